@@ -77,7 +77,7 @@ def ut_igsp(found: Simulated, seed: int) -> np.ndarray:
         random.setstate(state[0])
         np.random.set_state(state[1])  # noqa: NPY002
     matrix = np.zeros((len(nodes), len(nodes)), bool)
-    for parent, child in dag.edges:
+    for parent, child in dag.arcs:
         matrix[parent, child] = True
     return matrix
 

@@ -70,7 +70,7 @@ def learn_all(found: Screen, perturbations: list[str], **options: Any) -> Found:
         cells, perturbation_key=roles.perturbation_key, control=roles.control,
         batch_key=list(roles.batch_key),
     )  # fmt: skip
-    npt.tl.learn_dag(cells, method="boss", environments="all", **options)
+    npt.tl.learn_dag(cells, method="boss", environments="all", search_options=options)
     labels = sorted(set(perturbations) - {roles.control})
     edges = np.zeros((len(labels), cells.n_vars), bool)
     table = cells.uns["dag"]["direct_targets"]

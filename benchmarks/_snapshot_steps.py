@@ -8,6 +8,7 @@ import os
 import tempfile
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 N_GENES = 60  # the most variable of a real screen, so that all of it takes minutes
 N_SAMPLES = 200
+# Those of plan_screen, which are a constant there, so that five screens take minutes.
+import_module("nextpert.tl._plan_screen.plan_screen").N_SAMPLES = N_SAMPLES
 ACQUISITIONS = (
     "probability", "ei", "thompson", "greedy", "civ", "civ_ow", "cv", "maxv",
     "target_mean_variance", "random",
@@ -80,7 +83,7 @@ def _tapseq() -> ad.AnnData:
     adata = ad.read_h5ad(_folder() / SOURCES["tapseq"].path)
     unassigned = ("unassigned", "multi")
     npt.pp.perturbation_screen(
-        adata, control="non-targeting", guide_key="guides", unassigned=unassigned
+        adata, control="non-targeting", guide_key="guides", label_options={"unassigned": unassigned}
     )
     return adata
 
@@ -153,23 +156,28 @@ def _combinations() -> ad.AnnData:
 
 
 COSTS = {"budget": 90.0, "perturbation": 5.0, "cell": 0.05}
+PAIRS = {"pairs": {"constraints": {"max_combination": 2}}}
 CASES = {
     "tapseq": Case(
-        _tapseq, "UBR5", ["MYC+OXR1", "MYC+STK3"], "MYC", {"pairs": {"max_combination": 2}}
+        _tapseq, "UBR5", ["MYC+OXR1", "MYC+STK3"], "MYC", PAIRS
     ),
     "papalexi": Case(_papalexi, "IFNGR1", ["JAK2+STAT1"], "STAT1"),
     "norman": Case(
-        _norman, "KLF1+MAP2K6", ["KLF1+SGK1", "HK2+MAPK1"], "KLF1", {"pairs": {"max_combination":
-        2}}
+        _norman, "KLF1+MAP2K6", ["KLF1+SGK1", "HK2+MAPK1"], "KLF1", PAIRS
     ),
     "batches": Case(
         _batches, "CTSA", ["FOS", "CTSB+FOS"], "CXCR4",
-        {"genes": {"candidates": "genes", "max_new": 2, "n_guides": 3, "plate_format": 384}},
+        {"genes": {
+            "candidates": "genes", "n_guides": 3,
+            "constraints": {"max_new": 2, "plate_format": 384},
+        }},
         {"targets_upstream": True},
     ),
     "combinations": Case(
         _combinations, "B2M+CD59", ["B2M+CDH19", "B2M+CCR10+CD59"], "CTSD",
-        {"triples": {"max_combination": 3}, "costs": {"costs": COSTS, "n_cells": 1000}},
+        {"triples": {"constraints": {"max_combination": 3}}, "costs": {
+            "constraints": {"costs": COSTS}, "n_cells": 1000,
+        }},
     ),
 }  # fmt: skip
 
@@ -177,10 +185,14 @@ CASES = {
 def fitted(case: Case) -> ad.AnnData:
     """Return the screen with its graphs, ``dag`` and ``gsp``, and two fits, the paper's too."""
     adata = case.read()
-    npt.tl.learn_dag(adata, method="boss", environments="all", n_graphs=4, **case.learn)
-    npt.tl.learn_dag(adata, n_runs=5, key_added="gsp")
+    npt.tl.learn_dag(
+        adata, method="boss", environments="all", n_graphs=4, search_options=case.learn
+    )
+    npt.tl.learn_dag(adata, search_options={"n_runs": 5}, key_added="gsp")
     npt.tl.fit_dag_blr(adata)
-    npt.tl.fit_dag_blr(adata, dag_key="gsp", shift_sd=0, prior_scale=1.0, key_added="exact")
+    npt.tl.fit_dag_blr(
+        adata, dag_key="gsp", shift_sd=0, prior_options={"prior_scale": 1.0}, key_added="exact"
+    )
     return adata
 
 
@@ -199,7 +211,8 @@ def graphs(adata: ad.AnnData, case: Case) -> Found:
     })  # fmt: skip
     known = {"forbidden": [(genes[0], genes[1])], "tiers": [list(genes[:5]), list(genes[5:])]}
     for key, options in (("network", {"prior_network": network}), ("prior", {"prior": known})):
-        npt.tl.learn_dag(adata, method="boss", n_runs=2, key_added=key, **options)
+        options = {"n_runs": 2, **options}
+        npt.tl.learn_dag(adata, method="boss", search_options=options, key_added=key)
         yield f"{key}/matrix", adata.varp[key]
         yield key, adata.uns[key]
     npt.tl.dag_fit(adata, n_random=20)
@@ -214,7 +227,7 @@ def fits(adata: ad.AnnData, case: Case) -> Found:
 
 
 FITTED = (
-    "environments", "left_out", "log_evidence", "efficacy", "stack", "guide_variance",
+    "environments", "left_out", "log_evidence", "efficacy", "predictors", "guide_variance",
     "control_mean",
 )  # fmt: skip
 
@@ -281,11 +294,13 @@ def plans(adata: ad.AnnData, case: Case) -> Found:
         strategy: {"strategy": strategy} for strategy in ("exploit", "explore", "both")
     }
     asked["constraints"] = {
-        "include": [case.later], "pending": {label(adata, case, 1): 50}, "n_controls": 100,
-        "exclude": [label(adata, case, 0)], "n_perturbations": 5, "min_cells": 30,
+        "constraints": {
+            "include": [case.later], "exclude": [label(adata, case, 0)], "min_cells": 30,
+        },
+        "pending": {label(adata, case, 1): 50}, "n_controls": 100, "n_perturbations": 5,
     }  # fmt: skip
     for name, options in {**asked, **case.plans}.items():
-        npt.tl.plan_screen(adata, case.target, n_samples=N_SAMPLES, key_added="made", **options)
+        npt.tl.plan_screen(adata, case.target, key_added="made", **options)
         yield name, adata.uns.pop("made")
 
 
@@ -315,12 +330,13 @@ def diagnosis(adata: ad.AnnData, case: Case) -> Found:
 def replays(adata: ad.AnnData, case: Case) -> Found:
     """Replays of the screen, real and simulated, by each strategy."""
     every = ("exploit", "thompson", "ei", "civ", "exact_greedy", "exact_civ", "thompson_means")
-    options = {"n_rounds": 3, "n_repeats": 2, "n_warmup": 80, "n_perturbations": 3}
+    options: dict[str, Any] = {"n_rounds": 3, "n_repeats": 2, "n_perturbations": 3}
+    options["campaign_options"] = {"n_warmup": 80}
     for name, more in {
         "real": {"strategies": (*every, "random"), "held_out": "both"},
-        "simulated": {"simulated": True},
+        "simulated": {"campaign_options": {"n_warmup": 80, "simulated": True}},
     }.items():
-        npt.tl.replay_design(adata, [case.target], key_added="replayed", **options, **more)
+        npt.tl.replay_design(adata, [case.target], key_added="replayed", **options | more)
         yield name, adata.uns.pop("replayed")
 
 
@@ -328,13 +344,13 @@ def campaign(adata: ad.AnnData, case: Case) -> Found:
     """Plates of a campaign: what is proposed, what comes back, and its summary."""
     cells = case.read()
     back = (cells.obs["perturbation"] == case.later).to_numpy()
-    learn = {"method": "boss", "environments": "all", "n_runs": 2}
+    learn = {"method": "boss", "environments": "all", "search_options": {"n_runs": 2}}
     batch = None if "batch_key" in cells.uns.get("screen", {}) else "same"
     run = npt.Campaign(
         cells[~back].copy(),
         case.target,
         learn=learn,
-        plan={"candidates": "genes", "n_samples": 100},
+        plan={"candidates": "genes"},
     )
     yield "plate 1", run.propose(4, 800)
     run.mark_failed([next(iter(run.pending))], reason="no cells")

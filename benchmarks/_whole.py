@@ -21,7 +21,7 @@ ACQUISITIONS = ("random", "greedy", "maxv", "cv", "civ", "civ_ow")
 _FIRST_USE = """
 import nextpert as npt
 adata = npt.datasets.simulated_screen(n_genes=8, n_control=300, n_perturbed=20, perturbed=4)
-npt.tl.learn_dag(adata, n_runs=5)
+npt.tl.learn_dag(adata, search_options={"n_runs": 5})
 npt.tl.fit_dag_blr(adata)
 npt.tl.design_interventions(adata, str(adata.obs["perturbation"].iloc[-1]))
 """

@@ -73,7 +73,7 @@ def cells() -> tuple[npt.Campaign, ad.AnnData]:
     later = (adata.obs["perturbation"] == HIDDEN).to_numpy()
     target = dict(zip(adata.var_names, adata[later].X.mean(axis=0).tolist(), strict=True))
     graph = {"method": "given", "dag": adata.uns["truth"]["weights"].T}
-    plan = {"candidates": "genes", "n_samples": 200}
+    plan = {"candidates": "genes"}
     return npt.Campaign(adata[~later].copy(), target, learn=graph, plan=plan), adata[later].copy()
 
 

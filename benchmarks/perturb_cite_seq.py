@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
 if TYPE_CHECKING:
@@ -72,24 +73,21 @@ def read(folder: Path, **options: Any) -> Any:
     """Read the study without its proteins."""
     from nextpert.datasets import perturb_cite_seq
 
-    return perturb_cite_seq(folder, protein=False, show_progress=False, **options)
+    return perturb_cite_seq(folder, protein=False, **options)
 
 
 def read_table(path: Path, umi: np.ndarray) -> sp.csr_matrix:
     """Read the table of expression alone, as pandas does."""
-    import pandas as pd
+    from nextpert.datasets._scp1064 import expression, rows
 
-    from nextpert.datasets._scp1064 import expression, store
-    from nextpert.datasets._scp1064.matrix import MatrixReader
-
-    with MatrixReader(path) as reader:
-        rows = {cell: i for i, cell in enumerate(reader.cells)}
-        obs = pd.DataFrame({"UMI_count": umi.astype(float)}, index=reader.cells)
-        genes, cells = expression.GeneColumns(None), store.RowStore(len(rows), counts=False)
-        expression.read_expression(
-            [reader], obs, rows, genes, cells, counts=False, verify=True, show_progress=False
-        )
-        return store.in_memory(cells, len(genes.names))[0]
+    file = expression.ExpressionFile(path)
+    obs = pd.DataFrame({"UMI_count": umi.astype(float)}, index=file.cells)
+    study = rows.Study(obs, obs, np.ones(len(obs), bool), [], {}, {})
+    wanted = rows.Wanted(None, None, False, False, None, True)
+    with rows.RowStore(len(obs), counts=False) as store:
+        for entries in expression.read_expression([file], study, wanted):
+            store.add(*entries)
+        return store.in_memory(len(study.genes))[0]
 
 
 def decompress(path: Path) -> int:
@@ -157,8 +155,6 @@ def print_peak(folder: str, warm: str, target: str) -> None:
 
 def measure(n_cells: int, n_genes: int, form: str, folder: Path, warm: Path) -> bool:
     """Write one study, read it in all ways and print a row."""
-    import pandas as pd
-
     folder.mkdir()
     counts = write_study(folder, n_cells, n_genes, form)
     path = folder / "RNA_expression.csv.gz"

@@ -149,7 +149,7 @@ def plates(
     for strategy in STRATEGIES:
         npt.tl.plan_screen(
             adata, state, strategy=strategy, candidates=asked, n_perturbations=size,
-            n_cells=n_cells, n_samples=500,
+            n_cells=n_cells,
         )  # fmt: skip
         plan = adata.uns["plan"]
         wells, summary = plan["plate"].query("strategy != 'control'"), plan["summary"]

@@ -129,7 +129,12 @@ def many_graphs(n_genes: int, n_graphs: int, n_runs: int) -> Many:
     adata = ad.AnnData(cells, obs, pd.DataFrame(index=names[1:]))
     begin = time.process_time()
     npt.tl.learn_dag(
-        adata, method="boss", environments="all", n_graphs=n_graphs, n_runs=n_runs, rng=0
+        adata,
+        method="boss",
+        environments="all",
+        n_graphs=n_graphs,
+        search_options={"n_runs": n_runs},
+        rng=0,
     )
     return Many(n_genes, n_graphs, n_runs, time.process_time() - begin)
 

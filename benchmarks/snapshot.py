@@ -51,6 +51,7 @@ KEYS = (
 )  # fmt: skip
 # Names in files saved before -> names now: add a line where a column or a key is renamed.
 RENAMED: dict[str, str] = {
+    "stack": "predictors",
     "arcs": "edges",
     "n_arcs": "n_edges",
     "log_odds_arcs": "log_odds_edges",

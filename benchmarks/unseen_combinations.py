@@ -206,7 +206,7 @@ def simulated(
     k = len(asks)
     scores.inside.append(((found["lower"][:k] <= wanted) & (wanted <= found["upper"][:k])).ravel())
     scores.clear.append(np.abs(wanted).ravel() > SIZE)
-    return float(adata.uns["dag_blr"]["stack"]["interactions"]["strength"])
+    return float(adata.uns["dag_blr"]["predictors"]["interactions"]["strength"])
 
 
 def line(title: str, count: int, scores: Scores, *more: str) -> str:

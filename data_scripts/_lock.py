@@ -6,7 +6,8 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from _http import DownloadError
-from filelock import FileLock, Timeout
+
+from nextpert import _files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,16 +23,9 @@ def alone(target: Path) -> Iterator[None]:
     DownloadError
         If another process holds it.
     """
-    lock = FileLock(target.with_name(f".{target.name}.lock"), blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        message = (
-            f"{target.name} is being downloaded by another process: wait until it has ended, or "
-            "stop it, and run this again."
-        )
-        raise DownloadError(message) from None
-    try:
+    message = (
+        f"{target.name} is being downloaded by another process: wait until it has ended, or stop "
+        "it, and run this again."
+    )
+    with _files.alone(target, DownloadError(message)):
         yield
-    finally:
-        lock.release()

@@ -85,7 +85,7 @@ def screen() -> AnnData:
     target, *others = labels  # the model has not seen the perturbation that produces the target
     plate = adata[adata.obs["perturbation"].isin([target, *others[:4], "control"])].copy()
     for seen, known in ((plate, others[:4]), (adata, others)):  # in two rounds
-        npt.tl.learn_dag(seen, n_runs=2, n_graphs=10)
+        npt.tl.learn_dag(seen, search_options={"n_runs": 2}, n_graphs=10)
         npt.tl.fit_dag_blr(seen, perturbations=known)
         if seen is adata:
             adata.uns["design"] = plate.uns["design"]
@@ -96,13 +96,13 @@ def screen() -> AnnData:
     npt.tl.diagnose(adata)
     npt.tl.target_distances(adata, target)
     npt.tl.plan_cells(adata, target)
-    npt.tl.plan_screen(adata, target, candidates="genes", n_perturbations=6, n_samples=400)
+    npt.tl.plan_screen(adata, target, candidates="genes", n_perturbations=6)
     npt.tl.replay_design(
         adata,
         labels[:5],
         strategies=["exploit", "thompson", "random", "round_robin_means"],
         held_out=True,
-        n_warmup=20,
+        campaign_options={"n_warmup": 20},
         n_rounds=4,
         n_perturbations=2,
         n_repeats=4,

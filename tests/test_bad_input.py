@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
+from nextpert._adata.arguments import in_mappings
 from nextpert.core import CycleError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
@@ -77,7 +78,8 @@ def same(adata):
 
 
 def learn(**options):
-    return lambda adata: npt.tl.learn_dag(adata, n_runs=2, **options)
+    flat = {"n_runs": 2, **options}
+    return lambda adata: npt.tl.learn_dag(adata, **in_mappings(npt.tl.learn_dag, flat))
 
 
 def give(dag, **options):
@@ -85,7 +87,8 @@ def give(dag, **options):
 
 
 def fit(**options):
-    return lambda adata: npt.tl.fit_dag_blr(adata, **options)
+    flat = in_mappings(npt.tl.fit_dag_blr, options)
+    return lambda adata: npt.tl.fit_dag_blr(adata, **flat)
 
 
 def design(target="MYC", **options):
@@ -137,7 +140,7 @@ case("alpha 0", same, learn(alpha=0), "alpha", "0")
 case("alpha 1", same, learn(alpha=1.0), "alpha", "1")
 case("alpha NaN", same, learn(alpha=NAN), "alpha")
 case("alpha above", same, learn(alpha=2.0), "alpha", "2.0")
-case("no runs", same, lambda a: npt.tl.learn_dag(a, n_runs=0), "n_runs")
+case("no runs", same, lambda a: npt.tl.learn_dag(a, search_options={"n_runs": 0}), "n_runs")
 case("unknown method", same, learn(method="pc"), "'pc'", "gsp")
 case("given without a graph", same, learn(method="given"), "dag")
 case("all with gsp", same, learn(environments="all"), "all", "boss")

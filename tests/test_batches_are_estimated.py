@@ -59,7 +59,7 @@ def test_intervals_cover_effects_measured_in_batches(design, n_control, guides):
     assert 0.87 <= coverage(design, n_control, guides) <= 0.93
 
 
-@pytest.mark.parametrize("options", [{}, {"shift_sd": 0}, {"intercept": False}])
+@pytest.mark.parametrize("options", [{}, {"shift_sd": 0}, {"prior_options": {"intercept": False}}])
 def test_fits_with_batches_are_read_as_they_were_stored(options, tmp_path):
     adata, _ = screen("crossed", 25, False, 0)
     npt.pp.setup_screen(adata, batch_key="batch")

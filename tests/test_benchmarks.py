@@ -97,7 +97,9 @@ def test_every_row_runs_at_its_smallest_size(bench, name, tmp_path):
     measured = bench.measure.time_row(row, quick=True, scratch=str(tmp_path))
     assert measured.ok, measured.remark
     assert len(measured.ours) == 1
-    assert measured.ours[0] > 0
+    # The time of a first use is a difference of two, which other work on the machine can turn.
+    assert np.isfinite(measured.ours[0])
+    assert measured.ours[0] > 0 or name == "first-use"
     assert len(measured.peer) == bool(row.peer and not row.absent)
     cells = bench.table.line(row, measured)
     assert len(cells) == len(bench.table.HEADER)

@@ -142,22 +142,24 @@ def watch(event, args):
             os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(watch)
-npt.tl.learn_dag(ad.read_h5ad(sys.argv[1]), checkpoint=sys.argv[2], {options})
+npt.tl.learn_dag(ad.read_h5ad(sys.argv[1]), **{options})
 """
 
 
 def test_checkpoints(screen, tmp_path, caplog, assert_same):
     path, kept = tmp_path / "screen.h5ad", tmp_path / "graphs.npz"
     screen.write_h5ad(path)
-    options = {"method": "boss", "environments": "all", "n_runs": 2, "n_graphs": 5}
-    code = KILLED.replace("{options}", f"**{options}")
+    options = {"method": "boss", "environments": "all", "n_graphs": 5}
+    options |= {"search_options": {"n_runs": 2}}
+    kept_too = options | {"search_options": {"n_runs": 2, "checkpoint": str(kept)}}
+    code = KILLED.replace("{options}", repr(kept_too))
     done = subprocess.run([sys.executable, "-c", code, str(path), str(kept)], check=False)
     assert done.returncode == -signal.SIGKILL
     assert kept.exists()
     adata = ad.read_h5ad(path)
     whole = npt.tl.learn_dag(adata, **options, copy=True)
     with caplog.at_level("INFO", logger="nextpert"):
-        npt.tl.learn_dag(adata, checkpoint=kept, **options)
+        npt.tl.learn_dag(adata, **kept_too)
     assert "2 finished graphs are taken from" in caplog.text
     assert_same(dict(adata.uns["dag"]), dict(whole.uns["dag"]))
     assert not kept.exists()
@@ -263,7 +265,7 @@ def test_acquisitions_of_the_ranking(acquisition, fitted):
 
 
 def test_exact_shifts_of_the_paper(fitted):
-    npt.tl.fit_dag_blr(fitted, shift_sd=0, prior_scale=1.0, key_added="exact")
+    npt.tl.fit_dag_blr(fitted, shift_sd=0, prior_options={"prior_scale": 1.0}, key_added="exact")
     names = fitted.uns["exact"]["environments"]["perturbation"].tolist()
     npt.tl.perturbation_effects(fitted, posterior_key="exact")
     found = fitted.uns["perturbation_effects"]
@@ -289,15 +291,14 @@ def test_combinations_of_three(fitted):
         state(fitted, unseen),
         n_perturbations=3,
         n_cells=300,
-        max_combination=3,
-        n_samples=50,
+        constraints={"max_combination": 3},
     )
     assert unseen in set(fitted.uns["plan"]["plate"]["perturbation"])
 
 
 def test_pending(fitted):
     first, second = (str(gene) for gene in fitted.var_names[:2])
-    options = {"n_perturbations": 2, "n_cells": 300, "n_samples": 50, "candidates": "genes"}
+    options = {"n_perturbations": 2, "n_cells": 300, "candidates": "genes"}
     target = state(fitted, first)
     npt.tl.plan_screen(fitted, target, **options)
     assert first in set(fitted.uns["plan"]["plate"]["perturbation"])
@@ -326,10 +327,14 @@ def test_effects_of_another_screen(screen, fitted):
 
 
 def test_replays_real_and_simulated(fitted):
-    options = {"n_rounds": 2, "n_repeats": 2, "n_warmup": 50, "n_perturbations": 2}
+    options = {"n_rounds": 2, "n_repeats": 2, "n_perturbations": 2}
     for simulated, held_out in ((False, "both"), (True, False)):
         npt.tl.replay_design(
-            fitted, [str(fitted.var_names[0])], simulated=simulated, held_out=held_out, **options
+            fitted,
+            [str(fitted.var_names[0])],
+            campaign_options={"simulated": simulated, "n_warmup": 50},
+            held_out=held_out,
+            **options,
         )
         table = fitted.uns["replay"]["overall"]
         assert {"exploit", "random", "thompson_means", "round_robin_means"} == set(

@@ -15,7 +15,7 @@ import pytest
 import nextpert as npt
 
 SOURCE = Path(npt.__file__).parent
-SUB_PACKAGES = ("datasets", "pl", "pp", "tl")
+SUB_PACKAGES = ("datasets", "get", "pl", "pp", "tl")
 FUNCTIONS = [
     (sub, name)
     for sub in SUB_PACKAGES
@@ -79,6 +79,7 @@ def test_signature(sub, name):
     params = parameters(sub, name)
     positional = [p for p in params.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert len(positional) <= 3
+    assert len(params) <= 15
     assert all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in params.values())
     assert all(p.annotation is not p.empty for p in params.values())
     assert inspect.signature(function(sub, name)).return_annotation is not inspect.Signature.empty

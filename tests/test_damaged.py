@@ -76,8 +76,12 @@ CALLS = {
     "cpca": lambda a: npt.tl.cpca(a, alpha=1.0),
     "design": lambda a: npt.tl.design_interventions(a, ("perturbation", "A")),
     "replay": lambda a: npt.tl.replay_design(a),
-    "screen": lambda a: npt.pp.perturbation_screen(a, normalise="none", copy=True),
-    "panel": lambda a: npt.pp.perturbation_screen(a, panel=GENES, normalise="none", copy=True),
+    "screen": lambda a: npt.pp.perturbation_screen(
+        a, count_options={"normalise": "none"}, copy=True
+    ),
+    "panel": lambda a: npt.pp.perturbation_screen(
+        a, panel=GENES, count_options={"normalise": "none"}, copy=True
+    ),
     "shift": lambda a: npt.pl.expression_shift(a, show=False),
     "guides": lambda a: npt.pp.assign_guides(a, guides=a, target_of=str, copy=True),
 }
@@ -135,7 +139,7 @@ def test_a_view_of_damaged_cells_is_not_copied(form):
     with pytest.raises(ValueError, match=r"adata\.layers\['other'\] is damaged"):
         npt.tl.fit_dag_blr(view)
     with pytest.raises(ValueError, match=r"adata\.layers\['other'\] is damaged"):
-        npt.pp.perturbation_screen(adata, normalise="none", copy=True)
+        npt.pp.perturbation_screen(adata, count_options={"normalise": "none"}, copy=True)
 
 
 @pytest.mark.parametrize("form", FORMS)

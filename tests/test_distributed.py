@@ -147,7 +147,7 @@ def test_resamples(form, client, monkeypatch, assert_same):
     alone = npt.datasets.simulated_screen(n_control=2000, n_perturbed=1, perturbed=1)
     found = alone.copy()
     found.X = form(alone.X)
-    options = {"n_runs": 40, "n_graphs": 40}
+    options = {"search_options": {"n_runs": 40}, "n_graphs": 40}
     npt.tl.learn_dag(alone, **options)
 
     def killing(*args, **kwargs):

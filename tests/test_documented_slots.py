@@ -58,12 +58,12 @@ CALLS = {
     ),
     "tl.perturbation_effects": (fit, lambda _: {}),
     "tl.plan_cells": (fit, lambda _: {"target": "MYC"}),
-    "tl.plan_screen": (fit, lambda _: {"target": "MYC", "n_perturbations": 2, "n_samples": 20}),
+    "tl.plan_screen": (fit, lambda _: {"target": "MYC", "n_perturbations": 2}),
     "tl.replay_design": (
         graph,
         lambda _: {
-            "targets": ["MYC"], "strategies": ["exact_greedy"], "n_warmup": 30, "n_rounds": 2,
-            "n_repeats": 2,
+            "targets": ["MYC"], "strategies": ["exact_greedy"], "n_rounds": 2, "n_repeats": 2,
+            "campaign_options": {"n_warmup": 30},
         },
     ),
     "tl.target_distances": (None, lambda _: {"target": "MYC"}),

@@ -67,9 +67,9 @@ def test_a_knockout_of_a_gene_with_a_comma(kind, screen, tmp_path):
 
 def test_hardly_expressed_targets_with_a_comma(screen):
     screen.X[:200, :2] = np.tile([-1.0, 1.0], 100)[:, None]  # of mean 0
-    with pytest.warns(UserWarning, match=r"about nothing: A, B\. Leave"):
+    with pytest.warns(UserWarning, match=r"near 0: A, B\. Leave"):
         found = npt.pp.perturbation_screen(
-            screen, panel=GENES, normalise="none", combinations="keep", copy=True
+            screen, panel=GENES, count_options={"normalise": "none"}, combinations="keep", copy=True
         )
     table = found.uns["preprocessing"]["perturbations"].set_index("perturbation")
     assert table["hardly_expressed"].to_dict() == {"A, B": False, "A+B": True, "A, B+C": False}
@@ -153,7 +153,7 @@ def test_a_graph_by_ids_and_labels_by_symbols(by_symbol):
 @pytest.mark.filterwarnings("ignore:Perturbations left out", "ignore:Genes constant")
 def test_preprocessing_by_symbols(by_symbol):
     names, ids = by_symbol
-    options = {"normalise": "none", "combinations": "keep", "copy": True}
+    options = {"count_options": {"normalise": "none"}, "combinations": "keep", "copy": True}
     one = npt.pp.perturbation_screen(names, panel=["STK3", "MYC", "OXR1"], **options)
     two = npt.pp.perturbation_screen(
         ids, panel=["STK3", "MYC", "OXR1"], gene_symbols="symbol", **options
@@ -187,7 +187,9 @@ def test_ensembl_ids_are_hinted_at(by_symbol):
     with pytest.warns(UserWarning, match=r"MYC.*not measured.*Ensembl ids: .*gene_symbols"):
         npt.tl.fit_dag_blr(ids)
     with pytest.warns(UserWarning, match=r"not measured: HS2, MYC.*Ensembl ids: .*gene_symbols"):
-        npt.pp.perturbation_screen(ids, normalise="none", outside="drop", copy=True)
+        npt.pp.perturbation_screen(
+            ids, count_options={"normalise": "none"}, label_options={"outside": "drop"}, copy=True
+        )
 
 
 LABELS = [

@@ -30,6 +30,7 @@ FLOORS = [
     {"nextpert.core"},
     {"nextpert._adata"},
     {f"nextpert.{room}" for room in ("pp", "tl", "pl", "datasets")},
+    {"nextpert.get"},
     {"nextpert.campaign"},
     {"nextpert._report"},
     {"nextpert.cli"},

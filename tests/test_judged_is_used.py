@@ -58,7 +58,7 @@ def _screen(doubles):
 
 
 ROLES = {"guide_key": "guide", "batch_key": "batch"}
-LEARNED = {"method": "boss", "environments": "all", "n_runs": 2, "rng": 3}
+LEARNED = {"method": "boss", "environments": "all", "search_options": {"n_runs": 2}, "rng": 3}
 
 
 def fitted(adata, without=(), *, roles=ROLES, graph=LEARNED):
@@ -86,7 +86,7 @@ def judged(request):
     options = {
         "guides and batches": {},
         "combinations": {"roles": {"guide_key": "guide"}},
-        "no perturbed cells": {"graph": {"method": "boss", "n_runs": 2}},
+        "no perturbed cells": {"graph": {"method": "boss", "search_options": {"n_runs": 2}}},
     }[request.param]
     adata, _ = _screen(tuple(DOUBLE if request.param == "combinations" else ()))
     whole = fitted(adata, **options)
@@ -141,9 +141,9 @@ def test_each_predictor_is_scored_by_what_it_is_used_for(judged):
             np.where(others, every, 0)[~single], together[~single], rtol=0, atol=1e-10
         )
         assert not together[single].any()
-        stack = adata.uns["dag_blr"]["stack"]
+        stored = adata.uns["dag_blr"]["predictors"]
         for name in set(weights) - {"members together"}:
-            stack["weights"] = np.array([float(each == name) for each in stack["predictors"]])
+            stored["weights"] = np.array([float(each == name) for each in stored["predictors"]])
             npt.tl.perturbation_effects(adata, candidates=fold)
             alone = adata.uns["perturbation_effects"]["mean"]
             said = scored[name][0]

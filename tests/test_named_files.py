@@ -18,7 +18,7 @@ def planned(small_screen, edges):
     """A screen with a plan to report and draw."""
     npt.tl.learn_dag(small_screen, method="given", dag=edges)
     npt.tl.fit_dag_blr(small_screen)
-    npt.tl.plan_screen(small_screen, "MYC", n_samples=20)
+    npt.tl.plan_screen(small_screen, "MYC")
     return small_screen
 
 
@@ -91,4 +91,4 @@ def test_no_list_in_a_message_is_empty(small_screen):
     npt.tl.learn_dag(small_screen, method="given", dag=np.zeros((8, 8)))
     empty = pd.DataFrame()
     with pytest.raises(ValueError, match="no column source, target, but none at all: it needs"):
-        npt.tl.learn_dag(small_screen, method="boss", prior_network=empty)
+        npt.tl.learn_dag(small_screen, method="boss", search_options={"prior_network": empty})

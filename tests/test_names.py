@@ -98,7 +98,7 @@ def test_columns_and_keys(small_screen):
         npt.tl.fit_dag_blr(adata)
         npt.tl.perturbation_effects(adata)
         npt.tl.design_interventions(adata, "MYC", acquisition="civ", **quick)
-        npt.tl.plan_screen(adata, "MYC", n_perturbations=2, n_samples=20)
+        npt.tl.plan_screen(adata, "MYC", n_perturbations=2)
         npt.tl.plan_cells(adata, "MYC")
         npt.tl.target_distances(adata, "MYC")
         npt.tl.diagnose(adata)

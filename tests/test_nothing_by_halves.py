@@ -19,7 +19,6 @@ CALLS = {
     "distances": lambda a, **options: npt.tl.target_distances(a, "MYC", **options),
     "dag_fit": npt.tl.dag_fit,
     "cpca": npt.tl.cpca,
-    "replay": npt.tl.replay_design,
     "screen": npt.pp.perturbation_screen,
     "guides": lambda a, **options: npt.pp.assign_guides(a, guides="guides", **options),
     "shift": lambda a, **options: npt.pl.expression_shift(a, show=False, **options),

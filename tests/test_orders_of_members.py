@@ -14,13 +14,13 @@ import nextpert as npt
 ONE, TURNED = "MYC+OXR1", "OXR1+MYC"
 NEW, NEW_TURNED = "STK3+OXR1", "OXR1 + STK3"
 FIT = {"n_samples": 20}
-PLAN = {"n_perturbations": 2, "n_cells": 200, "n_samples": 50}
+PLAN = {"n_perturbations": 2, "n_cells": 200}
 
 
 @pytest.fixture(scope="session")
 def _one(_small_screen):
     adata = _small_screen.copy()
-    npt.tl.learn_dag(adata, method="boss", environments="all", n_runs=2)
+    npt.tl.learn_dag(adata, method="boss", environments="all", search_options={"n_runs": 2})
     npt.tl.fit_dag_blr(adata)
     return adata
 
@@ -50,7 +50,7 @@ def without_cells(uns):
 
 def test_both_spellings_are_one_perturbation_of_a_fit(small_screen, one, assert_same, caplog):
     both = relabelled(small_screen, step=2)
-    npt.tl.learn_dag(both, method="boss", environments="all", n_runs=2)
+    npt.tl.learn_dag(both, method="boss", environments="all", search_options={"n_runs": 2})
     with caplog.at_level(logging.INFO, "nextpert"):
         npt.tl.fit_dag_blr(both)
     assert f"{ONE} ({TURNED})" in caplog.text
@@ -64,7 +64,9 @@ def test_both_spellings_are_one_perturbation_of_a_fit(small_screen, one, assert_
         npt.tl.target_distances(adata, "MYC")
         npt.tl.cpca(adata, alpha=1.0)
         npt.tl.perturbation_effects(adata, genes="all")
-        npt.tl.replay_design(adata, n_rounds=1, n_repeats=2, strategies=["random"], n_warmup=20)
+        npt.tl.replay_design(
+            adata, n_rounds=1, n_repeats=2, strategies=["random"], campaign_options={"n_warmup": 20}
+        )
         npt.tl.plan_screen(adata, ONE, **PLAN)
     for key in (
         "diagnosis", "plan_cells", "target_distances", "cpca", "perturbation_effects", "replay",
@@ -91,8 +93,10 @@ def test_another_separator(small_screen):
     rows = np.flatnonzero(labels == "MYC_OXR1")
     labels.iloc[rows[1::2]] = "OXR1_MYC"
     adata.obs["perturbation"] = labels
-    npt.tl.learn_dag(adata, method="boss", environments="all", n_runs=2)
-    npt.tl.fit_dag_blr(adata, separator="_")
+    npt.pp.setup_screen(adata, separator="_")
+    npt.tl.learn_dag(adata, method="boss", environments="all", search_options={"n_runs": 2})
+    assert not adata.uns["dag"]["direct_targets"]["perturbation"].str.contains("_").any()
+    npt.tl.fit_dag_blr(adata)
     table = adata.uns["dag_blr"]["environments"].set_index("perturbation")
     assert table.loc["MYC_OXR1", "n_cells"] == 60
     assert "OXR1_MYC" not in table.index
@@ -137,7 +141,8 @@ CALLS = {
         a, "STK3", candidates=shifts(name), **FIT
     ),
     "plan": lambda a, name, new: npt.tl.plan_screen(
-        a, name, candidates=[ONE, NEW, "MYC", "STK3"], include=[new], exclude=[name], **PLAN
+        a, name, candidates=[ONE, NEW, "MYC", "STK3"], **PLAN,
+        constraints={"include": [new], "exclude": [name]},
     ),
     "plan pending": lambda a, name, new: npt.tl.plan_screen(
         a, "STK3", candidates=[ONE, NEW, "MYC", "STK3"], pending=[name], **PLAN
@@ -147,20 +152,21 @@ CALLS = {
     ),
     "plan costs": lambda a, name, new: npt.tl.plan_screen(
         a, "STK3", candidates=[ONE, NEW, "MYC"], **PLAN,
-        costs={"budget": 1000, "perturbation": {name: 1.0, new: 2.0, "MYC": 3.0}},
+        constraints={"costs": {"budget": 1000, "perturbation": {name: 1.0, new: 2.0, "MYC": 3.0}}},
     ),
     "cells": lambda a, name, _: npt.tl.plan_cells(a, name, candidates=["MYC", name], n_samples=50),
     "distances": lambda a, name, _: npt.tl.target_distances(a, name),
     "distances of": lambda a, name, _: npt.tl.target_distances(a, "MYC", perturbations=[name]),
     "replay": lambda a, name, _: npt.tl.replay_design(
         a, [name, npt.Target(state=[name, "STK3"])], candidates=["MYC", "STK3", name],
-        n_rounds=1, n_repeats=2, strategies=["random"], n_warmup=20, held_out=True,
+        n_rounds=1, n_repeats=2, strategies=["random"], held_out=True,
+        campaign_options={"n_warmup": 20},
     ),
     "cpca": lambda a, name, _: npt.tl.cpca(a, groups=[name, "MYC"], alpha=1.0),
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:No shift is known", "ignore:Perturbations left out")
+@pytest.mark.filterwarnings("ignore:The table of shifts has", "ignore:Perturbations left out")
 @pytest.mark.parametrize("call", CALLS.values(), ids=list(CALLS))
 def test_names_are_taken_in_any_order(call, one, assert_same_adata):
     other = one.copy()
@@ -176,8 +182,8 @@ def test_two_orders_are_one_candidate(one):
     npt.tl.design_interventions(one, "STK3", candidates=both, **FIT)
     assert len(one.uns["design"]["ranking"]) == 3 + 1
     npt.tl.plan_screen(
-        one, "STK3", candidates=both, n_perturbations=6, n_cells=600, n_samples=50,
-        pending=[NEW_TURNED, NEW], include=[ONE, TURNED],
+        one, "STK3", candidates=both, n_perturbations=6, n_cells=600, pending=[NEW_TURNED, NEW],
+        constraints={"include": [ONE, TURNED]},
     )  # fmt: skip
     assert sorted(one.uns["plan"]["plate"]["perturbation"]) == ["MYC", ONE, "control"]
     assert one.uns["plan"]["pending"]["perturbation"].tolist() == [NEW]
@@ -185,8 +191,8 @@ def test_two_orders_are_one_candidate(one):
 
 def test_combinations_that_are_made_up_are_none_of_those_given(one):
     npt.tl.plan_screen(
-        one, "STK3", candidates=["MYC", "OXR1", "STK3", NEW_TURNED], max_combination=2,
-        exclude=["MYC+OXR1"], n_perturbations=6, n_cells=800, n_samples=50,
+        one, "STK3", candidates=["MYC", "OXR1", "STK3", NEW_TURNED],
+        constraints={"max_combination": 2, "exclude": ["MYC+OXR1"]}, n_perturbations=6, n_cells=800,
     )  # fmt: skip
     plate = one.uns["plan"]["plate"]["perturbation"].tolist()
     assert len({frozenset(name.replace(" ", "").split("+")) for name in plate}) == len(plate)
@@ -203,12 +209,14 @@ def test_combinations_that_are_made_up_are_none_of_those_given(one):
         ),
         (
             lambda a: npt.tl.plan_screen(
-                a, "STK3", costs={"budget": 9, "perturbation": {ONE: 1, TURNED: 2}}
+                a, "STK3", constraints={"costs": {"budget": 9, "perturbation": {ONE: 1, TURNED: 2}}}
             ),
             "more than once",
         ),
         (
-            lambda a: npt.tl.plan_screen(a, "STK3", include=[ONE], exclude=[TURNED]),
+            lambda a: npt.tl.plan_screen(
+                a, "STK3", constraints={"include": [ONE], "exclude": [TURNED]}
+            ),
             "both in include and",
         ),
         (
@@ -238,7 +246,12 @@ def test_plots_take_names_in_any_order(one):
     npt.tl.perturbation_effects(one)
     npt.tl.cpca(one, alpha=1.0)
     npt.tl.replay_design(
-        one, [ONE, "MYC"], n_rounds=1, n_repeats=2, strategies=["random"], n_warmup=20
+        one,
+        [ONE, "MYC"],
+        n_rounds=1,
+        n_repeats=2,
+        strategies=["random"],
+        campaign_options={"n_warmup": 20},
     )
     options = {"return_fig": True, "show": False}
     npt.pl.perturbation_effects(one, perturbations=[TURNED, "MYC"], **options)

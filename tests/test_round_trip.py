@@ -16,11 +16,14 @@ import nextpert as npt
 
 
 def learn(adata):
-    npt.tl.learn_dag(adata, n_runs=5, prior={"before": [("MYC", "UBR5")]})
+    npt.tl.learn_dag(adata, search_options={"n_runs": 5, "prior": {"before": [("MYC", "UBR5")]}})
 
 
 def learn_in_full_order(adata):
-    npt.tl.learn_dag(adata, n_runs=5, prior={"tiers": [[gene] for gene in adata.var_names]})
+    npt.tl.learn_dag(
+        adata,
+        search_options={"n_runs": 5, "prior": {"tiers": [[gene] for gene in adata.var_names]}},
+    )
 
 
 def given(adata):
@@ -37,7 +40,8 @@ def fit(adata, **options):
 
 
 def fit_exact_known_noise(adata):
-    fit(adata, shift_sd=0, noise_var=0.2, prior_scale=1.0, intercept=False)
+    known = {"noise_var": 0.2, "prior_scale": 1.0, "intercept": False}
+    fit(adata, shift_sd=0, prior_options=known)
 
 
 def fit_table(adata):
@@ -101,7 +105,7 @@ def screen(adata):
 
 
 def screen_alone(adata):
-    npt.pp.perturbation_screen(adata, panel=["MYC", "GATA1"], normalise="none")
+    npt.pp.perturbation_screen(adata, panel=["MYC", "GATA1"], count_options={"normalise": "none"})
 
 
 def study(adata):
@@ -109,7 +113,9 @@ def study(adata):
     adata.obs["condition"] = pd.Categorical(["Control"] * adata.n_obs)
     adata.X = np.abs(np.round(adata.X))
     aliases = {"STK3": "OXR1"}
-    npt.pp.perturb_cite_seq(adata, panel=["MYC", "STK3"], controls="both", aliases=aliases)
+    npt.pp.perturb_cite_seq(
+        adata, panel=["MYC", "STK3"], controls="both", label_options={"aliases": aliases}
+    )
 
 
 def roles(adata):
@@ -125,7 +131,9 @@ def replay(adata):
     learn(adata)
     targets = ["MYC", "STK3"]
     options = {"targets": targets, "strategies": ["civ", "exact_greedy"], "held_out": "both"}
-    npt.tl.replay_design(adata, n_warmup=30, n_rounds=2, n_cells=3, n_repeats=2, **options)
+    npt.tl.replay_design(
+        adata, campaign_options={"n_warmup": 30}, n_rounds=2, n_cells=3, n_repeats=2, **options
+    )
 
 
 def dag_fit(adata):
@@ -144,7 +152,7 @@ def effects(adata):
 
 def plan(adata):
     fit(adata)
-    npt.tl.plan_screen(adata, "MYC", pending=["STK3"], candidates="genes", n_samples=20)
+    npt.tl.plan_screen(adata, "MYC", pending=["STK3"], candidates="genes")
 
 
 def plan_cells(adata):

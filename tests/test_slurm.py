@@ -113,7 +113,7 @@ def test_a_chain_of_jobs_gives_what_the_functions_give(slurm, screen, assert_sam
     assert after == [[], *([f"--dependency=afterok:{i}"] for i in (1, 2, 3, 3))]
     adata = ad.read_h5ad(screen)
     npt.pp.perturbation_screen(adata)
-    npt.tl.learn_dag(adata, method="boss", environments="all", n_graphs=25, show_progress=False)
+    npt.tl.learn_dag(adata, method="boss", environments="all", n_graphs=25)
     npt.tl.fit_dag_blr(adata)
     npt.tl.plan_screen(adata, target)
     found = ad.read_h5ad(screen.with_suffix(".plan.h5ad"))
@@ -144,10 +144,10 @@ def test_graphs_on_many_nodes(where, slurm, screen, assert_same):
     script = SCRIPTS / "graphs_on_many_nodes.py"
     options = ["--graphs", 12, "--workers", 2, *(["--local"] if where == "local" else [])]
     told = run(sys.executable, script, screen, graph, *options, cwd=screen.parent)
-    assert "12 graphs of resamples" in told
+    assert "12 bootstrap graphs" in told
     assert len(list(slurm.glob("*/pid"))) == (2 if where == "slurm" else 0)
     adata = ad.read_h5ad(screen)
-    npt.tl.learn_dag(adata, method="boss", environments="all", n_graphs=12, show_progress=False)
+    npt.tl.learn_dag(adata, method="boss", environments="all", n_graphs=12)
     found = ad.read_h5ad(graph)
     for key in ("dag", "dag_frequency"):
         assert_same(found.varp[key], adata.varp[key])

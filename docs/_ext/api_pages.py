@@ -17,6 +17,7 @@ PACKAGES = {
     "pp": ("Preprocessing", "From counts and guides to a screen that the tools can read."),
     "tl": ("Tools", "Learn the graph, fit the model, estimate effects, rank, plan, diagnose."),
     "pl": ("Plots", "One for each result; the [gallery](../gallery.md) shows all of them."),
+    "get": ("Results as tables", "Tables of what is stored in `uns`."),
     "datasets": ("Data sets", "Real screens, downloaded once, and simulated ones."),
 }
 ROOMS = {

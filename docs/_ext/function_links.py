@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # tl.learn_dag, npt.tl.learn_dag, tl.learn_dag(n_graphs=25), nextpert.report; names of other
 # packages (sc.tl.dpt) do not start so, or lead nowhere and stay as they are.
-NAMED = re.compile(r"(?:(?:npt|nextpert)\.)?((?:datasets|pl|pp|tl)\.\w+)(?:\(.*\))?", re.DOTALL)
+NAMED = re.compile(r"(?:(?:npt|nextpert)\.)?((?:datasets|get|pl|pp|tl)\.\w+)(?:\(.*\))?", re.DOTALL)
 AT_THE_TOP = re.compile(r"(?:npt|nextpert)\.(\w+)(?:\(.*\))?", re.DOTALL)
 LEFT_ALONE = (nodes.reference, nodes.title, addnodes.pending_xref)
 

@@ -17,6 +17,7 @@ WORDS = {
     "nextpert.pp": "guides, cells and genes",
     "nextpert.tl": "learn, fit, rank, plan",
     "nextpert.pl": "plots",
+    "nextpert.get": "results as tables",
     "nextpert.datasets": "screens",
     "nextpert._adata": "reads and writes AnnData's slots",
     "nextpert.core": "public names of the core",

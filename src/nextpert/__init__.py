@@ -1,10 +1,10 @@
-"""nextpert: which perturbation to try next.
+"""nextpert: which perturbation to test next.
 
 Sub-packages follow scanpy: :mod:`~nextpert.pp` (preprocessing), :mod:`~nextpert.tl` (tools),
-:mod:`~nextpert.pl` (plots), :mod:`~nextpert.datasets`, and :mod:`~nextpert.core`, the array core
-without AnnData. :class:`Campaign` is the loop of a lab, :class:`Target` says what is wanted of
-cells, and :func:`report` writes a page for the bench. They load on first use, so ``import
-nextpert`` stays light.
+:mod:`~nextpert.pl` (plots), :mod:`~nextpert.get` (results as tables),
+:mod:`~nextpert.datasets`, and :mod:`~nextpert.core`, the array core without AnnData.
+:class:`Campaign` runs rounds of experiments, :class:`Target` describes the target state, and
+:func:`report` writes an HTML page. They load on first use, so ``import nextpert`` is fast.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nextpert import core, datasets, pl, pp, tl
+    from nextpert import core, datasets, get, pl, pp, tl
     from nextpert._adata.target import Target
     from nextpert._report.report import report
     from nextpert.campaign import Campaign
 
-__all__ = ["Campaign", "Target", "core", "datasets", "pl", "pp", "report", "tl"]
+__all__ = ["Campaign", "Target", "core", "datasets", "get", "pl", "pp", "report", "tl"]
 __version__ = _version("nextpert")
 _HERE = {
     "Campaign": "nextpert.campaign",

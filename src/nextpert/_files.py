@@ -28,6 +28,28 @@ _PARTED = re.compile(rf"\r|[;\t]{_STARTS}")
 
 
 @contextmanager
+def alone(path: Path, taken: Exception, *, wait: float = 0.0) -> Iterator[None]:
+    """Hold the hidden lock beside a file; it is released with the process, however that ends.
+
+    Raises
+    ------
+    Exception
+        ``taken``, if another process holds the lock for longer than ``wait`` seconds.
+    """
+    from filelock import FileLock, Timeout  # 50 ms that most calls need not wait for
+
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=wait)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise taken from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a path to write to; it becomes ``path`` at the end, or vanishes after an error.
 

@@ -103,7 +103,12 @@ def test_a_replay_is_of_corrected_cells(pair):
     for adata in (clean, mixed):
         npt.tl.learn_dag(adata, method="boss", environments="all")
         npt.tl.replay_design(
-            adata, n_repeats=2, n_rounds=2, n_warmup=50, n_cells=20, strategies=["civ"]
+            adata,
+            n_repeats=2,
+            n_rounds=2,
+            campaign_options={"n_warmup": 50},
+            n_cells=20,
+            strategies=["civ"],
         )
         found.append(adata.uns["replay"]["targets"].set_index("target"))
     np.testing.assert_allclose(found[0].iloc[:, 0], found[1].iloc[:, 0], rtol=0.5, atol=0.2)

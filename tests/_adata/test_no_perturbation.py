@@ -44,7 +44,7 @@ def perturbations(adata):
 
 
 def learn(adata):
-    npt.tl.learn_dag(adata, method="boss", environments="all", n_runs=2)
+    npt.tl.learn_dag(adata, method="boss", environments="all", search_options={"n_runs": 2})
 
 
 @pytest.mark.parametrize("label", [*NOBODY, "unassigned", "multi", "n/a", "<NA>", " nan ", "None"])
@@ -76,7 +76,7 @@ def test_a_graph_is_that_of_the_other_cells(clean, mixed, caplog):
 @pytest.mark.parametrize("shift_sd", ["learned", 0])
 def test_a_fit_is_that_of_the_other_cells(clean, mixed, shift_sd, caplog):
     for adata in (clean, mixed):
-        npt.tl.learn_dag(adata, method="boss", n_runs=2)
+        npt.tl.learn_dag(adata, method="boss", search_options={"n_runs": 2})
     npt.tl.fit_dag_blr(clean, shift_sd=shift_sd)
     with pytest.warns(UserWarning, match=r"Doublet, .*\(no perturbation\)"):
         npt.tl.fit_dag_blr(mixed, shift_sd=shift_sd)
@@ -102,7 +102,7 @@ def test_all_that_follows_knows_the_others_alone(clean, mixed):
     npt.tl.design_interventions(mixed, known[0], n_samples=10)
     ranked = mixed.uns["design"]["ranking"].query("~is_control")["perturbation"]
     assert set(ranked) <= set(known)
-    npt.tl.plan_screen(mixed, known[0], n_perturbations=2, n_samples=20)
+    npt.tl.plan_screen(mixed, known[0], n_perturbations=2)
     wells = mixed.uns["plan"]["plate"].query("strategy != 'control'")["perturbation"]
     assert not any(map(names_no_perturbation, wells))
     npt.tl.target_distances(mixed, known[0])
@@ -110,7 +110,12 @@ def test_all_that_follows_knows_the_others_alone(clean, mixed):
     npt.tl.cpca(mixed, alpha=1.0)
     assert list(mixed.uns["cpca"]["groups"]) == known
     npt.tl.replay_design(
-        mixed, [known[0]], strategies=["random"], n_rounds=2, n_repeats=2, n_warmup=20
+        mixed,
+        [known[0]],
+        strategies=["random"],
+        n_rounds=2,
+        n_repeats=2,
+        campaign_options={"n_warmup": 20},
     )
     assert set(mixed.uns["replay"]["environments"]["perturbation"]) == set(known)
     figure = npt.pl.perturbation_counts(mixed, exclude=["Doublet"], return_fig=True)
@@ -124,7 +129,7 @@ def test_the_screen_counts_them(mixed, caplog):
     left = mixed.uns["screen"]["left_out"]
     assert dict(zip(left["perturbation"], left["n_cells"], strict=True)) == dict.fromkeys(NOBODY, N)
     caplog.set_level(logging.INFO, logger="nextpert")
-    npt.pp.perturbation_screen(mixed, min_cells=0, unassigned=["other"])
+    npt.pp.perturbation_screen(mixed, min_cells=0, label_options={"unassigned": ["other"]})
     assert set(mixed.obs["perturbation"]) == {"control", *perturbations(mixed)}
     step = mixed.uns["preprocessing"]["steps"].set_index("step").loc["assigned"]
     assert step["n_cells_dropped"] == N * len(NOBODY)
@@ -132,7 +137,9 @@ def test_the_screen_counts_them(mixed, caplog):
 
 
 def test_a_campaign_knows_the_others_alone(clean, mixed):
-    campaign = npt.Campaign(mixed, perturbations(clean)[0], learn={"method": "boss", "n_runs": 1})
+    campaign = npt.Campaign(
+        mixed, perturbations(clean)[0], learn={"method": "boss", "search_options": {"n_runs": 1}}
+    )
     started = campaign.history
     assert set(started["perturbation"]) == {"control", *perturbations(clean)}
     assert started["n_cells"].sum() == clean.n_obs

@@ -107,7 +107,7 @@ def test_learning_and_fitting_from_dask_arrays(small_screen):
     lazy = small_screen.copy()
     lazy.X = da.from_array(small_screen.X, chunks=(101, 3))
     for adata in (small_screen, lazy):
-        npt.tl.learn_dag(adata, n_runs=5)
+        npt.tl.learn_dag(adata, search_options={"n_runs": 5})
         npt.tl.fit_dag_blr(adata, perturbations=["MYC", "STK3", "OXR1", "MYC+OXR1"])
     one, two = (adata.varp["dag_blr_mean"] for adata in (small_screen, lazy))
     assert one.data.tobytes() == two.data.tobytes()
@@ -126,7 +126,7 @@ def test_from_a_lazy_file_to_a_ranking(kind, form, small_screen, assert_same, tm
         lazy = ad.experimental.read_lazy(source)
         assert hasattr(lazy.obs["perturbation"], "to_series")
         for adata in (small_screen, lazy):
-            npt.tl.learn_dag(adata, n_runs=5, n_graphs=3)
+            npt.tl.learn_dag(adata, search_options={"n_runs": 5}, n_graphs=3)
             with pytest.warns(UserWarning, match=r"HS2 \(not measured\)"):
                 npt.tl.fit_dag_blr(adata, shift_sd=0)
             npt.tl.design_interventions(adata, "MYC+OXR1")
@@ -139,7 +139,7 @@ def test_from_a_lazy_file_to_a_ranking(kind, form, small_screen, assert_same, tm
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
 def test_results_in_a_lazy_file_are_used(kind, small_screen, assert_same, tmp_path):
     pytest.importorskip("xarray", reason="it comes with the extra dask")
-    npt.tl.learn_dag(small_screen, n_runs=5)
+    npt.tl.learn_dag(small_screen, search_options={"n_runs": 5})
     with pytest.warns(UserWarning, match="HS2"):
         npt.tl.fit_dag_blr(small_screen, shift_sd=0)
     npt.tl.design_interventions(small_screen, "MYC")

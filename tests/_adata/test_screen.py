@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert._adata import graph as resampled
-from nextpert._adata import read, sources
+from nextpert._adata import progress, read, sources
 from nextpert._adata.graph import resample_weights, resampled_screens
 from nextpert._adata.roles import Roles, read_roles
 from nextpert._adata.screen import read_environments, screen_moments
@@ -164,11 +164,11 @@ def test_the_same_bits_from_file_and_dask(screen, tmp_path, monkeypatch, layout)
 
 def test_only_long_reads_show_progress(screen, monkeypatch, capsys):
     environments = read_environments(screen, Roles("pert", "NT"))
-    screen_moments(screen, np.arange(5), environments, show_progress=True)
+    screen_moments(screen, np.arange(5), environments)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(read, "_LONG_READ", 1)
-    screen_moments(screen, np.arange(5), environments, show_progress=True)
-    assert "599/599" in capsys.readouterr().err
+    monkeypatch.setattr(progress, "_DELAY", 0)
+    screen_moments(screen, np.arange(5), environments)
+    assert "0/599" in capsys.readouterr().err
 
 
 def test_genes_that_are_not_finite_are_named(screen):

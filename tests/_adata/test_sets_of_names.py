@@ -23,11 +23,13 @@ EDGES = [("MYC", "STK3"), ("UBR5", "OXR1"), ("STK3", "HLA-A"), ("GATA1", "RIPK2"
 
 
 def learn(adata, order):
-    npt.tl.learn_dag(adata, genes=order(PANEL), method="boss", n_runs=2)
+    npt.tl.learn_dag(adata, genes=order(PANEL), method="boss", search_options={"n_runs": 2})
 
 
 def first(adata, order):
-    npt.tl.learn_dag(adata, method="boss", n_runs=2, targets_upstream=order(LABELS))
+    npt.tl.learn_dag(
+        adata, method="boss", search_options={"n_runs": 2, "targets_upstream": order(LABELS)}
+    )
 
 
 def knowing(adata, order):
@@ -35,7 +37,7 @@ def knowing(adata, order):
         "before": order([("MYC", "UBR5"), ("STK3", "RIPK2")]),
         "tiers": [order(LABELS), order(["CPQ", "GATA1", "HLA-A"])],
     }
-    npt.tl.learn_dag(adata, method="boss", n_runs=2, prior=prior)
+    npt.tl.learn_dag(adata, method="boss", search_options={"n_runs": 2, "prior": prior})
 
 
 def given(adata, order):
@@ -57,7 +59,8 @@ def replay(adata, order):
     npt.tl.learn_dag(adata, method="given", dag=EDGES)
     npt.tl.replay_design(
         adata, candidates=order(LABELS), targets=order(LABELS),
-        strategies=order(["civ", "exact_greedy"]), n_repeats=2, n_rounds=2, n_warmup=5,
+        strategies=order(["civ", "exact_greedy"]), n_repeats=2, n_rounds=2,
+        campaign_options={"n_warmup": 5},
     )  # fmt: skip
 
 
@@ -70,8 +73,9 @@ def cpca(adata, order):
 
 
 def screen(adata, order):
-    options = {"panel": order(PANEL), "unassigned": order(["HS2", "none"]), "min_cells": 0}
-    npt.pp.perturbation_screen(adata, normalise="none", **options)
+    options = {"panel": order(PANEL), "min_cells": 0}
+    options["label_options"] = {"unassigned": order(["HS2", "none"])}
+    npt.pp.perturbation_screen(adata, count_options={"normalise": "none"}, **options)
     npt.pp.setup_screen(adata, batch_key=order(["batch", "half"]))
 
 

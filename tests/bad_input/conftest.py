@@ -37,7 +37,7 @@ def _full_screen(_small_screen, edges):
             strategies=["exact_greedy", "random"],
             n_rounds=2,
             n_repeats=2,
-            n_warmup=20,
+            campaign_options={"n_warmup": 20},
         )
     return adata
 

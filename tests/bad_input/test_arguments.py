@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 import os
+from dataclasses import fields
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import nextpert as npt
-from nextpert._adata.arguments import kinds_of
+from nextpert._adata.arguments import in_mappings, kinds_of, options_of
 
-ROOMS = ("pp", "tl", "pl", "datasets")
+ROOMS = ("pp", "tl", "pl", "get", "datasets")
 NAN = float("nan")
 TEXT = (3, "", b"control")
 FLAG = ("yes", 2, None)
@@ -20,6 +21,10 @@ COUNT = ("ten", 0, 1.5, NAN, True, None, [3], 10**30, 10**400)
 NUMBER = ("big", NAN, float("inf"), [0.5], True)
 NAMES = (3, b"MYC", [None], [NAN], {"MYC": 1})
 PATH = (3, "", ["a.png"])
+OPTIONS = (
+    "search_options", "constraints", "campaign_options", "prior_options", "label_options",
+    "count_options",
+)  # fmt: skip  # mappings
 WRONG = {
     "adata": (None, 3, "screen.h5ad", np.zeros((3, 3)), pd.DataFrame({"MYC": [1.0]})),
     **dict.fromkeys(("perturbation_key", "dag_key", "key", "condition_key", "guides_key"), TEXT),
@@ -91,6 +96,7 @@ WRONG = {
         {"MYC": "high"},
         npt.Target(at_most={"NOPE": 1}),
     ),
+    **dict.fromkeys(OPTIONS, (3, "alpha", [("alpha", 1)], {"alpa": 0.1}, {3: 1})),
     "prior_effects": (3, "other.h5ad", [1.0]),
     "shift_sd": (NAN, -1, "exact", 0.5, True, None),
     "spec": ("ful", "", 3, True, None),
@@ -118,6 +124,7 @@ WRONG = {
 # What is no error: the default, or of no consequence with the other arguments.
 FINE = {
     ("tl.design_interventions", "perturbation_key", "None"),
+    ("pp.setup_screen", "separator", "None"),
     ("tl.plan_screen", "strategy", "'exploit'"),
     ("pp.assign_guides", "threshold", "-1"),
     ("pp.assign_guides", "control", "'contrl'"),
@@ -128,7 +135,7 @@ FINE = {
 }
 ARGUMENTS = {
     "tl.design_interventions": {"target": "MYC", "n_samples": 5},
-    "tl.plan_screen": {"target": "MYC", "n_samples": 5},
+    "tl.plan_screen": {"target": "MYC"},
     "tl.target_distances": {"target": "MYC"},
     "tl.replay_design": {
         "targets": ["MYC"],
@@ -137,9 +144,9 @@ ARGUMENTS = {
         "strategies": ["random"],
     },
     "tl.plan_cells": {"target": "MYC"},
-    "tl.learn_dag": {"n_runs": 2, "method": "boss"},
+    "tl.learn_dag": {"method": "boss"},
     "pp.assign_guides": {"guides": "called"},
-    "pp.perturb_cite_seq": {"normalise": "none"},
+    "pp.perturb_cite_seq": {},
     "datasets.perturb_cite_seq": {"source": "absent"},
     "datasets.perturb_cite_seq_standin": {"folder": "made"},
     "datasets.schraivogel_2020": {"folder": "absent"},
@@ -165,19 +172,27 @@ def functions():
     }
 
 
+def defaults_of(function):
+    """The parameters of a function and its options, those in mappings among them."""
+    found = {n: p.default for n, p in inspect.signature(function).parameters.items()}
+    for cls in options_of(function).values():
+        found |= {field.name: field.default for field in fields(cls)}
+    return found
+
+
 def cases():
     for called, function in functions().items():
-        for name, parameter in inspect.signature(function).parameters.items():
+        for name, default in defaults_of(function).items():
             for value in WRONG.get(name, ()):
                 shown = repr(value)[:40].replace("\n", " ").split(" at 0x")[0]
-                optional = parameter.default is None and value is None
+                optional = default is None and value is None
                 if not optional and (called, name, shown) not in FINE:
                     yield pytest.param(called, name, value, id=f"{called}, {name}={shown}")
 
 
 def test_every_parameter_has_wrong_values():
     """A new parameter must not be forgotten here."""
-    names = {n for f in functions().values() for n in inspect.signature(f).parameters}
+    names = {n for f in functions().values() for n in defaults_of(f)}
     assert names - set(WRONG) == set()
 
 
@@ -194,6 +209,10 @@ def test_every_public_function_is_checked():
         for parameter, annotation in annotations(public[name]).items():
             if parameter != "return":
                 kinds_of(annotation, bounds.get(parameter, ()))
+        for cls in options_of(public[name]).values():
+            assert set(cls.__bounds__) <= set(annotations(cls)), name
+            for option, annotation in annotations(cls).items():
+                assert kinds_of(annotation, cls.__bounds__.get(option, ())), option
 
 
 def annotations(function):
@@ -205,7 +224,9 @@ def annotations(function):
 def test_wrong_arguments(called, name, value, full_screen, assert_refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     function = functions()[called]
-    arguments = {**ARGUMENTS.get(called, {}), name: value}
+    arguments = ARGUMENTS.get(called, {}) | {name: value}
+    if name not in OPTIONS:
+        arguments = in_mappings(function, arguments)
     room = called.split(".")[0]
     if room == "datasets" or name == "adata":
         call, adata = (lambda _: function(**arguments)), None

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert import core
+from nextpert._adata.arguments import in_mappings
 
 J = 1 + 2j
 HUGE = 1e160
@@ -43,15 +44,18 @@ def effects(values):
 
 
 def plan(target="MYC", **options):
-    return lambda adata: npt.tl.plan_screen(adata, target, n_samples=10, **options)
+    flat = in_mappings(npt.tl.plan_screen, options)
+    return lambda adata: npt.tl.plan_screen(adata, target, **flat)
 
 
 def fit(**options):
-    return lambda adata: npt.tl.fit_dag_blr(adata, **options)
+    flat = in_mappings(npt.tl.fit_dag_blr, options)
+    return lambda adata: npt.tl.fit_dag_blr(adata, **flat)
 
 
 def learn(**options):
-    return lambda adata: npt.tl.learn_dag(adata, n_runs=2, key_added="again", **options)
+    flat = {"n_runs": 2, "key_added": "again", **options}
+    return lambda adata: npt.tl.learn_dag(adata, **in_mappings(npt.tl.learn_dag, flat))
 
 
 def same(adata):
@@ -100,7 +104,7 @@ CASES = {
         *(same, fit(shift={"MYC": {"MYC": np.complex128(J)}})),
         *("table of shifts", "real numbers"),
     ),
-    "complex noise": (same, fit(noise_var={"MYC": np.complex128(J)}), "noise_var['MYC']"),
+    "complex noise": (same, fit(noise_var={"MYC": np.complex128(J)}), "noise_var']['MYC']"),
     "complex graph": (same, learn(method="given", dag=GRID), "graph", "real numbers"),
     "complex network": (
         *(same, learn(method="boss", prior_network=NETWORK)),
@@ -117,7 +121,7 @@ CASES = {
     ),
     "complex depth": (
         lambda a: with_obs(a, "depth", np.full(a.n_obs, J)),
-        lambda a: npt.pp.perturbation_screen(a, depth_key="depth"),
+        lambda a: npt.pp.perturbation_screen(a, count_options={"depth_key": "depth"}),
         *("depth", "total counts"),
     ),
     "complex densities": (
@@ -177,12 +181,14 @@ def test_the_core_refuses_complex_numbers(case):
 
 
 STEPS = {
-    "learn": lambda a: npt.tl.learn_dag(a, method="boss", environments="all", n_runs=2, n_graphs=3),
+    "learn": lambda a: npt.tl.learn_dag(
+        a, method="boss", environments="all", search_options={"n_runs": 2}, n_graphs=3
+    ),
     "fit": npt.tl.fit_dag_blr,
     "effects": npt.tl.perturbation_effects,
     "design": lambda a: npt.tl.design_interventions(a, {"MYC": 0.5}, n_samples=10),
     "design of genes": lambda a: npt.tl.design_interventions(a, {"MYC": 0.5}, candidates="genes"),
-    "plan": lambda a: npt.tl.plan_screen(a, "MYC", n_samples=10, candidates="genes"),
+    "plan": lambda a: npt.tl.plan_screen(a, "MYC", candidates="genes"),
     "cells": lambda a: npt.tl.plan_cells(a, "MYC", candidates="genes"),
     "distances": lambda a: npt.tl.target_distances(a, "MYC"),
     "diagnose": npt.tl.diagnose,
@@ -224,4 +230,6 @@ def test_columns_of_the_experiment_are_named_where_a_resample_has_too_few_cells(
     )
     words = "Genes B2M, CCR10, CD58, CD59, Columns of the experiment CCR10, CD58 are copies"
     with pytest.raises(ValueError, match=words):
-        npt.tl.learn_dag(adata, method="boss", environments="all", n_runs=2, n_graphs=3)
+        npt.tl.learn_dag(
+            adata, method="boss", environments="all", search_options={"n_runs": 2}, n_graphs=3
+        )

@@ -42,9 +42,7 @@ def target(screen):
 
 @pytest.fixture(scope="session")
 def _campaign(parts, target, given):
-    return npt.Campaign(
-        parts[0], target, learn=given, plan={"candidates": "genes", "n_samples": 200}
-    )
+    return npt.Campaign(parts[0], target, learn=given, plan={"candidates": "genes"})
 
 
 @pytest.fixture

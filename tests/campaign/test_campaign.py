@@ -40,7 +40,7 @@ def test_shares_are_nan_where_the_control_is_at_the_target(parts, given):
     control = (parts[0].obs["perturbation"] == "control").to_numpy()
     gene = parts[0].var_names[3]
     target = {gene: float(parts[0].X[control, 3].mean()) + 1e-4}
-    campaign = npt.Campaign(parts[0], target, learn=given, plan={"n_samples": 200})
+    campaign = npt.Campaign(parts[0], target, learn=given)
     last = campaign.summarize().iloc[-1]
     assert last["advice"] == "at target"
     assert np.isnan(last["measured_distance"])
@@ -83,14 +83,14 @@ def test_what_failed_comes_back_by_retry_alone(campaign):
 
 
 def test_a_gene_that_failed_is_in_no_combination(parts, target, given):
-    plan = {"candidates": ["CDK4", "CDK4+B2M", "B2M+CD59"], "n_samples": 50}
+    plan = {"candidates": ["CDK4", "CDK4+B2M", "B2M+CD59"]}
     campaign = npt.Campaign(parts[0], target, learn=given, plan=plan)
     campaign.mark_failed(["CDK4"])
     assert campaign.propose(3, 300)["perturbation"].tolist()[:-1] == ["B2M+CD59"]
 
 
 def test_what_must_be_on_the_plate_is_left_out_while_it_is_under_way(parts, target, given):
-    plan = {"include": ["B2M"], "n_samples": 50}
+    plan = {"constraints": {"include": ["B2M"]}}
     campaign = npt.Campaign(parts[0], target, learn=given, plan=plan)
     campaign.mark_pending(["B2M"], n_cells=30)
     assert "B2M" not in set(campaign.propose(1, 100)["perturbation"])
@@ -98,7 +98,7 @@ def test_what_must_be_on_the_plate_is_left_out_while_it_is_under_way(parts, targ
 
 
 def test_pending_ones_outside_the_candidates_are_counted(parts, target, given):
-    campaign = npt.Campaign(parts[0], target, learn=given, plan={"n_samples": 50})
+    campaign = npt.Campaign(parts[0], target, learn=given)
     campaign.mark_pending(["CDK4"])
     plate = campaign.propose(2, 200)
     assert campaign.adata.uns["plan"]["pending"]["perturbation"].tolist() == ["CDK4"]
@@ -107,9 +107,7 @@ def test_pending_ones_outside_the_candidates_are_counted(parts, target, given):
 
 def test_candidates_as_a_table(parts, target, given):
     table = {"one": {"CDK4": -1.0}, "two": {"B2M": -1.0}, "three": {"CD59": -1.0}}
-    campaign = npt.Campaign(
-        parts[0], target, learn=given, plan={"candidates": table, "n_samples": 50}
-    )
+    campaign = npt.Campaign(parts[0], target, learn=given, plan={"candidates": table})
     campaign.mark_failed(["two"])
     campaign.mark_pending(["one"])
     assert campaign.propose(3, 300)["perturbation"].tolist()[:-1] == ["three"]
@@ -128,7 +126,7 @@ def test_members_that_combinations_alone_tell_of_are_known():
     cells.obs["perturbation"] = label
     wanted = dict(zip(cells.var_names, 3 + does["B"] + does["G"], strict=True))
     given = {"method": "given", "dag": [("g0", "g1")], "genes": list(cells.var_names)}
-    campaign = npt.Campaign(cells, wanted, learn=given, plan={"n_samples": 50})
+    campaign = npt.Campaign(cells, wanted, learn=given)
     campaign.mark_pending(["G", "B+G"], n_cells=40)
     campaign.propose(2, 100)
     assert campaign.adata.uns["plan"]["pending"]["perturbation"].tolist() == ["G", "B+G"]
@@ -168,7 +166,7 @@ def test_a_plate_is_written_down_so_that_it_can_be_made_again(campaign):
     again = campaign.adata.copy()
     npt.tl.plan_screen(
         again, campaign.target, n_perturbations=2, n_cells=200, strategy="explore",
-        candidates="genes", n_samples=200, rng=np.random.default_rng([seed, 1]),
+        candidates="genes", rng=np.random.default_rng([seed, 1]),
     )  # fmt: skip
     assert again.uns["plan"]["plate"].equals(plate)
 
@@ -221,10 +219,11 @@ def test_what_a_notebook_shows_is_text(campaign, monkeypatch):
     ("options", "message"),
     [
         ({"learn": {"metod": "boss"}}, r"learn holds metod.*Close matches: method"),
-        ({"learn": {"checkpoint": "x"}}, "learn holds checkpoint"),
+        ({"learn": {"search_options": {"checkpoint": "x"}}}, "learn holds a checkpoint"),
+        ({"learn": {"n_runs": 2}}, "Give it as search_options={'n_runs': ...}"),
         ({"fit": {"layer": "counts"}}, "fit holds layer"),
         ({"plan": {"pending": ["CDK4"]}}, "plan holds pending"),
-        ({"plan": {"exclude": ["NOPE"]}}, "exclude holds names"),
+        ({"plan": {"constraints": {"exclude": ["NOPE"]}}}, "exclude has names"),
     ],
 )
 def test_options_that_are_none(options, message, parts, target, given):
@@ -264,7 +263,7 @@ def test_a_plate_that_cannot_be_changes_nothing(campaign, assert_same_adata):
 def test_it_is_logged_what_was_never_proposed(campaign, parts, caplog):
     with caplog.at_level(logging.INFO, "nextpert"):
         campaign.observe(parts[1], batch="same")
-    assert "Observed, though never proposed: CDK4." in caplog.text
+    assert "Observed without a proposal: CDK4." in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -291,7 +290,7 @@ def test_bad_input(call, message, campaign):
 
 
 def test_the_targets_own_perturbation_is_neither_proposed_nor_the_best(screen, given, caplog):
-    options = {"candidates": ["CDK4", "B2M", "CD59", "CD58", "CDK4+B2M"], "n_samples": 50}
+    options = {"candidates": ["CDK4", "B2M", "CD59", "CD58", "CDK4+B2M"]}
     campaign = npt.Campaign(screen, "CDK4", learn=given, plan=options)
     ranked = set(campaign.adata.uns["design"]["ranking"]["perturbation"])
     assert ranked == {"B2M", "CD59", "CD58", "CDK4+B2M", "control"}
@@ -309,19 +308,20 @@ def test_the_targets_own_perturbation_is_neither_proposed_nor_the_best(screen, g
 def test_what_is_excluded_is_in_no_ranking_and_no_stopping_rule(screen, target, given):
     rows = {name: {name: -1.0} for name in ("B2M", "CD59", "CD58")}
     for candidates in (["B2M", "CD59", "CD58", "CD58+B2M"], rows, pd.DataFrame(rows).T.fillna(0)):
-        plan = {"candidates": candidates, "exclude": ["B2M"], "n_samples": 50}
+        plan = {"candidates": candidates, "constraints": {"exclude": ["B2M"]}}
         campaign = npt.Campaign(screen, target, learn=given, plan=plan)
         ranked = set(campaign.adata.uns["design"]["ranking"]["perturbation"])
         assert ranked == {"CD59", "CD58", "control"}
         assert set(campaign.adata.uns["plan_cells"]["stopping"]["candidates"]) == {"CD59", "CD58"}
         plate = campaign.propose(4, 400)
         assert set(plate["perturbation"]) == {"CD59", "CD58", "control"}
+    plan = {"candidates": ["B2M"], "constraints": {"exclude": ["B2M"]}}
     with pytest.raises(ValueError, match="No candidate is left: all are in exclude or failed"):
-        npt.Campaign(screen, target, learn=given, plan={"candidates": ["B2M"], "exclude": ["B2M"]})
+        npt.Campaign(screen, target, learn=given, plan=plan)
 
 
 def test_a_combination_that_failed_is_not_proposed_again(parts, target, given):
-    plan = {"candidates": ["B2M", "CD59", "CD58"], "max_combination": 2, "n_samples": 50}
+    plan = {"candidates": ["B2M", "CD59", "CD58"], "constraints": {"max_combination": 2}}
     campaign = npt.Campaign(parts[0], target, learn=given, plan=plan)
     campaign.mark_failed(["B2M+CD59"])
     plate = campaign.propose(8, 800)
@@ -331,6 +331,6 @@ def test_a_combination_that_failed_is_not_proposed_again(parts, target, given):
 
 def test_a_campaign_at_its_target_says_so_without_numbers(campaign, monkeypatch):
     monkeypatch.setitem(campaign._state.standings, "predicted_distance", np.nan)
-    assert "the control's distance is not above 0" in repr(campaign)
+    assert "no relative distance, because the control's is not above 0" in repr(campaign)
     assert "nan" not in repr(campaign)
     assert "nan" not in campaign._repr_html_().split("<table")[0]

@@ -57,8 +57,11 @@ def test_options_of_every_kind_come_back(parts, given, tmp_path):
     campaign = npt.Campaign(
         parts[0], pd.Series({"B2M": 1.0, "CD59": 0.5}),
         learn=given,
-        fit={"prior_effects": effects, "noise_var": pd.Series(0.1, parts[0].var_names)},
-        plan={"candidates": table, "include": {"one"}, "n_samples": 50},
+        fit={
+            "prior_effects": effects,
+            "prior_options": {"noise_var": pd.Series(0.1, parts[0].var_names)},
+        },
+        plan={"candidates": table, "constraints": {"include": {"one"}}},
     )  # fmt: skip
     campaign.save(tmp_path / "screen.h5ad")
     loaded = npt.Campaign.load(tmp_path / "screen.h5ad")

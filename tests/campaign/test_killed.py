@@ -9,12 +9,11 @@ import shutil
 from contextlib import suppress
 
 import anndata as ad
+import filelock
 import h5py
 import numpy as np
 import pytest
-from filelock import FileLock
 
-from nextpert.campaign import file
 from nextpert.campaign.file import read_campaign, write_campaign
 
 CHANGES = [
@@ -57,7 +56,7 @@ def killed_at(last, path, monkeypatch, known):
     """Save step 2 and die before a change; return the number of changes if there are fewer."""
     held = []
 
-    class Held(FileLock):
+    class Held(filelock.FileLock):
         """A lock that a dead process cannot release; the system does, without its file."""
 
         def acquire(self, *args, **options):
@@ -69,7 +68,7 @@ def killed_at(last, path, monkeypatch, known):
                 super().release(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(file, "FileLock", Held)
+        patch.setattr(filelock, "FileLock", Held)
         process = Process(patch, last)
         with suppress(Killed):
             write_campaign(cells(2), path, known)

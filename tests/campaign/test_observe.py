@@ -28,7 +28,7 @@ def labelled(adata, *names):
 def test_cells_observed_later_count_as_if_they_had_been_there(
     parts, target, given, assert_same, campaign
 ):
-    options = {"candidates": "genes", "n_samples": 200}
+    options = {"candidates": "genes"}
     at_once = npt.Campaign(ad.concat(parts), target, learn=given, plan=options)
     campaign.observe(parts[1], batch="same")
     assert_same(fitted(campaign), fitted(at_once))
@@ -68,7 +68,6 @@ def test_other_genes_that_lack_are_left_out(parts, target, caplog):
     wanted = {gene: target[gene] for gene in panel}
     campaign = npt.Campaign(
         parts[0], wanted, learn={"method": "given", "dag": [], "genes": panel},
-        plan={"n_samples": 50},
     )  # fmt: skip
     assert "CTSA" in campaign.adata.var_names
     with caplog.at_level(logging.INFO, "nextpert"):
@@ -128,7 +127,7 @@ def test_a_new_batch_needs_controls(campaign, parts, assert_same_adata):
 def test_few_controls_are_warned_of(campaign, parts, caplog):
     control = labelled(parts[0], "control")[:5]
     campaign.observe(ad.concat([parts[1], control], index_unique="-"))
-    assert "lined up by 5 control cells only" in caplog.text
+    assert "aligned by only 5 control cells" in caplog.text
 
 
 def with_batches(adata, names):
@@ -140,7 +139,7 @@ def with_batches(adata, names):
 def test_columns_of_batches(parts, target, given):
     first = with_batches(parts[0], ["a", "b"])
     npt.pp.setup_screen(first, batch_key="batch")
-    campaign = npt.Campaign(first, target, learn=given, plan={"n_samples": 50})
+    campaign = npt.Campaign(first, target, learn=given)
     assert campaign.adata.obs["batch"].unique().tolist() == ["a", "b"]
     with pytest.raises(ValueError, match=r"could be any of the batches a, b"):
         campaign.observe(parts[1], batch="same")
@@ -159,7 +158,7 @@ def test_columns_with_a_role_must_be_there(parts, target, given):
     first = parts[0].copy()
     first.obs["guide"] = first.obs["perturbation"].astype(str) + "_1"
     npt.pp.setup_screen(first, guide_key="guide")
-    campaign = npt.Campaign(first, target, learn=given, plan={"n_samples": 50})
+    campaign = npt.Campaign(first, target, learn=given)
     with pytest.raises(ValueError, match=r"no columns guide, which have a role"):
         campaign.observe(parts[1], batch="same")
 
@@ -169,7 +168,7 @@ def test_a_layer_is_all_that_is_kept(parts, target, given):
     for part in (first, later):
         part.layers["lognorm"], part.X = part.X, np.zeros(part.shape)
     npt.pp.setup_screen(first, layer="lognorm")
-    campaign = npt.Campaign(first, target, learn=given, plan={"n_samples": 50})
+    campaign = npt.Campaign(first, target, learn=given)
     campaign.observe(later, batch="same")
     assert campaign.adata.X is None
     assert campaign.summarize()["best"].iloc[-1] == "CDK4"
@@ -190,7 +189,7 @@ def test_a_perturbation_that_nobody_knew(campaign, parts, caplog):
     later.obs["perturbation"] = "drug X"
     with caplog.at_level(logging.INFO, "nextpert"):
         campaign.observe(later, batch="same")
-    assert "never proposed: drug X" in caplog.text
+    assert "without a proposal: drug X" in caplog.text
     assert campaign.summarize()["best"].iloc[-1] == "drug X"
 
 
@@ -229,8 +228,8 @@ def test_cells_of_a_file(parts, target, given, tmp_path, assert_same):
     for name, part in zip(("first", "later"), parts, strict=True):
         part.write_h5ad(tmp_path / f"{name}.h5ad")
     files = [ad.read_h5ad(tmp_path / f"{name}.h5ad", backed="r") for name in ("first", "later")]
-    one = npt.Campaign(files[0], target, learn=given, plan={"n_samples": 50})
-    two = npt.Campaign(parts[0], target, learn=given, plan={"n_samples": 50})
+    one = npt.Campaign(files[0], target, learn=given)
+    two = npt.Campaign(parts[0], target, learn=given)
     one.observe(files[1], batch="same")
     two.observe(parts[1], batch="same")
     assert_same(fitted(one), fitted(two))

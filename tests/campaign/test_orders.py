@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import nextpert as npt
+from nextpert._adata.arguments import in_mappings
 
 ONE, TURNED = "B2M+CD59", "CD59+B2M"
-QUICK = {"n_samples": 50}
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def cells(parts):
 
 
 def started(parts, target, given, **plan):
-    return npt.Campaign(parts[0], target, learn=given, plan=QUICK | plan)
+    return npt.Campaign(parts[0], target, learn=given, plan=in_mappings(npt.tl.plan_screen, plan))
 
 
 @pytest.fixture
@@ -105,9 +105,9 @@ def test_what_never_may_be_is_taken_in_any_order(parts, target, given):
 def test_another_separator(parts, target, given):
     first, later = (part.copy() for part in parts)
     later.obs["perturbation"] = np.resize(["CD59_B2M", "B2M_CD59"], later.n_obs)
+    npt.pp.setup_screen(first, separator="_")
     campaign = npt.Campaign(
-        first, target, learn=given, fit={"separator": "_"},
-        plan=QUICK | {"candidates": ["B2M_CD59", "CD58"]},
+        first, target, learn=given, plan={"candidates": ["B2M_CD59", "CD58"]},
     )  # fmt: skip
     campaign.mark_pending(["B2M_CD59"])
     campaign.observe(later, batch="same")

@@ -23,7 +23,7 @@ def batch(parts):
 
 @pytest.fixture
 def campaign(batch, target, given):
-    return npt.Campaign(batch[0], target, learn=given, plan={"n_samples": 50})
+    return npt.Campaign(batch[0], target, learn=given)
 
 
 def changed(cells, change):
@@ -64,7 +64,7 @@ def test_without_controls_too(name, n_cells, campaign, parts):
 
 
 def test_it_says_what_is_other(campaign, batch):
-    with pytest.raises(ValueError, match=r"hold whole numbers, such as counts.*log-normalise"):
+    with pytest.raises(ValueError, match=r"are whole numbers, such as counts.*log-normalise"):
         campaign.observe(changed(batch[1], OTHER["counts"]))
     with pytest.raises(ValueError, match=r"of their controls is [.e+0-9]* times that"):
         campaign.observe(changed(batch[1], OTHER["thousands"]))
@@ -75,8 +75,8 @@ def test_a_campaign_of_whole_numbers(batch, target, given):
     with pytest.raises(ValueError, match=r"holds counts .*check_scale=False to pp\.setup_screen"):
         npt.Campaign(first, target, learn=given)
     npt.pp.setup_screen(first, check_scale=False)
-    campaign = npt.Campaign(first, target, learn=given, plan={"n_samples": 50})
-    with pytest.raises(ValueError, match="hold no whole numbers, as the campaign's do"):
+    campaign = npt.Campaign(first, target, learn=given)
+    with pytest.raises(ValueError, match="are not whole numbers, but the campaign's cells are"):
         campaign.observe(changed(batch[1], lambda x: 10 * np.abs(x)))
     campaign.observe(later)
     assert campaign.history["action"].iloc[-1] == "observed"
@@ -123,7 +123,7 @@ def test_replicates_of_a_real_screen(screen_path):
         adata[adata.obs["bio_rep"] == name, panel].copy() for name in ("rep_2", "rep_1")
     )
     options = {"learn": {"method": "given", "dag": [], "genes": list(panel)}}
-    campaign = npt.Campaign(first, "STAT1", plan={"n_samples": 50}, **options)
+    campaign = npt.Campaign(first, "STAT1", **options)
     raw = raw[:, panel].copy()
     raw.obs["perturbation"] = raw.obs["perturbation"].astype(str)
     cp10k = raw.copy()

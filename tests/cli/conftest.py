@@ -21,7 +21,12 @@ def screen(small_screen, tmp_path):
 def _fitted(_small_screen, tmp_path_factory):
     path = tmp_path_factory.mktemp("cli") / "screen.fit.h5ad"
     adata = _small_screen.copy()
-    options = {"method": "boss", "environments": "all", "n_runs": 2, "n_graphs": 2}
+    options = {
+        "method": "boss",
+        "environments": "all",
+        "search_options": {"n_runs": 2},
+        "n_graphs": 2,
+    }
     npt.tl.learn_dag(adata, **options)
     npt.tl.fit_dag_blr(adata)
     adata.strings_to_categoricals()

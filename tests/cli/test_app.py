@@ -7,11 +7,13 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 import nextpert as npt
+from nextpert._adata.arguments import options_of
 from nextpert.cli import main
 from nextpert.cli._commands import parse
 from nextpert.cli._options import STEPS, Prior, Wanted, app, defaults_of
@@ -22,7 +24,7 @@ ALL = [*CALLING, "demo"]
 FORMS = {"target": list(vars(Wanted())), "prior": list(vars(Prior()))}
 # Said by the file, by the command, or of no use in one.
 NO_OPTION = {
-    "adata", "copy", "key_added", "dag_key", "posterior_key", "show_progress", "as_anndata",
+    "adata", "copy", "key_added", "dag_key", "posterior_key", "as_anndata",
     "path", "command",
 }  # fmt: skip
 
@@ -37,14 +39,19 @@ def function(command):
 @pytest.mark.parametrize("command", CALLING)
 def test_every_parameter_has_an_option_and_its_default(command):
     options, expected = defaults_of(command), set()
-    for name, parameter in inspect.signature(function(command)).parameters.items():
+    called = function(command)
+    parameters = {n: p.default for n, p in inspect.signature(called).parameters.items()}
+    for mapping, cls in options_of(called).items():  # its parts are options of their own
+        parameters |= {field.name: field.default for field in fields(cls)}
+        del parameters[mapping]
+    for name, default in parameters.items():
         if name in NO_OPTION:
             continue
         forms = FORMS.get(name, [name])
         expected |= set(forms)
         assert expected <= set(options)
         if forms == [name]:
-            wanted = parameter.default
+            wanted = default
             if (command, name) == ("preprocess", "control"):
                 wanted = (wanted,)  # one label or several
             if name == "held_out":

@@ -95,7 +95,14 @@ def test_demo_equals_the_functions(screen, small_screen, assert_same):
     options = ("--seed", 4, "--acquisition", "greedy", "--combinations", "keep")
     assert _demo(screen, *options) == 0
     npt.pp.perturbation_screen(small_screen, combinations="keep")
-    npt.tl.learn_dag(small_screen, method="boss", environments="all", n_runs=2, rng=4, n_graphs=2)
+    npt.tl.learn_dag(
+        small_screen,
+        method="boss",
+        environments="all",
+        search_options={"n_runs": 2},
+        rng=4,
+        n_graphs=2,
+    )
     npt.tl.fit_dag_blr(small_screen)
     npt.tl.perturbation_effects(small_screen)
     npt.tl.design_interventions(small_screen, "MYC", acquisition="greedy", n_samples=20, rng=4)

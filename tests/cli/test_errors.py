@@ -124,7 +124,7 @@ EARLY = [
     (("design", "FITTED", "--target-file", "absent.toml"), "--target-file", "no file"),
     (("design", "FITTED", "--target-file", "TOMLBROKEN"), "--target-file", "no TOML file"),
     (("design", "FITTED", "--target-file", "TOMLKEY"), "--target-file", "wieghts", "weights"),
-    (("design", "FITTED", "--target-file", "TOMLMARGIN"), "as margin is how far", "away_from"),
+    (("design", "FITTED", "--target-file", "TOMLMARGIN"), "as margin is the distance", "away_from"),
     (("design", "FITTED", "--target-file", "TOMLOUTSIDE"), "--target-file: signature of", "NOPE"),
     (
         ("plan", "FITTED", "--target-file", "TOMLLABEL"),
@@ -149,7 +149,7 @@ EARLY = [
     ((*DESIGN, "--shift", "FOREIGN"), "--shift: ", "table of shifts", "NOPE"),
     (("design", "ROUNDS", "--target", "MYC", "--out", "NEW.h5ad"), "uns['design']"),
     ((*PLAN, "--include", "NOPE"), "--include", "NOPE"),
-    ((*PLAN, "--include", "MYC"), "--include holds MYC", "or give --target-is-candidate."),
+    ((*PLAN, "--include", "MYC"), "--include names MYC", "or give --target-is-candidate."),
     ((*DESIGN, "--candidates", "MYC"), "No candidate is left", "or --target-is-candidate to keep"),
     (("cells", *DESIGN[1:], "--candidates", "MYC"), "or --target-is-candidate to keep"),
     ((*PLAN, "--pending", "MYC=few"), "--pending MYC", "'few' is not a number"),

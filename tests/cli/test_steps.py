@@ -7,6 +7,7 @@ import logging
 import re
 import subprocess
 import sys
+from functools import wraps
 from pathlib import Path
 
 import anndata as ad
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
+from nextpert._adata.arguments import in_mappings
 from nextpert.cli import main
 from nextpert.cli._options import STEPS
 from nextpert.cli._read import read_target
@@ -32,7 +34,7 @@ QUICK = {
     "effects": ([], ["perturbation", "gene", "mean", "lower", "upper", "lfsr"]),
     "design": (["--target", "MYC", "--n-samples", "20"], ["rank", "perturbation"]),
     "plan": (
-        ["--target", "MYC", "--n-perturbations", "2", "--n-cells", "200", "--n-samples", "50"],
+        ["--target", "MYC", "--n-perturbations", "2", "--n-cells", "200"],
         ["perturbation", "n_cells", "why"],
     ),
     "cells": ([], ["gene", "power", "cells_needed"]),
@@ -76,10 +78,10 @@ CALLS = {
     ),
     "plan": (
         ["--target-group", "batch", "a", "--candidates", "genes", "--n-perturbations", "2",
-         "--n-cells", "200", "--n-samples", "50", "--pending", "OXR1=20", "--exclude", "CPQ",
+         "--n-cells", "200", "--pending", "OXR1=20", "--exclude", "CPQ",
          "--costs", "budget=900", "perturbation=100", "cell=1", "--strategy", "both"],
         {"target": ("batch", "a"), "candidates": "genes", "n_perturbations": 2, "n_cells": 200,
-         "n_samples": 50, "pending": {"OXR1": 20}, "exclude": ["CPQ"], "strategy": "both",
+         "pending": {"OXR1": 20}, "exclude": ["CPQ"], "strategy": "both",
          "costs": {"budget": 900.0, "perturbation": 100.0, "cell": 1.0}},
     ),
     "cells": (
@@ -115,9 +117,8 @@ IN_A_FILE = [
     ("design", ["--target-file", "wanted.toml", "--n-samples", "20"],
      {"target": WANTED, "n_samples": 20}),
     ("plan",
-     ["--target-file", "wanted.toml", "--n-perturbations", "2", "--n-cells", "200", "--n-samples",
-      "50"],
-     {"target": WANTED, "n_perturbations": 2, "n_cells": 200, "n_samples": 50}),
+     ["--target-file", "wanted.toml", "--n-perturbations", "2", "--n-cells", "200"],
+     {"target": WANTED, "n_perturbations": 2, "n_cells": 200}),
     ("replay", ["--targets", "STK3", "wanted.toml", "--n-rounds", "1", "--n-repeats", "2",
                 "--strategies", "random"],
      {"targets": ["STK3", WANTED], "n_rounds": 1, "n_repeats": 2, "strategies": ["random"]}),
@@ -180,7 +181,8 @@ def test_options_reach_the_function(step, options, arguments, fitted, place, ass
     out = place / "found.h5ad"
     assert run(step, fitted, *options, "--out", out) == 0
     room, name = STEPS[step].function.split(".")
-    getattr(getattr(npt, room), name)(expected, **arguments)
+    function = getattr(getattr(npt, room), name)
+    function(expected, **in_mappings(function, arguments))
     expected.strings_to_categoricals()
     expected.write_h5ad(fitted.parent / "expected.h5ad")
     found = ad.read_h5ad(out)
@@ -203,6 +205,7 @@ def test_tables_in_files_reach_the_function(screen, tmp_path, monkeypatch):
     got = {}
     real = npt.tl.learn_dag
 
+    @wraps(real)
     def record(adata, **options):
         got.update(options)
         return real(adata, **options)
@@ -212,11 +215,11 @@ def test_tables_in_files_reach_the_function(screen, tmp_path, monkeypatch):
     genes = ["--genes", f"@{tmp_path / 'genes.txt'}", "OXR1"]
     assert run("learn", screen, *files, *quick, *genes) == 0
     assert got["genes"] == ["MYC", "STK3", "GATA1", "OXR1"]
-    assert got["prior"] == {
+    assert got["search_options"]["prior"] == {
         "before": [("MYC", "STK3")], "required": [("MYC", "GATA1")],
         "forbidden": [("STK3", "MYC")], "tiers": {"MYC": 0.0, "STK3": 1.5},
     }  # fmt: skip
-    assert got["prior_network"].to_numpy().tolist() == [["MYC", "GATA1", 2]]
+    assert got["search_options"]["prior_network"].to_numpy().tolist() == [["MYC", "GATA1", 2]]
 
 
 @pytest.mark.parametrize(
@@ -253,7 +256,7 @@ def test_shifts_and_effects_in_files(fitted, tmp_path):
     (tmp_path / "means.csv").write_text("gene,mean\nMYC,0.5\n")
     costs = ["--costs", "budget=250", f"perturbation={tmp_path / 'costs.csv'}", "cell=1"]
     plan = ["--target-file", tmp_path / "means.csv", "--candidates", "MYC", "STK3", "OXR1"]
-    few = ["--n-cells", "100", "--n-perturbations", "2", "--n-samples", "20"]
+    few = ["--n-cells", "100", "--n-perturbations", "2"]
     table = tmp_path / "plate.csv"
     assert run("plan", again, *plan, *costs, *few, "--table", table) == 0
     plate = pd.read_csv(table).set_index("perturbation")
@@ -376,8 +379,7 @@ def test_the_page_takes_results_that_need_no_fit(fitted, screen):
 def test_settings_of_several_steps_in_one_file(fitted, capsys):
     config = fitted.parent / "config.toml"
     config.write_text(
-        '[design]\ntarget = "MYC"\nn_samples = 20\n[plan]\ntarget-mean = ["MYC=1"]\n'
-        "n-cells = 150\nn-samples = 20\n"
+        '[design]\ntarget = "MYC"\nn_samples = 20\n[plan]\ntarget-mean = ["MYC=1"]\nn-cells = 150\n'
     )
     assert run("plan", fitted, "--config", config, "--n-perturbations", "1") == 0
     params = ad.read_h5ad(fitted.parent / "screen.plan.h5ad").uns["plan"]["params"]
@@ -521,7 +523,7 @@ def test_cells_without_a_target(fitted, capsys):
     plan = ad.read_h5ad(fitted.parent / "screen.cells.h5ad").uns["plan_cells"]
     assert "stopping" not in plan
     assert told.startswith(plan["verdict"])
-    assert "A change of 0.2 is found" in told
+    assert "Detecting a change of 0.2" in told
 
 
 def test_the_nearest_cells_are_named(fitted, capsys):
@@ -582,7 +584,7 @@ def test_an_absent_screen_is_named_beside_those_of_its_folder(fitted, capsys):
 
 @pytest.mark.parametrize("step", ["design", "plan", "cells"])
 def test_the_targets_own_perturbation_is_a_candidate_only_if_asked_for(step, fitted, place, capsys):
-    options = ["--target", "MYC", "--candidates", "MYC", "STK3", "OXR1", "--n-samples", 20]
+    options = ["--target", "MYC", "--candidates", "MYC", "STK3", "OXR1"]
     for more, named in (
         ([], {"STK3", "OXR1"}),
         (["--target-is-candidate"], {"MYC", "STK3", "OXR1"}),
@@ -597,5 +599,15 @@ def test_the_targets_own_perturbation_is_a_candidate_only_if_asked_for(step, fit
         }[step](uns)
         assert set(found) == named
         if step != "design" and not more:
-            assert "MYC is not among the candidates" in printed
+            assert "MYC is excluded from the candidates" in printed
             assert "state; --target-is-candidate keeps it." in printed
+
+
+@pytest.mark.parametrize("name", ["effects", "design", "plan", "cells", "distances", "diagnose"])
+@pytest.mark.parametrize("format_", [[], ["--plate-format", "96"]], ids=["pooled", "wells"])
+def test_overwrite_knows_its_own_table(name, format_, fitted):
+    if format_ and name != "plan":
+        return  # no other table changes
+    table = fitted.parent / f"{name}.csv"
+    for overwrite in ([], ["--overwrite"]):
+        assert run(name, fitted, *QUICK[name][0], *format_, "--table", table, *overwrite) == 0

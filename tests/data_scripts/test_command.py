@@ -13,7 +13,7 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from nextpert.datasets._portal_standin import write_portal_standin
+from nextpert.datasets._scp1064.standin import write_portal_standin
 
 BODY = np.random.default_rng(0).bytes(300_000)  # as the server sends unless told otherwise
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nextpert.datasets._portal_standin import write_portal_standin
+from nextpert.datasets._scp1064.standin import write_portal_standin
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nextpert.datasets import perturb_cite_seq
-from nextpert.datasets._portal_standin import write_portal_standin
+from nextpert.datasets._scp1064.standin import write_portal_standin
 
 EXPRESSION = "other/RNA_expression.csv.gz"
 # Not found by any reader: values exchanged between genes of a cell, names between genes.
@@ -19,7 +19,7 @@ EXPRESSION = "other/RNA_expression.csv.gz"
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fuzz")
     standin = write_portal_standin(folder, n_cells=24, n_genes=12, rng=2, subsets=False)
-    truth = perturb_cite_seq(folder, counts=True, protein=False, show_progress=False)
+    truth = perturb_cite_seq(folder, counts=True, protein=False)
     assert np.array_equal(truth.layers["counts"].toarray(), standin.counts)
     return folder, gzip.decompress((folder / EXPRESSION).read_bytes()), truth
 
@@ -27,9 +27,7 @@ def study(tmp_path_factory):
 def outcome(folder, truth, *, counts=True):
     """Return 'error' or 'exact'; anything else fails the test."""
     try:
-        found = perturb_cite_seq(
-            folder, genes=list(truth.var_names), counts=counts, protein=False, show_progress=False
-        )
+        found = perturb_cite_seq(folder, genes=list(truth.var_names), counts=counts, protein=False)
     except (ValueError, FileNotFoundError):
         return "error"
     assert np.array_equal(found.X.toarray(), truth.X.toarray())

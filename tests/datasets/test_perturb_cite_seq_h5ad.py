@@ -13,7 +13,7 @@ from nextpert.datasets import perturb_cite_seq
 
 @pytest.fixture(scope="module")
 def loaded(portal):
-    return perturb_cite_seq(portal[0], counts=True, show_progress=False)
+    return perturb_cite_seq(portal[0], counts=True)
 
 
 @pytest.fixture
@@ -47,6 +47,7 @@ def assert_same_shape(found, loaded):
     pd.testing.assert_frame_equal(found.uns["guides"], loaded.uns["guides"])
     assert found.X.dtype == np.float32
     assert found.X.has_canonical_format
+    assert found.X.nnz == loaded.X.nnz
     assert np.allclose(found.X.toarray(), loaded.X.toarray(), rtol=2e-7, atol=0)
     assert np.array_equal(found.obsm["X_umap"], loaded.obsm["X_umap"])
     counts = found.layers["counts"]
@@ -86,6 +87,25 @@ def test_from_file_however_stored(scperturb, loaded, form, tmp_path):
     expected = loaded[loaded.obs["condition"] == "IFNγ", genes]
     assert np.array_equal(part.layers["counts"].toarray(), expected.layers["counts"].toarray())
     assert np.allclose(part.X.toarray(), expected.X.toarray(), rtol=2e-7, atol=0)
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+def test_zeros_and_entries_stored_twice(scperturb, loaded, in_file, tmp_path):
+    counts = scperturb.X.tocoo()
+    some = counts.data > 1
+    row, col = counts.row[some], counts.col[some]
+    ones = np.ones(some.sum(), np.float32)
+    zero = np.argwhere(scperturb.X.toarray() == 0)[:5].T
+    data = np.concatenate([counts.data - some, ones, np.zeros(5, np.float32)])
+    cells, genes = np.append(counts.row, [*row, *zero[0]]), np.append(counts.col, [*col, *zero[1]])
+    order = np.argsort(cells, kind="stable")
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(cells, minlength=scperturb.n_obs))])
+    scperturb.X = sp.csr_matrix((data[order], genes[order], indptr), scperturb.shape)
+    assert scperturb.X.nnz > loaded.X.nnz
+    if in_file:
+        scperturb.write_h5ad(tmp_path / "study.h5ad")
+    source = tmp_path / "study.h5ad" if in_file else scperturb
+    assert_same_shape(perturb_cite_seq(source, counts=True), loaded)
 
 
 def test_what_it_made_goes_in_again(loaded, tmp_path):

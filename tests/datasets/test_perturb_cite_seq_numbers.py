@@ -6,8 +6,9 @@ import gzip
 
 import numpy as np
 import pytest
+from tqdm import tqdm
 
-from nextpert.datasets._scp1064.matrix import MatrixReader
+from nextpert.datasets._scp1064.expression import ExpressionFile
 
 
 def parse(path, texts, n_fields=50):
@@ -18,10 +19,9 @@ def parse(path, texts, n_fields=50):
     lines = [header, *(f"G{i}," + ",".join(row) for i, row in enumerate(rows))]
     path.write_text("\n".join(lines))
     found = np.zeros(len(texts))
-    with MatrixReader(path) as reader:
-        cells, umi = np.arange(n_fields, dtype=np.int32), np.ones(n_fields)
-        for n, line in enumerate(reader.lines(cells, umi, counts=False, limit=np.inf)):
-            found[n * n_fields + line.cells] = line.data
+    lines = ExpressionFile(path).lines(tqdm(disable=True), limit=np.inf)
+    for n, (_, fields, values, _) in enumerate(lines):
+        found[n * n_fields + fields] = values
     assert n + 1 == len(rows)
     return found, texts
 
@@ -82,7 +82,7 @@ def test_what_is_no_number_is_an_error(tmp_path, text, place):
 
 
 def test_a_table_wider_than_the_buffer(tmp_path, monkeypatch):
-    monkeypatch.setattr("nextpert.datasets._scp1064.matrix._READ", 512)
+    monkeypatch.setattr("nextpert.datasets._scp1064.expression._READ", 512)
     rng = np.random.default_rng(6)
     texts = [f"{v:.15g}" if v > 10 else "0" for v in rng.uniform(0, 13, 40_000).tolist()]
     found, texts = parse(tmp_path / "t.csv", texts, n_fields=1000)
@@ -90,8 +90,8 @@ def test_a_table_wider_than_the_buffer(tmp_path, monkeypatch):
 
 
 def test_a_file_without_line_ends_is_no_table(tmp_path, monkeypatch):
-    monkeypatch.setattr("nextpert.datasets._scp1064.matrix._READ", 512)
+    monkeypatch.setattr("nextpert.datasets._scp1064.expression._READ", 512)
     path = tmp_path / "t.csv.gz"
     path.write_bytes(gzip.compress(b"GENE,A\n" + b"0," * 100_000))
-    with MatrixReader(path) as reader, pytest.raises(ValueError, match="line 2 is far longer"):
-        list(reader.lines(np.zeros(1, np.int32), np.ones(1), counts=False))
+    with pytest.raises(ValueError, match="line 2 is far longer"):
+        list(ExpressionFile(path).lines(tqdm(disable=True)))

@@ -10,7 +10,7 @@ from nextpert.datasets import perturb_cite_seq, perturb_cite_seq_standin
 
 def test_it_is_read_as_the_study_is_and_knockouts_do_what_the_truth_says(tmp_path):
     truth = perturb_cite_seq_standin(tmp_path, n_cells=1400, n_genes=60, rng=1)
-    adata = perturb_cite_seq(tmp_path, show_progress=False)
+    adata = perturb_cite_seq(tmp_path)
     assert adata.shape == (1400, 60)
     assert adata.obs["condition"].value_counts().to_dict() == {
         "Control": 1200, "IFNγ": 100, "Co-culture": 100

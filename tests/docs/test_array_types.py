@@ -24,12 +24,14 @@ KNOCKED_OUT = ["B2M", "CCR10", "CD59"]
 TARGET = "CCR10"
 OPTIONS = {
     "pp.assign_guides": {"guides": "guides", "control_guides": ["ONE_NON-GENE_SITE_1"]},
-    "pp.perturb_cite_seq": {"min_cells": 5, "max_guides": 1, "normalise": "none"},
+    "pp.perturb_cite_seq": {"min_cells": 5, "max_guides": 1,
+        "count_options": {"normalise": "none"}},
     "tl.dag_fit": {"n_random": 3},
     "tl.design_interventions": {"target": TARGET},
     "tl.plan_screen": {"target": TARGET, "n_perturbations": 2, "n_cells": 40},
     "tl.replay_design": {
-        "targets": [TARGET], "strategies": ["random"], "n_warmup": 10, "n_rounds": 1,
+        "targets": [TARGET], "strategies": ["random"], "n_rounds": 1,
+        "campaign_options": {"n_warmup": 10},
         "n_perturbations": 1, "n_repeats": 2,
     },
     "tl.target_distances": {"target": TARGET},

@@ -18,7 +18,7 @@ import nextpert as npt
 
 pytestmark = [
     pytest.mark.screen,
-    pytest.mark.filterwarnings("ignore:Shifts learned from cells alone"),
+    pytest.mark.filterwarnings("ignore:Perturbations without a target on the panel"),
 ]
 ROOT = Path(__file__).parents[2]
 README, LANDING, START = (ROOT / name for name in ("README.md", "docs/index.md", "docs/start.md"))

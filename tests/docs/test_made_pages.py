@@ -63,7 +63,7 @@ def test_every_tutorial_is_listed_in_the_order_of_reading(tmp_path):
 
 def test_every_public_name_is_listed():
     text = "".join(load("api_pages").pages().values())
-    for package in ("pp", "tl", "pl", "datasets", "core"):
+    for package in ("pp", "tl", "pl", "get", "datasets", "core"):
         for name in getattr(npt, package).__all__:
             assert re.search(rf"^   {name}$", text, re.MULTILINE), name
     assert re.search(r"^   Campaign$", text, re.MULTILINE)

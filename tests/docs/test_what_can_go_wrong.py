@@ -32,7 +32,7 @@ def screen(**columns):
 
 def fit(adata):
     """Learn and fit."""
-    npt.tl.learn_dag(adata, method="boss", environments="all", n_runs=1)
+    npt.tl.learn_dag(adata, method="boss", environments="all", search_options={"n_runs": 1})
     npt.tl.fit_dag_blr(adata)
     return adata
 
@@ -111,7 +111,7 @@ def campaign():
     adata = screen()
     new = (adata.obs["perturbation"] == THIRD).to_numpy()
     plan = {"candidates": [FIRST, SECOND, THIRD]}
-    learn = {"method": "boss", "environments": "all", "n_runs": 1}
+    learn = {"method": "boss", "environments": "all", "search_options": {"n_runs": 1}}
     return npt.Campaign(adata[~new].copy(), FIRST, learn=learn, plan=plan), adata[new].copy()
 
 
@@ -154,12 +154,14 @@ def troubles(fitted, folder):
         lambda: npt.tl.learn_dag(copied()),
         lambda: npt.tl.learn_dag(one_name_twice()),
         lambda: npt.tl.design_interventions(fitted, FIRST, candidates=["TP53"]),
-        lambda: npt.tl.learn_dag(screen(), method="boss", prior_network=network),
+        lambda: npt.tl.learn_dag(
+            screen(), method="boss", search_options={"prior_network": network}
+        ),
         lambda: npt.tl.learn_dag(counts()),
         lambda: npt.tl.learn_dag(scaled_counts(0)),
         lambda: npt.tl.learn_dag(scaled_counts(2)),
         lambda: npt.tl.learn_dag(changed(screen(), square)),
-        lambda: npt.pp.perturbation_screen(counts(), target_sum=10000),
+        lambda: npt.pp.perturbation_screen(counts(), count_options={"target_sum": 10000}),
         lambda: npt.tl.learn_dag(changed(screen(), set_x("control", 1, np.nan))),
         lambda: npt.tl.learn_dag(screen()[:6].copy()),
         lambda: npt.tl.fit_dag_blr(screen()),
@@ -170,9 +172,13 @@ def troubles(fitted, folder):
         ),
         lambda: npt.tl.design_interventions(fitted[:, 1:].copy(), FIRST),
         lambda: npt.tl.learn_dag(screen(), environments="all"),
-        lambda: npt.tl.plan_screen(fitted, FIRST, exclude=plan["candidates"], **plan),
+        lambda: npt.tl.plan_screen(
+            fitted, FIRST, constraints={"exclude": plan["candidates"]}, **plan
+        ),
         lambda: npt.tl.plan_screen(fitted, FIRST, n_cells=10, **plan),
-        lambda: npt.tl.plan_screen(fitted, FIRST, costs={"budget": 1, "cell": 1}, **plan),
+        lambda: npt.tl.plan_screen(
+            fitted, FIRST, constraints={"costs": {"budget": 1, "cell": 1}}, **plan
+        ),
         lambda: lacking[0].observe(lacking[1]),
         lambda: lacking[0].observe(lacking[1][:, 1:].copy(), batch="same"),
         lambda: saved_by_another(folder),

@@ -16,7 +16,9 @@ def _resampled():
     adata = npt.datasets.simulated_screen(
         n_genes=10, n_control=40, n_perturbed=20, perturbed=3, expected_degree=3, rng=3
     )
-    npt.tl.learn_dag(adata, method="boss", environments="all", n_graphs=8, n_runs=2)
+    npt.tl.learn_dag(
+        adata, method="boss", environments="all", n_graphs=8, search_options={"n_runs": 2}
+    )
     npt.tl.fit_dag_blr(adata)
     return adata
 

@@ -33,7 +33,7 @@ def odd():
     npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
     npt.tl.fit_dag_blr(adata)
     npt.tl.design_interventions(adata, wanted, n_samples=50)
-    npt.tl.plan_screen(adata, wanted, n_samples=50)
+    npt.tl.plan_screen(adata, wanted)
     npt.tl.plan_cells(adata, wanted, n_samples=50)
     npt.tl.target_distances(adata, wanted)
     npt.tl.perturbation_effects(adata)

@@ -21,7 +21,7 @@ def test_curves_and_what_is_wanted(designed):
         assert ax.get_xlabel() == "cells per perturbation"
     assert "change of 0.2" in axes[0].get_ylabel()
     first, second = stored["distances"]["perturbation"][:2]
-    assert f"{first}\ncomes out nearer than {second}" in axes[3].get_ylabel()
+    assert f"{first}\nis measured nearer than {second}" in axes[3].get_ylabel()
 
 
 def test_without_a_target(designed):
@@ -42,7 +42,7 @@ def test_a_line_for_every_number_of_guides(designed):
     axes = plan_cells(designed, show=False)
     assert len(axes[0].lines) == 5 + 1
     texts = [text.get_text() for text in axes[0].get_legend().get_texts()]
-    assert texts == ["1 guide", "2 guides", "3 guides", "4 guides", "8 guides", "wanted"]
+    assert texts == ["1 guide", "2 guides", "3 guides", "4 guides", "8 guides", "needed"]
     colours = [line.get_color() for line in axes[0].lines]
     assert len(set(colours)) == 6
 
@@ -56,7 +56,7 @@ def test_numbers_of_guides_that_coincide_share_a_line(designed):
     stored["curves"] = pd.concat([*parts, far], ignore_index=True)
     axes = plan_cells(designed, show=False)
     texts = [text.get_text() for text in axes[0].get_legend().get_texts()]
-    assert texts == ["1 to 4 guides", "8 guides", "wanted"]
+    assert texts == ["1 to 4 guides", "8 guides", "needed"]
     for ax in axes:
         assert len(ax.lines) == 3
     np.testing.assert_allclose(axes[0].lines[0].get_ydata(), parts[2]["power"])  # as planned

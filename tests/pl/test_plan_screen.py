@@ -15,7 +15,7 @@ def _planned():
     adata = npt.datasets.simulated_screen(
         n_genes=8, n_control=300, n_perturbed=60, perturbed=4, expected_degree=2, rng=0
     )
-    npt.tl.learn_dag(adata, n_runs=2)
+    npt.tl.learn_dag(adata, search_options={"n_runs": 2})
     npt.tl.fit_dag_blr(adata)
     npt.tl.plan_screen(adata, str(adata.obs["perturbation"].iloc[-1]), candidates="genes")
     return adata
@@ -44,7 +44,7 @@ def test_every_well_is_drawn(planned):
 
 def test_wells_are_named_where_there_are_some(planned):
     target = planned.uns["plan"]["params"]["target"]
-    npt.tl.plan_screen(planned, target, candidates="genes", plate_format=96)
+    npt.tl.plan_screen(planned, target, candidates="genes", constraints={"plate_format": 96})
     table = planned.uns["plan"]["plate"]
     names = [t.get_text() for t in plan_screen(planned, show=False)[0].get_yticklabels()]
     pairs = zip(table["well"], table["perturbation"], strict=True)

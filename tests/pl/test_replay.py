@@ -119,7 +119,7 @@ def test_choose_targets_strategies_and_reading(replayed):
     _, ax = plt.subplots()
     npt.pl.replay(replayed, ax=ax)
     assert ax.get_title() == "mean of 4 targets"
-    assert "share of the control cells'" in ax.get_ylabel()
+    assert "relative to the control's" in ax.get_ylabel()
 
 
 def test_texts_do_not_overlap(replayed, overlaps, tick_labels):

@@ -47,7 +47,7 @@ def test_distances_below_zero_are_in_view(designed):
 def test_wanted_means_of_many_genes_and_the_control_state(designed):
     genes = designed.var_names[:9]
     npt.tl.target_distances(designed, dict.fromkeys(genes, 1.0))
-    assert target_distances(designed, show=False).get_title().startswith("distance to wanted means")
+    assert target_distances(designed, show=False).get_title().startswith("distance to target means")
     npt.tl.target_distances(designed, "control", key_added="d")
     ax = target_distances(designed, key="d", show=False)
     assert not ax.lines  # no line of the control cells, who are the target

@@ -133,8 +133,12 @@ def test_what_is_assigned_goes_on(small_study):
     small_study.obs = small_study.obs.rename(columns={"guides": "called"})
     npt.pp.assign_guides(small_study, guides="called")
     one, two = small_study.copy(), small_study
-    npt.pp.perturb_cite_seq(one, panel=["MYC", "STAT1"], combinations="keep", target_sum="median")
-    npt.pp.perturbation_screen(two, panel=["MYC", "STAT1"], combinations="keep", outside="drop")
+    npt.pp.perturb_cite_seq(
+        one, panel=["MYC", "STAT1"], combinations="keep", count_options={"target_sum": "median"}
+    )
+    npt.pp.perturbation_screen(
+        two, panel=["MYC", "STAT1"], combinations="keep", label_options={"outside": "drop"}
+    )
     pd.testing.assert_series_equal(one.obs["perturbation"], two.obs["perturbation"])
     assert np.array_equal(one.X.toarray(), two.X.toarray())
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
+from nextpert._adata.arguments import in_mappings
 
 CASES: dict[str, tuple] = {}
 
@@ -19,11 +20,13 @@ def same(adata):
 
 
 def study(**options):
-    return lambda adata: npt.pp.perturb_cite_seq(adata, **options)
+    flat = in_mappings(npt.pp.perturb_cite_seq, options)
+    return lambda adata: npt.pp.perturb_cite_seq(adata, **flat)
 
 
 def screen(*labels, **options):
-    return lambda adata: npt.pp.perturbation_screen(adata, *labels, **options)
+    flat = in_mappings(npt.pp.perturbation_screen, options)
+    return lambda adata: npt.pp.perturbation_screen(adata, *labels, **flat)
 
 
 def assign(guides="guides", **options):
@@ -116,10 +119,10 @@ case("alias to nowhere", same, study(aliases={"HLA-H": "HLAH"}), "HLAH", "aliase
 case("aliases a list", same, study(aliases=["HLA-H"]), "mapping", error=TypeError)
 case("no controls left", same, study(min_depth=1e9), "No control cells", "depth")
 case("no layer", same, study(layer="countz"), "countz")
-case("neither counts nor TPM", log_values, study(), "ln(1 + TPM)", "normalise='none'")
+case("neither counts nor TPM", log_values, study(), "ln(1 + TPM)", "'normalise': 'none'")
 case("below 0", with_value(-1.5), study(panel=["MYC"]), "ln(1 + TPM)", "below 0")
 case("NaN", with_value(np.nan), study(panel=["MYC"]), "MYC", "NaN")
-case("no counts", log_values, study(normalise="counts", panel=["MYC"]), "no counts", "layer")
+case("no counts", log_values, study(normalise="counts", panel=["MYC"]), "not counts", "layer")
 case("depth of letters", with_column("d", "x"), study(depth_key="d"), "'d'", "total counts")
 case("depth column", same, study(depth_key="UMI"), "'UMI'", "depth_key")
 case("guides without a table", with_table(target="MYC"), study(), "'target' and 'kind'")

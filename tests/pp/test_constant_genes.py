@@ -41,7 +41,7 @@ def test_they_are_dropped_with_a_count(form, logs, panel, caplog):
     kept = [gene for gene in panel or GENES if gene not in (["OFF", "SAME"] if logs else ["OFF"])]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        npt.pp.perturbation_screen(adata, panel=panel, outside="keep")
+        npt.pp.perturbation_screen(adata, panel=panel, label_options={"outside": "keep"})
     assert adata.var_names.tolist() == kept
     table = adata.uns["preprocessing"]["genes"].set_index("step")
     n_gone = table.loc["varying", "n_genes_dropped"]
@@ -62,7 +62,7 @@ def test_they_are_dropped_with_a_count(form, logs, panel, caplog):
 def test_their_perturbations_are_outside_the_panel():
     adata = screen()
     with pytest.warns(UserWarning, match="Genes constant"):
-        npt.pp.perturbation_screen(adata, panel=GENES, outside="drop")
+        npt.pp.perturbation_screen(adata, panel=GENES, label_options={"outside": "drop"})
     assert set(adata.obs["perturbation"]) == {"control", "MYC"}
     reasons = adata.uns["preprocessing"]["perturbations"].set_index("perturbation")["reason"]
     assert reasons["OFF"] == "outside the panel: constant among control cells"
@@ -73,7 +73,9 @@ def test_the_study_is_prepared_in_the_same_way():
     with pytest.warns(
         UserWarning, match=r"Genes constant among the 120 control cells, left out: O"
     ):
-        npt.pp.perturb_cite_seq(adata, panel=["MYC", "OFF", "JUN"], target_sum="median")
+        npt.pp.perturb_cite_seq(
+            adata, panel=["MYC", "OFF", "JUN"], count_options={"target_sum": "median"}
+        )
     assert adata.var_names.tolist() == ["MYC", "JUN"]
     assert adata.uns["preprocessing"]["genes"]["n_genes_kept"].tolist() == [5, 3, 2]
     assert adata.uns["screen"]["perturbation_key"] == "perturbation"

@@ -43,7 +43,9 @@ def books(adata):
 def test_tapseq_goes_through_to_a_ranking(tapseq):
     adata = tapseq.copy()
     with pytest.warns(UserWarning, match="not measured: HS2"):
-        npt.pp.perturbation_screen(adata, control="non-targeting", outside="drop")
+        npt.pp.perturbation_screen(
+            adata, control="non-targeting", label_options={"outside": "drop"}
+        )
     steps, table = books(adata)
     assert steps["n_cells_kept"].to_dict() == {
         "all cells": 21_977, "assigned": 19_060, "depth": 19_060, "combinations": 19_060,
@@ -61,7 +63,7 @@ def test_tapseq_goes_through_to_a_ranking(tapseq):
     sc.pp.log1p(other)
     same = other[adata.obs_names, adata.var_names].X.toarray()
     np.testing.assert_allclose(adata.X.toarray(), same, rtol=1e-5)
-    npt.tl.learn_dag(adata, n_runs=3)
+    npt.tl.learn_dag(adata, search_options={"n_runs": 3})
     npt.tl.fit_dag_blr(adata)
     npt.tl.design_interventions(adata, "RIPK2", target_is_candidate=True)
     ranking = candidates_of(adata.uns["design"]["ranking"])
@@ -74,7 +76,7 @@ def test_perturbations_of_unmeasured_targets_go_through_to_a_ranking(tapseq):
     adata = tapseq.copy()
     npt.pp.perturbation_screen(adata, control="non-targeting")
     assert adata.shape == (19_060, 62)
-    npt.tl.learn_dag(adata, n_runs=3)
+    npt.tl.learn_dag(adata, search_options={"n_runs": 3})
     npt.tl.fit_dag_blr(adata)
     npt.tl.design_interventions(adata, "HS2", target_is_candidate=True)
     ranking = candidates_of(adata.uns["design"]["ranking"]).set_index("perturbation")
@@ -88,7 +90,9 @@ def test_perturbations_of_unmeasured_targets_go_through_to_a_ranking(tapseq):
 def test_cropseq_goes_through_to_a_ranking(cropseq):
     adata = cropseq.copy()
     with pytest.warns(UserWarning, match="not measured: MLL2, MLL3"):
-        npt.pp.perturbation_screen(adata, depth_key="nUMI", outside="drop")
+        npt.pp.perturbation_screen(
+            adata, count_options={"depth_key": "nUMI"}, label_options={"outside": "drop"}
+        )
     steps, table = books(adata)
     assert steps["n_cells_kept"].to_dict() == {
         "all cells": 6229, "assigned": 4063, "depth": 4063, "combinations": 4063, "panel": 2915,
@@ -99,7 +103,7 @@ def test_cropseq_goes_through_to_a_ranking(cropseq):
     depth = raw.obs["nUMI"].to_numpy()[:, None]
     expected = np.log1p(np.median(depth) * raw.X.toarray() / depth)
     np.testing.assert_allclose(adata.X.toarray(), expected, rtol=1e-5)
-    npt.tl.learn_dag(adata, n_runs=3)
+    npt.tl.learn_dag(adata, search_options={"n_runs": 3})
     npt.tl.fit_dag_blr(adata)
     npt.tl.design_interventions(adata, "TP53")
     assert len(candidates_of(adata.uns["design"]["ranking"])) == 18  # all but TP53
@@ -107,12 +111,16 @@ def test_cropseq_goes_through_to_a_ranking(cropseq):
 
 @pytest.mark.screen
 def test_all_genes_of_cropseq_come_with_a_word_about_the_unseen(cropseq):
-    with pytest.warns(UserWarning, match=r"Control mean about nothing.*PTPN22\. "):
-        new = npt.pp.perturbation_screen(cropseq, depth_key="nUMI", min_seen=0, copy=True)
+    with pytest.warns(UserWarning, match=r"Genes with a control mean near 0.*PTPN22\. "):
+        new = npt.pp.perturbation_screen(
+            cropseq, count_options={"depth_key": "nUMI", "min_seen": 0}, copy=True
+        )
     assert new.n_vars == 26  # CDKN2A and PTPRD are seen in no control cell
     panel = [*new.var_names, "PTPRD", "CDKN2A"]
     with pytest.warns(UserWarning, match=r"Genes constant .* left out: PTPRD, CDKN2A\."):
-        new = npt.pp.perturbation_screen(cropseq, depth_key="nUMI", panel=panel, copy=True)
+        new = npt.pp.perturbation_screen(
+            cropseq, count_options={"depth_key": "nUMI"}, panel=panel, copy=True
+        )
     assert new.var_names.tolist() == panel[:-2]
     table = new.uns["preprocessing"]["genes"].set_index("step")
     assert table.loc["varying", ["n_genes_kept", "n_genes_dropped"]].tolist() == [26, 2]
@@ -123,7 +131,9 @@ def test_log_normalised_values_stay_as_they_are(small_screen):
     before = small_screen.to_df()
     n = small_screen.obs["perturbation"].value_counts()
     with pytest.warns(UserWarning, match="not measured: HS2"):
-        npt.pp.perturbation_screen(small_screen, combinations="keep", outside="drop")
+        npt.pp.perturbation_screen(
+            small_screen, combinations="keep", label_options={"outside": "drop"}
+        )
     assert np.array_equal(small_screen.to_df(), before.loc[small_screen.obs_names])
     now = small_screen.obs["perturbation"].value_counts().to_dict()
     assert now == n.drop("HS2").to_dict()
@@ -138,7 +148,7 @@ def test_combinations_and_several_control_labels(small_screen):
     small_screen.obs.loc[small_screen.obs["mine"] == "OXR1", "mine"] = "NT"
     npt.pp.perturbation_screen(
         small_screen, "mine", ["control", "NT"], panel=["MYC", "STK3"],
-        combinations="panel_only", outside="drop", layer="lognorm",
+        combinations="panel_only", label_options={"outside": "drop"}, layer="lognorm",
     )  # fmt: skip
     now = small_screen.obs["perturbation"].value_counts().to_dict()
     assert now == {"control": 460, "MYC": 120, "STK3": 60}
@@ -170,10 +180,12 @@ def test_a_shallow_panel_is_not_blown_up_unsaid():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         new = npt.pp.perturbation_screen(adata, copy=True)
-        npt.pp.perturbation_screen(adata, depth_key="total", target_sum=1e4, copy=True)
+        npt.pp.perturbation_screen(
+            adata, count_options={"depth_key": "total", "target_sum": 1e4}, copy=True
+        )
     np.testing.assert_allclose(new.X, np.log1p(adata.X / depth * np.median(depth)), rtol=1e-6)
     with pytest.warns(UserWarning, match=r"scaled to 10000.*adds 6\.0.*'median'.*depth_key"):
-        npt.pp.perturbation_screen(adata, target_sum=1e4)
+        npt.pp.perturbation_screen(adata, count_options={"target_sum": 1e4})
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
@@ -188,7 +200,7 @@ def test_the_command_normalises_in_the_same_way(kind, key, tmp_path):
     command = ["preprocess", str(tmp_path / "screen.h5ad"), "--out", str(out), "--quiet"]
     assert main([*command, *options]) == 0
     result = ad.read_h5ad(out)
-    npt.pp.perturbation_screen(adata, depth_key=key)
+    npt.pp.perturbation_screen(adata, count_options={"depth_key": key})
     for one, other in ((result.X, adata.X), (result.layers["counts"], adata.layers["counts"])):
         assert type(one) is type(other)
         assert np.array_equal(

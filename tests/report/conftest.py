@@ -15,9 +15,7 @@ def with_results(adata, target):
     npt.tl.perturbation_effects(adata)
     npt.tl.target_distances(adata, target)
     npt.tl.design_interventions(adata, target, candidates="genes", n_samples=200)
-    npt.tl.plan_screen(
-        adata, target, candidates="genes", n_perturbations=3, n_cells=400, n_samples=200
-    )
+    npt.tl.plan_screen(adata, target, candidates="genes", n_perturbations=3, n_cells=400)
     npt.tl.plan_cells(adata, target)
     npt.tl.cpca(adata, alpha=1.0)
     npt.tl.diagnose(adata)

@@ -67,7 +67,7 @@ def test_a_graph_that_is_not_trusted_shows_associations(adata, asked):
 def test_a_learned_graph_that_nobody_judged_shows_associations(adata, asked):
     del adata.uns["diagnosis"]
     assert graph(adata).title == "Graph"  # it was given
-    npt.tl.learn_dag(adata, n_runs=2)
+    npt.tl.learn_dag(adata, search_options={"n_runs": 2})
     section = graph(adata)
     assert section.title == "Associations"
     assert "run tl.diagnose" in section.words[1]

@@ -153,7 +153,7 @@ def test_it_prints_on_three_pages(open_page):
     box = re.search(rb"/MediaBox\s*\[0 0 ([\d.]+) ([\d.]+)\]", pages)
     assert [round(float(x)) for x in box.groups()] == [595, 842]
     shown.emulate_media(media="print", color_scheme="dark")
-    assert shown.locator("#wanted-table tbody tr:visible").count() == 4  # of 8 on the screen
+    assert shown.locator("#target-means-table tbody tr:visible").count() == 4  # of 8 on the screen
     assert not shown.locator("#effects-table").is_visible()
     ink = "e => getComputedStyle(e).color"
     assert shown.locator("h1").evaluate(ink) == "rgb(27, 32, 38)"  # black on white

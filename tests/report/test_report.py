@@ -86,21 +86,26 @@ def test_the_verdict_says_what_to_do_and_how_far_to_trust_it(adata, seen):
     assert f"erturb {', '.join(names)} next, in 400 cells, " in said
     level = {"trust": "Trust", "care": "Trust with care", "do not trust": "Do not trust"}
     assert level[adata.uns["diagnosis"]["level"]] in said
-    assert said.index("erturb ") < said.index("Wanted: ")
+    assert said.index("erturb ") < said.index("Target: ")
 
 
 def test_a_pooled_screen_has_no_wells(adata, seen):
     assert "map" not in seen.tables
     assert "Well" not in seen.tables["plate-table"][0]
     said = words(seen)
-    said = said[said.index("erturb ") : said.index("Distances of the cells themselves")]
+    said = said[said.index("erturb ") : said.index("Unbiased distances of the cells")]
     assert not re.search(r"\b(wells?|plates?)\b", said)
 
 
 def test_every_well_is_on_the_map_once(adata, tmp_path):
     target = adata.uns["plan"]["params"]["target"]
     npt.tl.plan_screen(
-        adata, target, candidates="genes", n_perturbations=3, n_cells=400, plate_format=96
+        adata,
+        target,
+        candidates="genes",
+        n_perturbations=3,
+        n_cells=400,
+        constraints={"plate_format": 96},
     )
     seen = Page(read(npt.report(adata, tmp_path / "page.html")))
     plate = adata.uns["plan"]["plate"]
@@ -134,7 +139,12 @@ def test_no_section_recommends_the_perturbation_whose_state_is_the_target(adata,
 def test_maps_of_every_format(adata, tmp_path, form, shape):
     target = adata.uns["plan"]["params"]["target"]
     npt.tl.plan_screen(
-        adata, target, candidates="genes", n_perturbations=9, n_cells=900, plate_format=form
+        adata,
+        target,
+        candidates="genes",
+        n_perturbations=9,
+        n_cells=900,
+        constraints={"plate_format": form},
     )
     adata.uns = {"plan": adata.uns["plan"]}
     page = Page(read(npt.report(adata, tmp_path / "page.html")))
@@ -194,7 +204,7 @@ def test_genes_that_are_to_stay_are_no_rows_of_the_target(adata, tmp_path):
     fit, plan = adata.uns["dag_blr"], adata.uns["plan"]
     plan["target_mean"] = fit["control_mean"].copy()
     plan["target_mean"][[2, 4]] += [0.25, -0.5]
-    rows = Page(read(npt.report(adata, tmp_path / "page.html"))).tables["wanted-table"]
+    rows = Page(read(npt.report(adata, tmp_path / "page.html"))).tables["target-means-table"]
     assert [row[0] for row in rows[1:]] == [fit["genes"][4], fit["genes"][2]]
     assert [row[3] for row in rows[1:]] == ["-0.500", "+0.250"]
 
@@ -204,7 +214,7 @@ def test_what_it_was_made_of_is_told(seen):
     assert "nextpert demo --seed 0" in said
     for name in ("nextpert", "numpy", "anndata"):
         assert re.search(rf"{name} \d", said)
-    assert "Seed of all that was drawn at random: 0." in said
+    assert "Seed of all random numbers: 0." in said
     options = {row[0]: row[4] for row in seen.tables["options-table"][1:]}
     assert {row[2] for row in seen.tables["options-table"][1:]} == {npt.__version__}
     assert set(options) == {"tl.fit_dag_blr", *(kind.function for kind in KINDS.values())}
@@ -218,7 +228,7 @@ def test_results_that_are_absent_are_named_with_their_function(adata, tmp_path):
     said = words(Page(text))
     for function in ("tl.replay_design", "tl.diagnose", "tl.cpca", "tl.plan_screen"):
         assert f"run nextpert.{function}" in said
-    assert "was not judged: run tl.diagnose" in said
+    assert "was not checked: run tl.diagnose" in said
     assert not {"Replay", "Diagnostics", "Densities", "Next round"} & set(headings(text))
 
 
@@ -244,7 +254,7 @@ def test_keys_name_other_results(adata, tmp_path):
     assert "Next round" in headings(read(page))
     with pytest.raises(ValueError, match=r"'third' for plan, but.*run tl\.plan_screen first"):
         npt.report(adata, tmp_path / "c.html", keys={"plan": "third"})
-    with pytest.raises(ValueError, match=r"no result: plann\. Close matches: plan"):
+    with pytest.raises(ValueError, match=r"unknown names: plann\. Close matches: plan"):
         npt.report(adata, tmp_path / "c.html", keys={"plann": "third"})
 
 

@@ -44,7 +44,8 @@ def test_of_a_ranking(found):
     ranking["relative_distance"] = np.nan  # the control is there already
     told = verdict_of(only(found, "design"))
     assert told.next.endswith("the nearest to memory.")
-    assert any(note.startswith("The control is as near to memory as") for note in told.notes)
+    start = "The control cannot be distinguished from memory"
+    assert any(note.startswith(start) for note in told.notes)
 
 
 def test_of_effects_alone(found):
@@ -75,8 +76,8 @@ def test_that_nothing_differs_comes_first(found):
     stopping = found["plan_cells"]["stopping"]
     stopping |= {"advice": "no difference", "n_untested": 20, "n_perturbations": 8, "n_cells": 25}
     assert verdict_of(found).next.startswith(
-        "No perturbation can be distinguished from the others, so what a further plate of the same "
-        "kind (8 perturbations, 25 cells each) would gain cannot be judged. Use more cells per "
+        "No perturbation can be distinguished from the others, so the gain of a further plate of "
+        "the same kind (8 perturbations, 25 cells each) cannot be estimated. Use more cells per "
         "perturbation, or test the 20 untested candidates. If you go on, perturb "
     )
     stopping |= {"advice": "at target"}
@@ -98,22 +99,22 @@ def test_trust_is_that_of_the_diagnosis(found, level):
     }[level]
     assert verdict.trust.startswith(start)
     assert "that perturbations differ" in verdict.trust.split("with care: ")[0]
-    assert "not to be trusted: predictions of perturbations without cells" in verdict.trust
+    assert "not reliable: predictions of perturbations without cells" in verdict.trust
 
 
 def test_trust_that_nobody_judged(found):
     del found["diagnosis"]
     verdict = verdict_of(found)
-    assert verdict.level == "not judged"
+    assert verdict.level == "not checked"
     assert "run tl.diagnose" in verdict.trust
 
 
 @pytest.mark.parametrize(
     ("level", "said"),
     [
-        ("trust", "held on this screen"),
+        ("trust", "accurate on this screen"),
         ("care", "with care"),
-        ("do not trust", "no better than guesses"),
+        ("do not trust", "do not rely on their ranks"),
     ],
 )
 def test_predicted_wells_are_counted_and_weighed(found, level, said):
@@ -165,7 +166,7 @@ def test_guides_that_are_not_declared_come_first(found):
     found["diagnosis"] = diagnosis | {"summary": summary, "parts": parts}
     verdict = verdict_of(found)
     assert verdict.notes[0] == "x is not declared."
-    assert "agreement of guides" in verdict.trust.split("not to be trusted: ")[1]
+    assert "agreement of guides" in verdict.trust.split("not reliable: ")[1]
     summary["passed"] = "yes"
     assert not any("not declared" in note for note in verdict_of(found).notes)
 
@@ -191,14 +192,14 @@ def planned(found):
 def test_steps_say_what_to_order_and_how_many_guides_and_cells(planned):
     order, profile, again = steps(planned)
     assert order == (
-        "Order 6 guides: 3 for each perturbation without cells so far (A, B). Use 2 guides of "
-        "this screen again for each of the measured perturbations (C)."
+        "Order 6 guides: 3 for each perturbation without cells so far (A, B). Reuse 2 guides "
+        "of this screen for each of the measured perturbations (C)."
     )
     assert profile.startswith("Profile 400 cells: 100 to 101 of each perturbation and 98 controls")
     assert "Campaign.observe" in again
     planned["plan"]["plate"]["n_cells_seen"] = 40
     assert steps(planned)[0] == (
-        "Order nothing: use 2 to 3 guides of this screen again for each of the measured "
+        "Order nothing: reuse 2 to 3 guides of this screen for each of the measured "
         "perturbations (A, B, C)."
     )
 
@@ -212,9 +213,9 @@ def test_steps_order_further_guides_where_cells_alone_do_not_suffice(planned):
     assert steps(planned)[0].startswith("Order 6 guides")  # A is new: what is ordered is open
     planned["plan"]["plate"]["n_cells_seen"] = 40
     assert steps(planned)[0] == (
-        "Order 4 further guides for each of A and C: no number of cells with 4 guides "
-        "distinguishes them, with 8 guides it does. Use 2 to 3 guides of this screen again for "
-        "each of the measured perturbations (A, B, C)."
+        "Order 4 further guides for each of A and C: with 4 guides, no number of cells "
+        "distinguishes them; 8 guides suffice. Reuse 2 to 3 guides of this screen for each "
+        "of the measured perturbations (A, B, C)."
     )
     for cells, guides in ((20.0, 8.0), (np.inf, np.inf)):
         table.loc[0, ["cells_to_distinguish", "guides_to_distinguish"]] = [cells, guides]
@@ -230,7 +231,7 @@ def test_steps_if_one_can_stop(planned):
     assert stop.startswith("You can stop: no further round is needed")
     assert f"Confirm {name} in an independent experiment" in confirm
     assert "with 4 guides and at least 1,234 cells" in confirm
-    assert order.startswith("If you go on all the same, order 6 guides")
+    assert order.startswith("If you go on nevertheless, order 6 guides")
     stored["distances"].loc[0, "cells_needed"] = np.inf
     assert steps(planned)[1].endswith("guides.")
     assert len(steps(only(planned, "plan_cells"))) == 2
@@ -244,7 +245,7 @@ def test_steps_before_ordering(planned, advice, said):
     first, order, *_ = steps(planned)
     assert first.startswith("Before ordering")
     assert said in first
-    assert order.startswith("If you go on all the same, order")
+    assert order.startswith("If you go on nevertheless, order")
 
 
 def test_steps_without_a_plan(found):

@@ -49,7 +49,7 @@ def test_a_graph_counts_in_measured_effects_as_far_as_it_is_right(screen, turned
     np.testing.assert_allclose(stored["weights"].sum(), 1)
     graph = weights["graph"] + weights["graph and predictors"]
     assert graph < 0.1 if turned else graph > 0.8
-    assert f"the graph counts for {graph:.2f}" in caplog.text
+    assert f"measured effects: graph {graph:.2f}" in caplog.text
     effects = npt.tl.perturbation_effects(adata, as_anndata=True)
     names = effects.obs_names
     by_cells = error(screen, effects.layers["raw_mean"], names)
@@ -161,7 +161,7 @@ def test_effects_do_not_depend_on_the_unit_of_a_gene(screen):
         adata = screen[0].copy()
         adata.X = adata.X * np.where(np.arange(adata.n_vars) == 2, factor, 1.0)
         npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
-        npt.tl.fit_dag_blr(adata, prior_units="noise")
+        npt.tl.fit_dag_blr(adata, prior_options={"prior_units": "noise"})
         npt.tl.perturbation_effects(adata)
         found = adata.uns["perturbation_effects"]
         unit = np.where(np.arange(adata.n_vars) == 2, factor, 1.0)

@@ -47,7 +47,7 @@ def screen(request):
     if not roles:
         del adata.obs["guide"]  # a column that looks like guides is sampled
     npt.pp.setup_screen(adata, **roles)  # looks at a sample of the values
-    npt.tl.learn_dag(adata, method="boss", environments="all", n_runs=2)
+    npt.tl.learn_dag(adata, method="boss", environments="all", search_options={"n_runs": 2})
     counted = Counted(adata.X)
     adata.X = da.from_array(counted, chunks=(N_ROWS, -1), meta=np.empty((0, 0)))
     return adata, counted

@@ -12,9 +12,16 @@ import numpy as np
 import pytest
 
 import nextpert as npt
+from nextpert._adata.arguments import in_mappings
 from nextpert.tl._learn_dag import graphs
 
 LEARN = {"method": "boss", "environments": "all", "n_runs": 2, "n_graphs": 5, "rng": 3}
+
+
+def learn(adata, **options):
+    return npt.tl.learn_dag(adata, **in_mappings(npt.tl.learn_dag, LEARN | options))
+
+
 # Killed by the system, as for want of memory, while the third graph is being written.
 KILLED = """
 import os, signal, sys
@@ -32,7 +39,7 @@ def stopped(*files):
     replace(*files)
 
 graphs.os.replace = stopped
-npt.tl.learn_dag(ad.read_h5ad(sys.argv[1]), checkpoint=sys.argv[2], **{options})
+npt.tl.learn_dag(ad.read_h5ad(sys.argv[1]), **{options})
 """
 
 
@@ -41,8 +48,9 @@ def interrupted(small_screen, tmp_path):
     """The screen, and the checkpoint that a killed process has left."""
     small_screen.write_h5ad(tmp_path / "screen.h5ad")
     kept = tmp_path / "graphs.npz"
-    command = [sys.executable, "-c", KILLED.replace("{options}", repr(LEARN))]
-    done = subprocess.run([*command, tmp_path / "screen.h5ad", kept], check=False)
+    options = in_mappings(npt.tl.learn_dag, LEARN | {"checkpoint": str(kept)})
+    command = [sys.executable, "-c", KILLED.replace("{options}", repr(options))]
+    done = subprocess.run([*command, tmp_path / "screen.h5ad"], check=False)
     assert done.returncode == -signal.SIGKILL
     assert kept.exists()
     return ad.read_h5ad(tmp_path / "screen.h5ad"), kept
@@ -50,7 +58,7 @@ def interrupted(small_screen, tmp_path):
 
 def test_a_killed_process_is_taken_up_again(interrupted, monkeypatch, caplog, assert_same):
     adata, kept = interrupted
-    whole = npt.tl.learn_dag(adata, **LEARN, copy=True)
+    whole = learn(adata, copy=True)
     searched, edges = [], graphs._edges
 
     def counted(*task):
@@ -59,7 +67,7 @@ def test_a_killed_process_is_taken_up_again(interrupted, monkeypatch, caplog, as
 
     monkeypatch.setattr(graphs, "_edges", counted)
     caplog.set_level(logging.INFO)
-    found = npt.tl.learn_dag(adata, **LEARN, n_jobs=2, checkpoint=kept, copy=True)
+    found = learn(adata, n_jobs=2, checkpoint=kept, copy=True)
     assert len(searched) == 3  # the third was not in its place yet
     assert "2 finished graphs are taken from" in caplog.text
     assert_same(dict(found.uns["dag"]), dict(whole.uns["dag"]))
@@ -89,7 +97,7 @@ def test_another_call_is_refused(interrupted):
     before = kept.read_bytes()
     for other, options in changed(adata):
         with pytest.raises(ValueError, match="is of another call"):
-            npt.tl.learn_dag(other, **{**LEARN, **options}, checkpoint=kept)
+            learn(other, **options, checkpoint=kept)
         assert "dag" not in other.uns
         assert kept.read_bytes() == before
 
@@ -99,15 +107,15 @@ def test_files_that_are_no_checkpoint_are_left_alone(small_screen, tmp_path, con
     file = tmp_path / "precious"
     file.write_bytes(content)
     with pytest.raises(ValueError, match="name another file, or remove it"):
-        npt.tl.learn_dag(small_screen, **LEARN, checkpoint=file)
+        learn(small_screen, checkpoint=file)
     np.savez(tmp_path / "other.npz", edges_0=np.zeros((2, 0)), digest="x")
     with pytest.raises(ValueError, match="holds no graphs"):
-        npt.tl.learn_dag(small_screen, **LEARN, checkpoint=tmp_path / "other.npz")
+        learn(small_screen, checkpoint=tmp_path / "other.npz")
     assert file.read_bytes() == content
 
 
 def test_what_no_checkpoint_can_do(small_screen, tmp_path):
     with pytest.raises(ValueError, match="give n_graphs above 1"):
-        npt.tl.learn_dag(small_screen, **{**LEARN, "n_graphs": 1}, checkpoint=tmp_path / "a")
+        learn(small_screen, n_graphs=1, checkpoint=tmp_path / "a")
     with pytest.raises(ValueError, match="a file in a folder that is there"):
-        npt.tl.learn_dag(small_screen, **LEARN, checkpoint=tmp_path / "no" / "a")
+        learn(small_screen, checkpoint=tmp_path / "no" / "a")

@@ -64,7 +64,7 @@ def test_unseen_combinations_are_better_and_surer_than_sums(fitted, truth):
     sums = np.array([truth[a] + truth[b] for a, b in (name.split("+") for name in unseen)])
     assert (error < 0.3 * ((sums - wanted) ** 2).mean(axis=1)).all()
     assert 0.8 < ((found["lower"] <= wanted) & (wanted <= found["upper"])).mean() < 0.98
-    record = fitted.uns["dag_blr"]["stack"]["interactions"]
+    record = fitted.uns["dag_blr"]["predictors"]["interactions"]
     assert record["strength"] == pytest.approx(0.6, abs=0.1)
     assert record["n_combinations"] == 6
     # Surer than a perturbation of which nothing is known.
@@ -113,7 +113,7 @@ def test_combinations_come_back_from_a_file(fitted, tmp_path):
     fitted.write_h5ad(tmp_path / "screen.h5ad")
     again = ad.read_h5ad(tmp_path / "screen.h5ad")
     np.testing.assert_array_equal(effects(again, ["A+D"])["mean"], wanted)
-    again.uns["dag_blr"]["stack"]["interactions"]["chances"] *= 2
+    again.uns["dag_blr"]["predictors"]["interactions"]["chances"] *= 2
     with pytest.raises(ValueError, match=r"interactions'\] is damaged"):
         posterior_from(again)
 
@@ -138,7 +138,7 @@ def test_a_plan_takes_interactions_as_the_fit_learned_them(fitted, truth, monkey
     monkeypatch.setattr("nextpert.core.model.interactions.by_evidence", learns)
     goal = dict(zip(fitted.var_names, 3 + truth["A+D"], strict=True))
     npt.tl.plan_screen(
-        fitted, goal, n_perturbations=4, n_cells=200, max_combination=2, n_samples=50
+        fitted, goal, n_perturbations=4, n_cells=200, constraints={"max_combination": 2}
     )
     plan = fitted.uns["plan"]
     assert "A+D" in set(plan["plate"]["perturbation"])
@@ -184,7 +184,7 @@ def test_both_labels_of_the_same_members_are_one(truth):
     adata.obs.iloc[rows[1::2], 0] = "B+A"
     npt.tl.fit_dag_blr(adata)
     np.testing.assert_array_equal(effects(adata, ["A+D", "F+A"])["mean"], wanted)
-    record = adata.uns["dag_blr"]["stack"]["interactions"]
+    record = adata.uns["dag_blr"]["predictors"]["interactions"]
     assert record["n_combinations"] == len(PAIRS)
     assert effects(adata, ["A+B", "B+A"])["n_cells"].tolist() == [150]
 

@@ -37,7 +37,7 @@ def test_frequencies_are_those_of_the_control_cells(small_screen):
         moments = Moments.from_array(np.repeat(cells, weights, axis=0))
         wanted += boss(moments, orders=order, rng=stream).dag.to_matrix().toarray() / 25
     small_screen.X[~controls] = np.nan
-    options = {"genes": panel, "method": "boss", "n_runs": 2, "rng": 3}
+    options = {"genes": panel, "method": "boss", "search_options": {"n_runs": 2}, "rng": 3}
     npt.tl.learn_dag(small_screen, **options, key_added="alone")
     npt.tl.learn_dag(small_screen, **options, n_graphs=25)
     assert (small_screen.varp["dag"] != small_screen.varp["alone"]).nnz == 0
@@ -52,7 +52,7 @@ def test_frequencies_are_those_of_the_control_cells(small_screen):
 
 @pytest.mark.parametrize("kind", ["csr", "csc", "view", "backed", "zarr"])
 def test_frequencies_are_the_same_however_cells_are_stored(kind, small_screen, tmp_path):
-    options = {"method": "boss", "n_runs": 1, "n_graphs": 15, "key_added": "g"}
+    options = {"method": "boss", "search_options": {"n_runs": 1}, "n_graphs": 15, "key_added": "g"}
     npt.tl.learn_dag(small_screen, **options)
     other = small_screen.copy()
     if kind == "view":  # the same cells in the same order, out of a matrix in another order
@@ -79,7 +79,7 @@ def test_frequencies_are_the_same_however_cells_are_stored(kind, small_screen, t
 def test_strong_edges_are_frequent_and_absent_ones_rare(truth, small_screen, graph):
     obs = pd.DataFrame({"perturbation": ["control"] * 5000}, index=np.arange(5000).astype(str))
     many_controls = ad.AnnData(truth.sample(5000, rng=3), obs, small_screen.var)
-    npt.tl.learn_dag(many_controls, n_runs=10, n_graphs=40)
+    npt.tl.learn_dag(many_controls, search_options={"n_runs": 10}, n_graphs=40)
     found = many_controls.varp["dag_frequency"].toarray()
     names = list(many_controls.var_names)
     joined = graph.to_matrix().toarray() + graph.to_matrix().toarray().T > 0
@@ -91,7 +91,7 @@ def test_strong_edges_are_frequent_and_absent_ones_rare(truth, small_screen, gra
 
 
 def test_frequencies_go_with_the_graph_they_are_of(small_screen, assert_same_adata):
-    options = {"method": "boss", "n_runs": 1}
+    options = {"method": "boss", "search_options": {"n_runs": 1}}
     npt.tl.learn_dag(small_screen, **options, n_graphs=2)
     before = small_screen.copy()
     written = npt.tl.learn_dag(small_screen, **options, copy=True)
@@ -108,7 +108,9 @@ def test_same_for_any_number_of_workers(small_screen):
     for method in ("boss", "gsp"):
         found = []
         for n_jobs in (1, 2):
-            npt.tl.learn_dag(small_screen, method=method, n_runs=4, n_jobs=n_jobs, n_graphs=6)
+            npt.tl.learn_dag(
+                small_screen, method=method, search_options={"n_runs": 4}, n_jobs=n_jobs, n_graphs=6
+            )
             found.append([small_screen.varp[key].toarray() for key in ("dag", "dag_frequency")])
         assert np.array_equal(found[0], found[1])
 
@@ -117,7 +119,7 @@ def test_a_gene_seen_in_one_cell_has_no_edges_where_that_is_not_drawn(small_scre
     controls = np.flatnonzero(small_screen.obs["perturbation"] == "control")
     small_screen.X[controls, 6] = 0
     small_screen.X[controls[9], 6] = 1
-    npt.tl.learn_dag(small_screen, method="boss", n_runs=2, n_graphs=20)
+    npt.tl.learn_dag(small_screen, method="boss", search_options={"n_runs": 2}, n_graphs=20)
     frequency = small_screen.varp["dag_frequency"]
     assert frequency[[6]].sum() + frequency[:, [6]].sum() < 14  # two thirds of the resamples
     assert frequency.sum() > 5
@@ -137,7 +139,7 @@ def test_graphs_are_stored_whole(small_screen, tmp_path):
 
 def test_a_killed_worker_changes_no_graph(small_screen, monkeypatch):
     """With joblib's processes: what is finished is kept, the rest is computed here."""
-    options = {"method": "boss", "n_runs": 1, "n_graphs": 6}
+    options = {"method": "boss", "search_options": {"n_runs": 1}, "n_graphs": 6}
     npt.tl.learn_dag(small_screen, **options)
     expected = small_screen.uns["dag"]["graphs"]
     parent, search = os.getpid(), graphs._edges
@@ -167,7 +169,12 @@ def test_resamples_of_many_genes_start_from_the_order_of_all_cells_alone(small_s
 
     module = importlib.import_module("nextpert.core.search.methods.boss")
     monkeypatch.setattr(module, "boss", spied)
-    options = {"method": "boss", "environments": "all", "n_runs": 2, "n_graphs": 2}
+    options = {
+        "method": "boss",
+        "environments": "all",
+        "search_options": {"n_runs": 2},
+        "n_graphs": 2,
+    }
     npt.tl.learn_dag(small_screen, **options)
     monkeypatch.setattr(module, "_MOST_GENES", small_screen.n_vars - 1)
     npt.tl.learn_dag(small_screen, **options)

@@ -105,7 +105,7 @@ def test_nothing_is_said_of_a_good_candidate(fitted, caplog, capsys):
     [
         ([0.99, 2.0], ""),
         ([1.0, 0.5], ""),
-        ([np.nan, np.nan], "The control is as near to T as the data can resolve (its predicted "
+        ([np.nan, np.nan], "The control cannot be distinguished from T (its predicted "
          "distance is 0), so no candidate can be nearer, and relative_distance is not defined "
          "(NaN)."),
         ([1.5, 1.2], "No candidate is predicted to be nearer to T than the control: the nearest, "

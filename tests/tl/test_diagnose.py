@@ -85,7 +85,7 @@ def test_the_model_is_trusted_where_it_is_right(right):
 def test_perturbations_with_shuffled_labels_cannot_be_told_apart(right):
     found = diagnosed(shuffled(right, (right.obs["perturbation"] == "control").to_numpy()))
     assert found["level"] == "do not trust"
-    assert "they cannot be told apart" in found["verdict"]
+    assert "they cannot be distinguished" in found["verdict"]
     assert values(found)["cells", "n_significant"] > 10  # all share the mean effect
     assert values(found)["cells", "n_distinct"] == 0
     # That is predicted well, and it ranks nothing.
@@ -99,8 +99,8 @@ def test_without_effects_nothing_is_trusted(right):
     found = diagnosed(shuffled(right, np.zeros(right.n_obs, bool)))
     assert found["level"] == "do not trust"
     assert set(levels(found).values()) == {"do not trust"}
-    assert "no effect can be seen" in found["verdict"]
-    assert "choose at random" in found["verdict"]
+    assert "no effect can be detected" in found["verdict"]
+    assert "choose perturbations at random" in found["verdict"]
 
 
 def test_the_mean_perturbation_is_not_correlated_with_nothing(right):
@@ -350,7 +350,8 @@ def test_same_seed_same_result_and_cells_left_alone(screen, assert_same):
 
 
 @pytest.mark.parametrize("options", [
-    {"shift_sd": 0}, {"shift": "activation"}, {"layer": "lognorm", "intercept": False},
+    {"shift_sd": 0}, {"shift": "activation"},
+    {"layer": "lognorm", "prior_options": {"intercept": False}},
     {"shift": {"MYC": {"MYC": -1.0}, "HS2": {}, "OXR1": {"OXR1": -1.0}}},
 ])  # fmt: skip
 def test_fits_of_every_kind_are_judged(small_screen, edges, options):

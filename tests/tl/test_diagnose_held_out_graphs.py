@@ -65,9 +65,9 @@ def test_a_graph_that_saw_the_perturbations_is_not_praised_for_them():
 def test_predictors_are_those_of_the_fit(small_screen):
     npt.tl.learn_dag(small_screen, **LEARN)
     found = diagnosed(small_screen)["predictors"]
-    stack = small_screen.uns["dag_blr"]["stack"]
-    assert found["predictor"].tolist() == [*stack["predictors"], "all together"]
-    np.testing.assert_allclose(found["weight"][:-1], stack["weights"], rtol=1e-6, atol=1e-9)
+    stored = small_screen.uns["dag_blr"]["predictors"]
+    assert found["predictor"].tolist() == [*stored["predictors"], "all together"]
+    np.testing.assert_allclose(found["weight"][:-1], stored["weights"], rtol=1e-6, atol=1e-9)
 
 
 def test_moments_without_some_labels_are_those_of_the_other_cells(small_screen):
@@ -92,7 +92,7 @@ def test_moments_without_some_labels_are_those_of_the_other_cells(small_screen):
 
 
 def test_same_bits_for_any_number_of_workers(small_screen, assert_same):
-    npt.tl.learn_dag(small_screen, **LEARN, targets_upstream=True)
+    npt.tl.learn_dag(small_screen, **LEARN, search_options={"targets_upstream": True})
     npt.tl.fit_dag_blr(small_screen)
     one, two = (npt.tl.diagnose(small_screen, n_jobs=n, copy=True).uns["diagnosis"] for n in (1, 2))
     assert_same(one, two)
@@ -103,7 +103,9 @@ def test_knowledge_of_before_survives_files(small_screen, tmp_path, assert_same)
         {"source": ["MYC", "STK3", "HLA-A"], "target": ["STK3", "HLA-A", "UBR5"]}
     )
     npt.tl.learn_dag(
-        small_screen, **LEARN, prior={"required": [("CPQ", "UBR5")]}, prior_network=network
+        small_screen,
+        **LEARN,
+        search_options={"prior": {"required": [("CPQ", "UBR5")]}, "prior_network": network},
     )
     expected = diagnosed(small_screen)
     small_screen.write_h5ad(tmp_path / "screen.h5ad")

@@ -22,7 +22,7 @@ N_GRAPHS = 6
 
 @pytest.fixture
 def many(small_screen):
-    options = {"method": "boss", "environments": "all", "n_runs": 1, "rng": 0}
+    options = {"method": "boss", "environments": "all", "search_options": {"n_runs": 1}, "rng": 0}
     npt.tl.learn_dag(small_screen, **options, n_graphs=N_GRAPHS)
     npt.tl.fit_dag_blr(small_screen, shift_sd=0)
     return small_screen
@@ -124,7 +124,7 @@ def test_a_graph_changed_by_hand_stands_alone(many):
     parent, child = many.varp["dag"].nonzero()
     matrix[parent[0], child[0]] = 0
     many.varp["dag"] = matrix.tocsr()
-    with pytest.warns(UserWarning, match="graphs of resamples .* are not used"):
+    with pytest.warns(UserWarning, match="bootstrap graphs .* are not used"):
         npt.tl.fit_dag_blr(many, shift_sd=0)
     assert not posterior_from(many).ensemble
 

@@ -10,10 +10,11 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert._adata import read
+from nextpert._adata import arguments, progress
 from nextpert.core import Dag, Moments, boss, gsp, minimal_imap, random_scm
 from nextpert.core.search.methods.causaldag import warn_if_not_sparsest
 
@@ -47,7 +48,7 @@ def test_graph_of_the_controls_alone_in_the_columns_of_the_panel(small_screen):
     cells = small_screen.X[is_control][:, columns]
     small_screen.X[~is_control] = np.nan  # must not be read
     small_screen.X[:, list(small_screen.var_names).index("CPQ")] = np.inf
-    npt.tl.learn_dag(small_screen, genes=panel, n_runs=20, rng=4)
+    npt.tl.learn_dag(small_screen, genes=panel, search_options={"n_runs": 20}, rng=4)
     moments = Moments.from_array(cells)
     order = boss(moments, n_starts=10, rng=0).order
     wanted = gsp(moments, n_runs=20, orders=order, rng=4)
@@ -69,59 +70,74 @@ def test_graph_of_the_controls_alone_in_the_columns_of_the_panel(small_screen):
 def test_seeds_reproduce_for_any_number_of_workers(small_screen):
     found = []
     for n_jobs in (1, 2, 1):
-        npt.tl.learn_dag(small_screen, n_runs=250, n_jobs=n_jobs, rng=1)
+        npt.tl.learn_dag(small_screen, search_options={"n_runs": 250}, n_jobs=n_jobs, rng=1)
         found.append((edges_of(small_screen), small_screen.uns["dag"]["run_n_edges"].tolist()))
     assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize("kind", [sp.csr_matrix, sp.csc_matrix, np.float32])
 def test_any_matrix_gives_the_same_graph(kind, small_screen):
-    npt.tl.learn_dag(small_screen, n_runs=20)
+    npt.tl.learn_dag(small_screen, search_options={"n_runs": 20})
     other = small_screen.copy()
     other.X = kind(other.X)
-    npt.tl.learn_dag(other, n_runs=20)
+    npt.tl.learn_dag(other, search_options={"n_runs": 20})
     assert edges_of(small_screen) == edges_of(other)
 
 
 def test_layer_and_labels_of_another_name(small_screen):
-    npt.tl.learn_dag(small_screen, n_runs=20)
+    npt.tl.learn_dag(small_screen, search_options={"n_runs": 20})
     other = small_screen.copy()
     other.X = np.zeros(other.shape)
     other.obs["guide"] = other.obs["perturbation"].astype(str).replace("control", "NT")
-    npt.tl.learn_dag(other, n_runs=20, layer="lognorm", perturbation_key="guide", control="NT")
+    npt.tl.learn_dag(
+        other,
+        search_options={"n_runs": 20},
+        layer="lognorm",
+        perturbation_key="guide",
+        control="NT",
+    )
     assert edges_of(small_screen) == edges_of(other)
     assert other.uns["dag"]["params"]["layer"] == "lognorm"
 
 
 def test_orders_turn_edges_round(many_controls):
-    npt.tl.learn_dag(many_controls, prior={"before": [("UBR5", "OXR1"), ("STK3", "MYC")]})
+    npt.tl.learn_dag(
+        many_controls, search_options={"prior": {"before": [("UBR5", "OXR1"), ("STK3", "MYC")]}}
+    )
     assert ("UBR5", "OXR1") in edges_of(many_controls)
     assert ("MYC", "STK3") not in edges_of(many_controls)
-    npt.tl.learn_dag(many_controls, prior={"before": [("OXR1", "UBR5"), ("MYC", "STK3")]})
+    npt.tl.learn_dag(
+        many_controls, search_options={"prior": {"before": [("OXR1", "UBR5"), ("MYC", "STK3")]}}
+    )
     assert {("OXR1", "UBR5"), ("MYC", "STK3")} <= edges_of(many_controls)
 
 
 def test_tiers_as_lists_and_as_a_mapping(many_controls):
     tiers = [["RIPK2"], ["UBR5", "HLA-A"], ["OXR1"]]
-    npt.tl.learn_dag(many_controls, prior={"tiers": tiers})
+    npt.tl.learn_dag(many_controls, search_options={"prior": {"tiers": tiers}})
     by_list = edges_of(many_controls)
     assert {("RIPK2", "OXR1"), ("UBR5", "OXR1"), ("RIPK2", "HLA-A")} <= by_list
     numbers = {gene: -5.0 + 2 * i for i, tier in enumerate(tiers) for gene in tier}
-    npt.tl.learn_dag(many_controls, prior={"tiers": dict(reversed(numbers.items()))})
+    npt.tl.learn_dag(
+        many_controls, search_options={"prior": {"tiers": dict(reversed(numbers.items()))}}
+    )
     assert edges_of(many_controls) == by_list
     with pytest.raises(ValueError, match="UBR5 is in more than one tier"):
-        npt.tl.learn_dag(many_controls, prior={"tiers": [["UBR5"], ["MYC", "UBR5"]]})
+        npt.tl.learn_dag(
+            many_controls, search_options={"prior": {"tiers": [["UBR5"], ["MYC", "UBR5"]]}}
+        )
 
 
 def test_required_and_forbidden_edges(many_controls):
     forbidden = [("MYC", "STK3"), ("STK3", "MYC")]
     prior = {"required": [("CPQ", "MYC")], "forbidden": forbidden}
-    npt.tl.learn_dag(many_controls, prior=prior)
+    npt.tl.learn_dag(many_controls, search_options={"prior": prior})
     assert ("CPQ", "MYC") in edges_of(many_controls)
     assert not set(forbidden) & edges_of(many_controls)
     with pytest.raises(ValueError, match="CPQ -> MYC is required and forbidden"):
         npt.tl.learn_dag(
-            many_controls, prior=prior | {"forbidden": [("MYC", "CPQ"), ("CPQ", "MYC")]}
+            many_controls,
+            search_options={"prior": prior | {"forbidden": [("MYC", "CPQ"), ("CPQ", "MYC")]}},
         )
 
 
@@ -143,7 +159,7 @@ def control_cells(adata):
     ],
 )
 def test_boss_of_the_controls(small_screen, options, wanted):
-    npt.tl.learn_dag(small_screen, method="boss", rng=4, **options)
+    npt.tl.learn_dag(small_screen, method="boss", rng=4, search_options=options)
     names = list(small_screen.var_names)
     best = boss(Moments.from_array(control_cells(small_screen)), rng=4, **wanted)
     assert edges_of(small_screen) == {(names[k], names[i]) for k, i in best.dag.edges()}
@@ -159,17 +175,19 @@ def test_boss_of_the_controls(small_screen, options, wanted):
 
 
 def test_boss_finds_the_truth_and_keeps_to_prior_knowledge(many_controls, edges):
-    npt.tl.learn_dag(many_controls, method="boss", n_runs=3)
+    npt.tl.learn_dag(many_controls, method="boss", search_options={"n_runs": 3})
     assert {frozenset(edge) for edge in edges_of(many_controls)} == {frozenset(a) for a in edges}
     npt.tl.learn_dag(
         many_controls,
         method="boss",
-        n_runs=3,
-        prior={
-            "before": [("OXR1", "UBR5")],
-            "tiers": [["STK3"], ["MYC"]],
-            "required": [("CPQ", "OXR1")],
-            "forbidden": [("MYC", "GATA1")],
+        search_options={
+            "n_runs": 3,
+            "prior": {
+                "before": [("OXR1", "UBR5")],
+                "tiers": [["STK3"], ["MYC"]],
+                "required": [("CPQ", "OXR1")],
+                "forbidden": [("MYC", "GATA1")],
+            },
         },
     )
     found = edges_of(many_controls)
@@ -190,7 +208,7 @@ def test_gsp_is_as_sparse_as_the_order_of_boss():
     alone = gsp(moments, n_runs=20, rng=0).dag.n_edges
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        npt.tl.learn_dag(adata, n_runs=20)
+        npt.tl.learn_dag(adata, search_options={"n_runs": 20})
     found = adata.uns["dag"]["n_edges"]
     sparse = minimal_imap(moments, boss(moments, n_starts=10, rng=0).order).n_edges
     assert truth.dag.n_edges * 0.97 < found <= sparse < alone
@@ -219,20 +237,23 @@ def open_edges(adata):
 @pytest.mark.parametrize("method", ["gsp", "boss"])
 def test_edges_that_cells_do_not_direct_are_stored_and_counted(many_controls, method, caplog):
     with caplog.at_level("INFO", logger="nextpert"):
-        npt.tl.learn_dag(many_controls, method=method, n_runs=5)
+        npt.tl.learn_dag(many_controls, method=method, search_options={"n_runs": 5})
     found = open_edges(many_controls)
     assert found < edges_of(many_controls)
     assert frozenset(("MYC", "STK3")) in map(frozenset, found)
     assert not {("STK3", "HLA-A"), ("GATA1", "HLA-A")} & found  # a collider
-    assert f"Directions of {len(found)} of these edges are open" in caplog.text
-    npt.tl.learn_dag(many_controls, method=method, n_runs=5, prior={"before": [("MYC", "STK3")]})
+    assert f"; {len(found)} remain unoriented" in caplog.text
+    npt.tl.learn_dag(
+        many_controls,
+        method=method,
+        search_options={"n_runs": 5, "prior": {"before": [("MYC", "STK3")]}},
+    )
     assert ("MYC", "STK3") in edges_of(many_controls)
     assert ("MYC", "STK3") not in open_edges(many_controls)
     npt.tl.learn_dag(
         many_controls,
         method=method,
-        n_runs=5,
-        prior={"tiers": [[g] for g in many_controls.var_names]},
+        search_options={"n_runs": 5, "prior": {"tiers": [[g] for g in many_controls.var_names]}},
     )
     assert not open_edges(many_controls)
 
@@ -251,7 +272,7 @@ def test_as_many_genes_as_controls_with_one_warning(method):
     obs = pd.DataFrame({"perturbation": labels}, index=np.arange(len(labels)).astype(str))
     adata = ad.AnnData(np.vstack(cells), obs, pd.DataFrame(index=names))
     with pytest.warns(UserWarning, match="Only 100 control cells for 100 genes") as caught:
-        npt.tl.learn_dag(adata, method=method, n_runs=2)
+        npt.tl.learn_dag(adata, method=method, search_options={"n_runs": 2})
     assert [str(one.message).endswith('use method="boss".') for one in caught] == [method == "gsp"]
     assert caught[0].filename == __file__
     true = {frozenset((names[k], names[i])) for k, i in truth.dag.edges()}
@@ -264,11 +285,18 @@ def test_as_many_genes_as_controls_with_one_warning(method):
 BAD = [
     ({"environments": "some"}, "environments must be 'control' or 'all', but is 'some'"),
     ({"environments": "all"}, 'environments="all" needs method="boss"'),
-    ({"prior": {"require": []}}, r"prior holds require, but can hold .* Close matches: required"),
-    ({"prior": {"tiers": {"MYC": np.nan}}}, r"prior\['tiers'\]\['MYC'\] must be a finite number"),
-    ({"method": "boss", "penalty": 0}, "penalty"),
-    ({"method": "boss", "penalty": np.nan}, "penalty"),
-    ({"method": "boss", "n_runs": 0}, "n_starts|n_runs"),
+    (
+        {"search_options": {"prior": {"require": []}}},
+        r"prior has unknown keys: require.* Close matches: required",
+    ),
+    (
+        {"search_options": {"prior": {"tiers": {"MYC": np.nan}}}},
+        r"prior\['tiers'\]\['MYC'\] must be a finite number",
+    ),
+    ({"method": "boss", "search_options": {"penalty": 0}}, "penalty"),
+    ({"method": "boss", "search_options": {"penalty": np.nan}}, "penalty"),
+    ({"method": "boss", "search_options": {"n_runs": 0}}, "n_starts|n_runs"),
+    ({"search_options": {"penality": 1}}, "penality.* matches: penalty"),
     ({"n_graphs": 0}, "n_graphs"),
     ({"n_graphs": 2.5}, "n_graphs"),
     ({"method": "given", "dag": [("MYC", "STK3")], "n_graphs": 3}, "n_graphs needs"),
@@ -283,23 +311,51 @@ def test_bad_options(options, message, small_screen, assert_same_adata):
     assert_same_adata(small_screen, before)
 
 
-def test_progress_is_shown_on_request(small_screen, capsys, monkeypatch):
-    npt.tl.learn_dag(small_screen, n_runs=5)
-    assert capsys.readouterr().err == ""
-    npt.tl.learn_dag(small_screen, n_runs=5, show_progress=True)
-    assert "6/6" in capsys.readouterr().err
-    npt.tl.learn_dag(small_screen, method="boss", n_runs=3, n_graphs=4, show_progress=True)
-    shown = capsys.readouterr().err
-    assert "BOSS" in shown
-    assert "3/3" in shown
-    assert "Graphs" in shown
-    assert "4/4" in shown
-    assert "Cells" not in shown  # read before a bar could be seen
-    monkeypatch.setattr(read, "_LONG_READ", 1)
-    npt.tl.learn_dag(small_screen, n_runs=5, show_progress=True)
+def test_long_steps_show_progress(small_screen, capsys, monkeypatch):
+    npt.tl.learn_dag(small_screen, search_options={"n_runs": 5})
+    assert capsys.readouterr().err == ""  # done before a bar could be seen
+    monkeypatch.setattr(progress, "_DELAY", 0)
+    npt.tl.learn_dag(small_screen, search_options={"n_runs": 5})
     shown = capsys.readouterr().err
     assert "Cells" in shown
-    assert "400/400" in shown
+    assert "0/400" in shown
+    assert "GSP" in shown
+    npt.tl.learn_dag(small_screen, method="boss", search_options={"n_runs": 3}, n_graphs=4)
+    shown = capsys.readouterr().err
+    assert "BOSS" in shown
+    assert "0/3" in shown
+    assert "Graphs" in shown
+    assert "0/4" in shown
+    before = sc.settings.verbosity
+    try:
+        sc.settings.verbosity = 0
+        npt.tl.learn_dag(small_screen, search_options={"n_runs": 5})
+    finally:
+        sc.settings.verbosity = before
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["n_runs", "prior", "checkpoint"])
+def test_an_old_argument_is_named_in_its_new_place(name, small_screen):
+    with pytest.raises(TypeError, match=rf"Give it as search_options={{'{name}': \.\.\.}}"):
+        npt.tl.learn_dag(small_screen, **{name: 2})
+    with pytest.raises(TypeError, match=r"has no argument 'show_progress'\. Now progress is shown"):
+        npt.tl.learn_dag(small_screen, show_progress=True)
+    with pytest.raises(TypeError, match=r"no argument 'gene'\. Close matches: genes"):
+        npt.tl.learn_dag(small_screen, gene=["MYC"])
+
+
+def test_a_renamed_argument_is_named_by_its_new_name(small_screen, monkeypatch):
+    monkeypatch.setitem(arguments.RENAMED, "runs", "n_runs")
+    monkeypatch.setitem(arguments.RENAMED, "panel", "genes")
+    with pytest.raises(
+        TypeError, match=r"no argument 'runs'\. Give it as search_options={'n_runs'"
+    ):
+        npt.tl.learn_dag(small_screen, runs=2)
+    with pytest.raises(ValueError, match=r"search_options holds runs, .* runs is now n_runs"):
+        npt.tl.learn_dag(small_screen, search_options={"runs": 2})
+    with pytest.raises(TypeError, match=r"no argument 'panel'\. It is now genes"):
+        npt.tl.learn_dag(small_screen, panel=["MYC"])
 
 
 def test_causaldag_is_asked_for_where_it_is_absent(small_screen, assert_same_adata, monkeypatch):
@@ -316,7 +372,7 @@ def test_causaldag_is_asked_for_where_it_is_absent(small_screen, assert_same_ada
 )
 def test_causaldag_finds_the_skeleton_and_leaves_the_global_generators(many_controls, edges):
     states = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
-    npt.tl.learn_dag(many_controls, method="causaldag", n_runs=10)
+    npt.tl.learn_dag(many_controls, method="causaldag", search_options={"n_runs": 10})
     assert (random.getstate(), np.random.get_state()[1].tolist()) == states  # noqa: NPY002
     assert {frozenset(edge) for edge in edges_of(many_controls)} == {frozenset(a) for a in edges}
     assert many_controls.uns["dag"]["params"]["method"] == "causaldag"

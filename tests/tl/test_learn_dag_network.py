@@ -46,7 +46,7 @@ def test_a_true_network_directs_what_cells_leave_open(controls, caplog):
     outside = [("TF1", "G0"), ("G0", "TF2"), ("G1", "G1")]
     table = network([*true, *outside], weight=-1, resources="CollecTRI")
     with caplog.at_level("INFO", logger="nextpert"):
-        npt.tl.learn_dag(adata, method="boss", prior_network=table)
+        npt.tl.learn_dag(adata, method="boss", search_options={"prior_network": table})
     assert f"{len(true)} of {len(true) + 3} edges are between two genes" in caplog.text
     assert "2 genes are not in it" in caplog.text
     belief = adata.uns["dag"]["prior_network"]
@@ -63,11 +63,11 @@ def test_a_true_network_directs_what_cells_leave_open(controls, caplog):
 
 def test_order_of_rows_sizes_and_signs_do_not_matter(controls):
     adata, true = controls
-    npt.tl.learn_dag(adata, method="boss", prior_network=network(true))
+    npt.tl.learn_dag(adata, method="boss", search_options={"prior_network": network(true)})
     first = edges_of(adata), adata.uns["dag"]["prior_network"]
     signs = np.random.default_rng(0).choice([-2, 2], len(true))
     table = network(true, weight=signs).sample(frac=1, random_state=1)
-    npt.tl.learn_dag(adata, method="boss", prior_network=table)
+    npt.tl.learn_dag(adata, method="boss", search_options={"prior_network": table})
     assert first == (edges_of(adata), adata.uns["dag"]["prior_network"])
 
 
@@ -77,7 +77,7 @@ def test_a_random_network_changes_nothing(controls):
     plain = edges_of(adata)
     rng = np.random.default_rng(0)
     pairs = {tuple(rng.choice(GENES, 2, replace=False)) for _ in range(40)} - set(true)
-    npt.tl.learn_dag(adata, method="boss", prior_network=network(sorted(pairs)))
+    npt.tl.learn_dag(adata, method="boss", search_options={"prior_network": network(sorted(pairs))})
     assert edges_of(adata) == plain
     assert adata.uns["dag"]["prior_network"]["log_odds_along"] == 0.0
     assert (adata.uns["dag"]["edges"]["oriented_by"] == "open").any()
@@ -85,15 +85,16 @@ def test_a_random_network_changes_nothing(controls):
 
 def test_graphs_of_resamples_take_the_belief(controls):
     adata, true = controls
-    options = {"method": "boss", "n_graphs": 5, "n_runs": 2}
-    npt.tl.learn_dag(adata, **options)
+    options = {"method": "boss", "n_graphs": 5}
+    npt.tl.learn_dag(adata, search_options={"n_runs": 2}, **options)
     before = adata.varp["dag_frequency"].toarray()
-    npt.tl.learn_dag(adata, prior_network=network(true), **options)
+    told = {"prior_network": network(true), "n_runs": 2}
+    npt.tl.learn_dag(adata, search_options=told, **options)
     after = adata.varp["dag_frequency"].toarray()
     place = [tuple(GENES.index(gene) for gene in edge) for edge in true]
     assert sum(after[edge] for edge in place) > sum(before[edge] for edge in place) + 1
     serial = after.copy()
-    npt.tl.learn_dag(adata, prior_network=network(true), n_jobs=2, **options)
+    npt.tl.learn_dag(adata, search_options=told, n_jobs=2, **options)
     assert np.array_equal(adata.varp["dag_frequency"].toarray(), serial)
 
 
@@ -106,7 +107,10 @@ def test_beside_prior_knowledge_and_perturbed_cells(controls):
     both = ad.concat([adata, perturbed])
     prior = {"forbidden": [true[0]], "required": [true[1]]}
     npt.tl.learn_dag(
-        both, method="boss", environments="all", prior=prior, prior_network=network(true), n_runs=3
+        both,
+        method="boss",
+        environments="all",
+        search_options={"prior": prior, "prior_network": network(true), "n_runs": 3},
     )
     assert true[0] not in edges_of(both)
     assert true[1] in edges_of(both)
@@ -116,7 +120,9 @@ def test_beside_prior_knowledge_and_perturbed_cells(controls):
 @pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
 def test_the_belief_survives_files(controls, tmp_path, suffix):
     adata, true = controls
-    npt.tl.learn_dag(adata, method="boss", prior_network=network(true), n_runs=2)
+    npt.tl.learn_dag(
+        adata, method="boss", search_options={"prior_network": network(true), "n_runs": 2}
+    )
     path = tmp_path / f"x.{suffix}"
     (adata.write_h5ad if suffix == "h5ad" else adata.write_zarr)(path)
     back = (ad.read_h5ad if suffix == "h5ad" else ad.read_zarr)(path)
@@ -141,22 +147,24 @@ def test_bad_tables(controls, table, message, assert_same_adata):
     adata, _ = controls
     before = adata.copy()
     with pytest.raises(ValueError, match=message):
-        npt.tl.learn_dag(adata, method="boss", prior_network=table)
+        npt.tl.learn_dag(adata, method="boss", search_options={"prior_network": table})
     assert_same_adata(adata, before)
 
 
 def test_other_kinds_and_methods_are_refused(controls):
     adata, _ = controls
-    with pytest.raises(TypeError, match=r"prior_network must be a table \(pandas\.DataFrame\)"):
-        npt.tl.learn_dag(adata, method="boss", prior_network=[("G0", "G1")])
+    with pytest.raises(TypeError, match=r"prior_network'\] must be a table \(pandas\.DataFrame\)"):
+        npt.tl.learn_dag(adata, method="boss", search_options={"prior_network": [("G0", "G1")]})
     for method in ("gsp", "given"):
         options = {"dag": [("G0", "G1")]} if method == "given" else {}
         with pytest.raises(ValueError, match='prior_network needs method="boss"'):
-            npt.tl.learn_dag(adata, method=method, prior_network=PAIR, **options)
+            npt.tl.learn_dag(
+                adata, method=method, search_options={"prior_network": PAIR}, **options
+            )
 
 
 def test_no_network_no_change(controls):
     adata, _ = controls
-    npt.tl.learn_dag(adata, method="boss", n_runs=3, rng=5)
+    npt.tl.learn_dag(adata, method="boss", search_options={"n_runs": 3}, rng=5)
     plain = boss(Moments.from_array(adata.X), n_starts=3, rng=5)
     assert edges_of(adata) == {(GENES[a], GENES[b]) for a, b in plain.dag.edges()}

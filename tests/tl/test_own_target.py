@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
+from nextpert._adata.arguments import in_mappings
 from nextpert.tl._design_interventions.tables import candidates_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:Shifts learned from cells alone")
+pytestmark = pytest.mark.filterwarnings("ignore:Perturbations without a target on the panel")
 FORMS = {
     "label": "MYC",
     "pair": ("perturbation", "MYC"),
@@ -27,8 +28,8 @@ def by_design(adata, target, **options):
 
 
 def by_plan_screen(adata, target, **options):
-    options = {"n_samples": 50, "n_perturbations": 40, **options}
-    npt.tl.plan_screen(adata, target, **options)
+    flat = {"n_perturbations": 40, **options}
+    npt.tl.plan_screen(adata, target, **in_mappings(npt.tl.plan_screen, flat))
     plan = adata.uns["plan"]
     wells = plan["plate"].query("strategy != 'control'")["perturbation"].tolist()
     assert len(wells) == plan["params"]["n_candidates"]
@@ -86,7 +87,7 @@ def test_named_candidates_lose_it_too_and_the_log_says_so(way, fitted, caplog):
         caplog.clear()
         with caplog.at_level(logging.INFO, "nextpert"):
             assert way(fitted, "MYC", candidates=candidates) == left
-        assert "MYC is not among the candidates, because the target is its own" in caplog.text
+        assert "MYC is excluded from the candidates, because it defines the target" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.INFO, "nextpert"):
         way(fitted, "MYC")
@@ -105,7 +106,7 @@ def test_a_combination_is_its_members_and_one_that_holds_the_target_stays(way, f
 @pytest.mark.parametrize("way", WAYS)
 def test_an_error_where_it_was_the_only_candidate(way, fitted):
     before = set(fitted.uns)
-    words = r"No candidate is left: the target is the state of MYC.*target_is_candidate=True"
+    words = r"No candidate is left: MYC, the only.*the target state.*target_is_candidate=True"
     for candidates in (["MYC"], {"MYC": {"MYC": -1.0}}):
         with pytest.raises(ValueError, match=words):
             way(fitted, "MYC", candidates=candidates)
@@ -130,10 +131,10 @@ def test_combinations_are_made_of_candidates_alone(fitted):
 
 
 def test_must_cannot_name_it_and_cells_of_it_under_way_concern_no_candidate(fitted):
-    with pytest.raises(ValueError, match=r"must holds MYC, which is no candidate.*target_is_cand"):
+    with pytest.raises(ValueError, match=r"include names MYC, which is no candidate.*target_is"):
         by_plan_screen(fitted, "MYC", include=["MYC"])
     assert "plan" not in fitted.uns
-    npt.tl.plan_screen(fitted, "MYC", pending={"MYC": 50, "STK3": 20}, n_samples=50)
+    npt.tl.plan_screen(fitted, "MYC", pending={"MYC": 50, "STK3": 20})
     assert fitted.uns["plan"]["pending"]["perturbation"].tolist() == ["STK3"]
     never = by_plan_screen(fitted, "MYC", exclude=["MYC"])
     assert "MYC+OXR1" not in never
@@ -141,15 +142,17 @@ def test_must_cannot_name_it_and_cells_of_it_under_way_concern_no_candidate(fitt
 
 
 def test_what_is_excluded_enters_no_probability(fitted):
-    options = {"target_is_candidate": True, "n_samples": 200, "n_perturbations": 1}
+    options = {"target_is_candidate": True, "n_perturbations": 1}
     npt.tl.plan_screen(fitted, "MYC", **options)
     every = fitted.uns["plan"]
     assert every["summary"]["best_known"] == "MYC"
-    npt.tl.plan_screen(fitted, "MYC", exclude=["MYC"], **options)
+    npt.tl.plan_screen(fitted, "MYC", constraints={"exclude": ["MYC"]}, **options)
     plan = fitted.uns["plan"]
     assert plan["params"]["n_candidates"] == every["params"]["n_candidates"] - 2  # MYC+OXR1 too
     assert plan["summary"]["best_known"] not in ("", "MYC", "MYC+OXR1")
-    npt.tl.plan_screen(fitted, "MYC", exclude=["MYC"], **options | {"n_perturbations": 3})
+    npt.tl.plan_screen(
+        fitted, "MYC", constraints={"exclude": ["MYC"]}, **options | {"n_perturbations": 3}
+    )
     plan = fitted.uns["plan"]
     assert plan["summary"]["probability_contains_best"] == pytest.approx(1)
     assert plan["plate"]["probability_best"].sum() == pytest.approx(1)
@@ -163,9 +166,9 @@ def test_what_is_excluded_enters_no_probability(fitted):
         (["MYC", "MYC+STK3"], ["HS2", "STK3"]),
     ],
 )
-def test_what_is_excluded_is_excluded_in_combinations_too(never, left, fitted):
+def test_what_is_excluded_is_excluded_in_combinations_too(exclude, left, fitted):
     candidates = ["MYC", "STK3", "HS2", "HS2+MYC", "MYC+STK3", "HS2+MYC+STK3"]
-    options = {"candidates": candidates, "exclude": never}
+    options = {"candidates": candidates, "exclude": exclude}
     assert sorted(by_plan_screen(fitted, {"MYC": 0.5}, **options)) == left
 
 
@@ -177,7 +180,7 @@ def test_combinations_are_excluded_by_name_before_they_are_listed(fitted):
 
 
 def test_what_is_under_way_stays_in_the_pool_though_no_more_can_be_had(fitted):
-    npt.tl.plan_screen(fitted, {"MYC": 0.5}, pending=["STK3"], exclude=["STK3"], n_samples=50)
+    npt.tl.plan_screen(fitted, {"MYC": 0.5}, pending=["STK3"], constraints={"exclude": ["STK3"]})
     plan = fitted.uns["plan"]
     assert plan["pending"]["perturbation"].tolist() == ["STK3"]
     assert "STK3" not in plan["plate"]["perturbation"].tolist()
@@ -196,7 +199,7 @@ def test_a_control_at_the_target_has_no_relative_distance(fitted, caplog, tmp_pa
     ranking = fitted.uns["design"]["ranking"]
     assert ranking["predicted_distance"].iloc[-1] == 0
     assert ranking["relative_distance"].isna().all()
-    words = "The control is as near to half=even as the data can resolve"
+    words = "The control cannot be distinguished from half=even"
     assert words in caplog.text
     assert "nan" not in caplog.text
     page = npt.report(fitted, tmp_path / "page.html").read_text(encoding="utf-8")

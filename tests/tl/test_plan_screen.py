@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
+from nextpert._adata import progress
+from nextpert._adata.arguments import in_mappings
 from nextpert.core.design.distances import first_order_distances, ranked_distance
 from nextpert.core.design.plate import PlateCiv, best_plate
 from nextpert.core.design.uncertain_civ import UncertainCiv
@@ -37,8 +39,8 @@ def fitted(_fitted):
 
 def planned(adata, target="MYC", **options):
     """Return the wells of perturbations, the controls, and all that was stored."""
-    usual = {"n_samples": 200, "strategy": "both", "target_is_candidate": True}
-    npt.tl.plan_screen(adata, target, **usual | options)
+    flat = {"strategy": "both", "target_is_candidate": True, **options}
+    npt.tl.plan_screen(adata, target, **in_mappings(npt.tl.plan_screen, flat))
     stored = adata.uns["plan"]
     table = stored["plate"]
     return table[table["strategy"] != "control"], table[table["strategy"] == "control"], stored
@@ -72,7 +74,7 @@ def test_the_best_are_those_of_the_plate_that_replays_fill(fitted):
     wanted = npt.tl._design_interventions.target.read_target(fitted, "MYC", fit, "perturbation")
     known = fit.known(pool.prior)
     rng = np.random.default_rng(5)
-    found = ranked_distance(fit.posteriors, known, wanted.goal, n_samples=200, rng=rng)
+    found = ranked_distance(fit.posteriors, known, wanted.goal, n_samples=1000, rng=rng)
     UncertainCiv(fit.posteriors, known, wanted.goal, rng=rng)
     expected, draws = first_order_distances(
         fit.posteriors, known, wanted.goal, n_samples=len(found.draws), rng=rng
@@ -131,7 +133,7 @@ def test_cells_go_where_they_teach_most(fitted):
     pool = candidates.read_candidates("genes", None, fit)
     known = fit.known(pool.prior)
     wanted = npt.tl._design_interventions.target.read_target(fitted, "MYC", fit, "perturbation")
-    found = ranked_distance(fit.posteriors, known, wanted.goal, n_samples=200, rng=0)
+    found = ranked_distance(fit.posteriors, known, wanted.goal, n_samples=1000, rng=0)
     each = split_cells(2000, 5, None, 20).each
     civ = PlateCiv(
         fit.posteriors, known, wanted.goal, gap_cells=each, weights=found.nearer[:-1]
@@ -150,7 +152,7 @@ def test_names(fitted):
         n_perturbations=36,
     )  # fmt: skip
     assert wells["perturbation"].iloc[0] == "FOS"
-    assert wells["why"].iloc[0] == "has to be on the plate"
+    assert wells["why"].iloc[0] == "named in include"
     assert not {"CDK4", "B2M"} & set(wells["perturbation"])
     assert len(wells) == 34
     assert stored["pending"].to_dict("list") == {"perturbation": ["B2M"], "n_cells": [50.0]}
@@ -232,7 +234,7 @@ def test_costs(fitted):
     assert stored["summary"]["cost"] == pytest.approx(spent)
     assert spent <= 200
     assert controls["cost"].item() == pytest.approx(0.1 * controls["n_cells"].item())
-    with pytest.raises(ValueError, match="the budget of 11 does not pay for one"):
+    with pytest.raises(ValueError, match="the budget of 11 does not cover one"):
         planned(fitted, costs={**costs, "budget": 11}, n_cells=1000)
     # A budget too small for wells of that many cells pays for smaller ones.
     wells, _, stored = planned(
@@ -264,20 +266,20 @@ def test_contradictions_write_nothing(fitted):
         ({"include": ["FOS"], "pending": ["FOS"]}, "both in include and in pending"),
         ({"include": ["FSO"]}, "Close matches: FOS"),
         ({"exclude": ["MYC", "FOS", "CDK4", "B2M", "CD58"]}, "No candidate is left"),
-        ({"plate_format": 12}, "plate_format must be 8, 96, 384 or None"),
-        ({"strategy": "bst"}, "Close matches: best"),
+        ({"plate_format": 12}, "plate_format'] must be 8, 96, 384 or None"),
+        ({"strategy": "exploi"}, "Close matches: exploit"),
         ({"include": ["STAT1"], "candidates": "genes", "max_new": 0}, "max_new=0"),
-        ({"candidates": ["MYC", "control"]}, "candidates holds 'control', the controls: doing"),
+        ({"candidates": ["MYC", "control"]}, "candidates names 'control', the controls"),
         (
             {"include": iter(["control"])},
-            "must holds 'control', the controls: these are no candidate",
+            "include names 'control', the controls, which are on every plate",
         ),
-        ({"exclude": ["control"]}, "exclude holds 'control', the controls"),
-        ({"pending": ["control"]}, "pending holds 'control', the controls"),
-        ({"pending": {"control": 50}}, "pending holds 'control', the controls"),
+        ({"exclude": ["control"]}, "exclude names 'control', the controls"),
+        ({"pending": ["control"]}, "pending names 'control', the controls"),
+        ({"pending": {"control": 50}}, "pending names 'control', the controls"),
     ):
         with pytest.raises(ValueError, match=words):
-            npt.tl.plan_screen(fitted, "MYC", **options)
+            npt.tl.plan_screen(fitted, "MYC", **in_mappings(npt.tl.plan_screen, options))
     assert "plan" not in fitted.uns
 
 
@@ -307,7 +309,7 @@ def test_the_same_seed_gives_the_same_plate_and_it_is_told(fitted, caplog):
         first = planned(fitted, rng=3)[2]["plate"]
     assert "Best measured so far: MYC" in caplog.text
     copied = npt.tl.plan_screen(
-        fitted, "MYC", n_samples=200, strategy="both", rng=3, target_is_candidate=True, copy=True
+        fitted, "MYC", strategy="both", rng=3, target_is_candidate=True, copy=True
     )
     assert copied.uns["plan"]["plate"].equals(first)
 
@@ -362,7 +364,7 @@ def test_what_is_expected_farther_than_the_control_does_not_find_the_best(strate
     assert len(best) + len(others) == 20
     if strategy == "exploit":
         assert (others["state_distance"] >= nothing).all()
-        assert f"{len(others)} of 20 perturbations are chosen to learn" in caplog.text
+        assert f"{len(others)} of 20 perturbations are chosen by strategy 'explore'" in caplog.text
 
 
 def test_where_no_candidate_is_nearer_than_the_control_all_wells_go_to_learning(fitted, caplog):
@@ -375,4 +377,22 @@ def test_where_no_candidate_is_nearer_than_the_control_all_wells_go_to_learning(
         )
     assert (wells["state_distance"] > controls["state_distance"].item()).all()
     assert wells["strategy"].tolist() == ["explore", "explore"]
-    assert "2 of 2 perturbations are chosen to learn" in caplog.text
+    assert "2 of 2 perturbations are chosen by strategy 'explore'" in caplog.text
+
+
+def test_long_plans_show_progress(fitted, capsys, monkeypatch):
+    planned(fitted)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(progress, "_DELAY", 0)
+    planned(fitted, strategy="explore", n_perturbations=3)
+    shown = capsys.readouterr().err
+    assert "Choosing wells" in shown
+    assert "Weighing wells" in shown
+
+
+def test_the_plate_prints_what_the_lab_needs(fitted):
+    planned(fitted, n_perturbations=3, plate_format=96)
+    with pd.option_context("display.width", 80, "display.max_columns", 0):
+        head = repr(fitted.uns["plan"]["plate"]).splitlines()[0].split()
+    assert head[:2] == ["well", "perturbation"]
+    assert head[-2:] == ["probability_best", "n_cells"]

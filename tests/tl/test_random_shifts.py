@@ -36,8 +36,8 @@ def test_every_perturbation_takes_part(screen, caplog):
         "", "", "not measured", 30,
     ]  # fmt: skip
     assert len(screen.uns["dag_blr"]["left_out"]) == 0
-    assert "learned from cells alone" in caplog.text
-    assert "for want of a target on the panel: HS2 (not measured)." in caplog.text
+    assert "without a target on the panel" in caplog.text
+    assert "from their cells only: HS2 (not measured)." in caplog.text
     assert "from 5 own genes" in caplog.text
 
 
@@ -52,9 +52,9 @@ def test_many_that_are_not_measured_are_told_once_and_briefly(hint, caplog):
         say_unmeasured(plan)
     told = [str(warning.message) for warning in caught] + caplog.messages
     assert told == [
-        "Shifts learned from cells alone, for want of a target on the panel: A, C (not measured); "
-        "g1 (not measured: B); E0, E1, E2, E3, E4, E5, E6 (measured but outside the panel) and 5 "
-        f"more.{hint}"
+        "Perturbations without a target on the panel (15), whose effects are estimated from their "
+        "cells only: A, C (not measured); g1 (not measured: B); E0, E1, E2, E3, E4, E5, E6 "
+        f"(measured but outside the panel) and 5 more.{hint}"
     ]
 
 
@@ -125,21 +125,21 @@ def simulated(n_genes=12, **options):
 def test_the_true_graph_earns_its_weight_and_a_wrong_one_does_not():
     adata = simulated()
     npt.tl.fit_dag_blr(adata)
-    weights = stack_of(adata)
+    weights = weights_of(adata)
     assert weights["graph"] > 0.9
     assert weights["coexpression"] < 0.1
-    assert adata.uns["dag_blr"]["stack"]["error"] < 0.1
+    assert adata.uns["dag_blr"]["predictors"]["error"] < 0.1
     # The last edge's end is perturbed to do what the first's does: no graph of such edges
     # transmits.
     wrong = adata.uns["truth"]["weights"][::-1, ::-1]
     npt.tl.learn_dag(adata, method="given", dag=wrong, genes=list(adata.var_names))
     npt.tl.fit_dag_blr(adata)
-    assert stack_of(adata)["graph"] < 0.5
+    assert weights_of(adata)["graph"] < 0.5
 
 
-def stack_of(adata):
-    stack = adata.uns["dag_blr"]["stack"]
-    return dict(zip(stack["predictors"], stack["weights"], strict=True))
+def weights_of(adata):
+    stored = adata.uns["dag_blr"]["predictors"]
+    return dict(zip(stored["predictors"], stored["weights"], strict=True))
 
 
 def test_another_screen_is_believed_as_far_as_it_is_right():
@@ -154,7 +154,7 @@ def test_another_screen_is_believed_as_far_as_it_is_right():
     for order in (np.arange(len(names)), np.roll(np.arange(len(names)), 1)):
         other = ad.AnnData(effects[order], pd.DataFrame(index=names), adata.var[[]])
         npt.tl.fit_dag_blr(adata, prior_effects=other)
-        found.append(stack_of(adata)["other screen"])
+        found.append(weights_of(adata)["other screen"])
     assert found[0] > 0.9
     assert found[1] < 0.2
 
@@ -168,7 +168,7 @@ def test_what_is_expected_without_cells_is_read_back(screen):
     assert prior.n.tolist() == [0.0]
     total = prior.shift + prior.effect
     assert total[0, 1] == -1.0
-    unseen = screen.uns["dag_blr"]["stack"]["unseen"]
+    unseen = screen.uns["dag_blr"]["predictors"]["unseen"]
     np.testing.assert_array_equal(prior.weights[0], unseen)
     assert abs(unseen.sum() - 1) < 1e-12
 

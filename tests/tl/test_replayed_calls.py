@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 
 import numpy as np
@@ -66,7 +67,7 @@ def seen_after(campaign, deal, chosen):
 @pytest.mark.parametrize(
     "strategy", [*STRATEGIES, "thompson", "ei", "full_exploit", "full_ei", "exact_greedy"]
 )
-def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy):
+def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy, monkeypatch):
     _, setup, _, _ = campaign
     deal = setup.pool.deal(2, N_WARMUP, rng=1)
     build = partial(setup.told.build, strategy, deal.target, rng=np.random.default_rng(SEED))
@@ -78,6 +79,8 @@ def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy):
     target = dict(zip(setup.genes, deal.target.states[0], strict=True))
     candidates = [setup.plan.names[j] for j in deal.first]
     options = {"candidates": candidates, "n_samples": modelled.N_SAMPLES}
+    planning = sys.modules["nextpert.tl._plan_screen.plan_screen"]
+    monkeypatch.setattr(planning, "N_SAMPLES", modelled.N_SAMPLES)
     for t in range(N_ROUNDS):
         adata = seen_after(campaign, deal, found.chosen[:t])
         npt.tl.fit_dag_blr(adata, spec=spec)
@@ -86,8 +89,8 @@ def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy):
         assert ranking["predicted_distance"].idxmin() == setup.plan.names[found.recommended[t]]
         npt.tl.plan_screen(
             adata, target, strategy=strategy.removeprefix(f"{spec}_"), n_perturbations=SIZE,
-            n_cells=SIZE * N_CELLS, n_controls=0, min_cells=N_CELLS, rng=streams[2 * t + 1],
-            **options,
+            n_cells=SIZE * N_CELLS, n_controls=0, constraints={"min_cells": N_CELLS},
+            rng=streams[2 * t + 1], candidates=candidates,
         )  # fmt: skip
         plate = adata.uns["plan"]["plate"]
         assert plate["perturbation"].tolist() == [setup.plan.names[j] for j in found.chosen[t]]

@@ -33,7 +33,7 @@ def test_shifts_alone_have_no_predictors_and_no_average(screen, tmp_path, caplog
     npt.tl.fit_dag_blr(screen, spec="shifts")
     assert "(spec shifts)" in caplog.text
     stored = screen.uns["dag_blr"]
-    assert not {"stack", "averaging"} & set(stored)
+    assert not {"predictors", "averaging"} & set(stored)
     assert {"shift_prior", "efficacy"} <= set(stored)
     fit = posterior_from(screen)
     assert len(fit.posteriors) == 1
@@ -41,7 +41,7 @@ def test_shifts_alone_have_no_predictors_and_no_average(screen, tmp_path, caplog
     npt.tl.fit_dag_blr(screen, key_added="full")
     for name, matrix in screen.uns["full"]["posterior"].items():
         np.testing.assert_array_equal(np.asarray(stored["posterior"][name]), np.asarray(matrix))
-    npt.tl.plan_screen(screen, "MYC", candidates="genes", n_perturbations=3, n_samples=50)
+    npt.tl.plan_screen(screen, "MYC", candidates="genes", n_perturbations=3)
     assert screen.uns["plan"]["params"]["spec"] == "shifts"
     assert "fit of spec shifts" in caplog.text
     npt.tl.perturbation_effects(screen)
@@ -80,10 +80,15 @@ def test_of_controls_alone_effects_are_expected_of_the_usual_size(screen, spec, 
 
 def test_an_acquisition_fills_a_plate(screen):
     npt.tl.fit_dag_blr(screen)
-    options = {"candidates": "genes", "n_samples": 200}
+    options = {"candidates": "genes"}
     npt.tl.design_interventions(screen, "MYC", acquisition="greedy", **options)
     npt.tl.plan_screen(
-        screen, "MYC", strategy="greedy", n_perturbations=4, include=["OXR1"], **options
+        screen,
+        "MYC",
+        strategy="greedy",
+        n_perturbations=4,
+        constraints={"include": ["OXR1"]},
+        **options,
     )
     wells = screen.uns["plan"]["plate"].iloc[:-1]
     first = screen.uns["design"]["ranking"].query("rank > 0")["perturbation"]
@@ -93,5 +98,5 @@ def test_an_acquisition_fills_a_plate(screen):
     assert "by the acquisition" in wells["why"].iloc[1]
     npt.pl.plan_screen(screen, show=False)
     costs = {"budget": 100.0, "perturbation": dict.fromkeys(first, 30.0)}
-    npt.tl.plan_screen(screen, "MYC", strategy="greedy", costs=costs, **options)
+    npt.tl.plan_screen(screen, "MYC", strategy="greedy", constraints={"costs": costs}, **options)
     assert screen.uns["plan"]["plate"]["perturbation"].iloc[:-1].tolist() == first.iloc[:3].tolist()

@@ -148,7 +148,7 @@ def test_plans_take_a_target(fitted):
 def test_bad_targets_are_refused_and_nothing_is_written(fitted):
     before = set(fitted.uns)
     wrong = {
-        "wants something": {},
+        "needs a part": {},
         "at_most of target names genes outside the panel": {"at_most": {"MYCC": 1}},
         "signature of target names genes outside the panel: NOPE": {"signature": {"NOPE": 1}},
         "weights of target names genes outside": {"state": "MYC", "weights": ["MYCC"]},
@@ -159,11 +159,11 @@ def test_bad_targets_are_refused_and_nothing_is_written(fitted):
         "reached by the control cells already": {"at_least": {"MYC": -9}},
         "control state itself": {"state": "control"},
         "give a margin above 0": {"state": "MYC", "away_from": "control"},
-        "give away_from too": {"state": "MYC", "margin": 1},
+        "give away_from as well": {"state": "MYC", "margin": 1},
         "give state as a list": {"state": "MYC", "shares": [1]},
         "one share for each": {"state": ["MYC", "STK3"], "shares": [1]},
         "shares are all 0": {"state": ["MYC", "STK3"], "shares": [0, 0]},
-        "list without states": {"state": []},
+        "empty list or has None": {"state": []},
         "takes state or signature": {"at_least": {"MYC": 2}, "distance": "cosine"},
         "weights are all 0": {"state": "MYC", "weights": {"MYC": 0}},
         "weights.*must be a finite number of at least 0": {"state": "MYC", "weights": {"MYC": -1}},

@@ -173,7 +173,7 @@ def test_confidence_copy_layer_and_files(small_screen, tmp_path, assert_same):
         ("MYC", {"control": "ctrl"}, ValueError, "No control cells"),
         ("MYC", {"perturbations": ["NOPE"]}, ValueError, "NOPE"),
         ("MYC", {"confidence": 95}, ValueError, "confidence"),
-        ("control", {"perturbations": []}, ValueError, "nothing to measure"),
+        ("control", {"perturbations": []}, ValueError, "label more cells"),
         ("MYC", {"key_added": ""}, ValueError, "key_added"),
     ],
 )

@@ -64,7 +64,7 @@ def test_fit_and_diagnosis_warn_of_the_column_and_name_the_call():
         said = str(caught[0].message)
         assert "adata.obs['guide']" in said
         assert CALL in said
-        assert "scatter more than sampling allows (p < 0.001)" in said
+        assert "differ by more than sampling error (p < 0.001)" in said
     npt.pp.setup_screen(adata, guide_key="guide")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -50,6 +50,13 @@ from nextpert._adata.read import (
 from nextpert._adata.roles import Roles, fitted_roles, read_roles
 from nextpert._adata.scale import check_scale
 from nextpert._adata.sources import real_values, require_sound_matrices
-from nextpert._adata.stored import as_stored_csr, eager, read_stored, seed_of, write_results
+from nextpert._adata.stored import (
+    as_stored_csr,
+    eager,
+    main_columns_outside,
+    read_stored,
+    seed_of,
+    write_results,
+)
 from nextpert._adata.target import Target
 from nextpert.core._codec import stored_lists, strings

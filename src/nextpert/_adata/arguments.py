@@ -11,6 +11,7 @@ import math
 import os
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from functools import cache, partial, wraps
 from numbers import Real
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -19,7 +20,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from nextpert._adata.panel import closest
+from nextpert._adata.panel import closest, list_names
 from nextpert._adata.roles import Kept
 from nextpert._adata.stored import check_key, check_writable
 
@@ -27,6 +28,33 @@ _LARGEST = 2**63  # which a machine word holds
 
 P = ParamSpec("P")
 R = TypeVar("R")
+C = TypeVar("C", bound=type)
+
+# New names of arguments, and of parts of mappings of options, by those of an earlier version.
+RENAMED = {
+    "aim": "strategy",
+    "must": "include",
+    "never": "exclude",
+    "least_cells": "min_cells",
+    "most_new": "max_new",
+    "most_combined": "max_combination",
+    "targets_first": "targets_upstream",
+    "criteria": "strategies",
+    "criterion": "acquisition",
+}
+_PROGRESS = "progress is shown by itself, and scanpy.settings.verbosity = 0 hides it"
+# Where else an argument of an earlier version went, by function; one that became a part of a
+# mapping of options needs no line here.
+MOVED: dict[str, dict[str, str]] = {
+    "tl.learn_dag": {"show_progress": _PROGRESS},
+    "datasets.perturb_cite_seq": {"show_progress": _PROGRESS},
+    "tl.fit_dag_blr": {"separator": "it is declared once, by pp.setup_screen(separator=...)"},
+    "tl.replay_design": dict.fromkeys(
+        ("perturbation_key", "control", "layer"),
+        "it is that of the graph, or of pp.setup_screen for a graph that was given",
+    ),
+    "tl.plan_screen": {"n_samples": "1,000 posterior draws are always taken"},
+}
 
 
 class Bound(NamedTuple):
@@ -84,20 +112,103 @@ _NOT_EMPTY = Bound("that is not empty", bool, is_of_text=True)
 _SEED = Bound("of at least 0 (a seed)", lambda value: value >= 0)
 
 
-def checked(**bounds: Bound | tuple[Bound, ...]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def options(**bounds: Bound | tuple[Bound, ...]) -> Callable[[C], C]:
+    """Declare a dataclass as what a mapping of options may hold: names, kinds, bounds, defaults.
+
+    :func:`checked` takes the class as the bound of the argument, whose value stays a mapping.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> from nextpert._adata.arguments import between, checked, options
+    >>> @options(alpha=between(0, 1))
+    ... @dataclass(frozen=True)
+    ... class Search:
+    ...     alpha: float = 0.001
+    >>> @checked(search=Search)
+    ... def learn(*, search: Mapping[str, Any] | None = None) -> float:
+    ...     return Search(**search or {}).alpha
+    >>> learn(search={"alpha": 0.01})
+    0.01
+    >>> learn(search={"alpa": 0.01})
+    Traceback (most recent call last):
+        ...
+    ValueError: search holds alpa, but takes alpha. Close matches: alpha.
+    """
+
+    def decorate(cls: C) -> C:
+        # Those of the class that it extends too.
+        cls.__annotations__ = {field.name: field.type for field in fields(cls)}
+        cls.__bounds__ = {**getattr(cls, "__bounds__", {}), **_in_tuples(bounds)}  # type: ignore[attr-defined]
+        return cls
+
+    return decorate
+
+
+def options_of(function: Callable[..., Any]) -> dict[str, type]:
+    """Return the mappings of options that a public function takes: argument and their class."""
+    bounds = getattr(function, "__bounds__", {})
+    return {name: b for name, some in bounds.items() for b in some if isinstance(b, type)}
+
+
+def in_mappings(function: Callable[..., Any], flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments with those that are parts of a mapping of options in it, for a flat caller.
+
+    Examples
+    --------
+    >>> from nextpert import tl
+    >>> from nextpert._adata.arguments import in_mappings
+    >>> in_mappings(tl.learn_dag, {"method": "boss", "penalty": 1.5})
+    {'method': 'boss', 'search_options': {'penalty': 1.5}}
+    """
+    out = dict(flat)
+    for argument, cls in options_of(function).items():
+        if held := {name: out.pop(name) for name in cls.__annotations__ if name in out}:
+            out[argument] = {**out.get(argument, {}), **held}
+    return out
+
+
+def where_now(function: Callable[..., Any], name: str) -> str:
+    """Return where an argument that a function does not take is to be given; empty if unknown."""
+    new = RENAMED.get(name, name)
+    for argument, cls in options_of(function).items():
+        if new in cls.__annotations__:
+            return f" Give it as {argument}={{{new!r}: ...}}."
+    if new in function.__annotations__:
+        return f" It is now {new}."
+    said = MOVED.get(_public_name(function), {}).get(name)
+    return f" Now {said}." if said else ""
+
+
+def _public_name(function: Callable[..., Any]) -> str:
+    """Return how users call a function: with its sub-package, if it is in one that they name."""
+    room = function.__module__.removeprefix("nextpert.").split(".")[0]
+    name = function.__qualname__.removesuffix(".__init__")
+    return f"{room}.{name}" if room in ("datasets", "get", "pl", "pp", "tl") else name
+
+
+def _in_tuples(bounds: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    return {name: some if type(some) is tuple else (some,) for name, some in bounds.items()}
+
+
+def checked(
+    **bounds: Bound | type | tuple[Bound, ...],
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Check the arguments of a public function by its annotations, and by bounds of some.
 
     Annotations stand for what they say: ``int`` for a whole number (a count of at least 1, where
     no bound is declared), ``float`` for a finite number, ``str`` for one that is not empty,
     ``Iterable[str]`` for a list of names, and so on; a bool is no number. A bound is of numbers or
     of texts; a parameter that may be either can have one of each. Whole numbers and flags arrive as
-    ``int`` and ``bool``. A function with ``copy`` writes: its ``key_added`` names a slot, and
-    ``adata`` can be written to.
+    ``int`` and ``bool``. The bound of a mapping of options is a class declared by :func:`options`.
+    A function with ``copy`` writes: its ``key_added`` names a slot, and ``adata`` can be written
+    to.
 
     Raises
     ------
     TypeError
-        If an argument is of another kind than declared.
+        If an argument is of another kind than declared, or there is none of its name; what an
+        earlier version called so is named in its new place.
     ValueError
         If a value is out of bounds, NaN, infinite or empty.
 
@@ -118,7 +229,7 @@ def checked(**bounds: Bound | tuple[Bound, ...]) -> Callable[[Callable[P, R]], C
         ...
     ValueError: scale must be a finite number or 'auto', but is 'aut'. Close matches: auto.
     """
-    each = {name: some if type(some) is tuple else (some,) for name, some in bounds.items()}
+    each = _in_tuples(bounds)
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         names, code = function.__annotations__, function.__code__
@@ -127,6 +238,10 @@ def checked(**bounds: Bound | tuple[Bound, ...]) -> Callable[[Callable[P, R]], C
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            for name in kwargs.keys() - names.keys():
+                message = f"{_public_name(call)} has no argument {name!r}."
+                hint = where_now(call, name) or closest([name], [x for x in names if x != "return"])
+                raise TypeError(message + hint)
             first = dict(zip(positional, args, strict=False))
             given = check_arguments(call, first | kwargs)
             if writes and "adata" in given:
@@ -143,14 +258,17 @@ def checked(**bounds: Bound | tuple[Bound, ...]) -> Callable[[Callable[P, R]], C
     return decorate
 
 
-def check_arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def check_arguments(
+    function: Callable[..., Any], given: Mapping[str, Any], shown: str = "{}"
+) -> dict[str, Any]:
     """Return arguments as a function decorated by :func:`checked` gets them, or raise.
 
-    Names that are no parameters are left to the function.
+    Names that are no parameters are left to the function. ``shown`` says how an error writes a
+    name, such as that of a part of a mapping.
     """
     bounds, annotations = getattr(function, "__bounds__", {}), function.__annotations__
     return {
-        name: _checked(value, name, kinds_of(annotations[name], bounds.get(name, ())))
+        name: _checked(value, shown.format(name), kinds_of(annotations[name], bounds.get(name, ())))
         if name in annotations
         else value
         for name, value in given.items()
@@ -201,7 +319,7 @@ def _refusal(value: Any, name: str, wanted: str, hint: str = "") -> str:
 
 
 @cache
-def kinds_of(annotation: str, bounds: tuple[Bound, ...]) -> list[Kind]:
+def kinds_of(annotation: str, declared: tuple[Bound | type, ...]) -> list[Kind]:
     """Return the kinds of an annotation such as ``int | list[str]``; none for ``Any``."""
     nodes, found = [ast.parse(annotation, mode="eval").body], {}
     while nodes:
@@ -220,6 +338,8 @@ def kinds_of(annotation: str, bounds: tuple[Bound, ...]) -> list[Kind]:
         found.pop("str", None)
     if found.get("Mapping", ["", ""])[1] == "float":  # which a Series may be as well
         found.pop("Series", None)
+    of_options = [bound for bound in declared if isinstance(bound, type)]
+    bounds = tuple(bound for bound in declared if isinstance(bound, Bound))
     of_numbers = [bound for bound in bounds if not bound.is_of_text]
     of_texts = [bound for bound in bounds if bound.is_of_text]
     if "int" in found and not of_numbers:
@@ -234,6 +354,8 @@ def kinds_of(annotation: str, bounds: tuple[Bound, ...]) -> list[Kind]:
             out.append(_names(targets="Target" in parts[0]))
         elif name == "tuple":
             out.append(_pair([kinds_of("int", bounds) if part == "int" else [] for part in parts]))
+        elif name == "Mapping" and of_options:
+            out.append(_options(*of_options))
         elif name == "Mapping" and parts[1] == "float":
             out.append(_numbers(kinds_of("float", bounds)))
         else:
@@ -309,6 +431,18 @@ def _numbers(kinds: list[Kind]) -> Kind:
         return value
 
     return Kind("a mapping of names to numbers", _is(Mapping, pd.Series), take)
+
+
+def _options(cls: type) -> Kind:
+    def take(value: Any, name: str, wanted: str) -> Any:
+        known = list(cls.__annotations__)
+        if unknown := [str(key) for key in value if key not in known]:
+            message = f"{name} holds {list_names(unknown)}, but takes {', '.join(known)}."
+            new = [f" {old} is now {RENAMED[old]}." for old in unknown if old in RENAMED]
+            raise ValueError(message + ("".join(new) or closest(unknown, known)))
+        return check_arguments(cls, value, f"{name}[{{!r}}]")
+
+    return Kind("a mapping of options", _is(Mapping), take)
 
 
 def _is(*kinds: type) -> Callable[[Any], bool]:

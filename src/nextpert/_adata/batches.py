@@ -71,7 +71,7 @@ class Batches:
         if unknown:
             message = (
                 f"Batches without any labelled cell: {list_names(self.names[k] for k in unknown)}. "
-                f"What they add cannot be told: leave their cells out."
+                f"Their effects cannot be estimated: leave their cells out."
             )
             raise ValueError(message)
 
@@ -91,7 +91,7 @@ class Batches:
 def read_batches(adata: ad.AnnData, columns: ArrayLike, roles: Roles) -> Batches | None:
     """Return what batches add to the genes, ``None`` where no column of batches is said.
 
-    Least squares of the means of all environments by one mean a perturbation (and condition) and
+    Least squares of the means of all environments by one mean per perturbation (and condition) and
     the batches, so that batches may be crossed with perturbations and with one another.
     """
     none = np.full(adata.n_obs, -1, np.int64)

@@ -194,9 +194,9 @@ def hardly_expressed(control: Moments, genes: Sequence[str]) -> list[str]:
 def hardly_expressed_message(genes: Sequence[str]) -> str:
     """Return the warning about knockouts of genes that are hardly expressed."""
     return (
-        f"Control mean about nothing, so a knockout is a shift of about nothing: "
-        f"{list_names(genes)}. Leave these perturbations out, learn how far "
-        f"shifts are to be believed (shift_sd='learned'), or give a table of shifts."
+        f"Genes with a control mean near 0, so that the shift of a knockout is near 0: "
+        f"{list_names(genes)}. Leave these perturbations out, learn their shifts "
+        f"(shift_sd='learned'), or give a table of shifts."
     )
 
 

@@ -187,11 +187,15 @@ def warn_left_out(plan: Plan) -> None:
 
 
 def say_unmeasured(plan: Plan) -> None:
-    """Say which perturbations have a target that is not measured; warn where a name looks wrong."""
+    """Report perturbations whose target is not measured; warn if a name looks wrong."""
     if not plan.unmeasured:
         return
     shown = _by_reason(plan.unmeasured)
-    message = f"Shifts learned from cells alone, for want of a target on the panel: {shown}."
+    n = len(plan.unmeasured)
+    message = (
+        f"Perturbations without a target on the panel ({n}), whose effects are estimated from "
+        f"their cells only: {shown}."
+    )
     if plan.hint:
         warn(message + plan.hint)
     else:
@@ -199,10 +203,10 @@ def say_unmeasured(plan: Plan) -> None:
 
 
 def _by_reason(reasons: Reasons) -> str:
-    """Return names with what is said of them once: ``"ATF2, HS2 (not measured) and 27 more"``."""
+    """Return names, grouped by reason: ``"ATF2, HS2 (not measured) and 27 more"``."""
     named: dict[str, list[str]] = {}
     for name, reason in reasons[:_MOST_NAMED]:
-        why, _, genes = reason.partition(": ")  # genes of which the label is the name go unsaid
+        why, _, genes = reason.partition(": ")  # genes that are the label itself are not repeated
         named.setdefault(why if genes == name else reason, []).append(name)
     shown = "; ".join(f"{', '.join(names)} ({why})" for why, names in named.items())
     more = len(reasons) - _MOST_NAMED
@@ -225,7 +229,7 @@ def warn_hardly_expressed(used: Interventions, control: Moments, genes: Sequence
 def environment_table(
     used: Interventions, genes: Sequence[str], n_cells: Sequence[int]
 ) -> pd.DataFrame:
-    """Return one row a perturbation: label, target genes, shift, its source, cells."""
+    """Return one row per perturbation: label, target genes, shift, its source, cells."""
     return pd.DataFrame(
         {
             "perturbation": strings(used.names),
@@ -239,7 +243,7 @@ def environment_table(
 
 
 def left_out_of(plan: Plan, labels: LabelTable) -> pd.DataFrame:
-    """Return one row a label that the plan leaves out: label, cells, reason."""
+    """Return one row per label that the plan leaves out: label, cells, reason."""
     n_cells = {name: labels.n_cells(name) for name, _ in plan.left_out}
     return left_out_table(n_cells, [reason for _, reason in plan.left_out])
 

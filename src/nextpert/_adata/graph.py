@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
-from tqdm import tqdm
 
 from nextpert._adata.panel import list_names, measured_genes, resolve_panel
+from nextpert._adata.progress import progress
 from nextpert._adata.read import read_blocks, with_columns
 from nextpert._adata.stored import eager, read_stored
 from nextpert._warn import warn
@@ -65,8 +65,6 @@ def resampled_screens(
     columns: ArrayLike,
     environments: Environments,
     seeds: NDArray[np.uint64],
-    *,
-    show_progress: bool = False,
 ) -> Iterator[ScreenMoments]:
     """Yield the moments of a resample for every seed; genes, then numeric covariates.
 
@@ -78,8 +76,7 @@ def resampled_screens(
     a_resample = width * (2 * n_environments + width)
     at_once = max(1, _MOST_ENTRIES // a_resample)
     cells = np.flatnonzero(environments.codes >= 0)
-    hidden = not show_progress or len(cells) * width * len(seeds) < _MOST_ENTRIES
-    with tqdm(total=len(seeds), desc="Resamples", disable=hidden) as bar:
+    with progress(len(seeds), "Resamples") as bar:
         for first in range(0, len(seeds), at_once):
             some = [resample_weights(environments, seed) for seed in seeds[first:][:at_once]]
             totals = [empty_part(width) for _ in some]
@@ -224,7 +221,8 @@ def read_graphs(adata: ad.AnnData, key: str, genes: Sequence[str], dag: Dag) -> 
     if _changed(stored, genes, dag):
         message = (
             f"The graph in adata.varp[{key!r}] has changed since tl.learn_dag wrote it: the "
-            f"{len(graphs)} graphs of resamples in adata.uns[{key!r}] are not used."
+            f"{len(graphs)} bootstrap graphs in adata.uns[{key!r}] are not used. "
+            f"Run tl.learn_dag again."
         )
         warn(message)
         return []

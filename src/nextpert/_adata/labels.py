@@ -107,7 +107,7 @@ class LabelTable:
         return chosen
 
     def require(self, wanted: Sequence[str], what: str) -> None:
-        """Raise if some of ``wanted`` are borne by no cell; close matches are given."""
+        """Raise if some of ``wanted`` are borne by no cell; close matches are suggested."""
         unknown = [name for name in self.spelled(wanted) if name not in self.names]
         if unknown:
             message = (
@@ -211,7 +211,7 @@ def say_left_out(left_out: Mapping[str, int], key: str) -> None:
 def left_out_table(
     n_cells: Mapping[str, int], reasons: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Return one row a label that was left out: label, cells, reason (by default, no name)."""
+    """Return one row per label that was left out: label, cells, reason (by default, no name)."""
     reasons = [NAMES_NONE] * len(n_cells) if reasons is None else reasons
     return pd.DataFrame(
         {

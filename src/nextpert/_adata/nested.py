@@ -72,18 +72,18 @@ class Nested:
 
     @property
     def scatters(self) -> bool | None:
-        """Whether its levels scatter significantly beyond sampling; ``None`` if not judged."""
+        """Whether its levels differ significantly beyond sampling; ``None`` if not tested."""
         return None if np.isnan(self.p_value) else bool(self.p_value < _SIGNIFICANT)
 
     def scatter_in_words(self) -> str:
-        """Return how far its levels scatter."""
+        """Return the variance between its levels as a clause."""
         if self.scatters is None:
-            return "they are too few to judge how far they scatter"
+            return "they are too few for a test of their variance"
         if not self.scatters:
-            return "they scatter by no more than sampling"
+            return "they differ by no more than sampling error"
         p = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
         return (
-            f"they scatter more than sampling allows ({p}), with a variance of "
+            f"they differ by more than sampling error ({p}), with a variance of "
             f"{self.variance:.2g} of a cell's noise variance in the median gene"
         )
 
@@ -144,8 +144,8 @@ def warn_undeclared(nested: Nested | None) -> None:
     message = (
         f"The levels of adata.obs[{nested.column!r}] nest in the perturbation labels, as guides "
         f"do, but the column is not declared: {nested.scatter_in_words()}.{also} Cells that share "
-        f"a guide are not independent replicates. If it holds guides, replicates or clones, "
-        f"declare it with {nested.call}, and fit again."
+        f"a guide are not independent replicates. If its levels are guides, replicates or "
+        f"clones, declare it with {nested.call}, and fit again."
     )
     if nested.scatters is False:
         logger.info("%s", message)

@@ -92,7 +92,7 @@ def closest(names: Iterable[str], options: Iterable[str], n: int = 3) -> str:
 
 
 def in_order(values: Iterable[Any]) -> list[Any]:
-    """Return values as a list, those of a set sorted: its own order hangs on the hash seed."""
+    """Return values as a list, those of a set sorted: its own order depends on the hash seed."""
     return sorted(values, key=str) if isinstance(values, (set, frozenset)) else list(values)
 
 

@@ -209,7 +209,7 @@ class FittedPosterior:
     guide_variance: float | None = array(least=0, optional=True)
     averaging: AveragingRecord | None = nested(AveragingRecord, optional=True)
     efficacy: Efficacy | EfficacyRecord | None = nested(EfficacyRecord, optional=True)
-    stack: PredictorRecord | None = nested(PredictorRecord, optional=True)
+    predictors: PredictorRecord | None = nested(PredictorRecord, optional=True)
     screen: ScreenMoments | None = nested(ScreenMoments, optional=True)
     prior_effects: EffectsRecord | None = nested(EffectsRecord, optional=True)
     ensemble: list[DagBlr] | None = series(_posterior(), optional=True)
@@ -226,7 +226,7 @@ class FittedPosterior:
         if any(blr.n_fixed != fixed for blr in posteriors):
             message = "its posteriors and shifts have other fixed columns"
             raise ValueError(message)
-        if self.stack is not None and (
+        if self.predictors is not None and (
             self.screen is None
             or len(self.screen.n) != 1 + len(self.environments)
             or self.screen.n[0] < 2
@@ -250,14 +250,15 @@ class FittedPosterior:
     @cached_property
     def expectation(self) -> Expectation | None:
         """What to expect of perturbations without cells; ``None`` where nothing was learned."""
-        if self.stack is None or self.screen is None:
+        if self.predictors is None or self.screen is None:
             return None
         own, other = places(self.targets, self.genes), self.prior_effects
         seen = Perturbations(self.screen, 0, np.arange(1, 1 + len(own)), own)
-        weights = dict(zip(self.stack.predictors, self.stack.weights.tolist(), strict=True))
+        learned = self.predictors
+        weights = dict(zip(learned.predictors, learned.weights.tolist(), strict=True))
         known = {} if other is None else dict(zip(other.perturbations, other.effects, strict=True))
-        told: Any = self.stack.interactions
-        return Expectation(weights, seen, known, self.stack.unseen, told)
+        together: Any = learned.interactions
+        return Expectation(weights, seen, known, learned.unseen, together)
 
     @property
     def n_graphs(self) -> int:

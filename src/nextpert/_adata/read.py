@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from tqdm import tqdm
 
 from nextpert._adata.panel import closest, list_names
+from nextpert._adata.progress import progress
 from nextpert._adata.sources import LazyBlocks, arrays_of, is_lazy, lazy_rows, open_source
 from nextpert.core._checks import LARGEST
 from nextpert.core.screen.moments import (
@@ -37,8 +37,6 @@ _CELLS_A_GROUP = 64
 # Sparse values of wide panels stay sparse up to this share.
 _SPARSE_SHARE = 0.05
 _WIDE_PANEL = 512
-# Fewer values than this are read before a bar could be seen.
-_LONG_READ = 2**26
 # A sample is a few runs of cells, as single rows would touch every chunk of a file.
 _RUNS, _CELLS_A_RUN = 4, 250
 
@@ -101,7 +99,6 @@ def read_screens(
     *,
     checksum: Checksum | None = None,
     layer: str | None = None,
-    show_progress: bool = False,
 ) -> tuple[list[Screen], int]:
     """Return the screen of every coding, all read in one pass, and a checksum.
 
@@ -123,8 +120,6 @@ def read_screens(
         Weights of a checksum, of any cells; ``None`` if none is wanted.
     layer
         Layer to read; ``None`` stands for ``adata.X``.
-    show_progress
-        Whether to show a progress bar where the matrix is large.
 
     Raises
     ------
@@ -150,9 +145,8 @@ def read_screens(
     none = tuple(empty_part(len(panel) + each.extra.shape[1]) for each in codings)
     total = PairwiseSum(_Sums(none, 0), _add)
     block: Any = partial(_sums, folds=folds, words=words)
-    hidden = not show_progress or len(rows) * matrix.shape[1] < _LONG_READ
     try:
-        with tqdm(total=len(rows), desc="Cells", unit="cell", disable=hidden) as bar:
+        with progress(len(rows), "Cells", unit="cell") as bar:
             if is_lazy(matrix):
                 LazyBlocks(matrix, panel, n_rows).fold(tasks, block, _add, total, bar.update)
             else:

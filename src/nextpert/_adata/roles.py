@@ -38,10 +38,7 @@ KEPT = Kept.KEPT
 
 @dataclass(frozen=True)
 class Roles:
-    """Which column of ``obs`` plays which part in a screen; the fields of ``pp.setup_screen``.
-
-    And what joins the members of a perturbation's label.
-    """
+    """Which column of ``obs`` plays which part in a screen; the fields of ``pp.setup_screen``."""
 
     perturbation_key: str = "perturbation"
     control: str = "control"
@@ -146,7 +143,7 @@ def renewed_roles(adata: ad.AnnData, **given: Any) -> Roles:
         logger.warning("%s", error)
         held = {}
     told = {name: held.get(name) if value is KEPT else value for name, value in given.items()}
-    roles = read_roles(adata, stored=False, **told, separator=held.get("separator"))
+    roles = read_roles(adata, stored=False, **told)
     same = roles.layer == held.get("layer")
     return replace(roles, values=held.get("values", {})) if same else roles
 

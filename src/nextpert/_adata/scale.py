@@ -246,13 +246,13 @@ def check_scale(
         return
     scale = read_scale(adata, columns, cells, roles.layer)
     if scale.fault and not only_warn:
-        raise ValueError(overruled_by(scale, " to pp.setup_screen or pp.perturbation_screen"))
+        raise ValueError(overruled_by(scale, "check_scale=False to pp.setup_screen"))
     report_scale(scale, roles.layer)
 
 
-def overruled_by(scale: Scale, where: str = "") -> str:
+def overruled_by(scale: Scale, where: str) -> str:
     """Return the message of an error, and ``where`` to say that it should not be raised."""
-    return f"{scale.fault} To use these values as they are, pass check_scale=False{where}."
+    return f"{scale.fault} To use these values as they are, pass {where}."
 
 
 def report_scale(scale: Scale, layer: str | None, *, checked: bool = True) -> None:

@@ -15,6 +15,7 @@ from nextpert._adata.labels import (
     read_perturbations,
     require_control,
 )
+from nextpert._adata.members import Naming
 from nextpert._adata.panel import list_names
 from nextpert._adata.read import Coding, read_screens
 from nextpert._adata.sources import real_values
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert._adata.members import Naming
     from nextpert._adata.roles import Roles
     from nextpert.core import ScreenMoments
 
@@ -35,7 +35,7 @@ _FEWEST_CELLS = 2
 # Numbers are a quantity, not names, if there are more of them than plates or lanes have numbers,
 # and fewer cells have each: of counts of transcripts 10, of scores that were rounded 100.
 _MANY_NUMBERS, _CELLS_OF_WHOLE, _CELLS_OF_BROKEN = 20, 10, 100
-_NO_GUIDE = ""  # cells whose guide is not said form one block a perturbation
+_NO_GUIDE = ""  # cells whose guide is not said form one block per perturbation
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,10 @@ class Environments:
         """Return all perturbations, sorted, without the controls."""
         names = sorted(set(self.perturbation))
         return [name for name in names if name != self.roles.control]
+
+    def naming_on(self, genes: Iterable[str]) -> Naming:
+        """Return how labels name targets, with these genes measured."""
+        return Naming(set(genes), self.roles.separator, self.roles.control)
 
     def groups(self, names: Sequence[str]) -> NDArray[np.int64]:
         """Return for every environment the position of its perturbation in ``names``, or -1."""
@@ -204,7 +208,6 @@ def screen_moments(
     environments: Environments,
     *,
     weights: NDArray[np.int64] | None = None,
-    show_progress: bool = False,
 ) -> ScreenMoments:
     """Return the moments of all environments: genes of the panel, then numeric covariates.
 
@@ -215,7 +218,7 @@ def screen_moments(
         {"environment": environments.codes}, extra=environments.covariates, weights=weights
     )
     layer = environments.roles.layer
-    ((screen,), _) = read_screens(adata, columns, [one], layer=layer, show_progress=show_progress)
+    ((screen,), _) = read_screens(adata, columns, [one], layer=layer)
     return screen.moments()
 
 

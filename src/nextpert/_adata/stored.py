@@ -16,7 +16,10 @@ from nextpert._adata.sources import require_sound_matrices
 from nextpert.core._codec import described, require_as_described
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
+    import pandas as pd
     from numpy.typing import NDArray
 
 
@@ -179,3 +182,20 @@ def card(title: str, facts: Mapping[str, str], more: str = "") -> str:
         f'box-sizing:border-box;max-width:100%;overflow-x:auto"><strong>{escape(title)}</strong>'
         f"<table>{rows}</table>{more}</div>"
     )
+
+
+def main_columns_outside(
+    table: pd.DataFrame, first: Sequence[str], last: Sequence[str]
+) -> pd.DataFrame:
+    """Return a table with its main columns at both ends: ``print`` leaves out the middle.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from nextpert._adata.stored import main_columns_outside
+    >>> main_columns_outside(pd.DataFrame([[1, 2, 3]], columns=list("abc")), ["b"], ["a"])
+       b  c  a
+    0  2  3  1
+    """
+    outside = {*first, *last}
+    return table[[*first, *(name for name in table.columns if name not in outside), *last]]

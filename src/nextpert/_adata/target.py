@@ -1,4 +1,4 @@
-"""``nextpert.Target``: what a lab wants of cells, in its own words."""
+"""``nextpert.Target``: the state that cells should reach."""
 
 from __future__ import annotations
 
@@ -39,54 +39,55 @@ _WEIGHT = Bound(
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Target:
-    """What is wanted of cells: states, a signature, bounds, what to stay away from.
+    """The state that cells should reach: states, a signature, bounds, states to avoid.
 
-    Everything given counts, and the distances are added up, so that 0 says that all of it is
+    The distance to a target is the sum of the distances to all of its parts; it is 0 if all are
     reached. See :class:`nextpert.core.Goal` for the formula. Wherever a function takes a
     ``target``, a plain label, pair or mapping stands for ``Target(state=...)``.
 
     Parameters
     ----------
     state
-        The wanted state: a perturbation label (the mean of its cells); a group, as a tuple
-        ``(obs key, value)``; or a mapping gene -> wanted mean, log-normalised expression, in
-        which unlisted genes of the panel keep their control mean. A list holds several; of
-        squared distances the sum is that to their mean by ``shares``, and a constant.
+        The target state: a perturbation label (the mean of its cells); a group, as a tuple
+        ``(obs key, value)``; or a mapping gene -> target mean, log-normalised expression, in
+        which unlisted genes of the panel keep their control mean. A list has several states; the
+        sum of squared distances is that to their mean, weighted by ``shares``, plus a constant.
     shares
-        What each of several states counts for; alike by default.
+        Weights of several states; equal by default.
     signature
-        Mapping gene -> wanted change from the control mean, up above 0 and down below,
-        log-normalised expression (standard deviations with ``distance="noise"``). The distance is
-        what the change lacks of it along its direction: genes make up for each other as in a
-        score, and more does no harm. So all that reach it are at 0 alike: ask for more than any
-        does to rank them by the score.
+        Mapping gene -> change from the control mean to reach, positive for up and negative for
+        down, in log-normalised expression (standard deviations with ``distance="noise"``). The
+        distance is the part of the change that is missing along this direction: genes compensate
+        for each other as in a score, and a larger change has no penalty. All states that reach it
+        have a distance of 0: choose larger changes to rank them by the score.
     at_least, at_most
-        Mappings gene -> least and most mean wanted; both of a gene for a range. Genes do not make
-        up for each other.
+        Mappings gene -> minimum and maximum mean; give both for a range. Genes do not compensate
+        for each other.
     away_from
-        A state to stay away from, or a list of them, as toxicity; in the forms of ``state``.
+        A state to avoid, such as toxicity, or a list of them, in the forms of ``state``.
     margin
-        How far to stay away, as a distance that is not squared. ``None`` (default): as far as
-        control cells are.
+        Minimum distance to the states to avoid, not squared. ``None`` (default): that of the
+        control cells.
     weights
-        What genes count for: ``None`` (default), all alike; a list of genes, a program, of which
-        each counts for 1 and all others for nothing; or a mapping gene -> weight.
+        Weights of genes: ``None`` (default) for equal weights; a list of genes (a program), whose
+        weight is 1 while that of all others is 0; or a mapping gene -> weight.
     penalty
-        What bounds and margins count for beside state and signature.
+        Weight of bounds and margins relative to state and signature.
     distance
         ``"squared"`` (default): squared differences of log-normalised expression. ``"noise"``:
-        in units of the variance of control cells, gene by gene. Correlations of genes are left
-        out on purpose: their inverse would weigh most what no cell ever differs by, and takes
-        far more cells than genes. Genes that hardly vary weigh much: leave those out of
-        ``weights`` that matter to nobody. ``"cosine"``: the direction from the control cells alone,
-        one minus the cosine of the angle to the wanted change, 0 to 2; for ``state`` or
-        ``signature``, with ``weights``. A weak effect has a direction too, if by chance: look at
-        the interval of its distance, and the size of the effect.
+        in units of the variance of control cells, gene by gene. It ignores correlations between
+        genes, because their inverse would give most weight to directions in which cells hardly
+        differ, and its estimate takes far more cells than genes. Genes that hardly vary have large
+        weights: leave irrelevant ones out of ``weights``. ``"cosine"``: the direction from the
+        control cells alone, one minus the cosine of the angle to the change to reach, 0 to 2; for
+        ``state`` or ``signature``, with ``weights``. Weak effects have a random direction: check
+        the interval of their distance, and the size of the effect.
 
     Raises
     ------
     ValueError
-        If nothing is wanted, a word is unknown, a number impossible, or parts exclude each other.
+        If no part is given, an option is unknown, a number is out of range, or parts exclude each
+        other.
     TypeError
         If a part is of a wrong type.
 
@@ -121,7 +122,7 @@ class Target:
             weights = [str(gene) for gene in in_order(weights)]
             object.__setattr__(self, "weights", weights)
         elif weights is not None and not any(weight for _, weight in weights.items()):
-            message = "weights are all 0: give a gene that counts."
+            message = "weights are all 0: give at least one gene a weight above 0."
             raise ValueError(message)
         _require_once(weights, "weights")
         if self.shares is not None:
@@ -130,7 +131,7 @@ class Target:
             for share in shares:
                 check_value(share, "shares", "float", _WEIGHT)
             if not any(shares):
-                message = "shares are all 0: give a state that counts."
+                message = "shares are all 0: give at least one state a share above 0."
                 raise ValueError(message)
         check_value(self.penalty, "penalty", "float", _WEIGHT)
         check_value(self.margin, "margin", "float | None", _WEIGHT)
@@ -143,9 +144,9 @@ class Target:
         bounds = self.at_least is not None or self.at_most is not None
         message = ""
         if not pulls and not bounds:
-            message = "A Target wants something: give state, signature, at_least or at_most."
+            message = "A Target needs a part: give state, signature, at_least or at_most."
         elif self.margin is not None and self.away_from is None:
-            message = "margin is how far to stay away: give away_from too."
+            message = "margin is the distance to keep from away_from: give away_from as well."
         elif self.shares is not None and not (
             isinstance(self.state, list) and len(self.state) == len(list(self.shares))
         ):
@@ -191,14 +192,14 @@ def as_target(target: Any) -> Target:
     if not is_state(target):
         message = (
             "target must be a perturbation label, a pair (obs key, value), a mapping "
-            f"{{gene: wanted mean}}, or a nextpert.Target, but is of type {type(target).__name__}."
+            f"{{gene: target mean}}, or a nextpert.Target, but is of type {type(target).__name__}."
         )
         raise TypeError(message)
     return Target(state=target)
 
 
 def parts_of(target: Target) -> dict[str, Any]:
-    """Return what was said of a target, by name, so that ``Target(**parts)`` is it again."""
+    """Return the parts of a target by name, so that ``Target(**parts)`` equals it."""
     said = {field.name: getattr(target, field.name) for field in fields(target)}
     given = {field.name: field.default for field in fields(target)}
     return {name: value for name, value in said.items() if not _is_default(value, given[name])}
@@ -219,19 +220,19 @@ def columns_of(target: Any) -> list[str]:
 
 
 def listed(states: State | list[Any] | None) -> list[Any]:
-    """Return the states of a part of a target, none where it wants none."""
+    """Return the states of a part of a target; empty if it is not given."""
     return states if isinstance(states, list) else [] if states is None else [states]
 
 
 def cell_variance(
     control: Moments, genes: Sequence[str], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the variance of control cells, gene by gene, 1 where a gene does not count.
+    """Return the variance of control cells, gene by gene; 1 for genes of weight 0.
 
     Raises
     ------
     ValueError
-        If it is 0 for a gene that counts.
+        If it is 0 for a gene with a weight.
     """
     variance = np.asarray(control.scatter.diagonal() / max(control.n - 1, 1))
     flat = [genes[int(i)] for i in np.flatnonzero((variance <= 0) & (weights > 0))]
@@ -245,7 +246,7 @@ def cell_variance(
 
 
 def how_measured(target: Target) -> list[str]:
-    """Return weights and kind of distance in words; nothing where they are the plain ones.
+    """Return weights and kind of distance in words; empty if they are the defaults.
 
     Examples
     --------
@@ -293,7 +294,7 @@ def _check_states(value: Any, name: str) -> None:
     for state in value if isinstance(value, list) else [value]:
         check_value(state, name, "str | tuple[str, str] | Mapping[str, float] | None", _SQUARED)
     if isinstance(value, list) and (not value or None in value):
-        message = f"{name} is a list without states, or with None in it: name each of them."
+        message = f"{name} is an empty list or has None in it: name each of its states."
         raise ValueError(message)
 
 

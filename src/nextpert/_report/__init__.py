@@ -1,4 +1,4 @@
-"""``report``: one page for the bench from the results that an AnnData holds."""
+"""``report``: one page for the lab with the results of an AnnData."""
 
 from nextpert._report.report import report
 

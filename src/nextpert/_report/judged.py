@@ -1,4 +1,4 @@
-"""Sections on what to believe and how the page was made: cells, replay, diagnostics, making."""
+"""Sections on reliability and provenance: cells, replay, diagnostics, how the page was made."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PACKAGES = ("nextpert", "numpy", "scipy", "pandas", "anndata", "numba", "scanpy
 
 
 def cells_section(found: Found) -> Section | None:
-    """Say how many cells the next perturbations take."""
+    """Report how many cells the next perturbations need."""
     if "plan_cells" not in found:
         return None
     stored = found["plan_cells"]
@@ -34,18 +34,18 @@ def cells_section(found: Found) -> Section | None:
         Column("Perturbation", "perturbation", is_head=True),
         Column("Cells", "n_cells", count),
         Column("Distance", "distance", number),
-        Column("Of the control's", "relative_distance", share),
-        Column("Cells to know its distance", "cells_needed", count),
+        Column("Relative to control", "relative_distance", share),
+        Column("Cells to estimate its distance", "cells_needed", count),
         Column("Cells to distinguish it from the nearest", "cells_to_distinguish", count),
     ]
-    caption = "Perturbations, nearest first, and the cells each takes (∞: no number suffices)"
+    caption = "Perturbations, nearest first, and the cells that each needs (∞: no number suffices)"
     rows = [stored["distances"]] if "distances" in stored else []
     tables = [Table("cells", caption, x, columns, download=x, in_print=0) for x in rows]
     return Section("cells", "Number of cells", [str(stored["verdict"])], tables=tables)
 
 
 def replay_section(found: Found) -> Section | None:
-    """Compare strategies on cells that are there already."""
+    """Compare strategies on the cells of this screen."""
     if "replay" not in found:
         return None
     stored = found["replay"]
@@ -67,24 +67,26 @@ def replay_section(found: Found) -> Section | None:
 
 
 def diagnosis_section(found: Found) -> Section | None:
-    """Say part by part what to trust."""
+    """Report which parts of the analysis are reliable."""
     if "diagnosis" not in found:
         return None
     stored = found["diagnosis"]
-    parts, told, checks = stored["parts"], [], stored["summary"]
+    parts, levels, checks = stored["parts"], [], stored["summary"]
     for level, words in zip(parts["level"].astype(str), parts["verdict"].astype(str), strict=True):
         name, sign = LEVELS.get(level, (level, "?"))
         why = words.split(": ", 1)[-1]  # without the name of the part, which has its own column
-        told.append(
+        levels.append(
             (f"{sign} {name}".replace(" ", "\N{NO-BREAK SPACE}"), why[:1].upper() + why[1:])
         )
-    parts = parts.assign(level=[level for level, _ in told], verdict=[why for _, why in told])
+    parts = parts.assign(level=[level for level, _ in levels], verdict=[why for _, why in levels])
     columns = [
         Column("Part", "part", is_head=True),
         Column("Level", "level"),
         Column("Why", "verdict", is_long=True),
     ]
-    caption = "Every part of the model, judged by cells, guides or perturbations it has not seen"
+    caption = (
+        "Every part of the model, tested on cells, guides or perturbations it was not fitted to"
+    )
     first = Table("parts", caption, parts, columns, in_print=8)
     columns = [
         Column("Part", "part"),
@@ -95,7 +97,9 @@ def diagnosis_section(found: Found) -> Section | None:
         Column("Passed", "passed"),
         Column("Meaning", "meaning", is_long=True),
     ]
-    caption = "Measured quantities, and the rule for each. Without a standard error none is passed"
+    caption = (
+        "Measured quantities, and the rule for each. Without a standard error no rule is passed"
+    )
     second = Table("checks", caption, checks, columns, download=checks, in_print=0)
     return Section("diagnostics", "Diagnostics", tables=[first, second])
 
@@ -103,7 +107,7 @@ def diagnosis_section(found: Found) -> Section | None:
 def made_section(
     adata: AnnData, found: Found, keys: Mapping[str, str], command: str | None
 ) -> Section:
-    """Say what the page was made from: cells, options, versions, command."""
+    """Report what the page was made from: cells, options, versions, command."""
     words, tables = [f"{count(adata.n_obs)} cells, {count(adata.n_vars)} genes."], []
     if FIT in found:
         fit = found[FIT]
@@ -136,14 +140,14 @@ def made_section(
         Column("Seed", "seed"),
         Column("Options", "said", is_long=True),
     ]
-    caption = "What made every result on this page: version, seed and options, as stored with it"
+    caption = "Every result on this page: version, seed and options, as stored with it"
     tables.append(Table("options", caption, options, columns, in_print=0))
     drawn = options[options["seed"] != NOTHING]
     seeds = [f"{f} {s}" for f, s in zip(drawn["function"], drawn["seed"], strict=True)]
     if not seeds:
         words.append("No seed is stored with these results.")
     elif len(set(drawn["seed"])) == 1:
-        words.append(f"Seed of all that was drawn at random: {drawn['seed'].iloc[0]}.")
+        words.append(f"Seed of all random numbers: {drawn['seed'].iloc[0]}.")
     else:
         words.append(f"Seeds: {', '.join(seeds)}.")
     versions = [f"Python {platform.python_version()}"]
@@ -152,7 +156,7 @@ def made_section(
             versions.append(f"{package} {version(package)}")
     words.append(f"This page was written by {', '.join(versions)}.")
     if command is None:
-        words.append("The command was not given.")
+        words.append("No command is recorded.")
     return Section("made", "How this was made", words, tables=tables, code=command or "")
 
 

@@ -31,7 +31,7 @@ _MOST_IN_FILE = 5000  # effects; more than a file on the page may hold
 
 
 def distances_section(found: Found) -> Section | None:
-    """List how far the cells of every perturbation lie from the target."""
+    """List the distance of the cells of every perturbation to the target."""
     if "target_distances" not in found:
         return None
     stored = found["target_distances"]
@@ -39,8 +39,8 @@ def distances_section(found: Found) -> Section | None:
     control = table.loc[table["perturbation"].astype(str) == str(params["control"]), "distance"]
     unit = DISTANCES[str(params["distance"])]
     words = [
-        f"Distances of the cells themselves to {name_of(stored['target'])} ({unit}), without a "
-        f"model and without bias, over {count(len(stored['genes']))} genes."
+        f"Unbiased distances of the cells to {name_of(stored['target'])} ({unit}), without a "
+        f"model, over {count(len(stored['genes']))} genes."
     ]
     of_control = float(control.iloc[0]) if len(control) else float("nan")
     less = ("difference", "difference_low", "difference_high")
@@ -48,12 +48,12 @@ def distances_section(found: Found) -> Section | None:
         Column("Perturbation", "perturbation", is_head=True),
         Column("Cells", "n_cells", count),
         Column("Distance", ("distance", "low", "high"), reference=of_control),
-        Column("Of control cells", "relative_distance", share),
-        Column("Less that of controls", less, reference=0.0),
+        Column("Relative to control", "relative_distance", share),
+        Column("Minus control", less, reference=0.0),
     ]
     caption = (
         f"Measured distances, nearest first, with {100 * float(params['confidence']):g}% "
-        f"intervals; the dashed line is control cells, or no difference to them"
+        f"intervals; the dashed lines are the control, and no difference from it"
     )
     shown = Table("distances", caption, table, columns, download=table, in_print=6)
     return Section("distances", "Measured distances", words, tables=[shown])
@@ -68,10 +68,10 @@ def effects_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:
     significant = np.asarray(stored["lfsr"]) < CLEAR_SIGN
     n = int(significant.sum())
     words = (
-        f"An effect is the mean of perturbed cells less that of {control}. Its direction is called "
+        f"An effect is the mean of perturbed cells minus that of {control}. Its direction is "
         f"significant if the local false sign rate is below {CLEAR_SIGN:g}. "
         f"{count(n)} of {count(significant.size)} effects of {len(names)} perturbations on "
-        f"{count(len(stored['genes']))} genes are."
+        f"{count(len(stored['genes']))} genes are significant."
     )
     if n > MOST_ROWS:
         words += f" The {MOST_ROWS} strongest are listed."
@@ -84,7 +84,7 @@ def effects_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:
         figure = draw(
             lambda: pl.perturbation_effects(adata, key=key, show=False, return_fig=True),
             f"Map of the strongest effects. The largest: {told}.",
-            "The strongest effects, in the order of a clustering.",
+            "The strongest effects, ordered by clustering.",
         )
         figures.append(figure)
     columns = [
@@ -121,7 +121,7 @@ def _largest(stored: Mapping[str, Any], among: NDArray[np.bool_], most: int) -> 
 
 
 def _rows(stored: Mapping[str, Any], places: Index) -> pd.DataFrame:
-    """Return one row an effect."""
+    """Return one row per effect."""
     row, column = np.divmod(places, max(len(stored["genes"]), 1))
     parts = ("mean", "lower", "upper", "lfsr", "direct", "raw_mean")
     return pd.DataFrame(
@@ -179,7 +179,7 @@ def graph_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:
     how = "given" if method == "given" else f"learned by {method}"
     words = [f"{count(len(names))} genes, {count(graph.n_edges)} {what}, {how}."]
     if not graph.n_edges:
-        words.append("A graph without edges says nothing of how genes act on one another.")
+        words.append("A graph without edges predicts no effect of one gene on another.")
         return Section("graph", title, words)
     words += [caveat] if caveat else []
     is_fitted = "dag_blr" in found and str(found["dag_blr"]["params"]["dag_key"]) == key
@@ -190,7 +190,7 @@ def graph_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:
             adata, key=key, posterior_key=posterior, directed=not caveat, show=False,
             return_fig=True,
         ),
-        f"Edge diagram of the {what} between genes: {words[0]} The table lists what it shows.",
+        f"Edge diagram of the {what} between genes: {words[0]} The table lists them.",
         "Associations; which of two genes acts on the other is not known." if caveat
         else "Genes in topological order: causes left, effects right.",
     )  # fmt: skip
@@ -216,7 +216,7 @@ def _caveat(found: Found, method: str) -> str:
         if method == "given":
             return ""
         return (
-            "Whether these are causes and effects was not judged (run tl.diagnose): read them as "
+            "Whether these edges are causal was not checked (run tl.diagnose): read them as "
             "associations, in either direction."
         )
     parts = found["diagnosis"]["parts"]
@@ -238,7 +238,7 @@ def _edges(
     adjacency: Any,
     posterior: str | None,
 ) -> pd.DataFrame:
-    """Return one row an edge, the strongest first where there is a posterior."""
+    """Return one row per edge, the strongest first if there is a posterior."""
     parent, child = adjacency.nonzero()
     table = pd.DataFrame({"parent": [names[i] for i in parent], "child": [names[i] for i in child]})
     if posterior is not None and f"{posterior}_mean" in adata.varp:
@@ -251,7 +251,7 @@ def _edges(
 
 
 def densities_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:
-    """Draw where perturbed cells lie beside controls."""
+    """Plot the densities of perturbed cells and of controls."""
     key = keys["cpca"]
     if "cpca" not in found or f"X_{key}" not in adata.obsm:
         return None
@@ -273,9 +273,9 @@ def densities_section(adata: AnnData, found: Found, keys: Keys) -> Section | Non
         lambda: pl.cpca_density(
             adata, groups=groups, key=key, ncols=3, show=False, return_fig=True
         ),
-        f"Densities of cells in two contrastive components, one panel a perturbation, beside "
+        f"Densities of cells in two contrastive components, one panel per perturbation, with "
         f"those of control cells: {list_names(groups)}.",
-        "Control cells are grey areas, perturbed cells blue lines.",
+        "Grey areas: control cells. Blue lines: perturbed cells.",
     )
-    words = [f"Where cells lie in two contrastive components, {which}: {list_names(groups)}."]
+    words = [f"Densities of cells in two contrastive components, {which}: {list_names(groups)}."]
     return Section("densities", "Densities", words, figures=[figure])

@@ -83,8 +83,8 @@ def _plain_style() -> Iterator[None]:
 def draw(plot: Callable[[], Any], alt: str, caption: str) -> Figure:
     """Return the figure that a plot makes, without a background, so that it suits any scheme.
 
-    It is drawn in lines unless these are so many that the page grows large; then as PNG of few
-    colours, which is a third of the size of one of many.
+    It is a vector graphic, unless that would make the page large; then it is a PNG with few
+    colours, which has a third of the size of one with many.
     """
     import matplotlib.pyplot as plt
     from PIL import Image
@@ -120,7 +120,7 @@ def render(
         loader=PackageLoader("nextpert._report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    words, sign = LEVELS.get(verdict.level, LEVELS["not judged"])
+    words, sign = LEVELS.get(verdict.level, LEVELS["not checked"])
     style, script = _own_file("style.css"), _own_file("script.js")
     page = environment.get_template("page.html.j2").render(
         title=title,

@@ -1,4 +1,4 @@
-"""Sections on what is wanted and what to do next: target, steps, plan, ranking."""
+"""Sections on the target and what to do next: target, steps, plan, ranking."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Found = Mapping[str, dict[str, Any]]
 
 PREDICTED = ("predicted_distance", "predicted_low", "predicted_high")
-# Rows and columns of the plates that are sold, by their number of wells.
+# Rows and columns of standard plates, by their number of wells.
 SHAPES = {8: (8, 1), 96: (8, 12), 384: (16, 24)}
 # Sign and words of every strategy, in the order of the legend.
 STRATEGIES = {
@@ -37,7 +37,7 @@ _WELL = re.compile(r"(?:(\d+)-)?([A-P])(\d+)")
 
 
 def target_section(found: Found) -> Section | None:
-    """Say what is wanted of cells, gene by gene where that is known."""
+    """Describe the target, gene by gene if means are known."""
     asked = {
         name: found[name]["params"]
         for name in ("plan", "design", "plan_cells")
@@ -46,12 +46,12 @@ def target_section(found: Found) -> Section | None:
     if not asked:
         return None
     params = next(iter(asked.values()))
-    words = [f"Wanted: {params['target']}. Distances to it: {_unit(params)}."]
+    words = [f"Target: {params['target']}. Distances to it are {_unit(params)}."]
     if any(int(other.get("target_is_candidate", 0)) for other in asked.values()):
-        words.append("The perturbation whose state this is was allowed as a candidate.")
+        words.append("The perturbation that defines this state was allowed as a candidate.")
     titles = {"design": "ranking", "plan_cells": "number of cells"}
     words += [
-        f"The {titles.get(name, name)} is towards another target: {other['target']}."
+        f"The {titles.get(name, name)} has another target: {other['target']}."
         for name, other in asked.items()
         if str(other["target"]) != str(params["target"])
     ]
@@ -61,21 +61,21 @@ def target_section(found: Found) -> Section | None:
         return Section("target", "Target", words)
     control, wanted = (np.asarray(x, float) for x in (fit["control_mean"], stored["target_mean"]))
     table = pd.DataFrame(
-        {"gene": genes, "control": control, "wanted": wanted, "change": wanted - control}
+        {"gene": genes, "control": control, "target": wanted, "change": wanted - control}
     )
     table = table.iloc[np.argsort(-np.abs(wanted - control), kind="stable")]
     columns = [
         Column("Gene", "gene", is_head=True),
         Column("Control cells", "control", number),
-        Column("Wanted", "wanted", number),
+        Column("Target", "target", number),
         Column("Change", "change", signed),
     ]
     caption = (
-        "Means of genes: of control cells, and wanted (log-normalised expression), the largest "
-        "change first"
+        "Means of genes in control cells and in the target state (log-normalised expression), the "
+        "largest change first"
     )
     changed = table[table["change"] != 0]
-    shown = Table("wanted", caption, changed, columns, most=8, download=table, in_print=4)
+    shown = Table("target-means", caption, changed, columns, most=8, download=table, in_print=4)
     return Section("target", "Target", words, tables=[shown])
 
 
@@ -84,7 +84,7 @@ def _unit(params: Mapping[str, Any]) -> str:
 
 
 def steps_section(found: Found) -> Section | None:
-    """Say what to order, how many guides and cells, and what to do if one can stop."""
+    """List what to order, how many guides and cells, and what to do if one can stop."""
     advice = advice_of(found)
     steps = []
     if advice == "stop":
@@ -110,7 +110,7 @@ def steps_section(found: Found) -> Section | None:
 
 
 def _steps_of_stopping(found: Found) -> list[str]:
-    """Say how to confirm the best known, by the cells that its distance takes."""
+    """Describe how to confirm the best known, with the cells that its distance needs."""
     stored = found["plan_cells"]
     best, target = str(stored["stopping"]["best_known"]), name_of(stored["params"]["target"])
     steps = [f"You can stop: no further round is needed to choose a perturbation for {target}."]
@@ -118,23 +118,23 @@ def _steps_of_stopping(found: Found) -> list[str]:
     if rows is None or best not in rows.index:
         return steps
     row, guides = rows.loc[best], _several(int(stored["noise"]["n_guides"]), "guide")
-    told = f"Confirm {best} in an independent experiment, beside controls, with {guides}"
+    confirm = f"Confirm {best} in an independent experiment, with controls, with {guides}"
     if np.isfinite(float(row["cells_needed"])):
         tolerance = 100 * float(stored["params"]["tolerance"])
-        told += (
-            f" and at least {count(row['cells_needed'])} cells, from which its distance to "
-            f"{target} is known to {tolerance:g}% of the control's"
+        confirm += (
+            f" and at least {count(row['cells_needed'])} cells, which estimate its distance to "
+            f"{target} within ±{tolerance:g}% of the control's"
         )
-    return [*steps, f"{told}."]
+    return [*steps, f"{confirm}."]
 
 
 def _steps_of_plan(found: Found, *, is_optional: bool) -> list[str]:
-    """Say what to order for the next round, how many cells, and what to do with them."""
+    """List what to order for the next round, how many cells, and what to do with them."""
     plan = found["plan"]
     table, summary = plan["plate"], plan["summary"]
     chosen = table[table["strategy"].astype(str) != "control"]
     new, known = (chosen[(chosen["n_cells_seen"] > 0) == seen] for seen in (False, True))
-    start = "If you go on all the same, o" if is_optional else "O"
+    start = "If you go on nevertheless, o" if is_optional else "O"
     order = f"{start}rder nothing:"
     if len(new):
         order = (
@@ -143,7 +143,7 @@ def _steps_of_plan(found: Found, *, is_optional: bool) -> list[str]:
         )
     if len(known):
         again = (
-            f"use {_range(known['n_guides'], 'guide')} of this screen again for each of the "
+            f"reuse {_range(known['n_guides'], 'guide')} of this screen for each of the "
             f"measured perturbations ({_names(known)})."
         )
         order += f" {again[0].upper() if len(new) else again[0]}{again[1:]}"
@@ -152,13 +152,13 @@ def _steps_of_plan(found: Found, *, is_optional: bool) -> list[str]:
         order = f"{further} {order}" if len(new) else f"{further} {again[0].upper()}{again[1:]}"
     profile = (
         f"Profile {count(summary['n_cells'])} cells: {_range(chosen['n_cells'])} of each "
-        f"perturbation and {count(summary['n_controls'])} controls, counted once guides are "
+        f"perturbation and {count(summary['n_controls'])} controls, counted after guides are "
         f"assigned and cells are filtered."
     )
     steps = [order, profile]
     steps.append(
         "Add the new cells to this screen, fit again (Campaign.observe, or tl.fit_dag_blr on all "
-        "cells), and write this report again: it says whether a further round is worthwhile."
+        "cells), and write this report again: it states whether a further round is worthwhile."
     )
     return steps
 
@@ -168,7 +168,7 @@ def _names(table: pd.DataFrame) -> str:
 
 
 def _further_guides(found: Found, known: pd.DataFrame) -> str:
-    """Say how many guides more distinguish the two nearest, where no number of cells does."""
+    """Return how many more guides distinguish the two nearest, if no number of cells does."""
     table = found.get("plan_cells", {}).get("distances", [])
     if len(table) < 2:
         return ""
@@ -182,8 +182,8 @@ def _further_guides(found: Found, known: pd.DataFrame) -> str:
         return ""
     return (
         f"Order {_several(int(needed) - now, 'further guide')} for each of {' and '.join(pair)}: "
-        f"no number of cells with {_several(now, 'guide')} distinguishes them, with "
-        f"{_several(int(needed), 'guide')} it does."
+        f"with {_several(now, 'guide')}, no number of cells distinguishes them; "
+        f"{_several(int(needed), 'guide')} suffice."
     )
 
 
@@ -192,14 +192,14 @@ def _several(n: int, noun: str) -> str:
 
 
 def _range(numbers: pd.Series, noun: str = "") -> str:
-    """Return the least and the most of some counts, or the one that all are."""
+    """Return the minimum and the maximum of some counts, or their common value."""
     low, high = numbers.min(), numbers.max()
     last = _several(high, noun) if noun else count(high)
     return last if low == high else f"{count(low)} to {last}"
 
 
 def plan_section(found: Found) -> Section | None:
-    """List the perturbations of the next round; of an arrayed screen, draw its plates."""
+    """List the perturbations of the next round; for an arrayed screen, draw its plates."""
     if "plan" not in found:
         return None
     plan = found["plan"]
@@ -222,17 +222,19 @@ def plan_section(found: Found) -> Section | None:
     if len(pending):
         pairs = zip(pending["perturbation"], pending["n_cells"], strict=True)
         names = ", ".join(f"{name} ({count(n)} cells)" for name, n in pairs)
-        words.append(f"Counted as under way: {names}.")
+        words.append(f"In progress: {names}.")
     plate_format = int(params["plate_format"]) if "well" in table else 0
+    there = set(table["strategy"].astype(str))
+    chose = there - {"control"}
     columns = [
         *([Column("Well", "well")] if plate_format else []),
         Column("Perturbation", "perturbation", is_head=True),
         *_target_genes(table),
         Column("Guides", "n_guides", count),
         Column("Cells", "n_cells", count),
-        Column("Cells seen", "n_cells_seen", count),
-        Column("Aim", "strategy", on_paper=False),
-        Column("Chance to be nearest", "probability_best", chance, on_paper=False),
+        Column("Cells so far", "n_cells_seen", count),
+        *([Column("Strategy", "strategy", on_paper=False)] if len(chose) > 1 else []),
+        Column("P(nearest)", "probability_best", chance, on_paper=False),
         Column("State distance", "state_distance", number, on_paper=False),
         Column(
             "Predicted distance", PREDICTED,
@@ -240,14 +242,14 @@ def plan_section(found: Found) -> Section | None:
         ),
         Column("Why", "why", is_long=True),
     ]  # fmt: skip
+    chosen_by = f" by strategy '{next(iter(chose))}'" if len(chose) == 1 else ""
     shown = Table(
         "plate",
-        f"Perturbations of the next round, in the order chosen. Distance to {params['target']}, "
-        f"{_unit(params)}, with 90% interval; the dashed line is the control",
+        f"Perturbations of the next round, in the order chosen{chosen_by}. Distance to "
+        f"{params['target']}, {_unit(params)}, with 90% interval; the dashed line is the control",
         table, columns, download=table, in_print=14,
         kept=int(np.flatnonzero(is_control)[-1]) if is_control.any() else -1,
     )  # fmt: skip
-    there = set(table["strategy"].astype(str))
     legend = [
         (strategy, sign, words)
         for strategy, (sign, words) in STRATEGIES.items()
@@ -311,11 +313,11 @@ def ranking_section(found: Found) -> Section | None:
         Column("Perturbation", "perturbation", is_head=True),
         *_target_genes(ranking),
         Column("Predicted distance", PREDICTED, reference=float(control["predicted_distance"])),
-        Column("Of the control's", "relative_distance", share),
-        Column("Chance to be nearest", "probability_best", chance),
-        Column("Chance to help at all", "probability_better", chance),
+        Column("Relative to control", "relative_distance", share),
+        Column("P(nearest)", "probability_best", chance),
+        Column("P(nearer than control)", "probability_better", chance),
         Column("Measured distance", "measured_distance", number),
-        Column("Cells seen", "n_cells_seen", count),
+        Column("Cells so far", "n_cells_seen", count),
     ]
     caption = (
         f"Candidates, best first. Distance to {target}, {_unit(params)}, with 90% interval; the "
@@ -331,16 +333,16 @@ def ranking_section(found: Found) -> Section | None:
             Column("Predicted distance", "predicted_distance", number),
             Column("Perturbed cells", "n_perturbed_cells", count),
         ]
-        caption = "First choices so far: of every round, target and acquisition"
+        caption = "First choice of every round, target and acquisition so far"
         tables.append(Table("rounds", caption, design["trace"], columns, in_print=5))
     return Section("ranking", "Ranking", words, tables=tables)
 
 
 def _target_genes(table: pd.DataFrame) -> list[Column]:
-    """Return the column of target genes, where labels do not say them already."""
+    """Return the column of target genes, unless the labels name all of them."""
     labels, targets = (table[name].astype(str) for name in ("perturbation", "target_genes"))
-    told = [
-        not genes or sorted(label.split("+")) == sorted(genes.split(", "))
+    is_named = [
+        not genes or set(genes.split(", ")) <= set(label.split("+"))
         for label, genes in zip(labels, targets, strict=True)
     ]
-    return [] if all(told) else [Column("Target genes", "target_genes")]
+    return [] if all(is_named) else [Column("Target genes", "target_genes")]

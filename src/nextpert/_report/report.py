@@ -1,4 +1,4 @@
-"""``nextpert.report``: one self-contained page for the bench."""
+"""``nextpert.report``: one self-contained page for the lab."""
 
 from __future__ import annotations
 
@@ -31,19 +31,18 @@ def report(
     command: str | None = None,
     keys: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write one HTML page for the bench from all results that ``adata`` holds.
+    """Write one self-contained HTML page for the lab with all results in ``adata``.
 
-    What to do next and how far to trust it comes first, in plain sentences, and step by step: what
-    to order, how many guides and cells, or how to confirm the best perturbation if you can stop.
-    Then the target, the perturbations of the next round (with a map of wells where
+    The page begins with a verdict: what to do next and how reliable the analysis is. The next steps
+    follow: what to order, how many guides and cells, or how to confirm the best perturbation if you
+    can stop. Then come the target, the perturbations of the next round (with a map of wells if
     ``plate_format`` was given), the ranking with intervals, measured distances, effects, the graph
-    (as associations, unless its directions are trusted), densities, the number of cells, a replay,
-    diagnostics, and how all of it was made. Tables are sorted by a click or key on their heading,
-    searched, and downloaded as csv. Results that are not there are left out, with the function
-    that makes them.
+    (as associations, unless the diagnosis supports its directions), densities, the number of cells,
+    a replay, diagnostics, and how the results were computed. Tables can be sorted, searched and
+    downloaded as csv. Missing results are listed with the function that computes them.
 
-    The file needs no network and nothing beside it: send it by mail, or print it on two or three
-    pages (long tables show their first rows there). The same ``adata`` gives the same bits.
+    The file needs no network and no other files: it can be sent by mail, or printed on two or three
+    pages (with the first rows of long tables). The same ``adata`` gives the same file.
 
     Parameters
     ----------
@@ -54,9 +53,9 @@ def report(
     title
         Its title; ``None`` (default) names the target.
     command
-        What the results were made by, to be shown letter by letter.
+        The command that computed the results, to be shown as it is.
     keys
-        Mapping of results to their ``key_added``, where it is not the usual one, as
+        Mapping of results to their ``key_added``, if it is not the default, such as
         ``{"plan": "second_plate"}``.
 
     Returns
@@ -68,7 +67,7 @@ def report(
     ------
     ValueError
         If there is no result, one that ``keys`` names is absent, or one is damaged. Nothing is
-        written then.
+        written on error.
 
     Examples
     --------

@@ -22,7 +22,7 @@ class Kind(NamedTuple):
     part: str
 
 
-# By the key each has unless told otherwise, in the order of the page.
+# By their default keys, in the order of the page.
 KINDS = {
     "plan": Kind("Next round", "tl.plan_screen", "plate"),
     "design": Kind("Ranking", "tl.design_interventions", "ranking"),
@@ -34,7 +34,7 @@ KINDS = {
     "replay": Kind("Replay", "tl.replay_design", "overall"),
     "diagnosis": Kind("Diagnostics", "tl.diagnose", "parts"),
 }
-FIT = "dag_blr"  # no section of its own, but it says what the others were made from
+FIT = "dag_blr"  # no section of its own, but the other results were computed from it
 
 
 def keys_of(given: Mapping[str, str] | None) -> dict[str, str]:
@@ -43,7 +43,7 @@ def keys_of(given: Mapping[str, str] | None) -> dict[str, str]:
     Raises
     ------
     ValueError
-        If a name is none of those known (close matches are given).
+        If a name is unknown (close matches are suggested).
 
     Examples
     --------
@@ -56,7 +56,7 @@ def keys_of(given: Mapping[str, str] | None) -> dict[str, str]:
     unknown = [name for name in named if name not in known]
     if unknown:
         message = (
-            f"keys names no result: {list_names(unknown)}.{closest(unknown, known)} "
+            f"keys has unknown names: {list_names(unknown)}.{closest(unknown, known)} "
             f"Choose from {list_names(known, limit=len(known))}."
         )
         raise ValueError(message)
@@ -91,7 +91,7 @@ def read_all(
             raise ValueError(message)
     if not set(found) & set(KINDS):
         message = (
-            "adata.uns holds no result to report: run tl.perturbation_effects, "
+            "adata.uns has no result to report: run tl.perturbation_effects, "
             "tl.design_interventions or tl.plan_screen first."
         )
         raise ValueError(message)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Most rows on the page, and most characters of a file to download from it.
 MOST_ROWS = 300
 _MOST_CSV = 120_000
-WIDTH = 140.0  # of a drawn interval, in pixels
+WIDTH = 140.0  # of an interval in a table, in pixels
 _EDGE = 6.0
 _WIDE = 30  # values that spread wider than this are drawn on a logarithmic scale
 NOTHING = "–"
@@ -110,7 +110,7 @@ def two_digits(value: Any) -> str:
 
 
 class Scale(NamedTuple):
-    """The scale of drawn intervals: its ends, and a value to mark in every row (NaN for none)."""
+    """The scale of intervals in a table: its ends, and a value to mark in every row (or NaN)."""
 
     low: float
     high: float
@@ -131,7 +131,7 @@ class Scale(NamedTuple):
 
 
 def scale_of(values: ArrayLike, low: ArrayLike, high: ArrayLike, reference: float) -> Scale:
-    """Return the scale that holds all intervals; logarithmic where values spread very wide.
+    """Return the scale that covers all intervals; logarithmic if values differ by orders.
 
     Examples
     --------
@@ -217,7 +217,7 @@ def _sorted_by(value: float) -> str:
 
 @dataclass
 class Table:
-    """A DataFrame as the template draws it, one row a row.
+    """A DataFrame as the template draws it, row by row.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What to do next and how far to trust it, in a sentence or two."""
+"""What to do next and how reliable it is, in a few sentences."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 
     Found = Mapping[str, dict[str, Any]]
 
-UNKNOWN = "not judged"
-# Words and sign of every level of trust, for those who see no colour.
+UNKNOWN = "not checked"
+# Words and sign of every level of trust, so that colour is not needed to read it.
 LEVELS = {
     "trust": ("Trust", "✔"),
     "care": ("Trust with care", "!"),
     "do not trust": ("Do not trust", "✖"),
-    UNKNOWN: ("Not judged", "?"),
+    UNKNOWN: ("Not checked", "?"),
 }
 _START = {
     "trust": "The checks on this screen support the model.",
     "care": "Trust this with care.",
     "do not trust": (
-        "Do not trust the model on this screen: go by the measured cells, and choose new "
+        "Do not trust the model on this screen: use the means of measured cells, and choose new "
         "perturbations at random."
     ),
-    UNKNOWN: "How far to trust this was not judged: run tl.diagnose.",
+    UNKNOWN: "How reliable these results are was not checked: run tl.diagnose.",
 }
-_PARTS = {"trust": "To be trusted", "care": "with care", "do not trust": "not to be trusted"}
-# Parts of a diagnosis in the words of the bench.
+_PARTS = {"trust": "Reliable", "care": "with care", "do not trust": "not reliable"}
+# Parts of a diagnosis in plain words.
 _PLAIN = {
     "cells": "that perturbations differ",
     "shrinkage": "effects of measured perturbations",
@@ -48,19 +48,19 @@ _PLAIN = {
 
 
 def name_of(target: Any) -> str:
-    """Return a target's name, but not a long list of wanted means.
+    """Return a target's name, but not a long list of target means.
 
     Examples
     --------
     >>> from nextpert._report.verdict import name_of
     >>> name_of("STAT1"), name_of("IRF1=0.2, " * 9)
-    ('STAT1', 'the wanted state')
+    ('STAT1', 'the target state')
     """
-    return str(target) if len(str(target)) <= 60 else "the wanted state"
+    return str(target) if len(str(target)) <= 60 else "the target state"
 
 
 class Verdict(NamedTuple):
-    """What to do, how far to trust it, and what to mind."""
+    """What to do next, how reliable it is, and notes."""
 
     level: str
     next: str
@@ -87,9 +87,9 @@ def _next(found: Found) -> str:
         n = int((stored["lfsr"] < CLEAR_SIGN).any(axis=1).sum())
         return (
             f"{n} of {len(stored['perturbations'])} perturbations have a significant effect. "
-            f"What to try next was not asked: run tl.plan_screen."
+            f"To plan the next round, run tl.plan_screen."
         )
-    return "What to try next was not asked: run tl.plan_screen."
+    return "To plan the next round, run tl.plan_screen."
 
 
 def advice_of(found: Found) -> str:
@@ -168,7 +168,7 @@ def _notes(found: Found) -> list[str]:
 
 
 def _undeclared(found: Found) -> list[str]:
-    """Say that a column looks like guides, scatters, and is not declared."""
+    """Report an undeclared column that looks like guides and whose levels differ."""
     if "diagnosis" not in found:
         return []
     parts, summary = (found["diagnosis"][name].astype(str) for name in ("parts", "summary"))
@@ -180,7 +180,7 @@ def _undeclared(found: Found) -> list[str]:
 
 
 def _unseen(found: Found) -> list[str]:
-    """Say how many rest on predictions alone, and whether these held on this screen."""
+    """Report how many have predictions alone, and how good these were on this screen."""
     if "plan" not in found:
         return []
     table = found["plan"]["plate"]
@@ -193,18 +193,17 @@ def _unseen(found: Found) -> list[str]:
         parts = found["diagnosis"]["parts"].set_index("part")["level"].astype(str)
         level = parts.get("unseen perturbations", UNKNOWN)
         said += {
-            "trust": " Such predictions held on this screen.",
-            "care": " On this screen such predictions are to be taken with care.",
+            "trust": " Such predictions were accurate on this screen.",
+            "care": " Use such predictions with care on this screen.",
             "do not trust": (
-                " On this screen such predictions are no better than guesses: their ranks "
-                "mean little."
+                " On this screen such predictions were not accurate: do not rely on their ranks."
             ),
         }.get(str(level), "")
     return [said]
 
 
 def _stale(found: Found) -> list[str]:
-    """Name the results that were made from other cells than the fit that is there."""
+    """Name the results that were computed from other cells than the present fit."""
     if "dag_blr" not in found:
         return []
     fitted = " ".join(str(part) for part in dict(found["dag_blr"].get("cells", {})).values())
@@ -221,4 +220,4 @@ def _stale(found: Found) -> list[str]:
     ]
     if not old:
         return []
-    return [f"Made from other cells than the present fit, so run again: {', '.join(old)}."]
+    return [f"Computed from other cells than the present fit, run again: {', '.join(old)}."]

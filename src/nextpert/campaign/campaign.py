@@ -33,45 +33,44 @@ if TYPE_CHECKING:
 
 
 class Campaign:
-    """The loop of a lab: propose a plate, observe its cells, propose the next.
+    """Run a campaign: propose a plate, observe its cells, propose the next.
 
-    A campaign holds a copy of the cells, the wanted state, and what is under way. It proposes
-    plates by :func:`nextpert.tl.plan_screen`, takes up the cells that come back, whether or not
-    they are what was proposed, and writes down what was proposed, why, when and with which
-    versions and seed. One file keeps all of it.
+    A campaign contains a copy of the cells, the target state, and the perturbations in progress. It
+    proposes plates with :func:`nextpert.tl.plan_screen`, adds new cells, whether or not they are
+    those proposed, and records each proposal with its reason, time, versions and seed. All of it is
+    saved in one file.
 
-    A combination is the set of its members: the plan's ``"GATA1+MYC"`` may come back labelled
+    A combination is the set of its members: cells of a proposed ``"GATA1+MYC"`` may be labelled
     ``"MYC+GATA1"``.
 
     A step that fails changes nothing. The same steps on the same cells give the same plates, to
-    the bit, however often the campaign was saved and loaded in between.
+    the bit, also if the campaign is saved and loaded in between.
 
     Parameters
     ----------
     adata
         Cells x genes, log-normalised, with labels; the roles of its columns are those of
-        :func:`nextpert.pp.setup_screen`. What a campaign needs is copied: one matrix, and the
-        columns with a role.
+        :func:`nextpert.pp.setup_screen`. One matrix and the columns with a role are copied.
     target
-        The wanted state, as in :func:`nextpert.tl.design_interventions`. A label excludes its own
-        perturbation from the candidates, unless ``plan={"target_is_candidate": True}``.
+        The target state, as in :func:`nextpert.tl.design_interventions`. If it is a label, that
+        perturbation is excluded from the candidates, unless ``plan={"target_is_candidate": True}``.
     learn
         Options of :func:`nextpert.tl.learn_dag` as a mapping; ``None`` (default) stands for
-        ``{"method": "boss", "environments": "all"}``. The graph is learned anew from all cells
-        whenever some were observed.
+        ``{"method": "boss", "environments": "all"}``. The graph is learned again from all cells
+        whenever new cells are observed.
     fit
         Options of :func:`nextpert.tl.fit_dag_blr`.
     plan
-        Options of :func:`nextpert.tl.plan_screen` that hold for every plate, such as
-        ``candidates``, ``costs`` or ``exclude``. What ``exclude`` excludes is not ranked either.
-        What a plate ``include`` hold is left out while it is under way, or failed.
+        Options of :func:`nextpert.tl.plan_screen` for every plate, such as ``candidates`` or
+        ``constraints``. Excluded perturbations are not ranked either. Perturbations in
+        ``"include"`` are left out while they are in progress, and if they have failed.
 
     Raises
     ------
     ValueError
-        If an option is unknown, or a call with them fails on these cells.
+        If an option is unknown, or a call with these options fails on these cells.
     TypeError
-        If an option cannot be kept in a file.
+        If an option cannot be saved in a file.
 
     Examples
     --------
@@ -116,18 +115,18 @@ class Campaign:
     def adata(self) -> ad.AnnData:
         """All cells so far, with graph, posterior, ranking and the last plan, for tools and plots.
 
-        It is the campaign's own: copy it before changing cells.
+        It is not a copy: copy it before changing cells.
         """
         return self._cells
 
     @property
     def target(self) -> Any:
-        """The wanted state."""
+        """The target state."""
         return self._state.target
 
     @property
     def pending(self) -> dict[str, int]:
-        """Perturbations under way, with the number of cells expected of each."""
+        """Perturbations in progress, with the number of cells expected of each."""
         return dict(self._state.pending)
 
     @property
@@ -137,11 +136,11 @@ class Campaign:
 
     @property
     def history(self) -> pd.DataFrame:
-        """All that happened, one row a perturbation.
+        """All events, one row per perturbation.
 
         ``round`` (number of plates proposed by then), ``action`` (``started``, ``proposed``,
-        ``observed``, ``pending``, ``failed``, ``retried``), ``perturbation``, ``n_cells``; of what
-        was proposed ``probability_best``, ``predicted_distance`` with its 90 % interval; ``why``;
+        ``observed``, ``pending``, ``failed``, ``retried``), ``perturbation``, ``n_cells``; of
+        proposals ``probability_best``, ``predicted_distance`` with its 90% interval; ``why``;
         ``when`` (UTC), ``versions``, ``seed`` and ``options`` (JSON).
         """
         return self._state.history.copy()
@@ -155,14 +154,14 @@ class Campaign:
         strategy: str = "exploit",
         rng: int | np.random.Generator | None = 0,
     ) -> pd.DataFrame:
-        """Propose the next plate; its perturbations are pending from now on.
+        """Propose the next plate, whose perturbations become pending.
 
         Parameters
         ----------
         n_perturbations, n_cells, strategy
             As in :func:`nextpert.tl.plan_screen`.
         rng
-            Seed or generator. A seed is joined with the number of the plate.
+            Seed or generator. A seed is combined with the number of the plate.
 
         Returns
         -------
@@ -182,11 +181,11 @@ class Campaign:
     def observe(
         self, cells: ad.AnnData, *, batch: str | None = None, check_scale: bool = True
     ) -> None:
-        """Take up new cells, and fit anew.
+        """Add new cells, and fit again.
 
-        Their perturbations are pending no more, whether or not they had been proposed. Genes may
-        come in another order. Those of the panel must all be there; others that the new cells
-        lack are left out of the campaign, and those that they have beyond are not read.
+        Their perturbations are no longer pending, whether or not they had been proposed. Genes may
+        be in another order. All genes of the panel must be present. Other genes that the new cells
+        lack are left out of the campaign, and genes that only the new cells have are not read.
 
         Parameters
         ----------
@@ -194,19 +193,20 @@ class Campaign:
             New cells x genes, with the same columns, layer and label of the controls.
         batch
             ``None`` (default): a new batch, or those that the cells' columns of batches name. A
-            new batch is lined up by its own control cells, and needs some. The name of a batch,
-            or ``"same"`` where all cells so far are of one and the new ones were handled
+            new batch is aligned by its own control cells, and needs some. Or the name of a batch;
+            or ``"same"``, if all cells so far are of one batch and the new ones were handled
             together with them.
         check_scale
-            Whether to refuse cells on another scale than those so far: counts, values that are
-            not logged, or normalised to another depth. ``False`` takes them as they are.
+            Whether to raise an error if the scale of the new cells differs from that of the cells
+            so far: counts, values without a logarithm, or another depth. ``False`` uses them as
+            they are.
 
         Raises
         ------
         ValueError
             If genes of the panel, columns, labels or the controls of a new batch are absent, the
             same cells were observed before, or their values are on another scale. The campaign
-            stays as it was then.
+            does not change on error.
         """
         self._cells, self._state = observed(
             self._cells, self._state, cells, batch, check_scale=check_scale
@@ -214,7 +214,7 @@ class Campaign:
 
     @checked()
     def mark_pending(self, perturbations: Iterable[str], n_cells: int = 100) -> None:
-        """Count perturbations as under way that were not proposed here (ordered, in the freezer).
+        """Mark perturbations that were not proposed here as in progress (such as ordered ones).
 
         Parameters
         ----------
@@ -233,16 +233,16 @@ class Campaign:
 
     @checked(reason=ANY_TEXT)
     def mark_failed(self, perturbations: Iterable[str], reason: str = "") -> None:
-        """Note that perturbations failed: neither pending nor proposed until :meth:`retry`.
+        """Mark perturbations as failed: neither pending nor proposed before :meth:`retry`.
 
-        Nor are combinations proposed that contain what failed.
+        Combinations that contain them are not proposed either.
 
         Parameters
         ----------
         perturbations
             Labels.
         reason
-            Why, in words, for the history.
+            Why they failed, for the history.
 
         Raises
         ------
@@ -254,7 +254,7 @@ class Campaign:
 
     @checked()
     def retry(self, perturbations: Iterable[str]) -> None:
-        """Let perturbations that failed be proposed again.
+        """Allow perturbations that failed to be proposed again.
 
         Parameters
         ----------
@@ -269,7 +269,7 @@ class Campaign:
         self._state = retried(self._state, self._names(perturbations))
 
     def summarize(self) -> pd.DataFrame:
-        """Return what the campaign has come to, one row a round; 0 is what it started from.
+        """Return a summary of the campaign, one row per round; 0 is the start.
 
         Returns
         -------
@@ -277,29 +277,29 @@ class Campaign:
             ``proposed``; ``n_observed`` (perturbations) and ``n_cells`` (controls too) of the
             round; ``failed``; and by the last fit of the round ``best``, the measured perturbation
             that is predicted to be the nearest (or no perturbation), with ``measured_distance`` (of
-            the mean of its cells) and ``predicted_distance``, squared and as shares of the
-            control's (NaN where that is not above 0); ``probability_best``, that it is the nearest
-            of all candidates; ``expected_gain``, how much closer the best is expected to be after
-            the next plate; ``good_enough``, the probability that none is closer by more than a
-            tenth of the control's distance; and ``advice``, as of :func:`nextpert.tl.plan_cells`:
+            the mean of its cells) and ``predicted_distance``, squared and relative to the control's
+            (NaN if that is not above 0); ``probability_best``, that it is the nearest
+            of all candidates; ``expected_gain``, by how much the best is expected to be closer
+            after the next plate; ``good_enough``, the probability that none is closer by more than
+            a tenth of the control's distance; and ``advice``, as of :func:`nextpert.tl.plan_cells`:
             ``"stop"``, ``"go on"``, ``"no difference"`` or ``"at target"``.
         """
         return summary_table(self._state, self._control)
 
     @checked()
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Save the campaign as one h5ad or zarr, whole or not at all.
+        """Save the campaign as one h5ad or zarr file, completely or not at all.
 
         Parameters
         ----------
         path
-            Ends in ``.h5ad`` or ``.zarr``.
+            A file that ends in ``.h5ad`` or ``.zarr``.
 
         Raises
         ------
         ValueError
-            If ``path`` holds anything but an earlier state of this very campaign, as when somebody
-            else has saved it since: load it again then, and repeat what you did.
+            If ``path`` is anything but an earlier state of this campaign, for example because
+            somebody else has saved it since: then load it again, and repeat your steps.
         """
         _adata.write_results(self._cells, uns={KEY: pack(self._state)})
         self._stamps.append(write_campaign(self._cells, Path(path), self._stamps))
@@ -323,7 +323,7 @@ class Campaign:
         FileNotFoundError
             If there is none.
         ValueError
-            If it holds no campaign, or one of another version, or is cut or damaged anywhere.
+            If it has no campaign, or one of another version, or is truncated or damaged.
         """
         cells, stamp = read_campaign(Path(path))
         out = cls.__new__(cls)

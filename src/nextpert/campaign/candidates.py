@@ -11,6 +11,7 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert.tl._design_interventions.candidates import Excluded, can_be_candidate
+from nextpert.tl._plan_screen.wells import N_SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -61,7 +62,7 @@ def with_batches(
     if batch is not None or not told:
         if len(keys) > 1:
             message = (
-                f"Batches are told by several columns, {_adata.list_names(keys)}: give the new "
+                f"Batches are declared by several columns, {_adata.list_names(keys)}: give the new "
                 f"cells these columns of obs, and leave batch out."
             )
             raise ValueError(message)
@@ -95,14 +96,14 @@ def _require_controls(old: pd.DataFrame, new: pd.DataFrame, keys: list[str], rol
         if not n:
             message = (
                 f"The new batch {name!r} has no control cells ({roles.perturbation_key} == "
-                f"{roles.control!r}) to line it up by: add them, or say batch='same' (or the name "
+                f"{roles.control!r}) to align it by: add them, or pass batch='same' (or the name "
                 f"of a batch) if its cells were handled together with earlier ones."
             )
             raise ValueError(message)
         if n < _FEW_CONTROLS:
             logger.warning(
-                "The new batch %r is lined up by %d control cells only: what it adds to every "
-                "gene is known as badly as their mean.", name, n,
+                "The new batch %r is aligned by only %d control cells: its effect on every gene is "
+                "as uncertain as their mean.", name, n,
             )  # fmt: skip
 
 
@@ -121,11 +122,13 @@ def plate_options(
     known = {naming.key(name) for name in names}
     options["pending"] = {n: k for n, k in pending.items() if naming.key(n) in known} or None
     parts = {part for name in names for part in naming.key(name)}
-    never = [*(plan.get("exclude") or []), *(x for x in failed if parts.issuperset(naming.key(x)))]
-    options["exclude"] = list(dict.fromkeys(never)) or None
+    asked = dict(plan.get("constraints") or {})
+    never = [*(asked.get("exclude") or []), *(x for x in failed if parts.issuperset(naming.key(x)))]
+    asked["exclude"] = list(dict.fromkeys(never)) or None
     out = {naming.key(name) for name in (*pending, *failed)}
-    must = plan.get("include") or []
-    options["include"] = [name for name in must if naming.key(name) not in out] or None
+    must = asked.get("include") or []
+    asked["include"] = [name for name in must if naming.key(name) not in out] or None
+    options["constraints"] = asked
     return options
 
 
@@ -143,7 +146,8 @@ def standing_options(
     """
     fit = _adata.posterior_from(cells)
     measured = {fit.naming.key(name) for name in _measured(cells)}
-    never = Excluded.read(map(str, plan.get("exclude") or []), fit)
+    given_never = (plan.get("constraints") or {}).get("exclude") or []
+    never = Excluded.read(map(str, given_never), fit)
     out = Excluded.read(failed, fit)
 
     given = plan.get("candidates")
@@ -164,7 +168,7 @@ def standing_options(
     return {
         "candidates": candidates,
         "target_is_candidate": plan.get("target_is_candidate", False),
-        "n_samples": plan.get("n_samples", 1000),
+        "n_samples": N_SAMPLES,
     }
 
 
@@ -183,12 +187,12 @@ def as_known(
 
 
 def require_known(cells: ad.AnnData, names: Collection[str], plan: Mapping[str, Any]) -> None:
-    """Raise if a name is no perturbation that could be on a plate; close matches are given."""
+    """Raise if a name is no perturbation that could be on a plate; close matches are suggested."""
     fit = _adata.posterior_from(cells)
     known, naming = {*_measured(cells), *_genes(cells), *_names(cells, plan)}, naming_of(cells)
     keys = {naming.key(name) for name in known}
     if naming.control in names:
-        message = f"{naming.control!r} are the controls, on every plate: name perturbations alone."
+        message = f"{naming.control!r} are the controls, on every plate: name only perturbations."
         raise ValueError(message)
     unknown = [
         name for name in names if naming.key(name) not in keys and not can_be_candidate(name, fit)

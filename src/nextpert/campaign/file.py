@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import anndata as ad
 import h5py  # type: ignore[import-untyped]
 import numpy as np
-from filelock import FileLock, Timeout
 
+from nextpert import _files
 from nextpert._files import followed, write_hdf5, write_zarr, writing_to
 from nextpert.campaign.state import now
 
@@ -39,19 +39,12 @@ def alone(path: Path) -> Iterator[None]:
     if not os.access(path.parent, os.W_OK):  # nobody can write here
         yield
         return
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=WAIT)
-    try:
-        lock.acquire()
-    except Timeout:
-        message = (
-            f"{str(path)!r} is being saved or loaded by another process: wait until it is done, "
-            f"and do this again."
-        )
-        raise ValueError(message) from None
-    try:
+    message = (
+        f"{str(path)!r} is being saved or loaded by another process: wait until it is done, "
+        f"and do this again."
+    )
+    with _files.alone(path, ValueError(message), wait=WAIT):
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager
@@ -202,8 +195,8 @@ def _require_known(path: Path, known: Sequence[Stamp]) -> None:
         ours = f"and this one comes from revision {known[-1].revision} of {known[-1].saved}"
     message = (
         f"{str(path)!r} holds a campaign of {there.saved} (revision {there.revision}), {ours}: "
-        f"nothing is written over. Load it again with Campaign.load and repeat what you did "
-        f"since, or save elsewhere."
+        f"it is not overwritten. Load it again with Campaign.load and repeat your steps since "
+        f"then, or save elsewhere."
     )
     raise ValueError(message)
 

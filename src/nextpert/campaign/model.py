@@ -62,6 +62,7 @@ def set_up(cells: ad.AnnData, roles: Roles, options: Mapping[str, Mapping[str, A
         batch_key=list(roles.batch_key) or None,
         covariates=list(roles.covariates) or None,
         layer=roles.layer,
+        separator=roles.separator,
         check_scale=bool(roles.values.get("checked", True)),
     )
     tl.learn_dag(cells, **options["learn"])

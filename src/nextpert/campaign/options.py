@@ -21,7 +21,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from nextpert import _adata, tl
-from nextpert._adata.arguments import check_arguments
+from nextpert._adata.arguments import check_arguments, where_now
 from nextpert._adata.environments import looks_like_counts
 from nextpert._adata.screen import coding, read_environments, read_screens
 from nextpert._adata.target import Target, parts_of
@@ -57,16 +57,16 @@ def require_same_scale(joined: ad.AnnData, n_old: int, roles: Roles, panel: Sequ
     Raises
     ------
     ValueError
-        If they are; it says how, and that ``check_scale=False`` takes them all the same.
+        If they are. The message states how, and that ``check_scale=False`` accepts them.
     """
     screen, is_new, is_control = _read(joined, n_old, roles, panel)
     counts = [looks_like_counts(_moments(screen, is_new == side)) for side in (False, True)]
     if counts[0] != counts[1]:
         what = (
-            "hold whole numbers, such as counts, and the campaign's cells do not: log-normalise "
-            "them as these"
+            "are whole numbers, such as counts, but the campaign's cells are not: log-normalise "
+            "them in the same way"
             if counts[1]
-            else "hold no whole numbers, as the campaign's do: give them on the same scale"
+            else "are not whole numbers, but the campaign's cells are: give them on the same scale"
         )
         raise ValueError(_refused(what))
     n_controls = [screen.n[is_control & (is_new == side)].sum() for side in (False, True)]
@@ -91,7 +91,7 @@ def require_same_scale(joined: ad.AnnData, n_old: int, roles: Roles, panel: Sequ
 
 
 def _refused(what: str) -> str:
-    return f"The new cells {what}, or say check_scale=False if they are meant to differ."
+    return f"The new cells {what}, or pass check_scale=False if they are meant to differ."
 
 
 def _read(
@@ -124,7 +124,7 @@ def _level(screen: ScreenMoments, which: Groups) -> _Level:
 
 # What the campaign says itself, or `pp.setup_screen` does.
 _ROLES = {"perturbation_key", "control", "guide_key", "layer"}
-_OWN = {"adata", "target", "key_added", "copy", "dag_key", "posterior_key", "show_progress"}
+_OWN = {"adata", "target", "key_added", "copy", "dag_key", "posterior_key"}
 _OF_A_PLATE = {"n_perturbations", "n_cells", "strategy", "pending", "rng"}
 _LISTS = (list, tuple, set, frozenset, Iterator, KeysView, ValuesView, pd.Index)
 _LEARN = {"method": "boss", "environments": "all"}
@@ -138,7 +138,7 @@ def checked_options(
     Raises
     ------
     ValueError
-        If an option is unknown (close matches are given), or said elsewhere.
+        If an option is unknown (close matches are suggested), or said elsewhere.
     TypeError
         If one is of a kind that no file keeps.
     """
@@ -147,14 +147,18 @@ def checked_options(
     }  # fmt: skip
     out = {}
     for name, (function, given) in calls.items():
-        known = set(inspect.signature(function).parameters) - _ROLES - _OWN - {"checkpoint"}
+        known = set(inspect.signature(function).parameters) - _ROLES - _OWN
         known -= _OF_A_PLATE if name == "plan" else set()
         unknown = sorted(set(given or {}) - known)
         if unknown:
             message = (
-                f"{name} holds {_adata.list_names(unknown)}, which a campaign does not take: it "
-                f"takes {_adata.list_names(sorted(known), 30)}.{_adata.closest(unknown, known)}"
+                f"{name} holds {_adata.list_names(unknown)}, which a campaign does not accept: it "
+                f"accepts {_adata.list_names(sorted(known), 30)}."
             )
+            hint = where_now(function, unknown[0]) or _adata.closest(unknown, known)
+            raise ValueError(message + hint)
+        if "checkpoint" in ((given or {}).get("search_options") or {}):
+            message = f"{name} holds a checkpoint, which a campaign does not take: leave it out."
             raise ValueError(message)
         check_arguments(function, given or {})
         out[name] = dict(given or {})
@@ -205,7 +209,9 @@ def _encode(value: Any, what: str, tables: dict[str, Any]) -> Any:
     if isinstance(value, _LISTS):
         parts = [_encode(part, what, tables) for part in _adata.in_order(value)]
         return {"tuple": parts} if isinstance(value, tuple) else parts
-    message = f"{what} is of type {type(value).__name__}, which a campaign's file cannot keep."
+    message = (
+        f"{what} is of type {type(value).__name__}, which cannot be saved in a campaign's file."
+    )
     raise TypeError(message)
 
 

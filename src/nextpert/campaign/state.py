@@ -159,7 +159,7 @@ _ADVICE = {
 
 
 def summary_table(state: State, control: str) -> pd.DataFrame:
-    """Return one row a round; 0 is what the campaign started from."""
+    """Return one row per round; 0 is what the campaign started from."""
     rows = []
     for this_round in range(state.round + 1):
         at = state.history[state.history["round"] == this_round]
@@ -181,7 +181,7 @@ def summary_table(state: State, control: str) -> pd.DataFrame:
 
 
 def in_words(state: State, target: str) -> str:
-    """Return a line or two about a campaign."""
+    """Return a summary of a campaign in a few sentences."""
     last = state.standings.iloc[-1]
     said = [f"Best so far: {_best(last)}", _enough(last), _ADVICE.get(str(last["advice"]), "")]
     return (
@@ -193,7 +193,7 @@ def in_words(state: State, target: str) -> str:
 
 def _best(last: pd.Series) -> str:
     if not np.isfinite(last["predicted_distance"]):
-        return f"{last['best']} (the control's distance is not above 0: no share can be stated)"
+        return f"{last['best']} (no relative distance, because the control's is not above 0)"
     return (
         f"{last['best']}, predicted at {last['predicted_distance']:.2f} of the control's distance"
     )
@@ -258,7 +258,7 @@ class State:
     Parameters
     ----------
     target, options
-        The wanted state, and the options of learning, fitting and planning.
+        The target state, and the options of learning, fitting and planning.
     history
         As of :mod:`nextpert.campaign.state`.
     standings

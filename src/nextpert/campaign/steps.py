@@ -31,11 +31,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def roles_of(adata: ad.AnnData, options: Mapping[str, Mapping[str, Any]]) -> Roles:
-    """Return the roles of the cells of a campaign; what joins members is said for the fit."""
-    return read_roles(adata, separator=options["fit"].get("separator"))
-
-
 def first_cells(adata: ad.AnnData, target: Any, roles: Roles) -> ad.AnnData:
     """Return a copy of what a campaign needs of the cells it starts from."""
     _adata.require_layer(adata, roles.layer)
@@ -81,7 +76,7 @@ def with_new_cells(
         numbers=roles.covariates, genes=genes,
     )  # fmt: skip
     if not labels_and_cells(new, roles):
-        message = f"No new cell has a label in obs[{roles.perturbation_key!r}]: nothing to observe."
+        message = f"No new cell has a label in obs[{roles.perturbation_key!r}]: label them."
         raise ValueError(message)
     old, told, roles = with_batches(before, new.obs, roles, batch, this_time)
     before = before.copy()
@@ -113,7 +108,7 @@ def digest(adata: ad.AnnData, roles: Roles, panel: Sequence[str]) -> str:
 def started(adata: ad.AnnData, target: Any, options: Options) -> tuple[ad.AnnData, State]:
     """Return the cells of a new campaign, fitted, and its state."""
     wanted = kept_value(target, "target")
-    roles = roles_of(adata, options)
+    roles = read_roles(adata)
     cells = first_cells(adata, target, roles)
     set_up(cells, roles, options)
     counts = labels_and_cells(cells, roles)
@@ -157,7 +152,7 @@ def observed(
     before: ad.AnnData, state: State, cells: ad.AnnData, batch: str | None, *, check_scale: bool
 ) -> tuple[ad.AnnData, State]:
     """Return the cells with new ones among them, fitted, and the state."""
-    roles, panel = roles_of(before, state.options), panel_of(before)
+    roles, panel = read_roles(before), panel_of(before)
     earlier = state.history[state.history["action"] == "observed"]
     joined, new, roles = with_new_cells(
         before, cells, roles, panel, batch, 1 + earlier["options"].nunique()
@@ -177,7 +172,7 @@ def observed(
     planned = {naming.key(name) for name in state.history["perturbation"]}
     unplanned = [name for name in names if naming.key(name) not in planned]
     if unplanned:
-        logger.info("Observed, though never proposed: %s.", _adata.list_names(sorted(unplanned)))
+        logger.info("Observed without a proposal: %s.", _adata.list_names(sorted(unplanned)))
     history = _history.add_rows(
         state.history, state.round, "observed", names, n_cells=list(n_cells.values()),
         why="" if batch is None else f"batch {batch}", options={"cells": seen},
@@ -238,8 +233,8 @@ def _require_unseen(state: State, seen: str) -> None:
     if len(same):
         first = same.iloc[0]
         message = (
-            f"These cells were observed before ({first['when']}, round {first['round']}): counted "
-            f"twice they would seem surer than they are."
+            f"These cells were observed before ({first['when']}, round {first['round']}): counting "
+            f"them twice would understate the uncertainty. Observe other cells."
         )
         raise ValueError(message)
 

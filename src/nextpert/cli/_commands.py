@@ -81,7 +81,7 @@ def preprocess(
 
     The first step. It reads raw counts, or log-normalised expression, and a column of obs with the
     perturbation of each cell. It writes the cells and genes kept, log-normalised, and the roles of
-    the columns, so that later steps need not be told. The table lists the perturbations, their
+    the columns, which later steps use. The table lists the perturbations, their
     numbers of cells and why some were dropped.
 
     Example: `nextpert preprocess screen.h5ad --perturbation-key gene --control non-targeting`
@@ -194,7 +194,6 @@ def fit(
     shift_sd: float | str = "learned",
     spec: str = "full",
     prior_effects: Path | None = None,
-    separator: str = "+",
     prior_scale: float | str = "evidence",
     prior_units: str | None = None,
     noise_var: float | None = None,
@@ -225,8 +224,6 @@ def fit(
     prior_effects
         Effects of the same perturbations in another screen, an h5ad or zarr file of perturbations x
         genes. How much they count for is learned from the cells.
-    separator
-        What joins the target genes of a label.
     prior_scale
         Scale of the prior of the weights. 'evidence' learns it; the paper uses 1.
     prior_units
@@ -319,7 +316,6 @@ def plan(
     n_controls: WholeOrNone = None,
     n_guides: WholeOrNone = None,
     plate_format: WholeOrNone = None,
-    n_samples: Samples = 1000,
     rng: Rng = 0,
     run: Run = _USUAL,
 ) -> Job:
@@ -337,8 +333,8 @@ def plan(
     n_cells
         Total number of cells, controls included.
     strategy
-        'best' looks for the perturbation nearest to the target, 'learn' reduces uncertainty, 'both'
-        divides the plate. Or an acquisition of `nextpert design`, which then fills the plate.
+        'exploit' looks for the perturbation nearest to the target, 'explore' reduces uncertainty,
+        'both' divides the plate. Or an acquisition of `nextpert design`, which fills the plate.
     max_combination
         Maximum number of perturbations per combination. Above 1, combinations of the candidates
         that are predicted nearest to the target become candidates too.
@@ -450,7 +446,6 @@ def replay(
     screen: Screen,
     *,
     results: Results = _RESULTS,
-    columns: Columns = _COLUMNS,
     targets: Names | None = None,
     candidates: Names | None = None,
     strategies: Names = ("exploit", "random", "thompson_means", "round_robin_means"),

@@ -74,7 +74,7 @@ STEPS = {
         "tl.perturbation_effects", ("perturbation_effects", ""), ("perturbation", "gene")
     ),
     "design": Step("tl.design_interventions", ("design", "ranking"), ("rank", "perturbation")),
-    "plan": Step("tl.plan_screen", ("plan", "plate"), ("well", "perturbation")),
+    "plan": Step("tl.plan_screen", ("plan", "plate"), ("perturbation", "n_guides")),
     "cells": Step("tl.plan_cells", ("plan_cells", "genes"), ("gene", "cell_sd")),
     "distances": Step(
         "tl.target_distances", ("target_distances", "table"), ("perturbation", "n_cells")

@@ -33,8 +33,10 @@ _COMPRESSED = 4
 # Attribute of the root of an h5ad or zarr that the command wrote. No other writer copies it, so
 # a file that was changed since is no longer one of these.
 _MARK = "nextpert"
-# Tables bear no mark, but begin as those of steps do, or of the rounds.
-_FIRST_COLUMNS = {*(step.columns for step in STEPS.values()), ("round", "chosen")}
+# Tables bear no mark, but begin as those of steps do, plans of wells and rounds among them.
+_FIRST_COLUMNS = {
+    *(step.columns for step in STEPS.values()), ("well", "perturbation"), ("round", "chosen"),
+}  # fmt: skip
 _SIGNS = {
     ".toml": "# nextpert ",
     ".html": '<meta name="generator" content="nextpert ',

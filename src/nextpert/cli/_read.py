@@ -130,7 +130,7 @@ def read_screen(path: Path, option: str = "") -> AnnData:
     require_sound_matrices(adata)
     for matrix in [adata.X, *adata.layers.values()]:
         if sp.issparse(matrix):
-            matrix.sum_duplicates()  # counts are told, and their logarithms taken, of the sums
+            matrix.sum_duplicates()  # counts, and their logarithms, are those of the sums
     if not adata.var_names.is_unique:
         message = f"Gene names in {str(path)!r} are not unique: make them unique first."
         raise ValueError(message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import sys
@@ -14,7 +13,8 @@ import numpy as np
 
 import nextpert
 from nextpert import _adata
-from nextpert._adata.arguments import check_arguments
+from nextpert._adata.arguments import check_arguments, in_mappings
+from nextpert._adata.progress import without_bars
 from nextpert._warn import warn
 from nextpert.cli._options import STEPS, app
 from nextpert.cli._output import (
@@ -59,7 +59,8 @@ def run_step(job: Job) -> None:
     step, arguments = STEPS[job.name], arguments_of(job)
     if job.name == "learn":
         _check_search(job)
-    check_arguments(_function(step.function), arguments)
+    function = _function(step.function)
+    check_arguments(function, in_mappings(function, arguments))
     with stage(options, "Reading the screen"):
         adata = read_screen(screen)
     searched = job.name == "learn" and options["genes"] is None and options["method"] != "given"
@@ -119,17 +120,14 @@ def call(
 ) -> list[str]:
     """Call a function such as ``"tl.learn_dag"`` on the screen, and return what it logged."""
     found = _function(function)
-    progress: dict[str, Any] = {}
-    if "show_progress" in inspect.signature(found).parameters:
-        progress["show_progress"] = not options["quiet"]
     said: list[str] = []
 
     def keep(record: logging.LogRecord) -> None:
         if record.levelno == logging.INFO and not record.name.startswith("nextpert.core"):
             said.append(" ".join(record.getMessage().split()))
 
-    with heard(logging.INFO, keep):
-        found(adata, **arguments, **progress)
+    with heard(logging.INFO, keep), without_bars(options["quiet"] or not sys.stderr.isatty()):
+        found(adata, **in_mappings(found, arguments))
     return said
 
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # A parameter or function in a message, with the sign that gives a parameter a value. A word in
 # quotes, or a part of a longer name, is none.
 _NAME = re.compile(r"(?<![\w.'\"-])(?:nextpert\.)?((?:(?:tl|pp)\.)?\w+)(=(?:True\b)?|(?!['\"\w]))")
+# A part of a mapping of options, which is an option of its own here: named, and given a value.
+_PART = re.compile(r"\b(?:\w+_options|constraints)\[(['\"])(\w+)\1\]")
+_GIVEN = re.compile(r"\b(?:\w+_options|constraints)=\{(['\"])(\w+)\1: ([^}]*)\}")
 # Names in a file of names, numbers or settings; all but words such as the columns' own.
 _IN_FILES = re.compile(r"[^\s,=\[\]{}\"']*[A-Z_\d][^\s,=\[\]{}\"']*")
 # How a run speaks is no part of what it does; nor is what it may replace, said anew every time.
@@ -93,6 +96,10 @@ def in_options(message: str, given: Mapping[str, Any] | None = None) -> str:
     'No control cells: name the label of the unperturbed cells with --control.'
     >>> in_options('n_runs must be a whole number of at least 1, or use method="boss".')
     '--n-runs must be a whole number of at least 1, or use --method="boss".'
+    >>> in_options("search_options['alpha'] must be a finite number above 0.")
+    '--alpha must be a finite number above 0.'
+    >>> in_options("Pass count_options={'normalise': 'none'} to keep the values.")
+    "Pass --normalise='none' to keep the values."
     >>> in_options("adata.uns has no posterior 'dag_blr': run tl.fit_dag_blr first.")
     "adata.uns has no posterior 'dag_blr': run nextpert fit first."
     """
@@ -108,6 +115,8 @@ def in_options(message: str, given: Mapping[str, Any] | None = None) -> str:
             return found.group()
         return known[name] + sign.removesuffix("=True")
 
+    message = _GIVEN.sub(r"\2=\3", message)
+    message = _PART.sub(lambda found: known.get(found[2], found[0]), message)
     return _NAME.sub(put, message)
 
 

@@ -25,7 +25,6 @@ def perturb_cite_seq(
     counts: bool = False,
     backed: str | os.PathLike[str] | None = None,
     verify: bool = True,
-    show_progress: bool = True,
 ) -> AnnData:
     r"""Load the Perturb-CITE-seq screen of Frangieh et al. 2021 (doi:10.1038/s41588-021-00779-1).
 
@@ -77,8 +76,6 @@ def perturb_cite_seq(
     verify
         Whether values that cannot be those of the study are an error. With ``False`` sums that
         differ from a million are a warning.
-    show_progress
-        Whether to show a progress bar with rate and remaining time (portal's files only).
 
     Returns
     -------
@@ -114,16 +111,27 @@ def perturb_cite_seq(
     ... )  # doctest: +SKIP
     AnnData object with n_obs × n_vars = 57627 × 2
     """
+    from nextpert._adata import in_order, list_names
     from nextpert._adata.panel import PANELS
-    from nextpert.datasets._scp1064.convert import read_object
-    from nextpert.datasets._scp1064.study import Wanted, read_portal
+    from nextpert.datasets._scp1064.h5ad import opened, read_object
+    from nextpert.datasets._scp1064.portal import read_portal
+    from nextpert.datasets._scp1064.rows import Wanted, to_anndata
 
-    if isinstance(genes, str) and genes in PANELS:
+    if isinstance(genes, str):
+        if genes not in PANELS:
+            message = f"genes must be a list of gene names, but is a string: use [{genes!r}]."
+            raise TypeError(message)
         genes = PANELS[genes]
-    wanted = Wanted(condition, genes, counts, backed, show_progress, verify)
+    if genes is not None:
+        genes = [str(name) for name in in_order(genes)]
+        if not genes or len(set(genes)) < len(genes):
+            message = f"genes must name some genes, each once, but is {list_names(genes) or '[]'}."
+            raise ValueError(message)
+    wanted = Wanted(condition, genes, protein, counts, backed, verify)
     if isinstance(source, (str, os.PathLike)) and not Path(source).is_file():
-        return read_portal(source, wanted, subset=subset, protein_kind=protein)
+        return to_anndata(*read_portal(source, subset, wanted), wanted)
     if subset is not None:
         message = "subset names files of the portal's folder: leave it out for an h5ad."
         raise ValueError(message)
-    return read_object(source, wanted, protein=bool(protein))
+    with opened(source, wanted) as (adata, name):
+        return to_anndata(*read_object(adata, name, wanted), wanted)

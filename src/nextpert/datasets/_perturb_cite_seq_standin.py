@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nextpert._adata.arguments import at_least, checked
 from nextpert._adata.panel import ZHANG2023
-from nextpert.core._checks import as_rng
 
 if TYPE_CHECKING:
     import os
@@ -63,25 +61,20 @@ def perturb_cite_seq_standin(
     >>> import tempfile, nextpert as npt
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     truth = npt.datasets.perturb_cite_seq_standin(folder, n_cells=140, n_genes=39)
-    ...     adata = npt.datasets.perturb_cite_seq(folder, condition="Control", show_progress=False)
+    ...     adata = npt.datasets.perturb_cite_seq(folder, condition="Control")
     >>> adata.shape, truth.shape
     ((120, 39), (39, 39))
     """
+    import numpy as np
     import pandas as pd
 
-    from nextpert.datasets._portal_standin import write_portal_standin
+    from nextpert.datasets._scp1064.rows import CONDITIONS
+    from nextpert.datasets._scp1064.standin import write_portal_standin
 
     others = n_cells // _OTHER_CONDITIONS
     written = write_portal_standin(
-        Path(folder),
-        n_cells=n_cells,
-        n_genes=n_genes,
-        rng=as_rng(rng),
-        targets=[*ZHANG2023, *_OUTSIDE],
-        conditions=["Control"] * (n_cells - 2 * others)
-        + ["IFNγ"] * others
-        + ["Co-culture"] * others,
-        subsets=False,
-        digits=8,
-    )
+        folder, n_cells=n_cells, n_genes=n_genes, rng=rng, targets=[*ZHANG2023, *_OUTSIDE],
+        conditions=np.repeat(CONDITIONS, [n_cells - 2 * others, others, others]).tolist(),
+        subsets=False, digits=8,
+    )  # fmt: skip
     return pd.DataFrame(written.weights.T, written.measured, written.measured)

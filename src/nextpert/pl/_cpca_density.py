@@ -1,4 +1,4 @@
-"""Where perturbed cells lie beside controls in contrastive components."""
+"""Densities of perturbed cells and controls in contrastive components."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def cpca_density(
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure | list[Axes] | None:
-    """Draw density contours of perturbed cells beside controls, one panel per group.
+    """Draw density contours of perturbed cells and of controls, one panel per group.
 
     As in Fig. 6a of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0): kernel densities in two
     contrastive components, with the same axes in every panel, so that panels compare. Controls
@@ -79,8 +79,8 @@ def cpca_density(
         Labels to draw; by default the foreground of :func:`nextpert.tl.cpca`, those with the
         strongest effects first.
     n_top
-        Most groups to draw by default: those whose means lie farthest from that of the controls in
-        the two components (squared distance without bias). All of ``groups`` are drawn.
+        Maximum number of groups by default: those whose means are farthest from that of the
+        controls in the two components (unbiased squared distance). All of ``groups`` are drawn.
     perturbation_key, control
         Column of labels and label of the controls; by default those of :func:`nextpert.tl.cpca`.
     components
@@ -88,13 +88,13 @@ def cpca_density(
     key
         The ``key_added`` of :func:`nextpert.tl.cpca`.
     ncols
-        Panels in a row; by default 4, or as many more as let the figure fit on a screen.
+        Panels per row; by default 4, or more if the figure would not fit on a screen.
     levels
-        Contours of a density.
+        Number of contours of a density.
     max_cells
-        Most cells of a group to estimate a density from; more are thinned at random.
+        Maximum number of cells of a group to estimate a density from; more are sampled.
     rng
-        Seed or generator of the thinning.
+        Seed or generator of that sample.
     ax
         Axes to draw on, for a single group.
     %(show)s
@@ -177,7 +177,7 @@ def cpca_density(
 
 
 def _distance(cells: Scores, control: Scores) -> float:
-    """Return the squared distance of two means, less what noise adds to it on average."""
+    """Return the squared distance of two means, with its bias subtracted."""
     noise = sum(
         float(each.var(axis=0, ddof=1).sum()) / len(each)
         for each in (cells, control)
@@ -212,7 +212,7 @@ def _thin(cells: Scores, most: int, rng: np.random.Generator) -> Scores:
 
 
 def _limits(cells: list[Scores]) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return limits that hold 99 % of the cells of every group, with a margin."""
+    """Return limits that cover 99% of the cells of every group, with a margin."""
     quantiles = [np.quantile(group, [0.005, 0.995], axis=0) for group in cells]
     low = np.min([q[0] for q in quantiles], axis=0)
     high = np.max([q[1] for q in quantiles], axis=0)

@@ -119,8 +119,8 @@ def dag(
     min_weight
         Leave out edges of smaller absolute weight.
     n_top
-        Most edges to draw, the strongest: by absolute weight; without a posterior by their share
-        of the bootstrap graphs, or else those of the genes with most edges.
+        Maximum number of edges, the strongest: by absolute weight; without a posterior by their
+        share of the bootstrap graphs, or else those of the genes with most edges.
     direct_targets
         Whether to draw perturbations, and all else that the experiment set, as squares below the
         genes with lines to what each acts on directly (``uns["dag"]["direct_targets"]``), the

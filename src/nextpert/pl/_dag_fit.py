@@ -1,4 +1,4 @@
-"""How well parents predict their children, beside random graphs."""
+"""How well parents predict their children, compared with random graphs."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def dag_fit(
     --------
     >>> import nextpert as npt
     >>> adata = npt.datasets.simulated_screen(n_genes=10, n_control=500, perturbed=0)
-    >>> npt.tl.learn_dag(adata, n_runs=5)
+    >>> npt.tl.learn_dag(adata, search_options={"n_runs": 5})
     >>> npt.tl.dag_fit(adata)
     >>> figure = npt.pl.dag_fit(adata, return_fig=True)
     >>> figure.axes[1].get_xlabel()

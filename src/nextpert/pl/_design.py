@@ -70,7 +70,7 @@ def design(
     key
         Its ``key_added``.
     n_top
-        Most candidates to draw.
+        Maximum number of candidates.
     ax
         Axes to draw the distances on; acquisition and trace are left out then.
     %(show)s
@@ -140,7 +140,7 @@ def _panels(n_candidates: int, n_rounds: int) -> list[Axes]:
 def _draw_distances(
     panel: Axes, top: pd.DataFrame, n_all: int, control: float, stored: Any
 ) -> None:
-    """Draw a row a candidate of ``top``; ``control`` is the control's distance."""
+    """Draw a row per candidate of ``top``; ``control`` is the control's distance."""
     mean, low, high, measured = (
         top[name].to_numpy(dtype=float)
         for name in ("predicted_distance", "predicted_low", "predicted_high", "measured_distance")

@@ -160,7 +160,7 @@ def _panels(n_rows: int, sizes: tuple[float, ...]) -> list[Axes]:
 
 
 def _draw_errors(panel: Axes, table: pd.DataFrame, n_all: int) -> None:
-    """Draw the squared error of effects from half of the cells, one row a perturbation."""
+    """Draw the squared error of effects from half of the cells, one row per perturbation."""
     place = np.arange(len(table))
     columns = ("error_half_no_effect", "error_half_raw_means", "error_half")
     values = {name: table[name].to_numpy(dtype=float) for name in columns}

@@ -204,7 +204,7 @@ def _read(
     layer: str | None,
     gene_symbols: str | None,
 ) -> list[_Gene]:
-    """Read the genes of all cells to draw in one pass."""
+    """Read the genes of all cells in one pass."""
     _, columns = resolve_panel(adata, genes, gene_symbols=gene_symbols)
     rows = np.flatnonzero(np.any([control, *(cells[gene] for gene in genes)], axis=0))
     values = np.empty((len(rows), len(genes)))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
     from numpy.typing import NDArray
 
-# Okabe and Ito's colours, told apart with any kind of colour vision.
+# Okabe and Ito's colours, distinguishable with any kind of colour vision.
 BLUE = "#0072B2"
 ORANGE = "#D55E00"
 GREEN = "#009E73"
@@ -221,7 +221,7 @@ def chosen(
     Raises
     ------
     ValueError
-        If a name is not there (close matches are given), as ``without``, or none is wanted.
+        If a name is not there (close matches are suggested), as ``without``, or none is wanted.
         ``where`` says what holds the names.
     """
     if wanted is None:
@@ -265,8 +265,8 @@ def short(name: str, most: int) -> str:
 
 
 def goal(target: Any) -> str:
-    """Return the name of a target, but not a long list of wanted means of genes."""
-    return "wanted means of genes" if str(target).count("=") > 3 else short(str(target), 40)
+    """Return the name of a target, but not a long list of target means."""
+    return "target means of genes" if str(target).count("=") > 3 else short(str(target), 40)
 
 
 def first_of(n: int, n_all: int, what: str) -> str:

@@ -70,7 +70,7 @@ def perturbation_effects(
     key
         The ``key_added`` of the effects.
     n_top
-        Most perturbations, and most genes, to draw: those with the largest effects.
+        Maximum number of perturbations, and of genes: those with the largest effects.
     %(end)s
 
     Returns
@@ -193,7 +193,7 @@ def _draw_intervals(
     panel.set_ylim(len(columns) - 0.4, -0.6)
     level = f"{100 * float(stored['params']['level']):g}%"
     panel.set_xlabel(
-        f"effect: mean less that of {stored['params']['control']}\n"
+        f"effect: mean minus that of {stored['params']['control']}\n"
         f"(log-normalised expression, {level} intervals)"
     )
     genes = first_of(len(columns), len(stored["genes"]), "genes")

@@ -56,14 +56,14 @@ def plan_cells(
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure | list[Axes] | Axes | None:
-    """Draw what numbers of cells and guides achieve.
+    """Draw power and precision by number of cells and guides.
 
-    Above, the share of genes in which the wanted effect is found, and half the width of the
+    Above, the fraction of genes in which the effect is detected, and half the width of the
     interval of an effect on the median gene. With a target, below: half the width of the interval
-    of the nearest perturbation's squared distance, as a share of the controls' distance, and the
-    probability that it comes out nearer than the second. One line per number of guides; numbers
-    whose curves coincide share one. The black line is the number planned for, dashed lines are
-    what is wanted.
+    of the nearest perturbation's squared distance, relative to the control's distance, and the
+    probability that it is measured nearer than the second. One line per number of guides; numbers
+    whose curves coincide share one. The black line is the number planned for; dashed
+    lines are the values needed.
 
     Parameters
     ----------
@@ -114,17 +114,17 @@ def plan_cells(
         _draw(panel, stored["curves"], lines, column, wanted)
         panel.set_ylabel(label)
     handles = [entry(label, colour, line=dashes) for label, _, colour, dashes in lines]
-    legend(panels[0], [*handles, entry("wanted", GREY, line="--")], loc="lower right")
+    legend(panels[0], [*handles, entry("needed", GREY, line="--")], loc="lower right")
     drawn = panels if ax is None else ax
     return finish(drawn, own=ax is None, show=show, return_fig=return_fig, save=save)
 
 
 def _what_to_draw(stored: dict[str, Any]) -> list[tuple[str, str, float]]:
-    """Return a panel's column of the curves, its label, and what is wanted of it."""
+    """Return a panel's column of the curves, its label, and the value needed."""
     params = stored["params"]
     effect, power = float(params["effect"]), float(params["power"])
     panels = [
-        ("power", f"share of genes in which\na change of {effect:g} is found", power),
+        ("power", f"fraction of genes in which\na change of {effect:g} is detected", power),
         (
             "half_width",
             "half of the 90% interval of the\nmedian gene (units of the data)",
@@ -134,10 +134,10 @@ def _what_to_draw(stored: dict[str, Any]) -> list[tuple[str, str, float]]:
     if "distances" not in stored:
         return panels
     first, *others = (short(str(name), 20) for name in stored["distances"]["perturbation"])
-    label = "half of the 90% interval of the squared\ndistance (share of the controls')"
+    label = "half of the 90% interval of the squared\ndistance (relative to the control's)"
     panels.append(("distance_half_width", label, float(params["tolerance"])))
     if others:
-        label = f"probability that {first}\ncomes out nearer than {others[0]}"
+        label = f"probability that {first}\nis measured nearer than {others[0]}"
         panels.append(("right_choice", label, power))
     return panels
 

@@ -1,4 +1,4 @@
-"""The next round: which perturbations and why, their cells, and what it is worth."""
+"""The next round: which perturbations and why, their cells, and its expected benefit."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def plan_screen(
     key
         Its ``key_added``.
     replay_key
-        Results of :func:`nextpert.tl.replay_design` to draw beside it, where there are any;
-        ``None`` for none.
+        Results of :func:`nextpert.tl.replay_design` to draw as well, if there are any; ``None`` for
+        none.
     ax
         Axes to draw the distances on; all else is left out then.
     %(show)s

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colour, dashes and marker of each strategy: told apart without colours as well. Strategies in
+# Colour, dashes and marker of each strategy: distinguishable without colours as well. Strategies in
 # turn bear their markers at other plates, so that curves that lie on each other all show.
 _STYLES: dict[str, tuple[str, Any, str]] = {
     "exploit": (BLUE, "-", "o"),
@@ -51,7 +51,7 @@ _STYLES: dict[str, tuple[str, Any, str]] = {
     "thompson_means": ("#E69F00", (0, (4, 1.5)), "*"),
 }
 _CONTROL, _BEST = "control", "best candidate"
-_LABEL = "squared distance to the target\n(share of the control cells')"
+_LABEL = "squared distance to the target\n(relative to the control's)"
 
 
 @checked()
@@ -72,8 +72,8 @@ def replay(
     """Draw how near to each target the recommended perturbation lies, round by round.
 
     One panel per target, the mean over all of them first: the squared distance of the recommended
-    perturbation's true mean to the target, as a share of that of the control cells, with its 90%
-    interval (over repeats; in the first panel over targets). The dashed line is the control, the
+    perturbation's true mean to the target, relative to that of the control, with its 90% interval
+    (over repeats; in the first panel over targets). The dashed line is the control, the
     dotted one the best candidate of the pool.
 
     Parameters
@@ -87,10 +87,10 @@ def replay(
     strategies
         Strategies to draw; all by default.
     held_out
-        Reading to draw: with the target's own perturbation held out, or in the pool. By default
+        Reading to draw: with the perturbation of the target held out, or in the pool. By default
         the first that was replayed.
     n_cols
-        Panels in a row; by default 4, or as many more as let the figure fit on a screen.
+        Panels per row; by default 4, or more if the figure would not fit on a screen.
     ax
         Axes to draw on: the mean over the targets, or the only one of ``targets``. Names stand
         at the ends of the lines then.
@@ -103,7 +103,7 @@ def replay(
     Raises
     ------
     ValueError
-        If there is no replay (run :func:`nextpert.tl.replay_design` first), or it holds no such
+        If there is no replay (run :func:`nextpert.tl.replay_design` first), or it has no such
         target, strategy or reading.
 
     Examples
@@ -112,7 +112,7 @@ def replay(
     >>> adata = npt.datasets.simulated_screen(
     ...     n_genes=6, n_control=300, n_perturbed=60, perturbed=4, expected_degree=3
     ... )
-    >>> npt.tl.learn_dag(adata, n_runs=2)
+    >>> npt.tl.learn_dag(adata, search_options={"n_runs": 2})
     >>> npt.tl.replay_design(adata, strategies=["thompson"], n_rounds=3, n_repeats=4)
     >>> figure = npt.pl.replay(adata, return_fig=True)
     >>> len(figure.axes)  # the mean, and four targets

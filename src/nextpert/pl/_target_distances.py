@@ -51,7 +51,7 @@ def target_distances(
 
     As in Fig. 6b of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0), with confidence
     intervals. Points are unbiased estimates; the small ticks are the distances of the sample
-    means, which noise makes too large. The dashed line and the band are the control cells and
+    means, which are biased upwards. The dashed line and the band are the control cells and
     their interval. Points are filled where the interval of the difference to the control cells
     excludes 0; it is narrower than the two drawn, as these share the noise of the target's mean.
 
@@ -62,7 +62,7 @@ def target_distances(
     key
         Its ``key_added``.
     n_top
-        Most perturbations to draw; the control cells' line is drawn in any case.
+        Maximum number of perturbations; the line of the control is always included.
     %(end)s
 
     Returns

@@ -1,4 +1,4 @@
-"""``pp.assign_guides``: from guide counts, or lists of guides, to labels."""
+"""``pp.assign_guides``: perturbation labels from guide counts or lists of guides."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def assign_guides(
 ) -> ad.AnnData | None:
     """Label every cell by the targets of its guides.
 
-    A guide is called in a cell at ``threshold`` UMI or more. Control guides beside targeting ones
-    do not enter the label: a cell with guides of ``A``, of ``A`` and a control guide is ``A``.
+    A guide is called in a cell with ``threshold`` UMI or more. Control guides do not change the
+    label of a cell with targeting guides: with a guide of ``A`` and a control guide it is ``A``.
 
     Parameters
     ----------
@@ -55,25 +55,25 @@ def assign_guides(
         of the cells. Or a column of ``adata.obs`` with the guides of every cell, joined by
         ``guide_separator``; ``""``, ``"nan"`` and missing values stand for none.
     threshold
-        Fewest UMI of a guide in a cell for the guide to be called.
+        Minimum number of UMI of a guide in a cell for the guide to be called.
     target_of
-        Target of every guide: a mapping or a function. By default what stands before the last
+        Target of every guide: a mapping or a function. By default the part before the last
         underscore (``HLA-A_2`` targets ``HLA-A``). Every guide needs one, unless
         ``control_guides`` names it.
     control_guides
         Names of control guides, or of their targets; by default every guide whose target is
-        called ``non-targeting``, ``NO_SITE``, ``ONE_NON-GENE_SITE``, ``control`` or alike.
+        ``non-targeting``, ``NO_SITE``, ``ONE_NON-GENE_SITE``, ``control`` or similar.
     control
         Label of cells whose guides are all control guides.
     multiple
         Cells with several guides: ``"combine"`` (default) labels them with all targets, so that
         several guides of one target are one perturbation; ``"multi"`` labels them ``multi``.
     separator
-        What joins the targets of a label.
+        Text between the targets of a label.
     guide_separator
-        What joins guides in ``obs["guides"]``, and in the column they are read from.
+        Text between guides in ``obs["guides"]``, and in the column they are read from.
     key_added
-        Column of labels.
+        Column of the labels written.
     copy
         Whether to return a copy instead of writing to ``adata``.
 
@@ -86,14 +86,14 @@ def assign_guides(
           (no guide) or ``"multi"``.
         - ``obs["guides"]`` (joined by ``guide_separator``), ``obs["n_guides"]``,
           ``obs["n_targets"]``.
-        - ``uns["guides"]``: a table with one row a guide: ``target`` (empty for control guides),
+        - ``uns["guides"]``: a table with one row per guide: ``target`` (empty for control guides),
           ``kind`` (``targeting``, ``control``, ``no_site``, ``one_non-gene_site``), ``n_cells``.
 
     Raises
     ------
     ValueError
         If the guides are not found, cells are absent from their table, a count is negative or
-        NaN, a guide comes twice, a guide has no target (``target_of`` returns ``None``, an empty
+        NaN, a guide is named twice, a guide has no target (``target_of`` returns ``None``, an empty
         string or ``NA``) although ``control_guides`` does not name it, or an option is unknown.
 
     Examples
@@ -142,7 +142,7 @@ def _column(adata: ad.AnnData, key: str) -> pd.Series:
         known = [*map(str, adata.obsm), *map(str, adata.obs.columns)]
         message = (
             f"guides={key!r} is neither in adata.obsm nor a column of adata.obs."
-            f"{_adata.closest([key], known)} They hold {_adata.list_names(known) or 'nothing'}."
+            f"{_adata.closest([key], known)} They have {_adata.list_names(known) or 'no names'}."
         )
         raise ValueError(message)
     return column_of(adata, key)
@@ -180,7 +180,7 @@ def _umi(adata: ad.AnnData, guides: Any) -> tuple[sp.csr_matrix, list[str]]:
     matrix = sp.csr_matrix(values)[rows]
     matrix.sum_duplicates()  # before counts are compared with the threshold
     if matrix.data.dtype.kind not in "buif" or not bool((matrix.data >= 0).all()):
-        message = "The table of guides must hold counts: some are negative, NaN or no numbers."
+        message = "The table of guides must have counts: some are negative, NaN or not numbers."
         raise ValueError(message)
     return matrix, [str(name) for name in names]
 

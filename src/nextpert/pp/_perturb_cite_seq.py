@@ -1,8 +1,9 @@
-"""``pp.perturb_cite_seq``: the Perturb-CITE-seq screen, ready for the graph."""
+"""``pp.perturb_cite_seq``: select, normalise and label the Perturb-CITE-seq screen."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,9 +11,16 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata import join, read_roles
-from nextpert._adata.arguments import above, at_least, between, checked, one_of
+from nextpert._adata.arguments import at_least, checked, one_of, options
 from nextpert._adata.roles import KEY
-from nextpert.pp._steps.bookkeeping import COMBINATIONS, OUTSIDE, Bookkeeping, ScreenOptions, tally
+from nextpert.pp._steps.bookkeeping import (
+    COMBINATIONS,
+    OUTSIDE,
+    Bookkeeping,
+    CountOptions,
+    ScreenOptions,
+    tally,
+)
 from nextpert.pp._steps.guides import TARGETING, CellTargets, GuideSets, cell_guides
 from nextpert.pp._steps.screen import finish, prepare
 
@@ -45,11 +53,26 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+@options(outside=one_of(*OUTSIDE))
+@dataclass(frozen=True)
+class _LabelOptions:
+    """``label_options``: each is documented there."""
+
+    aliases: Mapping[str, str] | None = None
+    outside: str = "drop"
+
+
+@options(normalise=one_of("auto", "counts", "log_tpm", "none"))
+@dataclass(frozen=True)
+class _CountOptions(CountOptions):
+    """``count_options``: the target is that of the preset, and TPM may be given."""
+
+    target_sum: float | str | None = None  # type: ignore[assignment]
+
+
 @checked(
     controls=one_of(*CONTROLS), min_cells=at_least(0), combinations=one_of(*COMBINATIONS),
-    preset=one_of(*PRESETS), outside=one_of(*OUTSIDE), min_seen=between(0, 1, inclusive=True),
-    normalise=one_of("auto", "counts", "log_tpm", "none"),
-    target_sum=(one_of("median"), above(0)), min_depth=at_least(0),
+    preset=one_of(*PRESETS), label_options=_LabelOptions, count_options=_CountOptions,
 )  # fmt: skip
 def perturb_cite_seq(
     adata: ad.AnnData,
@@ -61,51 +84,45 @@ def perturb_cite_seq(
     combinations: str | None = None,
     max_guides: int | None = None,
     preset: str | None = None,
-    outside: str = "drop",
-    aliases: Mapping[str, str] | None = None,
-    min_seen: float = 0.1,
-    normalise: str = "auto",
-    target_sum: float | str | None = None,
-    depth_key: str | None = None,
-    min_depth: float = 0.0,
+    label_options: Mapping[str, Any] | None = None,
+    count_options: Mapping[str, Any] | None = None,
     condition_key: str = "condition",
     guides_key: str = "guides",
     layer: str | None = None,
-    check_scale: bool = True,
     key_added: str = "preprocessing",
     copy: bool = False,
 ) -> ad.AnnData | None:
-    r"""Choose the cells and genes of the Perturb-CITE-seq screen, as the paper did or better.
+    r"""Select the cells and genes of the Perturb-CITE-seq screen, by our defaults or as the paper.
 
-    The screen of Frangieh et al. 2021 (doi:10.1038/s41588-021-00779-1), as
-    ``datasets.perturb_cite_seq`` loads it, made ready for :func:`nextpert.tl.learn_dag`,
+    The screen is that of Frangieh et al. 2021 (doi:10.1038/s41588-021-00779-1), as
+    ``datasets.perturb_cite_seq`` loads it. The result is ready for :func:`nextpert.tl.learn_dag`,
     :func:`nextpert.tl.fit_dag_blr` and :func:`nextpert.tl.design_interventions`. Every step logs
-    and stores how many cells it kept and dropped, and why. Cells and genes are dropped in place,
-    as by :func:`scanpy.pp.filter_cells`, and nothing changes where the call fails.
+    and records how many cells it kept and dropped, and why. Cells and genes are dropped in place,
+    as by :func:`scanpy.pp.filter_cells`. Nothing changes on error.
 
     ``preset="zhang2023"`` makes the choices of Zhang et al. 2023
-    (doi:10.1038/s42256-023-00719-0), each of which an argument given beside it replaces. Ours
-    differ from them:
+    (doi:10.1038/s42256-023-00719-0); other arguments take precedence over it. Our defaults differ
+    as follows:
 
     ============  ===================  ===================  =======================================
     choice        paper                default              why
     ============  ===================  ===================  =======================================
-    controls      ``"no_guide"``       ``"control_guide"``  cells were selected for a guide, so one
-                                                            without was most likely missed, and 9 of
-                                                            10 guides perturb
-    max_guides    1                    ``None``             two guides of one gene, or one beside a
+    controls      ``"no_guide"``       ``"control_guide"``  cells were selected for a guide, so the
+                                                            guide of a cell without one was most
+                                                            likely missed; 9 of 10 guides perturb
+    max_guides    1                    ``None``             two guides of one gene, or one and a
                                                             control guide, are one perturbation
-    target_sum    1e6 (ln(1 + TPM))    1e4                  of a cell with 10,000 counts, one count
-                                                            is 4.6 and a second adds 0.7 in
-                                                            ln(1 + TPM), so that seen or not is all;
-                                                            at 1e4 it is 0.7 and 0.4
+    target_sum    1e6 (ln(1 + TPM))    1e4                  in a cell with 10,000 counts, the first
+                                                            count adds 4.6 and the second 0.7 in
+                                                            ln(1 + TPM); with 1e4, 0.7 and 0.4
     min_cells     1                    20                   a mean of fewer is mostly noise
-    panel         ``"zhang2023"``      ``None``             every gene seen in 10 % of the controls
+    panel         ``"zhang2023"``      ``None``             genes detected in 10% of the controls
     ============  ===================  ===================  =======================================
 
-    In the TAP-seq screen of Schraivogel et al. 2020, the mean of the 662 cells without a guide lies
-    as far from that of cells with a non-targeting guide (6.1 squared units at 1e4 counts a cell)
-    as those of strong perturbations do; of as many non-targeting cells drawn at random, 0.1 to 0.2.
+    In the TAP-seq screen of Schraivogel et al. 2020, the mean of the 662 cells without a guide is
+    as far from that of cells with a non-targeting guide (6.1 squared units at 1e4 counts per cell)
+    as the means of strong perturbations. The same number of random non-targeting cells has a
+    distance of 0.1 to 0.2.
 
     Parameters
     ----------
@@ -122,8 +139,8 @@ def perturb_cite_seq(
         are all control guides; or ``"both"``.
     panel
         Genes of the analysis: a list; ``"zhang2023"``, the paper's 36 genes; or ``None``
-        (default), every gene seen in a share ``min_seen`` of the control cells. Genes that are
-        constant among the control cells are left out.
+        (default), every gene seen in a tenth of the control cells. Genes that are constant
+        among the control cells are left out.
     min_cells
         Fewest cells of a perturbation; by default 20.
     combinations
@@ -134,33 +151,26 @@ def perturb_cite_seq(
         Most guides of a cell, control guides counted; ``None`` for any number.
     preset
         ``"zhang2023"`` for the choices of the paper.
-    outside
-        Cells whose label names a target that is outside the panel or not measured: ``"drop"``
+    label_options
+        A mapping with some of ``"aliases"``, as in :func:`perturbation_screen`, and ``"outside"``:
+        cells whose label names a target that is outside the panel or not measured: ``"drop"``
         (default), or ``"keep"``, as target states for example.
-    aliases
-        Names of targets or panel genes that go by another name in ``adata.var_names``, as
-        ``{name: gene}``. A few are known (``NUP50-AS`` for ``NUP50-AS1``); all that were used
-        are stored.
-    min_seen
-        Share of the control cells, for ``panel=None``.
-    normalise
-        ``"auto"`` (default) takes whole numbers for counts and other values for ln(1 + TPM);
-        ``"counts"``; ``"log_tpm"``; or ``"none"``, which keeps the values as they are.
-    target_sum
-        Counts that a cell is scaled to; by default 1e4. 1e6 keeps ln(1 + TPM) as it is;
-        ``"median"`` stands for the median of all cells kept.
-    depth_key
-        Column of ``adata.obs`` with all counts of a cell; by default ``"UMI_count"``, if there,
-        or the sum over all genes.
-    min_depth
-        Fewest counts of a cell.
+    count_options
+        A mapping with some of ``"min_seen"``, ``"min_depth"`` and ``"check_scale"``, as in
+        :func:`perturbation_screen`, and
+
+        - ``"normalise"``: ``"auto"`` (default) takes whole numbers for counts and other values for
+          ln(1 + TPM); ``"counts"``; ``"log_tpm"``; or ``"none"``, which keeps the values as they
+          are.
+        - ``"target_sum"``: counts that a cell is scaled to; by default 1e4. 1e6 keeps ln(1 + TPM)
+          as it is; ``"median"`` stands for the median of all cells kept.
+        - ``"depth_key"``: column of ``adata.obs`` with all counts of a cell; by default
+          ``"UMI_count"``, if there, or the sum over all genes.
     condition_key, guides_key
         Columns of ``adata.obs``.
     layer
         Layer to read; ``None`` stands for ``layers["log_tpm"]`` where an earlier call left it,
         and else for ``adata.X``.
-    check_scale
-        As in :func:`perturbation_screen`.
     key_added
         Name of the books in ``adata.uns``.
     copy
@@ -174,22 +184,22 @@ def perturb_cite_seq(
         ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]``,
         ``uns["screen"]`` (``perturbation_key``, ``control``, ``values`` and others) and
         ``uns["preprocessing"]`` with the tables ``steps``, ``genes`` and ``perturbations``,
-        ``n_control_cells`` and ``params``; beside them ``guides``, a table of what the cells of
-        the condition carry: ``guides`` (``none``, ``one``, ``several``), ``kind``, ``n_cells``
+        ``n_control_cells`` and ``params``; also ``guides``, a table of the guides in the cells of
+        the condition: ``guides`` (``none``, ``one``, ``several``), ``kind``, ``n_cells``
         and ``n_cells_kept``. ``layers["log_tpm"]`` or ``layers["counts"]``
-        keep the values that X held, where it was rescaled.
+        have the earlier values of X, if it was rescaled.
 
     Warns
     -----
     UserWarning
-        Of targets that control cells hardly express (CDH19, NGFR, CXCR4 and CCR10 in this
-        screen), whose knockout is a shift of about nothing; and as :func:`perturbation_screen`.
+        If control cells hardly express a target (CDH19, NGFR, CXCR4 and CCR10 in this screen), so
+        that the shift of its knockout is near 0; and as :func:`perturbation_screen`.
 
     Raises
     ------
     ValueError
         If a column, gene, guide, layer or option is unknown or out of range, no control cell is
-        left, or the matrix holds neither counts nor ln(1 + TPM).
+        left, or the matrix has neither counts nor ln(1 + TPM).
 
     Examples
     --------
@@ -210,21 +220,21 @@ def perturb_cite_seq(
     3  several  one target       15
     """
     join.check_in_place(adata, copy=copy)
+    counts = _CountOptions(**count_options or {})
     chosen = _choose(
         preset, controls=controls, panel=panel, min_cells=min_cells, combinations=combinations,
-        max_guides=max_guides, target_sum=target_sum,
+        max_guides=max_guides, target_sum=counts.target_sum,
     )  # fmt: skip
-    if depth_key is None and "UMI_count" in adata.obs.columns:
-        depth_key = "UMI_count"
+    if counts.depth_key is None and "UMI_count" in adata.obs.columns:
+        counts = replace(counts, depth_key="UMI_count")
     if layer is None and "log_tpm" in adata.layers:
         layer = "log_tpm"
-    options = ScreenOptions(
-        panel=chosen["panel"], aliases=aliases, min_cells=chosen["min_cells"],
-        combinations=chosen["combinations"], outside=outside, separator="+", min_seen=min_seen,
-        normalise=normalise, target_sum=chosen["target_sum"], depth_key=depth_key,
-        min_depth=min_depth, layer=layer, kinds="log_tpm", check_scale=check_scale,
+    asked = ScreenOptions(
+        panel=chosen["panel"], min_cells=chosen["min_cells"], combinations=chosen["combinations"],
+        separator="+", layer=layer, kinds="log_tpm", **vars(_LabelOptions(**label_options or {})),
+        **vars(replace(counts, target_sum=chosen["target_sum"])),
     )  # fmt: skip
-    told = read_roles(adata)
+    told = read_roles(adata, separator="+")
     sets = cell_guides(adata, guides_key, ",", "guides")
     book = Bookkeeping(adata.n_obs)
     if condition is not None:
@@ -240,7 +250,7 @@ def perturb_cite_seq(
     book.keep(
         "controls", ~unused, f"not controls by controls={chosen['controls']!r}: {tally(names)}"
     )
-    prepared = prepare(adata, found, book, options)
+    prepared = prepare(adata, found, book, asked)
     params = {"condition": condition, "preset": preset, "max_guides": chosen["max_guides"]}
     prepared.tables["params"] |= {k: v for k, v in params.items() if v is not None}
     prepared.tables["params"]["controls"] = chosen["controls"]

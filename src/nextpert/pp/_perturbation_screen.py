@@ -1,17 +1,25 @@
-"""``pp.perturbation_screen``: any screen, ready for the graph."""
+"""``pp.perturbation_screen``: select, normalise and label the cells of a screen."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nextpert import _adata
 from nextpert._adata import join, read_roles
-from nextpert._adata.arguments import above, at_least, between, checked, one_of
+from nextpert._adata.arguments import at_least, checked, one_of, options
 from nextpert._adata.labels import names_no_perturbation
 from nextpert._adata.roles import KEY
-from nextpert.pp._steps.bookkeeping import COMBINATIONS, OUTSIDE, Bookkeeping, ScreenOptions, tally
+from nextpert.pp._steps.bookkeeping import (
+    COMBINATIONS,
+    OUTSIDE,
+    Bookkeeping,
+    CountOptions,
+    ScreenOptions,
+    tally,
+)
 from nextpert.pp._steps.guides import CellTargets
 from nextpert.pp._steps.screen import finish, prepare
 
@@ -21,10 +29,20 @@ if TYPE_CHECKING:
     import anndata as ad
 
 
+@options(outside=one_of(*OUTSIDE))
+@dataclass(frozen=True)
+class _LabelOptions:
+    """``label_options``: each is documented there."""
+
+    separator: str = "+"
+    unassigned: Sequence[str] = ()
+    aliases: Mapping[str, str] | None = None
+    outside: str = "keep"
+
+
 @checked(
-    min_cells=at_least(0), combinations=one_of(*COMBINATIONS), outside=one_of(*OUTSIDE),
-    min_seen=between(0, 1, inclusive=True), normalise=one_of("auto", "counts", "none"),
-    target_sum=(one_of("median"), above(0)), min_depth=at_least(0),
+    min_cells=at_least(0), combinations=one_of(*COMBINATIONS), label_options=_LabelOptions,
+    count_options=CountOptions,
 )  # fmt: skip
 def perturbation_screen(
     adata: ad.AnnData,
@@ -35,33 +53,25 @@ def perturbation_screen(
     gene_symbols: str | None = None,
     min_cells: int = 20,
     combinations: str = "drop",
-    outside: str = "keep",
-    unassigned: Sequence[str] = (),
-    separator: str = "+",
-    aliases: Mapping[str, str] | None = None,
-    min_seen: float = 0.1,
-    normalise: str = "auto",
-    target_sum: float | str = "median",
-    depth_key: str | None = None,
-    min_depth: float = 0.0,
+    label_options: Mapping[str, Any] | None = None,
+    count_options: Mapping[str, Any] | None = None,
     layer: str | None = None,
     guide_key: str | None = None,
     batch_key: str | Iterable[str] | None = None,
     covariates: str | Iterable[str] | None = None,
-    check_scale: bool = True,
     key_added: str = "preprocessing",
     copy: bool = False,
 ) -> ad.AnnData | None:
-    r"""Choose the cells and genes of a screen, normalise and label them, and keep the books.
+    r"""Select the cells and genes of a screen, normalise and label them, and record each step.
 
-    What comes out goes straight into :func:`nextpert.tl.learn_dag`,
-    :func:`nextpert.tl.fit_dag_blr` and :func:`nextpert.tl.design_interventions`. Counts become
+    The result is ready for :func:`nextpert.tl.learn_dag`, :func:`nextpert.tl.fit_dag_blr` and
+    :func:`nextpert.tl.design_interventions`. Counts are transformed to
 
     .. math:: x_{cg} = \ln(1 + s\, n_{cg} / n_c),
 
-    with the ``target_sum`` ``s`` and all counts ``n_c`` of the cell. Every step logs and stores
-    how many cells it kept and dropped, and why. Cells and genes are dropped in place, as by
-    :func:`scanpy.pp.filter_cells`, and nothing changes where the call fails.
+    with the ``target_sum`` ``s`` and the total counts ``n_c`` of the cell. Every step logs and
+    records how many cells it kept and dropped, and why. Cells and genes are dropped in place, as
+    by :func:`scanpy.pp.filter_cells`. Nothing changes on error.
 
     Parameters
     ----------
@@ -69,14 +79,14 @@ def perturbation_screen(
         Cells x genes, counts or log-normalised expression; dense or sparse; a view becomes
         actual. Backed files with ``copy=True``.
     perturbation_key
-        Column of ``adata.obs`` with the label of every cell: its targets, joined by
-        ``separator``.
+        Column of ``adata.obs`` with the label of every cell: its targets, joined by the
+        separator.
     control
         Label, or labels, of the control cells.
     panel
         Genes of the analysis: a list; ``"zhang2023"``, the paper's 36 genes; or ``None``
-        (default), every gene seen in a share ``min_seen`` of the control cells. Genes that are
-        constant among the control cells are left out.
+        (default), every gene seen in a tenth of the control cells. Genes that are constant
+        among the control cells are left out.
     gene_symbols
         Column of ``adata.var`` with the names of genes that labels and ``panel`` use, where
         ``adata.var_names`` holds others (Ensembl ids). Pass it to :func:`nextpert.tl.learn_dag`
@@ -87,44 +97,41 @@ def perturbation_screen(
         Cells with several targets: ``"drop"`` (default); ``"keep"``; or ``"panel_only"``, which
         names them by their targets in the panel alone: ``A+X`` with ``X`` outside the panel
         becomes ``A``, and ``obs["other_targets"]`` says ``X``.
-    outside
-        Cells whose label names a target that is outside the panel or not measured: ``"keep"``
-        (default), for their shift is learned from the cells; or ``"drop"``.
-    unassigned
-        Further labels of cells whose perturbation is not known. Missing and empty labels count
-        among them, as do ``unassigned``, ``unknown``, ``ambiguous``, ``negative``, ``multi``,
-        ``multiple``, ``multiplet``, ``doublet``, ``no guide``, ``NA`` and the like, in upper or
-        lower case, unless ``control`` names them.
-    separator
-        What joins the targets of a label.
-    aliases
-        Names of targets or panel genes that go by another name in ``adata.var_names``, as
-        ``{name: gene}``. A few are known (``NUP50-AS`` for ``NUP50-AS1``); all that were used
-        are stored.
-    min_seen
-        Share of the control cells, for ``panel=None``.
-    normalise
-        ``"auto"`` (default) takes whole numbers for counts and keeps other values as they are;
-        ``"counts"``; or ``"none"``.
-    target_sum
-        Counts that a cell is scaled to: ``"median"`` (default), the median of the counts ``n_c``
-        of the cells kept, so that a typical cell stays as it is; or a number. One far above the
-        cells' own counts blows them up: of 25 counts scaled to 10,000, the first adds 6.0 and the
-        second 0.7, so that seen or not is all.
-    depth_key
-        Column of ``adata.obs`` with all counts ``n_c`` of a cell, over the whole transcriptome;
-        needed where ``adata`` holds a few genes of many, whose sum moves with every one of them.
-        By default the sum over all genes of the matrix.
-    min_depth
-        Fewest counts of a cell; cells without any are dropped in any case.
+    label_options
+        Rarely needed options of reading labels, a mapping with some of:
+
+        - ``"separator"`` (``"+"``): what joins the targets of a label.
+        - ``"unassigned"``: further labels of cells whose perturbation is not known. Missing and
+          empty labels count among them, as do ``unassigned``, ``unknown``, ``ambiguous``,
+          ``negative``, ``multi``, ``multiple``, ``multiplet``, ``doublet``, ``no guide``, ``NA``
+          and the like, in upper or lower case, unless ``control`` names them.
+        - ``"aliases"``: names of targets or panel genes that go by another name in
+          ``adata.var_names``, as ``{name: gene}``. A few are known (``NUP50-AS`` for
+          ``NUP50-AS1``); all that were used are stored.
+        - ``"outside"``: cells whose label names a target that is outside the panel or not measured:
+          ``"keep"`` (default), for their shift is learned from the cells; or ``"drop"``.
+    count_options
+        Rarely needed options of choosing genes and of normalising, a mapping with some of:
+
+        - ``"min_seen"`` (0.1): share of the control cells in which a gene is seen, for
+          ``panel=None``.
+        - ``"normalise"``: ``"auto"`` (default) takes whole numbers for counts and keeps other
+          values as they are; ``"counts"``; or ``"none"``.
+        - ``"target_sum"``: counts that a cell is scaled to: ``"median"`` (default), the median of
+          the counts ``n_c`` of the cells kept, so that a typical cell stays as it is; or a number.
+          One far above the cells' own counts blows them up: of 25 counts scaled to 10,000, the
+          first adds 6.0 and the second 0.7, so that seen or not is all.
+        - ``"depth_key"``: column of ``adata.obs`` with all counts ``n_c`` of a cell, over the whole
+          transcriptome; needed where ``adata`` holds a few genes of many, whose sum moves with
+          every one of them. By default the sum over all genes of the matrix.
+        - ``"min_depth"`` (0): fewest counts of a cell; cells without any are dropped in any case.
+        - ``"check_scale"`` (``True``): whether to raise an error if values that are no counts
+          cannot be log-normalised, here and in later calls.
     layer
         Layer to read; ``None`` stands for ``adata.X``.
     guide_key, batch_key, covariates
         Further columns of ``adata.obs`` and their roles, as of
         :func:`nextpert.pp.setup_screen`, which is called with them.
-    check_scale
-        Whether to raise an error if values that are no counts cannot be log-normalised, here and
-        in later calls.
     key_added
         Name of the books in ``adata.uns``.
     copy
@@ -133,40 +140,42 @@ def perturbation_screen(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. Cells and genes are those kept, genes in the order of the panel.
+        ``None``, or the copy. It has the cells and genes kept, genes in the order of the panel.
         Fields written:
 
-        - ``X``: log-normalised expression; ``layers["counts"]``: the counts, where X held them.
+        - ``X``: log-normalised expression; ``layers["counts"]``: the counts, if X had them.
         - ``obs["perturbation"]``: ``"control"``, or the genes targeted, sorted and joined;
           ``obs["n_targets"]``, the number of all targets; ``obs["other_targets"]``, those that
           the label does not name.
-        - ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]`` (share of the
-          control cells); with ``panel="zhang2023"`` also ``var["module"]`` and ``var["program"]``
-          of the study (missing for genes that are in none).
+        - ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]`` (fraction of
+          the control cells); with ``panel="zhang2023"`` also ``var["module"]`` and
+          ``var["program"]`` of the study (missing for genes without one).
         - ``uns["preprocessing"]``: ``steps`` (a table: ``step``, ``n_cells_kept``,
           ``n_cells_dropped``, ``why``), ``genes`` (a table: ``step``, ``n_genes_kept``,
           ``n_genes_dropped``, ``why``), ``perturbations`` (a table: ``perturbation``,
           ``target_genes``, ``n_cells``, ``n_cells_found``, ``n_cells_with_other_targets``,
-          ``kept``, ``reason``, ``hardly_expressed``), ``aliases`` (where some were used),
+          ``kept``, ``reason``, ``hardly_expressed``), ``aliases`` (if any were used),
           ``n_control_cells`` and ``params``.
         - ``uns["screen"]``: the roles of columns (``perturbation_key``, ``control`` and others)
-          and what the ``values`` are, as :func:`nextpert.pp.setup_screen` writes them.
+          and the scale of the ``values``, as :func:`nextpert.pp.setup_screen` writes them.
 
     Warns
     -----
     UserWarning
-        Of targets that control cells hardly express, whose knockout is a shift of about nothing;
-        of genes of a panel that are left out as they are constant among the controls; where
-        ``target_sum`` is far above the counts of the cells; of targets left out as they are not
-        measured, unless a panel is given, or kept where labels name guides or genes go by ids; of
-        values that may not be log-normalised; and if no perturbed cell is left.
+        If control cells hardly express a target, so that the shift of its knockout is near 0; if
+        genes of a panel are left out because they are constant among the controls; if
+        ``target_sum`` is far above the counts of the cells; if perturbations are left out because
+        their targets are not measured, unless a panel is given; if unmeasured targets look like
+        names of guides or gene ids; if the values may not be log-normalised; and if no perturbed
+        cell is left.
 
     Raises
     ------
     ValueError
         If a column, gene, layer or option is unknown or out of range, no control cell is left,
-        no gene is seen, or varies, in them, or the matrix holds NaN, infinite values, no counts
-        where it should, or values that cannot be log-normalised.
+        no gene is detected, or varies, in them, or the matrix has NaN, infinite values, values
+        that are not counts although counts are expected, or values that cannot be
+        log-normalised.
 
     Examples
     --------
@@ -184,22 +193,21 @@ def perturbation_screen(
     1   assigned            80  multi 20
     """
     join.check_in_place(adata, copy=copy)
-    options = ScreenOptions(
-        panel=panel, aliases=aliases, min_cells=min_cells, combinations=combinations,
-        outside=outside, separator=separator, min_seen=min_seen, normalise=normalise,
-        target_sum=target_sum, depth_key=depth_key, min_depth=min_depth, layer=layer,
-        gene_symbols=gene_symbols, check_scale=check_scale,
+    asked = ScreenOptions(
+        panel=panel, min_cells=min_cells, combinations=combinations, layer=layer,
+        gene_symbols=gene_symbols, **vars(_LabelOptions(**label_options or {})),
+        **vars(CountOptions(**count_options or {})),
     )  # fmt: skip
     told = read_roles(
         adata, guide_key=guide_key, batch_key=batch_key, covariates=covariates,
-        perturbation_key=perturbation_key,
+        perturbation_key=perturbation_key, separator=asked.separator,
     )  # fmt: skip
-    found = _read_targets(adata, perturbation_key, control, unassigned, options)
+    found = _read_targets(adata, perturbation_key, control, asked)
     book = Bookkeeping(adata.n_obs)
     names = np.array([name or "empty label" for name in found.names], dtype=object)
     gone = names[found.codes[found.cells("unassigned")]]
     book.keep("assigned", ~found.cells("unassigned"), tally(gone))
-    prepared = prepare(adata, found, book, options)
+    prepared = prepare(adata, found, book, asked)
     prepared.tables["params"]["perturbation_key"] = perturbation_key
     tables = {key_added: prepared.tables, KEY: prepared.record(told)}
     return finish(adata, prepared, tables, copy=copy)
@@ -209,8 +217,7 @@ def _read_targets(
     adata: ad.AnnData,
     key: str,
     control: str | Sequence[str],
-    unassigned: Sequence[str],
-    options: ScreenOptions,
+    asked: ScreenOptions,
 ) -> CellTargets:
     labels = _adata.read_labels(adata, key)
     listed = hasattr(control, "__iter__") and not isinstance(control, str)
@@ -220,9 +227,10 @@ def _read_targets(
         raise ValueError(message)
     for name in controls:
         _adata.require_control(labels, name)
+    unassigned = asked.unassigned
     unknown = {unassigned} if isinstance(unassigned, str) else {str(name) for name in unassigned}
-    measured = set(_adata.measured_genes(adata, options.gene_symbols))
-    naming = _adata.Naming(measured, options.separator)
+    measured = set(_adata.measured_genes(adata, asked.gene_symbols))
+    naming = _adata.Naming(measured, asked.separator)
     targets: list[tuple[str, ...]] = []
     roles = []
     for name in labels.names:

@@ -1,4 +1,4 @@
-"""``pp.setup_screen``: the roles of columns, said once."""
+"""``pp.setup_screen``: the roles of columns, declared once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert import _adata
-from nextpert._adata.arguments import checked
+from nextpert._adata.arguments import ANY_TEXT, checked
 from nextpert._adata.labels import left_out_table, say_left_out
 from nextpert._adata.roles import KEPT, KEY, Kept, renewed_roles, screen_record
 from nextpert._adata.scale import overruled_by, read_scale, report_scale
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@checked()
+@checked(separator=ANY_TEXT)
 def setup_screen(
     adata: ad.AnnData,
     *,
@@ -32,6 +32,7 @@ def setup_screen(
     batch_key: str | Iterable[str] | Kept | None = KEPT,
     covariates: str | Iterable[str] | Kept | None = KEPT,
     layer: str | Kept | None = KEPT,
+    separator: str | Kept | None = KEPT,
     check_scale: bool | Kept = KEPT,
     copy: bool = False,
 ) -> ad.AnnData | None:
@@ -43,7 +44,7 @@ def setup_screen(
     A sample of at most 1,000 labelled cells shows the scale of the values. Whole numbers are
     counts. If the values of each cell are multiples of one number, or sum up to the same total in
     all cells, they are scaled counts. If that holds after ``expm1``, they are log-normalised; if it
-    takes ``expm1`` twice, they are logarithms of logarithms. Other values are taken for
+    takes ``expm1`` twice, they are logarithms of logarithms. Other values are assumed to be
     log-normalised, unless they exceed 64, the binary logarithm of the largest 64-bit number.
     Values below 0 (centred, standardised or simulated) are used as they are.
 
@@ -71,6 +72,9 @@ def setup_screen(
         cycle scores) or categories (conditions, doses), the first of which is the reference.
     layer
         Layer with the log-normalised expression; ``None`` stands for ``adata.X``.
+    separator
+        What joins the targets of a label, ``"+"`` if never given, as in ``"MYC+STK3"``.
+        ``"STK3+MYC"`` is the same perturbation. ``""`` takes every label as it is.
     check_scale
         Whether to raise an error if the values cannot be log-normalised, here and in later calls.
         ``True`` if never given for the layer.
@@ -80,10 +84,10 @@ def setup_screen(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. ``uns["screen"]`` holds the roles given, by the names of these
+        ``None``, or the copy. ``uns["screen"]`` has the roles given, by the names of these
         arguments (``perturbation_key``, ``control``, ``guide_key``, ``batch_key``, ...);
-        ``values``, what the layer holds (``scale`` in words, ``minimum`` and ``maximum`` of the
-        ``n_cells`` looked at, and whether it was ``checked``); and ``left_out``, a table of the
+        ``values``, the scale of the layer (``scale`` in words, ``minimum`` and ``maximum`` of the
+        ``n_cells`` sampled, and whether it was ``checked``); and ``left_out``, a table of the
         labels that name no perturbation (``perturbation``, ``n_cells``, ``reason``), if there are
         any.
 
@@ -97,7 +101,7 @@ def setup_screen(
     ValueError
         If a column or layer is absent, a column has two roles, no cell is a control, a batch or
         covariate is missing for a labelled cell, ``batch_key`` names about one batch per cell or
-        a continuous quantity, or the values cannot be log-normalised. Nothing is written then.
+        a continuous quantity, or the values cannot be log-normalised. Nothing is written on error.
     TypeError
         If a name is not a string.
 
@@ -111,7 +115,7 @@ def setup_screen(
     """
     roles = renewed_roles(
         adata, perturbation_key=perturbation_key, control=control, guide_key=guide_key,
-        batch_key=batch_key, covariates=covariates, layer=layer,
+        batch_key=batch_key, covariates=covariates, layer=layer, separator=separator,
     )  # fmt: skip
     _adata.require_layer(adata, roles.layer)
     environments = read_environments(adata, roles)
@@ -120,7 +124,7 @@ def setup_screen(
     known = bool(roles.values.get("checked", True))
     strict = known if isinstance(check_scale, Kept) else bool(check_scale)
     if strict and scale.fault:
-        raise ValueError(overruled_by(scale, " to pp.setup_screen"))
+        raise ValueError(overruled_by(scale, "check_scale=False to pp.setup_screen"))
     logger.info("%s.", describe(environments))
     say_left_out(environments.left_out, roles.perturbation_key)
     report_scale(scale, roles.layer, checked=strict)

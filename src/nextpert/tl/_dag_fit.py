@@ -1,4 +1,4 @@
-"""``tl.dag_fit``: how well parents predict their children, beside random graphs."""
+"""``tl.dag_fit``: how well parents predict their children, compared with random graphs."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def dag_fit(
     key_added: str = "dag_fit",
     copy: bool = False,
 ) -> ad.AnnData | None:
-    """Correlate every gene with its prediction from its parents, beside random graphs.
+    """Correlate every gene with its prediction from its parents, compared with random graphs.
 
     Every gene is regressed on its parents in the control cells, and the Pearson correlation
     ``r`` of gene and prediction is compared with that in random graphs whose genes have the same
     numbers of parents (Extended Data Fig. 7 of Zhang et al. 2023,
-    doi:10.1038/s42256-023-00719-0). Cells are split into folds at random; each fold is predicted
-    by a regression on the others, since the ``r`` of the very cells of the regression rises with
-    the number of parents, whatever they are. The cells are read once, as moments.
+    doi:10.1038/s42256-023-00719-0). Cells are split into folds at random, and each fold is
+    predicted by a regression on the others, because ``r`` in the cells of the regression itself
+    increases with the number of parents. The cells are read once.
 
     Parameters
     ----------
@@ -57,17 +57,18 @@ def dag_fit(
     dag_key
         Graph in ``adata.varp`` (row = parent), from :func:`learn_dag` or put there by hand.
     perturbation_key
-        Column of ``adata.obs`` with the label of every cell; ``None`` stands for what
-        :func:`nextpert.pp.setup_screen` was told, or ``"perturbation"``.
+        Column of ``adata.obs`` with the label of every cell. ``None`` (default): the column
+        declared by :func:`nextpert.pp.setup_screen`, or ``"perturbation"``.
     control
-        Label of the cells to use, the unperturbed ones; ``None`` as above, or ``"control"``.
+        Label of the control cells, which are used. ``None`` (default): the declared label, or
+        ``"control"``.
     n_folds
         Number of folds, at least 2.
     n_random
         Number of random graphs, at least 2; see
         :func:`nextpert.core.graph.random_dag.matched_random_dag`.
     layer
-        Layer to read; ``None`` stands for ``adata.X``.
+        Layer to read; ``None`` reads ``adata.X``.
     rng
         Seed or generator, of the folds and the random graphs.
     key_added
@@ -80,34 +81,34 @@ def dag_fit(
     ~anndata.AnnData or None
         ``None``, or the copy. Fields written:
 
-        - ``uns["dag_fit"]``: ``table``, one row a gene with parents: ``gene``, ``n_parents``,
+        - ``uns["dag_fit"]``: ``table``, one row per gene with parents: ``gene``, ``n_parents``,
           ``r`` (held-out cells), ``r_in_sample``, mean and standard deviation of the held-out
-          ``r`` in random graphs (``random_mean``, ``random_sd``) and ``p_value``, the share of
-          the graphs, this one among them, in which the gene's ``r`` is at least as high;
+          ``r`` in random graphs (``random_mean``, ``random_sd``) and ``p_value``, the fraction
+          of the graphs, including this one, in which the gene's ``r`` is at least as high;
           ``random_r``, shape ``(n_random, n_rows)``. Over all genes of the table: ``mean_r``,
-          ``random_mean_r``, shape ``(n_random,)``, ``z`` (how many standard deviations of the
-          random graphs apart) and ``p_value``. Also ``n_cells`` and ``params``.
+          ``random_mean_r``, shape ``(n_random,)``, ``z`` (the difference in standard deviations of
+          the random graphs) and ``p_value``. Also ``n_cells`` and ``params``.
 
     Raises
     ------
     ValueError
         If the graph or the column of labels is absent, the graph has no edges, there are too few
         control cells, a gene is constant among them, a value is NaN or infinite, or an option is
-        out of range. Nothing is written then.
+        out of range. Nothing is written on error.
 
     Notes
     -----
-    Two things the comparison does not say. Held-out cells guard the regression, not the choice of
-    the parents: a graph learned from the same cells has seen them all. Learn it from a part of
-    the controls, labelled in a column of ``adata.obs``, and pass the label of the others as
-    ``control`` here. And any graph between correlated genes predicts better than a random one,
-    with its arrows turned round as well: a high ``r`` does not show that directions are right.
+    The comparison has two limits. First, the folds are held out of the regression, but not of the
+    choice of parents, if the graph was learned from the same cells. To avoid this, learn it from a
+    part of the controls, labelled in a column of ``adata.obs``, and pass the label of the others as
+    ``control`` here. Second, any graph between correlated genes predicts better than a random one,
+    also with its edges reversed: a high ``r`` does not show that directions are correct.
 
     Examples
     --------
     >>> import nextpert as npt
     >>> adata = npt.datasets.simulated_screen(n_genes=10, n_control=500, expected_degree=3)
-    >>> npt.tl.learn_dag(adata, n_runs=5)
+    >>> npt.tl.learn_dag(adata, search_options={"n_runs": 5})
     >>> npt.tl.dag_fit(adata)
     >>> bool(adata.uns["dag_fit"]["mean_r"] > adata.uns["dag_fit"]["random_mean_r"].max())
     True
@@ -117,7 +118,7 @@ def dag_fit(
     )
     genes, columns, dag = _adata.read_graph(adata, dag_key)
     if not dag.n_edges:
-        message = f"The graph {dag_key!r} has no edges: there is nothing to compare."
+        message = f"The graph {dag_key!r} has no edges to compare: learn or give one with edges."
         raise ValueError(message)
     labels = _adata.read_labels(adata, roles.perturbation_key)
     _adata.require_control(labels, roles.control)

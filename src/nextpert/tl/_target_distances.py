@@ -1,4 +1,4 @@
-"""``tl.target_distances``: how far every perturbation's cells lie from a wanted state."""
+"""``tl.target_distances``: the distance of every perturbation's cells to a target state."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ def target_distances(
     key_added: str = "target_distances",
     copy: bool = False,
 ) -> ad.AnnData | None:
-    r"""Measure the squared distance of every perturbation's mean to the mean of a target.
+    r"""Measure the squared distance of every perturbation's mean to a target state.
 
-    As in Fig. 6b of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0), of the cells that were
-    measured (not predicted, as by :func:`design_interventions`). The squared distance of two
-    sample means is too large by the variance of both, the more so the fewer the cells, so that
-    rare perturbations would seem far from everything. That is taken off:
+    The distances are those of measured cells, as in Fig. 6b of Zhang et al. 2023
+    (doi:10.1038/s42256-023-00719-0); :func:`design_interventions` predicts distances. The squared
+    distance of two sample means is biased upwards by the variance of both means, most of all for
+    perturbations with few cells. The estimate subtracts that bias:
 
     .. math:: |\bar x - \bar x^*|^2 - \operatorname{tr} \Sigma / n
         - \operatorname{tr} \Sigma^* / n^*
 
-    is unbiased, and has a score interval from the same moments; see
+    It has a score interval from the same moments; see
     :func:`nextpert.core.screen.mean_distance.mean_distance`. The difference to the control cells'
     distance has an interval of its own, in which the noise of the target's mean cancels; see
-    :func:`nextpert.core.screen.mean_distance.distance_difference`. Draw them with
+    :func:`nextpert.core.screen.mean_distance.distance_difference`. Plot them with
     :func:`nextpert.pl.target_distances`.
 
     Parameters
@@ -69,7 +69,7 @@ def target_distances(
     adata
         Cells x genes, log-normalised expression; dense or sparse, in memory or backed.
     target
-        A perturbation label, a pair ``(obs key, value)``, or a mapping gene -> wanted mean, known
+        A perturbation label, a pair ``(obs key, value)``, or a mapping gene -> target mean, known
         without error; the distance is then over its genes. Cells of a group count as target
         only, not as cells of their perturbation. A :class:`nextpert.Target` of one state gives
         weights to genes, or measures in units of the variance of control cells.
@@ -78,17 +78,17 @@ def target_distances(
     gene_symbols
         Column of ``adata.var`` with the names of genes, if not ``adata.var_names``.
     perturbation_key
-        Column of ``adata.obs`` with the label of every cell; ``None`` stands for what
-        :func:`nextpert.pp.setup_screen` was told, or ``"perturbation"``.
+        Column of ``adata.obs`` with the label of every cell. ``None`` (default): the column
+        declared by :func:`nextpert.pp.setup_screen`, or ``"perturbation"``.
     control
-        Label of the unperturbed cells; ``None`` as above, or ``"control"``.
+        Label of the control cells. ``None`` (default): the declared label, or ``"control"``.
     perturbations
-        Labels to measure beside ``control``; by default all.
+        Labels to measure in addition to ``control``; by default all.
     confidence
-        Coverage of the intervals, each on its own. Those of the distances share the noise of the
-        target's mean: to compare with control cells, use the differences.
+        Coverage of each single interval. The distances share the noise of the target's mean: to
+        compare with control cells, use the differences.
     layer
-        Layer to read; ``None`` stands for ``adata.X``.
+        Layer to read; ``None`` reads ``adata.X``.
     key_added
         Name of the results.
     copy
@@ -99,30 +99,30 @@ def target_distances(
     ~anndata.AnnData or None
         ``None``, or the copy. Fields written:
 
-        - ``uns["target_distances"]``: ``table``, one row a perturbation, nearest first:
-          ``perturbation``, ``n_cells``, ``distance`` (unbiased, so below 0 now and then where
-          the truth is about 0), ``sd``, ``low`` and ``high`` (bounds of the interval),
-          ``plug_in_distance`` (of the sample means, too large) in squared units of the data
-          (or as the target measures),
-          ``relative_distance`` (share of that of ``control``; NaN where that is not above 0),
-          ``difference`` (to the distance of ``control``, below 0 where nearer; unbiased),
+        - ``uns["target_distances"]``: ``table``, one row per perturbation, nearest first:
+          ``perturbation``, ``n_cells``, ``distance`` (unbiased, so it can be below 0 if the true
+          distance is about 0), ``sd``, ``low`` and ``high`` (bounds of the interval),
+          ``plug_in_distance`` (of the sample means, biased upwards), in squared units of the data
+          (or in those of the target), ``relative_distance`` (divided by that of ``control``; NaN
+          if that is not above 0), ``difference`` (to the distance of ``control``, below 0 if
+          nearer; unbiased),
           ``difference_low`` and ``difference_high``, NaN for ``control`` itself.
           Also ``target``, ``n_target_cells`` (0 for a mapping), ``genes`` and ``params``.
 
     Warns
     -----
     UserWarning
-        Of labels with fewer than 2 cells, which are left out.
+        If labels with fewer than 2 cells are left out.
 
     Raises
     ------
     ValueError
         If a label, gene or column is unknown, there are no control cells, the target has fewer
-        than 2 cells or a mean that is not finite, ``genes`` is given beside a mapping, a value
-        is NaN or infinite, or a :class:`nextpert.Target` asks for more than one state. Nothing is
-        written then.
+        than 2 cells or a mean that is not finite, ``genes`` is given with a mapping, a value is
+        NaN or infinite, or a :class:`nextpert.Target` has more than one state. Nothing is written
+        on error.
     TypeError
-        If ``target`` is none of its forms.
+        If ``target`` has none of its forms.
 
     Examples
     --------
@@ -148,7 +148,7 @@ def target_distances(
     group = mean = None
     if isinstance(given.state, (Mapping, pd.Series)):
         if genes is not None:
-            message = "A mapping names the genes of the distance itself: leave out genes."
+            message = "A mapping already names the genes of the distance: leave out genes."
             raise ValueError(message)
         genes = [str(gene) for gene, _ in given.state.items()]
         mean = np.array([float(value) for _, value in given.state.items()])
@@ -294,6 +294,6 @@ def _rows(
         labels.require(chosen, "Perturbations")
     rows = [name for name in dict.fromkeys([control, *chosen]) if name != label]
     if not rows:
-        message = f"There is no label but that of the target, {label!r}: nothing to measure."
+        message = f"There is no label other than that of the target, {label!r}: label more cells."
         raise ValueError(message)
     return rows

@@ -106,7 +106,7 @@ def test_the_noise_level_is_kept_or_undone_by_standardising():
     one, two = (random_scm(9, noise_var=level, rng=0) for level in (1, 7))
     np.testing.assert_allclose(one.weights, two.weights, rtol=1e-12)
     np.testing.assert_allclose(one.noise_var, two.noise_var, rtol=1e-12)
-    with pytest.raises(ValueError, match=r"one a node \(3\), but has shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"one per node \(3\), but has shape \(2,\)"):
         random_scm(3, noise_var=[1.0, 2.0])
 
 

@@ -226,7 +226,7 @@ def test_batch_effects_come_off_the_means():
 
 def test_wrong_cells_are_refused(cells):
     x, groups = cells
-    with pytest.raises(ValueError, match="one group a cell"):
+    with pytest.raises(ValueError, match="one group per cell"):
         ScreenMoments.from_array(x, groups[:-1], 7)
     with pytest.raises(ValueError, match="Group 6 is not below"):
         ScreenMoments.from_array(x, groups, 6)

@@ -25,7 +25,7 @@ def peer():
         )
         from graphical_model_learning.algorithms.dag import permutation2dag
 
-        return permutation2dag(order, tester).edges
+        return permutation2dag(order, tester).arcs
 
     assert learning.gsp
     return imap

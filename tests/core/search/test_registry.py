@@ -46,7 +46,9 @@ def chain(monkeypatch):
 
 def test_a_search_is_offered_once_it_is_registered(small_screen, chain):
     genes = list(small_screen.var_names)
-    npt.tl.learn_dag(small_screen, method="chain", alpha=0.02, n_graphs=3, penalty=7.0)
+    npt.tl.learn_dag(
+        small_screen, method="chain", search_options={"alpha": 0.02, "penalty": 7.0}, n_graphs=3
+    )
     stored = small_screen.uns["dag"]
     assert small_screen.varp["dag"].nnz == stored["length"] == len(genes) - 1
     assert stored["params"]["n_runs"] == len(genes) - 1
@@ -61,7 +63,9 @@ def test_a_search_is_offered_once_it_is_registered(small_screen, chain):
     with pytest.raises(ValueError, match='"all" needs method="boss", but method is \'chain\''):
         npt.tl.learn_dag(small_screen, method="chain", environments="all")
     with pytest.raises(ValueError, match='prior_network needs method="boss"'):
-        npt.tl.learn_dag(small_screen, method="chain", prior_network=pd.DataFrame())
+        npt.tl.learn_dag(
+            small_screen, method="chain", search_options={"prior_network": pd.DataFrame()}
+        )
 
 
 @pytest.mark.usefixtures("chain")

@@ -57,11 +57,10 @@ def main() -> None:
             method="boss",
             environments="all",
             n_graphs=args.graphs,
-            checkpoint=f"{args.graph}.graphs",
-            show_progress=False,
+            search_options={"checkpoint": f"{args.graph}.graphs"},
         )
     adata.write_h5ad(args.graph)
-    print(adata.uns["dag"]["n_edges"], "edges;", args.graphs, "graphs of resamples")
+    print(adata.uns["dag"]["n_edges"], "edges;", args.graphs, "bootstrap graphs")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Groups:
-    """Candidates by what cells of others teach of them: those without cells alike (group 0).
+    """Candidates grouped by how cells of others inform about them; those without cells are group 0.
 
     Of those alone, each a group by itself, some may be left out of the average (group -1); the
     others then stand for them.
@@ -91,7 +91,7 @@ class Groups:
         return np.column_stack([first, values[:, own] * self.weights[own]])
 
     def average(self, values: Vector) -> float:
-        """Return the average of one value a candidate, ``(size,)``."""
+        """Return the average of one value per candidate, ``(size,)``."""
         weights = np.where(self.group > 0, self.scale, self.group == 0) * self.weights
         return float(weights @ values)
 
@@ -273,7 +273,7 @@ def look_ahead(
     changes of the sums over group 0 and over all other groups, as if the cells told nothing of j's
     own shift. ``own`` (m,): what they tell of it takes from j's variance. ``left`` (G + 2, m), or
     (0, m) where it is not wanted: ``sum_i e v`` of every group, then ``sum_i e r`` of j itself
-    with what is told of its shift, and without.
+    with the information about its shift, and without.
     """
     p, m = gaps.spare.shape
     n_groups = quad.shape[1]

@@ -29,7 +29,7 @@ _STRIP = 128  # shifts of a pool at a time, so that the states they reach stay i
 
 
 class Acquisition:
-    """Base class: how useful it is to try a shift next. Lower values are better.
+    """Base class: how useful it is to test a shift next. Lower values are better.
 
     A subclass that is registered (``nextpert.core.design.registry``) answers two questions:
     where in a domain of exact shifts its minimum is (:meth:`build`), and which of a number of
@@ -102,7 +102,7 @@ class Acquisition:
 
     @property
     def floor(self) -> float:
-        """What of the acquisition no shift can change."""
+        """The part of the acquisition that no shift can change."""
         return 0.0
 
     def _pool(self, shifts: ArrayLike) -> NDArray[np.float64]:
@@ -126,8 +126,8 @@ class LookaheadAcquisition(Acquisition):
     n_cells
         Number of hypothetical cells (the next batch).
     noise_aware
-        The paper's look ahead (``False``, default) puts all cells at their mean. With ``True``
-        their scatter teaches too, as it will: use it to report what is expected to remain.
+        The paper's look-ahead (``False``, default) sets all cells to their mean. ``True`` includes
+        the information in their scatter: use it to report what is expected to remain.
     """
 
     kind = lookahead.SUM
@@ -181,7 +181,7 @@ class LookaheadAcquisition(Acquisition):
         return self.floor + self.excess(matrix)
 
     def excess(self, shifts: NDArray[np.float64]) -> Vector:
-        """Return what of the acquisition the weights' uncertainty makes, ``values - floor``."""
+        """Return the part of the acquisition due to uncertain weights, ``values - floor``."""
         problem, out = self.problem, np.empty(len(shifts))
         if self.kind == lookahead.NORM:
             lookahead.evaluate_each(problem, np.ascontiguousarray(shifts), out)
@@ -204,7 +204,7 @@ class LookaheadAcquisition(Acquisition):
 
     @property
     def floor(self) -> float:
-        """The part of the acquisition that noise alone makes: its value were the weights known."""
+        """The part of the acquisition due to noise alone: its value for known weights."""
         if self.kind != lookahead.SUM:
             return 0.0
         return float(((self.problem.quad / self.n_cells + self.problem.lin) / self.n_cells).sum())
@@ -214,7 +214,7 @@ class LookaheadAcquisition(Acquisition):
         return self._combine(self.w_now)
 
     def variance_reduction(self, shifts: ArrayLike) -> Vector:
-        """Return the share of the weights' part that the cells of each shift would remove.
+        """Return the variance reduction by the cells of each shift, relative to the weights' part.
 
         Between 0 (nothing learned) and 1 (the acquisition falls to its floor), for every shift of a
         pool, ``(n_shifts, n_nodes)``. Expected with ``noise_aware``, else as the paper looks
@@ -299,9 +299,9 @@ def settle_by_noise(posterior: DagBlr, n_cells: float) -> Vector:
     """
     dag, blocks = posterior.dag, posterior.blocks
     effects = posterior.solve(np.eye(posterior.n_nodes))
-    # The variances as they are believed now: the cells are yet to be drawn.
+    # The variances as they are estimated now: the cells are not yet observed.
     spread = (effects * posterior.noise_var) @ effects.T
-    settled = np.empty_like(blocks["cov"])
+    ahead = np.empty_like(blocks["cov"])
     for i in range(posterior.n_nodes):
         d = int(posterior.vptr[i + 1] - posterior.vptr[i])
         place = slice(posterior.mptr[i], posterior.mptr[i + 1])
@@ -310,5 +310,5 @@ def settle_by_noise(posterior: DagBlr, n_cells: float) -> Vector:
         noise = np.zeros((d, d))  # the intercept's column does not vary
         noise[d - len(parents) :, d - len(parents) :] = n_cells * spread[np.ix_(parents, parents)]
         block = np.linalg.solve(np.eye(d) + cov @ noise, cov)
-        settled[place] = ((block + block.T) / 2).ravel()
-    return settled
+        ahead[place] = ((block + block.T) / 2).ravel()
+    return ahead

@@ -32,8 +32,8 @@ class Ranked(NamedTuple):
     values
         The acquisition, lower is better, shape ``(n_perturbations,)``.
     variance_reduction
-        Share of the uncertainty that cells of each are expected to remove, same shape; ``None``
-        for an acquisition that does not look ahead.
+        Fraction of the uncertainty that cells of each are expected to resolve, same shape;
+        ``None`` for an acquisition without look-ahead.
     """
 
     values: Vector
@@ -41,7 +41,7 @@ class Ranked(NamedTuple):
 
 
 class Candidates:
-    """Candidates, with cells or without, and what is to be reached by them.
+    """Candidates, with or without cells, and the target.
 
     Parameters
     ----------
@@ -52,22 +52,23 @@ class Candidates:
         The candidates; for several graphs the same for all, or one for each.
     target
         The target state, shape ``(n_nodes,)``, units of the data; or a goal of any kind, which
-        acquisitions on draws measure as it is, ``"greedy"`` by the distance of the expected state,
-        ``"civ"`` and ``"civ_ow"`` by a gap that stands in for it (see :class:`UncertainCiv`), and
-        others by the nearest state that reaches it.
+        acquisitions on draws use exactly, ``"greedy"`` by the distance of the expected state,
+        ``"civ"`` and ``"civ_ow"`` by an approximate gap (see :class:`UncertainCiv`), and others by
+        the nearest state that reaches it.
     n_cells
         Number of cells planned of the next candidate.
     noise_aware
-        Whether the scatter of these cells teaches too (see :class:`LookaheadAcquisition`).
+        Whether to include the information in the scatter of these cells (see
+        :class:`LookaheadAcquisition`).
     target_variance
         Sampling variance of a target state, for acquisitions on draws.
     n_samples
         Number of draws, at least 2.
     graphs
-        The posteriors that count alike for acquisitions on the weights alone; those given where
-        there is no other choice.
+        The posteriors with equal weights for acquisitions on the weights alone; by default those
+        given.
     main
-        The posterior for acquisitions that take one graph; the first by default.
+        The posterior for acquisitions that use one graph; the first by default.
     rng
         Seed or generator.
 
@@ -123,7 +124,7 @@ class Candidates:
 
     @cached_property
     def distances(self) -> RankedDistance:
-        """Their distances to the target by ``n_samples`` draws, made on first use."""
+        """Their distances to the target by ``n_samples`` draws, computed on first use."""
         return self.draw(self.n_samples)
 
     def draw(self, n_samples: int) -> RankedDistance:

@@ -59,7 +59,7 @@ class Layout:
         return 1 / np.asarray(n_cells, np.float64) + self.floor
 
     def cells_for(self, spread: ArrayLike) -> Array:
-        """Return the least cells, one a guide at least, that bring the spread so low.
+        """Return the least cells, one per guide at least, that bring the spread so low.
 
         Infinite where none do.
         """

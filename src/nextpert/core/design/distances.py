@@ -47,9 +47,9 @@ def state_draws(
         The posterior over the weights; or one on each of several graphs, which count by the
         weight of their shifts.
     shifts
-        What is known of the shifts; for several graphs the same for all, or one for each.
+        Posterior of the shifts; for several graphs the same for all, or one for each.
     n_samples
-        Number of draws; from graphs of the same weight as many of each, so up to one a graph more.
+        Number of draws; graphs of the same weight have the same number, so it is rounded up.
     nothing
         Whether the mean reached by no shift comes as a last row.
     rng
@@ -106,7 +106,7 @@ def _draws_of_one(
 
     With ``nothing`` the controls' state is the last row. ``own`` draws what is left of shifts.
     """
-    # One column a perturbation, so that the kernel's inner loops run along memory.
+    # One column per perturbation, so that the kernel's inner loops run along memory.
     told = shifts.about_effect(posterior)
     mean, prior, effect, share, spare = (
         _columns(value, nothing) for value in (*told, shifts.share, shifts.spare)
@@ -135,7 +135,7 @@ def _draws_of_one(
 
 
 def _alike(shifts: ShiftPosterior, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    """Return standard normals, one column a perturbation, correlated as its shifts are."""
+    """Return standard normals, one column per perturbation, correlated as its shifts are."""
     drawn = rng.standard_normal(shape)
     if shifts.loadings is None or shifts.rest is None:
         return drawn
@@ -229,21 +229,21 @@ class RankedDistance:
     Parameters
     ----------
     mean, sd
-        Posterior mean and standard deviation. Below 0 now and then where the target is known with
-        error only and the distance is about nothing.
+        Posterior mean and standard deviation. The mean can be below 0 if the target has an error
+        and the distance is about 0.
     low, high
         Ends of the interval, not below 0.
     centre
         Squared distance of the expected state, ``|E theta - mu*|^2``. ``mean`` exceeds it by the
-        variance of the state, summed over nodes, so that what is little known is far in the mean;
-        the perturbation whose state the target is comes first by ``centre`` more often.
+        variance of the state, summed over nodes, so uncertain states have a large mean distance.
+        The perturbation that defines the target ranks first more often by ``centre``.
     nearest
         Probability of being the nearest perturbation; 0 for the control, which is none.
     nearer
         Probability of being nearer than the control; 0 for the control itself.
     floor
-        Squared distance that the error of the target's mean makes by itself. It is taken out of
-        the others, but what lies below it is not told apart well.
+        Squared distance due to the error of the target's mean alone. It is subtracted from the
+        others, but distances below it are hard to distinguish.
     draws
         The draws, shape ``(n_draws, n_perturbations + 1)``.
     """
@@ -260,7 +260,7 @@ class RankedDistance:
 
     @property
     def gap(self) -> Array:
-        """How much nearer the nearest perturbation is expected to be than each."""
+        """Expected difference of each distance to that of the nearest perturbation."""
         return self.mean - self.draws[:, :-1].min(axis=1, initial=np.inf).mean()
 
 
@@ -274,7 +274,7 @@ def ranked_distance(
     n_samples: int = 1000,
     rng: int | np.random.Generator | None = None,
 ) -> RankedDistance:
-    """Return every perturbation's squared distance to a target, and how sure their order is.
+    """Return every perturbation's squared distance to a target, and probabilities of their order.
 
     By draws of weights, noise variances, graphs and shifts, common to all perturbations as far as
     they share them (:func:`~nextpert.core.design.distances.state_draws`). Where the target is
@@ -291,7 +291,7 @@ def ranked_distance(
         The posterior over the weights; or one on each of several graphs, which count by the
         weight of their shifts.
     shifts
-        What is known of the shifts; for several graphs the same for all, or one for each.
+        Posterior of the shifts; for several graphs the same for all, or one for each.
     target
         The target mean, shape ``(n_nodes,)``, units of the data; or a goal of any kind (see
         :class:`~nextpert.core.design.goal.Goal`).
@@ -302,7 +302,7 @@ def ranked_distance(
     confidence
         Coverage of the intervals, above 0 and below 1.
     n_samples
-        Number of draws, at least 2; as many from every graph, so up to one a graph more.
+        Number of draws, at least 2; rounded up to the same number from every graph.
     rng
         Seed or generator.
 

@@ -31,8 +31,8 @@ class Optimum:
     index
         Its place in the pool, ``None`` in other domains.
     lower_bound
-        What no shift of the domain can beat; ``nan`` where it is not known or was not asked for.
-        Equal to ``value`` in a pool, which is searched whole.
+        Lower bound of the acquisition over the domain; ``nan`` if it is not known or was not
+        requested. Equal to ``value`` in a pool, which is searched exhaustively.
     """
 
     shift: Vector
@@ -67,7 +67,7 @@ class Criterion(Protocol):
 
 
 class Domain:
-    """Base class: where interventions may lie."""
+    """Base class: a set of possible interventions."""
 
     def moments(self, n_nodes: int) -> tuple[Vector, Vector]:
         """Return mean and variance of a shift drawn uniformly, each ``(n_nodes,)``."""
@@ -145,7 +145,7 @@ class Domain:
 
 
 class Pool(Domain):
-    """A finite list of candidate shifts, searched whole.
+    """A finite list of candidate shifts, searched exhaustively.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ class Pool(Domain):
     Raises
     ------
     ValueError
-        If the list is empty or holds NaN or infinite values.
+        If the list is empty or has NaN or infinite values.
 
     Examples
     --------

@@ -43,12 +43,12 @@ def positive(value: ArrayLike | None, n: int, name: str) -> Array:
 
 
 def rows(value: ArrayLike | None, p: int, name: str) -> Array:
-    """Return states, one a row; none by default."""
+    """Return states, one per row; none by default."""
     if value is None:
         return np.empty((0, p))
     found = as_numbers(value, name)
     if found.ndim != 2 or found.shape[1] != p:
-        message = f"{name} must be one row a state, each of {p} nodes, but is {found.shape}."
+        message = f"{name} must be one row per state, each of {p} nodes, but is {found.shape}."
         raise ValueError(message)
     require_finite(found, name)
     return found
@@ -71,7 +71,7 @@ class Quadratic(NamedTuple):
 
 
 class Goal:
-    r"""A distance of states to what is wanted of them; 0 where all of it is reached.
+    r"""Distance of states to a target; 0 if all of its parts are reached.
 
     With weights ``w`` of the nodes, ``|x|^2 = sum_i w_i x_i^2``, and ``(x)_+ = max(x, 0)``, a
     state ``theta`` has the distance
@@ -80,13 +80,13 @@ class Goal:
         \sum_i w_i \big((l_i - \theta_i)_+^2 + (\theta_i - h_i)_+^2\big)
         + \sum_t (r_t - |\theta - t|)_+^2 \Big]
 
-    - of target states ``m_s`` with shares ``c_s`` that sum to 1: the distance to their mean by
-      shares, and a constant, the scatter of the states about it;
-    - of a signature ``v``, the wanted change from the origin ``o``: what the change lacks of it
-      along its direction. Genes make up for each other, more than wanted does no harm, and what
-      is not along it is free: the distance to a half-space, of which ``o + v`` is the nearest
-      point to the origin;
-    - of bounds ``l``, ``h``, gene by gene, and of states ``t`` to stay away from by ``r``, in
+    - of target states ``m_s`` with shares ``c_s`` that sum to 1: the distance to their weighted
+      mean, plus a constant, the variance of the states about it;
+    - of a signature ``v``, the change from the origin ``o`` to reach: the part of it that is
+      missing along its direction. Genes compensate for each other, and neither a larger change nor
+      one in other directions has a penalty: it is the distance to a half-space, whose nearest point
+      to the origin is ``o + v``;
+    - of bounds ``l``, ``h``, gene by gene, and of states ``t`` to avoid by a distance ``r``, in
       units of ``|x|``.
 
     With ``direction_only`` it is one minus the cosine of the angle between ``theta - o`` and
@@ -98,29 +98,29 @@ class Goal:
     origin
         The control state, shape ``(n_nodes,)``, units of the data.
     states, shares
-        Wanted states, shape ``(n_states, n_nodes)``, and what each counts for (default: alike).
+        Target states, shape ``(n_states, n_nodes)``, and their weights (equal by default).
     variances
         Sampling variance of each of them, ``(n_nodes,)`` or ``(n_nodes, n_nodes)``; ``None`` for
         a state known without error.
     signature
-        Wanted change from the origin, shape ``(n_nodes,)``.
+        Change from the origin to reach, shape ``(n_nodes,)``.
     low, high
-        Least and most wanted, shape ``(n_nodes,)``; infinite where there is no bound.
+        Lower and upper bounds, shape ``(n_nodes,)``; infinite for none.
     away_from, margins
-        States to stay away from, shape ``(n_away, n_nodes)``, and how far. Default: as far as
-        the origin is.
+        States to avoid, shape ``(n_away, n_nodes)``, and the minimum distances to them. Default:
+        those of the origin.
     weights, scale
-        What a node counts for, times the unit in which its differences are squared, as one over
-        its variance; shape ``(n_nodes,)``, 1 by default.
+        Weight of a node, and the scale of its squared differences, such as one over its variance;
+        shape ``(n_nodes,)``, 1 by default.
     penalty
-        What bounds and states to stay away from count for, ``lambda``.
+        Weight of bounds and of states to avoid, ``lambda``.
     direction_only
-        Whether the direction alone counts.
+        Whether only the direction counts.
 
     Raises
     ------
     ValueError
-        If parts do not fit together, hold an impossible value, or nothing is wanted.
+        If parts do not fit together, have an impossible value, or none is given.
 
     Examples
     --------
@@ -182,7 +182,7 @@ class Goal:
 
     @classmethod
     def point(cls, mean: ArrayLike, variance: ArrayLike | None = None) -> Goal:
-        """Return the goal of one target mean, all nodes alike.
+        """Return the goal of one target mean, with equal weights of nodes.
 
         Parameters
         ----------
@@ -205,13 +205,13 @@ class Goal:
 
     @property
     def is_state(self) -> bool:
-        """Whether it is the squared distance to one state and nothing beside, weights or not."""
+        """Whether it is only the squared distance to one state, weighted or not."""
         beside = self.signature is not None or self._bounded.any() or len(self.away_from) > 0
         return len(self.states) == 1 and not self.direction_only and not beside
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is the squared distance to one state, all nodes alike."""
+        """Whether it is the squared distance to one state with equal weights of nodes."""
         return bool(self.is_state and (self.weights == 1).all() and (self.scale == 1).all())
 
     def distance(
@@ -227,7 +227,7 @@ class Goal:
             Control state that signature and directions start from, in place of the
             goal's own: that of the same draw, say. Shape ``(n_nodes,)``.
         errors
-            What the target states are off by (see :meth:`draw_errors`).
+            Errors of the target states (see :meth:`draw_errors`).
 
         Returns
         -------
@@ -255,25 +255,25 @@ class Goal:
     def excess(self, variance: ArrayLike) -> float:
         """Return what a sampling variance, ``(n_nodes,)``, adds to the distance to target states.
 
-        What it adds to the rest, or to angles, is not known in closed form and is left in: 0.
+        What it adds to other parts, or to angles, has no closed form and is not subtracted: 0.
         """
         if not len(self.states) or self.direction_only:
             return 0.0
         return float((np.asarray(variance) * self.weights).sum())
 
     def draw_errors(self, rng: np.random.Generator) -> Array | None:
-        """Draw what the target states are off by, ``(n_states, n_nodes)``; ``None``: known."""
+        """Draw errors of the target states, ``(n_states, n_nodes)``; ``None`` if they are known."""
         if self.floor == 0:
             return None
         return np.array([root @ rng.standard_normal(self.n_nodes) for root in self._roots])
 
     def quadratic(self, at: ArrayLike) -> Quadratic:
-        """Return the quadratic that stands in for the distance near a state, ``(n_nodes,)``.
+        """Return a quadratic approximation of the distance near a state, ``(n_nodes,)``.
 
         Bounds, signature and margins are replaced by the nearest point to ``at`` that keeps them
         (of the ball's margin only where it is not kept), a direction by the point along it that
         is nearest. What couples nodes is left out: a signature weighs a node by its share of the
-        direction. Where nothing is wanted of a node the weight is 0, and the point that of ``at``.
+        direction. Nodes without a target have the weight 0 and the point of ``at``.
         """
         here = as_vector(at, self.n_nodes, "at")
         w, parts = self.weights, []

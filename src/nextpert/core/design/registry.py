@@ -48,7 +48,7 @@ def acquisition(name: str) -> Callable[[Kind], Kind]:
 
 
 def acquisitions(*, on_domain: bool = False) -> tuple[str, ...]:
-    """Return the names of all acquisitions, or of those that a domain of shifts is searched by.
+    """Return the names of all acquisitions, or of those that can search a domain of shifts.
 
     Examples
     --------
@@ -103,7 +103,8 @@ def build_acquisition(
     n_cells
         Number of hypothetical cells (the next batch).
     noise_aware
-        Whether the hypothetical cells' scatter teaches too (see :class:`LookaheadAcquisition`).
+        Whether to include the information in the hypothetical cells' scatter (see
+        :class:`LookaheadAcquisition`).
     best
         Squared distance that expected improvement (``"ei"``) has to beat.
     rng
@@ -151,9 +152,9 @@ def uncertain_values(
         :func:`~nextpert.core.ranked_distance`): ``"ei"``, the expected
         squared distance to the target if the better is kept of the candidate and the incumbent
         (see ``kept_distance``); ``"probability"``, minus the probability of being the nearest;
-        ``"thompson"``, the squared distance under a single draw, so that the best of it is a
-        candidate drawn by its probability of being the nearest. ``"random"``: uniform numbers.
-        The others of :func:`acquisitions` take shifts as they are expected.
+        ``"thompson"``, the squared distance under a single draw, so that its best candidate is
+        drawn with its probability of being the nearest. ``"random"``: uniform numbers.
+        The others of :func:`acquisitions` use the expected shifts.
     posterior, shifts, target, n_cells, noise_aware, target_variance, n_samples, rng
         See :class:`Candidates`.
 

@@ -105,9 +105,9 @@ def knowledge_gradient(plate: NextPlate, measured: ArrayLike, elsewhere: float) 
     """Return by how much the best known is expected to be closer after the next plate.
 
     What is expected of a distance after the plate is its regression on the distance of the expected
-    state: its mean over draws in which that is alike. Half of the draws say which candidate will be
-    chosen, the other half what is then expected of it, by turns; so choosing among noisy means
-    promises nothing.
+    state: its mean over draws in which that is equal. Half of the draws determine which candidate
+    will be chosen, the other half what is then expected of it, by turns, so that a choice among
+    noisy means has no optimistic bias.
 
     Parameters
     ----------

@@ -62,14 +62,14 @@ class UncertainCiv:
 
     Candidate ``j`` shifts node ``i`` by ``a_ij + u_ij``; its optimality gap is
     ``g_j = sum_i (a_i + u_i + mean noise - (mu*_i - q'beta_i))^2`` with ``q = (1, mu*_P)``. Cells
-    seen tie ``u`` to the weights: with ``z = (1, mean of the cells)``, ``w`` the share believed and
-    ``t`` the spare variance, its terms have the variance ``e_i s_ij``,
+    correlate ``u`` with the weights: with ``z = (1, mean of the cells)``, shrinkage weight ``w``
+    and residual variance ``t``, its terms have the variance ``e_i s_ij``,
     ``s = 1/n + (q - w z)' M (q - w z) + t``, so that
     ``Var g_j = sum_i kappa_i s^2 + 4 s e_i E[term]^2``. CIV is the mean of that over the
-    candidates after ``n_cells`` cells of one of them, which teach of the weights and of its own
-    shift. Where shifts are exact it is :class:`Civ` on a :class:`Pool`. Over several graphs what
-    lies between them, the mean over candidates of ``Var_k E_k[g_j]``, is added, within each group
-    of them; cells to come leave graphs as many and as different as they are.
+    candidates after ``n_cells`` cells of one of them, which are informative about the weights and
+    the shift of that candidate. For exact shifts it is :class:`Civ` on a :class:`Pool`. With
+    several graphs, the variance between them, the mean over candidates of ``Var_k E_k[g_j]``, is
+    added within each group of them; future cells do not change it.
 
     Parameters
     ----------
@@ -79,23 +79,24 @@ class UncertainCiv:
     shifts
         The candidates; for several graphs the same for all, or one for each.
     target
-        The target state, shape ``(n_nodes,)``, units of the data; or a goal of any kind, for which
-        a state stands in and weights of the terms (``goal_gap``).
+        The target state, shape ``(n_nodes,)``, units of the data; or a goal of any kind, which is
+        approximated by a state and weights of the terms (``goal_gap``).
     n_cells
         Number of hypothetical cells (the next batch).
     noise_aware
-        Whether the hypothetical cells' scatter teaches too (see :class:`LookaheadAcquisition`).
+        Whether to include the information in the hypothetical cells' scatter (see
+        :class:`LookaheadAcquisition`).
     output_weighted
-        Whether candidates are weighted such that their expected gaps are spread evenly (CIV-OW).
+        Whether candidates are weighted so that their expected gaps are uniform (CIV-OW).
     weights
-        What every candidate counts for in the average, shape ``(n_perturbations,)``, none
-        negative; they are scaled to a sum of 1. Alike by default.
+        Weight of every candidate in the average, shape ``(n_perturbations,)``, not negative; they
+        are scaled to a sum of 1. Equal by default.
     n_average
-        Of more candidates with cells, or with effects told as such, than this (at least 2), the
-        average takes as many, drawn at random. Every candidate is still valued, with what its
-        cells teach of its own shift.
+        Maximum number of candidates with cells, or with expected effects, in the average (at
+        least 2); of more, a random sample is used. Every candidate still has a value, which
+        includes the information of its cells about its own shift.
     rng
-        Seed or generator of that choice.
+        Seed or generator of that sample.
 
     Raises
     ------
@@ -163,21 +164,21 @@ class UncertainCiv:
 
     @property
     def floor(self) -> float:
-        """The part of the acquisition that noise alone makes: weights, shifts and graph known."""
+        """The part of the acquisition due to noise alone, with weights, shifts and graph known."""
         each = [self._groups.weights @ now.variance.fixed.sum(axis=0) for now in self._first.now]
         return float(self._mean(each))
 
     def variance_reduction(self) -> Vector:
-        """Return the share of what cells may teach that those of every candidate would remove.
+        """Return the variance reduction by the cells of every candidate.
 
-        Between 0 (nothing learned) and 1 (weights and shifts known), ``(n_perturbations,)``; what
-        lies between graphs is not counted. Expected with ``noise_aware``, else as the paper looks
-        ahead.
+        Between 0 (no information) and 1 (weights and shifts known), ``(n_perturbations,)``,
+        without the variance between graphs. Expected with ``noise_aware``, else by the paper's
+        look-ahead.
         """
         return self._first.removed_by_each
 
     def variance_reduction_after(self, chosen: Sequence[int]) -> Vector:
-        """Return the share removed by cells of those chosen and of every candidate besides.
+        """Return the variance reduction by cells of those chosen and of every further candidate.
 
         Parameters
         ----------
@@ -226,8 +227,8 @@ class UncertainCiv:
         Returns
         -------
         chosen, removed
-            Indices in the order chosen, and the share of what cells may teach that would be
-            removed up to each (as :meth:`variance_reduction`).
+            Indices in the order chosen, and the variance reduction up to each (as
+            :meth:`variance_reduction`).
         """
         chosen: list[int] = []
         removed: list[float] = []
@@ -240,7 +241,7 @@ class UncertainCiv:
         return np.array(chosen, dtype=np.int64), np.array(removed)
 
     def gap_moments(self) -> tuple[Vector, Vector]:
-        """Return mean and variance of every candidate's gap as known now, ``(n_perturbations,)``.
+        """Return the current mean and variance of every candidate's gap, ``(n_perturbations,)``.
 
         The least mean is the greedy choice. Squared and fourth power of the units of the data.
         """
@@ -257,7 +258,7 @@ class UncertainCiv:
         return np.asarray(np.average(np.asarray(values), axis=0, weights=self._shares))
 
     def _terms(self, blr: DagBlr, known: ShiftPosterior) -> Vector:
-        """Return what every candidate is expected to miss the ideal shift by, row a candidate."""
+        """Return what every candidate is expected to miss the ideal shift by, row per candidate."""
         return known.expected(blr) - blr.ideal_shift(self.target_mean)
 
     @cached_property

@@ -87,7 +87,7 @@ class PoolEnvironments:
     group
         Perturbation of every environment, 0 for the controls, shape ``(n_environments,)``.
     condition
-        The same, conditions told apart.
+        The same, with conditions separate.
     guide
         Its guide; 0 for all where guides are not known.
     fixed
@@ -153,7 +153,7 @@ class Truth:
     control, control_sd
         The same of the control cells.
     alike
-        Of a perturbation and some others: which of these are not told apart from it, at 95 %.
+        Of a perturbation and some others: which of these are not distinguished from it, at 95%.
     """
 
     distance: Array
@@ -163,7 +163,7 @@ class Truth:
     alike: Callable[[int, Index], NDArray[np.bool_]]
 
     def as_good(self, candidates: ArrayLike) -> NDArray[np.bool_]:
-        """Return which candidates are not told apart from the best, ``(n_candidates,)``."""
+        """Return which candidates are not distinguished from the best, ``(n_candidates,)``."""
         may = np.asarray(candidates, np.int64)
         return self.alike(int(may[np.argmin(self.distance[may])]), may)
 

@@ -63,7 +63,7 @@ def run_tasks(
             yield i, result
     except BrokenExecutor as error:
         message = (
-            f"A worker was killed ({type(error).__name__}), perhaps for want of memory: the "
+            f"A worker was killed ({type(error).__name__}), perhaps because memory ran out: the "
             f"{n_done} finished tasks are kept, the others run in this process. A smaller n_jobs "
             f"needs less memory."
         )
@@ -90,7 +90,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class DesignLoopResult:
-    """What a loop did, round by round.
+    """Result of a simulated loop, round by round.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def design_loop(
     domain
         Where shifts may lie; the unit sphere by default.
     n_rounds, n_cells
-        Number of rounds, and of cells a round.
+        Number of rounds, and of cells per round.
     n_random
         Number of random starts of each search.
     n_warmup
@@ -250,7 +250,7 @@ def design_loops(
     Parameters
     ----------
     tasks
-        Arguments of :func:`design_loop` by name, one mapping a loop. A task with an ``rng`` that
+        Arguments of :func:`design_loop` by name, one mapping per loop. A task with an ``rng`` that
         is a seed runs as :func:`design_loop` with that seed; a generator is asked for a child, so
         that tasks may share one. The others get children of ``rng`` by their position.
     rng
@@ -326,10 +326,10 @@ def design_loop_rows(
     Parameters
     ----------
     results
-        What loops did, from :func:`design_loops`.
+        Results of :func:`design_loops`.
     labels
-        What tells them apart (acquisition, instance, run ...), one mapping a loop, all with the
-        same keys.
+        Labels of each loop (such as acquisition, instance and run), one mapping per loop, all with
+        the same keys.
 
     Returns
     -------

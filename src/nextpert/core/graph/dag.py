@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class CycleError(ValueError):
-    """Raised for a graph, or an order, that runs in a circle; ``cycle`` lists its nodes."""
+    """Raised for a graph, or an order, with a cycle; ``cycle`` lists its nodes."""
 
     def __init__(self, cycle: Sequence[int], names: Sequence[str] | None = None) -> None:
         self.cycle, self._names = list(cycle), names
@@ -38,7 +38,7 @@ class CycleError(ValueError):
 
 
 class Dag:
-    """A directed acyclic graph; the parents of all nodes lie in one array (CSR by child).
+    """A directed acyclic graph; the parents of all nodes are in one array (CSR by child).
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class Dag:
 
     @classmethod
     def from_parents(cls, parents: Sequence[Iterable[int]]) -> Dag:
-        """Build from one list of parents a node."""
+        """Build from one list of parents per node."""
         lists = [np.array(sorted(p), dtype=np.int64) for p in parents]
         indptr = np.concatenate([[0], np.cumsum([len(p) for p in lists])])
         return cls(indptr, np.concatenate([np.empty(0, np.int64), *lists]))
@@ -228,9 +228,9 @@ def _whole_numbers(value: ArrayLike, name: str) -> NDArray[np.int64]:
 
 
 def shd(one: Dag, two: Dag) -> int:
-    """Return the structural Hamming distance: pairs of nodes that two graphs join differently.
+    """Return the structural Hamming distance: pairs of nodes with different edges in two graphs.
 
-    An edge too many, one too few and one turned round count one each.
+    An extra edge, a missing edge and a reversed edge count one each.
 
     Parameters
     ----------
@@ -274,11 +274,11 @@ def perturb_dag(
     dag
         The graph.
     n_missing
-        Number of edges to take away.
+        Number of edges to remove.
     n_extra
         Number of edges to add, between nodes that have none.
     n_reversed
-        Number of edges to turn round.
+        Number of edges to reverse.
     rng
         Seed or generator.
 

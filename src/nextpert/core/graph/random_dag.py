@@ -33,7 +33,7 @@ def erdos_renyi(p: int, degree: float, rng: np.random.Generator) -> Edges:
 
 
 def barabasi_albert(p: int, degree: float, rng: np.random.Generator) -> Edges:
-    """Give each new node m parents, drawn in proportion to their degree so far."""
+    """Give each new node m parents with probabilities in proportion to their degree so far."""
     m = max(round(degree / 2), 1)
     edges: Edges = []
     weight = np.ones(p)
@@ -91,7 +91,7 @@ def rooted_tree(p: int, degree: float, rng: np.random.Generator) -> Edges:
 
 
 def chordal(p: int, degree: float, rng: np.random.Generator) -> Edges:
-    """Draw parents, at least one a node; then join the parents of every node."""
+    """Draw parents, at least one per node; then join the parents of every node."""
     parents: list[set[int]] = [set()]
     for i in range(1, p):
         count = max(1, int(rng.binomial(i, _density(p, degree))))

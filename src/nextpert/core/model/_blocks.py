@@ -159,7 +159,7 @@ def _total_evidence(nodes, vptr, k, values, scores, rest, t, shape, rate, half, 
 def learn_precision(
     layout: Layout, statistics: Statistics, prior: Prior, relative: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return lambda of each node, shape ``(n_nodes,)``: shared, or drawn towards a shared value.
+    """Return lambda of each node, shape ``(n_nodes,)``: shared, or shrunk towards a shared value.
 
     ``relative``, shape ``(vptr[-1],)``, is the precision of each design column over lambda.
 

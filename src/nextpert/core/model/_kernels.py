@@ -1,4 +1,4 @@
-"""Compiled loops over ragged blocks: one block a node, no array of size n_nodes^3.
+"""Compiled loops over ragged blocks: one block per node, no array of size n_nodes^3.
 
 Layout. Node i has the design columns ``(1, f, x_P)``: the 1 only with an intercept, ``f`` the fixed
 columns, such as batches, which are the same for all nodes and come after the nodes of a row of

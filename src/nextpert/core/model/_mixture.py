@@ -19,7 +19,7 @@ def fill_weights(square, cells, tau2, weights, chance):
     """Fill the weights of the prior variances, R of equation 8, times their sum; return that sum.
 
     ``square`` is ``E[r^2 / sigma^2]`` of one shift, ``cells`` those that count for it; ``chance``
-    has one number a component. Sums of small chances are not exact, so all are over the largest,
+    has one number per component. Sums of small chances are not exact, so all are over the largest,
     the logarithm of which is returned first.
     """
     top = -np.inf
@@ -41,8 +41,8 @@ def fill_chances(
     """Fill the chance of each prior variance and all smaller ones, cells seen (equation 8).
 
     ``square`` is ``E[r^2 / sigma^2]``; it, ``n`` and ``own`` are (n_perturbations, p), ``below``
-    has one row a component more. Where a variance is given in ``own`` nothing is filled. ``room``
-    holds one number a component.
+    has one row per component more. Where a variance is given in ``own`` nothing is filled. ``room``
+    holds one number per component.
     """
     for j in range(square.shape[0]):
         for i in range(square.shape[1]):
@@ -60,7 +60,7 @@ def fill_chances(
 def draw_components(
     below: Single, n: Array, tau2: Array, own: Array, uniform: Array, share: Array, spare: Array
 ) -> None:
-    """Fill share and spare variance of one component a perturbation and node, by ``uniform``."""
+    """Fill share and spare variance of one component per perturbation and node, by ``uniform``."""
     last = len(tau2) - 1
     for j in range(n.shape[0]):
         for i in range(n.shape[1]):

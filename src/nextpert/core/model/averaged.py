@@ -33,7 +33,7 @@ def with_expectation(
 ) -> ShiftPrior:
     """Return the prior with the effects that weighted predictors expect.
 
-    The graph's part is told as a shift of the target genes, so that what is not known of the
+    The graph's part is given as a shift of the target genes, so that what is not known of the
     graph's weights is not known of it either; that of the others as an effect.
 
     Parameters
@@ -165,7 +165,7 @@ class Averaged:
     def joined(self, unseen: ShiftPrior) -> Averaged:
         """Return these perturbations and then others, of which all models expect the same.
 
-        What follows of their shifts on the graph is told as an effect where there is none.
+        What follows of their shifts on the graph is given as an effect where there is none.
         """
         told = as_effects(unseen, self.models[0].posteriors)
         return Averaged(
@@ -202,7 +202,7 @@ def learn_average(models: Sequence[AveragedModel], covariance: ArrayLike) -> Arr
     effects.
 
     ``Q`` itself is noisy: where few perturbations have few cells, the weights that make it least
-    are those of a lucky model as often as not, and a model that is too sure may get all. Between
+    are those of a lucky model as often as not, and an overconfident model may get all. Between
     two models that differ by ``d`` their sampling variance is :math:`\lambda / |d|^2`,
     :math:`\lambda = d' Cov(x) d / |d|^2`; so :math:`\exp(-Q(w) / 2 \lambda)` is the likelihood of
     the best weights. All weights are as likely before, and their expectation is returned. For

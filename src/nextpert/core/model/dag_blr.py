@@ -83,23 +83,22 @@ class DagBlr:
         Whether every node has an intercept ``c_i`` (prior precision 1e-6). Turn it off only for
         data whose noise is known to have mean zero.
     n_fixed
-        Number of further columns of every node's regression beside its parents, such as
-        indicators of batches: their coefficients are estimated along with the weights (prior
-        precision 1e-6). Cells given to :meth:`update` are taken as at 0 of these columns. They
-        need an intercept.
+        Number of additional columns of every node's regression, such as indicators of batches.
+        Their coefficients are estimated together with the weights (prior precision 1e-6). Cells
+        given to :meth:`update` have the value 0 of these columns. They need an intercept.
     prior_scale
         The scale ``1 / lambda`` of ``M_i``. ``"evidence"`` (default) learns it by maximising the
-        evidence, anew as data arrive; a number fixes it (the paper: 1, that is ``M = I``).
+        evidence, again when data arrive; a number fixes it (the paper: 1, that is ``M = I``).
     prior_units
-        What one ``lambda`` stands for. ``"data"``: every weight of node ``i`` has the variance
+        Units of ``lambda``. ``"data"``: every weight of node ``i`` has the variance
         ``sigma_i^2 / lambda_i``, as in the paper. ``"noise"``: its weight on parent ``k`` has the
         variance ``sigma_i^2 / (lambda_i sigma_k^2)``, whatever the units of the genes; noise
         variances of parents that are not known are estimated, by a first fit in which the
         variances of the cells stand for them. ``"evidence"``: whichever of the two has the higher
-        evidence, anew as data arrive; only ``"noise"`` is the same whatever the units of each
-        gene. ``None`` (default): ``"evidence"`` where the scale is learned, else ``"data"``.
+        evidence, again when data arrive; only ``"noise"`` is independent of the units of each gene.
+        ``None`` (default): ``"evidence"`` if the scale is learned, else ``"data"``.
     pooled
-        With ``"evidence"``: one lambda for all nodes (default), or one a node, drawn towards
+        With ``"evidence"``: one lambda for all nodes (default), or one per node, shrunk towards
         the common value.
     prior_shape, prior_rate
         Prior of the noise variances. The paper's choice for cells is 2 and 0. ``None`` (default)
@@ -181,13 +180,13 @@ class DagBlr:
             Nodes held fixed in those cells (hard interventions): they are not updated.
         inplace
             Whether to change this posterior itself, which saves copying it in a long loop;
-            acquisitions built on it before no longer hold then.
+            acquisitions built on it before are then invalid.
 
         Raises
         ------
         ValueError
             If the number of nodes differs, a value is not finite, or a node of ``do`` is not in
-            the graph. Nothing is changed then.
+            the graph. Nothing is changed on error.
         """
         require_kind(moments, Moments, "moments")
         p = self.n_nodes
@@ -199,10 +198,10 @@ class DagBlr:
         skip = np.zeros(p, dtype=np.bool_)
         skip[as_nodes(() if do is None else do, p, "do")] = True
         # The intercept's prior variance is large: taking the first cell off it would cost digits.
-        settled = not self.intercept or (self.cells[~skip] > 0).all()
+        complete = not self.intercept or (self.cells[~skip] > 0).all()
         given = self.prior_units == "data" or self.known_noise_var is not None
         fixed = self._blocks is not None and self.prior_scale != "evidence" and given
-        rank_one = bool(moments.n == 1 and fixed and settled)
+        rank_one = bool(moments.n == 1 and fixed and complete)
         new = self if inplace else self._copied(with_blocks=rank_one)
         cells = (moments.n, moments.mean, moments.scatter)
         kernels.add_statistics(*self.place, *cells, offset, skip, *new._statistics)
@@ -222,7 +221,7 @@ class DagBlr:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options that it was made with, but for ``n_fixed``."""
+        """The options that it was created with, without ``n_fixed``."""
         names = ("intercept", "prior_scale", "prior_units", "pooled", "prior_shape", "prior_rate")
         return {"noise_var": self.known_noise_var} | {name: getattr(self, name) for name in names}
 
@@ -249,7 +248,7 @@ class DagBlr:
 
     @property
     def n_cells(self) -> int:
-        """Number of cells seen (by the node that saw most)."""
+        """Number of cells (of the node with the most)."""
         return int(self.cells.max(initial=0))
 
     # -- posterior ------------------------------------------------------------------------------
@@ -315,8 +314,8 @@ class DagBlr:
 
         ``e = beta/(alpha - 1)`` and ``kappa = beta^2 (2 alpha - 1)/((alpha - 1)^2 (alpha - 2))``
         with ``alpha`` grown by ``extra_cells / 2``; known variance: ``sigma^2``, ``2 sigma^4``.
-        The paper leaves ``beta`` as it is; ``expected`` lets it grow by ``extra_cells / 2`` times
-        the noise variance believed now, as it will on average.
+        The paper keeps ``beta`` constant; ``expected`` increases it by ``extra_cells / 2`` times
+        the current noise variance, its average growth.
 
         Raises
         ------
@@ -453,7 +452,7 @@ class DagBlr:
         Raises
         ------
         ValueError
-            If ``stored`` is damaged, cut or of another version.
+            If ``stored`` is damaged, truncated or of another version.
         """
         where, remedy = "The stored posterior", "fit it again (tl.fit_dag_blr)"
         return unpack(cls._rebuilt, stored, where, remedy, record=StoredPosterior)

@@ -33,7 +33,7 @@ _PRIOR = {-1: (0.5, 0.3, 0.3), 1: (1.0, 1.0, 1.0)}
 _LIMIT = 3.0  # standard deviations of the prior that a single change may speak with
 _SPREADS = 512  # points of the quadrature over the spread, up to 5 scales of its prior
 # Below this share of its standard deviation a control mean says nothing of a knockout's size: it
-# cannot be told from nothing in the hundred or so cells of one perturbation.
+# cannot be distinguished from 0 with the hundred or so cells of one perturbation.
 _ABOUT_NOTHING = 0.1
 
 
@@ -245,7 +245,7 @@ def estimate_effects(
     level: float = 0.9,
     main: DagBlr | None = None,
 ) -> Effects:
-    r"""Return the effects of perturbations, cells seen, and how sure they are.
+    r"""Return the effects of perturbations given their cells, and their uncertainty.
 
     The effect is ``T (a + u)`` with ``T = (I - B)^-1``. To first order about the posterior mean,
     the equation of node ``i`` adds ``T_gi^2 sigma_i^2 ((d - w z)' M (d - w z) + tau^2/(1 + n

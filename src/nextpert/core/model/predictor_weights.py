@@ -1,4 +1,4 @@
-"""How much weight each predictor gets, learned by leaving perturbations out."""
+"""Weights of predictors, learned by leaving perturbations out."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ class PredictorWeights:
         Names of the predictors.
     weights
         Weight of every predictor, at least 0, learned from all measured perturbations, shape
-        ``(n_predictors,)``: what an unseen perturbation is to be expected by.
+        ``(n_predictors,)``, for predictions of unseen perturbations.
     left_out
-        Weights learned without a perturbation, shape ``(n_perturbations, n_predictors)``: what the
-        perturbation itself is to be expected by. The weights of all where it was not measured.
+        Weights learned without a perturbation, shape ``(n_perturbations, n_predictors)``, for
+        predictions of that perturbation; ``weights`` for perturbations that were not measured.
     calibration
-        Slope, 0 to 1, by which the weights were drawn towards 0.
+        Slope, 0 to 1, by which the weights were shrunk towards 0.
     error
-        Squared error of the left-out expectations over that of "no effect", the sampling error
-        of the observed effects taken out of both; NaN where no effect can be seen.
+        Squared error of the left-out predictions relative to that of "no effect", the sampling
+        error of the observed effects subtracted from both; NaN without a detectable effect.
     alone
-        The same of every predictor by itself, taken as it is (weight 1), shape
+        The same for every predictor alone, with the weight 1, shape
         ``(n_predictors,)``.
     residual_variance
-        Mean squared effect that the predictors leave, sampling error taken out, in units of a
-        gene's variance.
+        Mean squared effect that the predictors do not explain, sampling error subtracted, in units
+        of a gene's variance.
     """
 
     names: tuple[str, ...]
@@ -59,8 +59,8 @@ class PredictorWeights:
     def expected(self, predictions: Sequence[Prediction]) -> Array:
         """Return the expected effects, ``(n_perturbations, n_genes)``, units of the predictions.
 
-        The predictors are those of the stack, for the perturbations it was learned from; each
-        perturbation is expected by the weights learned without it.
+        ``predictions`` are those that the weights were learned from. The effects of each
+        perturbation are expected with the weights learned without it.
         """
         parts = [self.left_out[:, [k]] * e.effects for k, e in enumerate(predictions)]
         return np.sum(parts, axis=0)
@@ -74,24 +74,25 @@ def learn_predictor_weights(
     *,
     sd: Array,
 ) -> PredictorWeights:
-    """Learn how much weight each predictor of effects gets (equation 11).
+    """Learn the weights of predictors of effects (equation 11).
 
-    Non-negative least squares of the observed effects on those expected, genes in units of their
-    standard deviation, is drawn towards 0 by the slope of the observed effects on what it
-    expects of perturbations that were left out (van Houwelingen and le Cessie 1990,
-    doi:10.1002/sim.4780091109). A perturbation enters that slope by what the others' weights
-    expect of it, so that predictors which fail on those left out are drawn to nothing, and there is
-    no strength to choose. What is made small is the total squared error: strong perturbations say
-    most. Predictors that are fixed (:attr:`Prediction.fixed`) have the weight 1.
+    The weights are those of a non-negative least squares regression of the observed effects on the
+    predictions, genes in units of their standard deviation. They are shrunk towards 0 by the slope
+    of the observed effects on the predictions of left-out perturbations (van Houwelingen and le
+    Cessie 1990, doi:10.1002/sim.4780091109). The prediction of a left-out perturbation uses the
+    weights learned from the others. Predictors that fail on left-out perturbations are therefore
+    shrunk to 0, without a tuning parameter. The total squared error is minimised, so strong
+    perturbations have most influence. Fixed predictors (:attr:`Prediction.fixed`) have a weight of
+    1.
 
-    An effect counts by ``1 / (t^2 + variance)``, ``t^2`` what the predictors leave beyond sampling,
-    so that noise of perturbations with few cells has little say. Where a predictor shares sampling
-    error with the observed effects (:attr:`Prediction.shared`) that is taken out, so the risk that
-    is made small is that of the true effects.
+    The weight of an effect is ``1 / (t^2 + variance)`` with the residual variance ``t^2`` of the
+    predictors, so that perturbations with few cells have little influence. If a predictor shares
+    sampling error with the observed effects (:attr:`Prediction.shared`), the shared error is
+    subtracted, so that the risk of the true effects is minimised.
 
-    Weights learned without a perturbation still rest on predictors that have seen it where these
-    speak of others (the mean of perturbations does): that is of second order. More than 100
-    perturbations are left out in 100 blocks.
+    Weights learned without a perturbation still use its cells if a predictor of other perturbations
+    does (the mean of perturbations); this effect is of second order. More than 100 perturbations
+    are left out in 100 blocks.
 
     Parameters
     ----------
@@ -100,7 +101,7 @@ def learn_predictor_weights(
     variance
         Their sampling variance, same shape; not read where ``scored`` is False.
     predictions
-        What each predictor expects of them.
+        Prediction of each predictor.
     scored
         Whether an effect is learned from, same shape: False for target genes and for perturbations
         without cells.
@@ -117,8 +118,8 @@ def learn_predictor_weights(
     >>> predictions = [Prediction("right", truth / 2), Prediction("wrong", wrong)]
     >>> seen = truth + 0.1 * rng.normal(size=truth.shape)
     >>> noise = np.full(truth.shape, 0.1**2)
-    >>> stack = learn_predictor_weights(seen, noise, predictions, noise > 0, sd=np.ones(50))
-    >>> stack.weights.round(1).tolist()
+    >>> learned = learn_predictor_weights(seen, noise, predictions, noise > 0, sd=np.ones(50))
+    >>> learned.weights.round(1).tolist()
     [2.0, 0.0]
     """
     used = scored

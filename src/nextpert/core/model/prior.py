@@ -63,7 +63,7 @@ def check_rate(prior_rate: float | None, learned: bool) -> float | None:
 
 
 def check_noise_var(noise_var: ArrayLike | None, n_nodes: int) -> NDArray[np.float64] | None:
-    """Return known noise variances, one a node, or ``None`` where they are to be inferred."""
+    """Return known noise variances, one per node, or ``None`` where they are to be inferred."""
     if noise_var is None:
         return None
     given = as_numbers(noise_var, "noise_var")

@@ -130,7 +130,7 @@ class RandomShifts:
 
     @property
     def log_evidence(self) -> float:
-        """Log evidence of all cells; where shifts are learned a lower bound of it."""
+        """Log evidence of all cells; a lower bound of it if shifts are learned."""
         return self.bound[0][-1] if self.bound[0] else self.posterior.log_evidence()
 
 
@@ -148,7 +148,7 @@ def fit_random_shifts(
     :math:`u_{ij} \sim \sum_k \pi_{jk} N(0, \sigma_i^2 \tau_k^2)`, adaptive shrinkage on the grid
     ``TAU2`` (Stephens 2017, doi:10.1093/biostatistics/kxw041), and the cells' means count for
     ``n / (1 + n tau^2)`` cells. Each step is closed form and never lowers the bound: the weights
-    given how far each mean is believed, then the mixtures. The weights common to the screen are
+    given the shrinkage weight of each mean, then the mixtures. The weights common to the screen are
     learned first; then, held as a prior of 20 genes, those of each perturbation.
 
     Parameters
@@ -165,7 +165,7 @@ def fit_random_shifts(
         Prior variance of ``u`` where it is not the mixture, squared units of the data; nan
         elsewhere; same shape.
     fixed
-        Whether shifts are exact, as in Zhang et al. 2023: then nothing is learned of them.
+        Whether shifts are exact, as in Zhang et al. 2023, and not learned.
 
     Examples
     --------
@@ -230,7 +230,7 @@ def refit(
     ascent.weights = like.prior.weights
     for _ in range(3 if like.bound[0] else 1):
         ascent.step(left_out)
-    return ascent.settled()
+    return ascent.current()
 
 
 def shared_mixture(square: Array, counted: Array, own: Array) -> Array:
@@ -238,8 +238,8 @@ def shared_mixture(square: Array, counted: Array, own: Array) -> Array:
 
     They maximise :math:`\sum_{ij} \log \sum_k \pi_k N_{ijk} + \sum_k a_k \log \pi_k`, with
     :math:`\log N_{ijk} = -\frac12 (\log g + n r^2 / g)`, :math:`g = 1 + n \tau_k^2`. That is
-    concave, and solved by Newton's method: steps of EM are so slow where components can hardly be
-    told apart that they stay near where they start, at a mixture with more mass about 0 and in the
+    concave, and solved by Newton's method: steps of EM are so slow where components are hard to
+    distinguish that they stay near where they start, at a mixture with more mass about 0 and in the
     tails than cells show, and intervals are too narrow. The sum of the weights is 1 at the maximum
     of that less ``total`` times their sum (Kim et al. 2020, doi:10.1080/10618600.2019.1689985).
 
@@ -383,9 +383,9 @@ class _Ascent:
             np.zeros_like(self.shift), self.own, self.weights,
             self.cells.fixed[1:, : self.blr.n_fixed],
         )  # fmt: skip
-        return RandomShifts(self.settled(), prior, common, bound)
+        return RandomShifts(self.current(), prior, common, bound)
 
-    def settled(self) -> DagBlr:
+    def current(self) -> DagBlr:
         r"""Return the posterior of the weights, components of shifts unknown in it (equation 9).
 
         The ascent takes the components of shifts as independent of the weights, and so a mean for

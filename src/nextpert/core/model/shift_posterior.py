@@ -99,8 +99,9 @@ class ShiftPosterior:
     """Random shifts of perturbations, given the weights of a graph.
 
     Perturbation ``j`` shifts node ``i`` by ``a_ij + u_ij``, where ``u_ij`` has mean 0. Given the
-    weights, ``u_ij`` has the mean ``share_ij (x_ij - a_ij - c_i - B_i x_j)``, a share of what the
-    cells' mean ``x_j`` differs by from the expectation, and the variance ``spare_ij sigma_i^2``.
+    weights, ``u_ij`` has the mean ``share_ij (x_ij - a_ij - c_i - B_i x_j)``, the difference of the
+    cells' mean ``x_j`` from the expectation times a shrinkage weight, and the variance
+    ``spare_ij sigma_i^2``.
 
     Parameters
     ----------
@@ -113,30 +114,30 @@ class ShiftPosterior:
     prior
         Expected shift ``a``, same shape and units.
     share
-        Share of a departure that is believed, 0 to 1, same shape; 0 where there are no cells.
+        Shrinkage weight of the difference, 0 to 1, same shape; 0 without cells.
     spare
-        Variance that is left of ``u`` over the noise variance of the node, same shape: with a
+        Residual variance of ``u`` relative to the noise variance of the node, same shape: with a
         prior variance ``sigma^2 tau^2`` it is ``tau^2 / (1 + n tau^2)``.
     effect
-        What of the expectation was told as an effect ``f`` on means, whatever the weights; same
-        shape and units as ``mean``. The expected shift ``a`` holds ``(I - B) f`` at the posterior
-        mean of the weights, and moves with them. ``None`` (default): nothing.
+        The part of the expectation that is an effect ``f`` on means, independent of the weights;
+        same shape and units as ``mean``. The expected shift ``a`` includes ``(I - B) f`` at the
+        posterior mean of the weights, and changes with them. ``None`` (default): 0.
     components
         Where ``u`` is not normal but a mixture of normals: given a generator and ``together``,
         yields share and spare variance of components drawn, one after the other and without end.
         ``share`` and ``spare`` then are those of the whole.
     loadings, rest
-        How what is left of ``u`` goes together: in its draws nodes are correlated as in a
+        Residual correlation of ``u``: in its draws nodes are correlated as in a
         covariance ``loadings loadings' + diag(rest)``, shapes ``(n_nodes, n_factors)`` and
         ``(n_nodes,)``, of which only the correlations count. ``None`` (default): they are not.
     together
-        How far components of nodes are drawn together, 0 to 1: the correlation of the normals that
-        pick them.
+        Correlation between nodes of the choice of components, 0 to 1: that of the normals that
+        choose them.
     weight
-        What this account counts for beside those on other graphs.
+        Weight of this posterior relative to those on other graphs.
     group
-        Gaps are compared among accounts of the same group: measured in shifts, they are other
-        quantities where no graph is believed.
+        Gaps are compared among posteriors of the same group: they are measured in shifts, which
+        are different quantities without a graph.
     fixed
         Fixed columns of the posterior's regression (``DagBlr.n_fixed``), such as batches: their
         means over the cells, shape ``(n_perturbations, n_fixed)``. ``None`` (default): none, or 0.
@@ -177,7 +178,7 @@ class ShiftPosterior:
         return len(self.n)
 
     def about_effect(self, posterior: DagBlr) -> tuple[Array, Array, Array]:
-        """Return cells' means and expected shifts, less what was told as effects, and these.
+        """Return cells' means and expected shifts, without the effects, and the effects.
 
         About its effect a perturbation is one whose expected shift does not move with the weights.
         Each of shape ``(n_perturbations, n_nodes)``, units of the data; the fixed columns come
@@ -191,9 +192,9 @@ class ShiftPosterior:
         return design, self.prior - moving, self.effect
 
     def departure(self, posterior: DagBlr) -> Array:
-        """Return what the cells' mean differs by from expectation, ``x - a - c - B x``.
+        """Return the difference of the cells' mean from the expectation, ``x - a - c - B x``.
 
-        At the posterior mean of the weights, what fixed columns explain taken off; shape
+        At the posterior mean of the weights, fixed columns subtracted; shape
         ``(n_perturbations, n_nodes)``.
         """
         fitted = (posterior.mean() @ self.mean.T).T + self.explained(

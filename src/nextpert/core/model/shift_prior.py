@@ -154,10 +154,10 @@ UNSEEN_WEIGHTS /= UNSEEN_WEIGHTS.sum()
 
 @dataclass(frozen=True)
 class ShiftPrior:
-    r"""Expected effects of perturbations, how far they may be off, and the means of their cells.
+    r"""Expected effects of perturbations, their prior variance, and the means of their cells.
 
-    The effect of perturbation ``j`` is expected to be ``effect[j]``, whatever the graph, and what
-    follows on a graph from ``shift[j]``. With weights ``B`` its shift is
+    The expected effect of perturbation ``j`` is ``effect[j]``, independent of the graph, plus the
+    effect of ``shift[j]`` on the graph. With weights ``B`` its shift is
     ``shift[j] + (I - B) effect[j] + u``,
     :math:`u_{ij} \sim \sum_k \pi_{jk} N(0, \sigma_i^2 \tau_k^2)`, or of the given variance.
 
@@ -171,10 +171,10 @@ class ShiftPrior:
     ratio
         Variance of its cells over that of all cells, same shape.
     shift, effect
-        Expected shift, and expected effect besides (mean less that of the controls), same shape
-        and units as ``mean``.
+        Expected shift, and additional expected effect (mean minus that of the controls), same
+        shape and units as ``mean``.
     own
-        Prior variance of ``u`` where it is not the mixture (the own gene, by the spread of
+        Prior variance of ``u`` where it is not the mixture (the target gene, by the spread of
         efficacies), squared units of the data; nan elsewhere; same shape.
     weights
         Weights of the prior variances ``TAU2``, shape ``(n_perturbations, n_components)``.
@@ -279,7 +279,7 @@ def _draw_components(
     """Yield draws of share and spare variance of every shift, one component each (equation 8).
 
     Arrays are ``(n_perturbations, n_nodes)``: ``E[r^2 / sigma^2]``, cells that count, and prior
-    variances over the noise where they are not the mixture; ``weights`` has a column a component.
+    variances over the noise where they are not the mixture; ``weights`` has a column per component.
     ``together`` is the correlation of sizes within a perturbation.
     """
     below = np.empty((*square.shape, len(TAU2)), np.float32)

@@ -19,7 +19,7 @@ _FEWEST = 2  # degrees of freedom; with fewer nothing is learned
 
 
 class _MeanSquares(NamedTuple):
-    """Mean squares between the environments of a block and within them, one value a node.
+    """Mean squares between the environments of a block and within them, one value per node.
 
     ``freedom`` are their degrees of freedom, ``size`` the cells of an environment, as they count
     between environments, and ``varies`` the nodes that vary within.
@@ -165,8 +165,8 @@ class PooledGuides:
         Scatter within guides, and between the guides of a perturbation weighted by ``k_e``, shape
         ``(n_nodes, n_nodes)``.
     variance_ratio
-        Variance within the cells of a perturbation over that within all cells, drawn towards 1,
-        shape ``(n_groups, n_nodes)``. Perturbed cells scatter otherwise than controls.
+        Variance within the cells of a perturbation over that within all cells, shrunk towards 1,
+        shape ``(n_groups, n_nodes)``. Perturbed cells and controls have different variances.
     log_grown
         Sum over guides of ``log(1 + n_e tau_g^2)``: what the guides' own shifts, integrated out,
         take from twice the log evidence of every node.
@@ -240,14 +240,14 @@ def pool_guides(
 ) -> PooledGuides:
     """Return the perturbations of a screen, their guides pooled.
 
-    A guide shifts the mean of its cells by its own ``v ~ N(0, sigma^2 tau_g^2)`` besides what the
-    perturbation does. Integrated out, a guide of ``n_e`` cells counts for
+    A guide shifts the mean of its cells by its own ``v ~ N(0, sigma^2 tau_g^2)``, in addition to
+    the effect of the perturbation. Integrated out, a guide of ``n_e`` cells counts for
     ``k_e = n_e / (1 + n_e tau_g^2)``, never for more than ``1 / tau_g^2``.
 
     Parameters
     ----------
     screen
-        Moments of the environments, one a guide.
+        Moments of the environments, one per guide.
     groups
         Perturbation of every environment, shape ``(n_environments,)``.
     n_groups
@@ -301,21 +301,21 @@ def _ratio(
 
 
 def guide_variance(screen: ScreenMoments, guides: ArrayLike) -> float:
-    """Return ``tau_g^2``: how far guides that do nothing scatter beyond sampling.
+    """Return ``tau_g^2``: the variance between non-targeting guides beyond sampling.
 
     See :func:`~nextpert.core.screen.guides.spread_within`.
 
     Parameters
     ----------
     screen
-        Moments of the environments, one a guide.
+        Moments of the environments, one per guide.
     guides
         Which of them are non-targeting guides, indices; with fewer than three nothing is learned.
 
     Returns
     -------
     float
-        In units of the noise variance of a cell; 0 where guides differ by no more than sampling.
+        In units of the noise variance of a cell; 0 if guides differ by no more than sampling.
 
     Examples
     --------

@@ -177,9 +177,9 @@ _LOST_DIGITS = 1e-3
 class Moments:
     """Number of cells, mean and scatter of an environment (the cells under one intervention).
 
-    The scatter about the mean is kept rather than the raw sum of ``x x'``: the two carry the
-    same information, but differences of large raw sums lose digits where means are far from
-    zero. Raw sums are at hand as :attr:`total` and :attr:`gram`.
+    It stores the scatter about the mean instead of the raw sum of ``x x'``: both have the same
+    information, but differences of large raw sums lose digits if means are far from zero. Raw sums
+    are available as :attr:`total` and :attr:`gram`.
 
     Parameters
     ----------
@@ -271,7 +271,7 @@ class Moments:
 
     @classmethod
     def from_blocks(cls, blocks: Iterable[Block], n_nodes: int) -> Moments:
-        """Return the moments of all cells of ``blocks``, each read once and then let go."""
+        """Return the moments of all cells of ``blocks``, each read once and then released."""
         moments = cls.zeros(n_nodes)
         for block in blocks:
             moments = moments + cls.from_array(block)

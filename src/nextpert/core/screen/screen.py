@@ -1,4 +1,4 @@
-"""All that is read of the cells of a screen: environments, their means, one scatter a fold."""
+"""All that is read of the cells of a screen: environments, their means, one scatter per fold."""
 
 from __future__ import annotations
 
@@ -258,8 +258,8 @@ class ScreenMoments:
         values = canonical_csr(x) if sp.issparse(x) else as_numbers(x, "The cells", copy=False)
         if values.ndim != 2 or codes.shape != values.shape[:1]:
             message = (
-                f"Cells must be a matrix (n_cells, n_nodes) with one group a cell, but the shapes "
-                f"are {values.shape} and {codes.shape}."
+                f"Cells must be a matrix (n_cells, n_nodes) with one group per cell, but the "
+                f"shapes are {values.shape} and {codes.shape}."
             )
             raise ValueError(message)
         if len(codes) and codes.max() >= n_groups:
@@ -322,8 +322,8 @@ class ScreenMoments:
     def pool(self, groups: ArrayLike, n_groups: int) -> ScreenMoments:
         """Return the moments of coarser environments: ``groups`` says which each becomes part of.
 
-        What the means of the parts differ by becomes scatter within. Where no two become one, the
-        sums are the same to the bit, in another order.
+        Differences between the means of the parts become scatter within. If no two parts are
+        merged, the sums are the same to the bit, in another order.
         """
         codes = np.asarray(groups, np.int64)
         if len(np.unique(codes)) == len(codes):
@@ -358,7 +358,7 @@ class ScreenMoments:
         return Moments(int(one.n[0]), one.mean[0], one.scatter)
 
     def without_fixed(self, fixed: ArrayLike, groups: ArrayLike) -> ScreenMoments:
-        """Return the moments with the effects of batches taken off the means.
+        """Return the moments with the effects of batches subtracted from the means.
 
         The effects are those of the least squares fit of the environments' means by one mean a
         group (perturbation) and the columns of ``fixed``, weighted by cells, so that batches may
@@ -549,14 +549,14 @@ def context_moments(
     screen
         Moments of the environments.
     indicators
-        What the experiment set in an environment, such as 1 for the cells of a perturbation,
+        Context nodes of an environment, such as 1 for the cells of a perturbation,
         shape ``(n_environments, n_indicators)``.
     fixed
         Columns to take out of everything, such as indicators of batches, shape
         ``(n_environments, n_fixed)``.
     guide_variance
-        How far environments (guides) scatter beyond sampling, over the noise variance of a node
-        (:func:`guide_variance`): one of ``n`` cells counts for ``n / (1 + n guide_variance)``
+        Variance between environments (guides) beyond sampling, relative to the noise variance of a
+        node (:func:`guide_variance`): one of ``n`` cells counts for ``n / (1 + n guide_variance)``
         between environments, as in generalised least squares.
 
     Returns

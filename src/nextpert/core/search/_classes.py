@@ -55,7 +55,7 @@ _POISSON = np.cumsum([exp(-1.0) / factorial(k) for k in range(20)])
 
 
 def pack_rows(matrix: NDArray[np.bool_]) -> NDArray[np.uint64]:
-    """Pack a boolean matrix into bit sets, one a row, shape ``(n_rows, n_words)``."""
+    """Pack a boolean matrix into bit sets, one per row, shape ``(n_rows, n_words)``."""
     rows, n = matrix.shape
     words = max((n + 63) // 64, 1)
     padded = np.zeros((rows, words * 64), dtype=np.uint8)
@@ -358,7 +358,7 @@ def backward(
     neighbours of y that are adjacent to x, but for a clique T of them, become children of both.
     The score rises by ``s(y, T + parents(y) - x) - s(y, T + parents(y) + x)``. With prior
     knowledge, an edge is deleted only where a member of the new class agrees with it. Directions
-    that the last ``n_context`` nodes settle stay as they are. Where edges have log-odds, graphs of
+    that the last ``n_context`` nodes orient stay as they are. Where edges have log-odds, graphs of
     a class differ in score: an edge is deleted only if the best one found of the new class gains.
     """
     known: dict[tuple[int, frozenset[int]], float] = {}
@@ -444,7 +444,7 @@ def oriented_by(
     context_edges: NDArray[np.bool_] | None = None,
     prior: PriorKnowledge | None = None,
 ) -> list[tuple[int, int, str]]:
-    """Return every edge ``(parent, child)`` with what settled its direction.
+    """Return every edge ``(parent, child)`` with what orients it.
 
     ``"cells"``: all graphs of its Markov equivalence class agree, as the independences of cells
     of one environment tell. ``"interventions"``: all those agree that have the same edges from

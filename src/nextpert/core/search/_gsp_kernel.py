@@ -46,7 +46,7 @@ class Elimination(NamedTuple):
 
 
 class Room(NamedTuple):
-    """Arrays that an order is drawn in."""
+    """Arrays used to sample an order."""
 
     matrix: NDArray[np.float64]  # (p, p) precision of the nodes left, the lower triangle
     pivot: NDArray[np.float64]  # (p,) its row of the node that is taken out

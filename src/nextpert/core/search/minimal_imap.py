@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _LEAST_RESIDUAL = 1e-9
 # Cells of independent nodes that few cells are pooled with, in a conjugate prior's way. For 100
 # nodes and 20 to 100 cells, BOSS came within .03 of its best F1 over shares of .005 to .2 (.91 of
-# 110 edges with 100 cells); with Ledoit and Wolf's share, made for the whole matrix, it found .29.
+# 110 edges with 100 cells); with Ledoit and Wolf's share, made for the whole matrix, it found 0.29.
 _PSEUDO_CELLS = 5
 _LEAST_CELLS = 4  # Fisher's z needs one more than three
 
@@ -223,7 +223,7 @@ def _about(columns: ArrayLike, message: str) -> ValueError:
 def fisher_z_threshold(
     n_cells: int, n_given: ArrayLike, alpha: float = 1e-3
 ) -> NDArray[np.float64]:
-    """Return the least absolute partial correlation that is significant at ``alpha``.
+    """Return the smallest absolute partial correlation that is significant at ``alpha``.
 
     Fisher's z, two-sided: ``sqrt(n - k - 3) |atanh r|`` is compared with the ``1 - alpha / 2``
     quantile of the standard normal distribution, where ``k`` nodes are given.
@@ -332,7 +332,7 @@ def minimal_imap(
     moments
         Moments of the (control) cells.
     permutation
-        All nodes in the order wanted, shape ``(n_nodes,)``.
+        All nodes in the order to use, shape ``(n_nodes,)``.
     alpha
         Significance level of every test, two-sided.
     prior

@@ -26,22 +26,22 @@ _MOST = 15.0  # log-odds beyond which a belief is a certainty
 
 @dataclass(frozen=True)
 class NetworkBelief:
-    """How much the edges of a network are believed.
+    """Weight of a prior network in the score of its edges.
 
     Parameters
     ----------
     along
-        What an edge of the network, of mean weight, is given: its log-odds over those of any other
-        pair of nodes, or over those that the score gives any edge where these are higher.
+        Log-odds added to an edge of the network of mean weight, relative to any other pair of
+        nodes, or to those that the score gives any edge if these are higher.
     against
-        The same of an edge that runs against one of the network.
+        The same for an edge against one of the network.
     evidence
-        Log-evidence of the cells that the network's pairs are unlike the others; where it is not
+        Log evidence of the cells that the network's pairs differ from the others; if it is not
         above 0, ``along`` and ``against`` are 0.
     base
-        Share of the pairs outside the network that are joined, as the cells have it.
+        Fraction of the pairs outside the network that are adjacent, estimated from the cells.
     n_edges, n_along, n_against
-        Number of the network's edges, and of those that are in the graph as they are and turned.
+        Number of the network's edges, and of those that are in the graph along and against it.
     log_odds
         What the search added to the score of every edge, shape ``(n_nodes, n_nodes)``, row =
         parent.

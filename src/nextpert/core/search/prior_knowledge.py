@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class PriorKnowledge:
-    """Orders among nodes, and edges that must or must not be in the graph.
+    """Orders among nodes, and required and forbidden edges.
 
     Parameters
     ----------
@@ -36,9 +36,10 @@ class PriorKnowledge:
     required
         Edges ``(parent, child)`` that must be in the graph; they imply the order.
     forbidden
-        Edges ``(parent, child)`` that must not be; give both directions to keep two nodes apart.
+        Edges ``(parent, child)`` that the graph must not have; give both directions to exclude an
+        edge between two nodes.
     names
-        What errors call the nodes; by default their numbers.
+        Names of the nodes in errors; by default their numbers.
 
     Attributes
     ----------
@@ -51,7 +52,7 @@ class PriorKnowledge:
     Raises
     ------
     CycleError
-        If the orders run in a circle; the nodes of a circle are named.
+        If the orders have a cycle; its nodes are named.
     ValueError
         If a node lies outside ``0..n_nodes - 1`` or in two tiers, or an edge is both required and
         forbidden.

@@ -191,7 +191,7 @@ def random_scm(
         raise ValueError(message)
     if np.shape(noise_var) not in ((), (count,)):
         shape = np.shape(noise_var)
-        message = f"noise_var must be one number or one a node ({count}), but has shape {shape}."
+        message = f"noise_var must be one number or one per node ({count}), but has shape {shape}."
         raise ValueError(message)
     dag = (
         random_dag(count, graph, expected_degree=expected_degree, rng=generator)

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import strings
+from nextpert._adata.arguments import above, at_least, between, one_of, options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -21,9 +22,25 @@ COMBINATIONS = ("drop", "keep", "panel_only")
 OUTSIDE = ("drop", "keep")
 
 
+@options(
+    min_seen=between(0, 1, inclusive=True), normalise=one_of("auto", "counts", "none"),
+    target_sum=(one_of("median"), above(0)), min_depth=at_least(0),
+)  # fmt: skip
+@dataclass(frozen=True)
+class CountOptions:
+    """``count_options``: each is documented in :func:`nextpert.pp.perturbation_screen`."""
+
+    min_seen: float = 0.1
+    normalise: str = "auto"
+    target_sum: float | str = "median"
+    depth_key: str | None = None
+    min_depth: float = 0.0
+    check_scale: bool = True
+
+
 @dataclass(frozen=True)
 class ScreenOptions:
-    """Choices of :func:`nextpert.pp.perturbation_screen`, under the same names.
+    """Choices of :func:`nextpert.pp.perturbation_screen`, all its options under the same names.
 
     Parameters
     ----------
@@ -46,6 +63,7 @@ class ScreenOptions:
     kinds: str = "none"
     check_scale: bool = True
     gene_symbols: str | None = None
+    unassigned: Sequence[str] = ()
 
     def params(self) -> dict[str, Any]:
         """Return the choices as they are stored."""

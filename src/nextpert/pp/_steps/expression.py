@@ -99,9 +99,10 @@ def blown_up_message(depth: NDArray[np.float64], target_sum: float) -> str | Non
     second = np.log1p(2 * target_sum / typical) - first
     return (
         f"Cells hold {typical:.3g} counts (median) and are scaled to {target_sum:g}: the first "
-        f"count of a gene adds {first:.1f} and the second {second:.1f}, so that seen or not is "
-        f"nearly all that is left. Use target_sum='median', and where the matrix holds a panel of "
-        f"genes, name the cells' total counts over all genes with depth_key."
+        f"count of a gene adds {first:.1f} and the second {second:.1f}, so values depend mostly on "
+        f"whether a gene is detected. Leave target_sum at 'median', and if the matrix has only a "
+        f"panel of genes, name the cells' total counts over all genes with depth_key in "
+        f"count_options."
     )
 
 
@@ -124,8 +125,9 @@ def check_counts(values: Any) -> None:
     stored = _stored(values)
     if not ((stored >= 0) & (stored == np.floor(stored))).all():
         message = (
-            "The matrix holds values that are no counts (whole numbers of 0 or more): pass "
-            "normalise='none' if it holds log-normalised expression, or name the layer of counts."
+            "The matrix has values that are not counts (whole numbers of 0 or more): pass "
+            "count_options={'normalise': 'none'} if they are log-normalised expression, or name "
+            "the layer of counts."
         )
         raise ValueError(message)
 
@@ -146,8 +148,9 @@ def check_log_tpm(values: Any, depth: NDArray[np.float64] | None) -> None:
         reason = "with the cells' total counts they give no whole numbers"
     if bad:
         message = (
-            f"The matrix does not hold ln(1 + TPM) ({reason}): pass normalise='none' to keep its "
-            f"values as they are, or name the layer of counts."
+            f"The matrix does not hold ln(1 + TPM) ({reason}): pass "
+            f"count_options={{'normalise': 'none'}} to keep its values as they are, or name the "
+            f"layer of counts."
         )
         raise ValueError(message)
 

@@ -50,7 +50,7 @@ class GeneNames:
         return gene
 
     def table(self) -> pd.DataFrame:
-        """Return one row a name that stood for a gene of another name."""
+        """Return one row per name that stood for a gene of another name."""
         names = sorted(self.used)
         genes = [self.used[name] for name in names]
         return pd.DataFrame(

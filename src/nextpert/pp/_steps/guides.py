@@ -102,7 +102,7 @@ def perturbation_table(
     n_kept: NDArray[np.int64],
     reason: Callable[[str], str],
 ) -> pd.DataFrame:
-    """Return one row a perturbation: its targets, its cells, and why it is left out.
+    """Return one row per perturbation: its targets, its cells, and why it is left out.
 
     Combinations that are left out are not listed: there may be tens of thousands.
 
@@ -189,7 +189,7 @@ def guide_table(
     target_of: Mapping[str, str] | Callable[[str], str] | None = None,
     control_guides: Iterable[str] | None = None,
 ) -> pd.DataFrame:
-    """Return one row a guide: ``target`` (empty for control guides) and ``kind``.
+    """Return one row per guide: ``target`` (empty for control guides) and ``kind``.
 
     Raises
     ------

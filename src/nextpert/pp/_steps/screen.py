@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,7 @@ class Prepared:
         ValueError
             If a cell lacks a batch or covariate.
         """
-        roles = Roles(LABELS, CONTROL, told.guide_key, told.batch_key, told.covariates)
+        roles = replace(told, perturbation_key=LABELS, control=CONTROL, layer=None)
         if told.columns[1:]:
             read_environments(self.adata, roles)  # raises
         return with_format(screen_record(roles, self.values))
@@ -155,9 +155,9 @@ def _read_matrix(adata: ad.AnnData, book: Bookkeeping, options: ScreenOptions) -
     if kind == "auto" and scale is not None:
         kind = "counts" if scale.whole else options.kinds
         what = {"none": "log-normalised expression", "log_tpm": "ln(1 + TPM)"}.get(kind, kind)
-        logger.info("The matrix is taken to hold %s.", what)
+        logger.info("The values are interpreted as %s.", what)
     if kind != "counts" and scale is not None and scale.fault and options.check_scale:
-        raise ValueError(overruled_by(scale))
+        raise ValueError(overruled_by(scale, "count_options={'check_scale': False}"))
     if options.depth_key is not None:
         return Matrix(kind, expression.read_depth(adata, options.depth_key), scale)
     if kind == "counts":
@@ -182,7 +182,7 @@ def _require_controls(found: CellTargets, book: Bookkeeping) -> None:
         at = steps.loc[steps["n_cells_dropped"] > 0, "step"]
         message = (
             f"No control cells are left (after the steps {_adata.list_names(at) or 'none'}): name "
-            f"other controls, or loosen these steps."
+            f"other controls, or relax these steps."
         )
         raise ValueError(message)
 
@@ -291,9 +291,9 @@ def _messages(
     absent = gone.loc[gone["reason"] == "not measured", "perturbation"].to_list()
     if absent:
         message = (
-            f"Perturbations left out, as their targets are not measured: "
+            f"Perturbations left out because their targets are not measured: "
             f"{_adata.list_names(absent, limit=30)}.{_adata.closest(absent, measured)} "
-            f"Give the gene of a target that goes by another name in aliases."
+            f"If a target has another name, give its gene in aliases."
             f"{_adata.guide_hint(absent, measured)}{_adata.id_hint(absent, measured)}"
         )
         # With a panel, genes may have been left out on purpose as the file was read.
@@ -307,11 +307,9 @@ def _messages(
     hint = _adata.guide_hint(unmeasured, measured) + _adata.id_hint(unmeasured, measured)
     if unmeasured and hint:  # a slip is likely; without one they are kept on purpose
         out.append(
-            f"Targets not among the genes, their perturbations kept all the same: "
+            f"Perturbations kept although their targets are not among the genes: "
             f"{_adata.list_names(unmeasured, limit=10)}.{hint}"
         )
     if kept.empty:
-        out.append(
-            "No perturbed cells are left, the controls alone: see uns for what dropped them."
-        )
+        out.append("No perturbed cells are left: adata.uns lists the steps that dropped them.")
     return out

@@ -1,4 +1,4 @@
-"""Contrastive PCA: what varies among perturbed cells and not among controls."""
+"""Contrastive PCA: variation of perturbed cells that controls do not have."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def cpca(
 
     .. math:: C_{\text{perturbed}} - \alpha\, C_{\text{control}},
 
-    the difference of two covariances (Abid et al. 2018, doi:10.1038/s41467-018-04608-8): they
-    show what perturbations add to the variation that cells have anyway. As in the paper's
-    Fig. 6a (Zhang et al. 2023, doi:10.1038/s42256-023-00719-0), draw them with
-    :func:`nextpert.pl.cpca_density`.
+    the difference of two covariances (Abid et al. 2018, doi:10.1038/s41467-018-04608-8). They
+    show the variation that perturbations add to that of control cells. Plot them with
+    :func:`nextpert.pl.cpca_density`, as in Fig. 6a of Zhang et al. 2023
+    (doi:10.1038/s42256-023-00719-0).
 
     Parameters
     ----------
@@ -78,32 +78,33 @@ def cpca(
     gene_symbols
         Column of ``adata.var`` with the names of genes, if not ``adata.var_names``.
     perturbation_key
-        Column of ``.obs`` with each cell's perturbation; ``None`` stands for what
-        :func:`nextpert.pp.setup_screen` was told, or ``"perturbation"``.
+        Column of ``adata.obs`` with the label of every cell. ``None`` (default): the column
+        declared by :func:`nextpert.pp.setup_screen`, or ``"perturbation"``.
     control
-        Its label for control cells, the background; ``None`` as above, or ``"control"``.
+        Label of the control cells, the background. ``None`` (default): the declared label, or
+        ``"control"``.
     groups
         Labels of the foreground; by default all perturbations. Cells without a label belong to
         neither, nor do those whose label names no perturbation, such as ``"unassigned"``.
     n_components
         Number of components.
     alpha
-        Weight of the background, 0 (plain PCA of the perturbed cells) or more. ``"auto"`` takes
+        Weight of the background, 0 (plain PCA of the perturbed cells) or more. ``"auto"`` considers
         the candidates that the package ``contrastive`` finds by spectral clustering (up to the
-        alpha beyond which no eigenvalue is positive), and among them the one in whose components
-        the groups and controls stand furthest apart (largest ratio of variance between them to
-        variance within, the Hotelling-Lawley trace).
+        alpha above which no eigenvalue is positive), and chooses the one whose components separate
+        groups and controls best (largest ratio of the variance between them to the variance
+        within, the Hotelling-Lawley trace).
     layer
-        Layer to read instead of ``.X``.
+        Layer to read; ``None`` reads ``adata.X``.
     standardize
         Whether to divide every gene by its standard deviation in control cells.
     rng
         Seed or generator of the search for ``alpha``.
     key_added
-        Where results go, see below. For another key than ``"cpca"`` the loadings go to
+        Name of the results. With another name than ``"cpca"`` the loadings are stored in
         ``varm[f"{key_added}_cPCs"]``.
     copy
-        Whether to write to a copy and return that.
+        Whether to return a copy instead of writing to ``adata``.
 
     Returns
     -------
@@ -153,7 +154,7 @@ def cpca(
     foreground = labels.perturbations(groups, "groups")
     if not foreground:
         message = (
-            f"No perturbed cells: adata.obs[{labels.key!r}] holds only {control!r}. "
+            f"No perturbed cells: adata.obs[{labels.key!r}] has only {control!r}. "
             "Contrastive PCA needs cells of at least one other label."
         )
         raise ValueError(message)

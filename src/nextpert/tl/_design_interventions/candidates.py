@@ -213,7 +213,7 @@ class Excluded:
         Raises
         ------
         ValueError
-            If one is not (close matches are given).
+            If one is not (close matches are suggested).
         """
         genes = {gene for some in targets for gene in some}
         members = {member for name in candidates for member in fit.naming.members(name)}
@@ -225,7 +225,7 @@ class Excluded:
         )
         if unknown:
             message = (
-                f"exclude holds names that are neither a candidate nor a target gene of one: "
+                f"exclude has names that are neither a candidate nor a target gene of one: "
                 f"{list_names(unknown)}.{closest(unknown, sorted(known))}"
             )
             raise ValueError(message)
@@ -242,7 +242,7 @@ def own_perturbation(names: Iterable[str], label: str | None, fit: FittedPosteri
 def without_own(
     label: str | None, names: list[str], fit: FittedPosterior, *, note: bool
 ) -> list[str]:
-    """Return the names of candidates but those of the target's own perturbation.
+    """Return the names of the candidates except the perturbation that defines the target.
 
     Parameters
     ----------
@@ -251,7 +251,7 @@ def without_own(
     names, fit
         The candidates, and the fit.
     note
-        Whether to tell in the log what was excluded.
+        Whether to log what was excluded.
 
     Raises
     ------
@@ -262,13 +262,13 @@ def without_own(
     kept = [name for name in names if name not in own]
     if not kept:
         message = (
-            f"No candidate is left: the target is the state of {list_names(own)}, the only "
-            f"candidate. Give other candidates, or target_is_candidate=True to keep it."
+            f"No candidate is left: {list_names(own)}, the only candidate, defines the target "
+            f"state. Give other candidates, or target_is_candidate=True to keep it."
         )
         raise ValueError(message)
     if own and note:
         logger.info(
-            "%s is not among the candidates, because the target is its own state; "
+            "%s is excluded from the candidates, because it defines the target state; "
             "target_is_candidate=True keeps it.", list_names(own),
         )  # fmt: skip
     return kept
@@ -276,7 +276,7 @@ def without_own(
 
 @dataclass(frozen=True)
 class CandidateSet:
-    """Interventions to choose from, and what is expected and known of the shift of each."""
+    """Interventions to choose from, with the prior of the shift of each."""
 
     interventions: Interventions
     prior: ShiftPrior | Averaged
@@ -288,7 +288,7 @@ class CandidateSet:
 
     @classmethod
     def exact(cls, interventions: Interventions) -> CandidateSet:
-        """Return candidates whose shifts are taken as they are."""
+        """Return candidates whose shifts are exact."""
         return cls(interventions, ShiftPrior.exact(interventions.shifts))
 
     def rows(self, index: Sequence[int]) -> CandidateSet:
@@ -319,19 +319,21 @@ def read_candidates(
 ) -> CandidateSet:
     """Return the candidates with the shift of each.
 
-    A target that is the state of a perturbation's own cells excludes that perturbation, as it would
-    be the answer to every such question; ``target_is_candidate`` keeps it.
+    The perturbation that defines the target is excluded, because it would always be ranked first;
+    ``target_is_candidate`` keeps it.
 
     Raises
     ------
     ValueError
-        If there are none, or one names a gene outside the panel (close matches are given).
+        If there are none, or one names a gene outside the panel (close matches are suggested).
     """
     own = None if target_is_candidate or target is None else target.label
     if isinstance(candidates, (pd.DataFrame, Mapping)):
         table = _shifts.read_table(candidates, fit.genes, fit.spelled)
         if not table.names:
-            message = "There are no candidates: the table of shifts is empty. Give it a row each."
+            message = (
+                "There are no candidates: the table of shifts is empty. Give a row per candidate."
+            )
             raise ValueError(message)
         names = without_own(own, table.names, fit, note=True)
     else:
@@ -351,10 +353,10 @@ def read_candidates(
 
 
 def fitted_candidates(found: Interventions, fit: FittedPosterior) -> CandidateSet:
-    """Return candidates, with cells or without, by what the fit knows and expects of them.
+    """Return candidates, with cells or without, with the prior that the fit has for them.
 
-    Combinations without cells do what members do together, and single members that have cells in
-    combinations only do what these say of them.
+    Combinations without cells are predicted from their members, and perturbations that have cells
+    only in combinations are predicted from these.
     """
     if fit.params["shift_sd"] != "learned":
         return CandidateSet.exact(found)
@@ -373,7 +375,7 @@ def fitted_candidates(found: Interventions, fit: FittedPosterior) -> CandidateSe
 
 
 def can_be_candidate(name: str, fit: FittedPosterior) -> bool:
-    """Whether a label can be among the candidates, by its own cells, its genes or its members."""
+    """Whether a label can be a candidate, by its cells, its genes or its members."""
     try:
         _targets(fit.spelled([name]), fit)
     except ValueError:
@@ -382,7 +384,7 @@ def can_be_candidate(name: str, fit: FittedPosterior) -> bool:
 
 
 def _expected(found: Interventions, fit: FittedPosterior) -> Averaged:
-    """Return the prior of candidates: as fitted where cells were seen, by predictors elsewhere."""
+    """Return the prior of candidates: as fitted if they have cells, else by the predictors."""
     row = {str(name): i for i, name in enumerate(fit.environments["perturbation"])}
     new = [i for i, name in enumerate(found.names) if name not in row]
     names = [found.names[i] for i in new]
@@ -420,8 +422,8 @@ def _names(candidates: Any, fit: FittedPosterior) -> list[str]:
         control = str(fit.params["control"])
         if control in asked:
             message = (
-                f"candidates holds {control!r}, the controls: doing nothing is what all are "
-                f"compared with, and no candidate. Leave it out."
+                f"candidates names {control!r}, the controls, with which all candidates are "
+                f"compared. Leave it out."
             )
             raise ValueError(message)
         names = list(dict.fromkeys(fit.spelled(asked)))
@@ -469,9 +471,9 @@ def as_fitted(names: list[str], targets: list[list[str]], fit: FittedPosterior) 
     row = {str(name): i for i, name in enumerate(fit.environments["perturbation"])}
     kind = str(fit.params["shift"])
     unseen = [name for name in names if name not in row]
-    if unseen and kind == "table":  # it says nothing of labels it has no row for
+    if unseen and kind == "table":
         message = (
-            f"No shift is known for the candidates {list_names(unseen)}: "
+            f"The table of shifts has no row for the candidates {list_names(unseen)}: "
             f"they are modelled as knockouts (minus the control mean of every target)."
         )
         warn(message)

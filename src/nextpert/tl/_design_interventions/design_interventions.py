@@ -47,74 +47,76 @@ def design_interventions(
     key_added: str = "design",
     copy: bool = False,
 ) -> ad.AnnData | None:
-    """Rank the perturbations to try next so that cells reach a wanted state.
+    """Rank the perturbations to test next so that cells reach a target state.
 
     The default acquisition is the probability of being the nearest of all candidates, by draws of
-    weights, graphs and shifts; equals, such as those that are the nearest in no draw, follow by
-    the distance of the expected state. The acquisition of the paper, to learn most, is CIV, the
-    causal integrated variance: how uncertain the distance of every candidate to the optimum would
-    stay after ``n_cells`` more cells of this one, averaged over the candidates (Zhang et al. 2023,
-    doi:10.1038/s42256-023-00719-0, eqs. 12 and 13), the uncertainty of their shifts included: the
-    first may well be one that leads away. Beside the acquisition stands how far the mean that each
-    reaches is predicted to stay from the target, with what its cells say and what was expected of
-    it. Candidates with cells and without are ranked together.
+    weights, graphs and shifts. Ties, such as candidates that are nearest in no draw, are ordered by
+    the distance of the expected state. The acquisition of the paper, which reduces uncertainty, is
+    CIV, the causal integrated variance: the variance of the distance of every candidate to the
+    optimum that is expected to remain after ``n_cells`` more cells of this candidate, averaged over
+    the candidates (Zhang et al. 2023, doi:10.1038/s42256-023-00719-0, eqs. 12 and 13). It includes
+    the uncertainty of the shifts. The first candidate by CIV may therefore lead away from the
+    target. Besides the acquisition, the ranking has the predicted distance of each candidate to the
+    target, which combines its cells with what the model expects of it. Candidates with and without
+    cells are ranked together.
 
-    Where the fit has the graphs of resamples (``learn_dag(n_graphs=...)``), they count alike, and
-    what is not known of the graph is part of all of it. ``"maxv"``, ``"mi"``, ``"ucb"`` and
-    ``"target_mean_variance"`` take ``varp["dag"]`` alone; these and ``"cv"`` take shifts as they
-    are expected.
+    If the fit has bootstrap graphs (``learn_dag(n_graphs=...)``), they have equal weights, and all
+    results include the uncertainty about the graph. ``"maxv"``, ``"mi"``, ``"ucb"`` and
+    ``"target_mean_variance"`` use ``varp["dag"]`` alone; these and ``"cv"`` use the expected
+    shifts.
 
     Parameters
     ----------
     adata
         Cells x genes with a posterior from :func:`fit_dag_blr`.
     target
-        The wanted state: a perturbation label (the mean of its cells); a group, as a tuple
-        ``(obs key, value)``; or a mapping gene -> wanted mean, log-normalised expression, in
+        The target state: a perturbation label (the mean of its cells); a group, as a tuple
+        ``(obs key, value)``; or a mapping gene -> target mean, log-normalised expression, in
         which unlisted genes of the panel keep their control mean. Or a :class:`nextpert.Target`:
-        a signature, bounds, several states, what to stay away from, weights of genes, distances
-        in units of noise or by direction. Acquisitions on draws (``"ei"``, ``"probability"``,
-        ``"thompson"``) measure it as it is; CIV by a quadratic that stands in for it near the best
-        state expected (see :class:`nextpert.core.UncertainCiv`); ``"greedy"`` by the distance of
-        the expected state; the other acquisitions by the nearest point to control, genes alike.
+        a signature, bounds, several states, states to avoid, weights of genes, distances in units
+        of noise or by direction. Acquisitions on draws (``"ei"``, ``"probability"``,
+        ``"thompson"``) use its distance exactly; CIV uses a quadratic approximation near the best
+        expected state (see :class:`nextpert.core.UncertainCiv`); ``"greedy"`` the distance of the
+        expected state; the other acquisitions the point of the target nearest to the control, with
+        equal weights of genes.
     acquisition
         To reach the target: ``"probability"`` (default, of being the nearest), ``"ei"`` (expected
         improvement on the nearest measured candidate), ``"thompson"`` (nearest under one draw),
-        ``"greedy"`` (expected distance to the ideal shift). To learn: ``"civ"``, ``"civ_ow"``
-        (output-weighted CIV), ``"cv"`` (causal variance), ``"maxv"`` (largest variance),
-        ``"mi"`` (mutual information), ``"target_mean_variance"`` (variance of the reached mean).
-        ``"ucb"``, an upper confidence bound of the gap to the ideal shift; or ``"random"``. Or the
-        name of one of your own (:doc:`/developer/acquisition`).
+        ``"greedy"`` (expected distance to the ideal shift). To reduce uncertainty: ``"civ"``,
+        ``"civ_ow"`` (output-weighted CIV), ``"cv"`` (causal variance), ``"maxv"`` (largest
+        variance), ``"mi"`` (mutual information), ``"target_mean_variance"`` (variance of the
+        predicted mean). ``"ucb"``, an upper confidence bound of the gap to the ideal shift; or
+        ``"random"``. Or the name of an acquisition of your own (:doc:`/developer/acquisition`).
     candidates
-        ``None`` (default): every perturbation the fit used. ``"genes"``: those and a knockout of
+        ``None`` (default): every perturbation of the fit. ``"genes"``: those and a knockout of
         every gene of the panel. Or a list of labels, or a table of shifts as in
-        :func:`fit_dag_blr`. Combinations without cells, such as ``"MYC+STK3"``, may be among the
-        labels, and members that have cells in combinations alone: they are expected by what the
-        screen's combinations say of how far effects add up and of each member.
+        :func:`fit_dag_blr`. The labels may include combinations without cells, such as
+        ``"MYC+STK3"``, and perturbations that have cells only in combinations. They are predicted
+        from the combinations of the screen.
     target_is_candidate
         Whether the perturbation whose state is the target may be a candidate. ``False`` (default):
-        where the target is a label (as such, as a pair with the column of labels, or as the state
-        of a :class:`nextpert.Target`), that perturbation is excluded, because it would be the
-        answer to every such question; of named candidates the log says so. Combinations that
-        contain it stay. ``True`` keeps it.
+        if the target is a label (as such, as a pair with the column of labels, or as the state of a
+        :class:`nextpert.Target`), that perturbation is excluded, because it would always be ranked
+        first. If it is among named candidates, the log reports it. Combinations that contain it
+        stay. ``True`` keeps it.
     shift
         Shift of the candidates: ``None`` (default) as fitted, or one of the options of
-        :func:`fit_dag_blr`. Candidates that a table has no row for are modelled as knockouts,
-        with a warning. The column ``shift_source`` says which.
+        :func:`fit_dag_blr`. Candidates without a row in a table are modelled as knockouts, with a
+        warning. The column ``shift_source`` states which.
     n_cells
-        Number of cells n_cells for the next perturbation, for acquisitions that learn.
+        Number of cells of the next perturbation, for acquisitions that reduce uncertainty.
     noise_aware
-        Whether the look ahead counts what the scatter of the n_cells cells teaches (default), or
-        puts them all at their mean, as the paper does.
+        Whether the look-ahead includes the information in the scatter of the ``n_cells`` cells
+        (default), or treats them all as equal to their mean, as the paper does.
     posterior_key
         Posterior in ``adata.uns``.
     perturbation_key
         Column of labels in ``adata.obs``; ``None`` (default) takes that of the fit.
     n_samples
-        Number of posterior draws for predicted distance and probabilities.
+        Number of posterior draws for predicted distances and probabilities.
     rng
-        Seed or generator. A seed is joined with the number of the round, so that rounds differ
-        and a repeated analysis does not.
+        Seed or generator. A seed is combined with the number of the round, so that draws differ
+        between rounds and a repeated analysis gives the same results.
     key_added
         Name of the results.
     copy
@@ -125,31 +127,28 @@ def design_interventions(
     ~anndata.AnnData or None
         ``None``, or the copy. Writes ``uns["design"]`` with:
 
-        - ``ranking``: a table, best candidate first (by the acquisition; where the shares of
-          uncertainty removed differ by less than 1 %, by ``state_distance``): ``rank``,
-          ``perturbation``, ``target_genes``, ``shift`` (expected, one value a target gene,
-          log-normalised expression), ``shift_source``, ``acquisition`` (lower is better),
-          ``variance_reduction`` (the share of what cells may teach that ``n_cells`` cells are
-          expected to; NaN for acquisitions that do not look ahead). Then squared distances to the
-          target, in squared units of expression (or as the target measures), less what the
-          sampling of wanted states' means adds: ``state_distance`` of the expected state;
-          ``predicted_distance``, its mean over all that is not known, with
-          ``predicted_distance_sd`` and the 90 % interval ``predicted_low`` to
-          ``predicted_high``; ``relative_distance`` (over that of doing nothing;
-          NaN where that is 0);
-          ``probability_best`` (of being the nearest), ``probability_better`` (than doing
-          nothing); ``expected_gap``, how much nearer the nearest candidate is expected to be;
-          ``measured_distance`` of the cells themselves, less what their sampling adds (NaN
-          without cells); ``data_weight`` (of the shift, mean over genes) and
-          ``n_cells_seen``.
-          The last row, under the label of the controls and with ``is_control``, is doing nothing,
-          for reference: no candidate, of rank 0, and NaN where a column has no meaning for it.
-        - ``floor``: the squared distance that the sampling of the target's mean makes by itself.
-        - ``trace``: a table of this and all earlier rounds: ``round`` (it counts on once the
-          cells of the fit have changed; the same question, that is target and acquisition, asked
-          again in a round replaces its row), ``chosen``, ``acquisition``, ``value``, ``target``,
+        - ``ranking``: a table, best candidate first (by the acquisition; by ``state_distance`` if
+          the variance reductions differ by less than 1%): ``rank``, ``perturbation``,
+          ``target_genes``, ``shift`` (expected, one value per target gene, log-normalised
+          expression), ``shift_source``, ``acquisition`` (lower is better), ``variance_reduction``
+          (the fraction of the reducible uncertainty that ``n_cells`` cells are expected to resolve;
+          NaN for acquisitions without look-ahead). Then squared distances to the target, in squared
+          units of expression (or in those of the target), with the sampling error of the target's
+          mean subtracted: ``state_distance`` of the expected state; ``predicted_distance``, the
+          posterior mean, with ``predicted_distance_sd`` and the 90% interval ``predicted_low`` to
+          ``predicted_high``; ``relative_distance`` (divided by that of the control; NaN if that is
+          0); ``probability_best`` (of being the nearest); ``probability_better`` (of being nearer
+          than the control); ``expected_gap``, the expected difference to the nearest candidate;
+          ``measured_distance`` of the cells themselves, with their sampling error subtracted (NaN
+          without cells); ``data_weight`` (of the shift, mean over genes) and ``n_cells_seen``.
+          The last row, with the label of the controls and with ``is_control``, is the control, for
+          reference. It is no candidate, has rank 0, and NaN in columns that do not apply to it.
+        - ``floor``: the squared distance that the sampling error of the target's mean alone causes.
+        - ``trace``: a table of this and all earlier rounds: ``round`` (a new round starts when the
+          cells of the fit have changed; a call with the same target and acquisition in the same
+          round replaces its row), ``chosen``, ``acquisition``, ``value``, ``target``,
           ``predicted_distance`` with its sd, the data used (``n_control_cells``,
-          ``n_perturbed_cells``, ``n_perturbations``) and ``n_cells`` n_cells.
+          ``n_perturbed_cells``, ``n_perturbations``) and ``n_cells``.
         - ``targets`` (``names``, the target genes of one row of the ranking after the other, and
           ``offsets``) and ``shifts``, CSR ``(n_candidates, n_genes)``; ``target_mean``, shape
           ``(n_genes,)``; ``genes``; ``cells``, the fingerprint of the fit's cells; ``params``.
@@ -158,8 +157,8 @@ def design_interventions(
     ------
     ValueError
         If there is no posterior or it belongs to another gene panel, the target, a candidate or
-        a gene is unknown (close matches are given), there are no candidates, or the entry holds
-        the rounds of another panel. Nothing is written then.
+        a gene is unknown (close matches are suggested), there are no candidates, or the entry has
+        rounds of another panel. Nothing is written on error.
 
     Examples
     --------
@@ -243,7 +242,7 @@ def design_interventions(
         logger.warning("%s", farther)
     share = 100 * best["relative_distance"]
     logger.info(
-        "Round %d: of %d candidates towards %s, try %s next by %s (shift of %s: %s). It is "
+        "Round %d: of %d candidates towards %s, test %s next by %s (shift of %s: %s). It is "
         "the nearest with probability %.2f; its predicted distance is %.3g ± %.2g%s.",
         this_round, len(order), wanted.name, best["perturbation"], acquisition,
         best["target_genes"], best["shift"], best["probability_best"], best["predicted_distance"],
@@ -252,9 +251,9 @@ def design_interventions(
     )  # fmt: skip
     if tables.is_flat(removed):
         logger.warning(
-            "%d cells of any candidate are expected to remove %.2g to %.2g %% of the uncertainty "
-            "left (%s): for the model, one is as good as another, and they are ranked by "
-            "state_distance.",
+            "The candidates differ by less than 1%% in variance reduction (%d cells of each are "
+            "expected to resolve %.2g to %.2g%% of the remaining uncertainty, by %s), so they are "
+            "ranked by state_distance.",
             n_cells, 100 * removed.min(), 100 * removed.max(), acquisition,
         )  # fmt: skip
     return written

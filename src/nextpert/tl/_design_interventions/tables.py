@@ -1,4 +1,4 @@
-"""The tables of a design: the ranking, and the trace with its one row a round."""
+"""The tables of a design: the ranking, and the trace with one row per round."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nextpert._adata import eager, list_names, panel_of, read_stored, strings
+from nextpert._adata import (
+    eager,
+    list_names,
+    main_columns_outside,
+    panel_of,
+    read_stored,
+    strings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,23 +44,22 @@ def ranking_table(
 ) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     """Return the ranking, best first, and the positions of its rows in the pool.
 
-    The last row, beyond those of the pool, is that of doing nothing; what has no meaning there is
-    NaN.
+    The last row, beyond those of the pool, is the control; columns that do not apply to it are NaN.
 
     Parameters
     ----------
     pool
         The candidates.
     values, removed
-        The acquisition, and the share of uncertainty removed, of each, ``(n_candidates,)``.
+        The acquisition, and the variance reduction, of each, ``(n_candidates,)``.
     distance, known
         Distances of the candidates and the control, and what is known of shifts on each graph.
     target, fit
-        What is wanted, and the fit.
+        The target, and the fit.
     """
     mean, centre = np.maximum(distance.mean, 0.0), np.maximum(distance.centre, 0.0)
-    # Equals go by the distance of the expected state, by which a state is found more often than by
-    # the mean distance; and all of them where the acquisition tells none apart.
+    # Ties are ordered by the distance of the expected state, which finds a state more often than
+    # the mean distance does; so are all candidates if the acquisition distinguishes none.
     order = np.lexsort((values, centre[:-1]) if is_flat(removed) else (centre[:-1], values))
     rows = [*order, -1]  # the control comes last in distances
 
@@ -93,23 +99,25 @@ def ranking_table(
         },
         index=pd.Index(np.arange(len(rows))),
     )
-    return table, order
+    first = ["rank", "perturbation", "predicted_distance"]
+    last = ["relative_distance", "probability_best", "n_cells_seen"]
+    return main_columns_outside(table, first, last), order
 
 
 def candidates_of(ranking: pd.DataFrame) -> pd.DataFrame:
-    """Return the ranking without the row of doing nothing, which is no candidate."""
+    """Return the ranking without the row of the control, which is no candidate."""
     return ranking[~ranking["is_control"].to_numpy(dtype=bool)]
 
 
 def nothing_of(ranking: pd.DataFrame) -> pd.Series:
-    """Return the row of doing nothing."""
+    """Return the row of the control."""
     return ranking[ranking["is_control"].to_numpy(dtype=bool)].iloc[0]
 
 
 def _measured(
     pool: CandidateSet, known: ShiftPosterior, target: Wanted, fit: FittedPosterior
 ) -> Vector:
-    """Return squared distances of the cells' own means, less what sampling adds; else NaN.
+    """Return squared distances of the cells' means, sampling error subtracted; NaN without cells.
 
     Shape ``(n_candidates + 1,)``, that of the control cells last.
     """
@@ -127,7 +135,7 @@ def _measured(
 
 
 def share_of(distance: Vector, nothing: float) -> Vector:
-    """Return distances over that of the control; NaN where the control's is not above 0.
+    """Return distances relative to that of the control; NaN if the control's is not above 0.
 
     Examples
     --------
@@ -140,18 +148,18 @@ def share_of(distance: Vector, nothing: float) -> Vector:
 
 
 def is_flat(removed: Vector) -> bool:
-    """Whether the shares of uncertainty that candidates would remove differ by less than 1 %."""
+    """Whether the variance reductions of the candidates differ by less than 1%."""
     return len(removed) > 1 and bool(np.ptp(removed) < FLAT)
 
 
 def farther_in_words(ranking: pd.DataFrame, target: str) -> str:
-    """Return a sentence where the first of a ranking is no nearer than the control, else ``""``."""
+    """Return a warning if the first of a ranking is no nearer than the control, else ``""``."""
     ranking = candidates_of(ranking)
     share = ranking["relative_distance"].to_numpy(dtype=float)
     if np.isnan(share).all():
         return (
-            f"The control is as near to {target} as the data can resolve (its predicted distance "
-            f"is 0), so no candidate can be nearer, and relative_distance is not defined (NaN)."
+            f"The control cannot be distinguished from {target} (its predicted distance is 0), so "
+            f"no candidate can be nearer, and relative_distance is not defined (NaN)."
         )
     if not share[0] > 1:
         return ""
@@ -183,7 +191,10 @@ def read_trace(adata: ad.AnnData, key: str, genes: list[str]) -> pd.DataFrame | 
     before = panel_of(stored)
     trace = stored.get("trace") if hasattr(stored, "get") else None
     if before is None or not isinstance(trace, pd.DataFrame):
-        message = f"adata.uns[{key!r}] is no design: choose another key_added."
+        message = (
+            f"adata.uns[{key!r}] is not a result of tl.design_interventions: choose another "
+            f"key_added."
+        )
         raise ValueError(message)
     read_stored(adata, key, "tl.design_interventions with another key_added")
     differ = sorted(set(before) ^ set(genes))
@@ -197,7 +208,7 @@ def read_trace(adata: ad.AnnData, key: str, genes: list[str]) -> pd.DataFrame | 
 
 
 def round_of(adata: ad.AnnData, key: str, trace: pd.DataFrame | None, cells: str) -> int:
-    """Return the number of this round: that of the last one if it saw the same cells."""
+    """Return the number of this round: that of the last one if it used the same cells."""
     if trace is None or not len(trace):
         return 1
     same = bool(cells) and str(eager(adata.uns[key]).get("cells", "")) == cells
@@ -205,7 +216,7 @@ def round_of(adata: ad.AnnData, key: str, trace: pd.DataFrame | None, cells: str
 
 
 def extend_trace(trace: pd.DataFrame | None, row: dict[str, Any]) -> pd.DataFrame:
-    """Return the trace with one more row, last, in place of one that asked the same."""
+    """Return the trace with one more row, last; it replaces a row of the same call."""
     rows = [] if trace is None else trace[list(row)].to_dict("records")
     asked = ("round", "target", "acquisition")
     rows = [earlier for earlier in rows if any(earlier[name] != row[name] for name in asked)]

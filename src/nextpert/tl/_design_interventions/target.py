@@ -64,7 +64,7 @@ class Wanted:
 
     @property
     def mean(self) -> Vector:
-        """The wanted mean, or of all that reach the goal the nearest to control, ``(n_genes,)``."""
+        """The target mean, or of all that reach the goal the nearest to control, ``(n_genes,)``."""
         return self.goal.quadratic(self.goal.origin).point
 
 
@@ -125,7 +125,7 @@ def read_target(
     Raises
     ------
     ValueError
-        If a label or group is unknown (close matches are given), a gene is outside the panel, a
+        If a label or group is unknown (close matches are suggested), a gene is outside the panel, a
         number is not finite, parts contradict each other, or control cells reach it already.
     TypeError
         If ``target`` is none of its forms.

@@ -1,4 +1,4 @@
-"""``tl.diagnose``: which parts of a fit are worth trusting on this screen."""
+"""``tl.diagnose``: which parts of a fit are reliable on this screen."""
 
 from __future__ import annotations
 
@@ -39,41 +39,41 @@ def diagnose(
     key_added: str = "diagnosis",
     copy: bool = False,
 ) -> ad.AnnData | None:
-    r"""Say which parts of a fit to trust on this screen, before cells are spent on a ranking.
+    r"""Test which parts of a fit are reliable on this screen.
 
-    Each part is judged by what it says of cells, guides, batches or perturbations that it has not
-    seen, beside what needs no model:
+    Each part is scored on cells, guides, batches or perturbations that it was not fitted to, and
+    compared with a baseline that needs no model:
 
     - *cells*: how many perturbations differ from the controls, and from one another.
     - *shrinkage*: effects learned from one half of the screen, scored on the means of the other
-      half, beside the cells' means and "no effect". Cells that share a guide are not independent
-      replicates. So where a perturbation, or the controls, have two guides or more with enough
-      cells, half of the guides are put against the other half; else half of the cells, which
-      judges sampling alone. ``split_by`` says which was done.
-    - *unseen perturbations*: the predictions that :func:`perturbation_effects` gives of candidates
-      without cells. In five folds of the perturbations, graph (one that :func:`learn_dag` learned
-      with ``environments="all"``) and fit are learned anew without any cell of the fold, by the
-      same options and seed, and its labels are asked for as candidates. The change of their target
-      genes is not known then either, only expected by the efficacy of the others. So what is judged
-      here is what is used. A perturbation with a target outside the panel cannot be a candidate
-      (but by its members, or by another screen), and is not judged.
-    - *graph*: its weight among the predictors, and what the others do without it. An empty graph
-      expects no effect on other genes.
-    - *guides*, where ``guide_key`` is declared: effects learned without one guide of every
-      perturbation and half of those of the controls, on that guide. If it is not declared, but a
-      column of ``adata.obs`` nests in the perturbation labels (each level belongs to one label,
-      and at least half of the labels have two levels of five cells or more): how far its levels
-      scatter. A warning names the column then, and the call that declares it. Halves are split by
-      it, and its scatter counts in the tests of *cells*; the fit itself is judged as it is,
+      half, and compared with the cells' means and with "no effect". Cells that share a guide are
+      not independent replicates. Therefore, if a perturbation (or the controls) has two or more
+      guides with enough cells, the halves are made of guides, else of cells, which tests for
+      sampling error alone. ``split_by`` states which was done.
+    - *unseen perturbations*: the predictions of :func:`perturbation_effects` for candidates without
+      cells. In five folds of the perturbations, the graph (if :func:`learn_dag` learned it with
+      ``environments="all"``) and the fit are learned again without any cell of the fold, with the
+      same options and seed, and the labels of the fold are predicted as candidates. The change of
+      their target genes is predicted as well, from the efficacy of the other perturbations. So the
+      predictions that are scored are those that users get. A perturbation with a target outside the
+      panel cannot be a candidate (except by its members, or by another screen), and is not scored.
+    - *graph*: its weight among the predictors, and the error of the other predictors without it. An
+      empty graph predicts no effect on other genes.
+    - *guides*, if ``guide_key`` is declared: effects learned without one guide of every
+      perturbation and half of those of the controls, scored on that guide. If it is not declared,
+      but a column of ``adata.obs`` nests in the perturbation labels (each level belongs to one
+      label, and at least half of the labels have two levels of five cells or more): the variance
+      between its levels. A warning then names the column and the call that declares it. Halves are
+      split by it, and the tests of *cells* include its variance; the fit itself is scored as it is,
       without guides.
-    - *batches*, where ``batch_key`` is declared: effects learned without a batch, on it.
+    - *batches*, if ``batch_key`` is declared: effects learned without a batch, scored on it.
 
     Effects of halves, guides and batches are those of :func:`fit_dag_blr` with the same options on
-    the other cells, but on the graph of all cells. Shifts are judged as learned, also where the fit
-    took them as exact, and the graph as a single one; a ``prior_network`` is believed as much as
-    in the graph of all cells. With a table of shifts, labels left out are predicted as knockouts,
-    for it has no row for them then. Cells are read once, once for each fold, once more where the
-    graph is learned anew, and 20,000 at most where a column nests in the labels.
+    the other cells, but on the graph of all cells. Shifts are learned, even if those of the fit are
+    exact. The graph is a single one. A ``prior_network`` has the same weight as in the graph of all
+    cells. With a table of shifts, labels left out are predicted as knockouts, because the table has
+    no row for them. Cells are read once, once per fold, once more if the graph is learned again,
+    and up to 20,000 of them again if a column nests in the labels.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def diagnose(
     posterior_key
         Its ``key_added``.
     n_jobs
-        Number of threads for the searches; the result does not depend on it.
+        Number of threads of the searches; the result does not depend on it.
     rng
         Seed or generator, which splits the cells.
     key_added
@@ -95,28 +95,28 @@ def diagnose(
     ~anndata.AnnData or None
         ``None``, or the copy. Writes ``uns["diagnosis"]`` with:
 
-        - ``verdict``, in words, and ``level``: ``"trust"``, ``"care"`` or ``"do not trust"``.
-        - ``parts``: a table, one row a ``part``: ``level``, ``verdict``.
-        - ``summary``: a table, one row a ``quantity`` of a ``part``: ``value``,
+        - ``verdict``, in sentences, and ``level``: ``"trust"``, ``"care"`` or ``"do not trust"``.
+        - ``parts``: a table, one row per ``part``: ``level``, ``verdict``.
+        - ``summary``: a table, one row per ``quantity`` of a ``part``: ``value``,
           ``standard_error`` (over perturbations), ``n``, ``rule``, whether it ``passed``
           (``"yes"``, ``"no"`` or empty), ``meaning``.
-        - ``predictors``: a table, one row a predictor (``predictor``), the last one all together:
+        - ``predictors``: a table, one row per predictor (``predictor``), all together last:
           ``weight`` in the fit; ``error_to_no_effect`` (squared error on left-out perturbations
-          over that of "no effect", sampling error subtracted from both; genes in units of their
-          standard deviation; each predictor by the weight that it gets alone, without their fold)
-          and its standard error ``error_to_no_effect_se``; ``r`` and ``r_se``.
-        - ``unseen_mean``, ``unseen_sd``, ``unseen_lower`` and ``unseen_upper``: what was predicted
-          of every perturbation without its fold, as :func:`perturbation_effects` writes it, with
-          90% intervals; shape (perturbations, ``genes``), NaN where nothing is predicted.
+          relative to that of "no effect", sampling error subtracted from both; genes in units of
+          their standard deviation; each predictor with the weight that it gets alone, without their
+          fold) and its standard error ``error_to_no_effect_se``; ``r`` and ``r_se``.
+        - ``unseen_mean``, ``unseen_sd``, ``unseen_lower`` and ``unseen_upper``: predictions
+          of every perturbation without its fold, as :func:`perturbation_effects` writes them, with
+          90% intervals; shape (perturbations, ``genes``), NaN without a prediction.
         - ``perturbations``: a table, one row each: ``perturbation``, ``target_genes``,
-          ``n_cells``; ``squared_distance`` from the controls without bias (squared log-normalised
+          ``n_cells``; ``squared_distance`` from the controls, unbiased (squared log-normalised
           expression), ``q_value`` and ``is_significant``; against the mean of the others
-          ``q_value_from_others`` and ``is_distinct`` (clear, and unlike the others);
+          ``q_value_from_others`` and ``is_distinct`` (significant by both);
           ``weakest_target`` with its change ``target_gene_change`` (log-normalised expression),
           ``target_gene_z`` (in standard errors); ``split_by`` (``"guides"`` or ``"cells"``, how its
-          halves were made); ``reliability`` (correlation of the halves, stepped up to all cells);
+          halves were made); ``reliability`` (correlation of the halves, extrapolated to all cells);
           ``error_half`` of shrunken effects, ``error_half_raw_means``, ``error_half_no_graph`` (on
-          an empty graph), ``error_half_no_predictors`` (without predictors, too),
+          an empty graph), ``error_half_no_predictors`` (without predictors as well),
           ``error_half_no_effect`` (squared error on the other half, sums over genes, sampling error
           and the variance between declared guides subtracted, squared units of expression),
           ``coverage_half`` and, of large effects alone, ``coverage_half_large``; of left-out
@@ -124,56 +124,57 @@ def diagnose(
           predictor, ``coverage_unseen`` and ``coverage_unseen_large``; with guides or batches
           ``error_guides``, ``error_guides_no_effect``, ``coverage_guides``,
           ``coverage_guides_large`` and the same of ``batches``. Coverage is that of 90% intervals;
-          NaN stands for what was not judged.
+          values that were not computed are NaN.
         - ``cells``, the fingerprint of the fit's cells; ``params``.
 
     Raises
     ------
     ValueError
         If there is no fit, it has fewer than three perturbations, or a value is NaN or infinite.
-        Nothing is written then.
+        Nothing is written on error.
 
     Notes
     -----
-    The rules. *Significant* is what differs by 2 standard errors; of perturbations, at a false
-    discovery rate of 5%. A ratio or a coverage without a standard error passes no rule: the part is
-    not trusted then, and the verdict says that it could not be judged.
+    The rules are as follows. A difference is *significant* if it is 2 standard errors or more; of
+    perturbations, at a false discovery rate of 5%. A ratio or a coverage without a standard error
+    passes no rule: the level is then not *trust*, and the verdict states that the quantity could
+    not be judged.
 
-    - Cells: *trust* with three or more perturbations that differ from the controls and from the
-      mean of the others; *do not trust* with none.
-    - Shrinkage: *do not trust* where the squared error is no smaller than that of "no effect", or
-      90% intervals cover less than half of all or of the large effects; *trust* where it is
+    - Cells: *trust* if three or more perturbations differ from the controls and from the mean of
+      the others; *do not trust* if none does.
+    - Shrinkage: *do not trust* if the squared error is no smaller than that of "no effect", or 90%
+      intervals cover less than half of all or of the large effects; *trust* if the error is
       significantly smaller and at most 1.1 times that of the cells' means, and intervals cover 70%
       of all and of the large effects.
-    - Unseen perturbations: *do not trust* where the error is more than 0.95 of that of "no effect"
-      or of the mean perturbation, or below it by less than a standard error, or intervals cover
-      less than half of the large effects; *trust* where it is significantly below both, at most 0.8
+    - Unseen perturbations: *do not trust* if the error is more than 0.95 of that of "no effect" or
+      of the mean perturbation, or below it by less than a standard error, or intervals cover less
+      than half of the large effects; *trust* if the error is significantly below both, at most 0.8
       of that of "no effect", and intervals cover 70% of all and of the large effects.
-    - Graph: *do not trust* where its weight is below 0.05 or the other predictors do as well
-      without it; *trust* where they do at least 5% better with it, it is significantly better than
-      "no effect" alone, and it adds no more than a tenth of the error of the cells' means to that
-      of measured effects.
-    - Guides, batches: as shrinkage, against "no effect". An undeclared column that nests in the
-      labels: *do not trust* where its levels scatter significantly (5% level), *trust* where they
-      do not.
+    - Graph: *do not trust* if its weight is below 0.05 or the other predictors are as accurate
+      without it; *trust* if they are at least 5% more accurate with it, it is significantly better
+      than "no effect" alone, and it increases the error of measured effects by at most a tenth of
+      the error of the cells' means.
+    - Guides, batches: as shrinkage, compared with "no effect". An undeclared column that nests in
+      the labels: *do not trust* if its levels differ significantly (5% level), *trust* if they do
+      not.
 
-    All together it is *do not trust* where cells or shrinkage are, *trust* where all parts are,
-    else *care*: what to use is said part by part.
+    The overall level is *do not trust* if cells or shrinkage have that level, *trust* if all parts
+    have, else *care*.
 
     *Large* effects are those of 3 standard errors or more in the cells that they are learned from.
-    Selection by the cells that are scored would make them large by luck, and their coverage low
-    even for a calibrated model. A calibrated posterior has seen the cells that it is learned from,
-    so it covers 90% of whatever is selected by them; one that shrinks strong effects too much does
-    not. What is expected of unseen perturbations is learned from none of their cells: large effects
-    are selected by one half and scored on the other. With fewer than five no rule applies.
+    If they were selected by the cells that are scored, they would be large by chance, and their
+    coverage low even for a calibrated model. A calibrated posterior covers 90% of any effects
+    selected by the cells it was learned from; one that shrinks strong effects too much does not.
+    Predictions of unseen perturbations use none of their cells, so large effects are selected by
+    one half of the cells and scored on the other. With fewer than five no rule applies.
 
-    Means that are scored have sampling error, and with declared guides the variance between guides
-    that the fit has learned; both are added to the intervals. Without declared guides the fit takes
-    guides not to differ, and halves that are split by an undeclared column show what that costs.
+    The means that are scored have sampling error and, with declared guides, the variance between
+    guides that the fit has learned; both are added to the intervals. Without declared guides the
+    fit assumes that guides do not differ, and halves split by an undeclared column show the
+    consequences.
 
-    Standard errors over perturbations take them as independent, although they share the controls.
-    The half that is scored on has been seen by the graph's edges where these were learned from all
-    cells.
+    Standard errors over perturbations assume independence, although perturbations share the
+    controls. If the graph was learned from all cells, these include the half that is scored.
 
     Examples
     --------

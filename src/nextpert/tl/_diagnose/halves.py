@@ -89,9 +89,9 @@ class Halves:
     group
         Perturbation of every environment, 0 for the controls.
     condition
-        The same, conditions told apart.
+        The same, with conditions separate.
     guide
-        Its guide; 0 for all where guides are not told apart.
+        Its guide; 0 for all without guides.
     batch
         Its combination of batches; 0 for all where there are none.
     fixed
@@ -107,7 +107,7 @@ class Halves:
     parts
         The two halves of the cells.
     cells
-        All cells that were read, halves told apart.
+        All cells that were read, halves separate.
     """
 
     group: NDArray[np.int64]
@@ -151,7 +151,7 @@ class Halves:
         """Return the cells of some environments as a fit takes them.
 
         The scatter within the others stays, at the weight of those taken: it says nothing of means.
-        ``by_guide`` says whether guides are told apart, with the variance ``spread`` between those
+        ``by_guide`` says whether guides are separate, with the variance ``spread`` between those
         of all groups but ``alike``.
         """
         kept = np.ones(len(self.group), bool) if which is None else which

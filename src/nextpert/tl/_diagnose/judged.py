@@ -1,12 +1,12 @@
 """Effects learned from some of the cells, scored on halves, guides and batches held out.
 
-All tables have one row a perturbation, NaN where it was not judged. Their columns are an estimate's
-squared error summed over genes, under its name, ``COVERAGE`` (the share of genes whose 90% interval
-covers the mean), and of large effects how many are covered and how many there are (``COVERED``,
-``LARGE``). Large effects are chosen by the cells that they are learned from: 3 standard errors or
-more there. A right posterior has seen these cells, so 90% of its intervals cover whatever is chosen
-by them. Chosen by the cells that they are scored on, effects would be large by luck too, and few of
-their intervals would cover even if the model is right.
+All tables have one row per perturbation, with NaN for those not judged. Their columns are an
+estimate's squared error summed over genes, under its name, ``COVERAGE`` (the fraction of genes
+whose 90% interval covers the mean), and of large effects how many are covered and how many there
+are (``COVERED``, ``LARGE``). Large effects are chosen by the cells that they are learned from: 3
+standard errors or more there. A calibrated posterior covers 90% of any effects chosen by these
+cells. If effects were chosen by the cells that they are scored on, some would be large by chance,
+and few of their intervals would cover the means, even for a calibrated model.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LEFT = 20  # cells of a guide or batch to score on, at least
 _FOLDS = 4  # of guides
 _MOST_BATCHES = 5
 SHRUNKEN, MEANS, NOTHING = "shrunken", "raw_means", "no_effect"
-NO_GRAPH, ALONE = "no_graph", "no_predictors"  # with an empty graph; without predictors, too
+NO_GRAPH, ALONE = "no_graph", "no_predictors"  # on an empty graph; without predictors as well
 COVERAGE, COVERED, LARGE = "coverage", "covered", "large"
 FIRST = {SHRUNKEN: "first", MEANS: "first_by_raw_means"}  # how often the own state comes first
 

@@ -86,7 +86,7 @@ class Refit:
         return replace(record, columns=self.fit.columns)
 
     def effects(self, model: Model) -> Effects:
-        """Return the effects of the perturbations of a model, as users are told them."""
+        """Return the effects of the perturbations of a model, as users get them."""
         fit = self.as_stored(model)
         return panel_effects(fit, read_wanted(None, fit))
 

@@ -1,4 +1,4 @@
-"""The quantities of a diagnosis: part by part, with the rule that each is held to."""
+"""The quantities of a diagnosis: part by part, with the rule for each."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 
 CELLS, SHRINKAGE, UNSEEN, GRAPH_PART = "cells", "shrinkage", "unseen perturbations", "graph"
 GUIDES, BATCHES = "guides", "batches"
-FEWEST = 3  # perturbations that can be told apart
+FEWEST = 3  # perturbations that can be distinguished
 SURE = 2.0  # standard errors
 CLEAR = 0.05  # false discovery rate
-# Sizes, since with many perturbations a gain of no use is significant too: what it takes to be
-# trusted, and what is hopeless.
+# Thresholds of size, because with many perturbations a negligible gain is significant too: those
+# of "trust", and those of "do not trust".
 LARGEST_RATIO = 0.8  # of squared errors
-LEAST_COVERAGE, HOPELESS_COVERAGE = 0.7, 0.5  # of intervals that should hold 0.9
+LEAST_COVERAGE, HOPELESS_COVERAGE = 0.7, 0.5  # of 90% intervals
 NOT_WORSE = 1.1  # of squared errors
 LARGEST_SHARE = 0.95  # the same, of what is a gain
 LEAST_WEIGHT = 0.05  # of the graph
@@ -51,7 +51,7 @@ FEWEST_LARGE = 5  # effects, to judge the coverage of large ones
 
 
 class Rule(NamedTuple):
-    """What a quantity of ``fewest`` or more is held to; a count needs no standard error."""
+    """The rule for a quantity of ``fewest`` or more; a count needs no standard error."""
 
     words: str
     holds: Callable[[Quantity], bool]
@@ -73,7 +73,7 @@ class Quantity:
 
     @property
     def is_judged(self) -> bool:
-        """Whether it has a standard error. Without one there is no evidence to trust it by."""
+        """Whether it has a standard error; without one no rule is passed."""
         return bool(np.isfinite(self.value) and np.isfinite(self.error))
 
     @property
@@ -116,19 +116,19 @@ _MUCH_BELOW_ONE = Rule(
 _ENOUGH = _at_least(FEWEST, is_count=True)
 _OF_HALF = (
     "squared error of effects learned from {half} on the other half, sampling error subtracted, "
-    "as a share of that of "
+    "relative to that of "
 )
 _OF_LEFT_OUT = (
-    "squared error of effects learned without a {one} on its means, sampling error subtracted, as "
-    "a share of that of "
+    "squared error of effects learned without a {one} on its means, sampling error subtracted, "
+    "relative to that of "
 )
 _FIRST = (
-    "how often a distinct perturbation's own state, as seen in one half, ranks first among all "
-    "perturbations by the other half, by "
+    "how often a distinct perturbation ranks first towards its own state, measured in one half, "
+    "among all perturbations estimated from the other half, by "
 )
-_COVERED = "share of {} inside their 90% intervals"
+_COVERED = "fraction of {} that their 90% intervals cover"
 _OF_LARGE = (
-    "the same of large effects alone: 3 standard errors or more in {}; n is their number, and no "
+    "the same for large effects only: 3 standard errors or more in {}; n is their number, and no "
     f"rule applies to fewer than {FEWEST_LARGE}"
 )
 _LEARNED_FROM = _OF_LARGE.format("the cells that they are learned from")
@@ -144,10 +144,10 @@ _MEANINGS: dict[str, dict[str, str]] = {
         "n_significant": "perturbations whose cells differ from the controls (false discovery rate "
         f"{CLEAR:g}{{also}}); n is all of them",
         "n_distinct": "those of them that also differ from the mean of the others",
-        "n_target_genes_changed": "perturbations whose target genes change by 3 standard "
-        "errors or more; n is those with target genes on the panel",
-        "reliability": "correlation over genes of a perturbation's effect in one half and in the "
-        "other, stepped up to all cells",
+        "n_target_genes_changed": "perturbations whose target genes change by 3 standard errors "
+        "or more; n is those with target genes on the panel",
+        "reliability": "correlation over genes of a perturbation's effects in the two halves, "
+        "extrapolated to all cells (Spearman-Brown)",
     },
     SHRINKAGE: {
         "n_by_guides": "perturbations split into halves by guide{how}",
@@ -161,30 +161,30 @@ _MEANINGS: dict[str, dict[str, str]] = {
         "own_state_first_by_raw_means": f"{_FIRST}the cells' means",
     },
     UNSEEN: {
-        "error_to_no_effect": "squared error of effects on other genes that are predicted of "
-        "perturbations without their fold of the screen, as a share of that of 'no effect'",
-        "error_to_mean": "the same as a share of that of the mean perturbation, believed as far as "
-        "the screen says, which tells no perturbations apart",
-        "r": "correlation of what is predicted and observed effects on other genes",
+        "error_to_no_effect": "squared error of effects on other genes, predicted without the fold "
+        "of the perturbation, relative to that of 'no effect'",
+        "error_to_mean": "the same relative to that of the weighted mean perturbation, which "
+        "distinguishes no perturbations",
+        "r": "correlation of predicted and observed effects on other genes",
         "coverage_90": _COVERED.format("effects on other genes"),
         "coverage_90_large": _OF_LARGE.format("the half of the cells that is not scored on"),
     },
     GRAPH_PART: {
-        "weight": "how far what follows on the graph is believed of perturbations without cells; "
-        "the error is the spread over the folds left out",
-        "error_alone": "squared error of what follows on the graph, by the weight that it gets "
-        "alone, as a share of that of 'no effect', which is what an empty graph says",
-        "r": "correlation of what follows on the graph and observed effects on other genes",
-        "error_to_no_graph": "squared error of all predictors together as a share of that of all "
+        "weight": "weight of the graph in predictions of perturbations without cells; the error is "
+        "the standard deviation over the folds left out",
+        "error_alone": "squared error of predictions by the graph alone, with the weight that it "
+        "gets alone, relative to that of 'no effect', which is the prediction of an empty graph",
+        "r": "correlation of predictions by the graph and observed effects on other genes",
+        "error_to_no_graph": "squared error of all predictors together relative to that of all "
         "but the graph",
-        "weight_measured": "what the graph counts for in measured effects, 0 to 1, by the "
-        "estimated error",
-        "error_half_added": "what the graph adds to the squared error of shrunken effects learned "
-        "from one half, as a share of that of the cells' means; below 0 it helps",
+        "weight_measured": "weight of the graph in measured effects, 0 to 1, by the estimated "
+        "error",
+        "error_half_added": "increase of the squared error of shrunken effects learned from one "
+        "half by the graph, relative to that of the cells' means; below 0 it helps",
     },
     GUIDES: {
-        "spread": "standard deviation between guides {whose}, over that of a cell's noise; n is "
-        "the number of the controls' guides",
+        "spread": "standard deviation between guides {whose}, relative to a cell's noise; n is the "
+        "number of the controls' guides",
         **_LEFT_OUT,
     },
     BATCHES: _LEFT_OUT,
@@ -275,7 +275,7 @@ def quantities(
         "half": "half of the guides or cells (see n_by_guides)"
         if by_guides.any()
         else "half of the cells",
-        "whose": "that target nothing" if cells.n_guides >= FEWEST_GUIDES else "of a perturbation",
+        "whose": "of the controls" if cells.n_guides >= FEWEST_GUIDES else "of a perturbation",
     }
     one = {GUIDES: "guide", BATCHES: "batch"}
     return [
@@ -286,18 +286,18 @@ def quantities(
 
 
 def undeclared_row(found: Nested) -> Quantity:
-    """Return how far the levels of a column scatter that looks like guides without a role."""
+    """Return the variance between the levels of an undeclared column that looks like guides."""
     return Quantity(
         GUIDES, "undeclared_variance", found.variance, _NO_ERROR, found.n_levels,
         Rule("no more than sampling (5% level)", lambda _: found.scatters is False, is_count=True),
         f"variance between the levels of adata.obs[{found.column!r}], which nest in the "
-        "perturbation labels without being declared, over that of a cell's noise (median gene); "
+        "perturbation labels without being declared, relative to a cell's noise (median gene); "
         f"{found.scatter_in_words()}; n is the number of levels",
     )  # fmt: skip
 
 
 def predictor_table(found: Unseen) -> pd.DataFrame:
-    """Return one row a predictor, the stack of them last."""
+    """Return one row per predictor, all together last."""
     table, names = found.table, list(found.weights)
     ratios = [ratio_with_error(table[c], table[NOTHING]) for c in (*map(alone, names), WHOLE)]
     r = [mean_with_error(table[r_of(name)]) for name in (*names, WHOLE)]
@@ -350,7 +350,7 @@ def _ratio(over: pd.Series, under: pd.Series, rule: Rule | None = None) -> _Numb
 def _gain(table: pd.DataFrame, under: str, rule: Rule) -> _Numbers:
     """Return the ratio of the error of all predictors to that of some: both may be about 0.
 
-    ``under`` is the column of the latter; of nothing to nothing the ratio is 1.
+    ``under`` is the column of the latter; the ratio of 0 to 0 is 1.
     """
     little = 0.01 * max(float(table[NOTHING].sum()), 0.0)
     both = table[[WHOLE, under]].dropna()
@@ -358,13 +358,13 @@ def _gain(table: pd.DataFrame, under: str, rule: Rule) -> _Numbers:
     if little == 0:
         return 1.0, _NO_ERROR, n, rule
     over_sum, under_sum = (max(float(both[each].sum()), 0.0) + little for each in both)
-    # By how much the totals differ, over the one below.
+    # The standard error of the difference of the totals, relative to the denominator.
     error = float(np.sqrt(n) * (both[WHOLE] - both[under]).std(ddof=1)) / under_sum
     return over_sum / under_sum, error, n, rule
 
 
 def _coverage(found: pd.DataFrame) -> dict[str, _Numbers]:
-    """Return what intervals cover of all effects, and of large ones."""
+    """Return the coverage of intervals, of all effects and of large ones."""
     least, of_large = (_at_least(LEAST_COVERAGE, fewest=n) for n in (0, FEWEST_LARGE))
     large = *ratio_with_error(found[COVERED], found[LARGE]), int(found[LARGE].sum()), of_large
     return {"coverage_90": _mean(found[COVERAGE], least), "coverage_90_large": large}

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata.panel import places
+from nextpert._adata.progress import progress
 from nextpert.core.model import scores
 from nextpert.core.model.effects import Effects
 from nextpert.core.model.interactions import Together
@@ -62,10 +63,10 @@ class Unseen:
     left_out
         Those without each fold, shape ``(n_folds, n_predictors)``.
     effects
-        What is predicted, as users are told it; tables of shape ``(n_perturbations, n_genes)``.
+        Predictions as users get them; tables of shape ``(n_perturbations, n_genes)``.
     table
-        One row a perturbation. Errors are squared, summed over genes in units of their standard
-        deviation, each effect by what it counts for in a stack, sampling error taken out: of "no
+        One row per perturbation. Errors are squared, summed over genes in units of their standard
+        deviation, weighted as in :func:`learn_predictor_weights`, sampling error taken out: of "no
         effect" (``NOTHING``), of what is predicted (``WHOLE``), where the graph is no predictor,
         where the mean perturbation is the only one, and of each predictor by the weight that it
         gets alone (:func:`alone`). Correlations with observed effects (:func:`r_of`) of what is
@@ -82,7 +83,7 @@ class Unseen:
 
 
 def judge_unseen(refit: Refit, halves: Halves, cells: FitCells, sides: list[Side]) -> Unseen:
-    """Predict every perturbation as users would be told without its fold, and score that.
+    """Predict every perturbation without its fold, as users would, and score the predictions.
 
     ``cells`` are those of the fit. What is scored is what ``tl.perturbation_effects`` returns of
     the labels of a fold as candidates, after graph and fit without any cell of it.
@@ -93,14 +94,15 @@ def judge_unseen(refit: Refit, halves: Halves, cells: FitCells, sides: list[Side
     by = np.where(seen.sd > 0, seen.sd, 1.0)
     used = seen.scored()
     noise = np.where(used, seen.variance, 0.0) / by**2
-    # Effects count as a stack counts them: those of few cells for less.
+    # Effects are weighted as when predictor weights are learned: less if there are few cells.
     counts = np.where(used, 1 / np.maximum(noise + beyond, np.finfo(np.float64).tiny), 0.0)
     counts /= max(counts.max(initial=0.0), np.finfo(np.float64).tiny)
     tables = {name: np.full(shape, np.nan) for name in Effects.__dataclass_fields__}
     columns = [*_TOTALS, *map(alone, weights), *map(r_of, (WHOLE, *weights))]
     table = pd.DataFrame(np.nan, index=range(shape[0]), columns=columns)
     left_out = np.zeros((len(refit.folds), len(weights)))
-    for k, fold in enumerate(refit.folds):
+    folds = progress(len(refit.folds), "Held-out perturbations", iterable=refit.folds)
+    for k, fold in enumerate(folds):
         model = refit.left_out(k)
         fit = refit.as_stored(model)
         learned = _weights(model, weights)
@@ -147,14 +149,14 @@ def _whole(refit: Refit, cells: FitCells) -> tuple[Mapping[str, float], float]:
     Those of learned shifts where the fit took shifts as exact.
     """
     fit = refit.fit
-    if fit.expectation is not None and fit.stack is not None:
-        return fit.expectation.weights, fit.stack.residual_variance
+    if fit.expectation is not None and fit.predictors is not None:
+        return fit.expectation.weights, fit.predictors.residual_variance
     model = refit.learned(cells)
-    if model.stack is None:
+    if model.weighted is None:
         return {Graph.name: 1.0}, 0.0
-    stack = model.stack.stack
-    by_name = dict(zip(stack.names, stack.weights.tolist(), strict=True))
-    return by_name, stack.residual_variance
+    learned = model.weighted.weights
+    by_name = dict(zip(learned.names, learned.weights.tolist(), strict=True))
+    return by_name, learned.residual_variance
 
 
 def _said_of(
@@ -218,17 +220,17 @@ def _weights(model: Model, kept: Collection[str]) -> dict[str, float]:
     """
     # Members are believed as they are, also where no combination was there to learn from.
     together = {Members.name: 1.0} if Members.name in kept else {}
-    if model.stack is None:
+    if model.weighted is None:
         return together | ({Graph.name: 1.0} if Graph.name in kept else {})
-    stack, seen = model.stack.stack, model.stack.seen
-    some = [each for each in model.stack.predictors if each.name in kept]
+    learned, seen = model.weighted.weights, model.weighted.seen
+    some = [each for each in model.weighted.predictors if each.name in kept]
     if all(each.fixed for each in some):  # none has a weight to learn
         return together
-    if len(some) < len(stack.names):
-        stack = learn_predictor_weights(
+    if len(some) < len(learned.names):
+        learned = learn_predictor_weights(
             seen.observed, seen.variance, some, seen.scored(), sd=seen.sd
         )
-    return together | dict(zip(stack.names, stack.weights.tolist(), strict=True))
+    return together | dict(zip(learned.names, learned.weights.tolist(), strict=True))
 
 
 def predictors(wanted: Wanted, fit: FittedPosterior, effects: Effects) -> dict[str, Array]:

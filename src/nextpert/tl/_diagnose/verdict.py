@@ -45,7 +45,7 @@ def perturbation_table(
     by_guides: NDArray[np.bool_],
     left_out: Mapping[str, pd.DataFrame | None],
 ) -> pd.DataFrame:
-    """Return one row a perturbation: what its cells show, and how well that was predicted.
+    """Return one row per perturbation: what its cells show, and how well it was predicted.
 
     Parameters
     ----------
@@ -159,15 +159,15 @@ def judge(
 def overall(parts: list[Part]) -> tuple[str, str]:
     """Return the level of all parts together, and the verdict in words.
 
-    ``"do not trust"`` where cells or shrinkage are not to be trusted, for then there is nothing to
-    go by; ``"trust"`` where every part is; else ``"care"``.
+    ``"do not trust"`` if cells or shrinkage have that level, because all other parts rest on them;
+    ``"trust"`` if every part has that level; else ``"care"``.
     """
     fatal = [part.name for part in parts if part.level == NOT and part.name in _FATAL]
     level = NOT if fatal else TRUST if all(part.level == TRUST for part in parts) else CARE
     start = {
         TRUST: "Trust the model here",
-        CARE: "Trust with care, part by part",
-        NOT: "Do not trust the model here, choose at random",
+        CARE: "Trust the model with care",
+        NOT: "Do not trust the model here: choose perturbations at random",
     }[level]
     if level == NOT and q.CELLS not in fatal:
         start = "Do not trust the model here: use the cells' means, and choose new perturbations "
@@ -176,7 +176,7 @@ def overall(parts: list[Part]) -> tuple[str, str]:
 
 
 def part_table(parts: list[Part]) -> pd.DataFrame:
-    """Return one row a part: level and verdict."""
+    """Return one row per part: level and verdict."""
     return pd.DataFrame(
         {
             "part": strings(part.name for part in parts),
@@ -194,9 +194,9 @@ def _cells(rows: _Rows) -> Part:
         f"{distinct.value:.0f} from the other perturbations"
     )
     if not clear.value:
-        return Part(q.CELLS, NOT, f"{words}: no effect can be seen.")
+        return Part(q.CELLS, NOT, f"{words}: no effect can be detected.")
     if not distinct.value:
-        return Part(q.CELLS, NOT, f"{words}: they cannot be told apart.")
+        return Part(q.CELLS, NOT, f"{words}: they cannot be distinguished.")
     level = TRUST if clear.passed and distinct.passed else CARE
     return Part(q.CELLS, level, f"{words}.")
 
@@ -231,7 +231,7 @@ def _shrinkage_words(rows: _Rows) -> str:
     first, plain = (rows[f"own_state_first{by}"] for by in ("", "_by_raw_means"))
     if first.n:
         found, by_cells = (f"{100 * row.value:.0f}%" for row in (first, plain))
-        words += f" The own state of a distinct perturbation ranks first {found} of the time "
+        words += f" A distinct perturbation ranks first towards its own state in {found} of cases "
         words += f"({by_cells} by the cells' means)."
     if cells.value - alone.value > q.LARGEST_HARM:
         words += " Shrunk towards zero alone, without graph and predictors, they would have an "
@@ -295,8 +295,8 @@ def _graph(rows: _Rows) -> Part:
     if not halves.is_judged:
         said += f" Whether it does harm to measured effects {_NOT_JUDGED}."
     elif not halves.passed:
-        said += " Measured effects are worse with it, by "
-        said += f"{halves.value:.2f} of the squared error of the cells' means: fit an empty graph."
+        said += f" It adds {halves.value:.2f} of the squared error of the cells' means to that of "
+        said += "measured effects: fit an empty graph."
     if not weight.passed or not share.value < 1:
         words = f"Graph: it adds nothing here, do not rank unseen perturbations by it. {said}"
         return Part(q.GRAPH_PART, NOT, words)
@@ -311,7 +311,7 @@ def _left_out(name: str, rows: _Rows) -> Part:
     error = rows["error_to_no_effect"]
     what, one = {q.GUIDES: ("Guides", "guide"), q.BATCHES: ("Batches", "batch")}[name]
     disagree = not error.value < 1 or rows["coverage_90"].is_hopeless
-    start = f"{what}: they disagree, " if disagree else f"{what}: "
+    start = f"{what}: they disagree; " if disagree else f"{what}: "
     words = (
         f"ffects learned without a {one} have a squared error on it of {_number(error)} relative "
         f"to no effect."
@@ -333,10 +333,10 @@ def _undeclared(found: Nested) -> Part:
         f"nest in the perturbation labels, as guides do: {found.scatter_in_words()}."
     )
     if found.scatters:
-        words += " Intervals and tests of this fit leave that out"
+        words += " Intervals and tests of this fit ignore it"
         words += f": declare it with {found.call}, and fit again."
     else:
-        words += f" If it holds guides, declare it with {found.call}."
+        words += f" If its levels are guides, declare it with {found.call}."
     return Part(q.GUIDES, level, words)
 
 
@@ -351,7 +351,7 @@ def _half(split: Quantity) -> str:
 
 
 def _cover(rows: _Rows) -> bool:
-    """Whether intervals are to be trusted; of large effects only where there are enough."""
+    """Whether intervals pass their rules; those of large effects only if there are enough."""
     return bool(rows["coverage_90"].passed) and rows["coverage_90_large"].passed is not False
 
 
@@ -372,7 +372,7 @@ def _intervals(rows: _Rows) -> str:
 
 
 def _number(row: Quantity) -> str:
-    """Return a ratio of errors as it came out: below 0 by chance, or without a standard error."""
+    """Return a ratio of errors with its standard error; it may be below 0 by chance."""
     if not np.isfinite(row.value):
         return "unknown size"
     if not np.isfinite(row.error):

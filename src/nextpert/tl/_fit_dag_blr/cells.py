@@ -36,7 +36,7 @@ class FitCells:
     pooled
         Controls and perturbations, guides pooled.
     screen
-        Moments of controls and perturbations, guides not told apart.
+        Moments of controls and perturbations, guides pooled.
     guide_variance
         Spread of guides over the noise variance.
     n_guides
@@ -94,7 +94,7 @@ class Cells:
     ) -> FitCells:
         """Return the cells of the controls and of the perturbations ``names`` of a fit.
 
-        Guides are told apart if ``guided``. ``spread`` is the variance of guides where it is known
+        Guides are separate if ``guided``. ``spread`` is the variance of guides where it is known
         from other genes.
         """
         cells, keys, sd = self.without_batches(names, fit)
@@ -250,7 +250,7 @@ def pool_cells(
     n_groups
         Number of perturbations, and the controls.
     guide
-        Guide of each, same shape; ``None`` where guides are not told apart.
+        Guide of each, same shape; ``None`` without guides.
     spread
         Variance of guides over that of noise, which is learned unless it is given.
     alike

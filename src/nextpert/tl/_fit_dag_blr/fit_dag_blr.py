@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata import effects as _shifts
 from nextpert._adata import environments
-from nextpert._adata.arguments import ANY_TEXT, above, checked, one_of
+from nextpert._adata.arguments import above, checked, one_of, options
 from nextpert._adata.members import Naming
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert._adata.posterior import as_fingerprint, fingerprint_weights
@@ -30,7 +30,7 @@ from nextpert.tl._fit_dag_blr.model import (
     averaging_in_words,
     efficacy_in_words,
     folds_of,
-    stack_in_words,
+    weights_in_words,
 )
 from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without, read_held_out
 
@@ -45,10 +45,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@checked(
-    shift=one_of(*_shifts.KINDS), shift_sd=(one_of("learned"), one_of(0)), separator=ANY_TEXT,
+@options(
     prior_scale=(one_of("evidence"), above(0)), prior_units=one_of("noise", "data", "evidence"),
-    noise_var=above(0), spec=one_of(*SPECS),
+    noise_var=above(0),
+)  # fmt: skip
+@dataclass(frozen=True)
+class _PriorOptions:
+    """``prior_options``: each is documented there."""
+
+    prior_scale: str | float = "evidence"
+    prior_units: str | None = None
+    noise_var: float | Mapping[str, float] | pd.Series | None = None
+    intercept: bool = True
+
+
+@checked(
+    shift=one_of(*_shifts.KINDS), shift_sd=(one_of("learned"), one_of(0)), spec=one_of(*SPECS),
+    prior_options=_PriorOptions,
 )  # fmt: skip
 def fit_dag_blr(
     adata: ad.AnnData,
@@ -63,11 +76,7 @@ def fit_dag_blr(
     shift_sd: str | float = "learned",
     spec: str = "full",
     prior_effects: ad.AnnData | None = None,
-    separator: str = "+",
-    prior_scale: str | float = "evidence",
-    prior_units: str | None = None,
-    noise_var: float | Mapping[str, float] | pd.Series | None = None,
-    intercept: bool = True,
+    prior_options: Mapping[str, Any] | None = None,
     layer: str | None = None,
     key_added: str = "dag_blr",
     copy: bool = False,
@@ -76,29 +85,31 @@ def fit_dag_blr(
 
     Every gene is modelled as ``x_i = c_i + sum_k B_ik x_k + a_i + noise`` over its parents ``k``,
     with a normal-inverse-gamma prior (Zhang et al. 2023, doi:10.1038/s42256-023-00719-0,
-    Definition 2 and Lemma 1). The shift ``a`` of a perturbation is not taken as known: a knockdown
-    may be partial, hit other genes, or the graph miss edges. What it is expected to be is the mean
-    of a prior, and how far perturbations of this screen depart from that is learned, by adaptive
-    shrinkage (Stephens 2017, doi:10.1093/biostatistics/kxw041). So a perturbation whose target is
-    not measured (a weakly expressed gene, an enhancer, a drug) takes part like any other, and
-    where cells are many they have the last word. Cells are read once.
+    Definition 2 and Lemma 1). The shift ``a`` of a perturbation is uncertain: a knockdown may be
+    partial or hit other genes, and the graph may miss edges. The shift therefore has a prior. Its
+    mean is the expected shift, and its variance is learned from the perturbations of the screen by
+    adaptive shrinkage (Stephens 2017, doi:10.1093/biostatistics/kxw041). A perturbation whose
+    target is not measured (a weakly expressed gene, an enhancer, a drug) is fitted like any other.
+    Where a perturbation has many cells, they dominate the prior. Cells are read once.
 
-    A combination (``"MYC+STK3"``) is expected to do what its members do together. How far effects
-    add up, what each member does otherwise in company, and how large a combination's own rest is,
-    are learned from the screen's combinations, each predicted from the others and the members
-    alone. Members without cells of their own are told of by the combinations they are in.
+    A combination (``"MYC+STK3"``, the same as ``"STK3+MYC"``: cells of both are pooled under the
+    label of the first cell, and the log reports it) is expected to have the sum of its members'
+    effects, times a factor. This factor, the departures of each member in combinations, and the
+    residual variance of combinations are learned from the combinations of the screen, each
+    predicted from the others and from its members alone. The effect of a member without cells of
+    its own is estimated from the combinations that contain it.
 
-    Graph and predictors have to earn their weight in measured effects too. These are averaged over
-    models with and without each, weighted by Stein's unbiased estimate of their squared error
-    (Stein 1981, doi:10.1214/aos/1176345632) as far as it can tell them apart, and alike where it
-    cannot. So a wrong graph or expectation does little harm where there are cells;
-    :func:`perturbation_effects`, :func:`design_interventions` and :func:`diagnose` take the same
+    Measured effects are averaged over models with and without the graph and the predictors. The
+    models are weighted by Stein's unbiased estimate of their squared error (Stein 1981,
+    doi:10.1214/aos/1176345632), and equally where the estimate cannot distinguish them. A wrong
+    graph or prediction therefore has little influence on perturbations with cells.
+    :func:`perturbation_effects`, :func:`design_interventions` and :func:`diagnose` use the same
     average.
 
-    Where :func:`learn_dag` left the graphs of resamples (``n_graphs``), the same cells are fitted
-    on each of them too, with the same prior. :func:`design_interventions` takes them up. They count
-    alike: weighted by evidence, 90 % intervals held the truth less often on simulated screens
-    (``python -m benchmarks.ensemble_calibration``).
+    If :func:`learn_dag` stored bootstrap graphs (``n_graphs``), the same cells are also fitted on
+    each of them, with the same prior, and :func:`design_interventions` uses all of these fits. The
+    graphs have equal weights: on simulated screens, weights by evidence lowered the coverage of 90%
+    intervals (``python -m benchmarks.ensemble_calibration``).
 
     Parameters
     ----------
@@ -107,62 +118,60 @@ def fit_dag_blr(
     dag_key
         Graph in ``adata.varp`` (row = parent), from :func:`learn_dag` or put there by hand.
     gene_symbols
-        Column of ``adata.var`` with the names of genes that labels use, where ``adata.var_names``
-        holds others (Ensembl ids); ``None`` (default) takes them as the graph does.
+        Column of ``adata.var`` with the gene names that labels use, if ``adata.var_names`` are
+        others (such as Ensembl ids). ``None`` (default): the column that the graph was learned
+        with.
     perturbation_key
-        Column of ``adata.obs`` with the label of every cell; ``None`` stands for what
-        :func:`nextpert.pp.setup_screen` was told, or ``"perturbation"``.
+        Column of ``adata.obs`` with the label of every cell. ``None`` (default): the column
+        declared by :func:`nextpert.pp.setup_screen`, or ``"perturbation"``.
     control
-        Label of the unperturbed cells; ``None`` as above, or ``"control"``.
+        Label of the control cells. ``None`` (default): the declared label, or ``"control"``.
     guide_key
-        Column with the guide (or replicate, donor, clone) of every cell; ``None`` as above. How
-        far guides scatter beyond sampling is learned from those of the controls (of perturbations,
-        if the controls have fewer than three), and no guide counts for more cells than that
-        allows. If no column is declared but one nests in the
-        perturbation labels (each level belongs to one label, and at least half of the labels have
-        two levels of five cells or more), a warning names it and says how far its levels scatter.
+        Column with the guide (or replicate, donor, clone) of every cell. ``None`` (default): the
+        declared column, if any. The variance between guides is learned from the guides of the
+        controls (of the perturbations, if the controls have fewer than three), and limits the
+        weight of each guide. If no column is declared but one nests in the perturbation labels
+        (each level belongs to one label, and at least half of the labels have two levels of five
+        cells or more), a warning names it and gives the variance between its levels.
     perturbations
         Labels to use; ``None`` (default) uses every label but ``control``, ``[]`` the controls
         alone.
     shift
-        What shift is expected: ``"knockout"`` (default) minus the control mean of every target
-        gene, ``"activation"`` one unit up, both times an efficacy that the screen's own genes
-        show; or a table of your own, as a DataFrame (perturbations x genes) or
-        ``{perturbation: {gene: shift}}``, in units of the data. Perturbations without a row, or
-        without a measured target, are expected to shift nothing.
+        The expected shift. ``"knockout"`` (default) is minus the control mean of every target
+        gene, ``"activation"`` is plus one unit; both are multiplied by an efficacy that is learned
+        from the screen. Or a table of shifts in units of the data, as a DataFrame (perturbations x
+        genes) or ``{perturbation: {gene: shift}}``. Perturbations without a row, or without a
+        measured target, have an expected shift of 0.
     shift_sd
-        ``"learned"`` (default) learns from the screen how far shifts are to be believed. ``0``
-        takes them as exact, as the paper does; labels that name a gene outside the panel, or
-        without a row of the table, are left out then, with a warning, and listed in ``.uns``.
+        ``"learned"`` (default) learns the variance of shifts around the expected shift. ``0``
+        takes the expected shifts as exact, as the paper does. Labels that name a gene outside the
+        panel, or have no row in the table, are then left out, with a warning, and listed in
+        ``.uns``.
     spec
-        How much is modelled. ``"full"`` (default): shifts that are learned, predictors of
-        perturbations without cells, interactions of combinations, and the average over models.
-        ``"shifts"``: learned shifts on the graph alone, at a third of the time, as
-        :func:`replay_design` fits after every plate unless told otherwise. ``"exact"``: as with
-        ``shift_sd=0``.
+        How much is modelled. ``"full"`` (default): learned shifts, predictors of perturbations
+        without cells, interactions of combinations, and the average over models. ``"shifts"``:
+        learned shifts on the graph alone, which takes a third of the time and is the default of
+        :func:`replay_design`. ``"exact"``: as with ``shift_sd=0``.
     prior_effects
         Effects of the same perturbations in another cell line, condition or study: perturbations
         x genes, effects in ``X`` (as :func:`perturbation_effects` returns them), genes and
-        perturbations by name. How far they are believed is learned.
-    separator
-        What joins the targets of a label, as in ``"MYC+STK3"``. ``"STK3+MYC"`` is the same
-        perturbation: cells of both are taken as one, under the label of the first cell, and the
-        log says so.
-    prior_scale
-        ``"evidence"`` (default) learns the scale of the prior of the weights; a number fixes it
-        (1 in the paper).
-    prior_units
-        ``"noise"`` takes weights in units of the noise of child and parent, so that the posterior
-        does not hang on how a gene is scaled; ``"data"`` takes them as they are, as the paper
-        does; ``"evidence"`` whichever of the two explains the cells better. ``None`` (default):
-        ``"evidence"`` where the scale is learned, else ``"data"``.
-    noise_var
-        Known noise variances, one number or one a gene, in squared units of the data; ``None``
-        (default) infers them.
-    intercept
-        Whether genes have an intercept. Turn it off only for data centred by the controls.
+        perturbations by name. Their weight is learned.
+    prior_options
+        Rarely needed options of the prior of the weights, as of :class:`nextpert.core.DagBlr`, a
+        mapping with some of:
+
+        - ``"prior_scale"``: ``"evidence"`` (default) learns the scale of the prior of the weights;
+          a number fixes it (1 in the paper).
+        - ``"prior_units"``: ``"noise"`` measures weights in units of the noise of child and parent,
+          so that the posterior does not depend on the scale of a gene; ``"data"`` measures them in
+          units of the data, as the paper does; ``"evidence"`` chooses the one with the higher
+          evidence. By default ``"evidence"`` if the scale is learned, else ``"data"``.
+        - ``"noise_var"``: known noise variances, one number or one per gene, in squared units of
+          the data; by default they are inferred.
+        - ``"intercept"`` (``True``): whether genes have an intercept. Turn it off only for data
+          centred on the controls.
     layer
-        Layer to read; ``None`` stands for ``adata.X``.
+        Layer to read; ``None`` reads ``adata.X``.
     key_added
         Name of the results.
     copy
@@ -174,35 +183,36 @@ def fit_dag_blr(
         ``None``, or the copy. Fields written:
 
         - ``varp["dag_blr_mean"]``: posterior mean of the weights, CSR ``(n_vars, n_vars)``,
-          row = parent as in the graph: entry ``[k, i]`` is the change of gene ``i`` a unit of
+          row = parent as in the graph: entry ``[k, i]`` is the change of gene ``i`` per unit of
           gene ``k``, so the transpose of ``B``.
-        - ``uns["dag_blr"]``: ``posterior`` (all of it, ragged, see
-          :meth:`nextpert.core.DagBlr.to_dict`); ``genes``; ``control_mean``, shape
-          ``(n_genes,)``; ``n_control_cells``; ``cells``, a fingerprint of their labels and
-          values, so that a change is noticed later; ``environments`` (a table: perturbation, target
-          genes, shift, its source, cells), their ``targets`` (``names``, one list after the
-          other, and ``offsets``) and ``shifts``, CSR ``(n_environments, n_genes)``; ``left_out`` (a
-          table: label, cells, reason); ``log_evidence`` (a lower bound where shifts are learned);
-          ``params``. With shifts learned: ``shift_prior``, what was expected of every
-          perturbation and the mean of its cells; ``guide_variance``, over the noise variance;
-          ``efficacy`` (``mean``, ``sd`` of that of a new perturbation, ``spread``,
-          ``n_measured``); ``averaging``, the models that measured effects are averaged over:
-          their names (``models``), ``weights`` of sum 1, the ``mixtures`` of prior variances of
-          each, ``own``, the variances of shifts where no predictor is asked, and ``no_graph``, the
-          posterior without edges; ``stack``, the weights of the predictors and, with combinations,
-          ``interactions`` (``strength``, 1 where effects add up, and ``strength_sd``;
-          ``member_sd`` and ``rest_sd`` in units of ``scale``, the size of single effects;
-          ``n_combinations``), with ``screen``, the moments of the cells it was learned from, and
-          ``prior_effects``, those of another screen if given. With graphs of resamples
-          ``ensemble``, the posteriors on them, ``"0"``, ``"1"`` and so on, as ``posterior``.
+        - ``uns["dag_blr"]``: ``posterior`` (complete; see :meth:`nextpert.core.DagBlr.to_dict`);
+          ``genes``; ``control_mean``, shape ``(n_genes,)``; ``n_control_cells``; ``cells``, a
+          fingerprint of their labels and values, by which later calls notice changes;
+          ``environments`` (a table: perturbation, target genes, shift, its source, cells), their
+          ``targets`` (``names``, one list after the other, and ``offsets``) and ``shifts``, CSR
+          ``(n_environments, n_genes)``; ``left_out`` (a table: label, cells, reason);
+          ``log_evidence`` (a lower bound if shifts are learned); ``params``.
+        - Entries of ``uns["dag_blr"]`` with learned shifts: ``shift_prior``, the expected shift of
+          every perturbation and the mean of its cells; ``guide_variance``, relative to the noise
+          variance; ``efficacy`` (``mean``; ``sd`` for a new perturbation; ``spread``;
+          ``n_measured``); ``averaging``, the models that measured effects are averaged over: their
+          names (``models``), their ``weights``, which sum to 1, the ``mixtures`` of prior variances
+          of each, ``own``, the variances of shifts in models without predictors, and ``no_graph``,
+          the posterior without edges; ``predictors``, with the names of the ``predictors``, their
+          ``weights`` and, with combinations, ``interactions`` (``strength``, 1 if effects are
+          additive, and ``strength_sd``; ``member_sd`` and ``rest_sd`` in units of ``scale``, the
+          size of single effects; ``n_combinations``); ``screen``, the moments of the cells that
+          the weights were learned from; and ``prior_effects``, the effects of another screen if
+          given. With bootstrap graphs ``ensemble``, the posterior on each of them, ``"0"``,
+          ``"1"`` and so on, as ``posterior``.
 
     Raises
     ------
     ValueError
         If the graph or the column of labels is absent, a graph has a cycle or belongs to
         another gene panel, there are no control cells, a gene is constant among them, a label
-        is unknown, the values cannot be log-normalised, unless the screen was set up with
-        ``check_scale=False``, or a value is NaN or infinite. Nothing is written then.
+        is unknown, a value is NaN or infinite, or the values cannot be log-normalised (unless the
+        screen was set up with ``check_scale=False``). Nothing is written on error.
 
     Examples
     --------
@@ -219,8 +229,9 @@ def fit_dag_blr(
     """
     roles = _adata.read_roles(
         adata, perturbation_key=perturbation_key, control=control, layer=layer,
-        guide_key=guide_key, separator=separator,
+        guide_key=guide_key,
     )  # fmt: skip
+    chosen = _PriorOptions(**prior_options or {})
     exact = shift_sd == 0 or spec == EXACT
     genes, columns, dag = _adata.read_graph(adata, dag_key, gene_symbols)
     graphs = _adata.read_graphs(adata, dag_key, genes, dag)
@@ -253,10 +264,11 @@ def fit_dag_blr(
     asked = Spec(
         genes, plan,
         partial(
-            DagBlr, noise_var=_noise_variances(noise_var, genes), intercept=intercept,
-            prior_scale=prior_scale, prior_units=prior_units,
+            DagBlr, noise_var=_noise_variances(chosen.noise_var, genes),
+            intercept=chosen.intercept, prior_scale=chosen.prior_scale,
+            prior_units=chosen.prior_units,
         ),
-        Naming(frozenset(genes), separator, roles.control),
+        Naming(frozenset(genes), roles.separator, roles.control),
         _adata.read_effects(prior_effects, genes, labels), EXACT if exact else spec,
     )  # fmt: skip
     exact = exact or not plan.names
@@ -273,10 +285,10 @@ def fit_dag_blr(
         "shift": plan.kind,
         "shift_sd": 0.0 if asked.exact else "learned",
         "spec": asked.name,
-        "separator": separator,
-        "prior_scale": prior_scale,
+        "separator": roles.separator,
+        "prior_scale": chosen.prior_scale,
         "prior_units": model.found.posterior.prior_units,
-        "intercept": bool(intercept),
+        "intercept": chosen.intercept,
     }
     if symbols is not None:
         params["gene_symbols"] = symbols
@@ -291,8 +303,8 @@ def fit_dag_blr(
     warn_undeclared(undeclared)
     if exact:
         environments.warn_hardly_expressed(model.expected.used, cells.control, genes)
-    if model.stack is not None:
-        logger.info("%s", stack_in_words(model.stack.stack))
+    if model.weighted is not None:
+        logger.info("%s", weights_in_words(model.weighted.weights))
     if model.average is not None:
         logger.info("%s", averaging_in_words(model.average))
     mean = _adata.to_all_genes(model.found.posterior.mean().T, columns, adata.n_vars)

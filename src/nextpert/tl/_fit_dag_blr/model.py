@@ -229,7 +229,7 @@ def averaging_in_words(found: Averaged) -> str:
     by = {model.name: model.weight for model in found.models}
     graph = sum(by.get(name, 0.0) for name in (GRAPH, GRAPH_AND_EXPERTS))
     predictors = sum(by.get(name, 0.0) for name in (EXPERTS, GRAPH_AND_EXPERTS))
-    return f"In measured effects the graph counts for {graph:.2f}, predictors for {predictors:.2f}."
+    return f"Weights in measured effects: graph {graph:.2f}, predictors {predictors:.2f}."
 
 
 def learn_together(
@@ -238,8 +238,8 @@ def learn_together(
     """Return the interactions of a screen, and what they expect of its combinations.
 
     Each is expected by its members and the other combinations; labels of the same members are one
-    of these. Members without cells of their own are told of by combinations alone. ``None`` where
-    there is no combination.
+    of these. Members without cells of their own are estimated from combinations alone. ``None``
+    without combinations.
     """
     first = {some: j for j, some in reversed(list(enumerate(members)))}
     rows = np.array([j for j, some in enumerate(members) if len(some) > 1], np.int64)
@@ -275,13 +275,13 @@ _FOLDS = 5  # of perturbations, each left out of one graph
 
 
 @dataclass(frozen=True)
-class Stacked:
-    """A stack, and what it leaves of the effects of perturbations without cells.
+class Weighted:
+    """Predictors with their weights, and the prior of what they do not explain.
 
     Parameters
     ----------
-    stack
-        The stack.
+    weights
+        Weights of the predictors.
     unseen
         Weights of the prior variances ``TAU2`` for a perturbation without cells, shape
         ``(n_components,)``.
@@ -292,7 +292,7 @@ class Stacked:
         their cells.
     """
 
-    stack: PredictorWeights
+    weights: PredictorWeights
     unseen: Array
     interactions: Interactions | None
     seen: Perturbations
@@ -311,12 +311,13 @@ def folds_of(names: Sequence[str]) -> list[list[str]]:
     return [[names[j] for j in fold] for fold in folds(len(names))]
 
 
-def stacked(
+def weighted(
     spec: Spec, cells: FitCells, expected: Expected, found: RandomShifts, graphs: Graphs
-) -> tuple[ShiftPrior, Stacked | None]:
-    """Return the prior of shifts by a stack of predictors, and the stack.
+) -> tuple[ShiftPrior, Weighted | None]:
+    """Return the prior of shifts given all predictors, and their weights.
 
-    With fewer than three perturbations there is nothing to learn it from: the graph is believed.
+    With fewer than three perturbations no weights can be learned, and the graph is the only
+    predictor.
     """
     names = expected.used.names
     if len(names) < FEWEST:
@@ -331,12 +332,12 @@ def stacked(
     # Graphs that have not seen the perturbations.
     by_fold = folds(len(names))
     dags = graphs.without(folds_of(names))
-    weights = [
+    by_graph = [
         (fold, refit(spec.posterior(dag), cells.pooled, found, without=fold).mean().toarray())
         for fold, dag in zip(by_fold, dags, strict=True)
     ]
     asked = build_predictors(
-        Sources(held_out_weights=weights, other_screen=spec.other, together=together)
+        Sources(held_out_weights=by_graph, other_screen=spec.other, together=together)
     )
     members = next((each for each in asked if isinstance(each, Members)), None)
 
@@ -346,12 +347,12 @@ def stacked(
         return found if members is None else [members.silenced(p) for p in found]
 
     predictors = held_out(None)
-    stack = learn_predictor_weights(
+    weights = learn_predictor_weights(
         seen.observed, seen.variance, predictors, seen.scored(), sd=seen.sd
     )
     # What is expected starts from target genes' changes as far as cells say, not as they came out.
     told = predictors if expected.efficacy is None else held_out(expected.change)
-    by_name = dict(zip(stack.names, stack.left_out.T, strict=True))
+    by_name = dict(zip(weights.names, weights.left_out.T, strict=True))
     prior = with_expectation(found.prior, expected.used.shifts, told, by_name)
     if together is not None:
         within = np.maximum(seen.covariance().diagonal(), np.finfo(np.float64).tiny)
@@ -360,21 +361,21 @@ def stacked(
     # Of a perturbation without cells the change of the target gene is not known either. As far as
     # the graph has weight, what is left are shifts on it; beyond that, effects as they are.
     own = expected.used.shifts
-    without = own + stack.expected(held_out(own))
+    without = own + weights.expected(held_out(own))
     unseen = unseen_mixture(cells.pooled, found, without, together)
-    believed = min(float(stack.weights[stack.names.index(Graph.name)]), 1.0)
+    believed = min(float(weights.weights[weights.names.index(Graph.name)]), 1.0)
     unseen = believed * prior.weights.mean(axis=0) + (1.0 - believed) * unseen
-    return prior, Stacked(stack, unseen, known, seen, predictors)
+    return prior, Weighted(weights, unseen, known, seen, predictors)
 
 
-def stack_in_words(stack: PredictorWeights) -> str:
+def weights_in_words(learned: PredictorWeights) -> str:
     """Return the weights for the log line."""
     shares = ", ".join(
-        f"{name} {weight:.2f}" for name, weight in zip(stack.names, stack.weights, strict=True)
+        f"{name} {weight:.2f}" for name, weight in zip(learned.names, learned.weights, strict=True)
     )
     return (
-        f"Weights of what is expected of a perturbation without cells: {shares} (left-out error "
-        f"{stack.error:.2f} of that of no effect)."
+        f"Weights of predictors of perturbations without cells: {shares} (left-out error "
+        f"{learned.error:.2f} relative to no effect)."
     )
 
 
@@ -393,7 +394,7 @@ class Model(NamedTuple):
         Prior of the shifts by all predictors.
     resampled
         Posteriors on the graphs of resamples.
-    stack
+    weighted
         Weights of the predictors; ``None`` where the spec has none or perturbations are too few.
     average
         The models that measured effects are averaged over; ``None`` where the spec has none.
@@ -405,7 +406,7 @@ class Model(NamedTuple):
     found: RandomShifts
     prior: ShiftPrior
     resampled: list[DagBlr]
-    stack: Stacked | None
+    weighted: Weighted | None
     average: Averaged | None
 
     @classmethod
@@ -427,18 +428,18 @@ class Model(NamedTuple):
                 spec.posterior(graphs.dag), cells.pooled, expected.used.shifts,
                 own=expected.own, fixed=exact or alone,
             )  # fmt: skip
-            prior, stack, average = found.prior, None, None
+            prior, predicted, average = found.prior, None, None
             resampled = [refit(spec.posterior(g), cells.pooled, found) for g in graphs.resampled]
             if exact:  # nothing is asked of the cells of a perturbation any more, so of no batch
                 found = replace(found, posterior=found.posterior.without_fixed())
                 resampled = [each.without_fixed() for each in resampled]
             elif spec.name == FULL and not alone:
-                prior, stack = stacked(spec, cells, expected, found, graphs)
+                prior, predicted = weighted(spec, cells, expected, found, graphs)
                 posteriors = resampled or [found.posterior]
                 average = averaged(spec, cells, expected, found, prior, posteriors)
         except ValueError as error:
             raise _adata.named(error, np.array(spec.genes), np.arange(len(spec.genes))) from error
-        return cls(spec, cells, expected, found, prior, resampled, stack, average)
+        return cls(spec, cells, expected, found, prior, resampled, predicted, average)
 
     def record(
         self, params: dict[str, Any], *, left_out: pd.DataFrame, cells: dict[str, str] | None = None
@@ -449,7 +450,7 @@ class Model(NamedTuple):
         """
         used, learned = self.expected.used, not self.spec.exact
         other, n_cells = self.spec.other, self.cells.n_cells.tolist()
-        stack = averaging = known = None
+        predictors = averaging = known = None
         if self.average is not None:
             models = self.average.models
             averaging = AveragingRecord(
@@ -458,12 +459,12 @@ class Model(NamedTuple):
                 np.array([model.prior.weights for model in models]),
                 models[-1].prior.own, models[-1].posteriors[0],
             )  # fmt: skip
-        if self.stack is not None:
-            found = self.stack.stack
-            stack = PredictorRecord(
+        if self.weighted is not None:
+            found = self.weighted.weights
+            predictors = PredictorRecord(
                 list(found.names), found.weights, np.nan_to_num(found.alone, nan=1.0),
                 float(np.nan_to_num(found.error, nan=1.0)), found.residual_variance,
-                self.stack.unseen, self.stack.interactions,
+                self.weighted.unseen, self.weighted.interactions,
             )  # fmt: skip
             if other:
                 known = EffectsRecord(list(other), np.array(list(other.values())))
@@ -483,8 +484,8 @@ class Model(NamedTuple):
             guide_variance=self.cells.guide_variance if learned else None,
             averaging=averaging,
             efficacy=self.expected.efficacy,
-            stack=stack,
-            screen=None if stack is None else self.cells.screen,
+            predictors=predictors,
+            screen=None if predictors is None else self.cells.screen,
             prior_effects=known,
             ensemble=self.resampled or None,
         )

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from joblib import parallel_config
 from scipy.sparse.csgraph import connected_components
 
-from nextpert._adata import Naming, list_names
+from nextpert._adata import list_names
 from nextpert.core import Moments, ScreenMoments, context_moments, guide_variance
 from nextpert.core.search.registry import searches
 
@@ -61,15 +61,13 @@ class ContextNodes:
     control_guide: NDArray[np.int64]
 
     @classmethod
-    def of(
-        cls, environments: Environments, genes: Sequence[str], *, separator: str
-    ) -> ContextNodes:
+    def of(cls, environments: Environments, genes: Sequence[str]) -> ContextNodes:
         """Return those of some environments; a combination sets what each of its members sets.
 
-        Members that are always set together are one node; where members cannot be told apart
-        otherwise (more of them than combinations), the combinations are nodes in their place.
+        Members that are always set together are one node. If members cannot be distinguished (there
+        are more of them than combinations), the combinations are nodes instead.
         """
-        parts, rows = _members(environments, genes, separator)
+        parts, rows = _members(environments, genes)
         names, indicators = environments.conditions()
         merged, columns = _joined(parts + names, np.hstack([rows, indicators]))
         label, roles = environments.perturbation, environments.roles
@@ -83,7 +81,7 @@ class ContextNodes:
         return cls(environments.covariate_names + merged, columns, batches, group, guide)
 
     def guide_variance(self, screen: ScreenMoments, n_genes: int) -> float:
-        """Return how far the controls' guides scatter beyond sampling, batches taken off."""
+        """Return the variance between the controls' guides beyond sampling, without batches."""
         n_guides = int(self.control_guide.max(initial=-1)) + 1
         if n_guides < 3:
             return 0.0
@@ -122,14 +120,14 @@ class Joint(NamedTuple):
 
 
 def warn_explained(context: ContextNodes, present: NDArray[np.int64]) -> None:
-    """Log the nodes that cannot be told from batches and other nodes.
+    """Warn of the nodes that cannot be distinguished from batches and other nodes.
 
-    So are the perturbations of a plate without controls: one of them stands for the plate.
+    Examples are the perturbations of a plate without controls: one of them is the plate's effect.
     """
     gone = [name for k, name in enumerate(context.names) if k not in set(present.tolist())]
     if gone:
         logger.warning(
-            "Not told apart from batches and other perturbations, and left out of the search: %s.",
+            "Left out of the search, because batches and other perturbations explain them: %s.",
             list_names(gone),
         )
 
@@ -175,7 +173,6 @@ class Workers(NamedTuple):
     """How a search is run, which does not change what it finds."""
 
     n_jobs: int
-    show_progress: bool
     checkpoint: str | os.PathLike[str] | None = None
 
 
@@ -249,9 +246,9 @@ def _named(
 
 
 def _members(
-    environments: Environments, genes: Sequence[str], separator: str
+    environments: Environments, genes: Sequence[str]
 ) -> tuple[list[str], NDArray[np.float64]]:
-    naming = Naming(set(genes), separator, environments.roles.control)
+    naming = environments.naming_on(genes)
     sets: dict[str, list[str]] = {}
     for label in environments.perturbations():
         inside, outside = naming.targets(label)
@@ -266,7 +263,7 @@ def _members(
 
 
 def _told_apart(sets: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Return the members of every label; the label itself where its members are not told apart."""
+    """Return the members of every label, or the label itself if they are not distinguishable."""
     names = sorted({part for parts in sets.values() for part in parts})
     place = {name: k for k, name in enumerate(names)}
     pairs = [(r, place[part]) for r, parts in enumerate(sets.values()) for part in set(parts)]

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from nextpert import _adata
-from nextpert._adata import SEPARATOR
 from nextpert._adata.environments import require_varying
+from nextpert._adata.progress import progress
 from nextpert._adata.screen import describe, screen_moments
 from nextpert._warn import warn
 from nextpert.core.search._classes import INTERVENTIONS, OPEN, oriented_by
 from nextpert.core.search.minimal_imap import are_few
-from nextpert.core.search.registry import searches
 from nextpert.tl._learn_dag.context import ContextNodes, Joint, search, warn_explained
 from nextpert.tl._learn_dag.graphs import Checkpoint, digest_of, ensemble, open_checkpoint
 from nextpert.tl._learn_dag.prior import stored_knowledge, with_leanings
@@ -48,7 +46,7 @@ class Learned(NamedTuple):
 
 def labelled_targets(environments: Environments, genes: Sequence[str]) -> list[str]:
     """Return the genes of the panel that some perturbation targets."""
-    naming = _adata.Naming(set(genes), SEPARATOR, environments.roles.control)
+    naming = environments.naming_on(genes)
     return sorted(
         {gene for name in environments.perturbations() for gene in naming.targets(name)[0]}
     )
@@ -78,8 +76,8 @@ def learn_from_cells(
         If genes are constant or linearly dependent, or cells too few; the genes are named.
     """
     adata, columns, genes, environments = panel
-    context = ContextNodes.of(environments, genes, separator=SEPARATOR)
-    screen = screen_moments(adata, columns, environments, show_progress=workers.show_progress)
+    context = ContextNodes.of(environments, genes)
+    screen = screen_moments(adata, columns, environments)
     joint = Joint.of(screen, len(genes), context)
     logger.info("%s.", describe(environments))
     warn_explained(context, joint.present)
@@ -90,8 +88,7 @@ def learn_from_cells(
     if workers.checkpoint is not None:
         digest = digest_of(panel, screen, n_graphs, options, rng)
         kept = open_checkpoint(workers.checkpoint, digest, len(genes))
-    hidden = not workers.show_progress or not searches()[options.method].threads
-    with tqdm(total=options.n_runs, desc=options.method.upper(), disable=hidden) as bar:
+    with progress(options.n_runs, options.method.upper()) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
@@ -194,7 +191,7 @@ def _require_enough(cells: Moments, genes: list[str], method: str, what: str) ->
         hint = ' GSP finds few edges in this way: use method="boss".' if method == "gsp" else ""
         message = (
             f"Only {cells.n} {what} for {len(genes)} genes: correlations are shrunk, as if 5 cells "
-            f"of independent genes had been seen as well, and weak edges are missed. Take fewer "
+            f"of independent genes had been added, and weak edges are missed. Use fewer "
             f"genes (genes=[...]) or {len(genes) + 2} {what} and more.{hint}"
         )
         warn(message)

@@ -17,10 +17,10 @@ from zipfile import BadZipFile
 import numpy as np
 import scipy.sparse as sp
 from joblib import Parallel, delayed
-from tqdm import tqdm
 
-from nextpert._adata import SEPARATOR, LabelTable, fingerprint
+from nextpert._adata import LabelTable, fingerprint
 from nextpert._adata.graph import GraphsRecord, resampled_screens
+from nextpert._adata.progress import progress
 from nextpert._adata.roles import fitted_roles
 from nextpert._adata.screen import read_environments
 from nextpert._adata.stored import eager
@@ -130,14 +130,13 @@ def graphs_without(
     parts = without_sets(*searches, sets)
     tasks = (
         delayed(_search)(
-            Joint.of(some, len(genes), _context(rest, genes)), genes, held_out.options, s
+            Joint.of(some, len(genes), ContextNodes.of(rest, genes)), genes, held_out.options, s
         )
         for (rest, some), s in zip(parts, streams, strict=True)
     )
     pool = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
-    # A bar where there is a terminal to see it.
-    bar = {"leave": False, "delay": 5, "disable": None}
-    return list(tqdm(pool(tasks), "Held-out graphs", len(sets), **bar))
+    with progress(len(sets), "Held-out graphs") as bar:
+        return [(graph, bar.update())[0] for graph in pool(tasks)]
 
 
 def without_sets(
@@ -149,10 +148,6 @@ def without_sets(
         kept = environments.groups(list(some)) < 0
         others = sorted(labels - set(environments.perturbation[~kept]))
         yield environments.only(others), screen.some(kept).moments()
-
-
-def _context(environments: Environments, genes: Sequence[str]) -> ContextNodes:
-    return ContextNodes.of(environments, genes, separator=SEPARATOR)
 
 
 def _search(
@@ -259,16 +254,12 @@ def ensemble(
     seeds = rng.integers(0, 2**64, n_graphs, dtype=np.uint64)
     streams = rng.spawn(n_graphs)  # one a resample, whichever worker takes it
     missing = [i for i in range(n_graphs) if i not in kept.done]
-    screens = resampled_screens(
-        panel.adata, panel.columns, panel.environments, seeds[missing],
-        show_progress=workers.show_progress,
-    )  # fmt: skip
+    screens = resampled_screens(panel.adata, panel.columns, panel.environments, seeds[missing])
     genes = panel.genes
     joints = (_isolated(Joint.of(screen, len(genes), context), len(genes)) for screen in screens)
     n_jobs = workers.n_jobs if searches()[options.method].threads else 1
     tasks = ((joint, genes, options, streams[i]) for joint, i in zip(joints, missing, strict=True))
-    hidden = not workers.show_progress
-    with tqdm(total=n_graphs, desc="Graphs", disable=hidden, initial=len(kept.done)) as bar:
+    with progress(n_graphs, "Graphs", initial=len(kept.done)) as bar:
         for k, found in run_tasks(_edges, tasks, n_jobs=n_jobs, prefer="threads"):
             kept.add(missing[k], found)
             bar.update()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nextpert import _adata
-from nextpert._adata.arguments import WORKERS, above, between, checked, one_of
+from nextpert._adata.arguments import WORKERS, above, between, checked, one_of, options
 from nextpert._adata.labels import left_out_table, say_left_out
 from nextpert._adata.roles import read_roles
 from nextpert._adata.screen import read_environments
@@ -40,9 +41,23 @@ def _methods() -> list[str]:
     return [*searches(), "given"]
 
 
+@options(alpha=between(0, 1), penalty=above(0))
+@dataclass(frozen=True)
+class _SearchOptions:
+    """``search_options``: each is documented there."""
+
+    alpha: float = 1e-3
+    penalty: float = 2.0
+    n_runs: int | None = None
+    prior: Mapping[str, Any] | None = None
+    prior_network: pd.DataFrame | None = None
+    targets_upstream: bool | Iterable[str] = False
+    checkpoint: str | os.PathLike[str] | None = None
+
+
 @checked(
-    method=one_of(_methods), environments=one_of("control", "all"), alpha=between(0, 1),
-    penalty=above(0), n_jobs=WORKERS,
+    method=one_of(_methods), environments=one_of("control", "all"), n_jobs=WORKERS,
+    search_options=_SearchOptions,
 )  # fmt: skip
 def learn_dag(
     adata: ad.AnnData,
@@ -52,45 +67,39 @@ def learn_dag(
     method: str = "gsp",
     environments: str = "control",
     dag: Any = None,
-    alpha: float = 1e-3,
-    penalty: float = 2.0,
-    n_runs: int | None = None,
     n_graphs: int = 1,
-    prior: Mapping[str, Any] | None = None,
-    prior_network: pd.DataFrame | None = None,
-    targets_upstream: bool | Iterable[str] = False,
+    search_options: Mapping[str, Any] | None = None,
     perturbation_key: str | None = None,
     control: str | None = None,
     layer: str | None = None,
     rng: int | np.random.Generator | None = 0,
     n_jobs: int = 1,
-    show_progress: bool = False,
-    checkpoint: str | os.PathLike[str] | None = None,
     key_added: str = "dag",
     copy: bool = False,
 ) -> ad.AnnData | None:
     """Learn the graph of a gene panel from control cells or from all cells, or take your own.
 
-    Recommended is ``method="boss", environments="all"``. Control cells leave many directions
-    open; perturbed cells settle them. What the experiment set (perturbations, conditions, numeric
-    covariates) are nodes without parents, whose edges into genes are chosen by the same score
-    (joint causal inference; Mooij et al. 2020, JMLR 21:99), so that perturbations of genes that are
-    not measured, of enhancers and by drugs take part. Batches are fixed effects of everything;
-    guides count for no more cells than the scatter between the controls' guides allows. Their
-    columns are said by :func:`nextpert.pp.setup_screen`.
+    We recommend ``method="boss", environments="all"``. Control cells leave many edges unoriented;
+    perturbed cells orient them. What the experiment sets (perturbations, conditions, numeric
+    covariates) are context nodes without parents, whose edges into genes are chosen by the same
+    score (joint causal inference; Mooij et al. 2020, JMLR 21:99). Perturbations by drugs, of
+    enhancers and of genes that are not measured are therefore used as well. Batches are fixed
+    effects on every gene. The variance between guides of the controls limits the weight of each
+    guide. Their columns are declared by :func:`nextpert.pp.setup_screen`.
 
-    The bare call is that of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0): the greedy sparsest
-    permutation algorithm (GSP) on control cells, which looks for the order of genes whose minimal
-    I-map has the fewest edges, testing partial correlations with Fisher's z, two-sided, at
-    ``alpha`` (Solus et al. 2021, doi:10.1093/biomet/asaa104). The best-order score search (BOSS;
+    By default the call is that of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0): the greedy
+    sparsest permutation algorithm (GSP) on control cells. It searches for the order of genes whose
+    minimal I-map has the fewest edges, and tests partial correlations with Fisher's z, two-sided,
+    at ``alpha`` (Solus et al. 2021, doi:10.1093/biomet/asaa104). The best-order score search (BOSS;
     Andrews et al. 2023, arXiv:2310.17679) moves one gene after the other to its best place in the
     order.
 
-    One run of GSP starts from the order that BOSS finds, for those it draws itself are often far
-    from the sparsest: in 20 models of 36 genes (109 edges, 5,039 cells) GSP alone ended with 116.5
-    edges, 12.2 edges from the truth's equivalence class; from BOSS's order with 109.6, 0.6 from it,
-    and with 500 cells 3.9 (BOSS itself 0.5 and 2.4). In 5,000 cells of 100 genes, 6 neighbours
-    each, the F1 of BOSS's adjacencies is above 0.99; at 400 genes, 0.997.
+    One run of GSP starts from the order that BOSS finds, because random orders often lead to denser
+    graphs. In 20 simulated models of 36 genes (109 edges, 5,039 cells) GSP alone found 116.5 edges
+    on average, 12.2 edges away from the true equivalence class. Started from BOSS's order it found
+    109.6 edges, 0.6 away (3.9 with 500 cells); BOSS itself was 0.5 away (2.4 with 500 cells). With
+    5,000 cells of 100 genes with 6 neighbours each, the F1 score of BOSS's adjacencies is above
+    0.99; with 400 genes it is 0.997.
 
     Parameters
     ----------
@@ -112,14 +121,6 @@ def learn_dag(
         (name the panel in ``genes`` if it has genes without edges), a DataFrame (rows = parents,
         columns = children), a matrix over the panel (row = parent) or a
         :class:`nextpert.core.Dag`. No cells are read then.
-    alpha
-        GSP: significance level of the tests, above 0 and below 1.
-    penalty
-        BOSS: factor on the penalty of the BIC; 1 is the BIC proper, higher gives fewer edges.
-    n_runs
-        Number of restarts; ``None`` (default) stands for 100 of GSP and for 10 of BOSS (3 above
-        100 genes). In 8 of 23 models of 20 to 100 genes, simulated as above, a single start of
-        BOSS ended with 3 to 63 % more edges than are true; the best of 10 did in none.
     n_graphs
         With more than 1: an ensemble, the graphs of so many resamples of the cells, besides the
         graph of all. BOSS starts on each from the order of that graph and, up to 300 genes, one of
@@ -127,25 +128,34 @@ def learn_dag(
         perturbation that has three or more are drawn whole, with replacement. A gene that does not
         vary in a resample has no edges there. :func:`fit_dag_blr` fits them all. The cells are read
         once for as many resamples as 1 GB holds the sums of.
-    prior
-        Prior knowledge, a mapping with some of ``"before"``: pairs ``(earlier, later)`` of genes,
-        no path leads from the later to the earlier; ``"tiers"``: lists of genes, the most upstream
-        first, or a mapping gene -> tier, no path leads from a later tier to an earlier one and
-        genes in no tier are free; ``"required"``, ``"forbidden"``: edges ``(parent, child)`` that
-        the graph must, or must not, have.
-    prior_network
-        BOSS: edges that are known elsewhere, a table with the columns ``source``, ``target`` and,
-        if there is one, ``weight``, as decoupler's ``op.collectri()`` gives it. Edges of genes
-        outside the panel are not used. How much it is believed is learned on the cells: the score
-        of an edge gains the log-odds that they give edges of the network, in proportion to the size
-        of the weight, and of one against it those of such edges; nothing where they speak for no
-        difference (:func:`nextpert.core.boss_with_network`). Graphs of resamples take the belief of
-        all cells.
-    targets_upstream
-        ``True`` puts the targets of all labels before all other genes; or a list of genes, such
-        as the candidates of a design. ``False`` (default): leaving perturbations out, it predicted
-        their effects no better unless the left-out gene itself was put first, and on TAP-seq
-        worse than no effect.
+    search_options
+        Rarely needed options of the search, a mapping with some of:
+
+        - ``"alpha"`` (0.001): of GSP, significance level of the tests, above 0 and below 1.
+        - ``"penalty"`` (2): of BOSS, factor on the penalty of the BIC; 1 is the BIC proper, higher
+          gives fewer edges.
+        - ``"n_runs"``: number of restarts; by default 100 of GSP and 10 of BOSS (3 above 100
+          genes). In 8 of 23 models of 20 to 100 genes, simulated as above, a single start of BOSS
+          ended with 3 to 63% more edges than are true; the best of 10 did in none.
+        - ``"prior"``: prior knowledge, a mapping with some of ``"before"``: pairs ``(earlier,
+          later)`` of genes, no path leads from the later to the earlier; ``"tiers"``: lists of
+          genes, the most upstream first, or a mapping gene -> tier, no path leads from a later tier
+          to an earlier one and genes in no tier are free; ``"required"``, ``"forbidden"``: edges
+          ``(parent, child)`` that the graph must, or must not, have.
+        - ``"prior_network"``: of BOSS, edges known from elsewhere, a table with the columns
+          ``source``, ``target`` and optionally ``weight``, as decoupler's ``op.collectri()`` gives
+          it. Edges of genes outside the panel are not used. The weight of the network is learned
+          from the cells: the score of an edge gains the log-odds that the cells give to edges of
+          the network, in proportion to the size of its weight; an edge against the network gains
+          the log-odds of such edges; neither gains anything where the cells show no difference
+          (:func:`nextpert.core.boss_with_network`). Bootstrap graphs use the log-odds of all cells.
+        - ``"targets_upstream"``: ``True`` puts the targets of all labels before all other genes; or
+          a list of genes, such as the candidates of a design. ``False`` (default): leaving
+          perturbations out, it predicted their effects no better unless the left-out gene itself
+          was put first, and on TAP-seq worse than no effect.
+        - ``"checkpoint"``: with ``n_graphs`` above 1, a file that keeps the finished bootstrap
+          graphs, so that the same call continues after an interruption and ends with the same
+          bits. The graph of all cells is searched anew. The file is removed at the end.
     perturbation_key, control, layer
         Column of ``adata.obs`` with the label of every cell, label of the unperturbed cells, and
         layer to read; ``None`` stands for what :func:`nextpert.pp.setup_screen` was told, or
@@ -157,12 +167,6 @@ def learn_dag(
     n_jobs
         Number of threads; the result does not depend on it. With joblib's dask backend
         (``joblib.parallel_config("dask")``) runs and graphs are spread over a cluster.
-    show_progress
-        Whether to show a progress bar.
-    checkpoint
-        With ``n_graphs`` above 1: a file in which finished graphs of resamples are kept, so that
-        the same call takes them up again after it was interrupted, and ends with the same bits.
-        The graph of all cells is searched anew. The file is removed in the end.
     key_added
         Name of the results.
     copy
@@ -175,43 +179,44 @@ def learn_dag(
 
         - ``varp["dag"]``: the graph over all genes, CSR ``(n_vars, n_vars)``, row = parent,
           column = child, ones on edges.
-        - ``varp["dag_frequency"]``, with ``n_graphs`` above 1: share of the resamples whose graph
-          has the edge, laid out the same way.
+        - ``varp["dag_frequency"]``, with ``n_graphs`` above 1: fraction of the bootstrap graphs
+          that contain the edge, in the same layout.
         - ``uns["dag"]``: ``genes``, ``n_edges``, ``order`` (the genes in topological
           order) and ``params``. Where the graph was learned also ``n_control_cells``, ``n_cells``
-          (those read) and ``edges``, a table: ``parent``, ``child``, ``oriented_by`` (what settles
-          the direction: ``cells``, whose independences all graphs of the class share;
-          ``interventions``; ``prior knowledge``; or ``open``) and of resamples ``frequency`` and
-          ``adjacency`` (either direction). With context nodes ``direct_targets``, a table of what
-          each acts on: ``perturbation``, ``gene`` and of resamples ``frequency``. With resamples
+          (those read) and ``edges``, a table: ``parent``, ``child``, ``oriented_by`` (what orients
+          the edge: ``cells``, if all graphs of the equivalence class share its direction;
+          ``interventions``; ``prior knowledge``; or ``open``, if it is unoriented) and, with
+          bootstrap graphs, ``frequency`` and ``adjacency`` (frequency in either direction). With
+          context nodes ``direct_targets``, a table of their edges into genes: ``perturbation``,
+          ``gene`` and, with bootstrap graphs, ``frequency``. With bootstrap graphs
           ``frequency_key`` and ``graphs``, the graphs one below the other as one CSR matrix over
           the panel. With ``prior_network`` a dictionary of that name: ``log_odds_along`` and
-          ``log_odds_against`` its edges, the ``log_evidence`` for them over 0, ``share_elsewhere``
-          (of the other pairs that are joined), ``n_edges`` used, of which ``n_along`` are in the
-          graph and ``n_against`` turned round. With ``environments="all"`` ``left_out``, a table of
-          the labels that name no perturbation: ``perturbation``, ``n_cells``, ``reason``. Where
-          something was known before, ``prior``: orders, edges and log-odds of edges, as rows of the
-          panel. Of GSP ``run_n_edges`` (number of edges at the end of every run, the one from
-          BOSS's order last), of BOSS ``score`` and ``run_scores``.
+          ``log_odds_against`` its edges, the ``log_evidence`` for them relative to 0,
+          ``share_elsewhere`` (of the other pairs that are adjacent), ``n_edges`` used, of which
+          ``n_along`` are in the graph and ``n_against`` are reversed. With ``environments="all"``
+          ``left_out``, a table of the labels that name no perturbation: ``perturbation``,
+          ``n_cells``, ``reason``. With prior knowledge ``prior``: orders, edges and log-odds of
+          edges, as rows of the panel. With GSP ``run_n_edges`` (number of edges at the end of every
+          run, the one from BOSS's order last), with BOSS ``score`` and ``run_scores``.
 
     Warns
     -----
     UserWarning
-        With fewer cells than genes (and two), for which correlations are shrunk; and with
-        ``method="causaldag"``, if its graph is not the sparsest: the order found by BOSS has a
-        minimal I-map of fewer edges at the same ``alpha``. Of values that may not be
-        log-normalised (:func:`nextpert.pp.setup_screen`).
+        If there are fewer cells than genes plus two, in which case correlations are shrunk; with
+        ``method="causaldag"``, if the order found by BOSS has a minimal I-map with fewer edges at
+        the same ``alpha``; and if the values may not be log-normalised
+        (:func:`nextpert.pp.setup_screen`).
 
     Raises
     ------
     ValueError
         If a gene is absent, given twice or constant among the cells, a value is NaN or infinite,
-        the values cannot be log-normalised, unless the screen was set up with
-        ``check_scale=False``, there are no control cells or fewer than four cells, a column is
-        absent, an option is unknown or out of range, or ``checkpoint`` is a file of another call.
-        Nothing is written then.
+        the values cannot be log-normalised (unless the screen was set up with
+        ``check_scale=False``), there are no control cells or fewer than four cells, a column is
+        absent, an option is unknown or out of range, or the checkpoint is a file of another call.
+        Nothing is written on error.
     nextpert.core.CycleError
-        If the given graph, or the prior knowledge, runs in a circle; its genes are named.
+        If the given graph, or the prior knowledge, has a cycle; its genes are named.
 
     Examples
     --------
@@ -222,15 +227,14 @@ def learn_dag(
     >>> len(edges), int((edges["oriented_by"] == "open").sum())
     (4, 0)
     """
-    _check_together(method, environments, dag, prior_network)
-    if checkpoint is not None and n_graphs == 1:
-        message = (
-            "checkpoint keeps the graphs of resamples: give n_graphs above 1, or leave it out."
-        )
+    chosen = _SearchOptions(**search_options or {})
+    _check_together(method, environments, dag, chosen.prior_network)
+    if chosen.checkpoint is not None and n_graphs == 1:
+        message = "checkpoint is for bootstrap graphs: give n_graphs above 1, or leave it out."
         raise ValueError(message)
     params: dict[str, Any] = {"method": method}
     if method == "given":
-        _refuse_with_given(n_graphs, prior, targets_upstream)
+        _refuse_with_given(n_graphs, chosen.prior, chosen.targets_upstream)
         panel = None
         if genes is not None:
             panel = _adata.resolve_panel(adata, genes, gene_symbols=gene_symbols)[0]
@@ -240,20 +244,20 @@ def learn_dag(
         names, columns = _adata.resolve_panel(adata, genes, least=2, gene_symbols=gene_symbols)
         roles = read_roles(adata, perturbation_key=perturbation_key, control=control, layer=layer)
         found = read_environments(adata, roles)
-        first = _first(targets_upstream, found, names)
+        first = _first(chosen.targets_upstream, found, names)
         search = searches()[method]
-        runs = search.default_runs(len(names)) if n_runs is None else n_runs
-        network = read_network(prior_network, names)
-        known = read_prior(names, prior, first)
-        options = SearchOptions(method, alpha, penalty, runs, known, network)
+        runs = search.default_runs(len(names)) if chosen.n_runs is None else chosen.n_runs
+        network = read_network(chosen.prior_network, names)
+        known = read_prior(names, chosen.prior, first)
+        asked = SearchOptions(method, chosen.alpha, chosen.penalty, runs, known, network)
         read = found if environments == "all" else found.only([roles.control])
         _adata.check_scale(adata, columns, np.flatnonzero(read.codes >= 0), roles)
         if environments == "all":
             say_left_out(found.left_out, roles.perturbation_key)
-        workers = Workers(n_jobs, show_progress, checkpoint)
+        workers = Workers(n_jobs, chosen.checkpoint)
         cells = Panel(adata, columns, names, read)
-        learned = learn_from_cells(cells, n_graphs, options, as_rng(rng), workers)
-        used = {"penalty": float(penalty), "alpha": float(alpha)}
+        learned = learn_from_cells(cells, n_graphs, asked, as_rng(rng), workers)
+        used = {"penalty": float(chosen.penalty), "alpha": float(chosen.alpha)}
         params |= {"n_runs": int(runs), "environments": environments, "n_graphs": n_graphs}
         params |= {name: used[name] for name in search.options if name in used}
         params |= {**roles.stored(), "rng": _adata.seed_of(rng)}
@@ -278,7 +282,7 @@ def learn_dag(
     if method != "given":
         report(learned, found, environments, key_added)
     written = _write(adata, key_added, stored, varp, copy=copy)
-    close_checkpoint(checkpoint)
+    close_checkpoint(chosen.checkpoint)
     return written
 
 
@@ -311,7 +315,7 @@ def _check_together(method: str, environments: str, dag: Any, prior_network: Any
     if environments == "all" and not (search and search.context):
         message = (
             f'environments="all" needs method={names_that(lambda s: s.context)}, but method is '
-            f"{method!r}: its tests take all cells to be of one environment."
+            f"{method!r}, whose tests assume that all cells come from one environment."
         )
         raise ValueError(message)
     if prior_network is not None and not (search and "prior_network" in search.options):

@@ -113,7 +113,7 @@ def _square(matrix: NDArray[Any]) -> bool:
 def _finite(matrix: Any) -> Any:
     values = matrix.data if sp.issparse(matrix) else np.asarray(matrix)
     if not np.isfinite(values).all():
-        message = "The graph holds NaN or infinite values: use zeros where there is no edge."
+        message = "The graph has NaN or infinite values: use zeros where there is no edge."
         raise ValueError(message)
     return matrix
 
@@ -197,7 +197,7 @@ def _checked(prior: Any) -> dict[str, Any]:
     unknown = [str(name) for name in prior if name not in KINDS]
     if unknown:
         message = (
-            f"prior holds {list_names(unknown)}, but can hold {', '.join(KINDS)}."
+            f"prior has unknown keys: {list_names(unknown)}. Use some of {', '.join(KINDS)}."
             f"{closest(unknown, KINDS)}"
         )
         raise ValueError(message)

@@ -99,7 +99,7 @@ def read_wanted(candidates: Any, fit: FittedPosterior) -> Wanted:
 def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> Effects:
     """Return the effects on the genes of the panel, ``(n_perturbations, n_genes)`` each.
 
-    All that a user is told of perturbations is made here, and a diagnosis scores the same.
+    All effects that a user gets are computed here, and a diagnosis scores the same.
     """
     every = fit.averaged.joined(wanted.without).rows(wanted.place)
     return estimate_effects(

@@ -39,14 +39,14 @@ def perturbation_effects(
 ) -> ad.AnnData | None:
     r"""Estimate the effect of every perturbation on every gene, with intervals.
 
-    The effect is the mean of perturbed cells less that of the controls. It is expected to be what
-    follows on the graph from the perturbation's shift, and the cells correct that: the fewer they
-    are, the more their differences are drawn to the expectation (adaptive shrinkage with heavy
-    tails, Stephens 2017, doi:10.1093/biostatistics/kxw041, learned across the screen); where cells
-    are many, the effects are the differences of their means. With the graphs of resamples in the
-    fit, effects are averaged over them and intervals hold what they differ by.
+    The effect is the mean of perturbed cells minus that of the controls. The model predicts it from
+    the graph and the other predictors of the fit. The fewer cells there are, the more the observed
+    difference of means is shrunk towards the prediction (adaptive shrinkage with heavy tails,
+    Stephens 2017, doi:10.1093/biostatistics/kxw041, learned across the screen). With many cells,
+    the effects are the differences of means. If the fit has bootstrap graphs, effects are averaged
+    over them, and intervals include the differences between them.
 
-    Draw them with :func:`nextpert.pl.perturbation_effects`.
+    Plot them with :func:`nextpert.pl.perturbation_effects`.
 
     Parameters
     ----------
@@ -55,23 +55,24 @@ def perturbation_effects(
     posterior_key
         Its ``key_added``.
     candidates
-        The perturbations: ``None`` (default) takes those of the fit, ``"genes"`` also every other
-        gene of the panel, or a list of labels (``"+"`` joins the genes of a combination), or a
+        The perturbations: ``None`` (default) for those of the fit, ``"genes"`` for these and every
+        other gene of the panel, a list of labels (``"+"`` joins the genes of a combination), or a
         table of shifts as in :func:`fit_dag_blr`. Those without cells have ``n_cells`` 0, and
-        effects that are expected: of a gene by the efficacy of the screen's perturbations and the
-        predictors, of a combination by what its members do alone and together in others, and of a
-        label outside the panel by the combinations that it is in.
+        predicted effects: of a gene from the efficacy of the screen's perturbations and the
+        predictors, of a combination from the effects of its members alone and in other
+        combinations, and of a label outside the panel from the combinations that contain it.
     genes
-        The genes: ``None`` (default) takes those of the panel, ``"all"`` every gene of ``adata``,
-        or a list. Genes outside the panel get the same shrinkage, each by itself, without a
-        graph; the cells are read for them.
+        The genes: ``None`` (default) for those of the panel, ``"all"`` for every gene of ``adata``,
+        or a list. Genes outside the panel get the same shrinkage, each separately and without a
+        graph; their values are read from the cells.
     level
-        Probability that an effect lies within its interval.
+        Probability that an interval covers its effect.
     key_added
         Name of the results.
     as_anndata
-        Whether to return the effects as an AnnData of perturbations x genes, in place of writing
-        them to ``adata``: ``X`` is the mean, the other tables are layers, ``obs`` has ``n_cells``.
+        Whether to return the effects as an AnnData of perturbations x genes instead of writing
+        them to ``adata``: ``X`` has the mean, layers have the other tables, ``obs`` has
+        ``n_cells``.
     copy
         Whether to return a copy instead of writing to ``adata``.
 
@@ -82,19 +83,19 @@ def perturbation_effects(
 
         - ``uns["perturbation_effects"]``: tables of shape (perturbations, genes), log-normalised
           expression: ``mean``, ``sd``, ``lower`` and ``upper`` (the interval), ``lfsr`` (local
-          false sign rate: the probability that the sign is another one; below .05 it is clear),
-          ``direct`` (what of the effect is the perturbation's own shift of the gene, and does not
-          come by way of other genes, as far as the graph is right; NaN outside the panel),
-          ``data_weight`` (0 to 1, what share of the cells' departure from the expectation is
-          believed) and ``raw_mean`` (plain difference of means; NaN without cells, and with
-          exact shifts). Also ``perturbations``, ``genes``, ``in_graph`` (whether a gene is of the
+          false sign rate: the probability that the effect does not have the sign of ``mean``; below
+          0.05 the direction is significant), ``direct`` (the part of the effect that is the
+          perturbation's shift of the gene itself and not mediated by other genes, given the graph;
+          NaN outside the panel), ``data_weight`` (0 to 1, the weight of the cells relative to the
+          prediction) and ``raw_mean`` (the difference of means; NaN without cells, and with exact
+          shifts). Also ``perturbations``, ``genes``, ``in_graph`` (whether a gene belongs to the
           panel), ``n_cells``; ``cells``, the fingerprint of the fit's cells; ``params``.
 
     Raises
     ------
     ValueError
         If there is no posterior, a candidate names a gene outside the panel, a gene is unknown, or
-        ``level`` is not between 0 and 1. Nothing is written then.
+        ``level`` is not between 0 and 1. Nothing is written on error.
 
     Examples
     --------

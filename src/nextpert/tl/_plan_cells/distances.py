@@ -1,4 +1,4 @@
-"""What a plan of cells takes from a screen: its noise, and distances of its perturbations."""
+"""What a plan of cells uses of a screen: its noise, and distances of its perturbations."""
 
 from __future__ import annotations
 
@@ -90,7 +90,10 @@ def read_measured(
     """
     names = [str(name) for name in fit.environments["perturbation"]]
     if not names:
-        message = "The fit has no perturbed cells: how these scatter cannot be told."
+        message = (
+            "The fit has no perturbed cells, so their variance cannot be estimated: fit a screen "
+            "with perturbed cells."
+        )
         raise ValueError(message)
     roles = _adata.fitted_roles(adata, fit.params)
     cells = read_cells(
@@ -104,8 +107,8 @@ def read_measured(
     screen = screen.pool(place, len(found))
     noise = screen_noise(screen, group, guide, batch, 1 + len(names), fixed_sd=sd)
     planned = Layout(
-        _usual(noise.n_guides) if n_guides is None else n_guides,
-        _usual(noise.n_replicates) if n_replicates is None else n_replicates,
+        _usual(noise.n_guides[1:]) if n_guides is None else n_guides,
+        _usual(noise.n_replicates[1:]) if n_replicates is None else n_replicates,
         noise.guide_variance,
         noise.replicate_variance,
     )
@@ -113,21 +116,27 @@ def read_measured(
 
 
 def usual_guides(adata: ad.AnnData, fit: FittedPosterior) -> int:
-    """Return the guides that the median perturbation of a fit has, 1 where none are known."""
+    """Return the median number of guides per perturbation of a fit, 1 if none are known."""
+    counts = count_guides(adata, fit)
+    return 1 if counts is None else _usual(counts)
+
+
+def count_guides(adata: ad.AnnData, fit: FittedPosterior) -> NDArray[np.int64] | None:
+    """Return the guides of every perturbation of a fit; ``None`` where no column has them."""
     roles = _adata.fitted_roles(adata, fit.params)
     names = [str(name) for name in fit.environments["perturbation"]]
-    if roles.guide_key is None or not names:
-        return 1
+    if roles.guide_key is None:
+        return None
     group = _adata.read_every_label(adata, roles).groups(names)
     guide = _adata.read_labels(adata, roles.guide_key, argument="guide_key").codes
-    told = (group >= 0) & (guide >= 0)
-    pairs = np.unique(np.column_stack([group[told], guide[told]]), axis=0)
-    return _usual(np.bincount(1 + pairs[:, 0], minlength=1 + len(names)))
+    labelled = (group >= 0) & (guide >= 0)
+    pairs = np.unique(np.column_stack([group[labelled], guide[labelled]]), axis=0)
+    return np.bincount(pairs[:, 0], minlength=len(names))
 
 
 def _usual(counts: NDArray[np.int64]) -> int:
-    """Return the median over perturbations."""
-    return max(round(float(np.median(counts[1:]))), 1)
+    """Return the median over perturbations, 1 if there are none."""
+    return max(round(float(np.median(counts))), 1) if len(counts) else 1
 
 
 @dataclass(frozen=True)
@@ -149,8 +158,8 @@ class Distances:
     own
         Precision of each distance, with guides and replicates as planned.
     apart
-        Of a row: the chance that it comes out as it is, farther than the nearest; of the nearest
-        itself, nearer than the second.
+        Of a row: the chance that it is measured farther than the nearest; of the nearest itself,
+        that it is measured nearer than the second.
     """
 
     names: list[str]
@@ -167,7 +176,7 @@ def read_distances(
 ) -> Distances | None:
     """Return distances and their precision; ``None`` where no perturbation is left to measure.
 
-    Weights of genes count as units in which they are measured.
+    Weights of genes scale the units in which they are measured.
     """
     noise, root = measured.noise, np.sqrt(target.goal.weights)
     n_cells, ratio = noise.pooled.n_cells, np.sqrt(noise.pooled.variance_ratio)
@@ -222,7 +231,7 @@ def read_distances(
 
 
 def distances_table(found: Distances, *, tolerance: float, power: float) -> pd.DataFrame:
-    """Return one row a perturbation: its distance, and the cells and guides that it takes."""
+    """Return one row per perturbation: its distance, and the cells and guides that are needed."""
     nothing = found.nothing if found.nothing > 0 else np.nan
     sd = tolerance * nothing / norm.ppf((1 + INTERVAL) / 2)
     difference = found.distance - found.distance[0]
@@ -231,7 +240,7 @@ def distances_table(found: Distances, *, tolerance: float, power: float) -> pd.D
     layout = found.own[0].layout
     precise = [plan.spread_for(sd) for plan in found.own]
     apart = [found.apart(row).spread_for(power) for row in range(len(found.names))]
-    known = np.where(np.isfinite(sd), 1.0, np.nan)  # else there is no distance to take a share of
+    known = np.where(np.isfinite(sd), 1.0, np.nan)  # NaN if the control's distance is 0
     return pd.DataFrame(
         {
             "perturbation": _adata.strings(found.names),

@@ -1,4 +1,4 @@
-"""``tl.plan_cells``: how many cells, guides and replicates a perturbation takes."""
+"""``tl.plan_cells``: how many cells, guides and replicates a perturbation needs."""
 
 from __future__ import annotations
 
@@ -57,35 +57,34 @@ def plan_cells(
     key_added: str = "plan_cells",
     copy: bool = False,
 ) -> ad.AnnData | None:
-    r"""Say how many cells, guides and replicates a perturbation takes, by the screen's own noise.
+    r"""Compute how many cells, guides and replicates per perturbation are needed, and when to stop.
 
-    The mean of ``n`` cells in ``g`` guides and ``r`` replicates scatters by
-    :math:`\sigma^2 (1/n + \tau_g^2/g + \tau_r^2/r)`, with the variance of a cell, of guides and
-    of replicates (batches, once what they do to all cells alike is taken off) as this screen shows
-    them. So where guides differ, cells alone do not get below :math:`\tau_g^2/g`, and the plan
-    says that it takes more guides. From that follow:
+    The mean of ``n`` cells in ``g`` guides and ``r`` replicates has the variance
+    :math:`\sigma^2 (1/n + \tau_g^2/g + \tau_r^2/r)`. The variances of cells, guides and replicates
+    (batches, after their effect on all cells is subtracted) are estimated from this screen. If
+    guides differ, more cells cannot reduce the variance below :math:`\sigma^2 \tau_g^2/g`, and the
+    plan states how many guides are needed. From these variances follow:
 
-    - the power to find an effect on a gene, by Welch's test against the controls there are;
+    - the power to detect an effect on a gene, by Welch's test against the existing controls;
     - the precision of the squared distance to a target
       (:func:`~nextpert.core.screen.mean_distance.mean_distance`);
-    - the probability that the nearest perturbation comes out nearer than another
-      (:class:`~nextpert.core.design.power.NearerChance`, by draws of the means' errors).
+    - the probability that the nearest perturbation is also measured nearer than another
+      (:class:`~nextpert.core.design.power.NearerChance`, by draws of the errors of means).
 
-    With a target it also advises whether to stop, by the fit: by how much the best known is
-    expected to be closer to the target after one more plate, and the probability that no candidate
-    is closer by more than ``tolerance``. It advises to stop where that probability is 0.95 or more
-    and the expected gain is below ``tolerance``
-    (:func:`~nextpert.core.design.stopping.stopping`). It never advises to go on where no
-    perturbation differs from the controls and from the mean of the others, at a false discovery
-    rate of 0.1%. The plate has the size of that in ``uns["plan"]``, if there is one
-    (:func:`plan_screen`); else 8 perturbations, with the median number of cells per perturbation
-    of the screen.
+    With a target it also advises whether to stop, by two results of the fit: by how much the best
+    known is expected to be closer to the target after one more plate, and the probability that no
+    candidate is closer by more than ``tolerance``. It advises to stop if that probability is 0.95
+    or more and the expected gain is below ``tolerance``
+    (:func:`~nextpert.core.design.stopping.stopping`). It never advises to go on if no perturbation
+    differs from the controls and from the mean of the others, at a false discovery rate of 0.1%.
+    The plate has the size of that in ``uns["plan"]``, if there is one (:func:`plan_screen`), else 8
+    perturbations with the median number of cells per perturbation of the screen.
 
-    Power counts rises and falls alike; of few cells one of the two is found more often, as counts
-    are skewed.
+    The power is that of a two-sided test, averaged over increases and decreases. With few cells the
+    power for one of the two is higher, because counts are skewed.
 
     Power and precision are those of means of cells. Shrinkage (:func:`perturbation_effects`) needs
-    fewer cells for the same error, so that these numbers are on the safe side. Draw the curves with
+    fewer cells for the same error, so these numbers are conservative. Plot the curves with
     :func:`nextpert.pl.plan_cells`.
 
     Parameters
@@ -93,36 +92,35 @@ def plan_cells(
     adata
         Cells x genes, after :func:`fit_dag_blr`, whose panel, labels, guides and batches are used.
     target
-        A perturbation label, a pair ``(obs key, value)``, a mapping gene -> wanted mean, or a
-        :class:`nextpert.Target`, as in :func:`design_interventions`; of one that is more than a
-        state, with weights or in units of noise, only when to stop is told. ``None``
-        (default) plans for effects alone.
+        A perturbation label, a pair ``(obs key, value)``, a mapping gene -> target mean, or a
+        :class:`nextpert.Target`, as in :func:`design_interventions`. For a :class:`nextpert.Target`
+        that is not a single state, only the advice to stop is given. ``None`` (default) plans for
+        effects alone.
     posterior_key
         The ``key_added`` of the fit.
     effect
-        Size of an effect on a gene that should be found, in units of the data: with natural
-        logarithms, 0.2 is a change by a fifth of a well expressed gene.
+        Size of the effect on a gene to detect, in units of the data: with natural logarithms, 0.2
+        is a change of a well expressed gene by a fifth.
     tolerance
-        Wanted precision of distances, as a share of the controls' distance: half the width of the
-        interval, and for the advice to stop what need not be gained any more.
+        Precision needed of distances, relative to the control's distance: half the width of the
+        interval. For the advice to stop, the largest gain that is not worth another plate.
     power
-        Wanted probability of finding the effect, and of telling the nearest from another, above
-        .5.
+        Probability needed of detecting the effect, and of distinguishing the nearest perturbation
+        from another, above 0.5.
     confidence
-        One less the level of the tests, each on its own; for ``m`` tests in one, ``1 - 0.05 / m``.
+        One minus the level of each single test; for ``m`` tests together, ``1 - 0.05 / m``.
         Intervals cover 90% whatever it is, as everywhere in the package.
     n_guides, n_replicates
-        Guides and replicates of each perturbation to plan for; ``None`` (default): as many as the
-        perturbations of the screen have (median).
+        Number of guides and of replicates per perturbation to plan for. ``None`` (default): the
+        median of the screen.
     candidates
-        What could still be tested, for the advice to stop, as in :func:`design_interventions`:
-        ``None`` (default) stands for the perturbations of the fit, ``"genes"`` for all genes of the
-        panel, too.
+        Candidates for the advice to stop, as in :func:`design_interventions`: ``None`` (default)
+        for the perturbations of the fit, ``"genes"`` for these and all genes of the panel.
     target_is_candidate
         As in :func:`design_interventions`, for the stopping rule.
     n_samples, rng
         Number of draws of the distances for the advice to stop; and seed or generator, of these and
-        of the draws that tell the nearest from another.
+        of the draws that compare the nearest with another.
     key_added
         Name of the results.
     copy
@@ -133,20 +131,21 @@ def plan_cells(
     ~anndata.AnnData or None
         ``None``, or the copy. Fields written:
 
-        - ``uns["plan_cells"]``: ``genes``, one row a gene: ``cell_sd`` (of a perturbed cell),
-          ``half_width`` and ``power`` (with the median number of cells there is now),
-          ``cells_needed`` (infinite where guides, replicates or controls do not allow it),
-          ``guides_needed`` (the least with which some cells do), ``highest_power`` (that no number
-          of cells exceeds), ``cells_for_half`` (for an interval of ± half the effect).
+        - ``uns["plan_cells"]``: ``genes``, one row per gene: ``cell_sd`` (of a perturbed cell),
+          ``half_width`` and ``power`` (with the current median number of cells), ``cells_needed``
+          (infinite if guides, replicates or controls do not allow it), ``guides_needed`` (the
+          minimum with which some number of cells suffices), ``highest_power`` (for infinitely many
+          cells), ``cells_for_half`` (for an interval of ± half the effect).
           ``curves``: by ``n_guides`` and ``n_cells``, ``half_width`` of the median gene and
-          ``power``, the share of genes in which the effect is found; with a target
-          ``distance_half_width`` of the nearest (share of the controls' distance) and
-          ``right_choice``, the probability that it comes out nearer than the second.
-          ``distances`` (with a wanted state), one row a perturbation, nearest first: ``distance``
+          ``power``, the fraction of genes in which the effect is detected; with a target
+          ``distance_half_width`` of the nearest (relative to the control's distance) and
+          ``right_choice``, the probability that it is measured nearer than the second.
+          ``distances`` (with a target state), one row per perturbation, nearest first: ``distance``
           (unbiased, squared units), ``sd``, ``relative_distance``, ``cells_needed`` and
-          ``guides_needed`` for ``tolerance``, ``difference`` to the nearest (of the nearest, to
-          the second) and ``cells_to_distinguish``, ``guides_to_distinguish``: those of each with
-          which it is told, if the difference is as measured. ``stopping`` (with a target):
+          ``guides_needed`` for ``tolerance``, ``difference`` to the nearest (of the nearest: to
+          the second) and ``cells_to_distinguish``, ``guides_to_distinguish``: the numbers per
+          perturbation that distinguish the two, if the difference is as measured. ``stopping``
+          (with a target):
           ``best_known`` (the measured candidate of the smallest expected distance, or no
           perturbation); ``gain``, the squared distance by which the best known is expected to be
           closer after the next plate, and ``relative_gain``, that as a share of the control's
@@ -156,19 +155,20 @@ def plan_cells(
           distinguished from the target); ``stop``, 1 with ``"stop"`` alone; ``n_distinct`` and
           ``n_untested``, the candidates that differ and those without cells; ``n_perturbations``
           and ``n_cells`` (of each) of the next plate; and ``candidates``. ``relative_gain`` and
-          ``good_enough`` are NaN where the control cannot be distinguished from the target; all
-          shares of its distance, and the cells that they take, where that is estimated as 0.
-          ``noise``: ``guide_variance`` and ``replicate_variance`` (over that of a cell),
+          ``good_enough`` are NaN if the control cannot be distinguished from the target. Values
+          relative to the control's distance, and the cells needed for them, are NaN if that
+          distance is estimated as 0.
+          ``noise``: ``guide_variance`` and ``replicate_variance`` (relative to that of a cell),
           ``control_guide_variance``, ``n_guides``, ``n_replicates``, ``n_cells`` (medians),
-          ``n_control_cells``. ``verdict``, all of it in words; and ``params``.
+          ``n_control_cells``. ``verdict``, all results in sentences; and ``params``.
 
     Raises
     ------
     ValueError
         If there is no fit, it has no perturbed cells, the target or a candidate is unknown, or a
-        number is out of range. Nothing is written then.
+        number is out of range. Nothing is written on error.
     TypeError
-        If ``target`` is none of its forms.
+        If ``target`` has none of its forms.
 
     Examples
     --------
@@ -196,7 +196,7 @@ def plan_cells(
         goal = read_target(adata, target, fit, str(fit.params["perturbation_key"]))
     measured = read_measured(adata, fit, posterior_key, n_guides, n_replicates)
     noise, layout = measured.noise, measured.layout
-    # Of other goals no closed form of the precision is known.
+    # For other goals the precision has no closed form.
     closed = None if goal is None or not goal.goal.is_state else goal
     found = None if closed is None else read_distances(measured, closed, rng)
     genes = genes_table(fit.genes, measured, effect=effect, power=power, confidence=confidence)

@@ -40,7 +40,7 @@ GUIDES = (1, 2, 4, 8)
 def genes_table(
     genes: list[str], measured: Measured, *, effect: float, power: float, confidence: float
 ) -> pd.DataFrame:
-    """Return one row a gene: how well its effects are known now, and what it takes to find one."""
+    """Return one row per gene: the precision of its effects now, and the cells to detect one."""
     plan = measured.effects()
     now = [float(np.median(measured.n_cells))]
     return pd.DataFrame(
@@ -60,7 +60,7 @@ def genes_table(
 def curves_table(
     measured: Measured, found: Distances | None, *, effect: float, confidence: float
 ) -> pd.DataFrame:
-    """Return one row a number of guides and cells: precision, power, chance of the right choice."""
+    """Return one row per number of guides and cells: precision, power, right choice."""
     planned = measured.layout
     guides = {planned.n_guides, *(GUIDES if planned.guide_variance > 0 else ())}
     parts, apart = [], None if found is None else found.apart(0)
@@ -87,12 +87,12 @@ _MANY = 1e6  # cells that nobody measures
 
 
 def effects_in_words(table: pd.DataFrame, layout: Layout, *, effect: float, power: float) -> str:
-    """Return how many cells find a change in one gene."""
+    """Return how many cells detect a change in one gene."""
     cells = table["cells_needed"].to_numpy(float)
     median, most = (float(np.quantile(cells, q, method="higher")) for q in (0.5, 0.9))
     said = (
-        f"A change of {effect:g} is found with probability {_percent(power)} by {_cells(median)} a "
-        f"perturbation in the median gene and by {_cells(most)} in nine of ten genes, "
+        f"Detecting a change of {effect:g} with {_percent(power)} power takes {_cells(median)} per "
+        f"perturbation for the median gene and {_cells(most)} for nine of ten genes, "
         f"{_layout(layout)}."
     )
     out = cells > _MANY
@@ -102,13 +102,13 @@ def effects_in_words(table: pd.DataFrame, layout: Layout, *, effect: float, powe
     enough = guides[np.isfinite(guides) & (guides > layout.n_guides)]
     if len(enough):
         said += (
-            f" In {len(enough)} of {len(table)} genes it takes more guides, not more cells: "
+            f" {len(enough)} of {len(table)} genes need more guides, not more cells: "
             f"{_range(enough)}."
         )
     if len(enough) < out.sum():
         said += (
-            f" In {out.sum() - len(enough)} of {len(table)} genes neither cells nor guides do, but "
-            f"more controls or replicates."
+            f" {out.sum() - len(enough)} of {len(table)} genes need more controls or replicates: "
+            f"more cells or guides do not suffice."
         )
     return said
 
@@ -116,25 +116,25 @@ def effects_in_words(table: pd.DataFrame, layout: Layout, *, effect: float, powe
 def distances_in_words(
     table: pd.DataFrame, target: str, layout: Layout, *, tolerance: float, power: float
 ) -> str:
-    """Return how many cells tell the distance of the nearest, and it from the second."""
+    """Return how many cells the nearest's distance takes, and its comparison with the second."""
     first = table.iloc[0]
     if np.isfinite(first["relative_distance"]):
-        known = _cells(float(first["cells_needed"]))
+        needed = _cells(float(first["cells_needed"]))
         said = (
-            f"The squared distance of {first['perturbation']} to {target} is known to "
-            f"{_percent(tolerance)} of that of doing nothing from {known}"
+            f"Estimating the squared distance of {first['perturbation']} to {target} within "
+            f"±{_percent(tolerance)} of the control's distance takes {needed}"
             f"{_why_not(first, 'cells_needed', 'guides_needed', layout)}."
         )
     else:
         said = (
             f"The squared distance of the control to {target} is estimated as 0: precision cannot "
-            f"be stated as a share of it."
+            f"be stated relative to it."
         )
     if len(table) > 1:
         second = table.iloc[1]
         said += (
-            f" {first['perturbation']} is told from {second['perturbation']}, if their distances "
-            f"differ as measured, with probability {_percent(power)} by "
+            f" Distinguishing {first['perturbation']} from {second['perturbation']} with "
+            f"{_percent(power)} power, if their distances differ as measured, takes "
             f"{_cells(float(first['cells_to_distinguish']))} of each"
             f"{_why_not(first, 'cells_to_distinguish', 'guides_to_distinguish', layout)}."
         )
@@ -142,23 +142,23 @@ def distances_in_words(
 
 
 def _why_not(row: pd.Series, cells: str, guides: str, layout: Layout) -> str:
-    """Return what it takes where it is not cells."""
+    """Return what is needed if more cells do not suffice."""
     wanted = float(row[guides])
     if float(row[cells]) <= _MANY:
         return ""
     if layout.n_guides < wanted < np.inf:
-        return f": it takes more guides ({wanted:.0f}), not more cells"
+        return f" (more guides are needed: {wanted:.0f})"
     if layout.replicate_variance > 0:
-        return ": it takes more cells of the target, or more replicates"
-    return ": it takes more cells of the target"
+        return " (more cells of the target, or more replicates, are needed)"
+    return " (more cells of the target are needed)"
 
 
 def _cells(number: float) -> str:
-    return f"{number:,.0f} cells" if number <= _MANY else "no number of cells"
+    return f"{number:,.0f} cells" if number <= _MANY else "more than 1,000,000 cells"
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:g} %"
+    return f"{100 * share:g}%"
 
 
 def _layout(layout: Layout) -> str:
@@ -193,12 +193,12 @@ def ask(
     n_samples: int,
     rng: int | np.random.Generator | None,
 ) -> dict[str, Any]:
-    """Return what the next plate is expected to gain, as it is stored.
+    """Return the expected gain of the next plate, as it is stored.
 
     Parameters
     ----------
     fit, target, candidates
-        The fit, what is wanted, and what could still be tested.
+        The fit, the target, and what could still be tested.
     measured
         The noise of the screen.
     n_perturbations, n_cells
@@ -267,14 +267,14 @@ def stop_in_words(said: Mapping[str, Any], target: str, *, tolerance: float) -> 
         new = int(said["n_untested"])
         others = f"test the {new} untested candidates" if new > 1 else "test other perturbations"
         return (
-            f"No perturbation can be distinguished from the others, so what a further plate of the "
-            f"same kind ({each}) would gain cannot be judged. Use more cells per perturbation, or "
+            f"No perturbation can be distinguished from the others, so the gain of a further plate "
+            f"of the same kind ({each}) cannot be estimated. Use more cells per perturbation, or "
             f"{others}."
         )
     if advice == AT_TARGET:
         return (
-            f"The control cannot be distinguished from {target}: distances cannot be stated as "
-            f"shares of the control's, and whether a further plate is worthwhile cannot be judged. "
+            f"The control cannot be distinguished from {target}: distances cannot be stated "
+            f"relative to the control's, and the gain of a further plate cannot be estimated. "
             f"Choose a target farther from the control, or measure more cells of both."
         )
     best = "the control" if best == NO_PERTURBATION else best

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata.arguments import at_least, checked, one_of
+from nextpert._adata.arguments import at_least, checked, one_of, options
 from nextpert.core import acquisitions
 from nextpert.core._checks import as_rng
 from nextpert.tl._design_interventions.target import read_target
@@ -18,6 +19,7 @@ from nextpert.tl._plan_cells.distances import usual_guides
 from nextpert.tl._plan_screen.pool import most_informative_combination, read_constraints, read_pool
 from nextpert.tl._plan_screen.wells import (
     FORMATS,
+    N_SAMPLES,
     STRATEGIES,
     Choice,
     best_known,
@@ -35,10 +37,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@options(max_new=at_least(0), plate_format=one_of(*FORMATS))
+@dataclass(frozen=True)
+class _Constraints:
+    """``constraints``: each is documented there."""
+
+    include: Iterable[str] | None = None
+    exclude: Iterable[str] | None = None
+    max_combination: int = 1
+    min_cells: int = 20
+    max_new: int | None = None
+    costs: Mapping[str, Any] | None = None
+    plate_format: int | None = None
+
+
 @checked(
     strategy=one_of(lambda: (*STRATEGIES, *acquisitions())), candidates=one_of("genes"),
-    max_new=at_least(0), n_controls=at_least(0),
-    plate_format=one_of(*FORMATS), n_samples=at_least(2),
+    constraints=_Constraints, n_controls=at_least(0),
 )  # fmt: skip
 def plan_screen(
     adata: ad.AnnData,
@@ -49,41 +64,39 @@ def plan_screen(
     strategy: str = "exploit",
     candidates: str | Iterable[str] | pd.DataFrame | Mapping[str, Any] | None = None,
     target_is_candidate: bool = False,
-    max_combination: int = 1,
-    include: Iterable[str] | None = None,
-    exclude: Iterable[str] | None = None,
+    constraints: Mapping[str, Any] | None = None,
     pending: Iterable[str] | Mapping[str, int] | None = None,
-    costs: Mapping[str, Any] | None = None,
-    min_cells: int = 20,
-    max_new: int | None = None,
     n_controls: int | None = None,
     n_guides: int | None = None,
-    plate_format: int | None = None,
     posterior_key: str = "dag_blr",
-    n_samples: int = 1000,
     rng: int | np.random.Generator | None = 0,
     key_added: str = "plan",
     copy: bool = False,
 ) -> ad.AnnData | None:
     """Plan the next plate: perturbations, cells of each and controls, within a budget.
 
-    A well has one of two strategies. To find the best: half of these wells (rounded up) take the
-    candidates whose expected state is nearest to the target, and the others take, of the remaining
-    candidates, those that are most likely the nearest. Replays of screens favour this rule. No
-    candidate whose expected state is farther from the target than the control is chosen to find
-    the best; where too few candidates are nearer, the wells that are left go to learning, with a
-    warning. To learn: one by one the candidate whose cells are expected to resolve most, beyond
-    the wells before, of the uncertainty about the distances of all candidates that may be nearer
-    than the control (causal integrated variance, Zhang et al. 2023,
-    doi:10.1038/s42256-023-00719-0). ``strategy="both"`` gives wells to finding the best until the
-    plate holds it with probability 0.95, as far as is known now, and the others to learning.
+    Each perturbation of the plate is chosen by one of two strategies.
+
+    - ``"exploit"`` looks for the nearest candidate. Half of the perturbations (rounded up) are the
+      candidates whose expected state is nearest to the target. The other half are, of the remaining
+      candidates, those that are most likely the nearest. This rule did best in replays of screens.
+      It chooses no candidate whose expected state is farther from the target than the control. If
+      too few candidates are nearer, the rest of the plate is chosen by ``"explore"``, with a
+      warning.
+    - ``"explore"`` reduces uncertainty. It adds one candidate after the other: the one whose cells
+      are expected to resolve most of the remaining uncertainty about the distances of all
+      candidates that may be nearer than the control (causal integrated variance, Zhang et al. 2023,
+      doi:10.1038/s42256-023-00719-0).
+
+    ``strategy="both"`` chooses by ``"exploit"`` until the plate contains the nearest candidate with
+    probability 0.95, and the others by ``"explore"``.
 
     Parameters
     ----------
     adata
         Cells x genes with a posterior from :func:`fit_dag_blr`.
     target
-        The wanted state, as in :func:`design_interventions`.
+        The target state, as in :func:`design_interventions`.
     n_perturbations
         Most perturbations on the plate.
     n_cells
@@ -98,31 +111,31 @@ def plan_screen(
     target_is_candidate
         As in :func:`design_interventions`: whether a target that is a label keeps its own
         perturbation among the candidates.
-    max_combination
-        Most perturbations combined in one well. Above 1 those combinations of the candidates join
-        them that are expected nearest to the target (200 of each size), tried before or not: all
-        pairs are looked at, and of three and more those that a beam search reaches. A perturbation
-        that is no candidate is in none of these combinations.
-    include
-        Candidates that have to be on the plate.
-    exclude
-        What the lab cannot do: labels, or genes that no candidate may target. Combinations that
-        hold such a perturbation are excluded too. What is excluded is no candidate: it enters no
-        distance and no probability.
+    constraints
+        Limits of the lab, a mapping with some of:
+
+        - ``"include"``: candidates that the plan has to contain.
+        - ``"exclude"``: labels, or genes that no candidate may target. Combinations that contain
+          such a perturbation are excluded as well. An excluded perturbation is not a candidate: it
+          is part of no distance and no probability.
+        - ``"max_combination"`` (1): maximum number of perturbations combined in one cell. Above 1,
+          the 200 combinations of each size that are expected nearest to the target become
+          candidates, tested or not. All pairs are compared; larger combinations are found by a
+          beam search. They contain candidates only.
+        - ``"min_cells"`` (20): minimum number of cells per perturbation. With
+          ``strategy="explore"`` the cells are divided to reduce uncertainty most, else equally. If
+          ``n_cells`` is too small, fewer perturbations are planned.
+        - ``"max_new"``: maximum number of perturbations without cells so far, for which new guides
+          have to be made; by default any number.
+        - ``"costs"``: a mapping with ``"budget"``, ``"perturbation"`` (cost of one, or a mapping of
+          candidates to costs) and ``"cell"``, in any currency: perturbations are then chosen by
+          their gain per cost. By default only perturbations and cells are limited.
+        - ``"plate_format"``: for an arrayed screen, the wells of a plate (8, 96 or 384): every
+          perturbation is assigned to a well. By default the screen is pooled.
     pending
         Candidates under way or in the freezer, counted as if measured: labels (with as many cells
         as a well of this plate), or a mapping of labels to numbers of cells. They stay candidates,
         but are not chosen.
-    costs
-        ``None`` (default): wells and cells are what is counted. Or a mapping with ``"budget"``,
-        ``"perturbation"`` (cost of one, or a mapping of candidates to costs) and ``"cell"``, in
-        any currency: the wells are then chosen by what they gain per cost.
-    min_cells
-        Least cells of a perturbation. With ``strategy="explore"`` cells go where they teach most,
-        else all wells have as many. There are fewer perturbations where cells do not suffice.
-    max_new
-        Most perturbations on the plate of which no cell was seen (new guides to be made);
-        ``None`` for any number.
     n_controls
         Control cells on the plate, of ``n_cells``. ``None`` (default): as many as make the
         differences between ``k`` perturbations and their controls most precise, the square root
@@ -130,13 +143,8 @@ def plan_screen(
     n_guides
         Guides of a perturbation, which share its cells, so at most as many as these. ``None``
         (default): as many as one of the screen's has (the median), or 1 where guides are not known.
-    plate_format
-        Wells of a plate, 8, 96 or 384, for an arrayed screen: every perturbation gets a well then.
-        ``None`` (default) for a pooled screen.
     posterior_key
         Posterior in ``adata.uns``.
-    n_samples
-        Number of posterior draws.
     rng
         Seed or generator.
     key_added
@@ -149,34 +157,35 @@ def plan_screen(
     ~anndata.AnnData or None
         ``None``, or the copy. Writes ``uns["plan"]`` with:
 
-        - ``plate``: a table, one row a perturbation in the order chosen, controls last: ``well``
-          (with ``plate_format``), ``perturbation``, ``target_genes``, ``n_guides``, ``n_cells``,
-          ``n_cells_seen``, ``strategy`` (that chose it), ``why`` (in words), ``state_distance`` (of
-          the expected state, as in :func:`design_interventions`; it chooses the first half of those
-          that find the best), ``probability_among_rest`` (of being the nearest of the candidates
-          not chosen by ``state_distance``, to first order in what is unknown; it chooses the second
+        - ``plate``: a table, one row per perturbation in the order chosen, controls last: ``well``
+          (with a ``"plate_format"``), ``perturbation``, ``target_genes``, ``n_guides``,
+          ``n_cells``, ``n_cells_seen``, ``strategy`` (that chose it), ``why`` (a sentence),
+          ``state_distance`` (of the expected state, as in :func:`design_interventions`; it chooses
+          the first half of ``"exploit"``), ``probability_among_rest`` (of being the nearest of the
+          candidates not chosen by ``state_distance``, to first order in the uncertainty; it chooses
+          the second
           half, and is NaN for others), ``probability_best`` (of being the nearest of all
           candidates), ``probability_contains_best`` (that the nearest is among those up to this one
-          or under way), ``variance_reduction`` (expected, by the cells up to this one),
+          or in progress), ``variance_reduction`` (expected, by the cells up to this one),
           ``predicted_distance`` with its 90% interval ``predicted_low`` to ``predicted_high`` (as
           in :func:`design_interventions`) and ``cost``.
         - ``summary``: ``n_cells``, ``n_controls``, ``cost``, ``probability_contains_best`` and
           ``variance_reduction`` of the whole plate; ``most_informative_combination``, the
-          combination among the candidates whose cells would tell most of how far effects add up and
-          of what members do in company, empty without one; and ``best_known``, the measured
-          candidate (of at least ``min_cells`` cells) that most probably is the nearest of all, with
-          its ``probability_best_known``: 1 says that no plate is needed to find the best.
-        - ``pending``: a table of what was counted as under way; ``genes`` and the ``target_mean``
-          that stands for the target; ``cells``, the fingerprint of the fit's cells; ``params``.
+          combination among the candidates whose cells are most informative about interactions,
+          empty without one; and ``best_known``, the measured candidate (of at least ``"min_cells"``
+          cells) that most probably is the nearest of all, with its ``probability_best_known``: 1
+          means that no plate is needed to find the best.
+        - ``pending``: a table of the perturbations in progress; ``genes`` and ``target_mean``, the
+          target state; ``cells``, the fingerprint of the fit's cells; ``params``.
 
-        The plate goes to the bench as the csv file that :func:`nextpert.report` holds.
+        :func:`nextpert.report` contains the plate as a csv file for the lab.
 
     Raises
     ------
     ValueError
-        If there is no posterior, a name is unknown (close matches are given), constraints
+        If there is no posterior, a name is unknown (close matches are suggested), constraints
         contradict each other, or cells or budget do not suffice for one perturbation. Nothing is
-        written then.
+        written on error.
 
     Examples
     --------
@@ -184,7 +193,7 @@ def plan_screen(
     >>> adata = npt.datasets.simulated_screen(
     ...     n_genes=6, n_control=300, n_perturbed=40, perturbed=4, expected_degree=2
     ... )
-    >>> npt.tl.learn_dag(adata, n_runs=2)
+    >>> npt.tl.learn_dag(adata, search_options={"n_runs": 2})
     >>> npt.tl.fit_dag_blr(adata)
     >>> target = adata.obs["perturbation"].unique()[1]
     >>> npt.tl.plan_screen(adata, target, n_perturbations=2, n_cells=200, candidates="genes")
@@ -192,32 +201,33 @@ def plan_screen(
     >>> len(plate), int(plate["n_cells"].sum())
     (3, 200)
     """
+    asked = _Constraints(**constraints or {})
     fit = _adata.posterior_from(adata, posterior_key, compare=False)
     label_key = str(fit.params["perturbation_key"])
     wanted = read_target(adata, target, fit, label_key, key=posterior_key)
     if pending is not None and not isinstance(pending, Mapping):
         pending = _adata.in_order(pending)
-    asked = read_pool(
-        candidates, fit, wanted, exclude=exclude, pending=pending, max_combination=max_combination,
-        target_is_candidate=target_is_candidate,
+    read = read_pool(
+        candidates, fit, wanted, exclude=asked.exclude, pending=pending,
+        max_combination=asked.max_combination, target_is_candidate=target_is_candidate,
     )  # fmt: skip
-    pool = asked.candidates
-    wells = split_cells(n_cells, n_perturbations, n_controls, min_cells)
+    pool = read.candidates
+    wells = split_cells(n_cells, n_perturbations, n_controls, asked.min_cells)
     limits = read_constraints(
-        asked, include=include, pending=pending, costs=costs, cells_each=wells.each
+        read, include=asked.include, pending=pending, costs=asked.costs, cells_each=wells.each
     )
     choice = Choice(
-        fit, pool.prior, wanted.goal, limits, wells, n_samples=n_samples, rng=as_rng(rng)
+        fit, pool.prior, wanted.goal, limits, wells, n_samples=N_SAMPLES, rng=as_rng(rng)
     )
-    found = choice.choose(strategy, max_new=max_new, fixed_controls=n_controls)
+    found = choice.choose(strategy, max_new=asked.max_new, fixed_controls=n_controls)
     if n_guides is not None and n_guides > found.cells.min():
         message = (
             f"n_guides is {n_guides}, but a perturbation of this plate has {found.cells.min()} "
-            f"cells: give fewer n_guides, or more n_cells."
+            f"cells, and each guide needs one: give fewer n_guides, or more n_cells."
         )
         raise ValueError(message)
     guides = np.minimum(usual_guides(adata, fit) if n_guides is None else n_guides, found.cells)
-    plate = plate_table(pool, choice, found, guides, plate_format, fit)
+    plate = plate_table(pool, choice, found, guides, asked.plate_format, fit)
     names, under_way = pool.interventions.names, limits.under_way
     stored = {
         "plate": plate,
@@ -228,7 +238,7 @@ def plan_screen(
             "probability_contains_best": float(plate["probability_contains_best"].iloc[-1]),
             "variance_reduction": float(plate["variance_reduction"].iloc[-1]),
             "most_informative_combination": most_informative_combination(pool, fit, wells.each),
-            **best_known(names, choice.distance, pool.on_graph.n, min_cells),
+            **best_known(names, choice.distance, pool.on_graph.n, asked.min_cells),
         },
         "pending": pd.DataFrame(
             {
@@ -246,13 +256,13 @@ def plan_screen(
             "strategy": strategy,
             "n_perturbations": int(n_perturbations),
             "n_cells": int(n_cells),
-            "max_combination": int(max_combination),
+            "max_combination": asked.max_combination,
             "target_is_candidate": int(target_is_candidate),
             "n_candidates": len(names),
-            "min_cells": int(min_cells),
+            "min_cells": asked.min_cells,
             "n_guides": int(guides.max()),
-            "plate_format": int(plate_format or 0),
-            "n_samples": int(n_samples),
+            "plate_format": asked.plate_format or 0,
+            "n_samples": N_SAMPLES,
             "posterior_key": posterior_key,
             "spec": str(fit.params["spec"]),
             "rng": _adata.seed_of(rng),
@@ -269,15 +279,15 @@ def _say(stored: dict[str, Any], n_chosen: int) -> None:
     n_learn = int((table["strategy"] == "explore").sum())
     if params["strategy"] == "exploit" and n_learn:
         logger.warning(
-            "%d of %d perturbations are chosen to learn, not to find the best: no other candidate "
-            "that may be chosen has an expected state nearer to %s than the control.",
+            "%d of %d perturbations are chosen by strategy 'explore' instead of 'exploit': "
+            "no other candidate allowed has an expected state nearer to %s than the control.",
             n_learn, n_chosen, target,
         )  # fmt: skip
     known, chance = summary["best_known"], summary["probability_best_known"]
     best = f" Best measured so far: {known} (nearest with probability {chance:.2f})."
     logger.info(
         "Plate of %d perturbations (%d cells, of which %d are controls) towards %s: %s. With "
-        "probability %.2f it holds the nearest of %d candidates, and it is expected to resolve "
+        "probability %.2f it contains the nearest of %d candidates, and it is expected to resolve "
         "%.2g%% of the remaining uncertainty (fit of spec %s).%s",
         n_chosen, summary["n_cells"], summary["n_controls"], target,
         _adata.list_names(table["perturbation"].head(n_chosen).astype(str), limit=8),

@@ -1,4 +1,4 @@
-"""What a plate is chosen from: candidates, their combinations, and what a lab can make of them."""
+"""What a plate is chosen from: candidates, their combinations, and constraints of the lab."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def with_combinations(
 ) -> CandidateSet:
     """Return the candidates with those combinations of them that are expected nearest.
 
-    All pairs are looked at, of three and more those that a beam search reaches, by the expected
-    effects of their members added up as far as the screen's combinations say they do. Those that
-    are excluded by name are left out.
+    All pairs are considered; of larger combinations, those that a beam search reaches. Their
+    expected effect is the sum of their members' effects, times the factor learned from the screen's
+    combinations. Combinations that are excluded by name are left out.
 
     Raises
     ------
@@ -57,8 +57,8 @@ def with_combinations(
     single = [i for i, name in enumerate(names) if len(fit.naming.members(name)) == 1]
     if not separator or len(single) < 2 or pool.interventions.sources[0] == "table":
         message = (
-            "Combinations need a separator of labels, and at least two single candidates whose "
-            "shifts are as fitted: use max_combination=1."
+            "Combinations need a separator of labels, and at least two single candidates with "
+            "fitted shifts: leave out constraints['max_combination']."
         )
         raise ValueError(message)
     states = expected_states(pair_shifts(fit.posteriors, fit.known(pool.prior)))
@@ -79,11 +79,11 @@ def with_combinations(
 
 
 def most_informative_combination(pool: CandidateSet, fit: FittedPosterior, n_cells: int) -> str:
-    """Return the combination that would teach most of interactions; empty where there is none."""
+    """Return the combination most informative about interactions; empty if there is none."""
     if fit.params["shift_sd"] != "learned" or pool.interventions.sources[0] == "table":
         return ""
-    told = information_on_interactions(pool.interventions.names, fit, n_cells)
-    return max(told, key=lambda name: told[name]) if told else ""
+    gains = information_on_interactions(pool.interventions.names, fit, n_cells)
+    return max(gains, key=lambda name: gains[name]) if gains else ""
 
 
 _NOT_NEGATIVE = at_least(0)
@@ -98,18 +98,18 @@ class Constraints:
     Parameters
     ----------
     allowed
-        Which candidates may be chosen, shape ``(n_candidates,)``; those that must be are among
-        them, those under way are not.
+        Which candidates may be chosen, shape ``(n_candidates,)``: those to include are among them,
+        those in progress are not.
     include
         Candidates that have to be on the plate.
     pending
-        Cells under way of every candidate, shape ``(n_candidates,)``.
+        Cells in progress of every candidate, shape ``(n_candidates,)``.
     cost
         Cost of a well of every candidate, without its cells, shape ``(n_candidates,)``.
     cell_cost
         Cost of a cell.
     budget
-        Most to be spent; infinite where nothing was said.
+        Maximum cost; infinite if none was given.
     """
 
     allowed: NDArray[np.bool_]
@@ -121,7 +121,7 @@ class Constraints:
 
     @property
     def under_way(self) -> list[int]:
-        """Candidates with cells under way."""
+        """Candidates with cells in progress."""
         return np.flatnonzero(self.pending).tolist()
 
 
@@ -132,7 +132,7 @@ class Pool:
     Parameters
     ----------
     candidates
-        Those that may be on the plate, and those under way.
+        Those that may be on the plate, and those in progress.
     excluded
         What ``exclude`` excludes.
     left_out
@@ -173,8 +173,8 @@ def read_pool(
 ) -> Pool:
     """Return the candidates of a plate.
 
-    What is excluded leaves the pool here, before distances and probabilities are computed. What is
-    under way stays: it cannot be chosen, but may turn out to be the nearest.
+    Excluded candidates leave the pool here, before distances and probabilities are computed. Those
+    in progress stay: they cannot be chosen, but may turn out to be the nearest.
 
     Raises
     ------
@@ -185,7 +185,7 @@ def read_pool(
     given = every.interventions
     own = None if target_is_candidate else wanted.label
     excluded = Excluded.read(named(exclude, (), "exclude", fit.naming), fit)
-    # To exclude the target's own perturbation once more is no mistake.
+    # Excluding the perturbation that defines the target is redundant, but no error.
     excluded.require_known([*given.names, *([] if own is None else [own])], given.targets, fit)
     under_way = set(named(pending, given.names, "pending", fit.naming))
     kept = [
@@ -215,13 +215,13 @@ def read_constraints(
     include, pending, costs
         As in ``tl.plan_screen``.
     cells_each
-        Cells under way of a candidate of which none are given.
+        Cells in progress of a candidate for which no number is given.
 
     Raises
     ------
     ValueError
-        If a name is not among the candidates (close matches are given), one must and must not be
-        on the plate, nothing is left to choose from, the controls are named, or a cost is unknown,
+        If a name is not among the candidates (close matches are suggested), one is both included
+        and excluded, no candidate is left, the controls are named, or a cost is unknown,
         missing or negative.
     """
     names, naming = pool.names, pool.fit.naming
@@ -233,14 +233,16 @@ def read_constraints(
             for name, n in pending.items()
         }
         given = naming.renamed(amounts, names, "pending")
-    # Cells of the target's own perturbation concern no candidate.
+    # Cells of the perturbation that defines the target concern no candidate.
     counted = [name for name in given if pool.excluded_by(name) != "target"]
     cells = np.zeros(len(names))
     cells[_places(counted, pool, "pending")] = [given[name] for name in counted]
     wanted = _places(named(include, names, "include", naming), pool, "include")
     both = [names[i] for i in wanted if cells[i] > 0]
     if both:
-        message = f"{list_names(both)}: both in include and in pending. Take it out of one of them."
+        message = (
+            f"{list_names(both)} is both in include and in pending: take it out of one of them."
+        )
         raise ValueError(message)
     if cells.all():
         message = "No candidate is left: all are in exclude or pending. Give other candidates."
@@ -261,16 +263,16 @@ def _places(given: list[str], pool: Pool, what: str) -> list[int]:
     message = ""
     if excluded:
         message = (
-            f"{list_names(excluded)}: both in {what} and in exclude. Take it out of one of them."
+            f"{list_names(excluded)} is both in {what} and in exclude: take it out of one of them."
         )
     elif own:
         message = (
-            f"{what} holds {list_names(own)}, which is no candidate, because the target is its own "
-            f"state. Leave it out, or give target_is_candidate=True."
+            f"{what} names {list_names(own)}, which is no candidate, because it defines the "
+            f"target state. Leave it out, or give target_is_candidate=True."
         )
     elif unknown:
         message = (
-            f"{what} holds names that are not among the candidates: {list_names(unknown)}."
+            f"{what} has names that are not among the candidates: {list_names(unknown)}."
             f"{closest(unknown, pool.names)} Name them in candidates too."
         )
     if message:
@@ -289,8 +291,8 @@ def named(given: Any, known: Iterable[str], what: str, naming: Naming) -> list[s
     names = [] if given is None else [str(name) for name in in_order(given)]
     if naming.control in names:
         message = (
-            f"{what} holds {naming.control!r}, the controls: these are no candidate, and on every "
-            f"plate. Leave it out; n_controls says how many."
+            f"{what} names {naming.control!r}, the controls, which are on every plate and no "
+            f"candidate. Leave it out; n_controls sets their number."
         )
         raise ValueError(message)
     return list(dict.fromkeys(naming.spelled(names, known)))
@@ -303,7 +305,7 @@ def _costs(
     unknown = sorted(set(told) - set(COSTS))
     if unknown:
         message = (
-            f"costs holds {list_names(unknown)}: it takes {', '.join(COSTS)}."
+            f"costs has unknown keys: {list_names(unknown)}. Use some of {', '.join(COSTS)}."
             f"{closest(unknown, COSTS)}"
         )
         raise ValueError(message)
@@ -315,7 +317,10 @@ def _costs(
         each = naming.renamed(each, names, "costs['perturbation']")
         missing = [name for name in names if name not in each]
         if missing:
-            message = f"costs['perturbation'] lacks the candidates {list_names(missing)}."
+            message = (
+                f"costs['perturbation'] has no cost of {list_names(missing)}: give one for each "
+                f"candidate."
+            )
             raise ValueError(message)
         cost = [_cost(each[name], f"costs['perturbation'][{name!r}]") for name in names]
     else:

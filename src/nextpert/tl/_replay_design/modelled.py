@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-from tqdm import tqdm
 
 from nextpert import core
 from nextpert._adata import environments as named
+from nextpert._adata.progress import progress, without_bars
 from nextpert.core import LinearScm, ScreenMoments
 from nextpert.core.evaluate.design_loop import run_tasks
 from nextpert.core.evaluate.strategies import NO_MODEL, Means, replay_plates
@@ -241,9 +241,11 @@ def run_all(
         for task, own in zip(tasks, streams, strict=True)
         for stream in own
     ]
-    results = run_tasks(_one, jobs, n_jobs=n_jobs)
-    # A bar where there is a terminal to see it.
-    done = dict(tqdm(results, "Replayed campaigns", len(jobs), leave=False, disable=None))
+    done = {}
+    with progress(len(jobs), "Replayed campaigns") as bar:
+        for i, result in run_tasks(_one, jobs, n_jobs=n_jobs):
+            done[i] = result
+            bar.update()
     stacked = [np.stack(part) for part in zip(*(done[i] for i in range(len(jobs))), strict=True)]
     recommended, chosen = (
         np.ascontiguousarray(
@@ -264,7 +266,7 @@ def _one(
     recommended = np.empty((*shape[:2], options.n_rounds + 1), np.int64)
     chosen = np.empty((*shape, options.n_perturbations), np.int64)
     # Small matrices: threads would only wait for each other, and could change the last bits.
-    with threadpool_limits(1):
+    with threadpool_limits(1), without_bars():
         deal = pool.deal(task.target, options.n_warmup, order)
         for r, candidates in enumerate(task.candidates):
             for c, strategy in enumerate(options.strategies):
@@ -290,7 +292,7 @@ def simulate_like(
         Cells of the controls (first) and of the perturbations of ``spec.plan``, each
         ``(n_cells, n_genes)``.
     spec, graphs
-        What the fit is told; shifts are random, without predictors, whatever the spec says.
+        What is fitted; shifts are random, without predictors, whatever the spec.
     rng
         Source of the draws: of shifts as far as their cells leave them open, and of cells.
     """

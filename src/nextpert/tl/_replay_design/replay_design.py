@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nextpert import _adata
+from nextpert._adata import arguments, environments
 from nextpert._adata import effects as _shifts
-from nextpert._adata import environments
 from nextpert._adata.arguments import WORKERS, at_least, checked, one_of
 from nextpert.core._checks import as_rng
 from nextpert.tl._replay_design import modelled, tables
 from nextpert.tl._replay_design.setup import read_setup
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import anndata as ad
     import pandas as pd
@@ -29,9 +30,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@arguments.options(n_warmup=at_least(2), shift=one_of(*_shifts.KINDS))
+@dataclass(frozen=True)
+class _CampaignOptions:
+    """``campaign_options``: each is documented there."""
+
+    n_warmup: int = 100
+    shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] = "knockout"
+    simulated: bool = False
+
+
 @checked(
-    held_out=one_of("both"), n_warmup=at_least(2), n_repeats=at_least(2),
-    shift=one_of(*_shifts.KINDS), n_jobs=WORKERS,
+    held_out=one_of("both"), n_repeats=at_least(2), campaign_options=_CampaignOptions,
+    n_jobs=WORKERS,
 )  # fmt: skip
 def replay_design(
     adata: ad.AnnData,
@@ -40,33 +51,28 @@ def replay_design(
     candidates: Sequence[str] | None = None,
     strategies: Sequence[str] = ("exploit", "random", "thompson_means", "round_robin_means"),
     held_out: bool | str = False,
-    n_warmup: int = 100,
     n_rounds: int = 10,
     n_perturbations: int = 4,
     n_cells: int = 10,
     n_repeats: int = 20,
-    shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] = "knockout",
-    simulated: bool = False,
+    campaign_options: Mapping[str, Any] | None = None,
     dag_key: str = "dag",
-    perturbation_key: str | None = None,
-    control: str | None = None,
-    layer: str | None = None,
     rng: int | np.random.Generator | None = 0,
     n_jobs: int | None = 1,
     key_added: str = "replay",
     copy: bool = False,
 ) -> ad.AnnData | None:
-    """Replay a screen as campaigns in plates: how many plates does it take to find a state.
+    """Replay a screen as campaigns, to compare how many plates strategies need to find a state.
 
-    The cells of the screen stand in for the lab (Zhang et al. 2023,
-    doi:10.1038/s42256-023-00719-0, Fig. 6c): a campaign starts from a few control cells, then in
-    each round fills a plate with cells of a few perturbations, drawn without replacement, and
-    fits its model anew. All calls are those that users make: a fit, a plan of the next plate
-    without controls, a ranking. After each plate it recommends a perturbation. The state to reach
-    is the mean of half of the cells of a target, drawn anew in each repeat; the other half are in
-    the pool. The score is the squared distance of the mean of *all* cells of the recommended
-    perturbation to that of all the target's, less what sampling adds, as it stands after that
-    plate, not the best so far.
+    The cells of the screen replace the experiments (Zhang et al. 2023,
+    doi:10.1038/s42256-023-00719-0, Fig. 6c). A campaign starts from a few control cells. In each
+    round it draws cells of a few perturbations without replacement (a plate), and fits its model
+    again. It makes the calls that users make: a fit, a plan of the next plate without controls, a
+    ranking. After each plate it recommends a perturbation. The target state is the mean of half of
+    the cells of a target, drawn anew in each repeat; the other half are in the pool. The score is
+    the squared distance of the mean of *all* cells of the recommended perturbation to that of all
+    cells of the target, with the sampling error subtracted. It is that of the current
+    recommendation, not of the best so far.
 
     Parameters
     ----------
@@ -85,7 +91,7 @@ def replay_design(
     strategies
         How plates are chosen. By a model that is fitted after every plate to all cells seen so
         far, as :func:`fit_dag_blr` does, and asked as :func:`plan_screen` asks it for the next
-        plate: an ``strategy`` of it, so ``"exploit"`` (half of a plate those expected nearest, half
+        plate: a ``strategy`` of it, so ``"exploit"`` (half of a plate those expected nearest, half
         the most probably nearest of the others), ``"explore"``, ``"both"``, or an acquisition such
         as ``"thompson"`` (each perturbation the nearest under a draw of the posterior), ``"ei"``
         (expected improvement), ``"civ"`` (causal integrated variance) and ``"random"``. Its
@@ -100,8 +106,6 @@ def replay_design(
     held_out
         ``False`` (default): the target itself is in the pool. ``True``: it is not, so that the
         best of the others must be found. ``"both"``: one after the other, on the same cells.
-    n_warmup
-        Number of control cells that a campaign starts from, drawn anew in each repeat.
     n_rounds
         Number of plates.
     n_perturbations, n_cells
@@ -109,26 +113,25 @@ def replay_design(
         has left; with none left it is proposed no more.
     n_repeats
         Number of repeats, at least 2.
-    shift
-        What a full perturbation does to its targets: ``"knockout"`` (default) minus their mean in
-        the control cells seen, ``"activation"`` one unit up; or a table as in
-        :func:`fit_dag_blr`. What part of it perturbations achieve is learned, but by
-        ``"exact_"``.
-    simulated
-        Whether cells are drawn from a fit to the screen (its graph, noise, learned shifts and
-        number of cells a perturbation) in place of its own. There the model holds, so that what
-        it gains on the screen's own cells beside is what can be believed.
+    campaign_options
+        Rarely needed options of a campaign, a mapping with some of:
+
+        - ``"n_warmup"`` (100): number of control cells that it starts from, drawn anew in each
+          repeat.
+        - ``"shift"``: what a full perturbation does to its targets: ``"knockout"`` (default) minus
+          their mean in the control cells seen, ``"activation"`` one unit up; or a table as in
+          :func:`fit_dag_blr`. What part of it perturbations achieve is learned, but by
+          ``"exact_"``.
+        - ``"simulated"`` (``False``): whether cells are drawn from a fit to the screen (its graph,
+          noise, learned shifts and number of cells a perturbation) in place of its own. There the
+          model holds, so that what it gains on the screen's own cells beside is what can be
+          believed.
     dag_key
-        Graph in ``adata.varp`` (row = parent). It may have been learned from the very cells that
+        Graph in ``adata.varp`` (row = parent), with the label of every cell, the controls and the
+        layer as :func:`learn_dag` took them; of a graph that was given, as
+        :func:`nextpert.pp.setup_screen` was told. It may have been learned from the very cells that
         are replayed, and is taken as it is in every fit; graphs of resamples take no part. One
         without edges (``method="given"``, ``dag=[]``, and ``genes``) leaves shrinkage alone.
-    perturbation_key
-        Column of ``adata.obs`` with the label of every cell; ``None`` stands for what
-        :func:`nextpert.pp.setup_screen` was told, or ``"perturbation"``.
-    control
-        Label of the unperturbed cells; ``None`` as above, or ``"control"``.
-    layer
-        Layer to read; ``None`` stands for ``adata.X``.
     rng
         Seed or generator. Each target and repeat has its own stream; within it all strategies see
         the same control cells, and the same cells of a perturbation in the same order.
@@ -145,31 +148,32 @@ def replay_design(
     ~anndata.AnnData or None
         ``None``, or the copy. Writes ``uns["replay"]`` with tables:
 
-        - ``overall``: one row a ``held_out`` and strategy, the mean over all targets: ``plates``
-          until the recommendation is as good as the best (not told apart from it by all cells, at
-          95 %) and stays so, one more than all standing for never, with ``plates_sem`` (over
-          repeats); ``share_good_last``;
+        - ``overall``: one row per ``held_out`` and strategy, means over all targets: ``plates``
+          until the recommendation is as good as the best and stays so, with ``plates_sem`` (over
+          repeats). A recommendation is as good as the best if all cells cannot distinguish the two
+          at 95% confidence; one plate more than all stands for never. ``share_good_last``;
           ``relative_first`` and ``relative_last``, the distance before the first and after the
-          last plate as a share of the control cells'; ``relative_difference`` to the means in
-          turn, averaged over plates 1 to the last (below 0 is nearer), and
+          last plate relative to that of the controls; ``relative_difference`` to
+          ``"round_robin_means"``, averaged over plates 1 to the last (below 0 is nearer), and
           ``plates_difference``, with standard errors over repeats, p-values of paired t tests and
-          the same adjusted over strategies by Holm's method; ``verdict`` at level 0.05; on how many
-          targets it is nearer or further.
-        - ``comparison``: one row a target and strategy: the difference to the means in turn
-          (``last_difference`` after the last plate), p-values adjusted over targets.
-        - ``table``: one row a target, ``held_out``, strategy and round (0 is before any plate):
+          the same adjusted over strategies by Holm's method; ``verdict`` at level 0.05; the number
+          of targets for which it is nearer or further.
+        - ``comparison``: one row per target and strategy: the difference to
+          ``"round_robin_means"`` (``last_difference`` after the last plate), p-values adjusted over
+          targets.
+        - ``table``: one row per target, ``held_out``, strategy and round (0 is before any plate):
           ``n_cells`` drawn so far, ``mean`` and ``sem`` (standard error over repeats) of the
-          squared distance (squared log-normalised expression), the same as a share of the
-          control cells' distance, and ``share_good``.
-        - ``targets``: distance of the best candidate, of control cells (doing nothing) and, on
-          average, of the pool (picking blindly); how many candidates are as good as the best.
-          ``candidates``: ``distance`` of each to each target, with ``sd``. ``environments`` and
-          ``left_out`` as in :func:`fit_dag_blr`.
+          squared distance (squared log-normalised expression), the same relative to the distance
+          of the controls, and ``share_good``.
+        - ``targets``: distance of the best candidate, of the control and, on average, of the pool
+          (a random choice); the number of candidates as good as the best. ``candidates``:
+          ``distance`` of each to each target, with ``sd``. ``environments`` and ``left_out`` as in
+          :func:`fit_dag_blr`.
 
-        Further ``summary`` (what the tables say, in words), ``runs`` (``distance``,
-        ``recommended``, ``chosen`` of every campaign, shape
-        ``(n_targets, n_readings, n_strategies, n_repeats, n_rounds + 1)``, with one round less and
-        one axis for the plate of ``chosen``, -1 for none; numbers as in ``environments``),
+        Also ``summary`` (the results in sentences), ``runs`` (``distance``, ``recommended``,
+        ``chosen`` of every campaign, shape
+        ``(n_targets, n_readings, n_strategies, n_repeats, n_rounds + 1)``; ``chosen`` has one round
+        less and one more axis for the plate, -1 for none; numbers as in ``environments``),
         ``genes`` and ``params``, with the ``spec`` of every strategy (empty without a model).
 
     Raises
@@ -177,7 +181,7 @@ def replay_design(
     ValueError
         If there is no graph, a label or strategy is unknown, there are fewer than two
         candidates, no target stands out from the controls, there are too few control cells, or a
-        number is too small. Nothing is written then.
+        number is too small. Nothing is written on error.
     TypeError
         If ``targets``, ``candidates`` or ``strategies`` is a string.
 
@@ -187,7 +191,7 @@ def replay_design(
     >>> adata = npt.datasets.simulated_screen(
     ...     n_genes=6, n_control=300, n_perturbed=60, perturbed=4, expected_degree=3
     ... )
-    >>> npt.tl.learn_dag(adata, n_runs=2)
+    >>> npt.tl.learn_dag(adata, search_options={"n_runs": 2})
     >>> npt.tl.replay_design(
     ...     adata, strategies=["exploit"], n_perturbations=2, n_rounds=3, n_repeats=4
     ... )
@@ -195,12 +199,16 @@ def replay_design(
     >>> len(table), sorted(set(table["strategy"]))  # 4 targets x 2 strategies x (1 + 3) rounds
     (32, ['exploit', 'round_robin_means'])
     """
+    chosen = _CampaignOptions(**campaign_options or {})
+    learned = _adata.eager(adata.uns.get(dag_key))
+    told = learned.get("params", {}) if isinstance(learned, Mapping) else {}
     roles = _adata.read_roles(
-        adata, perturbation_key=perturbation_key, control=control, layer=layer
-    )
+        adata, perturbation_key=told.get("perturbation_key"), control=told.get("control"),
+        layer=told.get("layer"),
+    )  # fmt: skip
     options = modelled.Options(
         strategies=_strategies(strategies),
-        n_warmup=n_warmup,
+        n_warmup=chosen.n_warmup,
         n_rounds=n_rounds,
         n_perturbations=n_perturbations,
         n_cells=n_cells,
@@ -209,8 +217,8 @@ def replay_design(
     readings = [False, True] if held_out == "both" else [bool(held_out)]
     generator = as_rng(rng)
     setup = read_setup(
-        adata, targets, candidates, shift, dag_key=dag_key, roles=roles,
-        simulation=generator.spawn(1)[0] if simulated else None,
+        adata, targets, candidates, chosen.shift, dag_key=dag_key, roles=roles,
+        simulation=generator.spawn(1)[0] if chosen.simulated else None,
     )  # fmt: skip
     every = np.arange(setup.n_candidates)
     tasks = [
@@ -238,8 +246,8 @@ def replay_design(
         "strategies": _adata.strings(options.strategies),
         "spec": _adata.strings(modelled.spec_of(name) for name in options.strategies),
         "held_out": np.array(readings),
-        "shift": shift if isinstance(shift, str) else "table",
-        "simulated": bool(simulated),
+        "shift": chosen.shift if isinstance(chosen.shift, str) else "table",
+        "simulated": bool(chosen.simulated),
         "dag_key": dag_key,
         **roles.stored(),
         "rng": _adata.seed_of(rng),

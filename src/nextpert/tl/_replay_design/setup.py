@@ -122,7 +122,7 @@ def read_setup(
     read = np.flatnonzero(labels.groups([roles.control, *plan.names]) >= 0)
     _adata.check_scale(adata, columns, read, roles, only_warn=True)
     cells, rows = _read_cells(adata, columns, labels, [roles.control, *plan.names], roles)
-    # What has too few cells to be told from anything is left out; candidates come first.
+    # Perturbations with too few cells are left out; candidates come first.
     few = [(name, f"fewer than {FEWEST} cells") for name in plan.names if len(cells[name]) < FEWEST]
     plan = replace(plan, left_out=[*plan.left_out, *few])
     chosen = plan.names if candidates is None else chosen

@@ -1,4 +1,4 @@
-"""The tables of a replay, and what they say in words."""
+"""The tables of a replay, and their summary in sentences."""
 
 from __future__ import annotations
 
@@ -26,53 +26,53 @@ VERDICTS = {-1: "nearer", 0: "no difference seen", 1: "further"}
 
 
 def in_words(overall: pd.DataFrame, targets: pd.DataFrame, n_rounds: int) -> str:
-    """Say of each reading how many plates each strategy needs, and who comes nearer."""
+    """Return how many plates each strategy needs, and which comes nearer, for each reading."""
     parts = []
     for held_out, rows in overall.groupby("held_out", sort=False):
-        told = targets[targets["held_out"] == held_out]
-        rows, n = rows.set_index("strategy"), len(told)
+        some = targets[targets["held_out"] == held_out]
+        rows, n = rows.set_index("strategy"), len(some)
         needed = ", ".join(
             f"{name} {row['plates']:.1f} (good at the end in {row['share_good_last']:.0%})"
             for name, row in rows.sort_values("plates").iterrows()
         )
         others = rows.drop(index=BASELINE).sort_values("relative_difference")
+        heads = {-1: "nearer than", 0: "not significantly different from", 1: "further than"}
         said = []
-        for sign, head in ((-1, "nearer than"), (0, "not told apart from"), (1, "further than")):
+        for sign, head in heads.items():
             each = [
                 f"{name} {row['relative_difference']:+.3f} ± {row['relative_difference_sem']:.3f}"
                 for name, row in others[others["verdict"] == VERDICTS[sign]].iterrows()
             ]
             if each:
                 said.append(f"{head} {BASELINE}: {list_names(each, limit=len(each))}")
-        share = told[["best_distance", "pool_distance"]].div(told["control_distance"], axis=0)
+        share = some[["best_distance", "pool_distance"]].div(some["control_distance"], axis=0)
         best, blind = share.mean()
         ends = ", ".join(f"{name} {last:.2f}" for name, last in rows["relative_last"].items())
         parts.append(
             f"Target {'held out' if held_out else 'in the pool'} ({n} target{'s' * (n > 1)}): "
-            f"plates until the recommendation is as good as the best and stays so, {n_rounds + 1} "
-            f"standing for never: {needed}. Distance over all plates, in shares of the control "
-            f"cells', ± one standard error, p-values by Holm: "
-            f"{'; '.join(said) or 'nothing to compare'}. After plate {n_rounds} the recommendation "
-            f"stands at {ends}; the best candidate at {best:.2f}, doing nothing at 1, one picked "
-            f"blindly at {blind:.2f}."
+            f"plates until the recommendation is as good as the best and stays so ({n_rounds + 1} "
+            f"stands for never): {needed}. Distance over all plates relative to the control's, ± "
+            f"one standard error, p-values by Holm: {'; '.join(said) or 'nothing to compare'}. "
+            f"Distance of the recommendation after plate {n_rounds}: {ends}; of the best candidate "
+            f"{best:.2f}, of the control 1, of a random candidate {blind:.2f}."
         )
     return " ".join(parts)
 
 
 def specs_in_words(specs: Mapping[str, str]) -> str:
-    """Say how much the model of each strategy holds; nothing where none has a model."""
+    """Return the spec of the model of each strategy; empty if none has a model."""
     by_spec: dict[str, list[str]] = {}
     for name, spec in specs.items():
         if spec:
             by_spec.setdefault(spec, []).append(name)
     said = [f"{spec} ({list_names(names, limit=len(names))})" for spec, names in by_spec.items()]
-    return f" Spec of the models: {', '.join(said)}." if said else ""
+    return f" Specs of the models: {', '.join(said)}." if said else ""
 
 
 def targets_table(
     goals: Sequence[Goal], readings: Sequence[bool], tasks: Sequence[Task], names: Sequence[str]
 ) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
-    """Return one row a target and reading, and which perturbations are as good as the best.
+    """Return one row per target and reading, and which perturbations are as good as the best.
 
     The latter of shape ``(n_targets, n_readings, n_perturbations)``.
     """
@@ -102,7 +102,7 @@ def targets_table(
 
 
 def candidates_table(goals: Sequence[Goal], names: Sequence[str]) -> pd.DataFrame:
-    """Return one row a target and candidate: its true distance, and how well it is known."""
+    """Return one row per target and candidate: its true distance, with its standard deviation."""
     n = len(names)
     return pd.DataFrame(
         {
@@ -123,7 +123,7 @@ def rounds_table(
     strategies: Sequence[str],
     n_cells: int,
 ) -> pd.DataFrame:
-    """Return one row a target, reading, strategy and round.
+    """Return one row per target, reading, strategy and round.
 
     ``distance`` and ``is_good`` have shape ``(n_targets * n_readings, n_strategies, n_repeats,
     n_rounds + 1)``; ``n_cells`` are those of a plate.
@@ -150,7 +150,7 @@ def rounds_table(
 
 
 def plates_until_good(is_good: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the plates after which recommendations stay good; one more than all where never."""
+    """Return the plates after which recommendations stay good; one more than all if never."""
     stays = np.logical_and.accumulate(is_good[..., ::-1], axis=-1)
     return np.asarray(is_good.shape[-1] - stays.sum(axis=-1), np.int64)
 
@@ -158,7 +158,7 @@ def plates_until_good(is_good: NDArray[np.bool_]) -> NDArray[np.int64]:
 def comparison_table(
     distance: Vector, targets: pd.DataFrame, strategies: Sequence[str]
 ) -> pd.DataFrame:
-    """Return one row a target, reading and strategy: the paired difference to the baseline.
+    """Return one row per target, reading and strategy: the paired difference to the baseline.
 
     The difference is averaged over the rounds from the first on; below 0 is nearer. P-values of
     the paired t test are adjusted over the targets of one strategy and reading by Holm's method.
@@ -206,7 +206,7 @@ def overall_table(
     comparison: pd.DataFrame,
     strategies: Sequence[str],
 ) -> pd.DataFrame:
-    """Return one row a reading and strategy: the mean over all targets, each counted once.
+    """Return one row per reading and strategy: the mean over all targets, each counted once.
 
     Standard errors and paired t tests are over repeats; p-values are adjusted over the strategies
     of a reading, distance and plates together, by Holm's method.

@@ -77,7 +77,7 @@ class CausalVariance(LookaheadAcquisition):
 
 @acquisition("civ")
 class Civ(LookaheadAcquisition):
-    """Causal integrated variance: how uncertain the optimality gap stays, averaged over shifts.
+    """Causal integrated variance: remaining variance of the optimality gap, averaged over shifts.
 
     The variance of ``g(a) = |a + mean noise - (I - B) mu*|^2`` under the posterior after
     ``n_cells`` hypothetical cells, averaged over ``domain``:
@@ -97,7 +97,8 @@ class Civ(LookaheadAcquisition):
     n_cells
         Number of hypothetical cells (the next batch).
     noise_aware
-        Whether the hypothetical cells' scatter teaches too (see :class:`LookaheadAcquisition`).
+        Whether to include the information in the hypothetical cells' scatter (see
+        :class:`LookaheadAcquisition`).
 
     Raises
     ------
@@ -166,7 +167,7 @@ class Civ(LookaheadAcquisition):
 
 @acquisition("civ_ow")
 class CivOw(Civ):
-    """Output-weighted CIV: shifts whose outcome is rare weigh more.
+    """Output-weighted CIV: shifts with rare outcomes have a higher weight.
 
     As :class:`Civ`, averaged under the paper's output weights (Zhang et al. 2023, eq. 8). On a
     sphere of radius R, ``t = a'b/|b|`` is then uniform on ``[-R, R]`` and, with ``bhat = b/|b|``,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @acquisition("ei")
 class ExpectedImprovementInt(DrawnAcquisition):
-    """EI-Int: the squared distance to the target to be kept after a shift, best one seen included.
+    """EI-Int: the expected smaller of the squared distance after a shift and the best one so far.
 
     ``E min(|(I - B)^-1 (c + a) - mu*|^2, best)`` over the posterior of the weights, that is
     ``best`` less the expected improvement (Zhang et al. 2023, Extended Data Fig. 5). A mean over

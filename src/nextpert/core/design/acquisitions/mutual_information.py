@@ -23,8 +23,8 @@ class MutualInformationInt(DrawnAcquisition):
     ``w_i' = w_i - d1^2 / d2`` with ``d1 = (M q)' x_P``, ``d2 = 1/n + x_P' M x_P`` once cells at
     ``x`` are seen, and ``x = (I - B)^-1 (c + a + noise)`` over posterior and noise
     (Zhang et al. 2023, Extended Data Fig. 5). Exact for one cell up to the number of draws (with
-    unknown noise variances up to a part no shift can change, too); as the paper looks ahead, more
-    cells stand at their mean. Nodes without parents have nothing to tell.
+    unknown noise variances up to a part no shift can change, too); as in the paper's
+    look-ahead, several cells are set to their mean. Nodes without parents are not informative.
 
     Parameters
     ----------

@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 @acquisition("random")
 class Random(Acquisition):
-    """Random: every shift of the domain is as good as any other.
+    """Random: a uniform random choice among the shifts of the domain.
 
     Values are uniform random numbers, new at each call, so that a pool is ranked at random.
 
     Parameters
     ----------
     posterior
-        A posterior, of which the number of nodes counts.
+        A posterior; only its number of nodes is used.
     target_mean
-        As for other acquisitions; it does not count.
+        As for other acquisitions; it is not used.
     rng
         Seed or generator.
 

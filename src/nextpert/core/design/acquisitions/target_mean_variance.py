@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @acquisition("target_mean_variance")
 class TargetMeanVariance(LookaheadAcquisition):
-    """The remaining variance of the reached mean itself, ``sum_i |A_.i|^2 e_i w_i``.
+    """The remaining variance of the predicted mean itself, ``sum_i |A_.i|^2 e_i w_i``.
 
-    ``A = (I - B)^-1``: unlike CIV, an error in a weight counts by what it does downstream.
+    ``A = (I - B)^-1``: unlike CIV, an error in a weight counts by its downstream effect.
 
     Examples
     --------

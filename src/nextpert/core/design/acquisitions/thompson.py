@@ -27,7 +27,7 @@ DRAWS = 40  # from which a plate takes one for each of its perturbations, with r
 class Thompson(Acquisition):
     """The squared distance to the target under a single draw of weights, graph and shifts.
 
-    The best of it is a candidate drawn by its probability of being the nearest.
+    Its best candidate is drawn with its probability of being the nearest.
 
     Examples
     --------
@@ -73,8 +73,8 @@ def thompson_plate(
     Returns
     -------
     ndarray
-        Indices in the order drawn: a draw in which a candidate chosen before is the nearest gives
-        its nearest of the others.
+        Indices in the order of the draws. If the nearest candidate of a draw was chosen before, the
+        nearest of the others is taken.
 
     Examples
     --------

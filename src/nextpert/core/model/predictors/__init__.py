@@ -1,1 +1,1 @@
-"""What predicts perturbations without cells: one file a predictor, registered by name."""
+"""What predicts perturbations without cells: one file per predictor, registered by name."""

@@ -73,12 +73,12 @@ def default_starts(n_nodes: int) -> int:
 
 @dataclass(frozen=True)
 class BossResult:
-    """What :func:`boss` found.
+    """Result of :func:`boss`.
 
     Parameters
     ----------
     dag
-        The graph of the highest score of all starts, over the nodes other than context nodes.
+        The graph with the highest score of all starts, over the nodes other than context nodes.
     order
         A topological order of it that agrees with the prior knowledge, shape ``(n_nodes,)``.
     score
@@ -93,7 +93,7 @@ class BossResult:
     n_cells
         Number of cells.
     context_edges
-        Which nodes a context node acts on directly, shape ``(n_context, n_nodes)``.
+        Edges from context nodes into nodes, shape ``(n_context, n_nodes)``.
     """
 
     dag: Dag
@@ -123,10 +123,10 @@ def boss(
 ) -> BossResult:
     """Search for the order of the highest score (BOSS), the better choice for larger panels.
 
-    Andrews et al. 2023 (arXiv:2310.17679). One node after the other is put at its best place in
-    the order, until no move gains; the parents of a node in a given order are found by adding the
-    best one again and again and then dropping those it is better without. A backward equivalence
-    search deletes edges at the end.
+    Andrews et al. 2023 (arXiv:2310.17679). One node after the other is moved to its best place in
+    the order, until no move increases the score. The parents of a node in a given order are found
+    by adding the best one repeatedly, and then dropping those without which the score is higher. A
+    backward equivalence search deletes edges at the end.
 
     The score of a node with the parents P is, up to constants, with ``BIC``
     ``-n/2 log var(x | P) - penalty/2 log(n) |P|``, or the log marginal likelihood ``BGe`` of
@@ -135,7 +135,7 @@ def boss(
     ``log_odds`` of each parent are added.
 
     With fewer than ``n_nodes + 2`` cells, correlations are shrunk as if 5 cells of independent
-    nodes had been seen as well.
+    nodes had been added.
 
     Parameters
     ----------
@@ -143,8 +143,8 @@ def boss(
         Moments of the (control) cells, or of nodes and what the experiment set, as of
         :func:`context_moments`.
     n_context
-        Number of nodes, the last ones, that the experiment set. They have no parents; their edges
-        into the others are chosen by the same score, and settle directions (joint causal
+        Number of context nodes, the last ones, which the experiment sets. They have no parents;
+        their edges into the others are chosen by the same score, and orient edges (joint causal
         inference; Mooij et al. 2020, JMLR 21:99).
     score
         ``"bic"`` or ``"bge"``.
@@ -165,9 +165,9 @@ def boss(
         the search without prior knowledge ends (a member of that class that agrees, if there is
         one). Nodes are also moved together with those that they may not pass.
     log_odds
-        What speaks for an edge, or against it if below 0, beside the cells: natural logarithms,
-        shape ``(n_nodes, n_nodes)`` over the nodes other than context nodes, row = parent. They
-        also choose among the directions that cells cannot tell apart.
+        Prior log-odds of an edge (against it if below 0), in natural logarithms, shape
+        ``(n_nodes, n_nodes)`` over the nodes other than context nodes, row = parent. They also
+        choose among directions that the cells cannot distinguish.
     rng
         Seed or generator. Every start gets a seed drawn from it, so the result does not depend on
         the number of workers.
@@ -228,14 +228,14 @@ def boss_with_network(
     rng: int | np.random.Generator | None = None,
     **options: Any,
 ) -> tuple[BossResult, NetworkBelief]:
-    """Search as :func:`boss` does, with a network believed as much as the cells bear it out.
+    """Search as :func:`boss` does, with a prior network whose weight is learned from the cells.
 
-    A pair of nodes that the network joins is bound along it, against it or not at all, with
-    log-odds of their own over those of all other pairs. They are estimated by maximum likelihood
-    (empirical Bayes; drawn towards 0 by four pseudo-pairs) from the evidence of the cells for each
+    A pair of nodes that the network joins has an edge along it, against it or none. These have
+    their own log-odds relative to all other pairs. They are estimated by maximum likelihood
+    (empirical Bayes; shrunk towards 0 by four pseudo-pairs) from the evidence of the cells for each
     state of each pair, given the rest of the graph found without the network; the graph is then
-    learned anew, up to three times. Directions the cells leave open count for neither. The belief
-    is 0, and the graph that of :func:`boss`, unless the log-likelihood gains more than the
+    learned again, up to three times. Unoriented edges count for neither. The log-odds
+    are 0, and the graph is that of :func:`boss`, unless the log-likelihood gains more than the
     logarithm of the number of pairs (the BIC of two numbers).
 
     The score gives any edge log-odds of its own, of the BIC ``-(penalty - 1)/2 log(n)``. Where the

@@ -53,7 +53,7 @@ def causaldag_gsp(
     alpha
         Significance level, as ``causaldag`` means it (see above).
     depth
-        How many covered edges may be turned in a row without any edge falling.
+        Maximum number of covered edges reversed in a row without a decrease of the edges.
     n_runs
         Number of runs.
     prior
@@ -67,12 +67,12 @@ def causaldag_gsp(
         If the extra ``causaldag`` is not installed.
     ValueError
         As :func:`gsp`; with fewer than ``n_nodes + 2`` cells; and for prior knowledge with required
-        or forbidden edges, which ``causaldag`` disregards.
+        or forbidden edges, which ``causaldag`` ignores.
 
     Warns
     -----
     UserWarning
-        If the graph found contradicts an order: ``causaldag`` heeds orders of adjacent nodes only.
+        If the graph found contradicts an order: ``causaldag`` uses orders of adjacent nodes only.
 
     Examples
     --------
@@ -110,7 +110,7 @@ def causaldag_gsp(
         found = search(
             set(range(moments.n_nodes)), tester(test, statistics, alpha=alpha), **options
         )
-    dag = Dag.from_edges(moments.n_nodes, sorted((int(k), int(i)) for k, i in found.edges))
+    dag = Dag.from_edges(moments.n_nodes, sorted((int(k), int(i)) for k, i in found.arcs))
     if prior is not None and not prior.allows(dag):
         message = "causaldag's graph contradicts an order of the prior knowledge: gsp keeps them."
         warn(message)

@@ -35,7 +35,7 @@ _N_STARTS = 8  # permutations a run draws, to start from the sparsest
 
 @dataclass(frozen=True)
 class GspResult:
-    """What :func:`gsp` found.
+    """Result of :func:`gsp`.
 
     Parameters
     ----------
@@ -78,9 +78,10 @@ def gsp(
     """Search for the sparsest graph by greedy sparsest permutation (GSP).
 
     Solus, Wang & Uhler 2021 (doi:10.1093/biomet/asaa104). A run draws a permutation, takes its
-    minimal I-map (see :func:`minimal_imap`), and turns covered edges round, up to ``depth`` of them
-    in a row and depth first, until edges fall; from the sparser graph it goes on, until none is
-    within reach. All tests are of partial correlations with Fisher's z, two-sided at ``alpha``.
+    minimal I-map (see :func:`minimal_imap`), and reverses covered edges, up to ``depth`` of them
+    in a row and depth first, until the number of edges decreases. It continues from the sparser
+    graph until it reaches no sparser one. All tests are of partial correlations with Fisher's z,
+    two-sided at ``alpha``.
 
     Permutations are drawn by minimum-degree elimination with ties, and a little more, broken at
     random; after each elimination the partial correlations of the nodes that are left are tested
@@ -89,7 +90,7 @@ def gsp(
     the better choice: :func:`boss`.
 
     Fewer than ``n_nodes + 2`` cells do not allow all tests: correlations are then shrunk as if 5
-    cells of independent nodes had been seen as well, and all tests have ``n - 3`` degrees of
+    cells of independent nodes had been added, and all tests have ``n - 3`` degrees of
     freedom. Such tests find few edges, and :func:`boss` more: of 100 nodes with 105 edges and 100
     cells, the F1 of the adjacencies was 0.67 and 0.91.
 
@@ -100,7 +101,7 @@ def gsp(
     alpha
         Significance level of every test, two-sided.
     depth
-        How many covered edges may be turned in a row without any edge falling.
+        Maximum number of covered edges reversed in a row without a decrease of the edges.
     n_runs
         Number of runs, each from permutations of its own.
     orders

@@ -7,12 +7,14 @@ import gzip
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nextpert._files import writing_to
 from nextpert.core._checks import as_rng, require_count
+from nextpert.datasets._scp1064.portal import SUBSETS
+from nextpert.datasets._scp1064.rows import CONDITIONS
 from nextpert.datasets._simulated_screen import PANEL, _expression_model
 
 if TYPE_CHECKING:
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-CONDITIONS = ("Control", "IFNγ", "Co-culture")
-SUBSETS = ("1a", "1b_alpha", "1b_beta", "2", "3", "4")
 ANTIBODIES = (
     "CD117", "CD119", "CD140a", "CD140b", "CD172a", "CD184", "CD202b", "CD274", "CD29", "CD309",
     "CD44", "CD47", "CD49f", "CD58", "CD59", "CD61", "HLA_A", "HLA_E", "CD9", "CD279",
@@ -80,10 +80,7 @@ def write_portal_standin(
     targets: Sequence[str] | None = None,
     genes: Sequence[str] | None = None,
     conditions: Sequence[str] | None = None,
-    guides: Sequence[Sequence[str]] | None = None,
-    full: bool = True,
     subsets: bool = True,
-    compress: bool = True,
     newline: str = "\n",
     digits: int = 15,
 ) -> PortalStandin:
@@ -106,13 +103,10 @@ def write_portal_standin(
         Targets outside ``genes`` have guides without any effect.
     genes
         Names of all genes; by default the targets and ``GENE37``, ``GENE38``, ...
-    conditions, guides
-        Condition and list of guides of every cell, instead of drawing them in the proportions
-        of the study.
-    full, subsets
-        Whether to write the one full expression file, and the six files of consecutive cells.
-    compress
-        Whether expression and protein files are gzipped, as in the portal.
+    conditions
+        Condition of every cell, instead of the proportions of the study.
+    subsets
+        Whether to write the six files of consecutive cells beside the full one.
     newline
         Line end.
     digits
@@ -120,45 +114,92 @@ def write_portal_standin(
     """
     require_count(n_cells, "n_cells", least=12)
     require_count(n_genes, "n_genes", least=4)
-    generator = as_rng(rng)
+    rng = as_rng(rng)
     wanted = list(PANEL[: n_genes // 2]) if targets is None else [str(name) for name in targets]
-    names = _gene_names(wanted, n_genes) if genes is None else [str(name) for name in genes]
+    if genes is None:  # the targets spread among genes that nothing targets
+        others = [f"GENE{i + 1}" for i in range(len(wanted), n_genes)]
+        genes = [*others[::2], *wanted, *others[1::2]][:n_genes]
+    names = [str(name) for name in genes]
     cells = [f"CELL_{i + 1}" for i in range(n_cells)]
-    where = _draw_conditions(n_cells, generator) if conditions is None else list(conditions)
-    called = (
-        _draw_guides(n_cells, wanted, generator)
-        if guides is None
-        else [list(some) for some in guides]
-    )
+    # Conditions follow each other in the files: CELL_1..CELL_57627 are the study's Control.
+    sizes = np.maximum(np.round(np.array(_CONDITION_SHARE) * n_cells).astype(int), 1)
+    sizes[2] = n_cells - sizes[0] - sizes[1]
+    each = list(np.repeat(CONDITIONS, sizes) if conditions is None else conditions)
+    guides = _draw_guides(n_cells, wanted, rng)
     measured = [name for name in wanted if name in set(names)]
-    counts, weights = _draw_counts(names, measured, where, called, generator)
-    kept = np.setdiff1d(np.arange(n_cells), generator.choice(n_cells, 3, replace=False))
-    order = generator.permutation(kept)
+    counts, weights = _draw_counts(names, measured, each, guides, rng)
+    kept = np.setdiff1d(np.arange(n_cells), rng.choice(n_cells, 3, replace=False))
+    order = rng.permutation(kept)
     n_antibodies = len(ANTIBODIES) + len(ISOTYPES)
-    level = np.exp(generator.normal(2, 1, n_antibodies) + generator.normal(0, 0.5, (n_cells, 1)))
-    protein = generator.poisson(level)
+    level = np.exp(rng.normal(2, 1, n_antibodies) + rng.normal(0, 0.5, (n_cells, 1)))
+    protein = rng.poisson(level)
     standin = PortalStandin(
-        cells, names, counts, counts.sum(axis=1), where, called,
+        cells, names, counts, counts.sum(axis=1), each, guides,
         [cells[i] for i in order], protein[order], weights, measured,
     )  # fmt: skip
-    files = _Files(Path(folder), newline, compress)
-    _write_expression(files, standin, digits, full=full, subsets=subsets)
-    _write_cells(files, standin, generator)
-    _write_protein(files, standin, protein)
+
+    place = rng.normal(size=(n_cells, 2)).round(5)
+    _write_files(Path(folder), standin, protein, place, subsets, newline, digits)
     return standin
 
 
-def _gene_names(targets: list[str], n_genes: int) -> list[str]:
-    """Return the targets spread among genes that nothing targets."""
-    others = [f"GENE{i + 1}" for i in range(len(targets), n_genes)]
-    return [*others[::2], *targets, *others[1::2]][:n_genes]
+def _write_files(
+    folder: Path,
+    standin: PortalStandin,
+    protein: NDArray[np.int64],
+    place: NDArray[np.float64],
+    subsets: bool,
+    newline: str,
+    digits: int,
+) -> None:
+    """Write a study in the portal's layouts.
 
+    ``protein`` are counts of all cells, shape ``(n_cells, n_antibodies)``, and ``place`` their
+    embedding, shape ``(n_cells, 2)``; the others are arguments of :func:`write_portal_standin`.
+    """
+    cells, counts, guides = standin.cells, standin.counts, standin.guides
+    n_cells = len(cells)
 
-def _draw_conditions(n_cells: int, rng: np.random.Generator) -> list[str]:
-    # Conditions follow each other in the files: CELL_1..CELL_57627 are the study's Control.
-    sizes = np.maximum(np.round(np.array(_CONDITION_SHARE) * n_cells).astype(int), 1)
-    drawn = np.repeat(np.arange(3), [sizes[0], sizes[1], n_cells - sizes[0] - sizes[1]])
-    return [CONDITIONS[i] for i in drawn]
+    def write(name: str, rows: Iterable[Sequence[object]], **quotes: Any) -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator=newline, **quotes).writerows(rows)
+        data = text.getvalue().encode()
+        with writing_to(folder / name) as path:
+            path.write_bytes(gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data)
+
+    parts = {"other/RNA_expression.csv.gz": slice(0, n_cells)}
+    if subsets:
+        edges = np.linspace(0, n_cells, len(SUBSETS) + 1).astype(int)
+        for name, start, stop in zip(SUBSETS, edges[:-1], edges[1:], strict=True):
+            parts[f"expression/RNA_expression_subset{name}.csv.gz"] = slice(start, stop)
+    for name, some in parts.items():
+        values = np.log1p(counts[some] * 1e6 / standin.umi_count[some, None]).T.tolist()
+        rows = [[f"{v:.{digits}g}" if v else "0" for v in row] for row in values]
+        table = [[gene, *row] for gene, row in zip(standin.genes, rows, strict=True)]
+        write(name, [["GENE", *cells[some]], *table])
+    n_guides = [len(some) for some in guides]
+    write("metadata/RNA_metadata.csv", [
+        ["NAME", "library_preparation_protocol", "condition", "MOI", "sgRNA", "UMI_count"],
+        ["TYPE", "group", "group", "numeric", "group", "numeric"],
+        *zip(cells, ["10x 3' v3 sequencing"] * n_cells, standin.conditions, n_guides,
+             [some[0] if len(some) == 1 else "" for some in guides],
+             standin.umi_count.tolist(), strict=True),
+    ])  # fmt: skip
+    listed = zip(cells, [",".join(some) for some in guides], strict=True)
+    write("documentation/all_sgRNA_assignments.txt", [["Cell", "sgRNAs"], *listed])
+    umap = [[cell, *xy] for cell, xy in zip(cells, place.tolist(), strict=True)]
+    types = ["TYPE", "numeric", "numeric"]
+    write("cluster/5fb2a1c0/RNA_UMAP_cluster.csv", [["NAME", "X", "Y"], types, *umap])
+    values = zip([*ANTIBODIES, *ISOTYPES], standin.protein.T.tolist(), strict=True)
+    rows = [[name, *row] for name, row in values]
+    write("other/raw_CITE_expression.csv.gz", [["", *standin.protein_cells], *rows])
+    # The study's scale: log ratio to an isotype control, zero where that is larger.
+    isotype = protein[:, [len(ANTIBODIES)]]
+    ratio = np.log((protein[:, : len(ANTIBODIES)] + 1) / (isotype + 1))
+    scaled = zip(ANTIBODIES, np.maximum(ratio, 0).round(6).T.tolist(), strict=True)
+    rows = [[f'"{name} protein"', *row] for name, row in scaled]
+    as_is: dict[str, Any] = {"quoting": csv.QUOTE_NONE, "quotechar": None}
+    write("documentation/Protein_expression.csv.gz", [["Protein", *cells], *rows], **as_is)
 
 
 def _draw_guides(n_cells: int, targets: list[str], rng: np.random.Generator) -> list[list[str]]:
@@ -203,82 +244,3 @@ def _draw_counts(
     counts = rng.poisson(depth * rate / rate.sum(axis=1, keepdims=True))
     counts[counts.sum(axis=1) == 0, 0] = 1
     return counts, scm.weights
-
-
-@dataclass(frozen=True)
-class _Files:
-    folder: Path
-    newline: str
-    compress: bool
-
-    def write(self, name: str, rows: Iterable[Sequence[object]]) -> None:
-        """Write rows of fields; names that end in ``.gz`` are gzipped unless told otherwise."""
-        text = io.StringIO()
-        csv.writer(text, lineterminator=self.newline).writerows(rows)
-        self.write_text(name, text.getvalue())
-
-    def write_text(self, name: str, text: str) -> None:
-        path = self.folder / (name if self.compress else name.removesuffix(".gz"))
-        data = text.encode()
-        with writing_to(path):
-            path.write_bytes(gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data)
-
-
-def _write_expression(
-    files: _Files, standin: PortalStandin, digits: int, *, full: bool, subsets: bool
-) -> None:
-    n = len(standin.cells)
-    parts = {"other/RNA_expression.csv.gz": slice(0, n)} if full else {}
-    if subsets:
-        edges = np.linspace(0, n, len(SUBSETS) + 1).astype(int)
-        for name, start, stop in zip(SUBSETS, edges[:-1], edges[1:], strict=True):
-            parts[f"expression/RNA_expression_subset{name}.csv.gz"] = slice(start, stop)
-    for name, cells in parts.items():
-        lines = [",".join(["GENE", *standin.cells[cells]])]
-        total = standin.umi_count[cells]
-        for gene, counts in zip(standin.genes, standin.counts[cells].T, strict=True):
-            values = np.log1p(counts * 1e6 / total).tolist()
-            lines.append(f"{gene}," + ",".join(f"{v:.{digits}g}" if v else "0" for v in values))
-        files.write_text(name, files.newline.join([*lines, ""]))
-
-
-def _write_cells(files: _Files, standin: PortalStandin, rng: np.random.Generator) -> None:
-    header = ["NAME", "library_preparation_protocol", "condition", "MOI", "sgRNA", "UMI_count"]
-    types = ["TYPE", "group", "group", "numeric", "group", "numeric"]
-    protocol = "10x 3' v3 sequencing"
-    columns = zip(
-        standin.cells, standin.conditions, standin.guides, standin.umi_count.tolist(), strict=True
-    )
-    rows = [
-        [cell, protocol, condition, len(some), some[0] if len(some) == 1 else "", total]
-        for cell, condition, some, total in columns
-    ]
-    files.write("metadata/RNA_metadata.csv", [header, types, *rows])
-    assigned = zip(standin.cells, standin.guides, strict=True)
-    files.write(
-        "documentation/all_sgRNA_assignments.txt",
-        [["Cell", "sgRNAs"], *([cell, ",".join(some)] for cell, some in assigned)],
-    )
-    place = rng.normal(size=(len(standin.cells), 2)).round(5).tolist()
-    umap = [[cell, *xy] for cell, xy in zip(standin.cells, place, strict=True)]
-    files.write(
-        "cluster/5fb2a1c0/RNA_UMAP_cluster.csv",
-        [["NAME", "X", "Y"], ["TYPE", "numeric", "numeric"], *umap],
-    )
-
-
-def _write_protein(files: _Files, standin: PortalStandin, protein: NDArray[np.int64]) -> None:
-    names = [*ANTIBODIES, *ISOTYPES]
-    counts = standin.protein.T.tolist()
-    rows = [[name, *values] for name, values in zip(names, counts, strict=True)]
-    files.write("other/raw_CITE_expression.csv.gz", [["", *standin.protein_cells], *rows])
-    # The study's scale: log ratio to an isotype control, zero where that is larger.
-    isotype = protein[:, [names.index(ISOTYPES[0])]]
-    ratio = np.log((protein[:, : len(ANTIBODIES)] + 1) / (isotype + 1))
-    scaled = np.maximum(ratio, 0).round(6).T.tolist()
-    lines = [",".join(["Protein", *standin.cells])]
-    lines += [
-        ",".join([f'"{name} protein"', *map(str, values)])
-        for name, values in zip(ANTIBODIES, scaled, strict=True)
-    ]
-    files.write_text("documentation/Protein_expression.csv.gz", files.newline.join([*lines, ""]))
