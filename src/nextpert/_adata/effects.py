@@ -15,10 +15,10 @@ from nextpert._adata.panel import list_names, panel_index
 from nextpert._adata.sources import real_values
 from nextpert.core._checks import require_small
 from nextpert.core._codec import array
-from nextpert.core.model.averaged import with_expectation
 from nextpert.core.model.effects import speaks_of_knockouts
 from nextpert.core.model.interactions import Together
 from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.predictor_weights import with_expectation
 from nextpert.core.model.predictors.base import Prediction, Sources, build_predictors
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.members import Members

@@ -142,7 +142,7 @@ def pooled(
 def effects_alone(
     posteriors: Sequence[DagBlr], known: Sequence[ShiftPosterior], within: Array
 ) -> tuple[Array, Array]:
-    """Return mean and variance of the effects of perturbations, models averaged over.
+    """Return mean and variance of the effects of perturbations, graphs averaged over.
 
     Both of shape ``(n_perturbations, n_genes)``. The variance is that of shifts as one of effects,
     ``within`` the variance of cells, shape ``(n_genes,)``.
@@ -150,6 +150,6 @@ def effects_alone(
     mean, variance = np.zeros((2, *known[0].mean.shape))
     for blr, shifts in zip(posteriors, known, strict=True):
         does = shifts.states(blr) - blr.predict_mean(np.zeros(blr.n_nodes))
-        mean += shifts.weight * does
-        variance += shifts.weight * shifts.spare * within
+        mean += does / len(posteriors)
+        variance += shifts.spare * within / len(posteriors)
     return mean, variance

@@ -19,17 +19,14 @@ from nextpert._adata.stored import read_stored
 from nextpert._warn import warn
 from nextpert.core import DagBlr, ScreenMoments
 from nextpert.core._codec import array, coded, lists, nested, series, sparse, table, texts, unpack
-from nextpert.core.design.distances import expected_states
-from nextpert.core.model.averaged import Averaged, AveragedModel
+from nextpert.core.design.distances import States
+from nextpert.core.model.hierarchical import Hierarchical
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.base import predictors
-from nextpert.core.model.random_shifts import learn_together
-from nextpert.core.model.scores import effects_alike
-from nextpert.core.model.shift_posterior import pair_shifts
 from nextpert.core.model.shift_prior import TAU2, ShiftPrior
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     import anndata as ad
     import pandas as pd
@@ -37,8 +34,8 @@ if TYPE_CHECKING:
 
     from nextpert._adata.labels import LabelTable
     from nextpert.core.model.effects import Efficacy
+    from nextpert.core.model.hierarchical import EffectDraws
     from nextpert.core.model.interactions import Interactions
-    from nextpert.core.model.scores import Alike
     from nextpert.core.model.shift_posterior import ShiftPosterior
 
     Array = NDArray[np.float64]
@@ -85,12 +82,6 @@ def _mixed(positions: NDArray[np.int64]) -> NDArray[np.uint64]:
     return stirred(spread) | np.uint64(1)
 
 
-GRAPH_AND_EXPERTS, GRAPH, EXPERTS, NEITHER = (
-    "graph and predictors",
-    "graph",
-    "predictors",
-    "neither",
-)
 N_COMPONENTS = len(TAU2)
 
 
@@ -130,55 +121,6 @@ class PredictorRecord:
 
 
 @dataclass(frozen=True)
-class AveragingRecord:
-    """The models that measured effects are averaged over; the first is on the graph.
-
-    Parameters
-    ----------
-    models, weights
-        Names of the models, and what each counts for, shape ``(n_models,)``.
-    mixtures
-        Weights of the prior variances in each, shape ``(n_models, n_perturbations,
-        n_components)``.
-    own
-        Variances of the shifts of own genes where no predictor is asked, nan elsewhere, shape
-        ``(n_perturbations, n_genes)``: what members do together is a predictor's word, and so is
-        its variance.
-    no_graph
-        The posterior on the graph without edges.
-    """
-
-    models: list[str] = texts("n_models", GRAPH_AND_EXPERTS, GRAPH, EXPERTS, NEITHER)
-    weights: Array = array("n_models", least=0)
-    mixtures: Array = array("n_models", "n_perturbations", N_COMPONENTS, least=0)
-    own: Array = sparse("n_perturbations", "n_nodes", least=0, fill=np.nan)
-    no_graph: DagBlr = _posterior()
-
-    def averaged(self, posteriors: Sequence[DagBlr], prior: ShiftPrior, shifts: Array) -> Averaged:
-        """Return the models; those of weight 0 are left out, but the first, on the graph.
-
-        Parameters
-        ----------
-        posteriors
-            The posteriors on the graph, or on those of resamples.
-        prior
-            The prior of shifts on the graph, with what predictors expect.
-        shifts
-            Expected shifts of own genes, shape ``(n_perturbations, n_genes)``.
-        """
-        without = replace(prior, shift=shifts, effect=np.zeros_like(shifts), own=self.own)
-        models = [AveragedModel(posteriors, prior, self.weights[0])]
-        each = zip(self.models[1:], self.weights[1:], self.mixtures[1:], strict=True)
-        for name, weight, mixture in each:
-            if weight > 0:
-                used = replace(prior if name == EXPERTS else without, weights=mixture)
-                models.append(
-                    AveragedModel(posteriors if name == GRAPH else [self.no_graph], used, weight)
-                )
-        return Averaged(tuple(models))
-
-
-@dataclass(frozen=True)
 class EffectsRecord:
     """Effects in another screen on the genes of the panel."""
 
@@ -207,7 +149,7 @@ class FittedPosterior:
     cells: dict[str, str] | None = coded(dict, dict, optional=True)
     shift_prior: ShiftPrior | None = nested(ShiftPrior, optional=True)
     guide_variance: float | None = array(least=0, optional=True)
-    averaging: AveragingRecord | None = nested(AveragingRecord, optional=True)
+    hierarchical: Hierarchical | None = nested(Hierarchical, optional=True)
     efficacy: Efficacy | EfficacyRecord | None = nested(EfficacyRecord, optional=True)
     predictors: PredictorRecord | None = nested(PredictorRecord, optional=True)
     screen: ScreenMoments | None = nested(ScreenMoments, optional=True)
@@ -217,8 +159,6 @@ class FittedPosterior:
 
     def __post_init__(self) -> None:
         posteriors = [self.posterior, *(self.ensemble or [])]
-        if self.averaging is not None:
-            posteriors.append(self.averaging.no_graph)
         if any(blr.n_nodes != len(self.genes) for blr in posteriors):
             message = "it has graphs of other genes"
             raise ValueError(message)
@@ -238,14 +178,6 @@ class FittedPosterior:
     def prior(self) -> ShiftPrior:
         """What is expected of shifts; exactly these where they were not learned."""
         return ShiftPrior.exact(self.shifts) if self.shift_prior is None else self.shift_prior
-
-    @cached_property
-    def averaged(self) -> Averaged:
-        """The models that measured effects are averaged over."""
-        posteriors = self.ensemble or [self.posterior]
-        if self.averaging is None:
-            return Averaged((AveragedModel(posteriors, self.prior),))
-        return self.averaging.averaged(posteriors, self.prior, self.shifts)
 
     @cached_property
     def expectation(self) -> Expectation | None:
@@ -284,34 +216,47 @@ class FittedPosterior:
 
     @property
     def posteriors(self) -> list[DagBlr]:
-        """The posteriors on all graphs, the empty one among them where it has a weight."""
-        return self.averaged.posteriors
+        """The posteriors on the graph, or on those of resamples, which count alike."""
+        return self.ensemble or [self.posterior]
 
-    def known(self, prior: Averaged | ShiftPrior) -> list[ShiftPosterior]:
-        """Return what is known of shifts on each of these graphs, and what each counts for."""
-        asked = prior if isinstance(prior, Averaged) else self.averaged.on_graph(prior)
-        known, alike = asked.known(), self._alike
-        if alike is None:
-            return known
-        effects, together = alike
-        triples = zip(known, asked.posteriors, together, strict=True)
-        return [effects.told(*each) for each in triples]
+    def known(self, prior: ShiftPrior) -> list[ShiftPosterior]:
+        """Return what is known of shifts on each of these graphs."""
+        return [prior.given(blr) for blr in self.posteriors]
 
-    @cached_property
-    def _alike(self) -> tuple[Alike, list[float]] | None:
-        """How effects go together, and how far sizes of shifts do on each graph.
+    def effects(self, prior: ShiftPrior, place: NDArray[np.int64]) -> EffectDraws:
+        """Return joint draws of effects by the hierarchical model.
 
-        ``None`` where fewer than three perturbations tell of it.
+        Parameters
+        ----------
+        prior
+            The effects that are expected of the perturbations.
+        place
+            Row of each in the fit, -1 of those without cells, shape ``(n_perturbations,)``.
         """
-        seen = np.flatnonzero(self.averaged.main.n > 0)
-        if len(seen) < 3 or self.averaged.main.is_exact:
-            return None
-        models = self.averaged.rows(seen)
-        states = expected_states(pair_shifts(models.posteriors, models.known()))
-        sd = np.sqrt(models.posteriors[-1].noise_var)
-        pairs = zip(models.priors, models.posteriors, strict=True)
-        together = [learn_together(prior, blr) for prior, blr in pairs]
-        return effects_alike(states[:-1] - states[-1], sd), together
+        model = self._thinned(prior)
+        seen = self.prior.n > 0  # perturbations of the fit without cells are predicted too
+        rows = np.append(np.where(seen, np.cumsum(seen) - 1, -1), -1)[place]
+        new = np.flatnonzero(rows < 0)
+        if not len(new):
+            return model.effects.rows(rows)
+        asked = prior.rows(new)
+        rows[new] = len(model.effects.expected) + np.arange(len(new))
+        return model.effects.joined(model.predict(asked.effect, variance=asked.own, rng=0)).rows(
+            rows
+        )
+
+    def states(self, prior: ShiftPrior, place: NDArray[np.int64]) -> States:
+        """Return the joint posterior of the states of these perturbations, as :meth:`effects`."""
+        model, drawn = self._thinned(prior), self.effects(prior, place)
+        control = model.control.mean(axis=0)
+        mean = np.vstack([control + drawn.mean(), control])
+        return States(mean, lambda n, rng: model.states(n, effects=drawn, rng=rng))
+
+    def _thinned(self, prior: ShiftPrior) -> Hierarchical:
+        if self.hierarchical is None:
+            message = "The fit has no hierarchical model of effects."
+            raise ValueError(message)
+        return self.hierarchical.thinned(prior.mean.size)
 
 
 def posterior_from(

@@ -1,13 +1,14 @@
 """One codec for results: dataclasses to and from mappings of what h5ad and zarr keep.
 
-A field says beside itself what is stored of it: :func:`array`, :func:`sparse`, :func:`flag`,
-:func:`text`, :func:`texts`, :func:`lists`, :func:`table`, :func:`nested`, :func:`series` and
-:func:`coded` return fields of a dataclass; an ``optional`` one is ``None`` by default, and left out
-then. Shapes are written in sizes that all fields share, such as ``"n_nodes"`` or ``"n_nodes+1"``:
-the first field that has one binds it. :func:`unpack` checks types, shapes, finiteness and bounds
-once. A class refuses what no field can see alone by a ValueError of its ``__post_init__``;
-constants in its ``stored_beside``, such as a format number, are stored with it and have to be the
-same. A result that is no dataclass carries a list of what it holds (:func:`described`).
+A field says beside itself what is stored of it: :func:`array`, :func:`packed`, :func:`sparse`,
+:func:`flag`, :func:`text`, :func:`texts`, :func:`lists`, :func:`table`, :func:`nested`,
+:func:`series` and :func:`coded` return fields of a dataclass; an ``optional`` one is ``None`` by
+default, and left out then. Shapes are written in sizes that all fields share, such as ``"n_nodes"``
+or ``"n_nodes+1"``: the first field that has one binds it. :func:`unpack` checks types, shapes,
+finiteness and bounds once. A class refuses what no field can see alone by a ValueError of its
+``__post_init__``; constants in its ``stored_beside``, such as a format number, are stored with it
+and have to be the same. A result that is no dataclass carries a list of what it holds
+(:func:`described`).
 """
 
 from __future__ import annotations
@@ -200,6 +201,20 @@ def array(
         return np.asarray(value, order="C") if shape else value
 
     return _field(store, read, optional=optional)
+
+
+def packed(dtype: Any, *shape: str | int, least: float = -np.inf, most: float = np.inf) -> Any:
+    """Declare many finite numbers of a shape, kept and read as a small type."""
+
+    def read(stored: Any, reading: Reading, name: str) -> NDArray[Any]:
+        found = _numbers(stored, reading, name, whole=np.dtype(dtype).kind == "i")
+        reading.require_shape(found.shape, shape, name)
+        _require_bounds(found, least, -np.inf, reading, name)
+        if (found > most).any():
+            raise reading.damaged(f"{name} holds values above {most:g}")
+        return found.astype(dtype, copy=False)
+
+    return _field(lambda value: np.asarray(value, dtype, order="C"), read)
 
 
 def flag() -> Any:

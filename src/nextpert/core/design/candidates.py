@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nextpert.core._checks import as_rng
-from nextpert.core.design.distances import RankedDistance, ranked_distance
+from nextpert.core.design.distances import RankedDistance, States, ranked_distance, states_of
 from nextpert.core.design.goal import as_goal
 from nextpert.core.model.shift_posterior import pair_shifts, weights_of
 
@@ -64,6 +64,9 @@ class Candidates:
         Sampling variance of a target state, for acquisitions on draws.
     n_samples
         Number of draws, at least 2.
+    states
+        The joint posterior of the states that candidates reach, for distances and acquisitions on
+        draws, if it is not that of posterior and shifts.
     graphs
         The posteriors with equal weights for acquisitions on the weights alone; by default those
         given.
@@ -88,6 +91,7 @@ class Candidates:
         noise_aware: bool = False,
         target_variance: ArrayLike | None = None,
         n_samples: int = 1000,
+        states: States | None = None,
         graphs: Sequence[DagBlr] | None = None,
         main: DagBlr | None = None,
         rng: int | np.random.Generator | None = None,
@@ -98,6 +102,7 @@ class Candidates:
         self.goal = as_goal(target, self.posteriors[0].n_nodes, target_variance)
         self.n_cells, self.noise_aware = n_cells, bool(noise_aware)
         self.n_samples, self.rng = n_samples, as_rng(rng)
+        self.states = states_of(self.posteriors, self.shifts) if states is None else states
         self.graphs = list(graphs) if graphs else self.posteriors
         self.main = self.graphs[0] if main is None else main
 
@@ -130,5 +135,6 @@ class Candidates:
     def draw(self, n_samples: int) -> RankedDistance:
         """Return their distances to the target by other draws."""
         return ranked_distance(
-            self.posteriors, self.shifts, self.goal, n_samples=n_samples, rng=self.rng
-        )
+            self.posteriors, self.shifts, self.goal, states=self.states, n_samples=n_samples,
+            rng=self.rng,
+        )  # fmt: skip

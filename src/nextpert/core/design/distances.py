@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -14,7 +14,7 @@ from nextpert.core.model._kernels import solve_forward
 from nextpert.core.model.shift_posterior import pair_shifts, weights_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -23,6 +23,33 @@ if TYPE_CHECKING:
     from nextpert.core.model.shift_posterior import ShiftPosterior
 
     Array = NDArray[np.float64]
+
+
+class States(NamedTuple):
+    """The joint posterior of the means that perturbations reach, of any model.
+
+    Parameters
+    ----------
+    mean
+        Expected means, that of the controls last, shape ``(n_perturbations + 1, n_nodes)``, units
+        of the data.
+    draws
+        Given a number and a generator, yields so many joint draws of them, one after the other.
+    """
+
+    mean: Array
+    draws: Callable[[int, np.random.Generator], Iterator[Array]]
+
+
+def states_of(
+    posterior: DagBlr | Sequence[DagBlr], shifts: ShiftPosterior | Sequence[ShiftPosterior]
+) -> States:
+    """Return the joint posterior of the states on one graph or several (:func:`state_draws`)."""
+
+    def draws(n_samples: int, rng: np.random.Generator) -> Iterator[Array]:
+        return state_draws(posterior, shifts, n_samples=n_samples, nothing=True, rng=rng)
+
+    return States(expected_states(pair_shifts(posterior, shifts)), draws)
 
 
 def state_draws(
@@ -158,6 +185,7 @@ def first_order_distances(
     shifts: ShiftPosterior | Sequence[ShiftPosterior],
     target: ArrayLike | Goal,
     *,
+    states: States | None = None,
     n_samples: int = 400,
     rng: int | np.random.Generator | None = None,
 ) -> tuple[Array, Array]:
@@ -175,6 +203,8 @@ def first_order_distances(
     target
         The target mean, shape ``(n_nodes,)``, units of the data; or a goal of any kind, whose
         kinks and bounds are smoothed over the step of a difference.
+    states
+        The joint posterior of the states, if it is not that of posterior and shifts.
     n_samples
         Number of draws.
     rng
@@ -203,10 +233,8 @@ def first_order_distances(
     ([1.0, 13.0], [[1.0, 13.0]])
     """
     require_count(n_samples, "n_samples")
-    pairs = pair_shifts(posterior, shifts)
-    goal = as_goal(target, pairs[0][0].n_nodes)
-    centre = expected_states(pairs)
-    states = state_draws(posterior, shifts, n_samples=n_samples, nothing=True, rng=rng)
+    centre, draw = states_of(posterior, shifts) if states is None else states
+    goal = as_goal(target, centre.shape[1])
 
     def at(step: float, away: Array) -> Array:
         moved = centre + step * away
@@ -214,7 +242,8 @@ def first_order_distances(
 
     expected = at(0.0, centre)
     slopes = [
-        (at(_STEP, state - centre) - at(-_STEP, state - centre)) / (2 * _STEP) for state in states
+        (at(_STEP, state - centre) - at(-_STEP, state - centre)) / (2 * _STEP)
+        for state in draw(n_samples, as_rng(rng))
     ]
     return expected, expected + np.array(slopes)
 
@@ -270,6 +299,7 @@ def ranked_distance(
     target: ArrayLike | Goal,
     *,
     target_variance: ArrayLike | None = None,
+    states: States | None = None,
     confidence: float = 0.9,
     n_samples: int = 1000,
     rng: int | np.random.Generator | None = None,
@@ -299,6 +329,8 @@ def ranked_distance(
         Sampling variance of a target mean: of every node, shape ``(n_nodes,)``, or its covariance,
         ``(n_nodes, n_nodes)``; squared units of the data. ``None`` (default): known without error,
         or as the goal says.
+    states
+        The joint posterior of the states, if it is not that of posterior and shifts.
     confidence
         Coverage of the intervals, above 0 and below 1.
     n_samples
@@ -326,20 +358,19 @@ def ranked_distance(
         message = f"confidence must be between 0 and 1, both excluded, but is {confidence!r}."
         raise ValueError(message)
     require_count(n_samples, "n_samples", least=2)
-    pairs, generator = pair_shifts(posterior, shifts), as_rng(rng)
-    p = pairs[0][0].n_nodes
-    goal = as_goal(target, p, target_variance)
-    states = state_draws(posterior, shifts, n_samples=n_samples, nothing=True, rng=generator)
+    generator = as_rng(rng)
+    expected, draw = states_of(posterior, shifts) if states is None else states
+    goal = as_goal(target, expected.shape[1], target_variance)
+    drawn = draw(n_samples, generator)
     own = generator.spawn(1)[0]  # of the target's error
     draws = np.array(
-        [goal.distance(x, x[-1], goal.draw_errors(own)) - 2 * goal.floor for x in states]
+        [goal.distance(x, x[-1], goal.draw_errors(own)) - 2 * goal.floor for x in drawn]
     )
     ends = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     low, high = np.maximum(ends, 0.0)
     nearer = (draws < draws[:, -1:]).mean(axis=0)
     nearest = np.append(probability_nearest(draws[:, :-1]), 0.0)
     mean, sd = draws.mean(axis=0), draws.std(axis=0, ddof=1)
-    expected = expected_states(pairs)
     centre = goal.distance(expected, expected[-1]) - goal.floor
     return RankedDistance(mean, sd, low, high, centre, nearest, nearer, goal.floor, draws)
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import gamma
 
 from nextpert.core._checks import as_rng, require_count
-from nextpert.core.design.distances import state_draws
+from nextpert.core.design.distances import States, states_of
 from nextpert.core.design.goal import as_goal
 from nextpert.core.design.plate import best_plate
 from nextpert.core.model.scores import pooled_sizes
@@ -58,6 +58,7 @@ def draw_plate(
     candidates: ArrayLike,
     *,
     variance: ArrayLike,
+    states: States | None = None,
     n_samples: int = 1000,
     rng: int | np.random.Generator | None = None,
 ) -> NextPlate:
@@ -78,27 +79,28 @@ def draw_plate(
         Their indices in the pool, shape ``(n,)``.
     variance
         Sampling variance of a candidate's mean on the plate, a number or of every node.
+    states
+        The joint posterior of their states, if it is not that of posterior and shifts.
     n_samples
         Number of draws; fewer where a plate of many nodes would not fit into memory.
     rng
         Seed or generator.
     """
     generator, index = as_rng(rng), np.asarray(candidates, np.int64)
-    p = (posterior if hasattr(posterior, "n_nodes") else posterior[0]).n_nodes
+    expected, draw = states_of(posterior, shifts) if states is None else states
+    p = expected.shape[1]
     goal = as_goal(target, p)
     fits = max(_NUMBERS // (p * (len(index) + 1)), _FEWEST)
     count = min(require_count(n_samples, "n_samples", least=2), fits)
-    states = np.array(
-        list(state_draws(posterior, shifts, n_samples=count, nothing=True, rng=generator))
-    )
-    distances = [goal.distance(state, state[-1]) - goal.floor for state in states]
-    mean, spread = states.mean(axis=0), states.var(axis=0)
+    drawn = np.array(list(draw(count, generator)))
+    distances = [goal.distance(state, state[-1]) - goal.floor for state in drawn]
+    mean, spread = drawn.mean(axis=0), drawn.var(axis=0)
     error = np.broadcast_to(np.asarray(variance, np.float64), p)
     share = spread / np.maximum(spread + error, _LEAST_VARIANCE)
-    states += np.sqrt(error) * generator.standard_normal(states.shape)
-    after = mean + share * (states - mean)
-    expected = [goal.distance(state, mean[-1]) for state in after]
-    return NextPlate(index, np.array(distances)[:, :-1], np.array(expected)[:, :-1])
+    drawn += np.sqrt(error) * generator.standard_normal(drawn.shape)
+    after = mean + share * (drawn - mean)
+    told = [goal.distance(state, mean[-1]) for state in after]
+    return NextPlate(index, np.array(distances)[:, :-1], np.array(told)[:, :-1])
 
 
 def knowledge_gradient(plate: NextPlate, measured: ArrayLike, elsewhere: float) -> float:

@@ -14,7 +14,7 @@ coexpression of genes, and an own part, which is sparse and whose scale is uncer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from scipy.special import ndtri
 
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_rng
+from nextpert.core._codec import array, nested, packed
 from nextpert.core.model._hierarchical_kernel import Grid, Means, Room, State, summarise, visit
 
 if TYPE_CHECKING:
@@ -125,7 +126,8 @@ class Program(NamedTuple):
     share: float
 
 
-class Weights(NamedTuple):
+@dataclass(frozen=True)
+class Weights:
     """Draws of the weights of prior variances, the number of draws first.
 
     Parameters
@@ -136,10 +138,10 @@ class Weights(NamedTuple):
         Of :data:`SCALES` and :data:`TAILS`.
     """
 
-    program: Array
-    factors: Array
-    scales: Array
-    tails: Array
+    program: Array = array("n_draws", len(SCORES), least=0)
+    factors: Array = array("n_draws", len(SCORES), least=0)
+    scales: Array = array("n_draws", len(SCALES), least=0)
+    tails: Array = array("n_draws", len(TAILS), least=0)
 
 
 @dataclass(frozen=True)
@@ -162,16 +164,46 @@ class EffectDraws:
         Entry of :data:`VARIANCE` of its own part's prior variance, same shape.
     """
 
-    unit: Array
-    expected: Array
-    precision: NDArray[np.float32]
-    centre: NDArray[np.float32]
-    place: NDArray[np.int8]
+    unit: Array = array("n_nodes", above=0)
+    expected: Array = array("n_measured", "n_nodes")
+    precision: NDArray[np.float32] = packed(np.float32, "n_measured", "n_nodes", least=0)
+    centre: NDArray[np.float32] = packed(np.float32, "n_measured", "n_nodes", "n_draws")
+    place: NDArray[np.int8] = packed(
+        np.int8, "n_measured", "n_nodes", "n_draws", least=0, most=len(VARIANCE) - 1
+    )
 
     @property
     def n_draws(self) -> int:
         """Number of draws."""
         return self.centre.shape[2]
+
+    def rows(self, index: ArrayLike) -> EffectDraws:
+        """Return some perturbations, in the order given."""
+        which = np.asarray(index, np.int64)
+        if np.array_equal(which, np.arange(len(self.expected))):
+            return self
+        names = ("expected", "precision", "centre", "place")
+        return replace(self, **{name: getattr(self, name)[which] for name in names})
+
+    def joined(self, other: EffectDraws) -> EffectDraws:
+        """Return these perturbations and then others, of the same draws."""
+        if not len(other.expected):
+            return self
+        names = ("expected", "precision", "centre", "place")
+        both = {x: np.concatenate([getattr(self, x), getattr(other, x)]) for x in names}
+        return replace(self, **both)
+
+    def mean(self) -> Array:
+        """Return the expected effects, ``(n_perturbations, n_genes)``, units of the data."""
+        return self.expected + self.unit * self.centre.mean(axis=2, dtype=np.float64)
+
+    def sd(self) -> Array:
+        """Return their standard deviations, ``(n_perturbations, n_genes)``, units of the data."""
+        within = np.zeros(self.expected.shape)
+        for k in range(self.n_draws):
+            within += 1.0 / (self.precision + 1.0 / VARIANCE[self.place[:, :, k]])
+        variance = within / self.n_draws + self.centre.var(axis=2, dtype=np.float64)
+        return self.unit * np.sqrt(variance)
 
     def draws(
         self, n_samples: int | None = None, *, rng: int | np.random.Generator | None = None
@@ -266,17 +298,35 @@ class Hierarchical:
         these units, shape ``(n_draws,)``.
     """
 
-    effects: EffectDraws
-    control: Array
-    program: Array
-    scores: Array
-    along: Array
-    factors: Array
-    weights: Weights
-    squares: Array
+    effects: EffectDraws = nested(EffectDraws)
+    control: Array = array("n_draws", "n_nodes")
+    program: Array = array("n_draws", "n_nodes")
+    scores: Array = array("n_draws", "n_measured")
+    along: Array = array("n_draws", "n_measured", "n_factors")
+    factors: Array = array("n_nodes", "n_factors")
+    weights: Weights = nested(Weights)
+    squares: Array = array("n_draws", above=0)
+
+    def thinned(self, size: int) -> Hierarchical:
+        """Return as many of its draws as there is room for, for effects of a number in all."""
+        keep = int(np.clip(_ROOM // max(size, 1), 1, max(self.effects.n_draws, 1)))
+        if keep >= self.effects.n_draws:
+            return self
+        k, effects, weights = self.effects.taken(keep), self.effects, self.weights
+        names = ("control", "program", "scores", "along", "squares")
+        return replace(
+            self,
+            effects=replace(effects, centre=effects.centre[:, :, k], place=effects.place[:, :, k]),
+            weights=Weights(*(getattr(weights, x)[k] for x in weights.__dataclass_fields__)),
+            **{name: getattr(self, name)[k] for name in names},
+        )
 
     def states(
-        self, n_samples: int | None = None, *, rng: int | np.random.Generator | None = None
+        self,
+        n_samples: int | None = None,
+        *,
+        effects: EffectDraws | None = None,
+        rng: int | np.random.Generator | None = None,
     ) -> Iterator[Array]:
         """Yield joint draws of the means that perturbations reach, that of the controls last.
 
@@ -287,18 +337,26 @@ class Hierarchical:
         ----------
         n_samples, rng
             As in :meth:`EffectDraws.draws`.
+        effects
+            The effects of which these are the means; by default those of all perturbations that
+            have cells.
 
         Yields
         ------
         ndarray
             Means, shape ``(n_perturbations + 1, n_genes)``, units of the data.
         """
-        drawn = self.effects.draws(n_samples, rng=rng)
-        for k, effect in zip(self.effects.taken(n_samples), drawn, strict=True):
+        asked = self.effects if effects is None else effects
+        drawn = asked.draws(n_samples, rng=rng)
+        for k, effect in zip(asked.taken(n_samples), drawn, strict=True):
             yield np.vstack([self.control[k] + effect, self.control[k]])
 
     def predict(
-        self, expected: ArrayLike, *, rng: int | np.random.Generator | None = None
+        self,
+        expected: ArrayLike,
+        *,
+        variance: ArrayLike | None = None,
+        rng: int | np.random.Generator | None = None,
     ) -> EffectDraws:
         """Return draws of the effects of perturbations without cells (equation 19).
 
@@ -311,7 +369,10 @@ class Hierarchical:
         ----------
         expected
             Expected effects, such as those of weighted predictors, shape ``(n_new, n_genes)``,
-            units of the data.
+            units of the data. It is the mean of the draws.
+        variance
+            Variance of effects for which the screen does not speak, such as that of a target gene
+            by the spread of efficacies; nan elsewhere; same shape, squared units of the data.
         rng
             Seed or generator.
         """
@@ -322,7 +383,7 @@ class Hierarchical:
         place = np.empty((*shape, n_draws), np.int8)
         design = np.vstack([np.empty((1, shape[1])), self.factors.T])
         for k in range(n_draws):
-            each = [self.weights.program[k], *[self.weights.factors[k]] * q]
+            each: Any = [self.weights.program[k], *[self.weights.factors[k]] * q]
             size = [2.0 ** generator.choice(SCORES, shape[0], p=w / w.sum()) for w in each]
             score = np.sqrt(np.transpose(size)) * generator.standard_normal((shape[0], 1 + q))
             design[0] = self.program[k]
@@ -330,6 +391,14 @@ class Hierarchical:
             scales, tails = self.weights.scales[k], self.weights.tails[k]
             scale = generator.choice(len(SCALES), (shape[0], 1), p=scales / scales.sum())
             place[:, :, k] = scale + generator.choice(len(TAILS), shape, p=tails / tails.sum())
+        if n_draws > 1:  # what is expected is told, and no matter of these few draws
+            centre -= centre.mean(axis=2, keepdims=True)
+        if variance is not None:
+            rows, genes = np.nonzero(~np.isnan(variance))
+            even = ndtri((np.arange(n_draws) + 0.5) / n_draws)  # quantiles, in any order
+            each = generator.permuted(np.tile(even, (len(rows), 1)), axis=1)
+            sd = np.sqrt(np.asarray(variance, np.float64)[rows, genes]) / known.unit[genes]
+            centre[rows, genes], place[rows, genes] = sd[:, None] * each, 0
         return EffectDraws(known.unit, expected, np.zeros(shape, np.float32), centre, place)
 
     def shared_program(self) -> Program:

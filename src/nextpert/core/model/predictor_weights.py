@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import nnls
 
+from nextpert.core.model.predictors.graph import Graph
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from nextpert.core.model.predictors.base import Prediction
+    from nextpert.core.model.shift_prior import ShiftPrior
 
     Array = NDArray[np.float64]
 
@@ -223,3 +226,31 @@ def _solve(gram: Array, cross: Array) -> Array:
 def _mean(table: Array, weight: Array) -> float:
     total = weight.sum()
     return float((weight * table).sum() / total) if total > 0 else 0.0
+
+
+def with_expectation(
+    prior: ShiftPrior, own: Array, predictions: Sequence[Prediction], weights: Mapping[str, Array]
+) -> ShiftPrior:
+    """Return the prior with the effects that weighted predictors expect.
+
+    The graph's part is given as a shift of the target genes, so that what is not known of the
+    graph's weights is not known of it either; that of the others as an effect.
+
+    Parameters
+    ----------
+    prior
+        The prior to change.
+    own
+        Expected change of target genes, 0 elsewhere, shape ``(n_perturbations, n_nodes)``, units
+        of the data.
+    predictions
+        What predictors expect of these perturbations; the graph's own is not read.
+    weights
+        Weight of each predictor, by name, for each perturbation, shape ``(n_perturbations,)``.
+    """
+    effect = np.zeros_like(own)
+    for each in predictions:
+        if each.name != Graph.name and weights[each.name].any():
+            effect += weights[each.name][:, None] * each.effects
+    shift = weights.get(Graph.name, np.zeros(len(own)))[:, None] * own
+    return replace(prior, shift=shift, effect=effect + own - shift)

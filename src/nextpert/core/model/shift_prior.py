@@ -16,7 +16,7 @@ from nextpert.core.model._mixture import draw_components, fill_chances, fill_wei
 from nextpert.core.model.shift_posterior import ShiftPosterior, with_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -292,6 +292,13 @@ def _draw_components(
         uniform = ndtr(common + np.sqrt(1.0 - together) * rng.standard_normal(square.shape))
         draw_components(below, counted, TAU2, own, uniform, share, spare)
         yield share, spare
+
+
+def as_effects(prior: ShiftPrior, posteriors: Sequence[DagBlr]) -> ShiftPrior:
+    """Return the prior with what shifts do on graphs, which count alike, told as an effect."""
+    shift = np.ascontiguousarray(prior.shift.T)
+    follows = np.mean([blr.solve(shift).T for blr in posteriors], axis=0)
+    return replace(prior, shift=np.zeros_like(prior.shift), effect=prior.effect + follows)
 
 
 def departure_squares(posterior: DagBlr, mean: Array, shifts: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -194,6 +194,12 @@ class PooledGuides:
     def __post_init__(self) -> None:
         if not self.fixed.size:
             object.__setattr__(self, "fixed", np.zeros((len(self.n), self.fixed.shape[1])))
+
+    def rows(self, index: ArrayLike) -> PooledGuides:
+        """Return some groups, in the order given; the scatter stays that of all."""
+        which = np.asarray(index, np.int64)
+        names = ("n_cells", "n", "mean", "variance_ratio", "fixed")
+        return replace(self, **{name: getattr(self, name)[which] for name in names})
 
     @property
     def fixed_errors(self) -> NDArray[np.float64]:

@@ -21,11 +21,11 @@ from nextpert._adata.environments import unknown_genes
 from nextpert._adata.members import effects_alone, numbered, pooled
 from nextpert._warn import warn
 from nextpert.core.design.candidates import Candidates
-from nextpert.core.model.averaged import Averaged
+from nextpert.core.design.distances import States, states_of
 from nextpert.core.model.interactions import Together, learn_interactions
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
-from nextpert.core.model.shift_prior import UNSEEN_WEIGHTS, ShiftPrior
+from nextpert.core.model.shift_prior import UNSEEN_WEIGHTS, ShiftPrior, as_effects
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def expected_members(members: list[str], fit: FittedPosterior) -> Averaged:
-    """Return the prior of members without cells of their own."""
+def expected_members(members: list[str], fit: FittedPosterior) -> CandidateSet:
+    """Return members without cells of their own as candidates."""
     inside = [[name] if name in fit.genes else [] for name in members]
     return _expected(as_fitted(members, inside, fit), fit)
 
@@ -65,8 +65,7 @@ def shared_with_controls(names: Sequence[str], fit: FittedPosterior) -> tuple[li
     """
     rows, members = _without_cells(names, fit, company=True)
     row = {some[0]: j for j, some in enumerate(_measured(fit)) if len(some) == 1}
-    known = fit.averaged.known()
-    believed = np.sum([each.weight * each.share for each in known], axis=0)
+    believed = data_weight(fit)
     strength, expected = 1.0, np.zeros(len(fit.genes))
     if fit.expectation is not None:
         expected += fit.expectation.weights.get(MeanPerturbation.name, 0.0)
@@ -143,8 +142,8 @@ def _interactions(
     if expectation is not None:
         cell = Perturbations(expectation.screen, 0, [], []).covariance().diagonal()
         within, other = np.maximum(cell, np.finfo(np.float64).tiny), expectation.other
-    rows = [j for j, some in enumerate(measured) if len(some) > 1 and told is not None]
-    labels, numbers = numbered([*(measured[j] for j in rows), *wanted])
+    joint = [j for j, some in enumerate(measured) if len(some) > 1 and told is not None]
+    labels, numbers = numbered([*(measured[j] for j in joint), *wanted])
     single = {some[0]: j for j, some in enumerate(measured) if len(some) == 1}
     alone, variance = np.full((2, len(labels), len(fit.genes)), np.nan)
     cells = [k for k, label in enumerate(labels) if label in single]
@@ -153,16 +152,16 @@ def _interactions(
         if label not in single and (label in fit.genes or label in other)
     ]  # fmt: skip
     if cells:
-        seen = fit.averaged.rows([single[labels[k]] for k in cells])
-        alone[cells], variance[cells] = effects_alone(seen.posteriors, seen.known(), within)
+        rows = np.array([single[labels[k]] for k in cells])
+        alone[cells], variance[cells] = _alone(fit.prior.rows(rows), fit, within, rows)
     else:
         scale = np.sqrt(within)
     if without:
         unseen = expected_members([labels[k] for k in without], fit)
-        alone[without], variance[without] = effects_alone(unseen.posteriors, unseen.known(), within)
-    combined, effects, noise = numbers[: len(rows)], *np.zeros((2, len(rows), len(fit.genes)))
-    if expectation is not None and rows:
-        found = Perturbations(expectation.screen, 0, 1 + np.array(rows), [()] * len(rows))
+        alone[without], variance[without] = _alone(unseen.prior, fit, within)
+    combined, effects, noise = numbers[: len(joint)], *np.zeros((2, len(joint), len(fit.genes)))
+    if expectation is not None and joint:
+        found = Perturbations(expectation.screen, 0, 1 + np.array(joint), [()] * len(joint))
         combined, effects, noise, _ = pooled(combined, found.observed, found.variance)
     learned = None
     if told is not None:
@@ -171,7 +170,7 @@ def _interactions(
     known = learn_interactions(
         alone, variance, combined, effects, noise, scale=scale, learned=learned
     )
-    return known, numbers[len(rows) :], within
+    return known, numbers[len(joint) :], within
 
 
 @dataclass(frozen=True)
@@ -276,15 +275,24 @@ def without_own(
 
 @dataclass(frozen=True)
 class CandidateSet:
-    """Interventions to choose from, with the prior of the shift of each."""
+    """Interventions to choose from, with what is expected of each.
+
+    Parameters
+    ----------
+    interventions
+        Their names, targets and expected shifts.
+    prior
+        The prior of the shifts on the graph.
+    effects
+        The effects that are expected; ``None`` if shifts are told, which act on the graph.
+    place
+        Row of each in the fit, -1 of those without cells, shape ``(n_candidates,)``.
+    """
 
     interventions: Interventions
-    prior: ShiftPrior | Averaged
-
-    @property
-    def on_graph(self) -> ShiftPrior:
-        """The prior of the shifts on the graph."""
-        return self.prior if isinstance(self.prior, ShiftPrior) else self.prior.main
+    prior: ShiftPrior
+    effects: ShiftPrior | None = None
+    place: NDArray[np.int64] | None = None
 
     @classmethod
     def exact(cls, interventions: Interventions) -> CandidateSet:
@@ -293,20 +301,44 @@ class CandidateSet:
 
     def rows(self, index: Sequence[int]) -> CandidateSet:
         """Return some of the candidates, in the order given."""
-        return CandidateSet(self.interventions.rows(index), self.prior.rows(index))
+        effects = None if self.effects is None else self.effects.rows(index)
+        place = None if self.place is None else self.place[np.asarray(index, np.int64)]
+        return CandidateSet(self.interventions.rows(index), self.prior.rows(index), effects, place)
+
+    def states(self, fit: FittedPosterior) -> States:
+        """Return the joint posterior of the states that they reach.
+
+        It is that of the hierarchical model, and on the graph if the fit has none or if shifts are
+        told.
+        """
+        if fit.hierarchical is None or self.effects is None or self.place is None:
+            return states_of(fit.posteriors, fit.known(self.prior))
+        return fit.states(self.effects, self.place)
 
 
-def as_asked(
-    fit: FittedPosterior, prior: ShiftPrior | Averaged, goal: Goal, **options: Any
-) -> Candidates:
-    """Return candidates as an acquisition is asked to rank them, on the graphs of a fit.
+def as_asked(fit: FittedPosterior, pool: CandidateSet, goal: Goal, **options: Any) -> Candidates:
+    """Return candidates as an acquisition is asked to rank them, by a fit.
 
     ``options`` are those of :class:`~nextpert.core.Candidates`.
     """
     return Candidates(
-        fit.posteriors, fit.known(prior), goal, graphs=fit.ensemble or [fit.posterior],
-        main=fit.posterior, **options,
+        fit.posteriors, fit.known(pool.prior), goal, states=pool.states(fit),
+        graphs=fit.posteriors, main=fit.posterior, **options,
     )  # fmt: skip
+
+
+def data_weight(fit: FittedPosterior) -> Array:
+    """Return the weight of the cells in every effect of the fit, ``(n_perturbations, n_genes)``.
+
+    It is the posterior variance over the sampling variance: where what is expected is a normal,
+    the weight of the cells' mean.
+    """
+    if fit.hierarchical is None:
+        return np.mean([each.share for each in fit.known(fit.prior)], axis=0)
+    effects = fit.hierarchical.effects
+    weight, seen = np.zeros_like(fit.prior.mean), fit.prior.n > 0
+    weight[seen] = fit.prior.counted()[seen] * (effects.sd() / effects.unit) ** 2
+    return np.minimum(weight, 1.0)
 
 
 def read_candidates(
@@ -360,18 +392,18 @@ def fitted_candidates(found: Interventions, fit: FittedPosterior) -> CandidateSe
     """
     if fit.params["shift_sd"] != "learned":
         return CandidateSet.exact(found)
-    prior = _expected(found, fit)
+    pool = _expected(found, fit)
     rows, members = _without_cells(found.names, fit, company=True)
-    if not rows:
-        return CandidateSet(found, prior)
+    if not rows or pool.effects is None:
+        return pool
     known, numbers, within = _interactions(members, fit)
     mean, variance = known.predict(numbers)
     together = Together(np.array(rows), mean, variance, np.zeros_like(mean))
-    models = [
-        replace(m, prior=together.told(m.prior, m.posteriors[0].noise_var / within))
-        for m in prior.models
-    ]
-    return CandidateSet(found, Averaged(tuple(models)))
+    return replace(
+        pool,
+        prior=together.told(pool.prior, fit.posterior.noise_var / within),
+        effects=together.told(pool.effects, np.ones(len(within))),
+    )
 
 
 def can_be_candidate(name: str, fit: FittedPosterior) -> bool:
@@ -383,12 +415,26 @@ def can_be_candidate(name: str, fit: FittedPosterior) -> bool:
     return True
 
 
-def _expected(found: Interventions, fit: FittedPosterior) -> Averaged:
-    """Return the prior of candidates: as fitted if they have cells, else by the predictors."""
+def _alone(
+    prior: ShiftPrior, fit: FittedPosterior, within: Array, rows: NDArray[np.int64] | None = None
+) -> tuple[Array, Array]:
+    """Return mean and variance of effects, ``(n_perturbations, n_genes)``.
+
+    ``rows`` are those in the fit, if they have cells; ``within`` is the variance of cells,
+    ``(n_genes,)``.
+    """
+    if fit.hierarchical is None or rows is None:
+        return effects_alone(fit.posteriors, fit.known(prior), within)
+    drawn = fit.effects(prior, rows)
+    return drawn.mean(), drawn.sd() ** 2
+
+
+def _expected(found: Interventions, fit: FittedPosterior) -> CandidateSet:
+    """Return candidates with their priors: as fitted if they have cells, else by the predictors."""
     row = {str(name): i for i, name in enumerate(fit.environments["perturbation"])}
     new = [i for i, name in enumerate(found.names) if name not in row]
     names = [found.names[i] for i in new]
-    place = {gene: i for i, gene in enumerate(fit.genes)}
+    gene_place = {gene: i for i, gene in enumerate(fit.genes)}
     own = found.shifts[new]
     variance = np.full(own.shape, np.nan)
     if fit.efficacy is not None:
@@ -396,7 +442,7 @@ def _expected(found: Interventions, fit: FittedPosterior) -> Averaged:
         mean, sd = fit.efficacy.mean, fit.efficacy.sd
         spread = sd / max(abs(mean), 1e-12) * np.abs(own)
         variance = np.where(spread > 0, spread**2, np.nan)
-    targets = [[place[gene] for gene in found.targets[i]] for i in new]
+    targets = [[gene_place[gene] for gene in found.targets[i]] for i in new]
     if fit.expectation is None:
         weights = fit.prior.weights.mean(axis=0) if row else UNSEEN_WEIGHTS
         nothing = np.zeros_like(own)
@@ -406,9 +452,11 @@ def _expected(found: Interventions, fit: FittedPosterior) -> Averaged:
         )  # fmt: skip
     else:
         unseen = fit.expectation.prior(names, targets, own, variance)
-    both = fit.averaged.joined(unseen)
-    row |= {name: len(row) + k for k, name in enumerate(names)}
-    return both.rows([row[name] for name in found.names])
+    place = np.array([row.get(name, -1) for name in found.names], np.int64)
+    index = place.copy()
+    index[new] = len(row) + np.arange(len(new))
+    prior = fit.prior.joined(unseen).rows(index)
+    return CandidateSet(found, prior, as_effects(prior, fit.posteriors), place)
 
 
 def _names(candidates: Any, fit: FittedPosterior) -> list[str]:

@@ -188,7 +188,7 @@ def design_interventions(
     # A seed is joined with the number of the round, so that rounds differ.
     seeds = rng if rng is None or isinstance(rng, np.random.Generator) else [rng, this_round]
     asked = as_asked(
-        fit, pool.prior, wanted.goal, n_cells=n_cells, noise_aware=noise_aware,
+        fit, pool, wanted.goal, n_cells=n_cells, noise_aware=noise_aware,
         n_samples=n_samples, rng=np.random.default_rng(seeds),
     )  # fmt: skip
     values, found = core.find_acquisition(acquisition).of_candidates(asked)

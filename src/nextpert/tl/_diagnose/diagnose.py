@@ -216,9 +216,7 @@ def diagnose(
     table = verdicts.perturbation_table(
         refit, shown, on_halves, unseen, halves.by_guides[1:], left_out
     )
-    rows = q.quantities(
-        table, on_halves, unseen, left_out, halves, cells, fit.averaged.graph_weight
-    )
+    rows = q.quantities(table, on_halves, unseen, left_out, halves, cells)
     if undeclared is not None:
         rows.insert(sum(row.part != q.BATCHES for row in rows), q.undeclared_row(undeclared))
     predictors = q.predictor_table(unseen)

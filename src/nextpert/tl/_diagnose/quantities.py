@@ -177,8 +177,6 @@ _MEANINGS: dict[str, dict[str, str]] = {
         "r": "correlation of predictions by the graph and observed effects on other genes",
         "error_to_no_graph": "squared error of all predictors together relative to that of all "
         "but the graph",
-        "weight_measured": "weight of the graph in measured effects, 0 to 1, by the estimated "
-        "error",
         "error_half_added": "increase of the squared error of shrunken effects learned from one "
         "half by the graph, relative to that of the cells' means; below 0 it helps",
     },
@@ -198,7 +196,6 @@ def quantities(
     left_out: Mapping[str, pd.DataFrame | None],
     halves: Halves,
     cells: FitCells,
-    graph_weight: float,
 ) -> list[Quantity]:
     """Return the quantities of all parts that were judged.
 
@@ -210,8 +207,6 @@ def quantities(
         Scores on halves, of predictions without cells, and with a guide or batch left out.
     halves, cells
         How the cells were split, and all of them as the fit takes them.
-    graph_weight
-        What the graph counts for in measured effects.
     """
     told, own = unseen.table, table["target_gene_z"].abs().dropna()
     distinct = on_halves[table["is_distinct"].to_numpy(bool)]
@@ -251,7 +246,6 @@ def quantities(
             "error_alone": _ratio(told[alone(Graph.name)], told[NOTHING]),
             "r": _mean(told[r_of(Graph.name)]),
             "error_to_no_graph": _gain(told, WITHOUT_GRAPH, _at_most(LARGEST_SHARE)),
-            "weight_measured": (graph_weight, _NO_ERROR, len(told), None),
             "error_half_added": _ratio(added, on_halves[MEANS], _at_most(LARGEST_HARM)),
         },
     }  # fmt: skip

@@ -290,7 +290,7 @@ def _graph(rows: _Rows) -> Part:
     said = (
         f"Its weight is {weight.value:.2f}. Alone it has a squared error of {_number(alone)} "
         f"relative to no effect; all predictors have one of {share.value:.2f} relative to those "
-        f"without it. In measured effects its weight is {rows['weight_measured'].value:.2f}."
+        "without it."
     )
     if not halves.is_judged:
         said += f" Whether it does harm to measured effects {_NOT_JUDGED}."

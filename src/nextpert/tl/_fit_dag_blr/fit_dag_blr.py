@@ -27,7 +27,6 @@ from nextpert.tl._fit_dag_blr.model import (
     Graphs,
     Model,
     Spec,
-    averaging_in_words,
     efficacy_in_words,
     folds_of,
     weights_in_words,
@@ -305,8 +304,6 @@ def fit_dag_blr(
         environments.warn_hardly_expressed(model.expected.used, cells.control, genes)
     if model.weighted is not None:
         logger.info("%s", weights_in_words(model.weighted.weights))
-    if model.average is not None:
-        logger.info("%s", averaging_in_words(model.average))
     mean = _adata.to_all_genes(model.found.posterior.mean().T, columns, adata.n_vars)
     efficacy = model.expected.efficacy
     logger.info(

@@ -12,32 +12,28 @@ from nextpert._adata import environments
 from nextpert._adata.effects import own_shift
 from nextpert._adata.members import effects_alone, numbered, pooled
 from nextpert._adata.panel import places
-from nextpert._adata.posterior import (
-    EXPERTS,
-    GRAPH,
-    GRAPH_AND_EXPERTS,
-    NEITHER,
-    AveragingRecord,
-    EffectsRecord,
-    FittedPosterior,
-    PredictorRecord,
-)
+from nextpert._adata.posterior import EffectsRecord, FittedPosterior, PredictorRecord
+from nextpert._adata.progress import progress
 from nextpert.core import Dag
-from nextpert.core.model.averaged import (
-    Averaged,
-    AveragedModel,
-    learn_average,
-    unseen_mixture,
-    with_expectation,
-)
 from nextpert.core.model.effects import Efficacy, screen_efficacy, speaks_of_knockouts
+from nextpert.core.model.hierarchical import Hierarchical, fit_hierarchical
 from nextpert.core.model.interactions import Interactions, Together, learn_interactions
 from nextpert.core.model.perturbations import Perturbations
-from nextpert.core.model.predictor_weights import PredictorWeights, learn_predictor_weights
+from nextpert.core.model.predictor_weights import (
+    PredictorWeights,
+    learn_predictor_weights,
+    with_expectation,
+)
 from nextpert.core.model.predictors.base import Prediction, Sources, build_predictors
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.members import Members
-from nextpert.core.model.random_shifts import fit_random_shifts, learn_mixtures, refit
+from nextpert.core.model.random_shifts import (
+    fit_random_shifts,
+    learn_mixtures,
+    refit,
+    unseen_mixture,
+)
+from nextpert.core.model.shift_prior import as_effects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -179,59 +175,6 @@ def efficacy_in_words(efficacy: Efficacy) -> str:
     return f" Efficacy {efficacy.mean:.2f} +- {efficacy.sd:.2f} ({known})."
 
 
-def averaged(
-    spec: Spec,
-    cells: FitCells,
-    expected: Expected,
-    found: RandomShifts,
-    prior: ShiftPrior,
-    posteriors: Sequence[DagBlr],
-) -> Averaged:
-    """Return the models of measured effects, weighted by how well they do (equation 13).
-
-    Without a graph nothing follows from the change of own genes; without predictors that is all
-    that is expected.
-
-    Parameters
-    ----------
-    spec, cells, expected
-        What is fitted, and the shifts that it starts from.
-    found, prior
-        The fit on the graph of all cells, and its prior of shifts by all predictors.
-    posteriors
-        The posteriors on the graph, or on those of resamples.
-    """
-    on_graph, own = AveragedModel(posteriors, prior), AveragedModel(posteriors, found.prior)
-    asked = prior is not found.prior
-    models = {EXPERTS: on_graph, NEITHER: own} if asked else {NEITHER: own}
-    if on_graph.has_edges:
-        alone = fit_random_shifts(
-            spec.posterior(Dag.from_edges(len(spec.genes), [])), cells.pooled,
-            expected.used.shifts, own=expected.own,
-        )  # fmt: skip
-        without = AveragedModel([alone.posterior], alone.prior)
-        models = {GRAPH: own, NEITHER: without}
-        if asked:
-            predictors = AveragedModel([alone.posterior], learn_mixtures(alone.posterior, prior))
-            models = {
-                GRAPH_AND_EXPERTS: on_graph,
-                GRAPH: own,
-                EXPERTS: predictors,
-                NEITHER: without,
-            }
-    weights = learn_average(list(models.values()), cells.pooled.covariance).tolist()
-    pairs = zip(models.items(), weights, strict=True)
-    return Averaged(tuple(replace(m, weight=w, name=name) for (name, m), w in pairs))
-
-
-def averaging_in_words(found: Averaged) -> str:
-    """Return what graph and predictors count for in measured effects, for the log line."""
-    by = {model.name: model.weight for model in found.models}
-    graph = sum(by.get(name, 0.0) for name in (GRAPH, GRAPH_AND_EXPERTS))
-    predictors = sum(by.get(name, 0.0) for name in (EXPERTS, GRAPH_AND_EXPERTS))
-    return f"Weights in measured effects: graph {graph:.2f}, predictors {predictors:.2f}."
-
-
 def learn_together(
     members: Sequence[tuple[str, ...]], found: RandomShifts, seen: Perturbations
 ) -> tuple[Interactions, Together] | None:
@@ -312,16 +255,21 @@ def folds_of(names: Sequence[str]) -> list[list[str]]:
 
 
 def weighted(
-    spec: Spec, cells: FitCells, expected: Expected, found: RandomShifts, graphs: Graphs
-) -> tuple[ShiftPrior, Weighted | None]:
-    """Return the prior of shifts given all predictors, and their weights.
+    spec: Spec,
+    cells: FitCells,
+    expected: Expected,
+    found: RandomShifts,
+    graphs: Graphs,
+    posteriors: Sequence[DagBlr],
+) -> tuple[ShiftPrior, ShiftPrior, Weighted | None]:
+    """Return what all predictors expect, as shifts on the graph and as effects, and their weights.
 
     With fewer than three perturbations no weights can be learned, and the graph is the only
-    predictor.
+    predictor. ``posteriors`` are those on the graph, or on those of resamples.
     """
     names = expected.used.names
     if len(names) < FEWEST:
-        return found.prior, None
+        return found.prior, as_effects(found.prior, posteriors), None
     targets = places(expected.used.targets, spec.genes)
     every = np.arange(1, len(targets) + 1)
     seen = Perturbations(
@@ -354,9 +302,11 @@ def weighted(
     told = predictors if expected.efficacy is None else held_out(expected.change)
     by_name = dict(zip(weights.names, weights.left_out.T, strict=True))
     prior = with_expectation(found.prior, expected.used.shifts, told, by_name)
+    effects = as_effects(prior, posteriors)
     if together is not None:
         within = np.maximum(seen.covariance().diagonal(), np.finfo(np.float64).tiny)
         prior = together.told(prior, found.posterior.noise_var / within)
+        effects = together.told(effects, np.ones(len(within)))
     prior = learn_mixtures(found.posterior, prior)
     # Of a perturbation without cells the change of the target gene is not known either. As far as
     # the graph has weight, what is left are shifts on it; beyond that, effects as they are.
@@ -365,7 +315,7 @@ def weighted(
     unseen = unseen_mixture(cells.pooled, found, without, together)
     believed = min(float(weights.weights[weights.names.index(Graph.name)]), 1.0)
     unseen = believed * prior.weights.mean(axis=0) + (1.0 - believed) * unseen
-    return prior, Weighted(weights, unseen, known, seen, predictors)
+    return prior, effects, Weighted(weights, unseen, known, seen, predictors)
 
 
 def weights_in_words(learned: PredictorWeights) -> str:
@@ -377,6 +327,26 @@ def weights_in_words(learned: PredictorWeights) -> str:
         f"Weights of predictors of perturbations without cells: {shares} (left-out error "
         f"{learned.error:.2f} relative to no effect)."
     )
+
+
+def learn_effects(cells: FitCells, expected: ShiftPrior) -> Hierarchical | None:
+    """Return the hierarchical model of the perturbations with cells; ``None`` if none has any.
+
+    ``expected`` are the effects that are expected of all, and their variances where these are told.
+    """
+    seen = np.flatnonzero(cells.pooled.n[1:] > 0)
+    if not len(seen):
+        return None
+    with progress(None, "Sampling effects") as bar:
+
+        def shown(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return fit_hierarchical(
+            cells.pooled.rows(np.append(0, seen + 1)), expected=expected.effect[seen], rng=0,
+            progress=shown,
+        )  # fmt: skip
 
 
 class Model(NamedTuple):
@@ -396,8 +366,9 @@ class Model(NamedTuple):
         Posteriors on the graphs of resamples.
     weighted
         Weights of the predictors; ``None`` where the spec has none or perturbations are too few.
-    average
-        The models that measured effects are averaged over; ``None`` where the spec has none.
+    effects
+        What predictors expect of effects, and the hierarchical model of those with cells; ``None``
+        where the spec has none.
     """
 
     spec: Spec
@@ -407,7 +378,7 @@ class Model(NamedTuple):
     prior: ShiftPrior
     resampled: list[DagBlr]
     weighted: Weighted | None
-    average: Averaged | None
+    effects: Hierarchical | None
 
     @classmethod
     def fit(cls, spec: Spec, cells: FitCells, graphs: Graphs) -> Model:
@@ -428,18 +399,20 @@ class Model(NamedTuple):
                 spec.posterior(graphs.dag), cells.pooled, expected.used.shifts,
                 own=expected.own, fixed=exact or alone,
             )  # fmt: skip
-            prior, predicted, average = found.prior, None, None
+            prior, predicted, effects = found.prior, None, None
             resampled = [refit(spec.posterior(g), cells.pooled, found) for g in graphs.resampled]
             if exact:  # nothing is asked of the cells of a perturbation any more, so of no batch
                 found = replace(found, posterior=found.posterior.without_fixed())
                 resampled = [each.without_fixed() for each in resampled]
             elif spec.name == FULL and not alone:
-                prior, predicted = weighted(spec, cells, expected, found, graphs)
                 posteriors = resampled or [found.posterior]
-                average = averaged(spec, cells, expected, found, prior, posteriors)
+                prior, expects, predicted = weighted(
+                    spec, cells, expected, found, graphs, posteriors
+                )
+                effects = learn_effects(cells, expects)
         except ValueError as error:
             raise _adata.named(error, np.array(spec.genes), np.arange(len(spec.genes))) from error
-        return cls(spec, cells, expected, found, prior, resampled, predicted, average)
+        return cls(spec, cells, expected, found, prior, resampled, predicted, effects)
 
     def record(
         self, params: dict[str, Any], *, left_out: pd.DataFrame, cells: dict[str, str] | None = None
@@ -450,15 +423,7 @@ class Model(NamedTuple):
         """
         used, learned = self.expected.used, not self.spec.exact
         other, n_cells = self.spec.other, self.cells.n_cells.tolist()
-        predictors = averaging = known = None
-        if self.average is not None:
-            models = self.average.models
-            averaging = AveragingRecord(
-                [model.name for model in models],
-                np.array([model.weight for model in models]),
-                np.array([model.prior.weights for model in models]),
-                models[-1].prior.own, models[-1].posteriors[0],
-            )  # fmt: skip
+        predictors = known = None
         if self.weighted is not None:
             found = self.weighted.weights
             predictors = PredictorRecord(
@@ -482,7 +447,7 @@ class Model(NamedTuple):
             cells=cells,
             shift_prior=self.prior if learned else None,
             guide_variance=self.cells.guide_variance if learned else None,
-            averaging=averaging,
+            hierarchical=self.effects,
             efficacy=self.expected.efficacy,
             predictors=predictors,
             screen=None if predictors is None else self.cells.screen,

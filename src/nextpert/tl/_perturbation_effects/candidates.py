@@ -18,9 +18,9 @@ from nextpert.core.model.effects import (
     fit_without_graph,
     speaks_of_knockouts,
 )
-from nextpert.core.model.shift_prior import ShiftPrior
+from nextpert.core.model.shift_prior import ShiftPrior, as_effects
 from nextpert.core.screen.guides import PooledGuides
-from nextpert.tl._design_interventions.candidates import read_candidates
+from nextpert.tl._design_interventions.candidates import data_weight, read_candidates
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ class Wanted:
     n_cells
         Cells of each, 0 for those that are not of the fit.
     place
-        Row of each: of the fit, or from its number of rows on one of those without cells.
-    without
-        What is expected of the shifts of those without cells, on the panel.
+        Row of each in the fit, -1 of those without cells.
+    prior, effects
+        What is expected of their shifts on the graph, and of their effects on the panel.
     chosen
         Targets and expected shifts of candidates; ``None`` for the perturbations of the fit.
     """
@@ -55,17 +55,14 @@ class Wanted:
     names: list[str]
     n_cells: NDArray[np.int64]
     place: NDArray[np.int64]
-    without: ShiftPrior
+    prior: ShiftPrior
+    effects: ShiftPrior
     chosen: Interventions | None = None
-
-    def rows_of(self, prior: ShiftPrior, without: ShiftPrior | None = None) -> ShiftPrior:
-        """Return the rows wanted of the perturbations of a fit and of those without cells."""
-        return prior.joined(without or self.without).rows(self.place)
 
     def raw_mean(self, fit: FittedPosterior) -> NDArray[np.float64]:
         """Return plain differences of means, NaN without cells, ``(n_perturbations, n_genes)``."""
-        prior = self.rows_of(fit.averaged.main)
-        return np.where((prior.n > 0)[:, None], prior.mean - fit.control_mean, np.nan)
+        seen = (self.prior.n > 0)[:, None]
+        return np.where(seen, self.prior.mean - fit.control_mean, np.nan)
 
 
 def read_wanted(candidates: Any, fit: FittedPosterior) -> Wanted:
@@ -78,22 +75,22 @@ def read_wanted(candidates: Any, fit: FittedPosterior) -> Wanted:
     ValueError
         If a candidate names a gene outside the panel.
     """
-    row = {str(name): j for j, name in enumerate(fit.environments["perturbation"])}
     cells = fit.environments["n_cells"].to_numpy(np.int64)
     if candidates is None:
-        nothing = ShiftPrior.exact(np.zeros((0, len(fit.genes))))
-        return Wanted(list(row), cells, np.arange(len(row)), nothing)
+        names = fit.environments["perturbation"].astype(str).tolist()
+        effects = as_effects(fit.prior, fit.posteriors)
+        return Wanted(names, cells, np.arange(len(names)), fit.prior, effects)
     chosen = read_candidates(candidates, None, fit)
-    names = chosen.interventions.names
+    prior, names = chosen.prior, chosen.interventions.names
     told = isinstance(candidates, (pd.DataFrame, Mapping))
-    place = np.array([-1 if told else row.get(name, -1) for name in names])
-    unseen = np.flatnonzero(place < 0)
-    place[unseen] = len(row) + np.arange(len(unseen))
-    prior = chosen.on_graph.rows(unseen)
+    row = {str(name): j for j, name in enumerate(fit.environments["perturbation"])}
+    place = np.array([-1 if told else row.get(name, -1) for name in names], np.int64)
     if told and not fit.prior.is_exact:
         prior = as_uncertain(prior, fit.prior)
-    n_cells = np.append(cells, np.zeros(len(unseen), np.int64))[place]
-    return Wanted(names, n_cells, place, prior, chosen.interventions)
+    known = chosen.effects
+    effects = as_effects(prior, fit.posteriors) if known is None else known
+    n_cells = np.append(cells, 0)[place]
+    return Wanted(names, n_cells, place, prior, effects, chosen.interventions)
 
 
 def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> Effects:
@@ -101,10 +98,12 @@ def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> E
 
     All effects that a user gets are computed here, and a diagnosis scores the same.
     """
-    every = fit.averaged.joined(wanted.without).rows(wanted.place)
-    return estimate_effects(
-        every.posteriors, every.priors, weights=every.weights, level=level, main=fit.posterior
-    )
+    if fit.hierarchical is None:
+        return estimate_effects(fit.posteriors, wanted.prior, level=level, main=fit.posterior)
+    mean, sd, lower, upper, lfsr = fit.effects(wanted.effects, wanted.place).summary(level)
+    direct = mean - (fit.posterior.mean() @ mean.T).T
+    weight = np.vstack([data_weight(fit), np.zeros((1, mean.shape[1]))])[wanted.place]
+    return Effects(mean, sd, lower, upper, lfsr, direct, weight)
 
 
 def as_uncertain(prior: ShiftPrior, like: ShiftPrior) -> ShiftPrior:
@@ -141,8 +140,10 @@ def outside_tables(
         found = fit_without_graph(
             some, *_own_genes([genes[int(i)] for i in varies], names, fit, some)
         )
-        nothing = ShiftPrior.exact(np.zeros((wanted.without.n_perturbations, len(varies))))
-        prior = wanted.rows_of(found.prior, as_uncertain(nothing, found.prior))
+        unseen = wanted.place < 0
+        nothing = ShiftPrior.exact(np.zeros((int(unseen.sum()), len(varies))))
+        row = np.where(unseen, len(names) + np.cumsum(unseen) - 1, wanted.place)
+        prior = found.prior.joined(as_uncertain(nothing, found.prior)).rows(row)
         effects = estimate_effects([found.posterior], prior, level=level)
         for name, table in vars(effects).items():
             if name != "direct":

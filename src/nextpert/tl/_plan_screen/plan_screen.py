@@ -216,9 +216,7 @@ def plan_screen(
     limits = read_constraints(
         read, include=asked.include, pending=pending, costs=asked.costs, cells_each=wells.each
     )
-    choice = Choice(
-        fit, pool.prior, wanted.goal, limits, wells, n_samples=N_SAMPLES, rng=as_rng(rng)
-    )
+    choice = Choice(fit, pool, wanted.goal, limits, wells, n_samples=N_SAMPLES, rng=as_rng(rng))
     found = choice.choose(strategy, max_new=asked.max_new, fixed_controls=n_controls)
     if n_guides is not None and n_guides > found.cells.min():
         message = (
@@ -238,7 +236,7 @@ def plan_screen(
             "probability_contains_best": float(plate["probability_contains_best"].iloc[-1]),
             "variance_reduction": float(plate["variance_reduction"].iloc[-1]),
             "most_informative_combination": most_informative_combination(pool, fit, wells.each),
-            **best_known(names, choice.distance, pool.on_graph.n, asked.min_cells),
+            **best_known(names, choice.distance, pool.prior.n, asked.min_cells),
         },
         "pending": pd.DataFrame(
             {

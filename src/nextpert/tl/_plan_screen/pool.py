@@ -10,9 +10,7 @@ import numpy as np
 
 from nextpert._adata import closest, in_order, list_names
 from nextpert._adata.arguments import Bound, above, at_least, check_value
-from nextpert.core.design.distances import expected_states
 from nextpert.core.design.nearest_sums import nearest_sums
-from nextpert.core.model.shift_posterior import pair_shifts
 from nextpert.tl._design_interventions.candidates import (
     CandidateSet,
     Excluded,
@@ -61,7 +59,7 @@ def with_combinations(
             "fitted shifts: leave out constraints['max_combination']."
         )
         raise ValueError(message)
-    states = expected_states(pair_shifts(fit.posteriors, fit.known(pool.prior)))
+    states = pool.states(fit).mean
     effects = (states[:-1] - states[-1])[single]
     point, scale = wanted.goal.quadratic(states[-1])
     told = None if fit.expectation is None else fit.expectation.interactions

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from nextpert._adata import FittedPosterior
     from nextpert.core.design.distances import RankedDistance
     from nextpert.core.design.goal import Goal
-    from nextpert.core.model.averaged import Averaged
-    from nextpert.core.model.shift_prior import ShiftPrior
     from nextpert.tl._design_interventions.candidates import CandidateSet
     from nextpert.tl._plan_screen.pool import Constraints
 
@@ -102,8 +100,8 @@ class Choice:
 
     Parameters
     ----------
-    fit, prior
-        The fit, and its prior of the candidates.
+    fit, pool
+        The fit, and the candidates.
     goal
         The target.
     limits, wells
@@ -115,7 +113,7 @@ class Choice:
     def __init__(
         self,
         fit: FittedPosterior,
-        prior: ShiftPrior | Averaged,
+        pool: CandidateSet,
         goal: Goal,
         limits: Constraints,
         wells: Wells,
@@ -124,7 +122,7 @@ class Choice:
         rng: np.random.Generator,
     ) -> None:
         self.limits, self.wells = limits, wells
-        self.asked = as_asked(fit, prior, goal, n_cells=wells.each, n_samples=n_samples, rng=rng)
+        self.asked = as_asked(fit, pool, goal, n_cells=wells.each, n_samples=n_samples, rng=rng)
 
     @property
     def distance(self) -> RankedDistance:
@@ -210,8 +208,8 @@ class Choice:
         """
         asked, limits, centre = self.asked, self.limits, self.distance.centre
         expected, draws = first_order_distances(
-            asked.posteriors, asked.shifts, asked.goal, n_samples=len(self.distance.draws),
-            rng=asked.rng,
+            asked.posteriors, asked.shifts, asked.goal, states=asked.states,
+            n_samples=len(self.distance.draws), rng=asked.rng,
         )  # fmt: skip
         some = np.flatnonzero(limits.allowed)
         usable = limits.allowed & (centre[:-1] < centre[-1])

@@ -169,7 +169,7 @@ class Modelled:
         limits = Constraints(allowed, [], nothing, nothing, 0.0, np.inf)
         wells = Wells(size, n_cells, 0, size * n_cells, n_cells)
         choice = Choice(
-            self.fit, self.candidates.prior, self.goal, limits, wells, n_samples=N_SAMPLES,
+            self.fit, self.candidates, self.goal, limits, wells, n_samples=N_SAMPLES,
             rng=self.rng.spawn(1)[0],
         )  # fmt: skip
         found = choice.choose(self.strategy, max_new=None, fixed_controls=0)
@@ -184,7 +184,7 @@ class Modelled:
         plates 1 to 10; by the predicted distance 0.21 and 1.20.
         """
         asked = as_asked(
-            self.fit, self.candidates.prior, self.goal, n_samples=N_SAMPLES,
+            self.fit, self.candidates, self.goal, n_samples=N_SAMPLES,
             rng=self.rng.spawn(1)[0],
         )  # fmt: skip
         return int(asked.distances.mean[:-1].argmin())

@@ -9,7 +9,6 @@ import numpy as np
 from nextpert.core._checks import as_vector
 from nextpert.core.design.base import Acquisition
 from nextpert.core.design.candidates import Ranked
-from nextpert.core.design.distances import expected_states
 from nextpert.core.design.registry import acquisition
 from nextpert.core.design.uncertain_civ import UncertainCiv
 
@@ -68,7 +67,7 @@ class Greedy(Acquisition):
     def of_candidates(cls, asked: Candidates) -> Ranked:
         """Return the expected ``|a + u - b|^2``; of other goals the expected state's distance."""
         if not asked.goal.is_plain:
-            states = expected_states(asked.pairs)
+            states = asked.states.mean
             return Ranked(asked.goal.distance(states[:-1], states[-1]))
         civ = UncertainCiv(asked.posteriors, asked.shifts, asked.goal, n_cells=asked.n_cells)
         return Ranked(civ.gap_moments()[0])

@@ -51,8 +51,9 @@ class Thompson(Acquisition):
     def plate(cls, asked: Candidates, ready: Index, size: int) -> Index:
         """Return up to ``size`` of the candidates ``ready``, each the nearest of another draw."""
         _, draws = first_order_distances(
-            asked.posteriors, asked.shifts, asked.goal, n_samples=DRAWS, rng=asked.rng
-        )
+            asked.posteriors, asked.shifts, asked.goal, states=asked.states, n_samples=DRAWS,
+            rng=asked.rng,
+        )  # fmt: skip
         return ready[thompson_plate(draws[:, ready], size, asked.rng)]
 
 
