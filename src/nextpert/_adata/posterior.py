@@ -241,9 +241,9 @@ class FittedPosterior:
             return model.effects.rows(rows)
         asked = prior.rows(new)
         rows[new] = len(model.effects.expected) + np.arange(len(new))
-        return model.effects.joined(model.predict(asked.effect, variance=asked.own, rng=0)).rows(
-            rows
-        )
+        return model.effects.joined(
+            model.predict(asked.effect, own_variance=asked.own, rng=0)
+        ).rows(rows)
 
     def states(self, prior: ShiftPrior, place: NDArray[np.int64]) -> States:
         """Return the joint posterior of the states of these perturbations, as :meth:`effects`."""

@@ -6,17 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import multivariate_normal, norm
 
-from nextpert.core.model.hierarchical import (
+from nextpert.core.model._hierarchical_kernel import N_VARIANCES
+from nextpert.core.model.effect_draws import (
     HIGHEST,
     LOWEST,
     SCALES,
-    SCORES,
     TAILS,
     VARIANCE,
-    Chain,
     EffectDraws,
+)
+from nextpert.core.model.hierarchical import (
+    SCORES,
+    Chain,
     _Sampler,
     factors,
     fit_hierarchical,
@@ -51,45 +54,131 @@ def visited(sampler, normal, uniform):
     return sampler.visit(0, len(sampler.means.x), normal, uniform)
 
 
+TOLD = ([0, 2], [3, 7])  # perturbations and genes whose own variance is known
+
+
 @pytest.fixture
 def sampler():
     rng = np.random.default_rng(3)
-    made = _Sampler(screen()[1], None, np.random.default_rng(0))
-    made.state.place[:] = rng.integers(len(VARIANCE), size=made.state.place.shape)
+    own = np.full((6, 12), np.nan)
+    own[TOLD] = 0.3, 2.0
+    made = _Sampler(screen()[1], None, own, np.random.default_rng(0))
+    free = made.state.place < N_VARIANCES
+    made.state.place[free] = rng.integers(N_VARIANCES, size=free.sum())
     made.scale_weights = rng.dirichlet(np.ones(len(SCALES)))
     made.tail_weights = rng.dirichlet(np.ones(len(TAILS)))
-    q = len(made.means.design) - 1
-    made.precision[:, : 1 + q] = 1 / rng.uniform(0.1, 2.0, (len(made.precision), 1 + q))
+    made.score_weights = rng.dirichlet(np.ones(len(SCORES)), 2)
+    made.state.size[:] = rng.integers(8, len(SCORES), size=made.state.size.shape)
     return made
 
 
-def test_scores_have_the_mean_and_covariance_of_dense_algebra(sampler):
+def uniforms(sampler, value):
+    """As many uniform numbers as a visit takes."""
     n, p = sampler.means.x.shape
-    before = VARIANCE[sampler.state.place]
-    size = sampler.precision.shape[1]
+    return np.full((n, p + 1 + sampler.state.size.shape[1]), value)
+
+
+def before_of(sampler):
+    """Prior variances of own parts as they are."""
+    told = sampler.state.place == N_VARIANCES
+    return np.where(told, sampler.means.told, VARIANCE[sampler.state.place])
+
+
+def regression(sampler, j, before, size):
+    """Mean and covariance of the scores of perturbation j by dense algebra (equation 20)."""
+    program, gamma = sampler.means.design[0], sampler.means.design[1:].T
+    design = np.hstack([program[:, None], gamma, gamma])
+    noise = sampler.means.psi * sampler.means.error[j] + before[j]
+    prior = np.append(2.0 ** -SCORES[size], [sampler.means.along[j]] * gamma.shape[1])
+    cov = np.linalg.inv(design.T @ (design / noise[:, None]) + np.diag(prior))
+    return cov @ design.T @ ((sampler.means.x[j] - sampler.control) / noise), cov
+
+
+def test_what_is_known_of_own_parts_is_kept(sampler):
+    before = sampler.state.place.copy()
+    assert (before[TOLD] == N_VARIANCES).all()
+    assert (before == N_VARIANCES).sum() == 2
+    np.testing.assert_allclose(sampler.means.told[TOLD] * sampler.unit[TOLD[1]] ** 2, [0.3, 2.0])
+    n, size = sampler.state.scores.shape
+    visited(sampler, np.zeros((n, size)), uniforms(sampler, 0.7))
+    assert ((sampler.state.place == N_VARIANCES) == (before == N_VARIANCES)).all()
+
+
+def test_scores_have_the_mean_and_covariance_of_dense_algebra(sampler):
+    n = len(sampler.means.x)
+    before, size = before_of(sampler), sampler.state.scores.shape[1]
+    start = sampler.state.size.copy()
     drawn = []
     for normal in (np.zeros((n, size)), *(np.tile(row, (n, 1)) for row in np.eye(size))):
         place = sampler.state.place.copy()
-        visited(sampler, normal, np.full((n, p + 1), 0.5))
+        sampler.state.size[:] = start
+        visited(sampler, normal, uniforms(sampler, 0.5))
         drawn.append(sampler.state.scores.copy())
         sampler.state.place[:] = place
-    program, gamma = sampler.means.design[0], sampler.means.design[1:].T
-    design = np.hstack([program[:, None], gamma, gamma])
     for j in range(n):
-        noise = sampler.means.psi * sampler.means.error[j] + before[j]
-        cov = np.linalg.inv(design.T @ (design / noise[:, None]) + np.diag(sampler.precision[j]))
-        mean = cov @ design.T @ ((sampler.means.x[j] - sampler.control) / noise)
-        np.testing.assert_allclose(drawn[0][j], mean, rtol=1e-9)
+        mean, cov = regression(sampler, j, before, sampler.state.size[j])
+        np.testing.assert_allclose(drawn[0][j], mean, rtol=1e-8, atol=1e-12)
         root = np.array([each[j] - drawn[0][j] for each in drawn[1:]])
-        np.testing.assert_allclose(root.T @ root, cov, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(root.T @ root, cov, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("uniform", [0.02, 0.5, 0.98])
+def test_sizes_of_scores_are_those_of_enumeration(sampler, uniform):
+    """With the density of the means, all scores integrated out (equation 24)."""
+    before, start = before_of(sampler), sampler.state.size.copy()
+    n = len(start)
+    visited(sampler, np.zeros(sampler.state.scores.shape), uniforms(sampler, uniform))
+    factor = sampler.means.design[1:]
+    for j in range(n):
+        size = start[j].copy()
+        noise = sampler.means.psi * sampler.means.error[j] + before[j]
+        noise = np.diag(noise) + sum(np.outer(x, x) for x in factor) / sampler.means.along[j]
+        for s in range(len(size)):
+            log = []
+            for e in range(len(SCORES)):
+                size[s] = e
+                prior = 2.0 ** SCORES[size]
+                cov = noise + (sampler.means.design.T * prior) @ sampler.means.design
+                weight = sampler.score_weights[min(s, 1), e]
+                log.append(
+                    np.log(weight)
+                    + multivariate_normal(cov=cov).logpdf(sampler.means.x[j] - sampler.control)
+                )
+            below = np.exp(np.array(log) - max(log)).cumsum()
+            size[s] = (below < uniform * below[-1]).sum()
+        np.testing.assert_array_equal(sampler.state.size[j], size)
+    assert (sampler.state.size != start).any()
+
+
+def test_what_all_share_moves_by_its_density(sampler):
+    """Its mean and variance are those of the scores' priors (equation 25)."""
+    n, size = sampler.state.scores.shape
+    q = (size - 1) // 2
+    visited(sampler, np.zeros((n, size)), uniforms(sampler, 0.5))
+    sampler.means.design[0] = np.random.default_rng(0).normal(size=12)
+    sampler.control_scores = np.array([0.3])
+    start = sampler.control.copy()
+    moved = []
+    for _ in range(4000):
+        sampler.control = start.copy()
+        sampler._move_common()
+        moved.append(np.linalg.lstsq(sampler.means.design.T, sampler.control - start)[0])
+    f, t = sampler.state.scores[:, 0], sampler.state.scores[:, 1 : 1 + q].sum(axis=1)
+    t = t + sampler.state.scores[:, 1 + q :].sum(axis=1)
+    v = 2.0 ** SCORES[sampler.state.size]
+    wide = v[:, 1] + 1 / sampler.means.along
+    precision = np.array([(1 / v[:, 0]).sum(), (1 / wide).sum() + 400.0])
+    wanted = np.array([(f / v[:, 0]).sum(), (t / wide).sum() + 400.0 * 0.3]) / precision
+    z = (np.mean(moved, axis=0) - wanted) * np.sqrt(precision * 4000)
+    assert np.abs(z).max() < 4.5
+    np.testing.assert_allclose(np.var(moved, axis=0) * precision, 1.0, rtol=0.1)
 
 
 @pytest.mark.parametrize("uniform", [0.001, 0.3, 0.7, 0.999])
 def test_scales_and_tails_are_those_of_enumeration(sampler, uniform):
-    n, p = sampler.means.x.shape
+    n, size = sampler.state.scores.shape
     q = len(sampler.means.design) - 1
-    grid = np.full((n, p + 1), uniform)
-    sums, count = visited(sampler, np.zeros((n, 2 * q + 1)), grid)
+    sums, count = visited(sampler, np.zeros((n, size)), uniforms(sampler, uniform))
     state, (program, *gamma) = sampler.state, sampler.means.design
     f, both = state.scores[:, 0], state.scores[:, 1 : q + 1] + state.scores[:, q + 1 :]
     away = sampler.means.x - sampler.control - both @ np.array(gamma)
@@ -100,6 +189,7 @@ def test_scales_and_tails_are_those_of_enumeration(sampler, uniform):
     density = norm.pdf(
         rest[:, :, None, None], scale=np.sqrt(noise[:, :, None, None] + variance[both])
     )  # perturbation, gene, scale, tail
+    density[TOLD] = 1.0  # says nothing of the scale
     summed = (density * sampler.tail_weights).sum(axis=3)
     chance = np.log(sampler.scale_weights) + np.log(summed).sum(axis=1)
     below = np.exp(chance - chance.max(axis=1, keepdims=True)).cumsum(axis=1)
@@ -108,9 +198,11 @@ def test_scales_and_tails_are_those_of_enumeration(sampler, uniform):
     rows = np.arange(n)
     tails = (density[rows, :, scale] * sampler.tail_weights).cumsum(axis=2)
     tail = (tails < uniform * tails[:, :, -1:]).sum(axis=2)
-    prior = variance[both[scale[:, None], tail]]
-    np.testing.assert_array_equal(VARIANCE[state.place], prior)
-    np.testing.assert_array_equal(count, np.bincount(tail.ravel(), minlength=len(TAILS)))
+    free = np.ones(tail.shape, bool)
+    free[TOLD] = False
+    prior = np.where(free, variance[both[scale[:, None], tail]], sampler.means.told)
+    np.testing.assert_array_equal(VARIANCE[state.place[free]], prior[free])
+    np.testing.assert_array_equal(count, np.bincount(tail[free], minlength=len(TAILS)))
     np.testing.assert_allclose(state.own, prior / (prior + noise) * rest, rtol=1e-9, atol=1e-14)
     w = 1 / (prior + noise)
     y = away + sampler.control
@@ -120,9 +212,9 @@ def test_scales_and_tails_are_those_of_enumeration(sampler, uniform):
 
 def test_the_program_is_the_regression_of_every_gene(sampler):
     """Its mean and variance over many draws are those of the dense regression (equation 22)."""
-    n, p = sampler.means.x.shape
+    (n, size), p = sampler.state.scores.shape, sampler.means.x.shape[1]
     q = len(sampler.means.design) - 1
-    sums, _ = visited(sampler, np.zeros((n, 2 * q + 1)), np.full((n, p + 1), 0.5))
+    sums, _ = visited(sampler, np.zeros((n, size)), uniforms(sampler, 0.5))
     sampler.control_cov = np.zeros((q, q)) + 1e-30 * np.eye(q)  # no chance along the factors
     variance = sampler.program_variance
     drawn = []
@@ -154,9 +246,10 @@ def test_factors_of_a_matrix_that_has_them():
 def test_summaries_are_those_of_the_mixture():
     rng = np.random.default_rng(0)
     shape = (3, 4, 9)
-    place = rng.integers(len(VARIANCE), size=shape).astype(np.int8)
+    place = rng.integers(N_VARIANCES, size=shape).astype(np.int8)
     precision = rng.uniform(0.5, 30.0, shape[:2]).astype(np.float32)
     precision[0] = 0.0  # no cells: the spread is that of the prior
+    place[1, 2] = N_VARIANCES  # known beforehand, and part of the precision
     unit, expected = rng.uniform(1, 3, 4), rng.normal(size=shape[:2])
     draws = EffectDraws(unit, expected, precision, rng.normal(size=shape).astype("f4"), place)
     found = draws.summary(0.8)
@@ -183,7 +276,7 @@ def test_draws_have_the_moments_of_the_summary():
     z = (drawn.mean(axis=0) - found.mean) / found.sd * np.sqrt(4000)
     assert np.abs(z).max() < 4.5
     np.testing.assert_allclose(drawn.std(axis=0), found.sd, rtol=0.15)
-    np.testing.assert_allclose(np.quantile(drawn, 0.95, axis=0), found.upper, atol=0.03)
+    np.testing.assert_allclose((drawn <= found.upper).mean(axis=0), 0.95, atol=0.015)
     states = np.array(list(fit.states(4000, rng=1)))
     np.testing.assert_allclose(states[:, :-1] - states[:, -1:], drawn, atol=1e-12)
     np.testing.assert_array_equal(states[:20, -1], fit.control)
@@ -276,6 +369,10 @@ def test_perturbations_without_cells_are_drawn_from_what_the_screen_has_shown():
     assert np.corrcoef(np.log(sizes))[0, 1] > 0.7
     found = fit.predict(np.zeros((60, 12)), rng=1).summary()
     assert 0.84 < ((found.lower <= effect[60:]) & (effect[60:] <= found.upper)).mean() < 0.96
+    own = np.where(np.arange(12) == 2, 9.0, np.nan) * np.ones((60, 1))
+    told = fit.predict(np.zeros((60, 12)), own_variance=own, rng=1).summary()
+    np.testing.assert_allclose(told.sd[:, 2], 3.0, rtol=0.05)
+    np.testing.assert_array_equal(np.delete(told.sd, 2, axis=1), np.delete(found.sd, 2, axis=1))
 
 
 def test_a_program_is_found_and_none_where_nothing_happens():
@@ -319,6 +416,22 @@ def test_what_cannot_be_fitted_is_refused(change, message):
         fit_hierarchical(change(screen()[1]))
     with pytest.raises(ValueError, match="expected has the shape"):
         fit_hierarchical(screen()[1], expected=np.zeros((6, 3)))
+    with pytest.raises(ValueError, match="own_variance has the shape"):
+        fit_hierarchical(screen()[1], own_variance=np.zeros((6, 3)))
+    with pytest.raises(ValueError, match="own_variance has values below 0"):
+        fit_hierarchical(screen()[1], own_variance=np.full((6, 12), -1.0))
+
+
+def test_own_parts_of_known_variance_are_those_of_a_normal_prior():
+    """A variance of 0 draws to what is expected, a large one keeps the cells."""
+    _, cells = screen()
+    raw = cells.mean[1:] - cells.mean[0]
+    expected, own = np.zeros((6, 12)), np.full((6, 12), np.nan)
+    expected[:2, 0], own[0, 0], own[1, 0] = raw[:2, 0] + 0.4, 0.0, 100.0
+    found = fit_hierarchical(cells, expected=expected, own_variance=own, rng=0).effects.summary()
+    away = np.abs(found.mean - raw)[:2, 0]
+    assert away[1] < 0.5 * away[0]
+    assert found.sd[0, 0] < 0.9 * found.sd[1, 0]
 
 
 def drawn_from_the_prior(seed, n=8, p=10):
@@ -329,31 +442,35 @@ def drawn_from_the_prior(seed, n=8, p=10):
         weights = rng.dirichlet(np.full(len(grid), alpha))
         return rng.choice(grid, size=shape, p=weights)
 
-    def even(grid, count):
-        return (1.0 + 0.1 * count) / len(grid)
+    def even(grid):
+        return 5.0 / len(grid)
 
     gamma = rng.uniform(0.4, 0.7, size=p)  # one factor, as many as there are for 10 genes
     within = np.diag(1.0 - gamma**2) + np.outer(gamma, gamma)
-    f, g = (
-        rng.normal(size=n) * 2.0 ** (variances(SCORES, n, even(SCORES, n)) / 2) for _ in range(2)
-    )
+    f, g = (rng.normal(size=n) * 2.0 ** (variances(SCORES, n, even(SCORES)) / 2) for _ in range(2))
     program = rng.normal(size=p) * np.sqrt(0.001 / rng.gamma(1.0))
-    scale = variances(SCALES, (n, 1), even(SCALES, n))
+    scale = variances(SCALES, (n, 1), even(SCALES))
     tail = variances(TAILS, (n, p), 0.5)
-    own = rng.normal(size=(n, p)) * 2.0 ** (np.clip(scale + tail, LOWEST, HIGHEST) / 2)
+    variance = 2.0 ** np.clip(scale + tail, LOWEST, HIGHEST)
+    own_variance = np.full((n, p), np.nan)
+    own_variance[range(n), range(n)] = rng.uniform(0.1, 2.0, n)
+    own = rng.normal(size=(n, p)) * np.sqrt(
+        np.where(np.isnan(own_variance), variance, own_variance)
+    )
     effect = np.outer(f, program) + np.outer(g, gamma) + own
     mean = effect + rng.normal(size=(n, p)) @ np.linalg.cholesky(within).T / 5
-    return effect, pooled(mean, 25.0, np.zeros(p), 1e8, within)
+    return effect, own_variance, pooled(mean, 25.0, np.zeros(p), 1e8, within)
 
 
 def test_ranks_of_effects_drawn_from_the_prior_are_uniform():
     """Simulation-based calibration (Talts et al. 2018): the sampler draws from its posterior."""
     means = []
     for seed in range(60):
-        effect, given = drawn_from_the_prior(seed)
-        fit = fit_hierarchical(given, rng=seed, chain=Chain(150, 150, 2))
+        effect, own, given = drawn_from_the_prior(seed)
+        fit = fit_hierarchical(given, own_variance=own, rng=seed, chain=Chain(150, 150, 2))
         draws = np.array(list(fit.effects.draws(rng=seed)))
-        means.append([(draws < effect).mean(), (np.abs(draws) < np.abs(effect)).mean()])
+        below = [(draws < effect).mean(axis=0), (np.abs(draws) < np.abs(effect)).mean(axis=0)]
+        means.append([x.mean() for x in below] + [x[~np.isnan(own)].mean() for x in below])
     # Within a screen ranks go together, so that screens are what is independent.
     z = (np.mean(means, axis=0) - 0.5) / (np.std(means, axis=0) / np.sqrt(len(means)))
     assert np.abs(z).max() < 3.5

@@ -1,6 +1,6 @@
 """Compiled steps of the hierarchical model of effects: a sweep of Gibbs sampling, and summaries.
 
-Equations 19 to 23 of the mathematics page. All is in units of the standard deviation of each gene
+Equations 19 to 25 of the mathematics page. All is in units of the standard deviation of each gene
 within cells.
 """
 
@@ -40,16 +40,23 @@ class Means(NamedTuple):
     design
         The program, and the factors of the rest of the variance, shape
         ``(1 + n_factors, n_genes)``.
+    told
+        Prior variance of own parts that is known beforehand, nan where the grid speaks, shape
+        ``(n_perturbations, n_genes)``.
+    along
+        Prior precision of the noise along every factor, shape ``(n_perturbations,)``.
     """
 
     x: NDArray[np.float64]
     error: NDArray[np.float64]
     psi: NDArray[np.float64]
     design: NDArray[np.float64]
+    told: NDArray[np.float64]
+    along: NDArray[np.float64]
 
 
 class Grid(NamedTuple):
-    """Prior variances of own parts and their weights.
+    """Prior variances of own parts and of scores, and their weights.
 
     Parameters
     ----------
@@ -60,11 +67,18 @@ class Grid(NamedTuple):
         Logarithm of the weight of each scale, shape ``(n_scales,)``.
     tail
         Weight of each tail, shape ``(n_tails,)``.
+    score
+        Prior variances of scores, shape ``(n_sizes,)``.
+    log_score
+        Logarithm of the weight of each, for the program and for every factor, shape
+        ``(1 + n_factors, n_sizes)``.
     """
 
     variance: NDArray[np.float64]
     log_scale: NDArray[np.float64]
     tail: NDArray[np.float64]
+    score: NDArray[np.float64]
+    log_score: NDArray[np.float64]
 
 
 class State(NamedTuple):
@@ -73,7 +87,11 @@ class State(NamedTuple):
     Parameters
     ----------
     place
-        Entry of ``Grid.variance`` of every own part, shape ``(n_perturbations, n_genes)``.
+        Entry of ``Grid.variance`` of every own part, and ``N_VARIANCES`` where its variance is
+        known, shape ``(n_perturbations, n_genes)``.
+    size
+        Entry of ``Grid.score`` of scores on the program and along the factors, shape
+        ``(n_perturbations, 1 + n_factors)``.
     scores
         Scores on the program, along the factors, and those of the noise along the factors, shape
         ``(n_perturbations, 1 + 2 n_factors)``.
@@ -84,6 +102,7 @@ class State(NamedTuple):
     """
 
     place: NDArray[np.int8]
+    size: NDArray[np.int8]
     scores: NDArray[np.float64]
     own: NDArray[np.float64]
     scale: NDArray[np.int64]
@@ -93,6 +112,7 @@ class Room(NamedTuple):
     """Arrays that a block works in: ``vectors`` holds a few numbers a gene."""
 
     system: NDArray[np.float64]
+    covariance: NDArray[np.float64]
     vectors: NDArray[np.float64]
     density: NDArray[np.float64]
     chance: NDArray[np.float64]
@@ -116,12 +136,29 @@ def _dot(one, two):
     return total
 
 
+@inner
+def _draw_from_logs(chance, uniform):
+    """Return an entry by chances whose logarithms are given."""
+    highest, total = -np.inf, 0.0
+    for m in range(len(chance)):
+        highest = max(highest, chance[m])
+    for m in range(len(chance)):
+        chance[m] = np.exp(chance[m] - highest)
+        total += chance[m]
+    left, m = uniform * total, 0
+    while m < len(chance) - 1 and left > chance[m]:
+        left -= chance[m]
+        m += 1
+    return m
+
+
 @fast
-def _score_system(design, weight, away, precision, work, system, right):
+def _score_system(design, weight, away, variance, size, along, work, system, right):
     """Fill the precision of the scores of a perturbation, and its right-hand side (equation 20).
 
     ``weight`` is the precision of what is neither program nor factors, and ``away`` the means less
-    those of the controls, both ``(n_genes,)``, as ``work``.
+    those of the controls, both ``(n_genes,)``, as ``work``. Scores have the prior variances
+    ``variance[size]``, the noise along the factors the prior precision ``along``.
     """
     n_rows = len(design)
     q = n_rows - 1
@@ -138,30 +175,101 @@ def _score_system(design, weight, away, precision, work, system, right):
             system[q + s, t] = system[max(s, t), min(s, t)]
         for t in range(1, s + 1):
             system[q + s, q + t] = system[s, t]
-    for s in range(2 * q + 1):
-        system[s, s] += precision[s]
+    for s in range(n_rows):
+        system[s, s] += 1.0 / variance[size[s]]
+    for s in range(n_rows, q + n_rows):
+        system[s, s] += along
 
 
 @inner
-def _draw_normal(system, right, normal):
-    """Draw from the normal of a precision and a right-hand side, in place of the latter."""
-    size = len(right)
-    for s in range(size):
+def _factorise(system):
+    """Write the Cholesky factor of a positive definite matrix over its lower triangle."""
+    for s in range(len(system)):
         for t in range(s + 1):
             value = system[s, t]
             for m in range(t):
                 value -= system[s, m] * system[t, m]
             system[s, t] = sqrt(value) if s == t else value / system[t, t]
+
+
+@inner
+def _solve(factor, right):
+    """Solve a factorised system, in place of its right-hand side."""
+    size = len(right)
     for s in range(size):
         value = right[s]
         for m in range(s):
-            value -= system[s, m] * right[m]
-        right[s] = value / system[s, s]
+            value -= factor[s, m] * right[m]
+        right[s] = value / factor[s, s]
     for s in range(size - 1, -1, -1):
-        value = right[s] + normal[s]
+        value = right[s]
         for m in range(s + 1, size):
-            value -= system[m, s] * right[m]
-        right[s] = value / system[s, s]
+            value -= factor[m, s] * right[m]
+        right[s] = value / factor[s, s]
+
+
+@inner
+def _invert(factor, inverse):
+    """Fill the inverse of a factorised matrix."""
+    size = len(factor)
+    for c in range(size):
+        for s in range(size):
+            inverse[c, s] = 0.0
+        for s in range(c, size):
+            value = 1.0 if s == c else 0.0
+            for m in range(c, s):
+                value -= factor[s, m] * inverse[c, m]
+            inverse[c, s] = value / factor[s, s]
+        for s in range(size - 1, -1, -1):
+            value = inverse[c, s]
+            for m in range(s + 1, size):
+                value -= factor[m, s] * inverse[c, m]
+            inverse[c, s] = value / factor[s, s]
+
+
+@inner
+def _draw_sizes(mean, cov, grid, size, uniform, chance):
+    """Draw the prior variance of every score in turn, all scores integrated out (equation 24).
+
+    ``mean`` and ``cov`` of the scores, given their prior variances, follow these.
+    """
+    count = len(mean)
+    for s in range(len(size)):
+        before = 1.0 / grid.score[size[s]]
+        # What is said of the score by all but its own prior: a precision, and that times a mean.
+        said = max(1.0 / cov[s, s] - before, 0.0)
+        right = mean[s] / cov[s, s]
+        for e in range(len(chance)):
+            spread = 1.0 + grid.score[e] * said
+            chance[e] = grid.log_score[s, e] + 0.5 * (
+                right * right * grid.score[e] / spread - np.log(spread)
+            )
+        size[s] = _draw_from_logs(chance, uniform[s])
+        change = 1.0 / grid.score[size[s]] - before
+        step = change / (1.0 + change * cov[s, s])
+        shift, middle = step * mean[s], cov[s, s]
+        for t in range(count):
+            if t != s:
+                mean[t] -= shift * cov[t, s]
+                for m in range(count):
+                    if m != s:
+                        cov[t, m] -= step * cov[t, s] * cov[s, m]
+        mean[s] -= shift * middle
+        shrink = 1.0 - step * middle
+        for t in range(count):
+            if t != s:
+                cov[t, s] *= shrink
+                cov[s, t] = cov[t, s]
+        cov[s, s] = middle * shrink
+
+
+@inner
+def _draw_normal(mean, cov, normal):
+    """Draw from the normal of a mean and a covariance, in place of the mean."""
+    _factorise(cov)
+    for s in range(len(mean) - 1, -1, -1):
+        for t in range(s + 1):
+            mean[s] += cov[s, t] * normal[t]
 
 
 @fast
@@ -221,25 +329,9 @@ def _add_sums(noise, prior, left, away, control, f, own, sums):
         sums[4, i] += precise * f * y
 
 
-@inner
-def _draw_from_logs(chance, uniform):
-    """Return an entry by chances whose logarithms are given."""
-    highest, total = -np.inf, 0.0
-    for m in range(len(chance)):
-        highest = max(highest, chance[m])
-    for m in range(len(chance)):
-        chance[m] = np.exp(chance[m] - highest)
-        total += chance[m]
-    left, m = uniform * total, 0
-    while m < len(chance) - 1 and left > chance[m]:
-        left -= chance[m]
-        m += 1
-    return m
-
-
 @lean
-def visit(means, first, last, grid, control, precision, normal, uniform, state, sums, count, room):
-    """Draw the scores of some perturbations, and the scale and tails of their own parts.
+def visit(means, first, last, grid, control, normal, uniform, state, sums, count, room):
+    """Draw the scores of some perturbations, their sizes, and scale and tails of own parts.
 
     Parameters
     ----------
@@ -249,11 +341,9 @@ def visit(means, first, last, grid, control, precision, normal, uniform, state, 
         The perturbations: from the first to before the last.
     control
         Means of controls, shape ``(n_genes,)``.
-    precision
-        Prior precision of all scores: on the program, along the factors, and of the noise along
-        them, shape ``(n_perturbations, 2 n_factors + 1)``.
     normal, uniform
-        Random numbers, ``(n_block, 2 n_factors + 1)`` and ``(n_block, n_genes + 1)``.
+        Random numbers, ``(n_block, 2 n_factors + 1)`` and
+        ``(n_block, n_genes + 2 + n_factors)``: for tails, the scale, and sizes of scores.
     sums
         Added to: per gene the sums over perturbations of ``w, w f, w f^2, w y, w f y`` with ``w``
         the precision of what is left and ``y`` the mean less factors (equation 22); shape
@@ -266,29 +356,44 @@ def visit(means, first, last, grid, control, precision, normal, uniform, state, 
     n_rows, n_genes = means.design.shape
     q = n_rows - 1
     away, noise, work, prior = room.vectors[0], room.vectors[1], room.vectors[2], room.vectors[3]
-    chance, density = room.chance[0], room.density
+    density, chance = room.density, room.chance[0, :N_SCALES]
+    sizes = room.chance[1, : len(grid.score)]
     for j in range(first, last):
         b = j - first
         place, score = state.place[j], state.scores[j]
         for i in range(n_genes):
             away[i] = means.x[j, i] - control[i]
             noise[i] = means.psi[i] * means.error[j, i]
-            prior[i] = 1.0 / (noise[i] + grid.variance[place[i]])
-        _score_system(means.design, prior, away, precision[j], work, room.system, score)
-        _draw_normal(room.system, score, normal[b])
+            told = place[i] == N_VARIANCES
+            prior[i] = 1.0 / (noise[i] + (means.told[j, i] if told else grid.variance[place[i]]))
+        _score_system(
+            means.design, prior, away, grid.score, state.size[j], means.along[j], work,
+            room.system, score,
+        )  # fmt: skip
+        _factorise(room.system)
+        _solve(room.system, score)
+        _invert(room.system, room.covariance)
+        _draw_sizes(score, room.covariance, grid, state.size[j], uniform[b, n_genes + 1 :], sizes)
+        _draw_normal(score, room.covariance, normal[b])
         for s in range(1, n_rows):
             along = score[s] + score[q + s]
             for i in range(n_genes):
                 away[i] -= means.design[s, i] * along
         for i in range(n_genes):
             work[i] = away[i] - means.design[0, i] * score[0]
-            _fill_densities(work[i], noise[i], grid.variance, density[i])
+            if place[i] == N_VARIANCES:  # the same whatever the scale
+                density[i] = 1.0
+            else:
+                _fill_densities(work[i], noise[i], grid.variance, density[i])
         for s in range(N_SCALES):
             chance[s] = grid.log_scale[s]
         _add_logs(density, grid.tail, chance, room.chance[1])
         m = _draw_from_logs(chance, uniform[b, n_genes])
         state.scale[j] = m
         for i in range(n_genes):
+            if place[i] == N_VARIANCES:
+                prior[i] = means.told[j, i]
+                continue
             t = _draw_tail(density[i, m : m + N_TAILS], grid.tail, uniform[b, i])
             count[t] += 1.0
             place[i] = m + t

@@ -20,12 +20,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from joblib import Parallel, delayed
 from scipy.linalg import eigh
-from scipy.special import ndtri
 
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_rng
-from nextpert.core._codec import array, nested, packed
-from nextpert.core.model._hierarchical_kernel import Grid, Means, Room, State, summarise, visit
+from nextpert.core._codec import array, nested
+from nextpert.core.model._hierarchical_kernel import (
+    N_VARIANCES,
+    Grid,
+    Means,
+    Room,
+    State,
+    visit,
+)
+from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE, EffectDraws
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,21 +43,16 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-# Exponents of 2 of prior variances, in units of the variance within cells: of scores, of the scale
-# of a perturbation, and of tails beside it. 2^-14 is what 16,000 cells tell from 0; 2^4 is four
-# standard deviations, more than a knockout of a gene moves any other on the four real screens.
+# Exponents of 2 of prior variances of scores, in units of the variance within cells: as far as
+# those of own parts, and less.
 SCORES = np.arange(-14.0, 5.0)
-SCALES = np.arange(-12.0, 5.0)
-TAILS = np.arange(-8.0, 6.0)
-LOWEST, HIGHEST = -15, 7  # of a scale and a tail together
-# The variance of scale m with tail t is entry m + t, as both grids ascend by 1.
-VARIANCE = 2.0 ** np.clip(
-    np.arange(SCALES[0] + TAILS[0], SCALES[-1] + TAILS[-1] + 1), LOWEST, HIGHEST
-)
+# Observations that the prior of the weights of a grid counts for. More expect effects along
+# coexpression where there are none, fewer rule out what few perturbations show: 5 is the least that
+# loses nothing on TAP-seq.
+_TOLD = 5.0
 _FACTORS = 8  # of coexpression at most; a tenth of the genes where these are few
 _LEAST_PSI = 0.05  # of a gene's variance that is its own, or a factor could hold a gene by itself
 _BLOCK = 32  # perturbations visited by one task; the draws do not depend on who does it
-_ROWS = 4096  # effects summarised by one task
 _ROOM = 80_000_000  # effects kept of all draws: 400 MB, of 10 million effects 40 draws or 2 GB
 
 
@@ -80,28 +82,6 @@ class Chain(NamedTuple):
         """
         keep = int(np.clip(_ROOM // max(size, 1), 40, cls().keep))
         return cls() if keep == cls().keep else cls(max(keep, 50), keep, 2)
-
-
-class Summary(NamedTuple):
-    """Effects, all of shape ``(n_perturbations, n_genes)``, units of the data.
-
-    Parameters
-    ----------
-    mean, sd
-        Expected effect, and its standard deviation.
-    lower, upper
-        Ends of its interval.
-    lfsr
-        Local false sign rate. There is no exact 0 in the model: an effect of which the cells say
-        nothing has both signs alike likely, so that twice the probability of the less likely sign
-        is given, which is 1 there.
-    """
-
-    mean: Array
-    sd: Array
-    lower: Array
-    upper: Array
-    lfsr: Array
 
 
 class Program(NamedTuple):
@@ -135,142 +115,14 @@ class Weights:
     program, factors
         Of :data:`SCORES`: for scores on the program, and for those along all factors.
     scales, tails
-        Of :data:`SCALES` and :data:`TAILS`.
+        Of :data:`~nextpert.core.model.effect_draws.SCALES` and
+        :data:`~nextpert.core.model.effect_draws.TAILS`.
     """
 
     program: Array = array("n_draws", len(SCORES), least=0)
     factors: Array = array("n_draws", len(SCORES), least=0)
     scales: Array = array("n_draws", len(SCALES), least=0)
     tails: Array = array("n_draws", len(TAILS), least=0)
-
-
-@dataclass(frozen=True)
-class EffectDraws:
-    """Draws of the effects of perturbations; given the rest of a draw an effect is normal.
-
-    Parameters
-    ----------
-    unit
-        Standard deviation of every gene within cells, shape ``(n_genes,)``, units of the data.
-    expected
-        What was expected of the effects, shape ``(n_perturbations, n_genes)``, units of the data.
-    precision
-        Precision of the cells' means without program and factors, in units of ``unit``, same
-        shape; 0 without cells.
-    centre
-        Mean of every effect, less what was expected, given the rest of a draw, in units of
-        ``unit``, shape ``(n_perturbations, n_genes, n_draws)``.
-    place
-        Entry of :data:`VARIANCE` of its own part's prior variance, same shape.
-    """
-
-    unit: Array = array("n_nodes", above=0)
-    expected: Array = array("n_measured", "n_nodes")
-    precision: NDArray[np.float32] = packed(np.float32, "n_measured", "n_nodes", least=0)
-    centre: NDArray[np.float32] = packed(np.float32, "n_measured", "n_nodes", "n_draws")
-    place: NDArray[np.int8] = packed(
-        np.int8, "n_measured", "n_nodes", "n_draws", least=0, most=len(VARIANCE) - 1
-    )
-
-    @property
-    def n_draws(self) -> int:
-        """Number of draws."""
-        return self.centre.shape[2]
-
-    def rows(self, index: ArrayLike) -> EffectDraws:
-        """Return some perturbations, in the order given."""
-        which = np.asarray(index, np.int64)
-        if np.array_equal(which, np.arange(len(self.expected))):
-            return self
-        names = ("expected", "precision", "centre", "place")
-        return replace(self, **{name: getattr(self, name)[which] for name in names})
-
-    def joined(self, other: EffectDraws) -> EffectDraws:
-        """Return these perturbations and then others, of the same draws."""
-        if not len(other.expected):
-            return self
-        names = ("expected", "precision", "centre", "place")
-        both = {x: np.concatenate([getattr(self, x), getattr(other, x)]) for x in names}
-        return replace(self, **both)
-
-    def mean(self) -> Array:
-        """Return the expected effects, ``(n_perturbations, n_genes)``, units of the data."""
-        return self.expected + self.unit * self.centre.mean(axis=2, dtype=np.float64)
-
-    def sd(self) -> Array:
-        """Return their standard deviations, ``(n_perturbations, n_genes)``, units of the data."""
-        within = np.zeros(self.expected.shape)
-        for k in range(self.n_draws):
-            within += 1.0 / (self.precision + 1.0 / VARIANCE[self.place[:, :, k]])
-        variance = within / self.n_draws + self.centre.var(axis=2, dtype=np.float64)
-        return self.unit * np.sqrt(variance)
-
-    def draws(
-        self, n_samples: int | None = None, *, rng: int | np.random.Generator | None = None
-    ) -> Iterator[Array]:
-        """Yield joint draws of all effects, each of shape ``(n_perturbations, n_genes)``.
-
-        Parameters
-        ----------
-        n_samples
-            Number of draws; by default one of each that was kept. More repeat these with other
-            own parts, fewer are spread evenly over them.
-        rng
-            Seed or generator.
-
-        Yields
-        ------
-        ndarray
-            Effects, units of the data. Only one draw is held at a time.
-        """
-        generator = as_rng(rng)
-        for k in self.taken(n_samples):
-            spread = np.sqrt(1.0 / (self.precision + 1.0 / VARIANCE[self.place[:, :, k]]))
-            spread *= generator.standard_normal(spread.shape)
-            yield self.expected + self.unit * (self.centre[:, :, k] + spread)
-
-    def taken(self, n_samples: int | None = None) -> NDArray[np.int64]:
-        """Return which of the draws that were kept ``n_samples`` draws are of."""
-        count = self.n_draws if n_samples is None else n_samples
-        if count > self.n_draws:
-            return np.arange(count) % self.n_draws
-        return np.arange(count) * self.n_draws // max(count, 1)
-
-    def summary(self, confidence: float = 0.9, *, n_jobs: int = 1) -> Summary:
-        """Return means, standard deviations, intervals and local false sign rates of all effects.
-
-        They are those of the mixture of the normals of all draws, so that no draw of own parts adds
-        its noise.
-
-        Parameters
-        ----------
-        confidence
-            Coverage of the intervals.
-        n_jobs
-            Threads.
-        """
-        n, p, n_draws = self.centre.shape
-        levels = np.array([(1.0 - confidence) / 2, (1.0 + confidence) / 2])
-        start = ndtri(levels)
-        centre, place = (x.reshape(n * p, n_draws) for x in (self.centre, self.place))
-        precision, origin = self.precision.ravel(), (self.expected / self.unit).ravel()
-        out, quantile = np.empty((3, n * p)), np.empty((2, n * p))
-
-        def fill(first: int) -> None:
-            rows = slice(first, first + _ROWS)
-            some, ends = np.empty((3, len(origin[rows]))), np.empty((2, len(origin[rows])))
-            summarise(
-                centre[rows], place[rows], VARIANCE, precision[rows], origin[rows], levels, start,
-                some, ends, np.empty((2, n_draws)),
-            )  # fmt: skip
-            out[:, rows], quantile[:, rows] = some, ends
-
-        tasks = (delayed(fill)(first) for first in range(0, n * p, _ROWS))
-        Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem")(tasks)
-        mean, sd, above = out.reshape(3, n, p)
-        lower, upper = quantile.reshape(2, n, p) * self.unit
-        lfsr = np.minimum(1.0, 2.0 * np.minimum(above, 1.0 - above))
-        return Summary(mean * self.unit, sd * self.unit, lower, upper, lfsr)
 
 
 @dataclass(frozen=True)
@@ -355,7 +207,7 @@ class Hierarchical:
         self,
         expected: ArrayLike,
         *,
-        variance: ArrayLike | None = None,
+        own_variance: ArrayLike | None = None,
         rng: int | np.random.Generator | None = None,
     ) -> EffectDraws:
         """Return draws of the effects of perturbations without cells (equation 19).
@@ -369,10 +221,9 @@ class Hierarchical:
         ----------
         expected
             Expected effects, such as those of weighted predictors, shape ``(n_new, n_genes)``,
-            units of the data. It is the mean of the draws.
-        variance
-            Variance of effects for which the screen does not speak, such as that of a target gene
-            by the spread of efficacies; nan elsewhere; same shape, squared units of the data.
+            units of the data. They are the means of the draws.
+        own_variance
+            Variance of own parts where it is known, as in :func:`fit_hierarchical`.
         rng
             Seed or generator.
         """
@@ -393,13 +244,13 @@ class Hierarchical:
             place[:, :, k] = scale + generator.choice(len(TAILS), shape, p=tails / tails.sum())
         if n_draws > 1:  # what is expected is told, and no matter of these few draws
             centre -= centre.mean(axis=2, keepdims=True)
-        if variance is not None:
-            rows, genes = np.nonzero(~np.isnan(variance))
-            even = ndtri((np.arange(n_draws) + 0.5) / n_draws)  # quantiles, in any order
-            each = generator.permuted(np.tile(even, (len(rows), 1)), axis=1)
-            sd = np.sqrt(np.asarray(variance, np.float64)[rows, genes]) / known.unit[genes]
-            centre[rows, genes], place[rows, genes] = sd[:, None] * each, 0
-        return EffectDraws(known.unit, expected, np.zeros(shape, np.float32), centre, place)
+        precision = np.zeros(shape, np.float32)
+        if own_variance is not None:
+            told = _told(own_variance, known.unit)
+            fixed = ~np.isnan(told)
+            # Their variance is told in full: neither program nor coexpression adds to it.
+            centre[fixed], place[fixed], precision[fixed] = 0.0, N_VARIANCES, 1.0 / told[fixed]
+        return EffectDraws(known.unit, expected, precision, centre, place)
 
     def shared_program(self) -> Program:
         """Return the program that perturbations share.
@@ -426,12 +277,13 @@ def fit_hierarchical(
     cells: PooledGuides,
     *,
     expected: ArrayLike | None = None,
+    own_variance: ArrayLike | None = None,
     chain: Chain | None = None,
     rng: int | np.random.Generator | None = None,
     n_jobs: int = 1,
     progress: Callable[[int, int], object] | None = None,
 ) -> Hierarchical:
-    """Sample the effects of the perturbations of a screen by Gibbs sampling (equations 19 to 23).
+    """Sample the effects of the perturbations of a screen by Gibbs sampling (equations 19 to 25).
 
     Parameters
     ----------
@@ -440,6 +292,10 @@ def fit_hierarchical(
         count for fewer cells; what batches leave in a mean counts as noise of its own.
     expected
         Expected effects, shape ``(n_perturbations, n_genes)``, units of the data; 0 by default.
+    own_variance
+        Variance of own parts where it is known, such as that of target genes by the efficacy of the
+        screen; nan where the model learns it, same shape, squared units of the data. By default
+        none is known.
     chain
         Lengths of the chain; by default :meth:`Chain.of_size`.
     rng
@@ -470,7 +326,7 @@ def fit_hierarchical(
     >>> (fit.effects.summary().lfsr < 0.05).astype(int).tolist()
     [[1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]]
     """
-    sampler = _Sampler(cells, expected, as_rng(rng))
+    sampler = _Sampler(cells, expected, own_variance, as_rng(rng))
     n, p = sampler.means.x.shape
     length = chain or Chain.of_size(n * p)
     every = length.burn + length.keep * length.every
@@ -490,7 +346,8 @@ def fit_hierarchical(
         np.array(x) for x in zip(*kept, strict=True)
     )
     means = sampler.means
-    precision = (1.0 / (means.psi * means.error)).astype(np.float32)
+    told = np.where(np.isnan(means.told), np.inf, means.told)
+    precision = (1.0 / (means.psi * means.error) + 1.0 / told).astype(np.float32)
     effects = EffectDraws(sampler.unit, sampler.expected, precision, centre, place)
     return Hierarchical(
         effects, control * sampler.unit, program, scores, along, means.design[1:].T.copy(),
@@ -505,11 +362,16 @@ class _Sampler:
     """
 
     def __init__(
-        self, cells: PooledGuides, expected: ArrayLike | None, rng: np.random.Generator
+        self,
+        cells: PooledGuides,
+        expected: ArrayLike | None,
+        own_variance: ArrayLike | None,
+        rng: np.random.Generator,
     ) -> None:
         n, p = cells.mean.shape[0] - 1, cells.mean.shape[1]
         self.expected = np.zeros((n, p)) if expected is None else np.asarray(expected, np.float64)
-        _check(cells, self.expected)
+        told = np.full((n, p), np.nan) if own_variance is None else np.asarray(own_variance)
+        _check(cells, self.expected, told)
         within = cells.covariance
         self.unit = np.sqrt(within.diagonal())
         q = int(np.clip(p // 10, 1, _FACTORS))
@@ -517,59 +379,71 @@ class _Sampler:
         counted = cells.counted
         error = 1.0 / counted[1:] + cells.fixed_error()[1:, None]
         design = np.vstack([np.zeros((1, p)), gamma.T])
-        self.means = Means((cells.mean[1:] - self.expected) / self.unit, error, psi, design)
+        x = (cells.mean[1:] - self.expected) / self.unit
+        told = _told(told, self.unit)
+        self.means = Means(x, error, psi, design, told, 1.0 / error.mean(axis=1))
         self.control_x, self.control_noise = cells.mean[0] / self.unit, psi / counted[0]
         # The scores of the controls' noise along the factors, equation 20 without the others.
         precision = gamma.T @ (gamma / self.control_noise[:, None])
-        precision += np.eye(q) / np.mean(1.0 / counted[0])
+        self.control_precision = 1.0 / np.mean(1.0 / counted[0])
+        precision += np.eye(q) * self.control_precision
         self.control_cov = np.linalg.inv(precision)
         self.rng, self.key = rng, int(rng.integers(2**63))
         # A loud start, all variances one: a quiet one takes long to find what is there.
         loud = np.int8(np.searchsorted(VARIANCE, 1.0))
         self.state = State(
-            np.full((n, p), loud), np.zeros((n, 2 * q + 1)), np.zeros((n, p)), np.zeros(n, np.int64)
-        )
+            np.where(np.isnan(told), loud, np.int8(N_VARIANCES)),
+            np.full((n, 1 + q), np.searchsorted(SCORES, 0.0), np.int8), np.zeros((n, 2 * q + 1)),
+            np.zeros((n, p)), np.zeros(n, np.int64),
+        )  # fmt: skip
         self.control = self.control_x.copy()
         away = (self.means.x - self.control) / np.sqrt(psi * error + 1.0)
         design[0] = eigh(away.T @ away, subset_by_index=[p - 1, p - 1])[1][:, 0]
         self.program_variance = 1.0 / p
-        self.precision = np.ones((n, 2 * q + 1))
-        self.precision[:, 1 + q :] = 1.0 / error.mean(axis=1, keepdims=True)
         self.score_weights = np.full((2, len(SCORES)), 1.0 / len(SCORES))  # program; factors
         self.scale_weights = np.full(len(SCALES), 1.0 / len(SCALES))
         self.tail_weights = np.full(len(TAILS), 1.0 / len(TAILS))
+        self.sums: Array | None = None
+        self.count = np.zeros(len(TAILS))
 
     def sweep(self, number: int, workers: Parallel) -> None:
         """Draw everything once, given the rest."""
         n, p = self.means.x.shape
-        size = self.precision.shape[1]
+        size = self.state.scores.shape[1]
+        if self.sums is not None:
+            self._draw_program(self.sums)
+            self._draw_weights(self.count)
+            self._move_common()
 
         def block(first: int) -> tuple[Array, Array]:
             last = min(first + _BLOCK, n)
             # A stream of its own for every block and sweep.
             rng = np.random.Generator(np.random.Philox(key=self.key, counter=[0, 0, number, first]))
             normal = rng.standard_normal((last - first, size))
-            return self.visit(first, last, normal, rng.random((last - first, p + 1)))
+            uniform = rng.random((last - first, p + 1 + self.state.size.shape[1]))
+            return self.visit(first, last, normal, uniform)
 
         done = workers(delayed(block)(first) for first in range(0, n, _BLOCK))
-        self._draw_program(sum(sums for sums, _ in done))
-        self._draw_weights(sum(count for _, count in done))
+        self.sums, self.count = sum(sums for sums, _ in done), sum(count for _, count in done)
 
     def visit(self, first: int, last: int, normal: Array, uniform: Array) -> tuple[Array, Array]:
         """Visit the perturbations from the first to before the last.
 
         Random numbers, and what is returned (``sums`` and ``count``), are as in :func:`visit`.
         """
-        p, size = self.means.x.shape[1], self.precision.shape[1]
-        grid = Grid(VARIANCE, np.log(self.scale_weights), self.tail_weights)
+        p, size, q = self.means.x.shape[1], self.state.scores.shape[1], len(self.means.design) - 1
+        grid = Grid(
+            VARIANCE, np.log(self.scale_weights), self.tail_weights, 2.0**SCORES,
+            np.log(np.repeat(self.score_weights, [1, q], axis=0)),
+        )  # fmt: skip
         sums, count = np.zeros((5, p)), np.zeros(len(TAILS))
         room = Room(
-            np.empty((size, size)), np.empty((4, p)), np.empty((p, len(VARIANCE))),
-            np.empty((2, len(SCALES))),
+            np.empty((size, size)), np.empty((size, size)), np.empty((4, p)),
+            np.empty((p, N_VARIANCES)), np.empty((2, len(SCORES))),
         )  # fmt: skip
         visit(
-            self.means, first, last, grid, self.control, self.precision, normal, uniform,
-            self.state, sums, count, room,
+            self.means, first, last, grid, self.control, normal, uniform, self.state, sums, count,
+            room,
         )  # fmt: skip
         return sums, count
 
@@ -579,7 +453,8 @@ class _Sampler:
         p, q = gamma.shape
         right = gamma.T @ ((self.control_x - self.control) / self.control_noise)
         chance = np.linalg.cholesky(self.control_cov) @ self.rng.standard_normal(q)
-        common = gamma @ (self.control_cov @ right + chance)
+        self.control_scores = self.control_cov @ right + chance
+        common = gamma @ self.control_scores
         one = sums[0] + 1.0 / self.control_noise
         two = sums[2] + 1.0 / self.program_variance
         right = sums[3] + (self.control_x - common) / self.control_noise
@@ -590,25 +465,33 @@ class _Sampler:
         rate = 0.001 + (program**2).sum() / 2.0
         self.program_variance = rate / self.rng.gamma(1.0 + p / 2.0)
 
+    def _move_common(self) -> None:
+        """Move what all perturbations share between the controls' means and scores (equation 25).
+
+        Scores are drawn next, so that they need not be changed.
+        """
+        q = len(self.means.design) - 1
+        scores, variance = self.state.scores, 2.0 ** SCORES[self.state.size]
+        total = scores[:, : 1 + q].copy()
+        total[:, 1:] += scores[:, 1 + q :]
+        variance[:, 1:] += 1.0 / self.means.along[:, None]
+        precision, right = (1.0 / variance).sum(axis=0), (total / variance).sum(axis=0)
+        precision[1:] += self.control_precision
+        right[1:] += self.control_precision * self.control_scores
+        moved = right / precision + self.rng.standard_normal(1 + q) / np.sqrt(precision)
+        self.control += moved @ self.means.design
+
     def _draw_weights(self, tails: Array) -> None:
-        """Draw variances of scores, and the weights of all grids (equation 23)."""
-        rank = len(self.means.design)
-        scores = self.state.scores[:, :rank, None]
-        weights = np.repeat(self.score_weights, [1, rank - 1], axis=0)
-        log = np.log(weights) - 0.5 * (SCORES * np.log(2) + scores**2 * 2.0**-SCORES)
-        chance = np.exp(log - log.max(axis=2, keepdims=True)).cumsum(axis=2)
-        uniform = self.rng.random(chance.shape[:2])[:, :, None]
-        which = (uniform * chance[:, :, -1:] > chance).sum(axis=2)
-        self.precision[:, :rank] = 2.0 ** -SCORES[which]
-        for row, columns in enumerate((which[:, :1], which[:, 1:])):
-            self.score_weights[row] = self._weights(columns.ravel(), len(SCORES))
+        """Draw the weights of all grids (equation 23)."""
+        size = self.state.size
+        for row, columns in enumerate((size[:, :1], size[:, 1:])):
+            self.score_weights[row] = self._weights(columns.ravel().astype(np.int64), len(SCORES))
         self.scale_weights = self._weights(self.state.scale, len(SCALES))
         self.tail_weights = self.rng.dirichlet(tails + 0.5) + 1e-300
 
     def _weights(self, which: NDArray[np.int64], size: int) -> Array:
-        # A tenth of an observation for each: few perturbations do not rule out what none has shown.
-        prior = (1.0 + 0.1 * which.size) / size
-        return self.rng.dirichlet(np.bincount(which, minlength=size) + prior) + 1e-300
+        counts = np.bincount(which, minlength=size) + _TOLD / size
+        return self.rng.dirichlet(counts) + 1e-300
 
     def parameters(self) -> tuple[Array, ...]:
         """Return a draw of all but the own parts, in the order of :class:`Hierarchical`."""
@@ -631,7 +514,12 @@ class _Sampler:
         place[:] = self.state.place
 
 
-def _check(cells: PooledGuides, expected: Array) -> None:
+def _told(variance: ArrayLike, unit: Array) -> Array:
+    # No less than the smallest of the grid, so that precisions stay finite.
+    return np.maximum(np.asarray(variance, np.float64) / unit**2, VARIANCE[0])
+
+
+def _check(cells: PooledGuides, expected: Array, own_variance: Array) -> None:
     n, p = cells.mean.shape
     if n < 2:
         message = "The model of effects needs the controls and at least one perturbation."
@@ -646,6 +534,12 @@ def _check(cells: PooledGuides, expected: Array) -> None:
         raise ValueError(message)
     if expected.shape != (n - 1, p):
         message = f"expected has the shape {expected.shape}, but {(n - 1, p)} is needed."
+        raise ValueError(message)
+    if own_variance.shape != (n - 1, p):
+        message = f"own_variance has the shape {own_variance.shape}, but {(n - 1, p)} is needed."
+        raise ValueError(message)
+    if (own_variance < 0).any():
+        message = "own_variance has values below 0: give variances, or nan where none is known."
         raise ValueError(message)
 
 

@@ -344,7 +344,8 @@ def learn_effects(cells: FitCells, expected: ShiftPrior) -> Hierarchical | None:
             bar.update(done - bar.n)
 
         return fit_hierarchical(
-            cells.pooled.rows(np.append(0, seen + 1)), expected=expected.effect[seen], rng=0,
+            cells.pooled.rows(np.append(0, seen + 1)), expected=expected.effect[seen],
+            own_variance=expected.own[seen], rng=0,
             progress=shown,
         )  # fmt: skip
 

@@ -1,0 +1,187 @@
+"""Draws of effects whose own parts are normal given the rest, and their summaries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from joblib import Parallel, delayed
+from scipy.special import ndtri
+
+from nextpert.core._checks import as_rng
+from nextpert.core._codec import array, packed
+from nextpert.core.model._hierarchical_kernel import summarise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Array = NDArray[np.float64]
+
+# Exponents of 2 of prior variances, in units of the variance within cells: of scores, of the scale
+# of a perturbation, and of tails beside it. 2^-14 is what 16,000 cells tell from 0; 2^4 is four
+# standard deviations, more than a knockout of a gene moves any other on the four real screens.
+SCALES = np.arange(-12.0, 5.0)
+TAILS = np.arange(-8.0, 6.0)
+LOWEST, HIGHEST = -15, 7  # of a scale and a tail together
+# The variance of scale m with tail t is entry m + t, as both grids ascend by 1. The last entry adds
+# nothing to the precision of an effect: that of a variance known beforehand is added already.
+VARIANCE = np.append(
+    2.0 ** np.clip(np.arange(SCALES[0] + TAILS[0], SCALES[-1] + TAILS[-1] + 1), LOWEST, HIGHEST),
+    np.inf,
+)
+_ROWS = 4096  # effects summarised by one task
+
+
+class Summary(NamedTuple):
+    """Effects, all of shape ``(n_perturbations, n_genes)``, units of the data.
+
+    Parameters
+    ----------
+    mean, sd
+        Expected effect, and its standard deviation.
+    lower, upper
+        Ends of its interval.
+    lfsr
+        Local false sign rate. There is no exact 0 in the model: an effect of which the cells say
+        nothing has both signs alike likely, so that twice the probability of the less likely sign
+        is given, which is 1 there.
+    """
+
+    mean: Array
+    sd: Array
+    lower: Array
+    upper: Array
+    lfsr: Array
+
+
+@dataclass(frozen=True)
+class EffectDraws:
+    """Draws of the effects of perturbations; given the rest of a draw an effect is normal.
+
+    Parameters
+    ----------
+    unit
+        Standard deviation of every gene within cells, shape ``(n_genes,)``, units of the data.
+    expected
+        What was expected of the effects, shape ``(n_perturbations, n_genes)``, units of the data.
+    precision
+        Precision of the cells' means without program and factors, and of what was known of own
+        parts beforehand, in units of ``unit``, same shape; 0 without either.
+    centre
+        Mean of every effect, less what was expected, given the rest of a draw, in units of
+        ``unit``, shape ``(n_perturbations, n_genes, n_draws)``.
+    place
+        Entry of :data:`VARIANCE` of its own part's prior variance, same shape; the last where the
+        variance was known beforehand.
+    """
+
+    unit: Array = array("n_nodes", above=0)
+    expected: Array = array("n_measured", "n_nodes")
+    precision: NDArray[np.float32] = packed(np.float32, "n_measured", "n_nodes", least=0)
+    centre: NDArray[np.float32] = packed(np.float32, "n_measured", "n_nodes", "n_draws")
+    place: NDArray[np.int8] = packed(
+        np.int8, "n_measured", "n_nodes", "n_draws", least=0, most=len(VARIANCE) - 1
+    )
+
+    @property
+    def n_draws(self) -> int:
+        """Number of draws."""
+        return self.centre.shape[2]
+
+    def rows(self, index: ArrayLike) -> EffectDraws:
+        """Return some perturbations, in the order given."""
+        which = np.asarray(index, np.int64)
+        if np.array_equal(which, np.arange(len(self.expected))):
+            return self
+        names = ("expected", "precision", "centre", "place")
+        return replace(self, **{name: getattr(self, name)[which] for name in names})
+
+    def joined(self, other: EffectDraws) -> EffectDraws:
+        """Return these perturbations and then others, of the same draws."""
+        if not len(other.expected):
+            return self
+        names = ("expected", "precision", "centre", "place")
+        both = {x: np.concatenate([getattr(self, x), getattr(other, x)]) for x in names}
+        return replace(self, **both)
+
+    def mean(self) -> Array:
+        """Return the expected effects, ``(n_perturbations, n_genes)``, units of the data."""
+        return self.expected + self.unit * self.centre.mean(axis=2, dtype=np.float64)
+
+    def sd(self) -> Array:
+        """Return their standard deviations, ``(n_perturbations, n_genes)``, units of the data."""
+        within = np.zeros(self.expected.shape)
+        for k in range(self.n_draws):
+            within += 1.0 / (self.precision + 1.0 / VARIANCE[self.place[:, :, k]])
+        variance = within / self.n_draws + self.centre.var(axis=2, dtype=np.float64)
+        return self.unit * np.sqrt(variance)
+
+    def draws(
+        self, n_samples: int | None = None, *, rng: int | np.random.Generator | None = None
+    ) -> Iterator[Array]:
+        """Yield joint draws of all effects, each of shape ``(n_perturbations, n_genes)``.
+
+        Parameters
+        ----------
+        n_samples
+            Number of draws; by default one of each that was kept. More repeat these with other
+            own parts, fewer are spread evenly over them.
+        rng
+            Seed or generator.
+
+        Yields
+        ------
+        ndarray
+            Effects, units of the data. Only one draw is held at a time.
+        """
+        generator = as_rng(rng)
+        for k in self.taken(n_samples):
+            spread = np.sqrt(1.0 / (self.precision + 1.0 / VARIANCE[self.place[:, :, k]]))
+            spread *= generator.standard_normal(spread.shape)
+            yield self.expected + self.unit * (self.centre[:, :, k] + spread)
+
+    def taken(self, n_samples: int | None = None) -> NDArray[np.int64]:
+        """Return which of the draws that were kept ``n_samples`` draws are of."""
+        count = self.n_draws if n_samples is None else n_samples
+        if count > self.n_draws:
+            return np.arange(count) % self.n_draws
+        return np.arange(count) * self.n_draws // max(count, 1)
+
+    def summary(self, confidence: float = 0.9, *, n_jobs: int = 1) -> Summary:
+        """Return means, standard deviations, intervals and local false sign rates of all effects.
+
+        They are those of the mixture of the normals of all draws, so that no draw of own parts adds
+        its noise.
+
+        Parameters
+        ----------
+        confidence
+            Coverage of the intervals.
+        n_jobs
+            Threads.
+        """
+        n, p, n_draws = self.centre.shape
+        levels = np.array([(1.0 - confidence) / 2, (1.0 + confidence) / 2])
+        start = ndtri(levels)
+        centre, place = (x.reshape(n * p, n_draws) for x in (self.centre, self.place))
+        precision, origin = self.precision.ravel(), (self.expected / self.unit).ravel()
+        out, quantile = np.empty((3, n * p)), np.empty((2, n * p))
+
+        def fill(first: int) -> None:
+            rows = slice(first, first + _ROWS)
+            some, ends = np.empty((3, len(origin[rows]))), np.empty((2, len(origin[rows])))
+            summarise(
+                centre[rows], place[rows], VARIANCE, precision[rows], origin[rows], levels, start,
+                some, ends, np.empty((2, n_draws)),
+            )  # fmt: skip
+            out[:, rows], quantile[:, rows] = some, ends
+
+        tasks = (delayed(fill)(first) for first in range(0, n * p, _ROWS))
+        Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem")(tasks)
+        mean, sd, above = out.reshape(3, n, p)
+        lower, upper = quantile.reshape(2, n, p) * self.unit
+        lfsr = np.minimum(1.0, 2.0 * np.minimum(above, 1.0 - above))
+        return Summary(mean * self.unit, sd * self.unit, lower, upper, lfsr)
