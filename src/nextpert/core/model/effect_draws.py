@@ -88,6 +88,10 @@ class EffectDraws:
         """Number of draws."""
         return self.centre.shape[2]
 
+    def posterior_mean(self) -> Array:
+        """Return the expected effects, shape ``(n_perturbations, n_genes)``, units of the data."""
+        return self.expected + self.unit * self.centre.mean(axis=2, dtype=np.float64)
+
     def draws(
         self, n_samples: int | None = None, *, rng: int | np.random.Generator | None = None
     ) -> Iterator[Array]:
