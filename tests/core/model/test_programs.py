@@ -119,7 +119,7 @@ def test_perturbations_that_do_the_same_are_alike(fitted):
 
 def test_targets_are_left_out_of_what_is_alike():
     """By hand: known effects, of which draws differ by nothing."""
-    effect = np.array([[9.0, 0, 1, 1, 0], [0, 9.0, 1, 1, 0], [9.0, 0, -1, 1, 1]])
+    effect = np.array([[9.0, 4, 1, 1, 0], [0, 9.0, 1, 1, 0], [9.0, 0, -1, 1, 1]])
     shape = (*effect.shape, 4)
     draws = EffectDraws(
         np.full(5, 2.0), effect, np.full(effect.shape, 1e30, "f4"), np.zeros(shape, "f4"),
