@@ -144,8 +144,8 @@ class Hierarchical:
     weights
         Weights of the prior variances.
     squares
-        Squared differences of the cells' means to the controls and what was expected, summed, in
-        these units, shape ``(n_draws,)``.
+        Squared differences of the cells' means to the controls, summed, in these units, shape
+        ``(n_draws,)``.
     """
 
     effects: EffectDraws
@@ -474,7 +474,7 @@ class _Sampler:
             self.control.copy(), self.means.design[0].copy(), scores[:, 0].copy(),
             scores[:, 1 : 1 + q].copy(), self.score_weights[0].copy(),
             self.score_weights[1].copy(), self.scale_weights, self.tail_weights,
-            ((self.means.x - self.control) ** 2).sum(),
+            ((self.means.x + self.expected / self.unit - self.control) ** 2).sum(),
         )  # fmt: skip
 
     def fill(self, centre: NDArray[np.float32], place: NDArray[np.int8]) -> None:
