@@ -1,4 +1,4 @@
-"""The hierarchical model of effects (equations 19 to 23) beside the model of today.
+"""The hierarchical model of effects (equations 19 to 26) beside the model of today.
 
 The model's parts were chosen on TAP-seq and Papalexi; Norman and the simulated screens judge it.
 
@@ -14,20 +14,28 @@ whose estimate is above half a standard deviation of the gene within cells, and 
 standard errors of the cells held out (which are selected by the truth: no interval of constant
 average coverage holds them).
 
+*Hierarchical*: told what a fit expects of target genes by the efficacy of the screen, with its
+variance, and of combinations by their members where that is clear. *Hierarchical, told nothing*:
+without these.
 *Mixture of today*: adaptive shrinkage with a mixture for each perturbation, without a graph.
 *Average of today*: that with own genes expected by the screen's efficacy, averaged with the same on
-a graph learned by BOSS from the same cells; what `tl.fit_dag_blr` does, less its predictors.
-Seconds are of the processor, for one fit.
+a graph learned by BOSS from the same cells. *As handed out*: `tl.perturbation_effects` after
+`tl.learn_dag` and `tl.fit_dag_blr`, all by default, predictors included; none where the cells are
+too few for `tl.learn_dag`. Seconds are of the processor, for one fit.
+
+"Between perturbations" is the error of effects less their mean over perturbations, on which the
+controls that are held out have no say: where controls are few (50 and 50 of Norman), their sampling
+error, the same in all perturbations and splits, is a good part of all errors.
 
 Distances: squared distances of all perturbations to each of the four strongest, whose state is
 known from its n cells. The hierarchical model has the target in the screen and takes both from one
 draw; the model of today is given its mean and the variance of that. Intervals have to hold the
 unbiased distance of the cells held out, with its sampling error added to the draws.
 
-    python -m benchmarks.hierarchical                       # 4 minutes
+    python -m benchmarks.hierarchical                       # 8 minutes
     python -m benchmarks.hierarchical --screens norman --cells 25 --splits 2
     python -m benchmarks.hierarchical --cost 10000 1000 2   # what a fit takes
-    python -m benchmarks.hierarchical --shuffled            # calls where there are no effects
+    python -m benchmarks.hierarchical --programs            # labels as they are, and shuffled
 """
 
 from __future__ import annotations
@@ -41,27 +49,37 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anndata as ad
 import numpy as np
+import pandas as pd
 
+import nextpert as npt
 from benchmarks._screens import SOURCES, add_arguments, screens_of
 from benchmarks._shrinkage import ash
 from benchmarks.few_cells import AVERAGED as FEW_AVERAGED
 from benchmarks.few_cells import LEFT, Cells, Z, fit, fits, learn, moments, pool, read_cells, table
+from nextpert._adata.members import Naming
 from nextpert.core import Dag, Moments
 from nextpert.core.design.distances import ranked_distance
 from nextpert.core.model.averaged import Averaged, AveragedModel
 from nextpert.core.model.effects import estimate_effects
 from nextpert.core.model.hierarchical import fit_hierarchical
+from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.programs import alike, find_programs
 from nextpert.core.screen.guides import PooledGuides
 from nextpert.core.screen.mean_distance import mean_distance
+from nextpert.tl._fit_dag_blr.model import learn_together
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from nextpert.core import ScreenMoments
+
 RAW, ASH = "means of the cells", "ash as published"
 MIXTURE = "mixture of today"
 AVERAGED = "average of today"
-HIERARCHICAL = "hierarchical"
+HIERARCHICAL, TOLD_NOTHING = "hierarchical", "hierarchical, told nothing"
+HANDED_OUT = "as handed out"
 SIZES = (10, 25, 50)
 TARGETS, DRAWS = 4, 400
 WHAT = ("all", "strongest", "large estimates", "large truth", "distances", "predicted / true",
@@ -116,6 +134,38 @@ def split(cells: Cells, n: int, seed: int) -> tuple[Cells, np.ndarray]:
     return part._replace(x=part.x[:, varies], own=own), known
 
 
+def told(part: Cells, found: ScreenMoments, pooled: PooledGuides) -> tuple[np.ndarray, np.ndarray]:
+    """Return expected effects, and the variance of own parts where it is known."""
+    alone = fit(Dag.from_edges(found.n_nodes, []), pooled, part)
+    expected, own = alone.prior.shift.copy(), alone.prior.own.copy()
+    every = np.arange(1, len(part.names))
+    seen = Perturbations(found, 0, every, [[g] if g >= 0 else [] for g in part.own[1:]])
+    members = [Naming(control=part.names[0]).members(name) for name in part.names[1:]]
+    known = learn_together(members, alone, seen)
+    if known is not None:
+        expected[known[1].rows], own[known[1].rows] = known[1].clear(), np.nan
+    return expected, own
+
+
+def handed_out(part: Cells, known: np.ndarray) -> ad.AnnData | None:
+    """Return the effects by the public functions; ``None`` where no graph can be learned."""
+    kept = known & (part.code >= 0)
+    obs = pd.DataFrame({"perturbation": np.array(part.names)[part.code[kept]]}, dtype=object)
+    genes = [f"gene {i}" for i in range(part.x.shape[1])]
+    for name, gene in zip(part.names, part.own, strict=True):
+        if gene >= 0:
+            genes[gene] = name
+    x = part.x[kept].astype(np.float64)
+    adata = ad.AnnData(x, obs.set_index(obs.index.astype(str)), pd.DataFrame(index=genes))
+    npt.pp.setup_screen(adata, control=part.names[0], check_scale=False)
+    try:
+        npt.tl.learn_dag(adata)
+    except ValueError:  # too few cells for so many genes
+        return None
+    npt.tl.fit_dag_blr(adata, shift="activation" if part.activation else "knockout")
+    return npt.tl.perturbation_effects(adata, as_anndata=True)[part.names[1:], genes]
+
+
 def trial(cells: Cells, n: int, seed: int) -> dict[str, dict[str, float]]:
     """Return what each method scores on one split, by its name."""
     part, known = split(cells, n, seed)
@@ -133,8 +183,15 @@ def trial(cells: Cells, n: int, seed: int) -> dict[str, dict[str, float]]:
     targets = 1 + np.argsort(-((raw / sd) ** 2).sum(axis=1))[:TARGETS]
     out: dict[str, dict[str, float]] = {}
 
+    each = held.variance[1:] / held.n[1:, None]
+    apart = each * (1 - 2 / len(each)) + each.mean(axis=0) / len(each)
+
     def score(name: str, mean: np.ndarray, ends: tuple[np.ndarray, np.ndarray] | None) -> None:
-        out[name] = {"error": float(((mean - truth) ** 2 - noise).sum(axis=1).mean())}
+        off = mean - truth
+        out[name] = {
+            "error": float((off**2 - noise).sum(axis=1).mean()),
+            "apart": float(((off - off.mean(axis=0)) ** 2 - apart).sum(axis=1).mean()),
+        }
         if ends is None:
             return
         low = mean - np.sqrt((mean - ends[0]) ** 2 + Z**2 * noise)
@@ -168,8 +225,11 @@ def trial(cells: Cells, n: int, seed: int) -> dict[str, dict[str, float]]:
     score(RAW, raw, (raw - Z * se, raw + Z * se))
     score(ASH, np.array([ash(*pair) for pair in zip(raw, se, strict=True)]), None)
 
+    effects = fit_hierarchical(pooled, rng=seed).effects.summary()
+    score(TOLD_NOTHING, effects.mean, (effects.lower, effects.upper))
+    expected, own = told(part, found, pooled)
     start = time.process_time()
-    fitted = fit_hierarchical(pooled, rng=seed)
+    fitted = fit_hierarchical(pooled, expected=expected, own_variance=own, rng=seed)
     effects = fitted.effects.summary()
     seconds = time.process_time() - start
     score(HIERARCHICAL, effects.mean, (effects.lower, effects.upper))
@@ -194,7 +254,24 @@ def trial(cells: Cells, n: int, seed: int) -> dict[str, dict[str, float]]:
         for t in pairs
     ))  # fmt: skip
     out[AVERAGED]["seconds"] = seconds
+    start = time.process_time()
+    shown = handed_out(part, known)
+    if shown is not None:
+        ends = np.asarray(shown.layers["lower"]), np.asarray(shown.layers["upper"])
+        score(HANDED_OUT, np.asarray(shown.X), ends)
+        out[HANDED_OUT]["seconds"] = time.process_time() - start
     return out
+
+
+ROWS = (RAW, ASH, HIERARCHICAL, TOLD_NOTHING, MIXTURE, AVERAGED, HANDED_OUT)
+RATIOS = "*hierarchical over {}*", "*the same between perturbations, {}*"
+
+
+def over(ours: np.ndarray, theirs: np.ndarray) -> str:
+    """Return the ratio of mean errors and its standard error, paired by split."""
+    ratio = ours.mean() / theirs.mean()
+    spread = (ours - ratio * theirs).std(ddof=1) if len(ours) > 1 else np.nan
+    return f"{ratio:.2f} ± {spread / (np.sqrt(len(ours)) * abs(theirs.mean())):.2f}"
 
 
 def section(title: str, trials: dict[int, list[dict[str, dict[str, float]]]]) -> str:
@@ -204,14 +281,19 @@ def section(title: str, trials: dict[int, list[dict[str, dict[str, float]]]]) ->
     for n, found in trials.items():
         raw = np.array([each[RAW]["error"] for each in found])
         ours = np.array([each[HIERARCHICAL]["error"] for each in found])
-        for name in found[0]:
+        for name in (*ROWS[:-1], *(ROWS[-1:] if HANDED_OUT in trials[max(trials)][0] else ())):
+            if any(name not in each for each in found):
+                for row in (name, *(row.format(name) for row in RATIOS)):
+                    errors[row].append("")
+                for what in WHAT:
+                    coverage[what, name].append("")
+                continue
             theirs = np.array([each[name]["error"] for each in found])
             errors[name].append(f"{(theirs / raw).mean():.3f}")
             if name not in (RAW, HIERARCHICAL):
-                ratio = ours.mean() / theirs.mean()
-                spread = (ours - ratio * theirs).std(ddof=1) if len(found) > 1 else np.nan
-                spread /= np.sqrt(len(found)) * abs(theirs.mean())
-                errors[f"*hierarchical over {name}*"].append(f"{ratio:.2f} ± {spread:.2f}")
+                errors[RATIOS[0].format(name)].append(over(ours, theirs))
+                parts = ([each[x]["apart"] for each in found] for x in (HIERARCHICAL, name))
+                errors[RATIOS[1].format(name)].append(over(*map(np.array, parts)))
             if "all" not in found[0][name]:
                 continue
             for what in WHAT:
@@ -249,19 +331,46 @@ def cost(n: int, p: int, n_jobs: int) -> str:
     return f"{size}: {wall:.0f} s, {cpu:.0f} s of the processor, {peak:.1f} GB"
 
 
-def shuffled(cells: Cells) -> str:
-    """Return what is called, and the program's share, with labels as they are and shuffled."""
+def programs(cells: Cells) -> str:
+    """Return calls, programs and what is alike, with labels as they are and shuffled."""
     lines = []
     for what, code in (
         ("as they are", cells.code), ("shuffled", np.random.default_rng(0).permutation(cells.code))
     ):  # fmt: skip
-        found = moments(cells._replace(code=code), np.ones(len(code), bool))
-        fitted = fit_hierarchical(pool(found), rng=0)
-        lfsr, program = fitted.effects.summary().lfsr, fitted.shared_program()
-        first = [cells.names[1 + j] for j in np.argsort(-np.abs(program.scores))[:4]]
+        part = cells._replace(code=code)
+        found = moments(part, np.ones(len(code), bool))
+        expected, own = told(part, found, pool(found))
+        fitted = fit_hierarchical(pool(found), expected=expected, own_variance=own, rng=0)
+        lfsr, shared = fitted.effects.summary().lfsr, find_programs(fitted)
         called = f"{(lfsr < 0.05).sum()} of {lfsr.size:,} below 0.05"
-        lines.append(f"labels {what}: {called}, share {program.share:.3f}, {', '.join(first)}")
+        lines.append(f"labels {what}: {called}, programs' share {shared.share.sum():.3f}")
+        for share, score in zip(shared.share, shared.scores.T, strict=True):
+            first = np.argsort(-np.abs(score))[:4]
+            names = ", ".join(f"{part.names[1 + j]} {score[j]:.2f}" for j in first)
+            lines.append(f"    share {share:.3f}: {names}")
+        targets = np.array(part.own[1:])[:, None] == np.arange(lfsr.shape[1])
+        same = np.argwhere(np.triu(alike(fitted.effects, targets=targets), 1) > 0.95)
+        shown = ", ".join(f"{part.names[1 + i]} - {part.names[1 + j]}" for i, j in same[:8])
+        lines.append(f"    {len(same)} pairs alike: {shown}")
     return "\n".join(lines)
+
+
+def pathways(n: int, seed: int) -> list[float]:
+    """Return how well the genes of two simulated pathways are told from others, by AUC."""
+    cells = simulate(seed, sparse=0.03, pathways=2)
+    part, known = split(cells, n, seed)
+    shared = find_programs(fit_hierarchical(pool(moments(part, known)), rng=seed))
+    found = []
+    for k in range(2):
+        rows = slice(5 * k, 5 * k + 5)
+        true = np.array([part.x[part.code == 1 + j].mean(axis=0) for j in range(30)][rows])
+        size = np.abs(true - part.x[part.code == 0].mean(axis=0)).min(axis=0)
+        genes = size > 0.15  # moved by all five: cells of the whole screen, off by 0.05
+        mine = np.abs(shared.scores[rows]).mean(axis=0).argmax() if len(shared.share) else None
+        score = np.zeros(len(genes)) if mine is None else np.abs(shared.genes[mine])
+        above = score[genes][:, None] - score[~genes]
+        found.append(float(((above > 0) + 0.5 * (above == 0)).mean()))
+    return found
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -280,12 +389,15 @@ def main(arguments: list[str] | None = None) -> None:
     add_arguments(parser)
     parser.add_argument("--cost", type=int, nargs=3, metavar=("N", "P", "THREADS"),
                         help="only time a fit of N perturbations x P genes")  # fmt: skip
-    parser.add_argument("--shuffled", action="store_true",
-                        help="only count calls on screens with shuffled labels")  # fmt: skip
+    parser.add_argument("--programs", action="store_true",
+                        help="only programs, labels as they are and shuffled")  # fmt: skip
     args = parser.parse_args(arguments)
-    if args.shuffled:
+    if args.programs:
         for source, screen in screens_of(args):
-            print(screen.name, shuffled(read_cells(screen, source.guide_key)), sep="\n", flush=True)
+            print(screen.name, programs(read_cells(screen, source.guide_key)), sep="\n", flush=True)
+        for n in args.cells:
+            each = np.array([pathways(n, seed) for seed in range(args.splits)])
+            print(f"two simulated pathways, n = {n}: AUC {each.mean():.2f}, least {each.min():.2f}")
         return
     if args.cost:
         print(cost(*args.cost))

@@ -249,7 +249,7 @@ class FittedPosterior:
         """Return the joint posterior of the states of these perturbations, as :meth:`effects`."""
         model, drawn = self._thinned(prior), self.effects(prior, place)
         control = model.control.mean(axis=0)
-        mean = np.vstack([control + drawn.mean(), control])
+        mean = np.vstack([control + drawn.posterior_mean(), control])
         return States(mean, lambda n, rng: model.states(n, effects=drawn, rng=rng))
 
     def _thinned(self, prior: ShiftPrior) -> Hierarchical:

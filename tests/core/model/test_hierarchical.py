@@ -331,6 +331,9 @@ def test_what_is_expected_is_added():
     told = fit_hierarchical(moved, expected=expected, rng=1, chain=chain).effects.summary()
     np.testing.assert_allclose(told.mean, plain.mean + expected, atol=1e-6)
     np.testing.assert_allclose(told.upper, plain.upper + expected, atol=1e-6)
+    fit = fit_hierarchical(moved, expected=expected, rng=1, chain=chain)
+    away = (moved.mean[1:] - fit.control[:, None]) / fit.effects.unit
+    np.testing.assert_allclose(fit.squares, (away**2).sum(axis=(1, 2)))
 
 
 def test_variance_of_guides_and_batches_is_noise():

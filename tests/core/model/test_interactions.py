@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal, norm
 
-from nextpert.core.model.interactions import learn_interactions
+from nextpert.core.model.interactions import Together, learn_interactions
 
 PAIRS = [(0, 1), (1, 2), (4, 5), (2, 5), (0, 2, 5)]
 ASKED = [(2, 1), (0, 3), (0, 4), (1,), (4,), (6,), (6, 0, 1), (3, 6), (0,)]
@@ -234,3 +234,9 @@ def test_combinations_tell_the_scale_where_no_member_is_known():
     unknown = np.full((2, 1), np.nan)
     found = learn_interactions(unknown, unknown, [(0, 1)], np.full((1, 1), 2.0), np.zeros((1, 1)))
     assert found.predict([(0, 1)])[0][0, 0] == pytest.approx(2.0)
+
+
+def test_what_is_clear_of_combinations_is_kept():
+    mean = np.array([[1.0, -1.0, 0.5, 0.0]])
+    together = Together(np.array([3]), mean, np.array([[0.25, 0.2, 0.1, 1.0]]), np.zeros((1, 4)))
+    np.testing.assert_array_equal(together.clear(), [[1.0, -1.0, 0.0, 0.0]])

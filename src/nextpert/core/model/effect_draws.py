@@ -107,10 +107,6 @@ class EffectDraws:
         both = {x: np.concatenate([getattr(self, x), getattr(other, x)]) for x in names}
         return replace(self, **both)
 
-    def mean(self) -> Array:
-        """Return the expected effects, ``(n_perturbations, n_genes)``, units of the data."""
-        return self.expected + self.unit * self.centre.mean(axis=2, dtype=np.float64)
-
     def sd(self) -> Array:
         """Return their standard deviations, ``(n_perturbations, n_genes)``, units of the data."""
         within = np.zeros(self.expected.shape)
@@ -118,6 +114,10 @@ class EffectDraws:
             within += 1.0 / (self.precision + 1.0 / VARIANCE[self.place[:, :, k]])
         variance = within / self.n_draws + self.centre.var(axis=2, dtype=np.float64)
         return self.unit * np.sqrt(variance)
+
+    def posterior_mean(self) -> Array:
+        """Return the expected effects, shape ``(n_perturbations, n_genes)``, units of the data."""
+        return self.expected + self.unit * self.centre.mean(axis=2, dtype=np.float64)
 
     def draws(
         self, n_samples: int | None = None, *, rng: int | np.random.Generator | None = None

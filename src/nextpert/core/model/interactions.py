@@ -27,6 +27,7 @@ _STRENGTH = (1.0, 0.3)
 _SD = (float(np.log(0.3)), float(np.log(2.0)))
 _BOUNDS = ((-0.5, 2.5), (-6.0, 3.0), (-6.0, 3.0))  # of the strength and the logarithms
 _NODES = 5  # of the quadrature over the strength
+_CLEAR = 2.0  # standard deviations from 0 of what is expected as if it were known
 _MOST_DIMS = 128  # dimensions that are learned from
 
 
@@ -263,6 +264,15 @@ class Together:
     mean: Array
     variance: Array
     shared: Array
+
+    def clear(self) -> Array:
+        """Return the mean where it is two standard deviations or more from 0, and 0 elsewhere.
+
+        For a model that takes what is expected as known: where members show nothing, their sum is
+        noise, and effects about it would be called (on Norman with shuffled labels 7 to 25 of 1,155
+        at a local false sign rate of 0.05, none to 2 by the clear ones).
+        """
+        return np.where(self.mean**2 >= _CLEAR**2 * self.variance, self.mean, 0.0)
 
     def told(self, prior: ShiftPrior, ratio: Array) -> ShiftPrior:
         """Return the prior with the effects of combinations, own genes included.

@@ -146,7 +146,7 @@ def _mean_squares(screen: ScreenMoments, blocks: ArrayLike) -> _MeanSquares | No
 
 
 # Degrees of freedom with which the pooled variance speaks for that of an environment.
-_PRIOR_FREEDOM = 20.0
+PRIOR_FREEDOM = 20.0
 
 
 @dataclass(frozen=True)
@@ -303,7 +303,7 @@ def _ratio(
     pooled = squares.sum(axis=0) / max(freedom.sum(), 1.0)
     pooled = np.where(pooled > 0, pooled, 1.0)
     own = members @ freedom
-    return (_PRIOR_FREEDOM + (members @ squares) / pooled) / (_PRIOR_FREEDOM + own)[:, None]
+    return (PRIOR_FREEDOM + (members @ squares) / pooled) / (PRIOR_FREEDOM + own)[:, None]
 
 
 def guide_variance(screen: ScreenMoments, guides: ArrayLike) -> float:

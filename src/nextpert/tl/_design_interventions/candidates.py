@@ -426,7 +426,7 @@ def _alone(
     if fit.hierarchical is None or rows is None:
         return effects_alone(fit.posteriors, fit.known(prior), within)
     drawn = fit.effects(prior, rows)
-    return drawn.mean(), drawn.sd() ** 2
+    return drawn.posterior_mean(), drawn.sd() ** 2
 
 
 def _expected(found: Interventions, fit: FittedPosterior) -> CandidateSet:

@@ -1,0 +1,197 @@
+"""Programs of genes that perturbations share, and perturbations that do the same, from draws."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from nextpert.core._blas import one_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.model.effect_draws import EffectDraws
+    from nextpert.core.model.hierarchical import Hierarchical
+
+    Array = NDArray[np.float64]
+
+_MOST = 20  # programs: more are neither read nor drawn
+_CLEAR = 3.0  # standard deviations that a program, or a score on it, is away from 0
+_PART = 0.25  # of the largest score, that another perturbation has at least to share a program
+_TURNS, _STILL = 200, 1e-9  # of an iteration at most, and the change below which it has settled
+
+
+class Programs(NamedTuple):
+    """Programs that perturbations share, by their share of the effects.
+
+    The effects are about ``scores @ genes``. The largest score on a program is 1, so that ``genes``
+    is what it does in the perturbation that has most of it.
+
+    Parameters
+    ----------
+    scores, scores_sd
+        Scores of perturbations, and their standard deviations, shape
+        ``(n_perturbations, n_programs)``.
+    genes, genes_sd
+        Effect of a score of 1 on every gene, and its standard deviation, shape
+        ``(n_programs, n_genes)``, units of the data.
+    share
+        Share of the squared differences of means to the controls that each accounts for, shape
+        ``(n_programs,)``, 0 to 1, descending. What is left is other effects and the noise of cells.
+    """
+
+    scores: Array
+    scores_sd: Array
+    genes: Array
+    genes_sd: Array
+    share: Array
+
+
+@one_thread()
+def find_programs(fit: Hierarchical, *, n_draws: int = 100) -> Programs:
+    """Return the programs of genes that two or more perturbations share (equation 26).
+
+    With effects in units of the standard deviation of genes within cells, the products of the
+    effects of two perturbations, summed over genes, tell what they share. As a matrix they are
+    ``A A'`` plus a diagonal, which holds what each perturbation does alone, and so does not matter:
+    loadings ``A`` are found by principal-axis factoring, and turned by varimax so that each
+    perturbation takes part in few (Kaiser 1958, doi:10.1007/BF02289233). There are as many as
+    directions in which draws of the products are three standard deviations above 0. Those are
+    programs on which two perturbations or more have scores of a quarter of the largest and three
+    standard deviations from 0.
+
+    Parameters
+    ----------
+    fit
+        The posterior.
+    n_draws
+        Draws that standard deviations are taken over.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import ScreenMoments
+    >>> from nextpert.core.model.hierarchical import fit_hierarchical
+    >>> from nextpert.core.model.programs import find_programs
+    >>> from nextpert.core.screen.guides import pool_guides
+    >>> rng = np.random.default_rng(0)
+    >>> score = np.array([[0, 0], [1, 0], [1, 0], [0, 1], [0, -1], [0, 0]])
+    >>> genes = np.array([np.arange(20) < 5, np.arange(20) > 14]).astype(float)
+    >>> code = np.repeat(np.arange(6), [500, 50, 50, 50, 50, 50])
+    >>> x = (score @ genes)[code] + rng.normal(size=(750, 20))
+    >>> cells = pool_guides(ScreenMoments.from_array(x, code, 6), range(6), 6)
+    >>> found = find_programs(fit_hierarchical(cells, rng=0))
+    >>> found.scores.shape
+    (5, 2)
+    >>> sorted(np.abs(found.scores).round().astype(int).T.tolist())
+    [[0, 0, 1, 1, 0], [1, 1, 0, 0, 0]]
+    """
+    unit = fit.effects.unit
+    mean = fit.effects.posterior_mean() / unit
+    draws = [each / unit for each in fit.effects.draws(n_draws, rng=0)]
+    products = mean @ mean.T
+    base = _varimax(_loadings(products, _clear(products, draws)))
+    genes = np.linalg.pinv(base) @ mean
+    genes_sd = _spread(np.linalg.pinv(base) @ each for each in draws)
+    by_genes = np.linalg.pinv(genes)
+    scores, scores_sd = mean @ by_genes, _spread(each @ by_genes for each in draws)
+    size = np.abs(scores)
+    part = (size > _CLEAR * scores_sd) & (size > _PART * size.max(axis=0))
+    shared = np.flatnonzero(part.sum(axis=0) > 1)
+    share = (scores[:, shared] ** 2).sum(axis=0) * (genes[shared] ** 2).sum(axis=1)
+    share = np.minimum(share / fit.squares.mean(), 1.0)
+    order = shared[np.argsort(-share)]
+    scores, genes = scores[:, order], genes[order]
+    scale = scores[np.abs(scores).argmax(axis=0), np.arange(len(order))]
+    return Programs(
+        scores / scale, scores_sd[:, order] / np.abs(scale), genes * scale[:, None] * unit,
+        genes_sd[order] * np.abs(scale)[:, None] * unit, np.sort(share)[::-1],
+    )  # fmt: skip
+
+
+def _spread(draws: Iterable[Array]) -> Array:
+    return np.std(list(draws), axis=0)
+
+
+def _clear(products: Array, draws: list[Array]) -> int:
+    """Return in how many directions the draws of products of effects are clear."""
+    values, vectors = np.linalg.eigh(_hollow(products))
+    vectors = vectors[:, values > 0][:, ::-1][:, :_MOST]
+    each = [np.einsum("ir,ij,jr->r", vectors, _hollow(x @ x.T), vectors) for x in draws]
+    clear = np.mean(each, axis=0) > _CLEAR * np.std(each, axis=0)
+    return int(clear.size if clear.all() else clear.argmin())
+
+
+def _hollow(matrix: Array) -> Array:
+    return matrix - np.diag(matrix.diagonal())
+
+
+def _loadings(products: Array, n_programs: int) -> Array:
+    """Return loadings whose products are those given, but for the diagonal, ``(n, n_programs)``."""
+    found = np.zeros((len(products), n_programs))
+    for _ in range(_TURNS if n_programs else 0):
+        filled = _hollow(products) + np.diag((found**2).sum(axis=1))
+        values, vectors = np.linalg.eigh(filled)
+        root = np.sqrt(np.maximum(values[::-1][:n_programs], 0.0))
+        before, found = found, vectors[:, ::-1][:, :n_programs] * root
+        if np.abs((found**2).sum(axis=1) - (before**2).sum(axis=1)).max() < _STILL:
+            break
+    return found
+
+
+def alike(
+    effects: EffectDraws, *, targets: ArrayLike | None = None, least: float = 0.5,
+    n_draws: int = 200,
+) -> Array:  # fmt: skip
+    """Return the probability that two perturbations do the same.
+
+    It is the share of draws in which the correlation of their effects is above ``least``: over
+    genes in units of their standard deviation within cells, about 0 (no effect) and not about the
+    mean, and without the genes that either of them targets.
+
+    Parameters
+    ----------
+    effects
+        Draws of the effects.
+    targets
+        Which genes each perturbation targets, shape ``(n_perturbations, n_genes)``; by default
+        none is left out.
+    least
+        Correlation above which two do the same.
+    n_draws
+        Number of draws.
+
+    Returns
+    -------
+    ndarray
+        Probabilities, shape ``(n_perturbations, n_perturbations)``, 1 on the diagonal.
+    """
+    n, p = effects.expected.shape
+    other = np.ones((n, p)) if targets is None else 1.0 - np.asarray(targets, np.float64)
+    count = np.zeros((n, n))
+    for drawn in effects.draws(n_draws, rng=0):
+        x = drawn / effects.unit * other
+        size = x**2 @ other.T  # of the first, over genes that neither targets
+        count += x @ x.T > least * np.sqrt(size * size.T)
+    found = count / n_draws
+    np.fill_diagonal(found, 1.0)
+    return found
+
+
+def _varimax(base: Array) -> Array:
+    """Return columns turned together so that their squares are as uneven as can be."""
+    n, k = base.shape
+    turn, before = np.eye(k), 0.0
+    for _ in range(_TURNS if k > 1 else 0):
+        turned = base @ turn
+        left, size, right = np.linalg.svd(
+            base.T @ (turned**3 - turned * (turned**2).sum(axis=0) / n)
+        )
+        turn = left @ right
+        if size.sum() < before * (1.0 + _STILL):
+            break
+        before = size.sum()
+    return base @ turn

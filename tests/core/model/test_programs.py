@@ -1,0 +1,136 @@
+"""Programs that perturbations share, and perturbations that do the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nextpert.core.model._hierarchical_kernel import N_VARIANCES
+from nextpert.core.model.effect_draws import EffectDraws
+from nextpert.core.model.hierarchical import Chain, fit_hierarchical
+from nextpert.core.model.programs import _loadings, _varimax, alike, find_programs
+from nextpert.core.screen.guides import PooledGuides
+
+N, P = 25, 60
+FIRST, SECOND = np.arange(12), np.arange(30, 42)  # genes of two pathways
+
+
+def screen(effect, seed=0, cells=100.0):
+    """Sums of cells of perturbations with given effects, genes independent within cells."""
+    rng = np.random.default_rng(seed)
+    n, p = effect.shape
+    mean = np.vstack([np.zeros(p), effect]) + rng.normal(size=(n + 1, p)) / np.sqrt(cells)
+    mean[0] /= 4.0
+    n_cells = np.append(16 * cells, np.full(n, cells))
+    scatter = np.eye(p) * (n_cells.sum() - n - 1)
+    return PooledGuides(n_cells.astype(int), n_cells, mean, scatter, np.ones((n + 1, p)))
+
+
+def pathways(seed=1):
+    """Effects of which five perturbations each share those on 12 genes."""
+    rng = np.random.default_rng(seed)
+    effect = 0.7 * rng.normal(size=(N, P)) * (rng.random((N, P)) < 0.03)
+    for rows, genes in ((range(5), FIRST), (range(5, 10), SECOND)):
+        size = rng.choice([-0.6, 0.6], len(genes))
+        effect[np.ix_(rows, genes)] += np.outer([1.0, 0.8, 1.0, -0.9, 0.7], size)
+    return effect
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return fit_hierarchical(screen(pathways()), rng=0)
+
+
+def auc(score, true):
+    order = score.argsort().argsort() + 1
+    k = true.sum()
+    return (order[true].sum() - k * (k + 1) / 2) / (k * (len(true) - k))
+
+
+def test_two_pathways_are_recovered(fitted):
+    found = find_programs(fitted)
+    for rows, genes in ((slice(0, 5), FIRST), (slice(5, 10), SECOND)):
+        mine = np.abs(found.scores[rows]).mean(axis=0).argmax()
+        score = found.scores[:, mine]
+        assert np.abs(score[rows]).min() > 0.4 > np.abs(np.delete(score, range(N)[rows])).max()
+        np.testing.assert_array_equal(
+            np.sign(score[rows]) * np.sign(score[rows][0]), [1, 1, 1, -1, 1]
+        )
+        assert auc(np.abs(found.genes[mine]), np.isin(np.arange(P), genes)) >= 0.9
+    np.testing.assert_allclose(np.abs(found.scores).max(axis=0), 1.0)
+    np.testing.assert_allclose(found.scores.max(axis=0), 1.0)
+    assert (np.diff(found.share) <= 0).all()
+    assert 0.1 < found.share[:2].sum() < 1.0
+    for one, two in zip(found, find_programs(fitted), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_spreads_are_those_of_draws(fitted):
+    """A program is off from what it is by as much as its standard deviation says."""
+    found, effect = find_programs(fitted), pathways()
+    mine = np.abs(found.scores[:5]).mean(axis=0).argmax()
+    top = found.scores[:, mine].argmax()
+    true = effect[top, FIRST]
+    sd = found.genes_sd[mine, FIRST]
+    assert (np.abs(found.genes[mine, FIRST] - true) < 4 * sd).all()
+    assert 0.02 < np.median(sd) < 0.1  # a mean of 100 cells is off by 0.1, five of them by 0.05
+    score = effect[:5, FIRST] @ true / (true @ true)
+    assert (np.abs(found.scores[:5, mine] - score) < 4 * found.scores_sd[:5, mine]).all()
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_no_program_where_nothing_is_shared(alone):
+    effect = np.zeros((N, P))
+    if alone:
+        effect[3, :20], effect[7, 30:] = 1.0, -1.0
+    found = find_programs(fit_hierarchical(screen(effect), rng=0))
+    assert found.share.sum() <= 0.05
+    shapes = [x.shape for x in found]
+    k = len(found.share)
+    assert shapes == [(N, k), (N, k), (k, P), (k, P), (k,)]
+
+
+def test_loadings_do_without_the_diagonal():
+    rng = np.random.default_rng(0)
+    true = np.zeros((20, 2))
+    true[:8, 0], true[8:15, 1] = rng.uniform(0.5, 1.0, 8), rng.uniform(-1.0, -0.5, 7)
+    products = true @ true.T + np.diag(rng.uniform(0, 50, 20))
+    found = _loadings(products, 2)
+    np.testing.assert_allclose(found @ found.T, true @ true.T, atol=1e-4)
+    turned = _varimax(found)
+    np.testing.assert_allclose(turned @ turned.T, true @ true.T, atol=1e-4)
+    order = np.abs(turned[:8]).sum(axis=0).argsort()[::-1]
+    np.testing.assert_allclose(np.abs(turned[:, order]), np.abs(true), atol=1e-3)
+    assert _loadings(products, 0).shape == (20, 0)
+
+
+def test_perturbations_that_do_the_same_are_alike(fitted):
+    found = alike(fitted.effects)
+    np.testing.assert_array_equal(found, found.T)
+    np.testing.assert_array_equal(found.diagonal(), 1.0)
+    same = np.array([0, 1, 2, 4])  # of either pathway
+    for first in (0, 5):
+        block = found[np.ix_(first + same, first + same)]
+        assert np.median(block[np.triu_indices(4, 1)]) > 0.9
+    assert found[3, [0, 1, 2, 4]].max() == 0.0  # does the opposite
+    assert found[:5, 5:10].max() < 0.05
+    assert (found <= alike(fitted.effects, least=0.2)).all()
+
+
+def test_targets_are_left_out_of_what_is_alike():
+    """By hand: known effects, of which draws differ by nothing."""
+    effect = np.array([[9.0, 4, 1, 1, 0], [0, 9.0, 1, 1, 0], [9.0, 0, -1, 1, 1]])
+    shape = (*effect.shape, 4)
+    draws = EffectDraws(
+        np.full(5, 2.0), effect, np.full(effect.shape, 1e30, "f4"), np.zeros(shape, "f4"),
+        np.full(shape, N_VARIANCES, np.int8),
+    )  # fmt: skip
+    np.testing.assert_array_equal(alike(draws), [[1, 0, 1], [0, 1, 0], [1, 0, 1]])
+    own = np.zeros((3, 5), bool)
+    own[range(3), [0, 1, 0]] = True
+    np.testing.assert_array_equal(alike(draws, targets=own), [[1, 1, 0], [1, 1, 0], [0, 0, 1]])
+
+
+def test_the_mean_of_the_posterior_is_that_of_the_summary():
+    fit = fit_hierarchical(screen(pathways()), rng=0, chain=Chain(5, 5, 1))
+    np.testing.assert_allclose(fit.effects.posterior_mean(), fit.effects.summary().mean, atol=1e-9)
