@@ -350,11 +350,12 @@ def fit_hierarchical(
         np.array(x) for x in zip(*kept, strict=True)
     )
     means = sampler.means
-    varied = sampler.rng.standard_normal((n, 1, length.keep))
-    spread = response_variance(cells, sampler.expected / sampler.unit + centre.mean(axis=2))
-    spread = spread / cells.n[1:, None, None]
-    origin = (sampler.expected / sampler.unit).astype(np.float32)[:, :, None]
-    centre += (origin + centre) * np.expm1(np.sqrt(spread) * varied - spread / 2).astype(np.float32)
+    # Equation 27: the mean of n cells has a factor 1 + N(0, phi / n), here one of mean 1 above 0.
+    origin = sampler.expected / sampler.unit
+    square = (origin + centre.mean(axis=2)) ** 2
+    spread = response_variance(cells, square) / cells.n[1:, None, None]
+    factor = np.sqrt(spread) * sampler.rng.standard_normal((n, 1, length.keep)) - spread / 2
+    centre += (origin[:, :, None] + centre) * np.expm1(factor)
     told = np.where(np.isnan(means.told), np.inf, means.told)
     precision = (1.0 / (means.psi * means.error) + 1.0 / told).astype(np.float32)
     effects = EffectDraws(sampler.unit, sampler.expected, precision, centre, place)
@@ -384,7 +385,9 @@ class _Sampler:
         within = cells.covariance
         self.unit = np.sqrt(within.diagonal())
         q = int(np.clip(p // 10, 1, _FACTORS))
-        gamma, psi = factors(within / np.outer(self.unit, self.unit), q)
+        alike = _without_responses(cells, self.unit)
+        sd = np.sqrt(np.maximum(alike.diagonal(), _LEAST_PSI))
+        gamma, psi = factors(alike / np.outer(sd, sd), q)
         counted = cells.counted
         error = 1.0 / counted[1:] + cells.fixed_error()[1:, None]
         design = np.vstack([np.zeros((1, p)), gamma.T])
@@ -528,26 +531,40 @@ def _told(variance: ArrayLike, unit: Array) -> Array:
     return np.maximum(np.asarray(variance, np.float64) / unit**2, VARIANCE[0])
 
 
-def response_variance(cells: PooledGuides, effects: Array) -> float:
-    """Return the variance of how far cells respond to their perturbation, 1 on average.
+def response_variance(cells: PooledGuides, squares: Array) -> float:
+    """Return the variance of how far cells respond to their perturbation (equation 27).
 
-    Cells escape, or respond more: ``x = c + s theta`` with ``s`` of variance phi. The variance of a
-    gene then exceeds that of other cells by ``phi theta^2``, and the excess is regressed on it.
+    Some escape, others respond more: ``x = c + s theta`` with ``s`` of mean 1 and variance phi. The
+    variance of a gene then exceeds that of other cells by ``phi theta^2``, and the excess is
+    regressed on it.
 
     Parameters
     ----------
     cells
         The controls, and then the perturbations.
-    effects
-        Effects in units of the standard deviation within cells, ``(n_perturbations, n_genes)``.
+    squares
+        Squared effects in units of the variance within cells, ``(n_perturbations, n_genes)``.
     """
     freedom = np.maximum(cells.n_cells[1:, None] - 1.0, 0.0)
-    # The ratio is shrunk towards 1 by so many degrees of freedom, which its excess is not.
+    # The ratio is shrunk towards 1 as by so many degrees of freedom more; its excess is not.
     excess = (cells.variance_ratio[1:] - 1.0) * (PRIOR_FREEDOM + freedom)
-    square = effects**2
-    total = float((freedom * square**2).sum())
-    found = float((excess * square).sum()) / total if total > 0 else 0.0
-    return max(_ALONG * found, 0.0)
+    total = float((freedom * squares**2).sum())
+    return max(_ALONG * float((excess * squares).sum()) / total, 0.0) if total > 0 else 0.0
+
+
+def _without_responses(cells: PooledGuides, unit: Array) -> Array:
+    """Return the covariance within cells less what comes of cells that respond to a degree.
+
+    Else strong perturbations would make their effects factors of coexpression, and those of others
+    along them noise. In units of ``unit``, shape ``(n_genes, n_genes)``.
+    """
+    within = cells.covariance / np.outer(unit, unit)
+    change, error = cells.to_controls()
+    change, n = change / unit, cells.n_cells[1:, None]
+    phi = response_variance(cells, np.maximum(change**2 - error, 0.0))
+    noise = float((n * error).mean(axis=1).sum())  # of the squares of changes, times the cells
+    along = phi / cells.n_cells.sum() * ((n * change).T @ change - noise * within)
+    return np.asarray(within - along)
 
 
 def _check(cells: PooledGuides, expected: Array, own_variance: Array) -> None:
