@@ -33,7 +33,6 @@ from nextpert.core.model.random_shifts import (
     refit,
     unseen_mixture,
 )
-from nextpert.core.model.shift_prior import as_effects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -233,6 +232,8 @@ class Weighted:
     seen, predictors
         What it was learned from: the perturbations, and what each predictor said of them without
         their cells.
+    together
+        What members of combinations expect; ``None`` where there are no combinations.
     """
 
     weights: PredictorWeights
@@ -240,6 +241,7 @@ class Weighted:
     interactions: Interactions | None
     seen: Perturbations
     predictors: list[Prediction]
+    together: Together | None = None
 
 
 def folds(n: int) -> list[NDArray[np.int64]]:
@@ -260,16 +262,15 @@ def weighted(
     expected: Expected,
     found: RandomShifts,
     graphs: Graphs,
-    posteriors: Sequence[DagBlr],
-) -> tuple[ShiftPrior, ShiftPrior, Weighted | None]:
-    """Return what all predictors expect, as shifts on the graph and as effects, and their weights.
+) -> tuple[ShiftPrior, Weighted | None]:
+    """Return the prior of shifts given all predictors, and their weights.
 
     With fewer than three perturbations no weights can be learned, and the graph is the only
-    predictor. ``posteriors`` are those on the graph, or on those of resamples.
+    predictor.
     """
     names = expected.used.names
     if len(names) < FEWEST:
-        return found.prior, as_effects(found.prior, posteriors), None
+        return found.prior, None
     targets = places(expected.used.targets, spec.genes)
     every = np.arange(1, len(targets) + 1)
     seen = Perturbations(
@@ -302,11 +303,9 @@ def weighted(
     told = predictors if expected.efficacy is None else held_out(expected.change)
     by_name = dict(zip(weights.names, weights.left_out.T, strict=True))
     prior = with_expectation(found.prior, expected.used.shifts, told, by_name)
-    effects = as_effects(prior, posteriors)
     if together is not None:
         within = np.maximum(seen.covariance().diagonal(), np.finfo(np.float64).tiny)
         prior = together.told(prior, found.posterior.noise_var / within)
-        effects = together.told(effects, np.ones(len(within)))
     prior = learn_mixtures(found.posterior, prior)
     # Of a perturbation without cells the change of the target gene is not known either. As far as
     # the graph has weight, what is left are shifts on it; beyond that, effects as they are.
@@ -315,7 +314,7 @@ def weighted(
     unseen = unseen_mixture(cells.pooled, found, without, together)
     believed = min(float(weights.weights[weights.names.index(Graph.name)]), 1.0)
     unseen = believed * prior.weights.mean(axis=0) + (1.0 - believed) * unseen
-    return prior, effects, Weighted(weights, unseen, known, seen, predictors)
+    return prior, Weighted(weights, unseen, known, seen, predictors, together)
 
 
 def weights_in_words(learned: PredictorWeights) -> str:
@@ -329,14 +328,23 @@ def weights_in_words(learned: PredictorWeights) -> str:
     )
 
 
-def learn_effects(cells: FitCells, expected: ShiftPrior) -> Hierarchical | None:
+def learn_effects(
+    cells: FitCells, expected: Expected, weighted: Weighted | None
+) -> Hierarchical | None:
     """Return the hierarchical model of the perturbations with cells; ``None`` if none has any.
 
-    ``expected`` are the effects that are expected of all, and their variances where these are told.
+    It expects the change of target genes, and of combinations what their members clearly do. What
+    other predictors expect of a perturbation with cells is noise beside these: given as well, it
+    raised the error at 25 cells each from 0.170 to 0.189 of that of the cells' means on Papalexi,
+    and from 0.237 to 0.265 on TAP-seq.
     """
     seen = np.flatnonzero(cells.pooled.n[1:] > 0)
     if not len(seen):
         return None
+    effect, own = expected.used.shifts.copy(), expected.own.copy()
+    together = None if weighted is None else weighted.together
+    if together is not None:
+        effect[together.rows], own[together.rows] = together.clear(), np.nan
     with progress(None, "Sampling effects") as bar:
 
         def shown(done: int, total: int) -> None:
@@ -344,9 +352,8 @@ def learn_effects(cells: FitCells, expected: ShiftPrior) -> Hierarchical | None:
             bar.update(done - bar.n)
 
         return fit_hierarchical(
-            cells.pooled.rows(np.append(0, seen + 1)), expected=expected.effect[seen],
-            own_variance=expected.own[seen], rng=0,
-            progress=shown,
+            cells.pooled.rows(np.append(0, seen + 1)), expected=effect[seen],
+            own_variance=own[seen], rng=0, progress=shown,
         )  # fmt: skip
 
 
@@ -406,11 +413,8 @@ class Model(NamedTuple):
                 found = replace(found, posterior=found.posterior.without_fixed())
                 resampled = [each.without_fixed() for each in resampled]
             elif spec.name == FULL and not alone:
-                posteriors = resampled or [found.posterior]
-                prior, expects, predicted = weighted(
-                    spec, cells, expected, found, graphs, posteriors
-                )
-                effects = learn_effects(cells, expects)
+                prior, predicted = weighted(spec, cells, expected, found, graphs)
+                effects = learn_effects(cells, expected, predicted)
         except ValueError as error:
             raise _adata.named(error, np.array(spec.genes), np.arange(len(spec.genes))) from error
         return cls(spec, cells, expected, found, prior, resampled, predicted, effects)
