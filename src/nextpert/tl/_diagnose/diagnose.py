@@ -10,11 +10,13 @@ import numpy as np
 from nextpert import _adata
 from nextpert._adata import environments
 from nextpert._adata.arguments import WORKERS, checked
+from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert.core._checks import as_rng
 from nextpert.tl._diagnose import judged
 from nextpert.tl._diagnose import quantities as q
 from nextpert.tl._diagnose import verdict as verdicts
+from nextpert.tl._diagnose.controls import judge_controls
 from nextpert.tl._diagnose.halves import Folds, read_halves
 from nextpert.tl._diagnose.judged import read_sides
 from nextpert.tl._diagnose.model import read_refit
@@ -213,16 +215,21 @@ def diagnose(
         q.GUIDES: judged.judge_guides(refit, halves, cells.guide_variance),
         q.BATCHES: judged.judge_batches(refit, halves),
     }
+    nulls = judge_controls(refit, halves, undeclared)
+    effects = refit.effects_of_all(cells)
     table = verdicts.perturbation_table(
-        refit, shown, on_halves, unseen, halves.by_guides[1:], left_out
-    )
+        refit, shown, on_halves, unseen, halves.by_guides[1:], left_out, effects,
+        nulls.width_of_tests.factor,
+    )  # fmt: skip
+    others = ~judged.measured(refit, cells).own()
     rows = q.quantities(
-        table, on_halves, unseen, left_out, halves, cells, fit.averaged.graph_weight
-    )
+        table, on_halves, unseen, left_out, halves, cells, fit.averaged.graph_weight, nulls,
+        float((effects.lfsr[others] < CLEAR_SIGN).mean()) if others.any() else 0.0,
+    )  # fmt: skip
     if undeclared is not None:
         rows.insert(sum(row.part != q.BATCHES for row in rows), q.undeclared_row(undeclared))
     predictors = q.predictor_table(unseen)
-    parts = verdicts.judge(rows, predictors, undeclared)
+    parts = verdicts.judge(rows, predictors, nulls, undeclared)
     level, verdict = verdicts.overall(parts)
     stored: dict[str, Any] = {
         "verdict": verdict,
@@ -231,6 +238,8 @@ def diagnose(
         "summary": q.summary_table(rows),
         "predictors": predictors,
         "perturbations": table,
+        "negative_controls": nulls.table,
+        "null_z": nulls.z,
         **{f"unseen_{name}": getattr(unseen.effects, name) for name in PREDICTED},
         "genes": _adata.strings(fit.genes),
         "cells": fit.fingerprint,

@@ -113,8 +113,8 @@ def measured(refit: Refit, cells: FitCells) -> Perturbations:
 def judge_halves(refit: Refit, sides: list[Side]) -> pd.DataFrame:
     """Judge effects learned from one half of the cells of every perturbation on the other.
 
-    The mean over both ways; besides, ``r`` of the halves' effects over genes, and how often a
-    perturbation's own state comes first (``FIRST``), by estimate.
+    The mean over both ways; besides, ``r`` of the halves' effects over genes (``r_others`` without
+    target genes), and how often a perturbation's own state comes first (``FIRST``), by estimate.
     """
     used = (sides[0].seen.n > 1) & (sides[1].seen.n > 1)
     parts = []
@@ -133,8 +133,11 @@ def judge_halves(refit: Refit, sides: list[Side]) -> pd.DataFrame:
         for name, column in FIRST.items():
             table[column] = scores.comes_first(estimates[name], truth, used)
         parts.append(table)
-    r = scores.correlations(*(side.seen.observed for side in sides))
-    return _mean_of(parts).assign(r=np.where(used, r, np.nan))
+    (one, two), others = (side.seen.observed for side in sides), ~sides[0].seen.own()
+    r, r_others = scores.correlations(one, two), scores.correlations(one, two, others)
+    return _mean_of(parts).assign(
+        r=np.where(used, r, np.nan), r_others=np.where(used, r_others, np.nan)
+    )
 
 
 def judge_guides(refit: Refit, halves: Halves, spread: float) -> pd.DataFrame | None:
