@@ -219,9 +219,8 @@ def overall(parts: list[Part]) -> tuple[str, str]:
         CARE: "Trust the model with care",
         NOT: "Do not trust the model here: choose perturbations at random",
     }[level]
-    if fatal == [q.NEGATIVE]:
-        start = "Do not trust the model here: errors are larger than stated, so that significant "
-        start += "effects may be false"
+    if q.NEGATIVE in fatal and q.CELLS not in fatal:
+        start = "Do not trust the model here: its significant effects may be false"
     elif level == NOT and q.CELLS not in fatal:
         start = "Do not trust the model here: use the cells' means, and choose new perturbations "
         start += "at random"
@@ -342,8 +341,8 @@ def _ceiling(rows: _Rows) -> str:
 
 
 def _percent(share: float) -> str:
-    """Return a small share in percent, with two digits below 1%."""
-    return f"{100 * share:.2g}%" if share < 0.1 else f"{100 * share:.0f}%"
+    """Return a share in percent, with two digits below 10%."""
+    return f"{100 * share:.2f}%" if share < 0.1 else f"{100 * share:.0f}%"
 
 
 def _shrinkage(rows: _Rows) -> Part:
