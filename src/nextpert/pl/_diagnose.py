@@ -222,6 +222,8 @@ def _draw_correlations(panel: Axes, table: pd.DataFrame) -> None:
         ("r_graph", "^", BLACK, "white", "graph"),
         ("r_all", "D", ORANGE, ORANGE, "all predictors"),
     ):
+        if name not in table:  # of a fit without predictors
+            continue
         panel.scatter(
             table[name], place, marker=marker, s=26, facecolors=face, edgecolors=colour,
             label=label,

@@ -143,7 +143,8 @@ def diagnose(
           perturbations ``error_unseen``, ``error_unseen_no_effect``, ``r_all`` and that of each
           predictor, ``coverage_unseen`` and ``coverage_unseen_large``, ``error_unseen_mean`` of
           the mean perturbation alone, ``ceiling_r`` (the correlation that a perfect predictor would
-          have with the observed effects on other genes: the root of their reliability) and
+          have with the observed effects on other genes: the root of their reliability between
+          the halves, or what the predictors reached, if that is more) and
           ``ceiling`` (``"predicted by the mean perturbation"``, ``"predicted by other
           predictors"``, ``"room for improvement"``, ``"not measurable"``, or empty without a
           prediction); with guides or batches

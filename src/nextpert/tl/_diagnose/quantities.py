@@ -358,7 +358,7 @@ def _negative(nulls: Nulls, called: float) -> dict[str, _Numbers]:
     low, high = binomial_interval(false, n) if n else (_NO_ERROR, _NO_ERROR)
     share = false / n if n else _NO_ERROR
     error = float(np.sqrt(share * (1 - share) / n)) if n else _NO_ERROR
-    rate, least = (each / called if called > 0 else _NO_ERROR for each in (share, low))
+    rate, least = (min(each / called, 1.0) if called > 0 else _NO_ERROR for each in (share, low))
     few = Rule(f"no more than {FALSE_SHARE:g}", lambda q: not q.value > FALSE_SHARE, True)
     narrow = Rule("not above 1 by 2 standard errors", lambda _: not width.is_above(1.0))
     covered = float(table["coverage"].mean()) if n else _NO_ERROR

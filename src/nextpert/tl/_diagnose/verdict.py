@@ -96,11 +96,15 @@ def perturbation_table(
             "r_all": told[r_of(WHOLE)],
             **{f"r_{name.replace(' ', '_')}": told[r_of(name)] for name in unseen.weights},
             **_coverages("unseen", told),
-            "ceiling_r": np.sqrt(2 * others / (1 + others)),
             "error_unseen_mean": told[MEAN_ALONE],
         },
         index=pd.Index(np.arange(len(refit.names))),
     )
+    if "r_mean_perturbation" not in table:  # of a fit without predictors
+        table["r_mean_perturbation"] = np.nan
+    best = np.fmax(table["r_all"], table["r_mean_perturbation"])
+    # Halves of few cells say little of it; what a predictor reached is possible too.
+    table["ceiling_r"] = np.fmax(np.sqrt(2 * others / (1 + others)), best)
     table["ceiling"] = _ceilings(table)
     for name, scores in left_out.items():
         if scores is not None:
