@@ -9,7 +9,9 @@ of the labels (and guides) of all their cells: effects of control guides that ta
 perturbations, how many of them are significant (local false sign rate below 0.05), at most what
 share of the screen's significant effects that makes false, the width of their null, and the target
 genes that are found. The last columns have the verdict on the negative controls and on the whole,
-and what ``tl.plan_cells`` advises, the first perturbation being the target.
+and what ``tl.plan_cells`` advises, the first perturbation being the target. The third table has the
+coverage of 90% intervals between halves by the size of the estimate, in standard deviations of its
+posterior (of 20 effects or more).
 
     python -m benchmarks.diagnosis                          # all, ten minutes
     python -m benchmarks.diagnosis --screens tapseq --shuffles 0
@@ -51,6 +53,15 @@ CONTROLS = (
     "controls", "false / effects", "95% interval", "effects significant", "of them false",
     "width of the null", "target genes found", "negative controls", "level", "advice",
 )  # fmt: skip
+
+
+def sizes(name: str, table: pd.DataFrame) -> str:
+    """Return the row of a screen in the table of coverage by size."""
+    shown = [
+        f"{r.coverage:.2f} ± {r.standard_error:.2f} ({r.n})" if r.n >= 20 else ""
+        for r in table.itertuples()
+    ]
+    return f"| {' | '.join([name, *shown])} |"
 
 
 def simulated() -> Iterator[tuple[str, ad.AnnData]]:
@@ -157,6 +168,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     lines = [f"| screen | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
     said, proof = [], [f"| screen | {' | '.join(CONTROLS)} |", "|---" * (len(CONTROLS) + 1) + "|"]
+    covered = ["| screen | below 1 | 1 to 2 | 2 to 3 | 3 to 5 | above 5 |", "|---" * 6 + "|"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for screens in (of_truth := simulated(), real(args)):
@@ -165,11 +177,12 @@ def main(arguments: list[str] | None = None) -> None:
                 found = adata.uns["diagnosis"]
                 if "shuffled (" not in name:
                     lines.append(row(name, found["summary"]))
+                    covered.append(sizes(name, found["coverage_by_size"]))
                     said.append(f"**{name}**: *{found['level']}*. {found['verdict']}")
                 if screens is not of_truth:
                     proof.append(controls(name, adata))
                     print(proof[-1], flush=True)
-    text = "\n".join([*lines, "", *proof, "", *("\n" + each for each in said)]) + "\n"
+    text = "\n".join([*lines, "", *proof, "", *covered, "", *("\n" + each for each in said)]) + "\n"
     print(text)
     if args.save:
         Path(args.save).write_text(text)

@@ -11,6 +11,10 @@ import pytest
 from scipy.stats import norm
 
 import nextpert as npt
+from nextpert._adata import fitted_roles, posterior_from
+from nextpert.tl._diagnose.halves import Folds, read_halves
+from nextpert.tl._diagnose.judged import read_sides
+from nextpert.tl._diagnose.model import read_refit
 
 N_GENES, N_PERTURBED = 40, 6
 GENES = [f"G{k}" for k in range(N_GENES)]
@@ -234,6 +238,39 @@ def test_few_controls_cannot_be_judged():
     assert len(found["negative_controls"]) == 0
     assert np.isnan(values(found)["null_width"])
     assert values(found)["standard_error_factor"] == 1.0
+
+
+# -- coverage by size ---------------------------------------------------------------------------
+
+
+def test_coverage_by_size_against_a_count_of_intervals():
+    adata = guided(0.1)
+    found = diagnosed(adata, guide_key="guide")
+    fit = posterior_from(adata)
+    roles, folds = fitted_roles(adata, fit.params), Folds.of(fit, "dag_blr")
+    halves = read_halves(
+        adata, fit.columns, folds.names, roles, np.random.default_rng(0), folds=folds
+    )
+    refit = read_refit(adata, fit, folds, halves.cells, None, n_jobs=1)
+    spread = halves.pool(halves.whole, by_guide=True).guide_variance
+    inside, size = [], []
+    one, two = read_sides(refit, halves, spread)
+    for mine, other in ((one, two), (two, one)):
+        effects = refit.effects(refit.learned(mine.cells))
+        noise = 1.6448536 * np.sqrt(other.variance)
+        low = effects.mean - np.hypot(effects.mean - effects.lower, noise)
+        high = effects.mean + np.hypot(effects.upper - effects.mean, noise)
+        inside.append((low <= other.seen.observed) & (other.seen.observed <= high))
+        size.append(np.abs(effects.mean) / effects.sd)
+    inside, size = np.concatenate(inside).ravel(), np.concatenate(size).ravel()
+    table = found["coverage_by_size"]
+    assert table["n"].sum() == len(size) == 2 * N_PERTURBED * N_GENES
+    for row in table.itertuples():
+        mine = (row.size_from <= size) & (size < row.size_to)
+        assert row.n == mine.sum() > 0
+        assert row.coverage == pytest.approx(inside[mine].mean())
+    assert table["coverage"].min() > 0.75
+    assert table["standard_error"].between(0, 0.15).all()
 
 
 # -- positive controls --------------------------------------------------------------------------

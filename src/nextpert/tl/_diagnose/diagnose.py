@@ -151,6 +151,10 @@ def diagnose(
           ``error_guides``, ``error_guides_no_effect``, ``coverage_guides``,
           ``coverage_guides_large`` and the same of ``batches``. Coverage is that of 90% intervals;
           values that were not computed are NaN.
+        - ``coverage_by_size``: a table of the coverage of 90% intervals of effects learned from one
+          half, by what a user sees of an effect: its distance from 0 in standard deviations of its
+          posterior, ``size_from`` to ``size_to``; ``n`` effects (both ways), ``coverage`` and its
+          ``standard_error`` over perturbations.
         - ``negative_controls``: a table, one row per group of control cells in the place of a
           perturbation: ``name`` of the guide or batch, ``n_cells``, ``n_false`` (significant
           effects), ``coverage`` of 0 by 90% intervals, ``width`` of its z-scores; and ``null_z``,
@@ -245,7 +249,7 @@ def diagnose(
     environments.require_varying(cells.control, fit.genes)
     sides = read_sides(refit, halves, cells.guide_variance)
     unseen = judge_unseen(refit, halves, cells, sides)
-    on_halves = judged.judge_halves(refit, sides)
+    on_halves, by_size = judged.judge_halves(refit, sides)
     shown = cells
     if undeclared is not None:  # cells that share a level are no replicates
         alike = ~halves.by_guides & (np.arange(halves.n_groups) == 0)
@@ -277,6 +281,7 @@ def diagnose(
         "summary": q.summary_table(rows),
         "predictors": predictors,
         "perturbations": table,
+        "coverage_by_size": by_size,
         "negative_controls": nulls.table,
         "null_z": nulls.z,
         **{f"unseen_{name}": getattr(unseen.effects, name) for name in PREDICTED},
