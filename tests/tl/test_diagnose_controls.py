@@ -11,7 +11,8 @@ import pytest
 from scipy.stats import norm
 
 import nextpert as npt
-from nextpert._adata import fitted_roles, posterior_from
+from nextpert._adata import fitted_roles, posterior_from, read_roles
+from nextpert.tl._diagnose.controls import _in_place_of_perturbations
 from nextpert.tl._diagnose.halves import Folds, read_halves
 from nextpert.tl._diagnose.judged import read_sides
 from nextpert.tl._diagnose.model import read_refit
@@ -143,14 +144,33 @@ def test_effects_of_controls_are_those_that_a_user_gets():
         for rows in guide.groupby(guide, observed=True).indices.values()
     ) / (len(x) - guide.nunique())
     rest = (label == "control") & ~guide.isin(fold)
-    counted = 60 / (1 + 60 * spread)
+    counted, ratios = 60 / (1 + 60 * spread), []
     for k, name in enumerate(fold):
         change = x[guide == name].mean(axis=0) - x[rest].mean(axis=0)
         z = change / np.sqrt(variance * (1 / counted + 1 / (7 * counted)))
         # The fit weighs each perturbation's own scatter a little.
         np.testing.assert_allclose(found["null_z"][k], z, rtol=0.15, atol=0.02)
+        ratios.append(found["null_z"][k] / z)
         width = np.median(np.abs(found["null_z"][k])) / norm.ppf(0.75)
         assert table["width"][k] == pytest.approx(width)
+    assert np.median(ratios) == pytest.approx(1.0, abs=0.03)
+
+
+def test_controls_in_the_place_of_perturbations_tell_nothing_of_the_batches_of_the_others():
+    adata = guided()
+    npt.pp.setup_screen(adata, guide_key="guide", batch_key="batch")
+    halves = read_halves(
+        adata, np.arange(N_GENES), GENES[:6], read_roles(adata), np.random.default_rng(0)
+    )
+    members = [halves.guide_name == f"control_{k}" for k in (2, 5)]
+    held = _in_place_of_perturbations(halves, members)
+    assert held.n_groups == 9
+    for group in range(9):
+        mine = held.group == group
+        assert mine.any()
+        assert not set(held.condition[mine]) & set(held.condition[~mine])
+    assert (held.group[members[1]] == 8).all()
+    assert (halves.group[members[1]] == 0).all()
 
 
 def test_a_guide_that_does_something_is_named():
