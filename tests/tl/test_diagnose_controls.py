@@ -12,7 +12,11 @@ from scipy.stats import norm
 
 import nextpert as npt
 from nextpert._adata import fitted_roles, posterior_from, read_roles
-from nextpert.tl._diagnose.controls import _in_place_of_perturbations
+from nextpert.tl._diagnose.controls import (
+    StoredNull,
+    _in_place_of_perturbations,
+    stored_null,
+)
 from nextpert.tl._diagnose.halves import Folds, read_halves
 from nextpert.tl._diagnose.judged import read_sides
 from nextpert.tl._diagnose.model import read_refit
@@ -99,6 +103,28 @@ def test_errors_that_are_too_small_come_first():
     start = "Do not trust the model here: its significant effects may be false. "
     assert found["verdict"].startswith(start)
     assert "go on" not in found["verdict"].lower()
+
+
+def test_one_is_not_advised_to_go_on_where_controls_are_not_trusted():
+    adata = guided(0.2, rng=1)
+    options = {"target": {"G7": 1.5}, "candidates": "genes"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        npt.tl.fit_dag_blr(adata)
+    npt.tl.plan_cells(adata, **options)
+    assert adata.uns["plan_cells"]["stopping"]["advice"] == "go on"
+    diagnosed(adata)
+    npt.tl.plan_cells(adata, **options)
+    found = adata.uns["plan_cells"]
+    assert found["stopping"]["advice"] == "no difference"
+    assert "The negative controls of tl.diagnose are not trusted" in found["verdict"]
+    # Fitted with its guides, the diagnosis of the other fit says nothing.
+    npt.tl.fit_dag_blr(adata, guide_key="guide")
+    assert stored_null(adata, posterior_from(adata)) == StoredNull()
+    npt.tl.diagnose(adata)
+    assert stored_null(adata, posterior_from(adata)).width.factor == 1.0
+    npt.tl.plan_cells(adata, **options)
+    assert adata.uns["plan_cells"]["stopping"]["advice"] == "go on"
 
 
 def test_standard_errors_of_tests_are_multiplied_by_the_width_and_it_is_said(monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,13 +11,16 @@ import pandas as pd
 from nextpert._adata import strings
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.progress import progress
+from nextpert._adata.stored import eager
 from nextpert.core import ScreenMoments
 from nextpert.core.model.empirical_null import NullWidth, null_width
 from nextpert.tl._diagnose.judged import LEFT
 
 if TYPE_CHECKING:
+    import anndata as ad
     from numpy.typing import NDArray
 
+    from nextpert._adata import FittedPosterior
     from nextpert._adata.nested import Nested
     from nextpert.tl._diagnose.halves import Halves
     from nextpert.tl._diagnose.model import Refit
@@ -187,3 +190,34 @@ def _table(
         },
         index=pd.Index(np.arange(len(names))),
     )
+
+
+class StoredNull(NamedTuple):
+    """What a stored diagnosis says of the null: width, and whether its controls are trusted."""
+
+    width: NullWidth = NullWidth()
+    is_trusted: bool = True
+
+
+def stored_null(adata: ad.AnnData, fit: FittedPosterior, key: str = "diagnosis") -> StoredNull:
+    """Return what the diagnosis of a fit in ``uns[key]`` says of the null.
+
+    Nothing is known of it without a diagnosis, or with one of other cells or other guides. The
+    factor for the standard errors of the fit is ``stored_null(adata, fit).width.factor``.
+    """
+    stored: Any = eager(adata.uns.get(key))
+    if not hasattr(stored, "get") or "negative_controls" not in stored:
+        return StoredNull()
+    same = str(stored.get("cells")) == fit.fingerprint
+    if not same or str(stored["params"].get("guide_key", "")) != guide_of(fit):
+        return StoredNull()
+    summary = stored["summary"].set_index(["part", "quantity"])
+    value, error = summary.loc[("negative controls", "null_width"), ["value", "standard_error"]]
+    levels = stored["parts"].set_index("part")["level"].astype(str)
+    trusted = levels.get("negative controls") != "do not trust"
+    return StoredNull(NullWidth(float(value), float(error)), trusted)
+
+
+def guide_of(fit: FittedPosterior) -> str:
+    """Return the column of guides of a fit, ``""`` where none was declared."""
+    return str(fit.params.get("guide_key") or "")

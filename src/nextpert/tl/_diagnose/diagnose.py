@@ -16,7 +16,7 @@ from nextpert.core._checks import as_rng
 from nextpert.tl._diagnose import judged
 from nextpert.tl._diagnose import quantities as q
 from nextpert.tl._diagnose import verdict as verdicts
-from nextpert.tl._diagnose.controls import judge_controls
+from nextpert.tl._diagnose.controls import guide_of, judge_controls
 from nextpert.tl._diagnose.halves import Folds, read_halves
 from nextpert.tl._diagnose.judged import read_sides
 from nextpert.tl._diagnose.model import read_refit
@@ -287,7 +287,11 @@ def diagnose(
         **{f"unseen_{name}": getattr(unseen.effects, name) for name in PREDICTED},
         "genes": _adata.strings(fit.genes),
         "cells": fit.fingerprint,
-        "params": {"posterior_key": posterior_key, "rng": _adata.seed_of(rng)},
+        "params": {
+            "posterior_key": posterior_key,
+            "guide_key": guide_of(fit),
+            "rng": _adata.seed_of(rng),
+        },
     }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     warn_undeclared(undeclared)
