@@ -89,6 +89,34 @@ def test_the_verdict_says_what_to_do_and_how_far_to_trust_it(adata, seen):
     assert said.index("erturb ") < said.index("Target: ")
 
 
+def test_the_proof_on_the_screen_is_told_and_drawn(adata, tmp_path):
+    found = adata.uns["diagnosis"]
+    parts = found["parts"].set_index("part")["verdict"]
+    text = read(npt.report(adata, tmp_path / "page.html"))
+    said = " ".join(" ".join(Page(text).text).split())
+    for name in ("negative controls", "positive controls"):
+        assert parts[name] in said
+    assert "Predictions of perturbations without cells: " in said
+    drawn = [attrs["alt"] for tag, attrs in Page(text).tags if tag == "img"]
+    assert (
+        sum(alt.startswith("Quantiles of the z-scores of negative controls") for alt in drawn) == 1
+    )
+    table = found["coverage_by_size"]
+    enough = table[table["n"] >= 20]
+    assert len(enough) > 1
+    for row in enough.itertuples():
+        place = f"beyond {row.size_from:g}"
+        if np.isfinite(row.size_to):
+            place = f"at {row.size_from:g} to {row.size_to:g}"
+        assert f"{100 * row.coverage:.0f}% {place}" in said
+    # Where nothing could be judged there is nothing to draw.
+    summary = found["summary"]
+    summary.loc[summary["quantity"] == "null_width", "value"] = np.nan
+    del found["contents"]
+    text = read(npt.report(adata, tmp_path / "page.html"))
+    assert "Quantiles of the z-scores" not in text
+
+
 def test_a_pooled_screen_has_no_wells(adata, seen):
     assert "map" not in seen.tables
     assert "Well" not in seen.tables["plate-table"][0]

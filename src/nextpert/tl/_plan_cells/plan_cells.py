@@ -159,12 +159,10 @@ def plan_cells(
           ``"at target"`` (the control cannot be distinguished from the target); ``stop``, 1 with
           ``"stop"`` alone; ``n_distinct`` and ``n_untested``, the candidates that differ and those
           without cells; ``controls_trusted``, 0 if a diagnosis of this fit does not trust its
-          negative controls;
-          ``n_perturbations``
-          and ``n_cells`` (of each) of the next plate; and ``candidates``. ``relative_gain`` and
-          ``good_enough`` are NaN if the control cannot be distinguished from the target. Values
-          relative to the control's distance, and the cells needed for them, are NaN if that
-          distance is estimated as 0.
+          negative controls; ``n_perturbations`` and ``n_cells`` (of each) of the next plate; and
+          ``candidates``. ``relative_gain`` and ``good_enough`` are NaN if the control cannot be
+          distinguished from the target. Values relative to the control's distance, and the cells
+          needed for them, are NaN if that distance is estimated as 0.
           ``noise``: ``guide_variance`` and ``replicate_variance`` (relative to that of a cell),
           ``control_guide_variance``, ``n_guides``, ``n_replicates``, ``n_cells`` (medians),
           ``n_control_cells``. ``verdict``, all results in sentences; and ``params``.
