@@ -166,9 +166,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--shuffles", type=int, default=3, help="of the labels of all cells")
     add_arguments(parser)
     args = parser.parse_args(arguments)
-    lines = [f"| screen | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
-    said, proof = [], [f"| screen | {' | '.join(CONTROLS)} |", "|---" * (len(CONTROLS) + 1) + "|"]
-    covered = ["| screen | below 1 | 1 to 2 | 2 to 3 | 3 to 5 | above 5 |", "|---" * 6 + "|"]
+    bins = ("below 1", "1 to 2", "2 to 3", "3 to 5", "above 5")
+    lines, proof, covered = (
+        [title, "", f"| screen | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+        for title, names in (
+            ("Parts of the fit:", COLUMNS),
+            ("Negative and positive controls:", CONTROLS),
+            ("Coverage of 90% intervals, by standard deviations of the estimate from 0 (effects):",
+             bins),
+        )
+    )  # fmt: skip
+    said = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for screens in (of_truth := simulated(), real(args)):
