@@ -11,7 +11,7 @@ import pandas as pd
 from nextpert._adata import strings
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.progress import progress
-from nextpert._adata.stored import eager
+from nextpert._adata.stored import eager, read_stored
 from nextpert.core import ScreenMoments
 from nextpert.core.model.empirical_null import NullWidth, null_width
 from nextpert.tl._diagnose.judged import LEFT
@@ -202,14 +202,15 @@ class StoredNull(NamedTuple):
 def stored_null(adata: ad.AnnData, fit: FittedPosterior, key: str = "diagnosis") -> StoredNull:
     """Return what the diagnosis of a fit in ``uns[key]`` says of the null.
 
-    Nothing is known of it without a diagnosis, or with one of other cells or other guides. The
-    factor for the standard errors of the fit is ``stored_null(adata, fit).width.factor``.
+    Nothing is known of it without a diagnosis, or with one of other cells or guides, or a damaged
+    one. The factor for the standard errors of the fit is ``stored_null(adata, fit).width.factor``.
     """
-    stored: Any = eager(adata.uns.get(key))
-    if not hasattr(stored, "get") or "negative_controls" not in stored:
+    try:
+        stored: Any = eager(read_stored(adata, key, "tl.diagnose"))
+    except ValueError:  # none, of an earlier version, or damaged
         return StoredNull()
-    same = str(stored.get("cells")) == fit.fingerprint
-    if not same or str(stored["params"].get("guide_key", "")) != guide_of(fit):
+    same = "negative_controls" in stored and str(stored["cells"]) == fit.fingerprint
+    if not same or str(stored["params"]["guide_key"]) != guide_of(fit):
         return StoredNull()
     summary = stored["summary"].set_index(["part", "quantity"])
     value, error = summary.loc[("negative controls", "null_width"), ["value", "standard_error"]]
