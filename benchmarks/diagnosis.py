@@ -4,8 +4,17 @@ Graphs are learned from all cells by ``tl.learn_dag`` with its defaults, fits ar
 ``tl.fit_dag_blr``, with guides where the screen names them. The simulated screen has 20 genes, its
 true graph, the same turned round, labels shuffled among perturbed cells, and among all cells.
 
-    python -m benchmarks.diagnosis                          # all, half a minute
-    python -m benchmarks.diagnosis --screens tapseq
+The second table has the negative and positive controls of the real screens, and of three shuffles
+of the labels (and guides) of all their cells: effects of control guides that take the place of
+perturbations, how many of them are significant (local false sign rate below 0.05), at most what
+share of the screen's significant effects that makes false, the width of their null, and the target
+genes that are found. The last columns have the verdict on the negative controls and on the whole,
+and what ``tl.plan_cells`` advises, the first perturbation being the target. The third table has the
+coverage of 90% intervals between halves by the size of the estimate, in standard deviations of its
+posterior (of 20 effects or more).
+
+    python -m benchmarks.diagnosis                          # all, ten minutes
+    python -m benchmarks.diagnosis --screens tapseq --shuffles 0
 """
 
 from __future__ import annotations
@@ -40,6 +49,21 @@ COLUMNS = {
 }
 
 
+CONTROLS = (
+    "controls", "false / effects", "95% interval", "effects significant", "of them false",
+    "width of the null", "target genes found", "negative controls", "level", "advice",
+)  # fmt: skip
+
+
+def sizes(name: str, table: pd.DataFrame) -> str:
+    """Return the row of a screen in the table of coverage by size."""
+    shown = [
+        f"{r.coverage:.2f} ± {r.standard_error:.2f} ({r.n})" if r.n >= 20 else ""
+        for r in table.itertuples()
+    ]
+    return f"| {' | '.join([name, *shown])} |"
+
+
 def simulated() -> Iterator[tuple[str, ad.AnnData]]:
     """Yield the simulated screens, fitted."""
     adata = npt.datasets.simulated_screen(n_genes=20, n_control=2000, expected_degree=5, rng=4)
@@ -70,10 +94,47 @@ def real(args: argparse.Namespace) -> Iterator[tuple[str, ad.AnnData]]:
             adata, perturbation_key=roles.perturbation_key, control=roles.control,
             guide_key=source.guide_key, batch_key=roles.batch_key or None,
         )  # fmt: skip
-        npt.tl.learn_dag(adata, method="boss", environments="all")
-        shift = "activation" if name == "norman" else "knockout"
-        npt.tl.fit_dag_blr(adata, shift=shift)
-        yield f"{name} ({adata.n_vars} genes)", adata
+        for shuffle in range(1 + args.shuffles):
+            each, title = adata.copy(), f"{name} ({adata.n_vars} genes)"
+            if shuffle:
+                columns = [
+                    roles.perturbation_key,
+                    *([source.guide_key] if source.guide_key else []),
+                ]
+                order = np.random.default_rng(shuffle).permutation(adata.n_obs)
+                each.obs[columns] = adata.obs[columns].to_numpy()[order]
+                control = (each.obs[roles.perturbation_key] == roles.control).to_numpy()
+                each = each[:, np.ptp(each.X[control], axis=0) > 0].copy()
+                title = f"{name}, shuffled ({shuffle})"
+            npt.tl.learn_dag(each, method="boss", environments="all")
+            npt.tl.fit_dag_blr(each, shift="activation" if name == "norman" else "knockout")
+            yield title, each
+
+
+def controls(name: str, adata: ad.AnnData) -> str:
+    """Return the row of a screen in the table of negative and positive controls."""
+    found = adata.uns["diagnosis"]
+    by = found["summary"].set_index(["part", "quantity"])
+    negative, parts = by.loc["negative controls"], found["parts"].set_index("part")
+    npt.tl.perturbation_effects(adata)
+    effects = adata.uns["perturbation_effects"]
+    npt.tl.plan_cells(adata, str(effects["perturbations"][0]))
+    value = negative["value"]
+    target = by.loc[("positive controls", "n_found")]
+    shown = [
+        name,
+        f"{value['n_controls']:.0f} ({negative.loc['n_controls', 'n']:.0f} cells)",
+        f"{value['n_false']:.0f} / {negative.loc['n_false', 'n']:.0f}",
+        f"{value['false_share_lower']:.4f} to {value['false_share_upper']:.4f}",
+        f"{(effects['lfsr'] < 0.05).mean():.4f}",
+        "" if np.isnan(value["false_discovery_rate"]) else f"{value['false_discovery_rate']:.3f}",
+        f"{value['null_width']:.2f} ± {negative.loc['null_width', 'standard_error']:.2f}",
+        f"{target['value']:.0f} of {target['n']:.0f}",
+        str(parts.loc["negative controls", "level"]),
+        str(found["level"]),
+        str(adata.uns["plan_cells"]["stopping"]["advice"]),
+    ]
+    return f"| {' | '.join(shown)} |"
 
 
 def row(name: str, summary: pd.DataFrame) -> str:
@@ -102,19 +163,34 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--screens", nargs="*", default=list(SOURCES), choices=list(SOURCES))
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
     parser.add_argument("--save", metavar="FILE", help="also write the table to this file")
+    parser.add_argument("--shuffles", type=int, default=3, help="of the labels of all cells")
     add_arguments(parser)
     args = parser.parse_args(arguments)
-    lines = [f"| screen | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    bins = ("below 1", "1 to 2", "2 to 3", "3 to 5", "above 5")
+    lines, proof, covered = (
+        [title, "", f"| screen | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+        for title, names in (
+            ("Parts of the fit:", COLUMNS),
+            ("Negative and positive controls:", CONTROLS),
+            ("Coverage of 90% intervals, by standard deviations of the estimate from 0 (effects):",
+             bins),
+        )
+    )  # fmt: skip
     said = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for screens in (simulated(), real(args)):
+        for screens in (of_truth := simulated(), real(args)):
             for name, adata in screens:
                 npt.tl.diagnose(adata)
                 found = adata.uns["diagnosis"]
-                lines.append(row(name, found["summary"]))
-                said.append(f"**{name}**: *{found['level']}*. {found['verdict']}")
-    text = "\n".join([*lines, "", *("\n" + each for each in said)]) + "\n"
+                if "shuffled (" not in name:
+                    lines.append(row(name, found["summary"]))
+                    covered.append(sizes(name, found["coverage_by_size"]))
+                    said.append(f"**{name}**: *{found['level']}*. {found['verdict']}")
+                if screens is not of_truth:
+                    proof.append(controls(name, adata))
+                    print(proof[-1], flush=True)
+    text = "\n".join([*lines, "", *proof, "", *covered, "", *("\n" + each for each in said)]) + "\n"
     print(text)
     if args.save:
         Path(args.save).write_text(text)

@@ -1,8 +1,11 @@
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from scipy.stats import norm
 
 from nextpert.pl import diagnose
+from nextpert.pl._diagnose import _draw_null
 
 
 @pytest.fixture
@@ -13,7 +16,8 @@ def many(designed):
     wide["perturbation"] = [f"LONGNAME{i}" for i in range(40)]
     wide["n_cells"] = np.arange(40)
     wide["error_half"] *= np.random.default_rng(0).uniform(0.5, 2, 40)
-    wide.loc[20:25, "target_gene_z"] = 1.0
+    wide.loc[20:25, "target_gene_found"] = "no"
+    wide.loc[30, "target_gene_found"] = "opposite direction"
     wide.loc[22:30, "r_all"] = np.nan
     designed.uns["diagnosis"]["perturbations"] = wide
     return designed
@@ -21,6 +25,11 @@ def many(designed):
 
 def offsets(ax, label):
     (points,) = [c for c in ax.collections if c.get_label() == label]
+    return np.asarray(points.get_offsets())
+
+
+def offsets_of(ax):
+    (points,) = ax.collections
     return np.asarray(points.get_offsets())
 
 
@@ -60,16 +69,64 @@ def test_correlations_and_own_genes_share_the_rows(many):
     }.items():  # fmt: skip
         drawn = offsets(axes[1], label)
         np.testing.assert_allclose(drawn[:, 0], table.loc[rows, column])
-    weak = next(c for c in axes[2].containers if c.get_label() == "not significant")
-    line, _, (bars,) = weak
-    assert {rows[int(y)] for y in line.get_ydata()} == set(
-        table.index[table["target_gene_z"].abs() < 3]
-    )
-    assert to_hex(line.get_markerfacecolor()) == "#ffffff"
-    for y, segment in zip(line.get_ydata(), bars.get_segments(), strict=True):
-        row = table.loc[rows[int(y)]]
-        width = 2 * 1.645 * abs(row["target_gene_change"] / row["target_gene_z"])  # 90%
-        assert np.ptp(segment[:, 0]) == pytest.approx(width)
+    drawn = {c.get_label(): c for c in axes[2].containers}
+    status = {"found (lfsr < 0.05)": "yes", "not found": "no"}
+    status["opposite direction"] = "opposite direction"
+    assert set(drawn) == set(status)
+    for label, found in status.items():
+        line, _, (bars,) = drawn[label]
+        mine = table[table["target_gene_found"] == found]
+        assert {rows[int(y)] for y in line.get_ydata()} == set(mine.index)
+        for y, segment in zip(line.get_ydata(), bars.get_segments(), strict=True):
+            ends = mine.loc[rows[int(y)], ["target_gene_lower", "target_gene_upper"]]
+            np.testing.assert_allclose(segment[:, 0], ends.to_numpy(float))
+    assert to_hex(drawn["not found"][0].get_markerfacecolor()) == "#ffffff"
+
+
+def test_the_largest_possible_correlation_is_drawn_where_it_can_be_measured(many):
+    table = many.uns["diagnosis"]["perturbations"]
+    table["ceiling"] = np.resize(["room for improvement", "not measurable", ""], len(table))
+    axes = diagnose(many, n_top=40, show=False)
+    rows = [t.get_text() for t in axes[0].get_yticklabels()]
+    table = table.set_index("perturbation").loc[rows]
+    kind = table["ceiling"]
+    drawn = offsets(axes[1], "largest possible")[:, 0]
+    wanted = table["ceiling_r"].where(kind == "room for improvement")
+    np.testing.assert_allclose(np.ma.filled(drawn, np.nan), wanted)
+    grey = sorted(round(patch.get_y() + 0.5) for patch in axes[1].patches)
+    assert grey == np.flatnonzero(kind == "not measurable").tolist()
+
+
+def test_negative_controls_are_drawn_against_a_normal(designed):
+    stored = designed.uns["diagnosis"]
+    ax = diagnose(designed, show=False)[6]
+    np.testing.assert_allclose(offsets_of(ax)[:, 1], np.sort(stored["null_z"].ravel()))
+    z = np.random.default_rng(0).normal(size=(5, 2000)) * 1.5
+    ax = plt.figure().add_subplot()
+    _draw_null(ax, stored | {"null_z": z})
+    drawn = offsets_of(ax)
+    assert len(drawn) < 4000  # of 10,000
+    assert drawn[:, 1].min() == z.min()
+    assert drawn[:, 1].max() == z.max()
+    for x, y in drawn[:: len(drawn) // 20]:
+        assert (z <= y).mean() == pytest.approx(norm.cdf(x), abs=1e-4)
+    width = stored["summary"].set_index(["part", "quantity"])["value"]["negative controls"]
+    right, wide = ax.lines
+    np.testing.assert_allclose(right.get_ydata(), right.get_xdata())
+    np.testing.assert_allclose(wide.get_ydata(), width["null_width"] * wide.get_xdata())
+    assert f"width {width['null_width']:.2f} ± " in wide.get_label()
+
+
+def test_one_panel_alone(designed):
+    for panel, label in (("negative controls", "z-score"), ("errors", "squared error")):
+        ax = diagnose(designed, panel=panel, show=False)
+        assert label in ax.get_xlabel()
+        assert len(ax.figure.axes) == 1
+    ax = plt.figure().add_subplot()
+    _draw_null(ax, designed.uns["diagnosis"] | {"null_z": np.zeros((0, 20))})
+    assert [t.get_text() for t in ax.texts] == ["too few controls"]
+    with pytest.raises(ValueError, match="panel"):
+        diagnose(designed, panel="all")
 
 
 def points(ax):
@@ -132,7 +189,8 @@ def test_texts_do_not_overlap(many, overlaps, tick_labels):
 def test_nothing_known_is_drawn_as_such(designed):
     stored = designed.uns["diagnosis"]
     stored["predictors"]["error_to_no_effect"] = np.nan
-    stored["perturbations"]["target_gene_z"] = np.nan
+    stored["perturbations"]["target_gene_mean"] = np.nan
+    stored["perturbations"]["target_gene_found"] = ""
     axes = diagnose(designed, show=False)
     assert [t.get_text() for t in axes[2].texts] == ["no target gene on the panel"]
 

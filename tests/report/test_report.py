@@ -18,6 +18,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata.stored import with_format
+from nextpert._report.judged import diagnosis_section
 from nextpert._report.results import KINDS
 
 TITLES = [
@@ -87,6 +88,31 @@ def test_the_verdict_says_what_to_do_and_how_far_to_trust_it(adata, seen):
     level = {"trust": "Trust", "care": "Trust with care", "do not trust": "Do not trust"}
     assert level[adata.uns["diagnosis"]["level"]] in said
     assert said.index("erturb ") < said.index("Target: ")
+
+
+def test_the_proof_on_the_screen_is_told_and_drawn(adata, tmp_path):
+    found = adata.uns["diagnosis"]
+    parts = found["parts"].set_index("part")["verdict"]
+    table = found["coverage_by_size"]
+    table["n"] = [30, 20, 19, 40, 50]  # too few of 2 to 3
+    table["coverage"] = [0.91, 0.92, 0.93, 0.94, 0.75]
+    text = read(npt.report(adata, tmp_path / "page.html"))
+    said = " ".join(" ".join(Page(text).text).split())
+    for name in ("negative controls", "positive controls"):
+        assert parts[name] in said
+    assert "Predictions of perturbations without cells: " in said
+    drawn = [attrs["alt"] for tag, attrs in Page(text).tags if tag == "img"]
+    assert (
+        sum(alt.startswith("Quantiles of the z-scores of negative controls") for alt in drawn) == 1
+    )
+    told = "standard deviations, 91% at 0 to 1, 92% at 1 to 2, 94% at 3 to 5, 75% beyond 5."
+    assert told in said
+    # Where nothing could be judged there is nothing to draw.
+    summary = found["summary"]
+    summary.loc[summary["quantity"] == "null_width", "value"] = np.nan
+    section = diagnosis_section(adata, {"diagnosis": found}, {"diagnosis": "diagnosis"})
+    assert len(section.words) == 3
+    assert section.figures == []
 
 
 def test_a_pooled_screen_has_no_wells(adata, seen):

@@ -89,7 +89,10 @@ def test_that_nothing_differs_comes_first(found):
 @pytest.mark.parametrize("level", ["trust", "care", "do not trust"])
 def test_trust_is_that_of_the_diagnosis(found, level):
     found["diagnosis"]["level"] = level
-    found["diagnosis"]["parts"]["level"] = ["trust", "care", "do not trust", level]
+    parts = ["cells", "shrinkage", "unseen perturbations", "graph"]
+    table = found["diagnosis"]["parts"].set_index("part").loc[parts].reset_index()
+    table["level"] = ["trust", "care", "do not trust", level]
+    found["diagnosis"]["parts"] = table
     verdict = verdict_of(found)
     assert verdict.level == level
     start = {

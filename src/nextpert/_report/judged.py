@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nextpert._report.page import Section
+from nextpert import pl
+from nextpert._report.page import Section, draw
 from nextpert._report.results import FIT, KINDS
 from nextpert._report.tables import NOTHING, Column, Table, count, number, share, two_digits
 from nextpert._report.verdict import LEVELS
@@ -66,8 +67,8 @@ def replay_section(found: Found) -> Section | None:
     return Section("replay", "Replay", [str(stored["summary"])], tables=[table])
 
 
-def diagnosis_section(found: Found) -> Section | None:
-    """Report which parts of the analysis are reliable."""
+def diagnosis_section(adata: AnnData, found: Found, keys: Mapping[str, str]) -> Section | None:
+    """Report which parts of the analysis are reliable: the proof on the screen in three lines."""
     if "diagnosis" not in found:
         return None
     stored = found["diagnosis"]
@@ -101,7 +102,38 @@ def diagnosis_section(found: Found) -> Section | None:
         "Measured quantities, and the rule for each. Without a standard error no rule is passed"
     )
     second = Table("checks", caption, checks, columns, download=checks, in_print=0)
-    return Section("diagnostics", "Diagnostics", tables=[first, second])
+    by = checks.set_index(["part", "quantity"])["value"]
+    width = by[("negative controls", "null_width")]
+    figures = []
+    if np.isfinite(width):
+        figure = draw(
+            lambda: pl.diagnose(
+                adata, key=keys["diagnosis"], panel="negative controls", show=False,
+                return_fig=True,
+            ),
+            f"Quantiles of the z-scores of negative controls against those of a standard normal "
+            f"distribution; the width of the null is {width:.2f}.",
+            "Control cells in the place of perturbations: on the dashed diagonal, standard errors "
+            "are right; points on a steeper line mean that they are too small.",
+        )  # fmt: skip
+        figures.append(figure)
+    return Section(
+        "diagnostics", "Diagnostics", _proof(stored), figures=figures, tables=[first, second]
+    )
+
+
+def _proof(stored: Mapping[str, Any]) -> list[str]:
+    """Return the proof on the screen: negative controls, positive controls, ceiling."""
+    words = stored["parts"].set_index("part")["verdict"].astype(str)
+    by = stored["summary"].set_index(["part", "quantity"])["value"]
+    n = {kind: int(by[("ceiling", f"n_{kind}")])
+         for kind in ("by_mean", "by_others", "room", "not_measurable")}  # fmt: skip
+    ceiling = (
+        f"Predictions of perturbations without cells: {n['by_mean']} perturbations are predicted "
+        f"by the mean perturbation, {n['by_others']} by other predictors, {n['room']} leave room "
+        f"for improvement, and the effects of {n['not_measurable']} are too small to be measured."
+    )
+    return [words["negative controls"], words["positive controls"], ceiling]
 
 
 def made_section(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     Index = NDArray[np.int64]
 
 MOST_PANELS = 6  # of densities
+_FEWEST = 20  # effects of a size, to state their coverage
 _MOST_IN_FILE = 5000  # effects; more than a file on the page may hold
 
 
@@ -75,6 +76,7 @@ def effects_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:
     )
     if n > MOST_ROWS:
         words += f" The {MOST_ROWS} strongest are listed."
+    words += _coverage(found)
     every = np.ones_like(significant)
     figures = []
     if significant.size:
@@ -111,6 +113,26 @@ def effects_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:
     )  # fmt: skip
     tables = [_summary(stored, significant), strongest]
     return Section("effects", "Effects", [words], figures=figures, tables=tables)
+
+
+def _coverage(found: Found) -> str:
+    """Return how many intervals cover, by the size of the estimate, as the halves show."""
+    if "diagnosis" not in found:
+        return ""
+    table = found["diagnosis"]["coverage_by_size"]
+    table = table[table["n"] >= _FEWEST]
+    told = [
+        f"{share(row.coverage)} beyond {row.size_from:g}"
+        if np.isinf(row.size_to)
+        else f"{share(row.coverage)} at {row.size_from:g} to {row.size_to:g}"
+        for row in table.itertuples()
+    ]
+    if not told:
+        return ""
+    return (
+        f" Effects learned from one half of this screen and tested on the other: 90% intervals "
+        f"cover, by the distance of the estimate from 0 in standard deviations, {list_names(told)}."
+    )
 
 
 def _largest(stored: Mapping[str, Any], among: NDArray[np.bool_], most: int) -> Index:

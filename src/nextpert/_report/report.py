@@ -96,7 +96,7 @@ def report(
         measured.densities_section(adata, found, used),
         judged.cells_section(found),
         judged.replay_section(found),
-        judged.diagnosis_section(found),
+        judged.diagnosis_section(adata, found, used),
         judged.made_section(adata, found, used, command),
     ]
     sections = [section for section in every if section is not None]

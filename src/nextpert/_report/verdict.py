@@ -39,6 +39,8 @@ _PARTS = {"trust": "Reliable", "care": "with care", "do not trust": "not reliabl
 # Parts of a diagnosis in plain words.
 _PLAIN = {
     "cells": "that perturbations differ",
+    "negative controls": "calibration on control cells",
+    "positive controls": "changes of target genes",
     "shrinkage": "effects of measured perturbations",
     "unseen perturbations": "predictions of perturbations without cells",
     "graph": "the graph",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata.arguments import checked
+from nextpert._adata.arguments import checked, one_of
 from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLACK,
@@ -21,6 +21,7 @@ from nextpert.pl._figure import (
     first_of,
     font_size,
     logarithmic,
+    panel_of,
     read_to_draw,
     row_height,
 )
@@ -35,11 +36,11 @@ if TYPE_CHECKING:
 
 _AROUND = 2.2  # inches above and below the rows, the title among them
 _LEAST = 1e-3  # of the largest error: what is less is drawn there
-_STRONG = 3.0  # standard errors of a change that is called significant
+_POINTS = 3000  # z-scores that are drawn at most
 _LEVELS = {"trust": "trust", "care": "trust with care", "do not trust": "do not trust"}
 
 
-@checked()
+@checked(panel=one_of("errors", "negative controls"))
 @documented
 def diagnose(
     adata: AnnData,
@@ -47,6 +48,7 @@ def diagnose(
     key: str = "diagnosis",
     n_top: int = 30,
     ax: Axes | None = None,
+    panel: str | None = None,
     show: bool | None = None,
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
@@ -56,11 +58,15 @@ def diagnose(
     On the left, one row per perturbation, the largest effects on top: the squared error of effects
     learned from half of its guides or cells on the other half, for shrunken effects, the cells'
     means and "no effect"; the correlation over genes of its effect with the one predicted when it
-    was left out, by all predictors together and by each of the first three; the change of its
-    target gene. On the right: the squared error of every predictor on left-out perturbations, with
-    its weight; that of effects on cells, guides and batches held out; and the coverage of 90%
-    intervals. Bars are 90% intervals; values without a standard error are drawn as open circles.
-    The title says which parts to trust; the full verdict is ``adata.uns[key]["verdict"]``.
+    was left out, by all predictors together and by each of the first three, and the largest that is
+    possible (the ceiling; rows where it cannot be measured are grey); the effect on its target
+    gene, the positive control. On the right: the squared error of every predictor on left-out
+    perturbations, with its weight; that of effects on cells, guides and batches held out; the
+    coverage of 90% intervals; and the negative controls: quantiles of the z-scores of control
+    guides (or other control cells) in the place of perturbations, against those of a standard
+    normal. On the diagonal, standard errors are right; a steeper line has the width that is stated.
+    Bars are 90% intervals; values without a standard error are drawn as open circles. The title
+    says which parts to trust; the full verdict is ``adata.uns[key]["verdict"]``.
 
     Parameters
     ----------
@@ -71,7 +77,10 @@ def diagnose(
     n_top
         Most perturbations to draw, those with most cells.
     ax
-        Axes to draw the squared errors on; the other panels are left out then.
+        Axes to draw one panel on; the others are left out then.
+    panel
+        Which panel, with ``ax`` or by itself: ``"errors"`` (left) or ``"negative controls"`` (lower
+        right); ``None`` (default) for all, or with ``ax`` for the errors.
     %(show)s
 
     Returns
@@ -81,8 +90,8 @@ def diagnose(
     Raises
     ------
     ValueError
-        If there is no diagnosis (run :func:`nextpert.tl.diagnose` first), or ``n_top`` is no
-        whole number of at least 1.
+        If there is no diagnosis (run :func:`nextpert.tl.diagnose` first), ``panel`` is unknown, or
+        ``n_top`` is no whole number of at least 1.
 
     Examples
     --------
@@ -93,19 +102,24 @@ def diagnose(
     >>> npt.tl.diagnose(adata)
     >>> figure = npt.pl.diagnose(adata, return_fig=True)
     >>> len(figure.axes)
-    6
+    7
     """
     stored = read_to_draw(adata, key, "tl.diagnose", what="diagnosis", part="parts")
     table = stored["perturbations"]
     n_all = len(table)
     table = table.sort_values("n_cells", ascending=False, kind="stable").head(n_top)
     table = table.sort_values("squared_distance", ascending=False, kind="stable")
-    if ax is not None:
-        _draw_errors(ax, table, n_all)
-        return finish(ax, own=False, show=show, return_fig=return_fig, save=save)
+    if ax is not None or panel is not None:
+        drawn = panel_of(ax, (4.4, 3.6))
+        if panel == "negative controls":
+            _draw_null(drawn, stored)
+        else:
+            _draw_errors(drawn, table, n_all)
+        return finish(drawn, own=ax is None, show=show, return_fig=return_fig, save=save)
     predictors, shares = stored["predictors"], _shares_to_draw(stored["summary"])
     held = stored["summary"][stored["summary"]["quantity"] == "coverage_90"]
-    panels = _panels(len(table), (len(predictors), 1.5 * len(shares), len(held)))
+    held = held[held["part"] != "negative controls"]  # these cover 0
+    panels = _panels(len(table), (len(predictors), 2.2 * len(shares), len(held)))
     _draw_errors(panels[0], table, n_all)
     _draw_correlations(panels[1], table)
     _draw_strength(panels[2], table)
@@ -132,6 +146,7 @@ def diagnose(
     panels[5].set_xlim(min(45.0, np.nanmin(values, initial=90.0) - 5), 102)
     panels[5].set(title="calibration, by what was held out")
     panels[5].set_xlabel("held-out means inside\n90% intervals, %")
+    _draw_null(panels[6], stored)
     levels = stored["parts"]["level"].astype(str)
     told = [
         f"{words}: {', '.join(stored['parts'].loc[levels == level, 'part'].astype(str))}"
@@ -144,19 +159,19 @@ def diagnose(
 
 
 def _panels(n_rows: int, sizes: tuple[float, ...]) -> list[Axes]:
-    """Return three tall panels of ``n_rows`` rows, and three beside, of heights as ``sizes``."""
+    """Return three tall panels of ``n_rows`` rows, and four beside, three of heights ``sizes``."""
     import matplotlib.pyplot as plt
 
-    height = max(6.0, _AROUND + n_rows * row_height(n_rows, 0.2, _AROUND))
+    height = max(8.6, _AROUND + n_rows * row_height(n_rows, 0.2, _AROUND))
     figure = plt.figure(figsize=(12.5, min(height, SCREEN)), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.08, w_pad=0.06)  # type: ignore[call-arg,union-attr]
-    heights = [1.0 + max(size, 2.0) for size in sizes]
-    grid = figure.add_gridspec(3, 4, width_ratios=[1.0, 1.0, 0.9, 1.0], height_ratios=heights)
+    heights = [*(1.0 + max(size, 2.0) for size in sizes), 8.5]
+    grid = figure.add_gridspec(4, 4, width_ratios=[1.0, 1.0, 0.9, 1.0], height_ratios=heights)
     first = figure.add_subplot(grid[:, 0])
     others = [figure.add_subplot(grid[:, column], sharey=first) for column in (1, 2)]
     for panel in others:
         panel.tick_params(labelleft=False, left=False)
-    return [first, *others, *(figure.add_subplot(grid[row, 3]) for row in range(3))]
+    return [first, *others, *(figure.add_subplot(grid[row, 3]) for row in range(4))]
 
 
 def _draw_errors(panel: Axes, table: pd.DataFrame, n_all: int) -> None:
@@ -193,12 +208,22 @@ def _draw_correlations(panel: Axes, table: pd.DataFrame) -> None:
     """Draw the correlation of expected and observed effect on other genes, by predictor."""
     place = np.arange(len(table))
     panel.axvline(0, color=GREY, linewidth=1, linestyle="--", zorder=0)
+    kind = table["ceiling"].astype(str)
+    ceiling = table["ceiling_r"].where(~kind.isin(["", "not measurable"]))
+    panel.scatter(ceiling, place, marker="|", s=120, color=BLACK, label="largest possible")
+    for k, row in enumerate(place[kind == "not measurable"]):
+        panel.axhspan(
+            row - 0.5, row + 0.5, color="0.92", linewidth=0, zorder=-1,
+            label="" if k else "not measurable",
+        )  # fmt: skip
     for name, marker, colour, face, label in (
         ("r_mean_perturbation", "s", BLUE, BLUE, "mean perturbation"),
         ("r_coexpression", "v", PURPLE, PURPLE, "coexpression"),
         ("r_graph", "^", BLACK, "white", "graph"),
         ("r_all", "D", ORANGE, ORANGE, "all predictors"),
     ):
+        if name not in table:  # of a fit without predictors
+            continue
         panel.scatter(
             table[name], place, marker=marker, s=26, facecolors=face, edgecolors=colour,
             label=label,
@@ -210,28 +235,60 @@ def _draw_correlations(panel: Axes, table: pd.DataFrame) -> None:
 
 
 def _draw_strength(panel: Axes, table: pd.DataFrame) -> None:
-    """Draw the change of every perturbation's (weakest) target gene, with its 90% interval."""
-    place = np.arange(len(table))
-    change = table["target_gene_change"].to_numpy(dtype=float)
-    z = table["target_gene_z"].to_numpy(dtype=float)
-    error = np.abs(np.divide(change, z, out=np.zeros_like(change), where=np.abs(z) > 0))
-    strong = np.abs(z) >= _STRONG
+    """Draw the effect on every perturbation's (weakest) target gene, with its 90% interval."""
+    place, found = np.arange(len(table)), table["target_gene_found"].astype(str).to_numpy()
+    mean, low, high = (
+        table[f"target_gene_{name}"].to_numpy(dtype=float) for name in ("mean", "lower", "upper")
+    )
     panel.axvline(0, color=GREY, linewidth=1, linestyle="--", zorder=0)
-    for which, face, label in (
-        (strong, BLUE, "significant (3 standard errors)"),
-        (np.isfinite(z) & ~strong, "white", "not significant"),
+    for status, colour, face, label in (
+        ("yes", BLUE, BLUE, "found (lfsr < 0.05)"),
+        ("no", BLUE, "white", "not found"),
+        ("opposite direction", ORANGE, ORANGE, "opposite direction"),
     ):
+        which = found == status
         if which.any():
+            reach = np.maximum([(mean - low)[which], (high - mean)[which]], 0.0)
             panel.errorbar(
-                change[which], place[which], xerr=REACH * error[which], fmt="o", color=BLUE,
+                mean[which], place[which], xerr=reach, fmt="o", color=colour,
                 markerfacecolor=face, markersize=5, elinewidth=1.2, capsize=2, label=label,
             )  # fmt: skip
-    panel.set_xlabel("change of the target gene's\nmean (log-normalised expression)")
-    panel.set_title("target gene")
-    if np.isfinite(z).any():
+    panel.set_xlabel("effect on the target gene\n(log-normalised expression)")
+    panel.set_title("positive controls: target gene")
+    if np.isfinite(mean).any():
         _legend_above(panel)
     else:
         panel.text(0.5, 0.5, "no target gene on the panel", ha="center", transform=panel.transAxes)
+
+
+def _draw_null(panel: Axes, stored: dict[str, Any]) -> None:
+    """Draw quantiles of the z-scores of the negative controls against those of a normal."""
+    from scipy.stats import norm
+
+    z = np.sort(np.asarray(stored["null_z"], dtype=float).ravel())
+    panel.set_title("negative controls")
+    panel.set_xlabel("z-score if errors are right")
+    panel.set_ylabel("z-score of controls")
+    if not len(z):
+        panel.text(0.5, 0.5, "too few controls", ha="center", transform=panel.transAxes)
+        return
+    expected = norm.ppf((np.arange(len(z)) + 0.5) / len(z))
+    # Of many points those in the middle lie on one another; the tails are drawn in full.
+    tail = min(_POINTS // 4, len(z) // 2)
+    middle = np.linspace(tail, len(z) - 1 - tail, _POINTS // 2).astype(int)
+    kept = np.unique(np.concatenate([np.arange(tail), middle, np.arange(len(z) - tail, len(z))]))
+    summary = stored["summary"].set_index(["part", "quantity"])
+    value, error = summary.loc[("negative controls", "null_width"), ["value", "standard_error"]]
+    ends = np.array([expected[0], expected[-1]])
+    panel.plot(ends, ends, color=GREY, linewidth=1, linestyle="--", label="errors are right")
+    panel.plot(
+        ends, value * ends, color=ORANGE, linewidth=1.2, label=f"width {value:.2f} ± {error:.2f}"
+    )
+    panel.scatter(expected[kept], z[kept], s=8, color=BLUE, linewidths=0, rasterized=True)
+    kinds = stored["negative_controls"]
+    n_false = int(kinds["n_false"].sum())
+    panel.set_title(f"negative controls: {n_false} of {len(z)} significant")
+    panel.legend(frameon=False, fontsize=7, loc="upper left", handlelength=1.2, borderaxespad=0.2)
 
 
 def _shares_to_draw(summary: pd.DataFrame) -> list[tuple[str, float, float]]:
@@ -280,4 +337,5 @@ def _legend_above(panel: Axes) -> None:
         loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=7,
         borderaxespad=0.2, columnspacing=1.0, handletextpad=0.3,
     )  # fmt: skip
-    panel.set_title(panel.get_title(), pad=38)
+    n_rows = -(-len(panel.get_legend_handles_labels()[0]) // 2)
+    panel.set_title(panel.get_title(), pad=12 + 13 * max(n_rows, 2))

@@ -293,13 +293,14 @@ def best_known(found: RankedDistance, measured: ArrayLike) -> int:
     return int(np.where(known, found.mean, np.inf).argmin())
 
 
-def differing(pooled: PooledGuides) -> NDArray[np.bool_]:
+def differing(pooled: PooledGuides, *, factor: float = 1.0) -> NDArray[np.bool_]:
     """Return which perturbations differ from the controls and from the mean of the others.
 
-    By :func:`~nextpert.core.model.scores.pooled_sizes`; a single perturbation has the controls
-    alone to differ from. Groups without cells differ from nothing.
+    By :func:`~nextpert.core.model.scores.pooled_sizes`, standard errors multiplied by ``factor``; a
+    single perturbation has the controls alone to differ from. Groups without cells differ from
+    nothing.
     """
-    sizes = pooled_sizes(pooled)[: 1 if (pooled.n_cells[1:] > 0).sum() < 2 else 2]
+    sizes = pooled_sizes(pooled, factor=factor)[: 1 if (pooled.n_cells[1:] > 0).sum() < 2 else 2]
     return np.all([size.q_value < DIFFERS for size in sizes], axis=0)
 
 

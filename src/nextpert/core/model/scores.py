@@ -152,7 +152,7 @@ def squared_size(effects: ArrayLike, counted: ArrayLike, covariance: ArrayLike) 
     return SquaredSize(np.where(known, plug_in - trace, np.nan), p, q)
 
 
-def pooled_sizes(pooled: PooledGuides) -> tuple[SquaredSize, SquaredSize]:
+def pooled_sizes(pooled: PooledGuides, *, factor: float = 1.0) -> tuple[SquaredSize, SquaredSize]:
     """Return how far perturbations lie from the controls, and from the mean of the others.
 
     Parameters
@@ -160,6 +160,9 @@ def pooled_sizes(pooled: PooledGuides) -> tuple[SquaredSize, SquaredSize]:
     pooled
         Groups with their guides pooled; the controls are group 0. The perturbations follow. What
         has no cells to compare is not judged (NaN).
+    factor
+        Factor by which standard errors are multiplied
+        (:attr:`nextpert.core.model.empirical_null.NullWidth.factor`).
 
     Examples
     --------
@@ -185,7 +188,8 @@ def pooled_sizes(pooled: PooledGuides) -> tuple[SquaredSize, SquaredSize]:
     def size(from_: Array, m: Array, batches: Array) -> SquaredSize:
         both = (n > 0) & (m > 0)
         spread = 1 / np.where(both, n, 1.0) + 1 / np.where(both, m, 1.0) + batches[:, None]
-        return squared_size(mean - from_, np.where(both, 1 / spread, 0.0), pooled.covariance)
+        sigma = factor**2 * pooled.covariance
+        return squared_size(mean - from_, np.where(both, 1 / spread, 0.0), sigma)
 
     return (
         size(pooled.mean[0], counted[0], pooled.fixed_error()[1:]),

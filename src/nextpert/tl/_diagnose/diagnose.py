@@ -10,11 +10,13 @@ import numpy as np
 from nextpert import _adata
 from nextpert._adata import environments
 from nextpert._adata.arguments import WORKERS, checked
+from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert.core._checks import as_rng
 from nextpert.tl._diagnose import judged
 from nextpert.tl._diagnose import quantities as q
 from nextpert.tl._diagnose import verdict as verdicts
+from nextpert.tl._diagnose.controls import guide_of, judge_controls
 from nextpert.tl._diagnose.halves import Folds, read_halves
 from nextpert.tl._diagnose.judged import read_sides
 from nextpert.tl._diagnose.model import read_refit
@@ -45,6 +47,17 @@ def diagnose(
     compared with a baseline that needs no model:
 
     - *cells*: how many perturbations differ from the controls, and from one another.
+    - *negative controls*: control cells that take the place of perturbations, whose effects are 0.
+      In four folds, each control guide in turn is a perturbation of its own, while the other guides
+      stay controls, and the model is fitted to all perturbations as users fit it. The part states
+      how many effects of controls are significant, and how wide the null is: the standard deviation
+      of the z-scores (differences of means over their standard errors), from their median
+      (Efron 2004, doi:10.1198/016214504000000089). If it is significantly above 1, standard errors
+      are too small, and the tests of *cells* and target genes multiply them by it. Where the
+      controls have fewer than two guides of 20 cells, the controls of each batch take the place of
+      guides, or else half of the control cells. That is the weaker proof: it shows no variance
+      between guides.
+    - *positive controls*: the change of target genes, in the direction that the fit expects.
     - *shrinkage*: effects learned from one half of the screen, scored on the means of the other
       half, and compared with the cells' means and with "no effect". Cells that share a guide are
       not independent replicates. Therefore, if a perturbation (or the controls) has two or more
@@ -57,6 +70,8 @@ def diagnose(
       their target genes is predicted as well, from the efficacy of the other perturbations. So the
       predictions that are scored are those that users get. A perturbation with a target outside the
       panel cannot be a candidate (except by its members, or by another screen), and is not scored.
+      What a better predictor could gain is limited by what of the effects can be reproduced (the
+      *ceiling*); it is stated for each perturbation.
     - *graph*: its weight among the predictors, and the error of the other predictors without it. An
       empty graph predicts no effect on other genes.
     - *guides*, if ``guide_key`` is declared: effects learned without one guide of every
@@ -113,7 +128,12 @@ def diagnose(
           expression), ``q_value`` and ``is_significant``; against the mean of the others
           ``q_value_from_others`` and ``is_distinct`` (significant by both);
           ``weakest_target`` with its change ``target_gene_change`` (log-normalised expression),
-          ``target_gene_z`` (in standard errors); ``split_by`` (``"guides"`` or ``"cells"``, how its
+          ``target_gene_z`` (in standard errors), its effect as :func:`perturbation_effects` states
+          it (``target_gene_mean``, ``target_gene_lower``, ``target_gene_upper``,
+          ``target_gene_lfsr``), the expected direction ``target_gene_expected`` (1 or -1) and
+          ``target_gene_found`` (``"yes"``: local false sign rate below 0.05 in the expected
+          direction, ``"opposite direction"``, ``"no"``, or empty without a target on the panel);
+          ``split_by`` (``"guides"`` or ``"cells"``, how its
           halves were made); ``reliability`` (correlation of the halves, extrapolated to all cells);
           ``error_half`` of shrunken effects, ``error_half_raw_means``, ``error_half_no_graph`` (on
           an empty graph), ``error_half_no_predictors`` (without predictors as well),
@@ -121,10 +141,24 @@ def diagnose(
           and the variance between declared guides subtracted, squared units of expression),
           ``coverage_half`` and, of large effects alone, ``coverage_half_large``; of left-out
           perturbations ``error_unseen``, ``error_unseen_no_effect``, ``r_all`` and that of each
-          predictor, ``coverage_unseen`` and ``coverage_unseen_large``; with guides or batches
+          predictor, ``coverage_unseen`` and ``coverage_unseen_large``, ``error_unseen_mean`` of
+          the mean perturbation alone, ``ceiling_r`` (the correlation that a perfect predictor would
+          have with the observed effects on other genes: the root of their reliability between
+          the halves, or what the predictors reached, if that is more) and
+          ``ceiling`` (``"predicted by the mean perturbation"``, ``"predicted by other
+          predictors"``, ``"room for improvement"``, ``"not measurable"``, or empty without a
+          prediction); with guides or batches
           ``error_guides``, ``error_guides_no_effect``, ``coverage_guides``,
           ``coverage_guides_large`` and the same of ``batches``. Coverage is that of 90% intervals;
           values that were not computed are NaN.
+        - ``coverage_by_size``: a table of the coverage of 90% intervals of effects learned from one
+          half, by what a user sees of an effect: its distance from 0 in standard deviations of its
+          posterior, ``size_from`` to ``size_to``; ``n`` effects (both ways), ``coverage`` and its
+          ``standard_error`` over perturbations.
+        - ``negative_controls``: a table, one row per group of control cells in the place of a
+          perturbation: ``name`` of the guide or batch, ``n_cells``, ``n_false`` (significant
+          effects), ``coverage`` of 0 by 90% intervals, ``width`` of its z-scores; and ``null_z``,
+          these z-scores, shape (groups, ``genes``).
         - ``cells``, the fingerprint of the fit's cells; ``params``.
 
     Raises
@@ -142,6 +176,17 @@ def diagnose(
 
     - Cells: *trust* if three or more perturbations differ from the controls and from the mean of
       the others; *do not trust* if none does.
+    - Negative controls: *do not trust* if significantly more than a tenth of the effects of control
+      cells, or of the significant effects of the screen by this share, are false (by the lower end
+      of the 95% interval; a tenth is twice what the threshold of 0.05 states), or the width of the
+      null is significantly above 1.2; *trust* if it is not significantly above 1, and 90% intervals
+      cover 0 in 85% of the effects or more. With fewer than 40 control cells nothing is judged.
+    - Positive controls: *trust* if half of the target genes or more are found, and none has a
+      significant change in the opposite direction; *do not trust* if as many change in the opposite
+      direction, or none of three or more is found.
+    - Ceiling: an effect is *not measurable* if the perturbation does not differ from the controls
+      or ``ceiling_r`` is below 0.5; else it is *predicted* if the correlation of the predicted and
+      the observed effect is at least 0.8 of ``ceiling_r``.
     - Shrinkage: *do not trust* if the squared error is no smaller than that of "no effect", or 90%
       intervals cover less than half of all or of the large effects; *trust* if the error is
       significantly smaller and at most 1.1 times that of the cells' means, and intervals cover 70%
@@ -158,8 +203,8 @@ def diagnose(
       the labels: *do not trust* if its levels differ significantly (5% level), *trust* if they do
       not.
 
-    The overall level is *do not trust* if cells or shrinkage have that level, *trust* if all parts
-    have, else *care*.
+    The overall level is *do not trust* if cells, negative controls or shrinkage have that level,
+    *trust* if all parts have, else *care*.
 
     *Large* effects are those of 3 standard errors or more in the cells that they are learned from.
     If they were selected by the cells that are scored, they would be large by chance, and their
@@ -204,7 +249,7 @@ def diagnose(
     environments.require_varying(cells.control, fit.genes)
     sides = read_sides(refit, halves, cells.guide_variance)
     unseen = judge_unseen(refit, halves, cells, sides)
-    on_halves = judged.judge_halves(refit, sides)
+    on_halves, by_size = judged.judge_halves(refit, sides)
     shown = cells
     if undeclared is not None:  # cells that share a level are no replicates
         alike = ~halves.by_guides & (np.arange(halves.n_groups) == 0)
@@ -213,14 +258,21 @@ def diagnose(
         q.GUIDES: judged.judge_guides(refit, halves, cells.guide_variance),
         q.BATCHES: judged.judge_batches(refit, halves),
     }
+    nulls = judge_controls(refit, halves, undeclared)
+    effects = refit.effects_of_all(cells)
     table = verdicts.perturbation_table(
-        refit, shown, on_halves, unseen, halves.by_guides[1:], left_out
-    )
-    rows = q.quantities(table, on_halves, unseen, left_out, halves, cells)
+        refit, shown, on_halves, unseen, halves.by_guides[1:], left_out, effects,
+        nulls.width_of_tests.factor,
+    )  # fmt: skip
+    others = ~judged.measured(refit, cells).own()
+    rows = q.quantities(
+        table, on_halves, unseen, left_out, halves, cells, nulls,
+        float((effects.lfsr[others] < CLEAR_SIGN).mean()) if others.any() else 0.0,
+    )  # fmt: skip
     if undeclared is not None:
         rows.insert(sum(row.part != q.BATCHES for row in rows), q.undeclared_row(undeclared))
     predictors = q.predictor_table(unseen)
-    parts = verdicts.judge(rows, predictors, undeclared)
+    parts = verdicts.judge(rows, predictors, nulls, undeclared)
     level, verdict = verdicts.overall(parts)
     stored: dict[str, Any] = {
         "verdict": verdict,
@@ -229,10 +281,17 @@ def diagnose(
         "summary": q.summary_table(rows),
         "predictors": predictors,
         "perturbations": table,
+        "coverage_by_size": by_size,
+        "negative_controls": nulls.table,
+        "null_z": nulls.z,
         **{f"unseen_{name}": getattr(unseen.effects, name) for name in PREDICTED},
         "genes": _adata.strings(fit.genes),
         "cells": fit.fingerprint,
-        "params": {"posterior_key": posterior_key, "rng": _adata.seed_of(rng)},
+        "params": {
+            "posterior_key": posterior_key,
+            "guide_key": guide_of(fit),
+            "rng": _adata.seed_of(rng),
+        },
     }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     warn_undeclared(undeclared)

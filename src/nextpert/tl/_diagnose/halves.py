@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from nextpert._adata import FittedPosterior, Roles
     from nextpert._adata.read import Checksum
+    from nextpert._adata.screen import Environments
     from nextpert.core import ScreenMoments
     from nextpert.core.screen.screen import Screen
     from nextpert.tl._learn_dag.graphs import HeldOut
@@ -92,6 +93,8 @@ class Halves:
         The same, with conditions separate.
     guide
         Its guide; 0 for all without guides.
+    guide_name, batch_name
+        Name of its guide, and of its combination of batches; ``""`` where there are none.
     batch
         Its combination of batches; 0 for all where there are none.
     fixed
@@ -121,6 +124,8 @@ class Halves:
     by_guides: NDArray[np.bool_]
     parts: tuple[ScreenMoments, ScreenMoments]
     cells: Cells
+    guide_name: NDArray[np.object_]
+    batch_name: NDArray[np.object_]
 
     @property
     def whole(self) -> ScreenMoments:
@@ -211,7 +216,14 @@ def read_halves(
     return Halves(
         group, condition, guide, found.levels(*roles.batch_key), found.batches()[1],
         1 + len(names), column, roles.guide_key is not None, by_guides, (parts[0], parts[1]), read,
+        _names(found, [] if column is None else [column]), _names(found, roles.batch_key),
     )  # fmt: skip
+
+
+def _names(found: Environments, columns: Sequence[str]) -> NDArray[np.object_]:
+    """Return the levels of some columns of every environment, joined; ``""`` of no column."""
+    rows = found.table[list(columns)].astype(str).to_numpy(dtype=object)
+    return np.array([" ".join(row) for row in rows] or [], dtype=object)
 
 
 def _deal(

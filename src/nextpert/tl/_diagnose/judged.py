@@ -21,6 +21,8 @@ from nextpert._adata.panel import places
 from nextpert.core.model import scores
 from nextpert.core.model.effects import Effects, estimate_effects
 from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.scores import ratio_with_error
+from nextpert.tl._fit_dag_blr.model import SHIFTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 SURE = 3.0  # standard errors of an effect that is called large
+SIZES = (0.0, 1.0, 2.0, 3.0, 5.0)  # of an estimate, in standard deviations of its posterior
 LEFT = 20  # cells of a guide or batch to score on, at least
 _FOLDS = 4  # of guides
 _MOST_BATCHES = 5
@@ -110,31 +113,57 @@ def measured(refit: Refit, cells: FitCells) -> Perturbations:
     return Perturbations(cells.screen, 0, np.arange(1, len(targets) + 1), targets)
 
 
-def judge_halves(refit: Refit, sides: list[Side]) -> pd.DataFrame:
+def judge_halves(refit: Refit, sides: list[Side]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Judge effects learned from one half of the cells of every perturbation on the other.
 
-    The mean over both ways; besides, ``r`` of the halves' effects over genes, and how often a
-    perturbation's own state comes first (``FIRST``), by estimate.
+    The mean over both ways; besides, ``r`` of the halves' effects over genes (``r_others`` without
+    target genes), and how often a perturbation's own state comes first (``FIRST``), by estimate.
+
+    The second table is the coverage of 90% intervals by the size of the estimate, ``SIZES``
+    standard deviations of the posterior or more and less than the next: what a user sees of an
+    effect. Effects are chosen by the cells that they are learned from, so that a calibrated
+    posterior covers 90% in each row.
     """
     used = (sides[0].seen.n > 1) & (sides[1].seen.n > 1)
-    parts = []
+    parts, by_size = [], np.zeros((2, len(used), len(SIZES)))
     for mine, other in (sides, sides[::-1]):
         truth = other.seen.observed
         effects = refit.effects(refit.learned(mine.cells))
-        empty = refit.learned(mine.cells, empty=True)
+        empty = refit.on_no_graph(mine.cells)
+        on_graph = refit.spec.name == SHIFTS  # else effects with cells do not depend on the graph
         estimates = {
             SHRUNKEN: effects.mean,
             MEANS: mine.seen.observed,
-            NO_GRAPH: refit.effects(empty).mean,
-            # Before predictors are asked: drawn to nothing, but for own genes.
+            NO_GRAPH: refit.effects(empty).mean if on_graph else effects.mean,
+            # Drawn to nothing, but for own genes, gene by gene.
             ALONE: estimate_effects([empty.found.posterior], empty.found.prior).mean,
         }
         table = _score(effects, estimates, truth, other.variance, used, large=mine.large)
         for name, column in FIRST.items():
             table[column] = scores.comes_first(estimates[name], truth, used)
         parts.append(table)
-    r = scores.correlations(*(side.seen.observed for side in sides))
-    return _mean_of(parts).assign(r=np.where(used, r, np.nan))
+        inside = scores.holds(effects, truth, np.where(used[:, None], other.variance, 0.0))
+        away = np.abs(effects.mean) / np.maximum(effects.sd, np.finfo(np.float64).tiny)
+        sizes = np.searchsorted(SIZES, away, side="right") - 1
+        for k in range(len(SIZES)):
+            which = (sizes == k) & used[:, None]
+            by_size[:, :, k] += (inside & which).sum(axis=1), which.sum(axis=1)
+    (one, two), others = (side.seen.observed for side in sides), ~sides[0].seen.own()
+    r, r_others = scores.correlations(one, two), scores.correlations(one, two, others)
+    table = _mean_of(parts).assign(
+        r=np.where(used, r, np.nan), r_others=np.where(used, r_others, np.nan)
+    )
+    covered = [ratio_with_error(*by_size[:, :, k]) for k in range(len(SIZES))]
+    return table, pd.DataFrame(
+        {
+            "size_from": np.array(SIZES),
+            "size_to": np.array([*SIZES[1:], np.inf]),
+            "n": by_size[1].sum(axis=0).astype(np.int64),
+            "coverage": [value for value, _ in covered],
+            "standard_error": [error for _, error in covered],
+        },
+        index=pd.Index(np.arange(len(SIZES))),
+    )
 
 
 def judge_guides(refit: Refit, halves: Halves, spread: float) -> pd.DataFrame | None:

@@ -19,6 +19,8 @@ from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import anndata as ad
 
     from nextpert._adata import FittedPosterior, Roles
@@ -61,15 +63,32 @@ class Refit:
         """Labels of the perturbations."""
         return self.spec.plan.names
 
-    def learned(self, cells: FitCells, *, empty: bool = False) -> Model:
-        """Return the model of some cells of all perturbations; with ``empty`` without edges."""
-        if empty:
-            return Model.fit(
-                self.spec, cells, Graphs.single(Dag.from_edges(len(self.fit.genes), []))
-            )
+    def learned(self, cells: FitCells) -> Model:
+        """Return the model of some cells of all perturbations."""
         return Model.fit(
             self.spec, cells, Graphs(self.fit.posterior.dag, [], lambda _: self.without)
         )
+
+    def on_no_graph(self, cells: FitCells) -> Model:
+        """Return random shifts alone, on a graph without edges."""
+        empty = Dag.from_edges(len(self.fit.genes), [])
+        return Model.fit(replace(self.spec, name=SHIFTS), cells, Graphs.single(empty))
+
+    def with_others(self, cells: FitCells, others: list[str]) -> Model:
+        """Return the model of all perturbations and of others after them, which target nothing.
+
+        Perturbation ``j`` stays in the fold without which its graph was learned.
+        """
+        plan = self.spec.plan
+        more = replace(
+            plan, names=[*plan.names, *others], targets=[*plan.targets, *([] for _ in others)]
+        )
+        dag = self.fit.posterior.dag
+
+        def without(folds: Sequence[Sequence[str]]) -> list[Dag]:
+            return [*self.without, *[dag] * len(folds)][: len(folds)]
+
+        return Model.fit(replace(self.spec, plan=more), cells, Graphs(dag, [], without))
 
     def left_out(self, fold: int) -> Model:
         """Return what the fit would be if no cell of a fold of perturbations was there."""
@@ -89,6 +108,12 @@ class Refit:
         """Return the effects of the perturbations of a model, as users get them."""
         fit = self.as_stored(model)
         return panel_effects(fit, read_wanted(None, fit))
+
+    def effects_of_all(self, cells: FitCells) -> Effects:
+        """Return the effects of the fit, or with its shifts learned where they are exact."""
+        if self.fit.shift_prior is None:
+            return self.effects(self.learned(cells))
+        return panel_effects(self.fit, read_wanted(None, self.fit))
 
 
 def read_refit(

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import strings
+from nextpert._adata.effects import CLEAR_SIGN
+from nextpert.core.model.empirical_null import binomial_interval
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.scores import mean_with_error, ratio_with_error
 from nextpert.tl._diagnose.judged import (
@@ -30,12 +32,18 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from nextpert._adata.nested import Nested
+    from nextpert.tl._diagnose.controls import Nulls
     from nextpert.tl._diagnose.halves import Halves
     from nextpert.tl._diagnose.unseen import Unseen
     from nextpert.tl._fit_dag_blr.cells import FitCells
 
 CELLS, SHRINKAGE, UNSEEN, GRAPH_PART = "cells", "shrinkage", "unseen perturbations", "graph"
 GUIDES, BATCHES = "guides", "batches"
+NEGATIVE, POSITIVE, CEILING = "negative controls", "positive controls", "ceiling"
+FOUND, OPPOSITE, NOT_FOUND = "yes", "opposite direction", "no"  # a target gene's own change
+# What a better predictor could gain.
+BY_MEAN, BY_OTHERS = "predicted by the mean perturbation", "predicted by other predictors"
+ROOM, NOT_MEASURABLE = "room for improvement", "not measurable"
 FEWEST = 3  # perturbations that can be distinguished
 SURE = 2.0  # standard errors
 CLEAR = 0.05  # false discovery rate
@@ -48,6 +56,13 @@ LARGEST_SHARE = 0.95  # the same, of what is a gain
 LEAST_WEIGHT = 0.05  # of the graph
 LARGEST_HARM = 0.1  # of the graph to measured effects, over the error of the cells' means
 FEWEST_LARGE = 5  # effects, to judge the coverage of large ones
+FALSE_SHARE = 2 * CLEAR_SIGN  # of the negative controls: twice what a threshold of 0.05 states
+LARGEST_WIDTH = 1.2  # of the null: 90% intervals then cover 83%
+LEAST_NULL_COVERAGE = 0.85  # of 0 by 90% intervals
+# Correlation that a perfect predictor would have with the observed effects; below, the halves of
+# its cells have a reliability under a quarter, as effects that are mostly sampling error have.
+LEAST_CEILING = 0.5
+NEAR_CEILING = 0.8  # of the ceiling: explains 64% of what can be explained, or more
 
 
 class Rule(NamedTuple):
@@ -149,6 +164,30 @@ _MEANINGS: dict[str, dict[str, str]] = {
         "reliability": "correlation over genes of a perturbation's effects in the two halves, "
         "extrapolated to all cells (Spearman-Brown)",
     },
+    NEGATIVE: {
+        "n_controls": "groups of control cells that took the place of perturbations ({nulls}), by "
+        "folds, the other controls staying controls; n is their number of cells",
+        "n_false": f"their effects of significant direction (lfsr < {CLEAR_SIGN:g}): false "
+        "discoveries; n is the number of their effects",
+        "false_share": "share of their effects that are false discoveries",
+        "false_share_lower": "lower end of its 95% interval (Clopper-Pearson)",
+        "false_share_upper": "upper end of its 95% interval (Clopper-Pearson)",
+        "false_discovery_rate": "share of false discoveries among the significant effects of the "
+        "perturbations, at most: false_share over the share of their effects that is significant",
+        "false_discovery_rate_lower": "the same with the lower end of the interval",
+        "coverage_90": "fraction of 90% intervals of their effects that cover 0",
+        "null_width": "width of the null: standard deviation of their differences of means over "
+        "standard errors, from the median (1 if standard errors are right)",
+        "standard_error_factor": "factor by which the tests of cells and of target genes multiply "
+        "standard errors: the width of the null, where it is significantly above 1",
+    },
+    POSITIVE: {
+        "n_found": "perturbations whose (weakest) target gene changes in the expected direction "
+        f"(lfsr < {CLEAR_SIGN:g}); n is those with target genes on the panel",
+        "n_opposite": "those with a significant change in the opposite direction",
+        "n_found_by_cells": "those that change in the expected direction by 2 standard errors or "
+        "more by their cells alone",
+    },
     SHRINKAGE: {
         "n_by_guides": "perturbations split into halves by guide{how}",
         "error_to_raw_means": f"{_OF_HALF}the cells' means",
@@ -168,6 +207,18 @@ _MEANINGS: dict[str, dict[str, str]] = {
         "r": "correlation of predicted and observed effects on other genes",
         "coverage_90": _COVERED.format("effects on other genes"),
         "coverage_90_large": _OF_LARGE.format("the half of the cells that is not scored on"),
+    },
+    CEILING: {
+        "n_by_mean": "perturbations that the mean perturbation predicts with a correlation of at "
+        f"least {NEAR_CEILING:g} of what is possible; n is those that are predicted",
+        "n_by_others": "others that all predictors together predict so well",
+        "n_room": "perturbations that a better predictor could predict better",
+        "n_not_measurable": "perturbations that do not differ from the controls, or whose effects "
+        f"a perfect predictor would predict with a correlation below {LEAST_CEILING:g}",
+        "ceiling_r": "correlation of a perfect predictor with the observed effects on other genes "
+        "(root of their reliability), mean over the perturbations that are measurable",
+        "r": "correlation of predicted and observed effects of the same perturbations",
+        "r_mean_perturbation": "the same of the mean perturbation, where it predicts anything",
     },
     GRAPH_PART: {
         "weight": "weight of the graph in predictions of perturbations without cells; the error is "
@@ -196,6 +247,8 @@ def quantities(
     left_out: Mapping[str, pd.DataFrame | None],
     halves: Halves,
     cells: FitCells,
+    nulls: Nulls,
+    called: float,
 ) -> list[Quantity]:
     """Return the quantities of all parts that were judged.
 
@@ -207,6 +260,10 @@ def quantities(
         Scores on halves, of predictions without cells, and with a guide or batch left out.
     halves, cells
         How the cells were split, and all of them as the fit takes them.
+    nulls
+        The negative controls.
+    called
+        Share of the effects of the perturbations on other genes that is significant.
     """
     told, own = unseen.table, table["target_gene_z"].abs().dropna()
     distinct = on_halves[table["is_distinct"].to_numpy(bool)]
@@ -221,6 +278,8 @@ def quantities(
             "n_target_genes_changed": _count(own >= 3),
             "reliability": (*mean_with_error(table["reliability"]), len(table), None),
         },
+        NEGATIVE: _negative(nulls, called),
+        POSITIVE: _positive(table),
         SHRINKAGE: {
             "n_by_guides": _count(by_guides),
             "error_to_raw_means": _ratio(
@@ -238,6 +297,7 @@ def quantities(
             "r": _mean(told[r_of(WHOLE)]),
             **_coverage(told),
         },
+        CEILING: _ceiling(table),
         GRAPH_PART: {
             "weight": (
                 unseen.weights[Graph.name], float(weights.std()), told[WHOLE].count(),
@@ -269,6 +329,12 @@ def quantities(
         "half": "half of the guides or cells (see n_by_guides)"
         if by_guides.any()
         else "half of the cells",
+        "nulls": {
+            "guides": "control guides",
+            "batches": "the controls of batches",
+            "cells": "half of the control cells",
+            "": "none, for want of cells",
+        }[nulls.kind],
         "whose": "of the controls" if cells.n_guides >= FEWEST_GUIDES else "of a perturbation",
     }
     one = {GUIDES: "guide", BATCHES: "batch"}
@@ -277,6 +343,70 @@ def quantities(
         for part, every in numbers.items()
         for name, each in every.items()
     ]
+
+
+def _negative(nulls: Nulls, called: float) -> dict[str, _Numbers]:
+    """Return the quantities of the negative controls; NaN where there are none."""
+    table, n = nulls.table, nulls.z.size
+    false, width = int(table["n_false"].sum()), nulls.width
+    low, high = binomial_interval(false, n) if n else (_NO_ERROR, _NO_ERROR)
+    share = false / n if n else _NO_ERROR
+    error = float(np.sqrt(share * (1 - share) / n)) if n else _NO_ERROR
+    rate, least = (min(each / called, 1.0) if called > 0 else _NO_ERROR for each in (share, low))
+    few = Rule(f"no more than {FALSE_SHARE:g}", lambda q: not q.value > FALSE_SHARE, True)
+    narrow = Rule("not above 1 by 2 standard errors", lambda _: not width.is_above(1.0))
+    covered = float(table["coverage"].mean()) if n else _NO_ERROR
+    return {
+        "n_controls": (len(table), _NO_ERROR, int(table["n_cells"].sum()), None),
+        "n_false": (false, _NO_ERROR, n, None),
+        "false_share": (share, error, n, None),
+        "false_share_lower": (low, _NO_ERROR, n, few if n else None),
+        "false_share_upper": (high, _NO_ERROR, n, None),
+        "false_discovery_rate": (rate, _NO_ERROR, n, None),
+        "false_discovery_rate_lower": (least, _NO_ERROR, n, few if n else None),
+        "coverage_90": (
+            covered,
+            float(np.sqrt(covered * (1 - covered) / n)) if n else _NO_ERROR,
+            n,
+            _at_least(LEAST_NULL_COVERAGE, fewest=1),
+        ),
+        "null_width": (width.value, width.error, len(table), narrow if n else None),
+        "standard_error_factor": (nulls.width_of_tests.factor, _NO_ERROR, len(table), None),
+    }
+
+
+def _positive(table: pd.DataFrame) -> dict[str, _Numbers]:
+    """Return how many target genes change as they should."""
+    known = table[table["target_gene_found"] != ""]
+    found, n = known["target_gene_found"], len(known)
+    by_cells = known["target_gene_z"].abs() >= SURE
+    by_cells &= np.sign(known["target_gene_change"]) == known["target_gene_expected"]
+    most = Rule("half of them or more", lambda q: 2 * q.value >= q.n, is_count=True, fewest=1)
+    return {
+        "n_found": (int((found == FOUND).sum()), _NO_ERROR, n, most),
+        "n_opposite": (int((found == OPPOSITE).sum()), _NO_ERROR, n, None),
+        "n_found_by_cells": (int(by_cells.sum()), _NO_ERROR, n, None),
+    }
+
+
+def _ceiling(table: pd.DataFrame) -> dict[str, _Numbers]:
+    """Return how many perturbations a better predictor could gain in."""
+    kinds = table["ceiling"][table["ceiling"] != ""]
+    seen = table[table["ceiling"].isin([BY_MEAN, BY_OTHERS, ROOM])]
+    return {
+        **{
+            f"n_{name}": _count(kinds == kind)
+            for name, kind in (
+                ("by_mean", BY_MEAN),
+                ("by_others", BY_OTHERS),
+                ("room", ROOM),
+                ("not_measurable", NOT_MEASURABLE),
+            )
+        },
+        "ceiling_r": _mean(seen["ceiling_r"]),
+        "r": _mean(seen["r_all"]),
+        "r_mean_perturbation": _mean(seen["r_mean_perturbation"]),
+    }
 
 
 def undeclared_row(found: Nested) -> Quantity:

@@ -9,13 +9,17 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import strings
+from nextpert._adata.effects import CLEAR_SIGN
+from nextpert._adata.environments import shift_environments
 from nextpert.core.model.scores import pooled_sizes
 from nextpert.tl._diagnose import quantities as q
+from nextpert.tl._diagnose.controls import BY_BATCHES, BY_CELLS, BY_GUIDES
 from nextpert.tl._diagnose.judged import (
     ALONE,
     COVERAGE,
     COVERED,
     LARGE,
+    LEFT,
     MEANS,
     NO_GRAPH,
     NOTHING,
@@ -23,7 +27,7 @@ from nextpert.tl._diagnose.judged import (
     measured,
 )
 from nextpert.tl._diagnose.quantities import CLEAR
-from nextpert.tl._diagnose.unseen import WHOLE, r_of
+from nextpert.tl._diagnose.unseen import MEAN_ALONE, WHOLE, r_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata.nested import Nested
+    from nextpert.core.model.effects import Effects
+    from nextpert.tl._diagnose.controls import Nulls
     from nextpert.tl._diagnose.model import Refit
     from nextpert.tl._diagnose.quantities import Quantity
     from nextpert.tl._diagnose.unseen import Unseen
@@ -44,6 +50,8 @@ def perturbation_table(
     unseen: Unseen,
     by_guides: NDArray[np.bool_],
     left_out: Mapping[str, pd.DataFrame | None],
+    effects: Effects,
+    factor: float,
 ) -> pd.DataFrame:
     """Return one row per perturbation: what its cells show, and how well it was predicted.
 
@@ -59,10 +67,14 @@ def perturbation_table(
         Predictions without cells, and their scores.
     by_guides
         Which perturbations are split into halves by guide, shape ``(n_perturbations,)``.
+    effects
+        Effects as users get them, tables of shape ``(n_perturbations, n_genes)``.
+    factor
+        Factor by which the null says that standard errors are to be multiplied.
     """
-    from_controls, from_others = pooled_sizes(cells.pooled)
+    from_controls, from_others = pooled_sizes(cells.pooled, factor=factor)
     clear = from_controls.q_value < CLEAR
-    r, told = np.maximum(halves["r"], 0.0), unseen.table
+    r, others, told = halves["r"].clip(0.0), halves["r_others"].clip(0.0), unseen.table
     table = pd.DataFrame(
         {
             "perturbation": strings(refit.names),
@@ -73,7 +85,7 @@ def perturbation_table(
             "is_significant": clear,
             "q_value_from_others": from_others.q_value,
             "is_distinct": clear & (from_others.q_value < CLEAR),
-            **own_changes(refit, cells),
+            **own_changes(refit, cells, effects, factor),
             "split_by": strings("guides" if guides else "cells" for guides in by_guides),
             "reliability": 2 * r / (1 + r),
             "error_half": halves[SHRUNKEN],
@@ -84,9 +96,16 @@ def perturbation_table(
             "r_all": told[r_of(WHOLE)],
             **{f"r_{name.replace(' ', '_')}": told[r_of(name)] for name in unseen.weights},
             **_coverages("unseen", told),
+            "error_unseen_mean": told[MEAN_ALONE],
         },
         index=pd.Index(np.arange(len(refit.names))),
     )
+    if "r_mean_perturbation" not in table:  # of a fit without predictors
+        table["r_mean_perturbation"] = np.nan
+    best = np.fmax(table["r_all"], table["r_mean_perturbation"])
+    # Halves of few cells say little of it; what a predictor reached is possible too.
+    table["ceiling_r"] = np.fmax(np.sqrt(2 * others / (1 + others)), best)
+    table["ceiling"] = _ceilings(table)
     for name, scores in left_out.items():
         if scores is not None:
             errors = {f"error_{name}": scores[SHRUNKEN], f"error_{name}_no_effect": scores[NOTHING]}
@@ -100,27 +119,56 @@ def _coverages(name: str, scores: pd.DataFrame) -> dict[str, pd.Series]:
     return {f"coverage_{name}": scores[COVERAGE], f"coverage_{name}_large": large}
 
 
-def own_changes(refit: Refit, cells: FitCells) -> dict[str, Any]:
-    """Return the columns of each perturbation's weakest target gene: name, change and z-score.
+def own_changes(refit: Refit, cells: FitCells, effects: Effects, factor: float) -> dict[str, Any]:
+    """Return the columns of each perturbation's weakest target gene: the positive controls.
 
-    ``""`` and NaN for a perturbation without any.
+    ``""`` and NaN for a perturbation without any. By its cells alone: change and z-score, the
+    standard error multiplied by ``factor``. As users get it (``effects``): interval and local false
+    sign rate, and whether it is found (:data:`~nextpert.tl._diagnose.quantities.FOUND`).
     """
     pooled = cells.pooled
     change, error = pooled.to_controls()
-    z = change / np.sqrt(np.maximum(pooled.covariance.diagonal() * error, 1e-300))
+    z = change / (factor * np.sqrt(np.maximum(pooled.covariance.diagonal() * error, 1e-300)))
     own = measured(refit, cells).own() & (cells.n_cells > 0)[:, None]
     weakest = np.where(own, np.abs(z), np.inf).argmin(axis=1)
     known, rows = own.any(axis=1), np.arange(len(own))
+    plan, genes = refit.spec.plan, refit.spec.genes
+    expected = np.sign(shift_environments(plan, genes, cells.control).shifts)
+    status = np.where(np.sign(effects.mean) * expected < 0, q.OPPOSITE, q.FOUND)
+    status = np.where(effects.lfsr < CLEAR_SIGN, status, q.NOT_FOUND)[rows, weakest]
     return {
-        "weakest_target": strings(np.where(known, np.array(refit.spec.genes)[weakest], "")),
+        "weakest_target": strings(np.where(known, np.array(genes)[weakest], "")),
         "target_gene_change": np.where(known, change[rows, weakest], np.nan),
         "target_gene_z": np.where(known, z[rows, weakest], np.nan),
+        **{
+            f"target_gene_{name}": np.where(known, getattr(effects, name)[rows, weakest], np.nan)
+            for name in ("mean", "lower", "upper", "lfsr")
+        },
+        "target_gene_expected": np.where(known, expected[rows, weakest], np.nan),
+        "target_gene_found": strings(np.where(known, status, "")),
     }
+
+
+def _ceilings(table: pd.DataFrame) -> Any:
+    """Return for each perturbation what a better predictor could gain, in words.
+
+    ``""`` where nothing is predicted, as a target is not on the panel.
+    """
+    near = q.NEAR_CEILING * table["ceiling_r"]
+    measurable = table["is_significant"] & (table["ceiling_r"] >= q.LEAST_CEILING)
+    words = np.select(
+        [
+            table["error_unseen"].isna(), ~measurable, table["r_mean_perturbation"] >= near,
+            table["r_all"] >= near,
+        ],
+        ["", q.NOT_MEASURABLE, q.BY_MEAN, q.BY_OTHERS], default=q.ROOM,
+    )  # fmt: skip
+    return strings(words)
 
 
 TRUST, CARE, NOT = "trust", "care", "do not trust"
 _Rows = dict[str, "Quantity"]
-_FATAL = (q.CELLS, q.SHRINKAGE)
+_FATAL = (q.CELLS, q.SHRINKAGE, q.NEGATIVE)
 _NOT_JUDGED = "could not be judged (no standard error)"
 
 
@@ -134,19 +182,25 @@ class Part:
 
 
 def judge(
-    rows: list[Quantity], predictors: pd.DataFrame, undeclared: Nested | None = None
+    rows: list[Quantity],
+    predictors: pd.DataFrame,
+    nulls: Nulls,
+    undeclared: Nested | None = None,
 ) -> list[Part]:
     """Return the verdict on every part that was judged.
 
-    ``undeclared`` is a column that looks like guides but is not declared.
+    ``nulls`` are the negative controls; ``undeclared`` is a column that looks like guides but is
+    not declared.
     """
     by: dict[str, _Rows] = {}
     for row in rows:
         by.setdefault(row.part, {})[row.name] = row
     parts = [
-        _cells(by[q.CELLS]),
+        _cells(by[q.CELLS], by[q.NEGATIVE]["standard_error_factor"]),
+        _negative(by[q.NEGATIVE], nulls),
+        _positive(by[q.POSITIVE]),
         _shrinkage(by[q.SHRINKAGE]),
-        _unseen(by[q.UNSEEN], predictors, by[q.CELLS]["n_significant"].n),
+        _unseen(by[q.UNSEEN], predictors, by[q.CELLS]["n_significant"].n, _ceiling(by[q.CEILING])),
         _graph(by[q.GRAPH_PART]),
     ]
     if undeclared is not None:  # first, as it bears on all others
@@ -159,8 +213,8 @@ def judge(
 def overall(parts: list[Part]) -> tuple[str, str]:
     """Return the level of all parts together, and the verdict in words.
 
-    ``"do not trust"`` if cells or shrinkage have that level, because all other parts rest on them;
-    ``"trust"`` if every part has that level; else ``"care"``.
+    ``"do not trust"`` if cells, negative controls or shrinkage have that level, because all other
+    parts rest on them; ``"trust"`` if every part has that level; else ``"care"``.
     """
     fatal = [part.name for part in parts if part.level == NOT and part.name in _FATAL]
     level = NOT if fatal else TRUST if all(part.level == TRUST for part in parts) else CARE
@@ -169,7 +223,9 @@ def overall(parts: list[Part]) -> tuple[str, str]:
         CARE: "Trust the model with care",
         NOT: "Do not trust the model here: choose perturbations at random",
     }[level]
-    if level == NOT and q.CELLS not in fatal:
+    if q.NEGATIVE in fatal and q.CELLS not in fatal:
+        start = "Do not trust the model here: its significant effects may be false"
+    elif level == NOT and q.CELLS not in fatal:
         start = "Do not trust the model here: use the cells' means, and choose new perturbations "
         start += "at random"
     return level, f"{start}. " + " ".join(part.words for part in parts)
@@ -187,18 +243,110 @@ def part_table(parts: list[Part]) -> pd.DataFrame:
     )
 
 
-def _cells(rows: _Rows) -> Part:
+def _cells(rows: _Rows, factor: Quantity) -> Part:
     clear, distinct = rows["n_significant"], rows["n_distinct"]
     words = (
         f"Cells: {clear.value:.0f} of {clear.n} perturbations differ from the controls, "
         f"{distinct.value:.0f} from the other perturbations"
     )
+    if factor.value > 1:
+        words += f" (standard errors multiplied by {factor.value:.2f}, see negative controls)"
     if not clear.value:
         return Part(q.CELLS, NOT, f"{words}: no effect can be detected.")
     if not distinct.value:
         return Part(q.CELLS, NOT, f"{words}: they cannot be distinguished.")
     level = TRUST if clear.passed and distinct.passed else CARE
     return Part(q.CELLS, level, f"{words}.")
+
+
+def _negative(rows: _Rows, nulls: Nulls) -> Part:
+    """Return the verdict on control cells that took the place of perturbations."""
+    share, width, n = rows["false_share"], rows["null_width"], len(nulls.table)
+    start = "Negative controls"
+    if not n:
+        return Part(
+            q.NEGATIVE, CARE, f"{start}: could not be judged, as the controls have fewer than "
+            f"{2 * LEFT} cells."
+        )  # fmt: skip
+    what = {
+        BY_GUIDES: f"{n} control guides" if n > 1 else "one of two control guides",
+        BY_BATCHES: f"the controls of {n} batches" if n > 1 else "the controls of one batch",
+        BY_CELLS: "half of the control cells",
+    }[nulls.kind]
+    false, low, high = (rows[f"false_share{end}"].value for end in ("", "_lower", "_upper"))
+    words = (
+        f"of {share.n} effects of {what}, taken as perturbations, {rows['n_false'].value:.0f} are "
+        f"significant (lfsr < {CLEAR_SIGN:g}), {_percent(false)} ({_percent(low)} to "
+        f"{_percent(high)})"
+    )
+    worst = nulls.table.iloc[int(nulls.table["n_false"].to_numpy().argmax())]
+    if n > 1 and worst["n_false"] > 1:
+        words += f", {worst['n_false']} of them by {worst['name']}"
+    words += f". The width of their null is {width.value:.2f} ± {width.error:.2f}"
+    rate, limit = rows["false_discovery_rate"], rows["false_discovery_rate_lower"].value
+    too_many = low > q.FALSE_SHARE or limit > q.FALSE_SHARE
+    level, found = TRUST, nulls.width
+    if too_many or found.is_above(q.LARGEST_WIDTH):
+        level = NOT
+    elif found.is_above(1.0) or not rows["coverage_90"].passed:
+        level = CARE
+    if found.factor > 1:
+        words += f": errors are larger than stated, by a factor of {found.factor:.2f}"
+    elif rate.value > 0:
+        words += f". At most about {_percent(rate.value)} of the screen's significant effects "
+        words += "are false by this"
+    judgement = {
+        TRUST: "calibrated", CARE: "read significant effects with care",
+        NOT: "do not rely on significant effects",
+    }[level]  # fmt: skip
+    words = f"{start}: {judgement}. {words[:1].upper()}{words[1:]}."
+    if nulls.kind != BY_GUIDES:
+        words += " This is the weaker proof: the controls have no two guides with enough cells"
+        words += ", so that no variance between guides is seen."
+    return Part(q.NEGATIVE, level, words)
+
+
+def _positive(rows: _Rows) -> Part:
+    """Return the verdict on the change of target genes."""
+    found, opposite, by_cells = (
+        rows[name] for name in ("n_found", "n_opposite", "n_found_by_cells")
+    )
+    if not found.n:
+        return Part(
+            q.POSITIVE, CARE, "Positive controls: could not be judged, as no target gene is on "
+            "the panel."
+        )  # fmt: skip
+    words = (
+        f"the target gene changes in the expected direction in {found.value:.0f} of {found.n} "
+        f"perturbations (lfsr < {CLEAR_SIGN:g}; {by_cells.value:.0f} by their cells alone), and "
+        f"in the opposite one in {opposite.value:.0f}."
+    )
+    level = TRUST if found.passed and not opposite.value else CARE
+    if opposite.value >= max(found.value, 1) or (not found.value and found.n >= q.FEWEST):
+        level = NOT
+        words += " Check labels and guides."
+    return Part(q.POSITIVE, level, f"Positive controls: {words}")
+
+
+def _ceiling(rows: _Rows) -> str:
+    """Return how many perturbations a better predictor could gain in."""
+    by_mean, others, room, hidden = (
+        rows[f"n_{name}"] for name in ("by_mean", "by_others", "room", "not_measurable")
+    )
+    words = (
+        f"Of {by_mean.n} perturbations {by_mean.value:.0f} are predicted by the mean "
+        f"perturbation, {others.value:.0f} by other predictors, {room.value:.0f} leave room for "
+        f"improvement, and the effects of {hidden.value:.0f} are too small to be measured"
+    )
+    ceiling, r = rows["ceiling_r"].value, rows["r"].value
+    if np.isfinite(ceiling) and np.isfinite(r):
+        words += f" (of the others: correlation {r:.2f}, at most {ceiling:.2f} possible)"
+    return f"{words}."
+
+
+def _percent(share: float) -> str:
+    """Return a share in percent, with two digits below 10%."""
+    return f"{100 * share:.2f}%" if share < 0.1 else f"{100 * share:.0f}%"
 
 
 def _shrinkage(rows: _Rows) -> Part:
@@ -239,8 +387,11 @@ def _shrinkage_words(rows: _Rows) -> str:
     return words
 
 
-def _unseen(rows: _Rows, predictors: pd.DataFrame, n_perturbations: int) -> Part:
-    """Return the verdict on predictions; ``n_perturbations`` is the number of all in the fit."""
+def _unseen(rows: _Rows, predictors: pd.DataFrame, n_perturbations: int, ceiling: str) -> Part:
+    """Return the verdict on predictions.
+
+    ``n_perturbations`` is the number of all in the fit; ``ceiling`` says what could be gained.
+    """
     error, mean = rows["error_to_no_effect"], rows["error_to_mean"]
     single = predictors.iloc[:-1]
     best = single.sort_values("error_to_no_effect", kind="stable").iloc[0]
@@ -264,6 +415,7 @@ def _unseen(rows: _Rows, predictors: pd.DataFrame, n_perturbations: int) -> Part
             f" {error.n} of {n_perturbations} were judged: the others have a target that is not "
         )
         words += "on the panel."
+    words += f" {ceiling}"
     no_gain = [
         f"do not rank them, they are not {what}"
         for row, what in ((error, "predicted better than by no effect"),

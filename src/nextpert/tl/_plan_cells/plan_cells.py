@@ -10,6 +10,7 @@ import numpy as np
 from nextpert import _adata
 from nextpert._adata.arguments import above, at_least, between, checked, one_of
 from nextpert.tl._design_interventions.target import read_target
+from nextpert.tl._diagnose.controls import stored_null
 from nextpert.tl._plan_cells.distances import distances_table, read_distances, read_measured
 from nextpert.tl._plan_cells.stop import (
     CELLS,
@@ -77,6 +78,9 @@ def plan_cells(
     or more and the expected gain is below ``tolerance``
     (:func:`~nextpert.core.design.stopping.stopping`). It never advises to go on if no perturbation
     differs from the controls and from the mean of the others, at a false discovery rate of 0.1%.
+    If ``uns["diagnosis"]`` is the :func:`diagnose` of this fit, standard errors are multiplied for
+    this by the width of the null, where that is significantly above 1, and it does not advise to go
+    on if the negative controls are not trusted.
     The plate has the size of that in ``uns["plan"]``, if there is one (:func:`plan_screen`), else 8
     perturbations with the median number of cells per perturbation of the screen.
 
@@ -151,13 +155,14 @@ def plan_cells(
           closer after the next plate, and ``relative_gain``, that as a share of the control's
           distance; ``good_enough``, the probability that no candidate is closer than the best known
           by more than ``tolerance``; ``advice``: ``"stop"``, ``"go on"``, ``"no difference"`` (no
-          measured candidate differs from the others) or ``"at target"`` (the control cannot be
-          distinguished from the target); ``stop``, 1 with ``"stop"`` alone; ``n_distinct`` and
-          ``n_untested``, the candidates that differ and those without cells; ``n_perturbations``
-          and ``n_cells`` (of each) of the next plate; and ``candidates``. ``relative_gain`` and
-          ``good_enough`` are NaN if the control cannot be distinguished from the target. Values
-          relative to the control's distance, and the cells needed for them, are NaN if that
-          distance is estimated as 0.
+          measured candidate differs from the others, or the negative controls are not trusted) or
+          ``"at target"`` (the control cannot be distinguished from the target); ``stop``, 1 with
+          ``"stop"`` alone; ``n_distinct`` and ``n_untested``, the candidates that differ and those
+          without cells; ``controls_trusted``, 0 if a diagnosis of this fit does not trust its
+          negative controls; ``n_perturbations`` and ``n_cells`` (of each) of the next plate; and
+          ``candidates``. ``relative_gain`` and ``good_enough`` are NaN if the control cannot be
+          distinguished from the target. Values relative to the control's distance, and the cells
+          needed for them, are NaN if that distance is estimated as 0.
           ``noise``: ``guide_variance`` and ``replicate_variance`` (relative to that of a cell),
           ``control_guide_variance``, ``n_guides``, ``n_replicates``, ``n_cells`` (medians),
           ``n_control_cells``. ``verdict``, all results in sentences; and ``params``.
@@ -236,8 +241,8 @@ def plan_cells(
         }
         stored["stopping"] = ask(
             fit, goal, candidates, measured, *plate_size(adata, measured),
-            target_is_candidate=target_is_candidate, tolerance=tolerance, confidence=STOP_AT,
-            n_samples=n_samples, rng=rng,
+            null=stored_null(adata, fit), target_is_candidate=target_is_candidate,
+            tolerance=tolerance, confidence=STOP_AT, n_samples=n_samples, rng=rng,
         )  # fmt: skip
         said.append(stop_in_words(stored["stopping"], goal.name, tolerance=tolerance))
     stored |= {"verdict": " ".join(said), "params": params}

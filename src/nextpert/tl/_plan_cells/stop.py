@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nextpert._adata import FittedPosterior
     from nextpert.core.design.cell_numbers import Layout
     from nextpert.tl._design_interventions.target import Wanted
+    from nextpert.tl._diagnose.controls import StoredNull
     from nextpert.tl._plan_cells.distances import Distances, Measured
 
 
@@ -187,6 +188,7 @@ def ask(
     n_perturbations: int,
     n_cells: int,
     *,
+    null: StoredNull,
     target_is_candidate: bool,
     tolerance: float,
     confidence: float,
@@ -203,6 +205,9 @@ def ask(
         The noise of the screen.
     n_perturbations, n_cells
         Perturbations on the next plate, and cells of each.
+    null
+        What a diagnosis says of the null. Where its controls are not trusted nothing is said to
+        differ.
     target_is_candidate, tolerance, n_samples, rng
         As in ``tl.plan_cells``.
     confidence
@@ -216,7 +221,8 @@ def ask(
     pool = read_candidates(candidates, None, fit, target, target_is_candidate=target_is_candidate)
     names = pool.interventions.names
     told = hasattr(candidates, "items")  # a table of shifts, whatever the names
-    each = zip(measured.names, differing(measured.noise.pooled).tolist(), strict=True)
+    apart = differing(measured.noise.pooled, factor=null.width.factor)
+    each = zip(measured.names, apart.tolist(), strict=True)
     differs = {} if told else dict(each)
     seen = np.array([name in differs for name in names])
     found = ranked_distance(
@@ -233,7 +239,7 @@ def ask(
     distinct = [differs[name] for name in names if name in differs]
     said: Stopping = stopping(
         found, seen, plate, tolerance=tolerance, confidence=confidence,
-        distinct=any(distinct) or not distinct,
+        distinct=(any(distinct) or not distinct) and null.is_trusted,
     )  # fmt: skip
     return {
         "best_known": [*names, NO_PERTURBATION][said.chosen],
@@ -243,6 +249,7 @@ def ask(
         "advice": said.advice,
         "stop": int(said.stop),
         "n_distinct": int(sum(distinct)),
+        "controls_trusted": int(null.is_trusted),
         "n_untested": int((~seen).sum()),
         "n_perturbations": len(chosen),
         "n_cells": n_cells,
@@ -265,6 +272,12 @@ def stop_in_words(said: Mapping[str, Any], target: str, *, tolerance: float) -> 
     """Return whether to stop, and why."""
     advice, best = str(said["advice"]), str(said["best_known"])
     each = f"{said['n_perturbations']} perturbations, {said['n_cells']} cells each"
+    if advice == NO_DIFFERENCE and not said.get("controls_trusted", 1):
+        return (
+            f"The negative controls of tl.diagnose are not trusted, so the gain of a further plate "
+            f"of the same kind ({each}) cannot be estimated. Declare guides and batches, and fit "
+            f"again."
+        )
     if advice == NO_DIFFERENCE:
         new = int(said["n_untested"])
         others = f"test the {new} untested candidates" if new > 1 else "test other perturbations"

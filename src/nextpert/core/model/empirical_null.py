@@ -1,0 +1,102 @@
+"""The empirical null: how wide z-scores are where nothing was done (Efron 2004)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import beta, norm
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+SURE = 2.0  # standard errors by which a width lies above another to be called wider
+_MEDIAN = float(norm.ppf(0.75))  # of |z|, if z is standard normal
+# Variance of a standard deviation from the median of |z| over n values, relative to its square, is
+# this over n: (2 _MEDIAN phi(_MEDIAN))^-2 / 4, 1.36. It is 0.5 for the root mean square.
+_VARIANCE = 1.0 / (4.0 * _MEDIAN * float(norm.pdf(_MEDIAN))) ** 2
+
+
+@dataclass(frozen=True)
+class NullWidth:
+    """Width of the null: the standard deviation of its z-scores, from their centre.
+
+    Parameters
+    ----------
+    value
+        1 if the standard errors are right, above 1 if they are too small; NaN if not known.
+    error
+        Its standard error.
+    """
+
+    value: float = float("nan")
+    error: float = float("nan")
+
+    def is_above(self, limit: float) -> bool:
+        """Whether it lies above a limit by two standard errors."""
+        return bool(self.value - SURE * self.error > limit)
+
+    @property
+    def factor(self) -> float:
+        """Factor by which standard errors are to be multiplied: 1 if it is not above 1."""
+        return self.value if self.is_above(1.0) else 1.0
+
+
+def null_width(z: ArrayLike, covariance: ArrayLike) -> NullWidth:
+    r"""Return the width of the null from z-scores of effects that are 0.
+
+    The median of ``abs(z)`` over that of a standard normal, so that a few genes that a control
+    guide does change count as false discoveries, but do not widen the null of all others. Genes
+    are correlated within cells: ``p`` of them count as ``p^2 / sum r^2`` (Box 1954). The standard
+    error is that of independent z-scores, or, with four rows or more, that over rows (jackknife),
+    whichever is larger.
+
+    Parameters
+    ----------
+    z
+        Effects over their standard errors, shape ``(n_rows, n_genes)``, one row per group of
+        controls that takes the place of a perturbation. Rows are compared with one another, so
+        one fewer is independent.
+    covariance
+        Covariance within cells, shape ``(n_genes, n_genes)``; genes without variance are left out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core.model.empirical_null import null_width
+    >>> z = np.random.default_rng(0).normal(size=(8, 200))
+    >>> right, narrow = null_width(z, np.eye(200)), null_width(1.5 * z, np.eye(200))
+    >>> right.factor, 1.4 < narrow.factor < 1.6
+    (1.0, True)
+    """
+    sigma = np.asarray(covariance, np.float64)
+    kept = np.flatnonzero(sigma.diagonal() > 0)
+    away = np.abs(np.asarray(z, np.float64))[:, kept]
+    if not away.size:
+        return NullWidth()
+    sd = np.sqrt(sigma[kept, kept])
+    squares = float(((sigma[np.ix_(kept, kept)] / np.outer(sd, sd)) ** 2).sum())
+    n = len(away)
+    counted = max(n - 1, 1) * len(kept) ** 2 / squares
+    value = float(np.median(away)) / _MEDIAN
+    error = value * np.sqrt(_VARIANCE / counted)
+    if n > 3:
+        without = np.array([np.median(np.delete(away, k, axis=0)) for k in range(n)]) / _MEDIAN
+        error = max(error, np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
+    return NullWidth(value, float(error))
+
+
+def binomial_interval(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the interval of a share of which ``k`` of ``n`` were seen (Clopper and Pearson 1934).
+
+    Examples
+    --------
+    >>> from nextpert.core.model.empirical_null import binomial_interval
+    >>> [round(end, 3) for end in binomial_interval(3, 1468)]
+    [0.0, 0.006]
+    """
+    tail = (1.0 - level) / 2.0
+    low = float(beta.ppf(tail, k, n - k + 1)) if k > 0 else 0.0
+    high = float(beta.ppf(1.0 - tail, k + 1, n - k)) if k < n else 1.0
+    return low, high

@@ -1,0 +1,224 @@
+"""Negative controls: control guides that take the place of perturbations, which do nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from nextpert._adata import strings
+from nextpert._adata.effects import CLEAR_SIGN
+from nextpert._adata.progress import progress
+from nextpert._adata.stored import eager, read_stored
+from nextpert.core import ScreenMoments
+from nextpert.core.model.empirical_null import NullWidth, null_width
+from nextpert.tl._diagnose.judged import LEFT
+
+if TYPE_CHECKING:
+    import anndata as ad
+    from numpy.typing import NDArray
+
+    from nextpert._adata import FittedPosterior
+    from nextpert._adata.nested import Nested
+    from nextpert.tl._diagnose.halves import Halves
+    from nextpert.tl._diagnose.model import Refit
+    from nextpert.tl._fit_dag_blr.cells import FitCells
+
+    Array = NDArray[np.float64]
+
+_FOLDS = 4  # of control guides; each is one fit more, and leaves three quarters of the controls
+BY_GUIDES, BY_BATCHES, BY_CELLS, NOT_JUDGED = "guides", "batches", "cells", ""
+
+
+@dataclass(frozen=True)
+class Nulls:
+    """Effects of control cells that took the place of perturbations, as a user gets them.
+
+    Parameters
+    ----------
+    kind
+        What each holds: a control guide, the controls of a batch, or half of the control cells;
+        ``NOT_JUDGED`` where there are too few cells for that.
+    table
+        One row each: ``name``, ``n_cells``, ``n_false`` (effects of significant direction),
+        ``coverage`` of 0 by 90% intervals, ``width`` of its z-scores.
+    z
+        Differences of means over their standard errors, as the fit takes them, shape
+        ``(n_nulls, n_genes)``.
+    width
+        Width of all of them.
+    width_of_tests
+        The same with the standard errors of the tests of a diagnosis, which allow for guides that
+        are not declared.
+    """
+
+    kind: str
+    table: pd.DataFrame
+    z: Array
+    width: NullWidth = field(default_factory=NullWidth)
+    width_of_tests: NullWidth = field(default_factory=NullWidth)
+
+
+class _Split(NamedTuple):
+    """Control cells that take the place of perturbations: masks of environments, by name."""
+
+    kind: str
+    halves: Halves
+    screen: ScreenMoments
+    members: dict[str, NDArray[np.bool_]]
+
+
+def judge_controls(refit: Refit, halves: Halves, undeclared: Nested | None) -> Nulls:
+    """Estimate the effects of control cells in the place of perturbations.
+
+    In each of four folds (or as many as there are guides) a quarter of the control guides become
+    perturbations, each by itself, while the other guides stay controls, and the model is fitted as
+    users fit it, with all perturbations of the screen.
+    """
+    split = _split(halves)
+    if not split.members:
+        nothing = _table([], np.zeros(0, np.int64), *np.zeros((2, 0, 1), bool))
+        return Nulls(split.kind, nothing, np.zeros((0, len(refit.spec.genes))))
+    prefix, names = "null", list(split.members)
+    while any(name.startswith(prefix) for name in refit.names):
+        prefix += "0"
+    n_folds = min(_FOLDS, len(names))
+    folds = [names[k::n_folds] for k in range(n_folds)]
+    tables, z, z_of_tests, covariance = [], [], [], np.zeros((0, 0))
+    for fold in progress(n_folds, "Negative controls", iterable=folds):
+        held = _in_place_of_perturbations(split.halves, [split.members[name] for name in fold])
+        alike = np.zeros(held.n_groups, bool)
+        if split.kind != BY_GUIDES and not halves.by_guides[0]:  # one guide is on both sides
+            alike[[0, *range(halves.n_groups, held.n_groups)]] = True
+        cells = held.pool(split.screen, by_guide=halves.declared, alike=alike)
+        model = refit.with_others(cells, [f"{prefix}{k}" for k in range(len(fold))])
+        found, mine = refit.effects(model), slice(len(refit.names), None)
+        inside = (found.lower[mine] <= 0) & (found.upper[mine] >= 0)
+        tables.append(_table(fold, cells.n_cells[mine], found.lfsr[mine] < CLEAR_SIGN, inside))
+        z.append(_z_scores(cells)[mine])
+        if undeclared is not None:
+            cells = held.pool(split.screen, by_guide=True, spread=undeclared.variance, alike=alike)
+        z_of_tests.append(_z_scores(cells)[mine])
+        covariance = cells.pooled.covariance
+    table, every = pd.concat(tables, ignore_index=True), np.vstack(z)
+    table["width"] = [null_width(row[None], covariance).value for row in every]
+    width, of_tests = (null_width(np.vstack(some), covariance) for some in (z, z_of_tests))
+    return Nulls(split.kind, table, every, width, of_tests)
+
+
+def _split(halves: Halves) -> _Split:
+    """Return the control cells that take the place of perturbations.
+
+    Guides of 20 cells or more. Where there are fewer than two, the controls of a batch, if some
+    perturbation has cells in the batch and outside, which tells what the batch adds. Else half of
+    the control cells, which shows sampling error alone: the weaker proof.
+    """
+    whole, control = halves.whole, halves.group == 0
+    crossing = set()
+    for batch in np.unique(halves.batch).tolist():
+        inside = halves.batch == batch
+        cells = [np.bincount(halves.group, np.where(w, whole.n, 0)) for w in (inside, ~inside)]
+        if (np.minimum(*cells)[1:] >= LEFT).any():
+            crossing.add(batch)
+    for kind, column, names, usable in (
+        (BY_GUIDES, halves.guide, halves.guide_name, set(halves.guide.tolist())),
+        (BY_BATCHES, halves.batch, halves.batch_name, crossing),
+    ):
+        size = np.bincount(column[control & (names != "")], whole.n[control & (names != "")])
+        large = [k for k in np.argsort(-size, kind="stable").tolist() if size[k] >= LEFT]
+        rest = whole.n[control].sum() - size[large].sum()
+        if len(large) == 2 and rest < LEFT:  # each is the other's control, and says the same
+            large = large[1:] if large[1] in usable else []
+        elif len(large) < 2:
+            large = []
+        members = {
+            str(names[column == k][0]): control & (column == k) for k in large if k in usable
+        }
+        if members:
+            return _Split(kind, halves, whole, members)
+    one, two = halves.parts
+    if min(part.n[control].sum() for part in halves.parts) < LEFT:
+        return _Split(NOT_JUDGED, halves, whole, {})
+    screen = ScreenMoments(
+        np.append(one.n, two.n), np.vstack([one.mean, two.mean]),
+        np.vstack([one.squares, two.squares]), one.scatter + two.scatter,
+    )  # fmt: skip
+    group, condition, guide = (
+        np.tile(each, 2) for each in (halves.group, halves.condition, halves.guide)
+    )
+    fixed = np.vstack([halves.fixed, halves.fixed])
+    twice = replace(halves, group=group, condition=condition, guide=guide, fixed=fixed)
+    second = np.append(np.zeros_like(control), control)
+    return _Split(BY_CELLS, twice, screen, {"half of the control cells": second})
+
+
+def _in_place_of_perturbations(halves: Halves, members: list[NDArray[np.bool_]]) -> Halves:
+    """Return the same cells with some of the controls as groups after the perturbations."""
+    group, condition = halves.group.copy(), halves.condition.copy()
+    step = int(condition.max()) + 1
+    for k, which in enumerate(members):
+        group[which] = halves.n_groups + k
+        condition[which] += (k + 1) * step
+    return replace(
+        halves, group=group, condition=condition, n_groups=halves.n_groups + len(members)
+    )
+
+
+def _z_scores(cells: FitCells) -> Array:
+    """Return differences to the controls over their standard errors, 0 where a gene is constant."""
+    change, error = cells.pooled.to_controls()
+    variance = cells.pooled.covariance.diagonal() * error
+    return np.where(variance > 0, change / np.sqrt(np.where(variance > 0, variance, 1.0)), 0.0)
+
+
+def _table(
+    names: list[str],
+    n_cells: NDArray[np.int64],
+    significant: NDArray[np.bool_],
+    inside: NDArray[np.bool_],
+) -> pd.DataFrame:
+    """Return the table of :class:`Nulls` of a fold, without widths."""
+    return pd.DataFrame(
+        {
+            "name": strings(names),
+            "n_cells": n_cells,
+            "n_false": np.asarray(significant.sum(axis=1), np.int64),
+            "coverage": inside.mean(axis=1),
+            "width": np.full(len(names), np.nan),
+        },
+        index=pd.Index(np.arange(len(names))),
+    )
+
+
+class StoredNull(NamedTuple):
+    """What a stored diagnosis says of the null: width, and whether its controls are trusted."""
+
+    width: NullWidth = NullWidth()
+    is_trusted: bool = True
+
+
+def stored_null(adata: ad.AnnData, fit: FittedPosterior, key: str = "diagnosis") -> StoredNull:
+    """Return what the diagnosis of a fit in ``uns[key]`` says of the null.
+
+    Nothing is known of it without a diagnosis, or with one of other cells or guides, or a damaged
+    one. The factor for the standard errors of the fit is ``stored_null(adata, fit).width.factor``.
+    """
+    try:
+        stored: Any = eager(read_stored(adata, key, "tl.diagnose"))
+    except ValueError:  # none, of an earlier version, or damaged
+        return StoredNull()
+    same = "negative_controls" in stored and str(stored["cells"]) == fit.fingerprint
+    if not same or str(stored["params"]["guide_key"]) != guide_of(fit):
+        return StoredNull()
+    summary = stored["summary"].set_index(["part", "quantity"])
+    value, error = summary.loc[("negative controls", "null_width"), ["value", "standard_error"]]
+    levels = stored["parts"].set_index("part")["level"].astype(str)
+    trusted = levels.get("negative controls") != "do not trust"
+    return StoredNull(NullWidth(float(value), float(error)), trusted)
+
+
+def guide_of(fit: FittedPosterior) -> str:
+    """Return the column of guides of a fit, ``""`` where none was declared."""
+    return str(fit.params.get("guide_key") or "")

@@ -1,0 +1,405 @@
+"""Negative and positive controls of ``tl.diagnose``, and what predictors could gain."""
+
+from __future__ import annotations
+
+import warnings
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import norm
+
+import nextpert as npt
+from nextpert._adata import fitted_roles, posterior_from, read_roles
+from nextpert.tl._diagnose.controls import (
+    StoredNull,
+    _in_place_of_perturbations,
+    stored_null,
+)
+from nextpert.tl._diagnose.halves import Folds, read_halves
+from nextpert.tl._diagnose.judged import read_sides
+from nextpert.tl._diagnose.model import read_refit
+
+N_GENES, N_PERTURBED = 40, 6
+GENES = [f"G{k}" for k in range(N_GENES)]
+NEGATIVE = "negative controls"
+
+
+def guided(spread=0.0, n_guides=10, n_cells=60, rng=0, sign=-1.0):
+    """Six knockdowns of three guides each; guides differ by ``spread`` of a cell's noise."""
+    rng, parts, obs = np.random.default_rng(rng), [], []
+    effects = 0.8 * rng.normal(size=(N_PERTURBED + 1, N_GENES)) * (rng.random(N_GENES) < 0.3)
+    effects[0] = 0
+    effects[np.arange(1, N_PERTURBED + 1), np.arange(N_PERTURBED)] = 1.5 * sign
+    for j in range(N_PERTURBED + 1):
+        name = "control" if j == 0 else GENES[j - 1]
+        for k in range(n_guides if j == 0 else 3):
+            own = effects[j] + spread * rng.normal(size=N_GENES)
+            parts.append(3 + own + rng.normal(size=(n_cells, N_GENES)))
+            obs += [(name, f"{name}_{k}")] * n_cells
+    table = pd.DataFrame(obs, columns=["perturbation", "guide"])
+    table["batch"] = np.where(np.arange(len(table)) % 2, "b", "a")
+    table.index = [f"c{k}" for k in range(len(table))]
+    adata = ad.AnnData(np.vstack(parts), table, pd.DataFrame(index=GENES))
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=GENES)
+    return adata
+
+
+def diagnosed(adata, **roles):
+    if roles:
+        npt.pp.setup_screen(adata, **roles)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        npt.tl.fit_dag_blr(adata)
+        npt.tl.diagnose(adata)
+    return adata.uns["diagnosis"]
+
+
+def part(found, name=NEGATIVE):
+    return found["parts"].set_index("part").loc[name]
+
+
+def values(found, name=NEGATIVE):
+    return found["summary"].set_index(["part", "quantity"])["value"][name]
+
+
+# -- negative controls --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+def test_the_null_of_a_model_that_is_right_has_the_width_1(spread):
+    found = diagnosed(guided(spread), guide_key="guide")
+    value = values(found)
+    assert value["n_controls"] == 10
+    assert value["null_width"] == pytest.approx(1.0, abs=0.15)
+    assert value["standard_error_factor"] == 1.0
+    assert value["false_share"] < 0.01
+    assert value["coverage_90"] > 0.95
+    assert part(found)["level"] == "trust"
+    assert part(found)["verdict"].startswith("Negative controls: calibrated. Of 400 effects of 10")
+    assert found["null_z"].shape == (10, N_GENES)
+    assert sorted(found["negative_controls"]["name"]) == sorted(f"control_{k}" for k in range(10))
+    assert "multiplied" not in part(found, "cells")["verdict"]
+
+
+def test_guides_that_are_not_declared_widen_the_null_and_the_tests():
+    adata = guided(0.35)
+    found = diagnosed(adata)
+    value = values(found)
+    # A guide of 60 cells among 540 others: what it has besides sampling error.
+    true = np.sqrt((1 / 60 + 0.35**2) / (1 / 60 + 1 / 540))
+    assert value["null_width"] == pytest.approx(true, rel=0.2)
+    assert part(found)["level"] == found["level"] == "do not trust"
+    factor = f"by a factor of {value['null_width']:.2f}"
+    assert f"errors are larger than stated, {factor}" in part(found)["verdict"]
+    # The tests allow for the column already, so little is left to widen.
+    assert value["standard_error_factor"] < 1.3
+
+
+def test_errors_that_are_too_small_come_first():
+    found = diagnosed(guided(0.2))
+    assert found["level"] == "do not trust"
+    start = "Do not trust the model here: its significant effects may be false. "
+    assert found["verdict"].startswith(start)
+    assert "go on" not in found["verdict"].lower()
+
+
+def test_one_is_not_advised_to_go_on_where_controls_are_not_trusted():
+    adata = guided(0.2, rng=1)
+    options = {"target": {"G7": 1.5}, "candidates": "genes"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        npt.tl.fit_dag_blr(adata)
+    npt.tl.plan_cells(adata, **options)
+    assert adata.uns["plan_cells"]["stopping"]["advice"] == "go on"
+    diagnosed(adata)
+    npt.tl.plan_cells(adata, **options)
+    found = adata.uns["plan_cells"]
+    assert found["stopping"]["advice"] == "no difference"
+    assert "The negative controls of tl.diagnose are not trusted" in found["verdict"]
+    # Fitted with its guides, the diagnosis of the other fit says nothing.
+    npt.tl.fit_dag_blr(adata, guide_key="guide")
+    assert stored_null(adata, posterior_from(adata)) == StoredNull()
+    npt.tl.diagnose(adata)
+    assert stored_null(adata, posterior_from(adata)).width.factor == 1.0
+    npt.tl.plan_cells(adata, **options)
+    assert adata.uns["plan_cells"]["stopping"]["advice"] == "go on"
+
+
+def test_standard_errors_of_tests_are_multiplied_by_the_width_and_it_is_said(monkeypatch):
+    adata = guided()
+    before = diagnosed(adata, guide_key="guide")["perturbations"]
+    monkeypatch.setattr(
+        "nextpert.tl._diagnose.controls.null_width",
+        lambda z, _: npt.core.model.empirical_null.NullWidth(2.0, 0.1),
+    )
+    found = diagnosed(adata)
+    after = found["perturbations"]
+    assert "(standard errors multiplied by 2.00, see negative controls)" in found["verdict"]
+    np.testing.assert_allclose(after["target_gene_z"], before["target_gene_z"] / 2)
+    assert (after["q_value"] >= before["q_value"]).all()
+    assert (after["q_value"] > before["q_value"]).any()
+    lost = before["squared_distance"] - after["squared_distance"]
+    assert (lost > 0).all()  # more of the distance is error
+
+
+def test_effects_of_controls_are_those_that_a_user_gets():
+    """Guides of a fold under labels of their own: the public calls give the same effects."""
+    adata = guided(0.1)
+    found = diagnosed(adata, guide_key="guide")
+    names = found["negative_controls"]["name"].tolist()
+    fold = names[:3]  # of ten guides in four folds the first has three
+    label = adata.obs["perturbation"].astype(str)
+    guide = adata.obs["guide"]
+    # Their labels are sorted behind the others', as the folds of the fit ask for.
+    adata.obs["perturbation"] = np.where(guide.isin(fold), "z" + guide.astype(str), label)
+    npt.tl.fit_dag_blr(adata)
+    effects = npt.tl.perturbation_effects(adata, as_anndata=True)
+    mine = [f"z{name}" for name in fold]
+    effects = effects[mine]
+    table = found["negative_controls"].head(3)
+    n_false = (effects.layers["lfsr"] < 0.05).sum(axis=1)
+    np.testing.assert_array_equal(table["n_false"], n_false)
+    inside = (effects.layers["lower"] <= 0) & (effects.layers["upper"] >= 0)
+    np.testing.assert_allclose(table["coverage"], inside.mean(axis=1))
+    # z-scores, from the cells themselves.
+    x, spread = np.asarray(adata.X), adata.uns["dag_blr"]["guide_variance"]
+    variance = sum(
+        ((x[rows] - x[rows].mean(axis=0)) ** 2).sum(axis=0)
+        for rows in guide.groupby(guide, observed=True).indices.values()
+    ) / (len(x) - guide.nunique())
+    rest = (label == "control") & ~guide.isin(fold)
+    counted, ratios = 60 / (1 + 60 * spread), []
+    for k, name in enumerate(fold):
+        change = x[guide == name].mean(axis=0) - x[rest].mean(axis=0)
+        z = change / np.sqrt(variance * (1 / counted + 1 / (7 * counted)))
+        # The fit weighs each perturbation's own scatter a little.
+        np.testing.assert_allclose(found["null_z"][k], z, rtol=0.15, atol=0.02)
+        ratios.append(found["null_z"][k] / z)
+        width = np.median(np.abs(found["null_z"][k])) / norm.ppf(0.75)
+        assert table["width"][k] == pytest.approx(width)
+    assert np.median(ratios) == pytest.approx(1.0, abs=0.03)
+
+
+def test_controls_in_the_place_of_perturbations_tell_nothing_of_the_batches_of_the_others():
+    adata = guided()
+    npt.pp.setup_screen(adata, guide_key="guide", batch_key="batch")
+    halves = read_halves(
+        adata, np.arange(N_GENES), GENES[:6], read_roles(adata), np.random.default_rng(0)
+    )
+    members = [halves.guide_name == f"control_{k}" for k in (2, 5)]
+    held = _in_place_of_perturbations(halves, members)
+    assert held.n_groups == 9
+    for group in range(9):
+        mine = held.group == group
+        assert mine.any()
+        assert not set(held.condition[mine]) & set(held.condition[~mine])
+    assert (held.group[members[1]] == 8).all()
+    assert (halves.group[members[1]] == 0).all()
+
+
+def test_a_guide_that_does_something_is_named():
+    adata = guided()
+    adata.X[(adata.obs["guide"] == "control_3").to_numpy(), :8] += 1.5
+    found = diagnosed(adata, guide_key="guide")
+    n_false = found["negative_controls"].set_index("name")["n_false"]
+    assert n_false["control_3"] >= 6
+    assert f"{n_false['control_3']} of them by control_3" in part(found)["verdict"]
+
+
+def test_controls_that_are_called_as_often_as_perturbations_are_not_trusted():
+    adata = guided()
+    rng = np.random.default_rng(0)
+    for k in range(10):
+        rows = (adata.obs["guide"] == f"control_{k}").to_numpy()
+        adata.X[rows] += 1.5 * rng.normal(size=N_GENES) * (rng.random(N_GENES) < 0.2)
+    npt.pp.setup_screen(adata, guide_key="guide")
+    found = diagnosed(adata)
+    assert values(found)["false_discovery_rate_lower"] > 0.1
+    assert part(found)["level"] == "do not trust"
+    assert found["level"] == "do not trust"
+
+
+@pytest.mark.parametrize("case", ["no column", "one guide", "few cells per guide"])
+def test_halves_of_the_cells_are_the_weaker_proof(case):
+    adata = guided(n_guides=1 if case == "one guide" else 10)
+    if case == "one guide":
+        adata = adata[np.arange(adata.n_obs) != 0].copy()
+    elif case == "few cells per guide":
+        few = (adata.obs["perturbation"] == "control") & (np.arange(adata.n_obs) % 60 >= 15)
+        adata = adata[~few].copy()
+    if case == "no column":
+        del adata.obs["guide"]
+    found = diagnosed(adata, guide_key=None if case == "no column" else "guide")
+    assert found["negative_controls"]["name"].tolist() == ["half of the control cells"]
+    assert "This is the weaker proof" in part(found)["verdict"]
+    assert part(found)["level"] == "trust"
+    assert values(found)["null_width"] == pytest.approx(1.0, abs=0.35)
+
+
+def test_of_two_guides_one_is_judged_and_a_guide_that_is_not_said_stays_a_control():
+    adata = guided(n_guides=2)
+    found = diagnosed(adata, guide_key="guide")
+    assert len(found["negative_controls"]) == 1
+    assert "effects of one of two control guides" in part(found)["verdict"]
+    adata = guided(n_guides=5)
+    adata.obs["guide"] = adata.obs["guide"].where(adata.obs["guide"] != "control_4")
+    found = diagnosed(adata, guide_key="guide")
+    assert sorted(found["negative_controls"]["name"]) == [f"control_{k}" for k in range(4)]
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5])
+def test_controls_of_batches_take_the_place_of_guides(spread):
+    adata = guided()
+    del adata.obs["guide"]
+    rng = np.random.default_rng(1)
+    batch = adata.obs["batch"] = rng.choice(list("abcd"), adata.n_obs)
+    control = (adata.obs["perturbation"] == "control").to_numpy()
+    for name in "abcd":
+        adata.X[(batch == name)] += rng.normal()  # what all cells share is taken off
+        adata.X[(batch == name) & control] += spread * rng.normal(size=N_GENES)
+    found = diagnosed(adata, batch_key="batch")
+    assert sorted(found["negative_controls"]["name"]) == list("abcd")
+    assert "effects of the controls of 4 batches" in part(found)["verdict"]
+    assert "weaker proof" in part(found)["verdict"]
+    assert part(found)["level"] == ("do not trust" if spread else "trust")
+    # With a batch of its own for each perturbation nothing tells what a batch adds.
+    names = np.unique(adata.obs["perturbation"])
+    adata.obs["batch"] = np.where(
+        control, batch, np.array(list("abcdabc"))[np.searchsorted(names, adata.obs["perturbation"])]
+    )
+    found = diagnosed(adata)
+    assert found["negative_controls"]["name"].tolist() == ["half of the control cells"]
+
+
+def test_few_controls_cannot_be_judged():
+    adata = guided()
+    control = (adata.obs["perturbation"] == "control").to_numpy()
+    found = diagnosed(adata[~control | (np.cumsum(control) <= 30)].copy())
+    assert part(found)["level"] == "care"
+    assert part(found)["verdict"] == (
+        "Negative controls: could not be judged, as the controls have fewer than 40 cells."
+    )
+    assert len(found["negative_controls"]) == 0
+    assert np.isnan(values(found)["null_width"])
+    assert values(found)["standard_error_factor"] == 1.0
+
+
+# -- coverage by size ---------------------------------------------------------------------------
+
+
+def test_coverage_by_size_against_a_count_of_intervals():
+    adata = guided(0.1)
+    found = diagnosed(adata, guide_key="guide")
+    fit = posterior_from(adata)
+    roles, folds = fitted_roles(adata, fit.params), Folds.of(fit, "dag_blr")
+    halves = read_halves(
+        adata, fit.columns, folds.names, roles, np.random.default_rng(0), folds=folds
+    )
+    refit = read_refit(adata, fit, folds, halves.cells, None, n_jobs=1)
+    spread = halves.pool(halves.whole, by_guide=True).guide_variance
+    inside, size = [], []
+    one, two = read_sides(refit, halves, spread)
+    for mine, other in ((one, two), (two, one)):
+        effects = refit.effects(refit.learned(mine.cells))
+        noise = 1.6448536 * np.sqrt(other.variance)
+        low = effects.mean - np.hypot(effects.mean - effects.lower, noise)
+        high = effects.mean + np.hypot(effects.upper - effects.mean, noise)
+        inside.append((low <= other.seen.observed) & (other.seen.observed <= high))
+        size.append(np.abs(effects.mean) / effects.sd)
+    inside, size = np.concatenate(inside).ravel(), np.concatenate(size).ravel()
+    table = found["coverage_by_size"]
+    assert table["n"].sum() == len(size) == 2 * N_PERTURBED * N_GENES
+    for row in table.itertuples():
+        mine = (row.size_from <= size) & (size < row.size_to)
+        assert row.n == mine.sum() > 0
+        assert row.coverage == pytest.approx(inside[mine].mean())
+    assert table["coverage"].min() > 0.75
+    assert table["standard_error"].between(0, 0.15).all()
+
+
+# -- positive controls --------------------------------------------------------------------------
+
+
+def test_target_genes_are_found_as_the_effects_say():
+    adata = guided()
+    found = diagnosed(adata, guide_key="guide")
+    table = found["perturbations"].set_index("perturbation")
+    effects = npt.tl.perturbation_effects(adata, as_anndata=True)
+    for name, row in table.iterrows():
+        own = effects[name, name]
+        assert row["target_gene_mean"] == pytest.approx(own.X.item())
+        for each in ("lower", "upper", "lfsr"):
+            assert row[f"target_gene_{each}"] == pytest.approx(own.layers[each].item())
+    assert table["target_gene_found"].eq("yes").all()
+    assert table["target_gene_expected"].eq(-1).all()
+    assert part(found, "positive controls")["level"] == "trust"
+    assert "in the expected direction in 6 of 6" in part(found, "positive controls")["verdict"]
+
+
+def test_target_genes_that_rise_under_a_knockout_are_said_to():
+    found = diagnosed(guided(sign=1.0), guide_key="guide")
+    assert found["perturbations"]["target_gene_found"].eq("opposite direction").all()
+    assert values(found, "positive controls")["n_opposite"] == 6
+    assert part(found, "positive controls")["level"] == "do not trust"
+    assert "Check labels and guides." in part(found, "positive controls")["verdict"]
+    adata = guided(sign=1.0)
+    npt.tl.fit_dag_blr(adata, shift="activation", guide_key="guide")
+    npt.tl.diagnose(adata)
+    assert adata.uns["diagnosis"]["perturbations"]["target_gene_found"].eq("yes").all()
+
+
+def test_without_target_genes_on_the_panel_nothing_is_said_of_them():
+    adata = guided()
+    label = adata.obs["perturbation"].astype(str)
+    adata.obs["perturbation"] = np.where(label == "control", label, "drug " + label)
+    found = diagnosed(adata, guide_key="guide")
+    assert part(found, "positive controls")["level"] == "care"
+    assert "no target gene is on the panel" in part(found, "positive controls")["verdict"]
+    assert found["perturbations"]["target_gene_found"].eq("").all()
+    assert found["perturbations"]["ceiling"].eq("").all()
+
+
+# -- the ceiling --------------------------------------------------------------------------------
+
+
+def test_what_predictors_could_gain():
+    """Five perturbations that do the same, one of its own, and two that do nothing."""
+    rng = np.random.default_rng(0)
+    common = np.where(np.arange(N_GENES) >= 10, 0.8 * rng.normal(size=N_GENES), 0.0)
+    alone = np.where(np.arange(N_GENES) >= 10, 0.8 * rng.normal(size=N_GENES), 0.0)
+    effects = {f"G{k}": common for k in range(5)} | {"G5": alone, "G6": 0 * alone, "G7": 0 * alone}
+    label = np.repeat(["control", *effects], [800, *[150] * len(effects)])
+    x = 3 + rng.normal(size=(len(label), N_GENES))
+    for name, effect in effects.items():
+        x[label == name] += effect
+    obs = pd.DataFrame({"perturbation": label}, index=[f"c{k}" for k in range(len(label))])
+    adata = ad.AnnData(x, obs, pd.DataFrame(index=GENES))
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=GENES)
+    found = diagnosed(adata)
+    table = found["perturbations"].set_index("perturbation")
+    assert table["ceiling"].to_dict() == {
+        **{f"G{k}": "predicted by the mean perturbation" for k in range(5)},
+        "G5": "room for improvement", "G6": "not measurable", "G7": "not measurable",
+    }  # fmt: skip
+    # What a perfect predictor would reach: the correlation of truth and observed effect.
+    control = x[label == "control"].mean(axis=0)
+    for name in ("G0", "G5"):
+        observed = x[label == name].mean(axis=0) - control
+        others = np.arange(N_GENES) != int(name[1:])
+        r = np.corrcoef(observed[others], effects[name][others])[0, 1]
+        assert table.loc[name, "ceiling_r"] == pytest.approx(r, abs=0.04)
+    assert table.loc["G5", "error_unseen_mean"] > 0.9 * table.loc["G5", "error_unseen_no_effect"]
+    assert table.loc["G0", "error_unseen_mean"] < 0.5 * table.loc["G0", "error_unseen_no_effect"]
+    value = values(found, "ceiling")
+    assert value[["n_by_mean", "n_by_others", "n_room", "n_not_measurable"]].tolist() == [
+        5,
+        0,
+        1,
+        2,
+    ]
+    assert (
+        "Of 8 perturbations 5 are predicted by the mean perturbation, 0 by other"
+        in (part(found, "unseen perturbations")["verdict"])
+    )
