@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 
 from nextpert.core import Dag, DagBlr, Moments, ScreenMoments, random_scm
-from nextpert.core.model.averaged import unseen_mixture, with_expectation
 from nextpert.core.model.effects import estimate_effects
 from nextpert.core.model.interactions import Together
 from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.predictor_weights import with_expectation
 from nextpert.core.model.predictors.base import Prediction
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.members import Members
-from nextpert.core.model.random_shifts import fit_random_shifts
+from nextpert.core.model.random_shifts import fit_random_shifts, unseen_mixture
 from nextpert.core.model.shift_prior import TAU2, ShiftPrior
 from nextpert.core.screen.guides import pool_guides
 
