@@ -56,10 +56,10 @@ def design_interventions(
     CIV, the causal integrated variance: the variance of the distance of every candidate to the
     optimum that is expected to remain after ``n_cells`` more cells of this candidate, averaged over
     the candidates (Zhang et al. 2023, doi:10.1038/s42256-023-00719-0, eqs. 12 and 13). It includes
-    the uncertainty of the shifts on the graph. The first candidate by CIV may therefore lead away from the
-    target. Besides the acquisition, the ranking has the predicted distance of each candidate to the
-    target, which combines its cells with what the model expects of it. Candidates with and without
-    cells are ranked together.
+    the uncertainty of the shifts on the graph. The first candidate by CIV may therefore lead away
+    from the target. Besides the acquisition, the ranking has the predicted distance of each
+    candidate to the target, which combines its cells with what the model expects of it. Candidates
+    with and without cells are ranked together.
 
     Distances and probabilities of candidates with cells do not depend on the graph. It enters the
     expected effects of candidates without cells, CIV and the other acquisitions that reduce
@@ -148,7 +148,8 @@ def design_interventions(
           0); ``probability_best`` (of being the nearest); ``probability_better`` (of being nearer
           than the control); ``expected_gap``, the expected difference to the nearest candidate;
           ``measured_distance`` of the cells themselves, with their sampling error subtracted (NaN
-          without cells); ``data_weight`` (see :func:`perturbation_effects`; mean over genes) and ``n_cells_seen``.
+          without cells); ``data_weight`` (of :func:`perturbation_effects`, mean over genes) and
+          ``n_cells_seen``.
           The last row, with the label of the controls and with ``is_control``, is the control, for
           reference. It is no candidate, has rank 0, and NaN in columns that do not apply to it.
         - ``floor``: the squared distance that the sampling error of the target's mean alone causes.
