@@ -146,8 +146,8 @@ def learn(
     Reads a screen after `nextpert preprocess`, or one that is log-normalised by other means, and
     writes the graph. By default the greedy sparsest permutation (GSP) learns it from control cells,
     as in the paper. We recommend the example's options: BOSS learns from all cells, so that
-    perturbed cells orient more edges, and 25 bootstrap graphs let later intervals include the
-    uncertainty about the graph. The table lists the edges.
+    perturbed cells orient more edges, and 25 bootstrap graphs show how certain each edge is. The
+    table lists the edges.
 
     Example: `nextpert learn screen.preprocess.h5ad --method boss --environments all --n-graphs 25`
 
@@ -168,8 +168,8 @@ def learn(
     n_runs
         Number of restarts. By default 100 for GSP and 10 for BOSS (3 above 100 genes).
     n_graphs
-        Number of bootstrap graphs, for the frequency of each edge and the uncertainty of later
-        results. 1 for none.
+        Number of bootstrap graphs, for the frequency of each edge and the uncertainty of CIV. 1 for
+        none.
     prior_network
         Edges known from elsewhere, for BOSS: a csv file with the columns source, target and, if
         known, weight. How much they count for is learned from the cells.

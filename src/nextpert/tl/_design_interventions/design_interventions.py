@@ -49,21 +49,29 @@ def design_interventions(
 ) -> ad.AnnData | None:
     """Rank the perturbations to test next so that cells reach a target state.
 
-    The default acquisition is the probability of being the nearest of all candidates, by draws of
-    weights, graphs and shifts. Ties, such as candidates that are nearest in no draw, are ordered by
+    The default acquisition is the probability of being the nearest of all candidates, by joint
+    draws of their states and of the controls from the hierarchical model of :func:`fit_dag_blr`.
+    Ties, such as candidates that are nearest in no draw, are ordered by
     the distance of the expected state. The acquisition of the paper, which reduces uncertainty, is
     CIV, the causal integrated variance: the variance of the distance of every candidate to the
     optimum that is expected to remain after ``n_cells`` more cells of this candidate, averaged over
     the candidates (Zhang et al. 2023, doi:10.1038/s42256-023-00719-0, eqs. 12 and 13). It includes
-    the uncertainty of the shifts. The first candidate by CIV may therefore lead away from the
-    target. Besides the acquisition, the ranking has the predicted distance of each candidate to the
-    target, which combines its cells with what the model expects of it. Candidates with and without
-    cells are ranked together.
+    the uncertainty of the shifts on the graph. The first candidate by CIV may therefore lead away
+    from the target. Besides the acquisition, the ranking has the predicted distance of each
+    candidate to the target, which combines its cells with what the model expects of it. Candidates
+    with and without cells are ranked together.
 
-    If the fit has bootstrap graphs (``learn_dag(n_graphs=...)``), they have equal weights, and all
-    results include the uncertainty about the graph. ``"maxv"``, ``"mi"``, ``"ucb"`` and
-    ``"target_mean_variance"`` use ``varp["dag"]`` alone; these and ``"cv"`` use the expected
-    shifts.
+    Distances and probabilities of candidates with cells do not depend on the graph. It enters the
+    expected effects of candidates without cells, CIV and the other acquisitions that reduce
+    uncertainty, and, after ``fit_dag_blr(spec="shifts")`` or for candidates given as a table of
+    shifts, everything. If the fit has bootstrap graphs (``learn_dag(n_graphs=...)``), they have
+    equal weights in all of these. ``"maxv"``, ``"mi"``, ``"ucb"`` and ``"target_mean_variance"``
+    use ``varp["dag"]`` alone; these and ``"cv"`` use the expected shifts.
+
+    90% intervals of distances cover less than 90% of distances to the states of other cells: 0.51
+    to 0.64 on Papalexi and 0.75 to 0.78 on TAP-seq. By ``state_distance``, the perturbation that
+    produces the target state ranks first among all in 0.68, 0.85 and 0.92 of the cases on Papalexi
+    and 0.60, 0.73 and 0.85 on TAP-seq, with 10, 25 and 50 cells per perturbation.
 
     Parameters
     ----------
@@ -140,7 +148,8 @@ def design_interventions(
           0); ``probability_best`` (of being the nearest); ``probability_better`` (of being nearer
           than the control); ``expected_gap``, the expected difference to the nearest candidate;
           ``measured_distance`` of the cells themselves, with their sampling error subtracted (NaN
-          without cells); ``data_weight`` (of the shift, mean over genes) and ``n_cells_seen``.
+          without cells); ``data_weight`` (of :func:`perturbation_effects`, mean over genes) and
+          ``n_cells_seen``.
           The last row, with the label of the controls and with ``is_control``, is the control, for
           reference. It is no candidate, has rank 0, and NaN in columns that do not apply to it.
         - ``floor``: the squared distance that the sampling error of the target's mean alone causes.

@@ -39,12 +39,21 @@ def perturbation_effects(
 ) -> ad.AnnData | None:
     r"""Estimate the effect of every perturbation on every gene, with intervals.
 
-    The effect is the mean of perturbed cells minus that of the controls. The model predicts it from
-    the graph and the other predictors of the fit. The fewer cells there are, the more the observed
-    difference of means is shrunk towards the prediction (adaptive shrinkage with heavy tails,
-    Stephens 2017, doi:10.1093/biostatistics/kxw041, learned across the screen). With many cells,
-    the effects are the differences of means. If the fit has bootstrap graphs, effects are averaged
-    over them, and intervals include the differences between them.
+    The effect is the mean of perturbed cells minus that of the controls. Effects of perturbations
+    with cells are those of the hierarchical model of :func:`fit_dag_blr`, which is learned from all
+    perturbations together: the fewer cells there are, the more a difference of means is shrunk
+    towards the program that perturbations share, the coexpression of genes and the expected change
+    of the target gene. With many cells, the effects are the differences of means. They do not
+    depend on the graph. Only perturbations without cells are predicted from the graph and the other
+    predictors; with bootstrap graphs, what shifts do is averaged over them.
+
+    After ``fit_dag_blr(spec="shifts")``, differences of means are shrunk towards the prediction of
+    the graph instead (adaptive shrinkage, Stephens 2017, doi:10.1093/biostatistics/kxw041), and
+    intervals include the differences between bootstrap graphs.
+
+    90% intervals cover about 90% of all effects, but on real screens less of those that are truly
+    large: of effects above 4 standard errors 0.74 to 0.79 on Papalexi and 0.64 to 0.75 on TAP-seq,
+    with 10 to 50 cells.
 
     Plot them with :func:`nextpert.pl.perturbation_effects`.
 
@@ -63,8 +72,8 @@ def perturbation_effects(
         combinations, and of a label outside the panel from the combinations that contain it.
     genes
         The genes: ``None`` (default) for those of the panel, ``"all"`` for every gene of ``adata``,
-        or a list. Genes outside the panel get the same shrinkage, each separately and without a
-        graph; their values are read from the cells.
+        or a list. Genes outside the panel get adaptive shrinkage, each separately, without a graph
+        and without what the panel shows; their values are read from the cells.
     level
         Probability that an interval covers its effect.
     key_added
@@ -83,13 +92,16 @@ def perturbation_effects(
 
         - ``uns["perturbation_effects"]``: tables of shape (perturbations, genes), log-normalised
           expression: ``mean``, ``sd``, ``lower`` and ``upper`` (the interval), ``lfsr`` (local
-          false sign rate: the probability that the effect does not have the sign of ``mean``; below
-          0.05 the direction is significant), ``direct`` (the part of the effect that is the
-          perturbation's shift of the gene itself and not mediated by other genes, given the graph;
-          NaN outside the panel), ``data_weight`` (0 to 1, the weight of the cells relative to the
-          prediction) and ``raw_mean`` (the difference of means; NaN without cells, and with exact
-          shifts). Also ``perturbations``, ``genes``, ``in_graph`` (whether a gene belongs to the
-          panel), ``n_cells``; ``cells``, the fingerprint of the fit's cells; ``params``.
+          false sign rate; below 0.05 the direction is significant: twice the probability of the
+          less likely sign, as no effect is exactly 0 in the hierarchical model, so that 1 means
+          that both signs are equally likely; outside the panel, and with ``spec="shifts"``, the
+          probability that the effect does not have the sign of ``mean``), ``direct`` (``mean`` less
+          what the weights of the graph predict from the effects on the parents of the gene; NaN
+          outside the panel), ``data_weight`` (0 to 1, the weight of the cells: the posterior
+          variance over the sampling variance of the cells' mean, at most 1; 0 without cells) and
+          ``raw_mean`` (the difference of means; NaN without cells, and with exact shifts). Also
+          ``perturbations``, ``genes``, ``in_graph`` (whether a gene belongs to the panel),
+          ``n_cells``; ``cells``, the fingerprint of the fit's cells; ``params``.
 
     Raises
     ------
