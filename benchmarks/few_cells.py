@@ -151,10 +151,17 @@ def fits(dag: Dag, found: ScreenMoments, cells: Cells) -> dict[str, Shown]:
         OWN: of_shifts(fit(empty, pooled, cells)),
         LEARNED: of_shifts(fit(dag, pooled, cells)),
     }
-    model = hierarchical(cells, found)
+    # A gene that does not vary within perturbations tells of no effect.
+    varies = np.flatnonzero(pooled.scatter.diagonal() > 0)
+    place = {int(g): k for k, g in enumerate(varies)}
+    part = cells._replace(own=[place.get(g, -1) for g in cells.own])
+    model = hierarchical(part, found.subset(varies))
     effects = model.effects.summary()
-    state = model.control.mean(axis=0) + effects.mean
-    return out | {HIERARCHICAL: Shown(state, effects.mean, effects.lower, effects.upper)}
+    effect, lower, upper = np.zeros((3, len(found.n) - 1, found.n_nodes))
+    effect[:, varies], lower[:, varies], upper[:, varies] = effects[0], *effects[2:4]
+    control = found.mean[0].copy()
+    control[varies] = model.control.mean(axis=0)
+    return out | {HIERARCHICAL: Shown(control + effect, effect, lower, upper)}
 
 
 def pool(found: ScreenMoments) -> PooledGuides:
