@@ -203,7 +203,8 @@ def campaign(way: Way, rng: np.random.Generator) -> np.ndarray:
         run.see(screen)
         found = ranked_distance(
             run.fit.posteriors, run.fit.known(run.candidates.prior), way.goal,
-            target_variance=way.goal_variance, n_samples=DRAWS, rng=rng,
+            target_variance=way.goal_variance, states=run.candidates.states(run.fit),
+            n_samples=DRAWS, rng=rng,
         )  # fmt: skip
         ask = asking(run, screen, found, way, rng)
         for k, tolerance in enumerate(TOLERANCES):
@@ -240,10 +241,11 @@ def asking(
     seen = screen.n[1:] > 0
     chosen = choose_plate(found, seen, SIZE)
     noise = screen.squares.sum(axis=0) / np.maximum(screen.n - 1, 0).sum()
+    on_plate = run.candidates.rows(chosen.tolist())
     plate = draw_plate(
-        run.fit.posteriors, run.fit.known(run.candidates.prior.rows(chosen)),
-        Goal.point(way.goal, way.goal_variance), chosen, variance=noise / N_CELLS,
-        n_samples=DRAWS, rng=rng,
+        run.fit.posteriors, run.fit.known(on_plate.prior),
+        Goal.point(way.goal, way.goal_variance), chosen, states=on_plate.states(run.fit),
+        variance=noise / N_CELLS, n_samples=DRAWS, rng=rng,
     )  # fmt: skip
     index = np.arange(len(screen.n))
     distinct = bool(differing(pool_guides(screen, index, len(index))).any())
@@ -347,8 +349,10 @@ def advised(adata: ad.AnnData, target: Any) -> tuple[str, bool]:
     wanted = read_target(adata, target, fit, "perturbation")
     pool = read_candidates(None, None, fit)
     kept = [j for j, name in enumerate(pool.interventions.names) if name != wanted.label]
+    others = pool.rows(kept)
     found = ranked_distance(
-        fit.posteriors, fit.known(pool.prior.rows(kept)), wanted.goal, n_samples=DRAWS, rng=0
-    )
+        fit.posteriors, fit.known(others.prior), wanted.goal, states=others.states(fit),
+        n_samples=DRAWS, rng=0,
+    )  # fmt: skip
     good = before(found, np.ones(len(kept), bool), 0.1)
     return str(adata.uns["plan_cells"]["stopping"]["advice"]), good < CONFIDENCE_BEFORE

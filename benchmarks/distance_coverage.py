@@ -4,7 +4,8 @@ The cells of every perturbation are split in three: one third gives the states t
 means to hold, and of the last n cells (1,000: at most all of them) with all controls are what
 graph, fit and ranking know; or none at all, a perturbation left out of everything. Towards the
 states of the strongest perturbations: how often the 90% interval of the ranking holds the distance
-of the mean held out (less what its sampling adds). The interval is about the true mean, so it is
+of the mean held out (less what its sampling adds): that of the hierarchical model, as the ranking
+has it, and that of random shifts on the graph. The interval is about the true mean, so it is
 asked twice: as it stands, and as the interval of what such a mean will show, its sampling added to
 every draw. The target is taken as given, so that its error is on neither side. Median half width of
 the interval and 1.64 standard errors of the distance held out, in units of the distance of doing
@@ -27,6 +28,7 @@ from benchmarks._quiet import quiet
 from benchmarks._screens import Screen, Source, add_arguments, screens_of
 from nextpert._adata import posterior_from
 from nextpert.core import Moments, ranked_distance
+from nextpert.core.design.distances import states_of
 from nextpert.core.screen.mean_distance import mean_distance
 from nextpert.tl._design_interventions.candidates import read_candidates
 
@@ -35,9 +37,10 @@ if TYPE_CHECKING:
 
 SIZES = (10, 100, 1000)
 Z = 1.6449  # of a 90% interval
+MODELS = ("hierarchical", "on the graph")
 HEAD = (
-    "screen", "cells of each", "distances", "as it stands", "sampling of the mean held out added",
-    "half width", "1.64 se held out",
+    "screen", "cells of each", "model", "distances", "as it stands",
+    "sampling of the mean held out added", "half width", "1.64 se held out",
 )  # fmt: skip
 
 
@@ -81,26 +84,38 @@ class Thirds:
         npt.tl.fit_dag_blr(adata, shift=self.shift)
         return adata
 
-    def asked(self, adata: ad.AnnData, names: list[str]) -> list[tuple[float, ...]]:
-        """Return both intervals, the distance held out and its error, over that of nothing."""
-        fit, rng, rows = posterior_from(adata), np.random.default_rng(0), []
+    def asked(self, adata: ad.AnnData, names: list[str]) -> dict[str, list[tuple[float, ...]]]:
+        """Return both intervals, the distance held out and its error, over that of nothing.
+
+        By the model.
+        """
+        fit, rng = posterior_from(adata), np.random.default_rng(0)
+        rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in MODELS}
         for target, state in self.states.items():
             others = [name for name in names if name != target]
             if not others:
                 continue
-            known = fit.known(read_candidates(others, None, fit).prior)
+            pool = read_candidates(others, None, fit)
+            known = fit.known(pool.prior)
             goal = np.array(list(state.values()))
-            drawn = ranked_distance(fit.posteriors, known, goal, rng=0)
-            unit = float(drawn.mean[-1])
-            for k, name in enumerate(others):
-                found = mean_distance(self.held[name], goal)
-                seen = drawn.draws[:, k] + found.sd * rng.standard_normal(len(drawn.draws))
-                ends = (drawn.low[k], drawn.high[k], *np.quantile(seen, [0.05, 0.95]))
-                rows.append(tuple(x / unit for x in (*ends, found.estimate, found.sd)))
+            held = [mean_distance(self.held[name], goal) for name in others]
+            each = pool.states(fit), states_of(fit.posteriors, known)
+            for model, states in zip(MODELS, each, strict=True):
+                drawn = ranked_distance(fit.posteriors, known, goal, states=states, rng=0)
+                unit = float(drawn.mean[-1])
+                for k, found in enumerate(held):
+                    seen = drawn.draws[:, k] + found.sd * rng.standard_normal(len(drawn.draws))
+                    ends = (drawn.low[k], drawn.high[k], *np.quantile(seen, [0.05, 0.95]))
+                    rows[model].append(tuple(x / unit for x in (*ends, found.estimate, found.sd)))
         return rows
 
 
-def shown(name: str, n: str, splits: list[list[tuple[float, ...]]]) -> str:
+def shown(name: str, n: str, found: list[dict[str, list[tuple[float, ...]]]]) -> list[str]:
+    """Return rows of the table, from the distances of every split by the model."""
+    return [row(f"{name} | {n} | {model}", [each[model] for each in found]) for model in MODELS]
+
+
+def row(head: str, splits: list[list[tuple[float, ...]]]) -> str:
     """Return a row of the table, from the distances of every split."""
     held = []
     for rows in splits:
@@ -114,7 +129,7 @@ def shown(name: str, n: str, splits: list[list[tuple[float, ...]]]) -> str:
     shares = [f"{share:.0f}" for share in np.mean(held, axis=0)]
     if spread is not None:
         shares = [f"{share} ± {se:.0f}" for share, se in zip(shares, spread, strict=True)]
-    cells = f"| {name} | {n} | {len(every)} | {' | '.join(f'{share}%' for share in shares)} |"
+    cells = f"| {head} | {len(every)} | {' | '.join(f'{share}%' for share in shares)} |"
     return f"{cells} {width:.3f} | {error:.3f} |"
 
 
@@ -139,13 +154,14 @@ def main(arguments: list[str] | None = None) -> None:
         parts = [Thirds(screen, source, args.targets, seed) for seed in range(args.splits)]
         for n in args.cells:
             splits = [each.asked(each.fit(n), list(each.known)) for each in parts]
-            lines.append(shown(screen.name, str(n), splits))
-            print(lines[-1], flush=True)
+            lines += shown(screen.name, str(n), splits)
+            print(*lines[-len(MODELS) :], sep="\n", flush=True)
         one = parts[0]
         absent = [name for name in one.measured if name in one.known][: args.left_out]
-        rows = [row for name in absent for row in one.asked(one.fit(10**9, without=name), [name])]
-        lines.append(shown(screen.name, "left out", [rows]))
-        print(lines[-1], flush=True)
+        each = [one.asked(one.fit(10**9, without=name), [name]) for name in absent]
+        joined = {model: [row for found in each for row in found[model]] for model in MODELS}
+        lines += shown(screen.name, "left out", [joined])
+        print(*lines[-len(MODELS) :], sep="\n", flush=True)
     text = "\n".join(lines) + "\n"
     if args.save:
         Path(args.save).write_text(text)

@@ -1,20 +1,19 @@
-"""Effects of perturbations from few cells: cells' means, shrinkage, and what a graph adds.
+"""Effects of perturbations from few cells: cells' means, shrinkage, and the hierarchical model.
 
 The states of all perturbations are estimated from n cells of each and all controls, and scored on
 the remaining cells: the squared error summed over genes, less the sampling variance of the means
 it is scored on, the mean over perturbations and repeats. Perturbations with fewer than n + 20
 cells are left out at that n. The graph is learned from the same cells, with indicators of the
 perturbations. "Own genes expected": the change of the perturbed gene is expected by the efficacy of
-the screen's perturbations; else all shifts are expected to be 0. "Averaged": over the models with
-and without the graph, weighted by Stein's estimate of their error, as ``tl.fit_dag_blr`` does; the
-same with the learned graph turned round, wrong on purpose. "Weight" is that of the graph.
+the screen's perturbations; else all shifts are expected to be 0. The hierarchical model expects own
+genes too, and combinations by their members where that is clear, as ``tl.fit_dag_blr`` does.
 
 Intervals are those of effects, from fits without half of the controls (the graph as before). They
 have to hold the mean of the remaining cells less that of the other controls, whose sampling
 variance is added. With guides: each guide in turn is left out with half of the guides of the
 controls, and intervals of the effect have to hold its mean, the spread between guides added or not.
 
-    python -m benchmarks.few_cells                          # all four screens, 4 minutes
+    python -m benchmarks.few_cells                          # all four screens, some minutes
     python -m benchmarks.few_cells --screens norman --repeats 2 --cells 10 25
 """
 
@@ -25,7 +24,6 @@ import os
 import sys
 import time
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,11 +31,14 @@ import numpy as np
 
 from benchmarks._screens import SOURCES, add_arguments, screens_of
 from benchmarks._shrinkage import ash, james_stein
+from nextpert._adata.members import Naming
 from nextpert.core import Dag, DagBlr, ScreenMoments, boss, context_moments
-from nextpert.core.model.averaged import Averaged, AveragedModel, learn_average
 from nextpert.core.model.effects import estimate_effects, learn_efficacy
+from nextpert.core.model.hierarchical import Hierarchical, fit_hierarchical
+from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.random_shifts import RandomShifts, fit_random_shifts
 from nextpert.core.screen.guides import PooledGuides, guide_variance, pool_guides
+from nextpert.tl._fit_dag_blr.model import learn_together
 
 if TYPE_CHECKING:
     from benchmarks._screens import Screen
@@ -46,9 +47,17 @@ CELLS = (10, 25, 50, 100, 200)
 LEFT = 20  # cells to score on, at least
 SHRUNKEN = "adaptive shrinkage, no graph"
 OWN, LEARNED = f"{SHRUNKEN}, own genes expected", "the same, learned graph"
-AVERAGED = "averaged over both"
-TURNED, AVERAGED_TURNED = "learned graph turned round", "averaged over that and no graph"
+HIERARCHICAL = "hierarchical model, as tl.fit_dag_blr does"
 Z = 1.6449  # of a 90% interval
+
+
+class Shown(NamedTuple):
+    """What a model says: states, effects and ends of their intervals, ``(n, n_genes)`` each."""
+
+    state: np.ndarray
+    effect: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
 
 
 class Cells(NamedTuple):
@@ -108,23 +117,51 @@ def fit(dag: Dag, pooled: PooledGuides, cells: Cells | None = None) -> RandomShi
     return fit_random_shifts(DagBlr(dag), pooled, shift, own=own)
 
 
-def fits(dag: Dag, pooled: PooledGuides, cells: Cells) -> dict[str, Averaged]:
-    """Return the fits by the name of their row."""
-    p = dag.n_nodes
-    turned = Dag.from_edges(p, [(child, parent) for parent, child in dag.edges()])
-    empty = Dag.from_edges(p, [])
-    alone, own, learned, wrong = (
-        AveragedModel([found.posterior], found.prior)
-        for found in (
-            fit(empty, pooled), *(fit(each, pooled, cells) for each in (empty, dag, turned))
-        )
-    )  # fmt: skip
-    within = pooled.scatter / (pooled.n_cells.sum() - len(pooled.n))
-    out = {SHRUNKEN: (alone,), OWN: (own,), LEARNED: (learned,), TURNED: (wrong,)}
-    for name, models in ((AVERAGED, (learned, own)), (AVERAGED_TURNED, (wrong, own))):
-        weights = learn_average(models, within).tolist()
-        out[name] = tuple(replace(m, weight=w) for m, w in zip(models, weights, strict=True))
-    return {name: Averaged(models) for name, models in out.items()}
+def told(part: Cells, found: ScreenMoments, pooled: PooledGuides) -> tuple[np.ndarray, np.ndarray]:
+    """Return expected effects, and the variance of own parts where it is known."""
+    alone = fit(Dag.from_edges(found.n_nodes, []), pooled, part)
+    expected, own = alone.prior.shift.copy(), alone.prior.own.copy()
+    every = np.arange(1, len(part.names))
+    seen = Perturbations(found, 0, every, [[g] if g >= 0 else [] for g in part.own[1:]])
+    members = [Naming(control=part.names[0]).members(name) for name in part.names[1:]]
+    known = learn_together(members, alone, seen)
+    if known is not None:
+        expected[known[1].rows], own[known[1].rows] = known[1].clear(), np.nan
+    return expected, own
+
+
+def hierarchical(part: Cells, found: ScreenMoments, *, seed: int = 0) -> Hierarchical:
+    """Return the hierarchical model, told what a fit expects."""
+    expected, own = told(part, found, pool(found))
+    return fit_hierarchical(pool(found), expected=expected, own_variance=own, rng=seed)
+
+
+def of_shifts(found: RandomShifts) -> Shown:
+    """Return what random shifts say."""
+    effects = estimate_effects([found.posterior], found.prior)
+    state = found.prior.given(found.posterior).states(found.posterior)
+    return Shown(state, effects.mean, effects.lower, effects.upper)
+
+
+def fits(dag: Dag, found: ScreenMoments, cells: Cells) -> dict[str, Shown]:
+    """Return what models say, by the name of their row."""
+    pooled, empty = pool(found), Dag.from_edges(dag.n_nodes, [])
+    out = {
+        SHRUNKEN: of_shifts(fit(empty, pooled)),
+        OWN: of_shifts(fit(empty, pooled, cells)),
+        LEARNED: of_shifts(fit(dag, pooled, cells)),
+    }
+    # A gene that does not vary within perturbations tells of no effect.
+    varies = np.flatnonzero(pooled.scatter.diagonal() > 0)
+    place = {int(g): k for k, g in enumerate(varies)}
+    part = cells._replace(own=[place.get(g, -1) for g in cells.own])
+    model = hierarchical(part, found.subset(varies))
+    effects = model.effects.summary()
+    effect, lower, upper = np.zeros((3, len(found.n) - 1, found.n_nodes))
+    effect[:, varies], lower[:, varies], upper[:, varies] = effects[0], *effects[2:4]
+    control = found.mean[0].copy()
+    control[varies] = model.control.mean(axis=0)
+    return out | {HIERARCHICAL: Shown(control + effect, effect, lower, upper)}
 
 
 def pool(found: ScreenMoments) -> PooledGuides:
@@ -133,18 +170,15 @@ def pool(found: ScreenMoments) -> PooledGuides:
     return pool_guides(found, np.arange(n), n)
 
 
-def inside(shown: Averaged, truth: np.ndarray, noise: np.ndarray) -> np.ndarray:
+def inside(shown: Shown, truth: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Return which intervals cover means of other cells, their sampling variance added."""
-    found = estimate_effects(shown.posteriors, shown.priors, weights=shown.weights)
-    low = found.mean - np.sqrt((found.mean - found.lower) ** 2 + Z**2 * noise)
-    high = found.mean + np.sqrt((found.upper - found.mean) ** 2 + Z**2 * noise)
+    low = shown.effect - np.sqrt((shown.effect - shown.lower) ** 2 + Z**2 * noise)
+    high = shown.effect + np.sqrt((shown.upper - shown.effect) ** 2 + Z**2 * noise)
     return (low <= truth) & (truth <= high)
 
 
-def estimates(
-    found: ScreenMoments, dag: Dag, cells: Cells
-) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Return the states of all perturbations by each way, and weights of the graph."""
+def estimates(found: ScreenMoments, dag: Dag, cells: Cells) -> dict[str, np.ndarray]:
+    """Return the states of all perturbations by each way."""
     control, effect = found.mean[0], found.mean[1:] - found.mean[0]
     freedom = np.maximum(found.n - 1, 0).sum()
     variance = found.squares.sum(axis=0) / freedom
@@ -157,13 +191,7 @@ def estimates(
         "ash as published": np.array([ash(*pair) for pair in zip(effect, se, strict=True)]),
     }
     out = {name: control + value for name, value in out.items()}
-    weights = {}
-    for name, shown in fits(dag, pool(found), cells).items():
-        every = zip(shown.posteriors, shown.known(), strict=True)
-        out[name] = sum(known.weight * known.states(blr) for blr, known in every)
-        if len(shown.models) > 1:
-            weights[f"weight, {name}"] = shown.models[0].weight
-    return out, weights
+    return out | {name: shown.state for name, shown in fits(dag, found, cells).items()}
 
 
 def few(cells: Cells, n: int, seed: int) -> tuple[dict[str, float], dict[str, np.ndarray], Cells]:
@@ -184,19 +212,18 @@ def few(cells: Cells, n: int, seed: int) -> tuple[dict[str, float], dict[str, np
     found, held = moments(part, train), moments(part, ~train)
     truth, noise = held.mean[1:], held.variance[1:] / held.n[1:, None]
     dag = learn(found)
-    states, weights = estimates(found, dag, part)
     errors = {
         name: float(((state - truth) ** 2 - noise).sum(axis=1).mean())
-        for name, state in states.items()
+        for name, state in estimates(found, dag, part).items()
     }
     other = moments(part, half)
     noise += other.variance[0] / other.n[0]
-    less = pool(moments(part, train & ~half))
+    less = moments(part, train & ~half)
     holds = {
         name: inside(shown, truth - other.mean[0], noise)
         for name, shown in fits(dag, less, part).items()
     }
-    return errors | weights, holds, part
+    return errors, holds, part
 
 
 def left_out_guides(cells: Cells, fold: int) -> dict[str, tuple[np.ndarray, float]]:
@@ -228,7 +255,7 @@ def left_out_guides(cells: Cells, fold: int) -> dict[str, tuple[np.ndarray, floa
         count = every.n[controls] / (1.0 + every.n[controls] * tau2)
         zero = np.average(every.mean[controls], axis=0, weights=count)
         noise = every.variance[tested] / every.n[tested, None] + e * (tau2 + 1.0 / count.sum())
-        chosen = Averaged((AveragedModel([shown.posterior], shown.prior),)).rows(owner[tested] - 1)
+        chosen = Shown(*(each[owner[tested] - 1] for each in of_shifts(shown)))
         out[name] = (inside(chosen, every.mean[tested] - zero, noise), tau2)
     return out
 
@@ -259,7 +286,7 @@ def run(screen: Screen, guide_key: str | None, sizes: list[int], repeats: int) -
     parts = [
         f"## {screen.name}: {len(cells.names) - 1} perturbations, {cells.x.shape[1]} genes, "
         f"{int((cells.code == 0).sum()):,} controls, {repeats} repeats",
-        "Squared error (number of perturbations with enough cells), weights of the graph last:",
+        "Squared error (number of perturbations with enough cells):",
         table(["", *head], errors),
         "Coverage of 90% intervals of effects: on average, of the least covered perturbation, and "
         "of own genes:",

@@ -1,4 +1,4 @@
-"""The hierarchical model of effects (equations 19 to 26) beside the model of today.
+"""The hierarchical model of effects (equations 19 to 26) beside other estimates.
 
 The model's parts were chosen on TAP-seq and Papalexi; Norman and the simulated screens judge it.
 
@@ -17,11 +17,10 @@ average coverage holds them).
 *Hierarchical*: told what a fit expects of target genes by the efficacy of the screen, with its
 variance, and of combinations by their members where that is clear. *Hierarchical, told nothing*:
 without these.
-*Mixture of today*: adaptive shrinkage with a mixture for each perturbation, without a graph.
-*Average of today*: that with own genes expected by the screen's efficacy, averaged with the same on
-a graph learned by BOSS from the same cells. *As handed out*: `tl.perturbation_effects` after
-`tl.learn_dag` and `tl.fit_dag_blr`, all by default, predictors included; none where the cells are
-too few for `tl.learn_dag`. Seconds are of the processor, for one fit.
+*Mixture*: adaptive shrinkage with a mixture for each perturbation, without a graph, told nothing.
+*As handed out*: `tl.perturbation_effects` after `tl.learn_dag` and `tl.fit_dag_blr`, all by
+default; none where the cells are too few for `tl.learn_dag`. Seconds are of the processor, for one
+fit.
 
 "Between perturbations" is the error of effects less their mean over perturbations, on which the
 controls that are held out have no say: where controls are few (50 and 50 of Norman), their sampling
@@ -29,7 +28,7 @@ error, the same in all perturbations and splits, is a good part of all errors.
 
 Distances: squared distances of all perturbations to each of the four strongest, whose state is
 known from its n cells. The hierarchical model has the target in the screen and takes both from one
-draw; the model of today is given its mean and the variance of that. Intervals have to hold the
+draw; the mixture is given its mean and the variance of that. Intervals have to hold the
 unbiased distance of the cells held out, with its sampling error added to the draws.
 
     python -m benchmarks.hierarchical                       # 8 minutes
@@ -56,28 +55,30 @@ import pandas as pd
 import nextpert as npt
 from benchmarks._screens import SOURCES, add_arguments, screens_of
 from benchmarks._shrinkage import ash
-from benchmarks.few_cells import AVERAGED as FEW_AVERAGED
-from benchmarks.few_cells import LEFT, Cells, Z, fit, fits, learn, moments, pool, read_cells, table
-from nextpert._adata.members import Naming
+from benchmarks.few_cells import (
+    LEFT,
+    Cells,
+    Z,
+    fit,
+    hierarchical,
+    moments,
+    pool,
+    read_cells,
+    table,
+)
 from nextpert.core import Dag, Moments
 from nextpert.core.design.distances import ranked_distance
-from nextpert.core.model.averaged import Averaged, AveragedModel
 from nextpert.core.model.effects import estimate_effects
 from nextpert.core.model.hierarchical import fit_hierarchical
-from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.programs import alike, find_programs
 from nextpert.core.screen.guides import PooledGuides
 from nextpert.core.screen.mean_distance import mean_distance
-from nextpert.tl._fit_dag_blr.model import learn_together
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nextpert.core import ScreenMoments
-
 RAW, ASH = "means of the cells", "ash as published"
-MIXTURE = "mixture of today"
-AVERAGED = "average of today"
+MIXTURE = "mixture"
 HIERARCHICAL, TOLD_NOTHING = "hierarchical", "hierarchical, told nothing"
 HANDED_OUT = "as handed out"
 SIZES = (10, 25, 50)
@@ -132,19 +133,6 @@ def split(cells: Cells, n: int, seed: int) -> tuple[Cells, np.ndarray]:
     column = np.where(varies, np.cumsum(varies) - 1, -1)
     own = [int(column[g]) if g >= 0 else -1 for g in part.own]
     return part._replace(x=part.x[:, varies], own=own), known
-
-
-def told(part: Cells, found: ScreenMoments, pooled: PooledGuides) -> tuple[np.ndarray, np.ndarray]:
-    """Return expected effects, and the variance of own parts where it is known."""
-    alone = fit(Dag.from_edges(found.n_nodes, []), pooled, part)
-    expected, own = alone.prior.shift.copy(), alone.prior.own.copy()
-    every = np.arange(1, len(part.names))
-    seen = Perturbations(found, 0, every, [[g] if g >= 0 else [] for g in part.own[1:]])
-    members = [Naming(control=part.names[0]).members(name) for name in part.names[1:]]
-    known = learn_together(members, alone, seen)
-    if known is not None:
-        expected[known[1].rows], own[known[1].rows] = known[1].clear(), np.nan
-    return expected, own
 
 
 def handed_out(part: Cells, known: np.ndarray) -> ad.AnnData | None:
@@ -227,9 +215,8 @@ def trial(cells: Cells, n: int, seed: int) -> dict[str, dict[str, float]]:
 
     effects = fit_hierarchical(pooled, rng=seed).effects.summary()
     score(TOLD_NOTHING, effects.mean, (effects.lower, effects.upper))
-    expected, own = told(part, found, pooled)
     start = time.process_time()
-    fitted = fit_hierarchical(pooled, expected=expected, own_variance=own, rng=seed)
+    fitted = hierarchical(part, found, seed=seed)
     effects = fitted.effects.summary()
     seconds = time.process_time() - start
     score(HIERARCHICAL, effects.mean, (effects.lower, effects.upper))
@@ -237,33 +224,30 @@ def trial(cells: Cells, n: int, seed: int) -> dict[str, dict[str, float]]:
     distances(HIERARCHICAL, (((states - states[:, t - 1 : t]) ** 2).sum(axis=2) for t in pairs))
     out[HIERARCHICAL]["seconds"] = seconds
 
-    empty = fit(Dag.from_edges(len(sd), []), pooled)
-    ours = {MIXTURE: Averaged((AveragedModel([empty.posterior], empty.prior),))}
     start = time.process_time()
-    ours[AVERAGED] = fits(learn(found), pooled, part)[FEW_AVERAGED]
+    alone = fit(Dag.from_edges(len(sd), []), pooled)
+    shown = estimate_effects([alone.posterior], alone.prior)
     seconds = time.process_time() - start
-    for name, shown in ours.items():
-        old = estimate_effects(shown.posteriors, shown.priors, weights=shown.weights)
-        score(name, old.mean, (old.lower, old.upper))
-    known_shifts, old = ours[AVERAGED].known(), ours[AVERAGED].posteriors
-    distances(AVERAGED, (
+    score(MIXTURE, shown.mean, (shown.lower, shown.upper))
+    shifts = alone.prior.given(alone.posterior)
+    distances(MIXTURE, (
         ranked_distance(
-            old, known_shifts, found.mean[t], target_variance=sd**2 / found.n[t],
+            alone.posterior, shifts, found.mean[t], target_variance=sd**2 / found.n[t],
             n_samples=DRAWS, rng=seed,
         ).draws
         for t in pairs
     ))  # fmt: skip
-    out[AVERAGED]["seconds"] = seconds
+    out[MIXTURE]["seconds"] = seconds
     start = time.process_time()
-    shown = handed_out(part, known)
-    if shown is not None:
-        ends = np.asarray(shown.layers["lower"]), np.asarray(shown.layers["upper"])
-        score(HANDED_OUT, np.asarray(shown.X), ends)
+    public = handed_out(part, known)
+    if public is not None:
+        ends = np.asarray(public.layers["lower"]), np.asarray(public.layers["upper"])
+        score(HANDED_OUT, np.asarray(public.X), ends)
         out[HANDED_OUT]["seconds"] = time.process_time() - start
     return out
 
 
-ROWS = (RAW, ASH, HIERARCHICAL, TOLD_NOTHING, MIXTURE, AVERAGED, HANDED_OUT)
+ROWS = (RAW, ASH, HIERARCHICAL, TOLD_NOTHING, MIXTURE, HANDED_OUT)
 RATIOS = "*hierarchical over {}*", "*the same between perturbations, {}*"
 
 
@@ -339,8 +323,7 @@ def programs(cells: Cells) -> str:
     ):  # fmt: skip
         part = cells._replace(code=code)
         found = moments(part, np.ones(len(code), bool))
-        expected, own = told(part, found, pool(found))
-        fitted = fit_hierarchical(pool(found), expected=expected, own_variance=own, rng=0)
+        fitted = hierarchical(part, found)
         lfsr, shared = fitted.effects.summary().lfsr, find_programs(fitted)
         called = f"{(lfsr < 0.05).sum()} of {lfsr.size:,} below 0.05"
         lines.append(f"labels {what}: {called}, programs' share {shared.share.sum():.3f}")

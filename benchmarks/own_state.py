@@ -4,8 +4,9 @@ The cells of every perturbation are split in halves: one gives the state to reac
 cells of each perturbation and all controls are what the design knows. A perturbation above noise
 (squared distance to the controls above three standard errors, by all cells) ought to come first
 towards its own state. Ranked by the distance of the cells' means (less what sampling adds), and
-with random shifts by ``centre``, the distance of the expected state, and by ``nearest``, the
-probability of being the nearest; on a graph without edges and on one learned from the same cells.
+by ``centre``, the distance of the expected state, and by ``nearest``, the probability of being the
+nearest: by the hierarchical model, as ``tl.fit_dag_blr`` does, and by random shifts on a graph
+without edges and on one learned from the same cells.
 
     python -m benchmarks.own_state                          # Papalexi and TAP-seq
     python -m benchmarks.own_state --screens papalexi --splits 2
@@ -24,16 +25,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks._screens import SOURCES, read_screen
-from benchmarks.few_cells import Cells, fit, learn, moments, pool, read_cells, table
+from benchmarks.few_cells import (
+    Cells,
+    fit,
+    hierarchical,
+    learn,
+    moments,
+    pool,
+    read_cells,
+    table,
+)
 from nextpert.core import Dag, Moments
-from nextpert.core.design.distances import ranked_distance
+from nextpert.core.design.distances import States, ranked_distance, states_of
 from nextpert.core.screen.mean_distance import mean_distance
 
 if TYPE_CHECKING:
     from nextpert.core import ScreenMoments
 
 SIZES = (20, 50, 10**9)
-MEANS = "cells' means"
+MEANS, MODEL = "cells' means", "hierarchical model"
+SHOWN = (MEANS, f"centre, {MODEL}", f"nearest, {MODEL}")  # one by one
 
 
 def above_noise(cells: Cells) -> list[int]:
@@ -52,13 +63,19 @@ def rankings(
     for j, (mean, _) in wanted.items():
         apart = ((known.mean[1:] - mean) ** 2).sum(axis=1)
         out[MEANS][j] = apart - variance.sum() / known.n[1:]
+    model = hierarchical(cells, known, seed=seed)
+    control = model.control.mean(axis=0)
+    expected = np.vstack([control + model.effects.posterior_mean(), control])
     graphs = {"no graph": Dag.from_edges(cells.x.shape[1], []), "learned graph": learn(known)}
-    for name, dag in graphs.items():
-        shown = fit(dag, pool(known), cells)
-        shifts = shown.prior.given(shown.posterior)
+    ways = {MODEL: States(expected, lambda n, rng: model.states(n, rng=rng))}
+    shown = {name: fit(dag, pool(known), cells) for name, dag in graphs.items()}
+    shifts = {name: each.prior.given(each.posterior) for name, each in shown.items()}
+    ways |= {name: states_of(each.posterior, shifts[name]) for name, each in shown.items()}
+    alone = shown["no graph"].posterior, shifts["no graph"]  # not asked where states are given
+    for name, states in ways.items():
         for j, (mean, noise) in wanted.items():
             found = ranked_distance(
-                shown.posterior, shifts, mean, target_variance=noise, n_samples=300, rng=seed
+                *alone, mean, target_variance=noise, states=states, n_samples=300, rng=seed
             )
             out[f"centre, {name}"][j] = found.centre[:-1]
             out[f"nearest, {name}"][j] = -found.nearest[:-1]
@@ -99,10 +116,10 @@ def run(name: str, cells: Cells, sizes: tuple[int, ...], n_splits: int) -> str:
             for group, members in groups.items():
                 shown = f"{np.mean([hit[j] for j in members]):.3f}" if members else "-"
                 rows[group][way].append(shown)
-            if way in (MEANS, "centre, no graph", "nearest, no graph"):
+            if way in SHOWN:
                 for j in targets:
                     lines[cells.names[j]].append(f"{hit[j]:.2f}")
-        chances = {j: -np.mean([r["nearest, no graph"][j] for r in found], axis=0) for j in targets}
+        chances = {j: -np.mean([r[SHOWN[-1]][j] for r in found], axis=0) for j in targets}
         print(f"{name}, n = {n}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
     heads = ["all" if n >= 10**6 else f"n = {n}" for n in sizes]
     part = [
@@ -114,10 +131,10 @@ def run(name: str, cells: Cells, sizes: tuple[int, ...], n_splits: int) -> str:
         if members:
             part.append(f"{titles[group]} ({len(members)}), share of splits ranked first:")
             part.append(table(["", *heads], rows[group]))
-    part.append("One by one: cells' means, centre and nearest, the two without a graph:")
+    part.append(f"One by one: cells' means, centre and nearest, the two by the {MODEL}:")
     ways = ("means", "centre", "nearest")
     part.append(table(["", *(f"{way}, {h}" for h in heads for way in ways)], dict(lines)))
-    part.append("Probability of being the nearest, all cells, no graph (above .02):")
+    part.append(f"Probability of being the nearest, all cells, {MODEL} (above 0.02):")
     shown = {}
     for j, chance in chances.items():
         order = [k for k in np.argsort(-chance) if chance[k] > 0.02]

@@ -40,12 +40,25 @@ def simulated(few, guide_sd=0.0):
 def test_shrinkage_beats_means_and_its_intervals_hold(few):
     errors, holds, used = few.few(simulated(few), 20, 0)
     assert len(used.names) == 9
-    shrunken = errors[few.SHRUNKEN]
-    assert shrunken < 0.6 * errors["means of the cells"]
-    assert shrunken < 0.6 * errors["no effect"]
-    assert 0.85 < holds[few.SHRUNKEN].mean() < 0.95
+    for name in (few.SHRUNKEN, few.HIERARCHICAL):
+        assert errors[name] < 0.6 * errors["means of the cells"]
+        assert errors[name] < 0.6 * errors["no effect"]
+        assert 0.85 < holds[name].mean() < 0.95
     # The means are scored on other cells: as wrong as their variance, and not as that of both.
     assert 0.8 < errors["means of the cells"] / (30 / 20) < 1.2
+
+
+def test_states_of_both_models_rank_towards_a_state(few):
+    from benchmarks import own_state
+
+    cells = simulated(few)
+    found = own_state.split(cells, [1, 2, 3, 4], 20, 0)
+    for way in (f"centre, {own_state.MODEL}", f"nearest, {own_state.MODEL}", "centre, no graph"):
+        assert all(values.argmin() == j - 1 for j, values in found[way].items())
+    # The two models are others: neither is scored under the name of both.
+    ours, theirs = found[f"centre, {own_state.MODEL}"][1], found["centre, no graph"][1]
+    assert np.abs(ours - theirs).max() > 0.01
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.9
 
 
 def test_perturbations_with_too_few_cells_are_left_out(few):

@@ -216,10 +216,11 @@ class Hierarchical:
     ) -> EffectDraws:
         """Return draws of the effects of perturbations without cells (equation 19).
 
-        Scores, scales and tails are drawn by the weights that the screen has shown, so that a
-        prediction says how far perturbations of this screen differ from what is expected of them,
-        and how they do: along the program, along coexpression, or in genes of their own. Draws go
-        with those of the perturbations that have cells.
+        In every draw each is like one of the perturbations with cells, taken at random: it has the
+        sizes of its scores and, in any order of genes, of its own part. So a prediction says how far
+        perturbations of this screen differ from what is expected of them, and how they do: along
+        the program, along coexpression, or in genes of their own. Draws go with those of the
+        perturbations that have cells.
 
         Parameters
         ----------
@@ -233,22 +234,22 @@ class Hierarchical:
         """
         generator, known = as_rng(rng), self.effects
         expected = np.asarray(expected, np.float64)
-        shape, q, n_draws = expected.shape, self.factors.shape[1], known.n_draws
-        centre = np.empty((*shape, n_draws), np.float32)
-        place = np.empty((*shape, n_draws), np.int8)
-        design = np.vstack([np.empty((1, shape[1])), self.factors.T])
+        (n, p), n_draws = expected.shape, known.n_draws
+        centre = np.empty((n, p, n_draws), np.float32)
+        place = np.empty((n, p, n_draws), np.int8)
+        design = np.vstack([np.empty((1, p)), self.factors.T])
         for k in range(n_draws):
-            each: Any = [self.weights.program[k], *[self.weights.factors[k]] * q]
-            size = [2.0 ** generator.choice(SCORES, shape[0], p=w / w.sum()) for w in each]
-            score = np.sqrt(np.transpose(size)) * generator.standard_normal((shape[0], 1 + q))
+            like = generator.integers(len(known.expected), size=n)
             design[0] = self.program[k]
-            centre[:, :, k] = score @ design
-            scales, tails = self.weights.scales[k], self.weights.tails[k]
-            scale = generator.choice(len(SCALES), (shape[0], 1), p=scales / scales.sum())
-            place[:, :, k] = scale + generator.choice(len(TAILS), shape, p=tails / tails.sum())
+            scores = np.column_stack([self.scores[k, like], self.along[k, like]])
+            centre[:, :, k] = (scores * generator.choice([-1.0, 1.0], scores.shape)) @ design
+            size = generator.permuted(known.place[like, :, k], axis=1)
+            told = size == N_VARIANCES  # a variance that was known is none of another gene
+            size[told] = generator.permuted(np.where(told, 0, size), axis=1)[told]
+            place[:, :, k] = size
         if n_draws > 1:  # what is expected is told, and no matter of these few draws
             centre -= centre.mean(axis=2, keepdims=True)
-        precision = np.zeros(shape, np.float32)
+        precision = np.zeros((n, p), np.float32)
         if own_variance is not None:
             told = _told(own_variance, known.unit)
             fixed = ~np.isnan(told)
