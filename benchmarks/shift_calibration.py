@@ -31,7 +31,7 @@ from nextpert._adata import posterior_from
 from nextpert.core import LinearScm, random_scm, random_target
 
 QUANTITIES = (
-    "effects", "effects above .1", "shifts", "efficacies", "distance, seen", "distance, unseen",
+    "effects", "effects above 0.1", "shifts", "efficacies", "distance, seen", "distance, unseen",
 )  # fmt: skip
 GRAPHS = ("true", "one, learned", "of resamples")
 N_GENES, N_KNOCKED, N_UNMEASURED, N_CONTROL, N_CELLS = 36, 18, 6, 1000, 40
