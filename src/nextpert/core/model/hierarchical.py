@@ -33,7 +33,6 @@ from nextpert.core.model._hierarchical_kernel import (
     visit,
 )
 from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE, EffectDraws
-from nextpert.core.screen.guides import PRIOR_FREEDOM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -548,7 +547,7 @@ def response_variance(cells: PooledGuides, squares: Array) -> float:
     """
     freedom = np.maximum(cells.n_cells[1:, None] - 1.0, 0.0)
     # The ratio is shrunk towards 1 as by so many degrees of freedom more; its excess is not.
-    excess = (cells.variance_ratio[1:] - 1.0) * (PRIOR_FREEDOM + freedom)
+    excess = (cells.variance_ratio[1:] - 1.0) * (cells.prior_freedom + freedom)
     total = float((freedom * squares**2).sum())
     return max(_ALONG * float((excess * squares).sum()) / total, 0.0) if total > 0 else 0.0
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.optimize import brentq
+from scipy.special import digamma, polygamma
 from scipy.stats import chi2
 
 if TYPE_CHECKING:
@@ -145,8 +147,10 @@ def _mean_squares(screen: ScreenMoments, blocks: ArrayLike) -> _MeanSquares | No
     return _MeanSquares(between, within, varies, (freedom, rest), float(size))
 
 
-# Degrees of freedom with which the pooled variance speaks for that of an environment.
-PRIOR_FREEDOM = 20.0
+# Degrees of freedom with which the pooled variance speaks for that of a perturbation: at least and
+# at most. Fewer than 20 are not believed, as the variances of genes in few cells scatter more than
+# those of normal values; more than 1e4 make no difference.
+_FREEDOM = (20.0, 1e4)
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,8 @@ class PooledGuides:
     fixed_sd
         Standard error of their least squares coefficients over the noise's standard deviation,
         shape ``(n_fixed,)``; the coefficients are uncorrelated.
+    prior_freedom
+        Degrees of freedom by which variance ratios were shrunk towards 1.
     """
 
     n_cells: NDArray[np.int64]
@@ -190,6 +196,7 @@ class PooledGuides:
     fixed: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
     fixed_scatter: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
     fixed_sd: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    prior_freedom: float = _FREEDOM[0]
 
     def __post_init__(self) -> None:
         if not self.fixed.size:
@@ -289,21 +296,39 @@ def pool_guides(
     scatter = screen.scatter + (between + between.T) / 2
     sd = np.asarray(fixed_sd, np.float64)
     p = screen.n_nodes - len(sd)
+    ratio, freedom = _ratio(screen.squares[:, :p], screen.n, members)
     return PooledGuides(
-        np.asarray(members @ screen.n, np.int64), n, mean[:, :p], scatter[:p, :p],
-        _ratio(screen.squares[:, :p], screen.n, members),
-        float(np.log1p(cells * guide_variance).sum()), mean[:, p:], scatter[p:], sd,
+        np.asarray(members @ screen.n, np.int64), n, mean[:, :p], scatter[:p, :p], ratio,
+        float(np.log1p(cells * guide_variance).sum()), mean[:, p:], scatter[p:], sd, freedom,
     )  # fmt: skip
 
 
 def _ratio(
     squares: NDArray[np.float64], n: NDArray[np.int64], members: sp.csr_array
-) -> NDArray[np.float64]:
+) -> tuple[NDArray[np.float64], float]:
+    """Return variances within groups over those within all, moderated, and by how many freedoms.
+
+    Logarithms of variances scatter by ``trigamma(d / 2)`` if the true ones are the same, and by
+    ``trigamma(d0 / 2)`` more if these are inverse chi-square with ``d0`` degrees of freedom (Smyth
+    2004, doi:10.2202/1544-6115.1027). So where variances are alike, that by which the cells of a
+    perturbation happen to scatter less is not taken for a smaller error.
+    """
     freedom = np.maximum(n - 1.0, 0.0)
     pooled = squares.sum(axis=0) / max(freedom.sum(), 1.0)
     pooled = np.where(pooled > 0, pooled, 1.0)
-    own = members @ freedom
-    return (PRIOR_FREEDOM + (members @ squares) / pooled) / (PRIOR_FREEDOM + own)[:, None]
+    own, found = members @ freedom, members @ squares / pooled
+    enough = (own[1:, None] > 1) & (found[1:] > 0)  # the controls are most of what is pooled
+    prior = _FREEDOM[0]
+    if enough.sum() > 1:
+        d = np.broadcast_to(own[1:, None], enough.shape)[enough] / 2.0
+        scatter = np.log(found[1:][enough] / (2.0 * d)) - digamma(d) + np.log(d)
+        excess = float(scatter.var(ddof=1) - polygamma(1, d).mean())
+        least, most = (x / 2.0 for x in _FREEDOM)
+        if excess <= polygamma(1, most):
+            prior = _FREEDOM[1]
+        elif excess < polygamma(1, least):
+            prior = 2.0 * brentq(lambda x: float(polygamma(1, x)) - excess, least, most)
+    return (prior + found) / (prior + own)[:, None], prior
 
 
 def guide_variance(screen: ScreenMoments, guides: ArrayLike) -> float:
