@@ -4,7 +4,9 @@ Each perturbation's cells are left out of graph, fit and expectation; ``tl.pertu
 is asked for it as a candidate without cells. How often 90% intervals cover the means of its cells
 less the controls' (the interval's ends are widened by their sampling variance), over all genes and
 over those that are clearly changed (3 standard errors; a choice by the truth, so lower by nature);
-and the squared error over that of "no effect", own gene included, its change not known.
+and the squared error over that of "no effect", the change of the target gene not known: over all
+genes in units of the data, and over the other genes in units of their standard deviation. Weights
+are those of the predictors, means over the fits.
 
     python -m benchmarks.unseen_coverage                  # some minutes; data: NEXTPERT_DATA
 """
@@ -20,6 +22,7 @@ from scipy.stats import norm
 
 import nextpert as npt
 from benchmarks._screens import Screen, add_arguments, screens_of
+from nextpert._adata.posterior import posterior_from
 
 LEVEL = 0.9
 
@@ -36,16 +39,19 @@ def main(arguments: list[str] | None = None) -> None:
     add_arguments(parser)
     args = parser.parse_args(arguments)
     lines = [
-        "| screen | perturbations | coverage, all genes | coverage, changed genes | error |",
-        "|---|---|---|---|---|",
+        "| screen | perturbations | coverage, all genes | coverage, changed genes | error | "
+        "error, other genes | weights: graph, coexpression, mean |",
+        "|---" * 7 + "|",
     ]
     for _, screen in screens_of(args):
         rows = [left_out(screen, target) for target in sorted(screen.targets)]
-        inside, changed, error, nothing = (np.concatenate(part) for part in zip(*rows, strict=True))
+        *tables, others, nothing_else, weights = zip(*rows, strict=True)
+        inside, changed, error, nothing = map(np.concatenate, tables)
         lines.append(
             f"| {screen.name} | {len(rows)} | {100 * inside.mean():.1f}% | "
             f"{100 * inside[changed].mean():.1f}% of {changed.sum()} | "
-            f"{error.sum() / nothing.sum():.2f} |"
+            f"{error.sum() / nothing.sum():.2f} | {sum(others) / sum(nothing_else):.3f} | "
+            f"{', '.join(f'{w:.2f}' for w in np.mean(weights, axis=0)[:3])} |"
         )
     print("\n".join(lines), flush=True)
     if args.save:
@@ -53,7 +59,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def left_out(screen: Screen, name: str) -> tuple[np.ndarray, ...]:
-    """Return, gene by gene: inside its interval, clearly changed, squared error, squared change."""
+    """Return, gene by gene: inside its interval, clearly changed, squared error, squared change.
+
+    And of the other genes the sums of the last two, in units of the controls' variance, without the
+    error that the prediction shares with what it is scored on; and the predictors' weights.
+    """
     roles = screen.environments.roles
     label = screen.cells.obs[roles.perturbation_key].astype(str).to_numpy()
     cells, control = (screen.cells.X[label == which] for which in (name, roles.control))
@@ -72,7 +82,15 @@ def left_out(screen: Screen, name: str) -> tuple[np.ndarray, ...]:
     high = mean + np.hypot(high - mean, z * np.sqrt(variance))
     inside = (low <= change) & (change <= high)
     changed = np.abs(change) > 3 * np.sqrt(variance)
-    return inside, changed, (mean - change) ** 2 - variance, change**2 - variance
+    error, nothing = (mean - change) ** 2 - variance, change**2 - variance
+    learned = posterior_from(adata, compare=False).expectation
+    weights = np.zeros(3) if learned is None else np.array(list(learned.weights.values()))
+    # The mean of the others errs with the controls, of which the observed change is less, too.
+    own = np.arange(len(mean)) == screen.targets[name]
+    spread = np.where(own | (control.var(axis=0) == 0), np.inf, control.var(axis=0))
+    shared = 2 * weights[2] * (~own).sum() / len(control) if learned is not None else 0.0
+    others = (error / spread).sum() + shared, (nothing / spread).sum()
+    return inside, changed, error, nothing, *others, weights
 
 
 if __name__ == "__main__":

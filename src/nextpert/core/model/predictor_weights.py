@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import nnls
+from scipy.special import expit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _BLOCKS = 100  # more perturbations than these are left out in so many blocks
-_ROUNDS = 5  # of fitting weights and the variance that no predictor explains in turn
+_LARGEST = 1.0  # weight: effects as they are predicted
+_ROUNDS = 5  # of weighting effects by a variance and estimating that variance from them
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,16 @@ class PredictorWeights:
     names
         Names of the predictors.
     weights
-        Weight of every predictor, at least 0, learned from all measured perturbations, shape
+        Weight of every predictor, 0 to 1, learned from all measured perturbations, shape
         ``(n_predictors,)``, for predictions of unseen perturbations.
     left_out
         Weights learned without a perturbation, shape ``(n_perturbations, n_predictors)``, for
         predictions of that perturbation; ``weights`` for perturbations that were not measured.
+    probability
+        Posterior probability that the predictors are of use on this screen, 0 to 1.
     calibration
-        Slope, 0 to 1, by which the weights were shrunk towards 0.
+        Slope, 0 to 1, of the observed effects on the predictions of left-out perturbations. The
+        weights are multiplied by both.
     error
         Squared error of the left-out predictions relative to that of "no effect", the sampling
         error of the observed effects subtracted from both; NaN without a detectable effect.
@@ -51,6 +56,7 @@ class PredictorWeights:
     names: tuple[str, ...]
     weights: Array
     left_out: Array
+    probability: float
     calibration: float
     error: float
     alone: Array
@@ -76,19 +82,27 @@ def learn_predictor_weights(
 ) -> PredictorWeights:
     """Learn the weights of predictors of effects (equation 11).
 
-    The weights are those of a non-negative least squares regression of the observed effects on the
-    predictions, genes in units of their standard deviation. They are shrunk towards 0 by the slope
-    of the observed effects on the predictions of left-out perturbations (van Houwelingen and le
-    Cessie 1990, doi:10.1002/sim.4780091109). The prediction of a left-out perturbation uses the
-    weights learned from the others. Predictors that fail on left-out perturbations are therefore
-    shrunk to 0, without a tuning parameter. The total squared error is minimised, so strong
-    perturbations have most influence. Fixed predictors (:attr:`Prediction.fixed`) have a weight of
-    1.
+    Genes are in units of their standard deviation. Either predictors are of use on a screen, and
+    the weights have the prior ``N(0, 1)`` between 0 and 1, or they are of no use, and the weights
+    are 0; both are equally probable before. The weights are the mode of the posterior where they
+    are of use, multiplied by the posterior probability that they are (Laplace's approximation to
+    the evidence), and by the slope, 0 to 1, of the observed effects on the predictions of left-out
+    perturbations (van Houwelingen and le Cessie 1990, doi:10.1002/sim.4780091109). Without evidence
+    they are therefore near 0, and predictors that fail on left-out perturbations are shrunk to 0.
+    The prediction of a left-out perturbation uses the weights learned from the others. Fixed
+    predictors (:attr:`Prediction.fixed`) have a weight of 1.
 
-    The weight of an effect is ``1 / (t^2 + variance)`` with the residual variance ``t^2`` of the
-    predictors, so that perturbations with few cells have little influence. If a predictor shares
-    sampling error with the observed effects (:attr:`Prediction.shared`), the shared error is
-    subtracted, so that the risk of the true effects is minimised.
+    The genes of a perturbation change together, so that its effects are fewer observations than
+    there are genes. They count as ``m = J^2 / sum cos^2`` independent ones, where the sum is over
+    all pairs of the ``J`` perturbations and ``cos`` is the cosine of their effects: the
+    participation ratio of the directions that effects take, 1 to ``J``. All perturbations count
+    alike in ``m``; without that, a few strong ones would determine it.
+
+    The total squared error is minimised, so strong perturbations have most influence. The weight
+    of an effect is ``1 / (t^2 + variance)``, ``t^2`` the variance of the true effects, so that
+    perturbations with few cells have little influence. If a predictor shares sampling error with
+    the observed effects (:attr:`Prediction.shared`), the shared error is subtracted, so that the
+    risk of the true effects is minimised.
 
     Weights learned without a perturbation still use its cells if a predictor of other perturbations
     does (the mean of perturbations); this effect is of second order. More than 100 perturbations
@@ -115,40 +129,37 @@ def learn_predictor_weights(
     >>> from nextpert.core.model.predictor_weights import learn_predictor_weights
     >>> rng = np.random.default_rng(0)
     >>> truth, wrong = rng.normal(size=(2, 20, 50))
-    >>> predictions = [Prediction("right", truth / 2), Prediction("wrong", wrong)]
+    >>> predictions = [Prediction("right", truth), Prediction("wrong", wrong)]
     >>> seen = truth + 0.1 * rng.normal(size=truth.shape)
     >>> noise = np.full(truth.shape, 0.1**2)
     >>> learned = learn_predictor_weights(seen, noise, predictions, noise > 0, sd=np.ones(50))
     >>> learned.weights.round(1).tolist()
-    [2.0, 0.0]
+    [1.0, 0.0]
     """
     used = scored
     free = np.array([not e.fixed for e in predictions], bool)
     y, x, shared, noise = _standardised(observed, variance, predictions, used, sd)
     blocks = _blocks(used)
     n_blocks = int(blocks.max(initial=-1)) + 1
-    weights, left = np.where(free, 0.0, 1.0), used.astype(np.float64)
-    fixed = x[~free].sum(axis=0)
-    beyond, tiny = 0.0, np.finfo(np.float64).tiny
-    for _ in range(_ROUNDS):
-        fit = np.einsum("k,kjg->jg", weights, x)
-        off = 2 * np.einsum("k,kjg->jg", weights, shared)
-        beyond = max(_mean((y - fit) ** 2 - noise + off, left**2), 0.0)
-        left = np.where(used, 1 / np.maximum(beyond + noise, tiny), 0.0)
-        left /= max(left.max(initial=0.0), tiny)
-        gram, cross = _sums(x[free], y - fixed, shared[free], left, blocks, n_blocks)
-        weights[free], slope = _calibrated(gram, cross)
+    # Where a fixed predictor speaks the others are silent: nothing is learned of them there.
+    evidence = used & ~x[~free].any(axis=(0, 2))[:, None]
+    left, _ = _weighed(np.where(evidence, y, 0.0), noise, evidence)
+    sums = _sums(x[free], y, shared[free], left, blocks, n_blocks)
+    weights = np.where(free, 0.0, 1.0)
+    weights[free], probability, slope = sums.learned(np.ones(n_blocks, bool))
     rows = np.tile(weights, (len(used), 1))
     for b in range(n_blocks):
-        kept = np.arange(n_blocks) != b
-        rows[np.ix_(blocks == b, free)] = _calibrated(gram[kept], cross[kept])[0]
+        rows[np.ix_(blocks == b, free)] = sums.learned(np.arange(n_blocks) != b)[0]
+    # Errors are weighted by what the predictors do not explain.
+    off = 2 * np.einsum("k,kjg->jg", weights, shared)
+    left, beyond = _weighed(y - np.einsum("k,kjg->jg", weights, x), noise - off, used, noise)
     guess, off = np.einsum("jk,kjg->jg", rows, x), np.einsum("jk,kjg->jg", rows, shared)
     guesses = [(0.0, 0.0), (guess, off), *zip(x, shared, strict=True)]
     nothing, *totals = [float((((y - e) ** 2 - noise + 2 * s) * left).sum()) for e, s in guesses]
     alone = np.array(totals) / (nothing if nothing > 0 else np.nan)
     return PredictorWeights(
-        tuple(e.name for e in predictions), weights, rows, slope, float(alone[0]), alone[1:],
-        beyond,
+        tuple(e.name for e in predictions), weights, rows, probability, slope, float(alone[0]),
+        alone[1:], beyond,
     )  # fmt: skip
 
 
@@ -184,42 +195,108 @@ def _blocks(used: NDArray[np.bool_]) -> NDArray[np.int64]:
     return blocks
 
 
+def _weighed(
+    effects: Array, expected: Array, used: NDArray[np.bool_], noise: Array | None = None
+) -> tuple[Array, float]:
+    """Return weights ``1 / (t^2 + noise)`` of effects, the largest 1, and their variance ``t^2``.
+
+    ``expected`` is the squared effect that sampling alone leads one to expect, by default the
+    variance ``noise``. All have the shape ``(n_perturbations, n_genes)``.
+    """
+    variance = expected if noise is None else noise
+    left, beyond, tiny = used.astype(np.float64), 0.0, np.finfo(np.float64).tiny
+    for _ in range(_ROUNDS):
+        total = (left**2).sum()
+        mean = float((left**2 * (effects**2 - expected)).sum() / total) if total > 0 else 0.0
+        beyond = max(mean, 0.0)
+        left = np.where(used, 1 / np.maximum(beyond + variance, tiny), 0.0)
+        left /= max(left.max(initial=0.0), tiny)
+    return left, beyond
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """What the posterior of weights needs of every block of perturbations.
+
+    Parameters
+    ----------
+    gram, cross
+        Normal equations, ``(n_blocks, k, k)`` and ``(n_blocks, k)``.
+    size
+        Weighted squared effects, ``(n_blocks,)``.
+    n
+        Perturbations that something is learned from, ``(n_blocks,)``.
+    alike
+        Squared cosines of the effects of two perturbations, summed over pairs of which one is in
+        the block, and of which both are, ``(2, n_blocks)``.
+    """
+
+    gram: Array
+    cross: Array
+    size: Array
+    n: NDArray[np.int64]
+    alike: Array
+
+    def learned(self, kept: NDArray[np.bool_]) -> tuple[Array, float, float]:
+        """Return weights learned from some blocks, all or all but one, probability and slope."""
+        k, n = self.cross.shape[1], int(self.n[kept].sum())
+        size = float(self.size[kept].sum())
+        if n < 2 or k == 0 or size <= 0:  # one perturbation tells nothing of others
+            return np.zeros(k), 0.0, 0.0
+        one, both = self.alike[:, ~kept].sum(axis=1)
+        m = n**2 / max(float(self.alike[0].sum()) - 2 * one + both, np.finfo(np.float64).tiny)
+        per = size / (n * m)  # weighted variance of one of the n * m independent effects
+        gram, cross = self.gram[kept] / per, self.cross[kept] / per
+        # The mode with all of them, and without each.
+        precision = np.eye(k) + gram.sum(axis=0) - np.concatenate([np.zeros((1, k, k)), gram])
+        right = cross.sum(axis=0) - np.concatenate([np.zeros((1, k)), cross])
+        mode, *without = _mode(precision, right)
+        along = float(np.einsum("bk,bk->", without, cross))
+        square = float(np.einsum("bk,bkl,bl->", without, gram, without))
+        slope = min(max(along / square, 0.0), 1.0) if square > 0 else 0.0
+        evidence = right[0] @ mode - 0.5 * mode @ precision[0] @ mode
+        probability = float(expit(evidence - 0.5 * np.linalg.slogdet(precision[0])[1]))
+        return probability * slope * mode, probability, slope
+
+
+def _mode(precision: Array, right: Array) -> Array:
+    """Return the ``w``, each 0 to 1, of least ``w'Pw - 2 w'r``, for each of some ``P`` and ``r``.
+
+    Exactly: each weight is 0, 1 or free, and the best of all combinations is taken. Predictors are
+    few. Shapes ``(n, k, k)`` and ``(n, k)``.
+    """
+    best, least = np.zeros_like(right), np.zeros(len(right))
+    for states in product((0.0, _LARGEST, np.nan), repeat=right.shape[1]):
+        w = np.tile(states, (len(right), 1))
+        free = np.isnan(states)
+        if free.any():
+            told = right - precision[:, :, ~free] @ np.array(states)[~free]
+            inner = precision[:, free][:, :, free]
+            w[:, free] = np.linalg.solve(inner, told[:, free, None])[..., 0]
+        value = np.einsum("nk,nkl,nl->n", w, precision, w) - 2 * np.einsum("nk,nk->n", w, right)
+        better = (value < least) & (w >= 0).all(axis=1) & (w <= _LARGEST).all(axis=1)
+        best[better], least[better] = w[better], value[better]
+    return best
+
+
 def _sums(
     x: Array, y: Array, shared: Array, left: Array, blocks: NDArray[np.int64], n_blocks: int
-) -> tuple[Array, Array]:
-    """Return the normal equations of every block: ``(n_blocks, k, k)`` and ``(n_blocks, k)``."""
+) -> _Sums:
+    """Return the sums over every block; ``blocks`` are those of the perturbations, -1 for none."""
     weighted = x * left
     each = np.einsum("kjg,ljg->jkl", weighted, x)
     cross = np.einsum("kjg,jg->jk", weighted, y) - np.einsum("kjg,jg->jk", shared, left)
+    effects = y * np.sqrt(left)
+    size = (effects**2).sum(axis=1)
+    unit = effects / np.sqrt(np.maximum(size, np.finfo(np.float64).tiny))[:, None]
+    alike = ((unit @ (unit.T @ unit)) * unit).sum(axis=1)
+    rows = [np.flatnonzero(blocks == b) for b in range(n_blocks)]
+    within = [((unit[r] @ unit[r].T) ** 2).sum() for r in rows]
     k = len(x)
-    grams, crosses = np.zeros((n_blocks, k, k)), np.zeros((n_blocks, k))
-    np.add.at(grams, blocks[blocks >= 0], each[blocks >= 0])
-    np.add.at(crosses, blocks[blocks >= 0], cross[blocks >= 0])
-    return grams, crosses
-
-
-def _calibrated(gram: Array, cross: Array) -> tuple[Array, float]:
-    """Return weights and the slope they were multiplied by, from blocks' normal equations."""
-    whole, right = gram.sum(axis=0), cross.sum(axis=0)
-    without = [_solve(whole - g, right - c) for g, c in zip(gram, cross, strict=True)]
-    rows = np.array(without).reshape(len(gram), -1) if len(gram) else np.zeros((0, len(right)))
-    along = float(np.einsum("bk,bk->", rows, cross))
-    size = float(np.einsum("bk,bkl,bl->", rows, gram, rows))
-    slope = min(max(along / size, 0.0), 1.0) if size > 0 else 0.0
-    return slope * _solve(whole, right), slope
-
-
-def _solve(gram: Array, cross: Array) -> Array:
-    """Return the weights of at least 0 that make ``w'Gw - 2 w'c`` least."""
-    values, vectors = np.linalg.eigh(gram)
-    kept = values > 1e-10 * max(values[-1], 0.0)
-    if not kept.any():
-        return np.zeros(len(cross))
-    root = np.sqrt(values[kept])
-    basis = vectors[:, kept].T
-    return np.asarray(nnls(basis * root[:, None], (basis @ cross) / root)[0])
-
-
-def _mean(table: Array, weight: Array) -> float:
-    total = weight.sum()
-    return float((weight * table).sum() / total) if total > 0 else 0.0
+    return _Sums(
+        np.array([each[r].sum(axis=0) for r in rows]).reshape(-1, k, k),
+        np.array([cross[r].sum(axis=0) for r in rows]).reshape(-1, k),
+        np.array([size[r].sum() for r in rows]),
+        np.array([left[r].any(axis=1).sum() for r in rows], np.int64),
+        np.array([[alike[r].sum() for r in rows], within]).reshape(2, -1),
+    )  # fmt: skip

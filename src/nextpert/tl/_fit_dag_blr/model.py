@@ -359,11 +359,14 @@ def weighted(
         prior = together.told(prior, found.posterior.noise_var / within)
     prior = learn_mixtures(found.posterior, prior)
     # Of a perturbation without cells the change of the target gene is not known either. As far as
-    # the graph has weight, what is left are shifts on it; beyond that, effects as they are.
+    # the graph has more weight than the other predictors together, what is left are shifts on it;
+    # beyond that, effects as they are.
     own = expected.used.shifts
     without = own + weights.expected(held_out(own))
     unseen = unseen_mixture(cells.pooled, found, without, together)
-    believed = min(float(weights.weights[weights.names.index(Graph.name)]), 1.0)
+    learned = dict(zip(weights.names, weights.weights.tolist(), strict=True))
+    others = sum(learned[e.name] for e in predictors if e.name != Graph.name and not e.fixed)
+    believed = max(learned[Graph.name] - others, 0.0)
     unseen = believed * prior.weights.mean(axis=0) + (1.0 - believed) * unseen
     return prior, Weighted(weights, unseen, known, seen, predictors)
 
