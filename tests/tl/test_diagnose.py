@@ -76,7 +76,6 @@ def test_the_model_is_trusted_where_it_is_right(right):
     assert value["graph", "weight"] == pytest.approx(1, abs=0.05)
     assert value["unseen perturbations", "error_to_no_effect"] < 0.05
     assert value["graph", "error_half_added"] < 0
-    assert value["graph", "weight_measured"] > 0.8  # an expectation, all of it at a corner
     for part in ("shrinkage", "unseen perturbations"):
         assert 0.85 < value[part, "coverage_90"] < 0.96
         assert value[part, "coverage_90_large"] > 0.85
@@ -127,7 +126,6 @@ def test_a_graph_turned_round_is_not_trusted_but_the_cells_are(right):
     assert levels(found)["cells"] == "trust"
     assert levels(found)["graph"] == "do not trust"
     assert "do not rank unseen perturbations by it" in found["verdict"]
-    assert values(found)["graph", "weight_measured"] < 0.1
     assert values(found)["shrinkage", "error_to_raw_means"] < 0.8  # 1.55 if it were used
     assert values(found)["unseen perturbations", "coverage_90_large"] < 0.7
 

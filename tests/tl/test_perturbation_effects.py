@@ -35,10 +35,15 @@ def test_tables_are_those_of_the_core(fitted):
     npt.tl.perturbation_effects(fitted, level=0.8)
     found = fitted.uns["perturbation_effects"]
     fit = posterior_from(fitted)
-    every = fit.averaged
-    wanted = core_effects(every.posteriors, every.priors, weights=every.weights, level=0.8)
-    for name, table in vars(wanted).items():
+    wanted = fit.hierarchical.effects.summary(0.8)
+    for name, table in wanted._asdict().items():
         np.testing.assert_array_equal(found[name], table)
+    away = np.eye(len(fit.genes)) - fit.posterior.mean().toarray()
+    np.testing.assert_allclose(found["direct"], wanted.mean @ away.T, atol=1e-12)
+    drawn = np.array(list(fit.hierarchical.effects.draws(4000, rng=0)))
+    np.testing.assert_allclose(drawn.std(axis=0), wanted.sd, rtol=0.15)
+    share = fit.prior.counted() * wanted.sd**2 / fit.hierarchical.effects.unit**2
+    np.testing.assert_allclose(found["data_weight"], np.minimum(share, 1.0), rtol=1e-6)
     assert list(found["perturbations"]) == ["CDK4", "FOS", "MYC"]
     assert list(found["genes"]) == fit.genes
     assert found["n_cells"].tolist() == [60, 60, 60]
@@ -144,17 +149,15 @@ def test_as_an_anndata_of_its_own(fitted, tmp_path):
 
 
 def test_graphs_of_resamples_are_averaged(small_screen):
+    """Shifts alone act on each of the graphs, which count alike."""
     npt.tl.learn_dag(small_screen, method="boss", n_graphs=3, rng=0)
-    npt.tl.fit_dag_blr(small_screen)
+    npt.tl.fit_dag_blr(small_screen, spec="shifts")
     fit = posterior_from(small_screen)
     assert len(fit.ensemble) == 3
     npt.tl.perturbation_effects(small_screen)
     found = small_screen.uns["perturbation_effects"]
-    every = zip(fit.averaged.posteriors, fit.averaged.priors, strict=True)
-    each = [core_effects([blr], prior).mean for blr, prior in every]
-    expected = np.average(each, axis=0, weights=fit.averaged.weights)
-    np.testing.assert_allclose(found["mean"], expected, atol=1e-12)
-    assert len(set(fit.averaged.weights[:3])) == 1
+    each = [core_effects([blr], fit.prior).mean for blr in fit.posteriors]
+    np.testing.assert_allclose(found["mean"], np.mean(each, axis=0), atol=1e-12)
     alone = core_effects([fit.posterior], fit.prior)
     np.testing.assert_allclose(found["direct"], alone.direct, atol=1e-12)
     assert found["params"]["n_graphs"] == 3

@@ -85,7 +85,25 @@ def test_the_best_are_those_of_the_plate_that_replays_fill(fitted):
     assert (wells["strategy"] == "exploit").all()
 
 
-def test_where_the_best_is_known_wells_go_to_learning(fitted):
+def test_where_the_best_is_known_wells_go_to_learning():
+    # Twelve perturbations, so that the graph is known to predict those without cells.
+    names = [
+        "MYC",
+        "FOS",
+        "CDK4",
+        "B2M",
+        "CD58",
+        "CDH19",
+        "CTSB",
+        "CXCR4",
+        "CCR10",
+        "IRF3",
+        "HLA-A",
+        "RB1",
+    ]
+    fitted = npt.datasets.simulated_screen(n_control=600, perturbed=names, rng=1)
+    npt.tl.learn_dag(fitted, method="given", dag=fitted.uns["truth"]["weights"].T)
+    npt.tl.fit_dag_blr(fitted)
     _, _, stored = planned(fitted, candidates="genes")
     assert stored["summary"]["best_known"] == "MYC"
     assert stored["summary"]["probability_best_known"] == 1.0

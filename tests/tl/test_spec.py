@@ -33,7 +33,7 @@ def test_shifts_alone_have_no_predictors_and_no_average(screen, tmp_path, caplog
     npt.tl.fit_dag_blr(screen, spec="shifts")
     assert "(spec shifts)" in caplog.text
     stored = screen.uns["dag_blr"]
-    assert not {"predictors", "averaging"} & set(stored)
+    assert not {"predictors", "hierarchical"} & set(stored)
     assert {"shift_prior", "efficacy"} <= set(stored)
     fit = posterior_from(screen)
     assert len(fit.posteriors) == 1

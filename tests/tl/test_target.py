@@ -9,6 +9,7 @@ import pytest
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core.design.distances import ranked_distance
+from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.target import read_target
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
@@ -107,9 +108,11 @@ def test_the_ranking_measures_as_the_target_says(fitted):
         apart -= (scale * each.var(axis=0, ddof=1)[:3] / len(each)).sum()
     assert table.loc["OXR1", "measured_distance"] == pytest.approx(apart)
     fit = posterior_from(fitted)
-    known = fit.known(fit.averaged)
+    pool = read_candidates(None, None, fit)
     goal = read_target(fitted, target, fit, "perturbation").goal
-    found = ranked_distance(fit.posteriors, known, goal, n_samples=4000, rng=1)
+    found = ranked_distance(
+        fit.posteriors, fit.known(fit.prior), goal, states=pool.states(fit), n_samples=4000, rng=1
+    )
     names = fit.environments["perturbation"].astype(str)
     np.testing.assert_allclose(table.loc[names, "state_distance"], np.maximum(found.centre[:-1], 0))
     near = np.abs(table.loc[names, "predicted_distance"] - np.maximum(found.mean[:-1], 0))

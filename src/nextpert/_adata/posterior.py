@@ -19,10 +19,13 @@ from nextpert._adata.stored import read_stored
 from nextpert._warn import warn
 from nextpert.core import DagBlr, ScreenMoments
 from nextpert.core._codec import array, coded, lists, nested, series, sparse, table, texts, unpack
-from nextpert.core.design.distances import States
+from nextpert.core.design.distances import States, expected_states
 from nextpert.core.model.hierarchical import Hierarchical
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.base import predictors
+from nextpert.core.model.random_shifts import learn_together
+from nextpert.core.model.scores import effects_alike
+from nextpert.core.model.shift_posterior import pair_shifts
 from nextpert.core.model.shift_prior import TAU2, ShiftPrior
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from nextpert.core.model.effects import Efficacy
     from nextpert.core.model.hierarchical import EffectDraws
     from nextpert.core.model.interactions import Interactions
+    from nextpert.core.model.scores import Alike
     from nextpert.core.model.shift_posterior import ShiftPosterior
 
     Array = NDArray[np.float64]
@@ -221,7 +225,29 @@ class FittedPosterior:
 
     def known(self, prior: ShiftPrior) -> list[ShiftPosterior]:
         """Return what is known of shifts on each of these graphs."""
-        return [prior.given(blr) for blr in self.posteriors]
+        known = [prior.given(blr) for blr in self.posteriors]
+        if self._alike is None:
+            return known
+        effects, together = self._alike
+        triples = zip(known, self.posteriors, together, strict=True)
+        return [effects.told(*each) for each in triples]
+
+    @cached_property
+    def _alike(self) -> tuple[Alike, list[float]] | None:
+        """How effects go together, and how far sizes of shifts do on each graph.
+
+        ``None`` where fewer than three perturbations tell of it, and where the hierarchical model
+        draws effects.
+        """
+        seen = np.flatnonzero(self.prior.n > 0)
+        if len(seen) < 3 or self.prior.is_exact or self.hierarchical is not None:
+            return None
+        prior = self.prior.rows(seen)
+        known = [prior.given(blr) for blr in self.posteriors]
+        states = expected_states(pair_shifts(self.posteriors, known))
+        sd = np.sqrt(self.posteriors[-1].noise_var)
+        together = [learn_together(prior, blr) for blr in self.posteriors]
+        return effects_alike(states[:-1] - states[-1], sd), together
 
     def effects(self, prior: ShiftPrior, place: NDArray[np.int64]) -> EffectDraws:
         """Return joint draws of effects by the hierarchical model.

@@ -378,33 +378,6 @@ def test_perturbations_without_cells_are_drawn_from_what_the_screen_has_shown():
     np.testing.assert_array_equal(np.delete(told.sd, 2, axis=1), np.delete(found.sd, 2, axis=1))
 
 
-def test_a_program_is_found_and_none_where_nothing_happens():
-    rng = np.random.default_rng(0)
-    scores, genes = np.append(np.full(5, 1.0), np.zeros(15)), 0.5 * (np.arange(40) < 10)
-    for effect, least, most in ((np.outer(scores, genes), 0.2, 1.0), (np.zeros((20, 40)), 0, 0.05)):
-        mean = effect + rng.normal(size=(20, 40)) / 5
-        cells = pooled(mean, 25.0, rng.normal(size=40) / 20, 400.0, np.eye(40))
-        program = fit_hierarchical(cells, rng=0).shared_program()
-        assert least <= program.share <= most
-        np.testing.assert_allclose((program.scores**2 + program.scores_sd**2).mean(), 1.0)
-        if effect.any():
-            assert program.genes[:10].min() > np.abs(program.genes[10:]).max()
-            assert program.scores[:5].min() > np.abs(program.scores[5:]).max()
-            product = np.outer(program.scores, program.genes)
-            # What is left of a mean is drawn to 0 a little; noise of a gene is 0.09.
-            assert 0.4 < product[:5, :10].mean() < 0.55
-            np.testing.assert_allclose(product[:5, :10].mean(axis=0), 0.5, atol=0.25)
-            np.testing.assert_allclose(product[5:, 10:].mean(axis=0), 0.0, atol=0.05)
-
-
-def test_size_and_sign_of_a_draw_do_not_matter_for_the_program():
-    fit = fit_hierarchical(screen()[1], rng=0, chain=Chain(20, 20, 1))
-    turn = np.where(np.arange(20) % 2, -3.0, 0.5)[:, None]
-    turned = replace(fit, scores=fit.scores * turn, program=fit.program / turn)
-    for one, two in zip(fit.shared_program(), turned.shared_program(), strict=True):
-        np.testing.assert_allclose(one, two, rtol=1e-9, atol=1e-12)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

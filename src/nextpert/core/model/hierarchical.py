@@ -87,28 +87,6 @@ class Chain(NamedTuple):
         return cls() if keep == cls().keep else cls(max(keep, 50), keep, 2)
 
 
-class Program(NamedTuple):
-    """What perturbations share. Scores have mean square 1, and the largest is positive.
-
-    Parameters
-    ----------
-    scores, scores_sd
-        Scores of perturbations, and their standard deviations, shape ``(n_perturbations,)``.
-    genes, genes_sd
-        Effect of a score of 1 on every gene, and its standard deviation, shape ``(n_genes,)``,
-        units of the data.
-    share
-        Share of the squared differences of means to the controls that the program accounts for,
-        0 to 1; about 0 where perturbations do nothing.
-    """
-
-    scores: Array
-    scores_sd: Array
-    genes: Array
-    genes_sd: Array
-    share: float
-
-
 @dataclass(frozen=True)
 class Weights:
     """Draws of the weights of prior variances, the number of draws first.
@@ -216,10 +194,10 @@ class Hierarchical:
         """Return draws of the effects of perturbations without cells (equation 19).
 
         In every draw each is like one of the perturbations with cells, taken at random: it has the
-        sizes of its scores and, in any order of genes, of its own part. So a prediction says how far
-        perturbations of this screen differ from what is expected of them, and how they do: along
-        the program, along coexpression, or in genes of their own. Draws go with those of the
-        perturbations that have cells.
+        sizes of its scores and, in any order of genes, of its own part. So a prediction says how
+        far perturbations of this screen differ from what is expected of them, and how they do:
+        along the program, along coexpression, or in genes of their own. Draws go with those of
+        the perturbations that have cells.
 
         Parameters
         ----------
@@ -255,25 +233,6 @@ class Hierarchical:
             # Their variance is told in full: neither program nor coexpression adds to it.
             centre[fixed], place[fixed], precision[fixed] = 0.0, N_VARIANCES, 1.0 / told[fixed]
         return EffectDraws(known.unit, expected, precision, centre, place)
-
-    def shared_program(self) -> Program:
-        """Return the program that perturbations share.
-
-        A draw tells the product of scores and program, not the size of each; so scores are scaled
-        to mean square 1, and turned to agree with the first singular vectors of the mean product.
-        """
-        size = np.sqrt((self.scores**2).mean(axis=1))[:, None]
-        scores, genes = self.scores / np.maximum(size, 1e-300), self.program * size
-        _, vectors = np.linalg.eigh(genes.T @ genes)
-        sign = np.where(genes @ vectors[:, -1] < 0, -1.0, 1.0)[:, None]
-        scores, genes = scores * sign, genes * sign * self.effects.unit
-        mean = scores.mean(axis=0)
-        turn = np.sign(mean[np.argmax(np.abs(mean))]) or 1.0
-        share = (self.scores**2).sum(axis=1) * (self.program**2).sum(axis=1) / self.squares
-        return Program(
-            turn * mean, scores.std(axis=0), turn * genes.mean(axis=0), genes.std(axis=0),
-            float(np.minimum(share, 1.0).mean()),
-        )  # fmt: skip
 
 
 @one_thread()

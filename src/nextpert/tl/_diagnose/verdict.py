@@ -398,7 +398,7 @@ def _unseen(rows: _Rows, predictors: pd.DataFrame, n_perturbations: int, ceiling
     used = [
         f"{name} {weight:.2f}"
         for name, weight in zip(single["predictor"], single["weight"], strict=True)
-        if weight > 0
+        if weight >= 0.005  # else it would read 0.00
     ]
     words = (
         f"All predictors together have a squared error of {_number(error)} relative to no effect "
