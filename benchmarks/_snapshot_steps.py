@@ -11,6 +11,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import anndata as ad
 import numpy as np
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 N_GENES = 60  # the most variable of a real screen, so that all of it takes minutes
 N_SAMPLES = 200
-# Those of plan_screen, which are a constant there, so that five screens take minutes.
-import_module("nextpert.tl._plan_screen.plan_screen").N_SAMPLES = N_SAMPLES
 ACQUISITIONS = (
     "probability", "ei", "thompson", "greedy", "civ", "civ_ow", "cv", "maxv",
     "target_mean_variance", "random",
@@ -299,8 +298,11 @@ def plans(adata: ad.AnnData, case: Case) -> Found:
         },
         "pending": {label(adata, case, 1): 50}, "n_controls": 100, "n_perturbations": 5,
     }  # fmt: skip
+    # The draws of plan_screen are a constant there; fewer, so that five screens take minutes.
+    planning = import_module("nextpert.tl._plan_screen.plan_screen")
     for name, options in {**asked, **case.plans}.items():
-        npt.tl.plan_screen(adata, case.target, key_added="made", **options)
+        with mock.patch.object(planning, "N_SAMPLES", N_SAMPLES):
+            npt.tl.plan_screen(adata, case.target, key_added="made", **options)
         yield name, adata.uns.pop("made")
 
 

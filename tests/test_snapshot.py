@@ -1,10 +1,13 @@
 """The snapshot of the main calls: the same where nothing changed, and what changed is found."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+
+from nextpert.tl._plan_screen import wells
 
 ROOT = Path(__file__).parents[1]
 STEPS = ["combinations/effects", "figures/fig3", "acquisitions/pool"]
@@ -71,3 +74,8 @@ def test_shapes_and_unknown_steps(snapshot):
     assert snapshot.difference(np.ones(2), np.ones(3), 1e-8)[2] == "SHAPE f(2,) -> f(3,)"
     with pytest.raises(SystemExit, match="No step is called 'nothing'"):
         snapshot.names_of_all(["nothing"])
+
+
+def test_importing_it_leaves_the_package_as_it_is(snapshot):
+    planning = sys.modules["nextpert.tl._plan_screen.plan_screen"]
+    assert planning.N_SAMPLES == wells.N_SAMPLES

@@ -8,7 +8,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
 import nextpert as npt
 from nextpert._adata import fitted_roles, posterior_from, read_roles
@@ -206,6 +206,10 @@ def test_a_guide_that_does_something_is_named():
     n_false = found["negative_controls"].set_index("name")["n_false"]
     assert n_false["control_3"] >= 6
     assert f"{n_false['control_3']} of them by control_3" in part(found)["verdict"]
+    # At the ends of the interval so many are improbable: 2.5% have as many, or as few (Clopper).
+    value, k, n = values(found), int(n_false.sum()), found["null_z"].size
+    assert binom.sf(k - 1, n, value["false_share_lower"]) == pytest.approx(0.025)
+    assert binom.cdf(k, n, value["false_share_upper"]) == pytest.approx(0.025)
 
 
 def test_controls_that_are_called_as_often_as_perturbations_are_not_trusted():
@@ -365,7 +369,7 @@ def test_without_target_genes_on_the_panel_nothing_is_said_of_them():
 
 
 def test_what_predictors_could_gain():
-    """Five perturbations that do the same, one of its own, and two that do nothing."""
+    """Five perturbations that do the same, one of its own, and two without an effect."""
     rng = np.random.default_rng(0)
     common = np.where(np.arange(N_GENES) >= 10, 0.8 * rng.normal(size=N_GENES), 0.0)
     alone = np.where(np.arange(N_GENES) >= 10, 0.8 * rng.normal(size=N_GENES), 0.0)

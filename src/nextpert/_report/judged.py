@@ -15,6 +15,8 @@ from nextpert._report.page import Section, draw
 from nextpert._report.results import FIT, KINDS
 from nextpert._report.tables import NOTHING, Column, Table, count, number, share, two_digits
 from nextpert._report.verdict import LEVELS
+from nextpert.tl._diagnose.quantities import CEILINGS
+from nextpert.tl._diagnose.verdict import ceiling_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,12 +128,10 @@ def _proof(stored: Mapping[str, Any]) -> list[str]:
     """Return the proof on the screen: negative controls, positive controls, ceiling."""
     words = stored["parts"].set_index("part")["verdict"].astype(str)
     by = stored["summary"].set_index(["part", "quantity"])["value"]
-    n = {kind: int(by[("ceiling", f"n_{kind}")])
-         for kind in ("by_mean", "by_others", "room", "not_measurable")}  # fmt: skip
+    n = {name: by[("ceiling", f"n_{name}")] for name in CEILINGS}
     ceiling = (
-        f"Predictions of perturbations without cells: {n['by_mean']} perturbations are predicted "
-        f"by the mean perturbation, {n['by_others']} by other predictors, {n['room']} leave room "
-        f"for improvement, and the effects of {n['not_measurable']} are too small to be measured."
+        f"Predictions of perturbations without cells: {n['by_mean']:.0f} perturbations are "
+        f"{ceiling_in_words(n)}."
     )
     return [words["negative controls"], words["positive controls"], ceiling]
 

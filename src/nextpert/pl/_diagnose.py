@@ -273,7 +273,7 @@ def _draw_null(panel: Axes, stored: dict[str, Any]) -> None:
         panel.text(0.5, 0.5, "too few controls", ha="center", transform=panel.transAxes)
         return
     expected = norm.ppf((np.arange(len(z)) + 0.5) / len(z))
-    # Of many points those in the middle lie on one another; the tails are drawn in full.
+    # Many points in the middle overlap, so only some are drawn; the tails are drawn in full.
     tail = min(_POINTS // 4, len(z) // 2)
     middle = np.linspace(tail, len(z) - 1 - tail, _POINTS // 2).astype(int)
     kept = np.unique(np.concatenate([np.arange(tail), middle, np.arange(len(z) - tail, len(z))]))

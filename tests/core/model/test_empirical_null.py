@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, norm
+from scipy.stats import norm
 
-from nextpert.core.model.empirical_null import NullWidth, binomial_interval, null_width
+from nextpert.core.model.empirical_null import NullWidth, null_width
 
 
 def correlated(p, r):
@@ -60,9 +60,3 @@ def test_factor_is_1_unless_the_width_is_above_1():
     assert np.isnan(nothing.value)
     assert nothing.factor == 1.0
     assert not nothing.is_above(0.0)
-
-
-@pytest.mark.parametrize(("k", "n"), [(0, 20), (3, 1468), (20, 20)])
-def test_binomial_interval_is_that_of_scipy(k, n):
-    wanted = binomtest(k, n).proportion_ci(0.95, method="exact")
-    assert binomial_interval(k, n) == pytest.approx((wanted.low, wanted.high))

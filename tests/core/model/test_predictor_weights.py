@@ -329,7 +329,7 @@ def test_hardly_anything_measured_teaches_hardly_anything(n):
     used = np.arange(4)[:, None] < n + np.zeros((4, 20))
     found = learn(truth, [truth, np.zeros((4, 20))], scored=used)
     assert np.isfinite(found.weights).all()
-    low, high = [(0, 0), (0, 0), (0.3, 0.7), (0.7, 0.95)][n]  # the truth is told, and yet
+    low, high = [(0, 0), (0, 0), (0.3, 0.7), (0.7, 0.95)][n]  # the predictions are right
     assert low <= found.weights[0] <= high
     assert found.weights[1] == 0
     assert (found.left_out[:n, 0] <= (0.0 if n < 3 else 0.7)).all()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import beta, norm
+from scipy.stats import norm
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -85,18 +85,3 @@ def null_width(z: ArrayLike, covariance: ArrayLike) -> NullWidth:
         without = np.array([np.median(np.delete(away, k, axis=0)) for k in range(n)]) / _MEDIAN
         error = max(error, np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
     return NullWidth(value, float(error))
-
-
-def binomial_interval(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Return the interval of a share of which ``k`` of ``n`` were seen (Clopper and Pearson 1934).
-
-    Examples
-    --------
-    >>> from nextpert.core.model.empirical_null import binomial_interval
-    >>> [round(end, 3) for end in binomial_interval(3, 1468)]
-    [0.0, 0.006]
-    """
-    tail = (1.0 - level) / 2.0
-    low = float(beta.ppf(tail, k, n - k + 1)) if k > 0 else 0.0
-    high = float(beta.ppf(1.0 - tail, k + 1, n - k)) if k < n else 1.0
-    return low, high

@@ -1,4 +1,4 @@
-"""Negative controls: control guides that take the place of perturbations, which do nothing."""
+"""Negative controls: control guides in the place of perturbations, whose effects are zero."""
 
 from __future__ import annotations
 
@@ -100,11 +100,12 @@ def judge_controls(refit: Refit, halves: Halves, undeclared: Nested | None) -> N
         z.append(_z_scores(cells)[mine])
         if undeclared is not None:
             cells = held.pool(split.screen, by_guide=True, spread=undeclared.variance, alike=alike)
-        z_of_tests.append(_z_scores(cells)[mine])
+            z_of_tests.append(_z_scores(cells)[mine])
         covariance = cells.pooled.covariance
     table, every = pd.concat(tables, ignore_index=True), np.vstack(z)
     table["width"] = [null_width(row[None], covariance).value for row in every]
-    width, of_tests = (null_width(np.vstack(some), covariance) for some in (z, z_of_tests))
+    width = null_width(every, covariance)
+    of_tests = null_width(np.vstack(z_of_tests), covariance) if z_of_tests else width
     return Nulls(split.kind, table, every, width, of_tests)
 
 

@@ -21,7 +21,6 @@ from nextpert._adata.panel import places
 from nextpert.core.model import scores
 from nextpert.core.model.effects import Effects, estimate_effects
 from nextpert.core.model.perturbations import Perturbations
-from nextpert.core.model.scores import ratio_with_error
 from nextpert.tl._fit_dag_blr.model import SHIFTS
 
 if TYPE_CHECKING:
@@ -153,7 +152,7 @@ def judge_halves(refit: Refit, sides: list[Side]) -> tuple[pd.DataFrame, pd.Data
     table = _mean_of(parts).assign(
         r=np.where(used, r, np.nan), r_others=np.where(used, r_others, np.nan)
     )
-    covered = [ratio_with_error(*by_size[:, :, k]) for k in range(len(SIZES))]
+    covered = [scores.ratio_with_error(*by_size[:, :, k]) for k in range(len(SIZES))]
     return table, pd.DataFrame(
         {
             "size_from": np.array(SIZES),

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
 from nextpert._adata import strings
 from nextpert._adata.effects import CLEAR_SIGN
-from nextpert.core.model.empirical_null import binomial_interval
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.scores import mean_with_error, ratio_with_error
+from nextpert.tl._diagnose.controls import BY_BATCHES, BY_CELLS, BY_GUIDES, NOT_JUDGED
 from nextpert.tl._diagnose.judged import (
     ALONE,
     COVERAGE,
@@ -44,6 +45,8 @@ FOUND, OPPOSITE, NOT_FOUND = "yes", "opposite direction", "no"  # a target gene'
 # What a better predictor could gain.
 BY_MEAN, BY_OTHERS = "predicted by the mean perturbation", "predicted by other predictors"
 ROOM, NOT_MEASURABLE = "room for improvement", "not measurable"
+CEILINGS = {"by_mean": BY_MEAN, "by_others": BY_OTHERS, "room": ROOM,
+            "not_measurable": NOT_MEASURABLE}  # fmt: skip
 FEWEST = 3  # perturbations that can be distinguished
 SURE = 2.0  # standard errors
 CLEAR = 0.05  # false discovery rate
@@ -330,10 +333,10 @@ def quantities(
         if by_guides.any()
         else "half of the cells",
         "nulls": {
-            "guides": "control guides",
-            "batches": "the controls of batches",
-            "cells": "half of the control cells",
-            "": "none, for want of cells",
+            BY_GUIDES: "control guides",
+            BY_BATCHES: "the controls of batches",
+            BY_CELLS: "half of the control cells",
+            NOT_JUDGED: "none, because there are too few cells",
         }[nulls.kind],
         "whose": "of the controls" if cells.n_guides >= FEWEST_GUIDES else "of a perturbation",
     }
@@ -349,7 +352,8 @@ def _negative(nulls: Nulls, called: float) -> dict[str, _Numbers]:
     """Return the quantities of the negative controls; NaN where there are none."""
     table, n = nulls.table, nulls.z.size
     false, width = int(table["n_false"].sum()), nulls.width
-    low, high = binomial_interval(false, n) if n else (_NO_ERROR, _NO_ERROR)
+    exact = binomtest(false, n).proportion_ci(method="exact") if n else None  # Clopper-Pearson
+    low, high = (_NO_ERROR, _NO_ERROR) if exact is None else (float(exact.low), float(exact.high))
     share = false / n if n else _NO_ERROR
     error = float(np.sqrt(share * (1 - share) / n)) if n else _NO_ERROR
     rate, least = (min(each / called, 1.0) if called > 0 else _NO_ERROR for each in (share, low))
@@ -394,15 +398,7 @@ def _ceiling(table: pd.DataFrame) -> dict[str, _Numbers]:
     kinds = table["ceiling"][table["ceiling"] != ""]
     seen = table[table["ceiling"].isin([BY_MEAN, BY_OTHERS, ROOM])]
     return {
-        **{
-            f"n_{name}": _count(kinds == kind)
-            for name, kind in (
-                ("by_mean", BY_MEAN),
-                ("by_others", BY_OTHERS),
-                ("room", ROOM),
-                ("not_measurable", NOT_MEASURABLE),
-            )
-        },
+        **{f"n_{name}": _count(kinds == kind) for name, kind in CEILINGS.items()},
         "ceiling_r": _mean(seen["ceiling_r"]),
         "r": _mean(seen["r_all"]),
         "r_mean_perturbation": _mean(seen["r_mean_perturbation"]),

@@ -328,16 +328,23 @@ def _positive(rows: _Rows) -> Part:
     return Part(q.POSITIVE, level, f"Positive controls: {words}")
 
 
+def ceiling_in_words(n: Mapping[str, float]) -> str:
+    """Return the classes of the ceiling from the numbers of perturbations in each (``CEILINGS``).
+
+    The sentence begins with the first of these numbers.
+    """
+    return (
+        f"predicted by the mean perturbation, {n['by_others']:.0f} by other predictors, "
+        f"{n['room']:.0f} leave room for improvement, and the effects of "
+        f"{n['not_measurable']:.0f} are too small to be measured"
+    )
+
+
 def _ceiling(rows: _Rows) -> str:
     """Return how many perturbations a better predictor could gain in."""
-    by_mean, others, room, hidden = (
-        rows[f"n_{name}"] for name in ("by_mean", "by_others", "room", "not_measurable")
-    )
-    words = (
-        f"Of {by_mean.n} perturbations {by_mean.value:.0f} are predicted by the mean "
-        f"perturbation, {others.value:.0f} by other predictors, {room.value:.0f} leave room for "
-        f"improvement, and the effects of {hidden.value:.0f} are too small to be measured"
-    )
+    counts = {name: rows[f"n_{name}"].value for name in q.CEILINGS}
+    words = f"Of {rows['n_by_mean'].n} perturbations {counts['by_mean']:.0f} are "
+    words += ceiling_in_words(counts)
     ceiling, r = rows["ceiling_r"].value, rows["r"].value
     if np.isfinite(ceiling) and np.isfinite(r):
         words += f" (of the others: correlation {r:.2f}, at most {ceiling:.2f} possible)"
