@@ -154,6 +154,14 @@ class Hierarchical:
             **{name: getattr(self, name)[k] for name in names},
         )
 
+    def rows(self, index: ArrayLike) -> Hierarchical:
+        """Return some perturbations, in the order given."""
+        which = np.asarray(index, np.int64)
+        return replace(
+            self, effects=self.effects.rows(which), scores=self.scores[:, which],
+            along=self.along[:, which],
+        )  # fmt: skip
+
     def states(
         self,
         n_samples: int | None = None,
@@ -504,7 +512,7 @@ def response_variance(cells: PooledGuides, squares: Array) -> float:
     squares
         Squared effects in units of the variance within cells, ``(n_perturbations, n_genes)``.
     """
-    freedom = np.maximum(cells.n_cells[1:, None] - 1.0, 0.0)
+    freedom = cells.freedom[1:, None]
     # The ratio is shrunk towards 1 as by so many degrees of freedom more; its excess is not.
     excess = (cells.variance_ratio[1:] - 1.0) * (cells.prior_freedom + freedom)
     total = float((freedom * squares**2).sum())

@@ -14,7 +14,7 @@ from nextpert._adata.environments import Plan
 from nextpert._adata.stored import eager
 from nextpert.core import Dag, DagBlr
 from nextpert.core._checks import as_rng
-from nextpert.tl._fit_dag_blr.model import FULL, SHIFTS, Graphs, Model, Spec
+from nextpert.tl._fit_dag_blr.model import FULL, SHIFTS, Graphs, Model, Spec, learn_effects
 from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
@@ -73,6 +73,17 @@ class Refit:
         """Return random shifts alone, on a graph without edges."""
         empty = Dag.from_edges(len(self.fit.genes), [])
         return Model.fit(replace(self.spec, name=SHIFTS), cells, Graphs.single(empty))
+
+    def less_graph(self, model: Model, empty: Model) -> Model:
+        """Return a model of cells whose effects ask no graph, given that on no graph of these.
+
+        All else is as it was learned: what predictors weigh, and the efficacy.
+        """
+        if self.spec.name == SHIFTS:
+            return empty
+        graphs = [empty.found.posterior]
+        cells, expected, weighted = model.cells, model.expected, model.weighted
+        return model._replace(effects=learn_effects(model.spec, cells, expected, weighted, graphs))
 
     def with_others(self, cells: FitCells, others: list[str]) -> Model:
         """Return the model of all perturbations and of others after them, which target nothing.
