@@ -258,7 +258,12 @@ def test_summaries_are_those_of_the_mixture():
     np.testing.assert_allclose(found.mean, centre.mean(axis=2), rtol=1e-12)
     wanted = np.sqrt((spread**2).mean(axis=2) + centre.var(axis=2))
     np.testing.assert_allclose(found.sd, wanted, rtol=1e-9)
-    above = norm.sf(0.0, centre, spread).mean(axis=2)
+    # Without cells every draw has a sign; else those of at least a standard error of the cells.
+    error = np.divide(unit, np.sqrt(precision), where=precision > 0, out=np.zeros(shape[:2]))
+    clear = np.abs(centre) >= error[..., None]
+    assert clear[0].all()
+    assert 0.1 < clear[1:].mean() < 0.9
+    above = np.where(clear, norm.sf(0.0, centre, spread), 0.5).mean(axis=2)
     np.testing.assert_allclose(found.lfsr, 2 * np.minimum(above, 1 - above), rtol=1e-9)
     for level, end in ((0.1, found.lower), (0.9, found.upper)):
         # As far off as a ten thousandth of a standard deviation, where the density is highest.
@@ -356,7 +361,7 @@ def test_perturbations_without_cells_are_drawn_from_what_the_screen_has_shown():
     half = replace(
         cells, n_cells=cells.n_cells[:61], n=cells.n[:61], mean=cells.mean[:61],
         scatter=cells.covariance * (61_000 - 61), variance_ratio=cells.variance_ratio[:61],
-        fixed=cells.fixed[:61],
+        fixed=cells.fixed[:61], freedom=cells.freedom[:61],
     )  # fmt: skip
     fit = fit_hierarchical(half, rng=0)
     shift = np.linspace(-1, 1, 12)
