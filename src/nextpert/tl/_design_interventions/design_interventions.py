@@ -61,10 +61,11 @@ def design_interventions(
     candidate to the target, which combines its cells with what the model expects of it. Candidates
     with and without cells are ranked together.
 
-    Distances and probabilities of candidates with cells do not depend on the graph. It enters the
-    expected effects of candidates without cells, CIV and the other acquisitions that reduce
-    uncertainty, and, after ``fit_dag_blr(spec="shifts")`` or for candidates given as a table of
-    shifts, everything. If the fit has bootstrap graphs (``learn_dag(n_graphs=...)``), they have
+    Distances and probabilities of candidates with cells depend on the graph only through what it
+    predicts of their effects, times the weight it has earned on the other perturbations. It also
+    enters the expected effects of candidates without cells, CIV and the other acquisitions that
+    reduce uncertainty, and, after ``fit_dag_blr(spec="shifts")`` or for candidates given as a table
+    of shifts, everything. If the fit has bootstrap graphs (``learn_dag(n_graphs=...)``), they have
     equal weights in all of these. ``"maxv"``, ``"mi"``, ``"ucb"`` and ``"target_mean_variance"``
     use ``varp["dag"]`` alone; these and ``"cv"`` use the expected shifts.
 
