@@ -240,6 +240,8 @@ class Hierarchical:
             fixed = ~np.isnan(told)
             # Their variance is told in full: neither program nor coexpression adds to it.
             centre[fixed], place[fixed], precision[fixed] = 0.0, N_VARIANCES, 1.0 / told[fixed]
+        if n_draws > 1:  # up to single precision so far
+            expected = expected - known.unit * centre.mean(axis=2, dtype=np.float64)
         return EffectDraws(known.unit, expected, precision, centre, place)
 
 
@@ -455,6 +457,11 @@ class _Sampler:
         total[:, 1:] += scores[:, 1 + q :]
         variance[:, 1:] += 1.0 / self.means.along[:, None]
         precision, right = (1.0 / variance).sum(axis=0), (total / variance).sum(axis=0)
+        # The controls' cells: along the factors as their noise allows, along the program as seen.
+        program, gamma = self.means.design[0], self.means.design[1:].T
+        left = self.control_x - self.control - gamma @ self.control_scores
+        precision[0] += (program**2 / self.control_noise).sum()
+        right[0] += (program * left / self.control_noise).sum()
         precision[1:] += self.control_precision
         right[1:] += self.control_precision * self.control_scores
         moved = right / precision + self.rng.standard_normal(1 + q) / np.sqrt(precision)
