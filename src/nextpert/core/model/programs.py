@@ -99,7 +99,7 @@ def find_programs(
         Which genes each perturbation targets, shape ``(n_perturbations, n_genes)``. What it does to
         them says nothing of programs and is left out of all sums; by default nothing is.
     n_draws
-        Draws that standard deviations are taken over.
+        Draws that standard deviations are taken over, at most those that were kept.
 
     Examples
     --------
@@ -150,7 +150,8 @@ def find_programs(
 
 
 def _in_units(effects: EffectDraws, n_draws: int) -> Iterator[Array]:
-    return (each / effects.unit for each in effects.draws(n_draws, rng=0))
+    """Yield draws of effects in units of genes within cells: of large screens fewer are kept."""
+    return (each / effects.unit for each in effects.draws(min(n_draws, effects.n_draws), rng=0))
 
 
 def _without(targets: ArrayLike | None, effects: EffectDraws) -> Array:
@@ -218,7 +219,7 @@ def alike(
     least
         Correlation above which two do the same.
     n_draws
-        Number of draws.
+        Number of draws, at most those that were kept.
 
     Returns
     -------
@@ -236,7 +237,7 @@ def alike(
         count += correlation > least
         total += correlation
     for found in (count, total):
-        found /= n_draws
+        found /= min(n_draws, effects.n_draws)
         np.fill_diagonal(found, 1.0)
     return count, total
 
