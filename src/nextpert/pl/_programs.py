@@ -144,19 +144,17 @@ def programs(
     for left, right in zip(every[1::3][-columns:], every[2::3][-columns:], strict=True):
         left.set_xlabel("score\n(90% intervals)")
         right.set_xlabel("effect of a score of 1\n(log-normalised expression)")
-    handles = [
-        entry("perturbation on the program", BLUE, "o", line="-"),
-        entry("gene clearly changed", ORANGE, "o", line="-"),
-        entry("neither", GREY, "o", line="-", face="white"),
-    ]
-    options: dict[str, Any] = {}
-    if program is None and len(rows) < len(held):
-        title = first_of(len(rows), len(held), "programs")
-        options = {"title": title, "title_fontsize": SMALL}
     if ax is None:
-        legend(figure, handles, loc="outside upper right", ncols=3, **options)
-    else:
-        legend(every[-1], handles, loc="best", **options)
+        handles = [
+            entry("perturbation on the program", BLUE, "o", line="-"),
+            entry("gene clearly changed", ORANGE, "o", line="-"),
+            entry("neither", GREY, "o", line="-", face="white"),
+        ]
+        options: dict[str, Any] = {"loc": "outside upper right", "ncols": 3}
+        if program is None and len(rows) < len(held):
+            title = first_of(len(rows), len(held), "programs")
+            options |= {"title": title, "title_fontsize": SMALL}
+        legend(figure, handles, **options)
     return finish(every, own=ax is None, show=show, return_fig=return_fig, save=save)
 
 
@@ -168,6 +166,8 @@ def _draw_values(
     ``names`` and ``value`` are columns of it, ``clear`` says which rows are filled, shape
     ``(n_rows,)``, and ``row`` is the height of a row in inches.
     """
+    from matplotlib.ticker import MaxNLocator
+
     order = np.argsort(-table[value].to_numpy(), kind="stable")
     table, filled = table.iloc[order], np.asarray(clear, bool)[order]
     places, at = np.arange(len(table)), table[value].to_numpy()
@@ -181,6 +181,7 @@ def _draw_values(
     panel.set_ylim(len(table) - 0.4, -0.6)
     panel.tick_params(axis="y", length=0)
     panel.spines["left"].set_visible(False)
+    panel.xaxis.set_major_locator(MaxNLocator(4))
 
 
 def _say_none(panel: Axes, stored: dict[str, Any]) -> None:
@@ -188,7 +189,7 @@ def _say_none(panel: Axes, stored: dict[str, Any]) -> None:
     seen = [
         name for name, n in zip(stored["perturbations"], stored["n_cells"], strict=True) if n > 0
     ]
-    said = f"No program is shared by two of these {len(seen)} perturbations:"
     names = list_names([short(str(name), 24) for name in seen], 6).replace(", ", ",\n")
+    said = f"No program is shared by two perturbations.\nPerturbations with cells: {names}"
     panel.set_axis_off()
-    panel.text(0.5, 0.5, f"{said}\n{names}", ha="center", va="center", fontsize=TEXT)
+    panel.text(0.5, 0.5, said, ha="center", va="center", fontsize=TEXT)
