@@ -59,14 +59,15 @@ def perturbation_effects(
     large: of effects above 4 standard errors 0.74 to 0.79 on Papalexi and 0.64 to 0.75 on TAP-seq,
     with 10 to 50 cells.
 
-    *Programs* are sets of genes that two or more perturbations change together, as in FR-Perturb
-    and GSFA: each effect is about the sum over programs of the perturbation's score times the
-    effect of the program on the gene. Perturbations are *alike* if the correlation of their effects
-    over at least 10 genes is above 0.5 with a probability above 0.9. What perturbations do to their
-    own target genes is left out of both. They are read from the joint posterior of all
-    perturbations with cells, whatever the candidates, each time this function is called (within
-    0.1 s on Papalexi and TAP-seq). If all perturbed cells differ from the controls, as by a batch
-    that is not declared, they are alike.
+    *Programs* are sets of genes that two or more perturbations change together, as in GSFA (Zhou et
+    al. 2023, doi:10.1038/s41592-023-02017-4) and FR-Perturb (Yao et al. 2023,
+    doi:10.1038/s41587-023-01964-9): each effect is about the sum over programs of the score of the
+    perturbation times the effect of the program on the gene. Perturbations are *alike* if the
+    correlation of their effects over at least 10 genes is above 0.5 with a probability above 0.9.
+    What perturbations do to their own target genes is left out of both. They are read from the
+    joint posterior of all perturbations with cells, whatever the candidates, each time this
+    function is called (within 0.1 s on Papalexi and TAP-seq). If all perturbed cells differ from
+    the controls for a technical reason, they are alike.
 
     Plot them with :func:`nextpert.pl.perturbation_effects` and :func:`nextpert.pl.programs`.
 
@@ -124,9 +125,9 @@ def perturbation_effects(
             (``program``, ``perturbation``, ``score``, of which the largest is 1, its ``sd``, and
             ``takes_part``: whether it is more than 3 standard deviations from 0 and a quarter of
             the largest). There are no rows if perturbations share no program. Of more than 1,000
-            perturbations, programs are learned from those with the largest effects.
-          - ``alike``, a table of the pairs that are alike: ``perturbation``, ``other``, the
-            ``probability`` and the expected ``correlation`` of effects.
+            perturbations, programs are learned from the 1,000 with the largest effects.
+          - ``alike``, a table of the pairs that are alike (of these 1,000): ``perturbation``,
+            ``other``, the ``probability`` and the expected ``correlation`` of effects.
 
     Raises
     ------
