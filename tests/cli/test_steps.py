@@ -162,6 +162,7 @@ def test_a_run_tells_its_results_and_repeats_itself(
     found = json.loads(told)
     assert found["step"] == step
     assert found["verdict"]
+    assert ("shared by perturbations" in found["verdict"]) == (step == "effects")
     assert found["files"] == [str(out), f"{out}.toml", str(table)]
     assert found["nextpert"] == npt.__version__
     settings = fitted.parent / "settings.toml"
