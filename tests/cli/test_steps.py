@@ -498,7 +498,7 @@ def test_table_of_the_ranking(fitted):
     ]  # fmt: skip
     for line, (_, row) in zip(lines[1:], ranking.iterrows(), strict=True):
         assert line.split()[:2] == [str(row["rank"]), row["perturbation"]]
-        assert f"{row['predicted_distance']:.3g} ± {row['predicted_distance_sd']:.1g}" in line
+        assert f"{row['predicted_distance']:.3g} ({row['predicted_low']:.2g} to " in line
         assert f" {100 * row['variance_reduction']:.3g}% " in line
         assert line.endswith(f" {row['n_cells_seen']}")
 

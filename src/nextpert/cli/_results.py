@@ -222,7 +222,8 @@ def format_ranking(
 
 
 def _distance(row: pd.Series) -> str:
-    return f"{row['predicted_distance']:.3g} ± {row['predicted_distance_sd']:.1g}"
+    low, high = row["predicted_low"], row["predicted_high"]
+    return f"{row['predicted_distance']:.3g} ({low:.2g} to {high:.2g})"
 
 
 def _share(row: pd.Series) -> str:

@@ -218,7 +218,7 @@ class Hierarchical:
             Seed or generator.
         """
         generator, known = as_rng(rng), self.effects
-        expected = np.asarray(expected, np.float64)
+        expected = np.array(expected, np.float64)
         (n, p), n_draws = expected.shape, known.n_draws
         centre = np.empty((n, p, n_draws), np.float32)
         place = np.empty((n, p, n_draws), np.int8)
@@ -241,7 +241,7 @@ class Hierarchical:
             # Their variance is told in full: neither program nor coexpression adds to it.
             centre[fixed], place[fixed], precision[fixed] = 0.0, N_VARIANCES, 1.0 / told[fixed]
         if n_draws > 1:  # up to single precision so far
-            expected = expected - known.unit * centre.mean(axis=2, dtype=np.float64)
+            expected -= known.unit * centre.mean(axis=2, dtype=np.float64)
         return EffectDraws(known.unit, expected, precision, centre, place)
 
 

@@ -144,10 +144,11 @@ def design_interventions(
           NaN for acquisitions without look-ahead). Then squared distances to the target, in squared
           units of expression (or in those of the target), with the sampling error of the target's
           mean subtracted: ``state_distance`` of the expected state; ``predicted_distance``, the
-          posterior mean, with ``predicted_distance_sd`` and the 90% interval ``predicted_low`` to
-          ``predicted_high``; ``relative_distance`` (divided by that of the control; NaN if that is
-          0); ``probability_best`` (of being the nearest); ``probability_better`` (of being nearer
-          than the control); ``expected_gap``, the expected difference to the nearest candidate;
+          posterior median, and the shortest 90% interval ``predicted_low`` to ``predicted_high``;
+          the posterior mean ``mean_distance``, which includes the variance of the state, with
+          ``predicted_distance_sd``; ``relative_distance`` (the predicted one divided by that of the
+          control; NaN if that is 0); ``probability_best`` (of being the nearest);
+          ``probability_better`` (of being nearer than the control); ``expected_gap``, the expected difference to the nearest candidate;
           ``measured_distance`` of the cells themselves, with their sampling error subtracted (NaN
           without cells); ``data_weight`` (of :func:`perturbation_effects`, mean over genes) and
           ``n_cells_seen``.
@@ -253,10 +254,10 @@ def design_interventions(
     share = 100 * best["relative_distance"]
     logger.info(
         "Round %d: of %d candidates towards %s, test %s next by %s (shift of %s: %s). It is "
-        "the nearest with probability %.2f; its predicted distance is %.3g ± %.2g%s.",
+        "the nearest with probability %.2f; its predicted distance is %.3g (%.3g to %.3g)%s.",
         this_round, len(order), wanted.name, best["perturbation"], acquisition,
         best["target_genes"], best["shift"], best["probability_best"], best["predicted_distance"],
-        best["predicted_distance_sd"],
+        best["predicted_low"], best["predicted_high"],
         f", {share:.0f}% of the control's" if np.isfinite(share) else "",
     )  # fmt: skip
     if tables.is_flat(removed):
