@@ -148,7 +148,8 @@ def design_interventions(
           the posterior mean ``mean_distance``, which includes the variance of the state, with
           ``predicted_distance_sd``; ``relative_distance`` (the predicted one divided by that of the
           control; NaN if that is 0); ``probability_best`` (of being the nearest);
-          ``probability_better`` (of being nearer than the control); ``expected_gap``, the expected difference to the nearest candidate;
+          ``probability_better`` (of being nearer than the control); ``expected_gap``, the expected
+          difference to the nearest candidate;
           ``measured_distance`` of the cells themselves, with their sampling error subtracted (NaN
           without cells); ``data_weight`` (of :func:`perturbation_effects`, mean over genes) and
           ``n_cells_seen``.
