@@ -23,7 +23,7 @@ from scipy.linalg import eigh
 
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_rng
-from nextpert.core._codec import array, nested
+from nextpert.core._codec import array, nested, series
 from nextpert.core.model._hierarchical_kernel import (
     N_VARIANCES,
     Grid,
@@ -32,7 +32,7 @@ from nextpert.core.model._hierarchical_kernel import (
     State,
     visit,
 )
-from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE, EffectDraws
+from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE, Condition, EffectDraws
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -129,6 +129,9 @@ class Hierarchical:
     squares
         Squared differences of the cells' means to the controls, summed, in these units, shape
         ``(n_draws,)``.
+    conditions
+        What differs between conditions, if effects were modelled in each; ``effects`` are then the
+        averages over the cells of all conditions. ``None`` where they were pooled.
     """
 
     effects: EffectDraws = nested(EffectDraws)
@@ -139,17 +142,19 @@ class Hierarchical:
     factors: Array = array("n_nodes", "n_factors")
     weights: Weights = nested(Weights)
     squares: Array = array("n_draws", above=0)
+    conditions: list[Condition] | None = series(nested(Condition), optional=True)
 
     def thinned(self, size: int) -> Hierarchical:
         """Return as many of its draws as there is room for, for effects of a number in all."""
         keep = int(np.clip(_ROOM // max(size, 1), 1, max(self.effects.n_draws, 1)))
         if keep >= self.effects.n_draws:
             return self
-        k, effects, weights = self.effects.taken(keep), self.effects, self.weights
+        k, every, weights = self.effects.taken(keep), self.conditions, self.weights
         names = ("control", "program", "scores", "along", "squares")
         return replace(
             self,
-            effects=replace(effects, centre=effects.centre[:, :, k], place=effects.place[:, :, k]),
+            effects=self.effects.some_draws(k),
+            conditions=every and [each.some_draws(k) for each in every],
             weights=Weights(*(getattr(weights, x)[k] for x in weights.__dataclass_fields__)),
             **{name: getattr(self, name)[k] for name in names},
         )
@@ -309,12 +314,7 @@ def fit_hierarchical(
         np.array(x) for x in zip(*kept, strict=True)
     )
     means = sampler.means
-    # Equation 27: the mean of n cells has a factor 1 + N(0, phi / n), here one of mean 1 above 0.
-    origin = sampler.expected / sampler.unit
-    square = (origin + centre.mean(axis=2)) ** 2
-    spread = response_variance(cells, square) / cells.n[1:, None, None]
-    factor = np.sqrt(spread) * sampler.rng.standard_normal((n, 1, length.keep)) - spread / 2
-    centre += (origin[:, :, None] + centre) * np.expm1(factor)
+    respond(centre, sampler.expected / sampler.unit, cells, sampler.rng)
     told = np.where(np.isnan(means.told), np.inf, means.told)
     precision = (1.0 / (means.psi * means.error) + 1.0 / told).astype(np.float32)
     effects = EffectDraws(sampler.unit, sampler.expected, precision, centre, place)
@@ -379,12 +379,16 @@ class _Sampler:
 
     def sweep(self, number: int, workers: Parallel) -> None:
         """Draw everything once, given the rest."""
-        n, p = self.means.x.shape
-        size = self.state.scores.shape[1]
         if self.sums is not None:
             self._draw_program(self.sums)
             self._draw_weights(self.count)
             self._move_common()
+        self.visit_all(number, workers)
+
+    def visit_all(self, number: int, workers: Parallel) -> Array:
+        """Visit all perturbations; keep and return what the regressions of genes need of them."""
+        n, p = self.means.x.shape
+        size = self.state.scores.shape[1]
 
         def block(first: int) -> tuple[Array, Array]:
             last = min(first + _BLOCK, n)
@@ -395,7 +399,9 @@ class _Sampler:
             return self.visit(first, last, normal, uniform)
 
         done = workers(delayed(block)(first) for first in range(0, n, _BLOCK))
-        self.sums, self.count = sum(sums for sums, _ in done), sum(count for _, count in done)
+        sums: Array = sum(sums for sums, _ in done)
+        self.sums, self.count = sums, sum(count for _, count in done)
+        return sums
 
     def visit(self, first: int, last: int, normal: Array, uniform: Array) -> tuple[Array, Array]:
         """Visit the perturbations from the first to before the last.
@@ -509,6 +515,27 @@ def response_variance(cells: PooledGuides, squares: Array) -> float:
     excess = (cells.variance_ratio[1:] - 1.0) * (cells.prior_freedom + freedom)
     total = float((freedom * squares**2).sum())
     return max(_ALONG * float((excess * squares).sum()) / total, 0.0) if total > 0 else 0.0
+
+
+def respond(
+    centre: NDArray[np.float32], origin: Array, cells: PooledGuides, rng: np.random.Generator
+) -> None:
+    """Multiply draws by how far the response of so many cells varies (equation 27).
+
+    The mean of n cells has a factor 1 + N(0, phi / n), here one of mean 1 above 0.
+
+    Parameters
+    ----------
+    centre, origin
+        Draws of effects less what was expected, ``(n_perturbations, n_genes, n_draws)``, which are
+        written, and what was expected.
+    cells, rng
+        The controls, and then the perturbations; generator.
+    """
+    phi = response_variance(cells, (origin + centre.mean(axis=2)) ** 2)
+    spread = phi / np.maximum(cells.n[1:, None, None], 1.0)
+    factor = np.sqrt(spread) * rng.standard_normal((len(centre), 1, centre.shape[2])) - spread / 2
+    centre += (origin[:, :, None] + centre) * np.expm1(factor)
 
 
 def _without_responses(cells: PooledGuides, unit: Array) -> Array:
