@@ -46,7 +46,8 @@ def screen(effects, seed, cells=40, controls=300):
 
 def fitted(moments, *, lines=LINES, **options):
     n = moments.n_environments
-    return fit_conditions(pool_guides(moments, np.arange(n), n), lines, rng=0, **options)
+    cells = pool_guides(moments, np.arange(n), n)
+    return fit_conditions(cells, [f"line {k}" for k in range(lines)], rng=0, **options)
 
 
 def pooled(moments, *, lines=LINES):
@@ -91,6 +92,23 @@ def test_effects_given_the_rest_are_those_of_dense_algebra():
         np.testing.assert_allclose(variance[1:, j, i], np.diag(cov), rtol=1e-5)
         np.testing.assert_allclose(mean[0, j, i], share @ each, rtol=1e-6, atol=1e-8)
         np.testing.assert_allclose(variance[0, j, i], share @ cov @ share, rtol=1e-5)
+
+
+def test_what_all_controls_share_may_be_told_either_way():
+    moments = screen(truth(0), 1)
+    cells = pool_guides(moments, np.arange(moments.n_environments), moments.n_environments)
+    levels = []
+    for more in (0.0, 0.4):
+        made = _Conditions(cells, LINES, None, None, np.random.default_rng(0))
+        with Parallel(n_jobs=1) as workers:
+            for sweep in range(3):
+                made.sweep(sweep, workers)
+        made.top.control += more
+        made.offset -= more
+        made._draw_offsets()
+        assert np.abs((made.weight * made.offset).sum(axis=0)).max() < 1e-8 * made.weight.max()
+        levels.append(made.level())
+    np.testing.assert_allclose(levels[0], levels[1], atol=1e-10)
 
 
 def test_draws_have_the_variances_of_each_draw():
@@ -198,6 +216,7 @@ def test_the_same_bits_for_any_number_of_threads_and_after_storing():
     read = unpack(Hierarchical, pack(one), "The result", "run it again")
     for other in (two, read):
         for mine, its in zip(one.conditions, other.conditions, strict=True):
+            assert mine.name == its.name
             np.testing.assert_array_equal(mine.effects.centre, its.effects.centre)
             np.testing.assert_array_equal(mine.control, its.control)
     few = one.thinned(20_000_000)

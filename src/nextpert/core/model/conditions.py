@@ -21,7 +21,7 @@ from joblib import Parallel
 
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_rng
-from nextpert.core.model.effect_draws import SCALES, VARIANCE, Condition, EffectDraws
+from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE, Condition, EffectDraws
 from nextpert.core.model.hierarchical import (
     Chain,
     Hierarchical,
@@ -31,7 +31,7 @@ from nextpert.core.model.hierarchical import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -39,16 +39,18 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-# Most perturbations do the same in all conditions: the prior of the scales counts for as many pairs
-# that do. Few perturbations could else not say so, and what their conditions share would be lost.
-_AGREE = 5.0
+# Most perturbations do the same in all conditions: the prior of the weights of departures counts
+# for so many at the smallest scale and tail, and for few at all others. If it counted for all
+# alike, as that of effects, departures that cells cannot tell from 0 would keep some of what is
+# shared.
+_AGREE, _DEPART = 5.0, 0.05
 _NO_CELLS = 1e-6  # cells that count of a perturbation that has none in a condition
 
 
 @one_thread()
 def fit_conditions(
     cells: PooledGuides,
-    n_conditions: int,
+    names: Sequence[str],
     *,
     control: ArrayLike | None = None,
     expected: ArrayLike | None = None,
@@ -65,8 +67,8 @@ def fit_conditions(
     cells
         The controls of the first condition and its perturbations, then those of the next. Means
         are compared within a condition. Perturbations may lack cells in some of them.
-    n_conditions
-        Number of conditions.
+    names
+        Names of the conditions.
     control
         Means of the controls' cells that states start from in all conditions, shape ``(n_genes,)``,
         units of the data; by default their average over conditions.
@@ -99,10 +101,11 @@ def fit_conditions(
     >>> size = np.array([0, 1, 0, 0, 0, 1, 1, 0])[code]
     >>> x = np.outer(size, np.arange(6) < 2) + rng.normal(size=(len(code), 6))
     >>> cells = pool_guides(ScreenMoments.from_array(x, code, 8), range(8), 8)
-    >>> fit = fit_conditions(cells, 2, rng=0)
+    >>> fit = fit_conditions(cells, ["A375", "K562"], rng=0)
     >>> [(each.effects.summary().lfsr[1] < 0.05).astype(int).tolist() for each in fit.conditions]
     [[0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0]]
     """
+    n_conditions = len(names)
     sampler = _Conditions(cells, n_conditions, expected, own_variance, as_rng(rng))
     n_pairs, p = sampler.low.means.x.shape
     length = chain or Chain.of_size(n_pairs * p)
@@ -135,7 +138,7 @@ def fit_conditions(
     base = sampler.control if control is None else np.asarray(control, np.float64)
     conditions = [
         Condition(
-            made[1 + k], base + level[:, k] * unit, part.n_cells[1:],
+            names[k], made[1 + k], base + level[:, k] * unit, part.n_cells[1:],
             part.mean[1:],
         )
         for k, part in enumerate(sampler.parts)
@@ -197,10 +200,11 @@ class _Departures(_Sampler):
 
     def draw_weights(self) -> None:
         """Draw the weights of scales and tails (equation 23)."""
-        counts = np.bincount(self.state.scale, minlength=len(SCALES)) + 0.01
-        counts[0] += _AGREE
-        self.scale_weights = self.rng.dirichlet(counts) + 1e-300
-        self.tail_weights = self.rng.dirichlet(self.count + 0.5) + 1e-300
+        prior = np.full(len(SCALES), _DEPART)
+        prior[0] = _AGREE
+        counts = np.bincount(self.state.scale, minlength=len(SCALES))
+        self.scale_weights = self.rng.dirichlet(counts + prior) + 1e-300
+        self.tail_weights = self.rng.dirichlet(self.count + prior[: len(TAILS)]) + 1e-300
 
 
 class _Common(_Sampler):
@@ -239,8 +243,9 @@ class _Common(_Sampler):
 class _Conditions:
     """The state of a chain of common effects and departures, and one sweep of it.
 
-    Parameters as in :func:`fit_conditions`. Means are relative to those of the controls' cells of
-    their condition, in units of the standard deviation within cells.
+    Parameters as in :func:`fit_conditions`, with the number of conditions. Means are relative to
+    those of the controls' cells of their condition, in units of the standard deviation within
+    cells.
     """
 
     def __init__(

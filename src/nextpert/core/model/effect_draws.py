@@ -10,7 +10,7 @@ from joblib import Parallel, delayed
 from scipy.special import ndtri
 
 from nextpert.core._checks import as_rng
-from nextpert.core._codec import array, nested, packed
+from nextpert.core._codec import array, nested, packed, text
 from nextpert.core.model._hierarchical_kernel import summarise
 
 if TYPE_CHECKING:
@@ -198,6 +198,8 @@ class Condition:
 
     Parameters
     ----------
+    name
+        Its name.
     effects
         Draws of the effects in it; of a perturbation without cells there, as others expect it.
     control
@@ -209,6 +211,7 @@ class Condition:
         ``(n_perturbations, n_genes)``, units of the data.
     """
 
+    name: str = text()
     effects: EffectDraws = nested(EffectDraws)
     control: Array = array("n_draws", "n_nodes")
     n_cells: NDArray[np.int64] = array("n_measured", whole=True, least=0)
