@@ -108,6 +108,10 @@ def test_what_is_stored_says_the_condition_and_survives_a_file(fitted, tmp_path)
     stored = fitted.uns["perturbation_effects"]
     assert list(stored["condition"]) == ["A"] * 5
     assert stored["params"]["condition"] == "A"
+    for some, title in ((["P1"], "effect of P1 (40 cells) in A"), (None, "effects of 5 pert")):
+        drawn = npt.pl.perturbation_effects(fitted, perturbations=some, return_fig=True)
+        assert title in drawn.axes[0].get_title()
+        assert " in A\n" in drawn.axes[0].get_title()
     fitted.write_h5ad(tmp_path / "fit.h5ad")
     read = ad.read_h5ad(tmp_path / "fit.h5ad")
     np.testing.assert_array_equal(effects(read, "A").X, stored["mean"])
