@@ -324,15 +324,17 @@ def programs(cells: Cells) -> str:
         part = cells._replace(code=code)
         found = moments(part, np.ones(len(code), bool))
         fitted = hierarchical(part, found)
-        lfsr, shared = fitted.effects.summary().lfsr, find_programs(fitted)
+        lfsr = fitted.effects.summary().lfsr
+        targets = np.array(part.own[1:])[:, None] == np.arange(lfsr.shape[1])
+        shared = find_programs(fitted, targets=targets)
         called = f"{(lfsr < 0.05).sum()} of {lfsr.size:,} below 0.05"
         lines.append(f"labels {what}: {called}, programs' share {shared.share.sum():.3f}")
         for share, score in zip(shared.share, shared.scores.T, strict=True):
             first = np.argsort(-np.abs(score))[:4]
             names = ", ".join(f"{part.names[1 + j]} {score[j]:.2f}" for j in first)
             lines.append(f"    share {share:.3f}: {names}")
-        targets = np.array(part.own[1:])[:, None] == np.arange(lfsr.shape[1])
-        same = np.argwhere(np.triu(alike(fitted.effects, targets=targets), 1) > 0.95)
+        probability, _ = alike(fitted.effects, targets=targets)
+        same = np.argwhere(np.triu(probability, 1) > 0.95)
         shown = ", ".join(f"{part.names[1 + i]} - {part.names[1 + j]}" for i, j in same[:8])
         lines.append(f"    {len(same)} pairs alike: {shown}")
     return "\n".join(lines)

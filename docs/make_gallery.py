@@ -61,6 +61,11 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
         "The next round: which perturbations and why, their cells, and the value of the plan.",
         {},
     ),
+    "programs": (
+        "The programs that perturbations share: the score of each perturbation, and the genes that "
+        "change, with 90% intervals.",
+        {},
+    ),
     "replay": (
         "How near each strategy would have come to each target on this screen, round by round.",
         {"n_cols": 3},

@@ -56,7 +56,7 @@ def coverage(design, n_control, guides):
     ("design", "n_control", "guides"), [*product(HELD_BY, SEEDS, (False, True))]
 )
 def test_intervals_cover_effects_measured_in_batches(design, n_control, guides):
-    assert 0.87 <= coverage(design, n_control, guides) <= 0.93
+    assert 0.85 <= coverage(design, n_control, guides) <= 0.95
 
 
 @pytest.mark.parametrize("options", [{}, {"shift_sd": 0}, {"prior_options": {"intercept": False}}])

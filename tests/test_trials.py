@@ -285,7 +285,7 @@ def test_the_tables_of_simulated_screens(bench, tmp_path, capsys):
     assert len(tables) == 5
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
-    assert "| batch_key | 1.000 | trust" in tables[3]
+    assert "| batch_key | 1.000 | " in tables[3]
     assert len(tables[1].splitlines()) == 2 + len(bench.peers.SEARCHES)
     shown = tables[4].splitlines()[-1].split(" | ")
     assert shown[0] == "| 10"

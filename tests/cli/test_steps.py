@@ -162,6 +162,7 @@ def test_a_run_tells_its_results_and_repeats_itself(
     found = json.loads(told)
     assert found["step"] == step
     assert found["verdict"]
+    assert ("shared by perturbations" in found["verdict"]) == (step == "effects")
     assert found["files"] == [str(out), f"{out}.toml", str(table)]
     assert found["nextpert"] == npt.__version__
     settings = fitted.parent / "settings.toml"
@@ -497,7 +498,7 @@ def test_table_of_the_ranking(fitted):
     ]  # fmt: skip
     for line, (_, row) in zip(lines[1:], ranking.iterrows(), strict=True):
         assert line.split()[:2] == [str(row["rank"]), row["perturbation"]]
-        assert f"{row['predicted_distance']:.3g} ± {row['predicted_distance_sd']:.1g}" in line
+        assert f"{row['predicted_distance']:.3g} ({row['predicted_low']:.2g} to " in line
         assert f" {100 * row['variance_reduction']:.3g}% " in line
         assert line.endswith(f" {row['n_cells_seen']}")
 

@@ -23,6 +23,7 @@ PLOTS = [
     npt.pl.perturbation_effects,
     npt.pl.plan_cells,
     npt.pl.plan_screen,
+    npt.pl.programs,
     npt.pl.replay,
     npt.pl.target_distances,
 ]
@@ -147,6 +148,7 @@ def test_a_failed_save_leaves_the_old_file(designed, tmp_path, monkeypatch):
         (npt.pl.perturbation_effects, "uns", "perturbation_effects", "tl.perturbation_effects"),
         (npt.pl.plan_cells, "uns", "plan_cells", "tl.plan_cells"),
         (npt.pl.plan_screen, "uns", "plan", "tl.plan_screen"),
+        (npt.pl.programs, "uns", "perturbation_effects", "tl.perturbation_effects"),
         (npt.pl.replay, "uns", "replay", "tl.replay_design"),
         (npt.pl.target_distances, "uns", "target_distances", "tl.target_distances"),
     ],

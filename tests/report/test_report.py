@@ -23,7 +23,8 @@ from nextpert._report.results import KINDS
 
 TITLES = [
     "Verdict", "Next steps", "Target", "Next round", "Ranking", "Measured distances", "Effects",
-    "Graph", "Densities", "Number of cells", "Replay", "Diagnostics", "How this was made",
+    "Programs", "Graph", "Densities", "Number of cells", "Replay", "Diagnostics",
+    "How this was made",
 ]  # fmt: skip
 
 

@@ -78,10 +78,10 @@ def test_unseen_combinations_are_those_of_the_core(fitted):
     row = {str(name): i for i, name in enumerate(fit.environments["perturbation"])}
     screen = fit.expectation.screen
     within = screen.scatter.diagonal() / (screen.n.sum() - len(screen.n))
-    effects = fit.hierarchical.effects
+    learned = fit.hierarchical.effects
     for k, name in enumerate(SINGLES):
-        alone[0, k] = effects.posterior_mean()[row[name]]
-        alone[1, k] = effects.sd()[row[name]] ** 2
+        alone[0, k] = learned.posterior_mean()[row[name]]
+        alone[1, k] = learned.sd()[row[name]] ** 2
     mean = screen.mean[1:] - screen.mean[0]
     rows = [row[name] for name in PAIRS]
     noise = (screen.squares[1:][rows] + 10 * within) / (149 + 10) / 150

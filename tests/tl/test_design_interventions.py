@@ -23,7 +23,7 @@ LABELS = ["MYC", "MYC+OXR1", "OXR1", "STK3"]
 COLUMNS = [
     "rank", "perturbation", "target_genes", "shift", "shift_source", "acquisition",
     "variance_reduction", "state_distance", "predicted_distance", "predicted_distance_sd",
-    "predicted_low",
+    "mean_distance", "predicted_low",
     "predicted_high", "relative_distance", "probability_best", "probability_better", "expected_gap",
     "measured_distance", "data_weight", "n_cells_seen", "is_control",
 ]  # fmt: skip
@@ -276,7 +276,7 @@ def test_equals_are_ordered_by_predicted_distance(fitted):
     fit = posterior_from(fitted)
     pool = Interventions(list("abcd"), [["MYC"]] * 4, np.zeros((4, 8)), ["table"] * 4)
     mean, ones = np.array([3.0, 9.0, 1.0, 2.0, 2.0]), np.ones(5)
-    distance = RankedDistance(mean, ones, ones, ones, mean, ones, ones, 0.0, mean[None])
+    distance = RankedDistance(mean, ones, mean, ones, ones, mean, ones, ones, 0.0, mean[None])
     candidates = CandidateSet.exact(pool)
     values, removed = np.array([1.0, 0.0, 1.0, 1.0]), np.array([0.5, 0.6, 0.5, 0.5])
     known, target = fit.known(candidates.prior), Wanted("goal", Goal.point(np.zeros(8)))

@@ -319,7 +319,8 @@ def test_coverage_by_size_against_a_count_of_intervals():
         mine = (row.size_from <= size) & (size < row.size_to)
         assert row.n == mine.sum() > 0
         assert row.coverage == pytest.approx(inside[mine].mean())
-    assert table["coverage"].min() > 0.75
+    # Three standard errors of a share of so many.
+    assert (table["coverage"] > 0.9 - 3 * np.sqrt(0.09 / table["n"])).all()
     assert table["standard_error"].between(0, 0.15).all()
 
 

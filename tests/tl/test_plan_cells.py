@@ -69,7 +69,8 @@ def test_genes_are_those_of_the_core_with_the_screens_noise(fitted):
     assert table["gene"].tolist() == list(fitted.var_names)
     control, *others = (cells_of(fitted, name) for name in ("control", "CDK4", "B2M", "CD58"))
     within = np.mean([x.var(axis=0, ddof=1) for x in others], axis=0)
-    np.testing.assert_allclose(table["cell_sd"], np.sqrt(within), rtol=0.02)
+    # They are moderated, so they may differ by two sampling errors of a sd by 1,440 cells.
+    np.testing.assert_allclose(table["cell_sd"], np.sqrt(within), rtol=0.04)
     plan = EffectPrecision(
         table["cell_sd"].to_numpy() ** 2, control.var(axis=0, ddof=1), 600, Layout()
     )

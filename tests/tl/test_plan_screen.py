@@ -151,7 +151,9 @@ def test_cells_go_where_they_teach_most(fitted):
     pool = candidates.read_candidates("genes", None, fit)
     known = fit.known(pool.prior)
     wanted = npt.tl._design_interventions.target.read_target(fitted, "MYC", fit, "perturbation")
-    found = ranked_distance(fit.posteriors, known, wanted.goal, n_samples=1000, rng=0)
+    found = ranked_distance(
+        fit.posteriors, known, wanted.goal, states=pool.states(fit), n_samples=1000, rng=0
+    )
     each = split_cells(2000, 5, None, 20).each
     civ = PlateCiv(
         fit.posteriors, known, wanted.goal, gap_cells=each, weights=found.nearer[:-1]

@@ -86,7 +86,7 @@ def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy, m
         npt.tl.fit_dag_blr(adata, spec=spec)
         npt.tl.design_interventions(adata, target, rng=streams[2 * t], **options)
         ranking = adata.uns["design"]["ranking"].set_index("perturbation")
-        assert ranking["predicted_distance"].idxmin() == setup.plan.names[found.recommended[t]]
+        assert ranking["mean_distance"].idxmin() == setup.plan.names[found.recommended[t]]
         npt.tl.plan_screen(
             adata, target, strategy=strategy.removeprefix(f"{spec}_"), n_perturbations=SIZE,
             n_cells=SIZE * N_CELLS, n_controls=0, constraints={"min_cells": N_CELLS},

@@ -69,7 +69,7 @@ def test_of_controls_alone_effects_are_expected_of_the_usual_size(screen, spec, 
     assert sd > 0.05
     pool = npt.tl._design_interventions.candidates.read_candidates(["MYC"], None, fit)
     place = fit.genes.index("MYC")
-    prior = pool.on_graph
+    prior = pool.prior
     np.testing.assert_allclose(prior.shift[0, place], -mean * fit.control_mean[place])
     np.testing.assert_allclose(prior.own[0, place], (sd * fit.control_mean[place]) ** 2)
     np.testing.assert_allclose(prior.weights[0], UNSEEN_WEIGHTS)

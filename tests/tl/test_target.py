@@ -115,7 +115,7 @@ def test_the_ranking_measures_as_the_target_says(fitted):
     )
     names = fit.environments["perturbation"].astype(str)
     np.testing.assert_allclose(table.loc[names, "state_distance"], np.maximum(found.centre[:-1], 0))
-    near = np.abs(table.loc[names, "predicted_distance"] - np.maximum(found.mean[:-1], 0))
+    near = np.abs(table.loc[names, "mean_distance"] - np.maximum(found.mean[:-1], 0))
     assert (near < 5 * found.sd[:-1] / np.sqrt(400) + 1e-9).all()
 
 

@@ -13,8 +13,19 @@ from nextpert._adata import eager, list_names, read_graph
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.target import DISTANCES
 from nextpert._report.page import Section, draw
-from nextpert._report.tables import MOST_ROWS, Column, Table, count, number, rate, share
+from nextpert._report.tables import (
+    MOST_ROWS,
+    Column,
+    Table,
+    chance,
+    count,
+    number,
+    percent,
+    rate,
+    share,
+)
 from nextpert._report.verdict import name_of
+from nextpert.tl._perturbation_effects.programs import ALIKE, CORRELATED, groups_alike
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +38,7 @@ if TYPE_CHECKING:
     Index = NDArray[np.int64]
 
 MOST_PANELS = 6  # of densities
+_MOST_GROUPS = 5  # of perturbations that are alike, in words
 _FEWEST = 20  # effects of a size, to state their coverage
 _MOST_IN_FILE = 5000  # effects; more than a file on the page may hold
 
@@ -133,6 +145,86 @@ def _coverage(found: Found) -> str:
         f" Effects learned from one half of this screen and tested on the other: 90% intervals "
         f"cover, by the distance of the estimate from 0 in standard deviations, {list_names(told)}."
     )
+
+
+def programs_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:
+    """List the programs that perturbations share, and the perturbations that are alike."""
+    stored = found.get("perturbation_effects", {})
+    seen = [
+        str(name)
+        for name, n in zip(stored.get("perturbations", []), stored.get("n_cells", []), strict=True)
+        if n > 0
+    ]
+    if "programs" not in stored or len(seen) < 2:
+        return None
+    shares, genes, scores = (stored["programs"][name] for name in ("shares", "genes", "scores"))
+    pairs, n = stored["alike"], len(shares)
+    if n:
+        words = [
+            "A program is a set of genes that two or more perturbations change together; the score "
+            "of a perturbation says how strongly, and in which direction. What perturbations do to "
+            "their own target genes is left out."
+        ]
+    else:
+        words = ["No program is shared by two or more perturbations."]
+    groups = groups_alike(pairs)
+    for names, least in groups[:_MOST_GROUPS]:
+        each = "with" if len(names) == 2 else "each pair with"
+        certain = (
+            percent(least) if least > 0.99 or len(names) == 2 else f"at least {percent(least)}"
+        )
+        words.append(f"{list_names(names, 12)} do the same, {each} probability {certain}.")
+    if len(groups) > _MOST_GROUPS:
+        words.append(f"{len(groups) - _MOST_GROUPS} more groups do the same: see the table.")
+    if not groups:
+        words.append(f"No two perturbations do the same with a probability above {share(ALIKE)}.")
+
+    def told(table: pd.DataFrame, names: str, value: str) -> str:
+        rows = zip(table[names], table[value], strict=True)
+        return list_names([f"{name} {x:+.2f}" for name, x in rows], 8)
+
+    rows = []
+    for each in shares.itertuples():
+        on = scores[(scores["program"] == each.program) & scores["takes_part"].astype(bool)]
+        of = genes[genes["program"] == each.program].head(8)
+        rows.append((each.program, each.share, told(on, "perturbation", "score"),
+                     told(of, "gene", "effect")))  # fmt: skip
+    tables, figures = [], []
+    if n:
+        frame = pd.DataFrame(rows, columns=["program", "share", "perturbations", "genes"])
+        columns = [
+            Column("Program", "program", count, is_head=True),
+            Column("Share of the effects", "share", share),
+            Column("Perturbations and scores", "perturbations", is_long=True),
+            Column("Genes and effects of a score of 1", "genes", is_long=True),
+        ]
+        caption = (
+            "Programs, the largest share of the effects first, with the genes that change most"
+        )
+        every = genes.merge(shares[["program", "share"]], on="program")
+        tables.append(Table("programs", caption, frame, columns, download=every, in_print=3))
+        key = keys["perturbation_effects"]
+        figures.append(
+            draw(
+                lambda: pl.programs(adata, key=key, show=False, return_fig=True),
+                "Scores of perturbations and effects on genes, program by program. "
+                f"The largest: {rows[0][2]}; {rows[0][3]}.",
+                "Scores of perturbations on each program, and its genes, with 90% intervals.",
+            )
+        )
+    if len(pairs):
+        columns = [
+            Column("Perturbation", "perturbation", is_head=True),
+            Column("Does the same as", "other"),
+            Column("Probability", "probability", chance),
+            Column("Correlation of effects", "correlation", number),
+        ]
+        caption = (
+            f"Pairs of perturbations whose effects have a correlation above {CORRELATED:g} with a "
+            f"probability above {share(ALIKE)}, without their target genes"
+        )
+        tables.append(Table("alike", caption, pairs, columns, download=pairs, in_print=3))
+    return Section("programs", "Programs", words, figures=figures, tables=tables)
 
 
 def _largest(stored: Mapping[str, Any], among: NDArray[np.bool_], most: int) -> Index:

@@ -36,10 +36,10 @@ def report(
     The page begins with a verdict: what to do next and how reliable the analysis is. The next steps
     follow: what to order, how many guides and cells, or how to confirm the best perturbation if you
     can stop. Then come the target, the perturbations of the next round (with a map of wells if
-    ``plate_format`` was given), the ranking with intervals, measured distances, effects, the graph
-    (as associations, unless the diagnosis supports its directions), densities, the number of cells,
-    a replay, diagnostics, and how the results were computed. Tables can be sorted, searched and
-    downloaded as csv. Missing results are listed with the function that computes them.
+    ``plate_format`` was given), the ranking with intervals, measured distances, effects, programs,
+    the graph (as associations, unless the diagnosis supports its directions), densities, the number
+    of cells, a replay, diagnostics, and how the results were computed. Tables can be sorted,
+    searched and downloaded as csv. Missing results are listed with the function that computes them.
 
     The file needs no network and no other files: it can be sent by mail, or printed on two or three
     pages (with the first rows of long tables). The same ``adata`` gives the same file.
@@ -92,6 +92,7 @@ def report(
         planned.ranking_section(found),
         measured.distances_section(found),
         measured.effects_section(adata, found, used),
+        measured.programs_section(adata, found, used),
         measured.graph_section(adata, found, used),
         measured.densities_section(adata, found, used),
         judged.cells_section(found),

@@ -16,6 +16,7 @@ from nextpert.tl._design_interventions.tables import (
     is_flat,
     nothing_of,
 )
+from nextpert.tl._perturbation_effects.programs import programs_in_words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,12 +64,14 @@ def verdict_of(command: str, adata: AnnData, said: list[str]) -> str:
             f"{len(kept)} perturbations are kept."
         )
     if command == "effects":
-        lfsr = np.asarray(uns["perturbation_effects"]["lfsr"])
+        stored = uns["perturbation_effects"]
+        lfsr = np.asarray(stored["lfsr"])
         clear = lfsr < CLEAR_SIGN
+        shared = f" {programs_in_words(stored)}" if "programs" in stored else ""
         return (
             f"{int(clear.sum())} of {lfsr.size} effects are significant (local false sign rate "
             f"below {CLEAR_SIGN}); {int(clear.any(axis=1).sum())} of {len(lfsr)} perturbations "
-            "have such an effect."
+            f"have such an effect.{shared}"
         )
     if command == "distances":
         stored = uns["target_distances"]
@@ -219,7 +222,8 @@ def format_ranking(
 
 
 def _distance(row: pd.Series) -> str:
-    return f"{row['predicted_distance']:.3g} ± {row['predicted_distance_sd']:.1g}"
+    low, high = row["predicted_low"], row["predicted_high"]
+    return f"{row['predicted_distance']:.3g} ({low:.2g} to {high:.2g})"
 
 
 def _share(row: pd.Series) -> str:

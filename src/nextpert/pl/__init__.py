@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nextpert.pl._perturbation_effects import perturbation_effects
     from nextpert.pl._plan_cells import plan_cells
     from nextpert.pl._plan_screen import plan_screen
+    from nextpert.pl._programs import programs
     from nextpert.pl._replay import replay
     from nextpert.pl._target_distances import target_distances
 
@@ -30,6 +31,7 @@ __all__ = [
     "perturbation_effects",
     "plan_cells",
     "plan_screen",
+    "programs",
     "replay",
     "target_distances",
 ]

@@ -33,7 +33,7 @@ def test_stopping_knows_no_order_and_no_unit(draws, labels, unit):
         mean = values.mean(axis=0)
         nothing = np.full(7, np.nan)
         found = RankedDistance(
-            mean, nothing, nothing, nothing, 0.9 * mean, nothing, nothing, 0.0, values
+            mean, nothing, nothing, nothing, nothing, 0.9 * mean, nothing, nothing, 0.0, values
         )
         plate = NextPlate(np.arange(6), values[:, :6], 0.9 * values[:, :6])
         return stopping(found, seen, plate)

@@ -21,9 +21,9 @@ from nextpert.core.model.hierarchical import (
     SCORES,
     Chain,
     _Sampler,
-    factors,
     fit_hierarchical,
 )
+from nextpert.core.model.within_cells import factors
 from nextpert.core.screen.guides import PooledGuides
 
 
@@ -151,26 +151,40 @@ def test_sizes_of_scores_are_those_of_enumeration(sampler, uniform):
 
 
 def test_what_all_share_moves_by_its_density(sampler):
-    """Its mean and variance are those of the scores' priors (equation 25)."""
+    """Of scores, and of the controls' cells; states of perturbations stay (equation 25)."""
     n, size = sampler.state.scores.shape
     q = (size - 1) // 2
     visited(sampler, np.zeros((n, size)), uniforms(sampler, 0.5))
     sampler.means.design[0] = np.random.default_rng(0).normal(size=12)
     sampler.control_scores = np.array([0.3])
-    start = sampler.control.copy()
+    start, scores, gamma = sampler.control.copy(), sampler.state.scores, sampler.means.design[1:].T
+    variance = 2.0 ** SCORES[sampler.state.size]
+
+    def log_density(move):
+        level, common = start + move @ sampler.means.design, sampler.control_scores - move[1:]
+        found = norm.logpdf(
+            sampler.control_x, level + gamma @ common, np.sqrt(sampler.control_noise)
+        ).sum()
+        found += norm.logpdf(common, 0.0, sampler.control_precision**-0.5).sum()
+        found += norm.logpdf(scores[:, 0] - move[0], 0.0, np.sqrt(variance[:, 0])).sum()
+        for k in range(q):  # of scores and noise together
+            both = np.sqrt(variance[:, 1 + k] + 1.0 / sampler.means.along)
+            total = scores[:, 1 + k] + scores[:, 1 + q + k]
+            found += norm.logpdf(total - move[1 + k], 0.0, both).sum()
+        return found
+
+    # A quadratic, whose parts do not depend on one another: three values tell each.
+    at = np.eye(1 + q)
+    up, zero, down = (np.array([log_density(s * e) for e in at]) for s in (1.0, 0.0, -1.0))
+    precision = 2 * zero - up - down
+    wanted = (up - down) / 2 / precision
     moved = []
     for _ in range(4000):
         sampler.control = start.copy()
         sampler._move_common()
         moved.append(np.linalg.lstsq(sampler.means.design.T, sampler.control - start)[0])
-    f, t = sampler.state.scores[:, 0], sampler.state.scores[:, 1 : 1 + q].sum(axis=1)
-    t = t + sampler.state.scores[:, 1 + q :].sum(axis=1)
-    v = 2.0 ** SCORES[sampler.state.size]
-    wide = v[:, 1] + 1 / sampler.means.along
-    precision = np.array([(1 / v[:, 0]).sum(), (1 / wide).sum() + 400.0])
-    wanted = np.array([(f / v[:, 0]).sum(), (t / wide).sum() + 400.0 * 0.3]) / precision
     z = (np.mean(moved, axis=0) - wanted) * np.sqrt(precision * 4000)
-    assert np.abs(z).max() < 4.5
+    assert np.abs(z).max() < 4
     np.testing.assert_allclose(np.var(moved, axis=0) * precision, 1.0, rtol=0.1)
 
 
@@ -258,7 +272,12 @@ def test_summaries_are_those_of_the_mixture():
     np.testing.assert_allclose(found.mean, centre.mean(axis=2), rtol=1e-12)
     wanted = np.sqrt((spread**2).mean(axis=2) + centre.var(axis=2))
     np.testing.assert_allclose(found.sd, wanted, rtol=1e-9)
-    above = norm.sf(0.0, centre, spread).mean(axis=2)
+    # Without cells every draw has a sign; else those of at least a standard error of the cells.
+    error = np.divide(unit, np.sqrt(precision), where=precision > 0, out=np.zeros(shape[:2]))
+    clear = np.abs(centre) >= error[..., None]
+    assert clear[0].all()
+    assert 0.1 < clear[1:].mean() < 0.9
+    above = np.where(clear, norm.sf(0.0, centre, spread), 0.5).mean(axis=2)
     np.testing.assert_allclose(found.lfsr, 2 * np.minimum(above, 1 - above), rtol=1e-9)
     for level, end in ((0.1, found.lower), (0.9, found.upper)):
         # As far off as a ten thousandth of a standard deviation, where the density is highest.
@@ -356,7 +375,7 @@ def test_perturbations_without_cells_are_drawn_from_what_the_screen_has_shown():
     half = replace(
         cells, n_cells=cells.n_cells[:61], n=cells.n[:61], mean=cells.mean[:61],
         scatter=cells.covariance * (61_000 - 61), variance_ratio=cells.variance_ratio[:61],
-        fixed=cells.fixed[:61],
+        fixed=cells.fixed[:61], freedom=cells.freedom[:61],
     )  # fmt: skip
     fit = fit_hierarchical(half, rng=0)
     shift = np.linspace(-1, 1, 12)

@@ -8,7 +8,7 @@ import pytest
 from nextpert.core.model._hierarchical_kernel import N_VARIANCES
 from nextpert.core.model.effect_draws import EffectDraws
 from nextpert.core.model.hierarchical import Chain, fit_hierarchical
-from nextpert.core.model.programs import _loadings, _varimax, alike, find_programs
+from nextpert.core.model.programs import _loadings, _varimax, alike, find_programs, strongest
 from nextpert.core.screen.guides import PooledGuides
 
 N, P = 25, 60
@@ -105,7 +105,11 @@ def test_loadings_do_without_the_diagonal():
 
 
 def test_perturbations_that_do_the_same_are_alike(fitted):
-    found = alike(fitted.effects)
+    found, correlation = alike(fitted.effects)
+    np.testing.assert_array_equal(correlation, correlation.T)
+    np.testing.assert_array_equal(correlation.diagonal(), 1.0)
+    assert correlation[found > 0.9].min() > 0.5
+    assert correlation[3, [0, 1, 2, 4]].max() < -0.5
     np.testing.assert_array_equal(found, found.T)
     np.testing.assert_array_equal(found.diagonal(), 1.0)
     same = np.array([0, 1, 2, 4])  # of either pathway
@@ -114,7 +118,7 @@ def test_perturbations_that_do_the_same_are_alike(fitted):
         assert np.median(block[np.triu_indices(4, 1)]) > 0.9
     assert found[3, [0, 1, 2, 4]].max() == 0.0  # does the opposite
     assert found[:5, 5:10].max() < 0.05
-    assert (found <= alike(fitted.effects, least=0.2)).all()
+    assert (found <= alike(fitted.effects, least=0.2)[0]).all()
 
 
 def test_targets_are_left_out_of_what_is_alike():
@@ -125,10 +129,76 @@ def test_targets_are_left_out_of_what_is_alike():
         np.full(5, 2.0), effect, np.full(effect.shape, 1e30, "f4"), np.zeros(shape, "f4"),
         np.full(shape, N_VARIANCES, np.int8),
     )  # fmt: skip
-    np.testing.assert_array_equal(alike(draws), [[1, 0, 1], [0, 1, 0], [1, 0, 1]])
+    np.testing.assert_array_equal(alike(draws)[0], [[1, 0, 1], [0, 1, 0], [1, 0, 1]])
+    x = effect / 2
+    wanted = np.array([[a @ b / np.sqrt(a @ a * (b @ b)) for a in x] for b in x])
+    np.testing.assert_allclose(alike(draws)[1], wanted, atol=1e-9)
     own = np.zeros((3, 5), bool)
     own[range(3), [0, 1, 0]] = True
-    np.testing.assert_array_equal(alike(draws, targets=own), [[1, 1, 0], [1, 1, 0], [0, 0, 1]])
+    np.testing.assert_array_equal(alike(draws, targets=own)[0], [[1, 1, 0], [1, 1, 0], [0, 0, 1]])
+
+
+def test_no_effect_at_all_is_like_nothing():
+    shape = (2, 3, 4)
+    draws = EffectDraws(
+        np.ones(3), np.zeros((2, 3)), np.full((2, 3), 1e30, "f4"), np.zeros(shape, "f4"),
+        np.full(shape, N_VARIANCES, np.int8),
+    )  # fmt: skip
+    own = np.ones((2, 3), bool)  # no gene is left to compare
+    for found in alike(draws, targets=own):
+        np.testing.assert_array_equal(found, np.eye(2))
+
+
+def test_of_many_perturbations_the_strongest_are_compared(fitted, monkeypatch):
+    """Programs are learned from some; scores are of all."""
+    whole = find_programs(fitted)
+    monkeypatch.setattr("nextpert.core.model.programs.MOST_COMPARED", 12)
+    among = strongest(fitted.effects)
+    size = (fitted.effects.posterior_mean() ** 2 / fitted.effects.unit**2).sum(axis=1)
+    assert sorted(size[among]) == sorted(size)[-12:]
+    assert (np.diff(among) > 0).all()
+    found = find_programs(fitted)
+    assert found.scores.shape[0] == N
+    for rows in (slice(0, 5), slice(5, 10)):
+        one, two = (
+            x.scores[:, np.abs(x.scores[rows]).mean(axis=0).argmax()] for x in (whole, found)
+        )
+        assert np.corrcoef(one, two)[0, 1] > 0.98
+
+
+def test_target_genes_are_left_out_of_programs():
+    """One perturbation has its target in the program alone, one has it there besides."""
+    effect = pathways()
+    effect[20] = 0.0
+    effect[20, 3] = -4.0
+    effect[0, 5] -= 4.0
+    own = np.zeros((N, P), bool)
+    own[[20, 0], [3, 5]] = True
+    fit = fit_hierarchical(screen(effect), rng=0)
+    naive, found = find_programs(fit), find_programs(fit, targets=own)
+    mine = [np.abs(x.scores[1:5]).mean(axis=0).argmax() for x in (naive, found)]
+    assert naive.takes_part[20].any()
+    assert not found.takes_part[20].any()
+    np.testing.assert_array_equal(np.flatnonzero(found.takes_part[:, mine[1]]), range(5))
+    top = found.scores[:, mine[1]].argmax()
+    true = pathways()[top, FIRST]
+    error, of_naive = (
+        np.abs(x.genes[k, FIRST] - true) / x.genes_sd[k, FIRST]
+        for x, k in ((found, mine[1]), (naive, mine[0]))
+    )
+    assert error.max() < 4 < of_naive.max()
+    score = pathways()[:5, FIRST] @ true / (true @ true)
+    off = found.scores[:5, mine[1]] - score
+    assert (np.abs(off) < 4 * found.scores_sd[:5, mine[1]]).all()
+
+
+def test_those_on_a_program_are_clearly_on_it(fitted):
+    found = find_programs(fitted)
+    size = np.abs(found.scores)
+    np.testing.assert_array_equal(
+        found.takes_part, (size > 3 * found.scores_sd) & (size > 0.25 * size.max(axis=0))
+    )
+    assert (found.takes_part.sum(axis=0) >= 2).all()
 
 
 def test_the_mean_of_the_posterior_is_that_of_the_summary():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nextpert.core import ScreenMoments
-from nextpert.core.screen.guides import guide_variance, pool_guides
+from nextpert.core.screen.guides import guide_variance, join_nodes, pool_guides
 
 
 @pytest.mark.parametrize("tau2", [0.0, 0.05, 2.0])
@@ -52,7 +52,7 @@ def test_variances_are_drawn_towards_those_of_all_cells():
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
-def test_the_ratio_of_variances_counts_the_pooled_one_as_twenty_cells(scale):
+def test_the_ratio_of_variances_counts_the_pooled_one_as_cells(scale):
     """Guides of one cell tell of no variance, those without cells neither; a flat gene is 1."""
     rng, guide = np.random.default_rng(3), np.repeat([0, 1, 2, 3], [9, 1, 6, 2])
     x = scale * rng.normal(size=(len(guide), 3))
@@ -60,11 +60,36 @@ def test_the_ratio_of_variances_counts_the_pooled_one_as_twenty_cells(scale):
     squares = [sum(((x[guide == g] - x[guide == g].mean(0)) ** 2).sum(0) for g in some)
                for some in ((0, 1), (2, 3))]  # fmt: skip
     pooled = sum(squares) / (8 + 0 + 5 + 1)
-    wanted = [(20 + s[:2] / pooled[:2]) / (20 + f) for s, f in zip(squares, (8, 6), strict=True)]
     screen = ScreenMoments.from_array(x, guide, 5)  # the last of them is empty
-    found = pool_guides(screen, [0, 0, 1, 1, 1], 2).variance_ratio
-    np.testing.assert_allclose(found[:, :2], wanted)
-    np.testing.assert_allclose(found[:, 2], [20 / 28, 20 / 26])
+    found = pool_guides(screen, [0, 0, 1, 1, 1], 2)
+    as_cells, freedom = found.prior_freedom, [8, 6]
+    np.testing.assert_array_equal(found.freedom, freedom)
+    wanted = [(as_cells + s[:2] / pooled[:2]) / (as_cells + f)
+              for s, f in zip(squares, freedom, strict=True)]  # fmt: skip
+    np.testing.assert_allclose(found.variance_ratio[:, :2], wanted)
+    np.testing.assert_allclose(found.variance_ratio[:, 2], [as_cells / (as_cells + f)
+                                                            for f in freedom])  # fmt: skip
+
+
+@pytest.mark.parametrize(("true", "least", "most"), [(40, 30, 53), (5, 20, 20), (np.inf, 300, 1e4)])
+def test_by_how_much_variances_differ_is_learned(true, least, most):
+    """Inverse chi-square of 40 degrees of freedom; those of fewer than 20 are not believed."""
+    rng = np.random.default_rng(4)
+    group = np.repeat(np.arange(31), [500, *[60] * 30])
+    variance = np.ones((31, 50))
+    if np.isfinite(true):
+        variance[1:] = true / rng.chisquare(true, size=(30, 50))
+    x = np.sqrt(variance)[group] * rng.normal(size=(len(group), 50))
+    whole = pool_guides(ScreenMoments.from_array(x, group, 31), range(31), 31)
+    assert least <= whole.prior_freedom <= most
+    # Nodes that are read in parts are moderated together.
+    parts = [pool_guides(ScreenMoments.from_array(x[:, some], group, 31), range(31), 31)
+             for some in (slice(0, 4), slice(4, 50))]  # fmt: skip
+    joined = join_nodes(parts)
+    assert joined.prior_freedom == pytest.approx(whole.prior_freedom)
+    np.testing.assert_allclose(joined.variance_ratio, whole.variance_ratio)
+    np.testing.assert_allclose(joined.mean, whole.mean)
+    np.testing.assert_allclose(joined.scatter[0], whole.scatter.diagonal())
 
 
 @pytest.mark.parametrize("tau2", [0.0, 0.01, 0.1])

@@ -440,7 +440,8 @@ def summarise(centre, place, variance, precision, origin, level, start, out, qua
         Probabilities of quantiles, and these quantiles of the standard normal, ``(n_levels,)``.
     out
         Filled with mean, standard deviation and probability of being above 0, shape
-        ``(3, n_mixtures)``.
+        ``(3, n_mixtures)``. A component whose mean is less than the cells' standard error counts
+        as half above 0.
     quantile
         Filled with quantiles, shape ``(n_levels, n_mixtures)``.
     room
@@ -456,7 +457,10 @@ def summarise(centre, place, variance, precision, origin, level, start, out, qua
             middle[k], inverse[k] = value, 1.0 / sqrt(own)
             first += value
             second += own
-            above += 0.5 * erfc(-value * inverse[k] * 0.7071067811865476)
+            if value * value * precision[row] < 1.0 and precision[row] > 0.0:
+                above += 0.5  # less than the cells' standard error: of no sign
+            else:
+                above += 0.5 * erfc(-value * inverse[k] * 0.7071067811865476)
         mean, within = first / n_components, second / n_components
         between = 0.0
         for k in range(n_components):

@@ -27,8 +27,8 @@ from nextpert.core.model.hierarchical import (
     Hierarchical,
     Weights,
     _Sampler,
-    respond,
 )
+from nextpert.core.model.within_cells import respond
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -277,17 +277,23 @@ class _Conditions:
         counted = n[:, :, None] / np.array([part.variance_ratio for part in self.parts])
         total = counted.sum(axis=0)
         mean = (counted * np.array([part.mean for part in self.parts])).sum(axis=0) / total
+        n_cells, freedom = (
+            np.array([getattr(part, name) for part in self.parts])
+            for name in ("n_cells", "freedom")
+        )
         self.pooled = replace(
             self.parts[0], n=np.sum([part.n for part in self.parts], axis=0), mean=mean,
-            n_cells=np.sum([part.n_cells for part in self.parts], axis=0),
+            n_cells=n_cells.sum(axis=0), freedom=freedom.sum(axis=0),
             variance_ratio=n.sum(axis=0)[:, None] / total,
         )  # fmt: skip
+        both = self.pooled  # its controls, and every pair
         every = replace(
-            self.pooled, n=np.append(self.pooled.n[0], n[:, 1:]),
-            n_cells=np.append(self.pooled.n_cells[0], [part.n_cells[1:] for part in self.parts]),
+            both, n=np.append(both.n[0], n[:, 1:]),
+            n_cells=np.append(both.n_cells[0], n_cells[:, 1:]),
+            freedom=np.append(both.freedom[0], freedom[:, 1:]),
             mean=np.vstack([mean[:1], *(part.mean[1:] for part in self.parts)]),
             variance_ratio=np.vstack(
-                [self.pooled.variance_ratio[:1], *(part.variance_ratio[1:] for part in self.parts)]
+                [both.variance_ratio[:1], *(part.variance_ratio[1:] for part in self.parts)]
             ),
             fixed=np.zeros((1 + n_conditions * (size - 1), 0)),
         )  # fmt: skip

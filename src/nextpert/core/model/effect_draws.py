@@ -47,7 +47,10 @@ class Summary(NamedTuple):
     lfsr
         Local false sign rate. There is no exact 0 in the model: an effect of which the cells say
         nothing has both signs alike likely, so that twice the probability of the less likely sign
-        is given, which is 1 there.
+        is given, which is 1 there. For the same reason a draw whose expected effect is less than
+        the standard error of the cells counts as of no sign, half for either: small effects and
+        none look alike. Where 19 of 20 effects are exactly 0, 8 signs of 1,770 were false where 4.5
+        were stated; if such draws count by their sign, 18 of 1,883 where 5.2 were.
     """
 
     mean: Array
@@ -221,3 +224,11 @@ class Condition:
         """Return some of the draws."""
         which = np.asarray(index, np.int64)
         return replace(self, effects=self.effects.some_draws(which), control=self.control[which])
+
+    def rows(self, index: ArrayLike) -> Condition:
+        """Return some perturbations, in the order given."""
+        which = np.asarray(index, np.int64)
+        return replace(
+            self, effects=self.effects.rows(which), n_cells=self.n_cells[which],
+            change=self.change[which],
+        )  # fmt: skip

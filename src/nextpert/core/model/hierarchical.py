@@ -15,7 +15,7 @@ coexpression of genes, and an own part, which is sparse and whose scale is uncer
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -33,6 +33,7 @@ from nextpert.core.model._hierarchical_kernel import (
     visit,
 )
 from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE, Condition, EffectDraws
+from nextpert.core.model.within_cells import LEAST_PSI, factors, respond, without_responses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,10 +52,6 @@ SCORES = np.arange(-14.0, 5.0)
 # loses nothing on TAP-seq.
 _TOLD = 5.0
 _FACTORS = 8  # of coexpression at most; a tenth of the genes where these are few
-_LEAST_PSI = 0.05  # of a gene's variance that is its own, or a factor could hold a gene by itself
-# Of the excess of variances of genes, what lies along the effect: 0.20 of 0.36 on Papalexi, 0.14 of
-# 0.30 on Norman. Genes that are expressed more vary more as well, each by itself.
-_ALONG = 0.5
 _BLOCK = 32  # perturbations visited by one task; the draws do not depend on who does it
 _ROOM = 80_000_000  # effects kept of all draws: 400 MB, of 10 million effects 40 draws or 2 GB
 
@@ -159,6 +156,14 @@ class Hierarchical:
             **{name: getattr(self, name)[k] for name in names},
         )
 
+    def rows(self, index: ArrayLike) -> Hierarchical:
+        """Return some perturbations, in the order given."""
+        which, every = np.asarray(index, np.int64), self.conditions
+        return replace(
+            self, effects=self.effects.rows(which), scores=self.scores[:, which],
+            along=self.along[:, which], conditions=every and [each.rows(which) for each in every],
+        )  # fmt: skip
+
     def states(
         self,
         n_samples: int | None = None,
@@ -215,7 +220,7 @@ class Hierarchical:
             Seed or generator.
         """
         generator, known = as_rng(rng), self.effects
-        expected = np.asarray(expected, np.float64)
+        expected = np.array(expected, np.float64)
         (n, p), n_draws = expected.shape, known.n_draws
         centre = np.empty((n, p, n_draws), np.float32)
         place = np.empty((n, p, n_draws), np.int8)
@@ -237,6 +242,8 @@ class Hierarchical:
             fixed = ~np.isnan(told)
             # Their variance is told in full: neither program nor coexpression adds to it.
             centre[fixed], place[fixed], precision[fixed] = 0.0, N_VARIANCES, 1.0 / told[fixed]
+        if n_draws > 1:  # up to single precision so far
+            expected -= known.unit * centre.mean(axis=2, dtype=np.float64)
         return EffectDraws(known.unit, expected, precision, centre, place)
 
 
@@ -344,8 +351,8 @@ class _Sampler:
         within = cells.covariance
         self.unit = np.sqrt(within.diagonal())
         q = int(np.clip(p // 10, 1, _FACTORS))
-        alike = _without_responses(cells, self.unit)
-        sd = np.sqrt(np.maximum(alike.diagonal(), _LEAST_PSI))
+        alike = without_responses(cells, self.unit)
+        sd = np.sqrt(np.maximum(alike.diagonal(), LEAST_PSI))
         gamma, psi = factors(alike / np.outer(sd, sd), q)
         counted = cells.counted
         error = 1.0 / counted[1:] + cells.fixed_error()[1:, None]
@@ -453,6 +460,11 @@ class _Sampler:
         total[:, 1:] += scores[:, 1 + q :]
         variance[:, 1:] += 1.0 / self.means.along[:, None]
         precision, right = (1.0 / variance).sum(axis=0), (total / variance).sum(axis=0)
+        # The controls' cells: along the factors as their noise allows, along the program as seen.
+        program, gamma = self.means.design[0], self.means.design[1:].T
+        left = self.control_x - self.control - gamma @ self.control_scores
+        precision[0] += (program**2 / self.control_noise).sum()
+        right[0] += (program * left / self.control_noise).sum()
         precision[1:] += self.control_precision
         right[1:] += self.control_precision * self.control_scores
         moved = right / precision + self.rng.standard_normal(1 + q) / np.sqrt(precision)
@@ -496,63 +508,6 @@ def _told(variance: ArrayLike, unit: Array) -> Array:
     return np.maximum(np.asarray(variance, np.float64) / unit**2, VARIANCE[0])
 
 
-def response_variance(cells: PooledGuides, squares: Array) -> float:
-    """Return the variance of how far cells respond to their perturbation (equation 27).
-
-    Some escape, others respond more: ``x = c + s theta`` with ``s`` of mean 1 and variance phi. The
-    variance of a gene then exceeds that of other cells by ``phi theta^2``, and the excess is
-    regressed on it.
-
-    Parameters
-    ----------
-    cells
-        The controls, and then the perturbations.
-    squares
-        Squared effects in units of the variance within cells, ``(n_perturbations, n_genes)``.
-    """
-    freedom = np.maximum(cells.n_cells[1:, None] - 1.0, 0.0)
-    # The ratio is shrunk towards 1 as by so many degrees of freedom more; its excess is not.
-    excess = (cells.variance_ratio[1:] - 1.0) * (cells.prior_freedom + freedom)
-    total = float((freedom * squares**2).sum())
-    return max(_ALONG * float((excess * squares).sum()) / total, 0.0) if total > 0 else 0.0
-
-
-def respond(
-    centre: NDArray[np.float32], origin: Array, cells: PooledGuides, rng: np.random.Generator
-) -> None:
-    """Multiply draws by how far the response of so many cells varies (equation 27).
-
-    The mean of n cells has a factor 1 + N(0, phi / n), here one of mean 1 above 0.
-
-    Parameters
-    ----------
-    centre, origin
-        Draws of effects less what was expected, ``(n_perturbations, n_genes, n_draws)``, which are
-        written, and what was expected.
-    cells, rng
-        The controls, and then the perturbations; generator.
-    """
-    phi = response_variance(cells, (origin + centre.mean(axis=2)) ** 2)
-    spread = phi / np.maximum(cells.n[1:, None, None], 1.0)
-    factor = np.sqrt(spread) * rng.standard_normal((len(centre), 1, centre.shape[2])) - spread / 2
-    centre += (origin[:, :, None] + centre) * np.expm1(factor)
-
-
-def _without_responses(cells: PooledGuides, unit: Array) -> Array:
-    """Return the covariance within cells less what comes of cells that respond to a degree.
-
-    Else strong perturbations would make their effects factors of coexpression, and those of others
-    along them noise. In units of ``unit``, shape ``(n_genes, n_genes)``.
-    """
-    within = cells.covariance / np.outer(unit, unit)
-    change, error = cells.to_controls()
-    change, n = change / unit, cells.n_cells[1:, None]
-    phi = response_variance(cells, np.maximum(change**2 - error, 0.0))
-    noise = float((n * error).mean(axis=1).sum())  # of the squares of changes, times the cells
-    along = phi / cells.n_cells.sum() * ((n * change).T @ change - noise * within)
-    return np.asarray(within - along)
-
-
 def _check(cells: PooledGuides, expected: Array, own_variance: Array) -> None:
     n, p = cells.mean.shape
     if n < 2:
@@ -575,21 +530,3 @@ def _check(cells: PooledGuides, expected: Array, own_variance: Array) -> None:
     if (own_variance < 0).any():
         message = "own_variance has values below 0: give variances, or nan where none is known."
         raise ValueError(message)
-
-
-def factors(correlation: Array, n_factors: int) -> tuple[Array, Array]:
-    """Return factors and own variances of a correlation matrix, by principal-axis factoring.
-
-    ``correlation`` is about ``psi`` on the diagonal plus ``gamma gamma'``; shapes ``(n_genes,
-    n_factors)`` and ``(n_genes,)``.
-    """
-    p = len(correlation)
-    psi: Any = 1.0 / np.linalg.inv(correlation + 1e-3 * np.eye(p)).diagonal()
-    for _ in range(200):
-        reduced = correlation - np.diag(np.maximum(psi, _LEAST_PSI))
-        values, vectors = eigh(reduced, subset_by_index=[p - n_factors, p - 1])
-        gamma = vectors * np.sqrt(np.maximum(values, 0.0))
-        before, psi = psi, np.maximum(1.0 - (gamma**2).sum(axis=1), _LEAST_PSI)
-        if np.abs(psi - before).max() < 1e-6:
-            break
-    return np.ascontiguousarray(gamma), psi

@@ -9,7 +9,7 @@ import numpy as np
 from nextpert.core._blas import one_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _MOST = 20  # programs: more are neither read nor drawn
+# Perturbations compared with one another, those of the largest effects: products of 1,000 on 1,000
+# genes take seconds, those of 10,000 minutes.
+MOST_COMPARED = 1000
 _CLEAR = 3.0  # standard deviations that a program, or a score on it, is away from 0
 _PART = 0.25  # of the largest score, that another perturbation has at least to share a program
 _TURNS, _STILL = 200, 1e-9  # of an iteration at most, and the change below which it has settled
@@ -49,9 +52,32 @@ class Programs(NamedTuple):
     genes_sd: Array
     share: Array
 
+    @property
+    def takes_part(self) -> NDArray[np.bool_]:
+        """Whether each perturbation is on each program, of the shape of ``scores``."""
+        return _takes_part(self.scores, self.scores_sd)
+
+
+def _takes_part(scores: Array, sd: Array) -> NDArray[np.bool_]:
+    size = np.abs(scores)
+    return (size > _CLEAR * sd) & (size > _PART * size.max(axis=0, initial=0.0))
+
+
+def strongest(effects: EffectDraws, targets: ArrayLike | None = None) -> NDArray[np.int64]:
+    """Return the perturbations with the largest effects, at most :data:`MOST_COMPARED`, in order.
+
+    The size is the sum of squared posterior means in units of ``effects.unit``, over the genes that
+    a perturbation does not target.
+    """
+    mean = _without(targets, effects) * effects.posterior_mean() / effects.unit
+    size = (mean**2).sum(axis=1)
+    return np.sort(np.argsort(-size, kind="stable")[:MOST_COMPARED])
+
 
 @one_thread()
-def find_programs(fit: Hierarchical, *, n_draws: int = 100) -> Programs:
+def find_programs(
+    fit: Hierarchical, *, targets: ArrayLike | None = None, n_draws: int = 100
+) -> Programs:
     """Return the programs of genes that two or more perturbations share (equation 26).
 
     With effects in units of the standard deviation of genes within cells, the products of the
@@ -61,14 +87,19 @@ def find_programs(fit: Hierarchical, *, n_draws: int = 100) -> Programs:
     perturbation takes part in few (Kaiser 1958, doi:10.1007/BF02289233). There are as many as
     directions in which draws of the products are three standard deviations above 0. Those are
     programs on which two perturbations or more have scores of a quarter of the largest and three
-    standard deviations from 0.
+    standard deviations from 0. Genes are regressed on loadings, and perturbations on genes. Of more
+    than 1,000 perturbations, programs are those of the 1,000 with the largest effects, and scores
+    are of all.
 
     Parameters
     ----------
     fit
         The posterior.
+    targets
+        Which genes each perturbation targets, shape ``(n_perturbations, n_genes)``. What it does to
+        them says nothing of programs and is left out of all sums; by default nothing is.
     n_draws
-        Draws that standard deviations are taken over.
+        Draws that standard deviations are taken over, at most those that were kept.
 
     Examples
     --------
@@ -89,18 +120,24 @@ def find_programs(fit: Hierarchical, *, n_draws: int = 100) -> Programs:
     >>> sorted(np.abs(found.scores).round().astype(int).T.tolist())
     [[0, 0, 1, 1, 0], [1, 1, 0, 0, 0]]
     """
-    unit = fit.effects.unit
-    mean = fit.effects.posterior_mean() / unit
-    draws = [each / unit for each in fit.effects.draws(n_draws, rng=0)]
-    products = mean @ mean.T
-    base = _varimax(_loadings(products, _clear(products, draws)))
-    genes = np.linalg.pinv(base) @ mean
-    genes_sd = _spread(np.linalg.pinv(base) @ each for each in draws)
-    by_genes = np.linalg.pinv(genes)
-    scores, scores_sd = mean @ by_genes, _spread(each @ by_genes for each in draws)
-    size = np.abs(scores)
-    part = (size > _CLEAR * scores_sd) & (size > _PART * size.max(axis=0))
-    shared = np.flatnonzero(part.sum(axis=0) > 1)
+    effects, unit = fit.effects, fit.effects.unit
+    other = _without(targets, effects)
+    mean = other * effects.posterior_mean() / unit
+    among = strongest(effects, targets)
+    kept, some = other[among], mean[among]
+    compared = (kept * x for x in _in_units(effects.rows(among), n_draws))
+    base = _varimax(_loadings(some @ some.T, _clear(some, compared)))
+    by_base = _inverses(base, kept.T)
+    genes = np.einsum("ikl,il->ki", by_base, some.T @ base)
+    by_genes = _inverses(genes.T, other)
+    scores = np.einsum("jkl,jl->jk", by_genes, mean @ genes.T)
+    drawn = []
+    for each in _in_units(effects, n_draws):
+        x = other * each
+        of_genes = np.einsum("ikl,il->ki", by_base, x[among].T @ base)
+        drawn.append((of_genes, np.einsum("jkl,jl->jk", by_genes, x @ genes.T)))
+    genes_sd, scores_sd = (np.std(each, axis=0) for each in zip(*drawn, strict=True))
+    shared = np.flatnonzero(_takes_part(scores, scores_sd).sum(axis=0) > 1)
     share = (scores[:, shared] ** 2).sum(axis=0) * (genes[shared] ** 2).sum(axis=1)
     share = np.minimum(share / fit.squares.mean(), 1.0)
     order = shared[np.argsort(-share)]
@@ -112,15 +149,34 @@ def find_programs(fit: Hierarchical, *, n_draws: int = 100) -> Programs:
     )  # fmt: skip
 
 
-def _spread(draws: Iterable[Array]) -> Array:
-    return np.std(list(draws), axis=0)
+def _in_units(effects: EffectDraws, n_draws: int) -> Iterator[Array]:
+    """Yield draws of effects in units of genes within cells: of large screens fewer are kept."""
+    return (each / effects.unit for each in effects.draws(min(n_draws, effects.n_draws), rng=0))
 
 
-def _clear(products: Array, draws: list[Array]) -> int:
-    """Return in how many directions the draws of products of effects are clear."""
-    values, vectors = np.linalg.eigh(_hollow(products))
+def _without(targets: ArrayLike | None, effects: EffectDraws) -> Array:
+    """Return 0 for the genes that each perturbation targets and 1 for others."""
+    shape = effects.expected.shape
+    return np.ones(shape) if targets is None else 1.0 - np.asarray(targets, np.float64)
+
+
+def _inverses(design: Array, kept: Array) -> Array:
+    """Return the inverses of ``D' diag(w) D`` for regressions on some rows of a design each.
+
+    ``design`` has shape ``(n, k)`` and ``kept``, 1 or 0 for rows, ``(m, n)``; ``(m, k, k)``.
+    """
+    k = design.shape[1]
+    squares = (design[:, :, None] * design[:, None, :]).reshape(len(design), k * k)
+    inverse = np.linalg.pinv((kept @ squares).reshape(len(kept), k, k), hermitian=True)
+    return np.asarray(inverse, np.float64)
+
+
+def _clear(mean: Array, draws: Iterable[Array]) -> int:
+    """Return in how many directions the products of effects are clear, by draws of the effects."""
+    values, vectors = np.linalg.eigh(_hollow(mean @ mean.T))
     vectors = vectors[:, values > 0][:, ::-1][:, :_MOST]
-    each = [np.einsum("ir,ij,jr->r", vectors, _hollow(x @ x.T), vectors) for x in draws]
+    # v' (X X' without its diagonal) v, of every direction v and draw X.
+    each = [((vectors.T @ x) ** 2).sum(axis=1) - (x**2).sum(axis=1) @ vectors**2 for x in draws]
     clear = np.mean(each, axis=0) > _CLEAR * np.std(each, axis=0)
     return int(clear.size if clear.all() else clear.argmin())
 
@@ -142,15 +198,16 @@ def _loadings(products: Array, n_programs: int) -> Array:
     return found
 
 
+@one_thread()
 def alike(
     effects: EffectDraws, *, targets: ArrayLike | None = None, least: float = 0.5,
     n_draws: int = 200,
-) -> Array:  # fmt: skip
-    """Return the probability that two perturbations do the same.
+) -> tuple[Array, Array]:  # fmt: skip
+    """Return the probability that two perturbations do the same, and the correlation of effects.
 
-    It is the share of draws in which the correlation of their effects is above ``least``: over
-    genes in units of their standard deviation within cells, about 0 (no effect) and not about the
-    mean, and without the genes that either of them targets.
+    The probability is the share of draws in which the correlation of their effects is above
+    ``least``: over genes in units of their standard deviation within cells, about 0 (no effect) and
+    not about the mean, and without the genes that either of them targets.
 
     Parameters
     ----------
@@ -162,23 +219,27 @@ def alike(
     least
         Correlation above which two do the same.
     n_draws
-        Number of draws.
+        Number of draws, at most those that were kept.
 
     Returns
     -------
-    ndarray
-        Probabilities, shape ``(n_perturbations, n_perturbations)``, 1 on the diagonal.
+    tuple of ndarray
+        Probabilities, and the mean of the correlations over draws, both of shape
+        ``(n_perturbations, n_perturbations)``, 1 on the diagonal.
     """
-    n, p = effects.expected.shape
-    other = np.ones((n, p)) if targets is None else 1.0 - np.asarray(targets, np.float64)
-    count = np.zeros((n, n))
-    for drawn in effects.draws(n_draws, rng=0):
-        x = drawn / effects.unit * other
+    n, other = len(effects.expected), _without(targets, effects)
+    count, total = np.zeros((n, n)), np.zeros((n, n))
+    for drawn in _in_units(effects, n_draws):
+        x = drawn * other
         size = x**2 @ other.T  # of the first, over genes that neither targets
-        count += x @ x.T > least * np.sqrt(size * size.T)
-    found = count / n_draws
-    np.fill_diagonal(found, 1.0)
-    return found
+        norm = np.sqrt(size * size.T)
+        correlation = np.divide(x @ x.T, norm, out=np.zeros((n, n)), where=norm > 0)
+        count += correlation > least
+        total += correlation
+    for found in (count, total):
+        found /= min(n_draws, effects.n_draws)
+        np.fill_diagonal(found, 1.0)
+    return count, total
 
 
 def _varimax(base: Array) -> Array:

@@ -12,6 +12,8 @@ from scipy.special import digamma, polygamma
 from scipy.stats import chi2
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.screen.screen import ScreenMoments
@@ -183,6 +185,8 @@ class PooledGuides:
     fixed_sd
         Standard error of their least squares coefficients over the noise's standard deviation,
         shape ``(n_fixed,)``; the coefficients are uncorrelated.
+    freedom
+        Degrees of freedom of variances within guides, shape ``(n_groups,)``.
     prior_freedom
         Degrees of freedom by which variance ratios were shrunk towards 1.
     """
@@ -196,16 +200,19 @@ class PooledGuides:
     fixed: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
     fixed_scatter: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
     fixed_sd: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    freedom: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     prior_freedom: float = _FREEDOM[0]
 
     def __post_init__(self) -> None:
+        if not self.freedom.size:
+            object.__setattr__(self, "freedom", np.maximum(self.n_cells - 1.0, 0.0))
         if not self.fixed.size:
             object.__setattr__(self, "fixed", np.zeros((len(self.n), self.fixed.shape[1])))
 
     def rows(self, index: ArrayLike) -> PooledGuides:
         """Return some groups, in the order given; the scatter stays that of all."""
         which = np.asarray(index, np.int64)
-        names = ("n_cells", "n", "mean", "variance_ratio", "fixed")
+        names = ("n_cells", "n", "mean", "variance_ratio", "fixed", "freedom")
         return replace(self, **{name: getattr(self, name)[which] for name in names})
 
     @property
@@ -296,39 +303,67 @@ def pool_guides(
     scatter = screen.scatter + (between + between.T) / 2
     sd = np.asarray(fixed_sd, np.float64)
     p = screen.n_nodes - len(sd)
-    ratio, freedom = _ratio(screen.squares[:, :p], screen.n, members)
+    each = np.maximum(screen.n - 1.0, 0.0)
+    squares, freedom = screen.squares[:, :p], members @ each
+    pooled = squares.sum(axis=0) / max(each.sum(), 1.0)
+    ratio, prior = _moderated(members @ squares / np.where(pooled > 0, pooled, 1.0), freedom)
     return PooledGuides(
         np.asarray(members @ screen.n, np.int64), n, mean[:, :p], scatter[:p, :p], ratio,
         float(np.log1p(cells * guide_variance).sum()), mean[:, p:], scatter[p:], sd, freedom,
+        prior,
     )  # fmt: skip
 
 
-def _ratio(
-    squares: NDArray[np.float64], n: NDArray[np.int64], members: sp.csr_array
+def join_nodes(parts: Sequence[PooledGuides]) -> PooledGuides:
+    """Return the same groups with the nodes of all parts, one after the other.
+
+    By how much variances differ is learned from all of them. Of the scatter of nodes there is the
+    diagonal alone, in every row: the rest, quadratic in the nodes, was not computed.
+    """
+    first = parts[0]
+    squares = np.concatenate([part.scatter.diagonal() for part in parts])
+    n_fixed = len(first.fixed_scatter)
+    fixed = [part.fixed_scatter[:, : part.fixed_scatter.shape[1] - n_fixed] for part in parts]
+    own = first.fixed_scatter[:, first.fixed_scatter.shape[1] - n_fixed :]
+    # Sums of squares within groups, over the pooled variances, before they were moderated.
+    found = [
+        part.variance_ratio * (part.prior_freedom + part.freedom)[:, None] - part.prior_freedom
+        for part in parts
+    ]
+    ratio, prior = _moderated(np.hstack(found), first.freedom)
+    return replace(
+        first, mean=np.hstack([part.mean for part in parts]), variance_ratio=ratio,
+        scatter=np.broadcast_to(squares, (len(squares), len(squares))),
+        fixed_scatter=np.hstack([*fixed, own]), prior_freedom=prior,
+    )  # fmt: skip
+
+
+def _moderated(
+    squares: NDArray[np.float64], freedom: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], float]:
     """Return variances within groups over those within all, moderated, and by how many freedoms.
+
+    ``squares`` are sums of squares within groups over the variance within all, of so many degrees
+    of freedom by group; shapes ``(n_groups, n_nodes)`` and ``(n_groups,)``.
 
     Logarithms of variances scatter by ``trigamma(d / 2)`` if the true ones are the same, and by
     ``trigamma(d0 / 2)`` more if these are inverse chi-square with ``d0`` degrees of freedom (Smyth
     2004, doi:10.2202/1544-6115.1027). So where variances are alike, that by which the cells of a
     perturbation happen to scatter less is not taken for a smaller error.
     """
-    freedom = np.maximum(n - 1.0, 0.0)
-    pooled = squares.sum(axis=0) / max(freedom.sum(), 1.0)
-    pooled = np.where(pooled > 0, pooled, 1.0)
-    own, found = members @ freedom, members @ squares / pooled
-    enough = (own[1:, None] > 1) & (found[1:] > 0)  # the controls are most of what is pooled
+    # The controls are most of what is pooled.
+    enough = (freedom[1:, None] > 1) & (squares[1:] > 0)
     prior = _FREEDOM[0]
     if enough.sum() > 1:
-        d = np.broadcast_to(own[1:, None], enough.shape)[enough] / 2.0
-        scatter = np.log(found[1:][enough] / (2.0 * d)) - digamma(d) + np.log(d)
+        d = np.broadcast_to(freedom[1:, None], enough.shape)[enough] / 2.0
+        scatter = np.log(squares[1:][enough] / (2.0 * d)) - digamma(d) + np.log(d)
         excess = float(scatter.var(ddof=1) - polygamma(1, d).mean())
         least, most = (x / 2.0 for x in _FREEDOM)
         if excess <= polygamma(1, most):
             prior = _FREEDOM[1]
         elif excess < polygamma(1, least):
             prior = 2.0 * brentq(lambda x: float(polygamma(1, x)) - excess, least, most)
-    return (prior + found) / (prior + own)[:, None], prior
+    return (prior + squares) / (prior + freedom)[:, None], prior
 
 
 def guide_variance(screen: ScreenMoments, guides: ArrayLike) -> float:

@@ -61,10 +61,11 @@ def design_interventions(
     candidate to the target, which combines its cells with what the model expects of it. Candidates
     with and without cells are ranked together.
 
-    Distances and probabilities of candidates with cells do not depend on the graph. It enters the
-    expected effects of candidates without cells, CIV and the other acquisitions that reduce
-    uncertainty, and, after ``fit_dag_blr(spec="shifts")`` or for candidates given as a table of
-    shifts, everything. If the fit has bootstrap graphs (``learn_dag(n_graphs=...)``), they have
+    Distances and probabilities of candidates with cells depend on the graph only through what it
+    predicts of their effects, times the weight it has earned on the other perturbations. It also
+    enters the expected effects of candidates without cells, CIV and the other acquisitions that
+    reduce uncertainty, and, after ``fit_dag_blr(spec="shifts")`` or for candidates given as a table
+    of shifts, everything. If the fit has bootstrap graphs (``learn_dag(n_graphs=...)``), they have
     equal weights in all of these. ``"maxv"``, ``"mi"``, ``"ucb"`` and ``"target_mean_variance"``
     use ``varp["dag"]`` alone; these and ``"cv"`` use the expected shifts.
 
@@ -143,10 +144,12 @@ def design_interventions(
           NaN for acquisitions without look-ahead). Then squared distances to the target, in squared
           units of expression (or in those of the target), with the sampling error of the target's
           mean subtracted: ``state_distance`` of the expected state; ``predicted_distance``, the
-          posterior mean, with ``predicted_distance_sd`` and the 90% interval ``predicted_low`` to
-          ``predicted_high``; ``relative_distance`` (divided by that of the control; NaN if that is
-          0); ``probability_best`` (of being the nearest); ``probability_better`` (of being nearer
-          than the control); ``expected_gap``, the expected difference to the nearest candidate;
+          posterior median, and the shortest 90% interval ``predicted_low`` to ``predicted_high``;
+          the posterior mean ``mean_distance``, which includes the variance of the state, with
+          ``predicted_distance_sd``; ``relative_distance`` (the predicted one divided by that of the
+          control; NaN if that is 0); ``probability_best`` (of being the nearest);
+          ``probability_better`` (of being nearer than the control); ``expected_gap``, the expected
+          difference to the nearest candidate;
           ``measured_distance`` of the cells themselves, with their sampling error subtracted (NaN
           without cells); ``data_weight`` (of :func:`perturbation_effects`, mean over genes) and
           ``n_cells_seen``.
@@ -252,10 +255,10 @@ def design_interventions(
     share = 100 * best["relative_distance"]
     logger.info(
         "Round %d: of %d candidates towards %s, test %s next by %s (shift of %s: %s). It is "
-        "the nearest with probability %.2f; its predicted distance is %.3g ± %.2g%s.",
+        "the nearest with probability %.2f; its predicted distance is %.3g (%.3g to %.3g)%s.",
         this_round, len(order), wanted.name, best["perturbation"], acquisition,
         best["target_genes"], best["shift"], best["probability_best"], best["predicted_distance"],
-        best["predicted_distance_sd"],
+        best["predicted_low"], best["predicted_high"],
         f", {share:.0f}% of the control's" if np.isfinite(share) else "",
     )  # fmt: skip
     if tables.is_flat(removed):

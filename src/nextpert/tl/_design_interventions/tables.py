@@ -58,6 +58,7 @@ def ranking_table(
         The target, and the fit.
     """
     mean, centre = np.maximum(distance.mean, 0.0), np.maximum(distance.centre, 0.0)
+    median = distance.median
     # Ties are ordered by the distance of the expected state, which finds a state more often than
     # the mean distance does; so are all candidates if the acquisition distinguishes none.
     order = np.lexsort((values, centre[:-1]) if is_flat(removed) else (centre[:-1], values))
@@ -82,11 +83,12 @@ def ranking_table(
             "acquisition": column(values),
             "variance_reduction": column(removed),
             "state_distance": centre[rows],
-            "predicted_distance": mean[rows],
-            "predicted_distance_sd": distance.sd[rows],
+            "predicted_distance": median[rows],
             "predicted_low": distance.low[rows],
             "predicted_high": distance.high[rows],
-            "relative_distance": share_of(mean[rows], distance.mean[-1]),
+            "mean_distance": mean[rows],
+            "predicted_distance_sd": distance.sd[rows],
+            "relative_distance": share_of(median[rows], median[-1]),
             "probability_best": column(distance.nearest[:-1]),
             "probability_better": column(distance.nearer[:-1]),
             "expected_gap": column(distance.gap[:-1]),

@@ -21,7 +21,6 @@ from nextpert._adata.panel import places
 from nextpert.core.model import scores
 from nextpert.core.model.effects import Effects, estimate_effects
 from nextpert.core.model.perturbations import Perturbations
-from nextpert.tl._fit_dag_blr.model import SHIFTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -127,13 +126,12 @@ def judge_halves(refit: Refit, sides: list[Side]) -> tuple[pd.DataFrame, pd.Data
     parts, by_size = [], np.zeros((2, len(used), len(SIZES)))
     for mine, other in (sides, sides[::-1]):
         truth = other.seen.observed
-        effects = refit.effects(refit.learned(mine.cells))
-        empty = refit.on_no_graph(mine.cells)
-        on_graph = refit.spec.name == SHIFTS  # else effects with cells do not depend on the graph
+        learned, empty = refit.learned(mine.cells), refit.on_no_graph(mine.cells)
+        effects = refit.effects(learned)
         estimates = {
             SHRUNKEN: effects.mean,
             MEANS: mine.seen.observed,
-            NO_GRAPH: refit.effects(empty).mean if on_graph else effects.mean,
+            NO_GRAPH: refit.effects(refit.less_graph(learned, empty)).mean,
             # Drawn to nothing, but for own genes, gene by gene.
             ALONE: estimate_effects([empty.found.posterior], empty.found.prior).mean,
         }

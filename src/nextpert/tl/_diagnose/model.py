@@ -11,10 +11,11 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata.effects import Interventions
 from nextpert._adata.environments import Plan
+from nextpert._adata.progress import without_bars
 from nextpert._adata.stored import eager
 from nextpert.core import Dag, DagBlr
 from nextpert.core._checks import as_rng
-from nextpert.tl._fit_dag_blr.model import FULL, SHIFTS, Graphs, Model, Spec
+from nextpert.tl._fit_dag_blr.model import FULL, SHIFTS, Graphs, Model, Spec, learn_effects
 from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
     from nextpert.tl._diagnose.halves import Folds
     from nextpert.tl._fit_dag_blr.cells import Cells, FitCells
     from nextpert.tl._learn_dag.graphs import HeldOut
+
+
+def _quietly(spec: Spec, cells: FitCells, graphs: Graphs) -> Model:
+    """Return a fit, one of many, whose progress is told by the step that asks for it."""
+    with without_bars():
+        return Model.fit(spec, cells, graphs)
 
 
 @dataclass(frozen=True)
@@ -65,14 +72,27 @@ class Refit:
 
     def learned(self, cells: FitCells) -> Model:
         """Return the model of some cells of all perturbations."""
-        return Model.fit(
+        return _quietly(
             self.spec, cells, Graphs(self.fit.posterior.dag, [], lambda _: self.without)
         )
 
     def on_no_graph(self, cells: FitCells) -> Model:
         """Return random shifts alone, on a graph without edges."""
         empty = Dag.from_edges(len(self.fit.genes), [])
-        return Model.fit(replace(self.spec, name=SHIFTS), cells, Graphs.single(empty))
+        return _quietly(replace(self.spec, name=SHIFTS), cells, Graphs.single(empty))
+
+    def less_graph(self, model: Model, empty: Model) -> Model:
+        """Return a model of cells whose effects ask no graph, given that on no graph of these.
+
+        All else is as it was learned: what predictors weigh, and the efficacy.
+        """
+        if self.spec.name == SHIFTS:
+            return empty
+        graphs = [empty.found.posterior]
+        cells, expected, weighted = model.cells, model.expected, model.weighted
+        with without_bars():
+            effects = learn_effects(model.spec, cells, expected, weighted, graphs)
+        return model._replace(effects=effects)
 
     def with_others(self, cells: FitCells, others: list[str]) -> Model:
         """Return the model of all perturbations and of others after them, which target nothing.
@@ -88,7 +108,7 @@ class Refit:
         def without(folds: Sequence[Sequence[str]]) -> list[Dag]:
             return [*self.without, *[dag] * len(folds)][: len(folds)]
 
-        return Model.fit(replace(self.spec, plan=more), cells, Graphs(dag, [], without))
+        return _quietly(replace(self.spec, plan=more), cells, Graphs(dag, [], without))
 
     def left_out(self, fold: int) -> Model:
         """Return what the fit would be if no cell of a fold of perturbations was there."""
@@ -96,7 +116,7 @@ class Refit:
         guided = self.roles.guide_key is not None
         cells = self.cells.fit_cells(spec.plan.names, fold, guided=guided)
         graphs = Graphs(self.without[fold], [], lambda _: self.inner[fold])
-        return Model.fit(spec, cells, graphs)
+        return _quietly(spec, cells, graphs)
 
     def as_stored(self, model: Model) -> FittedPosterior:
         """Return a model as it is read once it is stored."""

@@ -98,14 +98,15 @@ def fit_dag_blr(
     predicted from the others and from its members alone. The effect of a member without cells of
     its own is estimated from the combinations that contain it.
 
-    The effects of perturbations with cells are estimated by one hierarchical model without a graph
+    The effects of perturbations with cells are estimated by one hierarchical model
     (:doc:`/model/mathematics`, equations 19 to 27), sampled by Gibbs sampling with a fixed seed.
     The effect of a perturbation is the sum of a program that perturbations share, a part along the
     coexpression of genes, and a sparse part of its own, the scale of which is uncertain. The model
     includes the sampling error of the controls and the variance of the response of cells, some of
     which respond more than others. What is expected beforehand is the change of target genes, by
-    the efficacy of the screen, and what the members of a combination clearly do. The graph and the
-    other predictors have no influence on these effects: they are used to predict perturbations
+    the efficacy of the screen; what follows from it on the graph, times the weight of the graph,
+    which is learned from the other perturbations; and what the members of a combination clearly do.
+    The other predictors have no influence on these effects: they are used to predict perturbations
     without cells. :func:`perturbation_effects`, :func:`design_interventions`, :func:`plan_screen`
     and :func:`diagnose` all use the draws of this model. CIV alone uses the shifts on the graph.
 

@@ -333,6 +333,7 @@ def weights_in_words(learned: PredictorWeights) -> str:
 
 
 def learn_effects(
+    spec: Spec,
     cells: FitCells,
     expected: Expected,
     weighted: Weighted | None,
@@ -347,13 +348,17 @@ def learn_effects(
     0.189 of that of the cells' means on Papalexi, and from 0.237 to 0.265 on TAP-seq. All of that
     is expected of what conditions share.
     """
-    seen = np.flatnonzero(cells.pooled.n[1:] > 0)
+    names = spec.plan.names
+    # In an order that does not depend on how labels are spelled, so that draws do not either.
+    seen = np.array(
+        sorted(np.flatnonzero(cells.pooled.n[1:] > 0), key=lambda j: spec.naming.key(names[j]))
+    )
     if not len(seen):
         return None
     effect, own = expected.used.shifts.copy(), expected.own.copy()
     if weighted is not None:
-        names, left_out = weighted.weights.names, weighted.weights.left_out
-        believed = left_out[:, [names.index(Graph.name)]]
+        place = weighted.weights.names.index(Graph.name)
+        believed = weighted.weights.left_out[:, [place]]
         shift = np.ascontiguousarray(effect.T)
         follows = np.mean([blr.solve(shift).T for blr in posteriors], axis=0) - effect
         effect += believed * follows
@@ -368,17 +373,16 @@ def learn_effects(
 
         rows, each = np.append(0, seen + 1), cells.conditions
         told: dict[str, Any] = {
-            "expected": effect[seen],
-            "own_variance": own[seen],
-            "rng": 0,
-            "progress": shown,
-        }
+            "expected": effect[seen], "own_variance": own[seen], "rng": 0, "progress": shown,
+        }  # fmt: skip
         if each is None:
-            return fit_hierarchical(cells.pooled.rows(rows), **told)
-        first = len(effect) + 1  # of a condition, its controls
-        every = (first * np.arange(len(each.names))[:, None] + rows).ravel()
-        control = cells.pooled.mean[0]
-        return fit_conditions(each.pooled.rows(every), each.names, control=control, **told)
+            found = fit_hierarchical(cells.pooled.rows(rows), **told)
+        else:
+            first = len(effect) + 1  # of a condition, its controls
+            every = (first * np.arange(len(each.names))[:, None] + rows).ravel()
+            control = cells.pooled.mean[0]
+            found = fit_conditions(each.pooled.rows(every), each.names, control=control, **told)
+    return found.rows(np.argsort(seen))
 
 
 class Model(NamedTuple):
@@ -438,7 +442,8 @@ class Model(NamedTuple):
                 resampled = [each.without_fixed() for each in resampled]
             elif spec.name == FULL and not alone:
                 prior, predicted = weighted(spec, cells, expected, found, graphs)
-                effects = learn_effects(cells, expected, predicted, resampled or [found.posterior])
+                graph = resampled or [found.posterior]
+                effects = learn_effects(spec, cells, expected, predicted, graph)
         except ValueError as error:
             raise _adata.named(error, np.array(spec.genes), np.arange(len(spec.genes))) from error
         return cls(spec, cells, expected, found, prior, resampled, predicted, effects)

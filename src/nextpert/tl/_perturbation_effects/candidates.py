@@ -19,7 +19,7 @@ from nextpert.core.model.effects import (
     speaks_of_knockouts,
 )
 from nextpert.core.model.shift_prior import ShiftPrior, as_effects
-from nextpert.core.screen.guides import PooledGuides
+from nextpert.core.screen.guides import PooledGuides, join_nodes
 from nextpert.tl._design_interventions.candidates import data_weight, read_candidates
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 
@@ -171,20 +171,7 @@ def _read(
         .pooled
         for first in range(0, len(columns), _AT_ONCE)
     ]
-    squares = np.concatenate([part.scatter.diagonal() for part in parts])
-    return PooledGuides(
-        parts[0].n_cells, parts[0].n, np.hstack([part.mean for part in parts]),
-        np.broadcast_to(squares, (len(squares), len(squares))),
-        np.hstack([part.variance_ratio for part in parts]), parts[0].log_grown, parts[0].fixed,
-        _joined([part.fixed_scatter for part in parts]), parts[0].fixed_sd,
-    )  # fmt: skip
-
-
-def _joined(scatters: Sequence[Array]) -> Array:
-    """Return the scatter of fixed columns with the genes of all parts, then with one another."""
-    n = len(scatters[0])
-    genes = [each[:, : each.shape[1] - n] for each in scatters]
-    return np.hstack([*genes, scatters[0][:, scatters[0].shape[1] - n :]])
+    return join_nodes(parts)
 
 
 def _some_genes(pooled: PooledGuides, index: NDArray[np.int64]) -> PooledGuides:

@@ -167,8 +167,8 @@ def plan_screen(
           half, and is NaN for others), ``probability_best`` (of being the nearest of all
           candidates), ``probability_contains_best`` (that the nearest is among those up to this one
           or in progress), ``variance_reduction`` (expected, by the cells up to this one),
-          ``predicted_distance`` with its 90% interval ``predicted_low`` to ``predicted_high`` (as
-          in :func:`design_interventions`) and ``cost``.
+          ``predicted_distance`` with its 90% interval ``predicted_low`` to ``predicted_high`` (the
+          median, as in :func:`design_interventions`) and ``cost``.
         - ``summary``: ``n_cells``, ``n_controls``, ``cost``, ``probability_contains_best`` and
           ``variance_reduction`` of the whole plate; ``most_informative_combination``, the
           combination among the candidates whose cells are most informative about interactions,

@@ -320,7 +320,7 @@ def plate_table(
             "probability_best": distance.nearest[rows],
             "probability_contains_best": np.minimum(column(covered, covered[-1]), 1.0),
             "variance_reduction": column(removed, removed[-1]),
-            "predicted_distance": np.maximum(distance.mean[rows], 0.0),
+            "predicted_distance": distance.median[rows],
             "predicted_low": distance.low[rows],
             "predicted_high": distance.high[rows],
             "cost": column(limits.cost[chosen], 0.0) + limits.cell_cost * n_cells,

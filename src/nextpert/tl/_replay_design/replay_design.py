@@ -98,7 +98,7 @@ def replay_design(
         ``spec`` is ``"shifts"``; a name in front asks for another: ``"full_exploit"`` is the model
         that :func:`fit_dag_blr` fits by default, at three times the time; ``"exact_greedy"`` and
         ``"exact_civ"`` take shifts as known and full, as in the paper. What is recommended is the
-        candidate with the smallest ``predicted_distance`` in the table of
+        candidate with the smallest ``mean_distance`` in the table of
         :func:`design_interventions`.
         Without a model: ``"round_robin_means"``, one perturbation after the other, recommending the
         nearest mean of cells, less what sampling adds; it is added where it is absent, and the

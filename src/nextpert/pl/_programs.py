@@ -1,0 +1,195 @@
+"""Programs that perturbations share: who is on each, and which genes it changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nextpert._adata import list_names
+from nextpert._adata.arguments import checked
+from nextpert.pl._docs import documented
+from nextpert.pl._figure import (
+    BLUE,
+    GREY,
+    LIGHT,
+    ORANGE,
+    REACH,
+    SMALL,
+    TEXT,
+    chosen,
+    entry,
+    finish,
+    first_of,
+    font_size,
+    legend,
+    panel_of,
+    panels_of,
+    read_to_draw,
+    root_figure,
+    short,
+)
+
+if TYPE_CHECKING:
+    import os
+
+    import pandas as pd
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_CLEAR = 3.0  # standard deviations from 0, as of a score
+
+
+@checked()
+@documented
+def programs(
+    adata: AnnData,
+    *,
+    program: int | None = None,
+    key: str = "perturbation_effects",
+    n_top: int = 10,
+    ncols: int | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
+    save: str | os.PathLike[str] | None = None,
+) -> Figure | list[Axes] | None:
+    """Draw the programs that perturbations share, each with its perturbations and genes.
+
+    On the left of a panel are the scores of perturbations on a program, on the right the effects on
+    its genes of a score of 1, which the perturbation at the top has. Bars are 90% intervals. Scores
+    are filled for perturbations on the program (more than 3 standard deviations from 0 and a
+    quarter of the largest), effects where they are more than 3 standard deviations from 0. The
+    title says which share of the effects a program accounts for.
+
+    If perturbations share no program, the figure says so.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, after :func:`nextpert.tl.perturbation_effects`.
+    program
+        Number of one program, from 1; by default the 6 with the largest share of the effects are
+        drawn, on ``ax`` the first.
+    key
+        The ``key_added`` of the effects.
+    n_top
+        Maximum number of perturbations, and of genes, of a program: those with the largest scores
+        and effects.
+    ncols
+        Panels per row; by default 1, or more if the figure would not fit on a screen.
+    ax
+        Axes to draw one program on.
+    %(show)s
+
+    Returns
+    -------
+    %(returns)s
+
+    Raises
+    ------
+    ValueError
+        If there are no effects (run :func:`nextpert.tl.perturbation_effects` first), they come from
+        a fit without the hierarchical model, or the program is unknown.
+
+    Examples
+    --------
+    >>> import nextpert as npt
+    >>> adata = npt.datasets.simulated_screen(n_genes=16, perturbed=10, expected_degree=3, rng=7)
+    >>> npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
+    >>> npt.tl.fit_dag_blr(adata)
+    >>> npt.tl.perturbation_effects(adata)
+    >>> figure = npt.pl.programs(adata, return_fig=True)
+    >>> figure.axes[0].get_title()
+    'program 1: 17% of the effects'
+    """
+    stored = read_to_draw(adata, key, "tl.perturbation_effects", what="effects", part="lfsr")
+    if "programs" not in stored:
+        message = (
+            f"The effects in adata.uns[{key!r}] have no programs, as their fit has no hierarchical "
+            f"model: run tl.fit_dag_blr with spec='full', and tl.perturbation_effects again."
+        )
+        raise ValueError(message)
+    shares = stored["programs"]["shares"]
+    held = [str(number) for number in shares["program"]]
+    if program is None and not held:
+        panel = panel_of(ax, (4.2, 1.4))
+        _say_none(panel, stored)
+        return finish([panel], own=ax is None, show=show, return_fig=return_fig, save=save)
+    first = held[: 6 if ax is None else 1]
+    some = first if program is None else [str(program)]
+    rows = chosen(some, held, "Programs that are not there", f"adata.uns[{key!r}]")
+    scores, genes = (stored["programs"][name] for name in ("scores", "genes"))
+    most = max(min(n_top, len(stored["genes"])), 1)
+    height = 0.17 * most + 0.75
+    panels, columns = panels_of(ax, len(rows), ncols, 1, (5.2, height), (0.4, 0.6))
+    figure = root_figure(panels[0])
+    high = figure.get_size_inches()[1] if ax is None else height
+    row = high / max(-(-len(rows) // columns), 1) / height * 0.17
+    every: list[Axes] = []
+    for panel, j in zip(panels, rows, strict=True):
+        number = shares["program"].iloc[j]
+        panel.set_axis_off()
+        panel.set_xlim(0.0, 1.0)
+        panel.axvline(0.5, color=LIGHT, linewidth=1)
+        left, right = (panel.inset_axes((at, 0.0, 0.47, 1.0)) for at in (0.0, 0.53))
+        on, of = (table[table["program"] == number].head(n_top) for table in (scores, genes))
+        _draw_values(left, on, "perturbation", "score", on["takes_part"], BLUE, row)
+        clear = of["effect"].abs() > _CLEAR * of["sd"]
+        _draw_values(right, of, "gene", "effect", clear, ORANGE, row)
+        right.yaxis.tick_right()
+        panel.set_title(f"program {number}: {100 * shares['share'].iloc[j]:.0f}% of the effects")
+        every += [panel, left, right]
+    for left, right in zip(every[1::3][-columns:], every[2::3][-columns:], strict=True):
+        left.set_xlabel("score\n(90% intervals)")
+        right.set_xlabel("effect of a score of 1\n(log-normalised expression)")
+    if ax is None:
+        handles = [
+            entry("perturbation on the program", BLUE, "o", line="-"),
+            entry("gene clearly changed", ORANGE, "o", line="-"),
+            entry("neither", GREY, "o", line="-", face="white"),
+        ]
+        options: dict[str, Any] = {"loc": "outside upper right", "ncols": 3}
+        if program is None and len(rows) < len(held):
+            title = first_of(len(rows), len(held), "programs")
+            options |= {"title": title, "title_fontsize": SMALL}
+        legend(figure, handles, **options)
+    return finish(every, own=ax is None, show=show, return_fig=return_fig, save=save)
+
+
+def _draw_values(
+    panel: Axes, table: pd.DataFrame, names: str, value: str, clear: Any, colour: str, row: float
+) -> None:
+    """Draw the values of a table with 90% intervals, the largest on top.
+
+    ``names`` and ``value`` are columns of it, ``clear`` says which rows are filled, shape
+    ``(n_rows,)``, and ``row`` is the height of a row in inches.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    order = np.argsort(-table[value].to_numpy(), kind="stable")
+    table, filled = table.iloc[order], np.asarray(clear, bool)[order]
+    places, at = np.arange(len(table)), table[value].to_numpy()
+    reach = REACH * table["sd"].to_numpy()
+    panel.axvline(0.0, color=GREY, linestyle="--", linewidth=1, zorder=1)
+    panel.hlines(places, at - reach, at + reach, colors=colour, linewidth=1.3, zorder=3)
+    face = np.where(filled, colour, "white")
+    panel.scatter(at, places, c=face, edgecolors=colour, s=22, zorder=4)
+    labels = [short(str(name), 24) for name in table[names]]
+    panel.set_yticks(places, labels, fontsize=font_size(row, 7))
+    panel.set_ylim(len(table) - 0.4, -0.6)
+    panel.tick_params(axis="y", length=0)
+    panel.spines["left"].set_visible(False)
+    panel.xaxis.set_major_locator(MaxNLocator(4))
+
+
+def _say_none(panel: Axes, stored: dict[str, Any]) -> None:
+    """Say that no program is shared, and of which perturbations."""
+    seen = [
+        name for name, n in zip(stored["perturbations"], stored["n_cells"], strict=True) if n > 0
+    ]
+    names = list_names([short(str(name), 24) for name in seen], 6).replace(", ", ",\n")
+    said = f"No program is shared by two perturbations.\nPerturbations with cells: {names}"
+    panel.set_axis_off()
+    panel.text(0.5, 0.5, said, ha="center", va="center", fontsize=TEXT)

@@ -1,0 +1,125 @@
+"""Programs and what is drawn of them."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert._adata.stored import with_format
+from nextpert.pl import programs
+
+
+def with_programs(adata, n=2, n_genes=30):
+    """Put in programs of 12 perturbations: the first three on each, the next one the other way."""
+    rng = np.random.default_rng(0)
+    stored = {k: v for k, v in adata.uns["perturbation_effects"].items() if k not in STAMP}
+    score = np.array([1.0, 0.8, 0.6, -0.5, *np.linspace(0.1, -0.1, 8)])
+    name, gene = [f"P{i}" for i in range(12)], [f"G{i}" for i in range(n_genes)]
+    effect = np.concatenate([[-1.5, 1.0, 0.8], np.linspace(0.2, -0.2, n_genes - 3)])
+
+    def table(column, names, value, values):
+        each = pd.DataFrame(
+            {column: names, value: values, "sd": rng.uniform(0.05, 0.1, len(names))}
+        )
+        each = each.iloc[np.argsort(-each[value].abs(), kind="stable")]
+        return pd.concat([each.assign(program=k) for k in range(1, n + 1)], ignore_index=True)
+
+    scores = table("perturbation", name, "score", score)
+    scores["takes_part"] = scores["score"].abs() > 0.25
+    shares = pd.DataFrame({"program": range(1, n + 1), "share": np.linspace(0.5, 0.1, n)})
+    stored["programs"] = {
+        "shares": shares.assign(n_perturbations=4), "scores": scores,
+        "genes": table("gene", gene, "effect", effect),
+    }  # fmt: skip
+    adata.uns["perturbation_effects"] = with_format(stored)
+    return stored["programs"]
+
+
+STAMP = {"format", "version", "contents"}
+
+
+def labels(panel):
+    return [label.get_text() for label in panel.get_yticklabels()]
+
+
+def test_scores_and_effects_are_drawn_with_intervals(designed):
+    stored = with_programs(designed)
+    axes = programs(designed, show=False)
+    assert len(axes) == 6
+    for number, host, left, right in zip((1, 2), axes[::3], axes[1::3], axes[2::3], strict=True):
+        share = stored["shares"]["share"].iloc[number - 1]
+        assert host.get_title() == f"program {number}: {100 * share:.0f}% of the effects"
+        for panel, table, name, value, most in (
+            (left, "scores", "perturbation", "score", 4), (right, "genes", "gene", "effect", 3)
+        ):  # fmt: skip
+            rows = stored[table].query("program == @number").head(10)
+            rows = rows.sort_values(value, ascending=False, kind="stable")
+            assert labels(panel) == rows[name].tolist()
+            bars, points = panel.collections
+            at = points.get_offsets()
+            np.testing.assert_allclose(at[:, 0], rows[value])
+            ends = np.array([bar.vertices[:, 0] for bar in bars.get_paths()])
+            np.testing.assert_allclose(ends.mean(axis=1), rows[value])
+            np.testing.assert_allclose(np.ptp(ends, axis=1), 2 * 1.645 * rows["sd"])
+            filled = (points.get_facecolor()[:, :3] != 1.0).any(axis=1)
+            if table == "scores":
+                np.testing.assert_array_equal(filled, rows["takes_part"])
+            else:
+                np.testing.assert_array_equal(filled, rows["effect"].abs() > 3 * rows["sd"])
+            assert filled.sum() >= most
+    assert right.get_xlabel().startswith("effect of a score of 1")
+
+
+def test_some_of_the_programs(designed):
+    with_programs(designed, n=9)
+    titles = [ax.get_title().split(":")[0] for ax in programs(designed, show=False)[::3]]
+    assert titles == [f"program {k}" for k in range(1, 7)]
+    axes = programs(designed, program=8, n_top=4, show=False)
+    assert [ax.get_title().split(":")[0] for ax in axes[::3]] == ["program 8"]
+    assert labels(axes[1]) == ["P0", "P1", "P2", "P3"]
+    for number, options in ((1, {}), (2, {"program": 2})):
+        axes = programs(designed, ax=plt.figure().subplots(), **options)
+        assert [ax.get_title().split(":")[0] for ax in axes[::3]] == [f"program {number}"]
+    figure = programs(designed, ncols=3, return_fig=True)
+    said = [text.get_text() for text in figure.findobj(lambda x: hasattr(x, "get_text"))]
+    assert "6 of 9 programs" in said
+    assert sum(text.startswith("effect of a score") for text in said) == 3
+
+
+def test_names_do_not_touch(designed, overlaps, tick_labels):
+    with_programs(designed, n=6, n_genes=60)
+    figure = programs(designed, n_top=12, return_fig=True)
+    assert figure.get_size_inches()[1] <= 8.0
+    figure.canvas.draw()
+    axes = [ax for host in figure.axes for ax in host.child_axes]
+    assert len(axes) == 12
+    for ax in axes:
+        assert overlaps(tick_labels(ax.yaxis), figure) == []
+    texts = [host.title for host in figure.axes]
+    texts += [label for ax in axes for label in (*tick_labels(ax.yaxis), *tick_labels(ax.xaxis))]
+    assert overlaps(texts, figure) == []
+
+
+def test_none_is_said(designed):
+    stored = {
+        k: v for k, v in designed.uns["perturbation_effects"].items() if k not in STAMP
+    }  # fmt: skip
+    stored["programs"] = {name: table.iloc[:0] for name, table in stored["programs"].items()}
+    designed.uns["perturbation_effects"] = with_format(stored)
+    [ax] = programs(designed, show=False)
+    said = ax.texts[0].get_text()
+    assert said.startswith("No program is shared by two perturbations.")
+    assert all(str(name) in said for name in stored["perturbations"])
+    with pytest.raises(ValueError, match="Programs that are not there: 1"):
+        programs(designed, program=1)
+
+
+def test_errors_name_the_remedy(designed):
+    with_programs(designed)
+    with pytest.raises(ValueError, match=r"Programs that are not there: 3.*holds 1, 2"):
+        programs(designed, program=3)
+    npt.tl.fit_dag_blr(designed, spec="shifts", key_added="shifts")
+    npt.tl.perturbation_effects(designed, posterior_key="shifts")
+    with pytest.raises(ValueError, match=r"no programs.*run tl\.fit_dag_blr with spec='full'"):
+        programs(designed)

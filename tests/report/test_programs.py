@@ -1,0 +1,89 @@
+"""The section on programs, and perturbations that do the same."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert._adata.stored import with_format
+from nextpert._report.measured import programs_section
+
+KEYS = {"perturbation_effects": "perturbation_effects"}
+
+
+def put(adata, programs, pairs):
+    """Put in programs, as (share, scores, effects), and pairs that are alike."""
+    stored = dict(adata.uns["perturbation_effects"])
+    for name in ("format", "version", "contents"):
+        stored.pop(name)
+    shares = pd.DataFrame(
+        [(k, share, len(on)) for k, (share, on, _) in enumerate(programs, 1)],
+        columns=["program", "share", "n_perturbations"],
+    )
+    scores, genes = (
+        pd.DataFrame(
+            [
+                (k, name, x, 0.05)
+                for k, each in enumerate(programs, 1)
+                for name, x in each[place].items()
+            ],
+            columns=["program", what, value, "sd"],
+        )
+        for place, what, value in ((1, "perturbation", "score"), (2, "gene", "effect"))
+    )
+    scores["takes_part"] = scores["score"].astype(float).abs() > 0.3
+    stored["programs"] = {"shares": shares, "genes": genes, "scores": scores}
+    columns = ["perturbation", "other", "probability", "correlation"]
+    stored["alike"] = pd.DataFrame(pairs, columns=columns)
+    adata.uns["perturbation_effects"] = with_format(stored)
+    return {"perturbation_effects": adata.uns["perturbation_effects"]}
+
+
+def test_programs_and_alike_perturbations_are_named(adata):
+    found = put(
+        adata,
+        [(0.52, {"JAK2": 1.0, "IFNGR1": 0.8, "STAT1": -0.2}, {"PSMB9": -1.2, "STAT1": 0.9}),
+         (0.004, {"MYC": 1.0, "FOS": -0.7}, {"B2M": 0.4})],
+        [("IFNGR1", "JAK2", 0.98, 0.9), ("MYC", "A", 1.0, 0.95), ("MYC", "B", 0.93, 0.7),
+         ("A", "B", 0.95, 0.8)],
+    )  # fmt: skip
+    section = programs_section(adata, found, KEYS)
+    said = " ".join(section.words)
+    assert "IFNGR1, JAK2 do the same, with probability 98%." in said
+    assert "A, B, MYC do the same, each pair with probability at least 93%." in said
+    programs, alike = section.tables
+    assert [[cell.text for cell in row] for row in programs.rows] == [
+        ["1", "52%", "JAK2 +1.00, IFNGR1 +0.80", "PSMB9 -1.20, STAT1 +0.90"],
+        ["2", "< 1%", "MYC +1.00, FOS -0.70", "B2M +0.40"],
+    ]
+    assert [cell.text for cell in alike.rows[1]] == ["MYC", "A", "> 99%", "0.950"]
+    assert "JAK2 +1.00, IFNGR1 +0.80" in section.figures[0].alt
+
+
+def test_that_there_are_none_is_said(adata, tmp_path):
+    found = put(adata, [], [])
+    section = programs_section(adata, found, KEYS)
+    assert section.words == [
+        "No program is shared by two or more perturbations.",
+        "No two perturbations do the same with a probability above 90%.",
+    ]
+    assert section.tables == section.figures == []
+    page = npt.report(adata, tmp_path / "page.html").read_text()
+    assert "No program is shared" in page
+
+
+@pytest.mark.parametrize("n", [5, 7])
+def test_many_groups_are_counted(adata, n):
+    found = put(adata, [], [(f"A{k}", f"B{k}", 0.95, 0.9) for k in range(n)])
+    said = programs_section(adata, found, KEYS).words
+    assert sum("do the same, with probability 95%" in each for each in said) == 5
+    assert ("2 more groups do the same: see the table." in said) == (n == 7)
+
+
+def test_without_the_hierarchical_model_there_is_no_section(adata):
+    npt.tl.fit_dag_blr(adata, spec="shifts")
+    npt.tl.perturbation_effects(adata)
+    found = {"perturbation_effects": adata.uns["perturbation_effects"]}
+    assert programs_section(adata, found, KEYS) is None
+    assert programs_section(adata, {}, KEYS) is None

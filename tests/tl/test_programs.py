@@ -1,0 +1,225 @@
+"""Programs and perturbations that are alike, through ``tl.perturbation_effects``."""
+
+from __future__ import annotations
+
+import logging
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+
+import nextpert as npt
+from nextpert._adata import posterior_from
+from nextpert.core.model.programs import find_programs
+from nextpert.tl._perturbation_effects.programs import groups_alike
+
+GENES = [f"G{i}" for i in range(40)]
+FIRST, SECOND = GENES[10:18], GENES[25:33]  # of two pathways
+
+
+def cells(effect, seed=0, n=60):
+    """Return cells of 20 perturbations of the first 20 genes, and 10 times as many controls."""
+    rng = np.random.default_rng(seed)
+    label = np.repeat(["control", *GENES[: len(effect)]], [10 * n, *[n] * len(effect)])
+    mean = np.vstack([np.zeros(len(GENES)), effect])
+    code = np.repeat(np.arange(len(mean)), [10 * n, *[n] * len(effect)])
+    x = 5.0 + mean[code] + rng.normal(size=(len(code), len(GENES)))
+    obs = pd.DataFrame({"perturbation": label}, index=[f"cell{i}" for i in range(len(x))])
+    return ad.AnnData(x, obs, pd.DataFrame(index=GENES))
+
+
+def pathways():
+    """Return effects of which five perturbations each share those on 8 genes."""
+    rng = np.random.default_rng(1)
+    effect = 0.7 * rng.normal(size=(20, len(GENES))) * (rng.random((20, len(GENES))) < 0.02)
+    for rows, genes in ((range(5), FIRST), (range(5, 10), SECOND)):
+        size = rng.choice([-0.8, 0.8], len(genes))
+        columns = [GENES.index(gene) for gene in genes]
+        effect[np.ix_(rows, columns)] += np.outer([1.0, 0.8, 1.0, -0.9, 0.7], size)
+    effect[range(20), range(20)] -= 2.0  # target genes
+    return effect
+
+
+def fitted(adata, **options):
+    npt.tl.learn_dag(adata, method="given", dag=[(GENES[38], GENES[39])], genes=GENES)
+    npt.tl.fit_dag_blr(adata, **options)
+    return adata
+
+
+@pytest.fixture(scope="module")
+def _shared():
+    adata = fitted(cells(pathways()))
+    npt.tl.perturbation_effects(adata)
+    return adata
+
+
+@pytest.fixture
+def shared(_shared):
+    return _shared.copy()
+
+
+def auc(score, true):
+    order = score.argsort().argsort() + 1
+    k = true.sum()
+    return (order[true].sum() - k * (k + 1) / 2) / (k * (len(true) - k))
+
+
+def test_two_pathways_are_recovered(shared):
+    programs = shared.uns["perturbation_effects"]["programs"]
+    shares, genes, scores = (programs[name] for name in ("shares", "genes", "scores"))
+    found = set()
+    for rows, members in ((GENES[:5], FIRST), (GENES[5:10], SECOND)):
+        on = scores[scores["takes_part"] & scores["perturbation"].isin(rows)]
+        number = on["program"].mode()[0]
+        found.add(number)
+        taking = scores[(scores["program"] == number) & scores["takes_part"]]
+        assert set(taking["perturbation"]) == set(rows)
+        mine = genes[(genes["program"] == number) & ~genes["gene"].isin(rows)]
+        is_member = mine["gene"].isin(members).to_numpy()
+        assert auc(mine["effect"].abs().to_numpy(), is_member) >= 0.9
+    assert len(found) == 2
+    assert shares["share"].between(0, 1).all()
+    assert shares["share"].is_monotonic_decreasing
+
+
+def test_tables_are_those_of_the_core(shared):
+    stored = shared.uns["perturbation_effects"]
+    shares, genes, scores = (stored["programs"][x] for x in ("shares", "genes", "scores"))
+    fit = posterior_from(shared)
+    names = list(fit.environments["perturbation"])
+    place = [GENES.index(name) for name in names]
+    found = find_programs(fit.hierarchical, targets=np.eye(20, len(GENES), dtype=bool)[place])
+    k = len(found.share)
+    np.testing.assert_array_equal(shares["program"], np.arange(1, k + 1))
+    np.testing.assert_array_equal(shares["share"], found.share)
+    np.testing.assert_array_equal(shares["n_perturbations"], found.takes_part.sum(axis=0))
+    for table, column, order, wanted in (
+        (genes, "gene", fit.genes, {"effect": found.genes, "sd": found.genes_sd}),
+        (scores, "perturbation", names, {"score": found.scores.T, "sd": found.scores_sd.T,
+                                         "takes_part": found.takes_part.T}),
+    ):  # fmt: skip
+        for name, values in wanted.items():
+            wide = table.pivot_table(values=name, index="program", columns=column, sort=False)
+            np.testing.assert_array_equal(wide[list(order)].to_numpy(), values)
+        size = table.groupby("program")[next(iter(wanted))].apply(lambda x: np.diff(x.abs()).max())
+        assert (size <= 0).all()  # the largest of every program first
+    assert scores.groupby("program")["score"].max().eq(1.0).all()
+
+
+def test_those_that_do_the_same_are_alike(shared):
+    pairs = shared.uns["perturbation_effects"]["alike"]
+    assert (pairs["probability"] > 0.9).all()
+    assert (pairs["correlation"] > 0.5).all()
+    assert pairs["probability"].is_monotonic_decreasing
+    named = {frozenset(pair) for pair in zip(pairs["perturbation"], pairs["other"], strict=True)}
+    for rows in ([0, 1, 2, 4], [5, 6, 7, 9]):  # G3 and G8 do the opposite
+        some = [GENES[i] for i in rows]
+        assert sum(pair <= set(some) for pair in named) >= 4
+    assert not any({GENES[3], GENES[8]} & pair for pair in named)
+    assert not any(pair & set(GENES[:5]) and pair & set(GENES[5:10]) for pair in named)
+
+
+def test_target_genes_are_left_out_of_what_is_alike():
+    """Two perturbations that change the targets of both, and nothing else alike."""
+    effect = np.zeros((6, len(GENES)))
+    effect[:2, :2] = -3.0
+    effect[0, 10:14], effect[1, 20:24] = 0.8, 0.8
+    effect[2:4, 30:36] = 0.8
+    adata = fitted(cells(effect))
+    npt.tl.perturbation_effects(adata)
+    pairs = adata.uns["perturbation_effects"]["alike"]
+    assert pairs[["perturbation", "other"]].to_numpy().tolist() == [["G2", "G3"]]
+
+
+def test_on_few_genes_none_are_called_alike():
+    """Of effects on one gene the correlation is 1 or -1."""
+    adata = cells(pathways())
+    npt.tl.learn_dag(adata, method="given", dag=[("G1", "G10")], genes=["G1", *FIRST])
+    npt.tl.fit_dag_blr(adata)
+    npt.tl.perturbation_effects(adata)
+    assert len(adata.uns["perturbation_effects"]["alike"]) == 0
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_shuffled_labels_share_nothing(seed):
+    adata = cells(pathways())
+    label = adata.obs["perturbation"].to_numpy()
+    adata.obs["perturbation"] = np.random.default_rng(seed).permutation(label)
+    npt.tl.perturbation_effects(fitted(adata))
+    stored = adata.uns["perturbation_effects"]
+    assert stored["programs"]["shares"]["share"].sum() <= 0.05
+    assert len(stored["alike"]) == 0
+
+
+@pytest.mark.parametrize("nothing", [False, True])
+def test_tables_survive_a_file(shared, tmp_path, assert_same, nothing):
+    if nothing:
+        shared = fitted(cells(np.zeros((3, len(GENES))), n=20))
+        npt.tl.perturbation_effects(shared)
+    stored = shared.uns["perturbation_effects"]
+    assert (len(stored["programs"]["genes"]) == 0) == nothing
+    shared.write_h5ad(tmp_path / "screen.h5ad")
+    back = ad.read_h5ad(tmp_path / "screen.h5ad")
+    assert_same(dict(back.uns["perturbation_effects"]), stored, "uns")
+    for name, table in stored["programs"].items():
+        assert back.uns["perturbation_effects"]["programs"][name].columns.equals(table.columns)
+
+
+def test_they_do_not_depend_on_candidates_and_are_the_same_again(shared, assert_same):
+    stored = shared.uns["perturbation_effects"]
+    npt.tl.perturbation_effects(shared, candidates=["G2", "G39"], genes=["G1"], key_added="some")
+    found = npt.tl.perturbation_effects(shared, as_anndata=True)
+    for other in (shared.uns["some"], found.uns):
+        for name in ("programs", "alike"):
+            assert_same(other[name], stored[name], name)
+
+
+def test_without_the_hierarchical_model_there_are_none(shared):
+    npt.tl.fit_dag_blr(shared, spec="shifts")
+    npt.tl.perturbation_effects(shared)
+    assert not {"programs", "alike"} & set(shared.uns["perturbation_effects"])
+
+
+def test_the_log_says_them(shared, caplog):
+    with caplog.at_level(logging.INFO, logger="nextpert"):
+        npt.tl.perturbation_effects(shared)
+    said = caplog.messages[-1]
+    n = len(shared.uns["perturbation_effects"]["programs"]["shares"])
+    assert said.startswith(f"{n} programs shared by perturbations; the largest (")
+    assert "Alike (probability above 90%): G0, G1, G2" in said
+
+
+def test_groups_are_alike_in_every_pair():
+    pairs = pd.DataFrame(
+        [
+            ("B", "A", 0.99), ("A", "C", 0.95), ("B", "C", 0.98), ("C", "D", 0.91),
+            ("E", "F", 0.97),
+        ],
+        columns=["perturbation", "other", "probability"],
+    )  # fmt: skip
+    assert groups_alike(pairs) == [(["A", "B", "C"], 0.95), (["E", "F"], 0.97)]
+    assert groups_alike(pairs.iloc[:0]) == []
+
+
+@pytest.mark.screen
+def test_perturbations_of_one_pathway_are_alike_on_a_real_screen(screen_path):
+    """20 cells each of Papalexi et al. 2021, of which the interferon pathway is known."""
+    path = screen_path / "papalexi_thp1" / "papalexi_lowmoi.h5ad"
+    if not path.is_file():
+        pytest.skip("the Papalexi screen is not in the folder of the real screens")
+    adata = ad.read_h5ad(path)
+    place = adata.obs.groupby("perturbation", observed=True).cumcount().to_numpy()
+    control = (adata.obs["perturbation"] == "control").to_numpy()
+    adata = adata[place < np.where(control, 1000, 20)].copy()
+    sc.pp.normalize_total(adata)
+    sc.pp.log1p(adata)
+    npt.tl.learn_dag(adata, method="given", dag=[("JAK2", "STAT1")], genes=list(adata.var_names))
+    npt.tl.fit_dag_blr(adata)
+    npt.tl.perturbation_effects(adata)
+    stored = adata.uns["perturbation_effects"]
+    pathway = ["IFNGR1", "IFNGR2", "JAK2", "STAT1"]
+    assert [some for some, _ in groups_alike(stored["alike"])] == [pathway]
+    scores = stored["programs"]["scores"]
+    assert sorted(scores.loc[scores["takes_part"], "perturbation"]) == pathway
