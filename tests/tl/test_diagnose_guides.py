@@ -114,6 +114,7 @@ def test_batches_held_out(spread, level):
     npt.pp.setup_screen(adata, batch_key="batch")
     found = diagnosed(adata)
     assert levels(found)["batches"] == level
+    assert ("condition_key" in found["verdict"]) == (level != "trust")
     table = found["perturbations"]
     assert table["coverage_batches"].notna().all()
     if spread == 0:

@@ -175,7 +175,14 @@ def _call(column: str, roles: Roles) -> str:
     """Return the call of ``pp.setup_screen`` that adds a column of guides to the roles."""
     usual = type(roles)()
     said: dict[str, Any] = {"guide_key": column}
-    for name in ("perturbation_key", "control", "batch_key", "covariates", "layer"):
+    for name in (
+        "perturbation_key",
+        "control",
+        "batch_key",
+        "condition_key",
+        "covariates",
+        "layer",
+    ):
         value = getattr(roles, name)
         if value != getattr(usual, name):
             said[name] = value if isinstance(value, str) else list(value)

@@ -278,6 +278,40 @@ class FittedPosterior:
         mean = np.vstack([control + drawn.posterior_mean(), control])
         return States(mean, lambda n, rng: model.states(n, effects=drawn, rng=rng))
 
+    def in_condition(self, name: str) -> FittedPosterior:
+        """Return the fit with the effects, cells and controls of one condition.
+
+        What is expected of perturbations without any cells stays that of all conditions.
+
+        Raises
+        ------
+        ValueError
+            If the fit has no effects by condition, or no such condition.
+        """
+        model = self.hierarchical
+        if model is None or not model.conditions:
+            message = (
+                "The fit has no effects by condition: declare the column of conditions by "
+                "pp.setup_screen(adata, condition_key=...), and run tl.fit_dag_blr again."
+            )
+            raise ValueError(message)
+        by_name = {each.name: each for each in model.conditions}
+        if name not in by_name:
+            message = f"No condition {name!r}: give one of {list_names(by_name)}."
+            raise ValueError(message)
+        one, seen = by_name[name], np.flatnonzero(self.prior.n > 0)
+        table, n, mean = self.environments.copy(), self.prior.n.copy(), self.prior.mean.copy()
+        n_cells = table["n_cells"].to_numpy(np.int64, copy=True)
+        # Of few cells that count there are a part; a few remain, so that rows stay what they are.
+        n[seen] *= np.maximum(one.n_cells, 1e-9) / np.maximum(n_cells[seen], 1)
+        mean[seen] = self.control_mean + one.change
+        n_cells[seen] = one.n_cells
+        table["n_cells"] = n_cells
+        return replace(
+            self, environments=table, shift_prior=replace(self.prior, n=n, mean=mean),
+            hierarchical=replace(model, effects=one.effects, control=one.control, conditions=None),
+        )  # fmt: skip
+
     def _thinned(self, prior: ShiftPrior) -> Hierarchical:
         if self.hierarchical is None:
             message = "The fit has no hierarchical model of effects."

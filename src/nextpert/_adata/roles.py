@@ -47,13 +47,14 @@ class Roles:
     covariates: tuple[str, ...] = ()
     layer: str | None = None
     separator: str = SEPARATOR
+    condition_key: str | None = None  # one of batch_key as well
     # What pp.setup_screen found in the layer; empty where nobody looked.
     values: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def stored(self) -> dict[str, Any]:
         """Return them as results keep them; what is not used is left out."""
         usual = Roles()
-        names = ("guide_key", "layer", *_SEVERAL, "separator")
+        names = ("guide_key", "condition_key", "layer", *_SEVERAL, "separator")
         used = {name: getattr(self, name) for name in names}
         return {
             "perturbation_key": self.perturbation_key,
@@ -80,6 +81,7 @@ def read_roles(
     control: str | None = None,
     guide_key: str | None = None,
     batch_key: str | Iterable[str] | None = None,
+    condition_key: str | None = None,
     covariates: str | Iterable[str] | None = None,
     layer: str | None = None,
     separator: str | None = None,
@@ -99,7 +101,8 @@ def read_roles(
     held = _held(adata) if stored else {}
     given: dict[str, Any] = {
         "perturbation_key": perturbation_key, "control": control, "guide_key": guide_key,
-        "batch_key": batch_key, "covariates": covariates, "layer": layer, "separator": separator,
+        "batch_key": batch_key, "condition_key": condition_key, "covariates": covariates,
+        "layer": layer, "separator": separator,
     }  # fmt: skip
     told = {name: held.get(name) if value is None else value for name, value in given.items()}
     said: dict[str, Any] = {
@@ -109,6 +112,10 @@ def read_roles(
         for name, value in told.items()
         if value is not None
     }
+    each = said.get("condition_key")
+    if each is not None and each not in said.get("batch_key", ()):
+        # What conditions add to all cells is subtracted as that of batches is.
+        said["batch_key"] = (*said.get("batch_key", ()), each)
     roles = Roles(**said)
     if roles.layer == held.get("layer"):
         roles = replace(roles, values=held.get("values", {}))
@@ -117,8 +124,9 @@ def read_roles(
     if absent:
         message = (
             f"adata.obs has no columns {list_names(absent)}.{closest(absent, present)} It holds "
-            f"{list_names(sorted(present)) or 'no column'}: correct guide_key, batch_key or "
-            f"covariates, or call pp.setup_screen again, with None for a role that no column has."
+            f"{list_names(sorted(present)) or 'no column'}: correct guide_key, batch_key, "
+            f"condition_key or covariates, or call pp.setup_screen again, with None for a role "
+            f"that no column has."
         )
         raise ValueError(message)
     twice = sorted({name for name in roles.columns if roles.columns.count(name) > 1})

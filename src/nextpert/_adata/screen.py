@@ -164,6 +164,8 @@ def read_environments(
     for name in roles.batch_key:
         _require_batches(column_of(adata, name), tables[name], labelled)
     codes, table = _combine(tables, labelled)
+    if roles.condition_key is not None:
+        _require_controls(table, roles)
     covariates = np.column_stack(values) if values else np.zeros((adata.n_obs, 0))
     return Environments(
         roles, table, codes, covariates, numeric, categories, labels.left_out, labels.naming
@@ -248,6 +250,19 @@ def _require_batches(column: pd.Series, batches: LabelTable, labelled: NDArray[n
         raise ValueError(message)
     if n_batches > 1 and n_cells < _FEWEST_CELLS * n_batches:
         message = f"{where}, so that most are alone in their batch. {remedy}."
+        raise ValueError(message)
+
+
+def _require_controls(table: pd.DataFrame, roles: Roles) -> None:
+    """Raise where a condition has no controls, to which its perturbations are compared."""
+    own = table[roles.condition_key]
+    absent = sorted(set(own) - set(own[table[roles.perturbation_key] == roles.control]))
+    if absent:
+        message = (
+            f"Conditions without control cells in adata.obs[{roles.condition_key!r}]: "
+            f"{list_names(absent)}. Effects are differences to the controls of a condition: drop "
+            f"these cells, or declare another condition_key (None for none)."
+        )
         raise ValueError(message)
 
 

@@ -60,6 +60,7 @@ def set_up(cells: ad.AnnData, roles: Roles, options: Mapping[str, Mapping[str, A
         control=roles.control,
         guide_key=roles.guide_key,
         batch_key=list(roles.batch_key) or None,
+        condition_key=roles.condition_key,
         covariates=list(roles.covariates) or None,
         layer=roles.layer,
         separator=roles.separator,

@@ -244,6 +244,7 @@ def effects(
     results: Results = _RESULTS,
     candidates: Candidates = None,
     genes: Names | None = None,
+    condition: str | None = None,
     level: float = 0.9,
     run: Run = _USUAL,
 ) -> Job:
@@ -260,6 +261,9 @@ def effects(
     genes
         Genes to report: their names, or 'all' for those outside the graph as well. By default the
         genes of the graph.
+    condition
+        Condition in which the effects are wanted, if condition_key is declared; by default the
+        averages over conditions.
     level
         Probability that the credible intervals cover.
     """

@@ -114,7 +114,7 @@ def perturbation_effects(
         panel = panel_of(ax, (2.6 + cell[0] * len(genes), 1.9 + cell[1] * len(kept)))
         _draw_effects(panel, stored, kept, genes, cell)
         title = first_of(len(kept), len(rows), "perturbations")
-        title += f" on {first_of(len(genes), len(stored['genes']), 'genes')}"
+        title += f" on {first_of(len(genes), len(stored['genes']), 'genes')}{_where(stored)}"
         panel.set_title(
             f"effects of {title}\n(+ or −: significant direction, lfsr < {CLEAR_SIGN:g})"
         )
@@ -132,6 +132,12 @@ def _with_cells(stored: dict[str, Any], row: int) -> str:
     n = int(stored["n_cells"][row])
     cells = f"{n} cell{'s' * (n > 1)}" if n else "no cells"
     return f"{stored['perturbations'][row]} ({cells})"
+
+
+def _where(stored: dict[str, Any]) -> str:
+    """Return the condition that effects are of, for titles."""
+    condition = stored["params"].get("condition")
+    return "" if condition is None else f" in {condition}"
 
 
 def _draw_effects(
@@ -197,7 +203,7 @@ def _draw_intervals(
         f"(log-normalised expression, {level} intervals)"
     )
     genes = first_of(len(columns), len(stored["genes"]), "genes")
-    panel.set_title(f"effect of {_with_cells(stored, row)}\non {genes}")
+    panel.set_title(f"effect of {_with_cells(stored, row)}{_where(stored)}\non {genes}")
     handles = [
         entry(f"significant direction (lfsr < {CLEAR_SIGN:g})", BLUE, "o", line="-"),
         entry("direction not significant", BLUE, "o", line="-", face="white"),

@@ -30,6 +30,7 @@ def setup_screen(
     control: str | Kept | None = KEPT,
     guide_key: str | Kept | None = KEPT,
     batch_key: str | Iterable[str] | Kept | None = KEPT,
+    condition_key: str | Kept | None = KEPT,
     covariates: str | Iterable[str] | Kept | None = KEPT,
     layer: str | Kept | None = KEPT,
     separator: str | Kept | None = KEPT,
@@ -67,6 +68,11 @@ def setup_screen(
         Column, or columns, with batches, replicates or donors: fixed effects, estimated with
         everything else, so that intervals contain their error. They may be crossed with
         perturbations and one another.
+    condition_key
+        Column with conditions, such as cell lines or treatments, in which perturbations may act
+        differently; each has controls of its own. Effects are estimated in every condition, and
+        how much conditions share is learned (:func:`nextpert.tl.fit_dag_blr`). For all else it is
+        a ``batch_key``.
     covariates
         Columns of what else is known of the cells and may act on genes: numbers (depth, cell
         cycle scores) or categories (conditions, doses), the first of which is the reference.
@@ -85,7 +91,8 @@ def setup_screen(
     -------
     ~anndata.AnnData or None
         ``None``, or the copy. ``uns["screen"]`` has the roles given, by the names of these
-        arguments (``perturbation_key``, ``control``, ``guide_key``, ``batch_key``, ...);
+        arguments (``perturbation_key``, ``control``, ``guide_key``, ``batch_key``, ...), with
+        ``condition_key`` in ``batch_key`` as well;
         ``values``, the scale of the layer (``scale`` in words, ``minimum`` and ``maximum`` of the
         ``n_cells`` sampled, and whether it was ``checked``); and ``left_out``, a table of the
         labels that name no perturbation (``perturbation``, ``n_cells``, ``reason``), if there are
@@ -99,9 +106,10 @@ def setup_screen(
     Raises
     ------
     ValueError
-        If a column or layer is absent, a column has two roles, no cell is a control, a batch or
-        covariate is missing for a labelled cell, ``batch_key`` names about one batch per cell or
-        a continuous quantity, or the values cannot be log-normalised. Nothing is written on error.
+        If a column or layer is absent, a column has two roles, no cell is a control, a condition
+        has no control, a batch, condition or covariate is missing for a labelled cell,
+        ``batch_key`` names about one batch per cell or a continuous quantity, or the values cannot
+        be log-normalised. Nothing is written on error.
     TypeError
         If a name is not a string.
 
@@ -115,7 +123,8 @@ def setup_screen(
     """
     roles = renewed_roles(
         adata, perturbation_key=perturbation_key, control=control, guide_key=guide_key,
-        batch_key=batch_key, covariates=covariates, layer=layer, separator=separator,
+        batch_key=batch_key, condition_key=condition_key, covariates=covariates, layer=layer,
+        separator=separator,
     )  # fmt: skip
     _adata.require_layer(adata, roles.layer)
     environments = read_environments(adata, roles)

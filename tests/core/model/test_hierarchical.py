@@ -21,9 +21,9 @@ from nextpert.core.model.hierarchical import (
     SCORES,
     Chain,
     _Sampler,
-    factors,
     fit_hierarchical,
 )
+from nextpert.core.model.within_cells import factors
 from nextpert.core.screen.guides import PooledGuides
 
 

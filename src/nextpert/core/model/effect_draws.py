@@ -10,7 +10,7 @@ from joblib import Parallel, delayed
 from scipy.special import ndtri
 
 from nextpert.core._checks import as_rng
-from nextpert.core._codec import array, packed
+from nextpert.core._codec import array, nested, packed, text
 from nextpert.core.model._hierarchical_kernel import summarise
 
 if TYPE_CHECKING:
@@ -102,6 +102,11 @@ class EffectDraws:
         names = ("expected", "precision", "centre", "place")
         return replace(self, **{name: getattr(self, name)[which] for name in names})
 
+    def some_draws(self, index: ArrayLike) -> EffectDraws:
+        """Return some of the draws."""
+        which = np.asarray(index, np.int64)
+        return replace(self, centre=self.centre[:, :, which], place=self.place[:, :, which])
+
     def joined(self, other: EffectDraws) -> EffectDraws:
         """Return these perturbations and then others, of the same draws."""
         if not len(other.expected):
@@ -188,3 +193,42 @@ class EffectDraws:
         lower, upper = quantile.reshape(2, n, p) * self.unit
         lfsr = np.minimum(1.0, 2.0 * np.minimum(above, 1.0 - above))
         return Summary(mean * self.unit, sd * self.unit, lower, upper, lfsr)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What draws say of one condition, such as a cell line (equation 28).
+
+    Parameters
+    ----------
+    name
+        Its name.
+    effects
+        Draws of the effects in it; of a perturbation without cells there, as others expect it.
+    control
+        Means of its controls, shape ``(n_draws, n_genes)``, units of the data.
+    n_cells
+        Cells of each perturbation in it, shape ``(n_perturbations,)``.
+    change
+        Differences of the cells' means to its controls, 0 without cells, shape
+        ``(n_perturbations, n_genes)``, units of the data.
+    """
+
+    name: str = text()
+    effects: EffectDraws = nested(EffectDraws)
+    control: Array = array("n_draws", "n_nodes")
+    n_cells: NDArray[np.int64] = array("n_measured", whole=True, least=0)
+    change: Array = array("n_measured", "n_nodes")
+
+    def some_draws(self, index: ArrayLike) -> Condition:
+        """Return some of the draws."""
+        which = np.asarray(index, np.int64)
+        return replace(self, effects=self.effects.some_draws(which), control=self.control[which])
+
+    def rows(self, index: ArrayLike) -> Condition:
+        """Return some perturbations, in the order given."""
+        which = np.asarray(index, np.int64)
+        return replace(
+            self, effects=self.effects.rows(which), n_cells=self.n_cells[which],
+            change=self.change[which],
+        )  # fmt: skip

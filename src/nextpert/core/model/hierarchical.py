@@ -15,7 +15,7 @@ coexpression of genes, and an own part, which is sparse and whose scale is uncer
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -23,7 +23,7 @@ from scipy.linalg import eigh
 
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_rng
-from nextpert.core._codec import array, nested
+from nextpert.core._codec import array, nested, series
 from nextpert.core.model._hierarchical_kernel import (
     N_VARIANCES,
     Grid,
@@ -32,7 +32,8 @@ from nextpert.core.model._hierarchical_kernel import (
     State,
     visit,
 )
-from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE, EffectDraws
+from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE, Condition, EffectDraws
+from nextpert.core.model.within_cells import LEAST_PSI, factors, respond, without_responses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,10 +52,6 @@ SCORES = np.arange(-14.0, 5.0)
 # loses nothing on TAP-seq.
 _TOLD = 5.0
 _FACTORS = 8  # of coexpression at most; a tenth of the genes where these are few
-_LEAST_PSI = 0.05  # of a gene's variance that is its own, or a factor could hold a gene by itself
-# Of the excess of variances of genes, what lies along the effect: 0.20 of 0.36 on Papalexi, 0.14 of
-# 0.30 on Norman. Genes that are expressed more vary more as well, each by itself.
-_ALONG = 0.5
 _BLOCK = 32  # perturbations visited by one task; the draws do not depend on who does it
 _ROOM = 80_000_000  # effects kept of all draws: 400 MB, of 10 million effects 40 draws or 2 GB
 
@@ -129,6 +126,9 @@ class Hierarchical:
     squares
         Squared differences of the cells' means to the controls, summed, in these units, shape
         ``(n_draws,)``.
+    conditions
+        What differs between conditions, if effects were modelled in each; ``effects`` are then the
+        averages over the cells of all conditions. ``None`` where they were pooled.
     """
 
     effects: EffectDraws = nested(EffectDraws)
@@ -139,27 +139,29 @@ class Hierarchical:
     factors: Array = array("n_nodes", "n_factors")
     weights: Weights = nested(Weights)
     squares: Array = array("n_draws", above=0)
+    conditions: list[Condition] | None = series(nested(Condition), optional=True)
 
     def thinned(self, size: int) -> Hierarchical:
         """Return as many of its draws as there is room for, for effects of a number in all."""
         keep = int(np.clip(_ROOM // max(size, 1), 1, max(self.effects.n_draws, 1)))
         if keep >= self.effects.n_draws:
             return self
-        k, effects, weights = self.effects.taken(keep), self.effects, self.weights
+        k, every, weights = self.effects.taken(keep), self.conditions, self.weights
         names = ("control", "program", "scores", "along", "squares")
         return replace(
             self,
-            effects=replace(effects, centre=effects.centre[:, :, k], place=effects.place[:, :, k]),
+            effects=self.effects.some_draws(k),
+            conditions=every and [each.some_draws(k) for each in every],
             weights=Weights(*(getattr(weights, x)[k] for x in weights.__dataclass_fields__)),
             **{name: getattr(self, name)[k] for name in names},
         )
 
     def rows(self, index: ArrayLike) -> Hierarchical:
         """Return some perturbations, in the order given."""
-        which = np.asarray(index, np.int64)
+        which, every = np.asarray(index, np.int64), self.conditions
         return replace(
             self, effects=self.effects.rows(which), scores=self.scores[:, which],
-            along=self.along[:, which],
+            along=self.along[:, which], conditions=every and [each.rows(which) for each in every],
         )  # fmt: skip
 
     def states(
@@ -319,12 +321,7 @@ def fit_hierarchical(
         np.array(x) for x in zip(*kept, strict=True)
     )
     means = sampler.means
-    # Equation 27: the mean of n cells has a factor 1 + N(0, phi / n), here one of mean 1 above 0.
-    origin = sampler.expected / sampler.unit
-    square = (origin + centre.mean(axis=2)) ** 2
-    spread = response_variance(cells, square) / cells.n[1:, None, None]
-    factor = np.sqrt(spread) * sampler.rng.standard_normal((n, 1, length.keep)) - spread / 2
-    centre += (origin[:, :, None] + centre) * np.expm1(factor)
+    respond(centre, sampler.expected / sampler.unit, cells, sampler.rng)
     told = np.where(np.isnan(means.told), np.inf, means.told)
     precision = (1.0 / (means.psi * means.error) + 1.0 / told).astype(np.float32)
     effects = EffectDraws(sampler.unit, sampler.expected, precision, centre, place)
@@ -354,8 +351,8 @@ class _Sampler:
         within = cells.covariance
         self.unit = np.sqrt(within.diagonal())
         q = int(np.clip(p // 10, 1, _FACTORS))
-        alike = _without_responses(cells, self.unit)
-        sd = np.sqrt(np.maximum(alike.diagonal(), _LEAST_PSI))
+        alike = without_responses(cells, self.unit)
+        sd = np.sqrt(np.maximum(alike.diagonal(), LEAST_PSI))
         gamma, psi = factors(alike / np.outer(sd, sd), q)
         counted = cells.counted
         error = 1.0 / counted[1:] + cells.fixed_error()[1:, None]
@@ -389,12 +386,16 @@ class _Sampler:
 
     def sweep(self, number: int, workers: Parallel) -> None:
         """Draw everything once, given the rest."""
-        n, p = self.means.x.shape
-        size = self.state.scores.shape[1]
         if self.sums is not None:
             self._draw_program(self.sums)
             self._draw_weights(self.count)
             self._move_common()
+        self.visit_all(number, workers)
+
+    def visit_all(self, number: int, workers: Parallel) -> Array:
+        """Visit all perturbations; keep and return what the regressions of genes need of them."""
+        n, p = self.means.x.shape
+        size = self.state.scores.shape[1]
 
         def block(first: int) -> tuple[Array, Array]:
             last = min(first + _BLOCK, n)
@@ -405,7 +406,9 @@ class _Sampler:
             return self.visit(first, last, normal, uniform)
 
         done = workers(delayed(block)(first) for first in range(0, n, _BLOCK))
-        self.sums, self.count = sum(sums for sums, _ in done), sum(count for _, count in done)
+        sums: Array = sum(sums for sums, _ in done)
+        self.sums, self.count = sums, sum(count for _, count in done)
+        return sums
 
     def visit(self, first: int, last: int, normal: Array, uniform: Array) -> tuple[Array, Array]:
         """Visit the perturbations from the first to before the last.
@@ -505,42 +508,6 @@ def _told(variance: ArrayLike, unit: Array) -> Array:
     return np.maximum(np.asarray(variance, np.float64) / unit**2, VARIANCE[0])
 
 
-def response_variance(cells: PooledGuides, squares: Array) -> float:
-    """Return the variance of how far cells respond to their perturbation (equation 27).
-
-    Some escape, others respond more: ``x = c + s theta`` with ``s`` of mean 1 and variance phi. The
-    variance of a gene then exceeds that of other cells by ``phi theta^2``, and the excess is
-    regressed on it.
-
-    Parameters
-    ----------
-    cells
-        The controls, and then the perturbations.
-    squares
-        Squared effects in units of the variance within cells, ``(n_perturbations, n_genes)``.
-    """
-    freedom = cells.freedom[1:, None]
-    # The ratio is shrunk towards 1 as by so many degrees of freedom more; its excess is not.
-    excess = (cells.variance_ratio[1:] - 1.0) * (cells.prior_freedom + freedom)
-    total = float((freedom * squares**2).sum())
-    return max(_ALONG * float((excess * squares).sum()) / total, 0.0) if total > 0 else 0.0
-
-
-def _without_responses(cells: PooledGuides, unit: Array) -> Array:
-    """Return the covariance within cells less what comes of cells that respond to a degree.
-
-    Else strong perturbations would make their effects factors of coexpression, and those of others
-    along them noise. In units of ``unit``, shape ``(n_genes, n_genes)``.
-    """
-    within = cells.covariance / np.outer(unit, unit)
-    change, error = cells.to_controls()
-    change, n = change / unit, cells.n_cells[1:, None]
-    phi = response_variance(cells, np.maximum(change**2 - error, 0.0))
-    noise = float((n * error).mean(axis=1).sum())  # of the squares of changes, times the cells
-    along = phi / cells.n_cells.sum() * ((n * change).T @ change - noise * within)
-    return np.asarray(within - along)
-
-
 def _check(cells: PooledGuides, expected: Array, own_variance: Array) -> None:
     n, p = cells.mean.shape
     if n < 2:
@@ -563,21 +530,3 @@ def _check(cells: PooledGuides, expected: Array, own_variance: Array) -> None:
     if (own_variance < 0).any():
         message = "own_variance has values below 0: give variances, or nan where none is known."
         raise ValueError(message)
-
-
-def factors(correlation: Array, n_factors: int) -> tuple[Array, Array]:
-    """Return factors and own variances of a correlation matrix, by principal-axis factoring.
-
-    ``correlation`` is about ``psi`` on the diagonal plus ``gamma gamma'``; shapes ``(n_genes,
-    n_factors)`` and ``(n_genes,)``.
-    """
-    p = len(correlation)
-    psi: Any = 1.0 / np.linalg.inv(correlation + 1e-3 * np.eye(p)).diagonal()
-    for _ in range(200):
-        reduced = correlation - np.diag(np.maximum(psi, _LEAST_PSI))
-        values, vectors = eigh(reduced, subset_by_index=[p - n_factors, p - 1])
-        gamma = vectors * np.sqrt(np.maximum(values, 0.0))
-        before, psi = psi, np.maximum(1.0 - (gamma**2).sum(axis=1), _LEAST_PSI)
-        if np.abs(psi - before).max() < 1e-6:
-            break
-    return np.ascontiguousarray(gamma), psi

@@ -82,7 +82,10 @@ def diagnose(
       between its levels. A warning then names the column and the call that declares it. Halves are
       split by it, and the tests of *cells* include its variance; the fit itself is scored as it is,
       without guides.
-    - *batches*, if ``batch_key`` is declared: effects learned without a batch, scored on it.
+    - *batches*, if ``batch_key`` is declared: effects learned without a batch, scored on it. If
+      they do not predict it, perturbations may act differently in each: the verdict names
+      ``condition_key`` of :func:`nextpert.pp.setup_screen`. If that is declared, effects are judged
+      as averages over conditions.
 
     Effects of halves, guides and batches are those of :func:`fit_dag_blr` with the same options on
     the other cells, but on the graph of all cells. Shifts are learned, even if those of the fit are
@@ -203,7 +206,7 @@ def diagnose(
       the error of the cells' means.
     - Guides, batches: as shrinkage, compared with "no effect". An undeclared column that nests in
       the labels: *do not trust* if its levels differ significantly (5% level), *trust* if they do
-      not.
+      not. Batches are at worst *care* if ``condition_key`` is declared.
 
     The overall level is *do not trust* if cells, negative controls or shrinkage have that level,
     *trust* if all parts have, else *care*.
@@ -277,7 +280,9 @@ def diagnose(
     if undeclared is not None:
         rows.insert(sum(row.part != q.BATCHES for row in rows), q.undeclared_row(undeclared))
     predictors = q.predictor_table(unseen)
-    parts = verdicts.judge(rows, predictors, nulls, undeclared)
+    parts = verdicts.judge(
+        rows, predictors, nulls, undeclared, by_condition=roles.condition_key is not None
+    )
     level, verdict = verdicts.overall(parts)
     stored: dict[str, Any] = {
         "verdict": verdict,

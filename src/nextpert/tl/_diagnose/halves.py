@@ -9,7 +9,15 @@ import numpy as np
 
 from nextpert._adata.nested import FEWEST_CELLS
 from nextpert._adata.screen import distinct, read_environments
-from nextpert.tl._fit_dag_blr.cells import Cells, FitCells, fit_environments, pool_cells, read_cells
+from nextpert.tl._fit_dag_blr.cells import (
+    Cells,
+    FitCells,
+    condition_names,
+    fit_environments,
+    pool_cells,
+    read_cells,
+    with_conditions,
+)
 from nextpert.tl._fit_dag_blr.model import FEWEST, folds_of
 
 if TYPE_CHECKING:
@@ -111,6 +119,8 @@ class Halves:
         The two halves of the cells.
     cells
         All cells that were read, halves separate.
+    line, line_names
+        Its condition by ``condition_key``, and the names of all; none where none are declared.
     """
 
     group: NDArray[np.int64]
@@ -126,6 +136,8 @@ class Halves:
     cells: Cells
     guide_name: NDArray[np.object_]
     batch_name: NDArray[np.object_]
+    line: NDArray[np.int64]
+    line_names: list[str]
 
     @property
     def whole(self) -> ScreenMoments:
@@ -162,9 +174,17 @@ class Halves:
         kept = np.ones(len(self.group), bool) if which is None else which
         clean, sd = screen.some(kept).without_batches(self.fixed[kept], self.condition[kept])
         guided = by_guide and self.guide_column is not None
-        return pool_cells(
-            clean, self.group[kept], self.n_groups, guide=self.guide[kept] if guided else None,
-            spread=spread, alike=alike, fixed_sd=sd,
+        group, guide = self.group[kept], self.guide[kept] if guided else None
+        found = pool_cells(
+            clean, group, self.n_groups, guide=guide, spread=spread, alike=alike, fixed_sd=sd
+        )
+        if not self.line_names:
+            return found
+        within = distinct(self.condition, self.line)[1][kept]
+        clean, sd = screen.some(kept).without_batches(self.fixed[kept], within)
+        return with_conditions(
+            found, clean, group, self.line[kept], self.line_names, guide=guide, alike=alike,
+            fixed_sd=sd,
         )  # fmt: skip
 
     def guides(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -217,6 +237,8 @@ def read_halves(
         group, condition, guide, found.levels(*roles.batch_key), found.batches()[1],
         1 + len(names), column, roles.guide_key is not None, by_guides, (parts[0], parts[1]), read,
         _names(found, [] if column is None else [column]), _names(found, roles.batch_key),
+        found.levels(*([] if roles.condition_key is None else [roles.condition_key])),
+        condition_names(found),
     )  # fmt: skip
 
 

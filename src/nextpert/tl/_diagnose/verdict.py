@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -186,11 +186,13 @@ def judge(
     predictors: pd.DataFrame,
     nulls: Nulls,
     undeclared: Nested | None = None,
+    *,
+    by_condition: bool = False,
 ) -> list[Part]:
     """Return the verdict on every part that was judged.
 
     ``nulls`` are the negative controls; ``undeclared`` is a column that looks like guides but is
-    not declared.
+    not declared; ``by_condition`` says whether conditions are declared.
     """
     by: dict[str, _Rows] = {}
     for row in rows:
@@ -207,7 +209,9 @@ def judge(
         parts.insert(0, _undeclared(undeclared))
     elif q.GUIDES in by:
         parts.append(_left_out(q.GUIDES, by[q.GUIDES]))
-    return [*parts, *([_left_out(q.BATCHES, by[q.BATCHES])] if q.BATCHES in by else [])]
+    if q.BATCHES in by:
+        parts.append(_batches(by[q.BATCHES], by_condition))
+    return parts
 
 
 def overall(parts: list[Part]) -> tuple[str, str]:
@@ -483,6 +487,21 @@ def _left_out(name: str, rows: _Rows) -> Part:
     if not error.is_judged:
         words += f" Whether that is better than no effect {_NOT_JUDGED}."
     return Part(name, TRUST if error.passed and _cover(rows) else CARE, words)
+
+
+def _batches(rows: _Rows, by_condition: bool) -> Part:
+    """Return the verdict on batches, with what to do if perturbations act differently in them."""
+    part = _left_out(q.BATCHES, rows)
+    if part.level == TRUST or (part.level == CARE and _cover(rows)):
+        return part
+    if by_condition:  # an average does not predict another condition, and need not
+        words = f"{part.words} Use those of each condition: tl.perturbation_effects(condition=...)."
+        return replace(part, level=CARE, words=words)
+    words = (
+        f"{part.words} If these batches are conditions, such as cell lines, give condition_key to "
+        f"pp.setup_screen, and fit again: effects are then estimated in each."
+    )
+    return replace(part, words=words)
 
 
 def _undeclared(found: Nested) -> Part:

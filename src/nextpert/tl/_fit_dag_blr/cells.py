@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 FEWEST_GUIDES = 3  # of the controls, to learn from them how far guides scatter
 
 
+class ByCondition(NamedTuple):
+    """Controls and perturbations of each condition in turn, and the names of the conditions."""
+
+    names: list[str]
+    pooled: PooledGuides
+
+
 @dataclass(frozen=True)
 class FitCells:
     """Cells of the controls (first) and of perturbations, without what batches add.
@@ -41,12 +48,15 @@ class FitCells:
         Spread of guides over the noise variance.
     n_guides
         Number of guides of the controls, 0 where none are named.
+    conditions
+        The same cells by condition; ``None`` where fewer than two have controls.
     """
 
     pooled: PooledGuides
     screen: ScreenMoments
     guide_variance: float
     n_guides: int
+    conditions: ByCondition | None = None
 
     @cached_property
     def control(self) -> Moments:
@@ -98,32 +108,47 @@ class Cells:
         from other genes.
         """
         cells, keys, sd = self.without_batches(names, fit)
-        return pool_cells(
+        found = pool_cells(
             cells, keys[:, 0], 1 + len(names), guide=keys[:, 1] if guided else None,
             spread=spread, fixed_sd=sd,
         )  # fmt: skip
+        known = self.fits[fit][0]
+        if known.roles.condition_key is None:
+            return found
+        cells, keys, sd = self.without_batches(names, fit, by_condition=True)
+        return with_conditions(
+            found, cells, keys[:, 0], keys[:, 3], condition_names(known),
+            guide=keys[:, 1] if guided else None, fixed_sd=sd,
+        )  # fmt: skip
 
     def without_batches(
-        self, names: Sequence[str], fit: int = 0
+        self, names: Sequence[str], fit: int = 0, *, by_condition: bool = False
     ) -> tuple[ScreenMoments, NDArray[np.int64], NDArray[np.float64]]:
         """Return the environments of the controls and of perturbations, less what batches add.
+
+        ``by_condition`` compares batches within perturbation and condition, so that what conditions
+        differ by is left.
 
         Returns
         -------
         cells
             Moments of genes, and then of the columns of batches.
         keys
-            Group (0 for the controls), guide and batch of each, shape ``(n_environments, 3)``.
+            Group (0 for the controls), guide, batch and condition of each, shape
+            ``(n_environments, 4)``.
         fixed_sd
             As in :func:`~nextpert.core.screen.guides.pool_guides`.
         """
         known, screen = self.fits[fit]
         rows, roles = screen.columns["environment"], known.roles
-        condition = known.levels(roles.perturbation_key, *known.condition_names)
+        each = [] if roles.condition_key is None else [roles.condition_key]
+        within = [roles.perturbation_key, *known.condition_names, *(each if by_condition else [])]
+        condition = known.levels(*within)
         clean, sd = screen.without_batches(known.batches()[1][rows], condition[rows])
         group = known.groups([roles.control, *names])
         guide = known.levels(*([] if roles.guide_key is None else [roles.guide_key]))
-        keys = np.column_stack([group, guide, known.levels(*roles.batch_key)])[rows]
+        batch = known.levels(*roles.batch_key)
+        keys = np.column_stack([group, guide, batch, known.levels(*each)])[rows]
         own = keys[:, 0] >= 0
         return clean.some(own).moments(), keys[own], sd
 
@@ -226,6 +251,65 @@ def _kinds(environments: Environments, sets: Sequence[Collection[str]]) -> NDArr
         np.column_stack(members), axis=0, return_index=True, return_inverse=True
     )
     return np.asarray(np.argsort(np.argsort(first))[kind.ravel()], np.int64)
+
+
+def condition_names(environments: Environments) -> list[str]:
+    """Return the conditions of a screen, in the order of their numbers; none without."""
+    key = environments.roles.condition_key
+    return [] if key is None else sorted(set(environments.table[key]))
+
+
+def with_conditions(
+    found: FitCells,
+    screen: ScreenMoments,
+    group: NDArray[np.int64],
+    condition: NDArray[np.int64],
+    names: Sequence[str],
+    *,
+    guide: NDArray[np.int64] | None = None,
+    alike: NDArray[np.bool_] | None = None,
+    fixed_sd: ArrayLike = (),
+) -> FitCells:
+    """Return the cells of a fit with the same cells by condition.
+
+    Conditions without controls or without perturbed cells are left out. They stay pooled where
+    fewer than two are left, or where a perturbation is in none of these.
+
+    Parameters
+    ----------
+    found
+        The cells, conditions pooled.
+    screen, group, guide, alike, fixed_sd
+        As of :func:`pool_cells`; batches were compared within conditions.
+    condition
+        Condition of each environment, shape ``(n_environments,)``.
+    names
+        Names of the conditions.
+    """
+    n_groups, some = len(found.pooled.n), screen.n > 0
+    controls, perturbed = (
+        {k for k in range(len(names)) if (some & which & (condition == k)).any()}
+        for which in (group == 0, group > 0)
+    )
+    held = sorted(controls & perturbed)
+    if len(held) < 2:
+        return found
+    place = np.full(len(names), -1)
+    place[held] = np.arange(len(held))
+    kept = place[condition] >= 0
+    group = (place[condition] * n_groups + group)[kept]
+    guide = None if guide is None else guide[kept]
+    if alike is None:  # as in pool_cells, by condition
+        alike = np.zeros(n_groups, bool)
+        alike[0] = guide is not None and found.n_guides == 1
+    pooled = pool_cells(
+        screen.some(kept), group, len(held) * n_groups, guide=guide, spread=found.guide_variance,
+        alike=np.tile(alike, len(held)), fixed_sd=fixed_sd,
+    ).pooled  # fmt: skip
+    cells = pooled.n_cells.reshape(len(held), n_groups).sum(axis=0)
+    if ((cells == 0) & (found.pooled.n_cells > 0)).any():
+        return found  # controls of one condition in the place of a perturbation
+    return replace(found, conditions=ByCondition([names[k] for k in held], pooled))
 
 
 def pool_cells(

@@ -61,7 +61,7 @@ class Wanted:
 
     def raw_mean(self, fit: FittedPosterior) -> NDArray[np.float64]:
         """Return plain differences of means, NaN without cells, ``(n_perturbations, n_genes)``."""
-        seen = (self.prior.n > 0)[:, None]
+        seen = ((self.prior.n > 0) & (self.n_cells > 0))[:, None]
         return np.where(seen, self.prior.mean - fit.control_mean, np.nan)
 
 

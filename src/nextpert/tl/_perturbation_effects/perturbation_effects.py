@@ -36,6 +36,7 @@ def perturbation_effects(
     posterior_key: str = "dag_blr",
     candidates: str | Sequence[str] | pd.DataFrame | Mapping[str, Any] | None = None,
     genes: str | Sequence[str] | None = None,
+    condition: str | None = None,
     level: float = 0.9,
     key_added: str = "perturbation_effects",
     as_anndata: bool = False,
@@ -88,6 +89,11 @@ def perturbation_effects(
         The genes: ``None`` (default) for those of the panel, ``"all"`` for every gene of ``adata``,
         or a list. Genes outside the panel get adaptive shrinkage, each separately, without a graph
         and without what the panel shows; their values are read from the cells.
+    condition
+        The condition in which the effects are wanted, if ``condition_key`` is declared: one of its
+        values. ``None`` (default) for the averages over the cells of all conditions. Of a
+        perturbation without cells in the condition, ``n_cells`` is 0, and its effects are
+        estimated from the other conditions. Genes outside the panel have no effects by condition.
     level
         Probability that an interval covers its effect.
     key_added
@@ -95,7 +101,7 @@ def perturbation_effects(
     as_anndata
         Whether to return the effects as an AnnData of perturbations x genes instead of writing
         them to ``adata``: ``X`` has the mean, layers have the other tables, ``obs`` has
-        ``n_cells``, ``uns`` has ``programs`` and ``alike``.
+        ``n_cells`` and, if one is given, ``condition``; ``uns`` has ``programs`` and ``alike``.
     copy
         Whether to return a copy instead of writing to ``adata``.
 
@@ -114,9 +120,10 @@ def perturbation_effects(
           outside the panel), ``data_weight`` (0 to 1, the weight of the cells: the posterior
           variance over the sampling variance of the cells' mean, at most 1; 0 without cells) and
           ``raw_mean`` (the difference of means; NaN without cells, and with exact shifts). Also
-          ``perturbations``, ``genes``, ``in_graph`` (whether a gene belongs to the panel),
-          ``n_cells``; ``cells``, the fingerprint of the fit's cells; ``params``. Unless
-          ``spec="shifts"``, or shifts are exact, also
+          ``perturbations``, ``genes``, ``condition`` of each perturbation if one is given,
+          ``in_graph`` (whether a gene belongs to the panel), ``n_cells``; ``cells``, the
+          fingerprint of the fit's cells; ``params``. Unless ``spec="shifts"``, or shifts are exact,
+          also
 
           - ``programs``, a mapping of three tables: ``shares`` (``program``, a number from 1;
             ``share`` of the squared differences of means to the controls that it accounts for, 0 to
@@ -132,7 +139,8 @@ def perturbation_effects(
     Raises
     ------
     ValueError
-        If there is no posterior, a candidate names a gene outside the panel, a gene is unknown, or
+        If there is no posterior, a candidate names a gene outside the panel, a gene is unknown,
+        the fit has no such ``condition``, genes outside the panel are asked for in one, or
         ``level`` is not between 0 and 1. Nothing is written on error.
 
     Examples
@@ -150,6 +158,7 @@ def perturbation_effects(
     ['program', 'perturbation', 'score', 'sd', 'takes_part']
     """
     fit = _adata.posterior_from(adata, posterior_key)
+    fit = fit if condition is None else fit.in_condition(condition)
     wanted = read_wanted(candidates, fit)
     symbols = fit.params.get("gene_symbols")
     listed: Any = fit.genes if genes is None else genes
@@ -159,6 +168,12 @@ def perturbation_effects(
     tables = vars(panel_effects(fit, wanted, level)) | {"raw_mean": wanted.raw_mean(fit)}
     in_graph = np.isin(chosen, fit.genes)
     outside, every = np.flatnonzero(~in_graph), list(fit.genes)
+    if len(outside) and condition is not None:
+        message = (
+            f"Genes outside the panel have no effects by condition: leave out "
+            f"{_adata.list_names([chosen[i] for i in outside])}, or condition."
+        )
+        raise ValueError(message)
     if len(outside):
         names = [chosen[i] for i in outside]
         more = outside_tables(adata, names, columns[outside], fit, wanted, level=level)
@@ -176,15 +191,18 @@ def perturbation_effects(
     }
     if symbols is not None:
         params["gene_symbols"] = str(symbols)
+    if condition is not None:
+        params["condition"] = condition
     shared = program_tables(fit)
     if shared:
         logger.info("%s", programs_in_words(shared))
     if as_anndata:
+        obs = pd.DataFrame(
+            {"n_cells": wanted.n_cells}, index=pd.Index(wanted.names, name="perturbation")
+        )
         return ad.AnnData(
             tables.pop("mean"),
-            pd.DataFrame(
-                {"n_cells": wanted.n_cells}, index=pd.Index(wanted.names, name="perturbation")
-            ),
+            obs if condition is None else obs.assign(condition=condition),
             pd.DataFrame({"in_graph": in_graph}, index=chosen),
             layers=tables,
             uns={"params": params, **shared},
@@ -199,4 +217,6 @@ def perturbation_effects(
         "cells": fit.fingerprint,
         "params": params,
     }
+    if condition is not None:
+        stored["condition"] = _adata.strings([condition] * len(wanted.names))
     return _adata.write_results(adata, uns={key_added: stored}, copy=copy)

@@ -103,7 +103,7 @@ def read_measured(
     _adata.warn_of_changed_cells(adata, fit, key, cells.checksum)
     screen, keys, sd = cells.without_batches(names)
     found, place = distinct(*keys.T)  # conditions would split guides into more than there are
-    group, guide, batch = found.T
+    group, guide, batch, _ = found.T
     screen = screen.pool(place, len(found))
     noise = screen_noise(screen, group, guide, batch, 1 + len(names), fixed_sd=sd)
     planned = Layout(

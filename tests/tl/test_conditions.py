@@ -1,0 +1,216 @@
+"""Conditions on an AnnData: roles, effects by condition, what the diagnosis says of them."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert._adata import posterior_from, read_roles
+from nextpert.core.model.conditions import fit_conditions
+from nextpert.core.screen.guides import pool_guides
+from nextpert.core.screen.screen import ScreenMoments
+
+LINES, GENES = ["A", "B"], 8
+NAMES = ["P1", "P2", "P3", "P4", "P5"]
+
+
+def lined(*, seed=0, other=None, cells=40, plates=False):
+    """Return two lines: P1 acts in line A alone, P2 and P3 in both; ``other`` is B's effects."""
+    rng = np.random.default_rng(seed)
+    effect = np.zeros((2, 1 + len(NAMES), GENES))
+    effect[0, 1, :4] = 1.0
+    effect[:, 2, 2:5] = -1.0
+    effect[:, 3, 5:] = 0.8
+    if other is not None:
+        effect[1] = other * effect[1]
+        effect[1, 1, 4:] = 1.0 - other
+    label = np.repeat(np.arange(1 + len(NAMES)), [300] + [cells] * len(NAMES))
+    line = np.repeat([0, 1], len(label))
+    label = np.tile(label, 2)
+    x = 5.0 + effect[line, label] + rng.normal(size=(len(line), GENES)) + 2.0 * line[:, None]
+    obs = pd.DataFrame(
+        {"perturbation": np.array(["control", *NAMES])[label], "line": np.array(LINES)[line]},
+        index=[f"c{i}" for i in range(len(line))],
+    )
+    if plates:  # two in each line
+        plate = rng.integers(2, size=len(line))
+        x += plate[:, None] * np.where(line == 0, 1.0, -1.5)[:, None]
+        obs["plate"] = [f"{a}{b}" for a, b in zip(obs["line"], plate, strict=True)]
+    return ad.AnnData(x, obs, pd.DataFrame(index=[f"G{k}" for k in range(GENES)])), effect
+
+
+def fit(adata, **roles):
+    npt.pp.setup_screen(adata, **roles)
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
+    npt.tl.fit_dag_blr(adata)
+    return adata
+
+
+def effects(adata, condition):
+    return npt.tl.perturbation_effects(adata, condition=condition, as_anndata=True)
+
+
+@pytest.fixture(scope="module")
+def _fitted():
+    return fit(lined()[0], condition_key="line")
+
+
+@pytest.fixture
+def fitted(_fitted):
+    return _fitted.copy()
+
+
+def test_a_condition_is_a_batch_as_well(fitted):
+    roles = read_roles(fitted)
+    assert (roles.condition_key, roles.batch_key) == ("line", ("line",))
+    assert roles.columns == ["perturbation", "line"]
+    npt.pp.setup_screen(fitted, batch_key="line")  # said twice, and kept
+    assert read_roles(fitted) == roles
+    npt.pp.setup_screen(fitted, condition_key=None)
+    assert (read_roles(fitted).condition_key, read_roles(fitted).batch_key) == (None, ("line",))
+    assert fitted.uns["dag_blr"]["params"]["condition_key"] == "line"
+
+
+def test_effects_in_one_line_are_found_there_and_not_in_the_other(fitted):
+    truth = lined()[1]
+    found = [effects(fitted, line) for line in LINES]
+    for one, line, wanted in zip(found, LINES, truth, strict=True):
+        assert one.obs_names.tolist() == NAMES
+        assert (one.obs["condition"] == line).all()
+        assert (one.obs["n_cells"] == 40).all()
+        inside = (one.layers["lower"] <= wanted[1:]) & (wanted[1:] <= one.layers["upper"])
+        assert inside.mean() > 0.8
+    significant = [one.layers["lfsr"] < 0.05 for one in found]
+    assert significant[0][0, :4].all()
+    assert not significant[1][0].any()
+    assert significant[0][1, 2:5].all()
+    assert significant[1][1, 2:5].all()
+    x, obs = fitted.X, fitted.obs
+    in_b = obs["line"] == "B"
+    mean = x[in_b & (obs["perturbation"] == "P3")].mean(axis=0)
+    plain = mean - x[in_b & (obs["perturbation"] == "control")].mean(axis=0)
+    np.testing.assert_allclose(found[1]["P3"].layers["raw_mean"][0], plain, atol=1e-8)
+
+
+def test_without_a_condition_effects_are_averages(fitted):
+    average = npt.tl.perturbation_effects(fitted, as_anndata=True)
+    assert "condition" not in average.obs
+    assert (average.obs["n_cells"] == 80).all()
+    each = np.mean([effects(fitted, line).X for line in LINES], axis=0)
+    np.testing.assert_allclose(average.X, each, atol=0.03)
+
+
+def test_what_is_stored_says_the_condition_and_survives_a_file(fitted, tmp_path):
+    npt.tl.perturbation_effects(fitted, condition="A")
+    stored = fitted.uns["perturbation_effects"]
+    assert list(stored["condition"]) == ["A"] * 5
+    assert stored["params"]["condition"] == "A"
+    for some, title in ((["P1"], "effect of P1 (40 cells) in A"), (None, "effects of 5 pert")):
+        drawn = npt.pl.perturbation_effects(fitted, perturbations=some, return_fig=True)
+        assert title in drawn.axes[0].get_title()
+        assert " in A\n" in drawn.axes[0].get_title()
+    fitted.write_h5ad(tmp_path / "fit.h5ad")
+    read = ad.read_h5ad(tmp_path / "fit.h5ad")
+    np.testing.assert_array_equal(effects(read, "A").X, stored["mean"])
+    npt.tl.perturbation_effects(fitted)
+    assert "condition" not in fitted.uns["perturbation_effects"]
+
+
+def test_effects_by_condition_are_those_of_the_core(fitted):
+    n = 1 + len(NAMES)
+    code = pd.Categorical(fitted.obs["perturbation"], ["control", *NAMES]).codes
+    line = pd.Categorical(fitted.obs["line"], LINES).codes
+    moments = ScreenMoments.from_array(fitted.X, code + n * line.astype(int), 2 * n)
+    found = posterior_from(fitted).hierarchical
+    wanted = fit_conditions(pool_guides(moments, range(2 * n), 2 * n), LINES, rng=0)
+    for one, two in zip(found.conditions, wanted.conditions, strict=True):
+        assert one.name == two.name
+        np.testing.assert_allclose(one.change, two.change, atol=1e-8)
+        np.testing.assert_allclose(
+            one.effects.posterior_mean(), two.effects.posterior_mean(), atol=0.02
+        )
+
+
+def test_plates_within_lines_are_compared_within_them():
+    adata, truth = lined(plates=True)
+    fit(adata, condition_key="line", batch_key="plate")
+    for line, wanted in zip(LINES, truth, strict=True):
+        one = effects(adata, line)
+        np.testing.assert_allclose(one.layers["raw_mean"], wanted[1:], atol=0.8)
+        inside = (one.layers["lower"] <= wanted[1:]) & (wanted[1:] <= one.layers["upper"])
+        assert inside.mean() > 0.8
+
+
+def test_a_perturbation_that_a_line_lacks_is_estimated_from_the_other():
+    adata, truth = lined()
+    adata = adata[~((adata.obs["line"] == "B") & (adata.obs["perturbation"] == "P3"))].copy()
+    one = effects(fit(adata, condition_key="line"), "B")["P3"]
+    assert one.obs["n_cells"].tolist() == [0]
+    assert np.isnan(one.layers["raw_mean"]).all()
+    assert (one.layers["data_weight"] < 0.01).all()
+    np.testing.assert_allclose(one.X[0], truth[1, 3], atol=0.5)
+
+
+def test_guides_count_in_every_line():
+    adata, _ = lined(cells=60)
+    rng = np.random.default_rng(3)
+    number = rng.integers(4, size=adata.n_obs)
+    guide = [f"{a}_{b}" for a, b in zip(adata.obs["perturbation"], number, strict=True)]
+    adata.obs["guide"] = guide
+    wide = adata.copy()
+    shift = {name: 0.6 * rng.normal(size=GENES) for name in sorted(set(guide))}
+    wide.X += np.array([shift[name] for name in guide])
+    sd = [
+        effects(fit(each, condition_key="line", guide_key="guide"), "B").layers["sd"].mean()
+        for each in (adata, wide)
+    ]
+    assert sd[1] > 1.5 * sd[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"condition": "C"}, "No condition 'C': give one of A, B"),
+        ({"condition": "A", "genes": "all"}, "Genes outside the panel have no effects by"),
+    ],
+)
+def test_unknown_conditions_and_other_genes_raise(options, message):
+    adata, _ = lined()
+    npt.pp.setup_screen(adata, condition_key="line")
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=["G0", "G1", "G2"])
+    npt.tl.fit_dag_blr(adata)
+    with pytest.raises(ValueError, match=message):
+        npt.tl.perturbation_effects(adata, **options)
+    assert "perturbation_effects" not in adata.uns
+
+
+def test_a_fit_without_conditions_says_how_to_have_them():
+    adata = fit(lined()[0], batch_key="line")
+    with pytest.raises(ValueError, match=r"pp\.setup_screen\(adata, condition_key=\.\.\.\)"):
+        npt.tl.perturbation_effects(adata, condition="A")
+
+
+def test_a_condition_without_controls_raises():
+    adata, _ = lined()
+    adata = adata[~((adata.obs["line"] == "B") & (adata.obs["perturbation"] == "control"))].copy()
+    with pytest.raises(ValueError, match=r"Conditions without control cells in adata\.obs"):
+        npt.pp.setup_screen(adata, condition_key="line")
+    assert "screen" not in adata.uns
+
+
+@pytest.mark.parametrize(
+    ("role", "level", "words"),
+    [
+        ("batch_key", "do not trust", "give condition_key to pp.setup_screen"),
+        ("condition_key", "care", "tl.perturbation_effects(condition=...)"),
+    ],
+)
+def test_the_diagnosis_names_the_option_where_lines_disagree(role, level, words):
+    adata = fit(lined(other=-1.0)[0], **{role: "line"})
+    npt.tl.diagnose(adata)
+    found = adata.uns["diagnosis"]["parts"].set_index("part").loc["batches"]
+    assert words in found["verdict"]
+    assert found["level"] == level
