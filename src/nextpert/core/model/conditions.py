@@ -75,7 +75,7 @@ def fit_conditions(
     expected, own_variance
         Of the common effects, as in :func:`~nextpert.core.model.hierarchical.fit_hierarchical`.
     chain, rng, n_jobs, progress
-        As there; a chain is by default as long as for all pairs of perturbation and condition.
+        As there; a chain is by default as long as for all effects that are kept, also averages.
 
     Returns
     -------
@@ -108,7 +108,7 @@ def fit_conditions(
     n_conditions = len(names)
     sampler = _Conditions(cells, n_conditions, expected, own_variance, as_rng(rng))
     n_pairs, p = sampler.low.means.x.shape
-    length = chain or Chain.of_size(n_pairs * p)
+    length = chain or Chain.of_size((n_pairs + n_pairs // n_conditions) * p)
     every = length.burn + length.keep * length.every
     shape = (1 + n_conditions, n_pairs // n_conditions, p, length.keep)
     centre, variance = np.empty(shape, np.float32), np.empty(shape, np.float32)
