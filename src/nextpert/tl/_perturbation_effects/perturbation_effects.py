@@ -124,8 +124,8 @@ def perturbation_effects(
           without cells) and ``raw_mean`` (the difference of means; NaN without cells, and with
           exact shifts). Also ``perturbations``, ``genes``, ``condition`` of each perturbation if
           one is given, ``in_graph`` (whether a gene belongs to the panel), ``n_cells``; ``cells``,
-          the fingerprint of the fit's cells; ``params``. Unless ``spec="shifts"``, or shifts are exact,
-          also
+          the fingerprint of the fit's cells; ``params``. Unless ``spec="shifts"``, or shifts are
+          exact, also
 
           - ``programs``, a mapping of three tables: ``shares`` (``program``, a number from 1;
             ``share`` of the squared differences of means to the controls that it accounts for, 0 to
