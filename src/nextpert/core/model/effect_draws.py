@@ -49,7 +49,7 @@ class Summary(NamedTuple):
         nothing has both signs alike likely, so that twice the probability of the less likely sign
         is given, which is 1 there. For the same reason a draw whose expected effect is less than
         the standard error of the cells counts as of no sign, half for either: small effects and
-        none look alike. Where 19 of 20 effects are exactly 0, 8 signs of 1,770 were false where 4.5
+        none look alike. Where 19 of 20 effects are exactly 0, 9 signs of 1,780 were false where 4.7
         were stated; if such draws count by their sign, 18 of 1,883 where 5.2 were.
     """
 

@@ -69,10 +69,12 @@ def design_interventions(
     equal weights in all of these. ``"maxv"``, ``"mi"``, ``"ucb"`` and ``"target_mean_variance"``
     use ``varp["dag"]`` alone; these and ``"cv"`` use the expected shifts.
 
-    90% intervals of distances cover less than 90% of distances to the states of other cells: 0.51
-    to 0.64 on Papalexi and 0.75 to 0.78 on TAP-seq. By ``state_distance``, the perturbation that
-    produces the target state ranks first among all in 0.68, 0.85 and 0.92 of the cases on Papalexi
-    and 0.60, 0.73 and 0.85 on TAP-seq, with 10, 25 and 50 cells per perturbation.
+    90% intervals of distances cover less than 90% of distances to the states of held-out cells,
+    with 10 to 50 cells per perturbation: 59 to 69% on Papalexi, 77 to 85% on TAP-seq and 67 to 75%
+    on Norman. By ``state_distance``, the perturbation that produces the target state ranks first
+    among all in 68, 82 and 92% of the cases on Papalexi, 56, 73 and 85% on TAP-seq and 52, 69 and
+    74% on Norman, with 10, 25 and 50 cells; by ``probability_best`` in 53, 80 and 89% on Papalexi
+    and 61, 83 and 95% on TAP-seq; by ``predicted_distance`` in 40, 59 and 79%, and 51, 76 and 93%.
 
     Parameters
     ----------

@@ -140,7 +140,7 @@ def diagnose(
           ``split_by`` (``"guides"`` or ``"cells"``, how its
           halves were made); ``reliability`` (correlation of the halves, extrapolated to all cells);
           ``error_half`` of shrunken effects, ``error_half_raw_means``, ``error_half_no_graph`` (on
-          an empty graph; equal to ``error_half`` except with ``spec="shifts"``),
+          an empty graph; equal to ``error_half`` where the graph has no weight),
           ``error_half_no_predictors`` (each gene shrunk towards zero by itself),
           ``error_half_no_effect`` (squared error on the other half, sums over genes, sampling error
           and the variance between declared guides subtracted, squared units of expression),

@@ -48,17 +48,18 @@ def perturbation_effects(
     with cells are those of the hierarchical model of :func:`fit_dag_blr`, which is learned from all
     perturbations together: the fewer cells there are, the more a difference of means is shrunk
     towards the program that perturbations share, the coexpression of genes and the expected change
-    of the target gene. With many cells, the effects are the differences of means. They do not
-    depend on the graph. Only perturbations without cells are predicted from the graph and the other
-    predictors; with bootstrap graphs, what shifts do is averaged over them.
+    of the target gene. With many cells, the effects are the differences of means. They depend on
+    the graph only as far as it predicts the other perturbations. Perturbations without cells are
+    predicted from the graph and the other predictors; with bootstrap graphs, what shifts do is
+    averaged over them.
 
     After ``fit_dag_blr(spec="shifts")``, differences of means are shrunk towards the prediction of
     the graph instead (adaptive shrinkage, Stephens 2017, doi:10.1093/biostatistics/kxw041), and
     intervals include the differences between bootstrap graphs.
 
     90% intervals cover about 90% of all effects, but on real screens less of those that are truly
-    large: of effects above 4 standard errors 0.74 to 0.79 on Papalexi and 0.64 to 0.75 on TAP-seq,
-    with 10 to 50 cells.
+    large: of effects above 4 standard errors 71 to 82% on Papalexi, 69 to 84% on TAP-seq and 70 to
+    81% on Norman, with 10 to 50 cells.
 
     *Programs* are sets of genes that two or more perturbations change together, as in GSFA (Zhou et
     al. 2023, doi:10.1038/s41592-023-02017-4) and FR-Perturb (Yao et al. 2023,
@@ -114,16 +115,17 @@ def perturbation_effects(
           expression: ``mean``, ``sd``, ``lower`` and ``upper`` (the interval), ``lfsr`` (local
           false sign rate; below 0.05 the direction is significant: twice the probability of the
           less likely sign, as no effect is exactly 0 in the hierarchical model, so that 1 means
-          that both signs are equally likely; outside the panel, and with ``spec="shifts"``, the
-          probability that the effect does not have the sign of ``mean``), ``direct`` (``mean`` less
-          what the weights of the graph predict from the effects on the parents of the gene; NaN
-          outside the panel), ``data_weight`` (0 to 1, the weight of the cells: the posterior
-          variance over the sampling variance of the cells' mean, at most 1; 0 without cells) and
-          ``raw_mean`` (the difference of means; NaN without cells, and with exact shifts). Also
-          ``perturbations``, ``genes``, ``condition`` of each perturbation if one is given,
-          ``in_graph`` (whether a gene belongs to the panel), ``n_cells``; ``cells``, the
-          fingerprint of the fit's cells; ``params``. Unless ``spec="shifts"``, or shifts are exact,
-          also
+          that both signs are equally likely; draws in which the effect is expected to be below the
+          standard error of the cells count half for either sign; outside the panel, and with
+          ``spec="shifts"``, the probability that the effect does not have the sign of ``mean``),
+          ``direct`` (``mean`` less what the weights of the graph predict from the effects on the
+          parents of the gene; NaN outside the panel), ``data_weight`` (0 to 1, the weight of the
+          cells: the posterior variance over the sampling variance of the cells' mean, at most 1; 0
+          without cells) and ``raw_mean`` (the difference of means; NaN without cells, and with
+          exact shifts). Also ``perturbations``, ``genes``, ``condition`` of each perturbation if
+          one is given, ``in_graph`` (whether a gene belongs to the panel), ``n_cells``; ``cells``,
+          the fingerprint of the fit's cells; ``params``. Unless ``spec="shifts"``, or shifts are
+          exact, also
 
           - ``programs``, a mapping of three tables: ``shares`` (``program``, a number from 1;
             ``share`` of the squared differences of means to the controls that it accounts for, 0 to
