@@ -73,7 +73,7 @@ def test_trace_has_one_point_a_round(designed):
     line = axes[2].containers[0][0]
     np.testing.assert_allclose(line.get_ydata(), trace["predicted_distance"])
     heights = [np.ptp(bar[:, 1]) for bar in axes[2].containers[0][2][0].get_segments()]
-    np.testing.assert_allclose(heights, 2 * 1.645 * trace["predicted_distance_sd"])  # 90%
+    np.testing.assert_allclose(heights, trace["predicted_high"] - trace["predicted_low"])  # 90%
     labels = [t.get_text() for t in axes[2].get_xticklabels()]
     assert labels == [
         f"{row['round']}: {row['chosen']} ({row['acquisition']})" for _, row in trace.iterrows()

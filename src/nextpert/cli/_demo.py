@@ -188,7 +188,7 @@ def _against_the_truth(adata: AnnData, truth: NDArray[np.float64]) -> str:
     from scipy.stats import spearmanr
 
     ranking = candidates_of(adata.uns["design"]["ranking"])
-    predicted, sd = ranking["predicted_distance"], ranking["predicted_distance_sd"]
+    predicted = ranking["predicted_distance"]
     closest = int(truth.argmin())
     said = (
         f"In truth closest (the screen is simulated): {ranking['perturbation'].iloc[closest]}, "
@@ -196,11 +196,13 @@ def _against_the_truth(adata: AnnData, truth: NDArray[np.float64]) -> str:
     )
     if len(truth) > 2:
         order = float(spearmanr(predicted, truth).statistic)
-        within = int(((predicted - truth).abs() <= 2 * sd).sum())
+        within = int(
+            ((ranking["predicted_low"] <= truth) & (truth <= ranking["predicted_high"])).sum()
+        )
         said += (
             f" Across {len(truth)} candidates, predicted and true distances have a rank "
-            f"correlation of {order:.2f}, and {within} true distances lie within two standard "
-            "deviations of the predicted ones."
+            f"correlation of {order:.2f}, and {within} true distances lie within their 90% "
+            "intervals."
         )
     return said
 

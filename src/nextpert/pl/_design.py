@@ -13,7 +13,6 @@ from nextpert.pl._figure import (
     BLUE,
     GREY,
     ORANGE,
-    REACH,
     entry,
     finish,
     first_of,
@@ -212,9 +211,12 @@ def _draw_acquisition(panel: Axes, top: pd.DataFrame, acquisition: str) -> None:
 
 def _draw_trace(panel: Axes, stored: Any) -> None:
     trace = stored["trace"]
+    middle, low, high = (
+        trace[name].to_numpy(dtype=float)
+        for name in ("predicted_distance", "predicted_low", "predicted_high")
+    )
     panel.errorbar(
-        range(len(trace)), trace["predicted_distance"].to_numpy(dtype=float),
-        yerr=REACH * trace["predicted_distance_sd"].to_numpy(dtype=float), fmt="o-", color=BLACK,
+        range(len(trace)), middle, yerr=[middle - low, high - middle], fmt="o-", color=BLACK,
         markersize=4, linewidth=1, capsize=2,
     )  # fmt: skip
     labels = [
