@@ -35,7 +35,7 @@ WRONG = {
     **dict.fromkeys(("combinations", "outside", "normalise", "multiple"), ("best", 3, "", ["a"])),
     **dict.fromkeys(("preset", "controls", "prior_units"), ("best", 3, "", ["a"])),
     "condition": (3, "", "Contrl"),
-    "program": (0, 99, -1, 1.5, "first", [1], True),
+    "program": (0, -1, 1.5, "first", [1], True),
     "gene_symbols": (*TEXT, "nope"),
     "control": (3, "", "contrl", b"control", ["contrl"], [None]),
     "separator": (3, None, b"+"),
