@@ -63,6 +63,17 @@ def shuffled(adata, kept):
     return adata
 
 
+def test_a_gene_that_hardly_any_cell_expresses_is_judged_like_the_others(screen):
+    """Three cells that do may all be in one half; in the other no cell varies."""
+    last = screen.n_vars - 1
+    screen.X[:, last] = 0.0
+    control = np.flatnonzero(screen.obs["perturbation"] == "control")
+    screen.X[control[:3], last] = 1.0
+    for seed in range(4):
+        found = diagnosed(screen, rng=seed)
+        assert np.isfinite(values(found)["shrinkage", "error_to_raw_means"])
+
+
 # -- the verdict --------------------------------------------------------------------------------
 
 

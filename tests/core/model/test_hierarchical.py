@@ -401,7 +401,7 @@ def test_perturbations_without_cells_are_drawn_from_what_the_screen_has_shown():
     ("change", "message"),
     [
         (lambda c: replace(c, n=c.n * (np.arange(7) != 2)), "Groups \\[2\\] have no cells"),
-        (lambda c: replace(c, scatter=c.scatter * (np.arange(12) != 3)), "Nodes \\[3\\]"),
+        (lambda c: replace(c, scatter=0 * c.scatter), "No node varies within perturbations"),
         (lambda c: PooledGuides(c.n_cells[:1], c.n[:1], c.mean[:1], c.scatter, np.ones((1, 12))),
          "at least one perturbation"),
     ],
@@ -415,6 +415,22 @@ def test_what_cannot_be_fitted_is_refused(change, message):
         fit_hierarchical(screen()[1], own_variance=np.zeros((6, 3)))
     with pytest.raises(ValueError, match="own_variance has values below 0"):
         fit_hierarchical(screen()[1], own_variance=np.full((6, 12), -1.0))
+
+
+def test_a_gene_in_which_no_cell_varies_has_no_effect():
+    _, cells = screen()
+    flat = np.arange(12) == 3
+    scatter = np.where(flat | flat[:, None], 0.0, cells.scatter)
+    mean = np.where(flat, 0.0, cells.mean)
+    found = fit_hierarchical(replace(cells, mean=mean, scatter=scatter), rng=0).effects.summary()
+    assert all(np.isfinite(table).all() for table in found)
+    assert np.abs(found.mean[:, 3]).max() < 0.1
+    assert found.lfsr[:, 3].min() > 0.5
+    assert (found.lower[:, 3] < 0).all()
+    assert (found.upper[:, 3] > 0).all()
+    plain = fit_hierarchical(cells, rng=0).effects.summary()
+    away = (found.mean - plain.mean)[:, ~flat] / plain.sd[:, ~flat]
+    assert np.abs(away).mean() < 0.3
 
 
 def test_own_parts_of_known_variance_are_those_of_a_normal_prior():

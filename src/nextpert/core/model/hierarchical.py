@@ -283,8 +283,8 @@ def fit_hierarchical(
     Raises
     ------
     ValueError
-        If there are no perturbations, the controls or a perturbation have no cells, a gene does
-        not vary, or the expected effects do not fit.
+        If there are no perturbations, the controls or a perturbation have no cells, no gene varies
+        within them, or the expected effects do not fit.
 
     Examples
     --------
@@ -349,7 +349,10 @@ class _Sampler:
         told = np.full((n, p), np.nan) if own_variance is None else np.asarray(own_variance)
         _check(cells, self.expected, told)
         within = cells.covariance
-        self.unit = np.sqrt(within.diagonal())
+        # A gene that no cell varies in, as happens in halves, is taken to vary as the median one.
+        varies = within.diagonal() > 0
+        middle = np.median(within.diagonal()[varies])
+        self.unit = np.sqrt(np.where(varies, within.diagonal(), middle))
         q = int(np.clip(p // 10, 1, _FACTORS))
         alike = without_responses(cells, self.unit)
         sd = np.sqrt(np.maximum(alike.diagonal(), LEAST_PSI))
@@ -517,9 +520,8 @@ def _check(cells: PooledGuides, expected: Array, own_variance: Array) -> None:
         empty = np.flatnonzero(~(cells.n > 0)).tolist()
         message = f"Groups {empty} have no cells: leave them out, and predict them by predict()."
         raise ValueError(message)
-    still = np.flatnonzero(~(cells.scatter.diagonal() > 0))
-    if len(still):
-        message = f"Nodes {still[:10].tolist()} do not vary within perturbations: leave them out."
+    if not (cells.scatter.diagonal() > 0).any():
+        message = "No node varies within perturbations: give the values of cells, not their means."
         raise ValueError(message)
     if expected.shape != (n - 1, p):
         message = f"expected has the shape {expected.shape}, but {(n - 1, p)} is needed."
