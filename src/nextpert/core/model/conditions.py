@@ -109,21 +109,14 @@ def fit_conditions(
     sampler = _Conditions(cells, n_conditions, expected, own_variance, as_rng(rng))
     n_pairs, p = sampler.low.means.x.shape
     length = chain or Chain.of_size((n_pairs + n_pairs // n_conditions) * p)
-    every = length.burn + length.keep * length.every
     shape = (1 + n_conditions, n_pairs // n_conditions, p, length.keep)
     centre, variance = np.empty(shape, np.float32), np.empty(shape, np.float32)
     place = np.empty(shape[1:], np.int8)
     kept: list[tuple[Array, ...]] = []
-    with Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem") as workers:
-        for sweep in range(every):
-            sampler.sweep(sweep, workers)
-            if sweep >= length.burn and (sweep - length.burn + 1) % length.every == 0:
-                k = len(kept)
-                kept.append((*sampler.top.parameters(), sampler.level()))
-                centre[..., k], variance[..., k] = sampler.effects()
-                place[..., k] = sampler.top.state.place
-            if progress is not None:
-                progress(sweep + 1, every)
+    for k in length.run(sampler.sweep, n_jobs, progress):
+        kept.append((*sampler.top.parameters(), sampler.level()))
+        centre[..., k], variance[..., k] = sampler.effects()
+        place[..., k] = sampler.top.state.place
     mean, program, scores, along, *weights, squares, level = (
         np.array(x) for x in zip(*kept, strict=True)
     )

@@ -83,6 +83,27 @@ class Chain(NamedTuple):
         keep = int(np.clip(_ROOM // max(size, 1), 40, cls().keep))
         return cls() if keep == cls().keep else cls(max(keep, 50), keep, 2)
 
+    def run(
+        self,
+        sweep: Callable[[int, Parallel], None],
+        n_jobs: int,
+        progress: Callable[[int, int], object] | None,
+    ) -> Iterator[int]:
+        """Do all sweeps, and yield the number of every draw that is to be kept, after its sweep.
+
+        ``sweep`` takes the number of the sweep and the workers; the rest is as in
+        :func:`fit_hierarchical`.
+        """
+        every = self.burn + self.keep * self.every
+        with Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem") as workers:
+            for number in range(every):
+                sweep(number, workers)
+                draw, left = divmod(number - self.burn + 1, self.every)
+                if draw > 0 and left == 0:
+                    yield draw - 1
+                if progress is not None:
+                    progress(number + 1, every)
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -304,19 +325,12 @@ def fit_hierarchical(
     sampler = _Sampler(cells, expected, own_variance, as_rng(rng))
     n, p = sampler.means.x.shape
     length = chain or Chain.of_size(n * p)
-    every = length.burn + length.keep * length.every
     centre = np.empty((n, p, length.keep), np.float32)
     place = np.empty((n, p, length.keep), np.int8)
     kept: list[tuple[Array, ...]] = []
-    with Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem") as workers:
-        for sweep in range(every):
-            sampler.sweep(sweep, workers)
-            if sweep >= length.burn and (sweep - length.burn + 1) % length.every == 0:
-                k = len(kept)
-                kept.append(sampler.parameters())
-                sampler.fill(centre[:, :, k], place[:, :, k])
-            if progress is not None:
-                progress(sweep + 1, every)
+    for k in length.run(sampler.sweep, n_jobs, progress):
+        kept.append(sampler.parameters())
+        sampler.fill(centre[:, :, k], place[:, :, k])
     control, program, scores, along, *weights, squares = (
         np.array(x) for x in zip(*kept, strict=True)
     )
