@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def _quietly(spec: Spec, cells: FitCells, graphs: Graphs) -> Model:
-    """Return a fit, one of many, whose progress is told by the step that asks for it."""
+    """Return a fit, one of many, whose progress the step that asks for it shows."""
     with without_bars():
         return Model.fit(spec, cells, graphs)
 
@@ -84,12 +84,15 @@ class Refit:
     def less_graph(self, model: Model, empty: Model) -> Model:
         """Return a model of cells whose effects ask no graph, given that on no graph of these.
 
-        All else is as it was learned: what predictors weigh, and the efficacy.
+        All else is as it was learned: what predictors weigh, and the efficacy. Where the graph has
+        no weight, that is the model itself.
         """
         if self.spec.name == SHIFTS:
             return empty
-        graphs = [empty.found.posterior]
         cells, expected, weighted = model.cells, model.expected, model.weighted
+        if weighted is None or not weighted.graph.any():
+            return model
+        graphs = [empty.found.posterior]
         with without_bars():
             effects = learn_effects(model.spec, cells, expected, weighted, graphs)
         return model._replace(effects=effects)

@@ -244,6 +244,11 @@ class Weighted:
     predictors: list[Prediction]
     together: Together | None = None
 
+    @property
+    def graph(self) -> Array:
+        """Weights of the graph learned without each perturbation, ``(n_perturbations,)``."""
+        return self.weights.left_out[:, self.weights.names.index(Graph.name)]
+
 
 def folds(n: int) -> list[NDArray[np.int64]]:
     """Return the rows of perturbations that are left out together, of ``n`` in all."""
@@ -357,11 +362,9 @@ def learn_effects(
         return None
     effect, own = expected.used.shifts.copy(), expected.own.copy()
     if weighted is not None:
-        place = weighted.weights.names.index(Graph.name)
-        believed = weighted.weights.left_out[:, [place]]
         shift = np.ascontiguousarray(effect.T)
         follows = np.mean([blr.solve(shift).T for blr in posteriors], axis=0) - effect
-        effect += believed * follows
+        effect += weighted.graph[:, None] * follows
         together = weighted.together
         if together is not None:
             effect[together.rows], own[together.rows] = together.clear(), np.nan
