@@ -8,6 +8,7 @@ import numpy as np
 
 from nextpert._adata import list_names
 from nextpert._adata.arguments import checked
+from nextpert.core.model.programs import CLEAR
 from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLUE,
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_CLEAR = 3.0  # standard deviations from 0, as of a score
 
 
 @checked()
@@ -136,7 +135,7 @@ def programs(
         left, right = (panel.inset_axes((at, 0.0, 0.47, 1.0)) for at in (0.0, 0.53))
         on, of = (table[table["program"] == number].head(n_top) for table in (scores, genes))
         _draw_values(left, on, "perturbation", "score", on["takes_part"], BLUE, row)
-        clear = of["effect"].abs() > _CLEAR * of["sd"]
+        clear = of["effect"].abs() > CLEAR * of["sd"]
         _draw_values(right, of, "gene", "effect", clear, ORANGE, row)
         right.yaxis.tick_right()
         panel.set_title(f"program {number}: {100 * shares['share'].iloc[j]:.0f}% of the effects")

@@ -22,7 +22,7 @@ _MOST = 20  # programs: more are neither read nor drawn
 # Perturbations compared with one another, those of the largest effects: products of 1,000 on 1,000
 # genes take seconds, those of 10,000 minutes.
 MOST_COMPARED = 1000
-_CLEAR = 3.0  # standard deviations that a program, or a score on it, is away from 0
+CLEAR = 3.0  # standard deviations that a program, or a score on it, is away from 0
 _PART = 0.25  # of the largest score, that another perturbation has at least to share a program
 _TURNS, _STILL = 200, 1e-9  # of an iteration at most, and the change below which it has settled
 
@@ -60,7 +60,7 @@ class Programs(NamedTuple):
 
 def _takes_part(scores: Array, sd: Array) -> NDArray[np.bool_]:
     size = np.abs(scores)
-    return (size > _CLEAR * sd) & (size > _PART * size.max(axis=0, initial=0.0))
+    return (size > CLEAR * sd) & (size > _PART * size.max(axis=0, initial=0.0))
 
 
 def strongest(effects: EffectDraws, targets: ArrayLike | None = None) -> NDArray[np.int64]:
@@ -177,7 +177,7 @@ def _clear(mean: Array, draws: Iterable[Array]) -> int:
     vectors = vectors[:, values > 0][:, ::-1][:, :_MOST]
     # v' (X X' without its diagonal) v, of every direction v and draw X.
     each = [((vectors.T @ x) ** 2).sum(axis=1) - (x**2).sum(axis=1) @ vectors**2 for x in draws]
-    clear = np.mean(each, axis=0) > _CLEAR * np.std(each, axis=0)
+    clear = np.mean(each, axis=0) > CLEAR * np.std(each, axis=0)
     return int(clear.size if clear.all() else clear.argmin())
 
 
