@@ -31,7 +31,7 @@ def test_variances_of_guides_and_replicates_are_found():
     np.testing.assert_allclose(noise.replicate_variance, 0.02, rtol=0.2)
     assert noise.n_guides.tolist() == [10] + [4] * 8
     assert noise.n_replicates.tolist() == [3] * 9
-    # Moderated: 1.45 and 1.02 are drawn towards the variance within all cells.
+    # Moderated: 1.45 and 1.02 are shrunk towards the variance within all cells.
     pooled, freedom = noise.pooled, noise.pooled.freedom
     truth = np.array([1.02, 1.45, *[1.02] * 7])
     towards = pooled.prior_freedom * (freedom @ truth) / freedom.sum()
