@@ -193,6 +193,15 @@ def _read_shifts(word: str, option: str) -> Any:
         return pd.read_csv(word, index_col=0).fillna(0.0).astype(float)
 
 
+def _read_features(path: Path, option: str) -> Any:
+    from nextpert._adata import load_features
+
+    if path.suffix in (".h5ad", ".zarr"):
+        return read_screen(path, option)
+    require_file(path, option)
+    return load_features(path, option)
+
+
 def _read_network(path: Path, option: str) -> pd.DataFrame:
     with _about(path, option, "csv file with a header"):
         table = pd.read_csv(path)
@@ -275,7 +284,7 @@ _READERS: dict[str, Callable[[Any, str], Any]] = {
     "held_out": lambda word, option: word if word == "both" else word == "true",
     "keys": lambda words, option: dict(_pairs(words, option, "KEY")),
     "pending": _pending,
-    "prior_effects": read_screen,
+    "features": _read_features,
     "prior_network": _read_network,
     "shift": _read_shifts,
     "targets": lambda words, option: [

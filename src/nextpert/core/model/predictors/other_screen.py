@@ -9,12 +9,8 @@ import numpy as np
 from nextpert.core.model.predictors.base import Prediction, Predictor, predictor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import NDArray
-
     from nextpert.core.model.perturbations import Perturbations
-    from nextpert.core.model.predictors.base import Sources
+    from nextpert.core.model.predictors.base import SideInformation, Sources
 
 
 @predictor("other screen")
@@ -23,39 +19,40 @@ class OtherScreen(Predictor):
 
     Parameters
     ----------
-    effects
-        Effects on every gene, by label, each of shape ``(n_genes,)``, units of the data.
+    known
+        Side information that has effects.
 
     Examples
     --------
     >>> import numpy as np
     >>> from nextpert.core import ScreenMoments
     >>> from nextpert.core.model.perturbations import Perturbations
+    >>> from nextpert.core.model.predictors.base import SideInformation
     >>> from nextpert.core.model.predictors.other_screen import OtherScreen
     >>> x = np.random.default_rng(0).normal(size=(60, 2))
     >>> screen = ScreenMoments.from_array(x, np.zeros(60, int), 1)
     >>> asked = Perturbations(screen, 0, [-1, -1], [[0], []], names=["MYC", "JUN"])
-    >>> OtherScreen({"MYC": np.ones(2)}).predict(asked, asked).effects.tolist()
+    >>> known = SideInformation(["MYC"], np.ones((1, 1)), np.ones((1, 2)))
+    >>> OtherScreen(known).predict(asked, asked).effects.tolist()
     [[0.0, 1.0], [0.0, 0.0]]
     """
 
     order: ClassVar[int] = 4
 
-    def __init__(self, effects: Mapping[str, NDArray[np.float64]]) -> None:
-        self.effects = effects
+    def __init__(self, known: SideInformation) -> None:
+        self.known = known
 
     @classmethod
     def build(cls, sources: Sources) -> OtherScreen | None:
         """Return the predictor, or ``None`` where no other screen is given."""
-        return cls(sources.other_screen) if sources.other_screen else None
+        known = sources.features
+        return None if known is None or known.effects is None else cls(known)
 
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
-        """Return what is known of the candidates' labels; nothing (0) of others, or where NaN."""
+        """Return what is known of the candidates' labels; nothing (0) of others."""
         del screen
-        own = candidates.own()
-        nothing = np.zeros(own.shape[1])
-        found = [np.nan_to_num(self.effects.get(name, nothing)) for name in candidates.names]
-        return Prediction(self.name, np.where(own, 0.0, np.reshape(found, own.shape)))
+        effects = self.known.effects_of(candidates.names)
+        return Prediction(self.name, np.where(candidates.own(), 0.0, effects))
 
     def held_out(self, screen: Perturbations) -> Prediction:
         """Return the same: it has seen no cell of this screen."""

@@ -1,0 +1,260 @@
+"""Side information: perturbations with similar features are expected to have similar effects."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+import numpy as np
+
+from nextpert.core._blas import one_thread
+from nextpert.core.model.predictors.base import Prediction, Predictor, predictor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nextpert.core.model.perturbations import Perturbations
+    from nextpert.core.model.predictors.base import SideInformation, Sources
+    from nextpert.core.screen.screen import ScreenMoments
+
+    Array = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
+
+_SHARES = (0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95)  # of the variance of effects that features share
+_FEWEST = 5  # perturbations: fewer have hardly 20 different permutations
+_PERMUTATIONS, _LEVEL = 20, 0.9  # tables with rows permuted, and the quantile of what they gain
+
+
+class Solved(NamedTuple):
+    """What held-out residuals and predictions need of ``A = K^-1``, gene by gene.
+
+    ``K`` is the covariance of the effects of ``n`` perturbations up to a factor. Those of which a
+    gene is missing are taken out of ``K`` for that gene.
+
+    Parameters
+    ----------
+    values
+        ``A y``, shape ``(n, n_genes)``; 0 where missing, as the next two.
+    ones
+        ``A 1``, same shape.
+    diagonal
+        Diagonal of ``A``, same shape.
+    mean
+        Generalised least squares mean of every gene, shape ``(n_genes,)``.
+    """
+
+    values: Array
+    ones: Array
+    diagonal: Array
+    mean: Array
+
+    @classmethod
+    def of(cls, rows: Array, noise: Array, effects: Array, missing: Mask) -> Solved:
+        """Return these of ``K = Z Z' + D`` (equation 29), by ``r x r`` algebra.
+
+        Parameters
+        ----------
+        rows
+            ``Z``, shape ``(n, r)``.
+        noise
+            Diagonal of ``D``, above 0, shape ``(n,)``.
+        effects
+            ``y``, shape ``(n, n_genes)``.
+        missing
+            Whether an effect is unknown, same shape.
+        """
+        n, root = len(rows), np.sqrt(noise)
+        if rows.shape[1] > n:  # any Z of the same Z Z' will do
+            size, basis = np.linalg.eigh(rows @ rows.T)
+            rows = basis * np.sqrt(np.maximum(size, 0.0))
+        scaled = rows / root[:, None]
+        factor = np.linalg.cholesky(np.eye(rows.shape[1]) + scaled.T @ scaled)
+        inner = np.linalg.solve(factor, scaled.T)  # A = D^-1/2 (1 - inner' inner) D^-1/2
+
+        def solve(right: Array) -> Array:
+            right = right / root[:, None]
+            return (right - inner.T @ (inner @ right)) / root[:, None]
+
+        known = np.where(missing, 0.0, effects)
+        values, ones = solve(known), np.tile(solve(np.ones((n, 1))), known.shape[1])
+        diagonal = np.tile((1.0 - (inner**2).sum(axis=0))[:, None] / noise[:, None], known.shape[1])
+        for g in np.flatnonzero(missing.any(axis=0)):
+            out = np.flatnonzero(missing[:, g])
+            columns = solve(np.eye(n)[:, out])
+            gone = np.linalg.solve(columns[out], columns.T)  # A less columns gone: K without `out`
+            values[:, g] -= gone.T @ values[out, g]
+            ones[:, g] -= gone.T @ ones[out, g]
+            diagonal[:, g] -= np.einsum("nk,kn->n", columns, gone)
+            values[out, g] = ones[out, g] = 0.0
+            diagonal[out, g] = 1.0
+        total = np.maximum(ones.sum(axis=0), np.finfo(np.float64).tiny)
+        return cls(values, ones, diagonal, values.sum(axis=0) / total)
+
+    def residuals(self) -> Array:
+        """Return effects less what the other perturbations expect, the mean estimated along.
+
+        With ``P = A - A 1 1'A / (1'A 1)`` they are ``(P y)_j / P_jj`` (equation 30).
+        """
+        total = self.ones.sum(axis=0)
+        left = self.diagonal - self.ones**2 / np.where(total > 0, total, 1.0)
+        away = self.values - self.ones * self.mean
+        return away / np.where(left > 1e-12 * self.diagonal, left, np.inf)
+
+    def means(self) -> Array:
+        """Return the mean of every gene estimated without each perturbation, ``(n, n_genes)``."""
+        total = self.ones.sum(axis=0) - self.ones**2 / self.diagonal
+        value = self.values.sum(axis=0) - self.ones * self.values / self.diagonal
+        return np.where(total > 0, value / np.where(total > 0, total, 1.0), 0.0)
+
+
+class _Screen(NamedTuple):
+    """Measured perturbations with features, genes in units of their standard deviation.
+
+    Parameters
+    ----------
+    place
+        Their places among the perturbations of the screen, shape ``(n,)``.
+    rows
+        Their features, shape ``(n, rank)``.
+    effects
+        Their effects, shape ``(n, n_genes)``.
+    missing
+        Whether a gene is a target, or does not vary, same shape.
+    noise
+        Mean sampling variance of their effects, shape ``(n,)``.
+    size
+        Variance of effects about their mean beyond sampling.
+    """
+
+    place: NDArray[np.int64]
+    rows: Array
+    effects: Array
+    missing: Mask
+    noise: Array
+    size: float
+
+    def solved(self, share: float, rows: Array | None = None) -> Solved:
+        """Return the model in which features share a part of the variance of effects.
+
+        ``rows`` are others than their own, such as permuted ones.
+        """
+        z = np.sqrt(share) * (self.rows if rows is None else rows)
+        rest = np.maximum(1.0 - (z**2).sum(axis=1), 1e-6)  # every effect has the same variance
+        return Solved.of(z, rest + self.noise / self.size, self.effects, self.missing)
+
+    def loss(self, share: float, rows: Array | None = None) -> float:
+        """Return the squared error of left-out perturbations, less where their cells are few."""
+        square = np.where(self.missing, 0.0, self.solved(share, rows).residuals()) ** 2
+        return float((square.sum(axis=1) / (self.size + self.noise)).sum())
+
+
+@predictor("features")
+class Features(Predictor):
+    """What perturbations of similar features do beyond the mean perturbation (equations 29, 30).
+
+    The effects on a gene, in units of its standard deviation, are a mean and normal departures,
+    whose correlation between two perturbations is the share ``rho`` times the similarity of their
+    features. The share has the least error of left-out perturbations. Of what is expected only the
+    departure is told: the mean is another predictor's, and that of perturbations without features.
+
+    Where permuted rows of the table gain as much (the 0.9 quantile of 20 permutations) over the
+    mean, features are of no use and tell nothing of left-out perturbations, so their weight is 0.
+
+    Parameters
+    ----------
+    known
+        Features by label.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import ScreenMoments
+    >>> from nextpert.core.model.perturbations import Perturbations
+    >>> from nextpert.core.model.predictors.base import SideInformation
+    >>> from nextpert.core.model.predictors.features import Features
+    >>> rng, label = np.random.default_rng(0), np.repeat(np.arange(13), 500)
+    >>> does = np.array([0.0] + [1.0] * 6 + [-1.0] * 6)
+    >>> x = rng.normal(size=(6500, 2)) + does[label][:, None]
+    >>> names, rows = list("abcdefghijkl"), np.repeat(np.eye(2), 6, axis=0)
+    >>> screen = Perturbations(
+    ...     ScreenMoments.from_array(x, label, 13), 0, np.arange(1, 13), [[]] * 12, names=names
+    ... )
+    >>> found = Features(SideInformation(names, rows)).held_out(screen)
+    >>> found.effects[[0, 11]].round(0).tolist()
+    [[1.0, 1.0], [-1.0, -1.0]]
+    """
+
+    order: ClassVar[int] = 5
+
+    def __init__(self, known: SideInformation) -> None:
+        self.known = known
+        self._last: tuple[ScreenMoments, Prediction] | None = None
+
+    @classmethod
+    def build(cls, sources: Sources) -> Features | None:
+        """Return the predictor, or ``None`` where no features are given."""
+        return None if sources.features is None else cls(sources.features)
+
+    @one_thread()
+    def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
+        """Return what perturbations of similar features do beyond the mean; 0 without features."""
+        own = candidates.own()
+        found, effects = self._screen(screen), np.zeros(own.shape)
+        if found is None:
+            return Prediction(self.name, effects)
+        share = self._share(found)[0]
+        solved = found.solved(share)
+        similar = share * self.known.of(candidates.names) @ found.rows.T
+        effects = similar @ (solved.values - solved.ones * solved.mean) * screen.sd
+        return Prediction(self.name, np.where(own, 0.0, effects))
+
+    @one_thread()
+    def held_out(self, screen: Perturbations) -> Prediction:
+        """Return the same of the screen's perturbations, each left out, in closed form.
+
+        Weights of the effects of others sum to 0, so that none is shared with the controls.
+        """
+        if self._last is not None and self._last[0] is screen.moments:
+            return self._last[
+                1
+            ]  # what target genes change by, which is asked for anew, is not read
+        found, effects = self._screen(screen), np.zeros(screen.observed.shape)
+        if found is not None:
+            share, gain = self._share(found)
+            if gain > self._by_chance(found):
+                solved = found.solved(share)
+                expected = found.effects - solved.residuals() - solved.means()
+                effects[found.place] = np.where(found.missing, 0.0, expected * screen.sd)
+        self._last = screen.moments, Prediction(self.name, effects)
+        return self._last[1]
+
+    def _screen(self, screen: Perturbations) -> _Screen | None:
+        """Return measured perturbations with features; ``None`` if these are few or all alike."""
+        rows = self.known.of(screen.names)
+        scored = screen.scored()
+        place = np.flatnonzero(rows.any(axis=1) & scored.any(axis=1))
+        if len(place) < _FEWEST:
+            return None
+        used, sd = scored[place], np.where(screen.sd > 0, screen.sd, 1.0)
+        effects = np.where(used, screen.observed[place] / sd, 0.0)
+        noise = np.where(used, screen.own_variance()[place] / sd**2, 0.0)
+        count = used.sum(axis=0)
+        centre = effects.sum(axis=0) / np.maximum(count, 1)
+        square = np.where(used, (effects - centre) ** 2, 0.0).sum()
+        many = np.maximum(count - 1, 0)
+        size = (square - (noise * many / np.maximum(count, 1)).sum()) / max(many.sum(), 1)
+        if size <= 0:
+            return None
+        per = noise.sum(axis=1) / used.sum(axis=1)
+        return _Screen(place, rows[place], effects, ~used, per, float(size))
+
+    def _share(self, found: _Screen, rows: Array | None = None) -> tuple[float, float]:
+        """Return the share of least error of left-out perturbations, and its gain over none."""
+        losses = [found.loss(share, rows) for share in _SHARES]
+        best = int(np.argmin(losses))
+        return _SHARES[best], found.loss(0.0, rows) - losses[best]
+
+    def _by_chance(self, found: _Screen) -> float:
+        """Return what a table with permuted rows gains, the 0.9 quantile; at least 0."""
+        rng = np.random.default_rng(0)
+        gains = [self._share(found, rng.permutation(found.rows))[1] for _ in range(_PERMUTATIONS)]
+        return max(float(np.quantile(gains, _LEVEL)), 0.0)
