@@ -135,8 +135,8 @@ def read_features(
     told = [x for x, some in zip(labels.names, every, strict=True) if known & {x, *some}]
     if not told:
         message = (
-            f"features has rows for {list_names(names[:3])}, but for no perturbation of the screen, "
-            f"such as {list_names(list(labels.names)[:3])}: nothing is learned from it. Name its "
+            f"features has rows for {list_names(names[:3])}, but for no label of the screen, such "
+            f"as {list_names(list(labels.names)[:3])}: nothing is learned from it. Name its "
             f"rows as labels or genes."
         )
         warn(message)
