@@ -68,7 +68,7 @@ def test_left_out_perturbations_are_predicted_as_candidates_are():
     screen, _, rows = modules(0, n=12, targets=[[0], [0], [3], *[[] for _ in range(9)]])
     asked = Features(SideInformation(list(screen.names), rows))
     found = asked.held_out(screen).effects
-    share = asked._share(asked._screen(screen))[0]
+    share = asked._share(asked._screen(screen), rows)[0]
     data = asked._screen(screen)
     z = np.sqrt(share) * rows
     covariance = z @ z.T + np.diag(1 - share + data.noise / data.size)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _SHARES = (0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95)  # of the variance of effects that features share
 _FEWEST = 5  # perturbations: fewer have hardly 20 different permutations
+_COMPONENTS = 50  # of effects, by which the share is chosen: what follows is mostly noise
 _PERMUTATIONS, _LEVEL = 20, 0.9  # tables with rows permuted, and the quantile of what they gain
 
 
@@ -37,7 +38,7 @@ class Solved(NamedTuple):
     ones
         ``A 1``, same shape.
     diagonal
-        Diagonal of ``A``, same shape.
+        Diagonal of ``A``, same shape, or as ``ones`` with one column where no gene is missing.
     mean
         Generalised least squares mean of every gene, shape ``(n_genes,)``.
     """
@@ -74,12 +75,15 @@ class Solved(NamedTuple):
             right = right / root[:, None]
             return (right - inner.T @ (inner @ right)) / root[:, None]
 
-        known = np.where(missing, 0.0, effects)
-        values, ones = solve(known), np.tile(solve(np.ones((n, 1))), known.shape[1])
-        diagonal = np.tile((1.0 - (inner**2).sum(axis=0))[:, None] / noise[:, None], known.shape[1])
-        for g in np.flatnonzero(missing.any(axis=0)):
+        values, ones = solve(np.where(missing, 0.0, effects)), solve(np.ones((n, 1)))
+        diagonal = (1.0 - (inner**2).sum(axis=0))[:, None] / noise[:, None]
+        lacking = np.flatnonzero(missing.any(axis=0))
+        if len(lacking):
+            ones, diagonal = (np.tile(each, values.shape[1]) for each in (ones, diagonal))
+        for g in lacking:
             out = np.flatnonzero(missing[:, g])
-            columns = solve(np.eye(n)[:, out])
+            columns = -(inner.T @ (inner[:, out] / root[out])) / root[:, None]
+            columns[out, np.arange(len(out))] += 1.0 / noise[out]
             gone = np.linalg.solve(columns[out], columns.T)  # A less columns gone: K without `out`
             values[:, g] -= gone.T @ values[out, g]
             ones[:, g] -= gone.T @ ones[out, g]
@@ -123,6 +127,8 @@ class _Screen(NamedTuple):
         Mean sampling variance of their effects, shape ``(n,)``.
     size
         Variance of effects about their mean beyond sampling.
+    components
+        Principal components of the effects about their mean, shape ``(n, n_components)``.
     """
 
     place: NDArray[np.int64]
@@ -131,20 +137,27 @@ class _Screen(NamedTuple):
     missing: Mask
     noise: Array
     size: float
+    components: Array
 
-    def solved(self, share: float, rows: Array | None = None) -> Solved:
-        """Return the model in which features share a part of the variance of effects.
-
-        ``rows`` are others than their own, such as permuted ones.
-        """
-        z = np.sqrt(share) * (self.rows if rows is None else rows)
+    def covariance(self, share: float, rows: Array) -> tuple[Array, Array]:
+        """Return ``Z`` and the diagonal of ``D`` if features share a part of the variance."""
+        z = np.sqrt(share) * rows
         rest = np.maximum(1.0 - (z**2).sum(axis=1), 1e-6)  # every effect has the same variance
-        return Solved.of(z, rest + self.noise / self.size, self.effects, self.missing)
+        return z, rest + self.noise / self.size
 
-    def loss(self, share: float, rows: Array | None = None) -> float:
-        """Return the squared error of left-out perturbations, less where their cells are few."""
-        square = np.where(self.missing, 0.0, self.solved(share, rows).residuals()) ** 2
-        return float((square.sum(axis=1) / (self.size + self.noise)).sum())
+    def solved(self, share: float) -> Solved:
+        """Return the model of all genes."""
+        return Solved.of(*self.covariance(share, self.rows), self.effects, self.missing)
+
+    def loss(self, share: float, rows: Array) -> float:
+        """Return the squared error of left-out perturbations, less where their cells are few.
+
+        It is that of the components, of which there are fewer than genes. ``rows`` are the
+        features, or permuted ones.
+        """
+        none = np.zeros(self.components.shape, bool)
+        solved = Solved.of(*self.covariance(share, rows), self.components, none)
+        return float((solved.residuals() ** 2 / (self.size + self.noise)[:, None]).sum())
 
 
 @predictor("features")
@@ -201,7 +214,7 @@ class Features(Predictor):
         found, effects = self._screen(screen), np.zeros(own.shape)
         if found is None:
             return Prediction(self.name, effects)
-        share = self._share(found)[0]
+        share = self._share(found, found.rows)[0]
         solved = found.solved(share)
         similar = share * self.known.of(candidates.names) @ found.rows.T
         effects = similar @ (solved.values - solved.ones * solved.mean) * screen.sd
@@ -219,7 +232,7 @@ class Features(Predictor):
             ]  # what target genes change by, which is asked for anew, is not read
         found, effects = self._screen(screen), np.zeros(screen.observed.shape)
         if found is not None:
-            share, gain = self._share(found)
+            share, gain = self._share(found, found.rows)
             if gain > self._by_chance(found):
                 solved = found.solved(share)
                 expected = found.effects - solved.residuals() - solved.means()
@@ -245,9 +258,11 @@ class Features(Predictor):
         if size <= 0:
             return None
         per = noise.sum(axis=1) / used.sum(axis=1)
-        return _Screen(place, rows[place], effects, ~used, per, float(size))
+        away = np.where(used, effects - centre, 0.0)
+        basis = np.linalg.eigh(away.T @ away)[1][:, -_COMPONENTS:]
+        return _Screen(place, rows[place], effects, ~used, per, float(size), away @ basis)
 
-    def _share(self, found: _Screen, rows: Array | None = None) -> tuple[float, float]:
+    def _share(self, found: _Screen, rows: Array) -> tuple[float, float]:
         """Return the share of least error of left-out perturbations, and its gain over none."""
         losses = [found.loss(share, rows) for share in _SHARES]
         best = int(np.argmin(losses))
