@@ -189,12 +189,11 @@ def _table(table: pd.DataFrame, what: str) -> _Part:
     values = real_values(table, what)
     _require_finite(values, what)
     known = ~np.isnan(values)
-    count = np.maximum(known.sum(axis=0), 1)
-    away = np.where(known, values - np.where(known, values, 0.0).sum(axis=0) / count, 0.0)
+    count, values = np.maximum(known.sum(axis=0), 1), np.where(known, values, 0.0)
+    away = np.where(known, values - values.sum(axis=0) / count, 0.0)
     sd = np.sqrt((away**2).sum(axis=0) / count)
-    return _Part(
-        names, _unit(away / np.where(sd > 1e-9 * np.abs(values).max(initial=0), sd, np.inf))
-    )
+    varies = sd > 1e-9 * np.abs(values).max(axis=0, initial=0.0)  # else it is rounding alone
+    return _Part(names, _unit(away / np.where(varies, sd, np.inf)))
 
 
 def _sets(sets: Mapping[str, Sequence[str]], what: str) -> _Part:
