@@ -7,8 +7,8 @@ stack's expectation, each perturbation by weights learned without it) and after 
 expectation by ``t^2 / (t^2 + v)``, ``t^2`` the variance the stack leaves, ``v`` the sampling
 variance). Own genes are left out. The other screen is given with its standard errors, whole, with
 half of its perturbations drawn at random, or with rows permuted; it predicts perturbations of the
-same label, and as features (effects of perturbations that are alike there). Then simulated cell lines whose effects are alike in none, half
-and all of the perturbations. Means over the draws.
+same label, and as features (effects of perturbations that are alike there). Then simulated cell
+lines whose effects are alike in none, half and all of the perturbations. Means over the draws.
 
     python -m benchmarks.another_screen
 """
@@ -31,9 +31,8 @@ from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictor_weights import learn_predictor_weights
 from nextpert.core.model.predictors.base import Prediction
 from nextpert.core.model.predictors.coexpression import Coexpression
-from nextpert.core.model.predictors.features import Features
+from nextpert.core.model.predictors.features import Features, OtherScreen
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
-from nextpert.core.model.predictors.other_screen import OtherScreen
 
 if TYPE_CHECKING:
     from benchmarks._screens import Screen

@@ -43,9 +43,8 @@ from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictor_weights import learn_predictor_weights
 from nextpert.core.model.predictors.base import Predictor
 from nextpert.core.model.predictors.coexpression import Coexpression
-from nextpert.core.model.predictors.features import Features
+from nextpert.core.model.predictors.features import Features, OtherScreen
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
-from nextpert.core.model.predictors.other_screen import OtherScreen
 
 N_MODULES, N_SEEN, N_UNSEEN, N_GENES = 6, 40, 20, 40
 TABLES = ("informative", "permuted", "none")

@@ -120,7 +120,8 @@ def read_features(
         spread = sp.csr_array((np.ones(len(index)), (index, np.arange(len(index)))), shape)
         wide.append(spread @ part.rows / np.sqrt(len(parts)))
         if part.effects is not None:
-            effects = spread @ part.effects
+            effects = np.tile(part.effects.mean(axis=0), (len(names), 1))
+            effects[index] = part.effects
     rows = wide[0]
     if len(wide) > 1:
         sparse = all(sp.issparse(each) for each in wide)
@@ -266,8 +267,9 @@ def _effects(other: ad.AnnData, genes: Sequence[str], what: str) -> _Part:
             raise ValueError(message)
         values, length = _shrunk(values, np.where(known, error, 1.0) ** 2, known)
     values = np.where(known, values, 0.0)
-    away = values - values.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    rows = _unit(np.where(known, away, 0.0)) * np.sqrt(length)[:, None]
+    mean = values.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    values = np.where(known, values, mean)
+    rows = _unit(values - mean) * np.sqrt(length)[:, None]
     effects = np.zeros((len(names), len(genes)))
     effects[:, shared] = values[:, [place[genes[i]] for i in shared]]
     return _Part(names, rows, effects)

@@ -9,9 +9,8 @@ from nextpert.core import ScreenMoments
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictor_weights import learn_predictor_weights
 from nextpert.core.model.predictors.base import SideInformation, Sources
-from nextpert.core.model.predictors.features import Features, Solved
+from nextpert.core.model.predictors.features import Features, OtherScreen, Solved, _Screen
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
-from nextpert.core.model.predictors.other_screen import OtherScreen
 
 
 def refitted(covariance, effects, missing, j):
@@ -68,8 +67,8 @@ def test_left_out_perturbations_are_predicted_as_candidates_are():
     screen, _, rows = modules(0, n=12, targets=[[0], [0], [3], *[[] for _ in range(9)]])
     asked = Features(SideInformation(list(screen.names), rows))
     found = asked.held_out(screen).effects
-    share = asked._share(asked._screen(screen), rows)[0]
-    data = asked._screen(screen)
+    data = _Screen.of(screen, np.ones(12, bool))
+    share = data.best_share(rows)[0]
     z = np.sqrt(share) * rows
     covariance = z @ z.T + np.diag(1 - share + data.noise / data.size)
     missing = screen.own()
@@ -130,14 +129,31 @@ def test_features_are_believed_as_far_as_they_inform():
 
 
 def test_what_permuted_tables_gain_counts_for_nothing():
-    silent = 0
+    most = []
     for seed in range(10):
         screen, _, rows = modules(seed, n=20)
         table = np.random.default_rng(seed).permutation(rows)
-        silent += (
-            not Features(SideInformation(list(screen.names), table)).held_out(screen).effects.any()
-        )
-    assert silent >= 7
+        names = list(screen.names)
+        each = [Features(SideInformation(names, x)).held_out(screen) for x in (rows, table)]
+        most.append([found.most for found in each])
+    right, permuted = np.array(most).T
+    assert right.min() > 0.5
+    assert (permuted == 0).sum() >= 7
+    assert permuted.mean() < 0.1
+
+
+def test_another_screen_counts_as_far_as_it_tells_perturbations_from_one_another():
+    most = []
+    for seed in range(10):
+        screen, truth, rows = modules(seed, n=20)
+        rng = np.random.default_rng(seed)
+        order, noise = rng.permutation(20), 0.05 * rng.normal(size=truth.shape)
+        for there in (truth, truth[order], np.tile(truth.mean(axis=0), (20, 1))):
+            known = SideInformation(list(screen.names), rows, there + noise)
+            most.append(OtherScreen(known).held_out(screen).most)
+    right, permuted, alike = np.reshape(most, (10, 3)).T
+    assert right.min() > 0.5
+    assert max(permuted.mean(), alike.mean()) < 0.15
 
 
 def test_few_perturbations_and_those_without_features_are_left_alone():
@@ -155,10 +171,10 @@ def test_few_perturbations_and_those_without_features_are_left_alone():
 def test_effects_in_another_screen_are_found_by_label():
     screen, _, _ = modules(0, n=5, p=6, targets=[[0], [], [0, 2], [1], []])
     known = np.arange(1, 31.0).reshape(5, 6)
-    known[3] = 0.0  # not known
     asked = OtherScreen(SideInformation([*screen.names[:4], "new"], np.eye(5), known))
     found = asked.held_out(screen).effects
-    assert (found[3:] == 0).all()
+    assert found[3].tolist() == [19, 0, 21, 22, 23, 24]
+    assert found[4].tolist() == known.mean(axis=0).tolist()  # of no label there
     assert found[2].tolist() == [0, 14, 0, 16, 17, 18]
     some = asked.predict(screen, screen.some([0, 2]))
     assert some.effects.tolist() == [[0, *known[0, 1:]], found[2].tolist()]

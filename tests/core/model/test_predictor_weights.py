@@ -39,7 +39,7 @@ def by_refits(observed, tables, used, sd):
         return design, np.append(y[rows].ravel() / scale, np.zeros(k))
 
     def mode(rows):
-        return lsq_linear(*stacked(rows), bounds=(0, 1), method="bvls", tol=1e-14).x
+        return lsq_linear(*stacked(rows), bounds=(0, most), method="bvls", tol=1e-14).x
 
     fits = [np.einsum("k,kg->g", mode(np.delete(every, j)), x[:, j]) for j in every]
     fit = np.array(fits)
@@ -108,17 +108,18 @@ def test_probability_is_that_of_a_grid_of_weights(size):
     np.testing.assert_allclose(found.weights, weights, rtol=1e-4)
 
 
-def test_modes_between_0_and_1_are_those_of_scipy():
+@pytest.mark.parametrize("most", [(1.0, 1.0, 1.0), (1.0, 0.3, 0.6)])
+def test_modes_within_bounds_are_those_of_scipy(most):
     rng = np.random.default_rng(0)
     root = rng.normal(size=(200, 6, 3))
     precision = root.transpose(0, 2, 1) @ root + 0.1 * np.eye(3)
     right = 3 * rng.normal(size=(200, 3))
-    found = _mode(precision, right)
+    found = _mode(precision, right, np.array(most))
     for p, r, w in zip(precision, right, found, strict=True):
         lower = np.linalg.cholesky(p)
-        wanted = lsq_linear(lower.T, np.linalg.solve(lower, r), (0, 1), method="bvls", tol=1e-14)
+        wanted = lsq_linear(lower.T, np.linalg.solve(lower, r), (0, most), method="bvls", tol=1e-14)
         np.testing.assert_allclose(w, wanted.x, atol=1e-8)
-    assert {0.0, 1.0} < set(found.ravel().tolist())
+    assert {0.0, *most} < set(found.ravel().tolist())
 
 
 @pytest.mark.parametrize("n_control", [60, 1000])

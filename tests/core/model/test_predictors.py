@@ -14,9 +14,9 @@ from nextpert.core.model.predictors.base import (
     predictors,
 )
 from nextpert.core.model.predictors.coexpression import Coexpression
+from nextpert.core.model.predictors.features import OtherScreen
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
-from nextpert.core.model.predictors.other_screen import OtherScreen
 
 N_GENES = 6
 TARGETS = [[0], [1], [0, 2], [], [3]]  # of environments 1 to 5; 0 holds the controls

@@ -184,8 +184,9 @@ def fit_dag_blr(
         - gene sets: a mapping of names to lists of genes;
         - effects in another screen (cell line, condition, study): an AnnData of perturbations x
           genes, effects in ``X`` (as :func:`perturbation_effects` returns them), NaN where unknown.
-          They also predict the same perturbations here, with a weight of their own. Standard errors
-          in ``layers["se"]`` shrink them towards their mean over the other screen;
+          They also predict the same perturbations here, and perturbations that the other screen
+          lacks by its mean, with a weight of their own. Standard errors in ``layers["se"]`` shrink
+          them towards that mean;
         - the path of a file with one of these: ``.gmt``, ``.csv``, ``.tsv``, ``.h5ad``, ``.zarr``;
         - a mapping of names to several of these (one AnnData at most), which count alike.
     prior_options
@@ -246,8 +247,8 @@ def fit_dag_blr(
           size of single effects; ``n_combinations``); ``screen``, the moments of the cells that
           the weights were learned from; and ``features``, if given (``perturbations``; ``rows`` of
           up to 200 components, whose products are similarities; and the ``effects`` in another
-          screen on the panel, 0 where unknown). With bootstrap graphs ``ensemble``, the posterior
-          on each of them, ``"0"``, ``"1"`` and so on, as ``posterior``.
+          screen on the panel, its mean where unknown). With bootstrap graphs ``ensemble``, the
+          posterior on each of them, ``"0"``, ``"1"`` and so on, as ``posterior``.
 
     Raises
     ------

@@ -15,7 +15,7 @@ import numpy as np
 from nextpert.core._registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -48,12 +48,15 @@ class Prediction:
         weight for predicting noise. ``None`` for none.
     fixed
         Whether the effects are taken as they are (weight 1), where others are silent.
+    most
+        Largest weight that it may get, 0 to 1.
     """
 
     name: str
     effects: Array
     shared: Array | None = None
     fixed: bool = False
+    most: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,8 @@ class SideInformation:
         Features of each, shape ``(n_names, rank)``, of length 0 (none are known) to 1. The
         similarity of two perturbations is the product of their rows.
     effects
-        Effects in another screen, shape ``(n_names, n_genes)``, units of the data; 0 where they are
-        not known. ``None`` where no other screen is given.
+        Effects in another screen, shape ``(n_names, n_genes)``, units of the data; the mean of its
+        perturbations where they are not known. ``None`` where no other screen is given.
 
     Examples
     --------
@@ -90,17 +93,8 @@ class SideInformation:
 
     def of(self, labels: Sequence[str]) -> Array:
         """Return the features of labels, 0 where none are known, ``(n_labels, rank)``."""
-        return _rows(self.rows, self.place, labels)
-
-    def effects_of(self, labels: Sequence[str]) -> Array:
-        """Return the effects of labels in another screen, 0 where none are known."""
-        effects = np.zeros((len(self.names), 0)) if self.effects is None else self.effects
-        return _rows(effects, self.place, labels)
-
-
-def _rows(table: Array, place: Mapping[str, int], labels: Sequence[str]) -> Array:
-    padded = np.vstack([table, np.zeros((1, table.shape[1]))])
-    return padded[[place.get(label, -1) for label in labels]]
+        padded = np.vstack([self.rows, np.zeros((1, self.rows.shape[1]))])
+        return padded[[self.place.get(label, -1) for label in labels]]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""Side information: perturbations with similar features are expected to have similar effects."""
+"""Side information: effects in another screen, and of perturbations with similar features."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
@@ -10,6 +11,8 @@ from nextpert.core._blas import one_thread
 from nextpert.core.model.predictors.base import Prediction, Predictor, predictor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from nextpert.core.model.perturbations import Perturbations
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 _SHARES = (0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95)  # of the variance of effects that features share
-_FEWEST = 5  # perturbations: fewer have hardly 20 different permutations
+_FEWEST = 5  # perturbations, to learn from: fewer have hardly 20 different permutations
 _COMPONENTS = 50  # of effects, by which the share is chosen: what follows is mostly noise
 _PERMUTATIONS, _LEVEL = 20, 0.9  # tables with rows permuted, and the quantile of what they gain
 
@@ -111,14 +114,12 @@ class Solved(NamedTuple):
 
 
 class _Screen(NamedTuple):
-    """Measured perturbations with features, genes in units of their standard deviation.
+    """Measured perturbations of which something is known, genes in units of their sd.
 
     Parameters
     ----------
     place
         Their places among the perturbations of the screen, shape ``(n,)``.
-    rows
-        Their features, shape ``(n, rank)``.
     effects
         Their effects, shape ``(n, n_genes)``.
     missing
@@ -132,12 +133,31 @@ class _Screen(NamedTuple):
     """
 
     place: NDArray[np.int64]
-    rows: Array
     effects: Array
     missing: Mask
     noise: Array
     size: float
     components: Array
+
+    @classmethod
+    def of(cls, screen: Perturbations, known: Mask) -> _Screen | None:
+        """Return those that are ``known``; ``None`` if they are few or do the same."""
+        scored = screen.scored()
+        place = np.flatnonzero(known & scored.any(axis=1))
+        if len(place) < _FEWEST:
+            return None
+        used, sd = scored[place], np.where(screen.sd > 0, screen.sd, 1.0)
+        effects = np.where(used, screen.observed[place] / sd, 0.0)
+        noise = np.where(used, screen.own_variance()[place] / sd**2, 0.0)
+        away, count = _centred(effects, used), used.sum(axis=0)
+        many = np.maximum(count - 1, 0)
+        own = (noise * many / np.maximum(count, 1)).sum()
+        size = ((away**2).sum() - own) / max(many.sum(), 1)
+        if size <= 0:
+            return None
+        basis = np.linalg.eigh(away.T @ away)[1][:, -_COMPONENTS:]
+        per = noise.sum(axis=1) / used.sum(axis=1)
+        return cls(place, effects, ~used, per, float(size), away @ basis)
 
     def covariance(self, share: float, rows: Array) -> tuple[Array, Array]:
         """Return ``Z`` and the diagonal of ``D`` if features share a part of the variance."""
@@ -145,19 +165,112 @@ class _Screen(NamedTuple):
         rest = np.maximum(1.0 - (z**2).sum(axis=1), 1e-6)  # every effect has the same variance
         return z, rest + self.noise / self.size
 
-    def solved(self, share: float) -> Solved:
-        """Return the model of all genes."""
-        return Solved.of(*self.covariance(share, self.rows), self.effects, self.missing)
+    def solved(self, share: float, rows: Array) -> Solved:
+        """Return the model of all genes; ``rows`` are the features, shape ``(n, rank)``."""
+        return Solved.of(*self.covariance(share, rows), self.effects, self.missing)
 
-    def loss(self, share: float, rows: Array) -> float:
-        """Return the squared error of left-out perturbations, less where their cells are few.
+    def best_share(self, rows: Array) -> tuple[float, float]:
+        """Return the share of least error of left-out perturbations, and its gain over none.
 
-        It is that of the components, of which there are fewer than genes. ``rows`` are the
-        features, or permuted ones.
+        The error is that of the components, of which there are fewer than genes, and counts less
+        where cells are few. ``rows`` are the features, or permuted ones.
         """
         none = np.zeros(self.components.shape, bool)
-        solved = Solved.of(*self.covariance(share, rows), self.components, none)
-        return float((solved.residuals() ** 2 / (self.size + self.noise)[:, None]).sum())
+
+        def loss(share: float) -> float:
+            solved = Solved.of(*self.covariance(share, rows), self.components, none)
+            return float((solved.residuals() ** 2 / (self.size + self.noise)[:, None]).sum())
+
+        losses = [loss(share) for share in _SHARES]
+        best = int(np.argmin(losses))
+        return _SHARES[best], loss(0.0) - losses[best]
+
+
+def _centred(effects: Array, used: Mask) -> Array:
+    """Return effects less the mean of their gene, 0 where not used, ``(n, n_genes)``."""
+    mean = np.where(used, effects, 0.0).sum(axis=0) / np.maximum(used.sum(axis=0), 1)
+    return np.where(used, effects - mean, 0.0)
+
+
+def _beyond_chance(gain: Callable[[NDArray[np.int64]], float], n: int) -> float:
+    """Return the part of a gain that is beyond that of permuted rows, the 0.9 quantile of 20.
+
+    ``gain`` takes the order of the ``n`` rows of a table. The part bounds the weight of what the
+    table says, so that a table of which the order of rows does not matter counts for nothing, and
+    one that is only just better than these for little.
+    """
+    own, rng = gain(np.arange(n)), np.random.default_rng(0)
+    by_chance = np.quantile([gain(rng.permutation(n)) for _ in range(_PERMUTATIONS)], _LEVEL)
+    return 0.0 if own <= 0 else float(np.clip(1.0 - by_chance / own, 0.0, 1.0))
+
+
+@predictor("other screen")
+class OtherScreen(Predictor):
+    """Effects in another screen, found by the labels of perturbations; of others their mean.
+
+    If it told nothing of others, the mean perturbation here would get a weight that is right for
+    these, or one that is right for those that it tells of, but not both.
+
+    Parameters
+    ----------
+    known
+        Side information that has effects.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import ScreenMoments
+    >>> from nextpert.core.model.perturbations import Perturbations
+    >>> from nextpert.core.model.predictors.base import SideInformation
+    >>> from nextpert.core.model.predictors.features import OtherScreen
+    >>> x = np.random.default_rng(0).normal(size=(60, 2))
+    >>> screen = ScreenMoments.from_array(x, np.zeros(60, int), 1)
+    >>> asked = Perturbations(screen, 0, [-1, -1], [[0], []], names=["MYC", "JUN"])
+    >>> known = SideInformation(["MYC", "FOS"], np.eye(2), np.array([[1.0, 1.0], [3.0, 2.0]]))
+    >>> OtherScreen(known).predict(asked, asked).effects.tolist()
+    [[0.0, 1.0], [2.0, 1.5]]
+    """
+
+    order: ClassVar[int] = 4
+
+    def __init__(self, known: SideInformation) -> None:
+        self.known = known
+
+    @classmethod
+    def build(cls, sources: Sources) -> OtherScreen | None:
+        """Return the predictor, or ``None`` where no other screen is given."""
+        known = sources.features
+        return None if known is None or known.effects is None else cls(known)
+
+    def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
+        """Return what is known of the candidates' labels, and of others the mean."""
+        del screen
+        known = np.zeros((1, 0)) if self.known.effects is None else self.known.effects
+        padded = np.vstack([known, known.mean(axis=0)])
+        effects = padded[[self.known.place.get(name, -1) for name in candidates.names]]
+        return Prediction(self.name, np.where(candidates.own(), 0.0, effects))
+
+    def held_out(self, screen: Perturbations) -> Prediction:
+        """Return the same, as it has seen no cell of this screen, with its largest weight.
+
+        The gain is that of the best multiple, 0 to 1, of departures from the mean there, which are
+        added to the mean here.
+        """
+        said = self.predict(screen, screen)
+        found = _Screen.of(screen, np.array([name in self.known.place for name in screen.names]))
+        if found is None:
+            return replace(said, most=0.0)
+        there = said.effects[found.place] / np.where(screen.sd > 0, screen.sd, 1.0)
+        counts = 1.0 / (found.size + found.noise)[:, None]
+
+        def gain(order: NDArray[np.int64]) -> float:
+            used = ~(found.missing | found.missing[order])  # no row's own targets are compared
+            y, x = _centred(found.effects, used), _centred(there[order], used)
+            along, square = (counts * x * y).sum(), (counts * x**2).sum()
+            weight = np.clip(along / square, 0.0, 1.0) if square > 0 else 0.0
+            return float(2 * weight * along - weight**2 * square)
+
+        return replace(said, most=_beyond_chance(gain, len(found.place)))
 
 
 @predictor("features")
@@ -168,9 +281,6 @@ class Features(Predictor):
     whose correlation between two perturbations is the share ``rho`` times the similarity of their
     features. The share has the least error of left-out perturbations. Of what is expected only the
     departure is told: the mean is another predictor's, and that of perturbations without features.
-
-    Where permuted rows of the table gain as much (the 0.9 quantile of 20 permutations) over the
-    mean, features are of no use and tell nothing of left-out perturbations, so their weight is 0.
 
     Parameters
     ----------
@@ -210,14 +320,14 @@ class Features(Predictor):
     @one_thread()
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
         """Return what perturbations of similar features do beyond the mean; 0 without features."""
-        own = candidates.own()
-        found, effects = self._screen(screen), np.zeros(own.shape)
-        if found is None:
-            return Prediction(self.name, effects)
-        share = self._share(found, found.rows)[0]
-        solved = found.solved(share)
-        similar = share * self.known.of(candidates.names) @ found.rows.T
-        effects = similar @ (solved.values - solved.ones * solved.mean) * screen.sd
+        own, rows = candidates.own(), self.known.of(screen.names)
+        found, effects = _Screen.of(screen, np.asarray(rows.any(axis=1))), np.zeros(own.shape)
+        if found is not None:
+            rows = rows[found.place]
+            share = found.best_share(rows)[0]
+            solved = found.solved(share, rows)
+            similar = share * self.known.of(candidates.names) @ rows.T
+            effects = similar @ (solved.values - solved.ones * solved.mean) * screen.sd
         return Prediction(self.name, np.where(own, 0.0, effects))
 
     @one_thread()
@@ -230,46 +340,13 @@ class Features(Predictor):
             return self._last[
                 1
             ]  # what target genes change by, which is asked for anew, is not read
-        found, effects = self._screen(screen), np.zeros(screen.observed.shape)
+        rows, effects, most = self.known.of(screen.names), np.zeros(screen.observed.shape), 0.0
+        found = _Screen.of(screen, np.asarray(rows.any(axis=1)))
         if found is not None:
-            share, gain = self._share(found, found.rows)
-            if gain > self._by_chance(found):
-                solved = found.solved(share)
-                expected = found.effects - solved.residuals() - solved.means()
-                effects[found.place] = np.where(found.missing, 0.0, expected * screen.sd)
-        self._last = screen.moments, Prediction(self.name, effects)
+            rows = rows[found.place]
+            most = _beyond_chance(lambda order: found.best_share(rows[order])[1], len(rows))
+            solved = found.solved(found.best_share(rows)[0], rows)
+            expected = found.effects - solved.residuals() - solved.means()
+            effects[found.place] = np.where(found.missing, 0.0, expected * screen.sd)
+        self._last = screen.moments, Prediction(self.name, effects, most=most)
         return self._last[1]
-
-    def _screen(self, screen: Perturbations) -> _Screen | None:
-        """Return measured perturbations with features; ``None`` if these are few or all alike."""
-        rows = self.known.of(screen.names)
-        scored = screen.scored()
-        place = np.flatnonzero(rows.any(axis=1) & scored.any(axis=1))
-        if len(place) < _FEWEST:
-            return None
-        used, sd = scored[place], np.where(screen.sd > 0, screen.sd, 1.0)
-        effects = np.where(used, screen.observed[place] / sd, 0.0)
-        noise = np.where(used, screen.own_variance()[place] / sd**2, 0.0)
-        count = used.sum(axis=0)
-        centre = effects.sum(axis=0) / np.maximum(count, 1)
-        square = np.where(used, (effects - centre) ** 2, 0.0).sum()
-        many = np.maximum(count - 1, 0)
-        size = (square - (noise * many / np.maximum(count, 1)).sum()) / max(many.sum(), 1)
-        if size <= 0:
-            return None
-        per = noise.sum(axis=1) / used.sum(axis=1)
-        away = np.where(used, effects - centre, 0.0)
-        basis = np.linalg.eigh(away.T @ away)[1][:, -_COMPONENTS:]
-        return _Screen(place, rows[place], effects, ~used, per, float(size), away @ basis)
-
-    def _share(self, found: _Screen, rows: Array) -> tuple[float, float]:
-        """Return the share of least error of left-out perturbations, and its gain over none."""
-        losses = [found.loss(share, rows) for share in _SHARES]
-        best = int(np.argmin(losses))
-        return _SHARES[best], found.loss(0.0, rows) - losses[best]
-
-    def _by_chance(self, found: _Screen) -> float:
-        """Return what a table with permuted rows gains, the 0.9 quantile; at least 0."""
-        rng = np.random.default_rng(0)
-        gains = [self._share(found, rng.permutation(found.rows))[1] for _ in range(_PERMUTATIONS)]
-        return max(float(np.quantile(gains, _LEVEL)), 0.0)
