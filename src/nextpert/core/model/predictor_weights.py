@@ -140,19 +140,21 @@ def learn_predictor_weights(
     [1.0, 0.0]
     """
     used = scored
-    free = np.array([not e.fixed for e in predictions], bool)
+    fixed = np.array([e.fixed for e in predictions], bool)
+    most = np.array([e.most for e in predictions])
+    free = ~fixed & (most > 0)
     y, x, shared, noise = _standardised(observed, variance, predictions, used, sd)
     blocks = _blocks(used)
     n_blocks = int(blocks.max(initial=-1)) + 1
     # Where a fixed predictor speaks the others are silent: nothing is learned of them there.
-    evidence = used & ~x[~free].any(axis=(0, 2))[:, None]
+    evidence = used & ~x[fixed].any(axis=(0, 2))[:, None]
     left, _ = _weighed(np.where(evidence, y, 0.0), noise, evidence)
     sums = _sums(x[free], y, shared[free], left, blocks, n_blocks)
-    weights, most = np.where(free, 0.0, 1.0), np.array([e.most for e in predictions])[free]
-    weights[free], probability, slope = sums.learned(np.ones(n_blocks, bool), most)
+    weights = fixed.astype(np.float64)
+    weights[free], probability, slope = sums.learned(np.ones(n_blocks, bool), most[free])
     rows = np.tile(weights, (len(used), 1))
     for b in range(n_blocks):
-        rows[np.ix_(blocks == b, free)] = sums.learned(np.arange(n_blocks) != b, most)[0]
+        rows[np.ix_(blocks == b, free)] = sums.learned(np.arange(n_blocks) != b, most[free])[0]
     # Errors are weighted by what the predictors do not explain.
     off = 2 * np.einsum("k,kjg->jg", weights, shared)
     left, beyond = _weighed(y - np.einsum("k,kjg->jg", weights, x), noise - off, used, noise)
