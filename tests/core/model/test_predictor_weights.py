@@ -39,7 +39,7 @@ def by_refits(observed, tables, used, sd):
         return design, np.append(y[rows].ravel() / scale, np.zeros(k))
 
     def mode(rows):
-        return lsq_linear(*stacked(rows), bounds=(0, most), method="bvls", tol=1e-14).x
+        return lsq_linear(*stacked(rows), bounds=(0, 1), method="bvls", tol=1e-14).x
 
     fits = [np.einsum("k,kg->g", mode(np.delete(every, j)), x[:, j]) for j in every]
     fit = np.array(fits)

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 _SHARES = (0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95)  # of the variance of effects that features share
 _FEWEST = 5  # perturbations, to learn from: fewer have hardly 20 different permutations
 _COMPONENTS = 50  # of effects, by which the share is chosen: what follows is mostly noise
-_PERMUTATIONS, _LEVEL = 20, 0.9  # tables with rows permuted, and the quantile of what they gain
+# Tables with rows permuted. The largest of 20 gains is exceeded by chance in 1 of 21 cases; by the
+# 0.9 quantile, tables that say nothing raised the error on Papalexi by 2%.
+_PERMUTATIONS = 20
 
 
 class Solved(NamedTuple):
@@ -193,14 +195,14 @@ def _centred(effects: Array, used: Mask) -> Array:
 
 
 def _beyond_chance(gain: Callable[[NDArray[np.int64]], float], n: int) -> float:
-    """Return the part of a gain that is beyond that of permuted rows, the 0.9 quantile of 20.
+    """Return the part of a gain that is beyond the largest gain of 20 tables of permuted rows.
 
     ``gain`` takes the order of the ``n`` rows of a table. The part bounds the weight of what the
     table says, so that a table of which the order of rows does not matter counts for nothing, and
     one that is only just better than these for little.
     """
     own, rng = gain(np.arange(n)), np.random.default_rng(0)
-    by_chance = np.quantile([gain(rng.permutation(n)) for _ in range(_PERMUTATIONS)], _LEVEL)
+    by_chance = max(gain(rng.permutation(n)) for _ in range(_PERMUTATIONS))
     return 0.0 if own <= 0 else float(np.clip(1.0 - by_chance / own, 0.0, 1.0))
 
 
