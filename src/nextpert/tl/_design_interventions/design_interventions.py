@@ -206,7 +206,7 @@ def design_interventions(
     # A seed is joined with the number of the round, so that rounds differ.
     seeds = rng if rng is None or isinstance(rng, np.random.Generator) else [rng, this_round]
     asked = as_asked(
-        fit, pool, wanted.goal, n_cells=n_cells, noise_aware=noise_aware,
+        fit, pool, wanted.goal, wanted.targets, n_cells=n_cells, noise_aware=noise_aware,
         n_samples=n_samples, rng=np.random.default_rng(seeds),
     )  # fmt: skip
     values, found = core.find_acquisition(acquisition).of_candidates(asked)
@@ -235,7 +235,7 @@ def design_interventions(
         "trace": tables.extend_trace(trace, row),
         "targets": _adata.stored_lists(pool.interventions.targets[i] for i in order),
         "shifts": _adata.as_stored_csr(pool.interventions.shifts[order]),
-        "floor": float(distance.floor),
+        "floor": float(wanted.cells.floor),
         "target_mean": wanted.mean,
         "genes": _adata.strings(fit.genes),
         "cells": fit.fingerprint,

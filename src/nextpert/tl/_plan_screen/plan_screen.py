@@ -216,7 +216,10 @@ def plan_screen(
     limits = read_constraints(
         read, include=asked.include, pending=pending, costs=asked.costs, cells_each=wells.each
     )
-    choice = Choice(fit, pool, wanted.goal, limits, wells, n_samples=N_SAMPLES, rng=as_rng(rng))
+    choice = Choice(
+        fit, pool, wanted.goal, limits, wells, targets=wanted.targets, n_samples=N_SAMPLES,
+        rng=as_rng(rng),
+    )  # fmt: skip
     found = choice.choose(strategy, max_new=asked.max_new, fixed_controls=n_controls)
     if n_guides is not None and n_guides > found.cells.min():
         message = (
