@@ -50,16 +50,18 @@ def design_interventions(
     """Rank the perturbations to test next so that cells reach a target state.
 
     The default acquisition is the probability of being the nearest of all candidates, by joint
-    draws of their states and of the controls from the hierarchical model of :func:`fit_dag_blr`.
-    Ties, such as candidates that are nearest in no draw, are ordered by
-    the distance of the expected state. The acquisition of the paper, which reduces uncertainty, is
-    CIV, the causal integrated variance: the variance of the distance of every candidate to the
-    optimum that is expected to remain after ``n_cells`` more cells of this candidate, averaged over
-    the candidates (Zhang et al. 2023, doi:10.1038/s42256-023-00719-0, eqs. 12 and 13). It includes
-    the uncertainty of the shifts on the graph. The first candidate by CIV may therefore lead away
-    from the target. Besides the acquisition, the ranking has the predicted distance of each
-    candidate to the target, which combines its cells with what the model expects of it. Candidates
-    with and without cells are ranked together.
+    draws of their states and of the controls from the hierarchical model of :func:`fit_dag_blr`. A
+    target that is a perturbation of the fit is part of the same draws, and is estimated like the
+    candidates; the mean of other cells is taken as it is, with its sampling error. Ties, such as
+    candidates that are nearest in no draw, are ordered by the distance of the expected state. The
+    acquisition of the paper, which reduces uncertainty, is CIV, the causal integrated variance: the
+    variance of the distance of every candidate to the optimum that is expected to remain after
+    ``n_cells`` more cells of this candidate, averaged over the candidates (Zhang et al. 2023,
+    doi:10.1038/s42256-023-00719-0, eqs. 12 and 13). It includes the uncertainty of the shifts on
+    the graph. The first candidate by CIV may therefore lead away from the target. Besides the
+    acquisition, the ranking has the predicted distance of each candidate to the target, which
+    combines its cells with what the model expects of it. Candidates with and without cells are
+    ranked together.
 
     Distances and probabilities of candidates with cells depend on the graph only through what it
     predicts of their effects, times the weight it has earned on the other perturbations. It also
@@ -85,7 +87,7 @@ def design_interventions(
     adata
         Cells x genes with a posterior from :func:`fit_dag_blr`.
     target
-        The target state: a perturbation label (the mean of its cells); a group, as a tuple
+        The target state: a perturbation label (its state by the fit); a group, as a tuple
         ``(obs key, value)``; or a mapping gene -> target mean, log-normalised expression, in
         which unlisted genes of the panel keep their control mean. Or a :class:`nextpert.Target`:
         a signature, bounds, several states, states to avoid, weights of genes, distances in units
@@ -148,20 +150,20 @@ def design_interventions(
           expression), ``shift_source``, ``acquisition`` (lower is better), ``variance_reduction``
           (the fraction of the reducible uncertainty that ``n_cells`` cells are expected to resolve;
           NaN for acquisitions without look-ahead). Then squared distances to the target, in squared
-          units of expression (or in those of the target), with the sampling error of the target's
-          mean subtracted: ``state_distance`` of the expected state; ``predicted_distance``, the
-          posterior median, and the shortest 90% interval ``predicted_low`` to ``predicted_high``;
-          the posterior mean ``mean_distance``, which includes the variance of the state, with
-          ``predicted_distance_sd``; ``relative_distance`` (the predicted one divided by that of the
-          control; NaN if that is 0); ``probability_best`` (of being the nearest);
-          ``probability_better`` (of being nearer than the control); ``expected_gap``, the expected
-          difference to the nearest candidate;
-          ``measured_distance`` of the cells themselves, with their sampling error subtracted (NaN
-          without cells); ``data_weight`` (of :func:`perturbation_effects`, mean over genes) and
-          ``n_cells_seen``.
+          units of expression (or in those of the target), with the sampling error of a target that
+          is a mean of cells subtracted: ``state_distance`` of the expected state;
+          ``predicted_distance``, the posterior median, and the shortest 90% interval
+          ``predicted_low`` to ``predicted_high``; the posterior mean ``mean_distance``, which
+          includes the variance of the state, with ``predicted_distance_sd``; ``relative_distance``
+          (the predicted one divided by that of the control; NaN if that is 0); ``probability_best``
+          (of being the nearest); ``probability_better`` (of being nearer than the control);
+          ``expected_gap``, the expected difference to the nearest candidate; ``measured_distance``
+          of the cells themselves, with their sampling error subtracted (NaN without cells);
+          ``data_weight`` (of :func:`perturbation_effects`, mean over genes) and ``n_cells_seen``.
           The last row, with the label of the controls and with ``is_control``, is the control, for
           reference. It is no candidate, has rank 0, and NaN in columns that do not apply to it.
-        - ``floor``: the squared distance that the sampling error of the target's mean alone causes.
+        - ``floor``: the squared distance that the sampling error of the mean of the target's cells
+          alone causes.
         - ``trace``: a table of this and all earlier rounds: ``round`` (a new round starts when the
           cells of the fit have changed; a call with the same target and acquisition in the same
           round replaces its row), ``chosen``, ``acquisition``, ``value``, ``target``,
