@@ -247,3 +247,17 @@ def test_other_targets_are_known_by_their_cells(fitted):
     exact = read_target(fitted, "MYC", posterior_from(fitted), "perturbation")
     assert exact.targets == ()
     assert exact.goal is exact.cells
+
+
+def test_candidates_whose_shifts_are_told_are_compared_with_the_cells(fitted):
+    genes = list(fitted.var_names)
+    table = pd.DataFrame(np.eye(8)[:2], ["a", "b"], genes)
+    npt.tl.design_interventions(fitted, "MYC", candidates=table)
+    stored = fitted.uns["design"]
+    np.testing.assert_allclose(stored["target_mean"], cells(fitted, "MYC").mean(axis=0))
+    fit = posterior_from(fitted)
+    known = fit.known(read_candidates(table, None, fit).prior)
+    wanted = read_target(fitted, "MYC", fit, "perturbation").cells
+    found = ranked_distance(fit.posteriors, known, wanted, n_samples=4000, rng=1)
+    ranking = stored["ranking"].set_index("perturbation").loc[["a", "b"]]
+    np.testing.assert_allclose(ranking["state_distance"], np.maximum(found.centre[:-1], 0))

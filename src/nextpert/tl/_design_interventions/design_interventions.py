@@ -206,6 +206,7 @@ def design_interventions(
     key = str(fit.params["perturbation_key"]) if perturbation_key is None else perturbation_key
     wanted = read_target(adata, target, fit, key, key=posterior_key)
     pool = read_candidates(candidates, shift, fit, wanted, target_is_candidate=target_is_candidate)
+    wanted = pool.towards(wanted, fit)
     this_round = tables.round_of(adata, key_added, trace, fit.fingerprint)
     # A seed is joined with the number of the round, so that rounds differ.
     seeds = rng if rng is None or isinstance(rng, np.random.Generator) else [rng, this_round]

@@ -212,6 +212,7 @@ def plan_screen(
         max_combination=asked.max_combination, target_is_candidate=target_is_candidate,
     )  # fmt: skip
     pool = read.candidates
+    wanted = pool.towards(wanted, fit)
     wells = split_cells(n_cells, n_perturbations, n_controls, asked.min_cells)
     limits = read_constraints(
         read, include=asked.include, pending=pending, costs=asked.costs, cells_each=wells.each
