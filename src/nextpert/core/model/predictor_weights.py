@@ -302,8 +302,8 @@ def _sums(
     within = [((unit[r] @ unit[r].T) ** 2).sum() for r in rows]
     k = len(x)
     return _Sums(
-        np.array([each[r].sum(axis=0) for r in rows]).reshape(-1, k, k),
-        np.array([cross[r].sum(axis=0) for r in rows]).reshape(-1, k),
+        np.array([each[r].sum(axis=0) for r in rows]).reshape(len(rows), k, k),
+        np.array([cross[r].sum(axis=0) for r in rows]).reshape(len(rows), k),
         np.array([size[r].sum() for r in rows]),
         np.array([left[r].any(axis=1).sum() for r in rows], np.int64),
         np.array([[alike[r].sum() for r in rows], within]).reshape(2, -1),
