@@ -13,6 +13,7 @@ from nextpert._adata.arguments import WORKERS, above, between, checked, one_of, 
 from nextpert._adata.labels import left_out_table, say_left_out
 from nextpert._adata.roles import read_roles
 from nextpert._adata.screen import read_environments
+from nextpert._adata.table import require_cells
 from nextpert.core._checks import as_rng
 from nextpert.core.search.registry import SearchOptions, names_that, searches
 from nextpert.tl._learn_dag.context import Panel, Workers
@@ -241,6 +242,7 @@ def learn_dag(
         names, columns, graph = given_graph(adata, dag, panel, gene_symbols)
         learned = Learned(graph, graph.order, {}, None)
     else:
+        require_cells(adata, f"learn_dag with method={method!r}")
         names, columns = _adata.resolve_panel(adata, genes, least=2, gene_symbols=gene_symbols)
         roles = read_roles(adata, perturbation_key=perturbation_key, control=control, layer=layer)
         found = read_environments(adata, roles)
