@@ -145,7 +145,10 @@ def made_section(
     if is_table(adata):
         what = "A table of effects and standard errors in place of cells"
     words, tables = [f"{what}, {count(adata.n_vars)} genes."], []
-    if FIT in found:
+    if FIT in found and is_table(adata):
+        n_perturbations, genes = len(found[FIT]["environments"]), found[FIT]["genes"]
+        words[0] += f" Fitted to {n_perturbations} perturbations, over {count(len(genes))} genes."
+    elif FIT in found:
         fit = found[FIT]
         table = fit["environments"]
         words[0] += (

@@ -17,6 +17,7 @@ from nextpert.cli._options import (
     Candidates,
     Columns,
     Flag,
+    FromTable,
     GeneSymbols,
     Job,
     Jobs,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _COLUMNS, _LABELS, _PRIOR, _RANKING = Columns(), Labels(), Prior(), Ranking()
-_WANTED, _RESULTS, _USUAL = Wanted(), Results(), Run()
+_WANTED, _RESULTS, _USUAL, _TABLE = Wanted(), Results(), Run(), FromTable()
 COMMANDS = (*STEPS, "report", "demo")
 
 
@@ -246,6 +247,7 @@ def effects(
     genes: Names | None = None,
     condition: str | None = None,
     level: float = 0.9,
+    from_table: FromTable = _TABLE,
     run: Run = _USUAL,
 ) -> Job:
     """Estimate the effects of perturbations on genes, with intervals.
@@ -253,6 +255,10 @@ def effects(
     Reads a screen after `nextpert fit` and writes the effect of each perturbation on each gene:
     mean, credible interval, local false sign rate, and the direct part of it. The table has a row
     per perturbation and gene.
+
+    SCREEN may also be a csv file of effects and standard errors, a row per perturbation and gene,
+    which stands for the cells: it is fitted first, and `design`, `plan` and `report` go on from the
+    file that is written.
 
     Example: `nextpert effects screen.fit.h5ad --table effects.csv`
 

@@ -82,12 +82,12 @@ def effect_table(
         the same rows and columns. Not of a long table, which holds them.
     source
         What wrote a long table; it needs a column of perturbations, as outputs of all of them one
-        below the other have. ``"deseq2"`` (``gene``, ``log2FoldChange``, ``lfcSE``), ``"edger"``
-        (``gene``, ``logFC``; ``F``, ``LR`` or ``PValue``), ``"glmgampoi"`` (``name``, ``lfc``;
-        ``f_statistic`` or ``pval``) or ``"sceptre"`` (``response_id``, ``grna_target``,
-        ``log_2_fold_change`` and ``p_value``, or ``fold_change`` and ``se_fold_change``). A
-        standard error that is not there follows from the statistic, or from the p-value, which
-        must be above 0 and below 1.
+        below the other have. ``"plain"`` (``gene``, ``effect``, ``se``), ``"deseq2"`` (``gene``,
+        ``log2FoldChange``, ``lfcSE``), ``"edger"`` (``gene``, ``logFC``; ``F``, ``LR`` or
+        ``PValue``), ``"glmgampoi"`` (``name``, ``lfc``; ``f_statistic`` or ``pval``) or
+        ``"sceptre"`` (``response_id``, ``grna_target``, ``log_2_fold_change`` and ``p_value``, or
+        ``fold_change`` and ``se_fold_change``). A standard error that is not there follows from
+        the statistic, or from the p-value, which must be above 0 and below 1.
     base
         Base of the logarithms: ``"e"``, ``"2"`` or ``"10"``. ``None`` (default): that of the
         source, else ``"e"``.

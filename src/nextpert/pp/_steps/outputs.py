@@ -44,6 +44,7 @@ class Output:
 
 
 OUTPUTS = {
+    "plain": Output(("gene",), "effect", "e", ("se",)),
     "deseq2": Output(
         ("gene", "gene_id"), "log2FoldChange", se=("lfcSE",), signed=("stat",), p=("pvalue",)
     ),
@@ -60,6 +61,19 @@ OUTPUTS = {
 NAMES = tuple(name for name in OUTPUTS if " " not in name)
 # Statistics of ranks, which say how sure a difference is, but not how large.
 _OF_RANKS = ("auc", "statistic", "U", "W", "u_statistic", "scores")
+
+
+def source_of(columns: list[str]) -> str | None:
+    """Return what wrote a long table, by its columns; ``None`` where these do not tell.
+
+    Examples
+    --------
+    >>> from nextpert.pp._steps.outputs import source_of
+    >>> source_of(["gene", "log2FoldChange", "lfcSE"]), source_of(["gene", "score"])
+    ('deseq2', None)
+    """
+    found = (name for name, output in OUTPUTS.items() if output.effect in columns)
+    return next((name.split()[0] for name in found), None)
 
 
 class Effects(NamedTuple):
