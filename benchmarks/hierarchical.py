@@ -136,7 +136,7 @@ def split(cells: Cells, n: int, seed: int) -> tuple[Cells, np.ndarray]:
 
 
 def handed_out(part: Cells, known: np.ndarray) -> ad.AnnData | None:
-    """Return the effects by the public functions; ``None`` where no graph can be learned."""
+    """Return the cells fitted by the public functions; ``None`` where no graph can be learned."""
     kept = known & (part.code >= 0)
     obs = pd.DataFrame({"perturbation": np.array(part.names)[part.code[kept]]}, dtype=object)
     genes = [f"gene {i}" for i in range(part.x.shape[1])]
@@ -151,7 +151,7 @@ def handed_out(part: Cells, known: np.ndarray) -> ad.AnnData | None:
     except ValueError:  # too few cells for so many genes
         return None
     npt.tl.fit_dag_blr(adata, shift="activation" if part.activation else "knockout")
-    return npt.tl.perturbation_effects(adata, as_anndata=True)[part.names[1:], genes]
+    return adata
 
 
 def trial(cells: Cells, n: int, seed: int) -> dict[str, dict[str, float]]:
@@ -241,8 +241,26 @@ def trial(cells: Cells, n: int, seed: int) -> dict[str, dict[str, float]]:
     start = time.process_time()
     public = handed_out(part, known)
     if public is not None:
-        ends = np.asarray(public.layers["lower"]), np.asarray(public.layers["upper"])
-        score(HANDED_OUT, np.asarray(public.X), ends)
+        effects = npt.tl.perturbation_effects(public, as_anndata=True)[part.names[1:]]
+        effects = effects[:, list(public.var_names)]
+        ends = np.asarray(effects.layers["lower"]), np.asarray(effects.layers["upper"])
+        score(HANDED_OUT, np.asarray(effects.X), ends)
+        inside, predicted, true = [], 0.0, 0.0
+        for t, seen in pairs.items():
+            npt.tl.design_interventions(public, part.names[t])
+            table = public.uns["design"]["ranking"].set_index("perturbation")
+            for j, one in seen:
+                middle, low, high = table.loc[
+                    part.names[j + 1], ["predicted_distance", "predicted_low", "predicted_high"]
+                ].astype(float)
+                low = middle - np.hypot(middle - low, Z * one.sd)
+                high = middle + np.hypot(high - middle, Z * one.sd)
+                inside.append(low <= one.estimate <= high)
+                predicted, true = predicted + middle, true + one.estimate
+        out[HANDED_OUT] |= {
+            "distances": float(np.mean(inside)),
+            "predicted / true": predicted / true,
+        }
         out[HANDED_OUT]["seconds"] = time.process_time() - start
     return out
 

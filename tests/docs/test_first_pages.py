@@ -185,7 +185,7 @@ def test_the_lines_of(path, judged, tmp_path, monkeypatch):
     assert len(names) == 8
     assert not names.str.contains("UBR5").any()
     assert plate["n_cells"].sum() == 2000
-    assert names.str.contains("+", regex=False).any() == (path == README)
+    assert names.str.contains("+", regex=False).any()
     if path == README:
         assert f"# a CRISPRi screen, {judged[1]:,} cells" in text_of(path)
         assert_printed(adata.uns["plan"])
