@@ -11,7 +11,7 @@ import pandas as pd
 
 from nextpert._adata.members import Naming
 from nextpert._adata.panel import closest, in_order, list_names
-from nextpert._adata.table import is_table, rows_of
+from nextpert._adata.table import cells_of, is_table
 from nextpert.core._codec import strings
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def read_labels(
     codes = np.append(again, -1)[first].astype(np.int64)
     pairs = dict.fromkeys(zip(shown, text, strict=True))
     pooled = tuple((name, other) for name, other in pairs if name != other)
-    cells = rows_of(adata).n if is_table(adata) else None
+    cells = cells_of(adata) if is_table(adata) else None
     return LabelTable(str(key), [str(name) for name in names], codes, naming, pooled, cells=cells)
 
 

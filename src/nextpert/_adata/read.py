@@ -190,6 +190,8 @@ def _read_table(
     if checksum is not None:
         both = mixed_words(mean, checksum.columns) + stirred(mixed_words(se, checksum.columns))
         number = int((both * checksum.cells).sum(dtype=np.uint64))
+    if not codings:
+        return [], number
     moments, sigma2 = table_moments(rows_of(adata), mean, se)
     screens = [as_screen(moments, sigma2, c.codes, c.fold, c.columns) for c in codings]
     return screens, number

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -77,16 +77,29 @@ def not_told(adata: ad.AnnData) -> str:
     return f"The table does not tell {'; '.join(said)}." if said else ""
 
 
+def cells_of(adata: ad.AnnData) -> Index:
+    """Return the number of cells that every row of a table stands for."""
+    return adata.obs["n_cells"].to_numpy(np.int64)
+
+
+def joined_records(one: ad.AnnData, other: ad.AnnData) -> dict[str, Any]:
+    """Return what is told of two tables together: no more than of either."""
+    both = dict(one.uns[KEY]), dict(other.uns[KEY])
+    out = {name: both[0][name] for name in ("source", "base")}
+    out["n_missing"] = sum(int(each["n_missing"]) for each in both)
+    given = ("cells_given", "controls_given", "means_given")
+    return out | {name: min(int(each[name]) for each in both) for name in given}
+
+
 def rows_of(adata: ad.AnnData) -> Rows:
-    """Return the rows of a table."""
-    obs, record = adata.obs, adata.uns[KEY]
-    batch = obs[str(record["batch_key"])].astype(str) if "batch_key" in record else None
-    block = np.zeros(len(obs), np.int64) if batch is None else batch.factorize()[0]
-    labels = obs[str(record["perturbation_key"])].astype(str).to_numpy()
-    return Rows(
-        obs["n_cells"].to_numpy(np.int64), np.asarray(block, np.int64),
-        labels == str(record["control"]), bool(record["cells_given"]),
-    )  # fmt: skip
+    """Return the rows of a table, of the batches that are declared."""
+    roles = adata.uns["screen"]
+    labels = adata.obs[str(roles["perturbation_key"])].astype(str).to_numpy()
+    block = np.zeros(adata.n_obs, np.int64)
+    if len(keys := [str(key) for key in roles.get("batch_key", [])]):
+        block = adata.obs.groupby(keys, observed=True).ngroup().to_numpy(np.int64)
+    told = bool(adata.uns[KEY]["cells_given"])
+    return Rows(cells_of(adata), block, labels == str(roles["control"]), told)
 
 
 def own_variances(rows: Rows, variance: Array) -> Array:

@@ -197,9 +197,6 @@ def effect_table(
         "cells_given": int(cells is not None),
         "controls_given": int(controls is not None or error is not None),
         "means_given": int(mean is not None),
-        "perturbation_key": roles.perturbation_key,
-        "control": control,
-        **({} if batches is None else {"batch_key": "batch"}),
     }
     graph = {"genes": _adata.strings(genes), "n_edges": 0, "order": _adata.strings(genes)}
     graph["params"] = {"method": "given"}
