@@ -130,6 +130,7 @@ def troubles(fitted, folder):
     plan = {"candidates": [FIRST, SECOND, THIRD]}
     network = pd.DataFrame({"source": ["Myc"], "target": ["Jun"]})
     lacking = campaign()
+    effects = pd.DataFrame(np.ones((1, 2)), ["CD58"], ["CD58", "CD59"])
     return [
         lambda: npt.tl.learn_dag(screen(), control="NT"),
         lambda: npt.pp.setup_screen(screen(), perturbation_key="gene"),
@@ -167,6 +168,7 @@ def troubles(fitted, folder):
         lambda: npt.tl.fit_dag_blr(screen()),
         lambda: npt.tl.design_interventions(screen(), FIRST),
         lambda: npt.tl.design_interventions(fitted[5:].copy(), FIRST),
+        lambda: npt.tl.learn_dag(npt.pp.effect_table(effects, effects**0)),
         lambda: npt.tl.design_interventions(
             changed(fitted, lambda adata: npt.tl.learn_dag(adata, method="given", dag=[])), FIRST
         ),
