@@ -42,8 +42,7 @@ def shared():
     """The calls that README and landing page begin with; the first page makes them too."""
     pairs = zip(statements(README), statements(LANDING), strict=False)
     same = [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
-    assert same[-1] == "npt.tl.diagnose(adata)"
-    return same
+    return same[: same.index("npt.tl.diagnose(adata)") + 1]
 
 
 @pytest.fixture(scope="module")
