@@ -383,7 +383,9 @@ def test_bad_tables_are_refused(case):
     [
         ({"n_controls": 100}, r"beside n_cells"),
         ({"n_cells": {"g0": 100}}, r"n_cells has no value for HS1, HS2, g1"),
-        ({"n_cells": 0}, r"n_cells must be 1 or more, but is 0"),
+        ({"n_cells": 0}, r"n_cells must be 1 to 1e\+12, but is 0"),
+        ({"n_cells": 1e30}, r"n_cells must be 1 to 1e\+12, but is 1e\+30"),
+        ({"n_cells": "ten"}, r"n_cells: no column 'ten'"),
         ({"n_cells": "cells"}, r"n_cells: no column 'cells'"),
         ({"n_cells": dict.fromkeys(NAMES, np.nan)}, r"n_cells must be a finite|n_cells\['g0'\]"),
         ({"n_cells": 9, "batch": dict.fromkeys(NAMES, "a"),

@@ -35,6 +35,7 @@ _LOGARITHMS = {"e": 1.0, "2": float(np.log(2)), "10": float(np.log(10))}
 _CELLS = 100
 # Controls that are not told are as many as have no error beside that of perturbations.
 _CONTROLS = 1000
+_MOST_CELLS = 1e12  # sums of a thousand times as many are whole numbers still
 
 
 @checked(source=one_of(*NAMES), base=one_of(*_LOGARITHMS))
@@ -328,8 +329,9 @@ def _counts(values: list[Any] | None, argument: str) -> NDArray[np.int64] | None
     found = _numbers(values, argument)
     if found is None:
         return None
-    if (found < 1).any():
-        message = f"{argument} must be 1 or more, but is {found.min():g} in a row."
+    wrong = found[(found < 1) | (found > _MOST_CELLS)]
+    if len(wrong):
+        message = f"{argument} must be 1 to {_MOST_CELLS:g}, but is {wrong[0]:g} in a row."
         raise ValueError(message)
     return np.maximum(np.round(found), 2).astype(np.int64)
 
