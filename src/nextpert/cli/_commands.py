@@ -135,6 +135,7 @@ def learn(
     n_graphs: Whole = 1,
     prior: Prior = _PRIOR,
     prior_network: Path | None = None,
+    perturbation_targets: Annotated[str, Parameter(metavar="WORD|FILE.csv")] = "learned",
     targets_upstream: Flag = False,
     rng: Rng = 0,
     n_jobs: Jobs = 1,
@@ -173,6 +174,9 @@ def learn(
     prior_network
         Edges known from elsewhere, for BOSS: a csv file with the columns source, target and, if
         known, weight. How much they count for is learned from the cells.
+    perturbation_targets
+        Genes that a perturbation acts on directly, with --environments all: 'learned' from the
+        cells; 'known', only the gene that it is named after; or a csv file (perturbation, gene).
     targets_upstream
         Place the target genes of all perturbations upstream of all other genes.
     checkpoint

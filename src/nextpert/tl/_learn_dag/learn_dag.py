@@ -23,7 +23,7 @@ from nextpert.tl._learn_dag.from_cells import (
     report,
 )
 from nextpert.tl._learn_dag.graphs import close_checkpoint
-from nextpert.tl._learn_dag.prior import given_graph, read_network, read_prior
+from nextpert.tl._learn_dag.prior import given_graph, read_network, read_prior, read_targets
 
 if TYPE_CHECKING:
     import os
@@ -41,7 +41,7 @@ def _methods() -> list[str]:
     return [*searches(), "given"]
 
 
-@options(alpha=between(0, 1), penalty=above(0))
+@options(alpha=between(0, 1), penalty=above(0), perturbation_targets=one_of("learned", "known"))
 @dataclass(frozen=True)
 class _SearchOptions:
     """``search_options``: each is documented there."""
@@ -51,6 +51,7 @@ class _SearchOptions:
     n_runs: int | None = None
     prior: Mapping[str, Any] | None = None
     prior_network: pd.DataFrame | None = None
+    perturbation_targets: str | Mapping[str, Any] = "learned"
     targets_upstream: bool | Iterable[str] = False
     checkpoint: str | os.PathLike[str] | None = None
 
@@ -149,6 +150,12 @@ def learn_dag(
           the network, in proportion to the size of its weight; an edge against the network gains
           the log-odds of such edges; neither gains anything where the cells show no difference
           (:func:`nextpert.core.boss_with_network`). Bootstrap graphs use the log-odds of all cells.
+        - ``"perturbation_targets"``: with ``environments="all"``, the genes that perturbations act
+          on directly. ``"learned"`` (default) learns them from the cells. With ``"known"`` the
+          perturbation of a gene of the panel acts on that gene and on no other, whether or not its
+          cells show it; perturbations of other genes, conditions and covariates stay free. Or a
+          mapping from perturbations, members of combinations or conditions (as ``direct_targets``
+          names them) to lists of genes, which may be empty; those that are not in it stay free.
         - ``"targets_upstream"``: ``True`` puts the targets of all labels before all other genes; or
           a list of genes, such as the candidates of a design. ``False`` (default): leaving
           perturbations out, it predicted their effects no better unless the left-out gene itself
@@ -196,8 +203,10 @@ def learn_dag(
           ``n_along`` are in the graph and ``n_against`` are reversed. With ``environments="all"``
           ``left_out``, a table of the labels that name no perturbation: ``perturbation``,
           ``n_cells``, ``reason``. With prior knowledge ``prior``: orders, edges and log-odds of
-          edges, as rows of the panel. With GSP ``run_n_edges`` (number of edges at the end of every
-          run, the one from BOSS's order last), with BOSS ``score`` and ``run_scores``.
+          edges, as rows of the panel. With known targets ``perturbation_targets``, a
+          table of them: ``perturbation`` and ``gene`` (empty for a perturbation that acts on none).
+          With GSP ``run_n_edges`` (number of edges at the end of every run, the one from BOSS's
+          order last), with BOSS ``score`` and ``run_scores``.
 
     Warns
     -----
@@ -213,7 +222,8 @@ def learn_dag(
         If a gene is absent, given twice or constant among the cells, a value is NaN or infinite,
         the values cannot be log-normalised (unless the screen was set up with
         ``check_scale=False``), there are no control cells or fewer than four cells, a column is
-        absent, an option is unknown or out of range, or the checkpoint is a file of another call.
+        absent, an option is unknown or out of range, ``perturbation_targets`` names a
+        perturbation or gene that there is none of, or the checkpoint is a file of another call.
         Nothing is written on error.
     nextpert.core.CycleError
         If the given graph, or the prior knowledge, has a cycle; its genes are named.
@@ -226,9 +236,17 @@ def learn_dag(
     >>> edges = adata.uns["dag"]["edges"]
     >>> len(edges), int((edges["oriented_by"] == "open").sum())
     (4, 0)
+
+    Each guide is known to act on its gene alone:
+
+    >>> known = {"perturbation_targets": "known"}
+    >>> npt.tl.learn_dag(adata, method="boss", environments="all", search_options=known)
+    >>> acts = adata.uns["dag"]["direct_targets"]
+    >>> bool((acts["perturbation"] == acts["gene"]).all())
+    True
     """
     chosen = _SearchOptions(**search_options or {})
-    _check_together(method, environments, dag, chosen.prior_network)
+    _check_together(method, environments, dag, chosen)
     if chosen.checkpoint is not None and n_graphs == 1:
         message = "checkpoint is for bootstrap graphs: give n_graphs above 1, or leave it out."
         raise ValueError(message)
@@ -255,12 +273,16 @@ def learn_dag(
         if environments == "all":
             say_left_out(found.left_out, roles.perturbation_key)
         workers = Workers(n_jobs, chosen.checkpoint)
-        cells = Panel(adata, columns, names, read)
+        how = chosen.perturbation_targets
+        told = read_targets(how, read, names)
+        cells = Panel(adata, columns, names, read, told)
         learned = learn_from_cells(cells, n_graphs, asked, as_rng(rng), workers)
         used = {"penalty": float(chosen.penalty), "alpha": float(chosen.alpha)}
         params |= {"n_runs": int(runs), "environments": environments, "n_graphs": n_graphs}
         params |= {name: used[name] for name in search.options if name in used}
         params |= {**roles.stored(), "rng": _adata.seed_of(rng)}
+        if told:
+            params["perturbation_targets"] = "known" if how == "known" else "table"
         if first:
             params["targets_upstream"] = _adata.strings(first)
     if gene_symbols is not None:
@@ -307,7 +329,7 @@ def _write(
     return written
 
 
-def _check_together(method: str, environments: str, dag: Any, prior_network: Any) -> None:
+def _check_together(method: str, environments: str, dag: Any, chosen: _SearchOptions) -> None:
     if (method == "given") != (dag is not None):
         message = 'method="given" and dag belong together: give both or neither.'
         raise ValueError(message)
@@ -318,7 +340,13 @@ def _check_together(method: str, environments: str, dag: Any, prior_network: Any
             f"{method!r}, whose tests assume that all cells come from one environment."
         )
         raise ValueError(message)
-    if prior_network is not None and not (search and "prior_network" in search.options):
+    if chosen.perturbation_targets != "learned" and environments != "all":
+        message = (
+            f'perturbation_targets need environments="all", but it is {environments!r}, which '
+            f"reads no perturbed cells."
+        )
+        raise ValueError(message)
+    if chosen.prior_network is not None and not (search and "prior_network" in search.options):
         able = names_that(lambda s: "prior_network" in s.options)
         message = f"prior_network needs method={able}, but method is {method!r}."
         raise ValueError(message)
