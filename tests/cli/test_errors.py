@@ -83,7 +83,7 @@ EARLY = [
     ((*LEARN, "--perturbation-targets", "absent.csv", "--method", "boss"), "no file"),
     (
         (*LEARN, "--method", "boss", "--perturbation-targets", "known"),
-        '--perturbation-targets need --environments="all"',
+        '--perturbation-targets needs --environments="all"',
     ),
     (
         (*LEARN, "--method", "given", "--dag", "PAIRS", "--targets-upstream"),

@@ -318,7 +318,7 @@ def test_wrong_targets_are_named(chain, targets, said):
 
 
 def test_targets_need_perturbed_cells(chain):
-    with pytest.raises(ValueError, match='perturbation_targets need environments="all"'):
+    with pytest.raises(ValueError, match='perturbation_targets needs environments="all"'):
         npt.tl.learn_dag(chain, **known(environments="control"))
 
 

@@ -130,7 +130,7 @@ def learn(
     environments: str = "control",
     dag: Path | None = None,
     alpha: float = 0.001,
-    penalty: float = 2.0,
+    penalty: float | str = 2.0,
     n_runs: WholeOrNone = None,
     n_graphs: Whole = 1,
     prior: Prior = _PRIOR,
@@ -166,6 +166,7 @@ def learn(
         Significance level of the tests of GSP.
     penalty
         Factor on the penalty of the BIC, for BOSS. 1 is the BIC; higher values give fewer edges.
+        'auto' chooses it by perturbations that are left out, with --environments all.
     n_runs
         Number of restarts. By default 100 for GSP and 10 for BOSS (3 above 100 genes).
     n_graphs

@@ -1,0 +1,260 @@
+"""Known targets of perturbations, and the penalty where cells are not independent. Two tables.
+
+``targets``: simulated screens of 9, 20 and 50 genes of degree 2. Structural Hamming distance (SHD)
+to the true graph of BOSS with targets learned, known, and known with 20 or 40% of them wrong (drawn
+among the other genes), and of GIES (``pip install gies``, BSD 3-clause), which is always told. An
+edge that is not oriented counts one: BOSS's are ``open`` in ``uns["dag"]["edges"]``. *Oriented* is
+the share of edges found that cells or interventions orient. GIES is made for targets that are held:
+it drops a target's own cells. Its score centres every environment, so that shifts of means tell it
+nothing; here all are centred at the mean of the controls instead, which suits shifts
+(``benchmarks/simulated_screens.py`` has both). Settings, with 500 control cells: *strong*, all
+genes knocked out by 20 to 100% of their control means, 50 cells each; *weak*, by 10% (0.3 to 0.5 SD
+of a cell), 20 cells each; *noisy*, as strong with measurement error of 0.3 of a gene's variance;
+*half*, as weak with half of the genes perturbed.
+
+``penalty``: cells belong to clones of 25 that the screen does not declare, and whose members share
+a part of the noise of every gene (*shared*, of its variance). Clones are *crossed* with
+perturbations, or *nested* in them. SHD by penalty, by ``penalty="auto"``, which is chosen by
+perturbations that are left out, and by the BIC of an *effective* number of cells: by how much more
+the residual means of genes that are not joined vary together over environments than independent
+cells' would (which the package does not contain). *Declared* has clones as ``batch_key`` and
+penalty 2. All genes are perturbed: 20 genes of degree 2, strong or weak; *degree 4*, 30 genes, 25
+cells each; *degree 8*, 20 genes, strong.
+
+    python -m benchmarks.known_targets --tables targets --sizes 9 20
+    python -m benchmarks.known_targets --tables targets --sizes 50 --models 10 --gies-models 1
+    python -m benchmarks.known_targets --tables penalty --models 10
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from itertools import product
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+
+import nextpert as npt
+from benchmarks._peer_searches import distance, gies, is_there
+from benchmarks._predictors import joint_moments
+from benchmarks._screens import Statistics
+from benchmarks._simulated import Setting, Simulated, simulate
+from nextpert.core import Dag, boss
+from nextpert.core.search._classes import OPEN, oriented_by
+from nextpert.tl._learn_dag.penalty import PENALTIES
+
+WEAK = {"efficacy": (0.1, 0.1), "n_cells": 20}
+KINDS = {
+    "strong": {"efficacy": (0.2, 1.0), "n_cells": 50},
+    "weak": WEAK,
+    "noisy": {"efficacy": (0.2, 1.0), "n_cells": 50, "error": 0.3},
+    "half": WEAK,
+}
+SIZES = (9, 20, 50)
+SCREENS = {
+    "strong": Setting(2, n_genes=20, n_seen=20, n_control=500, **KINDS["strong"]),
+    "weak": Setting(2, n_genes=20, n_seen=20, n_control=500, **WEAK),
+    "degree 4": Setting(4, n_genes=30, n_seen=30, n_control=300, efficacy=(0.2, 1.0), n_cells=25),
+    "degree 8": Setting(8, n_genes=20, n_seen=20, n_control=500, **KINDS["strong"]),
+}
+CLONES = [(0.0, "-"), (0.3, "crossed"), (0.6, "crossed"), (0.3, "nested")]
+_CLONE = 25  # cells
+_N_STARTS = 10  # as of tl.learn_dag
+
+
+def learn(
+    found: Statistics, targets: dict[str, int] | None = None, penalty: float = 2.0
+) -> tuple[np.ndarray, float, Dag]:
+    """Return the edges, those not oriented both ways, the share that is oriented, and the graph."""
+    joint, p = joint_moments(found), found.moments.n_nodes
+    told = {k: [targets[n]] for k, n in enumerate(found.perturbations) if targets and n in targets}
+    best = boss(
+        joint, n_context=joint.n_nodes - p, targets=told, penalty=penalty, n_starts=_N_STARTS, rng=0
+    )
+    edges = np.zeros((p, p), bool)
+    marks = oriented_by(best.dag, best.context_edges)
+    for parent, child, how in marks:
+        edges[parent, child] = True
+        edges[child, parent] |= how == OPEN
+    return edges, float(np.mean([how != OPEN for *_, how in marks] or [1.0])), best.dag
+
+
+def mistaken(targets: dict[str, int], share: float, p: int, seed: int) -> dict[str, int]:
+    """Return targets of which a share is another gene."""
+    rng, out = np.random.default_rng(seed), dict(targets)
+    for name in rng.choice(sorted(targets), round(share * len(targets)), replace=False):
+        out[name] = int(rng.choice(np.delete(np.arange(p), targets[name])))
+    return out
+
+
+def targets_row(p: int, kind: str, n_models: int, n_gies: int) -> str:
+    """Return the line of one setting: means over models, of GIES over the first of these."""
+    n_seen = p // 2 if kind == "half" else p
+    setting = Setting(2, n_genes=p, n_seen=n_seen, n_control=500, **KINDS[kind])
+    rows, peers = [], []
+    for seed in range(n_models):
+        found = simulate(setting, seed)
+        truth, all_cells = found.scm.weights.T != 0, found.statistics()
+        told = {share: mistaken(found.targets, share, p, seed) for share in (0.0, 0.2, 0.4)}
+        graphs = [learn(all_cells), *(learn(all_cells, targets) for targets in told.values())]
+        row = [truth.sum(), graphs[0][1], graphs[1][1]]
+        rows.append([*row, *(distance(edges, truth) for edges, *_ in graphs)])
+        if seed < n_gies:
+            shares = (0.0, 0.2)
+            each = [gies(found, seed, means=True, targets=told[share]) for share in shares]
+            peers.append([*(distance(graph, truth) for graph in each), *rows[-1][3:6]])
+    edges, learned, known, *shd = np.mean(rows, axis=0)
+    paired = np.array(rows)[:, 4] - np.array(rows)[:, 3]
+    error = paired.std(ddof=1) / np.sqrt(n_models) if n_models > 1 else np.nan
+    cells = [
+        f"{p}", kind, f"{edges:.0f}", *(f"{value:.2f}" for value in shd),
+        f"{paired.mean():+.2f} ± {error:.2f}", f"{100 * learned:.0f}%", f"{100 * known:.0f}%",
+    ]  # fmt: skip
+    peer = [f"{value:.2f}" for value in np.mean(peers, axis=0)] if peers else ["-"] * 5
+    return f"| {' | '.join([*cells, f'{len(peers)}', *peer])} |"
+
+
+@dataclass(frozen=True)
+class Cloned:
+    """A screen whose cells share noise within clones, and the clone of every cell."""
+
+    found: Simulated
+    clone: np.ndarray
+
+    def declared(self) -> Statistics:
+        """Return the statistics with clones as batches."""
+        return replace(self.found, batch=self.clone).statistics()
+
+
+def clones(setting: Setting, shared: float, how: str, seed: int) -> Cloned:
+    """Draw a screen, and give a share of the noise's variance to clones; variances stay.
+
+    ``x = mean + (I - W)^-1 noise``, the mean that of the perturbation.
+    """
+    found = simulate(setting, seed)
+    rng, n = np.random.default_rng([seed, 1]), len(found.label)
+    clone = rng.permutation(n) // _CLONE
+    if how == "nested":
+        order = np.argsort(found.label.astype(str), kind="stable")
+        first = np.unique(found.label[order].astype(str), return_index=True)[1]
+        place = np.arange(n) - np.repeat(first, np.diff([*first, n]))
+        starts = np.r_[0, np.cumsum((place % _CLONE == 0)[1:])]
+        clone[order] = starts
+    names, codes = np.unique(found.label.astype(str), return_inverse=True)
+    mean = np.array([found.cells[codes == k].mean(axis=0) for k in range(len(names))])[codes]
+    inside = np.eye(setting.n_genes) - found.scm.weights
+    noise = (found.cells - mean) @ inside.T
+    common = rng.normal(size=(clone.max() + 1, setting.n_genes)) * np.sqrt(found.scm.noise_var)
+    noise = np.sqrt(1 - shared) * noise + np.sqrt(shared) * common[clone]
+    return Cloned(replace(found, cells=mean + noise @ np.linalg.inv(inside).T), clone)
+
+
+def learn_auto(found: Simulated) -> tuple[np.ndarray, float]:
+    """Return the edges by the public call, as of :func:`learn`, and the penalty chosen."""
+    genes = [str(gene) for gene in range(found.scm.n_nodes)]
+    obs = pd.DataFrame({"perturbation": found.label.astype(str)})
+    obs.index = obs.index.astype(str)
+    adata = ad.AnnData(found.cells.copy(), obs, pd.DataFrame(index=genes))
+    npt.pp.setup_screen(adata, check_scale=False)
+    options = {"penalty": "auto"}
+    npt.tl.learn_dag(adata, method="boss", environments="all", search_options=options)
+    edges = adata.varp["dag"].toarray() != 0
+    for row in adata.uns["dag"]["edges"].itertuples():
+        edges[int(row.child), int(row.parent)] |= row.oriented_by == OPEN
+    return edges, float(adata.uns["dag"]["params"]["penalty"])
+
+
+def effective_penalty(found: Statistics, dag: Dag, edges: np.ndarray) -> float:
+    """Return the penalty that makes the BIC that of an effective number of cells.
+
+    Of genes i and k that are not joined, the products of residuals summed over an environment of n
+    cells have the variance n s_i^2 s_k^2 if cells are independent; the design effect is by how
+    much the squared sums are larger, the between part of them only, means over pairs.
+    """
+    joint, p = joint_moments(found), dag.n_nodes
+    columns = np.hstack([found.moments.mean, found.indicators()]) - joint.mean
+    residual, variance = np.empty((len(columns), p)), np.empty(p)
+    for gene in range(p):
+        acts = p + np.flatnonzero(edges[:, gene])
+        used = np.r_[dag.parents(gene), acts].astype(int)
+        slopes = np.linalg.lstsq(
+            joint.scatter[np.ix_(used, used)], joint.scatter[used, gene], rcond=1e-12
+        )[0]
+        residual[:, gene] = columns[:, gene] - columns[:, used] @ slopes
+        variance[gene] = (joint.scatter[gene, gene] - slopes @ joint.scatter[used, gene]) / joint.n
+    z = residual**2 * found.moments.n[:, None] / variance  # 1 on average where independent
+    joined = dag.to_matrix().toarray() != 0
+    apart = np.triu(~(joined | joined.T), 1)
+    n = float(joint.n)
+    between = (z.T @ z)[apart].mean()
+    design = max((n - len(z) + between) / n, 1.0)
+    return 2.0 * design * np.log(n / design) / np.log(n)
+
+
+def penalty_row(name: str, shared: float, how: str, n_models: int) -> str:
+    """Return the line of one setting: means over models."""
+    setting, rows, chosen = SCREENS[name], [], []
+    for seed in range(n_models):
+        cloned = clones(setting, shared, how, seed)
+        found, truth = cloned.found, cloned.found.scm.weights.T != 0
+        cells = found.statistics()
+        joint = joint_moments(cells)
+        n_context = joint.n_nodes - setting.n_genes
+        first = boss(joint, n_context=n_context, n_starts=_N_STARTS, rng=0)
+        effective = effective_penalty(cells, first.dag, first.context_edges)
+        auto, penalty = learn_auto(found)
+        graphs = [learn(cells, penalty=each)[0] for each in (*PENALTIES, effective)]
+        graphs += [auto, learn(cloned.declared())[0] if shared and how == "crossed" else auto]
+        chosen.append([effective, penalty])
+        rows.append([truth.sum(), *(distance(edges, truth) for edges in graphs)])
+    edges, *shd = np.mean(rows, axis=0)
+    effective, penalty = np.median(chosen, axis=0)
+    default = np.array(rows)[:, 1]
+    less = np.array(rows)[:, -2] - default
+    error = less.std(ddof=1) / np.sqrt(n_models) if n_models > 1 else np.nan
+    cells = [
+        name, f"{shared:g}", how, f"{edges:.0f}", *(f"{value:.1f}" for value in shd[:5]),
+        f"{shd[5]:.1f} ({effective:.2g})", f"{shd[6]:.1f} ({penalty:g})",
+        f"{less.mean():+.1f} ± {error:.1f}",
+        f"{shd[7]:.1f}" if shared and how == "crossed" else "-",
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the tables asked for."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.known_targets", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--tables", nargs="+", default=["targets", "penalty"])
+    parser.add_argument("--models", type=int, default=20)
+    parser.add_argument("--gies-models", type=int, default=5, help="of 50 genes one")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--kinds", nargs="+", default=tuple(KINDS))
+    args = parser.parse_args(arguments)
+    if "targets" in args.tables:
+        print(
+            "| genes | setting | true edges | learned | known | 20% wrong | 40% wrong "
+            "| known - learned | oriented: learned | known | GIES models | GIES | 20% wrong "
+            "| learned | known | known, 20% wrong |"
+        )
+        print("|---" * 16 + "|")
+        for p in args.sizes:
+            for kind in args.kinds:
+                n_gies = args.gies_models if is_there("gies") else 0
+                print(targets_row(p, kind, args.models, n_gies), flush=True)
+    if "penalty" in args.tables:
+        print(
+            "\n| screen | shared | clones | true edges | penalty 2 | 4 | 8 | 16 | 32 "
+            "| effective (median) | auto (median) | auto - 2 | 2, declared |"
+        )
+        print("|---" * 13 + "|")
+        for name, (shared, how) in product(SCREENS, CLONES):
+            print(penalty_row(name, shared, how, args.models), flush=True)
+
+
+if __name__ == "__main__":
+    main()
