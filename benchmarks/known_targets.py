@@ -1,4 +1,4 @@
-"""Known targets of perturbations, and the penalty where cells are not independent. Three tables.
+"""Known targets of perturbations, and the penalty where cells are not independent. Four tables.
 
 ``targets``: simulated screens of 9, 20 and 50 genes of degree 2. Structural Hamming distance (SHD)
 to the true graph of BOSS with targets learned, known, and known with 20 or 40% of them wrong (drawn
@@ -27,17 +27,23 @@ tells, since no label names a protein; 700 cells each and 850 controls. The nois
 moves by *effect*, in SD. *Wells*: each drug's cells also have shifts of all proteins, of that SD.
 With *one wrong*, the inhibitor of Akt is said to act on Raf. By the public calls.
 
+``real``: panels of 60 variable genes and all targets of Papalexi and TAP-seq, where no graph is
+known: the number of edges, what orients them, the edges of perturbations, and the penalty chosen.
+
     python -m benchmarks.known_targets --tables targets --sizes 9 20
     python -m benchmarks.known_targets --tables targets --sizes 50 --models 10 --gies-models 1
     python -m benchmarks.known_targets --tables penalty --models 10
     python -m benchmarks.known_targets --tables signalling
+    python -m benchmarks.known_targets --tables real  # data: NEXTPERT_DATA
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import anndata as ad
@@ -47,10 +53,10 @@ import pandas as pd
 import nextpert as npt
 from benchmarks._peer_searches import distance, gies, is_there
 from benchmarks._predictors import joint_moments
-from benchmarks._screens import Statistics
+from benchmarks._screens import SOURCES, Statistics, read_screen
 from benchmarks._simulated import Setting, Simulated, simulate
 from nextpert.core import Dag, boss
-from nextpert.core.search._classes import OPEN, oriented_by
+from nextpert.core.search._classes import INTERVENTIONS, OPEN, oriented_by
 from nextpert.tl._learn_dag.penalty import PENALTIES
 
 WEAK = {"efficacy": (0.1, 0.1), "n_cells": 20}
@@ -292,6 +298,25 @@ def signalling_row(effect: tuple[float, float], shared: float, wells: float, n_m
     return f"| {low:g} to {high:g} | {shared:g} | {wells:g} | {' | '.join(groups)} |"
 
 
+def real_row(folder: Path, name: str, penalty: float | str, targets: str) -> str:
+    """Return the line of a real screen and a call."""
+    found = read_screen(folder, SOURCES[name], name=name, n_variable=60)
+    roles, adata = found.environments.roles, found.cells
+    npt.pp.setup_screen(
+        adata, perturbation_key=roles.perturbation_key, control=roles.control, check_scale=False
+    )
+    options = {"penalty": penalty, "perturbation_targets": targets}
+    npt.tl.learn_dag(adata, method="boss", environments="all", search_options=options)
+    stored = adata.uns["dag"]
+    how = stored["edges"]["oriented_by"]
+    cells = [
+        name, f"{len(found.targets)}", targets, f"{penalty}", f"{stored['params']['penalty']:g}",
+        f"{len(how)}", f"{(how == INTERVENTIONS).sum()}", f"{(how == OPEN).sum()}",
+        f"{len(stored['direct_targets'])}",
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Print the tables asked for."""
     parser = argparse.ArgumentParser(
@@ -302,6 +327,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--models", type=int, default=20)
     parser.add_argument("--gies-models", type=int, default=5, help="of 50 genes one")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--data", type=Path, default=os.environ.get("NEXTPERT_DATA", "."))
     parser.add_argument("--kinds", nargs="+", default=tuple(KINDS))
     args = parser.parse_args(arguments)
     if "targets" in args.tables:
@@ -333,6 +359,15 @@ def main(arguments: list[str] | None = None) -> None:
         for shared, wells in ((0.0, 0.0), (0.3, 0.0), (0.0, 0.1)):
             for effect in ((0.2, 1.0), (0.05, 0.2)):
                 print(signalling_row(effect, shared, wells, args.models), flush=True)
+    if "real" in args.tables:
+        print(
+            "\n| screen | targets on the panel | targets | penalty | used | edges "
+            "| by interventions | open | edges of perturbations |"
+        )
+        print("|---" * 9 + "|")
+        calls = product(("papalexi", "tapseq"), ("learned", "known"), (2.0, "auto"))
+        for name, targets, penalty in calls:
+            print(real_row(args.data, name, penalty, targets), flush=True)
 
 
 if __name__ == "__main__":
