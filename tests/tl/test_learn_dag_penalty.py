@@ -8,6 +8,7 @@ import pytest
 import nextpert as npt
 from nextpert.core import Dag, ScreenMoments, context_moments, random_scm
 from nextpert.core.search.registry import Found
+from nextpert.tl._learn_dag import penalty
 from nextpert.tl._learn_dag.context import Joint
 from nextpert.tl._learn_dag.penalty import PENALTIES, HeldOutCells, held_out_loss
 
@@ -48,10 +49,10 @@ def n_wrong(scm, adata):
 def test_cells_that_are_not_independent_get_a_higher_penalty():
     wrong, chosen = {2.0: 0, "auto": 0}, []
     for seed in range(3):
-        for penalty in wrong:
+        for asked in wrong:
             scm, adata = screen(0.5, seed)
-            chosen.append(learn(adata, penalty)["params"]["penalty"])
-            wrong[penalty] += n_wrong(scm, adata)
+            chosen.append(learn(adata, asked)["params"]["penalty"])
+            wrong[asked] += n_wrong(scm, adata)
     assert max(chosen) > 2
     assert wrong["auto"] < wrong[2.0] / 2
 
@@ -59,10 +60,10 @@ def test_cells_that_are_not_independent_get_a_higher_penalty():
 def test_independent_cells_lose_nothing():
     wrong = {2.0: 0, "auto": 0}
     for seed in range(3):
-        for penalty in wrong:
+        for asked in wrong:
             scm, adata = screen(0.0, seed)
-            learn(adata, penalty)
-            wrong[penalty] += n_wrong(scm, adata)
+            learn(adata, asked)
+            wrong[asked] += n_wrong(scm, adata)
     assert wrong["auto"] <= wrong[2.0] + 1
 
 
@@ -157,3 +158,29 @@ def test_too_few_perturbations_of_known_targets():
     assert learn(adata, "auto", perturbation_targets=told)["params"]["penalty"] in PENALTIES
     with pytest.raises(ValueError, match='penalty="auto" needs environments="all"'):
         npt.tl.learn_dag(adata, method="boss", search_options={"penalty": "auto"})
+
+
+def test_what_is_left_out_is_summed_as_by_hand(monkeypatch):
+    """Means, covariance and target genes of each fold, and the targets known in the others."""
+    _, adata = screen(0.2)
+    folds, real = [], penalty._folds
+
+    def record(panel, known):
+        folds.extend(real(panel, known))
+        return folds
+
+    monkeypatch.setattr(penalty, "_folds", record)
+    learn(adata, "auto", perturbation_targets={"G1": ["G2", "G3"]})
+    label, x = adata.obs["perturbation"].to_numpy(), np.asarray(adata.X)
+    for k, (joint, cells) in enumerate(folds):
+        names = GENES[k::5]
+        means = [x[label == name].mean(axis=0) for name in ["control", *names]]
+        np.testing.assert_allclose(cells.shift, np.array(means[1:]) - means[0], atol=1e-9)
+        away = np.vstack([x[label == n] - m for n, m in zip(names, means[1:], strict=True)])
+        np.testing.assert_allclose(cells.within, away.T @ away / len(away), atol=1e-9)
+        own = {"G1": ["G2", "G3"]}
+        wanted = [[gene not in own.get(name, [name]) for gene in GENES] for name in names]
+        assert cells.other.tolist() == wanted
+        told = {joint.names[j]: nodes for j, nodes in joint.targets.items()}
+        assert told == ({} if "G1" in names else {"G1": [2, 3]})
+        assert joint.moments.n == (~np.isin(label, names)).sum()

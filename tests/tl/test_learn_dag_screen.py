@@ -11,6 +11,7 @@ import scipy.sparse as sp
 import nextpert as npt
 from nextpert._adata.roles import fitted_roles
 from nextpert.core import LinearScm
+from nextpert.tl._learn_dag import graphs
 from nextpert.tl._learn_dag.context import ContextNodes, _joined, _told_apart
 from nextpert.tl._learn_dag.from_cells import target_table
 from nextpert.tl._learn_dag.graphs import read_held_out
@@ -345,3 +346,24 @@ def test_a_checkpoint_of_other_targets_is_refused(chain, tmp_path, monkeypatch):
     npt.tl.learn_dag(chain, search_options=options, **call)
     with pytest.raises(ValueError, match="of another call"):
         npt.tl.learn_dag(chain, search_options={"checkpoint": file}, **call)
+
+
+def test_known_targets_go_with_their_node_where_a_batch_explains_another(chain):
+    chain.obs["plate"] = np.where(chain.obs["perturbation"].isin(["A", "A+D"]), "p2", "p1")
+    npt.pp.setup_screen(chain, batch_key="plate")
+    npt.tl.learn_dag(chain, **known({"A": "A", "D": ["B"], "enh": ["C", "D"]}))
+    assert table(chain) == {("D", "B"), ("enh", "C"), ("enh", "D")}
+
+
+def test_graphs_of_a_fit_without_some_perturbations_know_the_targets(chain, monkeypatch):
+    npt.tl.learn_dag(chain, **known({"A": ["A", "B"]}))
+    seen, real = [], graphs.search
+
+    def record(joint, *rest, **more):
+        seen.append({joint.names[k]: nodes for k, nodes in joint.targets.items()})
+        return real(joint, *rest, **more)
+
+    monkeypatch.setattr(graphs, "search", record)
+    npt.tl.fit_dag_blr(chain)
+    assert {"A": [0, 1]} in seen
+    assert all(told in ({}, {"A": [0, 1]}) for told in seen)

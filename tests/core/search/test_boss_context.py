@@ -299,3 +299,15 @@ def test_targets_of_nodes_that_are_not_there_are_refused(targets):
     _, moments, indicators, _, _ = screen(3, 1, 0)
     with pytest.raises((ValueError, TypeError), match="targets"):
         boss(context_moments(moments, indicators), n_context=1, targets=targets, rng=0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_known_targets_hold_beside_prior_knowledge(seed):
+    _, moments, indicators, _, _ = screen(6, 3, seed)
+    prior = PriorKnowledge(6, required=[(5, 0)], before=[(4, 1)], forbidden=[(2, 3), (3, 2)])
+    told = {0: [1, 3], 2: []}
+    joint = context_moments(moments, indicators)
+    found = boss(joint, n_context=3, targets=told, prior=prior, n_starts=3, rng=0)
+    assert prior.allows(found.dag)
+    assert np.flatnonzero(found.context_edges[0]).tolist() == [1, 3]
+    assert not found.context_edges[2].any()
