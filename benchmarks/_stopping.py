@@ -351,8 +351,8 @@ def advised(adata: ad.AnnData, target: Any) -> tuple[str, bool]:
     kept = [j for j, name in enumerate(pool.interventions.names) if name != wanted.label]
     others = pool.rows(kept)
     found = ranked_distance(
-        fit.posteriors, fit.known(others.prior), wanted.goal, states=others.states(fit),
-        n_samples=DRAWS, rng=0,
+        fit.posteriors, fit.known(others.prior), wanted.goal,
+        states=others.states(fit, wanted.targets), n_samples=DRAWS, rng=0,
     )  # fmt: skip
     good = before(found, np.ones(len(kept), bool), 0.1)
     return str(adata.uns["plan_cells"]["stopping"]["advice"]), good < CONFIDENCE_BEFORE

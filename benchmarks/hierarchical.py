@@ -28,7 +28,8 @@ error, the same in all perturbations and splits, is a good part of all errors.
 
 Distances: squared distances of all perturbations to each of the four strongest, whose state is
 known from its n cells. The hierarchical model has the target in the screen and takes both from one
-draw; the mixture is given its mean and the variance of that. Intervals have to hold the
+draw, and so does `tl.design_interventions` ("as handed out", from the intervals of its ranking);
+the mixture is given its mean and the variance of that. Intervals have to hold the
 unbiased distance of the cells held out, with its sampling error added to the draws.
 
     python -m benchmarks.hierarchical                       # 8 minutes
@@ -45,8 +46,9 @@ import resource
 import sys
 import time
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
@@ -80,9 +82,10 @@ if TYPE_CHECKING:
 RAW, ASH = "means of the cells", "ash as published"
 MIXTURE = "mixture"
 HIERARCHICAL, TOLD_NOTHING = "hierarchical", "hierarchical, told nothing"
-HANDED_OUT = "as handed out"
+HANDED_OUT, FIRST = "as handed out", "stated and right"
 SIZES = (10, 25, 50)
 TARGETS, DRAWS = 4, 400
+BINS = (0.0, 0.3, 0.6, 0.8, 0.95, 1.0)  # of the probability of being the nearest
 WHAT = ("all", "strongest", "large estimates", "large truth", "distances", "predicted / true",
         "seconds")  # fmt: skip
 LARGE = 0.5  # of a gene's standard deviation within cells
@@ -136,7 +139,7 @@ def split(cells: Cells, n: int, seed: int) -> tuple[Cells, np.ndarray]:
 
 
 def handed_out(part: Cells, known: np.ndarray) -> ad.AnnData | None:
-    """Return the effects by the public functions; ``None`` where no graph can be learned."""
+    """Return the cells fitted by the public functions; ``None`` where no graph can be learned."""
     kept = known & (part.code >= 0)
     obs = pd.DataFrame({"perturbation": np.array(part.names)[part.code[kept]]}, dtype=object)
     genes = [f"gene {i}" for i in range(part.x.shape[1])]
@@ -151,10 +154,10 @@ def handed_out(part: Cells, known: np.ndarray) -> ad.AnnData | None:
     except ValueError:  # too few cells for so many genes
         return None
     npt.tl.fit_dag_blr(adata, shift="activation" if part.activation else "knockout")
-    return npt.tl.perturbation_effects(adata, as_anndata=True)[part.names[1:], genes]
+    return adata
 
 
-def trial(cells: Cells, n: int, seed: int) -> dict[str, dict[str, float]]:
+def trial(cells: Cells, n: int, seed: int) -> dict[str, dict[str, Any]]:
     """Return what each method scores on one split, by its name."""
     part, known = split(cells, n, seed)
     found, held = moments(part, known), moments(part, ~known)
@@ -169,7 +172,7 @@ def trial(cells: Cells, n: int, seed: int) -> dict[str, dict[str, float]]:
         for side in (known, ~known)
     ]
     targets = 1 + np.argsort(-((raw / sd) ** 2).sum(axis=1))[:TARGETS]
-    out: dict[str, dict[str, float]] = {}
+    out: dict[str, dict[str, Any]] = {}
 
     each = held.variance[1:] / held.n[1:, None]
     apart = each * (1 - 2 / len(each)) + each.mean(axis=0) / len(each)
@@ -241,9 +244,30 @@ def trial(cells: Cells, n: int, seed: int) -> dict[str, dict[str, float]]:
     start = time.process_time()
     public = handed_out(part, known)
     if public is not None:
-        ends = np.asarray(public.layers["lower"]), np.asarray(public.layers["upper"])
-        score(HANDED_OUT, np.asarray(public.X), ends)
-        out[HANDED_OUT]["seconds"] = time.process_time() - start
+        effects = npt.tl.perturbation_effects(public, as_anndata=True)[part.names[1:]]
+        effects = effects[:, list(public.var_names)]
+        ends = np.asarray(effects.layers["lower"]), np.asarray(effects.layers["upper"])
+        score(HANDED_OUT, np.asarray(effects.X), ends)
+        inside, predicted, true, first = [], 0.0, 0.0, []
+        for t, seen in pairs.items():
+            npt.tl.design_interventions(public, part.names[t])
+            table = public.uns["design"]["ranking"].set_index("perturbation")
+            for j, one in seen:
+                middle, low, high = table.loc[
+                    part.names[j + 1], ["predicted_distance", "predicted_low", "predicted_high"]
+                ].astype(float)
+                low = middle - np.hypot(middle - low, Z * one.sd)
+                high = middle + np.hypot(high - middle, Z * one.sd)
+                inside.append(low <= one.estimate <= high)
+                predicted, true = predicted + middle, true + one.estimate
+            nearest = min(seen, key=lambda pair: pair[1].estimate)[0]
+            said = table["probability_best"].astype(float)
+            first.append((said.max(), float(said.idxmax() == part.names[nearest + 1])))
+        out[HANDED_OUT] |= {
+            "distances": float(np.mean(inside)),
+            "predicted / true": predicted / true,
+        }
+        out[HANDED_OUT] |= {"seconds": time.process_time() - start, FIRST: np.array(first)}
     return out
 
 
@@ -258,7 +282,7 @@ def over(ours: np.ndarray, theirs: np.ndarray) -> str:
     return f"{ratio:.2f} ± {spread / (np.sqrt(len(ours)) * abs(theirs.mean())):.2f}"
 
 
-def section(title: str, trials: dict[int, list[dict[str, dict[str, float]]]]) -> str:
+def section(title: str, trials: dict[int, list[dict[str, dict[str, Any]]]]) -> str:
     """Return the tables of one screen, from the trials of every n."""
     head = [f"n = {n}" for n in trials]
     errors, coverage = defaultdict(list), defaultdict(list)
@@ -287,10 +311,20 @@ def section(title: str, trials: dict[int, list[dict[str, dict[str, float]]]]) ->
         print(f"{title}, n = {n}", file=sys.stderr, flush=True)
     rows = {f"{what}: {name}": coverage[what, name] for what in WHAT for name in errors
             if (what, name) in coverage}  # fmt: skip
+    first = np.array([pair for each in trials.values() for one in each
+                      for pair in one.get(HANDED_OUT, {}).get(FIRST, ())])  # fmt: skip
+    stated: dict[str, list[str]] = {}
+    for low, high in pairwise(BINS):
+        some = first[(first[:, 0] > low) & (first[:, 0] <= high)] if len(first) else first
+        if len(some):
+            said, right = some.mean(axis=0)
+            stated[f"{low:g} to {high:g}"] = [f"{said:.2f}", f"{right:.2f}", str(len(some))]
     return "\n\n".join([
         f"## {title}", "Error over that of the means of the cells, and paired ratios:",
         table(["", *head], errors), "Coverage of 90% intervals, and mean distances:",
         table(["", *head], rows),
+        "Probability of being the nearest to a target, of the candidate that has the largest, as "
+        "handed out:", table(["", "stated", "right", "targets"], stated),
     ]) + "\n"  # fmt: skip
 
 

@@ -42,8 +42,7 @@ def shared():
     """The calls that README and landing page begin with; the first page makes them too."""
     pairs = zip(statements(README), statements(LANDING), strict=False)
     same = [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
-    assert same[-1] == "npt.tl.diagnose(adata)"
-    return same
+    return same[: same.index("npt.tl.diagnose(adata)") + 1]
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +184,7 @@ def test_the_lines_of(path, judged, tmp_path, monkeypatch):
     assert len(names) == 8
     assert not names.str.contains("UBR5").any()
     assert plate["n_cells"].sum() == 2000
-    assert names.str.contains("+", regex=False).any() == (path == README)
+    assert names.str.contains("+", regex=False).any()
     if path == README:
         assert f"# a CRISPRi screen, {judged[1]:,} cells" in text_of(path)
         assert_printed(adata.uns["plan"])

@@ -16,7 +16,7 @@ from nextpert.core.design.distances import RankedDistance
 from nextpert.core.design.goal import Goal
 from nextpert.tl._design_interventions.candidates import CandidateSet
 from nextpert.tl._design_interventions.tables import candidates_of, nothing_of, ranking_table
-from nextpert.tl._design_interventions.target import Wanted
+from nextpert.tl._design_interventions.target import Wanted, read_target
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 LABELS = ["MYC", "MYC+OXR1", "OXR1", "STK3"]
@@ -141,7 +141,8 @@ def test_doing_nothing_is_the_last_row_and_no_candidate(target, fitted):
     assert row["n_cells_seen"] == (fitted.obs["perturbation"] == "control").sum()
     assert np.isnan(row[["acquisition", "probability_best", "data_weight"]].tolist()).all()
     cells = fitted.X[(fitted.obs["perturbation"] == "control").to_numpy()]
-    apart = ((cells.mean(axis=0) - stored["target_mean"]) ** 2).sum() - stored["floor"]
+    wanted = read_target(fitted, target, posterior_from(fitted), "perturbation").cells
+    apart = ((cells.mean(axis=0) - wanted.states[0]) ** 2).sum() - stored["floor"]
     apart -= cells.var(axis=0).sum() / (len(cells) - 1)
     assert row["measured_distance"] == pytest.approx(max(apart, 0), abs=1e-6)
     assert row["predicted_low"] <= row["predicted_distance"] <= row["predicted_high"]
@@ -279,7 +280,8 @@ def test_equals_are_ordered_by_predicted_distance(fitted):
     distance = RankedDistance(mean, ones, mean, ones, ones, mean, ones, ones, 0.0, mean[None])
     candidates = CandidateSet.exact(pool)
     values, removed = np.array([1.0, 0.0, 1.0, 1.0]), np.array([0.5, 0.6, 0.5, 0.5])
-    known, target = fit.known(candidates.prior), Wanted("goal", Goal.point(np.zeros(8)))
+    goal = Goal.point(np.zeros(8))
+    known, target = fit.known(candidates.prior), Wanted("goal", goal, goal)
     table, order = ranking_table(candidates, values, removed, distance, known, target, fit)
     table = candidates_of(table)
     assert table["perturbation"].tolist() == ["b", "c", "d", "a"]

@@ -15,7 +15,6 @@ from nextpert._adata import progress
 from nextpert._adata.arguments import in_mappings
 from nextpert.core.design.distances import first_order_distances, ranked_distance
 from nextpert.core.design.plate import PlateCiv, best_plate
-from nextpert.core.design.uncertain_civ import UncertainCiv
 from nextpert.tl._design_interventions import candidates
 from nextpert.tl._plan_screen import wells as tables
 from nextpert.tl._plan_screen.wells import split_cells
@@ -74,10 +73,12 @@ def test_the_best_are_those_of_the_plate_that_replays_fill(fitted):
     wanted = npt.tl._design_interventions.target.read_target(fitted, "MYC", fit, "perturbation")
     known = fit.known(pool.prior)
     rng = np.random.default_rng(5)
-    found = ranked_distance(fit.posteriors, known, wanted.goal, n_samples=1000, rng=rng)
-    UncertainCiv(fit.posteriors, known, wanted.goal, rng=rng)
+    states = pool.states(fit, wanted.targets)
+    found = ranked_distance(
+        fit.posteriors, known, wanted.goal, states=states, n_samples=1000, rng=rng
+    )
     expected, draws = first_order_distances(
-        fit.posteriors, known, wanted.goal, n_samples=len(found.draws), rng=rng
+        fit.posteriors, known, wanted.goal, states=states, n_samples=len(found.draws), rng=rng
     )
     order = best_plate(expected, draws, 4)
     assert wells["perturbation"].tolist() == [pool.interventions.names[i] for i in order]
@@ -152,8 +153,9 @@ def test_cells_go_where_they_teach_most(fitted):
     known = fit.known(pool.prior)
     wanted = npt.tl._design_interventions.target.read_target(fitted, "MYC", fit, "perturbation")
     found = ranked_distance(
-        fit.posteriors, known, wanted.goal, states=pool.states(fit), n_samples=1000, rng=0
-    )
+        fit.posteriors, known, wanted.goal, states=pool.states(fit, wanted.targets),
+        n_samples=1000, rng=0,
+    )  # fmt: skip
     each = split_cells(2000, 5, None, 20).each
     civ = PlateCiv(
         fit.posteriors, known, wanted.goal, gap_cells=each, weights=found.nearer[:-1]
@@ -335,8 +337,9 @@ def test_the_same_seed_gives_the_same_plate_and_it_is_told(fitted, caplog):
 
 
 def test_why_cites_the_column_that_chose_a_well(fitted):
-    wells, controls, _ = planned(fitted, strategy="exploit", candidates="genes", rng=5)
-    npt.tl.design_interventions(fitted, "MYC", candidates="genes", target_is_candidate=True)
+    state = fitted[fitted.obs["perturbation"] == "MYC"].to_df().mean().to_dict()
+    wells, controls, _ = planned(fitted, state, strategy="exploit", candidates="genes", rng=5)
+    npt.tl.design_interventions(fitted, state, candidates="genes")
     ranking = fitted.uns["design"]["ranking"].set_index("perturbation")["state_distance"]
     names = [*wells["perturbation"], "control"]
     np.testing.assert_allclose(

@@ -59,15 +59,15 @@ def test_parts_are_read_from_the_cells(fitted):
         share * ((POINTS - x.mean(axis=0)) ** 2).sum(axis=1)
         for share, x in ((0.75, myc), (0.25, stk3))
     )
-    np.testing.assert_allclose(two.goal.distance(POINTS), wanted)
+    np.testing.assert_allclose(two.cells.distance(POINTS), wanted)
     floor = sum(
         share * (x.var(axis=0, ddof=1) / len(x)).sum() for share, x in ((0.75, myc), (0.25, stk3))
     )
-    assert two.goal.floor == pytest.approx(floor)
+    assert two.cells.floor == pytest.approx(floor)
     assert two.name == "3 x MYC, 1 x STK3"
     noise = read(fitted, state="MYC", distance="noise")
     wanted = (((POINTS - myc.mean(axis=0)) / sd) ** 2).sum(axis=1)
-    np.testing.assert_allclose(noise.goal.distance(POINTS), wanted)
+    np.testing.assert_allclose(noise.cells.distance(POINTS), wanted)
     assert noise.name == "MYC; in units of noise"
     a, b = genes[1], genes[4]
     change = read(fitted, signature={a: -2, b: 1}, distance="noise")
@@ -90,8 +90,8 @@ def test_parts_are_read_from_the_cells(fitted):
     wanted = ((POINTS - myc.mean(axis=0)) ** 2).sum(axis=1)
     for state in (stk3.mean(axis=0), given):
         wanted += np.maximum(4 - np.linalg.norm(POINTS - state, axis=1), 0) ** 2
-    np.testing.assert_allclose(apart.goal.distance(POINTS), wanted)
-    away = read(fitted, state="MYC", away_from="STK3").goal.margins[0]
+    np.testing.assert_allclose(apart.cells.distance(POINTS), wanted)
+    away = read(fitted, state="MYC", away_from="STK3").cells.margins[0]
     assert away == pytest.approx(np.linalg.norm(c - stk3.mean(axis=0)))
 
 
@@ -109,10 +109,11 @@ def test_the_ranking_measures_as_the_target_says(fitted):
     assert table.loc["OXR1", "measured_distance"] == pytest.approx(apart)
     fit = posterior_from(fitted)
     pool = read_candidates(None, None, fit)
-    goal = read_target(fitted, target, fit, "perturbation").goal
+    wanted = read_target(fitted, target, fit, "perturbation")
     found = ranked_distance(
-        fit.posteriors, fit.known(fit.prior), goal, states=pool.states(fit), n_samples=4000, rng=1
-    )
+        fit.posteriors, fit.known(fit.prior), wanted.goal,
+        states=pool.states(fit, wanted.targets), n_samples=4000, rng=1,
+    )  # fmt: skip
     names = fit.environments["perturbation"].astype(str)
     np.testing.assert_allclose(table.loc[names, "state_distance"], np.maximum(found.centre[:-1], 0))
     near = np.abs(table.loc[names, "mean_distance"] - np.maximum(found.mean[:-1], 0))
@@ -199,3 +200,64 @@ def test_a_target_reads_well():
     target = npt.Target(at_least={"A": 1}, weights={"A", "B"}, penalty=2)
     assert repr(target) == "Target(at_least={'A': 1}, weights=['A', 'B'], penalty=2)"
     assert "npt.Target" not in repr(npt.Target(state="A", penalty=1))
+
+
+def test_a_label_of_the_screen_joins_the_draws(fitted):
+    fit = posterior_from(fitted)
+    names = fit.environments["perturbation"].astype(str).tolist()
+    wanted = read_target(fitted, "STK3", fit, "perturbation")
+    assert wanted.targets == (names.index("STK3"),)
+    model = fit.hierarchical
+    mean = model.control.mean(axis=0) + model.effects.posterior_mean()[names.index("STK3")]
+    np.testing.assert_allclose(wanted.goal.states, mean[None])
+    assert wanted.goal.floor == 0
+    assert wanted.cells.floor > 0
+    np.testing.assert_allclose(wanted.cells.states[0], cells(fitted, "STK3").mean(axis=0))
+    # Of a candidate that is the target every draw is the target itself.
+    pool = read_candidates(None, None, fit, wanted, target_is_candidate=True)
+    row = pool.interventions.names.index("STK3")
+    for drawn in pool.states(fit, wanted.targets).draws(20, np.random.default_rng(0)):
+        np.testing.assert_allclose(drawn.states[row] - drawn.target_error[0], mean)
+    # Beside it, it is drawn with the controls and programs that it shares with the candidates.
+    others = read_candidates(None, None, fit, wanted)
+    states = others.states(fit, wanted.targets)
+    drawn = list(states.draws(4000, np.random.default_rng(0)))
+    assert {each.states.shape for each in drawn} == {(len(others.interventions.names) + 1, 8)}
+    error = np.array([each.target_error[0] for each in drawn])
+    sd = model.effects.sd()[names.index("STK3")]
+    control = np.array([each.states[-1] for each in drawn])
+    assert (np.abs(error.mean(axis=0)) < 5 * error.std(axis=0) / np.sqrt(400)).all()
+    effect = error - (control - control.mean(axis=0))
+    np.testing.assert_allclose(effect.std(axis=0), sd, rtol=0.1)
+    each = [np.corrcoef(error[:, g], control[:, g])[0, 1] for g in range(8)]
+    assert np.mean(each) > 0.05
+
+
+def test_other_targets_are_known_by_their_cells(fitted):
+    fit = posterior_from(fitted)
+    for state in ({"MYC": 1.0}, ("batch", "a")):
+        wanted = read_target(fitted, npt.Target(state=state), fit, "perturbation")
+        assert wanted.targets == (-1,)
+        assert wanted.goal is wanted.cells
+    both = read_target(fitted, npt.Target(state=["MYC", {"STK3": 0.0}]), fit, "perturbation")
+    assert [row >= 0 for row in both.targets] == [True, False]
+    assert both.goal.floor == 0
+    np.testing.assert_array_equal(both.goal.states[1], both.cells.states[1])
+    npt.tl.fit_dag_blr(fitted, shift_sd=0)
+    exact = read_target(fitted, "MYC", posterior_from(fitted), "perturbation")
+    assert exact.targets == ()
+    assert exact.goal is exact.cells
+
+
+def test_candidates_whose_shifts_are_told_are_compared_with_the_cells(fitted):
+    genes = list(fitted.var_names)
+    table = pd.DataFrame(np.eye(8)[:2], ["a", "b"], genes)
+    npt.tl.design_interventions(fitted, "MYC", candidates=table)
+    stored = fitted.uns["design"]
+    np.testing.assert_allclose(stored["target_mean"], cells(fitted, "MYC").mean(axis=0))
+    fit = posterior_from(fitted)
+    known = fit.known(read_candidates(table, None, fit).prior)
+    wanted = read_target(fitted, "MYC", fit, "perturbation").cells
+    found = ranked_distance(fit.posteriors, known, wanted, n_samples=4000, rng=1)
+    ranking = stored["ranking"].set_index("perturbation").loc[["a", "b"]]
+    np.testing.assert_allclose(ranking["state_distance"], np.maximum(found.centre[:-1], 0))

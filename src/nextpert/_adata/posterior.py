@@ -19,7 +19,7 @@ from nextpert._adata.stored import read_stored
 from nextpert._warn import warn
 from nextpert.core import DagBlr, ScreenMoments
 from nextpert.core._codec import array, coded, lists, nested, series, sparse, table, texts, unpack
-from nextpert.core.design.distances import States, expected_states
+from nextpert.core.design.distances import Draw, States, expected_states
 from nextpert.core.model.hierarchical import Hierarchical
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.base import predictors
@@ -29,7 +29,7 @@ from nextpert.core.model.shift_posterior import pair_shifts
 from nextpert.core.model.shift_prior import TAU2, ShiftPrior
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     import anndata as ad
     import pandas as pd
@@ -271,12 +271,38 @@ class FittedPosterior:
             model.predict(asked.effect, own_variance=asked.own, rng=0)
         ).rows(rows)
 
-    def states(self, prior: ShiftPrior, place: NDArray[np.int64]) -> States:
-        """Return the joint posterior of the states of these perturbations, as :meth:`effects`."""
-        model, drawn = self._thinned(prior), self.effects(prior, place)
+    def expected_state(self, row: int) -> Array:
+        """Return the posterior mean of the state of a perturbation with cells, ``(n_genes,)``."""
+        model = self.hierarchical
+        assert model is not None
+        effects = model.effects.rows([np.count_nonzero(self.prior.n[:row] > 0)])
+        return np.asarray(model.control.mean(axis=0) + effects.posterior_mean()[0])
+
+    def states(
+        self, prior: ShiftPrior, place: NDArray[np.int64], targets: Sequence[int] = ()
+    ) -> States:
+        """Return the joint posterior of the states of these perturbations, as :meth:`effects`.
+
+        ``targets`` are the rows in the fit of target states, -1 of those that are none of its
+        perturbations; what the others depart by from :meth:`expected_state` comes with every draw.
+        """
+        n, joined = len(place), {row: self.expected_state(row) for row in targets if row >= 0}
+        more = [row for row in joined if row not in place]  # of a candidate its own draw is taken
+        every = np.append(place, np.array(more, np.int64))
+        at = {row: int(np.flatnonzero(every == row)[0]) for row in joined}
+        model, drawn = self._thinned(prior), self.effects(prior, every)
         control = model.control.mean(axis=0)
-        mean = np.vstack([control + drawn.posterior_mean(), control])
-        return States(mean, lambda n, rng: model.states(n, effects=drawn, rng=rng))
+        mean = np.vstack([control + drawn.posterior_mean()[:n], control])
+
+        def draws(n_samples: int, rng: np.random.Generator) -> Iterator[Draw]:
+            for state in model.states(n_samples, effects=drawn, rng=rng):
+                error = None
+                if joined:
+                    off = [state[at[r]] - joined[r] if r >= 0 else 0.0 * control for r in targets]
+                    error = np.array(off)
+                yield Draw(np.vstack([state[:n], state[-1:]]) if more else state, error)
+
+        return States(mean, draws)
 
     def in_condition(self, name: str) -> FittedPosterior:
         """Return the fit with the effects, cells and controls of one condition.

@@ -48,10 +48,11 @@ class Target:
     Parameters
     ----------
     state
-        The target state: a perturbation label (the mean of its cells); a group, as a tuple
-        ``(obs key, value)``; or a mapping gene -> target mean, log-normalised expression, in
-        which unlisted genes of the panel keep their control mean. A list has several states; the
-        sum of squared distances is that to their mean, weighted by ``shares``, plus a constant.
+        The target state: a perturbation label (its state by the fit, or the mean of its cells if it
+        is not in the fit or of another column); a group, as a tuple ``(obs key, value)``; or a
+        mapping gene -> target mean, log-normalised expression, in which unlisted genes of the panel
+        keep their control mean. A list has several states; the sum of squared distances is that to
+        their mean, weighted by ``shares``, plus a constant.
     shares
         Weights of several states; equal by default.
     signature

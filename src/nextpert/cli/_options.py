@@ -182,7 +182,7 @@ Whole = Annotated[int, Parameter(converter=_whole)]
 WholeOrNone = Annotated[int | None, Parameter(converter=_whole)]
 Screen = Annotated[Path, Parameter(group=FILES, help="The screen, an h5ad or zarr file.")]
 Target = Annotated[
-    str | None, Parameter(help="A perturbation; the target state is the mean of its cells.")
+    str | None, Parameter(help="A perturbation of the screen whose state is the target.")
 ]
 Layer = Annotated[str | None, Parameter(help="Layer to read. By default X.")]
 GeneSymbols = Annotated[

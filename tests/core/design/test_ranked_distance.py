@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from nextpert.core import Dag, DagBlr
-from nextpert.core.design.distances import probability_nearest, ranked_distance, state_draws
+from nextpert.core.design.distances import (
+    Draw,
+    States,
+    first_order_distances,
+    probability_nearest,
+    ranked_distance,
+    state_draws,
+)
+from nextpert.core.design.goal import Goal
+from nextpert.core.design.stopping import draw_plate
 from nextpert.core.model.shift_posterior import ShiftPosterior, pair_shifts
 
 
@@ -161,3 +170,98 @@ def test_bad_input_is_refused(uncertain):
     ):
         with pytest.raises(ValueError, match=message):
             ranked_distance(blr, known, np.ones(4), **options)
+
+
+def not_asked(n=4, p=3):
+    """Return a posterior and shifts, which have no say where states are given."""
+    return DagBlr(Dag.from_edges(p, []), noise_var=1.0), ShiftPosterior.exact(np.zeros((n, p)))
+
+
+def joint_states(rng, n=4, p=3, n_targets=1):
+    """States that go together with target states: the means, those of the goal, and draws."""
+    root = rng.normal(size=((n + 1 + n_targets) * p,) * 2) / 3
+    mean = rng.normal(size=(n + 1 + n_targets, p))
+
+    def draws(n_samples, generator):
+        for _ in range(n_samples):
+            x = mean + (root @ generator.standard_normal(len(root))).reshape(mean.shape)
+            yield Draw(x[: n + 1], x[n + 1 :] - mean[n + 1 :])
+
+    return States(mean[: n + 1], draws), mean[n + 1 :], root @ root.T
+
+
+@pytest.mark.parametrize("shares", [[1.0], [0.3, 0.7]])
+def test_a_target_of_the_same_draws_is_drawn_with_the_candidates(shares):
+    rng = np.random.default_rng(5)
+    states, wanted, cov = joint_states(rng, n_targets=len(shares))
+    n, p = states.mean.shape
+    goal = Goal(np.zeros(p), states=wanted, shares=shares)
+    found = ranked_distance(*not_asked(), goal, states=states, n_samples=20_000, rng=1)
+    blocks = cov.reshape(n + len(shares), p, n + len(shares), p)
+
+    def between(i, j):
+        return np.trace(blocks[i, :, j])
+
+    expected = np.array([
+        sum(
+            c * (((states.mean[i] - m) ** 2).sum() + between(i, i) + between(n + k, n + k)
+                 - 2 * between(i, n + k))
+            for k, (c, m) in enumerate(zip(shares, wanted, strict=True))
+        )
+        for i in range(n)
+    ])  # fmt: skip
+    assert (np.abs(found.mean - expected) < 5 * found.sd / np.sqrt(20_000)).all()
+    assert found.floor == 0
+    np.testing.assert_allclose(found.centre, goal.distance(states.mean, states.mean[-1]))
+
+
+def test_what_is_known_of_another_target_is_added_to_what_is_drawn():
+    rng = np.random.default_rng(6)
+    states, wanted, _ = joint_states(rng)
+    p = states.mean.shape[1]
+    other, variance = rng.normal(size=p), np.full(p, 0.3)
+    both = Goal(np.zeros(p), states=[wanted[0], other], variances=[None, variance])
+
+    def padded(n_samples, generator):
+        for drawn in states.draws(n_samples, generator):
+            yield Draw(drawn.states, np.vstack([drawn.target_error, np.zeros(p)]))
+
+    asked = {"n_samples": 20_000, "rng": 2}
+    found = ranked_distance(*not_asked(), both, states=States(states.mean, padded), **asked)
+    own = ranked_distance(*not_asked(), Goal.point(wanted[0]), states=states, **asked)
+    alone = Goal.point(other, variance)
+    told = ranked_distance(
+        *not_asked(), alone, states=states._replace(draws=no_error(states)), **asked
+    )
+    error = 5 * (own.sd + told.sd) / 2 / np.sqrt(20_000)
+    assert (np.abs(found.mean - (own.mean + told.mean) / 2) < error).all()
+
+
+def no_error(states):
+    """Return draws of the same states, of which no target is one."""
+    return lambda n, rng: (Draw(drawn.states) for drawn in states.draws(n, rng))
+
+
+def test_to_first_order_the_target_moves_with_its_draw():
+    states, wanted, _ = joint_states(np.random.default_rng(7))
+    blr, known = not_asked()
+    expected, draws = first_order_distances(
+        blr, known, Goal.point(wanted[0]), states=states, n_samples=7, rng=3
+    )
+    apart = states.mean[:-1] - wanted[0]
+    np.testing.assert_allclose(expected, (apart**2).sum(axis=1))
+    for drawn, got in zip(states.draws(7, np.random.default_rng(3)), draws, strict=True):
+        moved = (drawn.states - states.mean)[:-1] - drawn.target_error[0]
+        np.testing.assert_allclose(got, expected + 2 * (apart * moved).sum(axis=1), atol=1e-8)
+
+
+def test_a_plate_measures_distances_to_the_target_of_the_same_draw():
+    states, wanted, _ = joint_states(np.random.default_rng(8))
+    blr, known = not_asked()
+    plate = draw_plate(
+        blr, known, Goal.point(wanted[0]), [0, 1, 2, 3], variance=0.1, states=states,
+        n_samples=5, rng=4,
+    )  # fmt: skip
+    for drawn, got in zip(states.draws(5, np.random.default_rng(4)), plate.distances, strict=True):
+        truth = ((drawn.states - wanted[0] - drawn.target_error[0]) ** 2).sum(axis=1)
+        np.testing.assert_allclose(got, truth[:-1])

@@ -25,6 +25,23 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 
+class Draw(NamedTuple):
+    """One joint draw of the means that perturbations reach.
+
+    Parameters
+    ----------
+    states
+        Means, that of the controls last, shape ``(n_perturbations + 1, n_nodes)``, units of the
+        data.
+    target_error
+        What target states depart by from those of the goal, where they are perturbations of the
+        same draw, 0 for others; shape ``(n_states, n_nodes)``. ``None`` where none is.
+    """
+
+    states: Array
+    target_error: Array | None = None
+
+
 class States(NamedTuple):
     """The joint posterior of the means that perturbations reach, of any model.
 
@@ -38,7 +55,7 @@ class States(NamedTuple):
     """
 
     mean: Array
-    draws: Callable[[int, np.random.Generator], Iterator[Array]]
+    draws: Callable[[int, np.random.Generator], Iterator[Draw]]
 
 
 def states_of(
@@ -46,8 +63,8 @@ def states_of(
 ) -> States:
     """Return the joint posterior of the states on one graph or several (:func:`state_draws`)."""
 
-    def draws(n_samples: int, rng: np.random.Generator) -> Iterator[Array]:
-        return state_draws(posterior, shifts, n_samples=n_samples, nothing=True, rng=rng)
+    def draws(n_samples: int, rng: np.random.Generator) -> Iterator[Draw]:
+        return map(Draw, state_draws(posterior, shifts, n_samples=n_samples, nothing=True, rng=rng))
 
     return States(expected_states(pair_shifts(posterior, shifts)), draws)
 
@@ -236,14 +253,15 @@ def first_order_distances(
     centre, draw = states_of(posterior, shifts) if states is None else states
     goal = as_goal(target, centre.shape[1])
 
-    def at(step: float, away: Array) -> Array:
-        moved = centre + step * away
-        return goal.distance(moved, moved[-1])[:-1]
+    def at(step: float, drawn: Draw) -> Array:
+        moved = centre + step * (drawn.states - centre)
+        off = None if drawn.target_error is None else step * drawn.target_error
+        return goal.distance(moved, moved[-1], off)[:-1]
 
-    expected = at(0.0, centre)
+    expected = at(0.0, Draw(centre))
     slopes = [
-        (at(_STEP, state - centre) - at(-_STEP, state - centre)) / (2 * _STEP)
-        for state in draw(n_samples, as_rng(rng))
+        (at(_STEP, drawn) - at(-_STEP, drawn)) / (2 * _STEP)
+        for drawn in draw(n_samples, as_rng(rng))
     ]
     return expected, expected + np.array(slopes)
 
@@ -319,7 +337,8 @@ def ranked_distance(
     that drawn. So the mean is unbiased, as that of :func:`nextpert.tl.target_distances`. Of a goal
     that is so for its target states, by weights and shares; from bounds, signatures, margins and
     angles nothing is taken out. What these start from is the control state of the same
-    draw.
+    draw. A target state that is itself a perturbation of the draws (:class:`Draw`) has no other
+    error, and nothing is taken out: each draw holds one possible truth of both.
 
     Parameters
     ----------
@@ -369,9 +388,16 @@ def ranked_distance(
     goal = as_goal(target, expected.shape[1], target_variance)
     drawn = draw(n_samples, generator)
     own = generator.spawn(1)[0]  # of the target's error
-    draws = np.array(
-        [goal.distance(x, x[-1], goal.draw_errors(own)) - 2 * goal.floor for x in drawn]
-    )
+
+    def distance(one: Draw) -> Array:
+        errors = goal.draw_errors(own)
+        if errors is None or one.target_error is None:
+            errors = one.target_error if errors is None else errors
+        else:
+            errors = errors + one.target_error
+        return goal.distance(one.states, one.states[-1], errors) - 2 * goal.floor
+
+    draws = np.array([distance(one) for one in drawn])
     low, high = shortest_interval(np.maximum(draws, 0.0), confidence)
     nearer = (draws < draws[:, -1:]).mean(axis=0)
     nearest = np.append(probability_nearest(draws[:, :-1]), 0.0)

@@ -92,8 +92,11 @@ def draw_plate(
     goal = as_goal(target, p)
     fits = max(_NUMBERS // (p * (len(index) + 1)), _FEWEST)
     count = min(require_count(n_samples, "n_samples", least=2), fits)
-    drawn = np.array(list(draw(count, generator)))
-    distances = [goal.distance(state, state[-1]) - goal.floor for state in drawn]
+    distances, rows = [], []
+    for state, error in draw(count, generator):
+        distances.append(goal.distance(state, state[-1], error) - goal.floor)
+        rows.append(state)
+    drawn = np.array(rows)
     mean, spread = drawn.mean(axis=0), drawn.var(axis=0)
     error = np.broadcast_to(np.asarray(variance, np.float64), p)
     share = spread / np.maximum(spread + error, _LEAST_VARIANCE)

@@ -83,6 +83,10 @@ class Chain(NamedTuple):
         keep = int(np.clip(_ROOM // max(size, 1), 40, cls().keep))
         return cls() if keep == cls().keep else cls(max(keep, 50), keep, 2)
 
+    def half(self) -> Chain:
+        """Return a chain of half as many sweeps and draws, for one fit of many."""
+        return Chain(-(-self.burn // 2), -(-self.keep // 2), self.every)
+
     def run(
         self,
         sweep: Callable[[int, Parallel], None],

@@ -305,24 +305,38 @@ class CandidateSet:
         place = None if self.place is None else self.place[np.asarray(index, np.int64)]
         return CandidateSet(self.interventions.rows(index), self.prior.rows(index), effects, place)
 
-    def states(self, fit: FittedPosterior) -> States:
+    def states(self, fit: FittedPosterior, targets: Sequence[int] = ()) -> States:
         """Return the joint posterior of the states that they reach.
 
         It is that of the hierarchical model, and on the graph if the fit has none or if shifts are
-        told.
+        told. ``targets`` are those of :class:`Wanted`: target states that join it.
         """
-        if fit.hierarchical is None or self.effects is None or self.place is None:
+        if not self._drawn(fit) or self.effects is None or self.place is None:
             return states_of(fit.posteriors, fit.known(self.prior))
-        return fit.states(self.effects, self.place)
+        return fit.states(self.effects, self.place, targets)
+
+    def _drawn(self, fit: FittedPosterior) -> bool:
+        return fit.hierarchical is not None and self.effects is not None
+
+    def towards(self, wanted: Wanted, fit: FittedPosterior) -> Wanted:
+        """Return what is wanted, by the target's cells where no draws of these states hold it."""
+        return wanted if self._drawn(fit) else replace(wanted, goal=wanted.cells, targets=())
 
 
-def as_asked(fit: FittedPosterior, pool: CandidateSet, goal: Goal, **options: Any) -> Candidates:
+def as_asked(
+    fit: FittedPosterior,
+    pool: CandidateSet,
+    goal: Goal,
+    targets: Sequence[int] = (),
+    **options: Any,
+) -> Candidates:
     """Return candidates as an acquisition is asked to rank them, by a fit.
 
-    ``options`` are those of :class:`~nextpert.core.Candidates`.
+    ``targets`` are those of :class:`Wanted`; ``options`` are those of
+    :class:`~nextpert.core.Candidates`.
     """
     return Candidates(
-        fit.posteriors, fit.known(pool.prior), goal, states=pool.states(fit),
+        fit.posteriors, fit.known(pool.prior), goal, states=pool.states(fit, targets),
         graphs=fit.posteriors, main=fit.posterior, **options,
     )  # fmt: skip
 

@@ -123,7 +123,8 @@ def _measured(
 
     Shape ``(n_candidates + 1,)``, that of the control cells last.
     """
-    apart = target.goal.distance(np.vstack([known.mean, fit.control_mean])) - target.goal.floor
+    goal = target.cells
+    apart = goal.distance(np.vstack([known.mean, fit.control_mean])) - goal.floor
     if fit.expectation is not None:
         screen = fit.expectation.screen
         used = ["", *fit.environments["perturbation"].astype(str)]
@@ -132,7 +133,7 @@ def _measured(
         for i, j in enumerate([*places, 0]):
             if j is not None:
                 n = int(screen.n[j])
-                apart[i] -= target.goal.excess(screen.squares[j] / max(n * (n - 1), 1))
+                apart[i] -= goal.excess(screen.squares[j] / max(n * (n - 1), 1))
     return np.where(np.append(known.n > 0, True), np.maximum(apart, 0.0), np.nan)
 
 

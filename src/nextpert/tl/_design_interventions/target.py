@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -50,17 +51,24 @@ class Wanted:
     name
         In words.
     goal
-        The distance.
+        The distance. A target state that is a perturbation of the fit is its posterior mean.
+    cells
+        The same distance to the means of the target's cells, with their sampling error.
     distance
         How it measures, a word.
     label
         The perturbation whose cells' mean is the target state, where it is one.
+    targets
+        Row in the fit of every target state that joins the candidates' draws, -1 of those that are
+        no perturbation of the hierarchical model; shape ``(n_states,)``.
     """
 
     name: str
     goal: Goal
+    cells: Goal
     distance: str = "squared"
     label: str | None = None
+    targets: tuple[int, ...] = ()
 
     @property
     def mean(self) -> Vector:
@@ -144,16 +152,16 @@ def read_target(
     found, number = _moments(adata, fit, [each for each in groups if each is not None], key)
     if key is not None:
         warn_of_changed_cells(adata, fit, key, number)
-    cells = iter(found)
+    read_cells = iter(found)
     read = [
-        _as_given(state, fit) if group is None else _state(group, *next(cells))
+        _as_given(state, fit) if group is None else _state(group, *next(read_cells))
         for state, group in zip(asked, groups, strict=False)
     ]
     states, away = read[: len(listed(given.state))], read[len(listed(given.state)) :]
     weights = weights_of(given, fit.genes)
     scale = np.ones(len(fit.genes))
     if given.distance == "noise":
-        scale = 1 / cell_variance(next(cells)[0], fit.genes, weights)
+        scale = 1 / cell_variance(next(read_cells)[0], fit.genes, weights)
     low = _by_gene(given.at_least, fit.genes, "at_least", -np.inf)
     high = _by_gene(given.at_most, fit.genes, "at_most", np.inf)
     crossed = [fit.genes[i] for i in np.flatnonzero(low > high)]
@@ -167,11 +175,10 @@ def read_target(
     if crossed:
         message = f"at_least is above at_most for {list_names(crossed)}: no state is between."
         raise ValueError(message)
-    goal = Goal(
+    make = partial(
+        Goal,
         fit.control_mean,
-        states=[state.mean for state in states] or None,
         shares=None if given.shares is None else list(given.shares),
-        variances=[state.variance for state in states],
         signature=signature,
         low=low,
         high=high,
@@ -182,10 +189,26 @@ def read_target(
         penalty=given.penalty,
         direction_only=given.distance == "cosine",
     )
+    means, variances = [each.mean for each in states], [each.variance for each in states]
+    cells = make(states=means or None, variances=variances)
     name = _in_words(given, states, away)
-    _require_something(goal, name, away)
+    _require_something(cells, name, away)
+    targets = _joined(states, fit) if perturbation_key == own_key else ()
+    for k, row in enumerate(targets):
+        if row >= 0:  # its error is that of the draws
+            means[k], variances[k] = fit.expected_state(row), None
+    goal = make(states=means, variances=variances) if max(targets, default=-1) >= 0 else cells
     label = states[0].label if len(states) == 1 else None
-    return Wanted(name, goal, given.distance, label)
+    return Wanted(name, goal, cells, given.distance, label, targets)
+
+
+def _joined(states: list[_Read], fit: FittedPosterior) -> tuple[int, ...]:
+    """Return the rows in the fit of those states that the hierarchical model draws, or -1."""
+    if fit.hierarchical is None:
+        return ()
+    names = fit.environments["perturbation"].astype(str)
+    row = {name: j for j, name in enumerate(names) if fit.prior.n[j] > 0}
+    return tuple(-1 if state.label is None else row.get(state.label, -1) for state in states)
 
 
 def _require_something(goal: Goal, name: str, away: list[_Read]) -> None:

@@ -178,7 +178,7 @@ def read_distances(
 
     Weights of genes scale the units in which they are measured.
     """
-    noise, root = measured.noise, np.sqrt(target.goal.weights)
+    noise, root = measured.noise, np.sqrt(target.cells.weights)
     n_cells, ratio = noise.pooled.n_cells, np.sqrt(noise.pooled.variance_ratio)
     own = [
         j for j, name in enumerate(measured.names, start=1)
@@ -188,9 +188,9 @@ def read_distances(
         return None
     # The sd of the target's mean over that of a cell; its correlations are the cells'.
     least = np.maximum(noise.covariance.diagonal(), np.finfo(float).tiny)
-    of_goal = root * np.sqrt(target.goal.variances[0] / least)
+    of_goal = root * np.sqrt(target.cells.variances[0] / least)
     goal = noise.covariance * np.outer(of_goal, of_goal)
-    away = root * (noise.pooled.mean - target.goal.states[0])
+    away = root * (noise.pooled.mean - target.cells.states[0])
     every = np.array([
         away[j] @ away[j] - noise.spread(j) * (root**2 @ noise.variance(j)) - np.trace(goal)
         for j in range(len(away))

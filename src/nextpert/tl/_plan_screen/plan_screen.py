@@ -212,11 +212,15 @@ def plan_screen(
         max_combination=asked.max_combination, target_is_candidate=target_is_candidate,
     )  # fmt: skip
     pool = read.candidates
+    wanted = pool.towards(wanted, fit)
     wells = split_cells(n_cells, n_perturbations, n_controls, asked.min_cells)
     limits = read_constraints(
         read, include=asked.include, pending=pending, costs=asked.costs, cells_each=wells.each
     )
-    choice = Choice(fit, pool, wanted.goal, limits, wells, n_samples=N_SAMPLES, rng=as_rng(rng))
+    choice = Choice(
+        fit, pool, wanted.goal, limits, wells, targets=wanted.targets, n_samples=N_SAMPLES,
+        rng=as_rng(rng),
+    )  # fmt: skip
     found = choice.choose(strategy, max_new=asked.max_new, fixed_controls=n_controls)
     if n_guides is not None and n_guides > found.cells.min():
         message = (

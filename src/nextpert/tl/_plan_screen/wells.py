@@ -102,8 +102,8 @@ class Choice:
     ----------
     fit, pool
         The fit, and the candidates.
-    goal
-        The target.
+    goal, targets
+        The target, and the target states that join the draws (see :class:`Wanted`).
     limits, wells
         Constraints of the lab, and the numbers of perturbations and cells.
     n_samples, rng
@@ -118,11 +118,14 @@ class Choice:
         limits: Constraints,
         wells: Wells,
         *,
+        targets: Sequence[int] = (),
         n_samples: int,
         rng: np.random.Generator,
     ) -> None:
         self.limits, self.wells = limits, wells
-        self.asked = as_asked(fit, pool, goal, n_cells=wells.each, n_samples=n_samples, rng=rng)
+        self.asked = as_asked(
+            fit, pool, goal, targets, n_cells=wells.each, n_samples=n_samples, rng=rng
+        )
 
     @property
     def distance(self) -> RankedDistance:
