@@ -72,17 +72,19 @@ def design_interventions(
     use ``varp["dag"]`` alone; these and ``"cv"`` use the expected shifts.
 
     With 10 to 50 cells per perturbation, 90% intervals of distances to the strongest perturbations
-    of the screen cover 82 to 91% on Papalexi, 81 to 86% on TAP-seq and 85 to 94% on Norman; of
-    distances to states given from outside, such as means of held-out cells, 59 to 69%, 77 to 85%
-    and 67 to 75%; and distances to targets that hardly differ from the controls are predicted too
-    large. By ``state_distance``, the perturbation that produces the target state ranks first among
-    all in 68, 82 and 92% of the cases on Papalexi, 56, 73 and 85% on TAP-seq and 52, 69 and 74% on
-    Norman, with 10, 25 and 50 cells; by ``probability_best`` in 53, 80 and 89% on Papalexi and 61,
-    83 and 95% on TAP-seq; by ``predicted_distance`` in 40, 59 and 79%, and 51, 76 and 93%. In this
-    trial a ``probability_best`` below 0.8 is too small on the first two screens, since the model
-    does not know that the target is the state of a candidate: of those of 0.2 to 0.3, 0.5 and 0.7
-    on average, 0.57, 0.68 and 0.86 were right on Papalexi, 0.53, 0.95 and 1.00 on TAP-seq. On
-    Norman 0.41, 0.62 and 0.60 were; of those above 0.95, 1.00, 1.00 and 0.97.
+    of the screen cover 82 to 91% on Papalexi, 81 to 86% on TAP-seq and 85 to 94% on Norman, and of
+    distances to states given from outside 84 to 89%, 84 to 88% and 81 to 87%. Distances to targets
+    that hardly differ from the controls are predicted too large. The candidate of the largest
+    ``probability_best`` is the nearest about as often as stated on Papalexi (0.49, 0.70, 0.86:
+    right in 0.63, 0.76 and 0.89 of the cases) and TAP-seq (0.23, 0.37: 0.17, 0.39), but not on
+    Norman (0.48, 0.69, 0.88: 0.50, 0.43, 0.64).
+
+    Towards the state that a perturbation itself produces, given by held-out cells, that
+    perturbation ranks first by ``state_distance`` in 68, 82 and 92% of the cases on Papalexi, 56,
+    73 and 85% on TAP-seq and 52, 69 and 74% on Norman, with 10, 25 and 50 cells; by
+    ``probability_best`` in 53, 80 and 89% on Papalexi and 61, 83 and 95% on TAP-seq; by
+    ``predicted_distance`` in 40, 59 and 79%, and 51, 76 and 93%. The model does not know that such
+    a target is the state of a candidate, so that probabilities below 0.8 are then too small.
 
     Parameters
     ----------
