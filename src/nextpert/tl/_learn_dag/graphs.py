@@ -57,7 +57,7 @@ def fold_streams(n: int) -> list[np.random.Generator]:
 
 
 class HeldOut(NamedTuple):
-    """What searches without some perturbations take: of all cells, and options."""
+    """What searches without some perturbations take; the environments are of all cells."""
 
     environments: Environments
     options: SearchOptions

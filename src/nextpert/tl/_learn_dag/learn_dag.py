@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -258,10 +258,7 @@ def learn_dag(
     True
     """
     chosen = _SearchOptions(**search_options or {})
-    _check_together(method, environments, dag, chosen)
-    if chosen.checkpoint is not None and n_graphs == 1:
-        message = "checkpoint is for bootstrap graphs: give n_graphs above 1, or leave it out."
-        raise ValueError(message)
+    _check_together(method, environments, dag, n_graphs, chosen)
     params: dict[str, Any] = {"method": method}
     if method == "given":
         _refuse_with_given(n_graphs, chosen.prior, chosen.targets_upstream)
@@ -279,28 +276,23 @@ def learn_dag(
         runs = search.default_runs(len(names)) if chosen.n_runs is None else chosen.n_runs
         network = read_network(chosen.prior_network, names)
         known = read_prior(names, chosen.prior, first)
-        penalty = float(2.0 if chosen.penalty == "auto" else chosen.penalty)
+        penalty = np.nan if chosen.penalty == "auto" else float(chosen.penalty)
         asked = SearchOptions(method, chosen.alpha, penalty, runs, known, network)
         read = found if environments == "all" else found.only([roles.control])
         _adata.check_scale(adata, columns, np.flatnonzero(read.codes >= 0), roles)
         if environments == "all":
             say_left_out(found.left_out, roles.perturbation_key)
         workers = Workers(n_jobs, chosen.checkpoint)
-        how = chosen.perturbation_targets
-        told = read_targets(how, read, names)
-        cells = Panel(adata, columns, names, read, told)
+        told = read_targets(chosen.perturbation_targets, read, names)
+        cells, losses = Panel(adata, columns, names, read, told), {}
         if chosen.penalty == "auto":
-            penalty, losses = choose_penalty(cells, asked, n_jobs)
-            asked = replace(asked, penalty=penalty)
+            asked, losses["penalties"] = choose_penalty(cells, asked, n_jobs)
         learned = learn_from_cells(cells, n_graphs, asked, as_rng(rng), workers)
-        if chosen.penalty == "auto":
-            learned.stored["penalties"] = losses
-        used = {"penalty": penalty, "alpha": float(chosen.alpha)}
+        learned.stored.update(losses)
+        used = {"penalty": asked.penalty, "alpha": float(chosen.alpha)}
         params |= {"n_runs": int(runs), "environments": environments, "n_graphs": n_graphs}
         params |= {name: used[name] for name in search.options if name in used}
         params |= {**roles.stored(), "rng": _adata.seed_of(rng)}
-        if told:
-            params["perturbation_targets"] = "known" if how == "known" else "table"
         if first:
             params["targets_upstream"] = _adata.strings(first)
     if gene_symbols is not None:
@@ -347,7 +339,10 @@ def _write(
     return written
 
 
-def _check_together(method: str, environments: str, dag: Any, chosen: _SearchOptions) -> None:
+def _check_together(
+    method: str, environments: str, dag: Any, n_graphs: int, chosen: _SearchOptions
+) -> None:
+    """Raise where arguments contradict each other; they are those of :func:`learn_dag`."""
     if (method == "given") != (dag is not None):
         message = 'method="given" and dag belong together: give both or neither.'
         raise ValueError(message)
@@ -358,14 +353,20 @@ def _check_together(method: str, environments: str, dag: Any, chosen: _SearchOpt
             f"{method!r}, whose tests assume that all cells come from one environment."
         )
         raise ValueError(message)
-    asked = {"perturbation_targets": chosen.perturbation_targets != "learned"}
-    asked['penalty="auto"'] = chosen.penalty == "auto"
-    for name in (name for name, is_asked in asked.items() if is_asked and environments != "all"):
-        message = (
-            f'{name} needs environments="all", but it is {environments!r}, which reads no '
-            f"perturbed cells."
-        )
+    if chosen.checkpoint is not None and n_graphs == 1:
+        message = "checkpoint is for bootstrap graphs: give n_graphs above 1, or leave it out."
         raise ValueError(message)
+    of_all = {
+        "perturbation_targets": chosen.perturbation_targets != "learned",
+        'penalty="auto"': chosen.penalty == "auto",
+    }
+    for name, is_asked in of_all.items():
+        if is_asked and environments != "all":
+            message = (
+                f'{name} needs environments="all", but it is {environments!r}, which reads no '
+                f"perturbed cells."
+            )
+            raise ValueError(message)
     if chosen.prior_network is not None and not (search and "prior_network" in search.options):
         able = names_that(lambda s: "prior_network" in s.options)
         message = f"prior_network needs method={able}, but method is {method!r}."

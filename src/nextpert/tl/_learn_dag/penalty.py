@@ -42,13 +42,6 @@ _N_FOLDS = 5  # of perturbations; also the fewest of which anything is known
 _N_STARTS = 2  # losses are means over folds: the best of ten starts changes little
 
 
-class Chosen(NamedTuple):
-    """A penalty, and what speaks for it."""
-
-    penalty: float
-    table: pd.DataFrame  # penalty, loss over the least, its standard error
-
-
 class HeldOutCells(NamedTuple):
     """What a graph is to predict of the perturbations of a fold; q nodes: genes, covariates."""
 
@@ -57,9 +50,12 @@ class HeldOutCells(NamedTuple):
     other: NDArray[np.bool_]  # genes that are no targets, (n_perturbations, n_genes)
 
 
-def choose_penalty(panel: Panel, options: SearchOptions, n_jobs: int) -> Chosen:
-    """Return the penalty whose graphs predict perturbations best that they have not seen.
+def choose_penalty(
+    panel: Panel, options: SearchOptions, n_jobs: int
+) -> tuple[SearchOptions, pd.DataFrame]:
+    """Return options with the penalty whose graphs predict best what they have not seen.
 
+    The table has the ``loss`` of every penalty, above the least, and its ``standard_error``.
     Perturbations whose targets are known, by their labels or told, are left out in five folds.
     Loss is the negative log-likelihood (Gaussian, per gene and cell) of their cells given the graph
     and the weights of the others; their target genes' means are left to themselves. A network is
@@ -100,7 +96,7 @@ def choose_penalty(panel: Panel, options: SearchOptions, n_jobs: int) -> Chosen:
     error = more.std(axis=1, ddof=1) / np.sqrt(len(known))
     logger.info("Penalty %g predicts left-out perturbations best.", PENALTIES[best])
     table = {"penalty": PENALTIES, "loss": more.mean(axis=1), "standard_error": error}
-    return Chosen(PENALTIES[best], pd.DataFrame(table))
+    return replace(options, penalty=PENALTIES[best]), pd.DataFrame(table)
 
 
 def _folds(panel: Panel, known: Mapping[str, Sequence[str]]) -> list[tuple[Joint, HeldOutCells]]:

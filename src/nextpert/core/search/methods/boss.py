@@ -147,6 +147,9 @@ def boss(
         Number of context nodes, the last ones, which the experiment sets. They have no parents;
         their edges into the others are chosen by the same score, and orient edges (joint causal
         inference; Mooij et al. 2020, JMLR 21:99).
+    targets
+        Known targets, nodes by the number of the context node (from 0): it has edges into these
+        alone. Context nodes that are not in it are free; ``None`` (default) leaves all of them so.
     score
         ``"bic"`` or ``"bge"``.
     penalty
