@@ -111,6 +111,9 @@ WRONG = {
     ),
     "prior_network": (3, "MYC", [("MYC", "STK3")], pd.DataFrame({"source": ["MYC"]})),
     "targets_upstream": (3, "MYC", [None], ["NOPE"], {"MYC": 1}),
+    "perturbation_targets": (
+        *(3, "MYC", ["MYC"], {"MYC": 3}, {"MYC": "NOPE"}, {"NOPE": "MYC"}, {"MYC": [None]}),
+    ),
     "direct_targets": (3, "MYC", [None], ["NOPE"], {"MYC": 1}),
     "noise_var": (0, -1, NAN, "known", {"MYC": 1.0}, [1.0]),
     "guides": (3, None, "nope"),
@@ -145,7 +148,7 @@ ARGUMENTS = {
         "strategies": ["random"],
     },
     "tl.plan_cells": {"target": "MYC"},
-    "tl.learn_dag": {"method": "boss"},
+    "tl.learn_dag": {"method": "boss", "environments": "all"},
     "pp.assign_guides": {"guides": "called"},
     "pp.perturb_cite_seq": {},
     "datasets.perturb_cite_seq": {"source": "absent"},

@@ -37,6 +37,11 @@ def fit(adata):
     return adata
 
 
+def all_cells(options):
+    """Learn from all cells."""
+    npt.tl.learn_dag(screen(), method="boss", environments="all", search_options=options)
+
+
 @pytest.fixture(scope="module")
 def fitted():
     return fit(screen())
@@ -155,6 +160,8 @@ def troubles(fitted, folder):
         lambda: npt.tl.learn_dag(copied()),
         lambda: npt.tl.learn_dag(one_name_twice()),
         lambda: npt.tl.design_interventions(fitted, FIRST, candidates=["TP53"]),
+        lambda: all_cells({"perturbation_targets": {"CD5": ["B2M"]}}),
+        lambda: all_cells({"penalty": "auto"}),
         lambda: npt.tl.learn_dag(
             screen(), method="boss", search_options={"prior_network": network}
         ),

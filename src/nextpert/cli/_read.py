@@ -247,6 +247,16 @@ def _read_pairs(path: Path, option: str) -> Pairs:
     return [(str(a), str(b)) for a, b in table.itertuples(index=False)]
 
 
+def _read_targets(word: str, option: str) -> str | dict[str, list[str]]:
+    """Return the genes of every perturbation of a csv file; a row without a gene adds none."""
+    if not word.endswith(".csv"):
+        return word
+    genes: dict[str, list[str]] = {}
+    for name, gene in _read_pairs(Path(word), option):
+        genes.setdefault(name, []).extend([gene] if gene else [])
+    return genes
+
+
 def _pairs(words: Iterable[str], option: str, what: str) -> Pairs:
     """Return name and value of words such as ``MYC=1.5``."""
     pairs = []
@@ -309,6 +319,7 @@ _READERS: dict[str, Callable[[Any, str], Any]] = {
     "held_out": lambda word, option: word if word == "both" else word == "true",
     "keys": lambda words, option: dict(_pairs(words, option, "KEY")),
     "pending": _pending,
+    "perturbation_targets": _read_targets,
     "prior_effects": read_screen,
     "prior_network": _read_network,
     "shift": _read_shifts,
