@@ -1,4 +1,4 @@
-"""Screens given as tables: effects with standard errors in place of cells (equation 30)."""
+"""Screens given as tables: effects with standard errors in place of cells (equation 31)."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def scales(rows: Rows, within: Array) -> Array:
 def table_moments(rows: Rows, mean: Array, se: Array) -> tuple[ScreenMoments, Array]:
     r"""Return the moments of a table, a row an environment, and the variance of every gene.
 
-    A mean counts for :math:`n_{jg} = \sigma_g^2 / s_{jg}^2` cells (equation 30). There is no
+    A mean counts for :math:`n_{jg} = \sigma_g^2 / s_{jg}^2` cells (equation 31). There is no
     scatter: it stays with the caller, who knows which rows are used.
     """
     own = own_variances(rows, se**2)

@@ -258,12 +258,9 @@ def effects(
     """Estimate the effects of perturbations on genes, with intervals.
 
     Reads a screen after `nextpert fit` and writes the effect of each perturbation on each gene:
-    mean, credible interval, local false sign rate, and the direct part of it. The table has a row
-    per perturbation and gene.
+    mean, credible interval, local false sign rate, and direct part; in the table a row of each.
 
-    SCREEN may also be a csv file of effects and standard errors, a row per perturbation and gene,
-    which stands for the cells: it is fitted first, and `design`, `plan` and `report` go on from the
-    file that is written.
+    SCREEN may also be a csv file of effects and standard errors, which is fitted first.
 
     Example: `nextpert effects screen.fit.h5ad --table effects.csv`
 
@@ -273,8 +270,7 @@ def effects(
         Genes to report: their names, or 'all' for those outside the graph as well. By default the
         genes of the graph.
     condition
-        Condition in which the effects are wanted, if condition_key is declared; by default the
-        averages over conditions.
+        Value of condition_key that effects are wanted in; by default averages over conditions.
     level
         Probability that the credible intervals cover.
     """

@@ -225,7 +225,7 @@ class ScreenMoments:
         shape ``(n_nodes, n_nodes)``.
     counted
         Of a screen given as a table, the cells that each mean counts for: the variance of its node
-        over the squared standard error, 0 where nothing is known (equation 30); same shape as
+        over the squared standard error, 0 where nothing is known (equation 31); same shape as
         ``mean``. ``squares`` are 0 where variances are not known. ``None`` (default): the cells.
 
     Examples
