@@ -267,8 +267,7 @@ def effects(
     Parameters
     ----------
     genes
-        Genes to report: their names, or 'all' for those outside the graph as well. By default the
-        genes of the graph.
+        Genes to report: their names, or 'all'. By default those of the graph.
     condition
         Value of condition_key that effects are wanted in; by default averages over conditions.
     level
