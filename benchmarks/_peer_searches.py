@@ -26,21 +26,24 @@ def nextpert_boss(found: Simulated, seed: int) -> np.ndarray:
     return search_all(found.statistics(), n_starts=10, rng=seed)[0].to_matrix().toarray() != 0
 
 
-def gies(found: Simulated, seed: int, *, means: bool = False) -> np.ndarray:
+def gies(
+    found: Simulated, seed: int, *, means: bool = False, targets: dict[str, int] | None = None
+) -> np.ndarray:
     """GIES with nextpert's penalty, targets told; it takes them for held, and drops their cells.
 
     Its score centres every environment; with ``means``, all at the mean of the controls instead,
-    so that it sees the shifts.
+    so that it sees the shifts. ``targets`` are told in the place of the true ones.
     """
     names, cells = _environments(found)
-    targets = [[found.targets[name]] if name in found.targets else [] for name in names]
+    told = found.targets if targets is None else targets
+    held = [[told[name]] if name in told else [] for name in names]
     penalty = np.log(len(found.label))
     module = import_module("gies.scores.gauss_int_l0_pen")
-    score = module.GaussIntL0Pen(cells, targets, lmbda=penalty)
+    score = module.GaussIntL0Pen(cells, held, lmbda=penalty)
     if means:
         away = [each - cells[0].mean(axis=0) for each in cells]
         for gene in range(found.scm.n_nodes):
-            kept = [x for x, held in zip(away, targets, strict=True) if gene not in held]
+            kept = [x for x, some in zip(away, held, strict=True) if gene not in some]
             score.part_sample_cov[gene] = sum(x.T @ x for x in kept) / sum(map(len, kept))
     return import_module("gies").fit(score)[0] != 0
 

@@ -22,7 +22,8 @@ FUNCTIONS = [
     for name in getattr(importlib.import_module(f"nextpert.{sub}"), "__all__", [])
 ]
 ON_ADATA = [(sub, name) for sub, name in FUNCTIONS if sub != "datasets"]
-WRITING = [(sub, name) for sub, name in FUNCTIONS if sub in ("pp", "tl")]
+# pp.effect_table makes an AnnData, with rows that what it was given does not have.
+WRITING = [(sub, name) for sub, name in FUNCTIONS if sub in ("pp", "tl") and name != "effect_table"]
 PLOTS = [(sub, name) for sub, name in FUNCTIONS if sub == "pl"]
 IDS = {"ids": lambda value: value if isinstance(value, str) else None}
 
@@ -47,7 +48,8 @@ def test_the_functions_of_the_plan_are_there():
         ("pl", "cpca_density"), ("pl", "dag"), ("pl", "design"),
         ("datasets", "schraivogel_2020"), ("datasets", "simulated_screen"),
         ("datasets", "perturb_cite_seq"), ("pp", "perturb_cite_seq"), ("pp", "assign_guides"),
-        ("pp", "perturbation_screen"), ("tl", "replay_design"), ("pl", "replay"),
+        ("pp", "perturbation_screen"), ("pp", "effect_table"),
+        ("tl", "replay_design"), ("pl", "replay"),
         ("tl", "diagnose"), ("pl", "diagnose"), ("tl", "dag_fit"), ("pl", "dag_fit"),
         ("tl", "target_distances"), ("pl", "target_distances"), ("pl", "expression_shift"),
         ("pl", "perturbation_counts"), ("pp", "setup_screen"),

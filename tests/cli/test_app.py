@@ -16,7 +16,7 @@ import nextpert as npt
 from nextpert._adata.arguments import options_of
 from nextpert.cli import main
 from nextpert.cli._commands import parse
-from nextpert.cli._options import STEPS, Prior, Wanted, app, defaults_of
+from nextpert.cli._options import STEPS, FromTable, Prior, Wanted, app, defaults_of
 
 CALLING = [*STEPS, "report"]
 ALL = [*CALLING, "demo"]
@@ -58,7 +58,9 @@ def test_every_parameter_has_an_option_and_its_default(command):
                 wanted = str(wanted).lower()
             assert options[name] == wanted, name
     own = {"screen", "out", "config", "overwrite", "json", "quiet", "debug"}
-    assert set(options) - expected == own | ({"also"} if command == "report" else {"table", "show"})
+    own |= {"also"} if command == "report" else {"table", "show"}
+    own |= set(vars(FromTable())) if command == "effects" else set()
+    assert set(options) - expected == own
 
 
 def test_the_demo_has_the_defaults_of_the_steps():

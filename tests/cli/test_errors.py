@@ -76,6 +76,16 @@ EARLY = [
     ((*LEARN, "--method", "boss", "--alpha", "0.1"), "--alpha is for --method causaldag or gsp"),
     ((*LEARN, "--method", "gsp", "--penalty", "3"), "--penalty is for --method boss"),
     (
+        (*LEARN, "--perturbation-targets", "knwn", "--method", "boss"),
+        "--perturbation-targets must",
+        "matches: known",
+    ),
+    ((*LEARN, "--perturbation-targets", "absent.csv", "--method", "boss"), "no file"),
+    (
+        (*LEARN, "--method", "boss", "--perturbation-targets", "known"),
+        '--perturbation-targets needs --environments="all"',
+    ),
+    (
         (*LEARN, "--method", "given", "--dag", "PAIRS", "--targets-upstream"),
         "--targets-upstream needs",
     ),

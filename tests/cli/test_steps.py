@@ -55,9 +55,9 @@ CALLS = {
     ),
     "learn": (
         ["--method", "boss", "--environments", "all", "--n-runs", "2", "--n-graphs", "2",
-         "--seed", "4", "--penalty", "1.5"],
+         "--seed", "4", "--penalty", "1.5", "--perturbation-targets", "known"],
         {"method": "boss", "environments": "all", "n_runs": 2, "n_graphs": 2, "rng": 4,
-         "penalty": 1.5},
+         "penalty": 1.5, "perturbation_targets": "known"},
     ),
     "fit": (
         ["--perturbations", "MYC", "STK3", "--prior-scale", "2", "--noise-var", "0.5",
@@ -197,6 +197,7 @@ def test_tables_in_files_reach_the_function(screen, tmp_path, monkeypatch):
         "before": "earlier,later\nMYC,STK3\n", "required": "parent,child\nMYC,GATA1\n",
         "forbidden": "parent,child\nSTK3,MYC\n", "tiers": "gene,tier\nMYC,0\nSTK3,1.5\n",
         "prior-network": "source,target,weight\nMYC,GATA1,2\n",
+        "perturbation-targets": "perturbation,gene\nMYC,GATA1\nMYC,OXR1\nHS2,\n",
     }  # fmt: skip
     (tmp_path / "genes.txt").write_text("MYC\nSTK3\n\nGATA1\n")
     files = []
@@ -221,6 +222,8 @@ def test_tables_in_files_reach_the_function(screen, tmp_path, monkeypatch):
         "forbidden": [("STK3", "MYC")], "tiers": {"MYC": 0.0, "STK3": 1.5},
     }  # fmt: skip
     assert got["search_options"]["prior_network"].to_numpy().tolist() == [["MYC", "GATA1", 2]]
+    told = got["search_options"]["perturbation_targets"]
+    assert told == {"MYC": ["GATA1", "OXR1"], "HS2": []}
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,11 @@ def fit(adata):
     return adata
 
 
+def all_cells(options):
+    """Learn from all cells."""
+    npt.tl.learn_dag(screen(), method="boss", environments="all", search_options=options)
+
+
 @pytest.fixture(scope="module")
 def fitted():
     return fit(screen())
@@ -130,6 +135,7 @@ def troubles(fitted, folder):
     plan = {"candidates": [FIRST, SECOND, THIRD]}
     network = pd.DataFrame({"source": ["Myc"], "target": ["Jun"]})
     lacking = campaign()
+    effects = pd.DataFrame(np.ones((1, 2)), ["CD58"], ["CD58", "CD59"])
     return [
         lambda: npt.tl.learn_dag(screen(), control="NT"),
         lambda: npt.pp.setup_screen(screen(), perturbation_key="gene"),
@@ -154,6 +160,8 @@ def troubles(fitted, folder):
         lambda: npt.tl.learn_dag(copied()),
         lambda: npt.tl.learn_dag(one_name_twice()),
         lambda: npt.tl.design_interventions(fitted, FIRST, candidates=["TP53"]),
+        lambda: all_cells({"perturbation_targets": {"CD5": ["B2M"]}}),
+        lambda: all_cells({"penalty": "auto"}),
         lambda: npt.tl.learn_dag(
             screen(), method="boss", search_options={"prior_network": network}
         ),
@@ -167,6 +175,7 @@ def troubles(fitted, folder):
         lambda: npt.tl.fit_dag_blr(screen()),
         lambda: npt.tl.design_interventions(screen(), FIRST),
         lambda: npt.tl.design_interventions(fitted[5:].copy(), FIRST),
+        lambda: npt.tl.learn_dag(npt.pp.effect_table(effects, effects**0)),
         lambda: npt.tl.design_interventions(
             changed(fitted, lambda adata: npt.tl.learn_dag(adata, method="given", dag=[])), FIRST
         ),

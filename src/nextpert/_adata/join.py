@@ -17,6 +17,7 @@ from nextpert._adata.panel import closest, list_names
 from nextpert._adata.read import _parent
 from nextpert._adata.sources import is_lazy, require_sound_matrices
 from nextpert._adata.stored import eager
+from nextpert._adata.table import KEY, SE, cells_of, is_table, joined_records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +90,13 @@ def kept_cells(
         place = {str(gene): i for i, gene in enumerate(adata.var_names)}
         which = [place[gene] for gene in genes]
         matrix, var = matrix[:, which], var.iloc[which]
-    return _build(matrix, obs, var.copy(), layer)
+    out = _build(matrix, obs, var.copy(), layer)
+    if is_table(adata):
+        errors = np.asarray(_in_memory(adata.layers[SE]))
+        out.layers[SE] = errors if genes is None else errors[:, which]
+        out.obs["n_cells"] = cells_of(adata)
+        out.uns[KEY] = dict(eager(adata.uns[KEY]))
+    return out
 
 
 def joined_cells(
@@ -112,6 +119,10 @@ def joined_cells(
     obs = pd.concat([before.obs, after.obs.set_axis(own)])
     out = _build(matrix, obs, before.var.loc[list(after.var_names)].copy(), layer)
     out.obs_names_make_unique()
+    if is_table(after):
+        old = kept_cells(before, [], layer, genes=list(after.var_names))
+        out.layers[SE] = np.vstack([old.layers[SE], after.layers[SE]])
+        out.uns[KEY] = joined_records(before, after)
     return out
 
 

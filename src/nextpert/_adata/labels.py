@@ -11,6 +11,7 @@ import pandas as pd
 
 from nextpert._adata.members import Naming
 from nextpert._adata.panel import closest, in_order, list_names
+from nextpert._adata.table import cells_of, is_table
 from nextpert.core._codec import strings
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class LabelTable:
         Other spellings of names, whose cells are counted under these.
     left_out
         Labels that are not among ``names`` although cells bear them, and the number of these.
+    cells
+        Of a table of effects, the cells that every row stands for; ``None`` where rows are cells.
     """
 
     key: str
@@ -62,6 +65,7 @@ class LabelTable:
     naming: Naming | None = None
     pooled: tuple[tuple[str, str], ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    cells: NDArray[np.int64] | None = None
 
     def spelled(self, wanted: Iterable[str]) -> list[str]:
         """Return labels as the column spells them, those that no cell bears as they are."""
@@ -75,7 +79,10 @@ class LabelTable:
 
     def n_cells(self, name: str) -> int:
         """Return the number of cells that bear a label, one of ``left_out`` included."""
-        return self.left_out.get(name, 0) or int(np.sum(self.groups([name]) == 0))
+        mine = self.groups([name]) == 0
+        return self.left_out.get(name, 0) or int(
+            np.sum(mine if self.cells is None else self.cells[mine])
+        )
 
     def without(self, names: Iterable[str]) -> LabelTable:
         """Return the table with some labels left out: their cells count as cells without one."""
@@ -142,7 +149,8 @@ def read_labels(
     codes = np.append(again, -1)[first].astype(np.int64)
     pairs = dict.fromkeys(zip(shown, text, strict=True))
     pooled = tuple((name, other) for name, other in pairs if name != other)
-    return LabelTable(str(key), [str(name) for name in names], codes, naming, pooled)
+    cells = cells_of(adata) if is_table(adata) else None
+    return LabelTable(str(key), [str(name) for name in names], codes, naming, pooled, cells=cells)
 
 
 def names_no_perturbation(label: str) -> bool:

@@ -11,6 +11,14 @@ import scipy.sparse as sp
 from nextpert._adata.panel import closest, list_names
 from nextpert._adata.progress import progress
 from nextpert._adata.sources import LazyBlocks, arrays_of, is_lazy, lazy_rows, open_source
+from nextpert._adata.table import (
+    SE,
+    as_screen,
+    is_table,
+    require_cells,
+    rows_of,
+    table_moments,
+)
 from nextpert.core._checks import LARGEST
 from nextpert.core.screen.moments import (
     PairwiseSum,
@@ -127,6 +135,8 @@ def read_screens(
         If a cell that is read holds NaN or infinite values; the genes are named.
     """
     genes = np.asarray(columns, dtype=np.int64)
+    if is_table(adata):
+        return _read_table(adata, genes, codings, checksum)
     wanted = np.zeros(adata.n_obs, bool) if checksum is None else checksum.cells > 0
     for each in codings:
         wanted = wanted | (each.codes >= 0)
@@ -161,6 +171,29 @@ def read_screens(
         Screen.from_part(_in_order(part, back), each.columns, each.fold)
         for part, each in zip(parts, codings, strict=True)
     ]
+    return screens, number
+
+
+def _read_table(
+    adata: ad.AnnData,
+    genes: Index,
+    codings: Sequence[Coding],
+    checksum: Checksum | None,
+) -> tuple[list[Screen], int]:
+    """Return what :func:`read_screens` does, of effects and standard errors in place of cells."""
+    every = np.arange(adata.n_obs)
+    mean, se = (np.zeros((adata.n_obs, len(genes))) for _ in range(2))
+    for values, name in ((mean, None), (se, SE)):
+        for here, block in _blocks(adata, genes, every, layer=name, finite=name is None):
+            values[here] = _dense(block)
+    number = 0
+    if checksum is not None:
+        both = mixed_words(mean, checksum.columns) + stirred(mixed_words(se, checksum.columns))
+        number = int((both * checksum.cells).sum(dtype=np.uint64))
+    if not codings:
+        return [], number
+    moments, sigma2 = table_moments(rows_of(adata), mean, se)
+    screens = [as_screen(moments, sigma2, c.codes, c.fold, c.columns) for c in codings]
     return screens, number
 
 
@@ -270,7 +303,15 @@ def read_blocks(
     ------
     ValueError
         If a value is NaN or infinite, unless ``finite=False`` lets them pass; the genes are named.
+        If there are no cells, but a table of effects.
     """
+    require_cells(adata, "This call")
+    yield from _blocks(adata, columns, cells, layer=layer, finite=finite)
+
+
+def _blocks(
+    adata: ad.AnnData, columns: ArrayLike, cells: ArrayLike, *, layer: str | None, finite: bool
+) -> Iterator[tuple[Index, NDArray[np.floating] | sp.csr_array]]:
     genes = np.asarray(columns, dtype=np.int64)
     wanted = np.asarray(cells, dtype=np.int64)
     matrix, rows, panel, back, chosen = _locate(adata, wanted, genes, layer)

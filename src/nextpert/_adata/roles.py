@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nextpert._adata.members import SEPARATOR
 from nextpert._adata.panel import closest, in_order, list_names
 from nextpert._adata.stored import read_stored
+from nextpert._adata.table import require_cells
 from nextpert.core._codec import strings
 
 if TYPE_CHECKING:
@@ -117,6 +118,9 @@ def read_roles(
         # What conditions add to all cells is subtracted as that of batches is.
         said["batch_key"] = (*said.get("batch_key", ()), each)
     roles = Roles(**said)
+    for name in ("guide_key", "covariates", "layer"):
+        if getattr(roles, name):
+            require_cells(adata, f"The role {name}")
     if roles.layer == held.get("layer"):
         roles = replace(roles, values=held.get("values", {}))
     present = {str(column) for column in adata.obs.columns}

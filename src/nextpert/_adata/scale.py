@@ -19,6 +19,7 @@ import scipy.sparse as sp
 
 from nextpert._adata.read import sample_blocks, slot
 from nextpert._adata.stored import eager
+from nextpert._adata.table import is_table
 from nextpert._warn import warn
 
 if TYPE_CHECKING:
@@ -207,6 +208,8 @@ def read_scale(
     adata: ad.AnnData, columns: NDArray[np.int64], cells: NDArray[np.int64], layer: str | None
 ) -> Scale:
     """Return the scale of the values of some genes, by 1,000 of ``cells`` at most."""
+    if is_table(adata):
+        return Scale("effects of a table", 0.0, 0.0, 0, whole=False)
     logged: Any = eager(adata.uns.get("log1p"))
     base = logged.get("base") if hasattr(logged, "get") else None  # as scanpy writes it
     known = [float(base)] if isinstance(base, Real) and float(base) > 1 else []

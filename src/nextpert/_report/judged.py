@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert import pl
+from nextpert._adata.table import is_table, not_told
 from nextpert._report.page import Section, draw
 from nextpert._report.results import FIT, KINDS
 from nextpert._report.tables import NOTHING, Column, Table, count, number, share, two_digits
@@ -140,8 +141,14 @@ def made_section(
     adata: AnnData, found: Found, keys: Mapping[str, str], command: str | None
 ) -> Section:
     """Report what the page was made from: cells, options, versions, command."""
-    words, tables = [f"{count(adata.n_obs)} cells, {count(adata.n_vars)} genes."], []
-    if FIT in found:
+    what = f"{count(adata.n_obs)} cells"
+    if is_table(adata):
+        what = "A table of effects and standard errors in place of cells"
+    words, tables = [f"{what}, {count(adata.n_vars)} genes."], []
+    if FIT in found and is_table(adata):
+        n_perturbations, genes = len(found[FIT]["environments"]), found[FIT]["genes"]
+        words[0] += f" Fitted to {n_perturbations} perturbations, over {count(len(genes))} genes."
+    elif FIT in found:
         fit = found[FIT]
         table = fit["environments"]
         words[0] += (
@@ -149,6 +156,8 @@ def made_section(
             f"({fit['params']['control']}) and {count(table['n_cells'].sum())} cells of "
             f"{len(table)} perturbations, over {count(len(fit['genes']))} genes."
         )
+    if is_table(adata) and not_told(adata):
+        words.append(not_told(adata))
     left = found.get(FIT, {}).get("left_out")
     if left is not None and len(left):
         columns = [

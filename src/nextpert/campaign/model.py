@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nextpert import pp, tl
+from nextpert._adata.table import is_table
 from nextpert.campaign.candidates import standing_options
-from nextpert.tl._design_interventions.tables import nothing_of, share_of
+from nextpert.tl._design_interventions.tables import candidates_of, nothing_of, share_of
 from nextpert.tl._plan_cells.stop import NO_PERTURBATION
 
 if TYPE_CHECKING:
@@ -81,9 +82,11 @@ def standing(
     n_cells = int(fitted["n_control_cells"] + fitted["environments"]["n_cells"].sum())
     if not len(fitted["environments"]):  # controls alone: nothing is known of any other
         return Standing(NO_PERTURBATION, 1.0, 1.0, 0.0, np.nan, np.nan, "", n_cells)
-    tl.plan_cells(cells, target, **options)
-    left = cells.uns["plan_cells"]["stopping"]
     control = nothing_of(ranking)
+    left = _of_a_table(ranking, control)
+    if not is_table(cells):
+        tl.plan_cells(cells, target, **options)
+        left = cells.uns["plan_cells"]["stopping"]
     best = str(left["best_known"])
     row = control if best == NO_PERTURBATION else ranking[ranking["perturbation"] == best].iloc[0]
     return Standing(
@@ -96,3 +99,12 @@ def standing(
         str(left["advice"]),
         n_cells,
     )
+
+
+def _of_a_table(ranking: Any, control: Any) -> dict[str, Any]:
+    """Return the best known perturbation of a table; whether to go on takes the noise of cells."""
+    known = candidates_of(ranking)
+    known = known[known["n_cells_seen"] > 0].sort_values("predicted_distance")
+    nearer = len(known) and known.iloc[0]["predicted_distance"] < control["predicted_distance"]
+    best = known.iloc[0]["perturbation"] if nearer else NO_PERTURBATION
+    return {"best_known": best, "relative_gain": np.nan, "good_enough": np.nan, "advice": ""}

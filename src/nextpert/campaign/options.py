@@ -127,7 +127,7 @@ _ROLES = {"perturbation_key", "control", "guide_key", "layer"}
 _OWN = {"adata", "target", "key_added", "copy", "dag_key", "posterior_key"}
 _OF_A_PLATE = {"n_perturbations", "n_cells", "strategy", "pending", "rng"}
 _LISTS = (list, tuple, set, frozenset, Iterator, KeysView, ValuesView, pd.Index)
-_LEARN = {"method": "boss", "environments": "all"}
+LEARN = {"method": "boss", "environments": "all"}
 
 
 def checked_options(
@@ -165,7 +165,7 @@ def checked_options(
         if out[name].get("features") is not None:  # of a file, what it holds now
             out[name]["features"] = _adata.load_features(out[name]["features"])
     if "method" not in out["learn"]:
-        out["learn"] = _LEARN | out["learn"]
+        out["learn"] = LEARN | out["learn"]
     kept: dict[str, dict[str, Any]] = kept_value(out, "options")
     return kept
 

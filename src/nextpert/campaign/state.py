@@ -52,7 +52,11 @@ def lined_up(target: Any, cells: ad.AnnData, n_start: int) -> Any:
     if batches is None:
         return target
     labels = _adata.read_perturbations(cells, roles)
-    start = np.flatnonzero(labels.codes >= 0)[:n_start]
+    start = np.flatnonzero(labels.codes >= 0)
+    if labels.cells is None:
+        start = start[:n_start]
+    else:  # rows of a table stand for several each
+        start = start[np.cumsum(labels.cells[start]) <= n_start]
     added = dict(zip(genes, batches.of_cells(start).mean(axis=0), strict=True))
     return _moved_target(target, added) if isinstance(target, Target) else _moved(target, added)
 

@@ -12,11 +12,12 @@ import numpy as np
 from nextpert import _adata, tl
 from nextpert._adata.join import joined_cells, kept_cells, require_genes
 from nextpert._adata.roles import Roles, read_roles
+from nextpert._adata.table import is_table
 from nextpert._adata.target import columns_of
 from nextpert.campaign import state as _history
 from nextpert.campaign.candidates import naming_of, plate_options, with_batches
 from nextpert.campaign.model import set_up, standing
-from nextpert.campaign.options import kept_value, require_same_scale
+from nextpert.campaign.options import LEARN, kept_value, require_same_scale
 from nextpert.campaign.state import State, add_standing, lined_up
 
 if TYPE_CHECKING:
@@ -58,6 +59,12 @@ def with_new_cells(
     ValueError
         If genes of the panel, a column with a role, the layer, labels or controls are absent.
     """
+    if is_table(before) != is_table(cells):
+        message = (
+            "A campaign of a table of effects goes on with tables (pp.effect_table), and one of "
+            "cells with cells."
+        )
+        raise ValueError(message)
     genes = require_genes(cells, panel, [str(gene) for gene in before.var_names])
     _adata.require_layer(cells, roles.layer)
     there = {str(column) for column in cells.obs.columns}
@@ -110,6 +117,8 @@ def started(adata: ad.AnnData, target: Any, options: Options) -> tuple[ad.AnnDat
     wanted = kept_value(target, "target")
     roles = read_roles(adata)
     cells = first_cells(adata, target, roles)
+    if is_table(cells) and options["learn"] == LEARN:  # which needs cells
+        options = options | {"learn": kept_value({"method": "given", "dag": []}, "options")}
     set_up(cells, roles, options)
     counts = labels_and_cells(cells, roles)
     found = standing(cells, lined_up(wanted, cells, sum(counts.values())), options["plan"])
@@ -159,7 +168,9 @@ def observed(
     )
     seen = digest(new, roles, panel)
     _require_unseen(state, seen)
-    if check_scale:
+    if is_table(joined):
+        pass  # effects of any table are differences of natural logarithms
+    elif check_scale:
         require_same_scale(joined, before.n_obs, roles, panel)
     else:
         roles = replace(roles, values={"checked": False})

@@ -17,6 +17,7 @@ from nextpert.cli._options import (
     Candidates,
     Columns,
     Flag,
+    FromTable,
     GeneSymbols,
     Job,
     Jobs,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _COLUMNS, _LABELS, _PRIOR, _RANKING = Columns(), Labels(), Prior(), Ranking()
-_WANTED, _RESULTS, _USUAL = Wanted(), Results(), Run()
+_WANTED, _RESULTS, _USUAL, _TABLE = Wanted(), Results(), Run(), FromTable()
 COMMANDS = (*STEPS, "report", "demo")
 
 
@@ -130,11 +131,12 @@ def learn(
     environments: str = "control",
     dag: Path | None = None,
     alpha: float = 0.001,
-    penalty: float = 2.0,
+    penalty: float | str = 2.0,
     n_runs: WholeOrNone = None,
     n_graphs: Whole = 1,
     prior: Prior = _PRIOR,
     prior_network: Path | None = None,
+    perturbation_targets: Annotated[str, Parameter(metavar="WORD|FILE.csv")] = "learned",
     targets_upstream: Flag = False,
     rng: Rng = 0,
     n_jobs: Jobs = 1,
@@ -165,6 +167,7 @@ def learn(
         Significance level of the tests of GSP.
     penalty
         Factor on the penalty of the BIC, for BOSS. 1 is the BIC; higher values give fewer edges.
+        'auto' chooses it by perturbations that are left out, with --environments all.
     n_runs
         Number of restarts. By default 100 for GSP and 10 for BOSS (3 above 100 genes).
     n_graphs
@@ -173,6 +176,9 @@ def learn(
     prior_network
         Edges known from elsewhere, for BOSS: a csv file with the columns source, target and, if
         known, weight. How much they count for is learned from the cells.
+    perturbation_targets
+        Genes that a perturbation acts on directly, with --environments all: 'learned' from the
+        cells; 'known', only the gene that it is named after; or a csv file (perturbation, gene).
     targets_upstream
         Place the target genes of all perturbations upstream of all other genes.
     checkpoint
@@ -248,24 +254,24 @@ def effects(
     genes: Names | None = None,
     condition: str | None = None,
     level: float = 0.9,
+    from_table: FromTable = _TABLE,
     run: Run = _USUAL,
 ) -> Job:
     """Estimate the effects of perturbations on genes, with intervals.
 
     Reads a screen after `nextpert fit` and writes the effect of each perturbation on each gene:
-    mean, credible interval, local false sign rate, and the direct part of it. The table has a row
-    per perturbation and gene.
+    mean, credible interval, local false sign rate, and direct part; in the table a row of each.
+
+    SCREEN may also be a csv file of effects and standard errors, which is fitted first.
 
     Example: `nextpert effects screen.fit.h5ad --table effects.csv`
 
     Parameters
     ----------
     genes
-        Genes to report: their names, or 'all' for those outside the graph as well. By default the
-        genes of the graph.
+        Genes to report: their names, or 'all'. By default those of the graph.
     condition
-        Condition in which the effects are wanted, if condition_key is declared; by default the
-        averages over conditions.
+        Value of condition_key that effects are wanted in; by default averages over conditions.
     level
         Probability that the credible intervals cover.
     """

@@ -335,6 +335,25 @@ class Prior:
     """Prior knowledge, a csv file (parent, child): edges that the graph must not have."""
 
 
+@Parameter(name="*", group=_OPTIONS)
+@dataclass(frozen=True, kw_only=True)
+class FromTable:
+    """What is said of a csv file of effects, which a screen without cells starts from."""
+
+    source: str | None = None
+    """Of a csv file: what wrote it, 'plain' (columns perturbation, gene, effect, se), 'deseq2',
+    'edger', 'glmgampoi' or 'sceptre'. By default its columns tell."""
+    n_cells: WholeOrNone = None
+    """Of a csv file: number of cells of each perturbation, if known."""
+    n_controls: WholeOrNone = None
+    """Of a csv file: number of control cells, if known."""
+
+    @property
+    def given(self) -> list[str]:
+        """The options that say something."""
+        return [name for name, value in vars(self).items() if value is not None]
+
+
 @Parameter(name="*", group=FILES)
 @dataclass(frozen=True, kw_only=True)
 class Results:

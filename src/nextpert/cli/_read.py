@@ -12,7 +12,16 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from nextpert.cli._options import Columns, Labels, Prior, Ranking, Results, Run, Wanted
+from nextpert.cli._options import (
+    Columns,
+    FromTable,
+    Labels,
+    Prior,
+    Ranking,
+    Results,
+    Run,
+    Wanted,
+)
 from nextpert.cli._output import require_file, require_screen
 from nextpert.cli._words import flag_of
 
@@ -52,7 +61,7 @@ def arguments_of(job: Job) -> dict[str, Any]:
             out[name] = values_of(vars(given)) or None
         elif isinstance(given, Columns | Labels | Ranking):
             out |= values_of(vars(given))
-        elif name != "screen" and not isinstance(given, Results | Run):
+        elif name != "screen" and not isinstance(given, FromTable | Results | Run):
             out |= values_of({name: given})
     return out
 
@@ -118,6 +127,12 @@ def read_screen(path: Path, option: str = "") -> AnnData:
     from nextpert._adata import require_sound_matrices
 
     require_screen(path, option)
+    if path.suffix == ".csv":
+        message = (
+            f"{str(path)!r} is a table: make a screen of it with nextpert effects {path.name}, and "
+            f"go on with the file that it writes."
+        )
+        raise ValueError(message)
     zarr = path.suffix == ".zarr"
     try:
         adata = ad.read_zarr(path) if zarr else ad.read_h5ad(path)
@@ -135,6 +150,25 @@ def read_screen(path: Path, option: str = "") -> AnnData:
         message = f"Gene names in {str(path)!r} are not unique: make them unique first."
         raise ValueError(message)
     return adata
+
+
+def read_table(path: Path, said: FromTable) -> AnnData:
+    """Return the screen in a csv file of effects, a row per perturbation and gene."""
+    from nextpert import pp
+    from nextpert._adata import list_names
+    from nextpert.pp._steps.outputs import NAMES, source_of
+
+    with _about(path, "", "csv file with a header"):
+        table = pd.read_csv(path)
+    columns = [str(column) for column in table.columns]
+    source = said.source or source_of(columns)
+    if source is None:
+        message = (
+            f"{str(path)!r} has no column of effects that is known. It holds "
+            f"{list_names(columns)}: name what wrote it with --source {'|'.join(NAMES)}."
+        )
+        raise ValueError(message)
+    return pp.effect_table(table, source=source, n_cells=said.n_cells, n_controls=said.n_controls)
 
 
 def read_target(path: Path, option: str) -> Target:
@@ -222,6 +256,16 @@ def _read_pairs(path: Path, option: str) -> Pairs:
     return [(str(a), str(b)) for a, b in table.itertuples(index=False)]
 
 
+def _read_targets(word: str, option: str) -> str | dict[str, list[str]]:
+    """Return the genes of every perturbation of a csv file; a row without a gene adds none."""
+    if not word.endswith(".csv"):
+        return word
+    genes: dict[str, list[str]] = {}
+    for name, gene in _read_pairs(Path(word), option):
+        genes.setdefault(name, []).extend([gene] if gene else [])
+    return genes
+
+
 def _pairs(words: Iterable[str], option: str, what: str) -> Pairs:
     """Return name and value of words such as ``MYC=1.5``."""
     pairs = []
@@ -285,6 +329,7 @@ _READERS: dict[str, Callable[[Any, str], Any]] = {
     "keys": lambda words, option: dict(_pairs(words, option, "KEY")),
     "pending": _pending,
     "features": _read_features,
+    "perturbation_targets": _read_targets,
     "prior_network": _read_network,
     "shift": _read_shifts,
     "targets": lambda words, option: [

@@ -16,7 +16,7 @@ from nextpert import _adata
 from nextpert._adata.arguments import check_arguments, in_mappings
 from nextpert._adata.progress import without_bars
 from nextpert._warn import warn
-from nextpert.cli._options import STEPS, app
+from nextpert.cli._options import STEPS, FromTable, app
 from nextpert.cli._output import (
     check_outputs,
     write_all,
@@ -24,7 +24,7 @@ from nextpert.cli._output import (
     write_table,
     write_text,
 )
-from nextpert.cli._read import arguments_of, read_screen
+from nextpert.cli._read import arguments_of, read_screen, read_table
 from nextpert.cli._results import show_table, summary_of, table_of, verdict_of
 from nextpert.cli._words import command_of, flag_of, heard, in_options, say, settings, stage
 
@@ -61,8 +61,17 @@ def run_step(job: Job) -> None:
         _check_search(job)
     function = _function(step.function)
     check_arguments(function, in_mappings(function, arguments))
+    of_table = job.arguments.get("from_table", FromTable())
+    is_table = job.name == "effects" and screen.suffix == ".csv"
+    if of_table.given and not is_table:
+        flags = ", ".join(map(flag_of, of_table.given))
+        message = f"{flags}: these are said of a csv file of effects, but {screen} is none."
+        raise ValueError(message)
     with stage(options, "Reading the screen"):
-        adata = read_screen(screen)
+        adata = read_table(screen, of_table) if is_table else read_screen(screen)
+    if is_table:
+        with stage(options, doing("fit")):
+            call("tl.fit_dag_blr", adata, {}, options)
     searched = job.name == "learn" and options["genes"] is None and options["method"] != "given"
     if searched and adata.n_vars > _MANY_GENES:
         message = f"The panel holds all {adata.n_vars} genes: learning its graph may take long."

@@ -35,8 +35,10 @@ from nextpert.core.model.dag_blr import DagBlr
 from nextpert.core.model.random_shifts import RandomShifts, fit_random_shifts
 from nextpert.core.model.shift_posterior import ShiftPosterior
 from nextpert.core.model.shift_prior import ShiftPrior
+from nextpert.core.screen.context import context_moments
 from nextpert.core.screen.guides import PooledGuides, guide_variance, pool_guides
-from nextpert.core.screen.screen import Moments, ScreenMoments, context_moments
+from nextpert.core.screen.moments import Moments
+from nextpert.core.screen.screen import ScreenMoments
 from nextpert.core.search.methods.boss import BossResult, boss, boss_with_network
 from nextpert.core.search.methods.causaldag import causaldag_gsp
 from nextpert.core.search.methods.gsp import GspResult, gsp

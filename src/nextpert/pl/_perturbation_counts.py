@@ -124,7 +124,9 @@ def _count(
     adata: AnnData, labels: LabelTable, control: str, separator: str, left_out: set[str]
 ) -> tuple[Counts, int]:
     """Return (cells, label) by number of targets, ranked, and the number of cells left out."""
-    n_cells = np.bincount(labels.codes[labels.codes >= 0], minlength=len(labels.names))
+    kept = labels.codes >= 0
+    each = None if labels.cells is None else labels.cells[kept]
+    n_cells = np.bincount(labels.codes[kept], each, len(labels.names)).astype(np.int64)
     naming = Naming(set(map(str, adata.var_names)), separator, control)
     counts: Counts = {}
     n_out = sum(labels.left_out.values())

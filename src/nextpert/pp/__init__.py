@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nextpert.pp._assign_guides import assign_guides
+    from nextpert.pp._effect_table import effect_table
     from nextpert.pp._perturb_cite_seq import perturb_cite_seq
     from nextpert.pp._perturbation_screen import perturbation_screen
     from nextpert.pp._setup_screen import setup_screen
 
-__all__ = ["assign_guides", "perturb_cite_seq", "perturbation_screen", "setup_screen"]
+__all__ = [
+    "assign_guides",
+    "effect_table",
+    "perturb_cite_seq",
+    "perturbation_screen",
+    "setup_screen",
+]
 
 
 def __getattr__(name: str) -> Any:

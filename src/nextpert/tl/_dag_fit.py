@@ -11,6 +11,7 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata.arguments import at_least, checked
 from nextpert._adata.environments import require_varying, warn_other_layer
+from nextpert._adata.table import require_cells
 from nextpert.core._checks import as_rng
 from nextpert.core.graph.random_dag import matched_random_dag
 from nextpert.core.model.parent_fit import parent_fit
@@ -113,6 +114,7 @@ def dag_fit(
     >>> bool(adata.uns["dag_fit"]["mean_r"] > adata.uns["dag_fit"]["random_mean_r"].max())
     True
     """
+    require_cells(adata, "dag_fit")
     roles = _adata.read_roles(
         adata, perturbation_key=perturbation_key, control=control, layer=layer
     )

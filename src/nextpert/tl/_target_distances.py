@@ -11,6 +11,7 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata.arguments import between, checked
 from nextpert._adata.labels import say_left_out
+from nextpert._adata.table import require_cells
 from nextpert._adata.target import (
     as_target,
     cell_variance,
@@ -133,6 +134,7 @@ def target_distances(
     >>> table[["perturbation", "n_cells"]].values.tolist()
     [['control', 500], ['FOS', 100]]
     """
+    require_cells(adata, "target_distances")
     roles = _adata.read_roles(
         adata, perturbation_key=perturbation_key, control=control, layer=layer
     )

@@ -371,10 +371,13 @@ class _Sampler:
         varies = within.diagonal() > 0
         middle = np.median(within.diagonal()[varies])
         self.unit = np.sqrt(np.where(varies, within.diagonal(), middle))
-        q = int(np.clip(p // 10, 1, _FACTORS))
-        alike = without_responses(cells, self.unit)
-        sd = np.sqrt(np.maximum(alike.diagonal(), LEAST_PSI))
-        gamma, psi = factors(alike / np.outer(sd, sd), q)
+        gamma, psi = np.zeros((p, 0)), np.ones(p)  # a table says nothing of coexpression
+        if cells.are_cells:
+            q = int(np.clip(p // 10, 1, _FACTORS))
+            alike = without_responses(cells, self.unit)
+            sd = np.sqrt(np.maximum(alike.diagonal(), LEAST_PSI))
+            gamma, psi = factors(alike / np.outer(sd, sd), q)
+        q = gamma.shape[1]
         counted = cells.counted
         error = 1.0 / counted[1:] + cells.fixed_error()[1:, None]
         design = np.vstack([np.zeros((1, p)), gamma.T])

@@ -151,6 +151,9 @@ class Perturbations:
         """
         n = self.n[:, None]
         pooled = np.diag(self.covariance())
+        if self.moments.counted is not None:
+            counted = np.where(n > 0, self.moments.counted[self.rows], 0.0)
+            return np.divide(pooled, counted, out=np.full(counted.shape, np.inf), where=counted > 0)
         freedom = np.maximum(n - 1, 0) + _POOLED_CELLS
         spread = (self.moments.squares[self.rows] + _POOLED_CELLS * pooled) / freedom
         return np.where(n > 0, spread / np.maximum(n, 1), np.inf)
@@ -166,7 +169,10 @@ class Perturbations:
 
     def scored(self) -> NDArray[np.bool_]:
         """Whether weights are learned from an effect: measured, the gene varying and no target."""
-        return (self.n[:, None] > 0) & ~self.own() & (self.sd > 0)
+        seen = self.n[:, None] > 0
+        if self.moments.counted is not None:
+            seen = seen & (self.moments.counted[self.rows] > 0)
+        return seen & ~self.own() & (self.sd > 0)
 
 
 def own_genes(targets: Sequence[Sequence[int]], n_genes: int) -> NDArray[np.bool_]:

@@ -18,6 +18,8 @@ LEAST_PSI = 0.05  # of a gene's variance that is its own, or a factor could hold
 # Of the excess of variances of genes, what lies along the effect: 0.20 of 0.36 on Papalexi, 0.14 of
 # 0.30 on Norman. Genes that are expressed more vary more as well, each by itself.
 _ALONG = 0.5
+# Above this ratio a standard error of a table says that nothing is known of a gene, or next to.
+_OUTLYING = 4.0
 _ROOM = 10_000_000  # effects of all draws at a time, in double precision: 80 MB
 
 
@@ -38,6 +40,8 @@ def response_variance(cells: PooledGuides, squares: Array) -> float:
     freedom = cells.freedom[1:, None]
     # The ratio is shrunk towards 1 as by so many degrees of freedom more; its excess is not.
     excess = (cells.variance_ratio[1:] - 1.0) * (cells.prior_freedom + freedom)
+    if not cells.are_cells:  # nor is a large standard error a sign of cells that respond
+        excess = np.where(cells.variance_ratio[1:] < _OUTLYING, excess, 0.0)
     total = float((freedom * squares**2).sum())
     return max(_ALONG * float((excess * squares).sum()) / total, 0.0) if total > 0 else 0.0
 

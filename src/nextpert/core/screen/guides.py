@@ -153,6 +153,9 @@ def _mean_squares(screen: ScreenMoments, blocks: ArrayLike) -> _MeanSquares | No
 # at most. Fewer than 20 are not believed, as the variances of genes in few cells scatter more than
 # those of normal values; more than 1e4 make no difference.
 _FREEDOM = (20.0, 1e4)
+# Variance ratio of a mean of a table where nothing is known of it (equation 31): it counts for next
+# to no cell, so that no posterior shows it, and logarithms and inverses stay finite.
+UNKNOWN = 1e9
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,8 @@ class PooledGuides:
     freedom
         Degrees of freedom of variances within guides, shape ``(n_groups,)``.
     prior_freedom
-        Degrees of freedom by which variance ratios were shrunk towards 1.
+        Degrees of freedom by which variance ratios were shrunk towards 1; 0 where standard errors
+        are known, as those of a table are.
     """
 
     n_cells: NDArray[np.int64]
@@ -238,6 +242,11 @@ class PooledGuides:
         each = 1.0 / np.maximum(self.counted, 1e-300)
         error = each[1:] + each[0] + self.fixed_error()[1:, None]
         return self.mean[1:] - self.mean[0], error
+
+    @property
+    def are_cells(self) -> bool:
+        """Whether the means are those of cells, and not of a table with its standard errors."""
+        return self.prior_freedom > 0
 
     @property
     def covariance(self) -> NDArray[np.float64]:
@@ -305,6 +314,16 @@ def pool_guides(
     p = screen.n_nodes - len(sd)
     each = np.maximum(screen.n - 1.0, 0.0)
     squares, freedom = screen.squares[:, :p], members @ each
+    if screen.counted is not None:
+        one = screen.pool(codes, n_groups)
+        counted = np.asarray(one.counted)[:, :p]
+        n, told = one.n[:, None], one.squares[:, :p].any(axis=1)
+        ratio = np.divide(n, counted, out=np.full(counted.shape, UNKNOWN), where=counted > 0)
+        return PooledGuides(
+            one.n, one.n.astype(np.float64), one.mean[:, :p], one.scatter[:p, :p],
+            np.minimum(ratio, UNKNOWN), 0.0, one.mean[:, p:], one.scatter[p:], sd,
+            np.where(told, freedom, 0.0), 0.0,
+        )  # fmt: skip
     pooled = squares.sum(axis=0) / max(each.sum(), 1.0)
     ratio, prior = _moderated(members @ squares / np.where(pooled > 0, pooled, 1.0), freedom)
     return PooledGuides(
@@ -331,6 +350,8 @@ def join_nodes(parts: Sequence[PooledGuides]) -> PooledGuides:
         for part in parts
     ]
     ratio, prior = _moderated(np.hstack(found), first.freedom)
+    if not first.are_cells:
+        ratio, prior = np.hstack([part.variance_ratio for part in parts]), 0.0
     return replace(
         first, mean=np.hstack([part.mean for part in parts]), variance_ratio=ratio,
         scatter=np.broadcast_to(squares, (len(squares), len(squares))),

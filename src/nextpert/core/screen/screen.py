@@ -223,6 +223,10 @@ class ScreenMoments:
     scatter
         Sum over all cells of ``(x - mean)(x - mean)'``, the mean that of the cell's environment,
         shape ``(n_nodes, n_nodes)``.
+    counted
+        Of a screen given as a table, the cells that each mean counts for: the variance of its node
+        over the squared standard error, 0 where nothing is known (equation 31); same shape as
+        ``mean``. ``squares`` are 0 where variances are not known. ``None`` (default): the cells.
 
     Examples
     --------
@@ -238,6 +242,7 @@ class ScreenMoments:
     mean: NDArray[np.float64] = array("n_environments", "n_nodes")
     squares: NDArray[np.float64] = array("n_environments", "n_nodes", least=0)
     scatter: NDArray[np.float64] = array("n_nodes", "n_nodes")
+    counted: NDArray[np.float64] | None = array("n_environments", "n_nodes", least=0, optional=True)
 
     @classmethod
     def from_array(cls, x: Any, groups: ArrayLike, n_groups: int) -> ScreenMoments:
@@ -294,6 +299,15 @@ class ScreenMoments:
         freedom = np.where(self.n > 1, self.n - 1, np.nan)
         return self.squares / freedom[:, None]
 
+    def mean_variance(self, environment: int) -> NDArray[np.float64]:
+        """Return the sampling variance of an environment's means; 0 where it is not known."""
+        n = int(self.n[environment])
+        if self.counted is None:
+            return self.squares[environment] / max(n * (n - 1), 1)
+        counted, within = self.counted[environment], self.scatter.diagonal()
+        within = within / max(int(self.n.sum()) - self.n_environments, 1)
+        return np.divide(within, counted, out=np.zeros_like(counted), where=counted > 0)
+
     def __add__(self, other: ScreenMoments) -> ScreenMoments:
         """Add cells of the same environments."""
         if self.mean.shape != other.mean.shape:
@@ -310,27 +324,36 @@ class ScreenMoments:
         """Return the moments of some nodes, in the order given."""
         index = np.asarray(nodes, np.int64)
         scatter = self.scatter[np.ix_(index, index)]
-        return ScreenMoments(self.n, self.mean[:, index], self.squares[:, index], scatter)
+        counted = None if self.counted is None else self.counted[:, index]
+        return ScreenMoments(self.n, self.mean[:, index], self.squares[:, index], scatter, counted)
 
     def some(self, which: ArrayLike) -> ScreenMoments:
         """Return some environments, with their share (by cells) of the scatter within all."""
         index = np.asarray(which)
         n = self.n[index]
         scatter = self.scatter * (n.sum() / max(int(self.n.sum()), 1))
-        return ScreenMoments(n, self.mean[index], self.squares[index], scatter)
+        counted = None if self.counted is None else self.counted[index]
+        return ScreenMoments(n, self.mean[index], self.squares[index], scatter, counted)
 
     def pool(self, groups: ArrayLike, n_groups: int) -> ScreenMoments:
         """Return the moments of coarser environments: ``groups`` says which each becomes part of.
 
         Differences between the means of the parts become scatter within. If no two parts are
-        merged, the sums are the same to the bit, in another order.
+        merged, the sums are the same to the bit, in another order. Means of a table are weighted by
+        what each counts for, and its scatter, which is that of no cells, stays.
         """
         codes = np.asarray(groups, np.int64)
         if len(np.unique(codes)) == len(codes):
             n = np.zeros(n_groups, np.int64)
             mean, squares = np.zeros((2, n_groups, self.n_nodes))
             n[codes], mean[codes], squares[codes] = self.n, self.mean, self.squares
-            return ScreenMoments(n, mean, squares, self.scatter)
+            counted = self.counted
+            if counted is not None:
+                counted = np.zeros(mean.shape)
+                counted[codes] = self.counted
+            return ScreenMoments(n, mean, squares, self.scatter, counted)
+        if self.counted is not None:
+            return self._pooled_means(codes, n_groups)
         members = _members(codes, n_groups)
         n = np.asarray(members @ self.n, np.int64)
         mean = members @ (self.n[:, None] * self.mean) / np.maximum(n, 1)[:, None]
@@ -340,6 +363,17 @@ class ScreenMoments:
         between = weighted.T @ away
         return ScreenMoments(n, mean, squares, self.scatter + (between + between.T) / 2)
 
+    def _pooled_means(self, codes: NDArray[np.int64], n_groups: int) -> ScreenMoments:
+        """Return :meth:`pool` of a table, where an environment of one group may know a mean."""
+        members, counted = _members(codes, n_groups), np.asarray(self.counted)
+        n = np.asarray(members @ self.n, np.int64)
+        total = members @ counted
+        some = np.where(total[codes] > 0, counted, self.n[:, None])  # none knows: any mean will do
+        mean = members @ (some * self.mean) / np.maximum(members @ some, 1e-300)
+        freedom = [max(int(each.sum()) - len(each), 1) for each in (n[n > 0], self.n)]
+        scatter = self.scatter * (freedom[0] / freedom[1])
+        return ScreenMoments(n, mean, members @ self.squares, scatter, total)
+
     def with_columns(self, columns: ArrayLike) -> ScreenMoments:
         """Return the moments with columns that are constant within environments as last nodes.
 
@@ -347,9 +381,12 @@ class ScreenMoments:
         """
         added = np.asarray(columns, np.float64)
         wide = ((0, 0), (0, added.shape[1]))
+        counted = self.counted
+        if counted is not None:
+            counted = np.hstack([counted, np.repeat(self.n[:, None], added.shape[1], axis=1)])
         return ScreenMoments(
             self.n, np.hstack([self.mean, added]), np.pad(self.squares, wide),
-            np.pad(self.scatter, (wide[1], wide[1])),
+            np.pad(self.scatter, (wide[1], wide[1])), counted,
         )  # fmt: skip
 
     def total(self) -> Moments:
@@ -376,7 +413,7 @@ class ScreenMoments:
         within = self._within_groups(columns, groups), self._within_groups(self.mean, groups)
         effect = np.linalg.lstsq(*within, rcond=_RANK)[0]
         centred = columns - np.average(columns, axis=0, weights=self.n)
-        return ScreenMoments(self.n, self.mean - centred @ effect, self.squares, self.scatter)
+        return replace(self, mean=self.mean - centred @ effect)
 
     def fixed_columns(
         self, fixed: ArrayLike, groups: ArrayLike
@@ -450,6 +487,8 @@ class Screen:
     scatter
         Sum over the cells of a fold of ``(x - mean)(x - mean)'``, the mean that of the cell's
         environment, by fold; shape ``(n_nodes, n_nodes)`` each.
+    counted
+        As in :class:`~nextpert.core.ScreenMoments`.
 
     Examples
     --------
@@ -469,6 +508,7 @@ class Screen:
     mean: NDArray[np.float64]
     squares: NDArray[np.float64]
     scatter: Mapping[int, NDArray[np.float64]]
+    counted: NDArray[np.float64] | None = None
 
     @classmethod
     def from_part(
@@ -496,6 +536,7 @@ class Screen:
             columns={name: codes[kept] for name, codes in self.columns.items()},
             fold=self.fold[kept], n=self.n[kept], mean=self.mean[kept], squares=self.squares[kept],
             scatter={k: each for k, each in self.scatter.items() if k in folds},
+            counted=None if self.counted is None else self.counted[kept],
         )  # fmt: skip
 
     def halves(self, column: str) -> tuple[Screen, Screen]:
@@ -507,7 +548,7 @@ class Screen:
         """Return the moments of every environment, and the scatter within all of them."""
         p = self.mean.shape[1]
         scatter = sum((self.scatter[k] for k in sorted(self.scatter)), start=np.zeros((p, p)))
-        return ScreenMoments(self.n, self.mean, self.squares, scatter)
+        return ScreenMoments(self.n, self.mean, self.squares, scatter, self.counted)
 
     def without_batches(
         self, fixed: ArrayLike, groups: ArrayLike
@@ -516,7 +557,9 @@ class Screen:
         found, sd = self.moments().without_batches(fixed, groups)
         wide = (0, len(sd))
         scatter = {k: np.pad(each, (wide, wide)) for k, each in self.scatter.items()}
-        return replace(self, mean=found.mean, squares=found.squares, scatter=scatter), sd
+        return Screen(
+            self.columns, self.fold, self.n, found.mean, found.squares, scatter, found.counted
+        ), sd
 
     def pool(self, column: str, n_groups: int) -> ScreenMoments:
         """Return the moments of the environments by their code in a column, none of it -1."""
@@ -525,69 +568,16 @@ class Screen:
     def of_fold(self, fold: int) -> Moments:
         """Return the moments of all cells of a fold."""
         own = np.flatnonzero(self.fold == fold)
+        if self.counted is not None:
+            return self._known_mean(own)
         scatter = self.scatter.get(fold, np.zeros((self.mean.shape[1],) * 2))
         if len(own) == 1:
             return Moments(int(self.n[own[0]]), self.mean[own[0]], scatter)
         return ScreenMoments(self.n[own], self.mean[own], self.squares[own], scatter).total()
 
-
-def context_moments(
-    screen: ScreenMoments,
-    indicators: ArrayLike,
-    *,
-    fixed: ArrayLike | None = None,
-    guide_variance: float = 0.0,
-) -> Moments:
-    """Return the moments over all cells of the nodes of a screen and of indicators.
-
-    Every regression on them is that of the cells with the indicators as columns (joint causal
-    inference; Mooij et al. 2020, JMLR 21:99). With ``fixed`` it is the regression that has those
-    columns, and the intercept, besides (Frisch, Waugh, Lovell): batches are fixed effects.
-
-    Parameters
-    ----------
-    screen
-        Moments of the environments.
-    indicators
-        Context nodes of an environment, such as 1 for the cells of a perturbation,
-        shape ``(n_environments, n_indicators)``.
-    fixed
-        Columns to take out of everything, such as indicators of batches, shape
-        ``(n_environments, n_fixed)``.
-    guide_variance
-        Variance between environments (guides) beyond sampling, relative to the noise variance of a
-        node (:func:`guide_variance`): one of ``n`` cells counts for ``n / (1 + n guide_variance)``
-        between environments, as in generalised least squares.
-
-    Returns
-    -------
-    Moments
-        Of the nodes of ``screen`` and then the indicators. The means are those of all cells; an
-        indicator that ``fixed`` explains has a scatter of zero.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core import ScreenMoments, context_moments
-    >>> rng, knocked = np.random.default_rng(0), np.repeat([0, 1], 500)
-    >>> x = rng.normal(size=(1000, 2)) - 3 * np.outer(knocked, [1, 0])
-    >>> joint = context_moments(ScreenMoments.from_array(x, knocked, 2), [[0], [1]])
-    >>> bool(np.isclose(joint.correlation()[0, 2], np.corrcoef(x[:, 0], knocked)[0, 1]))
-    True
-    """
-    columns = np.asarray(indicators, np.float64)
-    weight = screen.n / (1.0 + screen.n * guide_variance)
-    n, p = int(screen.n.sum()), screen.n_nodes
-    rows = np.hstack([screen.mean, columns])
-    mean = np.average(rows, axis=0, weights=weight) if n else np.zeros(rows.shape[1])
-    left = (rows - mean) * np.sqrt(weight)[:, None]
-    whole = np.einsum("ij,ij->j", left, left)
-    if fixed is not None and n:
-        batch = np.asarray(fixed, np.float64)
-        batch = (batch - np.average(batch, axis=0, weights=weight)) * np.sqrt(weight)[:, None]
-        left = left - batch @ np.linalg.lstsq(batch, left, rcond=1e-10)[0]
-    scatter = left.T @ left
-    scatter[:p, :p] += screen.scatter
-    explained = np.flatnonzero(np.diag(scatter)[p:] <= 1e-10 * np.maximum(whole[p:], 1e-300)) + p
-    scatter[explained] = scatter[:, explained] = 0.0
-    return Moments(n, mean, (scatter + scatter.T) / 2)
+    def _known_mean(self, own: NDArray[np.int64]) -> Moments:
+        """Return the mean of some environments of a table, with the scatter of its known error."""
+        whole = self.moments()
+        one = whole.pool(np.isin(np.arange(len(self.n)), own, invert=True).astype(np.int64), 2)
+        n = int(one.n[0])
+        return Moments(n, one.mean[0], np.diag(one.mean_variance(0) * n * max(n - 1, 1)))

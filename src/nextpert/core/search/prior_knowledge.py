@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -127,14 +127,31 @@ class PriorKnowledge:
         """
         return Dag.from_matrix((dag.to_matrix().toarray() != 0) | self.before).order
 
-    def with_context(self, n_context: int) -> PriorKnowledge:
-        """Return the same of nodes followed by some that nothing else is a cause of.
+    def with_context(
+        self, n_context: int, targets: Mapping[int, Iterable[int]] | None = None
+    ) -> PriorKnowledge:
+        """Return the same of nodes followed by context nodes, which nothing is a cause of.
+
+        Parameters
+        ----------
+        n_context
+            Number of context nodes.
+        targets
+            Known targets, nodes by the number of the context node (from 0): its edges into them
+            are required and all its others forbidden. The edges of other context nodes are free.
+
+        Raises
+        ------
+        ValueError
+            If ``targets`` names a node, or a context node, that there is none of.
 
         Examples
         --------
         >>> from nextpert.core import PriorKnowledge
         >>> PriorKnowledge(2).with_context(1).before.astype(int).tolist()
         [[0, 0, 0], [0, 0, 0], [1, 1, 0]]
+        >>> PriorKnowledge(2).with_context(1, {0: [1]}).required.astype(int).tolist()
+        [[0, 0, 0], [0, 0, 0], [0, 1, 0]]
         """
         p = self.n_nodes
         out = PriorKnowledge(p + n_context)
@@ -145,6 +162,12 @@ class PriorKnowledge:
         out.before[p:, :p] = True
         out.forbidden[:, p:] = True
         np.fill_diagonal(out.forbidden, False)
+        told = {} if targets is None else targets
+        places = as_nodes(told, n_context, "targets")
+        for k, nodes in zip(places, told.values(), strict=True):
+            acts = np.zeros(p, np.bool_)
+            acts[as_nodes(nodes, p, f"The targets of context node {k}")] = True
+            out.required[p + k, :p], out.forbidden[p + k, :p] = acts, ~acts
         for matrix in (out.required, out.forbidden, out.before):
             matrix.flags.writeable = False
         return out

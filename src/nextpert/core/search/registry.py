@@ -73,6 +73,8 @@ class Search:
     learn
         ``learn(moments, options, *, n_context, rng, n_jobs, progress)``, which returns
         :class:`Found`. ``progress`` is None, or called with the number of runs done and of all.
+        One that takes context nodes also gets ``targets`` where they are known, nodes by the number
+        of the context node (as :func:`~nextpert.core.boss` takes them).
     options
         Those of ``tl.learn_dag`` that this search uses besides ``n_runs``, ``prior``, ``rng``.
     default_runs

@@ -23,6 +23,7 @@ from nextpert._adata import (
 )
 from nextpert._adata.arguments import at_least, checked, one_of
 from nextpert._adata.labels import say_left_out
+from nextpert._adata.table import require_cells
 from nextpert._warn import warn
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_rng
@@ -133,6 +134,7 @@ def cpca(
     >>> adata.obsm["X_cpca"].shape, adata.varm["cPCs"].shape
     ((1700, 2), (36, 2))
     """
+    require_cells(adata, "cpca")
     roles = read_roles(adata, perturbation_key=perturbation_key, control=control, layer=layer)
     perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
     require_layer(adata, layer)

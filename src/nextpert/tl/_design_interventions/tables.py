@@ -132,8 +132,7 @@ def _measured(
         places = [row.get(name) for name in pool.interventions.names]
         for i, j in enumerate([*places, 0]):
             if j is not None:
-                n = int(screen.n[j])
-                apart[i] -= goal.excess(screen.squares[j] / max(n * (n - 1), 1))
+                apart[i] -= goal.excess(screen.mean_variance(j))
     return np.where(np.append(known.n > 0, True), np.maximum(apart, 0.0), np.nan)
 
 

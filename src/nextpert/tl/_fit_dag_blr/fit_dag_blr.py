@@ -19,6 +19,7 @@ from nextpert._adata.arguments import above, checked, one_of, options
 from nextpert._adata.members import Naming
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert._adata.posterior import as_fingerprint, fingerprint_weights
+from nextpert._adata.table import is_table
 from nextpert.core import DagBlr
 from nextpert.core._codec import pack
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
@@ -352,9 +353,11 @@ def fit_dag_blr(
     mean = _adata.to_all_genes(model.found.posterior.mean().T, columns, adata.n_vars)
     efficacy = model.expected.efficacy
     logger.info(
-        "Fitted %d weights to %d control cells and %d cells of %d perturbations (spec %s).%s",
-        dag.n_edges, cells.control.n, cells.n_cells.sum(), len(plan.names), asked.name,
-        "" if efficacy is None else efficacy_in_words(efficacy),
+        "Fitted %d weights to %s of %d perturbations (spec %s).%s",
+        dag.n_edges,
+        "the effects" if is_table(adata) else
+        f"{cells.control.n} control cells and {cells.n_cells.sum()} cells",
+        len(plan.names), asked.name, "" if efficacy is None else efficacy_in_words(efficacy),
     )  # fmt: skip
     return _adata.write_results(
         adata, uns={key_added: pack(record)}, varp={f"{key_added}_mean": mean}, copy=copy

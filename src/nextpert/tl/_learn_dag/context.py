@@ -21,11 +21,12 @@ from nextpert.core.search.registry import searches
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
 
+    from nextpert._adata.members import Naming
     from nextpert._adata.screen import Environments
     from nextpert.core.search.registry import Found, SearchOptions
 
@@ -52,6 +53,9 @@ class ContextNodes:
     control_guide
         Number of the controls' guide of every environment, -1 for perturbed cells and where no
         column of guides is named.
+    targets
+        Genes of the panel that a context node acts on, by numbers of both, of those nodes whose
+        targets are known.
     """
 
     names: list[str]
@@ -59,18 +63,37 @@ class ContextNodes:
     batches: NDArray[np.float64]
     group: NDArray[np.int64]
     control_guide: NDArray[np.int64]
+    targets: dict[int, list[int]]
 
     @classmethod
-    def of(cls, environments: Environments, genes: Sequence[str]) -> ContextNodes:
+    def of(
+        cls,
+        environments: Environments,
+        genes: Sequence[str],
+        told: Mapping[str, Sequence[str]] | None = None,
+    ) -> ContextNodes:
         """Return those of some environments; a combination sets what each of its members sets.
 
         Members that are always set together are one node. If members cannot be distinguished (there
-        are more of them than combinations), the combinations are nodes instead.
+        are more of them than combinations), the combinations are nodes instead. ``told`` has the
+        target genes of perturbations and conditions that they are known of
+        (:func:`~nextpert.tl._learn_dag.prior.read_targets`); a node of several acts on those of
+        all, if all are known.
         """
-        parts, rows = _members(environments, genes)
-        names, indicators = environments.conditions()
-        merged, columns = _joined(parts + names, np.hstack([rows, indicators]))
+        naming = environments.naming_on(genes)
+        sets: dict[str, list[str]] = {}
+        for name in environments.perturbations():
+            inside, outside = naming.targets(name)
+            sets[name] = [*inside, *outside] or [name]
+        sets = _told_apart(sets)
+        parts = sorted({part for each in sets.values() for part in each})
+        column = {part: k for k, part in enumerate(parts)}
         label, roles = environments.perturbation, environments.roles
+        rows = np.zeros((len(label), len(parts)))
+        for row, name in enumerate(label):
+            rows[row, [column[part] for part in sets.get(name, [])]] = 1.0
+        names, indicators = environments.conditions()
+        groups, columns = _joined(parts + names, np.hstack([rows, indicators]))
         guide = np.full(len(label), -1)
         if roles.guide_key is not None:
             is_control = label == roles.control
@@ -78,7 +101,14 @@ class ContextNodes:
             guide[is_control] = np.unique(own.astype(str), return_inverse=True)[1]
         group = np.unique(label.astype(str), return_inverse=True)[1]
         batches = environments.batches()[1]
-        return cls(environments.covariate_names + merged, columns, batches, group, guide)
+        first, targets = environments.covariate_names, {}
+        place = {gene: i for i, gene in enumerate(genes)}
+        merged = ["+".join(nodes) for nodes in groups]
+        for k, (name, nodes) in enumerate(zip(merged, groups, strict=True), start=len(first)):
+            known = _known(name, nodes, naming, told or {})
+            if known is not None:
+                targets[k] = sorted({place[gene] for gene in known})
+        return cls(first + merged, columns, batches, group, guide, targets)
 
     def guide_variance(self, screen: ScreenMoments, n_genes: int) -> float:
         """Return the variance between the controls' guides beyond sampling, without batches."""
@@ -101,6 +131,7 @@ class Joint(NamedTuple):
     moments: Moments
     present: NDArray[np.int64]  # indices of context nodes
     names: list[str]  # of these
+    targets: dict[int, list[int]]  # known ones, numbers of genes by place among these
 
     @classmethod
     def of(cls, screen: ScreenMoments, n_genes: int, context: ContextNodes) -> Joint:
@@ -116,7 +147,9 @@ class Joint(NamedTuple):
         scatter = joint.scatter[np.ix_(present + n_genes, present + n_genes)]
         present = present[_independent(scatter / np.outer(scale, scale))]
         moments = joint.subset([*range(n_genes), *(present + n_genes)])
-        return cls(moments, present, [context.names[k] for k in present])
+        known = context.targets
+        targets = {place: known[k] for place, k in enumerate(present.tolist()) if k in known}
+        return cls(moments, present, [context.names[k] for k in present], targets)
 
 
 def warn_explained(context: ContextNodes, present: NDArray[np.int64]) -> None:
@@ -167,6 +200,7 @@ class Panel(NamedTuple):
     columns: NDArray[np.int64]  # of the genes, (n_genes,)
     genes: list[str]  # their names
     environments: Environments  # of the cells
+    targets: Mapping[str, Sequence[str]]  # genes that perturbations are known to act on, by name
 
 
 class Workers(NamedTuple):
@@ -212,11 +246,12 @@ def search(
     method, p = searches()[options.method], len(genes)
     n_context = joint.moments.n_nodes - p
     cells = joint.moments if method.context else swept(joint.moments, p)
+    known = {"targets": joint.targets} if joint.targets else {}
     try:
         with parallel_config("sequential") if n_jobs is None else nullcontext():
             found = method.learn(
                 cells, options, n_context=cells.n_nodes - p, rng=rng, n_jobs=n_jobs or 1,
-                progress=progress,
+                progress=progress, **known,
             )  # fmt: skip
     except ValueError as error:
         raise _named(error, genes, joint.names, where) from error
@@ -245,21 +280,19 @@ def _named(
     return ValueError(message)
 
 
-def _members(
-    environments: Environments, genes: Sequence[str]
-) -> tuple[list[str], NDArray[np.float64]]:
-    naming = environments.naming_on(genes)
-    sets: dict[str, list[str]] = {}
-    for label in environments.perturbations():
-        inside, outside = naming.targets(label)
-        sets[label] = [*inside, *outside] or [label]
-    sets = _told_apart(sets)
-    names = sorted({part for parts in sets.values() for part in parts})
-    place = {name: k for k, name in enumerate(names)}
-    rows = np.zeros((len(environments.table), len(names)))
-    for row, label in enumerate(environments.perturbation):
-        rows[row, [place[part] for part in sets.get(label, [])]] = 1.0
-    return names, rows
+def _known(
+    name: str, nodes: Sequence[str], naming: Naming, told: Mapping[str, Sequence[str]]
+) -> list[str] | None:
+    """Return the known targets of a node, those of all that it stands for; None if not known.
+
+    ``nodes`` are the members, or combinations, that share the node.
+    """
+    if name in told:
+        return list(told[name])
+    parts = [part for node in nodes for part in ([node] if node in told else naming.key(node))]
+    if not all(part in told for part in parts):
+        return None
+    return [gene for part in parts for gene in told[part]]
 
 
 def _told_apart(sets: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -287,9 +320,10 @@ def _told_apart(sets: dict[str, list[str]]) -> dict[str, list[str]]:
 
 def _joined(
     names: list[str], columns: NDArray[np.float64]
-) -> tuple[list[str], NDArray[np.float64]]:
+) -> tuple[list[list[str]], NDArray[np.float64]]:
+    """Return the names that share a column, and the columns once each."""
     groups: dict[bytes, list[int]] = {}
     for k in range(len(names)):
         groups.setdefault(columns[:, k].tobytes(), []).append(k)
-    merged = ["+".join(names[k] for k in group) for group in groups.values()]
-    return merged, columns[:, [group[0] for group in groups.values()]]
+    first = [group[0] for group in groups.values()]
+    return [[names[k] for k in group] for group in groups.values()], columns[:, first]

@@ -18,7 +18,7 @@ from nextpert.core.search._classes import INTERVENTIONS, OPEN, oriented_by
 from nextpert.core.search.minimal_imap import are_few
 from nextpert.tl._learn_dag.context import ContextNodes, Joint, search, warn_explained
 from nextpert.tl._learn_dag.graphs import Checkpoint, digest_of, ensemble, open_checkpoint
-from nextpert.tl._learn_dag.prior import stored_knowledge, with_leanings
+from nextpert.tl._learn_dag.prior import stored_knowledge, stored_targets, with_leanings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,8 +75,8 @@ def learn_from_cells(
     ValueError
         If genes are constant or linearly dependent, or cells too few; the genes are named.
     """
-    adata, columns, genes, environments = panel
-    context = ContextNodes.of(environments, genes)
+    adata, columns, genes, environments, told = panel
+    context = ContextNodes.of(environments, genes, told)
     screen = screen_moments(adata, columns, environments)
     joint = Joint.of(screen, len(genes), context)
     logger.info("%s.", describe(environments))
@@ -105,6 +105,7 @@ def learn_from_cells(
         "n_cells": joint.moments.n,
         "edges": edge_table(genes, found, options, many),
         **found.stored,
+        **stored_targets(told),
     }
     knowledge = stored_knowledge(options.prior, found.log_odds)
     if knowledge:

@@ -30,10 +30,10 @@ from nextpert.core._codec import pack
 from nextpert.core.evaluate.design_loop import run_tasks
 from nextpert.core.search.registry import SearchOptions, searches
 from nextpert.tl._learn_dag.context import ContextNodes, Joint, search
-from nextpert.tl._learn_dag.prior import read_knowledge
+from nextpert.tl._learn_dag.prior import read_knowledge, told_targets
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -57,10 +57,11 @@ def fold_streams(n: int) -> list[np.random.Generator]:
 
 
 class HeldOut(NamedTuple):
-    """What searches without some perturbations take: environments of all cells, and options."""
+    """What searches without some perturbations take; the environments are of all cells."""
 
     environments: Environments
     options: SearchOptions
+    targets: Mapping[str, Sequence[str]]  # known ones, as of a Panel
 
 
 def read_held_out(
@@ -87,7 +88,7 @@ def read_held_out(
         log_odds=log_odds,
     )  # fmt: skip
     own = replace(own, separator=roles.separator)
-    return HeldOut(read_environments(adata, own, named=names), options)
+    return HeldOut(read_environments(adata, own, named=names), options, told_targets(stored))
 
 
 def graphs_without(
@@ -128,11 +129,10 @@ def graphs_without(
     if held_out is None or searches is None:
         return [dag] * len(sets)
     parts = without_sets(*searches, sets)
+    contexts = ((some, ContextNodes.of(rest, genes, held_out.targets)) for rest, some in parts)
     tasks = (
-        delayed(_search)(
-            Joint.of(some, len(genes), ContextNodes.of(rest, genes)), genes, held_out.options, s
-        )
-        for (rest, some), s in zip(parts, streams, strict=True)
+        delayed(_search)(Joint.of(some, len(genes), context), genes, held_out.options, s)
+        for (some, context), s in zip(contexts, streams, strict=True)
     )
     pool = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
     with progress(len(sets), "Held-out graphs") as bar:
@@ -353,6 +353,7 @@ def digest_of(
     seed = bits.seed_seq
     given = (
         version("nextpert"), cells, list(panel.genes), environments.roles, n_graphs, bits.state,
+        sorted(panel.targets.items()),
         (seed.entropy, seed.spawn_key, seed.n_children_spawned),
     )  # fmt: skip
     found = hashlib.sha256(repr(given).encode())

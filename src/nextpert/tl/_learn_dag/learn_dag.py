@@ -13,6 +13,7 @@ from nextpert._adata.arguments import WORKERS, above, between, checked, one_of, 
 from nextpert._adata.labels import left_out_table, say_left_out
 from nextpert._adata.roles import read_roles
 from nextpert._adata.screen import read_environments
+from nextpert._adata.table import require_cells
 from nextpert.core._checks import as_rng
 from nextpert.core.search.registry import SearchOptions, names_that, searches
 from nextpert.tl._learn_dag.context import Panel, Workers
@@ -23,7 +24,8 @@ from nextpert.tl._learn_dag.from_cells import (
     report,
 )
 from nextpert.tl._learn_dag.graphs import close_checkpoint
-from nextpert.tl._learn_dag.prior import given_graph, read_network, read_prior
+from nextpert.tl._learn_dag.penalty import choose_penalty
+from nextpert.tl._learn_dag.prior import given_graph, read_network, read_prior, read_targets
 
 if TYPE_CHECKING:
     import os
@@ -41,16 +43,21 @@ def _methods() -> list[str]:
     return [*searches(), "given"]
 
 
-@options(alpha=between(0, 1), penalty=above(0))
+@options(
+    alpha=between(0, 1),
+    penalty=(above(0), one_of("auto")),
+    perturbation_targets=one_of("learned", "known"),
+)
 @dataclass(frozen=True)
 class _SearchOptions:
     """``search_options``: each is documented there."""
 
     alpha: float = 1e-3
-    penalty: float = 2.0
+    penalty: float | str = 2.0
     n_runs: int | None = None
     prior: Mapping[str, Any] | None = None
     prior_network: pd.DataFrame | None = None
+    perturbation_targets: str | Mapping[str, Any] = "learned"
     targets_upstream: bool | Iterable[str] = False
     checkpoint: str | os.PathLike[str] | None = None
 
@@ -133,7 +140,12 @@ def learn_dag(
 
         - ``"alpha"`` (0.001): of GSP, significance level of the tests, above 0 and below 1.
         - ``"penalty"`` (2): of BOSS, factor on the penalty of the BIC; 1 is the BIC proper, higher
-          gives fewer edges.
+          gives fewer edges. ``"auto"``, with ``environments="all"``, is for cells that are not
+          independent in ways that no column declares, such as clones: of 2, 4, 8, 16 and 32 it
+          takes the one whose graphs predict the cells of left-out perturbations best. It leaves out
+          perturbations whose target genes are known, at least five, in five folds, and takes 25
+          further searches of two starts. If a column says which cells belong together, declare it
+          instead (:func:`nextpert.pp.setup_screen`).
         - ``"n_runs"``: number of restarts; by default 100 of GSP and 10 of BOSS (3 above 100
           genes). In 8 of 23 models of 20 to 100 genes, simulated as above, a single start of BOSS
           ended with 3 to 63% more edges than are true; the best of 10 did in none.
@@ -149,6 +161,12 @@ def learn_dag(
           the network, in proportion to the size of its weight; an edge against the network gains
           the log-odds of such edges; neither gains anything where the cells show no difference
           (:func:`nextpert.core.boss_with_network`). Bootstrap graphs use the log-odds of all cells.
+        - ``"perturbation_targets"``: with ``environments="all"``, the genes that perturbations act
+          on directly. ``"learned"`` (default) learns them from the cells. With ``"known"`` the
+          perturbation of a gene of the panel acts on that gene and on no other, whether or not its
+          cells show it; perturbations of other genes, conditions and covariates stay free. Or a
+          mapping from perturbations, members of combinations or conditions (as ``direct_targets``
+          names them) to lists of genes, which may be empty; those that are not in it stay free.
         - ``"targets_upstream"``: ``True`` puts the targets of all labels before all other genes; or
           a list of genes, such as the candidates of a design. ``False`` (default): leaving
           perturbations out, it predicted their effects no better unless the left-out gene itself
@@ -196,8 +214,12 @@ def learn_dag(
           ``n_along`` are in the graph and ``n_against`` are reversed. With ``environments="all"``
           ``left_out``, a table of the labels that name no perturbation: ``perturbation``,
           ``n_cells``, ``reason``. With prior knowledge ``prior``: orders, edges and log-odds of
-          edges, as rows of the panel. With GSP ``run_n_edges`` (number of edges at the end of every
-          run, the one from BOSS's order last), with BOSS ``score`` and ``run_scores``.
+          edges, as rows of the panel. With known targets ``perturbation_targets``, a table of them:
+          ``perturbation`` and ``gene`` (empty for a perturbation that acts on none). With
+          ``penalty="auto"`` ``penalties``, a table: ``penalty``, ``loss`` (negative log-likelihood
+          of a left-out cell per gene, above the least) and its ``standard_error``; the one chosen
+          is in ``params``. With GSP ``run_n_edges`` (number of edges at the end of every run, the
+          one from BOSS's order last), with BOSS ``score`` and ``run_scores``.
 
     Warns
     -----
@@ -213,7 +235,8 @@ def learn_dag(
         If a gene is absent, given twice or constant among the cells, a value is NaN or infinite,
         the values cannot be log-normalised (unless the screen was set up with
         ``check_scale=False``), there are no control cells or fewer than four cells, a column is
-        absent, an option is unknown or out of range, or the checkpoint is a file of another call.
+        absent, an option is unknown or out of range, ``perturbation_targets`` names a
+        perturbation or gene that there is none of, or the checkpoint is a file of another call.
         Nothing is written on error.
     nextpert.core.CycleError
         If the given graph, or the prior knowledge, has a cycle; its genes are named.
@@ -226,12 +249,17 @@ def learn_dag(
     >>> edges = adata.uns["dag"]["edges"]
     >>> len(edges), int((edges["oriented_by"] == "open").sum())
     (4, 0)
+
+    Each guide is known to act on its gene alone:
+
+    >>> known = {"perturbation_targets": "known"}
+    >>> npt.tl.learn_dag(adata, method="boss", environments="all", search_options=known)
+    >>> acts = adata.uns["dag"]["direct_targets"]
+    >>> bool((acts["perturbation"] == acts["gene"]).all())
+    True
     """
     chosen = _SearchOptions(**search_options or {})
-    _check_together(method, environments, dag, chosen.prior_network)
-    if chosen.checkpoint is not None and n_graphs == 1:
-        message = "checkpoint is for bootstrap graphs: give n_graphs above 1, or leave it out."
-        raise ValueError(message)
+    _check_together(method, environments, dag, n_graphs, chosen)
     params: dict[str, Any] = {"method": method}
     if method == "given":
         _refuse_with_given(n_graphs, chosen.prior, chosen.targets_upstream)
@@ -241,6 +269,7 @@ def learn_dag(
         names, columns, graph = given_graph(adata, dag, panel, gene_symbols)
         learned = Learned(graph, graph.order, {}, None)
     else:
+        require_cells(adata, f"learn_dag with method={method!r}")
         names, columns = _adata.resolve_panel(adata, genes, least=2, gene_symbols=gene_symbols)
         roles = read_roles(adata, perturbation_key=perturbation_key, control=control, layer=layer)
         found = read_environments(adata, roles)
@@ -249,15 +278,20 @@ def learn_dag(
         runs = search.default_runs(len(names)) if chosen.n_runs is None else chosen.n_runs
         network = read_network(chosen.prior_network, names)
         known = read_prior(names, chosen.prior, first)
-        asked = SearchOptions(method, chosen.alpha, chosen.penalty, runs, known, network)
+        penalty = np.nan if chosen.penalty == "auto" else float(chosen.penalty)
+        asked = SearchOptions(method, chosen.alpha, penalty, runs, known, network)
         read = found if environments == "all" else found.only([roles.control])
         _adata.check_scale(adata, columns, np.flatnonzero(read.codes >= 0), roles)
         if environments == "all":
             say_left_out(found.left_out, roles.perturbation_key)
         workers = Workers(n_jobs, chosen.checkpoint)
-        cells = Panel(adata, columns, names, read)
+        told = read_targets(chosen.perturbation_targets, read, names)
+        cells, losses = Panel(adata, columns, names, read, told), {}
+        if chosen.penalty == "auto":
+            asked, losses["penalties"] = choose_penalty(cells, asked, n_jobs)
         learned = learn_from_cells(cells, n_graphs, asked, as_rng(rng), workers)
-        used = {"penalty": float(chosen.penalty), "alpha": float(chosen.alpha)}
+        learned.stored.update(losses)
+        used = {"penalty": asked.penalty, "alpha": float(chosen.alpha)}
         params |= {"n_runs": int(runs), "environments": environments, "n_graphs": n_graphs}
         params |= {name: used[name] for name in search.options if name in used}
         params |= {**roles.stored(), "rng": _adata.seed_of(rng)}
@@ -307,7 +341,10 @@ def _write(
     return written
 
 
-def _check_together(method: str, environments: str, dag: Any, prior_network: Any) -> None:
+def _check_together(
+    method: str, environments: str, dag: Any, n_graphs: int, chosen: _SearchOptions
+) -> None:
+    """Raise where arguments contradict each other; they are those of :func:`learn_dag`."""
     if (method == "given") != (dag is not None):
         message = 'method="given" and dag belong together: give both or neither.'
         raise ValueError(message)
@@ -318,7 +355,21 @@ def _check_together(method: str, environments: str, dag: Any, prior_network: Any
             f"{method!r}, whose tests assume that all cells come from one environment."
         )
         raise ValueError(message)
-    if prior_network is not None and not (search and "prior_network" in search.options):
+    if chosen.checkpoint is not None and n_graphs == 1:
+        message = "checkpoint is for bootstrap graphs: give n_graphs above 1, or leave it out."
+        raise ValueError(message)
+    of_all = {
+        "perturbation_targets": chosen.perturbation_targets != "learned",
+        'penalty="auto"': chosen.penalty == "auto",
+    }
+    for name, is_asked in of_all.items():
+        if is_asked and environments != "all":
+            message = (
+                f'{name} needs environments="all", but it is {environments!r}, which reads no '
+                f"perturbed cells."
+            )
+            raise ValueError(message)
+    if chosen.prior_network is not None and not (search and "prior_network" in search.options):
         able = names_that(lambda s: "prior_network" in s.options)
         message = f"prior_network needs method={able}, but method is {method!r}."
         raise ValueError(message)

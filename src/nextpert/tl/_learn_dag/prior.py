@@ -12,18 +12,21 @@ import pandas as pd
 import scipy.sparse as sp
 
 from nextpert._adata import (
+    in_order,
     list_names,
     measured_genes,
     named_dag,
     panel_index,
     real_values,
     resolve_panel,
+    strings,
 )
 from nextpert._adata.arguments import check_value
 from nextpert._adata.panel import closest
 from nextpert.core import PriorKnowledge
 from nextpert.core.graph.dag import CycleError, Dag
 from nextpert.core.screen.moments import require_numbers, require_sound
+from nextpert.tl._learn_dag.context import ContextNodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
+    from nextpert._adata.screen import Environments
     from nextpert.core import Dag
 
 
@@ -212,6 +216,73 @@ def _edges(pairs: Iterable[tuple[str, str]] | None, genes: Sequence[str], what: 
     rows = pairs_of_names(pairs, what)
     flat = panel_index([gene for row in rows for gene in row], genes, what)
     return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def read_targets(
+    targets: str | Mapping[str, Any], environments: Environments, genes: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    """Return the target genes of the perturbations and conditions that they are known of.
+
+    Parameters
+    ----------
+    targets
+        As ``perturbation_targets`` of :func:`nextpert.tl.learn_dag`.
+    environments
+        Those of the cells that are read.
+    genes
+        The panel.
+
+    Raises
+    ------
+    ValueError
+        If a name is that of no perturbation, or of a combination whose members are context nodes of
+        their own, is given twice, or a gene is outside the panel.
+    """
+    naming = environments.naming_on(genes)
+    every = [naming.targets(label) for label in environments.perturbations()]
+    if isinstance(targets, str):
+        measured = sorted({gene for inside, _ in every for gene in inside})
+        return {gene: (gene,) for gene in measured if targets == "known"}
+    nodes = ContextNodes.of(environments, genes).names[len(environments.covariate_names) :]
+    nodes += sorted({part for inside, outside in every for part in [*inside, *outside]})
+    known = nodes + environments.perturbations()
+    out: dict[str, tuple[str, ...]] = {}
+    for name, acts in naming.renamed(targets, known, "perturbation_targets").items():
+        if name not in known:
+            message = (
+                f"perturbation_targets names {name}, which is no perturbation of the cells that "
+                f"are read.{closest([name], known)}"
+            )
+            raise ValueError(message)
+        if name not in nodes:
+            message = (
+                f"perturbation_targets names the combination {name}, which acts through its "
+                f"members: give the targets of {list_names(naming.members(name))} instead."
+            )
+            raise ValueError(message)
+        what = f"perturbation_targets[{name!r}]"
+        some = [acts] if isinstance(acts, str) else acts
+        check_value(some, what, "Iterable[str]")
+        out[name] = tuple(str(gene) for gene in in_order(some))
+        panel_index(out[name], genes, what)
+    return out
+
+
+def stored_targets(targets: Mapping[str, Sequence[str]]) -> dict[str, pd.DataFrame]:
+    """Return known targets as a table, one row a gene; an empty name where there is none."""
+    rows = [(name, gene) for name, some in targets.items() for gene in some or ("",)]
+    columns = ("perturbation", "gene")
+    table = {c: strings(row[k] for row in rows) for k, c in enumerate(columns)}
+    return {"perturbation_targets": pd.DataFrame(table)} if rows else {}
+
+
+def told_targets(stored: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return known targets from what :func:`stored_targets` gave, none where it is absent."""
+    table = stored.get("perturbation_targets")
+    if table is None:
+        return {}
+    by_name = pd.DataFrame(table).astype(str).groupby("perturbation", sort=False)["gene"]
+    return {str(name): tuple(gene for gene in genes if gene) for name, genes in by_name}
 
 
 def read_network(table: Any, genes: Sequence[str]) -> NDArray[np.float64] | None:

@@ -19,7 +19,7 @@ from nextpert.core.model.effects import (
     speaks_of_knockouts,
 )
 from nextpert.core.model.shift_prior import ShiftPrior, as_effects
-from nextpert.core.screen.guides import PooledGuides, join_nodes
+from nextpert.core.screen.guides import UNKNOWN, PooledGuides, join_nodes
 from nextpert.tl._design_interventions.candidates import data_weight, read_candidates
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 
@@ -62,6 +62,7 @@ class Wanted:
     def raw_mean(self, fit: FittedPosterior) -> NDArray[np.float64]:
         """Return plain differences of means, NaN without cells, ``(n_perturbations, n_genes)``."""
         seen = ((self.prior.n > 0) & (self.n_cells > 0))[:, None]
+        seen = seen & (self.prior.ratio < UNKNOWN)
         return np.where(seen, self.prior.mean - fit.control_mean, np.nan)
 
 

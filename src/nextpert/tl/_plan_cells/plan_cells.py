@@ -9,6 +9,7 @@ import numpy as np
 
 from nextpert import _adata
 from nextpert._adata.arguments import above, at_least, between, checked, one_of
+from nextpert._adata.table import require_cells
 from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._diagnose.controls import stored_null
 from nextpert.tl._plan_cells.distances import distances_table, read_distances, read_measured
@@ -188,6 +189,7 @@ def plan_cells(
     >>> plan["distances"]["perturbation"].tolist()
     ['MYC', 'FOS']
     """
+    require_cells(adata, "plan_cells")
     if n_guides is not None and n_guides > CELLS[-1]:
         message = (
             f"n_guides is {n_guides}, but the plan has up to {CELLS[-1]} cells per perturbation, "

@@ -13,6 +13,7 @@ from nextpert import _adata
 from nextpert._adata import arguments, environments
 from nextpert._adata import effects as _shifts
 from nextpert._adata.arguments import WORKERS, at_least, checked, one_of
+from nextpert._adata.table import require_cells
 from nextpert.core._checks import as_rng
 from nextpert.tl._replay_design import modelled, tables
 from nextpert.tl._replay_design.setup import read_setup
@@ -199,6 +200,7 @@ def replay_design(
     >>> len(table), sorted(set(table["strategy"]))  # 4 targets x 2 strategies x (1 + 3) rounds
     (32, ['exploit', 'round_robin_means'])
     """
+    require_cells(adata, "replay_design")
     chosen = _CampaignOptions(**campaign_options or {})
     learned = _adata.eager(adata.uns.get(dag_key))
     told = learned.get("params", {}) if isinstance(learned, Mapping) else {}

@@ -47,7 +47,7 @@ from nextpert.core.search.prior_knowledge import PriorKnowledge
 from nextpert.core.search.registry import Found, register
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -110,6 +110,7 @@ def boss(
     moments: Moments,
     *,
     n_context: int = 0,
+    targets: Mapping[int, Iterable[int]] | None = None,
     score: str = "bic",
     penalty: float = 2.0,
     n_starts: int = 1,
@@ -146,6 +147,9 @@ def boss(
         Number of context nodes, the last ones, which the experiment sets. They have no parents;
         their edges into the others are chosen by the same score, and orient edges (joint causal
         inference; Mooij et al. 2020, JMLR 21:99).
+    targets
+        Known targets, nodes by the number of the context node (from 0): it has edges into these
+        alone. Context nodes that are not in it are free; ``None`` (default) leaves all of them so.
     score
         ``"bic"`` or ``"bge"``.
     penalty
@@ -179,9 +183,10 @@ def boss(
     Raises
     ------
     ValueError
-        If ``score`` is unknown, ``penalty`` not above 0, ``n_starts`` too small, prior knowledge
-        or ``log_odds`` are of another number of nodes, ``log_odds`` not finite, or there are fewer
-        than 4 cells, constant nodes, copies or linearly dependent nodes (they are named).
+        If ``score`` is unknown, ``penalty`` not above 0, ``n_starts`` too small, ``targets`` names
+        a node that is absent, prior knowledge or ``log_odds`` are of another number of nodes,
+        ``log_odds`` not finite, or there are fewer than 4 cells, constant nodes, copies or linearly
+        dependent nodes (they are named).
 
     Examples
     --------
@@ -194,7 +199,7 @@ def boss(
     require_kind(moments, Moments, "moments")
     known = checked_prior(prior, moments.n_nodes - n_context)
     odds = checked_log_odds(log_odds, known.n_nodes, n_context)
-    task = _Task.make(moments, score, penalty, known, n_context, odds)
+    task = _Task.make(moments, score, penalty, known, n_context, targets, odds)
     given = list(checked_orders(orders, known))
     n_starts = require_count(n_starts, "n_starts", least=0 if given else 1)
     starts = [*range(n_starts), *given]
@@ -211,7 +216,8 @@ def boss(
             progress(k + 1, len(starts))
     dag = _to_dag(best_parents)
     if backward_search:
-        dag = backward(task.problem, dag, task.prior, n_context)
+        bound = task.known if targets else task.prior
+        dag = backward(task.problem, dag, bound, n_context)
     total = _scored(task.problem, dag)[0]
     edges = dag.to_matrix().toarray() != 0
     p = known.n_nodes
@@ -303,7 +309,12 @@ def boss_with_network(
     return found, belief
 
 
-@register("boss", options=("penalty", "prior_network"), default_runs=default_starts, context=True)
+@register(
+    "boss",
+    options=("penalty", "prior_network", "perturbation_targets"),
+    default_runs=default_starts,
+    context=True,
+)
 def learn(
     moments: Moments, options: SearchOptions, *, rng: np.random.Generator, **more: Any
 ) -> Found:
@@ -332,8 +343,9 @@ def learn(
 class _Task(NamedTuple):
     """What every start searches: with and without prior knowledge, and its order of nodes.
 
-    ``known`` is the prior knowledge with the context nodes, and so is ``prior``, which is None
-    where it bars nothing. The starting orders are of the nodes that move, given those that do not.
+    ``known`` is the prior knowledge with the context nodes and their targets, and so is ``prior``,
+    which is None where it bars no edge between other nodes. The starting orders are of the nodes
+    that move, given those that do not.
     """
 
     problem: Score
@@ -351,13 +363,14 @@ class _Task(NamedTuple):
         penalty: float,
         known: PriorKnowledge,
         n_context: int,
+        targets: Mapping[int, Iterable[int]] | None,
         log_odds: NDArray[np.float64] | None,
     ) -> _Task:
         """Return the task; dependent, to the starting orders, is what the BIC would join."""
         p, n = known.n_nodes, moments.n
-        padded = known.with_context(n_context)
+        padded = known.with_context(n_context, targets)
         problem = make_score(moments, score, penalty, padded, log_odds)
-        free = problem._replace(**packed(PriorKnowledge(p).with_context(n_context)))
+        free = problem._replace(**packed(PriorKnowledge(p).with_context(n_context, targets)))
         precision = np.asarray(np.linalg.inv(problem.matrix), np.float64)[:p, :p]
         left = np.linalg.inv(precision) if n_context else problem.matrix
         scale = np.sqrt(np.diag(left))

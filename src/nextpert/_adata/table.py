@@ -1,0 +1,173 @@
+"""Screens given as tables: effects with standard errors in place of cells (equation 31)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from nextpert.core import ScreenMoments
+from nextpert.core.screen.screen import Screen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import anndata as ad
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+    Index = NDArray[np.int64]
+
+KEY = "effect_table"  # in .uns, by which a table is known
+SE = "se"  # layer of standard errors; infinite where nothing is known
+# The error of the controls is part of a standard error, but not all of it: what is left of the
+# square is at least this share, should both come from other estimates of the variance.
+_LEAST_OWN = 0.05
+# Of a variance, times the median of its gene, at most this counts for the gene's scale: models of
+# counts give standard errors of any size where a gene is hardly seen.
+_MOST = 4.0
+
+
+class Rows(NamedTuple):
+    """Rows of a table, those of the controls among them.
+
+    Parameters
+    ----------
+    n
+        Cells, shape ``(n_rows,)``.
+    block
+        Number of the batch, same shape.
+    is_control
+        Which are of controls, one in each batch, same shape.
+    told
+        Whether numbers of cells were told.
+    """
+
+    n: Index
+    block: Index
+    is_control: NDArray[np.bool_]
+    told: bool
+
+
+def is_table(adata: ad.AnnData) -> bool:
+    """Whether an AnnData holds effects with standard errors, as of ``pp.effect_table``."""
+    return KEY in adata.uns
+
+
+def require_cells(adata: ad.AnnData, what: str) -> None:
+    """Raise if an AnnData is a table: ``what`` needs cells."""
+    if is_table(adata):
+        message = (
+            f"{what} needs the cells of a screen, but this AnnData is a table of effects and "
+            f"standard errors (pp.effect_table)."
+        )
+        raise ValueError(message)
+
+
+def not_told(adata: ad.AnnData) -> str:
+    """Return what a table does not tell, in a sentence; empty if it tells all."""
+    words = {
+        "cells_given": "numbers of cells, so that those of plans are a scale alone (n_cells)",
+        "controls_given": "the error of the controls, so that effects count as independent of one "
+        "another (n_controls)",
+        "means_given": "the means of the controls, so that means are relative to them "
+        "(control_mean)",
+    }
+    said = [each for name, each in words.items() if not int(adata.uns[KEY][name])]
+    return f"The table does not tell {'; '.join(said)}." if said else ""
+
+
+def cells_of(adata: ad.AnnData) -> Index:
+    """Return the number of cells that every row of a table stands for."""
+    return adata.obs["n_cells"].to_numpy(np.int64)
+
+
+def joined_records(one: ad.AnnData, other: ad.AnnData) -> dict[str, Any]:
+    """Return what is told of two tables together: no more than of either."""
+    both = dict(one.uns[KEY]), dict(other.uns[KEY])
+    out = {name: both[0][name] for name in ("source", "base")}
+    out["n_missing"] = sum(int(each["n_missing"]) for each in both)
+    given = ("cells_given", "controls_given", "means_given")
+    return out | {name: min(int(each[name]) for each in both) for name in given}
+
+
+def rows_of(adata: ad.AnnData) -> Rows:
+    """Return the rows of a table, of the batches that are declared."""
+    roles = adata.uns["screen"]
+    labels = adata.obs[str(roles["perturbation_key"])].astype(str).to_numpy()
+    block = np.zeros(adata.n_obs, np.int64)
+    if len(keys := [str(key) for key in roles.get("batch_key", [])]):
+        block = adata.obs.groupby(keys, observed=True).ngroup().to_numpy(np.int64)
+    told = bool(adata.uns[KEY]["cells_given"])
+    return Rows(cells_of(adata), block, labels == str(roles["control"]), told)
+
+
+def own_variances(rows: Rows, variance: Array) -> Array:
+    """Return squared standard errors of means without the controls' part, infinite if unknown.
+
+    ``variance`` are those of effects, and in rows of controls that of their mean; shape
+    ``(n_rows, n_genes)``.
+    """
+    shared = np.zeros_like(variance)
+    for row in np.flatnonzero(rows.is_control):
+        others = (rows.block == rows.block[row]) & ~rows.is_control
+        shared[others] = variance[row]
+    return np.maximum(variance - shared, _LEAST_OWN * variance)
+
+
+def scales(rows: Rows, within: Array) -> Array:
+    """Return the variance of every gene within cells, ``(n_genes,)``.
+
+    ``within`` has ``n s^2`` of every row, infinite if unknown; the mean is weighted by degrees of
+    freedom, as if cells were pooled, and outlying values count as some times the median.
+    """
+    known = np.isfinite(within)
+    middle = np.nanmedian(np.where(known, within, np.nan), axis=0)
+    weight = np.where(known, (rows.n - 1.0)[:, None], 0.0)
+    held = np.minimum(np.where(known, within, 0.0), _MOST * middle)
+    return np.asarray((weight * held).sum(axis=0) / weight.sum(axis=0))
+
+
+def table_moments(rows: Rows, mean: Array, se: Array) -> tuple[ScreenMoments, Array]:
+    r"""Return the moments of a table, a row an environment, and the variance of every gene.
+
+    A mean counts for :math:`n_{jg} = \sigma_g^2 / s_{jg}^2` cells (equation 31). There is no
+    scatter: it stays with the caller, who knows which rows are used.
+    """
+    own = own_variances(rows, se**2)
+    within = rows.n[:, None] * own
+    sigma2 = scales(rows, within)
+    counted = np.asarray(sigma2 / own, np.float64)  # 0 where nothing is known
+    held = np.where(np.isfinite(within), np.minimum(within, _MOST * sigma2), sigma2)
+    squares = np.asarray((rows.n - 1.0)[:, None] * held, np.float64)
+    if not rows.told:  # nothing is known of how cells of a perturbation vary
+        squares[~rows.is_control] = 0.0
+    p = len(sigma2)
+    return ScreenMoments(rows.n, mean, squares, np.broadcast_to(0.0, (p, p)), counted), sigma2
+
+
+def as_screen(
+    moments: ScreenMoments,
+    sigma2: Array,
+    codes: Index,
+    fold: Index,
+    columns: Mapping[str, Index],
+) -> Screen:
+    """Return the environments of a coding, as they would be read from cells.
+
+    Parameters
+    ----------
+    moments, sigma2
+        As :func:`table_moments` returns them.
+    codes
+        Environment of every row, -1 for none, shape ``(n_rows,)``.
+    fold, columns
+        As in :class:`~nextpert.core.screen.screen.Screen`.
+    """
+    kept = np.flatnonzero(codes >= 0)
+    one = moments.some(kept).pool(codes[kept], len(fold))
+    scatter = {}
+    for k in np.unique(fold).tolist():
+        n = one.n[fold == k]
+        scatter[k] = np.diag(sigma2 * max(int(n.sum()) - len(n), 0))
+    return Screen(columns, fold, one.n, one.mean, one.squares, scatter, one.counted)

@@ -1,0 +1,487 @@
+"""``pp.effect_table``: a screen from effects and their standard errors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from nextpert import _adata
+from nextpert._adata.arguments import checked, one_of
+from nextpert._adata.panel import closest, list_names
+from nextpert._adata.roles import KEY as SCREEN
+from nextpert._adata.roles import Roles, screen_record
+from nextpert._adata.scale import read_scale
+from nextpert._adata.sources import real_values
+from nextpert._adata.table import KEY, SE, Rows, not_told, own_variances, scales
+from nextpert.core._checks import require_small
+from nextpert.pp._steps.outputs import NAMES, read_output
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
+
+_LOGARITHMS = {"e": 1.0, "2": float(np.log(2)), "10": float(np.log(10))}
+# Where numbers of cells are not told they are no more than a scale: an effect of 10 standard errors
+# is one standard deviation of a gene, about as in screens of 100 cells per perturbation.
+_CELLS = 100
+# Controls that are not told are as many as have no error beside that of perturbations.
+_CONTROLS = 1000
+_MOST_CELLS = 1e12  # sums of a thousand times as many are whole numbers still
+
+
+@checked(source=one_of(*NAMES), base=one_of(*_LOGARITHMS))
+def effect_table(
+    adata: ad.AnnData | pd.DataFrame,
+    se: pd.DataFrame | str | None = None,
+    *,
+    source: str | None = None,
+    base: str | None = None,
+    perturbation_key: str = "perturbation",
+    gene_key: str | None = None,
+    n_cells: str | float | Mapping[str, float] | None = None,
+    n_controls: str | float | Mapping[str, float] | None = None,
+    batch: str | Mapping[str, Any] | pd.Series | None = None,
+    control_mean: str | Mapping[str, float] | None = None,
+    control_se: str | Mapping[str, float] | None = None,
+    control: str = "control",
+) -> ad.AnnData:
+    r"""Return a screen made of effects and their standard errors, without cells.
+
+    Many screens are published, or kept in a lab, as tables of effects alone. The result is an
+    AnnData with a row for the controls (of each batch) and one per perturbation, which
+    :func:`~nextpert.tl.fit_dag_blr`, :func:`~nextpert.tl.perturbation_effects`,
+    :func:`~nextpert.tl.design_interventions`, :func:`~nextpert.tl.plan_screen` and
+    :class:`~nextpert.Campaign` take as they take cells. An effect with the standard error ``s``
+    counts for :math:`\sigma^2 / s^2` cells, where :math:`\sigma^2` is the variance of the gene
+    (:doc:`/model/mathematics`, equation 31), and a missing one for none. What needs cells, such as
+    learning a graph, raises an error. The panel is all genes, on a graph without edges: call
+    :func:`~nextpert.tl.learn_dag` with ``method="given"`` for a graph of your own, or for fewer
+    genes.
+
+    A table says less than cells do. Coexpression is not known, so effects are shrunk towards the
+    program that perturbations share and towards zero, not along coexpression; and errors of genes
+    count as independent. Without the control means, target genes are effects like all others, and
+    no efficacy is learned. Effects are differences of natural logarithms; those of other
+    logarithms are converted, and the log says so.
+
+    Parameters
+    ----------
+    adata
+        Effects, as an AnnData of perturbations x genes (in ``X``), as such a table, or as a long
+        table with a row for each perturbation and gene (``source``). Missing entries are NaN.
+    se
+        Their standard errors: the name of a layer (``None`` (default): ``"se"``), or a table with
+        the same rows and columns. Not of a long table, which holds them.
+    source
+        What wrote a long table; it needs a column of perturbations, as outputs of all of them one
+        below the other have. ``"plain"`` (``gene``, ``effect``, ``se``), ``"deseq2"`` (``gene``,
+        ``log2FoldChange``, ``lfcSE``), ``"edger"`` (``gene``, ``logFC``; ``F``, ``LR`` or
+        ``PValue``), ``"glmgampoi"`` (``name``, ``lfc``; ``f_statistic`` or ``pval``) or
+        ``"sceptre"`` (``response_id``, ``grna_target``, ``log_2_fold_change`` and ``p_value``, or
+        ``fold_change`` and ``se_fold_change``). A standard error that is not there follows from
+        the statistic, or from the p-value, which must be above 0 and below 1.
+    base
+        Base of the logarithms: ``"e"``, ``"2"`` or ``"10"``. ``None`` (default): that of the
+        source, else ``"e"``.
+    perturbation_key
+        Column of perturbations: of ``adata.obs`` (``None`` there: the row names), or of a long
+        table.
+    gene_key
+        Column of genes of a long table, if it is none of these.
+    n_cells
+        Cells of each perturbation: a number for all, a mapping, or a column of ``obs`` (by default
+        ``"n_cells"``, if it is there). Without them, numbers of cells, as in plans, are no more
+        than a scale: 100 for each.
+    n_controls
+        Control cells (of each batch), in the same forms, or as a mapping from batches. They tell
+        how large the error is that all effects of a batch share. It is not modelled if neither
+        these nor ``control_se`` are given. By default the column ``"n_controls"``, if it is there.
+    batch
+        Batch of each perturbation, whose effects are relative to controls of its own: a mapping, or
+        a column of ``obs`` (by default ``"batch"``, if it is there). A perturbation of several
+        batches has a row in each.
+    control_mean
+        Mean of the controls by gene, log-normalised expression: a mapping, or a column of ``var``
+        (by default ``"control_mean"``, if it is there). Knockouts are expected to remove a part of
+        it, which is learned, and targets may be given as means. Without it, means are relative to
+        the controls.
+    control_se
+        Its standard error, in the same forms (``"control_se"``). By default it follows from
+        ``n_controls``.
+    control
+        Label of the rows of controls.
+
+    Returns
+    -------
+    ~anndata.AnnData
+        Rows of controls and perturbations x genes. ``X`` has means, which are effects plus the
+        control mean (0 if not given), ``layers["se"]`` the standard errors of effects, and in rows
+        of controls those of their means; infinite where nothing is known. ``obs["perturbation"]``,
+        ``obs["n_cells"]``, ``obs["batch"]`` if given; ``uns["screen"]`` as of
+        :func:`setup_screen`; ``uns["effect_table"]``, a record: ``source``, ``base``,
+        ``n_missing`` entries, ``cells_given``, ``controls_given`` and ``means_given``;
+        ``varp["dag"]`` and ``uns["dag"]``, a graph without edges.
+
+    Raises
+    ------
+    ValueError
+        If columns are absent, genes or perturbations are given twice or differ between effects and
+        standard errors, a standard error is zero or negative, an effect is infinite, nothing is
+        known of a gene or perturbation, a p-value of 0 or 1 stands alone, or the output has no
+        effects.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd, nextpert as npt
+    >>> rng, genes = np.random.default_rng(0), [f"g{i}" for i in range(20)]
+    >>> effects = pd.DataFrame(rng.normal(size=(6, 20)), list("ABCDEF"), genes)
+    >>> screen = npt.pp.effect_table(effects, effects * 0 + 0.1, n_cells=100, n_controls=500)
+    >>> npt.tl.fit_dag_blr(screen)
+    >>> npt.tl.design_interventions(screen, "A", acquisition="greedy")
+    >>> len(screen.uns["design"]["ranking"])
+    6
+    """
+    given = _read(adata, se, source, perturbation_key, gene_key)
+    labels, genes = given.labels, [str(gene) for gene in given.effects.columns]
+    batches = _values(batch, given.obs, labels, "batch")
+    batches = None if batches is None else [str(each) for each in batches]
+    if given.base is not None and base not in (None, given.base):
+        message = f"The output of {source} holds logarithms of base {given.base}: leave base out."
+        raise ValueError(message)
+    found = base or given.base or "e"
+    _require_once(labels, batches, genes, control)
+    effects, errors = (
+        real_values(table, name) * _LOGARITHMS[found]
+        for table, name in ((given.effects, "Effects"), (given.se, "Standard errors"))
+    )
+    known = _known(effects, errors, labels, genes)
+    each, block = (np.array([""]), np.zeros(len(labels), np.int64))
+    if batches is not None:
+        each, block = np.unique(batches, return_inverse=True)
+        _require_alike(known, labels)
+    cells = _counts(_values(n_cells, given.obs, labels, "n_cells"), "n_cells")
+    controls = _counts(_of_controls(n_controls, given.obs, labels, each, block), "n_controls")
+    mean = _numbers(_values(control_mean, given.var, genes, "control_mean"), "control_mean")
+    error = _numbers(_values(control_se, given.var, genes, "control_se"), "control_se")
+    if error is not None and not (error > 0).all():
+        message = "control_se must be above 0 for every gene."
+        raise ValueError(message)
+    if controls is not None and cells is None:
+        message = (
+            "n_controls tells how large the error of the controls is only beside n_cells: give "
+            "n_cells as well, or control_se in its place."
+        )
+        raise ValueError(message)
+    variance = np.where(known, errors, np.inf) ** 2
+    rows, of_controls = _controls(variance, block, cells, controls, error)
+    values = np.vstack([np.zeros((len(each), len(genes))), np.where(known, effects, 0.0)])
+    out = ad.AnnData(
+        values if mean is None else values + mean,
+        _obs(labels, each, None if batches is None else block, rows, control),
+        given.var,
+        layers={SE: np.sqrt(np.vstack([of_controls, variance]))},
+    )
+    roles = Roles(control=control, batch_key=() if batches is None else ("batch",))
+    record = {
+        "source": source or "table",
+        "base": found,
+        "n_missing": int((~known).sum()),
+        "cells_given": int(cells is not None),
+        "controls_given": int(controls is not None or error is not None),
+        "means_given": int(mean is not None),
+    }
+    graph = {"genes": _adata.strings(genes), "n_edges": 0, "order": _adata.strings(genes)}
+    graph["params"] = {"method": "given"}
+    empty = sp.csr_array((len(genes), len(genes)))
+    _adata.write_results(out, uns={KEY: record, "dag": graph}, varp={"dag": empty})
+    scale = read_scale(out, np.arange(len(genes)), np.arange(out.n_obs), None)
+    _adata.write_results(out, uns={SCREEN: screen_record(roles, scale.stored(checked=True))})
+    _say(out, known.shape, given.how)
+    return out
+
+
+class _Given(NamedTuple):
+    """Effects and standard errors as given, and the tables that may say more of them.
+
+    ``labels`` are those of the rows, and ``how`` says where standard errors came from.
+    """
+
+    effects: pd.DataFrame
+    se: pd.DataFrame
+    labels: list[str]
+    obs: pd.DataFrame
+    var: pd.DataFrame
+    base: str | None
+    how: str = ""
+
+
+def _read(
+    adata: ad.AnnData | pd.DataFrame,
+    se: pd.DataFrame | str | None,
+    source: str | None,
+    perturbation_key: str,
+    gene_key: str | None,
+) -> _Given:
+    """Return what was given; the arguments are those of :func:`effect_table`."""
+    if isinstance(adata, ad.AnnData):
+        if isinstance(se, pd.DataFrame) or source is not None:
+            message = "Of an AnnData, se is the name of a layer, and source is left out."
+            raise ValueError(message)
+        name = se or SE
+        _adata.require_layer(adata, None)
+        _adata.require_layer(adata, name)
+        obs = adata.obs
+        labels = obs[perturbation_key] if perturbation_key in obs else adata.obs_names.to_series()
+        tables = adata.to_df(), adata.to_df(layer=name)
+        return _Given(*tables, labels.astype(str).tolist(), obs, adata.var.copy(), None)
+    if source is not None:
+        if se is not None:
+            message = "A long table holds its standard errors: leave se out, or leave source out."
+            raise ValueError(message)
+        found = read_output(adata, source, perturbation_key, gene_key)
+        tables, base, how = found[:2], found.base, found.how
+    else:
+        if not isinstance(se, pd.DataFrame):
+            message = (
+                "A table of effects needs one of their standard errors: give it as se, or name "
+                f"what wrote a long table with source: {', '.join(NAMES)}."
+            )
+            raise ValueError(message)
+        tables, base, how = _aligned(adata, se), None, ""
+    labels = tables[0].index.astype(str)
+    var = pd.DataFrame(index=tables[0].columns.astype(str))
+    return _Given(*tables, labels.tolist(), pd.DataFrame(index=labels), var, base, how)
+
+
+def _aligned(effects: pd.DataFrame, se: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return both tables with the rows and columns of the first."""
+    for one, other, what in (
+        (effects.index, se.index, "perturbations"),
+        (effects.columns, se.columns, "genes"),
+    ):
+        twice = one[one.duplicated()].union(other[other.duplicated()])
+        if len(twice):
+            message = f"Tables with {what} given more than once: {list_names(map(str, twice))}."
+            raise ValueError(message)
+        differ = one.symmetric_difference(other)
+        if len(differ):
+            message = (
+                f"Effects and standard errors differ in their {what}: "
+                f"{list_names(map(str, differ))}. Give both tables the same rows and columns."
+            )
+            raise ValueError(message)
+    return effects, se.loc[effects.index, effects.columns]
+
+
+def _values(asked: Any, frame: pd.DataFrame, names: list[str], argument: str) -> list[Any] | None:
+    """Return a value for each of ``names``, which are the rows of ``frame``, or ``None``.
+
+    ``asked`` is a column, a mapping of names, one value for all, or ``None`` for the column of the
+    argument's name, if it is there.
+    """
+    if asked is None:
+        if argument not in frame:
+            return None
+        logger.info("%s is read from the column of that name.", argument)
+        asked = argument
+    if isinstance(asked, str):
+        if asked not in frame:
+            columns = [str(column) for column in frame]
+            message = (
+                f"{argument}: no column {asked!r}.{closest([asked], columns)} There are "
+                f"{list_names(columns) or 'no columns'}."
+            )
+            raise ValueError(message)
+        return list(frame[asked])
+    if not isinstance(asked, (Mapping, pd.Series)):
+        return [asked] * len(names)
+    told = {str(name): value for name, value in asked.items()}
+    absent = sorted(set(names) - set(told))
+    if absent:
+        message = f"{argument} has no value for {list_names(absent)}."
+        raise ValueError(message)
+    return [told[name] for name in names]
+
+
+def _numbers(values: list[Any] | None, argument: str) -> Array | None:
+    """Return values as finite numbers."""
+    if values is None:
+        return None
+    found = real_values(pd.Series(values, dtype=object), argument)
+    if not np.isfinite(found).all():
+        message = f"{argument} is missing or infinite for {int((~np.isfinite(found)).sum())} rows."
+        raise ValueError(message)
+    require_small(found, argument)
+    return found
+
+
+def _counts(values: list[Any] | None, argument: str) -> NDArray[np.int64] | None:
+    """Return values as numbers of cells: two at least, which have a variance."""
+    found = _numbers(values, argument)
+    if found is None:
+        return None
+    wrong = found[(found < 1) | (found > _MOST_CELLS)]
+    if len(wrong):
+        message = f"{argument} must be 1 to {_MOST_CELLS:g}, but is {wrong[0]:g} in a row."
+        raise ValueError(message)
+    return np.maximum(np.round(found), 2).astype(np.int64)
+
+
+def _of_controls(
+    asked: Any,
+    obs: pd.DataFrame,
+    labels: list[str],
+    each: NDArray[np.str_],
+    block: NDArray[np.int64],
+) -> list[Any] | None:
+    """Return the number of controls of every batch; arguments as of :func:`_values`.
+
+    ``each`` are the batches, and ``block`` that of every row.
+    """
+    if isinstance(asked, (Mapping, pd.Series)) and set(map(str, asked.keys())) >= set(each):
+        return _values(asked, obs, each.tolist(), "n_controls")
+    found = _values(asked, obs, labels, "n_controls")
+    if found is None:
+        return None
+    first = pd.Series(found).groupby(block).first()
+    if any(value != first[k] for value, k in zip(found, block, strict=True)):
+        message = "n_controls differs between perturbations of one batch, which share controls."
+        raise ValueError(message)
+    return list(first)
+
+
+def _require_once(
+    labels: list[str], batches: list[str] | None, genes: list[str], control: str
+) -> None:
+    rows = pd.Series(labels if batches is None else zip(labels, batches, strict=True))
+    for names, what in ((rows, "Perturbations"), (pd.Series(genes), "Genes")):
+        twice = names[names.duplicated()].unique()
+        if len(twice):
+            message = f"{what} given more than once: {list_names(map(str, twice))}."
+            raise ValueError(message)
+    if control in labels:
+        message = (
+            f"The table has a row of the controls, {control!r}, to which effects are relative: "
+            f"leave it out, and give control_mean and control_se."
+        )
+        raise ValueError(message)
+
+
+def _known(effects: Array, errors: Array, labels: list[str], genes: list[str]) -> NDArray[np.bool_]:
+    """Return which entries say something, ``(n_perturbations, n_genes)``, or raise."""
+    known = ~np.isnan(effects) & ~np.isnan(errors) & (errors < np.inf)
+    with np.errstate(invalid="ignore"):
+        wrong = known & ~(errors > 0)
+    for bad, what in (
+        (wrong, "Standard errors must be above 0, but are not for"),
+        (np.isinf(effects), "Effects are infinite for"),
+    ):
+        if bad.any():
+            pairs = zip(*np.nonzero(bad), strict=True)
+            shown = list_names(f"{labels[j]} on {genes[i]}" for j, i in pairs)
+            message = f"{what} {shown}: make them NaN if nothing is known."
+            raise ValueError(message)
+    for names, axis, what in ((genes, 0, "genes"), (labels, 1, "perturbations")):
+        empty = [names[int(k)] for k in np.flatnonzero(~known.any(axis=axis))]
+        if empty:
+            message = (
+                f"No effect with a standard error is known of the {what} {list_names(empty)}: "
+                f"leave them out."
+            )
+            raise ValueError(message)
+    require_small(effects[known], "Effects")
+    require_small(errors[known], "Standard errors")
+    return known
+
+
+def _require_alike(known: NDArray[np.bool_], labels: list[str]) -> None:
+    """Raise if a perturbation of several batches has genes that only some of them tell of."""
+    share = pd.DataFrame(known).groupby(labels).mean()
+    part = share.index[((share > 0) & (share < 1)).any(axis=1)]
+    if len(part):
+        message = (
+            f"Perturbations with genes that are missing in some of their batches only: "
+            f"{list_names(part)}. Combine their batches first, or leave these genes out."
+        )
+        raise ValueError(message)
+
+
+def _controls(
+    variance: Array,
+    block: NDArray[np.int64],
+    cells: NDArray[np.int64] | None,
+    controls: NDArray[np.int64] | None,
+    error: Array | None,
+) -> tuple[Rows, Array]:
+    """Return the rows of a table, controls first, and the variance of the controls' means.
+
+    Parameters
+    ----------
+    variance
+        Squared standard errors of effects, infinite if unknown, ``(n_perturbations, n_genes)``.
+    block
+        Batch of every perturbation.
+    cells, controls
+        Cells of perturbations, and controls of batches, if told.
+    error
+        Standard errors of the controls' means, ``(n_genes,)``, if told.
+    """
+    n = np.full(len(variance), _CELLS) if cells is None else cells
+    n_batches = int(block.max()) + 1
+    told = controls
+    if controls is None:
+        controls = np.full(n_batches, _CONTROLS * int(n.max()))
+    both = 1.0 / n + 1.0 / controls[block]
+    rows = Rows(n, block, np.zeros(len(n), bool), cells is not None)
+    of_controls = scales(rows, variance / both[:, None]) / controls[:, None]
+    if error is not None:
+        of_controls = np.tile(error**2, (n_batches, 1))
+    of_all = np.append(np.arange(n_batches), block)
+    is_control = np.arange(len(of_all)) < n_batches
+    rows = Rows(np.append(controls, n), of_all, is_control, cells is not None)
+    if error is not None and told is None:  # as many as have that error
+        own = own_variances(rows, np.vstack([of_controls, variance]))[n_batches:]
+        few = np.median(scales(rows._replace(n=n, is_control=is_control[n_batches:]),
+                               n[:, None] * own) / error**2)  # fmt: skip
+        rows.n[:n_batches] = max(round(float(few)), 2)
+    return rows, of_controls
+
+
+def _obs(
+    labels: list[str],
+    each: NDArray[np.str_],
+    block: NDArray[np.int64] | None,
+    rows: Rows,
+    control: str,
+) -> pd.DataFrame:
+    """Return the table of rows, controls of every batch first; ``block`` as of perturbations."""
+    names = [control] * len(each) + labels
+    frame = pd.DataFrame({"perturbation": pd.Categorical(names), "n_cells": rows.n})
+    if block is not None:
+        batches = [*each, *each[block]]
+        frame["batch"] = pd.Categorical(batches)
+        names = [f"{name} ({batch})" for name, batch in zip(names, batches, strict=True)]
+    frame.index = pd.Index(names)
+    return frame
+
+
+def _say(table: ad.AnnData, shape: tuple[int, ...], how: str) -> None:
+    """Log what was read, what was converted, and what is not known."""
+    record = table.uns[KEY]
+    converted = f" Logarithms of base {record['base']} were converted to natural ones."
+    logger.info(
+        "A table of %d perturbations x %d genes%s, %d entries missing.%s", *shape,
+        f" ({record['source']}; standard errors by {how})" if how else "", record["n_missing"],
+        "" if record["base"] == "e" else converted,
+    )  # fmt: skip
+    if not_told(table):
+        logger.warning("%s", not_told(table))

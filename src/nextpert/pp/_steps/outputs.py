@@ -1,0 +1,197 @@
+"""Outputs of differential expression, a row for each perturbation and gene, as tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtri
+
+from nextpert._adata.panel import closest, list_names
+from nextpert._adata.sources import real_values
+
+
+@dataclass(frozen=True)
+class Output:
+    """Columns of what a method writes.
+
+    Parameters
+    ----------
+    genes, perturbations
+        Columns of genes and perturbations, in the order in which they are looked for; an output
+        that has genes as row names is asked for a column.
+    effect, base
+        Column of the effect, and the base of its logarithm, ``""`` for a ratio.
+    se
+        Columns of its standard error.
+    squared, signed
+        Columns of statistics: a square of effect over standard error (a likelihood ratio, or F of
+        one degree of freedom), and effect over standard error.
+    p
+        Columns of two-sided p-values, which are not adjusted.
+    """
+
+    genes: tuple[str, ...]
+    effect: str
+    base: str = "2"
+    se: tuple[str, ...] = ()
+    squared: tuple[str, ...] = ()
+    signed: tuple[str, ...] = ()
+    p: tuple[str, ...] = ()
+    perturbations: tuple[str, ...] = ()
+
+
+OUTPUTS = {
+    "plain": Output(("gene",), "effect", "e", ("se",)),
+    "deseq2": Output(
+        ("gene", "gene_id"), "log2FoldChange", se=("lfcSE",), signed=("stat",), p=("pvalue",)
+    ),
+    "edger": Output(("gene", "genes"), "logFC", squared=("F", "LR"), p=("PValue",)),
+    "glmgampoi": Output(("name", "gene"), "lfc", squared=("f_statistic",), p=("pval",)),
+    "sceptre": Output(
+        ("response_id",), "log_2_fold_change", p=("p_value",), perturbations=("grna_target",)
+    ),
+    # As later versions write it: the ratio and its standard error.
+    "sceptre ratio": Output(
+        ("response_id",), "fold_change", "", ("se_fold_change",), perturbations=("grna_target",)
+    ),
+}
+NAMES = tuple(name for name in OUTPUTS if " " not in name)
+# Statistics of ranks, which say how sure a difference is, but not how large.
+_OF_RANKS = ("auc", "statistic", "U", "W", "u_statistic", "scores")
+
+
+def source_of(columns: list[str]) -> str | None:
+    """Return what wrote a long table, by its columns; ``None`` where these do not tell.
+
+    Examples
+    --------
+    >>> from nextpert.pp._steps.outputs import source_of
+    >>> source_of(["gene", "log2FoldChange", "lfcSE"]), source_of(["gene", "score"])
+    ('deseq2', None)
+    """
+    found = (name for name, output in OUTPUTS.items() if output.effect in columns)
+    return next((name.split()[0] for name in found), None)
+
+
+class Effects(NamedTuple):
+    """Effects and standard errors, perturbations x genes, and where these came from, in words."""
+
+    effects: pd.DataFrame
+    se: pd.DataFrame
+    base: str
+    how: str
+
+
+def read_output(
+    table: pd.DataFrame, source: str, perturbation_key: str, gene_key: str | None
+) -> Effects:
+    """Return effects and standard errors of an output of ``source``, one of :data:`NAMES`.
+
+    Raises
+    ------
+    ValueError
+        If a column is absent, a pair of perturbation and gene is given twice, or no standard error
+        follows from what is given.
+    """
+    columns = [str(column) for column in table.columns]
+    asked = OUTPUTS[source]
+    if asked.effect not in columns and source == "sceptre":
+        asked = OUTPUTS["sceptre ratio"]
+    if asked.effect not in columns:
+        ranks = [name for name in _OF_RANKS if name in columns]
+        why = f" {list_names(ranks)} of a rank test is no effect." if ranks else ""
+        message = (
+            f"The output of {source} has no column {OUTPUTS[source].effect!r} of effects.{why} It "
+            f"holds {list_names(columns)}: name the method with source, or give effects and "
+            f"standard errors as two tables."
+        )
+        raise ValueError(message)
+    gene = _column(columns, (gene_key,) if gene_key else asked.genes, "genes", "gene_key")
+    label = _column(
+        columns, (perturbation_key, *asked.perturbations), "perturbations", "perturbation_key"
+    )
+    effect = real_values(table[asked.effect], f"The column {asked.effect!r}")
+    se, how = _standard_errors(table, asked, effect)
+    if not asked.base:
+        with np.errstate(all="ignore"):  # the delta method; a ratio of 0 has no logarithm
+            seen = effect > 0
+            se = np.where(seen, se / effect, np.nan)
+            effect = np.where(seen, np.log(effect), np.nan)
+    names = pd.MultiIndex.from_arrays([table[label].astype(str), table[gene].astype(str)])
+    twice = names[names.duplicated()]
+    if len(twice):
+        shown = list_names(f"{one} on {other}" for one, other in twice.unique())
+        message = f"Effects given more than once: {shown}. Keep one row of each."
+        raise ValueError(message)
+    (rows, labels), (places, genes) = (
+        pd.factorize(names.get_level_values(level)) for level in (0, 1)
+    )
+    wide = []
+    for values in (effect, se):
+        matrix = np.full((len(labels), len(genes)), np.nan)
+        matrix[rows, places] = values
+        wide.append(pd.DataFrame(matrix, index=labels, columns=genes))
+    return Effects(wide[0], wide[1], asked.base or "e", how)
+
+
+def _column(columns: list[str], wanted: tuple[str, ...], what: str, argument: str) -> str:
+    for name in wanted:
+        if name in columns:
+            return name
+    message = (
+        f"The table has no column {' or '.join(map(repr, wanted))} of {what}."
+        f"{closest(list(wanted), columns)} It holds {list_names(columns)}: name the column with "
+        f"{argument}."
+    )
+    raise ValueError(message)
+
+
+def _standard_errors(
+    table: pd.DataFrame, asked: Output, effect: np.ndarray
+) -> tuple[np.ndarray, str]:
+    """Return standard errors of effects, and the column that they follow from, in words.
+
+    ``effect`` has the shape ``(n_rows,)``, as what is returned; NaN where nothing is known.
+    """
+    columns = [str(column) for column in table.columns]
+    for name in asked.se:
+        if name in columns:
+            return real_values(table[name], f"The column {name!r}"), f"column {name}"
+    for name in (*asked.signed, *asked.squared):
+        if name in columns:
+            told = np.abs(real_values(table[name], f"The column {name!r}"))
+            told = np.sqrt(told) if name in asked.squared else told
+            with np.errstate(all="ignore"):
+                # No effect and a statistic of 0 say nothing of the error.
+                return np.where(told > 0, np.abs(effect) / told, np.nan), f"column {name}"
+    for name in asked.p:
+        if name in columns:
+            return _by_p(real_values(table[name], f"The column {name!r}"), effect, name)
+    wanted = [*asked.se, *asked.signed, *asked.squared, *asked.p]
+    message = (
+        f"No standard error follows from the columns {list_names(columns)}: give "
+        f"{' or '.join(wanted)} beside {asked.effect}."
+    )
+    raise ValueError(message)
+
+
+def _by_p(p: np.ndarray, effect: np.ndarray, name: str) -> tuple[np.ndarray, str]:
+    """Return standard errors by two-sided p-values of effects, ``(n_rows,)``."""
+    with np.errstate(invalid="ignore"):
+        outside = (p < 0) | (p > 1)
+        alone = np.isfinite(effect) & ((p == 0) | (p == 1))
+    if outside.any():
+        message = f"The column {name!r} holds values below 0 or above 1, which are no p-values."
+        raise ValueError(message)
+    if alone.any():
+        message = (
+            f"{int(alone.sum())} p-values in {name!r} are 0 or 1, from which no standard error "
+            f"follows: give the statistic or the standard error as well, or leave these rows out."
+        )
+        raise ValueError(message)
+    with np.errstate(all="ignore"):
+        found = np.abs(effect) / -ndtri(p / 2)
+    return np.where(found > 0, found, np.nan), f"p-values in column {name}"

@@ -1,0 +1,415 @@
+"""A table of effects and standard errors is a screen: it agrees with its own cells."""
+
+import logging
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import nextpert as npt
+from nextpert._adata.roles import read_roles
+from nextpert._adata.screen import coding, read_environments, read_screens
+from nextpert.core.model import hierarchical
+from nextpert.core.screen.guides import pool_guides
+
+GENES = [f"g{i}" for i in range(30)]
+NAMES = [*GENES[:6], "HS1", "HS2"]
+
+
+def effects(seed=0, scale=0.4):
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame(scale * rng.normal(size=(len(NAMES), len(GENES))), NAMES, GENES)
+    return table, table * 0 + 0.1
+
+
+@pytest.fixture
+def plain():
+    """Effects, standard errors, and what is told beside them."""
+    told = {"n_cells": 100, "n_controls": 500, "control_mean": dict.fromkeys(GENES, 2.0)}
+    return *effects(), told
+
+
+def cells_and_table(seed=0, spread=0.5):
+    """Cells whose variance does not depend on the perturbation, and the table of their effects."""
+    rng = np.random.default_rng(seed)
+    n = {"control": 600, **{name: 40 + 10 * j for j, name in enumerate(NAMES)}}
+    mean = 2 + rng.random(len(GENES))
+    true = {name: spread * rng.normal(size=len(GENES)) * (rng.random(len(GENES)) < 0.3)
+            for name in n}  # fmt: skip
+    x, labels = [], []
+    for name, count in n.items():
+        noise = rng.normal(size=(count, len(GENES)))
+        noise -= noise.mean(axis=0)
+        noise /= noise.std(axis=0, ddof=1)  # the same variance in every environment
+        shift = 0.0 if name == "control" else true[name]
+        x.append(mean + shift + noise + rng.normal(size=len(GENES)) / np.sqrt(count))
+        labels += [name] * count
+    obs = pd.DataFrame({"perturbation": labels}, index=[f"c{i}" for i in range(len(labels))])
+    cells = ad.AnnData(np.vstack(x), obs, pd.DataFrame(index=GENES))
+    means = pd.DataFrame(cells.X, columns=GENES).groupby(np.array(labels)).mean()
+    one = pd.DataFrame({name: np.full(len(GENES), np.sqrt(1 / n[name] + 1 / 600))
+                        for name in NAMES}, GENES).T  # fmt: skip
+    table = npt.pp.effect_table(
+        means.loc[NAMES] - means.loc["control"], one, n_cells={k: n[k] for k in NAMES},
+        n_controls=600, control_mean=means.loc["control"].to_dict(),
+    )  # fmt: skip
+    npt.tl.learn_dag(cells, method="given", dag=[])
+    return cells, table
+
+
+@pytest.fixture
+def without_coexpression(monkeypatch):
+    def none(matrix, n):
+        return np.zeros((len(matrix), 0)), np.ones(len(matrix))
+
+    monkeypatch.setattr(hierarchical, "factors", none)
+
+
+def through(adata, target="g1"):
+    npt.tl.fit_dag_blr(adata)
+    found = npt.tl.perturbation_effects(adata, as_anndata=True)
+    npt.tl.design_interventions(adata, target, acquisition="probability")
+    npt.tl.plan_screen(adata, target, n_perturbations=3, n_cells=300)
+    ranking, plate = adata.uns["design"]["ranking"], adata.uns["plan"]["plate"]
+    chosen = dict(zip(plate["perturbation"], plate["n_cells"], strict=True))
+    return found, ranking["perturbation"].tolist(), chosen
+
+
+@pytest.mark.usefixtures("without_coexpression")
+def test_a_table_agrees_with_its_own_cells():
+    cells, table = cells_and_table()
+    (one, ranking, plate), (two, ranked, planned) = through(cells), through(table)
+    se = np.asarray(table[two.obs_names].layers["se"])
+    assert np.abs(one.to_df() - two.to_df().loc[one.obs_names]).to_numpy().max() < 0.02 * se.min()
+    assert np.allclose(one.layers["raw_mean"], two.layers["raw_mean"])
+    assert np.allclose(one.layers["sd"], two.layers["sd"], rtol=0.02)
+    assert ranking == ranked
+    assert plate == planned
+
+
+def test_a_table_and_its_cells_decide_alike_on_real_effects():
+    cells, table = cells_and_table(1, spread=0.8)
+    (one, ranking, _), (two, ranked, _) = through(cells), through(table)
+    se = np.asarray(table[two.obs_names].layers["se"])
+    away = np.abs(one.to_df() - two.to_df()) / se
+    assert away.to_numpy().mean() < 0.1  # coexpression that is not there, learned from the cells
+    assert ranking[:3] == ranked[:3]
+
+
+def screen_of(table, genes=None):
+    roles = read_roles(table)
+    found = read_environments(table, roles)
+    columns = np.arange(table.n_vars) if genes is None else genes
+    ((screen,), _) = read_screens(table, columns, [coding({"environment": found.codes})])
+    return screen.moments(), found.groups(["control", *found.perturbations()])
+
+
+def test_means_have_the_standard_errors_of_the_table():
+    """Equation 31: the variance of a difference of means is the squared standard error."""
+    table, se = effects()
+    rng = np.random.default_rng(3)
+    se *= rng.uniform(0.8, 1.2, size=se.shape)
+    for told in (
+        {"n_cells": 100, "n_controls": 300},
+        {"n_cells": 80, "n_controls": 300, "control_se": dict.fromkeys(GENES, 0.03)},
+        {"control_se": dict.fromkeys(GENES, 0.03)},
+        {},
+    ):
+        moments, group = screen_of(npt.pp.effect_table(table, se, **told))
+        pooled = pool_guides(moments, group, 1 + len(NAMES))
+        change, error = pooled.to_controls()
+        order = sorted(NAMES)
+        assert np.allclose(change, table.loc[order])
+        assert np.allclose(error * pooled.covariance.diagonal(), se.loc[order] ** 2)
+        assert not pooled.are_cells
+    shared = pooled.covariance.diagonal() / pooled.counted[0]
+    assert shared.max() < 2e-3 * (se.to_numpy() ** 2).min()  # nothing told of the controls
+
+
+def test_the_error_of_the_controls_is_shared():
+    table, se = effects(scale=3.0)  # large effects are hardly shrunk
+    screen = npt.pp.effect_table(table, se, n_cells=100, n_controls=100)
+    npt.tl.fit_dag_blr(screen)
+    drawn = np.array(list(npt._adata.posterior_from(screen).hierarchical.effects.draws(400, rng=0)))
+    away = drawn - drawn.mean(axis=0)
+    between = np.mean([away[:, j] * away[:, k] for j in range(8) for k in range(j)], axis=(0, 1, 2))
+    # Half of the squared standard error is that of as many controls as cells.
+    assert between == pytest.approx(0.1**2 / 2, rel=0.25)
+    assert (away**2).mean() == pytest.approx(0.1**2, rel=0.15)
+
+
+def test_batches_have_controls_of_their_own():
+    table, se = effects()
+    batch = {name: "ab"[j % 2] for j, name in enumerate(NAMES)}
+    told = {"n_cells": 100, "n_controls": {"a": 400, "b": 50}, "batch": batch}
+    se = se * np.sqrt(np.where([[batch[name] == "b"] for name in NAMES], 1 / 100 + 1 / 50,
+                               1 / 100 + 1 / 400) * 100)  # fmt: skip
+    screen = npt.pp.effect_table(table, se, **told)
+    assert screen.obs["batch"].tolist()[:2] == ["a", "b"]
+    assert screen.obs_names[:2].tolist() == ["control (a)", "control (b)"]
+    assert screen.obs["n_cells"].tolist()[:2] == [400, 50]
+    npt.tl.fit_dag_blr(screen)
+    npt.tl.perturbation_effects(screen)
+    found = screen.uns["perturbation_effects"]
+    rows = {name: j for j, name in enumerate(found["perturbations"])}
+    order = [rows[name] for name in NAMES]
+    assert np.allclose(found["raw_mean"][order], table, atol=1e-6)
+
+
+def test_a_perturbation_of_two_batches_is_one():
+    table, _ = effects()
+    both = pd.concat([table, table.iloc[:2] + 0.2])
+    obs = pd.DataFrame({"perturbation": both.index, "batch": ["a"] * 8 + ["b"] * 2},
+                       index=[str(i) for i in range(10)])  # fmt: skip
+    adata = ad.AnnData(both.to_numpy(), obs, pd.DataFrame(index=GENES))
+    adata.layers["se"] = np.full(adata.shape, 0.1)
+    screen = npt.pp.effect_table(adata, n_cells=100, n_controls=1000)
+    npt.tl.fit_dag_blr(screen)
+    npt.tl.perturbation_effects(screen)
+    found = screen.uns["perturbation_effects"]
+    assert sorted(found["perturbations"]) == sorted(NAMES)
+    row = found["perturbations"].tolist().index("g0")
+    assert found["n_cells"][row] == 200
+    adata.X[9, 0] = np.nan
+    with pytest.raises(ValueError, match=r"missing in some of their batches only: g1\."):
+        npt.pp.effect_table(adata)
+
+
+def test_a_missing_entry_says_nothing(plain):
+    table, se, told = plain
+    gone = table.copy()
+    gone.iloc[3, 5] = np.nan
+    hidden = se.copy()
+    hidden.iloc[4, 6] = np.nan
+    hidden.iloc[4, 7] = np.inf
+    screen = npt.pp.effect_table(gone, hidden, **told)
+    assert screen.uns["effect_table"]["n_missing"] == 3
+    npt.tl.fit_dag_blr(screen)
+    npt.tl.perturbation_effects(screen)
+    found = screen.uns["perturbation_effects"]
+    rows = {name: j for j, name in enumerate(found["perturbations"])}
+    for name, i in (("g3", 5), ("g4", 6), ("g4", 7)):
+        j = rows[name]
+        assert np.isnan(found["raw_mean"][j, i])
+        assert found["lfsr"][j, i] == 1
+        assert found["data_weight"][j, i] < 1e-3
+        # As uncertain as an effect of this screen, not as one that was measured.
+        assert found["sd"][j, i] > 2 * np.median(found["sd"])
+    assert np.isnan(found["raw_mean"]).sum() == 3
+    # As a standard error that is very large.
+    far = se.mask(se.index.to_series().eq("g3").to_numpy()[:, None] & (table.columns == "g5"), 1e4)
+    other = npt.pp.effect_table(table, far, **told)
+    npt.tl.fit_dag_blr(other)
+    npt.tl.perturbation_effects(other)
+    again = other.uns["perturbation_effects"]
+    j = rows["g3"]
+    assert abs(again["mean"][j, 5] - found["mean"][j, 5]) < 0.5 * found["sd"][j, 5]
+
+
+def test_target_genes_are_expected_to_lose_what_the_controls_have(plain):
+    table, se, told = plain
+    for name in GENES[:6]:
+        table.loc[name, name] = -1.5
+    screen = npt.pp.effect_table(table, se, **told)
+    npt.tl.fit_dag_blr(screen)
+    assert screen.uns["dag_blr"]["efficacy"]["mean"] == pytest.approx(0.75, abs=0.1)
+    npt.tl.design_interventions(screen, {"g1": 0.5}, candidates="genes")
+    assert screen.uns["design"]["ranking"]["perturbation"][0] == "g1"
+    alone = npt.pp.effect_table(table, se, n_cells=100)
+    npt.tl.fit_dag_blr(alone)
+    assert alone.uns["dag_blr"]["efficacy"]["n_measured"] == 0
+    npt.tl.design_interventions(alone, {"g1": -1.5})  # relative to the controls
+    assert alone.uns["design"]["ranking"]["perturbation"][0] == "g1"
+
+
+def test_an_anndata_and_two_tables_are_one_screen(plain, assert_same_adata):
+    table, se, told = plain
+    var = pd.DataFrame({"control_mean": 2.0}, index=GENES)
+    obs = pd.DataFrame({"n_cells": 100, "n_controls": 500}, index=NAMES)
+    one = npt.pp.effect_table(table, se, **told)
+    for matrix in (np.asarray, sp.csr_matrix):
+        adata = ad.AnnData(matrix(table.to_numpy()), obs, var)
+        adata.layers["se"] = se.to_numpy()
+        two = npt.pp.effect_table(adata)
+        two.var = two.var[[]]
+        assert_same_adata(one, two)
+    adata.layers["error"] = adata.layers.pop("se")
+    three = npt.pp.effect_table(adata, "error")
+    assert np.array_equal(three.layers["se"], one.layers["se"])
+
+
+def test_logarithms_are_converted(plain, caplog):
+    table, se, told = plain
+    one = npt.pp.effect_table(table, se, **told)
+    with caplog.at_level(logging.INFO, "nextpert"):
+        two = npt.pp.effect_table(table / np.log(2), se / np.log(2), base="2", **told)
+    assert "base 2 were converted to natural ones" in caplog.text
+    assert np.allclose(one.X, two.X)
+    assert np.allclose(one.layers["se"], two.layers["se"])
+
+
+def test_what_is_not_told_is_said(plain, caplog):
+    table, se, told = plain
+    npt.pp.effect_table(table, se, **told)
+    assert "does not tell" not in caplog.text
+    npt.pp.effect_table(table, se)
+    for name in ("n_cells", "n_controls", "control_mean"):
+        assert name in caplog.text
+
+
+def test_tables_are_kept_in_files(plain, tmp_path, assert_same_adata):
+    table, se, told = plain
+    table.iloc[0, 0] = np.nan
+    screen = npt.pp.effect_table(table, se, **told)
+    npt.tl.fit_dag_blr(screen)
+    for name, write, read in (
+        ("a.h5ad", "write_h5ad", ad.read_h5ad),
+        ("a.zarr", "write_zarr", ad.read_zarr),
+    ):
+        getattr(screen, write)(tmp_path / name)
+        back = read(tmp_path / name)
+        for each in (screen, back):
+            npt.tl.perturbation_effects(each)
+        assert_same_adata(screen, back)
+    backed = ad.read_h5ad(tmp_path / "a.h5ad", backed="r+")
+    npt.tl.fit_dag_blr(backed)
+    assert np.array_equal(
+        backed.uns["dag_blr"]["hierarchical"]["effects"]["centre"],
+        screen.uns["dag_blr"]["hierarchical"]["effects"]["centre"],
+    )
+    backed.file.close()
+
+
+def test_a_change_of_the_table_is_noticed(plain, recwarn):
+    table, se, told = plain
+    screen = npt.pp.effect_table(table, se, **told)
+    npt.tl.fit_dag_blr(screen)
+    npt.tl.perturbation_effects(screen)
+    assert not [w for w in recwarn if "have changed" in str(w.message)]
+    screen.layers["se"][2, 3] = 0.2
+    with pytest.warns(UserWarning, match="have changed"):
+        npt.tl.perturbation_effects(screen)
+
+
+@pytest.mark.parametrize(
+    ("call", "what"),
+    [
+        (lambda t: npt.tl.learn_dag(t), "learn_dag with method='gsp'"),
+        (lambda t: npt.tl.plan_cells(t), "plan_cells"),
+        (lambda t: npt.tl.cpca(t), "cpca"),
+        (lambda t: npt.tl.replay_design(t), "replay_design"),
+        (lambda t: npt.tl.target_distances(t, "g1"), "target_distances"),
+        (lambda t: npt.tl.dag_fit(t), "dag_fit"),
+        (lambda t: npt.tl.fit_dag_blr(t, layer="se"), "The role layer"),
+        (lambda t: npt.tl.fit_dag_blr(t, guide_key="n_cells"), "The role guide_key"),
+        (lambda t: npt.pp.setup_screen(t, covariates="n_cells"), "The role covariates"),
+        (lambda t: npt.pl.expression_shift(t, show=False), "This call"),
+    ],
+)
+def test_what_needs_cells_says_so(plain, call, what):
+    table, se, told = plain
+    screen = npt.pp.effect_table(table, se, **told)
+    npt.tl.fit_dag_blr(screen)
+    before = screen.copy()
+    with pytest.raises(ValueError, match=f"^{what} needs the cells of a screen, but this AnnData"):
+        call(screen)
+    assert sorted(before.uns) == sorted(screen.uns)
+
+
+def test_a_graph_of_ones_own_and_fewer_genes(plain):
+    table, se, told = plain
+    screen = npt.pp.effect_table(table, se, **told)
+    npt.tl.learn_dag(screen, method="given", dag=[("g0", "g1"), ("g1", "g2")], genes=GENES[:10])
+    npt.tl.fit_dag_blr(screen)
+    npt.tl.perturbation_effects(screen, genes="all")
+    found = screen.uns["perturbation_effects"]
+    assert found["in_graph"].sum() == 10
+    assert np.isfinite(found["mean"]).all()
+    npt.pp.setup_screen(screen, separator="|")  # roles may change; the values are a table's
+    npt.tl.fit_dag_blr(screen, spec="shifts")
+    npt.tl.design_interventions(screen, "g1", candidates="genes", acquisition="civ")
+    assert npt.pl.perturbation_counts(screen, return_fig=True).axes[0].get_title().splitlines() == [
+        "8 perturbations, 800 cells", "500 cells control",
+    ]  # fmt: skip
+
+
+BAD = {
+    "no layer of errors": (lambda t, s: (ad.AnnData(t),), r"no layer 'se'"),
+    "no errors": (lambda t, s: (t,), r"needs one of their standard errors"),
+    "zero": (lambda t, s: (t, s.mask(t == t.iloc[1, 2], 0.0)),
+             r"must be above 0, but are not for g1 on g2: "),
+    "negative": (lambda t, s: (t, -s), r"must be above 0, but are not for g0 on g0, g0 on g1"),
+    "infinite": (lambda t, s: (t.mask(t == t.iloc[1, 2], np.inf), s), r"infinite for g1 on g2"),
+    "a gene without any": (
+        lambda t, s: (t.assign(g2=np.nan), s),
+        r"known of the genes g2: leave them out",
+    ),
+    "a perturbation without any": (lambda t, s: (t.mask((t.index == "HS1")[:, None]
+                                                        & np.ones(t.shape, bool)), s),
+                                   r"known of the perturbations HS1"),
+    "nothing at all": (lambda t, s: (t * np.nan, s), r"No effect with a standard error"),
+    "rows twice": (lambda t, s: (pd.concat([t, t]), pd.concat([s, s])),
+                   r"perturbations given more than once: g0, g1"),
+    "genes twice": (lambda t, s: (t.rename(columns={"g1": "g0"}), s.rename(columns={"g1": "g0"})),
+                    r"genes given more than once: g0"),
+    "rows of an AnnData twice": (lambda t, s: (_twice(t, s),), r"Perturbations given more than"),
+    "other genes": (lambda t, s: (t, s.rename(columns={"g1": "G1"})), r"differ in their genes: G1"),
+    "other perturbations": (lambda t, s: (t, s.rename(index={"g1": "G1"})), r"perturbations: G1"),
+    "the controls": (lambda t, s: (t.rename(index={"HS1": "control"}),
+                                   s.rename(index={"HS1": "control"})),
+                     r"has a row of the controls, 'control'"),
+    "texts": (lambda t, s: (t.astype(object).mask(t == t.iloc[0, 0], "x"), s), r"real numbers"),
+}  # fmt: skip
+
+
+def _twice(table, se):
+    obs = pd.DataFrame({"perturbation": ["g0", *NAMES[:-1]]}, index=NAMES)
+    adata = ad.AnnData(table.to_numpy(), obs, pd.DataFrame(index=GENES))
+    adata.layers["se"] = se.to_numpy()
+    return adata
+
+
+@pytest.mark.parametrize("case", list(BAD))
+def test_bad_tables_are_refused(case):
+    make, message = BAD[case]
+    with pytest.raises(ValueError, match=message):
+        npt.pp.effect_table(*make(*effects()))
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"n_controls": 100}, r"beside n_cells"),
+        ({"n_cells": {"g0": 100}}, r"n_cells has no value for HS1, HS2, g1"),
+        ({"n_cells": 0}, r"n_cells must be 1 to 1e\+12, but is 0"),
+        ({"n_cells": 1e30}, r"n_cells must be 1 to 1e\+12, but is 1e\+30"),
+        ({"n_cells": "ten"}, r"n_cells: no column 'ten'"),
+        ({"n_cells": "cells"}, r"n_cells: no column 'cells'"),
+        ({"n_cells": dict.fromkeys(NAMES, np.nan)}, r"n_cells must be a finite|n_cells\['g0'\]"),
+        ({"n_cells": 9, "batch": dict.fromkeys(NAMES, "a"),
+          "n_controls": {n: 9 + (n == "g1") for n in NAMES}}, r"differs between perturbations"),
+        ({"control_se": dict.fromkeys(GENES, 0.0)}, r"control_se must be above 0"),
+        ({"control_mean": dict.fromkeys(GENES[1:], 0.0)}, r"control_mean has no value for g0"),
+        ({"base": "10", "source": "deseq2"}, r"holds its standard errors"),
+    ],
+)  # fmt: skip
+def test_bad_additions_are_refused(told, message):
+    with pytest.raises(ValueError, match=message):
+        npt.pp.effect_table(*effects(), **told)
+
+
+def test_groups_of_rows_are_weighted_by_what_they_count_for():
+    moments, _ = screen_of(npt.pp.effect_table(*effects(), n_cells=100, n_controls=500))
+    counted = np.array(moments.counted)
+    counted[1, 0], counted[2, 0] = 300.0, 0.0
+    one = type(moments)(moments.n, moments.mean, moments.squares, moments.scatter, counted)
+    codes = np.array([0, 1, 1, *range(2, len(moments.n) - 1)])
+    pooled = one.pool(codes, len(moments.n) - 1)
+    assert pooled.mean[1, 0] == pytest.approx(moments.mean[1, 0])
+    want = np.average(moments.mean[1:3, 1], weights=counted[1:3, 1])
+    assert pooled.mean[1, 1] == pytest.approx(want)
+    assert pooled.counted[1].tolist() == counted[1:3].sum(axis=0).tolist()
+    variance = [each.scatter.diagonal() / (each.n.sum() - len(each.n)) for each in (one, pooled)]
+    assert np.allclose(*variance)

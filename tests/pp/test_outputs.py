@@ -1,0 +1,109 @@
+"""Long tables of differential expression: columns by name, and the standard errors they imply."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import norm
+
+import nextpert as npt
+
+NAMES, GENES = ["MYC", "JUN", "HS2"], ["MYC", "JUN", "FOS", "REL"]
+LN2 = np.log(2)
+
+
+def truth():
+    rng = np.random.default_rng(0)
+    effects = rng.normal(size=(3, 4))
+    return effects, rng.uniform(0.1, 0.3, size=(3, 4))
+
+
+def long(**columns):
+    """One row for each pair, in another order than the tables."""
+    pairs = pd.MultiIndex.from_product([NAMES, GENES]).to_frame(index=False)
+    pairs.columns = ["perturbation", "gene"]
+    table = pairs.assign(**{k: np.ravel(v) if np.ndim(v) else v for k, v in columns.items()})
+    return table.sample(frac=1, random_state=0)
+
+
+def outputs():
+    effects, se = truth()
+    z, lfc = effects / se, effects / LN2
+    p = 2 * norm.sf(np.abs(z))
+    return {
+        "deseq2": long(baseMean=9.0, log2FoldChange=lfc, lfcSE=se / LN2, stat=z, pvalue=p),
+        "deseq2 by statistic": long(log2FoldChange=lfc, stat=z, pvalue=p),
+        "deseq2 by p": long(log2FoldChange=lfc, pvalue=p, padj=1.0),
+        "edger by F": long(logFC=lfc, logCPM=5.0, F=z**2, PValue=p, FDR=1.0),
+        "edger by LR": long(logFC=lfc, logCPM=5.0, LR=z**2, PValue=p),
+        "edger by p": long(logFC=lfc, logCPM=5.0, PValue=p),
+        "glmgampoi": long(pval=p, f_statistic=z**2, df1=1, df2=99.0, lfc=lfc).rename(
+            columns={"gene": "name"}
+        ),
+        "sceptre": long(p_value=p, log_2_fold_change=lfc).rename(
+            columns={"gene": "response_id", "perturbation": "grna_target"}
+        ),
+        "sceptre by ratios": long(
+            p_value=p, fold_change=np.exp(effects), se_fold_change=se * np.exp(effects)
+        ).rename(columns={"gene": "response_id", "perturbation": "grna_target"}),
+    }
+
+
+@pytest.mark.parametrize("case", list(outputs()))
+def test_outputs_are_one_table(case):
+    effects, se = truth()
+    screen = npt.pp.effect_table(outputs()[case], source=case.split()[0])
+    assert sorted(screen.var_names) == sorted(GENES)
+    rows, columns = screen.obs["perturbation"].tolist(), screen.var_names.tolist()
+    place = np.ix_([rows.index(name) for name in NAMES], [columns.index(gene) for gene in GENES])
+    assert np.allclose(np.asarray(screen.X)[place], effects)
+    assert np.allclose(screen.layers["se"][place], se)
+    assert screen.uns["effect_table"]["source"] == case.split()[0]
+
+
+def test_pairs_that_are_absent_are_missing():
+    table = outputs()["deseq2"]
+    kept = table[~((table["perturbation"] == "MYC") & (table["gene"] == "FOS"))].copy()
+    kept.loc[(kept["perturbation"] == "JUN") & (kept["gene"] == "REL"), "lfcSE"] = np.nan
+    screen = npt.pp.effect_table(kept, source="deseq2")
+    assert screen.uns["effect_table"]["n_missing"] == 2
+    assert np.isinf(screen["MYC", "FOS"].layers["se"]).all()
+
+
+def test_other_columns_are_named():
+    table = outputs()["deseq2"].rename(columns={"gene": "symbol", "perturbation": "guide"})
+    screen = npt.pp.effect_table(
+        table, source="deseq2", gene_key="symbol", perturbation_key="guide"
+    )
+    assert screen.n_obs == 4
+
+
+def bad(source="deseq2", **columns):
+    return {"adata": outputs()[source].assign(**columns), "source": source.split()[0]}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (bad("edger by p", PValue=0.0), r"12 p-values in 'PValue' are 0 or 1, from which no"),
+        (bad("edger by p", PValue=1.0), r"12 p-values in 'PValue' are 0 or 1"),
+        (bad("edger by p", PValue=-0.1), r"below 0 or above 1, which are no p-values"),
+        (bad(gene="MYC"), r"given more than once: HS2 on MYC, JUN on MYC, MYC on MYC|MYC on MYC"),
+        (bad(lfcSE=-1.0), r"Standard errors must be above 0"),
+        (bad(lfcSE="x"), r"'lfcSE' must hold real numbers"),
+        ({**bad(), "base": "e"}, r"The output of deseq2 holds logarithms of base 2: leave base"),
+        ({**bad(), "gene_key": "symbol"}, r"no column 'symbol' of genes.*name the column with ge"),
+        ({**bad(), "source": "edger"}, r"output of edger has no column 'logFC' of effects"),
+        ({"adata": outputs()["deseq2"]}, r"needs one of their standard errors.*deseq2, edger"),
+        ({"adata": long(names="x", scores=1.0, pvals=0.1), "source": "edger"},
+         r"no column 'logFC' of effects\. scores of a rank test is no effect"),
+        ({"adata": long(logFC=1.0), "source": "edger"}, r"No standard error follows from the col"),
+    ],
+)  # fmt: skip
+def test_outputs_without_what_is_needed_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        npt.pp.effect_table(**given)
+
+
+def test_where_the_statistic_says_more_than_the_p_value():
+    table = outputs()["deseq2"].assign(pvalue=0.0)
+    assert np.isfinite(npt.pp.effect_table(table, source="deseq2").layers["se"]).all()
