@@ -228,10 +228,8 @@ def fit(
         How much is modelled: 'full'; 'shifts', learned shifts on the graph alone; or 'exact', as
         with --shift-sd 0.
     features
-        Side information about perturbations: a gmt file of gene sets; a csv or tsv file with a row
-        of numbers per perturbation or gene, or of edges (source, target, weight); or an h5ad or
-        zarr file of effects in another screen, perturbations x genes. How much it counts for is
-        learned from the cells.
+        Side information: a gmt file of gene sets; a csv or tsv file of numbers per perturbation or
+        gene, or of edges; or an h5ad or zarr file of effects in another screen.
     prior_scale
         Scale of the prior of the weights. 'evidence' learns it; the paper uses 1.
     prior_units

@@ -195,15 +195,18 @@ def _centred(effects: Array, used: Mask) -> Array:
 
 
 def _beyond_chance(gain: Callable[[NDArray[np.int64]], float], n: int) -> float:
-    """Return the part of a gain that is beyond the largest gain of 20 tables of permuted rows.
+    """Return how far a gain ``g`` is beyond the largest of 20 tables of permuted rows, 0 to 1.
 
-    ``gain`` takes the order of the ``n`` rows of a table. The part bounds the weight of what the
-    table says, so that a table of which the order of rows does not matter counts for nothing, and
-    one that is only just better than these for little.
+    ``gain`` takes the order of the ``n`` rows of a table. With the largest gain ``g0`` it is ``(g -
+    g0) / g0``, at most 1. It bounds the weight of what the table says, so that a table of which the
+    order of rows does not matter counts for nothing, one that is only just better than these for
+    little, and one that gains twice as much in full.
     """
     own, rng = gain(np.arange(n)), np.random.default_rng(0)
     by_chance = max(gain(rng.permutation(n)) for _ in range(_PERMUTATIONS))
-    return 0.0 if own <= 0 else float(np.clip(1.0 - by_chance / own, 0.0, 1.0))
+    if own <= max(by_chance, 0.0):
+        return 0.0
+    return float(min((own - by_chance) / by_chance, 1.0)) if by_chance > 0 else 1.0
 
 
 @predictor("other screen")
