@@ -5,8 +5,10 @@ are seen (20 in all), and half of the controls. Effects are scored on the other 
 their sampling error taken out: total squared error over that of "no effect", before the cells (the
 stack's expectation, each perturbation by weights learned without it) and after (drawn to the
 expectation by ``t^2 / (t^2 + v)``, ``t^2`` the variance the stack leaves, ``v`` the sampling
-variance). Own genes are left out. Then simulated cell lines whose effects are alike in none, half
-and all of the perturbations. Means over the draws.
+variance). Own genes are left out. The other screen is given with its standard errors, whole, with
+half of its perturbations drawn at random, or with rows permuted; it predicts perturbations of the
+same label, and as features (effects of perturbations that are alike there). Then simulated cell
+lines whose effects are alike in none, half and all of the perturbations. Means over the draws.
 
     python -m benchmarks.another_screen
 """
@@ -18,34 +20,55 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anndata as ad
 import numpy as np
+import pandas as pd
 
 from benchmarks._screens import SOURCES, read_screen
+from benchmarks.side_information import described
 from nextpert.core import ScreenMoments
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictor_weights import learn_predictor_weights
 from nextpert.core.model.predictors.base import Prediction
 from nextpert.core.model.predictors.coexpression import Coexpression
+from nextpert.core.model.predictors.features import Features, OtherScreen
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
 
 if TYPE_CHECKING:
     from benchmarks._screens import Screen
 
-ROWS = ("no expectation", "without another screen", "with it", "with it, permuted", "it alone")
-Scores = dict[str, tuple[float, float, float]]  # before the cells, after them, weight of the screen
+ROWS = (
+    "no expectation", "without another screen", "with it", "with half of it", "with it, permuted",
+    "it alone",
+)  # fmt: skip
+# Before the cells, after them, weight of effects in the other screen, and of features.
+Scores = dict[str, tuple[float, float, float, float]]
 
 
-def compare(here: Perturbations, there: np.ndarray, apart: Perturbations, seed: int) -> Scores:
-    """Return errors on cells set apart and the other screen's weight, by row."""
-    order = np.random.default_rng(seed).permutation(len(there))
+def elsewhere(
+    there: Perturbations, names: np.ndarray, rows: np.ndarray, here: Perturbations
+) -> list[Prediction]:
+    """Return what another screen predicts; its perturbations ``rows`` are named as ``names``."""
+    index = pd.Index([here.names[k] for k in names])
+    error = np.sqrt(there.variance[rows])
+    other = ad.AnnData(there.observed[rows], pd.DataFrame(index=index))
+    other.layers["se"] = np.where(error > 0, error, np.nan)
+    return [each.held_out(here) for each in described(other, here, list(other.var_names))]
+
+
+def compare(here: Perturbations, there: Perturbations, apart: Perturbations, seed: int) -> Scores:
+    """Return errors on cells set apart and the other screen's weights, by row."""
+    rng, every = np.random.default_rng(seed), np.flatnonzero(there.n > 0)
     others = [Coexpression().held_out(here), MeanPerturbation().held_out(here)]
-    screen, permuted = (
-        Prediction("another screen", np.where(here.own() | np.isnan(known), 0.0, known))
-        for known in (there, there[order])
+    half = np.sort(rng.permutation(every)[: len(every) // 2])
+    screen, part, permuted = (
+        elsewhere(there, names, rows, here)
+        for names, rows in ((every, every), (half, half), (every, rng.permutation(every)))
     )
     chosen: dict[str, list[Prediction]] = {
-        ROWS[0]: [Prediction("nothing", np.zeros(there.shape))], ROWS[1]: others,
-        ROWS[2]: [screen, *others], ROWS[3]: [permuted, *others], ROWS[4]: [screen],
+        ROWS[0]: [Prediction("nothing", np.zeros(here.observed.shape))], ROWS[1]: others,
+        ROWS[2]: [*screen, *others], ROWS[3]: [*part, *others], ROWS[4]: [*permuted, *others],
+        ROWS[5]: screen,
     }  # fmt: skip
     sd = np.where(here.sd > 0, here.sd, 1.0)
     used = here.scored() & apart.scored()
@@ -55,7 +78,7 @@ def compare(here: Perturbations, there: np.ndarray, apart: Perturbations, seed: 
     def error(effects: np.ndarray) -> float:
         return ((((effects - apart.observed) / sd)[used] ** 2).sum() - noise) / size
 
-    out = {"cells' means": (np.nan, error(here.observed), np.nan)}
+    out = {"cells' means": (np.nan, error(here.observed), np.nan, np.nan)}
     for row, predictions in chosen.items():
         stack = learn_predictor_weights(
             here.observed, here.variance, predictions, here.scored(), sd=here.sd
@@ -64,8 +87,9 @@ def compare(here: Perturbations, there: np.ndarray, apart: Perturbations, seed: 
         left = stack.residual_variance
         share = left / (left + here.variance / sd**2)
         after = before + share * (here.observed - before)
-        weight = stack.weights[0] if predictions[0].name == "another screen" else np.nan
-        out[row] = (error(before), error(after), float(weight))
+        weight = dict(zip(stack.names, stack.weights.tolist(), strict=True))
+        own = (weight.get(kind.name, np.nan) for kind in (OtherScreen, Features))
+        out[row] = (error(before), error(after), *own)
     return out
 
 
@@ -100,10 +124,11 @@ def of_replicates(screen: Screen, column: str, n_cells: int, seed: int) -> Score
     )
     members = [k for k in range(len(names)) if k != control]
     targets = [[screen.targets[names[k]]] if names[k] in screen.targets else [] for k in members]
-    known = there.mean[members] - there.mean[control]
-    known[there.n[members] == 0] = np.nan
-    here_and_apart = [Perturbations(m, control, members, targets) for m in (here, apart)]
-    return compare(here_and_apart[0], known, here_and_apart[1], seed)
+    labels = [str(names[k]) for k in members]
+    one, two, three = (
+        Perturbations(m, control, members, targets, names=labels) for m in (here, there, apart)
+    )
+    return compare(one, two, three, seed)
 
 
 def simulated(same: float, n_cells: int, seed: int) -> Scores:
@@ -123,14 +148,16 @@ def simulated(same: float, n_cells: int, seed: int) -> Scores:
 
     members = np.arange(1, n + 1)
     one, two, three = line(there, 200), line(here, n_cells), line(here, 500)
-    found = [Perturbations(m, 0, members, [[] for _ in members]) for m in (two, three)]
-    return compare(found[0], one.mean[1:] - one.mean[0], found[1], seed)
+    names, targets = [f"P{k}" for k in members], [[] for _ in members]
+    found = [Perturbations(m, 0, members, targets, names=names) for m in (two, one, three)]
+    return compare(*found, seed)
 
 
 def table(title: str, draws: list[Scores]) -> str:
     """Return the means over draws as a table."""
-    lines = [f"## {title}", "", "| expectation | before the cells | after them | weight of it |"]
-    lines.append("|---|---|---|---|")
+    lines = [f"## {title}", ""]
+    lines.append("| expectation | before the cells | after them | weight of it | of its features |")
+    lines.append("|---|---|---|---|---|")
     for row in draws[0]:
         values = np.mean([draw[row] for draw in draws], axis=0)
         shown = ["-" if np.isnan(v) else f"{v:.2f}" for v in values]

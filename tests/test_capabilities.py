@@ -319,7 +319,7 @@ def test_effects_of_another_screen(screen, fitted):
     npt.tl.learn_dag(adata, method="given", dag=np.zeros((8, 8)))
     wanted = np.array(list(state(screen, name).values())) - screen.uns["truth"]["control_mean"]
     for prior in (None, elsewhere):
-        npt.tl.fit_dag_blr(adata, prior_effects=prior)
+        npt.tl.fit_dag_blr(adata, features=prior)
         npt.tl.perturbation_effects(adata, candidates=[name])
         mean = adata.uns["perturbation_effects"]["mean"][0]
         errors[prior is None] = ((mean - wanted) ** 2).sum()

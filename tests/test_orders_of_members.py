@@ -118,14 +118,14 @@ def elsewhere(adata, name):
 
 
 def known_elsewhere(adata, name, new):
-    npt.tl.fit_dag_blr(adata, prior_effects=elsewhere(adata, name))
+    npt.tl.fit_dag_blr(adata, features=elsewhere(adata, name))
     npt.tl.perturbation_effects(adata, candidates=[new])
 
 
 CALLS = {
     "fit": lambda a, name, _: npt.tl.fit_dag_blr(a, perturbations=[name, "MYC", "STK3"]),
     "fit shifts": lambda a, name, _: npt.tl.fit_dag_blr(a, shift=shifts(name)),
-    "fit prior effects": known_elsewhere,
+    "fit features": known_elsewhere,
     "effects": lambda a, name, _: npt.tl.perturbation_effects(a, candidates=[name, "MYC"]),
     "design": lambda a, name, _: npt.tl.design_interventions(a, name, **FIT),
     "design away": lambda a, name, _: npt.tl.design_interventions(
@@ -231,9 +231,9 @@ def test_combinations_that_are_made_up_are_none_of_those_given(one):
         ),
         (
             lambda a: npt.tl.fit_dag_blr(
-                a, prior_effects=ad.concat([elsewhere(a, ONE), elsewhere(a, TURNED)[:1]])
+                a, features=ad.concat([elsewhere(a, ONE), elsewhere(a, TURNED)[:1]])
             ),
-            "prior_effects names one perturbation more than once",
+            "features names one perturbation more than once",
         ),
     ],
 )

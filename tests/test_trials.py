@@ -28,6 +28,7 @@ def bench(monkeypatch):
         held_out,
         out_of_core,
         scale,
+        side_information,
         simulated_screens,
         unseen_perturbations,
     )  # fmt: skip
@@ -35,7 +36,7 @@ def bench(monkeypatch):
     return SimpleNamespace(
         predictors=_predictors, screens=_screens, held_out=held_out, simulated=_simulated,
         trial=simulated_screens, scale=scale, out_of_core=out_of_core, peers=_peer_searches,
-        unseen=unseen_perturbations, another=another_screen,
+        unseen=unseen_perturbations, another=another_screen, side=side_information,
     )  # fmt: skip
 
 
@@ -231,6 +232,18 @@ def test_another_screen_helps_where_effects_are_alike(bench, tmp_path):
     none, _, every = (float(row[" with it "]) for row in rows)
     assert none == pytest.approx(1.0, abs=0.05)
     assert every < 0.05
+
+
+def test_features_help_where_they_inform(bench, tmp_path):
+    out = tmp_path / "side.md"
+    bench.side.main([
+        "--simulated", "2", "--draws", "0", "--size", "60", "20", "--save", str(out)
+    ])  # fmt: skip
+    lines = [line for line in out.read_text().splitlines() if line.startswith("| ")]
+    error = {line.split(" | ")[0][2:]: line.split(" | ")[1] for line in lines[1:4]}
+    assert float(error["informative"]) < 0.9
+    assert float(error["permuted"]) <= 1.01
+    assert error["none"] == "1.000"
 
 
 def test_unexplained_is_nothing_for_the_truth_and_all_for_no_effect(bench):

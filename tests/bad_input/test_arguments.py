@@ -98,7 +98,7 @@ WRONG = {
         npt.Target(at_most={"NOPE": 1}),
     ),
     **dict.fromkeys(OPTIONS, (3, "alpha", [("alpha", 1)], {"alpa": 0.1}, {3: 1})),
-    "prior_effects": (3, "other.h5ad", [1.0]),
+    "features": (3, "other.h5ad", [1.0]),
     "shift_sd": (NAN, -1, "exact", 0.5, True, None),
     "spec": ("ful", "", 3, True, None),
     "shift": (3, "ko", [], {"MYC": 1}, {"NOPE": {"MYC": 1}}, {"MYC": {"NOPE": 1}}),

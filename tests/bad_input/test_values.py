@@ -91,13 +91,13 @@ CASES = {
         lambda a: npt.pp.setup_screen(a, covariates=["age"]),
         *("age", "too large"),
     ),
-    "huge prior effects": (
-        *(same, fit(prior_effects=effects(np.full((2, 3), 1e200)))),
-        *("prior_effects", "too large"),
+    "huge features": (
+        *(same, fit(features=effects(np.full((2, 3), 1e200)))),
+        *("features", "too large"),
     ),
-    "complex prior effects": (
-        *(same, fit(prior_effects=effects(np.full((2, 3), J)))),
-        *("prior_effects", "complex"),
+    "complex features": (
+        *(same, fit(features=effects(np.full((2, 3), J)))),
+        *("features", "complex"),
     ),
     "complex shifts": (same, fit(shift=GRID), "table of shifts", "real numbers"),
     "complex shifts by name": (

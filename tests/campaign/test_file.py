@@ -58,7 +58,7 @@ def test_options_of_every_kind_come_back(parts, given, tmp_path):
         parts[0], pd.Series({"B2M": 1.0, "CD59": 0.5}),
         learn=given,
         fit={
-            "prior_effects": effects,
+            "features": effects,
             "prior_options": {"noise_var": pd.Series(0.1, parts[0].var_names)},
         },
         plan={"candidates": table, "constraints": {"include": {"one"}}},

@@ -119,8 +119,8 @@ EARLY = [
     ((*FIT, "--shift", "FOREIGN"), "--shift: ", "table of shifts", "NOPE"),
     ((*FIT, "--shift", "INFINITE"), "table of shifts", "infinite", "STK3"),
     ((*FIT, "--shift", "ROWTWICE"), "table of shifts", "more than once", "STK3"),
-    ((*FIT, "--prior-effects", "absent.h5ad"), "--prior-effects", "no file"),
-    ((*FIT, "--prior-effects", "THREE"), "--prior-effects: ", "cannot be read as h5ad"),
+    ((*FIT, "--features", "absent.h5ad"), "--features", "no file"),
+    ((*FIT, "--features", "THREE"), "--features", "real numbers"),
     (("design", "SCREEN", "--target", "MYC"), "nextpert fit first"),
     (("design", "FITTED"), "--target NAME"),
     (

@@ -251,7 +251,7 @@ def test_shifts_and_effects_in_files(fitted, tmp_path):
     (tmp_path / "shift.csv").write_text("perturbation,MYC,STK3\nMYC,-1,\nSTK3,,-0.5\n")
     other = ad.read_h5ad(fitted)
     npt.tl.perturbation_effects(other, as_anndata=True).write_h5ad(tmp_path / "other.h5ad")
-    options = ["--shift", tmp_path / "shift.csv", "--prior-effects", tmp_path / "other.h5ad"]
+    options = ["--shift", tmp_path / "shift.csv", "--features", tmp_path / "other.h5ad"]
     again = tmp_path / "again.h5ad"
     assert run("fit", fitted, *options, "--out", again) == 0
     table = ad.read_h5ad(again).uns["dag_blr"]["environments"].set_index("perturbation")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
 import nextpert as npt
@@ -12,7 +14,9 @@ import nextpert as npt
 def once_fitted():
     adata = npt.datasets.simulated_screen(n_genes=8, n_control=200, n_perturbed=30, perturbed=6)
     npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
-    npt.tl.fit_dag_blr(adata, prior_effects=adata.copy())
+    other = ad.AnnData(np.ones((2, 8)), pd.DataFrame(index=adata.obs["perturbation"].unique()[-2:]))
+    other.var_names = adata.var_names
+    npt.tl.fit_dag_blr(adata, features=other)
     return adata
 
 
@@ -41,11 +45,11 @@ def words(stored):
 
 
 def other_genes(stored):
-    stored["prior_effects"]["effects"] = stored["prior_effects"]["effects"][:, 1:]
+    stored["features"]["effects"] = stored["features"]["effects"][:, 1:]
 
 
 def other_infinite(stored):
-    stored["prior_effects"]["effects"][0, 0] = np.inf
+    stored["features"]["effects"][0, 0] = np.inf
 
 
 def row_left_out(stored):

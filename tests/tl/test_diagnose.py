@@ -378,7 +378,7 @@ def test_fits_of_every_kind_are_judged(small_screen, edges, options):
 def test_another_screen_is_one_of_the_predictors(right):
     npt.tl.fit_dag_blr(right)
     other = npt.tl.perturbation_effects(right, as_anndata=True)
-    npt.tl.fit_dag_blr(right, prior_effects=other)
+    npt.tl.fit_dag_blr(right, features=other)
     npt.tl.diagnose(right)
     predictors = right.uns["diagnosis"]["predictors"].set_index("predictor")
     assert predictors.loc["other screen", "error_to_no_effect"] < 0.1

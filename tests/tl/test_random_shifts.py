@@ -153,7 +153,7 @@ def test_another_screen_is_believed_as_far_as_it_is_right():
     found = []
     for order in (np.arange(len(names)), np.roll(np.arange(len(names)), 1)):
         other = ad.AnnData(effects[order], pd.DataFrame(index=names), adata.var[[]])
-        npt.tl.fit_dag_blr(adata, prior_effects=other)
+        npt.tl.fit_dag_blr(adata, features=other)
         found.append(weights_of(adata)["other screen"])
     assert found[0] > 0.9
     assert found[1] < 0.2
@@ -185,7 +185,7 @@ def test_a_damaged_screen_is_refused(part, screen):
 BAD_EFFECTS = {
     "twice": (["A", "A"], ["MYC", "STK3"], 1.0, "perturbations more than once"),
     "other genes": (["A", "B"], ["X1", "X2"], 1.0, "no gene of the panel"),
-    "not finite": (["A", "B"], ["MYC", "STK3"], np.nan, "NaN or infinite"),
+    "not finite": (["A", "B"], ["MYC", "STK3"], np.inf, "infinite values"),
 }
 
 
@@ -196,7 +196,7 @@ def test_effects_that_cannot_be_used_are_refused(bad, screen):
     other.obs_names, other.var_names = names, genes
     before = set(screen.uns)
     with pytest.raises(ValueError, match=match):
-        npt.tl.fit_dag_blr(screen, prior_effects=other)
+        npt.tl.fit_dag_blr(screen, features=other)
     assert set(screen.uns) == before
 
 

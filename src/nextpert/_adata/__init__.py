@@ -6,7 +6,7 @@ from nextpert._adata.batches import (
     read_groupings,
     read_groups,
 )
-from nextpert._adata.effects import read_effects
+from nextpert._adata.features import load_features, read_features
 from nextpert._adata.graph import (
     named_dag,
     panel_of,

@@ -1,4 +1,4 @@
-"""Shifts and effects of interventions: modelled, measured, from another screen, or expected."""
+"""Shifts and effects of interventions: modelled, measured, or expected."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import anndata as ad
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
 from nextpert._adata.panel import list_names, panel_index
 from nextpert._adata.sources import real_values
@@ -23,64 +21,19 @@ from nextpert.core.model.predictors.base import Prediction, Sources, build_predi
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.members import Members
 from nextpert.core.model.shift_prior import ShiftPrior
-from nextpert.core.screen.moments import require_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from nextpert._adata.labels import LabelTable
     from nextpert.core import Moments, ScreenMoments
+    from nextpert.core.model.predictors.base import SideInformation
 
     Array = NDArray[np.float64]
     Vector = NDArray[np.float64]
 
 CLEAR_SIGN = 0.05  # local false sign rate below which the sign of an effect is said to be clear
-
-
-def read_effects(
-    effects: ad.AnnData | None, genes: Sequence[str], labels: LabelTable
-) -> dict[str, Array]:
-    """Return the effects of another screen on the genes of the panel, by perturbation.
-
-    Genes that it does not hold are taken for unchanged. Perturbations are named as ``labels``,
-    those of this screen, spell them.
-
-    Raises
-    ------
-    ValueError
-        If names come twice, no gene of the panel is there, or a value is no real number, not
-        finite or too large.
-    """
-    if effects is None:
-        return {}
-    names, held = [str(x) for x in effects.obs_names], [str(x) for x in effects.var_names]
-    for what, some in (("perturbations", names), ("genes", held)):
-        if len(set(some)) < len(some):
-            message = f"prior_effects holds {what} more than once: give each one row."
-            raise ValueError(message)
-    place = {gene: i for i, gene in enumerate(held)}
-    shared = [i for i, gene in enumerate(genes) if gene in place]
-    if not shared or not names:
-        message = (
-            "prior_effects has no gene of the panel, or no perturbation: it must be perturbations "
-            "x genes, named as in the screen."
-        )
-        raise ValueError(message)
-    part: Any = effects.X[:, [place[genes[i]] for i in shared]]
-    require_numbers(part, "prior_effects")
-    values = np.asarray(part.toarray() if sp.issparse(part) else part, np.float64)
-    if not np.isfinite(values).all():
-        message = "prior_effects holds NaN or infinite values: leave these perturbations out."
-        raise ValueError(message)
-    require_small(values, "prior_effects")
-    table = np.zeros((len(names), len(genes)))
-    table[:, shared] = values
-    found = dict(zip(names, table, strict=True))
-    if labels.naming is None:
-        return found
-    return labels.naming.renamed(found, labels.names, "prior_effects")
 
 
 KINDS = ("knockout", "activation")
@@ -240,8 +193,8 @@ class Expectation:
         Weight of every predictor, by name.
     seen
         The perturbations of the fit, with the moments of their cells and the controls'.
-    other
-        Effects in another screen, by perturbation.
+    features
+        Side information about perturbations; ``None`` where none was given.
     unseen
         Weights of the prior variances of a perturbation without cells, shape
         ``(n_components,)``.
@@ -251,7 +204,7 @@ class Expectation:
 
     weights: Mapping[str, float]
     seen: Perturbations
-    other: Mapping[str, Array]
+    features: SideInformation | None
     unseen: Array
     interactions: InteractionsRecord | None
 
@@ -282,7 +235,7 @@ class Expectation:
             What members do together, where there are combinations among the perturbations.
         """
         asked = Perturbations(self.screen, 0, np.full(len(names), -1), targets, own, names=names)
-        sources = Sources(weights, other_screen=self.other, together=together)
+        sources = Sources(weights, features=self.features, together=together)
         return [
             each.predict(self.seen, asked)
             for each in build_predictors(sources)

@@ -18,11 +18,22 @@ from nextpert._adata.read import Checksum, read_screens, stirred
 from nextpert._adata.stored import read_stored
 from nextpert._warn import warn
 from nextpert.core import DagBlr, ScreenMoments
-from nextpert.core._codec import array, coded, lists, nested, series, sparse, table, texts, unpack
+from nextpert.core._codec import (
+    array,
+    coded,
+    lists,
+    nested,
+    packed,
+    series,
+    sparse,
+    table,
+    texts,
+    unpack,
+)
 from nextpert.core.design.distances import Draw, States, expected_states
 from nextpert.core.model.hierarchical import Hierarchical
 from nextpert.core.model.perturbations import Perturbations
-from nextpert.core.model.predictors.base import predictors
+from nextpert.core.model.predictors.base import SideInformation, predictors
 from nextpert.core.model.random_shifts import learn_together
 from nextpert.core.model.scores import effects_alike
 from nextpert.core.model.shift_posterior import pair_shifts
@@ -125,11 +136,12 @@ class PredictorRecord:
 
 
 @dataclass(frozen=True)
-class EffectsRecord:
-    """Effects in another screen on the genes of the panel."""
+class FeaturesRecord:
+    """Side information about perturbations, and effects in another screen on the panel."""
 
-    perturbations: list[str] = texts("n_other")
-    effects: Array = array("n_other", "n_nodes")
+    perturbations: list[str] = texts("n_features")
+    rows: Array = packed(np.float32, "n_features", "rank")
+    effects: Array | None = array("n_features", "n_nodes", optional=True)
 
 
 @dataclass(frozen=True)
@@ -157,7 +169,7 @@ class FittedPosterior:
     efficacy: Efficacy | EfficacyRecord | None = nested(EfficacyRecord, optional=True)
     predictors: PredictorRecord | None = nested(PredictorRecord, optional=True)
     screen: ScreenMoments | None = nested(ScreenMoments, optional=True)
-    prior_effects: EffectsRecord | None = nested(EffectsRecord, optional=True)
+    features: FeaturesRecord | None = nested(FeaturesRecord, optional=True)
     ensemble: list[DagBlr] | None = series(_posterior(), optional=True)
     columns: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
@@ -188,13 +200,17 @@ class FittedPosterior:
         """What to expect of perturbations without cells; ``None`` where nothing was learned."""
         if self.predictors is None or self.screen is None:
             return None
-        own, other = places(self.targets, self.genes), self.prior_effects
-        seen = Perturbations(self.screen, 0, np.arange(1, 1 + len(own)), own)
+        own, known = places(self.targets, self.genes), self.features
+        names = self.environments["perturbation"].astype(str).tolist()
+        seen = Perturbations(self.screen, 0, np.arange(1, 1 + len(own)), own, names=names)
         learned = self.predictors
         weights = dict(zip(learned.predictors, learned.weights.tolist(), strict=True))
-        known = {} if other is None else dict(zip(other.perturbations, other.effects, strict=True))
         together: Any = learned.interactions
-        return Expectation(weights, seen, known, learned.unseen, together)
+        features = None
+        if known is not None:
+            rows = known.rows.astype(np.float64)
+            features = SideInformation(known.perturbations, rows, known.effects)
+        return Expectation(weights, seen, features, learned.unseen, together)
 
     @property
     def n_graphs(self) -> int:
@@ -214,9 +230,9 @@ class FittedPosterior:
         )
 
     def spelled(self, labels: Iterable[str]) -> list[str]:
-        """Return labels as the cells have them, or the screen that effects are known from."""
-        other = () if self.expectation is None else self.expectation.other
-        return self.naming.spelled(labels, [*self.environments["perturbation"].astype(str), *other])
+        """Return labels as the cells have them, or the features of perturbations."""
+        known = () if self.features is None else self.features.perturbations
+        return self.naming.spelled(labels, [*self.environments["perturbation"].astype(str), *known])
 
     @property
     def posteriors(self) -> list[DagBlr]:

@@ -162,6 +162,8 @@ def checked_options(
             raise ValueError(message)
         check_arguments(function, given or {})
         out[name] = dict(given or {})
+        if out[name].get("features") is not None:  # of a file, what it holds now
+            out[name]["features"] = _adata.load_features(out[name]["features"])
     if "method" not in out["learn"]:
         out["learn"] = LEARN | out["learn"]
     kept: dict[str, dict[str, Any]] = kept_value(out, "options")

@@ -199,7 +199,7 @@ def fit(
     shift: Shift = "knockout",
     shift_sd: float | str = "learned",
     spec: str = "full",
-    prior_effects: Path | None = None,
+    features: Path | None = None,
     prior_scale: float | str = "evidence",
     prior_units: str | None = None,
     noise_var: float | None = None,
@@ -227,9 +227,9 @@ def fit(
     spec
         How much is modelled: 'full'; 'shifts', learned shifts on the graph alone; or 'exact', as
         with --shift-sd 0.
-    prior_effects
-        Effects of the same perturbations in another screen, an h5ad or zarr file of perturbations x
-        genes. How much they count for is learned from the cells.
+    features
+        Side information: a gmt file of gene sets; a csv or tsv file of numbers per perturbation or
+        gene, or of edges; or an h5ad or zarr file of effects in another screen.
     prior_scale
         Scale of the prior of the weights. 'evidence' learns it; the paper uses 1.
     prior_units

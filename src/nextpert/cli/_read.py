@@ -227,6 +227,15 @@ def _read_shifts(word: str, option: str) -> Any:
         return pd.read_csv(word, index_col=0).fillna(0.0).astype(float)
 
 
+def _read_features(path: Path, option: str) -> Any:
+    from nextpert._adata import load_features
+
+    if path.suffix in (".h5ad", ".zarr"):
+        return read_screen(path, option)
+    require_file(path, option)
+    return load_features(path, option)
+
+
 def _read_network(path: Path, option: str) -> pd.DataFrame:
     with _about(path, option, "csv file with a header"):
         table = pd.read_csv(path)
@@ -319,8 +328,8 @@ _READERS: dict[str, Callable[[Any, str], Any]] = {
     "held_out": lambda word, option: word if word == "both" else word == "true",
     "keys": lambda words, option: dict(_pairs(words, option, "KEY")),
     "pending": _pending,
+    "features": _read_features,
     "perturbation_targets": _read_targets,
-    "prior_effects": read_screen,
     "prior_network": _read_network,
     "shift": _read_shifts,
     "targets": lambda words, option: [

@@ -108,17 +108,39 @@ def test_probability_is_that_of_a_grid_of_weights(size):
     np.testing.assert_allclose(found.weights, weights, rtol=1e-4)
 
 
-def test_modes_between_0_and_1_are_those_of_scipy():
+def test_predictors_that_may_get_no_weight_are_as_good_as_absent():
+    rng = np.random.default_rng(0)
+    truth, wrong = rng.normal(size=(2, 10, 20))
+    seen, noise = truth + 0.1 * rng.normal(size=truth.shape), np.full(truth.shape, 0.01)
+
+    def learned(*predictions):
+        return learn_predictor_weights(seen, noise, predictions, noise > 0, sd=np.ones(20))
+
+    barred = Prediction("barred", truth, most=0.0)
+    alone, both = learned(Prediction("half", truth + wrong)), learned(
+        Prediction("half", truth + wrong), barred
+    )  # fmt: skip
+    assert both.weights.tolist() == [*alone.weights, 0.0]
+    assert (both.probability, both.error) == (alone.probability, alone.error)
+    none = learned(barred)
+    assert none.weights.tolist() == [0.0]
+    assert none.error == 1.0
+    some = learned(Prediction("bounded", truth, most=0.4))
+    assert 0.3 < some.weights[0] <= 0.4
+
+
+@pytest.mark.parametrize("most", [(1.0, 1.0, 1.0), (1.0, 0.3, 0.6)])
+def test_modes_within_bounds_are_those_of_scipy(most):
     rng = np.random.default_rng(0)
     root = rng.normal(size=(200, 6, 3))
     precision = root.transpose(0, 2, 1) @ root + 0.1 * np.eye(3)
     right = 3 * rng.normal(size=(200, 3))
-    found = _mode(precision, right)
+    found = _mode(precision, right, np.array(most))
     for p, r, w in zip(precision, right, found, strict=True):
         lower = np.linalg.cholesky(p)
-        wanted = lsq_linear(lower.T, np.linalg.solve(lower, r), (0, 1), method="bvls", tol=1e-14)
+        wanted = lsq_linear(lower.T, np.linalg.solve(lower, r), (0, most), method="bvls", tol=1e-14)
         np.testing.assert_allclose(w, wanted.x, atol=1e-8)
-    assert {0.0, 1.0} < set(found.ravel().tolist())
+    assert {0.0, *most} < set(found.ravel().tolist())
 
 
 @pytest.mark.parametrize("n_control", [60, 1000])

@@ -1,7 +1,5 @@
 """Predictors against cells, loops and repeated screens."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -9,15 +7,16 @@ from nextpert.core import ScreenMoments
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.base import (
     Prediction,
+    SideInformation,
     Sources,
     build_predictors,
     predictor,
     predictors,
 )
 from nextpert.core.model.predictors.coexpression import Coexpression
+from nextpert.core.model.predictors.features import OtherScreen
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
-from nextpert.core.model.predictors.other_screen import OtherScreen
 
 N_GENES = 6
 TARGETS = [[0], [1], [0, 2], [], [3]]  # of environments 1 to 5; 0 holds the controls
@@ -190,18 +189,6 @@ def test_perturbations_without_cells_are_expected_by_the_change_given(screen):
     np.testing.assert_allclose(Graph(b).predict(mixed, mixed).effects[5:], seen[5:])
 
 
-def test_known_effects_of_another_screen(screen):
-    known = np.arange(30.0).reshape(5, 6)
-    known[3] = np.nan
-    names = list("ABCDE")
-    named = replace(screen, names=names)
-    found = OtherScreen(dict(zip(names, known, strict=True))).held_out(named).effects
-    assert (found[3] == 0).all()
-    assert found[2].tolist() == [0, 13, 0, 15, 16, 17]
-    some = OtherScreen({"C": known[2], "F": np.ones(6)}).predict(screen, named.some([0, 2]))
-    assert some.effects.tolist() == [[0] * 6, found[2].tolist()]
-
-
 def test_covariance_with_sampling_error_is_that_of_repeated_screens():
     """Of 6,000 screens, drawn by means and a scatter that is known."""
     rng = np.random.default_rng(3)
@@ -240,9 +227,17 @@ def test_a_name_stands_for_one_predictor():
 
 
 def test_predictors_speak_where_their_sources_do():
-    names = ["graph", "coexpression", "mean perturbation", "other screen", "members together"]
+    names = [
+        "graph",
+        "coexpression",
+        "mean perturbation",
+        "other screen",
+        "features",
+        "members together",
+    ]
     assert [kind.name for kind in predictors()] == names
     assert [each.name for each in build_predictors(Sources())] == names[:3]
-    known = Sources(other_screen={"A": np.zeros(6)})
-    assert [each.name for each in build_predictors(known)] == names[:4]
-    assert isinstance(build_predictors(known)[3], OtherScreen)
+    known = SideInformation(["A"], np.ones((1, 1)), np.zeros((1, 6)))
+    built = build_predictors(Sources(features=known))
+    assert [each.name for each in built] == names[:5]
+    assert isinstance(built[3], OtherScreen)

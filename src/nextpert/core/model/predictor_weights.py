@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _BLOCKS = 100  # more perturbations than these are left out in so many blocks
-_LARGEST = 1.0  # weight: effects as they are predicted
 _ROUNDS = 5  # of weighting effects by a variance and estimating that variance from them
 
 
@@ -93,7 +92,8 @@ def learn_predictor_weights(
     perturbations (van Houwelingen and le Cessie 1990, doi:10.1002/sim.4780091109). Without evidence
     they are therefore near 0, and predictors that fail on left-out perturbations are shrunk to 0.
     The prediction of a left-out perturbation uses the weights learned from the others. Fixed
-    predictors (:attr:`Prediction.fixed`) have a weight of 1.
+    predictors (:attr:`Prediction.fixed`) have a weight of 1, and some a smaller largest weight
+    (:attr:`Prediction.most`).
 
     The genes of a perturbation change together, so that its effects are fewer observations than
     there are genes. They count as ``m = J^2 / sum cos^2`` independent ones, where the sum is over
@@ -140,19 +140,21 @@ def learn_predictor_weights(
     [1.0, 0.0]
     """
     used = scored
-    free = np.array([not e.fixed for e in predictions], bool)
+    fixed = np.array([e.fixed for e in predictions], bool)
+    most = np.array([e.most for e in predictions])
+    free = ~fixed & (most > 0)
     y, x, shared, noise = _standardised(observed, variance, predictions, used, sd)
     blocks = _blocks(used)
     n_blocks = int(blocks.max(initial=-1)) + 1
     # Where a fixed predictor speaks the others are silent: nothing is learned of them there.
-    evidence = used & ~x[~free].any(axis=(0, 2))[:, None]
+    evidence = used & ~x[fixed].any(axis=(0, 2))[:, None]
     left, _ = _weighed(np.where(evidence, y, 0.0), noise, evidence)
     sums = _sums(x[free], y, shared[free], left, blocks, n_blocks)
-    weights = np.where(free, 0.0, 1.0)
-    weights[free], probability, slope = sums.learned(np.ones(n_blocks, bool))
+    weights = fixed.astype(np.float64)
+    weights[free], probability, slope = sums.learned(np.ones(n_blocks, bool), most[free])
     rows = np.tile(weights, (len(used), 1))
     for b in range(n_blocks):
-        rows[np.ix_(blocks == b, free)] = sums.learned(np.arange(n_blocks) != b)[0]
+        rows[np.ix_(blocks == b, free)] = sums.learned(np.arange(n_blocks) != b, most[free])[0]
     # Errors are weighted by what the predictors do not explain.
     off = 2 * np.einsum("k,kjg->jg", weights, shared)
     left, beyond = _weighed(y - np.einsum("k,kjg->jg", weights, x), noise - off, used, noise)
@@ -240,8 +242,11 @@ class _Sums:
     n: NDArray[np.int64]
     alike: Array
 
-    def learned(self, kept: NDArray[np.bool_]) -> tuple[Array, float, float]:
-        """Return weights learned from some blocks, all or all but one, probability and slope."""
+    def learned(self, kept: NDArray[np.bool_], most: Array) -> tuple[Array, float, float]:
+        """Return weights learned from some blocks, all or all but one, probability and slope.
+
+        ``most`` are the largest weights, shape ``(k,)``.
+        """
         k, n = self.cross.shape[1], int(self.n[kept].sum())
         size = float(self.size[kept].sum())
         if n < 2 or k == 0 or size <= 0:  # one perturbation tells nothing of others
@@ -253,7 +258,7 @@ class _Sums:
         # The mode with all of them, and without each.
         precision = np.eye(k) + gram.sum(axis=0) - np.concatenate([np.zeros((1, k, k)), gram])
         right = cross.sum(axis=0) - np.concatenate([np.zeros((1, k)), cross])
-        mode, *without = _mode(precision, right)
+        mode, *without = _mode(precision, right, most)
         along = float(np.einsum("bk,bk->", without, cross))
         square = float(np.einsum("bk,bkl,bl->", without, gram, without))
         slope = min(max(along / square, 0.0), 1.0) if square > 0 else 0.0
@@ -262,14 +267,14 @@ class _Sums:
         return probability * slope * mode, probability, slope
 
 
-def _mode(precision: Array, right: Array) -> Array:
-    """Return the ``w``, each 0 to 1, of least ``w'Pw - 2 w'r``, for each of some ``P`` and ``r``.
+def _mode(precision: Array, right: Array, most: Array) -> Array:
+    """Return the ``w``, 0 to ``most``, of least ``w'Pw - 2 w'r``, for each of some ``P`` and ``r``.
 
-    Exactly: each weight is 0, 1 or free, and the best of all combinations is taken. Predictors are
-    few. Shapes ``(n, k, k)`` and ``(n, k)``.
+    Exactly: each weight is 0, the most or free, and the best of all combinations is taken.
+    Predictors are few. Shapes ``(n, k, k)``, ``(n, k)`` and ``(k,)``.
     """
     best, least = np.zeros_like(right), np.zeros(len(right))
-    for states in product((0.0, _LARGEST, np.nan), repeat=right.shape[1]):
+    for states in product(*((0.0, largest, np.nan) for largest in most)):
         w = np.tile(states, (len(right), 1))
         free = np.isnan(states)
         if free.any():
@@ -277,7 +282,7 @@ def _mode(precision: Array, right: Array) -> Array:
             inner = precision[:, free][:, :, free]
             w[:, free] = np.linalg.solve(inner, told[:, free, None])[..., 0]
         value = np.einsum("nk,nkl,nl->n", w, precision, w) - 2 * np.einsum("nk,nk->n", w, right)
-        better = (value < least) & (w >= 0).all(axis=1) & (w <= _LARGEST).all(axis=1)
+        better = (value < least) & (w >= 0).all(axis=1) & (w <= most).all(axis=1)
         best[better], least[better] = w[better], value[better]
     return best
 
@@ -297,8 +302,8 @@ def _sums(
     within = [((unit[r] @ unit[r].T) ** 2).sum() for r in rows]
     k = len(x)
     return _Sums(
-        np.array([each[r].sum(axis=0) for r in rows]).reshape(-1, k, k),
-        np.array([cross[r].sum(axis=0) for r in rows]).reshape(-1, k),
+        np.array([each[r].sum(axis=0) for r in rows]).reshape(len(rows), k, k),
+        np.array([cross[r].sum(axis=0) for r in rows]).reshape(len(rows), k),
         np.array([size[r].sum() for r in rows]),
         np.array([left[r].any(axis=1).sum() for r in rows], np.int64),
         np.array([[alike[r].sum() for r in rows], within]).reshape(2, -1),

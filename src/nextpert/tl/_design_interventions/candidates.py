@@ -138,18 +138,20 @@ def _interactions(
     measured, expectation = _measured(fit), fit.expectation
     told = None if expectation is None else expectation.interactions
     within, scale = fit.posterior.noise_var, None
-    other: Mapping[str, Array] = {}
     if expectation is not None:
         cell = Perturbations(expectation.screen, 0, [], []).covariance().diagonal()
-        within, other = np.maximum(cell, np.finfo(np.float64).tiny), expectation.other
+        within = np.maximum(cell, np.finfo(np.float64).tiny)
     joint = [j for j, some in enumerate(measured) if len(some) > 1 and told is not None]
     labels, numbers = numbered([*(measured[j] for j in joint), *wanted])
     single = {some[0]: j for j, some in enumerate(measured) if len(some) == 1}
     alone, variance = np.full((2, len(labels), len(fit.genes)), np.nan)
     cells = [k for k, label in enumerate(labels) if label in single]
+    company = _told_in_company(fit)
     without = [
         k for k, label in enumerate(labels)
-        if label not in single and (label in fit.genes or label in other)
+        if label not in single
+        and (label in fit.genes or _is_described(label, fit)
+             or (_takes_any_label(fit) and (label,) not in company))
     ]  # fmt: skip
     if cells:
         rows = np.array([single[labels[k]] for k in cells])
@@ -385,7 +387,13 @@ def read_candidates(
     else:
         named = candidates is not None and not isinstance(candidates, str)
         names = without_own(own, _names(candidates, fit), fit, note=named)
-        targets = _targets(names, fit)
+        targets, guessed = _targets(names, fit)
+        if guessed:
+            message = (
+                f"Of {list_names(guessed)} nothing is known: no cells, no features and no target "
+                f"on the panel. The mean of the screen's perturbations is expected of each."
+            )
+            warn(message)
         if shift is None:
             return fitted_candidates(as_fitted(names, targets, fit), fit)
         if isinstance(shift, str):
@@ -499,30 +507,45 @@ def _names(candidates: Any, fit: FittedPosterior) -> list[str]:
     return names
 
 
-def _targets(names: Sequence[str], fit: FittedPosterior) -> list[list[str]]:
-    """Return the genes of the panel that each of some labels targets, none where none is measured.
+def _targets(names: Sequence[str], fit: FittedPosterior) -> tuple[list[list[str]], list[str]]:
+    """Return the genes of the panel that each label targets, and labels that nothing is known of.
+
+    Where most perturbations target no gene of the panel, a label that nothing is known of is one
+    more of these. Elsewhere it is refused, as it is probably misspelled.
 
     Raises
     ------
     ValueError
-        If one has neither cells, a gene of the panel nor members that the fit knows of.
+        If one has neither cells, features, a gene of the panel nor members that the fit knows of.
     """
     own = dict(zip(fit.environments["perturbation"].astype(str), fit.targets, strict=True))
     seen, company = {m for some in _measured(fit) for m in some}, _told_in_company(fit)
-    other = {} if fit.expectation is None else fit.expectation.other
-    genes, naming, found = set(fit.genes), fit.naming, []
+    genes, naming, found, guessed = set(fit.genes), fit.naming, [], []
     for name in names:
         if name in own:
             found.append(own[name])
             continue
         inside, outside = naming.targets(name)
         members = naming.members(name)
-        told = len(members) > 1 and set(members) - genes <= seen
-        known = name in other or told or members in company
+        rest = {each for each in set(members) - genes - seen if not _is_described(each, fit)}
+        known = _is_described(name, fit) or (len(members) > 1 and not rest) or members in company
         if not known and (outside or not inside):
-            raise ValueError(unknown_genes(name, outside or [name], fit.genes))
+            if not _takes_any_label(fit):
+                raise ValueError(unknown_genes(name, outside or [name], fit.genes))
+            guessed.append(name)
         found.append(inside)
-    return found
+    return found, guessed
+
+
+def _is_described(name: str, fit: FittedPosterior) -> bool:
+    """Whether side information has a row for a label."""
+    known = None if fit.expectation is None else fit.expectation.features
+    return known is not None and name in known.place
+
+
+def _takes_any_label(fit: FittedPosterior) -> bool:
+    """Whether a label that nothing is known of is expected to do what others do on average."""
+    return fit.expectation is not None and 2 * sum(map(bool, fit.targets)) < len(fit.targets)
 
 
 def as_fitted(names: list[str], targets: list[list[str]], fit: FittedPosterior) -> Interventions:

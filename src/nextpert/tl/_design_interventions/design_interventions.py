@@ -113,7 +113,9 @@ def design_interventions(
         every gene of the panel. Or a list of labels, or a table of shifts as in
         :func:`fit_dag_blr`. The labels may include combinations without cells, such as
         ``"MYC+STK3"``, and perturbations that have cells only in combinations. They are predicted
-        from the combinations of the screen.
+        from the combinations of the screen. Labels of genes outside the panel are predicted by
+        ``features`` of :func:`fit_dag_blr`, and, where fewer than half of the perturbations have a
+        target on the panel, by the mean perturbation.
     target_is_candidate
         Whether the perturbation whose state is the target may be a candidate. ``False`` (default):
         if the target is a label (as such, as a pair with the column of labels, or as the state of a

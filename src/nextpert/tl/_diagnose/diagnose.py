@@ -70,9 +70,10 @@ def diagnose(
       same options and seed, and the labels of the fold are predicted as candidates. The change of
       their target genes is predicted as well, from the efficacy of the other perturbations. So the
       predictions that are scored are those that users get. A perturbation with a target outside the
-      panel cannot be a candidate (except by its members, or by another screen), and is not scored.
-      What a better predictor could gain is limited by what of the effects can be reproduced (the
-      *ceiling*); it is stated for each perturbation.
+      panel cannot be a candidate, and is not scored, unless by its members, by features, or because
+      fewer than half of the perturbations have a target on the panel. What a better predictor could
+      gain is limited by what of the effects can be reproduced (the *ceiling*); it is stated for
+      each perturbation.
     - *graph*: its weight among the predictors, and the error of the other predictors without it. An
       empty graph predicts no effect on other genes. Effects of perturbations with cells do not
       depend on the graph, except with ``spec="shifts"``.

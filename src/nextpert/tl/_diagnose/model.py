@@ -160,13 +160,14 @@ def read_refit(
     """
     names, params = folds.names, fit.params
     posterior = partial(DagBlr, **fit.posterior.options)
-    other = {} if fit.expectation is None else fit.expectation.other
+    features = None if fit.expectation is None else fit.expectation.features
     shift: str | Interventions = str(params["shift"])
     if shift == "table":
         shift = Interventions(names, fit.targets, fit.shifts, ["table"] * len(names))
     plan = Plan(names, fit.targets, [], shift)
     name = SHIFTS if str(params["spec"]) == SHIFTS else FULL
-    spec = Spec(fit.genes, plan, posterior, fit.naming, other, name)
+    # Half of the draws: what is judged are means and intervals, each over many effects.
+    spec = Spec(fit.genes, plan, posterior, fit.naming, features, name, half=True)
     seed, streams = _seed(adata.uns.get(str(params["dag_key"]))), []
     for rest in folds.inner:
         streams += [as_rng(seed), *fold_streams(len(rest))]

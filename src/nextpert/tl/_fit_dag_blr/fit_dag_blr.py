@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -75,7 +76,7 @@ def fit_dag_blr(
     shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] = "knockout",
     shift_sd: str | float = "learned",
     spec: str = "full",
-    prior_effects: ad.AnnData | None = None,
+    features: ad.AnnData | pd.DataFrame | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     prior_options: Mapping[str, Any] | None = None,
     layer: str | None = None,
     key_added: str = "dag_blr",
@@ -171,10 +172,24 @@ def fit_dag_blr(
         and learned shifts on the graph, which CIV uses. ``"shifts"``: learned shifts on the graph
         alone, which take less time and are the default of :func:`replay_design`; effects then
         depend on the graph. ``"exact"``: as with ``shift_sd=0``.
-    prior_effects
-        Effects of the same perturbations in another cell line, condition or study: perturbations
-        x genes, effects in ``X`` (as :func:`perturbation_effects` returns them), genes and
-        perturbations by name. Their weight is learned.
+    features
+        Side information about perturbations, measured or not (:doc:`/guides/side_information`).
+        Perturbations with similar features are expected to have similar effects, as far as this
+        predicts left-out perturbations of the screen, and better than permuted rows do; the weight
+        is learned. Rows are named as labels, or as the genes that labels target. One of:
+
+        - a table of numbers, a row per perturbation or gene (DataFrame, or a mapping of names to
+          vectors), such as an embedding; columns are standardised, NaN stands for unknown;
+        - an edge list: a DataFrame with the columns ``source``, ``target`` and, if edges have one,
+          ``weight``, or with two columns of names;
+        - gene sets: a mapping of names to lists of genes;
+        - effects in another screen (cell line, condition, study): an AnnData of perturbations x
+          genes, effects in ``X`` (as :func:`perturbation_effects` returns them), NaN where unknown.
+          They also predict the same perturbations here, and perturbations that the other screen
+          lacks by its mean, with a weight of their own. Standard errors in ``layers["se"]`` shrink
+          them towards that mean;
+        - the path of a file with one of these: ``.gmt``, ``.csv``, ``.tsv``, ``.h5ad``, ``.zarr``;
+        - a mapping of names to several of these (one AnnData at most), which count alike.
     prior_options
         Rarely needed options of the prior of the weights, as of :class:`nextpert.core.DagBlr`, a
         mapping with some of:
@@ -231,9 +246,10 @@ def fit_dag_blr(
           ``weights`` and, with combinations, ``interactions`` (``strength``, 1 if effects are
           additive, and ``strength_sd``; ``member_sd`` and ``rest_sd`` in units of ``scale``, the
           size of single effects; ``n_combinations``); ``screen``, the moments of the cells that
-          the weights were learned from; and ``prior_effects``, the effects of another screen if
-          given. With bootstrap graphs ``ensemble``, the posterior on each of them, ``"0"``,
-          ``"1"`` and so on, as ``posterior``.
+          the weights were learned from; and ``features``, if given (``perturbations``; ``rows`` of
+          up to 200 components, whose products are similarities; and the ``effects`` in another
+          screen on the panel, its mean where unknown). With bootstrap graphs ``ensemble``, the
+          posterior on each of them, ``"0"``, ``"1"`` and so on, as ``posterior``.
 
     Raises
     ------
@@ -298,7 +314,7 @@ def fit_dag_blr(
             prior_units=chosen.prior_units,
         ),
         Naming(frozenset(genes), roles.separator, roles.control),
-        _adata.read_effects(prior_effects, genes, labels), EXACT if exact else spec,
+        _adata.read_features(features, genes, labels), EXACT if exact else spec,
     )  # fmt: skip
     exact = exact or not plan.names
     undeclared = None if exact else undeclared_guides(adata, columns, plan.names, roles)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from nextpert._adata import environments
 from nextpert._adata.effects import own_shift
 from nextpert._adata.members import effects_alone, numbered, pooled
 from nextpert._adata.panel import places
-from nextpert._adata.posterior import EffectsRecord, FittedPosterior, PredictorRecord
+from nextpert._adata.posterior import FeaturesRecord, FittedPosterior, PredictorRecord
 from nextpert._adata.progress import progress
 from nextpert.core import Dag
 from nextpert.core.model.conditions import fit_conditions
@@ -36,7 +36,7 @@ from nextpert.core.model.random_shifts import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from nextpert._adata.environments import Plan
     from nextpert._adata.members import Naming
     from nextpert.core import DagBlr
+    from nextpert.core.model.predictors.base import SideInformation
     from nextpert.core.model.random_shifts import RandomShifts
     from nextpert.core.model.shift_prior import ShiftPrior
     from nextpert.tl._fit_dag_blr.cells import FitCells
@@ -70,8 +71,8 @@ class Spec:
         Returns the posterior on a graph before any cells.
     naming
         Which members a label names.
-    other
-        Effects in another screen, by perturbation, each of shape ``(n_genes,)``.
+    features
+        Side information about perturbations; ``None`` where none is given.
     name
         One of :data:`SPECS`.
     """
@@ -80,7 +81,7 @@ class Spec:
     plan: Plan
     posterior: Callable[[Dag], DagBlr]
     naming: Naming
-    other: Mapping[str, Array] = field(default_factory=dict)
+    features: SideInformation | None = None
     name: str = FULL
 
     @property
@@ -292,7 +293,7 @@ def weighted(
         for fold, dag in zip(by_fold, dags, strict=True)
     ]
     asked = build_predictors(
-        Sources(held_out_weights=by_graph, other_screen=spec.other, together=together)
+        Sources(held_out_weights=by_graph, features=spec.features, together=together)
     )
     members = next((each for each in asked if isinstance(each, Members)), None)
 
@@ -459,7 +460,7 @@ class Model(NamedTuple):
         ``params``, labels ``left_out`` and the fingerprint of the ``cells`` are stored with it.
         """
         used, learned = self.expected.used, not self.spec.exact
-        other, n_cells = self.spec.other, self.cells.n_cells.tolist()
+        features, n_cells = self.spec.features, self.cells.n_cells.tolist()
         predictors = known = None
         if self.weighted is not None:
             found = self.weighted.weights
@@ -468,8 +469,8 @@ class Model(NamedTuple):
                 float(np.nan_to_num(found.error, nan=1.0)), found.residual_variance,
                 self.weighted.unseen, self.weighted.interactions,
             )  # fmt: skip
-            if other:
-                known = EffectsRecord(list(other), np.array(list(other.values())))
+            if features is not None:
+                known = FeaturesRecord(features.names, features.rows, features.effects)
         return FittedPosterior(
             genes=self.spec.genes,
             posterior=self.found.posterior,
@@ -488,6 +489,6 @@ class Model(NamedTuple):
             efficacy=self.expected.efficacy,
             predictors=predictors,
             screen=None if predictors is None else self.cells.screen,
-            prior_effects=known,
+            features=known,
             ensemble=self.resampled or None,
         )

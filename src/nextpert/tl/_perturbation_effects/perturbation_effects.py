@@ -85,7 +85,9 @@ def perturbation_effects(
         table of shifts as in :func:`fit_dag_blr`. Those without cells have ``n_cells`` 0, and
         predicted effects: of a gene from the efficacy of the screen's perturbations and the
         predictors, of a combination from the effects of its members alone and in other
-        combinations, and of a label outside the panel from the combinations that contain it.
+        combinations, and of a label outside the panel from the combinations that contain it, from
+        ``features`` of :func:`fit_dag_blr`, or, where fewer than half of the perturbations have a
+        target on the panel, as the mean perturbation (with a warning).
     genes
         The genes: ``None`` (default) for those of the panel, ``"all"`` for every gene of ``adata``,
         or a list. Genes outside the panel get adaptive shrinkage, each separately, without a graph

@@ -6,7 +6,8 @@ The change of target genes is the matter of the efficacy: every predictor leaves
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from nextpert.core._registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -47,12 +48,53 @@ class Prediction:
         weight for predicting noise. ``None`` for none.
     fixed
         Whether the effects are taken as they are (weight 1), where others are silent.
+    most
+        Largest weight that it may get, 0 to 1.
     """
 
     name: str
     effects: Array
     shared: Array | None = None
     fixed: bool = False
+    most: float = 1.0
+
+
+@dataclass(frozen=True)
+class SideInformation:
+    """What is known of perturbations besides the cells of a screen.
+
+    Parameters
+    ----------
+    names
+        Labels of perturbations, of this screen and of any others.
+    rows
+        Features of each, shape ``(n_names, rank)``, of length 0 (none are known) to 1. The
+        similarity of two perturbations is the product of their rows.
+    effects
+        Effects in another screen, shape ``(n_names, n_genes)``, units of the data; the mean of its
+        perturbations where they are not known. ``None`` where no other screen is given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core.model.predictors.base import SideInformation
+    >>> SideInformation(["MYC", "JUN"], np.eye(2)).of(["JUN", "HS2"]).tolist()
+    [[0.0, 1.0], [0.0, 0.0]]
+    """
+
+    names: list[str]
+    rows: Array
+    effects: Array | None = None
+
+    @cached_property
+    def place(self) -> dict[str, int]:
+        """Row of every label."""
+        return {name: i for i, name in enumerate(self.names)}
+
+    def of(self, labels: Sequence[str]) -> Array:
+        """Return the features of labels, 0 where none are known, ``(n_labels, rank)``."""
+        padded = np.vstack([self.rows, np.zeros((1, self.rows.shape[1]))])
+        return padded[[self.place.get(label, -1) for label in labels]]
 
 
 @dataclass(frozen=True)
@@ -65,15 +107,15 @@ class Sources:
         ``B`` of the graph, row = child, shape ``(n_genes, n_genes)``.
     held_out_weights
         Perturbations, and such a matrix that was learned without their cells.
-    other_screen
-        Effects in another screen, by label, each of shape ``(n_genes,)``.
+    features
+        Side information about perturbations; ``None`` where none is given.
     together
         What members of combinations do together; ``None`` where there are no combinations.
     """
 
     weights: Array | None = None
     held_out_weights: Sequence[tuple[Index, Array]] = ()
-    other_screen: Mapping[str, Array] = field(default_factory=dict)
+    features: SideInformation | None = None
     together: Together | None = None
 
 

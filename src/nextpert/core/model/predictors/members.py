@@ -25,7 +25,7 @@ class Members(Predictor):
         Effects of combinations, expected by their members and the other combinations.
     """
 
-    order: ClassVar[int] = 5
+    order: ClassVar[int] = 6
 
     def __init__(self, together: Together) -> None:
         self.together = together

@@ -1,0 +1,227 @@
+"""Side information: what features of perturbations are worth, and what useless ones cost.
+
+**Simulated.** In every screen, drawn by its seed, 60 perturbations belong to 6 modules, none of
+their targets is on the panel of 40 genes, and 20 of them have no cells. A perturbation does what
+its module does (0.25 per gene, standard deviation), what all do (0.2), and something of its own
+(0.2). Features are noisy coordinates of the module; permuted ones are those of other perturbations.
+``tl.fit_dag_blr`` and ``tl.perturbation_effects`` predict the 20: squared error over that of the
+fit without features (the mean perturbation), coverage of 90% intervals of the true effects, and
+the weight of features. Means over the screens; standard error and largest of the error.
+
+**Real.** On the four screens a fifth of the perturbations is left out at a time. Coexpression and
+the mean perturbation predict them, alone and with random tables (10 normal columns), or with the
+effects of perturbations in one half of the cells and their standard errors, rows permuted, as
+another screen: the squared error on genes that are no targets, over that without features.
+
+**Cost.** 10,000 perturbations x 1,000 genes with a table of 768 columns, which are read to 200
+components: the share, 20 permutations and left-out predictions of all of them, and predictions of
+1,000 candidates; seconds and peak memory of the process in MB.
+
+    python -m benchmarks.side_information           # data: NEXTPERT_DATA
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import time
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+
+import nextpert as npt
+from benchmarks._screens import SOURCES, Screen, read_screen
+from nextpert._adata.features import read_features
+from nextpert.core import ScreenMoments
+from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.predictor_weights import learn_predictor_weights
+from nextpert.core.model.predictors.base import Predictor
+from nextpert.core.model.predictors.coexpression import Coexpression
+from nextpert.core.model.predictors.features import Features, OtherScreen
+from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
+
+N_MODULES, N_SEEN, N_UNSEEN, N_GENES = 6, 40, 20, 40
+TABLES = ("informative", "permuted", "none")
+
+
+def simulated(seed: int) -> dict[str, tuple[float, float, float]]:
+    """Return squared error, coverage and the weight of features of one screen, by table."""
+    rng = np.random.default_rng(seed)
+    n = N_SEEN + N_UNSEEN
+    module = rng.integers(N_MODULES, size=n)
+    effects = 0.2 * rng.normal(size=N_GENES) + 0.2 * rng.normal(size=(n, N_GENES))
+    effects += 0.25 * rng.normal(size=(N_MODULES, N_GENES))[module]
+    label = np.repeat(np.arange(N_SEEN + 1), [1000, *[50] * N_SEEN])
+    x = 2 + rng.normal(size=(len(label), N_GENES)) + np.vstack([np.zeros(N_GENES), effects])[label]
+    names = [f"P{j}" for j in range(n)]
+    obs = pd.DataFrame({"perturbation": np.array(["control", *names])[label]})
+    obs.index = obs.index.astype(str)
+    adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"G{g}" for g in range(N_GENES)]))
+    npt.pp.setup_screen(adata, check_scale=False)
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
+    axes = rng.normal(size=(N_MODULES, 8))[module] + 0.5 * rng.normal(size=(n, 8))
+    table = pd.DataFrame(axes, index=names)
+    permuted = pd.DataFrame(rng.permutation(axes), index=names)
+    out = {}
+    for which, features in zip(TABLES, (table, permuted, None), strict=True):
+        with warnings.catch_warnings():  # that nothing is known of the perturbations without cells
+            warnings.simplefilter("ignore", UserWarning)
+            npt.tl.fit_dag_blr(adata, features=features)
+            npt.tl.perturbation_effects(adata, candidates=names[N_SEEN:])
+        found, truth = adata.uns["perturbation_effects"], effects[N_SEEN:]
+        inside = (found["lower"] <= truth) & (truth <= found["upper"])
+        learned = adata.uns["dag_blr"]["predictors"]
+        weight = dict(zip(learned["predictors"], learned["weights"], strict=True))
+        error = float(((found["mean"] - truth) ** 2).sum())
+        out[which] = error, float(inside.mean()), float(weight.get("features", 0.0))
+    return out
+
+
+def simulated_table(n_screens: int) -> str:
+    """Return the table of the simulated screens."""
+    draws = [simulated(seed) for seed in range(n_screens)]
+    lines = [f"## Simulated: {n_screens} screens of {N_SEEN} perturbations, {N_UNSEEN} unseen", ""]
+    lines += ["| features | error / without | ± | largest | coverage | weight | used in |"]
+    lines += ["|---" * 7 + "|"]
+    for which in TABLES:
+        ratio = np.array([draw[which][0] / draw["none"][0] for draw in draws])
+        covered, weight = np.array([draw[which][1:] for draw in draws]).T
+        lines.append(
+            f"| {which} | {ratio.mean():.3f} | {ratio.std(ddof=1) / np.sqrt(len(ratio)):.3f} | "
+            f"{ratio.max():.3f} | {100 * covered.mean():.0f}% | {weight.mean():.2f} | "
+            f"{(weight > 0).sum()} of {len(weight)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def perturbations(screen: Screen, kept: np.ndarray) -> Perturbations:
+    """Return the perturbations of some cells of a screen."""
+    label = screen.cells.obs[screen.environments.roles.perturbation_key].astype(str).to_numpy()
+    names = sorted(set(label) - {screen.control})
+    place = {name: k for k, name in enumerate([screen.control, *names])}
+    code = np.array([place[name] for name in label])
+    x = np.asarray(screen.cells.X)[kept]
+    moments = ScreenMoments.from_array(x, code[kept], len(place))
+    targets = [[screen.targets[q]] if q in screen.targets else [] for q in names]
+    return Perturbations(moments, 0, np.arange(1, len(place)), targets, names=names)
+
+
+def left_out_error(every: Perturbations, extra: list[Predictor]) -> float:
+    """Return the squared error of perturbations, a fifth left out at a time, in units of sd."""
+    total, asked = 0.0, [Coexpression(), MeanPerturbation(), *extra]
+    for fold in range(5):
+        rows = np.arange(fold, len(every.targets), 5)
+        rest, gone = every.without(rows), every.some(rows)
+        learned = learn_predictor_weights(
+            rest.observed, rest.variance, [each.held_out(rest) for each in asked], rest.scored(),
+            sd=rest.sd,
+        )  # fmt: skip
+        said = [each.predict(rest, gone).effects for each in asked]
+        expected = np.tensordot(learned.weights, said, axes=1)
+        by = np.where(rest.sd > 0, rest.sd, 1.0)
+        total += (np.where(gone.scored(), (gone.observed - expected) / by, 0.0) ** 2).sum()
+    return float(total)
+
+
+def described(features: Any, every: Perturbations, genes: list[str]) -> list[Predictor]:
+    """Return the predictors that side information gives."""
+    labels: Any = SimpleNamespace(names=every.names, naming=None)
+    known = read_features(features, genes, labels)
+    if known is None:
+        return []
+    both: list[Predictor] = [Features(known)]
+    return both if known.effects is None else [OtherScreen(known), *both]
+
+
+def real_table(data: Path, names: list[str], n_draws: int) -> str:
+    """Return the table of tables that say nothing of real screens."""
+    lines = [f"## Real screens: tables that say nothing, {n_draws} of each kind", ""]
+    lines += ["| screen | perturbations | random | ± | largest | permuted | ± | largest |"]
+    lines += ["|---" * 8 + "|"]
+    for name in names:
+        screen = read_screen(data, SOURCES[name], name=name)
+        every = perturbations(screen, np.ones(screen.cells.n_obs, bool))
+        genes = [str(gene) for gene in screen.cells.var_names]
+        plain, cells = left_out_error(every, []), []
+        for seed in range(n_draws):
+            rng = np.random.default_rng(seed)
+            half = perturbations(screen, rng.random(screen.cells.n_obs) < 0.5)
+            index = pd.Index(every.names)
+            table = pd.DataFrame(rng.normal(size=(len(index), 10)), index=index)
+            order = rng.permutation(len(index))
+            other = ad.AnnData(half.observed[order], pd.DataFrame(index=index))
+            other.var_names = genes
+            other.layers["se"] = np.sqrt(half.variance[order])
+            other.layers["se"][~(other.layers["se"] > 0)] = np.nan
+            cells.append([
+                left_out_error(every, described(each, every, genes)) / plain
+                for each in (table, other)
+            ])  # fmt: skip
+        shown = [
+            f"{each.mean():.3f} | {each.std(ddof=1) / np.sqrt(n_draws):.3f} | {each.max():.3f}"
+            for each in np.array(cells).T
+        ]
+        lines.append(f"| {name} | {len(every.targets)} | {' | '.join(shown)} |")
+    return "\n".join(lines) + "\n"
+
+
+def cost_table(n: int, n_genes: int) -> str:
+    """Return seconds and memory of a kernel over many perturbations."""
+    rng = np.random.default_rng(0)
+    module, n_cells = rng.integers(50, size=n), np.r_[20_000, np.full(n, 50)]
+    effects = 0.3 * rng.normal(size=(50, n_genes))[module] + 0.1 * rng.normal(size=(n, n_genes))
+    mean = np.vstack([np.zeros(n_genes), effects])
+    mean += rng.normal(size=mean.shape) / np.sqrt(n_cells)[:, None]
+    squares = np.broadcast_to((n_cells - 1.0)[:, None], mean.shape)
+    scatter = np.eye(n_genes) * (n_cells.sum() - n - 1)
+    names = [f"P{j}" for j in range(n)]
+    screen = Perturbations(
+        ScreenMoments(n_cells, mean, squares, scatter), 0, np.arange(1, n + 1),
+        [[j] if j < n_genes else [] for j in range(n)], names=names,
+    )  # fmt: skip
+    table = rng.normal(size=(50, 768))[module] + rng.normal(size=(n, 768))
+    steps, started = [], time.perf_counter()
+    (known,) = described(pd.DataFrame(table, index=names), screen, [])
+    steps.append(time.perf_counter() - started)
+    known.held_out(screen)
+    steps.append(time.perf_counter() - started - sum(steps))
+    known.predict(screen, screen.some(np.arange(min(1000, n))))
+    steps.append(time.perf_counter() - started - sum(steps))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return (
+        f"## Cost: {n:,} perturbations x {n_genes:,} genes\n\n"
+        f"| reading | left out | 1,000 candidates | peak memory |\n|---|---|---|---|\n"
+        f"| {' | '.join(f'{s:.0f} s' for s in steps)} | {peak:,.0f} MB |\n"
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.side_information", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--simulated", type=int, default=20, help="number of screens")
+    parser.add_argument("--draws", type=int, default=20, help="tables on real screens; 0 for none")
+    parser.add_argument("--screens", nargs="+", default=list(SOURCES))
+    parser.add_argument("--size", type=int, nargs=2, default=(10_000, 1000), help="of the cost")
+    parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
+    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
+    args = parser.parse_args(arguments)
+    sections = [cost_table(*args.size)]  # first, while the process has held nothing else
+    sections.insert(0, simulated_table(args.simulated))
+    if args.draws:
+        sections.insert(1, real_table(Path(args.data), args.screens, args.draws))
+    print("\n".join(sections), flush=True)
+    if args.save:
+        Path(args.save).write_text("\n".join(sections))
+
+
+if __name__ == "__main__":
+    main()

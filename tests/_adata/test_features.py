@@ -1,0 +1,233 @@
+"""Side information in every form: what is alike, what files hold, and what is refused."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from nextpert._adata.features import load_features, read_features
+from nextpert._adata.members import Naming
+
+PANEL = ["A", "B", "C"]
+
+
+def read(features, names=("A", "B", "C", "D"), naming=None):
+    return read_features(features, PANEL, SimpleNamespace(names=list(names), naming=naming))
+
+
+def alike(features, *names):
+    rows = read(features).of(names)
+    return rows @ rows.T
+
+
+def test_tables_of_numbers_are_standardised():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(6, 4)) * [1, 10, 100, 0] + 7
+    table = pd.DataFrame(values, index=list("ABCDEF"))
+    z = (values[:, :3] - values[:, :3].mean(axis=0)) / values[:, :3].std(axis=0)
+    unit = z / np.linalg.norm(z, axis=1, keepdims=True)
+    np.testing.assert_allclose(alike(table, *"ABCDEF"), unit @ unit.T, atol=1e-6)
+    found = alike(dict(zip("ABCDEF", values, strict=True)), *"ABCDEF")
+    np.testing.assert_allclose(found, unit @ unit.T, atol=1e-6)
+    table.iloc[0, 1] = np.nan  # unknown: as the mean
+    z = (values[:, :3] - values[:, :3].mean(axis=0)) / values[:, :3].std(axis=0)
+    away = values[:, 1] - values[1:, 1].mean()
+    away[0] = 0.0
+    z[:, 1] = away / np.sqrt((away[1:] ** 2).mean())
+    unit = z / np.linalg.norm(z, axis=1, keepdims=True)
+    np.testing.assert_allclose(alike(table, *"ABCDEF"), unit @ unit.T, atol=1e-6)
+
+
+def test_genes_of_the_same_sets_are_alike():
+    sets = {
+        "one": ["A", "B"],
+        "two": ["A", "C", "E", "F"],
+        "alone": ["D", "D"],
+        "three": ["E", "F"],
+    }
+    found = alike(sets, "A", "B", "C", "D", "E")
+    a, e = np.sqrt(1 / 2 + 1 / 4), np.sqrt(1 / 4 + 1 / 2)
+    np.testing.assert_allclose(np.diag(found), [1, 1, 1, 0, 1], atol=1e-6)
+    np.testing.assert_allclose(found[0, 1], 0.5 / (a * np.sqrt(0.5)), atol=1e-6)
+    np.testing.assert_allclose(found[0, 2], 0.25 / (a * 0.5), atol=1e-6)  # a larger set counts less
+    np.testing.assert_allclose(found[0, 4], 0.25 / (a * e), atol=1e-6)
+    assert found[1, 2] == 0
+    assert not found[3].any()  # of a set of one gene nothing follows
+
+
+def test_neighbours_in_a_network_are_alike():
+    edges = pd.DataFrame(
+        {"source": ["A", "B", "D"], "target": ["B", "C", "E"], "weight": [2, 2, -2]}
+    )
+    found = alike(edges, *"ABCDE")
+    assert found[0, 1] > found[0, 2] > found[0, 3] == 0
+    assert found[3, 4] < 0
+    plain = alike(edges[["source", "target"]].set_axis(["one", "other"], axis=1), *"ABCDE")
+    np.testing.assert_allclose(plain[:3, :3], found[:3, :3], atol=1e-6)
+    graph = np.zeros((5, 5))
+    graph[[0, 1, 3], [1, 2, 4]] = 1
+    graph = graph + graph.T + np.eye(5)
+    rows = graph / np.sqrt(graph.sum(axis=0))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    np.testing.assert_allclose(plain, rows @ rows.T, atol=1e-6)
+
+
+def test_several_tables_count_alike():
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(4, 3)), index=list("ABCE"))
+    sets = {"one": ["A", "B", "D"]}
+    both = alike({"embedding": table, "sets": sets}, *"ABCDE")
+    np.testing.assert_allclose(
+        both, (alike(table, *"ABCDE") + alike(sets, *"ABCDE")) / 2, atol=1e-6
+    )
+    assert both[2, 2] == pytest.approx(0.5)  # in one of two: half as much is known
+
+
+def test_components_keep_similarities():
+    rng = np.random.default_rng(0)
+    for shape in ((30, 500), (500, 300)):
+        names = [f"N{k}" for k in range(shape[0])]
+        values = rng.normal(size=(shape[0], 20)) @ rng.normal(size=(20, shape[1]))
+        z = (values - values.mean(axis=0)) / values.std(axis=0)
+        unit = z / np.linalg.norm(z, axis=1, keepdims=True)
+        found = read(pd.DataFrame(values, index=names), names)
+        assert found.rows.shape[1] <= 200
+        np.testing.assert_allclose(found.rows @ found.rows.T, unit @ unit.T, atol=1e-5)
+
+
+def test_components_of_large_tables_are_the_largest(monkeypatch):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.normal(size=(40, 300)), index=[f"N{k}" for k in range(40)])
+    monkeypatch.setattr("nextpert._adata.features._RANK", 10)
+    found = []
+    for small in (3000, 20):
+        monkeypatch.setattr("nextpert._adata.features._SMALL", small)
+        rows = read(table, table.index).rows
+        found.append(rows @ rows.T)
+    np.testing.assert_allclose(*found, atol=1e-5)
+
+
+def other_screen(values, error=None, names="ABD", genes=("B", "X", "A")):
+    out = ad.AnnData(np.asarray(values, float), pd.DataFrame(index=list(names)))
+    out.var_names = genes
+    if error is not None:
+        out.layers["se"] = np.asarray(error, float)
+    return out
+
+
+def test_effects_of_another_screen_lie_on_the_panel():
+    values = np.arange(1, 10.0).reshape(3, 3)
+    values[1, 0] = np.nan
+    found = read(other_screen(values))
+    assert found.names == ["A", "B", "D"]
+    assert found.effects.tolist() == [[3, 1, 0], [6, 4, 0], [9, 7, 0]]  # unknown: the mean
+    both = read({"other": other_screen(values), "sets": {"one": ["E", "A"]}})
+    assert both.effects.tolist() == [[3, 1, 0], [6, 4, 0], [9, 7, 0], [6, 4, 0]]
+    away = np.where(np.isnan(values), 0.0, values - np.nanmean(values, axis=0))
+    unit = away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-9)
+    np.testing.assert_allclose(found.rows @ found.rows.T, unit @ unit.T, atol=1e-6)
+
+
+def test_standard_errors_shrink_effects_of_another_screen():
+    rng = np.random.default_rng(0)
+    n, p = 40, 60
+    names, genes = [f"N{k}" for k in range(n)], [f"G{k}" for k in range(p)]
+    size = np.repeat([0.0, 1.0], n // 2)[:, None]
+    truth = 0.3 + size * rng.normal(size=(n, p))
+    error = rng.uniform(0.3, 1.0, size=(n, p))
+    seen = truth + error * rng.normal(size=truth.shape)
+    seen[0, 0] = np.nan
+    labels = SimpleNamespace(names=names, naming=None)
+    found = read_features(other_screen(seen, error, names, genes), genes, labels)
+    raw, shrunk = (seen - truth)[1:], (found.effects - truth)[1:]
+    assert (shrunk**2).sum() < 0.5 * (raw**2).sum()
+    assert found.effects[0, 0] == pytest.approx(found.effects[1:, 0].mean())
+    length = (found.rows**2).sum(axis=1)
+    assert length[n // 2 :].min() > 0.5 > 0.3 > length[: n // 2].mean()
+    exact = read_features(other_screen(seen, error * 1e-6, names, genes), genes, labels)
+    np.testing.assert_allclose(exact.effects[1:], seen[1:], atol=1e-6)
+    np.testing.assert_allclose((exact.rows**2).sum(axis=1), 1, atol=1e-5)
+    vague = read_features(other_screen(seen, error * 1e4, names, genes), genes, labels)
+    assert np.ptp(vague.effects[1:], axis=0).max() < 1e-3  # all are the mean
+
+
+def test_labels_are_spelled_as_the_screen_spells_them():
+    table = pd.DataFrame(np.eye(3), index=["B+A", "C", "E"])
+    found = read(table, ["A+B", "C", "D"], Naming())
+    assert found.names == ["A+B", "C", "E"]
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2")
+def test_files_hold_the_same(tmp_path):
+    sets = {"one": ["A", "B"], "two": ["A", "C", "D"]}
+    lines = [f"{name}\twww\t" + "\t".join(genes) for name, genes in sets.items()]
+    (tmp_path / "sets.gmt").write_text("\n".join(lines) + "\n\n")
+    assert load_features(tmp_path / "sets.gmt") == sets
+    table = pd.DataFrame({"u": [1.0, 2.0, 4.0], "v": [0.5, 0.0, 1.0]}, index=list("ABC"))
+    table.to_csv(tmp_path / "table.csv")
+    edges = pd.DataFrame({"source": ["A", "B"], "target": ["B", "C"], "weight": [1.0, 2.0]})
+    edges.to_csv(tmp_path / "edges.tsv.gz", sep="\t", index=False)
+    other = other_screen(np.eye(3), np.ones((3, 3)))
+    other.write_h5ad(tmp_path / "other.h5ad")
+    other.write_zarr(tmp_path / "other.zarr")
+    for file, held in (
+        ("sets.gmt", sets), ("table.csv", table), ("edges.tsv.gz", edges),
+        ("other.h5ad", other), ("other.zarr", other),
+    ):  # fmt: skip
+        given, wanted = read(str(tmp_path / file)), read(held)
+        assert given.names == wanted.names
+        np.testing.assert_array_equal(given.rows, wanted.rows)
+    both = read({"sets": tmp_path / "sets.gmt", "table": table})
+    np.testing.assert_array_equal(both.rows, read({"sets": sets, "table": table}).rows)
+
+
+TABLE = pd.DataFrame(np.eye(3), index=list("ABC"))
+BAD = {
+    "no file": ("nowhere.gmt", "'nowhere.gmt' is no file"),
+    "row twice": (TABLE.set_axis(list("ABA")), "rows more than once: give A one row"),
+    "infinite": (TABLE.replace(1.0, np.inf), "infinite"),
+    "words": (TABLE.astype(object).replace(1.0, "x"), "real numbers"),
+    "small sets": ({"one": ["A"], "two": ["B"]}, "no set of two genes"),
+    "lengths": ({"A": [1.0, 2.0], "B": [1.0]}, "vectors of one length"),
+    "an edge without target": (
+        pd.DataFrame({"source": ["A", "B"], "target": ["B", None]}),
+        "without source or target",
+    ),
+    "an edge without weight": (
+        pd.DataFrame({"source": ["A"], "target": ["B"], "weight": [np.nan]}),
+        "weight is NaN",
+    ),
+    "other genes": (other_screen(np.eye(3), genes=("X", "Y", "Z")), "no gene of the panel"),
+    "errors of 0": (other_screen(np.eye(3), np.eye(3)), "standard errors of 0 or below"),
+    "two screens": (
+        {"a": other_screen(np.eye(3)), "b": other_screen(np.eye(3))},
+        "two other screens",
+    ),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_what_cannot_be_used_is_refused(bad):
+    given, message = BAD[bad]
+    with pytest.raises(ValueError, match=message):
+        read(given)
+
+
+def test_files_of_other_kinds_are_refused(tmp_path):
+    (tmp_path / "table.xlsx").write_text("x")
+    with pytest.raises(ValueError, match="is of no kind that can be read"):
+        read(tmp_path / "table.xlsx")
+    (tmp_path / "one.gmt").write_text("name\n")
+    with pytest.raises(ValueError, match=r"one\.gmt' cannot be read as \.gmt"):
+        read(tmp_path / "one.gmt")
+    (tmp_path / "words.csv").write_text("a,b,c\nx,y,z\n")
+    with pytest.raises(ValueError, match="real numbers"):
+        read(tmp_path / "words.csv")
+
+
+def test_rows_of_no_label_are_told():
+    with pytest.warns(UserWarning, match="features has rows for A, B, C, but for no label"):
+        read(TABLE, ["X", "Y"])

@@ -1,0 +1,182 @@
+"""Side information: residuals in closed form against refits, and what permuted tables gain."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nextpert.core import ScreenMoments
+from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.predictor_weights import learn_predictor_weights
+from nextpert.core.model.predictors.base import SideInformation, Sources
+from nextpert.core.model.predictors.features import Features, OtherScreen, Solved, _Screen
+from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
+
+
+def refitted(covariance, effects, missing, j):
+    """Kriging of row ``j`` from the others: mean, and mean plus departure, gene by gene."""
+    mean, whole = np.zeros((2, effects.shape[1]))
+    for g in range(effects.shape[1]):
+        rest = np.flatnonzero(~missing[:, g] & (np.arange(len(effects)) != j))
+        inverse = np.linalg.inv(covariance[np.ix_(rest, rest)])
+        y = effects[rest, g]
+        mean[g] = inverse.sum(axis=0) @ y / inverse.sum()
+        whole[g] = mean[g] + covariance[j, rest] @ inverse @ (y - mean[g])
+    return mean, whole
+
+
+@pytest.mark.parametrize("rank", [3, 20])
+def test_residuals_in_closed_form_are_those_of_refits(rank):
+    rng = np.random.default_rng(rank)
+    n, p = 12, 7
+    z, noise, y = rng.normal(size=(n, rank)), rng.uniform(0.2, 2.0, n), rng.normal(size=(n, p))
+    missing = np.zeros((n, p), bool)
+    missing[2, 1] = missing[5, 1] = missing[0, 3] = True  # two of one gene, one of another
+    solved = Solved.of(z, noise, y, missing)
+    residuals, means = solved.residuals(), solved.means()
+    covariance = z @ z.T + np.diag(noise)
+    for j in range(n):
+        mean, whole = refitted(covariance, y, missing, j)
+        here = ~missing[j]
+        np.testing.assert_allclose((y[j] - whole)[here], residuals[j][here], atol=1e-10)
+        np.testing.assert_allclose(mean[here], means[j][here], atol=1e-10)
+    inverse = np.linalg.inv(covariance)
+    free = ~missing.any(axis=0)
+    np.testing.assert_allclose(
+        solved.mean[free], inverse.sum(axis=0) @ y[:, free] / inverse.sum(), atol=1e-10
+    )
+
+
+def modules(seed, n=40, p=30, n_modules=5, n_cells=40, targets=None):
+    """A screen of which each perturbation does what its module does, and something of its own."""
+    rng = np.random.default_rng(seed)
+    module = rng.integers(n_modules, size=n)
+    effects = 0.2 * rng.normal(size=p) + 0.5 * rng.normal(size=(n_modules, p))[module]
+    effects += 0.2 * rng.normal(size=(n, p))
+    label = np.repeat(np.arange(n + 1), [1000, *[n_cells] * n])
+    x = rng.normal(size=(len(label), p)) + np.vstack([np.zeros(p), effects])[label]
+    names = [f"P{j}" for j in range(n)]
+    targets = [[] for _ in names] if targets is None else targets
+    screen = Perturbations(
+        ScreenMoments.from_array(x, label, n + 1), 0, np.arange(1, n + 1), targets, names=names
+    )
+    return screen, effects, np.eye(n_modules)[module]
+
+
+def test_left_out_perturbations_are_predicted_as_candidates_are():
+    screen, _, rows = modules(0, n=12, targets=[[0], [0], [3], *[[] for _ in range(9)]])
+    asked = Features(SideInformation(list(screen.names), rows))
+    found = asked.held_out(screen).effects
+    data = _Screen.of(screen, np.ones(12, bool))
+    share = data.best_share(rows)[0]
+    z = np.sqrt(share) * rows
+    covariance = z @ z.T + np.diag(1 - share + data.noise / data.size)
+    missing = screen.own()
+    for j in range(12):
+        mean, whole = refitted(covariance, data.effects, missing, j)
+        expected = np.where(missing[j], 0.0, (whole - mean) * screen.sd)
+        np.testing.assert_allclose(found[j], expected, atol=1e-10)
+    # A candidate that is like one of them, of which nothing was seen.
+    new = Perturbations(screen.moments, 0, [-1], [[2]], names=["new"])
+    known = SideInformation([*screen.names, "new"], np.vstack([rows, rows[:1]]))
+    predicted = Features(known).predict(screen, new).effects[0]
+    for g in range(len(predicted)):
+        rest = np.flatnonzero(~missing[:, g])
+        inverse = np.linalg.inv(covariance[np.ix_(rest, rest)])
+        y = data.effects[rest, g]
+        mean = inverse.sum(axis=0) @ y / inverse.sum()
+        wanted = 0.0 if g == 2 else share * rows[0] @ rows[rest].T @ inverse @ (y - mean)
+        np.testing.assert_allclose(predicted[g], wanted * screen.sd[g], atol=1e-10)
+
+
+def test_the_error_of_the_controls_is_not_predicted():
+    screen, _, rows = modules(1)
+    known = SideInformation(list(screen.names), rows)
+    found = Features(known).held_out(screen)
+    assert found.shared is None
+    moments = screen.moments
+    moved = moments.mean.copy()
+    moved[0] += 0.3
+    other = ScreenMoments(moments.n, moved, moments.squares, moments.scatter)
+    again = Features(known).held_out(Perturbations(
+        other, 0, screen.rows, screen.targets, names=screen.names
+    ))  # fmt: skip
+    np.testing.assert_allclose(again.effects, found.effects, atol=1e-9)
+
+
+def weights(screen, known):
+    predictions = [each.held_out(screen) for each in (MeanPerturbation(), Features(known))]
+    found = learn_predictor_weights(
+        screen.observed, screen.variance, predictions, screen.scored(), sd=screen.sd
+    )
+    return found, found.expected(predictions)
+
+
+def test_features_are_believed_as_far_as_they_inform():
+    errors = []
+    for seed in range(5):
+        screen, truth, rows = modules(seed)
+        order = np.random.default_rng(seed).permutation(len(rows))
+        each = []
+        for table in (rows, rows[order], np.zeros_like(rows)):
+            found, expected = weights(screen, SideInformation(list(screen.names), table))
+            each.append(((expected - truth) ** 2).sum())
+        errors.append(each)
+        assert not found.weights[1]  # no features at all
+    right, permuted, none = np.mean(errors, axis=0)
+    assert right < 0.5 * none
+    assert permuted < 1.01 * none
+
+
+def test_what_permuted_tables_gain_counts_for_nothing():
+    most = []
+    for seed in range(10):
+        screen, _, rows = modules(seed, n=20)
+        table = np.random.default_rng(seed).permutation(rows)
+        names = list(screen.names)
+        each = [Features(SideInformation(names, x)).held_out(screen) for x in (rows, table)]
+        most.append([found.most for found in each])
+    right, permuted = np.array(most).T
+    assert right.min() > 0.5
+    assert (permuted == 0).sum() >= 7
+    assert permuted.mean() < 0.1
+
+
+def test_another_screen_counts_as_far_as_it_tells_perturbations_from_one_another():
+    most = []
+    for seed in range(10):
+        screen, truth, rows = modules(seed, n=20)
+        rng = np.random.default_rng(seed)
+        order, noise = rng.permutation(20), 0.05 * rng.normal(size=truth.shape)
+        for there in (truth, truth[order], np.tile(truth.mean(axis=0), (20, 1))):
+            known = SideInformation(list(screen.names), rows, there + noise)
+            most.append(OtherScreen(known).held_out(screen).most)
+    right, permuted, alike = np.reshape(most, (10, 3)).T
+    assert right.min() > 0.5
+    assert max(permuted.mean(), alike.mean()) < 0.15
+
+
+def test_few_perturbations_and_those_without_features_are_left_alone():
+    screen, _, rows = modules(0, n=4)
+    known = SideInformation(list(screen.names), rows)
+    assert not Features(known).held_out(screen).effects.any()
+    assert not Features(known).predict(screen, screen).effects.any()
+    screen, _, rows = modules(0)
+    rows[::3] = 0.0
+    found = Features(SideInformation(list(screen.names), rows)).held_out(screen).effects
+    assert not found[::3].any()
+    assert found[1::3].any(axis=1).all()
+
+
+def test_effects_in_another_screen_are_found_by_label():
+    screen, _, _ = modules(0, n=5, p=6, targets=[[0], [], [0, 2], [1], []])
+    known = np.arange(1, 31.0).reshape(5, 6)
+    asked = OtherScreen(SideInformation([*screen.names[:4], "new"], np.eye(5), known))
+    found = asked.held_out(screen).effects
+    assert found[3].tolist() == [19, 0, 21, 22, 23, 24]
+    assert found[4].tolist() == known.mean(axis=0).tolist()  # of no label there
+    assert found[2].tolist() == [0, 14, 0, 16, 17, 18]
+    some = asked.predict(screen, screen.some([0, 2]))
+    assert some.effects.tolist() == [[0, *known[0, 1:]], found[2].tolist()]
+    assert OtherScreen.build(Sources()) is None
+    assert OtherScreen.build(Sources(features=SideInformation(["A"], np.eye(1)))) is None

@@ -1,0 +1,184 @@
+"""Side information and labels of which nothing is known, as users give and ask for them."""
+
+from __future__ import annotations
+
+import logging
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert._adata.posterior import posterior_from
+from nextpert.cli import main
+
+N_SEEN, N_UNSEEN, N_GENES, N_MODULES = 24, 8, 20, 4
+NAMES = [f"P{j}" for j in range(N_SEEN + N_UNSEEN)]
+UNSEEN = NAMES[N_SEEN:]
+
+
+@pytest.fixture(scope="module")
+def modules():
+    """A screen whose targets are on no panel, the truth, and the features of perturbations."""
+    rng = np.random.default_rng(3)
+    module = np.arange(len(NAMES)) % N_MODULES
+    effects = 0.3 * rng.normal(size=N_GENES) + 0.1 * rng.normal(size=(len(NAMES), N_GENES))
+    effects += 0.5 * rng.normal(size=(N_MODULES, N_GENES))[module]
+    label = np.repeat(np.arange(N_SEEN + 1), [400, *[40] * N_SEEN])
+    x = 2 + rng.normal(size=(len(label), N_GENES)) + np.vstack([np.zeros(N_GENES), effects])[label]
+    obs = pd.DataFrame({"perturbation": np.array(["control", *NAMES])[label]})
+    obs.index = obs.index.astype(str)
+    adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"G{g}" for g in range(N_GENES)]))
+    npt.pp.setup_screen(adata, check_scale=False)
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
+    table = rng.normal(size=(N_MODULES, 5))[module] + 0.2 * rng.normal(size=(len(NAMES), 5))
+    return adata, effects, pd.DataFrame(table, index=NAMES)
+
+
+@pytest.fixture(scope="module")
+def informed(modules):
+    adata = modules[0].copy()
+    npt.tl.fit_dag_blr(adata, features=modules[2])
+    npt.tl.perturbation_effects(adata, candidates=UNSEEN)
+    return adata
+
+
+@pytest.fixture(scope="module")
+def plain(modules):
+    adata = modules[0].copy()
+    npt.tl.fit_dag_blr(adata)
+    with pytest.warns(UserWarning, match="Of P24, P25, .* nothing is known"):
+        npt.tl.perturbation_effects(adata, candidates=UNSEEN)
+    return adata
+
+
+def weights(adata):
+    found = adata.uns["dag_blr"]["predictors"]
+    return dict(zip(found["predictors"], found["weights"], strict=True))
+
+
+def test_unseen_perturbations_follow_their_features(modules, informed, plain):
+    truth = modules[1][N_SEEN:]
+    error = [
+        ((adata.uns["perturbation_effects"]["mean"] - truth) ** 2).sum()
+        for adata in (informed, plain)
+    ]
+    assert error[0] < 0.5 * error[1]
+    assert weights(informed)["features"] > 0.8
+    assert "features" not in weights(plain)
+
+
+def test_a_permuted_table_changes_nothing(modules, plain):
+    adata, _, table = modules
+    adata = adata.copy()
+    order = np.random.default_rng(1).permutation(len(table))
+    npt.tl.fit_dag_blr(adata, features=table.iloc[order].set_axis(table.index))
+    assert weights(adata)["features"] == 0
+    npt.tl.perturbation_effects(adata, candidates=UNSEEN)
+    found, wanted = (each.uns["perturbation_effects"] for each in (adata, plain))
+    for name in ("mean", "lower", "upper"):
+        np.testing.assert_allclose(found[name], wanted[name], atol=1e-9)
+
+
+def test_a_label_of_which_nothing_is_known_is_the_mean_perturbation(modules, plain):
+    found = plain.uns["perturbation_effects"]
+    assert np.ptp(found["mean"], axis=0).max() < 1e-9
+    seen = posterior_from(plain).expectation.seen
+    share = weights(plain)["mean perturbation"]
+    assert share > 0.3
+    np.testing.assert_allclose(found["mean"][0], share * seen.observed.mean(axis=0), atol=0.02)
+    truth = modules[1][N_SEEN:]
+    inside = (found["lower"] <= truth) & (truth <= found["upper"])
+    assert 0.85 <= inside.mean() <= 1
+
+
+def test_labels_without_targets_are_designed_with(modules, plain, informed):
+    target = {f"G{g}": 2 + modules[1][N_SEEN, g] for g in range(N_GENES)}
+    with pytest.warns(UserWarning, match="nothing is known"):
+        npt.tl.design_interventions(plain, target, candidates=["P0", "P24", "P25"], n_samples=50)
+    npt.tl.design_interventions(informed, target, candidates=UNSEEN, n_samples=200)
+    ranking = informed.uns["design"]["ranking"].set_index("perturbation")
+    alike = ["P24", "P28"]  # of the module of the target
+    others = [name for name in UNSEEN if name not in alike]
+    distance = ranking["predicted_distance"]
+    assert distance[alike].max() < distance[others].min()
+    npt.tl.perturbation_effects(informed, candidates=["P24+P25"])
+    sums = informed.uns["perturbation_effects"]["mean"][0]
+    npt.tl.perturbation_effects(informed, candidates=["P24", "P25"])
+    each = informed.uns["perturbation_effects"]["mean"]
+    np.testing.assert_allclose(sums, each.sum(axis=0), atol=0.05)
+
+
+def test_a_screen_with_targets_refuses_what_is_probably_misspelled(small_screen):
+    screen = small_screen.copy()
+    npt.tl.learn_dag(screen, method="given", dag=[("MYC", "STK3")])
+    npt.tl.fit_dag_blr(screen)
+    with pytest.raises(ValueError, match="outside the panel"):
+        npt.tl.perturbation_effects(screen, candidates=["MYCC"])
+    sets = {"one": ["MYC", "MYCC"], "two": ["STK3", "OXR1"]}
+    npt.tl.fit_dag_blr(screen, features=sets)
+    npt.tl.perturbation_effects(screen, candidates=["MYCC"])
+    assert screen.uns["perturbation_effects"]["perturbations"].tolist() == ["MYCC"]
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+@pytest.mark.filterwarnings("ignore:Writing zarr v2")
+def test_features_survive_files(informed, tmp_path, kind):
+    path = tmp_path / f"fit.{kind}"
+    informed.copy().write_h5ad(path) if kind == "h5ad" else informed.copy().write_zarr(path)
+    back = ad.read_h5ad(path) if kind == "h5ad" else ad.read_zarr(path)
+    found = []
+    for each in (informed.copy(), back):
+        npt.tl.perturbation_effects(each, candidates=UNSEEN)
+        found.append(each.uns["perturbation_effects"]["mean"])
+    np.testing.assert_array_equal(*found)
+
+
+def test_another_screen_predicts_what_only_it_has(modules, plain):
+    adata, effects, _ = modules
+    adata = adata.copy()
+    error = 0.1
+    rng = np.random.default_rng(0)
+    seen = effects + error * rng.normal(size=effects.shape)
+    seen[2, :5] = np.nan
+    other = ad.AnnData(seen, pd.DataFrame(index=NAMES), adata.var[[]])
+    other.layers["se"] = np.full(seen.shape, error)
+    half = np.arange(len(NAMES)) // N_MODULES % 2 == 0
+    npt.tl.fit_dag_blr(adata, features=other[half].copy())
+    found = weights(adata)
+    assert found["other screen"] + found["features"] > 0.7
+    with pytest.warns(UserWarning, match="nothing is known"):
+        npt.tl.perturbation_effects(adata, candidates=UNSEEN)
+    truth, without = effects[N_SEEN:], plain.uns["perturbation_effects"]["mean"]
+    away = ((adata.uns["perturbation_effects"]["mean"] - truth) ** 2).sum(axis=1)
+    before = ((without - truth) ** 2).sum(axis=1)
+    assert away[:4].sum() < 0.3 * before[:4].sum()
+    assert away[4:].sum() < 1.1 * before[4:].sum()
+
+
+def test_the_diagnosis_scores_features(informed):
+    adata = informed.copy()
+    npt.tl.diagnose(adata)
+    found = adata.uns["diagnosis"]["predictors"].set_index("predictor")
+    assert found.loc["features", "error_to_no_effect"] < 1
+    assert adata.uns["diagnosis"]["perturbations"]["r_features"].notna().any()
+
+
+def test_the_command_and_a_campaign_read_features(modules, tmp_path, caplog):
+    adata, _, table = modules
+    table.to_csv(tmp_path / "table.csv")
+    adata.write_h5ad(tmp_path / "screen.h5ad")
+    out = tmp_path / "fit.h5ad"
+    words = ["fit", str(tmp_path / "screen.h5ad"), "--features", str(tmp_path / "table.csv")]
+    assert main([*words, "--out", str(out)]) == 0
+    assert weights(ad.read_h5ad(out))["features"] > 0.8
+    with caplog.at_level(logging.INFO, logger="nextpert"):
+        campaign = npt.Campaign(
+            adata.copy(), {"G0": 1.0}, learn={"method": "given", "dag": []},
+            fit={"features": str(tmp_path / "table.csv")},
+        )  # fmt: skip
+    assert "Features are known of 24 labels" in caplog.text
+    (tmp_path / "table.csv").unlink()  # the campaign has kept what it held
+    campaign.save(tmp_path / "campaign.h5ad")
+    assert npt.Campaign.load(tmp_path / "campaign.h5ad") is not None
