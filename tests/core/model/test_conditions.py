@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from joblib import Parallel
 
 from nextpert.core import ScreenMoments
 from nextpert.core._codec import pack, unpack
@@ -66,9 +65,8 @@ def test_effects_given_the_rest_are_those_of_dense_algebra():
     cells = pool_guides(moments, np.arange(n), n)
     expected = np.random.default_rng(5).normal(scale=0.2, size=own.shape)
     made = _Conditions(cells, LINES, expected, own, np.random.default_rng(0))
-    with Parallel(n_jobs=1) as workers:
-        for sweep in range(20):
-            made.sweep(sweep, workers)
+    for sweep in range(20):
+        made.sweep(sweep, map)
     rng = np.random.default_rng(2)  # variances of all sizes
     made.low.state.place[:] = rng.integers(len(VARIANCE) - 1, size=made.low.state.place.shape)
     made.share[:] = rng.dirichlet(np.ones(LINES), made.shape[1]).T[:, :, None]
@@ -100,9 +98,8 @@ def test_what_all_controls_share_may_be_told_either_way():
     levels = []
     for more in (0.0, 0.4):
         made = _Conditions(cells, LINES, None, None, np.random.default_rng(0))
-        with Parallel(n_jobs=1) as workers:
-            for sweep in range(3):
-                made.sweep(sweep, workers)
+        for sweep in range(3):
+            made.sweep(sweep, map)
         made.top.control += more
         made.offset -= more
         made._draw_offsets()

@@ -17,7 +17,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from joblib import Parallel
 
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_rng
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from nextpert.core.model.hierarchical import Workers
     from nextpert.core.screen.guides import PooledGuides
 
     Array = NDArray[np.float64]
@@ -203,7 +203,7 @@ class _Departures(_Sampler):
 class _Common(_Sampler):
     """Common effects, of means of all conditions that are weighted anew in every sweep."""
 
-    def draw(self, number: int, workers: Parallel, mean: Array, precision: Array) -> Array:
+    def draw(self, number: int, workers: Workers, mean: Array, precision: Array) -> Array:
         """Draw all, and return common effects less what was expected.
 
         ``mean`` and ``precision`` of their own parts and the noise that is the genes' own, by all
@@ -310,7 +310,7 @@ class _Conditions:
         shares = np.array([part.n[1:] for part in self.parts])
         self.share = (shares / shares.sum(axis=0))[:, :, None]
 
-    def sweep(self, number: int, workers: Parallel) -> None:
+    def sweep(self, number: int, workers: Workers) -> None:
         """Draw everything once, given the rest."""
         top, low = self.top, self.low
         weight = self._weight()

@@ -15,7 +15,7 @@ coexpression of genes, and an own part, which is sparse and whose scale is uncer
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -36,13 +36,15 @@ from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE, Condition,
 from nextpert.core.model.within_cells import LEAST_PSI, factors, respond, without_responses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.screen.guides import PooledGuides
 
     Array = NDArray[np.float64]
+    # Runs a task for each of some blocks; results come in their order.
+    Workers = Callable[[Callable[[int], Any], Sequence[int]], Iterable[Any]]
 
 # Exponents of 2 of prior variances of scores, in units of the variance within cells: as far as
 # those of own parts, and less.
@@ -83,13 +85,9 @@ class Chain(NamedTuple):
         keep = int(np.clip(_ROOM // max(size, 1), 40, cls().keep))
         return cls() if keep == cls().keep else cls(max(keep, 50), keep, 2)
 
-    def half(self) -> Chain:
-        """Return a chain of half as many sweeps and draws, for one fit of many."""
-        return Chain(-(-self.burn // 2), -(-self.keep // 2), self.every)
-
     def run(
         self,
-        sweep: Callable[[int, Parallel], None],
+        sweep: Callable[[int, Workers], None],
         n_jobs: int,
         progress: Callable[[int, int], object] | None,
     ) -> Iterator[int]:
@@ -99,7 +97,14 @@ class Chain(NamedTuple):
         :func:`fit_hierarchical`.
         """
         every = self.burn + self.keep * self.every
-        with Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem") as workers:
+        with Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem") as pool:
+
+            def workers(task: Callable[[int], Any], blocks: Sequence[int]) -> Iterable[Any]:
+                if n_jobs == 1 or len(blocks) == 1:  # a chain is many short sweeps
+                    return map(task, blocks)
+                done: Iterable[Any] = pool(map(delayed(task), blocks))
+                return done
+
             for number in range(every):
                 sweep(number, workers)
                 draw, left = divmod(number - self.burn + 1, self.every)
@@ -408,7 +413,7 @@ class _Sampler:
         self.sums: Array | None = None
         self.count = np.zeros(len(TAILS))
 
-    def sweep(self, number: int, workers: Parallel) -> None:
+    def sweep(self, number: int, workers: Workers) -> None:
         """Draw everything once, given the rest."""
         if self.sums is not None:
             self._draw_program(self.sums)
@@ -416,7 +421,7 @@ class _Sampler:
             self._move_common()
         self.visit_all(number, workers)
 
-    def visit_all(self, number: int, workers: Parallel) -> Array:
+    def visit_all(self, number: int, workers: Workers) -> Array:
         """Visit all perturbations; keep and return what the regressions of genes need of them."""
         n, p = self.means.x.shape
         size = self.state.scores.shape[1]
@@ -429,7 +434,7 @@ class _Sampler:
             uniform = rng.random((last - first, p + 1 + self.state.size.shape[1]))
             return self.visit(first, last, normal, uniform)
 
-        done = workers(delayed(block)(first) for first in range(0, n, _BLOCK))
+        done = list(workers(block, range(0, n, _BLOCK)))
         sums: Array = sum(sums for sums, _ in done)
         self.sums, self.count = sums, sum(count for _, count in done)
         return sums

@@ -166,8 +166,7 @@ def read_refit(
         shift = Interventions(names, fit.targets, fit.shifts, ["table"] * len(names))
     plan = Plan(names, fit.targets, [], shift)
     name = SHIFTS if str(params["spec"]) == SHIFTS else FULL
-    # Half of the draws: what is judged are means and intervals, each over many effects.
-    spec = Spec(fit.genes, plan, posterior, fit.naming, features, name, half=True)
+    spec = Spec(fit.genes, plan, posterior, fit.naming, features, name)
     seed, streams = _seed(adata.uns.get(str(params["dag_key"]))), []
     for rest in folds.inner:
         streams += [as_rng(seed), *fold_streams(len(rest))]

@@ -17,7 +17,7 @@ from nextpert._adata.progress import progress
 from nextpert.core import Dag
 from nextpert.core.model.conditions import fit_conditions
 from nextpert.core.model.effects import Efficacy, screen_efficacy, speaks_of_knockouts
-from nextpert.core.model.hierarchical import Chain, Hierarchical, fit_hierarchical
+from nextpert.core.model.hierarchical import Hierarchical, fit_hierarchical
 from nextpert.core.model.interactions import Interactions, Together, learn_interactions
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictor_weights import (
@@ -75,8 +75,6 @@ class Spec:
         Side information about perturbations; ``None`` where none is given.
     name
         One of :data:`SPECS`.
-    half
-        Whether effects are sampled by a chain of half the length.
     """
 
     genes: list[str]
@@ -85,7 +83,6 @@ class Spec:
     naming: Naming
     features: SideInformation | None = None
     name: str = FULL
-    half: bool = False
 
     @property
     def exact(self) -> bool:
@@ -379,10 +376,8 @@ def learn_effects(
             bar.update(done - bar.n)
 
         rows, each = np.append(0, seen + 1), cells.conditions
-        size = effect[seen].size * (1 if each is None else 1 + len(each.names))
         told: dict[str, Any] = {
             "expected": effect[seen], "own_variance": own[seen], "rng": 0, "progress": shown,
-            "chain": Chain.of_size(size).half() if spec.half else None,
         }  # fmt: skip
         if each is None:
             found = fit_hierarchical(cells.pooled.rows(rows), **told)
