@@ -14,6 +14,8 @@ ORDER = (
     "a_campaign_in_three_rounds",
     "combinations",
     "batches_and_guides",
+    "side_information",
+    "a_table_of_effects",
     "replay_a_screen",
     "screen_figures",
     "perturb_cite_seq",

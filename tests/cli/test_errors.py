@@ -20,7 +20,7 @@ PLAN = ("plan", "FITTED", "--target", "MYC")
 EARLY = [
     (("demo", "--data", "absent.h5ad", "--target", "MYC"), "no file 'absent.h5ad'"),
     (("demo", "--data", ".", "--target", "MYC"), "'.' is a folder"),
-    (("demo", "--data", "THREE", "--target", "MYC"), "cannot be read as h5ad"),
+    (("demo", "--data", "THREE", "--target", "MYC"), "is a table", "nextpert effects"),
     (("demo", "--data", "CUT", "--target", "MYC"), "is it whole?"),
     (("demo", "--data", "TWICE", "--target", "MYC"), "are not unique"),
     (("demo", "--target", "MYC"), "--data"),
