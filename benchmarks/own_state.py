@@ -36,7 +36,7 @@ from benchmarks.few_cells import (
     table,
 )
 from nextpert.core import Dag, Moments
-from nextpert.core.design.distances import States, ranked_distance, states_of
+from nextpert.core.design.distances import Draw, States, ranked_distance, states_of
 from nextpert.core.screen.mean_distance import mean_distance
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def rankings(
     control = model.control.mean(axis=0)
     expected = np.vstack([control + model.effects.posterior_mean(), control])
     graphs = {"no graph": Dag.from_edges(cells.x.shape[1], []), "learned graph": learn(known)}
-    ways = {MODEL: States(expected, lambda n, rng: model.states(n, rng=rng))}
+    ways = {MODEL: States(expected, lambda n, rng: map(Draw, model.states(n, rng=rng)))}
     shown = {name: fit(dag, pool(known), cells) for name, dag in graphs.items()}
     shifts = {name: each.prior.given(each.posterior) for name, each in shown.items()}
     ways |= {name: states_of(each.posterior, shifts[name]) for name, each in shown.items()}

@@ -198,11 +198,12 @@ def test_what_cannot_be_a_candidate_is_not_judged():
     assert np.isfinite(table.loc["enhancer", "error_half"])  # its cells are judged all the same
 
 
-def test_without_any_candidate_the_other_parts_are_judged():
+def test_labels_without_targets_are_judged_by_what_is_said_of_them():
     found = renamed({name: f"drug {name[1:]}" for name in SINGLE})
     parts = found["parts"].set_index("part")
     assert parts.loc["unseen perturbations", "level"] == "do not trust"
-    assert "none can be predicted" in parts.loc["unseen perturbations", "verdict"]
+    assert "mean perturbation" in parts.loc["unseen perturbations", "verdict"]
+    assert found["perturbations"]["error_unseen"].notna().all()
     assert parts.loc["graph", "level"] == "do not trust"
     assert "use the shrunken effects" in parts.loc["shrinkage", "verdict"]
 

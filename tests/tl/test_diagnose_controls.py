@@ -363,7 +363,8 @@ def test_without_target_genes_on_the_panel_nothing_is_said_of_them():
     assert part(found, "positive controls")["level"] == "care"
     assert "no target gene is on the panel" in part(found, "positive controls")["verdict"]
     assert found["perturbations"]["target_gene_found"].eq("").all()
-    assert found["perturbations"]["ceiling"].eq("").all()
+    # They are predicted by the mean perturbation, which can be compared with the best possible.
+    assert found["perturbations"]["ceiling"].ne("").all()
 
 
 # -- the ceiling --------------------------------------------------------------------------------
