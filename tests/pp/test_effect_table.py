@@ -163,7 +163,7 @@ def test_a_perturbation_of_two_batches_is_one():
     both = pd.concat([table, table.iloc[:2] + 0.2])
     obs = pd.DataFrame({"perturbation": both.index, "batch": ["a"] * 8 + ["b"] * 2},
                        index=[str(i) for i in range(10)])  # fmt: skip
-    adata = ad.AnnData(both.to_numpy(), obs, pd.DataFrame(index=GENES))
+    adata = ad.AnnData(both.to_numpy(copy=True), obs, pd.DataFrame(index=GENES))
     adata.layers["se"] = np.full(adata.shape, 0.1)
     screen = npt.pp.effect_table(adata, n_cells=100, n_controls=1000)
     npt.tl.fit_dag_blr(screen)
