@@ -76,7 +76,8 @@ def verdict_of(command: str, adata: AnnData, said: list[str]) -> str:
     if command == "distances":
         stored = uns["target_distances"]
         first, params = stored["table"].iloc[0], stored["params"]
-        perturbed = stored["table"].query("perturbation != @params['control']")
+        table = stored["table"]
+        perturbed = table[table["perturbation"].astype(str) != str(params["control"])]
         return (
             f"Nearest to {stored['target']}: {first['perturbation']}, at {first['distance']:.3g} "
             f"({first['low']:.3g} to {first['high']:.3g}). "
