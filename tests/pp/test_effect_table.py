@@ -26,7 +26,7 @@ def effects(seed=0, scale=0.4):
 
 @pytest.fixture
 def plain():
-    """Effects, standard errors, and what is told beside them."""
+    """Effects, standard errors, and what is given beside them."""
     told = {"n_cells": 100, "n_controls": 500, "control_mean": dict.fromkeys(GENES, 2.0)}
     return *effects(), told
 

@@ -34,9 +34,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_RANK = (
-    200  # components that are kept; what of similarities they lack counts as a perturbation's own
-)
+# Components that are kept; what of similarities they lack counts as a perturbation's own.
+_RANK = 200
 _SMALL = 3000  # rows or columns up to which all components are computed
 _TABLES = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 

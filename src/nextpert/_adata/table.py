@@ -83,7 +83,7 @@ def cells_of(adata: ad.AnnData) -> Index:
 
 
 def joined_records(one: ad.AnnData, other: ad.AnnData) -> dict[str, Any]:
-    """Return what is told of two tables together: no more than of either."""
+    """Return the record of two tables together, which says no more than either."""
     both = dict(one.uns[KEY]), dict(other.uns[KEY])
     out = {name: both[0][name] for name in ("source", "base")}
     out["n_missing"] = sum(int(each["n_missing"]) for each in both)

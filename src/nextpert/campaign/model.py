@@ -83,8 +83,9 @@ def standing(
     if not len(fitted["environments"]):  # controls alone: nothing is known of any other
         return Standing(NO_PERTURBATION, 1.0, 1.0, 0.0, np.nan, np.nan, "", n_cells)
     control = nothing_of(ranking)
-    left = _of_a_table(ranking, control)
-    if not is_table(cells):
+    if is_table(cells):
+        left = _of_a_table(ranking, control)
+    else:
         tl.plan_cells(cells, target, **options)
         left = cells.uns["plan_cells"]["stopping"]
     best = str(left["best_known"])

@@ -390,11 +390,8 @@ def ranked_distance(
     own = generator.spawn(1)[0]  # of the target's error
 
     def distance(one: Draw) -> Array:
-        errors = goal.draw_errors(own)
-        if errors is None or one.target_error is None:
-            errors = one.target_error if errors is None else errors
-        else:
-            errors = errors + one.target_error
+        each = [x for x in (goal.draw_errors(own), one.target_error) if x is not None]
+        errors = np.sum(each, axis=0) if each else None
         return goal.distance(one.states, one.states[-1], errors) - 2 * goal.floor
 
     draws = np.array([distance(one) for one in drawn])

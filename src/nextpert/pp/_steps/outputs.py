@@ -59,7 +59,7 @@ OUTPUTS = {
     ),
 }
 NAMES = tuple(name for name in OUTPUTS if " " not in name)
-# Statistics of ranks, which say how sure a difference is, but not how large.
+# Rank statistics, which show whether there is a difference, but not how large it is.
 _OF_RANKS = ("auc", "statistic", "U", "W", "u_statistic", "scores")
 
 

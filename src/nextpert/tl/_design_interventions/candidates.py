@@ -313,12 +313,16 @@ class CandidateSet:
         It is that of the hierarchical model, and on the graph if the fit has none or if shifts are
         told. ``targets`` are those of :class:`Wanted`: target states that join it.
         """
-        if not self._drawn(fit) or self.effects is None or self.place is None:
+        if not self._drawn(fit):
             return states_of(fit.posteriors, fit.known(self.prior))
+        assert self.effects is not None
+        assert self.place is not None
         return fit.states(self.effects, self.place, targets)
 
     def _drawn(self, fit: FittedPosterior) -> bool:
-        return fit.hierarchical is not None and self.effects is not None
+        """Whether the hierarchical model draws their states."""
+        told = self.effects is None or self.place is None
+        return fit.hierarchical is not None and not told
 
     def towards(self, wanted: Wanted, fit: FittedPosterior) -> Wanted:
         """Return what is wanted, by the target's cells where no draws of these states hold it."""

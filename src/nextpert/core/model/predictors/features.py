@@ -342,9 +342,8 @@ class Features(Predictor):
         Weights of the effects of others sum to 0, so that none is shared with the controls.
         """
         if self._last is not None and self._last[0] is screen.moments:
-            return self._last[
-                1
-            ]  # what target genes change by, which is asked for anew, is not read
+            # What target genes change by, which is asked for anew, is not read.
+            return self._last[1]
         rows, effects, most = self.known.of(screen.names), np.zeros(screen.observed.shape), 0.0
         found = _Screen.of(screen, np.asarray(rows.any(axis=1)))
         if found is not None:
