@@ -36,7 +36,8 @@ from benchmarks.few_cells import (
     table,
 )
 from nextpert.core import Dag, Moments
-from nextpert.core.design.distances import Draw, States, ranked_distance, states_of
+from nextpert.core.design.distances import ranked_distance, states_of
+from nextpert.core.design.joint_draws import states_by_effects
 from nextpert.core.screen.mean_distance import mean_distance
 
 if TYPE_CHECKING:
@@ -64,10 +65,8 @@ def rankings(
         apart = ((known.mean[1:] - mean) ** 2).sum(axis=1)
         out[MEANS][j] = apart - variance.sum() / known.n[1:]
     model = hierarchical(cells, known, seed=seed)
-    control = model.control.mean(axis=0)
-    expected = np.vstack([control + model.effects.posterior_mean(), control])
     graphs = {"no graph": Dag.from_edges(cells.x.shape[1], []), "learned graph": learn(known)}
-    ways = {MODEL: States(expected, lambda n, rng: map(Draw, model.states(n, rng=rng)))}
+    ways = {MODEL: states_by_effects(model.effects, model.control)}
     shown = {name: fit(dag, pool(known), cells) for name, dag in graphs.items()}
     shifts = {name: each.prior.given(each.posterior) for name, each in shown.items()}
     ways |= {name: states_of(each.posterior, shifts[name]) for name, each in shown.items()}

@@ -202,6 +202,11 @@ def test_a_target_reads_well():
     assert "npt.Target" not in repr(npt.Target(state="A", penalty=1))
 
 
+def one_by_one(states, n):
+    rng = np.random.default_rng(0)
+    return (one for some in states.draws(n, rng) for one in some.sampled(rng))
+
+
 def test_a_label_of_the_screen_joins_the_draws(fitted):
     fit = posterior_from(fitted)
     names = fit.environments["perturbation"].astype(str).tolist()
@@ -216,12 +221,12 @@ def test_a_label_of_the_screen_joins_the_draws(fitted):
     # Of a candidate that is the target every draw is the target itself.
     pool = read_candidates(None, None, fit, wanted, target_is_candidate=True)
     row = pool.interventions.names.index("STK3")
-    for drawn in pool.states(fit, wanted.targets).draws(20, np.random.default_rng(0)):
+    for drawn in one_by_one(pool.states(fit, wanted.targets), 20):
         np.testing.assert_allclose(drawn.states[row] - drawn.target_error[0], mean)
     # Beside it, it is drawn with the controls and programs that it shares with the candidates.
     others = read_candidates(None, None, fit, wanted)
     states = others.states(fit, wanted.targets)
-    drawn = list(states.draws(4000, np.random.default_rng(0)))
+    drawn = list(one_by_one(states, 4000))
     assert {each.states.shape for each in drawn} == {(len(others.interventions.names) + 1, 8)}
     error = np.array([each.target_error[0] for each in drawn])
     sd = model.effects.sd()[names.index("STK3")]

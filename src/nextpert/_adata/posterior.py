@@ -30,7 +30,8 @@ from nextpert.core._codec import (
     texts,
     unpack,
 )
-from nextpert.core.design.distances import Draw, States, expected_states
+from nextpert.core.design.distances import expected_states
+from nextpert.core.design.joint_draws import States, states_by_effects
 from nextpert.core.model.hierarchical import Hierarchical
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.base import SideInformation, predictors
@@ -40,7 +41,7 @@ from nextpert.core.model.shift_posterior import pair_shifts
 from nextpert.core.model.shift_prior import TAU2, ShiftPrior
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     import anndata as ad
     import pandas as pd
@@ -302,23 +303,13 @@ class FittedPosterior:
         ``targets`` are the rows in the fit of target states, -1 of those that are none of its
         perturbations; what the others depart by from :meth:`expected_state` comes with every draw.
         """
-        n, joined = len(place), {row: self.expected_state(row) for row in targets if row >= 0}
-        more = [row for row in joined if row not in place]  # of a candidate its own draw is taken
-        every = np.append(place, np.array(more, np.int64))
-        at = {row: int(np.flatnonzero(every == row)[0]) for row in joined}
-        model, drawn = self._thinned(prior), self.effects(prior, every)
-        control = model.control.mean(axis=0)
-        mean = np.vstack([control + drawn.posterior_mean()[:n], control])
-
-        def draws(n_samples: int, rng: np.random.Generator) -> Iterator[Draw]:
-            for state in model.states(n_samples, effects=drawn, rng=rng):
-                error = None
-                if joined:
-                    off = [state[at[r]] - joined[r] if r >= 0 else 0.0 * control for r in targets]
-                    error = np.array(off)
-                yield Draw(np.vstack([state[:n], state[-1:]]) if more else state, error)
-
-        return States(mean, draws)
+        more = [row for row in dict.fromkeys(targets) if row >= 0 and row not in place]
+        every = np.append(place, np.array(more, np.int64))  # of a candidate its own draw is taken
+        at = [int(np.flatnonzero(every == row)[0]) if row >= 0 else -1 for row in targets]
+        none = np.zeros(len(self.genes))
+        points = np.array([self.expected_state(row) if row >= 0 else none for row in targets])
+        control = self._thinned(prior).control
+        return states_by_effects(self.effects(prior, every), control, at, points, len(more))
 
     def in_condition(self, name: str) -> FittedPosterior:
         """Return the fit with the effects, cells and controls of one condition.

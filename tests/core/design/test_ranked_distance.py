@@ -7,14 +7,13 @@ import pytest
 
 from nextpert.core import Dag, DagBlr
 from nextpert.core.design.distances import (
-    Draw,
-    States,
     first_order_distances,
     probability_nearest,
     ranked_distance,
     state_draws,
 )
 from nextpert.core.design.goal import Goal
+from nextpert.core.design.joint_draws import Draw, States
 from nextpert.core.design.stopping import draw_plate
 from nextpert.core.model.shift_posterior import ShiftPosterior, pair_shifts
 
@@ -185,7 +184,7 @@ def joint_states(rng, n=4, p=3, n_targets=1):
     def draws(n_samples, generator):
         for _ in range(n_samples):
             x = mean + (root @ generator.standard_normal(len(root))).reshape(mean.shape)
-            yield Draw(x[: n + 1], x[n + 1 :] - mean[n + 1 :])
+            yield Draw(x[: n + 1], target_error=x[n + 1 :] - mean[n + 1 :])
 
     return States(mean[: n + 1], draws), mean[n + 1 :], root @ root.T
 
@@ -224,7 +223,7 @@ def test_what_is_known_of_another_target_is_added_to_what_is_drawn():
 
     def padded(n_samples, generator):
         for drawn in states.draws(n_samples, generator):
-            yield Draw(drawn.states, np.vstack([drawn.target_error, np.zeros(p)]))
+            yield Draw(drawn.states, target_error=np.vstack([drawn.target_error, np.zeros(p)]))
 
     asked = {"n_samples": 20_000, "rng": 2}
     found = ranked_distance(*not_asked(), both, states=States(states.mean, padded), **asked)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nextpert.core._checks import as_rng
-from nextpert.core.design.distances import RankedDistance, States, ranked_distance, states_of
+from nextpert.core.design.distances import RankedDistance, ranked_distance, states_of
 from nextpert.core.design.goal import as_goal
+from nextpert.core.design.joint_draws import States
 from nextpert.core.model.shift_posterior import pair_shifts, weights_of
 
 if TYPE_CHECKING:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.design.goal import as_goal
+from nextpert.core.design.joint_draws import Draw, States, distance_draws, slope_draws
 from nextpert.core.model._kernels import solve_forward
 from nextpert.core.model.shift_posterior import pair_shifts, weights_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -23,39 +24,6 @@ if TYPE_CHECKING:
     from nextpert.core.model.shift_posterior import ShiftPosterior
 
     Array = NDArray[np.float64]
-
-
-class Draw(NamedTuple):
-    """One joint draw of the means that perturbations reach.
-
-    Parameters
-    ----------
-    states
-        Means, that of the controls last, shape ``(n_perturbations + 1, n_nodes)``, units of the
-        data.
-    target_error
-        What target states depart by from those of the goal, where they are perturbations of the
-        same draw, 0 for others; shape ``(n_states, n_nodes)``. ``None`` where none is.
-    """
-
-    states: Array
-    target_error: Array | None = None
-
-
-class States(NamedTuple):
-    """The joint posterior of the means that perturbations reach, of any model.
-
-    Parameters
-    ----------
-    mean
-        Expected means, that of the controls last, shape ``(n_perturbations + 1, n_nodes)``, units
-        of the data.
-    draws
-        Given a number and a generator, yields so many joint draws of them, one after the other.
-    """
-
-    mean: Array
-    draws: Callable[[int, np.random.Generator], Iterator[Draw]]
 
 
 def states_of(
@@ -194,9 +162,6 @@ def _columns(value: Array, nothing: bool) -> Array:
     return np.ascontiguousarray(rows.T, dtype=np.float64)
 
 
-_STEP = 1e-3  # of a draw's departure; central differences are exact for squared distances
-
-
 def first_order_distances(
     posterior: DagBlr | Sequence[DagBlr],
     shifts: ShiftPosterior | Sequence[ShiftPosterior],
@@ -253,17 +218,9 @@ def first_order_distances(
     centre, draw = states_of(posterior, shifts) if states is None else states
     goal = as_goal(target, centre.shape[1])
 
-    def at(step: float, drawn: Draw) -> Array:
-        moved = centre + step * (drawn.states - centre)
-        off = None if drawn.target_error is None else step * drawn.target_error
-        return goal.distance(moved, moved[-1], off)[:-1]
-
-    expected = at(0.0, Draw(centre))
-    slopes = [
-        (at(_STEP, drawn) - at(-_STEP, drawn)) / (2 * _STEP)
-        for drawn in draw(n_samples, as_rng(rng))
-    ]
-    return expected, expected + np.array(slopes)
+    expected, generator = goal.distance(centre, centre[-1])[:-1], as_rng(rng)
+    slopes = [slope_draws(goal, centre, drawn, generator) for drawn in draw(n_samples, generator)]
+    return expected, expected + np.concatenate(slopes)
 
 
 @dataclass(frozen=True)
@@ -388,13 +345,8 @@ def ranked_distance(
     goal = as_goal(target, expected.shape[1], target_variance)
     drawn = draw(n_samples, generator)
     own = generator.spawn(1)[0]  # of the target's error
-
-    def distance(one: Draw) -> Array:
-        each = [x for x in (goal.draw_errors(own), one.target_error) if x is not None]
-        errors = np.sum(each, axis=0) if each else None
-        return goal.distance(one.states, one.states[-1], errors) - 2 * goal.floor
-
-    draws = np.array([distance(one) for one in drawn])
+    draws = np.concatenate([distance_draws(goal, some, generator, own) for some in drawn])
+    draws -= 2 * goal.floor
     low, high = shortest_interval(np.maximum(draws, 0.0), confidence)
     nearer = (draws < draws[:, -1:]).mean(axis=0)
     nearest = np.append(probability_nearest(draws[:, :-1]), 0.0)

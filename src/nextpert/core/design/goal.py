@@ -204,10 +204,15 @@ class Goal:
         return len(self.origin)
 
     @property
+    def is_states(self) -> bool:
+        """Whether it is only the squared distance to target states, weighted or not."""
+        beside = self.signature is not None or self._bounded.any() or len(self.away_from) > 0
+        return len(self.states) > 0 and not self.direction_only and not beside
+
+    @property
     def is_state(self) -> bool:
         """Whether it is only the squared distance to one state, weighted or not."""
-        beside = self.signature is not None or self._bounded.any() or len(self.away_from) > 0
-        return len(self.states) == 1 and not self.direction_only and not beside
+        return len(self.states) == 1 and self.is_states
 
     @property
     def is_plain(self) -> bool:

@@ -9,8 +9,9 @@ import numpy as np
 from scipy.stats import gamma
 
 from nextpert.core._checks import as_rng, require_count
-from nextpert.core.design.distances import States, states_of
+from nextpert.core.design.distances import states_of
 from nextpert.core.design.goal import as_goal
+from nextpert.core.design.joint_draws import States
 from nextpert.core.design.plate import best_plate
 from nextpert.core.model.scores import pooled_sizes
 
@@ -93,8 +94,9 @@ def draw_plate(
     fits = max(_NUMBERS // (p * (len(index) + 1)), _FEWEST)
     count = min(require_count(n_samples, "n_samples", least=2), fits)
     distances, rows = [], []
-    for state, error in draw(count, generator):
-        distances.append(goal.distance(state, state[-1], error) - goal.floor)
+    for one in (one for some in draw(count, generator) for one in some.sampled(generator)):
+        state = one.states
+        distances.append(goal.distance(state, state[-1], one.target_error) - goal.floor)
         rows.append(state)
     drawn = np.array(rows)
     mean, spread = drawn.mean(axis=0), drawn.var(axis=0)

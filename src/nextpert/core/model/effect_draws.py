@@ -146,17 +146,24 @@ class EffectDraws:
             Effects, units of the data. Only one draw is held at a time.
         """
         generator = as_rng(rng)
-        for k in self.taken(n_samples):
-            spread = np.sqrt(1.0 / (self.precision + 1.0 / VARIANCE[self.place[:, :, k]]))
-            spread *= generator.standard_normal(spread.shape)
-            yield self.expected + self.unit * (self.centre[:, :, k] + spread)
+        for k, count in self.taken(n_samples):
+            mean, spread = self.given(k)
+            for _ in range(count):
+                yield mean + spread * generator.standard_normal(spread.shape)
 
-    def taken(self, n_samples: int | None = None) -> NDArray[np.int64]:
-        """Return which of the draws that were kept ``n_samples`` draws are of."""
+    def given(self, k: int) -> tuple[Array, Array]:
+        """Return mean and standard deviation of all effects given the rest of a draw.
+
+        Each of shape ``(n_perturbations, n_genes)``, units of the data; effects are independent.
+        """
+        spread = np.sqrt(1.0 / (self.precision + 1.0 / VARIANCE[self.place[:, :, k]]))
+        return self.expected + self.unit * self.centre[:, :, k], self.unit * spread
+
+    def taken(self, n_samples: int | None = None) -> list[tuple[int, int]]:
+        """Return which of the draws that were kept ``n_samples`` draws are of, and how often."""
         count = self.n_draws if n_samples is None else n_samples
-        if count > self.n_draws:
-            return np.arange(count) % self.n_draws
-        return np.arange(count) * self.n_draws // max(count, 1)
+        kept = np.arange(count) * self.n_draws // max(count, 1)
+        return [(int(k), int(n)) for k, n in zip(*np.unique(kept, return_counts=True), strict=True)]
 
     def summary(self, confidence: float = 0.9, *, n_jobs: int = 1) -> Summary:
         """Return means, standard deviations, intervals and local false sign rates of all effects.

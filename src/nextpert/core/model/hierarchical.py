@@ -176,7 +176,8 @@ class Hierarchical:
         keep = int(np.clip(_ROOM // max(size, 1), 1, max(self.effects.n_draws, 1)))
         if keep >= self.effects.n_draws:
             return self
-        k, every, weights = self.effects.taken(keep), self.conditions, self.weights
+        k = np.array([k for k, _ in self.effects.taken(keep)], np.int64)
+        every, weights = self.conditions, self.weights
         names = ("control", "program", "scores", "along", "squares")
         return replace(
             self,
@@ -193,36 +194,6 @@ class Hierarchical:
             self, effects=self.effects.rows(which), scores=self.scores[:, which],
             along=self.along[:, which], conditions=every and [each.rows(which) for each in every],
         )  # fmt: skip
-
-    def states(
-        self,
-        n_samples: int | None = None,
-        *,
-        effects: EffectDraws | None = None,
-        rng: int | np.random.Generator | None = None,
-    ) -> Iterator[Array]:
-        """Yield joint draws of the means that perturbations reach, that of the controls last.
-
-        Distances and acquisitions take these: perturbations that share a program, and the
-        controls' mean that all effects start from, go together within a draw.
-
-        Parameters
-        ----------
-        n_samples, rng
-            As in :meth:`EffectDraws.draws`.
-        effects
-            The effects of which these are the means; by default those of all perturbations that
-            have cells.
-
-        Yields
-        ------
-        ndarray
-            Means, shape ``(n_perturbations + 1, n_genes)``, units of the data.
-        """
-        asked = self.effects if effects is None else effects
-        drawn = asked.draws(n_samples, rng=rng)
-        for k, effect in zip(asked.taken(n_samples), drawn, strict=True):
-            yield np.vstack([self.control[k] + effect, self.control[k]])
 
     def predict(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from scipy.sparse.linalg import eigsh
 
 from nextpert.core._blas import one_thread
 
@@ -190,12 +191,21 @@ def _loadings(products: Array, n_programs: int) -> Array:
     found = np.zeros((len(products), n_programs))
     for _ in range(_TURNS if n_programs else 0):
         filled = _hollow(products) + np.diag((found**2).sum(axis=1))
-        values, vectors = np.linalg.eigh(filled)
-        root = np.sqrt(np.maximum(values[::-1][:n_programs], 0.0))
-        before, found = found, vectors[:, ::-1][:, :n_programs] * root
+        values, vectors = _largest(filled, n_programs)
+        before, found = found, vectors * np.sqrt(np.maximum(values, 0.0))
         if np.abs((found**2).sum(axis=1) - (before**2).sum(axis=1)).max() < _STILL:
             break
     return found
+
+
+def _largest(matrix: Array, k: int) -> tuple[Array, Array]:
+    """Return the ``k`` largest eigenvalues of a symmetric matrix, and their vectors as columns."""
+    if 4 * k >= len(matrix):  # Lanczos' method is for few of many
+        values, vectors = np.linalg.eigh(matrix)
+    else:
+        values, vectors = eigsh(matrix, k, which="LA", v0=np.ones(len(matrix)))
+    order = np.argsort(-values)[:k]
+    return values[order], vectors[:, order]
 
 
 @one_thread()

@@ -21,7 +21,8 @@ from nextpert._adata.environments import unknown_genes
 from nextpert._adata.members import effects_alone, numbered, pooled
 from nextpert._warn import warn
 from nextpert.core.design.candidates import Candidates
-from nextpert.core.design.distances import States, states_of
+from nextpert.core.design.distances import states_of
+from nextpert.core.design.joint_draws import States
 from nextpert.core.model.interactions import Together, learn_interactions
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation

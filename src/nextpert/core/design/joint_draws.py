@@ -1,0 +1,297 @@
+"""Joint draws of the states that perturbations reach, and of their distances to a goal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nextpert.core.design.goal import Goal
+    from nextpert.core.model.effect_draws import EffectDraws
+
+    Array = NDArray[np.float64]
+
+_ROWS = 256  # perturbations at a time, so that what is computed of them stays in the cache
+_DRAWN = 4  # nodes of which own parts are drawn: one gene alone has a distribution of its own
+_TINY = 1e-300  # keeps 0 / 0 from a division; below every variance
+_NORMAL = 1e12  # shape of a gamma distribution that no number of draws tells from a normal
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Joint draws of the means that perturbations reach, which have in common all but own parts.
+
+    Own parts are normal, and independent over perturbations and nodes. So distances to target
+    states follow from sums over nodes, and only what perturbations share has to be drawn.
+
+    Parameters
+    ----------
+    states
+        Means without own parts, that of the controls last, shape ``(n_perturbations + 1,
+        n_nodes)``, units of the data.
+    spread
+        Standard deviations of own parts, same shape. ``None`` where there are none: ``states`` are
+        draws themselves.
+    count
+        How many draws these are.
+    target_error
+        What target states depart by from those of the goal, where they are perturbations of the
+        same draw, without own parts; 0 for others; shape ``(n_states, n_nodes)``. ``None`` where
+        none is.
+    target_spread
+        Standard deviations of the own parts of target states, same shape; ``None`` for none.
+    target_rows
+        Which perturbation each target state is, -1 of one that is not among them.
+    """
+
+    states: Array
+    spread: Array | None = None
+    count: int = 1
+    target_error: Array | None = None
+    target_spread: Array | None = None
+    target_rows: tuple[int, ...] = ()
+
+    def errors(self, rng: np.random.Generator) -> Array | None:
+        """Return draws of ``target_error`` with own parts, shape ``(count, n_states, n_nodes)``."""
+        if self.target_error is None:
+            return None
+        shape = (self.count, *self.target_error.shape)
+        if self.target_spread is None:
+            return np.broadcast_to(self.target_error, shape)
+        return self.target_error + self.target_spread * rng.standard_normal(shape)
+
+    def joined(self, errors: Array | None) -> dict[int, Array]:
+        """Return the states of candidates that are targets, by row, each ``(count, n_nodes)``."""
+        if errors is None or self.target_error is None:
+            return {}
+        return {
+            row: self.states[row] + errors[:, s] - self.target_error[s]
+            for s, row in enumerate(self.target_rows)
+            if row >= 0
+        }
+
+    def sampled(self, rng: np.random.Generator) -> Iterator[Draw]:
+        """Yield the draws one by one, each with its own parts."""
+        if self.spread is None:
+            yield self
+            return
+        errors = self.errors(rng)
+        joined = self.joined(errors)
+        for k in range(self.count):
+            states = self.states + self.spread * rng.standard_normal(self.states.shape)
+            for row, drawn in joined.items():
+                states[row] = drawn[k]
+            yield Draw(states, target_error=None if errors is None else errors[k])
+
+
+class States(NamedTuple):
+    """The joint posterior of the means that perturbations reach, of any model.
+
+    Parameters
+    ----------
+    mean
+        Expected means, that of the controls last, shape ``(n_perturbations + 1, n_nodes)``, units
+        of the data.
+    draws
+        Given a number and a generator, yields so many joint draws of them, some at a time.
+    """
+
+    mean: Array
+    draws: Callable[[int, np.random.Generator], Iterator[Draw]]
+
+
+def states_by_effects(
+    effects: EffectDraws,
+    control: Array,
+    targets: Sequence[int] = (),
+    points: Array | None = None,
+    n_more: int = 0,
+) -> States:
+    """Return the joint posterior of the states that effects lead to from the controls.
+
+    Parameters
+    ----------
+    effects
+        Draws of the effects of the perturbations, and last of ``n_more`` that are targets alone.
+    control
+        Means of the controls in the draws that were kept, shape ``(n_draws, n_nodes)``, units of
+        the data.
+    targets, points
+        For every target state the row of the perturbation that it is, -1 for none, and the state
+        that the goal has, shape ``(n_states, n_nodes)``; by default no target is a perturbation.
+    n_more
+        How many of the last perturbations are targets alone.
+    """
+    n, index = len(effects.expected) - n_more, np.array(targets, np.int64)
+    joined = index[:, None] >= 0
+    rows = tuple(np.where(index < n, index, -1).tolist())
+
+    def draws(n_samples: int, rng: np.random.Generator) -> Iterator[Draw]:
+        del rng  # what is left to draw are own parts
+        for k, count in effects.taken(n_samples):
+            effect, spread = effects.given(k)
+            states = control[k] + effect
+            drawn = Draw(
+                np.vstack([states[:n], control[k]]),
+                np.vstack([spread[:n], np.zeros_like(control[k])]), count,
+            )  # fmt: skip
+            if points is not None and joined.any():
+                drawn = replace(
+                    drawn, target_rows=rows, target_spread=np.where(joined, spread[index], 0.0),
+                    target_error=np.where(joined, states[index] - points, 0.0),
+                )  # fmt: skip
+            yield drawn
+
+    start = control.mean(axis=0)
+    return States(np.vstack([start + effects.posterior_mean()[:n], start]), draws)
+
+
+def distance_draws(
+    goal: Goal, drawn: Draw, rng: np.random.Generator, own: np.random.Generator
+) -> Array:
+    r"""Return draws of the distances to a goal, shape ``(count, n_perturbations + 1)``.
+
+    Given what draws share, the squared distance to target states whose weighted mean is ``m`` is
+    (equation 32)
+
+    .. math:: \sum_i w_i (\theta_i + s_i z_i - m_i)^2 + \text{const},
+
+    a sum of squares of independent normals. Its four terms of largest variance are drawn, and the
+    rest of it from the gamma distribution, shifted and scaled, that has the same mean, variance and
+    skewness (Pearson 1959, doi:10.1093/biomet/46.3-4.364). The errors of target states are drawn.
+    Goals with other parts are asked for the distance of every draw.
+
+    Parameters
+    ----------
+    goal
+        The goal.
+    drawn
+        Draws that have all but own parts in common.
+    rng, own
+        Generators of own parts, and of the errors of the goal's target states.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core.design.goal import Goal
+    >>> from nextpert.core.design.joint_draws import Draw, distance_draws
+    >>> rng = np.random.default_rng(0)
+    >>> drawn = Draw(np.zeros((2, 5)), np.array([[0.2] * 5, [0.0] * 5]), count=10_000)
+    >>> distance_draws(Goal.point(np.ones(5)), drawn, rng, rng).mean(axis=0).round(2).tolist()
+    [5.2, 5.0]
+    """
+    if drawn.spread is None or not goal.is_states:
+        each = [
+            (one, _together(goal.draw_errors(own), one.target_error)) for one in drawn.sampled(rng)
+        ]
+        return np.array([goal.distance(one.states, one.states[-1], error) for one, error in each])
+    errors = drawn.errors(rng)
+    told = [goal.draw_errors(own) for _ in range(drawn.count)]
+    off = _together(None if told[0] is None else np.array(told), errors)
+    if off is None:
+        off = np.zeros((1, *goal.states.shape))
+    wanted = goal.states + off
+    middle, reference = goal.shares @ wanted, goal.shares @ goal.states
+    apart = goal.shares @ ((wanted - middle[:, None]) ** 2 @ goal.weights).T  # of the states
+    spread, away, off_middle = drawn.spread, drawn.states - reference, middle - reference
+    found = apart[:, None] + np.concatenate(
+        [
+            _square_draws(away[k : k + _ROWS], spread[k : k + _ROWS], off_middle, goal.weights,
+                          drawn.count, rng)
+            for k in range(0, len(away), _ROWS)
+        ],
+        axis=1,
+    )  # fmt: skip
+    for row, states in drawn.joined(errors).items():
+        found[:, row] = [
+            goal.distance(x[None], None, e)[0] for x, e in zip(states, off, strict=True)
+        ]
+    return found
+
+
+def _together(one: Array | None, other: Array | None) -> Array | None:
+    return other if one is None else one if other is None else one + other
+
+
+def _square_draws(
+    away: Array, spread: Array, off: Array, weights: Array, count: int, rng: np.random.Generator
+) -> Array:
+    """Return draws of ``sum(weights (away + spread z - off)^2)``, shape ``(count, n)``.
+
+    ``away`` and ``spread`` have the shape ``(n, n_nodes)``, ``off`` ``(count, n_nodes)`` or
+    ``(1, n_nodes)``. With ``v = w s^2`` and ``a`` what a state departs by from the point, mean,
+    variance and third central moment of the sum are ``sum(w a^2 + v)``, ``sum(2 v^2 + 4 v w a^2)``
+    and ``sum(8 v^3 + 24 v^2 w a^2)``.
+    """
+    v, power = weights * spread**2, weights * np.ones_like(away)
+    few = min(_DRAWN, away.shape[1])
+    share = v * (v + 2.0 * weights * away**2)
+    top = np.argpartition(share, -few, axis=1)[:, -few:]
+    at = np.arange(len(away))[:, None], top
+    drawn = away[at] + spread[at] * rng.standard_normal((count, *top.shape)) - off[:, top]
+    found = np.asarray((weights[top] * drawn**2).sum(axis=2))
+    v[at] = power[at] = 0.0
+    moments, square, own = [], off**2, np.ones_like(v)
+    for order, factor in enumerate((1.0, 2.0, 8.0)):
+        # sum of power (away - off)^2, with power = w v^order, and of v^(order + 1).
+        weighted, own = power * away, own * v
+        sums = (weighted * away).sum(axis=1) - 2.0 * off @ weighted.T + square @ power.T
+        moments.append(factor * (own.sum(axis=1) + (order + 1) * sums))
+        power = power * v
+    mean, variance, third = np.maximum(moments, 0.0)
+    # Of a sum of variance v and third central moment t the shape is 4 v^3 / t^2.
+    ratio = np.divide(variance, third, out=np.ones_like(third), where=third > 0)
+    shape = np.clip(4.0 * variance * ratio**2, _TINY, _NORMAL)
+    gamma = rng.standard_gamma(np.broadcast_to(shape, found.shape))
+    return found + mean + np.sqrt(variance) * (gamma - shape) / np.sqrt(shape)
+
+
+def slope_draws(goal: Goal, mean: Array, drawn: Draw, rng: np.random.Generator) -> Array:
+    """Return draws of what distances change by to first order, ``(count, n_perturbations)``.
+
+    By the slope of the distance at the expected states towards those of each draw. To target states
+    it is linear, so that own parts add a normal; goals with other parts are asked draw by draw.
+
+    Parameters
+    ----------
+    goal
+        The goal, whose kinks and bounds are smoothed over the step of a difference.
+    mean
+        Expected states, that of the controls last, shape ``(n_perturbations + 1, n_nodes)``.
+    drawn, rng
+        As in :func:`distance_draws`.
+    """
+
+    def slope(one: Draw) -> Array:
+        def at(step: float) -> Array:
+            moved = mean + step * (one.states - mean)
+            off = None if one.target_error is None else step * one.target_error
+            return goal.distance(moved, moved[-1], off)[:-1]
+
+        return (at(_STEP) - at(-_STEP)) / (2 * _STEP)
+
+    if drawn.spread is None or not goal.is_states:
+        return np.array([slope(one) for one in drawn.sampled(rng)])
+    errors = drawn.errors(rng)
+    apart = mean[:-1] - goal.shares @ goal.states
+    root = 2.0 * np.sqrt((((goal.weights * apart) * drawn.spread[:-1]) ** 2).sum(axis=1))
+    found = slope(drawn) + root * rng.standard_normal((drawn.count, len(apart)))
+    if errors is not None and drawn.target_error is not None:
+        more = goal.shares[:, None] * (errors - drawn.target_error)  # own parts of the targets
+        towards = (mean[:-1] @ (goal.weights * more).sum(axis=1).T).T - (
+            more * goal.weights * goal.states
+        ).sum(axis=(1, 2))[:, None]
+        for row, states in drawn.joined(errors).items():
+            found[:, row] = slope(drawn)[row] + 2.0 * (
+                (states - drawn.states[row]) @ (goal.weights * apart[row])
+            )
+        found -= 2.0 * towards
+    return found
+
+
+_STEP = 1e-3  # of a draw's departure; central differences are exact for squared distances
