@@ -41,11 +41,16 @@ _TABLES = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 
 
 class _Part(NamedTuple):
-    """One table: a row per perturbation, of length 0 to 1, and effects in another screen."""
+    """One table: a row per perturbation, of length 0 to 1, and effects in another screen.
+
+    These are shrunk, and as they were observed, with their sampling variances.
+    """
 
     names: list[str]
     rows: Any
     effects: Array | None = None
+    observed: Array | None = None
+    variance: Array | None = None
 
 
 def load_features(features: Any, what: str = "features") -> Any:
@@ -112,7 +117,7 @@ def read_features(
     parts = _parts(load_features(features), genes, "features")
     names = list(dict.fromkeys(name for part in parts for name in part.names))
     place = {name: i for i, name in enumerate(names)}
-    wide, effects = [], None
+    wide, effects, observed, variance = [], None, None, None
     for part in parts:
         index = np.array([place[name] for name in part.names], np.int64)
         shape = (len(names), len(index))
@@ -121,6 +126,9 @@ def read_features(
         if part.effects is not None:
             effects = np.tile(part.effects.mean(axis=0), (len(names), 1))
             effects[index] = part.effects
+        if part.observed is not None:
+            observed, variance = np.full((2, len(names), part.observed.shape[1]), np.nan)
+            observed[index], variance[index] = part.observed, part.variance
     rows = wide[0]
     if len(wide) > 1:
         sparse = all(sp.issparse(each) for each in wide)
@@ -142,7 +150,8 @@ def read_features(
         warn(message)
     logger.info("Features are known of %d labels: %s.", len(told), list_names(told))
     # As they are stored, so that a fit predicts the same before and after.
-    return SideInformation(names, rows.astype(np.float32).astype(np.float64), effects)
+    stored = rows.astype(np.float32).astype(np.float64)
+    return SideInformation(names, stored, effects, observed, variance)
 
 
 def _parts(given: Any, genes: Sequence[str], what: str) -> list[_Part]:
@@ -253,7 +262,9 @@ def _effects(other: ad.AnnData, genes: Sequence[str], what: str) -> _Part:
             f"be perturbations x genes, named as in the screen."
         )
         raise ValueError(message)
-    values = _matrix(other.X, what)
+    raw = values = _matrix(other.X, what)
+    variance, observed = np.full((2, len(names), len(genes)), np.nan)
+    columns = [place[genes[i]] for i in shared]
     known, length = ~np.isnan(values), np.ones(len(names))
     if "se" in other.layers:
         error = _matrix(other.layers["se"], f"{what}.layers['se']")
@@ -265,13 +276,18 @@ def _effects(other: ad.AnnData, genes: Sequence[str], what: str) -> _Part:
             )
             raise ValueError(message)
         values, length = _shrunk(values, np.where(known, error, 1.0) ** 2, known)
+        both = known[:, columns]
+        observed[:, shared] = np.where(both, raw[:, columns], np.nan)
+        variance[:, shared] = np.where(both, error[:, columns] ** 2, np.nan)
     values = np.where(known, values, 0.0)
     mean = values.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     values = np.where(known, values, mean)
     rows = _unit(values - mean) * np.sqrt(length)[:, None]
     effects = np.zeros((len(names), len(genes)))
-    effects[:, shared] = values[:, [place[genes[i]] for i in shared]]
-    return _Part(names, rows, effects)
+    effects[:, shared] = values[:, columns]
+    if "se" not in other.layers:
+        return _Part(names, rows, effects)
+    return _Part(names, rows, effects, observed, variance)
 
 
 def _shrunk(values: Array, variance: Array, known: NDArray[np.bool_]) -> tuple[Array, Array]:

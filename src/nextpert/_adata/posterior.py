@@ -143,6 +143,8 @@ class FeaturesRecord:
     perturbations: list[str] = texts("n_features")
     rows: Array = packed(np.float32, "n_features", "rank")
     effects: Array | None = array("n_features", "n_nodes", optional=True)
+    observed: Array | None = array("n_features", "n_nodes", optional=True)
+    variance: Array | None = array("n_features", "n_nodes", optional=True)
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,9 @@ class FittedPosterior:
         features = None
         if known is not None:
             rows = known.rows.astype(np.float64)
-            features = SideInformation(known.perturbations, rows, known.effects)
+            features = SideInformation(
+                known.perturbations, rows, known.effects, known.observed, known.variance
+            )
         return Expectation(weights, seen, features, learned.unseen, together)
 
     @property
@@ -328,11 +332,11 @@ class FittedPosterior:
                 "pp.setup_screen(adata, condition_key=...), and run tl.fit_dag_blr again."
             )
             raise ValueError(message)
-        by_name = {each.name: each for each in model.conditions}
+        by_name = {each.name: k for k, each in enumerate(model.conditions)}
         if name not in by_name:
             message = f"No condition {name!r}: give one of {list_names(by_name)}."
             raise ValueError(message)
-        one, seen = by_name[name], np.flatnonzero(self.prior.n > 0)
+        one, seen = model.conditions[by_name[name]], np.flatnonzero(self.prior.n > 0)
         table, n, mean = self.environments.copy(), self.prior.n.copy(), self.prior.mean.copy()
         n_cells = table["n_cells"].to_numpy(np.int64, copy=True)
         # Of few cells that count there are a part; a few remain, so that rows stay what they are.
@@ -342,7 +346,7 @@ class FittedPosterior:
         table["n_cells"] = n_cells
         return replace(
             self, environments=table, shift_prior=replace(self.prior, n=n, mean=mean),
-            hierarchical=replace(model, effects=one.effects, control=one.control, conditions=None),
+            hierarchical=model.in_condition(by_name[name]),
         )  # fmt: skip
 
     def _thinned(self, prior: ShiftPrior) -> Hierarchical:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 # shared.
 _AGREE, _DEPART = 5.0, 0.05
 _NO_CELLS = 1e-6  # cells that count of a perturbation that has none in a condition
+_EXACT = 1e9  # cells of controls whose error is part of standard errors
 
 
 @one_thread()
@@ -139,6 +140,35 @@ def fit_conditions(
     return Hierarchical(
         made[0], base + mean * unit, program, scores, along, top.means.design[1:].T.copy(),
         Weights(*weights), squares, conditions,
+    )  # fmt: skip
+
+
+def beside(cells: PooledGuides, effects: ArrayLike, variance: ArrayLike) -> PooledGuides:
+    """Return a screen, and then effects of its perturbations in another as a second condition.
+
+    Parameters
+    ----------
+    cells
+        The controls of the screen, and its perturbations.
+    effects, variance
+        Effects in the other screen, and their sampling variances, those of its controls included;
+        shape ``(n_perturbations, n_genes)``, NaN where unknown.
+    """
+    there, variance = np.asarray(effects, np.float64), np.asarray(variance, np.float64)
+    known = np.isfinite(there) & np.isfinite(variance)
+    within = np.maximum(cells.covariance.diagonal(), np.finfo(np.float64).tiny)
+    # Cells of this screen whose mean would have that variance.
+    counted = np.where(known, within / np.where(known, variance, 1.0), _NO_CELLS)
+    n = counted.mean(axis=1)
+    one = np.ones((1, len(within)))
+    return replace(
+        cells,
+        n_cells=np.append(cells.n_cells, np.zeros(1 + len(n), np.int64)),
+        n=np.concatenate([cells.n, [_EXACT], n]),
+        mean=np.vstack([cells.mean, 0.0 * one, np.where(known, there, 0.0)]),
+        variance_ratio=np.vstack([cells.variance_ratio, one, n[:, None] / counted]),
+        fixed=np.vstack([cells.fixed, np.zeros((1 + len(n), cells.fixed.shape[1]))]),
+        freedom=np.concatenate([cells.freedom, np.zeros(1 + len(n))]),
     )  # fmt: skip
 
 

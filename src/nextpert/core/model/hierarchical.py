@@ -187,6 +187,12 @@ class Hierarchical:
             **{name: getattr(self, name)[k] for name in names},
         )
 
+    def in_condition(self, number: int) -> Hierarchical:
+        """Return it with the effects and controls of one condition, by its number."""
+        assert self.conditions is not None
+        one = self.conditions[number]
+        return replace(self, effects=one.effects, control=one.control, conditions=None)
+
     def rows(self, index: ArrayLike) -> Hierarchical:
         """Return some perturbations, in the order given."""
         which, every = np.asarray(index, np.int64), self.conditions

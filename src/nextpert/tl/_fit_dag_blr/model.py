@@ -15,7 +15,7 @@ from nextpert._adata.panel import places
 from nextpert._adata.posterior import FeaturesRecord, FittedPosterior, PredictorRecord
 from nextpert._adata.progress import progress
 from nextpert.core import Dag
-from nextpert.core.model.conditions import fit_conditions
+from nextpert.core.model.conditions import beside, fit_conditions
 from nextpert.core.model.effects import Efficacy, screen_efficacy, speaks_of_knockouts
 from nextpert.core.model.hierarchical import Hierarchical, fit_hierarchical
 from nextpert.core.model.interactions import Interactions, Together, learn_interactions
@@ -352,7 +352,8 @@ def learn_effects(
     combinations what their members clearly do. What other predictors expect of a perturbation with
     cells is noise beside these: given as well, it raised the error at 25 cells each from 0.170 to
     0.189 of that of the cells' means on Papalexi, and from 0.237 to 0.265 on TAP-seq. All of that
-    is expected of what conditions share.
+    is expected of what conditions share. Effects in another screen, with their standard errors, are
+    those of one more condition, unless this screen has conditions of its own.
     """
     names = spec.plan.names
     # In an order that does not depend on how labels are spelled, so that draws do not either.
@@ -379,7 +380,15 @@ def learn_effects(
         told: dict[str, Any] = {
             "expected": effect[seen], "own_variance": own[seen], "rng": 0, "progress": shown,
         }  # fmt: skip
-        if each is None:
+        elsewhere = None
+        if each is None and spec.features is not None:
+            elsewhere = spec.features.measured([names[j] for j in seen])
+        if elsewhere is not None:
+            both = beside(cells.pooled.rows(rows), *elsewhere)
+            found = fit_conditions(
+                both, ["this screen", "the other"], control=cells.pooled.mean[0], **told
+            ).in_condition(0)
+        elif each is None:
             found = fit_hierarchical(cells.pooled.rows(rows), **told)
         else:
             first = len(effect) + 1  # of a condition, its controls
@@ -470,7 +479,10 @@ class Model(NamedTuple):
                 self.weighted.unseen, self.weighted.interactions,
             )  # fmt: skip
             if features is not None:
-                known = FeaturesRecord(features.names, features.rows, features.effects)
+                known = FeaturesRecord(
+                    features.names, features.rows, features.effects, features.observed,
+                    features.variance,
+                )  # fmt: skip
         return FittedPosterior(
             genes=self.spec.genes,
             posterior=self.found.posterior,

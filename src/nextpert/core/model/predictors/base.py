@@ -73,6 +73,9 @@ class SideInformation:
     effects
         Effects in another screen, shape ``(n_names, n_genes)``, units of the data; the mean of its
         perturbations where they are not known. ``None`` where no other screen is given.
+    observed, variance
+        These effects as they were measured, and their sampling variances, same shape; NaN where
+        unknown. ``None`` where the other screen has no standard errors.
 
     Examples
     --------
@@ -85,6 +88,8 @@ class SideInformation:
     names: list[str]
     rows: Array
     effects: Array | None = None
+    observed: Array | None = None
+    variance: Array | None = None
 
     @cached_property
     def place(self) -> dict[str, int]:
@@ -95,6 +100,20 @@ class SideInformation:
         """Return the features of labels, 0 where none are known, ``(n_labels, rank)``."""
         padded = np.vstack([self.rows, np.zeros((1, self.rows.shape[1]))])
         return padded[[self.place.get(label, -1) for label in labels]]
+
+    def measured(self, labels: Sequence[str]) -> tuple[Array, Array] | None:
+        """Return effects of labels measured in the other screen, and their sampling variances.
+
+        NaN where unknown, each of shape ``(n_labels, n_genes)``; ``None`` if none is measured.
+        """
+        if self.observed is None or self.variance is None:
+            return None
+        which = [self.place.get(label, -1) for label in labels]
+        both = [np.vstack([x, np.full(x.shape[1], np.nan)])[which] for x in (
+            self.observed, self.variance,
+        )]  # fmt: skip
+        known = np.isfinite(both[0]) & np.isfinite(both[1])
+        return (both[0], both[1]) if known.any() else None
 
 
 @dataclass(frozen=True)
