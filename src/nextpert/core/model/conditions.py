@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 # shared.
 _AGREE, _DEPART = 5.0, 0.05
 _NO_CELLS = 1e-6  # cells that count of a perturbation that has none in a condition
-_EXACT = 1e9  # cells of controls whose error is part of standard errors
 
 
 @one_thread()
@@ -157,19 +156,24 @@ def beside(cells: PooledGuides, effects: ArrayLike, variance: ArrayLike) -> Pool
     there, variance = np.asarray(effects, np.float64), np.asarray(variance, np.float64)
     known = np.isfinite(there) & np.isfinite(variance)
     within = np.maximum(cells.covariance.diagonal(), np.finfo(np.float64).tiny)
+    # The error of the controls is in all effects: as if these were as many cells as the most of a
+    # perturbation, it is half of the smallest variance.
+    of_control = 0.5 * np.where(known, variance, np.inf).min(axis=0)
+    of_control = np.where(np.isfinite(of_control), of_control, within)
+    rest = np.where(known, variance, np.inf) - of_control
     # Cells of this screen whose mean would have that variance.
-    counted = np.where(known, within / np.where(known, variance, 1.0), _NO_CELLS)
+    counted = np.maximum(within / np.vstack([of_control, rest]), _NO_CELLS)
     n = counted.mean(axis=1)
-    one = np.ones((1, len(within)))
+    rows = len(counted)
     return replace(
         cells,
-        n_cells=np.append(cells.n_cells, np.zeros(1 + len(n), np.int64)),
-        n=np.concatenate([cells.n, [_EXACT], n]),
-        mean=np.vstack([cells.mean, 0.0 * one, np.where(known, there, 0.0)]),
-        variance_ratio=np.vstack([cells.variance_ratio, one, n[:, None] / counted]),
-        fixed=np.vstack([cells.fixed, np.zeros((1 + len(n), cells.fixed.shape[1]))]),
-        freedom=np.concatenate([cells.freedom, np.zeros(1 + len(n))]),
-    )  # fmt: skip
+        n_cells=np.append(cells.n_cells, np.zeros(rows, np.int64)),
+        n=np.append(cells.n, n),
+        mean=np.vstack([cells.mean, 0.0 * within, np.where(known, there, 0.0)]),
+        variance_ratio=np.vstack([cells.variance_ratio, n[:, None] / counted]),
+        fixed=np.vstack([cells.fixed, np.zeros((rows, cells.fixed.shape[1]))]),
+        freedom=np.append(cells.freedom, np.zeros(rows)),
+    )
 
 
 def _as_draws(
