@@ -46,7 +46,8 @@ def test_every_promise_has_its_command_and_number():
 
 def test_the_command_is_recommended_as_the_functions_are():
     guide = (DOCS / "guides" / "command_line.md").read_text(encoding="utf-8")
-    lines = re.search(r"```bash\n(nextpert preprocess.*?)```", guide, re.DOTALL)[1].splitlines()
+    block = re.search(r"```bash\n(nextpert preprocess.*?)```", guide, re.DOTALL)[1]
+    lines = block.replace("\\\n", "").splitlines()
     steps = {line.split()[1]: line for line in lines}
     page = (DOCS / "start.md").read_text(encoding="utf-8")
     calls = dict(re.findall(r"npt\.((?:pp|tl)\.\w+)\(adata(.*)\)", page))
