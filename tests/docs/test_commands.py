@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from nextpert.cli._options import STEPS
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [
@@ -40,6 +42,27 @@ def test_every_promise_has_its_command_and_number():
     assert len(rows) >= 12
     wordless = [what for what, measured, _ in rows if not re.search(r"\d", measured)]
     assert wordless == ["The paper"]  # it has a page of numbers
+
+
+def test_the_command_is_recommended_as_the_functions_are():
+    guide = (DOCS / "guides" / "command_line.md").read_text(encoding="utf-8")
+    block = re.search(r"```bash\n(nextpert preprocess.*?)```", guide, re.DOTALL)[1]
+    lines = block.replace("\\\n", "").splitlines()
+    steps = {line.split()[1]: line for line in lines}
+    page = (DOCS / "start.md").read_text(encoding="utf-8")
+    calls = dict(re.findall(r"npt\.((?:pp|tl)\.\w+)\(adata(.*)\)", page))
+    assert [STEPS[step].function for step in steps if step != "report"] == list(calls)
+    # Labels, target and files are given by place, or belong to one of the two alone.
+    given = set(re.findall(r"--([\w-]+)", " ".join(lines))) - {"table", "also", "target"}
+    told = (
+        " ".join(calls.values())
+        .replace("constraints=", "")
+        .replace('"max_combination":', "max_combination=")
+    )
+    assert given == {name.replace("_", "-") for name in re.findall(r"(\w+)=", told)}
+    recommended = "--method boss --environments all --n-graphs 25"
+    assert recommended in steps["learn"]
+    assert 'method="boss", environments="all", n_graphs=25' in calls["tl.learn_dag"]
 
 
 def test_the_readme_is_a_screen_and_a_half():
