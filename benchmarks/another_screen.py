@@ -10,7 +10,16 @@ half of its perturbations drawn at random, or with rows permuted; it predicts pe
 same label, and as features (effects of perturbations that are alike there). Then simulated cell
 lines whose effects are alike in none, half and all of the perturbations. Means over the draws.
 
+Then what users get: effects of perturbations with cells by ``tl.fit_dag_blr`` and
+``tl.perturbation_effects`` on an empty graph, without another screen, with it as ``features``, and
+with its cells as one more condition (``condition_key``). Of four screens, a third of the controls
+and half of the perturbed cells but 20 of each are the other screen, 20 cells are seen, and the rest
+is scored; perturbations with at least 60 cells. Of Papalexi replicate 1 is the other screen, too.
+The other screen is also given with permuted labels and with standard errors half as large as they
+are. Intervals of 90%, with the error of the cells set apart.
+
     python -m benchmarks.another_screen
+    python -m benchmarks.another_screen --fits 6
 """
 
 from __future__ import annotations
@@ -18,12 +27,13 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 
+import nextpert as npt
 from benchmarks._screens import SOURCES, read_screen
 from benchmarks.side_information import described
 from nextpert.core import ScreenMoments
@@ -153,6 +163,117 @@ def simulated(same: float, n_cells: int, seed: int) -> Scores:
     return compare(*found, seed)
 
 
+class Split(NamedTuple):
+    """Cells of a screen in three parts: the other screen (0), seen (1) and scored (2)."""
+
+    x: np.ndarray
+    label: np.ndarray
+    part: np.ndarray
+    control: str
+    names: list[str]
+    genes: list[str]
+    own: np.ndarray
+
+    @classmethod
+    def of(cls, screen: Screen, seed: int, column: str | None = None) -> Split:
+        """Return a random split, or with ``column`` its first value as the other screen."""
+        rng = np.random.default_rng(seed)
+        label = screen.cells.obs[screen.environments.roles.perturbation_key].astype(str).to_numpy()
+        sizes = pd.Series(label).value_counts()
+        names = sorted(set(sizes.index[sizes >= 60]) - {screen.control})
+        part, genes = np.full(len(label), -1), list(screen.cells.var_names)
+        batch = None if column is None else screen.cells.obs[column].astype(str).to_numpy()
+        for name in [screen.control, *names]:
+            some = np.flatnonzero(label == name)
+            if batch is not None:
+                there = batch[some] == min(batch)
+                part[some[there]] = 0
+                some = some[~there]
+            cells, alone = rng.permutation(some), batch is None
+            n_seen = 20 if name != screen.control else len(cells) // (3 if alone else 2)
+            part[cells[:n_seen]], left = 1, cells[n_seen:]
+            part[left], half = 2, len(left) // 2
+            if alone:
+                part[left[:half]] = 0
+        own = np.array([[g == screen.targets.get(n) for g in genes] for n in names])
+        x = np.asarray(screen.cells.X)
+        return cls(x, label, part, screen.control, names, genes, own)
+
+    def effects(self, part: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return differences of means in one part, and their variances."""
+        means, variances = [], []
+        for name in [self.control, *self.names]:
+            cells = self.x[(self.part == part) & (self.label == name)]
+            means.append(cells.mean(axis=0))
+            variances.append(cells.var(axis=0, ddof=1) / len(cells))
+        return np.array(means[1:]) - means[0], np.array(variances[1:]) + variances[0]
+
+    def other(self, order: np.ndarray, factor: float = 1.0) -> ad.AnnData:
+        """Return the other screen, its effects in another order, standard errors by a factor."""
+        effects, variance = self.effects(0)
+        found = ad.AnnData(
+            effects[order], pd.DataFrame(index=self.names), pd.DataFrame(index=self.genes)
+        )
+        error = factor * np.sqrt(variance[order])
+        found.layers["se"] = np.where(error > 0, error, np.nan)
+        return found
+
+    def fitted(self, features: ad.AnnData | None = None, *, condition: bool = False) -> np.ndarray:
+        """Return squared error on the scored cells over that of no effect, and coverage."""
+        kept = (self.part == 1) | ((self.part == 0) & condition)
+        obs = pd.DataFrame(
+            {"perturbation": self.label[kept]}, index=np.flatnonzero(kept).astype(str)
+        )
+        obs["screen"] = np.array(["there", "here", ""])[self.part[kept]]
+        cells = ad.AnnData(self.x[kept], obs, pd.DataFrame(index=self.genes))
+        key = "screen" if condition else None
+        npt.pp.setup_screen(cells, control=self.control, condition_key=key, check_scale=False)
+        npt.tl.learn_dag(cells, method="given", dag=[])
+        npt.tl.fit_dag_blr(cells, features=features)
+        found = npt.tl.perturbation_effects(
+            cells, candidates=self.names, condition="here" if condition else None, as_anndata=True
+        )
+        observed, variance = self.effects(2)
+        sd = np.sqrt(np.maximum(self.x[self.label == self.control].var(axis=0), 1e-12))
+        used, mean = ~self.own, np.asarray(found.X)
+        noise = (variance / sd**2)[used].sum()
+        error = (((mean - observed) / sd)[used] ** 2).sum() - noise
+        size = ((observed / sd)[used] ** 2).sum() - noise
+        more = 1.645**2 * variance
+        low = mean - np.sqrt((mean - found.layers["lower"]) ** 2 + more)
+        high = mean + np.sqrt((found.layers["upper"] - mean) ** 2 + more)
+        inside = (low <= observed) & (observed <= high)
+        large = used & (np.abs(observed) > 4 * np.sqrt(variance))
+        return np.array([error / size, inside[used].mean(), inside[large].mean()])
+
+
+def by_fits(title: str, splits: list[Split]) -> str:
+    """Return what fits of some splits have as errors and coverage, as a table."""
+    rows: dict[str, list[np.ndarray]] = {}
+    for seed, split in enumerate(splits):
+        every = np.arange(len(split.names))
+        permuted = np.random.default_rng(seed).permutation(every)
+        each = {
+            "without another screen": split.fitted(),
+            "with it": split.fitted(split.other(every)),
+            "with it, permuted": split.fitted(split.other(permuted)),
+            "with it, standard errors halved": split.fitted(split.other(every, 0.5)),
+            "its cells as a condition": split.fitted(condition=True),
+        }
+        for name, values in each.items():
+            rows.setdefault(name, []).append(values)
+    lines = [f"## {title}", "", "| fit | error | over that without | coverage | of large ones |"]
+    lines.append("|---|---|---|---|---|")
+    alone = np.array(rows["without another screen"])[:, 0]
+    for name, values in rows.items():
+        error, inside, large = np.mean(values, axis=0)
+        ratio = np.array(values)[:, 0] / alone
+        spread = ratio.std(ddof=1) / np.sqrt(len(ratio)) if len(ratio) > 1 else np.nan
+        over = f"{ratio.mean():.2f} ± {spread:.2f}"
+        lines.append(f"| {name} | {error:.3f} | {over} | {inside:.2f} | {large:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
 def table(title: str, draws: list[Scores]) -> str:
     """Return the means over draws as a table."""
     lines = [f"## {title}", ""]
@@ -173,17 +294,26 @@ def main(arguments: list[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--cells", type=int, default=10, help="of a perturbation in a replicate")
+    parser.add_argument("--fits", type=int, default=0, help="splits of fits, and nothing else")
     parser.add_argument("--simulated", action="store_true", help="simulated cell lines alone")
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
     parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     args = parser.parse_args(arguments)
-    sections, seeds = [], range(args.draws)
-    if not args.simulated:
+    sections, seeds = [], range(0 if args.fits else args.draws)
+    if args.fits:
+        for name, source in SOURCES.items():
+            screen = read_screen(Path(args.data), source, name=name)
+            splits = [Split.of(screen, seed) for seed in range(args.fits)]
+            sections.append(by_fits(f"{name}, cells at random", splits))
+            if name == "papalexi":
+                splits = [Split.of(screen, seed, "bio_rep") for seed in range(args.fits)]
+                sections.append(by_fits(f"{name}, replicate 1 for replicates 2 and 3", splits))
+    elif not args.simulated:
         screen = read_screen(Path(args.data), SOURCES["papalexi"], name="papalexi")
         draws = [of_replicates(screen, "bio_rep", args.cells, seed) for seed in seeds]
         title = f"Papalexi, replicate 1 for replicates 2 and 3, {args.cells} cells of each"
         sections.append(table(title, draws))
-    for same, words in ((0.0, "none"), (0.5, "half"), (1.0, "all")):
+    for same, words in ((0.0, "none"), (0.5, "half"), (1.0, "all")) if len(seeds) else ():
         draws = [simulated(same, 2 * args.cells, seed) for seed in seeds]
         title = f"Simulated cell lines, effects of {words} alike, {2 * args.cells} cells"
         sections.append(table(title, draws))

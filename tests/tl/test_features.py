@@ -157,6 +157,59 @@ def test_another_screen_predicts_what_only_it_has(modules, plain):
     assert away[4:].sum() < 1.1 * before[4:].sum()
 
 
+def known_elsewhere(effects, adata, order, *, se=True):
+    rng = np.random.default_rng(0)
+    seen = (effects + 0.05 * rng.normal(size=effects.shape))[order]
+    other = ad.AnnData(seen, pd.DataFrame(index=NAMES[: len(seen)]), adata.var[[]])
+    if se:
+        other.layers["se"] = np.full(seen.shape, 0.05)
+    return other
+
+
+def effects_with_cells(adata, features=None):
+    adata = adata.copy()
+    npt.tl.fit_dag_blr(adata, features=features)
+    return npt.tl.perturbation_effects(adata, candidates=NAMES[:N_SEEN], as_anndata=True)
+
+
+def test_another_screen_tells_of_perturbations_with_cells_where_it_is_alike(modules, tmp_path):
+    adata, effects, _ = modules
+    every, truth = np.arange(N_SEEN), effects[:N_SEEN]
+    alone = effects_with_cells(adata)
+    with_it = effects_with_cells(adata, known_elsewhere(effects, adata, every))
+    far = ((alone.X - truth) ** 2).sum()
+    assert ((with_it.X - truth) ** 2).sum() < 0.4 * far
+    held = (with_it.layers["lower"] <= truth) & (truth <= with_it.layers["upper"])
+    assert 0.85 < held.mean() < 0.95
+    # Of permuted labels, and without standard errors, it has no say.
+    order = np.roll(every, 1)
+    for features in (
+        known_elsewhere(effects, adata, order),
+        known_elsewhere(effects, adata, every, se=False),
+    ):
+        without = effects_with_cells(adata, features)
+        np.testing.assert_array_equal(without.X, alone.X)
+    path = tmp_path / "fit.h5ad"
+    fitted = adata.copy()
+    npt.tl.fit_dag_blr(fitted, features=known_elsewhere(effects, adata, every))
+    fitted.write_h5ad(path)
+    back = npt.tl.perturbation_effects(ad.read_h5ad(path), as_anndata=True)
+    np.testing.assert_array_equal(back[with_it.obs_names].X, with_it.X)
+
+
+def test_effects_of_another_fit_tell_as_much_as_their_cells(modules):
+    adata, effects, _ = modules
+    rng = np.random.default_rng(1)
+    there = adata.copy()
+    truth = pd.DataFrame(effects, index=NAMES).T.assign(control=0.0).T
+    there.X = 2 + truth.loc[adata.obs["perturbation"]].to_numpy() + rng.normal(size=there.shape)
+    npt.tl.fit_dag_blr(there)
+    other = npt.tl.perturbation_effects(there, as_anndata=True)
+    found, alone = effects_with_cells(adata, other), effects_with_cells(adata)
+    far, truth = ((alone.X - effects[:N_SEEN]) ** 2).sum(), effects[:N_SEEN]
+    assert ((found.X - truth) ** 2).sum() < 0.8 * far
+
+
 def test_the_diagnosis_scores_features(informed):
     adata = informed.copy()
     npt.tl.diagnose(adata)

@@ -43,14 +43,14 @@ _TABLES = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 class _Part(NamedTuple):
     """One table: a row per perturbation, of length 0 to 1, and effects in another screen.
 
-    These are shrunk, and as they were observed, with their sampling variances.
+    These are shrunk, and as they were observed, with their precisions.
     """
 
     names: list[str]
     rows: Any
     effects: Array | None = None
     observed: Array | None = None
-    variance: Array | None = None
+    precision: Array | None = None
 
 
 def load_features(features: Any, what: str = "features") -> Any:
@@ -117,7 +117,7 @@ def read_features(
     parts = _parts(load_features(features), genes, "features")
     names = list(dict.fromkeys(name for part in parts for name in part.names))
     place = {name: i for i, name in enumerate(names)}
-    wide, effects, observed, variance = [], None, None, None
+    wide, effects, observed, precision = [], None, None, None
     for part in parts:
         index = np.array([place[name] for name in part.names], np.int64)
         shape = (len(names), len(index))
@@ -127,8 +127,8 @@ def read_features(
             effects = np.tile(part.effects.mean(axis=0), (len(names), 1))
             effects[index] = part.effects
         if part.observed is not None:
-            observed, variance = np.full((2, len(names), part.observed.shape[1]), np.nan)
-            observed[index], variance[index] = part.observed, part.variance
+            observed, precision = np.zeros((2, len(names), part.observed.shape[1]))
+            observed[index], precision[index] = part.observed, part.precision
     rows = wide[0]
     if len(wide) > 1:
         sparse = all(sp.issparse(each) for each in wide)
@@ -151,7 +151,7 @@ def read_features(
     logger.info("Features are known of %d labels: %s.", len(told), list_names(told))
     # As they are stored, so that a fit predicts the same before and after.
     stored = rows.astype(np.float32).astype(np.float64)
-    return SideInformation(names, stored, effects, observed, variance)
+    return SideInformation(names, stored, effects, observed, precision)
 
 
 def _parts(given: Any, genes: Sequence[str], what: str) -> list[_Part]:
@@ -249,7 +249,9 @@ def _effects(other: ad.AnnData, genes: Sequence[str], what: str) -> _Part:
     """Return effects in another screen on the panel, and as features those on all its genes.
 
     With standard errors (``layers["se"]``) effects are shrunk towards their mean over that screen,
-    and a perturbation's features are as long as its effects are reliable.
+    and a perturbation's features are as long as its effects are reliable. What
+    ``tl.perturbation_effects`` returns is shrunk already; as observed are the differences of means,
+    whose sampling variance is the posterior variance over the weight of the cells.
     """
     names, held = [str(x) for x in other.obs_names], [str(x) for x in other.var_names]
     _require_distinct(names, "perturbations", what)
@@ -263,7 +265,7 @@ def _effects(other: ad.AnnData, genes: Sequence[str], what: str) -> _Part:
         )
         raise ValueError(message)
     raw = values = _matrix(other.X, what)
-    variance, observed = np.full((2, len(names), len(genes)), np.nan)
+    observed, precision = np.zeros((2, len(names), len(genes)))
     columns = [place[genes[i]] for i in shared]
     known, length = ~np.isnan(values), np.ones(len(names))
     if "se" in other.layers:
@@ -277,17 +279,23 @@ def _effects(other: ad.AnnData, genes: Sequence[str], what: str) -> _Part:
             raise ValueError(message)
         values, length = _shrunk(values, np.where(known, error, 1.0) ** 2, known)
         both = known[:, columns]
-        observed[:, shared] = np.where(both, raw[:, columns], np.nan)
-        variance[:, shared] = np.where(both, error[:, columns] ** 2, np.nan)
+        observed[:, shared] = np.where(both, raw[:, columns], 0.0)
+        precision[:, shared] = np.where(both, 1 / np.where(both, error[:, columns], 1.0) ** 2, 0.0)
     values = np.where(known, values, 0.0)
     mean = values.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     values = np.where(known, values, mean)
     rows = _unit(values - mean) * np.sqrt(length)[:, None]
     effects = np.zeros((len(names), len(genes)))
     effects[:, shared] = values[:, columns]
-    if "se" not in other.layers:
+    if {"raw_mean", "sd", "data_weight"} <= set(other.layers):
+        told = [_matrix(other.layers[x], what) for x in ("raw_mean", "sd", "data_weight")]
+        mean, sd, weight = (x[:, columns] for x in told)
+        both = np.isfinite(mean) & (weight > 0) & (sd > 0)
+        observed[:, shared] = np.where(both, mean, 0.0)
+        precision[:, shared] = np.where(both, weight / np.where(both, sd, 1.0) ** 2, 0.0)
+    elif "se" not in other.layers:
         return _Part(names, rows, effects)
-    return _Part(names, rows, effects, observed, variance)
+    return _Part(names, rows, effects, observed, precision)
 
 
 def _shrunk(values: Array, variance: Array, known: NDArray[np.bool_]) -> tuple[Array, Array]:

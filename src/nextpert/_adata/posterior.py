@@ -144,7 +144,7 @@ class FeaturesRecord:
     rows: Array = packed(np.float32, "n_features", "rank")
     effects: Array | None = array("n_features", "n_nodes", optional=True)
     observed: Array | None = array("n_features", "n_nodes", optional=True)
-    variance: Array | None = array("n_features", "n_nodes", optional=True)
+    precision: Array | None = array("n_features", "n_nodes", least=0, optional=True)
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class FittedPosterior:
         if known is not None:
             rows = known.rows.astype(np.float64)
             features = SideInformation(
-                known.perturbations, rows, known.effects, known.observed, known.variance
+                known.perturbations, rows, known.effects, known.observed, known.precision
             )
         return Expectation(weights, seen, features, learned.unseen, together)
 

@@ -7,7 +7,7 @@ import pytest
 
 from nextpert.core import ScreenMoments
 from nextpert.core._codec import pack, unpack
-from nextpert.core.model.conditions import _as_draws, _Conditions, fit_conditions
+from nextpert.core.model.conditions import _as_draws, _Conditions, beside, fit_conditions
 from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE
 from nextpert.core.model.hierarchical import Chain, Hierarchical, fit_hierarchical
 from nextpert.core.screen.guides import pool_guides
@@ -226,3 +226,39 @@ def test_a_condition_without_controls_raises():
     moments.n[moments.n_environments // LINES] = 0
     with pytest.raises(ValueError, match="Every condition needs controls"):
         fitted(moments)
+
+
+def test_a_table_beside_a_screen_has_the_variances_that_it_states():
+    moments = screen(truth(1)[:1], 9)
+    cells = pool_guides(moments, np.arange(13), 13)
+    rng = np.random.default_rng(0)
+    variance = rng.uniform(0.01, 0.1, size=(12, GENES))
+    known = rng.random((12, GENES)) < 0.8
+    known[:, 0] = False
+    both = beside(cells, rng.normal(size=(12, GENES)), np.where(known, 1 / variance, 0.0))
+    _, error = both.rows(np.arange(13, 26)).to_controls()
+    within = cells.covariance.diagonal()
+    np.testing.assert_allclose((error * within)[known], variance[known])
+    assert (error[~known] > 1e5).all()
+    # The controls are as many cells as the most of a perturbation.
+    of_control, of_most = 1 / both.counted[13], 1 / both.counted[14:].max(axis=0)
+    np.testing.assert_allclose(of_control[1:], of_most[1:])
+    np.testing.assert_array_equal(both.rows(np.arange(13)).counted, cells.counted)
+
+
+def test_a_table_beside_a_screen_counts_as_its_cells_do():
+    effects = truth(2)[:2]
+    moments = screen(effects, 10, cells=40, controls=40)
+    every = pool_guides(moments, np.arange(26), 26)
+    here = pool_guides(moments.some(np.arange(13)), np.arange(13), 13)
+    change, error = every.rows(np.arange(13, 26)).to_controls()
+    table = beside(here, change, 1 / (error * every.covariance.diagonal()))
+    one, two = (
+        fit_conditions(each, ["here", "there"], rng=0, chain=Chain(200, 200, 2)).in_condition(0)
+        for each in (every, table)
+    )
+    mine, its = (fit.effects.posterior_mean() for fit in (one, two))
+    alone = fit_hierarchical(here, rng=0).effects.posterior_mean()
+    far = ((alone - effects[0]) ** 2).sum()
+    assert ((its - effects[0]) ** 2).sum() < 0.8 * far
+    assert ((mine - its) ** 2).sum() < 0.1 * ((alone - mine) ** 2).sum()

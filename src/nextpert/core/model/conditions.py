@@ -142,34 +142,43 @@ def fit_conditions(
     )  # fmt: skip
 
 
-def beside(cells: PooledGuides, effects: ArrayLike, variance: ArrayLike) -> PooledGuides:
+def beside(cells: PooledGuides, effects: ArrayLike, precision: ArrayLike) -> PooledGuides:
     """Return a screen, and then effects of its perturbations in another as a second condition.
 
     Parameters
     ----------
     cells
         The controls of the screen, and its perturbations.
-    effects, variance
-        Effects in the other screen, and their sampling variances, those of its controls included;
-        shape ``(n_perturbations, n_genes)``, NaN where unknown.
+    effects, precision
+        Effects in the other screen, and one over their sampling variances, the error of its
+        controls included; shape ``(n_perturbations, n_genes)``, 0 where unknown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import ScreenMoments
+    >>> from nextpert.core.model.conditions import beside
+    >>> from nextpert.core.screen.guides import pool_guides
+    >>> x = np.random.default_rng(0).normal(size=(300, 2))
+    >>> cells = pool_guides(ScreenMoments.from_array(x, np.repeat([0, 1, 2], 100), 3), range(3), 3)
+    >>> both = beside(cells, [[1.0, 0.5], [0.0, 2.0]], [[50.0, 50.0], [0.0, 25.0]])
+    >>> (1 / both.counted[4] + 1 / both.counted[3]).round(2).tolist()
+    [0.02, 0.02]
     """
-    there, variance = np.asarray(effects, np.float64), np.asarray(variance, np.float64)
-    known = np.isfinite(there) & np.isfinite(variance)
+    there, known = np.asarray(effects, np.float64), np.asarray(precision, np.float64)
     within = np.maximum(cells.covariance.diagonal(), np.finfo(np.float64).tiny)
     # The error of the controls is in all effects: as if these were as many cells as the most of a
     # perturbation, it is half of the smallest variance.
-    of_control = 0.5 * np.where(known, variance, np.inf).min(axis=0)
-    of_control = np.where(np.isfinite(of_control), of_control, within)
-    rest = np.where(known, variance, np.inf) - of_control
+    of_control = 0.5 / np.where(known.any(axis=0), known.max(axis=0), 0.5 / within)
+    variance = np.divide(1.0, known, out=np.full(known.shape, np.inf), where=known > 0)
     # Cells of this screen whose mean would have that variance.
-    counted = np.maximum(within / np.vstack([of_control, rest]), _NO_CELLS)
-    n = counted.mean(axis=1)
-    rows = len(counted)
+    counted = np.maximum(within / np.vstack([of_control, variance - of_control]), _NO_CELLS)
+    n, rows = counted.mean(axis=1), len(counted)
     return replace(
         cells,
         n_cells=np.append(cells.n_cells, np.zeros(rows, np.int64)),
         n=np.append(cells.n, n),
-        mean=np.vstack([cells.mean, 0.0 * within, np.where(known, there, 0.0)]),
+        mean=np.vstack([cells.mean, 0.0 * within, there]),
         variance_ratio=np.vstack([cells.variance_ratio, n[:, None] / counted]),
         fixed=np.vstack([cells.fixed, np.zeros((rows, cells.fixed.shape[1]))]),
         freedom=np.append(cells.freedom, np.zeros(rows)),

@@ -488,7 +488,7 @@ class Model(NamedTuple):
             if features is not None:
                 known = FeaturesRecord(
                     features.names, features.rows, features.effects, features.observed,
-                    features.variance,
+                    features.precision,
                 )  # fmt: skip
         return FittedPosterior(
             genes=self.spec.genes,

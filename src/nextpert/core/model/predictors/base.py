@@ -73,9 +73,9 @@ class SideInformation:
     effects
         Effects in another screen, shape ``(n_names, n_genes)``, units of the data; the mean of its
         perturbations where they are not known. ``None`` where no other screen is given.
-    observed, variance
-        These effects as they were measured, and their sampling variances, same shape; NaN where
-        unknown. ``None`` where the other screen has no standard errors.
+    observed, precision
+        These effects as they were measured, and one over their sampling variances, same shape; 0
+        where unknown. ``None`` where the other screen has no standard errors.
 
     Examples
     --------
@@ -89,7 +89,7 @@ class SideInformation:
     rows: Array
     effects: Array | None = None
     observed: Array | None = None
-    variance: Array | None = None
+    precision: Array | None = None
 
     @cached_property
     def place(self) -> dict[str, int]:
@@ -102,18 +102,18 @@ class SideInformation:
         return padded[[self.place.get(label, -1) for label in labels]]
 
     def measured(self, labels: Sequence[str]) -> tuple[Array, Array] | None:
-        """Return effects of labels measured in the other screen, and their sampling variances.
+        """Return effects of labels as measured in the other screen, and their precisions.
 
-        NaN where unknown, each of shape ``(n_labels, n_genes)``; ``None`` if none is measured.
+        Each of shape ``(n_labels, n_genes)``, 0 where unknown; ``None`` if none is measured.
         """
-        if self.observed is None or self.variance is None:
+        if self.observed is None or self.precision is None:
             return None
         which = [self.place.get(label, -1) for label in labels]
-        both = [np.vstack([x, np.full(x.shape[1], np.nan)])[which] for x in (
-            self.observed, self.variance,
-        )]  # fmt: skip
-        known = np.isfinite(both[0]) & np.isfinite(both[1])
-        return (both[0], both[1]) if known.any() else None
+        none = np.zeros((1, self.observed.shape[1]))
+        effects, precision = (
+            np.vstack([each, none])[which] for each in (self.observed, self.precision)
+        )
+        return (effects, precision) if precision.any() else None
 
 
 @dataclass(frozen=True)
