@@ -112,12 +112,19 @@ def cpca(
     ~anndata.AnnData or None
         ``None``, or the copy. Fields written:
 
-        - ``obsm["X_cpca"]``: scores of all cells, shape ``(n_cells, n_components)``, log-normalised
-          expression; the mean of control cells lies at the origin.
-        - ``varm["cPCs"]``: loadings, shape ``(n_vars, n_components)``, zero outside ``genes``. The
-          largest entry of each is positive.
-        - ``uns["cpca"]``: ``alpha``, ``alphas`` (the candidates) and their ``separation``,
-          ``eigenvalues``, ``genes``, ``groups`` and ``params``.
+        - ``obsm["X_cpca"]`` (array, ``(n_cells, n_components)``): scores of all cells,
+          log-normalised expression; the mean of control cells lies at the origin.
+        - ``varm["cPCs"]`` (array, ``(n_vars, n_components)``): loadings, zero outside ``genes``.
+          The largest entry of each is positive.
+
+        Fields of ``uns["cpca"]``:
+
+        - ``alpha`` (number): the contrast used.
+        - ``alphas``, ``separation`` (arrays, ``(n_alphas,)``): the candidates, and how well each
+          separates the groups.
+        - ``eigenvalues`` (array, ``(n_components,)``): of the components.
+        - ``genes``, ``groups`` (names): the genes used, and the groups of cells compared.
+        - ``params`` (mapping): the options of the call.
 
     Raises
     ------

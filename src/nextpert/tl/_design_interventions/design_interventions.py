@@ -150,7 +150,7 @@ def design_interventions(
     ~anndata.AnnData or None
         ``None``, or the copy. Writes ``uns["design"]`` with:
 
-        - ``ranking``: a table, best candidate first (by the acquisition; by ``state_distance`` if
+        - ``ranking`` (table): best candidate first (by the acquisition; by ``state_distance`` if
           the variance reductions differ by less than 1%): ``rank``, ``perturbation``,
           ``target_genes``, ``shift`` (expected, one value per target gene, log-normalised
           expression), ``shift_source``, ``acquisition`` (lower is better), ``variance_reduction``
@@ -168,16 +168,20 @@ def design_interventions(
           ``data_weight`` (of :func:`perturbation_effects`, mean over genes) and ``n_cells_seen``.
           The last row, with the label of the controls and with ``is_control``, is the control, for
           reference. It is no candidate, has rank 0, and NaN in columns that do not apply to it.
-        - ``floor``: the squared distance that the sampling error of the mean of the target's cells
-          alone causes.
-        - ``trace``: a table of this and all earlier rounds: ``round`` (a new round starts when the
+        - ``floor`` (number): the squared distance that the sampling error of the mean of the
+          target's cells alone causes.
+        - ``trace`` (table): this and all earlier rounds: ``round`` (a new round starts when the
           cells of the fit have changed; a call with the same target and acquisition in the same
           round replaces its row), ``chosen``, ``acquisition``, ``value``, ``target``,
           ``predicted_distance`` with its interval, the data used (``n_control_cells``,
           ``n_perturbed_cells``, ``n_perturbations``) and ``n_cells``.
-        - ``targets`` (``names``, the target genes of one row of the ranking after the other, and
-          ``offsets``) and ``shifts``, CSR ``(n_candidates, n_genes)``; ``target_mean``, shape
-          ``(n_genes,)``; ``genes``; ``cells``, the fingerprint of the fit's cells; ``params``.
+        - ``targets`` (mapping): ``names``, the target genes of one row of the ranking after the
+          other, and ``offsets``.
+        - ``shifts`` (sparse, ``(n_candidates, n_genes)``): the expected shifts.
+        - ``target_mean`` (array, ``(n_genes,)``): the target state.
+        - ``genes`` (names, ``(n_genes,)``): its genes.
+        - ``cells`` (text): the fingerprint of the fit's cells.
+        - ``params`` (mapping): the options of the call.
 
     Raises
     ------
