@@ -92,7 +92,7 @@ def perturbation_screen(
         ``adata.var_names`` holds others (Ensembl ids). Pass it to :func:`nextpert.tl.learn_dag`
         as well.
     min_cells
-        Fewest cells of a perturbation.
+        Minimum number of cells of a perturbation; perturbations with fewer are left out.
     combinations
         Cells with several targets: ``"drop"`` (default); ``"keep"``; or ``"panel_only"``, which
         names them by their targets in the panel alone: ``A+X`` with ``X`` outside the panel

@@ -66,7 +66,7 @@ def dag_fit(
     n_folds
         Number of folds, at least 2.
     n_random
-        Number of random graphs, at least 2; see
+        Number of random graphs, at least 2; with 100 the smallest possible p-value is 0.01. See
         :func:`nextpert.core.graph.random_dag.matched_random_dag`.
     layer
         Layer to read; ``None`` reads ``adata.X``.

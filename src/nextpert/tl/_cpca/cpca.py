@@ -88,7 +88,7 @@ def cpca(
         Labels of the foreground; by default all perturbations. Cells without a label belong to
         neither, nor do those whose label names no perturbation, such as ``"unassigned"``.
     n_components
-        Number of components.
+        Number of components; :func:`nextpert.pl.cpca_density` draws two.
     alpha
         Weight of the background, 0 (plain PCA of the perturbed cells) or more. ``"auto"`` considers
         the candidates that the package ``contrastive`` finds by spectral clustering (up to the

@@ -127,7 +127,8 @@ def design_interventions(
         :func:`fit_dag_blr`. Candidates without a row in a table are modelled as knockouts, with a
         warning. The column ``shift_source`` states which.
     n_cells
-        Number of cells of the next perturbation, for acquisitions that reduce uncertainty.
+        Number of cells of the next perturbation, for acquisitions that reduce uncertainty. Set it
+        to what you plan for each.
     noise_aware
         Whether the look-ahead includes the information in the scatter of the ``n_cells`` cells
         (default), or treats them all as equal to their mean, as the paper does.
@@ -136,7 +137,8 @@ def design_interventions(
     perturbation_key
         Column of labels in ``adata.obs``; ``None`` (default) takes that of the fit.
     n_samples
-        Number of posterior draws for predicted distances and probabilities.
+        Number of posterior draws for predicted distances and probabilities. With 400 the standard
+        error of a probability is at most 0.025.
     rng
         Seed or generator. A seed is combined with the number of the round, so that draws differ
         between rounds and a repeated analysis gives the same results.

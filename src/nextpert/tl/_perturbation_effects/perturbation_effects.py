@@ -98,7 +98,7 @@ def perturbation_effects(
         perturbation without cells in the condition, ``n_cells`` is 0, and its effects are
         estimated from the other conditions. Genes outside the panel have no effects by condition.
     level
-        Probability that an interval covers its effect.
+        Probability that an interval covers its effect; 0.9 as everywhere in the package.
     key_added
         Name of the results.
     as_anndata

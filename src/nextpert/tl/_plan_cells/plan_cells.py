@@ -111,7 +111,7 @@ def plan_cells(
         interval. For the advice to stop, the largest gain that is not worth another plate.
     power
         Probability needed of detecting the effect, and of distinguishing the nearest perturbation
-        from another, above 0.5.
+        from another, above 0.5. 0.8 is the usual choice.
     confidence
         One minus the level of each single test; for ``m`` tests together, ``1 - 0.05 / m``.
         Intervals cover 90% whatever it is, as everywhere in the package.
@@ -125,7 +125,8 @@ def plan_cells(
         As in :func:`design_interventions`, for the stopping rule.
     n_samples, rng
         Number of draws of the distances for the advice to stop; and seed or generator, of these and
-        of the draws that compare the nearest with another.
+        of the draws that compare the nearest with another. With 1,000 draws the standard error of a
+        probability is at most 0.016.
     key_added
         Name of the results.
     copy

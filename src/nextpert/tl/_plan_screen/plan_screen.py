@@ -98,9 +98,9 @@ def plan_screen(
     target
         The target state, as in :func:`design_interventions`.
     n_perturbations
-        Most perturbations on the plate.
+        Maximum number of perturbations on the plate. Set it to what your lab can make.
     n_cells
-        Cells in all, controls included.
+        Number of cells in all, controls included. Set it to what your lab can sequence.
     strategy
         ``"exploit"`` (default), ``"explore"`` or ``"both"``; or an acquisition of
         :func:`design_interventions`, such as ``"thompson"`` or ``"ei"``, which then fills all
