@@ -26,7 +26,7 @@ RECIPES = ROOT / "docs" / "developer"
 FILE = re.compile(r"^```python\n# (src/\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 QUOTE = re.compile(r"^```\{code-block\} python\n:caption: (\S+)\n(.*?)^```$", re.M | re.DOTALL)
 NAMED = re.compile(r"^```python\n# ((?:src|tests)/\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-CHANGE = re.compile(r"^```\{code-block\} diff\n:caption: (\S+)\n(.*?)^```$", re.M | re.DOTALL)
+CHANGE = re.compile(r"^```\{code-block\} diff\n:caption: \"`(\S+)`\"\n(.*?)^```$", re.M | re.DOTALL)
 COMMANDS = re.compile(r"^```\{code-block\} bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 RECIPE_NAMES = ["acquisition", "search", "predictor", "plot"]
