@@ -92,7 +92,8 @@ def formulas(name: str) -> list[str]:
         formula, section = known[number]
         body = ["   " + line for line in formula.split("\n") if line.strip()]
         link = section_link(section, f"Equation {number}")
-        lines += [f"{link}, {section[0].lower()}{section[1:]}:", "", ".. math::", "", *body, ""]
+        where = "" if section == "The mathematics" else f", {section[0].lower()}{section[1:]}"
+        lines += [f"{link}{where}:", "", ".. math::", "", *body, ""]
     links = ", ".join(section_link(section, section) for section in explained)
     return [*lines, *([f"Explained in: {links}.", ""] if explained else [])]
 
