@@ -1,7 +1,8 @@
 """Sphinx builds the documentation from here: ``sphinx-build -W --keep-going -b html docs OUT``.
 
 Pages that follow from something else in the repository (API, gallery, tutorials, benchmarks, the
-drawing of the house) are made by ``_ext/made_pages.py`` when a build starts, and not kept in git.
+drawing of the package structure) are made by ``_ext/made_pages.py`` when a build starts, and not
+kept in git.
 No network is needed, and no notebook is run.
 """
 
@@ -26,6 +27,8 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.linkcode",
+    "sphinx.ext.linkcode",
     "sphinx.ext.napoleon",
     "sphinxcontrib.bibtex",
     "sphinx_copybutton",

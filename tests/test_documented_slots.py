@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import sys
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 import nextpert as npt
 
@@ -70,6 +73,29 @@ CALLS = {
 }  # fmt: skip
 
 
+# What a documented type stands for.
+TYPES = {
+    "table": pd.DataFrame,
+    "sparse": sp.spmatrix | sp.sparray,
+    "array": np.ndarray | list,
+    "names": np.ndarray,
+    "mapping": Mapping,
+    "number": int | float | np.number | np.ndarray | pd.Series,
+    "text": str,
+    "labels": pd.Series,
+    "yes or no": np.ndarray,
+}
+
+
+@pytest.fixture
+def stored(monkeypatch):
+    """What reads a docstring for the table of stored results on the function's page."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "docs" / "_ext"))
+    yield importlib.import_module("function_pages").stored
+    for name in ("function_pages", "gallery_page", "array_types"):
+        sys.modules.pop(name, None)
+
+
 def slots(adata):
     return {(slot, str(key)) for slot in SLOTS for key in getattr(adata, slot) if key is not None}
 
@@ -84,7 +110,7 @@ def test_every_function_that_writes_is_called():
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_what_is_written_is_documented(name, small_screen):
+def test_what_is_written_is_documented(name, small_screen, stored):
     before, options = CALLS[name]
     sub, _, short = name.partition(".")
     function = getattr(getattr(npt, sub), short)
@@ -107,3 +133,24 @@ def test_what_is_written_is_documented(name, small_screen):
                 field for field in value.keys() - STAMP if not re.search(rf"\b{field}\b", returns)
             ]
             assert not absent, f"{name} writes uns[{key!r}] with {absent}, which it does not name"
+    # The table on the page has a row of the type that is stored.
+    rows = {
+        key: (kind, meaning)
+        for keys, kind, meaning in stored(text)
+        for key in re.findall(r"``([^`]+)``", keys)
+    }
+    assert all(len(meaning) > 5 for _, meaning in rows.values())
+    for row, (kind, _) in rows.items():
+        where = re.match(r'(\w+)\["(\w+)"\](?:\["(\w+)"\])?', row)
+        if not where or (where[1], where[2]) not in written or not kind:
+            continue
+        value = getattr(small_screen, where[1])[where[2]]
+        if where[3]:
+            if where[3] not in value:
+                continue  # of other options
+            value = value[where[3]]
+        (known,) = {known for known in TYPES if re.match(f"{known}s?\\b", kind)}
+        assert isinstance(value, TYPES[known]), (row, kind, type(value))
+        shape = re.search(r"``\((.*)\)``", kind)
+        if shape:
+            assert np.ndim(value) == len([axis for axis in shape[1].split(",") if axis]), row

@@ -3,22 +3,49 @@
 from __future__ import annotations
 
 import inspect
-import re
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import array_types
-import gallery_page
 
 import nextpert
 
-DOCS = Path(__file__).parents[1]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# A page each: its title, what it says, and its functions in groups, in the order of use.
 PACKAGES = {
-    "pp": ("Preprocessing", "From counts and guides to a screen that the tools can read."),
-    "tl": ("Tools", "Learn the graph, fit the model, estimate effects, rank, plan, diagnose."),
-    "pl": ("Plots", "One for each result; the [gallery](../gallery.md) shows all of them."),
-    "get": ("Results as tables", "Tables of what is stored in `uns`."),
-    "datasets": ("Data sets", "Real screens, downloaded once, and simulated ones."),
+    "pp": (
+        "Preprocessing",
+        "Make a screen that the tools can read, from counts and guides or from a table of effects.",
+        {
+            "From cells": ("perturbation_screen", "assign_guides", "perturb_cite_seq"),
+            "From a table": ("effect_table",),
+            "Roles of columns": ("setup_screen",),
+        },
+    ),
+    "tl": (
+        "Tools",
+        "Learn the graph, fit the model, estimate effects, check them, rank and plan.",
+        {
+            "Learn and fit": ("learn_dag", "fit_dag_blr"),
+            "Effects": ("perturbation_effects", "target_distances", "cpca"),
+            "Checks": ("diagnose", "dag_fit", "replay_design"),
+            "The next round": ("design_interventions", "plan_screen", "plan_cells"),
+        },
+    ),
+    "pl": (
+        "Plots",
+        "One for each result; the [gallery](../gallery.md) shows all of them.",
+        {
+            "The screen": ("perturbation_counts", "expression_shift", "cpca_density"),
+            "The graph": ("dag", "dag_fit"),
+            "Effects": ("perturbation_effects", "programs", "target_distances"),
+            "Checks": ("diagnose", "replay"),
+            "The next round": ("design", "plan_screen", "plan_cells"),
+        },
+    ),
+    "get": ("Results as tables", "Tables of what is stored in `uns`.", {}),
+    "datasets": ("Data sets", "Real screens, downloaded once, and simulated ones.", {}),
 }
 ROOMS = {
     "screen": "Screens",
@@ -44,11 +71,15 @@ TOP = """# API
 
 {module}Import as `import nextpert as npt`. Functions take an AnnData first, write their results
 into it, and return nothing, unless `copy=True`; an error leaves it unchanged. The page of each
-function says which fields it writes and which [kinds of arrays](array_types.md) it reads.
-
-## Campaigns, targets and the report
+function shows a picture of the result, the parameters with their defaults, a table of what is
+stored, the [kinds of arrays](array_types.md) that can be read, the formulas, and a link to the
+source.
 
 """
+CAMPAIGN = (
+    "Campaigns, targets, report",
+    "Several rounds of a lab, the state that cells should reach, and one page for the wet lab.",
+)
 CORE = """# The array core
 
 `nextpert.core` has the mathematics on plain arrays: no AnnData, no pandas, no plots. Use it for
@@ -62,28 +93,44 @@ def module(name: str) -> str:
     return f"```{{eval-rst}}\n.. module:: {name}\n```\n\n"
 
 
-def listing(package: str, names: list[str]) -> str:
-    """Return an autosummary of some names, with a page for each."""
+def listing(package: str, names: Iterable[str], pages: bool = True) -> str:
+    """Return an autosummary of some names, with a page for each if asked for."""
     rows = "\n".join(f"   {name}" for name in names)
+    options = "   :toctree: generated\n   :nosignatures:" if pages else "   :nosignatures:"
     return (
         f"```{{eval-rst}}\n.. currentmodule:: {package}\n\n"
-        f".. autosummary::\n   :toctree: generated\n   :nosignatures:\n\n{rows}\n```\n\n"
+        f".. autosummary::\n{options}\n\n{rows}\n```\n\n"
     )
 
 
 def pages() -> dict[str, str]:
-    """Return the pages that list all public names."""
+    """Return the pages that list all public names, a page for each package."""
     packages = {name for name in nextpert.__all__ if inspect.ismodule(getattr(nextpert, name))}
-    text = TOP.format(module=module("nextpert")) + listing(
-        "nextpert", sorted(set(nextpert.__all__) - packages)
-    )
-    for name, (title, words) in PACKAGES.items():
+    at_the_top = sorted(set(nextpert.__all__) - packages)
+    title, words = CAMPAIGN
+    made = {"campaign.md": f"# {title}\n\n{words}\n\n" + listing("nextpert", at_the_top)}
+    index = f"## {title}\n\n{words}\n\n"
+    index += listing("nextpert", at_the_top, pages=False)
+    for name, (title, words, groups) in PACKAGES.items():
         package = f"nextpert.{name}"
-        text += f"## {title}: `{name}`\n\n{module(package)}{words}\n\n"
-        text += listing(package, list(getattr(nextpert, name).__all__))
-    text += "## Beneath\n\n```{toctree}\n:maxdepth: 1\n\ncore\narray_types\n```\n"
+        every = list(getattr(nextpert, name).__all__)
+        rest = [each for each in every if not any(each in names for names in groups.values())]
+        groups = {**groups, "More": rest} if groups and rest else groups
+        parts = [f"## {group}\n\n{listing(package, names)}" for group, names in groups.items()]
+        made[f"{name}.md"] = f"# {title}: `{name}`\n\n{module(package)}{words}\n\n" + (
+            "".join(parts) or listing(package, every)
+        )
+        in_order = [each for names in groups.values() for each in names] or every
+        topics = f" ([By topic]({name}.md).)" if groups else ""
+        index += f"## {title}: `{name}`\n\n{words}{topics}\n\n"
+        index += listing(package, in_order, pages=False)
+    index += "## More\n\n- [The array core](core.md): the mathematics on plain arrays\n"
+    index += "- [Array types](array_types.md): dense, sparse, backed and lazy cells\n\n"
+    listed = "\n".join(["campaign", *PACKAGES, "core", "array_types"])
+    index += f"```{{toctree}}\n:hidden:\n\n{listed}\n```\n"
     return {
-        "index.md": text,
+        "index.md": TOP.format(module=module("nextpert")) + index,
+        **made,
         "core.md": CORE + module("nextpert.core") + core(),
         "array_types.md": array_types.page(),
     }
@@ -100,26 +147,3 @@ def core() -> str:
         if names
     )
     return text + "## Parts beneath\n\n" + listing("nextpert.core", list(PARTS))
-
-
-def add_to_docstring(
-    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
-) -> None:
-    """Add to a function its picture and the arrays it takes, and say what it returns once."""
-    _, sub, *rest = [*name.split("."), ""]
-    # What is returned stands in "Returns", better than the signature says it.
-    app.env.current_document.autodoc_annotations.get(name, {}).pop("return", None)
-    lines[:] = [
-        re.sub(r"(?<![`\w])~[\w.]*\.(\w+)", r"\1", line) if line.startswith(":return") else line
-        for line in lines
-    ]
-    captions = gallery_page.captions(DOCS) if what == "function" and sub == "pl" else {}
-    if rest[0] in captions:
-        place = f".. image:: /_static/gallery/{rest[0]}.png"
-        picture = ["", place, f"   :alt: {captions[rest[0]]}", ""]
-        # Below the summary.
-        end = lines.index("") if "" in lines else len(lines)
-        lines[end:end] = picture
-    if what == "function" and f"{sub}.{rest[0]}" in array_types.FUNCTIONS:
-        place = next((i for i, line in enumerate(lines) if "rubric:: Examples" in line), len(lines))
-        lines[place:place] = array_types.of_function(f"{sub}.{rest[0]}")

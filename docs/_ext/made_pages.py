@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import api_pages
 import benchmark_pages
+import function_pages
 import gallery_page
-import house
 import llms
+import package_structure
 import tutorial_pages
 
 if TYPE_CHECKING:
@@ -28,21 +29,22 @@ def write(path: Path, text: str) -> None:
 
 def make(app: Sphinx, config: Any) -> None:
     """Make all pages."""
+    config.linkcode_resolve = function_pages.source
     for folder, pages in (
         ("api", api_pages.pages()),
         ("", gallery_page.pages(DOCS)),
-        ("_static", {"house.svg": house.drawing(ROOT)}),
+        ("_static", {"package_structure.svg": package_structure.drawing(ROOT)}),
     ):
         for name, text in pages.items():
             write(DOCS / folder / name, text)
     benchmark_pages.copy(ROOT / "benchmarks", DOCS / "benchmarks")
-    tutorial_pages.copy(ROOT / "tutorials", DOCS / "tutorials")
+    tutorial_pages.copy(ROOT / "tutorials", DOCS / "tutorials", DOCS / "_static" / "tutorials")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the steps to Sphinx."""
     app.connect("config-inited", make)
     # After napoleon, which turns numpydoc sections into fields.
-    app.connect("autodoc-process-docstring", api_pages.add_to_docstring, priority=900)
+    app.connect("autodoc-process-docstring", function_pages.add, priority=900)
     app.connect("build-finished", llms.write)
     return {"parallel_read_safe": True}

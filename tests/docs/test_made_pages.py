@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import sys
 from pathlib import Path
@@ -25,16 +26,15 @@ def load(name):
     return importlib.import_module(name)
 
 
-def test_every_room_is_drawn_once_with_words():
-    house = load("house")
-    drawing = house.drawing(ROOT)
-    rooms = {name for floor in house.floors(ROOT) for name in floor}
-    assert len(rooms) > 15
-    for name in rooms:
+def test_every_module_is_drawn_once_with_words():
+    structure = load("package_structure")
+    drawing = structure.drawing(ROOT)
+    modules = {name for layer in structure.layers(ROOT) for name in layer}
+    assert len(modules) > 15
+    assert set(structure.WORDS) == modules
+    for name in modules:
         assert drawing.count(f">{name.removeprefix('nextpert.')}</text>") == 1
-    assert set(house.WORDS) <= rooms
-    wordless = rooms - set(house.WORDS)
-    assert all(name.split(".")[-1].startswith("_") for name in wordless)
+        assert structure.WORDS[name]
 
 
 def test_every_table_has_a_title_and_its_command(tmp_path):
@@ -51,14 +51,34 @@ def test_every_table_has_a_title_and_its_command(tmp_path):
     assert not (tmp_path / "results" / "gone.md").exists()
 
 
-def test_every_tutorial_is_listed_in_the_order_of_reading(tmp_path):
+def test_every_tutorial_has_a_question_a_picture_and_a_decision(tmp_path):
     pages = load("tutorial_pages")
-    pages.copy(ROOT / "tutorials", tmp_path)
-    names = (tmp_path / "index.md").read_text(encoding="utf-8").split(":maxdepth: 1\n")[1]
-    listed = names.split("```")[0].split()
-    assert sorted(listed) == sorted(path.stem for path in (ROOT / "tutorials").glob("*.ipynb"))
+    pages.copy(ROOT / "tutorials", tmp_path / "tutorials", tmp_path / "pictures")
+    page = (tmp_path / "tutorials" / "index.md").read_text(encoding="utf-8")
+    names = {path.stem for path in (ROOT / "tutorials").glob("*.ipynb")}
+    listed = [
+        name
+        for block in re.findall(r"```\{toctree\}\n.*?\n\n(.*?)\n```", page, re.DOTALL)
+        for name in block.split()
+    ]
+    assert sorted(listed) == sorted(names)
     assert listed[0] == "quickstart"
-    assert all((tmp_path / f"{name}.ipynb").exists() for name in listed)
+    questions = [line for lines in pages.GROUPS.values() for line, _ in lines.values()]
+    assert len(questions) == len(names)
+    assert all("?" in question for question in questions)
+    for name in names:
+        assert page.count(f":link: {name}\n") == 1
+        assert (tmp_path / "tutorials" / f"{name}.ipynb").exists()
+        assert 1000 < (tmp_path / "pictures" / f"{name}.png").stat().st_size < 50_000
+        notebook = json.loads((ROOT / "tutorials" / f"{name}.ipynb").read_text(encoding="utf-8"))
+        headings = [
+            line.strip()
+            for cell in notebook["cells"]
+            if cell["cell_type"] == "markdown"
+            for line in cell["source"]
+            if line.startswith("## ")
+        ]
+        assert "## The decision" in headings[-2:], name
 
 
 def test_every_public_name_is_listed():
@@ -67,3 +87,35 @@ def test_every_public_name_is_listed():
         for name in getattr(npt, package).__all__:
             assert re.search(rf"^   {name}$", text, re.MULTILINE), name
     assert re.search(r"^   Campaign$", text, re.MULTILINE)
+
+
+def test_every_function_has_its_picture_formula_and_source():
+    pages = load("function_pages")
+    plots = [f"pl.{name}" for name in npt.pl.__all__]
+    tools = [f"tl.{name}" for name in npt.tl.__all__]
+    for name in [*plots, *tools, "report"]:
+        (place,) = re.findall(r"figure:: /(\S+)", "\n".join(pages.picture(name)))
+        assert (ROOT / "docs" / place).exists() or place.startswith("_static/gallery/")
+    for name in tools:
+        assert name == "tl.cpca" or pages.formulas(name)
+    for name in {*pages.EQUATIONS, *pages.SECTIONS}:
+        assert eval(f"npt.{name}", {"npt": npt})
+    link = pages.source("py", {"module": "nextpert.tl", "fullname": "learn_dag"})
+    path, first = re.fullmatch(r".*/blob/main/(\S+)#L(\d+)-L\d+", link).groups()
+    lines = (ROOT / path).read_text(encoding="utf-8").splitlines()[int(first) - 1 :]
+    assert next(line for line in lines if line.startswith("def ")) == "def learn_dag("
+
+
+def test_defaults_are_stated_once():
+    pages = load("function_pages")
+
+    def example(adata, *, n_cells=100, strategy="exploit", layer=None, copy=False):
+        """Do nothing."""
+
+    lines = [":param adata: Cells.", ":param n_cells: Cells", "    in all.", ""]
+    lines += [':param strategy: ``"exploit"`` (default).', ":param layer: Layer."]
+    lines += [":param copy: Copy.", "", ".. rubric:: Examples", ""]
+    wanted = list(lines)
+    wanted[2] += " Default: ``100``."
+    wanted[6] += " Default: ``False``."
+    assert pages.with_defaults(example, lines) == wanted

@@ -82,11 +82,11 @@ def assign_guides(
     ~anndata.AnnData or None
         ``None``, or the copy. Fields written:
 
-        - ``obs["perturbation"]``: the targets, sorted and joined; ``control``, ``"unassigned"``
-          (no guide) or ``"multi"``.
-        - ``obs["guides"]`` (joined by ``guide_separator``), ``obs["n_guides"]``,
-          ``obs["n_targets"]``.
-        - ``uns["guides"]``: a table with one row per guide: ``target`` (empty for control guides),
+        - ``obs["perturbation"]`` (labels): the targets, sorted and joined; ``control``,
+          ``"unassigned"`` (no guide) or ``"multi"``.
+        - ``obs["guides"]`` (labels): the guides of each cell, joined by ``guide_separator``.
+        - ``obs["n_guides"]``, ``obs["n_targets"]`` (numbers): of each cell.
+        - ``uns["guides"]`` (table): one row per guide: ``target`` (empty for control guides),
           ``kind`` (``targeting``, ``control``, ``no_site``, ``one_non-gene_site``), ``n_cells``.
 
     Raises

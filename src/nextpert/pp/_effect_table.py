@@ -123,13 +123,19 @@ def effect_table(
     Returns
     -------
     ~anndata.AnnData
-        Rows of controls and perturbations x genes. ``X`` has means, which are effects plus the
-        control mean (0 if not given), ``layers["se"]`` the standard errors of effects, and in rows
-        of controls those of their means; infinite where nothing is known. ``obs["perturbation"]``,
-        ``obs["n_cells"]``, ``obs["batch"]`` if given; ``uns["screen"]`` as of
-        :func:`setup_screen`; ``uns["effect_table"]``, a record: ``source``, ``base``,
-        ``n_missing`` entries, ``cells_given``, ``controls_given`` and ``means_given``;
-        ``varp["dag"]`` and ``uns["dag"]``, a graph without edges.
+        Rows of controls and perturbations x genes, with:
+
+        - ``X`` (array, ``(n_rows, n_vars)``): means, which are effects plus the control mean (0 if
+          not given).
+        - ``layers["se"]`` (array, ``(n_rows, n_vars)``): standard errors of the effects, and in
+          rows of controls those of their means; infinite where nothing is known.
+        - ``obs["perturbation"]``, ``obs["batch"]`` (labels): of each row; batches if given.
+        - ``obs["n_cells"]`` (number): cells of each row.
+        - ``varp["dag"]``, ``uns["dag"]`` (as of :func:`nextpert.tl.learn_dag`): a graph without
+          edges.
+        - ``uns["screen"]`` (mapping): as of :func:`setup_screen`.
+        - ``uns["effect_table"]`` (mapping): a record: ``source``, ``base``, ``n_missing`` entries,
+          ``cells_given``, ``controls_given`` and ``means_given``.
 
     Raises
     ------

@@ -179,15 +179,21 @@ def perturb_cite_seq(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. Fields written as by :func:`perturbation_screen`:
-        ``obs["perturbation"]``, ``obs["n_targets"]``, ``obs["other_targets"]``,
-        ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]``,
-        ``uns["screen"]`` (``perturbation_key``, ``control``, ``values`` and others) and
-        ``uns["preprocessing"]`` with the tables ``steps``, ``genes`` and ``perturbations``,
-        ``n_control_cells`` and ``params``; also ``guides``, a table of the guides in the cells of
-        the condition: ``guides`` (``none``, ``one``, ``several``), ``kind``, ``n_cells``
-        and ``n_cells_kept``. ``layers["log_tpm"]`` or ``layers["counts"]``
-        have the earlier values of X, if it was rescaled.
+        ``None``, or the copy. Fields written, as by :func:`perturbation_screen`:
+
+        - ``obs["perturbation"]``, ``obs["other_targets"]`` (labels): the perturbation, and targets
+          that the label does not name.
+        - ``obs["n_targets"]`` (number): number of all targets.
+        - ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]`` (numbers): of
+          every gene in control cells.
+        - ``layers["log_tpm"]`` or ``layers["counts"]`` (array, ``(n_cells, n_vars)``): the earlier
+          values of X, if it was rescaled.
+        - ``uns["screen"]`` (mapping): the roles of columns (``perturbation_key``, ``control`` and
+          others) and the scale of the ``values``.
+        - ``uns["preprocessing"]`` (mapping): the tables ``steps``, ``genes`` and ``perturbations``,
+          ``n_control_cells`` and ``params``; also ``guides``, a table of the guides in the cells of
+          the condition: ``guides`` (``none``, ``one``, ``several``), ``kind``, ``n_cells`` and
+          ``n_cells_kept``.
 
     Warns
     -----

@@ -92,7 +92,7 @@ def perturbation_screen(
         ``adata.var_names`` holds others (Ensembl ids). Pass it to :func:`nextpert.tl.learn_dag`
         as well.
     min_cells
-        Fewest cells of a perturbation.
+        Minimum number of cells of a perturbation; perturbations with fewer are left out.
     combinations
         Cells with several targets: ``"drop"`` (default); ``"keep"``; or ``"panel_only"``, which
         names them by their targets in the panel alone: ``A+X`` with ``X`` outside the panel
@@ -143,21 +143,31 @@ def perturbation_screen(
         ``None``, or the copy. It has the cells and genes kept, genes in the order of the panel.
         Fields written:
 
-        - ``X``: log-normalised expression; ``layers["counts"]``: the counts, if X had them.
-        - ``obs["perturbation"]``: ``"control"``, or the genes targeted, sorted and joined;
-          ``obs["n_targets"]``, the number of all targets; ``obs["other_targets"]``, those that
-          the label does not name.
-        - ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]`` (fraction of
-          the control cells); with ``panel="zhang2023"`` also ``var["module"]`` and
-          ``var["program"]`` of the study (missing for genes without one).
-        - ``uns["preprocessing"]``: ``steps`` (a table: ``step``, ``n_cells_kept``,
-          ``n_cells_dropped``, ``why``), ``genes`` (a table: ``step``, ``n_genes_kept``,
-          ``n_genes_dropped``, ``why``), ``perturbations`` (a table: ``perturbation``,
-          ``target_genes``, ``n_cells``, ``n_cells_found``, ``n_cells_with_other_targets``,
-          ``kept``, ``reason``, ``hardly_expressed``), ``aliases`` (if any were used),
-          ``n_control_cells`` and ``params``.
-        - ``uns["screen"]``: the roles of columns (``perturbation_key``, ``control`` and others)
-          and the scale of the ``values``, as :func:`nextpert.pp.setup_screen` writes them.
+        - ``X`` (array, ``(n_cells, n_vars)``): log-normalised expression.
+        - ``layers["counts"]`` (array, ``(n_cells, n_vars)``): the counts, if X had them.
+        - ``obs["perturbation"]`` (labels): ``"control"``, or the genes targeted, sorted and joined.
+        - ``obs["n_targets"]`` (number): number of all targets.
+        - ``obs["other_targets"]`` (labels): the targets that the label does not name.
+        - ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]`` (numbers): mean
+          and standard deviation of every gene in control cells, and the fraction of these cells in
+          which it was seen.
+        - ``var["module"]``, ``var["program"]`` (labels): with ``panel="zhang2023"``, those of the
+          study (missing for genes without one).
+        - ``uns["screen"]`` (mapping): the roles of columns (``perturbation_key``, ``control`` and
+          others) and the scale of the ``values``, as :func:`nextpert.pp.setup_screen` writes them.
+
+        Fields of ``uns["preprocessing"]``:
+
+        - ``steps`` (table): what each filter left: ``step``, ``n_cells_kept``,
+          ``n_cells_dropped``, ``why``.
+        - ``genes`` (table): the same of genes: ``step``, ``n_genes_kept``, ``n_genes_dropped``,
+          ``why``.
+        - ``perturbations`` (table): ``perturbation``, ``target_genes``, ``n_cells``,
+          ``n_cells_found``, ``n_cells_with_other_targets``, ``kept``, ``reason``,
+          ``hardly_expressed``.
+        - ``aliases`` (mapping): other names of genes, if any were used.
+        - ``n_control_cells`` (number): control cells kept.
+        - ``params`` (mapping): the options of the call.
 
     Warns
     -----

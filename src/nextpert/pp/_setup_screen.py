@@ -90,13 +90,15 @@ def setup_screen(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. ``uns["screen"]`` has the roles given, by the names of these
-        arguments (``perturbation_key``, ``control``, ``guide_key``, ``batch_key``, ...), with
-        ``condition_key`` in ``batch_key`` as well;
-        ``values``, the scale of the layer (``scale`` in words, ``minimum`` and ``maximum`` of the
-        ``n_cells`` sampled, and whether it was ``checked``); and ``left_out``, a table of the
-        labels that name no perturbation (``perturbation``, ``n_cells``, ``reason``), if there are
-        any.
+        ``None``, or the copy. Writes ``uns["screen"]`` with:
+
+        - ``perturbation_key``, ``control`` (text): the column of labels, and the label of controls.
+        - ``guide_key``, ``batch_key`` (names): the columns given, and so on with the other roles,
+          by the names of these arguments; ``condition_key`` is in ``batch_key`` as well.
+        - ``values`` (mapping): the scale of the layer: ``scale`` in words, ``minimum`` and
+          ``maximum`` of the ``n_cells`` sampled, and whether it was ``checked``.
+        - ``left_out`` (table): the labels that name no perturbation, if there are any:
+          ``perturbation``, ``n_cells``, ``reason``.
 
     Warns
     -----

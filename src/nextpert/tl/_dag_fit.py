@@ -66,7 +66,7 @@ def dag_fit(
     n_folds
         Number of folds, at least 2.
     n_random
-        Number of random graphs, at least 2; see
+        Number of random graphs, at least 2; with 100 the smallest possible p-value is 0.01. See
         :func:`nextpert.core.graph.random_dag.matched_random_dag`.
     layer
         Layer to read; ``None`` reads ``adata.X``.
@@ -80,15 +80,19 @@ def dag_fit(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. Fields written:
+        ``None``, or the copy. Writes ``uns["dag_fit"]`` with:
 
-        - ``uns["dag_fit"]``: ``table``, one row per gene with parents: ``gene``, ``n_parents``,
-          ``r`` (held-out cells), ``r_in_sample``, mean and standard deviation of the held-out
-          ``r`` in random graphs (``random_mean``, ``random_sd``) and ``p_value``, the fraction
-          of the graphs, including this one, in which the gene's ``r`` is at least as high;
-          ``random_r``, shape ``(n_random, n_rows)``. Over all genes of the table: ``mean_r``,
-          ``random_mean_r``, shape ``(n_random,)``, ``z`` (the difference in standard deviations of
-          the random graphs) and ``p_value``. Also ``n_cells`` and ``params``.
+        - ``table`` (table): one row per gene with parents: ``gene``, ``n_parents``, ``r`` (held-out
+          cells), ``r_in_sample``, mean and standard deviation of the held-out ``r`` in random
+          graphs (``random_mean``, ``random_sd``) and ``p_value``, the fraction of the graphs,
+          including this one, in which the gene's ``r`` is at least as high.
+        - ``random_r`` (array, ``(n_random, n_rows)``): the held-out ``r`` in every random graph.
+        - ``mean_r`` (number): mean ``r`` over all genes of the table.
+        - ``random_mean_r`` (array, ``(n_random,)``): the same in every random graph.
+        - ``z``, ``p_value`` (numbers): the difference of ``mean_r`` in standard deviations of the
+          random graphs, and the fraction of graphs in which it is at least as high.
+        - ``n_cells`` (number): control cells read.
+        - ``params`` (mapping): the options of the call.
 
     Raises
     ------

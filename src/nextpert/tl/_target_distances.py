@@ -98,17 +98,19 @@ def target_distances(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. Fields written:
+        ``None``, or the copy. Writes ``uns["target_distances"]`` with:
 
-        - ``uns["target_distances"]``: ``table``, one row per perturbation, nearest first:
-          ``perturbation``, ``n_cells``, ``distance`` (unbiased, so it can be below 0 if the true
-          distance is about 0), ``sd``, ``low`` and ``high`` (bounds of the interval),
-          ``plug_in_distance`` (of the sample means, biased upwards), in squared units of the data
-          (or in those of the target), ``relative_distance`` (divided by that of ``control``; NaN
-          if that is not above 0), ``difference`` (to the distance of ``control``, below 0 if
-          nearer; unbiased),
+        - ``table`` (table): one row per perturbation, nearest first: ``perturbation``, ``n_cells``,
+          ``distance`` (unbiased, so it can be below 0 if the true distance is about 0), ``sd``,
+          ``low`` and ``high`` (bounds of the interval), ``plug_in_distance`` (of the sample means,
+          biased upwards), in squared units of the data (or in those of the target),
+          ``relative_distance`` (divided by that of ``control``; NaN if that is not above 0),
+          ``difference`` (to the distance of ``control``, below 0 if nearer; unbiased),
           ``difference_low`` and ``difference_high``, NaN for ``control`` itself.
-          Also ``target``, ``n_target_cells`` (0 for a mapping), ``genes`` and ``params``.
+        - ``target`` (text): the name of the target.
+        - ``n_target_cells`` (number): its cells; 0 for a mapping.
+        - ``genes`` (names, ``(n_genes,)``): the genes of the distance.
+        - ``params`` (mapping): the options of the call.
 
     Warns
     -----

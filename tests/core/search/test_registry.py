@@ -58,7 +58,7 @@ def test_a_search_is_offered_once_it_is_registered(small_screen, chain):
     first, *resampled = [options for options, *_ in chain]
     assert first.order is None
     assert [options.order.tolist() for options in resampled] == [list(range(len(genes)))] * 3
-    with pytest.raises(ValueError, match="method must be 'boss', 'causaldag', 'chain', "):
+    with pytest.raises(ValueError, match=r"method must be 'boss', .*'causaldag', 'chain', "):
         npt.tl.learn_dag(small_screen, method="chains")
     with pytest.raises(ValueError, match='"all" needs method="boss", but method is \'chain\''):
         npt.tl.learn_dag(small_screen, method="chain", environments="all")
@@ -84,7 +84,7 @@ def test_names_in_messages_are_those_of_the_registry(tmp_path, small_screen, cap
     small_screen.write_h5ad(file)
     assert main(["learn", str(file), "--method", "boss", "--alpha", "0.1", "--quiet"]) == 2
     said = capsys.readouterr().err
-    assert re.search("--alpha is for --method (causaldag or )?chain or gsp, not boss", said)
+    assert re.search(r"--alpha is for --method (\w+ or )*chain or gsp, not boss", said)
 
 
 def test_the_command_offers_the_searches_and_a_given_graph():

@@ -88,7 +88,7 @@ def cpca(
         Labels of the foreground; by default all perturbations. Cells without a label belong to
         neither, nor do those whose label names no perturbation, such as ``"unassigned"``.
     n_components
-        Number of components.
+        Number of components; :func:`nextpert.pl.cpca_density` draws two.
     alpha
         Weight of the background, 0 (plain PCA of the perturbed cells) or more. ``"auto"`` considers
         the candidates that the package ``contrastive`` finds by spectral clustering (up to the
@@ -112,12 +112,19 @@ def cpca(
     ~anndata.AnnData or None
         ``None``, or the copy. Fields written:
 
-        - ``obsm["X_cpca"]``: scores of all cells, shape ``(n_cells, n_components)``, log-normalised
-          expression; the mean of control cells lies at the origin.
-        - ``varm["cPCs"]``: loadings, shape ``(n_vars, n_components)``, zero outside ``genes``. The
-          largest entry of each is positive.
-        - ``uns["cpca"]``: ``alpha``, ``alphas`` (the candidates) and their ``separation``,
-          ``eigenvalues``, ``genes``, ``groups`` and ``params``.
+        - ``obsm["X_cpca"]`` (array, ``(n_cells, n_components)``): scores of all cells,
+          log-normalised expression; the mean of control cells lies at the origin.
+        - ``varm["cPCs"]`` (array, ``(n_vars, n_components)``): loadings, zero outside ``genes``.
+          The largest entry of each is positive.
+
+        Fields of ``uns["cpca"]``:
+
+        - ``alpha`` (number): the contrast used.
+        - ``alphas``, ``separation`` (arrays, ``(n_alphas,)``): the candidates, and how well each
+          separates the groups.
+        - ``eigenvalues`` (array, ``(n_components,)``): of the components.
+        - ``genes``, ``groups`` (names): the genes used, and the groups of cells compared.
+        - ``params`` (mapping): the options of the call.
 
     Raises
     ------

@@ -127,7 +127,8 @@ def design_interventions(
         :func:`fit_dag_blr`. Candidates without a row in a table are modelled as knockouts, with a
         warning. The column ``shift_source`` states which.
     n_cells
-        Number of cells of the next perturbation, for acquisitions that reduce uncertainty.
+        Number of cells of the next perturbation, for acquisitions that reduce uncertainty. Set it
+        to what you plan for each.
     noise_aware
         Whether the look-ahead includes the information in the scatter of the ``n_cells`` cells
         (default), or treats them all as equal to their mean, as the paper does.
@@ -136,7 +137,8 @@ def design_interventions(
     perturbation_key
         Column of labels in ``adata.obs``; ``None`` (default) takes that of the fit.
     n_samples
-        Number of posterior draws for predicted distances and probabilities.
+        Number of posterior draws for predicted distances and probabilities. With 400 the standard
+        error of a probability is at most 0.025.
     rng
         Seed or generator. A seed is combined with the number of the round, so that draws differ
         between rounds and a repeated analysis gives the same results.
@@ -150,7 +152,7 @@ def design_interventions(
     ~anndata.AnnData or None
         ``None``, or the copy. Writes ``uns["design"]`` with:
 
-        - ``ranking``: a table, best candidate first (by the acquisition; by ``state_distance`` if
+        - ``ranking`` (table): best candidate first (by the acquisition; by ``state_distance`` if
           the variance reductions differ by less than 1%): ``rank``, ``perturbation``,
           ``target_genes``, ``shift`` (expected, one value per target gene, log-normalised
           expression), ``shift_source``, ``acquisition`` (lower is better), ``variance_reduction``
@@ -168,16 +170,20 @@ def design_interventions(
           ``data_weight`` (of :func:`perturbation_effects`, mean over genes) and ``n_cells_seen``.
           The last row, with the label of the controls and with ``is_control``, is the control, for
           reference. It is no candidate, has rank 0, and NaN in columns that do not apply to it.
-        - ``floor``: the squared distance that the sampling error of the mean of the target's cells
-          alone causes.
-        - ``trace``: a table of this and all earlier rounds: ``round`` (a new round starts when the
+        - ``floor`` (number): the squared distance that the sampling error of the mean of the
+          target's cells alone causes.
+        - ``trace`` (table): this and all earlier rounds: ``round`` (a new round starts when the
           cells of the fit have changed; a call with the same target and acquisition in the same
           round replaces its row), ``chosen``, ``acquisition``, ``value``, ``target``,
           ``predicted_distance`` with its interval, the data used (``n_control_cells``,
           ``n_perturbed_cells``, ``n_perturbations``) and ``n_cells``.
-        - ``targets`` (``names``, the target genes of one row of the ranking after the other, and
-          ``offsets``) and ``shifts``, CSR ``(n_candidates, n_genes)``; ``target_mean``, shape
-          ``(n_genes,)``; ``genes``; ``cells``, the fingerprint of the fit's cells; ``params``.
+        - ``targets`` (mapping): ``names``, the target genes of one row of the ranking after the
+          other, and ``offsets``.
+        - ``shifts`` (sparse, ``(n_candidates, n_genes)``): the expected shifts.
+        - ``target_mean`` (array, ``(n_genes,)``): the target state.
+        - ``genes`` (names, ``(n_genes,)``): its genes.
+        - ``cells`` (text): the fingerprint of the fit's cells.
+        - ``params`` (mapping): the options of the call.
 
     Raises
     ------

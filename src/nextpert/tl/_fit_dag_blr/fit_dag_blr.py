@@ -216,25 +216,38 @@ def fit_dag_blr(
     ~anndata.AnnData or None
         ``None``, or the copy. Fields written:
 
-        - ``varp["dag_blr_mean"]``: posterior mean of the weights, CSR ``(n_vars, n_vars)``,
+        - ``varp["dag_blr_mean"]`` (sparse, ``(n_vars, n_vars)``): posterior mean of the weights,
           row = parent as in the graph: entry ``[k, i]`` is the change of gene ``i`` per unit of
           gene ``k``, so the transpose of ``B``.
-        - ``uns["dag_blr"]``: ``posterior`` (complete; see :meth:`nextpert.core.DagBlr.to_dict`);
-          ``genes``; ``control_mean``, shape ``(n_genes,)``; ``n_control_cells``; ``cells``, a
-          fingerprint of their labels and values, by which later calls notice changes;
-          ``environments`` (a table: perturbation, target genes, shift, its source, cells), their
-          ``targets`` (``names``, one list after the other, and ``offsets``) and ``shifts``, CSR
-          ``(n_environments, n_genes)``; ``left_out`` (a table: label, cells, reason);
-          ``log_evidence`` (a lower bound if shifts are learned); ``params``.
-        - Entries of ``uns["dag_blr"]`` with learned shifts: ``shift_prior``, the expected shift of
-          every perturbation and the mean of its cells; ``guide_variance``, relative to the noise
-          variance; ``efficacy`` (``mean``; ``sd`` for a new perturbation; ``spread``;
-          ``n_measured``).
-        - With ``spec="full"``, ``hierarchical``, draws of the hierarchical model (up to 200, fewer
-          of large screens): ``effects`` of the perturbations with cells (``unit``, the standard
-          deviation of every gene within cells; the ``expected`` effects; ``precision`` of the
-          cells' means, ``centre``, the mean of every effect less ``expected``, and ``place``, the
-          index of the prior variance of its own part, given the rest of a draw, in units of
+
+        Fields of ``uns["dag_blr"]``:
+
+        - ``posterior`` (mapping): the complete posterior over the weights; see
+          :meth:`nextpert.core.DagBlr.to_dict`.
+        - ``genes`` (names, ``(n_genes,)``): the panel.
+        - ``control_mean`` (array, ``(n_genes,)``): mean of the control cells.
+        - ``n_control_cells`` (number): control cells read.
+        - ``environments`` (table): one row per perturbation used: ``perturbation``,
+          ``target_genes``, ``shift`` and its source, ``n_cells``.
+        - ``targets`` (mapping): the target genes of all perturbations, ``names``, one list after
+          the other, and ``offsets``.
+        - ``shifts`` (sparse, ``(n_environments, n_genes)``): the expected shifts.
+        - ``left_out`` (table): the labels that were not used: ``perturbation``, ``n_cells``,
+          ``reason``.
+        - ``log_evidence`` (number): of the model; a lower bound if shifts are learned.
+        - ``cells`` (mapping): a fingerprint of labels and values, by which later calls notice
+          changes.
+        - ``shift_prior`` (mapping): with learned shifts, the expected shift of every perturbation
+          and the mean of its cells.
+        - ``guide_variance`` (number): with learned shifts, the variance between guides, relative to
+          the noise variance.
+        - ``efficacy`` (mapping): with learned shifts, its ``mean``, its ``sd`` for a new
+          perturbation, ``spread`` and ``n_measured``.
+        - ``hierarchical`` (mapping): with ``spec="full"``, draws of the hierarchical model (up to
+          200, fewer of large screens): ``effects`` of the perturbations with cells (``unit``, the
+          standard deviation of every gene within cells; the ``expected`` effects; ``precision`` of
+          the cells' means, ``centre``, the mean of every effect less ``expected``, and ``place``,
+          the index of the prior variance of its own part, given the rest of a draw, in units of
           ``unit``); ``control``, the mean of the controls, shape ``(n_draws, n_genes)``;
           ``program`` and the ``scores`` of perturbations on it; the ``factors`` of coexpression,
           shape ``(n_genes, n_factors)``, and the scores ``along`` them; the ``weights`` of prior
@@ -242,14 +255,18 @@ def fit_dag_blr(
           squares of the differences to the controls; and with ``condition_key`` ``conditions``,
           ``"0"``, ``"1"`` and so on: ``name``, ``effects`` and ``control`` as above, ``n_cells``
           of each perturbation, and ``change``, the differences of its means to the controls'.
-        - Also with ``spec="full"``: ``predictors``, with the names of the ``predictors``, their
+        - ``predictors`` (mapping): with ``spec="full"``, the names of the ``predictors``, their
           ``weights`` and, with combinations, ``interactions`` (``strength``, 1 if effects are
           additive, and ``strength_sd``; ``member_sd`` and ``rest_sd`` in units of ``scale``, the
-          size of single effects; ``n_combinations``); ``screen``, the moments of the cells that
-          the weights were learned from; and ``features``, if given (``perturbations``; ``rows`` of
-          up to 200 components, whose products are similarities; and the ``effects`` in another
-          screen on the panel, its mean where unknown). With bootstrap graphs ``ensemble``, the
-          posterior on each of them, ``"0"``, ``"1"`` and so on, as ``posterior``.
+          size of single effects; ``n_combinations``).
+        - ``screen`` (mapping): with ``spec="full"``, the moments of the cells that the weights of
+          the predictors were learned from.
+        - ``features`` (mapping): if given, ``perturbations``; ``rows`` of up to 200 components,
+          whose products are similarities; and the ``effects`` in another screen on the panel, its
+          mean where unknown.
+        - ``ensemble`` (mapping): with bootstrap graphs, the posterior on each of them, ``"0"``,
+          ``"1"`` and so on, as ``posterior``.
+        - ``params`` (mapping): the options of the call.
 
     Raises
     ------

@@ -195,31 +195,47 @@ def learn_dag(
     ~anndata.AnnData or None
         ``None``, or the copy. Fields written:
 
-        - ``varp["dag"]``: the graph over all genes, CSR ``(n_vars, n_vars)``, row = parent,
+        - ``varp["dag"]`` (sparse, ``(n_vars, n_vars)``): the graph over all genes, row = parent,
           column = child, ones on edges.
-        - ``varp["dag_frequency"]``, with ``n_graphs`` above 1: fraction of the bootstrap graphs
-          that contain the edge, in the same layout.
-        - ``uns["dag"]``: ``genes``, ``n_edges``, ``order`` (the genes in topological
-          order) and ``params``. Where the graph was learned also ``n_control_cells``, ``n_cells``
-          (those read) and ``edges``, a table: ``parent``, ``child``, ``oriented_by`` (what orients
-          the edge: ``cells``, if all graphs of the equivalence class share its direction;
-          ``interventions``; ``prior knowledge``; or ``open``, if it is unoriented) and, with
-          bootstrap graphs, ``frequency`` and ``adjacency`` (frequency in either direction). With
-          context nodes ``direct_targets``, a table of their edges into genes: ``perturbation``,
-          ``gene`` and, with bootstrap graphs, ``frequency``. With bootstrap graphs
-          ``frequency_key`` and ``graphs``, the graphs one below the other as one CSR matrix over
-          the panel. With ``prior_network`` a dictionary of that name: ``log_odds_along`` and
-          ``log_odds_against`` its edges, the ``log_evidence`` for them relative to 0,
-          ``share_elsewhere`` (of the other pairs that are adjacent), ``n_edges`` used, of which
-          ``n_along`` are in the graph and ``n_against`` are reversed. With ``environments="all"``
-          ``left_out``, a table of the labels that name no perturbation: ``perturbation``,
-          ``n_cells``, ``reason``. With prior knowledge ``prior``: orders, edges and log-odds of
-          edges, as rows of the panel. With known targets ``perturbation_targets``, a table of them:
-          ``perturbation`` and ``gene`` (empty for a perturbation that acts on none). With
-          ``penalty="auto"`` ``penalties``, a table: ``penalty``, ``loss`` (negative log-likelihood
-          of a left-out cell per gene, above the least) and its ``standard_error``; the one chosen
-          is in ``params``. With GSP ``run_n_edges`` (number of edges at the end of every run, the
-          one from BOSS's order last), with BOSS ``score`` and ``run_scores``.
+        - ``varp["dag_frequency"]`` (sparse, ``(n_vars, n_vars)``): with ``n_graphs`` above 1, the
+          fraction of the bootstrap graphs that contain the edge.
+
+        Fields of ``uns["dag"]``:
+
+        - ``genes`` (names, ``(n_genes,)``): the panel.
+        - ``n_edges`` (number): edges of the graph.
+        - ``order`` (names, ``(n_genes,)``): the genes in topological order.
+        - ``n_control_cells``, ``n_cells`` (numbers): the control cells, and all cells read, where
+          the graph was learned.
+        - ``edges`` (table): one row per edge, where the graph was learned: ``parent``, ``child``,
+          ``oriented_by`` (what orients the edge: ``cells``, if all graphs of the equivalence class
+          share its direction; ``interventions``; ``prior knowledge``; or ``open``, if it is
+          unoriented) and, with bootstrap graphs, ``frequency`` and ``adjacency`` (frequency in
+          either direction).
+        - ``direct_targets`` (table): with context nodes, their edges into genes:
+          ``perturbation``, ``gene`` and, with bootstrap graphs, ``frequency``.
+        - ``left_out`` (table): with ``environments="all"``, the labels that name no perturbation:
+          ``perturbation``, ``n_cells``, ``reason``.
+        - ``graphs`` (mapping): with bootstrap graphs, these graphs one below the other as one CSR
+          matrix over the panel.
+        - ``frequency_key`` (text): with bootstrap graphs, the name of their frequencies in
+          ``varp``.
+        - ``score`` (number): with BOSS, the score of the graph.
+        - ``run_scores`` (array, ``(n_runs,)``): with BOSS, the score at the end of every run.
+        - ``run_n_edges`` (numbers, ``(n_runs,)``): with GSP, the edges at the end of every run, the
+          one from BOSS's order last.
+        - ``prior_network`` (mapping): with one, ``log_odds_along`` and ``log_odds_against`` its
+          edges, the ``log_evidence`` for them relative to 0, ``share_elsewhere`` (of the other
+          pairs that are adjacent), ``n_edges`` used, of which ``n_along`` are in the graph and
+          ``n_against`` are reversed.
+        - ``prior`` (mapping): with prior knowledge, orders, edges and log-odds of edges, as rows of
+          the panel.
+        - ``perturbation_targets`` (table): with known targets, ``perturbation`` and ``gene`` (empty
+          for a perturbation that acts on none).
+        - ``penalties`` (table): with ``penalty="auto"``, ``penalty``, ``loss`` (negative
+          log-likelihood of a left-out cell per gene, above the smallest) and its
+          ``standard_error``.
+        - ``params`` (mapping): the options of the call, with the penalty chosen.
 
     Warns
     -----

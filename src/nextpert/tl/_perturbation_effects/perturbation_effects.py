@@ -98,7 +98,7 @@ def perturbation_effects(
         perturbation without cells in the condition, ``n_cells`` is 0, and its effects are
         estimated from the other conditions. Genes outside the panel have no effects by condition.
     level
-        Probability that an interval covers its effect.
+        Probability that an interval covers its effect; 0.9 as everywhere in the package.
     key_added
         Name of the results.
     as_anndata
@@ -111,34 +111,43 @@ def perturbation_effects(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, the copy, or the AnnData of the effects. Fields written:
+        ``None``, the copy, or the AnnData of the effects. Writes ``uns["perturbation_effects"]``,
+        in units of log-normalised expression, with:
 
-        - ``uns["perturbation_effects"]``: tables of shape (perturbations, genes), log-normalised
-          expression: ``mean``, ``sd``, ``lower`` and ``upper`` (the interval), ``lfsr`` (local
-          false sign rate; below 0.05 the direction is significant: twice the probability of the
-          less likely sign, as no effect is exactly 0 in the hierarchical model, so that 1 means
-          that both signs are equally likely; draws in which the effect is expected to be below the
-          standard error of the cells count half for either sign; outside the panel, and with
-          ``spec="shifts"``, the probability that the effect does not have the sign of ``mean``),
-          ``direct`` (``mean`` less what the weights of the graph predict from the effects on the
-          parents of the gene; NaN outside the panel), ``data_weight`` (0 to 1, the weight of the
-          cells: the posterior variance over the sampling variance of the cells' mean, at most 1; 0
-          without cells) and ``raw_mean`` (the difference of means; NaN without cells, and with
-          exact shifts). Also ``perturbations``, ``genes``, ``condition`` of each perturbation if
-          one is given, ``in_graph`` (whether a gene belongs to the panel), ``n_cells``; ``cells``,
-          the fingerprint of the fit's cells; ``params``. Unless ``spec="shifts"``, or shifts are
-          exact, also
-
-          - ``programs``, a mapping of three tables: ``shares`` (``program``, a number from 1;
-            ``share`` of the squared differences of means to the controls that it accounts for, 0 to
-            1; ``n_perturbations`` on it), ``genes`` (``program``, ``gene``, ``effect`` on it of a
-            score of 1, log-normalised expression, and its ``sd``; the largest first) and ``scores``
-            (``program``, ``perturbation``, ``score``, of which the largest is 1, its ``sd``, and
-            ``takes_part``: whether it is more than 3 standard deviations from 0 and a quarter of
-            the largest). There are no rows if perturbations share no program. Of more than 1,000
-            perturbations, programs are learned from the 1,000 with the largest effects.
-          - ``alike``, a table of the pairs that are alike (of these 1,000): ``perturbation``,
-            ``other``, the ``probability`` and the expected ``correlation`` of effects.
+        - ``mean``, ``sd`` (arrays, ``(n_perturbations, n_genes)``): posterior mean and standard
+          deviation of every effect.
+        - ``lower``, ``upper`` (arrays, ``(n_perturbations, n_genes)``): bounds of its interval.
+        - ``lfsr`` (array, ``(n_perturbations, n_genes)``): local false sign rate; below 0.05 the
+          direction is significant. Twice the probability of the less likely sign, as no effect is
+          exactly 0 in the hierarchical model, so that 1 means that both signs are equally likely;
+          draws in which the effect is expected to be below the standard error of the cells count
+          half for either sign. Outside the panel, and with ``spec="shifts"``, the probability that
+          the effect does not have the sign of ``mean``.
+        - ``direct`` (array, ``(n_perturbations, n_genes)``): ``mean`` less what the weights of the
+          graph predict from the effects on the parents of the gene; NaN outside the panel.
+        - ``data_weight`` (array, ``(n_perturbations, n_genes)``): 0 to 1, the weight of the cells:
+          the posterior variance over the sampling variance of the cells' mean, at most 1; 0 without
+          cells.
+        - ``raw_mean`` (array, ``(n_perturbations, n_genes)``): the difference of means; NaN without
+          cells, and with exact shifts.
+        - ``perturbations``, ``genes`` (names): of the rows and columns.
+        - ``condition`` (labels): of each perturbation, if one is given.
+        - ``in_graph`` (yes or no, ``(n_genes,)``): whether a gene belongs to the panel.
+        - ``n_cells`` (numbers, ``(n_perturbations,)``): cells of each perturbation.
+        - ``programs`` (mapping of three tables), unless ``spec="shifts"`` or shifts are exact:
+          ``shares`` (``program``, a number from 1; ``share`` of the squared differences of means to
+          the controls that it accounts for, 0 to 1; ``n_perturbations`` on it), ``genes``
+          (``program``, ``gene``, ``effect`` on it of a score of 1, and its ``sd``; the largest
+          first) and ``scores`` (``program``, ``perturbation``, ``score``, of which the largest is
+          1, its ``sd``, and ``takes_part``: whether it is more than 3 standard deviations from 0
+          and a quarter of the largest). There are no rows if perturbations share no program. Of
+          more than 1,000 perturbations, programs are learned from the 1,000 with the largest
+          effects.
+        - ``alike`` (table), under the same conditions: the pairs that are alike (of these 1,000):
+          ``perturbation``, ``other``, the ``probability`` and the expected ``correlation`` of
+          effects.
+        - ``cells`` (text): the fingerprint of the fit's cells.
+        - ``params`` (mapping): the options of the call.
 
     Raises
     ------

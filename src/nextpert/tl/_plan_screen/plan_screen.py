@@ -98,9 +98,9 @@ def plan_screen(
     target
         The target state, as in :func:`design_interventions`.
     n_perturbations
-        Most perturbations on the plate.
+        Maximum number of perturbations on the plate. Set it to what your lab can make.
     n_cells
-        Cells in all, controls included.
+        Number of cells in all, controls included. Set it to what your lab can sequence.
     strategy
         ``"exploit"`` (default), ``"explore"`` or ``"both"``; or an acquisition of
         :func:`design_interventions`, such as ``"thompson"`` or ``"ei"``, which then fills all
@@ -157,7 +157,7 @@ def plan_screen(
     ~anndata.AnnData or None
         ``None``, or the copy. Writes ``uns["plan"]`` with:
 
-        - ``plate``: a table, one row per perturbation in the order chosen, controls last: ``well``
+        - ``plate`` (table): one row per perturbation in the order chosen, controls last: ``well``
           (with a ``"plate_format"``), ``perturbation``, ``target_genes``, ``n_guides``,
           ``n_cells``, ``n_cells_seen``, ``strategy`` (that chose it), ``why`` (a sentence),
           ``state_distance`` (of the expected state, as in :func:`design_interventions`; it chooses
@@ -169,14 +169,17 @@ def plan_screen(
           or in progress), ``variance_reduction`` (expected, by the cells up to this one),
           ``predicted_distance`` with its 90% interval ``predicted_low`` to ``predicted_high`` (the
           median, as in :func:`design_interventions`) and ``cost``.
-        - ``summary``: ``n_cells``, ``n_controls``, ``cost``, ``probability_contains_best`` and
-          ``variance_reduction`` of the whole plate; ``most_informative_combination``, the
-          combination among the candidates whose cells are most informative about interactions,
-          empty without one; and ``best_known``, the measured candidate (of at least ``"min_cells"``
-          cells) that most probably is the nearest of all, with its ``probability_best_known``: 1
-          means that no plate is needed to find the best.
-        - ``pending``: a table of the perturbations in progress; ``genes`` and ``target_mean``, the
-          target state; ``cells``, the fingerprint of the fit's cells; ``params``.
+        - ``summary`` (mapping): ``n_cells``, ``n_controls``, ``cost``,
+          ``probability_contains_best`` and ``variance_reduction`` of the whole plate;
+          ``most_informative_combination``, the combination among the candidates whose cells are
+          most informative about interactions, empty without one; and ``best_known``, the measured
+          candidate (of at least ``"min_cells"`` cells) that most probably is the nearest of all,
+          with its ``probability_best_known``: 1 means that no plate is needed to find the best.
+        - ``pending`` (table): the perturbations in progress.
+        - ``target_mean`` (array, ``(n_genes,)``): the target state.
+        - ``genes`` (names, ``(n_genes,)``): its genes.
+        - ``cells`` (text): the fingerprint of the fit's cells.
+        - ``params`` (mapping): the options of the call.
 
         :func:`nextpert.report` contains the plate as a csv file for the lab.
 

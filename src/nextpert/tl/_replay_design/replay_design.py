@@ -147,35 +147,36 @@ def replay_design(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. Writes ``uns["replay"]`` with tables:
+        ``None``, or the copy. Writes ``uns["replay"]`` with:
 
-        - ``overall``: one row per ``held_out`` and strategy, means over all targets: ``plates``
-          until the recommendation is as good as the best and stays so, with ``plates_sem`` (over
-          repeats). A recommendation is as good as the best if all cells cannot distinguish the two
-          at 95% confidence; one plate more than all stands for never. ``share_good_last``;
-          ``relative_first`` and ``relative_last``, the distance before the first and after the
-          last plate relative to that of the controls; ``relative_difference`` to
-          ``"round_robin_means"``, averaged over plates 1 to the last (below 0 is nearer), and
+        - ``overall`` (table): one row per ``held_out`` and strategy, means over all targets:
+          ``plates`` until the recommendation is as good as the best and stays so, with
+          ``plates_sem`` (over repeats). A recommendation is as good as the best if all cells cannot
+          distinguish the two at 95% confidence; one plate more than all stands for never.
+          ``share_good_last``; ``relative_first`` and ``relative_last``, the distance before the
+          first and after the last plate relative to that of the controls; ``relative_difference``
+          to ``"round_robin_means"``, averaged over plates 1 to the last (below 0 is nearer), and
           ``plates_difference``, with standard errors over repeats, p-values of paired t tests and
           the same adjusted over strategies by Holm's method; ``verdict`` at level 0.05; the number
           of targets for which it is nearer or further.
-        - ``comparison``: one row per target and strategy: the difference to
+        - ``comparison`` (table): one row per target and strategy: the difference to
           ``"round_robin_means"`` (``last_difference`` after the last plate), p-values adjusted over
           targets.
-        - ``table``: one row per target, ``held_out``, strategy and round (0 is before any plate):
-          ``n_cells`` drawn so far, ``mean`` and ``sem`` (standard error over repeats) of the
-          squared distance (squared log-normalised expression), the same relative to the distance
-          of the controls, and ``share_good``.
-        - ``targets``: distance of the best candidate, of the control and, on average, of the pool
-          (a random choice); the number of candidates as good as the best. ``candidates``:
-          ``distance`` of each to each target, with ``sd``. ``environments`` and ``left_out`` as in
-          :func:`fit_dag_blr`.
-
-        Also ``summary`` (the results in sentences), ``runs`` (``distance``, ``recommended``,
-        ``chosen`` of every campaign, shape
-        ``(n_targets, n_readings, n_strategies, n_repeats, n_rounds + 1)``; ``chosen`` has one round
-        less and one more axis for the plate, -1 for none; numbers as in ``environments``),
-        ``genes`` and ``params``, with the ``spec`` of every strategy (empty without a model).
+        - ``table`` (table): one row per target, ``held_out``, strategy and round (0 is before any
+          plate): ``n_cells`` drawn so far, ``mean`` and ``sem`` (standard error over repeats) of
+          the squared distance (squared log-normalised expression), the same relative to the
+          distance of the controls, and ``share_good``.
+        - ``targets`` (table): distance of the best candidate, of the control and, on average, of
+          the pool (a random choice); the number of candidates as good as the best.
+        - ``candidates`` (table): ``distance`` of each to each target, with ``sd``.
+        - ``environments``, ``left_out`` (tables): as in :func:`fit_dag_blr`.
+        - ``summary`` (text): the results in sentences.
+        - ``runs`` (mapping): ``distance``, ``recommended``, ``chosen`` of every campaign, shape
+          ``(n_targets, n_readings, n_strategies, n_repeats, n_rounds + 1)``; ``chosen`` has one
+          round less and one more axis for the plate, -1 for none; numbers as in ``environments``.
+        - ``genes`` (names, ``(n_genes,)``): the panel.
+        - ``params`` (mapping): the options of the call, with the ``spec`` of every strategy (empty
+          without a model).
 
     Raises
     ------
