@@ -56,7 +56,8 @@ class Plate(NamedTuple):
 class Section:
     """A section, from top to bottom: words, steps, text letter by letter, plates, figures, tables.
 
-    ``legend`` has strategy, sign and words of all strategies on the maps of ``plates``.
+    ``legend`` has strategy, sign and words of all strategies on the maps of ``plates``; ``folded``
+    has titles and texts that a reader opens.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Section:
     legend: Sequence[tuple[str, str, str]] = ()
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
+    folded: Sequence[tuple[str, str]] = ()
 
 
 @contextmanager
