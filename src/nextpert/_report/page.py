@@ -12,9 +12,9 @@ from importlib import resources
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nextpert._adata.stored import in_one_direction
 from nextpert._report.tables import WIDTH
 from nextpert._report.verdict import LEVELS
+from nextpert.core._shown import in_one_direction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
