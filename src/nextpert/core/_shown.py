@@ -6,6 +6,7 @@ uses :func:`card` and :func:`lines` with facts of its own.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sized
 from dataclasses import fields, is_dataclass
 from html import escape
@@ -14,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+_WIDTH = 100  # of printed lines
 _FEW = 4  # numbers that are shown one by one
 
 # Characters that turn the direction of what follows, beyond the label they stand in.
@@ -100,7 +102,7 @@ def in_one_direction(text: str) -> str:
 
 
 def lines(title: str, facts: Mapping[str, str], more: str = "") -> str:
-    """Return a title with one line per fact, as text to print; empty facts are left out.
+    """Return a title with one fact per line, as text to print; empty facts are left out.
 
     Examples
     --------
@@ -112,7 +114,17 @@ def lines(title: str, facts: Mapping[str, str], more: str = "") -> str:
     """
     told = {name: said for name, said in facts.items() if said}
     width = max(map(len, told), default=0)
-    rows = [f"  {name:{width}}  {said}" for name, said in told.items()]
+    rows = [
+        textwrap.fill(
+            said,
+            _WIDTH,
+            initial_indent=f"  {name:{width}}  ",
+            subsequent_indent=" " * (width + 4),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for name, said in told.items()
+    ]
     return in_one_direction("\n".join([title, *rows, *([more] if more else [])]))
 
 
