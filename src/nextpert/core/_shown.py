@@ -144,11 +144,11 @@ def card(title: str, facts: Mapping[str, str], more: str = "") -> str:
     --------
     >>> from nextpert.core._shown import card
     >>> "<td>A &lt; B</td>" in card("Target", {"State": "A < B", "Shares": ""}).replace(
-    ...     ' style="text-align:left"', ""
+    ...     ' style="text-align:left;vertical-align:top"', ""
     ... )
     True
     """
-    left = 'style="text-align:left"'
+    left = 'style="text-align:left;vertical-align:top"'
     rows = "".join(
         f'<tr><th scope="row" {left}>{escape(name)}</th><td {left}>{escape(said)}</td></tr>'
         for name, said in facts.items()
