@@ -4,7 +4,8 @@ Sub-packages follow scanpy: :mod:`~nextpert.pp` (preprocessing), :mod:`~nextpert
 :mod:`~nextpert.pl` (plots), :mod:`~nextpert.get` (results as tables),
 :mod:`~nextpert.datasets`, and :mod:`~nextpert.core`, the array core without AnnData.
 :class:`Campaign` runs rounds of experiments, :class:`Target` describes the target state, and
-:func:`report` writes an HTML page. They load on first use, so ``import nextpert`` is fast.
+:func:`report` writes an HTML page, and :func:`summary` prints its verdict. They load on first
+use, so ``import nextpert`` is fast.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ if TYPE_CHECKING:
     from nextpert import core, datasets, get, pl, pp, tl
     from nextpert._adata.target import Target
     from nextpert._report.report import report
+    from nextpert._report.summary import summary
     from nextpert.campaign import Campaign
 
-__all__ = ["Campaign", "Target", "core", "datasets", "get", "pl", "pp", "report", "tl"]
+__all__ = ["Campaign", "Target", "core", "datasets", "get", "pl", "pp", "report", "summary", "tl"]
 __version__ = _version("nextpert")
 _HERE = {
     "Campaign": "nextpert.campaign",
     "Target": "nextpert._adata.target",
     "report": "nextpert._report",
+    "summary": "nextpert._report",
 }
 
 

@@ -207,7 +207,7 @@ def test_every_parameter_has_wrong_values():
 
 def test_every_public_function_is_checked():
     """Its annotations can be read, and bounds are those of its parameters."""
-    public = {**functions(), "report": npt.report}
+    public = {**functions(), "report": npt.report, "summary": npt.summary}
     public |= {n: getattr(npt.Campaign, n) for n in vars(npt.Campaign) if n[0] != "_"}
     public["Campaign"] = npt.Campaign.__init__
     given = [n for n, f in public.items() if inspect.isroutine(f) and len(annotations(f)) > 1]

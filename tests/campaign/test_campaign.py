@@ -191,7 +191,11 @@ def test_the_cells_given_are_left_alone(parts, target, given, assert_same_adata)
 
 def test_it_says_where_it_stands(campaign):
     campaign.propose(2, 200)
-    assert "1 plates proposed, 2 perturbations pending" in repr(campaign)
+    said = str(campaign)
+    assert "Plates       1 proposed" in said
+    assert ", ".join(campaign.pending) in said
+    assert len(said.splitlines()) > 8  # one fact per line, and the rounds
+    assert max(map(len, said.splitlines())) < 110
     page = campaign._repr_html_()
     assert "<table" in page
     assert "expected_gain" in page

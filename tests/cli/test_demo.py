@@ -113,6 +113,12 @@ def test_demo_equals_the_functions(screen, small_screen, assert_same):
         assert_same(_result(screen).uns[key], expected.uns[key])
 
 
+def test_batches_are_declared(screen):
+    assert _demo(screen, "--batch-key", "batch") == 0
+    roles = _result(screen).uns["screen"]
+    assert [str(name) for name in np.ravel(roles["batch_key"])] == ["batch"]
+
+
 def test_targets_given_as_group_and_file(screen, tmp_path):
     assert _demo(screen, target=("--target-group", "batch", "a")) == 0
     grouped = _result(screen).uns["design"]

@@ -460,6 +460,9 @@ def test_what_functions_log_takes_one_line(fitted, monkeypatch, capsys):
     printed = capsys.readouterr()
     assert "nextpert: note: two lines of it" in printed.err.splitlines()
     assert printed.out.startswith("Trust") or printed.out.startswith("Do not trust")
+    parts = [line for line in printed.out.splitlines() if line.startswith("- ")]
+    assert parts[0].startswith("- Cells: ")
+    assert len(parts) >= 5  # one line per part of the model
     assert not logging.getLogger("nextpert").handlers
 
 

@@ -33,6 +33,11 @@ NO_PERTURBATION = frozenset({
     *MISSING, "unassigned", "unknown", "ambiguous", "negative", "multi", "multiple", "multiplet",
     "doublet", "no_guide", "control_guide",
 })  # fmt: skip
+# Names under which screens keep their control guides, in lower case.
+CONTROL_TARGETS = (
+    "control", "negative_control", "no_site", "non-targeting", "non_targeting", "nontargeting",
+    "nt", "ntc", "one_non-gene_site", "safe-targeting", "scramble", "scrambled",
+)  # fmt: skip
 # Why they are left out, in tables.
 NAMES_NONE = "no perturbation"
 
@@ -267,9 +272,11 @@ def column_of(adata: ad.AnnData, key: str, remedy: str = "name another") -> pd.S
 def require_control(labels: LabelTable, control: str) -> None:
     """Raise if no cell bears the label of the controls."""
     if control not in labels.names:
+        usual = [name for name in labels.names if name.lower() in {*CONTROL_TARGETS, "ctrl"}]
+        hint = f" {list_names(usual)} may be the controls." if usual else ""
         message = (
             f"No control cells: no cell has adata.obs[{labels.key!r}] == {control!r}."
-            f"{closest([control], labels.names)} The column holds "
+            f"{hint or closest([control], labels.names)} The column holds "
             f"{list_names(labels.names) or 'no label'}: name the label of the unperturbed cells "
             f"with control."
         )

@@ -1,10 +1,9 @@
-"""Results in ``.uns``: written whole or not at all, checked when read, shown in a notebook."""
+"""Results in ``.uns``: written whole or not at all, checked when read."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from html import escape
 from importlib.metadata import version
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -129,59 +128,6 @@ def seed_of(rng: int | np.random.Generator | None) -> str:
     if rng is None:
         return "fresh"
     return str(int(rng)) if isinstance(rng, Integral) else "generator"
-
-
-# Characters that turn the direction of what follows, beyond the label they stand in.
-_TURNING = {
-    code: f"\\u{code:04x}"
-    for code in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-}
-
-
-def in_one_direction(text: str) -> str:
-    r"""Return a text or page with the characters that would turn its direction as their codes.
-
-    Examples
-    --------
-    >>> from nextpert._adata.stored import in_one_direction
-    >>> print(in_one_direction("MYC\u202e next"))
-    MYC\u202e next
-    """
-    return text.translate(_TURNING)
-
-
-def card(title: str, facts: Mapping[str, str], more: str = "") -> str:
-    """Return a title with one line a fact, as HTML; empty facts are left out.
-
-    No colour is set but by what surrounds it, so that it suits a dark notebook, too.
-
-    Parameters
-    ----------
-    title, facts
-        Plain text, escaped here.
-    more
-        HTML to stand below.
-
-    Examples
-    --------
-    >>> from nextpert._adata.stored import card
-    >>> "<td>A &lt; B</td>" in card("Target", {"State": "A < B", "Shares": ""}).replace(
-    ...     ' style="text-align:left"', ""
-    ... )
-    True
-    """
-    left = 'style="text-align:left"'
-    rows = "".join(
-        f'<tr><th scope="row" {left}>{escape(name)}</th><td {left}>{escape(said)}</td></tr>'
-        for name, said in facts.items()
-        if said
-    )
-    box = "border:1px solid;border-color:color-mix(in srgb,currentColor 25%,transparent)"
-    return in_one_direction(
-        f'<div style="{box};border-radius:6px;padding:.5em .9em;display:inline-block;'
-        f'box-sizing:border-box;max-width:100%;overflow-x:auto"><strong>{escape(title)}</strong>'
-        f"<table>{rows}</table>{more}</div>"
-    )
 
 
 def main_columns_outside(

@@ -12,8 +12,8 @@ import pandas as pd
 
 from nextpert._adata.arguments import KINDS, Bound, Kind, check_value, one_of
 from nextpert._adata.panel import in_order, list_names
-from nextpert._adata.stored import card
 from nextpert.core._checks import LARGEST
+from nextpert.core._shown import card
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

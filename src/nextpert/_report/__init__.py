@@ -1,5 +1,6 @@
-"""``report``: one page for the lab with the results of an AnnData."""
+"""``report``: one page for the lab with the results of an AnnData; ``summary``: its verdict."""
 
 from nextpert._report.report import report
+from nextpert._report.summary import summary
 
-__all__ = ["report"]
+__all__ = ["report", "summary"]

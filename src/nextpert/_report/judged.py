@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import platform
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+import re
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import requires
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     Found = Mapping[str, dict[str, Any]]
-
-_PACKAGES = ("nextpert", "numpy", "scipy", "pandas", "anndata", "numba", "scanpy", "matplotlib")
 
 
 def cells_section(found: Found) -> Section | None:
@@ -191,14 +191,33 @@ def made_section(
         words.append(f"Seed of all random numbers: {drawn['seed'].iloc[0]}.")
     else:
         words.append(f"Seeds: {', '.join(seeds)}.")
-    versions = [f"Python {platform.python_version()}"]
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            versions.append(f"{package} {version(package)}")
-    words.append(f"This page was written by {', '.join(versions)}.")
     if command is None:
         words.append("No command is recorded.")
-    return Section("made", "How this was made", words, tables=tables, code=command or "")
+    return Section(
+        "made",
+        "How this was made",
+        words,
+        tables=tables,
+        code=command or "",
+        folded=[("Versions of packages", _versions())],
+    )
+
+
+@cache
+def _versions() -> str:
+    """Return nextpert, what it requires, Python and system, as Markdown that an issue can quote."""
+    from session_info2 import session_info
+
+    needed = [line for line in requires("nextpert") or [] if "extra ==" not in line]
+    names = ["nextpert", *sorted(re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in needed)]
+    # Other loaded packages, and the time, would differ between pages of the same results.
+    found = replace(
+        session_info(dependencies=False),
+        pkg2dists={name: [name] for name in names},
+        user_globals={name: ModuleType(name) for name in names},
+    )
+    lines = found.format("markdown").split("\n")
+    return "\n".join(line for line in lines if not line.startswith("| Updated "))
 
 
 def _plain(value: Any) -> str:

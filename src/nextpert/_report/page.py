@@ -12,9 +12,9 @@ from importlib import resources
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nextpert._adata.stored import in_one_direction
 from nextpert._report.tables import WIDTH
 from nextpert._report.verdict import LEVELS
+from nextpert.core._shown import in_one_direction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -56,7 +56,8 @@ class Plate(NamedTuple):
 class Section:
     """A section, from top to bottom: words, steps, text letter by letter, plates, figures, tables.
 
-    ``legend`` has strategy, sign and words of all strategies on the maps of ``plates``.
+    ``legend`` has strategy, sign and words of all strategies on the maps of ``plates``; ``folded``
+    has titles and texts that a reader opens.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Section:
     legend: Sequence[tuple[str, str, str]] = ()
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
+    folded: Sequence[tuple[str, str]] = ()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from nextpert._adata.arguments import ANY_TEXT, checked
 from nextpert.campaign.candidates import as_known, require_known
 from nextpert.campaign.file import Stamp, read_campaign, write_campaign
 from nextpert.campaign.options import checked_options
-from nextpert.campaign.state import KEY, as_html, in_words, read_state, summary_table
+from nextpert.campaign.state import KEY, as_html, as_text, read_state, summary_table
 from nextpert.campaign.steps import (
     marked_failed,
     marked_pending,
@@ -331,7 +331,7 @@ class Campaign:
         return out
 
     def __repr__(self) -> str:
-        return f"<{in_words(self._state, self._goal)}>"
+        return as_text(self._state, self._control, self._goal)
 
     def _repr_html_(self) -> str:
         return as_html(self._state, self._control, self._goal)

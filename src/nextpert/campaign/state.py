@@ -15,11 +15,11 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata import list_names, strings
-from nextpert._adata.stored import card
 from nextpert._adata.target import Target
 from nextpert.campaign.model import Standing
 from nextpert.campaign.options import from_stored, to_stored
 from nextpert.core._codec import coded, unpack
+from nextpert.core._shown import card, lines
 from nextpert.core.design.stopping import AT_TARGET, GO_ON, NO_DIFFERENCE, STOP
 
 if TYPE_CHECKING:
@@ -154,6 +154,8 @@ SHARES = (
     "expected_gain",
     "good_enough",
 )
+# Columns of the summary that fit on a line of a terminal.
+_PRINTED = ("n_observed", "n_cells", "best", "predicted_distance", "probability_best", "advice")
 _ADVICE = {
     STOP: "A further plate is not worthwhile",
     GO_ON: "A further plate is worthwhile",
@@ -184,17 +186,6 @@ def summary_table(state: State, control: str) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("round")
 
 
-def in_words(state: State, target: str) -> str:
-    """Return a summary of a campaign in a few sentences."""
-    last = state.standings.iloc[-1]
-    said = [f"Best so far: {_best(last)}", _enough(last), _ADVICE.get(str(last["advice"]), "")]
-    return (
-        f"Campaign towards {target}: {state.round} plates proposed, {len(state.pending)} "
-        f"perturbations pending, {len(state.failed)} failed, {last['n_cells']} cells. "
-        f"{'. '.join(part for part in said if part)}"
-    )
-
-
 def _best(last: pd.Series) -> str:
     if not np.isfinite(last["predicted_distance"]):
         return f"{last['best']} (no relative distance, because the control's is not above 0)"
@@ -212,8 +203,21 @@ def _enough(last: pd.Series) -> str:
     )
 
 
+def as_text(state: State, control: str, target: str) -> str:
+    """Return a summary of a campaign and its rounds, to print."""
+    table = summary_table(state, control)[list(_PRINTED)]
+    rounds = table.to_string(float_format="{:.2g}".format, na_rep="-")
+    return lines(*_card(state, target), f"\n{rounds}")
+
+
 def as_html(state: State, control: str, target: str) -> str:
-    """Return the same, and the table, for a notebook."""
+    """Return the same for a notebook, with all columns."""
+    table = summary_table(state, control)
+    shown = table.to_html(float_format="{:.2g}".format, na_rep="", border=0)
+    return card(*_card(state, target), shown)
+
+
+def _card(state: State, target: str) -> tuple[str, dict[str, str]]:
     last = state.standings.iloc[-1]
     facts = {
         "Best so far": _best(last),
@@ -223,9 +227,7 @@ def as_html(state: State, control: str, target: str) -> str:
         "Pending": list_names(state.pending),
         "Failed": list_names(state.failed),
     }
-    table = summary_table(state, control)
-    shown = table.to_html(float_format="{:.2g}".format, na_rep="", border=0)
-    return card(f"Campaign towards {target}", facts, shown)
+    return f"Campaign towards {target}", facts
 
 
 KEY = "campaign"

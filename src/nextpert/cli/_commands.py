@@ -73,7 +73,6 @@ def preprocess(
     normalise: str = "auto",
     target_sum: float | str = "median",
     min_depth: float = 0.0,
-    batch_key: Names | None = None,
     covariates: Names | None = None,
     check_scale: bool = True,
     run: Run = _USUAL,
@@ -109,8 +108,6 @@ def preprocess(
         Number of counts that each cell is scaled to. 'median' is the median over the cells kept.
     min_depth
         Minimum number of counts per cell.
-    batch_key
-        Columns of obs with the batch of each cell.
     covariates
         Columns of obs with other conditions of each cell.
     check_scale

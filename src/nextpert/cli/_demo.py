@@ -20,7 +20,7 @@ from nextpert.cli._output import (
     write_text,
 )
 from nextpert.cli._read import read_screen, target_of, values_of
-from nextpert.cli._results import describe_ranking, show_table, summary_of, table_of
+from nextpert.cli._results import describe_ranking, in_lines, show_table, summary_of, table_of
 from nextpert.cli._run import COMMANDS, call, note_command, settings_of, tell_json
 from nextpert.cli._words import flag_of, stage
 from nextpert.tl._design_interventions.tables import candidates_of
@@ -63,6 +63,8 @@ def run_demo(job: Job) -> None:
     if options["json"]:
         tell_json(job, " ".join(said), summary_of("demo", adata), [*outputs])
         return
+    if "diagnosis" in adata.uns:
+        said[-1] = in_lines(adata, said[-1])
     if options["show"]:
         said += [show_table("design", adata, options["show"], out / "ranking.csv", truth)]
     said += [f"Written to {out}: {', '.join(sorted(names))}"]

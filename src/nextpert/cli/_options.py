@@ -287,6 +287,8 @@ class Labels:
     layer: Layer = None
     guide_key: str | None = None
     """Column of obs with the guide (or replicate, donor, clone) of each cell."""
+    batch_key: Names | None = None
+    """Columns of obs with the batch of each cell."""
 
 
 @Parameter(name="*", group=_OPTIONS)

@@ -88,6 +88,13 @@ def verdict_of(command: str, adata: AnnData, said: list[str]) -> str:
     return "\n".join(describe_ranking(adata)) if command == "design" else " ".join(said)
 
 
+def in_lines(adata: AnnData, verdict: str) -> str:
+    """Return a verdict with every part of the diagnosis on a line of its own."""
+    for words in adata.uns["diagnosis"]["parts"]["verdict"]:
+        verdict = verdict.replace(f" {words}", f"\n- {words}")
+    return verdict
+
+
 def summary_of(command: str, adata: AnnData) -> dict[str, Any]:
     """Return the numbers of the summary, such as JSON takes."""
     out: dict[str, Any] = {"n_cells": adata.n_obs, "n_genes": adata.n_vars}

@@ -25,7 +25,7 @@ from nextpert.cli._output import (
     write_text,
 )
 from nextpert.cli._read import arguments_of, read_screen, read_table
-from nextpert.cli._results import show_table, summary_of, table_of, verdict_of
+from nextpert.cli._results import in_lines, show_table, summary_of, table_of, verdict_of
 from nextpert.cli._words import command_of, flag_of, heard, in_options, say, settings, stage
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ def run_step(job: Job) -> None:
     if options["json"]:
         tell_json(job, verdict, summary_of(job.name, adata), [*writers])
         return
+    if job.name == "diagnose":
+        verdict = in_lines(adata, verdict)
     table = show_table(job.name, adata, options["show"], table_file) if options["show"] else ""
     sys.stdout.write(f"{in_options(verdict)}\n{table}Written: {', '.join(map(str, writers))}\n")
 

@@ -12,6 +12,7 @@ from scipy.optimize import minimize_scalar
 
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_numbers, as_vector, require_finite, require_positive
+from nextpert.core._shown import Shown
 from nextpert.core.design import _lookahead as lookahead
 from nextpert.core.design.candidates import Ranked
 from nextpert.core.design.domains import Pool
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _STRIP = 128  # shifts of a pool at a time, so that the states they reach stay in the cache
 
 
-class Acquisition:
+class Acquisition(Shown):
     """Base class: how useful it is to test a shift next. Lower values are better.
 
     A subclass that is registered (``nextpert.core.design.registry``) answers two questions:
@@ -36,6 +37,7 @@ class Acquisition:
     candidates with uncertain shifts is the best (:meth:`of_candidates`).
     """
 
+    _shown = ("n_nodes", "n_cells")
     name = ""
     n_nodes: int
     ideal_shift: Vector  # the current estimate of it, where a target counts

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from nextpert.core._checks import as_rng
+from nextpert.core._shown import Shown
 from nextpert.core.design.distances import RankedDistance, ranked_distance, states_of
 from nextpert.core.design.goal import as_goal
 from nextpert.core.design.joint_draws import States
@@ -41,7 +42,7 @@ class Ranked(NamedTuple):
     variance_reduction: Vector | None = None
 
 
-class Candidates:
+class Candidates(Shown):
     """Candidates, with or without cells, and the target.
 
     Parameters
@@ -106,6 +107,9 @@ class Candidates:
         self.states = states_of(self.posteriors, self.shifts) if states is None else states
         self.graphs = list(graphs) if graphs else self.posteriors
         self.main = self.graphs[0] if main is None else main
+
+    def _facts(self) -> dict[str, Any]:
+        return {"n_candidates": self.size, "n_cells": self.n_cells, "goal": self.goal}
 
     @property
     def size(self) -> int:

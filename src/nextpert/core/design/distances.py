@@ -9,6 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from nextpert.core._checks import as_rng, require_count
+from nextpert.core._shown import Shown
 from nextpert.core.design.goal import as_goal
 from nextpert.core.design.joint_draws import Draw, States, distance_draws, slope_draws
 from nextpert.core.model._kernels import solve_forward
@@ -223,8 +224,8 @@ def first_order_distances(
     return expected, expected + np.concatenate(slopes)
 
 
-@dataclass(frozen=True)
-class RankedDistance:
+@dataclass(frozen=True, repr=False)
+class RankedDistance(Shown):
     """Squared distances to a target, in squared units of the data, or as the goal measures.
 
     Every array but ``draws`` has the shape ``(n_perturbations + 1,)``; the last entry is that of

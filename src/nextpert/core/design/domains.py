@@ -9,6 +9,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from nextpert.core._checks import as_numbers, as_rng, as_vector, require_finite
+from nextpert.core._shown import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Optimum:
+@dataclass(frozen=True, repr=False)
+class Optimum(Shown):
     """The best shift found in a domain.
 
     Parameters
@@ -66,7 +67,7 @@ class Criterion(Protocol):
         """Return good starting shifts for a search."""
 
 
-class Domain:
+class Domain(Shown):
     """Base class: a set of possible interventions."""
 
     def moments(self, n_nodes: int) -> tuple[Vector, Vector]:
@@ -172,8 +173,8 @@ class Pool(Domain):
             raise ValueError(message)
         require_finite(self.shifts, "shifts")
 
-    def __repr__(self) -> str:
-        return f"Pool(n_shifts={len(self.shifts)})"
+    def _facts(self) -> dict[str, int]:
+        return {"n_shifts": len(self.shifts)}
 
     def moments(self, n_nodes: int) -> tuple[Vector, Vector]:
         """Return mean and variance over the pool."""
@@ -264,8 +265,8 @@ class Box(Domain):
             message = "A box needs low <= high for every node."
             raise ValueError(message)
 
-    def __repr__(self) -> str:
-        return f"Box(low={self.low.min():g}, high={self.high.max():g})"
+    def _facts(self) -> dict[str, float]:
+        return {"low": float(self.low.min()), "high": float(self.high.max())}
 
     def _bounds(self, n_nodes: int) -> tuple[Vector, Vector]:
         try:

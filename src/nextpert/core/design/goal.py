@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nextpert.core._checks import as_numbers, as_vector, require_finite
+from nextpert.core._shown import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +71,7 @@ class Quadratic(NamedTuple):
     weights: Array
 
 
-class Goal:
+class Goal(Shown):
     r"""Distance of states to a target; 0 if all of its parts are reached.
 
     With weights ``w`` of the nodes, ``|x|^2 = sum_i w_i x_i^2``, and ``(x)_+ = max(x, 0)``, a
@@ -197,6 +198,15 @@ class Goal:
         """
         wanted = np.atleast_1d(as_numbers(mean, "mean"))
         return cls(np.zeros(len(wanted)), states=wanted[None], variances=[variance])
+
+    def _facts(self) -> dict[str, int | None]:
+        parts = {
+            "n_states": len(self.states),
+            "n_signature": 0 if self.signature is None else int(np.count_nonzero(self.signature)),
+            "n_bounded": int(self._bounded.sum()),
+            "n_away_from": len(self.away_from),
+        }
+        return {"n_nodes": self.n_nodes, **{name: n or None for name, n in parts.items()}}
 
     @property
     def n_nodes(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from scipy.optimize import minimize
@@ -44,11 +44,10 @@ class Sphere(Domain):
     [1.2, 1.6]
     """
 
+    _shown: ClassVar[tuple[str, ...]] = ("radius",)
+
     def __init__(self, radius: float = 1.0) -> None:
         self.radius = require_positive(radius, "radius")
-
-    def __repr__(self) -> str:
-        return f"Sphere(radius={self.radius:g})"
 
     def moments(self, n_nodes: int) -> tuple[Vector, Vector]:
         """Return zero means and ``radius^2 / n_nodes``."""
@@ -158,12 +157,11 @@ class Sparse(Sphere):
     [0.0, -1.0, 0.0]
     """
 
+    _shown = ("k", "radius")
+
     def __init__(self, k: int, radius: float = 1.0) -> None:
         self.k = require_count(k, "k")
         super().__init__(radius)
-
-    def __repr__(self) -> str:
-        return f"Sparse(k={self.k}, radius={self.radius:g})"
 
     output_weighted_square = Domain.output_weighted_square  # there are none on few nodes
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from nextpert.core._checks import as_rng, as_vector, require_count, require_positive
+from nextpert.core._shown import Shown
 from nextpert.core.design import _civ_kernel as kernel
 from nextpert.core.design._civ_kernel import Between, Groups
 from nextpert.core.design.base import settle_by_noise
@@ -57,7 +58,7 @@ class Polynomial(NamedTuple):
         return np.asarray(((self.quad * v + self.lin) * v + self.fixed).sum(axis=0))
 
 
-class UncertainCiv:
+class UncertainCiv(Shown):
     """Causal integrated variance over candidates whose shifts are uncertain, cells seen or not.
 
     Candidate ``j`` shifts node ``i`` by ``a_ij + u_ij``; its optimality gap is
@@ -152,6 +153,9 @@ class UncertainCiv:
         alone = np.any([_is_alone(each) for _, each in self._pairs], axis=0)
         most = require_count(n_average, "n_average", least=2)
         self._groups = Groups.of(count, alone, most, as_rng(rng))
+
+    def _facts(self) -> dict[str, Any]:
+        return {"n_candidates": self.size, "n_cells": self.n_cells}
 
     @property
     def size(self) -> int:

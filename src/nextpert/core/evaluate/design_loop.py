@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from nextpert._warn import warn
 from nextpert.core._checks import as_rng, as_vector, require_count
+from nextpert.core._shown import Shown
 from nextpert.core.design.registry import build_acquisition, find_acquisition
 from nextpert.core.design.sphere import Sphere
 from nextpert.core.screen.moments import Moments
@@ -88,8 +89,8 @@ class Source(Protocol):
         """Return the true mean under a shift, ``(n_nodes,)``; for scoring only."""
 
 
-@dataclass(frozen=True)
-class DesignLoopResult:
+@dataclass(frozen=True, repr=False)
+class DesignLoopResult(Shown):
     """Result of a simulated loop, round by round.
 
     Parameters

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert.core._checks import as_rng, is_pair, require_count
+from nextpert.core._shown import Shown
 from nextpert.core.screen.moments import require_numbers, require_sound
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class CycleError(ValueError):
         return CycleError(self.cycle, names)
 
 
-class Dag:
+class Dag(Shown):
     """A directed acyclic graph; the parents of all nodes are in one array (CSR by child).
 
     Parameters
@@ -63,6 +64,8 @@ class Dag:
     >>> dag.parents(2).tolist(), dag.order.tolist(), dag.n_edges
     ([0, 1], [0, 1, 2], 3)
     """
+
+    _shown = ("n_nodes", "n_edges")
 
     def __init__(self, indptr: ArrayLike, indices: ArrayLike) -> None:
         self.indptr: NDArray[np.int64] = _whole_numbers(indptr, "indptr")
@@ -169,9 +172,6 @@ class Dag:
         )
 
     __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return f"Dag(n_nodes={self.n_nodes}, n_edges={self.n_edges})"
 
     def _check(self) -> None:
         rising = self.n_nodes >= 0 and (np.diff(self.indptr) >= 0).all()

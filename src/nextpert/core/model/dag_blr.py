@@ -19,6 +19,7 @@ from nextpert.core._checks import (
     require_positive,
 )
 from nextpert.core._codec import pack, unpack
+from nextpert.core._shown import Shown
 from nextpert.core.graph.dag import Dag
 from nextpert.core.model import _kernels as kernels
 from nextpert.core.model._blocks import (
@@ -63,7 +64,7 @@ def require_squares(n: ArrayLike, means: Vector, scatter: Vector, shifts: Vector
         raise too_large(bad)
 
 
-class DagBlr:
+class DagBlr(Shown):
     """DAG-BLR: a normal-inverse-gamma posterior over the weights of every node.
 
     The model of node ``i`` with parents ``P`` is ``x_i = c_i + B_iP x_P + a_i + noise`` with shift
@@ -122,6 +123,8 @@ class DagBlr:
     """
 
     intercept_precision = 1e-6
+
+    _shown = ("dag", "n_cells")
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtri
 
+from nextpert.core._shown import Shown
 from nextpert.core.graph.dag import Dag
 from nextpert.core.model import shift_prior as kernels
 from nextpert.core.model._blocks import solve_blocks
@@ -108,8 +109,8 @@ _MAX_STEPS = 100  # of each stage
 _MAX_NEWTON = 100  # some 20 are needed
 
 
-@dataclass(frozen=True)
-class RandomShifts:
+@dataclass(frozen=True, repr=False)
+class RandomShifts(Shown):
     """Weights of a graph and the prior of shifts, learned together.
 
     Parameters

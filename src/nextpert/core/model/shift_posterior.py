@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert.core._checks import as_numbers, require_finite
+from nextpert.core._shown import Shown
 from nextpert.core.model.dag_blr import DagBlr
 
 if TYPE_CHECKING:
@@ -94,8 +95,8 @@ def _check(shifts: ShiftPosterior, wanted: tuple[int, int]) -> None:
         raise ValueError(message)
 
 
-@dataclass(frozen=True)
-class ShiftPosterior:
+@dataclass(frozen=True, repr=False)
+class ShiftPosterior(Shown):
     """Random shifts of perturbations, given the weights of a graph.
 
     Perturbation ``j`` shifts node ``i`` by ``a_ij + u_ij``, where ``u_ij`` has mean 0. Given the

@@ -11,6 +11,7 @@ from scipy.special import ndtr
 
 from nextpert.core._codec import array, sparse
 from nextpert.core._compile import lean
+from nextpert.core._shown import Shown
 from nextpert.core.model._kernels import fill_row
 from nextpert.core.model._mixture import draw_components, fill_chances, fill_weights
 from nextpert.core.model.shift_posterior import ShiftPosterior, with_columns
@@ -152,8 +153,8 @@ UNSEEN_WEIGHTS: Array = np.minimum(1.0, 0.125 / np.maximum(TAU2, 0.125))
 UNSEEN_WEIGHTS /= UNSEEN_WEIGHTS.sum()
 
 
-@dataclass(frozen=True)
-class ShiftPrior:
+@dataclass(frozen=True, repr=False)
+class ShiftPrior(Shown):
     r"""Expected effects of perturbations, their prior variance, and the means of their cells.
 
     The expected effect of perturbation ``j`` is ``effect[j]``, independent of the graph, plus the

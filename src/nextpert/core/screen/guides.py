@@ -11,6 +11,8 @@ from scipy.optimize import brentq
 from scipy.special import digamma, polygamma
 from scipy.stats import chi2
 
+from nextpert.core._shown import Shown
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -158,8 +160,8 @@ _FREEDOM = (20.0, 1e4)
 UNKNOWN = 1e9
 
 
-@dataclass(frozen=True)
-class PooledGuides:
+@dataclass(frozen=True, repr=False)
+class PooledGuides(Shown):
     """Perturbations whose guides (replicates, donors) are pooled (equation 4).
 
     Parameters

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 
 from nextpert.core._checks import as_numbers
+from nextpert.core._shown import Shown
 from nextpert.core.graph._equivalence import Pdag
 from nextpert.core.graph.dag import Dag
 from nextpert.core.search._classes import Scratch, local_score, pack_rows
@@ -24,8 +25,8 @@ _PSEUDO_PAIRS = 4.0  # pairs of the network that are as any other
 _MOST = 15.0  # log-odds beyond which a belief is a certainty
 
 
-@dataclass(frozen=True)
-class NetworkBelief:
+@dataclass(frozen=True, repr=False)
+class NetworkBelief(Shown):
     """Weight of a prior network in the score of its edges.
 
     Parameters

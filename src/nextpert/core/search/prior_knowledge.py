@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from nextpert.core._checks import as_nodes, is_pair, require_count
+from nextpert.core._shown import Shown
 from nextpert.core.graph.dag import CycleError, Dag
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     Pairs = Iterable[Sequence[int]]
 
 
-class PriorKnowledge:
+class PriorKnowledge(Shown):
     """Orders among nodes, and required and forbidden edges.
 
     Parameters
@@ -190,11 +191,13 @@ class PriorKnowledge:
             rest = np.delete(rest, first)
         return np.array(found)
 
-    def __repr__(self) -> str:
-        return (
-            f"PriorKnowledge(n_nodes={self.n_nodes}, n_orders={self.n_orders}, "
-            f"n_required={self.required.sum()}, n_forbidden={self.forbidden.sum()})"
-        )
+    def _facts(self) -> dict[str, int]:
+        return {
+            "n_nodes": self.n_nodes,
+            "n_orders": self.n_orders,
+            "n_required": int(self.required.sum()),
+            "n_forbidden": int(self.forbidden.sum()),
+        }
 
     def _pairs(self, pairs: Pairs, name: str) -> NDArray[np.bool_]:
         matrix = np.zeros((self.n_nodes, self.n_nodes), dtype=bool)

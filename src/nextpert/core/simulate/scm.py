@@ -16,6 +16,7 @@ from nextpert.core._checks import (
     require_count,
     require_finite,
 )
+from nextpert.core._shown import Shown
 from nextpert.core.graph.dag import Dag
 from nextpert.core.graph.random_dag import random_dag
 from nextpert.core.screen.moments import require_numbers
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 
-class LinearScm:
+class LinearScm(Shown):
     """Linear SCM ``x = B x + c + a + noise`` over a directed acyclic graph.
 
     Parameters
@@ -57,6 +58,8 @@ class LinearScm:
     >>> scm.optimal_shift([2.0, 1.0]).tolist()
     [2.0, 0.0]
     """
+
+    _shown = ("dag",)
 
     def __init__(
         self,

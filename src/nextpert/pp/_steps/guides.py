@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import closest, list_names, strings
-from nextpert._adata.labels import MISSING, column_of
+from nextpert._adata.labels import CONTROL_TARGETS, MISSING, column_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -140,11 +140,6 @@ def perturbation_table(
     return table.astype(dict.fromkeys(numbers, np.int64)).set_axis(np.arange(len(table)))
 
 
-# Names under which screens keep their control guides, in lower case.
-CONTROL_TARGETS = (
-    "control", "negative_control", "no_site", "non-targeting", "non_targeting", "nontargeting",
-    "nt", "ntc", "one_non-gene_site", "safe-targeting", "scramble", "scrambled",
-)  # fmt: skip
 # Of these the study of Perturb-CITE-seq has two kinds, which it tells apart.
 _KINDS = ("no_site", "one_non-gene_site")
 TARGETING = "targeting"

@@ -11,6 +11,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from nextpert.core._checks import as_rng, require_count, require_kind
+from nextpert.core._shown import Shown
 from nextpert.core.graph._equivalence import Pdag
 from nextpert.core.graph.dag import Dag
 from nextpert.core.screen.moments import Moments
@@ -71,8 +72,8 @@ def default_starts(n_nodes: int) -> int:
     return 10 if n_nodes <= 100 else 3
 
 
-@dataclass(frozen=True)
-class BossResult:
+@dataclass(frozen=True, repr=False)
+class BossResult(Shown):
     """Result of :func:`boss`.
 
     Parameters

@@ -10,6 +10,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from nextpert.core._checks import as_rng, require_count
+from nextpert.core._shown import Shown
 from nextpert.core.graph.dag import Dag
 from nextpert.core.search._classes import Scratch, pack_rows, total_score, unpack_rows
 from nextpert.core.search._gsp_kernel import Room, Space, descend, sparse_order
@@ -33,8 +34,8 @@ logger = logging.getLogger(__name__)
 _N_STARTS = 8  # permutations a run draws, to start from the sparsest
 
 
-@dataclass(frozen=True)
-class GspResult:
+@dataclass(frozen=True, repr=False)
+class GspResult(Shown):
     """Result of :func:`gsp`.
 
     Parameters

@@ -1,0 +1,162 @@
+"""How objects show themselves: a line where they are printed, a card in a notebook.
+
+A class that inherits from :class:`Shown` has both from the same facts. What belongs to AnnData
+uses :func:`card` and :func:`lines` with facts of its own.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sized
+from dataclasses import fields, is_dataclass
+from html import escape
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+
+_WIDTH = 100  # of printed lines
+_FEW = 4  # numbers that are shown one by one
+
+# Characters that turn the direction of what follows, beyond the label they stand in.
+_TURNING = {
+    code: f"\\u{code:04x}"
+    for code in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+
+
+class Shown:
+    """Base class of objects that are printed by their main facts, not by all of their numbers.
+
+    Examples
+    --------
+    >>> from nextpert.core import Dag, DagBlr, Optimum
+    >>> DagBlr(Dag.from_edges(3, [(0, 1)]))
+    DagBlr(dag=Dag(n_nodes=3, n_edges=1), n_cells=0)
+    >>> Optimum(np.zeros(36), value=0.25, index=7)
+    Optimum(shift=36 values, value=0.25, index=7)
+    """
+
+    # Attributes to show; by default the fields of a dataclass.
+    _shown: ClassVar[tuple[str, ...]] = ()
+
+    def _facts(self) -> dict[str, Any]:
+        names = self._shown
+        if is_dataclass(self) and not names:
+            names = tuple(field.name for field in fields(self))
+        return {name: getattr(self, name) for name in names if hasattr(self, name)}
+
+    def __repr__(self) -> str:
+        said = {name: brief(value) for name, value in self._facts().items()}
+        facts = ", ".join(f"{name}={value}" for name, value in said.items() if value)
+        return f"{type(self).__name__}({facts})"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            name.removeprefix("n_").replace("_", " ").capitalize(): brief(value)
+            for name, value in self._facts().items()
+        }
+        return card(type(self).__name__, facts)
+
+
+def brief(value: Any) -> str:
+    """Return a value in a few words: a number in four digits, an array by its shape.
+
+    ``None``, NaN and what is empty give an empty string.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core._shown import brief
+    >>> brief(1 / 3), brief(np.ones(3)), brief(np.ones((12, 36))), brief([1, 2]), brief(None)
+    ('0.3333', '[1, 1, 1]', '12 x 36 values', '2 items', '')
+    """
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, bool | np.bool_ | Integral):
+        return str(value)
+    if isinstance(value, Real):
+        return "" if value != value else f"{float(value):.4g}"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        shape = value.shape
+        if 0 in shape:
+            return ""
+        if len(shape) == 1 and shape[0] <= _FEW and isinstance(value, np.ndarray):
+            return f"[{', '.join(brief(each) or 'nan' for each in value.tolist())}]"
+        return f"{' x '.join(map(str, shape))} values" if shape else brief(value.item())
+    if isinstance(value, list | tuple | Mapping) and isinstance(value, Sized):
+        return f"{len(value)} item{'s' if len(value) != 1 else ''}" if value else ""
+    return repr(value)
+
+
+def in_one_direction(text: str) -> str:
+    r"""Return a text or page with the characters that would turn its direction as their codes.
+
+    Examples
+    --------
+    >>> from nextpert.core._shown import in_one_direction
+    >>> print(in_one_direction("MYC\u202e next"))
+    MYC\u202e next
+    """
+    return text.translate(_TURNING)
+
+
+def lines(title: str, facts: Mapping[str, str], more: str = "") -> str:
+    """Return a title with one fact per line, as text to print; empty facts are left out.
+
+    Examples
+    --------
+    >>> from nextpert.core._shown import lines
+    >>> print(lines("Campaign", {"Best so far": "MYC", "Failed": "", "Plates": "2"}))
+    Campaign
+      Best so far  MYC
+      Plates       2
+    """
+    told = {name: said for name, said in facts.items() if said}
+    width = max(map(len, told), default=0)
+    rows = [
+        textwrap.fill(
+            said,
+            _WIDTH,
+            initial_indent=f"  {name:{width}}  ",
+            subsequent_indent=" " * (width + 4),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for name, said in told.items()
+    ]
+    return in_one_direction("\n".join([title, *rows, *([more] if more else [])]))
+
+
+def card(title: str, facts: Mapping[str, str], more: str = "") -> str:
+    """Return a title with one line per fact, as HTML; empty facts are left out.
+
+    No colour is set but by what surrounds it, so that it suits a dark notebook, too.
+
+    Parameters
+    ----------
+    title, facts
+        Plain text, escaped here.
+    more
+        HTML to stand below.
+
+    Examples
+    --------
+    >>> from nextpert.core._shown import card
+    >>> "<td>A &lt; B</td>" in card("Target", {"State": "A < B", "Shares": ""}).replace(
+    ...     ' style="text-align:left;vertical-align:top"', ""
+    ... )
+    True
+    """
+    left = 'style="text-align:left;vertical-align:top"'
+    rows = "".join(
+        f'<tr><th scope="row" {left}>{escape(name)}</th><td {left}>{escape(said)}</td></tr>'
+        for name, said in facts.items()
+        if said
+    )
+    box = "border:1px solid;border-color:color-mix(in srgb,currentColor 25%,transparent)"
+    return in_one_direction(
+        f'<div style="{box};border-radius:6px;padding:.5em .9em;display:inline-block;'
+        f'box-sizing:border-box;max-width:100%;overflow-x:auto"><strong>{escape(title)}</strong>'
+        f"<table>{rows}</table>{more}</div>"
+    )

@@ -1,0 +1,58 @@
+"""The verdict in a terminal and in a notebook."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import nextpert as npt
+from nextpert._report.results import KINDS, keys_of, read_all
+from nextpert._report.verdict import verdict_of
+
+
+def test_it_says_what_the_report_says(adata):
+    before = list(adata.uns)
+    found = npt.summary(adata)
+    verdict = verdict_of(read_all(adata, keys_of({}), {}))
+    assert found.facts["Next"] == verdict.next
+    assert found.facts["Reliability"] == verdict.trust
+    assert all(note in found.facts["Notes"] for note in verdict.notes)
+    assert list(adata.uns) == before
+
+
+def test_each_result_is_named_once(adata):
+    for kind in KINDS.values():
+        facts = npt.summary(adata).facts
+        assert (kind.function in facts["Results"]) != (kind.function in facts["Not computed"])
+    del adata.uns["replay"]
+    assert "tl.replay_design" in npt.summary(adata).facts["Not computed"]
+    adata.uns["second"] = adata.uns.pop("plan")
+    assert (
+        'uns["second"] (tl.plan_screen)'
+        in npt.summary(adata, keys={"plan": "second"}).facts["Results"]
+    )
+
+
+def test_it_is_printed_in_short_lines(adata):
+    said = str(npt.summary(adata)).splitlines()
+    assert said[0] == "Results in adata"
+    assert max(map(len, said)) <= 100
+    assert [line.split()[0] for line in said if re.match(r"  \w", line)][:2] == [
+        "Next",
+        "Reliability",
+    ]
+
+
+def test_a_notebook_shows_names_as_text(adata):
+    adata.uns["plan"]["plate"].loc[0, "perturbation"] = "<b>x</b>"
+    page = npt.summary(adata)._repr_html_()
+    assert "<b>" not in page
+    assert "&lt;b&gt;x&lt;/b&gt;" in page
+
+
+@pytest.mark.bad_input
+def test_nothing_to_summarise(adata):
+    adata.uns = {}
+    with pytest.raises(ValueError, match="no result to report"):
+        npt.summary(adata)
