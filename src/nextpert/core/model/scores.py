@@ -159,8 +159,8 @@ def squared_size(
         whole[part] = of_part @ np.diag(sigma)
         squares[part] = ((of_part @ sigma**2) * of_part).sum(axis=1)
     trace = variance.sum(axis=1)
-    share = squares / np.maximum(whole, np.finfo(np.float64).tiny) ** 2
-    square = trace**2 * np.maximum(share, overlap)
+    square = (trace / np.maximum(whole, np.finfo(np.float64).tiny)) ** 2 * squares
+    square = np.maximum(square, overlap * trace**2)
     plug_in = (d**2).sum(axis=1)
     # Gamma with the mean tr V and the variance 2 tr V^2.
     scale = np.maximum(square / np.maximum(trace, 1e-300), 1e-300)
