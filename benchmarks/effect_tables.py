@@ -1,12 +1,16 @@
 """Screens given as tables: whether they agree with their own cells, and what large ones cost.
 
     python -m benchmarks.effect_tables --screens papalexi tapseq
+    python -m benchmarks.effect_tables --screens papalexi tapseq --diagnose
     python -m benchmarks.effect_tables --cost --perturbations 10000 --n-genes 1000
 
 Effects and standard errors are computed from the cells of a screen and given to
 ``pp.effect_table``, with the means and standard errors of the controls. What is compared are the
 posterior means of the fit to the table and of that to the cells, in standard errors of the effects.
 Cells tell of coexpression, too: they are fitted with it, and without.
+
+With ``--diagnose``, ``tl.diagnose`` of the table beside that of its cells, of the table with
+standard errors half as large, and of tables of shuffled labels, which have no effects.
 """
 
 from __future__ import annotations
@@ -60,15 +64,14 @@ def another_seed() -> Iterator[None]:
 
 def as_table(adata: ad.AnnData, errors: str) -> ad.AnnData:
     """Return the table of effects of a screen of cells; ``errors`` is one of :data:`ERRORS`."""
+    if errors == "moderated":
+        return npt.pp.effect_table(adata)
     roles = _adata.read_roles(adata)
     names = _adata.read_perturbations(adata, roles).perturbations()
     columns = np.arange(adata.n_vars)
     cells = read_cells(adata, columns, fit_environments(adata, roles, names), names)
     found = cells.fit_cells(names, guided=False)
-    if errors == "raw":
-        variance = found.screen.squares / (found.screen.n * (found.screen.n - 1))[:, None]
-    else:
-        variance = found.pooled.covariance.diagonal() / found.pooled.counted
+    variance = found.screen.squares / (found.screen.n * (found.screen.n - 1))[:, None]
     effects = found.pooled.mean[1:] - found.pooled.mean[0]
     genes = list(adata.var_names)
     return npt.pp.effect_table(
@@ -132,6 +135,71 @@ def agreement(adata: ad.AnnData, target: str) -> list[dict[str, Any]]:
     return rows
 
 
+JUDGED = [
+    ("cells", "n_significant"),
+    ("cells", "n_distinct"),
+    ("cells", "reliability"),
+    ("negative controls", "perturbations_width"),
+    ("positive controls", "n_found"),
+    ("shrinkage", "error_to_raw_means"),
+    ("shrinkage", "error_to_no_effect"),
+    ("shrinkage", "coverage_90"),
+    ("shrinkage", "coverage_90_large"),
+    ("shrinkage", "own_state_first"),
+    ("unseen perturbations", "error_to_no_effect"),
+    ("unseen perturbations", "coverage_90"),
+    ("unseen perturbations", "coverage_90_large"),
+    ("ceiling", "n_room"),
+    ("ceiling", "n_not_measurable"),
+]
+
+
+def with_errors(table: ad.AnnData, factor: float) -> ad.AnnData:
+    """Return a table whose standard errors are multiplied by a factor."""
+    out = table.copy()
+    out.layers["se"] = factor * np.asarray(table.layers["se"])
+    return out
+
+
+def diagnosed(adata: ad.AnnData, splits: int) -> tuple[pd.Series, pd.Series]:
+    """Return the quantities of a diagnosis, averaged over splits, and the levels of the first."""
+    npt.tl.learn_dag(adata, method="given", dag=[])
+    npt.tl.fit_dag_blr(adata)
+    values = []
+    for seed in reversed(range(splits)):
+        npt.tl.diagnose(adata, rng=seed)
+        found = adata.uns["diagnosis"]
+        values.append(found["summary"].set_index(["part", "quantity"])["value"])
+    levels = found["parts"].set_index("part")["level"].astype(str)
+    return pd.concat(values, axis=1).mean(axis=1), pd.concat(
+        [pd.Series({"overall": found["level"]}), levels]
+    )
+
+
+def diagnoses(adata: ad.AnnData, splits: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return quantities and levels of the diagnoses of cells and tables, a column each."""
+    table = as_table(adata, "moderated")
+    with without_coexpression():
+        found = {"cells": diagnosed(adata.copy(), splits)}
+    found["table"] = diagnosed(table, splits)
+    found["table, half of the standard errors"] = diagnosed(with_errors(table, 0.5), splits)
+    values = pd.DataFrame({name: each for name, (each, _) in found.items()})
+    return values.reindex(JUDGED), pd.DataFrame({name: each for name, (_, each) in found.items()})
+
+
+def of_noise(adata: ad.AnnData, n_shuffles: int, factor: float = 1.0) -> pd.DataFrame:
+    """Return one row per table of shuffled labels: level, and perturbations that differ."""
+    key, rows = _adata.read_roles(adata).perturbation_key, []
+    for seed in range(n_shuffles):
+        noise = adata.copy()
+        noise.obs[key] = np.random.default_rng(seed).permutation(noise.obs[key].to_numpy())
+        values, levels = diagnosed(with_errors(as_table(noise, "moderated"), factor), 1)
+        row = {name: values["cells", name] for name in ("n_significant", "n_distinct")}
+        row["width"] = values["negative controls", "perturbations_width"]
+        rows.append({"seed": seed, **row, **levels[["overall", "cells", "shrinkage"]]})
+    return pd.DataFrame(rows)
+
+
 def cost(n_perturbations: int, n_genes: int, missing: float) -> dict[str, float]:
     """Return processor seconds and peak memory (GB) of a simulated table, to its plate of 96."""
     rng = np.random.default_rng(0)
@@ -169,6 +237,9 @@ def main() -> None:
     parser.add_argument("--screens", nargs="*", default=[])
     parser.add_argument("--data", default="../shared/data")
     parser.add_argument("--target", help="perturbation whose state is the target")
+    parser.add_argument("--diagnose", action="store_true")
+    parser.add_argument("--splits", type=int, default=5, help="into halves, of a diagnosis")
+    parser.add_argument("--shuffles", type=int, default=10, help="of labels")
     parser.add_argument("--cost", action="store_true")
     parser.add_argument("--perturbations", type=int, default=10_000)
     parser.add_argument("--n-genes", type=int, default=1000, help="of the simulated table")
@@ -178,6 +249,17 @@ def main() -> None:
     for source, screen in screens_of(args):
         adata = screen.cells
         npt.pp.setup_screen(adata, control=source.roles.control, check_scale=False)
+        if args.diagnose:
+            adata.obs = adata.obs[[source.roles.perturbation_key]]  # a table knows no guides
+            values, levels = diagnoses(adata, args.splits)
+            values.index = [": ".join(names) for names in values.index]
+            print(f"\n{screen.name}, diagnosis\n")
+            print(values.to_markdown(floatfmt=".2f"))
+            print("\n" + levels.to_markdown())
+            for factor in (1.0, 0.5):
+                print(f"\nlabels shuffled, standard errors times {factor:g}\n")
+                print(of_noise(adata, args.shuffles, factor).to_markdown(floatfmt=".2f"))
+            continue
         names = [n for n in sorted(screen.targets) if n != source.roles.control]
         rows = agreement(adata, args.target or names[0])
         print(f"\n{screen.name}, target {args.target or names[0]}\n")

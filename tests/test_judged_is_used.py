@@ -69,6 +69,18 @@ def fitted(adata, without=(), *, roles=ROLES, graph=LEARNED):
     return adata
 
 
+@cache
+def _table():
+    """Effects of the same kind with unlike standard errors, some of which are missing."""
+    rng = np.random.default_rng(8)
+    seen = pd.DataFrame(common_response(rng), GENES).T
+    se = seen * 0 + 0.1 * rng.uniform(0.7, 1.5, seen.shape)
+    seen += se * rng.normal(size=seen.shape)
+    seen = seen.mask(rng.random(seen.shape) < 0.1)
+    cells = dict(zip(SINGLE, range(40, 140, 10), strict=True))
+    return npt.pp.effect_table(seen, se, n_cells=cells, n_controls=600)
+
+
 def folds(adata):
     names = list(adata.uns["dag_blr"]["environments"]["perturbation"])
     return [names[k::5] for k in range(5)]
@@ -80,15 +92,22 @@ def same(found, wanted):
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10 * scale)
 
 
-@pytest.fixture(scope="module", params=["guides and batches", "combinations", "no perturbed cells"])
+@pytest.fixture(
+    scope="module", params=["guides and batches", "combinations", "no perturbed cells", "table"]
+)
 def judged(request):
     """A screen, its fit with a diagnosis, and the fits without each fold, options alike."""
+    given = {"method": "given", "dag": [("G0", "G12"), ("G3", "G14"), ("G12", "G20")]}
+    given["genes"] = GENES
     options = {
         "guides and batches": {},
         "combinations": {"roles": {"guide_key": "guide"}},
         "no perturbed cells": {"graph": {"method": "boss", "search_options": {"n_runs": 2}}},
+        "table": {"roles": {}, "graph": given},
     }[request.param]
     adata, _ = _screen(tuple(DOUBLE if request.param == "combinations" else ()))
+    if request.param == "table":
+        adata = _table()
     whole = fitted(adata, **options)
     npt.tl.diagnose(whole)
     return whole, [(fold, fitted(adata, fold, **options)) for fold in folds(whole)]
@@ -152,7 +171,8 @@ def test_each_predictor_is_scored_by_what_it_is_used_for(judged):
             np.testing.assert_allclose(
                 np.where(others, alone, 0)[single], said[single], rtol=0, atol=1e-10
             )
-    assert {"mean perturbation", "coexpression", "graph"} <= spoke
+    of_cells = set() if "effect_table" in whole.uns else {"coexpression", "graph"}
+    assert {"mean perturbation", *of_cells} <= spoke
 
 
 def test_a_perturbation_never_seen_is_expected_to_do_what_the_others_do():

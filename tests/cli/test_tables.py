@@ -43,12 +43,16 @@ def test_a_table_leads_to_a_report(table, capsys):
     assert run("plan", made, "--target", "g1", "--n-perturbations", 2, "--n-cells", 100) == 0
     capsys.readouterr()
     plan = folder / "screen.plan.h5ad"
-    assert run("report", plan, "--also", folder / "screen.design.h5ad", "--json") == 0
+    assert run("diagnose", made) == 0
+    assert "a table has no control cells" in capsys.readouterr().out
+    others = folder / "screen.design.h5ad", folder / "screen.diagnose.h5ad"
+    assert run("report", plan, "--also", *others, "--json") == 0
     told = json.loads(capsys.readouterr().out)
     page = (folder / told["files"][0]).read_text()
     assert "A table of effects and standard errors in place of cells" in page
     assert "The table does not tell the error of the controls" in page
     assert "nextpert effects" in page
+    assert "half of the table" in page
 
 
 def test_what_wrote_a_table_is_told_by_its_columns_or_said(table, capsys):
@@ -69,5 +73,5 @@ def test_errors(table, capsys):
     made = table.parent / "screen.effects.h5ad"
     assert run("effects", made, "--n-cells", 9, "--out", table.parent / "again.h5ad") == 2
     assert "--n-cells: these are said of a csv file of effects" in capsys.readouterr().err
-    assert run("diagnose", made) == 2
+    assert run("cells", made, "--target", "g1") == 2
     assert "needs the cells of a screen" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from nextpert._adata.labels import (
 )
 from nextpert._adata.panel import list_names
 from nextpert._adata.screen import coding, distinct, read_screens
+from nextpert._adata.table import is_table
 from nextpert._warn import warn
 from nextpert.core.screen.guides import spread_p_value, spread_within
 
@@ -112,9 +113,10 @@ def undeclared_guides(
     Returns
     -------
     Nested or None
-        ``None`` where there is no such column, or a column of guides is declared.
+        ``None`` where there is no such column, a column of guides is declared, or there are no
+        cells but a table of effects.
     """
-    if roles.guide_key is not None:
+    if roles.guide_key is not None or is_table(adata):
         return None
     group = read_every_label(adata, roles).groups([roles.control, *names])
     each = [

@@ -192,8 +192,10 @@ def _read_table(
         number = int((both * checksum.cells).sum(dtype=np.uint64))
     if not codings:
         return [], number
-    moments, sigma2 = table_moments(rows_of(adata), mean, se)
-    screens = [as_screen(moments, sigma2, c.codes, c.fold, c.columns) for c in codings]
+    rows, screens = rows_of(adata), []
+    for each in codings:
+        moments, sigma2 = table_moments(rows, mean, se, each.codes >= 0)
+        screens.append(as_screen(moments, sigma2, each.codes, each.fold, each.columns))
     return screens, number
 
 

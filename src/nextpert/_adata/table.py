@@ -128,22 +128,55 @@ def scales(rows: Rows, within: Array) -> Array:
     return np.asarray((weight * held).sum(axis=0) / weight.sum(axis=0))
 
 
-def table_moments(rows: Rows, mean: Array, se: Array) -> tuple[ScreenMoments, Array]:
+def table_moments(
+    rows: Rows, mean: Array, se: Array, used: NDArray[np.bool_]
+) -> tuple[ScreenMoments, Array]:
     r"""Return the moments of a table, a row an environment, and the variance of every gene.
 
     A mean counts for :math:`n_{jg} = \sigma_g^2 / s_{jg}^2` cells (equation 31). There is no
-    scatter: it stays with the caller, who knows which rows are used.
+    scatter: it stays with the caller. Variances are learned from the rows that are ``used``, unless
+    these say nothing of a gene.
     """
     own = own_variances(rows, se**2)
     within = rows.n[:, None] * own
-    sigma2 = scales(rows, within)
+    known = np.isfinite(within)
+    counting = used[:, None] | ~(known & used[:, None]).any(axis=0)
+    sigma2 = scales(rows, np.where(counting, within, np.inf))
     counted = np.asarray(sigma2 / own, np.float64)  # 0 where nothing is known
-    held = np.where(np.isfinite(within), np.minimum(within, _MOST * sigma2), sigma2)
+    held = np.where(known, np.minimum(within, _MOST * sigma2), sigma2)
     squares = np.asarray((rows.n - 1.0)[:, None] * held, np.float64)
     if not rows.told:  # nothing is known of how cells of a perturbation vary
         squares[~rows.is_control] = 0.0
     p = len(sigma2)
     return ScreenMoments(rows.n, mean, squares, np.broadcast_to(0.0, (p, p)), counted), sigma2
+
+
+def in_halves(moments: ScreenMoments, rng: np.random.Generator) -> list[ScreenMoments]:
+    r"""Split a table into two that are independent, if its standard errors are right.
+
+    A mean :math:`m`, normal with the variance :math:`v`, becomes :math:`m \pm \sqrt v\,z` with
+    :math:`z` standard normal: both have the mean of :math:`m`, the variance :math:`2v`, and no
+    covariance (Leiner et al. 2023, doi:10.1080/01621459.2023.2270748). The mean of the controls is
+    split in the same way, so that effects of one half share its error as those of the table do.
+
+    Parameters
+    ----------
+    moments
+        Those of the table, an environment for each of its means.
+    rng
+        Draws ``z``.
+    """
+    counted, j = np.asarray(moments.counted), moments.n_environments
+    freedom = max(int(moments.n.sum()) - j, 1)
+    variance = np.where(counted > 0, moments.scatter.diagonal() / freedom, 0.0)
+    away = np.sqrt(variance / np.where(counted > 0, counted, 1.0)) * rng.normal(size=counted.shape)
+    parts = []
+    for part, n in ((away, moments.n - moments.n // 2), (-away, moments.n // 2)):
+        share = np.maximum(n - 1, 0) / np.maximum(moments.n - 1, 1)
+        squares = moments.squares * share[:, None]
+        scatter = moments.scatter * (max(int(n.sum()) - j, 0) / freedom)
+        parts.append(ScreenMoments(n, moments.mean + part, squares, scatter, counted / 2.0))
+    return parts
 
 
 def as_screen(

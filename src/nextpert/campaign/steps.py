@@ -61,8 +61,14 @@ def with_new_cells(
     """
     if is_table(before) != is_table(cells):
         message = (
-            "A campaign of a table of effects goes on with tables (pp.effect_table), and one of "
-            "cells with cells."
+            "This campaign started from a table of effects, which does not go together with cells. "
+            "Observe the table of the new cells: npt.pp.effect_table(cells), after "
+            "npt.pp.setup_screen(cells, ...)."
+            if is_table(before)
+            else "This campaign started from cells, which do not go together with a table of "
+            "effects. Start one from the table of its cells, "
+            "npt.Campaign(npt.pp.effect_table(campaign.adata), target), and observe the new table "
+            "there."
         )
         raise ValueError(message)
     genes = require_genes(cells, panel, [str(gene) for gene in before.var_names])

@@ -116,7 +116,8 @@ def diagnose(
         else:
             _draw_errors(drawn, table, n_all)
         return finish(drawn, own=ax is None, show=show, return_fig=return_fig, save=save)
-    predictors, shares = stored["predictors"], _shares_to_draw(stored["summary"])
+    held_out, raw = _words(table)
+    predictors, shares = stored["predictors"], _shares_to_draw(stored["summary"], held_out, raw)
     held = stored["summary"][stored["summary"]["quantity"] == "coverage_90"]
     held = held[held["part"] != "negative controls"]  # these cover 0
     panels = _panels(len(table), (len(predictors), 2.2 * len(shares), len(held)))
@@ -139,7 +140,7 @@ def diagnose(
     values, errors = (np.array([share[i] for share in shares], dtype=float) for i in (1, 2))
     _points(panels[4], [name for name, _, _ in shares], values, errors)
     panels[4].set(title="shrinkage and replication", xlabel="squared error of shrunken effects")
-    words = {"shrinkage": "cells", "unseen perturbations": "perturbations"}
+    words = {"shrinkage": held_out, "unseen perturbations": "perturbations"}
     names = [words.get(part, part) for part in held["part"]]
     values, errors = (100 * held[name].to_numpy(float) for name in ("value", "standard_error"))
     _points(panels[5], names, values, errors, line=90.0)
@@ -156,6 +157,12 @@ def diagnose(
     title = f"Verdict: {_LEVELS.get(str(stored['level']), stored['level'])}.   {';   '.join(told)}"
     panels[0].figure.suptitle(title, fontsize=9, x=0.01, ha="left")
     return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
+
+
+def _words(table: pd.DataFrame) -> tuple[str, str]:
+    """Return what effects are judged on, and what they are compared with: of cells or a table."""
+    of_table = table["split_by"].eq("table").all()
+    return ("half", "table's effects") if of_table else ("cells", "cells' means")
 
 
 def _panels(n_rows: int, sizes: tuple[float, ...]) -> list[Axes]:
@@ -176,7 +183,7 @@ def _panels(n_rows: int, sizes: tuple[float, ...]) -> list[Axes]:
 
 def _draw_errors(panel: Axes, table: pd.DataFrame, n_all: int) -> None:
     """Draw the squared error of effects from half of the cells, one row per perturbation."""
-    place = np.arange(len(table))
+    place, (held_out, raw) = np.arange(len(table)), _words(table)
     columns = ("error_half_no_effect", "error_half_raw_means", "error_half")
     values = {name: table[name].to_numpy(dtype=float) for name in columns}
     every = np.concatenate(list(values.values()))
@@ -188,7 +195,7 @@ def _draw_errors(panel: Axes, table: pd.DataFrame, n_all: int) -> None:
     panel.hlines(place, shrunken, cells, color=LIGHT, linewidth=2, zorder=0)
     for name, marker, colour, face, label in (
         ("error_half_no_effect", "o", GREY, "white", "no effect"),
-        ("error_half_raw_means", "s", BLUE, BLUE, "cells' means"),
+        ("error_half_raw_means", "s", BLUE, BLUE, raw),
         ("error_half", "D", ORANGE, ORANGE, "shrunken"),
     ):
         panel.scatter(
@@ -200,7 +207,8 @@ def _draw_errors(panel: Axes, table: pd.DataFrame, n_all: int) -> None:
     panel.set_ylim(len(table) - 0.5, -0.5)
     panel.set_xlabel("squared error on the other half\n(log-normalised expression²)")
     shown = first_of(len(table), n_all, "") if len(table) < n_all else f"all {n_all}"
-    panel.set_title(f"effects from half of the cells, {shown}".rstrip())
+    half = "half of the cells" if held_out == "cells" else "half of the table"
+    panel.set_title(f"effects from {half}, {shown}".rstrip())
     _legend_above(panel)
 
 
@@ -270,7 +278,9 @@ def _draw_null(panel: Axes, stored: dict[str, Any]) -> None:
     panel.set_xlabel("z-score if errors are right")
     panel.set_ylabel("z-score of controls")
     if not len(z):
-        panel.text(0.5, 0.5, "too few controls", ha="center", transform=panel.transAxes)
+        of_cells = _words(stored["perturbations"])[0] == "cells"
+        why = "too few controls" if of_cells else "a table has no control cells"
+        panel.text(0.5, 0.5, why, ha="center", transform=panel.transAxes)
         return
     expected = norm.ppf((np.arange(len(z)) + 0.5) / len(z))
     # Many points in the middle overlap, so only some are drawn; the tails are drawn in full.
@@ -291,11 +301,16 @@ def _draw_null(panel: Axes, stored: dict[str, Any]) -> None:
     panel.legend(frameon=False, fontsize=7, loc="upper left", handlelength=1.2, borderaxespad=0.2)
 
 
-def _shares_to_draw(summary: pd.DataFrame) -> list[tuple[str, float, float]]:
-    """Return name, value and standard error of the errors of shrunken effects on parts held out."""
+def _shares_to_draw(
+    summary: pd.DataFrame, held_out: str, raw: str
+) -> list[tuple[str, float, float]]:
+    """Return name, value and standard error of the errors of shrunken effects on parts held out.
+
+    ``held_out`` and ``raw`` as :func:`_words` returns them.
+    """
     shares = []
-    for part, held in (("shrinkage", "cells"), ("guides", "guide"), ("batches", "batch")):
-        for quantity, beside in (("error_to_raw_means", "cells' means"),
+    for part, held in (("shrinkage", held_out), ("guides", "guide"), ("batches", "batch")):
+        for quantity, beside in (("error_to_raw_means", raw),
                                  ("error_to_no_effect", "no effect")):  # fmt: skip
             found = summary[(summary["part"] == part) & (summary["quantity"] == quantity)]
             for value, error in zip(found["value"], found["standard_error"], strict=True):

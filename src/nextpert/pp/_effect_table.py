@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anndata as ad
@@ -17,9 +18,11 @@ from nextpert._adata.panel import closest, list_names
 from nextpert._adata.roles import KEY as SCREEN
 from nextpert._adata.roles import Roles, screen_record
 from nextpert._adata.scale import read_scale
+from nextpert._adata.screen import coding, distinct, read_environments, read_screens
 from nextpert._adata.sources import real_values
 from nextpert._adata.table import KEY, SE, Rows, not_told, own_variances, scales
 from nextpert.core._checks import require_small
+from nextpert.core.screen.guides import pool_guides, spread_within
 from nextpert.pp._steps.outputs import NAMES, read_output
 
 if TYPE_CHECKING:
@@ -67,6 +70,12 @@ def effect_table(
     :func:`~nextpert.tl.learn_dag` with ``method="given"`` for a graph of your own, or for fewer
     genes.
 
+    A screen of cells, after :func:`setup_screen`, becomes the table of its differences of means:
+    batches are taken off, variances are pooled over perturbations and moderated, and the variance
+    between guides is included. So do log-normalised samples of summed counts (pseudo-bulk), whose
+    replicates then give the standard errors. Use it where cells meet tables, as in a campaign;
+    else keep the cells.
+
     A table says less than cells do. Coexpression is not known, so effects are shrunk towards the
     program that perturbations share and towards zero, not along coexpression; and errors of genes
     count as independent. Without the control means, target genes are effects like all others, and
@@ -77,7 +86,10 @@ def effect_table(
     ----------
     adata
         Effects, as an AnnData of perturbations x genes (in ``X``), as such a table, or as a long
-        table with a row for each perturbation and gene (``source``). Missing entries are NaN.
+        table with a row for each perturbation and gene (``source``). Missing entries are NaN. Or a
+        screen of cells or samples, with its roles (:func:`setup_screen`) and without
+        ``layers["se"]``; ``obs["n_cells"]``, if it is there, has the number of cells of each
+        sample.
     se
         Their standard errors: the name of a layer (``None`` (default): ``"se"``), or a table with
         the same rows and columns. Not of a long table, which holds them.
@@ -118,7 +130,7 @@ def effect_table(
         Its standard error, in the same forms (``"control_se"``). By default it follows from
         ``n_controls``.
     control
-        Label of the rows of controls.
+        Label of the rows of controls; that of the roles, of a screen of cells.
 
     Returns
     -------
@@ -140,10 +152,10 @@ def effect_table(
     Raises
     ------
     ValueError
-        If columns are absent, genes or perturbations are given twice or differ between effects and
-        standard errors, a standard error is zero or negative, an effect is infinite, nothing is
-        known of a gene or perturbation, a p-value of 0 or 1 stands alone, or the output has no
-        effects.
+        If columns are absent, an AnnData has neither standard errors nor roles, genes or
+        perturbations are given twice or differ between effects and standard errors, a standard
+        error is zero or negative, an effect is infinite, nothing is known of a gene or
+        perturbation, a p-value of 0 or 1 stands alone, or the output has no effects.
 
     Examples
     --------
@@ -157,6 +169,7 @@ def effect_table(
     6
     """
     given = _read(adata, se, source, perturbation_key, gene_key)
+    control = control if given.roles is None else given.roles.control
     labels, genes = given.labels, [str(gene) for gene in given.effects.columns]
     batches = _values(batch, given.obs, labels, "batch")
     batches = None if batches is None else [str(each) for each in batches]
@@ -197,8 +210,10 @@ def effect_table(
         layers={SE: np.sqrt(np.vstack([of_controls, variance]))},
     )
     roles = Roles(control=control, batch_key=() if batches is None else ("batch",))
+    if given.roles is not None:
+        roles = replace(roles, separator=given.roles.separator)
     record = {
-        "source": source or "table",
+        "source": source or ("table" if given.roles is None else "cells"),
         "base": found,
         "n_missing": int((~known).sum()),
         "cells_given": int(cells is not None),
@@ -218,7 +233,8 @@ def effect_table(
 class _Given(NamedTuple):
     """Effects and standard errors as given, and the tables that may say more of them.
 
-    ``labels`` are those of the rows, and ``how`` says where standard errors came from.
+    ``labels`` are those of the rows, ``how`` says where standard errors came from, and ``roles``
+    are those of the cells that were given in place of a table.
     """
 
     effects: pd.DataFrame
@@ -228,6 +244,7 @@ class _Given(NamedTuple):
     var: pd.DataFrame
     base: str | None
     how: str = ""
+    roles: Roles | None = None
 
 
 def _read(
@@ -243,6 +260,14 @@ def _read(
             message = "Of an AnnData, se is the name of a layer, and source is left out."
             raise ValueError(message)
         name = se or SE
+        if se is None and SE not in adata.layers:
+            if SCREEN in adata.uns:
+                return _of_cells(adata)
+            message = (
+                "adata has no layer 'se' of standard errors: name the layer with se. If its rows "
+                "are cells or samples, declare their roles with pp.setup_screen first."
+            )
+            raise ValueError(message)
         _adata.require_layer(adata, None)
         _adata.require_layer(adata, name)
         obs = adata.obs
@@ -266,6 +291,51 @@ def _read(
     labels = tables[0].index.astype(str)
     var = pd.DataFrame(index=tables[0].columns.astype(str))
     return _Given(*tables, labels.tolist(), pd.DataFrame(index=labels), var, base, how)
+
+
+def _of_cells(adata: ad.AnnData) -> _Given:
+    """Return the differences of means of a screen of cells, and their standard errors.
+
+    Batches are taken off, and the variance between guides is added. Variances are moderated, as
+    those of a fit to the cells. Genes that do not vary are left out.
+    """
+    roles = _adata.read_roles(adata)
+    names = _adata.read_perturbations(adata, roles).perturbations()
+    found = read_environments(adata, roles, named=names)
+    coded = coding({"environment": found.codes})
+    ((screen,), _) = read_screens(adata, np.arange(adata.n_vars), [coded], layer=roles.layer)
+    rows = screen.columns["environment"]
+    within = found.levels(roles.perturbation_key, *found.condition_names)[rows]
+    clean, sd = screen.without_batches(found.batches()[1][rows], within)
+    group = found.groups([roles.control, *names])[rows]
+    guide = found.levels(*([] if roles.guide_key is None else [roles.guide_key]))[rows]
+    own = group >= 0
+    pairs, place = distinct(group[own], guide[own])
+    moments, group = clean.moments().some(own).pool(place, len(pairs)), pairs[:, 0]
+    spread = 0.0
+    if roles.guide_key is not None:
+        spread = spread_within(moments.subset(np.arange(adata.n_vars)), group)
+    pooled = pool_guides(moments, group, 1 + len(names), guide_variance=spread, fixed_sd=sd)
+    change, error = pooled.to_controls()
+    within_cells = pooled.covariance.diagonal()
+    if gone := [str(adata.var_names[i]) for i in np.flatnonzero(~(within_cells > 0))]:
+        logger.info("Left out, as they do not vary: genes %s.", list_names(gone))
+    kept = within_cells > 0
+    index = adata.var_names[kept].astype(str)
+    effects = pd.DataFrame(change[:, kept], names, index)
+    se = pd.DataFrame(np.sqrt(within_cells * error)[:, kept], names, index)
+    cells: Array = pooled.n_cells.astype(np.float64)
+    if "n_cells" in adata.obs:  # rows are samples, of so many cells each
+        each = real_values(adata.obs["n_cells"], "n_cells")
+        sample = np.append(found.groups([roles.control, *names]), -1)[found.codes]
+        cells = np.zeros(1 + len(names))
+        np.add.at(cells, sample[sample >= 0], each[sample >= 0])
+    obs = pd.DataFrame({"n_cells": cells[1:], "n_controls": cells[0]}, index=effects.index)
+    var = adata.var[[]].loc[kept].set_axis(index)
+    var["control_mean"] = pooled.mean[0][kept]
+    var["control_se"] = np.sqrt(within_cells / pooled.counted[0])[kept]
+    how = "the variance of the cells"
+    return _Given(effects, se, [str(name) for name in names], obs, var, None, how, roles)
 
 
 def _aligned(effects: pd.DataFrame, se: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 SURE = 2.0  # standard errors by which a width lies above another to be called wider
-_MEDIAN = float(norm.ppf(0.75))  # of |z|, if z is standard normal
+MEDIAN = float(norm.ppf(0.75))  # of |z|, if z is standard normal
 # Variance of a standard deviation from the median of |z| over n values, relative to its square, is
-# this over n: (2 _MEDIAN phi(_MEDIAN))^-2 / 4, 1.36. It is 0.5 for the root mean square.
-_VARIANCE = 1.0 / (4.0 * _MEDIAN * float(norm.pdf(_MEDIAN))) ** 2
+# this over n: (2 MEDIAN phi(MEDIAN))^-2 / 4, 1.36. It is 0.5 for the root mean square.
+_VARIANCE = 1.0 / (4.0 * MEDIAN * float(norm.pdf(MEDIAN))) ** 2
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ def null_width(z: ArrayLike, covariance: ArrayLike) -> NullWidth:
     squares = float(((sigma[np.ix_(kept, kept)] / np.outer(sd, sd)) ** 2).sum())
     n = len(away)
     counted = max(n - 1, 1) * len(kept) ** 2 / squares
-    value = float(np.median(away)) / _MEDIAN
+    value = float(np.median(away)) / MEDIAN
     error = value * np.sqrt(_VARIANCE / counted)
     if n > 3:
-        without = np.array([np.median(np.delete(away, k, axis=0)) for k in range(n)]) / _MEDIAN
+        without = np.array([np.median(np.delete(away, k, axis=0)) for k in range(n)]) / MEDIAN
         error = max(error, np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
     return NullWidth(value, float(error))

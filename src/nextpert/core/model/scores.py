@@ -10,6 +10,7 @@ from scipy.special import ndtri
 from scipy.stats import chi2, false_discovery_control
 
 from nextpert.core._blas import one_thread
+from nextpert.core.screen.guides import UNKNOWN
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _FACTORS = 20  # at most; what is beyond them is taken as each gene's own
 _PRIOR = 3.0  # perturbations for which independent genes speak
+_FEWEST_ALIKE = 4  # perturbations of a table that tell how errors of genes are correlated
+_CHI2_MEDIAN = float(chi2.median(1))
 
 
 @dataclass(frozen=True)
@@ -109,13 +112,16 @@ class SquaredSize(NamedTuple):
     q_value: Array
 
 
-def squared_size(effects: ArrayLike, counted: ArrayLike, covariance: ArrayLike) -> SquaredSize:
+def squared_size(
+    effects: ArrayLike, counted: ArrayLike, covariance: ArrayLike, *, overlap: float = 0.0
+) -> SquaredSize:
     r"""Return the squared size of differences of means, less their noise, and whether it is clear.
 
     With ``V`` the covariance of a difference ``d``, :math:`|d|^2 - \operatorname{tr} V` is
     unbiased. Where there is no effect :math:`|d|^2` is a weighted sum of chi-squares, taken for
     one with the same mean and variance (Box 1954, doi:10.1214/aoms/1177728786). Of ``V`` only the
     traces of it and its square are needed, so that one covariance does for all perturbations.
+    Of a perturbation with genes that were not measured, as in tables, the others are summed.
 
     Parameters
     ----------
@@ -123,9 +129,13 @@ def squared_size(effects: ArrayLike, counted: ArrayLike, covariance: ArrayLike) 
         Differences of means, shape ``(n_perturbations, n_genes)``, units of the data.
     counted
         Number of cells whose mean would have the variance of the difference, at the variance in
-        ``covariance``, same shape; 0 where nothing was measured, which is not judged (nan).
+        ``covariance``, same shape; 0 where nothing was measured. A row of zeros is not judged
+        (nan).
     covariance
         Covariance within cells, shape ``(n_genes, n_genes)``.
+    overlap
+        Lower bound of :math:`\operatorname{tr} V^2 / (\operatorname{tr} V)^2`, where errors of
+        genes are correlated by more than the covariance says; 0 (default): no bound.
 
     Examples
     --------
@@ -137,11 +147,20 @@ def squared_size(effects: ArrayLike, counted: ArrayLike, covariance: ArrayLike) 
     """
     d, n = np.atleast_2d(np.asarray(effects, np.float64)), np.asarray(counted, np.float64)
     sigma = np.asarray(covariance, np.float64)
-    known = np.asarray((n > 0).all(axis=1), bool)
-    variance = np.diag(sigma) / np.where(known[:, None], n, 1.0)
+    kept = n > 0
+    known = kept.any(axis=1)
+    variance = np.diag(sigma) / np.where(kept, n, 1.0)
+    whole = np.full(len(n), float(np.trace(sigma)))
+    squares = np.full(len(n), float((sigma**2).sum()))
+    part = np.flatnonzero(known & ~kept.all(axis=1))
+    if len(part):
+        of_part = kept[part].astype(np.float64)
+        d, variance = np.where(kept, d, 0.0), np.where(kept, variance, 0.0)
+        whole[part] = of_part @ np.diag(sigma)
+        squares[part] = ((of_part @ sigma**2) * of_part).sum(axis=1)
     trace = variance.sum(axis=1)
-    whole = max(float(np.trace(sigma)), np.finfo(np.float64).tiny)
-    square = (trace / whole) ** 2 * float((sigma**2).sum())
+    square = (trace / np.maximum(whole, np.finfo(np.float64).tiny)) ** 2 * squares
+    square = np.maximum(square, overlap * trace**2)
     plug_in = (d**2).sum(axis=1)
     # Gamma with the mean tr V and the variance 2 tr V^2.
     scale = np.maximum(square / np.maximum(trace, 1e-300), 1e-300)
@@ -153,7 +172,13 @@ def squared_size(effects: ArrayLike, counted: ArrayLike, covariance: ArrayLike) 
 
 
 def pooled_sizes(pooled: PooledGuides, *, factor: float = 1.0) -> tuple[SquaredSize, SquaredSize]:
-    """Return how far perturbations lie from the controls, and from the mean of the others.
+    r"""Return how far perturbations lie from the controls, and from the mean of the others.
+
+    A table does not tell how errors of genes are correlated. The squared cosine of two
+    perturbations without effects is expected to be :math:`\operatorname{tr} V^2 /
+    (\operatorname{tr} V)^2`: it is learned as the median over pairs, which larger effects of fewer
+    than half of the pairs do not move. Effects that most perturbations share make the test
+    conservative.
 
     Parameters
     ----------
@@ -176,7 +201,7 @@ def pooled_sizes(pooled: PooledGuides, *, factor: float = 1.0) -> tuple[SquaredS
     >>> [(found.q_value < 0.05).tolist() for found in pooled_sizes(pooled)]
     [[False, False, True], [True, True, True]]
     """
-    counted = pooled.counted
+    counted = np.where(pooled.variance_ratio < UNKNOWN, pooled.counted, 0.0)
     mean, n = pooled.mean[1:], counted[1:]
     whole, weighted = n.sum(axis=0), (n * mean).sum(axis=0)
     rest = np.where((n > 0).sum(axis=0) > 1, whole - n, 0.0)
@@ -188,8 +213,13 @@ def pooled_sizes(pooled: PooledGuides, *, factor: float = 1.0) -> tuple[SquaredS
     def size(from_: Array, m: Array, batches: Array) -> SquaredSize:
         both = (n > 0) & (m > 0)
         spread = 1 / np.where(both, n, 1.0) + 1 / np.where(both, m, 1.0) + batches[:, None]
-        sigma = factor**2 * pooled.covariance
-        return squared_size(mean - from_, np.where(both, 1 / spread, 0.0), sigma)
+        sigma, d = factor**2 * pooled.covariance, np.where(both, mean - from_, 0.0)
+        overlap = 0.0
+        if not pooled.are_cells and len(d) >= _FEWEST_ALIKE:
+            unit = d / np.maximum(np.sqrt((d**2).sum(axis=1)), 1e-300)[:, None]
+            cosines = (unit @ unit.T)[np.triu_indices(len(d), 1)]
+            overlap = min(float(np.median(cosines**2)) / _CHI2_MEDIAN, 1.0)
+        return squared_size(d, np.where(both, 1 / spread, 0.0), sigma, overlap=overlap)
 
     return (
         size(pooled.mean[0], counted[0], pooled.fixed_error()[1:]),
@@ -294,13 +324,13 @@ def comes_first(states: ArrayLike, others: ArrayLike, used: ArrayLike) -> Array:
     states
         Estimated effects, shape ``(n_perturbations, n_genes)``.
     others
-        Effects in other cells, which are the targets in turn, same shape.
+        Effects in other cells, which are the targets in turn, same shape; NaN where not measured.
     used
         Which perturbations take part, shape ``(n_perturbations,)``; nan for the others.
     """
     a, b, rows = np.asarray(states), np.asarray(others), np.flatnonzero(np.asarray(used))
     out = np.full(len(a), np.nan)
     for j in rows:
-        away = ((a[rows] - b[j]) ** 2).sum(axis=1)
+        away = np.nansum((a[rows] - b[j]) ** 2, axis=1)
         out[j] = float(rows[int(np.argmin(away))] == j)
     return out

@@ -13,7 +13,8 @@ from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.progress import progress
 from nextpert._adata.stored import eager, read_stored
 from nextpert.core import ScreenMoments
-from nextpert.core.model.empirical_null import NullWidth, null_width
+from nextpert.core.model.empirical_null import MEDIAN, NullWidth, null_width
+from nextpert.core.screen.guides import UNKNOWN
 from nextpert.tl._diagnose.judged import LEFT
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _FOLDS = 4  # of control guides; each is one fit more, and leaves three quarters of the controls
-BY_GUIDES, BY_BATCHES, BY_CELLS, NOT_JUDGED = "guides", "batches", "cells", ""
+BY_GUIDES, BY_BATCHES, BY_CELLS, OF_TABLE, NOT_JUDGED = "guides", "batches", "cells", "table", ""
+_FEWEST_CHANGED = 0.25  # share of the perturbations: those that change the least
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Nulls:
     ----------
     kind
         What each holds: a control guide, the controls of a batch, or half of the control cells;
-        ``NOT_JUDGED`` where there are too few cells for that.
+        ``NOT_JUDGED`` where there are too few cells for that, and ``OF_TABLE`` where there are no
+        cells but a table of effects.
     table
         One row each: ``name``, ``n_cells``, ``n_false`` (effects of significant direction),
         ``coverage`` of 0 by 90% intervals, ``width`` of its z-scores.
@@ -52,6 +55,9 @@ class Nulls:
     width_of_tests
         The same with the standard errors of the tests of a diagnosis, which allow for guides that
         are not declared.
+    of_perturbations
+        Of a table, the width of the z-scores of the perturbations: that which a quarter of them
+        does not exceed. It is about 1 if standard errors are right and as many change few genes.
     """
 
     kind: str
@@ -59,6 +65,7 @@ class Nulls:
     z: Array
     width: NullWidth = field(default_factory=NullWidth)
     width_of_tests: NullWidth = field(default_factory=NullWidth)
+    of_perturbations: float = float("nan")
 
 
 class _Split(NamedTuple):
@@ -75,12 +82,19 @@ def judge_controls(refit: Refit, halves: Halves, undeclared: Nested | None) -> N
 
     In each of four folds (or as many as there are guides) a quarter of the control guides become
     perturbations, each by itself, while the other guides stay controls, and the model is fitted as
-    users fit it, with all perturbations of the screen.
+    users fit it, with all perturbations of the screen. A table has no control cells: the width of
+    the z-scores of its perturbations is all that tells of its standard errors.
     """
     split = _split(halves)
     if not split.members:
         nothing = _table([], np.zeros(0, np.int64), *np.zeros((2, 0, 1), bool))
-        return Nulls(split.kind, nothing, np.zeros((0, len(refit.spec.genes))))
+        none = Nulls(split.kind, nothing, np.zeros((0, len(refit.spec.genes))))
+        if not halves.of_table:
+            return none
+        cells = halves.pool(halves.whole)
+        known = cells.pooled.variance_ratio[1:] < UNKNOWN
+        away = [np.median(np.abs(z[k])) for z, k in zip(_z_scores(cells), known, strict=True)]
+        return replace(none, of_perturbations=float(np.quantile(away, _FEWEST_CHANGED)) / MEDIAN)
     prefix, names = "null", list(split.members)
     while any(name.startswith(prefix) for name in refit.names):
         prefix += "0"
@@ -114,9 +128,12 @@ def _split(halves: Halves) -> _Split:
 
     Guides of 20 cells or more. Where there are fewer than two, the controls of a batch, if some
     perturbation has cells in the batch and outside, which tells what the batch adds. Else half of
-    the control cells, which shows sampling error alone: the weaker proof.
+    the control cells, which shows sampling error alone: the weaker proof. Of a table there are
+    none, as effects in all of its batches are relative to the same means of the controls.
     """
     whole, control = halves.whole, halves.group == 0
+    if halves.of_table:
+        return _Split(OF_TABLE, halves, whole, {})
     crossing = set()
     for batch in np.unique(halves.batch).tolist():
         inside = halves.batch == batch

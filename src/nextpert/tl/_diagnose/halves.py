@@ -9,6 +9,7 @@ import numpy as np
 
 from nextpert._adata.nested import FEWEST_CELLS
 from nextpert._adata.screen import distinct, read_environments
+from nextpert._adata.table import in_halves, is_table
 from nextpert.tl._fit_dag_blr.cells import (
     Cells,
     FitCells,
@@ -91,7 +92,8 @@ class Halves:
 
     Cells of one guide are not independent replicates. So half of the guides of a perturbation are
     put against the other half where two guides or more have enough cells; else, and where guides
-    are not known, half of its cells against the other half.
+    are not known, half of its cells against the other half. A table of effects is split by noise
+    of its own standard errors (:func:`~nextpert._adata.table.in_halves`).
 
     Parameters
     ----------
@@ -138,6 +140,18 @@ class Halves:
     batch_name: NDArray[np.object_]
     line: NDArray[np.int64]
     line_names: list[str]
+
+    @property
+    def of_table(self) -> bool:
+        """Whether they are those of a table of effects, and not of cells."""
+        return self.parts[0].counted is not None
+
+    @property
+    def split_by(self) -> list[str]:
+        """How each perturbation is split: by guides, by cells, or by noise of a table's errors."""
+        if self.of_table:
+            return ["table"] * (self.n_groups - 1)
+        return ["guides" if by_guides else "cells" for by_guides in self.by_guides[1:]]
 
     @property
     def whole(self) -> ScreenMoments:
@@ -217,7 +231,8 @@ def read_halves(
     found = found.only(sorted(set(found.perturbation[mine])))
     group, table = found.groups([roles.control, *names]), found.table
     guide = found.levels(*([] if column is None else [column]))
-    half = _split(found.codes, rng)
+    of_table = is_table(adata)
+    half = np.zeros(len(found.codes), np.int64) if of_table else _split(found.codes, rng)
     cells = np.bincount(found.codes[found.codes >= 0], minlength=len(table))
     dealt = _deal(group, guide, cells, rng)
     by_guides = np.zeros(1 + len(names), bool)
@@ -229,9 +244,11 @@ def read_halves(
         searches=None if held_out is None else held_out.environments, sets=folds.sets,
         halves=(found, half), checksum=checksum,
     )  # fmt: skip
-    parts = [
-        part.pool("environment", len(table)) for part in cast("Screen", read.halves).halves("half")
-    ]
+    whole = cast("Screen", read.halves)
+    of_half = [whole] if of_table else whole.halves("half")
+    parts = [part.pool("environment", len(table)) for part in of_half]
+    if of_table:
+        parts = in_halves(parts[0], rng)
     condition = found.levels(roles.perturbation_key, *found.condition_names)
     return Halves(
         group, condition, guide, found.levels(*roles.batch_key), found.batches()[1],

@@ -125,7 +125,7 @@ def judge_halves(refit: Refit, sides: list[Side]) -> tuple[pd.DataFrame, pd.Data
     used = (sides[0].seen.n > 1) & (sides[1].seen.n > 1)
     parts, by_size = [], np.zeros((2, len(used), len(SIZES)))
     for mine, other in (sides, sides[::-1]):
-        truth = other.seen.observed
+        truth, known = other.seen.observed, np.isfinite(other.variance) & used[:, None]
         learned, empty = refit.learned(mine.cells), refit.on_no_graph(mine.cells)
         effects = refit.effects(learned)
         estimates = {
@@ -137,16 +137,20 @@ def judge_halves(refit: Refit, sides: list[Side]) -> tuple[pd.DataFrame, pd.Data
         }
         table = _score(effects, estimates, truth, other.variance, used, large=mine.large)
         for name, column in FIRST.items():
-            table[column] = scores.comes_first(estimates[name], truth, used)
+            table[column] = scores.comes_first(
+                estimates[name], np.where(known, truth, np.nan), used
+            )
         parts.append(table)
-        inside = scores.holds(effects, truth, np.where(used[:, None], other.variance, 0.0))
+        inside = scores.holds(effects, truth, np.where(known, other.variance, 0.0))
         away = np.abs(effects.mean) / np.maximum(effects.sd, np.finfo(np.float64).tiny)
         sizes = np.searchsorted(SIZES, away, side="right") - 1
         for k in range(len(SIZES)):
-            which = (sizes == k) & used[:, None]
+            which = (sizes == k) & known
             by_size[:, :, k] += (inside & which).sum(axis=1), which.sum(axis=1)
     (one, two), others = (side.seen.observed for side in sides), ~sides[0].seen.own()
-    r, r_others = scores.correlations(one, two), scores.correlations(one, two, others)
+    known = np.isfinite(sides[0].variance)
+    r = scores.correlations(one, two, known)
+    r_others = scores.correlations(one, two, others & known)
     table = _mean_of(parts).assign(
         r=np.where(used, r, np.nan), r_others=np.where(used, r_others, np.nan)
     )
@@ -244,7 +248,8 @@ def _score(
     estimates
         Estimates by name, same shape; "no effect" is added.
     observed, variance
-        Means of the cells to score on and their variance, which is taken off errors, same shape.
+        Means of the cells to score on and their variance, which is taken off errors, same shape;
+        infinite where a table has no value, which is not scored.
     used
         Perturbations that are judged, shape ``(n_perturbations,)``.
     large
@@ -252,13 +257,17 @@ def _score(
     between
         Variance that intervals are to allow for besides, shape ``(n_genes,)``.
     """
-    noise = np.where(used[:, None], variance, 0.0)
+    known = np.isfinite(variance) & used[:, None]
+    noise = np.where(known, variance, 0.0)
     every = estimates | {NOTHING: np.zeros_like(observed)}
     table = pd.DataFrame(
-        {name: scores.error_sums(each, observed, noise) for name, each in every.items()}
+        {
+            name: scores.error_sums(np.where(known, each, observed), observed, noise)
+            for name, each in every.items()
+        }
     )
-    inside, large = scores.holds(effects, observed, noise + between), large & used[:, None]
-    table[COVERAGE] = inside.mean(axis=1)
+    inside, large = scores.holds(effects, observed, noise + between) & known, large & known
+    table[COVERAGE] = inside.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
     table[~used] = np.nan
     return table.assign(**{COVERED: (inside & large).sum(axis=1), LARGE: large.sum(axis=1)})
 

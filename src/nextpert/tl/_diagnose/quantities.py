@@ -14,7 +14,7 @@ from nextpert._adata import strings
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.scores import mean_with_error, ratio_with_error
-from nextpert.tl._diagnose.controls import BY_BATCHES, BY_CELLS, BY_GUIDES, NOT_JUDGED
+from nextpert.tl._diagnose.controls import BY_BATCHES, BY_CELLS, BY_GUIDES, NOT_JUDGED, OF_TABLE
 from nextpert.tl._diagnose.judged import (
     ALONE,
     COVERAGE,
@@ -61,6 +61,7 @@ LARGEST_HARM = 0.1  # of the graph to measured effects, over the error of the ce
 FEWEST_LARGE = 5  # effects, to judge the coverage of large ones
 FALSE_SHARE = 2 * CLEAR_SIGN  # of the negative controls: twice what a threshold of 0.05 states
 LARGEST_WIDTH = 1.2  # of the null: 90% intervals then cover 83%
+LARGEST_OF_TABLE = 1.5  # of a quarter of a table's perturbations; 0.8 to 1.3 on four real screens
 LEAST_NULL_COVERAGE = 0.85  # of 0 by 90% intervals
 # Correlation that a perfect predictor would have with the observed effects; below, the halves of
 # its cells have a reliability under a quarter, as effects that are mostly sampling error have.
@@ -183,6 +184,8 @@ _MEANINGS: dict[str, dict[str, str]] = {
         "standard errors, from the median (1 if standard errors are right)",
         "standard_error_factor": "factor by which the tests of cells and of target genes multiply "
         "standard errors: the width of the null, where it is significantly above 1",
+        "perturbations_width": "width of the z-scores (1 if standard errors are right and there is "
+        "no effect) that the quarter of perturbations that change the least do not exceed",
     },
     POSITIVE: {
         "n_found": "perturbations whose (weakest) target gene changes in the expected direction "
@@ -281,7 +284,7 @@ def quantities(
             "n_target_genes_changed": _count(own >= 3),
             "reliability": (*mean_with_error(table["reliability"]), len(table), None),
         },
-        NEGATIVE: _negative(nulls, called),
+        NEGATIVE: _negative(nulls, called, len(table)),
         POSITIVE: _positive(table),
         SHRINKAGE: {
             "n_by_guides": _count(by_guides),
@@ -336,6 +339,7 @@ def quantities(
             BY_GUIDES: "control guides",
             BY_BATCHES: "the controls of batches",
             BY_CELLS: "half of the control cells",
+            OF_TABLE: "none, because a table has no control cells",
             NOT_JUDGED: "none, because there are too few cells",
         }[nulls.kind],
         "whose": "of the controls" if cells.n_guides >= FEWEST_GUIDES else "of a perturbation",
@@ -348,7 +352,7 @@ def quantities(
     ]
 
 
-def _negative(nulls: Nulls, called: float) -> dict[str, _Numbers]:
+def _negative(nulls: Nulls, called: float, n_perturbations: int) -> dict[str, _Numbers]:
     """Return the quantities of the negative controls; NaN where there are none."""
     table, n = nulls.table, nulls.z.size
     false, width = int(table["n_false"].sum()), nulls.width
@@ -360,6 +364,10 @@ def _negative(nulls: Nulls, called: float) -> dict[str, _Numbers]:
     few = Rule(f"no more than {FALSE_SHARE:g}", lambda q: not q.value > FALSE_SHARE, True)
     narrow = Rule("not above 1 by 2 standard errors", lambda _: not width.is_above(1.0))
     covered = float(table["coverage"].mean()) if n else _NO_ERROR
+    small = Rule(
+        f"no more than {LARGEST_OF_TABLE:g}", lambda q: q.value <= LARGEST_OF_TABLE, is_count=True
+    )
+    of_table = (nulls.of_perturbations, _NO_ERROR, n_perturbations, small)
     return {
         "n_controls": (len(table), _NO_ERROR, int(table["n_cells"].sum()), None),
         "n_false": (false, _NO_ERROR, n, None),
@@ -376,6 +384,7 @@ def _negative(nulls: Nulls, called: float) -> dict[str, _Numbers]:
         ),
         "null_width": (width.value, width.error, len(table), narrow if n else None),
         "standard_error_factor": (nulls.width_of_tests.factor, _NO_ERROR, len(table), None),
+        **({"perturbations_width": of_table} if nulls.kind == OF_TABLE else {}),
     }
 
 
@@ -429,6 +438,25 @@ def predictor_table(found: Unseen) -> pd.DataFrame:
     out.insert(0, "predictor", strings([*names, WHOLE]))
     out.insert(1, "weight", np.array([*found.weights.values(), np.nan]))
     return out
+
+
+# What a table has in place of cells.
+_OF_TABLE = {
+    "Cells: ": "Effects of the table: ",
+    "the cells' means": "the table's effects",
+    "by their cells alone": "by the table alone",
+    "half of the cells": "half of the table",
+    "the cells that they": "the half that they",
+    "whose cells differ": "that differ",
+    "extrapolated to all cells": "extrapolated to the whole table",
+}
+
+
+def of_table(words: str) -> str:
+    """Return what is said of a screen of cells as it is said of a table."""
+    for cells, table in _OF_TABLE.items():
+        words = words.replace(cells, table)
+    return words
 
 
 def summary_table(quantities: list[Quantity]) -> pd.DataFrame:

@@ -12,8 +12,9 @@ from nextpert._adata import strings
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.environments import shift_environments
 from nextpert.core.model.scores import pooled_sizes
+from nextpert.core.screen.guides import UNKNOWN
 from nextpert.tl._diagnose import quantities as q
-from nextpert.tl._diagnose.controls import BY_BATCHES, BY_CELLS, BY_GUIDES
+from nextpert.tl._diagnose.controls import BY_BATCHES, BY_CELLS, BY_GUIDES, OF_TABLE
 from nextpert.tl._diagnose.judged import (
     ALONE,
     COVERAGE,
@@ -32,8 +33,6 @@ from nextpert.tl._diagnose.unseen import MEAN_ALONE, WHOLE, r_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from numpy.typing import NDArray
-
     from nextpert._adata.nested import Nested
     from nextpert.core.model.effects import Effects
     from nextpert.tl._diagnose.controls import Nulls
@@ -48,7 +47,7 @@ def perturbation_table(
     cells: FitCells,
     halves: pd.DataFrame,
     unseen: Unseen,
-    by_guides: NDArray[np.bool_],
+    split_by: list[str],
     left_out: Mapping[str, pd.DataFrame | None],
     effects: Effects,
     factor: float,
@@ -65,8 +64,8 @@ def perturbation_table(
         Scores on halves, and with a guide or batch left out (by name, where these were judged).
     unseen
         Predictions without cells, and their scores.
-    by_guides
-        Which perturbations are split into halves by guide, shape ``(n_perturbations,)``.
+    split_by
+        How each perturbation is split into halves.
     effects
         Effects as users get them, tables of shape ``(n_perturbations, n_genes)``.
     factor
@@ -86,7 +85,7 @@ def perturbation_table(
             "q_value_from_others": from_others.q_value,
             "is_distinct": clear & (from_others.q_value < CLEAR),
             **own_changes(refit, cells, effects, factor),
-            "split_by": strings("guides" if guides else "cells" for guides in by_guides),
+            "split_by": strings(split_by),
             "reliability": 2 * r / (1 + r),
             "error_half": halves[SHRUNKEN],
             **{f"error_half_{name}": halves[name] for name in (MEANS, NO_GRAPH, ALONE, NOTHING)},
@@ -130,6 +129,7 @@ def own_changes(refit: Refit, cells: FitCells, effects: Effects, factor: float) 
     change, error = pooled.to_controls()
     z = change / (factor * np.sqrt(np.maximum(pooled.covariance.diagonal() * error, 1e-300)))
     own = measured(refit, cells).own() & (cells.n_cells > 0)[:, None]
+    own &= pooled.variance_ratio[1:] < UNKNOWN
     weakest = np.where(own, np.abs(z), np.inf).argmin(axis=1)
     known, rows = own.any(axis=1), np.arange(len(own))
     plan, genes = refit.spec.plan, refit.spec.genes
@@ -205,6 +205,8 @@ def judge(
         _unseen(by[q.UNSEEN], predictors, by[q.CELLS]["n_significant"].n, _ceiling(by[q.CEILING])),
         _graph(by[q.GRAPH_PART]),
     ]
+    if nulls.of_perturbations > q.LARGEST_OF_TABLE:  # all rests on standard errors
+        parts = [replace(part, level=CARE) if part.level == TRUST else part for part in parts]
     if undeclared is not None:  # first, as it bears on all others
         parts.insert(0, _undeclared(undeclared))
     elif q.GUIDES in by:
@@ -267,6 +269,18 @@ def _negative(rows: _Rows, nulls: Nulls) -> Part:
     """Return the verdict on control cells that took the place of perturbations."""
     share, width, n = rows["false_share"], rows["null_width"], len(nulls.table)
     start = "Negative controls"
+    if nulls.kind == OF_TABLE:
+        words = f"{start}: could not be judged, as a table has no control cells: its standard "
+        words += "errors are taken as they are"
+        if nulls.of_perturbations > q.LARGEST_OF_TABLE:
+            words += (
+                f", but look too small. The quarter of perturbations that change the least have "
+                f"z-scores of a width of {nulls.of_perturbations:.2f} or more, where 1 is expected "
+                f"without effects. Either most perturbations change most genes, or standard errors "
+                f"are too small: all that follows is then too optimistic. Check how they were "
+                f"computed"
+            )
+        return Part(q.NEGATIVE, CARE, f"{words}.")
     if not n:
         return Part(
             q.NEGATIVE, CARE, f"{start}: could not be judged, as the controls have fewer than "
