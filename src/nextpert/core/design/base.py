@@ -165,7 +165,11 @@ class LookaheadAcquisition(Acquisition):
         raise NotImplementedError
 
     def spread_ahead(self) -> tuple[Vector, Vector]:
-        """Return ``e`` and ``kappa`` of every node after the hypothetical cells."""
+        """Return ``e`` and ``kappa`` of every node after the hypothetical cells.
+
+        They are the expected noise variance, and the factor of ``s^2`` in CIV, as
+        :meth:`~nextpert.core.DagBlr.spread` defines them; each of shape ``(n_nodes,)``.
+        """
         return self.posterior.spread(self.n_cells, expected=self.noise_aware)
 
     def _eigen(self) -> tuple[Vector, Vector]:

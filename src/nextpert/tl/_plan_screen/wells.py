@@ -169,7 +169,7 @@ class Choice:
             stages.append(("acquisition", *by(rank), wells.size))
         chosen: list[int] = []
         strategies: list[str] = []
-        bar = progress(wells.size, "Choosing wells")
+        bar = progress(wells.size, "Choosing perturbations")
 
         def shown(gain: Gain, before: list[int]) -> Callable[[Index], Vector]:
             bar.update(len(before) - bar.n)
@@ -301,7 +301,7 @@ def plate_table(
     before = fit.environments["perturbation"].astype(str)
     seen = dict(zip(before, fit.environments["n_cells"].astype(int), strict=True))
     covered = distance.nearest[limits.under_way].sum() + np.cumsum(distance.nearest[chosen])
-    shown: Any = progress(len(chosen), "Weighing wells", iterable=chosen)
+    shown: Any = progress(len(chosen), "Comparing plans", iterable=chosen)
     removed = choice.civ.removed_by_wells(shown, found.cells)
     names = [given.names[i] for i in chosen]
     n_cells = column(found.cells, found.n_controls)
