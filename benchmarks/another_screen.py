@@ -195,8 +195,10 @@ class Split(NamedTuple):
             part[left], half = 2, len(left) // 2
             if alone:
                 part[left[:half]] = 0
-        own = np.array([[g == screen.targets.get(n) for g in genes] for n in names])
         x = np.asarray(screen.cells.X)
+        varies = x[(part == 1) & (label == screen.control)].std(axis=0) > 0
+        x, genes = x[:, varies], [gene for gene, kept in zip(genes, varies, strict=True) if kept]
+        own = np.array([[g == screen.targets.get(n) for g in genes] for n in names])
         return cls(x, label, part, screen.control, names, genes, own)
 
     def effects(self, part: int) -> tuple[np.ndarray, np.ndarray]:
