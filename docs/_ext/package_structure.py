@@ -32,6 +32,7 @@ WORDS = {
     "nextpert.core._codec": "storage",
     "nextpert.core._compile": "kernels",
     "nextpert.core._registry": "names",
+    "nextpert.core._shown": "prints",
     "nextpert.core._blas": "linear algebra, same bits",
     "nextpert.core._cache": "compiled code on disk",
     "nextpert._files": "writes files whole",
