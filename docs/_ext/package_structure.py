@@ -39,7 +39,7 @@ WORDS = {
     "nextpert._warn": "warns at the user's line",
 }
 SUMMARY = "The package structure: each layer imports only from the layers below it."
-WIDTH, HEIGHT, GAP, LEFT, TOP = 560, 46, 6, 8, 30
+WIDTH, HEIGHT, GAP, LEFT, TOP = 620, 46, 6, 8, 30
 
 
 def layers(root: Path) -> list[set[str]]:
