@@ -70,6 +70,7 @@ from benchmarks.few_cells import (
 )
 from nextpert.core import Dag, Moments
 from nextpert.core.design.distances import ranked_distance
+from nextpert.core.design.joint_draws import states_by_effects
 from nextpert.core.model.effects import estimate_effects
 from nextpert.core.model.hierarchical import fit_hierarchical
 from nextpert.core.model.programs import alike, find_programs
@@ -223,7 +224,9 @@ def trial(cells: Cells, n: int, seed: int) -> dict[str, dict[str, Any]]:
     effects = fitted.effects.summary()
     seconds = time.process_time() - start
     score(HIERARCHICAL, effects.mean, (effects.lower, effects.upper))
-    states = np.array(list(fitted.states(DRAWS, rng=seed)))[:, :-1]
+    rng, reached = np.random.default_rng(seed), states_by_effects(fitted.effects, fitted.control)
+    drawn = (one.states for some in reached.draws(DRAWS, rng) for one in some.sampled(rng))
+    states = np.array(list(drawn))[:, :-1]
     distances(HIERARCHICAL, (((states - states[:, t - 1 : t]) ** 2).sum(axis=2) for t in pairs))
     out[HIERARCHICAL]["seconds"] = seconds
 

@@ -110,7 +110,8 @@ def _commands():
     examples = [re.search(r"Example: `(.*?)`", app[command].help)[1] for command in ALL]
     page = Path(__file__).parents[2] / "docs" / "guides" / "command_line.md"
     blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), re.S)
-    return examples + [line for block in blocks for line in block.splitlines()]
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return examples + lines
 
 
 @pytest.mark.parametrize("line", _commands())

@@ -273,10 +273,11 @@ def require_control(labels: LabelTable, control: str) -> None:
     """Raise if no cell bears the label of the controls."""
     if control not in labels.names:
         usual = [name for name in labels.names if name.lower() in {*CONTROL_TARGETS, "ctrl"}]
-        hint = f" {list_names(usual)} may be the controls." if usual else ""
+        hint = closest([control], labels.names)
+        hint = hint or (f" {list_names(usual)} may be the controls." if usual else "")
         message = (
             f"No control cells: no cell has adata.obs[{labels.key!r}] == {control!r}."
-            f"{hint or closest([control], labels.names)} The column holds "
+            f"{hint} The column holds "
             f"{list_names(labels.names) or 'no label'}: name the label of the unperturbed cells "
             f"with control."
         )

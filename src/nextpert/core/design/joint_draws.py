@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from nextpert.core._blas import one_thread
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -151,6 +153,7 @@ def states_by_effects(
     return States(np.vstack([start + effects.posterior_mean()[:n], start]), draws)
 
 
+@one_thread()
 def distance_draws(
     goal: Goal, drawn: Draw, rng: np.random.Generator, own: np.random.Generator
 ) -> Array:
@@ -251,6 +254,7 @@ def _square_draws(
     return found + mean + np.sqrt(variance) * (gamma - shape) / np.sqrt(shape)
 
 
+@one_thread()
 def slope_draws(goal: Goal, mean: Array, drawn: Draw, rng: np.random.Generator) -> Array:
     """Return draws of what distances change by to first order, ``(count, n_perturbations)``.
 
