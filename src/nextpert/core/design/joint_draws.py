@@ -189,9 +189,9 @@ def distance_draws(
     [5.2, 5.0]
     """
     if drawn.spread is None or not goal.is_states:
-        each = [
+        each = (
             (one, _together(goal.draw_errors(own), one.target_error)) for one in drawn.sampled(rng)
-        ]
+        )
         return np.array([goal.distance(one.states, one.states[-1], error) for one, error in each])
     errors = drawn.errors(rng)
     told = [goal.draw_errors(own) for _ in range(drawn.count)]
