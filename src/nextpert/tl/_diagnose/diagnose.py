@@ -130,20 +130,22 @@ def diagnose(
     ~anndata.AnnData or None
         ``None``, or the copy. Writes ``uns["diagnosis"]`` with:
 
-        - ``verdict``, in sentences, and ``level``: ``"trust"``, ``"care"`` or ``"do not trust"``.
-        - ``parts``: a table, one row per ``part``: ``level``, ``verdict``.
-        - ``summary``: a table, one row per ``quantity`` of a ``part``: ``value``,
+        - ``verdict`` (text): what to trust, in sentences.
+        - ``level`` (text): ``"trust"``, ``"care"`` or ``"do not trust"``.
+        - ``parts`` (table): one row per ``part``: ``level``, ``verdict``.
+        - ``summary`` (table): one row per ``quantity`` of a ``part``: ``value``,
           ``standard_error`` (over perturbations), ``n``, ``rule``, whether it ``passed``
           (``"yes"``, ``"no"`` or empty), ``meaning``.
-        - ``predictors``: a table, one row per predictor (``predictor``), all together last:
+        - ``predictors`` (table): one row per predictor (``predictor``), all together last:
           ``weight`` in the fit; ``error_to_no_effect`` (squared error on left-out perturbations
           relative to that of "no effect", sampling error subtracted from both; genes in units of
           their standard deviation; each predictor with the weight that it gets alone, without their
           fold) and its standard error ``error_to_no_effect_se``; ``r`` and ``r_se``.
-        - ``unseen_mean``, ``unseen_sd``, ``unseen_lower`` and ``unseen_upper``: predictions
-          of every perturbation without its fold, as :func:`perturbation_effects` writes them, with
-          90% intervals; shape (perturbations, ``genes``), NaN without a prediction.
-        - ``perturbations``: a table, one row each: ``perturbation``, ``target_genes``,
+        - ``unseen_mean``, ``unseen_sd``, ``unseen_lower``, ``unseen_upper`` (arrays,
+          ``(n_perturbations, n_genes)``): predictions of every perturbation without its fold, as
+          :func:`perturbation_effects` writes them, with 90% intervals; NaN without a prediction.
+        - ``genes`` (array, ``(n_genes,)``): the genes of these.
+        - ``perturbations`` (table): one row each: ``perturbation``, ``target_genes``,
           ``n_cells``; ``squared_distance`` from the controls, unbiased (squared log-normalised
           expression), ``q_value`` and ``is_significant``; against the mean of the others
           ``q_value_from_others`` and ``is_distinct`` (significant by both);
@@ -172,15 +174,16 @@ def diagnose(
           ``error_guides``, ``error_guides_no_effect``, ``coverage_guides``,
           ``coverage_guides_large`` and the same of ``batches``. Coverage is that of 90% intervals;
           values that were not computed are NaN.
-        - ``coverage_by_size``: a table of the coverage of 90% intervals of effects learned from one
+        - ``coverage_by_size`` (table): the coverage of 90% intervals of effects learned from one
           half, by what a user sees of an effect: its distance from 0 in standard deviations of its
           posterior, ``size_from`` to ``size_to``; ``n`` effects (both ways), ``coverage`` and its
           ``standard_error`` over perturbations.
-        - ``negative_controls``: a table, one row per group of control cells in the place of a
+        - ``negative_controls`` (table): one row per group of control cells in the place of a
           perturbation: ``name`` of the guide or batch, ``n_cells``, ``n_false`` (significant
-          effects), ``coverage`` of 0 by 90% intervals, ``width`` of its z-scores; and ``null_z``,
-          these z-scores, shape (groups, ``genes``).
-        - ``cells``, the fingerprint of the fit's cells; ``params``.
+          effects), ``coverage`` of 0 by 90% intervals, ``width`` of its z-scores.
+        - ``null_z`` (array, ``(n_groups, n_genes)``): these z-scores.
+        - ``cells`` (text): the fingerprint of the fit's cells.
+        - ``params`` (mapping): the options of the call.
 
     Raises
     ------
