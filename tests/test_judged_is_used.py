@@ -61,11 +61,11 @@ ROLES = {"guide_key": "guide", "batch_key": "batch"}
 LEARNED = {"method": "boss", "environments": "all", "search_options": {"n_runs": 2}, "rng": 3}
 
 
-def fitted(adata, without=(), *, roles=ROLES, graph=LEARNED):
+def fitted(adata, without=(), *, roles=ROLES, graph=LEARNED, features=None):
     adata = adata[~adata.obs["perturbation"].isin(without)].copy()
     npt.pp.setup_screen(adata, **roles)
     npt.tl.learn_dag(adata, **graph)
-    npt.tl.fit_dag_blr(adata)
+    npt.tl.fit_dag_blr(adata, features=features)
     return adata
 
 
@@ -81,6 +81,17 @@ def _table():
     return npt.pp.effect_table(seen, se, n_cells=cells, n_controls=600)
 
 
+@cache
+def _elsewhere():
+    """Effects of most of these perturbations in another screen, with standard errors."""
+    rng, effects = np.random.default_rng(9), _screen(())[1]
+    seen = np.array([effects[name] for name in SINGLE[:8]])
+    other = ad.AnnData(seen + 0.1 * rng.normal(size=seen.shape), pd.DataFrame(index=SINGLE[:8]))
+    other.var_names = GENES
+    other.layers["se"] = np.full(seen.shape, 0.1)
+    return other
+
+
 def folds(adata):
     names = list(adata.uns["dag_blr"]["environments"]["perturbation"])
     return [names[k::5] for k in range(5)]
@@ -93,8 +104,11 @@ def same(found, wanted):
 
 
 @pytest.fixture(
-    scope="module", params=["guides and batches", "combinations", "no perturbed cells", "table"]
-)
+    scope="module",
+    params=[
+        "guides and batches", "combinations", "no perturbed cells", "table", "another screen",
+    ],
+)  # fmt: skip
 def judged(request):
     """A screen, its fit with a diagnosis, and the fits without each fold, options alike."""
     given = {"method": "given", "dag": [("G0", "G12"), ("G3", "G14"), ("G12", "G20")]}
@@ -104,6 +118,7 @@ def judged(request):
         "combinations": {"roles": {"guide_key": "guide"}},
         "no perturbed cells": {"graph": {"method": "boss", "search_options": {"n_runs": 2}}},
         "table": {"roles": {}, "graph": given},
+        "another screen": {"features": _elsewhere()},
     }[request.param]
     adata, _ = _screen(tuple(DOUBLE if request.param == "combinations" else ()))
     if request.param == "table":

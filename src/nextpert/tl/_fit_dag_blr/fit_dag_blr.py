@@ -188,9 +188,10 @@ def fit_dag_blr(
           them, from whose layers the standard errors follow.
           They also predict the same perturbations here, and perturbations that the other screen
           lacks by its mean, with a weight of their own. Standard errors in ``layers["se"]`` shrink
-          them towards that mean. If they are given, and that weight is at least 0.25, the other
-          screen is also one more condition (equation 28), which tells of perturbations with cells;
-          all other side information is about perturbations without;
+          them towards that mean. If they are given, that weight is at least 0.25, and no
+          ``condition_key`` is declared, the other screen is also one more condition (equation 28),
+          which tells of perturbations with cells; all other side information is about
+          perturbations without;
         - the path of a file with one of these: ``.gmt``, ``.csv``, ``.tsv``, ``.h5ad``, ``.zarr``;
         - a mapping of names to several of these (one AnnData at most), which count alike.
     prior_options
