@@ -272,9 +272,10 @@ def column_of(adata: ad.AnnData, key: str, remedy: str = "name another") -> pd.S
 def require_control(labels: LabelTable, control: str) -> None:
     """Raise if no cell bears the label of the controls."""
     if control not in labels.names:
-        usual = [name for name in labels.names if name.lower() in {*CONTROL_TARGETS, "ctrl"}]
         hint = closest([control], labels.names)
-        hint = hint or (f" {list_names(usual)} may be the controls." if usual else "")
+        usual = [name for name in labels.names if name.lower() in {*CONTROL_TARGETS, "ctrl"}]
+        if usual and not hint:
+            hint = f" {list_names(usual)} may be the controls."
         message = (
             f"No control cells: no cell has adata.obs[{labels.key!r}] == {control!r}."
             f"{hint} The column holds "

@@ -284,14 +284,15 @@ def slope_draws(goal: Goal, mean: Array, drawn: Draw, rng: np.random.Generator) 
     errors = drawn.errors(rng)
     apart = mean[:-1] - goal.shares @ goal.states
     root = 2.0 * np.sqrt((((goal.weights * apart) * drawn.spread[:-1]) ** 2).sum(axis=1))
-    found = slope(drawn) + root * rng.standard_normal((drawn.count, len(apart)))
+    common = slope(drawn)
+    found = common + root * rng.standard_normal((drawn.count, len(apart)))
     if errors is not None and drawn.target_error is not None:
         more = goal.shares[:, None] * (errors - drawn.target_error)  # own parts of the targets
         towards = (mean[:-1] @ (goal.weights * more).sum(axis=1).T).T - (
             more * goal.weights * goal.states
         ).sum(axis=(1, 2))[:, None]
         for row, states in drawn.joined(errors).items():
-            found[:, row] = slope(drawn)[row] + 2.0 * (
+            found[:, row] = common[row] + 2.0 * (
                 (states - drawn.states[row]) @ (goal.weights * apart[row])
             )
         found -= 2.0 * towards
