@@ -17,7 +17,7 @@ from pandas.api.types import is_numeric_dtype
 from scipy.sparse.linalg import svds
 
 from nextpert._adata.panel import list_names
-from nextpert._adata.sources import real_values
+from nextpert._adata.sources import dense, real_values
 from nextpert._warn import warn
 from nextpert.core._checks import require_small
 from nextpert.core.model.predictors.base import SideInformation
@@ -132,7 +132,7 @@ def read_features(
     rows = wide[0]
     if len(wide) > 1:
         sparse = all(sp.issparse(each) for each in wide)
-        rows = sp.hstack(wide) if sparse else np.hstack([_dense(each) for each in wide])
+        rows = sp.hstack(wide) if sparse else np.hstack([dense(each) for each in wide])
     rows = _components(rows)
     if labels.naming is not None:
         found = labels.naming.renamed(dict.fromkeys(names, 0), labels.names, "features")
@@ -323,14 +323,14 @@ def _shrunk(values: Array, variance: Array, known: NDArray[np.bool_]) -> tuple[A
 def _components(rows: Any) -> Array:
     """Return rows of at most 200 columns, whose products are as alike as they can be."""
     if rows.shape[1] <= _RANK:
-        return _dense(rows)
+        return dense(rows)
     if min(rows.shape) > _SMALL:
         left, size, _ = svds(rows, k=_RANK, v0=np.ones(min(rows.shape)))
         return np.asarray(left * size)
     if rows.shape[0] <= rows.shape[1]:
-        size, basis = np.linalg.eigh(_dense(rows @ rows.T))
+        size, basis = np.linalg.eigh(dense(rows @ rows.T))
         return np.asarray(basis[:, -_RANK:] * np.sqrt(np.maximum(size[-_RANK:], 0.0)))
-    return np.asarray(rows @ np.linalg.eigh(_dense(rows.T @ rows))[1][:, -_RANK:])
+    return np.asarray(rows @ np.linalg.eigh(dense(rows.T @ rows))[1][:, -_RANK:])
 
 
 def _unit(rows: Any) -> Any:
@@ -340,14 +340,10 @@ def _unit(rows: Any) -> Any:
     return sp.diags_array(scale) @ rows
 
 
-def _dense(rows: Any) -> Array:
-    return np.asarray(rows.toarray() if sp.issparse(rows) else rows, np.float64)
-
-
 def _matrix(matrix: Any, what: str) -> Array:
     """Return a matrix of effects, NaN where one is not known."""
     require_numbers(matrix, what)
-    values = _dense(matrix)
+    values = dense(matrix)
     _require_finite(values, what)
     return values
 

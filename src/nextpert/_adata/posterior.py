@@ -193,6 +193,24 @@ class FittedPosterior:
             message = "its screen is not that of its perturbations"
             raise ValueError(message)
 
+    @property
+    def names(self) -> list[str]:
+        """Labels of the perturbations, one for each row of the fit."""
+        return self.environments["perturbation"].astype(str).tolist()
+
+    def rows_of(self, names: Iterable[str]) -> NDArray[np.int64]:
+        """Return the row of each of these perturbations in the fit, -1 of those it does not have.
+
+        Shape ``(n_names,)``.
+        """
+        row = {name: j for j, name in enumerate(self.names)}
+        return np.array([row.get(name, -1) for name in names], np.int64)
+
+    @property
+    def n_cells(self) -> NDArray[np.int64]:
+        """Cells of the perturbations, ``(n_perturbations,)``."""
+        return self.environments["n_cells"].to_numpy(np.int64)
+
     @cached_property
     def prior(self) -> ShiftPrior:
         """What is expected of shifts; exactly these where they were not learned."""
@@ -204,8 +222,8 @@ class FittedPosterior:
         if self.predictors is None or self.screen is None:
             return None
         own, known = places(self.targets, self.genes), self.features
-        names = self.environments["perturbation"].astype(str).tolist()
-        seen = Perturbations(self.screen, 0, np.arange(1, 1 + len(own)), own, names=names)
+        every = np.arange(1, 1 + len(own))
+        seen = Perturbations(self.screen, 0, every, own, names=self.names)
         learned = self.predictors
         weights = dict(zip(learned.predictors, learned.weights.tolist(), strict=True))
         together: Any = learned.interactions
@@ -237,7 +255,7 @@ class FittedPosterior:
     def spelled(self, labels: Iterable[str]) -> list[str]:
         """Return labels as the cells have them, or the features of perturbations."""
         known = () if self.features is None else self.features.perturbations
-        return self.naming.spelled(labels, [*self.environments["perturbation"].astype(str), *known])
+        return self.naming.spelled(labels, [*self.names, *known])
 
     @property
     def posteriors(self) -> list[DagBlr]:
@@ -338,7 +356,7 @@ class FittedPosterior:
             raise ValueError(message)
         one, seen = model.conditions[by_name[name]], np.flatnonzero(self.prior.n > 0)
         table, n, mean = self.environments.copy(), self.prior.n.copy(), self.prior.mean.copy()
-        n_cells = table["n_cells"].to_numpy(np.int64, copy=True)
+        n_cells = self.n_cells.copy()
         # Of few cells that count there are a part; a few remain, so that rows stay what they are.
         n[seen] *= np.maximum(one.n_cells, 1e-9) / np.maximum(n_cells[seen], 1)
         mean[seen] = self.control_mean + one.change

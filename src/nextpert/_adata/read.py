@@ -10,7 +10,14 @@ import scipy.sparse as sp
 
 from nextpert._adata.panel import closest, list_names
 from nextpert._adata.progress import progress
-from nextpert._adata.sources import LazyBlocks, arrays_of, is_lazy, lazy_rows, open_source
+from nextpert._adata.sources import (
+    LazyBlocks,
+    arrays_of,
+    dense,
+    is_lazy,
+    lazy_rows,
+    open_source,
+)
 from nextpert._adata.table import (
     SE,
     as_screen,
@@ -185,7 +192,7 @@ def _read_table(
     mean, se = (np.zeros((adata.n_obs, len(genes))) for _ in range(2))
     for values, name in ((mean, None), (se, SE)):
         for here, block in _blocks(adata, genes, every, layer=name, finite=name is None):
-            values[here] = _dense(block)
+            values[here] = dense(block)
     number = 0
     if checksum is not None:
         both = mixed_words(mean, checksum.columns) + stirred(mixed_words(se, checksum.columns))
@@ -212,7 +219,7 @@ def _sums(
     if numbers.size and max(float(numbers.max()), -float(numbers.min())) > LARGEST:
         # Squared distances, too, have to be squared.
         require_finite(values)
-        raise too_large((np.abs(_dense(values)) > LARGEST).any(axis=0))
+        raise too_large(np.any(np.abs(dense(values)) > LARGEST, axis=0))
     number = 0
     if mixed is not None:
         require_finite(values)
@@ -280,11 +287,7 @@ def require_finite(values: Any) -> None:
     """Raise if a value is NaN or infinite; the columns are named."""
     numbers = values.data if sp.issparse(values) else values
     if not np.isfinite(numbers).all():
-        raise not_finite(~np.isfinite(_dense(values)).all(axis=0))
-
-
-def _dense(values: Any) -> NDArray[np.floating]:
-    return np.asarray(values.toarray() if sp.issparse(values) else values)
+        raise not_finite(np.any(~np.isfinite(dense(values)), axis=0))
 
 
 def read_blocks(

@@ -289,7 +289,7 @@ def _checked(matrix: Any) -> Any:
 
 
 def _as_dense(matrix: Any) -> Any:
-    return matrix.map_blocks(_dense, dtype=np.float64, meta=np.empty((0, 0)))
+    return matrix.map_blocks(dense, dtype=np.float64, meta=np.empty((0, 0)))
 
 
 def _part(part: Any, block: NDArray[np.float64], rows: Any, is_sparse: bool, *more: Any) -> Any:
@@ -307,9 +307,9 @@ def _sound(chunk: Any) -> Any:
     return chunk
 
 
-def _dense(chunk: Any) -> NDArray[np.float64]:
-    dense = chunk.toarray() if sp.issparse(chunk) else np.asarray(chunk)
-    return dense.astype(np.float64, copy=False)
+def dense(values: Any) -> NDArray[np.float64]:
+    """Return a matrix in memory, dense or sparse, as a dense one of float64."""
+    return np.asarray(values.toarray() if sp.issparse(values) else values, np.float64)
 
 
 _SLOTS = ("layers", "obsm", "varm", "obsp", "varp")

@@ -18,6 +18,7 @@ from nextpert._adata import (
     resolve_panel,
 )
 from nextpert._adata.arguments import ANY_TEXT, checked
+from nextpert._adata.sources import dense
 from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLACK,
@@ -209,8 +210,7 @@ def _read(
     rows = np.flatnonzero(np.any([control, *(cells[gene] for gene in genes)], axis=0))
     values = np.empty((len(rows), len(genes)))
     for here, block in read_blocks(adata, columns, rows, layer=layer):
-        dense = block.toarray() if hasattr(block, "toarray") else block
-        values[np.searchsorted(rows, here)] = dense
+        values[np.searchsorted(rows, here)] = dense(block)
     return [
         _Gene(gene, values[control[rows], j], values[cells[gene][rows], j])
         for j, gene in enumerate(genes)

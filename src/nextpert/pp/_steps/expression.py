@@ -9,6 +9,7 @@ import scipy.sparse as sp
 
 from nextpert import _adata
 from nextpert._adata.labels import column_of
+from nextpert._adata.sources import dense
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,8 +140,8 @@ def check_log_tpm(values: Any, depth: NDArray[np.float64] | None) -> None:
     reason = "values below 0 or above ln(1 + 1e6)"
     if not bad and depth is not None:
         rows = np.arange(0, values.shape[0], max(1, values.shape[0] // _PROBED))
-        few = values[rows].toarray() if sp.issparse(values) else np.asarray(values)[rows]
-        counts = np.expm1(few.astype(np.float64)) * depth[rows, None] / _PER_MILLION
+        few = dense(values[rows])
+        counts = np.expm1(few) * depth[rows, None] / _PER_MILLION
         counts = counts[few > 0]
         # Files round: leave room for three decimals of the logarithm.
         off = np.abs(counts - np.maximum(np.round(counts), 1)) > 0.1 + 0.002 * counts

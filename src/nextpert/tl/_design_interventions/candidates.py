@@ -65,7 +65,7 @@ def shared_with_controls(names: Sequence[str], fit: FittedPosterior) -> tuple[li
         ``(len(rows), n_genes)``.
     """
     rows, members = _without_cells(names, fit, company=True)
-    row = {some[0]: j for j, some in enumerate(_measured(fit)) if len(some) == 1}
+    row = _alone_in(_measured(fit))
     believed = data_weight(fit)
     strength, expected = 1.0, np.zeros(len(fit.genes))
     if fit.expectation is not None:
@@ -102,7 +102,12 @@ def information_on_interactions(
 
 def _measured(fit: FittedPosterior) -> list[tuple[str, ...]]:
     """Return the members of every perturbation of the fit."""
-    return [fit.naming.members(str(name)) for name in fit.environments["perturbation"]]
+    return [fit.naming.members(name) for name in fit.names]
+
+
+def _alone_in(measured: Sequence[tuple[str, ...]]) -> dict[str, int]:
+    """Return the row of every member that was perturbed alone."""
+    return {some[0]: j for j, some in enumerate(measured) if len(some) == 1}
 
 
 def _told_in_company(fit: FittedPosterior) -> set[tuple[str, ...]]:
@@ -119,12 +124,12 @@ def _without_cells(
 
     With ``company`` of members, too, that have cells in combinations alone.
     """
-    used = {str(name) for name in fit.environments["perturbation"]}
+    new = fit.rows_of(names) < 0
     every = [fit.naming.members(name) for name in names]
     told = _told_in_company(fit) if company else set()
     rows = [
         i for i, some in enumerate(every)
-        if names[i] not in used and (len(some) > 1 or some in told)
+        if new[i] and (len(some) > 1 or some in told)
     ]  # fmt: skip
     return rows, [every[i] for i in rows]
 
@@ -144,7 +149,7 @@ def _interactions(
         within = np.maximum(cell, np.finfo(np.float64).tiny)
     joint = [j for j, some in enumerate(measured) if len(some) > 1 and told is not None]
     labels, numbers = numbered([*(measured[j] for j in joint), *wanted])
-    single = {some[0]: j for j, some in enumerate(measured) if len(some) == 1}
+    single = _alone_in(measured)
     alone, variance = np.full((2, len(labels), len(fit.genes)), np.nan)
     cells = [k for k, label in enumerate(labels) if label in single]
     company = _told_in_company(fit)
@@ -458,8 +463,8 @@ def _alone(
 
 def _expected(found: Interventions, fit: FittedPosterior) -> CandidateSet:
     """Return candidates with their priors: as fitted if they have cells, else by the predictors."""
-    row = {str(name): i for i, name in enumerate(fit.environments["perturbation"])}
-    new = [i for i, name in enumerate(found.names) if name not in row]
+    place = fit.rows_of(found.names)
+    new = np.flatnonzero(place < 0)
     names = [found.names[i] for i in new]
     gene_place = {gene: i for i, gene in enumerate(fit.genes)}
     own = found.shifts[new]
@@ -471,7 +476,7 @@ def _expected(found: Interventions, fit: FittedPosterior) -> CandidateSet:
         variance = np.where(spread > 0, spread**2, np.nan)
     targets = [[gene_place[gene] for gene in found.targets[i]] for i in new]
     if fit.expectation is None:
-        weights = fit.prior.weights.mean(axis=0) if row else UNSEEN_WEIGHTS
+        weights = fit.prior.weights.mean(axis=0) if fit.names else UNSEEN_WEIGHTS
         nothing = np.zeros_like(own)
         unseen = ShiftPrior(
             np.zeros(len(new)), nothing, nothing + 1, own, nothing, variance,
@@ -479,19 +484,17 @@ def _expected(found: Interventions, fit: FittedPosterior) -> CandidateSet:
         )  # fmt: skip
     else:
         unseen = fit.expectation.prior(names, targets, own, variance)
-    place = np.array([row.get(name, -1) for name in found.names], np.int64)
     index = place.copy()
-    index[new] = len(row) + np.arange(len(new))
+    index[new] = len(fit.names) + np.arange(len(new))
     prior = fit.prior.joined(unseen).rows(index)
     return CandidateSet(found, prior, as_effects(prior, fit.posteriors), place)
 
 
 def _names(candidates: Any, fit: FittedPosterior) -> list[str]:
-    used = [str(name) for name in fit.environments["perturbation"]]
     if candidates is None:
-        names = used
+        names = fit.names
     elif isinstance(candidates, str):
-        names = list(dict.fromkeys(fit.spelled([*used, *fit.genes])))
+        names = list(dict.fromkeys(fit.spelled([*fit.names, *fit.genes])))
     else:
         asked = [str(name) for name in in_order(candidates)]
         control = str(fit.params["control"])
@@ -523,7 +526,7 @@ def _targets(names: Sequence[str], fit: FittedPosterior) -> tuple[list[list[str]
     ValueError
         If one has neither cells, features, a gene of the panel nor members that the fit knows of.
     """
-    own = dict(zip(fit.environments["perturbation"].astype(str), fit.targets, strict=True))
+    own = dict(zip(fit.names, fit.targets, strict=True))
     seen, company = {m for some in _measured(fit) for m in some}, _told_in_company(fit)
     genes, naming, found, guessed = set(fit.genes), fit.naming, [], []
     for name in names:
@@ -558,9 +561,8 @@ def as_fitted(names: list[str], targets: list[list[str]], fit: FittedPosterior) 
 
     ``targets`` are the genes of the panel that each targets; none where none is measured.
     """
-    row = {str(name): i for i, name in enumerate(fit.environments["perturbation"])}
-    kind = str(fit.params["shift"])
-    unseen = [name for name in names if name not in row]
+    rows, kind = fit.rows_of(names), str(fit.params["shift"])
+    unseen = [name for name, row in zip(names, rows, strict=True) if row < 0]
     if unseen and kind == "table":
         message = (
             f"The table of shifts has no row for the candidates {list_names(unseen)}: "
@@ -569,10 +571,9 @@ def as_fitted(names: list[str], targets: list[list[str]], fit: FittedPosterior) 
         warn(message)
     found = _modelled(names, targets, "knockout" if kind == "table" else kind, fit)
     shifts = found.shifts * (1.0 if fit.efficacy is None else fit.efficacy.mean)
-    for i, name in enumerate(names):
-        if name in row:
-            shifts[i] = fit.shifts[row[name]]
-            found.sources[i] = str(fit.environments["shift_source"].iloc[row[name]])
+    for i in np.flatnonzero(rows >= 0):
+        shifts[i] = fit.shifts[rows[i]]
+        found.sources[i] = str(fit.environments["shift_source"].iloc[rows[i]])
     return replace(found, shifts=shifts)
 
 

@@ -68,8 +68,7 @@ def ranking_table(
         return np.append(of_candidates, of_control)[rows]
 
     given = pool.interventions
-    cells = fit.environments["n_cells"].astype(int)
-    seen = dict(zip(fit.environments["perturbation"].astype(str), cells, strict=True))
+    seen = np.append(fit.n_cells, 0)[fit.rows_of(given.names)]
     shares = np.average(
         [each.share.mean(axis=1) for each in known], axis=0, weights=[each.weight for each in known]
     )
@@ -94,9 +93,7 @@ def ranking_table(
             "expected_gap": column(distance.gap[:-1]),
             "measured_distance": _measured(pool, known[0], target, fit)[rows],
             "data_weight": column(shares),
-            "n_cells_seen": column(
-                [seen.get(name, 0) for name in given.names], fit.n_control_cells
-            ),
+            "n_cells_seen": column(seen, fit.n_control_cells),
             "is_control": column(np.zeros(len(order), bool), True),
         },
         index=pd.Index(np.arange(len(rows))),
@@ -123,17 +120,14 @@ def _measured(
 
     Shape ``(n_candidates + 1,)``, that of the control cells last.
     """
-    goal = target.cells
+    goal, has_cells = target.cells, np.append(known.n > 0, True)
     apart = goal.distance(np.vstack([known.mean, fit.control_mean])) - goal.floor
     if fit.expectation is not None:
         screen = fit.expectation.screen
-        used = ["", *fit.environments["perturbation"].astype(str)]
-        row = {name: j for j, name in enumerate(used)}
-        places = [row.get(name) for name in pool.interventions.names]
-        for i, j in enumerate([*places, 0]):
-            if j is not None:
-                apart[i] -= goal.excess(screen.mean_variance(j))
-    return np.where(np.append(known.n > 0, True), np.maximum(apart, 0.0), np.nan)
+        place = 1 + np.append(fit.rows_of(pool.interventions.names), -1)  # the controls are first
+        for i in np.flatnonzero(has_cells):
+            apart[i] -= goal.excess(screen.mean_variance(place[i]))
+    return np.where(has_cells, np.maximum(apart, 0.0), np.nan)
 
 
 def share_of(distance: Vector, nothing: float) -> Vector:

@@ -206,9 +206,8 @@ def _joined(states: list[_Read], fit: FittedPosterior) -> tuple[int, ...]:
     """Return the rows in the fit of those states that the hierarchical model draws, or -1."""
     if fit.hierarchical is None:
         return ()
-    names = fit.environments["perturbation"].astype(str)
-    row = {name: j for j, name in enumerate(names) if fit.prior.n[j] > 0}
-    return tuple(-1 if state.label is None else row.get(state.label, -1) for state in states)
+    rows = fit.rows_of(state.label or "" for state in states)
+    return tuple(int(row) if row >= 0 and fit.prior.n[row] > 0 else -1 for row in rows)
 
 
 def _require_something(goal: Goal, name: str, away: list[_Read]) -> None:

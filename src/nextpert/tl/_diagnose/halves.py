@@ -65,7 +65,7 @@ class Folds:
         ValueError
             If it has fewer than three perturbations.
         """
-        names = [str(name) for name in fit.environments["perturbation"]]
+        names = fit.names
         if len(names) < FEWEST:
             message = (
                 f"The fit in adata.uns[{key!r}] has {len(names)} perturbations, but at least "

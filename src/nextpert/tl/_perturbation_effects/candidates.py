@@ -76,21 +76,19 @@ def read_wanted(candidates: Any, fit: FittedPosterior) -> Wanted:
     ValueError
         If a candidate names a gene outside the panel.
     """
-    cells = fit.environments["n_cells"].to_numpy(np.int64)
     if candidates is None:
-        names = fit.environments["perturbation"].astype(str).tolist()
+        names = fit.names
         effects = as_effects(fit.prior, fit.posteriors)
-        return Wanted(names, cells, np.arange(len(names)), fit.prior, effects)
+        return Wanted(names, fit.n_cells, np.arange(len(names)), fit.prior, effects)
     chosen = read_candidates(candidates, None, fit)
     prior, names = chosen.prior, chosen.interventions.names
     told = isinstance(candidates, (pd.DataFrame, Mapping))
-    row = {str(name): j for j, name in enumerate(fit.environments["perturbation"])}
-    place = np.array([-1 if told else row.get(name, -1) for name in names], np.int64)
+    place = np.full(len(names), -1) if told else fit.rows_of(names)
     if told and not fit.prior.is_exact:
         prior = as_uncertain(prior, fit.prior)
     known = chosen.effects
     effects = as_effects(prior, fit.posteriors) if known is None else known
-    n_cells = np.append(cells, 0)[place]
+    n_cells = np.append(fit.n_cells, 0)[place]
     return Wanted(names, n_cells, place, prior, effects, chosen.interventions)
 
 
@@ -130,7 +128,7 @@ def outside_tables(
     A perturbation of one of them is expected to change it by the efficacy of the screen. What of
     an effect is direct cannot be told without a graph: nan.
     """
-    names = [str(name) for name in fit.environments["perturbation"]]
+    names = fit.names
     pooled = _read(adata, columns, fit, names, fit.guide_variance or 0.0)
     shape = (len(wanted.names), len(genes))
     tables = {name: np.zeros(shape) for name in (*Effects.__dataclass_fields__, "raw_mean")}

@@ -36,7 +36,7 @@ def program_tables(fit: FittedPosterior) -> dict[str, Any]:
     if model is None:
         return {}
     seen = np.flatnonzero(fit.prior.n > 0)
-    names = fit.environments["perturbation"].astype(str).to_numpy(object)[seen]
+    names = np.array(fit.names, object)[seen]
     targets = np.zeros((len(seen), len(fit.genes)), bool)
     for row, own in zip(targets, places([fit.targets[j] for j in seen], fit.genes), strict=True):
         row[own] = True

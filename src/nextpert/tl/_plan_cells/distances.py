@@ -88,7 +88,7 @@ def read_measured(
     ValueError
         If the fit has no perturbation, or one of its columns is gone.
     """
-    names = [str(name) for name in fit.environments["perturbation"]]
+    names = fit.names
     if not names:
         message = (
             "The fit has no perturbed cells, so their variance cannot be estimated: fit a screen "
@@ -124,7 +124,7 @@ def usual_guides(adata: ad.AnnData, fit: FittedPosterior) -> int:
 def count_guides(adata: ad.AnnData, fit: FittedPosterior) -> NDArray[np.int64] | None:
     """Return the guides of every perturbation of a fit; ``None`` where no column has them."""
     roles = _adata.fitted_roles(adata, fit.params)
-    names = [str(name) for name in fit.environments["perturbation"]]
+    names = fit.names
     if roles.guide_key is None:
         return None
     group = _adata.read_every_label(adata, roles).groups(names)

@@ -298,12 +298,11 @@ def plate_table(
     def column(of_wells: ArrayLike, of_control: Any) -> Any:
         return np.append(of_wells, of_control)[: len(rows)]
 
-    before = fit.environments["perturbation"].astype(str)
-    seen = dict(zip(before, fit.environments["n_cells"].astype(int), strict=True))
     covered = distance.nearest[limits.under_way].sum() + np.cumsum(distance.nearest[chosen])
     shown: Any = progress(len(chosen), "Comparing plans", iterable=chosen)
     removed = choice.civ.removed_by_wells(shown, found.cells)
     names = [given.names[i] for i in chosen]
+    seen = np.append(fit.n_cells, 0)[fit.rows_of(names)]
     n_cells = column(found.cells, found.n_controls)
     wells = {}
     if plate_format is not None:
@@ -315,7 +314,7 @@ def plate_table(
             "target_genes": strings(column([", ".join(given.targets[i]) for i in chosen], "")),
             "n_guides": column(n_guides, 0),
             "n_cells": n_cells,
-            "n_cells_seen": column([seen.get(name, 0) for name in names], fit.n_control_cells),
+            "n_cells_seen": column(seen, fit.n_control_cells),
             "strategy": strings(column(found.strategies, "control")),
             "why": strings(column(_why(found, removed, distance), "reference for all others")),
             "state_distance": np.maximum(distance.centre[rows], 0.0),

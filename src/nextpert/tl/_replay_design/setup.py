@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 
 from nextpert import _adata
 from nextpert._adata import environments
 from nextpert._adata.members import Naming
 from nextpert._adata.screen import read_environments
+from nextpert._adata.sources import dense
 from nextpert._adata.target import Target, listed, parts_of
 from nextpert.core import DagBlr
 from nextpert.core.evaluate.cell_pool import (
@@ -249,8 +249,9 @@ def _read_cells(
     cells = np.empty((len(rows), len(columns)))
     batches = _adata.read_batches(adata, columns, roles)
     for which, values in _adata.read_blocks(adata, columns, rows, layer=roles.layer):
-        dense: Any = values.toarray() if isinstance(values, sp.csr_array) else values
-        cells[place[which]] = dense if batches is None else dense - batches.of_cells(which)
+        cells[place[which]] = dense(values)
+        if batches is not None:
+            cells[place[which]] -= batches.of_cells(which)
     of_name = [codes[rows] == i for i in range(len(names))]
     each = list(zip(names, of_name, strict=True))
     return {name: cells[mine] for name, mine in each}, {name: rows[mine] for name, mine in each}
