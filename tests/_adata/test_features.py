@@ -154,6 +154,21 @@ def test_standard_errors_shrink_effects_of_another_screen():
     assert np.ptp(vague.effects[1:], axis=0).max() < 1e-3  # all are the mean
 
 
+def test_what_was_observed_are_the_means_of_cells_if_there_are_any():
+    shrunk, error = np.arange(1, 10.0).reshape(3, 3), np.full((3, 3), 0.5)
+    by_errors = read(other_screen(shrunk, error))
+    assert by_errors.observed.tolist() == [[3, 1, 0], [6, 4, 0], [9, 7, 0]]
+    assert by_errors.precision.tolist() == 3 * [[4, 4, 0]]
+    for given in (None, error):
+        other = other_screen(shrunk, given)
+        other.layers["raw_mean"] = 2 * shrunk
+        other.layers["raw_mean"][0, 0] = np.nan
+        other.layers["sd"], other.layers["data_weight"] = 2 * error, np.full((3, 3), 0.5)
+        found = read(other)
+        assert found.observed.tolist() == [[6, 0, 0], [12, 8, 0], [18, 14, 0]]
+        assert found.precision.tolist() == [[0.5, 0, 0], *(2 * [[0.5, 0.5, 0]])]
+
+
 def test_labels_are_spelled_as_the_screen_spells_them():
     table = pd.DataFrame(np.eye(3), index=["B+A", "C", "E"])
     found = read(table, ["A+B", "C", "D"], Naming())

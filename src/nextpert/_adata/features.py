@@ -265,9 +265,8 @@ def _effects(other: ad.AnnData, genes: Sequence[str], what: str) -> _Part:
         )
         raise ValueError(message)
     raw = values = _matrix(other.X, what)
-    observed, precision = np.zeros((2, len(names), len(genes)))
-    columns = [place[genes[i]] for i in shared]
     known, length = ~np.isnan(values), np.ones(len(names))
+    told = None  # effects as observed, their precisions, and which are known
     if "se" in other.layers:
         error = _matrix(other.layers["se"], f"{what}.layers['se']")
         known &= ~np.isnan(error)
@@ -277,25 +276,30 @@ def _effects(other: ad.AnnData, genes: Sequence[str], what: str) -> _Part:
                 f"an effect is not known."
             )
             raise ValueError(message)
-        values, length = _shrunk(values, np.where(known, error, 1.0) ** 2, known)
-        both = known[:, columns]
-        observed[:, shared] = np.where(both, raw[:, columns], 0.0)
-        precision[:, shared] = np.where(both, 1 / np.where(both, error[:, columns], 1.0) ** 2, 0.0)
+        variance = np.where(known, error, 1.0) ** 2
+        values, length = _shrunk(values, variance, known)
+        told = raw, 1 / variance, known
     values = np.where(known, values, 0.0)
     mean = values.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     values = np.where(known, values, mean)
     rows = _unit(values - mean) * np.sqrt(length)[:, None]
-    effects = np.zeros((len(names), len(genes)))
-    effects[:, shared] = values[:, columns]
     if {"raw_mean", "sd", "data_weight"} <= set(other.layers):
-        told = [_matrix(other.layers[x], what) for x in ("raw_mean", "sd", "data_weight")]
-        mean, sd, weight = (x[:, columns] for x in told)
-        both = np.isfinite(mean) & (weight > 0) & (sd > 0)
-        observed[:, shared] = np.where(both, mean, 0.0)
-        precision[:, shared] = np.where(both, weight / np.where(both, sd, 1.0) ** 2, 0.0)
-    elif "se" not in other.layers:
-        return _Part(names, rows, effects)
-    return _Part(names, rows, effects, observed, precision)
+        raw, sd, weight = (
+            _matrix(other.layers[x], what) for x in ("raw_mean", "sd", "data_weight")
+        )
+        known = np.isfinite(raw) & (weight > 0) & (sd > 0)
+        told = raw, weight / np.where(known, sd, 1.0) ** 2, known
+
+    def on_panel(values: Array) -> Array:
+        found = np.zeros((len(names), len(genes)))
+        found[:, shared] = values[:, [place[genes[i]] for i in shared]]
+        return found
+
+    if told is None:
+        return _Part(names, rows, on_panel(values))
+    observed, precision, known = told
+    observed, precision = (on_panel(np.where(known, x, 0.0)) for x in (observed, precision))
+    return _Part(names, rows, on_panel(values), observed, precision)
 
 
 def _shrunk(values: Array, variance: Array, known: NDArray[np.bool_]) -> tuple[Array, Array]:
