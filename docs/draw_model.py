@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+
+from _figures import BLUE, GREEN, GREY, ORANGE, PINK, draw, folder_asked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FOLDER = Path(__file__).parent / "_static" / "model"
-# Okabe and Ito's colours, which can be distinguished with any kind of colour vision.
-GREY, BLUE, ORANGE, GREEN, PINK = "0.55", "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 GENES = {"A": (0, 1), "B": (1, 1.6), "C": (1, 0.4), "D": (2, 1), "E": (3, 1)}
 EDGES = [("A", "B"), ("A", "C"), ("B", "D"), ("C", "D"), ("D", "E")]
 
@@ -158,7 +154,7 @@ def plate() -> Figure:
     return figure
 
 
-PICTURES = {
+FIGURES = {
     "shift": shift,
     "prior_and_data": prior_and_data,
     "shrinkage": shrinkage,
@@ -167,16 +163,5 @@ PICTURES = {
 }
 
 
-def draw(folder: Path) -> list[str]:
-    """Write all pictures into a folder, and return their names."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context({"svg.hashsalt": "nextpert", "font.size": 9}):
-        for name, picture in PICTURES.items():
-            figure = picture()
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-            plt.close(figure)
-    return [f"{name}.svg" for name in PICTURES]
-
-
 if __name__ == "__main__":
-    draw(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)
+    draw(FIGURES, {}, folder_asked("model"))

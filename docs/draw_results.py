@@ -7,13 +7,13 @@ unless the axis says otherwise.
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+
+from _figures import BLUE, GREEN, GREY, ORANGE, PINK, draw, folder_asked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TABLES = Path(__file__).parents[1] / "benchmarks" / "results"
-FOLDER = Path(__file__).parent / "_static" / "results"
-# Okabe and Ito's colours; a method has the same colour, marker and line in all figures.
-GREY, BLUE, ORANGE, GREEN, PINK = "0.45", "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+# A method has the same colour, marker and line in all figures.
 OURS = {"color": BLUE, "marker": "o", "linestyle": "-"}
 OURS_TOO = {"color": BLUE, "marker": "D", "linestyle": "--", "markerfacecolor": "white"}
 MEANS = {"color": GREY, "marker": "s", "linestyle": ":"}
@@ -358,8 +356,6 @@ FIGURES = {
     "stopping": stopping,
 }
 STYLE = {
-    "svg.hashsalt": "nextpert",
-    "font.size": 9,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
@@ -369,16 +365,5 @@ STYLE = {
 }
 
 
-def draw(folder: Path) -> list[str]:
-    """Write all figures into a folder, and return their names."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(STYLE):
-        for name, picture in FIGURES.items():
-            figure = picture()
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-            plt.close(figure)
-    return [f"{name}.svg" for name in FIGURES]
-
-
 if __name__ == "__main__":
-    draw(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)
+    draw(FIGURES, STYLE, folder_asked("results"))

@@ -6,7 +6,6 @@ import inspect
 from typing import TYPE_CHECKING
 
 import array_types
-
 import nextpert
 
 if TYPE_CHECKING:

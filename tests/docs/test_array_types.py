@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
-from pathlib import Path
 
 import anndata as ad
 import matplotlib.pyplot as plt
@@ -13,12 +11,8 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+import array_types
 import nextpert as npt
-
-TABLE = Path(__file__).parents[2] / "docs" / "_ext" / "array_types.py"
-_spec = importlib.util.spec_from_file_location("array_types", TABLE)
-array_types = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(array_types)
 
 KNOCKED_OUT = ["B2M", "CCR10", "CD59"]
 TARGET = "CCR10"

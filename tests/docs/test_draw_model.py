@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 
 import numpy as np
 
+import draw_model
+from _figures import draw
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def load():
-    """Return the script as a module."""
-    spec = importlib.util.spec_from_file_location("draw_model", DOCS / "draw_model.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_pictures_are_those_of_the_page(tmp_path):
-    names = load().draw(tmp_path)
+    names = draw(draw_model.FIGURES, {}, tmp_path)
     page = (DOCS / "model" / "in_pictures.md").read_text(encoding="utf-8")
     assert sorted(names) == sorted(re.findall(r"\{image\} \.\./_static/model/(\S+)", page))
     assert sorted(path.name for path in (DOCS / "_static" / "model").iterdir()) == sorted(names)
@@ -37,4 +31,4 @@ def test_the_posterior_mean_is_that_given_the_difference():
     likelihood = np.exp(-n * (seen - effect) ** 2 / 2)
     total = 0.7 * np.exp(-n * seen**2 / 2) + (prior * likelihood).sum() * step
     mean = (effect * prior * likelihood).sum() * step / total
-    np.testing.assert_allclose(load().posterior_mean(np.array([seen]), n), mean, rtol=1e-6)
+    np.testing.assert_allclose(draw_model.posterior_mean(np.array([seen]), n), mean, rtol=1e-6)

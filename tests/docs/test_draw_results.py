@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 
-import pytest
+import draw_results as script
+from _figures import draw
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = " ".join((DOCS / "results.md").read_text(encoding="utf-8").split())
 
 
-@pytest.fixture(scope="module")
-def script():
-    """Return the script as a module."""
-    spec = importlib.util.spec_from_file_location("draw_results", DOCS / "draw_results.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_figures_are_those_of_the_page(script, tmp_path):
-    names = script.draw(tmp_path)
+def test_figures_are_those_of_the_page(tmp_path):
+    names = draw(script.FIGURES, script.STYLE, tmp_path)
     assert names == re.findall(r"\{image\} _static/results/(\S+)", PAGE)
     assert sorted(path.name for path in (DOCS / "_static" / "results").iterdir()) == sorted(names)
     assert all((tmp_path / name).stat().st_size > 10_000 for name in names)
@@ -37,7 +28,7 @@ def test_every_figure_says_where_it_fails_and_leads_to_tables_and_command():
         assert "`python -m benchmarks." in section
 
 
-def at_ten_cells(script, row):
+def at_ten_cells(row):
     """Return the error of an estimator over that of no effect, by screen."""
     tables = [
         script.table("few_cells", f"## {name}:")[1] for name in ("papalexi", "tapseq", "norman")
@@ -45,12 +36,12 @@ def at_ten_cells(script, row):
     return [script.numbers(rows[row])[0] / script.numbers(rows["no effect"])[0] for rows in tables]
 
 
-def test_the_page_tells_what_is_drawn(script):
-    papalexi, tapseq, norman = at_ten_cells(script, "hierarchical model, as tl.fit_dag_blr does")
+def test_the_page_tells_what_is_drawn():
+    papalexi, tapseq, norman = at_ten_cells("hierarchical model, as tl.fit_dag_blr does")
     assert f"is {papalexi:.2f} (Papalexi), {tapseq:.2f} (TAP-seq) and {norman:.2f} (Norman)" in PAGE
-    papalexi, tapseq, norman = at_ten_cells(script, "means of the cells")
+    papalexi, tapseq, norman = at_ten_cells("means of the cells")
     assert f"have {papalexi:.1f}, {tapseq:.1f} and {norman:.2f} times" in PAGE
-    papalexi, tapseq, norman = at_ten_cells(script, "ash as published")
+    papalexi, tapseq, norman = at_ten_cells("ash as published")
     assert f"{papalexi:.2f}, {tapseq:.2f} and {norman:.2f} times" in PAGE
     _, rows = script.table("replays", "## papalexi")
     assert f"{rows['best'][-1]} rounds on Papalexi" in PAGE

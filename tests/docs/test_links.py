@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
-SCRIPT = Path(__file__).parents[2] / "docs" / "check_links.py"
-_spec = importlib.util.spec_from_file_location("check_links", SCRIPT)
-check_links = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(check_links)
+import check_links
 
 GOOD = """
 <a href="#here">1</a> <a href="guides/one.html#a%20part">2</a> <a href="guides">3</a>

@@ -2,43 +2,32 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
-import sys
 from pathlib import Path
 
-import pytest
-
+import api_pages
+import benchmark_pages
+import function_pages
 import nextpert as npt
+import package_structure
+import tutorial_pages
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _pages_can_be_imported():
-    sys.path.insert(0, str(ROOT / "docs" / "_ext"))
-    yield
-    sys.path.remove(str(ROOT / "docs" / "_ext"))
-
-
-def load(name):
-    return importlib.import_module(name)
-
-
 def test_every_module_is_drawn_once_with_words():
-    structure = load("package_structure")
-    drawing = structure.drawing(ROOT)
-    modules = {name for layer in structure.layers(ROOT) for name in layer}
+    drawing = package_structure.drawing(ROOT)
+    modules = {name for layer in package_structure.layers(ROOT) for name in layer}
     assert len(modules) > 15
-    assert set(structure.WORDS) == modules
+    assert set(package_structure.WORDS) == modules
     for name in modules:
         assert drawing.count(f">{name.removeprefix('nextpert.')}</text>") == 1
-        assert structure.WORDS[name]
+        assert package_structure.WORDS[name]
 
 
 def test_every_table_has_a_title_and_its_command(tmp_path):
-    load("benchmark_pages").copy(ROOT / "benchmarks", tmp_path)
+    benchmark_pages.copy(ROOT / "benchmarks", tmp_path)
     tables = sorted((ROOT / "benchmarks" / "results").glob("*.md"))
     assert tables
     for path in tables:
@@ -47,13 +36,12 @@ def test_every_table_has_a_title_and_its_command(tmp_path):
         assert re.search(r"`python (-m )?benchmarks", page), path.name
         assert f"](results/{path.name})" in (tmp_path / "index.md").read_text(encoding="utf-8")
     (tmp_path / "results" / "gone.md").write_text("# Gone")
-    load("benchmark_pages").copy(ROOT / "benchmarks", tmp_path)
+    benchmark_pages.copy(ROOT / "benchmarks", tmp_path)
     assert not (tmp_path / "results" / "gone.md").exists()
 
 
 def test_every_tutorial_has_a_question_a_picture_and_a_decision(tmp_path):
-    pages = load("tutorial_pages")
-    pages.copy(ROOT / "tutorials", tmp_path / "tutorials", tmp_path / "pictures")
+    tutorial_pages.copy(ROOT / "tutorials", tmp_path / "tutorials", tmp_path / "pictures")
     page = (tmp_path / "tutorials" / "index.md").read_text(encoding="utf-8")
     names = {path.stem for path in (ROOT / "tutorials").glob("*.ipynb")}
     listed = [
@@ -63,7 +51,7 @@ def test_every_tutorial_has_a_question_a_picture_and_a_decision(tmp_path):
     ]
     assert sorted(listed) == sorted(names)
     assert listed[0] == "quickstart"
-    questions = [line for lines in pages.GROUPS.values() for line, _ in lines.values()]
+    questions = [line for lines in tutorial_pages.GROUPS.values() for line, _ in lines.values()]
     assert len(questions) == len(names)
     assert all("?" in question for question in questions)
     for name in names:
@@ -82,7 +70,7 @@ def test_every_tutorial_has_a_question_a_picture_and_a_decision(tmp_path):
 
 
 def test_every_public_name_is_listed():
-    text = "".join(load("api_pages").pages().values())
+    text = "".join(api_pages.pages().values())
     for package in ("pp", "tl", "pl", "get", "datasets", "core"):
         for name in getattr(npt, package).__all__:
             assert re.search(rf"^   {name}$", text, re.MULTILINE), name
@@ -90,25 +78,22 @@ def test_every_public_name_is_listed():
 
 
 def test_every_function_has_its_picture_formula_and_source():
-    pages = load("function_pages")
     plots = [f"pl.{name}" for name in npt.pl.__all__]
     tools = [f"tl.{name}" for name in npt.tl.__all__]
     for name in [*plots, *tools, "report"]:
-        (place,) = re.findall(r"figure:: /(\S+)", "\n".join(pages.picture(name)))
+        (place,) = re.findall(r"figure:: /(\S+)", "\n".join(function_pages.picture(name)))
         assert (ROOT / "docs" / place).exists() or place.startswith("_static/gallery/")
     for name in tools:
-        assert name == "tl.cpca" or pages.formulas(name)
-    for name in {*pages.EQUATIONS, *pages.SECTIONS}:
+        assert name == "tl.cpca" or function_pages.formulas(name)
+    for name in {*function_pages.EQUATIONS, *function_pages.SECTIONS}:
         assert eval(f"npt.{name}", {"npt": npt})
-    link = pages.source("py", {"module": "nextpert.tl", "fullname": "learn_dag"})
+    link = function_pages.source("py", {"module": "nextpert.tl", "fullname": "learn_dag"})
     path, first = re.fullmatch(r".*/blob/main/(\S+)#L(\d+)-L\d+", link).groups()
     lines = (ROOT / path).read_text(encoding="utf-8").splitlines()[int(first) - 1 :]
     assert next(line for line in lines if line.startswith("def ")) == "def learn_dag("
 
 
 def test_defaults_are_stated_once():
-    pages = load("function_pages")
-
     def example(adata, *, n_cells=100, strategy="exploit", layer=None, copy=False):
         """Do nothing."""
 
@@ -118,4 +103,4 @@ def test_defaults_are_stated_once():
     wanted = list(lines)
     wanted[2] += " Default: ``100``."
     wanted[6] += " Default: ``False``."
-    assert pages.with_defaults(example, lines) == wanted
+    assert function_pages.with_defaults(example, lines) == wanted
