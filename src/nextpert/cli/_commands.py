@@ -76,7 +76,7 @@ def preprocess(
     covariates: Names | None = None,
     check_scale: bool = True,
     run: Run = _USUAL,
-) -> Job:
+) -> None:
     """Select cells and genes, normalise counts and read the labels.
 
     The first step. It reads raw counts, or log-normalised expression, and a column of obs with the
@@ -113,7 +113,6 @@ def preprocess(
     check_scale
         Raise an error if values that are not counts cannot be log-normalised.
     """
-    return Job("preprocess", locals())
 
 
 @command
@@ -139,7 +138,7 @@ def learn(
     n_jobs: Jobs = 1,
     checkpoint: Path | None = None,
     run: Run = _USUAL,
-) -> Job:
+) -> None:
     """Learn the causal graph of the genes.
 
     Reads a screen after `nextpert preprocess`, or one that is log-normalised by other means, and
@@ -181,7 +180,6 @@ def learn(
     checkpoint
         A file in which finished bootstrap graphs are kept, so that an interrupted run continues.
     """
-    return Job("learn", locals())
 
 
 @command
@@ -202,7 +200,7 @@ def fit(
     noise_var: float | None = None,
     intercept: bool = True,
     run: Run = _USUAL,
-) -> Job:
+) -> None:
     """Fit the model: weights of the graph and shifts of the perturbations.
 
     Reads a screen after `nextpert learn` and writes the posterior over the weights of the graph and
@@ -237,7 +235,6 @@ def fit(
     intercept
         Fit an intercept per gene.
     """
-    return Job("fit", locals())
 
 
 @command
@@ -251,7 +248,7 @@ def effects(
     level: float = 0.9,
     from_table: FromTable = _TABLE,
     run: Run = _USUAL,
-) -> Job:
+) -> None:
     """Estimate the effects of perturbations on genes, with intervals.
 
     Reads a screen after `nextpert fit` and writes the effect of each perturbation on each gene:
@@ -270,7 +267,6 @@ def effects(
     level
         Probability that the credible intervals cover.
     """
-    return Job("effects", locals())
 
 
 @command
@@ -284,7 +280,7 @@ def design(
     noise_aware: bool = True,
     perturbation_key: str | None = None,
     run: Run = _USUAL,
-) -> Job:
+) -> None:
     """Rank the candidates for the next experiment towards a target state.
 
     Reads a screen after `nextpert fit` and writes the ranking of the candidates, tested or not, and
@@ -299,7 +295,6 @@ def design(
     perturbation_key
         Column of obs with the perturbation of each cell. By default that of the fit.
     """
-    return Job("design", locals())
 
 
 @command
@@ -325,7 +320,7 @@ def plan(
     plate_format: WholeOrNone = None,
     rng: Rng = 0,
     run: Run = _USUAL,
-) -> Job:
+) -> None:
     """Plan the next plate within a budget.
 
     Reads a screen after `nextpert fit` and writes the plate: which perturbations, how many cells of
@@ -367,7 +362,6 @@ def plan(
         Number of wells of a plate, for the names of the wells: 8, 96 or 384. By default there are
         no wells, as in a pooled screen.
     """
-    return Job("plan", locals())
 
 
 @command
@@ -387,7 +381,7 @@ def cells(
     n_samples: Samples = 1000,
     rng: Rng = 0,
     run: Run = _USUAL,
-) -> Job:
+) -> None:
     """Compute how many cells, guides and replicates are needed, and whether to stop.
 
     Reads a screen after `nextpert fit` and writes how many cells per perturbation detect an effect
@@ -412,7 +406,6 @@ def cells(
     n_replicates
         Number of replicates per perturbation. By default the median of the screen.
     """
-    return Job("cells", locals())
 
 
 @command
@@ -427,7 +420,7 @@ def distances(
     perturbations: Names | None = None,
     confidence: float = 0.9,
     run: Run = _USUAL,
-) -> Job:
+) -> None:
     """Measure how far the cells of each perturbation are from a target state.
 
     Reads a screen after `nextpert preprocess`, or one that is log-normalised by other means, and
@@ -445,7 +438,6 @@ def distances(
     confidence
         Confidence level of the intervals.
     """
-    return Job("distances", locals())
 
 
 @command
@@ -467,7 +459,7 @@ def replay(
     rng: Rng = 0,
     n_jobs: Jobs = 1,
     run: Run = _USUAL,
-) -> Job:
+) -> None:
     """Replay campaigns on the cells of the screen, to compare ways of choosing.
 
     Reads a screen after `nextpert learn` and writes how many plates each way of choosing would have
@@ -501,7 +493,6 @@ def replay(
     simulated
         Draw cells from a fit to the screen instead of taking its own.
     """
-    return Job("replay", locals())
 
 
 @command
@@ -512,7 +503,7 @@ def diagnose(
     n_jobs: Jobs = 1,
     rng: Rng = 0,
     run: Run = _USUAL,
-) -> Job:
+) -> None:
     """Judge which parts of the fit to trust.
 
     Reads a screen after `nextpert fit` and writes a verdict on cells, shrinkage, perturbations that
@@ -521,7 +512,6 @@ def diagnose(
 
     Example: `nextpert diagnose screen.fit.h5ad`
     """
-    return Job("diagnose", locals())
 
 
 @command
@@ -533,7 +523,7 @@ def report(
     title: str | None = None,
     keys: Annotated[Names | None, Parameter(metavar="RESULT=KEY...")] = None,
     run: Run = _USUAL,
-) -> Job:
+) -> None:
     """Write one HTML page with all results.
 
     The last step. Reads a screen with results of `effects`, `design`, `plan`, `diagnose` and
@@ -553,7 +543,6 @@ def report(
     keys
         Results that are stored under other than the usual names.
     """
-    return Job("report", locals())
 
 
 @command
@@ -570,7 +559,7 @@ def demo(
     n_jobs: Jobs = 1,
     show: Show = 15,
     run: Run = _USUAL,
-) -> Job:
+) -> None:
     """Run all steps on a simulated screen, or on your own.
 
     By default the screen is simulated and its truth known. The target state is the mean under a
@@ -594,4 +583,3 @@ def demo(
     n_graphs
         Number of bootstrap graphs.
     """
-    return Job("demo", locals())

@@ -21,7 +21,7 @@ from nextpert.cli._output import (
 )
 from nextpert.cli._read import read_screen, target_of, values_of
 from nextpert.cli._results import describe_ranking, in_lines, show_table, summary_of, table_of
-from nextpert.cli._run import COMMANDS, call, note_command, settings_of, tell_json
+from nextpert.cli._run import HISTORY, call, note_command, settings_of, tell_json
 from nextpert.cli._words import flag_of, stage
 from nextpert.tl._design_interventions.tables import candidates_of
 
@@ -141,7 +141,7 @@ def _analyse(adata: AnnData, job: Job, target: Any, hidden: str | None) -> None:
 
 def _write(adata: AnnData, job: Job, outputs: dict[Path, str]) -> None:
     """Write tables, figures, the page, the screen and the settings."""
-    commands = "\n".join(map(str, adata.uns[COMMANDS]))
+    commands = "\n".join(map(str, adata.uns[HISTORY]))
     writers: dict[str, Any] = {
         "annotated.h5ad": lambda path: write_screen(adata, path),
         "demo.toml": lambda path: write_text(settings_of(job, job.options["out"]), path),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, is_dataclass
+from functools import wraps
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
@@ -405,8 +406,16 @@ app.register_install_completion_command()
 _places = count()  # of commands in the list
 
 
-def command(function: Callable[..., Job]) -> Callable[..., Job]:
-    """Register a function as a command, the next in the list."""
+def command(function: Callable[..., None]) -> Callable[..., Job]:
+    """Register a function as a command, the next in the list; its call returns the job."""
     about = inspect.cleandoc(function.__doc__ or "").split("\nParameters\n")[0]
-    app.command(function, help=flowing(about).strip(), sort_key=next(_places))
-    return function
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def job(*args: Any, **options: Any) -> Job:
+        given = signature.bind(*args, **options)
+        given.apply_defaults()
+        return Job(function.__name__, given.arguments)
+
+    app.command(job, help=flowing(about).strip(), sort_key=next(_places))
+    return job

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 Writers = dict[Path, Callable[[Path], Any]]
 # The commands that a screen has gone through, in uns.
-COMMANDS = "commands"
+HISTORY = "commands"
 _SCREENS = (".h5ad", ".zarr")
 _BEFORE_RESULTS = ("preprocess", "learn", "fit")
 _MANY_GENES = 300  # a search takes minutes then
@@ -114,7 +114,7 @@ def run_report(job: Job) -> None:
     usual = [_usual_out(screens[0], name) for name in STEPS if name not in _BEFORE_RESULTS]
     if left := [path.name for path in usual if path.exists() and path not in screens]:
         say(f"note: {', '.join(left)} of the same screen: add them to the page with --also")
-    commands = "\n".join(map(str, np.ravel(adata.uns.get(COMMANDS, []))))
+    commands = "\n".join(map(str, np.ravel(adata.uns.get(HISTORY, []))))
     with stage(options, "Writing the page"):
         write_all(writers, outputs, overwrite=options["overwrite"])
         job.written = True
@@ -155,8 +155,8 @@ def note_command(adata: AnnData, job: Job, *, usual_out: Path | None = None) -> 
     given = {name: value for name, value in job.given.items() if name != "n_jobs"}
     if usual_out is not None and given.get("out") == usual_out:
         del given["out"]
-    before = [str(x) for x in np.ravel(adata.uns.get(COMMANDS, []))]
-    adata.uns[COMMANDS] = _adata.strings([*before, command_of(job.name, given)])
+    before = [str(x) for x in np.ravel(adata.uns.get(HISTORY, []))]
+    adata.uns[HISTORY] = _adata.strings([*before, command_of(job.name, given)])
 
 
 def tell_json(job: Job, verdict: str, summary: dict[str, Any], files: list[Path]) -> None:
@@ -250,13 +250,13 @@ def _join(adata: AnnData, other: AnnData, path: Path) -> None:
             "of one page from one fit."
         )
         raise ValueError(message)
-    commands = [str(x) for a in (adata, other) for x in np.ravel(a.uns.get(COMMANDS, []))]
+    commands = [str(x) for a in (adata, other) for x in np.ravel(a.uns.get(HISTORY, []))]
     for slot in ("uns", "obsm", "varm"):
         ours, theirs = getattr(adata, slot), getattr(other, slot)
         for key in theirs.keys() - ours.keys():
             ours[key] = theirs[key]
     if commands:
-        adata.uns[COMMANDS] = _adata.strings(list(dict.fromkeys(commands)))
+        adata.uns[HISTORY] = _adata.strings(list(dict.fromkeys(commands)))
 
 
 def _fit(adata: AnnData) -> dict[str, str]:
