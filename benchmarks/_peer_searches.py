@@ -32,7 +32,7 @@ def gies(
     """GIES with nextpert's penalty, targets told; it takes them for held, and drops their cells.
 
     Its score centres every environment; with ``means``, all at the mean of the controls instead,
-    so that it sees the shifts. ``targets`` are told in the place of the true ones.
+    so that it sees the shifts. ``targets`` are given in place of the true ones.
     """
     names, cells = _environments(found)
     told = found.targets if targets is None else targets

@@ -378,7 +378,7 @@ def programs(cells: Cells) -> str:
 
 
 def pathways(n: int, seed: int) -> list[float]:
-    """Return how well the genes of two simulated pathways are told from others, by AUC."""
+    """Return how well the genes of two simulated pathways are distinguished from others, by AUC."""
     cells = simulate(seed, sparse=0.03, pathways=2)
     part, known = split(cells, n, seed)
     shared = find_programs(fit_hierarchical(pool(moments(part, known)), rng=seed))

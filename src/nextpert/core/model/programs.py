@@ -25,7 +25,7 @@ _MOST = 20  # programs: more are neither read nor drawn
 MOST_COMPARED = 1000
 CLEAR = 3.0  # standard deviations that a program, or a score on it, is away from 0
 _PART = 0.25  # of the largest score, that another perturbation has at least to share a program
-_TURNS, _STILL = 200, 1e-9  # of an iteration at most, and the change below which it has settled
+_TURNS, _STILL = 200, 1e-9  # most iterations, and the change below which they have converged
 
 
 class Programs(NamedTuple):

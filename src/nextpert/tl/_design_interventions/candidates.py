@@ -292,7 +292,7 @@ class CandidateSet:
     prior
         The prior of the shifts on the graph.
     effects
-        The effects that are expected; ``None`` if shifts are told, which act on the graph.
+        The effects that are expected; ``None`` if shifts are given, which act on the graph.
     place
         Row of each in the fit, -1 of those without cells, shape ``(n_candidates,)``.
     """
