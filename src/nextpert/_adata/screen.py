@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from nextpert._adata.roles import Roles
     from nextpert.core import ScreenMoments
+    from nextpert.core.screen.screen import Screen
 
 # Batches are fixed effects: with fewer than two cells per batch they leave nothing of most cells.
 _FEWEST_CELLS = 2
@@ -116,6 +117,36 @@ class Environments:
                 names.append(f"{column}={level}")
                 indicators.append((values == level).astype(np.float64))
         return names, np.array(indicators).reshape(len(names), len(self.table)).T
+
+    def without_batches(
+        self, screen: Screen, names: Sequence[str], *, by_condition: bool = False
+    ) -> tuple[ScreenMoments, NDArray[np.int64], NDArray[np.float64]]:
+        """Return the environments of the controls and of perturbations, less what batches add.
+
+        ``screen`` has the sums of these environments. ``by_condition`` compares batches within
+        perturbation and condition, so that what conditions differ by is left.
+
+        Returns
+        -------
+        cells
+            Moments of genes, and then of the columns of batches.
+        keys
+            Group (0 for the controls), guide, batch and condition of each, shape
+            ``(n_environments, 4)``.
+        fixed_sd
+            As in :func:`~nextpert.core.screen.guides.pool_guides`.
+        """
+        rows, roles = screen.columns["environment"], self.roles
+        each = [] if roles.condition_key is None else [roles.condition_key]
+        within = [roles.perturbation_key, *self.condition_names, *(each if by_condition else [])]
+        condition = self.levels(*within)
+        clean, sd = screen.without_batches(self.batches()[1][rows], condition[rows])
+        group = self.groups([roles.control, *names])
+        guide = self.levels(*([] if roles.guide_key is None else [roles.guide_key]))
+        batch = self.levels(*roles.batch_key)
+        keys = np.column_stack([group, guide, batch, self.levels(*each)])[rows]
+        own = keys[:, 0] >= 0
+        return clean.some(own).moments(), keys[own], sd
 
     def only(self, perturbations: Sequence[str]) -> Environments:
         """Return the environments of some perturbations; cells of others get code -1."""

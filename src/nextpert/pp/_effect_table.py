@@ -304,14 +304,9 @@ def _of_cells(adata: ad.AnnData) -> _Given:
     found = read_environments(adata, roles, named=names)
     coded = coding({"environment": found.codes})
     ((screen,), _) = read_screens(adata, np.arange(adata.n_vars), [coded], layer=roles.layer)
-    rows = screen.columns["environment"]
-    within = found.levels(roles.perturbation_key, *found.condition_names)[rows]
-    clean, sd = screen.without_batches(found.batches()[1][rows], within)
-    group = found.groups([roles.control, *names])[rows]
-    guide = found.levels(*([] if roles.guide_key is None else [roles.guide_key]))[rows]
-    own = group >= 0
-    pairs, place = distinct(group[own], guide[own])
-    moments, group = clean.moments().some(own).pool(place, len(pairs)), pairs[:, 0]
+    clean, keys, sd = found.without_batches(screen, names)
+    pairs, place = distinct(keys[:, 0], keys[:, 1])
+    moments, group = clean.pool(place, len(pairs)), pairs[:, 0]
     spread = 0.0
     if roles.guide_key is not None:
         spread = spread_within(moments.subset(np.arange(adata.n_vars)), group)

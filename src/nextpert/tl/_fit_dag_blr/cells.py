@@ -107,50 +107,19 @@ class Cells:
         Guides are separate if ``guided``. ``spread`` is the variance of guides where it is known
         from other genes.
         """
-        cells, keys, sd = self.without_batches(names, fit)
+        known, screen = self.fits[fit]
+        cells, keys, sd = known.without_batches(screen, names)
         found = pool_cells(
             cells, keys[:, 0], 1 + len(names), guide=keys[:, 1] if guided else None,
             spread=spread, fixed_sd=sd,
         )  # fmt: skip
-        known = self.fits[fit][0]
         if known.roles.condition_key is None:
             return found
-        cells, keys, sd = self.without_batches(names, fit, by_condition=True)
+        cells, keys, sd = known.without_batches(screen, names, by_condition=True)
         return with_conditions(
             found, cells, keys[:, 0], keys[:, 3], condition_names(known),
             guide=keys[:, 1] if guided else None, fixed_sd=sd,
         )  # fmt: skip
-
-    def without_batches(
-        self, names: Sequence[str], fit: int = 0, *, by_condition: bool = False
-    ) -> tuple[ScreenMoments, NDArray[np.int64], NDArray[np.float64]]:
-        """Return the environments of the controls and of perturbations, less what batches add.
-
-        ``by_condition`` compares batches within perturbation and condition, so that what conditions
-        differ by is left.
-
-        Returns
-        -------
-        cells
-            Moments of genes, and then of the columns of batches.
-        keys
-            Group (0 for the controls), guide, batch and condition of each, shape
-            ``(n_environments, 4)``.
-        fixed_sd
-            As in :func:`~nextpert.core.screen.guides.pool_guides`.
-        """
-        known, screen = self.fits[fit]
-        rows, roles = screen.columns["environment"], known.roles
-        each = [] if roles.condition_key is None else [roles.condition_key]
-        within = [roles.perturbation_key, *known.condition_names, *(each if by_condition else [])]
-        condition = known.levels(*within)
-        clean, sd = screen.without_batches(known.batches()[1][rows], condition[rows])
-        group = known.groups([roles.control, *names])
-        guide = known.levels(*([] if roles.guide_key is None else [roles.guide_key]))
-        batch = known.levels(*roles.batch_key)
-        keys = np.column_stack([group, guide, batch, known.levels(*each)])[rows]
-        own = keys[:, 0] >= 0
-        return clean.some(own).moments(), keys[own], sd
 
 
 def fit_environments(adata: ad.AnnData, roles: Roles, names: Sequence[str]) -> Environments:

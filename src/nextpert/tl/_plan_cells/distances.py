@@ -101,7 +101,8 @@ def read_measured(
         checksum=_adata.checksum_of_cells(adata, fit),
     )  # fmt: skip
     _adata.warn_of_changed_cells(adata, fit, key, cells.checksum)
-    screen, keys, sd = cells.without_batches(names)
+    known, sums = cells.fits[0]
+    screen, keys, sd = known.without_batches(sums, names)
     found, place = distinct(*keys.T)  # conditions would split guides into more than there are
     group, guide, batch, _ = found.T
     screen = screen.pool(place, len(found))
