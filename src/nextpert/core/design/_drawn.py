@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from nextpert.core._checks import as_rng, as_vector, require_count
 from nextpert.core._compile import entry
-from nextpert.core.design._lookahead import adjoint, node_columns, reach, widest
+from nextpert.core.design._lookahead import adjoint, node_columns, reach
 from nextpert.core.design.base import Acquisition, project
+from nextpert.core.model._kernels import longest_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +71,7 @@ def information(draws: Any, shift: Array, grad: Array) -> float:
     """Mean of ``sum_i log(w_i' / w_i) / 2``, ``w_i'`` after cells at ``x``; fills its gradient."""
     p, s = draws.offset.shape
     layout = (draws.indptr, draws.indices, draws.vptr, draws.mptr)
-    x, gx, most = np.empty((p, s)), np.zeros((p, s)), widest(draws.vptr)
+    x, gx, most = np.empty((p, s)), np.zeros((p, s)), longest_row(draws.vptr)
     rows, y = np.empty((most, s)), np.empty((most, s))
     d1, d2, slope = np.empty(s), np.empty(s), np.empty(s)
     reach(draws, shift, x)

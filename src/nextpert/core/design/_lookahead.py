@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nextpert.core._compile import entry, inner
+from nextpert.core.model._kernels import longest_row
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -185,7 +186,7 @@ def evaluate(problem, shift, grad):
     cov, u, w0, quad, lin = problem.cov, problem.u, problem.w0, problem.quad, problem.lin
     eigval = problem.eigval
     p = len(shift)
-    x, gx, most = np.empty(p), np.zeros(p), widest(vptr)
+    x, gx, most = np.empty(p), np.zeros(p), longest_row(vptr)
     row, y, step = np.empty(most), np.empty(most), np.empty(most)
     z, vec = np.empty(most), np.empty(most)
     reach(problem, shift, x.reshape(p, 1))
@@ -217,15 +218,6 @@ def evaluate(problem, shift, grad):
         _max_gradient(problem, layout, best, x, row, y, z, vec, step, gx)
     adjoint(problem, gx.reshape(p, 1), grad)
     return value
-
-
-@inner
-def widest(vptr):
-    """Return the largest number of weights of a node."""
-    most = 0
-    for i in range(len(vptr) - 1):
-        most = max(most, vptr[i + 1] - vptr[i])
-    return most
 
 
 @inner
@@ -269,7 +261,7 @@ def project_target(layout, cov, target, u, w0):
     ``target`` is mu*, (p, 1).
     """
     vptr = layout[2]
-    d1, rows, y = np.empty(1), np.empty((widest(vptr), 1)), np.empty((widest(vptr), 1))
+    d1, rows, y = np.empty(1), np.empty((longest_row(vptr), 1)), np.empty((longest_row(vptr), 1))
     for i in range(len(w0)):
         node_columns(layout, cov, u, i, target, rows, y, d1, w0[i : i + 1])
         for a in range(vptr[i + 1] - vptr[i]):
@@ -280,7 +272,7 @@ def project_target(layout, cov, target, u, w0):
 def w_of_states(problem, x, out):
     """Fill ``w_i`` of every node (p, m) after cells at each state of ``x`` (p, m): equation 16."""
     p, m = x.shape
-    d1, d2, most = np.empty(m), np.empty(m), widest(problem.vptr)
+    d1, d2, most = np.empty(m), np.empty(m), longest_row(problem.vptr)
     rows, y = np.empty((most, m)), np.empty((most, m))
     layout = (problem.indptr, problem.indices, problem.vptr, problem.mptr)
     for i in range(p):
