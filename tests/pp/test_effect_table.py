@@ -240,6 +240,19 @@ def test_an_anndata_and_two_tables_are_one_screen(plain, assert_same_adata):
     assert np.array_equal(three.layers["se"], one.layers["se"])
 
 
+def test_labels_are_those_of_a_column_or_the_names_of_rows(plain):
+    effects, se = pd.DataFrame(np.eye(3), list("ABC"), list("XYZ")), np.ones((3, 3))
+    adata = ad.AnnData(effects, layers={"se": se})
+    assert list(npt.pp.effect_table(adata).obs_names) == ["control", "A", "B", "C"]
+    adata.obs["target"] = list("DEF")
+    found = npt.pp.effect_table(adata, perturbation_key="target")
+    assert list(found.obs["perturbation"]) == ["control", "D", "E", "F"]
+    with pytest.raises(ValueError, match=r"no column 'targt'.*Close matches: target"):
+        npt.pp.effect_table(adata, perturbation_key="targt")
+    adata.obs["perturbation"] = list("GHI")
+    assert list(npt.pp.effect_table(adata).obs_names) == ["control", "G", "H", "I"]
+
+
 def test_logarithms_are_converted(plain, caplog):
     table, se, told = plain
     one = npt.pp.effect_table(table, se, **told)

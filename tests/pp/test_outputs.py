@@ -92,6 +92,7 @@ def bad(source="deseq2", **columns):
         (bad(lfcSE="x"), r"'lfcSE' must hold real numbers"),
         ({**bad(), "base": "e"}, r"The output of deseq2 holds logarithms of base 2: leave base"),
         ({**bad(), "gene_key": "symbol"}, r"no column 'symbol' of genes.*name the column with ge"),
+        ({**bad(), "perturbation_key": "guide"}, r"no column 'guide' of perturbations"),
         ({**bad(), "source": "edger"}, r"output of edger has no column 'logFC' of effects"),
         ({"adata": outputs()["deseq2"]}, r"needs one of their standard errors.*deseq2, edger"),
         ({"adata": long(names="x", scores=1.0, pvals=0.1), "source": "edger"},

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 
 from nextpert import _adata
 from nextpert._adata.arguments import checked, one_of
+from nextpert._adata.labels import column_of
 from nextpert._adata.panel import closest, list_names
 from nextpert._adata.roles import KEY as SCREEN
 from nextpert._adata.roles import Roles, screen_record
@@ -48,7 +49,7 @@ def effect_table(
     *,
     source: str | None = None,
     base: str | None = None,
-    perturbation_key: str = "perturbation",
+    perturbation_key: str | None = None,
     gene_key: str | None = None,
     n_cells: str | float | Mapping[str, float] | None = None,
     n_controls: str | float | Mapping[str, float] | None = None,
@@ -105,8 +106,9 @@ def effect_table(
         Base of the logarithms: ``"e"``, ``"2"`` or ``"10"``. ``None`` (default): that of the
         source, else ``"e"``.
     perturbation_key
-        Column of perturbations: of ``adata.obs`` (``None`` there: the row names), or of a long
-        table.
+        Column of perturbations: of ``adata.obs`` (``None`` (default): ``"perturbation"`` if it is
+        there, else the row names), or of a long table (``None``: ``"perturbation"``, or that of the
+        source).
     gene_key
         Column of genes of a long table, if it is none of these.
     n_cells
@@ -251,7 +253,7 @@ def _read(
     adata: ad.AnnData | pd.DataFrame,
     se: pd.DataFrame | str | None,
     source: str | None,
-    perturbation_key: str,
+    perturbation_key: str | None,
     gene_key: str | None,
 ) -> _Given:
     """Return what was given; the arguments are those of :func:`effect_table`."""
@@ -271,7 +273,9 @@ def _read(
         _adata.require_layer(adata, None)
         _adata.require_layer(adata, name)
         obs = adata.obs
-        labels = obs[perturbation_key] if perturbation_key in obs else adata.obs_names.to_series()
+        labels = adata.obs_names.to_series()
+        if perturbation_key is not None or "perturbation" in obs:
+            labels = column_of(adata, perturbation_key or "perturbation")
         tables = adata.to_df(), adata.to_df(layer=name)
         return _Given(*tables, labels.astype(str).tolist(), obs, adata.var.copy(), None)
     if source is not None:

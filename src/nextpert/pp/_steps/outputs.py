@@ -86,7 +86,7 @@ class Effects(NamedTuple):
 
 
 def read_output(
-    table: pd.DataFrame, source: str, perturbation_key: str, gene_key: str | None
+    table: pd.DataFrame, source: str, perturbation_key: str | None, gene_key: str | None
 ) -> Effects:
     """Return effects and standard errors of an output of ``source``, one of :data:`NAMES`.
 
@@ -110,9 +110,9 @@ def read_output(
         )
         raise ValueError(message)
     gene = _column(columns, (gene_key,) if gene_key else asked.genes, "genes", "gene_key")
-    label = _column(
-        columns, (perturbation_key, *asked.perturbations), "perturbations", "perturbation_key"
-    )
+    usual = ("perturbation", *asked.perturbations)
+    wanted = (perturbation_key,) if perturbation_key else usual
+    label = _column(columns, wanted, "perturbations", "perturbation_key")
     effect = real_values(table[asked.effect], f"The column {asked.effect!r}")
     se, how = _standard_errors(table, asked, effect)
     if not asked.base:
