@@ -16,9 +16,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def bench(monkeypatch):
-    """Import the package of the benchmarks, which lies beside ``src`` and is not installed."""
-    monkeypatch.syspath_prepend(str(ROOT))
+def bench():
+    """Import the package of the benchmarks."""
     from benchmarks import (
         _dense_civ,
         _design,
@@ -81,12 +80,9 @@ def test_the_dense_search_stays_in_the_ball_and_gains(bench):
 
 
 def names_of_all():
-    sys.path.insert(0, str(ROOT))
-    try:
-        from benchmarks._growth import SERIES
-        from benchmarks._rows import ROWS
-    finally:
-        sys.path.remove(str(ROOT))
+    from benchmarks._growth import SERIES
+    from benchmarks._rows import ROWS
+
     points = [row for series in SERIES for _, row in series.points[:2]]
     return [row.name for row in (*ROWS, *points)]
 

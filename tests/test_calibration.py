@@ -1,31 +1,21 @@
 """Posterior intervals hold the truth as often as they say, over distinct simulated instances."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from benchmarks import calibration
+
 N_INSTANCES = 60
 
 
 @pytest.fixture(scope="module")
-def calibration():
-    """Import the benchmark, which lies beside ``src`` and is not installed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT))
-        from benchmarks import calibration
-
-        yield calibration
-
-
-@pytest.fixture(scope="module")
-def setting(calibration):
+def setting():
     return calibration.Setting(10, "erdos_renyi", 400, 5, 60)
 
 
-def coverages(calibration, setting, **options):
+def coverages(setting, **options):
     """Mean over instances of every quantity, in %, and its standard error."""
     found = [
         calibration.coverage(setting, seed, n_samples=400, **options) for seed in range(N_INSTANCES)
@@ -36,8 +26,8 @@ def coverages(calibration, setting, **options):
 
 
 @pytest.fixture(scope="module")
-def known(calibration, setting):
-    return coverages(calibration, setting)
+def known(setting):
+    return coverages(setting)
 
 
 @pytest.mark.parametrize("quantity", ["weights", "b", "distance"])
@@ -47,8 +37,8 @@ def test_ninety_percent_intervals_hold_85_to_95(known, quantity):
     assert error < 3  # enough instances to say so
 
 
-def test_half_of_the_truths_lie_in_fifty_percent_intervals(calibration, setting):
-    found = coverages(calibration, setting, level=0.5)
+def test_half_of_the_truths_lie_in_fifty_percent_intervals(setting):
+    found = coverages(setting, level=0.5)
     assert 44 < found["weights"][0] < 56
     assert 44 < found["b"][0] < 56
 
@@ -60,14 +50,14 @@ def test_distances_of_zero_are_held_by_score_intervals_alone(known):
     assert 85 < known["score: distance"][0] < 97
 
 
-def test_a_learned_graph_covers_less(calibration, setting, known):
-    learned = coverages(calibration, replace(setting, learned=True))
+def test_a_learned_graph_covers_less(setting, known):
+    learned = coverages(replace(setting, learned=True))
     for quantity in ("weights", "b"):
         lower, error = learned[quantity]
         assert lower + 2 * error < known[quantity][0]
 
 
-def test_intervals_of_draws_and_of_lengths(calibration):
+def test_intervals_of_draws_and_of_lengths():
     rng = np.random.default_rng(0)
     draws = rng.normal(size=(4000, 2))
     assert calibration.inside(draws, np.array([1.55, 1.75]), 0.9).tolist() == [True, False]

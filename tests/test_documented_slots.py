@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-import sys
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +14,7 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
+from function_pages import stored
 
 # What every stored result carries, as the developer's page says.
 STAMP = {"version", "format", "contents"}
@@ -87,15 +86,6 @@ TYPES = {
 }
 
 
-@pytest.fixture
-def stored(monkeypatch):
-    """What reads a docstring for the table of stored results on the function's page."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "docs" / "_ext"))
-    yield importlib.import_module("function_pages").stored
-    for name in ("function_pages", "gallery_page", "array_types"):
-        sys.modules.pop(name, None)
-
-
 def slots(adata):
     return {(slot, str(key)) for slot in SLOTS for key in getattr(adata, slot) if key is not None}
 
@@ -110,7 +100,7 @@ def test_every_function_that_writes_is_called():
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_what_is_written_is_documented(name, small_screen, stored):
+def test_what_is_written_is_documented(name, small_screen):
     before, options = CALLS[name]
     sub, _, short = name.partition(".")
     function = getattr(getattr(npt, sub), short)

@@ -1,25 +1,15 @@
 """Intervals over the graphs of resamples hold the truth more often than those of one graph."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+
+from benchmarks import ensemble_calibration as trial
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 N_MODELS = 24
 
 
-@pytest.fixture(scope="module")
-def trial():
-    """The benchmark, which lies beside ``src`` and is not installed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parents[1]))
-        from benchmarks import ensemble_calibration
-
-        yield ensemble_calibration
-
-
-def test_intervals_over_graphs_hold_more(trial):
+def test_intervals_over_graphs_hold_more():
     setting = trial.Setting(4, n_genes=12, n_seen=4, n_control=300, n_cells=40)
     found = np.array([trial.coverage(setting, seed, 15, 600, 0.9) for seed in range(N_MODELS)])
     known, one, alike, _ = found.mean(axis=0)
@@ -30,7 +20,7 @@ def test_intervals_over_graphs_hold_more(trial):
     assert alike[-1] > one[-1]  # wider
 
 
-def test_draws_are_spread_as_the_shares_say(trial):
+def test_draws_are_spread_as_the_shares_say():
     from nextpert.core import Dag, DagBlr, Moments
 
     rng = np.random.default_rng(0)
@@ -44,7 +34,7 @@ def test_draws_are_spread_as_the_shares_say(trial):
     assert intercepts.shape == (100, 2)
 
 
-def test_the_command_prints_its_table(trial, capsys, tmp_path):
+def test_the_command_prints_its_table(capsys, tmp_path):
     options = "--models 2 --degrees 2 --controls 200 --graphs 3 --samples 50 --genes 6"
     trial.main([*options.split(), "--save", str(tmp_path / "table.md")])
     shown = capsys.readouterr().out

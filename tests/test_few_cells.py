@@ -1,31 +1,13 @@
 """The benchmark of effects from few cells: its estimates, and that its intervals are tested."""
 
-from pathlib import Path
-
 import numpy as np
-import pytest
 from scipy import integrate, stats
 
-ROOT = Path(__file__).parents[1]
+from benchmarks import _shrinkage as shrinkage
+from benchmarks import few_cells as few
 
 
-@pytest.fixture
-def few(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
-    from benchmarks import few_cells
-
-    return few_cells
-
-
-@pytest.fixture
-def shrinkage(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
-    from benchmarks import _shrinkage
-
-    return _shrinkage
-
-
-def simulated(few, guide_sd=0.0):
+def simulated(guide_sd=0.0):
     """Cells of 8 perturbations, 4 guides each, 8 of controls; of 30 genes few move."""
     rng = np.random.default_rng(0)
     code = np.repeat(np.arange(9), [800, *[160] * 8])
@@ -37,8 +19,8 @@ def simulated(few, guide_sd=0.0):
     return few.Cells(x, code, names, guide, guides, [-1] * 9, False)
 
 
-def test_shrinkage_beats_means_and_its_intervals_hold(few):
-    errors, holds, used = few.few(simulated(few), 20, 0)
+def test_shrinkage_beats_means_and_its_intervals_hold():
+    errors, holds, used = few.few(simulated(), 20, 0)
     assert len(used.names) == 9
     for name in (few.SHRUNKEN, few.HIERARCHICAL):
         assert errors[name] < 0.6 * errors["means of the cells"]
@@ -48,10 +30,10 @@ def test_shrinkage_beats_means_and_its_intervals_hold(few):
     assert 0.8 < errors["means of the cells"] / (30 / 20) < 1.2
 
 
-def test_states_of_both_models_rank_towards_a_state(few):
+def test_states_of_both_models_rank_towards_a_state():
     from benchmarks import own_state
 
-    cells = simulated(few)
+    cells = simulated()
     found = own_state.split(cells, [1, 2, 3, 4], 20, 0)
     for way in (f"centre, {own_state.MODEL}", f"nearest, {own_state.MODEL}", "centre, no graph"):
         assert all(values.argmin() == j - 1 for j, values in found[way].items())
@@ -61,15 +43,15 @@ def test_states_of_both_models_rank_towards_a_state(few):
     assert np.corrcoef(ours, theirs)[0, 1] > 0.9
 
 
-def test_perturbations_with_too_few_cells_are_left_out(few):
-    cells = simulated(few)
+def test_perturbations_with_too_few_cells_are_left_out():
+    cells = simulated()
     kept = (cells.code != 3) | (np.cumsum(cells.code == 3) <= 35)
     parts = {name: getattr(cells, name)[kept] for name in ("x", "code", "guide")}
     assert "p3" not in few.few(cells._replace(**parts), 20, 0)[2].names
 
 
-def test_guides_that_differ_need_their_spread(few):
-    found = few.left_out_guides(simulated(few, guide_sd=0.3), 0)
+def test_guides_that_differ_need_their_spread():
+    found = few.left_out_guides(simulated(guide_sd=0.3), 0)
     added, spread = found["spread between guides added"]
     without, nothing = found["not"]
     assert 0.05 < spread < 0.15
@@ -77,7 +59,7 @@ def test_guides_that_differ_need_their_spread(few):
     assert without.mean() < 0.8 < 0.85 < added.mean() < 0.95
 
 
-def test_ash_is_the_posterior_mean_of_its_mixture(shrinkage):
+def test_ash_is_the_posterior_mean_of_its_mixture():
     rng = np.random.default_rng(1)
     truth = np.where(np.arange(400) < 80, rng.normal(size=400) * 2.0, 0.0)
     se = np.full(400, 0.5)
@@ -99,7 +81,7 @@ def test_ash_is_the_posterior_mean_of_its_mixture(shrinkage):
     assert abs(found[0] - weighted(1) / weighted(0)) < 0.15
 
 
-def test_james_stein_draws_noise_to_nothing(shrinkage):
+def test_james_stein_draws_noise_to_nothing():
     rng = np.random.default_rng(2)
     effect = rng.normal(size=(50, 60))
     found = shrinkage.james_stein(effect, np.ones_like(effect))

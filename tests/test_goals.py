@@ -1,25 +1,13 @@
 """The benchmark of goals runs, and its goals are what its head says."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from benchmarks import goals as bench
 from nextpert.core import LinearScm
 
-ROOT = Path(__file__).parents[1]
 
-
-@pytest.fixture
-def bench(monkeypatch):
-    """The benchmark, which lies beside ``src`` and is not installed."""
-    monkeypatch.syspath_prepend(str(ROOT))
-    from benchmarks import goals
-
-    return goals
-
-
-def test_the_table_has_a_row_for_each_acquisition(bench, capsys, tmp_path):
+def test_the_table_has_a_row_for_each_acquisition(capsys, tmp_path):
     bench.main(["--models", "2", "--kinds", "bounds", "--save", str(tmp_path / "goals.md")])
     lines = capsys.readouterr().out.splitlines()
     rows = [line for line in lines if any(line.startswith(f"| {c} |") for c in bench.ACQUISITIONS)]
@@ -29,7 +17,7 @@ def test_the_table_has_a_row_for_each_acquisition(bench, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["state", "signature", "bounds", "direction"])
-def test_goals_are_made_of_one_candidates_effect(bench, kind):
+def test_goals_are_made_of_one_candidates_effect(kind):
     weights = np.zeros((20, 20))
     weights[[1, 2, 3, 4], 0] = 0.5, -0.6, 0.7, 0.8  # the only node that moves others
     scm = LinearScm(weights, np.ones(20))

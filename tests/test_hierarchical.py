@@ -1,19 +1,8 @@
 """The benchmark of the hierarchical model: all methods see the same cells and are scored alike."""
 
-from pathlib import Path
-
 import numpy as np
-import pytest
 
-ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def bench(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
-    from benchmarks import hierarchical
-
-    return hierarchical
+from benchmarks import hierarchical as bench
 
 
 def fewer(cells, n_genes=30):
@@ -25,7 +14,7 @@ def fewer(cells, n_genes=30):
     )  # fmt: skip
 
 
-def test_a_split_trains_on_n_cells_and_half_of_the_controls(bench):
+def test_a_split_trains_on_n_cells_and_half_of_the_controls():
     cells = fewer(bench.simulate(0, sparse=0.05))
     short = (cells.code != 3) | (np.cumsum(cells.code == 3) <= 35)
     parts = {name: getattr(cells, name)[short] for name in ("x", "code", "guide")}
@@ -35,7 +24,7 @@ def test_a_split_trains_on_n_cells_and_half_of_the_controls(bench):
     assert np.bincount(part.code[known & (part.code >= 0)]).tolist() == [500, *[20] * 9]
 
 
-def test_methods_are_scored_alike(bench):
+def test_methods_are_scored_alike():
     cells = fewer(bench.simulate(1, sparse=0.1))
     found = bench.trial(cells, 20, 0)
     assert sorted(found) == sorted(bench.ROWS)

@@ -1,21 +1,12 @@
 """The benchmark of known targets and of the penalty: what it draws, and its tables."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-
-@pytest.fixture
-def bench(monkeypatch):
-    """The benchmark, which lies beside ``src`` and is not installed."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
-    from benchmarks import known_targets
-
-    return known_targets
+from benchmarks import known_targets as bench
 
 
-def test_a_share_of_the_targets_is_another_gene(bench):
+def test_a_share_of_the_targets_is_another_gene():
     targets = {str(k): k for k in range(20)}
     told = bench.mistaken(targets, 0.2, 20, 3)
     assert sum(told[name] != gene for name, gene in targets.items()) == 4
@@ -23,7 +14,7 @@ def test_a_share_of_the_targets_is_another_gene(bench):
 
 
 @pytest.mark.parametrize("how", ["crossed", "nested"])
-def test_clones_share_noise_and_change_no_variance(bench, how):
+def test_clones_share_noise_and_change_no_variance(how):
     setting = bench.SCREENS["strong"]
     plain, cloned = (bench.clones(setting, shared, how, 0) for shared in (0.0, 0.5))
     np.testing.assert_allclose(
@@ -42,20 +33,20 @@ def test_clones_share_noise_and_change_no_variance(bench, how):
     assert np.bincount(cloned.clone).max() == 25
 
 
-def test_the_effective_number_of_independent_cells_is_that_of_all(bench):
+def test_the_effective_number_of_independent_cells_is_that_of_all():
     found = bench.clones(bench.SCREENS["strong"], 0.0, "crossed", 1).found.statistics()
     joint = bench.joint_moments(found)
     best = bench.boss(joint, n_context=20, rng=0)
     assert bench.effective_penalty(found, best.dag, best.context_edges) < 2.1
 
 
-def test_the_consensus_network(bench):
+def test_the_consensus_network():
     cells, label, dag = bench.signalling((0.2, 1.0), 0.0, 0.0, 0)
     assert (len(bench.PROTEINS), dag.n_edges) == (11, 17)
     assert cells.shape == (len(label), 11) == (850 + 7 * 700, 11)
 
 
-def test_the_tables(bench, capsys):
+def test_the_tables(capsys):
     bench.main(["--tables", "targets", "--sizes", "6", "--models", "2", "--gies-models", "0"])
     bench.main(["--tables", "signalling", "--models", "1"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]

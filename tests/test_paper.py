@@ -13,9 +13,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def paper(monkeypatch):
-    """Import the package of the benchmarks, which lies beside ``src`` and is not installed."""
-    monkeypatch.syspath_prepend(str(ROOT))
+def paper():
+    """Import the package of the benchmarks."""
     from benchmarks.paper import (
         __main__,
         _ablations,

@@ -1,7 +1,6 @@
 """The benchmark of plates on real screens: halves, truths and what is scored."""
 
 from argparse import Namespace
-from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -10,13 +9,10 @@ import pytest
 
 from nextpert._adata.roles import Roles
 
-ROOT = Path(__file__).parents[1]
-
 
 @pytest.fixture
-def halves(monkeypatch, tmp_path):
+def halves(tmp_path):
     """Half of a screen of 6 genes: G0 to G3 perturbed, each moving its own; E moves none."""
-    monkeypatch.syspath_prepend(str(ROOT))
     from benchmarks._screens import Source, read_screen
     from benchmarks.plan_plate import Halves
 

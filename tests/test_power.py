@@ -1,19 +1,10 @@
 """The benchmark of plans of cells: its simulations agree with what is planned, its rules count."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from nextpert.core.design.cell_numbers import Layout
 from nextpert.core.design.power import EffectPrecision
-
-ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(autouse=True)
-def _path(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
 
 
 def test_simulated_power_is_that_planned(monkeypatch):
@@ -80,7 +71,6 @@ def test_a_campaign_asks_after_every_plate(monkeypatch, world):
 
 def test_a_campaign_draws_the_cells_of_a_screen(monkeypatch):
     from benchmarks import _stopping
-
     from nextpert.core.evaluate.cell_pool import CellPool
 
     monkeypatch.setattr(_stopping, "N_PLATES", 3)

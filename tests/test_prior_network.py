@@ -1,25 +1,16 @@
 """The benchmark of prior networks: what it draws, the distance it shows, and its table."""
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks import prior_network
 from nextpert.core import Dag, random_dag
 
 
-@pytest.fixture
-def prior_network(monkeypatch):
-    """The benchmark, which lies beside ``src`` and is not installed."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
-    from benchmarks import prior_network
-
-    return prior_network
-
-
 @pytest.mark.parametrize(("network", "right"), [("100%", 1.0), ("70%", 0.7), ("50%", 0.5)])
-def test_networks_are_right_as_said(prior_network, network, right):
+def test_networks_are_right_as_said(network, right):
     truth = random_dag(36, "erdos_renyi", expected_degree=4, rng=0)
     edges = truth.to_matrix().toarray() != 0
     drawn = prior_network.draw_network(truth, 0.5, network, np.random.default_rng(1)) > 0
@@ -28,7 +19,7 @@ def test_networks_are_right_as_said(prior_network, network, right):
     assert not np.diag(drawn).any()
 
 
-def test_the_random_network_is_as_large_as_that_of_70_percent(prior_network):
+def test_the_random_network_is_as_large_as_that_of_70_percent():
     truth = random_dag(36, "erdos_renyi", expected_degree=4, rng=0)
     edges = truth.to_matrix().toarray() != 0
     sizes, right = set(), []
@@ -41,7 +32,7 @@ def test_the_random_network_is_as_large_as_that_of_70_percent(prior_network):
     assert np.mean(right) == pytest.approx(edges.sum() / (36 * 35), abs=0.02)
 
 
-def test_the_distance_of_classes_is_that_of_their_graphs_by_enumeration(prior_network):
+def test_the_distance_of_classes_is_that_of_their_graphs_by_enumeration():
     """Of all graphs on three nodes: what every graph of a class has in common."""
     pairs = list(itertools.combinations(range(3), 2))
     graphs = []
@@ -73,7 +64,7 @@ def test_the_distance_of_classes_is_that_of_their_graphs_by_enumeration(prior_ne
         assert prior_network.class_distance(one, two) == wanted
 
 
-def test_one_row(prior_network):
+def test_one_row():
     row = prior_network.one(4, 500, 1.0, "100%", 0)
     along, against, before, after, *_ = row
     assert along > 2 > 0 > against

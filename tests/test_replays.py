@@ -1,16 +1,6 @@
 """The benchmarks of states found: own states, and replays in plates."""
 
-from pathlib import Path
-
 import numpy as np
-import pytest
-
-ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(autouse=True)
-def _path(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
 
 
 def simulated():

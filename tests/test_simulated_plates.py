@@ -1,18 +1,8 @@
 """The benchmark of simulated plates: worlds whose states are known, strategies, its tables."""
 
-from pathlib import Path
-
 import numpy as np
-import pytest
 
 from nextpert.core import Dag, ScreenMoments
-
-ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(autouse=True)
-def _path(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
 
 
 def screen():

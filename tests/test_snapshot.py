@@ -1,28 +1,18 @@
 """The snapshot of the main calls: the same where nothing changed, and what changed is found."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks import snapshot
 from nextpert.tl._plan_screen import wells
 
-ROOT = Path(__file__).parents[1]
 STEPS = ["combinations/effects", "figures/fig3", "acquisitions/pool"]
 
 
-@pytest.fixture
-def snapshot(monkeypatch):
-    """The benchmark, which lies beside ``src`` and is not installed."""
-    monkeypatch.syspath_prepend(str(ROOT))
-    from benchmarks import snapshot
-
-    return snapshot
-
-
-def test_a_snapshot_compares_with_itself_and_shows_a_change(snapshot, tmp_path, capsys):
+def test_a_snapshot_compares_with_itself_and_shows_a_change(tmp_path, capsys):
     before, after = str(tmp_path / "before.npz"), str(tmp_path / "after.npz")
     assert snapshot.main(["--save", before, "--only", *STEPS]) == 0
     with np.load(before, allow_pickle=False) as file:
@@ -42,7 +32,7 @@ def test_a_snapshot_compares_with_itself_and_shows_a_change(snapshot, tmp_path, 
     assert snapshot.main(["--compare", before, "--with", after, "--only", "figures"]) == 0
 
 
-def test_rows_that_change_places_differ_in_their_order_alone(snapshot):
+def test_rows_that_change_places_differ_in_their_order_alone():
     table = pd.DataFrame({"perturbation": ["B", "A", "C"], "gene": ["x"] * 3, "mean": [2.0, 1, 3]})
     found = [dict(snapshot.flat(t, "t")) for t in (table, table.iloc[[1, 0, 2]])]
     compared = snapshot.compare(*found, 1e-8).set_index("item")
@@ -64,18 +54,18 @@ def test_rows_that_change_places_differ_in_their_order_alone(snapshot):
         (["a", "b"], ["a", "c"], (1, 0.5, "DIFFERS")),
     ],
 )
-def test_differences_by_hand(snapshot, a, b, expected):
+def test_differences_by_hand(a, b, expected):
     absolute, relative, verdict = snapshot.difference(np.asarray(a), np.asarray(b), 1e-8)
     assert (absolute, relative) == pytest.approx(expected[:2], rel=1e-4)
     assert verdict == expected[2]
 
 
-def test_shapes_and_unknown_steps(snapshot):
+def test_shapes_and_unknown_steps():
     assert snapshot.difference(np.ones(2), np.ones(3), 1e-8)[2] == "SHAPE f(2,) -> f(3,)"
     with pytest.raises(SystemExit, match="No step is called 'nothing'"):
         snapshot.names_of_all(["nothing"])
 
 
-def test_importing_it_leaves_the_package_as_it_is(snapshot):
+def test_importing_it_leaves_the_package_as_it_is():
     planning = sys.modules["nextpert.tl._plan_screen.plan_screen"]
     assert planning.N_SAMPLES == wells.N_SAMPLES

@@ -5,27 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
-import pytest
 from scipy import integrate, stats
 
+from benchmarks import theory
 from nextpert.core import Moments
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture
-def theory(monkeypatch) -> ModuleType:
-    """Import the benchmark, which lies beside ``src`` and is not installed."""
-    monkeypatch.syspath_prepend(str(ROOT))
-    from benchmarks import theory
-
-    return theory
-
-
-def test_entropies_of_chi_squares(theory):
+def test_entropies_of_chi_squares():
     for p in (5, 8):
         found = theory.entropy(np.ones((1, p)), np.zeros((1, p)))[0]
         assert abs(found - stats.chi2(p).entropy()) < 1e-4
@@ -38,7 +28,7 @@ def test_entropies_of_chi_squares(theory):
     assert abs(scaled - wanted - np.log(0.2)) < 1e-4
 
 
-def test_the_law_of_the_gap(theory):
+def test_the_law_of_the_gap():
     _, prior, ideal, target = theory.setting(0, 5, quiet=True)
     cells = np.random.default_rng(0).normal(size=(4, 5))
     posterior = prior.update(Moments.from_array(cells))
@@ -62,7 +52,7 @@ def test_the_law_of_the_gap(theory):
     assert abs(binned - theory.entropy(scale, offset)[0]) < 0.02
 
 
-def test_information_is_what_cells_take_from_the_entropy(theory):
+def test_information_is_what_cells_take_from_the_entropy():
     _, prior, ideal, target = theory.setting(1, 4, quiet=True)
     others = np.vstack([ideal, -ideal])
     found = theory.information(prior, target, ideal, others, 150, [3])
@@ -86,7 +76,7 @@ def test_information_is_what_cells_take_from_the_entropy(theory):
     assert found["information"] > 0.1
 
 
-def test_h_and_its_gradient_fall_as_they_should(theory):
+def test_h_and_its_gradient_fall_as_they_should():
     table = theory.decay(0, [30, 300], n_nodes=6)
     slope = np.diff(np.log(table[["h", "gradient"]]), axis=0)[0] / np.log(10)
     assert abs(slope[0] + 1) < 0.3

@@ -12,13 +12,10 @@ import scipy.sparse as sp
 from nextpert._adata.roles import Roles
 from nextpert.core import Dag
 
-ROOT = Path(__file__).parents[1]
-
 
 @pytest.fixture
-def bench(monkeypatch):
-    """The modules of the benchmarks, which lie beside ``src`` and are not installed."""
-    monkeypatch.syspath_prepend(str(ROOT))
+def bench():
+    """The modules of the benchmarks."""
     from benchmarks import (
         _peer_searches,
         _predictors,

@@ -6,8 +6,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from benchmarks._plate_pools import random_pool
 
+from benchmarks._plate_pools import random_pool
 from nextpert.core import Dag, DagBlr, Moments
 
 

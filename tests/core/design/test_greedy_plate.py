@@ -7,8 +7,8 @@ from functools import partial
 
 import numpy as np
 import pytest
-from benchmarks.plates import loss
 
+from benchmarks.plates import loss
 from nextpert.core import Dag, DagBlr
 from nextpert.core.design.plate import PlateCiv, greedy_plate
 from nextpert.core.design.uncertain_civ import UncertainCiv
