@@ -221,6 +221,12 @@ def test_the_same_bits_for_any_number_of_threads_and_after_storing():
     assert few.conditions[2].effects.n_draws == 4
 
 
+def test_progress_counts_the_sweeps_of_all_conditions():
+    seen = []
+    fitted(screen(truth(0), 1), chain=Chain(3, 4, 5), progress=lambda *done: seen.append(done))
+    assert seen == [(k, 23) for k in range(1, 24)]
+
+
 def test_a_condition_without_controls_raises():
     moments = screen(truth(0), 8)
     moments.n[moments.n_environments // LINES] = 0
