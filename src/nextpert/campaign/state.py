@@ -58,10 +58,8 @@ def lined_up(target: Any, cells: ad.AnnData, n_start: int) -> Any:
     else:  # rows of a table stand for several each
         start = start[np.cumsum(labels.cells[start]) <= n_start]
     added = dict(zip(genes, batches.of_cells(start).mean(axis=0), strict=True))
-    return _moved_target(target, added) if isinstance(target, Target) else _moved(target, added)
-
-
-def _moved_target(target: Target, added: Mapping[str, float]) -> Target:
+    if not isinstance(target, Target):
+        return _moved(target, added)
     names = ("state", "away_from", "at_least", "at_most")  # a signature is of changes
     return replace(target, **{name: _moved(getattr(target, name), added) for name in names})
 

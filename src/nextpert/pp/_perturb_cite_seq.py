@@ -244,7 +244,11 @@ def perturb_cite_seq(
     sets = cell_guides(adata, guides_key, ",", "guides")
     book = Bookkeeping(adata.n_obs)
     if condition is not None:
-        _keep_condition(adata, book, condition, condition_key)
+        labels = _adata.read_labels(adata, condition_key, argument="condition_key")
+        labels.require([condition], "Conditions")
+        is_there = labels.groups([condition]) == 0
+        others = np.array([*labels.names, "no condition"], dtype=object)[labels.codes[~is_there]]
+        book.keep("condition", is_there, f"other conditions: {tally(others)}")
     read = book.kept
     if chosen["max_guides"] is not None:
         few = sets.cells(sets.n_guides <= chosen["max_guides"])
@@ -269,14 +273,6 @@ def _choose(preset: str | None, **given: Any) -> dict[str, Any]:
     """Return the choices: those given, then those of the preset, then the defaults."""
     base = _DEFAULTS if preset is None else PRESETS[preset]
     return {name: base[name] if value is None else value for name, value in given.items()}
-
-
-def _keep_condition(adata: ad.AnnData, book: Bookkeeping, condition: str, key: str) -> None:
-    labels = _adata.read_labels(adata, key, argument="condition_key")
-    labels.require([condition], "Conditions")
-    is_there = labels.groups([condition]) == 0
-    others = np.array([*labels.names, "no condition"], dtype=object)[labels.codes[~is_there]]
-    book.keep("condition", is_there, f"other conditions: {tally(others)}")
 
 
 def _roles(sets: GuideSets, controls: str) -> CellTargets:

@@ -82,7 +82,9 @@ def prepare(
     _adata.require_layer(adata, options.layer)
     matrix = _read_matrix(adata, book, options)
     if matrix.depth is not None and (options.min_depth > 0 or matrix.kind == "counts"):
-        _drop_shallow(book, matrix.depth, options.min_depth)
+        least = options.min_depth
+        why = f"total counts below {least:g}" if least > 0 else "no counts"
+        book.keep("depth", (matrix.depth >= least) & (matrix.depth > 0), why)
     _require_controls(found, book)
     names = gene_names(adata, options.aliases, options.gene_symbols)
     controls = np.flatnonzero(book.kept & found.cells("control"))
@@ -97,7 +99,10 @@ def prepare(
     cells = np.flatnonzero(book.kept)
     new = join.take(adata, cells, panel.columns)
     target_sum = _normalise(new, panel.genes, matrix, cells, options)
-    _write_labels(new, found.codes[cells], named, options)
+    codes, others = found.codes[cells], [options.separator.join(x) for x in named.others]
+    new.obs[LABELS] = pd.Categorical(np.array(named.labels, dtype=object)[codes])
+    new.obs["n_targets"] = named.n_targets[codes]
+    new.obs["other_targets"] = pd.Categorical(np.array(others, dtype=object)[codes])
     weak = _write_genes(new, panel.genes, options)
     targets = dict(zip(named.labels, named.shown, strict=True))
     table["hardly_expressed"] = [
@@ -171,11 +176,6 @@ def _read_matrix(adata: ad.AnnData, book: Bookkeeping, options: ScreenOptions) -
     return Matrix(kind, None, scale)
 
 
-def _drop_shallow(book: Bookkeeping, depth: NDArray[np.float64], least: float) -> None:
-    why = f"total counts below {least:g}" if least > 0 else "no counts"
-    book.keep("depth", (depth >= least) & (depth > 0), why)
-
-
 def _require_controls(found: CellTargets, book: Bookkeeping) -> None:
     if not (book.kept & found.cells("control")).any():
         steps = book.table()
@@ -243,15 +243,6 @@ def _normalise(
         new.layers[matrix.kind] = values
     logger.info("Expression: ln(1 + counts per %g), from %s.", target_sum, matrix.kind)
     return target_sum
-
-
-def _write_labels(
-    new: ad.AnnData, codes: NDArray[np.int64], named: PanelLabels, options: ScreenOptions
-) -> None:
-    others = np.array([options.separator.join(other) for other in named.others], dtype=object)
-    new.obs[LABELS] = pd.Categorical(np.array(named.labels, dtype=object)[codes])
-    new.obs["n_targets"] = named.n_targets[codes]
-    new.obs["other_targets"] = pd.Categorical(others[codes])
 
 
 def _write_genes(new: ad.AnnData, genes: list[str], options: ScreenOptions) -> set[str]:
