@@ -148,3 +148,18 @@ def _assert_same(one: object, two: object, where: str = "") -> None:
     else:
         assert type(one) is type(two), f"{where}: {type(one)} and {type(two)}"
         assert one == two, where
+
+
+@pytest.fixture
+def assert_refused(assert_same_adata):
+    """Check that a call raises an error with all of some words, and changes nothing."""
+
+    def check(adata, call, error, words) -> None:
+        before = adata.copy()
+        with pytest.raises(error) as caught:
+            call(adata)
+        missing = [word for word in words if word not in str(caught.value)]
+        assert not missing, f"{missing} not in {caught.value}"
+        assert_same_adata(adata, before)
+
+    return check
