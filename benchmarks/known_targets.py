@@ -1,4 +1,4 @@
-"""Known targets of perturbations, and the penalty where cells are not independent. Four tables.
+"""Known targets of perturbations, and the penalty where cells are not independent. Five tables.
 
 ``targets``: simulated screens of 9, 20 and 50 genes of degree 2. Structural Hamming distance (SHD)
 to the true graph of BOSS with targets learned, known, and known with 20 or 40% of them wrong (drawn
@@ -27,6 +27,13 @@ tells, since no label names a protein; 700 cells each and 850 controls. The nois
 moves by *effect*, in SD. *Wells*: each drug's cells also have shifts of all proteins, of that SD.
 With *one wrong*, the inhibitor of Akt is said to act on Raf. By the public calls.
 
+``cytometry``: the cells of Sachs et al. themselves, from a file that is not shipped: a table of the
+11 proteins, with the labels in a column ``condition``, or the 7,466 cells of nine conditions in the
+order of the publication, as ``cdt`` has them (``pip download --no-deps cdt``, MIT, file
+``cdt/data/resources/cyto_full_data.csv`` in the wheel), of which these labels are known. Values are
+logarithms. Edges, SHD to the consensus network, and of the edges found those that are right,
+reversed and not in the network; an edge that is not oriented counts one in the SHD.
+
 ``real``: panels of 60 variable genes and all targets of Papalexi and TAP-seq, where no graph is
 known: the number of edges, what orients them, the edges of perturbations, and the penalty chosen.
 
@@ -34,6 +41,7 @@ known: the number of edges, what orients them, the edges of perturbations, and t
     python -m benchmarks.known_targets --tables targets --sizes 50 --models 10 --gies-models 1
     python -m benchmarks.known_targets --tables penalty --models 10
     python -m benchmarks.known_targets --tables signalling
+    python -m benchmarks.known_targets --tables cytometry --file cyto_full_data.csv
     python -m benchmarks.known_targets --tables real  # data: NEXTPERT_DATA
 """
 
@@ -44,6 +52,7 @@ import os
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anndata as ad
@@ -82,6 +91,13 @@ DRUGS = {
     "Akt inhibitor": "Akt", "G06976": "PKC", "psitectorigenin": "PIP2", "U0126": "Mek",
     "LY294002": "PIP3", "PMA": "PKC", "b2cAMP": "PKA",
 }  # fmt: skip  # and whether they activate: the last two
+CYTOMETRY = {  # cells by condition, in the order of the publication
+    "control": 853, "ICAM-2": 902, "Akt inhibitor": 911, "G06976": 723, "psitectorigenin": 810,
+    "U0126": 799, "LY294002": 848, "PMA": 913, "b2cAMP": 707,
+}  # fmt: skip
+COLUMNS = {
+    "praf": "Raf", "pmek": "Mek", "plcg": "Plcg", "p44/42": "Erk", "pakts473": "Akt", "pjnk": "Jnk",
+}  # fmt: skip
 PROTEINS = sorted(set(CONSENSUS.replace(",", "").split()))
 _CLONE = 25  # cells
 _N_STARTS = 10  # as of tl.learn_dag
@@ -298,6 +314,45 @@ def signalling_row(effect: tuple[float, float], shared: float, wells: float, n_m
     return f"| {low:g} to {high:g} | {shared:g} | {wells:g} | {' | '.join(groups)} |"
 
 
+def cytometry_rows(file: Path) -> list[str]:
+    """Return the lines of the cells of Sachs et al.: no edges, the public calls, GIES."""
+    table = pd.read_csv(file).rename(columns=COLUMNS)
+    if "condition" not in table:
+        table["condition"] = np.repeat(list(CYTOMETRY), list(CYTOMETRY.values()))
+    label = table["condition"].to_numpy(str)
+    cells = np.log(table[PROTEINS].to_numpy(float))
+    place = {gene: k for k, gene in enumerate(PROTEINS)}
+    truth = np.zeros((len(PROTEINS), len(PROTEINS)), bool)
+    for edge in CONSENSUS.split(", "):
+        truth[tuple(place[gene] for gene in edge.split())] = True
+    graphs = {"no edges": np.zeros_like(truth)}
+    calls = [("learned", p) for p in (2.0, 16.0)] + [(DRUGS, p) for p in (2.0, 16.0, "auto")]
+    for targets, penalty in calls:
+        options = {"penalty": penalty, "perturbation_targets": targets}
+        called = by_call(cells, label, PROTEINS, **options)
+        used = f"{called.uns['dag']['params']['penalty']:g}"
+        told = "learned" if targets == "learned" else "known"
+        penalised = f"auto ({used})" if penalty == "auto" else used
+        graphs[f"targets {told}, penalty {penalised}"] = edges_of(called)
+    if is_there("gies"):
+        found: Any = SimpleNamespace(
+            cells=cells, label=label, targets={name: place[gene] for name, gene in DRUGS.items()},
+            scm=SimpleNamespace(n_nodes=len(PROTEINS)),
+        )  # fmt: skip
+        graphs["GIES, environments centred"] = gies(found, 0)
+        graphs["GIES, means kept"] = gies(found, 0, means=True)
+    lines = []
+    for name, edges in graphs.items():
+        either, one_way = np.triu(edges | edges.T), edges & ~edges.T
+        right, back = (one_way & truth).sum(), (one_way & truth.T).sum()
+        cells_of = [
+            name, either.sum(), distance(edges, truth), right, back, (edges & edges.T).sum() // 2,
+            (either & ~(truth | truth.T)).sum(),
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells_of))} |")
+    return lines
+
+
 def real_row(folder: Path, name: str, penalty: float | str, targets: str) -> str:
     """Return the line of a real screen and a call."""
     found = read_screen(folder, SOURCES[name], name=name, n_variable=60)
@@ -328,6 +383,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--gies-models", type=int, default=5, help="of 50 genes one")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--data", type=Path, default=os.environ.get("NEXTPERT_DATA", "."))
+    parser.add_argument("--file", type=Path, help="cells of Sachs et al., for cytometry")
     parser.add_argument("--kinds", nargs="+", default=tuple(KINDS))
     args = parser.parse_args(arguments)
     if "targets" in args.tables:
@@ -359,6 +415,10 @@ def main(arguments: list[str] | None = None) -> None:
         for shared, wells in ((0.0, 0.0), (0.3, 0.0), (0.0, 0.1)):
             for effect in ((0.2, 1.0), (0.05, 0.2)):
                 print(signalling_row(effect, shared, wells, args.models), flush=True)
+    if "cytometry" in args.tables:
+        print("\n| graph | edges | SHD | right | reversed | not oriented | not in the network |")
+        print("|---" * 7 + "|")
+        print("\n".join(cytometry_rows(args.file)), flush=True)
     if "real" in args.tables:
         print(
             "\n| screen | targets on the panel | targets | penalty | used | edges "

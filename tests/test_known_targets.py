@@ -1,6 +1,7 @@
 """The benchmark of known targets and of the penalty: what it draws, and its tables."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmarks import known_targets as bench
@@ -44,6 +45,17 @@ def test_the_consensus_network():
     cells, label, dag = bench.signalling((0.2, 1.0), 0.0, 0.0, 0)
     assert (len(bench.PROTEINS), dag.n_edges) == (11, 17)
     assert cells.shape == (len(label), 11) == (850 + 7 * 700, 11)
+
+
+def test_cells_from_a_file_are_compared_with_the_consensus_network(tmp_path):
+    cells, label, _ = bench.signalling((0.2, 1.0), 0.0, 0.0, 0)
+    table = pd.DataFrame(np.exp(cells), columns=bench.PROTEINS).assign(condition=label)
+    table.rename(columns={"Erk": "p44/42"}).to_csv(tmp_path / "cells.csv", index=False)
+    lines = bench.cytometry_rows(tmp_path / "cells.csv")
+    assert lines[0] == "| no edges | 0 | 17 | 0 | 0 | 0 | 0 |"
+    known = next(line for line in lines if "targets known, penalty 2" in line)
+    assert int(known.split("|")[4]) >= 15
+    assert sum(bench.CYTOMETRY.values()) == 7466
 
 
 def test_the_tables(capsys):

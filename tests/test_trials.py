@@ -243,6 +243,27 @@ def test_features_help_where_they_inform(bench, tmp_path):
     assert error["none"] == "1.000"
 
 
+def test_features_from_files_are_scored_with_rows_permuted(bench, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    names, module = [f"P{k}" for k in range(30)], np.arange(30) % 3
+    means = 0.5 * rng.normal(size=(3, 8))[module] + 0.1 * rng.normal(size=(30, 8))
+    (tmp_path / "norman2019").mkdir()
+    labels = np.array([*names, "P0+P1"])
+    np.savez(tmp_path / bench.side.MEANS, labels=labels, means=np.vstack([means, means[0]]))
+    sets = [[n for n, m in zip(names, module, strict=True) if m == k] for k in range(3)]
+    lines = ["\t".join([f"module {k}", "", *some]) for k, some in enumerate(sets)]
+    (tmp_path / "sets.gmt").write_text("\n".join(lines))
+    bench.side.main([
+        "--features", str(tmp_path / "sets.gmt"), "--screens", "norman_means", "--draws", "2",
+        "--data", str(tmp_path),
+    ])  # fmt: skip
+    (row,) = {line for line in capsys.readouterr().out.splitlines() if line.startswith("| sets")}
+    known, error, _, permuted = map(float, row.split("|")[2:6])
+    assert known == 30
+    assert error < 0.3
+    assert permuted == pytest.approx(1, abs=0.05)
+
+
 def test_unexplained_is_nothing_for_the_truth_and_all_for_no_effect(bench):
     setting = bench.simulated.Setting(4, n_control=2000, n_cells=400, unmeasured=True)
     found = bench.simulated.simulate(setting, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from types import SimpleNamespace
 
 import anndata as ad
@@ -110,6 +111,24 @@ def test_components_of_large_tables_are_the_largest(monkeypatch):
     np.testing.assert_allclose(*found, atol=1e-5)
 
 
+def test_components_are_those_of_the_screen():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(900, 700))
+    names = [f"N{k}" for k in range(900)]
+    unit = (values - values.mean(axis=0)) / values.std(axis=0)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    found = read(pd.DataFrame(values, index=names), names[:20])
+    assert found.rows.shape == (900, 20)
+    np.testing.assert_allclose(found.of(names[:20]) @ found.rows.T, unit[:20] @ unit.T, atol=1e-6)
+    sets = {f"S{k}": list(rng.choice(names, 10, replace=False)) for k in range(2000)}
+    one = np.array([[name in some for some in map(set, sets.values())] for name in names[:20]])
+    one = one / np.linalg.norm(one, axis=1, keepdims=True)
+    both = read({"sets": sets, "more": {"every": names}}, names[:20])
+    assert both.rows.shape == (900, 20)
+    rows = both.of(names[:20])
+    np.testing.assert_allclose(rows @ rows.T, 0.5 + one @ one.T / 2, atol=1e-6)
+
+
 def other_screen(values, error=None, names="ABD", genes=("B", "X", "A")):
     out = ad.AnnData(np.asarray(values, float), pd.DataFrame(index=list(names)))
     out.var_names = genes
@@ -180,7 +199,9 @@ def test_files_hold_the_same(tmp_path):
     sets = {"one": ["A", "B"], "two": ["A", "C", "D"]}
     lines = [f"{name}\twww\t" + "\t".join(genes) for name, genes in sets.items()]
     (tmp_path / "sets.gmt").write_text("\n".join(lines) + "\n\n")
-    assert load_features(tmp_path / "sets.gmt") == sets
+    (tmp_path / "sets.gmt.gz").write_bytes(gzip.compress((tmp_path / "sets.gmt").read_bytes()))
+    for name in ("sets.gmt", "sets.gmt.gz"):
+        assert load_features(tmp_path / name) == sets
     table = pd.DataFrame({"u": [1.0, 2.0, 4.0], "v": [0.5, 0.0, 1.0]}, index=list("ABC"))
     table.to_csv(tmp_path / "table.csv")
     edges = pd.DataFrame({"source": ["A", "B"], "target": ["B", "C"], "weight": [1.0, 2.0]})

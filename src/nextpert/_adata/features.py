@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
 from collections import Counter
@@ -79,7 +80,9 @@ def load_features(features: Any, what: str = "features") -> Any:
         if kind in (".h5ad", ".zarr"):
             return ad.read_zarr(path) if kind == ".zarr" else ad.read_h5ad(path)
         if kind == ".gmt":
-            lines = path.read_text(encoding="utf-8").splitlines()
+            opened = gzip.open if path.suffix == ".gz" else open
+            with opened(path, "rt", encoding="utf-8") as file:
+                lines = file.read().splitlines()
             cells = [line.rstrip().split("\t") for line in lines if line.strip()]
             return {name: genes for name, _, *genes in cells}
         table = pd.read_csv(path, sep=_TABLES[kind])
@@ -132,12 +135,15 @@ def read_features(
     rows = wide[0]
     if len(wide) > 1:
         sparse = all(sp.issparse(each) for each in wide)
-        rows = sp.hstack(wide) if sparse else np.hstack([dense(each) for each in wide])
-    rows = _components(rows)
+        rows = (
+            sp.hstack(wide, format="csr") if sparse else np.hstack([dense(each) for each in wide])
+        )
     if labels.naming is not None:
         found = labels.naming.renamed(dict.fromkeys(names, 0), labels.names, "features")
         names = list(found)
     every = [labels.naming.members(x) if labels.naming else (x,) for x in labels.names]
+    asked = set(labels.names).union(*every)
+    rows = _components(rows, np.flatnonzero([name in asked for name in names]))
     known = {name for name, row in zip(names, rows, strict=True) if row.any()}
     known |= set(names) if effects is not None else set()
     told = [x for x, some in zip(labels.names, every, strict=True) if known & {x, *some}]
@@ -324,17 +330,25 @@ def _shrunk(values: Array, variance: Array, known: NDArray[np.bool_]) -> tuple[A
     return mean + share * away, share.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
 
 
-def _components(rows: Any) -> Array:
-    """Return rows of at most 200 columns, whose products are as alike as they can be."""
+def _components(rows: Any, screen: NDArray[np.int64]) -> Array:
+    """Return rows of at most 200 columns, whose products with the screen's are kept.
+
+    ``screen`` holds the places of the screen's perturbations. If these are 200 or fewer, their
+    products with each other and with all other rows are exact; of more, their first components.
+    Components of all rows would describe the whole genome, and lose what a few genes share.
+    """
     if rows.shape[1] <= _RANK:
         return dense(rows)
-    if min(rows.shape) > _SMALL:
-        left, size, _ = svds(rows, k=_RANK, v0=np.ones(min(rows.shape)))
-        return np.asarray(left * size)
-    if rows.shape[0] <= rows.shape[1]:
-        size, basis = np.linalg.eigh(dense(rows @ rows.T))
-        return np.asarray(basis[:, -_RANK:] * np.sqrt(np.maximum(size[-_RANK:], 0.0)))
-    return np.asarray(rows @ np.linalg.eigh(dense(rows.T @ rows))[1][:, -_RANK:])
+    own = rows[screen] if abs(rows[screen]).sum() else rows
+    if min(own.shape) > _SMALL:
+        axes = svds(own, k=_RANK, v0=np.ones(min(own.shape)))[2].T
+    elif own.shape[0] <= own.shape[1]:
+        size, basis = np.linalg.eigh(dense(own @ own.T))
+        kept = np.flatnonzero(size > 1e-10 * max(size[-1], 1e-300))[-_RANK:]
+        axes = np.asarray(own.T @ (basis[:, kept] / np.sqrt(size[kept])))
+    else:
+        axes = np.linalg.eigh(dense(own.T @ own))[1][:, -_RANK:]
+    return np.asarray(rows @ axes)
 
 
 def _unit(rows: Any) -> Any:
