@@ -218,6 +218,10 @@ def public(screen: Screen, every: Perturbations, features: Any) -> tuple[float, 
     weights, covered = [], []
     for fold in range(5):
         gone = [every.names[row] for row in range(fold, len(every.names), 5)]
+        if 2 * len(screen.targets) < len(every.names):
+            asked = gone
+        else:  # others are refused without features
+            asked = [name for name in gone if name in screen.targets]
         kept = screen.cells[~label.isin(gone).to_numpy()].copy()
         with warnings.catch_warnings():  # that nothing is known of some of these
             warnings.simplefilter("ignore", UserWarning)
@@ -227,7 +231,7 @@ def public(screen: Screen, every: Perturbations, features: Any) -> tuple[float, 
             )  # fmt: skip
             npt.tl.learn_dag(kept, method="given", dag=[], genes=list(kept.var_names))
             npt.tl.fit_dag_blr(kept, features=features)
-            npt.tl.perturbation_effects(kept, candidates=gone)
+            npt.tl.perturbation_effects(kept, candidates=asked)
         learned, found = kept.uns["dag_blr"]["predictors"], kept.uns["perturbation_effects"]
         weight = dict(zip(learned["predictors"], learned["weights"], strict=True))
         weights.append(float(weight.get("features", 0.0)))
