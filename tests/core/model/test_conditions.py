@@ -208,17 +208,17 @@ def test_states_start_from_the_controls_given():
 
 def test_the_same_bits_for_any_number_of_threads_and_after_storing():
     moments = screen(truth(3), 7)
-    one = fitted(moments, chain=Chain(5, 8, 1))
-    two = fitted(moments, chain=Chain(5, 8, 1), n_jobs=2)
+    one = fitted(moments, chain=Chain(5, 12, 1))
+    two = fitted(moments, chain=Chain(5, 12, 1), n_jobs=2)
     read = unpack(Hierarchical, pack(one), "The result", "run it again")
     for other in (two, read):
         for mine, its in zip(one.conditions, other.conditions, strict=True):
             assert mine.name == its.name
             np.testing.assert_array_equal(mine.effects.centre, its.effects.centre)
             np.testing.assert_array_equal(mine.control, its.control)
-    few = one.thinned(20_000_000)
-    assert few.effects.n_draws == len(few.conditions[2].control) == 4
-    assert few.conditions[2].effects.n_draws == 4
+    few = one.thinned(100_000_000)
+    assert few.effects.n_draws == len(few.conditions[2].control) == 10
+    assert few.conditions[2].effects.n_draws == 10
 
 
 def test_progress_counts_the_sweeps_of_all_conditions():

@@ -314,9 +314,9 @@ def test_the_same_bits_for_any_number_of_threads():
 
 def test_many_effects_are_kept_in_fewer_draws():
     assert Chain.of_size(2_500) == Chain.of_size(400_000) == Chain()
-    lengths = [Chain.of_size(size) for size in (10**6, 10**7, 10**8)]
-    assert [each.keep for each in lengths] == [80, 40, 40]
-    assert [each.burn for each in lengths] == [80, 50, 50]
+    lengths = [Chain.of_size(size) for size in (10**6, 10**7, 2 * 10**7, 10**8)]
+    assert [each.keep for each in lengths] == [80, 40, 25, 10]
+    assert [each.burn for each in lengths] == [80, 40, 25, 15]
     _, cells = screen()
     seen = []
     fit = fit_hierarchical(
@@ -483,3 +483,19 @@ def test_ranks_of_effects_drawn_from_the_prior_are_uniform():
     # Within a screen ranks go together, so that screens are what is independent.
     z = (np.mean(means, axis=0) - 0.5) / (np.std(means, axis=0) / np.sqrt(len(means)))
     assert np.abs(z).max() < 3.5
+
+
+def test_a_short_chain_that_starts_at_likely_tails_has_settled():
+    rng, (n, p) = np.random.default_rng(0), (150, 80)
+    effect = np.zeros((n, p))
+    effect[::10] = rng.normal(size=(n // 10, p)) * (rng.random((n // 10, p)) < 0.1)
+    mean = effect + 0.1 * rng.normal(size=(n, p))
+    cells = pooled(mean, 100.0, np.zeros(p), 1e4, np.eye(p))
+    error = {}
+    for name, chain in {
+        "long": Chain(200, 200, 4), "short": Chain(20, 20, 1), "warm": Chain(20, 20, 1, 10)
+    }.items():  # fmt: skip
+        found = fit_hierarchical(cells, chain=chain, rng=0)
+        error[name] = ((found.effects.posterior_mean() - effect) ** 2).mean()
+    assert error["warm"] < 1.15 * error["long"]
+    assert error["short"] > 1.3 * error["long"]

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import lsq_linear
 
 from nextpert.core import ScreenMoments
-from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.perturbations import Perturbations, enough_genes
 from nextpert.core.model.predictor_weights import _mode, learn_predictor_weights
 from nextpert.core.model.predictors.base import Prediction
 from nextpert.core.model.predictors.coexpression import Coexpression
@@ -363,3 +363,25 @@ def test_errors_name_the_predictor(screen):
     for wrong in (np.full((9, 30), np.nan), tables[0][:4]):
         with pytest.raises(ValueError, match="The effects of 'predictor 1' must be finite"):
             learn(observed, [tables[0], wrong])
+
+
+def test_weights_of_very_large_screens_are_those_of_some_genes(monkeypatch):
+    rng = np.random.default_rng(0)
+    truth, wrong = rng.normal(size=(2, 20, 50))
+    seen, noise = truth + 0.1 * rng.normal(size=truth.shape), np.full(truth.shape, 0.01)
+    tables = [Prediction("right", truth, 0.1 * noise), Prediction("wrong", wrong)]
+    monkeypatch.setattr("nextpert.core.model.perturbations._ENOUGH", 400)
+    some = enough_genes(20, 50)
+    assert len(some) == 20
+    found = learn_predictor_weights(seen, noise, tables, noise > 0, sd=np.ones(50))
+    monkeypatch.undo()
+    assert enough_genes(20, 50) is None
+    tables = [
+        Prediction("right", truth[:, some], 0.1 * noise[:, some]),
+        Prediction("wrong", wrong[:, some]),
+    ]
+    told = learn_predictor_weights(
+        seen[:, some], noise[:, some], tables, noise[:, some] > 0, sd=np.ones(20)
+    )
+    np.testing.assert_array_equal(found.left_out, told.left_out)
+    assert found.error == told.error

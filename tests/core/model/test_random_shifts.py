@@ -231,3 +231,48 @@ def test_nothing_seen_expects_effects_of_the_usual_size():
     assert UNSEEN_WEIGHTS.sum() == pytest.approx(1)
     assert 0.05 < UNSEEN_WEIGHTS @ TAU2 < 0.2
     assert (np.diff(UNSEEN_WEIGHTS) <= 0).all()
+
+
+def sparse_screen(n=12, p=40):
+    rng = np.random.default_rng(4)
+    label = np.repeat(np.arange(n + 1), [400] + [30] * n)
+    effect = rng.normal(size=(n + 1, p)) * (rng.random((n + 1, p)) < 0.2)
+    effect[0] = 0.0
+    x = effect[label] + rng.normal(size=(len(label), p))
+    return pool_guides(ScreenMoments.from_array(x, label, n + 1), range(n + 1), n + 1)
+
+
+def test_departures_held_in_blocks_are_those_held_at_once(monkeypatch):
+    cells, graph = sparse_screen(), Dag.from_edges(40, [(0, 1), (1, 2), (5, 9)])
+    shift = np.zeros((12, 40))
+    once = fit_random_shifts(DagBlr(graph), cells, shift)
+    monkeypatch.setattr(random_shifts, "_ROOM", 90)  # two perturbations at a time
+    parts = fit_random_shifts(DagBlr(graph), cells, shift)
+    np.testing.assert_allclose(parts.prior.weights, once.prior.weights, rtol=1e-9)
+    np.testing.assert_allclose(
+        parts.posterior.mean().toarray(), once.posterior.mean().toarray(), rtol=1e-9
+    )
+    again = [learn_mixtures(once.posterior, once.prior).weights]
+    monkeypatch.undo()
+    again.append(learn_mixtures(once.posterior, once.prior).weights)
+    np.testing.assert_allclose(*again, rtol=1e-9)
+
+
+def test_mixtures_of_very_large_screens_are_learned_from_some_genes(monkeypatch):
+    cells = sparse_screen(n=30, p=200)
+    shift, empty = np.zeros((30, 200)), Dag.from_edges(200, [])
+    noise = np.linspace(0.8, 1.2, 200)
+    every = fit_random_shifts(DagBlr(empty, noise_var=noise), cells, shift)
+    monkeypatch.setattr("nextpert.core.model.perturbations._ENOUGH", 3000)  # 100 of 200 genes
+    some = fit_random_shifts(DagBlr(empty, noise_var=noise), cells, shift)
+    assert some.prior.mean.shape == (30, 200)
+    usual, known = (x.prior.given(x.posterior).expected(x.posterior) for x in (every, some))
+    assert ((usual - known) ** 2).mean() < 0.02 * (usual**2).mean()
+    size = [w @ TAU2 for w in (every.common, some.common)]
+    assert 0.7 < size[0] / size[1] < 1.4
+    own = [learn_mixtures(x.posterior, x.prior).weights @ TAU2 for x in (every, some)]
+    assert 0.8 < np.mean(own[0]) / np.mean(own[1]) < 1.25
+    one = random_shifts.unseen_mixture(cells, some, shift)
+    monkeypatch.undo()
+    two = random_shifts.unseen_mixture(cells, every, shift)
+    assert 0.7 < (one @ TAU2) / (two @ TAU2) < 1.4

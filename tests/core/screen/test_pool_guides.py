@@ -109,3 +109,16 @@ def test_of_two_guides_nothing_is_learned():
     x = np.random.default_rng(0).normal(size=(60, 4))
     screen = ScreenMoments.from_array(x, np.repeat([0, 1], 30), 2)
     assert guide_variance(screen, [0, 1]) == 0.0
+
+
+def test_some_nodes_are_those_of_a_screen_without_the_others():
+    rng = np.random.default_rng(3)
+    x, group = rng.normal(size=(90, 5)), np.arange(90) % 6
+    batch = (np.arange(90) % 2)[:, None].astype(float)
+    every = ScreenMoments.from_array(np.hstack([x, batch]), group, 6)
+    index = [4, 1]
+    some = ScreenMoments.from_array(np.hstack([x[:, index], batch]), group, 6)
+    found = pool_guides(every, [0, 0, 1, 1, 2, 2], 3, fixed_sd=[0.2]).subset(index)
+    told = pool_guides(some, [0, 0, 1, 1, 2, 2], 3, fixed_sd=[0.2])
+    for name in ("mean", "scatter", "fixed_scatter", "fixed", "n"):
+        np.testing.assert_allclose(getattr(found, name), getattr(told, name), atol=1e-12)

@@ -57,7 +57,10 @@ def require_squares(n: ArrayLike, means: Vector, scatter: Vector, shifts: Vector
     Of one environment, or of several, ``n`` then a column.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # 0 cells times infinity
-        squares = np.asarray(n, np.float64) * (np.abs(means) + np.abs(shifts)) ** 2
+        squares = np.abs(means)
+        squares += np.abs(shifts)
+        squares **= 2
+        squares = np.multiply(np.asarray(n, np.float64), squares)
         largest = np.atleast_2d(squares).sum(axis=0)
     bad = ~(np.maximum(largest, np.diag(scatter)) < _LARGEST)
     if bad.any():

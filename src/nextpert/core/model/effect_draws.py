@@ -182,14 +182,15 @@ class EffectDraws:
         levels = np.array([(1.0 - confidence) / 2, (1.0 + confidence) / 2])
         start = ndtri(levels)
         centre, place = (x.reshape(n * p, n_draws) for x in (self.centre, self.place))
-        precision, origin = self.precision.ravel(), (self.expected / self.unit).ravel()
+        precision, expected, scale = self.precision.ravel(), self.expected.ravel(), self.unit
         out, quantile = np.empty((3, n * p)), np.empty((2, n * p))
 
         def fill(first: int) -> None:
             rows = slice(first, first + _ROWS)
-            some, ends = np.empty((3, len(origin[rows]))), np.empty((2, len(origin[rows])))
+            origin = expected[rows] / scale[np.arange(first, min(first + _ROWS, n * p)) % p]
+            some, ends = np.empty((3, len(origin))), np.empty((2, len(origin)))
             summarise(
-                centre[rows], place[rows], VARIANCE, precision[rows], origin[rows], levels, start,
+                centre[rows], place[rows], VARIANCE, precision[rows], origin, levels, start,
                 some, ends, np.empty((2, n_draws)),
             )  # fmt: skip
             out[:, rows], quantile[:, rows] = some, ends
@@ -197,9 +198,11 @@ class EffectDraws:
         tasks = (delayed(fill)(first) for first in range(0, n * p, _ROWS))
         Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem")(tasks)
         mean, sd, above = out.reshape(3, n, p)
-        lower, upper = quantile.reshape(2, n, p) * self.unit
+        lower, upper = quantile.reshape(2, n, p)
+        for table in (mean, sd, lower, upper):
+            table *= self.unit
         lfsr = np.minimum(1.0, 2.0 * np.minimum(above, 1.0 - above))
-        return Summary(mean * self.unit, sd * self.unit, lower, upper, lfsr)
+        return Summary(mean, sd, lower, upper, lfsr)
 
 
 @dataclass(frozen=True)

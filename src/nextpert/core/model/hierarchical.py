@@ -32,6 +32,7 @@ from nextpert.core.model._hierarchical_kernel import (
     State,
     visit,
 )
+from nextpert.core.model._mixture import best_weights
 from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE, Condition, EffectDraws
 from nextpert.core.model.within_cells import LEAST_PSI, factors, respond, without_responses
 
@@ -54,8 +55,10 @@ SCORES = np.arange(-14.0, 5.0)
 # loses nothing on TAP-seq.
 _TOLD = 5.0
 _FACTORS = 8  # of coexpression at most; a tenth of the genes where these are few
+_PAIRS = 100_000  # of perturbation and gene that weights of tails are learned from at first
 _BLOCK = 32  # perturbations visited by one task; the draws do not depend on who does it
 _ROOM = 80_000_000  # effects kept of all draws: 400 MB, of 10 million effects 40 draws or 2 GB
+_MOST = 500_000_000  # of screens for which that is fewer than 40 draws: 2.5 GB
 
 
 class Chain(NamedTuple):
@@ -69,21 +72,25 @@ class Chain(NamedTuple):
         Draws kept.
     every
         Sweeps from one draw to the next.
+    warm
+        First sweeps in which the weights of tails are the most likely ones.
     """
 
     burn: int = 200
     keep: int = 200
     every: int = 4
+    warm: int = 0
 
     @classmethod
     def of_size(cls, size: int) -> Chain:
         """Return lengths for a number of effects: weights learned from many settle in few sweeps.
 
         Up to 400,000 effects 200 sweeps are thrown away and 200 draws kept of 800; of 10 million
-        50, and 40 kept of 80.
+        40, and 40 kept of 80; of 50 million and more 15, and 10 kept of 20.
         """
-        keep = int(np.clip(_ROOM // max(size, 1), 40, cls().keep))
-        return cls() if keep == cls().keep else cls(max(keep, 50), keep, 2)
+        least = np.clip(_MOST // max(size, 1), 10, 40)
+        keep = int(np.clip(_ROOM // max(size, 1), least, cls().keep))
+        return cls() if keep == cls().keep else cls(max(keep, 15), keep, 2, 10)
 
     def run(
         self,
@@ -172,8 +179,8 @@ class Hierarchical:
     conditions: list[Condition] | None = series(nested(Condition), optional=True)
 
     def thinned(self, size: int) -> Hierarchical:
-        """Return as many of its draws as there is room for, for effects of a number in all."""
-        keep = int(np.clip(_ROOM // max(size, 1), 1, max(self.effects.n_draws, 1)))
+        """Return as many of its draws as are kept of a number of effects."""
+        keep = Chain.of_size(size).keep
         if keep >= self.effects.n_draws:
             return self
         k = np.array([k for k, _ in self.effects.taken(keep)], np.int64)
@@ -311,6 +318,7 @@ def fit_hierarchical(
     sampler = _Sampler(cells, expected, own_variance, as_rng(rng))
     n, p = sampler.means.x.shape
     length = chain or Chain.of_size(n * p)
+    sampler.warm = length.warm
     centre = np.empty((n, p, length.keep), np.float32)
     place = np.empty((n, p, length.keep), np.int8)
     kept: list[tuple[Array, ...]] = []
@@ -389,12 +397,15 @@ class _Sampler:
         self.tail_weights = np.full(len(TAILS), 1.0 / len(TAILS))
         self.sums: Array | None = None
         self.count = np.zeros(len(TAILS))
+        self.warm = 0
 
     def sweep(self, number: int, workers: Workers) -> None:
         """Draw everything once, given the rest."""
         if self.sums is not None:
             self._draw_program(self.sums)
             self._draw_weights(self.count)
+            if number < self.warm:
+                self.tail_weights = self._likely_tails()
             self._move_common()
         self.visit_all(number, workers)
 
@@ -483,6 +494,28 @@ class _Sampler:
             self.score_weights[row] = self._weights(columns.ravel().astype(np.int64), len(SCORES))
         self.scale_weights = self._weights(self.state.scale, len(SCALES))
         self.tail_weights = self.rng.dirichlet(tails + 0.5) + 1e-300
+
+    def _likely_tails(self) -> Array:
+        """Return the weights of tails that some effects make most likely, all else as it is.
+
+        Draws of these weights move slowly from where they start if most effects are small: what is
+        drawn of an effect that the cells do not tell from 0 repeats what was thought of it.
+        """
+        (n, p), (design, scores) = self.means.x.shape, (self.means.design, self.state.scores)
+        row, gene = self.rng.integers(n, size=_PAIRS), self.rng.integers(p, size=_PAIRS)
+        drawn = np.isnan(self.means.told[row, gene])
+        row, gene = row[drawn], gene[drawn]
+        total, rank = scores[row, : len(design)].copy(), len(design)
+        total[:, 1:] += scores[row, rank:]
+        left = (
+            self.means.x[row, gene] - self.control[gene] - (total * design[:, gene].T).sum(axis=1)
+        )
+        variance = VARIANCE[self.state.scale[row, None] + np.arange(len(TAILS))]
+        variance = variance + (self.means.psi[gene] * self.means.error[row, gene])[:, None]
+        logs = -0.5 * (np.log(variance) + left[:, None] ** 2 / variance)
+        chance = np.exp(logs - logs.max(axis=1, keepdims=True))
+        even = np.ones(len(TAILS))
+        return best_weights(chance, even, even / len(TAILS))
 
     def _weights(self, which: NDArray[np.int64], size: int) -> Array:
         counts = np.bincount(which, minlength=size) + _TOLD / size

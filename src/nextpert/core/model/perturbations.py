@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _POOLED_CELLS = 10  # the pooled variance counts as so many cells in a perturbation's own
+# Effects that a number common to all genes, such as the weight of a predictor, is learned from at
+# most. Of 10 million it is known to a thousandth.
+_ENOUGH = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,18 @@ class Perturbations:
         if self.moments.counted is not None:
             seen = seen & (self.moments.counted[self.rows] > 0)
         return seen & ~self.own() & (self.sd > 0)
+
+
+def enough_genes(n_perturbations: int, n_genes: int) -> NDArray[np.int64] | None:
+    """Return genes that tell what is common to all of them; ``None`` where all are needed.
+
+    Of screens of more than 10 million effects as many genes, drawn with a fixed seed, as make 10
+    million: what is learned from them does not depend on how many more there are.
+    """
+    some = _ENOUGH // max(n_perturbations, 1)
+    if some >= n_genes:
+        return None
+    return np.sort(np.random.default_rng(0).choice(n_genes, max(some, 1), replace=False))
 
 
 def own_genes(targets: Sequence[Sequence[int]], n_genes: int) -> NDArray[np.bool_]:

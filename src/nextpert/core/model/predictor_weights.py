@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit
 
+from nextpert.core.model.perturbations import enough_genes
 from nextpert.core.model.predictors.graph import Graph
 
 if TYPE_CHECKING:
@@ -70,8 +71,10 @@ class PredictorWeights:
         ``predictions`` are those that the weights were learned from. The effects of each
         perturbation are expected with the weights learned without it.
         """
-        parts = [self.left_out[:, [k]] * e.effects for k, e in enumerate(predictions)]
-        return np.sum(parts, axis=0)
+        total = self.left_out[:, [0]] * predictions[0].effects
+        for k, each in enumerate(predictions[1:], 1):
+            total += self.left_out[:, [k]] * each.effects
+        return total
 
 
 def learn_predictor_weights(
@@ -109,7 +112,7 @@ def learn_predictor_weights(
 
     Weights learned without a perturbation still use its cells if a predictor of other perturbations
     does (the mean of perturbations); this effect is of second order. More than 100 perturbations
-    are left out in 100 blocks.
+    are left out in 100 blocks. Of more than 10 million effects, some genes are learned from.
 
     Parameters
     ----------
@@ -139,6 +142,19 @@ def learn_predictor_weights(
     >>> learned.weights.round(1).tolist()
     [1.0, 0.0]
     """
+    some = enough_genes(*scored.shape)
+    if some is not None:
+        fewer = [
+            replace(
+                e,
+                effects=e.effects[:, some],
+                shared=None if e.shared is None else e.shared[:, some],
+            )
+            for e in predictions
+        ]
+        return learn_predictor_weights(
+            observed[:, some], variance[:, some], fewer, scored[:, some], sd=sd[some]
+        )
     used = scored
     fixed = np.array([e.fixed for e in predictions], bool)
     most = np.array([e.most for e in predictions])

@@ -12,8 +12,9 @@ from nextpert.core._shown import Shown
 from nextpert.core.graph.dag import Dag
 from nextpert.core.model import shift_prior as kernels
 from nextpert.core.model._blocks import solve_blocks
-from nextpert.core.model._mixture import add_scores, fill_chances
+from nextpert.core.model._mixture import add_scores, best_weights, fill_chances
 from nextpert.core.model.dag_blr import DagBlr, require_squares
+from nextpert.core.model.perturbations import enough_genes
 from nextpert.core.model.shift_posterior import with_columns
 from nextpert.core.model.shift_prior import TAU2, UNSEEN_WEIGHTS, ShiftPrior, departure_squares
 
@@ -106,7 +107,8 @@ _PRIOR_COUNTS *= 4.0 / _PRIOR_COUNTS.sum()
 _PAIRS = 100_000  # of perturbation and gene that the screen's mixture is learned from, at most
 _TOLERANCE = 1e-4  # of the bound, a node and perturbation
 _MAX_STEPS = 100  # of each stage
-_MAX_NEWTON = 100  # some 20 are needed
+_STEPS = 3  # to fit the weights of a graph where the mixtures are known
+_ROOM = 2_000_000  # effects whose departures are held at a time
 
 
 @dataclass(frozen=True, repr=False)
@@ -183,6 +185,18 @@ def fit_random_shifts(
     >>> (abs(learned) > 1).tolist()[0]
     [True, True, False, False, False, False, False, False]
     """
+    some = enough_genes(*shift.shape)
+    if some is not None and not posterior.dag.n_edges and not fixed:
+        # Genes are independent given the mixtures, which some of them tell.
+        known = posterior.known_noise_var
+        options = posterior.options | {"noise_var": None if known is None else known[some]}
+        less = DagBlr(Dag.from_edges(len(some), []), **options)
+        left = None if own is None else own[:, some]
+        found = fit_random_shifts(less, cells.subset(some), shift[:, some], own=left)
+        ascent = _Ascent(posterior, cells, shift, own, fixed=False)
+        ascent.weights = found.prior.weights
+        bounds = [ascent.step() for _ in range(_STEPS)]
+        return ascent.result(found.common, (found.bound[0], [*found.bound[1], *bounds]))
     ascent = _Ascent(posterior, cells, shift, own, fixed=fixed)
     if fixed:
         return ascent.result(np.eye(len(TAU2))[0], ([], []))
@@ -196,19 +210,30 @@ def learn_mixtures(posterior: DagBlr, prior: ShiftPrior) -> ShiftPrior:
 
     Where no shift is the mixture's (all are of combinations) it stays.
     """
-    square = departure_squares(posterior, prior.design, prior.shifts(posterior))
-    share, spare = np.empty((2, *prior.mean.shape))
-    own, n = prior.own / posterior.noise_var, prior.counted()
-    if not np.isnan(own).any():
+    if not np.isnan(prior.own).any():
         return prior
+    parts = []
+    some = enough_genes(*prior.mean.shape)
+    genes = slice(None) if some is None else some
+    for rows in _in_blocks(*prior.mean.shape):
+        part = prior.rows(np.arange(len(prior.n))[rows])
+        square = departure_squares(posterior, part.design, part.shifts(posterior))
+        own = part.own / posterior.noise_var
+        parts.append([x[:, genes] for x in (square, part.counted(), own)])
+    square, n, own = (np.ascontiguousarray(np.concatenate(x)) for x in zip(*parts, strict=True))
+    # Genes that are left out count as these do, so that the common mixture has its due weight.
+    grown = prior.mean.shape[1] / square.shape[1]
+    share, spare = np.empty((2, *square.shape))
     common, work = shared_mixture(square, n, own), np.empty((2, len(TAU2)))
     weights, before = np.tile(common, (len(square), 1)), -np.inf
     for _ in range(_MAX_STEPS):
         counts = np.zeros_like(weights)
-        bound = kernels.mixture_step(square, n, TAU2, weights, own, share, spare, counts, work)
+        bound = grown * kernels.mixture_step(
+            square, n, TAU2, weights, own, share, spare, counts, work
+        )
         bound += _log_prior(weights, common)
-        weights = _own(counts, common)
-        if bound - before < _TOLERANCE * square.size:
+        weights = _own(grown * counts, common)
+        if bound - before < _TOLERANCE * prior.mean.size:
             break
         before = bound
     return replace(prior, weights=weights)
@@ -230,7 +255,7 @@ def refit(
     left_out: ArrayLike = [] if without is None else without
     ascent = _Ascent(posterior, cells, prior.shift, prior.own, fixed=not like.bound[0])
     ascent.weights = like.prior.weights
-    for _ in range(3 if like.bound[0] else 1):
+    for _ in range(_STEPS if like.bound[0] else 1):
         ascent.step(left_out)
     return ascent.current()
 
@@ -258,6 +283,10 @@ def unseen_mixture(
     together
         What is expected of combinations, which are no matter of the mixture.
     """
+    some = enough_genes(*expected.shape) if together is None else None
+    if some is not None:
+        cells, expected = cells.subset(some), expected[:, some]
+        found = replace(found, prior=found.prior.subset(some))
     empty = DagBlr(Dag.from_edges(cells.mean.shape[1], []))
     prior = replace(found.prior, shift=expected, effect=np.zeros_like(expected))
     single = np.ones(len(expected), bool)
@@ -272,11 +301,7 @@ def shared_mixture(square: Array, counted: Array, own: Array) -> Array:
     r"""Return the weights of the prior variances common to all perturbations.
 
     They maximise :math:`\sum_{ij} \log \sum_k \pi_k N_{ijk} + \sum_k a_k \log \pi_k`, with
-    :math:`\log N_{ijk} = -\frac12 (\log g + n r^2 / g)`, :math:`g = 1 + n \tau_k^2`. That is
-    concave, and solved by Newton's method: steps of EM are so slow where components are hard to
-    distinguish that they stay near where they start, at a mixture with more mass about 0 and in the
-    tails than cells show, and intervals are too narrow. The sum of the weights is 1 at the maximum
-    of that less ``total`` times their sum (Kim et al. 2020, doi:10.1080/10618600.2019.1689985).
+    :math:`\log N_{ijk} = -\frac12 (\log g + n r^2 / g)`, :math:`g = 1 + n \tau_k^2`.
 
     Parameters
     ----------
@@ -295,27 +320,13 @@ def shared_mixture(square: Array, counted: Array, own: Array) -> Array:
     grown = 1.0 + cells * TAU2
     logs = -0.5 * (np.log(grown) + square.ravel()[mixed, None] * cells / grown)
     chance = np.exp(logs - logs.max(axis=1, keepdims=True, initial=-np.inf))
-    prior, weights = _PRIOR_COUNTS, UNSEEN_WEIGHTS
-    total = len(mixed) + prior.sum()
+    return best_weights(chance, _PRIOR_COUNTS, UNSEEN_WEIGHTS)
 
-    def value(x: Array) -> float:
-        return float(np.log(chance @ x).sum() + prior @ np.log(x) - total * x.sum())
 
-    now = value(weights)
-    for _ in range(_MAX_NEWTON):
-        part = chance / (chance @ weights)[:, None]
-        slope = part.sum(axis=0) + prior / weights - total
-        step = np.linalg.solve(part.T @ part + np.diag(prior / weights**2), slope)
-        gain, length = float(slope @ step), 1.0
-        if gain < _TOLERANCE:
-            break
-        falling = step < 0
-        if falling.any():
-            length = min(1.0, 0.99 * float((-weights[falling] / step[falling]).min()))
-        while (new := value(weights + length * step)) < now + 0.1 * length * gain:
-            length *= 0.5
-        weights, now = weights + length * step, new
-    return weights / weights.sum()
+def _in_blocks(n: int, p: int) -> list[slice]:
+    """Return the perturbations whose departures are held at a time."""
+    size = max(_ROOM // max(p, 1), 1)
+    return [slice(first, first + size) for first in range(0, n, size)]
 
 
 def _own(counts: Array, common: Array) -> Array:
@@ -371,8 +382,11 @@ class _Ascent:
         counted = np.ascontiguousarray(cells.counted[:1])
         row = np.empty(blr._layout.longest_row)
         kernels.add_means(*blr.place, self.design[:1], 0.0 * cells.mean[:1], counted, *sums, row)
-        counted = self.n * (1.0 - self.share)
-        kernels.add_means(*blr.place, self.design[1:], self.shift, counted, *sums, row)
+        for rows in _in_blocks(*self.shift.shape):
+            counted = self.n[rows] * (1.0 - self.share[rows])
+            kernels.add_means(
+                *blr.place, self.design[1:][rows], self.shift[rows], counted, *sums, row
+            )
         blr.cells += float(cells.n_cells.sum())
         return blr
 
@@ -382,16 +396,19 @@ class _Ascent:
         With ``shared`` the mixtures' weights are those best for all perturbations alike, else they
         stay.
         """
-        square = departure_squares(self.blr, self.design[1:], self.shift)
-        own = self.own / self.blr.noise_var
         if shared:
-            self.weights[:] = shared_mixture(square, self.n, own)
+            square = departure_squares(self.blr, self.design[1:], self.shift)
+            self.weights[:] = shared_mixture(square, self.n, self.own)
         self.counts[:] = 0.0
-        local = kernels.mixture_step(
-            square, self.n, TAU2, self.weights, own, self.share, self.spare, self.counts,
-            np.empty((2, len(TAU2))),
-        )  # fmt: skip
-        local += 0.5 * float((square * self.n * (1.0 - self.share)).sum())
+        local = 0.0
+        for rows in _in_blocks(*self.shift.shape):
+            square = departure_squares(self.blr, self.design[1:][rows], self.shift[rows])
+            share, n = self.share[rows], self.n[rows]
+            local += kernels.mixture_step(
+                square, n, TAU2, self.weights[rows], self.own[rows] / self.blr.noise_var, share,
+                self.spare[rows], self.counts[rows], np.empty((2, len(TAU2))),
+            )  # fmt: skip
+            local += 0.5 * float((square * n * (1.0 - share)).sum())
         self.share[np.asarray(without, np.int64)] = 1.0
         self.blr = self._fitted()
         return self.blr.log_evidence() + local - 0.5 * self.blr.n_nodes * self.cells.log_grown
@@ -429,17 +446,25 @@ class _Ascent:
         1982, doi:10.1111/j.2517-6161.1982.tb01203.x), here at most all of ``E[k]``. The mean of the
         weights and what they leave stay: these cells are taken out at their fitted values.
         """
-        missing = self.n * np.maximum(self.n * self.spare - self.share, 0.0)
-        missing = np.minimum(missing, self.n * (1.0 - self.share))
-        if not missing.any():
-            return self.blr
-        blr = self.blr._copied(with_blocks=False)
-        blocks, mean = self.blr.blocks, self.design[1:]
-        away, leverage = np.empty((2, *self.shift.shape))
-        weights, cov = blocks["weights"], blocks["cov"]
+        blr, any_missing = self.blr._copied(with_blocks=False), False
+        blocks, sums = self.blr.blocks, (blr.xtx, blr.xty, blr.yty)
         row = np.empty(blr._layout.longest_row)
-        kernels.departures(*blr.place, weights, cov, mean, self.shift, away, leverage, row)
-        sums = (blr.xtx, blr.xty, blr.yty)
-        kernels.add_means(*blr.place, mean, self.shift + away, -missing, *sums, row)
+        for rows in _in_blocks(*self.shift.shape):
+            n, share, mean, shift = (
+                self.n[rows],
+                self.share[rows],
+                self.design[1:][rows],
+                self.shift[rows],
+            )
+            missing = n * np.maximum(n * self.spare[rows] - share, 0.0)
+            missing = np.minimum(missing, n * (1.0 - share))
+            any_missing = any_missing or bool(missing.any())
+            away, leverage = np.empty((2, *shift.shape))
+            kernels.departures(
+                *blr.place, blocks["weights"], blocks["cov"], mean, shift, away, leverage, row
+            )
+            kernels.add_means(*blr.place, mean, shift + away, -missing, *sums, row)
+        if not any_missing:
+            return self.blr
         blr._blocks = solve_blocks(blr._layout, blr._statistics, blocks["precision"])
         return blr

@@ -221,6 +221,12 @@ class ShiftPrior(Shown):
         which = np.asarray(index, np.int64)
         return ShiftPrior(*(getattr(self, field)[which] for field in self.__dataclass_fields__))
 
+    def subset(self, nodes: ArrayLike) -> ShiftPrior:
+        """Return some nodes, in the order given, as on a graph without edges."""
+        index = np.asarray(nodes, np.int64)
+        names = ("mean", "ratio", "shift", "effect", "own")
+        return replace(self, **{name: getattr(self, name)[:, index] for name in names})
+
     def joined(self, other: ShiftPrior) -> ShiftPrior:
         """Return these perturbations and then those of another prior on the same nodes."""
         n_fixed = max(self.fixed.shape[1], other.fixed.shape[1])
@@ -297,8 +303,10 @@ def _draw_components(
 
 def as_effects(prior: ShiftPrior, posteriors: Sequence[DagBlr]) -> ShiftPrior:
     """Return the prior with what shifts do on graphs, which count alike, told as an effect."""
-    shift = np.ascontiguousarray(prior.shift.T)
-    follows = np.mean([blr.solve(shift).T for blr in posteriors], axis=0)
+    follows = prior.shift
+    if any(blr.dag.n_edges for blr in posteriors):
+        shift = np.ascontiguousarray(prior.shift.T)
+        follows = np.mean([blr.solve(shift).T for blr in posteriors], axis=0)
     return replace(prior, shift=np.zeros_like(prior.shift), effect=prior.effect + follows)
 
 

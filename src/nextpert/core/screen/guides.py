@@ -221,6 +221,22 @@ class PooledGuides(Shown):
         names = ("n_cells", "n", "mean", "variance_ratio", "fixed", "freedom")
         return replace(self, **{name: getattr(self, name)[which] for name in names})
 
+    def subset(self, nodes: ArrayLike) -> PooledGuides:
+        """Return some nodes, in the order given; fixed columns stay.
+
+        Of the nodes of :func:`join_nodes` there is still the diagonal of the scatter alone.
+        """
+        index, p = np.asarray(nodes, np.int64), self.mean.shape[1]
+        if self.scatter.strides[0]:
+            scatter = self.scatter[np.ix_(index, index)]
+        else:
+            scatter = np.broadcast_to(self.scatter[0, index], (len(index), len(index)))
+        both = np.append(index, np.arange(p, self.fixed_scatter.shape[1]))
+        return replace(
+            self, mean=self.mean[:, index], variance_ratio=self.variance_ratio[:, index],
+            scatter=scatter, fixed_scatter=self.fixed_scatter[:, both],
+        )  # fmt: skip
+
     @property
     def fixed_errors(self) -> NDArray[np.float64]:
         """Errors that fixed columns leave in means from which least squares took them off (7).
@@ -304,6 +320,18 @@ def pool_guides(
     members = sp.csr_array(
         (np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(n_groups, len(codes))
     )
+    sd, each = np.asarray(fixed_sd, np.float64), np.maximum(screen.n - 1.0, 0.0)
+    p, freedom = screen.n_nodes - len(sd), members @ each
+    if screen.counted is not None:
+        one = screen.pool(codes, n_groups)
+        counted = np.asarray(one.counted)[:, :p]
+        n, told = one.n[:, None], one.squares[:, :p].any(axis=1)
+        ratio = np.divide(n, counted, out=np.full(counted.shape, UNKNOWN), where=counted > 0)
+        return PooledGuides(
+            one.n, one.n.astype(np.float64), one.mean[:, :p], one.scatter[:p, :p],
+            np.minimum(ratio, UNKNOWN, out=ratio), 0.0, one.mean[:, p:], one.scatter[p:], sd,
+            np.where(told, freedom, 0.0), 0.0,
+        )  # fmt: skip
     cells = screen.n.astype(np.float64)
     guide_variance = np.asarray(guide_variance, np.float64)
     counted = cells / (1.0 + cells * guide_variance)
@@ -312,20 +340,7 @@ def pool_guides(
     away = (screen.mean - mean[codes]) * np.sqrt(counted)[:, None]
     between = away.T @ away
     scatter = screen.scatter + (between + between.T) / 2
-    sd = np.asarray(fixed_sd, np.float64)
-    p = screen.n_nodes - len(sd)
-    each = np.maximum(screen.n - 1.0, 0.0)
-    squares, freedom = screen.squares[:, :p], members @ each
-    if screen.counted is not None:
-        one = screen.pool(codes, n_groups)
-        counted = np.asarray(one.counted)[:, :p]
-        n, told = one.n[:, None], one.squares[:, :p].any(axis=1)
-        ratio = np.divide(n, counted, out=np.full(counted.shape, UNKNOWN), where=counted > 0)
-        return PooledGuides(
-            one.n, one.n.astype(np.float64), one.mean[:, :p], one.scatter[:p, :p],
-            np.minimum(ratio, UNKNOWN), 0.0, one.mean[:, p:], one.scatter[p:], sd,
-            np.where(told, freedom, 0.0), 0.0,
-        )  # fmt: skip
+    squares = screen.squares[:, :p]
     pooled = squares.sum(axis=0) / max(each.sum(), 1.0)
     ratio, prior = _moderated(members @ squares / np.where(pooled > 0, pooled, 1.0), freedom)
     return PooledGuides(

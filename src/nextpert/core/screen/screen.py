@@ -331,6 +331,8 @@ class ScreenMoments(Shown):
     def subset(self, nodes: ArrayLike) -> ScreenMoments:
         """Return the moments of some nodes, in the order given."""
         index = np.asarray(nodes, np.int64)
+        if np.array_equal(index, np.arange(self.n_nodes)):
+            return self
         scatter = self.scatter[np.ix_(index, index)]
         counted = None if self.counted is None else self.counted[:, index]
         return ScreenMoments(self.n, self.mean[:, index], self.squares[:, index], scatter, counted)
@@ -338,6 +340,8 @@ class ScreenMoments(Shown):
     def some(self, which: ArrayLike) -> ScreenMoments:
         """Return some environments, with their share (by cells) of the scatter within all."""
         index = np.asarray(which)
+        if np.array_equal(index, np.arange(self.n_environments)):
+            return self
         n = self.n[index]
         scatter = self.scatter * (n.sum() / max(int(self.n.sum()), 1))
         counted = None if self.counted is None else self.counted[index]
@@ -351,6 +355,8 @@ class ScreenMoments(Shown):
         what each counts for, and its scatter, which is that of no cells, stays.
         """
         codes = np.asarray(groups, np.int64)
+        if n_groups == len(codes) and np.array_equal(codes, np.arange(n_groups)):
+            return self
         if len(np.unique(codes)) == len(codes):
             n = np.zeros(n_groups, np.int64)
             mean, squares = np.zeros((2, n_groups, self.n_nodes))

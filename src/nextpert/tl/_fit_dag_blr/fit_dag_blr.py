@@ -15,7 +15,7 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata import effects as _shifts
 from nextpert._adata import environments
-from nextpert._adata.arguments import above, checked, one_of, options
+from nextpert._adata.arguments import WORKERS, above, checked, one_of, options
 from nextpert._adata.members import Naming
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert._adata.posterior import as_fingerprint, fingerprint_weights
@@ -62,7 +62,7 @@ class _PriorOptions:
 
 @checked(
     shift=one_of(*_shifts.KINDS), shift_sd=(one_of("learned"), one_of(0)), spec=one_of(*SPECS),
-    prior_options=_PriorOptions,
+    prior_options=_PriorOptions, n_jobs=WORKERS,
 )  # fmt: skip
 def fit_dag_blr(
     adata: ad.AnnData,
@@ -79,6 +79,7 @@ def fit_dag_blr(
     features: ad.AnnData | pd.DataFrame | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     prior_options: Mapping[str, Any] | None = None,
     layer: str | None = None,
+    n_jobs: int = 1,
     key_added: str = "dag_blr",
     copy: bool = False,
 ) -> ad.AnnData | None:
@@ -210,6 +211,8 @@ def fit_dag_blr(
           centred on the controls.
     layer
         Layer to read; ``None`` reads ``adata.X``.
+    n_jobs
+        Threads that sample effects; -1 uses all processors. Results do not depend on it.
     key_added
         Name of the results.
     copy
@@ -340,11 +343,14 @@ def fit_dag_blr(
     exact = exact or not plan.names
     undeclared = None if exact else undeclared_guides(adata, columns, plan.names, roles)
 
+    searches, checksum = read_once.searches, read_once.checksum
+    del read_once  # of large screens there is no room for it beside the fit
+
     def without(folds: Sequence[Sequence[str]]) -> Sequence[Dag]:
         streams = fold_streams(len(folds))
-        return graphs_without(dag, held_out, read_once.searches, genes, folds, streams)
+        return graphs_without(dag, held_out, searches, genes, folds, streams)
 
-    model = Model.fit(asked, cells, Graphs(dag, graphs, without))
+    model = Model.fit(asked, cells, Graphs(dag, graphs, without), n_jobs)
     params: dict[str, Any] = {
         "dag_key": dag_key,
         **roles.stored(),
@@ -361,7 +367,7 @@ def fit_dag_blr(
     record = model.record(
         params,
         left_out=environments.left_out_of(plan, labels),
-        cells=as_fingerprint(spelled, read_once.checksum),
+        cells=as_fingerprint(spelled, checksum),
     )
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
     environments.warn_left_out(plan)

@@ -25,7 +25,12 @@ from nextpert.core.model.predictor_weights import (
     learn_predictor_weights,
     with_expectation,
 )
-from nextpert.core.model.predictors.base import Prediction, Sources, build_predictors
+from nextpert.core.model.predictors.base import (
+    Prediction,
+    Predictor,
+    Sources,
+    build_predictors,
+)
 from nextpert.core.model.predictors.features import OtherScreen
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.members import Members
@@ -292,18 +297,28 @@ def weighted(
     # Graphs that have not seen the perturbations.
     by_fold = folds(len(names))
     dags = graphs.without(folds_of(names))
+    none = np.zeros((len(spec.genes), len(spec.genes)))
     by_graph = [
-        (fold, refit(spec.posterior(dag), cells.pooled, found, without=fold).mean().toarray())
+        (
+            fold,
+            refit(spec.posterior(dag), cells.pooled, found, without=fold).mean().toarray()
+            if dag.n_edges
+            else none,
+        )
         for fold, dag in zip(by_fold, dags, strict=True)
     ]
     asked = build_predictors(
         Sources(held_out_weights=by_graph, features=spec.features, together=together)
     )
     members = next((each for each in asked if isinstance(each, Members)), None)
+    said: dict[Predictor, Prediction] = {}
 
     def held_out(change: Array | None) -> list[Prediction]:
         """Return what predictors expect, given the change of target genes (``None``: observed)."""
-        found = [each.held_out(replace(seen, change=change)) for each in asked]
+        for each in asked:
+            if each not in said or (each.by_change and any(targets)):
+                said[each] = each.held_out(replace(seen, change=change))
+        found = [said[each] for each in asked]
         return found if members is None else [members.silenced(p) for p in found]
 
     predictors = held_out(None)
@@ -348,6 +363,7 @@ def learn_effects(
     expected: Expected,
     weighted: Weighted | None,
     posteriors: Sequence[DagBlr],
+    n_jobs: int = 1,
 ) -> Hierarchical | None:
     """Return the hierarchical model of the perturbations with cells; ``None`` if none has any.
 
@@ -383,7 +399,8 @@ def learn_effects(
 
         rows, each = np.append(0, seen + 1), cells.conditions
         told: dict[str, Any] = {
-            "expected": effect[seen], "own_variance": own[seen], "rng": 0, "progress": shown,
+            "expected": effect[seen], "own_variance": own[seen], "rng": 0, "n_jobs": n_jobs,
+            "progress": shown,
         }  # fmt: skip
         elsewhere = None
         if each is None and spec.features is not None and weighted is not None:
@@ -437,8 +454,10 @@ class Model(NamedTuple):
     effects: Hierarchical | None
 
     @classmethod
-    def fit(cls, spec: Spec, cells: FitCells, graphs: Graphs) -> Model:
+    def fit(cls, spec: Spec, cells: FitCells, graphs: Graphs, n_jobs: int = 1) -> Model:
         """Fit the model to the cells of the controls and of ``spec.plan``, in that order.
+
+        Effects are sampled by ``n_jobs`` threads.
 
         Raises
         ------
@@ -463,7 +482,7 @@ class Model(NamedTuple):
             elif spec.name == FULL and not alone:
                 prior, predicted = weighted(spec, cells, expected, found, graphs)
                 graph = resampled or [found.posterior]
-                effects = learn_effects(spec, cells, expected, predicted, graph)
+                effects = learn_effects(spec, cells, expected, predicted, graph, n_jobs)
         except ValueError as error:
             raise _adata.named(error, np.array(spec.genes), np.arange(len(spec.genes))) from error
         return cls(spec, cells, expected, found, prior, resampled, predicted, effects)

@@ -92,16 +92,23 @@ def read_wanted(candidates: Any, fit: FittedPosterior) -> Wanted:
     return Wanted(names, n_cells, place, prior, effects, chosen.interventions)
 
 
-def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> Effects:
+def panel_effects(
+    fit: FittedPosterior, wanted: Wanted, level: float = 0.9, n_jobs: int = 1
+) -> Effects:
     """Return the effects on the genes of the panel, ``(n_perturbations, n_genes)`` each.
 
     All effects that a user gets are computed here, and a diagnosis scores the same.
     """
     if fit.hierarchical is None:
         return estimate_effects(fit.posteriors, wanted.prior, level=level, main=fit.posterior)
-    mean, sd, lower, upper, lfsr = fit.effects(wanted.effects, wanted.place).summary(level)
-    direct = mean - (fit.posterior.mean() @ mean.T).T
-    weight = np.vstack([data_weight(fit), np.zeros((1, mean.shape[1]))])[wanted.place]
+    draws = fit.effects(wanted.effects, wanted.place)
+    mean, sd, lower, upper, lfsr = draws.summary(level, n_jobs=n_jobs)
+    direct = mean.copy()
+    if fit.posterior.dag.n_edges:
+        direct -= (fit.posterior.mean() @ mean.T).T
+    weight = np.zeros_like(mean)
+    seen = wanted.place >= 0
+    weight[seen] = data_weight(fit)[wanted.place[seen]]
     return Effects(mean, sd, lower, upper, lfsr, direct, weight)
 
 
@@ -135,7 +142,7 @@ def outside_tables(
     tables["lfsr"][:], tables["direct"][:] = 1.0, np.nan
     varies = np.flatnonzero(pooled.scatter[0] > 0)
     if len(varies):
-        some = _some_genes(pooled, varies)
+        some = pooled.subset(varies)
         found = fit_without_graph(
             some, *_own_genes([genes[int(i)] for i in varies], names, fit, some)
         )
@@ -171,16 +178,6 @@ def _read(
         for first in range(0, len(columns), _AT_ONCE)
     ]
     return join_nodes(parts)
-
-
-def _some_genes(pooled: PooledGuides, index: NDArray[np.int64]) -> PooledGuides:
-    squares = pooled.scatter[0, index]
-    own = pooled.scatter.shape[0] + np.arange(len(pooled.fixed_sd))
-    return replace(
-        pooled, mean=pooled.mean[:, index], variance_ratio=pooled.variance_ratio[:, index],
-        scatter=np.broadcast_to(squares, (len(index), len(index))),
-        fixed_scatter=pooled.fixed_scatter[:, np.append(index, own)],
-    )  # fmt: skip
 
 
 def _own_genes(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _SINGLY = 100  # up to so many perturbations each is left out by itself
 _BLOCKS = 20  # more of them are left out in so many blocks, each of which costs one pass
+_MANY = 10_000_000  # effects, of more of which there are 5 blocks
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ class Predictor(ABC):
 
     name: ClassVar[str]
     order: ClassVar[int] = 100  # where it stands in tables, the smallest first
+    by_change: ClassVar[bool] = True  # whether the change of target genes is read
 
     @classmethod
     def build(cls, sources: Sources) -> Predictor | None:
@@ -170,7 +172,8 @@ class Predictor(ABC):
         """
         n = len(screen.targets)
         effects, shared = np.zeros((2, n, screen.moments.n_nodes))
-        for block in np.array_split(np.arange(n), max(n if n <= _SINGLY else _BLOCKS, 1)):
+        many = 5 if effects.size > _MANY else _BLOCKS
+        for block in np.array_split(np.arange(n), max(n if n <= _SINGLY else many, 1)):
             found = self.predict(screen.without(block), screen.some(block))
             effects[block] = found.effects
             if found.shared is not None:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from nextpert.core.model.perturbations import Perturbations
     from nextpert.core.model.predictors.base import SideInformation, Sources
-    from nextpert.core.screen.screen import ScreenMoments
 
     Array = NDArray[np.float64]
     Mask = NDArray[np.bool_]
@@ -237,6 +236,7 @@ class OtherScreen(Predictor):
     """
 
     order: ClassVar[int] = 4
+    by_change: ClassVar[bool] = False
 
     def __init__(self, known: SideInformation) -> None:
         self.known = known
@@ -312,10 +312,10 @@ class Features(Predictor):
     """
 
     order: ClassVar[int] = 5
+    by_change: ClassVar[bool] = False
 
     def __init__(self, known: SideInformation) -> None:
         self.known = known
-        self._last: tuple[ScreenMoments, Prediction] | None = None
 
     @classmethod
     def build(cls, sources: Sources) -> Features | None:
@@ -341,9 +341,6 @@ class Features(Predictor):
 
         Weights of the effects of others sum to 0, so that none is shared with the controls.
         """
-        if self._last is not None and self._last[0] is screen.moments:
-            # What target genes change by, which is asked for anew, is not read.
-            return self._last[1]
         rows, effects, most = self.known.of(screen.names), np.zeros(screen.observed.shape), 0.0
         found = _Screen.of(screen, np.asarray(rows.any(axis=1)))
         if found is not None:
@@ -352,5 +349,4 @@ class Features(Predictor):
             solved = found.solved(found.best_share(rows)[0], rows)
             expected = found.effects - solved.residuals() - solved.means()
             effects[found.place] = np.where(found.missing, 0.0, expected * screen.sd)
-        self._last = screen.moments, Prediction(self.name, effects, most=most)
-        return self._last[1]
+        return Prediction(self.name, effects, most=most)

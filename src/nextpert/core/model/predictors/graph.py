@@ -61,8 +61,10 @@ class Graph(Predictor):
         del screen
         p = candidates.moments.n_nodes
         genes = sorted({k for some in candidates.targets for k in some})
-        matrix = np.eye(p) - np.asarray(self.weights, np.float64)
-        effects = np.linalg.solve(matrix, np.eye(p)[:, genes])
+        weights = np.asarray(self.weights, np.float64)
+        effects: Array = np.eye(p)[:, genes]
+        if weights.any():
+            effects = np.asarray(np.linalg.solve(np.eye(p) - weights, effects), np.float64)
         total = dict(zip(genes, (effects / effects[genes, np.arange(len(genes))]).T, strict=True))
         slopes = [np.array([total[k] for k in t]).reshape(-1, p).T for t in candidates.targets]
         return by_slopes(self.name, candidates, slopes)

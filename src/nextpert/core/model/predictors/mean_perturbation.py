@@ -35,6 +35,7 @@ class MeanPerturbation(Predictor):
     """
 
     order: ClassVar[int] = 3
+    by_change: ClassVar[bool] = False
 
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
         """Return the mean effect, the same for all candidates but for their target genes."""

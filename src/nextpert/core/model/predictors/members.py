@@ -26,6 +26,7 @@ class Members(Predictor):
     """
 
     order: ClassVar[int] = 6
+    by_change: ClassVar[bool] = False
 
     def __init__(self, together: Together) -> None:
         self.together = together
