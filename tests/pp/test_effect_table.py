@@ -353,6 +353,8 @@ BAD = {
     "no errors": (lambda t, s: (t,), r"needs one of their standard errors"),
     "zero": (lambda t, s: (t, s.mask(t == t.iloc[1, 2], 0.0)),
              r"must be above 0, but are not for g1 on g2: "),
+    "next to nothing": (lambda t, s: (t, s.mask(t == t.iloc[1, 2], 1e-12)),
+                        r"below a billionth of the table's median for g1 on g2: make them NaN"),
     "negative": (lambda t, s: (t, -s), r"must be above 0, but are not for g0 on g0, g0 on g1"),
     "infinite": (lambda t, s: (t.mask(t == t.iloc[1, 2], np.inf), s), r"infinite for g1 on g2"),
     "a gene without any": (

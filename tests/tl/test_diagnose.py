@@ -113,6 +113,11 @@ def test_without_effects_nothing_is_trusted(right):
     assert set(others.values()) == {"do not trust"}
     assert "no effect can be detected" in found["verdict"]
     assert "choose perturbations at random" in found["verdict"]
+    # The cells' means are farther from the truth: they are not recommended in their place.
+    assert values(found)["shrinkage", "error_to_raw_means"] < 1
+    worse = "estimated no better than by no effect, and by the cells' means worse"
+    assert worse in found["verdict"]
+    assert "use the cells' means" not in found["verdict"]
 
 
 def test_the_mean_perturbation_is_not_correlated_with_nothing(right):
@@ -416,6 +421,29 @@ def test_bad_input_is_named_and_nothing_written(screen, assert_same_adata, optio
     with pytest.raises(ValueError, match=message):
         npt.tl.diagnose(screen, **options)
     assert_same_adata(screen, before)
+
+
+@pytest.mark.parametrize("n_controls", [2, 3])
+def test_a_few_controls_are_named_before_anything_is_judged(screen, n_controls):
+    """A half with one control cell knows nothing of the noise of controls."""
+    control = np.flatnonzero(screen.obs["perturbation"] == "control")
+    few = screen[np.setdiff1d(np.arange(screen.n_obs), control[n_controls:])].copy()
+    npt.tl.fit_dag_blr(few)
+    with pytest.raises(ValueError, match=f"but there are {n_controls} in all"):
+        npt.tl.diagnose(few)
+    assert "diagnosis" not in few.uns
+
+
+def test_a_knockout_is_expected_to_lower_its_gene_whatever_the_mean_of_controls(right):
+    """Values may be centred: minus a negative mean would be an increase."""
+    right.X = right.X - 10.0
+    npt.pp.setup_screen(right, check_scale=False)
+    npt.tl.fit_dag_blr(right)
+    found = diagnosed(right)
+    rows = found["perturbations"]
+    assert (rows["target_gene_expected"] == -1).all()
+    assert values(found)["positive controls", "n_found_by_cells"] == len(rows)
+    assert values(found)["positive controls", "n_opposite"] == 0
 
 
 def test_one_cell_a_perturbation(screen):

@@ -204,6 +204,20 @@ def _adata_of(seen, se, obs):
     )
 
 
+def test_target_genes_of_a_table_without_means_are_expected_to_fall():
+    """A table says nothing of control means, but a knockout lowers its gene all the same."""
+    seen, se = effects()
+    for j in range(9):
+        seen.iloc[j, j] = 1.0 if j < 2 else -1.0
+    found = diagnosed(seen, se)
+    value, rows = quantities(found), found["perturbations"].set_index("perturbation")
+    assert (rows.loc[NAMES[:9], "target_gene_expected"] == -1).all()
+    assert np.isnan(rows.loc["HS1", "target_gene_expected"])
+    assert value["positive controls", "n_found"] == 7
+    assert value["positive controls", "n_found_by_cells"] == 7
+    assert value["positive controls", "n_opposite"] == 2
+
+
 def test_the_report_shows_the_diagnosis_of_a_table(tmp_path):
     table = npt.pp.effect_table(*effects(size=0.8), **TOLD)
     npt.tl.fit_dag_blr(table)

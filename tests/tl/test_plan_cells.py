@@ -325,6 +325,18 @@ def test_noise_is_never_a_reason_to_go_on(kind, seed):
         assert "Go on" not in found["verdict"]
 
 
+def test_stopping_short_of_the_target_is_said(fitted):
+    """No candidate is nearer by a tenth, but the best known is nowhere near either."""
+    gene = str(fitted.var_names[0])
+    npt.tl.plan_cells(fitted, {gene: -100.0})
+    found = fitted.uns["plan_cells"]
+    assert found["stopping"]["advice"] == "stop"
+    assert found["stopping"]["relative_distance"] > 0.9
+    best = found["stopping"]["best_known"]
+    assert f"But {best} itself has " in found["verdict"]
+    assert "of the control's distance: no candidate reaches it." in found["verdict"]
+
+
 def test_noise_is_told_apart_as_in_the_diagnosis():
     adata, targets = noise_screen(0, "shuffled")
     npt.tl.diagnose(adata)

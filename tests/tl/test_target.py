@@ -151,6 +151,7 @@ def test_plans_take_a_target(fitted):
 
 def test_bad_targets_are_refused_and_nothing_is_written(fitted):
     before = set(fitted.uns)
+    fitted.obs["kind"] = ["lonely", *["other"] * (fitted.n_obs - 1)]
     wrong = {
         "needs a part": {},
         "at_most of target names genes outside the panel": {"at_most": {"MYCC": 1}},
@@ -175,6 +176,7 @@ def test_bad_targets_are_refused_and_nothing_is_written(fitted):
         "at least one gene": {"signature": {}},
         "penalty must be a finite": {"state": "MYC", "penalty": -1},
         "asks for no change": {"signature": {"MYC": 0.0}},
+        "'kind=lonely' has 1 cell, so the sampling error": {"state": ("kind", "lonely")},
     }
     for message, parts in wrong.items():
         with pytest.raises(ValueError, match=f"(?i){message}"):

@@ -144,12 +144,12 @@ def shift_environments(plan: Plan, genes: Sequence[str], control: Moments) -> In
     return Interventions(plan.names, plan.targets, shifts, sources)
 
 
-def require_varying(control: Moments, genes: Sequence[str]) -> None:
-    """Raise if a gene of the panel is constant among the control cells."""
+def require_varying(control: Moments, genes: Sequence[str], what: str = "control cells") -> None:
+    """Raise if a gene of the panel is constant among the control cells, or others (``what``)."""
     constant = [genes[i] for i in control.constant_nodes()]
     if constant:
         message = (
-            f"Genes constant among the {control.n} control cells: {list_names(constant)}. "
+            f"Genes constant among the {control.n} {what}: {list_names(constant)}. "
             f"Leave them out of the panel, or check that the layer holds expression."
         )
         raise ValueError(message)

@@ -39,6 +39,7 @@ _LOGARITHMS = {"e": 1.0, "2": float(np.log(2)), "10": float(np.log(10))}
 _CELLS = 100
 # Controls that are not told are as many as have no error beside that of perturbations.
 _CONTROLS = 1000
+_LEAST_ERROR = 1e-9  # of the table's median standard error: beside it, matrices are singular
 _MOST_CELLS = 1e12  # sums of a thousand times as many are whole numbers still
 
 
@@ -456,8 +457,10 @@ def _known(effects: Array, errors: Array, labels: list[str], genes: list[str]) -
     known = ~np.isnan(effects) & ~np.isnan(errors) & (errors < np.inf)
     with np.errstate(invalid="ignore"):
         wrong = known & ~(errors > 0)
+        tiny = known & (errors < _LEAST_ERROR * np.median(errors[known])) if known.any() else wrong
     for bad, what in (
         (wrong, "Standard errors must be above 0, but are not for"),
+        (tiny, "Standard errors are below a billionth of the table's median for"),
         (np.isinf(effects), "Effects are infinite for"),
     ):
         if bad.any():

@@ -47,6 +47,29 @@ def test_p_values_are_level_where_there_is_no_effect(covariance, n):
     assert (clear.q_value < 0.05).all()
 
 
+@pytest.mark.parametrize("missing", [0, 12])
+def test_small_p_values_are_level_where_genes_vary_together(missing):
+    """By mean and variance alone 0.3% to 0.5% of the p-values are below 0.001.
+
+    Of 30 perturbations without effects some then differ in 12% to 19% of screens, at a false
+    discovery rate of 5%.
+    """
+    rng = np.random.default_rng(5)
+    root = rng.normal(size=(60, 2))
+    covariance = root @ root.T + np.eye(60)
+    draws = rng.multivariate_normal(np.zeros(60), covariance, 60_000)
+    counted = np.ones((30, 60))
+    counted[:15, :missing] = 0
+    found = [
+        scores.squared_size(np.where(counted > 0, one, 0.0), counted, covariance)
+        for one in draws.reshape(-1, 30, 60)
+    ]
+    p = np.array([one.p_value for one in found])
+    for level, most in ((0.05, 1.15), (0.01, 1.3), (0.001, 1.7)):
+        assert 0.6 * level < (p < level).mean() < most * level
+    assert np.mean([(one.q_value < 0.05).any() for one in found]) < 0.075
+
+
 def test_what_was_not_measured_is_not_judged(covariance):
     counted = np.array([[5.0] * 12, [0.0] * 12])
     found = scores.squared_size(np.ones((2, 12)), counted, covariance)

@@ -81,6 +81,7 @@ class _Read(NamedTuple):
     mean: Vector
     variance: Vector | None
     label: str | None = None  # of the perturbation whose cells these are
+    n_cells: int = 0  # 0: given by its numbers
 
 
 class Group(NamedTuple):
@@ -134,7 +135,8 @@ def read_target(
     ------
     ValueError
         If a label or group is unknown (close matches are suggested), a gene is outside the panel, a
-        number is not finite, parts contradict each other, or control cells reach it already.
+        number is not finite, a group that is not in the fit has one cell, parts contradict each
+        other, or control cells reach it already.
     TypeError
         If ``target`` is none of its forms.
     """
@@ -157,6 +159,15 @@ def read_target(
         _as_given(state, fit) if group is None else _state(group, *next(read_cells))
         for state, group in zip(asked, groups, strict=False)
     ]
+    in_fit = set(fit.environments["perturbation"].astype(str))
+    for state in read:
+        if state.n_cells == 1 and state.label not in in_fit:
+            message = (
+                f"The target {state.name!r} has 1 cell, so the sampling error of its mean is not "
+                f"known: name a group of more cells, or give a mapping of genes to means, which "
+                f"are taken as exact."
+            )
+            raise ValueError(message)
     states, away = read[: len(listed(given.state))], read[len(listed(given.state)) :]
     weights = weights_of(given, fit.genes)
     scale = np.ones(len(fit.genes))
@@ -230,7 +241,7 @@ def _state(group: Group, moments: Moments, batches: float) -> _Read:
     variance = None
     if moments.n > 1:
         variance = moments.scatter.diagonal() / (moments.n - 1) * (1 / moments.n + batches)
-    return _Read(group.name, moments.mean, variance, group.label)
+    return _Read(group.name, moments.mean, variance, group.label, int(moments.n))
 
 
 def _moments(

@@ -188,7 +188,8 @@ def diagnose(
     Raises
     ------
     ValueError
-        If there is no fit, it has fewer than three perturbations, or a value is NaN or infinite.
+        If there is no fit, it has fewer than three perturbations, there are fewer than four control
+        cells, or a value is NaN or infinite.
         Nothing is written on error.
 
     Notes

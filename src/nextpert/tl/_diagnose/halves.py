@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from nextpert.tl._learn_dag.graphs import HeldOut
 
 
+FEWEST_CONTROLS = 2  # of each half, to know the noise of a control cell
 _SHARE = 0.1  # of the cells of its largest guide that a guide has to have to count as one
 
 
@@ -68,8 +69,9 @@ class Folds:
         names = fit.names
         if len(names) < FEWEST:
             message = (
-                f"The fit in adata.uns[{key!r}] has {len(names)} perturbations, but at least "
-                f"{FEWEST} are needed to predict one from the others."
+                f"The fit in adata.uns[{key!r}] has {len(names)} perturbation"
+                f"{'s' * (len(names) != 1)}, but at least {FEWEST} are needed to predict one from "
+                f"the others: the other functions can be used."
             )
             raise ValueError(message)
         outer = folds_of(names)
@@ -239,6 +241,13 @@ def read_halves(
     by_guides[group[dealt >= 0]] = True
     of_cell = np.append(dealt, -1)[found.codes]
     half = np.where(of_cell >= 0, of_cell, half)
+    n_controls = np.bincount(half[np.append(group, -1)[found.codes] == 0], minlength=2)
+    if not of_table and n_controls.min() < FEWEST_CONTROLS:
+        message = (
+            f"Each half of the cells needs at least {FEWEST_CONTROLS} control cells, but there are "
+            f"{n_controls.sum()} in all: tl.diagnose needs more control cells."
+        )
+        raise ValueError(message)
     read = read_cells(
         adata, columns, fit_environments(adata, roles, names), names, without=folds.outer,
         searches=None if held_out is None else held_out.environments, sets=folds.sets,

@@ -134,6 +134,8 @@ def own_changes(refit: Refit, cells: FitCells, effects: Effects, factor: float) 
     known, rows = own.any(axis=1), np.arange(len(own))
     plan, genes = refit.spec.plan, refit.spec.genes
     expected = np.sign(shift_environments(plan, genes, cells.control).shifts)
+    if isinstance(plan.shift, str) and plan.shift == "knockout":
+        expected = np.where(own, -1.0, expected)  # also where control means are not known, or 0
     status = np.where(np.sign(effects.mean) * expected < 0, q.OPPOSITE, q.FOUND)
     status = np.where(effects.lfsr < CLEAR_SIGN, status, q.NOT_FOUND)[rows, weakest]
     return {
@@ -232,7 +234,7 @@ def overall(parts: list[Part]) -> tuple[str, str]:
     if q.NEGATIVE in fatal and q.CELLS not in fatal:
         start = "Do not trust the model here: its significant effects may be false"
     elif level == NOT and q.CELLS not in fatal:
-        start = "Do not trust the model here: use the cells' means, and choose new perturbations "
+        start = "Do not trust the model here: do not use its effects, and choose new perturbations "
         start += "at random"
     return level, f"{start}. " + " ".join(part.words for part in parts)
 
@@ -353,7 +355,7 @@ def ceiling_in_words(n: Mapping[str, float]) -> str:
     """
     return (
         f"predicted by the mean perturbation, {n['by_others']:.0f} by other predictors, "
-        f"{n['room']:.0f} leave room for improvement, and the effects of "
+        f"{n['room']:.0f} leave{'s' if n['room'] == 1 else ''} room for improvement, and the effects of "
         f"{n['not_measurable']:.0f} are too small to be measured"
     )
 
@@ -378,8 +380,11 @@ def _shrinkage(rows: _Rows) -> Part:
     cells, nothing, level = rows["error_to_raw_means"], rows["error_to_no_effect"], CARE
     if rows["coverage_90_large"].is_hopeless:
         level, start = NOT, _strong(rows)
-    elif not nothing.value < 1 or rows["coverage_90"].is_hopeless:
+    elif rows["coverage_90"].is_hopeless:
         level, start = NOT, "do not use the shrunken effects."
+    elif not nothing.value < 1:
+        level, start = NOT, "do not use them, they are estimated no better than by no effect"
+        start += ", and by the cells' means worse." if cells.value < 1 else "."
     elif not cells.is_judged:
         start = f"use the cells' means; whether shrunken effects are better {_NOT_JUDGED}."
     elif not cells.passed:
@@ -568,7 +573,8 @@ def _number(row: Quantity) -> str:
     if not np.isfinite(row.value):
         return "unknown size"
     if not np.isfinite(row.error):
-        return f"{_two_digits(row.value)} (no standard error)"
+        by_chance = "below 0 by chance, " if round(row.value, 2) < 0 else ""
+        return f"{_two_digits(row.value)} ({by_chance}no standard error)"
     below = " (below 0 by chance)" if round(row.value, 2) < 0 else ""
     return f"{_two_digits(row.value)} ± {row.error:.2f}{below}"
 

@@ -187,7 +187,7 @@ def _require_enough(cells: Moments, genes: list[str], method: str, what: str) ->
             f'{len(genes)} genes to be sound. Give your own graph (method="given") without them.'
         )
         raise ValueError(message)
-    require_varying(cells, genes)
+    require_varying(cells, genes, what)
     if are_few(cells.n, len(genes)):
         hint = ' GSP finds few edges in this way: use method="boss".' if method == "gsp" else ""
         message = (

@@ -156,15 +156,16 @@ def plan_cells(
         - ``stopping`` (mapping): with a target: ``best_known`` (the measured candidate of the
           smallest expected distance, or no perturbation); ``gain``, the squared distance by which
           the best known is expected to be closer after the next plate, and ``relative_gain``, that
-          as a share of the control's distance; ``good_enough``, the probability that no candidate
+          as a share of the control's distance; ``relative_distance``, the expected distance of the
+          best known as such a share; ``good_enough``, the probability that no candidate
           is closer than the best known by more than ``tolerance``; ``advice``: ``"stop"``,
           ``"go on"``, ``"no difference"`` (no measured candidate differs from the others, or the
           negative controls are not trusted) or ``"at target"`` (the control cannot be distinguished
           from the target); ``stop``, 1 with ``"stop"`` alone; ``n_distinct`` and ``n_untested``,
           the candidates that differ and those without cells; ``controls_trusted``, 0 if a diagnosis
           of this fit does not trust its negative controls; ``n_perturbations`` and ``n_cells`` (of
-          each) of the next plate; and ``candidates``. ``relative_gain`` and ``good_enough`` are NaN
-          if the control cannot be distinguished from the target.
+          each) of the next plate; and ``candidates``. ``relative_gain``, ``relative_distance`` and
+          ``good_enough`` are NaN if the control cannot be distinguished from the target.
         - ``noise`` (mapping): ``guide_variance`` and ``replicate_variance`` (relative to that of a
           cell), ``control_guide_variance``, ``n_guides``, ``n_replicates``, ``n_cells`` (medians),
           ``n_control_cells``.

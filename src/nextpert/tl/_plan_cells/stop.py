@@ -155,7 +155,9 @@ def _why_not(row: pd.Series, cells: str, guides: str, layout: Layout) -> str:
 
 
 def _cells(number: float) -> str:
-    return f"{number:,.0f} cells" if number <= _MANY else "more than 1,000,000 cells"
+    if number > _MANY:
+        return "more than 1,000,000 cells"
+    return f"{number:,.0f} cell{'s' * (round(number) != 1)}"
 
 
 def _percent(share: float) -> str:
@@ -177,6 +179,7 @@ def _range(values: np.ndarray) -> str:
 
 NO_PERTURBATION = "no perturbation"
 PLATE = 8  # perturbations on the next plate, as of tl.plan_screen
+_NOT_NEAR = 0.9  # of the control's distance: a best known that hardly approaches the target
 _SMALL = 0.01  # gain below which a larger plate is advised, share of the control's distance
 
 
@@ -242,10 +245,12 @@ def ask(
         found, seen, plate, tolerance=tolerance, confidence=confidence,
         distinct=(any(distinct) or not distinct) and null.is_trusted,
     )  # fmt: skip
+    known = np.isfinite(said.relative_gain)
     return {
         "best_known": [*names, NO_PERTURBATION][said.chosen],
         "gain": said.gain,
         "relative_gain": said.relative_gain,
+        "relative_distance": float(found.mean[said.chosen] / found.mean[-1]) if known else np.nan,
         "good_enough": said.good_enough,
         "advice": said.advice,
         "stop": int(said.stop),
@@ -276,8 +281,8 @@ def stop_in_words(said: Mapping[str, Any], target: str, *, tolerance: float) -> 
     if advice == NO_DIFFERENCE and not said.get("controls_trusted", 1):
         return (
             f"The negative controls of tl.diagnose are not trusted, so the gain of a further plate "
-            f"of the same kind ({each}) cannot be estimated. Declare guides and batches, and fit "
-            f"again."
+            f"of the same kind ({each}) cannot be estimated. Declare guides and batches that are "
+            f"not declared, and fit again; if all are, the controls need more guides."
         )
     if advice == NO_DIFFERENCE:
         new = int(said["n_untested"])
@@ -306,7 +311,11 @@ def stop_in_words(said: Mapping[str, Any], target: str, *, tolerance: float) -> 
             f"Go on: after the next plate ({each}), the best perturbation is expected to be closer "
             f"to {target} by {gain} of the control's distance{larger}. W{chance}."
         )
-    return f"You can stop here. W{chance}."
+    short = ""
+    if said.get("relative_distance", 0.0) > _NOT_NEAR and best != "the control":
+        away = percent(said["relative_distance"])
+        short = f" But {best} itself has {away} of the control's distance: no candidate reaches it."
+    return f"You can stop here. W{chance}.{short}"
 
 
 def percent(share: float) -> str:
