@@ -355,8 +355,8 @@ def ceiling_in_words(n: Mapping[str, float]) -> str:
     """
     return (
         f"predicted by the mean perturbation, {n['by_others']:.0f} by other predictors, "
-        f"{n['room']:.0f} leave{'s' if n['room'] == 1 else ''} room for improvement, and the effects of "
-        f"{n['not_measurable']:.0f} are too small to be measured"
+        f"{n['room']:.0f} leave{'s' if n['room'] == 1 else ''} room for improvement, and the "
+        f"effects of {n['not_measurable']:.0f} are too small to be measured"
     )
 
 
