@@ -155,6 +155,16 @@ def require_varying(control: Moments, genes: Sequence[str], what: str = "control
         raise ValueError(message)
 
 
+def warn_confounded(names: Sequence[str]) -> None:
+    """Warn of perturbations whose effects contain those of batches, if there are any."""
+    if names:
+        warn(
+            f"Batches without control cells explain the effects of {list_names(names)}: these "
+            f"contain what the batches add, and no interval allows for it. Add control cells of "
+            f"these batches, or leave these perturbations out."
+        )
+
+
 def warn_other_layer(layer: str | None, graph: Any) -> None:
     """Warn of another layer than that on which a graph, as stored in ``.uns``, was learned."""
     params: Any = graph.get("params") if hasattr(graph, "get") else None

@@ -148,6 +148,31 @@ class Environments:
         own = keys[:, 0] >= 0
         return clean.some(own).moments(), keys[own], sd
 
+    def confounded(self, names: Sequence[str]) -> list[str]:
+        """Return those of ``names`` whose difference from the controls is not told from batches.
+
+        What batches add is estimated within perturbations. A sum of batches that is the same for
+        all cells of each perturbation cannot be: it is part of every difference in which it does
+        not cancel.
+        """
+        columns = self.batches()[1]
+        if not columns.shape[1]:
+            return []
+        group = self.levels(self.roles.perturbation_key, *self.condition_names)
+        first, n = np.unique(group, return_index=True)[1], np.bincount(group)
+        mean = np.zeros((len(n), columns.shape[1]))
+        np.add.at(mean, group, columns)
+        within = columns - (mean / n[:, None])[group]
+        sizes, directions = np.linalg.eigh(within.T @ within)
+        free = columns[first] @ directions[:, sizes < 1e-9 * len(columns)]
+        own = self.groups([self.roles.control, *names])[first]
+        told = {
+            int(own[k])
+            for control in free[own == 0]
+            for k in np.flatnonzero(np.abs(free - control).max(axis=1, initial=0.0) < 1e-6)
+        }
+        return [name for j, name in enumerate(names, start=1) if j in own and j not in told]
+
     def only(self, perturbations: Sequence[str]) -> Environments:
         """Return the environments of some perturbations; cells of others get code -1."""
         kept = np.isin(self.perturbation, np.array(list(perturbations), dtype=object))

@@ -321,10 +321,10 @@ def fit_dag_blr(
     by_fold = [] if exact else folds_of(plan.names)
     held_out = read_held_out(adata, dag_key, roles, len(genes), plan.names) if by_fold else None
     spelled = _adata.read_labels(adata, roles.perturbation_key)
+    found = fit_environments(adata, replace(roles, guide_key=None) if exact else roles, plan.names)
     read_once = read_cells(
-        adata, columns,
-        fit_environments(adata, replace(roles, guide_key=None) if exact else roles, plan.names),
-        plan.names, searches=None if held_out is None else held_out.environments, sets=by_fold,
+        adata, columns, found, plan.names,
+        searches=None if held_out is None else held_out.environments, sets=by_fold,
         checksum=fingerprint_weights(spelled, len(columns)),
     )  # fmt: skip
     guided = roles.guide_key is not None and not exact
@@ -372,6 +372,7 @@ def fit_dag_blr(
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
     environments.warn_left_out(plan)
     environments.say_unmeasured(plan)
+    environments.warn_confounded(found.confounded(plan.names))
     warn_undeclared(undeclared)
     if exact:
         environments.warn_hardly_expressed(model.expected.used, cells.control, genes)
