@@ -44,6 +44,19 @@ def test_by_default_the_most_probably_nearest_comes_first(fitted, caplog, capsys
     assert describe_ranking(fitted)[1].startswith("Try next: STK3 (10 cells), the nearest with a")
 
 
+def test_what_to_try_next_is_compared_with_the_control(fitted):
+    """Of candidates as far as the control, one is the nearest with a probability of 100%."""
+    designed(fitted, "STK3", candidates="genes", n_cells=10)
+    assert "nearer than the control" not in describe_ranking(fitted)[1]
+    ranking = fitted.uns["design"]["ranking"]
+    fitted.uns["design"]["ranking"] = ranking.assign(
+        probability_better=0.55, relative_distance=ranking["relative_distance"].clip(0.98, 0.98)
+    )
+    said = describe_ranking(fitted)[1]
+    assert said.startswith("Try next: STK3 (10 cells), the nearest with a")
+    assert said.endswith(", but nearer than the control with a probability of only 55%.")
+
+
 def test_a_flat_acquisition_does_not_sort(fitted, caplog, capsys):
     with caplog.at_level(logging.WARNING, "nextpert"):
         table = designed(fitted, "MYC", acquisition="civ", n_cells=1, candidates="genes")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_CLEARLY = 0.9  # probability of being nearer than the control, below which it is stated
 _UNITS = "(distance: squared, in units of log-normalised expression)"
 
 
@@ -126,12 +127,15 @@ def describe_ranking(adata: AnnData, goal: str | None = None) -> list[str]:
     nearest = ranking.iloc[int(ranking["state_distance"].to_numpy(dtype=float).argmin())]
     n_cells = int(stored["trace"]["n_cells"].iloc[-1])
     farther = farther_in_words(ranking, "the target")
+    better, doubt = float(best["probability_better"]), ""
+    if not farther and better < _CLEARLY:
+        doubt = f", but nearer than the control with a probability of only {100 * better:.0f}%"
     share = _share(nearest).replace("-", "") and f", {_share(nearest)} of the control's distance"
     return [
         *([farther] if farther else []),
         f"Graph: {len(graph['genes'])} genes, {int(graph['n_edges'])} edges. "
         f"Target: {goal or params['target']}.",
-        f"Try next: {best['perturbation']} ({n_cells} cells), {_why(ranking, params)}.",
+        f"Try next: {best['perturbation']} ({n_cells} cells), {_why(ranking, params)}{doubt}.",
         f"Predicted closest to the target: {nearest['perturbation']}, distance "
         f"{_distance(nearest)}{share}.",
     ]
