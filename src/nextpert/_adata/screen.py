@@ -149,7 +149,7 @@ class Environments:
         return clean.some(own).moments(), keys[own], sd
 
     def confounded(self, names: Sequence[str]) -> list[str]:
-        """Return those of ``names`` whose difference from the controls is not told from batches.
+        """Return those of ``names`` whose effects cannot be separated from what batches add.
 
         What batches add is estimated within perturbations. A sum of batches that is the same for
         all cells of each perturbation cannot be: it is part of every difference in which it does
@@ -166,12 +166,12 @@ class Environments:
         sizes, directions = np.linalg.eigh(within.T @ within)
         free = columns[first] @ directions[:, sizes < 1e-9 * len(columns)]
         own = self.groups([self.roles.control, *names])[first]
-        told = {
+        separate = {
             int(own[k])
             for control in free[own == 0]
             for k in np.flatnonzero(np.abs(free - control).max(axis=1, initial=0.0) < 1e-6)
         }
-        return [name for j, name in enumerate(names, start=1) if j in own and j not in told]
+        return [name for j, name in enumerate(names, start=1) if j in own and j not in separate]
 
     def only(self, perturbations: Sequence[str]) -> Environments:
         """Return the environments of some perturbations; cells of others get code -1."""
