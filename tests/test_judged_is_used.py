@@ -124,6 +124,7 @@ def judged(request):
     if request.param == "table":
         adata = _table()
     whole = fitted(adata, **options)
+    assert (whole.uns["dag_blr"]["predictors"]["scales"] < 0.9).any()  # so they are judged, too
     npt.tl.diagnose(whole)
     return whole, [(fold, fitted(adata, fold, **options)) for fold in folds(whole)]
 

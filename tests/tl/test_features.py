@@ -67,6 +67,33 @@ def test_unseen_perturbations_follow_their_features(modules, informed, plain):
     assert error[0] < 0.5 * error[1]
     assert weights(informed)["features"] > 0.8
     assert "features" not in weights(plain)
+    # Intervals are narrower, and as wide as they have to be.
+    width = []
+    for adata in (informed, plain):
+        found = adata.uns["perturbation_effects"]
+        assert 0.83 <= ((found["lower"] <= truth) & (truth <= found["upper"])).mean() <= 0.96
+        width.append((found["upper"] - found["lower"]).mean())
+    assert width[0] < 0.75 * width[1]
+
+
+def test_candidates_without_features_have_wider_intervals(modules, informed):
+    """The fit knows features of all, but this label has none: its departures are the others'."""
+    with pytest.warns(UserWarning, match="nothing is known"):
+        npt.tl.perturbation_effects(informed, candidates=["P24", "unheard of"])
+    found = informed.uns["perturbation_effects"]
+    described, alone = (found["upper"] - found["lower"]).mean(axis=1)
+    scales = informed.uns["dag_blr"]["predictors"]["scales"]
+    assert (scales[1] < scales[0]).all()
+    assert described < 0.8 * alone
+    target = {f"G{g}": 2 + modules[1][N_SEEN, g] for g in range(N_GENES)}
+    npt.tl.design_interventions(informed, target, candidates=["P24"], n_samples=200)
+    table = informed.uns["design"]["ranking"].iloc[0]
+    narrow = table["predicted_high"] - table["predicted_low"]
+    informed.uns["dag_blr"]["predictors"]["scales"] = np.ones((2, 2))
+    npt.tl.design_interventions(informed, target, candidates=["P24"], n_samples=200)
+    table = informed.uns["design"]["ranking"].iloc[0]
+    informed.uns["dag_blr"]["predictors"]["scales"] = scales
+    assert narrow < 0.8 * (table["predicted_high"] - table["predicted_low"])
 
 
 def test_a_permuted_table_changes_nothing(modules, plain):
@@ -131,7 +158,7 @@ def test_features_survive_files(informed, tmp_path, kind):
     found = []
     for each in (informed.copy(), back):
         npt.tl.perturbation_effects(each, candidates=UNSEEN)
-        found.append(each.uns["perturbation_effects"]["mean"])
+        found.append([each.uns["perturbation_effects"][name] for name in ("mean", "lower")])
     np.testing.assert_array_equal(*found)
 
 

@@ -200,6 +200,10 @@ class Expectation:
         ``(n_components,)``.
     interactions
         What was learned of interactions; ``None`` where there were no combinations.
+    scales
+        What the variances of departures from what is expected are multiplied by, those of what is
+        shared and of own parts, of perturbations without side information and of those with it,
+        shape ``(2, 2)``; ``None`` for 1.
     """
 
     weights: Mapping[str, float]
@@ -207,6 +211,7 @@ class Expectation:
     features: SideInformation | None
     unseen: Array
     interactions: InteractionsRecord | None
+    scales: Array | None = None
 
     @property
     def screen(self) -> ScreenMoments:
@@ -262,8 +267,11 @@ class Expectation:
         """
         nothing = np.zeros_like(own)
         rows = {name: np.full(len(names), weight) for name, weight in self.weights.items()}
+        known = () if self.features is None else self.features.place
+        described = np.array([name in known for name in names], np.int64)
         empty = ShiftPrior(
             np.zeros(len(names)), nothing, nothing + 1, nothing, nothing, own_variance,
             np.tile(self.unseen, (len(names), 1)),
+            scale=(np.ones((2, 2)) if self.scales is None else self.scales)[described],
         )  # fmt: skip
         return with_expectation(empty, own, self.predictions(names, targets, own), rows)

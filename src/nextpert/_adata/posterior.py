@@ -128,6 +128,7 @@ class PredictorRecord:
     interactions: Interactions | InteractionsRecord | None = nested(
         InteractionsRecord, optional=True
     )
+    scales: Array | None = array(2, 2, above=0, optional=True)
 
     def __post_init__(self) -> None:
         unknown = set(self.predictors) - {kind.name for kind in predictors()}
@@ -233,7 +234,7 @@ class FittedPosterior:
             features = SideInformation(
                 known.perturbations, rows, known.effects, known.observed, known.precision
             )
-        return Expectation(weights, seen, features, learned.unseen, together)
+        return Expectation(weights, seen, features, learned.unseen, together, learned.scales)
 
     @property
     def n_graphs(self) -> int:
@@ -307,7 +308,7 @@ class FittedPosterior:
         asked = prior.rows(new)
         rows[new] = len(model.effects.expected) + np.arange(len(new))
         return model.effects.joined(
-            model.predict(asked.effect, own_variance=asked.own, rng=0)
+            model.predict(asked.effect, own_variance=asked.own, scale=asked.scale, rng=0)
         ).rows(rows)
 
     def expected_state(self, row: int) -> Array:

@@ -213,9 +213,10 @@ class Hierarchical:
         expected: ArrayLike,
         *,
         own_variance: ArrayLike | None = None,
+        scale: ArrayLike | None = None,
         rng: int | np.random.Generator | None = None,
     ) -> EffectDraws:
-        """Return draws of the effects of perturbations without cells (equation 19).
+        """Return draws of the effects of perturbations without cells (equations 19 and 33).
 
         In every draw each is like one of the perturbations with cells, taken at random: it has the
         sizes of its scores and, in any order of genes, of its own part. So a prediction says how
@@ -230,6 +231,9 @@ class Hierarchical:
             units of the data. They are the means of the draws.
         own_variance
             Variance of own parts where it is known, as in :func:`fit_hierarchical`.
+        scale
+            What variances of what scores add, and those of other own parts, are multiplied by,
+            shape ``(n_new, 2)``; 1 by default.
         rng
             Seed or generator.
         """
@@ -239,6 +243,14 @@ class Hierarchical:
         centre = np.empty((n, p, n_draws), np.float32)
         place = np.empty((n, p, n_draws), np.int8)
         design = np.vstack([np.empty((1, p)), self.factors.T])
+        shared, factor = np.ones((2, n)) if scale is None else np.array(scale, np.float64).T
+        # Own parts have variances of the grid: its entry is moved up or down by whole steps, of
+        # which one more is taken at random, so that the variance is that wanted on average.
+        step = np.floor(np.log2(factor))
+        more = factor / 2.0**step - 1.0
+        steps = np.arange(step.min(initial=0), step.max(initial=0) + 2)
+        moved = np.clip(np.outer(2.0**steps, VARIANCE[:-1]), VARIANCE[0], VARIANCE[-2])
+        moved = np.searchsorted(VARIANCE[:-1], moved)
         for k in range(n_draws):
             like = generator.integers(len(known.expected), size=n)
             design[0] = self.program[k]
@@ -247,7 +259,11 @@ class Hierarchical:
             size = generator.permuted(known.place[like, :, k], axis=1)
             told = size == N_VARIANCES  # a variance that was known is none of another gene
             size[told] = generator.permuted(np.where(told, 0, size), axis=1)[told]
+            if (factor != 1.0).any():
+                up = step[:, None] - steps[0] + (generator.random((n, p)) < more[:, None])
+                size = moved[up.astype(np.int64), size]
             place[:, :, k] = size
+        centre *= np.sqrt(shared, dtype=np.float32)[:, None, None]
         if n_draws > 1:  # what is expected is told, and no matter of these few draws
             centre -= centre.mean(axis=2, keepdims=True)
         precision = np.zeros((n, p), np.float32)

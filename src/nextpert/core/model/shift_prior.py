@@ -183,6 +183,10 @@ class ShiftPrior(Shown):
         Fixed columns of the regression, such as batches: their means over the cells of every
         perturbation, shape ``(n_perturbations, n_fixed)``. Their coefficients are estimated from
         few cells, and that error is in every departure. By default there are none.
+    scale
+        What the variances of departures of perturbations without cells are multiplied by, those
+        of what is shared and of own parts (equation 33), shape ``(n_perturbations, 2)``; 1 by
+        default.
     """
 
     stored_beside = (("tau2", TAU2),)  # which the weights are those of
@@ -195,8 +199,11 @@ class ShiftPrior(Shown):
     own: Array = sparse("n_perturbations", "n_nodes", least=0, fill=np.nan)
     weights: Array = array("n_perturbations", len(TAU2), least=0)
     fixed: Array = array("n_perturbations", "n_fixed", optional=True)
+    scale: Array = array("n_perturbations", 2, above=0, optional=True)
 
     def __post_init__(self) -> None:
+        if self.scale is None:
+            object.__setattr__(self, "scale", np.ones((len(self.n), 2)))
         given = np.zeros((0, 0)) if self.fixed is None else self.fixed
         if not given.size:
             object.__setattr__(self, "fixed", np.zeros((len(self.n), given.shape[1])))

@@ -263,9 +263,11 @@ def fit_dag_blr(
           ``"0"``, ``"1"`` and so on: ``name``, ``effects`` and ``control`` as above, ``n_cells``
           of each perturbation, and ``change``, the differences of its means to the controls'.
         - ``predictors`` (mapping): with ``spec="full"``, the names of the ``predictors``, their
-          ``weights`` and, with combinations, ``interactions`` (``strength``, 1 if effects are
-          additive, and ``strength_sd``; ``member_sd`` and ``rest_sd`` in units of ``scale``, the
-          size of single effects; ``n_combinations``).
+          ``weights``, ``scales``, what the variances of effects of perturbations without cells are
+          multiplied by (rows: without and with features; columns: what perturbations share, and own
+          parts), and, with combinations, ``interactions`` (``strength``, 1 if effects are additive,
+          and ``strength_sd``; ``member_sd`` and ``rest_sd`` in units of ``scale``, the size of
+          single effects; ``n_combinations``).
         - ``screen`` (mapping): with ``spec="full"``, the moments of the cells that the weights of
           the predictors were learned from.
         - ``features`` (mapping): if given, ``perturbations``; ``rows`` of up to 200 components,

@@ -31,7 +31,7 @@ from nextpert.core.model.predictors.base import (
     Sources,
     build_predictors,
 )
-from nextpert.core.model.predictors.features import OtherScreen
+from nextpert.core.model.predictors.features import Features, OtherScreen
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.members import Members
 from nextpert.core.model.random_shifts import (
@@ -40,6 +40,7 @@ from nextpert.core.model.random_shifts import (
     refit,
     unseen_mixture,
 )
+from nextpert.core.model.unseen_scale import LeftOut, learn_scales
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -245,6 +246,9 @@ class Weighted:
         their cells.
     together
         What members of combinations expect; ``None`` where there are no combinations.
+    left_out
+        What observed effects depart by from what is expected of candidates; ``None`` where nothing
+        is expected.
     """
 
     weights: PredictorWeights
@@ -253,6 +257,7 @@ class Weighted:
     seen: Perturbations
     predictors: list[Prediction]
     together: Together | None = None
+    left_out: LeftOut | None = None
 
     @property
     def graph(self) -> Array:
@@ -337,13 +342,35 @@ def weighted(
     # the graph has more weight than the other predictors together, what is left are shifts on it;
     # beyond that, effects as they are.
     own = expected.used.shifts
-    without = own + weights.expected(held_out(own))
+    said = held_out(own)
+    without = own + weights.expected(said)
     unseen = unseen_mixture(cells.pooled, found, without, together)
     learned = dict(zip(weights.names, weights.weights.tolist(), strict=True))
     others = sum(learned[e.name] for e in predictors if e.name != Graph.name and not e.fixed)
     believed = max(learned[Graph.name] - others, 0.0)
     unseen = believed * prior.weights.mean(axis=0) + (1.0 - believed) * unseen
-    return prior, Weighted(weights, unseen, known, seen, predictors, together)
+    # Departures from what is expected; those of combinations have a model of their own.
+    left_out, scored = None, seen.scored()
+    if together is not None:
+        scored[together.rows] = False
+    rows = LeftOut.rows(scored)
+    if any(learned[e.name] for e in predictors if not e.fixed) and len(rows):
+        nobody = replace(seen, names=[""] * len(names))  # of whom no side information speaks
+        alone = [
+            each.predict(nobody, nobody)
+            if each.name in (Features.name, OtherScreen.name)
+            else given
+            for each, given in zip(asked, said, strict=True)
+        ]
+        described, by_itself = (
+            seen.observed[rows] - own[rows] - weights.expected(each)[rows] for each in (said, alone)
+        )
+        place = () if spec.features is None else spec.features.place
+        left_out = LeftOut(
+            described, by_itself, seen.variance[rows], scored[rows],
+            np.array([names[j] in place for j in rows]),
+        )  # fmt: skip
+    return prior, Weighted(weights, unseen, known, seen, predictors, together, left_out)
 
 
 def weights_in_words(learned: PredictorWeights) -> str:
@@ -442,6 +469,9 @@ class Model(NamedTuple):
     effects
         What predictors expect of effects, and the hierarchical model of those with cells; ``None``
         where the spec has none.
+    scales
+        What the variances of departures of perturbations without cells are multiplied by, without
+        and with side information; ``None`` for 1.
     """
 
     spec: Spec
@@ -452,6 +482,7 @@ class Model(NamedTuple):
     resampled: list[DagBlr]
     weighted: Weighted | None
     effects: Hierarchical | None
+    scales: Array | None = None
 
     @classmethod
     def fit(cls, spec: Spec, cells: FitCells, graphs: Graphs, n_jobs: int = 1) -> Model:
@@ -474,7 +505,7 @@ class Model(NamedTuple):
                 spec.posterior(graphs.dag), cells.pooled, expected.used.shifts,
                 own=expected.own, fixed=exact or alone,
             )  # fmt: skip
-            prior, predicted, effects = found.prior, None, None
+            prior, predicted, effects, scales = found.prior, None, None, None
             resampled = [refit(spec.posterior(g), cells.pooled, found) for g in graphs.resampled]
             if exact:  # nothing is asked of the cells of a perturbation any more, so of no batch
                 found = replace(found, posterior=found.posterior.without_fixed())
@@ -483,9 +514,11 @@ class Model(NamedTuple):
                 prior, predicted = weighted(spec, cells, expected, found, graphs)
                 graph = resampled or [found.posterior]
                 effects = learn_effects(spec, cells, expected, predicted, graph, n_jobs)
+                if effects is not None and predicted is not None and predicted.left_out is not None:
+                    scales = learn_scales(effects, predicted.left_out)
         except ValueError as error:
             raise _adata.named(error, np.array(spec.genes), np.arange(len(spec.genes))) from error
-        return cls(spec, cells, expected, found, prior, resampled, predicted, effects)
+        return cls(spec, cells, expected, found, prior, resampled, predicted, effects, scales)
 
     def record(
         self, params: dict[str, Any], *, left_out: pd.DataFrame, cells: dict[str, str] | None = None
@@ -502,7 +535,7 @@ class Model(NamedTuple):
             predictors = PredictorRecord(
                 list(found.names), found.weights, np.nan_to_num(found.alone, nan=1.0),
                 float(np.nan_to_num(found.error, nan=1.0)), found.residual_variance,
-                self.weighted.unseen, self.weighted.interactions,
+                self.weighted.unseen, self.weighted.interactions, self.scales,
             )  # fmt: skip
             if features is not None:
                 known = FeaturesRecord(

@@ -1,0 +1,183 @@
+"""How far perturbations without cells depart from what predictors expect of them (equation 33).
+
+``Hierarchical.predict`` draws departures as large as the effects of the perturbations with cells.
+Where predictors say much of these, the departures from what they say are smaller. By how much is
+learned from the perturbations with cells, of which predictors say something without their cells.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize
+
+from nextpert.core._blas import one_thread
+from nextpert.core.model.effect_draws import VARIANCE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nextpert.core.model.effect_draws import EffectDraws
+    from nextpert.core.model.hierarchical import Hierarchical
+
+    Array = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
+
+_RANGE = -8.0, 3.0  # of factors, as exponents of 2
+_FREE = 3  # perturbations of which, or of fewer, nothing is learned
+_EFFECTS = 50_000  # that are compared with draws at most
+_FEWEST = 20  # perturbations that are compared, however many genes there are
+_SIZE = 1_600_000  # effects of which as many draws are kept as are compared: 50
+_LOG2 = np.log(2.0)
+
+
+class LeftOut(NamedTuple):
+    """What observed effects depart by from what is expected of perturbations without their cells.
+
+    Parameters
+    ----------
+    described, alone
+        With side information, and with none, shape ``(n_perturbations, n_genes)``, units of the
+        data.
+    variance
+        Sampling variance of the observed effects, same shape.
+    scored
+        Whether an effect is learned from, same shape.
+    known
+        Whether there is side information about a perturbation, shape ``(n_perturbations,)``.
+    """
+
+    described: Array
+    alone: Array
+    variance: Array
+    scored: Mask
+    known: Mask
+
+    @classmethod
+    def rows(cls, scored: Mask) -> NDArray[np.int64]:
+        """Return the perturbations that are enough to learn from, evenly spread over all."""
+        some = np.flatnonzero(scored.any(axis=1))
+        most = max(_EFFECTS // scored.shape[1], _FEWEST)
+        return some[:: -(-len(some) // most)] if len(some) else some
+
+
+@one_thread()
+def learn_scales(model: Hierarchical, left_out: LeftOut) -> Array:
+    """Return what variances of departures are multiplied by, without and with side information.
+
+    Those of what scores add, which predictors may know, and those of own parts, of which they know
+    less: ``2^x``, shape ``(2, 2)``. With the prior ``x ~ N(0, I)``, they are the mode given
+    departures of left-out perturbations, by the density of draws of ``predict`` where nothing is
+    expected. The genes of a perturbation depart together: they count as so many independent ones
+    as explain how much slopes of the log density vary between perturbations. With side information
+    the prior is centred at the ``x`` without it.
+
+    Parameters
+    ----------
+    model
+        The hierarchical model of the perturbations with cells.
+    left_out
+        What their effects depart by from what is expected without their cells.
+
+    Examples
+    --------
+    Half of every effect is expected, and all but a tenth where something is known.
+
+    >>> import numpy as np
+    >>> from nextpert.core import ScreenMoments
+    >>> from nextpert.core.model.hierarchical import fit_hierarchical
+    >>> from nextpert.core.model.unseen_scale import LeftOut, learn_scales
+    >>> from nextpert.core.screen.guides import pool_guides
+    >>> rng = np.random.default_rng(0)
+    >>> effects, code = rng.normal(size=(40, 10)), np.repeat(np.arange(41), [4000, *[400] * 40])
+    >>> x = np.vstack([np.zeros(10), effects])[code] + rng.normal(size=(len(code), 10))
+    >>> cells = pool_guides(ScreenMoments.from_array(x, code, 41), range(41), 41)
+    >>> fit = fit_hierarchical(cells, rng=0)
+    >>> seen, every = np.full(effects.shape, 1 / 400), np.ones(effects.shape, bool)
+    >>> left_out = LeftOut(0.1 * effects, 0.5 * effects, seen, every, np.ones(40, bool))
+    >>> learn_scales(fit, left_out)[:, 1].round(1).tolist()
+    [0.2, 0.0]
+    """
+    few, known = model.thinned(_SIZE), left_out.known
+    alone = _exponents(few, left_out.alone, left_out, np.ones_like(known), np.zeros(2))
+    described = alone
+    if not np.array_equal(left_out.described[known], left_out.alone[known]):
+        described = _exponents(few, left_out.described, left_out, known, alone)
+    return np.exp2([alone, described])
+
+
+def _exponents(
+    model: Hierarchical, away: Array, left_out: LeftOut, rows: Mask, prior: Array
+) -> Array:
+    """Return the exponents of the best factors for some perturbations, ``prior`` before."""
+    used = left_out.scored[rows]
+    if len(used) <= _FREE:
+        return prior
+    slopes = _Slopes.of(model, away[rows], left_out.variance[rows], used)
+    x = prior
+    for _ in range(2):  # by scores at the prior mode, and then at what follows
+        per = slopes.at(x)[2]
+
+        def loss(x: Array, per: float = per) -> tuple[float, Array]:
+            density, slope, _ = slopes.at(x)
+            return (
+                0.5 * ((x - prior) ** 2).sum() - per * density.sum(),
+                x - prior - per * slope.sum(axis=0),
+            )
+
+        x = minimize(loss, x, jac=True, bounds=[_RANGE] * 2, method="L-BFGS-B").x
+    return np.asarray(x)
+
+
+class _Slopes(NamedTuple):
+    """The log density of departures, and its slopes.
+
+    Parameters
+    ----------
+    y, noise
+        Departures and sampling variances in units of genes, shape ``(n, n_genes)``.
+    used
+        Whether they are learned from, same shape.
+    drawn
+        Draws of departures.
+    """
+
+    y: Array
+    noise: Array
+    used: Mask
+    drawn: EffectDraws
+
+    @classmethod
+    def of(cls, model: Hierarchical, away: Array, variance: Array, used: Mask) -> _Slopes:
+        drawn = model.predict(np.zeros(used.shape), rng=0)
+        y = np.where(used, away, 0.0) / drawn.unit
+        return cls(y, np.where(used, variance, 1.0) / drawn.unit**2, used, drawn)
+
+    def at(self, x: Array) -> tuple[Array, Array, float]:
+        """Return the mean log density of the genes of every perturbation, and its slopes.
+
+        Shapes ``(n,)`` and ``(n, 2)``. And how many independent genes the genes of a perturbation
+        count as, by the variance of slopes of genes and that of their means.
+        """
+        shared, own = 2.0**x
+        total, slope = (
+            np.full(self.y.shape, np.finfo(np.float64).tiny),
+            np.zeros((2, *self.y.shape)),
+        )
+        for k in range(self.drawn.n_draws):
+            centre = np.sqrt(shared) * self.drawn.centre[:, :, k]
+            part = own * VARIANCE[self.drawn.place[:, :, k]]
+            variance, off = part + self.noise, self.y - centre
+            chance = np.exp(-0.5 * off**2 / variance) / np.sqrt(variance)
+            total += chance
+            slope[0] += chance * off * centre / variance
+            slope[1] += chance * part * (off**2 / variance - 1.0) / variance
+        slope = np.where(self.used, 0.5 * _LOG2 * slope / total, 0.0)
+        count = self.used.sum(axis=1)
+        density = np.where(self.used, np.log(total), 0.0).sum(axis=1) / count
+        mean, n = slope.sum(axis=2) / count, len(count)
+        within = ((slope**2).sum(axis=2) / count - mean.mean(axis=1, keepdims=True) ** 2).sum() / n
+        between = max(mean.var(axis=1, ddof=1).sum(), np.finfo(np.float64).tiny)
+        counted = min(within / between, count.mean()) * (n - _FREE) / n
+        return density, mean.T, float(counted)

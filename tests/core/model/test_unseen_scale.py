@@ -1,0 +1,162 @@
+"""Factors of departures of perturbations without cells, against loops and known truths."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from nextpert.core import ScreenMoments
+from nextpert.core.model.effect_draws import VARIANCE
+from nextpert.core.model.hierarchical import Chain, fit_hierarchical
+from nextpert.core.model.unseen_scale import LeftOut, _Slopes, learn_scales
+from nextpert.core.screen.guides import pool_guides
+
+N, GENES, CELLS = 24, 15, 200
+SHORT = Chain(80, 40, 2)
+
+
+@cache
+def fitted():
+    """Return a fit, the true effects, and those of its cells."""
+    rng = np.random.default_rng(3)
+    effects = np.exp(0.5 * rng.normal(size=(N, 1))) * rng.normal(size=(N, GENES))
+    code = np.repeat(np.arange(N + 1), [5000, *[CELLS] * N])
+    x = np.vstack([np.zeros(GENES), effects])[code] + rng.normal(size=(len(code), GENES))
+    moments = ScreenMoments.from_array(x, code, N + 1)
+    fit = fit_hierarchical(pool_guides(moments, range(N + 1), N + 1), rng=0, chain=SHORT)
+    return fit, effects, moments.mean[1:] - moments.mean[0]
+
+
+def left_out(described, alone, known=None, scored=None):
+    every = np.ones((N, GENES), bool) if scored is None else scored
+    known = np.ones(N, bool) if known is None else known
+    return LeftOut(described, alone, np.full((N, GENES), 1 / CELLS), every, known)
+
+
+def test_density_and_slopes_are_those_of_loops():
+    fit, _, seen = fitted()
+    used = np.random.default_rng(0).random((N, GENES)) < 0.8
+    away = 0.5 * seen
+    slopes = _Slopes.of(fit, away, np.full(away.shape, 1 / CELLS), used)
+    drawn = fit.predict(np.zeros((N, GENES)), rng=0)
+
+    def density(shared, own):
+        found = np.full((N, GENES), np.nan)
+        for j, g in np.argwhere(used):
+            variance = VARIANCE[drawn.place[j, g]] * 2.0**own * drawn.unit[g] ** 2 + 1 / CELLS
+            middle = drawn.unit[g] * 2.0 ** (shared / 2) * drawn.centre[j, g]
+            chance = norm.pdf(away[j, g], middle, np.sqrt(variance)).mean()
+            found[j, g] = np.log(chance * drawn.unit[g])
+        return found
+
+    at, step = np.array([-1.3, 0.4]), 1e-4
+    value, slope, counted = slopes.at(at)
+    wanted = np.nanmean(density(*at), axis=1)
+    np.testing.assert_allclose(np.diff(value), np.diff(wanted), atol=1e-9)  # up to a constant
+    every = [(density(*(at + d)) - density(*(at - d))) / (2 * step) for d in step * np.eye(2)]
+    mean = np.nanmean(every, axis=2)
+    np.testing.assert_allclose(slope, mean.T, atol=1e-6)
+    within = sum(np.nanmean(np.square(x), axis=1).mean() - x_mean.mean() ** 2
+                 for x, x_mean in zip(every, mean, strict=True))  # fmt: skip
+    between = mean.var(axis=1, ddof=1).sum()
+    np.testing.assert_allclose(counted, min(within / between, used.mean() * GENES) * (N - 3) / N)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.25])
+def test_what_departs_by_a_share_of_effects_has_its_square_as_factor(share):
+    fit, effects, _ = fitted()
+    rng = np.random.default_rng(1)
+    away = share * effects + rng.normal(size=effects.shape) / np.sqrt(CELLS)
+    found = learn_scales(fit, left_out(away, away))
+    assert 0.7 < found[0, 1] / share**2 < 1.8  # these effects are own parts
+    np.testing.assert_array_equal(found[0], found[1])
+    # Against a search on a grid of the same density and prior.
+    slopes = _Slopes.of(fit, away, np.full(away.shape, 1 / CELLS), np.ones(away.shape, bool))
+    own = np.log2(found[0])
+    per = slopes.at(own)[2]
+
+    def worth(x):
+        return per * slopes.at(x)[0].sum() - 0.5 * (x**2).sum()
+
+    best = worth(own)
+    for move in ([0.3, 0.0], [-0.3, 0.0], [0.0, 0.3], [0.0, -0.3], [0.3, 0.3], [-0.3, 0.3]):
+        assert worth(own + move) < best
+
+
+def test_the_errors_of_cells_are_no_departures():
+    """Of what is told exactly the cells' own error is left, and the factors are small."""
+    fit, effects, seen = fitted()
+    away = seen - effects
+    assert learn_scales(fit, left_out(away, away))[0, 1] < 0.06
+
+
+def test_what_is_shared_may_be_known_where_own_parts_are_not():
+    """All do the same to the first genes, which is expected of them, and more on their own."""
+    rng = np.random.default_rng(4)
+    own = 0.3 * rng.normal(size=(N, GENES))
+    effects = own + 1.5 * (np.arange(GENES) < 8)
+    code = np.repeat(np.arange(N + 1), [5000, *[CELLS] * N])
+    x = np.vstack([np.zeros(GENES), effects])[code] + rng.normal(size=(len(code), GENES))
+    moments = ScreenMoments.from_array(x, code, N + 1)
+    fit = fit_hierarchical(pool_guides(moments, range(N + 1), N + 1), rng=0, chain=SHORT)
+    seen = moments.mean[1:] - moments.mean[0]
+    away = seen - seen.mean(axis=0)
+    shared, alone = learn_scales(fit, left_out(away, away))[0]
+    assert shared < 0.2
+    assert 0.7 < alone < 1.3
+    drawn = fit.predict(np.zeros((400, GENES)), scale=np.tile([shared, alone], (400, 1)), rng=0)
+    found, truth = drawn.summary(), 0.3 * rng.normal(size=(400, GENES))
+    inside = (found.lower <= truth) & (truth <= found.upper)
+    assert 0.85 < inside[:, :8].mean() < 0.96
+    assert 0.85 < inside[:, 8:].mean() < 0.96
+
+
+def test_what_is_described_differs_from_what_is_not():
+    fit, _, seen = fitted()
+    known = np.arange(N) < N // 2
+    alone, described = learn_scales(fit, left_out(0.3 * seen, seen, known))[:, 1]
+    assert 0.7 < alone < 1.3
+    assert described < 0.3
+    # If side information says nothing of them, they depart as all others do.
+    same = learn_scales(fit, left_out(seen, seen, known))
+    np.testing.assert_array_equal(same[0], same[1])
+    none = learn_scales(fit, left_out(seen, seen, ~known & known))
+    np.testing.assert_array_equal(none, same)
+
+
+@pytest.mark.parametrize(("n", "least"), [(3, 1.0), (5, 0.3)])
+def test_few_perturbations_change_little(n, least):
+    fit, _, seen = fitted()
+    every = left_out(0.2 * seen, 0.2 * seen)
+    few = learn_scales(fit, LeftOut(*(part[:n] for part in every)))
+    assert few.min() >= least
+    assert learn_scales(fit, every)[0, 1] < 0.1
+
+
+def test_draws_have_the_variance_that_is_wanted():
+    fit = fitted()[0]
+    factor = np.repeat([1.0, 0.3, 0.05, 3.0], 900)
+    own = np.full((len(factor), GENES), np.nan)
+    own[:, 0] = 0.7
+    expected = np.ones(own.shape)
+    both = np.column_stack([factor, factor])
+    found = fit.predict(expected, own_variance=own, scale=both, rng=0)
+    np.testing.assert_allclose(found.posterior_mean(), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.sd()[:, 0] ** 2, 0.7, rtol=1e-5)
+    square = (found.sd()[:, 1:] ** 2).reshape(4, -1).mean(axis=1)
+    np.testing.assert_allclose(square / square[0], [1.0, 0.3, 0.05, 3.0], rtol=0.08)
+    plain, one = fit.predict(expected, rng=0), fit.predict(expected, scale=both**0, rng=0)
+    np.testing.assert_array_equal(plain.centre, one.centre)
+    np.testing.assert_array_equal(plain.place, one.place)
+
+
+def test_enough_perturbations_are_compared():
+    many = np.ones((500, 1000), bool)
+    many[::2] = False
+    rows = LeftOut.rows(many)
+    assert len(rows) == 50
+    assert many[rows].any(axis=1).all()
+    assert len(LeftOut.rows(np.zeros((4, 3), bool))) == 0
