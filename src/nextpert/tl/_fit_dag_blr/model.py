@@ -316,14 +316,14 @@ def weighted(
         Sources(held_out_weights=by_graph, features=spec.features, together=together)
     )
     members = next((each for each in asked if isinstance(each, Members)), None)
-    said: dict[Predictor, Prediction] = {}
+    once: dict[Predictor, Prediction] = {}
 
     def held_out(change: Array | None) -> list[Prediction]:
         """Return what predictors expect, given the change of target genes (``None``: observed)."""
         for each in asked:
-            if each not in said or (each.by_change and any(targets)):
-                said[each] = each.held_out(replace(seen, change=change))
-        found = [said[each] for each in asked]
+            if each not in once or (each.by_change and any(targets)):
+                once[each] = each.held_out(replace(seen, change=change))
+        found = [once[each] for each in asked]
         return found if members is None else [members.silenced(p) for p in found]
 
     predictors = held_out(None)
