@@ -168,6 +168,18 @@ def test_cells_go_where_they_teach_most(fitted):
     assert removed.iloc[-1] > alike[-1]
 
 
+def test_of_very_many_candidates_a_sample_shows_what_a_plate_removes(fitted, monkeypatch):
+    from nextpert.tl._plan_screen import wells
+
+    told = {"n_perturbations": 4, "candidates": "genes", "pending": {"B2M": 50}}
+    every = planned(fitted, **told)[0]["variance_reduction"].to_numpy()
+    monkeypatch.setattr(wells, "_ENOUGH", 1)
+    monkeypatch.setattr(wells, "_SAMPLE", 20)
+    some = planned(fitted, **told)[0]["variance_reduction"].to_numpy()
+    np.testing.assert_allclose(some, every, atol=0.05)
+    assert (some != every).any()
+
+
 def test_names(fitted):
     wells, _, stored = planned(
         fitted, include=["FOS"], exclude=["CDK4"], pending={"B2M": 50}, candidates="genes",

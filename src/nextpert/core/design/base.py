@@ -304,6 +304,8 @@ def settle_by_noise(posterior: DagBlr, n_cells: float) -> Vector:
     their scatter too, whatever the shift. What a shift adds is then the usual rank-one step.
     """
     dag, blocks = posterior.dag, posterior.blocks
+    if not dag.n_edges:  # there are no weights to learn about
+        return blocks["cov"].copy()
     effects = posterior.solve(np.eye(posterior.n_nodes))
     # The variances as they are estimated now: the cells are not yet observed.
     spread = (effects * posterior.noise_var) @ effects.T

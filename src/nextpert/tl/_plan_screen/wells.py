@@ -36,6 +36,9 @@ STRATEGIES = ("exploit", "explore", "both")
 SURE = 0.95
 # Posterior draws: a probability of being the nearest has a standard error of at most 0.016.
 N_SAMPLES = 1000
+# Effects of candidates over which the variance of distances is averaged, but no fewer than so many
+# candidates besides those on the plate.
+_ENOUGH, _SAMPLE = 2_000_000, 100
 # Rows of standard plates, by their number of wells.
 FORMATS = {8: 8, 96: 8, 384: 16}
 
@@ -122,7 +125,7 @@ class Choice:
         n_samples: int,
         rng: np.random.Generator,
     ) -> None:
-        self.limits, self.wells = limits, wells
+        self.limits, self.wells, self._fit, self._pool = limits, wells, fit, pool
         self.asked = as_asked(
             fit, pool, goal, targets, n_cells=wells.each, n_samples=n_samples, rng=rng
         )
@@ -140,6 +143,28 @@ class Choice:
             self.asked.posteriors, self.asked.shifts, self.asked.goal, gap_cells=self.wells.each,
             pending=self.limits.pending, weights=nearer if nearer.any() else None,
         )  # fmt: skip
+
+    def removed(self, chosen: Sequence[int], cells: Index) -> Vector:
+        """Return the share of that variance that the first well removes, the first two and so on.
+
+        Of very many candidates, those that are not chosen are a sample drawn with a fixed seed.
+        """
+        n, n_genes = len(self.limits.allowed), len(self._fit.genes)
+        on_plate = list(dict.fromkeys([*chosen, *np.flatnonzero(self.limits.pending).tolist()]))
+        rest = np.setdiff1d(np.arange(n), on_plate)
+        size = max(_ENOUGH // n_genes - len(on_plate), _SAMPLE)
+        nearer = self.distance.nearer[:-1].astype(np.float64)
+        if len(rest) <= size or not nearer[on_plate].any():
+            return self.civ.removed_by_wells(_shown(chosen), cells)
+        asked, place = self.asked, {j: k for k, j in enumerate(on_plate)}
+        some = np.append(on_plate, np.random.default_rng(0).choice(rest, size, replace=False))
+        weights = nearer[some]
+        weights[len(on_plate) :] *= len(rest) / size
+        civ = PlateCiv(
+            asked.posteriors, self._fit.known(self._pool.prior.rows(some)), asked.goal,
+            gap_cells=self.wells.each, pending=self.limits.pending[some], weights=weights,
+        )  # fmt: skip
+        return civ.removed_by_wells(_shown([place[j] for j in chosen]), cells)
 
     def choose(self, strategy: str, *, max_new: int | None, fixed_controls: int | None) -> Chosen:
         """Return the perturbations to include, and those that a strategy adds to them.
@@ -237,6 +262,10 @@ class Choice:
         return *ranked(max(n_best, 1)), n_best
 
 
+def _shown(chosen: Sequence[int]) -> Any:
+    return progress(len(chosen), "Comparing plans", iterable=chosen)
+
+
 def _cells(
     chosen: Sequence[int], limits: Constraints, wells: Wells, fixed_controls: int | None
 ) -> tuple[Index, int]:
@@ -299,8 +328,7 @@ def plate_table(
         return np.append(of_wells, of_control)[: len(rows)]
 
     covered = distance.nearest[limits.under_way].sum() + np.cumsum(distance.nearest[chosen])
-    shown: Any = progress(len(chosen), "Comparing plans", iterable=chosen)
-    removed = choice.civ.removed_by_wells(shown, found.cells)
+    removed = choice.removed(chosen, found.cells)
     names = [given.names[i] for i in chosen]
     seen = np.append(fit.n_cells, 0)[fit.rows_of(names)]
     n_cells = column(found.cells, found.n_controls)
