@@ -200,9 +200,7 @@ def of_noise(adata: ad.AnnData, n_shuffles: int, factor: float = 1.0) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def cost(
-    n_perturbations: int, n_genes: int, missing: float, n_jobs: int
-) -> dict[str, tuple[float, float]]:
+def cost(n_perturbations: int, n_genes: int, missing: float) -> dict[str, tuple[float, float]]:
     """Return seconds, of a clock and of the processor, of a simulated table to its plate of 96.
 
     The last entry is the peak of memory (GB), twice.
@@ -227,9 +225,9 @@ def cost(
     table = npt.pp.effect_table(effects, se, n_cells=100, n_controls=10_000)
     lap("table")
     del effects, se
-    npt.tl.fit_dag_blr(table, n_jobs=n_jobs)
+    npt.tl.fit_dag_blr(table)
     lap("fit")
-    npt.tl.perturbation_effects(table, n_jobs=n_jobs)
+    npt.tl.perturbation_effects(table)
     lap("effects")
     npt.tl.plan_screen(table, "p0", n_perturbations=96, n_cells=20_000)
     lap("plate of 96")
@@ -250,7 +248,6 @@ def main() -> None:
     parser.add_argument("--perturbations", type=int, default=10_000)
     parser.add_argument("--n-genes", type=int, default=1000, help="of the simulated table")
     parser.add_argument("--missing", type=float, default=0.0)
-    parser.add_argument("--jobs", type=int, default=2, help="threads of the fit and the effects")
     add_arguments(parser)
     args = parser.parse_args()
     for source, screen in screens_of(args):
@@ -272,7 +269,7 @@ def main() -> None:
         print(f"\n{screen.name}, target {args.target or names[0]}\n")
         print(pd.DataFrame(rows).to_markdown(index=False, floatfmt=".3f"))
     if args.cost:
-        found = cost(args.perturbations, args.n_genes, args.missing, args.jobs)
+        found = cost(args.perturbations, args.n_genes, args.missing)
         print(pd.DataFrame(found, index=["clock", "processor"]).to_markdown(floatfmt=".1f"))
 
 

@@ -62,6 +62,7 @@ def test_that_one_may_stop_comes_first(found):
     stopping |= {"advice": "go on", "stop": 0}
     assert "stop" not in verdict_of(found).next
     stopping |= {"advice": "stop", "stop": 1, "best_known": "A", "good_enough": 0.97}
+    stopping["relative_distance"] = 0.3
     n = len(stopping["candidates"])
     target = found["plan_cells"]["params"]["target"]
     start = (

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 from scipy.linalg import eigh
 
 from nextpert.core._blas import one_thread
@@ -56,9 +56,18 @@ SCORES = np.arange(-14.0, 5.0)
 _TOLD = 5.0
 _FACTORS = 8  # of coexpression at most; a tenth of the genes where these are few
 _PAIRS = 100_000  # of perturbation and gene that weights of tails are learned from at first
+_FOR_ALL = 1_000_000  # effects, of more of which all processors are used
 _BLOCK = 32  # perturbations visited by one task; the draws do not depend on who does it
 _ROOM = 80_000_000  # effects kept of all draws: 400 MB, of 10 million effects 40 draws or 2 GB
 _MOST = 500_000_000  # of screens for which that is fewer than 40 draws: 2.5 GB
+
+
+def threads(size: int) -> int:
+    """Return how many threads draw and summarise a number of effects: all of many, else one.
+
+    Results do not depend on it. Below a million effects, starting threads costs more than it saves.
+    """
+    return cpu_count() if size > _FOR_ALL else 1
 
 
 class Chain(NamedTuple):

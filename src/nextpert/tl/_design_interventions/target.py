@@ -159,9 +159,8 @@ def read_target(
         _as_given(state, fit) if group is None else _state(group, *next(read_cells))
         for state, group in zip(asked, groups, strict=False)
     ]
-    in_fit = set(fit.environments["perturbation"].astype(str))
     for state in read:
-        if state.n_cells == 1 and state.label not in in_fit:
+        if state.n_cells == 1 and state.label not in fit.names:
             message = (
                 f"The target {state.name!r} has 1 cell, so the sampling error of its mean is not "
                 f"known: name a group of more cells, or give a mapping of genes to means, which "

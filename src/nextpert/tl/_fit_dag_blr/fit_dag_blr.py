@@ -15,7 +15,7 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata import effects as _shifts
 from nextpert._adata import environments
-from nextpert._adata.arguments import WORKERS, above, checked, one_of, options
+from nextpert._adata.arguments import above, checked, one_of, options
 from nextpert._adata.members import Naming
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert._adata.posterior import as_fingerprint, fingerprint_weights
@@ -62,7 +62,7 @@ class _PriorOptions:
 
 @checked(
     shift=one_of(*_shifts.KINDS), shift_sd=(one_of("learned"), one_of(0)), spec=one_of(*SPECS),
-    prior_options=_PriorOptions, n_jobs=WORKERS,
+    prior_options=_PriorOptions,
 )  # fmt: skip
 def fit_dag_blr(
     adata: ad.AnnData,
@@ -79,7 +79,6 @@ def fit_dag_blr(
     features: ad.AnnData | pd.DataFrame | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     prior_options: Mapping[str, Any] | None = None,
     layer: str | None = None,
-    n_jobs: int = 1,
     key_added: str = "dag_blr",
     copy: bool = False,
 ) -> ad.AnnData | None:
@@ -211,8 +210,6 @@ def fit_dag_blr(
           centred on the controls.
     layer
         Layer to read; ``None`` reads ``adata.X``.
-    n_jobs
-        Threads that sample effects; -1 uses all processors. Results do not depend on it.
     key_added
         Name of the results.
     copy
@@ -352,7 +349,7 @@ def fit_dag_blr(
         streams = fold_streams(len(folds))
         return graphs_without(dag, held_out, searches, genes, folds, streams)
 
-    model = Model.fit(asked, cells, Graphs(dag, graphs, without), n_jobs)
+    model = Model.fit(asked, cells, Graphs(dag, graphs, without))
     params: dict[str, Any] = {
         "dag_key": dag_key,
         **roles.stored(),

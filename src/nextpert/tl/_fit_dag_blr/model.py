@@ -17,7 +17,7 @@ from nextpert._adata.progress import progress
 from nextpert.core import Dag
 from nextpert.core.model.conditions import beside, fit_conditions
 from nextpert.core.model.effects import Efficacy, screen_efficacy, speaks_of_knockouts
-from nextpert.core.model.hierarchical import Hierarchical, fit_hierarchical
+from nextpert.core.model.hierarchical import Hierarchical, fit_hierarchical, threads
 from nextpert.core.model.interactions import Interactions, Together, learn_interactions
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictor_weights import (
@@ -390,7 +390,6 @@ def learn_effects(
     expected: Expected,
     weighted: Weighted | None,
     posteriors: Sequence[DagBlr],
-    n_jobs: int = 1,
 ) -> Hierarchical | None:
     """Return the hierarchical model of the perturbations with cells; ``None`` if none has any.
 
@@ -426,7 +425,8 @@ def learn_effects(
 
         rows, each = np.append(0, seen + 1), cells.conditions
         told: dict[str, Any] = {
-            "expected": effect[seen], "own_variance": own[seen], "rng": 0, "n_jobs": n_jobs,
+            "expected": effect[seen], "own_variance": own[seen], "rng": 0,
+            "n_jobs": threads(effect[seen].size),
             "progress": shown,
         }  # fmt: skip
         elsewhere = None
@@ -485,10 +485,8 @@ class Model(NamedTuple):
     scales: Array | None = None
 
     @classmethod
-    def fit(cls, spec: Spec, cells: FitCells, graphs: Graphs, n_jobs: int = 1) -> Model:
+    def fit(cls, spec: Spec, cells: FitCells, graphs: Graphs) -> Model:
         """Fit the model to the cells of the controls and of ``spec.plan``, in that order.
-
-        Effects are sampled by ``n_jobs`` threads.
 
         Raises
         ------
@@ -513,7 +511,7 @@ class Model(NamedTuple):
             elif spec.name == FULL and not alone:
                 prior, predicted = weighted(spec, cells, expected, found, graphs)
                 graph = resampled or [found.posterior]
-                effects = learn_effects(spec, cells, expected, predicted, graph, n_jobs)
+                effects = learn_effects(spec, cells, expected, predicted, graph)
                 if effects is not None and predicted is not None and predicted.left_out is not None:
                     scales = learn_scales(effects, predicted.left_out)
         except ValueError as error:

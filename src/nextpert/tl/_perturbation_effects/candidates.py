@@ -18,6 +18,7 @@ from nextpert.core.model.effects import (
     fit_without_graph,
     speaks_of_knockouts,
 )
+from nextpert.core.model.hierarchical import threads
 from nextpert.core.model.shift_prior import ShiftPrior, as_effects
 from nextpert.core.screen.guides import UNKNOWN, PooledGuides, join_nodes
 from nextpert.tl._design_interventions.candidates import data_weight, read_candidates
@@ -92,9 +93,7 @@ def read_wanted(candidates: Any, fit: FittedPosterior) -> Wanted:
     return Wanted(names, n_cells, place, prior, effects, chosen.interventions)
 
 
-def panel_effects(
-    fit: FittedPosterior, wanted: Wanted, level: float = 0.9, n_jobs: int = 1
-) -> Effects:
+def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> Effects:
     """Return the effects on the genes of the panel, ``(n_perturbations, n_genes)`` each.
 
     All effects that a user gets are computed here, and a diagnosis scores the same.
@@ -102,7 +101,7 @@ def panel_effects(
     if fit.hierarchical is None:
         return estimate_effects(fit.posteriors, wanted.prior, level=level, main=fit.posterior)
     draws = fit.effects(wanted.effects, wanted.place)
-    mean, sd, lower, upper, lfsr = draws.summary(level, n_jobs=n_jobs)
+    mean, sd, lower, upper, lfsr = draws.summary(level, n_jobs=threads(draws.expected.size))
     direct = mean.copy()
     if fit.posterior.dag.n_edges:
         direct -= (fit.posterior.mean() @ mean.T).T

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata.arguments import WORKERS, between, checked, one_of
+from nextpert._adata.arguments import between, checked, one_of
 from nextpert.tl._perturbation_effects.candidates import (
     outside_tables,
     panel_effects,
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 _MANY = 10_000_000  # effects, of more of which tables are in single precision
 
 
-@checked(candidates=one_of("genes"), level=between(0, 1), n_jobs=WORKERS)
+@checked(candidates=one_of("genes"), level=between(0, 1))
 def perturbation_effects(
     adata: ad.AnnData,
     *,
@@ -41,7 +41,6 @@ def perturbation_effects(
     genes: str | Sequence[str] | None = None,
     condition: str | None = None,
     level: float = 0.9,
-    n_jobs: int = 1,
     key_added: str = "perturbation_effects",
     as_anndata: bool = False,
     copy: bool = False,
@@ -103,8 +102,6 @@ def perturbation_effects(
         estimated from the other conditions. Genes outside the panel have no effects by condition.
     level
         Probability that an interval covers its effect; 0.9 as everywhere in the package.
-    n_jobs
-        Threads; -1 uses all processors. Results do not depend on it.
     key_added
         Name of the results.
     as_anndata
@@ -184,7 +181,7 @@ def perturbation_effects(
     if isinstance(listed, str):
         listed = None if listed == "all" else [listed]
     chosen, columns = _adata.resolve_panel(adata, listed, gene_symbols=symbols)
-    tables = vars(panel_effects(fit, wanted, level, n_jobs)) | {"raw_mean": wanted.raw_mean(fit)}
+    tables = vars(panel_effects(fit, wanted, level)) | {"raw_mean": wanted.raw_mean(fit)}
     in_graph = np.isin(chosen, fit.genes)
     outside, every = np.flatnonzero(~in_graph), list(fit.genes)
     if len(outside) and condition is not None:

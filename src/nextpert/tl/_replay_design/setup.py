@@ -63,6 +63,7 @@ class Panel(NamedTuple):
     columns: NDArray[np.int64]
     control_mean: NDArray[np.float64]
     params: dict[str, Any]
+    names: tuple[str, ...] = ()  # of perturbations in the fit
     hierarchical: None = None  # cells of a target are held back from every fit of a replay
 
 
