@@ -224,7 +224,7 @@ class PooledGuides(Shown):
     def subset(self, nodes: ArrayLike) -> PooledGuides:
         """Return some nodes, in the order given; fixed columns stay.
 
-        Of the nodes of :func:`join_nodes` there is still the diagonal of the scatter alone.
+        Of the nodes of ``join_nodes`` there is still the diagonal of the scatter alone.
         """
         index, p = np.asarray(nodes, np.int64), self.mean.shape[1]
         if self.scatter.strides[0]:
