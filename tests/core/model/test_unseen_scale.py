@@ -87,7 +87,7 @@ def test_what_departs_by_a_share_of_effects_has_its_square_as_factor(share):
 
 
 def test_the_errors_of_cells_are_no_departures():
-    """Of what is told exactly the cells' own error is left, and the factors are small."""
+    """Where predictions are exact, only the cells' own error is left: factors are small."""
     fit, effects, seen = fitted()
     away = seen - effects
     assert learn_scales(fit, left_out(away, away))[0, 1] < 0.06

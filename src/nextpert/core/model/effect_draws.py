@@ -182,12 +182,12 @@ class EffectDraws:
         levels = np.array([(1.0 - confidence) / 2, (1.0 + confidence) / 2])
         start = ndtri(levels)
         centre, place = (x.reshape(n * p, n_draws) for x in (self.centre, self.place))
-        precision, expected, scale = self.precision.ravel(), self.expected.ravel(), self.unit
+        precision, expected = self.precision.ravel(), self.expected.ravel()
         out, quantile = np.empty((3, n * p)), np.empty((2, n * p))
 
         def fill(first: int) -> None:
             rows = slice(first, first + _ROWS)
-            origin = expected[rows] / scale[np.arange(first, min(first + _ROWS, n * p)) % p]
+            origin = expected[rows] / self.unit[np.arange(first, min(first + _ROWS, n * p)) % p]
             some, ends = np.empty((3, len(origin))), np.empty((2, len(origin)))
             summarise(
                 centre[rows], place[rows], VARIANCE, precision[rows], origin, levels, start,

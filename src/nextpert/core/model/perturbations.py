@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _POOLED_CELLS = 10  # the pooled variance counts as so many cells in a perturbation's own
 # Effects that a number common to all genes, such as the weight of a predictor, is learned from at
 # most. Of 10 million it is known to a thousandth.
-_ENOUGH = 10_000_000
+ENOUGH = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def enough_genes(n_perturbations: int, n_genes: int) -> NDArray[np.int64] | None
     Of screens of more than 10 million effects as many genes, drawn with a fixed seed, as make 10
     million: what is learned from them does not depend on how many more there are.
     """
-    some = _ENOUGH // max(n_perturbations, 1)
+    some = ENOUGH // max(n_perturbations, 1)
     if some >= n_genes:
         return None
     return np.sort(np.random.default_rng(0).choice(n_genes, max(some, 1), replace=False))

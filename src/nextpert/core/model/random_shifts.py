@@ -301,7 +301,9 @@ def shared_mixture(square: Array, counted: Array, own: Array) -> Array:
     r"""Return the weights of the prior variances common to all perturbations.
 
     They maximise :math:`\sum_{ij} \log \sum_k \pi_k N_{ijk} + \sum_k a_k \log \pi_k`, with
-    :math:`\log N_{ijk} = -\frac12 (\log g + n r^2 / g)`, :math:`g = 1 + n \tau_k^2`.
+    :math:`\log N_{ijk} = -\frac12 (\log g + n r^2 / g)`, :math:`g = 1 + n \tau_k^2`. EM would stop
+    at a mixture with more mass about 0 and in the tails than cells show, so that intervals would be
+    too narrow.
 
     Parameters
     ----------
@@ -396,13 +398,17 @@ class _Ascent:
         With ``shared`` the mixtures' weights are those best for all perturbations alike, else they
         stay.
         """
+        every = None
         if shared:
-            square = departure_squares(self.blr, self.design[1:], self.shift)
-            self.weights[:] = shared_mixture(square, self.n, self.own)
+            every = departure_squares(self.blr, self.design[1:], self.shift)
+            self.weights[:] = shared_mixture(every, self.n, self.own)
         self.counts[:] = 0.0
         local = 0.0
         for rows in _in_blocks(*self.shift.shape):
-            square = departure_squares(self.blr, self.design[1:][rows], self.shift[rows])
+            if every is None:
+                square = departure_squares(self.blr, self.design[1:][rows], self.shift[rows])
+            else:
+                square = every[rows]
             share, n = self.share[rows], self.n[rows]
             local += kernels.mixture_step(
                 square, n, TAU2, self.weights[rows], self.own[rows] / self.blr.noise_var, share,
@@ -446,25 +452,23 @@ class _Ascent:
         1982, doi:10.1111/j.2517-6161.1982.tb01203.x), here at most all of ``E[k]``. The mean of the
         weights and what they leave stay: these cells are taken out at their fitted values.
         """
-        blr, any_missing = self.blr._copied(with_blocks=False), False
-        blocks, sums = self.blr.blocks, (blr.xtx, blr.xty, blr.yty)
+        blr, blocks = self.blr, self.blr.blocks
         row = np.empty(blr._layout.longest_row)
         for rows in _in_blocks(*self.shift.shape):
-            n, share, mean, shift = (
-                self.n[rows],
-                self.share[rows],
-                self.design[1:][rows],
-                self.shift[rows],
-            )
+            n, share = self.n[rows], self.share[rows]
             missing = n * np.maximum(n * self.spare[rows] - share, 0.0)
             missing = np.minimum(missing, n * (1.0 - share))
-            any_missing = any_missing or bool(missing.any())
+            if not missing.any():
+                continue
+            if blr is self.blr:
+                blr = blr._copied(with_blocks=False)
+            mean, shift = self.design[1:][rows], self.shift[rows]
             away, leverage = np.empty((2, *shift.shape))
             kernels.departures(
                 *blr.place, blocks["weights"], blocks["cov"], mean, shift, away, leverage, row
             )
+            sums = (blr.xtx, blr.xty, blr.yty)
             kernels.add_means(*blr.place, mean, shift + away, -missing, *sums, row)
-        if not any_missing:
-            return self.blr
-        blr._blocks = solve_blocks(blr._layout, blr._statistics, blocks["precision"])
+        if blr is not self.blr:
+            blr._blocks = solve_blocks(blr._layout, blr._statistics, blocks["precision"])
         return blr

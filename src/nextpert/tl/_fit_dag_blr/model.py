@@ -343,8 +343,8 @@ def weighted(
     # beyond that, effects as they are.
     own = expected.used.shifts
     said = held_out(own)
-    without = own + weights.expected(said)
-    unseen = unseen_mixture(cells.pooled, found, without, together)
+    follows = weights.expected(said)
+    unseen = unseen_mixture(cells.pooled, found, own + follows, together)
     learned = dict(zip(weights.names, weights.weights.tolist(), strict=True))
     others = sum(learned[e.name] for e in predictors if e.name != Graph.name and not e.fixed)
     believed = max(learned[Graph.name] - others, 0.0)
@@ -355,19 +355,19 @@ def weighted(
         scored[together.rows] = False
     rows = LeftOut.rows(scored)
     if any(learned[e.name] for e in predictors if not e.fixed) and len(rows):
-        nobody = replace(seen, names=[""] * len(names))  # of whom no side information speaks
-        alone = [
-            each.predict(nobody, nobody)
-            if each.name in (Features.name, OtherScreen.name)
-            else given
-            for each, given in zip(asked, said, strict=True)
-        ]
-        described, by_itself = (
-            seen.observed[rows] - own[rows] - weights.expected(each)[rows] for each in (said, alone)
-        )
-        place = () if spec.features is None else spec.features.place
+        alone, place = follows, {}
+        if spec.features is not None:
+            place = spec.features.place
+            nobody = replace(seen, names=[""] * len(names))  # of whom no side information speaks
+            alone = weights.expected([
+                each.predict(nobody, nobody)
+                if each.name in (Features.name, OtherScreen.name)
+                else given
+                for each, given in zip(asked, said, strict=True)
+            ])  # fmt: skip
+        observed = seen.observed[rows] - own[rows]
         left_out = LeftOut(
-            described, by_itself, seen.variance[rows], scored[rows],
+            observed - follows[rows], observed - alone[rows], seen.variance[rows], scored[rows],
             np.array([names[j] in place for j in rows]),
         )  # fmt: skip
     return prior, Weighted(weights, unseen, known, seen, predictors, together, left_out)
@@ -425,9 +425,8 @@ def learn_effects(
 
         rows, each = np.append(0, seen + 1), cells.conditions
         told: dict[str, Any] = {
-            "expected": effect[seen], "own_variance": own[seen], "rng": 0,
-            "n_jobs": threads(effect[seen].size),
-            "progress": shown,
+            "expected": effect[seen], "own_variance": own[seen], "rng": 0, "progress": shown,
+            "n_jobs": threads(len(seen) * len(spec.genes)),
         }  # fmt: skip
         elsewhere = None
         if each is None and spec.features is not None and weighted is not None:

@@ -155,16 +155,19 @@ class Choice:
         size = max(_ENOUGH // n_genes - len(on_plate), _SAMPLE)
         nearer = self.distance.nearer[:-1].astype(np.float64)
         if len(rest) <= size or not nearer[on_plate].any():
-            return self.civ.removed_by_wells(_shown(chosen), cells)
-        asked, place = self.asked, {j: k for k, j in enumerate(on_plate)}
-        some = np.append(on_plate, np.random.default_rng(0).choice(rest, size, replace=False))
-        weights = nearer[some]
-        weights[len(on_plate) :] *= len(rest) / size
-        civ = PlateCiv(
-            asked.posteriors, self._fit.known(self._pool.prior.rows(some)), asked.goal,
-            gap_cells=self.wells.each, pending=self.limits.pending[some], weights=weights,
-        )  # fmt: skip
-        return civ.removed_by_wells(_shown([place[j] for j in chosen]), cells)
+            civ, places = self.civ, list(chosen)
+        else:
+            places = [on_plate.index(j) for j in chosen]
+            some = np.append(on_plate, np.random.default_rng(0).choice(rest, size, replace=False))
+            weights = nearer[some]
+            weights[len(on_plate) :] *= len(rest) / size
+            civ = PlateCiv(
+                self.asked.posteriors, self._fit.known(self._pool.prior.rows(some)),
+                self.asked.goal, gap_cells=self.wells.each, pending=self.limits.pending[some],
+                weights=weights,
+            )  # fmt: skip
+        shown: Any = progress(len(places), "Comparing plans", iterable=places)
+        return civ.removed_by_wells(shown, cells)
 
     def choose(self, strategy: str, *, max_new: int | None, fixed_controls: int | None) -> Chosen:
         """Return the perturbations to include, and those that a strategy adds to them.
@@ -260,10 +263,6 @@ class Choice:
             if elsewhere + nearest[first].sum() >= SURE:
                 return *ranked(max(n, 1)), n
         return *ranked(max(n_best, 1)), n_best
-
-
-def _shown(chosen: Sequence[int]) -> Any:
-    return progress(len(chosen), "Comparing plans", iterable=chosen)
 
 
 def _cells(

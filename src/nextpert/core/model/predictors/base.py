@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 import numpy as np
 
 from nextpert.core._registry import Registry
+from nextpert.core.model.perturbations import ENOUGH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 _SINGLY = 100  # up to so many perturbations each is left out by itself
 _BLOCKS = 20  # more of them are left out in so many blocks, each of which costs one pass
-_MANY = 10_000_000  # effects, of more of which there are 5 blocks
+_FEW_BLOCKS = 5  # of more effects than are enough to learn from
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ class Predictor(ABC):
         """
         n = len(screen.targets)
         effects, shared = np.zeros((2, n, screen.moments.n_nodes))
-        many = 5 if effects.size > _MANY else _BLOCKS
+        many = _BLOCKS if effects.size <= ENOUGH else _FEW_BLOCKS
         for block in np.array_split(np.arange(n), max(n if n <= _SINGLY else many, 1)):
             found = self.predict(screen.without(block), screen.some(block))
             effects[block] = found.effects
