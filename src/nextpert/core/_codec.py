@@ -244,7 +244,9 @@ def sparse(*shape: str, least: float = -np.inf, fill: float = 0.0) -> Any:
         fault = _sparse_fault(stored)
         if fault:
             raise reading.damaged(f"{name}: {fault}")
-        found, given = np.full(stored.shape, fill), stored.tocoo()
+        # Pages of zeros take no memory before they are written.
+        found = np.full(stored.shape, fill) if fill else np.zeros(stored.shape)
+        given = stored.tocoo()
         found[given.row, given.col] = given.data
         return found
 

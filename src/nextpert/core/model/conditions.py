@@ -126,7 +126,7 @@ def fit_conditions(
         # Cells of a condition may vary more than those of others: what counts is by how much more
         # they vary than its controls.
         excess = replace(part, variance_ratio=part.variance_ratio / part.variance_ratio[0])
-        respond(centre[k], top.expected / unit, excess, rng)
+        respond(centre[k], top.expected, unit, excess, rng)
         made.append(_as_draws(unit, top.expected, centre[k], variance[k], place, rng))
     base = sampler.control if control is None else np.asarray(control, np.float64)
     conditions = [

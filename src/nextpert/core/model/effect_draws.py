@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -12,6 +12,7 @@ from scipy.special import ndtri
 from nextpert.core._checks import as_rng
 from nextpert.core._codec import array, nested, packed, text
 from nextpert.core.model._hierarchical_kernel import summarise
+from nextpert.core.model.perturbations import ENOUGH, in_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +34,11 @@ VARIANCE = np.append(
     np.inf,
 )
 _ROWS = 4096  # effects summarised by one task
+
+
+def table_type(size: int) -> type[np.floating[Any]]:
+    """Return the numbers of tables of so many effects: of very many in single precision."""
+    return np.float32 if size > ENOUGH else np.float64
 
 
 class Summary(NamedTuple):
@@ -117,11 +123,14 @@ class EffectDraws:
 
     def sd(self) -> Array:
         """Return their standard deviations, ``(n_perturbations, n_genes)``, units of the data."""
-        within = np.zeros(self.expected.shape)
-        for k in range(self.n_draws):
-            within += 1.0 / (self.precision + 1.0 / VARIANCE[self.place[:, :, k]])
-        variance = within / self.n_draws + self.centre.var(axis=2, dtype=np.float64)
-        return self.unit * np.sqrt(variance)
+        sd = np.empty(self.expected.shape)
+        for rows in in_blocks(len(sd), self.centre[0].size):
+            within, centre = np.zeros_like(sd[rows]), self.centre[rows]
+            for k in range(self.n_draws):
+                within += 1.0 / (self.precision[rows] + 1.0 / VARIANCE[self.place[rows, :, k]])
+            variance = within / self.n_draws + centre.var(axis=2, dtype=np.float64)
+            sd[rows] = self.unit * np.sqrt(variance)
+        return sd
 
     def posterior_mean(self) -> Array:
         """Return the expected effects, shape ``(n_perturbations, n_genes)``, units of the data."""
@@ -183,26 +192,24 @@ class EffectDraws:
         start = ndtri(levels)
         centre, place = (x.reshape(n * p, n_draws) for x in (self.centre, self.place))
         precision, expected = self.precision.ravel(), self.expected.ravel()
-        out, quantile = np.empty((3, n * p)), np.empty((2, n * p))
+        tables = [np.empty((n, p), table_type(n * p)) for _ in Summary._fields]
 
         def fill(first: int) -> None:
             rows = slice(first, first + _ROWS)
-            origin = expected[rows] / self.unit[np.arange(first, min(first + _ROWS, n * p)) % p]
-            some, ends = np.empty((3, len(origin))), np.empty((2, len(origin)))
+            unit = self.unit[np.arange(first, min(first + _ROWS, n * p)) % p]
+            some, ends = np.empty((3, len(unit))), np.empty((2, len(unit)))
             summarise(
-                centre[rows], place[rows], VARIANCE, precision[rows], origin, levels, start,
-                some, ends, np.empty((2, n_draws)),
+                centre[rows], place[rows], VARIANCE, precision[rows], expected[rows] / unit, levels,
+                start, some, ends, np.empty((2, n_draws)),
             )  # fmt: skip
-            out[:, rows], quantile[:, rows] = some, ends
+            lfsr = np.minimum(1.0, 2.0 * np.minimum(some[2], 1.0 - some[2]))
+            filled = (*some[:2] * unit, *ends * unit, lfsr)
+            for table, numbers in zip(tables, filled, strict=True):
+                table.ravel()[rows] = numbers
 
         tasks = (delayed(fill)(first) for first in range(0, n * p, _ROWS))
         Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem")(tasks)
-        mean, sd, above = out.reshape(3, n, p)
-        lower, upper = quantile.reshape(2, n, p)
-        for table in (mean, sd, lower, upper):
-            table *= self.unit
-        lfsr = np.minimum(1.0, 2.0 * np.minimum(above, 1.0 - above))
-        return Summary(mean, sd, lower, upper, lfsr)
+        return Summary(*tables)
 
 
 @dataclass(frozen=True)

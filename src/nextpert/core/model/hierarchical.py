@@ -34,6 +34,7 @@ from nextpert.core.model._hierarchical_kernel import (
 )
 from nextpert.core.model._mixture import best_weights
 from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE, Condition, EffectDraws
+from nextpert.core.model.perturbations import in_blocks
 from nextpert.core.model.within_cells import LEAST_PSI, factors, respond, without_responses
 
 if TYPE_CHECKING:
@@ -354,9 +355,12 @@ def fit_hierarchical(
         np.array(x) for x in zip(*kept, strict=True)
     )
     means = sampler.means
-    respond(centre, sampler.expected / sampler.unit, cells, sampler.rng)
-    told = np.where(np.isnan(means.told), np.inf, means.told)
-    precision = (1.0 / (means.psi * means.error) + 1.0 / told).astype(np.float32)
+    respond(centre, sampler.expected, sampler.unit, cells, sampler.rng)
+    precision = np.empty((n, p), np.float32)
+    for first in range(0, n, _BLOCK):
+        rows = slice(first, first + _BLOCK)
+        told = np.where(np.isnan(means.told[rows]), np.inf, means.told[rows])
+        precision[rows] = 1.0 / (means.psi * means.error[rows]) + 1.0 / told
     effects = EffectDraws(sampler.unit, sampler.expected, precision, centre, place)
     return Hierarchical(
         effects, control * sampler.unit, program, scores, along, means.design[1:].T.copy(),
@@ -549,12 +553,16 @@ class _Sampler:
     def parameters(self) -> tuple[Array, ...]:
         """Return a draw of all but the own parts, in the order of :class:`Hierarchical`."""
         q = len(self.means.design) - 1
-        scores = self.state.scores
+        scores, x, expected = self.state.scores, self.means.x, self.expected
+        squares = [
+            ((x[rows] + expected[rows] / self.unit - self.control) ** 2).sum()
+            for rows in in_blocks(*x.shape)
+        ]
         return (
             self.control.copy(), self.means.design[0].copy(), scores[:, 0].copy(),
             scores[:, 1 : 1 + q].copy(), self.score_weights[0].copy(),
             self.score_weights[1].copy(), self.scale_weights, self.tail_weights,
-            ((self.means.x + self.expected / self.unit - self.control) ** 2).sum(),
+            sum(squares),
         )  # fmt: skip
 
     def fill(self, centre: NDArray[np.float32], place: NDArray[np.int8]) -> None:

@@ -20,6 +20,7 @@ _POOLED_CELLS = 10  # the pooled variance counts as so many cells in a perturbat
 # Effects that a number common to all genes, such as the weight of a predictor, is learned from at
 # most. Of 10 million it is known to a thousandth.
 ENOUGH = 10_000_000
+_ROOM = 2_000_000  # effects that are held at a time beside the tables of a screen
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,12 @@ def enough_genes(n_perturbations: int, n_genes: int) -> NDArray[np.int64] | None
     if some >= n_genes:
         return None
     return np.sort(np.random.default_rng(0).choice(n_genes, max(some, 1), replace=False))
+
+
+def in_blocks(n_perturbations: int, n_genes: int) -> list[slice]:
+    """Return the perturbations of which something is computed at a time; there is at least one."""
+    size = max(_ROOM // max(n_genes, 1), 1)
+    return [slice(first, first + size) for first in range(0, max(n_perturbations, 1), size)]
 
 
 def own_genes(targets: Sequence[Sequence[int]], n_genes: int) -> NDArray[np.bool_]:

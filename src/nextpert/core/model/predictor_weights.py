@@ -350,5 +350,6 @@ def with_expectation(
     for each in predictions:
         if each.name != Graph.name and weights[each.name].any():
             effect += weights[each.name][:, None] * each.effects
-    shift = weights.get(Graph.name, np.zeros(len(own)))[:, None] * own
+    shift, (row, gene) = np.zeros_like(own), own.nonzero()  # few: pages of zeros take no memory
+    shift[row, gene] = weights.get(Graph.name, np.zeros(len(own)))[row] * own[row, gene]
     return replace(prior, shift=shift, effect=effect + own - shift)

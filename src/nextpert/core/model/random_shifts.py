@@ -14,7 +14,7 @@ from nextpert.core.model import shift_prior as kernels
 from nextpert.core.model._blocks import solve_blocks
 from nextpert.core.model._mixture import add_scores, best_weights, fill_chances
 from nextpert.core.model.dag_blr import DagBlr, require_squares
-from nextpert.core.model.perturbations import enough_genes
+from nextpert.core.model.perturbations import enough_genes, in_blocks
 from nextpert.core.model.shift_posterior import with_columns
 from nextpert.core.model.shift_prior import TAU2, UNSEEN_WEIGHTS, ShiftPrior, departure_squares
 
@@ -108,7 +108,6 @@ _PAIRS = 100_000  # of perturbation and gene that the screen's mixture is learne
 _TOLERANCE = 1e-4  # of the bound, a node and perturbation
 _MAX_STEPS = 100  # of each stage
 _STEPS = 3  # to fit the weights of a graph where the mixtures are known
-_ROOM = 2_000_000  # effects whose departures are held at a time
 
 
 @dataclass(frozen=True, repr=False)
@@ -215,7 +214,7 @@ def learn_mixtures(posterior: DagBlr, prior: ShiftPrior) -> ShiftPrior:
     parts = []
     some = enough_genes(*prior.mean.shape)
     genes = slice(None) if some is None else some
-    for rows in _in_blocks(*prior.mean.shape):
+    for rows in in_blocks(*prior.mean.shape):
         part = prior.rows(np.arange(len(prior.n))[rows])
         square = departure_squares(posterior, part.design, part.shifts(posterior))
         own = part.own / posterior.noise_var
@@ -325,12 +324,6 @@ def shared_mixture(square: Array, counted: Array, own: Array) -> Array:
     return best_weights(chance, _PRIOR_COUNTS, UNSEEN_WEIGHTS)
 
 
-def _in_blocks(n: int, p: int) -> list[slice]:
-    """Return the perturbations whose departures are held at a time."""
-    size = max(_ROOM // max(p, 1), 1)
-    return [slice(first, first + size) for first in range(0, n, size)]
-
-
 def _own(counts: Array, common: Array) -> Array:
     """Return each perturbation's weights, the common ones held as a prior."""
     grown = counts + _PSEUDO_COUNT * common
@@ -384,7 +377,7 @@ class _Ascent:
         counted = np.ascontiguousarray(cells.counted[:1])
         row = np.empty(blr._layout.longest_row)
         kernels.add_means(*blr.place, self.design[:1], 0.0 * cells.mean[:1], counted, *sums, row)
-        for rows in _in_blocks(*self.shift.shape):
+        for rows in in_blocks(*self.shift.shape):
             counted = self.n[rows] * (1.0 - self.share[rows])
             kernels.add_means(
                 *blr.place, self.design[1:][rows], self.shift[rows], counted, *sums, row
@@ -404,7 +397,7 @@ class _Ascent:
             self.weights[:] = shared_mixture(every, self.n, self.own)
         self.counts[:] = 0.0
         local = 0.0
-        for rows in _in_blocks(*self.shift.shape):
+        for rows in in_blocks(*self.shift.shape):
             if every is None:
                 square = departure_squares(self.blr, self.design[1:][rows], self.shift[rows])
             else:
@@ -454,7 +447,7 @@ class _Ascent:
         """
         blr, blocks = self.blr, self.blr.blocks
         row = np.empty(blr._layout.longest_row)
-        for rows in _in_blocks(*self.shift.shape):
+        for rows in in_blocks(*self.shift.shape):
             n, share = self.n[rows], self.share[rows]
             missing = n * np.maximum(n * self.spare[rows] - share, 0.0)
             missing = np.minimum(missing, n * (1.0 - share))

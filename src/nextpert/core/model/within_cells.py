@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.linalg import eigh
 
+from nextpert.core.model.perturbations import in_blocks
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from nextpert.core.screen.guides import PooledGuides
@@ -20,10 +24,9 @@ LEAST_PSI = 0.05  # of a gene's variance that is its own, or a factor could hold
 _ALONG = 0.5
 # Above this ratio a standard error of a table says that nothing is known of a gene, or next to.
 _OUTLYING = 4.0
-_ROOM = 10_000_000  # effects of all draws at a time, in double precision: 80 MB
 
 
-def response_variance(cells: PooledGuides, squares: Array) -> float:
+def response_variance(cells: PooledGuides, squares: Callable[[slice], Array]) -> float:
     """Return the variance of how far cells respond to their perturbation (equation 27).
 
     Some escape, others respond more: ``x = c + s theta`` with ``s`` of mean 1 and variance phi. The
@@ -35,19 +38,28 @@ def response_variance(cells: PooledGuides, squares: Array) -> float:
     cells
         The controls, and then the perturbations.
     squares
-        Squared effects in units of the variance within cells, ``(n_perturbations, n_genes)``.
+        Returns the squared effects of some perturbations in units of the variance within cells,
+        shape ``(n_some, n_genes)``.
     """
-    freedom = cells.freedom[1:, None]
-    # The ratio is shrunk towards 1 as by so many degrees of freedom more; its excess is not.
-    excess = (cells.variance_ratio[1:] - 1.0) * (cells.prior_freedom + freedom)
-    if not cells.are_cells:  # nor is a large standard error a sign of cells that respond
-        excess = np.where(cells.variance_ratio[1:] < _OUTLYING, excess, 0.0)
-    total = float((freedom * squares**2).sum())
-    return max(_ALONG * float((excess * squares).sum()) / total, 0.0) if total > 0 else 0.0
+    along = total = 0.0
+    for rows in in_blocks(len(cells.n) - 1, cells.mean.shape[1]):
+        freedom, square = cells.freedom[1:][rows, None], squares(rows)
+        ratio = cells.variance_ratio[1:][rows]
+        # The ratio is shrunk towards 1 as by so many degrees of freedom more; its excess is not.
+        excess = (ratio - 1.0) * (cells.prior_freedom + freedom)
+        if not cells.are_cells:  # nor is a large standard error a sign of cells that respond
+            excess = np.where(ratio < _OUTLYING, excess, 0.0)
+        total += float((freedom * square**2).sum())
+        along += float((excess * square).sum())
+    return max(_ALONG * along / total, 0.0) if total > 0 else 0.0
 
 
 def respond(
-    centre: NDArray[np.float32], origin: Array, cells: PooledGuides, rng: np.random.Generator
+    centre: NDArray[np.float32],
+    expected: Array,
+    unit: Array,
+    cells: PooledGuides,
+    rng: np.random.Generator,
 ) -> None:
     """Multiply draws by how far the response of so many cells varies (equation 27).
 
@@ -55,17 +67,20 @@ def respond(
 
     Parameters
     ----------
-    centre, origin
+    centre, expected, unit
         Draws of effects less what was expected, ``(n_perturbations, n_genes, n_draws)``, which are
-        written, and what was expected.
+        written, what was expected in units of the data, and the unit of the draws.
     cells, rng
         The controls, and then the perturbations; generator.
     """
-    phi = response_variance(cells, (origin + centre.mean(axis=2)) ** 2)
+    phi = response_variance(
+        cells, lambda rows: (expected[rows] / unit + centre[rows].mean(axis=2)) ** 2
+    )
     spread = phi / np.maximum(cells.n[1:, None, None], 1.0)
     factor = np.sqrt(spread) * rng.standard_normal((len(centre), 1, centre.shape[2])) - spread / 2
-    for rows in np.array_split(np.arange(len(centre)), max(centre.size // _ROOM, 1)):
-        centre[rows] += (origin[rows, :, None] + centre[rows]) * np.expm1(factor[rows])
+    for rows in in_blocks(len(centre), centre[0].size) if phi > 0.0 else ():
+        origin = (expected[rows] / unit)[:, :, None]
+        centre[rows] += (origin + centre[rows]) * np.expm1(factor[rows])
 
 
 def without_responses(cells: PooledGuides, unit: Array) -> Array:
@@ -77,7 +92,7 @@ def without_responses(cells: PooledGuides, unit: Array) -> Array:
     within = cells.covariance / np.outer(unit, unit)
     change, error = cells.to_controls()
     change, n = change / unit, cells.n_cells[1:, None]
-    phi = response_variance(cells, np.maximum(change**2 - error, 0.0))
+    phi = response_variance(cells, lambda rows: np.maximum(change[rows] ** 2 - error[rows], 0.0))
     noise = float((n * error).mean(axis=1).sum())  # of the squares of changes, times the cells
     along = phi / cells.n_cells.sum() * ((n * change).T @ change - noise * within)
     return np.asarray(within - along)

@@ -218,6 +218,8 @@ class PooledGuides(Shown):
     def rows(self, index: ArrayLike) -> PooledGuides:
         """Return some groups, in the order given; the scatter stays that of all."""
         which = np.asarray(index, np.int64)
+        if np.array_equal(which, np.arange(len(self.n))):
+            return self
         names = ("n_cells", "n", "mean", "variance_ratio", "fixed", "freedom")
         return replace(self, **{name: getattr(self, name)[which] for name in names})
 

@@ -23,8 +23,9 @@ from nextpert._warn import warn
 from nextpert.core.design.candidates import Candidates
 from nextpert.core.design.distances import states_of
 from nextpert.core.design.joint_draws import States
+from nextpert.core.model.effect_draws import table_type
 from nextpert.core.model.interactions import Together, learn_interactions
-from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.perturbations import Perturbations, in_blocks
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
 from nextpert.core.model.shift_prior import UNSEEN_WEIGHTS, ShiftPrior, as_effects
 
@@ -361,10 +362,13 @@ def data_weight(fit: FittedPosterior) -> Array:
     """
     if fit.hierarchical is None:
         return np.mean([each.share for each in fit.known(fit.prior)], axis=0)
-    effects = fit.hierarchical.effects
-    weight, seen = np.zeros_like(fit.prior.mean), fit.prior.n > 0
-    weight[seen] = fit.prior.counted()[seen] * (effects.sd() / effects.unit) ** 2
-    return np.minimum(weight, 1.0)
+    effects, prior = fit.hierarchical.effects, fit.prior
+    weight, seen = np.zeros(prior.mean.shape, table_type(prior.mean.size)), prior.n > 0
+    weight[seen] = effects.sd()
+    for rows in in_blocks(*weight.shape):
+        counted = prior.n[rows, None] / prior.ratio[rows]
+        weight[rows] = np.minimum(counted * (weight[rows] / effects.unit) ** 2, 1.0)
+    return weight
 
 
 def read_candidates(

@@ -223,7 +223,7 @@ def _weights(model: Model, kept: Collection[str]) -> dict[str, float]:
     if model.weighted is None:
         return together | ({Graph.name: 1.0} if Graph.name in kept else {})
     learned, seen = model.weighted.weights, model.weighted.seen
-    some = [each for each in model.weighted.predictors if each.name in kept]
+    some = [each for each in model.weighted.predictors() if each.name in kept]
     if all(each.fixed for each in some):  # none has a weight to learn
         return together
     if len(some) < len(learned.names):

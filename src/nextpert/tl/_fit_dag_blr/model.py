@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from nextpert.core.model.conditions import beside, fit_conditions
 from nextpert.core.model.effects import Efficacy, screen_efficacy, speaks_of_knockouts
 from nextpert.core.model.hierarchical import Hierarchical, fit_hierarchical, threads
 from nextpert.core.model.interactions import Interactions, Together, learn_interactions
-from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.perturbations import ENOUGH, Perturbations
 from nextpert.core.model.predictor_weights import (
     PredictorWeights,
     learn_predictor_weights,
@@ -242,8 +243,8 @@ class Weighted:
     interactions
         What the members of combinations do together; ``None`` where there are no combinations.
     seen, predictors
-        What it was learned from: the perturbations, and what each predictor said of them without
-        their cells.
+        What it was learned from: the perturbations, and a function that returns what each predictor
+        says of them without their cells.
     together
         What members of combinations expect; ``None`` where there are no combinations.
     left_out
@@ -255,7 +256,7 @@ class Weighted:
     unseen: Array
     interactions: Interactions | None
     seen: Perturbations
-    predictors: list[Prediction]
+    predictors: Callable[[], list[Prediction]]
     together: Together | None = None
     left_out: LeftOut | None = None
 
@@ -370,7 +371,11 @@ def weighted(
             observed - follows[rows], observed - alone[rows], seen.variance[rows], scored[rows],
             np.array([names[j] in place for j in rows]),
         )  # fmt: skip
-    return prior, Weighted(weights, unseen, known, seen, predictors, together, left_out)
+    if seen.own().size > ENOUGH:  # there is no room for them beside the draws of effects
+        once.clear()
+    return prior, Weighted(
+        weights, unseen, known, seen, partial(held_out, None), together, left_out
+    )
 
 
 def weights_in_words(learned: PredictorWeights) -> str:
@@ -409,14 +414,18 @@ def learn_effects(
     )
     if not len(seen):
         return None
-    effect, own = expected.used.shifts.copy(), expected.own.copy()
+    effect, own = expected.used.shifts, expected.own
     if weighted is not None:
-        shift = np.ascontiguousarray(effect.T)
-        follows = np.mean([blr.solve(shift).T for blr in posteriors], axis=0) - effect
-        effect += weighted.graph[:, None] * follows
+        if any(blr.dag.n_edges for blr in posteriors):
+            shift = np.ascontiguousarray(effect.T)
+            follows = np.mean([blr.solve(shift).T for blr in posteriors], axis=0) - effect
+            effect = effect + weighted.graph[:, None] * follows
         together = weighted.together
         if together is not None:
+            effect, own = effect.copy(), own.copy()
             effect[together.rows], own[together.rows] = together.clear(), np.nan
+    if not np.array_equal(seen, np.arange(len(names))):
+        effect, own = effect[seen], own[seen]
     with progress(None, "Sampling effects") as bar:
 
         def shown(done: int, total: int) -> None:
@@ -425,7 +434,7 @@ def learn_effects(
 
         rows, each = np.append(0, seen + 1), cells.conditions
         told: dict[str, Any] = {
-            "expected": effect[seen], "own_variance": own[seen], "rng": 0, "progress": shown,
+            "expected": effect, "own_variance": own, "rng": 0, "progress": shown,
             "n_jobs": threads(len(seen) * len(spec.genes)),
         }  # fmt: skip
         elsewhere = None
@@ -441,7 +450,7 @@ def learn_effects(
         elif each is None:
             found = fit_hierarchical(cells.pooled.rows(rows), **told)
         else:
-            first = len(effect) + 1  # of a condition, its controls
+            first = len(names) + 1  # of a condition, its controls
             every = (first * np.arange(len(each.names))[:, None] + rows).ravel()
             control = cells.pooled.mean[0]
             found = fit_conditions(each.pooled.rows(every), each.names, control=control, **told)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata.effects import own_shift
+from nextpert.core.model.effect_draws import table_type
 from nextpert.core.model.effects import (
     Effects,
     estimate_effects,
@@ -19,6 +20,7 @@ from nextpert.core.model.effects import (
     speaks_of_knockouts,
 )
 from nextpert.core.model.hierarchical import threads
+from nextpert.core.model.perturbations import in_blocks
 from nextpert.core.model.shift_prior import ShiftPrior, as_effects
 from nextpert.core.screen.guides import UNKNOWN, PooledGuides, join_nodes
 from nextpert.tl._design_interventions.candidates import data_weight, read_candidates
@@ -64,7 +66,11 @@ class Wanted:
         """Return plain differences of means, NaN without cells, ``(n_perturbations, n_genes)``."""
         seen = ((self.prior.n > 0) & (self.n_cells > 0))[:, None]
         seen = seen & (self.prior.ratio < UNKNOWN)
-        return np.where(seen, self.prior.mean - fit.control_mean, np.nan)
+        table = np.empty(seen.shape, table_type(seen.size))
+        for rows in in_blocks(*table.shape):
+            away = self.prior.mean[rows] - fit.control_mean
+            table[rows] = np.where(seen[rows], away, np.nan)
+        return table
 
 
 def read_wanted(candidates: Any, fit: FittedPosterior) -> Wanted:
@@ -105,9 +111,9 @@ def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> E
     direct = mean.copy()
     if fit.posterior.dag.n_edges:
         direct -= (fit.posterior.mean() @ mean.T).T
-    weight = np.zeros_like(mean)
-    seen = wanted.place >= 0
-    weight[seen] = data_weight(fit)[wanted.place[seen]]
+    weight = data_weight(fit)
+    if not np.array_equal(wanted.place, np.arange(len(weight))):
+        weight = np.vstack([weight, np.zeros_like(weight[:1])])[wanted.place]
     return Effects(mean, sd, lower, upper, lfsr, direct, weight)
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata.arguments import between, checked, one_of
+from nextpert.core.model.effect_draws import table_type
 from nextpert.tl._perturbation_effects.candidates import (
     outside_tables,
     panel_effects,
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 logger = logging.getLogger(__name__)
-
-
-_MANY = 10_000_000  # effects, of more of which tables are in single precision
 
 
 @checked(candidates=one_of("genes"), level=between(0, 1))
@@ -198,7 +196,7 @@ def perturbation_effects(
     place = {gene: i for i, gene in enumerate(every)}
     order = [place[gene] for gene in chosen]
     # Of very large screens in single precision, one table after the other.
-    kind = np.float32 if len(wanted.names) * len(chosen) > _MANY else np.float64
+    kind = table_type(len(wanted.names) * len(chosen))
     same = order == list(range(len(every)))
     for name in list(tables):
         table = tables.pop(name)
