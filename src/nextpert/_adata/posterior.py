@@ -41,7 +41,7 @@ from nextpert.core.model.shift_posterior import pair_shifts
 from nextpert.core.model.shift_prior import TAU2, ShiftPrior
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import anndata as ad
     import pandas as pd
@@ -289,27 +289,43 @@ class FittedPosterior:
         together = [learn_together(prior, blr) for blr in self.posteriors]
         return effects_alike(states[:-1] - states[-1], sd), together
 
-    def effects(self, prior: ShiftPrior, place: NDArray[np.int64]) -> EffectDraws:
+    def effects(
+        self, expected: Callable[[NDArray[np.int64]], ShiftPrior | None], place: NDArray[np.int64]
+    ) -> EffectDraws:
         """Return joint draws of effects by the hierarchical model.
 
         Parameters
         ----------
-        prior
-            The effects that are expected of the perturbations.
+        expected
+            Returns the effects that are expected of some of the perturbations, by their numbers:
+            it is asked for those without cells.
         place
             Row of each in the fit, -1 of those without cells, shape ``(n_perturbations,)``.
         """
-        model = self._thinned(prior)
+        draws, rows = self._drawn(expected, place, len(place))
+        return draws.rows(rows)
+
+    def _drawn(
+        self,
+        expected: Callable[[NDArray[np.int64]], ShiftPrior | None],
+        place: NDArray[np.int64],
+        size: int,
+    ) -> tuple[EffectDraws, NDArray[np.int64]]:
+        """Return draws that hold those of :meth:`effects`, and the row of each perturbation.
+
+        There are as many draws as are kept of ``size`` perturbations.
+        """
+        model = self._thinned(size)
         seen = self.prior.n > 0  # perturbations of the fit without cells are predicted too
         rows = np.append(np.where(seen, np.cumsum(seen) - 1, -1), -1)[place]
         new = np.flatnonzero(rows < 0)
         if not len(new):
-            return model.effects.rows(rows)
-        asked = prior.rows(new)
+            return model.effects, rows
+        asked = expected(new)
+        assert asked is not None
         rows[new] = len(model.effects.expected) + np.arange(len(new))
-        return model.effects.joined(
-            model.predict(asked.effect, own_variance=asked.own, scale=asked.scale, rng=0)
-        ).rows(rows)
+        found = model.predict(asked.effect, own_variance=asked.own, scale=asked.scale, rng=0)
+        return model.effects.joined(found), rows
 
     def expected_state(self, row: int) -> Array:
         """Return the posterior mean of the state of a perturbation with cells, ``(n_genes,)``."""
@@ -319,7 +335,10 @@ class FittedPosterior:
         return np.asarray(model.control.mean(axis=0) + effects.posterior_mean()[0])
 
     def states(
-        self, prior: ShiftPrior, place: NDArray[np.int64], targets: Sequence[int] = ()
+        self,
+        expected: Callable[[NDArray[np.int64]], ShiftPrior | None],
+        place: NDArray[np.int64],
+        targets: Sequence[int] = (),
     ) -> States:
         """Return the joint posterior of the states of these perturbations, as :meth:`effects`.
 
@@ -331,8 +350,9 @@ class FittedPosterior:
         at = [int(np.flatnonzero(every == row)[0]) if row >= 0 else -1 for row in targets]
         none = np.zeros(len(self.genes))
         points = np.array([self.expected_state(row) if row >= 0 else none for row in targets])
-        control = self._thinned(prior).control
-        return states_by_effects(self.effects(prior, every), control, at, points, len(more))
+        control = self._thinned(len(place)).control
+        draws, rows = self._drawn(expected, every, len(place))
+        return states_by_effects(draws, control, rows, at, points, len(more))
 
     def in_condition(self, name: str) -> FittedPosterior:
         """Return the fit with the effects, cells and controls of one condition.
@@ -368,11 +388,11 @@ class FittedPosterior:
             hierarchical=model.in_condition(by_name[name]),
         )  # fmt: skip
 
-    def _thinned(self, prior: ShiftPrior) -> Hierarchical:
+    def _thinned(self, size: int) -> Hierarchical:
         if self.hierarchical is None:
             message = "The fit has no hierarchical model of effects."
             raise ValueError(message)
-        return self.hierarchical.thinned(prior.mean.size)
+        return self.hierarchical.thinned(size * len(self.genes))
 
 
 def posterior_from(

@@ -12,15 +12,15 @@ from nextpert.core._shown import Shown
 from nextpert.core.design.distances import RankedDistance, ranked_distance, states_of
 from nextpert.core.design.goal import as_goal
 from nextpert.core.design.joint_draws import States
+from nextpert.core.model.dag_blr import DagBlr
 from nextpert.core.model.shift_posterior import pair_shifts, weights_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.design.goal import Goal
-    from nextpert.core.model.dag_blr import DagBlr
     from nextpert.core.model.shift_posterior import ShiftPosterior
 
     Vector = NDArray[np.float64]
@@ -51,7 +51,8 @@ class Candidates(Shown):
         The posterior over the weights; or one on each of several graphs, which count by the
         weight of their shifts.
     shifts
-        The candidates; for several graphs the same for all, or one for each.
+        The candidates; for several graphs the same for all, or one for each; or a function that
+        returns these, called when they are first read. Give ``states`` and ``measured`` then.
     target
         The target state, shape ``(n_nodes,)``, units of the data; or a goal of any kind, which
         acquisitions on draws use exactly, ``"greedy"`` by the distance of the expected state,
@@ -69,6 +70,8 @@ class Candidates(Shown):
     states
         The joint posterior of the states that candidates reach, for distances and acquisitions on
         draws, if it is not that of posterior and shifts.
+    measured
+        Which candidates have cells, shape ``(n_perturbations,)``; by default as the shifts say.
     graphs
         The posteriors with equal weights for acquisitions on the weights alone; by default those
         given.
@@ -86,7 +89,7 @@ class Candidates(Shown):
     def __init__(
         self,
         posterior: DagBlr | Sequence[DagBlr],
-        shifts: ShiftPosterior | Sequence[ShiftPosterior],
+        shifts: ShiftPosterior | Sequence[ShiftPosterior] | Callable[[], Sequence[ShiftPosterior]],
         target: ArrayLike | Goal,
         *,
         n_cells: float = 1,
@@ -94,14 +97,16 @@ class Candidates(Shown):
         target_variance: ArrayLike | None = None,
         n_samples: int = 1000,
         states: States | None = None,
+        measured: ArrayLike | None = None,
         graphs: Sequence[DagBlr] | None = None,
         main: DagBlr | None = None,
         rng: int | np.random.Generator | None = None,
     ) -> None:
-        self.pairs = pair_shifts(posterior, shifts)
-        self.posteriors = [blr for blr, _ in self.pairs]
-        self.shifts = [known for _, known in self.pairs]
-        self.goal = as_goal(target, self.posteriors[0].n_nodes, target_variance)
+        self._given, self._measured = (posterior, shifts), measured
+        if not callable(shifts):
+            posterior = self.posteriors
+        first = posterior if isinstance(posterior, DagBlr) else posterior[0]
+        self.goal = as_goal(target, first.n_nodes, target_variance)
         self.n_cells, self.noise_aware = n_cells, bool(noise_aware)
         self.n_samples, self.rng = n_samples, as_rng(rng)
         self.states = states_of(self.posteriors, self.shifts) if states is None else states
@@ -111,15 +116,32 @@ class Candidates(Shown):
     def _facts(self) -> dict[str, Any]:
         return {"n_candidates": self.size, "n_cells": self.n_cells, "goal": self.goal}
 
+    @cached_property
+    def pairs(self) -> list[tuple[DagBlr, ShiftPosterior]]:
+        """The posterior on every graph with its shifts."""
+        posterior, shifts = self._given
+        return pair_shifts(posterior, shifts() if callable(shifts) else shifts)
+
+    @property
+    def posteriors(self) -> list[DagBlr]:
+        """The posterior on every graph."""
+        return [blr for blr, _ in self.pairs]
+
+    @property
+    def shifts(self) -> list[ShiftPosterior]:
+        """The shifts of the candidates on every graph."""
+        return [known for _, known in self.pairs]
+
     @property
     def size(self) -> int:
         """Number of candidates."""
-        return self.shifts[0].n_perturbations
+        return len(self.states.mean) - 1
 
     @property
     def measured(self) -> NDArray[np.bool_]:
         """Which candidates have cells, shape ``(n_perturbations,)``."""
-        return np.asarray(self.shifts[0].n) > 0
+        given = self._measured
+        return np.asarray(self.shifts[0].n) > 0 if given is None else np.asarray(given, bool)
 
     @property
     def target_mean(self) -> Vector:
@@ -140,6 +162,5 @@ class Candidates(Shown):
     def draw(self, n_samples: int) -> RankedDistance:
         """Return their distances to the target by other draws."""
         return ranked_distance(
-            self.posteriors, self.shifts, self.goal, states=self.states, n_samples=n_samples,
-            rng=self.rng,
-        )  # fmt: skip
+            (), (), self.goal, states=self.states, n_samples=n_samples, rng=self.rng
+        )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from nextpert.core._blas import one_thread
+from nextpert.core.model.perturbations import in_blocks
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.design.goal import Goal
     from nextpert.core.model.effect_draws import EffectDraws
@@ -110,6 +111,7 @@ class States(NamedTuple):
 def states_by_effects(
     effects: EffectDraws,
     control: Array,
+    place: ArrayLike | None = None,
     targets: Sequence[int] = (),
     points: Array | None = None,
     n_more: int = 0,
@@ -119,38 +121,44 @@ def states_by_effects(
     Parameters
     ----------
     effects
-        Draws of the effects of the perturbations, and last of ``n_more`` that are targets alone.
+        Draws of effects.
     control
         Means of the controls in the draws that were kept, shape ``(n_draws, n_nodes)``, units of
         the data.
+    place
+        Which of these are the perturbations, in their order, and last those of ``n_more`` that are
+        targets alone; all by default.
     targets, points
         For every target state the row of the perturbation that it is, -1 for none, and the state
         that the goal has, shape ``(n_states, n_nodes)``; by default no target is a perturbation.
     n_more
         How many of the last perturbations are targets alone.
     """
-    n, index = len(effects.expected) - n_more, np.array(targets, np.int64)
+    which = np.arange(len(effects.expected)) if place is None else np.asarray(place, np.int64)
+    n, index = len(which) - n_more, np.array(targets, np.int64)
     joined = index[:, None] >= 0
     rows = tuple(np.where(index < n, index, -1).tolist())
 
     def draws(n_samples: int, rng: np.random.Generator) -> Iterator[Draw]:
         del rng  # what is left to draw are own parts
         for k, count in effects.taken(n_samples):
-            effect, spread = effects.given(k)
-            states = control[k] + effect
-            drawn = Draw(
-                np.vstack([states[:n], control[k]]),
-                np.vstack([spread[:n], np.zeros_like(control[k])]), count,
-            )  # fmt: skip
+            # One row more, for the controls; of many effects there is no room for a copy.
+            states, spread = effects.given(k, np.append(which, which[:1]))
+            states += control[k]
+            told: dict[str, Any] = {}
             if points is not None and joined.any():
-                drawn = replace(
-                    drawn, target_rows=rows, target_spread=np.where(joined, spread[index], 0.0),
-                    target_error=np.where(joined, states[index] - points, 0.0),
-                )  # fmt: skip
-            yield drawn
+                told = {
+                    "target_rows": rows, "target_spread": np.where(joined, spread[index], 0.0),
+                    "target_error": np.where(joined, states[index] - points, 0.0),
+                }  # fmt: skip
+            states[n], spread[n] = control[k], 0.0
+            yield Draw(states[: n + 1], spread[: n + 1], count, **told)
 
     start = control.mean(axis=0)
-    return States(np.vstack([start + effects.posterior_mean()[:n], start]), draws)
+    mean = effects.posterior_mean(np.append(which[:n], which[:1]))
+    mean += start
+    mean[n] = start
+    return States(mean, draws)
 
 
 @one_thread()
@@ -201,12 +209,12 @@ def distance_draws(
     wanted = goal.states + off
     middle, reference = goal.shares @ wanted, goal.shares @ goal.states
     apart = goal.shares @ ((wanted - middle[:, None]) ** 2 @ goal.weights).T  # of the states
-    spread, away, off_middle = drawn.spread, drawn.states - reference, middle - reference
+    spread, off_middle = drawn.spread, middle - reference
     found = apart[:, None] + np.concatenate(
         [
-            _square_draws(away[k : k + _ROWS], spread[k : k + _ROWS], off_middle, goal.weights,
-                          drawn.count, rng)
-            for k in range(0, len(away), _ROWS)
+            _square_draws(drawn.states[k : k + _ROWS] - reference, spread[k : k + _ROWS],
+                          off_middle, goal.weights, drawn.count, rng)
+            for k in range(0, len(spread), _ROWS)
         ],
         axis=1,
     )  # fmt: skip
@@ -270,22 +278,24 @@ def slope_draws(goal: Goal, mean: Array, drawn: Draw, rng: np.random.Generator) 
     drawn, rng
         As in :func:`distance_draws`.
     """
+    blocks = in_blocks(*mean.shape)
 
     def slope(one: Draw) -> Array:
         def at(step: float) -> Array:
-            moved = mean + step * (one.states - mean)
+            control = mean[-1] + step * (one.states[-1] - mean[-1])
             off = None if one.target_error is None else step * one.target_error
-            return goal.distance(moved, moved[-1], off)[:-1]
+            moved = (mean[rows] + step * (one.states[rows] - mean[rows]) for rows in blocks)
+            return np.concatenate([goal.distance(x, control, off) for x in moved])[:-1]
 
         return (at(_STEP) - at(-_STEP)) / (2 * _STEP)
 
     if drawn.spread is None or not goal.is_states:
         return np.array([slope(one) for one in drawn.sampled(rng)])
-    errors = drawn.errors(rng)
-    apart = mean[:-1] - goal.shares @ goal.states
-    root = 2.0 * np.sqrt((((goal.weights * apart) * drawn.spread[:-1]) ** 2).sum(axis=1))
+    errors, point = drawn.errors(rng), goal.shares @ goal.states
+    apart = ((goal.weights * (mean[rows] - point)) * drawn.spread[rows] for rows in blocks)
+    root = 2.0 * np.sqrt(np.concatenate([(x**2).sum(axis=1) for x in apart])[:-1])
     common = slope(drawn)
-    found = common + root * rng.standard_normal((drawn.count, len(apart)))
+    found = common + root * rng.standard_normal((drawn.count, len(root)))
     if errors is not None and drawn.target_error is not None:
         more = goal.shares[:, None] * (errors - drawn.target_error)  # own parts of the targets
         towards = (mean[:-1] @ (goal.weights * more).sum(axis=1).T).T - (
@@ -293,7 +303,7 @@ def slope_draws(goal: Goal, mean: Array, drawn: Draw, rng: np.random.Generator) 
         ).sum(axis=(1, 2))[:, None]
         for row, states in drawn.joined(errors).items():
             found[:, row] = common[row] + 2.0 * (
-                (states - drawn.states[row]) @ (goal.weights * apart[row])
+                (states - drawn.states[row]) @ (goal.weights * (mean[row] - point))
             )
         found -= 2.0 * towards
     return found

@@ -132,9 +132,17 @@ class EffectDraws:
             sd[rows] = self.unit * np.sqrt(variance)
         return sd
 
-    def posterior_mean(self) -> Array:
-        """Return the expected effects, shape ``(n_perturbations, n_genes)``, units of the data."""
-        return self.expected + self.unit * self.centre.mean(axis=2, dtype=np.float64)
+    def posterior_mean(self, index: ArrayLike | None = None) -> Array:
+        """Return the expected effects, shape ``(n_perturbations, n_genes)``, units of the data.
+
+        ``index`` are the perturbations, in the order given; all by default.
+        """
+        which = np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
+        mean = np.empty((len(which), len(self.unit)))
+        for rows in in_blocks(len(which), self.centre[0].size):
+            centre = self.centre[which[rows]].mean(axis=2, dtype=np.float64)
+            mean[rows] = self.expected[which[rows]] + self.unit * centre
+        return mean
 
     def draws(
         self, n_samples: int | None = None, *, rng: int | np.random.Generator | None = None
@@ -158,15 +166,25 @@ class EffectDraws:
         for k, count in self.taken(n_samples):
             mean, spread = self.given(k)
             for _ in range(count):
-                yield mean + spread * generator.standard_normal(spread.shape)
+                drawn = generator.standard_normal(spread.shape)
+                drawn *= spread
+                drawn += mean
+                yield drawn
 
-    def given(self, k: int) -> tuple[Array, Array]:
+    def given(self, k: int, index: ArrayLike | None = None) -> tuple[Array, Array]:
         """Return mean and standard deviation of all effects given the rest of a draw.
 
         Each of shape ``(n_perturbations, n_genes)``, units of the data; effects are independent.
+        ``index`` is as in :meth:`posterior_mean`.
         """
-        spread = np.sqrt(1.0 / (self.precision + 1.0 / VARIANCE[self.place[:, :, k]]))
-        return self.expected + self.unit * self.centre[:, :, k], self.unit * spread
+        which = np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
+        mean, spread = np.empty((2, len(which), len(self.unit)))
+        for rows in in_blocks(*mean.shape):
+            some = which[rows]
+            own = self.precision[some] + 1.0 / VARIANCE[self.place[some, :, k]]
+            mean[rows] = self.expected[some] + self.unit * self.centre[some, :, k]
+            spread[rows] = self.unit * np.sqrt(1.0 / own)
+        return mean, spread
 
     def taken(self, n_samples: int | None = None) -> list[tuple[int, int]]:
         """Return which of the draws that were kept ``n_samples`` draws are of, and how often."""

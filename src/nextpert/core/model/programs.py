@@ -8,6 +8,7 @@ import numpy as np
 from scipy.sparse.linalg import eigsh
 
 from nextpert.core._blas import one_thread
+from nextpert.core.model.perturbations import in_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -70,8 +71,7 @@ def strongest(effects: EffectDraws, targets: ArrayLike | None = None) -> NDArray
     The size is the sum of squared posterior means in units of ``effects.unit``, over the genes that
     a perturbation does not target.
     """
-    mean = _without(targets, effects) * effects.posterior_mean() / effects.unit
-    size = (mean**2).sum(axis=1)
+    size = (_in_others(effects.posterior_mean(), effects, targets) ** 2).sum(axis=1)
     return np.sort(np.argsort(-size, kind="stable")[:MOST_COMPARED])
 
 
@@ -122,19 +122,22 @@ def find_programs(
     [[0, 0, 1, 1, 0], [1, 1, 0, 0, 0]]
     """
     effects, unit = fit.effects, fit.effects.unit
-    other = _without(targets, effects)
-    mean = other * effects.posterior_mean() / unit
+    mean = _in_others(effects.posterior_mean(), effects, targets)
     among = strongest(effects, targets)
-    kept, some = other[among], mean[among]
-    compared = (kept * x for x in _in_units(effects.rows(among), n_draws))
+    own = None if targets is None else np.asarray(targets, bool)[among]
+    some, strong = mean[among], effects.rows(among)
+    kept = _without(own, strong)
+    compared = (_in_others(x, strong, own) for x in _taken(strong, n_draws))
     base = _varimax(_loadings(some @ some.T, _clear(some, compared)))
     by_base = _inverses(base, kept.T)
     genes = np.einsum("ikl,il->ki", by_base, some.T @ base)
-    by_genes = _inverses(genes.T, other)
+    by_genes = np.concatenate([
+        _inverses(genes.T, _without(targets, effects, rows)) for rows in in_blocks(*mean.shape)
+    ])  # fmt: skip
     scores = np.einsum("jkl,jl->jk", by_genes, mean @ genes.T)
     drawn = []
-    for each in _in_units(effects, n_draws):
-        x = other * each
+    for each in _taken(effects, n_draws):
+        x = _in_others(each, effects, targets)
         of_genes = np.einsum("ikl,il->ki", by_base, x[among].T @ base)
         drawn.append((of_genes, np.einsum("jkl,jl->jk", by_genes, x @ genes.T)))
     genes_sd, scores_sd = (np.std(each, axis=0) for each in zip(*drawn, strict=True))
@@ -150,15 +153,27 @@ def find_programs(
     )  # fmt: skip
 
 
-def _in_units(effects: EffectDraws, n_draws: int) -> Iterator[Array]:
-    """Yield draws of effects in units of genes within cells: of large screens fewer are kept."""
-    return (each / effects.unit for each in effects.draws(min(n_draws, effects.n_draws), rng=0))
+def _taken(effects: EffectDraws, n_draws: int) -> Iterator[Array]:
+    """Return draws of effects, of which large screens keep fewer."""
+    return effects.draws(min(n_draws, effects.n_draws), rng=0)
 
 
-def _without(targets: ArrayLike | None, effects: EffectDraws) -> Array:
+def _in_others(values: Array, effects: EffectDraws, targets: ArrayLike | None) -> Array:
+    """Return effects in units of genes within cells, 0 on the genes that each targets.
+
+    They are changed in place: of large screens there is no room for a copy.
+    """
+    values /= effects.unit
+    if targets is not None:
+        values[np.asarray(targets, bool)] = 0.0
+    return values
+
+
+def _without(targets: ArrayLike | None, effects: EffectDraws, rows: slice = slice(None)) -> Array:
     """Return 0 for the genes that each perturbation targets and 1 for others."""
-    shape = effects.expected.shape
-    return np.ones(shape) if targets is None else 1.0 - np.asarray(targets, np.float64)
+    if targets is None:
+        return np.ones(effects.expected[rows].shape)
+    return 1.0 - np.asarray(targets)[rows].astype(np.float64)
 
 
 def _inverses(design: Array, kept: Array) -> Array:
@@ -239,8 +254,8 @@ def alike(
     """
     n, other = len(effects.expected), _without(targets, effects)
     count, total = np.zeros((n, n)), np.zeros((n, n))
-    for drawn in _in_units(effects, n_draws):
-        x = drawn * other
+    for drawn in _taken(effects, n_draws):
+        x = _in_others(drawn, effects, targets)
         size = x**2 @ other.T  # of the first, over genes that neither targets
         norm = np.sqrt(size * size.T)
         correlation = np.divide(x @ x.T, norm, out=np.zeros((n, n)), where=norm > 0)

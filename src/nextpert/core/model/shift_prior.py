@@ -226,6 +226,8 @@ class ShiftPrior(Shown):
     def rows(self, index: ArrayLike) -> ShiftPrior:
         """Return some perturbations, in the order given."""
         which = np.asarray(index, np.int64)
+        if np.array_equal(which, np.arange(len(self.n))):
+            return self
         return ShiftPrior(*(getattr(self, field)[which] for field in self.__dataclass_fields__))
 
     def subset(self, nodes: ArrayLike) -> ShiftPrior:
@@ -236,6 +238,8 @@ class ShiftPrior(Shown):
 
     def joined(self, other: ShiftPrior) -> ShiftPrior:
         """Return these perturbations and then those of another prior on the same nodes."""
+        if not len(other.n):
+            return self
         n_fixed = max(self.fixed.shape[1], other.fixed.shape[1])
         pair = [
             replace(each, fixed=np.pad(each.fixed, ((0, 0), (0, n_fixed - each.fixed.shape[1]))))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from nextpert._adata import FittedPosterior
     from nextpert.core.design.goal import Goal
+    from nextpert.core.model.dag_blr import DagBlr
     from nextpert.core.model.interactions import Interactions
     from nextpert.tl._design_interventions.target import Wanted
 
@@ -290,29 +291,58 @@ class CandidateSet:
     ----------
     interventions
         Their names, targets and expected shifts.
-    prior
-        The prior of the shifts on the graph.
-    effects
-        The effects that are expected; ``None`` if shifts are given, which act on the graph.
+    source, index
+        What is known of shifts on the graph before they are measured or after, and the row of each
+        candidate in it, shape ``(n_candidates,)``. Of large screens a copy takes much memory, so
+        that rows are taken where they are read.
+    graphs
+        The posteriors on which these shifts lead to the effects that are expected; ``None`` if
+        shifts are given, which act on the graph.
     place
         Row of each in the fit, -1 of those without cells, shape ``(n_candidates,)``.
+    expected
+        The effects that are expected, where combinations are among them, which say what their
+        members do.
     """
 
     interventions: Interventions
-    prior: ShiftPrior
-    effects: ShiftPrior | None = None
+    source: ShiftPrior
+    index: NDArray[np.int64]
+    graphs: Sequence[DagBlr] | None = None
     place: NDArray[np.int64] | None = None
+    expected: ShiftPrior | None = None
 
     @classmethod
     def exact(cls, interventions: Interventions) -> CandidateSet:
         """Return candidates whose shifts are exact."""
-        return cls(interventions, ShiftPrior.exact(interventions.shifts))
+        source = ShiftPrior.exact(interventions.shifts)
+        return cls(interventions, source, np.arange(source.n_perturbations))
 
-    def rows(self, index: Sequence[int]) -> CandidateSet:
+    @cached_property
+    def prior(self) -> ShiftPrior:
+        """The prior of the shifts on the graph."""
+        return self.source.rows(self.index)
+
+    @property
+    def n(self) -> Array:
+        """Cells of each that count, shape ``(n_candidates,)``."""
+        return self.source.n[self.index]
+
+    @cached_property
+    def effects(self) -> ShiftPrior | None:
+        """The effects that are expected; ``None`` if shifts are given, which act on the graph."""
+        if self.graphs is None or self.expected is not None:
+            return self.expected
+        return as_effects(self.prior, self.graphs)
+
+    def rows(self, index: Sequence[int] | NDArray[np.int64]) -> CandidateSet:
         """Return some of the candidates, in the order given."""
-        effects = None if self.effects is None else self.effects.rows(index)
-        place = None if self.place is None else self.place[np.asarray(index, np.int64)]
-        return CandidateSet(self.interventions.rows(index), self.prior.rows(index), effects, place)
+        some = np.asarray(index, np.int64)
+        return replace(
+            self, interventions=self.interventions.rows(some.tolist()), index=self.index[some],
+            place=None if self.place is None else self.place[some],
+            expected=None if self.expected is None else self.expected.rows(some),
+        )  # fmt: skip
 
     def states(self, fit: FittedPosterior, targets: Sequence[int] = ()) -> States:
         """Return the joint posterior of the states that they reach.
@@ -322,13 +352,12 @@ class CandidateSet:
         """
         if not self._drawn(fit):
             return states_of(fit.posteriors, fit.known(self.prior))
-        assert self.effects is not None
         assert self.place is not None
-        return fit.states(self.effects, self.place, targets)
+        return fit.states(lambda some: self.rows(some).effects, self.place, targets)
 
     def _drawn(self, fit: FittedPosterior) -> bool:
         """Whether the hierarchical model draws their states."""
-        told = self.effects is None or self.place is None
+        told = self.graphs is None or self.place is None
         return fit.hierarchical is not None and not told
 
     def towards(self, wanted: Wanted, fit: FittedPosterior) -> Wanted:
@@ -349,8 +378,8 @@ def as_asked(
     :class:`~nextpert.core.Candidates`.
     """
     return Candidates(
-        fit.posteriors, fit.known(pool.prior), goal, states=pool.states(fit, targets),
-        graphs=fit.posteriors, main=fit.posterior, **options,
+        fit.posteriors, lambda: fit.known(pool.prior), goal, states=pool.states(fit, targets),
+        measured=pool.n > 0, graphs=fit.posteriors, main=fit.posterior, **options,
     )  # fmt: skip
 
 
@@ -430,16 +459,15 @@ def fitted_candidates(found: Interventions, fit: FittedPosterior) -> CandidateSe
         return CandidateSet.exact(found)
     pool = _expected(found, fit)
     rows, members = _without_cells(found.names, fit, company=True)
-    if not rows or pool.effects is None:
+    if not rows:
         return pool
     known, numbers, within = _interactions(members, fit)
     mean, variance = known.predict(numbers)
     together = Together(np.array(rows), mean, variance, np.zeros_like(mean))
-    return replace(
-        pool,
-        prior=together.told(pool.prior, fit.posterior.noise_var / within),
-        effects=together.told(pool.effects, np.ones(len(within))),
-    )
+    assert pool.effects is not None
+    prior = together.told(pool.prior, fit.posterior.noise_var / within)
+    effects = together.told(pool.effects, np.ones(len(within)))
+    return replace(pool, source=prior, index=np.arange(len(pool.index)), expected=effects)
 
 
 def can_be_candidate(name: str, fit: FittedPosterior) -> bool:
@@ -461,7 +489,7 @@ def _alone(
     """
     if fit.hierarchical is None or rows is None:
         return effects_alone(fit.posteriors, fit.known(prior), within)
-    drawn = fit.effects(prior, rows)
+    drawn = fit.effects(prior.rows, rows)
     return drawn.posterior_mean(), drawn.sd() ** 2
 
 
@@ -490,8 +518,7 @@ def _expected(found: Interventions, fit: FittedPosterior) -> CandidateSet:
         unseen = fit.expectation.prior(names, targets, own, variance)
     index = place.copy()
     index[new] = len(fit.names) + np.arange(len(new))
-    prior = fit.prior.joined(unseen).rows(index)
-    return CandidateSet(found, prior, as_effects(prior, fit.posteriors), place)
+    return CandidateSet(found, fit.prior.joined(unseen), index, fit.posteriors, place)
 
 
 def _names(candidates: Any, fit: FittedPosterior) -> list[str]:

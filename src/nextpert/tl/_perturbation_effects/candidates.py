@@ -27,7 +27,7 @@ from nextpert.tl._design_interventions.candidates import data_weight, read_candi
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -49,8 +49,10 @@ class Wanted:
         Cells of each, 0 for those that are not of the fit.
     place
         Row of each in the fit, -1 of those without cells.
-    prior, effects
-        What is expected of their shifts on the graph, and of their effects on the panel.
+    prior
+        What is expected of their shifts on the graph.
+    expected
+        Returns the effects on the panel that are expected of some of them, by their numbers.
     chosen
         Targets and expected shifts of candidates; ``None`` for the perturbations of the fit.
     """
@@ -59,7 +61,7 @@ class Wanted:
     n_cells: NDArray[np.int64]
     place: NDArray[np.int64]
     prior: ShiftPrior
-    effects: ShiftPrior
+    expected: Callable[[NDArray[np.int64]], ShiftPrior | None]
     chosen: Interventions | None = None
 
     def raw_mean(self, fit: FittedPosterior) -> NDArray[np.float64]:
@@ -85,18 +87,23 @@ def read_wanted(candidates: Any, fit: FittedPosterior) -> Wanted:
     """
     if candidates is None:
         names = fit.names
-        effects = as_effects(fit.prior, fit.posteriors)
-        return Wanted(names, fit.n_cells, np.arange(len(names)), fit.prior, effects)
+        return Wanted(
+            names, fit.n_cells, np.arange(len(names)), fit.prior,
+            lambda some: as_effects(fit.prior.rows(some), fit.posteriors),
+        )  # fmt: skip
     chosen = read_candidates(candidates, None, fit)
     prior, names = chosen.prior, chosen.interventions.names
     told = isinstance(candidates, (pd.DataFrame, Mapping))
     place = np.full(len(names), -1) if told else fit.rows_of(names)
     if told and not fit.prior.is_exact:
         prior = as_uncertain(prior, fit.prior)
-    known = chosen.effects
-    effects = as_effects(prior, fit.posteriors) if known is None else known
+
+    def expected(some: NDArray[np.int64]) -> ShiftPrior:
+        known = chosen.rows(some).effects
+        return as_effects(prior.rows(some), fit.posteriors) if known is None else known
+
     n_cells = np.append(fit.n_cells, 0)[place]
-    return Wanted(names, n_cells, place, prior, effects, chosen.interventions)
+    return Wanted(names, n_cells, place, prior, expected, chosen.interventions)
 
 
 def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> Effects:
@@ -106,7 +113,7 @@ def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> E
     """
     if fit.hierarchical is None:
         return estimate_effects(fit.posteriors, wanted.prior, level=level, main=fit.posterior)
-    draws = fit.effects(wanted.effects, wanted.place)
+    draws = fit.effects(wanted.expected, wanted.place)
     mean, sd, lower, upper, lfsr = draws.summary(level, n_jobs=threads(draws.expected.size))
     direct = mean.copy()
     if fit.posterior.dag.n_edges:

@@ -243,7 +243,7 @@ def plan_screen(
             "probability_contains_best": float(plate["probability_contains_best"].iloc[-1]),
             "variance_reduction": float(plate["variance_reduction"].iloc[-1]),
             "most_informative_combination": most_informative_combination(pool, fit, wells.each),
-            **best_known(names, choice.distance, pool.prior.n, asked.min_cells),
+            **best_known(names, choice.distance, pool.n, asked.min_cells),
         },
         "pending": pd.DataFrame(
             {

@@ -162,8 +162,8 @@ class Choice:
             weights = nearer[some]
             weights[len(on_plate) :] *= len(rest) / size
             civ = PlateCiv(
-                self.asked.posteriors, self._fit.known(self._pool.prior.rows(some)),
-                self.asked.goal, gap_cells=self.wells.each, pending=self.limits.pending[some],
+                self._fit.posteriors, self._fit.known(self._pool.rows(some).prior), self.asked.goal,
+                gap_cells=self.wells.each, pending=self.limits.pending[some],
                 weights=weights,
             )  # fmt: skip
         shown: Any = progress(len(places), "Comparing plans", iterable=places)
@@ -213,7 +213,7 @@ class Choice:
                 chosen = greedy_plate(
                     partial(shown, gain), end, include=chosen, allowed=allowed, cost=price,
                     budget=limits.budget,
-                    per_cost=stage == "explore", new=self.asked.shifts[0].n == 0, max_new=max_new,
+                    per_cost=stage == "explore", new=~self.asked.measured, max_new=max_new,
                 )  # fmt: skip
                 strategies += [stage] * (len(chosen) - len(strategies))
             if chosen:
@@ -239,8 +239,8 @@ class Choice:
         """
         asked, limits, centre = self.asked, self.limits, self.distance.centre
         expected, draws = first_order_distances(
-            asked.posteriors, asked.shifts, asked.goal, states=asked.states,
-            n_samples=len(self.distance.draws), rng=asked.rng,
+            (), (), asked.goal, states=asked.states, n_samples=len(self.distance.draws),
+            rng=asked.rng,
         )  # fmt: skip
         some = np.flatnonzero(limits.allowed)
         usable = limits.allowed & (centre[:-1] < centre[-1])
