@@ -32,8 +32,9 @@ from nextpert.core._codec import (
 )
 from nextpert.core.design.distances import expected_states
 from nextpert.core.design.joint_draws import States, states_by_effects
+from nextpert.core.model.effect_draws import table_type
 from nextpert.core.model.hierarchical import Hierarchical
-from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.perturbations import Perturbations, in_blocks
 from nextpert.core.model.predictors.base import SideInformation, predictors
 from nextpert.core.model.random_shifts import learn_together
 from nextpert.core.model.scores import effects_alike
@@ -326,6 +327,23 @@ class FittedPosterior:
         rows[new] = len(model.effects.expected) + np.arange(len(new))
         found = model.predict(asked.effect, own_variance=asked.own, scale=asked.scale, rng=0)
         return model.effects.joined(found), rows
+
+    def data_weight(self) -> Array:
+        """Return the weight of the cells in every effect, ``(n_perturbations, n_genes)``.
+
+        It is the posterior variance over the sampling variance: where what is expected is a normal,
+        the weight of the cells' mean.
+        """
+        prior = self.prior
+        if self.hierarchical is None:
+            return np.mean([each.share for each in self.known(prior)], axis=0)
+        effects = self.hierarchical.effects
+        weight = np.zeros(prior.mean.shape, table_type(prior.mean.size))
+        weight[prior.n > 0] = effects.sd()
+        for rows in in_blocks(*weight.shape):
+            counted = prior.n[rows, None] / prior.ratio[rows]
+            weight[rows] = np.minimum(counted * (weight[rows] / effects.unit) ** 2, 1.0)
+        return weight
 
     def expected_state(self, row: int) -> Array:
         """Return the posterior mean of the state of a perturbation with cells, ``(n_genes,)``."""

@@ -357,8 +357,7 @@ def fit_hierarchical(
     means = sampler.means
     respond(centre, sampler.expected, sampler.unit, cells, sampler.rng)
     precision = np.empty((n, p), np.float32)
-    for first in range(0, n, _BLOCK):
-        rows = slice(first, first + _BLOCK)
+    for rows in in_blocks(n, p):
         told = np.where(np.isnan(means.told[rows]), np.inf, means.told[rows])
         precision[rows] = 1.0 / (means.psi * means.error[rows]) + 1.0 / told
     effects = EffectDraws(sampler.unit, sampler.expected, precision, centre, place)
@@ -554,22 +553,19 @@ class _Sampler:
         """Return a draw of all but the own parts, in the order of :class:`Hierarchical`."""
         q = len(self.means.design) - 1
         scores, x, expected = self.state.scores, self.means.x, self.expected
-        squares = [
-            ((x[rows] + expected[rows] / self.unit - self.control) ** 2).sum()
-            for rows in in_blocks(*x.shape)
-        ]
+        squares = 0.0
+        for rows in in_blocks(*x.shape):
+            squares += ((x[rows] + expected[rows] / self.unit - self.control) ** 2).sum()
         return (
             self.control.copy(), self.means.design[0].copy(), scores[:, 0].copy(),
             scores[:, 1 : 1 + q].copy(), self.score_weights[0].copy(),
-            self.score_weights[1].copy(), self.scale_weights, self.tail_weights,
-            sum(squares),
+            self.score_weights[1].copy(), self.scale_weights, self.tail_weights, squares,
         )  # fmt: skip
 
     def fill(self, centre: NDArray[np.float32], place: NDArray[np.int8]) -> None:
         """Write means of effects given the rest of a draw, and the places of own parts."""
         rank = len(self.means.design)
-        for first in range(0, len(centre), _BLOCK):
-            rows = slice(first, first + _BLOCK)
+        for rows in in_blocks(*place.shape):
             shared = self.state.scores[rows, :rank] @ self.means.design
             centre[rows] = shared + self.state.own[rows]
         place[:] = self.state.place

@@ -23,9 +23,8 @@ from nextpert._warn import warn
 from nextpert.core.design.candidates import Candidates
 from nextpert.core.design.distances import states_of
 from nextpert.core.design.joint_draws import States
-from nextpert.core.model.effect_draws import table_type
 from nextpert.core.model.interactions import Together, learn_interactions
-from nextpert.core.model.perturbations import Perturbations, in_blocks
+from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
 from nextpert.core.model.shift_prior import UNSEEN_WEIGHTS, ShiftPrior, as_effects
 
@@ -68,7 +67,7 @@ def shared_with_controls(names: Sequence[str], fit: FittedPosterior) -> tuple[li
     """
     rows, members = _without_cells(names, fit, company=True)
     row = _alone_in(_measured(fit))
-    believed = data_weight(fit)
+    believed = fit.data_weight()
     strength, expected = 1.0, np.zeros(len(fit.genes))
     if fit.expectation is not None:
         expected += fit.expectation.weights.get(MeanPerturbation.name, 0.0)
@@ -381,23 +380,6 @@ def as_asked(
         fit.posteriors, lambda: fit.known(pool.prior), goal, states=pool.states(fit, targets),
         measured=pool.n > 0, graphs=fit.posteriors, main=fit.posterior, **options,
     )  # fmt: skip
-
-
-def data_weight(fit: FittedPosterior) -> Array:
-    """Return the weight of the cells in every effect of the fit, ``(n_perturbations, n_genes)``.
-
-    It is the posterior variance over the sampling variance: where what is expected is a normal,
-    the weight of the cells' mean.
-    """
-    if fit.hierarchical is None:
-        return np.mean([each.share for each in fit.known(fit.prior)], axis=0)
-    effects, prior = fit.hierarchical.effects, fit.prior
-    weight, seen = np.zeros(prior.mean.shape, table_type(prior.mean.size)), prior.n > 0
-    weight[seen] = effects.sd()
-    for rows in in_blocks(*weight.shape):
-        counted = prior.n[rows, None] / prior.ratio[rows]
-        weight[rows] = np.minimum(counted * (weight[rows] / effects.unit) ** 2, 1.0)
-    return weight
 
 
 def read_candidates(

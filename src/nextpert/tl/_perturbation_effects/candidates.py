@@ -23,7 +23,7 @@ from nextpert.core.model.hierarchical import threads
 from nextpert.core.model.perturbations import in_blocks
 from nextpert.core.model.shift_prior import ShiftPrior, as_effects
 from nextpert.core.screen.guides import UNKNOWN, PooledGuides, join_nodes
-from nextpert.tl._design_interventions.candidates import data_weight, read_candidates
+from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> E
     direct = mean.copy()
     if fit.posterior.dag.n_edges:
         direct -= (fit.posterior.mean() @ mean.T).T
-    weight = data_weight(fit)
+    weight = fit.data_weight()
     if not np.array_equal(wanted.place, np.arange(len(weight))):
         weight = np.vstack([weight, np.zeros_like(weight[:1])])[wanted.place]
     return Effects(mean, sd, lower, upper, lfsr, direct, weight)

@@ -179,6 +179,9 @@ def perturbation_effects(
     if isinstance(listed, str):
         listed = None if listed == "all" else [listed]
     chosen, columns = _adata.resolve_panel(adata, listed, gene_symbols=symbols)
+    shared = program_tables(fit)
+    if shared:
+        logger.info("%s", programs_in_words(shared))
     tables = vars(panel_effects(fit, wanted, level)) | {"raw_mean": wanted.raw_mean(fit)}
     in_graph = np.isin(chosen, fit.genes)
     outside, every = np.flatnonzero(~in_graph), list(fit.genes)
@@ -212,9 +215,6 @@ def perturbation_effects(
         params["gene_symbols"] = str(symbols)
     if condition is not None:
         params["condition"] = condition
-    shared = program_tables(fit)
-    if shared:
-        logger.info("%s", programs_in_words(shared))
     if as_anndata:
         obs = pd.DataFrame(
             {"n_cells": wanted.n_cells}, index=pd.Index(wanted.names, name="perturbation")
