@@ -553,7 +553,7 @@ class _Sampler:
         """Return a draw of all but the own parts, in the order of :class:`Hierarchical`."""
         q = len(self.means.design) - 1
         scores, x, expected = self.state.scores, self.means.x, self.expected
-        squares = 0.0
+        squares = np.zeros(())
         for rows in in_blocks(*x.shape):
             squares += ((x[rows] + expected[rows] / self.unit - self.control) ** 2).sum()
         return (

@@ -1,0 +1,86 @@
+"""Large screens are computed in blocks of perturbations, and no table of them is copied."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert._adata.posterior import FittedPosterior
+from nextpert.core.model import perturbations
+from nextpert.core.model.perturbations import in_blocks
+from nextpert.tl._plan_screen import wells
+
+
+def screen() -> object:
+    adata = npt.datasets.simulated_screen(n_genes=12, n_control=300, n_perturbed=40, rng=1)
+    npt.tl.learn_dag(adata, method="boss")
+    return adata
+
+
+def table() -> object:
+    rng = np.random.default_rng(0)
+    names, genes = [f"p{j:02d}" for j in range(30)], [f"g{i}" for i in range(10)]
+    true = rng.normal(size=(30, 10)) * (rng.random((30, 1)) < 0.5)
+    seen = pd.DataFrame(true + 0.2 * rng.normal(size=true.shape), names, genes)
+    return npt.pp.effect_table(seen, pd.DataFrame(0.2, names, genes), n_cells=100, n_controls=1000)
+
+
+def results(adata: object) -> dict[str, np.ndarray]:
+    """Return what a fit, its effects and a plate say."""
+    npt.tl.fit_dag_blr(adata)
+    npt.tl.perturbation_effects(adata)
+    effects = adata.uns["perturbation_effects"]
+    npt.tl.plan_screen(adata, effects["perturbations"][2], n_perturbations=4, n_cells=400)
+    plate = adata.uns["plan"]["plate"].select_dtypes("number")
+    fit = adata.uns["dag_blr"]["hierarchical"]
+    return {
+        **{name: effects[name] for name in ("mean", "sd", "lower", "upper", "lfsr", "raw_mean")},
+        **{name: effects["programs"][name] for name in ("shares", "scores")},
+        "alike": effects["alike"],
+        "weight": effects["data_weight"],
+        "plate": plate,
+        "squares": fit["squares"],
+    }
+
+
+@pytest.mark.parametrize("of", [screen, table])
+def test_in_blocks_as_at_once(of, monkeypatch):
+    whole = results(of())
+    monkeypatch.setattr(perturbations, "_ROOM", 25)  # two or three perturbations at a time
+    assert len(in_blocks(30, 10)) == 15
+    for name, value in results(of()).items():
+        if isinstance(value, pd.DataFrame):
+            pd.testing.assert_frame_equal(value, whole[name], rtol=1e-5, obj=name)
+        else:
+            np.testing.assert_allclose(value, whole[name], rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def test_tables_of_very_many_effects_are_in_single_precision(monkeypatch):
+    whole = results(table())
+    monkeypatch.setattr("nextpert.core.model.effect_draws.ENOUGH", 299)
+    found = results(table())
+    for name in ("mean", "sd", "lower", "upper", "lfsr", "weight", "raw_mean"):
+        assert whole[name].dtype == np.float64
+        assert found[name].dtype == np.float32
+        np.testing.assert_allclose(found[name], whole[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_plate_asks_for_the_shifts_of_few_candidates(monkeypatch):
+    asked = []
+    known = FittedPosterior.known
+
+    def counted(self, prior):
+        asked.append(prior.n_perturbations)
+        return known(self, prior)
+
+    adata = table()
+    npt.tl.fit_dag_blr(adata)
+    monkeypatch.setattr(FittedPosterior, "known", counted)
+    monkeypatch.setattr(wells, "_ENOUGH", 1)
+    monkeypatch.setattr(wells, "_SAMPLE", 3)
+    npt.tl.plan_screen(adata, "p02", n_perturbations=2, n_cells=400, strategy="exploit")
+    assert asked == [5]  # two on the plate, and a sample of three others
+    npt.tl.design_interventions(adata, "p02")
+    assert asked[1:] == [29]  # acquisitions on shifts ask for all candidates
