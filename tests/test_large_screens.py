@@ -7,9 +7,12 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
-from nextpert._adata.posterior import FittedPosterior
+from nextpert._adata.posterior import FittedPosterior, posterior_from
+from nextpert.core.design.distances import first_order_distances, ranked_distance
+from nextpert.core.design.goal import Goal
 from nextpert.core.model import perturbations
 from nextpert.core.model.perturbations import in_blocks
+from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._plan_screen import wells
 
 
@@ -55,6 +58,25 @@ def test_in_blocks_as_at_once(of, monkeypatch):
             pd.testing.assert_frame_equal(value, whole[name], rtol=1e-5, obj=name)
         else:
             np.testing.assert_allclose(value, whole[name], rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize("signature", [None, np.arange(10.0)])
+def test_distances_in_blocks_are_those_at_once(signature, monkeypatch):
+    adata = table()
+    npt.tl.fit_dag_blr(adata)
+    fit = posterior_from(adata)
+    goal = Goal(np.zeros(10), states=np.ones((1, 10)), signature=signature)
+
+    def found():
+        states = read_candidates(None, None, fit).states(fit)
+        expected, draws = first_order_distances((), (), goal, states=states, n_samples=400, rng=0)
+        ranked = ranked_distance((), (), goal, states=states, n_samples=400, rng=0)
+        return expected, draws, ranked.draws, ranked.centre
+
+    whole = found()
+    monkeypatch.setattr(perturbations, "_ROOM", 25)
+    for one, two in zip(found(), whole, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-9)
 
 
 def test_tables_of_very_many_effects_are_in_single_precision(monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from nextpert.core import Dag, DagBlr, Moments, ScreenMoments, random_scm
-from nextpert.core.model import random_shifts
+from nextpert.core.model import perturbations, random_shifts
 from nextpert.core.model.random_shifts import fit_random_shifts, learn_mixtures
 from nextpert.core.model.shift_prior import TAU2, UNSEEN_WEIGHTS, ShiftPrior
 from nextpert.core.screen.guides import pool_guides
@@ -246,7 +246,7 @@ def test_departures_held_in_blocks_are_those_held_at_once(monkeypatch):
     cells, graph = sparse_screen(), Dag.from_edges(40, [(0, 1), (1, 2), (5, 9)])
     shift = np.zeros((12, 40))
     once = fit_random_shifts(DagBlr(graph), cells, shift)
-    monkeypatch.setattr(random_shifts, "_ROOM", 90)  # two perturbations at a time
+    monkeypatch.setattr(perturbations, "_ROOM", 90)  # two perturbations at a time
     parts = fit_random_shifts(DagBlr(graph), cells, shift)
     np.testing.assert_allclose(parts.prior.weights, once.prior.weights, rtol=1e-9)
     np.testing.assert_allclose(
