@@ -13,6 +13,8 @@ from nextpert.core.model._kernels import fill_row
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
 
+# Pairs of perturbation and gene that the weights of a mixture are learned from at most.
+ENOUGH_PAIRS = 100_000
 _MAX_NEWTON = 100  # steps; some 20 are needed
 _TOLERANCE = 1e-4  # of the logarithm of the density
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _POOLED_CELLS = 10  # the pooled variance counts as so many cells in a perturbation's own
 # Effects that a number common to all genes, such as the weight of a predictor, is learned from at
-# most. Of 10 million it is known to a thousandth.
+# most: of 10 million it is known to a thousandth. Tables of more are in single precision.
 ENOUGH = 10_000_000
 _ROOM = 2_000_000  # effects that are held at a time beside the tables of a screen
 

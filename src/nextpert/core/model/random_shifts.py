@@ -12,7 +12,7 @@ from nextpert.core._shown import Shown
 from nextpert.core.graph.dag import Dag
 from nextpert.core.model import shift_prior as kernels
 from nextpert.core.model._blocks import solve_blocks
-from nextpert.core.model._mixture import add_scores, best_weights, fill_chances
+from nextpert.core.model._mixture import ENOUGH_PAIRS, add_scores, best_weights, fill_chances
 from nextpert.core.model.dag_blr import DagBlr, require_squares
 from nextpert.core.model.perturbations import enough_genes, in_blocks
 from nextpert.core.model.shift_posterior import with_columns
@@ -104,7 +104,6 @@ _PSEUDO_COUNT = 20.0
 # simulated screens the lowest coverage of 90% intervals was 0.82, and 0.77 by UNSEEN_WEIGHTS alone.
 _PRIOR_COUNTS = UNSEEN_WEIGHTS * np.maximum(TAU2, TAU2[1] / 2) ** 0.25
 _PRIOR_COUNTS *= 4.0 / _PRIOR_COUNTS.sum()
-_PAIRS = 100_000  # of perturbation and gene that the screen's mixture is learned from, at most
 _TOLERANCE = 1e-4  # of the bound, a node and perturbation
 _MAX_STEPS = 100  # of each stage
 _STEPS = 3  # to fit the weights of a graph where the mixtures are known
@@ -315,8 +314,8 @@ def shared_mixture(square: Array, counted: Array, own: Array) -> Array:
         nan where the prior is the mixture, same shape; others are not read.
     """
     mixed = np.flatnonzero(np.isnan(own))
-    if len(mixed) > _PAIRS:
-        mixed = np.random.default_rng(0).choice(mixed, _PAIRS, replace=False)
+    if len(mixed) > ENOUGH_PAIRS:
+        mixed = np.random.default_rng(0).choice(mixed, ENOUGH_PAIRS, replace=False)
     cells = counted.ravel()[mixed, None]
     grown = 1.0 + cells * TAU2
     logs = -0.5 * (np.log(grown) + square.ravel()[mixed, None] * cells / grown)
