@@ -227,6 +227,26 @@ def test_progress_counts_the_sweeps_of_all_conditions():
     assert seen == [(k, 23) for k in range(1, 24)]
 
 
+def test_a_short_chain_that_starts_at_likely_tails_is_nearer_to_a_long_one(monkeypatch):
+    monkeypatch.setattr("nextpert.core.model.hierarchical.ENOUGH_PAIRS", 20_000)
+    rng, (n, p) = np.random.default_rng(1), (150, 60)
+    every = np.zeros((2, n, p))  # few effects: some in both lines, some in the second alone
+    strong = rng.normal(size=(2, n // 10, p)) * (rng.random((2, n // 10, p)) < 0.1)
+    every[:, ::10], every[1, 5::10] = strong[0], strong[1]
+    moments = screen(every, 1, cells=60, controls=1000)
+    found = {}
+    # The short ones are as long as for 50 million effects and more.
+    for name, chain in {
+        "long": Chain(100, 100, 2), "short": Chain(15, 10, 2), "warm": Chain(15, 10, 2, 10)
+    }.items():  # fmt: skip
+        fit = fitted(moments, lines=2, chain=chain)
+        found[name] = np.array([each.effects.posterior_mean() for each in fit.conditions])
+    away = {name: ((found[name] - found["long"]) ** 2).mean() for name in ("short", "warm")}
+    error = {name: ((mean - every) ** 2).mean() for name, mean in found.items()}
+    assert away["warm"] < 0.85 * away["short"]
+    assert error["warm"] < 0.85 * error["short"]
+
+
 def test_a_condition_without_controls_raises():
     moments = screen(truth(0), 8)
     moments.n[moments.n_environments // LINES] = 0

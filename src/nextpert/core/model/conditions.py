@@ -109,6 +109,7 @@ def fit_conditions(
     sampler = _Conditions(cells, n_conditions, expected, own_variance, as_rng(rng))
     n_pairs, p = sampler.low.means.x.shape
     length = chain or Chain.of_size((n_pairs + n_pairs // n_conditions) * p)
+    sampler.top.warm = sampler.low.warm = 2 * length.warm  # each has every other visit
     shape = (1 + n_conditions, n_pairs // n_conditions, p, length.keep)
     centre, variance = np.empty(shape, np.float32), np.empty(shape, np.float32)
     place = np.empty(shape[1:], np.int8)
@@ -234,13 +235,15 @@ class _Departures(_Sampler):
         self.score_weights[:] = 1e-300
         self.score_weights[:, 0] = 1.0
 
-    def draw_weights(self) -> None:
+    def draw_weights(self, number: int) -> None:
         """Draw the weights of scales and tails (equation 23)."""
         prior = np.full(len(SCALES), _DEPART)
         prior[0] = _AGREE
         counts = np.bincount(self.state.scale, minlength=len(SCALES))
         self.scale_weights = self.rng.dirichlet(counts + prior) + 1e-300
         self.tail_weights = self.rng.dirichlet(self.count + prior[: len(TAILS)]) + 1e-300
+        if number < self.warm:
+            self.tail_weights = self.likely_tails(prior[: len(TAILS)])
 
 
 class _Common(_Sampler):
@@ -258,7 +261,7 @@ class _Common(_Sampler):
         if self.sums is not None:
             self._move_common()
         self._draw_program(self.visit_all(number, workers))
-        self._draw_weights(self.count)
+        self._draw_weights(number)
         noise = self.state.scores[:, len(self.means.design) :] @ self.means.design[1:]
         left = self.means.x - self.control - self.shared() - noise
         whole = precision + 1.0 / self.prior()
@@ -362,7 +365,7 @@ class _Conditions:
         common = top.draw(2 * number, workers, mean, total) + top.expected / top.unit
         low.means.x.reshape(self.shape)[:] = self.y - self.offset[:, None] - top.control - common
         low.visit_all(2 * number + 1, workers)
-        low.draw_weights()
+        low.draw_weights(2 * number + 1)
         self._draw_offsets()
 
     def _weight(self) -> Array:

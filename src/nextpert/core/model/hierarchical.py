@@ -32,7 +32,7 @@ from nextpert.core.model._hierarchical_kernel import (
     State,
     visit,
 )
-from nextpert.core.model._mixture import best_weights
+from nextpert.core.model._mixture import ENOUGH_PAIRS, best_weights
 from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE, Condition, EffectDraws
 from nextpert.core.model.perturbations import in_blocks
 from nextpert.core.model.within_cells import LEAST_PSI, factors, respond, without_responses
@@ -56,7 +56,6 @@ SCORES = np.arange(-14.0, 5.0)
 # loses nothing on TAP-seq.
 _TOLD = 5.0
 _FACTORS = 8  # of coexpression at most; a tenth of the genes where these are few
-_PAIRS = 100_000  # of perturbation and gene that weights of tails are learned from at first
 _FOR_ALL = 1_000_000  # effects, of more of which all processors are used
 _BLOCK = 32  # perturbations visited by one task; the draws do not depend on who does it
 _ROOM = 80_000_000  # effects kept of all draws: 400 MB, of 10 million effects 40 draws or 2 GB
@@ -431,9 +430,7 @@ class _Sampler:
         """Draw everything once, given the rest."""
         if self.sums is not None:
             self._draw_program(self.sums)
-            self._draw_weights(self.count)
-            if number < self.warm:
-                self.tail_weights = self._likely_tails()
+            self._draw_weights(number)
             self._move_common()
         self.visit_all(number, workers)
 
@@ -515,22 +512,25 @@ class _Sampler:
         moved = right / precision + self.rng.standard_normal(1 + q) / np.sqrt(precision)
         self.control += moved @ self.means.design
 
-    def _draw_weights(self, tails: Array) -> None:
-        """Draw the weights of all grids (equation 23)."""
+    def _draw_weights(self, number: int) -> None:
+        """Draw the weights of all grids (equation 23); those of tails are at first most likely."""
         size = self.state.size
         for row, columns in enumerate((size[:, :1], size[:, 1:])):
             self.score_weights[row] = self._weights(columns.ravel().astype(np.int64), len(SCORES))
         self.scale_weights = self._weights(self.state.scale, len(SCALES))
-        self.tail_weights = self.rng.dirichlet(tails + 0.5) + 1e-300
+        self.tail_weights = self.rng.dirichlet(self.count + 0.5) + 1e-300
+        if number < self.warm:
+            self.tail_weights = self.likely_tails(np.ones(len(TAILS)))
 
-    def _likely_tails(self) -> Array:
+    def likely_tails(self, prior: Array) -> Array:
         """Return the weights of tails that some effects make most likely, all else as it is.
 
+        ``prior`` are the counts of :func:`best_weights`.
         Draws of these weights move slowly from where they start if most effects are small: what is
         drawn of an effect that the cells do not tell from 0 repeats what was thought of it.
         """
         (n, p), (design, scores) = self.means.x.shape, (self.means.design, self.state.scores)
-        row, gene = self.rng.integers(n, size=_PAIRS), self.rng.integers(p, size=_PAIRS)
+        row, gene = (self.rng.integers(size, size=ENOUGH_PAIRS) for size in (n, p))
         drawn = np.isnan(self.means.told[row, gene])
         row, gene = row[drawn], gene[drawn]
         total, rank = scores[row, : len(design)].copy(), len(design)
@@ -542,8 +542,7 @@ class _Sampler:
         variance = variance + (self.means.psi[gene] * self.means.error[row, gene])[:, None]
         logs = -0.5 * (np.log(variance) + left[:, None] ** 2 / variance)
         chance = np.exp(logs - logs.max(axis=1, keepdims=True))
-        even = np.ones(len(TAILS))
-        return best_weights(chance, even, even / len(TAILS))
+        return best_weights(chance, prior, np.full(len(TAILS), 1.0 / len(TAILS)))
 
     def _weights(self, which: NDArray[np.int64], size: int) -> Array:
         counts = np.bincount(which, minlength=size) + _TOLD / size
