@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nextpert._report.planned import steps_section
+from nextpert._report.planned import plan_section, steps_section
 from nextpert._report.results import keys_of, read_all
 from nextpert._report.verdict import verdict_of
 
@@ -24,13 +24,19 @@ def only(found, *names):
 
 def test_of_a_plate(found):
     summary, params = found["plan"]["summary"], found["plan"]["params"]
-    summary |= {"probability_contains_best": 0.614, "n_cells": 2400, "n_controls": 300}
+    summary |= {"probability_contains_best": 0.614, "probability_contains_better": 0.97}
+    summary |= {"n_cells": 2400, "n_controls": 300}
     params |= {"n_candidates": 1234, "target": "memory"}
     found["plan"]["plate"]["perturbation"] = ["A", "B", "C", "NT"]
     assert verdict_of(only(found, "plan")).next == (
         "Perturb A, B, C next, in 2,400 cells, 300 of them controls. With probability 61%, the "
         "nearest of 1,234 candidates to memory is among them."
     )
+    summary["probability_contains_better"] = 0.63
+    doubt = "Only with probability 63% is one of them closer to memory than the control."
+    told = only(found, "plan")
+    assert verdict_of(told).next.endswith(f" is among them. {doubt}")
+    assert doubt in plan_section(told).words
 
 
 def test_of_a_ranking(found):

@@ -66,6 +66,25 @@ def test_a_plate_has_the_wells_and_cells_asked_for(fitted):
     pd.testing.assert_frame_equal(pooled["plate"], stored["plate"].drop(columns="well"))
 
 
+def test_a_plate_whose_best_is_worse_than_no_perturbation_is_told(fitted, caplog):
+    target = pd.Series(fitted.uns["dag_blr"]["control_mean"] + 0.0, fitted.uns["dag_blr"]["genes"])
+    target["MYC"] += 0.3  # away from all knockouts
+    with caplog.at_level(logging.INFO, logger="nextpert"):
+        stored = planned(fitted, target, strategy="exploit")[2]
+    summary = stored["summary"]
+    assert summary["probability_contains_best"] == pytest.approx(1)  # all candidates are on it
+    assert summary["probability_contains_better"] < 0.05
+    assert "is one of them closer to" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="nextpert"):
+        summary = planned(fitted)[2]["summary"]
+    assert summary["probability_contains_better"] > 0.99
+    assert "is one of them closer to" not in caplog.text
+    # What is in progress counts as what is on the plate.
+    away = planned(fitted, pending=["MYC"])[2]["summary"]
+    assert away["probability_contains_better"] > 0.99
+
+
 def test_the_best_are_those_of_the_plate_that_replays_fill(fitted):
     wells, _, _ = planned(fitted, strategy="exploit", n_perturbations=4, candidates="genes", rng=5)
     fit = npt._adata.posterior_from(fitted)

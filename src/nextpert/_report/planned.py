@@ -15,6 +15,7 @@ from nextpert._report.page import Plate, Section, Well
 from nextpert._report.tables import Column, Table, chance, count, number, percent, share, signed
 from nextpert._report.verdict import advice_of, name_of
 from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
+from nextpert.tl._plan_screen.wells import doubt_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -212,6 +213,9 @@ def plan_section(found: Found) -> Section | None:
         f"probability {percent(summary['probability_contains_best'])}, and they are expected "
         f"to resolve {share(summary['variance_reduction'])} of the remaining uncertainty."
     ]
+    doubt = doubt_in_words(float(summary["probability_contains_better"]), name_of(params["target"]))
+    if doubt:
+        words.append(doubt)
     known = str(summary["best_known"])
     if known:
         words.append(

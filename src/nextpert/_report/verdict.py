@@ -12,6 +12,7 @@ from nextpert._report.tables import count, percent, share
 from nextpert.core.design.stopping import GO_ON
 from nextpert.tl._design_interventions.tables import candidates_of, farther_in_words
 from nextpert.tl._plan_cells.stop import stop_in_words
+from nextpert.tl._plan_screen.wells import doubt_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,11 +117,13 @@ def _plate(plan: Mapping[str, Any], *, goes_on: bool) -> str:
     controls = int(summary["n_controls"])
     beside = f", {count(controls)} of them controls" if controls else ""
     start = "If you go on, perturb" if goes_on else "Perturb"
+    target = name_of(plan["params"]["target"])
+    doubt = doubt_in_words(summary["probability_contains_better"], target)
     return (
         f"{start} {list_names(names, limit=8)} next, in {count(summary['n_cells'])} cells{beside}. "
         f"With probability {percent(summary['probability_contains_best'])}, the nearest of "
         f"{count(plan['params']['n_candidates'])} candidates to "
-        f"{name_of(plan['params']['target'])} is among them."
+        f"{target} is among them.{doubt and ' '}{doubt}"
     )
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert.cli._options import STEPS
 from nextpert.tl._design_interventions.tables import (
+    CLEARLY_NEARER,
     candidates_of,
     farther_in_words,
     is_flat,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-_CLEARLY = 0.9  # probability of being nearer than the control, below which it is stated
 _UNITS = "(distance: squared, in units of log-normalised expression)"
 
 
@@ -128,7 +128,7 @@ def describe_ranking(adata: AnnData, goal: str | None = None) -> list[str]:
     n_cells = int(stored["trace"]["n_cells"].iloc[-1])
     farther = farther_in_words(ranking, "the target")
     better, doubt = float(best["probability_better"]), ""
-    if not farther and better < _CLEARLY:
+    if not farther and better < CLEARLY_NEARER:
         doubt = f", but nearer than the control with a probability of only {100 * better:.0f}%"
     share = _share(nearest).replace("-", "") and f", {_share(nearest)} of the control's distance"
     return [

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 FLAT = 0.01
+CLEARLY_NEARER = 0.9  # probability of being nearer than the control, below which it is stated
 
 
 def ranking_table(

@@ -23,6 +23,7 @@ from nextpert.tl._plan_screen.wells import (
     STRATEGIES,
     Choice,
     best_known,
+    doubt_in_words,
     plate_table,
     split_cells,
 )
@@ -171,6 +172,8 @@ def plan_screen(
           median, as in :func:`design_interventions`) and ``cost``.
         - ``summary`` (mapping): ``n_cells``, ``n_controls``, ``cost``,
           ``probability_contains_best`` and ``variance_reduction`` of the whole plate;
+          ``probability_contains_better``, that one of the plate or in progress is nearer to the
+          target than the control, which is no candidate: the nearest candidate may be farther;
           ``most_informative_combination``, the combination among the candidates whose cells are
           most informative about interactions, empty without one; and ``best_known``, the measured
           candidate (of at least ``"min_cells"`` cells) that most probably is the nearest of all,
@@ -234,6 +237,7 @@ def plan_screen(
     guides = np.minimum(usual_guides(adata, fit) if n_guides is None else n_guides, found.cells)
     plate = plate_table(pool, choice, found, guides, asked.plate_format, fit)
     names, under_way = pool.interventions.names, limits.under_way
+    nearest = choice.distance.draws[:, [*found.candidates, *under_way]].min(axis=1)
     stored = {
         "plate": plate,
         "summary": {
@@ -241,6 +245,7 @@ def plan_screen(
             "n_controls": found.n_controls,
             "cost": float(plate["cost"].sum()),
             "probability_contains_best": float(plate["probability_contains_best"].iloc[-1]),
+            "probability_contains_better": float((nearest < choice.distance.draws[:, -1]).mean()),
             "variance_reduction": float(plate["variance_reduction"].iloc[-1]),
             "most_informative_combination": most_informative_combination(pool, fit, wells.each),
             **best_known(names, choice.distance, pool.n, asked.min_cells),
@@ -289,7 +294,9 @@ def _say(stored: dict[str, Any], n_chosen: int) -> None:
             n_learn, n_chosen, target,
         )  # fmt: skip
     known, chance = summary["best_known"], summary["probability_best_known"]
-    best = f" Best measured so far: {known} (nearest with probability {chance:.2f})."
+    more = f" {doubt_in_words(summary['probability_contains_better'], target)}".rstrip()
+    if known:
+        more += f" Best measured so far: {known} (nearest with probability {chance:.2f})."
     logger.info(
         "Plate of %d perturbations (%d cells, of which %d are controls) towards %s: %s. With "
         "probability %.2f it contains the nearest of %d candidates, and it is expected to resolve "
@@ -297,5 +304,5 @@ def _say(stored: dict[str, Any], n_chosen: int) -> None:
         n_chosen, summary["n_cells"], summary["n_controls"], target,
         _adata.list_names(table["perturbation"].head(n_chosen).astype(str), limit=8),
         summary["probability_contains_best"], params["n_candidates"],
-        100 * summary["variance_reduction"], params["spec"], best if known else "",
+        100 * summary["variance_reduction"], params["spec"], more,
     )  # fmt: skip

@@ -15,6 +15,8 @@ from nextpert.core.design.distances import first_order_distances, probability_ne
 from nextpert.core.design.plate import PlateCiv, allocate_cells, best_order, greedy_plate
 from nextpert.core.design.registry import find_acquisition
 from nextpert.tl._design_interventions.candidates import as_asked
+from nextpert.tl._design_interventions.tables import CLEARLY_NEARER
+from nextpert.tl._plan_cells.stop import percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -404,3 +406,22 @@ def best_known(
         return {"best_known": "", "probability_best_known": 0.0}
     best = int(known[np.lexsort((distance.centre[known], -distance.nearest[known]))[0]])
     return {"best_known": names[best], "probability_best_known": float(distance.nearest[best])}
+
+
+def doubt_in_words(chance: float, target: str) -> str:
+    """Return a sentence if no perturbation of a plate may be nearer than the control, else ``""``.
+
+    ``chance`` is the probability that one of them is.
+
+    Examples
+    --------
+    >>> from nextpert.tl._plan_screen.wells import doubt_in_words
+    >>> doubt_in_words(0.63, "MYC")
+    'Only with probability 63% is one of them closer to MYC than the control.'
+    """
+    if chance >= CLEARLY_NEARER:
+        return ""
+    return (
+        f"Only with probability {percent(chance)} is one of them closer to {target} than the "
+        f"control."
+    )
