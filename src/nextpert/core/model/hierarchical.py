@@ -407,7 +407,10 @@ class _Sampler:
         self.control_precision = 1.0 / np.mean(1.0 / counted[0])
         precision += np.eye(q) * self.control_precision
         self.control_cov = np.linalg.inv(precision)
-        self.rng, self.key = rng, int(rng.integers(2**63))
+        self.control_root = np.linalg.cholesky(self.control_cov)
+        self.rng, key = rng, int(rng.integers(2**63))
+        bits = [np.random.Philox(key=key) for _ in range(0, n, _BLOCK)]
+        self.streams, self.fresh = [np.random.Generator(x) for x in bits], bits[0].state
         # A loud start, all variances one: a quiet one takes long to find what is there.
         loud = np.int8(np.searchsorted(VARIANCE, 1.0))
         self.state = State(
@@ -441,8 +444,10 @@ class _Sampler:
 
         def block(first: int) -> tuple[Array, Array]:
             last = min(first + _BLOCK, n)
-            # A stream of its own for every block and sweep.
-            rng = np.random.Generator(np.random.Philox(key=self.key, counter=[0, 0, number, first]))
+            # A stream of its own for every block and sweep; a new generator would cost more.
+            rng = self.streams[first // _BLOCK]
+            place = {"counter": np.array([0, 0, number, first], np.uint64)}
+            rng.bit_generator.state = self.fresh | {"state": self.fresh["state"] | place}
             normal = rng.standard_normal((last - first, size))
             uniform = rng.random((last - first, p + 1 + self.state.size.shape[1]))
             return self.visit(first, last, normal, uniform)
@@ -478,7 +483,7 @@ class _Sampler:
         program, gamma = self.means.design[0], self.means.design[1:].T
         p, q = gamma.shape
         right = gamma.T @ ((self.control_x - self.control) / self.control_noise)
-        chance = np.linalg.cholesky(self.control_cov) @ self.rng.standard_normal(q)
+        chance = self.control_root @ self.rng.standard_normal(q)
         self.control_scores = self.control_cov @ right + chance
         common = gamma @ self.control_scores
         one = sums[0] + 1.0 / self.control_noise
