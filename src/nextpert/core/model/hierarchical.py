@@ -350,9 +350,8 @@ def fit_hierarchical(
     for k in length.run(sampler.sweep, n_jobs, progress):
         kept.append(sampler.parameters())
         sampler.fill(centre[:, :, k], place[:, :, k])
-    control, program, scores, along, *weights, squares = (
-        np.array(x) for x in zip(*kept, strict=True)
-    )
+    columns = (np.array(x) for x in zip(*kept, strict=True))
+    control, program, scores, along, *weights, squares = columns
     means = sampler.means
     respond(centre, sampler.expected, sampler.unit, cells, sampler.rng)
     precision = np.empty((n, p), np.float32)
@@ -592,12 +591,10 @@ def _check(cells: PooledGuides, expected: Array, own_variance: Array) -> None:
     if not (cells.scatter.diagonal() > 0).any():
         message = "No node varies within perturbations: give the values of cells, not their means."
         raise ValueError(message)
-    if expected.shape != (n - 1, p):
-        message = f"expected has the shape {expected.shape}, but {(n - 1, p)} is needed."
-        raise ValueError(message)
-    if own_variance.shape != (n - 1, p):
-        message = f"own_variance has the shape {own_variance.shape}, but {(n - 1, p)} is needed."
-        raise ValueError(message)
+    for name, table in (("expected", expected), ("own_variance", own_variance)):
+        if table.shape != (n - 1, p):
+            message = f"{name} has the shape {table.shape}, but {(n - 1, p)} is needed."
+            raise ValueError(message)
     if (own_variance < 0).any():
         message = "own_variance has values below 0: give variances, or nan where none is known."
         raise ValueError(message)
