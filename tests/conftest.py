@@ -13,6 +13,7 @@ import pytest
 import scipy.sparse as sp
 
 from nextpert.core import Dag, LinearScm
+from nextpert.core.model.hierarchical import Chain
 
 GENES = ("MYC", "STK3", "GATA1", "HLA-A", "OXR1", "RIPK2", "UBR5", "CPQ")
 EDGES = ((0, 1), (0, 2), (1, 3), (2, 3), (3, 5), (4, 5), (4, 6))
@@ -84,6 +85,12 @@ def _small_screen(truth) -> ad.AnnData:
 def small_screen(_small_screen) -> ad.AnnData:
     """A screen of 400 controls and four knockouts of 60 cells; a new copy for every test."""
     return _small_screen.copy()
+
+
+@pytest.fixture
+def short_chains(monkeypatch) -> None:
+    """Fits of 150 sweeps instead of 1,000: for tests of files, words and refusals, not effects."""
+    monkeypatch.setattr(Chain, "of_size", lambda size: Chain(50, 100, 1))
 
 
 @pytest.fixture(scope="session")

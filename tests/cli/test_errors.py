@@ -9,6 +9,8 @@ import nextpert as npt
 from nextpert.cli import main
 from nextpert.cli._words import in_options
 
+pytestmark = pytest.mark.usefixtures("short_chains")
+
 # Arguments, and what the one line must hold. A word in capitals stands for a file.
 DEMO = ("demo", "--data", "SCREEN", "--combinations", "keep")
 PREPARE = ("preprocess", "SCREEN")

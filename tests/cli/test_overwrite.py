@@ -15,6 +15,8 @@ import nextpert as npt
 from nextpert.campaign.file import write_campaign
 from nextpert.cli import main
 
+pytestmark = pytest.mark.usefixtures("short_chains")
+
 DEMO = ["--n-runs", "2", "--n-samples", "20", "--n-graphs", "2"]
 
 

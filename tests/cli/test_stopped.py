@@ -14,6 +14,8 @@ import pytest
 
 from nextpert.cli import main
 
+pytestmark = pytest.mark.usefixtures("short_chains")
+
 FAST = ["--quiet", "--n-runs", "2", "--n-samples", "20", "--no-figures", "--n-graphs", "2"]
 KEEP = ["--combinations", "keep"]
 
