@@ -19,13 +19,15 @@ single perturbations of Norman et al. on 8 axes, for which no standard errors ar
 assumed. Perturbations are left out one by one (the 105 a tenth at a time), the weights learned from
 the others: squared errors on genes that are no targets, in units of their standard deviation, with
 features over without, with its standard error over perturbations; the same with rows permuted among
-perturbations (three draws); and without features over "no effect", beside the mean of the other
-perturbations. The weight of features and the coverage of 90% intervals, with the sampling error of
-the observed effect, are those of ``tl.fit_dag_blr`` and ``tl.perturbation_effects``, a fifth of the
-perturbations left out at a time. Several files joined by ``+`` are given together.
+perturbations (``--draws`` tables: mean, standard error, 95% quantile, largest, and how many get a
+weight when some perturbation is left out); and without features over "no effect", beside the mean
+of the other perturbations. The weight of features and the coverage of 90% intervals, with the
+sampling error of the observed effect, are those of ``tl.fit_dag_blr`` and
+``tl.perturbation_effects``, a fifth of the perturbations left out at a time. Several files joined
+by ``+`` are given together.
 
-**Cost.** 10,000 perturbations x 1,000 genes with a table of 768 columns, which are read to 200
-components: the share, 20 permutations and left-out predictions of all of them, and predictions of
+**Cost.** 10,000 perturbations x 1,000 genes with a table of 768 columns, which are read to 316
+components: the share, 99 permutations and left-out predictions of all of them, and predictions of
 1,000 candidates; seconds and peak memory of the process in MB.
 
     python -m benchmarks.side_information           # data: NEXTPERT_DATA
@@ -42,7 +44,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
@@ -58,6 +60,9 @@ from nextpert.core.model.predictors.base import Predictor, SideInformation
 from nextpert.core.model.predictors.coexpression import Coexpression
 from nextpert.core.model.predictors.features import Features, OtherScreen
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 N_MODULES, N_SEEN, N_UNSEEN, N_GENES = 6, 40, 20, 40
 MEANS = "norman2019/norman_mean_geometry.npz"
@@ -126,26 +131,37 @@ def perturbations(screen: Screen, kept: np.ndarray) -> Perturbations:
     return Perturbations(moments, 0, np.arange(1, len(place)), targets, names=names)
 
 
-def left_out_errors(every: Perturbations, extra: list[Predictor], n_folds: int) -> np.ndarray:
+def left_out_errors(
+    every: Perturbations, tables: Sequence[list[Predictor]], n_folds: int
+) -> np.ndarray:
     """Return squared errors of perturbations, a fold left out at a time, in units of sd.
 
-    Rows are "no effect", the mean of the others, and all predictors with their weights.
+    Rows are "no effect", the mean of the others, all predictors with their weights, and the same
+    with what each of ``tables`` adds. One that gets no weight is not weighed again.
     """
-    n, asked = len(every.targets), [Coexpression(), MeanPerturbation(), *extra]
-    errors = np.zeros((3, n))
+    n, always = len(every.targets), [Coexpression(), MeanPerturbation()]
+    errors = np.zeros((3 + len(tables), n))
     for fold in range(n_folds):
         rows = np.arange(fold, n, n_folds)
         rest, gone = every.without(rows), every.some(rows)
-        learned = learn_predictor_weights(
-            rest.observed, rest.variance, [each.held_out(rest) for each in asked], rest.scored(),
-            sd=rest.sd,
-        )  # fmt: skip
-        said = [each.predict(rest, gone).effects for each in asked]
-        expected = np.array([0 * said[1], said[1], np.tensordot(learned.weights, said, axes=1)])
-        by = np.where(rest.sd > 0, rest.sd, 1.0)
-        errors[:, rows] = (np.where(gone.scored(), (gone.observed - expected) / by, 0.0) ** 2).sum(
-            axis=2
+        held, said = zip(
+            *((each.held_out(rest), each.predict(rest, gone).effects) for each in always),
+            strict=True,
         )
+        expected = [0 * said[1], said[1]]
+        for extra in ([], *tables):
+            more = [each.held_out(rest) for each in extra]
+            if extra and not any(each.most for each in more):
+                expected.append(expected[2])
+                continue
+            learned = learn_predictor_weights(
+                rest.observed, rest.variance, [*held, *more], rest.scored(), sd=rest.sd
+            )
+            each_said = [*said, *(each.predict(rest, gone).effects for each in extra)]
+            expected.append(np.tensordot(learned.weights, each_said, axes=1))
+        by = np.where(rest.sd > 0, rest.sd, 1.0)
+        away = np.where(gone.scored(), (gone.observed - np.array(expected)) / by, 0.0)
+        errors[:, rows] = (away**2).sum(axis=2)
     return errors
 
 
@@ -168,7 +184,7 @@ def real_table(data: Path, names: list[str], n_draws: int) -> str:
         screen = read_screen(data, SOURCES[name], name=name)
         every = perturbations(screen, np.ones(screen.cells.n_obs, bool))
         genes = [str(gene) for gene in screen.cells.var_names]
-        plain, cells = left_out_errors(every, [], 5)[2].sum(), []
+        tables = []
         for seed in range(n_draws):
             rng = np.random.default_rng(seed)
             half = perturbations(screen, rng.random(screen.cells.n_obs) < 0.5)
@@ -179,13 +195,12 @@ def real_table(data: Path, names: list[str], n_draws: int) -> str:
             other.var_names = genes
             other.layers["se"] = np.sqrt(half.variance[order])
             other.layers["se"][~(other.layers["se"] > 0)] = np.nan
-            cells.append([
-                left_out_errors(every, described(each, every, genes), 5)[2].sum() / plain
-                for each in (table, other)
-            ])  # fmt: skip
+            tables += [described(each, every, genes) for each in (table, other)]
+        plain, *total = left_out_errors(every, tables, 5)[2:].sum(axis=1)
+        ratio = (np.array(total) / plain).reshape(-1, 2)
         shown = [
             f"{each.mean():.3f} | {each.std(ddof=1) / np.sqrt(n_draws):.3f} | {each.max():.3f}"
-            for each in np.array(cells).T
+            for each in ratio.T
         ]
         lines.append(f"| {name} | {len(every.targets)} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
@@ -249,34 +264,35 @@ def features_table(data: Path, name: str, files: list[str], n_draws: int) -> str
     every, screen = singles(data, name)
     genes = [] if screen is None else [str(gene) for gene in screen.cells.var_names]
     n_folds = len(every.names) if len(every.names) <= 50 else 10
-    plain = left_out_errors(every, [], n_folds)
-    nothing, mean, alone = plain.sum(axis=1)
+    nothing, mean, alone = left_out_errors(every, [], n_folds).sum(axis=1)
     lines = [f"## {name}: {len(every.names)} perturbations, features from files", ""]
     lines += [
         f"Error over no effect: mean of the other perturbations {mean / nothing:.3f}, "
         f"all predictors without features {alone / nothing:.3f}.", "",
     ]  # fmt: skip
-    lines += ["| features | known of | error / without | ± | permuted | largest | weight "
-              "| coverage | without |", "|---" * 9 + "|"]  # fmt: skip
+    lines += ["| features | known of | error / without | ± | permuted | ± | 95% | largest | used "
+              "| weight | coverage | without |", "|---" * 12 + "|"]  # fmt: skip
     before = None if screen is None else public(screen, every, None)
     for file in files:
         given: Any = {Path(each).stem: each for each in file.split("+")}
         (known,) = described(given, every, genes)
         rows = known.known.of(every.names)
         some = np.flatnonzero(rows.any(axis=1))
-        ratio, *drawn = [
-            left_out_errors(every, [Features(SideInformation(list(every.names), each))], n_folds)[2]
-            for each in (rows, *(permuted(rows, some, seed) for seed in range(n_draws)))
-        ]
-        error = (ratio - plain[2]).std(ddof=1) * np.sqrt(len(ratio)) / alone
-        chance = [each.sum() / alone for each in drawn] or [np.nan]
+        orders = [rows, *(permuted(rows, some, seed) for seed in range(n_draws))]
+        tables = [[Features(SideInformation(list(every.names), each))] for each in orders]
+        plain, own, *drawn = left_out_errors(every, tables, n_folds)[2:]
+        error = (own - plain).std(ddof=1) * np.sqrt(len(own)) / alone
+        chance = np.sum(drawn, axis=1) / alone
+        used = sum(bool((each != plain).any()) for each in drawn)
         told = ["-"] * 3
         if screen is not None and before is not None:
             weight, covered = public(screen, every, given)
             told = [f"{weight:.2f}", f"{100 * covered:.0f}%", f"{100 * before[1]:.0f}%"]
         lines.append(
-            f"| {'+'.join(given)} | {len(some)} | {ratio.sum() / alone:.3f} | {error:.3f} | "
-            f"{np.mean(chance):.3f} | {max(chance):.3f} | {' | '.join(told)} |"
+            f"| {'+'.join(given)} | {len(some)} | {own.sum() / alone:.3f} | {error:.3f} | "
+            f"{chance.mean():.3f} | {chance.std(ddof=1) / np.sqrt(n_draws):.3f} | "
+            f"{np.quantile(chance, 0.95):.3f} | {chance.max():.3f} | {used} of {n_draws} | "
+            f"{' | '.join(told)} |"
         )
         print(lines[-1], flush=True)
     return "\n".join(lines) + "\n"
@@ -334,8 +350,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     args = parser.parse_args(arguments)
     if args.features:
-        draws = min(args.draws, 3)
-        tables = [features_table(Path(args.data), n, args.features, draws) for n in args.screens]
+        data, draws = Path(args.data), max(args.draws, 2)
+        tables = [features_table(data, n, args.features, draws) for n in args.screens]
         print("\n".join(tables))
         return
     sections = [cost_table(*args.size)]  # first, while the process has held nothing else

@@ -89,13 +89,13 @@ def test_several_tables_count_alike():
 
 def test_components_keep_similarities():
     rng = np.random.default_rng(0)
-    for shape in ((30, 500), (500, 300)):
+    for shape, columns in (((30, 500), 30), ((1800, 760), 745)):
         names = [f"N{k}" for k in range(shape[0])]
         values = rng.normal(size=(shape[0], 20)) @ rng.normal(size=(20, shape[1]))
         z = (values - values.mean(axis=0)) / values.std(axis=0)
         unit = z / np.linalg.norm(z, axis=1, keepdims=True)
         found = read(pd.DataFrame(values, index=names), names)
-        assert found.rows.shape[1] <= 200
+        assert found.rows.shape[1] <= columns
         np.testing.assert_allclose(found.rows @ found.rows.T, unit @ unit.T, atol=1e-5)
 
 
@@ -103,12 +103,28 @@ def test_components_of_large_tables_are_the_largest(monkeypatch):
     rng = np.random.default_rng(0)
     table = pd.DataFrame(rng.normal(size=(40, 300)), index=[f"N{k}" for k in range(40)])
     monkeypatch.setattr("nextpert._adata.features._RANK", 10)
+    monkeypatch.setattr("nextpert._adata.features._WORK", 0)
     found = []
     for small in (3000, 20):
         monkeypatch.setattr("nextpert._adata.features._SMALL", small)
         rows = read(table, table.index).rows
         found.append(rows @ rows.T)
     np.testing.assert_allclose(*found, atol=1e-5)
+
+
+def test_up_to_1000_perturbations_keep_all_similarities():
+    names = [f"N{k}" for k in range(600)]
+    sets = {f"module {k}": names[k::120] for k in range(120)}
+    rng = np.random.default_rng(0)
+    sets |= {f"S{k}": list(rng.choice(names, 60, replace=False)) for k in range(600)}
+    known = np.array([[name in some for some in map(set, sets.values())] for name in names])
+    size = known.sum(axis=0)
+    found = read({"sets": sets}, names)
+    rows = found.of(names)
+    assert rows.shape == (600, 600)
+    own = known / np.sqrt(size)
+    own /= np.linalg.norm(own, axis=1, keepdims=True)
+    np.testing.assert_allclose(rows @ rows.T, own @ own.T, atol=1e-6)
 
 
 def test_components_are_those_of_the_screen():

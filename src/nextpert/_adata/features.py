@@ -35,8 +35,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Components that are kept; what of similarities they lack counts as a perturbation's own.
-_RANK = 200
+# Components that are kept: all of 200 perturbations, of more as many as their number times the
+# square of the components allows, 1,000 of 1,000, 707 of 2,000 and 316 of 10,000. What of
+# similarities they lack counts as a perturbation's own. With 200 of 2,000 perturbations, the error
+# of perturbations without cells was 0.85 of that without sets, with 700 or more 0.55.
+_RANK, _WORK = 200, 1e9
 _SMALL = 3000  # rows or columns up to which all components are computed
 _TABLES = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 
@@ -331,23 +334,25 @@ def _shrunk(values: Array, variance: Array, known: NDArray[np.bool_]) -> tuple[A
 
 
 def _components(rows: Any, screen: NDArray[np.int64]) -> Array:
-    """Return rows of at most 200 columns, whose products with the screen's are kept.
+    """Return rows of few columns, whose products with the screen's perturbations are kept.
 
-    ``screen`` holds the places of the screen's perturbations. If these are 200 or fewer, their
+    ``screen`` holds the places of the screen's perturbations. If these are 1,000 or fewer, their
     products with each other and with all other rows are exact; of more, their first components.
     Components of all rows would describe the whole genome, and lose what a few genes share.
     """
-    if rows.shape[1] <= _RANK:
-        return dense(rows)
     own = rows[screen] if abs(rows[screen]).sum() else rows
+    n = own.shape[0]
+    rank = max(_RANK, min(n, int(np.sqrt(_WORK / max(n, 1)))))
+    if rows.shape[1] <= rank:
+        return dense(rows)
     if min(own.shape) > _SMALL:
-        axes = svds(own, k=_RANK, v0=np.ones(min(own.shape)))[2].T
+        axes = svds(own, k=rank, v0=np.ones(min(own.shape)))[2].T
     elif own.shape[0] <= own.shape[1]:
         size, basis = np.linalg.eigh(dense(own @ own.T))
-        kept = np.flatnonzero(size > 1e-10 * max(size[-1], 1e-300))[-_RANK:]
+        kept = np.flatnonzero(size > 1e-10 * max(size[-1], 1e-300))[-rank:]
         axes = np.asarray(own.T @ (basis[:, kept] / np.sqrt(size[kept])))
     else:
-        axes = np.linalg.eigh(dense(own.T @ own))[1][:, -_RANK:]
+        axes = np.linalg.eigh(dense(own.T @ own))[1][:, -rank:]
     return np.asarray(rows @ axes)
 
 

@@ -9,7 +9,13 @@ from nextpert.core import ScreenMoments
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictor_weights import learn_predictor_weights
 from nextpert.core.model.predictors.base import SideInformation, Sources
-from nextpert.core.model.predictors.features import Features, OtherScreen, Solved, _Screen
+from nextpert.core.model.predictors.features import (
+    Features,
+    OtherScreen,
+    Solved,
+    _beyond_chance,
+    _Screen,
+)
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
 
 
@@ -138,8 +144,33 @@ def test_what_permuted_tables_gain_counts_for_nothing():
         most.append([found.most for found in each])
     right, permuted = np.array(most).T
     assert right.min() > 0.5
-    assert (permuted == 0).sum() >= 7
+    assert (permuted == 0).sum() >= 9
     assert permuted.mean() < 0.1
+
+
+def test_a_weight_is_bounded_by_the_third_largest_of_99_permuted_gains():
+    def most(own, permuted):
+        orders, gains = [], iter([own, *permuted])
+
+        def gain(order):
+            orders.append(order.tolist())
+            return next(gains)
+
+        return _beyond_chance(gain, 8), orders
+
+    by_chance = np.random.default_rng(0).permutation(np.arange(1.0, 100))
+    for own, expected in ((97, 0), (98, 1 / 97), (97 * 1.5, 0.5), (500, 1)):
+        found, orders = most(own, by_chance)
+        assert found == pytest.approx(expected)
+    assert len(orders) == 100  # of 99 permuted tables
+    assert orders[0] == list(range(8))
+    assert all(sorted(order) == orders[0] for order in orders)
+    assert most(98, [1000, 1000, *range(97)])[0] == pytest.approx(2 / 96)
+    found, orders = most(5, [9, 1, 7, 2, 6, *range(1, 95)])
+    assert not found
+    assert len(orders) == 6  # three gained more: the rest is not needed
+    assert not most(0, -by_chance)[0]
+    assert most(1, -by_chance)[0] == 1
 
 
 def test_another_screen_counts_as_far_as_it_tells_perturbations_from_one_another():
