@@ -267,10 +267,10 @@ def fit_dag_blr(
           single effects; ``n_combinations``).
         - ``screen`` (mapping): with ``spec="full"``, the moments of the cells that the weights of
           the predictors were learned from.
-        - ``features`` (mapping): if given, ``perturbations``; ``rows`` of components, whose products
-          with those of the screen's perturbations are similarities (all components of up to 1,000
-          perturbations of the screen, of more the largest, 316 of 10,000); and the ``effects`` in
-          another screen on the panel, its mean where unknown.
+        - ``features`` (mapping): if given, ``perturbations``; ``rows`` of components (all of up to
+          1,000 perturbations of the screen, of more the largest, 316 of 10,000), whose products
+          with those of the screen's perturbations are similarities; and the ``effects`` in another
+          screen on the panel, its mean where unknown.
         - ``ensemble`` (mapping): with bootstrap graphs, the posterior on each of them, ``"0"``,
           ``"1"`` and so on, as ``posterior``.
         - ``params`` (mapping): the options of the call.

@@ -28,7 +28,7 @@ _COMPONENTS = 50  # of effects, by which the share is chosen: what follows is mo
 # Tables with rows permuted, and which of their gains, by size, a table has to exceed: one that says
 # nothing does with a probability of 0.03. The third largest of 99 scatters less than the largest of
 # 20. By that, one in 16 permuted tables raised the error on Papalexi by more than 1%, the worst of
-# 300 by 17%; by this one in 43, and the worst by 5%.
+# 280 by 17%; by this one in 35, and the worst by 11%.
 _PERMUTATIONS, _HIGHEST = 99, 3
 
 
