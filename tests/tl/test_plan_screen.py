@@ -199,6 +199,34 @@ def test_of_very_many_candidates_a_sample_shows_what_a_plate_removes(fitted, mon
     assert (some != every).any()
 
 
+@pytest.mark.parametrize("strategy", ["explore", "both"])
+def test_of_very_many_candidates_the_most_probable_are_explored(fitted, monkeypatch, strategy):
+    from nextpert.tl._plan_screen import wells
+
+    told = {"candidates": "genes", "pending": {"B2M": 50}, "strategy": strategy}
+    every = planned(fitted, n_perturbations=6, include=["FOS"], **told)[0]
+    monkeypatch.setattr(wells, "ENOUGH", 1)
+    monkeypatch.setattr(wells, "_PER_WELL", 100)  # of 36 genes: all
+    alike = planned(fitted, n_perturbations=6, include=["FOS"], **told)[0]
+    assert alike["perturbation"].tolist() == every["perturbation"].tolist()
+    monkeypatch.setattr(wells, "_ENOUGH", 1)
+    monkeypatch.setattr(wells, "_PER_WELL", 1)
+    found = []
+    compared = wells.Choice.compared.func
+    monkeypatch.setattr(
+        wells.Choice, "compared", property(lambda self: found.append(compared(self)) or found[-1])
+    )
+    few = planned(fitted, n_perturbations=6, include=["FOS"], **told)[0]
+    names = candidates.read_candidates(
+        "genes", None, npt._adata.posterior_from(fitted)
+    ).interventions.names
+    assert len(found[-1]) < len(names)
+    assert set(few["perturbation"]) <= {names[j] for j in found[-1]}
+    assert few["perturbation"].iloc[0] == "FOS"
+    assert len(few) == 6
+    assert np.diff(few["variance_reduction"]).min() > 0
+
+
 def test_names(fitted):
     wells, _, stored = planned(
         fitted, include=["FOS"], exclude=["CDK4"], pending={"B2M": 50}, candidates="genes",

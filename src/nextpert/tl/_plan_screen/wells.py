@@ -14,6 +14,7 @@ from nextpert.core.design.cell_numbers import dunnett_controls
 from nextpert.core.design.distances import first_order_distances, probability_nearest
 from nextpert.core.design.plate import PlateCiv, allocate_cells, best_order, greedy_plate
 from nextpert.core.design.registry import find_acquisition
+from nextpert.core.model.perturbations import ENOUGH
 from nextpert.tl._design_interventions.candidates import as_asked
 from nextpert.tl._design_interventions.tables import CLEARLY_NEARER
 from nextpert.tl._plan_cells.stop import percent
@@ -39,8 +40,9 @@ SURE = 0.95
 # Posterior draws: a probability of being the nearest has a standard error of at most 0.016.
 N_SAMPLES = 1000
 # Effects of candidates over which the variance of distances is averaged, but no fewer than so many
-# candidates besides those on the plate.
-_ENOUGH, _SAMPLE = 2_000_000, 100
+# candidates besides those on the plate; and candidates compared by it for every well, of screens of
+# very many effects.
+_ENOUGH, _SAMPLE, _PER_WELL = 2_000_000, 100, 4
 # Rows of standard plates, by their number of wells.
 FORMATS = {8: 8, 96: 8, 384: 16}
 
@@ -138,13 +140,37 @@ class Choice:
         return self.asked.distances
 
     @cached_property
+    def compared(self) -> Index:
+        """Candidates whose variance is compared: all, unless their effects are very many.
+
+        Then the most probably nearer than the control, as their variances count most. Those to
+        include and under way, and the best by what is expected of them, are among them.
+        """
+        n, n_genes = len(self.limits.allowed), len(self._fit.genes)
+        if n * n_genes <= ENOUGH:
+            return np.arange(n)
+        size = max(_ENOUGH // n_genes, _PER_WELL * self.wells.size)
+        first = (-self.distance.nearer[:-1], self.distance.centre[:-1])
+        best = [np.argsort(x, kind="stable")[:size] for x in first]
+        named = [self.limits.include, self.limits.under_way]
+        return np.unique(np.concatenate([*best, *named]).astype(np.int64))
+
+    @cached_property
     def civ(self) -> PlateCiv:
-        """Variance of the distances of all candidates that may be nearer than the control."""
-        nearer = self.distance.nearer[:-1]
+        """Variance of the distances of candidates that may be nearer than the control."""
+        return self._civ(self.compared, self.distance.nearer[self.compared])
+
+    def _civ(self, some: Index, weights: Vector) -> PlateCiv:
         return PlateCiv(
-            self.asked.posteriors, self.asked.shifts, self.asked.goal, gap_cells=self.wells.each,
-            pending=self.limits.pending, weights=nearer if nearer.any() else None,
+            self._fit.posteriors, self._fit.known(self._pool.rows(some).prior), self.asked.goal,
+            gap_cells=self.wells.each, pending=self.limits.pending[some],
+            weights=weights if weights.any() else None,
         )  # fmt: skip
+
+    def _among(self, chosen: Sequence[int]) -> list[int]:
+        """Return the places of chosen candidates among those compared, which lack others."""
+        place = {j: k for k, j in enumerate(self.compared.tolist())}
+        return [place[j] for j in chosen if j in place]
 
     def removed(self, chosen: Sequence[int], cells: Index) -> Vector:
         """Return the share of that variance that the first well removes, the first two and so on.
@@ -155,19 +181,15 @@ class Choice:
         on_plate = list(dict.fromkeys([*chosen, *np.flatnonzero(self.limits.pending).tolist()]))
         rest = np.setdiff1d(np.arange(n), on_plate)
         size = max(_ENOUGH // n_genes - len(on_plate), _SAMPLE)
-        nearer = self.distance.nearer[:-1].astype(np.float64)
-        if len(rest) <= size or not nearer[on_plate].any():
+        if len(rest) <= size and len(self.compared) == n:
             civ, places = self.civ, list(chosen)
         else:
             places = [on_plate.index(j) for j in chosen]
+            size = min(size, len(rest))
             some = np.append(on_plate, np.random.default_rng(0).choice(rest, size, replace=False))
-            weights = nearer[some]
+            weights = self.distance.nearer[some].astype(np.float64)
             weights[len(on_plate) :] *= len(rest) / size
-            civ = PlateCiv(
-                self._fit.posteriors, self._fit.known(self._pool.rows(some).prior), self.asked.goal,
-                gap_cells=self.wells.each, pending=self.limits.pending[some],
-                weights=weights,
-            )  # fmt: skip
+            civ = self._civ(some, weights)
         shown: Any = progress(len(places), "Comparing plans", iterable=places)
         return civ.removed_by_wells(shown, cells)
 
@@ -188,7 +210,9 @@ class Choice:
             if n_best:
                 stages.append(("exploit", *by(rank), min(len(limits.include) + n_best, wells.size)))
         if strategy in STRATEGIES:  # also fills what "exploit" leaves, if too few are nearer
-            stages.append(("explore", self._gain, limits.allowed, wells.size))
+            allowed = np.zeros_like(limits.allowed)
+            allowed[self.compared] = limits.allowed[self.compared]
+            stages.append(("explore", self._gain, allowed, wells.size))
         else:
             some = np.flatnonzero(limits.allowed)
             limited = np.isfinite(limits.budget) or max_new is not None
@@ -224,12 +248,14 @@ class Choice:
         cells, n_controls = _cells(chosen, limits, wells, fixed_controls)
         chosen, strategies = chosen[: len(cells)], strategies[: len(cells)]
         if strategy == "explore":  # divided to reduce uncertainty most, else equally
-            cells = allocate_cells(self.civ, chosen, int(cells.sum()), least=wells.least)
+            among = self._among(chosen)
+            cells = allocate_cells(self.civ, among, int(cells.sum()), least=wells.least)
         chance = np.where(np.array(strategies) == "exploit", chance[chosen], np.nan)
         return Chosen(chosen, strategies, chance, cells, n_controls)
 
     def _gain(self, chosen: list[int]) -> Callable[[Index], Vector]:
-        return self.civ.gain(chosen, self.wells.each)
+        gain = self.civ.gain(self._among(chosen), self.wells.each)
+        return lambda some: gain(np.searchsorted(self.compared, some))
 
     def _rank_best(self, strategy: str) -> tuple[Vector, Vector, int]:
         """Return a rank of every candidate, the higher the sooner, and the wells it fills.
