@@ -229,7 +229,7 @@ def test_the_program_is_the_regression_of_every_gene(sampler):
     (n, size), p = sampler.state.scores.shape, sampler.means.x.shape[1]
     q = len(sampler.means.design) - 1
     sums, _ = visited(sampler, np.zeros((n, size)), uniforms(sampler, 0.5))
-    sampler.control_cov = np.zeros((q, q)) + 1e-30 * np.eye(q)  # no chance along the factors
+    sampler.control_cov = sampler.control_root = np.zeros((q, q))  # no chance along the factors
     variance = sampler.program_variance
     drawn = []
     for _ in range(4000):
