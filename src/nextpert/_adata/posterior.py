@@ -303,20 +303,16 @@ class FittedPosterior:
         place
             Row of each in the fit, -1 of those without cells, shape ``(n_perturbations,)``.
         """
-        draws, rows = self._drawn(expected, place, len(place))
+        draws, rows = self._drawn(self._thinned(len(place)), expected, place)
         return draws.rows(rows)
 
     def _drawn(
         self,
+        model: Hierarchical,
         expected: Callable[[NDArray[np.int64]], ShiftPrior | None],
         place: NDArray[np.int64],
-        size: int,
     ) -> tuple[EffectDraws, NDArray[np.int64]]:
-        """Return draws that hold those of :meth:`effects`, and the row of each perturbation.
-
-        There are as many draws as are kept of ``size`` perturbations.
-        """
-        model = self._thinned(size)
+        """Return draws of a model that hold those of :meth:`effects`, and the row of each."""
         seen = self.prior.n > 0  # perturbations of the fit without cells are predicted too
         rows = np.append(np.where(seen, np.cumsum(seen) - 1, -1), -1)[place]
         new = np.flatnonzero(rows < 0)
@@ -368,9 +364,9 @@ class FittedPosterior:
         at = [int(np.flatnonzero(every == row)[0]) if row >= 0 else -1 for row in targets]
         none = np.zeros(len(self.genes))
         points = np.array([self.expected_state(row) if row >= 0 else none for row in targets])
-        control = self._thinned(len(place)).control
-        draws, rows = self._drawn(expected, every, len(place))
-        return states_by_effects(draws, control, rows, at, points, len(more))
+        model = self._thinned(len(place))
+        draws, rows = self._drawn(model, expected, every)
+        return states_by_effects(draws, model.control, rows, at, points, len(more))
 
     def in_condition(self, name: str) -> FittedPosterior:
         """Return the fit with the effects, cells and controls of one condition.

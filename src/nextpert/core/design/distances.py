@@ -13,7 +13,6 @@ from nextpert.core._shown import Shown
 from nextpert.core.design.goal import as_goal
 from nextpert.core.design.joint_draws import Draw, States, distance_draws, slope_draws
 from nextpert.core.model._kernels import solve_forward
-from nextpert.core.model.perturbations import in_blocks
 from nextpert.core.model.shift_posterior import pair_shifts, weights_of
 
 if TYPE_CHECKING:
@@ -221,8 +220,7 @@ def first_order_distances(
     centre, draw = states_of(posterior, shifts) if states is None else states
     goal = as_goal(target, centre.shape[1])
 
-    blocks, generator = in_blocks(*centre.shape), as_rng(rng)
-    expected = np.concatenate([goal.distance(centre[rows], centre[-1]) for rows in blocks])[:-1]
+    expected, generator = goal.distance(centre, centre[-1])[:-1], as_rng(rng)
     slopes = [slope_draws(goal, centre, drawn, generator) for drawn in draw(n_samples, generator)]
     return expected, expected + np.concatenate(slopes)
 
@@ -355,9 +353,7 @@ def ranked_distance(
     nearer = (draws < draws[:, -1:]).mean(axis=0)
     nearest = np.append(probability_nearest(draws[:, :-1]), 0.0)
     mean, sd = draws.mean(axis=0), draws.std(axis=0, ddof=1)
-    blocks = in_blocks(*expected.shape)
-    each = np.concatenate([goal.distance(expected[rows], expected[-1]) for rows in blocks])
-    centre = each - goal.floor
+    centre = goal.distance(expected, expected[-1]) - goal.floor
     median = np.maximum(np.median(draws, axis=0), 0.0)
     return RankedDistance(mean, sd, median, low, high, centre, nearest, nearer, goal.floor, draws)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from nextpert.core._checks import as_numbers, as_vector, require_finite
 from nextpert.core._shown import Shown
+from nextpert.core.model.perturbations import in_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -252,6 +253,9 @@ class Goal(Shown):
         """
         given = as_numbers(states, "states", copy=False)
         start = self.origin if origin is None else np.asarray(origin, np.float64)
+        blocks = in_blocks(*given.shape)
+        if len(blocks) > 1:
+            return np.concatenate([self.distance(given[rows], start, errors) for rows in blocks])
         wanted = self.states if errors is None else self.states + errors
         if self.direction_only:
             return self._turned(given - start, wanted - start)

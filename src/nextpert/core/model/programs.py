@@ -254,8 +254,8 @@ def alike(
     """
     n, other = len(effects.expected), _without(targets, effects)
     count, total = np.zeros((n, n)), np.zeros((n, n))
-    for drawn in _taken(effects, n_draws):
-        x = _in_others(drawn, effects, targets)
+    for each in _taken(effects, n_draws):
+        x = _in_others(each, effects, targets)
         size = x**2 @ other.T  # of the first, over genes that neither targets
         norm = np.sqrt(size * size.T)
         correlation = np.divide(x @ x.T, norm, out=np.zeros((n, n)), where=norm > 0)

@@ -167,10 +167,10 @@ class Choice:
             weights=weights if weights.any() else None,
         )  # fmt: skip
 
-    def _among(self, chosen: Sequence[int]) -> list[int]:
-        """Return the places of chosen candidates among those compared, which lack others."""
-        place = {j: k for k, j in enumerate(self.compared.tolist())}
-        return [place[j] for j in chosen if j in place]
+    def _among(self, some: Sequence[int] | Index) -> Index:
+        """Return the places of candidates among those compared; others have none."""
+        held = np.asarray(some, np.int64)
+        return np.searchsorted(self.compared, held[np.isin(held, self.compared)])
 
     def removed(self, chosen: Sequence[int], cells: Index) -> Vector:
         """Return the share of that variance that the first well removes, the first two and so on.
@@ -248,14 +248,14 @@ class Choice:
         cells, n_controls = _cells(chosen, limits, wells, fixed_controls)
         chosen, strategies = chosen[: len(cells)], strategies[: len(cells)]
         if strategy == "explore":  # divided to reduce uncertainty most, else equally
-            among = self._among(chosen)
+            among = self._among(chosen).tolist()
             cells = allocate_cells(self.civ, among, int(cells.sum()), least=wells.least)
         chance = np.where(np.array(strategies) == "exploit", chance[chosen], np.nan)
         return Chosen(chosen, strategies, chance, cells, n_controls)
 
     def _gain(self, chosen: list[int]) -> Callable[[Index], Vector]:
-        gain = self.civ.gain(self._among(chosen), self.wells.each)
-        return lambda some: gain(np.searchsorted(self.compared, some))
+        gain = self.civ.gain(self._among(chosen).tolist(), self.wells.each)
+        return lambda some: gain(self._among(some))
 
     def _rank_best(self, strategy: str) -> tuple[Vector, Vector, int]:
         """Return a rank of every candidate, the higher the sooner, and the wells it fills.
