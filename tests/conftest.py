@@ -13,7 +13,7 @@ import pytest
 import scipy.sparse as sp
 
 from nextpert.core import Dag, LinearScm
-from nextpert.core.model.hierarchical import Chain
+from nextpert.core.model.chain import Chain
 
 GENES = ("MYC", "STK3", "GATA1", "HLA-A", "OXR1", "RIPK2", "UBR5", "CPQ")
 EDGES = ((0, 1), (0, 2), (1, 3), (2, 3), (3, 5), (4, 5), (4, 6))

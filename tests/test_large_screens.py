@@ -81,7 +81,7 @@ def test_distances_in_blocks_are_those_at_once(signature, monkeypatch):
 
 def test_tables_of_very_many_effects_are_in_single_precision(monkeypatch):
     whole = results(table())
-    monkeypatch.setattr("nextpert.core.model.effect_draws.ENOUGH", 299)
+    monkeypatch.setattr("nextpert.core._codec._DOUBLE", 299)
     found = results(table())
     for name in ("mean", "sd", "lower", "upper", "lfsr", "weight", "raw_mean"):
         assert whole[name].dtype == np.float64

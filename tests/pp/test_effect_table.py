@@ -289,8 +289,8 @@ def test_tables_are_kept_in_files(plain, tmp_path, assert_same_adata):
     backed = ad.read_h5ad(tmp_path / "a.h5ad", backed="r+")
     npt.tl.fit_dag_blr(backed)
     assert np.array_equal(
-        backed.uns["dag_blr"]["hierarchical"]["effects"]["centre"],
-        screen.uns["dag_blr"]["hierarchical"]["effects"]["centre"],
+        backed.uns["dag_blr"]["hierarchical"]["effects"]["place"],
+        screen.uns["dag_blr"]["hierarchical"]["effects"]["place"],
     )
     backed.file.close()
 

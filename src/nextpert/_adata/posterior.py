@@ -27,12 +27,12 @@ from nextpert.core._codec import (
     series,
     sparse,
     table,
+    table_type,
     texts,
     unpack,
 )
 from nextpert.core.design.distances import expected_states
 from nextpert.core.design.joint_draws import States, states_by_effects
-from nextpert.core.model.effect_draws import table_type
 from nextpert.core.model.hierarchical import Hierarchical
 from nextpert.core.model.perturbations import Perturbations, in_blocks
 from nextpert.core.model.predictors.base import SideInformation, predictors

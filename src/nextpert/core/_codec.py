@@ -29,6 +29,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 FORMAT = 2  # of every result; others are refused
+_DOUBLE = 10_000_000  # numbers of a table: of more, an array in double precision takes gigabytes
+
+
+def table_type(size: int) -> type[np.floating[Any]]:
+    """Return the numbers of tables of so many: of very many in single precision."""
+    return np.float32 if size > _DOUBLE else np.float64
+
+
+def filled(shape: tuple[int, ...], value: float) -> NDArray[np.float64]:
+    """Return a table of one value; a very large one takes no memory, and cannot be written."""
+    one = np.broadcast_to(value, shape)
+    return one if one.size > _DOUBLE else one.copy()
 
 
 @dataclass
@@ -181,11 +193,12 @@ def array(
     above: float = -np.inf,
     unless: str | None = None,
     optional: bool = False,
+    is_table: bool = False,
 ) -> Any:
     """Declare finite numbers of a shape, ``whole`` or floats; without a shape one number.
 
     They are no less than ``least`` and more than ``above``. The text ``unless`` may stand in
-    their place.
+    their place. A table is kept and read by :func:`table_type`.
     """
 
     def read(stored: Any, reading: Reading, name: str) -> Any:
@@ -194,16 +207,25 @@ def array(
         found = _numbers(stored, reading, name, whole=whole)
         reading.require_shape(found.shape, shape, name)
         _require_bounds(found, least, above, reading, name)
-        found = found.astype(np.int64 if whole else np.float64, copy=False)
+        kind = table_type(found.size) if is_table else np.float64
+        found = found.astype(np.int64 if whole else kind, copy=False)
         return found if shape else found.item()
 
     def store(value: Any) -> Any:
+        if is_table:
+            return np.asarray(value, table_type(np.size(value)), order="C")
         return np.asarray(value, order="C") if shape else value
 
     return _field(store, read, optional=optional)
 
 
-def packed(dtype: Any, *shape: str | int, least: float = -np.inf, most: float = np.inf) -> Any:
+def packed(
+    dtype: Any,
+    *shape: str | int,
+    least: float = -np.inf,
+    most: float = np.inf,
+    optional: bool = False,
+) -> Any:
     """Declare many finite numbers of a shape, kept and read as a small type."""
 
     def read(stored: Any, reading: Reading, name: str) -> NDArray[Any]:
@@ -214,7 +236,7 @@ def packed(dtype: Any, *shape: str | int, least: float = -np.inf, most: float = 
             raise reading.damaged(f"{name} holds values above {most:g}")
         return found.astype(dtype, copy=False)
 
-    return _field(lambda value: np.asarray(value, dtype, order="C"), read)
+    return _field(lambda value: np.asarray(value, dtype, order="C"), read, optional=optional)
 
 
 def flag() -> Any:
@@ -229,14 +251,19 @@ def flag() -> Any:
     return _field(int, read)
 
 
-def sparse(*shape: str, least: float = -np.inf, fill: float = 0.0) -> Any:
-    """Declare a dense table that is stored as CSR, without the entries that are ``fill``."""
+def sparse(*shape: str, least: float = -np.inf, fill: float = 0.0, dense: bool = True) -> Any:
+    """Declare a table that is stored as CSR, without the entries that are ``fill``.
 
-    def store(value: NDArray[np.float64]) -> sp.csr_array:
+    Beside a file it is dense, unless it is a ``csr_array`` there as well.
+    """
+
+    def store(value: Any) -> sp.csr_array:
+        if not dense:
+            return value
         rows, columns = np.nonzero(~np.isnan(value) if np.isnan(fill) else value != fill)
         return sp.csr_array((value[rows, columns], (rows, columns)), shape=value.shape)
 
-    def read(stored: Any, reading: Reading, name: str) -> NDArray[np.float64]:
+    def read(stored: Any, reading: Reading, name: str) -> Any:
         if not sp.issparse(stored) or stored.format != "csr":
             raise reading.damaged(f"{name} is no CSR matrix")
         reading.require_shape(stored.shape, shape, name)
@@ -244,8 +271,13 @@ def sparse(*shape: str, least: float = -np.inf, fill: float = 0.0) -> Any:
         fault = _sparse_fault(stored)
         if fault:
             raise reading.damaged(f"{name}: {fault}")
+        if not dense:
+            return sp.csr_array(stored)
         # Pages of zeros take no memory before they are written.
-        found = np.full(stored.shape, fill) if fill else np.zeros(stored.shape)
+        found = np.zeros(stored.shape) if fill == 0 else filled(stored.shape, fill)
+        if not stored.nnz:
+            return found
+        found = found if found.flags.writeable else found.copy()
         given = stored.tocoo()
         found[given.row, given.col] = given.data
         return found

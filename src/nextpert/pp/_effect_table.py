@@ -23,6 +23,7 @@ from nextpert._adata.screen import coding, distinct, read_environments, read_scr
 from nextpert._adata.sources import real_values
 from nextpert._adata.table import KEY, SE, Rows, not_told, own_variances, scales
 from nextpert.core._checks import require_small
+from nextpert.core._codec import table_type
 from nextpert.core.screen.guides import pool_guides, spread_within
 from nextpert.pp._steps.outputs import NAMES, read_output
 
@@ -206,11 +207,12 @@ def effect_table(
     variance = np.where(known, errors, np.inf) ** 2
     rows, of_controls = _controls(variance, block, cells, controls, error)
     values = np.vstack([np.zeros((len(each), len(genes))), np.where(known, effects, 0.0)])
+    kind = table_type(values.size)
     out = ad.AnnData(
-        values if mean is None else values + mean,
+        (values if mean is None else values + mean).astype(kind, copy=False),
         _obs(labels, each, None if batches is None else block, rows, control),
         given.var,
-        layers={SE: np.sqrt(np.vstack([of_controls, variance]))},
+        layers={SE: np.sqrt(np.vstack([of_controls, variance])).astype(kind, copy=False)},
     )
     roles = Roles(control=control, batch_key=() if batches is None else ("batch",))
     if given.roles is not None:

@@ -7,9 +7,10 @@ import pytest
 
 from nextpert.core import ScreenMoments
 from nextpert.core._codec import pack, unpack
+from nextpert.core.model.chain import Chain
 from nextpert.core.model.conditions import _as_draws, _Conditions, beside, fit_conditions
 from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE
-from nextpert.core.model.hierarchical import Chain, Hierarchical, fit_hierarchical
+from nextpert.core.model.hierarchical import Hierarchical, fit_hierarchical
 from nextpert.core.screen.guides import pool_guides
 
 LINES, GENES = 3, 20

@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import multivariate_normal, norm
 
 from nextpert.core.model._hierarchical_kernel import N_VARIANCES
+from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import (
     HIGHEST,
     LOWEST,
@@ -19,7 +20,6 @@ from nextpert.core.model.effect_draws import (
 )
 from nextpert.core.model.hierarchical import (
     SCORES,
-    Chain,
     _Sampler,
     fit_hierarchical,
 )
@@ -217,7 +217,6 @@ def test_scales_and_tails_are_those_of_enumeration(sampler, uniform):
     prior = np.where(free, variance[both[scale[:, None], tail]], sampler.means.told)
     np.testing.assert_array_equal(VARIANCE[state.place[free]], prior[free])
     np.testing.assert_array_equal(count, np.bincount(tail[free], minlength=len(TAILS)))
-    np.testing.assert_allclose(state.own, prior / (prior + noise) * rest, rtol=1e-9, atol=1e-14)
     w = 1 / (prior + noise)
     y = away + sampler.control
     wanted = [w, w * f[:, None], w * f[:, None] ** 2, w * y, w * f[:, None] * y]
@@ -265,7 +264,7 @@ def test_summaries_are_those_of_the_mixture():
     precision[0] = 0.0  # no cells: the spread is that of the prior
     place[1, 2] = N_VARIANCES  # known beforehand, and part of the precision
     unit, expected = rng.uniform(1, 3, 4), rng.normal(size=shape[:2])
-    draws = EffectDraws(unit, expected, precision, rng.normal(size=shape).astype("f4"), place)
+    draws = EffectDraws(unit, expected, precision, place, rng.normal(size=shape).astype("f4"))
     found = draws.summary(0.8)
     centre = expected[..., None] + unit[:, None] * draws.centre
     spread = unit[:, None] / np.sqrt(precision[..., None] + 1 / VARIANCE[place])
@@ -286,6 +285,48 @@ def test_summaries_are_those_of_the_mixture():
         assert (np.abs(below - level) < 2e-4 * steep + 2e-7).all()
 
 
+def test_means_of_draws_follow_from_the_cells():
+    """By dense algebra, of cells that respond differently and variances that are known."""
+    _, cells = screen()
+    cells = replace(cells, variance_ratio=cells.variance_ratio * 1.5, freedom=cells.n - 1.0)
+    expected, own = np.random.default_rng(1).normal(size=(2, 6, 12))
+    own = np.where(np.arange(12) == 3, 0.1 + own**2, np.nan)
+    fit = fit_hierarchical(cells, expected=expected, own_variance=own, rng=0, chain=Chain(20, 7, 1))
+    draws, told, factors = fit.effects, fit.effects.cells, fit.factors
+    assert (told.response != 0).any()
+    x = (cells.mean[1:] - expected) / draws.unit
+    psi = 1 - (factors**2).sum(axis=1)
+    noise = psi / cells.counted[1:]
+    found = draws.centres(np.arange(6))
+    assert found.shape == (6, 12, 7)
+    for k in range(7):
+        prior = np.where(np.isnan(own), VARIANCE[draws.place[:, :, k]], own / draws.unit**2)
+        shared = np.outer(fit.scores[k], fit.program[k]) + fit.along[k] @ factors.T
+        left = x - fit.control[k] / draws.unit - shared - told.noise[k] @ factors.T
+        mean = shared + left * prior / (prior + noise)
+        mean += (expected / draws.unit + mean) * told.response[k][:, None]
+        np.testing.assert_allclose(found[:, :, k], mean, rtol=1e-5, atol=1e-6)
+    some = [4, 1, 4]
+    np.testing.assert_array_equal(draws.rows(some).centres(np.arange(3)), found[some])
+    np.testing.assert_array_equal(
+        draws.some_draws([5, 2]).centres(np.arange(6)), found[..., [5, 2]]
+    )
+    np.testing.assert_array_equal(draws.centres(np.array([2]), [6])[..., 0], found[[2], :, 6])
+    predicted = fit.predict(np.ones((3, 12)), own_variance=own[:3], rng=0)
+    both = draws.joined(predicted)
+    np.testing.assert_array_equal(both.centres(np.arange(6)), found)
+    every = [predicted.posterior_mean(), predicted.given(2)[0]]
+    np.testing.assert_array_equal(both.posterior_mean([6, 7, 8]), every[0])
+    np.testing.assert_array_equal(both.given(2, [6, 7, 8])[0], every[1])
+    np.testing.assert_array_equal(every[1][:, 3], 1.0)  # what is known of it is told in full
+    explicit = replace(draws, centre=found, cells=None)
+    for one, other in zip(draws.summary(), explicit.summary(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(
+        explicit.joined(predicted).posterior_mean(), both.posterior_mean(), rtol=1e-6
+    )
+
+
 def test_draws_have_the_moments_of_the_summary():
     _, cells = screen()
     fit = fit_hierarchical(cells, rng=0, chain=Chain(20, 20, 1))
@@ -304,12 +345,12 @@ def test_draws_have_the_moments_of_the_summary():
 def test_the_same_bits_for_any_number_of_threads():
     _, cells = screen(n=70)
     one, two = (fit_hierarchical(cells, rng=5, chain=Chain(3, 4, 1), n_jobs=k) for k in (1, 2))
-    np.testing.assert_array_equal(one.effects.centre, two.effects.centre)
+    np.testing.assert_array_equal(one.effects.place, two.effects.place)
     np.testing.assert_array_equal(one.program, two.program)
     for each in zip(one.effects.summary(), two.effects.summary(n_jobs=2), strict=True):
         np.testing.assert_array_equal(*each)
     other = fit_hierarchical(cells, rng=6, chain=Chain(3, 4, 1))
-    assert (one.effects.centre != other.effects.centre).any()
+    assert (one.effects.posterior_mean() != other.effects.posterior_mean()).any()
 
 
 def test_many_effects_are_kept_in_fewer_draws():

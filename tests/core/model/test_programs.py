@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from nextpert.core.model._hierarchical_kernel import N_VARIANCES
+from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import EffectDraws
-from nextpert.core.model.hierarchical import Chain, fit_hierarchical
+from nextpert.core.model.hierarchical import fit_hierarchical
 from nextpert.core.model.programs import _loadings, _varimax, alike, find_programs, strongest
 from nextpert.core.screen.guides import PooledGuides
 
@@ -126,8 +127,8 @@ def test_targets_are_left_out_of_what_is_alike():
     effect = np.array([[9.0, 4, 1, 1, 0], [0, 9.0, 1, 1, 0], [9.0, 0, -1, 1, 1]])
     shape = (*effect.shape, 4)
     draws = EffectDraws(
-        np.full(5, 2.0), effect, np.full(effect.shape, 1e30, "f4"), np.zeros(shape, "f4"),
-        np.full(shape, N_VARIANCES, np.int8),
+        np.full(5, 2.0), effect, np.full(effect.shape, 1e30, "f4"),
+        np.full(shape, N_VARIANCES, np.int8), np.zeros(shape, "f4"),
     )  # fmt: skip
     np.testing.assert_array_equal(alike(draws)[0], [[1, 0, 1], [0, 1, 0], [1, 0, 1]])
     x = effect / 2
@@ -141,8 +142,8 @@ def test_targets_are_left_out_of_what_is_alike():
 def test_no_effect_at_all_is_like_nothing():
     shape = (2, 3, 4)
     draws = EffectDraws(
-        np.ones(3), np.zeros((2, 3)), np.full((2, 3), 1e30, "f4"), np.zeros(shape, "f4"),
-        np.full(shape, N_VARIANCES, np.int8),
+        np.ones(3), np.zeros((2, 3)), np.full((2, 3), 1e30, "f4"),
+        np.full(shape, N_VARIANCES, np.int8), np.zeros(shape, "f4"),
     )  # fmt: skip
     own = np.ones((2, 3), bool)  # no gene is left to compare
     for found in alike(draws, targets=own):

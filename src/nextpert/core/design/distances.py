@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -221,8 +222,9 @@ def first_order_distances(
     goal = as_goal(target, centre.shape[1])
 
     expected, generator = goal.distance(centre, centre[-1])[:-1], as_rng(rng)
-    slopes = [slope_draws(goal, centre, drawn, generator) for drawn in draw(n_samples, generator)]
-    return expected, expected + np.concatenate(slopes)
+    # By map, so that a draw is gone before the next one is made.
+    slopes = map(partial(slope_draws, goal, centre, rng=generator), draw(n_samples, generator))
+    return expected, expected + np.concatenate(list(slopes))
 
 
 @dataclass(frozen=True, repr=False)
@@ -347,7 +349,7 @@ def ranked_distance(
     goal = as_goal(target, expected.shape[1], target_variance)
     drawn = draw(n_samples, generator)
     own = generator.spawn(1)[0]  # of the target's error
-    draws = np.concatenate([distance_draws(goal, some, generator, own) for some in drawn])
+    draws = np.concatenate(list(map(partial(distance_draws, goal, rng=generator, own=own), drawn)))
     draws -= 2 * goal.floor
     low, high = shortest_interval(np.maximum(draws, 0.0), confidence)
     nearer = (draws < draws[:, -1:]).mean(axis=0)

@@ -153,6 +153,7 @@ def states_by_effects(
                 }  # fmt: skip
             states[n], spread[n] = control[k], 0.0
             yield Draw(states[: n + 1], spread[: n + 1], count, **told)
+            del states, spread  # before the next are made
 
     start = control.mean(axis=0)
     mean = effects.posterior_mean(np.append(which[:n], which[:1]))

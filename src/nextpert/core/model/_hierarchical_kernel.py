@@ -42,7 +42,7 @@ class Means(NamedTuple):
         ``(1 + n_factors, n_genes)``.
     told
         Prior variance of own parts that is known beforehand, nan where the grid speaks, shape
-        ``(n_perturbations, n_genes)``.
+        ``(n_perturbations, n_genes)``; ``(0, 0)`` if none is.
     along
         Prior precision of the noise along every factor, shape ``(n_perturbations,)``.
     """
@@ -95,8 +95,6 @@ class State(NamedTuple):
     scores
         Scores on the program, along the factors, and those of the noise along the factors, shape
         ``(n_perturbations, 1 + 2 n_factors)``.
-    own
-        Expected own parts given all else, shape ``(n_perturbations, n_genes)``.
     scale
         Which scale a perturbation has, shape ``(n_perturbations,)``.
     """
@@ -104,8 +102,30 @@ class State(NamedTuple):
     place: NDArray[np.int8]
     size: NDArray[np.int8]
     scores: NDArray[np.float64]
-    own: NDArray[np.float64]
     scale: NDArray[np.int64]
+
+
+class Drawn(NamedTuple):
+    """Draws of all but own parts, of which some perturbations are asked for; draws come last.
+
+    Parameters
+    ----------
+    control, program
+        Means of the controls, and the program, shape ``(n_genes, n_draws)``.
+    factors
+        Factors of coexpression, shape ``(n_genes, n_factors)``.
+    scores
+        Scores on the program, along the factors, and those of the noise along the factors, shape
+        ``(n_perturbations, 1 + 2 n_factors, n_draws)``.
+    response
+        By how much more than on average cells respond, shape ``(n_perturbations, n_draws)``.
+    """
+
+    control: NDArray[np.float64]
+    program: NDArray[np.float64]
+    factors: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    response: NDArray[np.float64]
 
 
 class Room(NamedTuple):
@@ -316,11 +336,10 @@ def _draw_tail(density, tail, uniform):
 
 
 @fast
-def _add_sums(noise, prior, left, away, control, f, own, sums):
-    """Fill expected own parts, and add to the sums of the regression of genes (equation 22)."""
+def _add_sums(noise, prior, away, control, f, sums):
+    """Add to the sums of the regression of genes (equation 22)."""
     for i in range(len(noise)):
         precise = 1.0 / (noise[i] + prior[i])
-        own[i] = left[i] * prior[i] * precise
         y = away[i] + control[i]
         sums[0, i] += precise
         sums[1, i] += precise * f
@@ -398,7 +417,7 @@ def visit(means, first, last, grid, control, normal, uniform, state, sums, count
             count[t] += 1.0
             place[i] = m + t
             prior[i] = grid.variance[m + t]
-        _add_sums(noise, prior, work, away, control, score[0], state.own[j], sums)
+        _add_sums(noise, prior, away, control, score[0], sums)
 
 
 @fast
@@ -420,6 +439,56 @@ def _below(value, centre, inverse):
         total += 1.0 - tail if z > 0 else tail
         density += bell * inverse[k]
     return total / len(centre), density * 0.3989422804014327 / len(centre)
+
+
+@lean
+def fill_centres(drawn, change, measured, origin, precision, told, place, inverse, out, room):
+    """Fill means of effects given the rest of a draw, less what was expected.
+
+    What is shared, and of what the cells' mean departs from it the share that an own part is
+    expected to have, all of it as far as cells respond (equations 20, 21 and 27).
+
+    Parameters
+    ----------
+    drawn
+        Draws of the rest.
+    change
+        Means of the cells less what was expected, shape ``(n_perturbations, n_genes)``.
+    measured
+        1 of perturbations with cells, 0 of those that are predicted, ``(n_perturbations,)``.
+    origin, precision, told
+        What was expected, the precision of the cells, and the share of an own part whose variance
+        is known beforehand, shape ``(n_perturbations, n_genes)``.
+    place
+        Entry of ``inverse``, the prior precisions, of every own part; shape ``(n_perturbations,
+        n_genes, n_draws)``.
+    out
+        Filled, same shape.
+    room
+        Room for two numbers a draw, ``(2, n_draws)``.
+    """
+    q = drawn.factors.shape[1]
+    n_draws = place.shape[2]
+    total, noise = room[0], room[1]
+    for j in range(len(change)):
+        scores, response = drawn.scores[j], drawn.response[j]
+        for i in range(change.shape[1]):
+            for k in range(n_draws):
+                total[k] = drawn.program[i, k] * scores[0, k]
+                noise[k] = measured[j] * drawn.control[i, k]
+            for s in range(q):
+                gamma = drawn.factors[i, s]
+                for k in range(n_draws):
+                    total[k] += gamma * scores[1 + s, k]
+                    noise[k] += gamma * scores[1 + q + s, k]
+            cells = np.float64(precision[j, i])
+            for k in range(n_draws):
+                entry = place[j, i, k]
+                share = cells / (cells + inverse[entry])
+                if entry == N_VARIANCES:
+                    share = told[j, i]
+                centre = total[k] + share * (change[j, i] - noise[k] - total[k])
+                out[j, i, k] = centre + (origin[j, i] + centre) * response[k]
 
 
 @lean

@@ -20,21 +20,21 @@ import numpy as np
 
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_rng
+from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE, Condition, EffectDraws
 from nextpert.core.model.hierarchical import (
-    Chain,
     Hierarchical,
     Weights,
     _Sampler,
 )
-from nextpert.core.model.within_cells import respond
+from nextpert.core.model.within_cells import responses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.model.hierarchical import Workers
+    from nextpert.core.model.chain import Workers
     from nextpert.core.screen.guides import PooledGuides
 
     Array = NDArray[np.float64]
@@ -118,7 +118,7 @@ def fit_conditions(
         kept.append((*sampler.top.parameters(), sampler.level()))
         centre[..., k], variance[..., k] = sampler.effects()
         place[..., k] = sampler.top.state.place
-    mean, program, scores, along, *weights, squares, level = (
+    mean, program, scores, along, _, *weights, squares, level = (
         np.array(x) for x in zip(*kept, strict=True)
     )
     top, unit, rng = sampler.top, sampler.top.unit, sampler.top.rng
@@ -127,7 +127,10 @@ def fit_conditions(
         # Cells of a condition may vary more than those of others: what counts is by how much more
         # they vary than its controls.
         excess = replace(part, variance_ratio=part.variance_ratio / part.variance_ratio[0])
-        respond(centre[k], top.expected, unit, excess, rng)
+        origin, drawn = top.expected / unit, centre[k]
+        square = (origin + drawn.mean(axis=2)) ** 2
+        response = responses(excess, square.__getitem__, length.keep, rng)
+        drawn += (origin[:, :, None] + drawn) * response[:, None]
         made.append(_as_draws(unit, top.expected, centre[k], variance[k], place, rng))
     base = sampler.control if control is None else np.asarray(control, np.float64)
     conditions = [
@@ -219,7 +222,7 @@ def _as_draws(
         held = 1.0 / (precision + 1.0 / VARIANCE[place[:, :, k]])
         lacks = np.sqrt(np.maximum(variance[:, :, k] - held, 0.0))
         centre[:, :, k] += lacks * rng.standard_normal(lacks.shape)
-    return EffectDraws(unit, expected, precision, centre, place)
+    return EffectDraws(unit, expected, precision, place, centre)
 
 
 class _Departures(_Sampler):
@@ -275,8 +278,8 @@ class _Common(_Sampler):
 
     def prior(self) -> Array:
         """Return the prior variances of own parts, ``(n_perturbations, n_genes)``."""
-        known = np.isnan(self.means.told)
-        return np.where(known, VARIANCE[self.state.place], self.means.told)
+        prior, told = VARIANCE[self.state.place], self.means.told
+        return np.where(np.isnan(told), prior, told) if told.size else prior
 
 
 class _Conditions:

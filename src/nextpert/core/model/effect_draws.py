@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 from joblib import Parallel, delayed
 from scipy.special import ndtri
 
 from nextpert.core._checks import as_rng
-from nextpert.core._codec import array, nested, packed, text
-from nextpert.core.model._hierarchical_kernel import summarise
-from nextpert.core.model.perturbations import ENOUGH, in_blocks
+from nextpert.core._codec import array, nested, packed, sparse, table_type, text
+from nextpert.core.model._hierarchical_kernel import Drawn, fill_centres, summarise
+from nextpert.core.model.perturbations import in_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -34,11 +35,6 @@ VARIANCE = np.append(
     np.inf,
 )
 _ROWS = 4096  # effects summarised by one task
-
-
-def table_type(size: int) -> type[np.floating[Any]]:
-    """Return the numbers of tables of so many effects: of very many in single precision."""
-    return np.float32 if size > ENOUGH else np.float64
 
 
 class Summary(NamedTuple):
@@ -67,6 +63,67 @@ class Summary(NamedTuple):
 
 
 @dataclass(frozen=True)
+class FromCells:
+    """What means of effects follow from, given the rest of a draw: the cells, and that rest.
+
+    So they need not be kept for every draw: of 200 draws of an effect that is 200 bytes, those of
+    ``place``, and not 1,000.
+
+    Parameters
+    ----------
+    change
+        Means of the cells less what was expected, 0 of perturbations without cells, shape
+        ``(n_perturbations, n_genes)``; in units of ``unit``, as all that follows.
+    told
+        What share of a departure is an own part whose variance was known beforehand, same shape.
+    measured
+        1 of perturbations with cells, 0 of those that are predicted, shape ``(n_perturbations,)``.
+    noise
+        Scores of the cells' noise along the factors, ``(n_draws, n_perturbations, n_factors)``.
+    response
+        By how much more than on average cells respond, shape ``(n_draws, n_perturbations)``.
+    control, program, factors, scores, along
+        As of :class:`~nextpert.core.model.hierarchical.Hierarchical`, which stores them, but for
+        the units of ``control``.
+    """
+
+    change: NDArray[np.float32] = packed(np.float32, "n_measured", "n_nodes")
+    told: sp.csr_array = sparse("n_measured", "n_nodes", least=0, dense=False)
+    measured: Array = array("n_measured", least=0)
+    noise: Array = array("n_draws", "n_measured", "n_factors")
+    response: Array = array("n_draws", "n_measured", least=-1)
+    control: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    program: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    factors: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    scores: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    along: Array = field(default_factory=lambda: np.zeros((0, 0, 0)))
+
+    def rows(self, index: ArrayLike) -> FromCells:
+        """Return some perturbations, in the order given."""
+        which = np.asarray(index, np.int64)
+        by_draw = {x: getattr(self, x)[:, which] for x in ("noise", "response", "scores", "along")}
+        return replace(
+            self, change=self.change[which], told=self.told[which],
+            measured=self.measured[which], **by_draw,
+        )  # fmt: skip
+
+    def some_draws(self, index: ArrayLike) -> FromCells:
+        """Return some of the draws."""
+        which = np.asarray(index, np.int64)
+        names = ("noise", "response", "control", "program", "scores", "along")
+        return replace(self, **{name: getattr(self, name)[which] for name in names})
+
+    def joined(self, other: FromCells) -> FromCells:
+        """Return these perturbations and then others, of the same draws."""
+        by_draw = ("noise", "response", "scores", "along")
+        both = {
+            x: np.concatenate([getattr(self, x), getattr(other, x)], axis=int(x in by_draw))
+            for x in ("change", "measured", *by_draw)
+        }
+        return replace(self, told=sp.csr_array(sp.vstack([self.told, other.told])), **both)
+
+
+@dataclass(frozen=True)
 class EffectDraws:
     """Draws of the effects of perturbations; given the rest of a draw an effect is normal.
 
@@ -79,56 +136,113 @@ class EffectDraws:
     precision
         Precision of the cells' means without program and factors, and of what was known of own
         parts beforehand, in units of ``unit``, same shape; 0 without either.
+    place
+        Entry of :data:`VARIANCE` of its own part's prior variance in every draw, shape
+        ``(n_perturbations, n_genes, n_draws)``; the last where the variance was known beforehand.
     centre
         Mean of every effect, less what was expected, given the rest of a draw, in units of
-        ``unit``, shape ``(n_perturbations, n_genes, n_draws)``.
-    place
-        Entry of :data:`VARIANCE` of its own part's prior variance, same shape; the last where the
-        variance was known beforehand.
+        ``unit``, same shape; ``None`` where it follows from the cells.
+    cells
+        What it follows from; ``None`` where it does not.
     """
 
     unit: Array = array("n_nodes", above=0)
-    expected: Array = array("n_measured", "n_nodes")
+    expected: Array = array("n_measured", "n_nodes", is_table=True)
     precision: NDArray[np.float32] = packed(np.float32, "n_measured", "n_nodes", least=0)
-    centre: NDArray[np.float32] = packed(np.float32, "n_measured", "n_nodes", "n_draws")
     place: NDArray[np.int8] = packed(
         np.int8, "n_measured", "n_nodes", "n_draws", least=0, most=len(VARIANCE) - 1
     )
+    centre: NDArray[np.float32] | None = packed(
+        np.float32, "n_measured", "n_nodes", "n_draws", optional=True
+    )
+    cells: FromCells | None = nested(FromCells, optional=True)
+
+    def __post_init__(self) -> None:
+        if (self.centre is None) == (self.cells is None):
+            message = "its means in draws are told twice, or not at all"
+            raise ValueError(message)
 
     @property
     def n_draws(self) -> int:
         """Number of draws."""
-        return self.centre.shape[2]
+        return self.place.shape[2]
 
     def rows(self, index: ArrayLike) -> EffectDraws:
         """Return some perturbations, in the order given."""
         which = np.asarray(index, np.int64)
         if np.array_equal(which, np.arange(len(self.expected))):
             return self
-        names = ("expected", "precision", "centre", "place")
-        return replace(self, **{name: getattr(self, name)[which] for name in names})
+        return replace(
+            self, expected=self.expected[which], precision=self.precision[which],
+            place=self.place[which],
+            centre=None if self.centre is None else self.centre[which],
+            cells=None if self.cells is None else self.cells.rows(which),
+        )  # fmt: skip
 
     def some_draws(self, index: ArrayLike) -> EffectDraws:
         """Return some of the draws."""
         which = np.asarray(index, np.int64)
-        return replace(self, centre=self.centre[:, :, which], place=self.place[:, :, which])
+        return replace(
+            self, place=self.place[:, :, which],
+            centre=None if self.centre is None else self.centre[:, :, which],
+            cells=None if self.cells is None else self.cells.some_draws(which),
+        )  # fmt: skip
 
     def joined(self, other: EffectDraws) -> EffectDraws:
         """Return these perturbations and then others, of the same draws."""
         if not len(other.expected):
             return self
-        names = ("expected", "precision", "centre", "place")
+        names = ("expected", "precision", "place")
         both = {x: np.concatenate([getattr(self, x), getattr(other, x)]) for x in names}
-        return replace(self, **both)
+        if self.cells is not None and other.cells is not None:
+            return replace(self, cells=self.cells.joined(other.cells), **both)
+        every = [each.centres(np.arange(len(each.expected))) for each in (self, other)]
+        return replace(self, centre=np.concatenate(every), cells=None, **both)
+
+    def centres(
+        self, index: NDArray[np.int64], draws: Sequence[int] | slice = slice(None)
+    ) -> NDArray[np.float32]:
+        """Return means of effects given the rest of draws, less what was expected.
+
+        Of the perturbations ``index``, in units of ``unit``; shape ``(n_some, n_genes, n_draws)``.
+        """
+        if self.centre is not None:
+            return self.centre[index][:, :, draws]
+        cells = self.cells
+        assert cells is not None
+        last: Any = np.ascontiguousarray
+        place = last(self.place[index][:, :, draws])
+        scores = [x[draws][:, index] for x in (cells.scores[:, :, None], cells.along, cells.noise)]
+        drawn = Drawn(
+            last(cells.control[draws].T), last(cells.program[draws].T), cells.factors,
+            last(np.concatenate(scores, axis=2).transpose(1, 2, 0)),
+            last(cells.response[draws][:, index].T),
+        )  # fmt: skip
+        out = np.empty(place.shape, np.float32)
+        fill_centres(
+            drawn, cells.change[index], cells.measured[index], self.expected[index] / self.unit,
+            self.precision[index], cells.told[index].toarray(), place, 1.0 / VARIANCE, out,
+            np.empty((2, place.shape[2])),
+        )  # fmt: skip
+        return out
+
+    def blocks(self, index: ArrayLike | None = None) -> Iterator[tuple[slice, NDArray[np.int64]]]:
+        """Yield rows of a result, and the perturbations these are, a few at a time.
+
+        ``index`` are all of them, in the order given; those of the draws by default.
+        """
+        which = np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
+        for rows in in_blocks(len(which), self.place[0].size if len(self.place) else 1):
+            yield rows, which[rows]
 
     def sd(self) -> Array:
         """Return their standard deviations, ``(n_perturbations, n_genes)``, units of the data."""
         sd = np.empty(self.expected.shape)
-        for rows in in_blocks(len(sd), self.centre[0].size):
-            within, centre = np.zeros_like(sd[rows]), self.centre[rows]
+        for rows, some in self.blocks():
+            within = np.zeros_like(sd[rows])
             for k in range(self.n_draws):
-                within += 1.0 / (self.precision[rows] + 1.0 / VARIANCE[self.place[rows, :, k]])
-            variance = within / self.n_draws + centre.var(axis=2, dtype=np.float64)
+                within += 1.0 / (self.precision[some] + 1.0 / VARIANCE[self.place[some, :, k]])
+            variance = within / self.n_draws + self.centres(some).var(axis=2, dtype=np.float64)
             sd[rows] = self.unit * np.sqrt(variance)
         return sd
 
@@ -137,11 +251,11 @@ class EffectDraws:
 
         ``index`` are the perturbations, in the order given; all by default.
         """
-        which = np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
-        mean = np.empty((len(which), len(self.unit)))
-        for rows in in_blocks(len(which), self.centre[0].size):
-            centre = self.centre[which[rows]].mean(axis=2, dtype=np.float64)
-            mean[rows] = self.expected[which[rows]] + self.unit * centre
+        n = len(self.expected) if index is None else np.asarray(index).size
+        mean = np.empty((n, len(self.unit)))
+        for rows, some in self.blocks(index):
+            centre = self.centres(some).mean(axis=2, dtype=np.float64)
+            mean[rows] = self.expected[some] + self.unit * centre
         return mean
 
     def draws(
@@ -166,10 +280,11 @@ class EffectDraws:
         for k, count in self.taken(n_samples):
             mean, spread = self.given(k)
             for _ in range(count):
-                drawn = generator.standard_normal(spread.shape)
+                drawn = generator.standard_normal(spread.shape, spread.dtype)
                 drawn *= spread
                 drawn += mean
                 yield drawn
+            del mean, spread, drawn  # before the next are made
 
     def given(self, k: int, index: ArrayLike | None = None) -> tuple[Array, Array]:
         """Return mean and standard deviation of all effects given the rest of a draw.
@@ -178,11 +293,12 @@ class EffectDraws:
         ``index`` is as in :meth:`posterior_mean`.
         """
         which = np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
-        mean, spread = np.empty((2, len(which), len(self.unit)))
-        for rows in in_blocks(*mean.shape):
+        shape = len(which), len(self.unit)
+        mean, spread = (np.empty(shape, table_type(len(which) * len(self.unit))) for _ in range(2))
+        for rows in in_blocks(*shape):
             some = which[rows]
             own = self.precision[some] + 1.0 / VARIANCE[self.place[some, :, k]]
-            mean[rows] = self.expected[some] + self.unit * self.centre[some, :, k]
+            mean[rows] = self.expected[some] + self.unit * self.centres(some, [k])[:, :, 0]
             spread[rows] = self.unit * np.sqrt(1.0 / own)
         return mean, spread
 
@@ -205,27 +321,28 @@ class EffectDraws:
         n_jobs
             Threads.
         """
-        n, p, n_draws = self.centre.shape
+        n, p, n_draws = self.place.shape
         levels = np.array([(1.0 - confidence) / 2, (1.0 + confidence) / 2])
         start = ndtri(levels)
-        centre, place = (x.reshape(n * p, n_draws) for x in (self.centre, self.place))
-        precision, expected = self.precision.ravel(), self.expected.ravel()
         tables = [np.empty((n, p), table_type(n * p)) for _ in Summary._fields]
+        step = max(_ROWS // p, 1)
 
         def fill(first: int) -> None:
-            rows = slice(first, first + _ROWS)
-            unit = self.unit[np.arange(first, min(first + _ROWS, n * p)) % p]
-            some, ends = np.empty((3, len(unit))), np.empty((2, len(unit)))
+            rows = np.arange(first, min(first + step, n))
+            size = len(rows) * p
+            some, ends = np.empty((3, size)), np.empty((2, size))
             summarise(
-                centre[rows], place[rows], VARIANCE, precision[rows], expected[rows] / unit, levels,
-                start, some, ends, np.empty((2, n_draws)),
+                self.centres(rows).reshape(size, n_draws), self.place[rows].reshape(size, n_draws),
+                VARIANCE, self.precision[rows].ravel(), (self.expected[rows] / self.unit).ravel(),
+                levels, start, some, ends, np.empty((2, n_draws)),
             )  # fmt: skip
-            lfsr = np.minimum(1.0, 2.0 * np.minimum(some[2], 1.0 - some[2]))
-            filled = (*some[:2] * unit, *ends * unit, lfsr)
+            mean, sd, above, low, high = (x.reshape(-1, p) for x in (*some, *ends))
+            lfsr = np.minimum(1.0, 2.0 * np.minimum(above, 1.0 - above))
+            filled = (*(x * self.unit for x in (mean, sd, low, high)), lfsr)
             for table, numbers in zip(tables, filled, strict=True):
-                table.ravel()[rows] = numbers
+                table[rows] = numbers
 
-        tasks = (delayed(fill)(first) for first in range(0, n * p, _ROWS))
+        tasks = (delayed(fill)(first) for first in range(0, n, step))
         Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem")(tasks)
         return Summary(*tables)
 

@@ -15,10 +15,10 @@ coexpression of genes, and an own part, which is sparse and whose scale is uncer
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
-from joblib import Parallel, cpu_count, delayed
+import scipy.sparse as sp
 from scipy.linalg import eigh
 
 from nextpert.core._blas import one_thread
@@ -33,20 +33,27 @@ from nextpert.core.model._hierarchical_kernel import (
     visit,
 )
 from nextpert.core.model._mixture import ENOUGH_PAIRS, best_weights
-from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE, Condition, EffectDraws
+from nextpert.core.model.chain import Chain
+from nextpert.core.model.effect_draws import (
+    SCALES,
+    TAILS,
+    VARIANCE,
+    Condition,
+    EffectDraws,
+    FromCells,
+)
 from nextpert.core.model.perturbations import in_blocks
-from nextpert.core.model.within_cells import LEAST_PSI, factors, respond, without_responses
+from nextpert.core.model.within_cells import LEAST_PSI, factors, responses, without_responses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import ArrayLike, NDArray
 
+    from nextpert.core.model.chain import Workers
     from nextpert.core.screen.guides import PooledGuides
 
     Array = NDArray[np.float64]
-    # Runs a task for each of some blocks; results come in their order.
-    Workers = Callable[[Callable[[int], Any], Sequence[int]], Iterable[Any]]
 
 # Exponents of 2 of prior variances of scores, in units of the variance within cells: as far as
 # those of own parts, and less.
@@ -56,78 +63,7 @@ SCORES = np.arange(-14.0, 5.0)
 # loses nothing on TAP-seq.
 _TOLD = 5.0
 _FACTORS = 8  # of coexpression at most; a tenth of the genes where these are few
-_FOR_ALL = 1_000_000  # effects, of more of which all processors are used
 _BLOCK = 32  # perturbations visited by one task; the draws do not depend on who does it
-_ROOM = 80_000_000  # effects kept of all draws: 400 MB, of 10 million effects 40 draws or 2 GB
-_MOST = 500_000_000  # of screens for which that is fewer than 40 draws: 2.5 GB
-
-
-def threads(size: int) -> int:
-    """Return how many threads draw and summarise a number of effects: all of many, else one.
-
-    Results do not depend on it. Below a million effects, starting threads costs more than it saves.
-    """
-    return cpu_count() if size > _FOR_ALL else 1
-
-
-class Chain(NamedTuple):
-    """Lengths of a chain.
-
-    Parameters
-    ----------
-    burn
-        Sweeps thrown away.
-    keep
-        Draws kept.
-    every
-        Sweeps from one draw to the next.
-    warm
-        First sweeps in which the weights of tails are the most likely ones.
-    """
-
-    burn: int = 200
-    keep: int = 200
-    every: int = 4
-    warm: int = 0
-
-    @classmethod
-    def of_size(cls, size: int) -> Chain:
-        """Return lengths for a number of effects: weights learned from many settle in few sweeps.
-
-        Up to 400,000 effects 200 sweeps are thrown away and 200 draws kept of 800; of 10 million
-        40, and 40 kept of 80; of 50 million and more 15, and 10 kept of 20.
-        """
-        least = np.clip(_MOST // max(size, 1), 10, 40)
-        keep = int(np.clip(_ROOM // max(size, 1), least, cls().keep))
-        return cls() if keep == cls().keep else cls(max(keep, 15), keep, 2, 10)
-
-    def run(
-        self,
-        sweep: Callable[[int, Workers], None],
-        n_jobs: int,
-        progress: Callable[[int, int], object] | None,
-    ) -> Iterator[int]:
-        """Do all sweeps, and yield the number of every draw that is to be kept, after its sweep.
-
-        ``sweep`` takes the number of the sweep and the workers; the rest is as in
-        :func:`fit_hierarchical`.
-        """
-        every = self.burn + self.keep * self.every
-        with Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem") as pool:
-
-            def workers(task: Callable[[int], Any], blocks: Sequence[int]) -> Iterable[Any]:
-                if n_jobs == 1 or len(blocks) == 1:  # a chain is many short sweeps
-                    return map(task, blocks)
-                done: Iterable[Any] = pool(map(delayed(task), blocks))
-                return done
-
-            for number in range(every):
-                sweep(number, workers)
-                draw, left = divmod(number - self.burn + 1, self.every)
-                if draw > 0 and left == 0:
-                    yield draw - 1
-                if progress is not None:
-                    progress(number + 1, every)
 
 
 @dataclass(frozen=True)
@@ -186,6 +122,14 @@ class Hierarchical:
     weights: Weights = nested(Weights)
     squares: Array = array("n_draws", above=0)
     conditions: list[Condition] | None = series(nested(Condition), optional=True)
+
+    def __post_init__(self) -> None:
+        if self.effects.cells is not None:  # what both have is stored once
+            told = replace(
+                self.effects.cells, control=self.control / self.effects.unit, program=self.program,
+                factors=self.factors, scores=self.scores, along=self.along,
+            )  # fmt: skip
+            object.__setattr__(self, "effects", replace(self.effects, cells=told))
 
     def thinned(self, size: int) -> Hierarchical:
         """Return as many of its draws as are kept of a number of effects."""
@@ -249,9 +193,8 @@ class Hierarchical:
         generator, known = as_rng(rng), self.effects
         expected = np.array(expected, np.float64)
         (n, p), n_draws = expected.shape, known.n_draws
-        centre = np.empty((n, p, n_draws), np.float32)
         place = np.empty((n, p, n_draws), np.int8)
-        design = np.vstack([np.empty((1, p)), self.factors.T])
+        scores = np.empty((n_draws, n, 1 + self.factors.shape[1]))
         shared, factor = np.ones((2, n)) if scale is None else np.array(scale, np.float64).T
         # Own parts have variances of the grid: its entry is moved up or down by whole steps, of
         # which one more is taken at random, so that the variance is that wanted on average.
@@ -262,9 +205,8 @@ class Hierarchical:
         moved = np.searchsorted(VARIANCE[:-1], moved)
         for k in range(n_draws):
             like = generator.integers(len(known.expected), size=n)
-            design[0] = self.program[k]
-            scores = np.column_stack([self.scores[k, like], self.along[k, like]])
-            centre[:, :, k] = (scores * generator.choice([-1.0, 1.0], scores.shape)) @ design
+            scores[k] = np.column_stack([self.scores[k, like], self.along[k, like]])
+            scores[k] *= generator.choice([-1.0, 1.0], scores[k].shape)
             size = generator.permuted(known.place[like, :, k], axis=1)
             told = size == N_VARIANCES  # a variance that was known is none of another gene
             size[told] = generator.permuted(np.where(told, 0, size), axis=1)[told]
@@ -272,18 +214,22 @@ class Hierarchical:
                 up = step[:, None] - steps[0] + (generator.random((n, p)) < more[:, None])
                 size = moved[up.astype(np.int64), size]
             place[:, :, k] = size
-        centre *= np.sqrt(shared, dtype=np.float32)[:, None, None]
-        if n_draws > 1:  # what is expected is told, and no matter of these few draws
-            centre -= centre.mean(axis=2, keepdims=True)
-        precision = np.zeros((n, p), np.float32)
+        scores *= np.sqrt(shared)[:, None]
+        precision, fixed = np.zeros((n, p), np.float32), np.zeros((n, p), bool)
         if own_variance is not None:
-            told = _told(own_variance, known.unit)
-            fixed = ~np.isnan(told)
+            known_variance = _told(own_variance, known.unit)
+            fixed = ~np.isnan(known_variance)
             # Their variance is told in full: neither program nor coexpression adds to it.
-            centre[fixed], place[fixed], precision[fixed] = 0.0, N_VARIANCES, 1.0 / told[fixed]
-        if n_draws > 1:  # up to single precision so far
-            expected -= known.unit * centre.mean(axis=2, dtype=np.float64)
-        return EffectDraws(known.unit, expected, precision, centre, place)
+            place[fixed], precision[fixed] = N_VARIANCES, 1.0 / known_variance[fixed]
+        cells = FromCells(
+            np.zeros((n, p), np.float32), sp.csr_array(fixed, dtype=np.float64), np.zeros(n),
+            0.0 * scores[:, :, 1:], np.zeros((n_draws, n)), self.control / known.unit,
+            self.program, self.factors, scores[:, :, 0], scores[:, :, 1:],
+        )  # fmt: skip
+        drawn = EffectDraws(known.unit, np.zeros((n, p)), precision, place, None, cells)
+        if n_draws > 1:  # what is expected is told, and no matter of these few draws
+            expected -= drawn.posterior_mean()
+        return replace(drawn, expected=expected)
 
 
 @one_thread()
@@ -344,25 +290,34 @@ def fit_hierarchical(
     n, p = sampler.means.x.shape
     length = chain or Chain.of_size(n * p)
     sampler.warm = length.warm
-    centre = np.empty((n, p, length.keep), np.float32)
     place = np.empty((n, p, length.keep), np.int8)
     kept: list[tuple[Array, ...]] = []
     for k in length.run(sampler.sweep, n_jobs, progress):
         kept.append(sampler.parameters())
-        sampler.fill(centre[:, :, k], place[:, :, k])
+        place[:, :, k] = sampler.state.place
     columns = (np.array(x) for x in zip(*kept, strict=True))
-    control, program, scores, along, *weights, squares = columns
-    means = sampler.means
-    respond(centre, sampler.expected, sampler.unit, cells, sampler.rng)
-    precision = np.empty((n, p), np.float32)
+    control, program, scores, along, noise, *weights, squares = columns
+    means, unit, expected = sampler.means, sampler.unit, sampler.expected
+    precision, shares = np.empty((n, p), np.float32), []
     for rows in in_blocks(n, p):
-        told = np.where(np.isnan(means.told[rows]), np.inf, means.told[rows])
-        precision[rows] = 1.0 / (means.psi * means.error[rows]) + 1.0 / told
-    effects = EffectDraws(sampler.unit, sampler.expected, precision, centre, place)
-    return Hierarchical(
-        effects, control * sampler.unit, program, scores, along, means.design[1:].T.copy(),
-        Weights(*weights), squares,
+        variance = means.psi * means.error[rows]
+        own = means.told[rows] if means.told.size else np.full(variance.shape, np.nan)
+        precision[rows] = 1.0 / variance + 1.0 / np.where(np.isnan(own), np.inf, own)
+        shares.append(sp.csr_array(np.where(np.isnan(own), 0.0, own / (own + variance))))
+    factors = means.design[1:].T.copy()
+    from_cells = FromCells(
+        means.x.astype(np.float32), sp.csr_array(sp.vstack(shares)), np.ones(n), noise,
+        np.zeros((length.keep, n)), control, program, factors, scores, along,
     )  # fmt: skip
+    effects = EffectDraws(unit, expected, precision, place, None, from_cells)
+    response = responses(
+        cells, lambda rows: (effects.posterior_mean(np.arange(n)[rows]) / unit) ** 2,
+        length.keep, sampler.rng,
+    )  # fmt: skip
+    effects = replace(effects, cells=replace(from_cells, response=response.T))
+    return Hierarchical(
+        effects, control * unit, program, scores, along, factors, Weights(*weights), squares
+    )
 
 
 class _Sampler:
@@ -380,7 +335,7 @@ class _Sampler:
     ) -> None:
         n, p = cells.mean.shape[0] - 1, cells.mean.shape[1]
         self.expected = np.zeros((n, p)) if expected is None else np.asarray(expected, np.float64)
-        told = np.full((n, p), np.nan) if own_variance is None else np.asarray(own_variance)
+        told = np.broadcast_to(np.nan, (n, p)) if own_variance is None else np.asarray(own_variance)
         _check(cells, self.expected, told)
         within = cells.covariance
         # A gene that no cell varies in, as happens in halves, is taken to vary as the median one.
@@ -398,7 +353,7 @@ class _Sampler:
         error = 1.0 / counted[1:] + cells.fixed_error()[1:, None]
         design = np.vstack([np.zeros((1, p)), gamma.T])
         x = (cells.mean[1:] - self.expected) / self.unit
-        told = _told(told, self.unit)
+        told = np.zeros((0, 0)) if np.isnan(told).all() else _told(told, self.unit)
         self.means = Means(x, error, psi, design, told, 1.0 / error.mean(axis=1))
         self.control_x, self.control_noise = cells.mean[0] / self.unit, psi / counted[0]
         # The scores of the controls' noise along the factors, equation 20 without the others.
@@ -411,11 +366,13 @@ class _Sampler:
         bits = [np.random.Philox(key=key) for _ in range(0, n, _BLOCK)]
         self.streams, self.fresh = [np.random.Generator(x) for x in bits], bits[0].state
         # A loud start, all variances one: a quiet one takes long to find what is there.
-        loud = np.int8(np.searchsorted(VARIANCE, 1.0))
+        place = np.full((n, p), np.searchsorted(VARIANCE, 1.0), np.int8)
+        if told.size:
+            place[~np.isnan(told)] = N_VARIANCES
         self.state = State(
-            np.where(np.isnan(told), loud, np.int8(N_VARIANCES)),
+            place,
             np.full((n, 1 + q), np.searchsorted(SCORES, 0.0), np.int8), np.zeros((n, 2 * q + 1)),
-            np.zeros((n, p)), np.zeros(n, np.int64),
+            np.zeros(n, np.int64),
         )  # fmt: skip
         self.control = self.control_x.copy()
         away = (self.means.x - self.control) / np.sqrt(psi * error + 1.0)
@@ -535,7 +492,7 @@ class _Sampler:
         """
         (n, p), (design, scores) = self.means.x.shape, (self.means.design, self.state.scores)
         row, gene = (self.rng.integers(size, size=ENOUGH_PAIRS) for size in (n, p))
-        drawn = np.isnan(self.means.told[row, gene])
+        drawn = self.state.place[row, gene] < N_VARIANCES
         row, gene = row[drawn], gene[drawn]
         total, rank = scores[row, : len(design)].copy(), len(design)
         total[:, 1:] += scores[row, rank:]
@@ -553,7 +510,10 @@ class _Sampler:
         return self.rng.dirichlet(counts) + 1e-300
 
     def parameters(self) -> tuple[Array, ...]:
-        """Return a draw of all but the own parts, in the order of :class:`Hierarchical`."""
+        """Return a draw of all but the own parts, in the order of :class:`Hierarchical`.
+
+        After the scores along factors there are those of the cells' noise.
+        """
         q = len(self.means.design) - 1
         scores, x, expected = self.state.scores, self.means.x, self.expected
         squares = np.zeros(())
@@ -561,17 +521,9 @@ class _Sampler:
             squares += ((x[rows] + expected[rows] / self.unit - self.control) ** 2).sum()
         return (
             self.control.copy(), self.means.design[0].copy(), scores[:, 0].copy(),
-            scores[:, 1 : 1 + q].copy(), self.score_weights[0].copy(),
+            scores[:, 1 : 1 + q].copy(), scores[:, 1 + q :].copy(), self.score_weights[0].copy(),
             self.score_weights[1].copy(), self.scale_weights, self.tail_weights, squares,
         )  # fmt: skip
-
-    def fill(self, centre: NDArray[np.float32], place: NDArray[np.int8]) -> None:
-        """Write means of effects given the rest of a draw, and the places of own parts."""
-        rank = len(self.means.design)
-        for rows in in_blocks(*place.shape):
-            shared = self.state.scores[rows, :rank] @ self.means.design
-            centre[rows] = shared + self.state.own[rows]
-        place[:] = self.state.place
 
 
 def _told(variance: ArrayLike, unit: Array) -> Array:

@@ -192,10 +192,10 @@ class ShiftPrior(Shown):
     stored_beside = (("tau2", TAU2),)  # which the weights are those of
 
     n: Array = array("n_perturbations", least=0)
-    mean: Array = array("n_perturbations", "n_nodes")
-    ratio: Array = array("n_perturbations", "n_nodes", above=0)
+    mean: Array = array("n_perturbations", "n_nodes", is_table=True)
+    ratio: Array = array("n_perturbations", "n_nodes", above=0, is_table=True)
     shift: Array = sparse("n_perturbations", "n_nodes")
-    effect: Array = array("n_perturbations", "n_nodes")
+    effect: Array = array("n_perturbations", "n_nodes", is_table=True)
     own: Array = sparse("n_perturbations", "n_nodes", least=0, fill=np.nan)
     weights: Array = array("n_perturbations", len(TAU2), least=0)
     fixed: Array = array("n_perturbations", "n_fixed", optional=True)

@@ -141,18 +141,22 @@ class _Slopes(NamedTuple):
         Whether they are learned from, same shape.
     drawn
         Draws of departures.
+    centre
+        Their means given the rest of a draw, in units of genes, ``(n, n_genes, n_draws)``.
     """
 
     y: Array
     noise: Array
     used: Mask
     drawn: EffectDraws
+    centre: Array
 
     @classmethod
     def of(cls, model: Hierarchical, away: Array, variance: Array, used: Mask) -> _Slopes:
         drawn = model.predict(np.zeros(used.shape), rng=0)
         y = np.where(used, away, 0.0) / drawn.unit
-        return cls(y, np.where(used, variance, 1.0) / drawn.unit**2, used, drawn)
+        centre = drawn.centres(np.arange(len(y))) + (drawn.expected / drawn.unit)[:, :, None]
+        return cls(y, np.where(used, variance, 1.0) / drawn.unit**2, used, drawn, centre)
 
     def at(self, x: Array) -> tuple[Array, Array, float]:
         """Return the mean log density of the genes of every perturbation, and its slopes.
@@ -166,7 +170,7 @@ class _Slopes(NamedTuple):
             np.zeros((2, *self.y.shape)),
         )
         for k in range(self.drawn.n_draws):
-            centre = np.sqrt(shared) * self.drawn.centre[:, :, k]
+            centre = np.sqrt(shared) * self.centre[:, :, k]
             part = own * VARIANCE[self.drawn.place[:, :, k]]
             variance, off = part + self.noise, self.y - centre
             chance = np.exp(-0.5 * off**2 / variance) / np.sqrt(variance)

@@ -54,33 +54,27 @@ def response_variance(cells: PooledGuides, squares: Callable[[slice], Array]) ->
     return max(_ALONG * along / total, 0.0) if total > 0 else 0.0
 
 
-def respond(
-    centre: NDArray[np.float32],
-    expected: Array,
-    unit: Array,
+def responses(
     cells: PooledGuides,
+    squares: Callable[[slice], Array],
+    n_draws: int,
     rng: np.random.Generator,
-) -> None:
-    """Multiply draws by how far the response of so many cells varies (equation 27).
+) -> Array:
+    """Return draws of by how much more than on average cells respond (equation 27).
 
-    The mean of n cells has a factor 1 + N(0, phi / n), here one of mean 1 above 0.
+    The mean of n cells has a factor 1 + N(0, phi / n), here one of mean 1 above 0, less 1; shape
+    ``(n_perturbations, n_draws)``.
 
     Parameters
     ----------
-    centre, expected, unit
-        Draws of effects less what was expected, ``(n_perturbations, n_genes, n_draws)``, which are
-        written, what was expected in units of the data, and the unit of the draws.
-    cells, rng
-        The controls, and then the perturbations; generator.
+    cells, squares
+        As of :func:`response_variance`.
+    n_draws, rng
+        How many draws; generator.
     """
-    phi = response_variance(
-        cells, lambda rows: (expected[rows] / unit + centre[rows].mean(axis=2)) ** 2
-    )
-    spread = phi / np.maximum(cells.n[1:, None, None], 1.0)
-    factor = np.sqrt(spread) * rng.standard_normal((len(centre), 1, centre.shape[2])) - spread / 2
-    for rows in in_blocks(len(centre), centre[0].size) if phi > 0.0 else ():
-        origin = (expected[rows] / unit)[:, :, None]
-        centre[rows] += (origin + centre[rows]) * np.expm1(factor[rows])
+    spread = response_variance(cells, squares) / np.maximum(cells.n[1:, None], 1.0)
+    chance = rng.standard_normal((len(spread), n_draws))
+    return np.asarray(np.expm1(np.sqrt(spread) * chance - spread / 2))
 
 
 def without_responses(cells: PooledGuides, unit: Array) -> Array:

@@ -240,10 +240,12 @@ class ScreenMoments(Shown):
     """
 
     n: NDArray[np.int64] = array("n_environments", whole=True, least=0)
-    mean: NDArray[np.float64] = array("n_environments", "n_nodes")
-    squares: NDArray[np.float64] = array("n_environments", "n_nodes", least=0)
+    mean: NDArray[np.float64] = array("n_environments", "n_nodes", is_table=True)
+    squares: NDArray[np.float64] = array("n_environments", "n_nodes", least=0, is_table=True)
     scatter: NDArray[np.float64] = array("n_nodes", "n_nodes")
-    counted: NDArray[np.float64] | None = array("n_environments", "n_nodes", least=0, optional=True)
+    counted: NDArray[np.float64] | None = array(
+        "n_environments", "n_nodes", least=0, optional=True, is_table=True
+    )
 
     @classmethod
     def from_array(cls, x: Any, groups: ArrayLike, n_groups: int) -> ScreenMoments:

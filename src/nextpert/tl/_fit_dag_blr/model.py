@@ -16,9 +16,11 @@ from nextpert._adata.panel import places
 from nextpert._adata.posterior import FeaturesRecord, FittedPosterior, PredictorRecord
 from nextpert._adata.progress import progress
 from nextpert.core import Dag
+from nextpert.core._codec import filled
+from nextpert.core.model.chain import threads
 from nextpert.core.model.conditions import beside, fit_conditions
 from nextpert.core.model.effects import Efficacy, screen_efficacy, speaks_of_knockouts
-from nextpert.core.model.hierarchical import Hierarchical, fit_hierarchical, threads
+from nextpert.core.model.hierarchical import Hierarchical, fit_hierarchical
 from nextpert.core.model.interactions import Interactions, Together, learn_interactions
 from nextpert.core.model.perturbations import ENOUGH, Perturbations
 from nextpert.core.model.predictor_weights import (
@@ -163,9 +165,9 @@ def expected_shifts(spec: Spec, cells: FitCells) -> Expected:
     """
     plan, control = spec.plan, cells.control
     used = environments.shift_environments(plan, spec.genes, control)
-    own = np.full(used.shifts.shape, np.nan)
+    shape = used.shifts.shape
     if spec.exact or not isinstance(plan.shift, str):
-        return Expected(used, own, used.shifts, None)
+        return Expected(used, filled(shape, np.nan), used.shifts, None)
     pairs = [(j, i) for j, own in enumerate(places(plan.targets, spec.genes)) for i in own]
     rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
     size, known = np.abs(own_shift(plan.shift, control.mean))[columns], np.ones(len(columns), bool)
@@ -174,10 +176,12 @@ def expected_shifts(spec: Spec, cells: FitCells) -> Expected:
     direction = 1 if plan.shift == "activation" else -1
     efficacy = screen_efficacy(cells.pooled, rows, columns, size, known, direction=direction)
     mean, sd = efficacy.expected_change(size)
-    shifts, change = np.zeros(own.shape), np.zeros(own.shape)
+    shifts, change = np.zeros(shape), np.zeros(shape)
+    own = np.full(shape, np.nan) if len(rows) else filled(shape, np.nan)
     shifts[rows, columns] = mean
     change[rows, columns] = direction * efficacy.posterior_mean * size
-    own[rows[known], columns[known]] = sd[known] ** 2
+    if len(rows):
+        own[rows[known], columns[known]] = sd[known] ** 2
     return Expected(replace(used, shifts=shifts), own, change, efficacy)
 
 

@@ -12,14 +12,14 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata.effects import own_shift
-from nextpert.core.model.effect_draws import table_type
+from nextpert.core._codec import table_type
+from nextpert.core.model.chain import threads
 from nextpert.core.model.effects import (
     Effects,
     estimate_effects,
     fit_without_graph,
     speaks_of_knockouts,
 )
-from nextpert.core.model.hierarchical import threads
 from nextpert.core.model.perturbations import in_blocks
 from nextpert.core.model.shift_prior import ShiftPrior, as_effects
 from nextpert.core.screen.guides import UNKNOWN, PooledGuides, join_nodes

@@ -12,7 +12,7 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata.arguments import between, checked, one_of
-from nextpert.core.model.effect_draws import table_type
+from nextpert.core._codec import table_type
 from nextpert.tl._perturbation_effects.candidates import (
     outside_tables,
     panel_effects,
