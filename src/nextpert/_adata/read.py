@@ -27,6 +27,8 @@ from nextpert._adata.table import (
     table_moments,
 )
 from nextpert.core._checks import LARGEST
+from nextpert.core._codec import table_type
+from nextpert.core.model.perturbations import in_blocks
 from nextpert.core.screen.moments import (
     PairwiseSum,
     not_finite,
@@ -189,19 +191,23 @@ def _read_table(
 ) -> tuple[list[Screen], int]:
     """Return what :func:`read_screens` does, of effects and standard errors in place of cells."""
     every = np.arange(adata.n_obs)
-    mean, se = (np.zeros((adata.n_obs, len(genes))) for _ in range(2))
+    shape = adata.n_obs, len(genes)
+    mean, se = (np.zeros(shape, table_type(adata.n_obs * len(genes))) for _ in range(2))
     for values, name in ((mean, None), (se, SE)):
         for here, block in _blocks(adata, genes, every, layer=name, finite=name is None):
             values[here] = dense(block)
     number = 0
     if checksum is not None:
-        both = mixed_words(mean, checksum.columns) + stirred(mixed_words(se, checksum.columns))
-        number = int((both * checksum.cells).sum(dtype=np.uint64))
+        words = checksum.columns
+        for rows in in_blocks(*shape):
+            both = mixed_words(mean[rows], words) + stirred(mixed_words(se[rows], words))
+            number += int((both * checksum.cells[rows]).sum(dtype=np.uint64))
+        number %= 2**64
     if not codings:
         return [], number
-    rows, screens = rows_of(adata), []
+    known, screens = rows_of(adata), []
     for each in codings:
-        moments, sigma2 = table_moments(rows, mean, se, each.codes >= 0)
+        moments, sigma2 = table_moments(known, mean, se, each.codes >= 0)
         screens.append(as_screen(moments, sigma2, each.codes, each.fold, each.columns))
     return screens, number
 

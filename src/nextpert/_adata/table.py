@@ -142,9 +142,10 @@ def table_moments(
     known = np.isfinite(within)
     counting = used[:, None] | ~(known & used[:, None]).any(axis=0)
     sigma2 = scales(rows, np.where(counting, within, np.inf))
-    counted = np.asarray(sigma2 / own, np.float64)  # 0 where nothing is known
-    held = np.where(known, np.minimum(within, _MOST * sigma2), sigma2)
-    squares = np.asarray((rows.n - 1.0)[:, None] * held, np.float64)
+    kind = mean.dtype
+    counted = (sigma2 / own).astype(kind, copy=False)  # 0 where nothing is known
+    squares = np.where(known, np.minimum(within, _MOST * sigma2), sigma2)
+    squares = ((rows.n - 1.0)[:, None] * squares).astype(kind, copy=False)
     if not rows.told:  # nothing is known of how cells of a perturbation vary
         squares[~rows.is_control] = 0.0
     p = len(sigma2)

@@ -23,7 +23,7 @@ from scipy.linalg import eigh
 
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_rng
-from nextpert.core._codec import array, nested, series
+from nextpert.core._codec import array, nested, series, table_type
 from nextpert.core.model._hierarchical_kernel import (
     N_VARIANCES,
     Grid,
@@ -349,16 +349,20 @@ class _Sampler:
             sd = np.sqrt(np.maximum(alike.diagonal(), LEAST_PSI))
             gamma, psi = factors(alike / np.outer(sd, sd), q)
         q = gamma.shape[1]
-        counted = cells.counted
-        error = 1.0 / counted[1:] + cells.fixed_error()[1:, None]
+        x, error = np.empty((2, n, p), table_type(n * p))
+        fixed, along = cells.fixed_error()[1:, None], np.empty(n)
+        for rows in in_blocks(n, p):
+            each = cells.variance_ratio[1:][rows] / cells.n[1:][rows, None] + fixed[rows]
+            x[rows] = (cells.mean[1:][rows] - self.expected[rows]) / self.unit
+            error[rows], along[rows] = each, 1.0 / each.mean(axis=1)
         design = np.vstack([np.zeros((1, p)), gamma.T])
-        x = (cells.mean[1:] - self.expected) / self.unit
         told = np.zeros((0, 0)) if np.isnan(told).all() else _told(told, self.unit)
-        self.means = Means(x, error, psi, design, told, 1.0 / error.mean(axis=1))
-        self.control_x, self.control_noise = cells.mean[0] / self.unit, psi / counted[0]
+        self.means = Means(x, error, psi, design, told, along)
+        counted = cells.n[0] / cells.variance_ratio[0]
+        self.control_x, self.control_noise = cells.mean[0] / self.unit, psi / counted
         # The scores of the controls' noise along the factors, equation 20 without the others.
         precision = gamma.T @ (gamma / self.control_noise[:, None])
-        self.control_precision = 1.0 / np.mean(1.0 / counted[0])
+        self.control_precision = 1.0 / np.mean(1.0 / counted)
         precision += np.eye(q) * self.control_precision
         self.control_cov = np.linalg.inv(precision)
         self.control_root = np.linalg.cholesky(self.control_cov)
@@ -375,8 +379,11 @@ class _Sampler:
             np.zeros(n, np.int64),
         )  # fmt: skip
         self.control = self.control_x.copy()
-        away = (self.means.x - self.control) / np.sqrt(psi * error + 1.0)
-        design[0] = eigh(away.T @ away, subset_by_index=[p - 1, p - 1])[1][:, 0]
+        square = np.zeros((p, p))
+        for rows in in_blocks(n, p):
+            away = (x[rows] - self.control) / np.sqrt(psi * error[rows] + 1.0)
+            square += away.T @ away
+        design[0] = eigh(square, subset_by_index=[p - 1, p - 1])[1][:, 0]
         self.program_variance = 1.0 / p
         self.score_weights = np.full((2, len(SCORES)), 1.0 / len(SCORES))  # program; factors
         self.scale_weights = np.full(len(SCALES), 1.0 / len(SCALES))

@@ -94,14 +94,20 @@ class Perturbations:
     @property
     def observed(self) -> Array:
         """Means less the controls' mean, ``(n_perturbations, n_genes)``; 0 without cells."""
-        effects = self.moments.mean[self.rows] - self.moments.mean[self.control]
-        return np.where(self.n[:, None] > 0, effects, 0.0)
+        mean, n = self.moments.mean, self.n
+        effects = np.empty((len(n), mean.shape[1]), mean.dtype)
+        for rows in in_blocks(*effects.shape):
+            away = mean[self.rows[rows]] - mean[self.control]
+            effects[rows] = np.where(n[rows, None] > 0, away, 0.0)
+        return effects
 
     @property
     def variance(self) -> Array:
         """Sampling variance of :attr:`observed`, the controls' included; infinite without cells."""
-        shared = self.sd**2 * (self.batch_errors**2).sum(axis=1)[:, None]
-        return self.own_variance() + self.control_variance + shared
+        variance, errors = self.own_variance(), (self.batch_errors**2).sum(axis=1)[:, None]
+        for rows in in_blocks(*variance.shape):
+            variance[rows] = variance[rows] + self.control_variance + self.sd**2 * errors[rows]
+        return variance
 
     @property
     def batch_errors(self) -> Array:
@@ -119,7 +125,9 @@ class Perturbations:
     @property
     def sd(self) -> Array:
         """Standard deviation of every gene among the controls, ``(n_genes,)``."""
-        return np.sqrt(self.moments.variance[self.control])
+        freedom = int(self.moments.n[self.control]) - 1
+        squares = np.asarray(self.moments.squares[self.control], np.float64)
+        return np.sqrt(squares / (freedom if freedom > 0 else np.nan))
 
     def some(self, index: ArrayLike) -> Perturbations:
         """Return some of the perturbations, in the order given."""
@@ -153,14 +161,20 @@ class Perturbations:
 
         From the cells' own scatter, drawn to the pooled one by ten cells' worth.
         """
-        n = self.n[:, None]
-        pooled = np.diag(self.covariance())
-        if self.moments.counted is not None:
-            counted = np.where(n > 0, self.moments.counted[self.rows], 0.0)
-            return np.divide(pooled, counted, out=np.full(counted.shape, np.inf), where=counted > 0)
-        freedom = np.maximum(n - 1, 0) + _POOLED_CELLS
-        spread = (self.moments.squares[self.rows] + _POOLED_CELLS * pooled) / freedom
-        return np.where(n > 0, spread / np.maximum(n, 1), np.inf)
+        moments, pooled = self.moments, np.diag(self.covariance())
+        variance = np.empty((len(self.rows), len(pooled)), moments.mean.dtype)
+        for rows in in_blocks(*variance.shape):
+            n = self.n[rows, None]
+            if moments.counted is None:
+                freedom = np.maximum(n - 1, 0) + _POOLED_CELLS
+                spread = moments.squares[self.rows[rows]] + _POOLED_CELLS * pooled
+                with_cells = spread / freedom / np.maximum(n, 1)
+            else:
+                counted = moments.counted[self.rows[rows]]
+                with_cells = np.full(counted.shape, np.inf)
+                np.divide(pooled, counted, out=with_cells, where=counted > 0)
+            variance[rows] = np.where(n > 0, with_cells, np.inf)
+        return variance
 
     def covariance(self) -> Array:
         """Return the covariance within environments, ``(n_genes, n_genes)``."""

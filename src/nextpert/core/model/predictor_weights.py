@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit
 
-from nextpert.core.model.perturbations import enough_genes
+from nextpert.core._codec import table_type
+from nextpert.core.model.perturbations import enough_genes, in_blocks
 from nextpert.core.model.predictors.graph import Graph
 
 if TYPE_CHECKING:
@@ -71,9 +72,10 @@ class PredictorWeights:
         ``predictions`` are those that the weights were learned from. The effects of each
         perturbation are expected with the weights learned without it.
         """
-        total = self.left_out[:, [0]] * predictions[0].effects
-        for k, each in enumerate(predictions[1:], 1):
-            total += self.left_out[:, [k]] * each.effects
+        total = np.zeros_like(predictions[0].effects)
+        for rows in in_blocks(*total.shape):
+            for k, each in enumerate(predictions):
+                total[rows] += self.left_out[rows, k][:, None] * each.effects[rows]
         return total
 
 
@@ -346,10 +348,12 @@ def with_expectation(
     weights
         Weight of each predictor, by name, for each perturbation, shape ``(n_perturbations,)``.
     """
-    effect = np.zeros_like(own)
+    effect = np.zeros(own.shape, table_type(own.size))
     for each in predictions:
         if each.name != Graph.name and weights[each.name].any():
-            effect += weights[each.name][:, None] * each.effects
+            for rows in in_blocks(*own.shape):
+                effect[rows] += weights[each.name][rows, None] * each.effects[rows]
     shift, (row, gene) = np.zeros_like(own), own.nonzero()  # few: pages of zeros take no memory
     shift[row, gene] = weights.get(Graph.name, np.zeros(len(own)))[row] * own[row, gene]
-    return replace(prior, shift=shift, effect=effect + own - shift)
+    effect[row, gene] = effect[row, gene] + own[row, gene] - shift[row, gene]
+    return replace(prior, shift=shift, effect=effect)

@@ -361,11 +361,11 @@ class ScreenMoments(Shown):
             return self
         if len(np.unique(codes)) == len(codes):
             n = np.zeros(n_groups, np.int64)
-            mean, squares = np.zeros((2, n_groups, self.n_nodes))
+            mean, squares = np.zeros((2, n_groups, self.n_nodes), self.mean.dtype)
             n[codes], mean[codes], squares[codes] = self.n, self.mean, self.squares
             counted = self.counted
             if counted is not None:
-                counted = np.zeros(mean.shape)
+                counted = np.zeros_like(mean)
                 counted[codes] = self.counted
             return ScreenMoments(n, mean, squares, self.scatter, counted)
         if self.counted is not None:

@@ -62,7 +62,8 @@ class FitCells:
     def control(self) -> Moments:
         """Moments of the controls; of their scatter the diagonal alone."""
         one = self.screen
-        return Moments(int(one.n[0]), one.mean[0], np.diag(one.squares[0]))
+        mean, squares = (np.asarray(x[0], np.float64) for x in (one.mean, one.squares))
+        return Moments(int(one.n[0]), mean, np.diag(squares))
 
     @property
     def n_cells(self) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 
+from nextpert.core._codec import table_type
 from nextpert.core._registry import Registry
 from nextpert.core.model.perturbations import ENOUGH
 
@@ -172,8 +173,9 @@ class Predictor(ABC):
         candidates are, so what is scored here is what is handed out.
         """
         n = len(screen.targets)
-        effects, shared = np.zeros((2, n, screen.moments.n_nodes))
-        many = _BLOCKS if effects.size <= ENOUGH else _FEW_BLOCKS
+        size = n * screen.moments.n_nodes
+        effects, shared = np.zeros((2, n, screen.moments.n_nodes), table_type(size))
+        many = _BLOCKS if size <= ENOUGH else _FEW_BLOCKS
         for block in np.array_split(np.arange(n), max(n if n <= _SINGLY else many, 1)):
             found = self.predict(screen.without(block), screen.some(block))
             effects[block] = found.effects

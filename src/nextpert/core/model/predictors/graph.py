@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from nextpert.core._codec import table_type
 from nextpert.core.model.predictors.base import Prediction, Predictor, by_slopes, predictor
 
 if TYPE_CHECKING:
@@ -71,9 +72,11 @@ class Graph(Predictor):
 
     def held_out(self, screen: Perturbations) -> Prediction:
         """Return what graphs transmit that have not seen the perturbations."""
-        effects, shared = np.zeros((2, *screen.observed.shape))
+        shape = len(screen.targets), screen.moments.n_nodes
+        effects, shared = np.zeros((2, *shape), table_type(shape[0] * shape[1]))
         for rows, weights in self.held_out_weights:
             some = screen.some(rows)
             found = Graph(weights).predict(some, some)
-            effects[rows], shared[rows] = found.effects, found.shared
+            if found.effects.any():  # pages of zeros that nobody writes take no memory
+                effects[rows], shared[rows] = found.effects, found.shared
         return Prediction(self.name, effects, shared)

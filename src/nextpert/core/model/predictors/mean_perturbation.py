@@ -6,10 +6,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from nextpert.core.model.perturbations import in_blocks
 from nextpert.core.model.predictors.base import Prediction, Predictor, predictor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
     from nextpert.core.model.perturbations import Perturbations
+
+    Array = NDArray[np.float64]
 
 
 @predictor("mean perturbation")
@@ -40,20 +47,39 @@ class MeanPerturbation(Predictor):
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
         """Return the mean effect, the same for all candidates but for their target genes."""
         sd = np.where(screen.sd > 0, screen.sd, 1.0)
-        used = screen.scored()
-        effects = np.where(used, screen.observed / sd, 0.0)
-        noise = np.where(used, screen.own_variance() / sd**2, 0.0)
-        count = used.sum(axis=0)
-        centre = effects.sum(axis=0) / np.maximum(count, 1)
-        spread = np.where(used, (effects - centre) ** 2, 0.0).sum()
+        n, p = len(screen.targets), len(sd)
+
+        def parts() -> Iterator[tuple[NDArray[np.bool_], Array, Array, Array]]:
+            """Yield what is learned from, effects, their variances and errors of batches."""
+            for rows in in_blocks(n, p):
+                some = screen.some(np.arange(n)[rows])
+                used = some.scored()
+                effects, noise = some.observed / sd, some.own_variance() / sd**2
+                yield used, np.where(used, effects, 0), np.where(used, noise, 0), some.batch_errors
+
+        count, total, noisy = np.zeros((3, p))
+        for used, effects, noise, _ in parts():
+            count += used.sum(axis=0)
+            total += effects.sum(axis=0)
+            noisy += noise.sum(axis=0)
+        centre = total / np.maximum(count, 1)
+        spread = 0.0
+        for used, effects, *_ in parts():
+            spread += np.where(used, (effects - centre) ** 2, 0.0).sum()
         many = np.where(count > 1, count - 1, 0).sum()
         share = np.where(count > 1, (count - 1) / np.maximum(count, 1), 0.0)
-        between = max((spread - (noise * share).sum()) / max(many, 1), 0.0)
-        weight = np.where(used, 1 / np.maximum(between + noise, 1e-12), 0.0)
-        weight /= np.maximum(weight.sum(axis=0), 1e-300)
-        mean = sd * (weight * effects).sum(axis=0)
+        between = max((spread - (noisy * share).sum()) / max(many, 1), 0.0)
+        weights, mean = np.zeros((2, p))
+        errors = np.zeros((screen.batch_errors.shape[1], p))
+        for used, effects, noise, of_batches in parts():
+            weight = np.where(used, 1 / np.maximum(between + noise, 1e-12), 0.0)
+            weights += weight.sum(axis=0)
+            mean += (weight * effects).sum(axis=0)
+            errors += of_batches.T @ weight
+        weights = np.maximum(weights, 1e-300)
+        mean *= sd / weights
         shared = candidates.control_variance + candidates.sd**2 * (
-            candidates.batch_errors @ (screen.batch_errors.T @ weight)
+            candidates.batch_errors @ (errors / weights)
         )
         says = (count > 0) & ~candidates.own()
         return Prediction(self.name, np.where(says, mean, 0.0), np.where(says, shared, 0.0))
