@@ -106,25 +106,29 @@ class State(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """Draws of all but own parts, of which some perturbations are asked for; draws come last.
+    """Draws of all but own parts, of which some perturbations are asked for.
 
     Parameters
     ----------
     control, program
-        Means of the controls, and the program, shape ``(n_genes, n_draws)``.
+        Means of the controls, and the program, shape ``(n_draws, n_genes)``.
     factors
-        Factors of coexpression, shape ``(n_genes, n_factors)``.
+        Factors of coexpression, shape ``(n_factors, n_genes)``.
     scores
-        Scores on the program, along the factors, and those of the noise along the factors, shape
-        ``(n_perturbations, 1 + 2 n_factors, n_draws)``.
+        Scores on the program, shape ``(n_draws, n_perturbations)``.
+    along, noise
+        Scores along the factors, and those of the cells' noise along them, shape
+        ``(n_draws, n_perturbations, n_factors)``.
     response
-        By how much more than on average cells respond, shape ``(n_perturbations, n_draws)``.
+        By how much more than on average cells respond, shape ``(n_draws, n_perturbations)``.
     """
 
     control: NDArray[np.float64]
     program: NDArray[np.float64]
     factors: NDArray[np.float64]
     scores: NDArray[np.float64]
+    along: NDArray[np.float64]
+    noise: NDArray[np.float64]
     response: NDArray[np.float64]
 
 
@@ -465,30 +469,28 @@ def fill_centres(drawn, change, measured, origin, precision, told, place, invers
     out
         Filled, same shape.
     room
-        Room for two numbers a draw, ``(2, n_draws)``.
+        Room for two numbers a gene, ``(2, n_genes)``.
     """
-    q = drawn.factors.shape[1]
-    n_draws = place.shape[2]
+    n_draws, n_genes = place.shape[2], change.shape[1]
     total, noise = room[0], room[1]
     for j in range(len(change)):
-        scores, response = drawn.scores[j], drawn.response[j]
-        for i in range(change.shape[1]):
-            for k in range(n_draws):
-                total[k] = drawn.program[i, k] * scores[0, k]
-                noise[k] = measured[j] * drawn.control[i, k]
-            for s in range(q):
-                gamma = drawn.factors[i, s]
-                for k in range(n_draws):
-                    total[k] += gamma * scores[1 + s, k]
-                    noise[k] += gamma * scores[1 + q + s, k]
-            cells = np.float64(precision[j, i])
-            for k in range(n_draws):
-                entry = place[j, i, k]
+        for k in range(n_draws):
+            score, response = drawn.scores[k, j], drawn.response[k, j]
+            for i in range(n_genes):
+                total[i] = drawn.program[k, i] * score
+                noise[i] = measured[j] * drawn.control[k, i]
+            for s in range(len(drawn.factors)):
+                of_effect, of_cells = drawn.along[k, j, s], drawn.noise[k, j, s]
+                for i in range(n_genes):
+                    total[i] += drawn.factors[s, i] * of_effect
+                    noise[i] += drawn.factors[s, i] * of_cells
+            for i in range(n_genes):
+                entry, cells = place[j, i, k], np.float64(precision[j, i])
                 share = cells / (cells + inverse[entry])
                 if entry == N_VARIANCES:
                     share = told[j, i]
-                centre = total[k] + share * (change[j, i] - noise[k] - total[k])
-                out[j, i, k] = centre + (origin[j, i] + centre) * response[k]
+                centre = total[i] + share * (change[j, i] - noise[i] - total[i])
+                out[j, i, k] = centre + (origin[j, i] + centre) * response
 
 
 @lean

@@ -210,19 +210,18 @@ class EffectDraws:
             return self.centre[index][:, :, draws]
         cells = self.cells
         assert cells is not None
-        last: Any = np.ascontiguousarray
-        place = last(self.place[index][:, :, draws])
-        scores = [x[draws][:, index] for x in (cells.scores[:, :, None], cells.along, cells.noise)]
+        whole: Any = np.ascontiguousarray
+        place = whole(self.place[index][:, :, draws])
+        by_draw = (cells.scores, cells.along, cells.noise, cells.response)
         drawn = Drawn(
-            last(cells.control[draws].T), last(cells.program[draws].T), cells.factors,
-            last(np.concatenate(scores, axis=2).transpose(1, 2, 0)),
-            last(cells.response[draws][:, index].T),
+            cells.control[draws], cells.program[draws], whole(cells.factors.T),
+            *(whole(x[draws][:, index]) for x in by_draw),
         )  # fmt: skip
         out = np.empty(place.shape, np.float32)
         fill_centres(
             drawn, cells.change[index], cells.measured[index], self.expected[index] / self.unit,
             self.precision[index], cells.told[index].toarray(), place, 1.0 / VARIANCE, out,
-            np.empty((2, place.shape[2])),
+            np.empty((2, place.shape[1])),
         )  # fmt: skip
         return out
 
@@ -237,7 +236,7 @@ class EffectDraws:
 
     def sd(self) -> Array:
         """Return their standard deviations, ``(n_perturbations, n_genes)``, units of the data."""
-        sd = np.empty(self.expected.shape)
+        sd = np.empty(self.expected.shape, table_type(self.expected.size))
         for rows, some in self.blocks():
             within = np.zeros_like(sd[rows])
             for k in range(self.n_draws):

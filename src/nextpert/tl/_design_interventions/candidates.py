@@ -583,16 +583,22 @@ def as_fitted(names: list[str], targets: list[list[str]], fit: FittedPosterior) 
         )
         warn(message)
     found = _modelled(names, targets, "knockout" if kind == "table" else kind, fit)
-    shifts = found.shifts * (1.0 if fit.efficacy is None else fit.efficacy.mean)
-    for i in np.flatnonzero(rows >= 0):
-        shifts[i] = fit.shifts[rows[i]]
-        found.sources[i] = str(fit.environments["shift_source"].iloc[rows[i]])
-    return replace(found, shifts=shifts)
+    efficacy = 1.0 if fit.efficacy is None else fit.efficacy.mean
+    sources = fit.environments["shift_source"].astype(str).tolist()
+    for i, row in enumerate(rows.tolist()):
+        shift = fit.shifts[row] if row >= 0 else efficacy * found.shifts[i]
+        if targets[i] or shift.any():  # pages of zeros that nobody writes take no memory
+            found.shifts[i] = shift
+        if row >= 0:
+            found.sources[i] = sources[row]
+    return found
 
 
 def _modelled(
     names: list[str], targets: list[list[str]], kind: str, fit: FittedPosterior
 ) -> Interventions:
-    full = [_shifts.in_full(genes, fit.genes, kind, fit.control_mean) for genes in targets]
-    shifts = np.array(full).reshape(-1, len(fit.genes))
+    shifts = np.zeros((len(names), len(fit.genes)))
+    for row, genes in enumerate(targets):
+        if genes:
+            shifts[row] = _shifts.in_full(genes, fit.genes, kind, fit.control_mean)
     return Interventions(names, targets, shifts, [kind] * len(names))

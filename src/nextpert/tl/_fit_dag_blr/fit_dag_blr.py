@@ -250,9 +250,12 @@ def fit_dag_blr(
         - ``hierarchical`` (mapping): with ``spec="full"``, draws of the hierarchical model (up to
           200, fewer of large screens): ``effects`` of the perturbations with cells (``unit``, the
           standard deviation of every gene within cells; the ``expected`` effects; ``precision`` of
-          the cells' means, ``centre``, the mean of every effect less ``expected``, and ``place``,
-          the index of the prior variance of its own part, given the rest of a draw, in units of
-          ``unit``); ``control``, the mean of the controls, shape ``(n_draws, n_genes)``;
+          the cells' means and ``place``, the index of the prior variance of an own part in every
+          draw, in units of ``unit``; and ``cells``, from which the means of effects in a draw
+          follow: the ``change`` of the cells' means, less ``expected``, the scores of their
+          ``noise`` along the factors, their ``response``, and what share of a change is ``told`` to
+          be an own part; in several conditions these means themselves, ``centre``); ``control``,
+          the mean of the controls, shape ``(n_draws, n_genes)``;
           ``program`` and the ``scores`` of perturbations on it; the ``factors`` of coexpression,
           shape ``(n_genes, n_factors)``, and the scores ``along`` them; the ``weights`` of prior
           variances (``program``, ``factors``, ``scales``, ``tails``); ``squares``, the summed
