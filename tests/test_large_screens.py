@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -79,10 +80,19 @@ def test_distances_in_blocks_are_those_at_once(signature, monkeypatch):
         np.testing.assert_allclose(one, two, rtol=1e-9)
 
 
-def test_tables_of_very_many_effects_are_in_single_precision(monkeypatch):
+def test_tables_of_very_many_effects_are_in_single_precision(monkeypatch, tmp_path):
     whole = results(table())
     monkeypatch.setattr("nextpert.core._codec._DOUBLE", 299)
-    found = results(table())
+    adata = table()
+    found = results(adata)
+    fit = adata.uns["dag_blr"]
+    kept = fit["shift_prior"]["mean"], fit["screen"]["counted"], fit["hierarchical"]["effects"]
+    for each in (adata.X, adata.layers["se"], *kept[:2], kept[2]["expected"]):
+        assert each.dtype == np.float32
+    adata.write_h5ad(tmp_path / "large.h5ad")
+    back = ad.read_h5ad(tmp_path / "large.h5ad")
+    npt.tl.perturbation_effects(back)  # without a warning that its cells have changed
+    np.testing.assert_array_equal(back.uns["perturbation_effects"]["mean"], found["mean"])
     for name in ("mean", "sd", "lower", "upper", "lfsr", "weight", "raw_mean"):
         assert whole[name].dtype == np.float64
         assert found[name].dtype == np.float32
