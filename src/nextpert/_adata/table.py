@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nextpert.core import ScreenMoments
+from nextpert.core.model.perturbations import in_blocks
 from nextpert.core.screen.screen import Screen
 
 if TYPE_CHECKING:
@@ -137,18 +138,19 @@ def table_moments(
     scatter: it stays with the caller. Variances are learned from the rows that are ``used``, unless
     these say nothing of a gene.
     """
-    own = own_variances(rows, se**2)
-    within = rows.n[:, None] * own
-    known = np.isfinite(within)
-    counting = used[:, None] | ~(known & used[:, None]).any(axis=0)
-    sigma2 = scales(rows, np.where(counting, within, np.inf))
-    kind = mean.dtype
-    counted = (sigma2 / own).astype(kind, copy=False)  # 0 where nothing is known
-    squares = np.where(known, np.minimum(within, _MOST * sigma2), sigma2)
-    squares = ((rows.n - 1.0)[:, None] * squares).astype(kind, copy=False)
+    n, p = mean.shape
+    sigma2, counted, squares = np.zeros(p), np.empty_like(mean), np.empty_like(mean)
+    freedom = (rows.n - 1.0)[:, None]
+    for genes in in_blocks(p, n):  # each by itself
+        own = own_variances(rows, se[:, genes].astype(np.float64) ** 2)
+        within = rows.n[:, None] * own
+        known = np.isfinite(within)
+        counting = used[:, None] | ~(known & used[:, None]).any(axis=0)
+        found = sigma2[genes] = scales(rows, np.where(counting, within, np.inf))
+        counted[:, genes] = found / own  # 0 where nothing is known
+        squares[:, genes] = freedom * np.where(known, np.minimum(within, _MOST * found), found)
     if not rows.told:  # nothing is known of how cells of a perturbation vary
         squares[~rows.is_control] = 0.0
-    p = len(sigma2)
     return ScreenMoments(rows.n, mean, squares, np.broadcast_to(0.0, (p, p)), counted), sigma2
 
 

@@ -213,7 +213,13 @@ def array(
 
     def store(value: Any) -> Any:
         if is_table:
-            return np.asarray(value, table_type(np.size(value)), order="C")
+            kind = table_type(np.size(value))
+            # Pages of zeros take no memory before they are written.
+            return (
+                np.asarray(value, kind, order="C")
+                if np.any(value)
+                else np.zeros(np.shape(value), kind)
+            )
         return np.asarray(value, order="C") if shape else value
 
     return _field(store, read, optional=optional)

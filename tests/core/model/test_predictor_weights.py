@@ -370,7 +370,8 @@ def test_weights_of_very_large_screens_are_those_of_some_genes(monkeypatch):
     truth, wrong = rng.normal(size=(2, 20, 50))
     seen, noise = truth + 0.1 * rng.normal(size=truth.shape), np.full(truth.shape, 0.01)
     tables = [Prediction("right", truth, 0.1 * noise), Prediction("wrong", wrong)]
-    monkeypatch.setattr("nextpert.core.model.perturbations.ENOUGH", 400)
+    monkeypatch.setattr("nextpert.core.model.perturbations.ENOUGH", 900)
+    monkeypatch.setattr("nextpert.core.model.perturbations._LEARNED", 400)
     some = enough_genes(20, 50)
     assert len(some) == 20
     found = learn_predictor_weights(seen, noise, tables, noise > 0, sd=np.ones(50))

@@ -263,7 +263,8 @@ def test_mixtures_of_very_large_screens_are_learned_from_some_genes(monkeypatch)
     shift, empty = np.zeros((30, 200)), Dag.from_edges(200, [])
     noise = np.linspace(0.8, 1.2, 200)
     every = fit_random_shifts(DagBlr(empty, noise_var=noise), cells, shift)
-    monkeypatch.setattr("nextpert.core.model.perturbations.ENOUGH", 3000)  # 100 of 200 genes
+    monkeypatch.setattr("nextpert.core.model.perturbations.ENOUGH", 3000)
+    monkeypatch.setattr("nextpert.core.model.perturbations._LEARNED", 3000)  # 100 of 200 genes
     some = fit_random_shifts(DagBlr(empty, noise_var=noise), cells, shift)
     assert some.prior.mean.shape == (30, 200)
     usual, known = (x.prior.given(x.posterior).expected(x.posterior) for x in (every, some))

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _POOLED_CELLS = 10  # the pooled variance counts as so many cells in a perturbation's own
-# Effects that a number common to all genes, such as the weight of a predictor, is learned from at
-# most: of 10 million it is known to a thousandth. Tables of more are in single precision.
-ENOUGH = 10_000_000
+# Effects that are more than enough to learn a number common to all genes, such as the weight of a
+# predictor, and how many it is then learned from, which tell it to a thousandth or two.
+ENOUGH, _LEARNED = 10_000_000, 4_000_000
 _ROOM = 2_000_000  # effects that are held at a time beside the tables of a screen
 
 
@@ -196,11 +196,11 @@ class Perturbations:
 def enough_genes(n_perturbations: int, n_genes: int) -> NDArray[np.int64] | None:
     """Return genes that tell what is common to all of them; ``None`` where all are needed.
 
-    Of screens of more than 10 million effects as many genes, drawn with a fixed seed, as make 10
+    Of screens of more than 10 million effects as many genes, drawn with a fixed seed, as make 4
     million: what is learned from them does not depend on how many more there are.
     """
-    some = ENOUGH // max(n_perturbations, 1)
-    if some >= n_genes:
+    some = _LEARNED // max(n_perturbations, 1)
+    if n_perturbations * n_genes <= ENOUGH or some >= n_genes:
         return None
     return np.sort(np.random.default_rng(0).choice(n_genes, max(some, 1), replace=False))
 

@@ -349,7 +349,10 @@ def weighted(
     own = expected.used.shifts
     said = held_out(own)
     follows = weights.expected(said)
-    unseen = unseen_mixture(cells.pooled, found, own + follows, together)
+    away, targeted = follows.copy(), own.nonzero()  # few: pages of zeros take no memory
+    away[targeted] += own[targeted]
+    unseen = unseen_mixture(cells.pooled, found, away, together)
+    del away
     learned = dict(zip(weights.names, weights.weights.tolist(), strict=True))
     others = sum(learned[e.name] for e in predictors if e.name != Graph.name and not e.fixed)
     believed = max(learned[Graph.name] - others, 0.0)
