@@ -214,12 +214,9 @@ def array(
     def store(value: Any) -> Any:
         if is_table:
             kind = table_type(np.size(value))
-            # Pages of zeros take no memory before they are written.
-            return (
-                np.asarray(value, kind, order="C")
-                if np.any(value)
-                else np.zeros(np.shape(value), kind)
-            )
+            if not np.any(value):  # pages of zeros that nobody writes take no memory
+                return np.zeros(np.shape(value), kind)
+            return np.asarray(value, kind, order="C")
         return np.asarray(value, order="C") if shape else value
 
     return _field(store, read, optional=optional)
@@ -238,7 +235,7 @@ def packed(
         found = _numbers(stored, reading, name, whole=np.dtype(dtype).kind == "i")
         reading.require_shape(found.shape, shape, name)
         _require_bounds(found, least, -np.inf, reading, name)
-        if (found > most).any():
+        if found.size and found.max() > most:
             raise reading.damaged(f"{name} holds values above {most:g}")
         return found.astype(dtype, copy=False)
 
@@ -279,7 +276,7 @@ def sparse(*shape: str, least: float = -np.inf, fill: float = 0.0, dense: bool =
             raise reading.damaged(f"{name}: {fault}")
         if not dense:
             return sp.csr_array(stored)
-        # Pages of zeros take no memory before they are written.
+        # Pages of zeros that nobody writes take no memory.
         found = np.zeros(stored.shape) if fill == 0 else filled(stored.shape, fill)
         if not stored.nnz:
             return found
@@ -415,7 +412,8 @@ def _numbers(stored: Any, reading: Reading, name: str, *, whole: bool = False) -
     if found.dtype.kind not in ("iu" if whole else "iuf"):
         kind = "whole numbers" if whole else "numbers"
         raise reading.damaged(f"{name} holds no {kind}, but {found.dtype}")
-    if not np.isfinite(found).all():
+    # By the smallest and largest, as a mask of a very large array takes much memory.
+    if found.size and not (np.isfinite(found.min()) and np.isfinite(found.max())):
         raise reading.damaged(f"{name} holds NaN or infinite values")
     return found
 
@@ -424,7 +422,7 @@ def _require_bounds(
     found: NDArray[Any], least: float, above: float, reading: Reading, name: str
 ) -> None:
     """Raise unless all of an array of any shape is at least ``least`` and above ``above``."""
-    if (found < least).any() or (found <= above).any():
+    if found.size and (found.min() < least or found.min() <= above):
         bound = f"below {least:g}" if least > above else f"that are not above {above:g}"
         raise reading.damaged(f"{name} holds values {bound}")
 
