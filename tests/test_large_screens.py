@@ -83,7 +83,7 @@ def test_distances_in_blocks_are_those_at_once(signature, monkeypatch):
 @pytest.mark.parametrize("of", [screen, table])
 def test_tables_of_very_many_effects_are_in_single_precision(of, monkeypatch, tmp_path):
     whole = results(of())
-    monkeypatch.setattr("nextpert.core._codec._DOUBLE", 100)
+    monkeypatch.setattr("nextpert.core._codec._DOUBLE", 20)
     adata = of()
     found = results(adata)
     fit = adata.uns["dag_blr"]
