@@ -161,7 +161,7 @@ class Perturbations:
 
         From the cells' own scatter, drawn to the pooled one by ten cells' worth.
         """
-        moments, pooled = self.moments, np.diag(self.covariance())
+        moments, pooled = self.moments, self.within()
         variance = np.empty((len(self.rows), len(pooled)), moments.mean.dtype)
         for rows in in_blocks(*variance.shape):
             n = self.n[rows, None]
@@ -178,8 +178,14 @@ class Perturbations:
 
     def covariance(self) -> Array:
         """Return the covariance within environments, ``(n_genes, n_genes)``."""
-        freedom = self.moments.n.sum() - np.count_nonzero(self.moments.n)
-        return self.moments.scatter / max(int(freedom), 1)
+        return self.moments.scatter / self._freedom()
+
+    def within(self) -> Array:
+        """Return the variance of every gene within environments, ``(n_genes,)``."""
+        return self.moments.scatter.diagonal() / self._freedom()
+
+    def _freedom(self) -> int:
+        return max(int(self.moments.n.sum() - np.count_nonzero(self.moments.n)), 1)
 
     def own(self) -> NDArray[np.bool_]:
         """Whether a perturbation targets a gene, ``(n_perturbations, n_genes)``."""

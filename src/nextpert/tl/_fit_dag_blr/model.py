@@ -206,7 +206,7 @@ def learn_together(
         return None
     labels, combined = numbered(members[j] for j in rows.tolist())
     has = seen.n[rows] > 0
-    within = seen.covariance().diagonal()
+    within = seen.within()
     shifts = found.prior.given(found.posterior)
     mean, variance = effects_alone([found.posterior], [shifts], within)
     alone, spread, common = np.full((3, len(labels), len(within)), np.nan)
@@ -340,7 +340,7 @@ def weighted(
     by_name = dict(zip(weights.names, weights.left_out.T, strict=True))
     prior = with_expectation(found.prior, expected.used.shifts, told, by_name)
     if together is not None:
-        within = np.maximum(seen.covariance().diagonal(), np.finfo(np.float64).tiny)
+        within = np.maximum(seen.within(), np.finfo(np.float64).tiny)
         prior = together.told(prior, found.posterior.noise_var / within)
     prior = learn_mixtures(found.posterior, prior)
     # Of a perturbation without cells the change of the target gene is not known either. As far as
