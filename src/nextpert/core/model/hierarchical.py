@@ -306,7 +306,7 @@ def fit_hierarchical(
         shares.append(sp.csr_array(np.where(np.isnan(own), 0.0, own / (own + variance))))
     factors = means.design[1:].T.copy()
     from_cells = FromCells(
-        means.x.astype(np.float32), sp.csr_array(sp.vstack(shares)), np.ones(n), noise,
+        means.x.astype(np.float32, copy=False), sp.csr_array(sp.vstack(shares)), np.ones(n), noise,
         np.zeros((length.keep, n)), control, program, factors, scores, along,
     )  # fmt: skip
     effects = EffectDraws(unit, expected, precision, place, None, from_cells)

@@ -48,30 +48,32 @@ class MeanPerturbation(Predictor):
         """Return the mean effect, the same for all candidates but for their target genes."""
         sd = np.where(screen.sd > 0, screen.sd, 1.0)
         n, p = len(screen.targets), len(sd)
+        blocks = in_blocks(n, p)
 
         def parts() -> Iterator[tuple[NDArray[np.bool_], Array, Array, Array]]:
             """Yield what is learned from, effects, their variances and errors of batches."""
-            for rows in in_blocks(n, p):
+            for rows in blocks:
                 some = screen.some(np.arange(n)[rows])
                 used = some.scored()
                 effects, noise = some.observed / sd, some.own_variance() / sd**2
                 yield used, np.where(used, effects, 0), np.where(used, noise, 0), some.batch_errors
 
+        every = list(parts()) if len(blocks) == 1 else None
         count, total, noisy = np.zeros((3, p))
-        for used, effects, noise, _ in parts():
+        for used, effects, noise, _ in every or parts():
             count += used.sum(axis=0)
             total += effects.sum(axis=0)
             noisy += noise.sum(axis=0)
         centre = total / np.maximum(count, 1)
         spread = 0.0
-        for used, effects, *_ in parts():
+        for used, effects, *_ in every or parts():
             spread += np.where(used, (effects - centre) ** 2, 0.0).sum()
         many = np.where(count > 1, count - 1, 0).sum()
         share = np.where(count > 1, (count - 1) / np.maximum(count, 1), 0.0)
         between = max((spread - (noisy * share).sum()) / max(many, 1), 0.0)
         weights, mean = np.zeros((2, p))
         errors = np.zeros((screen.batch_errors.shape[1], p))
-        for used, effects, noise, of_batches in parts():
+        for used, effects, noise, of_batches in every or parts():
             weight = np.where(used, 1 / np.maximum(between + noise, 1e-12), 0.0)
             weights += weight.sum(axis=0)
             mean += (weight * effects).sum(axis=0)
