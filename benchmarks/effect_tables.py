@@ -220,7 +220,7 @@ def cost(n_perturbations: int, n_genes: int, missing: float) -> dict[str, tuple[
         nonlocal started
         now = np.array([time.perf_counter(), time.process_time()])
         times[what], started = tuple(now - started), now
-        print(what, times[what], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+        print(what, times[what], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
 
     table = npt.pp.effect_table(effects, se, n_cells=100, n_controls=10_000)
     lap("table")
@@ -231,7 +231,7 @@ def cost(n_perturbations: int, n_genes: int, missing: float) -> dict[str, tuple[
     lap("effects")
     npt.tl.plan_screen(table, "p0", n_perturbations=96, n_cells=20_000)
     lap("plate of 96")
-    times["GB"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,) * 2
+    times["GB"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,) * 2
     return times
 
 

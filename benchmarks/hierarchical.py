@@ -347,7 +347,7 @@ def cost(n: int, p: int, n_jobs: int) -> str:
     effects = fit_hierarchical(cells, rng=0, n_jobs=n_jobs).effects
     effects.summary(n_jobs=n_jobs)
     wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     size = f"{n:,} perturbations x {p:,} genes, {n_jobs} threads, {effects.n_draws} draws"
     return f"{size}: {wall:.0f} s, {cpu:.0f} s of the processor, {peak:.1f} GB"
 
