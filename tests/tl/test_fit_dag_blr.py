@@ -269,7 +269,7 @@ def test_effects_do_not_depend_on_the_number_of_threads(small_screen, monkeypatc
     npt.tl.learn_dag(small_screen, search_options={"n_runs": 2}, rng=0)
     made = []
     for many in (1_000_000, 10):
-        monkeypatch.setattr("nextpert.core.model.hierarchical._FOR_ALL", many)
+        monkeypatch.setattr("nextpert.core.model.chain._FOR_ALL", many)
         npt.tl.fit_dag_blr(small_screen)
         npt.tl.perturbation_effects(small_screen)
         made.append(small_screen.uns["perturbation_effects"])

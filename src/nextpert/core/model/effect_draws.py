@@ -74,7 +74,7 @@ class FromCells:
     change
         Means of the cells less what was expected, 0 of perturbations without cells, shape
         ``(n_perturbations, n_genes)``; in units of ``unit``, as all that follows.
-    told
+    own_share
         What share of a departure is an own part whose variance was known beforehand, same shape.
     measured
         1 of perturbations with cells, 0 of those that are predicted, shape ``(n_perturbations,)``.
@@ -88,7 +88,7 @@ class FromCells:
     """
 
     change: NDArray[np.float32] = packed(np.float32, "n_measured", "n_nodes")
-    told: sp.csr_array = sparse("n_measured", "n_nodes", least=0, dense=False)
+    own_share: sp.csr_array = sparse("n_measured", "n_nodes", least=0, dense=False)
     measured: Array = array("n_measured", least=0)
     noise: Array = array("n_draws", "n_measured", "n_factors")
     response: Array = array("n_draws", "n_measured", least=-1)
@@ -103,7 +103,7 @@ class FromCells:
         which = np.asarray(index, np.int64)
         by_draw = {x: getattr(self, x)[:, which] for x in ("noise", "response", "scores", "along")}
         return replace(
-            self, change=self.change[which], told=self.told[which],
+            self, change=self.change[which], own_share=self.own_share[which],
             measured=self.measured[which], **by_draw,
         )  # fmt: skip
 
@@ -120,7 +120,9 @@ class FromCells:
             x: np.concatenate([getattr(self, x), getattr(other, x)], axis=int(x in by_draw))
             for x in ("change", "measured", *by_draw)
         }
-        return replace(self, told=sp.csr_array(sp.vstack([self.told, other.told])), **both)
+        return replace(
+            self, own_share=sp.csr_array(sp.vstack([self.own_share, other.own_share])), **both
+        )
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,7 @@ class EffectDraws:
         out = np.empty(place.shape, np.float32)
         fill_centres(
             drawn, cells.change[index], cells.measured[index], self.expected[index] / self.unit,
-            self.precision[index], cells.told[index].toarray(), place, 1.0 / VARIANCE, out,
+            self.precision[index], cells.own_share[index].toarray(), place, 1.0 / VARIANCE, out,
             np.empty((2, place.shape[1])),
         )  # fmt: skip
         return out

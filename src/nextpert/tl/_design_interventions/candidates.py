@@ -414,11 +414,10 @@ def read_candidates(
         names = without_own(own, _names(candidates, fit), fit, note=named)
         targets, guessed = _targets(names, fit)
         if guessed:
-            message = (
+            warn(
                 f"Of {list_names(guessed)} nothing is known: no cells, no features and no target "
                 f"on the panel. The mean of the screen's perturbations is expected of each."
             )
-            warn(message)
         if shift is None:
             return fitted_candidates(as_fitted(names, targets, fit), fit)
         if isinstance(shift, str):
@@ -577,20 +576,18 @@ def as_fitted(names: list[str], targets: list[list[str]], fit: FittedPosterior) 
     rows, kind = fit.rows_of(names), str(fit.params["shift"])
     unseen = [name for name, row in zip(names, rows, strict=True) if row < 0]
     if unseen and kind == "table":
-        message = (
+        warn(
             f"The table of shifts has no row for the candidates {list_names(unseen)}: "
             f"they are modelled as knockouts (minus the control mean of every target)."
         )
-        warn(message)
     found = _modelled(names, targets, "knockout" if kind == "table" else kind, fit)
-    efficacy = 1.0 if fit.efficacy is None else fit.efficacy.mean
     sources = fit.environments["shift_source"].astype(str).tolist()
     for i, row in enumerate(rows.tolist()):
-        shift = fit.shifts[row] if row >= 0 else efficacy * found.shifts[i]
+        shift = fit.shifts[row] if row >= 0 else found.shifts[i]
         if targets[i] or shift.any():  # pages of zeros that nobody writes take no memory
-            found.shifts[i] = shift
-        if row >= 0:
-            found.sources[i] = sources[row]
+            efficacy = 1.0 if row >= 0 or fit.efficacy is None else fit.efficacy.mean
+            found.shifts[i] = efficacy * shift
+        found.sources[i] = sources[row] if row >= 0 else found.sources[i]
     return found
 
 
@@ -598,7 +595,6 @@ def _modelled(
     names: list[str], targets: list[list[str]], kind: str, fit: FittedPosterior
 ) -> Interventions:
     shifts = np.zeros((len(names), len(fit.genes)))
-    for row, genes in enumerate(targets):
-        if genes:
-            shifts[row] = _shifts.in_full(genes, fit.genes, kind, fit.control_mean)
+    for row, genes in ((row, genes) for row, genes in enumerate(targets) if genes):
+        shifts[row] = _shifts.in_full(genes, fit.genes, kind, fit.control_mean)
     return Interventions(names, targets, shifts, [kind] * len(names))

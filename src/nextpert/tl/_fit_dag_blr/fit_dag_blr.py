@@ -253,9 +253,10 @@ def fit_dag_blr(
           the cells' means and ``place``, the index of the prior variance of an own part in every
           draw, in units of ``unit``; and ``cells``, from which the means of effects in a draw
           follow: the ``change`` of the cells' means, less ``expected``, the scores of their
-          ``noise`` along the factors, their ``response``, and what share of a change is ``told`` to
-          be an own part; in several conditions these means themselves, ``centre``); ``control``,
-          the mean of the controls, shape ``(n_draws, n_genes)``;
+          ``noise`` along the factors, their ``response``, and ``own_share``, the share of a change
+          that is an own part where its variance is known; in several conditions these means
+          themselves, ``centre``); ``control``, the mean of the controls, shape ``(n_draws,
+          n_genes)``;
           ``program`` and the ``scores`` of perturbations on it; the ``factors`` of coexpression,
           shape ``(n_genes, n_factors)``, and the scores ``along`` them; the ``weights`` of prior
           variances (``program``, ``factors``, ``scales``, ``tails``); ``squares``, the summed
