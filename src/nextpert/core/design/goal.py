@@ -27,12 +27,14 @@ def sampling_root(variance: ArrayLike | None, p: int) -> tuple[Array, Array]:
         message = f"target_variance must be ({p},) or ({p}, {p}), but its shape is {given.shape}."
         raise ValueError(message)
     require_finite(given, "target_variance")
-    values, vectors = (given, np.eye(p)) if given.ndim == 1 else np.linalg.eigh(given)
+    diagonal = given if given.ndim == 1 else given.diagonal()
+    values, vectors = (given, None) if given.ndim == 1 else np.linalg.eigh(given)
     if values.min(initial=0.0) < -1e-9 * max(values.max(initial=0.0), 0.0):
         message = "target_variance must not be negative: give variances, or a covariance."
         raise ValueError(message)
-    diagonal = given if given.ndim == 1 else given.diagonal()
-    return vectors * np.sqrt(np.maximum(values, 0.0)), np.maximum(diagonal, 0.0)
+    sd = np.sqrt(np.maximum(values, 0.0))
+    # Pages of zeros that nobody writes take no memory.
+    return np.diag(sd) if vectors is None else vectors * sd, np.maximum(diagonal, 0.0)
 
 
 def positive(value: ArrayLike | None, n: int, name: str) -> Array:
