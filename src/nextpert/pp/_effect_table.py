@@ -142,7 +142,7 @@ def effect_table(
         Rows of controls and perturbations x genes, with:
 
         - ``X`` (array, ``(n_rows, n_vars)``): means, which are effects plus the control mean (0 if
-          not given).
+          not given). More than 10 million are in single precision, as the standard errors.
         - ``layers["se"]`` (array, ``(n_rows, n_vars)``): standard errors of the effects, and in
           rows of controls those of their means; infinite where nothing is known.
         - ``obs["perturbation"]``, ``obs["batch"]`` (labels): of each row; batches if given.

@@ -263,6 +263,7 @@ def fit_dag_blr(
           squares of the differences to the controls; and with ``condition_key`` ``conditions``,
           ``"0"``, ``"1"`` and so on: ``name``, ``effects`` and ``control`` as above, ``n_cells``
           of each perturbation, and ``change``, the differences of its means to the controls'.
+          Tables of perturbations x genes with more than 10 million numbers are in single precision.
         - ``predictors`` (mapping): with ``spec="full"``, the names of the ``predictors``, their
           ``weights``, ``scales``, what the variances of effects of perturbations without cells are
           multiplied by (rows: without and with features; columns: what perturbations share, and own
