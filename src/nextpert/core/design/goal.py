@@ -253,11 +253,12 @@ class Goal(Shown):
             Shape ``(n,)``: squared units of the data over that of the scale, or 0 to 2 for
             directions.
         """
-        given = as_numbers(states, "states", copy=False)
         start = self.origin if origin is None else np.asarray(origin, np.float64)
-        blocks = in_blocks(*given.shape)
+        every = np.asarray(states)
+        blocks = in_blocks(*every.shape) if every.ndim == 2 else []
         if len(blocks) > 1:
-            return np.concatenate([self.distance(given[rows], start, errors) for rows in blocks])
+            return np.concatenate([self.distance(every[rows], start, errors) for rows in blocks])
+        given = as_numbers(states, "states", copy=False)
         wanted = self.states if errors is None else self.states + errors
         if self.direction_only:
             return self._turned(given - start, wanted - start)

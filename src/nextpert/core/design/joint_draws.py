@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nextpert.core._blas import one_thread
+from nextpert.core._codec import table_type
 from nextpert.core.model.perturbations import in_blocks
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def states_by_effects(
     mean = effects.posterior_mean(np.append(which[:n], which[:1]))
     mean += start
     mean[n] = start
-    return States(mean, draws)
+    return States(mean.astype(table_type(mean.size), copy=False), draws)
 
 
 @one_thread()
@@ -283,10 +284,15 @@ def slope_draws(goal: Goal, mean: Array, drawn: Draw, rng: np.random.Generator) 
 
     def slope(one: Draw) -> Array:
         def at(step: float) -> Array:
-            control = mean[-1] + step * (one.states[-1] - mean[-1])
             off = None if one.target_error is None else step * one.target_error
-            moved = (mean[rows] + step * (one.states[rows] - mean[rows]) for rows in blocks)
-            return np.concatenate([goal.distance(x, control, off) for x in moved])[:-1]
+
+            def moved(rows: slice | int) -> Array:  # a small difference, in double precision
+                centre = np.asarray(mean[rows], np.float64)
+                return np.asarray(centre + step * (one.states[rows] - centre))
+
+            control = moved(-1)
+            each = [goal.distance(moved(rows), control, off) for rows in blocks]
+            return np.concatenate(each)[:-1]
 
         return (at(_STEP) - at(-_STEP)) / (2 * _STEP)
 
