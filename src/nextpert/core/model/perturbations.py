@@ -20,7 +20,7 @@ _POOLED_CELLS = 10  # the pooled variance counts as so many cells in a perturbat
 # Effects that are more than enough to learn a number common to all genes, such as the weight of a
 # predictor, and how many it is then learned from, which tell it to a thousandth or two.
 ENOUGH, _LEARNED = 10_000_000, 4_000_000
-_ROOM = 2_000_000  # effects that are held at a time beside the tables of a screen
+_ROOM = 500_000  # effects that are held at a time beside the tables of a screen: 4 MB
 
 
 @dataclass(frozen=True)
