@@ -158,6 +158,16 @@ def test_an_h5ad_garbled_anywhere_is_refused_or_the_same(campaign, tmp_path):
     assert len(told) > 2
 
 
+def test_an_array_that_is_not_there_is_not_read(campaign, tmp_path):
+    """A garbled header may say any shape; reading this one would take 80 GB."""
+    path = tmp_path / "bad.h5ad"
+    campaign.save(path)
+    with h5py.File(path, "a") as file:
+        file.create_dataset("uns/none", (10_000_000_000,), "f8", chunks=(1000,))
+    with pytest.raises(ValueError, match="damaged"):
+        npt.Campaign.load(path)
+
+
 def test_a_zarr_cut_anywhere_is_refused(parts, tmp_path):
     whole = tmp_path / "whole.zarr"
     campaign_file.write_campaign(parts[1], whole, [])

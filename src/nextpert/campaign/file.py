@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import warnings
@@ -79,11 +80,29 @@ def _add(text: Any, node: Any, where: str, leave_out: set[str]) -> None:
             _add(text, node[name], f"{where}/{name}", set())
         return
     text.update(f"{node.dtype}{node.shape}\0".encode())
+    _require_stored(node, where)
     values = np.asarray(node[...] if node.shape else node[()])
     if values.dtype.kind in "biufc":
         text.update(np.ascontiguousarray(values).tobytes())
     else:
         text.update("\0".join(map(str, values.ravel().tolist())).encode())
+
+
+# Values that a byte of a file stands for at most: gzip writes 1,032 equal bytes as one.
+_PACKED = 1100
+
+
+def _require_stored(node: Any, where: str) -> None:
+    """Raise if a file holds too few bytes for an array of that shape: its header is garbled.
+
+    Such an array is read as gigabytes of nothing before anything fails.
+    """
+    if not hasattr(node, "id"):  # of zarr, whose headers are texts
+        return
+    size = max(math.prod(node.shape), math.prod(node.chunks or ()))
+    if size * node.dtype.itemsize > _PACKED * (node.id.get_storage_size() + 64):
+        message = f"{where} is shorter than its shape {node.shape} says."
+        raise ValueError(message)
 
 
 def _plain(value: Any) -> Any:
