@@ -97,7 +97,7 @@ def _require_stored(node: Any, where: str) -> None:
 
     Such an array is read as gigabytes of nothing before anything fails.
     """
-    if not hasattr(node, "id"):  # of zarr, whose headers are texts
+    if not hasattr(node, "id") or not node.shape:  # of zarr, whose headers are texts
         return
     size = max(math.prod(node.shape), math.prod(node.chunks or ()))
     if size * node.dtype.itemsize > _PACKED * (node.id.get_storage_size() + 64):
