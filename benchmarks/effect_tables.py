@@ -16,7 +16,6 @@ standard errors half as large, and of tables of shuffled labels, which have no e
 from __future__ import annotations
 
 import argparse
-import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 import nextpert as npt
+from benchmarks._measure import _peak
 from benchmarks._screens import add_arguments, screens_of
 from nextpert import _adata
 from nextpert.core.model import hierarchical
@@ -220,7 +220,7 @@ def cost(n_perturbations: int, n_genes: int, missing: float) -> dict[str, tuple[
         nonlocal started
         now = np.array([time.perf_counter(), time.process_time()])
         times[what], started = tuple(now - started), now
-        print(what, times[what], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
+        print(what, times[what], _peak() * 2**20 / 1e9)
 
     table = npt.pp.effect_table(effects, se, n_cells=100, n_controls=10_000)
     lap("table")
@@ -231,7 +231,7 @@ def cost(n_perturbations: int, n_genes: int, missing: float) -> dict[str, tuple[
     lap("effects")
     npt.tl.plan_screen(table, "p0", n_perturbations=96, n_cells=20_000)
     lap("plate of 96")
-    times["GB"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,) * 2
+    times["GB"] = (_peak() * 2**20 / 1e9,) * 2
     return times
 
 

@@ -42,7 +42,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import sys
 import time
 from collections import defaultdict
@@ -55,6 +54,7 @@ import numpy as np
 import pandas as pd
 
 import nextpert as npt
+from benchmarks._measure import _peak
 from benchmarks._screens import SOURCES, add_arguments, screens_of
 from benchmarks._shrinkage import ash
 from benchmarks.few_cells import (
@@ -347,7 +347,7 @@ def cost(n: int, p: int, n_jobs: int) -> str:
     effects = fit_hierarchical(cells, rng=0, n_jobs=n_jobs).effects
     effects.summary(n_jobs=n_jobs)
     wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    peak = _peak() * 2**20 / 1e9
     size = f"{n:,} perturbations x {p:,} genes, {n_jobs} threads, {effects.n_draws} draws"
     return f"{size}: {wall:.0f} s, {cpu:.0f} s of the processor, {peak:.1f} GB"
 

@@ -118,7 +118,7 @@ def test_fits_of_earlier_versions_are_read(screen):
     model = posterior_from(fitted(screen, turned=True)).hierarchical
     known, stored = model.effects, pack(model)
     del stored["effects"]["cells"]
-    with pytest.raises(ValueError, match="its means in draws are told twice, or not at all"):
+    with pytest.raises(ValueError, match="its means in draws are stored twice, or not at all"):
         unpack(Hierarchical, stored, "The fit", "run it again")
     stored["effects"]["centre"] = known.centres(np.arange(len(known.expected)))
     earlier = unpack(Hierarchical, stored, "The fit", "run it again")

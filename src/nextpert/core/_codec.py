@@ -276,11 +276,10 @@ def sparse(*shape: str, least: float = -np.inf, fill: float = 0.0, dense: bool =
             raise reading.damaged(f"{name}: {fault}")
         if not dense:
             return sp.csr_array(stored)
-        # Pages of zeros that nobody writes take no memory.
-        found = np.zeros(stored.shape) if fill == 0 else filled(stored.shape, fill)
-        if not stored.nnz:
-            return found
-        found = found if found.flags.writeable else found.copy()
+        # Pages of zeros that nobody writes take no memory, nor does a large table of one value.
+        if fill and not stored.nnz:
+            return filled(stored.shape, fill)
+        found = np.full(stored.shape, fill) if fill else np.zeros(stored.shape)
         given = stored.tocoo()
         found[given.row, given.col] = given.data
         return found

@@ -318,7 +318,7 @@ def test_means_of_draws_follow_from_the_cells():
     every = [predicted.posterior_mean(), predicted.given(2)[0]]
     np.testing.assert_array_equal(both.posterior_mean([6, 7, 8]), every[0])
     np.testing.assert_array_equal(both.given(2, [6, 7, 8])[0], every[1])
-    np.testing.assert_array_equal(every[1][:, 3], 1.0)  # what is known of it is told in full
+    np.testing.assert_array_equal(every[1][:, 3], 1.0)  # its mean is known exactly
     explicit = replace(draws, centre=found, cells=None)
     for one, other in zip(draws.summary(), explicit.summary(), strict=True):
         np.testing.assert_array_equal(one, other)

@@ -291,7 +291,8 @@ def look_ahead(
         multiply(gaps.cov, gaps.mptr[i], taught, product, d2)
         for j in range(m):
             d2[j] += inv_n + gaps.spare[i, j]
-        if d == 1 and not len(left):
+        at_once = d == 1 and len(left) == 0
+        if at_once:
             # Without parents, what is shared is a product of a number of the group and one of the
             # candidate, so that sums over groups are taken once.
             one, two = np.zeros(2), np.zeros(2)
@@ -303,7 +304,7 @@ def look_ahead(
                 fall = product[0, j] * product[0, j] / d2[j]
                 others[0, j] -= (one[0] - two[0] * fall) * fall
                 others[1, j] -= (one[1] - two[1] * fall) * fall
-        for c in range(n_groups if d > 1 or len(left) else 0):
+        for c in range(0 if at_once else n_groups):
             cross(leading[:, c], product, shared)
             row, top = others[min(c, 1)], lin[i, c] + 2.0 * quad[i, c] * level[c]
             for j in range(m):

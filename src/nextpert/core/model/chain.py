@@ -49,7 +49,7 @@ class Chain(NamedTuple):
 
     @classmethod
     def of_size(cls, size: int) -> Chain:
-        """Return lengths for a number of effects: weights learned from many settle in few sweeps.
+        """Return lengths for a number of effects: weights learned from many need few sweeps.
 
         Up to 400,000 effects 200 sweeps are thrown away and 200 draws kept of 800; of 10 million
         40, and 40 kept of 80; of 50 million and more 15, and 10 kept of 20.

@@ -161,7 +161,7 @@ class EffectDraws:
 
     def __post_init__(self) -> None:
         if (self.centre is None) == (self.cells is None):
-            message = "its means in draws are told twice, or not at all"
+            message = "its means in draws are stored twice, or not at all"
             raise ValueError(message)
 
     @property
@@ -227,12 +227,16 @@ class EffectDraws:
         )  # fmt: skip
         return out
 
+    def _which(self, index: ArrayLike | None) -> NDArray[np.int64]:
+        """Return the perturbations that are asked for, all by default."""
+        return np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
+
     def blocks(self, index: ArrayLike | None = None) -> Iterator[tuple[slice, NDArray[np.int64]]]:
         """Yield rows of a result, and the perturbations these are, a few at a time.
 
         ``index`` are all of them, in the order given; those of the draws by default.
         """
-        which = np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
+        which = self._which(index)
         for rows in in_blocks(len(which), self.place[0].size if len(self.place) else 1):
             yield rows, which[rows]
 
@@ -252,8 +256,7 @@ class EffectDraws:
 
         ``index`` are the perturbations, in the order given; all by default.
         """
-        n = len(self.expected) if index is None else np.asarray(index).size
-        mean = np.empty((n, len(self.unit)))
+        mean = np.empty((len(self._which(index)), len(self.unit)))
         for rows, some in self.blocks(index):
             centre = self.centres(some).mean(axis=2, dtype=np.float64)
             mean[rows] = self.expected[some] + self.unit * centre
@@ -293,7 +296,7 @@ class EffectDraws:
         Each of shape ``(n_perturbations, n_genes)``, units of the data; effects are independent.
         ``index`` is as in :meth:`posterior_mean`.
         """
-        which = np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
+        which = self._which(index)
         shape = len(which), len(self.unit)
         mean, spread = (np.empty(shape, table_type(len(which) * len(self.unit))) for _ in range(2))
         for rows in in_blocks(*shape):

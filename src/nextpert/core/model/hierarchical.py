@@ -227,7 +227,7 @@ class Hierarchical:
             self.program, self.factors, scores[:, :, 0], scores[:, :, 1:],
         )  # fmt: skip
         drawn = EffectDraws(known.unit, np.zeros((n, p)), precision, place, None, cells)
-        if n_draws > 1:  # what is expected is told, and no matter of these few draws
+        if n_draws > 1:  # what is expected is known exactly, whatever these few draws
             expected -= drawn.posterior_mean()
         return replace(drawn, expected=expected)
 

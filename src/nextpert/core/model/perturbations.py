@@ -105,8 +105,9 @@ class Perturbations:
     def variance(self) -> Array:
         """Sampling variance of :attr:`observed`, the controls' included; infinite without cells."""
         variance, errors = self.own_variance(), (self.batch_errors**2).sum(axis=1)[:, None]
+        of_control, squared = self.control_variance, self.sd**2
         for rows in in_blocks(*variance.shape):
-            variance[rows] = variance[rows] + self.control_variance + self.sd**2 * errors[rows]
+            variance[rows] = variance[rows] + of_control + squared * errors[rows]
         return variance
 
     @property
@@ -161,10 +162,10 @@ class Perturbations:
 
         From the cells' own scatter, drawn to the pooled one by ten cells' worth.
         """
-        moments, pooled = self.moments, self.within()
+        moments, pooled, cells = self.moments, self.within(), self.n[:, None]
         variance = np.empty((len(self.rows), len(pooled)), moments.mean.dtype)
         for rows in in_blocks(*variance.shape):
-            n = self.n[rows, None]
+            n = cells[rows]
             if moments.counted is None:
                 freedom = np.maximum(n - 1, 0) + _POOLED_CELLS
                 spread = moments.squares[self.rows[rows]] + _POOLED_CELLS * pooled
