@@ -9,9 +9,12 @@ import importlib
 import json
 import multiprocessing
 import os
+import re
 import resource
+import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,7 +23,9 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CORE = Path("src/nextpert/core")
+PACKAGE = Path("src/nextpert")
+PARTS = ("src", "tests", "benchmarks")
+BESIDE = ("docs", "tutorials", "data_scripts", ".github", ".ci", "*.md", "*.cff", "*.txt", "*.yaml")
 WARM = ("anndata", "hypothesis", "joblib", "numba", "pandas", "scipy.optimize",
         "scipy.sparse.csgraph", "scipy.stats", "threadpoolctl")  # fmt: skip
 TIMES, SPARE, MEMORY = 5.0, 20.0, 8 * 2**30  # seconds of processor; bytes of addresses
@@ -29,22 +34,29 @@ TIMES, SPARE, MEMORY = 5.0, 20.0, 8 * 2**30  # seconds of processor; bytes of ad
 class Trial:
     """A copy of the sources, and how long the tests of a room take without a mutant.
 
+    Given a command, such as ``pytest -q -x -n auto``, it runs in the copy in place of the tests of
+    the room.
+
     Raises
     ------
     RuntimeError
         If a test of the room fails without a mutant.
     """
 
-    def __init__(self, folder: Path, room: str) -> None:
-        self.folder, self.room = folder, room
+    def __init__(self, folder: Path, room: str, command: str | None = None) -> None:
+        self.folder, self.room, self.command = folder, room, command
         self.seconds: dict[str, float] = {}
-        for part in ("src", "tests", "benchmarks"):  # with times: what is compiled stays valid
+        for part in PARTS:  # with times: what is compiled stays valid
             shutil.copytree(ROOT / part, folder / part)
         for name in ("pyproject.toml", "conftest.py"):
             shutil.copy(ROOT / name, folder)
+        if command is not None:  # it may read pages and the like as well
+            for path in (path for pattern in BESIDE for path in ROOT.glob(pattern)):
+                (folder / path.name).symlink_to(path)
+            return
         for module in WARM:
             importlib.import_module(module)
-        outcome, by = self._tests(CORE / room)
+        outcome, by = self._tests(place_of(room))
         if outcome != "survived":
             message = f"The tests of {room} fail without a mutant ({by}): repair them first."
             raise RuntimeError(message)
@@ -53,7 +65,7 @@ class Trial:
 
     def run(self, mutant: dict[str, str]) -> None:
         """Put a mutant in, run the tests, take it out; sets outcome, seconds, and by what."""
-        path = CORE / mutant["file"]
+        path = PACKAGE / mutant["file"]
         source = (self.folder / path).read_text(encoding="utf-8")
         lines, start = source.split("\n"), time.perf_counter()
         same = [k for k, line in enumerate(lines) if line == mutant["before"]]
@@ -62,7 +74,7 @@ class Trial:
         lines[min(same, key=lambda k: abs(k + 1 - int(mutant["line"])))] = mutant["after"]
         try:
             (self.folder / path).write_text("\n".join(lines), encoding="utf-8")
-            mutant["outcome"], mutant["by"] = self._tests(path)
+            mutant["outcome"], mutant["by"] = (self._asked if self.command else self._tests)(path)
         finally:
             (self.folder / path).write_text(source, encoding="utf-8")
         mutant["seconds"] = f"{time.perf_counter() - start:.0f}"
@@ -82,6 +94,24 @@ class Trial:
             return "survived", ""
         timed_out = process.exitcode in (-signal.SIGPROF, -signal.SIGKILL)
         return "timed out" if timed_out else "killed", by
+
+    def _asked(self, path: Path) -> tuple[str, str]:
+        """Return what became of the command that was asked for, and the first test that failed."""
+        here = os.pathsep.join([str(self.folder / "src"), str(self.folder)])
+        environment = {**os.environ, "PYTHONPATH": here, "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(
+            [sys.executable, "-m", *shlex.split(str(self.command))], cwd=self.folder,
+            env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode == 0:
+            return "survived", ""
+        failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+        return "killed", (failed or [done.stdout[-200:] + done.stderr[-200:]])[0]
+
+
+def place_of(room: str) -> Path:
+    """Return the folder of a room: of the core, or beside it."""
+    return next(p for p in (PACKAGE / "core" / room, PACKAGE / room) if (ROOT / p).is_dir())
 
 
 class _Watch:
@@ -123,7 +153,8 @@ def _child(folder: Path, room: str, path: Path, seconds: dict[str, float]) -> No
     watch = _Watch(path.stem, seconds)
     signal.setitimer(signal.ITIMER_PROF, SPARE if seconds else 0.0)
     options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    code = pytest.main([*options, f"tests/core/{room}", str(path)], plugins=[watch])
+    tests = Path("tests") / place_of(room).relative_to(PACKAGE)
+    code = pytest.main([*options, str(tests), str(path)], plugins=[watch])
     Path("seconds").write_text(json.dumps(watch.seconds))
     import nextpert
 

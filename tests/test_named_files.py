@@ -10,8 +10,6 @@ import pytest
 import nextpert as npt
 from nextpert.cli import main
 
-pytestmark = pytest.mark.bad_input
-
 
 @pytest.fixture
 def planned(small_screen, edges):

@@ -199,7 +199,6 @@ def test_combinations_that_are_made_up_are_none_of_those_given(one):
     assert not {ONE, TURNED} & set(plate)
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("call", "words"),
     [

@@ -42,7 +42,6 @@ OTHER = {
 }
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize("change", OTHER.values(), ids=list(OTHER))
 def test_another_scale_is_refused(change, campaign, batch, assert_same_adata):
     cells, before = campaign.adata.copy(), campaign.history
@@ -54,7 +53,6 @@ def test_another_scale_is_refused(change, campaign, batch, assert_same_adata):
     assert len(campaign.history) > len(before)
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize("name", ["counts", "thousands", "not logged"])
 @pytest.mark.parametrize("n_cells", [5, 40])
 def test_without_controls_too(name, n_cells, campaign, parts):

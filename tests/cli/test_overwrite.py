@@ -15,8 +15,6 @@ import nextpert as npt
 from nextpert.campaign.file import write_campaign
 from nextpert.cli import main
 
-pytestmark = pytest.mark.usefixtures("short_chains")
-
 DEMO = ["--n-runs", "2", "--n-samples", "20", "--n-graphs", "2"]
 
 
@@ -94,7 +92,6 @@ def foreign(name, folder, fitted):
     return path
 
 
-@pytest.mark.bad_input
 @pytest.mark.filterwarnings("ignore:Writing zarr v2")
 @pytest.mark.parametrize(
     "name",
@@ -115,7 +112,6 @@ def test_what_the_command_did_not_write_stays(name, leave, fitted, monkeypatch, 
     assert path.exists()
 
 
-@pytest.mark.bad_input
 def test_a_result_that_was_changed_since_is_no_longer_replaced(fitted, capsys):
     out = fitted.parent / "x.h5ad"
     assert run("effects", fitted, "--out", out) == 0

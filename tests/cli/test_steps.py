@@ -23,8 +23,6 @@ from nextpert.cli._read import read_target
 from nextpert.cli._results import format_ranking
 from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
 
-pytestmark = pytest.mark.usefixtures("short_chains")
-
 # Options of a quick run, and columns of the table.
 QUICK = {
     "preprocess": ([], ["perturbation", "n_cells"]),
@@ -269,7 +267,6 @@ def test_shifts_and_effects_in_files(fitted, tmp_path):
     assert plate.loc["MYC", "cost"] == pytest.approx(5 + plate.loc["MYC", "n_cells"])
 
 
-@pytest.mark.bad_input
 def test_labels_in_tables_are_no_formulas(small_screen, tmp_path):
     labels = small_screen.obs["perturbation"].cat.rename_categories({"HS2": "=HYPERLINK(1)"})
     small_screen.obs["perturbation"] = labels

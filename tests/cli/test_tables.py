@@ -11,8 +11,6 @@ import pytest
 
 from nextpert.cli import main
 
-pytestmark = pytest.mark.usefixtures("short_chains")
-
 NAMES, GENES = [f"g{i}" for i in range(5)], [f"g{i}" for i in range(8)]
 
 

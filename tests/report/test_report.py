@@ -209,7 +209,6 @@ def test_files_hold_what_the_results_hold(adata, page):
     assert abs(stored["mean"]).max() == pytest.approx(abs(float(row["mean"])), rel=1e-5)
 
 
-@pytest.mark.bad_input
 def test_labels_in_files_are_no_formulas(adata, tmp_path):
     adata.uns["plan"]["plate"].loc[0, ["perturbation", "why"]] = ["=1+1", "@SUM(A1)"]
     row = download(read(npt.report(adata, tmp_path / "page.html")), "plate")[0]
@@ -285,7 +284,6 @@ def test_keys_name_other_results(adata, tmp_path):
         npt.report(adata, tmp_path / "c.html", keys={"plann": "third"})
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize("name", [*KINDS, "dag_blr"])
 def test_keys_that_name_a_result_of_another_kind_are_refused(name, adata, tmp_path):
     function = KINDS[name].function if name in KINDS else "tl.fit_dag_blr"
@@ -346,7 +344,6 @@ def test_names_are_text_wherever_they_stand(adata, tmp_path):
     assert [tag for tag, _ in page.tags].count("script") == 1
 
 
-@pytest.mark.bad_input
 def test_no_name_turns_the_direction_of_the_verdict(adata, tmp_path):
     turned = "MYC\u202e"
     adata.uns["plan"]["plate"].loc[0, "perturbation"] = turned

@@ -63,7 +63,6 @@ def shuffled(adata, kept):
     return adata
 
 
-@pytest.mark.usefixtures("short_chains")
 def test_a_gene_that_hardly_any_cell_expresses_is_judged_like_the_others(screen):
     """Three cells that do may all be in one half; in the other no cell varies."""
     last = screen.n_vars - 1
@@ -341,7 +340,6 @@ def test_no_matrix_is_kept_of_any_perturbation():
     assert peak < n * p * p * 8 / 3
 
 
-@pytest.mark.usefixtures("short_chains")
 def test_sparse_cells_give_the_same(right):
     dense = diagnosed(right.copy())
     right.X = sp.csr_matrix(right.X)
@@ -355,7 +353,6 @@ def test_sparse_cells_give_the_same(right):
 # -- use ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("short_chains")
 def test_same_seed_same_result_and_cells_left_alone(screen, assert_same):
     before = screen.X.copy()
     one = npt.tl.diagnose(screen, rng=3, copy=True).uns["diagnosis"]
@@ -394,7 +391,6 @@ def test_another_screen_is_one_of_the_predictors(right):
 
 
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
-@pytest.mark.usefixtures("short_chains")
 def test_survives_files(screen, tmp_path, assert_same, kind):
     npt.tl.diagnose(screen, key_added="mine")  # NaN: HS2 has no target
     if kind == "h5ad":

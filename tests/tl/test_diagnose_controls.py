@@ -105,7 +105,6 @@ def test_errors_that_are_too_small_come_first():
     assert "go on" not in found["verdict"].lower()
 
 
-@pytest.mark.usefixtures("short_chains")
 def test_one_is_not_advised_to_go_on_where_controls_are_not_trusted():
     adata = guided(0.2, rng=1)
     options = {"target": {"G7": 1.5}, "candidates": "genes"}
@@ -128,7 +127,6 @@ def test_one_is_not_advised_to_go_on_where_controls_are_not_trusted():
     assert adata.uns["plan_cells"]["stopping"]["advice"] == "go on"
 
 
-@pytest.mark.usefixtures("short_chains")
 def test_standard_errors_of_tests_are_multiplied_by_the_width_and_it_is_said(monkeypatch):
     adata = guided()
     before = diagnosed(adata, guide_key="guide")["perturbations"]
@@ -146,7 +144,6 @@ def test_standard_errors_of_tests_are_multiplied_by_the_width_and_it_is_said(mon
     assert (lost > 0).all()  # more of the distance is error
 
 
-@pytest.mark.usefixtures("short_chains")
 def test_effects_of_controls_are_those_that_a_user_gets():
     """Guides of a fold under labels of their own: the public calls give the same effects."""
     adata = guided(0.1)
@@ -245,7 +242,6 @@ def test_halves_of_the_cells_are_the_weaker_proof(case):
     assert values(found)["null_width"] == pytest.approx(1.0, abs=0.35)
 
 
-@pytest.mark.usefixtures("short_chains")
 def test_of_two_guides_one_is_judged_and_a_guide_that_is_not_said_stays_a_control():
     adata = guided(n_guides=2)
     found = diagnosed(adata, guide_key="guide")
@@ -281,7 +277,6 @@ def test_controls_of_batches_take_the_place_of_guides(spread):
     assert found["negative_controls"]["name"].tolist() == ["half of the control cells"]
 
 
-@pytest.mark.usefixtures("short_chains")
 def test_few_controls_cannot_be_judged():
     adata = guided()
     control = (adata.obs["perturbation"] == "control").to_numpy()
@@ -332,7 +327,6 @@ def test_coverage_by_size_against_a_count_of_intervals():
 # -- positive controls --------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("short_chains")
 def test_target_genes_are_found_as_the_effects_say():
     adata = guided()
     found = diagnosed(adata, guide_key="guide")
@@ -361,7 +355,6 @@ def test_target_genes_that_rise_under_a_knockout_are_said_to():
     assert adata.uns["diagnosis"]["perturbations"]["target_gene_found"].eq("yes").all()
 
 
-@pytest.mark.usefixtures("short_chains")
 def test_without_target_genes_on_the_panel_nothing_is_said_of_them():
     adata = guided()
     label = adata.obs["perturbation"].astype(str)

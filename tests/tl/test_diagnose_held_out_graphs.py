@@ -5,7 +5,6 @@ from __future__ import annotations
 import anndata as ad
 import numpy as np
 import pandas as pd
-import pytest
 
 import nextpert as npt
 from nextpert._adata.roles import Roles
@@ -92,7 +91,6 @@ def test_moments_without_some_labels_are_those_of_the_other_cells(small_screen):
             np.testing.assert_allclose(getattr(found, name), getattr(moments, name), rtol=1e-9)
 
 
-@pytest.mark.usefixtures("short_chains")
 def test_same_bits_for_any_number_of_workers(small_screen, assert_same):
     npt.tl.learn_dag(small_screen, **LEARN, search_options={"targets_upstream": True})
     npt.tl.fit_dag_blr(small_screen)
@@ -100,7 +98,6 @@ def test_same_bits_for_any_number_of_workers(small_screen, assert_same):
     assert_same(one, two)
 
 
-@pytest.mark.usefixtures("short_chains")
 def test_knowledge_of_before_survives_files(small_screen, tmp_path, assert_same):
     network = pd.DataFrame(
         {"source": ["MYC", "STK3", "HLA-A"], "target": ["STK3", "HLA-A", "UBR5"]}

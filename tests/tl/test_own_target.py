@@ -102,7 +102,6 @@ def test_a_combination_is_its_members_and_one_that_holds_the_target_stays(way, f
     assert way(fitted, "MYC+OXR1", candidates=["OXR1+MYC", "OXR1"]) == ["OXR1"]
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize("way", WAYS)
 def test_an_error_where_it_was_the_only_candidate(way, fitted):
     before = set(fitted.uns)

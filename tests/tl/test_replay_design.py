@@ -262,7 +262,6 @@ def test_options_reach_the_campaigns(screen):
     assert stored["params"]["n_perturbations"] == 2
 
 
-@pytest.mark.bad_input
 def test_plates_hold_no_more_than_all_candidates(screen):
     npt.tl.replay_design(screen, **SMALL | {"n_perturbations": 10**9, "targets": ["MYC"]})
     stored = screen.uns["replay"]

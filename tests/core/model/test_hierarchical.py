@@ -353,6 +353,7 @@ def test_the_same_bits_for_any_number_of_threads():
     assert (one.effects.posterior_mean() != other.effects.posterior_mean()).any()
 
 
+@pytest.mark.full_chain
 def test_many_effects_are_kept_in_fewer_draws():
     assert Chain.of_size(2_500) == Chain.of_size(400_000) == Chain()
     lengths = [Chain.of_size(size) for size in (10**6, 10**7, 2 * 10**7, 10**8)]
