@@ -76,19 +76,21 @@ def small_screen(_small_screen) -> ad.AnnData:
     return _small_screen.copy()
 
 
-@pytest.fixture(autouse=True)
-def _short_chains(request, monkeypatch) -> None:
-    """Fit 150 sweeps instead of 1,000, except where the mark ``full_chain`` asks for all.
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item):
+    """Fit 150 sweeps instead of 1,000, in fixtures too, unless a test has the mark full_chain.
 
-    Screens that are fitted once for several tests (fixtures of a module or session) have full ones.
+    A module whose fixtures are to have the full chain is marked as a whole.
     """
-    if not request.node.get_closest_marker("full_chain"):
-        full = Chain.of_size
+    full = Chain.of_size
 
-        def short(size):
-            return min(Chain(50, 100, 1), full(size), key=lambda chain: chain.keep)
+    def short(size):
+        return min(Chain(50, 100, 1), full(size), key=lambda chain: chain.keep)
 
-        monkeypatch.setattr(Chain, "of_size", short)
+    with pytest.MonkeyPatch.context() as patch:
+        if not item.get_closest_marker("full_chain"):
+            patch.setattr(Chain, "of_size", short)
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -99,6 +99,7 @@ npt.tl.learn_dag(ad.read_h5ad(sys.argv[1]), **{options})
 """
 
 
+@pytest.mark.slow
 def test_checkpoints(screen, tmp_path, caplog, assert_same):
     path, kept = tmp_path / "screen.h5ad", tmp_path / "graphs.npz"
     screen.write_h5ad(path)
@@ -279,6 +280,7 @@ def test_effects_of_another_screen(screen, fitted):
     assert errors[False] < 0.7 * errors[True]
 
 
+@pytest.mark.slow
 def test_replays_real_and_simulated(fitted):
     options = {"n_rounds": 2, "n_repeats": 2, "n_perturbations": 2}
     for simulated, held_out in ((False, "both"), (True, False)):

@@ -87,6 +87,7 @@ def test_the_spelling_that_comes_first_is_shown(small_screen):
     assert design["params"]["target"] == TURNED
 
 
+@pytest.mark.slow
 def test_another_separator(small_screen):
     adata = small_screen.copy()
     labels = adata.obs["perturbation"].astype(object).str.replace("+", "_")

@@ -87,6 +87,7 @@ def shifted(parts):
     return first[kept].copy(), moved
 
 
+@pytest.mark.slow
 def test_a_new_batch_is_lined_up_by_its_own_controls(shifted, target, given):
     first, later = shifted
     for batch, name in ((None, "observed 1"), ("May", "May")):
@@ -224,6 +225,7 @@ def test_names_of_cells_stay_unique(campaign, parts):
     assert campaign.adata.obs_names[-1] == f"{later.obs_names[-1]}-1"
 
 
+@pytest.mark.formats
 def test_cells_of_a_file(parts, target, given, tmp_path, assert_same):
     for name, part in zip(("first", "later"), parts, strict=True):
         part.write_h5ad(tmp_path / f"{name}.h5ad")

@@ -111,6 +111,7 @@ def test_a_perturbation_that_does_much_is_none(campaign, parts):
     campaign.observe(one, batch="same")
 
 
+@pytest.mark.slow
 @pytest.mark.screen
 def test_replicates_of_a_real_screen(screen_path):
     adata = ad.read_h5ad(screen_path / "papalexi_thp1" / "papalexi_lowmoi.h5ad")

@@ -29,6 +29,7 @@ def table(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_a_table_leads_to_a_report(table, capsys):
     folder = table.parent
     assert run("effects", table, "--table", folder / "rows.csv", "--n-cells", 80) == 0

@@ -46,6 +46,7 @@ def odd():
     return adata, said
 
 
+@pytest.mark.slow
 def test_a_log_says_them_as_they_are(odd):
     assert sum(ODD in line for line in odd[1]) >= 3
 

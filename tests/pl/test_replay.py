@@ -33,6 +33,7 @@ def curves(panel):
     return lines[2:]
 
 
+@pytest.mark.slow
 def test_a_panel_a_target_and_their_mean_first(replayed):
     figure = npt.pl.replay(replayed, held_out=True, return_fig=True)
     table = replayed.uns["replay"]["table"].query("held_out", engine="python")

@@ -272,6 +272,7 @@ def test_what_is_not_told_is_said(plain, caplog):
         assert name in caplog.text
 
 
+@pytest.mark.formats
 def test_tables_are_kept_in_files(plain, tmp_path, assert_same_adata):
     table, se, told = plain
     table.iloc[0, 0] = np.nan
@@ -331,6 +332,7 @@ def test_what_needs_cells_says_so(plain, call, what):
     assert sorted(before.uns) == sorted(screen.uns)
 
 
+@pytest.mark.slow
 def test_a_graph_of_ones_own_and_fewer_genes(plain):
     table, se, told = plain
     screen = npt.pp.effect_table(table, se, **told)

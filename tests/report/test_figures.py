@@ -39,6 +39,7 @@ def judged(adata, level):
     return adata
 
 
+@pytest.mark.slow
 def test_a_trusted_graph_has_causes_and_effects(adata, asked):
     section = graph(judged(adata, "trust"))
     assert asked["directed"] is True

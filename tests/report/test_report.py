@@ -209,6 +209,7 @@ def test_files_hold_what_the_results_hold(adata, page):
     assert abs(stored["mean"]).max() == pytest.approx(abs(float(row["mean"])), rel=1e-5)
 
 
+@pytest.mark.formats
 def test_labels_in_files_are_no_formulas(adata, tmp_path):
     adata.uns["plan"]["plate"].loc[0, ["perturbation", "why"]] = ["=1+1", "@SUM(A1)"]
     row = download(read(npt.report(adata, tmp_path / "page.html")), "plate")[0]
@@ -385,6 +386,7 @@ def test_the_cells_are_not_changed_and_no_figure_stays_open(adata, tmp_path):
     assert adata.obs.equals(before.obs)
 
 
+@pytest.mark.formats
 def test_a_file_on_disk_gives_the_same_page(adata, page, tmp_path):
     adata.write_h5ad(tmp_path / "screen.h5ad")
     backed = ad.read_h5ad(tmp_path / "screen.h5ad", backed="r")
@@ -440,6 +442,7 @@ def test_it_is_built_for_ears_too(seen):
             assert attrs["aria-hidden"] == "true"  # the numbers stand beside it
 
 
+@pytest.mark.slow
 def test_large_results_stay_below_3_mb(adata, tmp_path):
     design, plain = adata.uns["design"], adata.uns["perturbation_effects"]
     ranking = pd.concat([design["ranking"].iloc[:-1]] * 100).reset_index(drop=True)

@@ -137,6 +137,7 @@ def test_graphs_are_stored_whole(small_screen, tmp_path):
     np.testing.assert_allclose(mean.toarray(), small_screen.varp["dag_frequency"].toarray())
 
 
+@pytest.mark.processes
 def test_a_killed_worker_changes_no_graph(small_screen, monkeypatch):
     """With joblib's processes: what is finished is kept, the rest is computed here."""
     options = {"method": "boss", "search_options": {"n_runs": 1}, "n_graphs": 6}

@@ -61,6 +61,7 @@ def truth_of(adata, target, candidate):
     return ((x.mean(axis=0) - y.mean(axis=0)) ** 2).sum() - noise
 
 
+@pytest.mark.slow
 def test_unmeasured_perturbations_take_part(both):
     stored = both.uns["replay"]
     assert "HS2" in set(stored["environments"]["perturbation"])  # an enhancer
@@ -194,6 +195,7 @@ def test_a_strategy_does_not_depend_on_its_company(both, screen):
         assert np.array_equal(alone[name][0, 0, 1], all_of_it[name][0, 1, 0])
 
 
+@pytest.mark.processes
 def test_same_bits_for_any_number_of_workers(screen, assert_same):
     found = []
     for n_jobs, rng in [(1, 7), (2, np.random.default_rng(7)), (1, 8)]:
@@ -228,6 +230,7 @@ def test_a_target_need_not_be_a_candidate(screen):
     assert stored["targets"]["n_candidates"].tolist() == [2]
 
 
+@pytest.mark.slow
 def test_the_best_is_found_where_effects_are_clear():
     adata = npt.datasets.simulated_screen(
         n_genes=12, n_control=500, n_perturbed=160, perturbed=6, rng=1
@@ -262,6 +265,7 @@ def test_options_reach_the_campaigns(screen):
     assert stored["params"]["n_perturbations"] == 2
 
 
+@pytest.mark.slow
 def test_plates_hold_no_more_than_all_candidates(screen):
     npt.tl.replay_design(screen, **SMALL | {"n_perturbations": 10**9, "targets": ["MYC"]})
     stored = screen.uns["replay"]
@@ -327,6 +331,7 @@ def test_perturbations_of_few_cells_and_unclear_ones_are_no_targets(screen, asse
         npt.tl.replay_design(screen, **SMALL)
 
 
+@pytest.mark.processes
 def test_a_killed_worker_loses_nothing(screen, monkeypatch, assert_same):
     npt.tl.replay_design(screen, ["MYC", "STK3"], strategies=["civ"], **SMALL)
     expected = screen.uns["replay"]
@@ -365,6 +370,7 @@ def test_simulated_cells_copy_the_screen():
         assert not np.array_equal(found[name], cells[name])
 
 
+@pytest.mark.slow
 def test_a_simulated_replay_is_its_own_and_repeats(screen):
     asked = SMALL | {"campaign_options": {"n_warmup": 30, "simulated": True}}
     npt.tl.replay_design(screen, strategies=["thompson"], **asked)
@@ -377,6 +383,7 @@ def test_a_simulated_replay_is_its_own_and_repeats(screen):
     assert one["params"]["simulated"]
 
 
+@pytest.mark.slow
 def test_a_target_of_many_parts(screen):
     own = npt.Target(state="STK3", weights=["MYC", "STK3"])
     up = npt.Target(at_least={"STK3": 2.0}, at_most={"OXR1": 1.0})

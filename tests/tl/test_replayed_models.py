@@ -65,6 +65,7 @@ def test_cells_are_drawn_once_and_from_candidates_alone(strategy):
     assert result.recommended[-1] == result.recommended[-2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "strategy", ["exploit", "ei", "thompson", "explore", "full_exploit", "random"]
 )

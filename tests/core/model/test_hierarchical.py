@@ -513,6 +513,7 @@ def drawn_from_the_prior(seed, n=8, p=10):
     return effect, own_variance, pooled(mean, 25.0, np.zeros(p), 1e8, within)
 
 
+@pytest.mark.slow
 def test_ranks_of_effects_drawn_from_the_prior_are_uniform():
     """Simulation-based calibration (Talts et al. 2018): the sampler draws from its posterior."""
     means = []
@@ -527,6 +528,7 @@ def test_ranks_of_effects_drawn_from_the_prior_are_uniform():
     assert np.abs(z).max() < 3.5
 
 
+@pytest.mark.slow
 def test_a_short_chain_that_starts_at_likely_tails_has_settled():
     rng, (n, p) = np.random.default_rng(0), (150, 80)
     effect = np.zeros((n, p))
