@@ -135,12 +135,12 @@ def read_target(
     ------
     ValueError
         If a label or group is unknown (close matches are suggested), a gene is outside the panel, a
-        number is not finite, a group that is not in the fit has one cell, parts contradict each
-        other, or control cells reach it already.
+        vector is not over the panel, a number is not finite, a group that is not in the fit has one
+        cell, parts contradict each other, or control cells reach it already.
     TypeError
         If ``target`` is none of its forms.
     """
-    given = as_target(target)
+    given = as_target(target, fit.genes)
     asked = [*listed(given.state), *listed(given.away_from)]
     own_key, roles = str(fit.params["perturbation_key"]), fitted_roles(adata, fit.params)
     groups = [
