@@ -410,6 +410,9 @@ def from_starts(cells: Moments, seed: int) -> dict[str, Callable[[], Dag]]:
 def starts(settings: list[tuple[int | None, int | None]], n_models: int) -> list[str]:
     """Return the table of edges, SHD and time by the orders that GSP starts from."""
     lines = ["| cells | true edges | search | edges | SHD | s |", "|---" * 6 + "|"]
+    few = Moments.from_array(np.random.default_rng(0).normal(size=(50, 4)))
+    for search in from_starts(few, 0).values():
+        search()  # compiles
     for degree, n_cells in settings:
         rows: dict[str, list[tuple[float, ...]]] = {}
         for seed in range(n_models):
@@ -418,8 +421,6 @@ def starts(settings: list[tuple[int | None, int | None]], n_models: int) -> list
             else:
                 truth, cells = draw_cells(36, degree, n_cells, seed)
             for name, search in from_starts(Moments.from_array(cells), seed).items():
-                if seed == 0:
-                    search()  # compiles
                 start = time.process_time()
                 dag = search()
                 seconds = time.process_time() - start
@@ -429,7 +430,7 @@ def starts(settings: list[tuple[int | None, int | None]], n_models: int) -> list
         what = "stand-in, " if degree is None else f"degree {degree}, "
         for name, each in rows.items():
             n, true, edges, apart, seconds = np.mean(each, axis=0)
-            error = np.std([row[3] for row in each], ddof=1) / np.sqrt(n_models)
+            error = np.std([row[3] for row in each]) / np.sqrt(max(n_models - 1, 1))
             lines.append(
                 f"| {what}{n:,.0f} | {true:.1f} | {name} | {edges:.1f} "
                 f"| {apart:.1f} ± {error:.1f} | {seconds:.3g} |"

@@ -54,7 +54,7 @@ def test_another_question_is_another_row_of_the_same_round(fitted):
     npt.tl.design_interventions(fitted, "MYC")  # once more: its row comes last
     trace = fitted.uns["design"]["trace"]
     assert trace["target"].tolist() == ["STK3", "MYC", "MYC"]
-    assert trace["acquisition"].tolist() == ["probability", "greedy", "probability"]
+    assert trace["acquisition"].tolist() == ["civ", "greedy", "civ"]
     assert rounds(fitted) == [1, 1, 1]
 
 

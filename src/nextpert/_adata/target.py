@@ -328,19 +328,20 @@ def _check_states(value: Any, name: str) -> None:
 
 
 def _vector(value: NDArray[Any], name: str, wanted: str) -> Vector:
-    """Return a vector of means as it is, or raise."""
+    """Return a vector of means in double precision, or raise."""
     if value.dtype.kind not in "iuf" or value.ndim != 1 or not value.size:
         found = f"an array of shape {value.shape} and type {value.dtype}"
         message = f"{name} must be {wanted}, but is {found}: give one number per gene of the panel."
         raise ValueError(message)
-    wrong = int((~(np.abs(value) <= LARGEST)).sum())  # NaN too
+    means = value.astype(np.float64)
+    wrong = int((~(np.abs(means) <= LARGEST)).sum())  # NaN too
     if wrong:
         message = (
             f"{name} is a vector with {wrong} values that are NaN, infinite or too large to be "
             f"squared: give a finite mean for each gene of the panel."
         )
         raise ValueError(message)
-    return value.astype(np.float64)
+    return means
 
 
 def _require_once(value: Any, name: str) -> None:
