@@ -333,3 +333,15 @@ def test_vectors_that_are_no_state_are_refused(fitted, change, message):
     with pytest.raises(ValueError, match=message):
         npt.tl.design_interventions(fitted, npt.Target(state=["MYC", vector]))
     assert not {"design", "plan_screen", "plan_cells", "target_distances"} & set(fitted.uns)
+
+
+def test_the_name_of_a_vector_lists_the_genes_that_change_most(fitted):
+    genes = list(fitted.uns["dag_blr"]["genes"])
+    vector = np.array(fitted.uns["dag_blr"]["control_mean"])
+    names = set()
+    for gene in (6, 7):
+        wanted = vector + 2.0 * (np.arange(8) == gene)
+        ranking(fitted, wanted, acquisition="greedy")
+        names.add(fitted.uns["design"]["params"]["target"])
+        assert fitted.uns["design"]["params"]["target"].startswith(f"{genes[gene]}=")
+    assert fitted.uns["design"]["trace"]["target"].nunique() == len(names) == 2

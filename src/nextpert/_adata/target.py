@@ -31,6 +31,7 @@ DISTANCES = {
     "noise": "squared, variances of control cells",
     "cosine": "1 - cosine of the angle",
 }
+NAMED = 5  # genes of a target that its name lists
 _STATES = "str | tuple[str, str] | Mapping[str, float] | Vector | None"
 _SQUARED = Bound("that is not too large to be squared", lambda value: abs(value) <= LARGEST)
 _WEIGHT = Bound(
@@ -293,7 +294,7 @@ def how_measured(target: Target) -> list[str]:
 
 def numbers_in_words(values: Numbers, between: str, sign: str = "") -> str:
     """Return ``"A=1, B=2"``, with what is to stand between name and number."""
-    return list_names((f"{g}{between}{float(v):{sign}.3g}" for g, v in values.items()), limit=5)
+    return list_names((f"{g}{between}{float(v):{sign}.3g}" for g, v in values.items()), limit=NAMED)
 
 
 def _in_a_line(value: Any) -> str:

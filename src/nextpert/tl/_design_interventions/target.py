@@ -21,6 +21,7 @@ from nextpert._adata import (
     warn_of_changed_cells,
 )
 from nextpert._adata.target import (
+    NAMED,
     Target,
     as_target,
     cell_variance,
@@ -272,7 +273,10 @@ def _as_given(state: Mapping[str, float] | pd.Series, fit: FittedPosterior) -> _
     place = panel_index(genes, fit.genes, "target")
     mean = fit.control_mean.copy()
     mean[place] = [float(value) for _, value in state.items()]
-    return _Read(numbers_in_words(state, "="), mean, None)
+    # Few are named: those that change most, by which targets differ.
+    apart = np.abs(mean - fit.control_mean)[place] if len(genes) > NAMED else np.zeros(len(genes))
+    named = {genes[i]: float(mean[place[i]]) for i in np.argsort(-apart, kind="stable")}
+    return _Read(numbers_in_words(named, "="), mean, None)
 
 
 def _by_gene(given: Any, genes: Sequence[str], name: str, default: float) -> Vector:
