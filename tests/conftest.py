@@ -80,7 +80,7 @@ def small_screen(_small_screen) -> ad.AnnData:
 def pytest_runtest_protocol(item: pytest.Item):
     """Fit 150 sweeps instead of 1,000, in fixtures too, unless a test has the mark full_chain.
 
-    A module whose fixtures are to have the full chain is marked as a whole.
+    Examples in docstrings show what users get.
     """
     full = Chain.of_size
 
@@ -88,7 +88,7 @@ def pytest_runtest_protocol(item: pytest.Item):
         return min(Chain(50, 100, 1), full(size), key=lambda chain: chain.keep)
 
     with pytest.MonkeyPatch.context() as patch:
-        if not item.get_closest_marker("full_chain"):
+        if not item.get_closest_marker("full_chain") and not isinstance(item, pytest.DoctestItem):
             patch.setattr(Chain, "of_size", short)
         return (yield)
 

@@ -119,6 +119,7 @@ def test_checkpoints(screen, tmp_path, caplog, assert_same):
     assert not kept.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The levels of")  # guides that are not declared
 def test_guides_and_batches(screen):
     rng, widths = np.random.default_rng(3), {}
@@ -264,6 +265,7 @@ def test_pending(fitted):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_effects_of_another_screen(screen, fitted):
     npt.tl.perturbation_effects(fitted)
     elsewhere = npt.tl.perturbation_effects(fitted, as_anndata=True)

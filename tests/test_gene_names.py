@@ -14,6 +14,8 @@ from nextpert.cli import main
 from nextpert.core._codec import lists, pack, unpack
 from nextpert.tl._design_interventions.tables import candidates_of
 
+pytestmark = pytest.mark.formats
+
 GENES = ["A", "B", "A, B", "C"]
 
 

@@ -48,6 +48,7 @@ def test_a_file_that_cannot_be_written_is_named_as_the_user_did(kind, planned, t
     plt.close("all")
 
 
+@pytest.mark.formats
 def test_no_temporary_file_is_named_where_the_disk_refuses(planned, tmp_path, monkeypatch):
     def fail(self, file, **options):
         raise PermissionError(13, "Permission denied", str(file))

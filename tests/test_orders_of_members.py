@@ -48,6 +48,7 @@ def without_cells(uns):
     return {k: v for k, v in uns.items() if k != "cells"} if hasattr(uns, "items") else uns
 
 
+@pytest.mark.slow
 def test_both_spellings_are_one_perturbation_of_a_fit(small_screen, one, assert_same, caplog):
     both = relabelled(small_screen, step=2)
     npt.tl.learn_dag(both, method="boss", environments="all", search_options={"n_runs": 2})

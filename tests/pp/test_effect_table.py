@@ -77,6 +77,7 @@ def through(adata, target="g1"):
     return found, ranking["perturbation"].tolist(), chosen
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_coexpression")
 def test_a_table_agrees_with_its_own_cells():
     cells, table = cells_and_table()
@@ -89,6 +90,7 @@ def test_a_table_agrees_with_its_own_cells():
     assert plate == planned
 
 
+@pytest.mark.slow
 def test_a_table_and_its_cells_decide_alike_on_real_effects():
     cells, table = cells_and_table(1, spread=0.8)
     (one, ranking, _), (two, ranked, _) = through(cells), through(table)

@@ -80,6 +80,7 @@ def download(text, name):
     return list(csv.DictReader(io.StringIO(base64.b64decode(link).decode("utf-8"))))
 
 
+@pytest.mark.slow
 def test_sections_stand_in_order_with_the_verdict_first(page):
     assert headings(read(page)) == TITLES
 
@@ -229,6 +230,7 @@ def test_target_genes_are_listed_where_labels_do_not_tell_them(adata, tmp_path):
     assert "Target genes" in heads()
 
 
+@pytest.mark.slow
 def test_genes_that_are_to_stay_are_no_rows_of_the_target(adata, tmp_path):
     fit, plan = adata.uns["dag_blr"], adata.uns["plan"]
     plan["target_mean"] = fit["control_mean"].copy()

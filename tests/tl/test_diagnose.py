@@ -152,6 +152,7 @@ def test_a_graph_turned_round_is_not_trusted_but_the_cells_are(right):
     assert values(found)["unseen perturbations", "coverage_90_large"] < 0.7
 
 
+@pytest.mark.slow
 def test_an_empty_graph_adds_nothing_and_takes_nothing(right):
     npt.tl.learn_dag(right, method="given", dag=[], genes=list(right.var_names))
     found = diagnosed(right)

@@ -233,6 +233,7 @@ def test_controls_that_are_called_as_often_as_perturbations_are_not_trusted():
     assert found["level"] == "do not trust"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["no column", "one guide", "few cells per guide"])
 def test_halves_of_the_cells_are_the_weaker_proof(case):
     adata = guided(n_guides=1 if case == "one guide" else 10)
@@ -287,6 +288,7 @@ def test_controls_of_batches_take_the_place_of_guides(spread):
     assert found["negative_controls"]["name"].tolist() == ["half of the control cells"]
 
 
+@pytest.mark.slow
 def test_few_controls_cannot_be_judged():
     adata = guided()
     control = (adata.obs["perturbation"] == "control").to_numpy()

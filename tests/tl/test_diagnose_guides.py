@@ -96,6 +96,7 @@ def test_a_perturbation_of_one_guide_is_split_by_cells():
     assert "half of the guides (half of the cells for 2 of 6 perturbations)" in found["verdict"]
 
 
+@pytest.mark.slow
 def test_guides_that_contradict_one_another_are_said_to():
     adata = guided(0.0)
     x, guide = np.array(adata.X), adata.obs["guide"].to_numpy()

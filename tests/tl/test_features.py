@@ -96,6 +96,7 @@ def test_candidates_without_features_have_wider_intervals(modules, informed):
     assert narrow < 0.8 * (table["predicted_high"] - table["predicted_low"])
 
 
+@pytest.mark.full_chain
 def test_a_permuted_table_changes_nothing(modules, plain):
     adata, _, table = modules
     adata = adata.copy()
@@ -226,6 +227,8 @@ def test_another_screen_tells_of_perturbations_with_cells_where_it_is_alike(modu
     np.testing.assert_array_equal(back[with_it.obs_names].X, with_it.X)
 
 
+@pytest.mark.slow
+@pytest.mark.full_chain
 def test_effects_of_another_fit_tell_as_much_as_their_cells(modules):
     adata, effects, _ = modules
     rng = np.random.default_rng(1)

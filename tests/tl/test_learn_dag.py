@@ -373,6 +373,7 @@ def test_causaldag_is_asked_for_where_it_is_absent(small_screen, assert_same_ada
     assert_same_adata(small_screen, before)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("graphical_model_learning") is None,
     reason="the extra causaldag is not installed",

@@ -185,6 +185,7 @@ def test_what_is_under_way_stays_in_the_pool_though_no_more_can_be_had(fitted):
     assert "STK3" not in plan["plate"]["perturbation"].tolist()
 
 
+@pytest.mark.slow
 def test_a_control_at_the_target_has_no_relative_distance(fitted, caplog, tmp_path):
     """Half of the control cells as the target: the controls are there already."""
     control = np.flatnonzero((fitted.obs["perturbation"] == "control").to_numpy())

@@ -45,6 +45,7 @@ def planned(adata, target="MYC", **options):
     return table[table["strategy"] != "control"], table[table["strategy"] == "control"], stored
 
 
+@pytest.mark.slow
 def test_a_plate_has_the_wells_and_cells_asked_for(fitted):
     wells, controls, stored = planned(
         fitted, n_perturbations=6, n_cells=700, candidates="genes", n_guides=3, plate_format=96
@@ -394,6 +395,7 @@ def test_the_same_seed_gives_the_same_plate_and_it_is_told(fitted, caplog):
     assert copied.uns["plan"]["plate"].equals(first)
 
 
+@pytest.mark.full_chain
 def test_why_cites_the_column_that_chose_a_well(fitted):
     state = fitted[fitted.obs["perturbation"] == "MYC"].to_df().mean().to_dict()
     wells, controls, _ = planned(fitted, state, strategy="exploit", candidates="genes", rng=5)

@@ -68,6 +68,7 @@ def test_unmeasured_perturbations_take_part(both):
     assert stored["left_out"].empty or "HS2" not in set(stored["left_out"]["perturbation"])
 
 
+@pytest.mark.slow
 def test_scores_are_the_true_distances_of_what_is_recommended(both):
     stored = both.uns["replay"]
     names = list(stored["environments"]["perturbation"])
@@ -187,6 +188,7 @@ def test_holm():
     np.testing.assert_allclose(holm(np.array([0.03, 0.9, 0.01, 0.02])), [0.06, 0.9, 0.04, 0.06])
 
 
+@pytest.mark.slow
 def test_a_strategy_does_not_depend_on_its_company(both, screen):
     npt.tl.replay_design(screen, ["MYC"], held_out=True, strategies=["random", "thompson"], **SMALL)
     alone, all_of_it = screen.uns["replay"]["runs"], both.uns["replay"]["runs"]
@@ -248,6 +250,7 @@ def test_round_trip(both, tmp_path, assert_same):
     assert_same(ad.read_h5ad(path).uns["replay"], both.uns["replay"])
 
 
+@pytest.mark.slow
 def test_options_reach_the_campaigns(screen):
     options = {"strategies": ["random"]} | SMALL
     assert npt.tl.replay_design(screen, ["MYC"], copy=True, **options).uns["replay"]

@@ -16,6 +16,8 @@ from nextpert.core.evaluate.strategies import replay_plates
 from nextpert.tl._fit_dag_blr.model import Graphs, Spec
 from nextpert.tl._replay_design.modelled import Told, spec_of, strategies
 
+pytestmark = pytest.mark.slow
+
 P, J = 6, 7
 
 

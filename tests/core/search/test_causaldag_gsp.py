@@ -72,6 +72,7 @@ def test_never_more_edges_than_the_peer_on_tapseq(tapseq_controls):
     assert gsp(tapseq_controls, n_runs=100, rng=0).dag.n_edges <= theirs.n_edges
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("peer")
 def test_peer_is_seeded_and_leaves_the_global_state(simulated):
     _, moments = simulated(15, 4, seed=0)
