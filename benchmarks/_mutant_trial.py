@@ -25,7 +25,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path("src/nextpert")
 PARTS = ("src", "tests", "benchmarks")
-BESIDE = ("docs", "tutorials", "data_scripts", ".github", ".ci", "*.md", "*.cff", "*.txt", "*.yaml")
+BESIDE = ("docs", "tutorials", "data_scripts", ".git*", ".ci", "*.*")
 WARM = ("anndata", "hypothesis", "joblib", "numba", "pandas", "scipy.optimize",
         "scipy.sparse.csgraph", "scipy.stats", "threadpoolctl")  # fmt: skip
 TIMES, SPARE, MEMORY = 5.0, 20.0, 8 * 2**30  # seconds of processor; bytes of addresses
@@ -34,26 +34,19 @@ TIMES, SPARE, MEMORY = 5.0, 20.0, 8 * 2**30  # seconds of processor; bytes of ad
 class Trial:
     """A copy of the sources, and how long the tests of a room take without a mutant.
 
-    Given a command, such as ``pytest -q -x -n auto``, it runs in the copy in place of the tests of
-    the room.
-
     Raises
     ------
     RuntimeError
         If a test of the room fails without a mutant.
     """
 
-    def __init__(self, folder: Path, room: str, command: str | None = None) -> None:
-        self.folder, self.room, self.command = folder, room, command
+    def __init__(self, folder: Path, room: str) -> None:
+        self.folder, self.room = folder, room
         self.seconds: dict[str, float] = {}
         for part in PARTS:  # with times: what is compiled stays valid
             shutil.copytree(ROOT / part, folder / part)
         for name in ("pyproject.toml", "conftest.py"):
             shutil.copy(ROOT / name, folder)
-        if command is not None:  # it may read pages and the like as well
-            for path in (path for pattern in BESIDE for path in ROOT.glob(pattern)):
-                (folder / path.name).symlink_to(path)
-            return
         for module in WARM:
             importlib.import_module(module)
         outcome, by = self._tests(place_of(room))
@@ -67,14 +60,12 @@ class Trial:
         """Put a mutant in, run the tests, take it out; sets outcome, seconds, and by what."""
         path = PACKAGE / mutant["file"]
         source = (self.folder / path).read_text(encoding="utf-8")
-        lines, start = source.split("\n"), time.perf_counter()
-        same = [k for k, line in enumerate(lines) if line == mutant["before"]]
-        if not same:  # the source was changed since
+        changed, start = mutated(source, mutant), time.perf_counter()
+        if changed == source:
             return
-        lines[min(same, key=lambda k: abs(k + 1 - int(mutant["line"])))] = mutant["after"]
         try:
-            (self.folder / path).write_text("\n".join(lines), encoding="utf-8")
-            mutant["outcome"], mutant["by"] = (self._asked if self.command else self._tests)(path)
+            (self.folder / path).write_text(changed, encoding="utf-8")
+            mutant["outcome"], mutant["by"] = self._tests(path)
         finally:
             (self.folder / path).write_text(source, encoding="utf-8")
         mutant["seconds"] = f"{time.perf_counter() - start:.0f}"
@@ -95,18 +86,44 @@ class Trial:
         timed_out = process.exitcode in (-signal.SIGPROF, -signal.SIGKILL)
         return "timed out" if timed_out else "killed", by
 
-    def _asked(self, path: Path) -> tuple[str, str]:
-        """Return what became of the command that was asked for, and the first test that failed."""
-        here = os.pathsep.join([str(self.folder / "src"), str(self.folder)])
-        environment = {**os.environ, "PYTHONPATH": here, "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(
-            [sys.executable, "-m", *shlex.split(str(self.command))], cwd=self.folder,
-            env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode == 0:
-            return "survived", ""
-        failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-        return "killed", (failed or [done.stdout[-200:] + done.stderr[-200:]])[0]
+
+class Together:
+    """A copy of the repository in which a command runs with several mutants at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for part in PARTS:  # with times: what is compiled stays valid
+            shutil.copytree(ROOT / part, folder / part)
+        for path in (path for pattern in BESIDE for path in ROOT.glob(pattern)):
+            (folder / path.name).symlink_to(path)
+
+    def failed(self, command: str, mutants: list[dict[str, str]]) -> list[str]:
+        """Return the tests that fail with the mutants in the sources."""
+        kept = {m["file"]: (self.folder / PACKAGE / m["file"]).read_text() for m in mutants}
+        try:
+            for mutant in mutants:
+                path = self.folder / PACKAGE / mutant["file"]
+                path.write_text(mutated(path.read_text(encoding="utf-8"), mutant), encoding="utf-8")
+            here = os.pathsep.join([str(self.folder / "src"), str(self.folder)])
+            environment = {**os.environ, "PYTHONPATH": here, "PYTHONDONTWRITEBYTECODE": "1"}
+            done = subprocess.run(
+                [sys.executable, "-m", *shlex.split(command)], cwd=self.folder, env=environment,
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+        finally:
+            for file, source in kept.items():
+                (self.folder / PACKAGE / file).write_text(source, encoding="utf-8")
+        return re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", done.stdout, re.MULTILINE)
+
+
+def mutated(source: str, mutant: dict[str, str]) -> str:
+    """Return a source with a mutant in it, near the line that it was drawn for."""
+    lines = source.split("\n")
+    same = [k for k, line in enumerate(lines) if line == mutant["before"]]
+    if not same:  # the source was changed since
+        return source
+    lines[min(same, key=lambda k: abs(k + 1 - int(mutant["line"])))] = mutant["after"]
+    return "\n".join(lines)
 
 
 def place_of(room: str) -> Path:

@@ -6,12 +6,15 @@ at a place. Left out: files compiled by numba, signatures, annotations, docstrin
 would only raise (a shift of bits for a sum). A mutant stands in a copy of the sources, and the
 tests of its room run: those that name its file and the file's doctest first, quick ones before slow
 ones, up to the first that fails. A test is given five times the seconds of processor that it takes
-without a mutant, and 20. Survivors can be run once more against a command of choice.
+without a mutant, and 20.
 
     pip install cosmic-ray
     python -m benchmarks.mutants --rooms model design --n 135 --seed 0   # 1-2 hours
     python -m benchmarks.mutants --again    # those that survived once more, after tests were added
-    python -m benchmarks.mutants --again --command 'pytest -q -x -n auto'    # against the core set
+    python -m benchmarks.mutants --command 'pytest -q -n auto'    # survivors against the core set
+
+With a command, all survivors stand in the sources at once; what fails then is run once more with
+each of them alone. So a set of tests runs once, not once for every survivor.
 
 Every mutant is in the CSV as soon as it was run, so a run that was stopped goes on; another --table
 draws anew, from the sources as they are. Its last column, what was made of a survivor, is written
@@ -23,6 +26,7 @@ from __future__ import annotations
 import argparse
 import ast
 import csv
+import shlex
 import tempfile
 from collections import Counter
 from itertools import islice
@@ -31,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._mutant_trial import PACKAGE, ROOT, Trial, place_of
+from benchmarks._mutant_trial import PACKAGE, ROOT, Together, Trial, place_of
 
 FIELDS = ("room", "file", "line", "operator", "before", "after", "outcome", "by", "seconds",
           "verdict")  # fmt: skip
@@ -51,15 +55,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--table", type=Path, default=ROOT / "benchmarks/results/mutants.csv")
     parser.add_argument("--again", action="store_true", help="run what survived once more")
-    parser.add_argument("--command", help="what runs in place of the tests of a room")
+    parser.add_argument("--command", help="run the survivors of all rooms against these tests")
     args = parser.parse_args(arguments)
     if not args.table.exists():
         write(args.table, draw(args.rooms, args.n, args.seed))
+    if args.command:
+        again(args.table, args.command)
+        args.rooms = []
     waiting = "survived" if args.again else ""
     with tempfile.TemporaryDirectory() as scratch:
         for room in args.rooms:
             todo = [m for m in read(args.table) if (m["room"], m["outcome"]) == (room, waiting)]
-            trial = Trial(Path(scratch) / room, room, args.command) if todo else None
+            trial = Trial(Path(scratch) / room, room) if todo else None
             for mutant in todo:
                 trial.run(mutant)
                 if args.again and mutant["outcome"] == "killed":
@@ -67,6 +74,24 @@ def main(arguments: list[str] | None = None) -> None:
                 keep(args.table, mutant)
                 print(*(mutant[key] for key in FIELDS[1:-1]), sep=" | ", flush=True)
     args.table.with_suffix(".md").write_text(report(read(args.table)), encoding="utf-8")
+
+
+def again(table: Path, command: str) -> None:
+    """Run what survived once more, all at once, and what fails then with each alone."""
+    survivors = [m for m in read(table) if m["outcome"] == "survived"]
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Together(Path(scratch))
+        tests = copy.failed(command, survivors)
+        print(f"{len(survivors)} survivors together fail {len(tests)} tests", flush=True)
+        if not tests:
+            return
+        alone = " ".join([command, *map(shlex.quote, tests)])
+        without = copy.failed(alone, [])
+        for mutant in survivors:
+            failed = [test for test in copy.failed(alone, [mutant]) if test not in without]
+            if failed:
+                mutant.update(outcome="killed since", by=failed[0])
+                keep(table, mutant)
 
 
 def draw(rooms: list[str], n: int, seed: int) -> list[Mutant]:
