@@ -31,9 +31,9 @@ def designed(adata, target, **options):
     return candidates_of(adata.uns["design"]["ranking"])
 
 
-def test_by_default_the_most_probably_nearest_comes_first(fitted, caplog, capsys):
+def test_the_most_probably_nearest_comes_first(fitted, caplog, capsys):
     with caplog.at_level(logging.INFO, "nextpert"):
-        table = designed(fitted, "STK3", candidates="genes", n_cells=10)
+        table = designed(fitted, "STK3", candidates="genes", n_cells=10, acquisition="probability")
     assert table["acquisition"].tolist() == (-table["probability_best"]).tolist()
     assert table["acquisition"].is_monotonic_increasing
     never = table[table["probability_best"] == 0]

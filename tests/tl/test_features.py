@@ -13,6 +13,8 @@ import nextpert as npt
 from nextpert._adata.posterior import posterior_from
 from nextpert.cli import main
 
+pytestmark = pytest.mark.full_chain
+
 N_SEEN, N_UNSEEN, N_GENES, N_MODULES = 24, 8, 20, 4
 NAMES = [f"P{j}" for j in range(N_SEEN + N_UNSEEN)]
 UNSEEN = NAMES[N_SEEN:]
@@ -96,7 +98,6 @@ def test_candidates_without_features_have_wider_intervals(modules, informed):
     assert narrow < 0.8 * (table["predicted_high"] - table["predicted_low"])
 
 
-@pytest.mark.full_chain
 def test_a_permuted_table_changes_nothing(modules, plain):
     adata, _, table = modules
     adata = adata.copy()
@@ -228,7 +229,6 @@ def test_another_screen_tells_of_perturbations_with_cells_where_it_is_alike(modu
 
 
 @pytest.mark.slow
-@pytest.mark.full_chain
 def test_effects_of_another_fit_tell_as_much_as_their_cells(modules):
     adata, effects, _ = modules
     rng = np.random.default_rng(1)

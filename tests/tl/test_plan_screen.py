@@ -19,6 +19,8 @@ from nextpert.tl._design_interventions import candidates
 from nextpert.tl._plan_screen import wells as tables
 from nextpert.tl._plan_screen.wells import split_cells
 
+pytestmark = pytest.mark.full_chain
+
 
 @pytest.fixture(scope="module")
 def _fitted():
@@ -395,7 +397,6 @@ def test_the_same_seed_gives_the_same_plate_and_it_is_told(fitted, caplog):
     assert copied.uns["plan"]["plate"].equals(first)
 
 
-@pytest.mark.full_chain
 def test_why_cites_the_column_that_chose_a_well(fitted):
     state = fitted[fitted.obs["perturbation"] == "MYC"].to_df().mean().to_dict()
     wells, controls, _ = planned(fitted, state, strategy="exploit", candidates="genes", rng=5)

@@ -315,7 +315,6 @@ def test_a_vector_is_a_target_everywhere(fitted, assert_same):
     pd.testing.assert_frame_equal(one, fitted.uns["target_distances"]["table"])
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("change", "message"),
     [
