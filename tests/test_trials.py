@@ -313,7 +313,7 @@ def test_the_tables_of_simulated_screens(bench, tmp_path, capsys):
     assert out.read_text().strip() == text.strip()
     assert "over 1 settings" in text
     tables = [block for block in text.split("\n\n") if block.startswith("|")]
-    assert len(tables) == 5
+    assert len(tables) == 6
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
     assert "| batch_key | 1.000 | " in tables[3]
@@ -323,6 +323,17 @@ def test_the_tables_of_simulated_screens(bench, tmp_path, capsys):
     mean, predicted, oracle = map(float, shown[3:6])
     assert oracle < mean
     assert predicted < mean
+    rows = [line.split(" | ") for line in tables[5].splitlines()[2:]]
+    edges = {row[2]: float(row[3]) for row in rows}
+    assert {row[0] for row in rows} == {"| degree 4, 5,039"}
+    assert edges["GSP, 1,000 drawn orders and BOSS's"] <= edges["GSP, 1,000 drawn orders"]
+    assert edges["GSP, 1,000 drawn orders"] <= edges["GSP, 1,000 uniform orders"]
+
+
+def test_an_unoriented_edge_of_a_class_is_both_ways(bench):
+    chain, collider = (Dag.from_edges(3, edges) for edges in ([(0, 1), (1, 2)], [(0, 2), (1, 2)]))
+    assert np.argwhere(bench.trial.of_class(chain)).tolist() == [[0, 1], [1, 0], [1, 2], [2, 1]]
+    assert np.argwhere(bench.trial.of_class(collider)).tolist() == [[0, 2], [1, 2]]
 
 
 def test_the_oracle_of_pathways_is_the_posterior_mean(bench):

@@ -30,7 +30,7 @@ WRONG = {
     **dict.fromkeys(("perturbation_key", "dag_key", "key", "condition_key", "guides_key"), TEXT),
     **dict.fromkeys(("layer", "depth_key", "posterior_key", "guide_key", "guide_separator"), TEXT),
     **dict.fromkeys(
-        ("method", "environments", "acquisition", "strategy"), ("exploit", 3, "", ["bic"])
+        ("method", "environments", "acquisition", "strategy", "starts"), ("exploit", 3, "", ["bic"])
     ),
     **dict.fromkeys(("combinations", "outside", "normalise", "multiple"), ("best", 3, "", ["a"])),
     **dict.fromkeys(("preset", "controls", "prior_units"), ("best", 3, "", ["a"])),
@@ -96,6 +96,8 @@ WRONG = {
         [],
         {"MYC": "high"},
         npt.Target(at_most={"NOPE": 1}),
+        np.ones(2),
+        np.full(8, NAN),
     ),
     **dict.fromkeys(OPTIONS, (3, "alpha", [("alpha", 1)], {"alpa": 0.1}, {3: 1})),
     "features": (3, "other.h5ad", [1.0]),

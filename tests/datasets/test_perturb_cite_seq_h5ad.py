@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+from dataclasses import replace
+
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from nextpert.datasets import _perturb_cite_seq as loader
 from nextpert.datasets import perturb_cite_seq
 
 
@@ -175,3 +180,60 @@ def test_unfit_arguments(scperturb, tmp_path):
         perturb_cite_seq(path)
     with pytest.raises(FileNotFoundError, match="There is no folder or h5ad"):
         perturb_cite_seq(tmp_path / "nowhere")
+
+
+@pytest.fixture
+def zenodo(scperturb, tmp_path, monkeypatch):
+    """Zenodo's file in small: the download copies it; a second one, or a broken one, fails."""
+    path = tmp_path / "origin.h5ad"
+    scperturb.write_h5ad(path)
+    digits = hashlib.md5(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(loader, "SCPERTURB", replace(loader.SCPERTURB, digits=digits))
+    asked = []
+
+    def download(url, output_file, pooch):
+        asked.append(url)
+        if not path.exists():
+            raise OSError("no network")
+        shutil.copyfile(path, output_file)
+
+    monkeypatch.setattr("pooch.core.choose_downloader", lambda *_, **__: download)
+    return path, asked
+
+
+def test_without_a_path_the_file_of_scperturb_is_fetched_once(zenodo, loaded, tmp_path):
+    path, asked = zenodo
+    cache = tmp_path / "cache"
+    assert_same_shape(perturb_cite_seq(cache=cache, counts=True), loaded)
+    assert asked == [loader.SCPERTURB.url]
+    assert asked[0].startswith(
+        "https://zenodo.org/records/10044268/files/FrangiehIzar2021_RNA.h5ad"
+    )
+    path.unlink()
+    assert_same_shape(perturb_cite_seq(cache=cache, counts=True), loaded)
+    assert len(asked) == 1
+
+
+def test_another_file_than_scperturbs_is_discarded(zenodo, tmp_path):
+    path, _ = zenodo
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"corrupted or has changed.*perturb_cite_seq_standin"):
+        perturb_cite_seq(cache=tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_without_a_network_the_error_says_how_to_get_the_data(zenodo, tmp_path):
+    zenodo[0].unlink()
+    words = (
+        r"zenodo.*no sign-in.*`source`.*SCP1064, with sign-in.*datasets.perturb_cite_seq_standin"
+    )
+    with pytest.raises(ConnectionError, match=words):
+        perturb_cite_seq(cache=tmp_path / "cache")
+    with pytest.raises(ValueError, match="subset"):
+        perturb_cite_seq(subset="2", cache=tmp_path / "cache")
+
+
+def test_the_checksum_is_that_of_zenodos_record():
+    file = loader.SCPERTURB
+    assert (file.name, file.checksum) == ("FrangiehIzar2021_RNA.h5ad", "md5")
+    assert file.digits == "dc438f53c476a3dd562898654d48ed15"

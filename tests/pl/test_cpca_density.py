@@ -76,6 +76,20 @@ def test_other_components(designed):
     assert high > np.quantile(scores, 0.9)
 
 
+def test_the_controls_may_be_a_group(designed):
+    group = designed.uns["cpca"]["groups"][0]
+    first, second = cpca_density(designed, groups=["control", group], show=False)
+    assert first.get_title() == "control (300 cells)"
+    assert second.get_title() == f"{group} (30 cells)"
+    assert (len(first.collections), len(second.collections)) == (1, 2)
+    (alone,) = cpca_density(designed, groups=[group], show=False)
+    for one, two in zip(alone.collections, second.collections, strict=True):
+        for a, b in zip(one.get_paths(), two.get_paths(), strict=True):
+            np.testing.assert_allclose(a.vertices, b.vertices)
+    (only,) = cpca_density(designed, groups="control", show=False)
+    assert len(only.collections) == 1
+
+
 def test_few_or_degenerate_cells_are_drawn_as_points(designed):
     labels = designed.obs["perturbation"].astype(str).to_numpy()
     groups = designed.uns["cpca"]["groups"]

@@ -21,10 +21,11 @@ def _bars(ax):
 
 def _acquisition(ax):
     """Return the lengths of the bars of the acquisition, and check that each bears its number."""
-    assert [text.get_text() for text in ax.texts] == [
-        f"{bar.get_width():.0f}" for bar in ax.patches
-    ]
-    return [bar.get_width() for bar in ax.patches]
+    lengths, numbers = [bar.get_width() for bar in ax.patches], [t.get_text() for t in ax.texts]
+    decimals = len(numbers[0].partition(".")[2])
+    assert numbers == [f"{length:.{decimals}f}" for length in lengths]
+    assert decimals == 3 or len(set(numbers)) == len(set(lengths))
+    return lengths
 
 
 def test_distances_with_their_interval_for_every_candidate(designed):
@@ -86,6 +87,32 @@ def test_a_single_round_has_no_trace(designed):
     assert len(design(designed, show=False)) == 2
 
 
+def test_rounds_towards_other_targets_are_not_drawn(designed):
+    npt.tl.design_interventions(designed, {"STAT1": 1.0}, candidates="genes")
+    assert len(design(designed, show=False)) == 2  # it is the first towards this target
+    npt.tl.design_interventions(designed, {"MYC": 1.0}, candidates="genes")
+    trace = designed.uns["design"]["trace"]
+    assert set(trace["target"]) == {"MYC=1", "STAT1=1"}
+    of_one = trace[trace["target"] == "MYC=1"]
+    assert len(of_one) == len(trace) - 1 > 1
+    panel = design(designed, show=False)[2]
+    np.testing.assert_allclose(panel.containers[0][0].get_ydata(), of_one["predicted_distance"])
+    assert len(panel.get_xticklabels()) == len(of_one)
+
+
+def test_numbers_at_bars_distinguish_them(designed):
+    ranking = designed.uns["design"]["ranking"]
+    ranking["variance_reduction"] = np.nan
+    ranking.loc[ranking["rank"].between(1, 5), "variance_reduction"] = [
+        0.0421, 0.0404, 0.0336, 0.0325, 0.0325,
+    ]  # fmt: skip
+    panel = design(designed, n_top=5, show=False)[1]
+    assert [text.get_text() for text in panel.texts] == ["4.2", "4.0", "3.4", "3.2", "3.2"]
+    ranking.loc[ranking["rank"] == 2, "variance_reduction"] = 0.0421 + 1e-9
+    panel = design(designed, n_top=5, show=False)[1]
+    assert panel.texts[0].get_text() == "4.210"  # no more than three decimals
+
+
 @pytest.mark.parametrize("share", [0.9, 1.1])
 def test_a_choice_farther_than_control_cells_is_said(designed, share):
     designed = designed.copy()
@@ -141,6 +168,7 @@ def test_nothing_overlaps(designed, overlaps, tick_labels, n_rounds, candidates)
         npt.tl.design_interventions(
             designed, {"MYC": 1.0 + k}, candidates=candidates, n_samples=5, acquisition="random"
         )
+    designed.uns["design"]["trace"]["target"] = designed.uns["design"]["params"]["target"]
     figure = design(designed, return_fig=True)
     figure.canvas.draw()
     texts = figure.legends[0].get_texts()

@@ -313,3 +313,19 @@ def test_a_acquisition_that_cannot_tell_says_so(fitted, caplog):
     removed = 100 * fitted.uns["design"]["ranking"]["variance_reduction"]
     told = f"expected to resolve {removed.min():.2g} to {removed.max():.2g}%"
     assert f"100 cells of each are {told}" in caplog.text
+
+
+@pytest.mark.parametrize(("shift_sd", "default"), [(0, "civ"), ("learned", "probability")])
+def test_the_default_acquisition_follows_the_fit(small_screen, edges, shift_sd, default):
+    npt.tl.learn_dag(small_screen, method="given", dag=edges)
+    npt.tl.fit_dag_blr(small_screen, shift_sd=shift_sd)
+    found = {}
+    for name in ("auto", "civ", "probability"):
+        options = {} if name == "auto" else {"acquisition": name}
+        npt.tl.design_interventions(small_screen, "MYC", key_added=name, **options)
+        found[name] = small_screen.uns[name]
+    assert found["auto"]["params"]["acquisition"] == default
+    assert found["auto"]["trace"]["acquisition"].tolist() == [default]
+    values = {name: found[name]["ranking"]["acquisition"].to_numpy() for name in found}
+    np.testing.assert_array_equal(values["auto"], values[default])
+    assert not np.array_equal(values["civ"], values["probability"])

@@ -41,16 +41,18 @@ def test_skeleton_of_the_truth(many_controls, edges):
     assert {("STK3", "HLA-A"), ("GATA1", "HLA-A")} <= edges_of(many_controls)
 
 
-def test_graph_of_the_controls_alone_in_the_columns_of_the_panel(small_screen):
+@pytest.mark.parametrize("starts", ["boss", "random"])
+def test_graph_of_the_controls_alone_in_the_columns_of_the_panel(small_screen, starts):
     is_control = (small_screen.obs["perturbation"] == "control").to_numpy()
     panel = ["RIPK2", "MYC", "HLA-A", "STK3", "GATA1"]
     columns = [list(small_screen.var_names).index(gene) for gene in panel]
     cells = small_screen.X[is_control][:, columns]
     small_screen.X[~is_control] = np.nan  # must not be read
     small_screen.X[:, list(small_screen.var_names).index("CPQ")] = np.inf
-    npt.tl.learn_dag(small_screen, genes=panel, search_options={"n_runs": 20}, rng=4)
+    options = {"n_runs": 20} | ({} if starts == "boss" else {"starts": starts})
+    npt.tl.learn_dag(small_screen, genes=panel, search_options=options, rng=4)
     moments = Moments.from_array(cells)
-    order = boss(moments, n_starts=10, rng=0).order
+    order = boss(moments, n_starts=10, rng=0).order if starts == "boss" else None
     wanted = gsp(moments, n_runs=20, orders=order, rng=4)
     assert edges_of(small_screen) == {(panel[k], panel[i]) for k, i in wanted.dag.edges()}
     assert wanted.dag.n_edges > 2
@@ -59,10 +61,12 @@ def test_graph_of_the_controls_alone_in_the_columns_of_the_panel(small_screen):
     assert stored["n_edges"] == wanted.dag.n_edges
     assert stored["n_control_cells"] == 400
     assert stored["run_n_edges"].tolist() == wanted.n_edges.tolist()
+    assert len(stored["run_n_edges"]) == (21 if starts == "boss" else 20)
     place = {gene: i for i, gene in enumerate(stored["order"])}
     assert all(place[parent] < place[child] for parent, child in edges_of(small_screen))
     assert stored["params"] == {
-        "method": "gsp", "alpha": 1e-3, "n_runs": 20, "environments": "control", "n_graphs": 1,
+        "method": "gsp", "alpha": 1e-3, "n_runs": 20, "starts": starts,
+        "environments": "control", "n_graphs": 1,
         "perturbation_key": "perturbation", "control": "control", "rng": "4",
     }  # fmt: skip
 
@@ -212,6 +216,8 @@ def test_gsp_is_as_sparse_as_the_order_of_boss():
     found = adata.uns["dag"]["n_edges"]
     sparse = minimal_imap(moments, boss(moments, n_starts=10, rng=0).order).n_edges
     assert truth.dag.n_edges * 0.97 < found <= sparse < alone
+    npt.tl.learn_dag(adata, search_options={"n_runs": 20, "starts": "random"}, key_added="alone")
+    assert adata.uns["alone"]["n_edges"] == alone
     true = {frozenset((f"g{k}", f"g{i}")) for k, i in truth.dag.edges()}
     assert len(true ^ {frozenset(edge) for edge in edges_of(adata)}) <= 2
     assert len(adata.uns["dag"]["run_n_edges"]) == 21

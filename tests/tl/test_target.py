@@ -268,3 +268,80 @@ def test_candidates_whose_shifts_are_told_are_compared_with_the_cells(fitted):
     found = ranked_distance(fit.posteriors, known, wanted, n_samples=4000, rng=1)
     ranking = stored["ranking"].set_index("perturbation").loc[["a", "b"]]
     np.testing.assert_allclose(ranking["state_distance"], np.maximum(found.centre[:-1], 0))
+
+
+def test_a_vector_is_the_mapping_of_its_genes(fitted):
+    genes = list(fitted.uns["dag_blr"]["genes"])
+    vector = np.linspace(0.5, 2.0, len(genes))
+    mapping = dict(zip(genes, vector.tolist(), strict=True))
+    pairs = [
+        (vector, mapping),
+        (npt.Target(state=vector.astype(np.float32)), mapping),
+        (npt.Target(state=[vector, "MYC"]), npt.Target(state=[mapping, "MYC"])),
+        (npt.Target(state="MYC", away_from=vector), npt.Target(state="MYC", away_from=mapping)),
+    ]
+    for one, other in pairs:
+        for acquisition in ("probability", "civ"):
+            same = ranking(fitted, one, acquisition=acquisition)
+            found = fitted.uns["design"]
+            expected = ranking(fitted, other, acquisition=acquisition)
+            pd.testing.assert_frame_equal(same, expected, rtol=1e-5)
+            np.testing.assert_allclose(
+                found["target_mean"], fitted.uns["design"]["target_mean"], rtol=1e-6
+            )
+    ranking(fitted, vector)
+    np.testing.assert_array_equal(fitted.uns["design"]["target_mean"], vector)
+
+
+def test_a_vector_is_a_target_everywhere(fitted, assert_same):
+    genes = list(fitted.uns["dag_blr"]["genes"])
+    vector = np.linspace(0.5, 2.0, len(genes))
+    mapping = dict(zip(genes, vector.tolist(), strict=True))
+    calls = {
+        "plan_screen": {"n_perturbations": 2},
+        "plan_cells": {"n_samples": 50},
+        "target_distances": {"genes": genes},
+    }
+    for name, options in calls.items():
+        getattr(npt.tl, name)(fitted, vector, key_added="vector", **options)
+        more = {} if name == "target_distances" else options  # a mapping names the genes
+        getattr(npt.tl, name)(fitted, mapping, key_added="mapping", **more)
+        assert_same(fitted.uns.pop("vector"), fitted.uns.pop("mapping"))
+    few = vector[:2]
+    npt.tl.target_distances(fitted, few, genes=["STK3", "MYC"])
+    one = fitted.uns["target_distances"]["table"]
+    npt.tl.target_distances(fitted, {"STK3": few[0], "MYC": few[1]})
+    pd.testing.assert_frame_equal(one, fitted.uns["target_distances"]["table"])
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v[1:], r"vector of 7 means, but there are 8 genes: give one mean per gene"),
+        (lambda v: np.where(np.arange(8) == 3, np.nan, v), r"1 values that are NaN, infinite"),
+        (lambda v: np.where(np.arange(8) < 2, np.inf, v), r"2 values that are NaN, infinite"),
+        (lambda v: v[None], r"array of shape \(1, 8\)"),
+        (lambda v: v.astype(str), r"type <U32: give one number per gene"),
+    ],
+)
+def test_vectors_that_are_no_state_are_refused(fitted, change, message):
+    vector = change(np.linspace(0.5, 2.0, 8))
+    for name in ("design_interventions", "plan_screen", "plan_cells", "target_distances"):
+        with pytest.raises(ValueError, match=message):
+            getattr(npt.tl, name)(fitted, vector)
+    with pytest.raises(ValueError, match=message):
+        npt.tl.design_interventions(fitted, npt.Target(state=["MYC", vector]))
+    assert not {"design", "plan_screen", "plan_cells", "target_distances"} & set(fitted.uns)
+
+
+def test_the_name_of_a_vector_lists_the_genes_that_change_most(fitted):
+    genes = list(fitted.uns["dag_blr"]["genes"])
+    vector = np.array(fitted.uns["dag_blr"]["control_mean"])
+    names = set()
+    for gene in (6, 7):
+        wanted = vector + 2.0 * (np.arange(8) == gene)
+        ranking(fitted, wanted, acquisition="greedy")
+        names.add(fitted.uns["design"]["params"]["target"])
+        assert fitted.uns["design"]["params"]["target"].startswith(f"{genes[gene]}=")
+    assert fitted.uns["design"]["trace"]["target"].nunique() == len(names) == 2

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from nextpert._adata.arguments import KINDS, Bound, Kind, check_value, one_of
 from nextpert._adata.panel import in_order, list_names
@@ -18,11 +19,10 @@ from nextpert.core._shown import card
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
     from nextpert.core.screen.moments import Moments
 
-State = str | tuple[str, str] | Mapping[str, float] | pd.Series
+Vector = NDArray[np.float64]
+State = str | tuple[str, str] | Mapping[str, float] | pd.Series | Vector
 Numbers = Mapping[str, float] | pd.Series
 
 # How distances are measured, and in what, as axes say it.
@@ -31,6 +31,8 @@ DISTANCES = {
     "noise": "squared, variances of control cells",
     "cosine": "1 - cosine of the angle",
 }
+NAMED = 5  # genes of a target that its name lists
+_STATES = "str | tuple[str, str] | Mapping[str, float] | Vector | None"
 _SQUARED = Bound("that is not too large to be squared", lambda value: abs(value) <= LARGEST)
 _WEIGHT = Bound(
     "of at least 0 that is not too large to be squared", lambda value: 0 <= value <= LARGEST
@@ -43,16 +45,17 @@ class Target:
 
     The distance to a target is the sum of the distances to all of its parts; it is 0 if all are
     reached. See :class:`nextpert.core.Goal` for the formula. Wherever a function takes a
-    ``target``, a plain label, pair or mapping stands for ``Target(state=...)``.
+    ``target``, a plain label, pair, mapping or vector stands for ``Target(state=...)``.
 
     Parameters
     ----------
     state
         The target state: a perturbation label (its state by the fit, or the mean of its cells if it
-        is not in the fit or of another column); a group, as a tuple ``(obs key, value)``; or a
-        mapping gene -> target mean, log-normalised expression, in which unlisted genes of the panel
-        keep their control mean. A list has several states; the sum of squared distances is that to
-        their mean, weighted by ``shares``, plus a constant.
+        is not in the fit or of another column); a group, as a tuple ``(obs key, value)``; a mapping
+        gene -> target mean, log-normalised expression, in which unlisted genes of the panel keep
+        their control mean; or a NumPy vector of target means, one per gene of the panel, in its
+        order (``uns["dag_blr"]["genes"]``). A list has several states; the sum of squared distances
+        is that to their mean, weighted by ``shares``, plus a constant.
     shares
         Weights of several states; equal by default.
     signature
@@ -174,29 +177,53 @@ class Target:
         return card("Target", {**facts, "Distances": DISTANCES[self.distance]})
 
 
-def as_target(target: Any) -> Target:
-    """Return a target as it is, and a label, pair or mapping as the target of that state.
+def as_target(target: Any, genes: Sequence[str] | None = None) -> Target:
+    """Return a target as it is, and a label, pair, mapping or vector as the target of that state.
+
+    With ``genes``, those of the panel, vectors become mappings from them.
 
     Raises
     ------
     TypeError
         If it is none of them.
+    ValueError
+        If a vector has not one number per gene.
 
     Examples
     --------
     >>> from nextpert._adata.target import as_target
     >>> as_target("STAT1")
     Target(state='STAT1')
+    >>> as_target(np.array([2.0, 0.5]), ["STAT1", "B2M"])
+    Target(state={'STAT1': 2.0, 'B2M': 0.5})
     """
-    if isinstance(target, Target):
-        return target
-    if not is_state(target):
+    if not isinstance(target, Target) and not is_state(target):
         message = (
             "target must be a perturbation label, a pair (obs key, value), a mapping "
-            f"{{gene: target mean}}, or a nextpert.Target, but is of type {type(target).__name__}."
+            "{gene: target mean}, a vector of target means, or a nextpert.Target, but is of type "
+            f"{type(target).__name__}."
         )
         raise TypeError(message)
-    return Target(state=target)
+    given = target if isinstance(target, Target) else Target(state=target)
+    if genes is None:
+        return given
+    named = {part: _named(getattr(given, part), genes) for part in ("state", "away_from")}
+    return replace(given, **named)
+
+
+def _named(state: Any, genes: Sequence[str]) -> Any:
+    """Return a vector, or those in a list of states, as a mapping from the genes of the panel."""
+    if isinstance(state, list):
+        return [_named(each, genes) for each in state]
+    if not isinstance(state, np.ndarray):
+        return state
+    if len(state) != len(genes):
+        message = (
+            f"target is a vector of {len(state)} means, but there are {len(genes)} genes: give one "
+            f"mean per gene in the order of the panel, or a mapping from genes to means."
+        )
+        raise ValueError(message)
+    return dict(zip(genes, state.tolist(), strict=True))
 
 
 def parts_of(target: Target) -> dict[str, Any]:
@@ -267,7 +294,7 @@ def how_measured(target: Target) -> list[str]:
 
 def numbers_in_words(values: Numbers, between: str, sign: str = "") -> str:
     """Return ``"A=1, B=2"``, with what is to stand between name and number."""
-    return list_names((f"{g}{between}{float(v):{sign}.3g}" for g, v in values.items()), limit=5)
+    return list_names((f"{g}{between}{float(v):{sign}.3g}" for g, v in values.items()), limit=NAMED)
 
 
 def _in_a_line(value: Any) -> str:
@@ -276,6 +303,8 @@ def _in_a_line(value: Any) -> str:
         return numbers_in_words(value, " = ")
     if isinstance(value, tuple):
         return " = ".join(map(str, value))
+    if isinstance(value, np.ndarray):
+        return f"{len(value)} means"
     if isinstance(value, list):
         return list_names(map(_in_a_line, value), limit=5)
     return f"{value:g}" if isinstance(value, Real) else str(value)
@@ -284,7 +313,7 @@ def _in_a_line(value: Any) -> str:
 def is_state(value: Any) -> bool:
     """Whether a value is a state in one of its forms."""
     pair = isinstance(value, tuple) and len(value) == 2
-    return pair or isinstance(value, (str, Mapping, pd.Series))
+    return pair or isinstance(value, (str, Mapping, pd.Series, np.ndarray))
 
 
 def _is_default(value: Any, default: Any) -> bool:
@@ -293,10 +322,27 @@ def _is_default(value: Any, default: Any) -> bool:
 
 def _check_states(value: Any, name: str) -> None:
     for state in value if isinstance(value, list) else [value]:
-        check_value(state, name, "str | tuple[str, str] | Mapping[str, float] | None", _SQUARED)
-    if isinstance(value, list) and (not value or None in value):
+        check_value(state, name, _STATES, _SQUARED)
+    if isinstance(value, list) and (not value or any(each is None for each in value)):
         message = f"{name} is an empty list or has None in it: name each of its states."
         raise ValueError(message)
+
+
+def _vector(value: NDArray[Any], name: str, wanted: str) -> Vector:
+    """Return a vector of means in double precision, or raise."""
+    if value.dtype.kind not in "iuf" or value.ndim != 1 or not value.size:
+        found = f"an array of shape {value.shape} and type {value.dtype}"
+        message = f"{name} must be {wanted}, but is {found}: give one number per gene of the panel."
+        raise ValueError(message)
+    means = value.astype(np.float64)
+    wrong = int((~(np.abs(means) <= LARGEST)).sum())  # NaN too
+    if wrong:
+        message = (
+            f"{name} is a vector with {wrong} values that are NaN, infinite or too large to be "
+            f"squared: give a finite mean for each gene of the panel."
+        )
+        raise ValueError(message)
+    return means
 
 
 def _require_once(value: Any, name: str) -> None:
@@ -309,4 +355,7 @@ def _require_once(value: Any, name: str) -> None:
         raise ValueError(message)
 
 
+KINDS["Vector"] = Kind(
+    "a vector of means over the panel", lambda value: isinstance(value, np.ndarray), _vector
+)
 KINDS["Target"] = Kind("a nextpert.Target", lambda value: isinstance(value, Target))

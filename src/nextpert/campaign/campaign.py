@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from nextpert._adata.target import Target
+    from nextpert._adata.target import Target, Vector
 
 
 class Campaign:
@@ -102,7 +102,7 @@ class Campaign:
     def __init__(
         self,
         adata: ad.AnnData,
-        target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Target,
+        target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Vector | Target,
         *,
         learn: Mapping[str, Any] | None = None,
         fit: Mapping[str, Any] | None = None,

@@ -67,6 +67,8 @@ def lined_up(target: Any, cells: ad.AnnData, n_start: int) -> Any:
 def _moved(state: Any, added: Mapping[str, float]) -> Any:
     if isinstance(state, list):
         return [_moved(each, added) for each in state]
+    if isinstance(state, np.ndarray) and len(state) == len(added):  # of the panel, in its order
+        return state - np.array(list(added.values()))
     if not isinstance(state, (Mapping, pd.Series)):
         return state
     return {str(gene): mean - added.get(str(gene), 0.0) for gene, mean in state.items()}

@@ -129,6 +129,7 @@ def learn(
     alpha: float = 0.001,
     penalty: float | str = 2.0,
     n_runs: WholeOrNone = None,
+    starts: str = "boss",
     n_graphs: Whole = 1,
     prior: Prior = _PRIOR,
     prior_network: Path | None = None,
@@ -166,6 +167,9 @@ def learn(
         'auto' chooses it by perturbations that are left out, with --environments all.
     n_runs
         Number of restarts. By default 100 for GSP and 10 for BOSS (3 above 100 genes).
+    starts
+        Orders that GSP starts from: 'boss', its own and that of BOSS; or 'random', its own alone,
+        as in the paper.
     n_graphs
         Number of bootstrap graphs, for the frequency of each edge and the uncertainty of CIV. 1 for
         none.

@@ -311,10 +311,11 @@ class Columns:
 class Ranking:
     """How candidates are ranked."""
 
-    acquisition: str = "probability"
-    """What the ranking goes by. To reach the target: 'probability' of being nearest, 'ei',
-    'thompson', 'greedy'. To reduce uncertainty: 'civ', 'civ_ow', 'cv', 'maxv', 'mi',
-    'target_mean_variance'. Between the two: 'ucb'. Or 'random'."""
+    acquisition: str = "auto"
+    """What the ranking goes by. 'auto': 'civ' on a fit with exact shifts (--shift-sd 0), otherwise
+    'probability'. To reach the target: 'probability' of being nearest, 'ei', 'thompson', 'greedy'.
+    To reduce uncertainty: 'civ', 'civ_ow', 'cv', 'maxv', 'mi', 'target_mean_variance'. Between the
+    two: 'ucb'. Or 'random'."""
     candidates: Candidates = None
     target_is_candidate: TargetIsCandidate = False
     n_cells: Whole = 100

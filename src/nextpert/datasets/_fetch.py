@@ -1,4 +1,4 @@
-"""Fetch files of a public data set, or take them from a folder, checked by their SHA-256."""
+"""Fetch files of a public data set, or take them from a folder, checked by their checksum."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file at a fixed address whose content is known by its SHA-256 checksum."""
+    """A file at a fixed address whose content is known by its checksum, SHA-256 or that named."""
 
     name: str
     url: str
-    sha256: str
+    digits: str
+    checksum: str = "sha256"
 
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 checksum of a file as hex digits."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    def is_at(self, path: Path) -> bool:
+        """Whether a file has the content that is expected."""
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, self.checksum).hexdigest() == self.digits
 
 
 def from_folder(file: RemoteFile, folder: str | os.PathLike[str], *, verify: bool) -> Path:
@@ -38,43 +38,47 @@ def from_folder(file: RemoteFile, folder: str | os.PathLike[str], *, verify: boo
             "into that folder, or leave out `folder` to have it fetched."
         )
         raise FileNotFoundError(message)
-    if verify and sha256_of(path) != file.sha256:
+    if verify and not file.is_at(path):
         message = (
-            f"{str(path)!r} is not the file expected (its SHA-256 differs; a truncated download?): "
-            f"download it anew from {file.url}, or pass `verify=False` if it is another on purpose."
+            f"{str(path)!r} is not the file expected (its checksum differs; was the download "
+            f"truncated?): download it anew from {file.url}, or pass `verify=False` if it is "
+            "another on purpose."
         )
         raise ValueError(message)
     return path
 
 
-def fetch(file: RemoteFile, cache: str | os.PathLike[str] | None) -> Path:
+def fetch(
+    file: RemoteFile,
+    cache: str | os.PathLike[str] | None,
+    otherwise: str = "download it by hand and pass `folder`",
+) -> Path:
     """Return the path of ``file`` in the cache, downloading it if it is not there yet.
 
     The download goes to a temporary file and moves into place only if its checksum agrees, so
-    the cache never holds half a file.
+    the cache never holds half a file. ``otherwise`` says what to do where no download is possible.
     """
     import pooch
 
     where = Path(cache) if cache is not None else Path(pooch.os_cache("nextpert"))
     path = where / file.name
-    if path.is_file() and sha256_of(path) == file.sha256:
+    if path.is_file() and file.is_at(path):
         return path
     logger.info("Downloading %s from %s", file.name, file.url)
     try:
         found = pooch.retrieve(
-            file.url, known_hash=f"sha256:{file.sha256}", fname=file.name, path=where
+            file.url, known_hash=f"{file.checksum}:{file.digits}", fname=file.name, path=where
         )
     except ValueError as error:
         message = (
             f"The download of {file.name!r} from {file.url} is corrupted or has changed (its "
-            "SHA-256 differs), and was discarded: try again, or download it by hand and pass "
-            "`folder`."
+            f"checksum differs), and was discarded: try again, or {otherwise}."
         )
         raise ValueError(message) from error
     except OSError as error:  # requests' own errors are OSErrors too
         message = (
             f"{file.name!r} could not be downloaded from {file.url} ({type(error).__name__}): "
-            "check the connection, or download it by hand and pass `folder`."
+            f"check the connection, or {otherwise}."
         )
         raise ConnectionError(message) from error
     return Path(found)

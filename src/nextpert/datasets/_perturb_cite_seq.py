@@ -7,16 +7,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nextpert._adata.arguments import checked, one_of
+from nextpert.datasets._fetch import RemoteFile, fetch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
 
+SCPERTURB = RemoteFile(  # with the MD5 of Zenodo's record, which has no SHA-256
+    "FrangiehIzar2021_RNA.h5ad",
+    "https://zenodo.org/records/10044268/files/FrangiehIzar2021_RNA.h5ad",
+    "dc438f53c476a3dd562898654d48ed15",
+    "md5",
+)
+_BY_HAND = (
+    "download it by hand (1.5 GB, no sign-in) and pass its path as `source`, pass the folder of "
+    "the Single Cell Portal's files (SCP1064, with sign-in), or try the analysis on a made-up "
+    "study written by npt.datasets.perturb_cite_seq_standin(folder)"
+)
+
 
 @checked(protein=one_of("clr", "counts", "study"))
 def perturb_cite_seq(
-    source: str | os.PathLike[str] | AnnData,
+    source: str | os.PathLike[str] | AnnData | None = None,
     *,
     subset: str | Sequence[str] | None = None,
     condition: str | Sequence[str] | None = None,
@@ -24,14 +37,18 @@ def perturb_cite_seq(
     protein: bool | str = True,
     counts: bool = False,
     backed: str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
     verify: bool = True,
 ) -> AnnData:
     r"""Load the Perturb-CITE-seq screen of Frangieh et al. 2021 (doi:10.1038/s41588-021-00779-1).
 
     Melanoma cells with knockouts of 248 genes, alone, with IFNγ and in co-culture: 218,331 cells
     and 23,712 genes, the screen analysed in Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0).
-    Either the files of the Single Cell Portal (SCP1064), which needs a sign-in, or the same study
-    as one h5ad (scPerturb, pertpy). The values are natural logarithms,
+    Without ``source`` scPerturb's h5ad of the study (RNA; Peidli et al. 2024,
+    doi:10.1038/s41592-023-02144-y) is downloaded once from Zenodo, 1.5 GB, without sign-in. Or give
+    that file, or the files of the Single Cell Portal (SCP1064), which needs a sign-in and has the
+    protein counts. Without either, :func:`perturb_cite_seq_standin` writes a small made-up study.
+    The values are natural logarithms,
 
     .. math:: x = \ln(1 + 10^6\, c / u),
 
@@ -48,12 +65,13 @@ def perturb_cite_seq(
     Parameters
     ----------
     source
-        Folder of the portal's files, as downloaded or all in one place, gzipped or not: the full
+        ``None`` (default): scPerturb's file, from the cache or from Zenodo, checked by its MD5. An
+        AnnData, or the path of an h5ad, of the study: scPerturb's ``FrangiehIzar2021_RNA``,
+        pertpy's ``frangieh_2021_rna``, or one that this function made. Or the folder of the
+        portal's files, as downloaded or all in one place, gzipped or not: the full
         ``RNA_expression.csv.gz`` or the six subset files, ``RNA_metadata.csv``,
         ``all_sgRNA_assignments.txt``, and optionally ``RNA_UMAP_cluster.csv``,
-        ``raw_CITE_expression.csv.gz``, ``Protein_expression.csv.gz``. Or an AnnData, or the path
-        of an h5ad, of the study: scPerturb's ``FrangiehIzar2021_RNA``, pertpy's
-        ``frangieh_2021_rna``, or one that this function made.
+        ``raw_CITE_expression.csv.gz``, ``Protein_expression.csv.gz``.
     subset
         Subset files to read (``"1a"``, ``"1b_alpha"``, ``"1b_beta"``, ``"2"``, ``"3"``, ``"4"``),
         six consecutive blocks of cells. By default the full file, or all six if it is absent.
@@ -73,6 +91,8 @@ def perturb_cite_seq(
     backed
         Path of an h5ad to write the result to, in bounded memory. It is there whole or not at all,
         and an existing file is replaced. The AnnData returned reads from it.
+    cache
+        Folder that keeps the download; by default the user's cache folder.
     verify
         Whether values that cannot be those of the study are an error. With ``False`` sums that
         differ from a million are a warning.
@@ -99,6 +119,8 @@ def perturb_cite_seq(
     ------
     FileNotFoundError
         If a file or folder is absent.
+    ConnectionError
+        If the file cannot be downloaded; the error says how to get the data.
     ValueError
         If a file is damaged, or files are not of the same study; a condition, gene or subset is
         unknown (close names are suggested); counts or values cannot be those of the study.
@@ -106,10 +128,8 @@ def perturb_cite_seq(
     Examples
     --------
     >>> import nextpert as npt
-    >>> npt.datasets.perturb_cite_seq(
-    ...     "SCP1064", condition="Control", genes=["B2M", "MYC"]
-    ... )  # doctest: +SKIP
-    AnnData object with n_obs × n_vars = 57627 × 2
+    >>> npt.datasets.perturb_cite_seq(condition="Control", genes="zhang2023")  # doctest: +SKIP
+    AnnData object with n_obs × n_vars = 57627 × 36
     """
     from nextpert._adata import in_order, list_names
     from nextpert._adata.panel import PANELS
@@ -133,5 +153,7 @@ def perturb_cite_seq(
     if subset is not None:
         message = "subset names files of the portal's folder: leave it out for an h5ad."
         raise ValueError(message)
+    if source is None:
+        source = fetch(SCPERTURB, cache, _BY_HAND)
     with opened(source, wanted) as (adata, name):
         return to_anndata(*read_object(adata, name, wanted), wanted)

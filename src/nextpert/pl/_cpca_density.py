@@ -76,8 +76,8 @@ def cpca_density(
     adata
         Cells x genes, after :func:`nextpert.tl.cpca`.
     groups
-        Labels to draw; by default the foreground of :func:`nextpert.tl.cpca`, those with the
-        strongest effects first.
+        Labels to draw; that of the controls has a panel without blue lines. By default the
+        foreground of :func:`nextpert.tl.cpca`, those with the strongest effects first.
     n_top
         Maximum number of groups by default: those whose means are farthest from that of the
         controls in the two components (unbiased squared distance). All of ``groups`` are drawn.
@@ -131,6 +131,8 @@ def cpca_density(
     wanted = list(dict.fromkeys(labels.spelled([str(name) for name in given])))
     labels.require(wanted, "Groups")
     codes = labels.groups([background, *wanted])
+    if background in wanted:  # the panel of the controls is that of no perturbation
+        codes[codes == 1 + wanted.index(background)] = 0
     n_all = len(wanted)
     if groups is None and n_all > n_top:
         strength = [_distance(scores[codes == i + 1], scores[codes == 0]) for i in range(n_all)]
@@ -140,7 +142,8 @@ def cpca_density(
         message = f"ax takes one group, but there are {len(wanted)}: name one with `groups`."
         raise ValueError(message)
     generator = as_rng(rng)
-    cells = [_thin(scores[codes == i], max_cells, generator) for i in range(len(wanted) + 1)]
+    rows = [0, *(0 if name == background else i + 1 for i, name in enumerate(wanted))]
+    cells = [_thin(scores[codes == row], max_cells, generator) for row in rows]
     panels, columns = panels_of(
         ax, len(wanted), ncols, 4, (2.2, 2.2), (0.9, 1.2), sharex=True, sharey=True
     )
@@ -152,8 +155,9 @@ def cpca_density(
             _draw(panel, cells[0], levels, limits, background=True)
         else:  # the same cells again: copy the contours instead of estimating anew
             _copy_contours(panels[0].collections[0], panel)
-        _draw(panel, cells[i + 1], levels, limits, background=False)
-        panel.set_title(f"{name} ({int((codes == i + 1).sum())} cells)")
+        if rows[i + 1]:
+            _draw(panel, cells[i + 1], levels, limits, background=False)
+        panel.set_title(f"{name} ({int((codes == rows[i + 1]).sum())} cells)")
         panel.set(xlim=limits[0], ylim=limits[1])
     unit = "s.d. of controls" if params["standardize"] else "log-normalised expression"
     names = [f"cPC{c} ({unit})" for c in components]

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 # Distances that spread wider than this are drawn on a square-root axis.
 _WIDE = 30
@@ -55,12 +56,12 @@ def design(
 ) -> Figure | list[Axes] | Axes | None:
     """Draw the ranking of candidate perturbations and the trace of all rounds.
 
-    From left to right: the predicted squared distance of every candidate's mean to the target,
-    with its 90% interval, best candidate on top (on a square-root axis where distances spread
-    widely); the acquisition that ranks them; and, from the second round on, the distance predicted
-    for the one chosen in each, with its 90% interval. The chosen one is orange; open circles are
-    candidates without cells; a stroke marks the distance of the measured cells; the dashed line is
-    the distance of the control.
+    From left to right: the predicted squared distance of every candidate's mean to the target, with
+    its 90% interval, best candidate on top (on a square-root axis where distances spread widely);
+    the acquisition that ranks them; and, from the second round towards this target on, the distance
+    predicted for the one chosen in each, with its 90% interval. The chosen one is orange; open
+    circles are candidates without cells; a stroke marks the distance of the measured cells; the
+    dashed line is the distance of the control.
 
     Parameters
     ----------
@@ -100,7 +101,9 @@ def design(
     ranking = table[~is_control]
     top = ranking.head(n_top)
     control = float(table.loc[is_control, "predicted_distance"].iloc[0])
-    panels = [ax] if ax is not None else _panels(len(top), len(stored["trace"]))
+    trace = stored["trace"]
+    trace = trace[trace["target"].astype(str) == str(stored["params"]["target"])]
+    panels = [ax] if ax is not None else _panels(len(top), len(trace))
     _draw_distances(panels[0], top, len(ranking), control, stored)
     handles = [
         entry("chosen", ORANGE, "o"),
@@ -116,7 +119,7 @@ def design(
     legend(root_figure(panels[0]), handles, loc="outside upper center", ncols=3)
     _draw_acquisition(panels[1], top, str(stored["params"]["acquisition"]))
     if len(panels) > 2:
-        _draw_trace(panels[2], stored)
+        _draw_trace(panels[2], trace, stored)
     return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
 
 
@@ -200,17 +203,32 @@ def _draw_acquisition(panel: Axes, top: pd.DataFrame, acquisition: str) -> None:
     shown = values >= _LEAST
     panel.barh(places[shown], values[shown], color=colours[shown], height=0.6)
     size = font_size(row_height(len(top), 0.24, _AROUND), 7)
-    for place, value in zip(places[shown], values[shown], strict=True):
+    numbers = _distinguished(values[shown])
+    for place, value, number in zip(places[shown], values[shown], numbers, strict=True):
         panel.annotate(
-            f"{value:.0f}", (value, place), (2, 0), textcoords="offset points", va="center",
-            fontsize=size,
-        )  # fmt: skip
+            number, (value, place), (2, 0), textcoords="offset points", va="center", fontsize=size
+        )
     if not shown.all():
         panel.set_title(f"acquisition\n(no bar: below {_LEAST:g}%)")
 
 
-def _draw_trace(panel: Axes, stored: Any) -> None:
-    trace = stored["trace"]
+def _distinguished(values: NDArray[np.float64]) -> list[str]:
+    """Return numbers with as few decimals as distinguish different values, at most three.
+
+    Examples
+    --------
+    >>> from nextpert.pl._design import _distinguished
+    >>> _distinguished(np.array([4.21, 4.04, 4.04])), _distinguished(np.array([63.2, 9.8]))
+    (['4.2', '4.0', '4.0'], ['63', '10'])
+    """
+    for decimals in range(4):
+        numbers = [f"{value:.{decimals}f}" for value in values]
+        if len(set(numbers)) == len(np.unique(values)):
+            break
+    return numbers
+
+
+def _draw_trace(panel: Axes, trace: pd.DataFrame, stored: Any) -> None:
     middle, low, high = (
         trace[name].to_numpy(dtype=float)
         for name in ("predicted_distance", "predicted_low", "predicted_high")

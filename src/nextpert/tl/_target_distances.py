@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata import LabelTable
-    from nextpert._adata.target import Target
+    from nextpert._adata.target import Target, Vector
 
 
 @checked(confidence=between(0, 1))
 def target_distances(
     adata: ad.AnnData,
-    target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Target,
+    target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Vector | Target,
     *,
     genes: Iterable[str] | None = None,
     gene_symbols: str | None = None,
@@ -71,7 +71,8 @@ def target_distances(
         Cells x genes, log-normalised expression; dense or sparse, in memory or backed.
     target
         A perturbation label, a pair ``(obs key, value)``, or a mapping gene -> target mean, known
-        without error; the distance is then over its genes. Cells of a group count as target
+        without error; the distance is then over its genes. A NumPy vector has the means of
+        ``genes``, in their order. Cells of a group count as target
         only, not as cells of their perturbation. A :class:`nextpert.Target` of one state gives
         weights to genes, or measures in units of the variance of control cells.
     genes
@@ -148,6 +149,9 @@ def target_distances(
     if perturbations is None:
         say_left_out(labels.left_out, perturbation_key)
     given = as_target(target)
+    if isinstance(given.state, np.ndarray):
+        panel, _ = _adata.resolve_panel(adata, genes, gene_symbols=gene_symbols)
+        given, genes = as_target(given, panel), None
     _require_one_state(given)
     group = mean = None
     if isinstance(given.state, (Mapping, pd.Series)):

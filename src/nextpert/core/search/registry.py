@@ -36,6 +36,7 @@ class SearchOptions:
     network: NDArray[np.float64] | None = None
     log_odds: NDArray[np.float64] | None = None
     order: NDArray[np.int64] | None = None
+    starts: str = "boss"
 
 
 @dataclass(frozen=True)

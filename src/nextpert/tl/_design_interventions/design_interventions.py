@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     import anndata as ad
     import pandas as pd
 
-    from nextpert._adata.target import Target
+    from nextpert._adata.target import Target, Vector
 
 
 logger = logging.getLogger(__name__)
 
 
 @checked(
-    acquisition=one_of(core.acquisitions), candidates=one_of("genes"),
+    acquisition=one_of(lambda: ("auto", *core.acquisitions())), candidates=one_of("genes"),
     shift=one_of(*_shifts.KINDS), n_samples=at_least(2),
 )  # fmt: skip
 def design_interventions(
     adata: ad.AnnData,
-    target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Target,
+    target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Vector | Target,
     *,
-    acquisition: str = "probability",
+    acquisition: str = "auto",
     candidates: str | Iterable[str] | pd.DataFrame | Mapping[str, Any] | None = None,
     target_is_candidate: bool = False,
     shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] | None = None,
@@ -49,19 +49,21 @@ def design_interventions(
 ) -> ad.AnnData | None:
     """Rank the perturbations to test next so that cells reach a target state.
 
-    The default acquisition is the probability of being the nearest of all candidates, by joint
+    The default acquisition depends on the fit. After ``fit_dag_blr(shift_sd=0)``, the exact model
+    of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0), it is the paper's: CIV, the causal
+    integrated variance, which reduces uncertainty. It is the variance of the distance of every
+    candidate to the optimum that is expected to remain after ``n_cells`` more cells of this
+    candidate, averaged over the candidates (eqs. 12 and 13), so its first candidate may lead away
+    from the target. Where shifts are uncertain (the default fit), CIV includes their uncertainty,
+    but the default acquisition is the probability of being the nearest of all candidates, by joint
     draws of their states and of the controls from the hierarchical model of :func:`fit_dag_blr`. A
     target that is a perturbation of the fit is part of the same draws, and is estimated like the
     candidates; the mean of other cells is taken as it is, with its sampling error. Ties, such as
-    candidates that are nearest in no draw, are ordered by the distance of the expected state. The
-    acquisition of the paper, which reduces uncertainty, is CIV, the causal integrated variance: the
-    variance of the distance of every candidate to the optimum that is expected to remain after
-    ``n_cells`` more cells of this candidate, averaged over the candidates (Zhang et al. 2023,
-    doi:10.1038/s42256-023-00719-0, eqs. 12 and 13). It includes the uncertainty of the shifts on
-    the graph. The first candidate by CIV may therefore lead away from the target. Besides the
-    acquisition, the ranking has the predicted distance of each candidate to the target, which
-    combines its cells with what the model expects of it. Candidates with and without cells are
-    ranked together.
+    candidates that are nearest in no draw, are ordered by the distance of the expected state.
+
+    Besides the acquisition, the ranking has the predicted distance of each candidate to the target,
+    which combines its cells with what the model expects of it. Candidates with and without cells
+    are ranked together.
 
     Distances and probabilities of candidates with cells depend on the graph only through what it
     predicts of their effects, times the weight it has earned on the other perturbations. It also
@@ -92,22 +94,25 @@ def design_interventions(
         Cells x genes with a posterior from :func:`fit_dag_blr`.
     target
         The target state: a perturbation label (its state by the fit); a group, as a tuple
-        ``(obs key, value)``; or a mapping gene -> target mean, log-normalised expression, in
-        which unlisted genes of the panel keep their control mean. Or a :class:`nextpert.Target`:
-        a signature, bounds, several states, states to avoid, weights of genes, distances in units
-        of noise or by direction. Acquisitions on draws (``"ei"``, ``"probability"``,
-        ``"thompson"``) use its distance exactly; CIV uses a quadratic approximation near the best
-        expected state (see :class:`nextpert.core.UncertainCiv`); ``"greedy"`` the distance of the
-        expected state; the other acquisitions the point of the target nearest to the control, with
-        equal weights of genes.
+        ``(obs key, value)``; a mapping gene -> target mean, log-normalised expression, in which
+        unlisted genes of the panel keep their control mean; or a NumPy vector of target means, as
+        mu* of the paper, one per gene in the order of ``uns["dag_blr"]["genes"]``. Or a
+        :class:`nextpert.Target`: a signature, bounds, several states, states to avoid, weights of
+        genes, distances in units of noise or by direction. Acquisitions on draws (``"ei"``,
+        ``"probability"``, ``"thompson"``) use its distance exactly; CIV uses a quadratic
+        approximation near the best expected state (see :class:`nextpert.core.UncertainCiv`);
+        ``"greedy"`` the distance of the expected state; the other acquisitions the point of the
+        target nearest to the control, with equal weights of genes.
     acquisition
-        To reach the target: ``"probability"`` (default, of being the nearest), ``"ei"`` (expected
-        improvement on the nearest measured candidate), ``"thompson"`` (nearest under one draw),
-        ``"greedy"`` (expected distance to the ideal shift). To reduce uncertainty: ``"civ"``,
-        ``"civ_ow"`` (output-weighted CIV), ``"cv"`` (causal variance), ``"maxv"`` (largest
-        variance), ``"mi"`` (mutual information), ``"target_mean_variance"`` (variance of the
-        predicted mean). ``"ucb"``, an upper confidence bound of the gap to the ideal shift; or
-        ``"random"``. Or the name of an acquisition of your own (:doc:`/developer/acquisition`).
+        ``"auto"`` (default): ``"civ"`` on an exact fit (``shift_sd=0``), otherwise
+        ``"probability"``; ``params`` and ``trace`` name the one used. To reach the target:
+        ``"probability"`` (of being the nearest), ``"ei"`` (expected improvement on the nearest
+        measured candidate), ``"thompson"`` (nearest under one draw), ``"greedy"`` (expected
+        distance to the ideal shift). To reduce uncertainty: ``"civ"``, ``"civ_ow"``
+        (output-weighted CIV), ``"cv"`` (causal variance), ``"maxv"`` (largest variance), ``"mi"``
+        (mutual information), ``"target_mean_variance"`` (variance of the predicted mean).
+        ``"ucb"``, an upper confidence bound of the gap to the ideal shift; or ``"random"``. Or the
+        name of an acquisition of your own (:doc:`/developer/acquisition`).
     candidates
         ``None`` (default): every perturbation of the fit. ``"genes"``: those and a knockout of
         every gene of the panel. Or a list of labels, or a table of shifts as in
@@ -224,6 +229,8 @@ def design_interventions(
         fit, pool, wanted.goal, wanted.targets, n_cells=n_cells, noise_aware=noise_aware,
         n_samples=n_samples, rng=np.random.default_rng(seeds),
     )  # fmt: skip
+    if acquisition == "auto":  # that of the paper where the model is the paper's
+        acquisition = "probability" if fit.params["shift_sd"] == "learned" else "civ"
     values, found = core.find_acquisition(acquisition).of_candidates(asked)
     removed = np.full(len(values), np.nan) if found is None else found
     distance = asked.distances

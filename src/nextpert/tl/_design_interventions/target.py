@@ -21,6 +21,7 @@ from nextpert._adata import (
     warn_of_changed_cells,
 )
 from nextpert._adata.target import (
+    NAMED,
     Target,
     as_target,
     cell_variance,
@@ -135,12 +136,12 @@ def read_target(
     ------
     ValueError
         If a label or group is unknown (close matches are suggested), a gene is outside the panel, a
-        number is not finite, a group that is not in the fit has one cell, parts contradict each
-        other, or control cells reach it already.
+        vector is not over the panel, a number is not finite, a group that is not in the fit has one
+        cell, parts contradict each other, or control cells reach it already.
     TypeError
         If ``target`` is none of its forms.
     """
-    given = as_target(target)
+    given = as_target(target, fit.genes)
     asked = [*listed(given.state), *listed(given.away_from)]
     own_key, roles = str(fit.params["perturbation_key"]), fitted_roles(adata, fit.params)
     groups = [
@@ -272,7 +273,10 @@ def _as_given(state: Mapping[str, float] | pd.Series, fit: FittedPosterior) -> _
     place = panel_index(genes, fit.genes, "target")
     mean = fit.control_mean.copy()
     mean[place] = [float(value) for _, value in state.items()]
-    return _Read(numbers_in_words(state, "="), mean, None)
+    # Few are named: those that change most, by which targets differ.
+    apart = np.abs(mean - fit.control_mean)[place] if len(genes) > NAMED else np.zeros(len(genes))
+    named = {genes[i]: float(mean[place[i]]) for i in np.argsort(-apart, kind="stable")}
+    return _Read(numbers_in_words(named, "="), mean, None)
 
 
 def _by_gene(given: Any, genes: Sequence[str], name: str, default: float) -> Vector:

@@ -46,6 +46,7 @@ def _methods() -> list[str]:
 @options(
     alpha=between(0, 1),
     penalty=(above(0), one_of("auto")),
+    starts=one_of("boss", "random"),
     perturbation_targets=one_of("learned", "known"),
 )
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class _SearchOptions:
     alpha: float = 1e-3
     penalty: float | str = 2.0
     n_runs: int | None = None
+    starts: str = "boss"
     prior: Mapping[str, Any] | None = None
     prior_network: pd.DataFrame | None = None
     perturbation_targets: str | Mapping[str, Any] = "learned"
@@ -222,8 +224,8 @@ def learn_dag(
           ``varp``.
         - ``score`` (number): with BOSS, the score of the graph.
         - ``run_scores`` (array, ``(n_runs,)``): with BOSS, the score at the end of every run.
-        - ``run_n_edges`` (numbers, ``(n_runs,)``): with GSP, the edges at the end of every run, the
-          one from BOSS's order last.
+        - ``run_n_edges`` (numbers, ``(n_runs,)``): with GSP, the edges at the end of every run; the
+          run from BOSS's order is the last, one more than ``n_runs``.
         - ``prior_network`` (mapping): with one, ``log_odds_along`` and ``log_odds_against`` its
           edges, the ``log_evidence`` for them relative to 0, ``share_elsewhere`` (of the other
           pairs that are adjacent), ``n_edges`` used, of which ``n_along`` are in the graph and
@@ -295,7 +297,9 @@ def learn_dag(
         network = read_network(chosen.prior_network, names)
         known = read_prior(names, chosen.prior, first)
         penalty = np.nan if chosen.penalty == "auto" else float(chosen.penalty)
-        asked = SearchOptions(method, chosen.alpha, penalty, runs, known, network)
+        asked = SearchOptions(
+            method, chosen.alpha, penalty, runs, known, network, starts=chosen.starts
+        )
         read = found if environments == "all" else found.only([roles.control])
         _adata.check_scale(adata, columns, np.flatnonzero(read.codes >= 0), roles)
         if environments == "all":
@@ -307,7 +311,9 @@ def learn_dag(
             asked, losses["penalties"] = choose_penalty(cells, asked, n_jobs)
         learned = learn_from_cells(cells, n_graphs, asked, as_rng(rng), workers)
         learned.stored.update(losses)
-        used = {"penalty": asked.penalty, "alpha": float(chosen.alpha)}
+        used = {
+            "penalty": asked.penalty, "alpha": float(chosen.alpha), "starts": chosen.starts
+        }  # fmt: skip
         params |= {"n_runs": int(runs), "environments": environments, "n_graphs": n_graphs}
         params |= {name: used[name] for name in search.options if name in used}
         params |= {**roles.stored(), "rng": _adata.seed_of(rng)}

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import anndata as ad
     import pandas as pd
 
-    from nextpert._adata.target import Target
+    from nextpert._adata.target import Target, Vector
 
 STOP_AT = 0.95  # probability of being good enough at which a campaign stops
 
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 )  # fmt: skip
 def plan_cells(
     adata: ad.AnnData,
-    target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Target | None = None,
+    target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Vector | Target | None = None,
     *,
     posterior_key: str = "dag_blr",
     effect: float = 0.2,
@@ -97,10 +97,10 @@ def plan_cells(
     adata
         Cells x genes, after :func:`fit_dag_blr`, whose panel, labels, guides and batches are used.
     target
-        A perturbation label, a pair ``(obs key, value)``, a mapping gene -> target mean, or a
-        :class:`nextpert.Target`, as in :func:`design_interventions`. For a :class:`nextpert.Target`
-        that is not a single state, only the advice to stop is given. ``None`` (default) plans for
-        effects alone.
+        A perturbation label, a pair ``(obs key, value)``, a mapping gene -> target mean, a NumPy
+        vector of means over the panel, or a :class:`nextpert.Target`, as in
+        :func:`design_interventions`. For a :class:`nextpert.Target` that is not a single state,
+        only the advice to stop is given. ``None`` (default) plans for effects alone.
     posterior_key
         The ``key_added`` of the fit.
     effect

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     import anndata as ad
 
-    from nextpert._adata.target import Target
+    from nextpert._adata.target import Target, Vector
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class _Constraints:
 )  # fmt: skip
 def plan_screen(
     adata: ad.AnnData,
-    target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Target,
+    target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Vector | Target,
     *,
     n_perturbations: int = 8,
     n_cells: int = 2000,

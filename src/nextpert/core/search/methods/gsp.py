@@ -204,18 +204,19 @@ def _sparsest(elimination: Elimination, random: NDArray[np.uint64]) -> NDArray[n
     return unpack_rows(parents[int(np.argmin(counts))], shape[0])
 
 
-@register("gsp", options=("alpha",), default_runs=lambda _: 100)
+@register("gsp", options=("alpha", "starts"), default_runs=lambda _: 100)
 def learn(
     moments: Moments, options: SearchOptions, *, rng: np.random.Generator, n_jobs: int, **more: Any
 ) -> Found:
-    """Search as :func:`gsp` does, one more run starting from the order that BOSS ends at.
+    """Search as :func:`gsp` does; one more run starts from the order that BOSS ends at.
 
-    It is the sparsest start there is: in 20 models of 36 genes with 109 edges and 5,039 cells, GSP
-    ended with 116.5 edges on its own and 109.6 with it, 12.2 and 0.6 edges from the class of the
-    truth.
+    Not if ``options.starts`` is ``"random"``. It is the sparsest start there is: see the table
+    ``starts`` of ``benchmarks/simulated_screens.py``.
     """
-    n_starts = default_starts(moments.n_nodes)
-    order = boss(moments, n_starts=n_starts, prior=options.prior, rng=0, n_jobs=n_jobs).order
+    order = None
+    if options.starts == "boss":
+        n_starts = default_starts(moments.n_nodes)
+        order = boss(moments, n_starts=n_starts, prior=options.prior, rng=0, n_jobs=n_jobs).order
     found = gsp(
         moments, alpha=options.alpha, n_runs=options.n_runs, orders=order, prior=options.prior,
         rng=rng, n_jobs=n_jobs, progress=more["progress"],
