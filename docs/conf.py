@@ -50,7 +50,7 @@ nitpick_ignore_regex = [
 ]
 
 # Links into other projects' pages need their inventories from the network, and links to the
-# repository need a public one: only where the pages are hosted. Elsewhere such names are plain text.
+# repository need a public one: only where the pages are hosted. Elsewhere names are plain text.
 HOSTED = os.environ.get("READTHEDOCS") == "True"
 if HOSTED:
     extensions += ["sphinx.ext.intersphinx", "sphinx.ext.linkcode"]

@@ -150,7 +150,9 @@ def test_addresses_agree():
 def test_addresses_that_do_not_exist_yet_stand_in_one_place():
     if not (ROOT / ".git").exists():
         pytest.skip("not a clone")
-    planned = [PROJECT["urls"][name].removeprefix("https://") for name in ("Source", "Documentation")]
+    planned = [
+        PROJECT["urls"][name].removeprefix("https://") for name in ("Source", "Documentation")
+    ]
     planned += ["colab.research", "pip install nextpert"]
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -163,7 +165,11 @@ def test_addresses_that_do_not_exist_yet_stand_in_one_place():
         and any(one in path.read_text(encoding="utf-8", errors="ignore") for one in planned)
     }
     # What is handed in at a release, and the page and the test that say so.
-    release = {".github/conda/recipe.yaml", ".github/scverse/meta.yaml", "docs/developer/release.md"}
+    release = {
+        ".github/conda/recipe.yaml",
+        ".github/scverse/meta.yaml",
+        "docs/developer/release.md",
+    }
     assert naming - release == {"pyproject.toml", "tests/test_repository.py"}
 
 

@@ -51,19 +51,20 @@ CLAIMS = {
     "combinations": (
         doubles,
         (README, "in # rounds of 8, by the nearest sum of single effects in #, and by random "
-                 "choice in #. Means are taken as exact there, and the form of the model was chosen "
-                 "on the same doubles"),
-        (RESULTS, "in # rounds of 8. The nearest sum of single effects takes # rounds, random choice "
-                  "#. Two caveats: the means of the doubles are taken as exact"),
-        (RESULTS, "in # rounds of 8 (nearest sum of singles #, random #), with means taken as exact "
-                  "and a form of the model that was **chosen on the same doubles**"),
+                 "choice in #. Means are taken as exact there, and the form of the model was "
+                 "chosen on the same doubles"),
+        (RESULTS, "in # rounds of 8. The nearest sum of single effects takes # rounds, random "
+                  "choice #. Two caveats: the means of the doubles are taken as exact"),
+        (RESULTS, "in # rounds of 8 (nearest sum of singles #, random #), with means taken as "
+                  "exact and a form of the model that was **chosen on the same doubles**"),
         (TABLES, "in # rounds of 8 (nearest sum #, random #), with means taken as exact and a form "
                  "of the model that was chosen on the same doubles"),
     ),
     "effects from ten cells": (
         ten_cells,
         (README, "effects is # (Papalexi), # (TAP-seq) and # (Norman) of that of differences"),
-        (RESULTS, "Relative to differences of means, it is # (Papalexi), # (TAP-seq) and # (Norman)"),
+        (RESULTS, "Relative to differences of means, it is # (Papalexi), # (TAP-seq) and # "
+                  "(Norman)"),
     ),
     "weight of the graph": (
         graph_weight,
@@ -73,10 +74,10 @@ CLAIMS = {
     ),
     "strong effects": (
         None,
-        (README, "first towards the state that they produce, differences of means #% (33 cells); in a "
-                 "second measurement the means are ahead, # to #% (50"),
-        (CHOOSER, "and #% by differences of means; in a second measurement, with 50 cells, the means "
-                  "are ahead, # to #% ("),
+        (README, "first towards the state that they produce, differences of means #% (33 cells); "
+                 "in a second measurement the means are ahead, # to #% (50"),
+        (CHOOSER, "and #% by differences of means; in a second measurement, with 50 cells, the "
+                  "means are ahead, # to #% ("),
     ),
     "efficacy": (
         None,
