@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from typing import TYPE_CHECKING
 
 import matplotlib
@@ -14,6 +15,34 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 matplotlib.use("agg")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compile before the workers of a parallel run start: two would compile the same kernels.
+
+    All processes of the tests, also those that tests start, find the compiled code on disk, beside
+    the sources or in ``NUMBA_CACHE_DIR``.
+    """
+    if not getattr(session.config.option, "numprocesses", None):
+        return
+    import nextpert as npt
+    from nextpert.core.model.chain import Chain
+
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setattr(Chain, "of_size", lambda size: Chain(5, 5, 1))
+        adata = npt.datasets.simulated_screen(
+            n_genes=8, n_control=100, n_perturbed=20, perturbed=4, rng=0
+        )
+        target = str(adata.obs["perturbation"].unique()[1])
+        few = {"n_runs": 2}
+        npt.tl.learn_dag(adata, search_options=few)
+        npt.tl.learn_dag(adata, method="boss", environments="all", search_options=few, n_graphs=2)
+        for shift_sd in (0, "learned"):
+            npt.tl.fit_dag_blr(adata, shift_sd=shift_sd)
+            npt.tl.design_interventions(adata, target, acquisition="civ", n_samples=20)
+        npt.tl.plan_screen(adata, target, strategy="both")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,9 +9,12 @@ import importlib
 import json
 import multiprocessing
 import os
+import re
 import resource
+import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,7 +23,9 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CORE = Path("src/nextpert/core")
+PACKAGE = Path("src/nextpert")
+PARTS = ("src", "tests", "benchmarks")
+BESIDE = ("docs", "tutorials", "data_scripts", ".git*", ".ci", "*.*")
 WARM = ("anndata", "hypothesis", "joblib", "numba", "pandas", "scipy.optimize",
         "scipy.sparse.csgraph", "scipy.stats", "threadpoolctl")  # fmt: skip
 TIMES, SPARE, MEMORY = 5.0, 20.0, 8 * 2**30  # seconds of processor; bytes of addresses
@@ -38,13 +43,13 @@ class Trial:
     def __init__(self, folder: Path, room: str) -> None:
         self.folder, self.room = folder, room
         self.seconds: dict[str, float] = {}
-        for part in ("src", "tests", "benchmarks"):  # with times: what is compiled stays valid
+        for part in PARTS:  # with times: what is compiled stays valid
             shutil.copytree(ROOT / part, folder / part)
         for name in ("pyproject.toml", "conftest.py"):
             shutil.copy(ROOT / name, folder)
         for module in WARM:
             importlib.import_module(module)
-        outcome, by = self._tests(CORE / room)
+        outcome, by = self._tests(place_of(room))
         if outcome != "survived":
             message = f"The tests of {room} fail without a mutant ({by}): repair them first."
             raise RuntimeError(message)
@@ -53,15 +58,13 @@ class Trial:
 
     def run(self, mutant: dict[str, str]) -> None:
         """Put a mutant in, run the tests, take it out; sets outcome, seconds, and by what."""
-        path = CORE / mutant["file"]
+        path = PACKAGE / mutant["file"]
         source = (self.folder / path).read_text(encoding="utf-8")
-        lines, start = source.split("\n"), time.perf_counter()
-        same = [k for k, line in enumerate(lines) if line == mutant["before"]]
-        if not same:  # the source was changed since
+        changed, start = mutated(source, mutant), time.perf_counter()
+        if changed == source:
             return
-        lines[min(same, key=lambda k: abs(k + 1 - int(mutant["line"])))] = mutant["after"]
         try:
-            (self.folder / path).write_text("\n".join(lines), encoding="utf-8")
+            (self.folder / path).write_text(changed, encoding="utf-8")
             mutant["outcome"], mutant["by"] = self._tests(path)
         finally:
             (self.folder / path).write_text(source, encoding="utf-8")
@@ -82,6 +85,50 @@ class Trial:
             return "survived", ""
         timed_out = process.exitcode in (-signal.SIGPROF, -signal.SIGKILL)
         return "timed out" if timed_out else "killed", by
+
+
+class Together:
+    """A copy of the repository in which a command runs with several mutants at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for part in PARTS:  # with times: what is compiled stays valid
+            shutil.copytree(ROOT / part, folder / part)
+        for path in (path for pattern in BESIDE for path in ROOT.glob(pattern)):
+            (folder / path.name).symlink_to(path)
+
+    def failed(self, command: str, mutants: list[dict[str, str]]) -> list[str]:
+        """Return the tests that fail with the mutants in the sources."""
+        kept = {m["file"]: (self.folder / PACKAGE / m["file"]).read_text() for m in mutants}
+        try:
+            for mutant in mutants:
+                path = self.folder / PACKAGE / mutant["file"]
+                path.write_text(mutated(path.read_text(encoding="utf-8"), mutant), encoding="utf-8")
+            here = os.pathsep.join([str(self.folder / "src"), str(self.folder)])
+            environment = {**os.environ, "PYTHONPATH": here, "PYTHONDONTWRITEBYTECODE": "1"}
+            done = subprocess.run(
+                [sys.executable, "-m", *shlex.split(command)], cwd=self.folder, env=environment,
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+        finally:
+            for file, source in kept.items():
+                (self.folder / PACKAGE / file).write_text(source, encoding="utf-8")
+        return re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", done.stdout, re.MULTILINE)
+
+
+def mutated(source: str, mutant: dict[str, str]) -> str:
+    """Return a source with a mutant in it, near the line that it was drawn for."""
+    lines = source.split("\n")
+    same = [k for k, line in enumerate(lines) if line == mutant["before"]]
+    if not same:  # the source was changed since
+        return source
+    lines[min(same, key=lambda k: abs(k + 1 - int(mutant["line"])))] = mutant["after"]
+    return "\n".join(lines)
+
+
+def place_of(room: str) -> Path:
+    """Return the folder of a room: of the core, or beside it."""
+    return next(p for p in (PACKAGE / "core" / room, PACKAGE / room) if (ROOT / p).is_dir())
 
 
 class _Watch:
@@ -123,7 +170,8 @@ def _child(folder: Path, room: str, path: Path, seconds: dict[str, float]) -> No
     watch = _Watch(path.stem, seconds)
     signal.setitimer(signal.ITIMER_PROF, SPARE if seconds else 0.0)
     options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    code = pytest.main([*options, f"tests/core/{room}", str(path)], plugins=[watch])
+    tests = Path("tests") / place_of(room).relative_to(PACKAGE)
+    code = pytest.main([*options, str(tests), str(path)], plugins=[watch])
     Path("seconds").write_text(json.dumps(watch.seconds))
     import nextpert
 

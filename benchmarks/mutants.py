@@ -1,15 +1,20 @@
 """Do the tests see a fault? Small faults put into the core's rooms, one at a time.
 
 A mutant is one line changed by an operator of cosmic-ray (MIT): another sign, another comparison, a
-number one off. Drawn at random, as many in each room, at most one at a place. Left out: files
-compiled by numba, signatures, annotations, docstrings, and changes that would only raise (a shift
-of bits for a sum). A mutant stands in a copy of the sources, and the tests of its room run: those
-that name its file and the file's doctest first, quick ones before slow ones, up to the first that
-fails. A test is given five times the seconds of processor that it takes without a mutant, and 20.
+number one off. Drawn at random, as many in each room (of the core, or tl, _adata, pp), at most one
+at a place. Left out: files compiled by numba, signatures, annotations, docstrings, and changes that
+would only raise (a shift of bits for a sum). A mutant stands in a copy of the sources, and the
+tests of its room run: those that name its file and the file's doctest first, quick ones before slow
+ones, up to the first that fails. A test is given five times the seconds of processor that it takes
+without a mutant, and 20.
 
     pip install cosmic-ray
     python -m benchmarks.mutants --rooms model design --n 135 --seed 0   # 1-2 hours
     python -m benchmarks.mutants --again    # those that survived once more, after tests were added
+    python -m benchmarks.mutants --command 'pytest -q -n auto'    # survivors against the core set
+
+With a command, all survivors stand in the sources at once; what fails then is run once more with
+each of them alone. So a set of tests runs once, not once for every survivor.
 
 Every mutant is in the CSV as soon as it was run, so a run that was stopped goes on; another --table
 draws anew, from the sources as they are. Its last column, what was made of a survivor, is written
@@ -21,6 +26,7 @@ from __future__ import annotations
 import argparse
 import ast
 import csv
+import shlex
 import tempfile
 from collections import Counter
 from itertools import islice
@@ -29,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._mutant_trial import CORE, ROOT, Trial
+from benchmarks._mutant_trial import PACKAGE, ROOT, Together, Trial, place_of
 
 FIELDS = ("room", "file", "line", "operator", "before", "after", "outcome", "by", "seconds",
           "verdict")  # fmt: skip
@@ -49,9 +55,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--table", type=Path, default=ROOT / "benchmarks/results/mutants.csv")
     parser.add_argument("--again", action="store_true", help="run what survived once more")
+    parser.add_argument("--command", help="run the survivors of all rooms against these tests")
     args = parser.parse_args(arguments)
     if not args.table.exists():
         write(args.table, draw(args.rooms, args.n, args.seed))
+    if args.command:
+        again(args.table, args.command)
+        args.rooms = []
     waiting = "survived" if args.again else ""
     with tempfile.TemporaryDirectory() as scratch:
         for room in args.rooms:
@@ -66,12 +76,30 @@ def main(arguments: list[str] | None = None) -> None:
     args.table.with_suffix(".md").write_text(report(read(args.table)), encoding="utf-8")
 
 
+def again(table: Path, command: str) -> None:
+    """Run what survived once more, all at once, and what fails then with each alone."""
+    survivors = [m for m in read(table) if m["outcome"] == "survived"]
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Together(Path(scratch))
+        tests = copy.failed(command, survivors)
+        print(f"{len(survivors)} survivors together fail {len(tests)} tests", flush=True)
+        if not tests:
+            return
+        alone = " ".join([command, *map(shlex.quote, tests)])
+        without = copy.failed(alone, [])
+        for mutant in survivors:
+            failed = [test for test in copy.failed(alone, [mutant]) if test not in without]
+            if failed:
+                mutant.update(outcome="killed since", by=failed[0])
+                keep(table, mutant)
+
+
 def draw(rooms: list[str], n: int, seed: int) -> list[Mutant]:
     """Return mutants, as many in each room, each at a place of its own, in order of the draw."""
     drawn: list[Mutant] = []
     for k, room in enumerate(rooms):
         rng = np.random.default_rng([seed, *room.encode()])
-        found = [place for path in sorted((ROOT / CORE / room).rglob("*.py"))
+        found = [place for path in sorted((ROOT / place_of(room)).rglob("*.py"))
                  for place in places(path)]  # fmt: skip
         made = (change(*found[j], rng) for j in rng.permutation(len(found)))
         kept = islice(filter(None, made), n // len(rooms) + (k < n % len(rooms)))
@@ -139,7 +167,7 @@ def change(path: Path, operators: list[tuple[str, int]], rng: np.random.Generato
     lines = [k for k, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]]
     if len(old) != len(new) or len(lines) != 1:
         return None
-    return {"file": str(path.relative_to(ROOT / CORE)), "line": str(lines[0] + 1),
+    return {"file": str(path.relative_to(ROOT / PACKAGE)), "line": str(lines[0] + 1),
             "operator": name.removeprefix("core/"), "before": old[lines[0]],
             "after": new[lines[0]]}  # fmt: skip
 

@@ -19,17 +19,6 @@ GENES = ("MYC", "STK3", "GATA1", "HLA-A", "OXR1", "RIPK2", "UBR5", "CPQ")
 EDGES = ((0, 1), (0, 2), (1, 3), (2, 3), (3, 5), (4, 5), (4, 6))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many bad inputs were given, over all tables and workers."""
-    stats = terminalreporter.stats
-    n_given, n_refused = (
-        sum(r.when == "call" and "bad_input" in r.keywords for kind in kinds for r in stats[kind])
-        for kinds in ([k for k in ("passed", "failed") if k in stats], stats.keys() & {"passed"})
-    )
-    if n_given:
-        terminalreporter.write_line(f"{n_refused} of {n_given} bad inputs refused clearly")
-
-
 @pytest.fixture(scope="session")
 def files_in():
     """Return the sorted names in a folder, without the lock files, which stay by design."""
@@ -87,10 +76,21 @@ def small_screen(_small_screen) -> ad.AnnData:
     return _small_screen.copy()
 
 
-@pytest.fixture
-def short_chains(monkeypatch) -> None:
-    """Fits of 150 sweeps instead of 1,000: for tests of files, words and refusals, not effects."""
-    monkeypatch.setattr(Chain, "of_size", lambda size: Chain(50, 100, 1))
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item):
+    """Fit 150 sweeps instead of 1,000, in fixtures too, unless a test has the mark full_chain.
+
+    Examples in docstrings show what users get.
+    """
+    full = Chain.of_size
+
+    def short(size):
+        return min(Chain(50, 100, 1), full(size), key=lambda chain: chain.keep)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not item.get_closest_marker("full_chain") and not isinstance(item, pytest.DoctestItem):
+            patch.setattr(Chain, "of_size", short)
+        return (yield)
 
 
 @pytest.fixture(scope="session")

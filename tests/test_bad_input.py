@@ -222,7 +222,6 @@ case("slash in a key, fit", prepared, fit(key_added="a/b"), "slash")
 case("slash in a key, learn", same, learn(key_added="a/b"), "slash")
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input(case, small_screen, assert_refused):
     prepare, call, error, words = CASES[case]

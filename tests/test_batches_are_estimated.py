@@ -9,6 +9,8 @@ import pytest
 
 import nextpert as npt
 
+pytestmark = pytest.mark.slow
+
 N_GENES, N_PERTURBATIONS, N_BATCHES, N_CELLS = 30, 12, 6, 100
 HELD_BY = {"nested": 1, "crossed": 2, "balanced": 6}  # batches that hold a perturbation
 SEEDS = {25: 6, 100: 4, 400: 4}

@@ -12,6 +12,8 @@ import pytest
 
 from nextpert.core import Civ, Moments, Pool, Sphere, random_scm
 
+pytestmark = pytest.mark.benchmarks
+
 ROOT = Path(__file__).parents[1]
 
 

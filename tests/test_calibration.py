@@ -7,6 +7,8 @@ import pytest
 
 from benchmarks import calibration
 
+pytestmark = pytest.mark.slow
+
 N_INSTANCES = 60
 
 

@@ -1,45 +1,11 @@
-"""What `nextpert` can do, one test each, by public functions alone.
-
-A change of the structure keeps all of it. Where a test elsewhere covers exactly one of these, it
-is named here instead; that each of them is there is tested too.
-
-Dask-backed arrays
-    tests/_adata/test_read_lazy.py::test_learning_and_fitting_from_dask_arrays
-lazy files
-    tests/_adata/test_read_lazy.py::test_from_a_lazy_file_to_a_ranking
-SLURM scripts
-    tests/test_slurm.py::test_a_chain_of_jobs_gives_what_the_functions_give
-graphs on many nodes
-    tests/test_slurm.py::test_graphs_on_many_nodes
-prior networks
-    tests/tl/test_learn_dag_network.py::test_a_true_network_directs_what_cells_leave_open
-covariates, conditions
-    tests/tl/test_learn_dag_screen.py::test_conditions_and_covariates_are_nodes
-batches of the graph
-    tests/tl/test_learn_dag_screen.py::test_batches_are_taken_out
-the paper's figures
-    tests/test_paper.py::test_the_same_seed_gives_the_same_table_with_one_and_two_workers
-given graphs
-    tests/tl/test_learn_dag_given.py::test_given_graphs
-costs
-    tests/tl/test_plan_screen.py::test_costs
-regions, states to avoid
-    tests/tl/test_target.py::test_what_is_wanted_decides_what_is_best
-killed saves of a campaign
-    tests/campaign/test_benchmark.py::test_nothing_is_lost
-results in h5ad and zarr
-    tests/test_round_trip.py::test_results_survive
-"""
+"""What `nextpert` can do, one test each, by public functions alone."""
 
 from __future__ import annotations
 
-import ast
-import re
 import signal
 import subprocess
 import sys
 from itertools import pairwise, product
-from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -48,19 +14,6 @@ import pytest
 
 import nextpert as npt
 from nextpert import core
-
-ROOT = Path(__file__).parents[1]
-LISTED = re.findall(r"^    (tests/\S+\.py)::(\w+)$", __doc__ or "", re.MULTILINE)
-
-
-@pytest.mark.parametrize(("path", "name"), LISTED)
-def test_the_tests_listed_above_are_there(path, name):
-    found = ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8")))
-    assert name in {node.name for node in found if isinstance(node, ast.FunctionDef)}
-
-
-def test_all_rows_are_read():
-    assert len(LISTED) == (__doc__ or "").count("::") == 13
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +99,7 @@ npt.tl.learn_dag(ad.read_h5ad(sys.argv[1]), **{options})
 """
 
 
+@pytest.mark.slow
 def test_checkpoints(screen, tmp_path, caplog, assert_same):
     path, kept = tmp_path / "screen.h5ad", tmp_path / "graphs.npz"
     screen.write_h5ad(path)
@@ -165,6 +119,7 @@ def test_checkpoints(screen, tmp_path, caplog, assert_same):
     assert not kept.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The levels of")  # guides that are not declared
 def test_guides_and_batches(screen):
     rng, widths = np.random.default_rng(3), {}
@@ -310,6 +265,7 @@ def test_pending(fitted):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_effects_of_another_screen(screen, fitted):
     npt.tl.perturbation_effects(fitted)
     elsewhere = npt.tl.perturbation_effects(fitted, as_anndata=True)
@@ -326,6 +282,7 @@ def test_effects_of_another_screen(screen, fitted):
     assert errors[False] < 0.7 * errors[True]
 
 
+@pytest.mark.slow
 def test_replays_real_and_simulated(fitted):
     options = {"n_rounds": 2, "n_repeats": 2, "n_perturbations": 2}
     for simulated, held_out in ((False, "both"), (True, False)):

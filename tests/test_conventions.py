@@ -198,6 +198,7 @@ def test_slots_are_touched_in_one_place_only():
             assert not re.search(r"\._(?:adata_ref|oidx|vidx|init_as)", path.read_text()), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "banned"),
     [

@@ -13,6 +13,8 @@ import nextpert as npt
 from nextpert.cli import main
 from nextpert.core import Moments
 
+pytestmark = pytest.mark.formats
+
 GENES = ["A", "B", "C", "D"]
 N = 240
 FORMS = {"csr": sp.csr_matrix, "csc": sp.csc_matrix}

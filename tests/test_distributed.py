@@ -23,6 +23,8 @@ from nextpert.core.evaluate.design_loop import design_loops
 from nextpert.tl._learn_dag import from_cells
 from nextpert.tl._learn_dag.graphs import ensemble
 
+pytestmark = pytest.mark.processes
+
 dask = pytest.importorskip("dask", reason="the extra dask is not installed")
 da = pytest.importorskip("dask.array", reason="the extra dask is not installed")
 distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import ensemble_calibration as trial
 
-pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
+pytestmark = [pytest.mark.filterwarnings("ignore:Perturbations left out"), pytest.mark.slow]
 N_MODELS = 24
 
 

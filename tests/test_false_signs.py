@@ -3,8 +3,11 @@
 import anndata as ad
 import numpy as np
 import pandas as pd
+import pytest
 
 import nextpert as npt
+
+pytestmark = pytest.mark.slow
 
 N_GENES, N_PERTURBATIONS = 120, 15
 

@@ -1,10 +1,13 @@
 """The benchmark of effects from few cells: its estimates, and that its intervals are tested."""
 
 import numpy as np
+import pytest
 from scipy import integrate, stats
 
 from benchmarks import _shrinkage as shrinkage
 from benchmarks import few_cells as few
+
+pytestmark = pytest.mark.benchmarks
 
 
 def simulated(guide_sd=0.0):

@@ -10,6 +10,8 @@ import pytest
 import nextpert as npt
 from nextpert._files import whole_file
 
+pytestmark = pytest.mark.processes
+
 FULL = """
 import resource, sys
 from pathlib import Path

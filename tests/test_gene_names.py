@@ -14,6 +14,8 @@ from nextpert.cli import main
 from nextpert.core._codec import lists, pack, unpack
 from nextpert.tl._design_interventions.tables import candidates_of
 
+pytestmark = pytest.mark.formats
+
 GENES = ["A", "B", "A, B", "C"]
 
 
@@ -112,6 +114,7 @@ def by_symbol(small_screen):
     return small_screen, ids
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Perturbations left out")
 @pytest.mark.parametrize("kind", ["memory", "h5ad"])
 def test_symbols_give_what_names_give(kind, by_symbol, tmp_path, assert_same):
@@ -230,6 +233,7 @@ def test_cells_without_a_label_are_counted_aloud(small_screen, caplog):
     assert "10 of 680 cells have no label (missing in adata.obs['perturbation'])" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_command_takes_symbols(by_symbol, tmp_path, capsys):
     names, ids = by_symbol
     options = ["--panel", "MYC", "STK3", "OXR1", "--quiet"]

@@ -6,6 +6,8 @@ import pytest
 from benchmarks import goals as bench
 from nextpert.core import LinearScm
 
+pytestmark = pytest.mark.benchmarks
+
 
 def test_the_table_has_a_row_for_each_acquisition(capsys, tmp_path):
     bench.main(["--models", "2", "--kinds", "bounds", "--save", str(tmp_path / "goals.md")])

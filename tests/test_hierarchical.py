@@ -1,8 +1,11 @@
 """The benchmark of the hierarchical model: all methods see the same cells and are scored alike."""
 
 import numpy as np
+import pytest
 
 from benchmarks import hierarchical as bench
+
+pytestmark = pytest.mark.benchmarks
 
 
 def fewer(cells, n_genes=30):

@@ -93,6 +93,7 @@ def test_a_circle_is_found():
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == ["b", "c", "b"]
 
 
+@pytest.mark.formats
 def test_no_file_imports_in_a_circle():
     # The package's lazy table of names points at what asks it for its version.
     edges = {name: targets for name, targets in graph().items() if name != "nextpert"}

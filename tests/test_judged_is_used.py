@@ -129,6 +129,7 @@ def judged(request):
     return whole, [(fold, fitted(adata, fold, **options)) for fold in folds(whole)]
 
 
+@pytest.mark.slow
 def test_what_is_scored_is_what_is_handed_out(judged):
     """A fold left out of the data, its labels are told what the diagnosis scored of them."""
     whole, reduced = judged
@@ -146,6 +147,7 @@ def test_what_is_scored_is_what_is_handed_out(judged):
     assert sorted(seen) == sorted(row)
 
 
+@pytest.mark.slow
 def test_each_predictor_is_scored_by_what_it_is_used_for(judged):
     """By itself, at weight 1, a predictor hands out what the diagnosis scores of it."""
     whole, reduced = judged
@@ -217,6 +219,7 @@ def renamed(names):
     return adata.uns["diagnosis"]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_a_candidate_is_not_judged():
     """A label without a target on the panel is refused as a candidate, so nothing is scored."""
     found = renamed({"G3": "enhancer"})
@@ -234,6 +237,7 @@ def test_what_cannot_be_a_candidate_is_not_judged():
     assert np.isfinite(table.loc["enhancer", "error_half"])  # its cells are judged all the same
 
 
+@pytest.mark.slow
 def test_labels_without_targets_are_judged_by_what_is_said_of_them():
     found = renamed({name: f"drug {name[1:]}" for name in SINGLE})
     parts = found["parts"].set_index("part")
@@ -244,6 +248,7 @@ def test_labels_without_targets_are_judged_by_what_is_said_of_them():
     assert "use the shrunken effects" in parts.loc["shrinkage", "verdict"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [3, 4])
 def test_few_perturbations_are_judged_by_what_the_rest_says(n):
     """Of two others no weights are learned: candidates do what follows on the graph."""

@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks import known_targets as bench
 
+pytestmark = pytest.mark.benchmarks
+
 
 def test_a_share_of_the_targets_is_another_gene():
     targets = {str(k): k for k in range(20)}

@@ -16,6 +16,8 @@ from nextpert.core.model.perturbations import in_blocks
 from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._plan_screen import wells
 
+pytestmark = pytest.mark.slow
+
 
 def screen() -> object:
     adata = npt.datasets.simulated_screen(n_genes=12, n_control=300, n_perturbed=40, rng=1)

@@ -12,6 +12,8 @@ import nextpert as npt
 from nextpert.cli import main
 from nextpert.core import Dag, DagBlr, Moments
 
+pytestmark = pytest.mark.formats
+
 GENES = ["A", "B", "C"]
 N = 90
 

@@ -10,8 +10,6 @@ import pytest
 import nextpert as npt
 from nextpert.cli import main
 
-pytestmark = pytest.mark.bad_input
-
 
 @pytest.fixture
 def planned(small_screen, edges):
@@ -50,6 +48,7 @@ def test_a_file_that_cannot_be_written_is_named_as_the_user_did(kind, planned, t
     plt.close("all")
 
 
+@pytest.mark.formats
 def test_no_temporary_file_is_named_where_the_disk_refuses(planned, tmp_path, monkeypatch):
     def fail(self, file, **options):
         raise PermissionError(13, "Permission denied", str(file))

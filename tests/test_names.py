@@ -88,6 +88,7 @@ def test_options_of_the_command():
     assert not {name: avoided(name) for name in names if avoided(name)}
 
 
+@pytest.mark.slow
 def test_columns_and_keys(small_screen):
     adata = small_screen
     assert isinstance(adata, ad.AnnData)

@@ -48,6 +48,7 @@ def without_cells(uns):
     return {k: v for k, v in uns.items() if k != "cells"} if hasattr(uns, "items") else uns
 
 
+@pytest.mark.slow
 def test_both_spellings_are_one_perturbation_of_a_fit(small_screen, one, assert_same, caplog):
     both = relabelled(small_screen, step=2)
     npt.tl.learn_dag(both, method="boss", environments="all", search_options={"n_runs": 2})
@@ -87,6 +88,7 @@ def test_the_spelling_that_comes_first_is_shown(small_screen):
     assert design["params"]["target"] == TURNED
 
 
+@pytest.mark.slow
 def test_another_separator(small_screen):
     adata = small_screen.copy()
     labels = adata.obs["perturbation"].astype(object).str.replace("+", "_")
@@ -199,7 +201,6 @@ def test_combinations_that_are_made_up_are_none_of_those_given(one):
     assert not {ONE, TURNED} & set(plate)
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("call", "words"),
     [

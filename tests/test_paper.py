@@ -9,6 +9,8 @@ import pytest
 
 from nextpert.core import DagBlr, design_loop, shd
 
+pytestmark = pytest.mark.benchmarks
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from nextpert._adata.roles import Roles
 
+pytestmark = pytest.mark.benchmarks
+
 
 @pytest.fixture
 def halves(tmp_path):

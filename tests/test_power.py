@@ -6,6 +6,8 @@ import pytest
 from nextpert.core.design.cell_numbers import Layout
 from nextpert.core.design.power import EffectPrecision
 
+pytestmark = pytest.mark.benchmarks
+
 
 def test_simulated_power_is_that_planned(monkeypatch):
     from benchmarks import power

@@ -8,6 +8,8 @@ import pytest
 from benchmarks import prior_network
 from nextpert.core import Dag, random_dag
 
+pytestmark = pytest.mark.benchmarks
+
 
 @pytest.mark.parametrize(("network", "right"), [("100%", 1.0), ("70%", 0.7), ("50%", 0.5)])
 def test_networks_are_right_as_said(network, right):

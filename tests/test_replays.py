@@ -1,6 +1,9 @@
 """The benchmarks of states found: own states, and replays in plates."""
 
 import numpy as np
+import pytest
+
+pytestmark = pytest.mark.benchmarks
 
 
 def simulated():

@@ -14,6 +14,8 @@ import jsonschema
 import pytest
 import yaml
 
+pytestmark = pytest.mark.docs
+
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]

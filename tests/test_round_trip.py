@@ -14,6 +14,8 @@ import zarr
 
 import nextpert as npt
 
+pytestmark = pytest.mark.formats
+
 
 def learn(adata):
     npt.tl.learn_dag(adata, search_options={"n_runs": 5, "prior": {"before": [("MYC", "UBR5")]}})

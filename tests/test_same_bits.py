@@ -11,6 +11,8 @@ from threadpoolctl import threadpool_info
 
 from nextpert.core._blas import one_thread
 
+pytestmark = pytest.mark.processes
+
 # 600 genes: from some 500 on BLAS gives parts of a product to its threads.
 CODE = """
 import hashlib, sys, warnings

@@ -1,8 +1,11 @@
 """The benchmark of simulated plates: worlds whose states are known, strategies, its tables."""
 
 import numpy as np
+import pytest
 
 from nextpert.core import Dag, ScreenMoments
+
+pytestmark = pytest.mark.benchmarks
 
 
 def screen():

@@ -14,6 +14,8 @@ import pytest
 
 import nextpert as npt
 
+pytestmark = pytest.mark.processes
+
 SCRIPTS = Path(__file__).parents[1] / "tutorials" / "workflows" / "slurm"
 # sbatch notes how it was called, and runs the script at once where `after` has ended well.
 SBATCH = """#!/usr/bin/env bash

@@ -9,6 +9,8 @@ import pytest
 from benchmarks import snapshot
 from nextpert.tl._plan_screen import wells
 
+pytestmark = pytest.mark.benchmarks
+
 STEPS = ["combinations/effects", "figures/fig3", "acquisitions/pool"]
 
 

@@ -11,7 +11,11 @@ import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.tl._design_interventions.tables import candidates_of
 
-pytestmark = [pytest.mark.screen, pytest.mark.filterwarnings("ignore:Perturbations left out")]
+pytestmark = [
+    pytest.mark.screen,
+    pytest.mark.filterwarnings("ignore:Perturbations left out"),
+    pytest.mark.slow,
+]
 CONTROL = "non-targeting"
 TARGETS = [
     "CPQ", "DSCC1", "FAM83A", "GATA1", "LRRCC1", "MYC", "OXR1", "RIPK2", "STK3", "UBR5", "ZFPM2",

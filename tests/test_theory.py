@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from scipy import integrate, stats
 
 from benchmarks import theory
 from nextpert.core import Moments
+
+pytestmark = pytest.mark.benchmarks
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,6 +12,8 @@ import scipy.sparse as sp
 from nextpert._adata.roles import Roles
 from nextpert.core import Dag
 
+pytestmark = pytest.mark.benchmarks
+
 
 @pytest.fixture
 def bench():

@@ -15,6 +15,8 @@ from nextpert._adata.environments import looks_like_counts
 from nextpert.cli import main
 from nextpert.core import Moments
 
+pytestmark = pytest.mark.formats
+
 GENES = ["A", "B", "C"]
 COUNTS = r"adata\.X holds counts \(whole numbers, up to .*pp\.perturbation_screen"
 FITS = ("learn", "fit")

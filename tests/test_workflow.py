@@ -14,9 +14,12 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "tutorials" / "workflows"
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("snakemake") is None, reason="the extra workflows is not installed"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        importlib.util.find_spec("snakemake") is None, reason="the extra workflows is not installed"
+    ),
+    pytest.mark.docs,
+]
 
 
 @pytest.fixture

@@ -75,6 +75,7 @@ def run(adata):
     npt.tl.cpca(adata)
 
 
+@pytest.mark.slow
 def test_results_are_those_without_batches(pair):
     clean, mixed = pair
     ignored = mixed.copy()
@@ -100,6 +101,7 @@ def test_results_are_those_without_batches(pair):
     assert fits[0] == pytest.approx(fits[1], abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_replay_is_of_corrected_cells(pair):
     clean, mixed = pair
     found = []
@@ -143,6 +145,7 @@ def npt_graph(adata):
     return adata
 
 
+@pytest.mark.slow
 def test_roles_are_the_defaults_of_every_call(pair):
     clean, _ = pair
     clean.obs["label"] = clean.obs["perturbation"].astype(str).replace("control", "NT")

@@ -92,6 +92,7 @@ def test_a_fit_is_that_of_the_other_cells(clean, mixed, shift_sd, caplog):
     assert left["n_cells"].sum() == N * len(NOBODY)
 
 
+@pytest.mark.slow
 def test_all_that_follows_knows_the_others_alone(clean, mixed):
     known = perturbations(clean)
     learn(mixed)
@@ -159,6 +160,7 @@ def test_such_a_label_may_be_the_control(mixed):
     assert (mixed.obs["perturbation"] == "control").sum() == 200
 
 
+@pytest.mark.slow
 def test_such_a_label_may_be_named_as_a_perturbation(mixed):
     learn(mixed)
     names = ["Doublet", *perturbations(mixed)]

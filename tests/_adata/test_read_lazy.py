@@ -15,6 +15,8 @@ import nextpert as npt
 from nextpert._adata import read, read_blocks, read_groups, sources
 from nextpert._adata.roles import Roles
 
+pytestmark = pytest.mark.formats
+
 da = pytest.importorskip("dask.array", reason="the extra dask is not installed")
 
 N, P = 211, 9

@@ -15,6 +15,8 @@ from nextpert._adata import progress, read, read_blocks, read_groups, sources
 from nextpert._adata.roles import Roles
 from nextpert._adata.screen import coding, read_screens
 
+pytestmark = pytest.mark.formats
+
 N, P = 157, 12
 COLUMNS = np.array([7, 2, 11, 4])
 FORMS = {"dense": np.asarray, "csr": sp.csr_matrix, "csc": sp.csc_matrix}

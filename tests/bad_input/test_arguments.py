@@ -230,7 +230,6 @@ def annotations(function):
     return inspect.get_annotations(function)
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize(("called", "name", "value"), list(cases()))
 def test_wrong_arguments(called, name, value, full_screen, assert_refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -101,7 +101,6 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize(("name", "call", "word"), CASES, ids=[case[0] for case in CASES])
 def test_core(name, call, word, assert_refused):
     assert_refused(lambda _: call(), None, [word])

@@ -144,7 +144,6 @@ CASES = {
 }
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize("case", CASES)
 def test_values(case, full_screen, assert_refused):
     prepare, call, *words = CASES[case]
@@ -172,7 +171,6 @@ OF_THE_CORE = {
 }
 
 
-@pytest.mark.bad_input
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("case", OF_THE_CORE)
 def test_the_core_refuses_complex_numbers(case):
@@ -200,7 +198,6 @@ STEPS = {
 }
 
 
-@pytest.mark.bad_input
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("sizes", [{"MYC": 1}, {"MYC": 1, "STK3": 60, "OXR1": 60}, dict.fromkeys(
     ("MYC", "STK3", "OXR1"), 1)], ids=str)  # fmt: skip
@@ -222,7 +219,6 @@ def test_one_perturbed_cell_is_used_or_refused_in_own_words(sizes, small_screen,
     assert not {"learn", "fit", "effects", "design", "plan", "cells", "graph"} & set(refused)
 
 
-@pytest.mark.bad_input
 @pytest.mark.filterwarnings("ignore")
 def test_columns_of_the_experiment_are_named_where_a_resample_has_too_few_cells():
     adata = npt.datasets.simulated_screen(

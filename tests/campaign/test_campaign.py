@@ -137,6 +137,7 @@ def test_members_that_combinations_alone_tell_of_are_known():
     assert "A+H" in campaign.adata.uns["plan"]["pending"]["perturbation"].tolist()
 
 
+@pytest.mark.slow
 def test_a_target_of_many_parts_is_kept(parts, given, tmp_path):
     cells = parts[0].copy()
     cells.obs["day"] = ["late" if name == "B2M" else "early" for name in cells.obs["perturbation"]]
@@ -205,6 +206,7 @@ def test_it_says_where_it_stands(campaign):
     assert ">B2M</td>" in campaign._repr_html_()
 
 
+@pytest.mark.slow
 def test_the_report_of_a_campaign_shows_its_plate(campaign, tmp_path):
     plate = campaign.propose(3, 200)
     page = npt.report(campaign.adata, tmp_path / "plate.html").read_text(encoding="utf-8")
@@ -311,6 +313,7 @@ def test_the_targets_own_perturbation_is_neither_proposed_nor_the_best(screen, g
     assert campaign.propose(1, 100)["perturbation"].iloc[0] == "CDK4"
 
 
+@pytest.mark.slow
 def test_what_is_excluded_is_in_no_ranking_and_no_stopping_rule(screen, target, given):
     rows = {name: {name: -1.0} for name in ("B2M", "CD59", "CD58")}
     for candidates in (["B2M", "CD59", "CD58", "CD58+B2M"], rows, pd.DataFrame(rows).T.fillna(0)):

@@ -20,6 +20,8 @@ from nextpert.campaign import file as campaign_file
 from nextpert.campaign import file as lock
 from nextpert.campaign.options import from_stored, to_stored
 
+pytestmark = pytest.mark.formats
+
 
 def same(one, two):
     """Whether two campaigns know the same and propose the same."""

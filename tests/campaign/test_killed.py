@@ -16,6 +16,8 @@ import pytest
 
 from nextpert.campaign.file import read_campaign, write_campaign
 
+pytestmark = pytest.mark.processes
+
 CHANGES = [
     *((os, name) for name in ("mkdir", "remove", "rename", "replace", "rmdir", "unlink")),
     *((h5py.Group, name) for name in ("create_dataset", "create_group")),

@@ -87,6 +87,7 @@ def shifted(parts):
     return first[kept].copy(), moved
 
 
+@pytest.mark.slow
 def test_a_new_batch_is_lined_up_by_its_own_controls(shifted, target, given):
     first, later = shifted
     for batch, name in ((None, "observed 1"), ("May", "May")):
@@ -114,6 +115,27 @@ def test_wanted_means_move_with_the_units_of_lined_up_cells(shifted, target, giv
     assert found.state[1] == "CDK4"
     assert found.signature == {"CDK6": 1.0}
     assert campaign.target == target
+    genes = list(campaign.adata.uns["dag_blr"]["genes"])
+    vector = np.array([target[gene] for gene in genes])
+    for given_as, of in (
+        (vector, lambda x: x),
+        (npt.Target(state="CDK4", away_from=vector), lambda x: x.away_from),
+    ):
+        found = of(lined_up(given_as, campaign.adata, first.n_obs))
+        expected = lined_up(target, campaign.adata, first.n_obs)
+        np.testing.assert_allclose(found, [expected[gene] for gene in genes])
+        assert abs(found - vector).min() > 0.5
+
+
+def test_a_vector_is_kept_as_the_target(parts, target, given, tmp_path):
+    vector = np.array(list(target.values()))
+    campaign = npt.Campaign(parts[0], vector, learn=given, plan={"candidates": "genes"})
+    campaign.save(tmp_path / "campaign.h5ad")
+    campaign = npt.Campaign.load(tmp_path / "campaign.h5ad")
+    np.testing.assert_array_equal(campaign.target, vector)
+    np.testing.assert_array_equal(campaign.adata.uns["design"]["target_mean"], vector)
+    campaign.observe(parts[1], batch="same")
+    assert campaign.summarize()["best"].iloc[-1] == "CDK4"
 
 
 def test_a_new_batch_needs_controls(campaign, parts, assert_same_adata):
@@ -224,6 +246,7 @@ def test_names_of_cells_stay_unique(campaign, parts):
     assert campaign.adata.obs_names[-1] == f"{later.obs_names[-1]}-1"
 
 
+@pytest.mark.formats
 def test_cells_of_a_file(parts, target, given, tmp_path, assert_same):
     for name, part in zip(("first", "later"), parts, strict=True):
         part.write_h5ad(tmp_path / f"{name}.h5ad")

@@ -115,6 +115,7 @@ def test_another_separator(parts, target, given):
     assert campaign.history.query("action == 'observed'")["perturbation"].tolist() == ["CD59_B2M"]
 
 
+@pytest.mark.formats
 def test_it_comes_back_from_a_file(campaign, cells, tmp_path):
     campaign.mark_pending([ONE])
     campaign.save(tmp_path / "screen.h5ad")

@@ -42,7 +42,6 @@ OTHER = {
 }
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize("change", OTHER.values(), ids=list(OTHER))
 def test_another_scale_is_refused(change, campaign, batch, assert_same_adata):
     cells, before = campaign.adata.copy(), campaign.history
@@ -54,7 +53,6 @@ def test_another_scale_is_refused(change, campaign, batch, assert_same_adata):
     assert len(campaign.history) > len(before)
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize("name", ["counts", "thousands", "not logged"])
 @pytest.mark.parametrize("n_cells", [5, 40])
 def test_without_controls_too(name, n_cells, campaign, parts):
@@ -113,6 +111,7 @@ def test_a_perturbation_that_does_much_is_none(campaign, parts):
     campaign.observe(one, batch="same")
 
 
+@pytest.mark.slow
 @pytest.mark.screen
 def test_replicates_of_a_real_screen(screen_path):
     adata = ad.read_h5ad(screen_path / "papalexi_thp1" / "papalexi_lowmoi.h5ad")

@@ -26,6 +26,7 @@ def campaign():
     return npt.Campaign(table(GENES[:5], 0), {"g7": 1.0, "g8": 3.0}, plan={"candidates": "genes"})
 
 
+@pytest.mark.slow
 def test_rounds_of_tables(campaign, tmp_path):
     plate = campaign.propose(n_perturbations=2, n_cells=200)
     assert (plate["strategy"] != "control").sum() == 2

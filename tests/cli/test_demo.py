@@ -32,6 +32,7 @@ def _result(path):
     return ad.read_h5ad(path.parent / "out" / "annotated.h5ad")
 
 
+@pytest.mark.slow
 def test_demo_finds_the_unseen_knockout_and_writes_everything(tmp_path, capsys):
     out = tmp_path / "demo"
     assert main(["demo", "--out", str(out), "--n-runs", "3", "--show", "36"]) == 0
@@ -91,7 +92,7 @@ def test_the_target_of_the_demo_is_the_truth():
     np.testing.assert_allclose([target[g] for g in adata.var_names], scm.mean(shift), atol=1e-9)
 
 
-@pytest.mark.usefixtures("short_chains")
+@pytest.mark.slow
 def test_demo_equals_the_functions(screen, small_screen, assert_same):
     options = ("--seed", 4, "--acquisition", "greedy", "--combinations", "keep")
     assert _demo(screen, *options) == 0
@@ -114,14 +115,14 @@ def test_demo_equals_the_functions(screen, small_screen, assert_same):
         assert_same(_result(screen).uns[key], expected.uns[key])
 
 
-@pytest.mark.usefixtures("short_chains")
+@pytest.mark.slow
 def test_batches_are_declared(screen):
     assert _demo(screen, "--batch-key", "batch") == 0
     roles = _result(screen).uns["screen"]
     assert [str(name) for name in np.ravel(roles["batch_key"])] == ["batch"]
 
 
-@pytest.mark.usefixtures("short_chains")
+@pytest.mark.formats
 def test_targets_given_as_group_and_file(screen, tmp_path):
     assert _demo(screen, target=("--target-group", "batch", "a")) == 0
     grouped = _result(screen).uns["design"]
@@ -134,14 +135,14 @@ def test_targets_given_as_group_and_file(screen, tmp_path):
     assert wanted["MYC"] == 0.5
 
 
-@pytest.mark.usefixtures("short_chains")
+@pytest.mark.slow
 def test_figures_of_a_screen_of_ones_own(screen):
     out = screen.parent / "out"
     assert main(["demo", "--data", str(screen), "--target", "STK3", *FAST, "--out", str(out)]) == 0
     assert {p.name for p in out.iterdir()} == FILES | FIGURES
 
 
-@pytest.mark.usefixtures("short_chains")
+@pytest.mark.slow
 def test_it_repeats_itself_from_its_settings(screen, capsys):
     out = screen.parent / "out"
     assert _demo(screen, "--seed", 3, "--combinations", "keep", "--json") == 0
@@ -170,7 +171,7 @@ def counts(small_screen, tmp_path):
     return path
 
 
-@pytest.mark.usefixtures("short_chains")
+@pytest.mark.slow
 def test_counts_are_normalised_once_and_rounds_add_up(counts, capsys):
     assert _demo(counts) == 0
     result = _result(counts)

@@ -9,8 +9,6 @@ import nextpert as npt
 from nextpert.cli import main
 from nextpert.cli._words import in_options
 
-pytestmark = pytest.mark.usefixtures("short_chains")
-
 # Arguments, and what the one line must hold. A word in capitals stands for a file.
 DEMO = ("demo", "--data", "SCREEN", "--combinations", "keep")
 PREPARE = ("preprocess", "SCREEN")
@@ -310,7 +308,6 @@ def _never(*args, **options):
     raise AssertionError
 
 
-@pytest.mark.bad_input
 @pytest.mark.filterwarnings("ignore:Variable names are not unique", "ignore:Constant genes")
 @pytest.mark.filterwarnings("ignore:.*hardly express")
 @pytest.mark.parametrize("case", EARLY, ids=lambda case: " ".join(case[0][-4:]))
@@ -328,7 +325,6 @@ def test_errors_take_one_line_before_the_work(case, places, tmp_path, capsys, mo
     assert _there(places, tmp_path) == before
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize(("arguments", "message"), USAGE, ids=lambda value: str(value)[-40:])
 def test_wrong_usage_takes_one_line(capsys, arguments, message, places, tmp_path):
     words = places(arguments)

@@ -15,7 +15,7 @@ import nextpert as npt
 from nextpert.campaign.file import write_campaign
 from nextpert.cli import main
 
-pytestmark = pytest.mark.usefixtures("short_chains")
+pytestmark = pytest.mark.processes
 
 DEMO = ["--n-runs", "2", "--n-samples", "20", "--n-graphs", "2"]
 
@@ -33,6 +33,7 @@ def run(*words):
     return main([*map(str, words), "--quiet"])
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("kind", "table"), [("h5ad", "csv"), ("zarr", "csv"), ("h5ad", "parquet")])
 def test_results_are_replaced_with_leave_alone(kind, table, fitted, capsys):
     if table == "parquet":
@@ -94,7 +95,6 @@ def foreign(name, folder, fitted):
     return path
 
 
-@pytest.mark.bad_input
 @pytest.mark.filterwarnings("ignore:Writing zarr v2")
 @pytest.mark.parametrize(
     "name",
@@ -115,7 +115,6 @@ def test_what_the_command_did_not_write_stays(name, leave, fitted, monkeypatch, 
     assert path.exists()
 
 
-@pytest.mark.bad_input
 def test_a_result_that_was_changed_since_is_no_longer_replaced(fitted, capsys):
     out = fitted.parent / "x.h5ad"
     assert run("effects", fitted, "--out", out) == 0
@@ -133,6 +132,7 @@ def test_settings_of_ones_own_stay(fitted, capsys):
     assert contents(fitted.parent) == before
 
 
+@pytest.mark.processes
 def test_a_page(fitted, capsys):
     folder = fitted.parent
     assert run("effects", fitted) == 0
@@ -148,6 +148,7 @@ def test_a_page(fitted, capsys):
     assert "My own" in (folder / "page.html").read_text()
 
 
+@pytest.mark.processes
 def test_the_folder_of_the_demo(screen, capsys):
     out = screen.parent / "out"
     words = ["demo", "--data", screen, "--target", "MYC", "--out", out, *DEMO]
@@ -166,6 +167,7 @@ def test_the_folder_of_the_demo(screen, capsys):
     assert contents(out) == before
 
 
+@pytest.mark.processes
 def test_links_are_followed(fitted):
     store, desk = fitted.parent / "store", fitted.parent / "desk"
     store.mkdir()
@@ -197,6 +199,7 @@ def test_what_comes_in_the_meantime_stays(fitted, monkeypatch, capsys):
     assert sorted(p.name for p in fitted.parent.iterdir()) == [fitted.name, "x.h5ad"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
 def test_a_move_that_fails_brings_back_what_was_there(kind, fitted, monkeypatch):
     words = ["effects", fitted, "--out", fitted.parent / f"x.{kind}"]

@@ -23,8 +23,6 @@ from nextpert.cli._read import read_target
 from nextpert.cli._results import format_ranking
 from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
 
-pytestmark = pytest.mark.usefixtures("short_chains")
-
 # Options of a quick run, and columns of the table.
 QUICK = {
     "preprocess": ([], ["perturbation", "n_cells"]),
@@ -177,6 +175,7 @@ def test_a_run_tells_its_results_and_repeats_itself(
     assert out.with_name(f"{out.name}.toml").read_bytes() == settings.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Perturbations left out", "ignore:Variances")
 @pytest.mark.parametrize(("step", "options", "arguments"), RUNS, ids=ids)
 def test_options_reach_the_function(step, options, arguments, fitted, place, assert_same_adata):
@@ -249,6 +248,7 @@ def test_targets_in_files(text, expected, tmp_path):
     assert repr(read_target(tmp_path / "x.toml", "--x")) == repr(npt.Target(**expected))
 
 
+@pytest.mark.formats
 def test_shifts_and_effects_in_files(fitted, tmp_path):
     (tmp_path / "shift.csv").write_text("perturbation,MYC,STK3\nMYC,-1,\nSTK3,,-0.5\n")
     other = ad.read_h5ad(fitted)
@@ -269,7 +269,6 @@ def test_shifts_and_effects_in_files(fitted, tmp_path):
     assert plate.loc["MYC", "cost"] == pytest.approx(5 + plate.loc["MYC", "n_cells"])
 
 
-@pytest.mark.bad_input
 def test_labels_in_tables_are_no_formulas(small_screen, tmp_path):
     labels = small_screen.obs["perturbation"].cat.rename_categories({"HS2": "=HYPERLINK(1)"})
     small_screen.obs["perturbation"] = labels
@@ -296,6 +295,7 @@ def test_a_given_graph_and_the_defaults_of_python(screen, tmp_path, capsys):
     assert '--method="boss", --environments="all" learns from them too' in capsys.readouterr().out
 
 
+@pytest.mark.formats
 @pytest.mark.filterwarnings("ignore:Writing zarr v2")
 def test_zarr_in_and_out(screen, small_screen, assert_same_adata):
     folder = screen.parent
@@ -329,6 +329,7 @@ def test_a_run_without_a_name_for_its_result_repeats_itself(screen):
     assert ad.read_h5ad(out).uns["commands"].tolist() == [command]
 
 
+@pytest.mark.formats
 def test_the_page_joins_the_results_of_files_of_one_fit(fitted, capsys):
     folder = fitted.parent
     target = ["--target", "MYC", "--n-samples", "20"]
@@ -355,6 +356,7 @@ def test_the_page_joins_the_results_of_files_of_one_fit(fitted, capsys):
     assert page.read_text() == text
 
 
+@pytest.mark.slow
 def test_the_page_takes_no_other_fit(fitted, screen, capsys):
     folder = fitted.parent
     assert run("effects", fitted) == 0
@@ -374,6 +376,7 @@ def test_the_page_takes_no_other_fit(fitted, screen, capsys):
     assert sorted(folder.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_the_page_takes_results_that_need_no_fit(fitted, screen):
     assert run("effects", fitted) == 0
     assert run("distances", screen, "--target", "MYC") == 0
@@ -382,6 +385,7 @@ def test_the_page_takes_results_that_need_no_fit(fitted, screen):
     assert "Measured distances" in (fitted.parent / "screen.report.html").read_text()
 
 
+@pytest.mark.formats
 def test_settings_of_several_steps_in_one_file(fitted, capsys):
     config = fitted.parent / "config.toml"
     config.write_text(
@@ -423,6 +427,7 @@ def test_the_name_of_the_last_step_gives_way(screen, capsys):
     assert "is the screen itself" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_rounds_add_up(fitted, tmp_path):
     quick = ["--target", "MYC", "--n-samples", "20"]
     first, again, more = (tmp_path / f"{name}.h5ad" for name in ("first", "again", "more"))
@@ -450,6 +455,7 @@ def test_warnings_take_one_line(fitted, capsys):
     assert all(line.startswith("nextpert: ") for line in lines)
 
 
+@pytest.mark.slow
 def test_what_functions_log_takes_one_line(fitted, monkeypatch, capsys):
     real = npt.tl.diagnose
 
@@ -468,6 +474,7 @@ def test_what_functions_log_takes_one_line(fitted, monkeypatch, capsys):
     assert not logging.getLogger("nextpert").handlers
 
 
+@pytest.mark.slow
 def test_progress_goes_to_standard_error(fitted, capsys):
     assert main(["diagnose", str(fitted), "--json"]) == 0
     printed = capsys.readouterr()
@@ -482,6 +489,7 @@ def test_the_installed_command_runs():
     assert done.stderr.splitlines()[-1] == "nextpert: error: There is no file 'a'."
 
 
+@pytest.mark.slow
 def test_rows_shown(fitted, capsys):
     quick = ["--target", "MYC", "--n-samples", "20"]
     assert run("design", fitted, *quick, "--show", 1) == 0
@@ -546,6 +554,7 @@ def test_the_nearest_cells_are_named(fitted, capsys):
     assert f"{nearer} of {len(perturbed)} perturbations are nearer than control cells" in told
 
 
+@pytest.mark.slow
 @pytest.mark.screen
 def test_on_the_tap_seq_screen(screen_path, tmp_path, capsys):
     path = screen_path / "schraivogel_tapseq" / "schraivogel_tapseq_umi5.h5ad"
@@ -576,6 +585,7 @@ def test_the_clearest_effects_come_first(fitted):
         assert part["mean"].abs().is_monotonic_decreasing
 
 
+@pytest.mark.slow
 def test_a_report_tells_of_results_beside_it(fitted, capsys):
     assert run("effects", fitted) == 0
     assert run("plan", fitted, *QUICK["plan"][0]) == 0
@@ -591,6 +601,7 @@ def test_an_absent_screen_is_named_beside_those_of_its_folder(fitted, capsys):
     assert "The folder holds screen.fit.h5ad." in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["design", "plan", "cells"])
 def test_the_targets_own_perturbation_is_a_candidate_only_if_asked_for(step, fitted, place, capsys):
     options = ["--target", "MYC", "--candidates", "MYC", "STK3", "OXR1"]

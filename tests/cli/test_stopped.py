@@ -14,7 +14,7 @@ import pytest
 
 from nextpert.cli import main
 
-pytestmark = pytest.mark.usefixtures("short_chains")
+pytestmark = pytest.mark.processes
 
 FAST = ["--quiet", "--n-runs", "2", "--n-samples", "20", "--no-figures", "--n-graphs", "2"]
 KEEP = ["--combinations", "keep"]

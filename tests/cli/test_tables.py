@@ -11,8 +11,6 @@ import pytest
 
 from nextpert.cli import main
 
-pytestmark = pytest.mark.usefixtures("short_chains")
-
 NAMES, GENES = [f"g{i}" for i in range(5)], [f"g{i}" for i in range(8)]
 
 
@@ -31,6 +29,7 @@ def table(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_a_table_leads_to_a_report(table, capsys):
     folder = table.parent
     assert run("effects", table, "--table", folder / "rows.csv", "--n-cells", 80) == 0

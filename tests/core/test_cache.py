@@ -9,6 +9,8 @@ import sys
 import numba
 import pytest
 
+pytestmark = pytest.mark.processes
+
 KERNEL = """
 from nextpert.core._compile import entry, inner
 

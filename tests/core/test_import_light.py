@@ -24,6 +24,7 @@ def test_the_package_loads_nothing_heavy():
     assert not loaded & heavy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statement",
     [

@@ -79,6 +79,5 @@ def test_empty_facts_are_left_out():
     assert "Failed" not in card("Campaign", facts)
 
 
-@pytest.mark.bad_input
 def test_no_name_turns_the_direction_of_a_printed_line():
     assert "\u202e" not in lines("Campaign", {"Best": "MYC\u202e"})

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.processes
+
 BODY = np.random.default_rng(0).bytes(300_000)  # as the server sends unless told otherwise
 SECRET = "X-Goog-Signature=5ecre7"
 

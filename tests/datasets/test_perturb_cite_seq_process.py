@@ -12,6 +12,8 @@ import pytest
 
 from nextpert.datasets import perturb_cite_seq
 
+pytestmark = pytest.mark.processes
+
 GUIDES = "documentation/all_sgRNA_assignments.txt"
 
 

@@ -45,7 +45,6 @@ def test_seeds(tmp_path):
     assert files[0] == files[1] != files[2]
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize(("name", "least"), [("n_cells", 140), ("n_genes", 39)])
 def test_too_few(name, least, tmp_path):
     with pytest.raises(ValueError, match=f"{name} must be .*{least}"):

@@ -14,6 +14,8 @@ import scipy.sparse as sp
 import array_types
 import nextpert as npt
 
+pytestmark = [pytest.mark.docs, pytest.mark.formats]
+
 KNOCKED_OUT = ["B2M", "CCR10", "CD59"]
 TARGET = "CCR10"
 OPTIONS = {

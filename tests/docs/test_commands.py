@@ -9,6 +9,8 @@ import pytest
 
 from nextpert.cli._options import STEPS
 
+pytestmark = pytest.mark.docs
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [

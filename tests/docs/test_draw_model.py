@@ -6,9 +6,12 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import draw_model
 from _figures import draw
+
+pytestmark = pytest.mark.docs
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 import draw_results as script
 from _figures import draw
+
+pytestmark = pytest.mark.docs
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = " ".join((DOCS / "results.md").read_text(encoding="utf-8").split())

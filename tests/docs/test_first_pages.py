@@ -19,6 +19,7 @@ import nextpert as npt
 pytestmark = [
     pytest.mark.screen,
     pytest.mark.filterwarnings("ignore:Perturbations without a target on the panel"),
+    pytest.mark.docs,
 ]
 ROOT = Path(__file__).parents[2]
 README, LANDING, START = (ROOT / name for name in ("README.md", "docs/index.md", "docs/start.md"))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.docs
+
 EXT = Path(__file__).parents[2] / "docs" / "_ext"
 PAGE = """# Page with `tl.learn_dag`
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 import check_links
+
+pytestmark = pytest.mark.docs
 
 GOOD = """
 <a href="#here">1</a> <a href="guides/one.html#a%20part">2</a> <a href="guides">3</a>

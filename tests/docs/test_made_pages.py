@@ -6,12 +6,16 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 import api_pages
 import benchmark_pages
 import function_pages
 import nextpert as npt
 import package_structure
 import tutorial_pages
+
+pytestmark = pytest.mark.docs
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.docs
+
 DOCS = Path(__file__).parents[2] / "docs"
 # What a build puts there is tested where it comes from; the first pages run on a real screen,
 # in test_first_pages.py.

@@ -21,6 +21,8 @@ import pytest
 
 from nextpert.core import CausalVariance, DagBlr, LinearScm, Moments, Pool, random_scm
 
+pytestmark = pytest.mark.docs
+
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "docs" / "developer"
 FILE = re.compile(r"^```python\n# (src/\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

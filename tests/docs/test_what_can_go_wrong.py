@@ -13,6 +13,8 @@ import pytest
 
 import nextpert as npt
 
+pytestmark = pytest.mark.docs
+
 PAGE = Path(__file__).parents[2] / "docs" / "guides" / "what_can_go_wrong.md"
 ROW = re.compile(r"^\| `([^`]*…[^`]*)` \|", re.MULTILINE)
 FIRST, SECOND, THIRD = "CD58", "CD59", "CDH19"

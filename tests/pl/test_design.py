@@ -28,6 +28,7 @@ def _acquisition(ax):
     return lengths
 
 
+@pytest.mark.slow
 def test_distances_with_their_interval_for_every_candidate(designed):
     ranking = candidates_of(designed.uns["design"]["ranking"])
     axes = design(designed, n_top=50, show=False)

@@ -1,7 +1,11 @@
 """The gallery of the documentation shows every plot."""
 
+import pytest
+
 import make_gallery
 import nextpert as npt
+
+pytestmark = pytest.mark.docs
 
 
 def test_every_plot_has_a_picture_and_words(designed, tmp_path, monkeypatch):

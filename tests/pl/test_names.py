@@ -46,12 +46,11 @@ def odd():
     return adata, said
 
 
-@pytest.mark.bad_input
+@pytest.mark.slow
 def test_a_log_says_them_as_they_are(odd):
     assert sum(ODD in line for line in odd[1]) >= 3
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize("name", npt.pl.__all__)
 def test_no_name_is_a_formula(name, odd, tmp_path):
     figure = getattr(npt.pl, name)(odd[0], return_fig=True)
@@ -66,7 +65,6 @@ def test_no_name_is_a_formula(name, odd, tmp_path):
     assert not any(text.get_parse_math() for text in shown)
 
 
-@pytest.mark.bad_input
 def test_nor_on_the_axes_given(odd):
     figure, ax = plt.subplots()
     npt.pl.target_distances(odd[0], ax=ax)

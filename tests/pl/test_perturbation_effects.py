@@ -29,6 +29,7 @@ def test_map_of_all_perturbations(designed):
     assert "4 perturbations on 36 genes" in ax.get_title()
 
 
+@pytest.mark.slow
 def test_neighbours_in_the_map_are_alike(designed):
     found = designed.uns["perturbation_effects"]
     j = np.arange(4)

@@ -59,6 +59,7 @@ def test_worth_grows_by_the_wells(planned):
     np.testing.assert_allclose(removed.get_xdata(), 100 * wells["variance_reduction"])
 
 
+@pytest.mark.slow
 def test_a_replay_is_drawn_beside_it(planned):
     npt.tl.replay_design(planned, strategies=["thompson"], n_rounds=2, n_repeats=2)
     axes = plan_screen(planned, show=False)

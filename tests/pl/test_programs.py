@@ -71,6 +71,7 @@ def test_scores_and_effects_are_drawn_with_intervals(designed):
     assert right.get_xlabel().startswith("effect of a score of 1")
 
 
+@pytest.mark.slow
 def test_some_of_the_programs(designed):
     with_programs(designed, n=9)
     titles = [ax.get_title().split(":")[0] for ax in programs(designed, show=False)[::3]]
@@ -87,6 +88,7 @@ def test_some_of_the_programs(designed):
     assert sum(text.startswith("effect of a score") for text in said) == 3
 
 
+@pytest.mark.slow
 def test_names_do_not_touch(designed, overlaps, tick_labels):
     with_programs(designed, n=6, n_genes=60)
     figure = programs(designed, n_top=12, return_fig=True)

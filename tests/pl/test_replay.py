@@ -16,7 +16,7 @@ EVERY = ["thompson", "exact_greedy", "random", "round_robin_means"]
 def _replayed(_designed):
     adata = _designed.copy()
     npt.tl.replay_design(
-        adata, strategies=EVERY[:3], held_out="both", n_rounds=3, n_repeats=4, n_perturbations=2
+        adata, strategies=EVERY[:3], held_out="both", n_rounds=3, n_repeats=2, n_perturbations=2
     )
     return adata
 
@@ -33,6 +33,7 @@ def curves(panel):
     return lines[2:]
 
 
+@pytest.mark.slow
 def test_a_panel_a_target_and_their_mean_first(replayed):
     figure = npt.pl.replay(replayed, held_out=True, return_fig=True)
     table = replayed.uns["replay"]["table"].query("held_out", engine="python")
@@ -51,6 +52,7 @@ def test_a_panel_a_target_and_their_mean_first(replayed):
             assert line.get_xdata().tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_bands_are_90_percent_intervals(replayed):
     figure = npt.pl.replay(replayed, strategies=["round_robin_means"], return_fig=True)
     table = replayed.uns["replay"]["table"].query(
@@ -93,6 +95,7 @@ def test_curves_on_each_other_bear_markers_at_other_plates(replayed):
         assert len(set.union(*marked)) == sum(map(len, marked))  # no plate twice
 
 
+@pytest.mark.slow
 def test_names_at_the_ends_of_lines(replayed):
     figure, ax = plt.subplots(layout="constrained")
     npt.pl.replay(replayed, ax=ax)

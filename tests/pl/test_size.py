@@ -6,6 +6,8 @@ import pytest
 import nextpert as npt
 from nextpert.pl._figure import SCREEN, panel_grid
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def _large():

@@ -60,7 +60,6 @@ def test_names_do_not_overlap(designed, overlaps):
     assert overlaps([*ax.get_yticklabels(), ax.title, ax.xaxis.label], figure) == []
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("draw", "kind"), [(target_distances, "target_distances"), (npt.pl.diagnose, "diagnose")]
 )

@@ -146,7 +146,6 @@ def test_what_is_assigned_goes_on(small_study):
 TARGETS = {"MYC_1": "MYC", "MYC_2": "MYC", "HLA-A_1": "HLA-A", "NO_SITE_4": "control"}
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize("nothing", [None, "", " ", np.nan, pd.NA, "NA", "None", "absent"])
 @pytest.mark.parametrize("kind", ["mapping", "function"])
 def test_guides_without_a_target_are_named(nothing, kind, cells, assert_same_adata):

@@ -156,7 +156,6 @@ case("guides twice", same, guide_counts(lambda t: t.iloc[:, [0, 0]]), "guides tw
 case("slash in a key, guides", same, assign(key_added="a/b"), "slash")
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input(case, small_study, assert_refused):
     prepare, call, error, words = CASES[case]

@@ -89,7 +89,6 @@ def test_genes_that_vary_outside_the_controls_alone_go_too():
     assert backed.is_view
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize("panel", [["OFF", "SAME"], ["SAME"]])
 def test_a_panel_of_them_alone_is_an_error(panel, assert_same_adata):
     adata = screen()

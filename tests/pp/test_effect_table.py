@@ -77,6 +77,7 @@ def through(adata, target="g1"):
     return found, ranking["perturbation"].tolist(), chosen
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_coexpression")
 def test_a_table_agrees_with_its_own_cells():
     cells, table = cells_and_table()
@@ -89,6 +90,7 @@ def test_a_table_agrees_with_its_own_cells():
     assert plate == planned
 
 
+@pytest.mark.slow
 def test_a_table_and_its_cells_decide_alike_on_real_effects():
     cells, table = cells_and_table(1, spread=0.8)
     (one, ranking, _), (two, ranked, _) = through(cells), through(table)
@@ -272,6 +274,7 @@ def test_what_is_not_told_is_said(plain, caplog):
         assert name in caplog.text
 
 
+@pytest.mark.formats
 def test_tables_are_kept_in_files(plain, tmp_path, assert_same_adata):
     table, se, told = plain
     table.iloc[0, 0] = np.nan
@@ -331,6 +334,7 @@ def test_what_needs_cells_says_so(plain, call, what):
     assert sorted(before.uns) == sorted(screen.uns)
 
 
+@pytest.mark.slow
 def test_a_graph_of_ones_own_and_fewer_genes(plain):
     table, se, told = plain
     screen = npt.pp.effect_table(table, se, **told)

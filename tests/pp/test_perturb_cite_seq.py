@@ -38,6 +38,7 @@ def replicated(full_study):
     return new, [str(w.message) for w in caught if w.category is UserWarning]
 
 
+@pytest.mark.slow
 def test_the_preset_gives_the_numbers_of_the_paper(replicated, full_study):
     new, _ = replicated
     table = steps(new)

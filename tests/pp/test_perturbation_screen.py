@@ -39,6 +39,7 @@ def books(adata):
     return stored["steps"].set_index("step"), table
 
 
+@pytest.mark.slow
 @pytest.mark.screen
 def test_tapseq_goes_through_to_a_ranking(tapseq):
     adata = tapseq.copy()

@@ -108,7 +108,6 @@ def test_a_damaged_record_is_written_anew(screen, caplog):
     assert read_roles(screen) == Roles(guide_key="guide")
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("key", "message"),
     [

@@ -100,6 +100,7 @@ def samples(seed=0):
     return ad.AnnData(np.array(counts, np.float64), obs, pd.DataFrame(index=genes)), true
 
 
+@pytest.mark.slow
 def test_pseudo_bulk_counts_become_a_table():
     """Replicates are the units: their scatter is the standard error, not that of the counts."""
     bulk, true = samples()

@@ -39,6 +39,7 @@ def judged(adata, level):
     return adata
 
 
+@pytest.mark.slow
 def test_a_trusted_graph_has_causes_and_effects(adata, asked):
     section = graph(judged(adata, "trust"))
     assert asked["directed"] is True
@@ -50,6 +51,7 @@ def test_a_trusted_graph_has_causes_and_effects(adata, asked):
     np.testing.assert_allclose(drawn, np.sort(weights)[::-1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_graph_that_is_not_trusted_shows_associations(adata, asked):
     section = graph(judged(adata, "do not trust"))
     assert asked["directed"] is False

@@ -11,6 +11,8 @@ import pytest
 
 import nextpert as npt
 
+pytestmark = pytest.mark.processes
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

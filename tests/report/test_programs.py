@@ -61,6 +61,7 @@ def test_programs_and_alike_perturbations_are_named(adata):
     assert "JAK2 +1.00, IFNGR1 +0.80" in section.figures[0].alt
 
 
+@pytest.mark.slow
 def test_that_there_are_none_is_said(adata, tmp_path):
     found = put(adata, [], [])
     section = programs_section(adata, found, KEYS)

@@ -80,6 +80,7 @@ def download(text, name):
     return list(csv.DictReader(io.StringIO(base64.b64decode(link).decode("utf-8"))))
 
 
+@pytest.mark.slow
 def test_sections_stand_in_order_with_the_verdict_first(page):
     assert headings(read(page)) == TITLES
 
@@ -209,7 +210,7 @@ def test_files_hold_what_the_results_hold(adata, page):
     assert abs(stored["mean"]).max() == pytest.approx(abs(float(row["mean"])), rel=1e-5)
 
 
-@pytest.mark.bad_input
+@pytest.mark.formats
 def test_labels_in_files_are_no_formulas(adata, tmp_path):
     adata.uns["plan"]["plate"].loc[0, ["perturbation", "why"]] = ["=1+1", "@SUM(A1)"]
     row = download(read(npt.report(adata, tmp_path / "page.html")), "plate")[0]
@@ -229,6 +230,7 @@ def test_target_genes_are_listed_where_labels_do_not_tell_them(adata, tmp_path):
     assert "Target genes" in heads()
 
 
+@pytest.mark.slow
 def test_genes_that_are_to_stay_are_no_rows_of_the_target(adata, tmp_path):
     fit, plan = adata.uns["dag_blr"], adata.uns["plan"]
     plan["target_mean"] = fit["control_mean"].copy()
@@ -285,7 +287,6 @@ def test_keys_name_other_results(adata, tmp_path):
         npt.report(adata, tmp_path / "c.html", keys={"plann": "third"})
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize("name", [*KINDS, "dag_blr"])
 def test_keys_that_name_a_result_of_another_kind_are_refused(name, adata, tmp_path):
     function = KINDS[name].function if name in KINDS else "tl.fit_dag_blr"
@@ -346,7 +347,6 @@ def test_names_are_text_wherever_they_stand(adata, tmp_path):
     assert [tag for tag, _ in page.tags].count("script") == 1
 
 
-@pytest.mark.bad_input
 def test_no_name_turns_the_direction_of_the_verdict(adata, tmp_path):
     turned = "MYC\u202e"
     adata.uns["plan"]["plate"].loc[0, "perturbation"] = turned
@@ -388,6 +388,7 @@ def test_the_cells_are_not_changed_and_no_figure_stays_open(adata, tmp_path):
     assert adata.obs.equals(before.obs)
 
 
+@pytest.mark.formats
 def test_a_file_on_disk_gives_the_same_page(adata, page, tmp_path):
     adata.write_h5ad(tmp_path / "screen.h5ad")
     backed = ad.read_h5ad(tmp_path / "screen.h5ad", backed="r")
@@ -443,6 +444,7 @@ def test_it_is_built_for_ears_too(seen):
             assert attrs["aria-hidden"] == "true"  # the numbers stand beside it
 
 
+@pytest.mark.slow
 def test_large_results_stay_below_3_mb(adata, tmp_path):
     design, plain = adata.uns["design"], adata.uns["perturbation_effects"]
     ranking = pd.concat([design["ranking"].iloc[:-1]] * 100).reset_index(drop=True)

@@ -51,7 +51,6 @@ def test_a_notebook_shows_names_as_text(adata):
     assert "&lt;b&gt;x&lt;/b&gt;" in page
 
 
-@pytest.mark.bad_input
 def test_nothing_to_summarise(adata):
     adata.uns = {}
     with pytest.raises(ValueError, match="no result to report"):

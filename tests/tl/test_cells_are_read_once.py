@@ -9,6 +9,8 @@ import pytest
 
 import nextpert as npt
 
+pytestmark = pytest.mark.formats
+
 da = pytest.importorskip("dask.array")
 
 N_ROWS = 100  # of a chunk

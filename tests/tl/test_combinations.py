@@ -181,6 +181,7 @@ def test_a_member_without_cells_of_its_own_is_known_by_combinations(truth):
         effects(adata, ["H"])
 
 
+@pytest.mark.slow
 def test_both_labels_of_the_same_members_are_one(truth):
     adata = labelled(truth, [*SINGLES, *PAIRS])
     rows = np.flatnonzero(adata.obs["perturbation"] == "A+B")
@@ -218,6 +219,7 @@ def test_unusual_sets_of_combinations_are_fitted(truth, names):
     assert np.isfinite(found["sd"]).all()
 
 
+@pytest.mark.slow
 def test_order_of_cells_and_members_changes_nothing(truth):
     adata = labelled(truth, [*SINGLES, *PAIRS])
     turned = adata[np.random.default_rng(0).permutation(adata.n_obs)].copy()

@@ -201,6 +201,7 @@ def test_a_condition_without_controls_raises():
     assert "screen" not in adata.uns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("role", "level", "words"),
     [

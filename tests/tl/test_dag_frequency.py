@@ -76,6 +76,7 @@ def test_frequencies_are_the_same_however_cells_are_stored(kind, small_screen, t
     assert np.array_equal(first, again)
 
 
+@pytest.mark.slow
 def test_strong_edges_are_frequent_and_absent_ones_rare(truth, small_screen, graph):
     obs = pd.DataFrame({"perturbation": ["control"] * 5000}, index=np.arange(5000).astype(str))
     many_controls = ad.AnnData(truth.sample(5000, rng=3), obs, small_screen.var)
@@ -104,6 +105,7 @@ def test_frequencies_go_with_the_graph_they_are_of(small_screen, assert_same_ada
     assert set(small_screen.varp) == {"dag", "other", "other_frequency"}
 
 
+@pytest.mark.processes
 def test_same_for_any_number_of_workers(small_screen):
     for method in ("boss", "gsp"):
         found = []
@@ -137,6 +139,7 @@ def test_graphs_are_stored_whole(small_screen, tmp_path):
     np.testing.assert_allclose(mean.toarray(), small_screen.varp["dag_frequency"].toarray())
 
 
+@pytest.mark.processes
 def test_a_killed_worker_changes_no_graph(small_screen, monkeypatch):
     """With joblib's processes: what is finished is kept, the rest is computed here."""
     options = {"method": "boss", "search_options": {"n_runs": 1}, "n_graphs": 6}

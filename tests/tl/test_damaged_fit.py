@@ -9,6 +9,8 @@ import pytest
 
 import nextpert as npt
 
+pytestmark = pytest.mark.formats
+
 
 @pytest.fixture(scope="module")
 def once_fitted():

@@ -63,7 +63,7 @@ def shuffled(adata, kept):
     return adata
 
 
-@pytest.mark.usefixtures("short_chains")
+@pytest.mark.slow
 def test_a_gene_that_hardly_any_cell_expresses_is_judged_like_the_others(screen):
     """Three cells that do may all be in one half; in the other no cell varies."""
     last = screen.n_vars - 1
@@ -78,6 +78,7 @@ def test_a_gene_that_hardly_any_cell_expresses_is_judged_like_the_others(screen)
 # -- the verdict --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_model_is_trusted_where_it_is_right(right):
     found = diagnosed(right)
     assert found["level"] == "trust"
@@ -93,6 +94,7 @@ def test_the_model_is_trusted_where_it_is_right(right):
         assert value[part, "coverage_90_large"] > 0.85
 
 
+@pytest.mark.slow
 def test_perturbations_with_shuffled_labels_cannot_be_told_apart(right):
     found = diagnosed(shuffled(right, (right.obs["perturbation"] == "control").to_numpy()))
     assert found["level"] == "do not trust"
@@ -106,6 +108,7 @@ def test_perturbations_with_shuffled_labels_cannot_be_told_apart(right):
     assert levels(found)["graph"] == "do not trust"
 
 
+@pytest.mark.slow
 def test_without_effects_nothing_is_trusted(right):
     found = diagnosed(shuffled(right, np.zeros(right.n_obs, bool)))
     assert found["level"] == "do not trust"
@@ -121,6 +124,7 @@ def test_without_effects_nothing_is_trusted(right):
     assert "use the cells' means" not in found["verdict"]
 
 
+@pytest.mark.slow
 def test_the_mean_perturbation_is_not_correlated_with_nothing(right):
     """Perturbations without effect have the error of few controls in common, and no more."""
     rng, means = np.random.default_rng(0), []
@@ -135,6 +139,7 @@ def test_the_mean_perturbation_is_not_correlated_with_nothing(right):
     assert abs(np.mean(means)) < 0.2
 
 
+@pytest.mark.slow
 def test_a_graph_turned_round_is_not_trusted_but_the_cells_are(right):
     # The reversed graph fits control cells; only held-out cells tell.
     npt.tl.learn_dag(right, method="given", dag=right.uns["truth"]["weights"])
@@ -147,6 +152,7 @@ def test_a_graph_turned_round_is_not_trusted_but_the_cells_are(right):
     assert values(found)["unseen perturbations", "coverage_90_large"] < 0.7
 
 
+@pytest.mark.slow
 def test_an_empty_graph_adds_nothing_and_takes_nothing(right):
     npt.tl.learn_dag(right, method="given", dag=[], genes=list(right.var_names))
     found = diagnosed(right)
@@ -188,6 +194,7 @@ def test_a_ratio_without_a_standard_error_passes_no_rule():
     assert not (ratios["standard_error"].isna() & (ratios["passed"] == "yes")).any()
 
 
+@pytest.mark.slow
 def test_an_error_below_0_is_not_printed_as_0(right):
     found = diagnosed(shuffled(right, np.zeros(right.n_obs, bool)))
     value = values(found)["shrinkage", "error_to_raw_means"]
@@ -196,6 +203,7 @@ def test_an_error_below_0_is_not_printed_as_0(right):
     assert "0.00 ± " not in found["parts"].set_index("part").loc["shrinkage", "verdict"]
 
 
+@pytest.mark.slow
 def test_intervals_that_miss_large_effects_are_told_first(right):
     npt.tl.learn_dag(right, method="given", dag=[], genes=list(right.var_names))
     found = diagnosed(right)
@@ -212,6 +220,7 @@ def test_intervals_that_miss_large_effects_are_told_first(right):
     )
 
 
+@pytest.mark.slow
 def test_large_effects_are_chosen_by_the_cells_that_they_are_learned_from(right):
     found = diagnosed(right)["perturbations"]
     names = found["perturbation"].tolist()
@@ -255,6 +264,7 @@ def test_halves_are_halves_of_every_environment(screen):
     np.testing.assert_allclose(other.whole.mean, found.whole.mean)
 
 
+@pytest.mark.slow
 def test_errors_on_halves_against_fits_to_these_cells(right):
     found = diagnosed(right)["perturbations"]
     names = found["perturbation"].tolist()
@@ -279,6 +289,7 @@ def test_errors_on_halves_against_fits_to_these_cells(right):
     assert values(right.uns["diagnosis"])["shrinkage", "error_to_raw_means"] == pytest.approx(ratio)
 
 
+@pytest.mark.slow
 def test_effects_without_graph_and_predictors_against_a_fit_to_half_of_the_cells(right):
     # Perturbations of genes that are not measured: nothing is expected of any.
     right.obs["perturbation"] = (
@@ -305,6 +316,7 @@ def test_effects_without_graph_and_predictors_against_a_fit_to_half_of_the_cells
     assert gain.sum() > 0
 
 
+@pytest.mark.slow
 def test_own_genes_and_distances_are_those_of_the_cells(screen):
     npt.tl.diagnose(screen)
     table = screen.uns["diagnosis"]["perturbations"].set_index("perturbation")
@@ -341,7 +353,7 @@ def test_no_matrix_is_kept_of_any_perturbation():
     assert peak < n * p * p * 8 / 3
 
 
-@pytest.mark.usefixtures("short_chains")
+@pytest.mark.slow
 def test_sparse_cells_give_the_same(right):
     dense = diagnosed(right.copy())
     right.X = sp.csr_matrix(right.X)
@@ -355,7 +367,7 @@ def test_sparse_cells_give_the_same(right):
 # -- use ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("short_chains")
+@pytest.mark.slow
 def test_same_seed_same_result_and_cells_left_alone(screen, assert_same):
     before = screen.X.copy()
     one = npt.tl.diagnose(screen, rng=3, copy=True).uns["diagnosis"]
@@ -368,6 +380,7 @@ def test_same_seed_same_result_and_cells_left_alone(screen, assert_same):
     assert np.array_equal(screen.X, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [
     {"shift_sd": 0}, {"shift": "activation"},
     {"layer": "lognorm", "prior_options": {"intercept": False}},
@@ -383,6 +396,7 @@ def test_fits_of_every_kind_are_judged(small_screen, edges, options):
     assert np.isfinite(values(small_screen.uns["diagnosis"])["shrinkage", "error_to_no_effect"])
 
 
+@pytest.mark.slow
 def test_another_screen_is_one_of_the_predictors(right):
     npt.tl.fit_dag_blr(right)
     other = npt.tl.perturbation_effects(right, as_anndata=True)
@@ -393,8 +407,8 @@ def test_another_screen_is_one_of_the_predictors(right):
     assert right.uns["diagnosis"]["perturbations"]["r_other_screen"].notna().any()
 
 
+@pytest.mark.formats
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
-@pytest.mark.usefixtures("short_chains")
 def test_survives_files(screen, tmp_path, assert_same, kind):
     npt.tl.diagnose(screen, key_added="mine")  # NaN: HS2 has no target
     if kind == "h5ad":
@@ -438,6 +452,7 @@ def test_a_few_controls_are_named_before_anything_is_judged(screen, n_controls):
     assert "diagnosis" not in few.uns
 
 
+@pytest.mark.slow
 def test_a_knockout_is_expected_to_lower_its_gene_whatever_the_mean_of_controls(right):
     """Values may be centred: minus a negative mean would be an increase."""
     right.X = right.X - 10.0
@@ -450,6 +465,7 @@ def test_a_knockout_is_expected_to_lower_its_gene_whatever_the_mean_of_controls(
     assert values(found)["positive controls", "n_opposite"] == 0
 
 
+@pytest.mark.slow
 def test_one_cell_a_perturbation(screen):
     first = screen.obs.groupby("perturbation", observed=True).head(1).index
     keep = screen.obs_names.isin(first) | (screen.obs["perturbation"] == "control").to_numpy()

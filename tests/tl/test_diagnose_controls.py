@@ -67,6 +67,7 @@ def values(found, name=NEGATIVE):
 # -- negative controls --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.0, 0.3])
 def test_the_null_of_a_model_that_is_right_has_the_width_1(spread):
     found = diagnosed(guided(spread), guide_key="guide")
@@ -83,6 +84,7 @@ def test_the_null_of_a_model_that_is_right_has_the_width_1(spread):
     assert "multiplied" not in part(found, "cells")["verdict"]
 
 
+@pytest.mark.slow
 def test_guides_that_are_not_declared_widen_the_null_and_the_tests():
     adata = guided(0.35)
     found = diagnosed(adata)
@@ -97,6 +99,7 @@ def test_guides_that_are_not_declared_widen_the_null_and_the_tests():
     assert value["standard_error_factor"] < 1.3
 
 
+@pytest.mark.slow
 def test_errors_that_are_too_small_come_first():
     found = diagnosed(guided(0.2))
     assert found["level"] == "do not trust"
@@ -105,7 +108,7 @@ def test_errors_that_are_too_small_come_first():
     assert "go on" not in found["verdict"].lower()
 
 
-@pytest.mark.usefixtures("short_chains")
+@pytest.mark.slow
 def test_one_is_not_advised_to_go_on_where_controls_are_not_trusted():
     adata = guided(0.2, rng=1)
     options = {"target": {"G7": 1.5}, "candidates": "genes"}
@@ -128,7 +131,7 @@ def test_one_is_not_advised_to_go_on_where_controls_are_not_trusted():
     assert adata.uns["plan_cells"]["stopping"]["advice"] == "go on"
 
 
-@pytest.mark.usefixtures("short_chains")
+@pytest.mark.slow
 def test_standard_errors_of_tests_are_multiplied_by_the_width_and_it_is_said(monkeypatch):
     adata = guided()
     before = diagnosed(adata, guide_key="guide")["perturbations"]
@@ -146,7 +149,7 @@ def test_standard_errors_of_tests_are_multiplied_by_the_width_and_it_is_said(mon
     assert (lost > 0).all()  # more of the distance is error
 
 
-@pytest.mark.usefixtures("short_chains")
+@pytest.mark.slow
 def test_effects_of_controls_are_those_that_a_user_gets():
     """Guides of a fold under labels of their own: the public calls give the same effects."""
     adata = guided(0.1)
@@ -202,6 +205,7 @@ def test_controls_in_the_place_of_perturbations_tell_nothing_of_the_batches_of_t
     assert (halves.group[members[1]] == 0).all()
 
 
+@pytest.mark.slow
 def test_a_guide_that_does_something_is_named():
     adata = guided()
     adata.X[(adata.obs["guide"] == "control_3").to_numpy(), :8] += 1.5
@@ -215,6 +219,7 @@ def test_a_guide_that_does_something_is_named():
     assert binom.cdf(k, n, value["false_share_upper"]) == pytest.approx(0.025)
 
 
+@pytest.mark.slow
 def test_controls_that_are_called_as_often_as_perturbations_are_not_trusted():
     adata = guided()
     rng = np.random.default_rng(0)
@@ -228,6 +233,7 @@ def test_controls_that_are_called_as_often_as_perturbations_are_not_trusted():
     assert found["level"] == "do not trust"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["no column", "one guide", "few cells per guide"])
 def test_halves_of_the_cells_are_the_weaker_proof(case):
     adata = guided(n_guides=1 if case == "one guide" else 10)
@@ -245,7 +251,7 @@ def test_halves_of_the_cells_are_the_weaker_proof(case):
     assert values(found)["null_width"] == pytest.approx(1.0, abs=0.35)
 
 
-@pytest.mark.usefixtures("short_chains")
+@pytest.mark.slow
 def test_of_two_guides_one_is_judged_and_a_guide_that_is_not_said_stays_a_control():
     adata = guided(n_guides=2)
     found = diagnosed(adata, guide_key="guide")
@@ -257,6 +263,7 @@ def test_of_two_guides_one_is_judged_and_a_guide_that_is_not_said_stays_a_contro
     assert sorted(found["negative_controls"]["name"]) == [f"control_{k}" for k in range(4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.0, 0.5])
 def test_controls_of_batches_take_the_place_of_guides(spread):
     adata = guided()
@@ -281,7 +288,7 @@ def test_controls_of_batches_take_the_place_of_guides(spread):
     assert found["negative_controls"]["name"].tolist() == ["half of the control cells"]
 
 
-@pytest.mark.usefixtures("short_chains")
+@pytest.mark.slow
 def test_few_controls_cannot_be_judged():
     adata = guided()
     control = (adata.obs["perturbation"] == "control").to_numpy()
@@ -298,6 +305,7 @@ def test_few_controls_cannot_be_judged():
 # -- coverage by size ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_coverage_by_size_against_a_count_of_intervals():
     adata = guided(0.1)
     found = diagnosed(adata, guide_key="guide")
@@ -332,7 +340,7 @@ def test_coverage_by_size_against_a_count_of_intervals():
 # -- positive controls --------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("short_chains")
+@pytest.mark.slow
 def test_target_genes_are_found_as_the_effects_say():
     adata = guided()
     found = diagnosed(adata, guide_key="guide")
@@ -349,6 +357,7 @@ def test_target_genes_are_found_as_the_effects_say():
     assert "in the expected direction in 6 of 6" in part(found, "positive controls")["verdict"]
 
 
+@pytest.mark.slow
 def test_target_genes_that_rise_under_a_knockout_are_said_to():
     found = diagnosed(guided(sign=1.0), guide_key="guide")
     assert found["perturbations"]["target_gene_found"].eq("opposite direction").all()
@@ -361,7 +370,7 @@ def test_target_genes_that_rise_under_a_knockout_are_said_to():
     assert adata.uns["diagnosis"]["perturbations"]["target_gene_found"].eq("yes").all()
 
 
-@pytest.mark.usefixtures("short_chains")
+@pytest.mark.slow
 def test_without_target_genes_on_the_panel_nothing_is_said_of_them():
     adata = guided()
     label = adata.obs["perturbation"].astype(str)
@@ -377,6 +386,7 @@ def test_without_target_genes_on_the_panel_nothing_is_said_of_them():
 # -- the ceiling --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_predictors_could_gain():
     """Five perturbations that do the same, one of its own, and two without an effect."""
     rng = np.random.default_rng(0)

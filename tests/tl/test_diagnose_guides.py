@@ -45,6 +45,7 @@ def guided(effect_of_guide, batch_effect=0.0, rng=0):
     return adata
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.0, 0.3])
 def test_guides_held_out_lie_in_intervals_with_their_spread_added(spread):
     adata = guided(spread)
@@ -59,6 +60,7 @@ def test_guides_held_out_lie_in_intervals_with_their_spread_added(spread):
     assert "Guides: effects learned without a guide" in found["verdict"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.0, 0.3])
 def test_halves_are_of_guides_and_intervals_allow_for_those_that_are_scored(spread):
     adata = guided(spread)
@@ -80,6 +82,7 @@ def test_halves_are_of_guides_and_intervals_allow_for_those_that_are_scored(spre
     assert "Learned from half of the guides, " in found["verdict"]
 
 
+@pytest.mark.slow
 def test_a_perturbation_of_one_guide_is_split_by_cells():
     adata = guided(0.3)
     guide = adata.obs["guide"].to_numpy()
@@ -93,6 +96,7 @@ def test_a_perturbation_of_one_guide_is_split_by_cells():
     assert "half of the guides (half of the cells for 2 of 6 perturbations)" in found["verdict"]
 
 
+@pytest.mark.slow
 def test_guides_that_contradict_one_another_are_said_to():
     adata = guided(0.0)
     x, guide = np.array(adata.X), adata.obs["guide"].to_numpy()
@@ -107,6 +111,7 @@ def test_guides_that_contradict_one_another_are_said_to():
     assert "Guides: they disagree" in found["verdict"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spread", "level"), [(0.0, "trust"), (2.0, "do not trust")])
 def test_batches_held_out(spread, level):
     adata = guided(0.0, spread)
@@ -122,6 +127,7 @@ def test_batches_held_out(spread, level):
         assert values(found)["batches", "error_to_no_effect"] < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["guide", "batch"])
 def test_what_was_seen_in_one_guide_or_batch_is_not_judged_by_another(key):
     adata = guided(0.0)
@@ -136,6 +142,7 @@ def test_what_was_seen_in_one_guide_or_batch_is_not_judged_by_another(key):
     assert table.loc["P1", "error_half"] < table.loc["P1", "error_half_no_effect"]
 
 
+@pytest.mark.slow
 def test_batches_that_hold_unlike_shares_of_perturbations_are_taken_off():
     adata = guided(0.0)
     rare = (adata.obs["perturbation"] == "P1") & (adata.obs["batch"] == "b")

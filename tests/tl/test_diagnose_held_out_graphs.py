@@ -47,6 +47,7 @@ def hidden_edges(scatter):
     return made(parts, genes)
 
 
+@pytest.mark.slow
 def test_a_graph_that_saw_the_perturbations_is_not_praised_for_them():
     adata = hidden_edges(0.06)
     npt.tl.learn_dag(adata, **LEARN)
@@ -63,6 +64,7 @@ def test_a_graph_that_saw_the_perturbations_is_not_praised_for_them():
     assert r[1] > 0.5
 
 
+@pytest.mark.slow
 def test_predictors_are_those_of_the_fit(small_screen):
     npt.tl.learn_dag(small_screen, **LEARN)
     found = diagnosed(small_screen)["predictors"]
@@ -92,7 +94,7 @@ def test_moments_without_some_labels_are_those_of_the_other_cells(small_screen):
             np.testing.assert_allclose(getattr(found, name), getattr(moments, name), rtol=1e-9)
 
 
-@pytest.mark.usefixtures("short_chains")
+@pytest.mark.processes
 def test_same_bits_for_any_number_of_workers(small_screen, assert_same):
     npt.tl.learn_dag(small_screen, **LEARN, search_options={"targets_upstream": True})
     npt.tl.fit_dag_blr(small_screen)
@@ -100,7 +102,7 @@ def test_same_bits_for_any_number_of_workers(small_screen, assert_same):
     assert_same(one, two)
 
 
-@pytest.mark.usefixtures("short_chains")
+@pytest.mark.formats
 def test_knowledge_of_before_survives_files(small_screen, tmp_path, assert_same):
     network = pd.DataFrame(
         {"source": ["MYC", "STK3", "HLA-A"], "target": ["STK3", "HLA-A", "UBR5"]}

@@ -93,6 +93,7 @@ def test_halves_add_up_to_the_table():
             assert np.allclose(half.mean_variance(row), 2 * moments.mean_variance(row))
 
 
+@pytest.mark.slow
 def test_a_table_is_judged_by_halves_of_its_own():
     seen, se = effects(size=0.8)
     table = npt.pp.effect_table(seen, se, **TOLD)
@@ -119,6 +120,7 @@ def test_a_table_is_judged_by_halves_of_its_own():
     assert again.uns["diagnosis"]["verdict"] == found["verdict"]
 
 
+@pytest.mark.slow
 def test_noise_is_found_to_be_noise():
     """Also where errors of genes are correlated, of which a table does not tell."""
     rng = np.random.default_rng(0)
@@ -147,6 +149,7 @@ def test_tests_of_tables_allow_for_correlated_errors():
     assert (np.mean(shares, axis=0) < 0.13).all()
 
 
+@pytest.mark.slow
 def test_standard_errors_that_are_too_small_are_pointed_at():
     """Halves of them share what is noise, and look alike: only their size gives it away."""
     seen, se = effects(3, size=0.0)
@@ -161,6 +164,7 @@ def test_standard_errors_that_are_too_small_are_pointed_at():
     assert not half["parts"]["level"].eq("trust").any()
 
 
+@pytest.mark.slow
 def test_missing_entries_are_not_scored():
     seen, se = effects(size=0.8)
     gone = seen.mask(np.random.default_rng(5).random(seen.shape) < 0.2)
@@ -174,6 +178,7 @@ def test_missing_entries_are_not_scored():
     assert rows.set_index("perturbation").loc["g3", "weakest_target"] == ""
 
 
+@pytest.mark.slow
 def test_batches_of_a_table_are_real_replicates():
     """With standard errors half as large as they are, a batch does not predict the other."""
     names = [*NAMES, *NAMES]
@@ -218,6 +223,7 @@ def test_target_genes_of_a_table_without_means_are_expected_to_fall():
     assert value["positive controls", "n_opposite"] == 2
 
 
+@pytest.mark.slow
 def test_the_report_shows_the_diagnosis_of_a_table(tmp_path):
     table = npt.pp.effect_table(*effects(size=0.8), **TOLD)
     npt.tl.fit_dag_blr(table)

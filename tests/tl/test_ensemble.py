@@ -74,6 +74,7 @@ def test_every_graph_is_fitted_as_if_it_were_the_only_one(many):
     assert (one.varp["dag_blr_mean"] != many.varp["dag_blr_mean"]).nnz == 0
 
 
+@pytest.mark.formats
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
 def test_the_ensemble_survives_files(many, kind, tmp_path):
     getattr(many, f"write_{kind}")(tmp_path / "screen")
@@ -151,6 +152,7 @@ def test_a_design_ranks_by_the_variance_over_graphs(torn, acquisition):
     assert stored["params"]["n_graphs"] == 3
 
 
+@pytest.mark.slow
 def test_distances_hold_what_is_not_known_of_the_graph(torn):
     means = torn.X[(torn.obs["perturbation"] == "MYC").to_numpy()].mean(axis=0)
     goal = dict(zip(torn.var_names, means, strict=True))  # as given, so known without error

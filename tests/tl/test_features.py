@@ -96,6 +96,7 @@ def test_candidates_without_features_have_wider_intervals(modules, informed):
     assert narrow < 0.8 * (table["predicted_high"] - table["predicted_low"])
 
 
+@pytest.mark.full_chain
 def test_a_permuted_table_changes_nothing(modules, plain):
     adata, _, table = modules
     adata = adata.copy()
@@ -149,6 +150,7 @@ def test_a_screen_with_targets_refuses_what_is_probably_misspelled(small_screen)
     assert screen.uns["perturbation_effects"]["perturbations"].tolist() == ["MYCC"]
 
 
+@pytest.mark.formats
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
 @pytest.mark.filterwarnings("ignore:Writing zarr v2")
 def test_features_survive_files(informed, tmp_path, kind):
@@ -199,6 +201,7 @@ def effects_with_cells(adata, features=None):
     return npt.tl.perturbation_effects(adata, candidates=NAMES[:N_SEEN], as_anndata=True)
 
 
+@pytest.mark.slow
 def test_another_screen_tells_of_perturbations_with_cells_where_it_is_alike(modules, tmp_path):
     adata, effects, _ = modules
     every, truth = np.arange(N_SEEN), effects[:N_SEEN]
@@ -224,6 +227,8 @@ def test_another_screen_tells_of_perturbations_with_cells_where_it_is_alike(modu
     np.testing.assert_array_equal(back[with_it.obs_names].X, with_it.X)
 
 
+@pytest.mark.slow
+@pytest.mark.full_chain
 def test_effects_of_another_fit_tell_as_much_as_their_cells(modules):
     adata, effects, _ = modules
     rng = np.random.default_rng(1)
@@ -237,6 +242,7 @@ def test_effects_of_another_fit_tell_as_much_as_their_cells(modules):
     assert ((found.X - truth) ** 2).sum() < 0.8 * far
 
 
+@pytest.mark.slow
 def test_the_diagnosis_scores_features(informed):
     adata = informed.copy()
     npt.tl.diagnose(adata)
@@ -245,6 +251,7 @@ def test_the_diagnosis_scores_features(informed):
     assert adata.uns["diagnosis"]["perturbations"]["r_features"].notna().any()
 
 
+@pytest.mark.slow
 def test_the_command_and_a_campaign_read_features(modules, tmp_path, caplog):
     adata, _, table = modules
     table.to_csv(tmp_path / "table.csv")

@@ -264,6 +264,7 @@ def test_edges_that_cells_do_not_direct_are_stored_and_counted(many_controls, me
     assert not open_edges(many_controls)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["gsp", "boss"])
 def test_as_many_genes_as_controls_with_one_warning(method):
     """Learn, fit and diagnose 100 genes with 100 control cells and 12 perturbations."""
@@ -372,6 +373,7 @@ def test_causaldag_is_asked_for_where_it_is_absent(small_screen, assert_same_ada
     assert_same_adata(small_screen, before)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("graphical_model_learning") is None,
     reason="the extra causaldag is not installed",

@@ -12,6 +12,8 @@ from nextpert.tl._learn_dag import penalty
 from nextpert.tl._learn_dag.context import Joint
 from nextpert.tl._learn_dag.penalty import PENALTIES, HeldOutCells, held_out_loss
 
+pytestmark = pytest.mark.slow
+
 GENES = [f"G{i}" for i in range(8)]
 
 
@@ -46,6 +48,7 @@ def n_wrong(scm, adata):
     return int((wrong | wrong.T)[np.triu_indices(8, 1)].sum())
 
 
+@pytest.mark.slow
 def test_cells_that_are_not_independent_get_a_higher_penalty():
     wrong, chosen = {2.0: 0, "auto": 0}, []
     for seed in range(3):
@@ -57,6 +60,7 @@ def test_cells_that_are_not_independent_get_a_higher_penalty():
     assert wrong["auto"] < wrong[2.0] / 2
 
 
+@pytest.mark.slow
 def test_independent_cells_lose_nothing():
     wrong = {2.0: 0, "auto": 0}
     for seed in range(3):

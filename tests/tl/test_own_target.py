@@ -102,7 +102,6 @@ def test_a_combination_is_its_members_and_one_that_holds_the_target_stays(way, f
     assert way(fitted, "MYC+OXR1", candidates=["OXR1+MYC", "OXR1"]) == ["OXR1"]
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize("way", WAYS)
 def test_an_error_where_it_was_the_only_candidate(way, fitted):
     before = set(fitted.uns)
@@ -186,6 +185,7 @@ def test_what_is_under_way_stays_in_the_pool_though_no_more_can_be_had(fitted):
     assert "STK3" not in plan["plate"]["perturbation"].tolist()
 
 
+@pytest.mark.slow
 def test_a_control_at_the_target_has_no_relative_distance(fitted, caplog, tmp_path):
     """Half of the control cells as the target: the controls are there already."""
     control = np.flatnonzero((fitted.obs["perturbation"] == "control").to_numpy())

@@ -201,6 +201,7 @@ def test_genes_outside_the_panel_are_shrunken_alone(narrow):
     assert (found["lfsr"][:, constant] == 1).all()
 
 
+@pytest.mark.slow
 def test_some_genes_in_the_order_given(narrow):
     npt.tl.perturbation_effects(narrow, genes="all", key_added="all")
     npt.tl.perturbation_effects(narrow, genes=["MYC", "FOS"])

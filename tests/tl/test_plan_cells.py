@@ -337,6 +337,7 @@ def test_stopping_short_of_the_target_is_said(fitted):
     assert "of the control's distance: no candidate reaches it." in found["verdict"]
 
 
+@pytest.mark.slow
 def test_noise_is_told_apart_as_in_the_diagnosis():
     adata, targets = noise_screen(0, "shuffled")
     npt.tl.diagnose(adata)

@@ -45,6 +45,7 @@ def planned(adata, target="MYC", **options):
     return table[table["strategy"] != "control"], table[table["strategy"] == "control"], stored
 
 
+@pytest.mark.slow
 def test_a_plate_has_the_wells_and_cells_asked_for(fitted):
     wells, controls, stored = planned(
         fitted, n_perturbations=6, n_cells=700, candidates="genes", n_guides=3, plate_format=96
@@ -332,7 +333,6 @@ def test_cells_that_do_not_suffice():
         split_cells(20, 3, 10, 20)
 
 
-@pytest.mark.bad_input
 @pytest.mark.parametrize(("total", "controls"), [(2000, None), (2000, 100), (10**10, 10**10 - 99)])
 def test_perturbations_without_number_take_no_longer(total, controls):
     started = time.perf_counter()
@@ -395,6 +395,7 @@ def test_the_same_seed_gives_the_same_plate_and_it_is_told(fitted, caplog):
     assert copied.uns["plan"]["plate"].equals(first)
 
 
+@pytest.mark.full_chain
 def test_why_cites_the_column_that_chose_a_well(fitted):
     state = fitted[fitted.obs["perturbation"] == "MYC"].to_df().mean().to_dict()
     wells, controls, _ = planned(fitted, state, strategy="exploit", candidates="genes", rng=5)

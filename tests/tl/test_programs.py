@@ -203,6 +203,7 @@ def test_groups_are_alike_in_every_pair():
     assert groups_alike(pairs.iloc[:0]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.screen
 def test_perturbations_of_one_pathway_are_alike_on_a_real_screen(screen_path):
     """20 cells each of Papalexi et al. 2021, of which the interferon pathway is known."""

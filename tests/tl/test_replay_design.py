@@ -61,12 +61,14 @@ def truth_of(adata, target, candidate):
     return ((x.mean(axis=0) - y.mean(axis=0)) ** 2).sum() - noise
 
 
+@pytest.mark.slow
 def test_unmeasured_perturbations_take_part(both):
     stored = both.uns["replay"]
     assert "HS2" in set(stored["environments"]["perturbation"])  # an enhancer
     assert stored["left_out"].empty or "HS2" not in set(stored["left_out"]["perturbation"])
 
 
+@pytest.mark.slow
 def test_scores_are_the_true_distances_of_what_is_recommended(both):
     stored = both.uns["replay"]
     names = list(stored["environments"]["perturbation"])
@@ -186,6 +188,7 @@ def test_holm():
     np.testing.assert_allclose(holm(np.array([0.03, 0.9, 0.01, 0.02])), [0.06, 0.9, 0.04, 0.06])
 
 
+@pytest.mark.slow
 def test_a_strategy_does_not_depend_on_its_company(both, screen):
     npt.tl.replay_design(screen, ["MYC"], held_out=True, strategies=["random", "thompson"], **SMALL)
     alone, all_of_it = screen.uns["replay"]["runs"], both.uns["replay"]["runs"]
@@ -194,6 +197,7 @@ def test_a_strategy_does_not_depend_on_its_company(both, screen):
         assert np.array_equal(alone[name][0, 0, 1], all_of_it[name][0, 1, 0])
 
 
+@pytest.mark.processes
 def test_same_bits_for_any_number_of_workers(screen, assert_same):
     found = []
     for n_jobs, rng in [(1, 7), (2, np.random.default_rng(7)), (1, 8)]:
@@ -228,6 +232,7 @@ def test_a_target_need_not_be_a_candidate(screen):
     assert stored["targets"]["n_candidates"].tolist() == [2]
 
 
+@pytest.mark.slow
 def test_the_best_is_found_where_effects_are_clear():
     adata = npt.datasets.simulated_screen(
         n_genes=12, n_control=500, n_perturbed=160, perturbed=6, rng=1
@@ -245,6 +250,7 @@ def test_round_trip(both, tmp_path, assert_same):
     assert_same(ad.read_h5ad(path).uns["replay"], both.uns["replay"])
 
 
+@pytest.mark.slow
 def test_options_reach_the_campaigns(screen):
     options = {"strategies": ["random"]} | SMALL
     assert npt.tl.replay_design(screen, ["MYC"], copy=True, **options).uns["replay"]
@@ -262,7 +268,7 @@ def test_options_reach_the_campaigns(screen):
     assert stored["params"]["n_perturbations"] == 2
 
 
-@pytest.mark.bad_input
+@pytest.mark.slow
 def test_plates_hold_no_more_than_all_candidates(screen):
     npt.tl.replay_design(screen, **SMALL | {"n_perturbations": 10**9, "targets": ["MYC"]})
     stored = screen.uns["replay"]
@@ -328,6 +334,7 @@ def test_perturbations_of_few_cells_and_unclear_ones_are_no_targets(screen, asse
         npt.tl.replay_design(screen, **SMALL)
 
 
+@pytest.mark.processes
 def test_a_killed_worker_loses_nothing(screen, monkeypatch, assert_same):
     npt.tl.replay_design(screen, ["MYC", "STK3"], strategies=["civ"], **SMALL)
     expected = screen.uns["replay"]
@@ -366,6 +373,7 @@ def test_simulated_cells_copy_the_screen():
         assert not np.array_equal(found[name], cells[name])
 
 
+@pytest.mark.slow
 def test_a_simulated_replay_is_its_own_and_repeats(screen):
     asked = SMALL | {"campaign_options": {"n_warmup": 30, "simulated": True}}
     npt.tl.replay_design(screen, strategies=["thompson"], **asked)
@@ -378,6 +386,7 @@ def test_a_simulated_replay_is_its_own_and_repeats(screen):
     assert one["params"]["simulated"]
 
 
+@pytest.mark.slow
 def test_a_target_of_many_parts(screen):
     own = npt.Target(state="STK3", weights=["MYC", "STK3"])
     up = npt.Target(at_least={"STK3": 2.0}, at_most={"OXR1": 1.0})

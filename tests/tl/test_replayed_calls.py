@@ -15,6 +15,8 @@ from nextpert.tl._plan_screen.wells import STRATEGIES
 from nextpert.tl._replay_design import modelled
 from nextpert.tl._replay_design.setup import read_setup
 
+pytestmark = pytest.mark.slow
+
 N_WARMUP, N_ROUNDS, SIZE, N_CELLS, SEED = 60, 3, 4, 12, 5
 COLUMNS = {"plain": {}, "guides": {"guide_key": "guide"}, "batches": {"batch_key": "plate"}}
 COLUMNS["both"] = COLUMNS["guides"] | COLUMNS["batches"]

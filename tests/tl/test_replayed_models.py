@@ -16,6 +16,8 @@ from nextpert.core.evaluate.strategies import replay_plates
 from nextpert.tl._fit_dag_blr.model import Graphs, Spec
 from nextpert.tl._replay_design.modelled import Told, spec_of, strategies
 
+pytestmark = pytest.mark.slow
+
 P, J = 6, 7
 
 
@@ -65,6 +67,7 @@ def test_cells_are_drawn_once_and_from_candidates_alone(strategy):
     assert result.recommended[-1] == result.recommended[-2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "strategy", ["exploit", "ei", "thompson", "explore", "full_exploit", "random"]
 )

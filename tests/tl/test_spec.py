@@ -28,6 +28,7 @@ def test_the_default_is_all_of_it(screen, assert_same):
     assert screen.uns["full"]["params"]["spec"] == "full"
 
 
+@pytest.mark.slow
 def test_shifts_alone_have_no_predictors_and_no_average(screen, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     npt.tl.fit_dag_blr(screen, spec="shifts")

@@ -39,6 +39,7 @@ def ranking(adata, target, **options):
 POINTS = np.random.default_rng(0).normal(2, 1, size=(20, 8))
 
 
+@pytest.mark.slow
 def test_a_target_of_one_state_is_the_state(fitted):
     for state in ("MYC", {"MYC": 1.0}, ("perturbation", "OXR1"), pd.Series({"STK3": 0.0})):
         for acquisition in ("civ", "greedy", "ei"):

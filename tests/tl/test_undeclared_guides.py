@@ -56,6 +56,7 @@ def quantity(found, part, name):
 # -- the warning --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_fit_and_diagnosis_warn_of_the_column_and_name_the_call():
     adata = screen()
     for step in (npt.tl.fit_dag_blr, npt.tl.diagnose):
@@ -155,6 +156,7 @@ def test_the_fit_does_not_depend_on_a_column_without_a_role(assert_same):
 # -- the diagnosis ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_undeclared_guides_that_scatter_are_not_trusted():
     found = fitted(screen())
     row = quantity(found, "guides", "undeclared_variance")
@@ -178,6 +180,7 @@ def test_undeclared_guides_that_scatter_are_not_trusted():
     assert declared["level"] == "trust"
 
 
+@pytest.mark.slow
 def test_declared_guides_count_although_those_of_the_controls_are_not_told_apart():
     adata = screen()
     control = (adata.obs["perturbation"] == "control").to_numpy()
@@ -188,6 +191,7 @@ def test_declared_guides_count_although_those_of_the_controls_are_not_told_apart
     assert quantity(found, "shrinkage", "coverage_90")["value"] > 0.83
 
 
+@pytest.mark.slow
 def test_without_effects_guides_that_scatter_are_no_effects():
     found = fitted(screen(effects=False))
     assert found["level"] == "do not trust"
@@ -195,6 +199,7 @@ def test_without_effects_guides_that_scatter_are_no_effects():
     assert quantity(found, "shrinkage", "error_to_no_effect")["passed"] == "no"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 2])
 def test_undeclared_guides_that_do_not_scatter_are_said_to(seed):
     found = fitted(screen(variance=0.0, rng=seed))
@@ -205,6 +210,7 @@ def test_undeclared_guides_that_do_not_scatter_are_said_to(seed):
     assert found["level"] == "trust"
 
 
+@pytest.mark.slow
 def test_batches_are_no_scatter_of_guides():
     adata = screen(variance=0.0)
     batch = np.random.default_rng(0).random(adata.n_obs) < 0.5
@@ -215,6 +221,7 @@ def test_batches_are_no_scatter_of_guides():
     assert quantity(found, "guides", "undeclared_variance")["passed"] == "yes"
 
 
+@pytest.mark.slow
 def test_of_many_cells_a_sample_is_read(monkeypatch):
     from nextpert._adata import nested
 

@@ -144,9 +144,9 @@ def learn(
 
     Reads a screen after `nextpert preprocess`, or one that is log-normalised by other means, and
     writes the graph. By default the greedy sparsest permutation (GSP) learns it from control cells,
-    as in the paper. We recommend the example's options: BOSS learns from all cells, so that
-    perturbed cells orient more edges, and 25 bootstrap graphs show how certain each edge is. The
-    table lists the edges.
+    as in the paper, with the order of BOSS as one more start. We recommend the example's options:
+    BOSS learns from all cells, so that perturbed cells orient more edges, and 25 bootstrap graphs
+    show how certain each edge is. The table lists the edges.
 
     Example: `nextpert learn screen.preprocess.h5ad --method boss --environments all --n-graphs 25`
 

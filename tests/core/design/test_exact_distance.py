@@ -14,6 +14,7 @@ def target_distance(posterior, shifts, target, **options):
     return found.mean[:-1], found.sd[:-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graph", ["complete", "sparse", "empty"])
 def test_mean_and_spread_by_dense_draws(graph, intercept, known, fit_twice, graphs):
     plain, blr = fit_twice(graphs[graph], intercept, known, n=200)
@@ -32,6 +33,7 @@ def test_mean_and_spread_by_dense_draws(graph, intercept, known, fit_twice, grap
     np.testing.assert_array_less(np.abs(sd**2 - square.mean(axis=0)), 5 * error + 1e-9)
 
 
+@pytest.mark.slow
 def test_one_weight_in_closed_form():
     # x_1 = B a_0 reached; B ~ N(m, M): the distance to t is (B a_0 - t)^2, a_0 hit exactly.
     blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=2.0)
@@ -82,6 +84,7 @@ def test_bad_input_is_refused():
         target_distance(blr, np.ones((1, 2)), np.ones(2), n_samples=1)
 
 
+@pytest.mark.slow
 def test_several_graphs_add_the_variance_between_them():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 3)) @ np.array([[1, 0.9, 0.5], [0, 1, 0.8], [0, 0, 1]])

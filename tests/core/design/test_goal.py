@@ -157,6 +157,7 @@ def test_the_quadratic_weighs_single_nodes_as_the_distance_does():
     assert free.weights.tolist() == [1, 0, 0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("matrix", [False, True])
 def test_wanted_states_known_with_error_leave_distances_unbiased(matrix):
     blr = DagBlr(Dag.from_edges(3, []), noise_var=1.0, intercept=False)

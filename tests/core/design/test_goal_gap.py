@@ -87,6 +87,7 @@ def test_plain_goals_change_nothing(uncertain):
         np.testing.assert_array_equal(*given)
 
 
+@pytest.mark.slow
 def test_acquisitions_take_any_goal(uncertain):
     model = uncertain()
     goals = {

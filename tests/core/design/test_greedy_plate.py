@@ -130,6 +130,7 @@ def test_of_many_candidates_those_that_gained_little_are_not_asked_again():
     assert sum(asked) < 12 * 3000 / 2
 
 
+@pytest.mark.slow
 def test_close_to_the_best_of_all_plates():
     """In 200 random pools: the plate, cells split, against all plates, each best split."""
     losses = np.array([loss(seed) for seed in range(200)])
@@ -138,6 +139,7 @@ def test_close_to_the_best_of_all_plates():
     assert losses.max() < 0.002  # the worst: 0.11%
 
 
+@pytest.mark.slow
 def test_close_to_the_best_of_most_plates_where_shifts_are_known():
     losses = np.array([loss(seed, exact=True) for seed in range(100)])
     assert (losses > -1e-6).all()

@@ -79,6 +79,7 @@ def test_distances_have_the_distribution_of_those_of_states(rows, which):
         np.testing.assert_allclose(sums[:, rows[0]], 0.0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_few_large_genes_among_many_keep_their_distribution():
     rng = np.random.default_rng(0)
     for large in range(8):
@@ -116,6 +117,7 @@ def test_other_goals_are_asked_draw_by_draw(goal):
     np.testing.assert_array_equal(found, exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [(), (1, -1), (1, 2)])
 def test_slopes_have_the_distribution_of_those_of_states(rows):
     rng = np.random.default_rng(7)

@@ -61,6 +61,7 @@ def test_within_and_between_graphs_by_dense_formulas(three, acquisition):
         assert weights @ between > 0.1 * value  # so that it cannot be left out unseen
 
 
+@pytest.mark.slow
 def test_total_variance_is_that_of_gaps_drawn_from_all_graphs(three):
     plain, blrs, pool, target = three
     n, count, rng = 5, 200_000, np.random.default_rng(0)

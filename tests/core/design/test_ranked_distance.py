@@ -45,6 +45,7 @@ def test_states_have_the_joint_distribution_of_dense_draws(effects, uncertain):
     assert (np.abs(covariance[0] - covariance[1]) < 5.5 * np.sqrt(sum(error) / count) + 1e-9).all()
 
 
+@pytest.mark.slow
 def test_distances_by_dense_draws(uncertain):
     model = uncertain()
     count, target = 20_000, np.array([0.5, 0.0, 1.0, -1.0])
@@ -104,6 +105,7 @@ def test_each_graph_has_its_own_shifts_and_an_equal_share_of_draws():
     assert [float(x[0, 0]) for x in drawn] == [0.0] * 3 + [1.0] * 3 + [2.0] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("matrix", [False, True])
 def test_a_noisy_target_leaves_distances_unbiased_and_intervals_honest(matrix):
     blr = DagBlr(Dag.from_edges(3, []), noise_var=1.0, intercept=False)
@@ -214,6 +216,7 @@ def test_a_target_of_the_same_draws_is_drawn_with_the_candidates(shares):
     np.testing.assert_allclose(found.centre, goal.distance(states.mean, states.mean[-1]))
 
 
+@pytest.mark.slow
 def test_what_is_known_of_another_target_is_added_to_what_is_drawn():
     rng = np.random.default_rng(6)
     states, wanted, _ = joint_states(rng)

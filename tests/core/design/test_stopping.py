@@ -157,6 +157,7 @@ def test_the_best_known_is_on_the_next_plate():
     assert choose_plate(found, ~seen, 2).tolist() == [1, 2]
 
 
+@pytest.mark.slow
 def test_the_gain_of_a_record_is_the_integral_of_its_chance():
     """Exponential lower tails, bounded: the mean of the gains told is that which comes about."""
     rng, told, happened = np.random.default_rng(0), [], []
@@ -194,6 +195,7 @@ def test_the_chance_of_a_record_has_ends():
     assert (np.diff(chances) < 0).all()
 
 
+@pytest.mark.slow
 def test_stops_too_early_no_more_often_than_said():
     """Truths drawn from the posterior itself: the error rate is one less the confidence."""
     rng, n_early, n_stopped = np.random.default_rng(0), 0, 0

@@ -40,6 +40,7 @@ def test_civ_and_greedy_are_those_of_the_gap(uncertain):
     np.testing.assert_array_equal(greedy, civ.gap_moments()[0])
 
 
+@pytest.mark.slow
 def test_expected_improvement_and_probability_by_dense_draws(uncertain):
     model, count = uncertain(2), 20_000
     _, states = model.draw(count, np.random.default_rng(1))

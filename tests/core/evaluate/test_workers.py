@@ -32,6 +32,7 @@ def test_what_a_killed_worker_leaves_is_done_here():
     assert found[3] == (3, True)
 
 
+@pytest.mark.processes
 def test_tasks_come_from_an_iterator_as_workers_get_free():
     parent = os.getpid()
     taken = []
@@ -56,6 +57,7 @@ def test_tasks_come_from_an_iterator_as_workers_get_free():
     assert all(i == k for i, k in rest)
 
 
+@pytest.mark.slow
 def test_an_error_of_a_task_is_raised():
     with pytest.raises(ZeroDivisionError):
         list(run_tasks(divmod, [(1, 1), (1, 0)], n_jobs=2))

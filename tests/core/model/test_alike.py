@@ -38,6 +38,7 @@ def test_no_effect_at_all_is_no_correlation():
     np.testing.assert_array_equal(found.loadings, 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("edges", [[], [(0, 1), (1, 2)]])
 def test_draws_go_together_as_told_and_keep_their_variances(edges, together):

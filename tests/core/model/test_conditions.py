@@ -228,6 +228,7 @@ def test_progress_counts_the_sweeps_of_all_conditions():
     assert seen == [(k, 23) for k in range(1, 24)]
 
 
+@pytest.mark.slow
 def test_a_short_chain_that_starts_at_likely_tails_is_nearer_to_a_long_one(monkeypatch):
     monkeypatch.setattr("nextpert.core.model.hierarchical.ENOUGH_PAIRS", 20_000)
     rng, (n, p) = np.random.default_rng(1), (150, 60)

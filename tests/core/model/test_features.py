@@ -118,6 +118,7 @@ def weights(screen, known):
     return found, found.expected(predictions)
 
 
+@pytest.mark.slow
 def test_features_are_believed_as_far_as_they_inform():
     errors = []
     for seed in range(5):

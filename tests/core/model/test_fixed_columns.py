@@ -140,6 +140,7 @@ def test_effects_have_the_variance_of_all_cells(monkeypatch):
         np.testing.assert_allclose(found.sd[:, i] ** 2, variance, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_draws_scatter_as_effects_and_gaps_say(monkeypatch):
     screen = Screen()
     _, _, blr, prior = fitted(screen, TAU_2, monkeypatch)
@@ -315,6 +316,7 @@ def drawn_in_batches(rng, effects, controls=30, cells=40, n_batches=4):
     return clean.pool(group, n_groups), pooled
 
 
+@pytest.mark.slow
 def test_observed_effects_vary_and_go_together_as_said():
     """Variances of effects, and what the mean of others shares with them, over many screens."""
     rng, p, n_groups = np.random.default_rng(0), 4000, 9

@@ -353,6 +353,7 @@ def test_the_same_bits_for_any_number_of_threads():
     assert (one.effects.posterior_mean() != other.effects.posterior_mean()).any()
 
 
+@pytest.mark.full_chain
 def test_many_effects_are_kept_in_fewer_draws():
     assert Chain.of_size(2_500) == Chain.of_size(400_000) == Chain()
     lengths = [Chain.of_size(size) for size in (10**6, 10**7, 2 * 10**7, 10**8)]
@@ -512,6 +513,7 @@ def drawn_from_the_prior(seed, n=8, p=10):
     return effect, own_variance, pooled(mean, 25.0, np.zeros(p), 1e8, within)
 
 
+@pytest.mark.slow
 def test_ranks_of_effects_drawn_from_the_prior_are_uniform():
     """Simulation-based calibration (Talts et al. 2018): the sampler draws from its posterior."""
     means = []
@@ -526,6 +528,7 @@ def test_ranks_of_effects_drawn_from_the_prior_are_uniform():
     assert np.abs(z).max() < 3.5
 
 
+@pytest.mark.slow
 def test_a_short_chain_that_starts_at_likely_tails_has_settled():
     rng, (n, p) = np.random.default_rng(0), (150, 80)
     effect = np.zeros((n, p))

@@ -128,6 +128,7 @@ def test_left_out_is_what_the_others_say(screen, mixture):
         np.testing.assert_allclose(variance[c], wanted[1][0], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_many_dimensions_are_learned_from_some(screen):
     alone, variance, pairs, effects, noise = screen
     many = [np.repeat(table, 128, axis=1) for table in (alone, variance, effects, noise)]

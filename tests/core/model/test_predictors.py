@@ -189,6 +189,7 @@ def test_perturbations_without_cells_are_expected_by_the_change_given(screen):
     np.testing.assert_allclose(Graph(b).predict(mixed, mixed).effects[5:], seen[5:])
 
 
+@pytest.mark.slow
 def test_covariance_with_sampling_error_is_that_of_repeated_screens():
     """Of 6,000 screens, drawn by means and a scatter that is known."""
     rng = np.random.default_rng(3)

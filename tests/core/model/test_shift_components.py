@@ -45,6 +45,7 @@ def quadrature(prior, blr, j, i):
     return u, chance / chance.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("j", [0, 1])
 @pytest.mark.parametrize("i", [0, 1, 2])
 def test_moments_and_draws_by_quadrature(j, i, prior):

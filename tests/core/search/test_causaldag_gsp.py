@@ -40,16 +40,19 @@ def _assert_imaps_agree(moments, peer):
         assert set(ours.edges()) == {(int(k), int(i)) for k, i in theirs}
 
 
+@pytest.mark.slow
 def test_imaps_of_random_permutations_agree(simulated, peer):
     _assert_imaps_agree(simulated(36, 5, seed=0)[1], peer)
 
 
+@pytest.mark.slow
 @pytest.mark.screen
 def test_imaps_of_random_permutations_agree_on_tapseq(tapseq_controls, peer):
     assert (tapseq_controls.n, tapseq_controls.n_nodes) == (7760, 62)
     _assert_imaps_agree(tapseq_controls, peer)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("peer")
 @pytest.mark.parametrize(
     ("degree", "standardise"), [(3, True), (5, True), (5, False), (8, True), (8, False)]
@@ -61,6 +64,7 @@ def test_never_more_edges_than_the_peer(simulated, degree, standardise):
         assert gsp(moments, n_runs=100, rng=seed).dag.n_edges <= theirs.n_edges
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("peer")
 @pytest.mark.screen
 def test_never_more_edges_than_the_peer_on_tapseq(tapseq_controls):
@@ -68,6 +72,7 @@ def test_never_more_edges_than_the_peer_on_tapseq(tapseq_controls):
     assert gsp(tapseq_controls, n_runs=100, rng=0).dag.n_edges <= theirs.n_edges
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("peer")
 def test_peer_is_seeded_and_leaves_the_global_state(simulated):
     _, moments = simulated(15, 4, seed=0)

@@ -138,6 +138,7 @@ def _network(dag, right, rng):
     return out
 
 
+@pytest.mark.slow
 def test_a_network_that_is_mostly_right_turns_edges_the_right_way(simulated):
     errors = np.zeros(2)
     for seed in range(6):
