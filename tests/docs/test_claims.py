@@ -9,6 +9,8 @@ import pytest
 
 from draw_results import numbers, table
 
+pytestmark = pytest.mark.docs
+
 ROOT = Path(__file__).parents[2]
 README, START, RESULTS = "README.md", "docs/start.md", "docs/results.md"
 TABLES, CHOOSER = "docs/results_tables.md", "docs/chooser.md"

@@ -10,6 +10,8 @@ import pytest
 
 import nextpert as npt
 
+pytestmark = pytest.mark.docs
+
 ROOT = Path(__file__).parents[2]
 SECTION = re.compile(r"## The method of the paper in six lines\n(.*?)\n## ", re.DOTALL)
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
@@ -31,7 +33,6 @@ def test_guide_and_readme_have_the_same_six_lines():
     assert lines(guide) == lines(section())
 
 
-@pytest.mark.docs
 def test_the_six_lines_run_on_the_stand_in(tmp_path, monkeypatch):
     npt.datasets.perturb_cite_seq_standin(tmp_path)
     load = partial(npt.datasets.perturb_cite_seq, tmp_path)
