@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tomllib
 from importlib.metadata import version as _version
 from pathlib import Path
 
@@ -17,6 +18,10 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
 # One compiled thread is enough for the gallery's pictures.
 os.environ.setdefault("MPLBACKEND", "agg")
+
+# The addresses of repository and pages stand there only (docs/developer/release.md).
+_pyproject = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))
+URLS = _pyproject["project"]["urls"]
 
 project = "nextpert"
 author = "nextpert developers"
@@ -27,8 +32,6 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.linkcode",
-    "sphinx.ext.linkcode",
     "sphinx.ext.napoleon",
     "sphinxcontrib.bibtex",
     "sphinx_copybutton",
@@ -46,10 +49,11 @@ nitpick_ignore_regex = [
     ("py:(func|meth|mod|exc|attr)", "(anndata|scanpy|numpy|pandas|scipy|matplotlib|dask)\\..*"),
 ]
 
-# Links into other projects' pages need their inventories from the network: only where the pages
-# are hosted. Elsewhere such names are plain text.
-if os.environ.get("READTHEDOCS") == "True":
-    extensions.append("sphinx.ext.intersphinx")
+# Links into other projects' pages need their inventories from the network, and links to the
+# repository need a public one: only where the pages are hosted. Elsewhere names are plain text.
+HOSTED = os.environ.get("READTHEDOCS") == "True"
+if HOSTED:
+    extensions += ["sphinx.ext.intersphinx", "sphinx.ext.linkcode"]
     intersphinx_mapping = {
         "anndata": ("https://anndata.readthedocs.io/en/stable/", None),
         "matplotlib": ("https://matplotlib.org/stable/", None),
@@ -78,16 +82,14 @@ copybutton_exclude = ".linenos, .gp, .go"  # outputs are not copied
 
 html_theme = "sphinx_book_theme"
 html_title = "nextpert"
-html_baseurl = os.environ.get(
-    "READTHEDOCS_CANONICAL_URL", "https://nextpert.readthedocs.io/en/stable/"
-)
+html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", f"{URLS['Documentation']}/en/stable/")
 html_static_path = ["_static"]
 html_css_files = ["nextpert.css"]
 html_theme_options = {
-    "repository_url": "https://github.com/scverse/nextpert",
+    "repository_url": URLS["Source"],
     "path_to_docs": "docs",
-    "use_repository_button": True,
-    "use_issues_button": True,
+    "use_repository_button": HOSTED,
+    "use_issues_button": HOSTED,
     "use_download_button": False,
     "show_toc_level": 2,
     "home_page_in_toc": False,

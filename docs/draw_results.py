@@ -176,36 +176,6 @@ def ranking() -> Figure:
     return figure
 
 
-def plates() -> Figure:
-    """Draw how many rounds other strategies take more than the default."""
-    figure, axes = plt.subplots(3, 1, figsize=(4.8, 5.6), sharex=True)
-    strategies = {
-        "nextpert, Thompson": "thompson",
-        "nextpert, random": "random",
-        "means, round robin": "round_robin_means",
-        "means, Thompson": "thompson_means",
-        "exact shifts, greedy": "exact_greedy",
-    }
-    for ax, screen in zip(axes, ("papalexi", "tapseq", "norman"), strict=True):
-        level(ax, 0, upright=True)
-        told = []
-        for place, (where, style) in enumerate((("in the pool", OURS), ("held out", OTHER))):
-            title = where[0].upper() + where[1:]
-            _, rows = table("replays", f"## {screen}", f"{title}: distance")
-            told.append(f"{rows['best'][-1]} {where}")
-            _, rows = table("replays", f"## {screen}", "Differences")
-            cells = [rows[f"best less {name}, {where}"][1] for name in strategies.values()]
-            values, errors = with_errors(cells)
-            y = np.arange(len(cells)) + 0.26 * (place - 0.5)
-            label = f"target {where}"
-            points(ax, -values, y, style | {"linestyle": ""}, label=label, xerr=errors)
-        names(ax, list(strategies))
-        ax.set_title(f"{NAMES[screen]}: default {', '.join(told)}", x=-0.2)
-    axes[-1].set_xlabel("rounds more than the default takes")
-    legend(figure, axes[0], 2)
-    return figure
-
-
 def combinations() -> Figure:
     """Draw the rounds until the best combination is found."""
     figure, axes = plt.subplots(2, 2, figsize=(4.8, 4.2), sharey=True, sharex=True)
@@ -349,7 +319,6 @@ FIGURES = {
     "effects": effects,
     "coverage": coverage,
     "ranking": ranking,
-    "plates": plates,
     "combinations": combinations,
     "unseen": unseen,
     "side_information": side_information,

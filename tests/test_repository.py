@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
 import tarfile
 import tomllib
 import zipfile
@@ -140,12 +141,38 @@ def test_the_version_is_the_same_everywhere():
 
 
 def test_addresses_agree():
-    urls, meta, cff = PROJECT["urls"], read(".github/scverse/meta.yaml"), read("CITATION.cff")
+    urls, meta = PROJECT["urls"], read(".github/scverse/meta.yaml")
     assert set(urls) == {"Documentation", "Source", "Issues", "Changelog"}
-    assert meta["project_home"] == urls["Source"] == cff["repository-code"]
+    assert meta["project_home"] == urls["Source"]
     assert meta["documentation_home"].startswith(urls["Documentation"])
     assert urls["Changelog"].startswith(urls["Documentation"])
     assert urls["Issues"].startswith(urls["Source"])
+
+
+def test_addresses_that_do_not_exist_yet_stand_in_one_place():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone")
+    planned = [
+        PROJECT["urls"][name].removeprefix("https://") for name in ("Source", "Documentation")
+    ]
+    planned += ["colab.research", "pip install nextpert"]
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    paths = {name: ROOT / name for name in listed.stdout.split("\0") if name}
+    naming = {
+        name
+        for name, path in paths.items()
+        if path.is_file()
+        and any(one in path.read_text(encoding="utf-8", errors="ignore") for one in planned)
+    }
+    # What is handed in at a release, and the page and the test that say so.
+    release = {
+        ".github/conda/recipe.yaml",
+        ".github/scverse/meta.yaml",
+        "docs/developer/release.md",
+    }
+    assert naming - release == {"pyproject.toml", "tests/test_repository.py"}
 
 
 # Rules of the registry's schema (scripts/src/ecosystem_scripts/schema.json at e5abd20). Of its

@@ -26,7 +26,7 @@ The table shows which kinds of arrays functions can read cells from, in `adata.X
 *Dense* is a NumPy array, *CSR* and *CSC* are SciPy's sparse matrices and arrays, *backed* is a file
 opened with `anndata.read_h5ad(path, backed="r")`, whose cells are read in one pass and never all at
 once, *Dask* is a Dask array of either form, also that of `anndata.experimental.read_lazy`, h5ad or
-zarr (it needs `pip install "nextpert[dask]"`). Results of all kinds agree to rounding. *yes,
+zarr (it needs the extra `dask`). Results of all kinds agree to rounding. *yes,
 copied* means with `copy=True`, because cells and genes cannot be dropped from a file in place.
 
 """

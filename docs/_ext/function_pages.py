@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import array_types
 import gallery_page
 
 DOCS = Path(__file__).parents[1]
-SOURCE = "https://github.com/scverse/nextpert/blob/main/"
+_PYPROJECT = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))
+SOURCE = f"{_PYPROJECT['project']['urls']['Source']}/blob/main/"
 # The plot that draws the result of a function, where it does not have the name of the function.
 DRAWN_BY = {
     "tl.cpca": "cpca_density",

@@ -23,8 +23,8 @@ SECTIONS = {
     "developer": "Developers",
 }
 ABOUT = (
-    "Which perturbation to test next: Bayesian experimental design for single-cell perturbation "
-    "screens in AnnData (Python, scverse)."
+    "Which perturbation to test next: active learning with causal graphs for single-cell "
+    "perturbation screens in AnnData (Python, scverse)."
 )
 
 

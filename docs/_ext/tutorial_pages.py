@@ -60,13 +60,13 @@ GROUPS: dict[str, dict[str, tuple[str, int]]] = {
             "Do an earlier screen or gene sets tell which untested perturbation to try?",
             1,
         ),
-        "perturb_cite_seq": (
-            "How do I get from the portal's files of Perturb-CITE-seq to the figures of the paper?",
-            4,
-        ),
     },
-    "The method": {
-        "synthetic_design": (
+    "The paper": {
+        "perturb_cite_seq": (
+            "How do I run the paper's analysis of Perturb-CITE-seq, from its files to Fig. 6?",
+            3,
+        ),
+        "the_paper_on_simulated_models": (
             "Which acquisition finds the target state soonest, where the truth is known?",
             3,
         ),
@@ -120,8 +120,9 @@ def copy(source: Path, target: Path, pictures: Path) -> None:
             page += f"```{{toctree}}\n:hidden:\n:caption: {group}\n\n{listed}\n```\n\n"
     for path in paths.values():
         copied = target / path.name
-        # A folder of the repository has no page; its README has one.
+        # A folder of the repository has no page, its README has one; pages are not in docs/ here.
         text = path.read_text(encoding="utf-8").replace("/paper)", "/paper/README.md)")
+        text = text.replace("](../docs/", "](../")
         if not copied.exists() or copied.read_text(encoding="utf-8") != text:
             copied.write_text(text, encoding="utf-8")
     index = target / "index.md"

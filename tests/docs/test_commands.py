@@ -67,9 +67,9 @@ def test_the_command_is_recommended_as_the_functions_are():
     assert 'method="boss", environments="all", n_graphs=25' in calls["tl.learn_dag"]
 
 
-def test_the_readme_is_a_screen_and_a_half():
+def test_the_readme_is_two_screens():
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    assert len(lines) <= 100
+    assert len(lines) <= 130
     block = re.search(r"## Ten lines\n\n```python\n(.*?)```", "\n".join(lines), re.DOTALL)
     code = [line for line in block[1].splitlines() if line.strip()]
     assert len(code) == 10

@@ -47,8 +47,6 @@ def test_the_page_tells_what_is_drawn():
     assert f"have {papalexi:.1f}, {tapseq:.1f} and {norman:.2f} times" in PAGE
     papalexi, tapseq, norman = at_ten_cells("ash as published")
     assert f"{papalexi:.2f}, {tapseq:.2f} and {norman:.2f} times" in PAGE
-    _, rows = script.table("replays", "## papalexi")
-    assert f"{rows['best'][-1]} rounds on Papalexi" in PAGE
     _, rows = script.table("combinations", "## All singles, in the pool")
     assert f"is found in {rows['ours, likely best'][0]} rounds of 8" in PAGE
     assert (

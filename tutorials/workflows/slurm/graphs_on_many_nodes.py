@@ -4,7 +4,7 @@
     python graphs_on_many_nodes.py cells.h5ad graph.h5ad --graphs 50 --workers 2 --local
 
 The result is bitwise identical to that of one process, for any number of workers, and if some are
-killed in between. Needs `pip install "nextpert[dask]"`.
+killed in between. Needs the extra `dask`: `pip install ".[dask]"` in a clone of the repository.
 """
 
 from __future__ import annotations
