@@ -20,6 +20,7 @@ pytestmark = [
     pytest.mark.screen,
     pytest.mark.filterwarnings("ignore:Perturbations without a target on the panel"),
     pytest.mark.docs,
+    pytest.mark.full_chain,  # numbers are those that users get
 ]
 ROOT = Path(__file__).parents[2]
 README, LANDING, START = (ROOT / name for name in ("README.md", "docs/index.md", "docs/start.md"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.docs
+pytestmark = [pytest.mark.docs, pytest.mark.full_chain]  # what pages print is of users' chain
 
 DOCS = Path(__file__).parents[2] / "docs"
 # What a build puts there is tested where it comes from; the first pages run on a real screen,
