@@ -36,9 +36,9 @@ RECIPE_NAMES = ["acquisition", "search", "predictor", "plot"]
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    """A copy of the repository, without what no recipe needs."""
+    """A copy of the repository with its compiled code, without what no recipe needs."""
     place = tmp_path_factory.mktemp("clone")
-    ignored = shutil.ignore_patterns("__pycache__", "generated", "results", "*.html", "gallery")
+    ignored = shutil.ignore_patterns("generated", "results", "*.html", "gallery")
     for folder in ("src", "tests", "benchmarks"):
         shutil.copytree(ROOT / folder, place / folder, ignore=ignored)
     (place / "docs").mkdir()
