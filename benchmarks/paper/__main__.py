@@ -42,7 +42,8 @@ def campaigns_of(key: str, folder: Path, *, quick: bool, workers: int) -> dict[s
     if key == "ed5":
         write_csv(_run.runtime(figure.settings[0], figure), folder, f"{key}-runtime")
     names = ("instances", "runs", "learned_runs", "rounds")
-    return {**{name: getattr(figure, name) for name in names}, "settings": len(figure.settings)}
+    processor = round(sum(line.seconds for line in found.values()))
+    return {**{name: getattr(figure, name) for name in names}, "processor_seconds": processor}
 
 
 def make(key: str, folder: Path, *, quick: bool, workers: int, study: str | None) -> None:

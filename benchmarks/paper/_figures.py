@@ -34,6 +34,7 @@ class Figure:
     instances: int = 10
     runs: int = 20
     learned_runs: int = 5
+    learned: tuple[str, ...] = ("random", "greedy", "civ")  # with the learned prior
     rounds: int = 50
 
     def quick(self) -> Figure:
@@ -62,6 +63,7 @@ FIG5 = Figure(
     f"{BEST}, and with fewer samples than random, greedy, MaxV and CV.",
     (Setting("complete, 30 nodes, 10 most downstream"),),
     chosen="The graph is complete and the targets are the most downstream nodes, as in ED 3.",
+    learned=ACQUISITIONS,
 )
 ED1 = Figure(
     "ed1",
@@ -104,6 +106,7 @@ ED5 = Figure(
     "CIV is as good as or better than EI-, MI- and UCB-Int, and needs less time per iteration.",
     (Setting("complete, 10 nodes, 5 most downstream", 10, n_targets=5),),
     acquisitions=ACQUISITIONS + MONTE_CARLO,
+    learned=ACQUISITIONS + MONTE_CARLO,
 )
 ED6 = Figure(
     "ed6",
@@ -120,6 +123,7 @@ ED6 = Figure(
     chosen="One to three edges are missing, in excess or reversed; targets are the most "
     "downstream nodes. Graphs with fewer than three edges, or fewer than three pairs without "
     "one, are drawn anew.",
+    learned=ACQUISITIONS,
     runs=10,
     rounds=10,
 )  # fmt: skip

@@ -25,6 +25,7 @@ class Curve(NamedTuple):
 
     distance: Array  # |mu_t - mu*| / |mu*|
     shift: Array  # |a_t - a*|^2
+    seconds: float  # of the processor, all campaigns
 
 
 Curves = dict[tuple[str, str, str], Curve]  # by setting, prior and acquisition
@@ -40,24 +41,49 @@ def campaign(
     return np.stack([np.sqrt(result.distance), (gap**2).sum(axis=1)])
 
 
+def _timed(*arguments: Any) -> tuple[Array, float]:
+    start = time.process_time()
+    return campaign(*arguments), time.process_time() - start
+
+
+def curve(setting: Setting, prior: str, acquisition: str, figure: Figure, workers: int) -> Curve:
+    """Run all campaigns of one line, the same for any number of workers."""
+    runs = figure.runs if prior == "fixed" else figure.learned_runs
+    key = (replace(setting, name=""), prior, acquisition, figure.instances, runs, figure.rounds)
+    if key in _DONE:
+        return _DONE[key]._replace(seconds=0.0)
+    values, seconds = zip(
+        *Parallel(n_jobs=workers)(
+            delayed(_timed)(setting, seed, run, acquisition, prior, figure.rounds)
+            for seed in range(figure.instances)
+            for run in range(runs)
+        ),
+        strict=True,
+    )
+    by_run = np.array(values).reshape(figure.instances, runs, 2, -1).mean(axis=1)
+    _DONE[key] = Curve(by_run[:, 0], by_run[:, 1], sum(seconds))
+    return _DONE[key]
+
+
+def lines(figure: Figure) -> list[tuple[Setting, str, str]]:
+    """Return setting, prior and acquisition of every line of a figure, the paper's prior first."""
+    of_prior = {"fixed": figure.acquisitions, "learned": figure.learned}
+    return [
+        (setting, prior, acquisition)
+        for prior in PRIORS
+        for setting in figure.settings
+        for acquisition in of_prior[prior]
+    ]
+
+
 def curves(figure: Figure, workers: int) -> Curves:
-    """Run all campaigns of a figure, the same for any number of workers."""
+    """Run all campaigns of a figure."""
     found: Curves = {}
-    start, keys = time.perf_counter(), list(product(PRIORS, figure.settings, figure.acquisitions))
-    for done, (prior, setting, acquisition) in enumerate(keys, start=1):
-        runs = figure.runs if prior == "fixed" else figure.learned_runs
-        same = (replace(setting, name=""), prior, acquisition, figure.instances, runs)
-        if (*same, figure.rounds) not in _DONE:
-            values = Parallel(n_jobs=workers)(
-                delayed(campaign)(setting, seed, run, acquisition, prior, figure.rounds)
-                for seed in range(figure.instances)
-                for run in range(runs)
-            )
-            by_run = np.array(values).reshape(figure.instances, runs, 2, -1).mean(axis=1)
-            _DONE[*same, figure.rounds] = Curve(by_run[:, 0], by_run[:, 1])
-        found[setting.name, prior, acquisition] = _DONE[*same, figure.rounds]
-        took = time.perf_counter() - start
-        print(f"\r{figure.key}: {done}/{len(keys)}, {took:.0f} s", end="", file=sys.stderr)
+    for setting, prior, acquisition in lines(figure):
+        found[setting.name, prior, acquisition] = curve(
+            setting, prior, acquisition, figure, workers
+        )
+        print(f"\r{figure.key}: {len(found)}/{len(lines(figure))}", end="", file=sys.stderr)
     print(file=sys.stderr)
     return found
 
@@ -70,8 +96,8 @@ def mean_and_error(values: Array) -> tuple[Array, Array]:
 def by_round(found: Curves) -> pd.DataFrame:
     """Return means and standard deviations over instances: rounds 0 to 10, then every fifth."""
     rows = []
-    for key, curve in found.items():
-        parts = [f(x, axis=0) for x in curve for f in (np.mean, _sd)]
+    for key, line in found.items():
+        parts = [f(x, axis=0) for x in (line.distance, line.shift) for f in (np.mean, _sd)]
         rounds = [t for t in range(len(parts[0])) if t <= 10 or t % 5 == 0]
         rows += [(*key, t, *(part[t] for part in parts)) for t in rounds]
     names = ["mean", "sd", "shift_mean", "shift_sd"]
@@ -86,8 +112,8 @@ def last(found: Curves) -> pd.DataFrame:
     """Return the distance of every instance after the last round."""
     rows = [
         (*key, seed, value)
-        for key, curve in found.items()
-        for seed, value in enumerate(curve.distance[:, -1])
+        for key, line in found.items()
+        for seed, value in enumerate(line.distance[:, -1])
     ]
     return pd.DataFrame(rows, columns=["setting", "prior", "acquisition", "instance", "distance"])
 
@@ -122,7 +148,7 @@ def priors(found: Curves) -> pd.DataFrame:
     """
     rows = []
     for setting, prior, acquisition in found:
-        if prior != "fixed":
+        if prior != "fixed" or (setting, "learned", acquisition) not in found:
             continue
         fixed, learned = (found[setting, name, acquisition].distance for name in PRIORS)
         end, needed = fixed[:, -1].mean(), first_below(learned.mean(axis=0), fixed[:, -1].mean())

@@ -105,10 +105,11 @@ def warmed_up(dag: Dag, warm: Array) -> DagBlr:
 
 
 def replay(adata: Any, targets: tuple[str, ...], *, quick: bool, workers: int) -> pd.DataFrame:
-    """Return mean and s.e.m. over runs of the squared distance, by target, acquisition and step.
+    """Return mean and s.e.m. over runs of two squared distances, by target, acquisition and step.
 
-    Candidates are the single knockouts of the panel, the target one of them; the distance is that
-    between the mean of the target's cells and that of the candidate nearest to the estimated a*.
+    Candidates are the single knockouts of the panel, the target one of them. ``shift`` is
+    ``|a*_t - a*|^2`` with the target's own knockout as a*; ``state`` is the squared distance of the
+    mean of the target's cells and that of the candidate nearest to ``a*_t``.
     """
     runs, steps = (3, 4) if quick else (RUNS, STEPS)
     labels, values = adata.obs["perturbation"].to_numpy(), adata.to_df()
@@ -120,8 +121,8 @@ def replay(adata: Any, targets: tuple[str, ...], *, quick: bool, workers: int) -
     source, dag = Knockouts(shifts, cells), Dag.from_matrix(adata.varp["dag"])
     rows = []
     for target in targets:
-        wanted = cells[genes.index(target)].mean(axis=0)
-        which = list(values.columns).index(target)
+        number, which = genes.index(target), list(values.columns).index(target)
+        wanted = cells[number].mean(axis=0)
         starts = [np.random.default_rng([which, run]) for run in range(runs)]
         warm = [
             warmed_up(dag, (control - centre)[rng.choice(len(control), WARM_UP, replace=False)])
@@ -131,46 +132,48 @@ def replay(adata: Any, targets: tuple[str, ...], *, quick: bool, workers: int) -
             tasks = [
                 {"source": source, "posterior": warm[run], "target_mean": wanted,
                  "acquisition": acquisition, "domain": Pool(shifts), "n_rounds": steps,
-                 "n_cells": CELLS, "recommend": "domain", "rng": [which, run, 1]}
+                 "n_cells": CELLS, "rng": [which, run, 1]}
                 for run in range(runs)
             ]  # fmt: skip
-            found = np.array([r.distance for r in design_loops(tasks, n_jobs=workers)])
-            found *= (wanted**2).sum()
-            sem = found.std(axis=0, ddof=1) / np.sqrt(runs)
-            rows += [
-                (target, acquisition, t, mean, error)
-                for t, (mean, error) in enumerate(zip(found.mean(axis=0), sem, strict=True))
-            ]
+            results = design_loops(tasks, n_jobs=workers)
+            measured = {
+                "shift": [((r.recommended - shifts[number]) ** 2).sum(axis=1) for r in results],
+                "state": [r.distance * (wanted**2).sum() for r in results],
+            }
+            for name, found in measured.items():
+                mean, error = np.mean(found, axis=0), np.std(found, axis=0, ddof=1) / np.sqrt(runs)
+                pairs = zip(mean, error, strict=True)
+                rows += [(target, acquisition, name, t, *pair) for t, pair in enumerate(pairs)]
         print(f"replayed towards {target}", file=sys.stderr)
-    return pd.DataFrame(rows, columns=["target", "acquisition", "step", "mean", "sem"])
+    columns = ["target", "acquisition", "distance", "step", "mean", "sem"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def draw_replays(table: pd.DataFrame, folder: Path, name: str, source: str) -> None:
-    """Draw the replays of every target: all six acquisitions above, three of them alone below."""
+    """Draw the replays of every target: all six acquisitions, three of them alone, and states."""
     targets = list(dict.fromkeys(table["target"]))
-    sets = [SHOWN] if name == "fig6c" else [ACQUISITIONS, SHOWN]
+    sets = [("shift", ACQUISITIONS), ("shift", SHOWN), ("state", SHOWN)][name == "fig6c" :]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            len(sets), len(targets), figsize=(max(2.4 * len(targets), 4.2), 2.5 * len(sets) + 0.7),
+            len(sets), len(targets), figsize=(max(2.2 * len(targets), 4.4), 2.3 * len(sets) + 0.7),
             squeeze=False, layout="constrained",
         )  # fmt: skip
-        for row, shown in zip(axes, sets, strict=True):
+        for row, (distance, shown) in zip(axes, sets, strict=True):
             for ax, target in zip(row, targets, strict=True):
                 for acquisition in shown:
-                    part = table[
-                        (table["target"] == target) & (table["acquisition"] == acquisition)
-                    ]
+                    own = table["acquisition"] == acquisition
+                    own &= (table["target"] == target) & (table["distance"] == distance)
                     colour, line, marker = LOOKS[acquisition]
                     ax.errorbar(
-                        part["step"], part["mean"], part["sem"], color=colour, linestyle=line,
-                        marker=marker, markersize=3, markevery=4, errorevery=4, linewidth=1.2,
-                        label=NAMES[acquisition],
+                        table["step"][own], table["mean"][own], table["sem"][own], color=colour,
+                        linestyle=line, marker=marker, markersize=3, markevery=4, errorevery=2,
+                        linewidth=1.2, elinewidth=0.8, label=NAMES[acquisition],
                     )  # fmt: skip
                 ax.set_title(f"towards {target}", loc="left", fontsize=8)
                 ax.set(xlabel="step", ylim=0)
                 ax.grid(axis="y", color="0.92", linewidth=0.6)
-        for row in axes:
-            row[0].set_ylabel("squared distance to the target")
+            words = {"shift": "of the estimate a*", "state": "of the nearest\ncandidate's mean"}
+            row[0].set_ylabel(f"squared distance {words[distance]}")
         legend(figure, axes[0, 0], 6 if len(targets) > 1 else 3)
         _save(figure, folder, name, source)
 

@@ -34,7 +34,8 @@ def half_width(row: Any) -> float:
 def interval(row: Any) -> str:
     """Return a paired difference with its 95% interval."""
     gap, half = float(row["difference"]), half_width(row)
-    return f"{gap:+.3f} ({gap - half:+.3f} to {gap + half:+.3f})"
+    digits = 3 if abs(gap) + half > 0.02 else 4
+    return f"{gap:+.{digits}f} ({gap - half:+.{digits}f} to {gap + half:+.{digits}f})"
 
 
 def verdict(row: Any) -> str:
@@ -104,6 +105,8 @@ def holds(
     last, left, n_closer = last_pairs(pairs, prior), [], 0
     for other in others:
         part = last[last["pair"] == f"{one} - {other}"]
+        if part.empty:  # of the learned prior, not every acquisition was run
+            continue
         found = [verdict(row) for _, row in part.iterrows()]
         n_closer += found.count("closer")
         left += [
