@@ -22,9 +22,9 @@ SETTING = Setting(
     "Erdos-Renyi 0.4, 10 nodes, 3 random targets", 10, "erdos_renyi", 0.4, 3, "random"
 )
 QUANTITIES = {
-    "selected": "|a^(t) - a*|",
+    "selected": "distance of a^(t) to a*",
     "parents": "cosine of a^(t) and a* among nodes with children",
-    "estimate": "|a*_t - a*|, the estimate",
+    "estimate": "distance of the estimate a*_t to a*",
 }
 CLAIM = "The interventions that CIV selects converge to a*."
 
