@@ -105,8 +105,8 @@ def table(folder: Path) -> str:
         for row in checks.itertuples()
     ]  # fmt: skip
     header = [
-        "p", "weights", "E t², uniform", "E t², weighted", "within 60° of ±a*, uniform",
-        "weighted", "density against draws (KS, p)", "largest |z| of E(a - a*)²",
+        "p", "weights", "E t², uniform", "E t², weighted", "within 60° of ±b, uniform",
+        "weighted", "density against draws (KS, p)", "largest absolute z of E(a - b)²",
     ]  # fmt: skip
     return markdown(header, rows)
 
