@@ -59,8 +59,10 @@ def make(key: str, folder: Path, *, quick: bool, workers: int, study: str | None
     else:
         facts = campaigns_of(key, folder, quick=quick, workers=workers)
     seconds = round(time.perf_counter() - start)
+    if "processor_seconds" not in facts:
+        facts["seconds"] = seconds
     command = f"python -m benchmarks.paper {key}" + " --quick" * quick
-    write_facts(folder, key, {"command": command, **facts, "workers": workers, "seconds": seconds})
+    write_facts(folder, key, {"command": command, **facts, "workers": workers})
     show(key, folder)
     print(f"{key}: {seconds} s", file=sys.stderr, flush=True)
 

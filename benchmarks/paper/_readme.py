@@ -132,13 +132,14 @@ def _claims(folder: Path, keys: list[str]) -> list[str]:
 
 def _costs(folder: Path, made: list[str]) -> str:
     facts = {key: _facts(folder, key) for key in made}
-    whole = sum(f["seconds"] for f in facts.values()) / 60
-    each = ", ".join(f"{key} {f['seconds']} s" for key, f in facts.items())
-    workers = max((f["workers"] for f in facts.values()), default=1)
+    spent = {k: f["processor_seconds"] for k, f in facts.items() if "processor_seconds" in f}
+    others = {k: f["seconds"] for k, f in facts.items() if "seconds" in f}
+    said = [", ".join(f"{k} {s} s" for k, s in each.items()) for each in (spent, others)]
     return (
-        f"**Cost.** `python -m benchmarks.paper all` takes {whole:.0f} minutes with {workers} "
-        f"workers on a busy machine of two cores: {each}. A panel that several figures share is "
-        "run once, in the first of them."
+        f"**Cost.** The campaigns of `python -m benchmarks.paper all` take "
+        f"{sum(spent.values()):.0f} s of one processor ({said[0]}; a panel that several figures share is run once, in the "
+        f"first of them), spread over `--workers`. The other figures took {sum(others.values())} s "
+        f"on a busy machine of two cores ({said[1]})."
     )
 
 
