@@ -136,10 +136,10 @@ def _costs(folder: Path, made: list[str]) -> str:
     others = {k: f["seconds"] for k, f in facts.items() if "seconds" in f}
     said = [", ".join(f"{k} {s} s" for k, s in each.items()) for each in (spent, others)]
     return (
-        f"**Cost.** The campaigns of `python -m benchmarks.paper all` take "
-        f"{sum(spent.values()):.0f} s of one processor ({said[0]}; a panel that several figures share is run once, in the "
-        f"first of them), spread over `--workers`. The other figures took {sum(others.values())} s "
-        f"on a busy machine of two cores ({said[1]})."
+        "**Cost.** The campaigns of `python -m benchmarks.paper all` take "
+        f"{sum(spent.values()):.0f} s of one processor ({said[0]}; a panel that several figures "
+        "share is run once, in the first of them), spread over `--workers`. The other figures took "
+        f"{sum(others.values())} s on a busy machine of two cores ({said[1]})."
     )
 
 
