@@ -197,8 +197,8 @@ def _campaigns(key: str, folder: Path) -> list[str]:
         for prior, name in (("fixed", "M = I"), ("learned", "learned prior")):
             parts += [f"Relative distance at the last step, {name}:", at_the_end(table, prior)]
     parts += [
-        "Differences after the last step with M = I, paired by instance, with 95% intervals; below "
-        "0 the first is closer:",
+        "Differences with M = I, paired by instance, with 95% intervals; below 0 the first is "
+        "closer:",
         pairs_table(pairs, "fixed"),
     ]
     if key == "ed6":

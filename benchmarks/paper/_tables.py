@@ -84,15 +84,22 @@ def last_pairs(pairs: Any, prior: str) -> Any:
 
 
 def pairs_table(pairs: Any, prior: str) -> str:
-    """Return a row per pair, a column per setting, after the last round."""
-    last = last_pairs(pairs, prior)
-    settings = list(dict.fromkeys(last["setting"]))
+    """Return a row per pair, a column per setting after the last round.
+
+    Where there is one setting, a column per round.
+    """
+    own = pairs[pairs["prior"] == prior]
+    if own["setting"].nunique() == 1:
+        own = own.assign(column="step " + own["round"].astype(str))
+    else:
+        own = last_pairs(pairs, prior).assign(column=lambda t: t["setting"])
+    columns = list(dict.fromkeys(own["column"]))
     rows = []
-    for pair, part in last.groupby("pair", sort=False):
-        at = part.set_index("setting")
-        cells = [f"{interval(at.loc[s])} {verdict(at.loc[s])}" for s in settings]
+    for pair, part in own.groupby("pair", sort=False):
+        at = part.set_index("column")
+        cells = [f"{interval(at.loc[c])} {verdict(at.loc[c])}" for c in columns]
         rows.append([pair_name(str(pair)), *cells])
-    return markdown(["pair", *settings], rows)
+    return markdown(["pair", *columns], rows)
 
 
 def holds(
@@ -158,7 +165,7 @@ def write_markdown(key: str, folder: Path) -> None:
     ]
     for prior in ("fixed", "learned"):
         parts += [
-            f"## Paired by instance after the last step, {prior} prior: the first less the second",
+            f"## Paired by instance, {prior} prior: the first less the second",
             "Mean difference with its 95% interval; below 0, the first is closer to the target.",
             pairs_table(pairs, prior),
         ]
