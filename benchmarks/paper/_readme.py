@@ -81,7 +81,9 @@ def text(folder: Path, link: str) -> str:
     simulated = [key for key in made if key in FIGURES]
     runs = {_facts(folder, key)["learned_runs"] for key in simulated}
     head = HEAD.strip().replace("{learned}", "/".join(map(str, sorted(runs))) or "no")
-    parts = [head, *_claims(folder, simulated), _costs(folder, made)]
+    absent = " ".join(key for key in order if key not in made)
+    lack = f"**Not run yet**: `python -m benchmarks.paper {absent} readme` adds these figures."
+    parts = [head, *([lack] if absent else []), *_claims(folder, simulated), _costs(folder, made)]
     for key in made:
         if key in _screen.FIGURES:
             title, *rest = _of_screen(key, folder)
