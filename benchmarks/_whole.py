@@ -7,14 +7,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 import joblib
 import numpy as np
 
 from benchmarks._row import Timed, Work
-from benchmarks.synthetic_design import instance
-from nextpert.core import DagBlr, design_loop
+from nextpert.core import DagBlr, LinearScm, design_loop, random_scm
 
 ACQUISITIONS = ("random", "greedy", "maxv", "cv", "civ", "civ_ow")
 
@@ -33,8 +33,19 @@ DagBlr(Dag.complete(range(3)), prior_scale=1.0).update(cells).mean()
 """
 
 
+@cache
+def _instance(seed: int, n_genes: int, n_targets: int) -> tuple[LinearScm, np.ndarray]:
+    """Draw a complete model and the target mean of an ideal shift on its most downstream genes."""
+    rng = np.random.default_rng(seed)
+    scm = random_scm(n_genes, "complete", rng=rng)
+    entries = rng.uniform(0.25, 1, n_targets) * rng.choice([-1, 1], n_targets)
+    shift = np.zeros(n_genes)
+    shift[-n_targets:] = entries / np.linalg.norm(entries)
+    return scm, scm.mean(shift)
+
+
 def _campaign(seed: int, run: int, acquisition: str, n_genes: int, n_rounds: int) -> float:
-    scm, target = instance(seed, n_genes, min(10, n_genes))
+    scm, target = _instance(seed, n_genes, min(10, n_genes))
     prior = DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False, prior_scale=1.0)
     rng = np.random.default_rng([seed, run])
     return float(

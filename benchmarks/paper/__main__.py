@@ -1,11 +1,14 @@
-"""The synthetic experiments of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0), rerun.
+"""The figures of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0), rerun as printed.
 
-One command a figure, and one for all. Each writes its tables (csv, markdown), its figure (png)
+One command per figure, and one for all. Each writes its tables (csv, markdown), its figures (png)
 and what it was run with (json) into ``results/``; ``readme`` writes README.md from those alone.
+Figs. 3 to 5 and ED 1 to 6 are simulated models; fig6 and ED 7 to 10 are the Perturb-CITE-seq
+screen: its files (``--study``), scPerturb's file where it can be fetched, or a simulated stand-in.
 
-    python -m benchmarks.paper fig5             # fig3 fig4 fig5 ed1 ... ed6 ablations rounds
+    python -m benchmarks.paper fig5             # fig3 ... fig6, ed1 ... ed10
     python -m benchmarks.paper all              # every figure and the README
     python -m benchmarks.paper all --quick      # tiny sizes, a trial, into a temporary folder
+    python -m benchmarks.paper fig6 --study FrangiehIzar2021_RNA.h5ad
     python -m benchmarks.paper fig5 --draw      # tables and figure again, from the csv files
     python -m benchmarks.paper readme
 """
@@ -19,32 +22,31 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.paper import _ablations, _draw, _fig3, _fig4, _rounds, _run
+from benchmarks.paper import _draw, _fig3, _fig4, _run, _screen
 from benchmarks.paper._figures import FIGURES
 from benchmarks.paper._files import RESULTS, write_csv, write_facts
 from benchmarks.paper._readme import write_readme
 from benchmarks.paper._tables import write_markdown
 
-KEYS = (*("fig3", "fig4", "fig5"), *(f"ed{i}" for i in range(1, 7)), "ablations", "rounds")
-EVERY = {"fig5": 1, "ed5": 1}  # rounds between rows of the csv; 5 where there are many settings
+KEYS = ("fig3", "fig4", *FIGURES, *_screen.FIGURES)
 
 
 def campaigns_of(key: str, folder: Path, *, quick: bool, workers: int) -> dict[str, object]:
     """Run the campaigns of a figure and write its csv files."""
     figure = FIGURES[key].quick() if quick else FIGURES[key]
     found = _run.curves(figure, workers)
-    every = EVERY.get(key, 1 if quick else 5)
-    write_csv(_run.by_round(found, every=every), folder, key)
+    write_csv(_run.by_round(found), folder, key)
+    write_csv(_run.last(found), folder, f"{key}-last")
     write_csv(_run.paired(found), folder, f"{key}-pairs")
-    write_csv(_run.rounds_to_reach(found), folder, f"{key}-rounds")
+    write_csv(_run.priors(found), folder, f"{key}-priors")
     if key == "ed5":
         write_csv(_run.runtime(figure.settings[0], figure), folder, f"{key}-runtime")
-    steps = len(found) * figure.instances * figure.runs * figure.rounds
-    sizes = {"instances": figure.instances, "runs": figure.runs, "rounds": figure.rounds}
-    return {**sizes, "settings": len(figure.settings), "steps": steps}
+    names = ("instances", "runs", "learned_runs", "rounds")
+    processor = round(sum(line.seconds for line in found.values()))
+    return {**{name: getattr(figure, name) for name in names}, "processor_seconds": processor}
 
 
-def make(key: str, folder: Path, *, quick: bool, workers: int) -> None:
+def make(key: str, folder: Path, *, quick: bool, workers: int, study: str | None) -> None:
     """Run one figure and write everything about it."""
     start = time.perf_counter()
     facts: dict[str, object] = {}
@@ -52,15 +54,15 @@ def make(key: str, folder: Path, *, quick: bool, workers: int) -> None:
         _fig3.run(folder, quick=quick)
     elif key == "fig4":
         _fig4.run(folder, quick=quick, workers=workers)
-    elif key == "ablations":
-        _ablations.run(folder, quick=quick, workers=workers)
-    elif key == "rounds":
-        _rounds.run(folder, quick=quick, workers=workers)
+    elif key in _screen.FIGURES:
+        facts = _screen.run(key, folder, quick=quick, workers=workers, study=study)
     else:
         facts = campaigns_of(key, folder, quick=quick, workers=workers)
     seconds = round(time.perf_counter() - start)
+    if "processor_seconds" not in facts:
+        facts["seconds"] = seconds
     command = f"python -m benchmarks.paper {key}" + " --quick" * quick
-    write_facts(folder, key, {"command": command, **facts, "workers": workers, "seconds": seconds})
+    write_facts(folder, key, {"command": command, **facts, "workers": workers})
     show(key, folder)
     print(f"{key}: {seconds} s", file=sys.stderr, flush=True)
 
@@ -71,12 +73,7 @@ def show(key: str, folder: Path) -> None:
     if key in modules:
         (folder / f"{key}.md").write_text(modules[key].table(folder) + "\n")
         modules[key].draw(folder)
-    elif key == "ablations":
-        (folder / f"{key}.md").write_text(_ablations.table(folder) + "\n")
-    elif key == "rounds":
-        tables = f"{_rounds.table(folder)}\n\n{_rounds.settings_table(folder)}\n"
-        (folder / f"{key}.md").write_text(tables)
-    else:
+    elif key in FIGURES:
         write_markdown(key, folder)
         _draw.draw(key, folder)
 
@@ -90,6 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes: a trial")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, help="folder of the results; benchmarks/paper/results")
+    parser.add_argument("--study", help="folder or h5ad of the Perturb-CITE-seq screen")
     parser.add_argument("--draw", action="store_true", help="only tables and figures, from the csv")
     args = parser.parse_args(arguments)
     trial = Path(tempfile.gettempdir()) / "nextpert-paper-quick"
@@ -100,7 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
         if args.draw:
             show(key, folder)
         else:
-            make(key, folder, quick=args.quick, workers=args.workers)
+            make(key, folder, quick=args.quick, workers=args.workers, study=args.study)
     # The README beside the results; of a trial, in its own folder.
     if {"all", "readme"} & set(args.figures):
         write_readme(folder, folder.parent if folder == RESULTS else folder)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from scipy.special import beta
@@ -19,10 +21,9 @@ Array = np.ndarray
 SIZES = (3, 4, 5, 10, 30)
 KAPPA = 3.0  # of the bimodal von Mises-Fisher density that the paper uses at p = 3
 CLAIM = (
-    "The output weights of CIV-OW have a closed form: the inverse of the density of the squared "
-    "distance of a uniform shift to the ideal one. They favour shifts with rare outcomes, near "
-    "the ideal shift and opposite to it. At p = 3 that density is flat, and a bimodal "
-    "von Mises-Fisher density takes its place."
+    "The output weights of CIV-OW favour shifts with rare outcomes, near the ideal shift b, the "
+    "more so the higher the dimension. At p = 3 they are uniform, and a bimodal von Mises-Fisher "
+    "density takes their place."
 )
 
 
@@ -30,6 +31,13 @@ def density(k: Array, p: int) -> Array:
     """Return the density on [0, 4] of ``|a - a*|^2`` for a uniform on the unit sphere."""
     half = (p - 1) / 2
     return ((k / 4) * (1 - k / 4)) ** ((p - 3) / 2) / (4 * beta(half, half))
+
+
+def weight(k: Array, p: int) -> Array:
+    """Return dnu(a), relative to uniform, at a squared distance k; p = 3: von Mises-Fisher."""
+    if p == 3:
+        return KAPPA * np.cosh(KAPPA * (1 - k / 2)) / np.sinh(KAPPA)
+    return 1 / (4 * density(k, p))
 
 
 def uniform_shifts(n: int, p: int, rng: np.random.Generator) -> Array:
@@ -78,8 +86,8 @@ def check(p: int, n: int, kappa: float | None = None) -> dict[str, object]:
 def run(folder: Path, *, quick: bool) -> None:
     """Write the densities and the checks."""
     n = 2_000 if quick else 100_000
-    k = np.linspace(0, 4, 81)[1:-1]
-    curves = [pd.DataFrame({"p": p, "k": k, "density": density(k, p)}) for p in SIZES]
+    k = np.linspace(0, 2, 81)[1:]
+    curves = [pd.DataFrame({"p": p, "k": k, "weight": weight(k, p)}) for p in SIZES]
     write_csv(pd.concat(curves), folder, "fig3")
     rows = [check(p, n) for p in SIZES] + [check(3, n, KAPPA)]
     write_csv(pd.DataFrame(rows), folder, "fig3-check")
@@ -97,27 +105,42 @@ def table(folder: Path) -> str:
         for row in checks.itertuples()
     ]  # fmt: skip
     header = [
-        "p", "weights", "E t², uniform", "E t², weighted", "within 60° of ±a*, uniform",
-        "weighted", "density against draws (KS, p)", "largest |z| of E(a - a*)²",
+        "p", "weights", "E t², uniform", "E t², weighted", "within 60° of ±b, uniform",
+        "weighted", "density against draws (KS, p)", "largest absolute z of E(a - b)²",
     ]  # fmt: skip
     return markdown(header, rows)
 
 
 def draw(folder: Path) -> None:
-    """Draw densities and weights over the squared distance."""
+    """Draw the weights over the squared distance on the half sphere, and on the sphere, p = 3."""
     curves = read_csv(folder, "fig3")
     colours = ("#8A8A8A", "#56B4E9", "#009E73", "#0072B2", "#D55E00")
-    lines = (":", "-.", "--", "-", "-")
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(7, 3), layout="constrained")
-        for (p, part), colour, line in zip(curves.groupby("p"), colours, lines, strict=True):
-            axes[0].plot(part["k"], part["density"], color=colour, linestyle=line, label=f"p = {p}")
-            weight = (1 / part["density"]).where(part["density"] > 1e-4)
-            axes[1].plot(part["k"], weight, color=colour, linestyle=line)
-        axes[1].set(yscale="log", ylim=(0.5, 1e4), ylabel="output weight, 1 / density")
-        axes[0].set_ylabel("density of a uniform shift")
-        for ax in axes:
-            ax.set_xlabel("squared distance to the ideal shift, |a - a*|²")
-            ax.grid(color="0.92", linewidth=0.6)
-        axes[0].legend(frameon=False)
+        figure = plt.figure(figsize=(7.4, 3.2), layout="constrained")
+        ax = figure.add_subplot(1, 2, 1)
+        for (p, part), colour in zip(curves.groupby("p"), colours, strict=True):
+            name = "p = 3, von Mises-Fisher" if p == 3 else f"p = {p}"
+            line = "--" if p == 3 else "-"
+            ax.plot(part["k"], part["weight"], color=colour, linestyle=line, label=name)
+        ax.set(yscale="log", ylim=(0.2, 1e3), ylabel="output weight dν(a), relative to uniform")
+        ax.set_xlabel("squared distance to b, |a - b|²")
+        ax.grid(color="0.92", linewidth=0.6)
+        ax.legend(frameon=False)
+        sphere: Any = figure.add_subplot(1, 2, 2, projection="3d")
+        polar, around = np.meshgrid(np.linspace(0, np.pi, 91), np.linspace(0, 2 * np.pi, 121))
+        b = np.array([0.75, -0.2, 0.63])
+        b /= np.linalg.norm(b)
+        a = np.stack([np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around),
+                      np.cos(polar)])  # fmt: skip
+        values = weight(2 - 2 * np.tensordot(b, a, 1), 3)
+        shade = mpl.colors.Normalize(0, values.max())
+        sphere.plot_surface(*a, facecolors=plt.cm.viridis(shade(values)), rstride=1, cstride=1,
+                            shade=False)  # fmt: skip
+        sphere.text(*(1.05 * b), "b", color="#D55E00", fontsize=12, fontweight="bold", zorder=9)
+        sphere.set_title("p = 3, von Mises-Fisher", loc="left", fontsize=8)
+        sphere.set_box_aspect((1, 1, 1), zoom=1.6)
+        sphere.set_axis_off()
+        figure.colorbar(
+            mpl.cm.ScalarMappable(shade, "viridis"), ax=sphere, shrink=0.6, label="dν(a)"
+        )
         save(figure, folder, "fig3")

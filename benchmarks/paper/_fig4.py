@@ -1,4 +1,4 @@
-"""Fig. 4: the shifts that an acquisition selects, round by round, beside the ideal shift."""
+"""Fig. 4: the interventions a^(t) that CIV selects on one DAG, and how far they are from a*."""
 
 from __future__ import annotations
 
@@ -10,124 +10,140 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.paper._draw import LOOKS, STYLE, legend, plt, save
-from benchmarks.paper._figures import ACQUISITIONS, NAMES
+from benchmarks.paper._figures import NAMES
 from benchmarks.paper._files import read_csv, write_csv
 from benchmarks.paper._run import mean_and_error
-from benchmarks.paper._settings import PRIORS, Instance, Setting, instance, task
+from benchmarks.paper._settings import Instance, Setting, instance, task
 from benchmarks.paper._tables import markdown, value
-from nextpert.core import design_loops
+from nextpert.core import Dag, design_loops
 
 Array = np.ndarray
-SPARSE, DENSE = (
-    Setting(f"{name}, 10 nodes, 5 random targets", 10, family, n_targets=5, where="random")
-    for name, family in (("Erdos-Renyi", "erdos_renyi"), ("complete", "complete"))
+SETTING = Setting(
+    "Erdos-Renyi 0.4, 10 nodes, 3 random targets", 10, "erdos_renyi", 0.4, 3, "random"
 )
-SHOWN = (1, 10, 50)
 QUANTITIES = {
-    "gap": "distance",
-    "cosine": "cosine",
-    "parents": "cosine, parents only",
+    "selected": "distance of a^(t) to a*",
+    "parents": "cosine of a^(t) and a* among nodes with children",
+    "estimate": "distance of the estimate a*_t to a*",
 }
-CLAIM = "The shifts that CIV selects converge to the ideal shift a*."
+CLAIM = "The interventions that CIV selects converge to a*."
 
 
-def measures(tried: Array, drawn: Instance) -> dict[str, Array]:
-    """Return distance and cosine of tried shifts ``(..., nodes)`` to the ideal one.
+def measures(tried: Array, recommended: Array, drawn: Instance) -> dict[str, Array]:
+    """Return how far selected interventions and estimates ``(runs, steps, nodes)`` are from a*.
 
-    Both signs count as one in the cosines: for learning, a shift is as good as its opposite. The
-    last one is among nodes with children: a shift of any other node tells nothing of a weight.
+    Either sign counts as the same in the cosine: for learning, a shift is as good as its opposite.
+    An intervention on a node without children provides no information on any weight, so that the
+    cosine is among the others; NaN where a* is zero on all of them.
     """
     ideal = drawn.shift
     has_child = np.isin(np.arange(len(ideal)), [parent for parent, _ in drawn.dag.edges()])
     part, whole = tried[..., has_child], ideal[has_child]
     norms = np.linalg.norm(part, axis=-1) * np.linalg.norm(whole)
     return {
-        "gap": np.linalg.norm(tried - ideal, axis=-1),
-        "cosine": np.abs(tried @ ideal),
-        # Where a* is zero on all parents there is no direction to find: not counted.
+        "selected": np.linalg.norm(tried - ideal, axis=-1),
         "parents": np.abs(part @ whole) / np.where(norms > 0, norms, np.nan),
+        "estimate": np.linalg.norm(recommended - ideal, axis=-1),
     }
 
 
 def run(folder: Path, *, quick: bool, workers: int) -> None:
-    """Write distances of selected shifts to the ideal one, and the shifts of one campaign."""
+    """Write distances to a* over instances, and the interventions of one campaign."""
     instances, runs, rounds = (2, 2, 12) if quick else (10, 20, 50)
     rows = []
-    for setting, prior, acquisition in product((SPARSE, DENSE), PRIORS, ACQUISITIONS):
+    for acquisition in ("random", "civ"):
         keys = list(product(range(instances), range(runs)))
-        tasks = [task(setting, seed, r, acquisition, prior, rounds) for seed, r in keys]
+        tasks = [task(SETTING, seed, r, acquisition, "fixed", rounds) for seed, r in keys]
         results = design_loops(tasks, n_jobs=workers)
-        tried = np.array([r.shifts for r in results]).reshape(instances, runs, rounds, -1)
-        drawn = [instance(setting, seed) for seed in range(instances)]
-        found = [measures(shifts, one) for shifts, one in zip(tried, drawn, strict=True)]
+        shape = (instances, runs, rounds, -1)
+        tried = np.array([r.shifts for r in results]).reshape(shape)
+        recommended = np.array([r.recommended[1:] for r in results]).reshape(shape)
+        drawn = [instance(SETTING, seed) for seed in range(instances)]
+        found = [measures(*each) for each in zip(tried, recommended, drawn, strict=True)]
         for name in QUANTITIES:
             by_instance = np.array([one[name].mean(axis=0) for one in found])
             counted = ~np.isnan(by_instance).any(axis=1)
             mean, error = mean_and_error(by_instance[counted])
-            rows += [
-                (setting.name, prior, acquisition, name, t + 1, mean[t], error[t])
-                for t in range(rounds)
-                if (t + 1) % 5 == 0 or t == 0
-            ]
-        if (setting, prior, acquisition) == (SPARSE, "fixed", "civ"):
-            shifts = np.vstack([drawn[0].shift, tried[0, 0]])
-            one = pd.DataFrame(shifts).rename_axis("round").reset_index()
-            write_csv(one.rename(columns=str), folder, "fig4-shifts")
-    columns = ["setting", "prior", "acquisition", "quantity", "round", "mean", "sem"]
+            rows += [(acquisition, name, t + 1, mean[t], error[t]) for t in range(rounds)]
+        if acquisition == "civ":
+            one = pd.DataFrame(np.vstack([drawn[0].shift, tried[0, 0], recommended[0, 0]]))
+            kinds = ["a*", *["selected"] * rounds, *["estimate"] * rounds]
+            write_csv(one.rename(columns=str).assign(kind=kinds), folder, "fig4-shifts")
+    columns = ["acquisition", "quantity", "step", "mean", "sem"]
     write_csv(pd.DataFrame(rows, columns=columns), folder, "fig4")
 
 
 def table(folder: Path) -> str:
-    """Return the distance of the selected shift to a*, and |cosine|, by round."""
-    found = read_csv(folder, "fig4")
-    ends = [t for t in SHOWN if t in set(found["round"])]
-    rows = []
-    keys = ["setting", "prior", "acquisition"]
-    for (setting, prior, acquisition), part in found.groupby(keys, sort=False):
-        cells = []
-        for quantity in QUANTITIES:
-            at = part[part["quantity"] == quantity].set_index("round")
-            cells += [value(at.loc[t, "mean"], at.loc[t, "sem"]) for t in ends]
-        rows.append([str(setting).split(",")[0], str(prior), NAMES[str(acquisition)], *cells])
-    header = [f"{name}, round {t}" for name in QUANTITIES.values() for t in ends]
-    return markdown(["graph", "prior", "acquisition", *header], rows)
+    """Return the distances and the cosine by step."""
+    found = read_csv(folder, "fig4").set_index(["acquisition", "quantity", "step"])
+    ends = [t for t in (1, 10, 25, 50) if t in found.index.levels[2]]
+    rows = [
+        [NAMES[a], words, *(value(*found.loc[(a, name, t), ["mean", "sem"]]) for t in ends)]
+        for a in ("random", "civ")
+        for name, words in QUANTITIES.items()
+    ]
+    return markdown(["acquisition", "quantity", *(f"step {t}" for t in ends)], rows)
+
+
+def _places(dag: Dag) -> dict[int, tuple[float, float]]:
+    """Place nodes by their longest path from a source, downwards."""
+    depth = np.zeros(dag.n_nodes, int)
+    for node in dag.order:
+        depth[node] = 1 + max((depth[k] for k in dag.parents(node)), default=-1)
+    places = {}
+    for level in range(depth.max() + 1):
+        nodes = np.flatnonzero(depth == level)
+        for j, node in enumerate(nodes):
+            places[int(node)] = ((j + 0.5) / len(nodes) + 0.08 * (-1) ** level, -float(level))
+    return places
+
+
+def _draw_dag(ax: Any, drawn: Instance) -> None:
+    places = _places(drawn.scm.dag)
+    look = {"arrowstyle": "-|>", "color": "0.45", "shrinkA": 7, "shrinkB": 7, "linewidth": 0.8}
+    for parent, child in drawn.scm.dag.edges():
+        bend = {**look, "connectionstyle": "arc3,rad=0.12"}
+        ax.annotate("", places[child], places[parent], arrowprops=bend)
+    for node, (x, y) in places.items():
+        face = "#D55E00" if drawn.shift[node] else "white"
+        ax.scatter(x, y, s=150, color=face, edgecolor="black", linewidth=0.8, zorder=3)
+        ax.text(x, y, str(node + 1), ha="center", va="center", fontsize=7, zorder=4)
+    ax.margins(0.15)
+    ax.set_axis_off()
+    ax.set_title("DAG; targets of a* orange", loc="left", fontsize=8)
 
 
 def draw(folder: Path) -> None:
-    """Draw the shifts of one campaign as a heat map beside a*, and the mean distance to a*."""
+    """Draw the DAG, the interventions and estimates of one campaign beside a*, and distances."""
     shifts, found = read_csv(folder, "fig4-shifts"), read_csv(folder, "fig4")
-    matrix = shifts.drop(columns="round").to_numpy().T
+    kinds = {kind: part.drop(columns="kind").to_numpy().T for kind, part in shifts.groupby("kind")}
+    p, n = kinds["selected"].shape
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            1, 4, figsize=(10, 3.3), width_ratios=(9, 0.5, 7, 7), layout="constrained"
+            1, 5, figsize=(11, 3.2), width_ratios=(6, 8, 8, 0.6, 7), layout="constrained"
         )
-        axes[0].sharey(axes[1])
-        look: Any = {"aspect": "auto", "cmap": "RdBu_r", "vmin": -1, "vmax": 1}
-        n = matrix.shape[1] - 1
-        edges: Any = {"extent": (0.5, n + 0.5, len(matrix) + 0.5, 0.5)}
-        image = axes[0].imshow(matrix[:, 1:], **look, **edges)
-        axes[1].imshow(matrix[:, :1], **look, extent=(0, 1, len(matrix) + 0.5, 0.5))
-        axes[1].set(xticks=[], title="a*")
-        axes[1].tick_params(labelleft=False)
-        axes[0].set(xlabel="round", ylabel="node", yticks=range(1, len(matrix) + 1))
-        axes[0].set_title("selected by CIV, Erdos-Renyi, one campaign", loc="left", fontsize=8)
-        figure.colorbar(image, ax=axes[1], label="shift", fraction=2.0, aspect=30)
-        axes[3].sharey(axes[2])
-        for ax, setting in zip(axes[2:], (SPARSE, DENSE), strict=True):
-            keep = (found["setting"] == setting.name) & (found["prior"] == "fixed")
-            _draw_gaps(ax, found[keep & (found["quantity"] == "gap")])
-            ax.set_title(setting.name.split(",")[0], loc="left", fontsize=8)
-        axes[2].set_ylabel("distance of the selected shift to a*")
-        legend(figure, axes[2], 6)
+        _draw_dag(axes[0], instance(SETTING, 0))
+        titles = {"selected": "selected by CIV, $a^{(t)}$", "estimate": "estimate $a^*_t$"}
+        for ax, kind in zip(axes[1:4], (*titles, "a*"), strict=True):
+            width = 1 if kind == "a*" else n
+            image = ax.imshow(
+                kinds[kind], aspect="auto", cmap="RdBu_r", vmin=-1, vmax=1,
+                extent=(0.5, width + 0.5, p + 0.5, 0.5),
+            )  # fmt: skip
+            ax.set_title(titles.get(kind, "a*"), loc="left", fontsize=8)
+            ax.set_yticks(range(1, p + 1), range(1, p + 1) if kind == "selected" else [])
+            ax.set_xlabel("step t" if kind != "a*" else "")
+        axes[3].set_xticks([])
+        axes[1].set_ylabel("node")
+        figure.colorbar(image, ax=axes[3], label="shift", fraction=2.0, aspect=30)
+        for (acquisition, quantity), part in found.groupby(["acquisition", "quantity"], sort=False):
+            if quantity != "parents":
+                name = f"{NAMES[acquisition]}, {quantity}"
+                line = "-" if quantity == "selected" else ":"
+                axes[4].plot(
+                    part["step"], part["mean"], line, color=LOOKS[acquisition][0], label=name
+                )
+        axes[4].set(xlabel="step t", ylabel="distance to a*, ten instances", ylim=0)
+        axes[4].grid(color="0.92", linewidth=0.6)
+        legend(figure, axes[4], 4)
         save(figure, folder, "fig4")
-
-
-def _draw_gaps(ax: Any, part: Any) -> None:
-    for acquisition, line in part.groupby("acquisition", sort=False):
-        colour, style, marker = LOOKS[str(acquisition)]
-        ax.plot(
-            line["round"], line["mean"], color=colour, linestyle=style, marker=marker,
-            markersize=3.2, linewidth=1.3, label=NAMES[str(acquisition)],
-        )  # fmt: skip
-    ax.set(xlabel="round", ylim=0)
-    ax.grid(color="0.92", linewidth=0.6)

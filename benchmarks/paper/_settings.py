@@ -1,9 +1,10 @@
-"""Models and targets of the experiments: one setting a panel, one seed an instance."""
+"""Models and targets of the experiments: one setting per panel, one seed per instance."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 
 import numpy as np
 
@@ -20,18 +21,13 @@ class Setting:
     name: str
     n_nodes: int = 30
     family: str = "complete"
+    density: float = 0.5  # of Erdos-Renyi graphs: probability of an edge
     n_targets: int = 10
     where: str = "downstream"
-    noise: float = 1.0  # multiplies the noise variances, after standardising
-    standardise: bool = True
     n_missing: int = 0
     n_extra: int = 0
     n_reversed: int = 0
-
-    @property
-    def expected_degree(self) -> float:
-        """Mean number of neighbours, as in the authors' generators."""
-        return 4.0 if self.family == "barabasi_albert" else 0.2 * (self.n_nodes - 1)
+    changeable: int = 0  # smallest number of edges, and of pairs without one
 
 
 @dataclass(frozen=True)
@@ -44,18 +40,22 @@ class Instance:
     dag: Dag
 
 
+def _draw_scm(setting: Setting, seed: int) -> LinearScm:
+    """Draw the model; graphs in which too few edges can be changed are drawn anew."""
+    p, degree = setting.n_nodes, setting.density * (setting.n_nodes - 1)
+    for attempt in count():
+        rng = np.random.default_rng([seed, 0] if attempt == 0 else [seed, 0, attempt])
+        scm = random_scm(p, setting.family, expected_degree=degree, rng=rng)
+        edges = scm.dag.n_edges
+        if setting.changeable <= min(edges, p * (p - 1) // 2 - edges):
+            break
+    return scm
+
+
 @lru_cache(maxsize=256)
 def instance(setting: Setting, seed: int) -> Instance:
     """Draw the instance of a seed; every seed is a different model and target."""
-    p = setting.n_nodes
-    unit = random_scm(
-        p,
-        setting.family,
-        expected_degree=setting.expected_degree,
-        standardise=setting.standardise,
-        rng=np.random.default_rng([seed, 0]),
-    )
-    scm = LinearScm(unit.weights, unit.noise_var * setting.noise)
+    scm = _draw_scm(setting, seed)
     shift, target = random_target(
         scm, setting.n_targets, where=setting.where, rng=np.random.default_rng([seed, 1])
     )

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 
-from benchmarks.paper._figures import FIGURES, NAMES
+from benchmarks.paper._figures import BASELINES, FIGURES, MONTE_CARLO, NAMES
 from benchmarks.paper._files import read_csv
-
-SURE = 2.0  # standard errors from 0
 
 
 def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -22,16 +21,27 @@ def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def value(mean: float, error: float) -> str:
-    """Return mean and standard error to three decimals, or three digits where they are large."""
+    """Return mean and error to three decimals, or three digits where they are large."""
     digits = 3 if abs(mean) < 10 else 1
     return f"{mean:.{digits}f} ± {error:.{digits}f}"
 
 
-def verdict(difference: float, error: float) -> str:
-    """Say whether the first of a pair is closer to the target, beyond two standard errors."""
-    if difference < -SURE * error:
-        return "closer"
-    return "farther" if difference > SURE * error else "not resolved"
+def half_width(row: Any) -> float:
+    """Return half of the 95% interval (Student's t) of a mean over instances."""
+    return float(student.ppf(0.975, row["instances"] - 1) * row["sem"])
+
+
+def interval(row: Any) -> str:
+    """Return a paired difference with its 95% interval."""
+    gap, half = float(row["difference"]), half_width(row)
+    digits = 3 if abs(gap) + half > 0.02 else 4
+    return f"{gap:+.{digits}f} ({gap - half:+.{digits}f} to {gap + half:+.{digits}f})"
+
+
+def verdict(row: Any) -> str:
+    """Say whether the first of a pair is closer to the target: whether its interval excludes 0."""
+    gap, half = float(row["difference"]), half_width(row)
+    return "closer" if gap < -half else "farther" if gap > half else "not resolved"
 
 
 def pair_name(pair: str) -> str:
@@ -40,16 +50,18 @@ def pair_name(pair: str) -> str:
 
 
 def distances(table: Any, rounds: Iterable[int]) -> str:
-    """Return one row a setting, prior and acquisition, a column a round."""
+    """Return one row per setting, prior and acquisition, a column per round."""
     ends = [t for t in rounds if t in set(table["round"])]
     rows = []
     for (setting, prior, acquisition), part in table.groupby(
         ["setting", "prior", "acquisition"], sort=False
     ):
         at = part.set_index("round")
-        cells = [value(at.loc[t, "mean"], at.loc[t, "sem"]) for t in ends]
+        cells = [value(at.loc[t, "mean"], at.loc[t, "sd"]) for t in ends]
         rows.append([setting, prior, NAMES[acquisition], *cells])
-    return markdown(["setting", "prior", "acquisition", *(f"round {t}" for t in ends)], rows)
+        rows[-1].append(value(at["shift_mean"].iloc[-1], at["shift_sd"].iloc[-1]))
+    header = ["setting", "prior", "acquisition", *(f"step {t}" for t in ends)]
+    return markdown([*header, f"squared distance of a*, step {table['round'].max()}"], rows)
 
 
 def at_the_end(table: Any, prior: str) -> str:
@@ -60,93 +72,102 @@ def at_the_end(table: Any, prior: str) -> str:
     for setting, part in last.groupby("setting", sort=False):
         at = part.set_index("acquisition")
         least = at["mean"].idxmin()
-        cells = [value(at.loc[c, "mean"], at.loc[c, "sem"]) for c in acquisitions]
+        cells = [value(at.loc[c, "mean"], at.loc[c, "sd"]) for c in acquisitions]
         shown = [f"**{x}**" if c == least else x for c, x in zip(acquisitions, cells, strict=True)]
         rows.append([str(setting), *shown])
     return markdown(["setting", *(NAMES[c] for c in acquisitions)], rows)
 
 
-def pairs_of_one(pairs: Any) -> str:
-    """Return the paired differences of a figure with one setting, a column a prior and round."""
-    ends = sorted(set(pairs["round"]))
-    groups = [(prior, t) for prior in dict.fromkeys(pairs["prior"]) for t in ends]
+def last_pairs(pairs: Any, prior: str) -> Any:
+    """Return the pairs of one prior after the last round."""
+    return pairs[(pairs["round"] == pairs["round"].max()) & (pairs["prior"] == prior)]
+
+
+def pairs_table(pairs: Any, prior: str) -> str:
+    """Return a row per pair, a column per setting after the last round.
+
+    Where there is one setting, a column per round.
+    """
+    own = pairs[pairs["prior"] == prior]
+    if own["setting"].nunique() == 1:
+        own = own.assign(column="step " + own["round"].astype(str))
+    else:
+        own = last_pairs(pairs, prior).assign(column=lambda t: t["setting"])
+    columns = list(dict.fromkeys(own["column"]))
     rows = []
-    for pair, part in pairs.groupby("pair", sort=False):
-        at = part.set_index(["prior", "round"])
-        cells = []
-        for group in groups:
-            gap, error = float(at.loc[group, "difference"]), float(at.loc[group, "sem"])
-            cells.append(f"{gap:+.3f} ± {error:.3f} ({verdict(gap, error)})")
+    for pair, part in own.groupby("pair", sort=False):
+        at = part.set_index("column")
+        cells = [f"{interval(at.loc[c])} {verdict(at.loc[c])}" for c in columns]
         rows.append([pair_name(str(pair)), *cells])
-    return markdown(["pair", *(f"{prior}, round {t}" for prior, t in groups)], rows)
+    return markdown(["pair", *columns], rows)
 
 
-def pairs_counted(pairs: Any) -> str:
-    """Return, over the settings of a figure, in how many a pair is resolved, and which way."""
-    last = pairs["round"].max()
-    rows = []
-    for (pair, prior), part in pairs[pairs["round"] == last].groupby(["pair", "prior"], sort=False):
-        said = [verdict(d, e) for d, e in zip(part["difference"], part["sem"], strict=True)]
-        counts = [str(said.count(word)) for word in ("closer", "not resolved", "farther")]
-        rows.append([pair_name(str(pair)), str(prior), *counts, str(len(said))])
-    header = ["pair", "prior", "first closer", "not resolved", "first farther", "settings"]
-    return markdown(header, rows)
+def holds(
+    pairs: Any, prior: str, one: str, others: Iterable[str], *, or_equal: bool = False
+) -> str:
+    """Say whether an acquisition is closer than others in all settings, and where it is not.
+
+    With ``or_equal`` differences that are not resolved support the claim.
+    """
+    last, left, n_closer = last_pairs(pairs, prior), [], 0
+    for other in others:
+        part = last[last["pair"] == f"{one} - {other}"]
+        if part.empty:  # of the learned prior, not every acquisition was run
+            continue
+        found = [verdict(row) for _, row in part.iterrows()]
+        n_closer += found.count("closer")
+        left += [
+            f"{NAMES[other]} {word} in {found.count(word)} of {len(found)}"
+            for word in ("not resolved", "farther")
+            if word in found
+        ]
+    if not left:
+        return "yes"
+    yes = or_equal and not any("farther" in each for each in left)
+    return f"{'yes' if yes else 'in part' if n_closer else 'no'} ({', '.join(left)})"
 
 
-def farther(pairs: Any) -> str:
-    """Name the settings in which the first of a pair ends up farther; empty if there are none."""
-    last = pairs[pairs["round"] == pairs["round"].max()]
-    lines = []
-    for (pair, prior), part in last.groupby(["pair", "prior"], sort=False):
-        rows = zip(part["setting"], part["difference"], part["sem"], strict=True)
-        names = [f"{s} ({d:.2g} ± {e:.1g})" for s, d, e in rows if verdict(d, e) == "farther"]
-        if names:
-            lines.append(f"- {pair_name(str(pair))}, {prior} prior: {'; '.join(names)}.")
-    return "\n".join(lines)
+def claim_row(key: str, folder: Path) -> list[str]:
+    """Return the row of a figure in the table of claims."""
+    pairs, is_ed5 = read_csv(folder, f"{key}-pairs"), key == "ed5"
+    others = MONTE_CARLO if is_ed5 else BASELINES
+    return [
+        key, str(pairs["setting"].nunique()),
+        holds(pairs, "fixed", "civ", others, or_equal=is_ed5),
+        "" if is_ed5 else holds(pairs, "fixed", "civ_ow", others),
+        holds(pairs, "learned", "civ", others, or_equal=is_ed5),
+    ]  # fmt: skip
 
 
-def rounds_table(rounds: Any, acquisitions: Iterable[str] = NAMES) -> str:
-    """Return the rounds the learned prior needs, one row a setting and acquisition."""
+def priors_table(priors: Any, acquisitions: Iterable[str] = NAMES) -> str:
+    """Return learned less fixed prior after the last round, one row per setting."""
     rows = [
         [
-            row.setting,
-            NAMES[row.acquisition],
-            f"{row.fixed_last:.3f}",
-            f"{row.rounds:.0f}" if np.isfinite(row.rounds) else "not reached",
-            f"{row.by_instance:.1f} ± {row.sem:.1f}",
-            f"{row.reached}/{row.instances}",
+            str(row["setting"]), NAMES[row["acquisition"]], f"{row['fixed']:.3f}",
+            f"{row['learned']:.3f}", f"{interval(row)} {verdict(row)}",
+            f"{row['rounds']:.0f}" if np.isfinite(row["rounds"]) else "not reached",
         ]
-        for row in rounds.itertuples()
-        if row.acquisition in set(acquisitions)
-    ]
-    header = ["setting", "acquisition", "fixed, last round", "learned gets there in round"]
-    return markdown([*header, "mean over instances", "instances that do"], rows)
+        for _, row in priors.iterrows()
+        if row["acquisition"] in set(acquisitions)
+    ]  # fmt: skip
+    header = ["setting", "acquisition", "M = I", "learned", "learned - M = I"]
+    return markdown([*header, "steps of the learned prior to M = I's last distance"], rows)
 
 
 def write_markdown(key: str, folder: Path) -> None:
-    """Write the whole table of a figure of campaigns beside its csv."""
-    table, pairs, rounds = (read_csv(folder, key + end) for end in ("", "-pairs", "-rounds"))
+    """Write the whole tables of a figure of campaigns beside its csv."""
+    table, pairs, priors = (read_csv(folder, key + end) for end in ("", "-pairs", "-priors"))
     parts = [
         f"# {FIGURES[key].title}",
-        "Distance of the mean reached by the recommended shift to the target, relative to where "
-        "control cells stand; mean ± standard error over instances.",
+        "Distance of the mean reached by the recommended shift to the target, relative to that of "
+        "control cells; mean ± standard deviation over instances.",
         distances(table, (0, 5, 10, 25, 50)),
-        "## Paired by instance: the first less the second",
-        "Below 0, the first is closer to the target; *closer* and *farther* where the difference "
-        "is beyond two standard errors.",
-        pairs_of_one(pairs) if len(FIGURES[key].settings) == 1 else _all_pairs(pairs),
-        "## Rounds until the learned prior is as close as the fixed one after the last round",
-        rounds_table(rounds),
     ]
+    for prior in ("fixed", "learned"):
+        parts += [
+            f"## Paired by instance, {prior} prior: the first less the second",
+            "Mean difference with its 95% interval; below 0, the first is closer to the target.",
+            pairs_table(pairs, prior),
+        ]
+    parts += ["## Learned prior less M = I, after the last step", priors_table(priors)]
     (folder / f"{key}.md").write_text("\n\n".join(parts) + "\n")
-
-
-def _all_pairs(pairs: Any) -> str:
-    last = pairs[pairs["round"] == pairs["round"].max()]
-    rows = []
-    for (setting, prior), part in last.groupby(["setting", "prior"], sort=False):
-        at = part.set_index("pair")
-        cells = [f"{at.loc[p, 'difference']:+.3f} ± {at.loc[p, 'sem']:.3f}" for p in at.index]
-        rows.append([str(setting), str(prior), *cells])
-    names = [pair_name(p) for p in dict.fromkeys(last["pair"])]
-    return markdown(["setting", "prior", *names], rows)
