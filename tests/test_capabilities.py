@@ -60,6 +60,7 @@ def state(adata, label):
     return dict(zip(genes, (mean + change).tolist(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sparse", [False, True])
 def test_backed_h5ad(sparse, screen, tmp_path, assert_same):
     cells = screen.copy()

@@ -87,6 +87,7 @@ def test_several_tables_count_alike():
     assert both[2, 2] == pytest.approx(0.5)  # in one of two: half as much is known
 
 
+@pytest.mark.slow
 def test_components_keep_similarities():
     rng = np.random.default_rng(0)
     for shape, columns in (((30, 500), 30), ((1800, 760), 745)):
@@ -112,6 +113,7 @@ def test_components_of_large_tables_are_the_largest(monkeypatch):
     np.testing.assert_allclose(*found, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_up_to_1000_perturbations_keep_all_similarities():
     names = [f"N{k}" for k in range(600)]
     sets = {f"module {k}": names[k::120] for k in range(120)}

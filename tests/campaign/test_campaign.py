@@ -297,6 +297,7 @@ def test_bad_input(call, message, campaign):
         call(campaign)
 
 
+@pytest.mark.slow
 def test_the_targets_own_perturbation_is_neither_proposed_nor_the_best(screen, given, caplog):
     options = {"candidates": ["CDK4", "B2M", "CD59", "CD58", "CDK4+B2M"]}
     campaign = npt.Campaign(screen, "CDK4", learn=given, plan=options)

@@ -25,6 +25,7 @@ def labelled(adata, *names):
     return adata[adata.obs["perturbation"].isin(names).to_numpy()].copy()
 
 
+@pytest.mark.slow
 def test_cells_observed_later_count_as_if_they_had_been_there(
     parts, target, given, assert_same, campaign
 ):
@@ -35,6 +36,7 @@ def test_cells_observed_later_count_as_if_they_had_been_there(
     assert campaign.propose(3, 200).equals(at_once.propose(3, 200))
 
 
+@pytest.mark.slow
 def test_in_two_parts_or_one(campaign, parts, assert_same):
     other, later = copy.deepcopy(campaign), parts[1]
     campaign.observe(later, batch="same")
@@ -127,6 +129,7 @@ def test_wanted_means_move_with_the_units_of_lined_up_cells(shifted, target, giv
         assert abs(found - vector).min() > 0.5
 
 
+@pytest.mark.slow
 def test_a_vector_is_kept_as_the_target(parts, target, given, tmp_path):
     vector = np.array(list(target.values()))
     campaign = npt.Campaign(parts[0], vector, learn=given, plan={"candidates": "genes"})
@@ -158,6 +161,7 @@ def with_batches(adata, names):
     return out
 
 
+@pytest.mark.slow
 def test_columns_of_batches(parts, target, given):
     first = with_batches(parts[0], ["a", "b"])
     npt.pp.setup_screen(first, batch_key="batch")

@@ -45,6 +45,7 @@ def test_what_is_observed_is_pending_no_more(campaign, cells):
     assert sorted(names) == ["B2M", TURNED, "control"]
 
 
+@pytest.mark.slow
 def test_cells_of_both_orders_are_one_perturbation(campaign, cells, parts):
     first, second = cells(TURNED)[:20].copy(), cells(ONE)[20:].copy()
     campaign.observe(first, batch="same")
@@ -102,6 +103,7 @@ def test_what_never_may_be_is_taken_in_any_order(parts, target, given):
     assert set(campaign.propose(2, 200)["perturbation"]) == {"CD58", "control"}
 
 
+@pytest.mark.slow
 def test_another_separator(parts, target, given):
     first, later = (part.copy() for part in parts)
     later.obs["perturbation"] = np.resize(["CD59_B2M", "B2M_CD59"], later.n_obs)

@@ -94,6 +94,7 @@ def test_batch_effects_are_none(change, campaign, batch):
     assert campaign.summarize()["n_cells"].sum() == sum(part.n_obs for part in batch)
 
 
+@pytest.mark.slow
 def test_batches_so_far_do_not_count_as_scatter(campaign, batch, parts):
     later = batch[1]
     half = np.arange(later.n_obs) % 2 == 0
@@ -102,6 +103,7 @@ def test_batches_so_far_do_not_count_as_scatter(campaign, batch, parts):
     assert campaign.adata.obs["campaign_batch"].nunique() == 3
 
 
+@pytest.mark.slow
 def test_a_perturbation_that_does_much_is_none(campaign, parts):
     later = parts[1].copy()
     later.X[:, :2] += 20

@@ -89,6 +89,7 @@ def screen_of_cells(seed, names=tuple(GENES[:3])):
     return adata
 
 
+@pytest.mark.slow
 def test_the_remedies_for_tables_beside_cells_are_ones(campaign):
     """The table of new cells is observed; a campaign of cells goes on as one of their table."""
     cells = screen_of_cells(4, (GENES[5], GENES[6]))

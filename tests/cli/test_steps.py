@@ -147,6 +147,7 @@ def test_all_steps_are_here():
     assert set(QUICK) == set(CALLS) == set(STEPS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "options", "arguments"), RUNS, ids=ids)
 def test_a_run_tells_its_results_and_repeats_itself(
     step, options, arguments, fitted, place, capsys
@@ -410,6 +411,7 @@ def test_a_parquet_needs_pyarrow(fitted, capsys, monkeypatch):
     assert "pip install pyarrow" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_parquet(fitted):
     pytest.importorskip("pyarrow")
     table = fitted.parent / "table.parquet"
@@ -519,6 +521,7 @@ def test_table_of_the_ranking(fitted):
         assert line.endswith(f" {row['n_cells_seen']}")
 
 
+@pytest.mark.slow
 def test_the_ranking_says_what_speaks_for_the_first(fitted, capsys):
     from nextpert.cli._results import _why
 

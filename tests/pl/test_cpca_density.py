@@ -146,6 +146,7 @@ def test_one_axes_takes_one_group(designed):
     assert not ax.collections
 
 
+@pytest.mark.slow
 def test_nothing_overlaps(designed, overlaps, tick_labels):
     figure = cpca_density(designed, return_fig=True)
     figure.canvas.draw()

@@ -46,6 +46,7 @@ def test_names_do_not_overlap(designed, overlaps):
     )
 
 
+@pytest.mark.slow
 def test_more_genes_than_have_room_for_names_are_drawn_by_rank(designed, monkeypatch):
     r = designed.uns["dag_fit"]["table"]["r"]
     for most, label in ((len(r), "gene (number of parents)"), (len(r) - 1, "rank of the gene")):

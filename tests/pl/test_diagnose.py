@@ -149,6 +149,7 @@ def test_predictors_shares_and_coverage(designed):
     assert [t.get_text() for t in axes[5].get_yticklabels()] == ["cells", "perturbations"]
 
 
+@pytest.mark.slow
 def test_values_without_a_standard_error_are_open(designed):
     summary = designed.uns["diagnosis"]["summary"]
     summary["standard_error"] = np.where(summary["quantity"] == "error_to_raw_means", np.nan, 0.1)
@@ -173,6 +174,7 @@ def test_the_verdict_is_one_line_and_units_are_on_the_axes(designed):
     assert "%" in axes[5].get_xlabel()
 
 
+@pytest.mark.slow
 def test_texts_do_not_overlap(many, overlaps, tick_labels):
     figure = diagnose(many, return_fig=True)
     figure.canvas.draw()

@@ -74,6 +74,7 @@ def test_bands_are_90_percent_intervals(replayed):
         assert high > max(1, vertices[:, 1].max())
 
 
+@pytest.mark.slow
 def test_lines_of_reference(replayed):
     rows = replayed.uns["replay"]["targets"].query("held_out", engine="python")
     share = (rows["best_distance"] / rows["control_distance"]).to_numpy()

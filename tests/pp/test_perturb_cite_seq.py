@@ -67,6 +67,7 @@ def test_the_preset_gives_the_numbers_of_the_paper(replicated, full_study):
     assert new.uns["preprocessing"]["n_control_cells"] == 5039
 
 
+@pytest.mark.slow
 def test_the_panel_is_complete_and_ln_tpm_kept(replicated, full_study):
     new, _ = replicated
     whole, _, _ = full_study
@@ -115,6 +116,7 @@ def test_the_log_tells_every_step(full_study, caplog):
         assert text in caplog.text, text
 
 
+@pytest.mark.slow
 def test_a_choice_given_replaces_that_of_the_preset(full_study):
     adata, counts, _ = full_study
     with pytest.warns(UserWarning, match="Genes with a control mean near 0"):

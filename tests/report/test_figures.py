@@ -66,6 +66,7 @@ def test_a_graph_that_is_not_trusted_shows_associations(adata, asked):
     assert not re.search("cause|effect|arrow|oriented", told, re.IGNORECASE)
 
 
+@pytest.mark.slow
 def test_a_learned_graph_that_nobody_judged_shows_associations(adata, asked):
     del adata.uns["diagnosis"]
     assert graph(adata).title == "Graph"  # it was given

@@ -74,6 +74,7 @@ def test_that_there_are_none_is_said(adata, tmp_path):
     assert "No program is shared" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [5, 7])
 def test_many_groups_are_counted(adata, n):
     found = put(adata, [], [(f"A{k}", f"B{k}", 0.95, 0.9) for k in range(n)])

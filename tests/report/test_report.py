@@ -85,6 +85,7 @@ def test_sections_stand_in_order_with_the_verdict_first(page):
     assert headings(read(page)) == TITLES
 
 
+@pytest.mark.slow
 def test_the_verdict_says_what_to_do_and_how_far_to_trust_it(adata, seen):
     said, plan = words(seen), adata.uns["plan"]
     names = plan["plate"]["perturbation"].tolist()[:3]
@@ -127,6 +128,7 @@ def test_a_pooled_screen_has_no_wells(adata, seen):
     assert not re.search(r"\b(wells?|plates?)\b", said)
 
 
+@pytest.mark.slow
 def test_every_well_is_on_the_map_once(adata, tmp_path):
     target = adata.uns["plan"]["params"]["target"]
     npt.tl.plan_screen(
@@ -321,6 +323,7 @@ def test_a_damaged_result_is_an_error(adata, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_names_are_text_wherever_they_stand(adata, tmp_path):
     evil = "<script>alert('x')</script>\"&'"
     gene = str(adata.uns["plan"]["plate"]["target_genes"].iloc[0])
@@ -347,6 +350,7 @@ def test_names_are_text_wherever_they_stand(adata, tmp_path):
     assert [tag for tag, _ in page.tags].count("script") == 1
 
 
+@pytest.mark.slow
 def test_no_name_turns_the_direction_of_the_verdict(adata, tmp_path):
     turned = "MYC\u202e"
     adata.uns["plan"]["plate"].loc[0, "perturbation"] = turned
@@ -372,6 +376,7 @@ def test_versions_of_all_that_is_required_are_folded_away(page):
     assert "Updated" not in said  # the same results give the same page
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_bits(adata, page, tmp_path):
     with mpl.rc_context({"font.size": 20, "axes.facecolor": "red"}):  # the user's own style
         again = npt.report(adata, tmp_path / "b.html", command="nextpert demo --seed 0")

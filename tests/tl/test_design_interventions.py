@@ -189,6 +189,7 @@ def test_three_questions_three_rows(fitted):
     assert last["predicted_distance"] == best["predicted_distance"]
 
 
+@pytest.mark.slow
 def test_seeds_reproduce_and_rounds_differ(fitted):
     one, two = fitted.copy(), fitted.copy()
     picks = []

@@ -180,6 +180,7 @@ def one_strong_perturbation(strong=3.0, weak=0.0, rng=4, n_cells=60):
     return adata
 
 
+@pytest.mark.slow
 def test_a_ratio_without_a_standard_error_passes_no_rule():
     found = diagnosed(one_strong_perturbation())
     rows = found["summary"].set_index(["part", "quantity"])

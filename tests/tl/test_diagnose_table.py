@@ -209,6 +209,7 @@ def _adata_of(seen, se, obs):
     )
 
 
+@pytest.mark.slow
 def test_target_genes_of_a_table_without_means_are_expected_to_fall():
     """A table says nothing of control means, but a knockout lowers its gene all the same."""
     seen, se = effects()

@@ -60,6 +60,7 @@ def weights(adata):
     return dict(zip(found["predictors"], found["weights"], strict=True))
 
 
+@pytest.mark.slow
 def test_unseen_perturbations_follow_their_features(modules, informed, plain):
     truth = modules[1][N_SEEN:]
     error = [
@@ -165,6 +166,7 @@ def test_features_survive_files(informed, tmp_path, kind):
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.slow
 def test_another_screen_predicts_what_only_it_has(modules, plain):
     adata, effects, _ = modules
     adata = adata.copy()

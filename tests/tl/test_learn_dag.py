@@ -206,6 +206,7 @@ def many_genes(n_genes, seed):
     return truth, ad.AnnData(truth.sample(5000, rng=2), obs, pd.DataFrame(index=names))
 
 
+@pytest.mark.slow
 def test_gsp_is_as_sparse_as_the_order_of_boss():
     truth, adata = many_genes(70, 10)
     moments = Moments.from_array(adata.X)

@@ -83,6 +83,7 @@ def test_a_random_network_changes_nothing(controls):
     assert (adata.uns["dag"]["edges"]["oriented_by"] == "open").any()
 
 
+@pytest.mark.slow
 def test_graphs_of_resamples_take_the_belief(controls):
     adata, true = controls
     options = {"method": "boss", "n_graphs": 5}

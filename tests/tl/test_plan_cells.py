@@ -371,6 +371,7 @@ def test_shares_are_nan_where_the_control_is_at_the_target(fitted):
     assert "The control cannot be distinguished from " in found["verdict"]
 
 
+@pytest.mark.slow
 def test_a_target_is_no_candidate_for_itself(fitted):
     for candidates in (None, "genes"):
         npt.tl.plan_cells(fitted, "CDK4", candidates=candidates)

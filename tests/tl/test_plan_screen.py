@@ -108,6 +108,7 @@ def test_the_best_are_those_of_the_plate_that_replays_fill(fitted):
     assert (wells["strategy"] == "exploit").all()
 
 
+@pytest.mark.slow
 def test_where_the_best_is_known_wells_go_to_learning():
     # Twelve perturbations, so that the graph is known to predict those without cells.
     names = [
@@ -152,6 +153,7 @@ def test_of_known_ones_that_never_are_the_nearest_the_one_expected_nearest_is_na
     assert tables.best_known(names, distance, np.zeros(4), 20)["best_known"] == ""
 
 
+@pytest.mark.slow
 def test_learning_removes_more_than_other_plates(fitted):
     best, _, _ = planned(fitted, strategy="explore", n_perturbations=2, candidates="genes")
     rng = np.random.default_rng(0)
@@ -366,6 +368,7 @@ def test_contradictions_write_nothing(fitted):
     assert "plan" not in fitted.uns
 
 
+@pytest.mark.slow
 def test_as_many_guides_as_the_screen_has(fitted):
     assert (planned(fitted)[0]["n_guides"] == 1).all()  # none are known
     guided = fitted.copy()

@@ -81,6 +81,7 @@ def test_scores_are_the_true_distances_of_what_is_recommended(both):
         np.testing.assert_allclose(distance[i], truth[recommended[i]], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_what_is_held_out_is_never_tried_or_recommended(both):
     stored = both.uns["replay"]
     names = list(stored["environments"]["perturbation"])
@@ -244,6 +245,7 @@ def test_the_best_is_found_where_effects_are_clear():
     assert overall.loc["thompson", "plates"] <= overall.loc["round_robin_means", "plates"]
 
 
+@pytest.mark.slow
 def test_round_trip(both, tmp_path, assert_same):
     path = tmp_path / "replayed.h5ad"
     both.write_h5ad(path)

@@ -257,6 +257,7 @@ def test_other_targets_are_known_by_their_cells(fitted):
     assert exact.goal is exact.cells
 
 
+@pytest.mark.slow
 def test_candidates_whose_shifts_are_told_are_compared_with_the_cells(fitted):
     genes = list(fitted.var_names)
     table = pd.DataFrame(np.eye(8)[:2], ["a", "b"], genes)
@@ -271,6 +272,7 @@ def test_candidates_whose_shifts_are_told_are_compared_with_the_cells(fitted):
     np.testing.assert_allclose(ranking["state_distance"], np.maximum(found.centre[:-1], 0))
 
 
+@pytest.mark.slow
 def test_a_vector_is_the_mapping_of_its_genes(fitted):
     genes = list(fitted.uns["dag_blr"]["genes"])
     vector = np.linspace(0.5, 2.0, len(genes))

@@ -53,6 +53,7 @@ def goals(points, p, rng):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", range(3))
 @pytest.mark.parametrize("rows", [(), (1, -1), (1, 2)])
 def test_distances_have_the_distribution_of_those_of_states(rows, which):

@@ -82,6 +82,7 @@ def test_the_sd_is_that_which_the_estimator_states():
     np.testing.assert_allclose(half, (high - low) / 2, rtol=0.06)
 
 
+@pytest.mark.slow
 def test_what_noise_adds_to_measured_departures_is_taken_off():
     rng, p, n = np.random.default_rng(3), 5, 40
     cell = covariance(rng, p, p) / p

@@ -55,6 +55,7 @@ def test_nothing_comes_below_the_bound():
         assert bound > 0
 
 
+@pytest.mark.slow
 def test_millions_are_not_listed():
     rng = np.random.default_rng(1)
     effects = rng.normal(size=(3000, 20))

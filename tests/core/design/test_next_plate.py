@@ -29,6 +29,7 @@ def nested(mean, variance, noise, elsewhere, known, rng, n_outer=200_000):
     return best_now - np.minimum(expected.min(axis=1), elsewhere).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "elsewhere"), [(0.05, 4.0), (0.3, 4.0), (0.3, 1.8), (2.0, 2.6)])
 def test_against_nested_simulation(noise, elsewhere):
     """Conjugate normal states: the outer plates simulated, the inner expectation exact."""

@@ -28,6 +28,7 @@ def test_the_marginal_posterior_is_that_of_all_cells(effects, uncertain):
         np.testing.assert_allclose(departure[:, i], model.mean[i][1 + len(k) :], atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("effects", [False, True])
 def test_states_have_the_joint_distribution_of_dense_draws(effects, uncertain):
     model = uncertain(1, effects=effects)
@@ -86,6 +87,7 @@ def test_doing_nothing_reaches_the_controls(uncertain):
     assert ranked.nearest[-1] == ranked.nearer[-1] == 0
 
 
+@pytest.mark.slow
 def test_cells_believed_whole_have_the_last_word(uncertain):
     model = uncertain()
     n, mean = np.array([50.0]), np.array([[3.0, -1.0, 2.0, 0.5]])
@@ -191,6 +193,7 @@ def joint_states(rng, n=4, p=3, n_targets=1):
     return States(mean[: n + 1], draws), mean[n + 1 :], root @ root.T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shares", [[1.0], [0.3, 0.7]])
 def test_a_target_of_the_same_draws_is_drawn_with_the_candidates(shares):
     rng = np.random.default_rng(5)

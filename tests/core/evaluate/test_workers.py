@@ -9,6 +9,7 @@ import pytest
 from nextpert.core.evaluate.design_loop import run_tasks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_every_task_is_done_once(n_jobs):
     with warnings.catch_warnings():

@@ -124,6 +124,7 @@ def test_labelled_trees_are_equally_likely(family):
     assert abs(np.mean(stars) - 0.25) < 0.09
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["chordal", "clique_tree"])
 def test_chordal_graphs_are_moral_and_have_no_cycle_without_a_chord(family):
     sizes = set()

@@ -139,6 +139,7 @@ def test_an_effect_in_one_line_is_found_there_and_nowhere_else():
     assert false <= 2
 
 
+@pytest.mark.slow
 def test_where_lines_agree_the_error_is_that_of_pooling():
     error = np.zeros(3)
     for seed in range(4):
@@ -274,6 +275,7 @@ def test_a_table_beside_a_screen_has_the_variances_that_it_states():
     np.testing.assert_array_equal(both.rows(np.arange(13)).counted, cells.counted)
 
 
+@pytest.mark.slow
 def test_a_table_beside_a_screen_counts_as_its_cells_do():
     effects = truth(2)[:2]
     moments = screen(effects, 10, cells=40, controls=40)

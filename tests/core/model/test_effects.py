@@ -218,6 +218,7 @@ def test_graphs_add_the_variance_of_their_means():
     np.testing.assert_allclose(told.direct, each[1].direct, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_quantiles_of_mixtures_with_points_and_spikes():
     rng = np.random.default_rng(0)
     m, k = 300, 6

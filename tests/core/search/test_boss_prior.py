@@ -179,6 +179,7 @@ def test_ends_where_no_move_of_a_block_gains(simulated, seed):
             assert total(other) <= best + 2e-6
 
 
+@pytest.mark.slow
 def test_blocks_move_exactly_where_that_gains():
     """After single moves, against the plain scores of all block moves, to the left and right."""
     seen = set()

@@ -89,6 +89,7 @@ def test_peer_is_seeded_and_leaves_the_global_state(simulated):
     assert causaldag_gsp(moments, n_runs=3, rng=5) == one
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("peer")
 def test_peer_keeps_a_full_order(simulated):
     _, moments = simulated(10, 3, seed=0)

@@ -70,6 +70,7 @@ def test_backward_search_from_the_complete_graph(equivalence_class, criterion, s
     assert backward(problem, found) == found
 
 
+@pytest.mark.slow
 def test_the_member_that_agrees_is_found_where_there_is_one(classes):
     rng = np.random.default_rng(0)
     counts = {True: 0, False: 0}
