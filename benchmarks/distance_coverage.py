@@ -54,6 +54,12 @@ class Halves:
             parts = np.array_split(rng.permutation(np.flatnonzero(label == name)), 2)
             if len(parts[1]) >= SIZES[0]:
                 self.known[name], self.held[name] = parts[1], Moments.from_array(self.x[parts[0]])
+        varies = self.x[self.known[self.control]].std(axis=0) > 0
+        self.cells, self.x = self.cells[:, varies], self.x[:, varies]
+        self.held = {
+            name: Moments(each.n, each.mean[varies], each.scatter[np.ix_(varies, varies)])
+            for name, each in self.held.items()
+        }
         zero = self.held[self.control]
         away = {name: mean_distance(each, zero).estimate for name, each in self.held.items()}
         del away[self.control]

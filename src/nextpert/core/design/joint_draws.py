@@ -391,9 +391,15 @@ def slope_draws(goal: Goal, mean: Array, drawn: Draw, rng: np.random.Generator) 
     if drawn.spread is None or not goal.is_states:
         return np.array([slope(one) for one in drawn.sampled(rng)])
     errors, point = drawn.errors(rng), goal.shares @ goal.states
-    apart = ((goal.weights * (mean[rows] - point)) * drawn.spread[rows] for rows in blocks)
-    root = 2.0 * np.sqrt(np.concatenate([(x**2).sum(axis=1) for x in apart]))
-    common = slope(drawn)
+    common, root = np.empty((2, len(mean)))
+    for rows in blocks:
+        towards = goal.weights * (mean[rows] - point)
+        common[rows] = 2.0 * ((drawn.states[rows] - mean[rows]) * towards).sum(axis=1)
+        root[rows] = 2.0 * np.sqrt(((towards * drawn.spread[rows]) ** 2).sum(axis=1))
+    if drawn.target_error is not None:
+        each = zip(goal.shares, goal.states, drawn.target_error, strict=True)
+        for share, state, off in each:
+            common -= 2.0 * share * (mean @ (goal.weights * off) - state @ (goal.weights * off))
     found = common + root * rng.standard_normal((drawn.count, len(root)))
     if errors is not None and drawn.target_error is not None:
         more = goal.shares[:, None] * (errors - drawn.target_error)  # own parts of the targets
