@@ -89,6 +89,8 @@ def without_responses(cells: PooledGuides, unit: Array) -> Array:
     along them noise. In units of ``unit``, shape ``(n_genes, n_genes)``.
     """
     within = cells.covariance / np.outer(unit, unit)
+    if not cells.are_cells:  # a table brings the correlation of its controls
+        return np.asarray(within)
     change, error = cells.to_controls()
     change, n = change / unit, cells.n_cells[1:, None]
     phi = response_variance(cells, lambda rows: np.maximum(change[rows] ** 2 - error[rows], 0.0))
