@@ -1,17 +1,21 @@
-"""Intervals of predicted distances against distances of cells held out, on real screens.
+"""Intervals of distances, by the calls of users, where much happens and where hardly anything does.
 
-The cells of every perturbation are split in three: one third gives the states to reach, one the
-means to hold, and of the last n cells (1,000: at most all of them) with all controls are what
-graph, fit and ranking know; or none at all, a perturbation left out of everything. Towards the
-states of the strongest perturbations: how often the 90% interval of the ranking holds the distance
-of the mean held out (less what its sampling adds): that of the hierarchical model, as the ranking
-has it, and that of random shifts on the graph. The interval is about the true mean, so it is
-asked twice: as it stands, and as the interval of what such a mean will show, its sampling added to
-every draw. The target is taken as given, so that its error is on neither side. Median half width of
-the interval and 1.64 standard errors of the distance held out, in units of the distance of doing
-nothing. After ± the standard error over splits, of the same cells, so too small for another screen.
+The cells of every perturbation are split in two: of one half the last n cells, with half of the
+control cells, are what fit and ranking know; the other half tells the truth. Towards every state
+in turn (of the strongest perturbations, by the cells of the truth, or of all with ``--targets 0``)
+the ranking of ``tl.design_interventions`` is asked twice: "label" names the perturbation, "vector"
+gives the mean of its cells of the truth as numbers. Coverage is that of the 90% intervals
+``predicted_low`` to ``predicted_high``. The truth is the unbiased distance of held-out means; as it
+has an error of its own, the half widths of the interval and 1.64 of its standard errors are added
+in quadrature. The target as a vector is taken as exact. With ``nothing``, simulated cells of 12
+perturbations without any effect (100 genes with three factors in common, 100 control cells); the
+truth is then known exactly. Half width and truth are medians, relative to the sum of the variances
+of the genes within cells over n: the squared error of the mean of n cells. After ± the standard
+error over splits, which are of the same cells.
 
-    python -m benchmarks.distance_coverage                  # some minutes; data: NEXTPERT_DATA
+    python -m benchmarks.distance_coverage                           # data: NEXTPERT_DATA
+    python -m benchmarks.distance_coverage --screens papalexi --without-strong 8 --targets 0
+    python -m benchmarks.distance_coverage --screens nothing
 """
 
 from __future__ import annotations
@@ -19,118 +23,138 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import anndata as ad
 import numpy as np
+import pandas as pd
 
 import nextpert as npt
 from benchmarks._quiet import quiet
-from benchmarks._screens import Screen, Source, add_arguments, screens_of
-from nextpert._adata import posterior_from
-from nextpert.core import Moments, ranked_distance
-from nextpert.core.design.distances import states_of
+from benchmarks._screens import Screen, add_arguments, screens_of
+from nextpert.core import Moments
 from nextpert.core.screen.mean_distance import mean_distance
-from nextpert.tl._design_interventions.candidates import read_candidates
 
-if TYPE_CHECKING:
-    import anndata as ad
-
-SIZES = (10, 100, 1000)
+SIZES = (10, 25, 50)
 Z = 1.6449  # of a 90% interval
-MODELS = ("hierarchical", "on the graph")
-HEAD = (
-    "screen", "cells of each", "model", "distances", "as it stands",
-    "sampling of the mean held out added", "half width", "1.64 se held out",
-)  # fmt: skip
+KINDS = ("vector", "label")
+HEAD = ("screen", "cells of each", "target", "distances", "coverage", "half width", "truth")
 
 
-class Thirds:
-    """A screen's cells, those of every perturbation in thirds: to reach, to hold, to know."""
+class Halves:
+    """A screen's cells in two halves: to know, and to hold; of some perturbations."""
 
-    def __init__(self, screen: Screen, source: Source, n_targets: int, seed: int) -> None:
+    def __init__(self, screen: Screen, n_targets: int, n_without: int, seed: int) -> None:
         roles = screen.environments.roles
-        self.cells, self.roles, self.guide_key = screen.cells, roles, source.guide_key
-        self.shift = "activation" if screen.name == "norman" else "knockout"
-        self.measured = sorted(screen.targets)
-        self.label = screen.cells.obs[roles.perturbation_key].astype(str).to_numpy()
-        rng, x = np.random.default_rng(seed), np.asarray(screen.cells.X)
+        self.key, self.control, self.cells = roles.perturbation_key, roles.control, screen.cells
+        label = screen.cells.obs[self.key].astype(str).to_numpy()
+        rng, self.x = np.random.default_rng(seed), np.asarray(screen.cells.X)
         self.known: dict[str, np.ndarray] = {}
         self.held: dict[str, Moments] = {}
-        states: dict[str, Moments] = {}
-        for name in sorted(set(self.label) - {roles.control}):
-            parts = np.array_split(rng.permutation(np.flatnonzero(self.label == name)), 3)
-            if len(parts[-1]) < max(SIZES[0], 2):
-                continue
-            states[name], self.held[name] = (Moments.from_array(x[part]) for part in parts[:2])
-            self.known[name] = parts[2]
-        zero = x[self.label == roles.control].mean(axis=0)
-        away = {name: mean_distance(each, zero).estimate for name, each in states.items()}
-        strongest = sorted(away, key=lambda name: -away[name])[:n_targets]
-        genes = list(screen.cells.var_names)
-        self.states = {
-            name: dict(zip(genes, states[name].mean.tolist(), strict=True)) for name in strongest
+        for name in sorted(set(label)):
+            parts = np.array_split(rng.permutation(np.flatnonzero(label == name)), 2)
+            if len(parts[1]) >= SIZES[0]:
+                self.known[name], self.held[name] = parts[1], Moments.from_array(self.x[parts[0]])
+        varies = self.x[self.known[self.control]].std(axis=0) > 0
+        self.cells, self.x = self.cells[:, varies], self.x[:, varies]
+        self.held = {
+            name: Moments(each.n, each.mean[varies], each.scatter[np.ix_(varies, varies)])
+            for name, each in self.held.items()
         }
+        zero = self.held[self.control]
+        away = {name: mean_distance(each, zero).estimate for name, each in self.held.items()}
+        del away[self.control]
+        order = sorted(away, key=lambda name: -away[name])
+        for name in order[:n_without]:
+            del self.known[name], self.held[name]
+        self.targets = order[n_without:][: n_targets or None]
 
-    def fit(self, n_cells: int, *, without: str | None = None) -> ad.AnnData:
-        """Return controls and ``n_cells`` of each perturbation, fitted."""
-        kept = [np.flatnonzero(self.label == self.roles.control)]
-        kept += [rows[:n_cells] for name, rows in self.known.items() if name != without]
-        adata = self.cells[np.concatenate(kept)].copy()
+    def fitted(self, n: int) -> ad.AnnData:
+        """Return the controls and ``n`` cells of each perturbation that are known, fitted."""
+        rows = [cells if name == self.control else cells[:n] for name, cells in self.known.items()]
+        adata = self.cells[np.concatenate(rows)].copy()
         npt.pp.setup_screen(
-            adata, perturbation_key=self.roles.perturbation_key, control=self.roles.control,
-            guide_key=self.guide_key,
-        )  # fmt: skip
-        npt.tl.learn_dag(adata, method="boss", environments="all")
-        npt.tl.fit_dag_blr(adata, shift=self.shift)
+            adata, perturbation_key=self.key, control=self.control, check_scale=False
+        )
+        npt.tl.learn_dag(adata, method="given", dag=[])
+        npt.tl.fit_dag_blr(adata)
         return adata
 
-    def asked(self, adata: ad.AnnData, names: list[str]) -> dict[str, list[tuple[float, ...]]]:
-        """Return both intervals, the distance held out and its error, over that of nothing.
+    def vector(self, name: str) -> np.ndarray:
+        """Return the target as numbers."""
+        return np.asarray(self.held[name].mean)
 
-        By the model.
-        """
-        fit, rng = posterior_from(adata), np.random.default_rng(0)
-        rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in MODELS}
-        for target, state in self.states.items():
-            others = [name for name in names if name != target]
-            if not others:
-                continue
-            pool = read_candidates(others, None, fit)
-            known = fit.known(pool.prior)
-            goal = np.array(list(state.values()))
-            held = [mean_distance(self.held[name], goal) for name in others]
-            each = pool.states(fit), states_of(fit.posteriors, known)
-            for model, states in zip(MODELS, each, strict=True):
-                drawn = ranked_distance(fit.posteriors, known, goal, states=states, rng=0)
-                unit = float(drawn.mean[-1])
-                for k, found in enumerate(held):
-                    seen = drawn.draws[:, k] + found.sd * rng.standard_normal(len(drawn.draws))
-                    ends = (drawn.low[k], drawn.high[k], *np.quantile(seen, [0.05, 0.95]))
-                    rows[model].append(tuple(x / unit for x in (*ends, found.estimate, found.sd)))
-        return rows
+    def truth(self, name: str, target: str, kind: str) -> tuple[float, float]:
+        """Return the distance of a perturbation to a target, and its standard error."""
+        wanted = self.vector(target) if kind == "vector" else self.held[target]
+        found = mean_distance(self.held[name], wanted)
+        return found.estimate, found.sd
 
 
-def shown(name: str, n: str, found: list[dict[str, list[tuple[float, ...]]]]) -> list[str]:
-    """Return rows of the table, from the distances of every split by the model."""
-    return [row(f"{name} | {n} | {model}", [each[model] for each in found]) for model in MODELS]
+class Nothing(Halves):
+    """A simulated screen without any effect, and a target that is a mean of other cells."""
+
+    def __init__(self, seed: int, n_targets: int, *, p: int = 100, n_control: int = 100) -> None:
+        rng = np.random.default_rng([seed, 5])
+        names = ["control", *(f"P{k:02}" for k in range(12))]
+        sizes = [n_control, *[max(SIZES)] * 12]
+        loadings = 0.4 * rng.normal(size=(3, p))
+        x = rng.normal(size=(sum(sizes), 3)) @ loadings + rng.normal(size=(sum(sizes), p)) + 5.0
+        label = np.repeat(names, sizes)
+        obs = pd.DataFrame({"perturbation": label}, index=[f"c{i}" for i in range(len(x))])
+        self.cells = ad.AnnData(x, obs, pd.DataFrame(index=[f"G{k}" for k in range(p)]))
+        self.key, self.control, self.x = "perturbation", "control", x
+        self.known = {name: np.flatnonzero(label == name) for name in names}
+        self.targets = names[1:][: n_targets or None]
+        sd = np.sqrt((1.0 + (loadings**2).sum(axis=0)) / 100)
+        self.vectors = {name: 5.0 + sd * rng.normal(size=p) for name in self.targets}
+
+    def vector(self, name: str) -> np.ndarray:
+        """Return the target as numbers."""
+        return self.vectors[name]
+
+    def truth(self, name: str, target: str, kind: str) -> tuple[float, float]:
+        """Return the distance of a perturbation to a target, and its standard error."""
+        return (float(((self.vector(target) - 5.0) ** 2).sum()) if kind == "vector" else 0.0), 0.0
 
 
-def row(head: str, splits: list[list[tuple[float, ...]]]) -> str:
-    """Return a row of the table, from the distances of every split."""
-    held = []
-    for rows in splits:
-        low, high, wide_low, wide_high, truth, _ = np.array(rows).T
-        plain = (low <= truth) & (truth <= high)
-        added = (wide_low <= truth) & (truth <= wide_high)
-        held.append((100 * plain.mean(), 100 * added.mean()))
-    every = np.concatenate([np.array(rows) for rows in splits])
-    width, error = np.median((every[:, 1] - every[:, 0]) / 2), Z * np.median(every[:, 5])
-    spread = np.std(held, axis=0, ddof=1) / np.sqrt(len(held)) if len(held) > 1 else None
-    shares = [f"{share:.0f}" for share in np.mean(held, axis=0)]
-    if spread is not None:
-        shares = [f"{share} ± {se:.0f}" for share, se in zip(shares, spread, strict=True)]
-    cells = f"| {head} | {len(every)} | {' | '.join(f'{share}%' for share in shares)} |"
-    return f"{cells} {width:.3f} | {error:.3f} |"
+def asked(screen: Halves, n: int) -> dict[str, np.ndarray]:
+    """Return whether each interval covers, its half width and the truth, by kind of target."""
+    adata, genes = screen.fitted(n), list(screen.cells.var_names)
+    rows: dict[str, list[tuple[float, ...]]] = {kind: [] for kind in KINDS}
+    label = adata.obs[screen.key].astype(str).to_numpy()
+    within = sum(np.asarray(adata.X)[label == one].var(axis=0, ddof=1) for one in set(label))
+    unit = float(np.sum(within)) / len(set(label)) / n
+    for target in screen.targets:
+        numbers = dict(zip(genes, screen.vector(target).tolist(), strict=True))
+        for kind, wanted in (("vector", numbers), ("label", target)):
+            npt.tl.design_interventions(adata, wanted, acquisition="greedy", key_added=kind)
+            table = adata.uns[kind]["ranking"].set_index("perturbation")
+            for name in table.index.drop([screen.control, target], errors="ignore"):
+                low, middle, high = table.loc[
+                    name, ["predicted_low", "predicted_distance", "predicted_high"]
+                ].to_numpy(float)
+                truth, sd = screen.truth(name, target, kind)
+                below, above = (np.hypot(side, Z * sd) for side in (middle - low, high - middle))
+                inside = middle - below - 1e-12 <= truth <= middle + above
+                rows[kind].append((inside, (high - low) / 2 / unit, truth / unit))
+    return {kind: np.array(each, float) for kind, each in rows.items()}
+
+
+def shown(name: str, n: int, splits: list[dict[str, np.ndarray]]) -> list[str]:
+    """Return rows of the table, from the distances of every split."""
+    lines = []
+    for kind in KINDS:
+        each = [split[kind] for split in splits]
+        every = np.concatenate(each)
+        share = np.array([one[:, 0].mean() for one in each])
+        error = f" ± {share.std(ddof=1) / np.sqrt(len(share)):.2f}" if len(share) > 1 else ""
+        width, truth = np.median(every[:, 1:], axis=0)
+        lines.append(
+            f"| {name} | {n} | {kind} | {len(every)} | {share.mean():.2f}{error} | {width:.2f} "
+            f"| {truth:.2f} |"
+        )
+    print(*lines, sep="\n", flush=True)
+    return lines
 
 
 @quiet()
@@ -140,28 +164,31 @@ def main(arguments: list[str] | None = None) -> None:
         "python -m benchmarks.distance_coverage", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--screens", nargs="+", default=["papalexi", "tapseq", "norman"])
+    parser.add_argument("--screens", nargs="+", default=["hill", "papalexi", "tapseq", "norman"])
     parser.add_argument("--cells", type=int, nargs="+", default=list(SIZES))
-    parser.add_argument("--targets", type=int, default=6)
-    parser.add_argument("--left-out", type=int, default=6, help="perturbations left out, at most")
+    parser.add_argument("--targets", type=int, default=6, help="the strongest; 0 for all")
+    parser.add_argument(
+        "--without-strong", type=int, default=0, help="leave out the strongest perturbations"
+    )
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
     parser.add_argument("--save", metavar="FILE", help="also write the table to this file")
     add_arguments(parser)
     args = parser.parse_args(arguments)
     lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
-    for source, screen in screens_of(args):
-        parts = [Thirds(screen, source, args.targets, seed) for seed in range(args.splits)]
+    parts: list[Halves]
+    if "nothing" in args.screens:
+        args.screens.remove("nothing")
+        parts = [Nothing(seed, args.targets) for seed in range(args.splits)]
         for n in args.cells:
-            splits = [each.asked(each.fit(n), list(each.known)) for each in parts]
-            lines += shown(screen.name, str(n), splits)
-            print(*lines[-len(MODELS) :], sep="\n", flush=True)
-        one = parts[0]
-        absent = [name for name in one.measured if name in one.known][: args.left_out]
-        each = [one.asked(one.fit(10**9, without=name), [name]) for name in absent]
-        joined = {model: [row for found in each for row in found[model]] for model in MODELS}
-        lines += shown(screen.name, "left out", [joined])
-        print(*lines[-len(MODELS) :], sep="\n", flush=True)
+            lines += shown("nothing", n, [asked(each, n) for each in parts])
+    for _, screen in screens_of(args):
+        parts = [
+            Halves(screen, args.targets, args.without_strong, seed) for seed in range(args.splits)
+        ]
+        name = screen.name + (f" without {args.without_strong}" if args.without_strong else "")
+        for n in args.cells:
+            lines += shown(name, n, [asked(each, n) for each in parts])
     text = "\n".join(lines) + "\n"
     if args.save:
         Path(args.save).write_text(text)

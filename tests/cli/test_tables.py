@@ -11,6 +11,7 @@ import pytest
 
 from nextpert.cli import main
 
+SAFE = "--control-se", "conservative"
 NAMES, GENES = [f"g{i}" for i in range(5)], [f"g{i}" for i in range(8)]
 
 
@@ -32,7 +33,7 @@ def table(tmp_path):
 @pytest.mark.slow
 def test_a_table_leads_to_a_report(table, capsys):
     folder = table.parent
-    assert run("effects", table, "--table", folder / "rows.csv", "--n-cells", 80) == 0
+    assert run("effects", table, "--table", folder / "rows.csv", "--n-cells", 80, *SAFE) == 0
     rows = pd.read_csv(folder / "rows.csv")
     assert len(rows) == 40
     given = pd.read_csv(table).set_index(["perturbation", "gene"])["log2FoldChange"] * np.log(2)
@@ -51,7 +52,7 @@ def test_a_table_leads_to_a_report(table, capsys):
     told = json.loads(capsys.readouterr().out)
     page = (folder / told["files"][0]).read_text()
     assert "A table of effects and standard errors in place of cells" in page
-    assert "The table does not tell the error of the controls" in page
+    assert "The table does not tell the error of the controls, which is therefore assumed" in page
     assert "nextpert effects" in page
     assert "half of the table" in page
 
@@ -59,7 +60,7 @@ def test_a_table_leads_to_a_report(table, capsys):
 def test_what_wrote_a_table_is_told_by_its_columns_or_said(table, capsys):
     frame = pd.read_csv(table).rename(columns={"log2FoldChange": "effect", "lfcSE": "se"})
     frame.to_csv(table, index=False)
-    assert run("effects", table) == 0
+    assert run("effects", table, *SAFE) == 0
     assert run("effects", table, "--source", "edger", "--overwrite") == 2
     assert "has no column 'logFC' of effects" in capsys.readouterr().err
     frame.rename(columns={"effect": "score"}).to_csv(table, index=False)
@@ -68,9 +69,11 @@ def test_what_wrote_a_table_is_told_by_its_columns_or_said(table, capsys):
 
 
 def test_errors(table, capsys):
+    assert run("effects", table) == 2
+    assert "does not tell the error of the controls" in capsys.readouterr().err
     assert run("fit", table) == 2
     assert "make a screen of it with nextpert effects screen.csv" in capsys.readouterr().err
-    assert run("effects", table) == 0
+    assert run("effects", table, *SAFE) == 0
     made = table.parent / "screen.effects.h5ad"
     assert run("effects", made, "--n-cells", 9, "--out", table.parent / "again.h5ad") == 2
     assert "--n-cells: these are said of a csv file of effects" in capsys.readouterr().err

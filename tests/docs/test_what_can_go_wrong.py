@@ -177,7 +177,9 @@ def troubles(fitted, folder):
         lambda: npt.tl.fit_dag_blr(screen()),
         lambda: npt.tl.design_interventions(screen(), FIRST),
         lambda: npt.tl.design_interventions(fitted[5:].copy(), FIRST),
-        lambda: npt.tl.learn_dag(npt.pp.effect_table(effects, effects**0)),
+        lambda: npt.tl.learn_dag(
+            npt.pp.effect_table(effects, effects**0, control_se="conservative")
+        ),
         lambda: npt.tl.design_interventions(
             changed(fitted, lambda adata: npt.tl.learn_dag(adata, method="given", dag=[])), FIRST
         ),

@@ -117,7 +117,6 @@ def test_means_have_the_standard_errors_of_the_table():
         {"n_cells": 100, "n_controls": 300},
         {"n_cells": 80, "n_controls": 300, "control_se": dict.fromkeys(GENES, 0.03)},
         {"control_se": dict.fromkeys(GENES, 0.03)},
-        {},
     ):
         moments, group = screen_of(npt.pp.effect_table(table, se, **told))
         pooled = pool_guides(moments, group, 1 + len(NAMES))
@@ -126,8 +125,11 @@ def test_means_have_the_standard_errors_of_the_table():
         assert np.allclose(change, table.loc[order])
         assert np.allclose(error * pooled.covariance.diagonal(), se.loc[order] ** 2)
         assert not pooled.are_cells
-    shared = pooled.covariance.diagonal() / pooled.counted[0]
-    assert shared.max() < 2e-3 * (se.to_numpy() ** 2).min()  # nothing told of the controls
+    moments, group = screen_of(npt.pp.effect_table(table, se, control_se="conservative"))
+    pooled = pool_guides(moments, group, 1 + len(NAMES))
+    square, within = se.loc[sorted(NAMES)] ** 2, pooled.covariance.diagonal()
+    assert np.allclose(within / pooled.counted[0], 0.9 * square.min())
+    assert np.allclose(within / pooled.counted[1:], square - square.min() / 4)
 
 
 def test_the_error_of_the_controls_is_shared():
@@ -219,7 +221,7 @@ def test_target_genes_are_expected_to_lose_what_the_controls_have(plain):
     assert screen.uns["dag_blr"]["efficacy"]["mean"] == pytest.approx(0.75, abs=0.1)
     npt.tl.design_interventions(screen, {"g1": 0.5}, candidates="genes")
     assert screen.uns["design"]["ranking"]["perturbation"][0] == "g1"
-    alone = npt.pp.effect_table(table, se, n_cells=100)
+    alone = npt.pp.effect_table(table, se, n_cells=100, n_controls=500)
     npt.tl.fit_dag_blr(alone)
     assert alone.uns["dag_blr"]["efficacy"]["n_measured"] == 0
     npt.tl.design_interventions(alone, {"g1": -1.5})  # relative to the controls
@@ -244,7 +246,8 @@ def test_an_anndata_and_two_tables_are_one_screen(plain, assert_same_adata):
 
 def test_labels_are_those_of_a_column_or_the_names_of_rows(plain):
     effects, se = pd.DataFrame(np.eye(3), list("ABC"), list("XYZ")), np.ones((3, 3))
-    adata = ad.AnnData(effects, layers={"se": se})
+    adata = ad.AnnData(effects, pd.DataFrame({"n_cells": 9, "n_controls": 9}, list("ABC")))
+    adata.layers["se"] = se
     assert list(npt.pp.effect_table(adata).obs_names) == ["control", "A", "B", "C"]
     adata.obs["target"] = list("DEF")
     found = npt.pp.effect_table(adata, perturbation_key="target")
@@ -269,9 +272,76 @@ def test_what_is_not_told_is_said(plain, caplog):
     table, se, told = plain
     npt.pp.effect_table(table, se, **told)
     assert "does not tell" not in caplog.text
-    npt.pp.effect_table(table, se)
+    npt.pp.effect_table(table, se, control_se="conservative")
     for name in ("n_cells", "n_controls", "control_mean"):
         assert name in caplog.text
+
+
+def controls(n=60, seed=0, names=GENES):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 2)) @ rng.normal(size=(2, len(names))) + rng.normal(
+        size=(n, len(names))
+    )
+    return pd.DataFrame(x, columns=names)
+
+
+def test_correlations_are_read_from_genes_or_from_controls(plain):
+    table, se, told = plain
+    cells = controls()
+    by_cells = npt.pp.effect_table(table, se, correlation=cells, **told).varp["correlation"]
+    r = np.corrcoef(cells.to_numpy().T)
+    off = ~np.eye(len(GENES), dtype=bool)
+    shrunk = by_cells[off] / r[off]  # one share of all
+    assert np.allclose(shrunk, shrunk[0], atol=1e-4)
+    rate = ((1 - r[off] ** 2) ** 2).sum() / 59 / (r[off] ** 2).sum()
+    assert shrunk[0] == pytest.approx(1 - rate, abs=1e-4)
+    adata = ad.AnnData(cells.to_numpy(), var=pd.DataFrame(index=GENES))
+    same = npt.pp.effect_table(table, se, correlation=adata, **told).varp["correlation"]
+    assert np.array_equal(by_cells, same)
+    genes = pd.DataFrame(r, GENES, GENES).sample(frac=1, random_state=0)  # in any order
+    by_genes = npt.pp.effect_table(table, se, correlation=genes, **told)
+    assert np.allclose(by_genes.varp["correlation"], r, atol=1e-6)
+    moments, _ = screen_of(by_genes, np.arange(5, 15))
+    sd = np.sqrt(moments.scatter.diagonal())
+    assert np.allclose(moments.scatter / np.outer(sd, sd), r[5:15, 5:15], atol=1e-6)
+    npt.tl.fit_dag_blr(by_genes)
+    assert by_genes.uns["dag_blr"]["hierarchical"]["factors"].shape == (30, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (controls(names=GENES[1:]), r"correlation has no column, or several, for g0"),
+        (controls(49), r"correlation must have 50 rows of finite values or more.*but has 49"),
+        (pd.DataFrame(2 * np.eye(30), GENES, GENES), r"with a diagonal of 1"),
+        (pd.DataFrame(np.triu(np.ones((30, 30))), GENES, GENES), r"must be symmetric"),
+        (pd.DataFrame(1.8 * np.eye(30) - 0.8, GENES, GENES), r"negative eigenvalue"),
+    ],
+)
+def test_correlations_that_are_none_are_refused(plain, given, message):
+    table, se, told = plain
+    with pytest.raises(ValueError, match=message):
+        npt.pp.effect_table(table, se, correlation=given, **told)
+
+
+def many(n=40):
+    rng = np.random.default_rng(2)
+    names = [f"p{j:02}" for j in range(n)]
+    return pd.DataFrame(rng.normal(size=(n, len(GENES))), names, GENES)
+
+
+def test_many_perturbations_have_a_program_only_if_correlations_are_known(caplog):
+    table = many()
+    told = {"n_cells": 100, "n_controls": 400}
+    for correlation, has_program in ((None, False), (controls(), True)):
+        caplog.clear()
+        screen = npt.pp.effect_table(table, table * 0 + 0.1, correlation=correlation, **told)
+        assert ("no program is modelled" in caplog.text) != has_program
+        npt.tl.fit_dag_blr(screen)
+        assert screen.uns["dag_blr"]["hierarchical"]["program"].any() == has_program
+    few = npt.pp.effect_table(table.iloc[:30], table.iloc[:30] * 0 + 0.1, **told)
+    npt.tl.fit_dag_blr(few)
+    assert few.uns["dag_blr"]["hierarchical"]["program"].any()
 
 
 @pytest.mark.formats
@@ -400,6 +470,8 @@ def test_bad_tables_are_refused(case):
 @pytest.mark.parametrize(
     ("told", "message"),
     [
+        ({}, r"the error of the controls.*n_controls \(with n_cells\) or control_se.*conservative"),
+        ({"n_cells": 100}, r"the error of the controls"),
         ({"n_controls": 100}, r"beside n_cells"),
         ({"n_cells": {"g0": 100}}, r"n_cells has no value for HS1, HS2, g1"),
         ({"n_cells": 0}, r"n_cells must be 1 to 1e\+12, but is 0"),

@@ -46,6 +46,7 @@ def test_a_screen_of_cells_becomes_its_table():
     assert table.obs["n_cells"].tolist() == [300, *[60] * 8]
     record = table.uns["effect_table"]
     assert record["source"] == "cells"
+    assert table.varp["correlation"].shape == (table.n_vars, table.n_vars)
     assert [record[f"{name}_given"] for name in ("cells", "controls", "means")] == [1, 1, 1]
     table.obs["perturbation"] = table.obs["perturbation"].astype(str).replace("nt", "control")
     z = z_scores(table, true)

@@ -9,6 +9,7 @@ import pytest
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core.design.distances import ranked_distance
+from nextpert.core.design.joint_draws import NOT_JOINED
 from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.target import read_target
 
@@ -214,7 +215,7 @@ def test_a_label_of_the_screen_joins_the_draws(fitted):
     fit = posterior_from(fitted)
     names = fit.environments["perturbation"].astype(str).tolist()
     wanted = read_target(fitted, "STK3", fit, "perturbation")
-    assert wanted.targets == (names.index("STK3"),)
+    assert wanted.targets.rows == (names.index("STK3"),)
     model = fit.hierarchical
     mean = model.control.mean(axis=0) + model.effects.posterior_mean()[names.index("STK3")]
     np.testing.assert_allclose(wanted.goal.states, mean[None])
@@ -245,15 +246,15 @@ def test_other_targets_are_known_by_their_cells(fitted):
     fit = posterior_from(fitted)
     for state in ({"MYC": 1.0}, ("batch", "a")):
         wanted = read_target(fitted, npt.Target(state=state), fit, "perturbation")
-        assert wanted.targets == (-1,)
+        assert wanted.targets.rows == (-1,)
         assert wanted.goal is wanted.cells
     both = read_target(fitted, npt.Target(state=["MYC", {"STK3": 0.0}]), fit, "perturbation")
-    assert [row >= 0 for row in both.targets] == [True, False]
+    assert [row >= 0 for row in both.targets.rows] == [True, False]
     assert both.goal.floor == 0
     np.testing.assert_array_equal(both.goal.states[1], both.cells.states[1])
     npt.tl.fit_dag_blr(fitted, shift_sd=0)
     exact = read_target(fitted, "MYC", posterior_from(fitted), "perturbation")
-    assert exact.targets == ()
+    assert exact.targets == NOT_JOINED
     assert exact.goal is exact.cells
 
 

@@ -17,7 +17,7 @@ from nextpert._adata.panel import closest, list_names
 from nextpert._adata.read import _parent
 from nextpert._adata.sources import is_lazy, require_sound_matrices
 from nextpert._adata.stored import eager
-from nextpert._adata.table import KEY, SE, cells_of, is_table, joined_records
+from nextpert._adata.table import CORRELATION, KEY, SE, cells_of, is_table, joined_records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,6 +96,9 @@ def kept_cells(
         out.layers[SE] = errors if genes is None else errors[:, which]
         out.obs["n_cells"] = cells_of(adata)
         out.uns[KEY] = dict(eager(adata.uns[KEY]))
+        if CORRELATION in adata.varp:
+            held = np.asarray(_in_memory(adata.varp[CORRELATION]))
+            out.varp[CORRELATION] = held if genes is None else held[np.ix_(which, which)]
     return out
 
 
@@ -123,6 +126,9 @@ def joined_cells(
         old = kept_cells(before, [], layer, genes=list(after.var_names))
         out.layers[SE] = np.vstack([old.layers[SE], after.layers[SE]])
         out.uns[KEY] = joined_records(before, after)
+        for part in (after, old):  # that of the first round, if both have one
+            if CORRELATION in part.varp:
+                out.varp[CORRELATION] = part.varp[CORRELATION]
     return out
 
 

@@ -32,7 +32,7 @@ from nextpert.core._codec import (
     unpack,
 )
 from nextpert.core.design.distances import expected_states
-from nextpert.core.design.joint_draws import States, states_by_effects
+from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States, states_by_effects
 from nextpert.core.model.hierarchical import Hierarchical
 from nextpert.core.model.perturbations import Perturbations, in_blocks
 from nextpert.core.model.predictors.base import SideInformation, predictors
@@ -42,7 +42,7 @@ from nextpert.core.model.shift_posterior import pair_shifts
 from nextpert.core.model.shift_prior import TAU2, ShiftPrior
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     import anndata as ad
     import pandas as pd
@@ -352,13 +352,14 @@ class FittedPosterior:
         self,
         expected: Callable[[NDArray[np.int64]], ShiftPrior | None],
         place: NDArray[np.int64],
-        targets: Sequence[int] = (),
+        joined: Joined = NOT_JOINED,
     ) -> States:
         """Return the joint posterior of the states of these perturbations, as :meth:`effects`.
 
-        ``targets`` are the rows in the fit of target states, -1 of those that are none of its
-        perturbations; what the others depart by from :meth:`expected_state` comes with every draw.
+        What target states that are perturbations of the fit (``joined``) depart by from
+        :meth:`expected_state` comes with every draw.
         """
+        targets = joined.rows
         more = [row for row in dict.fromkeys(targets) if row >= 0 and row not in place]
         every = np.append(place, np.array(more, np.int64))  # of a candidate its own draw is taken
         at = [int(np.flatnonzero(every == row)[0]) if row >= 0 else -1 for row in targets]
@@ -366,7 +367,7 @@ class FittedPosterior:
         points = np.array([self.expected_state(row) if row >= 0 else none for row in targets])
         model = self._thinned(len(place))
         draws, rows = self._drawn(model, expected, every)
-        return states_by_effects(draws, model.control, rows, at, points, len(more))
+        return states_by_effects(draws, model.control, rows, at, points, len(more), joined.numbers)
 
     def in_condition(self, name: str) -> FittedPosterior:
         """Return the fit with the effects, cells and controls of one condition.

@@ -21,6 +21,7 @@ from nextpert._adata.sources import (
 from nextpert._adata.table import (
     SE,
     as_screen,
+    correlation_of,
     is_table,
     require_cells,
     rows_of,
@@ -205,10 +206,11 @@ def _read_table(
         number %= 2**64
     if not codings:
         return [], number
-    known, screens = rows_of(adata), []
+    known, screens, correlation = rows_of(adata), [], correlation_of(adata, genes)
     for each in codings:
         moments, sigma2 = table_moments(known, mean, se, each.codes >= 0)
-        screens.append(as_screen(moments, sigma2, each.codes, each.fold, each.columns))
+        told = each.codes, each.fold, each.columns
+        screens.append(as_screen(moments, sigma2, *told, correlation))
     return screens, number
 
 

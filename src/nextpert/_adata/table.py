@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     Index = NDArray[np.int64]
 
 KEY = "effect_table"  # in .uns, by which a table is known
+SAMPLES = "samples"  # source of a table that was made of these
 SE = "se"  # layer of standard errors; infinite where nothing is known
+CORRELATION = "correlation"  # in .varp, of cells or samples of the controls, if it is known
+# Of controls whose error is not told, the share of the smallest squared standard error of an effect
+# that is taken to be theirs, and the share of it that is taken off effects: both on the safe side.
+SHARED, TAKEN_OFF = 0.9, 0.25
 # The error of the controls is part of a standard error, but not all of it: what is left of the
 # square is at least this share, should both come from other estimates of the variance.
 _LEAST_OWN = 0.05
@@ -42,17 +47,26 @@ class Rows(NamedTuple):
         Which are of controls, one in each batch, same shape.
     told
         Whether numbers of cells were told.
+    removed
+        Share of the squared standard error of the controls' mean that is taken off those of
+        effects; less than 1 if it is not told, but assumed to be large.
     """
 
     n: Index
     block: Index
     is_control: NDArray[np.bool_]
     told: bool
+    removed: float = 1.0
 
 
 def is_table(adata: ad.AnnData) -> bool:
     """Whether an AnnData holds effects with standard errors, as of ``pp.effect_table``."""
     return KEY in adata.uns
+
+
+def of_samples(adata: ad.AnnData) -> bool:
+    """Whether a table is made of samples, so that its standard errors are those of replicates."""
+    return str(adata.uns[KEY].get("source", "")) == SAMPLES
 
 
 def require_cells(adata: ad.AnnData, what: str) -> None:
@@ -69,8 +83,8 @@ def not_told(adata: ad.AnnData) -> str:
     """Return what a table does not tell, in a sentence; empty if it tells all."""
     words = {
         "cells_given": "numbers of cells, so that those of plans are a scale alone (n_cells)",
-        "controls_given": "the error of the controls, so that effects count as independent of one "
-        "another (n_controls)",
+        "controls_given": "the error of the controls, which is therefore assumed to be large "
+        "(n_controls, or control_se)",
         "means_given": "the means of the controls, so that means are relative to them "
         "(control_mean)",
     }
@@ -99,8 +113,10 @@ def rows_of(adata: ad.AnnData) -> Rows:
     block = np.zeros(adata.n_obs, np.int64)
     if len(keys := [str(key) for key in roles.get("batch_key", [])]):
         block = adata.obs.groupby(keys, observed=True).ngroup().to_numpy(np.int64)
-    told = bool(adata.uns[KEY]["cells_given"])
-    return Rows(cells_of(adata), block, labels == str(roles["control"]), told)
+    record = adata.uns[KEY]
+    removed = 1.0 if int(record["controls_given"]) else TAKEN_OFF / SHARED
+    told, is_control = bool(record["cells_given"]), labels == str(roles["control"])
+    return Rows(cells_of(adata), block, is_control, told, removed)
 
 
 def own_variances(rows: Rows, variance: Array) -> Array:
@@ -113,6 +129,7 @@ def own_variances(rows: Rows, variance: Array) -> Array:
     for row in np.flatnonzero(rows.is_control):
         others = (rows.block == rows.block[row]) & ~rows.is_control
         shared[others] = variance[row]
+    shared *= rows.removed
     return np.maximum(variance - shared, _LEAST_OWN * variance)
 
 
@@ -154,6 +171,37 @@ def table_moments(
     return ScreenMoments(rows.n, mean, squares, np.broadcast_to(0.0, (p, p)), counted), sigma2
 
 
+def correlation_of(adata: ad.AnnData, columns: Index) -> Array | None:
+    """Return the correlation of some genes that a table brings, ``None`` if it brings none."""
+    if CORRELATION not in adata.varp:
+        return None
+    held = adata.varp[CORRELATION]
+    return np.asarray(np.asarray(held)[np.ix_(columns, columns)], np.float64)
+
+
+def shrunk_correlation(covariance: Array, freedom: float) -> Array:
+    r"""Return correlations shrunk to 0, ``(n_genes, n_genes)``, as few samples call for.
+
+    By :math:`\sum (1 - r^2)^2 / f` over :math:`\sum r^2`, with ``f`` degrees of freedom: the mean
+    squared error is about the least (Schäfer and Strimmer 2005, doi:10.2202/1544-6115.1175).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert._adata.table import shrunk_correlation
+    >>> shrunk_correlation(np.array([[4.0, 1.0], [1.0, 1.0]]), 30.0).round(2).tolist()
+    [[1.0, 0.46], [0.46, 1.0]]
+    """
+    variance = covariance.diagonal()
+    sd = np.sqrt(np.where(variance > 0, variance, 1.0))
+    r = np.clip(covariance / np.outer(sd, sd), -1.0, 1.0)
+    np.fill_diagonal(r, 0.0)
+    error = ((1.0 - r**2) ** 2).sum() - len(r)
+    r *= 1.0 - min(error / max(freedom, 1.0) / max(float((r**2).sum()), 1e-300), 1.0)
+    np.fill_diagonal(r, 1.0)
+    return r
+
+
 def in_halves(moments: ScreenMoments, rng: np.random.Generator) -> list[ScreenMoments]:
     r"""Split a table into two that are independent, if its standard errors are right.
 
@@ -161,6 +209,8 @@ def in_halves(moments: ScreenMoments, rng: np.random.Generator) -> list[ScreenMo
     :math:`z` standard normal: both have the mean of :math:`m`, the variance :math:`2v`, and no
     covariance (Leiner et al. 2023, doi:10.1080/01621459.2023.2270748). The mean of the controls is
     split in the same way, so that effects of one half share its error as those of the table do.
+    Where the correlation of genes is known, that of ``z`` is the same, so that halves of all genes
+    together are independent.
 
     Parameters
     ----------
@@ -172,13 +222,19 @@ def in_halves(moments: ScreenMoments, rng: np.random.Generator) -> list[ScreenMo
     counted, j = np.asarray(moments.counted), moments.n_environments
     freedom = max(int(moments.n.sum()) - j, 1)
     variance = np.where(counted > 0, moments.scatter.diagonal() / freedom, 0.0)
-    away = np.sqrt(variance / np.where(counted > 0, counted, 1.0)) * rng.normal(size=counted.shape)
+    chance = rng.normal(size=counted.shape)
+    scatter = moments.scatter
+    if np.count_nonzero(scatter) > len(scatter):
+        root = np.linalg.cholesky(shrunk_correlation(scatter, np.inf) + 1e-9 * np.eye(len(scatter)))
+        chance = chance @ root.T
+    away = np.sqrt(variance / np.where(counted > 0, counted, 1.0)) * chance
     parts = []
     for part, n in ((away, moments.n - moments.n // 2), (-away, moments.n // 2)):
-        share = np.maximum(n - 1, 0) / np.maximum(moments.n - 1, 1)
+        cells = np.maximum(n, 2)  # of fewer, nothing would be known of variances, which are known
+        share = (cells - 1) / np.maximum(moments.n - 1, 1)
         squares = moments.squares * share[:, None]
-        scatter = moments.scatter * (max(int(n.sum()) - j, 0) / freedom)
-        parts.append(ScreenMoments(n, moments.mean + part, squares, scatter, counted / 2.0))
+        within = scatter * ((int(cells.sum()) - j) / freedom)
+        parts.append(ScreenMoments(cells, moments.mean + part, squares, within, counted / 2.0))
     return parts
 
 
@@ -188,6 +244,7 @@ def as_screen(
     codes: Index,
     fold: Index,
     columns: Mapping[str, Index],
+    correlation: Array | None = None,
 ) -> Screen:
     """Return the environments of a coding, as they would be read from cells.
 
@@ -199,11 +256,16 @@ def as_screen(
         Environment of every row, -1 for none, shape ``(n_rows,)``.
     fold, columns
         As in :class:`~nextpert.core.screen.screen.Screen`.
+    correlation
+        Of genes, ``(n_genes, n_genes)``; ``None`` if it is not known.
     """
+    covariance = np.diag(sigma2)
+    if correlation is not None:
+        covariance = correlation * np.sqrt(np.outer(sigma2, sigma2))
     kept = np.flatnonzero(codes >= 0)
     one = moments.some(kept).pool(codes[kept], len(fold))
     scatter = {}
     for k in np.unique(fold).tolist():
         n = one.n[fold == k]
-        scatter[k] = np.diag(sigma2 * max(int(n.sum()) - len(n), 0))
+        scatter[k] = covariance * max(int(n.sum()) - len(n), 0)
     return Screen(columns, fold, one.n, one.mean, one.squares, scatter, one.counted)

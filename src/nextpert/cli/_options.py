@@ -350,7 +350,9 @@ class FromTable:
     n_cells: WholeOrNone = None
     """Of a csv file: number of cells of each perturbation, if known."""
     n_controls: WholeOrNone = None
-    """Of a csv file: number of control cells, if known."""
+    """Of a csv file: number of control cells, from which their error follows."""
+    control_se: str | None = None
+    """Of a csv file: 'conservative', if the number of control cells is not known."""
 
     @property
     def given(self) -> list[str]:

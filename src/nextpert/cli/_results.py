@@ -50,7 +50,7 @@ def _effects(stored: Any) -> pd.DataFrame:
         {"perturbation": np.repeat(names, len(genes)), "gene": np.tile(genes, len(names))}
         | {name: np.asarray(stored[name], float).ravel() for name in columns if name in stored}
     )
-    order = np.lexsort((-out["mean"].abs().to_numpy(), out["lfsr"].to_numpy() >= CLEAR_SIGN))
+    order = np.lexsort((-out["mean"].abs().to_numpy(), ~(out["lfsr"].to_numpy() < CLEAR_SIGN)))
     return out.iloc[order].reset_index(drop=True)
 
 

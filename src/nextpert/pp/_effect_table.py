@@ -21,11 +21,22 @@ from nextpert._adata.roles import Roles, screen_record
 from nextpert._adata.scale import read_scale
 from nextpert._adata.screen import coding, distinct, read_environments, read_screens
 from nextpert._adata.sources import real_values
-from nextpert._adata.table import KEY, SE, Rows, not_told, own_variances, scales
+from nextpert._adata.table import (
+    CORRELATION,
+    KEY,
+    SAMPLES,
+    SE,
+    Rows,
+    not_told,
+    shrunk_correlation,
+)
 from nextpert.core._checks import require_small
 from nextpert.core._codec import table_type
+from nextpert.core.model.hierarchical import WITHOUT_CORRELATION
+from nextpert.core.model.within_cells import without_responses
 from nextpert.core.screen.guides import pool_guides, spread_within
 from nextpert.pp._steps.outputs import NAMES, read_output
+from nextpert.pp._steps.table_errors import FEWEST, batch_factor, controls_of, read_correlation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,11 +46,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LOGARITHMS = {"e": 1.0, "2": float(np.log(2)), "10": float(np.log(10))}
-# Where numbers of cells are not told they are no more than a scale: an effect of 10 standard errors
-# is one standard deviation of a gene, about as in screens of 100 cells per perturbation.
-_CELLS = 100
-# Controls that are not told are as many as have no error beside that of perturbations.
-_CONTROLS = 1000
+CONSERVATIVE = "conservative"  # the error of controls of whom nothing is known
 _LEAST_ERROR = 1e-9  # of the table's median standard error: beside it, matrices are singular
 _MOST_CELLS = 1e12  # sums of a thousand times as many are whole numbers still
 
@@ -58,6 +65,7 @@ def effect_table(
     batch: str | Mapping[str, Any] | pd.Series | None = None,
     control_mean: str | Mapping[str, float] | None = None,
     control_se: str | Mapping[str, float] | None = None,
+    correlation: pd.DataFrame | ad.AnnData | None = None,
     control: str = "control",
 ) -> ad.AnnData:
     r"""Return a screen made of effects and their standard errors, without cells.
@@ -79,11 +87,13 @@ def effect_table(
     replicates then give the standard errors. Use it where cells meet tables, as in a campaign;
     else keep the cells.
 
-    A table says less than cells do. Coexpression is not known, so effects are shrunk towards the
-    program that perturbations share and towards zero, not along coexpression; and errors of genes
-    count as independent. Without the control means, target genes are effects like all others, and
-    no efficacy is learned. Effects are differences of natural logarithms; those of other
-    logarithms are converted, and the log says so.
+    A table says less than cells do. Two things it has to bring. The error of the controls is common
+    to all effects of a batch: taken as independent it is a false effect of every perturbation.
+    And errors of coexpressed genes go together, which many perturbations show as a program: give
+    the ``correlation`` of genes, or above 30 perturbations no program is modelled, and an effect
+    that perturbations share is not recognised as such. Without the control means, target genes are
+    effects like all others, and no efficacy is learned. Effects are differences of natural
+    logarithms; those of other logarithms are converted, and the log says so.
 
     Parameters
     ----------
@@ -119,12 +129,13 @@ def effect_table(
         than a scale: 100 for each.
     n_controls
         Control cells (of each batch), in the same forms, or as a mapping from batches. They tell
-        how large the error is that all effects of a batch share. It is not modelled if neither
-        these nor ``control_se`` are given. By default the column ``"n_controls"``, if it is there.
+        how large the error is that all effects of a batch share; these or ``control_se`` are
+        required. By default the column ``"n_controls"``, if it is there.
     batch
         Batch of each perturbation, whose effects are relative to controls of its own: a mapping, or
         a column of ``obs`` (by default ``"batch"``, if it is there). A perturbation of several
-        batches has a row in each.
+        batches has a row in each; if these differ by more than their standard errors, all standard
+        errors of the table are multiplied by the factor, as all lack what batches differ by.
     control_mean
         Mean of the controls by gene, log-normalised expression: a mapping, or a column of ``var``
         (by default ``"control_mean"``, if it is there). Knockouts are expected to remove a part of
@@ -132,7 +143,12 @@ def effect_table(
         the controls.
     control_se
         Its standard error, in the same forms (``"control_se"``). By default it follows from
-        ``n_controls``.
+        ``n_controls``. If neither is known, ``"conservative"`` takes nine tenths of the smallest
+        squared standard error of a gene's effects as that of the controls, and a quarter of it off
+        the others: few false effects, and fewer true ones.
+    correlation
+        How genes are correlated within perturbations: a table of genes x genes, or control cells
+        (or samples) x genes, log-normalised, at least 50. That of a screen of cells is known.
     control
         Label of the rows of controls; that of the roles, of a screen of cells.
 
@@ -147,16 +163,18 @@ def effect_table(
           rows of controls those of their means; infinite where nothing is known.
         - ``obs["perturbation"]``, ``obs["batch"]`` (labels): of each row; batches if given.
         - ``obs["n_cells"]`` (number): cells of each row.
+        - ``varp["correlation"]`` (array, ``(n_vars, n_vars)``): correlation of genes, if known.
         - ``varp["dag"]``, ``uns["dag"]`` (as of :func:`nextpert.tl.learn_dag`): a graph without
           edges.
         - ``uns["screen"]`` (mapping): as of :func:`setup_screen`.
         - ``uns["effect_table"]`` (mapping): a record: ``source``, ``base``, ``n_missing`` entries,
-          ``cells_given``, ``controls_given`` and ``means_given``.
+          ``cells_given``, ``controls_given`` (0 if conservative) and ``means_given``.
 
     Raises
     ------
     ValueError
-        If columns are absent, an AnnData has neither standard errors nor roles, genes or
+        If the error of the controls is not told, columns are absent, ``correlation`` is none of
+        these genes, an AnnData has neither standard errors nor roles, genes or
         perturbations are given twice or differ between effects and standard errors, a standard
         error is zero or negative, an effect is infinite, nothing is known of a gene or
         perturbation, a p-value of 0 or 1 stands alone, or the output has no effects.
@@ -191,12 +209,28 @@ def effect_table(
     if batches is not None:
         each, block = np.unique(batches, return_inverse=True)
         _require_alike(known, labels)
+        factor = batch_factor(effects, errors, labels)
+        errors = errors * factor
+        if factor > 1.0:
+            logger.info(
+                "Perturbations in several batches differ by %.2f times their standard errors: all "
+                "standard errors are multiplied by this.", factor,
+            )  # fmt: skip
     cells = _counts(_values(n_cells, given.obs, labels, "n_cells"), "n_cells")
     controls = _counts(_of_controls(n_controls, given.obs, labels, each, block), "n_controls")
     mean = _numbers(_values(control_mean, given.var, genes, "control_mean"), "control_mean")
-    error = _numbers(_values(control_se, given.var, genes, "control_se"), "control_se")
+    error = None
+    if control_se != CONSERVATIVE:
+        error = _numbers(_values(control_se, given.var, genes, "control_se"), "control_se")
     if error is not None and not (error > 0).all():
         message = "control_se must be above 0 for every gene."
+        raise ValueError(message)
+    if controls is None and error is None and control_se != CONSERVATIVE:
+        message = (
+            "The table does not tell the error of the controls, which all effects of a batch "
+            "share: give n_controls (with n_cells) or control_se, or control_se='conservative' "
+            "if neither is known."
+        )
         raise ValueError(message)
     if controls is not None and cells is None:
         message = (
@@ -205,7 +239,10 @@ def effect_table(
         )
         raise ValueError(message)
     variance = np.where(known, errors, np.inf) ** 2
-    rows, of_controls = _controls(variance, block, cells, controls, error)
+    rows, of_controls = controls_of(variance, block, cells, controls, error)
+    alike = given.correlation
+    if correlation is not None or alike is None:
+        alike = read_correlation(correlation, genes)
     values = np.vstack([np.zeros((len(each), len(genes))), np.where(known, effects, 0.0)])
     kind = table_type(values.size)
     out = ad.AnnData(
@@ -218,7 +255,7 @@ def effect_table(
     if given.roles is not None:
         roles = replace(roles, separator=given.roles.separator)
     record = {
-        "source": source or ("table" if given.roles is None else "cells"),
+        "source": source or given.source,
         "base": found,
         "n_missing": int((~known).sum()),
         "cells_given": int(cells is not None),
@@ -229,6 +266,8 @@ def effect_table(
     graph["params"] = {"method": "given"}
     empty = sp.csr_array((len(genes), len(genes)))
     _adata.write_results(out, uns={KEY: record, "dag": graph}, varp={"dag": empty})
+    if alike is not None:
+        out.varp[CORRELATION] = alike.astype(np.float32)
     scale = read_scale(out, np.arange(len(genes)), np.arange(out.n_obs), None)
     _adata.write_results(out, uns={SCREEN: screen_record(roles, scale.stored(checked=True))})
     _say(out, known.shape, given.how)
@@ -239,7 +278,7 @@ class _Given(NamedTuple):
     """Effects and standard errors as given, and the tables that may say more of them.
 
     ``labels`` are those of the rows, ``how`` says where standard errors came from, and ``roles``
-    are those of the cells that were given in place of a table.
+    and ``correlation`` are those of the cells that were given in place of a table.
     """
 
     effects: pd.DataFrame
@@ -250,6 +289,8 @@ class _Given(NamedTuple):
     base: str | None
     how: str = ""
     roles: Roles | None = None
+    correlation: Array | None = None
+    source: str = "table"
 
 
 def _read(
@@ -337,7 +378,13 @@ def _of_cells(adata: ad.AnnData) -> _Given:
     var["control_mean"] = pooled.mean[0][kept]
     var["control_se"] = np.sqrt(within_cells / pooled.counted[0])[kept]
     how = "the variance of the cells"
-    return _Given(effects, se, [str(name) for name in names], obs, var, None, how, roles)
+    alike = None
+    if (freedom := float(pooled.freedom.sum())) >= FEWEST:
+        within = without_responses(pooled, np.sqrt(np.where(kept, within_cells, 1.0)))
+        alike = shrunk_correlation(within[np.ix_(kept, kept)], freedom)
+    labels = [str(name) for name in names]
+    source = SAMPLES if "n_cells" in adata.obs else "cells"
+    return _Given(effects, se, labels, obs, var, None, how, roles, alike, source)
 
 
 def _aligned(effects: pd.DataFrame, se: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -495,47 +542,6 @@ def _require_alike(known: NDArray[np.bool_], labels: list[str]) -> None:
         raise ValueError(message)
 
 
-def _controls(
-    variance: Array,
-    block: NDArray[np.int64],
-    cells: NDArray[np.int64] | None,
-    controls: NDArray[np.int64] | None,
-    error: Array | None,
-) -> tuple[Rows, Array]:
-    """Return the rows of a table, controls first, and the variance of the controls' means.
-
-    Parameters
-    ----------
-    variance
-        Squared standard errors of effects, infinite if unknown, ``(n_perturbations, n_genes)``.
-    block
-        Batch of every perturbation.
-    cells, controls
-        Cells of perturbations, and controls of batches, if told.
-    error
-        Standard errors of the controls' means, ``(n_genes,)``, if told.
-    """
-    n = np.full(len(variance), _CELLS) if cells is None else cells
-    n_batches = int(block.max()) + 1
-    told = controls
-    if controls is None:
-        controls = np.full(n_batches, _CONTROLS * int(n.max()))
-    both = 1.0 / n + 1.0 / controls[block]
-    rows = Rows(n, block, np.zeros(len(n), bool), cells is not None)
-    of_controls = scales(rows, variance / both[:, None]) / controls[:, None]
-    if error is not None:
-        of_controls = np.tile(error**2, (n_batches, 1))
-    of_all = np.append(np.arange(n_batches), block)
-    is_control = np.arange(len(of_all)) < n_batches
-    rows = Rows(np.append(controls, n), of_all, is_control, cells is not None)
-    if error is not None and told is None:  # as many as have that error
-        own = own_variances(rows, np.vstack([of_controls, variance]))[n_batches:]
-        few = np.median(scales(rows._replace(n=n, is_control=is_control[n_batches:]),
-                               n[:, None] * own) / error**2)  # fmt: skip
-        rows.n[:n_batches] = max(round(float(few)), 2)
-    return rows, of_controls
-
-
 def _obs(
     labels: list[str],
     each: NDArray[np.str_],
@@ -565,3 +571,12 @@ def _say(table: ad.AnnData, shape: tuple[int, ...], how: str) -> None:
     )  # fmt: skip
     if not_told(table):
         logger.warning("%s", not_told(table))
+    if table.obs["perturbation"].nunique() - 1 > WITHOUT_CORRELATION and (
+        CORRELATION not in table.varp
+    ):
+        logger.warning(
+            "The table does not tell how genes are correlated, and has more than %d perturbations: "
+            "no program is modelled, as correlated errors would pass for one. Effects that all "
+            "perturbations share are not recognised. Give correlation: control cells or samples, "
+            "or genes x genes.", WITHOUT_CORRELATION,
+        )  # fmt: skip

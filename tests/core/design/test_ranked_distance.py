@@ -57,12 +57,18 @@ def test_distances_by_dense_draws(uncertain):
     assert (np.abs(found.mean[:-1] - wanted.mean(axis=0)) < tolerance).all()
     np.testing.assert_allclose(found.sd[:-1], wanted.std(axis=0), rtol=0.05)
     np.testing.assert_allclose(found.median[:-1], np.median(wanted, axis=0), rtol=0.03)
-    # Intervals hold 90% of other draws, and none of those between other quantiles is shorter.
-    held = ((found.low[:-1] <= wanted) & (wanted <= found.high[:-1])).mean(axis=0)
-    assert (np.abs(held - 0.9) < 5 * np.sqrt(0.09 / count) + 0.005).all()
-    width = [np.diff(np.quantile(wanted, [a, a + 0.9], axis=0), axis=0)[0]
-             for a in np.linspace(0, 0.1, 21)]  # fmt: skip
-    np.testing.assert_allclose(found.high[:-1] - found.low[:-1], np.min(width, axis=0), rtol=0.03)
+    # Equation 34: the lower end is that of the shortest interval, or of draws to first order.
+    ends = [np.quantile(wanted, [a, a + 0.9], axis=0) for a in np.linspace(0, 0.1, 41)]
+    shortest = np.array([low for low, _ in ends])[
+        np.argmin([high - low for low, high in ends], axis=0), range(5)
+    ]
+    m = states.mean(axis=0) - target
+    slope = (m**2).sum(axis=1) + 2 * ((states - states.mean(axis=0)) * m).sum(axis=2)
+    low = np.minimum(shortest, np.maximum(np.quantile(slope, 0.05, axis=0), 0.0))
+    scale = wanted.std(axis=0)
+    assert (np.abs(found.low[:-1] - low) < 0.1 * scale).all()
+    assert (np.abs(found.high[:-1] - np.quantile(wanted, 0.95, axis=0)) < 0.1 * scale).all()
+    assert (found.low[:-1] < shortest - 0.1 * scale).any()
     centre = ((states.mean(axis=0) - target) ** 2).sum(axis=1)
     np.testing.assert_allclose(found.centre[:-1], centre, rtol=0.05, atol=0.05)
     spread = found.mean[:-1] - found.centre[:-1]

@@ -224,7 +224,7 @@ def first_order_distances(
     expected, generator = goal.distance(centre, centre[-1])[:-1], as_rng(rng)
     # By map, so that a draw is gone before the next one is made.
     slopes = map(partial(slope_draws, goal, centre, rng=generator), draw(n_samples, generator))
-    return expected, expected + np.concatenate(list(slopes))
+    return expected, expected + np.concatenate([each[:, :-1] for each in slopes])
 
 
 @dataclass(frozen=True, repr=False)
@@ -243,9 +243,11 @@ class RankedDistance(Shown):
         Posterior median, not below 0: uncertain states do not have a large one by the rare draws
         that are far away.
     low, high
-        Ends of the shortest interval, not below 0. A distance has a long tail above, and may be 0,
-        which an interval of equal tails cannot begin at: of distances to an exact target, shortest
-        ones cover 2 to 7% more on Papalexi, 0 to 3% more on TAP-seq and 1 to 4% less on Norman.
+        Ends of the interval, not below 0. Of a squared distance to target states (equation 34),
+        ``high`` is a quantile of the draws, and ``low`` the smaller one of two: the lower end of
+        the shortest interval, and the quantile of draws to first order, which lack the variance of
+        the state that every draw adds to its distance. Of goals with other parts it is the
+        shortest interval.
     centre
         Squared distance of the expected state, ``|E theta - mu*|^2``. ``mean`` exceeds it by the
         variance of the state, summed over nodes, so uncertain states have a large mean distance.
@@ -347,15 +349,24 @@ def ranked_distance(
     generator = as_rng(rng)
     expected, draw = states_of(posterior, shifts) if states is None else states
     goal = as_goal(target, expected.shape[1], target_variance)
-    drawn = draw(n_samples, generator)
-    own = generator.spawn(1)[0]  # of the target's error
-    draws = np.concatenate(list(map(partial(distance_draws, goal, rng=generator, own=own), drawn)))
-    draws -= 2 * goal.floor
+    drawn, (found, slopes) = draw(n_samples, generator), ([], [])
+    own, more = generator.spawn(2)  # of the target's error, and of what draws are to first order
+    for one in drawn:
+        found.append(distance_draws(goal, one, generator, own))
+        if goal.is_states:
+            slopes.append(slope_draws(goal, expected, one, more))
+    draws = np.concatenate(found) - 2 * goal.floor
+    centre = goal.distance(expected, expected[-1]) - goal.floor
     low, high = shortest_interval(np.maximum(draws, 0.0), confidence)
+    if slopes:  # equation 34
+        linear = np.concatenate(slopes)
+        linear += goal.error_sd(expected) * more.standard_normal(linear.shape)
+        ends = (1.0 - confidence) / 2, (1.0 + confidence) / 2
+        low = np.minimum(low, np.maximum(centre + np.quantile(linear, ends[0], axis=0), 0.0))
+        high = np.maximum(np.quantile(draws, ends[1], axis=0), 0.0)
     nearer = (draws < draws[:, -1:]).mean(axis=0)
     nearest = np.append(probability_nearest(draws[:, :-1]), 0.0)
     mean, sd = draws.mean(axis=0), draws.std(axis=0, ddof=1)
-    centre = goal.distance(expected, expected[-1]) - goal.floor
     median = np.maximum(np.median(draws, axis=0), 0.0)
     return RankedDistance(mean, sd, median, low, high, centre, nearest, nearer, goal.floor, draws)
 

@@ -289,6 +289,19 @@ class Goal(Shown):
             return None
         return np.array([root @ rng.standard_normal(self.n_nodes) for root in self._roots])
 
+    def error_sd(self, states: ArrayLike) -> Array:
+        """Return what errors of the target states add to distances, to first order.
+
+        A standard deviation for every state, ``2 sqrt(sum_s c_s^2 |V_s^(1/2) W (theta - m_s)|^2)``
+        with ``V_s`` the sampling covariance of ``m_s``; shape ``(n,)``.
+        """
+        every = np.asarray(states)
+        total = np.zeros(len(every))
+        if self.floor > 0:
+            for share, state, root in zip(self.shares, self.states, self._roots, strict=True):
+                total += share**2 * (((every - state) * self.weights @ root) ** 2).sum(axis=1)
+        return 2.0 * np.sqrt(total)
+
     def quadratic(self, at: ArrayLike) -> Quadratic:
         """Return a quadratic approximation of the distance near a state, ``(n_nodes,)``.
 

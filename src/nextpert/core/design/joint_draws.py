@@ -10,6 +10,7 @@ import numpy as np
 
 from nextpert.core._blas import one_thread
 from nextpert.core._codec import table_type
+from nextpert.core.model._mixture import best_weights
 from nextpert.core.model.perturbations import in_blocks
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _ROWS = 256  # perturbations at a time, so that what is computed of them stays in the cache
 _DRAWN = 4  # nodes of which own parts are drawn: one gene alone has a distribution of its own
+_APART = np.arange(-15.0, 5.0)  # exponents of 2 of variances of what a target does to a gene
+_FEWEST_TOLD = 10  # genes of a target: fewer say nothing of how many it leaves alone
 _TINY = 1e-300  # keeps 0 / 0 from a division; below every variance
 _NORMAL = 1e12  # shape of a gamma distribution that no number of draws tells from a normal
 
@@ -109,6 +112,25 @@ class States(NamedTuple):
     draws: Callable[[int, np.random.Generator], Iterator[Draw]]
 
 
+class Joined(NamedTuple):
+    """What of a target has a part in the draws of candidates.
+
+    Parameters
+    ----------
+    rows
+        For every target state the perturbation of the fit that it is, -1 for none.
+    numbers
+        The target state that was given by its numbers, NaN of genes that were not, shape
+        ``(n_genes,)``; ``None`` without one.
+    """
+
+    rows: tuple[int, ...] = ()
+    numbers: Array | None = None
+
+
+NOT_JOINED = Joined()
+
+
 def states_by_effects(
     effects: EffectDraws,
     control: Array,
@@ -116,8 +138,12 @@ def states_by_effects(
     targets: Sequence[int] = (),
     points: Array | None = None,
     n_more: int = 0,
+    numbers: Array | None = None,
 ) -> States:
     """Return the joint posterior of the states that effects lead to from the controls.
+
+    A target state given by its numbers says something of the means of the controls, which most of
+    its genes share: draws are those given these numbers (:func:`given_numbers`).
 
     Parameters
     ----------
@@ -134,11 +160,20 @@ def states_by_effects(
         that the goal has, shape ``(n_states, n_nodes)``; by default no target is a perturbation.
     n_more
         How many of the last perturbations are targets alone.
+    numbers
+        As of :class:`Joined`.
     """
     which = np.arange(len(effects.expected)) if place is None else np.asarray(place, np.int64)
     n, index = len(which) - n_more, np.array(targets, np.int64)
     joined = index[:, None] >= 0
     rows = tuple(np.where(index < n, index, -1).tolist())
+
+    moved, slopes = None, np.zeros(0)
+    told_enough = numbers is not None and np.isfinite(numbers).sum() >= _FEWEST_TOLD
+    if numbers is not None and told_enough and len(control) > 1:
+        moved = given_numbers(numbers, control, effects.unit)
+        slopes = _slopes_on_control(effects, control, np.append(which, which[:1]))
+        slopes[n] = 1.0
 
     def draws(n_samples: int, rng: np.random.Generator) -> Iterator[Draw]:
         del rng  # what is left to draw are own parts
@@ -153,6 +188,8 @@ def states_by_effects(
                     "target_error": np.where(joined, states[index] - points, 0.0),
                 }  # fmt: skip
             states[n], spread[n] = control[k], 0.0
+            if moved is not None:
+                states += slopes * moved[k]
             yield Draw(states[: n + 1], spread[: n + 1], count, **told)
             del states, spread  # before the next are made
 
@@ -160,7 +197,62 @@ def states_by_effects(
     mean = effects.posterior_mean(np.append(which[:n], which[:1]))
     mean += start
     mean[n] = start
+    if moved is not None:
+        mean += slopes[: n + 1] * moved.mean(axis=0)
     return States(mean.astype(table_type(mean.size), copy=False), draws)
+
+
+def given_numbers(numbers: Array, control: Array, unit: Array) -> Array:
+    r"""Return how draws of the controls' means move if a target's numbers are known.
+
+    Target ``g`` and controls ``c`` differ by ``delta_i ~ sum_m pi_m N(0, 2^m s_i^2)`` with weights
+    learned from all genes, as most genes of a target are those of the controls (equation 35). With
+    ``S_i`` the variance of the draws of ``c_i``, and ``delta_i`` drawn with its variance ``v``, a
+    draw of ``c_i`` moves by ``S_i (g_i - c_i - delta_i) / (S_i + v)`` (Matheron's rule).
+
+    Parameters
+    ----------
+    numbers
+        The target, NaN of genes that it does not name, shape ``(n_genes,)``.
+    control
+        Draws of the means of the controls, shape ``(n_draws, n_genes)``, same units.
+    unit
+        Standard deviations of genes within cells, shape ``(n_genes,)``.
+    """
+    moved, told = np.zeros_like(control), np.flatnonzero(np.isfinite(numbers))
+    variance, square = control[:, told].var(axis=0, ddof=1), unit[told] ** 2
+    told, variance, square = (x[variance > 0] for x in (told, variance, square))
+    if not len(told):
+        return moved
+    each = square[:, None] * 2.0**_APART
+    total = variance[:, None] + each
+    away = numbers[told] - control[:, told].mean(axis=0)
+    logs = -0.5 * (np.log(total) + away[:, None] ** 2 / total)
+    chance = np.exp(logs - logs.max(axis=1, keepdims=True))
+    size = len(_APART)
+    chance *= best_weights(chance, np.full(size, 1.0 / size), np.full(size, 1.0 / size))
+    below = np.cumsum(chance, axis=1) / chance.sum(axis=1, keepdims=True)
+    rng = np.random.default_rng(0)
+    for k in range(len(control)):
+        which = (rng.random((len(told), 1)) > below[:, :-1]).sum(axis=1)
+        apart = each[np.arange(len(told)), which]
+        rest = numbers[told] - control[k, told] - np.sqrt(apart) * rng.standard_normal(len(told))
+        moved[k, told] = variance * rest / (variance + apart)
+    return moved
+
+
+def _slopes_on_control(effects: EffectDraws, control: Array, which: Any) -> Array:
+    """Return by how much states move with the controls' means, ``(len(which), n_genes)``.
+
+    The covariance of states and these means over draws, relative to the variance of the means.
+    """
+    away = control - control.mean(axis=0)
+    square = np.maximum((away**2).sum(axis=0), _TINY)
+    slopes = np.empty((len(which), control.shape[1]), table_type(len(which) * control.shape[1]))
+    for rows, some in effects.blocks(which):
+        centre = effects.centres(some)
+        slopes[rows] = 1.0 + effects.unit * np.einsum("jik,ki->ji", centre, away) / square
+    return slopes
 
 
 @one_thread()
@@ -266,7 +358,7 @@ def _square_draws(
 
 @one_thread()
 def slope_draws(goal: Goal, mean: Array, drawn: Draw, rng: np.random.Generator) -> Array:
-    """Return draws of what distances change by to first order, ``(count, n_perturbations)``.
+    """Return draws of what distances change by to first order, ``(count, n_perturbations + 1)``.
 
     By the slope of the distance at the expected states towards those of each draw. To target states
     it is linear, so that own parts add a normal; goals with other parts are asked draw by draw.
@@ -292,20 +384,26 @@ def slope_draws(goal: Goal, mean: Array, drawn: Draw, rng: np.random.Generator) 
 
             control = moved(-1)
             each = [goal.distance(moved(rows), control, off) for rows in blocks]
-            return np.concatenate(each)[:-1]
+            return np.concatenate(each)
 
         return (at(_STEP) - at(-_STEP)) / (2 * _STEP)
 
     if drawn.spread is None or not goal.is_states:
         return np.array([slope(one) for one in drawn.sampled(rng)])
     errors, point = drawn.errors(rng), goal.shares @ goal.states
-    apart = ((goal.weights * (mean[rows] - point)) * drawn.spread[rows] for rows in blocks)
-    root = 2.0 * np.sqrt(np.concatenate([(x**2).sum(axis=1) for x in apart])[:-1])
-    common = slope(drawn)
+    common, root = np.empty((2, len(mean)))
+    for rows in blocks:
+        towards = goal.weights * (mean[rows] - point)
+        common[rows] = 2.0 * ((drawn.states[rows] - mean[rows]) * towards).sum(axis=1)
+        root[rows] = 2.0 * np.sqrt(((towards * drawn.spread[rows]) ** 2).sum(axis=1))
+    if drawn.target_error is not None:
+        each = zip(goal.shares, goal.states, drawn.target_error, strict=True)
+        for share, state, off in each:
+            common -= 2.0 * share * (mean @ (goal.weights * off) - state @ (goal.weights * off))
     found = common + root * rng.standard_normal((drawn.count, len(root)))
     if errors is not None and drawn.target_error is not None:
         more = goal.shares[:, None] * (errors - drawn.target_error)  # own parts of the targets
-        towards = (mean[:-1] @ (goal.weights * more).sum(axis=1).T).T - (
+        towards = (mean @ (goal.weights * more).sum(axis=1).T).T - (
             more * goal.weights * goal.states
         ).sum(axis=(1, 2))[:, None]
         for row, states in drawn.joined(errors).items():

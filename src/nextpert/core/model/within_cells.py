@@ -22,6 +22,9 @@ LEAST_PSI = 0.05  # of a gene's variance that is its own, or a factor could hold
 # Of the excess of variances of genes, what lies along the effect: 0.20 of 0.36 on Papalexi, 0.14 of
 # 0.30 on Norman. Genes that are expressed more vary more as well, each by itself.
 _ALONG = 0.5
+# Precision of phi before the cells are seen: phi ~ N(0, 1/8^2). Where hardly anything happens the
+# regression has nothing to go by, and phi of 10 multiplied draws of effects by 22.
+_PRIOR_PRECISION = 64.0
 # Above this ratio a standard error of a table says that nothing is known of a gene, or next to.
 _OUTLYING = 4.0
 
@@ -31,7 +34,8 @@ def response_variance(cells: PooledGuides, squares: Callable[[slice], Array]) ->
 
     Some escape, others respond more: ``x = c + s theta`` with ``s`` of mean 1 and variance phi. The
     variance of a gene then exceeds that of other cells by ``phi theta^2``, and the excess is
-    regressed on it.
+    regressed on it. Before the cells are seen phi is normal with mean 0 and a standard deviation of
+    1/8, which counts where effects are too small to tell.
 
     Parameters
     ----------
@@ -51,7 +55,8 @@ def response_variance(cells: PooledGuides, squares: Callable[[slice], Array]) ->
             excess = np.where(ratio < _OUTLYING, excess, 0.0)
         total += float((freedom * square**2).sum())
         along += float((excess * square).sum())
-    return max(_ALONG * along / total, 0.0) if total > 0 else 0.0
+    # The variance of _ALONG * along / total is _ALONG / total, so that its precision is this.
+    return max(_ALONG * along / (total + _ALONG * _PRIOR_PRECISION), 0.0)
 
 
 def responses(
@@ -84,6 +89,8 @@ def without_responses(cells: PooledGuides, unit: Array) -> Array:
     along them noise. In units of ``unit``, shape ``(n_genes, n_genes)``.
     """
     within = cells.covariance / np.outer(unit, unit)
+    if not cells.are_cells:  # a table brings the correlation of its controls
+        return np.asarray(within)
     change, error = cells.to_controls()
     change, n = change / unit, cells.n_cells[1:, None]
     phi = response_variance(cells, lambda rows: np.maximum(change[rows] ** 2 - error[rows], 0.0))

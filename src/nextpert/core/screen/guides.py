@@ -269,6 +269,11 @@ class PooledGuides(Shown):
         return self.prior_freedom > 0
 
     @property
+    def knows_correlation(self) -> bool:
+        """Whether it is known how genes vary together: of cells, and of a table that says so."""
+        return self.are_cells or bool(np.count_nonzero(self.scatter) > len(self.scatter))
+
+    @property
     def covariance(self) -> NDArray[np.float64]:
         """Covariance of cells within perturbations, shape ``(n_nodes, n_nodes)``."""
         return self.scatter / max(int(self.n_cells.sum()) - len(self.n), 1)

@@ -22,7 +22,7 @@ from nextpert._adata.members import effects_alone, numbered, pooled
 from nextpert._warn import warn
 from nextpert.core.design.candidates import Candidates
 from nextpert.core.design.distances import states_of
-from nextpert.core.design.joint_draws import States
+from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States
 from nextpert.core.model.interactions import Together, learn_interactions
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
@@ -343,11 +343,10 @@ class CandidateSet:
             expected=None if self.expected is None else self.expected.rows(some),
         )  # fmt: skip
 
-    def states(self, fit: FittedPosterior, targets: Sequence[int] = ()) -> States:
-        """Return the joint posterior of the states that they reach.
+    def states(self, fit: FittedPosterior, targets: Joined = NOT_JOINED) -> States:
+        """Return the joint posterior of their states, with ``targets`` of :class:`Wanted`.
 
-        It is that of the hierarchical model, and on the graph if the fit has none or if shifts are
-        told. ``targets`` are those of :class:`Wanted`: target states that join it.
+        That of the hierarchical model; on the graph if the fit has none, or if shifts are told.
         """
         if not self._drawn(fit):
             return states_of(fit.posteriors, fit.known(self.prior))
@@ -361,20 +360,21 @@ class CandidateSet:
 
     def towards(self, wanted: Wanted, fit: FittedPosterior) -> Wanted:
         """Return what is wanted, by the target's cells where no draws of these states hold it."""
-        return wanted if self._drawn(fit) else replace(wanted, goal=wanted.cells, targets=())
+        return (
+            wanted if self._drawn(fit) else replace(wanted, goal=wanted.cells, targets=NOT_JOINED)
+        )
 
 
 def as_asked(
     fit: FittedPosterior,
     pool: CandidateSet,
     goal: Goal,
-    targets: Sequence[int] = (),
+    targets: Joined = NOT_JOINED,
     **options: Any,
 ) -> Candidates:
     """Return candidates as an acquisition is asked to rank them, by a fit.
 
-    ``targets`` are those of :class:`Wanted`; ``options`` are those of
-    :class:`~nextpert.core.Candidates`.
+    ``targets`` are of :class:`Wanted`, ``options`` of :class:`~nextpert.core.Candidates`.
     """
     return Candidates(
         fit.posteriors, lambda: fit.known(pool.prior), goal, states=pool.states(fit, targets),

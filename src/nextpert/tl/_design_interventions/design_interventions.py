@@ -165,9 +165,10 @@ def design_interventions(
           NaN for acquisitions without look-ahead). Then squared distances to the target, in squared
           units of expression (or in those of the target), with the sampling error of a target that
           is a mean of cells subtracted: ``state_distance`` of the expected state;
-          ``predicted_distance``, the posterior median, and the shortest 90% interval
-          ``predicted_low`` to ``predicted_high``; the posterior mean ``mean_distance``, which
-          includes the variance of the state, with ``predicted_distance_sd``; ``relative_distance``
+          ``predicted_distance``, the posterior median, and its 90% interval ``predicted_low`` to
+          ``predicted_high`` (:doc:`/model/mathematics`, equation 34); the posterior mean
+          ``mean_distance``, which includes the variance of the state, with
+          ``predicted_distance_sd``; ``relative_distance``
           (the predicted one divided by that of the control; NaN if that is 0); ``probability_best``
           (of being the nearest); ``probability_better`` (of being nearer than the control);
           ``expected_gap``, the expected difference to the nearest candidate; ``measured_distance``

@@ -30,6 +30,7 @@ from nextpert._adata.target import (
     numbers_in_words,
 )
 from nextpert.core.design.goal import Goal
+from nextpert.core.design.joint_draws import NOT_JOINED, Joined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,8 +61,8 @@ class Wanted:
     label
         The perturbation whose cells' mean is the target state, where it is one.
     targets
-        Row in the fit of every target state that joins the candidates' draws, -1 of those that are
-        no perturbation of the hierarchical model; shape ``(n_states,)``.
+        What has a part in the candidates' draws: target states that are perturbations of the
+        hierarchical model, and the numbers of a single one that was given by them.
     """
 
     name: str
@@ -69,7 +70,7 @@ class Wanted:
     cells: Goal
     distance: str = "squared"
     label: str | None = None
-    targets: tuple[int, ...] = ()
+    targets: Joined = NOT_JOINED
 
     @property
     def mean(self) -> Vector:
@@ -204,21 +205,35 @@ def read_target(
     cells = make(states=means or None, variances=variances)
     name = _in_words(given, states, away)
     _require_something(cells, name, away)
-    targets = _joined(states, fit) if perturbation_key == own_key else ()
-    for k, row in enumerate(targets):
+    targets = _joined(states, fit, is_own=perturbation_key == own_key)
+    for k, row in enumerate(targets.rows):
         if row >= 0:  # its error is that of the draws
             means[k], variances[k] = fit.expected_state(row), None
-    goal = make(states=means, variances=variances) if max(targets, default=-1) >= 0 else cells
+    goal = make(states=means, variances=variances) if max(targets.rows, default=-1) >= 0 else cells
     label = states[0].label if len(states) == 1 else None
     return Wanted(name, goal, cells, given.distance, label, targets)
 
 
-def _joined(states: list[_Read], fit: FittedPosterior) -> tuple[int, ...]:
-    """Return the rows in the fit of those states that the hierarchical model draws, or -1."""
+def _joined(states: list[_Read], fit: FittedPosterior, *, is_own: bool) -> Joined:
+    """Return what of target states has a part in the draws of the hierarchical model.
+
+    ``is_own`` says whether labels are those of the fit.
+    """
     if fit.hierarchical is None:
-        return ()
-    rows = fit.rows_of(state.label or "" for state in states)
-    return tuple(int(row) if row >= 0 and fit.prior.n[row] > 0 else -1 for row in rows)
+        return NOT_JOINED
+    found = fit.rows_of(state.label or "" for state in states)
+    rows = [int(row) if is_own and row >= 0 and fit.prior.n[row] > 0 else -1 for row in found]
+    by_numbers = len(states) == 1 and not states[0].n_cells
+    return Joined(tuple(rows), given_by_numbers(states[0].mean, fit) if by_numbers else None)
+
+
+def given_by_numbers(mean: Vector, fit: FittedPosterior) -> Vector:
+    """Return the numbers of a target state, NaN of genes that are at the mean of control cells.
+
+    These are as if they were not named: their numbers say nothing that the controls do not.
+    """
+    same = np.isclose(mean, fit.control_mean, rtol=1e-6, atol=1e-9)
+    return np.where(same, np.nan, mean)
 
 
 def _require_something(goal: Goal, name: str, away: list[_Read]) -> None:

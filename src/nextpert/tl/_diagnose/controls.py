@@ -58,6 +58,8 @@ class Nulls:
     of_perturbations
         Of a table, the width of the z-scores of the perturbations: that which a quarter of them
         does not exceed. It is about 1 if standard errors are right and as many change few genes.
+    has_replicates
+        As of :class:`~nextpert.tl._diagnose.halves.Halves`.
     """
 
     kind: str
@@ -66,6 +68,7 @@ class Nulls:
     width: NullWidth = field(default_factory=NullWidth)
     width_of_tests: NullWidth = field(default_factory=NullWidth)
     of_perturbations: float = float("nan")
+    has_replicates: bool = True
 
 
 class _Split(NamedTuple):
@@ -94,7 +97,8 @@ def judge_controls(refit: Refit, halves: Halves, undeclared: Nested | None) -> N
         cells = halves.pool(halves.whole)
         known = cells.pooled.variance_ratio[1:] < UNKNOWN
         away = [np.median(np.abs(z[k])) for z, k in zip(_z_scores(cells), known, strict=True)]
-        return replace(none, of_perturbations=float(np.quantile(away, _FEWEST_CHANGED)) / MEDIAN)
+        width = float(np.quantile(away, _FEWEST_CHANGED)) / MEDIAN
+        return replace(none, of_perturbations=width, has_replicates=halves.has_replicates)
     prefix, names = "null", list(split.members)
     while any(name.startswith(prefix) for name in refit.names):
         prefix += "0"

@@ -96,11 +96,13 @@ def diagnose(
     given the standard errors. If they are too small, both halves contain what is left of the
     noise, and all parts look better than they are. A table cannot show this, except by its
     batches, if it has any: they are replicates. *Negative controls* therefore are at best *care*,
-    and state a warning if z-scores are large in nearly all perturbations. The tests of *cells*
-    allow for correlated errors of genes, which are learned from the perturbations. The halves do
-    not: of two genes whose errors are correlated, half of one and the other half of the other stay
-    dependent. On a screen of strongly correlated genes, *shrinkage* therefore looks better than it
-    is.
+    and *do not trust* if z-scores are large in nearly all perturbations. Standard errors within a
+    batch do not include the variation between clones and batches: without a perturbation in two
+    batches, no part has the level *trust*. The tests of *cells*
+    allow for correlated errors of genes, which are learned from the perturbations. The halves do so
+    if the table brings the correlation of genes. Else, of two genes whose errors are correlated,
+    half of one and the other half of the other stay dependent, and on a screen of strongly
+    correlated genes *shrinkage* looks better than it is.
 
     Effects of halves, guides and batches are those of :func:`fit_dag_blr` with the same options on
     the other cells, but on the graph of all cells. Shifts are learned, even if those of the fit are
@@ -206,8 +208,8 @@ def diagnose(
       of the 95% interval; a tenth is twice what the threshold of 0.05 states), or the width of the
       null is significantly above 1.2; *trust* if it is not significantly above 1, and 90% intervals
       cover 0 in 85% of the effects or more. With fewer than 40 control cells, or a table, nothing
-      is judged, and the level is *care*. Of a table a warning says that standard errors look too
-      small if three quarters of the perturbations have z-scores of a width above 1.5, and no part
+      is judged, and the level is *care*. Of a table it is *do not trust* if three quarters of the
+      perturbations have z-scores of a width above 1.5: standard errors look too small, and no part
       has the level *trust* then; on four real screens this width was 0.8 to 1.3.
     - Positive controls: *trust* if half of the target genes or more are found, and none has a
       significant change in the opposite direction; *do not trust* if as many change in the opposite

@@ -9,7 +9,7 @@ import numpy as np
 
 from nextpert._adata.nested import FEWEST_CELLS
 from nextpert._adata.screen import distinct, read_environments
-from nextpert._adata.table import in_halves, is_table
+from nextpert._adata.table import in_halves, is_table, of_samples
 from nextpert.tl._fit_dag_blr.cells import (
     Cells,
     FitCells,
@@ -125,6 +125,13 @@ class Halves:
         All cells that were read, halves separate.
     line, line_names
         Its condition by ``condition_key``, and the names of all; none where none are declared.
+    table
+        Moments of a table of effects, both halves of which have noise of their own; ``None`` of
+        cells.
+    has_replicates
+        Whether standard errors hold what replicates differ by: those of cells do as far as it is
+        declared; a table has to have a perturbation with rows in several batches, or to be made
+        of samples.
     """
 
     group: NDArray[np.int64]
@@ -142,6 +149,8 @@ class Halves:
     batch_name: NDArray[np.object_]
     line: NDArray[np.int64]
     line_names: list[str]
+    table: ScreenMoments | None = None
+    has_replicates: bool = True
 
     @property
     def of_table(self) -> bool:
@@ -158,7 +167,7 @@ class Halves:
     @property
     def whole(self) -> ScreenMoments:
         """All cells."""
-        return self.parts[0] + self.parts[1]
+        return self.parts[0] + self.parts[1] if self.table is None else self.table
 
     def guide_shares(self, screen: ScreenMoments) -> NDArray[np.float64]:
         """Return what the variance between guides counts for in the mean of every group.
@@ -256,15 +265,18 @@ def read_halves(
     whole = cast("Screen", read.halves)
     of_half = [whole] if of_table else whole.halves("half")
     parts = [part.pool("environment", len(table)) for part in of_half]
+    table_moments, has_replicates = parts[0] if of_table else None, True
     if of_table:
         parts = in_halves(parts[0], rng)
+        several = np.bincount(group[group > 0], minlength=1).max() > 1
+        has_replicates = bool(several) or of_samples(adata)
     condition = found.levels(roles.perturbation_key, *found.condition_names)
     return Halves(
         group, condition, guide, found.levels(*roles.batch_key), found.batches()[1],
         1 + len(names), column, roles.guide_key is not None, by_guides, (parts[0], parts[1]), read,
         _names(found, [] if column is None else [column]), _names(found, roles.batch_key),
         found.levels(*([] if roles.condition_key is None else [roles.condition_key])),
-        condition_names(found),
+        condition_names(found), table_moments, has_replicates,
     )  # fmt: skip
 
 

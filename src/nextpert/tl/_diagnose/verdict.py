@@ -207,7 +207,8 @@ def judge(
         _unseen(by[q.UNSEEN], predictors, by[q.CELLS]["n_significant"].n, _ceiling(by[q.CEILING])),
         _graph(by[q.GRAPH_PART]),
     ]
-    if nulls.of_perturbations > q.LARGEST_OF_TABLE:  # all rests on standard errors
+    # All rests on standard errors: on their size, and on what they hold.
+    if nulls.of_perturbations > q.LARGEST_OF_TABLE or not nulls.has_replicates:
         parts = [replace(part, level=CARE) if part.level == TRUST else part for part in parts]
     if undeclared is not None:  # first, as it bears on all others
         parts.insert(0, _undeclared(undeclared))
@@ -274,6 +275,7 @@ def _negative(rows: _Rows, nulls: Nulls) -> Part:
     if nulls.kind == OF_TABLE:
         words = f"{start}: could not be judged, as a table has no control cells: its standard "
         words += "errors are taken as they are"
+        level = CARE
         if nulls.of_perturbations > q.LARGEST_OF_TABLE:
             words += (
                 f", but look too small. The quarter of perturbations that change the least have "
@@ -282,7 +284,14 @@ def _negative(rows: _Rows, nulls: Nulls) -> Part:
                 f"are too small: all that follows is then too optimistic. Check how they were "
                 f"computed"
             )
-        return Part(q.NEGATIVE, CARE, f"{words}.")
+            level = NOT
+        if not nulls.has_replicates:
+            words += (
+                ". Standard errors within a batch do not include the variation between clones and "
+                "batches, and no perturbation has rows in two batches that would show it: real "
+                "alleles of a knockout in another batch can differ by more"
+            )
+        return Part(q.NEGATIVE, level, f"{words}.")
     if not n:
         return Part(
             q.NEGATIVE, CARE, f"{start}: could not be judged, as the controls have fewer than "

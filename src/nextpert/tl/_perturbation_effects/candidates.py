@@ -64,6 +64,11 @@ class Wanted:
     expected: Callable[[NDArray[np.int64]], ShiftPrior | None]
     chosen: Interventions | None = None
 
+    @property
+    def unseen(self) -> NDArray[np.bool_]:
+        """Which have no cells, in any condition, ``(n_perturbations,)``."""
+        return (self.n_cells == 0) & (self.prior.n == 0)
+
     def raw_mean(self, fit: FittedPosterior) -> NDArray[np.float64]:
         """Return plain differences of means, NaN without cells, ``(n_perturbations, n_genes)``."""
         seen = ((self.prior.n > 0) & (self.n_cells > 0))[:, None]
@@ -109,12 +114,17 @@ def read_wanted(candidates: Any, fit: FittedPosterior) -> Wanted:
 def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> Effects:
     """Return the effects on the genes of the panel, ``(n_perturbations, n_genes)`` each.
 
-    All effects that a user gets are computed here, and a diagnosis scores the same.
+    All effects that a user gets are computed here, and a diagnosis scores the same. Without cells
+    there is no local false sign rate: where predictors are trusted as the screen's perturbations
+    on average deserve, the direction of a single gene is wrong more often than draws say.
     """
     if fit.hierarchical is None:
-        return estimate_effects(fit.posteriors, wanted.prior, level=level, main=fit.posterior)
+        found = estimate_effects(fit.posteriors, wanted.prior, level=level, main=fit.posterior)
+        found.lfsr[wanted.unseen] = np.nan
+        return found
     draws = fit.effects(wanted.expected, wanted.place)
     mean, sd, lower, upper, lfsr = draws.summary(level, n_jobs=threads(draws.expected.size))
+    lfsr[wanted.unseen] = np.nan
     direct = mean.copy()
     if fit.posterior.dag.n_edges:
         direct -= (fit.posterior.mean() @ mean.T).T
@@ -166,6 +176,7 @@ def outside_tables(
         for name, table in vars(effects).items():
             if name != "direct":
                 tables[name][:, varies] = table
+    tables["lfsr"][wanted.unseen] = np.nan
     plain = pooled.mean[1:] - pooled.mean[0]
     seen = wanted.n_cells > 0
     tables["raw_mean"][:] = np.nan

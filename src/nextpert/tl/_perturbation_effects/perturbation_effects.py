@@ -123,7 +123,8 @@ def perturbation_effects(
           exactly 0 in the hierarchical model, so that 1 means that both signs are equally likely;
           draws in which the effect is expected to be below the standard error of the cells count
           half for either sign. Outside the panel, and with ``spec="shifts"``, the probability that
-          the effect does not have the sign of ``mean``.
+          the effect does not have the sign of ``mean``. NaN without cells: a prediction has an
+          interval, but no direction of it is called significant.
         - ``direct`` (array, ``(n_perturbations, n_genes)``): ``mean`` less what the weights of the
           graph predict from the effects on the parents of the gene; NaN outside the panel.
         - ``data_weight`` (array, ``(n_perturbations, n_genes)``): 0 to 1, the weight of the cells:

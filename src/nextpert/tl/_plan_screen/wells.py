@@ -12,6 +12,7 @@ from nextpert._adata import main_columns_outside, strings
 from nextpert._adata.progress import progress
 from nextpert.core.design.cell_numbers import dunnett_controls
 from nextpert.core.design.distances import first_order_distances, probability_nearest
+from nextpert.core.design.joint_draws import NOT_JOINED, Joined
 from nextpert.core.design.plate import PlateCiv, allocate_cells, best_order, greedy_plate
 from nextpert.core.design.registry import find_acquisition
 from nextpert.core.model.perturbations import ENOUGH
@@ -125,7 +126,7 @@ class Choice:
         limits: Constraints,
         wells: Wells,
         *,
-        targets: Sequence[int] = (),
+        targets: Joined = NOT_JOINED,
         n_samples: int,
         rng: np.random.Generator,
     ) -> None:

@@ -14,9 +14,11 @@ from nextpert import core
 from nextpert._adata import environments as named
 from nextpert._adata.progress import progress, without_bars
 from nextpert.core import LinearScm, ScreenMoments
+from nextpert.core.design.joint_draws import Joined
 from nextpert.core.evaluate.design_loop import run_tasks
 from nextpert.core.evaluate.strategies import NO_MODEL, Means, replay_plates
 from nextpert.tl._design_interventions.candidates import as_asked, as_fitted, fitted_candidates
+from nextpert.tl._design_interventions.target import given_by_numbers
 from nextpert.tl._fit_dag_blr.cells import pool_cells
 from nextpert.tl._fit_dag_blr.model import SHIFTS, SPECS, Graphs, Model
 from nextpert.tl._plan_screen.pool import Constraints
@@ -169,11 +171,16 @@ class Modelled:
         limits = Constraints(allowed, [], nothing, nothing, 0.0, np.inf)
         wells = Wells(size, n_cells, 0, size * n_cells, n_cells)
         choice = Choice(
-            self.fit, self.candidates, self.goal, limits, wells, n_samples=N_SAMPLES,
-            rng=self.rng.spawn(1)[0],
+            self.fit, self.candidates, self.goal, limits, wells, targets=self._joined(),
+            n_samples=N_SAMPLES, rng=self.rng.spawn(1)[0],
         )  # fmt: skip
         found = choice.choose(self.strategy, max_new=None, fixed_controls=0)
         return np.array(found.candidates, np.int64)
+
+    def _joined(self) -> Joined:
+        """Return what of the target has a part in the draws: its numbers, if it is one state."""
+        states = self.goal.states
+        return Joined(numbers=given_by_numbers(states[0], self.fit) if len(states) == 1 else None)
 
     def recommend(self) -> int:
         """Return the smallest ``predicted_distance`` in the table of ``tl.design_interventions``.
@@ -184,7 +191,7 @@ class Modelled:
         plates 1 to 10; by the predicted distance 0.21 and 1.20.
         """
         asked = as_asked(
-            self.fit, self.candidates, self.goal, n_samples=N_SAMPLES,
+            self.fit, self.candidates, self.goal, self._joined(), n_samples=N_SAMPLES,
             rng=self.rng.spawn(1)[0],
         )  # fmt: skip
         return int(asked.distances.mean[:-1].argmin())

@@ -1,0 +1,47 @@
+"""The variance of how far cells respond, with its prior (equation 27)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+
+from nextpert.core.model.within_cells import response_variance
+from nextpert.core.screen.guides import PooledGuides
+
+
+def cells(ratio, freedom):
+    n = np.append(100.0, freedom + 1.0)
+    ratio = np.vstack([np.ones((1, ratio.shape[1])), ratio])
+    p = ratio.shape[1]
+    return PooledGuides(
+        n.astype(np.int64), n, np.zeros(ratio.shape), 100 * np.eye(p), ratio,
+        freedom=np.append(99.0, freedom), prior_freedom=20.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [0.05, 0.3, 1.0, 3.0])
+def test_it_is_the_mode_given_a_normal_prior(size):
+    rng = np.random.default_rng(int(10 * size))
+    freedom, squares = np.array([9.0, 24.0, 49.0]), size * rng.random((3, 40)) ** 2
+    excess = 0.4 * squares + rng.normal(size=(3, 40)) * np.sqrt(2 / freedom)[:, None]
+    weight = (freedom / (20.0 + freedom))[:, None]  # of the excess in moderated variances
+    found = response_variance(cells(1.0 + weight * excess, freedom), lambda rows: squares[rows])
+
+    def loss(phi):  # half the excess is along the effect; its variance is 1 / freedom, say
+        each = (freedom[:, None] * (0.5 * excess - phi * squares) ** 2).sum() / 0.5
+        return each / 2 + 64 * phi**2 / 2
+
+    best = minimize_scalar(loss, bounds=(0, 50), method="bounded", options={"xatol": 1e-9}).x
+    assert found == pytest.approx(best, abs=1e-5)
+
+
+def test_it_stays_small_where_hardly_anything_happens():
+    """Chance alone made it 10 on quiet screens."""
+    rng = np.random.default_rng(3)
+    freedom, most = np.full(9, 9.0), []
+    for _ in range(40):
+        squares = 0.01 * rng.chisquare(1, (9, 100))
+        ratio = 1.0 + 9 / 29 * (rng.chisquare(9, (9, 100)) / 9 - 1.0)
+        most.append(response_variance(cells(ratio, freedom), lambda rows, x=squares: x[rows]))
+    assert max(most) < 0.4
