@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import multivariate_normal, norm
 
 from nextpert.core.model._hierarchical_kernel import N_VARIANCES
+from nextpert.core.model._sweep import SCORES, Sampler
 from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import (
     HIGHEST,
@@ -18,11 +19,7 @@ from nextpert.core.model.effect_draws import (
     VARIANCE,
     EffectDraws,
 )
-from nextpert.core.model.hierarchical import (
-    SCORES,
-    _Sampler,
-    fit_hierarchical,
-)
+from nextpert.core.model.hierarchical import fit_hierarchical
 from nextpert.core.model.within_cells import factors
 from nextpert.core.screen.guides import PooledGuides
 
@@ -62,7 +59,7 @@ def sampler():
     rng = np.random.default_rng(3)
     own = np.full((6, 12), np.nan)
     own[TOLD] = 0.3, 2.0
-    made = _Sampler(screen()[1], None, own, np.random.default_rng(0))
+    made = Sampler(screen()[1], None, own, np.random.default_rng(0))
     free = made.state.place < N_VARIANCES
     made.state.place[free] = rng.integers(N_VARIANCES, size=free.sum())
     made.scale_weights = rng.dirichlet(np.ones(len(SCALES)))

@@ -45,6 +45,8 @@ class Means(NamedTuple):
         ``(n_perturbations, n_genes)``; ``(0, 0)`` if none is.
     along
         Prior precision of the noise along every factor, shape ``(n_perturbations,)``.
+    columns
+        What every batch leaves in them, shape ``(n_perturbations, n_columns)``.
     """
 
     x: NDArray[np.float64]
@@ -53,6 +55,7 @@ class Means(NamedTuple):
     design: NDArray[np.float64]
     told: NDArray[np.float64]
     along: NDArray[np.float64]
+    columns: NDArray[np.float64]
 
 
 class Grid(NamedTuple):
@@ -112,6 +115,8 @@ class Drawn(NamedTuple):
     ----------
     control, program
         Means of the controls, and the program, shape ``(n_draws, n_genes)``.
+    batches
+        Coefficients of the columns of batches, shape ``(n_draws, n_columns, n_genes)``.
     factors
         Factors of coexpression, shape ``(n_factors, n_genes)``.
     scores
@@ -125,6 +130,7 @@ class Drawn(NamedTuple):
 
     control: NDArray[np.float64]
     program: NDArray[np.float64]
+    batches: NDArray[np.float64]
     factors: NDArray[np.float64]
     scores: NDArray[np.float64]
     along: NDArray[np.float64]
@@ -340,20 +346,33 @@ def _draw_tail(density, tail, uniform):
 
 
 @fast
-def _add_sums(noise, prior, away, control, f, sums):
-    """Add to the sums of the regression of genes (equation 22)."""
+def _add_sums(noise, prior, away, level, f, columns, sums):
+    """Add to the sums of the regression of genes (equation 22): of columns, z, after the others."""
     for i in range(len(noise)):
         precise = 1.0 / (noise[i] + prior[i])
-        y = away[i] + control[i]
+        y = away[i] + level[i]
         sums[0, i] += precise
         sums[1, i] += precise * f
         sums[2, i] += precise * f * f
         sums[3, i] += precise * y
         sums[4, i] += precise * f * y
+    row = 5
+    for b in range(len(columns)):
+        for i in range(len(noise)):
+            share = columns[b] / (noise[i] + prior[i])
+            sums[row, i] += share
+            sums[row + 1, i] += share * f
+            sums[row + 2, i] += share * (away[i] + level[i])
+        row += 3
+        for c in range(b + 1):
+            both = columns[b] * columns[c]
+            for i in range(len(noise)):
+                sums[row, i] += both / (noise[i] + prior[i])
+            row += 1
 
 
 @lean
-def visit(means, first, last, grid, control, normal, uniform, state, sums, count, room):
+def visit(means, first, last, grid, control, batches, normal, uniform, state, sums, count, room):
     """Draw the scores of some perturbations, their sizes, and scale and tails of own parts.
 
     Parameters
@@ -362,15 +381,17 @@ def visit(means, first, last, grid, control, normal, uniform, state, sums, count
         The cells' means, the grid, and the state, which is written.
     first, last
         The perturbations: from the first to before the last.
-    control
-        Means of controls, shape ``(n_genes,)``.
+    control, batches
+        Means of controls, shape ``(n_genes,)``, and coefficients of the columns of batches,
+        ``(n_columns, n_genes)``.
     normal, uniform
         Random numbers, ``(n_block, 2 n_factors + 1)`` and
         ``(n_block, n_genes + 2 + n_factors)``: for tails, the scale, and sizes of scores.
     sums
         Added to: per gene the sums over perturbations of ``w, w f, w f^2, w y, w f y`` with ``w``
-        the precision of what is left and ``y`` the mean less factors (equation 22); shape
-        ``(5, n_genes)``.
+        the precision of what is left and ``y`` the mean less factors (equation 22), and for every
+        column ``z`` of ``w z, w z f, w z y`` and its products ``w z z'`` with those up to itself;
+        shape ``(5 + 3 n_columns + n_columns (n_columns + 1) / 2, n_genes)``.
     count
         Added to: how often every tail was drawn, ``(n_tails,)``.
     room
@@ -379,13 +400,19 @@ def visit(means, first, last, grid, control, normal, uniform, state, sums, count
     n_rows, n_genes = means.design.shape
     q = n_rows - 1
     away, noise, work, prior = room.vectors[0], room.vectors[1], room.vectors[2], room.vectors[3]
+    level = room.vectors[4]
     density, chance = room.density, room.chance[0, :N_SCALES]
     sizes = room.chance[1, : len(grid.score)]
     for j in range(first, last):
         b = j - first
         place, score = state.place[j], state.scores[j]
         for i in range(n_genes):
-            away[i] = means.x[j, i] - control[i]
+            level[i] = control[i]
+        for c in range(len(batches)):
+            for i in range(n_genes):
+                level[i] += means.columns[j, c] * batches[c, i]
+        for i in range(n_genes):
+            away[i] = means.x[j, i] - level[i]
             noise[i] = means.psi[i] * means.error[j, i]
             told = place[i] == N_VARIANCES
             prior[i] = 1.0 / (noise[i] + (means.told[j, i] if told else grid.variance[place[i]]))
@@ -421,7 +448,7 @@ def visit(means, first, last, grid, control, normal, uniform, state, sums, count
             count[t] += 1.0
             place[i] = m + t
             prior[i] = grid.variance[m + t]
-        _add_sums(noise, prior, away, control, score[0], sums)
+        _add_sums(noise, prior, away, level, score[0], means.columns[j], sums)
 
 
 @fast
@@ -446,7 +473,9 @@ def _below(value, centre, inverse):
 
 
 @lean
-def fill_centres(drawn, change, measured, origin, precision, told, place, inverse, out, room):
+def fill_centres(
+    drawn, change, measured, columns, origin, precision, told, place, inverse, out, room
+):
     """Fill means of effects given the rest of a draw, less what was expected.
 
     What is shared, and of what the cells' mean departs from it the share that an own part is
@@ -460,6 +489,8 @@ def fill_centres(drawn, change, measured, origin, precision, told, place, invers
         Means of the cells less what was expected, shape ``(n_perturbations, n_genes)``.
     measured
         1 of perturbations with cells, 0 of those that are predicted, ``(n_perturbations,)``.
+    columns
+        What batches leave in their means, shape ``(n_perturbations, n_columns)``.
     origin, precision, told
         What was expected, the precision of the cells, and the share of an own part whose variance
         is known beforehand, shape ``(n_perturbations, n_genes)``.
@@ -479,6 +510,9 @@ def fill_centres(drawn, change, measured, origin, precision, told, place, invers
             for i in range(n_genes):
                 total[i] = drawn.program[k, i] * score
                 noise[i] = measured[j] * drawn.control[k, i]
+            for b in range(columns.shape[1]):
+                for i in range(n_genes):
+                    noise[i] += columns[j, b] * drawn.batches[k, b, i]
             for s in range(len(drawn.factors)):
                 of_effect, of_cells = drawn.along[k, j, s], drawn.noise[k, j, s]
                 for i in range(n_genes):
