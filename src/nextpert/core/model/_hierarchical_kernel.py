@@ -346,10 +346,11 @@ def _draw_tail(density, tail, uniform):
 
 
 @fast
-def _add_sums(noise, prior, away, level, f, columns, sums):
+def _add_sums(noise, prior, away, level, f, columns, weight, sums):
     """Add to the sums of the regression of genes (equation 22): of columns, z, after the others."""
     for i in range(len(noise)):
         precise = 1.0 / (noise[i] + prior[i])
+        weight[i] = precise
         y = away[i] + level[i]
         sums[0, i] += precise
         sums[1, i] += precise * f
@@ -359,7 +360,7 @@ def _add_sums(noise, prior, away, level, f, columns, sums):
     row = 5
     for b in range(len(columns)):
         for i in range(len(noise)):
-            share = columns[b] / (noise[i] + prior[i])
+            share = columns[b] * weight[i]
             sums[row, i] += share
             sums[row + 1, i] += share * f
             sums[row + 2, i] += share * (away[i] + level[i])
@@ -367,7 +368,7 @@ def _add_sums(noise, prior, away, level, f, columns, sums):
         for c in range(b + 1):
             both = columns[b] * columns[c]
             for i in range(len(noise)):
-                sums[row, i] += both / (noise[i] + prior[i])
+                sums[row, i] += both * weight[i]
             row += 1
 
 
@@ -448,7 +449,7 @@ def visit(means, first, last, grid, control, batches, normal, uniform, state, su
             count[t] += 1.0
             place[i] = m + t
             prior[i] = grid.variance[m + t]
-        _add_sums(noise, prior, away, level, score[0], means.columns[j], sums)
+        _add_sums(noise, prior, away, level, score[0], means.columns[j], work, sums)
 
 
 @fast

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.linalg import eigh
 
 from nextpert.core._codec import table_type
+from nextpert.core.model._batch_columns import Columns, batch_columns
 from nextpert.core.model._hierarchical_kernel import (
     N_VARIANCES,
     Grid,
@@ -70,17 +71,23 @@ class Sampler:
             gamma, psi = factors(alike / np.outer(sd, sd), q)
         q = gamma.shape[1]
         x, error = np.empty((2, n, p), table_type(n * p))
-        fixed, along = cells.fixed_error()[1:, None], np.empty(n)
+        along = np.empty(n)
+        shared, left = batch_columns(cells)
         for rows in in_blocks(n, p):
-            each = cells.variance_ratio[1:][rows] / cells.n[1:][rows, None] + fixed[rows]
+            each = cells.variance_ratio[1:][rows] / cells.n[1:][rows, None] + left[rows, None]
             x[rows] = (cells.mean[1:][rows] - self.expected[rows]) / self.unit
             error[rows], along[rows] = each, 1.0 / each.mean(axis=1)
         design = np.vstack([np.zeros((1, p)), gamma.T])
         told = np.zeros((0, 0)) if np.isnan(told).all() else told_variance(told, self.unit)
-        self.means = Means(x, error, psi, design, told, along)
+        self.means = Means(x, error, psi, design, told, along, shared)
         counted = cells.n[0] / cells.variance_ratio[0]
         self.control_x, self.control_noise = cells.mean[0] / self.unit, psi / counted
         # The scores of the controls' noise along the factors, equation 20 without the others.
+        # The coefficients of batches have the noise of one cell.
+        self.batches, self.batch_scores = (np.zeros((shared.shape[1], k)) for k in (p, q))
+        of_cell = gamma.T @ (gamma / psi[:, None]) + np.eye(q)
+        self.batch_cov = np.linalg.inv(of_cell)
+        self.batch_root = np.linalg.cholesky(self.batch_cov)
         precision = gamma.T @ (gamma / self.control_noise[:, None])
         self.control_precision = 1.0 / np.mean(1.0 / counted)
         precision += np.eye(q) * self.control_precision
@@ -135,9 +142,11 @@ class Sampler:
             uniform = rng.random((last - first, p + 1 + self.state.size.shape[1]))
             return self.visit(first, last, normal, uniform)
 
-        done = list(workers(block, range(0, n, _BLOCK)))
-        sums: Array = sum(sums for sums, _ in done)
-        self.sums, self.count = sums, sum(count for _, count in done)
+        sums, count = np.zeros((self._n_sums, p)), np.zeros(len(TAILS))
+        for some, drawn in workers(block, range(0, n, _BLOCK)):
+            sums += some
+            count += drawn
+        self.sums, self.count = sums, count
         return sums
 
     def visit(self, first: int, last: int, normal: Array, uniform: Array) -> tuple[Array, Array]:
@@ -150,55 +159,101 @@ class Sampler:
             VARIANCE, np.log(self.scale_weights), self.tail_weights, 2.0**SCORES,
             np.log(np.repeat(self.score_weights, [1, q], axis=0)),
         )  # fmt: skip
-        sums, count = np.zeros((5, p)), np.zeros(len(TAILS))
+        sums, count = np.zeros((self._n_sums, p)), np.zeros(len(TAILS))
         room = Room(
-            np.empty((size, size)), np.empty((size, size)), np.empty((4, p)),
+            np.empty((size, size)), np.empty((size, size)), np.empty((5, p)),
             np.empty((p, N_VARIANCES)), np.empty((2, len(SCORES))),
         )  # fmt: skip
         visit(
-            self.means, first, last, grid, self.control, normal, uniform, self.state, sums, count,
-            room,
+            self.means, first, last, grid, self.control, self.batches, normal, uniform, self.state,
+            sums, count, room,
         )  # fmt: skip
         return sums, count
 
+    @property
+    def _n_sums(self) -> int:
+        n_columns = len(self.batches)
+        return 5 + 3 * n_columns + n_columns * (n_columns + 1) // 2
+
     def _draw_program(self, sums: Array) -> None:
-        """Draw the controls' means and the program, by regression gene by gene (equation 22)."""
+        """Draw what genes share, by regression gene by gene (equation 22).
+
+        The controls' means, the program, and the coefficients of batches.
+        """
         program, gamma = self.means.design[0], self.means.design[1:].T
         p, q = gamma.shape
         right = gamma.T @ ((self.control_x - self.control) / self.control_noise)
         chance = self.control_root @ self.rng.standard_normal(q)
         self.control_scores = self.control_cov @ right + chance
+        chance = self.rng.standard_normal((len(self.batches), q)) @ self.batch_root.T
+        self.batch_scores = chance - (self.batches / self.means.psi) @ gamma @ self.batch_cov
         common = gamma @ self.control_scores
-        one = sums[0] + 1.0 / self.control_noise
-        two = sums[2] + 1.0 / self.program_variance
-        right = sums[3] + (self.control_x - common) / self.control_noise
-        det = one * two - sums[1] ** 2
+        block, cross, of_columns = self._sums_of_columns(sums)
+        of_columns -= (gamma @ self.batch_scores.T) / self.means.psi[:, None]
+        columns, less, less_right = Columns.integrated(block, cross, of_columns)
+        one = sums[0] + 1.0 / self.control_noise - less[:, 0, 0]
+        two = sums[2] + 1.0 / self.program_variance - less[:, 1, 1]
+        both, along = sums[1] - less[:, 0, 1], sums[4] - less_right[:, 1]
+        right = sums[3] + (self.control_x - common) / self.control_noise - less_right[:, 0]
+        det = one * two - both**2
         normal = self.rng.standard_normal((2, p))
-        program[:] = (one * sums[4] - sums[1] * right) / det + np.sqrt(one / det) * normal[0]
-        self.control = (right - sums[1] * program + np.sqrt(one) * normal[1]) / one
+        program[:] = (one * along - both * right) / det + np.sqrt(one / det) * normal[0]
+        self.control = (right - both * program + np.sqrt(one) * normal[1]) / one
+        drawn = columns.draw(np.column_stack([self.control, program]), self.rng)
+        self.batches = np.ascontiguousarray(drawn.T)
         rate = 0.001 + (program**2).sum() / 2.0
         self.program_variance = rate / self.rng.gamma(1.0 + p / 2.0)
 
+    def _sums_of_columns(self, sums: Array) -> tuple[Array, Array, Array]:
+        """Return precision, coupling and right-hand side of the columns of batches, gene by gene.
+
+        The prior is in the precision; the coupling is with the controls' mean and the program.
+        """
+        n_columns, p = self.batches.shape
+        block, cross = np.empty((p, n_columns, n_columns)), np.empty((p, n_columns, 3))
+        row = 5
+        for b in range(n_columns):
+            cross[:, b] = sums[row : row + 3].T
+            row += 3
+            block[:, b, : b + 1] = sums[row : row + b + 1].T
+            block[:, : b + 1, b] = block[:, b, : b + 1]
+            block[:, b, b] += 1.0 / self.means.psi
+            row += b + 1
+        return block, cross[:, :, :2], cross[:, :, 2]
+
     def _move_common(self) -> None:
-        """Move what all perturbations share between the controls' means and scores (equation 25).
+        """Move what perturbations share between scores and what genes share (equation 25).
 
         Scores are drawn next, so that they need not be changed.
         """
-        q = len(self.means.design) - 1
+        q, means = len(self.means.design) - 1, self.means
         scores, variance = self.state.scores, 2.0 ** SCORES[self.state.size]
         total = scores[:, : 1 + q].copy()
         total[:, 1:] += scores[:, 1 + q :]
-        variance[:, 1:] += 1.0 / self.means.along[:, None]
+        variance[:, 1:] += 1.0 / means.along[:, None]
         precision, right = (1.0 / variance).sum(axis=0), (total / variance).sum(axis=0)
         # The controls' cells: along the factors as their noise allows, along the program as seen.
-        program, gamma = self.means.design[0], self.means.design[1:].T
+        program, gamma = means.design[0], means.design[1:].T
         left = self.control_x - self.control - gamma @ self.control_scores
         precision[0] += (program**2 / self.control_noise).sum()
         right[0] += (program * left / self.control_noise).sum()
         precision[1:] += self.control_precision
         right[1:] += self.control_precision * self.control_scores
+        # And what is known of batches likewise.
+        shared = means.columns
+        block = np.einsum("js,jb,jc->sbc", 1.0 / variance, shared, shared, optimize=True)
+        of_columns = (total / variance).T @ shared
+        each = np.arange(shared.shape[1])
+        block[0, each, each] += (program**2 / means.psi).sum()
+        block[1:, each, each] += 1.0
+        of_columns[0] -= ((self.batches + self.batch_scores @ gamma.T) / means.psi) @ program
+        of_columns[1:] += self.batch_scores.T
+        cross = ((1.0 / variance).T @ shared)[:, :, None]
+        columns, less, less_right = Columns.integrated(block, cross, of_columns)
+        precision, right = precision - less[:, 0, 0], right - less_right[:, 0]
         moved = right / precision + self.rng.standard_normal(1 + q) / np.sqrt(precision)
-        self.control += moved @ self.means.design
+        self.control += moved @ means.design
+        self.batches += columns.draw(moved[:, None], self.rng).T @ means.design
 
     def _draw_weights(self, number: int) -> None:
         """Draw the weights of all grids (equation 23); those of tails are at first most likely."""
@@ -226,6 +281,7 @@ class Sampler:
         left = (
             self.means.x[row, gene] - self.control[gene] - (total * design[:, gene].T).sum(axis=1)
         )
+        left -= (self.means.columns[row] * self.batches[:, gene].T).sum(axis=1)
         variance = VARIANCE[self.state.scale[row, None] + np.arange(len(TAILS))]
         variance = variance + (self.means.psi[gene] * self.means.error[row, gene])[:, None]
         logs = -0.5 * (np.log(variance) + left[:, None] ** 2 / variance)
@@ -239,7 +295,8 @@ class Sampler:
     def parameters(self) -> tuple[Array, ...]:
         """Return a draw of all but the own parts, in the order of a fit.
 
-        After the scores along factors there are those of the cells' noise.
+        After the scores along factors there are those of the cells' noise, and the coefficients of
+        batches.
         """
         q = len(self.means.design) - 1
         scores, x, expected = self.state.scores, self.means.x, self.expected
@@ -248,8 +305,9 @@ class Sampler:
             squares += ((x[rows] + expected[rows] / self.unit - self.control) ** 2).sum()
         return (
             self.control.copy(), self.means.design[0].copy(), scores[:, 0].copy(),
-            scores[:, 1 : 1 + q].copy(), scores[:, 1 + q :].copy(), self.score_weights[0].copy(),
-            self.score_weights[1].copy(), self.scale_weights, self.tail_weights, squares,
+            scores[:, 1 : 1 + q].copy(), scores[:, 1 + q :].copy(), self.batches.copy(),
+            self.score_weights[0].copy(), self.score_weights[1].copy(), self.scale_weights,
+            self.tail_weights, squares,
         )  # fmt: skip
 
 

@@ -115,7 +115,7 @@ def fit_conditions(
         kept.append((*sampler.top.parameters(), sampler.level()))
         centre[..., k], variance[..., k] = sampler.effects()
         place[..., k] = sampler.top.state.place
-    mean, program, scores, along, _, *weights, squares, level = (
+    mean, program, scores, along, _, _, *weights, squares, level = (
         np.array(x) for x in zip(*kept, strict=True)
     )
     top, unit, rng = sampler.top, sampler.top.unit, sampler.top.rng

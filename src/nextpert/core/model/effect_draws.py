@@ -84,7 +84,7 @@ class FromCells:
         By how much more than on average cells respond, shape ``(n_draws, n_perturbations)``.
     columns
         What batches leave in the means, over a cell's noise: columns that perturbations share,
-        shape ``(n_perturbations, n_columns)``.
+        shape ``(n_perturbations, n_columns)``; by default there are none.
     batches
         Coefficients of these columns, shape ``(n_draws, n_columns, n_genes)``.
     control, program, factors, scores, along
@@ -97,13 +97,19 @@ class FromCells:
     measured: Array = array("n_measured", least=0)
     noise: Array = array("n_draws", "n_measured", "n_factors")
     response: Array = array("n_draws", "n_measured", least=-1)
-    columns: Array = array("n_measured", "n_columns")
-    batches: Array = array("n_draws", "n_columns", "n_nodes")
+    columns: Array = array("n_measured", "n_columns", optional=True)
+    batches: Array = array("n_draws", "n_columns", "n_nodes", optional=True)
     control: Array = field(default_factory=lambda: np.zeros((0, 0)))
     program: Array = field(default_factory=lambda: np.zeros((0, 0)))
     factors: Array = field(default_factory=lambda: np.zeros((0, 0)))
     scores: Array = field(default_factory=lambda: np.zeros((0, 0)))
     along: Array = field(default_factory=lambda: np.zeros((0, 0, 0)))
+
+    def __post_init__(self) -> None:
+        if self.columns is None:
+            n_draws, (n, p) = len(self.noise), self.change.shape
+            object.__setattr__(self, "columns", np.zeros((n, 0)))
+            object.__setattr__(self, "batches", np.zeros((n_draws, 0, p)))
 
     def rows(self, index: ArrayLike) -> FromCells:
         """Return some perturbations, in the order given."""

@@ -202,10 +202,14 @@ class Hierarchical:
             fixed = ~np.isnan(known_variance)
             # Their variance is told in full: neither program nor coexpression adds to it.
             place[fixed], precision[fixed] = N_VARIANCES, 1.0 / known_variance[fixed]
+        # No batch has left anything in means that there are not.
+        batches = np.zeros((n_draws, 0, p)) if known.cells is None else known.cells.batches
+        n_columns = batches.shape[1]
         cells = FromCells(
             np.zeros((n, p), np.float32), sp.csr_array(fixed, dtype=np.float64), np.zeros(n),
-            0.0 * scores[:, :, 1:], np.zeros((n_draws, n)), self.control / known.unit,
-            self.program, self.factors, scores[:, :, 0], scores[:, :, 1:],
+            0.0 * scores[:, :, 1:], np.zeros((n_draws, n)), np.zeros((n, n_columns)), batches,
+            self.control / known.unit, self.program, self.factors, scores[:, :, 0],
+            scores[:, :, 1:],
         )  # fmt: skip
         drawn = EffectDraws(known.unit, np.zeros((n, p)), precision, place, None, cells)
         if n_draws > 1:  # what is expected is known exactly, whatever these few draws
@@ -230,7 +234,7 @@ def fit_hierarchical(
     ----------
     cells
         The controls, and then the perturbations. Where guides were pooled with a variance, they
-        count for fewer cells; what batches leave in a mean counts as noise of its own.
+        count for fewer cells; what batches leave in means is drawn, as perturbations share it.
     expected
         Expected effects, shape ``(n_perturbations, n_genes)``, units of the data; 0 by default.
     own_variance
@@ -277,7 +281,7 @@ def fit_hierarchical(
         kept.append(sampler.parameters())
         place[:, :, k] = sampler.state.place
     columns = (np.array(x) for x in zip(*kept, strict=True))
-    control, program, scores, along, noise, *weights, squares = columns
+    control, program, scores, along, noise, batches, *weights, squares = columns
     means, unit, expected = sampler.means, sampler.unit, sampler.expected
     precision, shares = np.empty((n, p), np.float32), []
     for rows in in_blocks(n, p):
@@ -288,7 +292,8 @@ def fit_hierarchical(
     factors = means.design[1:].T.copy()
     from_cells = FromCells(
         means.x.astype(np.float32, copy=False), sp.csr_array(sp.vstack(shares)), np.ones(n), noise,
-        np.zeros((length.keep, n)), control, program, factors, scores, along,
+        np.zeros((length.keep, n)), means.columns, batches, control, program, factors, scores,
+        along,
     )  # fmt: skip
     effects = EffectDraws(unit, expected, precision, place, None, from_cells)
     response = responses(
