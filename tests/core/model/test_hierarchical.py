@@ -62,7 +62,10 @@ def sampler(request):
                     fixed_sd=np.full(request.param, 0.2))  # fmt: skip
     own = np.full((6, 12), np.nan)
     own[TOLD] = 0.3, 2.0
-    made = Sampler(cells, None, own, np.random.default_rng(0))
+    doubt = np.zeros((6, 12))  # of what is expected of two perturbations
+    doubt[[1, 4]] = rng.uniform(0.05, 0.5, size=(2, 12))
+    made = Sampler(cells, None, own, np.random.default_rng(0), doubt)
+    assert (made.means.spread > 0).tolist() == [False, True, False, False, True, False]
     made.batches = rng.normal(size=made.batches.shape)
     assert made.batches.shape == (request.param, 12)
     free = made.state.place < N_VARIANCES
@@ -85,6 +88,11 @@ def uniforms(sampler, value):
     return np.full((n, p + 1 + sampler.state.size.shape[1]), value)
 
 
+def score_variance(sampler, j, size):
+    """Prior variances of scores: along factors, what is expected is uncertain too."""
+    return 2.0 ** SCORES[size] + np.append(0.0, np.full(len(size) - 1, sampler.means.spread[j]))
+
+
 def before_of(sampler):
     """Prior variances of own parts as they are."""
     told = sampler.state.place == N_VARIANCES
@@ -96,7 +104,8 @@ def regression(sampler, j, before, size):
     program, gamma = sampler.means.design[0], sampler.means.design[1:].T
     design = np.hstack([program[:, None], gamma, gamma])
     noise = sampler.means.psi * sampler.means.error[j] + before[j]
-    prior = np.append(2.0 ** -SCORES[size], [sampler.means.along[j]] * gamma.shape[1])
+    prior = 1 / score_variance(sampler, j, size)
+    prior = np.append(prior, [sampler.means.along[j]] * gamma.shape[1])
     cov = np.linalg.inv(design.T @ (design / noise[:, None]) + np.diag(prior))
     return cov @ design.T @ ((sampler.means.x[j] - level(sampler)[j]) / noise), cov
 
@@ -144,7 +153,7 @@ def test_sizes_of_scores_are_those_of_enumeration(sampler, uniform):
             log = []
             for e in range(len(SCORES)):
                 size[s] = e
-                prior = 2.0 ** SCORES[size]
+                prior = score_variance(sampler, j, size)
                 cov = noise + (sampler.means.design.T * prior) @ sampler.means.design
                 weight = sampler.score_weights[min(s, 1), e]
                 log.append(
@@ -180,7 +189,7 @@ def test_what_all_share_moves_by_its_density(sampler):
         less = columns @ move
         found += norm.logpdf(scores[:, 0] - less[:, 0], 0.0, np.sqrt(variance[:, 0])).sum()
         for k in range(q):  # of scores and noise together
-            both = np.sqrt(variance[:, 1 + k] + 1.0 / sampler.means.along)
+            both = np.sqrt(variance[:, 1 + k] + sampler.means.spread + 1.0 / sampler.means.along)
             total = scores[:, 1 + k] + scores[:, 1 + q + k]
             found += norm.logpdf(total - less[:, 1 + k], 0.0, both).sum()
         return found

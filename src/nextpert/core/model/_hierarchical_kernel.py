@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 # Numbers of scales and of tails: constants, so that loops over them stay in registers.
 N_SCALES, N_TAILS = 17, 14
 N_VARIANCES = N_SCALES + N_TAILS - 1
-_TOGETHER = (
-    8  # densities multiplied before their logarithm is taken: above 1e-38 each, no underflow
-)
+_TOGETHER = 8  # densities, each above 1e-38, multiplied before their logarithm is taken
 _STEPS = 40  # of Newton's method at most; 4 to 6 are usual
 _CLOSE = 1e-4  # of a standard deviation: a quantile's numerical error, a tenth of that of sampling
 
@@ -47,6 +45,8 @@ class Means(NamedTuple):
         Prior precision of the noise along every factor, shape ``(n_perturbations,)``.
     columns
         What every batch leaves in them, shape ``(n_perturbations, n_columns)``.
+    spread
+        Variance along every factor of the expected effects, shape ``(n_perturbations,)``.
     """
 
     x: NDArray[np.float64]
@@ -56,6 +56,7 @@ class Means(NamedTuple):
     told: NDArray[np.float64]
     along: NDArray[np.float64]
     columns: NDArray[np.float64]
+    spread: NDArray[np.float64]
 
 
 class Grid(NamedTuple):
@@ -183,12 +184,12 @@ def _draw_from_logs(chance, uniform):
 
 
 @fast
-def _score_system(design, weight, away, variance, size, along, work, system, right):
+def _score_system(design, weight, away, variance, size, spread, along, work, system, right):
     """Fill the precision of the scores of a perturbation, and its right-hand side (equation 20).
 
     ``weight`` is the precision of what is neither program nor factors, and ``away`` the means less
-    those of the controls, both ``(n_genes,)``, as ``work``. Scores have the prior variances
-    ``variance[size]``, the noise along the factors the prior precision ``along``.
+    those of controls, ``(n_genes,)``, as ``work``. Scores have the prior variances
+    ``variance[size]``, along factors ``spread`` more; the noise has the precision ``along`` there.
     """
     n_rows = len(design)
     q = n_rows - 1
@@ -206,7 +207,7 @@ def _score_system(design, weight, away, variance, size, along, work, system, rig
         for t in range(1, s + 1):
             system[q + s, q + t] = system[s, t]
     for s in range(n_rows):
-        system[s, s] += 1.0 / variance[size[s]]
+        system[s, s] += 1.0 / (variance[size[s]] + (spread if s > 0 else 0.0))
     for s in range(n_rows, q + n_rows):
         system[s, s] += along
 
@@ -258,24 +259,26 @@ def _invert(factor, inverse):
 
 
 @inner
-def _draw_sizes(mean, cov, grid, size, uniform, chance):
+def _draw_sizes(mean, cov, grid, size, spread, uniform, chance):
     """Draw the prior variance of every score in turn, all scores integrated out (equation 24).
 
-    ``mean`` and ``cov`` of the scores, given their prior variances, follow these.
+    ``mean`` and ``cov`` of scores, given these, follow; along factors they have ``spread`` more.
     """
     count = len(mean)
     for s in range(len(size)):
-        before = 1.0 / grid.score[size[s]]
+        more = spread if s > 0 else 0.0
+        before = 1.0 / (grid.score[size[s]] + more)
         # What is said of the score by all but its own prior: a precision, and that times a mean.
         said = max(1.0 / cov[s, s] - before, 0.0)
         right = mean[s] / cov[s, s]
         for e in range(len(chance)):
-            spread = 1.0 + grid.score[e] * said
+            prior = grid.score[e] + more
+            excess = 1.0 + prior * said
             chance[e] = grid.log_score[s, e] + 0.5 * (
-                right * right * grid.score[e] / spread - np.log(spread)
+                right * right * prior / excess - np.log(excess)
             )
         size[s] = _draw_from_logs(chance, uniform[s])
-        change = 1.0 / grid.score[size[s]] - before
+        change = 1.0 / (grid.score[size[s]] + more) - before
         step = change / (1.0 + change * cov[s, s])
         shift, middle = step * mean[s], cov[s, s]
         for t in range(count):
@@ -418,13 +421,16 @@ def visit(means, first, last, grid, control, batches, normal, uniform, state, su
             told = place[i] == N_VARIANCES
             prior[i] = 1.0 / (noise[i] + (means.told[j, i] if told else grid.variance[place[i]]))
         _score_system(
-            means.design, prior, away, grid.score, state.size[j], means.along[j], work,
-            room.system, score,
+            means.design, prior, away, grid.score, state.size[j], means.spread[j], means.along[j],
+            work, room.system, score,
         )  # fmt: skip
         _factorise(room.system)
         _solve(room.system, score)
         _invert(room.system, room.covariance)
-        _draw_sizes(score, room.covariance, grid, state.size[j], uniform[b, n_genes + 1 :], sizes)
+        _draw_sizes(
+            score, room.covariance, grid, state.size[j], means.spread[j],
+            uniform[b, n_genes + 1 :], sizes,
+        )  # fmt: skip
         _draw_normal(score, room.covariance, normal[b])
         for s in range(1, n_rows):
             along = score[s] + score[q + s]

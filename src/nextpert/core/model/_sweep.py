@@ -18,7 +18,7 @@ from nextpert.core.model._hierarchical_kernel import (
     visit,
 )
 from nextpert.core.model._mixture import ENOUGH_PAIRS, best_weights
-from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE
+from nextpert.core.model.effect_draws import HIGHEST, LOWEST, SCALES, TAILS, VARIANCE
 from nextpert.core.model.perturbations import in_blocks
 from nextpert.core.model.within_cells import LEAST_PSI, factors, without_responses
 
@@ -53,11 +53,13 @@ class Sampler:
         expected: ArrayLike | None,
         own_variance: ArrayLike | None,
         rng: np.random.Generator,
+        expected_variance: ArrayLike | None = None,
     ) -> None:
         n, p = cells.mean.shape[0] - 1, cells.mean.shape[1]
         self.expected = np.zeros((n, p)) if expected is None else np.asarray(expected, np.float64)
         told = np.broadcast_to(np.nan, (n, p)) if own_variance is None else np.asarray(own_variance)
-        _check(cells, self.expected, told)
+        doubt = None if expected_variance is None else np.asarray(expected_variance, np.float64)
+        _check(cells, self.expected, told, doubt)
         within = cells.covariance
         # A gene that no cell varies in, as happens in halves, is taken to vary as the median one.
         varies = within.diagonal() > 0
@@ -71,15 +73,21 @@ class Sampler:
             gamma, psi = factors(alike / np.outer(sd, sd), q)
         q = gamma.shape[1]
         x, error = np.empty((2, n, p), table_type(n * p))
-        along = np.empty(n)
+        along, spread = np.empty(n), np.zeros(n)
         shared, left = batch_columns(cells)
         for rows in in_blocks(n, p):
             each = cells.variance_ratio[1:][rows] / cells.n[1:][rows, None] + left[rows, None]
             x[rows] = (cells.mean[1:][rows] - self.expected[rows]) / self.unit
             error[rows], along[rows] = each, 1.0 / each.mean(axis=1)
+            # What is expected is off as means are: along factors, and in each gene by itself.
+            if doubt is not None:
+                more = doubt[rows] / self.unit**2
+                error[rows] += more
+                spread[rows] = more.mean(axis=1)
         design = np.vstack([np.zeros((1, p)), gamma.T])
         told = np.zeros((0, 0)) if np.isnan(told).all() else told_variance(told, self.unit)
-        self.means = Means(x, error, psi, design, told, along, shared)
+        self.means = Means(x, error, psi, design, told, along, shared, spread)
+        self.doubt = doubt
         counted = cells.n[0] / cells.variance_ratio[0]
         self.control_x, self.control_noise = cells.mean[0] / self.unit, psi / counted
         # The scores of the controls' noise along the factors, equation 20 without the others.
@@ -230,7 +238,7 @@ class Sampler:
         scores, variance = self.state.scores, 2.0 ** SCORES[self.state.size]
         total = scores[:, : 1 + q].copy()
         total[:, 1:] += scores[:, 1 + q :]
-        variance[:, 1:] += 1.0 / means.along[:, None]
+        variance[:, 1:] += (means.spread + 1.0 / means.along)[:, None]
         precision, right = (1.0 / variance).sum(axis=0), (total / variance).sum(axis=0)
         # The controls' cells: along the factors as their noise allows, along the program as seen.
         program, gamma = means.design[0], means.design[1:].T
@@ -254,6 +262,32 @@ class Sampler:
         moved = right / precision + self.rng.standard_normal(1 + q) / np.sqrt(precision)
         self.control += moved @ means.design
         self.batches += columns.draw(moved[:, None], self.rng).T @ means.design
+
+    def noise(self, rows: slice) -> Array:
+        """Return the variance of means that is a gene's own and comes of sampling."""
+        error = self.means.error[rows]
+        if self.doubt is not None:
+            error = error - self.doubt[rows] / self.unit**2
+        return np.asarray(self.means.psi * error)
+
+    def own_places(self) -> NDArray[np.int8]:
+        """Return entries of the grid for variances of own parts, what is expected being uncertain.
+
+        The variance by which what is expected may be off is added. Where the sum is none of the
+        grid, the entry below or above is taken at random, so that its mean is the sum.
+        """
+        place = self.state.place
+        if self.doubt is None:
+            return place
+        place, rows = place.copy(), np.flatnonzero(self.means.spread > 0)
+        drawn = place[rows] < N_VARIANCES
+        more = self.means.psi * self.doubt[rows] / self.unit**2
+        total = np.log2(VARIANCE[np.where(drawn, place[rows], 0)] + more)
+        below = np.floor(total)
+        up = self.rng.random(total.shape) < 2.0 ** (total - below) - 1.0
+        entry = np.clip(below + up, LOWEST, HIGHEST) - (SCALES[0] + TAILS[0])
+        place[rows] = np.where(drawn & (more > 0), entry, place[rows])
+        return place
 
     def _draw_weights(self, number: int) -> None:
         """Draw the weights of all grids (equation 23); those of tails are at first most likely."""
@@ -316,7 +350,9 @@ def told_variance(variance: ArrayLike, unit: Array) -> Array:
     return np.maximum(np.asarray(variance, np.float64) / unit**2, VARIANCE[0])
 
 
-def _check(cells: PooledGuides, expected: Array, own_variance: Array) -> None:
+def _check(
+    cells: PooledGuides, expected: Array, own_variance: Array, expected_variance: Array | None
+) -> None:
     n, p = cells.mean.shape
     if n < 2:
         message = "The model of effects needs the controls and at least one perturbation."
@@ -328,10 +364,16 @@ def _check(cells: PooledGuides, expected: Array, own_variance: Array) -> None:
     if not (cells.scatter.diagonal() > 0).any():
         message = "No node varies within perturbations: give the values of cells, not their means."
         raise ValueError(message)
-    for name, table in (("expected", expected), ("own_variance", own_variance)):
+    for name, table in (
+        ("expected", expected), ("own_variance", own_variance),
+        ("expected_variance", expected if expected_variance is None else expected_variance),
+    ):  # fmt: skip
         if table.shape != (n - 1, p):
             message = f"{name} has the shape {table.shape}, but {(n - 1, p)} is needed."
             raise ValueError(message)
     if (own_variance < 0).any():
         message = "own_variance has values below 0: give variances, or nan where none is known."
+        raise ValueError(message)
+    if expected_variance is not None and not (expected_variance >= 0).all():
+        message = "expected_variance has nan or values below 0: give variances, or 0 where known."
         raise ValueError(message)

@@ -222,6 +222,7 @@ def fit_hierarchical(
     cells: PooledGuides,
     *,
     expected: ArrayLike | None = None,
+    expected_variance: ArrayLike | None = None,
     own_variance: ArrayLike | None = None,
     chain: Chain | None = None,
     rng: int | np.random.Generator | None = None,
@@ -237,6 +238,9 @@ def fit_hierarchical(
         count for fewer cells; what batches leave in means is drawn, as perturbations share it.
     expected
         Expected effects, shape ``(n_perturbations, n_genes)``, units of the data; 0 by default.
+    expected_variance
+        Variance of the error of what is expected, as of the members of a combination, same shape,
+        squared units of the data; by default it is known exactly.
     own_variance
         Variance of own parts where it is known, such as that of target genes by the efficacy of the
         screen; nan where the model learns it, same shape, squared units of the data. By default
@@ -271,7 +275,7 @@ def fit_hierarchical(
     >>> (fit.effects.summary().lfsr < 0.05).astype(int).tolist()
     [[1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]]
     """
-    sampler = Sampler(cells, expected, own_variance, as_rng(rng))
+    sampler = Sampler(cells, expected, own_variance, as_rng(rng), expected_variance)
     n, p = sampler.means.x.shape
     length = chain or Chain.of_size(n * p)
     sampler.warm = length.warm
@@ -279,13 +283,13 @@ def fit_hierarchical(
     kept: list[tuple[Array, ...]] = []
     for k in length.run(sampler.sweep, n_jobs, progress):
         kept.append(sampler.parameters())
-        place[:, :, k] = sampler.state.place
+        place[:, :, k] = sampler.own_places()
     columns = (np.array(x) for x in zip(*kept, strict=True))
     control, program, scores, along, noise, batches, *weights, squares = columns
     means, unit, expected = sampler.means, sampler.unit, sampler.expected
     precision, shares = np.empty((n, p), np.float32), []
     for rows in in_blocks(n, p):
-        variance = means.psi * means.error[rows]
+        variance = sampler.noise(rows)
         own = means.told[rows] if means.told.size else np.full(variance.shape, np.nan)
         precision[rows] = 1.0 / variance + 1.0 / np.where(np.isnan(own), np.inf, own)
         shares.append(sp.csr_array(np.where(np.isnan(own), 0.0, own / (own + variance))))
