@@ -279,8 +279,11 @@ class Together:
         return np.where(self.mean**2 >= _CLEAR**2 * self.variance, self.mean, 0.0)
 
     def doubt(self) -> Array:
-        """Return the variance of the mean: what is not known of the members."""
-        return np.maximum(self.variance - self.rest, 0.0)
+        """Return the variance of what :meth:`clear` returns: what is not known of the members.
+
+        It is 0 where nothing is expected: there a combination is as any perturbation.
+        """
+        return np.where(self.clear() != 0.0, np.maximum(self.variance - self.rest, 0.0), 0.0)
 
     def told(self, prior: ShiftPrior, ratio: Array) -> ShiftPrior:
         """Return the prior with the effects of combinations, own genes included.
