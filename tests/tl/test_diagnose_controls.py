@@ -15,6 +15,7 @@ from nextpert._adata import fitted_roles, posterior_from, read_roles
 from nextpert.tl._diagnose.controls import (
     StoredNull,
     _in_place_of_perturbations,
+    judge_controls,
     stored_null,
 )
 from nextpert.tl._diagnose.halves import Folds, read_halves
@@ -279,13 +280,72 @@ def test_controls_of_batches_take_the_place_of_guides(spread):
     assert "effects of the controls of 4 batches" in part(found)["verdict"]
     assert "weaker proof" in part(found)["verdict"]
     assert part(found)["level"] == ("do not trust" if spread else "trust")
-    # With a batch of its own for each perturbation nothing tells what a batch adds.
-    names = np.unique(adata.obs["perturbation"])
-    adata.obs["batch"] = np.where(
-        control, batch, np.array(list("abcdabc"))[np.searchsorted(names, adata.obs["perturbation"])]
+
+
+def nested(n_perturbed=24, n_controls=60, n_genes=60):
+    """No effects at all; perturbations of 60 cells, each in one of four batches."""
+    rng = np.random.default_rng(0)
+    number = np.repeat(np.arange(n_perturbed + 1), [4 * n_controls] + n_perturbed * [60])
+    batch = np.where(number == 0, np.arange(len(number)) % 4, number % 4)
+    names = np.array(["control", *(f"P{j:02d}" for j in range(n_perturbed))])
+    obs = pd.DataFrame({"perturbation": names[number], "batch": np.array(list("abcd"))[batch]})
+    obs["guide"] = obs["perturbation"] + "_" + (np.arange(len(obs)) // 4 % 2).astype(str)
+    obs.index = obs.index.astype(str)
+    x = 3 + rng.normal(size=(len(obs), n_genes)) + rng.normal(size=(4, n_genes))[batch]
+    adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"G{k}" for k in range(n_genes)]))
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
+    return adata
+
+
+def test_halves_of_the_controls_of_nested_batches_tell_whether_their_errors_are_seen(monkeypatch):
+    adata = nested(48, 40)
+    del adata.obs["guide"]
+    npt.pp.setup_screen(adata, batch_key="batch")
+    npt.tl.fit_dag_blr(adata)
+    fit = posterior_from(adata)
+    roles, folds = fitted_roles(adata, fit.params), Folds.of(fit, "dag_blr")
+    halves = read_halves(
+        adata, fit.columns, folds.names, roles, np.random.default_rng(0), folds=folds
     )
-    found = diagnosed(adata)
-    assert found["negative_controls"]["name"].tolist() == ["half of the control cells"]
+    refit = read_refit(adata, fit, folds, halves.cells, None, n_jobs=1)
+    table = judge_controls(refit, halves, None).table
+    assert table["name"].tolist() == [f"half of the controls in {b}" for b in "abcd"]
+    assert table["n_cells"].tolist() == [20] * 4
+    assert table["n_false"].sum() == 0
+    assert table["coverage"].mean() > 0.95
+    # A model that takes what the perturbations of a batch share for an effect.
+    monkeypatch.setattr(
+        "nextpert.core.model._sweep.batch_columns",
+        lambda cells: (np.zeros((len(cells.n) - 1, 0)), cells.fixed_error()[1:]),
+    )
+    assert judge_controls(refit, halves, None).table["coverage"].mean() < 0.9
+
+
+@pytest.mark.usefixtures("short_chains")
+def test_controls_of_nested_batches_take_the_place_of_perturbations_batch_by_batch():
+    adata = nested()
+    del adata.obs["guide"]
+    found = diagnosed(adata, batch_key="batch")
+    assert found["negative_controls"]["n_cells"].tolist() == [30] * 4
+    assert "effects of half of the control cells in each of 4 batches" in part(found)["verdict"]
+    assert part(found)["level"] == "trust"
+
+
+@pytest.mark.usefixtures("short_chains")
+def test_control_guides_of_nested_batches_are_judged_in_each():
+    adata = nested()
+    found = diagnosed(adata, batch_key="batch", guide_key="guide")
+    table = found["negative_controls"]
+    names = [f"control_{k} in {b}" for b in "abcd" for k in (0, 1)]
+    assert sorted(table["name"]) == sorted(names)
+    assert table["n_cells"].tolist() == [30] * 8
+    assert "effects of 8 control guides in one batch each" in part(found)["verdict"]
+    # A guide that is alone in its batch has to stay.
+    alone = (adata.obs["guide"] != "control_1") | (adata.obs["batch"] != "c")
+    found = diagnosed(adata[alone].copy())
+    assert sorted(found["negative_controls"]["name"]) == sorted(set(names) - {
+        "control_0 in c", "control_1 in c",
+    })  # fmt: skip
 
 
 @pytest.mark.slow

@@ -13,6 +13,9 @@ import pytest
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert._adata.environments import Plan, say_unmeasured
+from nextpert.core import ScreenMoments
+from nextpert.core.screen.guides import guide_variance
+from nextpert.tl._fit_dag_blr.cells import pool_cells
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 
@@ -94,6 +97,25 @@ def test_weights_are_right_where_knockdowns_are_partial(small_screen, edges, tru
         errors.append(((weights - truth.weights) ** 2).sum())
     assert errors[1] < 0.9 * errors[0]
     assert 0.2 < small_screen.uns["dag_blr"]["efficacy"]["mean"] < 0.5
+
+
+def test_all_guides_tell_how_far_guides_scatter():
+    """Several times as surely as the four of the controls, and not moved by effects."""
+    every, of_controls = [], []
+    for seed in range(20):
+        rng = np.random.default_rng([seed, 6])
+        group = np.repeat(np.arange(13), 4)
+        effects = rng.normal(size=(13, 40)) * (rng.random((13, 40)) < 0.2)
+        mean = effects[group] + np.sqrt(0.1) * rng.normal(size=(52, 40))
+        place = np.repeat(np.arange(52), 20)
+        x = mean[place] + rng.normal(size=(len(place), 40))
+        moments = ScreenMoments.from_array(x, place, 52)
+        found = pool_cells(moments, group, 13, guide=np.arange(52))
+        every.append(found.guide_variance)
+        of_controls.append(guide_variance(moments, np.arange(4)))
+        assert found.n_guides == 4
+    assert abs(np.mean(every) - 0.1) < 4 * np.std(every) / 20**0.5
+    assert np.std(every) < 0.5 * np.std(of_controls)
 
 
 def test_guides_that_differ_count_for_fewer_cells(screen):

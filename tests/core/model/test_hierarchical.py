@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import multivariate_normal, norm
 
 from nextpert.core.model._hierarchical_kernel import N_VARIANCES
+from nextpert.core.model._sweep import SCORES, Sampler
 from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import (
     HIGHEST,
@@ -18,11 +19,7 @@ from nextpert.core.model.effect_draws import (
     VARIANCE,
     EffectDraws,
 )
-from nextpert.core.model.hierarchical import (
-    SCORES,
-    _Sampler,
-    fit_hierarchical,
-)
+from nextpert.core.model.hierarchical import fit_hierarchical
 from nextpert.core.model.within_cells import factors
 from nextpert.core.screen.guides import PooledGuides
 
@@ -57,12 +54,20 @@ def visited(sampler, normal, uniform):
 TOLD = ([0, 2], [3, 7])  # perturbations and genes whose own variance is known
 
 
-@pytest.fixture
-def sampler():
+@pytest.fixture(params=[0, 2], ids=["one batch", "three batches"])
+def sampler(request):
     rng = np.random.default_rng(3)
+    cells = screen()[1]
+    cells = replace(cells, fixed=rng.normal(size=(7, request.param)),
+                    fixed_sd=np.full(request.param, 0.2))  # fmt: skip
     own = np.full((6, 12), np.nan)
     own[TOLD] = 0.3, 2.0
-    made = _Sampler(screen()[1], None, own, np.random.default_rng(0))
+    doubt = np.zeros((6, 12))  # of what is expected of two perturbations
+    doubt[[1, 4]] = rng.uniform(0.05, 0.5, size=(2, 12))
+    made = Sampler(cells, None, own, np.random.default_rng(0), doubt)
+    assert (made.means.spread > 0).tolist() == [False, True, False, False, True, False]
+    made.batches = rng.normal(size=made.batches.shape)
+    assert made.batches.shape == (request.param, 12)
     free = made.state.place < N_VARIANCES
     made.state.place[free] = rng.integers(N_VARIANCES, size=free.sum())
     made.scale_weights = rng.dirichlet(np.ones(len(SCALES)))
@@ -72,10 +77,20 @@ def sampler():
     return made
 
 
+def level(sampler):
+    """Means of controls in the batches of each perturbation."""
+    return sampler.control + sampler.means.columns @ sampler.batches
+
+
 def uniforms(sampler, value):
     """As many uniform numbers as a visit takes."""
     n, p = sampler.means.x.shape
     return np.full((n, p + 1 + sampler.state.size.shape[1]), value)
+
+
+def score_variance(sampler, j, size):
+    """Prior variances of scores: along factors, what is expected is uncertain too."""
+    return 2.0 ** SCORES[size] + np.append(0.0, np.full(len(size) - 1, sampler.means.spread[j]))
 
 
 def before_of(sampler):
@@ -89,9 +104,10 @@ def regression(sampler, j, before, size):
     program, gamma = sampler.means.design[0], sampler.means.design[1:].T
     design = np.hstack([program[:, None], gamma, gamma])
     noise = sampler.means.psi * sampler.means.error[j] + before[j]
-    prior = np.append(2.0 ** -SCORES[size], [sampler.means.along[j]] * gamma.shape[1])
+    prior = 1 / score_variance(sampler, j, size)
+    prior = np.append(prior, [sampler.means.along[j]] * gamma.shape[1])
     cov = np.linalg.inv(design.T @ (design / noise[:, None]) + np.diag(prior))
-    return cov @ design.T @ ((sampler.means.x[j] - sampler.control) / noise), cov
+    return cov @ design.T @ ((sampler.means.x[j] - level(sampler)[j]) / noise), cov
 
 
 def test_what_is_known_of_own_parts_is_kept(sampler):
@@ -137,12 +153,12 @@ def test_sizes_of_scores_are_those_of_enumeration(sampler, uniform):
             log = []
             for e in range(len(SCORES)):
                 size[s] = e
-                prior = 2.0 ** SCORES[size]
+                prior = score_variance(sampler, j, size)
                 cov = noise + (sampler.means.design.T * prior) @ sampler.means.design
                 weight = sampler.score_weights[min(s, 1), e]
                 log.append(
                     np.log(weight)
-                    + multivariate_normal(cov=cov).logpdf(sampler.means.x[j] - sampler.control)
+                    + multivariate_normal(cov=cov).logpdf(sampler.means.x[j] - level(sampler)[j])
                 )
             below = np.exp(np.array(log) - max(log)).cumsum()
             size[s] = (below < uniform * below[-1]).sum()
@@ -151,41 +167,53 @@ def test_sizes_of_scores_are_those_of_enumeration(sampler, uniform):
 
 
 def test_what_all_share_moves_by_its_density(sampler):
-    """Of scores, and of the controls' cells; states of perturbations stay (equation 25)."""
+    """Of scores, controls' cells and batches; states of perturbations stay (equation 25)."""
     n, size = sampler.state.scores.shape
-    q = (size - 1) // 2
+    q, rng, gamma = (size - 1) // 2, np.random.default_rng(0), sampler.means.design[1:].T
     visited(sampler, np.zeros((n, size)), uniforms(sampler, 0.5))
-    sampler.means.design[0] = np.random.default_rng(0).normal(size=12)
-    sampler.control_scores = np.array([0.3])
-    start, scores, gamma = sampler.control.copy(), sampler.state.scores, sampler.means.design[1:].T
-    variance = 2.0 ** SCORES[sampler.state.size]
+    sampler.means.design[0] = rng.normal(size=12)
+    start = np.vstack([sampler.control, sampler.batches])
+    at = np.vstack([[0.3], rng.normal(size=(len(sampler.batches), 1))])  # scores of their noise
+    sampler.control_scores, sampler.batch_scores = at[0], at[1:]
+    seen, noise = np.zeros_like(start), np.tile(sampler.means.psi, (len(start), 1))
+    seen[0], noise[0] = sampler.control_x, sampler.control_noise
+    along = np.append(sampler.control_precision, np.ones(len(sampler.batches)))[:, None]
+    columns = np.column_stack([np.ones(n), sampler.means.columns])
+    scores, variance = sampler.state.scores, 2.0 ** SCORES[sampler.state.size]
 
     def log_density(move):
-        level, common = start + move @ sampler.means.design, sampler.control_scores - move[1:]
-        found = norm.logpdf(
-            sampler.control_x, level + gamma @ common, np.sqrt(sampler.control_noise)
-        ).sum()
-        found += norm.logpdf(common, 0.0, sampler.control_precision**-0.5).sum()
-        found += norm.logpdf(scores[:, 0] - move[0], 0.0, np.sqrt(variance[:, 0])).sum()
+        move = move.reshape(len(start), 1 + q)
+        level, common = start + move @ sampler.means.design, at - move[:, 1:]
+        found = norm.logpdf(seen, level + common @ gamma.T, np.sqrt(noise)).sum()
+        found += norm.logpdf(common, 0.0, along**-0.5).sum()
+        less = columns @ move
+        found += norm.logpdf(scores[:, 0] - less[:, 0], 0.0, np.sqrt(variance[:, 0])).sum()
         for k in range(q):  # of scores and noise together
-            both = np.sqrt(variance[:, 1 + k] + 1.0 / sampler.means.along)
+            both = np.sqrt(variance[:, 1 + k] + sampler.means.spread + 1.0 / sampler.means.along)
             total = scores[:, 1 + k] + scores[:, 1 + q + k]
-            found += norm.logpdf(total - move[1 + k], 0.0, both).sum()
+            found += norm.logpdf(total - less[:, 1 + k], 0.0, both).sum()
         return found
 
-    # A quadratic, whose parts do not depend on one another: three values tell each.
-    at = np.eye(1 + q)
-    up, zero, down = (np.array([log_density(s * e) for e in at]) for s in (1.0, 0.0, -1.0))
-    precision = 2 * zero - up - down
-    wanted = (up - down) / 2 / precision
+    # A quadratic: its second differences are exact.
+    each = np.eye(start.shape[0] * (1 + q))
+    zero, up = log_density(0 * each[0]), np.array([log_density(e) for e in each])
+    precision = np.array([
+        [zero + up[i] - log_density(e + f) + up[k] - 2 * zero for k, f in enumerate(each)]
+        for i, e in enumerate(each)
+    ])  # fmt: skip
+    cov = np.linalg.inv(precision)
+    wanted = cov @ (up - zero + precision.diagonal() / 2)
     moved = []
     for _ in range(4000):
-        sampler.control = start.copy()
+        sampler.control, sampler.batches = start[0].copy(), start[1:].copy()
         sampler._move_common()
-        moved.append(np.linalg.lstsq(sampler.means.design.T, sampler.control - start)[0])
-    z = (np.mean(moved, axis=0) - wanted) * np.sqrt(precision * 4000)
+        step = np.vstack([sampler.control, sampler.batches]) - start
+        moved.append(np.linalg.lstsq(sampler.means.design.T, step.T)[0].T.ravel())
+    z = (np.mean(moved, axis=0) - wanted) / np.sqrt(cov.diagonal() / 4000)
     assert np.abs(z).max() < 4
-    np.testing.assert_allclose(np.var(moved, axis=0) * precision, 1.0, rtol=0.1)
+    sd = np.sqrt(cov.diagonal())
+    np.testing.assert_allclose(np.cov(np.array(moved).T) / np.outer(sd, sd),
+                               cov / np.outer(sd, sd), atol=0.1)  # fmt: skip
 
 
 @pytest.mark.parametrize("uniform", [0.001, 0.3, 0.7, 0.999])
@@ -195,7 +223,7 @@ def test_scales_and_tails_are_those_of_enumeration(sampler, uniform):
     sums, count = visited(sampler, np.zeros((n, size)), uniforms(sampler, uniform))
     state, (program, *gamma) = sampler.state, sampler.means.design
     f, both = state.scores[:, 0], state.scores[:, 1 : q + 1] + state.scores[:, q + 1 :]
-    away = sampler.means.x - sampler.control - both @ np.array(gamma)
+    away = sampler.means.x - level(sampler) - both @ np.array(gamma)
     rest = away - np.outer(f, program)
     noise = sampler.means.psi * sampler.means.error
     both = (np.clip(SCALES[:, None] + TAILS, LOWEST, HIGHEST) - LOWEST).astype(int)
@@ -218,8 +246,11 @@ def test_scales_and_tails_are_those_of_enumeration(sampler, uniform):
     np.testing.assert_array_equal(VARIANCE[state.place[free]], prior[free])
     np.testing.assert_array_equal(count, np.bincount(tail[free], minlength=len(TAILS)))
     w = 1 / (prior + noise)
-    y = away + sampler.control
-    wanted = [w, w * f[:, None], w * f[:, None] ** 2, w * y, w * f[:, None] * y]
+    y, f, z = away + level(sampler), f[:, None], sampler.means.columns.T[:, :, None]
+    wanted = [w, w * f, w * f**2, w * y, w * f * y]
+    for b in range(len(z)):
+        wanted += [w * z[b], w * z[b] * f, w * z[b] * y]
+        wanted += [w * z[b] * z[c] for c in range(b + 1)]
     np.testing.assert_allclose(sums, np.sum(wanted, axis=1), rtol=1e-9, atol=1e-12)
 
 
@@ -228,22 +259,28 @@ def test_the_program_is_the_regression_of_every_gene(sampler):
     (n, size), p = sampler.state.scores.shape, sampler.means.x.shape[1]
     q = len(sampler.means.design) - 1
     sums, _ = visited(sampler, np.zeros((n, size)), uniforms(sampler, 0.5))
-    sampler.control_cov = sampler.control_root = np.zeros((q, q))  # no chance along the factors
-    variance = sampler.program_variance
+    none = np.zeros((q, q))  # no chance along the factors
+    sampler.control_cov = sampler.control_root = sampler.batch_cov = sampler.batch_root = none
+    state, means, variance = sampler.state, sampler.means, sampler.program_variance
+    w = 1 / (before_of(sampler) + means.psi * means.error)
+    y = means.x - (state.scores[:, 1 : q + 1] + state.scores[:, q + 1 :]) @ means.design[1:]
+    z = np.column_stack([np.ones(n), means.columns, state.scores[:, 0]])
     drawn = []
     for _ in range(4000):
         sampler.program_variance = variance
         sampler._draw_program(sums)
-        drawn.append(np.vstack([sampler.control, sampler.means.design[0]]))
-    mean, sd = np.mean(drawn, axis=0), np.std(drawn, axis=0)
+        drawn.append(np.vstack([sampler.control, sampler.batches, means.design[0]]))
+    mean = np.mean(drawn, axis=0)
     for i in range(p):
-        precision = np.array([[sums[0, i] + 1 / sampler.control_noise[i], sums[1, i]],
-                              [sums[1, i], sums[2, i] + 1 / variance]])  # fmt: skip
-        cov = np.linalg.inv(precision)
-        right = [sums[3, i] + sampler.control_x[i] / sampler.control_noise[i], sums[4, i]]
-        z = (mean[:, i] - cov @ right) / np.sqrt(cov.diagonal() / 4000)
-        assert np.abs(z).max() < 4.5
-        np.testing.assert_allclose(sd[:, i], np.sqrt(cov.diagonal()), rtol=0.06)
+        prior = np.array([1 / means.psi[i]] * z.shape[1])
+        prior[0], prior[-1] = 1 / sampler.control_noise[i], 1 / variance
+        cov = np.linalg.inv((z.T * w[:, i]) @ z + np.diag(prior))
+        right = z.T @ (w[:, i] * y[:, i])
+        right[0] += sampler.control_x[i] / sampler.control_noise[i]
+        sd = np.sqrt(cov.diagonal())
+        assert np.abs((mean[:, i] - cov @ right) / sd).max() < 4.5 / 4000**0.5
+        found = np.cov(np.array(drawn)[:, :, i].T)
+        np.testing.assert_allclose(found / np.outer(sd, sd), cov / np.outer(sd, sd), atol=0.1)
 
 
 def test_factors_of_a_matrix_that_has_them():
@@ -395,13 +432,12 @@ def test_what_is_expected_is_added():
     np.testing.assert_allclose(fit.squares, (away**2).sum(axis=(1, 2)))
 
 
-def test_variance_of_guides_and_batches_is_noise():
-    """Cells that count for fewer, and errors of batches, are those of fewer cells."""
+def test_variance_of_guides_and_what_no_perturbations_share_of_batches_is_noise():
+    """Cells that count for fewer, and slight errors of batches, are those of fewer cells."""
     _, cells = screen(cells=25.0)
-    few = screen(cells=10.0)[1]
-    fewer = replace(cells, n=few.n)
+    fewer = replace(cells, n=screen(cells=1 / (1 / 25 + 0.002))[1].n)
     batches = replace(cells, fixed=np.append(0.0, np.full(6, 1.0))[:, None],
-                      fixed_sd=np.array([np.sqrt(1 / 10 - 1 / 25)]))  # fmt: skip
+                      fixed_sd=np.array([np.sqrt(0.002)]))  # fmt: skip
     one, two = (
         fit_hierarchical(each, rng=1, chain=Chain(5, 5, 1)).effects.summary()
         for each in (fewer, batches)

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 # Numbers of scales and of tails: constants, so that loops over them stay in registers.
 N_SCALES, N_TAILS = 17, 14
 N_VARIANCES = N_SCALES + N_TAILS - 1
-_TOGETHER = (
-    8  # densities multiplied before their logarithm is taken: above 1e-38 each, no underflow
-)
+_TOGETHER = 8  # densities, each above 1e-38, multiplied before their logarithm is taken
 _STEPS = 40  # of Newton's method at most; 4 to 6 are usual
 _CLOSE = 1e-4  # of a standard deviation: a quantile's numerical error, a tenth of that of sampling
 
@@ -45,6 +43,10 @@ class Means(NamedTuple):
         ``(n_perturbations, n_genes)``; ``(0, 0)`` if none is.
     along
         Prior precision of the noise along every factor, shape ``(n_perturbations,)``.
+    columns
+        What every batch leaves in them, shape ``(n_perturbations, n_columns)``.
+    spread
+        Variance along every factor of the expected effects, shape ``(n_perturbations,)``.
     """
 
     x: NDArray[np.float64]
@@ -53,6 +55,8 @@ class Means(NamedTuple):
     design: NDArray[np.float64]
     told: NDArray[np.float64]
     along: NDArray[np.float64]
+    columns: NDArray[np.float64]
+    spread: NDArray[np.float64]
 
 
 class Grid(NamedTuple):
@@ -112,6 +116,8 @@ class Drawn(NamedTuple):
     ----------
     control, program
         Means of the controls, and the program, shape ``(n_draws, n_genes)``.
+    batches
+        Coefficients of the columns of batches, shape ``(n_draws, n_columns, n_genes)``.
     factors
         Factors of coexpression, shape ``(n_factors, n_genes)``.
     scores
@@ -125,6 +131,7 @@ class Drawn(NamedTuple):
 
     control: NDArray[np.float64]
     program: NDArray[np.float64]
+    batches: NDArray[np.float64]
     factors: NDArray[np.float64]
     scores: NDArray[np.float64]
     along: NDArray[np.float64]
@@ -177,12 +184,12 @@ def _draw_from_logs(chance, uniform):
 
 
 @fast
-def _score_system(design, weight, away, variance, size, along, work, system, right):
+def _score_system(design, weight, away, variance, size, spread, along, work, system, right):
     """Fill the precision of the scores of a perturbation, and its right-hand side (equation 20).
 
     ``weight`` is the precision of what is neither program nor factors, and ``away`` the means less
-    those of the controls, both ``(n_genes,)``, as ``work``. Scores have the prior variances
-    ``variance[size]``, the noise along the factors the prior precision ``along``.
+    those of controls, ``(n_genes,)``, as ``work``. Scores have the prior variances
+    ``variance[size]``, along factors ``spread`` more; the noise has the precision ``along`` there.
     """
     n_rows = len(design)
     q = n_rows - 1
@@ -200,7 +207,7 @@ def _score_system(design, weight, away, variance, size, along, work, system, rig
         for t in range(1, s + 1):
             system[q + s, q + t] = system[s, t]
     for s in range(n_rows):
-        system[s, s] += 1.0 / variance[size[s]]
+        system[s, s] += 1.0 / (variance[size[s]] + (spread if s > 0 else 0.0))
     for s in range(n_rows, q + n_rows):
         system[s, s] += along
 
@@ -252,24 +259,26 @@ def _invert(factor, inverse):
 
 
 @inner
-def _draw_sizes(mean, cov, grid, size, uniform, chance):
+def _draw_sizes(mean, cov, grid, size, spread, uniform, chance):
     """Draw the prior variance of every score in turn, all scores integrated out (equation 24).
 
-    ``mean`` and ``cov`` of the scores, given their prior variances, follow these.
+    ``mean`` and ``cov`` of scores, given these, follow; along factors they have ``spread`` more.
     """
     count = len(mean)
     for s in range(len(size)):
-        before = 1.0 / grid.score[size[s]]
+        more = spread if s > 0 else 0.0
+        before = 1.0 / (grid.score[size[s]] + more)
         # What is said of the score by all but its own prior: a precision, and that times a mean.
         said = max(1.0 / cov[s, s] - before, 0.0)
         right = mean[s] / cov[s, s]
         for e in range(len(chance)):
-            spread = 1.0 + grid.score[e] * said
+            prior = grid.score[e] + more
+            excess = 1.0 + prior * said
             chance[e] = grid.log_score[s, e] + 0.5 * (
-                right * right * grid.score[e] / spread - np.log(spread)
+                right * right * prior / excess - np.log(excess)
             )
         size[s] = _draw_from_logs(chance, uniform[s])
-        change = 1.0 / grid.score[size[s]] - before
+        change = 1.0 / (grid.score[size[s]] + more) - before
         step = change / (1.0 + change * cov[s, s])
         shift, middle = step * mean[s], cov[s, s]
         for t in range(count):
@@ -340,20 +349,34 @@ def _draw_tail(density, tail, uniform):
 
 
 @fast
-def _add_sums(noise, prior, away, control, f, sums):
-    """Add to the sums of the regression of genes (equation 22)."""
+def _add_sums(noise, prior, away, level, f, columns, weight, sums):
+    """Add to the sums of the regression of genes (equation 22): of columns, z, after the others."""
     for i in range(len(noise)):
         precise = 1.0 / (noise[i] + prior[i])
-        y = away[i] + control[i]
+        weight[i] = precise
+        y = away[i] + level[i]
         sums[0, i] += precise
         sums[1, i] += precise * f
         sums[2, i] += precise * f * f
         sums[3, i] += precise * y
         sums[4, i] += precise * f * y
+    row = 5
+    for b in range(len(columns)):
+        for i in range(len(noise)):
+            share = columns[b] * weight[i]
+            sums[row, i] += share
+            sums[row + 1, i] += share * f
+            sums[row + 2, i] += share * (away[i] + level[i])
+        row += 3
+        for c in range(b + 1):
+            both = columns[b] * columns[c]
+            for i in range(len(noise)):
+                sums[row, i] += both * weight[i]
+            row += 1
 
 
 @lean
-def visit(means, first, last, grid, control, normal, uniform, state, sums, count, room):
+def visit(means, first, last, grid, control, batches, normal, uniform, state, sums, count, room):
     """Draw the scores of some perturbations, their sizes, and scale and tails of own parts.
 
     Parameters
@@ -362,15 +385,17 @@ def visit(means, first, last, grid, control, normal, uniform, state, sums, count
         The cells' means, the grid, and the state, which is written.
     first, last
         The perturbations: from the first to before the last.
-    control
-        Means of controls, shape ``(n_genes,)``.
+    control, batches
+        Means of controls, shape ``(n_genes,)``, and coefficients of the columns of batches,
+        ``(n_columns, n_genes)``.
     normal, uniform
         Random numbers, ``(n_block, 2 n_factors + 1)`` and
         ``(n_block, n_genes + 2 + n_factors)``: for tails, the scale, and sizes of scores.
     sums
         Added to: per gene the sums over perturbations of ``w, w f, w f^2, w y, w f y`` with ``w``
-        the precision of what is left and ``y`` the mean less factors (equation 22); shape
-        ``(5, n_genes)``.
+        the precision of what is left and ``y`` the mean less factors (equation 22), and for every
+        column ``z`` of ``w z, w z f, w z y`` and its products ``w z z'`` with those up to itself;
+        shape ``(5 + 3 n_columns + n_columns (n_columns + 1) / 2, n_genes)``.
     count
         Added to: how often every tail was drawn, ``(n_tails,)``.
     room
@@ -379,24 +404,33 @@ def visit(means, first, last, grid, control, normal, uniform, state, sums, count
     n_rows, n_genes = means.design.shape
     q = n_rows - 1
     away, noise, work, prior = room.vectors[0], room.vectors[1], room.vectors[2], room.vectors[3]
+    level = room.vectors[4]
     density, chance = room.density, room.chance[0, :N_SCALES]
     sizes = room.chance[1, : len(grid.score)]
     for j in range(first, last):
         b = j - first
         place, score = state.place[j], state.scores[j]
         for i in range(n_genes):
-            away[i] = means.x[j, i] - control[i]
+            level[i] = control[i]
+        for c in range(len(batches)):
+            for i in range(n_genes):
+                level[i] += means.columns[j, c] * batches[c, i]
+        for i in range(n_genes):
+            away[i] = means.x[j, i] - level[i]
             noise[i] = means.psi[i] * means.error[j, i]
             told = place[i] == N_VARIANCES
             prior[i] = 1.0 / (noise[i] + (means.told[j, i] if told else grid.variance[place[i]]))
         _score_system(
-            means.design, prior, away, grid.score, state.size[j], means.along[j], work,
-            room.system, score,
+            means.design, prior, away, grid.score, state.size[j], means.spread[j], means.along[j],
+            work, room.system, score,
         )  # fmt: skip
         _factorise(room.system)
         _solve(room.system, score)
         _invert(room.system, room.covariance)
-        _draw_sizes(score, room.covariance, grid, state.size[j], uniform[b, n_genes + 1 :], sizes)
+        _draw_sizes(
+            score, room.covariance, grid, state.size[j], means.spread[j],
+            uniform[b, n_genes + 1 :], sizes,
+        )  # fmt: skip
         _draw_normal(score, room.covariance, normal[b])
         for s in range(1, n_rows):
             along = score[s] + score[q + s]
@@ -421,7 +455,7 @@ def visit(means, first, last, grid, control, normal, uniform, state, sums, count
             count[t] += 1.0
             place[i] = m + t
             prior[i] = grid.variance[m + t]
-        _add_sums(noise, prior, away, control, score[0], sums)
+        _add_sums(noise, prior, away, level, score[0], means.columns[j], work, sums)
 
 
 @fast
@@ -446,7 +480,9 @@ def _below(value, centre, inverse):
 
 
 @lean
-def fill_centres(drawn, change, measured, origin, precision, told, place, inverse, out, room):
+def fill_centres(
+    drawn, change, measured, columns, origin, precision, told, place, inverse, out, room
+):
     """Fill means of effects given the rest of a draw, less what was expected.
 
     What is shared, and of what the cells' mean departs from it the share that an own part is
@@ -460,6 +496,8 @@ def fill_centres(drawn, change, measured, origin, precision, told, place, invers
         Means of the cells less what was expected, shape ``(n_perturbations, n_genes)``.
     measured
         1 of perturbations with cells, 0 of those that are predicted, ``(n_perturbations,)``.
+    columns
+        What batches leave in their means, shape ``(n_perturbations, n_columns)``.
     origin, precision, told
         What was expected, the precision of the cells, and the share of an own part whose variance
         is known beforehand, shape ``(n_perturbations, n_genes)``.
@@ -479,6 +517,9 @@ def fill_centres(drawn, change, measured, origin, precision, told, place, invers
             for i in range(n_genes):
                 total[i] = drawn.program[k, i] * score
                 noise[i] = measured[j] * drawn.control[k, i]
+            for b in range(columns.shape[1]):
+                for i in range(n_genes):
+                    noise[i] += columns[j, b] * drawn.batches[k, b, i]
             for s in range(len(drawn.factors)):
                 of_effect, of_cells = drawn.along[k, j, s], drawn.noise[k, j, s]
                 for i in range(n_genes):

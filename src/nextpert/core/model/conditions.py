@@ -20,13 +20,10 @@ import numpy as np
 
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_rng
+from nextpert.core.model._sweep import Sampler
 from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE, Condition, EffectDraws
-from nextpert.core.model.hierarchical import (
-    Hierarchical,
-    Weights,
-    _Sampler,
-)
+from nextpert.core.model.hierarchical import Hierarchical, Weights
 from nextpert.core.model.within_cells import responses
 
 if TYPE_CHECKING:
@@ -118,7 +115,7 @@ def fit_conditions(
         kept.append((*sampler.top.parameters(), sampler.level()))
         centre[..., k], variance[..., k] = sampler.effects()
         place[..., k] = sampler.top.state.place
-    mean, program, scores, along, _, *weights, squares, level = (
+    mean, program, scores, along, _, _, *weights, squares, level = (
         np.array(x) for x in zip(*kept, strict=True)
     )
     top, unit, rng = sampler.top, sampler.top.unit, sampler.top.rng
@@ -225,7 +222,7 @@ def _as_draws(
     return EffectDraws(unit, expected, precision, place, centre)
 
 
-class _Departures(_Sampler):
+class _Departures(Sampler):
     """Departures of conditions: of the parts of an effect the own one alone."""
 
     def start(self, design: Array, error: Array) -> None:
@@ -249,7 +246,7 @@ class _Departures(_Sampler):
             self.tail_weights = self.likely_tails(prior[: len(TAILS)])
 
 
-class _Common(_Sampler):
+class _Common(Sampler):
     """Common effects, of means of all conditions that are weighted anew in every sweep."""
 
     def draw(self, number: int, workers: Workers, mean: Array, precision: Array) -> Array:

@@ -82,6 +82,11 @@ class FromCells:
         Scores of the cells' noise along the factors, ``(n_draws, n_perturbations, n_factors)``.
     response
         By how much more than on average cells respond, shape ``(n_draws, n_perturbations)``.
+    columns
+        What batches leave in the means, over a cell's noise: columns that perturbations share,
+        shape ``(n_perturbations, n_columns)``; by default there are none.
+    batches
+        Coefficients of these columns, shape ``(n_draws, n_columns, n_genes)``.
     control, program, factors, scores, along
         As of :class:`~nextpert.core.model.hierarchical.Hierarchical`, which stores them, but for
         the units of ``control``.
@@ -92,11 +97,19 @@ class FromCells:
     measured: Array = array("n_measured", least=0)
     noise: Array = array("n_draws", "n_measured", "n_factors")
     response: Array = array("n_draws", "n_measured", least=-1)
+    columns: Array = array("n_measured", "n_columns", optional=True)
+    batches: Array = array("n_draws", "n_columns", "n_nodes", optional=True)
     control: Array = field(default_factory=lambda: np.zeros((0, 0)))
     program: Array = field(default_factory=lambda: np.zeros((0, 0)))
     factors: Array = field(default_factory=lambda: np.zeros((0, 0)))
     scores: Array = field(default_factory=lambda: np.zeros((0, 0)))
     along: Array = field(default_factory=lambda: np.zeros((0, 0, 0)))
+
+    def __post_init__(self) -> None:
+        if self.columns is None:
+            n_draws, (n, p) = len(self.noise), self.change.shape
+            object.__setattr__(self, "columns", np.zeros((n, 0)))
+            object.__setattr__(self, "batches", np.zeros((n_draws, 0, p)))
 
     def rows(self, index: ArrayLike) -> FromCells:
         """Return some perturbations, in the order given."""
@@ -104,13 +117,13 @@ class FromCells:
         by_draw = {x: getattr(self, x)[:, which] for x in ("noise", "response", "scores", "along")}
         return replace(
             self, change=self.change[which], own_share=self.own_share[which],
-            measured=self.measured[which], **by_draw,
+            measured=self.measured[which], columns=self.columns[which], **by_draw,
         )  # fmt: skip
 
     def some_draws(self, index: ArrayLike) -> FromCells:
         """Return some of the draws."""
         which = np.asarray(index, np.int64)
-        names = ("noise", "response", "control", "program", "scores", "along")
+        names = ("noise", "response", "batches", "control", "program", "scores", "along")
         return replace(self, **{name: getattr(self, name)[which] for name in names})
 
     def joined(self, other: FromCells) -> FromCells:
@@ -118,7 +131,7 @@ class FromCells:
         by_draw = ("noise", "response", "scores", "along")
         both = {
             x: np.concatenate([getattr(self, x), getattr(other, x)], axis=int(x in by_draw))
-            for x in ("change", "measured", *by_draw)
+            for x in ("change", "measured", "columns", *by_draw)
         }
         return replace(
             self, own_share=sp.csr_array(sp.vstack([self.own_share, other.own_share])), **both
@@ -216,13 +229,14 @@ class EffectDraws:
         place = whole(self.place[index][:, :, draws])
         by_draw = (cells.scores, cells.along, cells.noise, cells.response)
         drawn = Drawn(
-            cells.control[draws], cells.program[draws], whole(cells.factors.T),
-            *(whole(x[draws][:, index]) for x in by_draw),
+            cells.control[draws], cells.program[draws], cells.batches[draws],
+            whole(cells.factors.T), *(whole(x[draws][:, index]) for x in by_draw),
         )  # fmt: skip
         out = np.empty(place.shape, np.float32)
         fill_centres(
-            drawn, cells.change[index], cells.measured[index], self.expected[index] / self.unit,
-            self.precision[index], cells.own_share[index].toarray(), place, 1.0 / VARIANCE, out,
+            drawn, cells.change[index], cells.measured[index], whole(cells.columns[index]),
+            self.expected[index] / self.unit, self.precision[index],
+            cells.own_share[index].toarray(), place, 1.0 / VARIANCE, out,
             np.empty((2, place.shape[1])),
         )  # fmt: skip
         return out

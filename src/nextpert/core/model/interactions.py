@@ -258,21 +258,32 @@ class Together:
         the data and their square.
     shared
         Share of the control mean's sampling error in ``mean``, shape ``(len(rows), n_nodes)``.
+    rest
+        What of the variance is that of the rest, which a combination does by itself, same shape as
+        ``variance`` or one number per node.
     """
 
     rows: NDArray[np.int64]
     mean: Array
     variance: Array
     shared: Array
+    rest: Array | float = 0.0
 
     def clear(self) -> Array:
         """Return the mean where it is two standard deviations or more from 0, and 0 elsewhere.
 
-        For a model that takes what is expected as known: where members show nothing, their sum is
-        noise, and effects about it would be called (on Norman with shuffled labels 7 to 25 of 1,155
-        at a local false sign rate of 0.05, none to 2 by the clear ones).
+        Where members show nothing, their sum is noise, and effects about it would be called (on
+        Norman with shuffled labels 7 to 25 of 1,155 at a local false sign rate of 0.05, none to 2
+        by the clear ones, where what is expected was taken as known).
         """
         return np.where(self.mean**2 >= _CLEAR**2 * self.variance, self.mean, 0.0)
+
+    def doubt(self) -> Array:
+        """Return the variance of what :meth:`clear` returns: what is not known of the members.
+
+        It is 0 where nothing is expected: there a combination is as any perturbation.
+        """
+        return np.where(self.clear() != 0.0, np.maximum(self.variance - self.rest, 0.0), 0.0)
 
     def told(self, prior: ShiftPrior, ratio: Array) -> ShiftPrior:
         """Return the prior with the effects of combinations, own genes included.

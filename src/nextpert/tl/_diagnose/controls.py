@@ -11,6 +11,7 @@ import pandas as pd
 from nextpert._adata import strings
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.progress import progress
+from nextpert._adata.screen import distinct
 from nextpert._adata.stored import eager, read_stored
 from nextpert.core import ScreenMoments
 from nextpert.core.model.empirical_null import MEDIAN, NullWidth, null_width
@@ -18,6 +19,8 @@ from nextpert.core.screen.guides import UNKNOWN
 from nextpert.tl._diagnose.judged import LEFT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import anndata as ad
     from numpy.typing import NDArray
 
@@ -60,6 +63,8 @@ class Nulls:
         does not exceed. It is about 1 if standard errors are right and as many change few genes.
     has_replicates
         As of :class:`~nextpert.tl._diagnose.halves.Halves`.
+    in_batches
+        Whether each holds cells of one batch, as most perturbations do.
     """
 
     kind: str
@@ -69,6 +74,7 @@ class Nulls:
     width_of_tests: NullWidth = field(default_factory=NullWidth)
     of_perturbations: float = float("nan")
     has_replicates: bool = True
+    in_batches: bool = False
 
 
 class _Split(NamedTuple):
@@ -78,6 +84,7 @@ class _Split(NamedTuple):
     halves: Halves
     screen: ScreenMoments
     members: dict[str, NDArray[np.bool_]]
+    in_batches: bool = False
 
 
 def judge_controls(refit: Refit, halves: Halves, undeclared: Nested | None) -> Nulls:
@@ -124,7 +131,7 @@ def judge_controls(refit: Refit, halves: Halves, undeclared: Nested | None) -> N
     table["width"] = [null_width(row[None], covariance).value for row in every]
     width = null_width(every, covariance)
     of_tests = null_width(np.vstack(z_of_tests), covariance) if z_of_tests else width
-    return Nulls(split.kind, table, every, width, of_tests)
+    return Nulls(split.kind, table, every, width, of_tests, in_batches=split.in_batches)
 
 
 def _split(halves: Halves) -> _Split:
@@ -134,45 +141,70 @@ def _split(halves: Halves) -> _Split:
     perturbation has cells in the batch and outside, which tells what the batch adds. Else half of
     the control cells, which shows sampling error alone: the weaker proof. Of a table there are
     none, as effects in all of its batches are relative to the same means of the controls.
+
+    Where most perturbations are in one batch each, so are these: guides and halves are taken batch
+    by batch, and 20 other controls stay in every batch. All else would hide what the controls of a
+    batch add to its perturbations.
     """
     whole, control = halves.whole, halves.group == 0
     if halves.of_table:
         return _Split(OF_TABLE, halves, whole, {})
-    crossing = set()
-    for batch in np.unique(halves.batch).tolist():
-        inside = halves.batch == batch
-        cells = [np.bincount(halves.group, np.where(w, whole.n, 0)) for w in (inside, ~inside)]
-        if (np.minimum(*cells)[1:] >= LEFT).any():
-            crossing.add(batch)
-    for kind, column, names, usable in (
-        (BY_GUIDES, halves.guide, halves.guide_name, set(halves.guide.tolist())),
+    batches = np.unique(halves.batch)
+    inside = np.array([
+        np.bincount(halves.group, np.where(halves.batch == b, whole.n, 0), halves.n_groups)
+        for b in batches
+    ])  # fmt: skip
+    outside = inside.sum(axis=0) - inside
+    crossing = set(batches[(np.minimum(inside, outside)[:, 1:] >= LEFT).any(axis=1)].tolist())
+    nested = len(batches) > 1 and np.mean((inside[:, 1:] >= LEFT).sum(axis=0) > 1) < 0.5
+    guide, name, usable = halves.guide, halves.guide_name, set(halves.guide.tolist())
+    if nested:
+        pairs, guide = distinct(halves.guide, halves.batch)
+        name = np.where(name == "", "", name + " in " + halves.batch_name)
+        size = np.bincount(guide[control], whole.n[control], len(pairs))
+        left = inside[np.searchsorted(batches, pairs[:, 1]), 0] - size
+        usable, crossing = set(np.flatnonzero(left >= LEFT).tolist()), set()
+    for kind, column, names, may in (
+        (BY_GUIDES, guide, name, usable),
         (BY_BATCHES, halves.batch, halves.batch_name, crossing),
     ):
         size = np.bincount(column[control & (names != "")], whole.n[control & (names != "")])
         large = [k for k in np.argsort(-size, kind="stable").tolist() if size[k] >= LEFT]
         rest = whole.n[control].sum() - size[large].sum()
         if len(large) == 2 and rest < LEFT:  # each is the other's control, and says the same
-            large = large[1:] if large[1] in usable else []
+            large = large[1:] if large[1] in may else []
         elif len(large) < 2:
             large = []
-        members = {
-            str(names[column == k][0]): control & (column == k) for k in large if k in usable
-        }
+        if nested:  # those of a batch in turn, so that they go to different folds
+            large.sort(key=lambda k: int(halves.batch[column == k][0]))
+        members = {str(names[column == k][0]): control & (column == k) for k in large if k in may}
         if members:
-            return _Split(kind, halves, whole, members)
-    one, two = halves.parts
+            return _Split(kind, halves, whole, members, nested)
+    return _halves_of_controls(halves, batches if nested else ())
+
+
+def _halves_of_controls(halves: Halves, batches: Iterable[int]) -> _Split:
+    """Return half of the control cells, of each of some batches that have enough."""
+    (one, two), control = halves.parts, halves.group == 0
     if min(part.n[control].sum() for part in halves.parts) < LEFT:
-        return _Split(NOT_JUDGED, halves, whole, {})
+        return _Split(NOT_JUDGED, halves, halves.whole, {})
     screen = ScreenMoments(
         np.append(one.n, two.n), np.vstack([one.mean, two.mean]),
         np.vstack([one.squares, two.squares]), one.scatter + two.scatter,
     )  # fmt: skip
-    group, condition, guide = (
-        np.tile(each, 2) for each in (halves.group, halves.condition, halves.guide)
+    group, condition, guide, batch = (
+        np.tile(each, 2) for each in (halves.group, halves.condition, halves.guide, halves.batch)
     )
     fixed = np.vstack([halves.fixed, halves.fixed])
-    twice = replace(halves, group=group, condition=condition, guide=guide, fixed=fixed)
+    twice = replace(halves, group=group, condition=condition, guide=guide, batch=batch, fixed=fixed)
     second = np.append(np.zeros_like(control), control)
+    members = {
+        f"half of the controls in {halves.batch_name[halves.batch == b][0]}": second & (batch == b)
+        for b in batches
+        if min(part.n[control & (halves.batch == b)].sum() for part in halves.parts) >= LEFT
+    }
+    if members:
+        return _Split(BY_CELLS, twice, screen, members, in_batches=True)
     return _Split(BY_CELLS, twice, screen, {"half of the control cells": second})
 
 

@@ -57,6 +57,8 @@ def diagnose(
       controls have fewer than two guides of 20 cells, the controls of each batch take the place of
       guides, or else half of the control cells. That is the weaker proof: it shows no variance
       between guides.
+      If most perturbations have cells in one batch only, control guides (or halves) are taken
+      batch by batch, as the error of the controls of a batch is shared by its perturbations.
     - *positive controls*: the change of target genes, in the direction that the fit expects.
     - *shrinkage*: effects learned from one half of the screen, scored on the means of the other
       half, and compared with the cells' means and with "no effect". Cells that share a guide are

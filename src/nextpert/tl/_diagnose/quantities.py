@@ -27,7 +27,6 @@ from nextpert.tl._diagnose.judged import (
     SHRUNKEN,
 )
 from nextpert.tl._diagnose.unseen import MEAN_ALONE, WHOLE, WITHOUT_GRAPH, alone, r_of
-from nextpert.tl._fit_dag_blr.cells import FEWEST_GUIDES
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -238,8 +237,8 @@ _MEANINGS: dict[str, dict[str, str]] = {
         "half by the graph, relative to that of the cells' means; below 0 it helps",
     },
     GUIDES: {
-        "spread": "standard deviation between guides {whose}, relative to a cell's noise; n is the "
-        "number of the controls' guides",
+        "spread": "standard deviation between guides of one label, relative to a cell's noise; n "
+        "is the number of the controls' guides",
         **_LEFT_OUT,
     },
     BATCHES: _LEFT_OUT,
@@ -342,7 +341,6 @@ def quantities(
             OF_TABLE: "none, because a table has no control cells",
             NOT_JUDGED: "none, because there are too few cells",
         }[nulls.kind],
-        "whose": "of the controls" if cells.n_guides >= FEWEST_GUIDES else "of a perturbation",
     }
     one = {GUIDES: "guide", BATCHES: "batch"}
     return [

@@ -302,6 +302,8 @@ def _negative(rows: _Rows, nulls: Nulls) -> Part:
         BY_BATCHES: f"the controls of {n} batches" if n > 1 else "the controls of one batch",
         BY_CELLS: "half of the control cells",
     }[nulls.kind]
+    if nulls.in_batches:  # as perturbations are
+        what += " in one batch each" if nulls.kind == BY_GUIDES else f" in each of {n} batches"
     false, low, high = (rows[f"false_share{end}"].value for end in ("", "_lower", "_upper"))
     words = (
         f"of {share.n} effects of {what}, taken as perturbations, {rows['n_false'].value:.0f} are "

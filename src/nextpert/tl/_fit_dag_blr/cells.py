@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from nextpert.core.screen.screen import Screen
 
 
-FEWEST_GUIDES = 3  # of the controls, to learn from them how far guides scatter
-
-
 class ByCondition(NamedTuple):
     """Controls and perturbations of each condition in turn, and the names of the conditions."""
 
@@ -321,9 +318,8 @@ def pool_cells(
     controls = np.flatnonzero((of_group == 0) & (screen.n > 0))
     if guide is None:
         spread = 0.0
-    elif spread is None:  # from the guides of the controls, or where these are few of the others
-        of_controls = len(controls) >= FEWEST_GUIDES
-        spread = spread_within(screen, np.where((of_group == 0) == of_controls, of_group, -1))
+    elif spread is None:  # from the guides of all, each compared with others of its perturbation
+        spread = spread_within(screen, of_group)
     if alike is None:
         alike = (np.arange(n_groups) == 0) & (len(controls) == 1)
     of_each = np.where(alike[of_group], 0.0, spread)

@@ -1,0 +1,390 @@
+"""The state of a chain of the hierarchical model, and one sweep of it (equations 19 to 25)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.linalg import eigh
+
+from nextpert.core._codec import table_type
+from nextpert.core.model._batch_columns import Columns, batch_columns
+from nextpert.core.model._hierarchical_kernel import (
+    N_VARIANCES,
+    Grid,
+    Means,
+    Room,
+    State,
+    visit,
+)
+from nextpert.core.model._mixture import ENOUGH_PAIRS, best_weights
+from nextpert.core.model.effect_draws import HIGHEST, LOWEST, SCALES, TAILS, VARIANCE
+from nextpert.core.model.perturbations import in_blocks
+from nextpert.core.model.within_cells import LEAST_PSI, factors, without_responses
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.model.chain import Workers
+    from nextpert.core.screen.guides import PooledGuides
+
+    Array = NDArray[np.float64]
+
+# Exponents of 2 of prior variances of scores, in units of the variance within cells: as far as
+# those of own parts, and less.
+SCORES = np.arange(-14.0, 5.0)
+# Observations that the prior of the weights of a grid counts for. More expect effects along
+# coexpression where there are none, fewer rule out what few perturbations show: 5 is the least that
+# loses nothing on TAP-seq.
+_TOLD = 5.0
+_FACTORS = 8  # of coexpression at most; a tenth of the genes where these are few
+# Perturbations of a table that does not say how errors of genes are correlated, up to which a
+# program is modelled. Of 100 perturbations x 100 coexpressed genes, 70 of 467 effects were false.
+WITHOUT_CORRELATION = 30
+_NO_PROGRAM = 1e-12  # variance of a program that is none
+_BLOCK = 32  # perturbations visited by one task; the draws do not depend on who does it
+
+
+class Sampler:
+    """The state of a chain, and one sweep of it.
+
+    Parameters as in :func:`~nextpert.core.model.hierarchical.fit_hierarchical`.
+    """
+
+    def __init__(
+        self,
+        cells: PooledGuides,
+        expected: ArrayLike | None,
+        own_variance: ArrayLike | None,
+        rng: np.random.Generator,
+        expected_variance: ArrayLike | None = None,
+    ) -> None:
+        n, p = cells.mean.shape[0] - 1, cells.mean.shape[1]
+        self.expected = np.zeros((n, p)) if expected is None else np.asarray(expected, np.float64)
+        told = np.broadcast_to(np.nan, (n, p)) if own_variance is None else np.asarray(own_variance)
+        doubt = None if expected_variance is None else np.asarray(expected_variance, np.float64)
+        _check(cells, self.expected, told, doubt)
+        within = cells.covariance
+        # A gene that no cell varies in, as happens in halves, is taken to vary as the median one.
+        varies = within.diagonal() > 0
+        middle = np.median(within.diagonal()[varies])
+        self.unit = np.sqrt(np.where(varies, within.diagonal(), middle))
+        gamma, psi = np.zeros((p, 0)), np.ones(p)  # a table may say nothing of coexpression
+        if cells.knows_correlation:
+            q = int(np.clip(p // 10, 1, _FACTORS))
+            alike = without_responses(cells, self.unit)
+            sd = np.sqrt(np.maximum(alike.diagonal(), LEAST_PSI))
+            gamma, psi = factors(alike / np.outer(sd, sd), q)
+        q = gamma.shape[1]
+        x, error = np.empty((2, n, p), table_type(n * p))
+        along, spread = np.empty(n), np.zeros(n)
+        shared, left = batch_columns(cells)
+        for rows in in_blocks(n, p):
+            each = cells.variance_ratio[1:][rows] / cells.n[1:][rows, None] + left[rows, None]
+            x[rows] = (cells.mean[1:][rows] - self.expected[rows]) / self.unit
+            error[rows], along[rows] = each, 1.0 / each.mean(axis=1)
+            # What is expected is off as means are: along factors, and in each gene by itself.
+            if doubt is not None:
+                more = doubt[rows] / self.unit**2
+                error[rows] += more
+                spread[rows] = more.mean(axis=1)
+        design = np.vstack([np.zeros((1, p)), gamma.T])
+        told = np.zeros((0, 0)) if np.isnan(told).all() else told_variance(told, self.unit)
+        self.means = Means(x, error, psi, design, told, along, shared, spread)
+        self.doubt = doubt
+        counted = cells.n[0] / cells.variance_ratio[0]
+        self.control_x, self.control_noise = cells.mean[0] / self.unit, psi / counted
+        # The scores of the controls' noise along the factors, equation 20 without the others.
+        # The coefficients of batches have the noise of one cell.
+        self.batches, self.batch_scores = (np.zeros((shared.shape[1], k)) for k in (p, q))
+        of_cell = gamma.T @ (gamma / psi[:, None]) + np.eye(q)
+        self.batch_cov = np.linalg.inv(of_cell)
+        self.batch_root = np.linalg.cholesky(self.batch_cov)
+        precision = gamma.T @ (gamma / self.control_noise[:, None])
+        self.control_precision = 1.0 / np.mean(1.0 / counted)
+        precision += np.eye(q) * self.control_precision
+        self.control_cov = np.linalg.inv(precision)
+        self.control_root = np.linalg.cholesky(self.control_cov)
+        self.rng, key = rng, int(rng.integers(2**63))
+        bits = [np.random.Philox(key=key) for _ in range(0, n, _BLOCK)]
+        self.streams, self.fresh = [np.random.Generator(x) for x in bits], bits[0].state
+        # A loud start, all variances one: a quiet one takes long to find what is there.
+        place = np.full((n, p), np.searchsorted(VARIANCE, 1.0), np.int8)
+        if told.size:
+            place[~np.isnan(told)] = N_VARIANCES
+        self.state = State(
+            place,
+            np.full((n, 1 + q), np.searchsorted(SCORES, 0.0), np.int8), np.zeros((n, 2 * q + 1)),
+            np.zeros(n, np.int64),
+        )  # fmt: skip
+        self.control = self.control_x.copy()
+        square = np.zeros((p, p))
+        for rows in in_blocks(n, p):
+            away = (x[rows] - self.control) / np.sqrt(psi * error[rows] + 1.0)
+            square += away.T @ away
+        design[0] = eigh(square, subset_by_index=[p - 1, p - 1])[1][:, 0]
+        # Errors of genes that go together are a program, if many perturbations show them.
+        self.has_program = cells.knows_correlation or n <= WITHOUT_CORRELATION
+        self.program_variance = 1.0 / p
+        if not self.has_program:
+            design[0], self.program_variance = 0.0, _NO_PROGRAM
+        self.score_weights = np.full((2, len(SCORES)), 1.0 / len(SCORES))  # program; factors
+        self.scale_weights = np.full(len(SCALES), 1.0 / len(SCALES))
+        self.tail_weights = np.full(len(TAILS), 1.0 / len(TAILS))
+        self.sums: Array | None = None
+        self.count = np.zeros(len(TAILS))
+        self.warm = 0
+
+    def sweep(self, number: int, workers: Workers) -> None:
+        """Draw everything once, given the rest."""
+        if self.sums is not None:
+            self._draw_program(self.sums)
+            self._draw_weights(number)
+            self._move_common()
+        self.visit_all(number, workers)
+
+    def visit_all(self, number: int, workers: Workers) -> Array:
+        """Visit all perturbations; keep and return what the regressions of genes need of them."""
+        n, p = self.means.x.shape
+        size = self.state.scores.shape[1]
+
+        def block(first: int) -> tuple[Array, Array]:
+            last = min(first + _BLOCK, n)
+            # A stream of its own for every block and sweep; a new generator would cost more.
+            rng = self.streams[first // _BLOCK]
+            place = {"counter": np.array([0, 0, number, first], np.uint64)}
+            rng.bit_generator.state = self.fresh | {"state": self.fresh["state"] | place}
+            normal = rng.standard_normal((last - first, size))
+            uniform = rng.random((last - first, p + 1 + self.state.size.shape[1]))
+            return self.visit(first, last, normal, uniform)
+
+        sums, count = np.zeros((self._n_sums, p)), np.zeros(len(TAILS))
+        for some, drawn in workers(block, range(0, n, _BLOCK)):
+            sums += some
+            count += drawn
+        self.sums, self.count = sums, count
+        return sums
+
+    def visit(self, first: int, last: int, normal: Array, uniform: Array) -> tuple[Array, Array]:
+        """Visit the perturbations from the first to before the last.
+
+        Random numbers, and what is returned (``sums`` and ``count``), are as in :func:`visit`.
+        """
+        p, size, q = self.means.x.shape[1], self.state.scores.shape[1], len(self.means.design) - 1
+        grid = Grid(
+            VARIANCE, np.log(self.scale_weights), self.tail_weights, 2.0**SCORES,
+            np.log(np.repeat(self.score_weights, [1, q], axis=0)),
+        )  # fmt: skip
+        sums, count = np.zeros((self._n_sums, p)), np.zeros(len(TAILS))
+        room = Room(
+            np.empty((size, size)), np.empty((size, size)), np.empty((5, p)),
+            np.empty((p, N_VARIANCES)), np.empty((2, len(SCORES))),
+        )  # fmt: skip
+        visit(
+            self.means, first, last, grid, self.control, self.batches, normal, uniform, self.state,
+            sums, count, room,
+        )  # fmt: skip
+        return sums, count
+
+    @property
+    def _n_sums(self) -> int:
+        n_columns = len(self.batches)
+        return 5 + 3 * n_columns + n_columns * (n_columns + 1) // 2
+
+    def _draw_program(self, sums: Array) -> None:
+        """Draw what genes share, by regression gene by gene (equation 22).
+
+        The controls' means, the program, and the coefficients of batches.
+        """
+        program, gamma = self.means.design[0], self.means.design[1:].T
+        p, q = gamma.shape
+        right = gamma.T @ ((self.control_x - self.control) / self.control_noise)
+        chance = self.control_root @ self.rng.standard_normal(q)
+        self.control_scores = self.control_cov @ right + chance
+        chance = self.rng.standard_normal((len(self.batches), q)) @ self.batch_root.T
+        self.batch_scores = chance - (self.batches / self.means.psi) @ gamma @ self.batch_cov
+        common = gamma @ self.control_scores
+        block, cross, of_columns = self._sums_of_columns(sums)
+        of_columns -= (gamma @ self.batch_scores.T) / self.means.psi[:, None]
+        columns, less, less_right = Columns.integrated(block, cross, of_columns)
+        one = sums[0] + 1.0 / self.control_noise - less[:, 0, 0]
+        two = sums[2] + 1.0 / self.program_variance - less[:, 1, 1]
+        both, along = sums[1] - less[:, 0, 1], sums[4] - less_right[:, 1]
+        right = sums[3] + (self.control_x - common) / self.control_noise - less_right[:, 0]
+        det = one * two - both**2
+        normal = self.rng.standard_normal((2, p))
+        program[:] = (one * along - both * right) / det + np.sqrt(one / det) * normal[0]
+        if not self.has_program:
+            program[:] = 0.0
+        self.control = (right - both * program + np.sqrt(one) * normal[1]) / one
+        drawn = columns.draw(np.column_stack([self.control, program]), self.rng)
+        self.batches = np.ascontiguousarray(drawn.T)
+        rate = 0.001 + (program**2).sum() / 2.0
+        drawn_variance = rate / self.rng.gamma(1.0 + p / 2.0)
+        self.program_variance = drawn_variance if self.has_program else _NO_PROGRAM
+
+    def _sums_of_columns(self, sums: Array) -> tuple[Array, Array, Array]:
+        """Return precision, coupling and right-hand side of the columns of batches, gene by gene.
+
+        The prior is in the precision; the coupling is with the controls' mean and the program.
+        """
+        n_columns, p = self.batches.shape
+        block, cross = np.empty((p, n_columns, n_columns)), np.empty((p, n_columns, 3))
+        row = 5
+        for b in range(n_columns):
+            cross[:, b] = sums[row : row + 3].T
+            row += 3
+            block[:, b, : b + 1] = sums[row : row + b + 1].T
+            block[:, : b + 1, b] = block[:, b, : b + 1]
+            block[:, b, b] += 1.0 / self.means.psi
+            row += b + 1
+        return block, cross[:, :, :2], cross[:, :, 2]
+
+    def _move_common(self) -> None:
+        """Move what perturbations share between scores and what genes share (equation 25).
+
+        Scores are drawn next, so that they need not be changed.
+        """
+        q, means = len(self.means.design) - 1, self.means
+        scores, variance = self.state.scores, 2.0 ** SCORES[self.state.size]
+        total = scores[:, : 1 + q].copy()
+        total[:, 1:] += scores[:, 1 + q :]
+        variance[:, 1:] += (means.spread + 1.0 / means.along)[:, None]
+        precision, right = (1.0 / variance).sum(axis=0), (total / variance).sum(axis=0)
+        # The controls' cells: along the factors as their noise allows, along the program as seen.
+        program, gamma = means.design[0], means.design[1:].T
+        left = self.control_x - self.control - gamma @ self.control_scores
+        precision[0] += (program**2 / self.control_noise).sum()
+        right[0] += (program * left / self.control_noise).sum()
+        precision[1:] += self.control_precision
+        right[1:] += self.control_precision * self.control_scores
+        # And what is known of batches likewise.
+        shared = means.columns
+        block = np.einsum("js,jb,jc->sbc", 1.0 / variance, shared, shared, optimize=True)
+        of_columns = (total / variance).T @ shared
+        each = np.arange(shared.shape[1])
+        block[0, each, each] += (program**2 / means.psi).sum()
+        block[1:, each, each] += 1.0
+        of_columns[0] -= ((self.batches + self.batch_scores @ gamma.T) / means.psi) @ program
+        of_columns[1:] += self.batch_scores.T
+        cross = ((1.0 / variance).T @ shared)[:, :, None]
+        columns, less, less_right = Columns.integrated(block, cross, of_columns)
+        precision, right = precision - less[:, 0, 0], right - less_right[:, 0]
+        moved = right / precision + self.rng.standard_normal(1 + q) / np.sqrt(precision)
+        self.control += moved @ means.design
+        self.batches += columns.draw(moved[:, None], self.rng).T @ means.design
+
+    def noise(self, rows: slice) -> Array:
+        """Return the variance of means that is a gene's own and comes of sampling."""
+        error = self.means.error[rows]
+        if self.doubt is not None:
+            error = error - self.doubt[rows] / self.unit**2
+        return np.asarray(self.means.psi * error)
+
+    def own_places(self) -> NDArray[np.int8]:
+        """Return entries of the grid for variances of own parts, what is expected being uncertain.
+
+        The variance by which what is expected may be off is added. Where the sum is none of the
+        grid, the entry below or above is taken at random, so that its mean is the sum.
+        """
+        place = self.state.place
+        if self.doubt is None:
+            return place
+        place, rows = place.copy(), np.flatnonzero(self.means.spread > 0)
+        drawn = place[rows] < N_VARIANCES
+        more = self.means.psi * self.doubt[rows] / self.unit**2
+        total = np.log2(VARIANCE[np.where(drawn, place[rows], 0)] + more)
+        below = np.floor(total)
+        up = self.rng.random(total.shape) < 2.0 ** (total - below) - 1.0
+        entry = np.clip(below + up, LOWEST, HIGHEST) - (SCALES[0] + TAILS[0])
+        place[rows] = np.where(drawn & (more > 0), entry, place[rows])
+        return place
+
+    def _draw_weights(self, number: int) -> None:
+        """Draw the weights of all grids (equation 23); those of tails are at first most likely."""
+        size = self.state.size
+        for row, columns in enumerate((size[:, :1], size[:, 1:])):
+            self.score_weights[row] = self._weights(columns.ravel().astype(np.int64), len(SCORES))
+        self.scale_weights = self._weights(self.state.scale, len(SCALES))
+        self.tail_weights = self.rng.dirichlet(self.count + 0.5) + 1e-300
+        if number < self.warm:
+            self.tail_weights = self.likely_tails(np.ones(len(TAILS)))
+
+    def likely_tails(self, prior: Array) -> Array:
+        """Return the weights of tails that some effects make most likely, all else as it is.
+
+        ``prior`` are the counts of :func:`best_weights`.
+        Draws of these weights move slowly from where they start if most effects are small: what is
+        drawn of an effect that the cells do not tell from 0 repeats what was thought of it.
+        """
+        (n, p), (design, scores) = self.means.x.shape, (self.means.design, self.state.scores)
+        row, gene = (self.rng.integers(size, size=ENOUGH_PAIRS) for size in (n, p))
+        drawn = self.state.place[row, gene] < N_VARIANCES
+        row, gene = row[drawn], gene[drawn]
+        total, rank = scores[row, : len(design)].copy(), len(design)
+        total[:, 1:] += scores[row, rank:]
+        left = (
+            self.means.x[row, gene] - self.control[gene] - (total * design[:, gene].T).sum(axis=1)
+        )
+        left -= (self.means.columns[row] * self.batches[:, gene].T).sum(axis=1)
+        variance = VARIANCE[self.state.scale[row, None] + np.arange(len(TAILS))]
+        variance = variance + (self.means.psi[gene] * self.means.error[row, gene])[:, None]
+        logs = -0.5 * (np.log(variance) + left[:, None] ** 2 / variance)
+        chance = np.exp(logs - logs.max(axis=1, keepdims=True))
+        return best_weights(chance, prior, np.full(len(TAILS), 1.0 / len(TAILS)))
+
+    def _weights(self, which: NDArray[np.int64], size: int) -> Array:
+        counts = np.bincount(which, minlength=size) + _TOLD / size
+        return self.rng.dirichlet(counts) + 1e-300
+
+    def parameters(self) -> tuple[Array, ...]:
+        """Return a draw of all but the own parts, in the order of a fit.
+
+        After the scores along factors there are those of the cells' noise, and the coefficients of
+        batches.
+        """
+        q = len(self.means.design) - 1
+        scores, x, expected = self.state.scores, self.means.x, self.expected
+        squares = np.zeros(())
+        for rows in in_blocks(*x.shape):
+            squares += ((x[rows] + expected[rows] / self.unit - self.control) ** 2).sum()
+        return (
+            self.control.copy(), self.means.design[0].copy(), scores[:, 0].copy(),
+            scores[:, 1 : 1 + q].copy(), scores[:, 1 + q :].copy(), self.batches.copy(),
+            self.score_weights[0].copy(), self.score_weights[1].copy(), self.scale_weights,
+            self.tail_weights, squares,
+        )  # fmt: skip
+
+
+def told_variance(variance: ArrayLike, unit: Array) -> Array:
+    # No less than the smallest of the grid, so that precisions stay finite.
+    return np.maximum(np.asarray(variance, np.float64) / unit**2, VARIANCE[0])
+
+
+def _check(
+    cells: PooledGuides, expected: Array, own_variance: Array, expected_variance: Array | None
+) -> None:
+    n, p = cells.mean.shape
+    if n < 2:
+        message = "The model of effects needs the controls and at least one perturbation."
+        raise ValueError(message)
+    if not (cells.n > 0).all():
+        empty = np.flatnonzero(~(cells.n > 0)).tolist()
+        message = f"Groups {empty} have no cells: leave them out, and predict them by predict()."
+        raise ValueError(message)
+    if not (cells.scatter.diagonal() > 0).any():
+        message = "No node varies within perturbations: give the values of cells, not their means."
+        raise ValueError(message)
+    for name, table in (
+        ("expected", expected), ("own_variance", own_variance),
+        ("expected_variance", expected if expected_variance is None else expected_variance),
+    ):  # fmt: skip
+        if table.shape != (n - 1, p):
+            message = f"{name} has the shape {table.shape}, but {(n - 1, p)} is needed."
+            raise ValueError(message)
+    if (own_variance < 0).any():
+        message = "own_variance has values below 0: give variances, or nan where none is known."
+        raise ValueError(message)
+    if expected_variance is not None and not (expected_variance >= 0).all():
+        message = "expected_variance has nan or values below 0: give variances, or 0 where known."
+        raise ValueError(message)

@@ -1,0 +1,69 @@
+"""What is expected of effects, such as by members of combinations, is not known exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nextpert.core.model._hierarchical_kernel import N_VARIANCES
+from nextpert.core.model._sweep import Sampler
+from nextpert.core.model.chain import Chain
+from nextpert.core.model.effect_draws import VARIANCE
+from nextpert.core.model.hierarchical import fit_hierarchical
+from tests.core.model.test_hierarchical import pooled, screen
+
+
+def test_what_is_expected_is_as_uncertain_as_told():
+    """In means (noise of h apart), along factors, and in own parts that are handed out."""
+    cells, doubt = screen()[1], np.zeros((6, 12))
+    doubt[[1, 4]] = np.random.default_rng(3).uniform(0.05, 0.5, size=(2, 12))
+    own = np.where(np.arange(12) == 3, 0.3, np.nan) * (np.arange(6) == 1)[:, None]
+    own[own == 0] = np.nan
+    known, sampler = (
+        Sampler(cells, None, own, np.random.default_rng(0), each) for each in (None, doubt)
+    )
+    known, means, doubt = known.means, sampler.means, doubt / sampler.unit**2
+    sampler.state.place[:, 5:] -= np.arange(7, dtype=np.int8)
+    errors = sampler.noise(slice(None)) / means.psi
+    np.testing.assert_allclose(means.error, errors + doubt)
+    np.testing.assert_allclose(means.along, 1 / errors.mean(axis=1))
+    np.testing.assert_allclose(means.spread, doubt.mean(axis=1))
+    np.testing.assert_allclose(errors, known.error)
+    drawn = np.array([VARIANCE[sampler.own_places()] for _ in range(4000)])
+    free = sampler.state.place < N_VARIANCES
+    assert (~free).sum() == 1
+    wanted = VARIANCE[sampler.state.place] + means.psi * doubt
+    z = (drawn.mean(axis=0)[free] - wanted[free]) / wanted[free]
+    assert np.abs(z).max() < 0.05
+    assert ((sampler.own_places() == sampler.state.place) | (free & (doubt > 0))).all()
+
+
+def test_intervals_hold_what_is_expected_if_it_is_off_as_told():
+    """Ten of 40 perturbations are as expected but for errors of the size of the cells' own."""
+    inside, error = [], 1 / 60
+    for seed in range(3):
+        rng = np.random.default_rng([seed, 8])
+        truth = 0.5 * rng.normal(size=(40, 40)) * (rng.random((40, 40)) < 0.3)
+        seen = truth + rng.normal(size=truth.shape) / np.sqrt(60)
+        told = truth + np.sqrt(error) * rng.normal(size=truth.shape)
+        told[10:] = 0.0
+        cells = pooled(seen, 60.0, rng.normal(size=40) / np.sqrt(500), 500.0, np.eye(40))
+        doubt = np.where(np.arange(40) < 10, error, 0.0)[:, None] * np.ones(40)
+        for each in (None, doubt):
+            fit = fit_hierarchical(
+                cells, expected=told, expected_variance=each, rng=0, chain=Chain(100, 60, 2)
+            )
+            found = fit.effects.summary()
+            inside.append(((found.lower <= truth) & (truth <= found.upper))[:10].mean())
+    known, uncertain = np.reshape(inside, (3, 2)).mean(axis=0)
+    assert 0.87 < uncertain < 0.95
+    assert known < 0.85
+
+
+@pytest.mark.parametrize(
+    ("doubt", "message"),
+    [(np.zeros((6, 3)), "expected_variance has the shape"), (np.full((6, 12), -1.0), "below 0")],
+)
+def test_what_is_no_variance_is_refused(doubt, message):
+    with pytest.raises(ValueError, match=message):
+        fit_hierarchical(screen()[1], expected_variance=doubt)
