@@ -248,9 +248,8 @@ def test_scales_and_tails_are_those_of_enumeration(sampler, uniform):
     w = 1 / (prior + noise)
     y, f, z = away + level(sampler), f[:, None], sampler.means.columns.T[:, :, None]
     wanted = [w, w * f, w * f**2, w * y, w * f * y]
-    for b in range(len(z)):
-        wanted += [w * z[b], w * z[b] * f, w * z[b] * y]
-        wanted += [w * z[b] * z[c] for c in range(b + 1)]
+    wanted += [w * each * other for other in (1, f, y) for each in z]
+    wanted += [w * z[b] * z[c] for b in range(len(z)) for c in range(b + 1)]
     np.testing.assert_allclose(sums, np.sum(wanted, axis=1), rtol=1e-9, atol=1e-12)
 
 

@@ -349,34 +349,25 @@ def _draw_tail(density, tail, uniform):
 
 
 @fast
-def _add_sums(noise, prior, away, level, f, columns, weight, sums):
-    """Add to the sums of the regression of genes (equation 22): of columns, z, after the others."""
+def _add_sums(noise, prior, away, level, f, sums, weight, value):
+    """Add to the sums of the regression of genes (equation 22), and keep what they are of."""
     for i in range(len(noise)):
         precise = 1.0 / (noise[i] + prior[i])
-        weight[i] = precise
         y = away[i] + level[i]
         sums[0, i] += precise
         sums[1, i] += precise * f
         sums[2, i] += precise * f * f
         sums[3, i] += precise * y
         sums[4, i] += precise * f * y
-    row = 5
-    for b in range(len(columns)):
-        for i in range(len(noise)):
-            share = columns[b] * weight[i]
-            sums[row, i] += share
-            sums[row + 1, i] += share * f
-            sums[row + 2, i] += share * (away[i] + level[i])
-        row += 3
-        for c in range(b + 1):
-            both = columns[b] * columns[c]
-            for i in range(len(noise)):
-                sums[row, i] += both * weight[i]
-            row += 1
+        weight[i] = precise
+    for i in range(len(noise)):
+        value[i] = weight[i] * (away[i] + level[i])
 
 
 @lean
-def visit(means, first, last, grid, control, batches, normal, uniform, state, sums, count, room):
+def visit(
+    means, first, last, grid, control, batches, normal, uniform, state, sums, held, count, room
+):
     """Draw the scores of some perturbations, their sizes, and scale and tails of own parts.
 
     Parameters
@@ -393,9 +384,10 @@ def visit(means, first, last, grid, control, batches, normal, uniform, state, su
         ``(n_block, n_genes + 2 + n_factors)``: for tails, the scale, and sizes of scores.
     sums
         Added to: per gene the sums over perturbations of ``w, w f, w f^2, w y, w f y`` with ``w``
-        the precision of what is left and ``y`` the mean less factors (equation 22), and for every
-        column ``z`` of ``w z, w z f, w z y`` and its products ``w z z'`` with those up to itself;
-        shape ``(5 + 3 n_columns + n_columns (n_columns + 1) / 2, n_genes)``.
+        the precision of what is left and ``y`` the mean less factors (equation 22); shape
+        ``(5, n_genes)``.
+    held
+        Filled with ``w`` and ``w y`` of every perturbation, shape ``(2, n_block, n_genes)``.
     count
         Added to: how often every tail was drawn, ``(n_tails,)``.
     room
@@ -455,7 +447,7 @@ def visit(means, first, last, grid, control, batches, normal, uniform, state, su
             count[t] += 1.0
             place[i] = m + t
             prior[i] = grid.variance[m + t]
-        _add_sums(noise, prior, away, level, score[0], means.columns[j], work, sums)
+        _add_sums(noise, prior, away, level, score[0], sums, held[0, b], held[1, b])
 
 
 @fast

@@ -91,6 +91,8 @@ class Sampler:
         design = np.vstack([np.zeros((1, p)), gamma.T])
         told = np.zeros((0, 0)) if np.isnan(told).all() else told_variance(told, self.unit)
         self.means = Means(x, error, psi, design, told, along, shared, spread)
+        one, two = np.tril_indices(shared.shape[1])
+        self.columns, self.products = shared, shared[:, one] * shared[:, two]
         self.doubt = doubt
         counted = cells.n[0] / cells.variance_ratio[0]
         self.control_x, self.control_noise = cells.mean[0] / self.unit, psi / counted
@@ -158,7 +160,8 @@ class Sampler:
             uniform = rng.random((last - first, p + 1 + self.state.size.shape[1]))
             return self.visit(first, last, normal, uniform)
 
-        sums, count = np.zeros((self._n_sums, p)), np.zeros(len(TAILS))
+        count = np.zeros(len(TAILS))
+        sums = np.zeros((5 + 3 * self.columns.shape[1] + self.products.shape[1], p))
         for some, drawn in workers(block, range(0, n, _BLOCK)):
             sums += some
             count += drawn
@@ -168,28 +171,28 @@ class Sampler:
     def visit(self, first: int, last: int, normal: Array, uniform: Array) -> tuple[Array, Array]:
         """Visit the perturbations from the first to before the last.
 
-        Random numbers, and what is returned (``sums`` and ``count``), are as in :func:`visit`.
+        Random numbers, and what is returned (``sums`` and ``count``), are as in :func:`visit`, and
+        after its sums are those with the columns ``z`` of batches: of ``w z``, ``w z f`` and
+        ``w z y``, and of ``w z z'`` for their pairs, of which the first is not before the second.
         """
         p, size, q = self.means.x.shape[1], self.state.scores.shape[1], len(self.means.design) - 1
         grid = Grid(
             VARIANCE, np.log(self.scale_weights), self.tail_weights, 2.0**SCORES,
             np.log(np.repeat(self.score_weights, [1, q], axis=0)),
         )  # fmt: skip
-        sums, count = np.zeros((self._n_sums, p)), np.zeros(len(TAILS))
+        sums, count = np.zeros((5, p)), np.zeros(len(TAILS))
+        held = np.empty((2, last - first, p))
         room = Room(
             np.empty((size, size)), np.empty((size, size)), np.empty((5, p)),
             np.empty((p, N_VARIANCES)), np.empty((2, len(SCORES))),
         )  # fmt: skip
         visit(
             self.means, first, last, grid, self.control, self.batches, normal, uniform, self.state,
-            sums, count, room,
+            sums, held, count, room,
         )  # fmt: skip
-        return sums, count
-
-    @property
-    def _n_sums(self) -> int:
-        n_columns = len(self.batches)
-        return 5 + 3 * n_columns + n_columns * (n_columns + 1) // 2
+        z, f = self.columns[first:last], self.state.scores[first:last, :1]
+        by_columns = (z.T @ held[0], (z * f).T @ held[0], z.T @ held[1])
+        return np.vstack([sums, *by_columns, self.products[first:last].T @ held[0]]), count
 
     def _draw_program(self, sums: Array) -> None:
         """Draw what genes share, by regression gene by gene (equation 22).
@@ -229,16 +232,13 @@ class Sampler:
         The prior is in the precision; the coupling is with the controls' mean and the program.
         """
         n_columns, p = self.batches.shape
-        block, cross = np.empty((p, n_columns, n_columns)), np.empty((p, n_columns, 3))
-        row = 5
-        for b in range(n_columns):
-            cross[:, b] = sums[row : row + 3].T
-            row += 3
-            block[:, b, : b + 1] = sums[row : row + b + 1].T
-            block[:, : b + 1, b] = block[:, b, : b + 1]
-            block[:, b, b] += 1.0 / self.means.psi
-            row += b + 1
-        return block, cross[:, :, :2], cross[:, :, 2]
+        cross = sums[5 : 5 + 3 * n_columns].reshape(3, n_columns, p).transpose(2, 1, 0)
+        block = np.empty((p, n_columns, n_columns))
+        one, two = np.tril_indices(n_columns)
+        block[:, one, two] = block[:, two, one] = sums[5 + 3 * n_columns :].T
+        each = np.arange(n_columns)
+        block[:, each, each] += 1.0 / self.means.psi[:, None]
+        return block, cross[:, :, :2], cross[:, :, 2].copy()
 
     def _move_common(self) -> None:
         """Move what perturbations share between scores and what genes share (equation 25).
