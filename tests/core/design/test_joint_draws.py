@@ -128,9 +128,11 @@ def test_slopes_have_the_distribution_of_those_of_states(rows):
     each = drawn.sampled(np.random.default_rng(2))
     exact = np.concatenate([slope_draws(goal, mean, one, rng) for one in each])
     error = np.sqrt((found.var(axis=0) + exact.var(axis=0)) / N)
-    assert (np.abs(found.mean(axis=0) - exact.mean(axis=0)) < 4.5 * error).all()
-    np.testing.assert_allclose(found.std(axis=0), exact.std(axis=0), rtol=0.03)
-    np.testing.assert_allclose(np.corrcoef(found.T), np.corrcoef(exact.T), atol=0.04)
+    assert (np.abs(found.mean(axis=0) - exact.mean(axis=0)) < 4.5 * error + 1e-9).all()
+    np.testing.assert_allclose(found.std(axis=0), exact.std(axis=0), rtol=0.03, atol=1e-9)
+    # The controls have no own part, and no slope but that of an error of the target.
+    alike = [np.corrcoef(x[:, :-1].T) for x in (found, exact)]
+    np.testing.assert_allclose(*alike, atol=0.04)
 
 
 def test_numbers_of_a_target_correct_the_error_of_the_controls():
