@@ -168,8 +168,10 @@ def read_table(path: Path, said: FromTable) -> AnnData:
             f"{list_names(columns)}: name what wrote it with --source {'|'.join(NAMES)}."
         )
         raise ValueError(message)
-    told = {"n_cells": said.n_cells, "n_controls": said.n_controls, "control_se": said.control_se}
-    return pp.effect_table(table, source=source, **told)
+    return pp.effect_table(
+        table, source=source, n_cells=said.n_cells, n_controls=said.n_controls,
+        control_se=said.control_se,
+    )  # fmt: skip
 
 
 def read_target(path: Path, option: str) -> Target:

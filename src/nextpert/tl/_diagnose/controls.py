@@ -104,8 +104,8 @@ def judge_controls(refit: Refit, halves: Halves, undeclared: Nested | None) -> N
         cells = halves.pool(halves.whole)
         known = cells.pooled.variance_ratio[1:] < UNKNOWN
         away = [np.median(np.abs(z[k])) for z, k in zip(_z_scores(cells), known, strict=True)]
-        width = float(np.quantile(away, _FEWEST_CHANGED)) / MEDIAN
-        return replace(none, of_perturbations=width, has_replicates=halves.has_replicates)
+        quarter = float(np.quantile(away, _FEWEST_CHANGED)) / MEDIAN
+        return replace(none, of_perturbations=quarter, has_replicates=halves.has_replicates)
     prefix, names = "null", list(split.members)
     while any(name.startswith(prefix) for name in refit.names):
         prefix += "0"
