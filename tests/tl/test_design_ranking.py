@@ -46,7 +46,7 @@ def test_the_most_probably_nearest_comes_first(fitted, caplog, capsys):
 
 def test_what_to_try_next_is_compared_with_the_control(fitted):
     """Of candidates as far as the control, one is the nearest with a probability of 100%."""
-    designed(fitted, "STK3", candidates="genes", n_cells=10)
+    designed(fitted, "STK3", candidates="genes", n_cells=10, acquisition="probability")
     assert "nearer than the control" not in describe_ranking(fitted)[1]
     ranking = fitted.uns["design"]["ranking"]
     fitted.uns["design"]["ranking"] = ranking.assign(
