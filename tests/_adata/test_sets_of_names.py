@@ -4,6 +4,8 @@ import pytest
 
 import nextpert as npt
 
+pytestmark = pytest.mark.slow
+
 
 class AnyOrder(frozenset):
     """A set whose order is the one wanted, as another hash seed could have it."""

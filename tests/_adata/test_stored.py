@@ -11,6 +11,8 @@ import pytest
 import nextpert as npt
 from nextpert._adata import posterior_from
 
+pytestmark = pytest.mark.formats
+
 READERS = {
     "dag": lambda a: npt.tl.fit_dag_blr(a, key_added="again"),
     "dag_blr": lambda a: npt.tl.design_interventions(a, "CDK4", n_samples=100, key_added="other"),

@@ -297,6 +297,7 @@ def nested(n_perturbed=24, n_controls=60, n_genes=60):
     return adata
 
 
+@pytest.mark.slow
 def test_halves_of_the_controls_of_nested_batches_tell_whether_their_errors_are_seen(monkeypatch):
     adata = nested(48, 40)
     del adata.obs["guide"]
@@ -321,6 +322,7 @@ def test_halves_of_the_controls_of_nested_batches_tell_whether_their_errors_are_
     assert judge_controls(refit, halves, None).table["coverage"].mean() < 0.9
 
 
+@pytest.mark.slow
 def test_controls_of_nested_batches_take_the_place_of_perturbations_batch_by_batch():
     adata = nested()
     del adata.obs["guide"]
@@ -330,6 +332,7 @@ def test_controls_of_nested_batches_take_the_place_of_perturbations_batch_by_bat
     assert part(found)["level"] == "trust"
 
 
+@pytest.mark.slow
 def test_control_guides_of_nested_batches_are_judged_in_each():
     adata = nested()
     found = diagnosed(adata, batch_key="batch", guide_key="guide")

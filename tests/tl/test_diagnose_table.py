@@ -229,6 +229,7 @@ def test_errors_within_a_batch_are_no_reason_to_trust():
     assert "variation between clones and batches" in found["verdict"]["negative controls"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_controls", [3, 6])
 def test_tables_of_few_replicates_are_judged(n_controls):
     """Three and four of them raised errors, or had levels that depended on odd and even."""

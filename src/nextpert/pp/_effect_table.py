@@ -265,9 +265,10 @@ def effect_table(
     graph = {"genes": _adata.strings(genes), "n_edges": 0, "order": _adata.strings(genes)}
     graph["params"] = {"method": "given"}
     empty = sp.csr_array((len(genes), len(genes)))
-    _adata.write_results(out, uns={KEY: record, "dag": graph}, varp={"dag": empty})
+    varp = {"dag": empty}
     if alike is not None:
-        out.varp[CORRELATION] = alike.astype(np.float32)
+        varp[CORRELATION] = alike.astype(np.float32)
+    _adata.write_results(out, uns={KEY: record, "dag": graph}, varp=varp)
     scale = read_scale(out, np.arange(len(genes)), np.arange(out.n_obs), None)
     _adata.write_results(out, uns={SCREEN: screen_record(roles, scale.stored(checked=True))})
     _say(out, known.shape, given.how)

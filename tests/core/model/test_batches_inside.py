@@ -150,6 +150,7 @@ def test_nested_batches_without_effects_have_none():
     assert called(range(8), 0.0)[0] <= 2
 
 
+@pytest.mark.slow
 def test_called_effects_of_nested_batches_are_true_as_often_as_stated():
     n_called, n_false, stated, coverage = called(range(6), 0.05)
     assert n_called > 300

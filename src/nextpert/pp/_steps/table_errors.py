@@ -99,7 +99,7 @@ def batch_factor(effects: Array, errors: Array, labels: Sequence[str]) -> float:
 
     With weights of one over the squared standard errors, the root of the mean squared deviation of
     rows from their perturbation's mean, over its expectation; 1 if that is less, or without such
-    rows. Standard errors within a batch do not hold what clones and batches differ by.
+    rows. Standard errors within a batch do not include differences between clones and batches.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def batch_factor(effects: Array, errors: Array, labels: Sequence[str]) -> float:
     --------
     >>> import numpy as np
     >>> from nextpert.pp._steps.table_errors import batch_factor
-    >>> batch_factor(np.array([[0.0], [4.0], [9.0]]), np.ones((3, 1)), ["A", "A", "B"]).round(2)
+    >>> round(batch_factor(np.array([[0.0], [4.0], [9.0]]), np.ones((3, 1)), ["A", "A", "B"]), 2)
     2.83
     """
     names, code, count = np.unique(labels, return_inverse=True, return_counts=True)
@@ -125,7 +125,7 @@ def batch_factor(effects: Array, errors: Array, labels: Sequence[str]) -> float:
             middle = (weight * y).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-300)
             total += float((weight * (y - middle) ** 2).sum())
             freedom += float(np.maximum(known.sum(axis=0) - 1, 0).sum())
-    return max(np.sqrt(total / freedom), 1.0) if freedom else 1.0
+    return max(float(np.sqrt(total / freedom)), 1.0) if freedom else 1.0
 
 
 def controls_of(
