@@ -110,7 +110,10 @@ def same(found, wanted):
     ],
 )  # fmt: skip
 def judged(request):
-    """A screen, its fit with a diagnosis, and the fits without each fold, options alike."""
+    """A screen, its fit with a diagnosis, and fits without the first and third fold, options alike.
+
+    The third holds most of a batch's weight.
+    """
     given = {"method": "given", "dag": [("G0", "G12"), ("G3", "G14"), ("G12", "G20")]}
     given["genes"] = GENES
     options = {
@@ -126,7 +129,7 @@ def judged(request):
     whole = fitted(adata, **options)
     assert (whole.uns["dag_blr"]["predictors"]["scales"] < 0.9).any()  # so they are judged, too
     npt.tl.diagnose(whole)
-    return whole, [(fold, fitted(adata, fold, **options)) for fold in folds(whole)]
+    return whole, {k: (folds(whole)[k], fitted(adata, folds(whole)[k], **options)) for k in (0, 2)}
 
 
 @pytest.mark.slow
@@ -136,15 +139,13 @@ def test_what_is_scored_is_what_is_handed_out(judged):
     found = whole.uns["diagnosis"]
     row = {name: j for j, name in enumerate(found["perturbations"]["perturbation"])}
     assert found["genes"].tolist() == GENES
-    seen = []
-    for fold, adata in reduced:
+    for fold, adata in reduced.values():
         npt.tl.perturbation_effects(adata, candidates=fold)
         told = adata.uns["perturbation_effects"]
+        assert sorted(told["perturbations"]) == sorted(fold)
         for name in TABLES:
             scored = found[f"unseen_{name}"][[row[label] for label in told["perturbations"]]]
             same(told[name], scored)
-        seen += told["perturbations"].tolist()
-    assert sorted(seen) == sorted(row)
 
 
 @pytest.mark.slow
@@ -162,7 +163,7 @@ def test_each_predictor_is_scored_by_what_it_is_used_for(judged):
     weights = list(fit.expectation.weights)
     assert ("members together" in weights) == any("+" in label for label in refit.names)
     spoke = set()
-    for k, (fold, adata) in enumerate(reduced):
+    for k, (fold, adata) in reduced.items():
         left_out = refit.as_stored(refit.left_out(k))
         wanted = read_wanted(fold, left_out)
         scored = predictors(wanted, left_out, panel_effects(left_out, wanted))

@@ -189,21 +189,18 @@ def write_and_read(adata, tmp_path, kind):
 
 
 @pytest.mark.filterwarnings("ignore:Perturbations left out")
-@pytest.mark.parametrize("kind", ["h5ad", "zarr in memory"])
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
-def test_results_survive(call, kind, small_screen, tmp_path, assert_same):
+def test_results_survive(call, small_screen, tmp_path, assert_same):
     slots = ("uns", "varp", "obsm", "varm")
     before = {slot: set(getattr(small_screen, slot)) for slot in slots}
     call(small_screen)
-    back = write_and_read(small_screen, tmp_path, kind)
-    written = 0
-    for slot, keys in before.items():
-        now = dict(getattr(small_screen, slot))
-        written += len(now.keys() - keys)
-        assert_same(now, dict(getattr(back, slot)), slot)
-    assert written > 0
-    for slot in ("obs", "var", "X"):
-        assert_same(getattr(small_screen, slot), getattr(back, slot), slot)
+    assert any(set(getattr(small_screen, slot)) - keys for slot, keys in before.items())
+    for kind in ("h5ad", "zarr in memory"):
+        back = write_and_read(small_screen, tmp_path, kind)
+        for slot in slots:
+            assert_same(dict(getattr(small_screen, slot)), dict(getattr(back, slot)), slot)
+        for slot in ("obs", "var", "X"):
+            assert_same(getattr(small_screen, slot), getattr(back, slot), slot)
 
 
 @pytest.mark.filterwarnings("ignore:Perturbations left out")

@@ -17,9 +17,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
 def test_nothing_is_lost():
     # In a process of its own, for it forks: zarr has threads in this one.
-    command = [sys.executable, "-m", "benchmarks.campaigns", "--files", "h5ad", "--points", "3"]
+    command = [sys.executable, "-m", "benchmarks.campaigns", "--files", "h5ad", "--points", "2"]
     done = subprocess.run(
-        [*command, "--cuts", "3", "--writers", "2"],
+        [*command, "--cuts", "2", "--writers", "2"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     rows = [line.split("|")[1:-1] for line in done.stdout.splitlines()[2:]]

@@ -93,10 +93,11 @@ def test_the_target_of_the_demo_is_the_truth():
 
 
 @pytest.mark.slow
-def test_demo_equals_the_functions(screen, small_screen, assert_same):
-    options = ("--seed", 4, "--acquisition", "greedy", "--combinations", "keep")
-    assert _demo(screen, *options) == 0
-    npt.pp.perturbation_screen(small_screen, combinations="keep")
+def test_demo_equals_the_functions_and_repeats_itself(screen, small_screen, assert_same, capsys):
+    out = screen.parent / "out"
+    options = ("--seed", 4, "--acquisition", "greedy", "--combinations", "keep", "--json")
+    assert _demo(screen, *options, "--batch-key", "batch") == 0
+    npt.pp.perturbation_screen(small_screen, combinations="keep", batch_key="batch")
     npt.tl.learn_dag(
         small_screen,
         method="boss",
@@ -111,15 +112,19 @@ def test_demo_equals_the_functions(screen, small_screen, assert_same):
     small_screen.strings_to_categoricals()
     small_screen.write_h5ad(screen.parent / "expected.h5ad")
     expected = ad.read_h5ad(screen.parent / "expected.h5ad")
-    for key in ("dag", "dag_blr", "perturbation_effects", "design"):
+    for key in ("screen", "dag", "dag_blr", "perturbation_effects", "design"):
         assert_same(_result(screen).uns[key], expected.uns[key])
-
-
-@pytest.mark.slow
-def test_batches_are_declared(screen):
-    assert _demo(screen, "--batch-key", "batch") == 0
-    roles = _result(screen).uns["screen"]
-    assert [str(name) for name in np.ravel(roles["batch_key"])] == ["batch"]
+    assert [str(name) for name in np.ravel(expected.uns["screen"]["batch_key"])] == ["batch"]
+    told = capsys.readouterr().out
+    assert json.loads(told)["summary"]["perturbation"] != "MYC"  # the target itself
+    first = {path.name: path.read_bytes() for path in out.iterdir()}
+    (out / "demo.toml").rename(screen.parent / "again.toml")
+    for path in out.iterdir():
+        path.unlink()
+    again = ["demo", "--config", str(screen.parent / "again.toml"), "--json", "--quiet"]
+    assert main(again) == 0
+    assert capsys.readouterr().out == told
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == first
 
 
 @pytest.mark.formats
@@ -133,29 +138,6 @@ def test_targets_given_as_group_and_file(screen, tmp_path):
     stored = _result(screen).uns["design"]
     wanted = dict(zip(stored["genes"], stored["target_mean"], strict=True))
     assert wanted["MYC"] == 0.5
-
-
-@pytest.mark.slow
-def test_figures_of_a_screen_of_ones_own(screen):
-    out = screen.parent / "out"
-    assert main(["demo", "--data", str(screen), "--target", "STK3", *FAST, "--out", str(out)]) == 0
-    assert {p.name for p in out.iterdir()} == FILES | FIGURES
-
-
-@pytest.mark.slow
-def test_it_repeats_itself_from_its_settings(screen, capsys):
-    out = screen.parent / "out"
-    assert _demo(screen, "--seed", 3, "--combinations", "keep", "--json") == 0
-    told = capsys.readouterr().out
-    assert json.loads(told)["summary"]["perturbation"] != "MYC"  # the target itself
-    first = {path.name: path.read_bytes() for path in out.iterdir()}
-    (out / "demo.toml").rename(screen.parent / "again.toml")
-    for path in out.iterdir():
-        path.unlink()
-    again = ["demo", "--config", str(screen.parent / "again.toml"), "--json", "--quiet"]
-    assert main(again) == 0
-    assert capsys.readouterr().out == told
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == first
 
 
 @pytest.fixture

@@ -153,6 +153,7 @@ def test_the_folder_of_the_demo(screen, capsys):
     out = screen.parent / "out"
     words = ["demo", "--data", screen, "--target", "MYC", "--out", out, *DEMO]
     assert run(*words) == 0
+    assert {"cpca_density.png", "dag.png", "design.png"} < {path.name for path in out.iterdir()}
     (out / "notes.txt").write_text("mine")
     before = contents(out)
     assert run(*words) == 2

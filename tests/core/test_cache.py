@@ -45,32 +45,31 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_damaged_files_are_rebuilt(folder):
-    for ending in (".nbi", ".nbc"):
-        for damage in ("cut", "flipped", "zeros"):
-            (file,) = folder.glob(f"cache/*/kernel.twice*{ending}")
-            whole = bytearray(file.read_bytes())
-            if damage == "flipped":
-                whole[len(whole) // 2] ^= 1
-            kept = {"cut": len(whole) // 2, "zeros": 0}.get(damage, len(whole))
-            file.write_bytes(whole[:kept] + bytes(len(whole) if damage == "zeros" else 0))
-            assert run(USE, folder) == (["6.0", "0"], ""), (ending, damage)
-    assert run(USE, folder) == (["6.0", "1"], "")
+def test_damaged_files_are_rebuilt(tmp_path):
+    damages = [(x, e) for x in ("cut", "flipped", "zeros") for e in ("nbi", "nbc")]
+    names = [f"{damage}_{ending}" for damage, ending in damages]
+    for name in names:
+        (tmp_path / f"{name}.py").write_text(KERNEL.format(by="2"))
+    use = f"""
+import importlib
+for name in {names}:
+    twice = importlib.import_module(name).twice
+    print(name, twice(3.0), sum(twice.stats.cache_hits.values()))
+"""
 
+    def told(hits):
+        return [word for name in names for word in (name, "6.0", hits)]
 
-def test_files_of_a_version_whose_types_have_moved_are_rebuilt(tmp_path):
-    kernel = (
-        "from {} import Pair\nfrom nextpert.core._compile import entry\n"
-        "@entry\ndef first(pair):\n    return pair.x\n"
-    )
-    use = "import kernel; print(kernel.first(kernel.Pair(2.0)))"
-    pair = "from typing import NamedTuple\nclass Pair(NamedTuple):\n    x: float\n"
-    (tmp_path / "old.py").write_text(pair)
-    (tmp_path / "kernel.py").write_text(kernel.format("old"))
-    assert run(use, tmp_path)[0] == ["2.0"]
-    (tmp_path / "old.py").rename(tmp_path / "new.py")
-    (tmp_path / "kernel.py").write_text(kernel.format("new"))
-    assert run(use, tmp_path) == (["2.0"], "")
+    assert run(use, tmp_path) == (told("0"), "")
+    for name, (damage, ending) in zip(names, damages, strict=True):
+        (file,) = tmp_path.glob(f"cache/*/{name}.twice*.{ending}")
+        whole = bytearray(file.read_bytes())
+        if damage == "flipped":
+            whole[len(whole) // 2] ^= 1
+        kept = {"cut": len(whole) // 2, "zeros": 0}.get(damage, len(whole))
+        file.write_bytes(whole[:kept] + bytes(len(whole) if damage == "zeros" else 0))
+    assert run(use, tmp_path) == (told("0"), "")
+    assert run(use, tmp_path) == (told("1"), "")
 
 
 def test_what_a_kernel_calls_is_part_of_it(folder):
@@ -95,7 +94,7 @@ def test_files_that_name_a_module_that_is_gone_are_rebuilt(tmp_path):
         "import kernel; print(kernel.total(kernel.Pair(1.0, 2.0)), "
         "sum(kernel.total.stats.cache_hits.values()))"
     )
-    for module, hits in (("before", "0"), ("before", "1"), ("after", "0"), ("after", "1")):
+    for module, hits in (("before", "0"), ("after", "0"), ("after", "1")):
         (tmp_path / "before.py").unlink(missing_ok=True)
         (tmp_path / f"{module}.py").write_text(pair)
         (tmp_path / "kernel.py").write_text(kernel.format(module=module))

@@ -116,7 +116,7 @@ def test_each_graph_has_its_own_shifts_and_an_equal_share_of_draws():
 @pytest.mark.slow
 @pytest.mark.parametrize("matrix", [False, True])
 def test_a_noisy_target_leaves_distances_unbiased_and_intervals_honest(matrix):
-    blr = DagBlr(Dag.from_edges(3, []), noise_var=1.0, intercept=False)
+    count, blr = 150, DagBlr(Dag.from_edges(3, []), noise_var=1.0, intercept=False)
     states = np.array([[0.0, 0.0, 0.0], [0.3, 0.1, 0.0], [1.0, -1.0, 0.5]])
     known, rng = ShiftPosterior.exact(states), np.random.default_rng(0)
     root = rng.normal(size=(3, 3)) / 4 if matrix else np.diag([0.1, 0.3, 0.2])
@@ -127,17 +127,18 @@ def test_a_noisy_target_leaves_distances_unbiased_and_intervals_honest(matrix):
         ranked_distance(
             blr, known, root @ rng.normal(size=3), target_variance=given, n_samples=200, rng=rng
         )
-        for _ in range(400)
+        for _ in range(count)
     ]
     assert found[0].floor == pytest.approx(np.trace(covariance))
     means = np.array([f.mean for f in found])
-    error = means.std(axis=0) / np.sqrt(400)
+    error = means.std(axis=0) / np.sqrt(count)
     centres = np.array([f.centre for f in found])
     assert (np.abs(centres.mean(axis=0) - truth) < 5 * error).all()
     assert (np.abs(means.mean(axis=0) - truth) < 5 * error).all()
     inside = np.mean([(f.low <= truth) & (truth <= f.high) for f in found], axis=0)
-    assert (inside > 0.85).all()
-    assert inside[2] < 0.95  # not by being wide: there the error is nearly normal
+    chance = 3.3 * np.sqrt(0.09 / count)
+    assert (inside > 0.9 - chance).all()
+    assert inside[2] < 0.9 + chance  # not by being wide: there the error is nearly normal
 
 
 def test_ties_are_split_and_no_perturbation_is_no_error():

@@ -161,9 +161,10 @@ def test_the_best_known_is_on_the_next_plate():
 def test_the_gain_of_a_record_is_the_integral_of_its_chance():
     """Exponential lower tails, bounded: the mean of the gains told is that which comes about."""
     rng, told, happened = np.random.default_rng(0), [], []
-    for _ in range(3000):
+    for k in range(3000):
         values = -rng.exponential(size=18)
-        told.append(record_gain(values[:12], 6, 0.0, 50.0))
+        if k % 10 == 0:
+            told.append(record_gain(values[:12], 6, 0.0, 50.0))
         happened.append(max(values[:12].min() - values[12:].min(), 0.0))
     # Scales told by five spacings have long tails, so that much is thought possible.
     assert np.mean(happened) == pytest.approx(np.median(told), rel=0.2)
