@@ -11,6 +11,8 @@ import pytest
 
 import nextpert as npt
 
+pytestmark = pytest.mark.slow
+
 ONE, TURNED = "MYC+OXR1", "OXR1+MYC"
 NEW, NEW_TURNED = "STK3+OXR1", "OXR1 + STK3"
 FIT = {"n_samples": 20}

@@ -136,6 +136,7 @@ def same(one, other):
     )
 
 
+@pytest.mark.formats
 @pytest.mark.parametrize("layout", ["csr", "csc", "dense"])
 def test_the_same_bits_from_file_and_dask(screen, tmp_path, monkeypatch, layout):
     da = pytest.importorskip("dask.array")

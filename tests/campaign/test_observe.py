@@ -13,6 +13,8 @@ import scipy.sparse as sp
 import nextpert as npt
 from nextpert.campaign.state import lined_up
 
+pytestmark = pytest.mark.slow
+
 
 def fitted(campaign):
     """Graph, posterior and what was found, without times."""

@@ -8,6 +8,8 @@ import pytest
 import nextpert as npt
 from nextpert._adata.arguments import in_mappings
 
+pytestmark = pytest.mark.slow
+
 ONE, TURNED = "B2M+CD59", "CD59+B2M"
 
 

@@ -11,6 +11,8 @@ import scipy.sparse as sp
 
 import nextpert as npt
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def batch(parts):

@@ -10,6 +10,8 @@ from matplotlib.text import Text
 
 import nextpert as npt
 
+pytestmark = pytest.mark.slow
+
 ODD = r"$b_\x$ %d {0}"  # no formula of matplotlib's, and no format of a log
 FORMULA = "$b$"  # one that would be drawn as such
 

@@ -153,6 +153,7 @@ def test_fits_take_it_as_well(call):
     CALLS[call](cells(np.log1p(scaled())))
 
 
+@pytest.mark.formats
 @pytest.mark.parametrize(
     "form", ["csr", "csc", "backed csr", "backed csc", "backed", "dask", "view"]
 )

@@ -12,7 +12,10 @@ import nextpert as npt
 from nextpert._adata.arguments import in_mappings
 from nextpert.tl._design_interventions.tables import candidates_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:Perturbations without a target on the panel")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Perturbations without a target on the panel"),
+    pytest.mark.slow,
+]
 FORMS = {
     "label": "MYC",
     "pair": ("perturbation", "MYC"),

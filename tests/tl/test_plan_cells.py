@@ -18,6 +18,8 @@ from nextpert.core.screen.mean_distance import distance_difference, mean_distanc
 from nextpert.core.screen.moments import Moments
 from nextpert.tl._plan_cells.stop import stop_in_words
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def _fitted():

@@ -46,7 +46,7 @@ def write_results(
     *,
     obs: Mapping[str, Any] | None = None,
     uns: Mapping[str, Any] | None = None,
-    varp: Mapping[str, sp.csr_array] | None = None,
+    varp: Mapping[str, sp.csr_array | NDArray[np.floating]] | None = None,
     obsm: Mapping[str, NDArray[np.floating]] | None = None,
     varm: Mapping[str, NDArray[np.floating]] | None = None,
     copy: bool = False,
@@ -55,7 +55,7 @@ def write_results(
 
     Returns the copy that was written to where ``copy`` is set, else ``None``.
     """
-    matrices = {key: as_stored_csr(matrix) for key, matrix in (varp or {}).items()}
+    matrices = {key: _as_read(matrix) for key, matrix in (varp or {}).items()}
     results = {key: with_format(value) for key, value in (uns or {}).items()}
     slots = {"obs": obs, "varp": matrices, "obsm": obsm, "varm": varm, "uns": results}
     target = adata

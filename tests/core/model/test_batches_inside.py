@@ -43,6 +43,7 @@ def test_columns_and_what_is_left_have_the_covariance_of_the_errors():
     assert batch_columns(replace(cells, fixed_sd=np.full(5, 0.01)))[0].shape == (20, 0)
 
 
+@pytest.mark.slow
 def test_effects_are_those_of_the_joint_normal_where_variances_are_fixed():
     """Means and variances of controls, batches and effects, without a program."""
     cells = in_batches()
@@ -146,6 +147,7 @@ def called(seeds, share, p=60, n_batches=4):
     return (*np.sum(counts, axis=0), np.mean(inside))
 
 
+@pytest.mark.slow
 def test_nested_batches_without_effects_have_none():
     assert called(range(8), 0.0)[0] <= 2
 

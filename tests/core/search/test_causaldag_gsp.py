@@ -8,6 +8,8 @@ import pytest
 
 from nextpert.core import Dag, Moments, PriorKnowledge, causaldag_gsp, gsp, minimal_imap
 
+pytestmark = pytest.mark.slow
+
 REASON = "the extra is not installed: pip install 'nextpert[causaldag]'"
 
 
