@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 BUDGET = 600.0  # seconds of the processor for the core set, from an empty cache
-LOOP = 1.0  # seconds that the loop takes on the machine that the budget was set on
+LOOP = 0.9  # seconds of the loop on the machine that the budget was set on, two quiet cores
 
 
 def loop() -> float:

@@ -30,6 +30,7 @@ WRITERS = {
 ENDINGS = {"report": "html", "figure": "png", "campaign": "h5ad"}
 
 
+@pytest.mark.formats
 @pytest.mark.parametrize("kind", WRITERS)
 @pytest.mark.filterwarnings("ignore")
 def test_a_file_that_cannot_be_written_is_named_as_the_user_did(kind, planned, tmp_path):
@@ -61,6 +62,7 @@ def test_no_temporary_file_is_named_where_the_disk_refuses(planned, tmp_path, mo
     assert str(caught.value) == f"Cannot write to {str(path)!r} {shown}"
 
 
+@pytest.mark.slow
 def test_a_figure_without_an_ending_gets_the_usual_one(planned, tmp_path):
     npt.pl.plan_screen(planned, save=tmp_path / "figure", show=False)
     assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]

@@ -245,6 +245,7 @@ def test_two_values_for_one_perturbation(call, words, one):
         call(one)
 
 
+@pytest.mark.slow
 def test_plots_take_names_in_any_order(one):
     npt.tl.perturbation_effects(one)
     npt.tl.cpca(one, alpha=1.0)

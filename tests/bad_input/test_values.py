@@ -198,6 +198,7 @@ STEPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("sizes", [{"MYC": 1}, {"MYC": 1, "STK3": 60, "OXR1": 60}, dict.fromkeys(
     ("MYC", "STK3", "OXR1"), 1)], ids=str)  # fmt: skip

@@ -16,6 +16,7 @@ import pytest
 import nextpert as npt
 
 
+@pytest.mark.slow
 def test_the_whole_loop_finds_the_state(campaign, parts):
     plate = campaign.propose(3, 200, strategy="exploit")
     assert plate["perturbation"].iloc[0] == "CDK4"
@@ -105,6 +106,7 @@ def test_pending_ones_outside_the_candidates_are_counted(parts, target, given):
     assert "CDK4" not in set(plate["perturbation"])
 
 
+@pytest.mark.slow
 def test_candidates_as_a_table(parts, target, given):
     table = {"one": {"CDK4": -1.0}, "two": {"B2M": -1.0}, "three": {"CD59": -1.0}}
     campaign = npt.Campaign(parts[0], target, learn=given, plan={"candidates": table})
@@ -113,6 +115,7 @@ def test_candidates_as_a_table(parts, target, given):
     assert campaign.propose(3, 300)["perturbation"].tolist()[:-1] == ["three"]
 
 
+@pytest.mark.slow
 def test_members_that_combinations_alone_tell_of_are_known():
     rng = np.random.default_rng(0)
     names = ["A", "B", "C", "A+B", "B+C", "A+G", "C+G"]
@@ -183,6 +186,7 @@ def test_equal_campaigns_propose_equal_plates(campaign):
     assert int(campaign.history["seed"].iloc[-1]) >= 0
 
 
+@pytest.mark.slow
 def test_the_cells_given_are_left_alone(parts, target, given, assert_same_adata):
     cells = parts[0].copy()
     campaign = npt.Campaign(cells, target, learn=given)

@@ -47,6 +47,7 @@ def test_in_two_parts_or_one(campaign, parts, assert_same):
     assert_same(fitted(campaign), fitted(other))
 
 
+@pytest.mark.slow
 def test_the_order_of_genes_and_the_kind_of_matrix_do_not_matter(campaign, parts, assert_same):
     other, later = copy.deepcopy(campaign), parts[1][:, ::-1].copy()
     later = ad.AnnData(
@@ -105,6 +106,7 @@ def test_a_new_batch_is_lined_up_by_its_own_controls(shifted, target, given):
     assert wrong.summarize()["predicted_distance"].iloc[-1] > 0.3
 
 
+@pytest.mark.slow
 def test_wanted_means_move_with_the_units_of_lined_up_cells(shifted, target, given):
     first, later = shifted
     campaign = npt.Campaign(first, target, learn=given, plan={"candidates": "genes"})
@@ -191,6 +193,7 @@ def test_columns_with_a_role_must_be_there(parts, target, given):
         campaign.observe(parts[1], batch="same")
 
 
+@pytest.mark.slow
 def test_a_layer_is_all_that_is_kept(parts, target, given):
     first, later = (part.copy() for part in parts)
     for part in (first, later):

@@ -34,6 +34,7 @@ def campaign(parts, target, given):
     return started(parts, target, given, candidates=[ONE, "CD58", "B2M"])
 
 
+@pytest.mark.slow
 def test_what_is_observed_is_pending_no_more(campaign, cells):
     campaign.mark_pending(["CD58", "B2M"])
     assert campaign.propose(1, 100)["perturbation"].iloc[0] == ONE
@@ -62,6 +63,7 @@ def test_cells_of_both_orders_are_one_perturbation(campaign, cells, parts):
         campaign.observe(first, batch="same")
 
 
+@pytest.mark.slow
 def test_what_failed_is_not_proposed(campaign):
     campaign.mark_failed([TURNED], reason="no virus")
     assert campaign.failed == {ONE: "no virus"}
@@ -74,6 +76,7 @@ def test_what_failed_is_not_proposed(campaign):
     assert not campaign.failed
 
 
+@pytest.mark.slow
 def test_what_failed_is_not_made_up_again(parts, target, given):
     campaign = started(parts, target, given, candidates=["B2M", "CD59"], max_combination=2)
     assert ONE in set(campaign.propose(3, 300)["perturbation"])
@@ -84,6 +87,7 @@ def test_what_failed_is_not_made_up_again(parts, target, given):
     assert not {ONE, TURNED} & set(campaign.propose(3, 300)["perturbation"])
 
 
+@pytest.mark.slow
 def test_marked_once_in_any_order(campaign):
     campaign.mark_pending([ONE, TURNED, "CD59 + B2M"], n_cells=12)
     assert campaign.pending == {ONE: 12}
@@ -94,6 +98,7 @@ def test_marked_once_in_any_order(campaign):
     assert campaign.adata.uns["plan"]["pending"]["perturbation"].tolist() == [ONE]
 
 
+@pytest.mark.slow
 def test_what_must_be_there_is_left_out_while_it_is_under_way(parts, target, given):
     campaign = started(parts, target, given, candidates=[ONE, "CD58"], include=[TURNED])
     assert ONE in set(campaign.propose(1, 100)["perturbation"])

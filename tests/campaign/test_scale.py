@@ -44,6 +44,7 @@ OTHER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", OTHER.values(), ids=list(OTHER))
 def test_another_scale_is_refused(change, campaign, batch, assert_same_adata):
     cells, before = campaign.adata.copy(), campaign.history
@@ -70,6 +71,7 @@ def test_it_says_what_is_other(campaign, batch):
         campaign.observe(changed(batch[1], OTHER["thousands"]))
 
 
+@pytest.mark.slow
 def test_a_campaign_of_whole_numbers(batch, target, given):
     first, later = (changed(part, lambda x: np.round(10 * np.abs(x))) for part in batch)
     with pytest.raises(ValueError, match=r"holds counts .*check_scale=False to pp\.setup_screen"):
@@ -82,6 +84,7 @@ def test_a_campaign_of_whole_numbers(batch, target, given):
     assert campaign.history["action"].iloc[-1] == "observed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -46,6 +46,7 @@ def test_rounds_of_tables(campaign, tmp_path):
     assert one.equals(two)
 
 
+@pytest.mark.slow
 def test_effects_of_a_round_are_relative_to_its_own_controls(campaign):
     more = table(["g9"], 2)
     more.X += 1.0  # the controls of that round, too

@@ -321,6 +321,7 @@ def test_zarr_in_and_out(screen, small_screen, assert_same_adata):
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_a_run_without_a_name_for_its_result_repeats_itself(screen):
     assert run("preprocess", screen, "--min-cells", "5") == 0
     out = screen.parent / "screen.preprocess.h5ad"
@@ -421,6 +422,7 @@ def test_parquet(fitted):
     assert set(QUICK["effects"][1]) <= set(pd.read_parquet(table).columns)
 
 
+@pytest.mark.slow
 def test_the_name_of_the_last_step_gives_way(screen, capsys):
     folder = screen.parent
     assert run("preprocess", screen, "--min-cells", "5") == 0
@@ -504,6 +506,7 @@ def test_rows_shown(fitted, capsys):
     assert "38 more rows: --table FILE.csv writes all" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_table_of_the_ranking(fitted):
     quick = ["--target", "MYC", "--n-samples", "20"]
     assert run("design", fitted, *quick, "--acquisition", "civ") == 0
@@ -539,6 +542,7 @@ def test_the_ranking_says_what_speaks_for_the_first(fitted, capsys):
         assert expected in _why(ranking, {"acquisition": "civ"})
 
 
+@pytest.mark.slow
 def test_cells_without_a_target(fitted, capsys):
     assert run("cells", fitted, "--show", "0") == 0
     told = capsys.readouterr().out
@@ -548,6 +552,7 @@ def test_cells_without_a_target(fitted, capsys):
     assert "Detecting a change of 0.2" in told
 
 
+@pytest.mark.slow
 def test_the_nearest_cells_are_named(fitted, capsys):
     assert run("distances", fitted, "--target", "OXR1", "--show", "0") == 0
     table = ad.read_h5ad(fitted.parent / "screen.distances.h5ad").uns["target_distances"]["table"]
@@ -579,6 +584,7 @@ def test_on_the_tap_seq_screen(screen_path, tmp_path, capsys):
     assert "closest to the target: RIPK2" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_clearest_effects_come_first(fitted):
     table = fitted.parent / "effects.csv"
     assert run("effects", fitted, "--table", table) == 0
@@ -628,6 +634,7 @@ def test_the_targets_own_perturbation_is_a_candidate_only_if_asked_for(step, fit
             assert "state; --target-is-candidate keeps it." in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["effects", "design", "plan", "cells", "distances", "diagnose"])
 @pytest.mark.parametrize("format_", [[], ["--plate-format", "96"]], ids=["pooled", "wells"])
 def test_overwrite_knows_its_own_table(name, format_, fitted):

@@ -68,6 +68,7 @@ def test_what_wrote_a_table_is_told_by_its_columns_or_said(table, capsys):
     assert "name what wrote it with --source plain|deseq2|edger" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_errors(table, capsys):
     assert run("effects", table) == 2
     assert "does not tell the error of the controls" in capsys.readouterr().err

@@ -130,6 +130,7 @@ def close(one, two, scale=1.0, tolerance=1e-6):
 # -- cells ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(screens(), st.randoms(use_true_random=False))
 def test_cells_may_come_in_any_order_and_in_parts(screen, random):
     order = list(range(len(screen.cells)))

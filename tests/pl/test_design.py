@@ -179,6 +179,7 @@ def test_nothing_overlaps(designed, overlaps, tick_labels, n_rounds, candidates)
     assert overlaps(texts, figure) == []
 
 
+@pytest.mark.slow
 def test_the_probability_is_drawn_as_such(designed):
     designed = designed.copy()
     designed.uns["design"]["params"]["acquisition"] = "probability"

@@ -147,6 +147,7 @@ def test_usual_strategies_have_styles_of_their_own():
     assert len({(colour, str(dashes)) for colour, dashes, _ in _STYLES.values()}) == len(_STYLES)
 
 
+@pytest.mark.slow
 def test_errors_name_what_there_is(replayed):
     with pytest.raises(ValueError, match=r"no target: nope.*It holds"):
         npt.pl.replay(replayed, targets=["nope"])

@@ -238,6 +238,7 @@ def test_the_check_can_be_overruled_once_for_a_layer():
     learn(other)
 
 
+@pytest.mark.slow
 def test_a_campaign_keeps_what_was_overruled():
     adata = cells(0.37 * counts())
     learn = {"method": "boss", "search_options": {"n_runs": 1}}

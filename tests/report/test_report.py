@@ -95,6 +95,7 @@ def test_the_verdict_says_what_to_do_and_how_far_to_trust_it(adata, seen):
     assert said.index("erturb ") < said.index("Target: ")
 
 
+@pytest.mark.slow
 def test_the_proof_on_the_screen_is_told_and_drawn(adata, tmp_path):
     found = adata.uns["diagnosis"]
     parts = found["parts"].set_index("part")["verdict"]
@@ -383,6 +384,7 @@ def test_the_same_results_give_the_same_bits(adata, page, tmp_path):
     assert again.read_bytes() == page.read_bytes()
 
 
+@pytest.mark.slow
 def test_the_cells_are_not_changed_and_no_figure_stays_open(adata, tmp_path):
     del adata.uns["cpca"]
     before = adata.copy()

@@ -106,6 +106,7 @@ def test_order_of_members_is_of_no_matter(fitted):
     np.testing.assert_allclose(effects(fitted, ["A+D", "A+B"])["mean"], mean, atol=1e-12)
 
 
+@pytest.mark.formats
 def test_combinations_come_back_from_a_file(fitted, tmp_path):
     wanted = effects(fitted, ["A+D"])["mean"].copy()
     fitted.write_h5ad(tmp_path / "screen.h5ad")
@@ -166,6 +167,7 @@ def labelled(truth, names, genes=GENES, rng=1):
     return adata
 
 
+@pytest.mark.slow
 def test_a_member_without_cells_of_its_own_is_known_by_combinations(truth):
     company = ["E+G", "A+G", "C+G", "F+G"]
     adata = labelled(truth, [*SINGLES, "A+B", "C+D", *company])

@@ -103,6 +103,7 @@ def test_without_a_condition_effects_are_averages(fitted):
     np.testing.assert_allclose(average.X, each, atol=0.03)
 
 
+@pytest.mark.formats
 def test_what_is_stored_says_the_condition_and_survives_a_file(fitted, tmp_path):
     npt.tl.perturbation_effects(fitted, condition="A")
     stored = fitted.uns["perturbation_effects"]

@@ -23,6 +23,7 @@ def control_cells(adata):
     return adata.X[(adata.obs["perturbation"] == "control").to_numpy()]
 
 
+@pytest.mark.slow
 def test_frequencies_are_those_of_the_control_cells(small_screen):
     controls = (small_screen.obs["perturbation"] == "control").to_numpy()
     panel = ["RIPK2", "MYC", "HLA-A", "STK3"]

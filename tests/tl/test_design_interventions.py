@@ -81,6 +81,7 @@ def test_civ_equals_the_formulas(fitted):
     assert (np.diff(table["acquisition"]) >= 0).all()
 
 
+@pytest.mark.slow
 def test_greedy_and_predicted_distance_by_dense_inverse(fitted):
     table = ranking(fitted, "MYC+OXR1", acquisition="greedy", n_samples=4000)
     fit = posterior_from(fitted)

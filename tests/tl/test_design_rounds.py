@@ -58,6 +58,7 @@ def test_another_question_is_another_row_of_the_same_round(fitted):
     assert rounds(fitted) == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_new_cells_make_a_new_round(fitted):
     npt.tl.design_interventions(fitted, "MYC")
     fewer = fitted[10:].copy()

@@ -99,6 +99,7 @@ def test_candidates_without_features_have_wider_intervals(modules, informed):
     assert narrow < 0.8 * (table["predicted_high"] - table["predicted_low"])
 
 
+@pytest.mark.slow
 def test_a_permuted_table_changes_nothing(modules, plain):
     adata, _, table = modules
     adata = adata.copy()

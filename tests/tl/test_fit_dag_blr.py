@@ -265,6 +265,7 @@ def test_one_perturbation_of_every_gene_is_fitted():
     assert (adata.uns["perturbation_effects"]["mean"][0] < -1).all()
 
 
+@pytest.mark.slow
 def test_effects_do_not_depend_on_the_number_of_threads(small_screen, monkeypatch):
     npt.tl.learn_dag(small_screen, search_options={"n_runs": 2}, rng=0)
     made = []

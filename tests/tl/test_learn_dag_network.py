@@ -118,6 +118,7 @@ def test_beside_prior_knowledge_and_perturbed_cells(controls):
     assert both.uns["dag"]["prior_network"]["log_odds_along"] > 1
 
 
+@pytest.mark.formats
 @pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
 def test_the_belief_survives_files(controls, tmp_path, suffix):
     adata, true = controls

@@ -101,6 +101,7 @@ def test_shifts_taken_as_exact_have_no_such_model(screen):
     assert len(posterior_from(adata).posteriors) == 1
 
 
+@pytest.mark.formats
 def test_the_model_survives_a_file_and_damage_is_told(screen, tmp_path):
     adata = fitted(screen, turned=True)
     adata.write_h5ad(tmp_path / "fit.h5ad")
@@ -152,6 +153,7 @@ def test_without_predictors_a_combination_is_held_back_by_no_word_of_its_members
     assert effects["A+C"].X[0, -1] > 3.5
 
 
+@pytest.mark.slow
 def test_effects_do_not_depend_on_the_unit_of_a_gene(screen):
     """With weights of the graph in units of noise, a gene times 50 has its effects times 50."""
 

@@ -251,6 +251,7 @@ def test_own_genes_of_combinations_do_what_they_did_alone(n_alone):
     np.testing.assert_allclose(mean[2, place], [-2.9, -0.3, 1, 1], atol=0.25)
 
 
+@pytest.mark.slow
 def test_the_order_of_the_cells_does_not_matter():
     """Most effects are 0, at a point that rounding must not give a sign."""
     rng = np.random.default_rng(1)

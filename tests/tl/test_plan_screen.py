@@ -69,6 +69,7 @@ def test_a_plate_has_the_wells_and_cells_asked_for(fitted):
     pd.testing.assert_frame_equal(pooled["plate"], stored["plate"].drop(columns="well"))
 
 
+@pytest.mark.slow
 def test_a_plate_whose_best_is_worse_than_no_perturbation_is_told(fitted, caplog):
     target = pd.Series(fitted.uns["dag_blr"]["control_mean"] + 0.0, fitted.uns["dag_blr"]["genes"])
     target["MYC"] += 0.3  # away from all knockouts
@@ -204,6 +205,7 @@ def test_of_very_many_candidates_a_sample_shows_what_a_plate_removes(fitted, mon
     assert (some != every).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["explore", "both"])
 def test_of_very_many_candidates_the_most_probable_are_explored(fitted, monkeypatch, strategy):
     from nextpert.tl._plan_screen import wells
@@ -232,6 +234,7 @@ def test_of_very_many_candidates_the_most_probable_are_explored(fitted, monkeypa
     assert np.diff(few["variance_reduction"]).min() > 0
 
 
+@pytest.mark.slow
 def test_names(fitted):
     wells, _, stored = planned(
         fitted, include=["FOS"], exclude=["CDK4"], pending={"B2M": 50}, candidates="genes",
@@ -247,6 +250,7 @@ def test_names(fitted):
     assert set(wells["perturbation"]) == {"MYC", "CD58"}
 
 
+@pytest.mark.slow
 def test_where_the_first_cannot_be_had_the_next_most_probable_is_taken(fitted):
     every, _, _ = planned(fitted, strategy="exploit", n_perturbations=36, candidates="genes")
     names = every["perturbation"].tolist()
@@ -263,6 +267,7 @@ def test_where_the_first_cannot_be_had_the_next_most_probable_is_taken(fitted):
     assert len(some) == min(3, len(seen))
 
 
+@pytest.mark.slow
 def test_combinations_join_the_candidates(fitted):
     truth = fitted.uns["truth"]
     names = [str(gene) for gene in fitted.var_names]

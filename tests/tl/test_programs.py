@@ -153,6 +153,7 @@ def test_shuffled_labels_share_nothing(seed):
     assert len(stored["alike"]) == 0
 
 
+@pytest.mark.formats
 @pytest.mark.parametrize("nothing", [False, True])
 def test_tables_survive_a_file(shared, tmp_path, assert_same, nothing):
     if nothing:

@@ -223,6 +223,7 @@ def test_targets_by_themselves_are_those_off_the_controls(screen):
     assert "nothing to compare" in screen.uns["replay"]["summary"]
 
 
+@pytest.mark.slow
 def test_a_target_need_not_be_a_candidate(screen):
     npt.tl.replay_design(
         screen, ["HS2"], candidates=["MYC", "STK3"], strategies=["random"], **SMALL

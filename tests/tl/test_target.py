@@ -122,6 +122,7 @@ def test_the_ranking_measures_as_the_target_says(fitted):
     assert (near < 5 * found.sd[:-1] / np.sqrt(400) + 1e-9).all()
 
 
+@pytest.mark.slow
 def test_what_is_wanted_decides_what_is_best(fitted):
     low = cells(fitted, "MYC").mean(axis=0)
     genes, c = list(fitted.var_names), cells(fitted, "control").mean(axis=0)
@@ -140,6 +141,7 @@ def test_what_is_wanted_decides_what_is_best(fitted):
     assert ranking(fitted, apart, acquisition="ei").index[0] == "MYC+OXR1"
 
 
+@pytest.mark.slow
 def test_plans_take_a_target(fitted):
     target = npt.Target(signature={"MYC": -1.0}, distance="cosine")
     npt.tl.plan_screen(fitted, target, n_perturbations=1, n_cells=200, strategy="exploit")
@@ -297,6 +299,7 @@ def test_a_vector_is_the_mapping_of_its_genes(fitted):
     np.testing.assert_array_equal(fitted.uns["design"]["target_mean"], vector)
 
 
+@pytest.mark.slow
 def test_a_vector_is_a_target_everywhere(fitted, assert_same):
     genes = list(fitted.uns["dag_blr"]["genes"])
     vector = np.linspace(0.5, 2.0, len(genes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ joint_draws = st.integers(0, 10_000).map(
 )
 
 
+@pytest.mark.slow
 @given(joint_draws, st.permutations(range(7)), factors, st.integers(1, 7))
 def test_plates_by_draws_know_no_order_of_candidates_and_draws(draws, labels, unit, size):
     turned = unit * draws[::-1, labels]

@@ -79,6 +79,7 @@ def test_distances_by_dense_draws(uncertain):
     assert (best > 0.05).sum() > 1  # so that the order is open
 
 
+@pytest.mark.slow
 def test_doing_nothing_reaches_the_controls(uncertain):
     model = uncertain()
     found = np.array(list(state_draws(model.blr, model.known, n_samples=4000, nothing=True, rng=0)))

@@ -17,6 +17,7 @@ def test_every_node_keeps_its_number_of_parents():
     assert matched_random_dag([0, 0]).n_edges == 0
 
 
+@pytest.mark.slow
 def test_graphs_come_as_often_as_they_should():
     degree, draws = [2, 1, 0, 1], 4000
     expected = Counter()

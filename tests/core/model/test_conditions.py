@@ -123,6 +123,7 @@ def test_draws_have_the_variances_of_each_draw():
     np.testing.assert_allclose(np.mean(total, axis=0), unit**2 * variance.mean(axis=2), rtol=0.08)
 
 
+@pytest.mark.slow
 def test_an_effect_in_one_line_is_found_there_and_nowhere_else():
     found = alone = false = 0
     for seed in range(3):

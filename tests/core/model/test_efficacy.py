@@ -47,6 +47,7 @@ def by_quadrature(mu, change, se, direction, prior):
     return centre, np.sqrt(mean(s**2 + 0 * rho)), np.sqrt(new), np.array(each).T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("direction", "prior", "mu", "rho"),
     [

@@ -47,6 +47,7 @@ def test_p_values_are_level_where_there_is_no_effect(covariance, n):
     assert (clear.q_value < 0.05).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", [0, 12])
 def test_small_p_values_are_level_where_genes_vary_together(missing):
     """By mean and variance alone 0.3% to 0.5% of the p-values are below 0.001.

@@ -188,6 +188,7 @@ def _class_distance(one, two):
     return np.triu(differs | differs.T).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_cells", "most"), [(5039, 2), (500, 7)])
 def test_from_the_order_of_boss_near_the_truth(simulated, n_cells, most):
     """36 genes, some 110 edges; the runs without it stay the same, so it costs no sparsity."""

@@ -156,6 +156,7 @@ def test_a_network_that_is_mostly_right_turns_edges_the_right_way(simulated):
     assert errors[1] < 0.5 * errors[0]
 
 
+@pytest.mark.slow
 def test_a_random_network_changes_nothing(simulated):
     believed = 0
     for seed in range(20):
