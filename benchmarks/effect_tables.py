@@ -39,7 +39,7 @@ import nextpert as npt
 from benchmarks._measure import _peak
 from benchmarks._screens import add_arguments, screens_of
 from nextpert import _adata
-from nextpert.core.model import hierarchical
+from nextpert.core.model import _sweep
 from nextpert.tl._fit_dag_blr import model
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 
@@ -53,12 +53,12 @@ SEED = ("cells without coexpression", "the same, sampled with another seed")
 @contextmanager
 def without_coexpression() -> Iterator[None]:
     """Fit cells as if genes were not coexpressed."""
-    before = hierarchical.factors
-    hierarchical.factors = lambda matrix, n: (np.zeros((len(matrix), 0)), np.ones(len(matrix)))
+    before = _sweep.factors
+    _sweep.factors = lambda matrix, n: (np.zeros((len(matrix), 0)), np.ones(len(matrix)))
     try:
         yield
     finally:
-        hierarchical.factors = before
+        _sweep.factors = before
 
 
 @contextmanager

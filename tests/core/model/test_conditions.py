@@ -232,7 +232,7 @@ def test_progress_counts_the_sweeps_of_all_conditions():
 
 @pytest.mark.slow
 def test_a_short_chain_that_starts_at_likely_tails_is_nearer_to_a_long_one(monkeypatch):
-    monkeypatch.setattr("nextpert.core.model.hierarchical.ENOUGH_PAIRS", 20_000)
+    monkeypatch.setattr("nextpert.core.model._sweep.ENOUGH_PAIRS", 20_000)
     rng, (n, p) = np.random.default_rng(1), (150, 60)
     every = np.zeros((2, n, p))  # few effects: some in both lines, some in the second alone
     strong = rng.normal(size=(2, n // 10, p)) * (rng.random((2, n // 10, p)) < 0.1)
