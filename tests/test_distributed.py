@@ -103,8 +103,7 @@ def same_bits(one, two):
     )
 
 
-@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix])
-def test_moments(form, client, tmp_path, monkeypatch):
+def test_moments(client, tmp_path, monkeypatch):
     monkeypatch.setattr(read, "_BLOCK_ENTRIES", 5 * 100)
     rng = np.random.default_rng(0)
     x = np.log1p(rng.poisson(0.4, size=(3000, 20))) * rng.uniform(1, 2, size=(3000, 1))
@@ -116,14 +115,14 @@ def test_moments(form, client, tmp_path, monkeypatch):
         time.sleep(0.02)
         if block_info and block_info[0]["chunk-location"][0] == 10:
             under_way.touch()  # a quarter of the blocks done, sums in the workers' memory
-        return form(chunk)
+        return sp.csr_matrix(chunk)
 
     lazy = da.from_array(x, chunks=(70, 20))
-    lazy = lazy.map_blocks(slowly, dtype=x.dtype, meta=form(np.empty((0, 0))))
+    lazy = lazy.map_blocks(slowly, dtype=x.dtype, meta=sp.csr_matrix(np.empty((0, 0))))
     obs = pd.DataFrame(index=np.arange(3000).astype(str))
     with one_worker_killed(client, under_way.exists):
         found = read_groups(ad.AnnData(lazy, obs), columns, groups, 4, Roles())[0]
-    alone = read_groups(ad.AnnData(form(x), obs), columns, groups, 4, Roles())[0]
+    alone = read_groups(ad.AnnData(sp.csr_matrix(x), obs), columns, groups, 4, Roles())[0]
     assert all(same_bits(a, b) for a, b in zip(found, alone, strict=True))
     cells = x[groups == 2][:, columns]
     np.testing.assert_allclose(found[2].scatter, np.cov(cells.T, bias=True) * len(cells))
@@ -148,7 +147,7 @@ def test_resamples(client, monkeypatch, assert_same):
     alone = npt.datasets.simulated_screen(n_control=2000, n_perturbed=1, perturbed=1)
     found = alone.copy()
     found.X = da.from_array(alone.X)
-    options = {"search_options": {"n_runs": 40}, "n_graphs": 40}
+    options = {"search_options": {"n_runs": 20}, "n_graphs": 16}
     npt.tl.learn_dag(alone, **options)
 
     def killing(*args, **kwargs):
@@ -162,7 +161,7 @@ def test_resamples(client, monkeypatch, assert_same):
         assert_same(found.varp[key], alone.varp[key])
     assert_same(found.uns["dag"], alone.uns["dag"])
     shares = np.unique(alone.varp["dag_frequency"].data)
-    assert len(shares) > 10  # resamples differ
+    assert len(shares) > 5  # resamples differ
 
 
 @pytest.mark.parametrize("n_jobs", [None, 1])
@@ -171,7 +170,7 @@ def test_design_loops(n_jobs, client):
     blr = DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False)
     target = scm.mean(np.r_[np.zeros(9), 0.4, -0.6, 0.7])
     task = {"source": scm, "posterior": blr, "target_mean": target, "n_rounds": 40}
-    tasks = [task | {"acquisition": name} for name in ("civ", "civ_ow", "cv", "greedy") * 4]
+    tasks = [task | {"acquisition": name} for name in ("civ", "civ_ow", "cv", "greedy") * 2]
     alone = design_loops(tasks, rng=5)
     with one_worker_killed(client), joblib.parallel_config(backend="dask"):
         found = design_loops(tasks, rng=5, n_jobs=n_jobs)
@@ -179,7 +178,7 @@ def test_design_loops(n_jobs, client):
         assert one.shifts.tobytes() == two.shifts.tobytes()
         assert one.distance.tobytes() == two.distance.tobytes()
         assert one.posterior.mean().data.tobytes() == two.posterior.mean().data.tobytes()
-    assert len({result.distance[-1] for result in alone}) > 8  # each has noise of its own
+    assert len({result.distance[-1] for result in alone}) > 4  # each has noise of its own
 
 
 def test_fit_of_lazy_cells(client, assert_same):

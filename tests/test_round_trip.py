@@ -54,10 +54,6 @@ def fit_controls_alone(adata):
     fit(adata, perturbations=[])
 
 
-def fit_layer(adata):
-    fit(adata, layer="lognorm")
-
-
 def design(adata):
     fit(adata)
     for acquisition in ("civ", "greedy", "random"):
@@ -134,7 +130,7 @@ def replay(adata):
     targets = ["MYC", "STK3"]
     options = {"targets": targets, "strategies": ["civ", "exact_greedy"], "held_out": "both"}
     npt.tl.replay_design(
-        adata, campaign_options={"n_warmup": 30}, n_rounds=2, n_cells=3, n_repeats=2, **options
+        adata, campaign_options={"n_warmup": 30}, n_rounds=1, n_cells=3, n_repeats=2, **options
     )
 
 
@@ -162,40 +158,44 @@ def plan_cells(adata):
     npt.tl.plan_cells(adata, "MYC", n_guides=2)
 
 
-CALLS = [
-    learn, learn_in_full_order, given, no_edges, fit, fit_exact_known_noise, fit_table,
-    fit_controls_alone, fit_layer, design, design_group, design_means, design_goal, cpca, assign,
-    screen, screen_alone, study, roles, diagnose, replay, dag_fit, target_distances, effects,
-    plan, plan_cells,
+# Every kind of stored field once, then every function once.
+FIELDS = [
+    learn, learn_in_full_order, no_edges, fit_exact_known_noise, fit_table, fit_controls_alone,
+    design_group, design_means, design_goal, cpca, assign, screen, screen_alone, study, roles,
+    diagnose, replay, dag_fit, target_distances, effects, plan, plan_cells,
+]  # fmt: skip
+FUNCTIONS = [
+    given, fit, design_means, cpca, assign, screen, study, roles, diagnose, replay, dag_fit,
+    target_distances, effects, plan, plan_cells,
 ]  # fmt: skip
 
 
-def test_results_of_every_function_are_walked():
-    source = "".join(inspect.getsource(call) for call in [*CALLS, fit])
+@pytest.mark.parametrize("calls", [FIELDS, FUNCTIONS], ids=["fields", "functions"])
+def test_results_of_every_function_are_walked(calls):
+    source = "".join(inspect.getsource(call) for call in [*calls, fit, given])
     called = set(re.findall(r"npt\.(?:tl|pp)\.(\w+)\(", source))
     # What pp.effect_table makes is kept in files by its own tests.
     assert {*npt.tl.__all__, *npt.pp.__all__} - {"effect_table"} <= called
 
 
 def write_and_read(adata, tmp_path, kind):
-    path = tmp_path / f"screen.{kind}"
+    path = tmp_path / "screen.h5ad"
     if kind == "h5ad":
         adata.write_h5ad(path)
         return ad.read_h5ad(path)
-    if kind == "zarr in memory":  # many small files are slow
-        path = zarr.storage.MemoryStore()
+    path = zarr.storage.MemoryStore()  # many small files are slow
     adata.write_zarr(path)
     return ad.read_zarr(path)
 
 
 @pytest.mark.filterwarnings("ignore:Perturbations left out")
-@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
+@pytest.mark.parametrize("call", FIELDS, ids=lambda call: call.__name__)
 def test_results_survive(call, small_screen, tmp_path, assert_same):
     slots = ("uns", "varp", "obsm", "varm")
     before = {slot: set(getattr(small_screen, slot)) for slot in slots}
     call(small_screen)
     assert any(set(getattr(small_screen, slot)) - keys for slot, keys in before.items())
-    for kind in ("h5ad", "zarr in memory"):
+    for kind in ("h5ad", "zarr"):
         back = write_and_read(small_screen, tmp_path, kind)
         for slot in slots:
             assert_same(dict(getattr(small_screen, slot)), dict(getattr(back, slot)), slot)
@@ -204,10 +204,9 @@ def test_results_survive(call, small_screen, tmp_path, assert_same):
 
 
 @pytest.mark.filterwarnings("ignore:Perturbations left out")
-@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
-def test_a_file_takes_up_where_the_session_ended(kind, small_screen, tmp_path, assert_same):
+def test_a_file_takes_up_where_the_session_ended(small_screen, tmp_path, assert_same):
     design(small_screen)
-    back = write_and_read(small_screen, tmp_path, kind)
+    back = write_and_read(small_screen, tmp_path, "h5ad")
     for adata in (small_screen, back):
         npt.tl.design_interventions(adata, "STK3", candidates=["MYC", "STK3+MYC"])
     assert_same(small_screen.uns["design"], back.uns["design"])
@@ -216,7 +215,7 @@ def test_a_file_takes_up_where_the_session_ended(kind, small_screen, tmp_path, a
     assert_same(small_screen.uns["dag_blr"], back.uns["dag_blr"])
 
 
-@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
+@pytest.mark.parametrize("call", FUNCTIONS, ids=lambda call: call.__name__)
 def test_views_become_actual_without_a_word_and_the_parent_stays(
     call, small_screen, assert_same, assert_same_adata
 ):

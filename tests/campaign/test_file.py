@@ -176,7 +176,7 @@ def test_a_zarr_cut_anywhere_is_refused(parts, tmp_path):
     files = sorted(p for p in whole.rglob("*") if p.is_file())
     # Consolidated metadata stand beside the others, which are read.
     files = [file for file in files if file.name != ".zmetadata"]
-    for i in np.linspace(0, len(files) - 1, 50).astype(int):
+    for i in np.linspace(0, len(files) - 1, 9).astype(int):
         content = files[i].read_bytes()
         files[i].write_bytes(content[: len(content) // 2])
         with pytest.raises(ValueError, match=r"whole\.zarr' is damaged|holds no campaign"):

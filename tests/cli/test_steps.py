@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import subprocess
 import sys
 from functools import wraps
@@ -150,50 +151,39 @@ def test_all_steps_are_here():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Perturbations left out", "ignore:Variances")
 @pytest.mark.parametrize(("step", "options", "arguments"), RUNS, ids=ids)
-def test_a_run_tells_its_results_and_repeats_itself(
-    step, options, arguments, fitted, place, capsys
+def test_a_run_gives_what_the_function_gives_and_repeats_itself(
+    step, options, arguments, fitted, place, capsys, assert_same_adata
 ):
     """The file of settings alone gives the same bits: the screen, the table, what is told."""
-    columns = QUICK[step][1]
+    expected = ad.read_h5ad(fitted)
+    room, name = STEPS[step].function.split(".")
+    function = getattr(getattr(npt, room), name)
+    function(expected, **in_mappings(function, arguments))
+    expected.strings_to_categoricals()
+    expected.write_h5ad(place / "expected.h5ad")
     out, table = place / f"{step}.h5ad", place / f"{step}.csv"
-    files = ["--out", out, "--table", table]
-    assert run(step, fitted, *options, *files, "--json") == 0
+    assert run(step, fitted, *options, "--out", out, "--table", table, "--json") == 0
+    found = ad.read_h5ad(out)
+    assert found.uns.pop("commands").tolist()[0].startswith(f"nextpert {step} {fitted} --out {out}")
+    assert_same_adata(found, ad.read_h5ad(place / "expected.h5ad"))
+
     told = capsys.readouterr().out
     first = {path: path.read_bytes() for path in (out, table)}
-    assert set(columns) <= set(pd.read_csv(table).columns)
+    assert set(QUICK[step][1]) <= set(pd.read_csv(table).columns)
     found = json.loads(told)
     assert found["step"] == step
     assert found["verdict"]
     assert ("shared by perturbations" in found["verdict"]) == (step == "effects")
     assert found["files"] == [str(out), f"{out}.toml", str(table)]
     assert found["nextpert"] == npt.__version__
-    settings = fitted.parent / "settings.toml"
-    (out.with_name(f"{out.name}.toml")).rename(settings)
-    for path in first:
-        path.unlink()
-    assert main([step, "--config", str(settings), "--json", "--quiet"]) == 0
+    settings = place / "settings.toml"
+    shutil.copy(f"{out}.toml", settings)
+    assert main([step, "--config", str(settings), "--overwrite", "--json", "--quiet"]) == 0
     assert capsys.readouterr().out == told
     assert {path: path.read_bytes() for path in first} == first
     assert out.with_name(f"{out.name}.toml").read_bytes() == settings.read_bytes()
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Perturbations left out", "ignore:Variances")
-@pytest.mark.parametrize(("step", "options", "arguments"), RUNS, ids=ids)
-def test_options_reach_the_function(step, options, arguments, fitted, place, assert_same_adata):
-    expected = ad.read_h5ad(fitted)
-    out = place / "found.h5ad"
-    assert run(step, fitted, *options, "--out", out) == 0
-    room, name = STEPS[step].function.split(".")
-    function = getattr(getattr(npt, room), name)
-    function(expected, **in_mappings(function, arguments))
-    expected.strings_to_categoricals()
-    expected.write_h5ad(fitted.parent / "expected.h5ad")
-    found = ad.read_h5ad(out)
-    command = f"nextpert {step} {fitted} --out {out} "
-    assert found.uns.pop("commands").tolist()[0].startswith(command)
-    assert_same_adata(found, ad.read_h5ad(fitted.parent / "expected.h5ad"))
 
 
 def test_tables_in_files_reach_the_function(screen, tmp_path, monkeypatch):
@@ -635,11 +625,8 @@ def test_the_targets_own_perturbation_is_a_candidate_only_if_asked_for(step, fit
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["effects", "design", "plan", "cells", "distances", "diagnose"])
-@pytest.mark.parametrize("format_", [[], ["--plate-format", "96"]], ids=["pooled", "wells"])
-def test_overwrite_knows_its_own_table(name, format_, fitted):
-    if format_ and name != "plan":
-        return  # no other table changes
-    table = fitted.parent / f"{name}.csv"
+def test_overwrite_knows_the_table_of_wells(fitted):
+    table = fitted.parent / "plan.csv"
     for overwrite in ([], ["--overwrite"]):
-        assert run(name, fitted, *QUICK[name][0], *format_, "--table", table, *overwrite) == 0
+        options = [*QUICK["plan"][0], "--plate-format", "96", "--table", table, *overwrite]
+        assert run("plan", fitted, *options) == 0

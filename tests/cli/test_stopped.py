@@ -224,10 +224,7 @@ def _into(words, place, unbuffered, **options):
     )
 
 
-@pytest.mark.parametrize(
-    ("words", "unbuffered"),
-    [(["--help"], True), (["learn", "--help"], False), (["effects"], True), (["effects"], False)],
-)
+@pytest.mark.parametrize(("words", "unbuffered"), [(["--help"], True), (["effects"], False)])
 def test_a_reader_that_has_gone_or_none_is_no_error(words, unbuffered, fitted):
     """As with "| head -1", which may end before anything is printed, and with ">&-"."""
     words = [*words, fitted, "--quiet", "--overwrite"] if words == ["effects"] else words

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-import zarr
 
 import nextpert as npt
 from nextpert._adata import read_roles
@@ -56,6 +55,28 @@ def right(_right):
     return _right.copy()
 
 
+@pytest.fixture(scope="module")
+def trusted(_right):
+    """The same with its diagnosis."""
+    adata = _right.copy()
+    diagnosed(adata)
+    return adata
+
+
+@pytest.fixture(scope="module")
+def of_empty_graph(_right):
+    """The diagnosis of the same on a graph without edges."""
+    adata = _right.copy()
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
+    return diagnosed(adata)
+
+
+@pytest.fixture(scope="module")
+def of_nothing(_right):
+    """The diagnosis of the same with the labels of all cells shuffled."""
+    return diagnosed(shuffled(_right.copy(), np.zeros(_right.n_obs, bool)))
+
+
 def shuffled(adata, kept):
     labels = adata.obs["perturbation"].astype(str).to_numpy(copy=True)
     labels[~kept] = np.random.default_rng(0).permutation(labels[~kept])
@@ -70,8 +91,10 @@ def test_a_gene_that_hardly_any_cell_expresses_is_judged_like_the_others(screen)
     screen.X[:, last] = 0.0
     control = np.flatnonzero(screen.obs["perturbation"] == "control")
     screen.X[control[:3], last] = 1.0
-    for seed in range(4):
-        found = diagnosed(screen, rng=seed)
+    npt.tl.fit_dag_blr(screen)
+    for seed in range(3):
+        npt.tl.diagnose(screen, rng=seed)
+        found = screen.uns["diagnosis"]
         assert np.isfinite(values(found)["shrinkage", "error_to_raw_means"])
 
 
@@ -79,8 +102,8 @@ def test_a_gene_that_hardly_any_cell_expresses_is_judged_like_the_others(screen)
 
 
 @pytest.mark.slow
-def test_the_model_is_trusted_where_it_is_right(right):
-    found = diagnosed(right)
+def test_the_model_is_trusted_where_it_is_right(trusted):
+    found = trusted.uns["diagnosis"]
     assert found["level"] == "trust"
     assert found["verdict"].startswith("Trust the model here. ")
     assert set(levels(found).values()) == {"trust"}
@@ -109,8 +132,8 @@ def test_perturbations_with_shuffled_labels_cannot_be_told_apart(right):
 
 
 @pytest.mark.slow
-def test_without_effects_nothing_is_trusted(right):
-    found = diagnosed(shuffled(right, np.zeros(right.n_obs, bool)))
+def test_without_effects_nothing_is_trusted(of_nothing):
+    found = of_nothing
     assert found["level"] == "do not trust"
     assert levels(found)["negative controls"] == "trust"  # and no false alarm either
     others = {part: level for part, level in levels(found).items() if part != "negative controls"}
@@ -128,7 +151,7 @@ def test_without_effects_nothing_is_trusted(right):
 def test_the_mean_perturbation_is_not_correlated_with_nothing(right):
     """Perturbations without effect have the error of few controls in common, and no more."""
     rng, means = np.random.default_rng(0), []
-    for _ in range(4):
+    for _ in range(2):
         label = np.repeat(["control", *right.var_names[:12]], [80, *[60] * 12])
         x = 5.0 + rng.normal(size=(len(label), 20))
         obs = pd.DataFrame({"perturbation": label}, index=[f"cell{i}" for i in range(len(x))])
@@ -136,7 +159,7 @@ def test_the_mean_perturbation_is_not_correlated_with_nothing(right):
         npt.tl.learn_dag(adata, method="given", dag=right.varp["dag"])
         predictors = diagnosed(adata)["predictors"].set_index("predictor")
         means.append(predictors.loc["mean perturbation", "r"])
-    assert abs(np.mean(means)) < 0.2
+    assert abs(np.mean(means)) < 0.25
 
 
 @pytest.mark.slow
@@ -153,9 +176,8 @@ def test_a_graph_turned_round_is_not_trusted_but_the_cells_are(right):
 
 
 @pytest.mark.slow
-def test_an_empty_graph_adds_nothing_and_takes_nothing(right):
-    npt.tl.learn_dag(right, method="given", dag=[], genes=list(right.var_names))
-    found = diagnosed(right)
+def test_an_empty_graph_adds_nothing_and_takes_nothing(of_empty_graph):
+    found = of_empty_graph
     assert levels(found)["shrinkage"] == "trust"
     assert levels(found)["graph"] == "do not trust"
     assert values(found)["graph", "weight"] == 0
@@ -196,8 +218,8 @@ def test_a_ratio_without_a_standard_error_passes_no_rule():
 
 
 @pytest.mark.slow
-def test_an_error_below_0_is_not_printed_as_0(right):
-    found = diagnosed(shuffled(right, np.zeros(right.n_obs, bool)))
+def test_an_error_below_0_is_not_printed_as_0(of_nothing):
+    found = of_nothing
     value = values(found)["shrinkage", "error_to_raw_means"]
     assert value < -0.01  # as it came out, by chance
     assert f"of {value:.2f} ± " in found["verdict"]
@@ -205,9 +227,8 @@ def test_an_error_below_0_is_not_printed_as_0(right):
 
 
 @pytest.mark.slow
-def test_intervals_that_miss_large_effects_are_told_first(right):
-    npt.tl.learn_dag(right, method="given", dag=[], genes=list(right.var_names))
-    found = diagnosed(right)
+def test_intervals_that_miss_large_effects_are_told_first(of_empty_graph):
+    found = of_empty_graph
     row = found["summary"].set_index(["part", "quantity"]).loc["unseen perturbations"]
     assert row.loc["coverage_90", "passed"] == "yes"
     assert row.loc["coverage_90_large", "value"] < 0.5
@@ -222,8 +243,8 @@ def test_intervals_that_miss_large_effects_are_told_first(right):
 
 
 @pytest.mark.slow
-def test_large_effects_are_chosen_by_the_cells_that_they_are_learned_from(right):
-    found = diagnosed(right)["perturbations"]
+def test_large_effects_are_chosen_by_the_cells_that_they_are_learned_from(trusted):
+    right, found = trusted, trusted.uns["diagnosis"]["perturbations"]
     names = found["perturbation"].tolist()
     halves = read_halves(
         right, np.arange(right.n_vars), names, read_roles(right), np.random.default_rng(0)
@@ -266,8 +287,8 @@ def test_halves_are_halves_of_every_environment(screen):
 
 
 @pytest.mark.slow
-def test_errors_on_halves_against_fits_to_these_cells(right):
-    found = diagnosed(right)["perturbations"]
+def test_errors_on_halves_against_fits_to_these_cells(trusted):
+    right, found = trusted, trusted.uns["diagnosis"]["perturbations"]
     names = found["perturbation"].tolist()
     halves = read_halves(
         right, np.arange(right.n_vars), names, read_roles(right), np.random.default_rng(0)
@@ -355,8 +376,8 @@ def test_no_matrix_is_kept_of_any_perturbation():
 
 
 @pytest.mark.slow
-def test_sparse_cells_give_the_same(right):
-    dense = diagnosed(right.copy())
+def test_sparse_cells_give_the_same(right, trusted):
+    dense = trusted.uns["diagnosis"]
     right.X = sp.csr_matrix(right.X)
     sparse = diagnosed(right)
     assert dense["verdict"] == sparse["verdict"]
@@ -395,35 +416,6 @@ def test_fits_of_every_kind_are_judged(small_screen, edges, options):
     npt.tl.diagnose(small_screen, posterior_key="mine")
     assert small_screen.uns["diagnosis"]["params"]["posterior_key"] == "mine"
     assert np.isfinite(values(small_screen.uns["diagnosis"])["shrinkage", "error_to_no_effect"])
-
-
-@pytest.mark.slow
-def test_another_screen_is_one_of_the_predictors(right):
-    npt.tl.fit_dag_blr(right)
-    other = npt.tl.perturbation_effects(right, as_anndata=True)
-    npt.tl.fit_dag_blr(right, features=other)
-    npt.tl.diagnose(right)
-    predictors = right.uns["diagnosis"]["predictors"].set_index("predictor")
-    assert predictors.loc["other screen", "error_to_no_effect"] < 0.1
-    assert right.uns["diagnosis"]["perturbations"]["r_other_screen"].notna().any()
-
-
-@pytest.mark.formats
-@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
-def test_survives_files(screen, tmp_path, assert_same, kind):
-    npt.tl.diagnose(screen, key_added="mine")  # NaN: HS2 has no target
-    if kind == "h5ad":
-        screen.write_h5ad(tmp_path / "screen.h5ad")
-        back = ad.read_h5ad(tmp_path / "screen.h5ad")
-    else:
-        store = zarr.storage.MemoryStore()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            screen.write_zarr(store)
-            back = ad.read_zarr(store)
-    assert_same(back.uns["mine"], screen.uns["mine"])
-    npt.tl.diagnose(back, key_added="again")
-    assert back.uns["again"]["verdict"] == screen.uns["mine"]["verdict"]
 
 
 @pytest.mark.parametrize(

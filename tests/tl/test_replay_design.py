@@ -200,10 +200,10 @@ def test_a_strategy_does_not_depend_on_its_company(both, screen):
 
 @pytest.mark.processes
 def test_same_bits_for_any_number_of_workers(screen, assert_same):
-    found = []
+    found, few = [], SMALL | {"n_repeats": 2}
     for n_jobs, rng in [(1, 7), (2, np.random.default_rng(7)), (1, 8)]:
         npt.tl.replay_design(
-            screen, ["MYC"], strategies=["thompson"], n_jobs=n_jobs, rng=rng, **SMALL
+            screen, ["MYC"], strategies=["thompson"], n_jobs=n_jobs, rng=rng, **few
         )
         found.append(screen.uns["replay"])
     assert [result["params"].pop("rng") for result in found] == ["7", "generator", "8"]
@@ -378,11 +378,12 @@ def test_simulated_cells_copy_the_screen():
 
 @pytest.mark.slow
 def test_a_simulated_replay_is_its_own_and_repeats(screen):
-    asked = SMALL | {"campaign_options": {"n_warmup": 30, "simulated": True}}
-    npt.tl.replay_design(screen, strategies=["thompson"], **asked)
+    plain = SMALL | {"n_repeats": 2, "n_rounds": 2, "targets": ["MYC"], "strategies": ["thompson"]}
+    asked = plain | {"campaign_options": {"n_warmup": 30, "simulated": True}}
+    npt.tl.replay_design(screen, **asked)
     one = screen.uns["replay"]
-    npt.tl.replay_design(screen, strategies=["thompson"], key_added="two", **asked)
-    npt.tl.replay_design(screen, strategies=["thompson"], key_added="cells", **SMALL)
+    npt.tl.replay_design(screen, key_added="two", **asked)
+    npt.tl.replay_design(screen, key_added="cells", **plain)
     runs = [stored["runs"]["distance"] for stored in (one, screen.uns["two"], screen.uns["cells"])]
     np.testing.assert_array_equal(runs[0], runs[1])
     assert runs[0].shape != runs[2].shape or not np.array_equal(runs[0], runs[2])
@@ -391,15 +392,16 @@ def test_a_simulated_replay_is_its_own_and_repeats(screen):
 
 @pytest.mark.slow
 def test_a_target_of_many_parts(screen):
+    few = SMALL | {"n_rounds": 2, "n_repeats": 2}
     own = npt.Target(state="STK3", weights=["MYC", "STK3"])
     up = npt.Target(at_least={"STK3": 2.0}, at_most={"OXR1": 1.0})
     targets = [npt.Target(state="MYC"), own, up, npt.Target(state=("batch", "b"))]
-    npt.tl.replay_design(screen, targets, held_out="both", strategies=["exploit"], **SMALL)
+    npt.tl.replay_design(screen, targets, held_out="both", strategies=["exploit"], **few)
     stored = screen.uns["replay"]
     heads = stored["targets"].drop_duplicates("target")
     said = ["MYC", "STK3; in MYC, STK3", "STK3 >= 2; OXR1 <= 1", "batch=b"]
     assert heads["target"].tolist() == said
-    assert stored["runs"]["distance"].shape == (4, 2, 2, 4, 4)
+    assert stored["runs"]["distance"].shape == (4, 2, 2, 2, 3)
     names = list(stored["environments"]["perturbation"])
     table = stored["candidates"].set_index(["target", "perturbation"])
     assert table.loc[(said[1], "STK3"), "is_target"]
@@ -414,7 +416,7 @@ def test_a_target_of_many_parts(screen):
     held = stored["targets"].set_index(["target", "held_out"])["n_candidates"]
     assert [held[name, True] - held[name, False] for name in said] == [-1, -1, 0, 0]
     npt.tl.replay_design(
-        screen, ["MYC"], held_out="both", strategies=["exploit"], key_added="plain", **SMALL
+        screen, ["MYC"], held_out="both", strategies=["exploit"], key_added="plain", **few
     )
     plain = screen.uns["plain"]["runs"]["distance"]
     np.testing.assert_array_equal(plain[0], stored["runs"]["distance"][0])

@@ -19,7 +19,7 @@ def target_distance(posterior, shifts, target, **options):
 def test_mean_and_spread_by_dense_draws(graph, intercept, known, fit_twice, graphs):
     plain, blr = fit_twice(graphs[graph], intercept, known, n=200)
     rng = np.random.default_rng(0)
-    p, count = plain.p, 20_000
+    p, count = plain.p, 3_000
     shifts, target = rng.normal(size=(3, p)), rng.normal(size=p)
     b, c, _ = plain.draw(count, rng)
     source = shifts[:, None, :] + c  # (3, count, p)
@@ -39,12 +39,12 @@ def test_one_weight_in_closed_form():
     blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=2.0)
     blr = blr.update(Moments.from_array([[1.0, 0.6]]))
     var, m = 1 / (1 / 2 + 1), 0.6 / (1 / 2 + 1)
-    a, t, count = 1.5, 2.0, 100_000
+    a, t, count = 1.5, 2.0, 6_000
     mean, sd = target_distance(blr, [[a, 0.0]], [a, t], n_samples=count, rng=0)
     spread, bias = a**2 * var, (a * m - t) ** 2
     wanted_sd = np.sqrt(2 * spread**2 + 4 * spread * bias)
     assert abs(mean[0] - (spread + bias)) < 5 * wanted_sd / np.sqrt(count)
-    assert sd[0] == pytest.approx(wanted_sd, rel=0.02)
+    assert sd[0] == pytest.approx(wanted_sd, rel=0.05)
 
 
 def test_with_many_cells_the_truth_comes_out():
@@ -90,13 +90,13 @@ def test_several_graphs_add_the_variance_between_them():
     x = rng.normal(size=(60, 3)) @ np.array([[1, 0.9, 0.5], [0, 1, 0.8], [0, 0, 1]])
     graphs = [[(0, 1), (1, 2)], [(2, 1), (1, 0)], []]
     blrs = [DagBlr(Dag.from_edges(3, g)).update(Moments.from_array(x)) for g in graphs]
-    shifts, target, count = np.eye(3), np.ones(3), 20_000
+    shifts, target, count = np.eye(3), np.ones(3), 2_500
     each = np.array([target_distance(b, shifts, target, n_samples=count, rng=1) for b in blrs])
     mean, sd = target_distance(blrs, shifts, target, n_samples=3 * count, rng=2)
     between = each[:, 0].var(axis=0)
     variance = (each[:, 1] ** 2).mean(axis=0) + between
     assert (between > 0.2 * variance).any()
-    np.testing.assert_allclose(mean, each[:, 0].mean(axis=0), rtol=0.02)
-    np.testing.assert_allclose(sd**2, variance, rtol=0.08)
+    np.testing.assert_allclose(mean, each[:, 0].mean(axis=0), rtol=0.06)
+    np.testing.assert_allclose(sd**2, variance, rtol=0.2)
     with pytest.raises(ValueError, match="the same nodes"):
         target_distance([blrs[0], DagBlr(Dag.from_edges(2, []))], shifts, target)
