@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -76,16 +77,37 @@ def small_screen(_small_screen) -> ad.AnnData:
     return _small_screen.copy()
 
 
+BRIEF = """
+import sys
+from nextpert.core.model.chain import Chain
+full = Chain.of_size
+Chain.of_size = lambda size: min(Chain(10, 10, 1), full(size), key=lambda chain: chain.keep)
+from nextpert.cli import main
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+
+@pytest.fixture(scope="session")
+def brief_command(tmp_path_factory) -> list[str]:
+    """The words of the command ``nextpert`` in a process of its own, with a chain of 20 sweeps."""
+    path = tmp_path_factory.mktemp("command") / "brief_nextpert.py"
+    path.write_text(BRIEF)
+    return [sys.executable, str(path)]
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item):
     """Fit 150 sweeps instead of 1,000, in fixtures too, unless a test has the mark full_chain.
 
-    Examples in docstrings show what users get.
+    With the mark brief_chain, of tests that compare no effects with the truth, 20 sweeps. Examples
+    in docstrings show what users get.
     """
     full = Chain.of_size
+    brief = Chain(10, 10, 1) if item.get_closest_marker("brief_chain") else Chain(50, 100, 1)
 
     def short(size):
-        return min(Chain(50, 100, 1), full(size), key=lambda chain: chain.keep)
+        return min(brief, full(size), key=lambda chain: chain.keep)
 
     with pytest.MonkeyPatch.context() as patch:
         if not item.get_closest_marker("full_chain") and not isinstance(item, pytest.DoctestItem):

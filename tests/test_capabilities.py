@@ -16,6 +16,9 @@ import nextpert as npt
 from nextpert import core
 
 
+pytestmark = pytest.mark.brief_chain
+
+
 @pytest.fixture(scope="module")
 def screen():
     """Eight genes, five knockouts, three pairs and a combination of three: effects add up."""

@@ -15,7 +15,7 @@ import nextpert as npt
 from nextpert.cli import main
 from nextpert.core import Moments
 
-pytestmark = pytest.mark.formats
+pytestmark = [pytest.mark.formats, pytest.mark.brief_chain]
 
 GENES = ["A", "B", "C", "D"]
 N = 240
@@ -94,21 +94,20 @@ CALLS = {
     "shift": lambda a: npt.pl.expression_shift(a, show=False),
     "guides": lambda a: npt.pp.assign_guides(a, guides=a, target_of=str, copy=True),
 }
-# Every call, and every damage: all calls read cells by the same functions.
-CASES = [(call, "large") for call in CALLS] + [("fit", name) for name in DAMAGES if name != "large"]
+# All calls read cells by the same functions: every call once, and every damage in every form.
+FILES = [("fit", name, form) for name in DAMAGES for form in FORMS] + [("screen", "large", "csr")]
+CASES = [(call, "large", "csr") for call in CALLS if call not in ("fit", "screen")] + FILES
 MESSAGE = r"is damaged: it has|index pointer|index values"
 
 
-@pytest.mark.parametrize(("call", "damage"), CASES)
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("call", "damage", "form"), CASES)
 def test_in_memory(form, damage, call):
     adata = broken(cells(form), damage)
     with pytest.raises(ValueError, match=r"is damaged: it has"):
         CALLS[call](adata)
 
 
-@pytest.mark.parametrize(("call", "damage"), CASES)
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("call", "damage", "form"), FILES)
 def test_backed(form, damage, call, tmp_path):
     backed = ad.read_h5ad(in_file(cells(form), damage, tmp_path / "x.h5ad"), backed="r")
     with pytest.raises(ValueError, match=r"is damaged: it has"):
@@ -116,8 +115,7 @@ def test_backed(form, damage, call, tmp_path):
     backed.file.close()
 
 
-@pytest.mark.parametrize(("call", "damage"), CASES)
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("call", "damage", "form"), FILES)
 def test_lazy(form, damage, call, tmp_path):
     pytest.importorskip("dask", reason="the extra dask is not installed")
     adata = ad.experimental.read_lazy(in_file(cells(form), damage, tmp_path / "x.h5ad"))
@@ -125,14 +123,9 @@ def test_lazy(form, damage, call, tmp_path):
         CALLS[call](adata)
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(
-    ("command", "damage"),
-    [(["learn", "--genes", *GENES], damage) for damage in DAMAGES]
-    + [(["preprocess"], "large"), (["demo"], "large")],
-)
-def test_the_command(command, form, damage, tmp_path, capsys):
-    path = in_file(cells(form), damage, tmp_path / "x.h5ad")
+@pytest.mark.parametrize("command", [["learn", "--genes", *GENES], ["preprocess"], ["demo"]])
+def test_the_command(command, tmp_path, capsys):
+    path = in_file(cells("csr"), "large", tmp_path / "x.h5ad")
     out = tmp_path / "out.h5ad"
     name, *options = command
     given = ["--data", str(path), "--target", "A"] if name == "demo" else [str(path)]

@@ -6,7 +6,7 @@ import pytest
 from benchmarks import ensemble_calibration as trial
 
 pytestmark = [pytest.mark.filterwarnings("ignore:Perturbations left out"), pytest.mark.slow]
-N_MODELS = 24
+N_MODELS = 14
 
 
 def test_intervals_over_graphs_hold_more():

@@ -26,7 +26,7 @@ def screen(seed):
 
 def test_no_more_directions_are_false_than_is_stated():
     wrong, stated, significant, found = 0, 0.0, 0, 0
-    for seed in range(12):
+    for seed in range(6):
         adata, truth = screen(seed)
         npt.tl.learn_dag(adata, method="given", dag=np.zeros((N_GENES, N_GENES)))
         npt.tl.fit_dag_blr(adata)
@@ -35,8 +35,8 @@ def test_no_more_directions_are_false_than_is_stated():
         wrong += (called & (np.sign(effects.X) != np.sign(truth))).sum()
         stated += effects.layers["lfsr"][called].sum()
         significant += called.sum()
-        found += (called & (np.abs(truth) > 0.7)).sum() / (np.abs(truth) > 0.7).sum() / 12
-    assert significant > 300
+        found += (called & (np.abs(truth) > 0.7)).sum() / (np.abs(truth) > 0.7).sum() / 6
+    assert significant > 150
     assert wrong <= stated + 2 * np.sqrt(stated)
     assert found > 0.8
 

@@ -14,7 +14,7 @@ from nextpert.cli import main
 from nextpert.core._codec import lists, pack, unpack
 from nextpert.tl._design_interventions.tables import candidates_of
 
-pytestmark = pytest.mark.formats
+pytestmark = [pytest.mark.formats, pytest.mark.brief_chain]
 
 GENES = ["A", "B", "A, B", "C"]
 
@@ -47,7 +47,7 @@ def through(adata, kind, tmp_path):
     return adata
 
 
-@pytest.mark.parametrize("kind", ["memory", "h5ad", "zarr"])
+@pytest.mark.parametrize("kind", ["memory", "h5ad"])
 def test_a_knockout_of_a_gene_with_a_comma(kind, screen, tmp_path):
     adata = through(screen, kind, tmp_path)
     npt.tl.design_interventions(

@@ -11,7 +11,7 @@ import pytest
 
 import nextpert as npt
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
 ONE, TURNED = "MYC+OXR1", "OXR1+MYC"
 NEW, NEW_TURNED = "STK3+OXR1", "OXR1 + STK3"

@@ -34,6 +34,7 @@ def test_own_states_come_first_but_of_those_alike():
     assert chance[:2].sum() > 0.9
 
 
+@pytest.mark.brief_chain
 def test_a_section_has_every_strategy():
     from benchmarks.replays import run
 

@@ -14,7 +14,7 @@ import zarr
 
 import nextpert as npt
 
-pytestmark = pytest.mark.formats
+pytestmark = [pytest.mark.formats, pytest.mark.brief_chain]
 
 
 def learn(adata):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 import nextpert as npt
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.brief_chain]
 
 SCRIPTS = Path(__file__).parents[1] / "tutorials" / "workflows" / "slurm"
 # sbatch notes how it was called, and runs the script at once where `after` has ended well.
@@ -54,12 +55,12 @@ for number in "$@"; do kill -TERM -- "-$(cat "$JOBS/$number/pid")" 2> /dev/null 
 
 
 @pytest.fixture
-def slurm(tmp_path, monkeypatch):
+def slurm(tmp_path, monkeypatch, brief_command):
     """Return the folder of jobs of stand-ins that are found first; `nextpert` is this one."""
     programs, jobs = tmp_path / "bin", tmp_path / "jobs"
     programs.mkdir()
     jobs.mkdir()
-    nextpert = f'#!/usr/bin/env bash\nexec "{sys.executable}" -m nextpert.cli "$@"\n'
+    nextpert = f'#!/usr/bin/env bash\nexec {shlex.join(brief_command)} "$@"\n'
     texts = {
         "sbatch": SBATCH, "scancel": SCANCEL, "srun": '#!/usr/bin/env bash\nexec "$@"\n',
         "nextpert": nextpert,
@@ -144,12 +145,12 @@ def test_graphs_on_many_nodes(where, slurm, screen, assert_same):
         pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
     graph = screen.with_name("graph.h5ad")
     script = SCRIPTS / "graphs_on_many_nodes.py"
-    options = ["--graphs", 12, "--workers", 2, *(["--local"] if where == "local" else [])]
+    options = ["--graphs", 4, "--workers", 2, *(["--local"] if where == "local" else [])]
     told = run(sys.executable, script, screen, graph, *options, cwd=screen.parent)
-    assert "12 bootstrap graphs" in told
+    assert "4 bootstrap graphs" in told
     assert len(list(slurm.glob("*/pid"))) == (2 if where == "slurm" else 0)
     adata = ad.read_h5ad(screen)
-    npt.tl.learn_dag(adata, method="boss", environments="all", n_graphs=12)
+    npt.tl.learn_dag(adata, method="boss", environments="all", n_graphs=4)
     found = ad.read_h5ad(graph)
     for key in ("dag", "dag_frequency"):
         assert_same(found.varp[key], adata.varp[key])

@@ -308,7 +308,9 @@ def test_pairs_joined_differently(bench):
     assert bench.peers.distance(other, truth) == 3
 
 
-def test_the_tables_of_simulated_screens(bench, tmp_path, capsys):
+def test_the_tables_of_simulated_screens(bench, tmp_path, capsys, monkeypatch):
+    draw = bench.trial.draw_cells
+    monkeypatch.setattr(bench.trial, "draw_cells", lambda _, *more: draw(10, *more))
     out = tmp_path / "simulated.md"
     bench.trial.main(["--models", "1", "--settings", "1", "--save", str(out)])
     text = capsys.readouterr().out

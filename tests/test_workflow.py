@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ pytestmark = [
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, brief_command):
     """What runs a command in a copy of the folder, with this Python and its nextpert."""
     folder = tmp_path / "workflow"
     folder.mkdir()
@@ -31,8 +32,8 @@ def run(tmp_path):
         shutil.copy(FOLDER / name, folder / name)
     commands = tmp_path / "bin"
     commands.mkdir()
-    for name, more in (("python", ""), ("nextpert", "-m nextpert.cli ")):
-        (commands / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {more}"$@"\n')
+    for name, words in (("python", [sys.executable]), ("nextpert", brief_command)):
+        (commands / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
         (commands / name).chmod(0o755)
     path = {"PATH": f"{commands}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)}
 

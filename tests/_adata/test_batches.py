@@ -67,9 +67,7 @@ def test_conditions_and_covariates_stay_in_the_means(pair):
 def run(adata):
     npt.tl.learn_dag(adata, method="boss", environments="all")
     npt.tl.fit_dag_blr(adata)
-    npt.tl.diagnose(adata)
     target = str(adata.uns["dag_blr"]["environments"]["perturbation"].iloc[0])
-    npt.tl.design_interventions(adata, target, n_samples=20)
     npt.tl.target_distances(adata, target)
     npt.tl.dag_fit(adata)
     npt.tl.cpca(adata)
@@ -85,10 +83,10 @@ def test_results_are_those_without_batches(pair):
     npt.tl.learn_dag(ignored, method="boss", environments="all")
     npt.tl.fit_dag_blr(ignored)
     assert (clean.varp["dag"] != mixed.varp["dag"]).nnz == 0
-    for adata in (clean, mixed):  # that the graph adds 0.1 of an error is chance in one of them
-        parts = adata.uns["diagnosis"]["parts"].set_index("part")["level"]
-        assert set(parts.drop("graph")) == {"trust"}
-        assert parts["graph"] != "do not trust"
+    npt.tl.diagnose(mixed)
+    parts = mixed.uns["diagnosis"]["parts"].set_index("part")["level"]
+    assert set(parts.drop("graph")) == {"trust"}
+    assert parts["graph"] != "do not trust"  # that it adds 0.1 of an error may be chance
     weights = [a.varp["dag_blr_mean"].toarray() for a in (clean, mixed, ignored)]
     assert np.abs(weights[0] - weights[1]).max() < 0.05
     assert np.abs(weights[0] - weights[2]).max() > 0.1
@@ -153,13 +151,12 @@ def test_roles_are_the_defaults_of_every_call(pair):
     other.layers["ln"] = clean.X
     npt.pp.setup_screen(other, perturbation_key="label", control="NT", layer="ln")
     for adata in (clean, other):
-        run(adata)
+        npt.tl.learn_dag(adata, method="boss", environments="all")
+        npt.tl.fit_dag_blr(adata)
         npt.pl.perturbation_counts(adata, show=False)
         npt.pl.expression_shift(adata, show=False)
     assert (clean.varp["dag_blr_mean"] != other.varp["dag_blr_mean"]).nnz == 0
     assert other.uns["dag_blr"]["params"]["layer"] == "ln"
-    tables = [a.uns["design"]["ranking"]["predicted_distance"] for a in (clean, other)]
-    np.testing.assert_array_equal(*tables)
 
 
 @pytest.mark.parametrize("batches", [False, True])

@@ -15,7 +15,7 @@ import nextpert as npt
 from nextpert._adata import read, read_blocks, read_groups, sources
 from nextpert._adata.roles import Roles
 
-pytestmark = pytest.mark.formats
+pytestmark = [pytest.mark.formats, pytest.mark.brief_chain]
 
 da = pytest.importorskip("dask.array", reason="the extra dask is not installed")
 

@@ -11,7 +11,7 @@ import pytest
 import nextpert as npt
 from nextpert._adata import posterior_from
 
-pytestmark = pytest.mark.formats
+pytestmark = [pytest.mark.formats, pytest.mark.brief_chain]
 
 READERS = {
     "dag": lambda a: npt.tl.fit_dag_blr(a, key_added="again"),

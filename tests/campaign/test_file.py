@@ -20,7 +20,7 @@ from nextpert.campaign import file as campaign_file
 from nextpert.campaign import file as lock
 from nextpert.campaign.options import from_stored, to_stored
 
-pytestmark = pytest.mark.formats
+pytestmark = [pytest.mark.formats, pytest.mark.brief_chain]
 
 
 def same(one, two):

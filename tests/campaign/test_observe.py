@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import nextpert as npt
 from nextpert.campaign.state import lined_up
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
 
 def fitted(campaign):

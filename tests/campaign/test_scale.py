@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 import nextpert as npt
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import nextpert as npt
 from nextpert.campaign.file import write_campaign
 from nextpert.cli import main
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.brief_chain]
 
 DEMO = ["--n-runs", "2", "--n-samples", "20", "--n-graphs", "2"]
 

@@ -24,7 +24,7 @@ from nextpert.cli._read import read_target
 from nextpert.cli._results import format_ranking
 from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
 # Options of a quick run, and columns of the table.
 QUICK = {

@@ -14,7 +14,7 @@ import pytest
 
 from nextpert.cli import main
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.brief_chain]
 
 FAST = ["--quiet", "--n-runs", "2", "--n-samples", "20", "--no-figures", "--n-graphs", "2"]
 KEEP = ["--combinations", "keep"]
@@ -139,20 +139,11 @@ def test_a_full_disk_is_found_early(screen, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("most", "late"), [(2**16, False), (2**21, True)])
-def test_a_disk_that_takes_no_more(most, late, screen, small_screen):
+def test_a_disk_that_takes_no_more(most, late, screen, small_screen, brief_command):
     """A limit on the size of files stands for the disk: met at once, or only while writing."""
     small_screen.obsm["large"] = np.random.default_rng(0).normal(size=(small_screen.n_obs, 700))
     small_screen.write_h5ad(screen, compression="gzip")
-    command = [
-        sys.executable,
-        "-m",
-        "nextpert.cli",
-        "demo",
-        "--data",
-        str(screen),
-        "--target",
-        "MYC",
-    ]
+    command = [*brief_command, "demo", "--data", str(screen), "--target", "MYC"]
     done = subprocess.run(
         [*command, "--out", str(screen.parent / "out"), *FAST],
         capture_output=True,

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 import array_types
 import nextpert as npt
 
-pytestmark = [pytest.mark.docs, pytest.mark.formats]
+pytestmark = [pytest.mark.docs, pytest.mark.formats, pytest.mark.brief_chain]
 
 KNOCKED_OUT = ["B2M", "CCR10", "CD59"]
 TARGET = "CCR10"

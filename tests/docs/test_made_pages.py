@@ -15,7 +15,7 @@ import nextpert as npt
 import package_structure
 import tutorial_pages
 
-pytestmark = pytest.mark.docs
+pytestmark = [pytest.mark.docs, pytest.mark.brief_chain]
 
 ROOT = Path(__file__).parents[2]
 

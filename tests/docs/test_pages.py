@@ -31,7 +31,8 @@ NUMBER = re.compile(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?")
 
 def of_page(path):
     """A page's case; what it prints is of users' chain."""
-    marks = pytest.mark.full_chain if any(outputs(path.read_text(encoding="utf-8"))) else ()
+    shown = any(outputs(path.read_text(encoding="utf-8")))
+    marks = pytest.mark.full_chain if shown else pytest.mark.brief_chain
     return pytest.param(path, marks=marks, id=str(path.relative_to(DOCS)))
 
 

@@ -6,7 +6,7 @@ import pytest
 import nextpert as npt
 from nextpert.pl._figure import SCREEN, panel_grid
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,8 @@ from nextpert._adata.stored import with_format
 from nextpert._report.judged import diagnosis_section
 from nextpert._report.results import KINDS
 
+pytestmark = pytest.mark.brief_chain
+
 TITLES = [
     "Verdict", "Next steps", "Target", "Next round", "Ranking", "Measured distances", "Effects",
     "Programs", "Graph", "Densities", "Number of cells", "Replay", "Diagnostics",

@@ -9,7 +9,7 @@ import pytest
 
 import nextpert as npt
 
-pytestmark = pytest.mark.formats
+pytestmark = [pytest.mark.formats, pytest.mark.brief_chain]
 
 da = pytest.importorskip("dask.array")
 

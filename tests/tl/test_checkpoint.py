@@ -15,7 +15,7 @@ import nextpert as npt
 from nextpert._adata.arguments import in_mappings
 from nextpert.tl._learn_dag import graphs
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.brief_chain]
 
 LEARN = {"method": "boss", "environments": "all", "n_runs": 2, "n_graphs": 5, "rng": 3}
 

@@ -96,7 +96,7 @@ def test_moments_without_some_labels_are_those_of_the_other_cells(small_screen):
 
 @pytest.mark.processes
 def test_same_bits_for_any_number_of_workers(small_screen, assert_same):
-    npt.tl.learn_dag(small_screen, **LEARN, search_options={"targets_upstream": True})
+    npt.tl.learn_dag(small_screen, **LEARN, search_options={"targets_upstream": True, "n_runs": 2})
     npt.tl.fit_dag_blr(small_screen)
     one, two = (npt.tl.diagnose(small_screen, n_jobs=n, copy=True).uns["diagnosis"] for n in (1, 2))
     assert_same(one, two)
@@ -110,12 +110,15 @@ def test_knowledge_of_before_survives_files(small_screen, tmp_path, assert_same)
     npt.tl.learn_dag(
         small_screen,
         **LEARN,
-        search_options={"prior": {"required": [("CPQ", "UBR5")]}, "prior_network": network},
+        search_options={
+            "n_runs": 2,
+            "prior": {"required": [("CPQ", "UBR5")]},
+            "prior_network": network,
+        },
     )
-    expected = diagnosed(small_screen)
     small_screen.write_h5ad(tmp_path / "screen.h5ad")
     back = ad.read_h5ad(tmp_path / "screen.h5ad")
-    assert_same(diagnosed(back), expected)
+    assert_same(dict(back.uns["dag"]), dict(small_screen.uns["dag"]))
 
 
 def test_knowledge_of_before_is_read_as_it_was_stored():

@@ -145,17 +145,14 @@ def test_a_table_is_judged_by_halves_of_its_own():
 @pytest.mark.slow
 def test_noise_is_found_to_be_noise():
     """Also where errors of genes are correlated, of which a table does not tell."""
-    rng = np.random.default_rng(0)
-    for shared in (0.0, 0.8):
-        levels = []
-        for seed in range(2):
-            seen, se = effects(seed, size=0.0, noise=0.0)
-            program = rng.normal(size=(len(seen), 1)) * np.sign(rng.normal(size=len(GENES)))
-            own = rng.normal(size=seen.shape)
-            seen += 0.1 * (np.sqrt(shared) * program + np.sqrt(1 - shared) * own)
-            levels.append(diagnosed(seen, se)["level"])
-        assert levels.count("do not trust") >= 1
-        assert "trust" not in levels
+    rng, levels = np.random.default_rng(0), []
+    for seed in range(2):
+        seen, se = effects(seed, size=0.0, noise=0.0)
+        program = rng.normal(size=(len(seen), 1)) * np.sign(rng.normal(size=len(GENES)))
+        seen += 0.1 * (np.sqrt(0.8) * program + np.sqrt(0.2) * rng.normal(size=seen.shape))
+        levels.append(diagnosed(seen, se)["level"])
+    assert levels.count("do not trust") >= 1
+    assert "trust" not in levels
 
 
 def test_tests_of_tables_allow_for_correlated_errors():
@@ -192,11 +189,12 @@ def test_missing_entries_are_not_scored():
     seen, se = effects(size=0.8)
     gone = seen.mask(np.random.default_rng(5).random(seen.shape) < 0.2)
     gone.loc["g3", "g3"] = np.nan  # its target gene
-    value, rows = (found := quantities(diagnosed(gone, se))), diagnosed(gone, se)["perturbations"]
+    found = diagnosed(gone, se)
+    rows, found = found["perturbations"], quantities(found)
     assert np.isfinite(rows[["q_value", "q_value_from_others", "error_half", "reliability"]]).all(
         axis=None
     )
-    assert value["cells", "n_significant"] == 10
+    assert found["cells", "n_significant"] == 10
     assert 0.8 < found["shrinkage", "coverage_90"] < 0.97
     assert rows.set_index("perturbation").loc["g3", "weakest_target"] == ""
 
@@ -230,12 +228,11 @@ def test_errors_within_a_batch_are_no_reason_to_trust():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_controls", [3, 6])
-def test_tables_of_few_replicates_are_judged(n_controls):
+def test_tables_of_few_replicates_are_judged():
     """Three and four of them raised errors, or had levels that depended on odd and even."""
     seen, se = effects(11, size=0.8)
     levels = [
-        diagnosed(seen, se, n_cells=n, n_controls=n_controls)["parts"].set_index("part")["level"]
+        diagnosed(seen, se, n_cells=n, n_controls=3)["parts"].set_index("part")["level"]
         for n in (3, 4)
     ]
     assert levels[0].to_dict() == levels[1].to_dict()

@@ -246,6 +246,7 @@ def test_effects_of_another_fit_tell_as_much_as_their_cells(modules):
 
 
 @pytest.mark.slow
+@pytest.mark.brief_chain
 def test_the_diagnosis_scores_features(informed):
     adata = informed.copy()
     npt.tl.diagnose(adata)

@@ -18,8 +18,7 @@ from nextpert.tl._replay_design.setup import read_setup
 pytestmark = pytest.mark.slow
 
 N_WARMUP, N_ROUNDS, SIZE, N_CELLS, SEED = 60, 3, 4, 12, 5
-COLUMNS = {"plain": {}, "guides": {"guide_key": "guide"}, "batches": {"batch_key": "plate"}}
-COLUMNS["both"] = COLUMNS["guides"] | COLUMNS["batches"]
+COLUMNS = {"plain": {}, "guides and batches": {"guide_key": "guide", "batch_key": "plate"}}
 
 
 @pytest.fixture(scope="module", params=COLUMNS)

@@ -73,12 +73,11 @@ def test_cells_are_drawn_once_and_from_candidates_alone(strategy):
 )
 def test_a_target_that_stands_out_is_found(strategy):
     found = []
-    for seed in (1, 2):
-        pool = make_pool(200, size=4.0, seed=seed)
-        for t in range(J):
-            deal = pool.deal(t, 100, rng=t)
-            result = run(pool, deal, strategy, n_rounds=4, n_perturbations=2, rng=t)
-            found.append(result.recommended[-1] == t)
+    pool = make_pool(200, size=4.0, seed=1)
+    for t in range(J):
+        deal = pool.deal(t, 100, rng=t)
+        result = run(pool, deal, strategy, n_rounds=3, n_perturbations=3, rng=t)
+        found.append(result.recommended[-1] == t)
     assert np.mean(found) > 0.75
 
 

@@ -132,8 +132,8 @@ def test_of_many_candidates_those_that_gained_little_are_not_asked_again():
 
 @pytest.mark.slow
 def test_close_to_the_best_of_all_plates():
-    """In 200 random pools: the plate, cells split, against all plates, each best split."""
-    losses = np.array([loss(seed) for seed in range(200)])
+    """In 60 random pools: the plate, cells split, against all plates, each best split."""
+    losses = np.array([loss(seed) for seed in range(60)])
     assert (losses > -1e-6).all()
     assert (losses < 0.01).mean() >= 0.95
     assert losses.max() < 0.002  # the worst: 0.11%
@@ -141,7 +141,7 @@ def test_close_to_the_best_of_all_plates():
 
 @pytest.mark.slow
 def test_close_to_the_best_of_most_plates_where_shifts_are_known():
-    losses = np.array([loss(seed, exact=True) for seed in range(100)])
+    losses = np.array([loss(seed, exact=True) for seed in range(40)])
     assert (losses > -1e-6).all()
     assert (losses < 0.01).mean() >= 0.9
     assert losses.max() < 0.1  # the worst: 9.4% in 200 pools

@@ -11,7 +11,7 @@ from scipy.stats import ks_2samp
 from nextpert.core.design.goal import Goal
 from nextpert.core.design.joint_draws import Draw, distance_draws, given_numbers, slope_draws
 
-N = 20_000
+N = 8_000
 
 
 def draw(rng, n=4, p=9, rows=()):
@@ -69,13 +69,13 @@ def test_distances_have_the_distribution_of_those_of_states(rows, which):
     assert sums.shape == states.shape == (N, 5)
     error = np.sqrt((sums.var(axis=0) + states.var(axis=0)) / N)
     assert (np.abs(sums.mean(axis=0) - states.mean(axis=0)) < 4.5 * error + 1e-9).all()
-    np.testing.assert_allclose(sums.std(axis=0), states.std(axis=0), rtol=0.06, atol=1e-9)
+    np.testing.assert_allclose(sums.std(axis=0), states.std(axis=0), rtol=0.09, atol=1e-9)
     for one, other in zip(sums.T, states.T, strict=True):
         if other.std() > 1e-9:
-            assert ks_2samp(one, other).statistic < 0.025  # 0.0195 is the 99.9% point of chance
+            assert ks_2samp(one, other).statistic < 0.039  # 0.0308 is the 99.9% point of chance
     # Errors of targets are common to all: distances go together as those of states.
     alike = [np.corrcoef(x.T[x.std(axis=0) > 1e-9]) for x in (sums, states)]
-    np.testing.assert_allclose(*alike, atol=0.045)
+    np.testing.assert_allclose(*alike, atol=0.07)
     if which == 0 and rows:
         np.testing.assert_allclose(sums[:, rows[0]], 0.0, atol=1e-12)
 
@@ -92,7 +92,7 @@ def test_a_few_large_genes_among_many_keep_their_distribution():
         goal = Goal.point(np.zeros(large + 20))
         sums = distance_draws(goal, drawn, np.random.default_rng(1), rng)
         states = drawn.states[0] + spread * rng.normal(size=(2 * N, large + 20))
-        assert ks_2samp(sums[:, 0], (states**2).sum(axis=1)).statistic < 0.017
+        assert ks_2samp(sums[:, 0], (states**2).sum(axis=1)).statistic < 0.027
 
 
 def test_without_own_parts_distances_are_exact():

@@ -32,7 +32,7 @@ def test_the_marginal_posterior_is_that_of_all_cells(effects, uncertain):
 @pytest.mark.parametrize("effects", [False, True])
 def test_states_have_the_joint_distribution_of_dense_draws(effects, uncertain):
     model = uncertain(1, effects=effects)
-    count = 20_000
+    count = 4_000
     _, wanted = model.draw(count, np.random.default_rng(1))
     found = np.array(list(state_draws(model.blr, model.known, n_samples=count, rng=2)))
     assert found.shape == wanted.shape
@@ -49,14 +49,14 @@ def test_states_have_the_joint_distribution_of_dense_draws(effects, uncertain):
 @pytest.mark.slow
 def test_distances_by_dense_draws(uncertain):
     model = uncertain()
-    count, target = 20_000, np.array([0.5, 0.0, 1.0, -1.0])
+    count, target = 8_000, np.array([0.5, 0.0, 1.0, -1.0])
     _, states = model.draw(count, np.random.default_rng(3))
     wanted = ((states - target) ** 2).sum(axis=2)
     found = ranked_distance(model.blr, model.known, target, n_samples=count, rng=4)
     tolerance = 5 * np.sqrt(2 / count) * wanted.std(axis=0)
     assert (np.abs(found.mean[:-1] - wanted.mean(axis=0)) < tolerance).all()
-    np.testing.assert_allclose(found.sd[:-1], wanted.std(axis=0), rtol=0.05)
-    np.testing.assert_allclose(found.median[:-1], np.median(wanted, axis=0), rtol=0.03)
+    np.testing.assert_allclose(found.sd[:-1], wanted.std(axis=0), rtol=0.08)
+    np.testing.assert_allclose(found.median[:-1], np.median(wanted, axis=0), rtol=0.05)
     # Equation 34: the lower end is that of the shortest interval, or of draws to first order.
     ends = [np.quantile(wanted, [a, a + 0.9], axis=0) for a in np.linspace(0, 0.1, 41)]
     shortest = np.array([low for low, _ in ends])[
@@ -67,10 +67,10 @@ def test_distances_by_dense_draws(uncertain):
     low = np.minimum(shortest, np.maximum(np.quantile(slope, 0.05, axis=0), 0.0))
     scale = wanted.std(axis=0)
     assert (np.abs(found.low[:-1] - low) < 0.1 * scale).all()
-    assert (np.abs(found.high[:-1] - np.quantile(wanted, 0.95, axis=0)) < 0.1 * scale).all()
+    assert (np.abs(found.high[:-1] - np.quantile(wanted, 0.95, axis=0)) < 0.15 * scale).all()
     assert (found.low[:-1] < shortest - 0.1 * scale).any()
     centre = ((states.mean(axis=0) - target) ** 2).sum(axis=1)
-    np.testing.assert_allclose(found.centre[:-1], centre, rtol=0.05, atol=0.05)
+    np.testing.assert_allclose(found.centre[:-1], centre, rtol=0.08, atol=0.08)
     spread = found.mean[:-1] - found.centre[:-1]
     np.testing.assert_allclose(spread, states.var(axis=0).sum(axis=1), rtol=0.1, atol=0.02)
     best = np.eye(5)[wanted.argmin(axis=1)].mean(axis=0)
@@ -100,8 +100,8 @@ def test_cells_believed_whole_have_the_last_word(uncertain):
     n, mean = np.array([50.0]), np.array([[3.0, -1.0, 2.0, 0.5]])
     ones = np.ones((1, 4))
     known = ShiftPosterior(n, mean, np.zeros((1, 4)), ones, ones / 50)
-    found = np.array(list(state_draws(model.blr, known, n_samples=20_000, rng=6)))[:, 0]
-    error = found.std(axis=0) / np.sqrt(20_000)
+    found = np.array(list(state_draws(model.blr, known, n_samples=4_000, rng=6)))[:, 0]
+    error = found.std(axis=0) / np.sqrt(4_000)
     assert (np.abs(found.mean(axis=0) - mean[0]) < 5 * error).all()
     root = model.blr.noise_var[0] / 50  # the first node has no parents: its noise alone
     assert found[:, 0].var() == pytest.approx(root, rel=0.1)
@@ -117,7 +117,7 @@ def test_each_graph_has_its_own_shifts_and_an_equal_share_of_draws():
 @pytest.mark.slow
 @pytest.mark.parametrize("matrix", [False, True])
 def test_a_noisy_target_leaves_distances_unbiased_and_intervals_honest(matrix):
-    count, blr = 150, DagBlr(Dag.from_edges(3, []), noise_var=1.0, intercept=False)
+    count, blr = 60, DagBlr(Dag.from_edges(3, []), noise_var=1.0, intercept=False)
     states = np.array([[0.0, 0.0, 0.0], [0.3, 0.1, 0.0], [1.0, -1.0, 0.5]])
     known, rng = ShiftPosterior.exact(states), np.random.default_rng(0)
     root = rng.normal(size=(3, 3)) / 4 if matrix else np.diag([0.1, 0.3, 0.2])
@@ -208,7 +208,7 @@ def test_a_target_of_the_same_draws_is_drawn_with_the_candidates(shares):
     states, wanted, cov = joint_states(rng, n_targets=len(shares))
     n, p = states.mean.shape
     goal = Goal(np.zeros(p), states=wanted, shares=shares)
-    found = ranked_distance(*not_asked(), goal, states=states, n_samples=20_000, rng=1)
+    found = ranked_distance(*not_asked(), goal, states=states, n_samples=4_000, rng=1)
     blocks = cov.reshape(n + len(shares), p, n + len(shares), p)
 
     def between(i, j):
@@ -222,7 +222,7 @@ def test_a_target_of_the_same_draws_is_drawn_with_the_candidates(shares):
         )
         for i in range(n)
     ])  # fmt: skip
-    assert (np.abs(found.mean - expected) < 5 * found.sd / np.sqrt(20_000)).all()
+    assert (np.abs(found.mean - expected) < 5 * found.sd / np.sqrt(4_000)).all()
     assert found.floor == 0
     np.testing.assert_allclose(found.centre, goal.distance(states.mean, states.mean[-1]))
 
@@ -239,14 +239,14 @@ def test_what_is_known_of_another_target_is_added_to_what_is_drawn():
         for drawn in states.draws(n_samples, generator):
             yield Draw(drawn.states, target_error=np.vstack([drawn.target_error, np.zeros(p)]))
 
-    asked = {"n_samples": 20_000, "rng": 2}
+    asked = {"n_samples": 4_000, "rng": 2}
     found = ranked_distance(*not_asked(), both, states=States(states.mean, padded), **asked)
     own = ranked_distance(*not_asked(), Goal.point(wanted[0]), states=states, **asked)
     alone = Goal.point(other, variance)
     told = ranked_distance(
         *not_asked(), alone, states=states._replace(draws=no_error(states)), **asked
     )
-    error = 5 * (own.sd + told.sd) / 2 / np.sqrt(20_000)
+    error = 5 * (own.sd + told.sd) / 2 / np.sqrt(4_000)
     assert (np.abs(found.mean - (own.mean + told.mean) / 2) < error).all()
 
 

@@ -42,7 +42,7 @@ def test_civ_and_greedy_are_those_of_the_gap(uncertain):
 
 @pytest.mark.slow
 def test_expected_improvement_and_probability_by_dense_draws(uncertain):
-    model, count = uncertain(2), 20_000
+    model, count = uncertain(2), 5_000
     _, states = model.draw(count, np.random.default_rng(1))
     target = states[:, 1].mean(axis=0)  # far from that of the controls
     distance = ((states - target) ** 2).sum(axis=2)
@@ -58,10 +58,10 @@ def test_expected_improvement_and_probability_by_dense_draws(uncertain):
     assert (np.abs(found + chance) < 5 * np.sqrt(0.5 / count)).all()
     first = [
         uncertain_values("thompson", model.blr, model.known, target, rng=seed).argmin()
-        for seed in range(2000)
+        for seed in range(500)
     ]
-    drawn = np.bincount(first, minlength=5) / 2000
-    assert (np.abs(drawn - chance) < 5 * np.sqrt(0.25 / 2000)).all()
+    drawn = np.bincount(first, minlength=5) / 500
+    assert (np.abs(drawn - chance) < 5 * np.sqrt(0.25 / 500)).all()
 
 
 def test_thompson_takes_every_graph_in_turn():

@@ -61,7 +61,7 @@ def test_effects_are_those_of_the_joint_normal_where_variances_are_fixed():
     means, gamma = sampler.means, sampler.means.design[1:].T
     noise, drawn, within = means.psi * means.error, [], 0.0
     own = VARIANCE[PLACE]
-    for number in range(12_000):
+    for number in range(6_000):
         if number:
             sampler.program_variance = 1e-20
             sampler._draw_program(sampler.sums)
@@ -96,8 +96,8 @@ def test_effects_are_those_of_the_joint_normal_where_variances_are_fixed():
     found = drawn.var(axis=0)
     found[1 + b :] += within
     z = (drawn.mean(axis=0) - mean.reshape(-1, p)) / sd
-    assert np.abs(z).max() < 0.06
-    np.testing.assert_allclose(np.sqrt(found) / sd, 1.0, atol=0.06)
+    assert np.abs(z).max() < 0.085
+    np.testing.assert_allclose(np.sqrt(found) / sd, 1.0, atol=0.085)
 
 
 def test_means_of_draws_follow_from_the_cells_and_batches():
@@ -149,17 +149,17 @@ def called(seeds, share, p=60, n_batches=4):
 
 @pytest.mark.slow
 def test_nested_batches_without_effects_have_none():
-    assert called(range(8), 0.0)[0] <= 2
+    assert called(range(4), 0.0)[0] <= 2
 
 
 @pytest.mark.slow
 def test_called_effects_of_nested_batches_are_true_as_often_as_stated():
-    n_called, n_false, stated, coverage = called(range(6), 0.05)
-    assert n_called > 300
+    n_called, n_false, stated, coverage = called(range(3), 0.05)
+    assert n_called > 150
     assert n_false <= poisson.ppf(0.975, 2 * stated)
     # As in one batch: most effects are 0, and intervals hold 0 more often than stated.
     assert 0.87 < coverage < 0.99
-    assert coverage == pytest.approx(called(range(6), 0.05, n_batches=1)[3], abs=0.01)
+    assert coverage == pytest.approx(called(range(3), 0.05, n_batches=1)[3], abs=0.015)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05])

@@ -552,9 +552,9 @@ def drawn_from_the_prior(seed, n=8, p=10):
 def test_ranks_of_effects_drawn_from_the_prior_are_uniform():
     """Simulation-based calibration (Talts et al. 2018): the sampler draws from its posterior."""
     means = []
-    for seed in range(60):
+    for seed in range(30):
         effect, own, given = drawn_from_the_prior(seed)
-        fit = fit_hierarchical(given, own_variance=own, rng=seed, chain=Chain(150, 150, 2))
+        fit = fit_hierarchical(given, own_variance=own, rng=seed, chain=Chain(100, 100, 2))
         draws = np.array(list(fit.effects.draws(rng=seed)))
         below = [(draws < effect).mean(axis=0), (np.abs(draws) < np.abs(effect)).mean(axis=0)]
         means.append([x.mean() for x in below] + [x[~np.isnan(own)].mean() for x in below])
@@ -572,7 +572,7 @@ def test_a_short_chain_that_starts_at_likely_tails_has_settled():
     cells = pooled(mean, 100.0, np.zeros(p), 1e4, np.eye(p))
     error = {}
     for name, chain in {
-        "long": Chain(200, 200, 4), "short": Chain(20, 20, 1), "warm": Chain(20, 20, 1, 10)
+        "long": Chain(100, 150, 2), "short": Chain(20, 20, 1), "warm": Chain(20, 20, 1, 10)
     }.items():  # fmt: skip
         found = fit_hierarchical(cells, chain=chain, rng=0)
         error[name] = ((found.effects.posterior_mean() - effect) ** 2).mean()

@@ -191,7 +191,7 @@ def test_perturbations_without_cells_are_expected_by_the_change_given(screen):
 
 @pytest.mark.slow
 def test_covariance_with_sampling_error_is_that_of_repeated_screens():
-    """Of 6,000 screens, drawn by means and a scatter that is known."""
+    """Of 2,000 screens, drawn by means and a scatter that is known."""
     rng = np.random.default_rng(3)
     n, mix = np.array([50, 20, 30, 40]), np.tril(rng.normal(size=(4, 4)))
     covariance = mix @ mix.T
@@ -200,7 +200,7 @@ def test_covariance_with_sampling_error_is_that_of_repeated_screens():
     targets, got, errors = [[0], [1], []], [], []
     squares = (n - 1)[:, None] * np.diag(covariance)
     scatter = (n.sum() - 4) * covariance
-    for _ in range(6000):
+    for _ in range(2000):
         mean = truth + rng.normal(size=(4, 4)) @ mix.T / np.sqrt(n)[:, None]
         screen = Perturbations(ScreenMoments(n, mean, squares, scatter), 0, [1, 2, 3], targets)
         asked = [Graph(b).predict(screen, screen), MeanPerturbation().held_out(screen)]
@@ -211,7 +211,7 @@ def test_covariance_with_sampling_error_is_that_of_repeated_screens():
     spread = got.std(axis=0) * errors.std(axis=0)
     for k, each in enumerate(asked):
         assert np.abs(each.shared).max() > 0.01
-        assert (np.abs(found[k] - each.shared) <= 0.04 * spread[k]).all()
+        assert (np.abs(found[k] - each.shared) <= 0.07 * spread[k]).all()
 
 
 def test_coexpression_shares_the_error_of_the_own_change(screen):

@@ -56,9 +56,7 @@ def test_imaps_of_random_permutations_agree_on_tapseq(tapseq_controls, peer):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("peer")
-@pytest.mark.parametrize(
-    ("degree", "standardise"), [(3, True), (5, True), (5, False), (8, True), (8, False)]
-)
+@pytest.mark.parametrize(("degree", "standardise"), [(3, True), (5, False), (8, True)])
 def test_never_more_edges_than_the_peer(simulated, degree, standardise):
     _, moments = simulated(36, degree, seed=degree, standardise=standardise)
     theirs = causaldag_gsp(moments, n_runs=100, rng=0)
