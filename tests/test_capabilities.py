@@ -15,7 +15,6 @@ import pytest
 import nextpert as npt
 from nextpert import core
 
-
 pytestmark = pytest.mark.brief_chain
 
 

@@ -181,6 +181,7 @@ def test_design_loops(n_jobs, client):
     assert len({result.distance[-1] for result in alone}) > 4  # each has noise of its own
 
 
+@pytest.mark.brief_chain
 def test_fit_of_lazy_cells(client, assert_same):
     """Cells summed up and graphs learned by the workers: the fit has the bits of one process."""
     alone = npt.datasets.simulated_screen(

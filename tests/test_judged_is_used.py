@@ -133,6 +133,7 @@ def judged(request):
     return whole, {k: (folds(whole)[k], fitted(adata, folds(whole)[k], **options)) for k in (0, 2)}
 
 
+@pytest.mark.brief_chain
 @pytest.mark.slow
 def test_what_is_scored_is_what_is_handed_out(judged):
     """A fold left out of the data, its labels are told what the diagnosis scored of them."""
@@ -149,6 +150,7 @@ def test_what_is_scored_is_what_is_handed_out(judged):
             same(told[name], scored)
 
 
+@pytest.mark.brief_chain
 @pytest.mark.slow
 def test_each_predictor_is_scored_by_what_it_is_used_for(judged):
     """By itself, at weight 1, a predictor hands out what the diagnosis scores of it."""

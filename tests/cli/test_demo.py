@@ -92,6 +92,7 @@ def test_the_target_of_the_demo_is_the_truth():
     np.testing.assert_allclose([target[g] for g in adata.var_names], scm.mean(shift), atol=1e-9)
 
 
+@pytest.mark.brief_chain
 @pytest.mark.slow
 def test_demo_equals_the_functions_and_repeats_itself(screen, small_screen, assert_same, capsys):
     out = screen.parent / "out"
@@ -140,6 +141,7 @@ def counts(small_screen, tmp_path):
     return path
 
 
+@pytest.mark.brief_chain
 @pytest.mark.slow
 def test_counts_are_normalised_once(counts, capsys):
     assert _demo(counts) == 0

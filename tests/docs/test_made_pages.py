@@ -82,7 +82,7 @@ def test_every_public_name_is_listed():
 
 
 def test_every_function_has_its_picture_formula_and_source(monkeypatch):
-    captions = {f"{name}.png": "" for name in npt.pl.__all__}  # drawn in tests/pl/test_gallery.py
+    captions = dict.fromkeys(npt.pl.__all__, "")  # drawn in tests/pl/test_gallery.py
     monkeypatch.setattr("gallery_page.captions", lambda docs: captions)
     plots = [f"pl.{name}" for name in npt.pl.__all__]
     tools = [f"tl.{name}" for name in npt.tl.__all__]

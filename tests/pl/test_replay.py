@@ -9,6 +9,8 @@ from matplotlib.text import Text
 
 import nextpert as npt
 
+pytestmark = pytest.mark.brief_chain
+
 EVERY = ["thompson", "exact_greedy", "random", "round_robin_means"]
 
 

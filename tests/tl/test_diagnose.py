@@ -84,6 +84,7 @@ def shuffled(adata, kept):
     return adata
 
 
+@pytest.mark.brief_chain
 @pytest.mark.slow
 def test_a_gene_that_hardly_any_cell_expresses_is_judged_like_the_others(screen):
     """Three cells that do may all be in one half; in the other no cell varies."""
@@ -389,6 +390,7 @@ def test_sparse_cells_give_the_same(right, trusted):
 # -- use ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.brief_chain
 @pytest.mark.slow
 def test_same_seed_same_result_and_cells_left_alone(screen, assert_same):
     before = screen.X.copy()
@@ -402,6 +404,7 @@ def test_same_seed_same_result_and_cells_left_alone(screen, assert_same):
     assert np.array_equal(screen.X, before)
 
 
+@pytest.mark.brief_chain
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [
     {"shift_sd": 0}, {"shift": "activation"},

@@ -57,6 +57,14 @@ def diagnosed(adata, **roles):
     return adata.uns["diagnosis"]
 
 
+@pytest.fixture(scope="module")
+def right():
+    """A screen on which the model is right, its guides declared, with its diagnosis."""
+    adata = guided()
+    diagnosed(adata, guide_key="guide")
+    return adata
+
+
 def part(found, name=NEGATIVE):
     return found["parts"].set_index("part").loc[name]
 
@@ -70,8 +78,8 @@ def values(found, name=NEGATIVE):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.0, 0.3])
-def test_the_null_of_a_model_that_is_right_has_the_width_1(spread):
-    found = diagnosed(guided(spread), guide_key="guide")
+def test_the_null_of_a_model_that_is_right_has_the_width_1(spread, right):
+    found = diagnosed(guided(spread), guide_key="guide") if spread else right.uns["diagnosis"]
     value = values(found)
     assert value["n_controls"] == 10
     assert value["null_width"] == pytest.approx(1.0, abs=0.15)
@@ -101,15 +109,6 @@ def test_guides_that_are_not_declared_widen_the_null_and_the_tests():
 
 
 @pytest.mark.slow
-def test_errors_that_are_too_small_come_first():
-    found = diagnosed(guided(0.2))
-    assert found["level"] == "do not trust"
-    start = "Do not trust the model here: its significant effects may be false. "
-    assert found["verdict"].startswith(start)
-    assert "go on" not in found["verdict"].lower()
-
-
-@pytest.mark.slow
 def test_one_is_not_advised_to_go_on_where_controls_are_not_trusted():
     adata = guided(0.2, rng=1)
     options = {"target": {"G7": 1.5}, "candidates": "genes"}
@@ -118,7 +117,11 @@ def test_one_is_not_advised_to_go_on_where_controls_are_not_trusted():
         npt.tl.fit_dag_blr(adata)
     npt.tl.plan_cells(adata, **options)
     assert adata.uns["plan_cells"]["stopping"]["advice"] == "go on"
-    diagnosed(adata)
+    found = diagnosed(adata)
+    assert found["level"] == "do not trust"
+    start = "Do not trust the model here: its significant effects may be false. "
+    assert found["verdict"].startswith(start)  # errors that are too small come first
+    assert "go on" not in found["verdict"].lower()
     npt.tl.plan_cells(adata, **options)
     found = adata.uns["plan_cells"]
     assert found["stopping"]["advice"] == "no difference"
@@ -133,14 +136,14 @@ def test_one_is_not_advised_to_go_on_where_controls_are_not_trusted():
 
 
 @pytest.mark.slow
-def test_standard_errors_of_tests_are_multiplied_by_the_width_and_it_is_said(monkeypatch):
-    adata = guided()
-    before = diagnosed(adata, guide_key="guide")["perturbations"]
+def test_standard_errors_of_tests_are_multiplied_by_the_width_and_it_is_said(right, monkeypatch):
+    adata, before = right.copy(), right.uns["diagnosis"]["perturbations"]
     monkeypatch.setattr(
         "nextpert.tl._diagnose.controls.null_width",
         lambda z, _: npt.core.model.empirical_null.NullWidth(2.0, 0.1),
     )
-    found = diagnosed(adata)
+    npt.tl.diagnose(adata)
+    found = adata.uns["diagnosis"]
     after = found["perturbations"]
     assert "(standard errors multiplied by 2.00, see negative controls)" in found["verdict"]
     np.testing.assert_allclose(after["target_gene_z"], before["target_gene_z"] / 2)
@@ -252,6 +255,7 @@ def test_halves_of_the_cells_are_the_weaker_proof(case):
     assert values(found)["null_width"] == pytest.approx(1.0, abs=0.35)
 
 
+@pytest.mark.brief_chain
 @pytest.mark.slow
 def test_of_two_guides_one_is_judged_and_a_guide_that_is_not_said_stays_a_control():
     adata = guided(n_guides=2)
@@ -332,9 +336,10 @@ def test_controls_of_nested_batches_take_the_place_of_perturbations_batch_by_bat
     assert part(found)["level"] == "trust"
 
 
+@pytest.mark.brief_chain
 @pytest.mark.slow
 def test_control_guides_of_nested_batches_are_judged_in_each():
-    adata = nested()
+    adata = nested(12, n_genes=20)
     found = diagnosed(adata, batch_key="batch", guide_key="guide")
     table = found["negative_controls"]
     names = [f"control_{k} in {b}" for b in "abcd" for k in (0, 1)]
@@ -349,6 +354,7 @@ def test_control_guides_of_nested_batches_are_judged_in_each():
     })  # fmt: skip
 
 
+@pytest.mark.brief_chain
 @pytest.mark.slow
 def test_few_controls_cannot_be_judged():
     adata = guided()
@@ -402,9 +408,8 @@ def test_coverage_by_size_against_a_count_of_intervals():
 
 
 @pytest.mark.slow
-def test_target_genes_are_found_as_the_effects_say():
-    adata = guided()
-    found = diagnosed(adata, guide_key="guide")
+def test_target_genes_are_found_as_the_effects_say(right):
+    adata, found = right.copy(), right.uns["diagnosis"]
     table = found["perturbations"].set_index("perturbation")
     effects = npt.tl.perturbation_effects(adata, as_anndata=True)
     for name, row in table.iterrows():
@@ -431,6 +436,7 @@ def test_target_genes_that_rise_under_a_knockout_are_said_to():
     assert adata.uns["diagnosis"]["perturbations"]["target_gene_found"].eq("yes").all()
 
 
+@pytest.mark.brief_chain
 @pytest.mark.slow
 def test_without_target_genes_on_the_panel_nothing_is_said_of_them():
     adata = guided()

@@ -64,6 +64,7 @@ def test_a_graph_that_saw_the_perturbations_is_not_praised_for_them():
     assert r[1] > 0.5
 
 
+@pytest.mark.brief_chain
 @pytest.mark.slow
 def test_predictors_are_those_of_the_fit(small_screen):
     npt.tl.learn_dag(small_screen, **LEARN)
@@ -94,6 +95,7 @@ def test_moments_without_some_labels_are_those_of_the_other_cells(small_screen):
             np.testing.assert_allclose(getattr(found, name), getattr(moments, name), rtol=1e-9)
 
 
+@pytest.mark.brief_chain
 @pytest.mark.processes
 def test_same_bits_for_any_number_of_workers(small_screen, assert_same):
     npt.tl.learn_dag(small_screen, **LEARN, search_options={"targets_upstream": True, "n_runs": 2})

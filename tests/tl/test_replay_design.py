@@ -198,6 +198,7 @@ def test_a_strategy_does_not_depend_on_its_company(both, screen):
         assert np.array_equal(alone[name][0, 0, 1], all_of_it[name][0, 1, 0])
 
 
+@pytest.mark.brief_chain
 @pytest.mark.processes
 def test_same_bits_for_any_number_of_workers(screen, assert_same):
     found, few = [], SMALL | {"n_repeats": 2}
@@ -253,6 +254,7 @@ def test_round_trip(both, tmp_path, assert_same):
     assert_same(ad.read_h5ad(path).uns["replay"], both.uns["replay"])
 
 
+@pytest.mark.brief_chain
 @pytest.mark.slow
 def test_options_reach_the_campaigns(screen):
     options = {"strategies": ["random"]} | SMALL
@@ -271,6 +273,7 @@ def test_options_reach_the_campaigns(screen):
     assert stored["params"]["n_perturbations"] == 2
 
 
+@pytest.mark.brief_chain
 @pytest.mark.slow
 def test_plates_hold_no_more_than_all_candidates(screen):
     npt.tl.replay_design(screen, **SMALL | {"n_perturbations": 10**9, "targets": ["MYC"]})
@@ -337,6 +340,7 @@ def test_perturbations_of_few_cells_and_unclear_ones_are_no_targets(screen, asse
         npt.tl.replay_design(screen, **SMALL)
 
 
+@pytest.mark.brief_chain
 @pytest.mark.processes
 def test_a_killed_worker_loses_nothing(screen, monkeypatch, assert_same):
     npt.tl.replay_design(screen, ["MYC", "STK3"], strategies=["civ"], **SMALL)
@@ -376,6 +380,7 @@ def test_simulated_cells_copy_the_screen():
         assert not np.array_equal(found[name], cells[name])
 
 
+@pytest.mark.brief_chain
 @pytest.mark.slow
 def test_a_simulated_replay_is_its_own_and_repeats(screen):
     plain = SMALL | {"n_repeats": 2, "n_rounds": 2, "targets": ["MYC"], "strategies": ["thompson"]}
@@ -390,6 +395,7 @@ def test_a_simulated_replay_is_its_own_and_repeats(screen):
     assert one["params"]["simulated"]
 
 
+@pytest.mark.brief_chain
 @pytest.mark.slow
 def test_a_target_of_many_parts(screen):
     few = SMALL | {"n_rounds": 2, "n_repeats": 2}

@@ -15,7 +15,7 @@ from nextpert.tl._plan_screen.wells import STRATEGIES
 from nextpert.tl._replay_design import modelled
 from nextpert.tl._replay_design.setup import read_setup
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
 N_WARMUP, N_ROUNDS, SIZE, N_CELLS, SEED = 60, 3, 4, 12, 5
 COLUMNS = {"plain": {}, "guides and batches": {"guide_key": "guide", "batch_key": "plate"}}

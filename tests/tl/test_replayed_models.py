@@ -48,6 +48,7 @@ def test_names_say_how_much_is_modelled():
     assert len(set(strategies())) == len(strategies())
 
 
+@pytest.mark.brief_chain
 @pytest.mark.parametrize("strategy", [n for n in strategies() if spec_of(n) in ("shifts", "")])
 def test_cells_are_drawn_once_and_from_candidates_alone(strategy):
     pool, may = make_pool(), [0, 2, 4, 5]
