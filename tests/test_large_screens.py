@@ -16,7 +16,7 @@ from nextpert.core.model.perturbations import in_blocks
 from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._plan_screen import wells
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
 
 def screen() -> object:
