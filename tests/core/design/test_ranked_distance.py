@@ -49,14 +49,14 @@ def test_states_have_the_joint_distribution_of_dense_draws(effects, uncertain):
 @pytest.mark.slow
 def test_distances_by_dense_draws(uncertain):
     model = uncertain()
-    count, target = 8_000, np.array([0.5, 0.0, 1.0, -1.0])
+    count, target = 20_000, np.array([0.5, 0.0, 1.0, -1.0])
     _, states = model.draw(count, np.random.default_rng(3))
     wanted = ((states - target) ** 2).sum(axis=2)
     found = ranked_distance(model.blr, model.known, target, n_samples=count, rng=4)
     tolerance = 5 * np.sqrt(2 / count) * wanted.std(axis=0)
     assert (np.abs(found.mean[:-1] - wanted.mean(axis=0)) < tolerance).all()
-    np.testing.assert_allclose(found.sd[:-1], wanted.std(axis=0), rtol=0.08)
-    np.testing.assert_allclose(found.median[:-1], np.median(wanted, axis=0), rtol=0.05)
+    np.testing.assert_allclose(found.sd[:-1], wanted.std(axis=0), rtol=0.05)
+    np.testing.assert_allclose(found.median[:-1], np.median(wanted, axis=0), rtol=0.03)
     # Equation 34: the lower end is that of the shortest interval, or of draws to first order.
     ends = [np.quantile(wanted, [a, a + 0.9], axis=0) for a in np.linspace(0, 0.1, 41)]
     shortest = np.array([low for low, _ in ends])[
@@ -67,10 +67,10 @@ def test_distances_by_dense_draws(uncertain):
     low = np.minimum(shortest, np.maximum(np.quantile(slope, 0.05, axis=0), 0.0))
     scale = wanted.std(axis=0)
     assert (np.abs(found.low[:-1] - low) < 0.1 * scale).all()
-    assert (np.abs(found.high[:-1] - np.quantile(wanted, 0.95, axis=0)) < 0.15 * scale).all()
+    assert (np.abs(found.high[:-1] - np.quantile(wanted, 0.95, axis=0)) < 0.1 * scale).all()
     assert (found.low[:-1] < shortest - 0.1 * scale).any()
     centre = ((states.mean(axis=0) - target) ** 2).sum(axis=1)
-    np.testing.assert_allclose(found.centre[:-1], centre, rtol=0.08, atol=0.08)
+    np.testing.assert_allclose(found.centre[:-1], centre, rtol=0.05, atol=0.05)
     spread = found.mean[:-1] - found.centre[:-1]
     np.testing.assert_allclose(spread, states.var(axis=0).sum(axis=1), rtol=0.1, atol=0.02)
     best = np.eye(5)[wanted.argmin(axis=1)].mean(axis=0)

@@ -61,7 +61,7 @@ def test_effects_are_those_of_the_joint_normal_where_variances_are_fixed():
     means, gamma = sampler.means, sampler.means.design[1:].T
     noise, drawn, within = means.psi * means.error, [], 0.0
     own = VARIANCE[PLACE]
-    for number in range(12_000):
+    for number in range(6_000):
         if number:
             sampler.program_variance = 1e-20
             sampler._draw_program(sampler.sums)
@@ -96,8 +96,8 @@ def test_effects_are_those_of_the_joint_normal_where_variances_are_fixed():
     found = drawn.var(axis=0)
     found[1 + b :] += within
     z = (drawn.mean(axis=0) - mean.reshape(-1, p)) / sd
-    assert np.abs(z).max() < 0.06
-    np.testing.assert_allclose(np.sqrt(found) / sd, 1.0, atol=0.06)
+    assert np.abs(z).max() < 0.085
+    np.testing.assert_allclose(np.sqrt(found) / sd, 1.0, atol=0.085)
 
 
 def test_means_of_draws_follow_from_the_cells_and_batches():
