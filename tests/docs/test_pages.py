@@ -33,8 +33,6 @@ def of_page(path):
     """A page's case; the numbers that it prints are of users' chain."""
     shown = "".join(filter(None, outputs(path.read_text(encoding="utf-8"))))
     marks = pytest.mark.full_chain if re.search(r"\d", shown) else pytest.mark.brief_chain
-    if path.name == "chooser.md":  # levels and shares, which the short chain gives as well
-        marks = ()
     return pytest.param(path, marks=marks, id=str(path.relative_to(DOCS)))
 
 
