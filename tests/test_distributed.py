@@ -67,7 +67,7 @@ def client(shared_client):
 
 def kill_a_busy_worker(client, pids, ready):
     """End a worker that is at work, as the kernel does where memory runs out; return its id."""
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120  # the workers import first, maybe on a busy machine
     while time.monotonic() < until:
         busy = [worker for worker, tasks in client.processing().items() if tasks and ready()]
         if busy:
