@@ -12,7 +12,7 @@ deviation 1 of every batch and gene, and 40 controls per batch; 5% of effects ar
 each of 4 batches has 12 perturbations of its own. Crossed: each perturbation is in 2 of 4 batches.
 Guides: three per perturbation, which scatter with a tenth of the variance of a cell. *Dense*: 24
 perturbations, 40 genes and 6 batches of 25 controls; no effect is 0, one in five has the standard
-deviation 1, the others 0.1. *No effects*: nested, every effect is 0. For counts see ``false_signs``.
+deviation 1, the others 0.1. *No effects*: nested, every effect is 0. Counts: ``false_signs``.
 
 Tables: 20 perturbations of 60 cells, 100 genes, 5% of effects; and 30, 150 or 1,500 controls, with
 their number, or ``control_se="conservative"``. Correlated: half of the variance within cells is
