@@ -1,9 +1,11 @@
-"""The table, as Markdown, and every single run as CSV."""
+"""Tables of benchmarks: options of their commands, as Markdown, and every single run as CSV."""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import math
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,22 @@ HEADER = (
     "work", "peer", "peer's time", "nextpert", "times faster (min to max)",
     "peer's MB", "MB", "to reach", "reached", "remarks",
 )  # fmt: skip
+
+
+def options(name: str, text: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a command that prints a table, which ``--save`` also writes."""
+    parser = argparse.ArgumentParser(
+        f"python -m benchmarks.{name}", description=text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
+    return parser
+
+
+def save(lines: Iterable[str], file: str | None) -> None:
+    """Write lines to a file, if one is named."""
+    if file:
+        Path(file).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def duration(seconds: float) -> str:

@@ -24,7 +24,6 @@ are. Intervals of 90%, with the error of the cells set apart.
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -35,6 +34,7 @@ import pandas as pd
 
 import nextpert as npt
 from benchmarks._screens import SOURCES, read_screen
+from benchmarks._table import options, save
 from benchmarks.side_information import described
 from nextpert.core import ScreenMoments
 from nextpert.core.model.perturbations import Perturbations
@@ -290,16 +290,12 @@ def table(title: str, draws: list[Scores]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.another_screen", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("another_screen", __doc__)
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--cells", type=int, default=10, help="of a perturbation in a replicate")
     parser.add_argument("--fits", type=int, default=0, help="splits of fits, and nothing else")
     parser.add_argument("--simulated", action="store_true", help="simulated cell lines alone")
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
-    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     args = parser.parse_args(arguments)
     sections, seeds = [], range(0 if args.fits else args.draws)
     if args.fits:
@@ -320,8 +316,7 @@ def main(arguments: list[str] | None = None) -> None:
         title = f"Simulated cell lines, effects of {words} alike, {2 * args.cells} cells"
         sections.append(table(title, draws))
     print("\n".join(sections))
-    if args.save:
-        Path(args.save).write_text("\n".join(sections))
+    save(sections, args.save)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ other: Thompson sampling on means of measured combinations alone is ``random``.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import os
 import sys
@@ -31,6 +30,7 @@ import numpy as np
 
 from benchmarks._combination_methods import METHODS, State
 from benchmarks._combinations_plot import Curves, draw
+from benchmarks._table import options, save
 
 SETTINGS = {
     # title: share of singles known, goal's own double in the pool, most plates
@@ -185,10 +185,7 @@ def read_csv(path: str) -> list[Campaign]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the campaigns asked for and print their tables."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.combinations", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("combinations", __doc__)
     without_peer = [name for name in METHODS if name != "BoTorch"]
     parser.add_argument("--methods", nargs="*", default=without_peer, choices=list(METHODS))
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
@@ -197,7 +194,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
     parser.add_argument("--csv", metavar="FILE", help="write the campaigns to this file")
     parser.add_argument("--read", nargs="*", default=[], help="join the campaigns of these files")
-    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     parser.add_argument("--plot", metavar="FILE", help="draw the figure to this file")
     args = parser.parse_args(arguments)
     doubles = read_doubles(args.data)
@@ -209,8 +205,7 @@ def main(arguments: list[str] | None = None) -> None:
         campaigns += read_csv(path)
     lines = [line for name in args.settings for line in [*table(name, campaigns), ""]]
     print("\n".join(lines))
-    if args.save:
-        Path(args.save).write_text("\n".join(lines))
+    save(lines, args.save)
     if args.plot:
         draw(curves(args.settings, campaigns), args.plot)
 

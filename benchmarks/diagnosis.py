@@ -22,13 +22,13 @@ from __future__ import annotations
 import argparse
 import os
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 import nextpert as npt
 from benchmarks._screens import SOURCES, add_arguments, screens_of
+from benchmarks._table import options, save
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,13 +156,9 @@ def row(name: str, summary: pd.DataFrame) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Diagnose the screens and print the table and the verdicts."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.diagnosis", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("diagnosis", __doc__)
     parser.add_argument("--screens", nargs="*", default=list(SOURCES), choices=list(SOURCES))
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
-    parser.add_argument("--save", metavar="FILE", help="also write the table to this file")
     parser.add_argument("--shuffles", type=int, default=3, help="of the labels of all cells")
     add_arguments(parser)
     args = parser.parse_args(arguments)
@@ -192,8 +188,7 @@ def main(arguments: list[str] | None = None) -> None:
                     print(proof[-1], flush=True)
     text = "\n".join([*lines, "", *proof, "", *covered, "", *("\n" + each for each in said)]) + "\n"
     print(text)
-    if args.save:
-        Path(args.save).write_text(text)
+    save([text], args.save)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,7 @@ error over splits, which are of the same cells.
 
 from __future__ import annotations
 
-import argparse
 import os
-from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -31,6 +29,7 @@ import pandas as pd
 import nextpert as npt
 from benchmarks._quiet import quiet
 from benchmarks._screens import Screen, add_arguments, screens_of
+from benchmarks._table import options, save
 from nextpert.core import Moments
 from nextpert.core.screen.mean_distance import mean_distance
 
@@ -160,10 +159,7 @@ def shown(name: str, n: int, splits: list[dict[str, np.ndarray]]) -> list[str]:
 @quiet()
 def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.distance_coverage", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("distance_coverage", __doc__)
     parser.add_argument("--screens", nargs="+", default=["hill", "papalexi", "tapseq", "norman"])
     parser.add_argument("--cells", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--targets", type=int, default=6, help="the strongest; 0 for all")
@@ -172,7 +168,6 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
-    parser.add_argument("--save", metavar="FILE", help="also write the table to this file")
     add_arguments(parser)
     args = parser.parse_args(arguments)
     lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
@@ -190,8 +185,7 @@ def main(arguments: list[str] | None = None) -> None:
         for n in args.cells:
             lines += shown(name, n, [asked(each, n) for each in parts])
     text = "\n".join(lines) + "\n"
-    if args.save:
-        Path(args.save).write_text(text)
+    save([text], args.save)
     print("\n" + text)
 
 

@@ -2,7 +2,6 @@
 
     python -m benchmarks.effect_tables --screens papalexi tapseq
     python -m benchmarks.effect_tables --screens papalexi tapseq --diagnose
-    python -m benchmarks.effect_tables --false-share 12
     python -m benchmarks.effect_tables --cost --perturbations 10000 --n-genes 1000
 
 Effects and standard errors are computed from the cells of a screen and given to
@@ -12,14 +11,7 @@ Cells tell of coexpression, too: they are fitted with it, and without.
 
 With ``--diagnose``, ``tl.diagnose`` of the table beside that of its cells, of the table with
 standard errors half as large, and of tables of shuffled labels, which have no effects.
-
-With ``--false-share``, simulated tables of 60 cells per perturbation and 100 genes, of which 5% of
-effects are not zero (standard deviation 0.8 of a cell's). Of the effects with a local false sign
-rate below 0.05, how many are false, and how many by the sum of the rates; the limit is the 97.5%
-quantile of a Poisson variable with twice this sum. Controls: 20 perturbations, genes that are not
-correlated, and 30, 150 or 1,500 controls, with their number or "conservative". Correlated: half of
-the variance within cells is that of five factors, 1,500 controls, and 50 or 100 perturbations; with
-the correlation of 200 control cells, or of 50, or without.
+False effects of simulated tables are in ``benchmarks.designs``.
 """
 
 from __future__ import annotations
@@ -33,7 +25,6 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import pandas as pd
-from scipy.stats import poisson
 
 import nextpert as npt
 from benchmarks._measure import _peak
@@ -210,90 +201,6 @@ def of_noise(adata: ad.AnnData, n_shuffles: int, factor: float = 1.0) -> pd.Data
     return pd.DataFrame(rows)
 
 
-N_GENES, N_CELLS, SHARE, SIZE = 100, 60, 0.05, 0.8
-
-
-def simulated(seed: int, n: int, n_controls: int, *, correlated: bool) -> tuple[pd.DataFrame, ...]:
-    """Return effects as measured, their standard errors, the true ones, and control cells."""
-    rng = np.random.default_rng([seed, n, n_controls])
-    genes, names = ([f"{kind}{k}" for k in range(m)] for kind, m in (("g", N_GENES), ("p", n)))
-    truth = SIZE * rng.normal(size=(n, N_GENES)) * (rng.random((n, N_GENES)) < SHARE)
-    loadings = rng.normal(size=(5, N_GENES))
-    loadings *= np.sqrt(0.5 / (loadings**2).sum(axis=0)) if correlated else 0.0
-    own = np.sqrt(1.0 - (loadings**2).sum(axis=0))
-
-    def noise(rows: int, cells: int) -> np.ndarray:
-        common = rng.normal(size=(rows, 5)) @ loadings
-        return (common + own * rng.normal(size=(rows, N_GENES))) / np.sqrt(cells)
-
-    seen = truth + noise(n, N_CELLS) - noise(1, n_controls)
-    se = np.full(seen.shape, np.sqrt(1 / N_CELLS + 1 / n_controls))
-    return (
-        pd.DataFrame(seen, names, genes), pd.DataFrame(se, names, genes),
-        pd.DataFrame(truth, names, genes), pd.DataFrame(noise(200, 1), columns=genes),
-    )  # fmt: skip
-
-
-def called(
-    effects: pd.DataFrame, se: pd.DataFrame, truth: pd.DataFrame, **told: Any
-) -> tuple[int, int, float, float, float]:
-    """Return effects called and false ones, the sum of rates, power, and coverage of all."""
-    table = npt.pp.effect_table(effects, se, **told)
-    npt.tl.fit_dag_blr(table)
-    found = npt.tl.perturbation_effects(table, as_anndata=True)
-    real = truth.loc[found.obs_names, found.var_names].to_numpy()
-    lfsr = found.layers["lfsr"]
-    significant = lfsr < 0.05
-    wrong = significant & (np.sign(real) != np.sign(found.X))
-    inside = (found.layers["lower"] <= real) & (real <= found.layers["upper"])
-    power = (significant & ~wrong).sum() / (real != 0).sum()
-    return (
-        int(significant.sum()), int(wrong.sum()), float(lfsr[significant].sum()), power,
-        float(inside.mean()),
-    )  # fmt: skip
-
-
-def designs(seed: int) -> Iterator[tuple[str, tuple[Any, ...], dict[str, Any]]]:
-    """Yield designs by name: the arguments of :func:`called`, and what else the table tells."""
-    for n_controls in (30, 150, 1500):
-        *given, _ = simulated(seed, 20, n_controls, correlated=False)
-        number = {"n_cells": N_CELLS, "n_controls": n_controls}
-        yield f"{n_controls} controls | their number", tuple(given), number
-        safe = {"n_cells": N_CELLS, "control_se": "conservative"}
-        yield f"{n_controls} controls | conservative", tuple(given), safe
-    for n in (50, 100):
-        *given, cells = simulated(seed, n, 1500, correlated=True)
-        number = {"n_cells": N_CELLS, "n_controls": 1500}
-        for name, rows in (("200 cells", 200), ("50 cells", 50)):
-            told = number | {"correlation": cells.iloc[:rows]}
-            yield f"{n} correlated | {name}", tuple(given), told
-        yield f"{n} correlated | none", tuple(given), number
-
-
-def false_shares(n_seeds: int) -> pd.DataFrame:
-    """Return false and stated effects of every design over seeds, with standard errors."""
-    rows: dict[str, list[tuple[int, int, float, float, float]]] = {}
-    for seed in range(n_seeds):
-        for name, given, told in designs(seed):
-            rows.setdefault(name, []).append(called(*given, **told))
-    out = []
-    for name, each in rows.items():
-        n, false, stated, power, covered = np.array(each).T
-        limit = poisson.ppf(0.975, 2 * stated.sum())
-        error = [x.std(ddof=1) / np.sqrt(max(len(x), 2)) for x in (power, covered)]
-        design, tells = name.split(" | ")
-        out.append(
-            {
-                "design": design, "told": tells, "called": int(n.sum()), "false": int(false.sum()),
-                "stated": f"{stated.sum():.1f}", "limit": int(limit),
-                "share": f"{false.sum() / max(n.sum(), 1):.4f}",
-                "power": f"{power.mean():.2f} ± {error[0]:.2f}",
-                "coverage": f"{covered.mean():.3f} ± {error[1]:.3f}",
-            }
-        )  # fmt: skip
-    return pd.DataFrame(out)
-
-
 def cost(n_perturbations: int, n_genes: int, missing: float) -> dict[str, tuple[float, float]]:
     """Return seconds, of a clock and of the processor, of a simulated table to its plate of 96.
 
@@ -338,7 +245,6 @@ def main() -> None:
     parser.add_argument("--diagnose", action="store_true")
     parser.add_argument("--splits", type=int, default=5, help="into halves, of a diagnosis")
     parser.add_argument("--shuffles", type=int, default=10, help="of labels")
-    parser.add_argument("--false-share", type=int, default=0, help="number of seeds")
     parser.add_argument("--cost", action="store_true")
     parser.add_argument("--perturbations", type=int, default=10_000)
     parser.add_argument("--n-genes", type=int, default=1000, help="of the simulated table")
@@ -363,9 +269,6 @@ def main() -> None:
         rows = agreement(adata, args.target or names[0])
         print(f"\n{screen.name}, target {args.target or names[0]}\n")
         print(pd.DataFrame(rows).to_markdown(index=False, floatfmt=".3f"))
-    if args.false_share:
-        found = false_shares(args.false_share)
-        print(found.to_markdown(index=False, disable_numparse=True))
     if args.cost:
         found = cost(args.perturbations, args.n_genes, args.missing)
         print(pd.DataFrame(found, index=["clock", "processor"]).to_markdown(floatfmt=".1f"))

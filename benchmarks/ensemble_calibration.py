@@ -20,9 +20,7 @@ knockouts reach, seen in the screen or not; the median width of the intervals of
 
 from __future__ import annotations
 
-import argparse
 from itertools import product
-from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -31,6 +29,7 @@ from joblib import Parallel, delayed
 
 import nextpert as npt
 from benchmarks._simulated import Setting, Simulated, simulate
+from benchmarks._table import options, save
 from benchmarks.calibration import draw_weights, inside
 from nextpert._adata import posterior_from
 from nextpert.core import DagBlr, random_target
@@ -41,10 +40,7 @@ GRAPHS = ("true", "one, learned", "of resamples, alike", "of resamples, by evide
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.ensemble_calibration", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("ensemble_calibration", __doc__)
     parser.add_argument("--models", type=int, default=20)
     parser.add_argument("--degrees", type=float, nargs="+", default=[2, 4, 8])
     parser.add_argument("--graphs", type=int, default=25)
@@ -53,7 +49,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--genes", type=int, default=36)
     parser.add_argument("--controls", type=int, nargs="+", default=[5000, 500])
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--save", metavar="FILE", help="also write the table to this file")
     args = parser.parse_args(arguments)
     lines = [
         f"Coverage of {100 * args.level:g}% intervals in %, {args.models} models, {args.graphs} "
@@ -78,8 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
             shown[-1] = f"{mean[k, -1]:.3f}"
             lines.append(f"| {n_control:,} | {degree:g} | {name} | {' | '.join(shown)} |")
     print("\n".join(lines), flush=True)
-    if args.save:
-        Path(args.save).write_text("\n".join(lines) + "\n")
+    save(lines, args.save)
 
 
 def coverage(

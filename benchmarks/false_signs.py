@@ -17,15 +17,13 @@ more genes; effects are on the logarithm of a gene's mean.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import anndata as ad
 import numpy as np
 import pandas as pd
 
 import nextpert as npt
 from benchmarks._quiet import quiet
+from benchmarks._table import options, save
 
 SHARES = (0.01, 0.05, 0.2, 0.8)
 N_GENES, N_PERTURBATIONS, N_CELLS, N_CONTROL = 150, 20, 60, 600
@@ -100,18 +98,13 @@ def table(kinds: list[str], shares: list[float], n_screens: int) -> list[str]:
 @quiet()
 def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.false_signs", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("false_signs", __doc__)
     parser.add_argument("--kinds", nargs="+", default=["normal", "counts"])
     parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
     parser.add_argument("--screens", type=int, default=10)
-    parser.add_argument("--save", metavar="FILE", help="also write the table to this file")
     args = parser.parse_args(arguments)
     lines = table(args.kinds, args.shares, args.screens)
-    if args.save:
-        Path(args.save).write_text("\n".join(lines) + "\n")
+    save(lines, args.save)
 
 
 if __name__ == "__main__":

@@ -19,18 +19,17 @@ controls, and intervals of the effect have to hold its mean, the spread between 
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from benchmarks._screens import SOURCES, add_arguments, screens_of
 from benchmarks._shrinkage import ash, james_stein
+from benchmarks._table import options, save
 from nextpert._adata.members import Naming
 from nextpert.core import Dag, DagBlr, ScreenMoments, boss, context_moments
 from nextpert.core.model.effects import estimate_effects, learn_efficacy
@@ -309,15 +308,11 @@ def run(screen: Screen, guide_key: str | None, sizes: list[int], repeats: int) -
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the screens asked for and print their tables."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.few_cells", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("few_cells", __doc__)
     parser.add_argument("--screens", nargs="+", default=list(SOURCES), choices=list(SOURCES))
     parser.add_argument("--cells", type=int, nargs="+", default=list(CELLS))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
-    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     add_arguments(parser)
     args = parser.parse_args(arguments)
     sections = []
@@ -327,8 +322,7 @@ def main(arguments: list[str] | None = None) -> None:
         sizes = [n for n in args.cells if n + LEFT <= largest]
         sections.append(run(screen, source.guide_key, sizes, args.repeats))
         print(sections[-1], flush=True)
-        if args.save:
-            Path(args.save).write_text("\n".join(sections))
+        save(sections, args.save)
 
 
 if __name__ == "__main__":

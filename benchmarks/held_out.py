@@ -15,11 +15,9 @@ its weights fitted to all other cells beside the perturbations' indicators.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -34,6 +32,7 @@ from benchmarks._predictors import (
     total_effects,
 )
 from benchmarks._screens import SOURCES, Screen, Statistics, add_arguments, screens_of
+from benchmarks._table import options, save
 
 ROWS = (
     "no effect (an empty graph)",
@@ -167,10 +166,7 @@ def run(screen: Screen, *, n_resamples: int, detail: bool, workers: int) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the screens asked for and print their tables."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.held_out", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("held_out", __doc__)
     parser.add_argument(
         "--screens", nargs="+", default=["papalexi", "tapseq"], choices=list(SOURCES)
     )
@@ -178,7 +174,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--detail", action="store_true", help="also r of every perturbation")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
-    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     add_arguments(parser)
     args = parser.parse_args(arguments)
     sections = []
@@ -190,8 +185,7 @@ def main(arguments: list[str] | None = None) -> None:
                 run(screen, n_resamples=args.resamples, detail=args.detail, workers=args.workers)
             )
         print(sections[-1], flush=True)
-    if args.save:
-        Path(args.save).write_text("\n".join(sections))
+    save(sections, args.save)
 
 
 if __name__ == "__main__":

@@ -21,13 +21,12 @@ sampling variance subtracted, relative to the means of the first half.
 
 from __future__ import annotations
 
-import argparse
 import os
-from pathlib import Path
 
 import numpy as np
 
 from benchmarks._screens import add_arguments, screens_of
+from benchmarks._table import options, save
 from benchmarks.few_cells import fit, pool
 from nextpert.core import Dag, ScreenMoments
 from nextpert.core.model.effects import estimate_effects
@@ -116,15 +115,11 @@ def halves(x: np.ndarray, group: np.ndarray, seed: int) -> dict[str, float]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.hidden_factors", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("hidden_factors", __doc__)
     parser.add_argument("--screens", nargs="+", default=["papalexi", "tapseq"])
     parser.add_argument("--models", type=int, default=20)
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
-    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     add_arguments(parser)
     args = parser.parse_args(arguments)
     lines = ["| simulated screens | factors | error | coverage | below 70% |", "|---" * 5 + "|"]
@@ -145,8 +140,7 @@ def main(arguments: list[str] | None = None) -> None:
             error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
             lines.append(f"| {screen.name} | {way} | {np.mean(values):.2f} ± {error:.2f} |")
     print("\n".join(lines), flush=True)
-    if args.save:
-        Path(args.save).write_text("\n".join(lines) + "\n")
+    save(lines, args.save)
 
 
 if __name__ == "__main__":

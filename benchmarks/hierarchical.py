@@ -40,13 +40,11 @@ unbiased distance of the cells held out, with its sampling error added to the dr
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
 from collections import defaultdict
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -57,6 +55,7 @@ import nextpert as npt
 from benchmarks._measure import _peak
 from benchmarks._screens import SOURCES, add_arguments, screens_of
 from benchmarks._shrinkage import ash
+from benchmarks._table import options, save
 from benchmarks.few_cells import (
     LEFT,
     Cells,
@@ -397,17 +396,13 @@ def pathways(n: int, seed: int) -> list[float]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the screens asked for and print their tables."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.hierarchical", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("hierarchical", __doc__)
     known = [name for name in SOURCES if name != "hill"]
     parser.add_argument("--screens", nargs="*", default=known, choices=list(SOURCES))
     parser.add_argument("--simulated", nargs="*", default=list(SIMULATED), choices=list(SIMULATED))
     parser.add_argument("--cells", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
-    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     add_arguments(parser)
     parser.add_argument("--cost", type=int, nargs=3, metavar=("N", "P", "THREADS"),
                         help="only time a fit of N perturbations x P genes")  # fmt: skip
@@ -442,8 +437,7 @@ def main(arguments: list[str] | None = None) -> None:
         }
         sections.append(section(title, trials))
         print(sections[-1], flush=True)
-        if args.save:
-            Path(args.save).write_text("\n".join(sections))
+        save(sections, args.save)
 
 
 if __name__ == "__main__":

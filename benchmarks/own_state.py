@@ -14,7 +14,6 @@ without edges and on one learned from the same cells.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks._screens import SOURCES, read_screen
+from benchmarks._table import options, save
 from benchmarks.few_cells import (
     Cells,
     fit,
@@ -144,23 +144,18 @@ def run(name: str, cells: Cells, sizes: tuple[int, ...], n_splits: int) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the screens asked for and print their tables."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.own_state", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("own_state", __doc__)
     parser.add_argument("--screens", nargs="+", default=["papalexi", "tapseq"], choices=SOURCES)
     parser.add_argument("--cells", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
-    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     args = parser.parse_args(arguments)
     sections = []
     for name in args.screens:
         cells = read_cells(read_screen(Path(args.data), SOURCES[name], name=name), None)
         sections.append(run(name, cells, tuple(args.cells), args.splits))
         print(sections[-1], flush=True)
-        if args.save:
-            Path(args.save).write_text("\n".join(sections))
+        save(sections, args.save)
 
 
 if __name__ == "__main__":

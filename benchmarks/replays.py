@@ -19,7 +19,6 @@ all cells) and shifts taken as full knockouts (activation: one unit), as in Zhan
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -31,6 +30,7 @@ import numpy as np
 from scipy.stats import ttest_1samp
 
 from benchmarks._screens import SOURCES, read_screen
+from benchmarks._table import options, save
 from benchmarks.few_cells import Cells, learn, moments, read_cells, table
 from benchmarks.own_state import above_noise
 from nextpert._adata import Naming
@@ -162,17 +162,13 @@ def run(name: str, cells: Cells, strategies: list[str], n_repeats: int, n_jobs: 
 
 def main(arguments: list[str] | None = None) -> None:
     """Replay the screens asked for and print their tables."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.replays", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("replays", __doc__)
     parser.add_argument("--screens", nargs="+", default=list(SCREENS), choices=SOURCES)
     names = modelled.strategies()
     parser.add_argument("--strategies", nargs="+", default=list(CHOSEN), choices=names)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
-    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     args = parser.parse_args(arguments)
     strategies = [OURS, *(s for s in args.strategies if s != OURS)]
     sections = []
@@ -182,8 +178,7 @@ def main(arguments: list[str] | None = None) -> None:
         cells = read_cells(screen, None)
         sections.append(run(name, cells, strategies, args.repeats, args.workers))
         print(sections[-1], flush=True)
-        if args.save:
-            Path(args.save).write_text("\n".join(sections))
+        save(sections, args.save)
 
 
 if __name__ == "__main__":

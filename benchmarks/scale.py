@@ -13,7 +13,6 @@ processor, on one thread. Graphs of resamples are counted with their reading of 
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +24,7 @@ import scipy.sparse as sp
 
 import nextpert as npt
 from benchmarks._graphs import skeleton, skeleton_f1
-from benchmarks._table import exponent
+from benchmarks._table import exponent, options, save
 from nextpert._adata.read import block_rows
 from nextpert.core import Dag, Moments, ScreenMoments, boss, context_moments, random_scm
 from nextpert.core.screen.moments import PairwiseSum
@@ -244,15 +243,11 @@ def graphs_table(many: list[Many]) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print the tables and draw the figure."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.scale", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("scale", __doc__)
     names = ("statistics", "search", "graphs")
     parser.add_argument("--tables", nargs="+", default=list(names), choices=names)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: a trial")
     parser.add_argument("--plot", metavar="FILE", help="draw memory and searches to this file")
-    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     args = parser.parse_args(arguments)
     if args.plot and not {"statistics", "search"} <= set(args.tables):
         parser.error("--plot needs the tables statistics and search")
@@ -271,8 +266,7 @@ def main(arguments: list[str] | None = None) -> None:
         parts.append(graphs_table([many_graphs(genes[0], n_graphs, n) for n in (1, 10)]))
     text = "\n\n".join("\n".join(part) for part in parts)
     print(text)
-    if args.save:
-        Path(args.save).write_text(text + "\n")
+    save([text], args.save)
     if args.plot:
         draw(summed, searched, n_genes, args.plot)
 

@@ -18,15 +18,13 @@ over models.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import anndata as ad
 import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
 import nextpert as npt
+from benchmarks._table import options, save
 from nextpert._adata import posterior_from
 from nextpert.core import LinearScm, random_scm, random_target
 
@@ -41,14 +39,10 @@ EFFICACY = (0.6, 0.2)
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.shift_calibration", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("shift_calibration", __doc__)
     parser.add_argument("--models", type=int, default=20)
     parser.add_argument("--graphs", type=int, default=10)
     parser.add_argument("--degree", type=float, default=4.0)
-    parser.add_argument("--save", metavar="FILE", help="also write the table to this file")
     args = parser.parse_args(arguments)
     found = np.array([coverage(seed, args.degree, args.graphs) for seed in range(args.models)])
     mean = 100 * np.nanmean(found, axis=0)
@@ -64,8 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
         shown = [f"{m:.1f} ± {e:.1f}" for m, e in zip(row, spread, strict=True)]
         lines.append(f"| {name} | {' | '.join(shown)} |")
     print("\n".join(lines), flush=True)
-    if args.save:
-        Path(args.save).write_text("\n".join(lines) + "\n")
+    save(lines, args.save)
 
 
 def simulate(seed: int, degree: float) -> tuple[ad.AnnData, LinearScm, dict[str, np.ndarray]]:

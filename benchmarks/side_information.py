@@ -36,7 +36,6 @@ components: the share, 99 permutations and left-out predictions of all of them, 
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import time
@@ -52,6 +51,7 @@ import pandas as pd
 
 import nextpert as npt
 from benchmarks._screens import SOURCES, Screen, read_screen
+from benchmarks._table import options, save
 from nextpert._adata.features import read_features
 from nextpert.core import ScreenMoments
 from nextpert.core.model.perturbations import Perturbations
@@ -337,17 +337,13 @@ def cost_table(n: int, n_genes: int) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.side_information", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("side_information", __doc__)
     parser.add_argument("--simulated", type=int, default=20, help="number of screens")
     parser.add_argument("--draws", type=int, default=20, help="tables on real screens; 0 for none")
     parser.add_argument("--screens", nargs="+", default=list(SOURCES))
     parser.add_argument("--features", nargs="+", metavar="FILE", help="only this table")
     parser.add_argument("--size", type=int, nargs=2, default=(10_000, 1000), help="of the cost")
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
-    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     args = parser.parse_args(arguments)
     if args.features:
         data, draws = Path(args.data), max(args.draws, 2)
@@ -359,8 +355,7 @@ def main(arguments: list[str] | None = None) -> None:
     if args.draws:
         sections.insert(1, real_table(Path(args.data), args.screens, args.draws))
     print("\n".join(sections), flush=True)
-    if args.save:
-        Path(args.save).write_text("\n".join(sections))
+    save(sections, args.save)
 
 
 if __name__ == "__main__":

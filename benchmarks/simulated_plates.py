@@ -28,7 +28,6 @@ distinguished by the fit or not.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -51,6 +50,7 @@ from benchmarks._plate_worlds import (
     drawn,
 )
 from benchmarks._screens import SOURCES, read_screen
+from benchmarks._table import options, save
 from benchmarks.few_cells import Cells, read_cells, table
 from benchmarks.own_state import above_noise
 from nextpert._adata import Naming
@@ -241,15 +241,11 @@ SECTIONS = {  # repeats of each, and targets in a repeat
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the sections asked for and print their tables."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.simulated_plates", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("simulated_plates", __doc__)
     parser.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=SECTIONS)
     parser.add_argument("--repeats", type=int, help="of each section, in place of its own")
     parser.add_argument("--targets", type=int, help="in a repeat of a copy")
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
-    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     args = parser.parse_args(arguments)
     parts = []
     for name in args.sections:
@@ -261,8 +257,7 @@ def main(arguments: list[str] | None = None) -> None:
         parts.append(shown(title, ways, np.stack(found, axis=1)))
         print(parts[-1], flush=True)
         print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-        if args.save:
-            Path(args.save).write_text("\n".join(parts))
+        save(parts, args.save)
 
 
 if __name__ == "__main__":

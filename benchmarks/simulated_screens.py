@@ -39,14 +39,12 @@ the mean over models, the standard error is given. Seconds are of the processor.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
 from collections import Counter
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -61,6 +59,7 @@ from benchmarks._peer_searches import SEARCHES, distance, is_there
 from benchmarks._predictors import fit_weights, search_all, search_controls, total_effects
 from benchmarks._quiet import quiet
 from benchmarks._simulated import Setting, Simulated, simulate, unexplained
+from benchmarks._table import options, save
 from nextpert.core import Dag, Moments, boss, causaldag_gsp, gsp
 from nextpert.core.graph._equivalence import Pdag
 
@@ -441,16 +440,12 @@ def starts(settings: list[tuple[int | None, int | None]], n_models: int) -> list
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the tables asked for."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.simulated_screens", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("simulated_screens", __doc__)
     names = ("screens", "peers", "batches", "verdicts", "pathways", "starts")
     parser.add_argument("--tables", nargs="+", default=list(names), choices=names)
     parser.add_argument("--models", type=int, default=20, help="models of every setting")
     parser.add_argument("--settings", type=int, help="only the first so many of every table")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     args = parser.parse_args(arguments)
     some = slice(args.settings)
     run = {
@@ -466,8 +461,7 @@ def main(arguments: list[str] | None = None) -> None:
         head = f"## {name}, means over {args.models} models"
         sections.append("\n".join([head, "", *run[name](), ""]))
         print(sections[-1], flush=True)
-    if args.save:
-        Path(args.save).write_text("\n".join(sections))
+    save(sections, args.save)
 
 
 if __name__ == "__main__":

@@ -22,15 +22,14 @@ Means over screens ± standard errors.
 
 from __future__ import annotations
 
-import argparse
 import warnings
-from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 
 import nextpert as npt
+from benchmarks._table import options, save
 from nextpert.core import LinearScm, random_scm
 
 N_GENES, N_KNOCKED, N_GUIDES, N_CELLS = 30, 18, 3, 40
@@ -46,12 +45,8 @@ LEVELS = ("trust", "care", "do not trust")
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.undeclared_guides", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("undeclared_guides", __doc__)
     parser.add_argument("--screens", type=int, default=12)
-    parser.add_argument("--save", metavar="FILE", help="also write the table to this file")
     args = parser.parse_args(arguments)
     columns = ("guide variance", "effects", "guides", *QUANTITIES, *LEVELS)
     lines = [
@@ -73,8 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
                 print(lines[-1], flush=True)
     text = "\n".join(lines) + "\n"
     print(text)
-    if args.save:
-        Path(args.save).write_text(text)
+    save([text], args.save)
 
 
 def spread(values: tuple[float, ...]) -> str:

@@ -20,7 +20,6 @@ strength is over screens.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
 import sys
@@ -35,6 +34,7 @@ from scipy.stats import norm
 import nextpert as npt
 from benchmarks._quiet import quiet
 from benchmarks._screens import SOURCES, Screen, read_screen
+from benchmarks._table import options, save
 from benchmarks.combinations import read_doubles
 from nextpert.core.model.interactions import learn_interactions
 
@@ -218,13 +218,9 @@ def line(title: str, count: int, scores: Scores, *more: str) -> str:
 @quiet()
 def main(arguments: list[str] | None = None) -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.unseen_combinations", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("unseen_combinations", __doc__)
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
     parser.add_argument("--seeds", type=int, default=5, help="simulated screens of each kind")
-    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     args = parser.parse_args(arguments)
     header = f"combinations | {' | '.join(ROWS)} | intervals cover, % | of clear effects, %"
     screen = read_screen(Path(args.data), SOURCES["norman"], name="norman", min_seen=0.0)
@@ -250,8 +246,7 @@ def main(arguments: list[str] | None = None) -> None:
         lines.append(line(title, len(scores.sizes[OURS]), scores, *more))
         print(lines[-1], file=sys.stderr, flush=True)
     print("\n".join(lines))
-    if args.save:
-        Path(args.save).write_text("\n".join(lines) + "\n")
+    save(lines, args.save)
 
 
 if __name__ == "__main__":

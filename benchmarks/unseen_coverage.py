@@ -13,15 +13,14 @@ are those of the predictors, means over the fits.
 
 from __future__ import annotations
 
-import argparse
 import os
-from pathlib import Path
 
 import numpy as np
 from scipy.stats import norm
 
 import nextpert as npt
 from benchmarks._screens import Screen, add_arguments, screens_of
+from benchmarks._table import options, save
 from nextpert._adata.posterior import posterior_from
 
 LEVEL = 0.9
@@ -29,13 +28,9 @@ LEVEL = 0.9
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.unseen_coverage", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("unseen_coverage", __doc__)
     parser.add_argument("--screens", nargs="+", default=["papalexi", "tapseq", "hill"])
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
-    parser.add_argument("--save", metavar="FILE", help="also write the table to this file")
     add_arguments(parser)
     args = parser.parse_args(arguments)
     lines = [
@@ -54,8 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
             f"{', '.join(f'{w:.2f}' for w in np.mean(weights, axis=0)[:3])} |"
         )
     print("\n".join(lines), flush=True)
-    if args.save:
-        Path(args.save).write_text("\n".join(lines) + "\n")
+    save(lines, args.save)
 
 
 def left_out(screen: Screen, name: str) -> tuple[np.ndarray, ...]:

@@ -18,18 +18,17 @@ not know the change of the own gene, but expects it by the efficacy of the other
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from joblib import Parallel, delayed
 
 from benchmarks._predictors import fit_weights, search_all
 from benchmarks._screens import SOURCES, Screen, Statistics, add_arguments, screens_of
+from benchmarks._table import options, save
 from nextpert.core.model.effects import learn_efficacy
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictor_weights import learn_predictor_weights
@@ -240,22 +239,17 @@ def run(screen: Screen, workers: int) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the screens asked for and print their tables."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.unseen_perturbations", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("unseen_perturbations", __doc__)
     parser.add_argument("--screens", nargs="+", default=list(SOURCES), choices=list(SOURCES))
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
-    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     add_arguments(parser)
     args = parser.parse_args(arguments)
     sections = []
     for _, screen in screens_of(args):
         sections.append(run(screen, args.workers))
         print(sections[-1], flush=True)
-    if args.save:
-        Path(args.save).write_text("\n".join(sections))
+    save(sections, args.save)
 
 
 if __name__ == "__main__":

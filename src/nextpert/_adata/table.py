@@ -8,6 +8,7 @@ import numpy as np
 
 from nextpert.core import ScreenMoments
 from nextpert.core.model.perturbations import in_blocks
+from nextpert.core.screen.moments import covary
 from nextpert.core.screen.screen import Screen
 
 if TYPE_CHECKING:
@@ -224,7 +225,7 @@ def in_halves(moments: ScreenMoments, rng: np.random.Generator) -> list[ScreenMo
     variance = np.where(counted > 0, moments.scatter.diagonal() / freedom, 0.0)
     chance = rng.normal(size=counted.shape)
     scatter = moments.scatter
-    if np.count_nonzero(scatter) > len(scatter):
+    if covary(scatter):
         root = np.linalg.cholesky(shrunk_correlation(scatter, np.inf) + 1e-9 * np.eye(len(scatter)))
         chance = chance @ root.T
     away = np.sqrt(variance / np.where(counted > 0, counted, 1.0)) * chance

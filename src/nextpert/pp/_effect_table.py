@@ -32,8 +32,7 @@ from nextpert._adata.table import (
 )
 from nextpert.core._checks import require_small
 from nextpert.core._codec import table_type
-from nextpert.core.model._sweep import WITHOUT_CORRELATION
-from nextpert.core.model.within_cells import without_responses
+from nextpert.core.model.within_cells import WITHOUT_CORRELATION, without_responses
 from nextpert.core.screen.guides import pool_guides, spread_within
 from nextpert.pp._steps.outputs import NAMES, read_output
 from nextpert.pp._steps.table_errors import FEWEST, batch_factor, controls_of, read_correlation

@@ -239,8 +239,8 @@ def test_combinations_tell_the_scale_where_no_member_is_known():
 
 def test_what_is_clear_of_combinations_is_kept():
     mean = np.array([[1.0, -1.0, 0.5, 0.0]])
-    together = Together(np.array([3]), mean, np.array([[0.25, 0.2, 0.1, 1.0]]), np.zeros((1, 4)))
+    together = Together(np.array([3]), mean, np.array([[0.16, 0.1, 0.05, 1.0]]), np.zeros((1, 4)))
     np.testing.assert_array_equal(together.clear(), [[1.0, -1.0, 0.0, 0.0]])
     # Beside the rest of a combination's own; nothing is uncertain of what is not expected.
     rest = np.array([0.05, 0.3, 0.0, 0.0])
-    np.testing.assert_allclose(replace(together, rest=rest).doubt(), [[0.2, 0.0, 0.0, 0.0]])
+    np.testing.assert_allclose(replace(together, rest=rest).doubt(), [[0.11, 0.0, 0.0, 0.0]])

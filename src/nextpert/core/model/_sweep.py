@@ -20,7 +20,12 @@ from nextpert.core.model._hierarchical_kernel import (
 from nextpert.core.model._mixture import ENOUGH_PAIRS, best_weights
 from nextpert.core.model.effect_draws import HIGHEST, LOWEST, SCALES, TAILS, VARIANCE
 from nextpert.core.model.perturbations import in_blocks
-from nextpert.core.model.within_cells import LEAST_PSI, factors, without_responses
+from nextpert.core.model.within_cells import (
+    LEAST_PSI,
+    WITHOUT_CORRELATION,
+    factors,
+    without_responses,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -38,9 +43,6 @@ SCORES = np.arange(-14.0, 5.0)
 # loses nothing on TAP-seq.
 _TOLD = 5.0
 _FACTORS = 8  # of coexpression at most; a tenth of the genes where these are few
-# Perturbations of a table that does not say how errors of genes are correlated, up to which a
-# program is modelled. Of 100 perturbations x 100 coexpressed genes, 70 of 467 effects were false.
-WITHOUT_CORRELATION = 30
 _NO_PROGRAM = 1e-12  # variance of a program that is none
 _BLOCK = 32  # perturbations visited by one task; the draws do not depend on who does it
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
+# Perturbations of a table that does not say how errors of genes are correlated, up to which a
+# program is modelled. Of 100 perturbations x 100 coexpressed genes, 70 of 467 effects were false.
+WITHOUT_CORRELATION = 30
 LEAST_PSI = 0.05  # of a gene's variance that is its own, or a factor could hold a gene by itself
 # Of the excess of variances of genes, what lies along the effect: 0.20 of 0.36 on Papalexi, 0.14 of
 # 0.30 on Norman. Genes that are expressed more vary more as well, each by itself.

@@ -12,6 +12,7 @@ from scipy.special import digamma, polygamma
 from scipy.stats import chi2
 
 from nextpert.core._shown import Shown
+from nextpert.core.screen.moments import covary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -271,7 +272,7 @@ class PooledGuides(Shown):
     @property
     def knows_correlation(self) -> bool:
         """Whether it is known how genes vary together: of cells, and of a table that says so."""
-        return self.are_cells or bool(np.count_nonzero(self.scatter) > len(self.scatter))
+        return self.are_cells or covary(self.scatter)
 
     @property
     def covariance(self) -> NDArray[np.float64]:

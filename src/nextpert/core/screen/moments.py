@@ -345,6 +345,11 @@ class Moments(Shown):
         return Moments(self.n, self.mean - as_vector(origin, self.n_nodes, "origin"), self.scatter)
 
 
+def covary(scatter: NDArray[np.float64]) -> bool:
+    """Return whether a scatter tells how nodes vary together, and not of each alone."""
+    return bool(np.count_nonzero(scatter) > len(scatter))
+
+
 def canonical_csr(x: Any) -> sp.csr_array:
     """Return ``x`` as CSR of floats, columns sorted and given once; ``x`` stays as it is."""
     cells = sp.csr_array(x, dtype=np.float64)

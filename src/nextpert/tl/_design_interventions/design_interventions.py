@@ -74,12 +74,11 @@ def design_interventions(
     use ``varp["dag"]`` alone; these and ``"cv"`` use the expected shifts.
 
     With 10 to 50 cells per perturbation, 90% intervals of distances to the strongest perturbations
-    of the screen cover 82 to 91% on Papalexi, 81 to 86% on TAP-seq and 85 to 94% on Norman, and of
-    distances to states given from outside 84 to 89%, 84 to 88% and 81 to 87%. Distances to targets
-    that hardly differ from the controls are predicted too large. The candidate of the largest
-    ``probability_best`` is the nearest about as often as stated on Papalexi (0.49, 0.70, 0.86:
-    right in 0.63, 0.76 and 0.89 of the cases) and TAP-seq (0.23, 0.37: 0.17, 0.39), but not on
-    Norman (0.48, 0.69, 0.88: 0.50, 0.43, 0.64).
+    of the screen cover 74 to 86% on Papalexi and 79 to 99% on TAP-seq, of distances to states given
+    as numbers 84 to 91% and 89 to 94%, and where little happens 86 to 100%. The candidate of the
+    largest ``probability_best`` is the nearest about as often as stated on Papalexi (0.49, 0.70,
+    0.86: right in 0.63, 0.76 and 0.89 of the cases) and TAP-seq (0.23, 0.37: 0.17, 0.39), but not
+    on Norman (0.48, 0.69, 0.88: 0.50, 0.43, 0.64).
 
     Towards the state that a perturbation itself produces, given by held-out cells, that
     perturbation ranks first by ``state_distance`` in 68, 82 and 92% of the cases on Papalexi, 56,

@@ -1,0 +1,258 @@
+"""False effects and coverage of intervals over the designs of a screen, in one table.
+
+Simulated screens (noise of a cell 1) are fitted by the public calls. An effect is called if its
+local false sign rate is below 0.05, and is false if it is 0 or has the other sign; *stated* is the
+sum of the rates of the called ones. A design holds if no more are false, over all its screens, than
+the limit: the 97.5% quantile of a Poisson variable with twice the stated sum. Coverage is that of
+90% intervals, of all effects, of the called ones, and of those truly larger than 0.8; ± are
+standard errors over screens.
+
+One batch, nested, crossed: 48 perturbations of 60 cells and 60 genes, with a shift of standard
+deviation 1 of every batch and gene, and 40 controls per batch; 5% of effects are not 0. Nested:
+each of 4 batches has 12 perturbations of its own. Crossed: each perturbation is in 2 of 4 batches.
+Guides: three per perturbation, which scatter with a tenth of the variance of a cell. *Dense*: 24
+perturbations, 40 genes and 6 batches of 25 controls; no effect is 0, one in five has the standard
+deviation 1, the others 0.1. *No effects*: nested, every effect is 0. Counts: ``false_signs``.
+
+Tables: 20 perturbations of 60 cells, 100 genes, 5% of effects; and 30, 150 or 1,500 controls, with
+their number, or ``control_se="conservative"``. Correlated: half of the variance within cells is
+that of five factors, with 1,500 controls and 100 perturbations, and ``correlation`` of some control
+cells, or none.
+
+Combinations: 40 of 190 pairs of 20 perturbations are measured with 60 cells each (60 genes, 500
+controls, 30% of effects); pairs do what their members do together, and members have the number of
+cells given. Unmeasured pairs are 20 others. Without cells: 4 of 24 perturbations have none, and are
+predicted by ``features`` that tell which of four groups they belong to; an effect of the group is
+kept with probability 0.7. Conditions have a command of their own, ``benchmarks.conditions``.
+
+    python -m benchmarks.designs                      # 12 screens of each design
+    python -m benchmarks.designs --designs nested "pairs, 15 cells" --first 100
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from scipy.stats import poisson
+
+import nextpert as npt
+from benchmarks._quiet import quiet
+from benchmarks._table import options, save
+
+Array = np.ndarray
+Judged = tuple[dict[str, Any], pd.DataFrame]  # tables of effects, and the true effects
+
+LARGE, N_CELLS, GUIDE_VARIANCE, N_GENES, SIZE = 0.8, 60, 0.1, 100, 0.8
+
+
+def fitted(adata: ad.AnnData, truth: pd.DataFrame, **told: Any) -> Judged:
+    """Return what the effects of a screen are found to be, on an empty graph, and are."""
+    npt.tl.learn_dag(adata, method="given", dag=[])
+    npt.tl.fit_dag_blr(adata, **told)
+    npt.tl.perturbation_effects(adata, candidates=list(truth.index))
+    return adata.uns["perturbation_effects"], truth
+
+
+def cells(x: Array, effects: pd.DataFrame, **obs: Array) -> ad.AnnData:
+    """Return an AnnData of cells with the genes of the effects."""
+    table = pd.DataFrame(obs, index=[f"c{i}" for i in range(len(x))])
+    return ad.AnnData(x, table, pd.DataFrame(index=effects.columns))
+
+
+def named(effects: Array) -> pd.DataFrame:
+    """Return true effects with names."""
+    n, p = effects.shape
+    return pd.DataFrame(effects, [f"P{j:03}" for j in range(n)], [f"G{k:03}" for k in range(p)])
+
+
+def in_batches(
+    seed: int, some: int, n_batches: int, n: int = 48, n_genes: int = 60, share: float = 0.05,
+    n_control: int = 40, *, guides: bool = False,
+) -> Judged:  # fmt: skip
+    """Judge a screen of which each perturbation is in ``some`` of its batches."""
+    rng = np.random.default_rng([seed, n_control, some, n_batches, round(100 * share), guides])
+    label, batch = [np.zeros(n_control * n_batches, int)], [np.repeat(range(n_batches), n_control)]
+    for j in range(n):
+        label.append(np.full(N_CELLS, j + 1))
+        batch.append((j + np.arange(N_CELLS) * some // N_CELLS) % n_batches)
+    labels, batches = np.concatenate(label), np.concatenate(batch)
+    shape = n, n_genes
+    size = rng.choice([0.1, 1.0], p=[0.8, 0.2], size=shape) if share == 1.0 else 1.0
+    effects = named(rng.normal(size=shape) * size * (rng.random(shape) < share))
+    x = 4.0 + rng.normal(size=(len(labels), n_genes))
+    x += np.vstack([np.zeros(n_genes), effects])[labels]
+    x += rng.normal(size=(n_batches, n_genes))[batches]
+    guide = rng.integers(3, size=len(labels)) + 3 * labels
+    guide[labels == 0] = rng.integers(12, size=int((labels == 0).sum())) + 1000
+    if guides:
+        codes = np.unique(guide, return_inverse=True)[1]
+        x += np.sqrt(GUIDE_VARIANCE) * rng.normal(size=(codes.max() + 1, n_genes))[codes]
+    names = np.array(["control", *effects.index])
+    adata = cells(
+        x, effects, perturbation=names[labels], batch=batches.astype(str), guide=guide.astype(str)
+    )
+    told = {
+        "batch_key": "batch" if n_batches > 1 else None,
+        "guide_key": "guide" if guides else None,
+    }
+    npt.pp.setup_screen(adata, **told)
+    return fitted(adata, effects)
+
+
+def of_table(
+    seed: int, n: int, n_controls: int, *, correlated: bool = False, rows: int = 0, **told: Any
+) -> Judged:
+    """Judge a table of effects and standard errors; ``rows`` control cells tell correlations."""
+    rng = np.random.default_rng([seed, n, n_controls])
+    truth = named(SIZE * rng.normal(size=(n, N_GENES)) * (rng.random((n, N_GENES)) < 0.05))
+    loadings = rng.normal(size=(5, N_GENES))
+    loadings *= np.sqrt(0.5 / (loadings**2).sum(axis=0)) if correlated else 0.0
+    own = np.sqrt(1.0 - (loadings**2).sum(axis=0))
+
+    def noise(rows: int, of: int) -> Array:
+        common = rng.normal(size=(rows, 5)) @ loadings
+        return np.asarray((common + own * rng.normal(size=(rows, N_GENES))) / np.sqrt(of))
+
+    seen = truth + noise(n, N_CELLS) - noise(1, n_controls)
+    se = pd.DataFrame(np.sqrt(1 / N_CELLS + 1 / n_controls), truth.index, truth.columns)
+    if rows:
+        told["correlation"] = pd.DataFrame(noise(rows, 1), columns=truth.columns)
+    if "control_se" not in told:
+        told["n_controls"] = n_controls
+    return fitted(npt.pp.effect_table(seen, se, n_cells=N_CELLS, **told), truth)
+
+
+def of_pairs(seed: int, n_cells: int, *, measured: bool = True, correlated: bool = False) -> Judged:
+    """Judge the measured, or the other, pairs of perturbations whose effects add up."""
+    rng, n, n_genes = np.random.default_rng([seed, n_cells, correlated]), 20, 60
+    alone = named(0.5 * rng.normal(size=(n, n_genes)) * (rng.random((n, n_genes)) < 0.3))
+    pairs = list(itertools.combinations(alone.index, 2))
+    chosen = [pairs[k] for k in rng.permutation(len(pairs))[:60]]
+    does = pd.DataFrame({f"{a}+{b}": alone.loc[a] + alone.loc[b] for a, b in chosen}).T
+    shift = pd.concat([alone, does[:40]])
+    label = np.repeat(["control", *shift.index], [500, *[n_cells] * n, *[N_CELLS] * 40])
+    noise = rng.normal(size=(len(label), n_genes))
+    if correlated:
+        loading = 0.5 * np.sign(rng.normal(size=(2, n_genes)))
+        noise = np.sqrt(0.5) * noise + rng.normal(size=(len(label), 2)) @ loading
+    x = 3 + shift.reindex(label).fillna(0.0).to_numpy() + noise
+    asked = does[:40] if measured else does[40:]
+    return fitted(cells(x, does, perturbation=label), asked, shift="activation")
+
+
+def without_cells(seed: int) -> Judged:
+    """Judge perturbations without cells that are predicted by the group that they belong to."""
+    rng, n, p = np.random.default_rng([seed, 9]), 24, 60
+    of_group, group = rng.normal(size=(4, p)) * (rng.random((4, p)) < 0.3), np.arange(n) % 4
+    effects = named(of_group[group] * (rng.random((n, p)) < 0.7))
+    label = np.repeat(["control", *effects.index[4:]], [500, *[100] * (n - 4)])
+    x = 2.0 + rng.normal(size=(len(label), p))
+    x += effects.reindex(label).fillna(0.0).to_numpy()
+    features = pd.DataFrame(np.eye(4)[group], effects.index, list("abcd"))
+    return fitted(cells(x, effects, perturbation=label), effects[:4], features=features)
+
+
+DESIGNS: dict[str, Callable[[int], Judged]] = {
+    "one batch": partial(in_batches, some=1, n_batches=1, n_control=160),
+    "one batch, dense": partial(
+        in_batches, some=1, n_batches=1, n=24, n_genes=40, share=1.0, n_control=150
+    ),
+    "nested": partial(in_batches, some=1, n_batches=4),
+    "nested, dense": partial(
+        in_batches, some=1, n_batches=6, n=24, n_genes=40, share=1.0, n_control=25
+    ),
+    "nested, no effects": partial(in_batches, some=1, n_batches=4, share=0.0),
+    "crossed": partial(in_batches, some=2, n_batches=4),
+    "guides": partial(in_batches, some=1, n_batches=1, n_control=160, guides=True),
+    "guides, nested": partial(in_batches, some=1, n_batches=4, guides=True),
+    **{
+        f"table, {k} controls": partial(of_table, n=20, n_controls=k) for k in (30, 150, 1500)
+    },
+    **{
+        f"table, {k} controls, conservative": partial(
+            of_table, n=20, n_controls=k, control_se="conservative"
+        )
+        for k in (30, 150, 1500)
+    },
+    "table, correlated, none": partial(of_table, n=100, n_controls=1500, correlated=True),
+    **{
+        f"table, correlated, {k} cells": partial(
+            of_table, n=100, n_controls=1500, correlated=True, rows=k
+        )
+        for k in (50, 200)
+    },
+    **{f"pairs, {k} cells": partial(of_pairs, n_cells=k) for k in (15, 30, 60, 200)},
+    "pairs, 15 cells, correlated": partial(of_pairs, n_cells=15, correlated=True),
+    "pairs without cells": partial(of_pairs, n_cells=60, measured=False),
+    "without cells": without_cells,
+}  # fmt: skip
+
+
+def scores(found: dict[str, Any], truth: pd.DataFrame) -> dict[str, float]:
+    """Return called, false and stated numbers of a screen, and coverages."""
+    tables = (
+        pd.DataFrame(found[name], found["perturbations"], found["genes"])
+        .loc[truth.index, [g for g in truth.columns if g in set(found["genes"])]]
+        for name in ("mean", "lower", "upper", "lfsr")
+    )  # fmt: skip
+    mean, lower, upper, lfsr = tables
+    real = truth[mean.columns].to_numpy()
+    inside = (lower.to_numpy() <= real) & (real <= upper.to_numpy())
+    called, large = lfsr.to_numpy() < 0.05, np.abs(real) > LARGE
+    false = called & (np.sign(mean.to_numpy()) != np.sign(real))
+    return {
+        "called": float(called.sum()), "false": float(false.sum()),
+        "stated": float(lfsr.to_numpy()[called].sum()), "of all": float(inside.mean()),
+        "of called": float(inside[called].mean()) if called.any() else np.nan,
+        "of large": float(inside[large].mean()) if large.any() else np.nan,
+    }  # fmt: skip
+
+
+def line(name: str, every: pd.DataFrame) -> str:
+    """Return the row of a design, from one row of scores per screen."""
+    total, error = every.sum(), every.std(ddof=1) / np.sqrt(every.notna().sum())
+    limit = poisson.ppf(0.975, 2 * total["stated"])
+    covered = (
+        "" if np.isnan(mean) else f"{mean:.3f} ± {error[which]:.3f}"
+        for which, mean in every.mean()[["of all", "of called", "of large"]].items()
+    )
+    values = (
+        f"{total['called']:.0f}", f"{total['false']:.0f} ± {len(every) * error['false']:.1f}",
+        f"{total['stated']:.1f}", f"{limit:.0f}", "yes" if total["false"] <= limit else "no",
+        *covered,
+    )  # fmt: skip
+    return f"| {name} | {' | '.join(values)} |"
+
+
+@quiet()
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table, and write it and the scores of every screen to files."""
+    parser = options("designs", __doc__)
+    parser.add_argument("--designs", nargs="+", choices=list(DESIGNS), default=list(DESIGNS))
+    parser.add_argument("--screens", type=int, default=12)
+    parser.add_argument("--first", type=int, default=0, help="seed of the first screen")
+    args = parser.parse_args(arguments)
+    head = ("design", "called", "false", "stated", "limit", "holds")
+    head = (*head, "coverage, all", "called", "large")
+    lines, every = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"], {}
+    print(*lines, sep="\n")
+    for name in args.designs:
+        seeds = range(args.first, args.first + args.screens)
+        every[name] = pd.DataFrame([scores(*DESIGNS[name](seed)) for seed in seeds], seeds)
+        lines.append(line(name, every[name]))
+        print(lines[-1], flush=True)
+        save(lines, args.save)
+        if args.save:
+            table = pd.concat(every, names=["design", "seed"])
+            table.to_csv(Path(args.save).with_suffix(".csv"), float_format="%.4g")
+
+
+if __name__ == "__main__":
+    main()
