@@ -134,7 +134,7 @@ def test_effects_by_condition_are_those_of_the_core(fitted):
     for one, two, part in zip(found.conditions, fit_each(parts, rng=0), parts, strict=True):
         np.testing.assert_allclose(one.change, part.mean[1:] - part.mean[0], atol=1e-8)
         np.testing.assert_allclose(
-            one.effects.posterior_mean(), two.effects.posterior_mean(), atol=0.05
+            one.effects.posterior_mean(), two.effects.posterior_mean(), atol=0.2
         )
 
 

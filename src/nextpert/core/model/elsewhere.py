@@ -2,7 +2,7 @@
 
 The fit to a condition is that of its own cells and controls. The cells of every other condition
 count there with a weight from 0 to 1, for each perturbation and gene: the probability that its
-effect is the same in both. That follows from the difference of the effects, and from how many
+effect is the same in both, up to the error of sampling. That follows from the difference of the effects, and from how many
 effects are the same among other genes that the perturbation changes, and among other perturbations.
 Effects in another screen enter in the same way.
 """
@@ -161,8 +161,13 @@ def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGu
         of_control = 1.0 / own.counted[0] + np.maximum(there / unit, 1.0) / part.counted[0]
         both = noise + 1.0 / own.counted[1:] + of_control
         square = (change - away[here]) ** 2 / unit
-        agree = departures(square, both, changes * said)[:, :, 0]
-        precision.append(said * agree / noise)
+        chance = departures(square, both, changes * said)
+        # Departures below the error of sampling are more of it. Without cells here nothing tells
+        # whether there are others: they are by how much effects there may be off.
+        less = DEPARTURES <= noise[:, :, None]
+        within = (chance * less / (noise[:, :, None] + DEPARTURES)).sum(axis=2)
+        beyond = 1.0 / (noise + chance @ DEPARTURES)
+        precision.append(said * np.where(own.n[1:, None] > _NO_CELLS, within, beyond))
     total = np.sum(precision, axis=0)
     share = [each / total for each in precision]
     n = total.mean(axis=1)
