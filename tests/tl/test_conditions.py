@@ -197,6 +197,22 @@ def test_a_fit_without_conditions_says_how_to_have_them():
         npt.tl.perturbation_effects(adata, condition="A")
 
 
+def test_one_condition_alone_says_so():
+    adata, _ = lined()
+    one = fit(adata[adata.obs["line"] == "A"].copy(), condition_key="line")
+    with pytest.raises(ValueError, match="fewer than two conditions of adata.obs"):
+        npt.tl.perturbation_effects(one, condition="A")
+
+
+@pytest.mark.slow
+def test_halves_of_the_controls_are_split_by_condition():
+    adata = fit(lined(cells=15)[0], condition_key="line")
+    npt.tl.diagnose(adata)
+    found = adata.uns["diagnosis"]["negative_controls"]
+    assert found["name"].tolist() == [f"half of the controls in {line}" for line in LINES]
+    assert found["n_false"].max() <= 1
+
+
 def test_a_condition_without_controls_raises():
     adata, _ = lined()
     adata = adata[~((adata.obs["line"] == "B") & (adata.obs["perturbation"] == "control"))].copy()

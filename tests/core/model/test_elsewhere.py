@@ -211,9 +211,7 @@ def test_a_perturbation_without_cells_in_a_line_is_expected_as_in_the_others():
     every, code = values(effects, 5)
     parts = [as_cells(x, code) for x in every]
     kept = code != 1
-    parts[1] = pool_guides(
-        ScreenMoments.from_array(every[1][kept], code[kept], 13), range(13), 13
-    )
+    parts[1] = pool_guides(ScreenMoments.from_array(every[1][kept], code[kept], 13), range(13), 13)
     fits = fit_each(parts, rng=0, chain=Chain(100, 100, 2))
     line = as_condition(fits[1], parts[1], "B", np.arange(GENES, dtype=float))
     assert line.n_cells[0] == 0

@@ -90,8 +90,8 @@ class Hierarchical:
         Squared differences of the cells' means to the controls, summed, in these units, shape
         ``(n_draws,)``.
     conditions
-        What differs between conditions, if effects were modelled in each; ``effects`` are then the
-        averages over the cells of all conditions. ``None`` where they were pooled.
+        What fits to each of several conditions say; ``effects`` are those of the cells of all
+        conditions, compared within them. ``None`` where there are no conditions.
     """
 
     effects: EffectDraws = nested(EffectDraws)
