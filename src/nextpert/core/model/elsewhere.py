@@ -2,9 +2,9 @@
 
 The fit to a condition is that of its own cells and controls. The cells of every other condition
 count there with a weight from 0 to 1, for each perturbation and gene: the probability that its
-effect is the same in both, up to the error of sampling. That follows from the difference of the effects, and from how many
-effects are the same among other genes that the perturbation changes, and among other perturbations.
-Effects in another screen enter in the same way.
+effect is the same in both, up to the error of sampling. That follows from the difference of the
+effects, and from how many effects are the same among other genes that the perturbation changes, and
+among other perturbations. Effects in another screen enter in the same way.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from nextpert.core._checks import as_rng
 from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import Condition
 from nextpert.core.model.hierarchical import fit_hierarchical
+from nextpert.core.model.perturbations import in_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -161,13 +162,16 @@ def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGu
         of_control = 1.0 / own.counted[0] + np.maximum(there / unit, 1.0) / part.counted[0]
         both = noise + 1.0 / own.counted[1:] + of_control
         square = (change - away[here]) ** 2 / unit
-        chance = departures(square, both, changes * said)
-        # Departures below the error of sampling are more of it. Without cells here nothing tells
-        # whether there are others: they are by how much effects there may be off.
-        less = DEPARTURES <= noise[:, :, None]
-        within = (chance * less / (noise[:, :, None] + DEPARTURES)).sum(axis=2)
-        beyond = 1.0 / (noise + chance @ DEPARTURES)
-        precision.append(said * np.where(own.n[1:, None] > _NO_CELLS, within, beyond))
+        weight = np.empty(noise.shape)
+        for rows, chance in departures(square, both, changes * said):
+            # Departures below the error of sampling are more of it. Without cells here nothing
+            # tells whether there are others: they are by how much effects there may be off.
+            total = noise[rows, :, None] + DEPARTURES
+            small = noise[rows, :, None] >= DEPARTURES
+            beyond = 1.0 / (noise[rows] + chance @ DEPARTURES)
+            within = (chance * small / total).sum(axis=2)
+            weight[rows] = np.where(own.n[1:][rows, None] > _NO_CELLS, within, beyond)
+        precision.append(said * weight)
     total = np.sum(precision, axis=0)
     share = [each / total for each in precision]
     n = total.mean(axis=1)
@@ -189,12 +193,12 @@ def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGu
     )  # fmt: skip
 
 
-def departures(square: Array, variance: Array, changes: Array) -> Array:
-    """Return the probabilities of variances by which the effects of two conditions depart.
+def departures(square: Array, variance: Array, changes: Array) -> Iterator[tuple[slice, Array]]:
+    """Yield the probabilities of variances by which the effects of two conditions depart.
 
-    Those of :data:`DEPARTURES`, shape ``(n_perturbations, n_genes, n_departures)``. How often there
-    is each is estimated from genes that change, as all agree where nothing happens; in a
-    perturbation without the gene itself.
+    Those of :data:`DEPARTURES` for some perturbations, shape ``(n_some, n_genes, n_departures)``.
+    How often there is each is estimated from genes that change, as all agree where nothing happens;
+    in a perturbation without the gene itself.
 
     Parameters
     ----------
@@ -203,20 +207,32 @@ def departures(square: Array, variance: Array, changes: Array) -> Array:
         n_genes)``.
     changes
         How certain it is that a gene changes, 0 to 1, same shape.
+
+    Yields
+    ------
+    tuple
+        Some perturbations, and their probabilities.
     """
-    total = variance[:, :, None] + DEPARTURES
-    logs = -0.5 * (np.log(total) + square[:, :, None] / total)
-    prior = np.full(len(DEPARTURES), 0.5 / (len(DEPARTURES) - 1))
-    prior[0] = 0.5
-    often = np.tile(prior, (len(square), 1))
-    counts = changes[:, :, None]
+    (n, p), size = square.shape, len(DEPARTURES)
+    blocks = list(in_blocks(n, p * size))
+
+    def logs(rows: slice) -> Array:
+        total = variance[rows, :, None] + DEPARTURES
+        return np.asarray(-0.5 * (np.log(total) + square[rows, :, None] / total))
+
+    prior = np.append(0.5, np.full(size - 1, 0.5 / (size - 1)))
+    often, of_each = np.tile(prior, (n, 1)), np.empty((n, size))
     for _ in range(_ROUNDS):
-        counted = counts * softmax(logs + np.log(often)[:, None], axis=2)
-        of_each = counted.sum(axis=1)
+        for rows in blocks:
+            chance = softmax(logs(rows) + np.log(often[rows, None]), axis=2)
+            of_each[rows] = np.einsum("jg,jgd->jd", changes[rows], chance)
         screen = (_TOLD * prior + of_each.sum(axis=0)) / (_TOLD + changes.sum())
+        before = often
         often = (_OF_SCREEN * screen + of_each) / (_OF_SCREEN + changes.sum(axis=1))[:, None]
-    left = _OF_SCREEN * screen + of_each[:, None] - counted
-    return np.asarray(softmax(logs + np.log(left), axis=2))
+    for rows in blocks:
+        chance = softmax(logs(rows) + np.log(before[rows, None]), axis=2)
+        left = _OF_SCREEN * screen + of_each[rows, None] - changes[rows, :, None] * chance
+        yield rows, softmax(logs(rows) + np.log(left), axis=2)
 
 
 def _with_all(cells: PooledGuides) -> PooledGuides:
