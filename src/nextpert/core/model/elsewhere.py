@@ -106,8 +106,7 @@ def fit_each(
     short = min(length, _SHORT, key=lambda each: each.keep)
     for part in whole:
         effects = fit(part, part, short).effects
-        square = effects.posterior_mean() ** 2
-        changes = np.maximum(changes, square / (square + effects.sd() ** 2))
+        changes = np.maximum(changes, np.abs(effects.posterior_mean()) > effects.sd())
     asked = range(len(parts)) if which is None else which
     return [fit(joined(whole, k, changes), whole[k], length) for k in asked]
 
@@ -145,7 +144,7 @@ def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGu
     here
         Number of the condition.
     changes
-        How certain it is that a gene changes, 0 to 1, shape ``(n_perturbations, n_genes)``.
+        Genes that count as changed, 0 or 1, shape ``(n_perturbations, n_genes)``.
     """
     own = parts[here]
     varies = own.covariance.diagonal()
@@ -206,7 +205,7 @@ def departures(square: Array, variance: Array, changes: Array) -> Iterator[tuple
         Squared differences of effects, and their sampling variances, shape ``(n_perturbations,
         n_genes)``.
     changes
-        How certain it is that a gene changes, 0 to 1, same shape.
+        How far a gene counts as changed, 0 to 1, same shape.
 
     Yields
     ------
