@@ -1,23 +1,26 @@
-"""Effects in three cell lines: pooled, each line alone, and by condition with sharing learned.
+"""Effects in three cell lines: each line alone, all pooled, and by condition.
 
-Simulated screens of 30 perturbations and 50 genes in three lines, with 25 or 100 cells of each
-perturbation and ten times as many controls in every line. Half of the perturbations change a fifth
-of the genes (by a normal with standard deviation 0.7, noise has 1), six share a program. ``one
-line``: one perturbation changes 16 genes by 0.5 to 1 in the first line, and none in the others; all
-others act alike in the three lines. ``alike``: all do. ``half``: effects in two lines have a
-correlation of 0.5. ``apart``: they have nothing in common. Noise has four factors of coexpression,
-and lines differ by a normal with standard deviation 1 on every gene.
+Simulated screens of nine perturbations and 258 genes in three lines, with 40 cells of each
+perturbation and 200 controls in every line. An effect changes 20 genes by 0.4 to 1; noise has a
+variance of 1, and four factors of coexpression besides. ``one line``: one perturbation has an
+effect, in the first line alone. ``counts``: the same in ln(1 + counts) of negative binomial counts
+(effects are on the log scale of means), of which two thirds of the genes are expressed in one line
+alone. ``alike``: four perturbations have the same effect in all lines. ``part``: so have three, and
+a fourth has one in the first line alone. ``genes``: of each effect of four perturbations, each line
+lacks 40% of the genes. ``apart``: four perturbations have other effects in every line.
 
-All effects are those of the public calls. *Pooled*: lines are a ``batch_key``. *Each line alone*:
-fitted by itself. *By condition*: lines are a ``condition_key``. "Significant" has a local false
-sign rate below 0.05; it is wrong where the effect is 0 or has the other sign. The error is the
-squared error summed over lines, perturbations and genes. "Found" are those of the 16 genes that are
-significant with the right sign in the line of ``one line``, and "false there" the genes of this
-perturbation that are significant in the other two lines. Standard errors are over screens; methods
-see the same screens. The prior of departures was chosen on other screens of these settings.
+Effects are those of the hierarchical model: fitted to each line *alone*; to all lines *pooled*,
+means compared within lines; and *by condition*, as ``condition_key`` does it. All chains have 300
+sweeps. The error is squared and summed over lines, perturbations and genes; ratios are those of
+sums over screens, with standard errors by leaving a screen out (jackknife). *Outside*: means
+outside their own 90% interval. *Significant*, *false* (wrong sign, or none), *stated* (sum of the
+local false sign rates of the significant ones) and *limit* (97.5% quantile of the Poisson
+distribution of twice as many) are sums over screens. Coverage is that of 90% intervals: of all
+effects, of significant ones, and of those above 0.4. True effects of counts are differences of
+expected values.
 
-    python -m benchmarks.conditions                       # 8 screens of each setting, 10 minutes
-    python -m benchmarks.conditions --screens 1 --cells 25
+    python -m benchmarks.conditions                          # 20 screens of each kind
+    python -m benchmarks.conditions --kinds counts --screens 2
 """
 
 from __future__ import annotations
@@ -25,132 +28,149 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import anndata as ad
 import numpy as np
-import pandas as pd
+from scipy.stats import nbinom, poisson
 
-import nextpert as npt
 from benchmarks._quiet import quiet
+from nextpert.core import ScreenMoments
+from nextpert.core.model.chain import Chain
+from nextpert.core.model.elsewhere import fit_each
+from nextpert.core.model.hierarchical import fit_hierarchical
+from nextpert.core.screen.guides import PooledGuides, pool_guides
 
-N_LINES, N_PERTURBATIONS, N_GENES, N_CHANGED = 3, 30, 50, 16
-KINDS = ("one line", "alike", "half", "apart")
-POOLED, ALONE, OURS = METHODS = ("pooled", "each line alone", "by condition")
-LINES = ["A", "B", "C"]
+N_LINES, N_PERTURBATIONS, N_GENES, N_CHANGED = 3, 9, 258, 20
+N_CELLS, N_CONTROLS, SHAPE = 40, 200, 3.0
+KINDS = ("one line", "counts", "alike", "part", "genes", "apart")
+ALONE, POOLED, OURS = METHODS = ("alone", "pooled", "by condition")
+CHAIN = Chain(100, 100, 2)
+CODE = np.repeat(np.arange(1 + N_PERTURBATIONS), [N_CONTROLS] + [N_CELLS] * N_PERTURBATIONS)
+COLUMNS = (
+    "lines", "effects", "error over alone", "error over pooled", "outside", "significant", "false",
+    "stated", "limit", "coverage", "of significant", "of large",
+)  # fmt: skip
 
 
-def truth(kind: str, rng: np.random.Generator) -> np.ndarray:
+def effects(kind: str, rng: np.random.Generator) -> np.ndarray:
     """Return the effects, shape ``(N_LINES, N_PERTURBATIONS, N_GENES)``."""
-    shape = (N_LINES, N_PERTURBATIONS, N_GENES)
-    active = np.arange(N_PERTURBATIONS) < N_PERTURBATIONS // 2
-    changed = (rng.random((1 if kind != "apart" else N_LINES, *shape[1:])) < 0.2) & active[:, None]
-    effect = np.where(changed, 0.7 * rng.normal(size=changed.shape), 0.0)
-    program = 0.5 * rng.normal(size=N_GENES) * (rng.random(N_GENES) < 0.3)
-    if kind != "apart":
-        effect[:, :6] += rng.normal(size=(6, 1)) * program
-    effect = np.broadcast_to(effect, shape).copy()
-    if kind == "one line":
-        effect[:, 0] = 0.0
-        genes = rng.choice(N_GENES, N_CHANGED, replace=False)
-        effect[0, 0, genes] = rng.choice([-1, 1], N_CHANGED) * rng.uniform(0.5, 1.0, N_CHANGED)
-    if kind == "half":
-        own = np.where(changed, 0.7 * rng.normal(size=shape), 0.0)
-        effect = np.sqrt(0.5) * (effect + own)
-    return effect
+    found = np.zeros((N_LINES, N_PERTURBATIONS, N_GENES))
+
+    def one() -> np.ndarray:
+        effect, genes = np.zeros(N_GENES), rng.choice(N_GENES, N_CHANGED, replace=False)
+        effect[genes] = rng.choice([-1, 1], N_CHANGED) * rng.uniform(0.4, 1.0, N_CHANGED)
+        return effect
+
+    if kind in ("one line", "counts"):
+        found[0, 0] = one()
+        return found
+    for j in range(4):
+        found[:, j] = [one() for _ in range(N_LINES)] if kind == "apart" else one()
+    if kind == "part":
+        found[1:, 0] = 0.0
+    if kind == "genes":
+        found *= rng.random(found.shape) < 0.6
+    return found
 
 
-def screen(effect: np.ndarray, n_cells: int, rng: np.random.Generator) -> ad.AnnData:
-    """Return the cells of a screen."""
-    label = np.repeat(np.arange(1 + N_PERTURBATIONS), [10 * n_cells] + [n_cells] * N_PERTURBATIONS)
-    factors, line = 0.3 * rng.normal(size=(4, N_GENES)), np.repeat(range(N_LINES), len(label))
-    x = 4.0 + rng.normal(size=(len(line), N_GENES)) + rng.normal(size=(len(line), 4)) @ factors
-    label = np.tile(label, N_LINES)
-    x += np.concatenate([np.zeros((N_LINES, 1, N_GENES)), effect], axis=1)[line, label]
-    x += rng.normal(size=(N_LINES, N_GENES))[line]
-    names = np.array(["control", *(f"P{j:02}" for j in range(N_PERTURBATIONS))])
-    obs = pd.DataFrame(
-        {"perturbation": names[label], "line": np.array(LINES)[line]},
-        index=[f"c{i}" for i in range(len(line))],
+def screen(
+    kind: str, effect: np.ndarray, rng: np.random.Generator
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return the cells of every line, and the true effects."""
+    shift = np.concatenate([np.zeros((N_LINES, 1, N_GENES)), effect], axis=1)
+    if kind != "counts":
+        factors = 0.3 * rng.normal(size=(4, N_GENES))
+        return [
+            rng.normal(size=N_GENES) + each[CODE] + rng.normal(size=(len(CODE), N_GENES))
+            + rng.normal(size=(len(CODE), 4)) @ factors
+            for each in shift
+        ], effect  # fmt: skip
+    level, own = rng.normal(1.0, 0.7, size=N_GENES), rng.integers(N_LINES, size=N_GENES)
+    only = rng.random(N_GENES) < 2 / 3
+    off = 5.0 * (only & (own != np.arange(N_LINES)[:, None]))
+    log_mean = level + 0.3 * rng.normal(size=off.shape) - off
+    means = np.exp(log_mean[:, None] + shift)
+    gamma = [rng.gamma(SHAPE, 1 / SHAPE, size=(len(CODE), N_GENES)) for _ in means]
+    cells = [np.log1p(rng.poisson(g * mean[CODE])) for g, mean in zip(gamma, means, strict=True)]
+    counts = np.arange(1000)
+    expected = means.copy()
+    for place in np.ndindex(N_LINES, 1 + N_PERTURBATIONS):
+        chance = nbinom.pmf(counts[:, None], SHAPE, SHAPE / (SHAPE + means[place]))
+        expected[place] = np.log1p(counts) @ chance
+    return cells, expected[:, 1:] - expected[:, :1]
+
+
+def pooled(cells: list[np.ndarray]) -> PooledGuides:
+    """Return controls and perturbations of all lines, means compared within them."""
+    n, lines = 1 + N_PERTURBATIONS, len(cells)
+    code = np.concatenate([CODE + n * k for k in range(lines)])
+    moments = ScreenMoments.from_array(np.vstack(cells), code, n * lines)
+    group = np.tile(np.arange(n), lines)
+    clean, sd = moments.without_batches(np.repeat(np.eye(lines)[:, 1:], n, axis=0), group)
+    return pool_guides(clean, group, n, fixed_sd=sd)
+
+
+def judge(kind: str, seed: int) -> dict[str, dict[str, float]]:
+    """Return what the effects of one screen are judged by, by method."""
+    rng = np.random.default_rng([100 + seed, KINDS.index(kind)])
+    cells, truth = screen(kind, effects(kind, rng), rng)
+    parts = [pooled([each]) for each in cells]
+    whole = fit_hierarchical(pooled(cells), rng=0, chain=CHAIN).effects.summary()
+    fits = {
+        ALONE: [fit_hierarchical(x, rng=0, chain=CHAIN).effects.summary() for x in parts],
+        POOLED: [whole] * N_LINES,
+        OURS: [fit.effects.summary() for fit in fit_each(parts, rng=0, chain=CHAIN)],
+    }
+    return {name: _scores(found, truth) for name, found in fits.items()}
+
+
+def _scores(found: list, truth: np.ndarray) -> dict[str, float]:
+    mean, lower, upper, lfsr = (
+        np.array([getattr(each, x) for each in found]) for x in ("mean", "lower", "upper", "lfsr")
     )
-    return ad.AnnData(x, obs, pd.DataFrame(index=[f"G{k}" for k in range(N_GENES)]))
-
-
-def fitted(
-    adata: ad.AnnData, conditions: list[str] | None = None, **roles: str
-) -> list[ad.AnnData]:
-    """Return effects after a fit, in each of some conditions if any are given."""
-    npt.pp.setup_screen(adata, **roles)
-    npt.tl.learn_dag(adata, method="given", dag=np.zeros((N_GENES, N_GENES)))
-    npt.tl.fit_dag_blr(adata)
-    return [
-        npt.tl.perturbation_effects(adata, condition=name, as_anndata=True)
-        for name in conditions or [None]
-    ]
-
-
-def by_method(adata: ad.AnnData) -> dict[str, list[ad.AnnData]]:
-    """Return the effects in every line, by method."""
-    alone = [fitted(adata[adata.obs["line"] == name].copy())[0] for name in LINES]
-    pooled = fitted(adata.copy(), batch_key="line") * N_LINES
-    ours = fitted(adata.copy(), LINES, condition_key="line")
-    return {POOLED: pooled, ALONE: alone, OURS: ours}
-
-
-def score(found: list[ad.AnnData], effect: np.ndarray) -> dict[str, float]:
-    """Return what the effects in every line are judged by."""
-    mean = np.array([each.X for each in found])
-    lower, upper, lfsr = (
-        np.array([each.layers[name] for each in found]) for name in ("lower", "upper", "lfsr")
-    )
-    significant, inside = lfsr < 0.05, (lower <= effect) & (effect <= upper)
-    right = significant & (mean * effect > 0)
-    large = np.abs(mean) > 0.3
+    inside, called = (lower <= truth) & (truth <= upper), lfsr < 0.05
+    large = np.abs(truth) > 0.4
     return {
-        "significant": significant.sum(),
-        "wrong": (significant & ~right).sum(),
-        "error": ((mean - effect) ** 2).sum(),
-        "coverage": inside.mean(),
-        "coverage of estimates above 0.3": inside[large].mean(),
-        "found": right[0, 0].sum(),
-        "false there": significant[1:, 0].sum(),
+        "error": ((mean - truth) ** 2).sum(),
+        "outside": ((mean < lower) | (mean > upper)).sum(),
+        "significant": called.sum(),
+        "false": (called & (mean * truth <= 0)).sum(),
+        "stated": lfsr[called].sum(),
+        "inside": inside.mean(),
+        "inside significant": inside[called].sum(),
+        "inside large": inside[large].sum(),
+        "large": large.sum(),
     }
 
 
-def table(kinds: list[str], cells: list[int], n_screens: int) -> list[str]:
-    """Return the table, a row for each setting and method."""
-    lines: list[str] = []
-    for kind in kinds:
-        for n in cells:
-            scores: dict[str, list[dict[str, float]]] = {name: [] for name in METHODS}
-            for seed in range(n_screens):
-                rng = np.random.default_rng([100 + seed, n, KINDS.index(kind)])
-                effect = truth(kind, rng)
-                for name, found in by_method(screen(effect, n, rng)).items():
-                    scores[name].append(score(found, effect))
-            lines += rows(kind, n, scores, head=not lines)
-            print("\n".join(lines[-len(METHODS) :]), flush=True)
-    return lines
+def _ratio(above: np.ndarray, below: np.ndarray) -> str:
+    """Return a ratio of sums over screens, and its standard error by leaving one out."""
+    if not below.sum():
+        return ""
+    n, value = len(above), above.sum() / below.sum()
+    if n == 1:
+        return f"{value:.3f}"
+    left = (above.sum() - above) / np.maximum(below.sum() - below, 1e-12)
+    return f"{value:.3f} ± {np.sqrt((n - 1) * left.var()):.3f}"
 
 
-def rows(kind: str, n: int, scores: dict[str, list[dict[str, float]]], *, head: bool) -> list[str]:
-    """Return the rows of a setting; errors are over that of pooling, paired by screen."""
+def rows(kind: str, scores: list[dict[str, dict[str, float]]]) -> list[str]:
+    """Return the rows of a kind."""
+    by_method = {
+        name: {key: np.array([one[name][key] for one in scores], float) for key in scores[0][name]}
+        for name in METHODS
+    }
     lines = []
-    pooled = np.array([each["error"] for each in scores[POOLED]])
-    for name, every in scores.items():
-        found = pd.DataFrame(every)
-        if kind != "one line":
-            found = found.assign(**{"found": np.nan, "false there": np.nan})
-        found["error"] = found["error"] / pooled
-        if head and not lines:
-            columns = ["lines", "cells", "effects", *found.columns]
-            columns[columns.index("error")] = "error over pooled"
-            lines += ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-        error = found.std(ddof=1) / np.sqrt(len(found)) if len(found) > 1 else found.iloc[0] * 0.0
-        digits = [0 if found[column].mean() > 50 else 2 for column in found]
+    for name, each in by_method.items():
+        stated = each["stated"].sum()
+        n, one = len(scores), np.ones(len(scores))
         values = [
-            "" if np.isnan(m) else f"{m:.{d}f} ± {s:.{d}f}"
-            for m, s, d in zip(found.mean(), error, digits, strict=True)
-        ]
-        lines.append(f"| {kind} | {n} | {name} | " + " | ".join(values) + " |")
+            _ratio(each["error"], by_method[ALONE]["error"]),
+            _ratio(each["error"], by_method[POOLED]["error"]),
+            *(f"{each[key].sum():.0f}" for key in ("outside", "significant", "false")),
+            f"{stated:.1f}", f"{poisson.ppf(0.975, 2 * stated) if n else 0:.0f}",
+            _ratio(each["inside"], one), _ratio(each["inside significant"], each["significant"]),
+            _ratio(each["inside large"], each["large"]),
+        ]  # fmt: skip
+        lines.append(f"| {kind} | {name} | " + " | ".join(values) + " |")
     return lines
 
 
@@ -162,11 +182,13 @@ def main(arguments: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--cells", nargs="+", type=int, default=[25, 100])
-    parser.add_argument("--screens", type=int, default=8)
+    parser.add_argument("--screens", type=int, default=20)
     parser.add_argument("--save", metavar="FILE", help="also write the table to this file")
     args = parser.parse_args(arguments)
-    lines = table(args.kinds, args.cells, args.screens)
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
+    for kind in args.kinds:
+        lines += rows(kind, [judge(kind, seed) for seed in range(args.screens)])
+        print("\n".join(lines[-len(METHODS) :]), flush=True)
     if args.save:
         Path(args.save).write_text("\n".join(lines) + "\n")
 

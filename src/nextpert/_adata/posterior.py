@@ -381,10 +381,19 @@ class FittedPosterior:
         """
         model = self.hierarchical
         if model is None or not model.conditions:
-            message = (
-                "The fit has no effects by condition: declare the column of conditions by "
-                "pp.setup_screen(adata, condition_key=...), and run tl.fit_dag_blr again."
+            key, message = (
+                str(self.params.get("condition_key") or ""),
+                (
+                    "The fit has no effects by condition: declare the column of conditions by "
+                    "pp.setup_screen(adata, condition_key=...), and run tl.fit_dag_blr again."
+                ),
             )
+            if key:
+                message = (
+                    f"The fit has no effects by condition, as fewer than two conditions of "
+                    f"adata.obs[{key!r}] have control and perturbed cells: leave condition out for "
+                    f"the effects of all cells."
+                )
             raise ValueError(message)
         by_name = {each.name: k for k, each in enumerate(model.conditions)}
         if name not in by_name:

@@ -60,6 +60,7 @@ class Sampler:
         own_variance: ArrayLike | None,
         rng: np.random.Generator,
         expected_variance: ArrayLike | None = None,
+        told_by: PooledGuides | None = None,
     ) -> None:
         n, p = cells.mean.shape[0] - 1, cells.mean.shape[1]
         self.expected = np.zeros((n, p)) if expected is None else np.asarray(expected, np.float64)
@@ -74,7 +75,7 @@ class Sampler:
         gamma, psi = np.zeros((p, 0)), np.ones(p)  # a table may say nothing of coexpression
         if cells.knows_correlation:
             q = int(np.clip(p // 10, 1, _FACTORS))
-            alike = without_responses(cells, self.unit)
+            alike = without_responses(cells if told_by is None else told_by, self.unit)
             sd = np.sqrt(np.maximum(alike.diagonal(), LEAST_PSI))
             gamma, psi = factors(alike / np.outer(sd, sd), q)
         q = gamma.shape[1]

@@ -367,7 +367,7 @@ class EffectDraws:
 
 @dataclass(frozen=True)
 class Condition:
-    """What draws say of one condition, such as a cell line (equation 28).
+    """What a fit says of one condition, such as a cell line (equation 28).
 
     Parameters
     ----------

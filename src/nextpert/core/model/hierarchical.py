@@ -90,8 +90,8 @@ class Hierarchical:
         Squared differences of the cells' means to the controls, summed, in these units, shape
         ``(n_draws,)``.
     conditions
-        What differs between conditions, if effects were modelled in each; ``effects`` are then the
-        averages over the cells of all conditions. ``None`` where they were pooled.
+        What fits to each of several conditions say; ``effects`` are those of the cells of all
+        conditions, compared within them. ``None`` where there are no conditions.
     """
 
     effects: EffectDraws = nested(EffectDraws)
@@ -132,7 +132,11 @@ class Hierarchical:
         """Return it with the effects and controls of one condition, by its number."""
         assert self.conditions is not None
         one = self.conditions[number]
-        return replace(self, effects=one.effects, control=one.control, conditions=None)
+        by = self.effects.unit / one.effects.unit
+        return replace(
+            self, effects=one.effects, control=one.control, program=self.program * by,
+            factors=self.factors * by[:, None], conditions=None,
+        )  # fmt: skip
 
     def rows(self, index: ArrayLike) -> Hierarchical:
         """Return some perturbations, in the order given."""
@@ -224,6 +228,7 @@ def fit_hierarchical(
     expected: ArrayLike | None = None,
     expected_variance: ArrayLike | None = None,
     own_variance: ArrayLike | None = None,
+    within: PooledGuides | None = None,
     chain: Chain | None = None,
     rng: int | np.random.Generator | None = None,
     n_jobs: int = 1,
@@ -245,6 +250,8 @@ def fit_hierarchical(
         Variance of own parts where it is known, such as that of target genes by the efficacy of the
         screen; nan where the model learns it, same shape, squared units of the data. By default
         none is known.
+    within
+        Cells that tell how genes vary together, and how far cells respond; by default ``cells``.
     chain
         Lengths of the chain; by default :meth:`Chain.of_size`.
     rng
@@ -275,7 +282,7 @@ def fit_hierarchical(
     >>> (fit.effects.summary().lfsr < 0.05).astype(int).tolist()
     [[1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]]
     """
-    sampler = Sampler(cells, expected, own_variance, as_rng(rng), expected_variance)
+    sampler = Sampler(cells, expected, own_variance, as_rng(rng), expected_variance, within)
     n, p = sampler.means.x.shape
     length = chain or Chain.of_size(n * p)
     sampler.warm = length.warm
@@ -301,7 +308,8 @@ def fit_hierarchical(
     )  # fmt: skip
     effects = EffectDraws(unit, expected, precision, place, None, from_cells)
     response = responses(
-        cells, lambda rows: (effects.posterior_mean(np.arange(n)[rows]) / unit) ** 2,
+        cells if within is None else within,
+        lambda rows: (effects.posterior_mean(np.arange(n)[rows]) / unit) ** 2,
         length.keep, sampler.rng,
     )  # fmt: skip
     effects = replace(effects, cells=replace(from_cells, response=response.T))

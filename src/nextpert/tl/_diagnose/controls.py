@@ -192,15 +192,13 @@ def _halves_of_controls(halves: Halves, batches: Iterable[int]) -> _Split:
         np.append(one.n, two.n), np.vstack([one.mean, two.mean]),
         np.vstack([one.squares, two.squares]), one.scatter + two.scatter,
     )  # fmt: skip
-    group, condition, guide, batch = (
-        np.tile(each, 2) for each in (halves.group, halves.condition, halves.guide, halves.batch)
-    )
-    fixed = np.vstack([halves.fixed, halves.fixed])
-    twice = replace(halves, group=group, condition=condition, guide=guide, batch=batch, fixed=fixed)
+    columns = ("group", "condition", "guide", "batch", "line")
+    doubled = {name: np.tile(getattr(halves, name), 2) for name in columns}
+    twice = replace(halves, fixed=np.vstack([halves.fixed, halves.fixed]), **doubled)
     second = np.append(np.zeros_like(control), control)
     members = {
-        f"half of the controls in {halves.batch_name[halves.batch == b][0]}": second & (batch == b)
-        for b in batches
+        f"half of the controls in {halves.batch_name[halves.batch == b][0]}": second & of_batch
+        for b, of_batch in ((b, twice.batch == b) for b in batches)
         if min(part.n[control & (halves.batch == b)].sum() for part in halves.parts) >= LEFT
     }
     if members:

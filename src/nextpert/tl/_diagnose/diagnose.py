@@ -87,8 +87,8 @@ def diagnose(
       without guides.
     - *batches*, if ``batch_key`` is declared: effects learned without a batch, scored on it. If
       they do not predict it, perturbations may act differently in each: the verdict names
-      ``condition_key`` of :func:`nextpert.pp.setup_screen`. If that is declared, effects are judged
-      as averages over conditions.
+      ``condition_key`` of :func:`nextpert.pp.setup_screen`. If that is declared, the effects
+      that are judged are those of the cells of all conditions.
 
     A table of effects (:func:`nextpert.pp.effect_table`) has no cells to split. It is split by its
     standard errors: with ``z`` standard normal, an effect ``b`` of the standard error ``s`` becomes

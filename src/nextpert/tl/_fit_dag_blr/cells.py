@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 class ByCondition(NamedTuple):
-    """Controls and perturbations of each condition in turn, and the names of the conditions."""
+    """Names of conditions, and the controls and perturbations of each."""
 
     names: list[str]
-    pooled: PooledGuides
+    parts: list[PooledGuides]
 
 
 @dataclass(frozen=True)
@@ -261,22 +261,34 @@ def with_conditions(
     held = sorted(controls & perturbed)
     if len(held) < 2:
         return found
-    place = np.full(len(names), -1)
-    place[held] = np.arange(len(held))
-    kept = place[condition] >= 0
-    group = (place[condition] * n_groups + group)[kept]
-    guide = None if guide is None else guide[kept]
-    if alike is None:  # as in pool_cells, by condition
-        alike = np.zeros(n_groups, bool)
-        alike[0] = guide is not None and found.n_guides == 1
-    pooled = pool_cells(
-        screen.some(kept), group, len(held) * n_groups, guide=guide, spread=found.guide_variance,
-        alike=np.tile(alike, len(held)), fixed_sd=fixed_sd,
-    ).pooled  # fmt: skip
-    cells = pooled.n_cells.reshape(len(held), n_groups).sum(axis=0)
+    if alike is None:  # as in pool_cells, of all conditions
+        alike = (np.arange(n_groups) == 0) & (guide is not None) & (found.n_guides == 1)
+    parts = []
+    for k in held:
+        kept = condition == k
+        parts.append(
+            pool_cells(
+                _of_own_variances(screen.some(kept)), group[kept], n_groups,
+                guide=None if guide is None else guide[kept], spread=found.guide_variance,
+                alike=alike, fixed_sd=fixed_sd,
+            ).pooled
+        )  # fmt: skip
+    cells = np.sum([part.n_cells for part in parts], axis=0)
     if ((cells == 0) & (found.pooled.n_cells > 0)).any():
         return found  # controls of one condition in the place of a perturbation
-    return replace(found, conditions=ByCondition([names[k] for k in held], pooled))
+    return replace(found, conditions=ByCondition([names[k] for k in held], parts))
+
+
+def _of_own_variances(screen: ScreenMoments) -> ScreenMoments:
+    """Return some environments of a screen with their own variances in the scatter within all.
+
+    Correlations stay those of the screen. A table has no variances of its own.
+    """
+    if screen.counted is not None:
+        return screen
+    own, whole = screen.squares.sum(axis=0), screen.scatter.diagonal()
+    root = np.sqrt(np.divide(own, whole, out=np.zeros_like(own), where=whole > 0))
+    return replace(screen, scatter=screen.scatter * np.outer(root, root))
 
 
 def pool_cells(

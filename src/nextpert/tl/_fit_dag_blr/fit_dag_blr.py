@@ -112,13 +112,12 @@ def fit_dag_blr(
     without cells. :func:`perturbation_effects`, :func:`design_interventions`, :func:`plan_screen`
     and :func:`diagnose` all use the draws of this model. CIV alone uses the shifts on the graph.
 
-    With ``condition_key`` (:func:`nextpert.pp.setup_screen`), the effect of a perturbation in a
-    condition, such as a cell line, is a common effect and a departure, both of which are learned
-    (equation 28): how far conditions differ, for every perturbation and gene. Where they agree, the
-    cells of all conditions estimate one effect; where they do not, each is estimated from its own.
-    :func:`perturbation_effects` returns those of a ``condition``. Without one, and in rankings and
-    plans, effects are averages over the cells of all conditions. The graph, the other predictors
-    and replays see conditions as batches.
+    With ``condition_key`` (:func:`nextpert.pp.setup_screen`), each condition, such as a cell line,
+    has a fit of its own cells and controls besides. The cells of other conditions count there as
+    far as their effects are probably the same, for every perturbation and gene (equation 28).
+    :func:`perturbation_effects` returns the effects in a ``condition``. Without one, and in
+    rankings and plans, effects are those of the cells of all conditions, which are compared within
+    conditions. The graph, the other predictors and replays see conditions as batches.
 
     Relative to the previous model, an average over fits with and without the graph, the squared
     error of effects on held-out cells at 10, 25 and 50 cells per perturbation is 0.75, 0.67 and
@@ -189,9 +188,9 @@ def fit_dag_blr(
           They also predict the same perturbations here, and perturbations that the other screen
           lacks by its mean, with a weight of their own. Standard errors in ``layers["se"]`` shrink
           them towards that mean. If they are given, that weight is at least 0.25, and no
-          ``condition_key`` is declared, the other screen is also one more condition (equation 28),
-          which tells of perturbations with cells; all other side information is about
-          perturbations without;
+          ``condition_key`` is declared, the other screen also tells of perturbations with cells, as
+          another condition does (equation 28); all other side information is about perturbations
+          without;
         - the path of a file with one of these: ``.gmt``, ``.csv``, ``.tsv``, ``.h5ad``, ``.zarr``;
         - a mapping of names to several of these (one AnnData at most), which count alike.
     prior_options

@@ -17,9 +17,9 @@ from nextpert._adata.posterior import FeaturesRecord, FittedPosterior, Predictor
 from nextpert._adata.progress import progress
 from nextpert.core import Dag
 from nextpert.core._codec import filled
-from nextpert.core.model.chain import threads
-from nextpert.core.model.conditions import beside, fit_conditions
+from nextpert.core.model.chain import Chain, threads
 from nextpert.core.model.effects import Efficacy, screen_efficacy, speaks_of_knockouts
+from nextpert.core.model.elsewhere import as_condition, fit_each, of_table
 from nextpert.core.model.hierarchical import Hierarchical, fit_hierarchical
 from nextpert.core.model.interactions import Interactions, Together, learn_interactions
 from nextpert.core.model.perturbations import ENOUGH, Perturbations
@@ -65,7 +65,8 @@ if TYPE_CHECKING:
 # How much is modelled: all of it; random shifts on the graph, without predictors and averaging;
 # shifts taken as exact, as in Zhang et al. 2023.
 FULL, SHIFTS, EXACT = SPECS = ("full", "shifts", "exact")
-# Weight of another screen as a predictor from which on its effects are those of one more condition.
+# Weight of another screen as a predictor from which on its effects count for perturbations that
+# have cells.
 # With permuted labels the weight is 0, but for chance; where effects of half are alike, 0.45.
 _ALIKE = 0.25
 
@@ -408,13 +409,12 @@ def learn_effects(
 
     It expects the change of target genes, what follows of it on the graph (or on those of
     resamples, ``posteriors``) as far as the graph has predicted the other perturbations, and of
-    combinations what their members clearly do, as far as it is known (where conditions are pooled;
-    in each of several it counts as known). What other predictors expect of a perturbation with
-    cells is noise beside these: given as well, it raised the error at 25 cells each from 0.170 to
-    0.189 of that of the cells' means on Papalexi, and from 0.237 to 0.265 on TAP-seq. All of that
-    is expected of what conditions share. Effects in another screen, with their standard errors, are
-    those of one more condition, unless this screen has conditions of its own, and if they predict
-    left-out perturbations: a condition in which all is otherwise would do harm.
+    combinations what their members clearly do, as far as it is known. What other predictors expect
+    of a perturbation with cells is noise beside these: given as well, it raised the error at 25
+    cells each from 0.170 to 0.189 of that of the cells' means on Papalexi, and from 0.237 to 0.265
+    on TAP-seq. Each of several conditions has a fit of its own that uses the others. Effects in
+    another screen, with their standard errors, are used in the same way, unless this screen has
+    conditions of its own, and if they predict left-out perturbations.
     """
     names = spec.plan.names
     # In an order that does not depend on how labels are spelled, so that draws do not either.
@@ -444,10 +444,10 @@ def learn_effects(
             bar.total = total
             bar.update(done - bar.n)
 
-        rows, each = np.append(0, seen + 1), cells.conditions
+        own_cells, each = cells.pooled.rows(np.append(0, seen + 1)), cells.conditions
         told: dict[str, Any] = {
-            "expected": effect, "own_variance": own, "rng": 0, "progress": shown,
-            "n_jobs": threads(len(seen) * len(spec.genes)),
+            "expected": effect, "expected_variance": doubt, "own_variance": own, "rng": 0,
+            "progress": shown, "n_jobs": threads(len(seen) * len(spec.genes)),
         }  # fmt: skip
         elsewhere = None
         if each is None and spec.features is not None and weighted is not None:
@@ -455,17 +455,16 @@ def learn_effects(
             if weights.get(OtherScreen.name, 0.0) >= _ALIKE:
                 elsewhere = spec.features.measured([names[j] for j in seen])
         if elsewhere is not None:
-            both = beside(cells.pooled.rows(rows), *elsewhere)
-            found = fit_conditions(
-                both, ["this screen", "the other"], control=cells.pooled.mean[0], **told
-            ).in_condition(0)
+            found = fit_each([own_cells, of_table(own_cells, *elsewhere)], [0], **told)[0]
         elif each is None:
-            found = fit_hierarchical(cells.pooled.rows(rows), expected_variance=doubt, **told)
+            found = fit_hierarchical(own_cells, **told)
         else:
-            first = len(names) + 1  # of a condition, its controls
-            every = (first * np.arange(len(each.names))[:, None] + rows).ravel()
-            control = cells.pooled.mean[0]
-            found = fit_conditions(each.pooled.rows(every), each.names, control=control, **told)
+            parts = [part.rows(np.append(0, seen + 1)) for part in each.parts]
+            told["chain"] = Chain.of_size((1 + len(parts)) * effect.size)  # of all the same
+            found = fit_hierarchical(own_cells, **told)
+            by_name = zip(fit_each(parts, **told), parts, each.names, strict=True)
+            control = own_cells.mean[0]
+            found = replace(found, conditions=[as_condition(*one, control) for one in by_name])
     return found.rows(np.argsort(seen))
 
 

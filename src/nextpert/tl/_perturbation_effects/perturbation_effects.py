@@ -95,7 +95,7 @@ def perturbation_effects(
         and without what the panel shows; their values are read from the cells.
     condition
         The condition in which the effects are wanted, if ``condition_key`` is declared: one of its
-        values. ``None`` (default) for the averages over the cells of all conditions. Of a
+        values. ``None`` (default) for the effects by the cells of all conditions. Of a
         perturbation without cells in the condition, ``n_cells`` is 0, and its effects are
         estimated from the other conditions. Genes outside the panel have no effects by condition.
     level
