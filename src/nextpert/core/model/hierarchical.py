@@ -217,6 +217,49 @@ class Hierarchical:
         return replace(drawn, expected=expected)
 
 
+# Variances of departures, over that of cells, where no perturbation was seen yet, and their
+# weights: even up to an eighth, with half as much for each doubling beyond. The mean is a tenth;
+# screens show 0.02 (TAP-seq) to 0.06 (Norman).
+_UNSEEN = 2.0 ** np.arange(-13.0, 6.0)
+_UNSEEN_WEIGHTS = np.minimum(1.0, 0.125 / _UNSEEN)
+_UNSEEN_WEIGHTS /= _UNSEEN_WEIGHTS.sum()
+
+
+def controls_alone(
+    cells: PooledGuides, *, rng: int | np.random.Generator | None = 0
+) -> Hierarchical:
+    """Return the model of a screen without perturbed cells, which predicts departures by a prior.
+
+    Parameters
+    ----------
+    cells
+        The controls, and no perturbations with cells.
+    rng
+        Seed or generator.
+    """
+    generator, p, n_draws = as_rng(rng), cells.mean.shape[1], Chain().keep
+    unit = np.sqrt(np.maximum(cells.covariance.diagonal(), np.finfo(np.float64).tiny))
+    control = cells.mean[0] + unit * generator.standard_normal((n_draws, p)) / np.sqrt(cells.n[0])
+    # One perturbation that nobody asks for, of which `predict` makes others.
+    drawn = generator.choice(np.searchsorted(VARIANCE[:-1], _UNSEEN), (1, p, n_draws),
+                             p=_UNSEEN_WEIGHTS)  # fmt: skip
+    program, none = np.zeros((n_draws, p)), np.zeros((n_draws, 1))
+    along = np.zeros((n_draws, 1, 0))
+    from_cells = FromCells(
+        np.zeros((1, p), np.float32), sp.csr_array((1, p)), np.zeros(1), along, none,
+    )  # fmt: skip
+    effects = EffectDraws(
+        unit, np.zeros((1, p)), np.zeros((1, p), np.float32), drawn.astype(np.int8), None,
+        from_cells,
+    )  # fmt: skip
+    even = [
+        np.full((n_draws, len(grid)), 1.0 / len(grid)) for grid in (SCORES, SCORES, SCALES, TAILS)
+    ]
+    return Hierarchical(
+        effects, control, program, none, along, np.zeros((p, 0)), Weights(*even), np.ones(n_draws)
+    )
+
+
 @one_thread()
 def fit_hierarchical(
     cells: PooledGuides,

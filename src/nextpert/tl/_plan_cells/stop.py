@@ -222,7 +222,7 @@ def ask(
         If a candidate is unknown, or none is left but the target itself.
     """
     pool = read_candidates(candidates, None, fit, target, target_is_candidate=target_is_candidate)
-    names, target = pool.interventions.names, pool.towards(target, fit)
+    names, target = pool.interventions.names, pool.towards(target)
     told = hasattr(candidates, "items")  # a table of shifts, whatever the names
     apart = differing(measured.noise.pooled, factor=null.width.factor)
     each = zip(measured.names, apart.tolist(), strict=True)
