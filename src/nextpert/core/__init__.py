@@ -32,7 +32,6 @@ from nextpert.core.evaluate.design_loop import (
 from nextpert.core.graph.dag import CycleError, Dag, perturb_dag, shd
 from nextpert.core.graph.random_dag import random_dag
 from nextpert.core.model.dag_blr import DagBlr
-from nextpert.core.model.shift_posterior import ShiftPosterior
 from nextpert.core.screen.context import context_moments
 from nextpert.core.screen.guides import PooledGuides, guide_variance, pool_guides
 from nextpert.core.screen.moments import Moments
@@ -77,7 +76,6 @@ __all__ = [
     "Ranked",
     "RankedDistance",
     "ScreenMoments",
-    "ShiftPosterior",
     "Sparse",
     "Sphere",
     "TargetMeanVariance",

@@ -27,7 +27,6 @@ from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States
 from nextpert.core.model.interactions import learn_interactions
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
-from nextpert.core.model.shift_posterior import ShiftPosterior
 from nextpert.core.model.unseen_scale import WithoutCells
 from nextpert.core.model.weights import downstream
 
@@ -333,7 +332,7 @@ class CandidateSet:
         That of the hierarchical model; on the graph if shifts are exact.
         """
         if self.is_exact:
-            return states_of(fit.posteriors, ShiftPosterior.exact(self.interventions.shifts))
+            return states_of(fit.posteriors, self.interventions.shifts)
         return fit.states(self.place, self.without_cells, targets)
 
     def towards(self, wanted: Wanted) -> Wanted:
@@ -353,7 +352,7 @@ def as_asked(
     ``targets`` are of :class:`Wanted`, ``options`` of :class:`~nextpert.core.Candidates`.
     """
     return Candidates(
-        fit.posteriors, ShiftPosterior.exact(pool.interventions.shifts), goal,
+        fit.posteriors, pool.interventions.shifts, goal,
         states=pool.states(fit, targets), measured=pool.measured, graphs=fit.posteriors,
         main=fit.posterior, **options,
     )  # fmt: skip
