@@ -50,9 +50,7 @@ class Thompson(Acquisition):
     @classmethod
     def plate(cls, asked: Candidates, ready: Index, size: int) -> Index:
         """Return up to ``size`` of the candidates ``ready``, each the nearest of another draw."""
-        _, draws = first_order_distances(
-            asked.states, asked.goal, n_samples=DRAWS, rng=asked.rng
-        )
+        _, draws = first_order_distances(asked.states, asked.goal, n_samples=DRAWS, rng=asked.rng)
         return ready[thompson_plate(draws[:, ready], size, asked.rng)]
 
 
