@@ -182,10 +182,11 @@ def ranked_distance(
     By joint draws of states. Where the target is the mean of some cells, its error is drawn too and
     what it adds to a squared distance, the trace of its covariance ``V``, is taken out: once for
     the error in the mean given, once for that drawn. So the mean is unbiased, as that of
-    :func:`nextpert.tl.target_distances`. Of a goal that is so for its target states, by weights and shares; from bounds, signatures, margins and
-    angles nothing is taken out. What these start from is the control state of the same
-    draw. A target state that is itself a perturbation of the draws (:class:`Draw`) has no other
-    error, and nothing is taken out: each draw holds one possible truth of both.
+    :func:`nextpert.tl.target_distances`. Of a goal that is so for its target states, by weights and
+    shares; from bounds, signatures, margins and angles nothing is taken out. What these start from
+    is the control state of the same draw. A target state that is itself a perturbation of the draws
+    (:class:`Draw`) has no other error, and nothing is taken out: each draw holds one possible truth
+    of both.
 
     Parameters
     ----------
