@@ -48,7 +48,10 @@ _PROGRESS = "progress is shown by itself, and scanpy.settings.verbosity = 0 hide
 MOVED: dict[str, dict[str, str]] = {
     "tl.learn_dag": {"show_progress": _PROGRESS},
     "datasets.perturb_cite_seq": {"show_progress": _PROGRESS},
-    "tl.fit_dag_blr": {"separator": "it is declared once, by pp.setup_screen(separator=...)"},
+    "tl.fit_dag_blr": {
+        "separator": "it is declared once, by pp.setup_screen(separator=...)",
+        "spec": "shift_sd=0 is the exact model of the paper, and there is one model besides",
+    },
     "tl.replay_design": dict.fromkeys(
         ("perturbation_key", "control", "layer"),
         "it is that of the graph, or of pp.setup_screen for a graph that was given",

@@ -16,18 +16,18 @@ from nextpert.core._codec import array
 from nextpert.core.model.effects import speaks_of_knockouts
 from nextpert.core.model.interactions import Together
 from nextpert.core.model.perturbations import Perturbations
-from nextpert.core.model.predictor_weights import with_expectation
 from nextpert.core.model.predictors.base import Prediction, Sources, build_predictors
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.members import Members
-from nextpert.core.model.shift_prior import ShiftPrior
+from nextpert.core.model.unseen_scale import WithoutCells
+from nextpert.core.model.weights import downstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from nextpert.core import Moments, ScreenMoments
+    from nextpert.core import DagBlr, Moments, ScreenMoments
     from nextpert.core.model.predictors.base import SideInformation
 
     Array = NDArray[np.float64]
@@ -195,9 +195,6 @@ class Expectation:
         The perturbations of the fit, with the moments of their cells and the controls'.
     features
         Side information about perturbations; ``None`` where none was given.
-    unseen
-        Weights of the prior variances of a perturbation without cells, shape
-        ``(n_components,)``.
     interactions
         What was learned of interactions; ``None`` where there were no combinations.
     scales
@@ -209,7 +206,6 @@ class Expectation:
     weights: Mapping[str, float]
     seen: Perturbations
     features: SideInformation | None
-    unseen: Array
     interactions: InteractionsRecord | None
     scales: Array | None = None
 
@@ -232,10 +228,9 @@ class Expectation:
         Parameters
         ----------
         names, targets, own
-            As in :meth:`prior`.
+            As in :meth:`without_cells`.
         weights
-            Weights of the graph, ``(n_genes, n_genes)``; by default the graph is not asked, whose
-            part :meth:`prior` tells as a shift on it.
+            Weights of the graph, ``(n_genes, n_genes)``; by default the graph is not asked.
         together
             What members do together, where there are combinations among the perturbations.
         """
@@ -248,14 +243,15 @@ class Expectation:
             if weights is not None or each.name != Graph.name
         ]
 
-    def prior(
+    def without_cells(
         self,
         names: Sequence[str],
         targets: Sequence[Sequence[int]],
         own: Array,
         own_variance: Array,
-    ) -> ShiftPrior:
-        """Return the prior of perturbations without cells.
+        posteriors: Sequence[DagBlr],
+    ) -> WithoutCells:
+        """Return what weighted predictors expect of perturbations without cells.
 
         Parameters
         ----------
@@ -264,14 +260,17 @@ class Expectation:
         own, own_variance
             Expected change of own genes and its variance, 0 and nan elsewhere, shape
             ``(n_perturbations, n_genes)``.
+        posteriors
+            Those of the graphs, which count alike.
         """
-        nothing = np.zeros_like(own)
-        rows = {name: np.full(len(names), weight) for name, weight in self.weights.items()}
+        effect = own.copy()
+        for each in self.predictions(names, targets, own):
+            weight = self.weights.get(each.name, 0.0)
+            if weight:
+                effect += weight * each.effects
+        if self.weights.get(Graph.name, 0.0):
+            effect += self.weights[Graph.name] * downstream(posteriors, own)
         known = () if self.features is None else self.features.place
         described = np.array([name in known for name in names], np.int64)
-        empty = ShiftPrior(
-            np.zeros(len(names)), nothing, nothing + 1, nothing, nothing, own_variance,
-            np.tile(self.unseen, (len(names), 1)),
-            scale=(np.ones((2, 2)) if self.scales is None else self.scales)[described],
-        )  # fmt: skip
-        return with_expectation(empty, own, self.predictions(names, targets, own), rows)
+        scales = np.ones((2, 2)) if self.scales is None else self.scales
+        return WithoutCells(effect, own_variance, scales[described])

@@ -1,4 +1,4 @@
-"""Members of combinations by their labels, and what is known of members alone."""
+"""Members of combinations by their labels."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
-
-    from nextpert.core import DagBlr
-    from nextpert.core.model.shift_posterior import ShiftPosterior
 
     Array = NDArray[np.float64]
 
@@ -137,19 +134,3 @@ def pooled(
     np.add.at(total, place, weight)
     np.add.at(mean, place, weight * effects)
     return unique, mean / total, 1.0 / total, place
-
-
-def effects_alone(
-    posteriors: Sequence[DagBlr], known: Sequence[ShiftPosterior], within: Array
-) -> tuple[Array, Array]:
-    """Return mean and variance of the effects of perturbations, graphs averaged over.
-
-    Both of shape ``(n_perturbations, n_genes)``. The variance is that of shifts as one of effects,
-    ``within`` the variance of cells, shape ``(n_genes,)``.
-    """
-    mean, variance = np.zeros((2, *known[0].mean.shape))
-    for blr, shifts in zip(posteriors, known, strict=True):
-        does = shifts.states(blr) - blr.predict_mean(np.zeros(blr.n_nodes))
-        mean += does / len(posteriors)
-        variance += shifts.spare * within / len(posteriors)
-    return mean, variance

@@ -31,18 +31,13 @@ from nextpert.core._codec import (
     texts,
     unpack,
 )
-from nextpert.core.design.distances import expected_states
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States, states_by_effects
 from nextpert.core.model.hierarchical import Hierarchical
-from nextpert.core.model.perturbations import Perturbations, in_blocks
+from nextpert.core.model.perturbations import CellMeans, Perturbations, in_blocks
 from nextpert.core.model.predictors.base import SideInformation, predictors
-from nextpert.core.model.random_shifts import learn_together
-from nextpert.core.model.scores import effects_alike
-from nextpert.core.model.shift_posterior import pair_shifts
-from nextpert.core.model.shift_prior import TAU2, ShiftPrior
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     import anndata as ad
     import pandas as pd
@@ -52,8 +47,7 @@ if TYPE_CHECKING:
     from nextpert.core.model.effects import Efficacy
     from nextpert.core.model.hierarchical import EffectDraws
     from nextpert.core.model.interactions import Interactions
-    from nextpert.core.model.scores import Alike
-    from nextpert.core.model.shift_posterior import ShiftPosterior
+    from nextpert.core.model.unseen_scale import WithoutCells
 
     Array = NDArray[np.float64]
 
@@ -99,9 +93,6 @@ def _mixed(positions: NDArray[np.int64]) -> NDArray[np.uint64]:
     return stirred(spread) | np.uint64(1)
 
 
-N_COMPONENTS = len(TAU2)
-
-
 def _posterior() -> Any:
     return coded(DagBlr.to_dict, DagBlr.from_dict)
 
@@ -125,7 +116,6 @@ class PredictorRecord:
     error_alone: Array = array("n_predictors")
     error: float = array()
     residual_variance: float = array()
-    unseen: Array = array(N_COMPONENTS, least=0)
     interactions: Interactions | InteractionsRecord | None = nested(
         InteractionsRecord, optional=True
     )
@@ -168,7 +158,7 @@ class FittedPosterior:
     log_evidence: float = array()
     params: dict[str, Any] = coded(dict, dict)
     cells: dict[str, str] | None = coded(dict, dict, optional=True)
-    shift_prior: ShiftPrior | None = nested(ShiftPrior, optional=True)
+    means: CellMeans | None = nested(CellMeans, optional=True)
     guide_variance: float | None = array(least=0, optional=True)
     hierarchical: Hierarchical | None = nested(Hierarchical, optional=True)
     efficacy: Efficacy | EfficacyRecord | None = nested(EfficacyRecord, optional=True)
@@ -183,9 +173,8 @@ class FittedPosterior:
         if any(blr.n_nodes != len(self.genes) for blr in posteriors):
             message = "it has graphs of other genes"
             raise ValueError(message)
-        fixed = self.prior.fixed.shape[1]
-        if any(blr.n_fixed != fixed for blr in posteriors):
-            message = "its posteriors and shifts have other fixed columns"
+        if (self.means is None) != (self.hierarchical is None):
+            message = "it has effects without the means of cells, or means without effects"
             raise ValueError(message)
         if self.predictors is not None and (
             self.screen is None
@@ -213,10 +202,20 @@ class FittedPosterior:
         """Cells of the perturbations, ``(n_perturbations,)``."""
         return self.environments["n_cells"].to_numpy(np.int64)
 
-    @cached_property
-    def prior(self) -> ShiftPrior:
-        """What is expected of shifts; exactly these where they were not learned."""
-        return ShiftPrior.exact(self.shifts) if self.shift_prior is None else self.shift_prior
+    @property
+    def is_exact(self) -> bool:
+        """Whether shifts are taken as exact, as in Zhang et al. 2023."""
+        return self.hierarchical is None
+
+    @property
+    def counted(self) -> Array:
+        """Cells of each that tell of its effects, 0 if shifts are exact, ``(n_perturbations,)``."""
+        return np.zeros(len(self.names)) if self.means is None else self.means.n
+
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """Which perturbations have cells that tell of effects, shape ``(n_perturbations,)``."""
+        return self.counted > 0
 
     @cached_property
     def expectation(self) -> Expectation | None:
@@ -235,7 +234,7 @@ class FittedPosterior:
             features = SideInformation(
                 known.perturbations, rows, known.effects, known.observed, known.precision
             )
-        return Expectation(weights, seen, features, learned.unseen, together, learned.scales)
+        return Expectation(weights, seen, features, together, learned.scales)
 
     @property
     def n_graphs(self) -> int:
@@ -264,64 +263,30 @@ class FittedPosterior:
         """The posteriors on the graph, or on those of resamples, which count alike."""
         return self.ensemble or [self.posterior]
 
-    def known(self, prior: ShiftPrior) -> list[ShiftPosterior]:
-        """Return what is known of shifts on each of these graphs."""
-        known = [prior.given(blr) for blr in self.posteriors]
-        if self._alike is None:
-            return known
-        effects, together = self._alike
-        triples = zip(known, self.posteriors, together, strict=True)
-        return [effects.told(*each) for each in triples]
-
-    @cached_property
-    def _alike(self) -> tuple[Alike, list[float]] | None:
-        """How effects go together, and how far sizes of shifts do on each graph.
-
-        ``None`` where fewer than three perturbations tell of it, and where the hierarchical model
-        draws effects.
-        """
-        seen = np.flatnonzero(self.prior.n > 0)
-        if len(seen) < 3 or self.prior.is_exact or self.hierarchical is not None:
-            return None
-        prior = self.prior.rows(seen)
-        known = [prior.given(blr) for blr in self.posteriors]
-        states = expected_states(pair_shifts(self.posteriors, known))
-        sd = np.sqrt(self.posteriors[-1].noise_var)
-        together = [learn_together(prior, blr) for blr in self.posteriors]
-        return effects_alike(states[:-1] - states[-1], sd), together
-
-    def effects(
-        self, expected: Callable[[NDArray[np.int64]], ShiftPrior | None], place: NDArray[np.int64]
-    ) -> EffectDraws:
+    def effects(self, place: NDArray[np.int64], new: WithoutCells | None = None) -> EffectDraws:
         """Return joint draws of effects by the hierarchical model.
 
         Parameters
         ----------
-        expected
-            Returns the effects that are expected of some of the perturbations, by their numbers:
-            it is asked for those without cells.
         place
-            Row of each in the fit, -1 of those without cells, shape ``(n_perturbations,)``.
+            Row of each perturbation in the fit, -1 of those without cells, shape
+            ``(n_perturbations,)``.
+        new
+            What is expected of those without cells, in their order.
         """
-        draws, rows = self._drawn(self._thinned(len(place)), expected, place)
+        draws, rows = self._drawn(self._thinned(len(place)), place, new)
         return draws.rows(rows)
 
     def _drawn(
-        self,
-        model: Hierarchical,
-        expected: Callable[[NDArray[np.int64]], ShiftPrior | None],
-        place: NDArray[np.int64],
+        self, model: Hierarchical, place: NDArray[np.int64], new: WithoutCells | None
     ) -> tuple[EffectDraws, NDArray[np.int64]]:
         """Return draws of a model that hold those of :meth:`effects`, and the row of each."""
-        seen = self.prior.n > 0  # perturbations of the fit without cells are predicted too
-        rows = np.append(np.where(seen, np.cumsum(seen) - 1, -1), -1)[place]
-        new = np.flatnonzero(rows < 0)
-        if not len(new):
+        rows = np.append(np.cumsum(self.seen) - 1, -1)[place]
+        without = np.flatnonzero(place < 0)
+        if new is None or not len(without):
             return model.effects, rows
-        asked = expected(new)
-        assert asked is not None
-        rows[new] = len(model.effects.expected) + np.arange(len(new))
-        found = model.predict(asked.effect, own_variance=asked.own, scale=asked.scale, rng=0)
+        rows[without] = len(model.effects.expected) + np.arange(len(without))
+        found = model.predict(new.effect, own_variance=new.own_variance, scale=new.scale, rng=0)
         return model.effects.joined(found), rows
 
     def data_weight(self) -> Array:
@@ -330,14 +295,16 @@ class FittedPosterior:
         It is the posterior variance over the sampling variance: where what is expected is a normal,
         the weight of the cells' mean.
         """
-        prior = self.prior
-        if self.hierarchical is None:
-            return np.mean([each.share for each in self.known(prior)], axis=0)
-        effects = self.hierarchical.effects
-        weight = np.zeros(prior.mean.shape, table_type(prior.mean.size))
-        weight[prior.n > 0] = effects.sd()
-        for rows in in_blocks(*weight.shape):
-            counted = prior.n[rows, None] / prior.ratio[rows]
+        shape = len(self.names), len(self.genes)
+        weight = np.zeros(shape, table_type(shape[0] * shape[1]))
+        if self.hierarchical is None or self.means is None:  # exact shifts, whatever the cells
+            return weight
+        effects, means = self.hierarchical.effects, self.means
+        if not self.seen.any():
+            return weight
+        weight[self.seen] = effects.sd()
+        for rows in in_blocks(*shape):
+            counted = means.n[rows, None] / means.ratio[rows]
             weight[rows] = np.minimum(counted * (weight[rows] / effects.unit) ** 2, 1.0)
         return weight
 
@@ -345,16 +312,16 @@ class FittedPosterior:
         """Return the posterior mean of the state of a perturbation with cells, ``(n_genes,)``."""
         model = self.hierarchical
         assert model is not None
-        effects = model.effects.rows([np.count_nonzero(self.prior.n[:row] > 0)])
+        effects = model.effects.rows([np.count_nonzero(self.seen[:row])])
         return np.asarray(model.control.mean(axis=0) + effects.posterior_mean()[0])
 
     def states(
         self,
-        expected: Callable[[NDArray[np.int64]], ShiftPrior | None],
         place: NDArray[np.int64],
+        new: WithoutCells | None = None,
         joined: Joined = NOT_JOINED,
     ) -> States:
-        """Return the joint posterior of the states of these perturbations, as :meth:`effects`.
+        """Return the joint posterior of the states of perturbations, as :meth:`effects`.
 
         What target states that are perturbations of the fit (``joined``) depart by from
         :meth:`expected_state` comes with every draw.
@@ -366,7 +333,7 @@ class FittedPosterior:
         none = np.zeros(len(self.genes))
         points = np.array([self.expected_state(row) if row >= 0 else none for row in targets])
         model = self._thinned(len(place))
-        draws, rows = self._drawn(model, expected, every)
+        draws, rows = self._drawn(model, every, new)
         return states_by_effects(draws, model.control, rows, at, points, len(more), joined.numbers)
 
     def in_condition(self, name: str) -> FittedPosterior:
@@ -399,8 +366,9 @@ class FittedPosterior:
         if name not in by_name:
             message = f"No condition {name!r}: give one of {list_names(by_name)}."
             raise ValueError(message)
-        one, seen = model.conditions[by_name[name]], np.flatnonzero(self.prior.n > 0)
-        table, n, mean = self.environments.copy(), self.prior.n.copy(), self.prior.mean.copy()
+        assert self.means is not None
+        one, seen = model.conditions[by_name[name]], np.flatnonzero(self.seen)
+        table, n, mean = self.environments.copy(), self.means.n.copy(), self.means.mean.copy()
         n_cells = self.n_cells.copy()
         # Of few cells that count there are a part; a few remain, so that rows stay what they are.
         n[seen] *= np.maximum(one.n_cells, 1e-9) / np.maximum(n_cells[seen], 1)
@@ -408,7 +376,7 @@ class FittedPosterior:
         n_cells[seen] = one.n_cells
         table["n_cells"] = n_cells
         return replace(
-            self, environments=table, shift_prior=replace(self.prior, n=n, mean=mean),
+            self, environments=table, means=replace(self.means, n=n, mean=mean),
             hierarchical=model.in_condition(by_name[name]),
         )  # fmt: skip
 

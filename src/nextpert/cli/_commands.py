@@ -197,7 +197,6 @@ def fit(
     perturbations: Names | None = None,
     shift: Shift = "knockout",
     shift_sd: float | str = "learned",
-    spec: str = "full",
     features: Path | None = None,
     prior_scale: float | str = "evidence",
     prior_units: str | None = None,
@@ -223,9 +222,6 @@ def fit(
     shift_sd
         'learned' learns how far the shifts depart from --shift. 0 takes --shift as exact, as in
         the paper.
-    spec
-        How much is modelled: 'full'; 'shifts', learned shifts on the graph alone; or 'exact', as
-        with --shift-sd 0.
     features
         Side information: a gmt file of gene sets; a csv or tsv file of numbers per perturbation or
         gene, or of edges; or an h5ad or zarr file of effects in another screen.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 T = TypeVar("T")
-FORMAT = 2  # of every result; others are refused
+FORMAT = 3  # of every result; others are refused
 _DOUBLE = 10_000_000  # numbers of a table: of more, an array in double precision takes gigabytes
 
 

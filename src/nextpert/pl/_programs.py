@@ -106,8 +106,8 @@ def programs(
     stored = read_to_draw(adata, key, "tl.perturbation_effects", what="effects", part="lfsr")
     if "programs" not in stored:
         message = (
-            f"The effects in adata.uns[{key!r}] have no programs, as their fit has no hierarchical "
-            f"model: run tl.fit_dag_blr with spec='full', and tl.perturbation_effects again."
+            f"The effects in adata.uns[{key!r}] have no programs, as its shifts are exact: run "
+            f"tl.fit_dag_blr with shift_sd='learned', and tl.perturbation_effects again."
         )
         raise ValueError(message)
     shares = stored["programs"]["shares"]

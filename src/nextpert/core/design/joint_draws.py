@@ -10,7 +10,7 @@ import numpy as np
 
 from nextpert.core._blas import one_thread
 from nextpert.core._codec import table_type
-from nextpert.core.model._mixture import best_weights
+from nextpert.core.model.mixture_weights import best_weights
 from nextpert.core.model.perturbations import in_blocks
 
 if TYPE_CHECKING:

@@ -182,3 +182,54 @@ def solve_forward(indptr, indices, order, vptr, weights, x):
             k = indices[first + a]
             for j in range(width):
                 x[i, j] += weight * x[k, j]
+
+
+@lean
+def add_within(indptr, indices, vptr, mptr, scatter, fixed, xtx, xty, yty, place):
+    """Add the scatter within environments in place: nothing for the intercept.
+
+    ``scatter`` is (p, p) of the nodes; ``fixed`` (n, p + n) that of n fixed columns with the nodes
+    and then with one another. ``place`` is room for the numbers of a design row's columns.
+    """
+    p = len(indptr) - 1
+    for i in range(p):
+        first, last = indptr[i], indptr[i + 1]
+        d = vptr[i + 1] - vptr[i]
+        k = d - (last - first)
+        for a in range(1, k):
+            place[a] = p + a - 1
+        for a in range(last - first):
+            place[k + a] = indices[first + a]
+        for a in range(min(k, 1), d):
+            j = place[a]
+            xty[vptr[i] + a] += scatter[j, i] if j < p else fixed[j - p, i]
+            row = mptr[i] + a * d
+            for b in range(min(k, 1), d):
+                other = place[b]
+                if j >= p:
+                    xtx[row + b] += fixed[j - p, other]
+                else:
+                    xtx[row + b] += scatter[j, other] if other < p else fixed[other - p, j]
+        yty[i] += scatter[i, i]
+
+
+@lean
+def add_means(indptr, indices, vptr, mptr, mean, shift, count, xtx, xty, yty, design):
+    """Add the means of environments to the sums of equation 2 in place.
+
+    Environment j counts for ``count[j, i]`` cells at node i. ``mean`` is (n_environments, p + n),
+    with the n fixed columns after the nodes; ``design`` is room for the longest design row.
+    """
+    for j in range(len(mean)):
+        for i in range(len(indptr) - 1):
+            k = count[j, i]
+            if k == 0.0:
+                continue
+            d = fill_row(indptr, indices, vptr, i, mean[j], design)
+            response = mean[j, i] - shift[j, i]
+            for a in range(d):
+                xty[vptr[i] + a] += k * design[a] * response
+                line = mptr[i] + a * d
+                for b in range(d):
+                    xtx[line + b] += k * design[a] * design[b]
+            yty[i] += k * response * response

@@ -17,8 +17,8 @@ from nextpert.core.model._hierarchical_kernel import (
     State,
     visit,
 )
-from nextpert.core.model._mixture import ENOUGH_PAIRS, best_weights
 from nextpert.core.model.effect_draws import HIGHEST, LOWEST, SCALES, TAILS, VARIANCE
+from nextpert.core.model.mixture_weights import ENOUGH_PAIRS, best_weights
 from nextpert.core.model.perturbations import in_blocks
 from nextpert.core.model.within_cells import (
     LEAST_PSI,

@@ -1,26 +1,22 @@
-"""Effects of perturbations from graph and cells, with intervals and signs; efficacy."""
+"""Efficacy of perturbations on their target genes, and effects of known shifts on a graph."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
-from scipy.special import ndtri
 
 from nextpert.core._blas import one_thread
-from nextpert.core.graph.dag import Dag
-from nextpert.core.model import _mixture as kernels
-from nextpert.core.model.dag_blr import DagBlr
-from nextpert.core.model.random_shifts import RandomShifts, fit_random_shifts
-from nextpert.core.model.shift_prior import TAU2, ShiftPrior
+from nextpert.core._checks import as_rng
+from nextpert.core.model.weights import mean_draws
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
+    from nextpert.core.model.dag_blr import DagBlr
     from nextpert.core.screen.guides import PooledGuides
 
     Array = NDArray[np.float64]
@@ -202,7 +198,7 @@ def speaks_of_knockouts(control_mean: Array, control_sd: Array) -> NDArray[np.bo
     return control_mean > _ABOUT_NOTHING * control_sd
 
 
-_BLOCK = 2_000_000  # numbers in a table of components, of which a block of perturbations needs 6
+_ROOM = 4_000_000  # numbers of draws that are held at a time
 
 
 @dataclass(frozen=True)
@@ -219,12 +215,11 @@ class Effects:
         Ends of its interval.
     lfsr
         Local false sign rate: the probability that its sign is not that of most of its
-        distribution (Stephens 2017). An effect of 0 has neither sign, and one that is too small
-        for the cells to tell from 0 counts against both signs as far as that is so.
+        distribution (Stephens 2017). An effect of 0 has neither sign.
     direct
         What of it is direct: the expected shift of the gene itself on the main graph.
     data_weight
-        Share of what the cells differ by from the expectation that is believed, 0 to 1.
+        Weight of the cells in the effect, 0 to 1; 0 where shifts are exact.
     """
 
     mean: Array
@@ -237,140 +232,55 @@ class Effects:
 
 
 @one_thread()
-def estimate_effects(
+def exact_effects(
     posteriors: Sequence[DagBlr],
-    prior: ShiftPrior | Sequence[ShiftPrior],
+    shifts: ArrayLike,
     *,
-    weights: ArrayLike | None = None,
     level: float = 0.9,
-    main: DagBlr | None = None,
+    n_samples: int = 400,
+    rng: int | np.random.Generator | None = 0,
 ) -> Effects:
-    r"""Return the effects of perturbations given their cells, and their uncertainty.
+    """Return the effects of known shifts on a graph, ``(I - B)^-1 a``, by draws of ``B``.
 
-    The effect is ``T (a + u)`` with ``T = (I - B)^-1``. To first order about the posterior mean,
-    the equation of node ``i`` adds ``T_gi^2 sigma_i^2 ((d - w z)' M (d - w z) + tau^2/(1 + n
-    tau^2))`` to its variance on gene ``g``: ``d`` the effect on the parents, ``z`` their means in
-    cells (both less what was told as an effect, which no weight moves), ``w`` the share of the
-    departure that is believed (weights and shifts are correlated).
-    The distribution of an effect is a mixture over the prior variances of the gene's own shift,
-    with what comes from other genes as a normal; over several graphs, each component has the mean
-    and variance of all of them (law of total variance).
+    This is the model of Zhang et al. 2023: the shifts are taken as exact, so that the weights alone
+    are uncertain, and cells of a perturbation have no further say.
 
     Parameters
     ----------
     posteriors
         Posteriors over the weights of one graph or several, such as those of resamples.
-    prior
-        What is expected of the shifts, and the cells; the same for all graphs, or one for each.
-        Rows without cells keep the expectation.
-    weights
-        What each posterior counts for, shape ``(n_posteriors,)``; by default all alike.
+    shifts
+        Known shifts, shape ``(n_perturbations, n_nodes)``, units of the data.
     level
         Probability inside ``lower`` to ``upper``.
-    main
-        Posterior on the graph that says what is direct, with the first prior; by default the first
-        posterior.
+    n_samples
+        Number of draws.
+    rng
+        Seed or generator.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from nextpert.core import Dag, DagBlr, ScreenMoments
-    >>> from nextpert.core.screen.guides import pool_guides
-    >>> from nextpert.core.model.effects import estimate_effects
-    >>> from nextpert.core.model.random_shifts import RandomShifts, fit_random_shifts
-    >>> rng, group = np.random.default_rng(0), np.repeat([0, 1], [500, 50])
-    >>> x = rng.normal(size=(550, 8)) + 2.0 * (group == 1)[:, None] * (np.arange(8) < 2)
-    >>> cells = pool_guides(ScreenMoments.from_array(x, group, 2), [0, 1], 2)
-    >>> fit = fit_random_shifts(DagBlr(Dag.from_edges(8, [])), cells, np.zeros((1, 8)))
-    >>> found = estimate_effects([fit.posterior], fit.prior)
-    >>> (found.lfsr < 0.05).tolist()[0]
-    [True, True, False, False, False, False, False, False]
+    >>> from nextpert.core import Dag, DagBlr, Moments
+    >>> from nextpert.core.model.effects import exact_effects
+    >>> x = np.random.default_rng(0).normal(size=(500, 2)).cumsum(axis=1)
+    >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)])).update(Moments.from_array(x))
+    >>> exact_effects([blr], [[-2.0, 0.0]]).mean.round(1).tolist()
+    [[-2.0, -2.0]]
     """
-    priors = [prior] * len(posteriors) if isinstance(prior, ShiftPrior) else prior
-    shares = np.ones(len(posteriors)) if weights is None else np.asarray(weights, np.float64)
-    shape = (priors[0].n_perturbations, posteriors[0].n_nodes)
-    main = posteriors[0] if main is None else main
-    tables = {name: np.empty(shape) for name in Effects.__dataclass_fields__}
-    members = [
-        _Member(blr, _squares_of_total_effects(blr), each, share)
-        for blr, each, share in zip(posteriors, priors, shares / shares.sum(), strict=True)
-        if share > 0
-    ]
-    step = max(1, _BLOCK // (shape[1] * len(TAU2)))
-    for first in range(0, shape[0], step):
-        rows = np.arange(first, min(first + step, shape[0]))
-        block = {name: table[first : first + step] for name, table in tables.items()}
-        block["direct"][:] = priors[0].rows(rows).given(main).expected(main)
-        _fill([each._replace(prior=each.prior.rows(rows)) for each in members], level, block)
-    return Effects(**tables)
-
-
-def fit_without_graph(
-    cells: PooledGuides, shift: Array | None = None, own: Array | None = None
-) -> RandomShifts:
-    """Fit the same shrinkage where there is no graph, each gene by itself.
-
-    Of the scatter only the diagonal is read, so ``np.broadcast_to(squares, (p, p))`` will do.
-
-    Parameters
-    ----------
-    cells
-        The controls, and then the perturbations.
-    shift, own
-        As in :func:`~nextpert.core.model.random_shifts.fit_random_shifts`; by default no shift
-        is expected of any.
-    """
-    expected = np.zeros_like(cells.mean[1:]) if shift is None else shift
-    empty = DagBlr(Dag.from_edges(cells.mean.shape[1], []))
-    return fit_random_shifts(empty, cells, expected, own=own)
-
-
-def _squares_of_total_effects(posterior: DagBlr) -> Array | sp.csr_array:
-    """Return the squares of ``(I - B)^-1``, column = child, without a gene's effect on itself."""
-    if posterior.dag.n_edges == 0:
-        return sp.csr_array((posterior.n_nodes, posterior.n_nodes))
-    total = posterior.solve(np.eye(posterior.n_nodes))
-    np.fill_diagonal(total, 0.0)
-    return total.T**2
-
-
-class _Member(NamedTuple):
-    posterior: DagBlr
-    squares: Array | sp.csr_array
-    prior: ShiftPrior
-    weight: float
-
-
-def _fill(members: Sequence[_Member], level: float, out: dict[str, Array]) -> None:
-    """Fill the effects of a block of perturbations."""
-    shape = out["mean"].shape
-    sums = np.zeros((3, *shape, len(TAU2)))
-    chance, centre, spread = np.empty_like(sums)
-    own_variance, sampling = np.empty(shape), np.zeros(shape)
-    # The same cells for all members; a shift with a prior of its own is no part of the mixture.
-    cells = members[0].prior.counted()
-    in_mixture = np.isnan(members[0].prior.own) & (cells > 0)
-    out["data_weight"][:] = 0.0
-    for posterior, squares, prior, weight in members:
-        known = prior.given(posterior)
-        shifts = known.expected(posterior)
-        out["data_weight"] += weight * known.share
-        effect = np.ascontiguousarray(posterior.solve(np.ascontiguousarray(shifts.T)).T)
-        mean, shift, told = known.about_effect(posterior)
-        kernels.own_terms(
-            *posterior.place, posterior.blocks["weights"], posterior.blocks["cov"],
-            posterior.noise_var, posterior.noise_precision, TAU2, prior.weights, prior.own, cells,
-            *map(np.ascontiguousarray, (mean, shift, effect - told)),
-            chance, centre, spread, own_variance, np.empty((2, posterior._layout.longest_row)),
-        )  # fmt: skip
-        noise = np.sqrt(posterior.noise_var / np.where(in_mixture, cells, 1.0))
-        sampling += np.where(in_mixture, weight * noise, 0.0)
-        chance *= weight
-        rest = np.ascontiguousarray(own_variance @ squares)
-        kernels.add_mixture(chance, centre, spread, effect, rest, *sums)
-    names = ("mean", "sd", "lower", "upper", "lfsr")
+    given = np.atleast_2d(np.asarray(shifts, np.float64))
+    every = np.ascontiguousarray(given.T)
+    mean = np.mean([blr.solve(every).T for blr in posteriors], axis=0)
+    sd, lower, upper, lfsr = np.empty((4, *given.shape))
+    seed = int(as_rng(rng).integers(2**63))  # the same weights are drawn for every block
     q = (1.0 - level) / 2.0
-    kernels.summarise(
-        *sums, TAU2, cells, sampling, q, float(ndtri(q)), *(out[name] for name in names),
-        np.empty((4, len(TAU2))),
-    )  # fmt: skip
+    size = max(_ROOM // (n_samples * given.shape[1]), 1)
+    for first in range(0, len(given), size):
+        rows = slice(first, first + size)
+        drawn = mean_draws(posteriors, given[rows], n_samples=n_samples, rng=seed)
+        draws = np.array([each[:-1] - each[-1] for each in drawn])
+        sd[rows] = draws.std(axis=0)
+        lower[rows], upper[rows] = np.quantile(draws, (q, 1.0 - q), axis=0)
+        nil = 1e-9 * np.abs(given).max(initial=0.0)  # what rounding leaves of 0 has no sign
+        lfsr[rows] = np.minimum((draws <= nil).mean(axis=0), (draws >= -nil).mean(axis=0))
+    return Effects(mean, sd, lower, upper, lfsr, given.copy(), np.zeros_like(given))

@@ -39,7 +39,7 @@ DEPARTURES = np.append(0.0, 2.0 ** np.arange(-7.0, 5.0))
 _TOLD, _OF_SCREEN = 2.0, 1.0
 _ROUNDS = 30  # of estimating how often there are departures
 _NO_CELLS = 1e-6  # cells that count of a perturbation that has none
-_SHORT = Chain(100, 100, 2)  # tells which genes change
+_SHORT = Chain(50, 100, 1)  # tells which genes change
 
 
 @one_thread()

@@ -35,7 +35,7 @@ from nextpert.core.model.effect_draws import (
     FromCells,
 )
 from nextpert.core.model.perturbations import in_blocks
-from nextpert.core.model.within_cells import responses
+from nextpert.core.model.within_cells import LEAST_PSI, responses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,6 +128,11 @@ class Hierarchical:
             **{name: getattr(self, name)[k] for name in names},
         )
 
+    def within_cells(self) -> tuple[Array, Array]:
+        """Return own variances and factors of the covariance within cells, units of the data."""
+        own = np.maximum(1.0 - (self.factors**2).sum(axis=1), LEAST_PSI)
+        return own * self.effects.unit**2, self.factors * self.effects.unit[:, None]
+
     def in_condition(self, number: int) -> Hierarchical:
         """Return it with the effects and controls of one condition, by its number."""
         assert self.conditions is not None
@@ -219,6 +224,49 @@ class Hierarchical:
         if n_draws > 1:  # what is expected is known exactly, whatever these few draws
             expected -= drawn.posterior_mean()
         return replace(drawn, expected=expected)
+
+
+# Variances of departures, over that of cells, where no perturbation was seen yet, and their
+# weights: even up to an eighth, with half as much for each doubling beyond. The mean is a tenth;
+# screens show 0.02 (TAP-seq) to 0.06 (Norman).
+_UNSEEN = 2.0 ** np.arange(-13.0, 6.0)
+_UNSEEN_WEIGHTS = np.minimum(1.0, 0.125 / _UNSEEN)
+_UNSEEN_WEIGHTS /= _UNSEEN_WEIGHTS.sum()
+
+
+def controls_alone(
+    cells: PooledGuides, *, rng: int | np.random.Generator | None = 0
+) -> Hierarchical:
+    """Return the model of a screen without perturbed cells, which predicts departures by a prior.
+
+    Parameters
+    ----------
+    cells
+        The controls, and no perturbations with cells.
+    rng
+        Seed or generator.
+    """
+    generator, p, n_draws = as_rng(rng), cells.mean.shape[1], Chain().keep
+    unit = np.sqrt(np.maximum(cells.covariance.diagonal(), np.finfo(np.float64).tiny))
+    control = cells.mean[0] + unit * generator.standard_normal((n_draws, p)) / np.sqrt(cells.n[0])
+    # One perturbation that nobody asks for, of which `predict` makes others.
+    drawn = generator.choice(np.searchsorted(VARIANCE[:-1], _UNSEEN), (1, p, n_draws),
+                             p=_UNSEEN_WEIGHTS)  # fmt: skip
+    program, none = np.zeros((n_draws, p)), np.zeros((n_draws, 1))
+    along = np.zeros((n_draws, 1, 0))
+    from_cells = FromCells(
+        np.zeros((1, p), np.float32), sp.csr_array((1, p)), np.zeros(1), along, none,
+    )  # fmt: skip
+    effects = EffectDraws(
+        unit, np.zeros((1, p)), np.zeros((1, p), np.float32), drawn.astype(np.int8), None,
+        from_cells,
+    )  # fmt: skip
+    even = [
+        np.full((n_draws, len(grid)), 1.0 / len(grid)) for grid in (SCORES, SCORES, SCALES, TAILS)
+    ]
+    return Hierarchical(
+        effects, control, program, none, along, np.zeros((p, 0)), Weights(*even), np.ones(n_draws)
+    )
 
 
 @one_thread()

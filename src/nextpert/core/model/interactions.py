@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.model._member_algebra import Solved
-    from nextpert.core.model.shift_prior import ShiftPrior
 
     Array = NDArray[np.float64]
 
@@ -287,18 +286,6 @@ class Together:
         It is 0 where nothing is expected: there a combination is as any perturbation.
         """
         return np.where(self.clear() != 0.0, np.maximum(self.variance - self.rest, 0.0), 0.0)
-
-    def told(self, prior: ShiftPrior, ratio: Array) -> ShiftPrior:
-        """Return the prior with the effects of combinations, own genes included.
-
-        ``ratio`` of the noise variance of every node to the variance of its cells, shape
-        ``(n_nodes,)``: a shift of each gene with ``tau^2`` of its noise is one of ``tau^2`` of
-        the variance of cells in every effect, whatever the graph.
-        """
-        shift, effect, own = prior.shift.copy(), prior.effect.copy(), prior.own.copy()
-        shift[self.rows], effect[self.rows] = 0.0, self.mean
-        own[self.rows] = self.variance * ratio
-        return replace(prior, shift=shift, effect=effect, own=own)
 
 
 def learn_interactions(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nextpert.core._codec import array
 from nextpert.core.screen.screen import ScreenMoments
 
 if TYPE_CHECKING:
@@ -21,6 +22,25 @@ _POOLED_CELLS = 10  # the pooled variance counts as so many cells in a perturbat
 # predictor, and how many it is then learned from, which tell it to a thousandth or two.
 ENOUGH, _LEARNED = 10_000_000, 4_000_000
 _ROOM = 500_000  # effects that are held at a time beside the tables of a screen: 4 MB
+
+
+@dataclass(frozen=True)
+class CellMeans:
+    """Means of the cells of perturbations, guides pooled.
+
+    Parameters
+    ----------
+    n
+        Cells that count, 0 where there are none, shape ``(n_perturbations,)``.
+    mean
+        Means of the cells, shape ``(n_perturbations, n_nodes)``, units of the data.
+    ratio
+        Variance of the cells over that of all cells, same shape.
+    """
+
+    n: Array = array("n_perturbations", least=0)
+    mean: Array = array("n_perturbations", "n_nodes", is_table=True)
+    ratio: Array = array("n_perturbations", "n_nodes", above=0, is_table=True)
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit
 
-from nextpert.core._codec import table_type
 from nextpert.core.model.perturbations import enough_genes, in_blocks
-from nextpert.core.model.predictors.graph import Graph
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from nextpert.core.model.predictors.base import Prediction
-    from nextpert.core.model.shift_prior import ShiftPrior
 
     Array = NDArray[np.float64]
 
@@ -326,34 +323,3 @@ def _sums(
         np.array([left[r].any(axis=1).sum() for r in rows], np.int64),
         np.array([[alike[r].sum() for r in rows], within]).reshape(2, -1),
     )  # fmt: skip
-
-
-def with_expectation(
-    prior: ShiftPrior, own: Array, predictions: Sequence[Prediction], weights: Mapping[str, Array]
-) -> ShiftPrior:
-    """Return the prior with the effects that weighted predictors expect.
-
-    The graph's part is given as a shift of the target genes, so that what is not known of the
-    graph's weights is not known of it either; that of the others as an effect.
-
-    Parameters
-    ----------
-    prior
-        The prior to change.
-    own
-        Expected change of target genes, 0 elsewhere, shape ``(n_perturbations, n_nodes)``, units
-        of the data.
-    predictions
-        What predictors expect of these perturbations; the graph's own is not read.
-    weights
-        Weight of each predictor, by name, for each perturbation, shape ``(n_perturbations,)``.
-    """
-    effect = np.zeros(own.shape, table_type(own.size))
-    for each in predictions:
-        if each.name != Graph.name and weights[each.name].any():
-            for rows in in_blocks(*own.shape):
-                effect[rows] += weights[each.name][rows, None] * each.effects[rows]
-    shift, (row, gene) = np.zeros_like(own), own.nonzero()  # few: pages of zeros take no memory
-    shift[row, gene] = weights.get(Graph.name, np.zeros(len(own)))[row] * own[row, gene]
-    effect[row, gene] = effect[row, gene] + own[row, gene] - shift[row, gene]
-    return replace(prior, shift=shift, effect=effect)

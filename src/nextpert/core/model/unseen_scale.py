@@ -16,7 +16,7 @@ from nextpert.core._blas import one_thread
 from nextpert.core.model.effect_draws import VARIANCE
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.model.effect_draws import EffectDraws
     from nextpert.core.model.hierarchical import Hierarchical
@@ -30,6 +30,31 @@ _EFFECTS = 50_000  # that are compared with draws at most
 _FEWEST = 20  # perturbations that are compared, however many genes there are
 _SIZE = 1_600_000  # effects of which as many draws are kept as are compared: 50
 _LOG2 = np.log(2.0)
+
+
+class WithoutCells(NamedTuple):
+    """What is expected of perturbations without cells, as ``Hierarchical.predict`` takes it.
+
+    Parameters
+    ----------
+    effect
+        Expected effects, shape ``(n_perturbations, n_genes)``, units of the data.
+    own_variance
+        Variance of own parts where it is known, as of target genes by the efficacy; nan elsewhere,
+        same shape, squared units of the data.
+    scale
+        What variances of departures are multiplied by, those of what is shared and of own parts
+        (equation 33), shape ``(n_perturbations, 2)``.
+    """
+
+    effect: Array
+    own_variance: Array
+    scale: Array
+
+    def rows(self, index: ArrayLike) -> WithoutCells:
+        """Return some perturbations, in the order given."""
+        which = np.asarray(index, np.int64)
+        return WithoutCells(*(each[which] for each in self))
 
 
 class LeftOut(NamedTuple):

@@ -15,8 +15,6 @@ from nextpert.core._shown import Shown
 from nextpert.core.screen.moments import covary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.screen.screen import ScreenMoments
@@ -225,15 +223,9 @@ class PooledGuides(Shown):
         return replace(self, **{name: getattr(self, name)[which] for name in names})
 
     def subset(self, nodes: ArrayLike) -> PooledGuides:
-        """Return some nodes, in the order given; fixed columns stay.
-
-        Of the nodes of ``join_nodes`` there is still the diagonal of the scatter alone.
-        """
+        """Return some nodes, in the order given; fixed columns stay."""
         index, p = np.asarray(nodes, np.int64), self.mean.shape[1]
-        if self.scatter.strides[0]:
-            scatter = self.scatter[np.ix_(index, index)]
-        else:
-            scatter = np.broadcast_to(self.scatter[0, index], (len(index), len(index)))
+        scatter = self.scatter[np.ix_(index, index)]
         both = np.append(index, np.arange(p, self.fixed_scatter.shape[1]))
         return replace(
             self, mean=self.mean[:, index], variance_ratio=self.variance_ratio[:, index],
@@ -355,32 +347,6 @@ def pool_guides(
         np.asarray(members @ screen.n, np.int64), n, mean[:, :p], scatter[:p, :p], ratio,
         float(np.log1p(cells * guide_variance).sum()), mean[:, p:], scatter[p:], sd, freedom,
         prior,
-    )  # fmt: skip
-
-
-def join_nodes(parts: Sequence[PooledGuides]) -> PooledGuides:
-    """Return the same groups with the nodes of all parts, one after the other.
-
-    By how much variances differ is learned from all of them. Of the scatter of nodes there is the
-    diagonal alone, in every row: the rest, quadratic in the nodes, was not computed.
-    """
-    first = parts[0]
-    squares = np.concatenate([part.scatter.diagonal() for part in parts])
-    n_fixed = len(first.fixed_scatter)
-    fixed = [part.fixed_scatter[:, : part.fixed_scatter.shape[1] - n_fixed] for part in parts]
-    own = first.fixed_scatter[:, first.fixed_scatter.shape[1] - n_fixed :]
-    # Sums of squares within groups, over the pooled variances, before they were moderated.
-    found = [
-        part.variance_ratio * (part.prior_freedom + part.freedom)[:, None] - part.prior_freedom
-        for part in parts
-    ]
-    ratio, prior = _moderated(np.hstack(found), first.freedom)
-    if not first.are_cells:
-        ratio, prior = np.hstack([part.variance_ratio for part in parts]), 0.0
-    return replace(
-        first, mean=np.hstack([part.mean for part in parts]), variance_ratio=ratio,
-        scatter=np.broadcast_to(squares, (len(squares), len(squares))),
-        fixed_scatter=np.hstack([*fixed, own]), prior_freedom=prior,
     )  # fmt: skip
 
 

@@ -1,14 +1,11 @@
-"""The candidates of a design: what could be done next, and what is expected of each.
-
-What is no candidate stands here too: the target's own perturbation, and what a lab cannot do.
-"""
+"""The candidates of a design, what is expected of each, and what is no candidate."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,15 +15,18 @@ from nextpert._adata import closest, in_order, list_names
 from nextpert._adata import effects as _shifts
 from nextpert._adata.effects import Interventions
 from nextpert._adata.environments import unknown_genes
-from nextpert._adata.members import effects_alone, numbered, pooled
+from nextpert._adata.members import numbered, pooled
+from nextpert._adata.panel import places
 from nextpert._warn import warn
 from nextpert.core.design.candidates import Candidates
 from nextpert.core.design.distances import states_of
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States
-from nextpert.core.model.interactions import Together, learn_interactions
+from nextpert.core.design.remaining_variance import CellNoise
+from nextpert.core.model.interactions import learn_interactions
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
-from nextpert.core.model.shift_prior import UNSEEN_WEIGHTS, ShiftPrior, as_effects
+from nextpert.core.model.unseen_scale import WithoutCells
+from nextpert.core.model.weights import downstream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from nextpert._adata import FittedPosterior
     from nextpert.core.design.goal import Goal
-    from nextpert.core.model.dag_blr import DagBlr
     from nextpert.core.model.interactions import Interactions
     from nextpert.tl._design_interventions.target import Wanted
 
@@ -90,7 +89,7 @@ def information_on_interactions(
     combination.
     """
     rows, members = _without_cells(names, fit)
-    if not rows:
+    if not rows or fit.is_exact:
         return {}
     known, numbers, within = _interactions(members, fit)
     _, variance = known.predict(numbers)
@@ -125,7 +124,7 @@ def _without_cells(
 
     With ``company`` of members, too, that have cells in combinations alone.
     """
-    new = fit.rows_of(names) < 0
+    new = ~np.append(fit.seen, False)[fit.rows_of(names)]
     every = [fit.naming.members(name) for name in names]
     told = _told_in_company(fit) if company else set()
     rows = [
@@ -162,12 +161,12 @@ def _interactions(
     ]  # fmt: skip
     if cells:
         rows = np.array([single[labels[k]] for k in cells])
-        alone[cells], variance[cells] = _alone(fit.prior.rows(rows), fit, within, rows)
+        alone[cells], variance[cells] = _alone(fit, rows)
     else:
         scale = np.sqrt(within)
     if without:
         unseen = expected_members([labels[k] for k in without], fit)
-        alone[without], variance[without] = _alone(unseen.prior, fit, within)
+        alone[without], variance[without] = _alone(fit, unseen.place, unseen.without_cells)
     combined, effects, noise = numbers[: len(joint)], *np.zeros((2, len(joint), len(fit.genes)))
     if expectation is not None and joint:
         found = Perturbations(expectation.screen, 0, 1 + np.array(joint), [()] * len(joint))
@@ -290,79 +289,53 @@ class CandidateSet:
     ----------
     interventions
         Their names, targets and expected shifts.
-    source, index
-        What is known of shifts on the graph before they are measured or after, and the row of each
-        candidate in it, shape ``(n_candidates,)``. Of large screens a copy takes much memory, so
-        that rows are taken where they are read.
-    graphs
-        The posteriors on which these shifts lead to the effects that are expected; ``None`` if
-        shifts are given, which act on the graph.
     place
         Row of each in the fit, -1 of those without cells, shape ``(n_candidates,)``.
-    expected
-        The effects that are expected, where combinations are among them, which say what their
-        members do.
+    without_cells
+        What is expected of those without cells, in their order; ``None`` if shifts are exact, which
+        act on the graph.
     """
 
     interventions: Interventions
-    source: ShiftPrior
-    index: NDArray[np.int64]
-    graphs: Sequence[DagBlr] | None = None
-    place: NDArray[np.int64] | None = None
-    expected: ShiftPrior | None = None
+    place: NDArray[np.int64]
+    without_cells: WithoutCells | None = None
 
     @classmethod
     def exact(cls, interventions: Interventions) -> CandidateSet:
         """Return candidates whose shifts are exact."""
-        source = ShiftPrior.exact(interventions.shifts)
-        return cls(interventions, source, np.arange(source.n_perturbations))
-
-    @cached_property
-    def prior(self) -> ShiftPrior:
-        """The prior of the shifts on the graph."""
-        return self.source.rows(self.index)
+        return cls(interventions, np.full(len(interventions.names), -1))
 
     @property
-    def n(self) -> Array:
-        """Cells of each that count, shape ``(n_candidates,)``."""
-        return self.source.n[self.index]
+    def is_exact(self) -> bool:
+        """Whether shifts are exact, and act on the graph."""
+        return self.without_cells is None
 
-    @cached_property
-    def effects(self) -> ShiftPrior | None:
-        """The effects that are expected; ``None`` if shifts are given, which act on the graph."""
-        if self.graphs is None or self.expected is not None:
-            return self.expected
-        return as_effects(self.prior, self.graphs)
+    @property
+    def measured(self) -> NDArray[np.bool_]:
+        """Which have cells that tell of their effects, shape ``(n_candidates,)``."""
+        return self.place >= 0
 
     def rows(self, index: Sequence[int] | NDArray[np.int64]) -> CandidateSet:
         """Return some of the candidates, in the order given."""
-        some = np.asarray(index, np.int64)
-        return replace(
-            self, interventions=self.interventions.rows(some.tolist()), index=self.index[some],
-            place=None if self.place is None else self.place[some],
-            expected=None if self.expected is None else self.expected.rows(some),
+        some, told = np.asarray(index, np.int64), self.without_cells
+        number = (np.cumsum(~self.measured) - 1)[some]
+        return CandidateSet(
+            self.interventions.rows(some.tolist()), self.place[some],
+            None if told is None else told.rows(number[~self.measured[some]]),
         )  # fmt: skip
 
     def states(self, fit: FittedPosterior, targets: Joined = NOT_JOINED) -> States:
         """Return the joint posterior of their states, with ``targets`` of :class:`Wanted`.
 
-        That of the hierarchical model; on the graph if the fit has none, or if shifts are told.
+        That of the hierarchical model; on the graph if shifts are exact.
         """
-        if not self._drawn(fit):
-            return states_of(fit.posteriors, fit.known(self.prior))
-        assert self.place is not None
-        return fit.states(lambda some: self.rows(some).effects, self.place, targets)
+        if self.is_exact:
+            return states_of(fit.posteriors, self.interventions.shifts)
+        return fit.states(self.place, self.without_cells, targets)
 
-    def _drawn(self, fit: FittedPosterior) -> bool:
-        """Whether the hierarchical model draws their states."""
-        told = self.graphs is None or self.place is None
-        return fit.hierarchical is not None and not told
-
-    def towards(self, wanted: Wanted, fit: FittedPosterior) -> Wanted:
+    def towards(self, wanted: Wanted) -> Wanted:
         """Return what is wanted, by the target's cells where no draws of these states hold it."""
-        return (
-            wanted if self._drawn(fit) else replace(wanted, goal=wanted.cells, targets=NOT_JOINED)
-        )
+        return replace(wanted, goal=wanted.cells, targets=NOT_JOINED) if self.is_exact else wanted
 
 
 def as_asked(
@@ -370,15 +343,15 @@ def as_asked(
     pool: CandidateSet,
     goal: Goal,
     targets: Joined = NOT_JOINED,
+    n_guides: int = 1,
     **options: Any,
 ) -> Candidates:
-    """Return candidates as an acquisition is asked to rank them, by a fit.
-
-    ``targets`` are of :class:`Wanted`, ``options`` of :class:`~nextpert.core.Candidates`.
-    """
+    """Return candidates to rank, by a fit; ``targets`` are of :class:`Wanted`."""
+    model, shared = fit.hierarchical, (fit.guide_variance or 0.0) / n_guides
     return Candidates(
-        fit.posteriors, lambda: fit.known(pool.prior), goal, states=pool.states(fit, targets),
-        measured=pool.n > 0, graphs=fit.posteriors, main=fit.posterior, **options,
+        fit.posteriors, pool.interventions.shifts if pool.is_exact else None, goal,
+        states=pool.states(fit, targets), measured=pool.measured, main=fit.posterior,
+        noise=None if model is None else CellNoise(*model.within_cells(), shared), **options,
     )  # fmt: skip
 
 
@@ -436,19 +409,17 @@ def fitted_candidates(found: Interventions, fit: FittedPosterior) -> CandidateSe
     Combinations without cells are predicted from their members, and perturbations that have cells
     only in combinations are predicted from these.
     """
-    if fit.params["shift_sd"] != "learned":
+    if fit.is_exact:
         return CandidateSet.exact(found)
     pool = _expected(found, fit)
     rows, members = _without_cells(found.names, fit, company=True)
-    if not rows:
+    told = pool.without_cells
+    if not rows or told is None:
         return pool
-    known, numbers, within = _interactions(members, fit)
-    mean, variance = known.predict(numbers)
-    together = Together(np.array(rows), mean, variance, np.zeros_like(mean))
-    assert pool.effects is not None
-    prior = together.told(pool.prior, fit.posterior.noise_var / within)
-    effects = together.told(pool.effects, np.ones(len(within)))
-    return replace(pool, source=prior, index=np.arange(len(pool.index)), expected=effects)
+    known, numbers, _ = _interactions(members, fit)
+    number = (np.cumsum(~pool.measured) - 1)[rows]
+    told.effect[number], told.own_variance[number] = known.predict(numbers)
+    return pool
 
 
 def can_be_candidate(name: str, fit: FittedPosterior) -> bool:
@@ -461,25 +432,18 @@ def can_be_candidate(name: str, fit: FittedPosterior) -> bool:
 
 
 def _alone(
-    prior: ShiftPrior, fit: FittedPosterior, within: Array, rows: NDArray[np.int64] | None = None
+    fit: FittedPosterior, place: NDArray[np.int64], told: WithoutCells | None = None
 ) -> tuple[Array, Array]:
-    """Return mean and variance of effects, ``(n_perturbations, n_genes)``.
-
-    ``rows`` are those in the fit, if they have cells; ``within`` is the variance of cells,
-    ``(n_genes,)``.
-    """
-    if fit.hierarchical is None or rows is None:
-        return effects_alone(fit.posteriors, fit.known(prior), within)
-    drawn = fit.effects(prior.rows, rows)
+    """Return mean and variance of effects, ``(n_perturbations, n_genes)``."""
+    drawn = fit.effects(place, told)
     return drawn.posterior_mean(), drawn.sd() ** 2
 
 
 def _expected(found: Interventions, fit: FittedPosterior) -> CandidateSet:
-    """Return candidates with their priors: as fitted if they have cells, else by the predictors."""
+    """Return candidates: as fitted if they have cells, else as the predictors expect them."""
     place = fit.rows_of(found.names)
+    place = np.where(np.append(fit.seen, False)[place], place, -1)
     new = np.flatnonzero(place < 0)
-    names = [found.names[i] for i in new]
-    gene_place = {gene: i for i, gene in enumerate(fit.genes)}
     own = found.shifts[new]
     variance = np.full(own.shape, np.nan)
     if fit.efficacy is not None:
@@ -487,19 +451,14 @@ def _expected(found: Interventions, fit: FittedPosterior) -> CandidateSet:
         mean, sd = fit.efficacy.mean, fit.efficacy.sd
         spread = sd / max(abs(mean), 1e-12) * np.abs(own)
         variance = np.where(spread > 0, spread**2, np.nan)
-    targets = [[gene_place[gene] for gene in found.targets[i]] for i in new]
-    if fit.expectation is None:
-        weights = fit.prior.weights.mean(axis=0) if fit.names else UNSEEN_WEIGHTS
-        nothing = np.zeros_like(own)
-        unseen = ShiftPrior(
-            np.zeros(len(new)), nothing, nothing + 1, own, nothing, variance,
-            np.tile(weights, (len(new), 1)),
-        )  # fmt: skip
+    if fit.expectation is None:  # too few perturbations to learn from: the graph alone speaks
+        told = WithoutCells(own + downstream(fit.posteriors, own), variance, np.ones((len(new), 2)))
     else:
-        unseen = fit.expectation.prior(names, targets, own, variance)
-    index = place.copy()
-    index[new] = len(fit.names) + np.arange(len(new))
-    return CandidateSet(found, fit.prior.joined(unseen), index, fit.posteriors, place)
+        targets = places([found.targets[i] for i in new], fit.genes)
+        told = fit.expectation.without_cells(
+            [found.names[i] for i in new], targets, own, variance, fit.posteriors
+        )
+    return CandidateSet(found, place, told)
 
 
 def _names(candidates: Any, fit: FittedPosterior) -> list[str]:

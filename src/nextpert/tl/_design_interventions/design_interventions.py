@@ -67,11 +67,11 @@ def design_interventions(
 
     Distances and probabilities of candidates with cells depend on the graph only through what it
     predicts of their effects, times the weight it has earned on the other perturbations. It also
-    enters the expected effects of candidates without cells, CIV and the other acquisitions that
-    reduce uncertainty, and, after ``fit_dag_blr(spec="shifts")`` or for candidates given as a table
-    of shifts, everything. If the fit has bootstrap graphs (``learn_dag(n_graphs=...)``), they have
-    equal weights in all of these. ``"maxv"``, ``"mi"``, ``"ucb"`` and ``"target_mean_variance"``
-    use ``varp["dag"]`` alone; these and ``"cv"`` use the expected shifts.
+    enters the expected effects of candidates without cells, and, with exact shifts or for
+    candidates given as a table of shifts, everything. If the fit has bootstrap graphs
+    (``learn_dag(n_graphs=...)``), they have equal weights in all of these. ``"cv"``, ``"civ_ow"``,
+    ``"maxv"``, ``"mi"``, ``"ucb"`` and ``"target_mean_variance"`` need exact shifts; all but the
+    first two use ``varp["dag"]`` alone.
 
     With 10 to 50 cells per perturbation, 90% intervals of distances to the strongest perturbations
     of the screen cover 74 to 86% on Papalexi and 79 to 99% on TAP-seq, of distances to states given
@@ -221,7 +221,7 @@ def design_interventions(
     key = str(fit.params["perturbation_key"]) if perturbation_key is None else perturbation_key
     wanted = read_target(adata, target, fit, key, key=posterior_key)
     pool = read_candidates(candidates, shift, fit, wanted, target_is_candidate=target_is_candidate)
-    wanted = pool.towards(wanted, fit)
+    wanted = pool.towards(wanted)
     this_round = tables.round_of(adata, key_added, trace, fit.fingerprint)
     # A seed is joined with the number of the round, so that rounds differ.
     seeds = rng if rng is None or isinstance(rng, np.random.Generator) else [rng, this_round]
@@ -230,13 +230,11 @@ def design_interventions(
         n_samples=n_samples, rng=np.random.default_rng(seeds),
     )  # fmt: skip
     if acquisition == "auto":  # that of the paper where the model is the paper's
-        acquisition = "probability" if fit.params["shift_sd"] == "learned" else "civ"
+        acquisition = "civ" if fit.is_exact else "probability"
     values, found = core.find_acquisition(acquisition).of_candidates(asked)
     removed = np.full(len(values), np.nan) if found is None else found
     distance = asked.distances
-    ranking, order = tables.ranking_table(
-        pool, values, removed, distance, asked.shifts, wanted, fit
-    )
+    ranking, order = tables.ranking_table(pool, values, removed, distance, wanted, fit)
     best = ranking.iloc[0]
     row = {
         "round": this_round,

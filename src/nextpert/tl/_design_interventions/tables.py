@@ -17,14 +17,11 @@ from nextpert._adata import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import anndata as ad
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert._adata import FittedPosterior
     from nextpert.core.design.distances import RankedDistance
-    from nextpert.core.model.shift_posterior import ShiftPosterior
     from nextpert.tl._design_interventions.candidates import CandidateSet
     from nextpert.tl._design_interventions.target import Wanted
 
@@ -39,7 +36,6 @@ def ranking_table(
     values: Vector,
     removed: Vector,
     distance: RankedDistance,
-    known: Sequence[ShiftPosterior],
     target: Wanted,
     fit: FittedPosterior,
 ) -> tuple[pd.DataFrame, NDArray[np.int64]]:
@@ -53,8 +49,8 @@ def ranking_table(
         The candidates.
     values, removed
         The acquisition, and the variance reduction, of each, ``(n_candidates,)``.
-    distance, known
-        Distances of the candidates and the control, and what is known of shifts on each graph.
+    distance
+        Distances of the candidates and the control.
     target, fit
         The target, and the fit.
     """
@@ -70,9 +66,7 @@ def ranking_table(
 
     given = pool.interventions
     seen = np.append(fit.n_cells, 0)[fit.rows_of(given.names)]
-    shares = np.average(
-        [each.share.mean(axis=1) for each in known], axis=0, weights=[each.weight for each in known]
-    )
+    shares = np.append(fit.data_weight().mean(axis=1), 0.0)[pool.place]
     table = pd.DataFrame(
         {
             "rank": np.append(np.arange(1, len(rows)), 0),
@@ -92,7 +86,7 @@ def ranking_table(
             "probability_best": column(distance.nearest[:-1]),
             "probability_better": column(distance.nearer[:-1]),
             "expected_gap": column(distance.gap[:-1]),
-            "measured_distance": _measured(pool, known[0], target, fit)[rows],
+            "measured_distance": _measured(pool, target, fit)[rows],
             "data_weight": column(shares),
             "n_cells_seen": column(seen, fit.n_control_cells),
             "is_control": column(np.zeros(len(order), bool), True),
@@ -114,15 +108,16 @@ def nothing_of(ranking: pd.DataFrame) -> pd.Series:
     return ranking[ranking["is_control"].to_numpy(dtype=bool)].iloc[0]
 
 
-def _measured(
-    pool: CandidateSet, known: ShiftPosterior, target: Wanted, fit: FittedPosterior
-) -> Vector:
+def _measured(pool: CandidateSet, target: Wanted, fit: FittedPosterior) -> Vector:
     """Return squared distances of the cells' means, sampling error subtracted; NaN without cells.
 
     Shape ``(n_candidates + 1,)``, that of the control cells last.
     """
-    goal, has_cells = target.cells, np.append(known.n > 0, True)
-    apart = goal.distance(np.vstack([known.mean, fit.control_mean])) - goal.floor
+    goal, has_cells = target.cells, np.append(pool.measured, True)
+    mean = np.tile(fit.control_mean, (len(has_cells), 1))
+    if fit.means is not None:
+        mean[:-1][pool.measured] = fit.means.mean[pool.place[pool.measured]]
+    apart = goal.distance(mean) - goal.floor
     if fit.expectation is not None:
         screen = fit.expectation.screen
         place = 1 + np.append(fit.rows_of(pool.interventions.names), -1)  # the controls are first

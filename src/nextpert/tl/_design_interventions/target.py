@@ -222,7 +222,7 @@ def _joined(states: list[_Read], fit: FittedPosterior, *, is_own: bool) -> Joine
     if fit.hierarchical is None:
         return NOT_JOINED
     found = fit.rows_of(state.label or "" for state in states)
-    rows = [int(row) if is_own and row >= 0 and fit.prior.n[row] > 0 else -1 for row in found]
+    rows = [int(row) if is_own and row >= 0 and fit.seen[row] else -1 for row in found]
     by_numbers = len(states) == 1 and not states[0].n_cells
     return Joined(tuple(rows), given_by_numbers(states[0].mean, fit) if by_numbers else None)
 

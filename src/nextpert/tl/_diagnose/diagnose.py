@@ -76,8 +76,8 @@ def diagnose(
       gain is limited by what of the effects can be reproduced (the *ceiling*); it is stated for
       each perturbation.
     - *graph*: its weight among the predictors, and the error of the other predictors without it. An
-      empty graph predicts no effect on other genes. Effects of perturbations with cells do not
-      depend on the graph, except with ``spec="shifts"``.
+      empty graph predicts no effect on other genes. Effects of perturbations with cells
+      depend on the graph by its weight alone.
     - *guides*, if ``guide_key`` is declared: effects learned without one guide of every
       perturbation and half of those of the controls, scored on that guide. If it is not declared,
       but a column of ``adata.obs`` nests in the perturbation labels (each level belongs to one
@@ -163,7 +163,6 @@ def diagnose(
           ``reliability`` (correlation of the halves, extrapolated to all cells);
           ``error_half`` of shrunken effects, ``error_half_raw_means``, ``error_half_no_graph`` (on
           an empty graph; equal to ``error_half`` where the graph has no weight),
-          ``error_half_no_predictors`` (each gene shrunk towards zero by itself),
           ``error_half_no_effect`` (squared error on the other half, sums over genes, sampling error
           and the variance between declared guides subtracted, squared units of expression),
           ``coverage_half`` and, of large effects alone, ``coverage_half_large``; of left-out

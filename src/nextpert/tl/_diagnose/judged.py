@@ -19,7 +19,7 @@ import pandas as pd
 
 from nextpert._adata.panel import places
 from nextpert.core.model import scores
-from nextpert.core.model.effects import Effects, estimate_effects
+from nextpert.core.model.effects import Effects
 from nextpert.core.model.perturbations import Perturbations
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ LEFT = 20  # cells of a guide or batch to score on, at least
 _FOLDS = 4  # of guides
 _MOST_BATCHES = 5
 SHRUNKEN, MEANS, NOTHING = "shrunken", "raw_means", "no_effect"
-NO_GRAPH, ALONE = "no_graph", "no_predictors"  # on an empty graph; without predictors as well
+NO_GRAPH = "no_graph"  # effects that ask no graph
 COVERAGE, COVERED, LARGE = "coverage", "covered", "large"
 FIRST = {SHRUNKEN: "first", MEANS: "first_by_raw_means"}  # how often the own state comes first
 
@@ -126,14 +126,12 @@ def judge_halves(refit: Refit, sides: list[Side]) -> tuple[pd.DataFrame, pd.Data
     parts, by_size = [], np.zeros((2, len(used), len(SIZES)))
     for mine, other in (sides, sides[::-1]):
         truth, known = other.seen.observed, np.isfinite(other.variance) & used[:, None]
-        learned, empty = refit.learned(mine.cells), refit.on_no_graph(mine.cells)
+        learned = refit.learned(mine.cells)
         effects = refit.effects(learned)
         estimates = {
             SHRUNKEN: effects.mean,
             MEANS: mine.seen.observed,
-            NO_GRAPH: refit.effects(refit.less_graph(learned, empty)).mean,
-            # Drawn to nothing, but for own genes, gene by gene.
-            ALONE: estimate_effects([empty.found.posterior], empty.found.prior).mean,
+            NO_GRAPH: refit.effects(refit.less_graph(learned)).mean,
         }
         table = _score(effects, estimates, truth, other.variance, used, large=mine.large)
         for name, column in FIRST.items():

@@ -15,7 +15,7 @@ from nextpert._adata.progress import without_bars
 from nextpert._adata.stored import eager
 from nextpert.core import Dag, DagBlr
 from nextpert.core._checks import as_rng
-from nextpert.tl._fit_dag_blr.model import FULL, SHIFTS, Graphs, Model, Spec, learn_effects
+from nextpert.tl._fit_dag_blr.model import Graphs, Model, Spec, learn_effects
 from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
@@ -76,25 +76,17 @@ class Refit:
             self.spec, cells, Graphs(self.fit.posterior.dag, [], lambda _: self.without)
         )
 
-    def on_no_graph(self, cells: FitCells) -> Model:
-        """Return random shifts alone, on a graph without edges."""
-        empty = Dag.from_edges(len(self.fit.genes), [])
-        return _quietly(replace(self.spec, name=SHIFTS), cells, Graphs.single(empty))
-
-    def less_graph(self, model: Model, empty: Model) -> Model:
-        """Return a model of cells whose effects ask no graph, given that on no graph of these.
+    def less_graph(self, model: Model) -> Model:
+        """Return a model of cells whose effects ask no graph.
 
         All else is as it was learned: what predictors weigh, and the efficacy. Where the graph has
         no weight, that is the model itself.
         """
-        if self.spec.name == SHIFTS:
-            return empty
         cells, expected, weighted = model.cells, model.expected, model.weighted
         if weighted is None or not weighted.graph.any():
             return model
-        graphs = [empty.found.posterior]
         with without_bars():
-            effects = learn_effects(model.spec, cells, expected, weighted, graphs)
+            effects = learn_effects(model.spec, cells, expected, weighted, [])
         return model._replace(effects=effects)
 
     def with_others(self, cells: FitCells, others: list[str]) -> Model:
@@ -134,7 +126,7 @@ class Refit:
 
     def effects_of_all(self, cells: FitCells) -> Effects:
         """Return the effects of the fit, or with its shifts learned where they are exact."""
-        if self.fit.shift_prior is None:
+        if self.fit.is_exact:
             return self.effects(self.learned(cells))
         return panel_effects(self.fit, read_wanted(None, self.fit))
 
@@ -165,8 +157,7 @@ def read_refit(
     if shift == "table":
         shift = Interventions(names, fit.targets, fit.shifts, ["table"] * len(names))
     plan = Plan(names, fit.targets, [], shift)
-    name = SHIFTS if str(params["spec"]) == SHIFTS else FULL
-    spec = Spec(fit.genes, plan, posterior, fit.naming, features, name)
+    spec = Spec(fit.genes, plan, posterior, fit.naming, features)
     seed, streams = _seed(adata.uns.get(str(params["dag_key"]))), []
     for rest in folds.inner:
         streams += [as_rng(seed), *fold_streams(len(rest))]

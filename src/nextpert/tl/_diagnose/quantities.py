@@ -16,7 +16,6 @@ from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.scores import mean_with_error, ratio_with_error
 from nextpert.tl._diagnose.controls import BY_BATCHES, BY_CELLS, BY_GUIDES, NOT_JUDGED, OF_TABLE
 from nextpert.tl._diagnose.judged import (
-    ALONE,
     COVERAGE,
     COVERED,
     FIRST,
@@ -197,8 +196,6 @@ _MEANINGS: dict[str, dict[str, str]] = {
         "n_by_guides": "perturbations split into halves by guide{how}",
         "error_to_raw_means": f"{_OF_HALF}the cells' means",
         "error_to_no_effect": f"{_OF_HALF}'no effect'",
-        "error_no_predictors_to_raw_means": "the same as error_to_raw_means, shrunk towards zero: "
-        "without graph and predictors",
         "coverage_90": _COVERED.format("means of the other half"),
         "coverage_90_large": _LEARNED_FROM,
         "own_state_first": f"{_FIRST}shrunken effects",
@@ -291,7 +288,6 @@ def quantities(
                 on_halves[SHRUNKEN], on_halves[MEANS], _at_most(NOT_WORSE)
             ),
             "error_to_no_effect": _ratio(on_halves[SHRUNKEN], on_halves[NOTHING], _BELOW_ONE),
-            "error_no_predictors_to_raw_means": _ratio(on_halves[ALONE], on_halves[MEANS]),
             **_coverage(on_halves),
             "own_state_first": _mean(distinct[FIRST[SHRUNKEN]]),
             "own_state_first_by_raw_means": _mean(distinct[FIRST[MEANS]]),

@@ -241,10 +241,7 @@ def predictors(wanted: Wanted, fit: FittedPosterior, effects: Effects) -> dict[s
     The changes of target genes that they start from are those expected by the efficacy. Of
     combinations none speaks but their members, whose word is what is predicted (``effects``).
     """
-    chosen, names = wanted.chosen, wanted.names
-    if chosen is None:
-        message = "Predictors are asked of candidates, not of the perturbations of the fit."
-        raise ValueError(message)
+    chosen, names = wanted.pool.interventions, wanted.names
     targets = places(chosen.targets, fit.genes)
     nothing = np.zeros_like(effects.mean)
     rows, shared = shared_with_controls(names, fit)

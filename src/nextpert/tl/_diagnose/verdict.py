@@ -16,7 +16,6 @@ from nextpert.core.screen.guides import UNKNOWN
 from nextpert.tl._diagnose import quantities as q
 from nextpert.tl._diagnose.controls import BY_BATCHES, BY_CELLS, BY_GUIDES, OF_TABLE
 from nextpert.tl._diagnose.judged import (
-    ALONE,
     COVERAGE,
     COVERED,
     LARGE,
@@ -88,7 +87,7 @@ def perturbation_table(
             "split_by": strings(split_by),
             "reliability": 2 * r / (1 + r),
             "error_half": halves[SHRUNKEN],
-            **{f"error_half_{name}": halves[name] for name in (MEANS, NO_GRAPH, ALONE, NOTHING)},
+            **{f"error_half_{name}": halves[name] for name in (MEANS, NO_GRAPH, NOTHING)},
             **_coverages("half", halves),
             "error_unseen": told[WHOLE],
             "error_unseen_no_effect": told[NOTHING],
@@ -409,7 +408,7 @@ def _shrinkage(rows: _Rows) -> Part:
 
 
 def _shrinkage_words(rows: _Rows) -> str:
-    cells, alone = rows["error_to_raw_means"], rows["error_no_predictors_to_raw_means"]
+    cells = rows["error_to_raw_means"]
     words = (
         f"Learned from {_half(rows['n_by_guides'])}, shrunken effects have on the other half a "
         f"squared error of {_number(cells)} relative to the cells' means and of "
@@ -422,9 +421,6 @@ def _shrinkage_words(rows: _Rows) -> str:
         found, by_cells = (f"{100 * row.value:.0f}%" for row in (first, plain))
         words += f" A distinct perturbation ranks first towards its own state in {found} of cases "
         words += f"({by_cells} by the cells' means)."
-    if cells.value - alone.value > q.LARGEST_HARM:
-        words += " Shrunk towards zero alone, without graph and predictors, they would have an "
-        words += f"error of {_number(alone)} relative to the cells' means."
     return words
 
 

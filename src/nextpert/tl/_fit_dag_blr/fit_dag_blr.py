@@ -24,8 +24,6 @@ from nextpert.core import DagBlr
 from nextpert.core._codec import pack
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 from nextpert.tl._fit_dag_blr.model import (
-    EXACT,
-    SPECS,
     Graphs,
     Model,
     Spec,
@@ -61,7 +59,7 @@ class _PriorOptions:
 
 
 @checked(
-    shift=one_of(*_shifts.KINDS), shift_sd=(one_of("learned"), one_of(0)), spec=one_of(*SPECS),
+    shift=one_of(*_shifts.KINDS), shift_sd=(one_of("learned"), one_of(0)),
     prior_options=_PriorOptions,
 )  # fmt: skip
 def fit_dag_blr(
@@ -75,7 +73,6 @@ def fit_dag_blr(
     perturbations: Sequence[str] | None = None,
     shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] = "knockout",
     shift_sd: str | float = "learned",
-    spec: str = "full",
     features: ad.AnnData | pd.DataFrame | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     prior_options: Mapping[str, Any] | None = None,
     layer: str | None = None,
@@ -86,12 +83,11 @@ def fit_dag_blr(
 
     Every gene is modelled as ``x_i = c_i + sum_k B_ik x_k + a_i + noise`` over its parents ``k``,
     with a normal-inverse-gamma prior (Zhang et al. 2023, doi:10.1038/s42256-023-00719-0,
-    Definition 2 and Lemma 1). The shift ``a`` of a perturbation is uncertain: a knockdown may be
-    partial or hit other genes, and the graph may miss edges. The shift therefore has a prior. Its
-    mean is the expected shift, and its variance is learned from the perturbations of the screen by
-    adaptive shrinkage (Stephens 2017, doi:10.1093/biostatistics/kxw041). A perturbation whose
-    target is not measured (a weakly expressed gene, an enhancer, a drug) is fitted like any other.
-    Where a perturbation has many cells, they dominate the prior. Cells are read once.
+    Definition 2 and Lemma 1). With ``shift_sd=0`` the shift ``a`` of every perturbation is taken as
+    exact, as in the paper. By default it is not known: a knockdown may be partial or hit other
+    genes, and the graph may miss edges. The weights ``B`` are then those of cells less the mean of
+    their own environment, whatever the shifts. A perturbation whose target is not measured (a
+    weakly expressed gene, an enhancer, a drug) is fitted like any other. Cells are read once.
 
     A combination (``"MYC+STK3"``, the same as ``"STK3+MYC"``: cells of both are pooled under the
     label of the first cell, and the log reports it) is expected to have the sum of its members'
@@ -110,7 +106,7 @@ def fit_dag_blr(
     which is learned from the other perturbations; and what the members of a combination clearly do.
     The other predictors have no influence on these effects: they are used to predict perturbations
     without cells. :func:`perturbation_effects`, :func:`design_interventions`, :func:`plan_screen`
-    and :func:`diagnose` all use the draws of this model. CIV alone uses the shifts on the graph.
+    and :func:`diagnose` all use the draws of this model.
 
     With ``condition_key`` (:func:`nextpert.pp.setup_screen`), each condition, such as a cell line,
     has a fit of its own cells and controls besides. The cells of other conditions count there as
@@ -118,11 +114,6 @@ def fit_dag_blr(
     :func:`perturbation_effects` returns the effects in a ``condition``. Without one, and in
     rankings and plans, effects are those of the cells of all conditions, which are compared within
     conditions. The graph, the other predictors and replays see conditions as batches.
-
-    Relative to the previous model, an average over fits with and without the graph, the squared
-    error of effects on held-out cells at 10, 25 and 50 cells per perturbation is 0.75, 0.67 and
-    0.63 on Papalexi, 0.86, 1.04 and 0.90 on TAP-seq, and 0.92, 1.03 and 1.04 on Norman: where
-    effects are strong and cells are not few, it gains nothing.
 
     If :func:`learn_dag` stored bootstrap graphs (``n_graphs``), the same cells are also fitted on
     each of them, with the same prior, and :func:`design_interventions` uses all of these fits. The
@@ -161,16 +152,9 @@ def fit_dag_blr(
         genes) or ``{perturbation: {gene: shift}}``. Perturbations without a row, or without a
         measured target, have an expected shift of 0.
     shift_sd
-        ``"learned"`` (default) learns the variance of shifts around the expected shift. ``0``
-        takes the expected shifts as exact, as the paper does. Labels that name a gene outside the
-        panel, or have no row in the table, are then left out, with a warning, and listed in
-        ``.uns``.
-    spec
-        How much is modelled. ``"full"`` (default): the hierarchical model of the effects of
-        perturbations with cells, predictors of those without cells, interactions of combinations,
-        and learned shifts on the graph, which CIV uses. ``"shifts"``: learned shifts on the graph
-        alone, which take less time and are the default of :func:`replay_design`; effects then
-        depend on the graph. ``"exact"``: as with ``shift_sd=0``.
+        ``"learned"`` (default) learns the effects of perturbations from their cells. ``0`` takes
+        the expected shifts as exact, as the paper does. Labels that name a gene outside the panel,
+        or have no row in the table, are then left out, with a warning, and listed in ``.uns``.
     features
         Side information about perturbations, measured or not (:doc:`/guides/side_information`).
         Perturbations with similar features are expected to have similar effects, as far as this
@@ -237,21 +221,21 @@ def fit_dag_blr(
         - ``shifts`` (sparse, ``(n_environments, n_genes)``): the expected shifts.
         - ``left_out`` (table): the labels that were not used: ``perturbation``, ``n_cells``,
           ``reason``.
-        - ``log_evidence`` (number): of the model; a lower bound if shifts are learned.
+        - ``log_evidence`` (number): of the weights of the graph.
         - ``cells`` (mapping): a fingerprint of labels and values, by which later calls notice
           changes.
-        - ``shift_prior`` (mapping): with learned shifts, the expected shift of every perturbation
-          and the mean of its cells.
-        - ``guide_variance`` (number): with learned shifts, the variance between guides, relative to
-          the noise variance.
-        - ``efficacy`` (mapping): with learned shifts, its ``mean``, its ``sd`` for a new
+        - ``means`` (mapping): unless shifts are exact, of every perturbation the number of cells
+          that count, ``n``, their ``mean``, and their variance over that of all cells, ``ratio``.
+        - ``guide_variance`` (number): unless shifts are exact, the variance between guides,
+          relative to the noise variance.
+        - ``efficacy`` (mapping): unless shifts are exact, its ``mean``, its ``sd`` for a new
           perturbation, ``spread`` and ``n_measured``.
-        - ``hierarchical`` (mapping): with ``spec="full"``, draws of the hierarchical model (up to
-          200, fewer of large screens): ``effects`` of the perturbations with cells (``unit``, the
-          standard deviation of every gene within cells; the ``expected`` effects; ``precision`` of
-          the cells' means and ``place``, the index of the prior variance of an own part in every
-          draw, in units of ``unit``; and ``cells``, from which the means of effects in a draw
-          follow: the ``change`` of the cells' means, less ``expected``, the scores of their
+        - ``hierarchical`` (mapping): unless shifts are exact, draws of the hierarchical model (up
+          to 200, fewer of large screens): ``effects`` of the perturbations with cells (``unit``,
+          the standard deviation of every gene within cells; the ``expected`` effects;
+          ``precision`` of the cells' means and ``place``, the index of the prior variance of an own
+          part in every draw, in units of ``unit``; and ``cells``, from which the means of effects
+          in a draw follow: the ``change`` of the cells' means, less ``expected``, the scores of their
           ``noise`` along the factors, their ``response``, and ``own_share``, the share of a change
           that is an own part where its variance is known; in several conditions these means
           themselves, ``centre``); ``control``, the mean of the controls, shape ``(n_draws,
@@ -263,14 +247,14 @@ def fit_dag_blr(
           ``"0"``, ``"1"`` and so on: ``name``, ``effects`` and ``control`` as above, ``n_cells``
           of each perturbation, and ``change``, the differences of its means to the controls'.
           Tables of perturbations x genes with more than 10 million numbers are in single precision.
-        - ``predictors`` (mapping): with ``spec="full"``, the names of the ``predictors``, their
+        - ``predictors`` (mapping): unless shifts are exact, the names of the ``predictors``, their
           ``weights``, ``scales``, what the variances of effects of perturbations without cells are
           multiplied by (rows: without and with features; columns: what perturbations share, and own
           parts), and, with combinations, ``interactions`` (``strength``, 1 if effects are additive,
           and ``strength_sd``; ``member_sd`` and ``rest_sd`` in units of ``scale``, the size of
           single effects; ``n_combinations``).
-        - ``screen`` (mapping): with ``spec="full"``, the moments of the cells that the weights of
-          the predictors were learned from.
+        - ``screen`` (mapping): unless shifts are exact, the moments of the cells that the weights
+          of the predictors were learned from.
         - ``features`` (mapping): if given, ``perturbations``; ``rows`` of components (all of up to
           1,000 perturbations of the screen, of more the largest, 316 of 10,000), whose products
           with those of the screen's perturbations are similarities; and the ``effects`` in another
@@ -305,7 +289,7 @@ def fit_dag_blr(
         guide_key=guide_key,
     )  # fmt: skip
     chosen = _PriorOptions(**prior_options or {})
-    exact = shift_sd == 0 or spec == EXACT
+    exact = shift_sd == 0
     genes, columns, dag = _adata.read_graph(adata, dag_key, gene_symbols)
     graphs = _adata.read_graphs(adata, dag_key, genes, dag)
     symbols = gene_symbols or _adata.symbols_of(adata.uns.get(dag_key))
@@ -342,10 +326,11 @@ def fit_dag_blr(
             prior_units=chosen.prior_units,
         ),
         Naming(frozenset(genes), roles.separator, roles.control),
-        _adata.read_features(features, genes, labels), EXACT if exact else spec,
+        _adata.read_features(features, genes, labels), exact,
     )  # fmt: skip
-    exact = exact or not plan.names
-    undeclared = None if exact else undeclared_guides(adata, columns, plan.names, roles)
+    undeclared = None
+    if plan.names and not exact:
+        undeclared = undeclared_guides(adata, columns, plan.names, roles)
 
     searches, checksum = read_once.searches, read_once.checksum
     del read_once  # of large screens there is no room for it beside the fit
@@ -360,10 +345,9 @@ def fit_dag_blr(
         **roles.stored(),
         "shift": plan.kind,
         "shift_sd": 0.0 if asked.exact else "learned",
-        "spec": asked.name,
         "separator": roles.separator,
         "prior_scale": chosen.prior_scale,
-        "prior_units": model.found.posterior.prior_units,
+        "prior_units": model.posterior.prior_units,
         "intercept": chosen.intercept,
     }
     if symbols is not None:
@@ -382,14 +366,15 @@ def fit_dag_blr(
         environments.warn_hardly_expressed(model.expected.used, cells.control, genes)
     if model.weighted is not None:
         logger.info("%s", weights_in_words(model.weighted.weights))
-    mean = _adata.to_all_genes(model.found.posterior.mean().T, columns, adata.n_vars)
+    mean = _adata.to_all_genes(model.posterior.mean().T, columns, adata.n_vars)
     efficacy = model.expected.efficacy
     logger.info(
-        "Fitted %d weights to %s of %d perturbations (spec %s).%s",
+        "Fitted %d weights to %s of %d perturbations%s.%s",
         dag.n_edges,
         "the effects" if is_table(adata) else
         f"{cells.control.n} control cells and {cells.n_cells.sum()} cells",
-        len(plan.names), asked.name, "" if efficacy is None else efficacy_in_words(efficacy),
+        len(plan.names), " (exact shifts)" if exact else "",
+        "" if efficacy is None else efficacy_in_words(efficacy),
     )  # fmt: skip
     return _adata.write_results(
         adata, uns={key_added: pack(record)}, varp={f"{key_added}_mean": mean}, copy=copy

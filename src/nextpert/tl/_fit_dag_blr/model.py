@@ -11,7 +11,7 @@ import numpy as np
 from nextpert import _adata
 from nextpert._adata import environments
 from nextpert._adata.effects import own_shift
-from nextpert._adata.members import effects_alone, numbered, pooled
+from nextpert._adata.members import numbered, pooled
 from nextpert._adata.panel import places
 from nextpert._adata.posterior import FeaturesRecord, FittedPosterior, PredictorRecord
 from nextpert._adata.progress import progress
@@ -20,14 +20,10 @@ from nextpert.core._codec import filled
 from nextpert.core.model.chain import Chain, threads
 from nextpert.core.model.effects import Efficacy, screen_efficacy, speaks_of_knockouts
 from nextpert.core.model.elsewhere import as_condition, fit_each, of_table
-from nextpert.core.model.hierarchical import Hierarchical, fit_hierarchical
+from nextpert.core.model.hierarchical import Hierarchical, controls_alone, fit_hierarchical
 from nextpert.core.model.interactions import Interactions, Together, learn_interactions
-from nextpert.core.model.perturbations import ENOUGH, Perturbations
-from nextpert.core.model.predictor_weights import (
-    PredictorWeights,
-    learn_predictor_weights,
-    with_expectation,
-)
+from nextpert.core.model.perturbations import ENOUGH, CellMeans, Perturbations
+from nextpert.core.model.predictor_weights import PredictorWeights, learn_predictor_weights
 from nextpert.core.model.predictors.base import (
     Prediction,
     Predictor,
@@ -37,13 +33,8 @@ from nextpert.core.model.predictors.base import (
 from nextpert.core.model.predictors.features import Features, OtherScreen
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.members import Members
-from nextpert.core.model.random_shifts import (
-    fit_random_shifts,
-    learn_mixtures,
-    refit,
-    unseen_mixture,
-)
 from nextpert.core.model.unseen_scale import LeftOut, learn_scales
+from nextpert.core.model.weights import downstream, fit_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -56,15 +47,10 @@ if TYPE_CHECKING:
     from nextpert._adata.members import Naming
     from nextpert.core import DagBlr
     from nextpert.core.model.predictors.base import SideInformation
-    from nextpert.core.model.random_shifts import RandomShifts
-    from nextpert.core.model.shift_prior import ShiftPrior
     from nextpert.tl._fit_dag_blr.cells import FitCells
 
     Array = NDArray[np.float64]
 
-# How much is modelled: all of it; random shifts on the graph, without predictors and averaging;
-# shifts taken as exact, as in Zhang et al. 2023.
-FULL, SHIFTS, EXACT = SPECS = ("full", "shifts", "exact")
 # Weight of another screen as a predictor from which on its effects count for perturbations that
 # have cells.
 # With permuted labels the weight is 0, but for chance; where effects of half are alike, 0.45.
@@ -87,8 +73,8 @@ class Spec:
         Which members a label names.
     features
         Side information about perturbations; ``None`` where none is given.
-    name
-        One of :data:`SPECS`.
+    exact
+        Whether shifts are taken as they are (the paper's model), without an efficacy.
     """
 
     genes: list[str]
@@ -96,12 +82,7 @@ class Spec:
     posterior: Callable[[Dag], DagBlr]
     naming: Naming
     features: SideInformation | None = None
-    name: str = FULL
-
-    @property
-    def exact(self) -> bool:
-        """Whether shifts are taken as they are (the paper's model), without an efficacy."""
-        return self.name == EXACT
+    exact: bool = False
 
     def without(self, names: Collection[str]) -> Spec:
         """Return the same for a screen that lacks some perturbations."""
@@ -145,17 +126,14 @@ class Expected:
     used
         Perturbations, targets and expected shifts.
     own
-        Variance of the shift of own genes, squared units of the data; nan where the mixture
-        speaks; shape ``(n_perturbations, n_genes)``.
-    change
-        Change of own genes as far as the cells say, 0 elsewhere, same shape.
+        Variance of the shift of own genes, squared units of the data; nan where it is not known;
+        shape ``(n_perturbations, n_genes)``.
     efficacy
         What part of a full knockout or activation the perturbations achieve; ``None`` for a table.
     """
 
     used: Interventions
     own: Array
-    change: Array
     efficacy: Efficacy | None
 
 
@@ -168,7 +146,7 @@ def expected_shifts(spec: Spec, cells: FitCells) -> Expected:
     used = environments.shift_environments(plan, spec.genes, control)
     shape = used.shifts.shape
     if spec.exact or not isinstance(plan.shift, str):
-        return Expected(used, filled(shape, np.nan), used.shifts, None)
+        return Expected(used, filled(shape, np.nan), None)
     pairs = [(j, i) for j, own in enumerate(places(plan.targets, spec.genes)) for i in own]
     rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
     size, known = np.abs(own_shift(plan.shift, control.mean))[columns], np.ones(len(columns), bool)
@@ -177,13 +155,12 @@ def expected_shifts(spec: Spec, cells: FitCells) -> Expected:
     direction = 1 if plan.shift == "activation" else -1
     efficacy = screen_efficacy(cells.pooled, rows, columns, size, known, direction=direction)
     mean, sd = efficacy.expected_change(size)
-    shifts, change = np.zeros(shape), np.zeros(shape)
+    shifts = np.zeros(shape)
     own = np.full(shape, np.nan) if len(rows) else filled(shape, np.nan)
     shifts[rows, columns] = mean
-    change[rows, columns] = direction * efficacy.posterior_mean * size
     if len(rows):
         own[rows[known], columns[known]] = sd[known] ** 2
-    return Expected(replace(used, shifts=shifts), own, change, efficacy)
+    return Expected(replace(used, shifts=shifts), own, efficacy)
 
 
 def efficacy_in_words(efficacy: Efficacy) -> str:
@@ -193,42 +170,50 @@ def efficacy_in_words(efficacy: Efficacy) -> str:
 
 
 def learn_together(
-    members: Sequence[tuple[str, ...]], found: RandomShifts, seen: Perturbations
+    spec: Spec, cells: FitCells, expected: Expected, seen: Perturbations
 ) -> tuple[Interactions, Together] | None:
     """Return the interactions of a screen, and what they expect of its combinations.
 
     Each is expected by its members and the other combinations; labels of the same members are one
-    of these. Members without cells of their own are estimated from combinations alone. ``None``
-    without combinations.
+    of these. What members do alone is estimated first, from their own cells (equation 19); members
+    without any are estimated from combinations alone. ``None`` without combinations.
     """
+    members = [spec.naming.members(name) for name in expected.used.names]
     first = {some: j for j, some in reversed(list(enumerate(members)))}
     rows = np.array([j for j, some in enumerate(members) if len(some) > 1], np.int64)
     if not len(rows):
         return None
     labels, combined = numbered(members[j] for j in rows.tolist())
-    has = seen.n[rows] > 0
-    within = seen.within()
-    shifts = found.prior.given(found.posterior)
-    mean, variance = effects_alone([found.posterior], [shifts], within)
+    has, within = seen.n[rows] > 0, seen.within()
     alone, spread, common = np.full((3, len(labels), len(within)), np.nan)
-    for k, label in enumerate(labels):
-        if (label,) in first:
-            j = first[label,]
-            alone[k], spread[k], common[k] = mean[j], variance[j], shifts.share[j]
-    measured, effects, noise, place = pooled(
+    singles = [
+        (k, first[label,]) for k, label in enumerate(labels)
+        if (label,) in first and cells.pooled.n[1 + first[label,]] > 0
+    ]  # fmt: skip
+    if singles:
+        place, single = np.array(singles).T
+        pooled_cells = cells.pooled.rows(np.append(0, 1 + single))
+        effects = fit_hierarchical(
+            pooled_cells, expected=expected.used.shifts[single], own_variance=expected.own[single],
+            rng=0,
+        ).effects  # fmt: skip
+        alone[place], spread[place] = effects.posterior_mean(), effects.sd() ** 2
+        counted = pooled_cells.counted[1:]
+        common[place] = np.minimum(counted * spread[place] / effects.unit**2, 1.0)
+    measured, observed, noise, which = pooled(
         [some for some, cells in zip(combined, has, strict=True) if cells],
         seen.observed[rows[has]], seen.variance[rows[has]],
     )  # fmt: skip
-    told = has.any() or not np.isnan(alone).all()
+    told = has.any() or len(singles)
     known = learn_interactions(
-        alone, spread, measured, effects, noise, scale=None if told else np.sqrt(within)
+        alone, spread, measured, observed, noise, scale=None if told else np.sqrt(within)
     )
-    expected = np.zeros((2, len(rows), len(within)))
-    expected[:, has] = np.array(known.left_out())[:, place]
-    expected[:, ~has] = known.predict([combined[k] for k in np.flatnonzero(~has)])
+    means = np.zeros((2, len(rows), len(within)))
+    means[:, has] = np.array(known.left_out())[:, which]
+    means[:, ~has] = known.predict([combined[k] for k in np.flatnonzero(~has)])
     shared = known.strength * np.array([np.nansum(common[list(c)], axis=0) for c in combined])
     rest = (known.rest_sd * known.scale) ** 2
-    return known, Together(rows, expected[0], expected[1], shared, rest)
+    return known, Together(rows, means[0], means[1], shared, rest)
 
 
 FEWEST = 3  # perturbations, to learn from
@@ -243,9 +228,6 @@ class Weighted:
     ----------
     weights
         Weights of the predictors.
-    unseen
-        Weights of the prior variances ``TAU2`` for a perturbation without cells, shape
-        ``(n_components,)``.
     interactions
         What the members of combinations do together; ``None`` where there are no combinations.
     seen, predictors
@@ -259,7 +241,6 @@ class Weighted:
     """
 
     weights: PredictorWeights
-    unseen: Array
     interactions: Interactions | None
     seen: Perturbations
     predictors: Callable[[], list[Prediction]]
@@ -284,40 +265,32 @@ def folds_of(names: Sequence[str]) -> list[list[str]]:
     return [[names[j] for j in fold] for fold in folds(len(names))]
 
 
-def weighted(
-    spec: Spec,
-    cells: FitCells,
-    expected: Expected,
-    found: RandomShifts,
-    graphs: Graphs,
-) -> tuple[ShiftPrior, Weighted | None]:
-    """Return the prior of shifts given all predictors, and their weights.
+def weighted(spec: Spec, cells: FitCells, expected: Expected, graphs: Graphs) -> Weighted | None:
+    """Return the weights of all predictors; ``None`` where perturbations are too few.
 
-    With fewer than three perturbations no weights can be learned, and the graph is the only
-    predictor.
+    With fewer than three no weights can be learned, and the graph is the only predictor.
     """
     names = expected.used.names
     if len(names) < FEWEST:
-        return found.prior, None
+        return None
     targets = places(expected.used.targets, spec.genes)
     every = np.arange(1, len(targets) + 1)
     seen = Perturbations(
         cells.screen, 0, every, targets, batches=cells.pooled.fixed_errors, names=names
     )
-    both = learn_together([spec.naming.members(name) for name in names], found, seen)
+    both = learn_together(spec, cells, expected, seen)
     known, together = (None, None) if both is None else both
-    # Graphs that have not seen the perturbations.
-    by_fold = folds(len(names))
-    dags = graphs.without(folds_of(names))
+    # Graphs that have not seen the perturbations, and their weights: the scatter within
+    # perturbations, from which weights are learned, says nothing of effects.
     none = np.zeros((len(spec.genes), len(spec.genes)))
+    dags = graphs.without(folds_of(names))
+    learned_on = {
+        id(dag): fit_weights(spec.posterior(dag), cells.pooled).mean().toarray()
+        for dag in dags if dag.n_edges
+    }  # fmt: skip
     by_graph = [
-        (
-            fold,
-            refit(spec.posterior(dag), cells.pooled, found, without=fold).mean().toarray()
-            if dag.n_edges
-            else none,
-        )
-        for fold, dag in zip(by_fold, dags, strict=True)
+        (fold, learned_on.get(id(dag), none))
+        for fold, dag in zip(folds(len(names)), dags, strict=True)
     ]
     asked = build_predictors(
         Sources(held_out_weights=by_graph, features=spec.features, together=together)
@@ -337,28 +310,11 @@ def weighted(
     weights = learn_predictor_weights(
         seen.observed, seen.variance, predictors, seen.scored(), sd=seen.sd
     )
-    # What is expected starts from target genes' changes as far as cells say, not as they came out.
-    told = predictors if expected.efficacy is None else held_out(expected.change)
-    by_name = dict(zip(weights.names, weights.left_out.T, strict=True))
-    prior = with_expectation(found.prior, expected.used.shifts, told, by_name)
-    if together is not None:
-        within = np.maximum(seen.within(), np.finfo(np.float64).tiny)
-        prior = together.told(prior, found.posterior.noise_var / within)
-    prior = learn_mixtures(found.posterior, prior)
-    # Of a perturbation without cells the change of the target gene is not known either. As far as
-    # the graph has more weight than the other predictors together, what is left are shifts on it;
-    # beyond that, effects as they are.
+    # Of a perturbation without cells the change of the target gene is not known either.
     own = expected.used.shifts
     said = held_out(own)
     follows = weights.expected(said)
-    away, targeted = follows.copy(), own.nonzero()  # few: pages of zeros take no memory
-    away[targeted] += own[targeted]
-    unseen = unseen_mixture(cells.pooled, found, away, together)
-    del away
     learned = dict(zip(weights.names, weights.weights.tolist(), strict=True))
-    others = sum(learned[e.name] for e in predictors if e.name != Graph.name and not e.fixed)
-    believed = max(learned[Graph.name] - others, 0.0)
-    unseen = believed * prior.weights.mean(axis=0) + (1.0 - believed) * unseen
     # Departures from what is expected; those of combinations have a model of their own.
     left_out, scored = None, seen.scored()
     if together is not None:
@@ -382,9 +338,7 @@ def weighted(
         )  # fmt: skip
     if seen.own().size > ENOUGH:  # there is no room for them beside the draws of effects
         once.clear()
-    return prior, Weighted(
-        weights, unseen, known, seen, partial(held_out, None), together, left_out
-    )
+    return Weighted(weights, known, seen, partial(held_out, None), together, left_out)
 
 
 def weights_in_words(learned: PredictorWeights) -> str:
@@ -404,8 +358,8 @@ def learn_effects(
     expected: Expected,
     weighted: Weighted | None,
     posteriors: Sequence[DagBlr],
-) -> Hierarchical | None:
-    """Return the hierarchical model of the perturbations with cells; ``None`` if none has any.
+) -> Hierarchical:
+    """Return the hierarchical model of the perturbations with cells.
 
     It expects the change of target genes, what follows of it on the graph (or on those of
     resamples, ``posteriors``) as far as the graph has predicted the other perturbations, and of
@@ -422,13 +376,11 @@ def learn_effects(
         sorted(np.flatnonzero(cells.pooled.n[1:] > 0), key=lambda j: spec.naming.key(names[j]))
     )
     if not len(seen):
-        return None
+        return controls_alone(cells.pooled)
     effect, own, doubt = expected.used.shifts, expected.own, None
     if weighted is not None:
         if any(blr.dag.n_edges for blr in posteriors):
-            shift = np.ascontiguousarray(effect.T)
-            follows = np.mean([blr.solve(shift).T for blr in posteriors], axis=0) - effect
-            effect = effect + weighted.graph[:, None] * follows
+            effect = effect + weighted.graph[:, None] * downstream(posteriors, effect)
         together = weighted.together
         if together is not None:
             effect, own = effect.copy(), own.copy()
@@ -477,17 +429,14 @@ class Model(NamedTuple):
         What it was learned from.
     expected
         Expected shifts, and the efficacy behind them.
-    found
-        Weights of the graph of all cells, and shifts before predictors are asked.
-    prior
-        Prior of the shifts by all predictors.
+    posterior
+        Posterior over the weights of the graph of all cells.
     resampled
-        Posteriors on the graphs of resamples.
+        Those on the graphs of resamples.
     weighted
-        Weights of the predictors; ``None`` where the spec has none or perturbations are too few.
+        Weights of the predictors; ``None`` where perturbations are too few, or shifts exact.
     effects
-        What predictors expect of effects, and the hierarchical model of those with cells; ``None``
-        where the spec has none.
+        The hierarchical model of the perturbations with cells; ``None`` where shifts are exact.
     scales
         What the variances of departures of perturbations without cells are multiplied by, without
         and with side information; ``None`` for 1.
@@ -496,8 +445,7 @@ class Model(NamedTuple):
     spec: Spec
     cells: FitCells
     expected: Expected
-    found: RandomShifts
-    prior: ShiftPrior
+    posterior: DagBlr
     resampled: list[DagBlr]
     weighted: Weighted | None
     effects: Hierarchical | None
@@ -512,30 +460,27 @@ class Model(NamedTuple):
         ValueError
             If genes are linearly dependent; they are named.
         """
-        exact, alone = spec.exact, not spec.plan.names  # alone: the controls, without any shift
-        if exact:  # as in the paper, all cells scatter alike
+        if spec.exact:  # as in the paper, all cells scatter alike
             alike = np.ones_like(cells.pooled.variance_ratio)
             cells = replace(cells, pooled=replace(cells.pooled, variance_ratio=alike))
         expected = expected_shifts(spec, cells)
+        known = expected.used.shifts if spec.exact else None
+        predicted = effects = scales = None
         try:
-            found = fit_random_shifts(
-                spec.posterior(graphs.dag), cells.pooled, expected.used.shifts,
-                own=expected.own, fixed=exact or alone,
-            )  # fmt: skip
-            prior, predicted, effects, scales = found.prior, None, None, None
-            resampled = [refit(spec.posterior(g), cells.pooled, found) for g in graphs.resampled]
-            if exact:  # nothing is asked of the cells of a perturbation any more, so of no batch
-                found = replace(found, posterior=found.posterior.without_fixed())
-                resampled = [each.without_fixed() for each in resampled]
-            elif spec.name == FULL and not alone:
-                prior, predicted = weighted(spec, cells, expected, found, graphs)
-                graph = resampled or [found.posterior]
+            posterior, *resampled = (
+                fit_weights(spec.posterior(dag), cells.pooled, known)
+                for dag in (graphs.dag, *graphs.resampled)
+            )
+            if not spec.exact:
+                if spec.plan.names:
+                    predicted = weighted(spec, cells, expected, graphs)
+                graph = resampled or [posterior]
                 effects = learn_effects(spec, cells, expected, predicted, graph)
-                if effects is not None and predicted is not None and predicted.left_out is not None:
+                if predicted is not None and predicted.left_out is not None:
                     scales = learn_scales(effects, predicted.left_out)
         except ValueError as error:
             raise _adata.named(error, np.array(spec.genes), np.arange(len(spec.genes))) from error
-        return cls(spec, cells, expected, found, prior, resampled, predicted, effects, scales)
+        return cls(spec, cells, expected, posterior, resampled, predicted, effects, scales)
 
     def record(
         self, params: dict[str, Any], *, left_out: pd.DataFrame, cells: dict[str, str] | None = None
@@ -544,35 +489,37 @@ class Model(NamedTuple):
 
         ``params``, labels ``left_out`` and the fingerprint of the ``cells`` are stored with it.
         """
-        used, learned = self.expected.used, not self.spec.exact
+        used, pooled = self.expected.used, self.cells.pooled
         features, n_cells = self.spec.features, self.cells.n_cells.tolist()
-        predictors = known = None
+        predictors = known = means = None
         if self.weighted is not None:
             found = self.weighted.weights
             predictors = PredictorRecord(
                 list(found.names), found.weights, np.nan_to_num(found.alone, nan=1.0),
                 float(np.nan_to_num(found.error, nan=1.0)), found.residual_variance,
-                self.weighted.unseen, self.weighted.interactions, self.scales,
+                self.weighted.interactions, self.scales,
             )  # fmt: skip
             if features is not None:
                 known = FeaturesRecord(
                     features.names, features.rows, features.effects, features.observed,
                     features.precision,
                 )  # fmt: skip
+        if not self.spec.exact:
+            means = CellMeans(pooled.n[1:], pooled.mean[1:], pooled.variance_ratio[1:])
         return FittedPosterior(
             genes=self.spec.genes,
-            posterior=self.found.posterior,
+            posterior=self.posterior,
             control_mean=self.cells.control.mean,
             n_control_cells=self.cells.control.n,
             environments=environments.environment_table(used, self.spec.genes, n_cells),
             targets=used.targets,
             shifts=used.shifts,
             left_out=left_out,
-            log_evidence=self.found.log_evidence,
+            log_evidence=self.posterior.log_evidence(),
             params=params,
             cells=cells,
-            shift_prior=self.prior if learned else None,
-            guide_variance=self.cells.guide_variance if learned else None,
+            means=means,
+            guide_variance=None if self.spec.exact else self.cells.guide_variance,
             hierarchical=self.effects,
             efficacy=self.expected.efficacy,
             predictors=predictors,

@@ -72,8 +72,7 @@ def read_held_out(
     ``None`` where the graph in ``adata.uns[dag_key]`` has seen no perturbed cell, or other labels
     than those of the call's ``roles``: then it is itself a graph without any. Columns, restarts,
     penalty and prior knowledge are those of the stored graph; only how much a network is believed
-    (two numbers) is taken from it. Searches start anew, for the order of the stored graph has seen
-    all cells.
+    (two numbers) is taken from it.
     """
     stored = eager(adata.uns.get(dag_key))
     if not has_seen_perturbed(stored):
@@ -84,9 +83,8 @@ def read_held_out(
         return None
     prior, log_odds = read_knowledge(stored.get("prior"), n_genes)
     options = SearchOptions(
-        str(params["method"]), 0.0, float(params["penalty"]), int(params["n_runs"]), prior,
-        log_odds=log_odds,
-    )  # fmt: skip
+        str(params["method"]), 0.0, float(params["penalty"]), 0, prior, log_odds=log_odds
+    )
     own = replace(own, separator=roles.separator)
     return HeldOut(read_environments(adata, own, named=names), options, told_targets(stored))
 
@@ -102,6 +100,8 @@ def graphs_without(
     n_jobs: int = 1,
 ) -> Sequence[Dag]:
     """Return a graph for every set of perturbations, learned without any cell of them.
+
+    Each is searched once, from the order of the graph of all cells.
 
     Parameters
     ----------
@@ -128,10 +128,11 @@ def graphs_without(
     """
     if held_out is None or searches is None:
         return [dag] * len(sets)
+    options = replace(held_out.options, order=np.asarray(dag.order))
     parts = without_sets(*searches, sets)
     contexts = ((some, ContextNodes.of(rest, genes, held_out.targets)) for rest, some in parts)
     tasks = (
-        delayed(_search)(Joint.of(some, len(genes), context), genes, held_out.options, s)
+        delayed(_search)(Joint.of(some, len(genes), context), genes, options, s)
         for (some, context), s in zip(contexts, streams, strict=True)
     )
     pool = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")

@@ -11,28 +11,24 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata.effects import own_shift
+from nextpert._adata.effects import Interventions, own_shift
+from nextpert._adata.progress import progress, without_bars
 from nextpert.core._codec import table_type
 from nextpert.core.model.chain import threads
-from nextpert.core.model.effects import (
-    Effects,
-    estimate_effects,
-    fit_without_graph,
-    speaks_of_knockouts,
-)
+from nextpert.core.model.effects import Effects, exact_effects, speaks_of_knockouts
+from nextpert.core.model.hierarchical import fit_hierarchical
 from nextpert.core.model.perturbations import in_blocks
-from nextpert.core.model.shift_prior import ShiftPrior, as_effects
-from nextpert.core.screen.guides import UNKNOWN, PooledGuides, join_nodes
-from nextpert.tl._design_interventions.candidates import read_candidates
+from nextpert.core.screen.guides import UNKNOWN, PooledGuides
+from nextpert.tl._design_interventions.candidates import fitted_candidates, read_candidates
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from nextpert._adata import FittedPosterior
-    from nextpert._adata.effects import Interventions
+    from nextpert.tl._design_interventions.candidates import CandidateSet
 
     Array = NDArray[np.float64]
 
@@ -43,40 +39,37 @@ class Wanted:
 
     Parameters
     ----------
-    names
-        Labels.
+    pool
+        The perturbations, and what is expected of those without cells.
     n_cells
         Cells of each, 0 for those that are not of the fit.
-    place
-        Row of each in the fit, -1 of those without cells.
-    prior
-        What is expected of their shifts on the graph.
-    expected
-        Returns the effects on the panel that are expected of some of them, by their numbers.
-    chosen
-        Targets and expected shifts of candidates; ``None`` for the perturbations of the fit.
     """
 
-    names: list[str]
+    pool: CandidateSet
     n_cells: NDArray[np.int64]
-    place: NDArray[np.int64]
-    prior: ShiftPrior
-    expected: Callable[[NDArray[np.int64]], ShiftPrior | None]
-    chosen: Interventions | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Labels."""
+        return self.pool.interventions.names
 
     @property
     def unseen(self) -> NDArray[np.bool_]:
         """Which have no cells, in any condition, ``(n_perturbations,)``."""
-        return (self.n_cells == 0) & (self.prior.n == 0)
+        return (self.n_cells == 0) & ~self.pool.measured
 
     def raw_mean(self, fit: FittedPosterior) -> NDArray[np.float64]:
         """Return plain differences of means, NaN without cells, ``(n_perturbations, n_genes)``."""
-        seen = ((self.prior.n > 0) & (self.n_cells > 0))[:, None]
-        seen = seen & (self.prior.ratio < UNKNOWN)
-        table = np.empty(seen.shape, table_type(seen.size))
-        for rows in in_blocks(*table.shape):
-            away = self.prior.mean[rows] - fit.control_mean
-            table[rows] = np.where(seen[rows], away, np.nan)
+        shape = len(self.names), len(fit.genes)
+        table = np.full(shape, np.nan, table_type(shape[0] * shape[1]))
+        means, place = fit.means, self.pool.place
+        if means is None:
+            return table
+        for rows in in_blocks(*shape):
+            seen = self.pool.measured[rows] & (self.n_cells[rows] > 0)
+            away = means.mean[place[rows]] - fit.control_mean
+            known = seen[:, None] & (means.ratio[place[rows]] < UNKNOWN)
+            table[rows] = np.where(known, away, np.nan)
         return table
 
 
@@ -91,24 +84,13 @@ def read_wanted(candidates: Any, fit: FittedPosterior) -> Wanted:
         If a candidate names a gene outside the panel.
     """
     if candidates is None:
-        names = fit.names
-        return Wanted(
-            names, fit.n_cells, np.arange(len(names)), fit.prior,
-            lambda some: as_effects(fit.prior.rows(some), fit.posteriors),
-        )  # fmt: skip
-    chosen = read_candidates(candidates, None, fit)
-    prior, names = chosen.prior, chosen.interventions.names
+        sources = fit.environments["shift_source"].astype(str).tolist()
+        every = Interventions(fit.names, fit.targets, fit.shifts, sources)
+        return Wanted(fitted_candidates(every, fit), fit.n_cells)
+    pool = read_candidates(candidates, None, fit)
     told = isinstance(candidates, (pd.DataFrame, Mapping))
-    place = np.full(len(names), -1) if told else fit.rows_of(names)
-    if told and not fit.prior.is_exact:
-        prior = as_uncertain(prior, fit.prior)
-
-    def expected(some: NDArray[np.int64]) -> ShiftPrior:
-        known = chosen.rows(some).effects
-        return as_effects(prior.rows(some), fit.posteriors) if known is None else known
-
-    n_cells = np.append(fit.n_cells, 0)[place]
-    return Wanted(names, n_cells, place, prior, expected, chosen.interventions)
+    place = np.full(len(pool.place), -1) if told else fit.rows_of(pool.interventions.names)
+    return Wanted(pool, np.append(fit.n_cells, 0)[place])
 
 
 def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> Effects:
@@ -118,29 +100,25 @@ def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> E
     there is no local false sign rate: where predictors are trusted as the screen's perturbations
     on average deserve, the direction of a single gene is wrong more often than draws say.
     """
-    if fit.hierarchical is None:
-        found = estimate_effects(fit.posteriors, wanted.prior, level=level, main=fit.posterior)
+    pool = wanted.pool
+    if pool.is_exact:
+        found = exact_effects(fit.posteriors, pool.interventions.shifts, level=level)
         found.lfsr[wanted.unseen] = np.nan
         return found
-    draws = fit.effects(wanted.expected, wanted.place)
+    draws = fit.effects(pool.place, pool.without_cells)
     mean, sd, lower, upper, lfsr = draws.summary(level, n_jobs=threads(draws.expected.size))
     lfsr[wanted.unseen] = np.nan
     direct = mean.copy()
-    if fit.posterior.dag.n_edges:
+    if fit.posterior.dag.n_edges:  # (I - B) times the effect
         direct -= (fit.posterior.mean() @ mean.T).T
     weight = fit.data_weight()
-    if not np.array_equal(wanted.place, np.arange(len(weight))):
-        weight = np.vstack([weight, np.zeros_like(weight[:1])])[wanted.place]
+    if not np.array_equal(pool.place, np.arange(len(weight))):
+        weight = np.vstack([weight, np.zeros_like(weight[:1])])[pool.place] if len(weight) else (
+            np.zeros_like(mean))  # fmt: skip
     return Effects(mean, sd, lower, upper, lfsr, direct, weight)
 
 
-def as_uncertain(prior: ShiftPrior, like: ShiftPrior) -> ShiftPrior:
-    """Return shifts as uncertain as those of the average perturbation of another prior."""
-    average = like.weights.mean(axis=0)
-    return replace(prior, weights=np.tile(average, (prior.n_perturbations, 1)))
-
-
-_AT_ONCE = 500  # genes; their scatter, of which the diagonal alone is used, is quadratic in them
+_AT_ONCE = 500  # genes, of which the correlations within cells are read together
 
 
 def outside_tables(
@@ -154,53 +132,46 @@ def outside_tables(
 ) -> dict[str, Array]:
     """Return the tables of genes that the panel does not hold, (n_perturbations, n_genes).
 
-    A perturbation of one of them is expected to change it by the efficacy of the screen. What of
-    an effect is direct cannot be told without a graph: nan.
+    They are fitted as the panel is, some hundreds of genes at a time. A perturbation of one of them
+    is expected to change it by the efficacy of the screen. What of an effect is direct cannot be
+    told without a graph: nan.
     """
-    names = fit.names
-    pooled = _read(adata, columns, fit, names, fit.guide_variance or 0.0)
     shape = (len(wanted.names), len(genes))
     tables = {name: np.zeros(shape) for name in (*Effects.__dataclass_fields__, "raw_mean")}
-    tables["lfsr"][:], tables["direct"][:] = 1.0, np.nan
-    varies = np.flatnonzero(pooled.scatter[0] > 0)
-    if len(varies):
-        some = pooled.subset(varies)
-        found = fit_without_graph(
-            some, *_own_genes([genes[int(i)] for i in varies], names, fit, some)
-        )
-        unseen = wanted.place < 0
-        nothing = ShiftPrior.exact(np.zeros((int(unseen.sum()), len(varies))))
-        row = np.where(unseen, len(names) + np.cumsum(unseen) - 1, wanted.place)
-        prior = found.prior.joined(as_uncertain(nothing, found.prior)).rows(row)
-        effects = estimate_effects([found.posterior], prior, level=level)
-        for name, table in vars(effects).items():
-            if name != "direct":
-                tables[name][:, varies] = table
+    tables["lfsr"][:] = 1.0
+    tables["direct"][:] = tables["raw_mean"][:] = np.nan
+    roles, names = _adata.fitted_roles(adata, fit.params), fit.names
+    environments, guided = fit_environments(adata, roles, names), roles.guide_key is not None
+    place = np.where(wanted.n_cells > 0, fit.rows_of(wanted.names), -1)
+    raw = place >= 0
+    blocks = range(0, len(columns), _AT_ONCE)
+    for first in progress(len(blocks), "Genes outside the panel", iterable=blocks):
+        here = np.arange(first, min(first + _AT_ONCE, len(columns)))
+        cells = read_cells(adata, columns[here], environments, names)
+        pooled = cells.fit_cells(names, guided=guided, spread=fit.guide_variance or 0.0).pooled
+        tables["raw_mean"][np.ix_(raw, here)] = (pooled.mean[1:] - pooled.mean[0])[place[raw]]
+        varies = np.flatnonzero(pooled.scatter.diagonal() > 0)
+        has = pooled.n_cells[1:] > 0
+        seen = np.flatnonzero(has)
+        if not len(varies) or not len(seen):
+            continue
+        some = pooled.subset(varies).rows(np.append(0, 1 + seen))
+        own = _own_genes([genes[int(i)] for i in here[varies]], names, fit, pooled.subset(varies))
+        shift, variance = (each[seen] for each in own)
+        with without_bars():
+            model = fit_hierarchical(some, expected=shift, own_variance=variance, rng=0)
+        number = np.append(np.where(has, np.cumsum(has) - 1, -1), -1)[place]
+        new = np.flatnonzero(number < 0)
+        number[new] = len(seen) + np.arange(len(new))
+        draws = model.effects.joined(model.predict(np.zeros((len(new), len(varies))), rng=0))
+        draws = draws.rows(number)
+        for name, table in draws.summary(level)._asdict().items():
+            tables[name][:, here[varies]] = table
+        counted = np.vstack([some.counted[1:], np.zeros((len(new), len(varies)))])[number]
+        weight = np.minimum(counted * (draws.sd() / draws.unit) ** 2, 1.0)
+        tables["data_weight"][:, here[varies]] = weight
     tables["lfsr"][wanted.unseen] = np.nan
-    plain = pooled.mean[1:] - pooled.mean[0]
-    seen = wanted.n_cells > 0
-    tables["raw_mean"][:] = np.nan
-    tables["raw_mean"][seen] = plain[wanted.place[seen]]
     return tables
-
-
-def _read(
-    adata: ad.AnnData,
-    columns: NDArray[np.int64],
-    fit: FittedPosterior,
-    names: Sequence[str],
-    spread: float,
-) -> PooledGuides:
-    """Read cells of the controls and perturbations, some genes at a time."""
-    roles = _adata.fitted_roles(adata, fit.params)
-    environments = fit_environments(adata, roles, names)
-    parts = [
-        read_cells(adata, columns[first : first + _AT_ONCE], environments, names)
-        .fit_cells(names, guided=roles.guide_key is not None, spread=spread)
-        .pooled
-        for first in range(0, len(columns), _AT_ONCE)
-    ]
-    return join_nodes(parts)
 
 
 def _own_genes(
@@ -216,7 +187,7 @@ def _own_genes(
         return shift, own
     mean, sd = fit.efficacy.mean, fit.efficacy.sd
     full = own_shift(str(fit.params["shift"]), pooled.mean[0])
-    noise = np.sqrt(pooled.scatter[0] / pooled.n_cells.sum())
+    noise = np.sqrt(pooled.scatter.diagonal() / pooled.n_cells.sum())
     speaks = speaks_of_knockouts(np.abs(full), noise)
     place = {gene: i for i, gene in enumerate(genes) if speaks[i]}
     naming = replace(fit.naming, genes=place)

@@ -54,9 +54,8 @@ def perturbation_effects(
     predicted from the graph and the other predictors; with bootstrap graphs, what shifts do is
     averaged over them.
 
-    After ``fit_dag_blr(spec="shifts")``, differences of means are shrunk towards the prediction of
-    the graph instead (adaptive shrinkage, Stephens 2017, doi:10.1093/biostatistics/kxw041), and
-    intervals include the differences between bootstrap graphs.
+    With exact shifts (``shift_sd=0``, as in the paper) effects are those of the shifts on the
+    graph, and the weights of the graph alone are uncertain.
 
     90% intervals cover about 90% of all effects, but on real screens less of those that are truly
     large: of effects above 4 standard errors 71 to 82% on Papalexi, 69 to 84% on TAP-seq and 70 to
@@ -122,8 +121,8 @@ def perturbation_effects(
           direction is significant. Twice the probability of the less likely sign, as no effect is
           exactly 0 in the hierarchical model, so that 1 means that both signs are equally likely;
           draws in which the effect is expected to be below the standard error of the cells count
-          half for either sign. Outside the panel, and with ``spec="shifts"``, the probability that
-          the effect does not have the sign of ``mean``. NaN without cells: a prediction has an
+          half for either sign. With exact shifts, the probability that the effect does not have
+          the sign of ``mean``. NaN without cells: a prediction has an
           interval, but no direction of it is called significant.
         - ``direct`` (array, ``(n_perturbations, n_genes)``): ``mean`` less what the weights of the
           graph predict from the effects on the parents of the gene; NaN outside the panel.
@@ -136,7 +135,7 @@ def perturbation_effects(
         - ``condition`` (labels): of each perturbation, if one is given.
         - ``in_graph`` (yes or no, ``(n_genes,)``): whether a gene belongs to the panel.
         - ``n_cells`` (numbers, ``(n_perturbations,)``): cells of each perturbation.
-        - ``programs`` (mapping of three tables), unless ``spec="shifts"`` or shifts are exact:
+        - ``programs`` (mapping of three tables), unless shifts are exact:
           ``shares`` (``program``, a number from 1; ``share`` of the squared differences of means to
           the controls that it accounts for, 0 to 1; ``n_perturbations`` on it), ``genes``
           (``program``, ``gene``, ``effect`` on it of a score of 1, and its ``sd``; the largest

@@ -33,9 +33,9 @@ def program_tables(fit: FittedPosterior) -> dict[str, Any]:
     They are of the perturbations with cells, by the hierarchical model; empty without it.
     """
     model = fit.hierarchical
-    if model is None:
+    if model is None or not fit.seen.any():
         return {}
-    seen = np.flatnonzero(fit.prior.n > 0)
+    seen = np.flatnonzero(fit.seen)
     names = np.array(fit.names, object)[seen]
     targets = np.zeros((len(seen), len(fit.genes)), bool)
     for row, own in zip(targets, places([fit.targets[j] for j in seen], fit.genes), strict=True):

@@ -218,14 +218,15 @@ def plan_screen(
         max_combination=asked.max_combination, target_is_candidate=target_is_candidate,
     )  # fmt: skip
     pool = read.candidates
-    wanted = pool.towards(wanted, fit)
+    wanted = pool.towards(wanted)
     wells = split_cells(n_cells, n_perturbations, n_controls, asked.min_cells)
     limits = read_constraints(
         read, include=asked.include, pending=pending, costs=asked.costs, cells_each=wells.each
     )
+    usual = usual_guides(adata, fit) if n_guides is None else n_guides
     choice = Choice(
-        fit, pool, wanted.goal, limits, wells, targets=wanted.targets, n_samples=N_SAMPLES,
-        rng=as_rng(rng),
+        fit, pool, wanted.goal, limits, wells, targets=wanted.targets, n_guides=usual,
+        n_samples=N_SAMPLES, rng=as_rng(rng),
     )  # fmt: skip
     found = choice.choose(strategy, max_new=asked.max_new, fixed_controls=n_controls)
     if n_guides is not None and n_guides > found.cells.min():
@@ -234,9 +235,10 @@ def plan_screen(
             f"cells, and each guide needs one: give fewer n_guides, or more n_cells."
         )
         raise ValueError(message)
-    guides = np.minimum(usual_guides(adata, fit) if n_guides is None else n_guides, found.cells)
+    guides = np.minimum(usual, found.cells)
     plate = plate_table(pool, choice, found, guides, asked.plate_format, fit)
     names, under_way = pool.interventions.names, limits.under_way
+    seen = np.append(fit.counted, 0.0)[pool.place]
     nearest = choice.distance.draws[:, [*found.candidates, *under_way]].min(axis=1)
     stored = {
         "plate": plate,
@@ -248,7 +250,7 @@ def plan_screen(
             "probability_contains_better": float((nearest < choice.distance.draws[:, -1]).mean()),
             "variance_reduction": float(plate["variance_reduction"].iloc[-1]),
             "most_informative_combination": most_informative_combination(pool, fit, wells.each),
-            **best_known(names, choice.distance, pool.n, asked.min_cells),
+            **best_known(names, choice.distance, seen, asked.min_cells),
         },
         "pending": pd.DataFrame(
             {
@@ -274,7 +276,6 @@ def plan_screen(
             "plate_format": asked.plate_format or 0,
             "n_samples": N_SAMPLES,
             "posterior_key": posterior_key,
-            "spec": str(fit.params["spec"]),
             "rng": _adata.seed_of(rng),
         },
     }
@@ -300,9 +301,9 @@ def _say(stored: dict[str, Any], n_chosen: int) -> None:
     logger.info(
         "Plate of %d perturbations (%d cells, of which %d are controls) towards %s: %s. With "
         "probability %.2f it contains the nearest of %d candidates, and it is expected to resolve "
-        "%.2g%% of the remaining uncertainty (fit of spec %s).%s",
+        "%.2g%% of the remaining uncertainty.%s",
         n_chosen, summary["n_cells"], summary["n_controls"], target,
         _adata.list_names(table["perturbation"].head(n_chosen).astype(str), limit=8),
         summary["probability_contains_best"], params["n_candidates"],
-        100 * summary["variance_reduction"], params["spec"], more,
+        100 * summary["variance_reduction"], more,
     )  # fmt: skip

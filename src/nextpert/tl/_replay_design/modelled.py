@@ -20,7 +20,7 @@ from nextpert.core.evaluate.strategies import NO_MODEL, Means, replay_plates
 from nextpert.tl._design_interventions.candidates import as_asked, as_fitted, fitted_candidates
 from nextpert.tl._design_interventions.target import given_by_numbers
 from nextpert.tl._fit_dag_blr.cells import pool_cells
-from nextpert.tl._fit_dag_blr.model import SHIFTS, SPECS, Graphs, Model
+from nextpert.tl._fit_dag_blr.model import Graphs, Model
 from nextpert.tl._plan_screen.pool import Constraints
 from nextpert.tl._plan_screen.wells import STRATEGIES, Choice, Wells
 
@@ -40,30 +40,26 @@ if TYPE_CHECKING:
     Index = NDArray[np.int64]
     Array = NDArray[np.float64]
 
-# Without predictors and averaging: in replays of real screens these gained nothing that could be
-# seen, at three times the time.
-DEFAULT = SHIFTS
+EXACT = "exact_"  # in front of a strategy whose model takes shifts as exact
 N_SAMPLES = 100  # draws of distances, for a plate and for a recommendation
 
 
 def strategies() -> tuple[str, ...]:
-    """Return all ways to fill a plate; those with a model also by other specs, as a prefix.
+    """Return all ways to fill a plate, those with a model also with exact shifts, by a prefix.
 
     Examples
     --------
     >>> from nextpert.tl._replay_design.modelled import strategies
-    >>> {"exploit", "full_exploit", "exact_civ", "round_robin_means"} <= set(strategies())
+    >>> {"exploit", "exact_civ", "round_robin_means"} <= set(strategies())
     True
     """
-    strategies = (*STRATEGIES, *core.acquisitions())
-    others = [f"{spec}_{strategy}" for spec in SPECS if spec != DEFAULT for strategy in strategies]
-    return (*strategies, *others, *NO_MODEL)
+    by_model = (*STRATEGIES, *core.acquisitions())
+    return (*by_model, *(f"{EXACT}{name}" for name in by_model), *NO_MODEL)
 
 
-def spec_of(strategy: str) -> str:
-    """Return how much a strategy models, empty where it has no model."""
-    head = strategy.partition("_")[0]
-    return "" if strategy in NO_MODEL else head if head in SPECS else DEFAULT
+def shift_sd_of(strategy: str) -> str:
+    """Return ``"learned"`` or ``"0"`` as in ``tl.fit_dag_blr``, empty without a model."""
+    return "" if strategy in NO_MODEL else "0" if strategy.startswith(EXACT) else "learned"
 
 
 @dataclass(frozen=True)
@@ -104,8 +100,7 @@ class Modelled:
     told
         What is known before the first cell.
     strategy
-        A strategy of ``tl.plan_screen``, with the name of a spec in front where it is not the
-        default.
+        A strategy of ``tl.plan_screen``, with ``"exact_"`` in front if shifts are exact.
     goal
         What is wanted.
     candidates
@@ -121,9 +116,8 @@ class Modelled:
         self, told: Told, strategy: str, goal: Goal, candidates: Index, rng: np.random.Generator
     ) -> None:
         self.told, self.goal, self.may, self.rng = told, goal, candidates, rng
-        name = spec_of(strategy)
-        self.strategy = strategy.removeprefix(f"{name}_")
-        self.spec = replace(told.spec, name=name)
+        self.strategy = strategy.removeprefix(EXACT)
+        self.spec = replace(told.spec, exact=self.strategy != strategy)
         self.asked = self.spec.rows(candidates.tolist())
 
     def see(self, screen: ScreenMoments) -> None:
@@ -299,9 +293,9 @@ def simulate_like(
         Cells of the controls (first) and of the perturbations of ``spec.plan``, each
         ``(n_cells, n_genes)``.
     spec, graphs
-        What is fitted; shifts are random, without predictors, whatever the spec.
+        What is fitted.
     rng
-        Source of the draws: of shifts as far as their cells leave them open, and of cells.
+        Source of the draws: of effects as far as their cells leave them open, and of cells.
     """
     scm, drawn = model_like(cells, spec, graphs, rng)
     every = np.vstack([np.zeros(scm.n_nodes), drawn])
@@ -319,9 +313,10 @@ def model_like(
     codes = np.repeat(every, [len(x) for x in cells.values()])
     screen = ScreenMoments.from_array(np.concatenate(list(cells.values())), codes, len(cells))
     pooled = pool_cells(screen, every, len(cells))
-    model = Model.fit(replace(spec, name=SHIFTS), pooled, graphs)
-    blr = model.found.posterior
-    known = model.prior.given(blr)
-    noise = np.sqrt(known.spare * blr.noise_var)
-    drawn = known.expected(blr) + noise * rng.standard_normal(noise.shape)
+    model = Model.fit(spec, pooled, graphs)
+    assert model.effects is not None
+    blr = model.posterior
+    effects = next(model.effects.effects.draws(1, rng=rng))
+    # The shifts that lead to these effects: (I - B) times each.
+    drawn = effects - (blr.mean() @ effects.T).T
     return LinearScm(blr.mean().toarray(), blr.noise_var, blr.intercept_mean), drawn

@@ -95,10 +95,9 @@ def replay_design(
         plate: a ``strategy`` of it, so ``"exploit"`` (half of a plate those expected nearest, half
         the most probably nearest of the others), ``"explore"``, ``"both"``, or an acquisition such
         as ``"thompson"`` (each perturbation the nearest under a draw of the posterior), ``"ei"``
-        (expected improvement), ``"civ"`` (causal integrated variance) and ``"random"``. Its
-        ``spec`` is ``"shifts"``; a name in front asks for another: ``"full_exploit"`` is the model
-        that :func:`fit_dag_blr` fits by default, at three times the time; ``"exact_greedy"`` and
-        ``"exact_civ"`` take shifts as known and full, as in the paper. What is recommended is the
+        (expected improvement), ``"civ"`` (causal integrated variance) and ``"random"``.
+        ``"exact_greedy"`` and ``"exact_civ"`` take shifts as known and full, as in the paper
+        (``shift_sd=0``). What is recommended is the
         candidate with the smallest ``mean_distance`` in the table of
         :func:`design_interventions`.
         Without a model: ``"round_robin_means"``, one perturbation after the other, recommending the
@@ -175,8 +174,8 @@ def replay_design(
           ``(n_targets, n_readings, n_strategies, n_repeats, n_rounds + 1)``; ``chosen`` has one
           round less and one more axis for the plate, -1 for none; numbers as in ``environments``.
         - ``genes`` (names, ``(n_genes,)``): the panel.
-        - ``params`` (mapping): the options of the call, with the ``spec`` of every strategy (empty
-          without a model).
+        - ``params`` (mapping): the options of the call, with the ``shift_sd`` of every strategy
+          (empty without a model).
 
     Raises
     ------
@@ -247,7 +246,7 @@ def replay_design(
     params: dict[str, Any] = {
         **asdict(options),
         "strategies": _adata.strings(options.strategies),
-        "spec": _adata.strings(modelled.spec_of(name) for name in options.strategies),
+        "shift_sd": _adata.strings(map(modelled.shift_sd_of, options.strategies)),
         "held_out": np.array(readings),
         "shift": chosen.shift if isinstance(chosen.shift, str) else "table",
         "simulated": bool(chosen.simulated),
@@ -304,8 +303,7 @@ def _results(
         "candidates": tables.candidates_table(goals, names),
         "environments": environments.environment_table(setup.used, setup.genes, n_cells),
         "left_out": environments.left_out_of(setup.plan, setup.labels),
-        "summary": tables.in_words(overall, targets, options.n_rounds)
-        + tables.specs_in_words({name: modelled.spec_of(name) for name in options.strategies}),
+        "summary": tables.in_words(overall, targets, options.n_rounds),
         "runs": {"distance": distance, "recommended": recommended, "chosen": chosen},
         "genes": _adata.strings(setup.genes),
     }

@@ -11,7 +11,7 @@ from scipy.stats import t as student
 from nextpert._adata import list_names, strings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -57,16 +57,6 @@ def in_words(overall: pd.DataFrame, targets: pd.DataFrame, n_rounds: int) -> str
             f"{best:.2f}, of the control 1, of a random candidate {blind:.2f}."
         )
     return " ".join(parts)
-
-
-def specs_in_words(specs: Mapping[str, str]) -> str:
-    """Return the spec of the model of each strategy; empty if none has a model."""
-    by_spec: dict[str, list[str]] = {}
-    for name, spec in specs.items():
-        if spec:
-            by_spec.setdefault(spec, []).append(name)
-    said = [f"{spec} ({list_names(names, limit=len(names))})" for spec, names in by_spec.items()]
-    return f" Specs of the models: {', '.join(said)}." if said else ""
 
 
 def targets_table(

@@ -321,12 +321,12 @@ def learn(
 ) -> Found:
     """Search as :func:`boss` does, or with a network as :func:`boss_with_network` does.
 
-    Resamples start from the order of the graph of all cells, and those of few genes from one of
-    their own as well.
+    Where an order is given, as that of the graph of all cells for resamples, the search starts from
+    it, and for few genes from one of its own as well, unless ``n_runs`` is 0.
     """
     n_starts = options.n_runs
     if options.order is not None:
-        n_starts = int(len(options.order) <= _MOST_GENES)
+        n_starts = min(n_starts, int(len(options.order) <= _MOST_GENES))
     common: dict[str, Any] = {
         "penalty": options.penalty, "prior": options.prior, "orders": options.order, "rng": rng,
         "n_starts": n_starts, **more,
