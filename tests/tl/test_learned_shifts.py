@@ -83,11 +83,11 @@ def test_states_lie_between_expectation_and_cells(screen):
 
 
 def test_weights_are_right_where_knockdowns_are_partial(small_screen, edges, truth):
-    """A third of the knockout's effect: exact shifts bend the weights, learned ones do not."""
+    """A tenth of the knockout's effect: exact shifts bend the weights, free ones do not."""
     control = mean_of(small_screen, "control")
     for label in ("MYC", "STK3", "OXR1"):
         cells = (small_screen.obs["perturbation"] == label).to_numpy()
-        small_screen.X[cells] += 2 / 3 * (control - mean_of(small_screen, label))
+        small_screen.X[cells] += 0.9 * (control - mean_of(small_screen, label))
     npt.tl.learn_dag(small_screen, method="given", dag=edges, genes=list(small_screen.var_names))
     errors = []
     for shift_sd in (0, "learned"):
@@ -95,7 +95,7 @@ def test_weights_are_right_where_knockdowns_are_partial(small_screen, edges, tru
         weights = small_screen.varp["dag_blr_mean"].toarray().T
         errors.append(((weights - truth.weights) ** 2).sum())
     assert errors[1] < 0.9 * errors[0]
-    assert 0.2 < small_screen.uns["dag_blr"]["efficacy"]["mean"] < 0.5
+    assert 0.05 < small_screen.uns["dag_blr"]["efficacy"]["mean"] < 0.3
 
 
 def test_all_guides_tell_how_far_guides_scatter():
