@@ -78,7 +78,7 @@ def small_screen(_small_screen) -> ad.AnnData:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item):
-    """Fit 150 sweeps instead of 1,000, in fixtures too, unless a test has the mark full_chain.
+    """Fit 150 sweeps instead of 250, in fixtures too, unless a test has the mark full_chain.
 
     Examples in docstrings show what users get.
     """

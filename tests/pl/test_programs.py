@@ -123,7 +123,5 @@ def test_errors_name_the_remedy(designed):
         programs(designed, program=3)
     npt.tl.fit_dag_blr(designed, shift_sd=0, key_added="exact")
     npt.tl.perturbation_effects(designed, posterior_key="exact")
-    with pytest.raises(
-        ValueError, match=r"no programs.*with shift_sd='learned'"
-    ):
+    with pytest.raises(ValueError, match=r"no programs.*with shift_sd='learned'"):
         programs(designed)
