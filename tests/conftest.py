@@ -98,7 +98,7 @@ def brief_command(tmp_path_factory) -> list[str]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item):
-    """Fit 150 sweeps instead of 1,000, in fixtures too, unless a test has the mark full_chain.
+    """Fit 150 sweeps instead of 250, in fixtures too, unless a test has the mark full_chain.
 
     With the mark brief_chain, of tests that compare no effects with the truth, 20 sweeps. Examples
     in docstrings show what users get.

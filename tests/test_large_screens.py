@@ -89,7 +89,7 @@ def test_tables_of_very_many_effects_are_in_single_precision(of, monkeypatch, tm
     adata = of()
     found = results(adata)
     fit = adata.uns["dag_blr"]
-    kept = [fit["shift_prior"]["mean"], fit["screen"]["squares"]]
+    kept = [fit["means"]["mean"], fit["screen"]["squares"]]
     if of is table:
         kept += [adata.X, adata.layers["se"], fit["screen"]["counted"]]
     for each in (*kept, fit["hierarchical"]["effects"]["expected"]):

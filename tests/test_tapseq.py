@@ -89,7 +89,7 @@ def test_learned_shifts_take_all_perturbations_to_their_own_states(screen):
     assert sorted(names) == sorted([*TARGETS, "CCNE2", "HS2", "PHF20L1"])
     assert 0.4 < fit["efficacy"]["mean"] < 0.9
     posterior = posterior_from(screen)
-    states = posterior.prior.given(posterior.posterior).states(posterior.posterior)
+    states = np.array([posterior.expected_state(row) for row in range(len(names))])
     labels = screen.obs["perturbation"].astype(str).to_numpy()
     panel = screen[:, posterior.genes].X.toarray()
     cells = [panel[labels == name].mean(axis=0) for name in names]

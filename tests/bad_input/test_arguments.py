@@ -102,7 +102,6 @@ WRONG = {
     **dict.fromkeys(OPTIONS, (3, "alpha", [("alpha", 1)], {"alpa": 0.1}, {3: 1})),
     "features": (3, "other.h5ad", [1.0]),
     "shift_sd": (NAN, -1, "exact", 0.5, True, None),
-    "spec": ("ful", "", 3, True, None),
     "shift": (3, "ko", [], {"MYC": 1}, {"NOPE": {"MYC": 1}}, {"MYC": {"NOPE": 1}}),
     "candidates": (3, "NOPE", [], ["NOPE"], {}, {"MYC": {"NOPE": 1}}),
     "dag": (3, "MYC", [("MYC",)], np.ones((2, 2)), [("MYC", "NOPE")], [("MYC", "MYC")]),

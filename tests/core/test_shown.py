@@ -14,8 +14,7 @@ from nextpert.core._shown import Shown, brief, card, lines
 
 RESULTS = {
     "BossResult", "DesignLoopResult", "GspResult", "Moments", "NetworkBelief", "Optimum",
-    "PooledGuides", "RandomShifts", "RankedDistance", "ScreenMoments", "ShiftPosterior",
-    "ShiftPrior",
+    "PooledGuides", "RankedDistance", "ScreenMoments", "ShiftPosterior",
 }  # fmt: skip
 
 

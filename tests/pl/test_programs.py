@@ -121,7 +121,7 @@ def test_errors_name_the_remedy(designed):
     with_programs(designed)
     with pytest.raises(ValueError, match=r"Programs that are not there: 3.*holds 1, 2"):
         programs(designed, program=3)
-    npt.tl.fit_dag_blr(designed, spec="shifts", key_added="shifts")
-    npt.tl.perturbation_effects(designed, posterior_key="shifts")
-    with pytest.raises(ValueError, match=r"no programs.*run tl\.fit_dag_blr with spec='full'"):
+    npt.tl.fit_dag_blr(designed, shift_sd=0, key_added="exact")
+    npt.tl.perturbation_effects(designed, posterior_key="exact")
+    with pytest.raises(ValueError, match=r"no programs.*with shift_sd='learned'"):
         programs(designed)

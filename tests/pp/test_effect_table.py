@@ -415,7 +415,7 @@ def test_a_graph_of_ones_own_and_fewer_genes(plain):
     assert found["in_graph"].sum() == 10
     assert np.isfinite(found["mean"]).all()
     npt.pp.setup_screen(screen, separator="|")  # roles may change; the values are a table's
-    npt.tl.fit_dag_blr(screen, spec="shifts")
+    npt.tl.fit_dag_blr(screen, shift_sd=0)
     npt.tl.design_interventions(screen, "g1", candidates="genes", acquisition="civ")
     assert npt.pl.perturbation_counts(screen, return_fig=True).axes[0].get_title().splitlines() == [
         "8 perturbations, 800 cells", "500 cells control",

@@ -84,7 +84,7 @@ def test_many_groups_are_counted(adata, n):
 
 
 def test_without_the_hierarchical_model_there_is_no_section(adata):
-    npt.tl.fit_dag_blr(adata, spec="shifts")
+    npt.tl.fit_dag_blr(adata, shift_sd=0)
     npt.tl.perturbation_effects(adata)
     found = {"perturbation_effects": adata.uns["perturbation_effects"]}
     assert programs_section(adata, found, KEYS) is None

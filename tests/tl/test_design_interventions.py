@@ -283,8 +283,8 @@ def test_equals_are_ordered_by_predicted_distance(fitted):
     candidates = CandidateSet.exact(pool)
     values, removed = np.array([1.0, 0.0, 1.0, 1.0]), np.array([0.5, 0.6, 0.5, 0.5])
     goal = Goal.point(np.zeros(8))
-    known, target = fit.known(candidates.prior), Wanted("goal", goal, goal)
-    table, order = ranking_table(candidates, values, removed, distance, known, target, fit)
+    target = Wanted("goal", goal, goal)
+    table, order = ranking_table(candidates, values, removed, distance, target, fit)
     table = candidates_of(table)
     assert table["perturbation"].tolist() == ["b", "c", "d", "a"]
     assert order.tolist() == [1, 2, 3, 0]

@@ -252,7 +252,6 @@ def test_two_names_of_the_same_targets_are_taken_as_one(screen, caplog):
 
 
 def test_one_perturbation_of_every_gene_is_fitted():
-    """No gene is left whose shift a mixture could be learned from."""
     rng = np.random.default_rng(0)
     label = np.repeat(["control", "A+B"], [200, 50])
     x = 3.0 + rng.normal(size=(250, 2)) - 2.0 * (label == "A+B")[:, None]
@@ -260,7 +259,6 @@ def test_one_perturbation_of_every_gene_is_fitted():
     adata = ad.AnnData(x, obs, pd.DataFrame(index=["A", "B"]))
     npt.tl.learn_dag(adata)
     npt.tl.fit_dag_blr(adata)
-    assert np.isfinite(adata.uns["dag_blr"]["shift_prior"]["weights"]).all()
     npt.tl.perturbation_effects(adata, candidates=["A+B", "A"])
     assert (adata.uns["perturbation_effects"]["mean"][0] < -1).all()
 

@@ -15,6 +15,7 @@ from nextpert._adata import progress
 from nextpert._adata.arguments import in_mappings
 from nextpert.core.design.distances import first_order_distances, ranked_distance
 from nextpert.core.design.plate import PlateCiv, best_plate
+from nextpert.core.model.shift_posterior import ShiftPosterior
 from nextpert.tl._design_interventions import candidates
 from nextpert.tl._plan_screen import wells as tables
 from nextpert.tl._plan_screen.wells import split_cells
@@ -94,7 +95,7 @@ def test_the_best_are_those_of_the_plate_that_replays_fill(fitted):
     fit = npt._adata.posterior_from(fitted)
     pool = npt.tl._design_interventions.candidates.read_candidates("genes", None, fit)
     wanted = npt.tl._design_interventions.target.read_target(fitted, "MYC", fit, "perturbation")
-    known = fit.known(pool.prior)
+    known = ShiftPosterior.exact(pool.interventions.shifts)
     rng = np.random.default_rng(5)
     states = pool.states(fit, wanted.targets)
     found = ranked_distance(

@@ -178,7 +178,7 @@ def test_they_do_not_depend_on_candidates_and_are_the_same_again(shared, assert_
 
 
 def test_without_the_hierarchical_model_there_are_none(shared):
-    npt.tl.fit_dag_blr(shared, spec="shifts")
+    npt.tl.fit_dag_blr(shared, shift_sd=0)
     npt.tl.perturbation_effects(shared)
     assert not {"programs", "alike"} & set(shared.uns["perturbation_effects"])
 

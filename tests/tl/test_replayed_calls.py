@@ -65,9 +65,7 @@ def seen_after(campaign, deal, chosen):
     return part
 
 
-@pytest.mark.parametrize(
-    "strategy", [*STRATEGIES, "thompson", "ei", "full_exploit", "full_ei", "exact_greedy"]
-)
+@pytest.mark.parametrize("strategy", [*STRATEGIES, "thompson", "ei", "exact_greedy"])
 def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy, monkeypatch):
     _, setup, _, _ = campaign
     deal = setup.pool.deal(2, N_WARMUP, rng=1)
@@ -75,7 +73,7 @@ def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy, m
     found = replay_plates(
         setup.pool, deal, build, n_rounds=N_ROUNDS, n_perturbations=SIZE, n_cells=N_CELLS
     )
-    spec = modelled.spec_of(strategy)
+    shift_sd = "learned" if modelled.shift_sd_of(strategy) == "learned" else 0
     streams = np.random.default_rng(SEED).spawn(2 * N_ROUNDS)
     target = dict(zip(setup.genes, deal.target.states[0], strict=True))
     candidates = [setup.plan.names[j] for j in deal.first]
@@ -84,16 +82,15 @@ def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy, m
     monkeypatch.setattr(planning, "N_SAMPLES", modelled.N_SAMPLES)
     for t in range(N_ROUNDS):
         adata = seen_after(campaign, deal, found.chosen[:t])
-        npt.tl.fit_dag_blr(adata, spec=spec)
+        npt.tl.fit_dag_blr(adata, shift_sd=shift_sd)
         npt.tl.design_interventions(adata, target, rng=streams[2 * t], **options)
         ranking = adata.uns["design"]["ranking"].set_index("perturbation")
         assert ranking["mean_distance"].idxmin() == setup.plan.names[found.recommended[t]]
         npt.tl.plan_screen(
-            adata, target, strategy=strategy.removeprefix(f"{spec}_"), n_perturbations=SIZE,
+            adata, target, strategy=strategy.removeprefix("exact_"), n_perturbations=SIZE,
             n_cells=SIZE * N_CELLS, n_controls=0, constraints={"min_cells": N_CELLS},
             rng=streams[2 * t + 1], candidates=candidates,
         )  # fmt: skip
         plate = adata.uns["plan"]["plate"]
         assert plate["perturbation"].tolist() == [setup.plan.names[j] for j in found.chosen[t]]
         assert plate["n_cells"].tolist() == [N_CELLS] * SIZE
-        assert adata.uns["plan"]["params"]["spec"] == spec

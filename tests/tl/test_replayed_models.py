@@ -12,9 +12,9 @@ from nextpert._adata.environments import Plan
 from nextpert.core import Dag, DagBlr, random_scm
 from nextpert.core.design.goal import Goal
 from nextpert.core.evaluate.cell_pool import CellPool, PoolGoal
-from nextpert.core.evaluate.strategies import replay_plates
+from nextpert.core.evaluate.strategies import NO_MODEL, replay_plates
 from nextpert.tl._fit_dag_blr.model import Graphs, Spec
-from nextpert.tl._replay_design.modelled import Told, spec_of, strategies
+from nextpert.tl._replay_design.modelled import Told, shift_sd_of, strategies
 
 pytestmark = pytest.mark.slow
 
@@ -43,13 +43,13 @@ def run(pool, deal, strategy, *, dag=None, own=None, rng=0, **options):
 
 
 def test_names_say_how_much_is_modelled():
-    names = ("exploit", "full_exploit", "exact_civ", "round_robin_means")
-    assert [spec_of(name) for name in names] == ["shifts", "full", "exact", ""]
+    names = ("exploit", "exact_civ", "round_robin_means")
+    assert [shift_sd_of(name) for name in names] == ["learned", "0", ""]
     assert len(set(strategies())) == len(strategies())
 
 
 @pytest.mark.brief_chain
-@pytest.mark.parametrize("strategy", [n for n in strategies() if spec_of(n) in ("shifts", "")])
+@pytest.mark.parametrize("strategy", ["exploit", "explore", "both", "ei", "random", *NO_MODEL])
 def test_cells_are_drawn_once_and_from_candidates_alone(strategy):
     pool, may = make_pool(), [0, 2, 4, 5]
     deal = pool.deal(4, 50, rng=2)
@@ -69,9 +69,7 @@ def test_cells_are_drawn_once_and_from_candidates_alone(strategy):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "strategy", ["exploit", "ei", "thompson", "explore", "full_exploit", "random"]
-)
+@pytest.mark.parametrize("strategy", ["exploit", "ei", "thompson", "explore", "random"])
 def test_a_target_that_stands_out_is_found(strategy):
     found = []
     pool = make_pool(200, size=4.0, seed=1)
@@ -108,7 +106,7 @@ def test_a_measured_own_gene_points_to_its_perturbation(n_rounds):
         assert (result.recommended == t).all()
 
 
-@pytest.mark.parametrize("strategy", ["exploit", "ei", "civ", "full_thompson"])
+@pytest.mark.parametrize("strategy", ["exploit", "ei", "civ", "thompson"])
 def test_campaigns_find_what_reaches_the_goal(strategy):
     rng = np.random.default_rng(3)
     means = np.array([[0, 3, 0], [2, 2, 0], [3, 0, 0], [0, 0, 3]], float)

@@ -10,6 +10,7 @@ import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core.design.distances import ranked_distance
 from nextpert.core.design.joint_draws import NOT_JOINED
+from nextpert.core.model.shift_posterior import ShiftPosterior
 from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.target import read_target
 
@@ -113,7 +114,7 @@ def test_the_ranking_measures_as_the_target_says(fitted):
     pool = read_candidates(None, None, fit)
     wanted = read_target(fitted, target, fit, "perturbation")
     found = ranked_distance(
-        fit.posteriors, fit.known(fit.prior), wanted.goal,
+        fit.posteriors, ShiftPosterior.exact(pool.interventions.shifts), wanted.goal,
         states=pool.states(fit, wanted.targets), n_samples=4000, rng=1,
     )  # fmt: skip
     names = fit.environments["perturbation"].astype(str)
@@ -268,7 +269,7 @@ def test_candidates_whose_shifts_are_told_are_compared_with_the_cells(fitted):
     stored = fitted.uns["design"]
     np.testing.assert_allclose(stored["target_mean"], cells(fitted, "MYC").mean(axis=0))
     fit = posterior_from(fitted)
-    known = fit.known(read_candidates(table, None, fit).prior)
+    known = ShiftPosterior.exact(read_candidates(table, None, fit).interventions.shifts)
     wanted = read_target(fitted, "MYC", fit, "perturbation").cells
     found = ranked_distance(fit.posteriors, known, wanted, n_samples=4000, rng=1)
     ranking = stored["ranking"].set_index("perturbation").loc[["a", "b"]]

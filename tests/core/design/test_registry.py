@@ -71,7 +71,7 @@ def test_one_of_your_own_is_found_wherever_names_are(nearest):
     made = build_acquisition("nearest", BLR, target, domain=Pool(pool), n_cells=7)
     assert isinstance(made, nearest)
     assert (made.name, made.n_cells) == ("nearest", 7)
-    assert {"nearest", "full_nearest"} <= set(strategies())
+    assert {"nearest", "exact_nearest"} <= set(strategies())
 
 
 def test_a_name_belongs_to_one_class(nearest):

@@ -19,7 +19,7 @@ from nextpert.core.model.effect_draws import (
     VARIANCE,
     EffectDraws,
 )
-from nextpert.core.model.hierarchical import fit_hierarchical
+from nextpert.core.model.hierarchical import controls_alone, fit_hierarchical
 from nextpert.core.model.within_cells import factors
 from nextpert.core.screen.guides import PooledGuides
 
@@ -470,6 +470,28 @@ def test_perturbations_without_cells_are_drawn_from_what_the_screen_has_shown():
     told = fit.predict(np.zeros((60, 12)), own_variance=own, rng=1).summary()
     np.testing.assert_allclose(told.sd[:, 2], 3.0, rtol=0.05)
     np.testing.assert_array_equal(np.delete(told.sd, 2, axis=1), np.delete(found.sd, 2, axis=1))
+
+
+def test_of_controls_alone_departures_are_those_of_the_prior():
+    _, cells = screen()
+    alone = cells.rows([0])
+    sd, p = np.sqrt(alone.covariance.diagonal()), 12
+    fit = controls_alone(alone, rng=0)
+    np.testing.assert_allclose(fit.control.mean(axis=0), cells.mean[0], atol=5 * (sd / 30).max())
+    expected, own = np.linspace(-1, 1, p)[None] * np.ones((400, 1)), np.full((400, p), np.nan)
+    own[:, 3] = 4.0
+    unseen = fit.predict(expected, own_variance=own, rng=1)
+    np.testing.assert_allclose(unseen.posterior_mean(), expected, atol=1e-6)
+    # Even in the logarithm of the variance up to an eighth of that of cells, half for each
+    # doubling beyond, as the mathematics has it.
+    variance = 2.0 ** np.arange(-13.0, 6.0)
+    weight = np.where(variance <= 0.125, 1.0, 0.125 / variance)
+    wanted = weight @ variance / weight.sum()
+    found = (unseen.sd() / sd) ** 2
+    np.testing.assert_allclose(np.delete(found, 3, axis=1).mean(), wanted, rtol=0.1)
+    np.testing.assert_allclose(unseen.sd()[:, 3], 2.0)
+    larger = fit.predict(expected, scale=np.full((400, 2), 4.0), rng=1).sd() / sd
+    np.testing.assert_allclose((larger**2).mean(), 4.0 * wanted, rtol=0.2)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from nextpert.core import ScreenMoments
+from nextpert.core.model.interactions import Together
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.base import (
     Prediction,
@@ -17,6 +18,7 @@ from nextpert.core.model.predictors.coexpression import Coexpression
 from nextpert.core.model.predictors.features import OtherScreen
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
+from nextpert.core.model.predictors.members import Members
 
 N_GENES = 6
 TARGETS = [[0], [1], [0, 2], [], [3]]  # of environments 1 to 5; 0 holds the controls
@@ -246,3 +248,19 @@ def test_predictors_speak_where_their_sources_do():
     built = known_here(build_predictors(Sources(features=known)))
     assert [each.name for each in built] == names[:5]
     assert isinstance(built[3], OtherScreen)
+
+
+def test_of_combinations_members_speak_alone(screen):
+    rng, rows = np.random.default_rng(0), np.array([2])
+    mean, variance = rng.normal(size=(1, N_GENES)), rng.gamma(1.0, size=(1, N_GENES))
+    members = Members(Together(rows, mean, variance, np.full((1, N_GENES), 0.5)))
+    said = members.predict(screen, screen)
+    assert said.fixed
+    assert not np.delete(said.effects, 2, axis=0).any()
+    free = ~screen.own()[2]
+    np.testing.assert_array_equal(said.effects[2], np.where(free, mean[0], 0.0))
+    np.testing.assert_allclose(said.shared[2, free], 0.5 * screen.control_variance[free])
+    other = members.silenced(Prediction("other", *np.ones((2, 5, N_GENES))))
+    for table in (other.effects, other.shared):
+        assert np.delete(table, 2, axis=0).all()
+        assert not table[2].any()

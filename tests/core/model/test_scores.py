@@ -7,7 +7,7 @@ import pytest
 
 from nextpert.core import ScreenMoments
 from nextpert.core.model import scores
-from nextpert.core.model.effects import estimate_effects, fit_without_graph
+from nextpert.core.model.hierarchical import fit_hierarchical
 from nextpert.core.screen.guides import pool_guides
 from nextpert.core.screen.mean_distance import mean_distance
 from nextpert.core.screen.moments import Moments
@@ -101,8 +101,7 @@ def test_intervals_hold_nine_tenths_of_other_cells():
     seen, other = (
         ScreenMoments.from_array(means + rng.normal(size=means.shape), group, 31) for _ in "ab"
     )
-    fit = fit_without_graph(pool_guides(seen, np.arange(31), 31))
-    effects = estimate_effects([fit.posterior], fit.prior)
+    effects = fit_hierarchical(pool_guides(seen, np.arange(31), 31), rng=0).effects.summary()
     observed, variance = other.mean[1:] - other.mean[0], 1 / 40 + 1 / 2000
     held = scores.holds(effects, observed, np.full(truth.shape, variance))
     assert 0.87 < held.mean() < 0.94

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nextpert.core import ScreenMoments
-from nextpert.core.screen.guides import guide_variance, join_nodes, pool_guides
+from nextpert.core.screen.guides import guide_variance, pool_guides
 
 
 @pytest.mark.parametrize("tau2", [0.0, 0.05, 2.0])
@@ -82,14 +82,6 @@ def test_by_how_much_variances_differ_is_learned(true, least, most):
     x = np.sqrt(variance)[group] * rng.normal(size=(len(group), 50))
     whole = pool_guides(ScreenMoments.from_array(x, group, 31), range(31), 31)
     assert least <= whole.prior_freedom <= most
-    # Nodes that are read in parts are moderated together.
-    parts = [pool_guides(ScreenMoments.from_array(x[:, some], group, 31), range(31), 31)
-             for some in (slice(0, 4), slice(4, 50))]  # fmt: skip
-    joined = join_nodes(parts)
-    assert joined.prior_freedom == pytest.approx(whole.prior_freedom)
-    np.testing.assert_allclose(joined.variance_ratio, whole.variance_ratio)
-    np.testing.assert_allclose(joined.mean, whole.mean)
-    np.testing.assert_allclose(joined.scatter[0], whole.scatter.diagonal())
 
 
 @pytest.mark.parametrize("tau2", [0.0, 0.01, 0.1])

@@ -231,11 +231,11 @@ def fit_dag_blr(
         - ``efficacy`` (mapping): unless shifts are exact, its ``mean``, its ``sd`` for a new
           perturbation, ``spread`` and ``n_measured``.
         - ``hierarchical`` (mapping): unless shifts are exact, draws of the hierarchical model (up
-          to 200, fewer of large screens): ``effects`` of the perturbations with cells (``unit``,
-          the standard deviation of every gene within cells; the ``expected`` effects;
-          ``precision`` of the cells' means and ``place``, the index of the prior variance of an own
-          part in every draw, in units of ``unit``; and ``cells``, from which the means of effects
-          in a draw follow: the ``change`` of the cells' means, less ``expected``, the scores of their
+          to 200, fewer of large screens): ``effects`` of perturbations with cells (``unit``, the
+          standard deviation of every gene within cells; the ``expected`` effects; ``precision`` of
+          the cells' means and ``place``, the index of the prior variance of an own part in every
+          draw, in units of ``unit``; and ``cells``, from which the means of effects in a draw
+          follow: the ``change`` of the cells' means, less ``expected``, the scores of their
           ``noise`` along the factors, their ``response``, and ``own_share``, the share of a change
           that is an own part where its variance is known; in several conditions these means
           themselves, ``centre``); ``control``, the mean of the controls, shape ``(n_draws,

@@ -63,7 +63,7 @@ class Wanted:
         shape = len(self.names), len(fit.genes)
         table = np.full(shape, np.nan, table_type(shape[0] * shape[1]))
         means, place = fit.means, self.pool.place
-        if means is None:
+        if means is None or not self.pool.measured.any():
             return table
         for rows in in_blocks(*shape):
             seen = self.pool.measured[rows] & (self.n_cells[rows] > 0)
