@@ -94,7 +94,7 @@ class Together:
         self.folder = folder
         for part in PARTS:  # with times: what is compiled stays valid
             shutil.copytree(ROOT / part, folder / part)
-        for path in (path for pattern in BESIDE for path in ROOT.glob(pattern)):
+        for path in {path for pattern in BESIDE for path in ROOT.glob(pattern)}:
             (folder / path.name).symlink_to(path)
 
     def failed(self, command: str, mutants: list[dict[str, str]]) -> list[str]:
