@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from nextpert.core.model.shift_posterior import ShiftPosterior
 
 from nextpert.core import Dag, DagBlr, Moments
-from nextpert.core.model.shift_posterior import ShiftPosterior
 
 
 def random_pool(seed: int) -> tuple[DagBlr, ShiftPosterior, np.ndarray, np.random.Generator]:

@@ -26,6 +26,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from nextpert.core.model.random_shifts import RandomShifts, fit_random_shifts
 
 from benchmarks._screens import SOURCES, add_arguments, screens_of
 from benchmarks._shrinkage import ash, james_stein
@@ -35,7 +36,6 @@ from nextpert.core import Dag, DagBlr, ScreenMoments, boss, context_moments
 from nextpert.core.model.effects import estimate_effects, learn_efficacy
 from nextpert.core.model.hierarchical import Hierarchical, fit_hierarchical
 from nextpert.core.model.perturbations import Perturbations
-from nextpert.core.model.random_shifts import RandomShifts, fit_random_shifts
 from nextpert.core.screen.guides import PooledGuides, guide_variance, pool_guides
 from nextpert.tl._fit_dag_blr.model import learn_together
 

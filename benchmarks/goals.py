@@ -24,6 +24,7 @@ import sys
 import time
 
 import numpy as np
+from nextpert.core.model.shift_posterior import pair_shifts
 
 from benchmarks._table import options, save
 from benchmarks.few_cells import table
@@ -37,7 +38,6 @@ from nextpert.core import (
     uncertain_values,
 )
 from nextpert.core.design.distances import expected_states
-from nextpert.core.model.shift_posterior import pair_shifts
 
 NODES, CONTROLS, CELLS, PICKS = 20, 8, 3, 6
 ACQUISITIONS = ("random", "civ, point", "civ", "greedy", "thompson", "ei", "probability")

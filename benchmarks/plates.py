@@ -19,11 +19,11 @@ import time
 from functools import partial
 
 import numpy as np
+from nextpert.core.model.shift_posterior import ShiftPosterior
 
 from benchmarks._plate_pools import random_pool
 from nextpert.core import Dag, DagBlr, Moments
 from nextpert.core.design.plate import PlateCiv, allocate_cells, best_split, greedy_plate
-from nextpert.core.model.shift_posterior import ShiftPosterior
 
 LEAST = 5  # cells of a candidate in the small pools
 

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from nextpert.core.model.shift_posterior import ShiftPosterior
 
 import nextpert as npt
 from nextpert._adata import progress
 from nextpert._adata.arguments import in_mappings
 from nextpert.core.design.distances import first_order_distances, ranked_distance
 from nextpert.core.design.plate import PlateCiv, best_plate
-from nextpert.core.model.shift_posterior import ShiftPosterior
 from nextpert.tl._design_interventions import candidates
 from nextpert.tl._plan_screen import wells as tables
 from nextpert.tl._plan_screen.wells import split_cells

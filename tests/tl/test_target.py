@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from nextpert.core.model.shift_posterior import ShiftPosterior
 
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core.design.distances import ranked_distance
 from nextpert.core.design.joint_draws import NOT_JOINED
-from nextpert.core.model.shift_posterior import ShiftPosterior
 from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.target import read_target
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from nextpert.core.model.shift_posterior import ShiftPosterior
 
 from nextpert.core.design.plate import PlateCiv, allocate_cells, best_split
-from nextpert.core.model.shift_posterior import ShiftPosterior
 
 
 def after(civ, chosen, cells):

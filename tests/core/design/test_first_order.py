@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from nextpert.core.model.shift_posterior import ShiftPosterior
 
 from nextpert.core import Dag, DagBlr, Moments
 from nextpert.core.design.distances import first_order_distances, state_draws
 from nextpert.core.design.goal import Goal
-from nextpert.core.model.shift_posterior import ShiftPosterior
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from nextpert.core.design.uncertain_civ import UncertainCiv, goal_gap
+from nextpert.core.model.shift_posterior import pair_shifts
 
 from nextpert.core import Dag, DagBlr, ShiftPosterior, uncertain_values
 from nextpert.core.design.distances import expected_states, ranked_distance
 from nextpert.core.design.goal import Goal
-from nextpert.core.design.uncertain_civ import UncertainCiv, goal_gap
-from nextpert.core.model.shift_posterior import pair_shifts
 
 TARGET = np.array([0.5, -0.3, 1.0, 0.2])
 WEIGHTS = np.array([0.0, 3.0, 0.0, 1.0])

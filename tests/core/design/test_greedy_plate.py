@@ -7,12 +7,12 @@ from functools import partial
 
 import numpy as np
 import pytest
+from nextpert.core.design.uncertain_civ import UncertainCiv
+from nextpert.core.model.shift_posterior import ShiftPosterior
 
 from benchmarks.plates import loss
 from nextpert.core import Dag, DagBlr
 from nextpert.core.design.plate import PlateCiv, greedy_plate
-from nextpert.core.design.uncertain_civ import UncertainCiv
-from nextpert.core.model.shift_posterior import ShiftPosterior
 
 EVERY = np.ones(6, dtype=bool)
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from nextpert.core.model.shift_posterior import ShiftPosterior
 
 from nextpert.core import Dag, DagBlr
 from nextpert.core.design.stopping import NextPlate, draw_plate, knowledge_gradient
-from nextpert.core.model.shift_posterior import ShiftPosterior
 
 P = 6
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from nextpert.core.design.uncertain_civ import UncertainCiv
 
 from nextpert.core.design.goal import Goal
 from nextpert.core.design.plate import PlateCiv
-from nextpert.core.design.uncertain_civ import UncertainCiv
 
 
 def unit(size, j):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from nextpert.core.model.shift_posterior import ShiftPosterior, pair_shifts
 
 from nextpert.core import Dag, DagBlr
 from nextpert.core.design.distances import (
@@ -15,7 +16,6 @@ from nextpert.core.design.distances import (
 from nextpert.core.design.goal import Goal
 from nextpert.core.design.joint_draws import Draw, States
 from nextpert.core.design.stopping import draw_plate
-from nextpert.core.model.shift_posterior import ShiftPosterior, pair_shifts
 
 
 @pytest.mark.parametrize("effects", [False, True])

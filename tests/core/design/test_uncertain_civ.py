@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-from nextpert.core import Civ, CivOw, Dag, DagBlr, Greedy, Pool
 from nextpert.core.design.uncertain_civ import UncertainCiv
 from nextpert.core.model.shift_posterior import ShiftPosterior
+
+from nextpert.core import Civ, CivOw, Dag, DagBlr, Greedy, Pool
 
 TARGET = np.array([0.5, -0.3, 1.0, 0.2])
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from nextpert.core.design.uncertain_civ import UncertainCiv
+from nextpert.core.model.shift_posterior import ShiftPosterior
 
 from nextpert.core import Dag, DagBlr, acquisitions, uncertain_values
 from nextpert.core.design.acquisitions.thompson import thompson_plate
-from nextpert.core.design.uncertain_civ import UncertainCiv
-from nextpert.core.model.shift_posterior import ShiftPosterior
 
 TARGET = np.array([0.5, -0.3, 1.0, 0.2])
 

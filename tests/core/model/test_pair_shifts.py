@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from nextpert.core.model.shift_posterior import pair_shifts, weights_of
 
 from nextpert.core import Dag, DagBlr, ShiftPosterior
-from nextpert.core.model.shift_posterior import pair_shifts, weights_of
 
 TWO, THREE = (DagBlr(Dag.from_edges(n, []), noise_var=1.0) for n in (2, 3))
 KNOWN = ShiftPosterior.exact([[1.0, 0.0], [0.0, 2.0]])

@@ -193,7 +193,7 @@ def _halves_of_controls(halves: Halves, batches: Iterable[int]) -> _Split:
         np.vstack([one.squares, two.squares]), one.scatter + two.scatter,
     )  # fmt: skip
     columns = ("group", "condition", "guide", "batch", "line")
-    doubled = {name: np.tile(getattr(halves, name), 2) for name in columns}
+    doubled: dict[str, Any] = {name: np.tile(getattr(halves, name), 2) for name in columns}
     twice = replace(halves, fixed=np.vstack([halves.fixed, halves.fixed]), **doubled)
     second = np.append(np.zeros_like(control), control)
     members = {
