@@ -429,7 +429,7 @@ def test_a_target_of_many_parts(screen):
 
 
 def test_long_replays_show_a_progress_bar(screen, capsys, monkeypatch):
-    options = {"strategies": ["random"], "n_rounds": 1, "n_repeats": 2}
+    options = {"strategies": ["round_robin_means"], "n_rounds": 1, "n_repeats": 2}
     npt.tl.replay_design(screen, ["MYC"], **options)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(progress, "_DELAY", 0)
