@@ -114,7 +114,9 @@ def graphs_without(
     """
     if held_out is None or searches is None:
         return [dag] * len(sets)
-    options = replace(held_out.options, order=np.asarray(dag.order))
+    prior = held_out.options.prior
+    order = dag.order if prior is None else prior.order_of(dag)  # which agrees with it
+    options = replace(held_out.options, order=np.asarray(order))
     parts = without_sets(*searches, sets)
     contexts = ((some, ContextNodes.of(rest, genes, held_out.targets)) for rest, some in parts)
     tasks = (
