@@ -202,18 +202,11 @@ def graphs(adata: ad.AnnData, case: Case) -> Found:
         yield key, adata.uns[key]
     yield "dag/frequency_of_resamples", adata.varp["dag_frequency"]
     genes = adata.uns["dag"]["genes"]
-    edges = sorted(zip(*np.nonzero(adata.varp["gsp"].toarray()), strict=True))[::2]
-    names = np.asarray(adata.var_names)
-    network = pd.DataFrame({
-        "source": [names[i] for i, _ in edges], "target": [names[j] for _, j in edges],
-        "weight": [(-1.0) ** k for k in range(len(edges))],
-    })  # fmt: skip
     known = {"forbidden": [(genes[0], genes[1])], "tiers": [list(genes[:5]), list(genes[5:])]}
-    for key, options in (("network", {"prior_network": network}), ("prior", {"prior": known})):
-        options = {"n_runs": 2, **options}
-        npt.tl.learn_dag(adata, method="boss", search_options=options, key_added=key)
-        yield f"{key}/matrix", adata.varp[key]
-        yield key, adata.uns[key]
+    options = {"n_runs": 2, "prior": known}
+    npt.tl.learn_dag(adata, method="boss", search_options=options, key_added="prior")
+    yield "prior/matrix", adata.varp["prior"]
+    yield "prior", adata.uns["prior"]
     npt.tl.dag_fit(adata, n_random=20)
     yield "dag_fit", adata.uns["dag_fit"]
 

@@ -1,4 +1,4 @@
-"""Known targets of perturbations, and the penalty where cells are not independent. Five tables.
+"""Known targets of perturbations. Four tables.
 
 ``targets``: simulated screens of 9, 20 and 50 genes of degree 2. Structural Hamming distance (SHD)
 to the true graph of BOSS with targets learned, known, and known with 20 or 40% of them wrong (drawn
@@ -11,15 +11,6 @@ nothing; here all are centred at the mean of the controls instead, which suits s
 genes knocked out by 20 to 100% of their control means, 50 cells each; *weak*, by 10% (0.3 to 0.5 SD
 of a cell), 20 cells each; *noisy*, as strong with measurement error of 0.3 of a gene's variance;
 *half*, as weak with half of the genes perturbed.
-
-``penalty``: cells belong to clones of 25 that the screen does not declare, and whose members share
-a part of the noise of every gene (*shared*, of its variance). Clones are *crossed* with
-perturbations, or *nested* in them. SHD by penalty, by ``penalty="auto"``, which is chosen by
-perturbations that are left out, and by the BIC of an *effective* number of cells: by how much more
-the residual means of genes that are not joined vary together over environments than independent
-cells' would (which the package does not contain). *Declared* has clones as ``batch_key`` and
-penalty 2. All genes are perturbed: 20 genes of degree 2, strong or weak; *degree 4*, 30 genes, 25
-cells each; *degree 8*, 20 genes, strong.
 
 ``signalling``: cells simulated on the consensus network of 11 proteins (17 edges, as in bnlearn's
 ``sachs``; Sachs et al. 2005, doi:10.1126/science.1105809), by seven drugs whose targets a mapping
@@ -35,11 +26,10 @@ logarithms. Edges, SHD to the consensus network, and of the edges found those th
 reversed and not in the network; an edge that is not oriented counts one in the SHD.
 
 ``real``: panels of 60 variable genes and all targets of Papalexi and TAP-seq, where no graph is
-known: the number of edges, what orients them, the edges of perturbations, and the penalty chosen.
+known: the number of edges, what orients them, and the edges of perturbations.
 
     python -m benchmarks.known_targets --tables targets --sizes 9 20
     python -m benchmarks.known_targets --tables targets --sizes 50 --models 10 --gies-models 1
-    python -m benchmarks.known_targets --tables penalty --models 10
     python -m benchmarks.known_targets --tables signalling
     python -m benchmarks.known_targets --tables cytometry --file cyto_full_data.csv
     python -m benchmarks.known_targets --tables real  # data: NEXTPERT_DATA
@@ -49,7 +39,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -63,10 +52,9 @@ import nextpert as npt
 from benchmarks._peer_searches import distance, gies, is_there
 from benchmarks._predictors import joint_moments
 from benchmarks._screens import SOURCES, Statistics, read_screen
-from benchmarks._simulated import Setting, Simulated, simulate
+from benchmarks._simulated import Setting, simulate
 from nextpert.core import Dag, boss
 from nextpert.core.search._classes import INTERVENTIONS, OPEN, oriented_by
-from nextpert.tl._learn_dag.penalty import PENALTIES
 
 WEAK = {"efficacy": (0.1, 0.1), "n_cells": 20}
 KINDS = {
@@ -76,13 +64,6 @@ KINDS = {
     "half": WEAK,
 }
 SIZES = (9, 20, 50)
-SCREENS = {
-    "strong": Setting(2, n_genes=20, n_seen=20, n_control=500, **KINDS["strong"]),
-    "weak": Setting(2, n_genes=20, n_seen=20, n_control=500, **WEAK),
-    "degree 4": Setting(4, n_genes=30, n_seen=30, n_control=300, efficacy=(0.2, 1.0), n_cells=25),
-    "degree 8": Setting(8, n_genes=20, n_seen=20, n_control=500, **KINDS["strong"]),
-}
-CLONES = [(0.0, "-"), (0.3, "crossed"), (0.6, "crossed"), (0.3, "nested")]
 CONSENSUS = (
     "Raf Mek, Mek Erk, Erk Akt, PKC Raf, PKC Mek, PKC Jnk, PKC P38, PKC PKA, PKA Raf, PKA Mek, "
     "PKA Erk, PKA Akt, PKA Jnk, PKA P38, Plcg PIP2, Plcg PIP3, PIP3 PIP2"
@@ -155,41 +136,6 @@ def targets_row(p: int, kind: str, n_models: int, n_gies: int) -> str:
     return f"| {' | '.join([*cells, f'{len(peers)}', *peer])} |"
 
 
-@dataclass(frozen=True)
-class Cloned:
-    """A screen whose cells share noise within clones, and the clone of every cell."""
-
-    found: Simulated
-    clone: np.ndarray
-
-    def declared(self) -> Statistics:
-        """Return the statistics with clones as batches."""
-        return replace(self.found, batch=self.clone).statistics()
-
-
-def clones(setting: Setting, shared: float, how: str, seed: int) -> Cloned:
-    """Draw a screen, and give a share of the noise's variance to clones; variances stay.
-
-    ``x = mean + (I - W)^-1 noise``, the mean that of the perturbation.
-    """
-    found = simulate(setting, seed)
-    rng, n = np.random.default_rng([seed, 1]), len(found.label)
-    clone = rng.permutation(n) // _CLONE
-    if how == "nested":
-        order = np.argsort(found.label.astype(str), kind="stable")
-        first = np.unique(found.label[order].astype(str), return_index=True)[1]
-        place = np.arange(n) - np.repeat(first, np.diff([*first, n]))
-        starts = np.r_[0, np.cumsum((place % _CLONE == 0)[1:])]
-        clone[order] = starts
-    names, codes = np.unique(found.label.astype(str), return_inverse=True)
-    mean = np.array([found.cells[codes == k].mean(axis=0) for k in range(len(names))])[codes]
-    inside = np.eye(setting.n_genes) - found.scm.weights
-    noise = (found.cells - mean) @ inside.T
-    common = rng.normal(size=(clone.max() + 1, setting.n_genes)) * np.sqrt(found.scm.noise_var)
-    noise = np.sqrt(1 - shared) * noise + np.sqrt(shared) * common[clone]
-    return Cloned(replace(found, cells=mean + noise @ np.linalg.inv(inside).T), clone)
-
-
 def by_call(cells: np.ndarray, label: np.ndarray, genes: list[str], **options: Any) -> ad.AnnData:
     """Return cells with the graph of the public call."""
     obs = pd.DataFrame({"perturbation": label.astype(str)})
@@ -208,65 +154,6 @@ def edges_of(adata: ad.AnnData) -> np.ndarray:
         i, k = adata.var_names.get_indexer([parent, child])
         edges[k, i] |= how == OPEN
     return edges
-
-
-def effective_penalty(found: Statistics, dag: Dag, edges: np.ndarray) -> float:
-    """Return the penalty that makes the BIC that of an effective number of cells.
-
-    Of genes i and k that are not joined, the products of residuals summed over an environment of n
-    cells have the variance n s_i^2 s_k^2 if cells are independent; the design effect is by how
-    much the squared sums are larger, the between part of them only, means over pairs.
-    """
-    joint, p = joint_moments(found), dag.n_nodes
-    columns = np.hstack([found.moments.mean, found.indicators()]) - joint.mean
-    residual, variance = np.empty((len(columns), p)), np.empty(p)
-    for gene in range(p):
-        acts = p + np.flatnonzero(edges[:, gene])
-        used = np.r_[dag.parents(gene), acts].astype(int)
-        slopes = np.linalg.lstsq(
-            joint.scatter[np.ix_(used, used)], joint.scatter[used, gene], rcond=1e-12
-        )[0]
-        residual[:, gene] = columns[:, gene] - columns[:, used] @ slopes
-        variance[gene] = (joint.scatter[gene, gene] - slopes @ joint.scatter[used, gene]) / joint.n
-    z = residual**2 * found.moments.n[:, None] / variance  # 1 on average where independent
-    joined = dag.to_matrix().toarray() != 0
-    apart = np.triu(~(joined | joined.T), 1)
-    n = float(joint.n)
-    between = (z.T @ z)[apart].mean()
-    design = max((n - len(z) + between) / n, 1.0)
-    return 2.0 * design * np.log(n / design) / np.log(n)
-
-
-def penalty_row(name: str, shared: float, how: str, n_models: int) -> str:
-    """Return the line of one setting: means over models."""
-    setting, rows, chosen = SCREENS[name], [], []
-    for seed in range(n_models):
-        cloned = clones(setting, shared, how, seed)
-        found, truth = cloned.found, cloned.found.scm.weights.T != 0
-        cells = found.statistics()
-        joint = joint_moments(cells)
-        n_context = joint.n_nodes - setting.n_genes
-        first = boss(joint, n_context=n_context, n_starts=_N_STARTS, rng=0)
-        effective = effective_penalty(cells, first.dag, first.context_edges)
-        genes = [str(gene) for gene in range(setting.n_genes)]
-        called = by_call(found.cells, found.label, genes, penalty="auto")
-        auto, penalty = edges_of(called), called.uns["dag"]["params"]["penalty"]
-        graphs = [learn(cells, penalty=each)[0] for each in (*PENALTIES, effective)]
-        graphs += [auto, learn(cloned.declared())[0] if shared and how == "crossed" else auto]
-        chosen.append([effective, penalty])
-        rows.append([truth.sum(), *(distance(edges, truth) for edges in graphs)])
-    edges, *shd = np.mean(rows, axis=0)
-    effective, penalty = np.median(chosen, axis=0)
-    default = np.array(rows)[:, 1]
-    less = np.array(rows)[:, -2] - default
-    error = less.std(ddof=1) / np.sqrt(n_models) if n_models > 1 else np.nan
-    cells = [
-        name, f"{shared:g}", how, f"{edges:.0f}", *(f"{value:.1f}" for value in shd[:5]),
-        f"{shd[5]:.1f} ({effective:.2g})", f"{shd[6]:.1f} ({penalty:g})",
-        f"{less.mean():+.1f} ± {error:.1f}",
-        f"{shd[7]:.1f}" if shared and how == "crossed" else "-",
-    ]  # fmt: skip
-    return f"| {' | '.join(cells)} |"
 
 
 def signalling(
@@ -292,16 +179,13 @@ def signalling(
 
 
 def signalling_row(effect: tuple[float, float], shared: float, wells: float, n_models: int) -> str:
-    """Return the line of one setting: SHD and edges, targets learned or known, by penalty."""
+    """Return the line of one setting: SHD and edges, targets learned or known."""
     rows, few = [], {"Akt inhibitor": "Raf"}  # a wrong target
     for seed in range(n_models):
         cells, label, dag = signalling(effect, shared, wells, seed)
         truth, row = dag.to_matrix().toarray() != 0, []
-        for targets, penalty in product(("learned", DRUGS, DRUGS | few), (2.0, "auto")):
-            options = {"penalty": penalty, "perturbation_targets": targets}
-            if penalty == "auto" and targets == "learned":
-                continue  # no label names a protein: nothing is known of any left out
-            edges = edges_of(by_call(cells, label, PROTEINS, **options))
+        for targets in ("learned", DRUGS, DRUGS | few):
+            edges = edges_of(by_call(cells, label, PROTEINS, perturbation_targets=targets))
             row += [
                 distance(edges, truth),
                 np.triu(edges | edges.T).sum(),
@@ -326,14 +210,10 @@ def cytometry_rows(file: Path) -> list[str]:
     for edge in CONSENSUS.split(", "):
         truth[tuple(place[gene] for gene in edge.split())] = True
     graphs = {"no edges": np.zeros_like(truth)}
-    calls = [("learned", p) for p in (2.0, 16.0)] + [(DRUGS, p) for p in (2.0, 16.0, "auto")]
-    for targets, penalty in calls:
+    for (told, targets), penalty in product((("learned",) * 2, ("known", DRUGS)), (2, 16)):
         options = {"penalty": penalty, "perturbation_targets": targets}
         called = by_call(cells, label, PROTEINS, **options)
-        used = f"{called.uns['dag']['params']['penalty']:g}"
-        told = "learned" if targets == "learned" else "known"
-        penalised = f"auto ({used})" if penalty == "auto" else used
-        graphs[f"targets {told}, penalty {penalised}"] = edges_of(called)
+        graphs[f"targets {told}, penalty {penalty}"] = edges_of(called)
     if is_there("gies"):
         found: Any = SimpleNamespace(
             cells=cells, label=label, targets={name: place[gene] for name, gene in DRUGS.items()},
@@ -353,20 +233,20 @@ def cytometry_rows(file: Path) -> list[str]:
     return lines
 
 
-def real_row(folder: Path, name: str, penalty: float | str, targets: str) -> str:
+def real_row(folder: Path, name: str, targets: str) -> str:
     """Return the line of a real screen and a call."""
     found = read_screen(folder, SOURCES[name], name=name, n_variable=60)
     roles, adata = found.environments.roles, found.cells
     npt.pp.setup_screen(
         adata, perturbation_key=roles.perturbation_key, control=roles.control, check_scale=False
     )
-    options = {"penalty": penalty, "perturbation_targets": targets}
+    options = {"perturbation_targets": targets}
     npt.tl.learn_dag(adata, method="boss", environments="all", search_options=options)
     stored = adata.uns["dag"]
     how = stored["edges"]["oriented_by"]
     cells = [
-        name, f"{len(found.targets)}", targets, f"{penalty}", f"{stored['params']['penalty']:g}",
-        f"{len(how)}", f"{(how == INTERVENTIONS).sum()}", f"{(how == OPEN).sum()}",
+        name, f"{len(found.targets)}", targets, f"{len(how)}",
+        f"{(how == INTERVENTIONS).sum()}", f"{(how == OPEN).sum()}",
         f"{len(stored['direct_targets'])}",
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
@@ -378,7 +258,7 @@ def main(arguments: list[str] | None = None) -> None:
         "python -m benchmarks.known_targets", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--tables", nargs="+", default=["targets", "penalty", "signalling"])
+    parser.add_argument("--tables", nargs="+", default=["targets", "signalling"])
     parser.add_argument("--models", type=int, default=20)
     parser.add_argument("--gies-models", type=int, default=5, help="of 50 genes one")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
@@ -397,21 +277,10 @@ def main(arguments: list[str] | None = None) -> None:
             for kind in args.kinds:
                 n_gies = args.gies_models if is_there("gies") else 0
                 print(targets_row(p, kind, args.models, n_gies), flush=True)
-    if "penalty" in args.tables:
-        print(
-            "\n| screen | shared | clones | true edges | penalty 2 | 4 | 8 | 16 | 32 "
-            "| effective (median) | auto (median) | auto - 2 | 2, declared |"
-        )
-        print("|---" * 13 + "|")
-        for name, (shared, how) in product(SCREENS, CLONES):
-            print(penalty_row(name, shared, how, args.models), flush=True)
     if "signalling" in args.tables:
         print("\nSHD / edges found / of these not oriented; 17 edges are true.\n")
-        print(
-            "| effect | shared | wells | learned, 2 | known, 2 | known, auto | one wrong, 2 "
-            "| one wrong, auto |"
-        )
-        print("|---" * 8 + "|")
+        print("| effect | shared | wells | learned | known | one wrong |")
+        print("|---" * 6 + "|")
         for shared, wells in ((0.0, 0.0), (0.3, 0.0), (0.0, 0.1)):
             for effect in ((0.2, 1.0), (0.05, 0.2)):
                 print(signalling_row(effect, shared, wells, args.models), flush=True)
@@ -421,13 +290,12 @@ def main(arguments: list[str] | None = None) -> None:
         print("\n".join(cytometry_rows(args.file)), flush=True)
     if "real" in args.tables:
         print(
-            "\n| screen | targets on the panel | targets | penalty | used | edges "
+            "\n| screen | targets on the panel | targets | edges "
             "| by interventions | open | edges of perturbations |"
         )
-        print("|---" * 9 + "|")
-        calls = product(("papalexi", "tapseq"), ("learned", "known"), (2.0, "auto"))
-        for name, targets, penalty in calls:
-            print(real_row(args.data, name, penalty, targets), flush=True)
+        print("|---" * 7 + "|")
+        for name, targets in product(("papalexi", "tapseq"), ("learned", "known")):
+            print(real_row(args.data, name, targets), flush=True)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,6 @@ RENAMED: dict[str, str] = {
     "stack": "predictors",
     "arcs": "edges",
     "n_arcs": "n_edges",
-    "log_odds_arcs": "log_odds_edges",
     "settled_by": "oriented_by",
     "expert": "predictor",
     "experts": "predictors",

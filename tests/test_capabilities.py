@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from itertools import pairwise, product
 
 import anndata as ad
@@ -81,45 +78,6 @@ def test_backed_h5ad(sparse, screen, tmp_path, assert_same):
         npt.tl.design_interventions(adata, str(adata.var_names[0]), n_samples=50)
         results.append({key: adata.uns[key] for key in ("dag", "perturbation_effects", "design")})
     assert_same(*results)
-
-
-# Killed by the system, as for want of memory, when the third graph is about to be kept.
-KILLED = """
-import os, signal, sys
-import anndata as ad
-import nextpert as npt
-
-kept = []
-
-def watch(event, args):
-    if event == "os.rename" and str(args[1]) == sys.argv[2]:
-        kept.append(args)
-        if len(kept) == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-sys.addaudithook(watch)
-npt.tl.learn_dag(ad.read_h5ad(sys.argv[1]), **{options})
-"""
-
-
-@pytest.mark.slow
-def test_checkpoints(screen, tmp_path, caplog, assert_same):
-    path, kept = tmp_path / "screen.h5ad", tmp_path / "graphs.npz"
-    screen.write_h5ad(path)
-    options = {"method": "boss", "environments": "all", "n_graphs": 5}
-    options |= {"search_options": {"n_runs": 2}}
-    kept_too = options | {"search_options": {"n_runs": 2, "checkpoint": str(kept)}}
-    code = KILLED.replace("{options}", repr(kept_too))
-    done = subprocess.run([sys.executable, "-c", code, str(path), str(kept)], check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert kept.exists()
-    adata = ad.read_h5ad(path)
-    whole = npt.tl.learn_dag(adata, **options, copy=True)
-    with caplog.at_level("INFO", logger="nextpert"):
-        npt.tl.learn_dag(adata, **kept_too)
-    assert "2 finished graphs are taken from" in caplog.text
-    assert_same(dict(adata.uns["dag"]), dict(whole.uns["dag"]))
-    assert not kept.exists()
 
 
 @pytest.mark.slow

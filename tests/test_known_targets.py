@@ -1,4 +1,4 @@
-"""The benchmark of known targets and of the penalty: what it draws, and its tables."""
+"""The benchmark of known targets: what it draws, and its tables."""
 
 import numpy as np
 import pandas as pd
@@ -14,33 +14,6 @@ def test_a_share_of_the_targets_is_another_gene():
     told = bench.mistaken(targets, 0.2, 20, 3)
     assert sum(told[name] != gene for name, gene in targets.items()) == 4
     assert bench.mistaken(targets, 0.0, 20, 3) == targets
-
-
-@pytest.mark.parametrize("how", ["crossed", "nested"])
-def test_clones_share_noise_and_change_no_variance(how):
-    setting = bench.SCREENS["strong"]
-    plain, cloned = (bench.clones(setting, shared, how, 0) for shared in (0.0, 0.5))
-    np.testing.assert_allclose(
-        cloned.found.cells.var(axis=0), plain.found.cells.var(axis=0), rtol=0.3
-    )
-    inside = np.eye(20) - cloned.found.scm.weights
-    own = cloned.found.label == "control"
-    noise = cloned.found.cells[own] @ inside.T
-    noise = (noise - noise.mean(axis=0)) / noise.std(axis=0)
-    clone = cloned.clone[own]
-    same = clone[:, None] == clone
-    np.fill_diagonal(same, False)
-    assert (noise @ noise.T / 20)[same].mean() == pytest.approx(0.5, abs=0.1)
-    labels = [set(cloned.found.label[cloned.clone == k]) for k in np.unique(cloned.clone)]
-    assert (max(map(len, labels)) == 1) == (how == "nested")
-    assert np.bincount(cloned.clone).max() == 25
-
-
-def test_the_effective_number_of_independent_cells_is_that_of_all():
-    found = bench.clones(bench.SCREENS["strong"], 0.0, "crossed", 1).found.statistics()
-    joint = bench.joint_moments(found)
-    best = bench.boss(joint, n_context=20, rng=0)
-    assert bench.effective_penalty(found, best.dag, best.context_edges) < 2.1
 
 
 def test_the_consensus_network():
@@ -67,4 +40,3 @@ def test_the_tables(capsys):
     assert len(lines) == 2 + len(bench.KINDS) + 2 + 6
     for table in (lines[:6], lines[6:]):
         assert len({line.count("|") for line in table}) == 1
-    assert bench.penalty_row("strong", 0.3, "crossed", 1).count("|") == 14

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 
 import nextpert as npt
@@ -90,6 +89,3 @@ def test_no_list_in_a_message_is_empty(small_screen):
     with pytest.raises(ValueError, match="The column holds no label: name the label"):
         npt.tl.learn_dag(small_screen, perturbation_key="none")
     npt.tl.learn_dag(small_screen, method="given", dag=np.zeros((8, 8)))
-    empty = pd.DataFrame()
-    with pytest.raises(ValueError, match="no column source, target, but none at all: it needs"):
-        npt.tl.learn_dag(small_screen, method="boss", search_options={"prior_network": empty})

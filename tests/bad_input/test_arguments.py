@@ -82,7 +82,7 @@ WRONG = {
     "check_scale": (3, "no", None),
     "control_guides": (3, [None], "NT"),
     **dict.fromkeys(("batch_key", "covariates"), (3, ["nope"], "nope")),
-    **dict.fromkeys(("save", "cache", "folder", "backed", "checkpoint"), PATH),
+    **dict.fromkeys(("save", "cache", "folder", "backed"), PATH),
     "ax": (3, "axes", []),
     "target": (
         3,
@@ -110,7 +110,6 @@ WRONG = {
         *({"tiers": {"MYC": NAN}}, {"tiers": [["MYC"], ["MYC"]]}, {"before": 3}),
         *({"before": "MYC"}, {"required": [("MYC",)]}, {"forbidden": [("MYC", "NOPE")]}),
     ),
-    "prior_network": (3, "MYC", [("MYC", "STK3")], pd.DataFrame({"source": ["MYC"]})),
     "targets_upstream": (3, "MYC", [None], ["NOPE"], {"MYC": 1}),
     "perturbation_targets": (
         *(3, "MYC", ["MYC"], {"MYC": 3}, {"MYC": "NOPE"}, {"NOPE": "MYC"}, {"MYC": [None]}),

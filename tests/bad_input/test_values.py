@@ -63,7 +63,6 @@ def same(adata):
 
 
 GRID = pd.DataFrame(np.eye(2) * J, ["MYC", "STK3"], ["MYC", "STK3"])
-NETWORK = pd.DataFrame({"source": ["MYC", "MYC"], "target": ["STK3", "CPQ"], "weight": [J, 1]})
 CASES = {
     "huge value, learn": (
         lambda a: with_x(unscaled(a), "control", HUGE),
@@ -106,10 +105,6 @@ CASES = {
     ),
     "complex noise": (same, fit(noise_var={"MYC": np.complex128(J)}), "noise_var']['MYC']"),
     "complex graph": (same, learn(method="given", dag=GRID), "graph", "real numbers"),
-    "complex network": (
-        *(same, learn(method="boss", prior_network=NETWORK)),
-        *("prior_network", "real numbers"),
-    ),
     "complex target": (
         *(same, lambda a: npt.Target(state={"STK3": np.complex128(J)})),
         *("state['STK3']", "number"),

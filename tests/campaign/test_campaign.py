@@ -231,7 +231,7 @@ def test_what_a_notebook_shows_is_text(campaign, monkeypatch):
     ("options", "message"),
     [
         ({"learn": {"metod": "boss"}}, r"learn holds metod.*Close matches: method"),
-        ({"learn": {"search_options": {"checkpoint": "x"}}}, "learn holds a checkpoint"),
+        ({"learn": {"search_options": {"checkpoint": "x"}}}, "a call with n_graphs learns all"),
         ({"learn": {"n_runs": 2}}, "Give it as search_options={'n_runs': ...}"),
         ({"fit": {"layer": "counts"}}, "fit holds layer"),
         ({"plan": {"pending": ["CDK4"]}}, "plan holds pending"),

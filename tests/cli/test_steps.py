@@ -190,7 +190,6 @@ def test_tables_in_files_reach_the_function(screen, tmp_path, monkeypatch):
     texts = {
         "before": "earlier,later\nMYC,STK3\n", "required": "parent,child\nMYC,GATA1\n",
         "forbidden": "parent,child\nSTK3,MYC\n", "tiers": "gene,tier\nMYC,0\nSTK3,1.5\n",
-        "prior-network": "source,target,weight\nMYC,GATA1,2\n",
         "perturbation-targets": "perturbation,gene\nMYC,GATA1\nMYC,OXR1\nHS2,\n",
     }  # fmt: skip
     (tmp_path / "genes.txt").write_text("MYC\nSTK3\n\nGATA1\n")
@@ -215,7 +214,6 @@ def test_tables_in_files_reach_the_function(screen, tmp_path, monkeypatch):
         "before": [("MYC", "STK3")], "required": [("MYC", "GATA1")],
         "forbidden": [("STK3", "MYC")], "tiers": {"MYC": 0.0, "STK3": 1.5},
     }  # fmt: skip
-    assert got["search_options"]["prior_network"].to_numpy().tolist() == [["MYC", "GATA1", 2]]
     told = got["search_options"]["perturbation_targets"]
     assert told == {"MYC": ["GATA1", "OXR1"], "HS2": []}
 

@@ -13,8 +13,8 @@ from nextpert import core
 from nextpert.core._shown import Shown, brief, card, lines
 
 RESULTS = {
-    "BossResult", "DesignLoopResult", "GspResult", "Moments", "NetworkBelief", "Optimum",
-    "PooledGuides", "RankedDistance", "ScreenMoments", "ShiftPosterior",
+    "BossResult", "DesignLoopResult", "GspResult", "Moments", "Optimum", "PooledGuides",
+    "RankedDistance", "ScreenMoments",
 }  # fmt: skip
 
 

@@ -135,7 +135,6 @@ def saved_by_another(folder):
 def troubles(fitted, folder):
     """Return calls that go wrong, in the order of the page."""
     plan = {"candidates": [FIRST, SECOND, THIRD]}
-    network = pd.DataFrame({"source": ["Myc"], "target": ["Jun"]})
     lacking = campaign()
     effects = pd.DataFrame(np.ones((1, 2)), ["CD58"], ["CD58", "CD59"])
     return [
@@ -163,10 +162,6 @@ def troubles(fitted, folder):
         lambda: npt.tl.learn_dag(one_name_twice()),
         lambda: npt.tl.design_interventions(fitted, FIRST, candidates=["TP53"]),
         lambda: all_cells({"perturbation_targets": {"CD5": ["B2M"]}}),
-        lambda: all_cells({"penalty": "auto"}),
-        lambda: npt.tl.learn_dag(
-            screen(), method="boss", search_options={"prior_network": network}
-        ),
         lambda: npt.tl.learn_dag(counts()),
         lambda: npt.tl.learn_dag(scaled_counts(0)),
         lambda: npt.tl.learn_dag(scaled_counts(2)),

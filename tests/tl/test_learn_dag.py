@@ -343,7 +343,7 @@ def test_long_steps_show_progress(small_screen, capsys, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("name", ["n_runs", "prior", "checkpoint"])
+@pytest.mark.parametrize("name", ["n_runs", "prior"])
 def test_an_old_argument_is_named_in_its_new_place(name, small_screen):
     with pytest.raises(TypeError, match=rf"Give it as search_options={{'{name}': \.\.\.}}"):
         npt.tl.learn_dag(small_screen, **{name: 2})
@@ -351,6 +351,23 @@ def test_an_old_argument_is_named_in_its_new_place(name, small_screen):
         npt.tl.learn_dag(small_screen, show_progress=True)
     with pytest.raises(TypeError, match=r"no argument 'gene'\. Close matches: genes"):
         npt.tl.learn_dag(small_screen, gene=["MYC"])
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        ({"prior_network": []}, r"prior_network went: .* prior={'required': "),
+        ({"checkpoint": "graphs"}, "checkpoint went: a call with n_graphs learns all graphs"),
+        ({"penalty": "auto"}, "above 0 .of clones, declare the column by pp.setup_screen"),
+    ],
+)
+def test_an_option_that_went_is_refused_with_what_replaces_it(options, remedy, small_screen):
+    with pytest.raises((TypeError, ValueError), match=remedy):
+        npt.tl.learn_dag(small_screen, method="boss", search_options=options)
+    (name,) = options
+    if name != "penalty":
+        with pytest.raises(TypeError, match=f"no argument '{name}'. Now "):
+            npt.tl.learn_dag(small_screen, **options)
 
 
 def test_a_renamed_argument_is_named_by_its_new_name(small_screen, monkeypatch):

@@ -1,7 +1,5 @@
 """``tl.learn_dag(environments="all")``: perturbed cells, batches, conditions and covariates."""
 
-import importlib
-
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -332,18 +330,6 @@ def test_graphs_without_a_perturbation_know_the_targets(chain, tmp_path):
     rest = held_out.environments.only(["control", "enh", "D"])
     context = ContextNodes.of(rest, GENES, held_out.targets)
     assert {context.names[k]: nodes for k, nodes in context.targets.items()} == {"enh": [1]}
-
-
-def test_a_checkpoint_of_other_targets_is_refused(chain, tmp_path, monkeypatch):
-    file = tmp_path / "graphs"
-    options = {"perturbation_targets": "known", "checkpoint": file}
-    call = {"method": "boss", "environments": "all", "n_graphs": 2}
-    module = importlib.import_module("nextpert.tl._learn_dag.learn_dag")
-    monkeypatch.setattr(module, "close_checkpoint", lambda path: None)
-    npt.tl.learn_dag(chain, search_options=options, **call)
-    npt.tl.learn_dag(chain, search_options=options, **call)
-    with pytest.raises(ValueError, match="of another call"):
-        npt.tl.learn_dag(chain, search_options={"checkpoint": file}, **call)
 
 
 def test_known_targets_go_with_their_node_where_a_batch_explains_another(chain):

@@ -42,6 +42,11 @@ RENAMED = {
     "criteria": "strategies",
     "criterion": "acquisition",
 }
+# Parts of mappings of options that went, and what replaces each.
+GONE = {
+    "prior_network": "edges that are certain are given as prior={'required': [(parent, child)]}",
+    "checkpoint": "a call with n_graphs learns all graphs, on n_jobs threads",
+}
 _PROGRESS = "progress is shown by itself, and scanpy.settings.verbosity = 0 hides it"
 # Where else an argument of an earlier version went, by function; one that became a part of a
 # mapping of options needs no line here.
@@ -179,7 +184,7 @@ def where_now(function: Callable[..., Any], name: str) -> str:
             return f" Give it as {argument}={{{new!r}: ...}}."
     if new in function.__annotations__:
         return f" It is now {new}."
-    said = MOVED.get(_public_name(function), {}).get(name)
+    said = {**GONE, **MOVED.get(_public_name(function), {})}.get(name)
     return f" Now {said}." if said else ""
 
 
@@ -442,6 +447,7 @@ def _options(cls: type) -> Kind:
         if unknown := [str(key) for key in value if key not in known]:
             message = f"{name} holds {list_names(unknown)}, but takes {', '.join(known)}."
             new = [f" {old} is now {RENAMED[old]}." for old in unknown if old in RENAMED]
+            new += [f" {old} went: {GONE[old]}." for old in unknown if old in GONE]
             raise ValueError(message + ("".join(new) or closest(unknown, known)))
         return check_arguments(cls, value, f"{name}[{{!r}}]")
 

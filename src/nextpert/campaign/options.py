@@ -157,9 +157,6 @@ def checked_options(
             )
             hint = where_now(function, unknown[0]) or _adata.closest(unknown, known)
             raise ValueError(message + hint)
-        if "checkpoint" in ((given or {}).get("search_options") or {}):
-            message = f"{name} holds a checkpoint, which a campaign does not take: leave it out."
-            raise ValueError(message)
         check_arguments(function, given or {})
         out[name] = dict(given or {})
         if out[name].get("features") is not None:  # of a file, what it holds now

@@ -127,17 +127,15 @@ def learn(
     environments: str = "control",
     dag: Path | None = None,
     alpha: float = 0.001,
-    penalty: float | str = 2.0,
+    penalty: float = 2.0,
     n_runs: WholeOrNone = None,
     starts: str = "boss",
     n_graphs: Whole = 1,
     prior: Prior = _PRIOR,
-    prior_network: Path | None = None,
     perturbation_targets: Annotated[str, Parameter(metavar="WORD|FILE.csv")] = "learned",
     targets_upstream: Flag = False,
     rng: Rng = 0,
     n_jobs: Jobs = 1,
-    checkpoint: Path | None = None,
     run: Run = _USUAL,
 ) -> None:
     """Learn the causal graph of the genes.
@@ -164,7 +162,6 @@ def learn(
         Significance level of the tests of GSP.
     penalty
         Factor on the penalty of the BIC, for BOSS. 1 is the BIC; higher values give fewer edges.
-        'auto' chooses it by perturbations that are left out, with --environments all.
     n_runs
         Number of restarts. By default 100 for GSP and 10 for BOSS (3 above 100 genes).
     starts
@@ -173,16 +170,11 @@ def learn(
     n_graphs
         Number of bootstrap graphs, for the frequency of each edge and the uncertainty of CIV. 1 for
         none.
-    prior_network
-        Edges known from elsewhere, for BOSS: a csv file with the columns source, target and, if
-        known, weight. How much they count for is learned from the cells.
     perturbation_targets
         Genes that a perturbation acts on directly, with --environments all: 'learned' from the
         cells; 'known', only the gene that it is named after; or a csv file (perturbation, gene).
     targets_upstream
         Place the target genes of all perturbations upstream of all other genes.
-    checkpoint
-        A file in which finished bootstrap graphs are kept, so that an interrupted run continues.
     """
 
 

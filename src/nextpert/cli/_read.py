@@ -239,16 +239,6 @@ def _read_features(path: Path, option: str) -> Any:
     return load_features(path, option)
 
 
-def _read_network(path: Path, option: str) -> pd.DataFrame:
-    with _about(path, option, "csv file with a header"):
-        table = pd.read_csv(path)
-    absent = [column for column in ("source", "target") if column not in table.columns]
-    if absent:
-        message = f"{option}: {str(path)!r} has no column {' and no column '.join(absent)}."
-        raise ValueError(message)
-    return table
-
-
 def _read_pairs(path: Path, option: str) -> Pairs:
     """Return the rows of a csv file with a header and two columns."""
     with _about(path, option, "csv file with a header and two columns"):
@@ -333,7 +323,6 @@ _READERS: dict[str, Callable[[Any, str], Any]] = {
     "pending": _pending,
     "features": _read_features,
     "perturbation_targets": _read_targets,
-    "prior_network": _read_network,
     "shift": _read_shifts,
     "targets": lambda words, option: [
         read_target(Path(word), option) if word.endswith(".toml") else word for word in words

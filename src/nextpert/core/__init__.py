@@ -35,11 +35,10 @@ from nextpert.core.screen.context import context_moments
 from nextpert.core.screen.guides import PooledGuides, guide_variance, pool_guides
 from nextpert.core.screen.moments import Moments
 from nextpert.core.screen.screen import ScreenMoments
-from nextpert.core.search.methods.boss import BossResult, boss, boss_with_network
+from nextpert.core.search.methods.boss import BossResult, boss
 from nextpert.core.search.methods.causaldag import causaldag_gsp
 from nextpert.core.search.methods.gsp import GspResult, gsp
 from nextpert.core.search.minimal_imap import fisher_z_threshold, minimal_imap
-from nextpert.core.search.network_belief import NetworkBelief
 from nextpert.core.search.prior_knowledge import PriorKnowledge
 from nextpert.core.simulate.scm import LinearScm, random_scm, random_target
 
@@ -65,7 +64,6 @@ __all__ = [
     "MaxVariance",
     "Moments",
     "MutualInformationInt",
-    "NetworkBelief",
     "Optimum",
     "Pool",
     "PooledGuides",
@@ -82,7 +80,6 @@ __all__ = [
     "UpperConfidenceInt",
     "acquisitions",
     "boss",
-    "boss_with_network",
     "build_acquisition",
     "causaldag_gsp",
     "context_moments",

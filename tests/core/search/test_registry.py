@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import nextpert as npt
@@ -62,10 +61,6 @@ def test_a_search_is_offered_once_it_is_registered(small_screen, chain):
         npt.tl.learn_dag(small_screen, method="chains")
     with pytest.raises(ValueError, match='"all" needs method="boss", but method is \'chain\''):
         npt.tl.learn_dag(small_screen, method="chain", environments="all")
-    with pytest.raises(ValueError, match='prior_network needs method="boss"'):
-        npt.tl.learn_dag(
-            small_screen, method="chain", search_options={"prior_network": pd.DataFrame()}
-        )
 
 
 @pytest.mark.usefixtures("chain")

@@ -52,13 +52,7 @@ def main() -> None:
     )
     with cluster, Client(cluster) as client, joblib.parallel_config(backend="dask"):
         client.wait_for_workers(1, timeout=3600)
-        npt.tl.learn_dag(
-            adata,
-            method="boss",
-            environments="all",
-            n_graphs=args.graphs,
-            search_options={"checkpoint": f"{args.graph}.graphs"},
-        )
+        npt.tl.learn_dag(adata, method="boss", environments="all", n_graphs=args.graphs)
     adata.write_h5ad(args.graph)
     print(adata.uns["dag"]["n_edges"], "edges;", args.graphs, "bootstrap graphs")
 

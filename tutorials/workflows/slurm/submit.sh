@@ -23,9 +23,8 @@ after_ok() {
 
 # Cores, memory and time for 10,000 perturbations x 1,000 genes: docs/guides/many_machines.md.
 job=$(after_ok "" 1 16G 0:30:00 preprocess "$screen" --out "$stem.cells.h5ad")
-# Finished graphs are in the checkpoint: if submitted again after a time limit, the job continues.
 job=$(after_ok "$job" 16 16G 4:00:00 learn "$stem.cells.h5ad" --out "$stem.graph.h5ad" \
-  --method boss --environments all --n-graphs 25 --n-jobs 16 --checkpoint "$stem.graphs")
+  --method boss --environments all --n-graphs 25 --n-jobs 16)
 job=$(after_ok "$job" 1 16G 1:00:00 fit "$stem.graph.h5ad" --out "$stem.fit.h5ad")
 # The last two need only the fit, and run in parallel.
 effects=$(after_ok "$job" 1 16G 0:30:00 effects "$stem.fit.h5ad" \

@@ -9,10 +9,10 @@ added for each further node, and no test needs an inverse of its own.
 
 Scores are ``constant[d] - half * log|C_P| - weight[d] * log var(v | P)`` for d parents P, where C
 is a covariance scaled to a unit diagonal. BIC and BGe are of that form, and so are tests: dropping
-a parent gains where its partial correlation is not significant. Each parent may add log-odds.
+a parent gains where its partial correlation is not significant.
 
 Graphs of a class have the same independences, so that the cells of one environment cannot tell
-them apart, and scores are the same for all but for log-odds of single edges.
+them apart, and have the same score.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Edges = set[tuple[int, int]]
 
 # mypy: disable-error-code="no-untyped-def,assignment"
 # (compiled functions: numba finds the types)
@@ -150,7 +149,6 @@ class Score(NamedTuple):
     forbidden: NDArray[np.uint64]
     before: NDArray[np.uint64]
     after: NDArray[np.uint64]
-    log_odds: NDArray[np.float64]  # (p, p), row = child; (0, 0) where no edge has any
 
 
 class Scratch(NamedTuple):
@@ -210,11 +208,7 @@ def local_score(problem, row, child, scratch):
     log_volume = 0.0
     for k in range(m):
         log_volume -= 2.0 * np.log(scratch.factor[k, k])
-    fit = problem.constant[m] - problem.half * log_volume - problem.weight[m] * np.log(residual)
-    if problem.log_odds.shape[0] > 0:
-        for k in range(m):
-            fit += problem.log_odds[child, scratch.sequence[k]]
-    return fit
+    return problem.constant[m] - problem.half * log_volume - problem.weight[m] * np.log(residual)
 
 
 @inner
@@ -234,8 +228,6 @@ def shrink(problem, row, child, scratch):
             gain = problem.constant[m - 1] - problem.constant[m] - problem.half * np.log(inside)
             gain -= problem.weight[m - 1] * (np.log(residual) - np.log1p(-share))
             gain += problem.weight[m] * np.log(residual)
-            if problem.log_odds.shape[0] > 0:
-                gain -= problem.log_odds[child, sequence[i]]
             if gain > best and not has(problem.required[child], sequence[i]):
                 best, place = gain, i
         if place < 0:
@@ -255,97 +247,6 @@ _LEAST_GAIN = 1e-6  # more than rounding
 CELLS, INTERVENTIONS, PRIOR, OPEN = "cells", "interventions", "prior knowledge", "open"
 
 
-def best_member(
-    dag: Dag,
-    log_odds: NDArray[np.float64],
-    prior: PriorKnowledge | None = None,
-    n_context: int = 0,
-) -> Dag:
-    """Return the best found of the graphs that cells cannot tell from one another.
-
-    Single moves of a node cannot turn a chain round where the first step gains nothing, so each
-    part of the class that is undirected is directed anew, from each node as a root that may
-    matter, and then improved by turning single edges: exact for trees. ``log_odds`` has a row a
-    child. A graph at odds with the prior knowledge is passed over.
-    """
-    graph = Pdag.of_class(dag, n_context)
-    for part in _parts(graph):
-        pairs = {(x, y) for y in part for x in graph.neighbours[y]}
-        roots = sorted({x for x, y in pairs if log_odds[x, y] != log_odds[y, x]})
-        now = {edge for edge in dag.edges() if edge in pairs}
-        found = [_turn_edges(_directed(graph, root, log_odds), log_odds) for root in roots]
-        for edges in sorted(found, key=lambda edges: -_worth(edges, log_odds)):
-            if _worth(edges, log_odds) <= _worth(now, log_odds) + _LEAST_GAIN:
-                break
-            other = Dag.from_edges(dag.n_nodes, sorted((set(dag.edges()) - now) | edges))
-            if prior is None or prior.allows(other):
-                dag = other
-                break
-    return dag
-
-
-def _worth(edges: Edges, log_odds: NDArray[np.float64]) -> float:
-    return float(sum(log_odds[y, x] for x, y in sorted(edges)))
-
-
-def _parts(graph: Pdag) -> list[list[int]]:
-    """Return the nodes of each part that is joined by undirected edges."""
-    seen: set[int] = set()
-    parts = []
-    for start in range(graph.n_nodes):
-        if start in seen or not graph.neighbours[start]:
-            continue
-        seen.add(start)
-        part = [start]
-        for node in part:
-            fresh = sorted(graph.neighbours[node] - seen)
-            seen.update(fresh)
-            part += fresh
-        parts.append(sorted(part))
-    return parts
-
-
-def _directed(graph: Pdag, root: int, log_odds: NDArray[np.float64]) -> Edges:
-    """Direct a part from a root on, without colliders, by maximum cardinality search.
-
-    The next node is one with the most neighbours behind it; of these, the one whose edges from them
-    are worth the most, over the same edges turned round.
-    """
-    edges: Edges = set()
-    above: dict[int, set[int]] = {root: set()}
-    done: set[int] = set()
-    while above:
-        node = max(
-            sorted(above),
-            key=lambda v: (len(above[v]), sum(log_odds[v, u] - log_odds[u, v] for u in above[v])),
-        )
-        behind = above.pop(node)
-        edges |= {(u, node) for u in behind}
-        done.add(node)
-        for beside in graph.neighbours[node] - done:
-            above.setdefault(beside, set()).add(node)
-    return edges
-
-
-def _turn_edges(edges: Edges, log_odds: NDArray[np.float64]) -> Edges:
-    """Turn edges round while that gains, the best first: those whose ends have the same parents."""
-    parents: dict[int, set[int]] = {node: set() for edge in edges for node in edge}
-    for x, y in edges:
-        parents[y].add(x)
-    while True:
-        gains = [
-            (log_odds[x, y] - log_odds[y, x], x, y)
-            for y, above in parents.items()
-            for x in above
-            if above == parents[x] | {x}
-        ]
-        gain, x, y = max(gains)
-        if gain <= _LEAST_GAIN:
-            return {(k, node) for node, above in parents.items() for k in above}
-        parents[y].discard(x)
-        parents[x].add(y)
-
-
 def backward(
     problem: Score,
     dag: Dag,
@@ -358,8 +259,7 @@ def backward(
     neighbours of y that are adjacent to x, but for a clique T of them, become children of both.
     The score rises by ``s(y, T + parents(y) - x) - s(y, T + parents(y) + x)``. With prior
     knowledge, an edge is deleted only where a member of the new class agrees with it. Directions
-    that the last ``n_context`` nodes orient stay as they are. Where edges have log-odds, graphs of
-    a class differ in score: an edge is deleted only if the best one found of the new class gains.
+    that the last ``n_context`` nodes orient stay as they are.
     """
     known: dict[tuple[int, frozenset[int]], float] = {}
     scratch = Scratch.empty(dag.n_nodes)
@@ -374,9 +274,6 @@ def backward(
             known[key] = local_score(problem, row, node, scratch)
         return known[key]
 
-    def total(graph: Dag) -> float:
-        return sum(score(i, frozenset(graph.parents(i).tolist())) for i in range(graph.n_nodes))
-
     while True:
         graph = Pdag.of_class(dag, n_context)
         found: list[tuple[float, int, int, set[int]]] = []
@@ -390,13 +287,6 @@ def backward(
                         found.append((gain, x, y, common - kept))
         found.sort(key=lambda deletion: -deletion[0])
         thinned = (_without(graph, x, y, freed, prior) for _, x, y, freed in found)
-        if problem.log_odds.size:
-            turned = (
-                thinner and best_member(thinner, problem.log_odds, prior, n_context)
-                for thinner in thinned
-            )
-            least = total(dag) + _LEAST_GAIN
-            thinned = (t if t is not None and total(t) > least else None for t in turned)
         best = next((thinner for thinner in thinned if thinner is not None), None)
         if best is None:
             return dag

@@ -205,9 +205,8 @@ def _branch_out(problem, forest, growth, vertex):
     residual, weight = variance[owner], problem.weight[depth + 1]
     fixed = problem.constant[depth + 1] - problem.constant[depth]
     fixed += (problem.weight[depth] - weight) * np.log(residual)
-    weighed = problem.log_odds.shape[0] > 0
     # The share of variance alone orders the branches where nothing else differs: no logarithms.
-    plain = problem.half == 0.0 and not weighed
+    plain = problem.half == 0.0
     bound = -np.expm1(fixed / weight)
     _bar(forest, growth, depth, owner, np.uint8(1))
     _shares(variance, covariance, residual, growth.share)
@@ -224,8 +223,6 @@ def _branch_out(problem, forest, growth, vertex):
             gain = share - bound
         else:
             gain = fixed - problem.half * np.log(variance[u]) - weight * np.log1p(-share)
-            if weighed:
-                gain += problem.log_odds[owner, u]
         if gain > 0.0:
             growth.key[n] = gain
             growth.found[n] = u

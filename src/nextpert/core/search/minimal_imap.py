@@ -10,7 +10,7 @@ from scipy.linalg import solve_triangular
 from scipy.special import gammaln, ndtri
 
 from nextpert.core._blas import one_thread
-from nextpert.core._checks import as_numbers, require_count, require_kind, require_positive
+from nextpert.core._checks import require_count, require_kind, require_positive
 from nextpert.core.graph.dag import Dag
 from nextpert.core.screen.moments import Moments
 from nextpert.core.search._classes import Score, pack_rows
@@ -97,26 +97,6 @@ def checked_orders(
     return np.ascontiguousarray(rows, np.int64)
 
 
-def checked_log_odds(
-    log_odds: ArrayLike | None, n_nodes: int, n_context: int
-) -> NDArray[np.float64] | None:
-    """Return log-odds, a row per child, 0 for edges of context nodes; None if all are 0."""
-    if log_odds is None:
-        return None
-    given = as_numbers(log_odds, "log_odds")
-    if given.shape != (n_nodes, n_nodes) or not np.isfinite(given).all():
-        message = (
-            f"log_odds must be finite numbers of shape ({n_nodes}, {n_nodes}), a row a parent: "
-            f"for edges that must or must not be, use required and forbidden ones."
-        )
-        raise ValueError(message)
-    if not given.any():
-        return None
-    full = np.zeros((n_nodes + n_context, n_nodes + n_context))
-    full[:n_nodes, :n_nodes] = given.T
-    return full
-
-
 def packed(known: PriorKnowledge) -> dict[str, Any]:
     """Return the prior knowledge as bit sets, the fields of the compiled searches' input."""
     return {
@@ -132,7 +112,6 @@ def make_score(
     score: str,
     penalty: float,
     prior: PriorKnowledge | None,
-    log_odds: NDArray[np.float64] | None = None,
 ) -> Score:
     """Return the input of the compiled best-order search."""
     known = checked_prior(prior, moments.n_nodes)
@@ -146,14 +125,7 @@ def make_score(
     else:
         message = f"Unknown score {score!r}: choose 'bic' or 'bge'."
         raise ValueError(message)
-    return Score(
-        correlation,
-        constant,
-        weight,
-        half,
-        **packed(known),
-        log_odds=np.zeros((0, 0)) if log_odds is None else log_odds,
-    )
+    return Score(correlation, constant, weight, half, **packed(known))
 
 
 def _bic(
@@ -288,9 +260,7 @@ def make_tests(
     constant = np.zeros(p + 1)
     constant[1 : len(threshold) + 1] = np.cumsum(n / 2 * np.log1p(-threshold))
     sets = packed(known)
-    score = Score(
-        correlation, constant, np.full(p + 1, n / 2), 0.0, **sets, log_odds=np.zeros((0, 0))
-    )
+    score = Score(correlation, constant, np.full(p + 1, n / 2), 0.0, **sets)
     precision = np.asarray(np.linalg.inv(correlation), np.float64)
     return score, Elimination(precision, threshold, sets["after"])
 

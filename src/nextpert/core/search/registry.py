@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 class SearchOptions:
     """What a search is asked for, as in ``tl.learn_dag``.
 
-    A network is believed as much as the cells bear it out, or by ``log_odds`` that are known. An
-    ``order`` is that of the graph of all cells, from which resamples of them start.
+    An ``order`` is that of the graph of all cells, from which resamples of them start.
     """
 
     method: str
@@ -33,8 +32,6 @@ class SearchOptions:
     penalty: float
     n_runs: int
     prior: PriorKnowledge | None
-    network: NDArray[np.float64] | None = None
-    log_odds: NDArray[np.float64] | None = None
     order: NDArray[np.int64] | None = None
     starts: str = "boss"
 
@@ -54,15 +51,12 @@ class Found:
         search that takes none.
     stored
         What else is stored of the search, by name.
-    log_odds
-        What a network gave every edge, shape ``(n_nodes, n_nodes)``, row = parent.
     """
 
     dag: Dag
     order: NDArray[np.int64]
     context_edges: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
     stored: Mapping[str, Any] = field(default_factory=dict)
-    log_odds: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)

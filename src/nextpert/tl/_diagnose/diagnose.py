@@ -108,10 +108,9 @@ def diagnose(
 
     Effects of halves, guides and batches are those of :func:`fit_dag_blr` with the same options on
     the other cells, but on the graph of all cells. Shifts are learned, even if those of the fit are
-    exact. The graph is a single one. A ``prior_network`` has the same weight as in the graph of all
-    cells. With a table of shifts, labels left out are predicted as knockouts, because the table has
-    no row for them. Cells are read once, once per fold, once more if the graph is learned again,
-    and up to 20,000 of them again if a column nests in the labels.
+    exact. The graph is a single one. With a table of shifts, labels left out are predicted as
+    knockouts, because the table has no row for them. Cells are read once, once per fold, once more
+    if the graph is learned again, and up to 20,000 of them again if a column nests in the labels.
 
     Parameters
     ----------

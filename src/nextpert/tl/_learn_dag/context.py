@@ -20,7 +20,6 @@ from nextpert.core import Moments, ScreenMoments, context_moments, guide_varianc
 from nextpert.core.search.registry import searches
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Mapping, Sequence
 
     import anndata as ad
@@ -201,13 +200,6 @@ class Panel(NamedTuple):
     genes: list[str]  # their names
     environments: Environments  # of the cells
     targets: Mapping[str, Sequence[str]]  # genes that perturbations are known to act on, by name
-
-
-class Workers(NamedTuple):
-    """How a search is run, which does not change what it finds."""
-
-    n_jobs: int
-    checkpoint: str | os.PathLike[str] | None = None
 
 
 def search(

@@ -17,8 +17,8 @@ from nextpert._warn import warn
 from nextpert.core.search._classes import INTERVENTIONS, OPEN, oriented_by
 from nextpert.core.search.minimal_imap import are_few
 from nextpert.tl._learn_dag.context import ContextNodes, Joint, search, warn_explained
-from nextpert.tl._learn_dag.graphs import Checkpoint, digest_of, ensemble, open_checkpoint
-from nextpert.tl._learn_dag.prior import stored_knowledge, stored_targets, with_leanings
+from nextpert.tl._learn_dag.graphs import ensemble
+from nextpert.tl._learn_dag.prior import stored_knowledge, stored_targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nextpert._adata.screen import Environments
     from nextpert.core import Dag, Moments
     from nextpert.core.search.registry import Found, SearchOptions
-    from nextpert.tl._learn_dag.context import Panel, Workers
+    from nextpert.tl._learn_dag.context import Panel
     from nextpert.tl._learn_dag.graphs import Ensemble
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def learn_from_cells(
     n_graphs: int,
     options: SearchOptions,
     rng: np.random.Generator,
-    workers: Workers,
+    n_jobs: int,
 ) -> Learned:
     """Return the graph of the environments, and with ``n_graphs`` above 1 of resamples of them.
 
@@ -67,8 +67,10 @@ def learn_from_cells(
         Cells, genes and environments that are read.
     n_graphs
         Number of resamples; 1 for none.
-    options, rng, workers
-        Those of the search, and how it is run.
+    options, rng
+        Those of the search.
+    n_jobs
+        Number of threads.
 
     Raises
     ------
@@ -84,10 +86,6 @@ def learn_from_cells(
     is_control = environments.perturbation == environments.roles.control
     what = "control cells" if is_control.all() else "cells"
     _require_enough(joint.moments.subset(np.arange(len(genes))), genes, options.method, what)
-    kept = Checkpoint(None, "", {})
-    if workers.checkpoint is not None:
-        digest = digest_of(panel, screen, n_graphs, options, rng)
-        kept = open_checkpoint(workers.checkpoint, digest, len(genes))
     with progress(options.n_runs, options.method.upper()) as bar:
 
         def show(done: int, total: int) -> None:
@@ -95,11 +93,11 @@ def learn_from_cells(
             bar.update(done - bar.n)
 
         where = "among the cells"
-        found = search(joint, genes, options, rng, where, n_jobs=workers.n_jobs, progress=show)
+        found = search(joint, genes, options, rng, where, n_jobs=n_jobs, progress=show)
     many = None
-    if n_graphs > 1:  # from where the search of all cells ended, no belief learned anew
-        known = replace(options, network=None, log_odds=found.log_odds, order=found.order)
-        many = ensemble(panel, context, n_graphs, known, rng, workers, kept)
+    if n_graphs > 1:  # from where the search of all cells ended
+        known = replace(options, order=found.order)
+        many = ensemble(panel, context, n_graphs, known, rng, n_jobs)
     stored = {
         "n_control_cells": int(screen.n[is_control].sum()),
         "n_cells": joint.moments.n,
@@ -107,7 +105,7 @@ def learn_from_cells(
         **found.stored,
         **stored_targets(told),
     }
-    knowledge = stored_knowledge(options.prior, found.log_odds)
+    knowledge = stored_knowledge(options.prior)
     if knowledge:
         stored["prior"] = knowledge
     if joint.names:
@@ -125,8 +123,7 @@ def edge_table(
 
     Of resamples, ``frequency`` has this direction and ``adjacency`` either.
     """
-    known = with_leanings(options.prior, found.dag, found.log_odds)
-    edges = oriented_by(found.dag, found.context_edges, known)
+    edges = oriented_by(found.dag, found.context_edges, options.prior)
     table = pd.DataFrame(
         {
             "parent": _adata.strings(genes[x] for x, _, _ in edges),

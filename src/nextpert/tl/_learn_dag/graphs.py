@@ -1,30 +1,19 @@
-"""Graphs of resamples of the cells, and graphs that have not seen some perturbations.
-
-Finished graphs are kept on disk, so that an interrupted call takes them up again.
-"""
+"""Graphs of resamples of the cells, and graphs that have not seen some perturbations."""
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import os
-from dataclasses import dataclass, fields, replace
-from importlib.metadata import version
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 import scipy.sparse as sp
 from joblib import Parallel, delayed
 
-from nextpert._adata import LabelTable, fingerprint
 from nextpert._adata.graph import GraphsRecord, resampled_screens
 from nextpert._adata.progress import progress
 from nextpert._adata.roles import fitted_roles
 from nextpert._adata.screen import read_environments
 from nextpert._adata.stored import eager
-from nextpert._files import writing_to
 from nextpert.core import Moments
 from nextpert.core._codec import pack
 from nextpert.core.evaluate.design_loop import run_tasks
@@ -42,7 +31,7 @@ if TYPE_CHECKING:
     from nextpert._adata.screen import Environments
     from nextpert.core import Dag, ScreenMoments
     from nextpert.core.screen.screen import Screen
-    from nextpert.tl._learn_dag.context import Panel, Workers
+    from nextpert.tl._learn_dag.context import Panel
 
 
 def has_seen_perturbed(stored: Any) -> bool:
@@ -71,8 +60,7 @@ def read_held_out(
 
     ``None`` where the graph in ``adata.uns[dag_key]`` has seen no perturbed cell, or other labels
     than those of the call's ``roles``: then it is itself a graph without any. Columns, restarts,
-    penalty and prior knowledge are those of the stored graph; only how much a network is believed
-    (two numbers) is taken from it.
+    penalty and prior knowledge are those of the stored graph.
     """
     stored = eager(adata.uns.get(dag_key))
     if not has_seen_perturbed(stored):
@@ -81,10 +69,8 @@ def read_held_out(
     own = fitted_roles(adata, params)
     if (own.perturbation_key, own.control) != (roles.perturbation_key, roles.control):
         return None
-    prior, log_odds = read_knowledge(stored.get("prior"), n_genes)
-    options = SearchOptions(
-        str(params["method"]), 0.0, float(params["penalty"]), 0, prior, log_odds=log_odds
-    )
+    prior = read_knowledge(stored.get("prior"), n_genes)
+    options = SearchOptions(str(params["method"]), 0.0, float(params["penalty"]), 0, prior)
     own = replace(own, separator=roles.separator)
     return HeldOut(read_environments(adata, own, named=names), options, told_targets(stored))
 
@@ -128,7 +114,9 @@ def graphs_without(
     """
     if held_out is None or searches is None:
         return [dag] * len(sets)
-    options = replace(held_out.options, order=np.asarray(dag.order))
+    prior = held_out.options.prior
+    order = dag.order if prior is None else prior.order_of(dag)  # which agrees with it
+    options = replace(held_out.options, order=np.asarray(order))
     parts = without_sets(*searches, sets)
     contexts = ((some, ContextNodes.of(rest, genes, held_out.targets)) for rest, some in parts)
     tasks = (
@@ -157,51 +145,12 @@ def _search(
     return search(joint, genes, options, rng, "among the cells without some perturbations").dag
 
 
-logger = logging.getLogger(__name__)
-
-_WHAT = "finished graphs of tl.learn_dag"
-
-
 class Finished(NamedTuple):
     """Graph of a resample: its edges, context nodes that are there, and the edges of these."""
 
     edges: sp.csr_array
     present: NDArray[np.int64]
     direct: NDArray[np.bool_]
-
-
-@dataclass
-class Checkpoint:
-    """Finished graphs by the number of their resample, and the file that they are kept in.
-
-    Parameters
-    ----------
-    path
-        The file; ``None`` keeps nothing.
-    digest
-        What tells apart all that the graphs depend on.
-    done
-        The graphs.
-    """
-
-    path: Path | None
-    digest: str
-    done: dict[int, Finished]
-
-    def add(self, number: int, graph: Finished) -> None:
-        """Take up a graph; the file changes in one step, whenever the process is stopped."""
-        self.done[number] = graph
-        if self.path is None:
-            return
-        arrays: dict[str, Any] = {"what": np.array(_WHAT), "digest": np.array(self.digest)}
-        for k, (edges, present, direct) in self.done.items():
-            arrays[f"edges_{k}"] = np.array(edges.nonzero(), np.int32)
-            arrays[f"present_{k}"], arrays[f"direct_{k}"] = present, direct
-        part = _part(self.path)
-        with writing_to(self.path):
-            with part.open("wb") as file:
-                np.savez_compressed(file, **arrays)
-            os.replace(part, self.path)
 
 
 @dataclass(frozen=True)
@@ -239,13 +188,11 @@ def ensemble(
     n_graphs: int,
     options: SearchOptions,
     rng: np.random.Generator,
-    workers: Workers,
-    kept: Checkpoint,
+    n_jobs: int,
 ) -> Ensemble:
     """Return the graphs of ``n_graphs`` resamples of the cells within environments, guides whole.
 
-    A gene that is seen in too few cells to vary in a resample has no edges in its graph. Graphs of
-    ``kept`` are taken as they are, and the others added to it as they are finished.
+    A gene that is seen in too few cells to vary in a resample has no edges in its graph.
 
     Raises
     ------
@@ -254,20 +201,20 @@ def ensemble(
     """
     seeds = rng.integers(0, 2**64, n_graphs, dtype=np.uint64)
     streams = rng.spawn(n_graphs)  # one a resample, whichever worker takes it
-    missing = [i for i in range(n_graphs) if i not in kept.done]
-    screens = resampled_screens(panel.adata, panel.columns, panel.environments, seeds[missing])
+    screens = resampled_screens(panel.adata, panel.columns, panel.environments, seeds)
     genes = panel.genes
     joints = (_isolated(Joint.of(screen, len(genes), context), len(genes)) for screen in screens)
-    n_jobs = workers.n_jobs if searches()[options.method].threads else 1
-    tasks = ((joint, genes, options, streams[i]) for joint, i in zip(joints, missing, strict=True))
-    with progress(n_graphs, "Graphs", initial=len(kept.done)) as bar:
+    n_jobs = n_jobs if searches()[options.method].threads else 1
+    tasks = ((joint, genes, options, s) for joint, s in zip(joints, streams, strict=True))
+    done: dict[int, Finished] = {}
+    with progress(n_graphs, "Graphs") as bar:
         for k, found in run_tasks(_edges, tasks, n_jobs=n_jobs, prefer="threads"):
-            kept.add(missing[k], found)
+            done[k] = found
             bar.update()
     counts = np.zeros((len(context.names), len(genes)))
-    for graph in kept.done.values():
+    for graph in done.values():
         counts[graph.present] += graph.direct
-    return Ensemble([kept.done[i].edges for i in range(n_graphs)], counts / n_graphs)
+    return Ensemble([done[i].edges for i in range(n_graphs)], counts / n_graphs)
 
 
 def _isolated(joint: Joint, n_genes: int) -> Joint:
@@ -286,100 +233,3 @@ def _edges(
 ) -> Finished:
     found = search(joint, genes, options, rng, "in a resample of the cells")
     return Finished(sp.csr_array(found.dag.to_matrix()), joint.present, found.context_edges)
-
-
-def open_checkpoint(path: str | os.PathLike[str] | None, digest: str, n_genes: int) -> Checkpoint:
-    """Return the graphs that an earlier call with the same ``digest`` kept, if there are any.
-
-    Raises
-    ------
-    ValueError
-        If the file is no checkpoint, is damaged, or is that of another call.
-    """
-    if path is None:
-        return Checkpoint(None, digest, {})
-    file = Path(path)
-    if not file.parent.is_dir() or file.is_dir():
-        message = f"checkpoint must be a file in a folder that is there, but is {str(file)!r}."
-        raise ValueError(message)
-    if not file.exists():
-        return Checkpoint(file, digest, {})
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            arrays = dict(stored)
-        if str(arrays.pop("what")) != _WHAT:
-            raise KeyError
-        earlier = str(arrays.pop("digest"))
-        numbers = sorted(int(name.removeprefix("edges_")) for name in arrays if "edges_" in name)
-        done = {k: _read_graph(arrays, k, n_genes) for k in numbers}
-    except (BadZipFile, EOFError, KeyError, OSError, ValueError, TypeError, AttributeError):
-        message = (
-            f"checkpoint {str(file)!r} holds no graphs of an interrupted call of tl.learn_dag, or "
-            f"is damaged: name another file, or remove it."
-        )
-        raise ValueError(message) from None
-    if earlier != digest:
-        message = (
-            f"checkpoint {str(file)!r} is of another call: cells, labels, options, rng or the "
-            f"version of nextpert differ. Repeat that call, name another file, or remove it."
-        )
-        raise ValueError(message)
-    logger.info("%d finished graphs are taken from %s.", len(done), file)
-    return Checkpoint(file, digest, done)
-
-
-def close_checkpoint(path: str | os.PathLike[str] | None) -> None:
-    """Remove the file, once the graphs are where they belong."""
-    if path is not None:
-        for file in (Path(path), _part(Path(path))):
-            file.unlink(missing_ok=True)
-
-
-def digest_of(
-    panel: Panel,
-    screen: ScreenMoments,
-    n_graphs: int,
-    options: SearchOptions,
-    rng: np.random.Generator,
-) -> str:
-    """Return a digest of all that ``n_graphs`` graphs depend on; workers are not among it.
-
-    ``screen`` holds the sums over the cells of each environment.
-    """
-    environments = panel.environments
-    rows = environments.table.astype(str).agg("\0".join, axis=1).tolist()
-    labels = LabelTable("environments", rows, environments.codes)
-    cells = fingerprint(panel.adata, labels, panel.columns, environments.roles.layer)
-    bits: Any = rng.bit_generator
-    seed = bits.seed_seq
-    given = (
-        version("nextpert"), cells, list(panel.genes), environments.roles, n_graphs, bits.state,
-        sorted(panel.targets.items()),
-        (seed.entropy, seed.spawn_key, seed.n_children_spawned),
-    )  # fmt: skip
-    found = hashlib.sha256(repr(given).encode())
-    tables: list[Any] = [environments.covariates, screen.n, screen.mean, screen.squares]
-    tables.append(screen.scatter)
-    for field in fields(options):
-        value = getattr(options, field.name)
-        if field.name == "prior" and value is not None:
-            tables += [value.before, value.required, value.forbidden]
-        elif isinstance(value, np.ndarray):
-            tables.append(value)
-        else:
-            found.update(f"{field.name}={value!r}".encode())
-    for table in tables:
-        found.update(f"{table.shape}{table.dtype}".encode())
-        found.update(np.ascontiguousarray(table).tobytes())
-    return found.hexdigest()
-
-
-def _read_graph(arrays: dict[str, NDArray[Any]], number: int, p: int) -> Finished:
-    parents, children = arrays[f"edges_{number}"]
-    ones = np.ones(len(parents))
-    edges = sp.csr_array(sp.coo_array((ones, (parents, children)), shape=(p, p)))
-    return Finished(edges, arrays[f"present_{number}"], arrays[f"direct_{number}"])
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")

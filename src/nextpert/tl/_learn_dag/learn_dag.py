@@ -9,30 +9,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert import _adata
-from nextpert._adata.arguments import WORKERS, above, between, checked, one_of, options
+from nextpert._adata.arguments import WORKERS, Bound, between, checked, one_of, options
 from nextpert._adata.labels import left_out_table, say_left_out
 from nextpert._adata.roles import read_roles
 from nextpert._adata.screen import read_environments
 from nextpert._adata.table import require_cells
 from nextpert.core._checks import as_rng
 from nextpert.core.search.registry import SearchOptions, names_that, searches
-from nextpert.tl._learn_dag.context import Panel, Workers
+from nextpert.tl._learn_dag.context import Panel
 from nextpert.tl._learn_dag.from_cells import (
     Learned,
     labelled_targets,
     learn_from_cells,
     report,
 )
-from nextpert.tl._learn_dag.graphs import close_checkpoint
-from nextpert.tl._learn_dag.penalty import choose_penalty
-from nextpert.tl._learn_dag.prior import given_graph, read_network, read_prior, read_targets
+from nextpert.tl._learn_dag.prior import given_graph, read_prior, read_targets
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable, Mapping
 
     import anndata as ad
-    import pandas as pd
 
     from nextpert._adata.screen import Environments
 
@@ -43,9 +39,15 @@ def _methods() -> list[str]:
     return [*searches(), "given"]
 
 
+_PENALTY = Bound(  # in place of "auto", which chose one for cells that are not independent
+    "above 0 (of clones, declare the column by pp.setup_screen with batch_key or guide_key)",
+    lambda value: value > 0,
+)
+
+
 @options(
     alpha=between(0, 1),
-    penalty=(above(0), one_of("auto")),
+    penalty=_PENALTY,
     starts=one_of("boss", "random"),
     perturbation_targets=one_of("learned", "known"),
 )
@@ -54,14 +56,12 @@ class _SearchOptions:
     """``search_options``: each is documented there."""
 
     alpha: float = 1e-3
-    penalty: float | str = 2.0
+    penalty: float = 2.0
     n_runs: int | None = None
     starts: str = "boss"
     prior: Mapping[str, Any] | None = None
-    prior_network: pd.DataFrame | None = None
     perturbation_targets: str | Mapping[str, Any] = "learned"
     targets_upstream: bool | Iterable[str] = False
-    checkpoint: str | os.PathLike[str] | None = None
 
 
 @checked(
@@ -143,12 +143,8 @@ def learn_dag(
 
         - ``"alpha"`` (0.001): of GSP, significance level of the tests, above 0 and below 1.
         - ``"penalty"`` (2): of BOSS, factor on the penalty of the BIC; 1 is the BIC proper, higher
-          gives fewer edges. ``"auto"``, with ``environments="all"``, is for cells that are not
-          independent in ways that no column declares, such as clones: of 2, 4, 8, 16 and 32 it
-          takes the one whose graphs predict the cells of left-out perturbations best. It leaves out
-          perturbations whose target genes are known, at least five, in five folds, and takes 25
-          further searches of two starts. If a column says which cells belong together, declare it
-          instead (:func:`nextpert.pp.setup_screen`).
+          gives fewer edges. If cells are not independent, such as those of a clone, declare the
+          column that says which belong together (:func:`nextpert.pp.setup_screen`).
         - ``"n_runs"``: number of restarts; by default 100 of GSP and 10 of BOSS (3 above 100
           genes). In 8 of 23 models of 20 to 100 genes, simulated as above, a single start of BOSS
           ended with 3 to 63% more edges than are true; the best of 10 did in none.
@@ -160,13 +156,6 @@ def learn_dag(
           genes, the most upstream first, or a mapping gene -> tier, no path leads from a later tier
           to an earlier one and genes in no tier are free; ``"required"``, ``"forbidden"``: edges
           ``(parent, child)`` that the graph must, or must not, have.
-        - ``"prior_network"``: of BOSS, edges known from elsewhere, a table with the columns
-          ``source``, ``target`` and optionally ``weight``, as decoupler's ``op.collectri()`` gives
-          it. Edges of genes outside the panel are not used. The weight of the network is learned
-          from the cells: the score of an edge gains the log-odds that the cells give to edges of
-          the network, in proportion to the size of its weight; an edge against the network gains
-          the log-odds of such edges; neither gains anything where the cells show no difference
-          (:func:`nextpert.core.boss_with_network`). Bootstrap graphs use the log-odds of all cells.
         - ``"perturbation_targets"``: with ``environments="all"``, the genes that perturbations act
           on directly. ``"learned"`` (default) learns them from the cells. With ``"known"`` the
           perturbation of a gene of the panel acts on that gene and on no other, whether or not its
@@ -177,9 +166,6 @@ def learn_dag(
           a list of genes, such as the candidates of a design. ``False`` (default): leaving
           perturbations out, it predicted their effects no better unless the left-out gene itself
           was put first, and on TAP-seq worse than no effect.
-        - ``"checkpoint"``: with ``n_graphs`` above 1, a file that keeps the finished bootstrap
-          graphs, so that the same call continues after an interruption and ends with the same
-          bits. The graph of all cells is searched anew. The file is removed at the end.
     perturbation_key, control, layer
         Column of ``adata.obs`` with the label of every cell, label of the unperturbed cells, and
         layer to read; ``None`` stands for what :func:`nextpert.pp.setup_screen` was told, or
@@ -230,18 +216,10 @@ def learn_dag(
         - ``run_scores`` (array, ``(n_runs,)``): with BOSS, the score at the end of every run.
         - ``run_n_edges`` (numbers, ``(n_runs,)``): with GSP, the edges at the end of every run; the
           run from BOSS's order is the last, one more than ``n_runs``.
-        - ``prior_network`` (mapping): with one, ``log_odds_along`` and ``log_odds_against`` its
-          edges, the ``log_evidence`` for them relative to 0, ``share_elsewhere`` (of the other
-          pairs that are adjacent), ``n_edges`` used, of which ``n_along`` are in the graph and
-          ``n_against`` are reversed.
-        - ``prior`` (mapping): with prior knowledge, orders, edges and log-odds of edges, as rows of
-          the panel.
+        - ``prior`` (mapping): with prior knowledge, orders and edges, as rows of the panel.
         - ``perturbation_targets`` (table): with known targets, ``perturbation`` and ``gene`` (empty
           for a perturbation that acts on none).
-        - ``penalties`` (table): with ``penalty="auto"``, ``penalty``, ``loss`` (negative
-          log-likelihood of a left-out cell per gene, above the smallest) and its
-          ``standard_error``.
-        - ``params`` (mapping): the options of the call, with the penalty chosen.
+        - ``params`` (mapping): the options of the call.
 
     Warns
     -----
@@ -257,9 +235,8 @@ def learn_dag(
         If a gene is absent, given twice or constant among the cells, a value is NaN or infinite,
         the values cannot be log-normalised (unless the screen was set up with
         ``check_scale=False``), there are no control cells or fewer than four cells, a column is
-        absent, an option is unknown or out of range, ``perturbation_targets`` names a
-        perturbation or gene that there is none of, or the checkpoint is a file of another call.
-        Nothing is written on error.
+        absent, an option is unknown or out of range, or ``perturbation_targets`` names a
+        perturbation or gene that there is none of. Nothing is written on error.
     nextpert.core.CycleError
         If the given graph, or the prior knowledge, has a cycle; its genes are named.
 
@@ -281,7 +258,7 @@ def learn_dag(
     True
     """
     chosen = _SearchOptions(**search_options or {})
-    _check_together(method, environments, dag, n_graphs, chosen)
+    _check_together(method, environments, dag, chosen)
     params: dict[str, Any] = {"method": method}
     if method == "given":
         _refuse_with_given(n_graphs, chosen.prior, chosen.targets_upstream)
@@ -298,26 +275,17 @@ def learn_dag(
         first = _first(chosen.targets_upstream, found, names)
         search = searches()[method]
         runs = search.default_runs(len(names)) if chosen.n_runs is None else chosen.n_runs
-        network = read_network(chosen.prior_network, names)
         known = read_prior(names, chosen.prior, first)
-        penalty = np.nan if chosen.penalty == "auto" else float(chosen.penalty)
-        asked = SearchOptions(
-            method, chosen.alpha, penalty, runs, known, network, starts=chosen.starts
-        )
+        penalty = float(chosen.penalty)
+        asked = SearchOptions(method, chosen.alpha, penalty, runs, known, starts=chosen.starts)
         read = found if environments == "all" else found.only([roles.control])
         _adata.check_scale(adata, columns, np.flatnonzero(read.codes >= 0), roles)
         if environments == "all":
             say_left_out(found.left_out, roles.perturbation_key)
-        workers = Workers(n_jobs, chosen.checkpoint)
         told = read_targets(chosen.perturbation_targets, read, names)
-        cells, losses = Panel(adata, columns, names, read, told), {}
-        if chosen.penalty == "auto":
-            asked, losses["penalties"] = choose_penalty(cells, asked, n_jobs)
-        learned = learn_from_cells(cells, n_graphs, asked, as_rng(rng), workers)
-        learned.stored.update(losses)
-        used = {
-            "penalty": asked.penalty, "alpha": float(chosen.alpha), "starts": chosen.starts
-        }  # fmt: skip
+        cells = Panel(adata, columns, names, read, told)
+        learned = learn_from_cells(cells, n_graphs, asked, as_rng(rng), n_jobs)
+        used = {"penalty": penalty, "alpha": float(chosen.alpha), "starts": chosen.starts}
         params |= {"n_runs": int(runs), "environments": environments, "n_graphs": n_graphs}
         params |= {name: used[name] for name in search.options if name in used}
         params |= {**roles.stored(), "rng": _adata.seed_of(rng)}
@@ -341,9 +309,7 @@ def learn_dag(
     logger.info("Graph of %d genes with %d edges (%s).", len(names), learned.dag.n_edges, method)
     if method != "given":
         report(learned, found, environments, key_added)
-    written = _write(adata, key_added, stored, varp, copy=copy)
-    close_checkpoint(chosen.checkpoint)
-    return written
+    return _write(adata, key_added, stored, varp, copy=copy)
 
 
 def _first(
@@ -367,9 +333,7 @@ def _write(
     return written
 
 
-def _check_together(
-    method: str, environments: str, dag: Any, n_graphs: int, chosen: _SearchOptions
-) -> None:
+def _check_together(method: str, environments: str, dag: Any, chosen: _SearchOptions) -> None:
     """Raise where arguments contradict each other; they are those of :func:`learn_dag`."""
     if (method == "given") != (dag is not None):
         message = 'method="given" and dag belong together: give both or neither.'
@@ -381,23 +345,11 @@ def _check_together(
             f"{method!r}, whose tests assume that all cells come from one environment."
         )
         raise ValueError(message)
-    if chosen.checkpoint is not None and n_graphs == 1:
-        message = "checkpoint is for bootstrap graphs: give n_graphs above 1, or leave it out."
-        raise ValueError(message)
-    of_all = {
-        "perturbation_targets": chosen.perturbation_targets != "learned",
-        'penalty="auto"': chosen.penalty == "auto",
-    }
-    for name, is_asked in of_all.items():
-        if is_asked and environments != "all":
-            message = (
-                f'{name} needs environments="all", but it is {environments!r}, which reads no '
-                f"perturbed cells."
-            )
-            raise ValueError(message)
-    if chosen.prior_network is not None and not (search and "prior_network" in search.options):
-        able = names_that(lambda s: "prior_network" in s.options)
-        message = f"prior_network needs method={able}, but method is {method!r}."
+    if chosen.perturbation_targets != "learned" and environments != "all":
+        message = (
+            f'perturbation_targets needs environments="all", but it is {environments!r}, which '
+            f"reads no perturbed cells."
+        )
         raise ValueError(message)
 
 

@@ -1,8 +1,7 @@
-"""Graphs that the user gives, and what is known of a graph before: orders, edges, a network."""
+"""Graphs that the user gives, and what is known of a graph before: orders and edges."""
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -122,8 +121,6 @@ def _finite(matrix: Any) -> Any:
     return matrix
 
 
-logger = logging.getLogger(__name__)
-
 Edges = list[tuple[int, int]]
 EDGES_OF = ("before", "required", "forbidden")
 KINDS = ("before", "tiers", "required", "forbidden")
@@ -167,32 +164,19 @@ def read_prior(
     return PriorKnowledge(len(genes), tiers=tiers, names=genes, **edges)
 
 
-def stored_knowledge(
-    prior: PriorKnowledge | None, log_odds: NDArray[np.float64] | None
-) -> dict[str, NDArray[Any]]:
+def stored_knowledge(prior: PriorKnowledge | None) -> dict[str, NDArray[Any]]:
     """Return what was known before as rows of the panel, for searches on other cells of it."""
-    kept: dict[str, NDArray[Any]] = {}
-    if prior is not None:
-        kept = {kind: np.argwhere(getattr(prior, kind)) for kind in EDGES_OF}
-    if log_odds is not None:
-        kept["log_odds_edges"] = np.argwhere(log_odds)
-        kept["log_odds"] = log_odds[log_odds != 0]
-    return kept
+    if prior is None:
+        return {}
+    return {kind: np.argwhere(getattr(prior, kind)) for kind in EDGES_OF}
 
 
-def read_knowledge(
-    stored: Any, n_genes: int
-) -> tuple[PriorKnowledge | None, NDArray[np.float64] | None]:
-    """Return prior knowledge and log-odds from what :func:`stored_knowledge` gave."""
+def read_knowledge(stored: Any, n_genes: int) -> PriorKnowledge | None:
+    """Return prior knowledge from what :func:`stored_knowledge` gave."""
     if not stored:
-        return None, None
+        return None
     edges = {kind: np.asarray(stored[kind]).tolist() for kind in EDGES_OF if kind in stored}
-    log_odds = None
-    if "log_odds" in stored:
-        log_odds = np.zeros((n_genes, n_genes))
-        rows = np.asarray(stored["log_odds_edges"], np.int64).reshape(-1, 2)
-        log_odds[rows[:, 0], rows[:, 1]] = stored["log_odds"]
-    return PriorKnowledge(n_genes, **edges) if edges else None, log_odds
+    return PriorKnowledge(n_genes, **edges)
 
 
 def _checked(prior: Any) -> dict[str, Any]:
@@ -283,99 +267,3 @@ def told_targets(stored: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
         return {}
     by_name = pd.DataFrame(table).astype(str).groupby("perturbation", sort=False)["gene"]
     return {str(name): tuple(gene for gene in genes if gene) for name, genes in by_name}
-
-
-def read_network(table: Any, genes: Sequence[str]) -> NDArray[np.float64] | None:
-    """Return the size of the weights of edges between genes of the panel, row = parent.
-
-    Parameters
-    ----------
-    table
-        As ``prior_network`` of :func:`nextpert.tl.learn_dag`, or ``None``.
-    genes
-        The panel.
-
-    Raises
-    ------
-    TypeError
-        If it is no table.
-    ValueError
-        If a column is absent, an edge stands in it twice, a name or weight is missing or no number,
-        or no edge joins two genes of the panel.
-    """
-    if table is None:
-        return None
-    rows = _checked_table(table)
-    place = {gene: i for i, gene in enumerate(genes)}
-    inside = rows["source"].isin(place) & rows["target"].isin(place)
-    used = rows[inside & (rows["source"] != rows["target"]) & (rows["weight"] > 0)]
-    absent = (set(rows["source"]) | set(rows["target"])) - set(genes)
-    if used.empty:
-        message = (
-            f"prior_network has {len(rows)} edges, but none between two genes of the panel, such "
-            f"as {list_names(genes[:3])}: give one whose genes are named as these, or leave it out."
-        )
-        raise ValueError(message)
-    logger.info(
-        "Prior network: %d of %d edges are between two genes of the panel; %d genes are not in it.",
-        len(used), len(rows), len(absent),
-    )  # fmt: skip
-    weights = np.zeros((len(genes), len(genes)))
-    parents, children = used["source"].map(place), used["target"].map(place)
-    weights[parents.to_numpy(int), children.to_numpy(int)] = used["weight"]
-    return weights
-
-
-def _checked_table(table: Any) -> pd.DataFrame:
-    """Return source, target and size of the weight, 1 where the table has none."""
-    absent = [name for name in ("source", "target") if name not in table]
-    if absent:
-        message = (
-            f"prior_network has no column {list_names(absent)}, but "
-            f"{list_names(table.columns) or 'none at all'}: it needs source and target, and may "
-            f"have weight."
-        )
-        raise ValueError(message)
-    names = table[["source", "target"]]
-    lost = np.flatnonzero(names.isna().any(axis=1))
-    if len(lost):
-        message = f"prior_network has no source or target in row {lost[0]}: leave out such rows."
-        raise ValueError(message)
-    rows = names.astype(str).reset_index(drop=True)
-    given = table["weight"] if "weight" in table else pd.Series(1.0, index=table.index)
-    numbers = pd.to_numeric(given, errors="coerce")
-    rows["weight"] = np.abs(real_values(numbers, "The column weight of prior_network"))
-    bad = np.flatnonzero(~np.isfinite(rows["weight"]))
-    if len(bad):
-        message = (
-            f"prior_network has a weight that is no finite number at {_edge(rows, bad[0])}: give "
-            f"one, or leave out the edge."
-        )
-        raise ValueError(message)
-    twice = np.flatnonzero(rows.duplicated(["source", "target"]))
-    if len(twice):
-        message = f"prior_network has the edge {_edge(rows, twice[0])} twice: keep one of them."
-        raise ValueError(message)
-    return rows
-
-
-def _edge(rows: pd.DataFrame, k: int) -> str:
-    return f"{rows['source'].iloc[k]} -> {rows['target'].iloc[k]}"
-
-
-def with_leanings(
-    prior: PriorKnowledge | None, dag: Dag, log_odds: NDArray[np.float64] | None
-) -> PriorKnowledge | None:
-    """Return prior knowledge that also bars turning edges of the graph that log-odds speak for."""
-    if log_odds is None:
-        return prior
-    known = PriorKnowledge(dag.n_nodes) if prior is None else prior
-    barred = known.forbidden.copy()
-    for x, y in dag.edges():
-        barred[y, x] |= log_odds[x, y] > log_odds[y, x]
-    return PriorKnowledge(
-        dag.n_nodes,
-        before=np.argwhere(known.before).tolist(),
-        required=np.argwhere(known.required).tolist(),
-        forbidden=np.argwhere(barred).tolist(),
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,29 +20,13 @@ from nextpert.core.search._classes import (
     Scratch,
     agreeing_dag,
     backward,
-    best_member,
     pack_rows,
     total_score,
     unpack_rows,
 )
 from nextpert.core.search._grow_shrink import Forest, Growth
 from nextpert.core.search._gsp_kernel import N_SLACKS, Elimination, Room, sparse_order
-from nextpert.core.search.minimal_imap import (
-    checked_log_odds,
-    checked_orders,
-    checked_prior,
-    make_score,
-    packed,
-)
-from nextpert.core.search.network_belief import (
-    NOTHING,
-    NetworkBelief,
-    added_log_odds,
-    belief_of,
-    checked_network,
-    edge_evidence,
-    estimate_belief,
-)
+from nextpert.core.search.minimal_imap import checked_orders, checked_prior, make_score, packed
 from nextpert.core.search.prior_knowledge import PriorKnowledge
 from nextpert.core.search.registry import Found, register
 
@@ -59,8 +42,6 @@ logger = logging.getLogger(__name__)
 _VERTICES, _BRANCHES = 1 << 18, 1 << 22  # room in the trees at first; doubled when they are full
 _MOST_BRANCHES = 1 << 26  # 540 MB; trees that outgrow it are emptied and grown again as needed
 _MOST_GENES = 300  # of more, a resample's own start takes two thirds of the time and gains seldom
-_N_ROUNDS = 3  # in which a network's belief and the graph follow from one another
-_CLOSE = 0.1  # log-odds of two rounds that are the same
 
 
 def default_starts(n_nodes: int) -> int:
@@ -118,7 +99,6 @@ def boss(
     orders: ArrayLike | None = None,
     backward_search: bool = True,
     prior: PriorKnowledge | None = None,
-    log_odds: ArrayLike | None = None,
     rng: int | np.random.Generator | None = None,
     n_jobs: int | None = 1,
     progress: Callable[[int, int], None] | None = None,
@@ -133,8 +113,7 @@ def boss(
     The score of a node with the parents P is, up to constants, with ``BIC``
     ``-n/2 log var(x | P) - penalty/2 log(n) |P|``, or the log marginal likelihood ``BGe`` of
     standardised nodes (Geiger & Heckerman 2002, corrected by Kuipers et al. 2014,
-    doi:10.1214/14-AOS1217) with ``alpha_mu = 1`` and ``alpha_w = n_nodes + 2``. To it the
-    ``log_odds`` of each parent are added.
+    doi:10.1214/14-AOS1217) with ``alpha_mu = 1`` and ``alpha_w = n_nodes + 2``.
 
     With fewer than ``n_nodes + 2`` cells, correlations are shrunk as if 5 cells of independent
     nodes had been added.
@@ -169,10 +148,6 @@ def boss(
         ways to the best order, so every start searches twice: from its own order, and from where
         the search without prior knowledge ends (a member of that class that agrees, if there is
         one). Nodes are also moved together with those that they may not pass.
-    log_odds
-        Prior log-odds of an edge (against it if below 0), in natural logarithms, shape
-        ``(n_nodes, n_nodes)`` over the nodes other than context nodes, row = parent. They also
-        choose among directions that the cells cannot distinguish.
     rng
         Seed or generator. Every start gets a seed drawn from it, so the result does not depend on
         the number of workers.
@@ -185,9 +160,8 @@ def boss(
     ------
     ValueError
         If ``score`` is unknown, ``penalty`` not above 0, ``n_starts`` too small, ``targets`` names
-        a node that is absent, prior knowledge or ``log_odds`` are of another number of nodes,
-        ``log_odds`` not finite, or there are fewer than 4 cells, constant nodes, copies or linearly
-        dependent nodes (they are named).
+        a node that is absent, prior knowledge is of another number of nodes, or there are fewer
+        than 4 cells, constant nodes, copies or linearly dependent nodes (they are named).
 
     Examples
     --------
@@ -199,8 +173,7 @@ def boss(
     """
     require_kind(moments, Moments, "moments")
     known = checked_prior(prior, moments.n_nodes - n_context)
-    odds = checked_log_odds(log_odds, known.n_nodes, n_context)
-    task = _Task.make(moments, score, penalty, known, n_context, targets, odds)
+    task = _Task.make(moments, score, penalty, known, n_context, targets)
     given = list(checked_orders(orders, known))
     n_starts = require_count(n_starts, "n_starts", least=0 if given else 1)
     starts = [*range(n_starts), *given]
@@ -228,98 +201,16 @@ def boss(
     return BossResult(dag, order, total, scores, best, score, moments.n, edges[p:, :p])
 
 
-def boss_with_network(
-    moments: Moments,
-    network: ArrayLike,
-    *,
-    rng: int | np.random.Generator | None = None,
-    **options: Any,
-) -> tuple[BossResult, NetworkBelief]:
-    """Search as :func:`boss` does, with a prior network whose weight is learned from the cells.
-
-    A pair of nodes that the network joins has an edge along it, against it or none. These have
-    their own log-odds relative to all other pairs. They are estimated by maximum likelihood
-    (empirical Bayes; shrunk towards 0 by four pseudo-pairs) from the evidence of the cells for each
-    state of each pair, given the rest of the graph found without the network; the graph is then
-    learned again, up to three times. Unoriented edges count for neither. The log-odds
-    are 0, and the graph is that of :func:`boss`, unless the log-likelihood gains more than the
-    logarithm of the number of pairs (the BIC of two numbers).
-
-    The score gives any edge log-odds of its own, of the BIC ``-(penalty - 1)/2 log(n)``. Where the
-    pairs outside the network are joined less often than that, as when it holds nearly all edges,
-    the excess over those log-odds is added, so that no edge is believed more than its share.
-
-    Parameters
-    ----------
-    moments
-        As in :func:`boss`.
-    network
-        Weights of the network's edges, shape ``(n_nodes, n_nodes)`` over the nodes other than
-        context nodes, row = parent, 0 where there is none; signs are not used. An edge's
-        log-odds over other pairs are in proportion to its weight.
-    rng
-        Seed or generator, as in :func:`boss`.
-    options
-        Those of :func:`boss`, without ``log_odds``.
-
-    Raises
-    ------
-    TypeError
-        If ``log_odds`` are given.
-    ValueError
-        If ``network`` has no edge, or is not finite or of another number of nodes.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core import Moments, boss_with_network, random_scm
-    >>> scm = random_scm(12, "erdos_renyi", expected_degree=3, standardise=True, rng=0)
-    >>> cells = Moments.from_array(scm.sample(500, rng=1))
-    >>> found, belief = boss_with_network(cells, scm.dag.to_matrix().toarray(), rng=2)
-    >>> belief.along > 2 > 0 > belief.against
-    True
-    """
-    if "log_odds" in options:
-        message = "log_odds are what a network is given here: use boss for log-odds of your own."
-        raise TypeError(message)
-    n_context = options.get("n_context", 0)
-    weights = checked_network(network, moments.n_nodes - n_context)
-    # Every search draws the same, so that nothing but the network makes a difference.
-    rng = as_rng(rng)
-    first = found = boss(moments, rng=copy.deepcopy(rng), **options)
-    learned = NOTHING
-    for _ in range(_N_ROUNDS):
-        before = learned
-        evidence, score_odds = edge_evidence(moments, found.dag, found.context_edges, **options)
-        learned = estimate_belief(evidence, weights)
-        if learned.evidence <= 0:
-            found = first
-            break
-        if max(abs(learned.along - before.along), abs(learned.against - before.against)) < _CLOSE:
-            learned = before
-            break
-        added = added_log_odds(weights, learned, score_odds)
-        found = boss(moments, rng=copy.deepcopy(rng), log_odds=added, **options)
-    belief = belief_of(found.dag, weights, learned, score_odds)
-    logger.info(
-        "Prior network: %d edges, log-odds %.2f along and %.2f against them, log-evidence %.1f; "
-        "%d are in the graph, %d turned.",
-        belief.n_edges, belief.along, belief.against, belief.evidence, belief.n_along,
-        belief.n_against,
-    )  # fmt: skip
-    return found, belief
-
-
 @register(
     "boss",
-    options=("penalty", "prior_network", "perturbation_targets"),
+    options=("penalty", "perturbation_targets"),
     default_runs=default_starts,
     context=True,
 )
 def learn(
     moments: Moments, options: SearchOptions, *, rng: np.random.Generator, **more: Any
 ) -> Found:
-    """Search as :func:`boss` does, or with a network as :func:`boss_with_network` does.
+    """Search as :func:`boss` does.
 
     Where an order is given, as that of the graph of all cells for resamples, the search starts from
     it, and for few genes from one of its own as well, unless ``n_runs`` is 0.
@@ -327,18 +218,12 @@ def learn(
     n_starts = options.n_runs
     if options.order is not None:
         n_starts = min(n_starts, int(len(options.order) <= _MOST_GENES))
-    common: dict[str, Any] = {
-        "penalty": options.penalty, "prior": options.prior, "orders": options.order, "rng": rng,
-        "n_starts": n_starts, **more,
-    }  # fmt: skip
-    log_odds, known = options.log_odds, {}
-    if options.network is None:
-        best = boss(moments, log_odds=log_odds, **common)
-    else:
-        best, belief = boss_with_network(moments, options.network, **common)
-        log_odds, known = belief.log_odds, {"prior_network": belief.stored()}
-    stored = {"score": best.score, "run_scores": best.scores, **known}
-    return Found(best.dag, best.order, best.context_edges, stored, log_odds)
+    best = boss(
+        moments, penalty=options.penalty, n_starts=n_starts, orders=options.order,
+        prior=options.prior, rng=rng, **more,
+    )  # fmt: skip
+    stored = {"score": best.score, "run_scores": best.scores}
+    return Found(best.dag, best.order, best.context_edges, stored)
 
 
 class _Task(NamedTuple):
@@ -365,12 +250,11 @@ class _Task(NamedTuple):
         known: PriorKnowledge,
         n_context: int,
         targets: Mapping[int, Iterable[int]] | None,
-        log_odds: NDArray[np.float64] | None,
     ) -> _Task:
         """Return the task; dependent, to the starting orders, is what the BIC would join."""
         p, n = known.n_nodes, moments.n
         padded = known.with_context(n_context, targets)
-        problem = make_score(moments, score, penalty, padded, log_odds)
+        problem = make_score(moments, score, penalty, padded)
         free = problem._replace(**packed(PriorKnowledge(p).with_context(n_context, targets)))
         precision = np.asarray(np.linalg.inv(problem.matrix), np.float64)[:p, :p]
         left = np.linalg.inv(precision) if n_context else problem.matrix
@@ -393,7 +277,7 @@ class _Task(NamedTuple):
         if not isinstance(start, int):
             p = len(start)
             order = np.concatenate([np.arange(p, p + self.n_context), start])
-            return self._turned(*self._climb(order, seed)[:2])
+            return self._climb(order, seed)[:2]
         slack = int(np.random.default_rng(int(seed)).integers(N_SLACKS)) if start else 0
         order, random = self._order(slack, seed, self.elimination)
         found = [self._climb(order, random)[:2]]
@@ -408,7 +292,7 @@ class _Task(NamedTuple):
             found.append(self._climb(order, seed)[:2])
             if member is not None and self.known.allows(member):
                 found.append(_scored(self.problem, member))
-        return self._turned(*max(found, key=lambda pair: pair[0]))
+        return max(found, key=lambda pair: pair[0])
 
     def _order(
         self, slack: int, seed: np.uint64, elimination: Elimination
@@ -449,22 +333,6 @@ class _Task(NamedTuple):
             else:
                 forest.used[:] = 0
                 emptied_at = here
-
-    def _turned(
-        self, total: float, parents: NDArray[np.uint64]
-    ) -> tuple[float, NDArray[np.uint64]]:
-        """Climb on from the graph of the same class with the highest log-odds, while that gains."""
-        while self.problem.log_odds.size:
-            dag = _to_dag(parents)
-            member = best_member(dag, self.problem.log_odds, self.prior, self.n_context)
-            if member is dag:
-                break
-            higher = self._climb(self.known.order_of(member), np.uint64(0))[:2]
-            best = max(_scored(self.problem, member), higher, key=lambda pair: pair[0])
-            if best[0] <= total + 1e-6:
-                break
-            total, parents = best
-        return total, parents
 
 
 def _to_dag(parents: NDArray[np.uint64]) -> Dag:
