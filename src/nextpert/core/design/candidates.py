@@ -12,6 +12,7 @@ from nextpert.core._shown import Shown
 from nextpert.core.design.distances import RankedDistance, ranked_distance, states_of
 from nextpert.core.design.goal import as_goal
 from nextpert.core.design.joint_draws import States
+from nextpert.core.design.remaining_variance import CellNoise, NoiseTerms, RemainingVariance
 from nextpert.core.model.dag_blr import DagBlr
 from nextpert.core.model.shift_posterior import pair_shifts, weights_of
 
@@ -55,9 +56,8 @@ class Candidates(Shown):
         returns these, called when they are first read. Give ``states`` and ``measured`` then.
     target
         The target state, shape ``(n_nodes,)``, units of the data; or a goal of any kind, which
-        acquisitions on draws use exactly, ``"greedy"`` by the distance of the expected state,
-        ``"civ"`` and ``"civ_ow"`` by an approximate gap (see :class:`UncertainCiv`), and others by
-        the nearest state that reaches it.
+        acquisitions on draws use exactly, ``"greedy"`` by the distance of the expected state, and
+        acquisitions of exact shifts by the nearest state that reaches it.
     n_cells
         Number of cells planned of the next candidate.
     noise_aware
@@ -77,6 +77,10 @@ class Candidates(Shown):
         given.
     main
         The posterior for acquisitions that use one graph; the first by default.
+    exact
+        Whether the shifts of all candidates are exact, as in the paper; by default as they say.
+    noise
+        Covariance within cells; by default that of ``main``.
     rng
         Seed or generator.
 
@@ -100,6 +104,8 @@ class Candidates(Shown):
         measured: ArrayLike | None = None,
         graphs: Sequence[DagBlr] | None = None,
         main: DagBlr | None = None,
+        exact: bool | None = None,
+        noise: CellNoise | None = None,
         rng: int | np.random.Generator | None = None,
     ) -> None:
         self._given, self._measured = (posterior, shifts), measured
@@ -112,6 +118,7 @@ class Candidates(Shown):
         self.states = states_of(self.posteriors, self.shifts) if states is None else states
         self.graphs = list(graphs) if graphs else self.posteriors
         self.main = self.graphs[0] if main is None else main
+        self._exact, self._noise = exact, noise
 
     def _facts(self) -> dict[str, Any]:
         return {"n_candidates": self.size, "n_cells": self.n_cells, "goal": self.goal}
@@ -153,6 +160,27 @@ class Candidates(Shown):
         """The expected shifts, mean over graphs, shape ``(n_perturbations, n_nodes)``."""
         each = [known.expected(blr) for blr, known in self.pairs]
         return np.asarray(np.average(each, axis=0, weights=weights_of(self.pairs)))
+
+    @property
+    def exact(self) -> bool:
+        """Whether all shifts are exact: acquisitions of the paper then have closed forms."""
+        if self._exact is not None:
+            return self._exact
+        return not any(x.any() for known in self.shifts for x in (known.share, known.spare))
+
+    @cached_property
+    def noise(self) -> NoiseTerms:
+        """How variable the distance is that cells of each candidate measure."""
+        within = self._noise
+        if within is None:
+            loadings = self.main.solve(np.eye(self.main.n_nodes)) * np.sqrt(self.main.noise_var)
+            within = CellNoise(np.zeros(len(loadings)), loadings)
+        return within.terms(self.goal, self.states.mean[:-1])
+
+    def remaining(self) -> RemainingVariance:
+        """Return the variance of the distances of candidates that may be nearer than control."""
+        found = self.distances
+        return RemainingVariance(found.draws[:, :-1], found.nearer[:-1])
 
     @cached_property
     def distances(self) -> RankedDistance:

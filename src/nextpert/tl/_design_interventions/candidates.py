@@ -1,7 +1,4 @@
-"""The candidates of a design: what could be done next, and what is expected of each.
-
-What is no candidate stands here too: the target's own perturbation, and what a lab cannot do.
-"""
+"""The candidates of a design, what is expected of each, and what is no candidate."""
 
 from __future__ import annotations
 
@@ -23,6 +20,7 @@ from nextpert._warn import warn
 from nextpert.core.design.candidates import Candidates
 from nextpert.core.design.distances import states_of
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States
+from nextpert.core.design.remaining_variance import CellNoise
 from nextpert.core.model.interactions import Together, learn_interactions
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
@@ -370,15 +368,16 @@ def as_asked(
     pool: CandidateSet,
     goal: Goal,
     targets: Joined = NOT_JOINED,
+    n_guides: int = 1,
     **options: Any,
 ) -> Candidates:
-    """Return candidates as an acquisition is asked to rank them, by a fit.
-
-    ``targets`` are of :class:`Wanted`, ``options`` of :class:`~nextpert.core.Candidates`.
-    """
+    """Return candidates to rank, by a fit; ``targets`` are of :class:`Wanted`."""
+    model, shared = fit.hierarchical, (fit.guide_variance or 0.0) / n_guides
+    noise = None if model is None else CellNoise(*model.within_cells(), shared)
     return Candidates(
         fit.posteriors, lambda: fit.known(pool.prior), goal, states=pool.states(fit, targets),
-        measured=pool.n > 0, graphs=fit.posteriors, main=fit.posterior, **options,
+        measured=pool.n > 0, graphs=fit.posteriors, main=fit.posterior, noise=noise,
+        exact=pool.source.is_exact, **options,
     )  # fmt: skip
 
 
