@@ -97,7 +97,9 @@ def simulated(name: str, seed: int) -> World:
     truth = np.array([((scm.mean(shift) - target) ** 2).sum() for shift in shifts])
     edges = [(genes[a], genes[b]) for a, b in scm.dag.edges()] if graph else []
     control = scm.sample(CONTROLS, rng=rng)
-    return World(genes, control, cells, dict(zip(genes, target.tolist(), strict=True)), truth, edges)
+    return World(
+        genes, control, cells, dict(zip(genes, target.tolist(), strict=True)), truth, edges
+    )
 
 
 def real(name: str, seed: int, folder: Path, kept: dict[str, object]) -> World:

@@ -22,7 +22,6 @@ from nextpert.core.design.registry import (
     uncertain_values,
 )
 from nextpert.core.design.sphere import Sparse, Sphere
-from nextpert.core.design.uncertain_civ import UncertainCiv
 from nextpert.core.evaluate.design_loop import (
     DesignLoopResult,
     design_loop,
@@ -86,7 +85,6 @@ __all__ = [
     "Sphere",
     "TargetMeanVariance",
     "Thompson",
-    "UncertainCiv",
     "UpperConfidenceInt",
     "acquisitions",
     "boss",

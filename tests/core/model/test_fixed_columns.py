@@ -7,10 +7,7 @@ import pytest
 from scipy import stats
 
 from nextpert.core import Civ, Dag, DagBlr, Moments, ScreenMoments, gap_variance, random_scm
-from nextpert.core.design._civ_kernel import weights_part
 from nextpert.core.design.distances import state_draws
-from nextpert.core.design.plate import PlateCiv
-from nextpert.core.design.uncertain_civ import UncertainCiv
 from nextpert.core.model import random_shifts
 from nextpert.core.model._blocks import _node_evidence, _spectra
 from nextpert.core.model.effects import estimate_effects
@@ -155,33 +152,6 @@ def test_draws_scatter_as_effects_and_gaps_say(monkeypatch):
     effects = draws[:, :-1] - draws[:, -1:]
     np.testing.assert_allclose(effects.mean(axis=0), found.mean, atol=0.01)
     np.testing.assert_allclose(effects.std(axis=0), found.sd, rtol=0.05)
-    target = np.full(P, 1.2)
-    civ = UncertainCiv(blr, known, target, n_cells=1e9)
-    weights = blr.sample(40000, 1)[0]
-    variance = np.zeros((N_GROUPS - 1, P))
-    for i in range(P):
-        # u given the weights, less what reaches the target: its variance over the draws.
-        drawn = weights[:, blr.vptr[i] : blr.vptr[i + 1]]
-        parents = screen.dag.parents(i)
-        z = np.column_stack([np.ones(3), prior.fixed, prior.mean[:, parents]])
-        q = np.concatenate([[1.0], np.zeros(2), target[parents]])
-        w = known.share[:, i]
-        term = drawn @ (q - w[:, None] * z).T
-        variance[:, i] = term.var(axis=0) / blr.noise_var[i] + known.spare[:, i]
-    gaps = civ._graphs[0].gaps
-    np.testing.assert_allclose(weights_part(gaps).T + known.spare, variance, rtol=0.05)
-
-
-def test_a_plate_removes_what_its_cells_one_by_one_do(monkeypatch):
-    screen = Screen()
-    _, _, blr, prior = fitted(screen, TAU_2, monkeypatch)
-    known, target = prior.given(blr), np.full(P, 1.2)
-    civ = UncertainCiv(blr, known, target, n_cells=20, noise_aware=True)
-    plate = PlateCiv([blr], [known], target, gap_cells=20)
-    for j, removed in enumerate(civ.variance_reduction_after([0, 1])):
-        cells = 20.0 * np.bincount([0, 1, j], minlength=3)
-        found = plate.after(cells).variance_reduction
-        np.testing.assert_allclose(found, removed, rtol=1e-9)
 
 
 def test_at_zero_of_the_columns_they_are_integrated_out(monkeypatch):

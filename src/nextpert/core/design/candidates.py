@@ -177,8 +177,9 @@ class Candidates(Shown):
             within = CellNoise(np.zeros(len(loadings)), loadings)
         return within.terms(self.goal, self.states.mean[:-1])
 
+    @cached_property
     def remaining(self) -> RemainingVariance:
-        """Return the variance of the distances of candidates that may be nearer than control."""
+        """The variance of the distances of candidates that may be nearer than the control."""
         found = self.distances
         return RemainingVariance(found.draws[:, :-1], found.nearer[:-1])
 

@@ -7,7 +7,7 @@ that no matrix of candidates x candidates is formed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -38,10 +38,16 @@ class NoiseTerms(NamedTuple):
     square: Array
     shared: float = 0.0
 
-    def at(self, n_cells: ArrayLike, which: ArrayLike | slice = slice(None)) -> Array:
+    def rows(self, which: Sequence[int]) -> NoiseTerms:
+        """Return those of some candidates."""
+        some = list(which)
+        return self._replace(linear=self.linear[some], square=self.square[some])
+
+    def at(self, n_cells: ArrayLike, which: Any = slice(None)) -> Array:
         """Return it for so many cells (above 0) of all candidates, or of some."""
-        v = 1.0 / np.asarray(n_cells, np.float64) + self.shared
-        return np.asarray((self.linear[which] + self.square[which] * v) * v)
+        v: Array = 1.0 / np.asarray(n_cells, np.float64) + self.shared
+        linear, square = self.linear[which], self.square[which]
+        return np.asarray((linear + square * v) * v)
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,8 @@ class CellNoise:
             step = _SHIFT * (step + self.loadings @ rng.standard_normal(self.loadings.shape[1]))
             up, down = goal.distance(states + step), goal.distance(states - step)
             found.append(((up - down) / (2 * _SHIFT), (up + down - 2 * level) / (2 * _SHIFT**2)))
-        return NoiseTerms(*np.array(found).var(axis=0, ddof=1), self.shared)
+        linear, square = np.array(found).var(axis=0, ddof=1)
+        return NoiseTerms(linear, square, self.shared)
 
 
 class RemainingVariance:
@@ -192,7 +199,7 @@ def removed(covariance: Array, gain: Array, noise: Array) -> float:
 
 
 @one_thread()
-def split_cells(
+def split_by_variance(
     covariance: Array, gain: Array, noise: NoiseTerms, n_cells: int, least: int, fixed: Array
 ) -> NDArray[np.int64]:
     """Return the cells of each candidate of a plate: 5 at a time go where they remove most.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,14 +16,17 @@ from nextpert.core.design.distances import first_order_distances, probability_ne
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined
 from nextpert.core.design.plate import best_order, greedy_plate
 from nextpert.core.design.registry import find_acquisition
-from nextpert.core.design.remaining_variance import NoiseTerms, RemainingVariance, removed
-from nextpert.core.design.remaining_variance import split_cells as share_out
+from nextpert.core.design.remaining_variance import (
+    RemainingVariance,
+    removed,
+    split_by_variance,
+)
 from nextpert.tl._design_interventions.candidates import as_asked
 from nextpert.tl._design_interventions.tables import CLEARLY_NEARER
 from nextpert.tl._plan_cells.stop import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -129,6 +134,8 @@ class Choice:
         rng: np.random.Generator,
     ) -> None:
         self.limits, self.wells = limits, wells
+        self._left: RemainingVariance | None = None  # after wells that were seen
+        self._seen: list[int] = []
         self.asked = as_asked(
             fit, pool, goal, targets, n_guides=n_guides, n_cells=wells.each, n_samples=n_samples,
             rng=rng,
@@ -139,12 +146,17 @@ class Choice:
         """The distances of all candidates, and of the control."""
         return self.asked.distances
 
-    def _remaining(self) -> RemainingVariance:
-        """Return the variance of distances that remains once candidates in progress have cells."""
-        left, pending = self.asked.remaining(), self.limits.pending
-        for k in self.limits.under_way:
-            left.observe(k, float(self.asked.noise.at(pending[k], k)))
-        return left
+    def _gains(self, before: list[int]) -> Vector:
+        """Return what a well of each candidate would remove, given wells before and in progress."""
+        if self._left is None or before[: len(self._seen)] != self._seen:
+            self._left, self._seen = deepcopy(self.asked.remaining), []
+            for k in self.limits.under_way:
+                self._left.observe(k, float(self.asked.noise.at(self.limits.pending[k], k)))
+        noise = self.asked.noise.at(self.wells.each)
+        for k in before[len(self._seen) :]:
+            self._left.observe(k, float(noise[k]))
+        self._seen = list(before)
+        return self._left.gains(noise)
 
     def removed(self, chosen: Sequence[int], cells: Index) -> Vector:
         """Return the share of that variance that the first well removes, the first two and so on.
@@ -153,17 +165,19 @@ class Choice:
         """
         covariance, gain, fixed = self._among(chosen)
         noise = np.append(self.asked.noise.at(cells, list(chosen)), fixed)
-        n, before, found = len(chosen), self.asked.remaining().before, []
+        n, before, found = len(chosen), self.asked.remaining.before, []
         for k in range(1, n + 1):
             some = [*range(k), *range(n, len(noise))]
-            found.append(removed(covariance[np.ix_(some, some)], gain[np.ix_(some, some)], noise[some]))
+            found.append(
+                removed(covariance[np.ix_(some, some)], gain[np.ix_(some, some)], noise[some])
+            )
         return np.array(found) / before if before > 0 else np.zeros(n)
 
     def _among(self, chosen: Sequence[int]) -> tuple[Vector, Vector, Vector]:
         """Return covariance and gains of those chosen, then in progress, and the noise of these."""
         under_way = self.limits.under_way
         fixed = self.asked.noise.at(self.limits.pending[under_way], under_way)
-        return *self.asked.remaining().among([*chosen, *under_way]), fixed
+        return *self.asked.remaining.among([*chosen, *under_way]), fixed
 
     def choose(self, strategy: str, *, max_new: int | None, fixed_controls: int | None) -> Chosen:
         """Return the perturbations to include, and those that a strategy adds to them.
@@ -190,23 +204,11 @@ class Choice:
             stages.append(("acquisition", rank, wells.size))
         chosen: list[int] = []
         strategies: list[str] = []
-        noise = self.asked.noise.at(wells.each)
         bar = progress(wells.size, "Choosing perturbations")
 
-        def gain(rank: Vector | None) -> Callable[[list[int]], Vector]:
-            left = self._remaining() if rank is None else None
-            seen: list[int] = []
-
-            def found(before: list[int]) -> Vector:
-                bar.update(len(before) - bar.n)
-                if left is None or rank is not None:
-                    return np.asarray(rank)
-                for k in before[len(seen) :]:
-                    left.observe(k, float(noise[k]))
-                seen[:] = before
-                return left.gains(noise)
-
-            return found
+        def gain(by: Vector | None, before: list[int]) -> Vector:
+            bar.update(len(before) - bar.n)
+            return self._gains(before) if by is None else by
 
         # With fewer cells each if the budget does not cover more.
         for each in (wells.total / wells.size, wells.least):
@@ -214,11 +216,12 @@ class Choice:
             if each > wells.least and price[limits.include].sum() > limits.budget:
                 continue
             chosen, strategies = list(limits.include), ["include"] * len(limits.include)
-            for stage, rank, end in stages:
-                allowed = limits.allowed if rank is None else np.isfinite(rank)
+            for stage, by, end in stages:
+                allowed = limits.allowed if by is None else np.isfinite(by)
                 chosen = greedy_plate(
-                    gain(rank), end, include=chosen, allowed=allowed, cost=price,
-                    budget=limits.budget, per_cost=stage == "explore", new=~self.asked.measured, max_new=max_new,
+                    partial(gain, by), end, include=chosen, allowed=allowed, cost=price,
+                    budget=limits.budget, per_cost=stage == "explore", new=~self.asked.measured,
+                    max_new=max_new,
                 )  # fmt: skip
                 strategies += [stage] * (len(chosen) - len(strategies))
             if chosen:
@@ -227,10 +230,9 @@ class Choice:
         cells, n_controls = _cells(chosen, limits, wells, fixed_controls)
         chosen, strategies = chosen[: len(cells)], strategies[: len(cells)]
         if strategy == "explore":  # divided to reduce uncertainty most, else equally
-            terms = self.asked.noise
-            terms = NoiseTerms(terms.linear[chosen], terms.square[chosen], terms.shared)
             covariance, gains, fixed = self._among(chosen)
-            cells = share_out(covariance, gains, terms, int(cells.sum()), wells.least, fixed)
+            noise, total = self.asked.noise.rows(chosen), int(cells.sum())
+            cells = split_by_variance(covariance, gains, noise, total, wells.least, fixed)
         chance = np.where(np.array(strategies) == "exploit", chance[chosen], np.nan)
         return Chosen(chosen, strategies, chance, cells, n_controls)
 

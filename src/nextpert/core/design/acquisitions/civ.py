@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -157,7 +158,7 @@ class Civ(LookaheadAcquisition):
             if not asked.noise_aware:  # what is reported as removed is what is expected
                 reduction = cls._on_graphs(asked, asked.graphs, noise_aware=True)[1]
             return Ranked(values, reduction)
-        left = asked.remaining()
+        left = asked.remaining
         gains = left.gains(asked.noise.at(asked.n_cells))
         reduction = gains / left.before if left.before > 0 else np.zeros_like(gains)
         return Ranked(left.before - gains, reduction)
@@ -171,7 +172,7 @@ class Civ(LookaheadAcquisition):
         To the mean of the graphs' values comes the variance between graphs of the expected gaps.
         """
         pool = Pool(asked.expected_shifts)
-        parts = [
+        parts: list[Any] = [
             cls.build(
                 blr, asked.target_mean, domain=pool, n_cells=asked.n_cells, noise_aware=noise_aware
             )
@@ -197,7 +198,7 @@ class Civ(LookaheadAcquisition):
         chosen: list[int] = []
         closed = asked.exact and asked.goal.is_plain
         graphs, noise = list(asked.graphs), asked.noise.at(asked.n_cells)
-        remaining = None if closed else asked.remaining()
+        remaining = None if closed else deepcopy(asked.remaining)
         for _ in range(min(size, len(ready))):
             if remaining is None:
                 values, _ = cls._on_graphs(asked, graphs, noise_aware=asked.noise_aware)
@@ -214,7 +215,7 @@ class Civ(LookaheadAcquisition):
 
 def _after(blr: DagBlr, asked: Candidates, k: int) -> DagBlr:
     """Return the posterior after hypothetical cells of a candidate, at their expected moments."""
-    n, shift = asked.n_cells, asked.expected_shifts[k]
+    n, shift = round(asked.n_cells), asked.expected_shifts[k]
     reached = blr.solve(np.eye(blr.n_nodes))
     scatter = n * (reached * blr.noise_var) @ reached.T if asked.noise_aware else 0.0 * reached
     return blr.update(Moments(n, blr.predict_mean(shift[None])[0], scatter), shift)
@@ -254,6 +255,7 @@ class CivOw(Civ):
     """
 
     in_words = "what their cells would teach (output-weighted causal integrated variance)"
+
     def __init__(
         self,
         posterior: DagBlr,
