@@ -57,6 +57,18 @@ def test_greedy_choice_is_that_of_dense_matrices(problem):
         c = c - np.outer(c[k], c[k]) / (c[k, k] + noise[k])
 
 
+def test_what_means_exceed_the_centre_by_is_reduced_by_own_cells_alone(problem):
+    draws, weights, noise, c = problem
+    centre = draws.mean(axis=0) - np.linspace(0.0, 2.0, 12)
+    c = c + np.diag(np.linspace(0.0, 2.0, 12) ** 2)
+    left = RemainingVariance(draws, weights, centre)
+    assert left.before == pytest.approx(weights @ np.diag(c))
+    for k in (11, 2, 11):
+        np.testing.assert_allclose(left.gains(noise), dense_gains(c, weights, noise), rtol=1e-9)
+        left.observe(k, noise[k])
+        c = c - np.outer(c[k], c[k]) / (c[k, k] + noise[k])
+
+
 def test_cells_of_several_remove_what_the_dense_formula_says(problem):
     draws, weights, noise, c = problem
     some = [3, 7, 1, 10]

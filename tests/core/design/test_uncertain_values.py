@@ -47,7 +47,7 @@ def test_greedy_is_the_mean_distance_and_civ_what_remains_of_its_variance(uncert
     drawn = found.distances
     greedy = uncertain_values("greedy", model.blr, model.known, TARGET, n_samples=400, rng=1)
     np.testing.assert_array_equal(greedy, drawn.mean[:-1])
-    left = RemainingVariance(drawn.draws[:, :-1], drawn.nearer[:-1])
+    left = RemainingVariance(drawn.draws[:, :-1], drawn.nearer[:-1], drawn.centre[:-1])
     civ = uncertain_values("civ", model.blr, model.known, TARGET, n_cells=9, n_samples=400, rng=1)
     np.testing.assert_allclose(civ, left.before - left.gains(found.noise.at(9)))
 

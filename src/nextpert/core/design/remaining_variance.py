@@ -109,6 +109,10 @@ class RemainingVariance:
     weights
         What each candidate counts for, such as its probability of being nearer to the target than
         the control, shape ``(n_candidates,)``; equal if nothing uncertain counts.
+    centre
+        Distances of the expected states, same shape. The mean distance exceeds them by the variance
+        of the state, which is an error where a candidate does what the target does. The square of
+        that is added to the variance of each, and only cells of the candidate itself reduce it.
 
     Notes
     -----
@@ -127,12 +131,15 @@ class RemainingVariance:
     1
     """
 
-    def __init__(self, draws: Array, weights: ArrayLike) -> None:
+    def __init__(self, draws: Array, weights: ArrayLike, centre: ArrayLike | None = None) -> None:
         n, size = draws.shape
         count = as_vector(weights, size, "weights")
-        centred = (draws - draws.mean(axis=0)) / np.sqrt(n - 1)
+        mean = draws.mean(axis=0)
+        centred = (draws - mean) / np.sqrt(n - 1)
         variance = (centred**2).sum(axis=0)
-        if count @ variance <= 1e-12 * count.sum() * variance.max():  # nothing uncertain counts
+        excess = 0.0 * mean if centre is None else (mean - np.asarray(centre)) ** 2
+        whole = variance + excess
+        if count @ whole <= 1e-12 * count.sum() * whole.max():  # nothing uncertain counts
             count = np.ones(size)
         self.weights = count / count.sum()
         gram = (centred * self.weights) @ centred.T
@@ -141,10 +148,10 @@ class RemainingVariance:
         chance = ((self.weights @ variance) ** 2 - own.sum() + seen) / (n - 1)
         alike = min(max(1.0 - chance / seen, 0.0), 1.0) if seen > chance > 0 else 0.0
         self._root, self._gram, self._within = np.sqrt(alike) * centred, alike * gram, np.eye(n)
-        self._own = (1.0 - alike) * variance  # what it shares with no other candidate
+        self._own = (1.0 - alike) * variance + excess  # what it shares with no other candidate
         self._told = alike * variance
         self._gain = (self._root * (self._gram @ self._root)).sum(axis=0)
-        self.before = float(self.weights @ variance)
+        self.before = float(self.weights @ whole)
 
     def gains(self, noise: Array) -> Array:
         """Return by how much cells of each candidate would reduce the weighted variance.
