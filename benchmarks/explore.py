@@ -46,7 +46,7 @@ SIMULATED = {
     "weak, no graph": ((0.03, 0.25), False),
 }
 REAL = ("tapseq", "papalexi", "norman")
-START, CONTROLS, WELLS, CELLS, LEAST, PLATES, GENES = 10, 100, 4, 80, 5, 2, 50
+START, CONTROLS, WELLS, CELLS, LEAST, PLATES, GENES = 10, 100, 4, 80, 5, 1, 50
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,18 @@ def test_of_many_independent_distances_few_cells_remove_little():
     assert 1 - after / left.before == pytest.approx(0.01, abs=0.004)  # 0.23 without shrinkage
 
 
+def test_noise_terms_are_those_of_dense_matrices():
+    rng = np.random.default_rng(2)
+    noise = CellNoise(rng.random(5), rng.normal(size=(5, 2)))
+    states, weights = rng.normal(size=(3, 5)), np.array([1.0, 2.0, 0.0, 1.0, 3.0])
+    targets = rng.normal(size=(2, 5))
+    found = noise.terms(Goal(np.zeros(5), states=targets, weights=weights), states)
+    w, q = np.diag(noise.own) + noise.loadings @ noise.loadings.T, np.diag(weights)
+    away = states - targets.mean(axis=0)
+    np.testing.assert_allclose(found.linear, [4 * d @ q @ w @ q @ d for d in away])
+    np.testing.assert_allclose(found.square, 2 * np.trace(q @ w @ q @ w))
+
+
 @pytest.mark.parametrize(
     "goal",
     [
