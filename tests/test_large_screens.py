@@ -14,7 +14,6 @@ from nextpert.core.design.goal import Goal
 from nextpert.core.model import perturbations
 from nextpert.core.model.perturbations import in_blocks
 from nextpert.tl._design_interventions.candidates import read_candidates
-from nextpert.tl._plan_screen import wells
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
@@ -104,7 +103,7 @@ def test_tables_of_very_many_effects_are_in_single_precision(of, monkeypatch, tm
         np.testing.assert_allclose(found[name], whole[name], rtol=1e-5, atol=1e-6)
 
 
-def test_a_plate_asks_for_the_shifts_of_few_candidates(monkeypatch):
+def test_a_plate_asks_for_no_shifts(monkeypatch):
     asked = []
     known = FittedPosterior.known
 
@@ -115,9 +114,6 @@ def test_a_plate_asks_for_the_shifts_of_few_candidates(monkeypatch):
     adata = table()
     npt.tl.fit_dag_blr(adata)
     monkeypatch.setattr(FittedPosterior, "known", counted)
-    monkeypatch.setattr(wells, "_ENOUGH", 1)
-    monkeypatch.setattr(wells, "_SAMPLE", 3)
-    npt.tl.plan_screen(adata, "p02", n_perturbations=2, n_cells=400, strategy="exploit")
-    assert asked == [5]  # two on the plate, and a sample of three others
-    npt.tl.design_interventions(adata, "p02")
-    assert asked[1:] == [29]  # acquisitions on shifts ask for all candidates
+    for strategy in ("exploit", "explore", "both"):
+        npt.tl.plan_screen(adata, "p02", n_perturbations=2, n_cells=400, strategy=strategy)
+    assert asked == []

@@ -74,10 +74,10 @@ CALLS = {
     ),
     "design": (
         ["--target-mean", "MYC=1.5", "STK3=0", "--candidates", "MYC", "HS2", "HS2+STK3",
-         "--acquisition", "cv", "--n-cells", "7", "--n-samples", "11", "--seed", "9",
+         "--acquisition", "civ", "--n-cells", "7", "--n-samples", "11", "--seed", "9",
          "--no-noise-aware"],
         {"target": {"MYC": 1.5, "STK3": 0.0}, "candidates": ["MYC", "HS2", "HS2+STK3"],
-         "acquisition": "cv", "n_cells": 7, "n_samples": 11, "rng": 9, "noise_aware": False},
+         "acquisition": "civ", "n_cells": 7, "n_samples": 11, "rng": 9, "noise_aware": False},
     ),
     "plan": (
         ["--target-group", "batch", "a", "--candidates", "genes", "--n-perturbations", "2",

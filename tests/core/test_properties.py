@@ -27,6 +27,7 @@ from nextpert.core import (
     minimal_imap,
     pool_guides,
 )
+from nextpert.core.design.remaining_variance import RemainingVariance
 from nextpert.core.model.effects import exact_effects
 from nextpert.core.model.weights import fit_weights
 
@@ -295,3 +296,28 @@ def test_acquisitions_grow_with_the_unit_of_all_genes(screen, unit):
     here, there = acquisitions(screen), acquisitions(screen.in_units(unit))
     for name, (values, power) in here.items():
         close(there[name][0] / unit**power, values, abs(values).max(), 1e-4)
+
+
+# -- plan -----------------------------------------------------------------------------------------
+
+
+def plate(draws, weights, noise):
+    """The candidates of a plate of three, and the variance that each would take from the rest."""
+    left, chosen = RemainingVariance(draws, weights), []
+    for _ in range(3):
+        gains = left.gains(noise)
+        gains[chosen] = -1.0
+        chosen.append(int(gains.argmax()))
+        left.observe(chosen[-1], noise[chosen[-1]])
+    return np.array(chosen), left.gains(noise)
+
+
+@given(st.integers(0, 10_000), st.permutations(range(6)).map(np.array), factors)
+def test_a_plate_knows_no_order_and_no_unit(seed, labels, unit):
+    rng = np.random.default_rng(seed)
+    draws = rng.normal(size=(50, 6)) @ rng.normal(size=(6, 6))
+    weights, noise = rng.random(6), rng.random(6)
+    here, after = plate(draws, weights, noise)
+    there, turned = plate(unit**2 * draws[:, labels], weights[labels], unit**4 * noise[labels])
+    assert labels[there].tolist() == here.tolist()
+    close(turned / unit**4, after[labels], after.max())

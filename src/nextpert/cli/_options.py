@@ -314,8 +314,8 @@ class Ranking:
     acquisition: str = "auto"
     """What the ranking goes by. 'auto': 'civ' on a fit with exact shifts (--shift-sd 0), otherwise
     'probability'. To reach the target: 'probability' of being nearest, 'ei', 'thompson', 'greedy'.
-    To reduce uncertainty: 'civ', 'civ_ow', 'cv', 'maxv', 'mi', 'target_mean_variance'. Between the
-    two: 'ucb'. Or 'random'."""
+    To reduce uncertainty: 'civ'. Or 'random'. With exact shifts also 'civ_ow', 'cv', 'maxv', 'mi',
+    'target_mean_variance' and 'ucb'."""
     candidates: Candidates = None
     target_is_candidate: TargetIsCandidate = False
     n_cells: Whole = 100

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nextpert.core.design.uncertain_civ import UncertainCiv
 from nextpert.core.model.shift_posterior import ShiftPosterior
 
-from nextpert.core import Dag, DagBlr, acquisitions, uncertain_values
+from nextpert.core import (
+    Candidates,
+    Dag,
+    DagBlr,
+    acquisitions,
+    find_acquisition,
+    uncertain_values,
+)
 from nextpert.core.design.acquisitions.thompson import thompson_plate
+from nextpert.core.design.distances import ranked_distance
+from nextpert.core.design.goal import Goal
+from nextpert.core.design.remaining_variance import RemainingVariance
 
 TARGET = np.array([0.5, -0.3, 1.0, 0.2])
+ON_DRAWS = ("civ", "greedy", "ei", "probability", "thompson", "random")
+EXACT = ("civ_ow", "cv", "maxv", "mi", "target_mean_variance", "ucb")
 
 
-@pytest.mark.parametrize("acquisition", acquisitions())
+def test_all_acquisitions_are_of_one_kind_or_the_other():
+    assert set(acquisitions()) == {*ON_DRAWS, *EXACT}
+
+
+@pytest.mark.parametrize("acquisition", ON_DRAWS)
 def test_each_has_a_finite_value_a_candidate_and_repeats_by_seed(acquisition, uncertain):
     models = [uncertain(seed) for seed in range(2)]
     blrs, known = [m.blr for m in models], [m.known for m in models]
@@ -26,23 +41,62 @@ def test_each_has_a_finite_value_a_candidate_and_repeats_by_seed(acquisition, un
     assert len(np.unique(one)) > 1
 
 
-def test_civ_and_greedy_are_those_of_the_gap(uncertain):
+def test_greedy_is_the_mean_distance_and_civ_what_remains_of_its_variance(uncertain):
     model = uncertain()
-    for weighted, acquisition in ((False, "civ"), (True, "civ_ow")):
-        civ = UncertainCiv(
-            model.blr, model.known, TARGET, n_cells=9, noise_aware=True, output_weighted=weighted
-        )
-        found = uncertain_values(
-            acquisition, model.blr, model.known, TARGET, n_cells=9, noise_aware=True
-        )
-        np.testing.assert_array_equal(found, civ.values())
-    greedy = uncertain_values("greedy", model.blr, model.known, TARGET, n_cells=9)
-    np.testing.assert_array_equal(greedy, civ.gap_moments()[0])
+    found = Candidates(model.blr, model.known, TARGET, n_cells=9, n_samples=400, rng=1)
+    drawn = found.distances
+    greedy = uncertain_values("greedy", model.blr, model.known, TARGET, n_samples=400, rng=1)
+    np.testing.assert_array_equal(greedy, drawn.mean[:-1])
+    left = RemainingVariance(drawn.draws[:, :-1], drawn.nearer[:-1], drawn.centre[:-1])
+    civ = uncertain_values("civ", model.blr, model.known, TARGET, n_cells=9, n_samples=400, rng=1)
+    np.testing.assert_allclose(civ, left.before - left.gains(found.noise.at(9)))
+
+
+@pytest.mark.parametrize("acquisition", EXACT)
+def test_acquisitions_of_exact_shifts_are_refused_where_shifts_are_uncertain(
+    acquisition, uncertain
+):
+    model = uncertain()
+    with pytest.raises(ValueError, match=r"exact shifts.*shift_sd=0.*nextpert\.core"):
+        uncertain_values(acquisition, model.blr, model.known, TARGET)
+    asked = Candidates(model.blr, model.known, TARGET, rng=0)
+    with pytest.raises(ValueError, match="exact shifts"):
+        find_acquisition(acquisition).plate(asked, np.arange(5), 2)
+    exact = ShiftPosterior.exact(np.random.default_rng(0).normal(size=(5, 4)))
+    assert np.isfinite(uncertain_values(acquisition, model.blr, exact, TARGET, n_cells=5)).all()
+
+
+def test_plain_goals_change_nothing(uncertain):
+    model = uncertain()
+    for acquisition in ON_DRAWS:
+        given = [
+            uncertain_values(acquisition, model.blr, model.known, target, n_cells=5, rng=1)
+            for target in (TARGET, Goal.point(TARGET))
+        ]
+        np.testing.assert_array_equal(*given)
+
+
+@pytest.mark.slow
+def test_acquisitions_take_any_goal(uncertain):
+    model = uncertain()
+    goals = (
+        Goal(np.zeros(4), signature=[0, 1.0, 0, -1]),
+        Goal(np.zeros(4), low=[-np.inf, 1, -np.inf, -np.inf]),
+        Goal(np.zeros(4), signature=[0, 1.0, 0, -1], direction_only=True),
+        Goal(np.zeros(4), states=[TARGET], away_from=[-TARGET], margins=[4.0]),
+    )
+    for goal in goals:
+        for acquisition in ON_DRAWS:
+            found = uncertain_values(acquisition, model.blr, model.known, goal, n_cells=5, rng=1)
+            assert np.isfinite(found).all()
+        found = ranked_distance(model.blr, model.known, goal, rng=1)
+        drawn = uncertain_values("probability", model.blr, model.known, goal, rng=1)
+        np.testing.assert_allclose(drawn, -found.nearest[:-1])
 
 
 @pytest.mark.slow
 def test_expected_improvement_and_probability_by_dense_draws(uncertain):
-    model, count = uncertain(2), 5_000
+    model, count = uncertain(2), 20_000
     _, states = model.draw(count, np.random.default_rng(1))
     target = states[:, 1].mean(axis=0)  # far from that of the controls
     distance = ((states - target) ** 2).sum(axis=2)
@@ -58,10 +112,10 @@ def test_expected_improvement_and_probability_by_dense_draws(uncertain):
     assert (np.abs(found + chance) < 5 * np.sqrt(0.5 / count)).all()
     first = [
         uncertain_values("thompson", model.blr, model.known, target, rng=seed).argmin()
-        for seed in range(500)
+        for seed in range(2000)
     ]
-    drawn = np.bincount(first, minlength=5) / 500
-    assert (np.abs(drawn - chance) < 5 * np.sqrt(0.25 / 500)).all()
+    drawn = np.bincount(first, minlength=5) / 2000
+    assert (np.abs(drawn - chance) < 5 * np.sqrt(0.25 / 2000)).all()
 
 
 def test_thompson_takes_every_graph_in_turn():

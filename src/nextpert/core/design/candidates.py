@@ -151,7 +151,7 @@ class Candidates(Shown):
     def remaining(self) -> RemainingVariance:
         """The variance of the distances of candidates that may be nearer than the control."""
         found = self.distances
-        return RemainingVariance(found.draws[:, :-1], found.nearer[:-1])
+        return RemainingVariance(found.draws[:, :-1], found.nearer[:-1], found.centre[:-1])
 
     @cached_property
     def distances(self) -> RankedDistance:

@@ -146,14 +146,14 @@ def uncertain_values(
     Parameters
     ----------
     acquisition
-        ``"civ"`` or ``"civ_ow"``: see :class:`UncertainCiv`. ``"greedy"``: the expected squared
-        distance to the ideal shift. On draws of the states (see
+        ``"civ"``: the variance that remains (see :class:`Civ`). ``"greedy"``: the expected squared
+        distance. On draws of the states (see
         :func:`~nextpert.core.ranked_distance`): ``"ei"``, the expected
         squared distance to the target if the better is kept of the candidate and the incumbent
         (see ``kept_distance``); ``"probability"``, minus the probability of being the nearest;
         ``"thompson"``, the squared distance under a single draw, so that its best candidate is
         drawn with its probability of being the nearest. ``"random"``: uniform numbers.
-        The others of :func:`acquisitions` use the expected shifts.
+        The others of :func:`acquisitions` need exact shifts.
     posterior, shifts, target, n_cells, noise_aware, target_variance, n_samples, rng
         See :class:`Candidates`.
 

@@ -1,8 +1,4 @@
-"""Causal integrated variance from joint draws: what cells of candidates leave of their distances.
-
-Equations 36 to 38 of the mathematics page. One observation of a candidate is a rank-one step, so
-that no matrix of candidates x candidates is formed.
-"""
+"""CIV from joint draws: what cells of candidates leave uncertain of distances; equations 36-38."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nextpert.core._blas import one_thread
-from nextpert.core._checks import as_vector, require_count
+from nextpert.core._checks import as_vector
 from nextpert.core.model.perturbations import in_blocks
 
 if TYPE_CHECKING:
@@ -29,9 +25,9 @@ _DRAWN, _SHIFT = 200, 0.1  # draws of a cell's noise for goals without a closed 
 
 
 class NoiseTerms(NamedTuple):
-    """Variance of the distance that cells measure, ``linear v + square v^2`` for each candidate.
+    """Variance of the distance that cells measure, ``linear v + square v^2`` of each candidate.
 
-    ``v`` is ``1 / n_cells``, and with guides ``tau^2 / n_guides`` more (``shared``).
+    ``v`` is ``1 / n_cells``, and with guides ``tau^2 / n_guides`` (``shared``) more.
     """
 
     linear: Array
@@ -40,41 +36,26 @@ class NoiseTerms(NamedTuple):
 
     def rows(self, which: Sequence[int]) -> NoiseTerms:
         """Return those of some candidates."""
-        some = list(which)
-        return self._replace(linear=self.linear[some], square=self.square[some])
+        return self._replace(linear=self.linear[list(which)], square=self.square[list(which)])
 
     def at(self, n_cells: ArrayLike, which: Any = slice(None)) -> Array:
         """Return it for so many cells (above 0) of all candidates, or of some."""
         v: Array = 1.0 / np.asarray(n_cells, np.float64) + self.shared
-        linear, square = self.linear[which], self.square[which]
-        return np.asarray((linear + square * v) * v)
+        return np.asarray(self.linear[which] * v + self.square[which] * v**2)
 
 
 @dataclass(frozen=True)
 class CellNoise:
-    """Covariance within cells, ``diag(own) + loadings loadings'``, units of the data.
+    """Covariance within cells, ``diag(own) + loadings loadings'``, units of the data."""
 
-    Parameters
-    ----------
-    own
-        Variance of every gene that it shares with no other, shape ``(n_genes,)``.
-    loadings
-        Factors, shape ``(n_genes, n_factors)``.
-    shared
-        Variance that the cells of a guide share, relative to that of a cell, over the number of
-        guides of a candidate.
-    """
-
-    own: Array
-    loadings: Array
-    shared: float = 0.0
+    own: Array  # (n_genes,)
+    loadings: Array  # (n_genes, n_factors)
+    shared: float = 0.0  # of guides, as above
 
     def terms(self, goal: Goal, states: Array, seed: int = 0) -> NoiseTerms:
         """Return how variable the distance of a mean of cells is at the state of each candidate.
 
-        For the squared distance to target states it is ``4 d'QWQd v + 2 tr(QWQW) v^2`` with ``d``
-        the difference to their weighted mean, ``Q`` the weights of the genes and ``W`` the
-        covariance; for other goals draws of the noise give both terms.
+        To target states by equation 36, without genes x genes; to other goals by draws of cells.
         """
         if not goal.is_states:
             return self._drawn(goal, states, np.random.default_rng(seed))
@@ -102,6 +83,10 @@ class CellNoise:
 class RemainingVariance:
     """Variance that remains of the distances of candidates as cells of some are observed.
 
+    An observation is a rank-one step in draws: nothing is of size candidates x candidates. As
+    covariances that are 0 are not estimated as 0 by few draws, all are shrunk by one factor
+    (Schaefer and Strimmer 2005, doi:10.2202/1544-6115.1175).
+
     Parameters
     ----------
     draws
@@ -109,13 +94,9 @@ class RemainingVariance:
     weights
         What each candidate counts for, such as its probability of being nearer to the target than
         the control, shape ``(n_candidates,)``; equal if nothing uncertain counts.
-
-    Notes
-    -----
-    Of few draws and many candidates, covariances that are 0 are not estimated as 0, and their
-    squares add up. So all covariances are shrunk by one factor, the share of their sum of squares
-    that exceeds what independent distances would give (Schaefer and Strimmer 2005,
-    doi:10.2202/1544-6115.1175).
+    centre
+        Distances of the expected states, same shape. What the mean distance exceeds them by,
+        squared, is added to the variance; only cells of the candidate itself reduce it.
 
     Examples
     --------
@@ -127,12 +108,15 @@ class RemainingVariance:
     1
     """
 
-    def __init__(self, draws: Array, weights: ArrayLike) -> None:
+    def __init__(self, draws: Array, weights: ArrayLike, centre: ArrayLike | None = None) -> None:
         n, size = draws.shape
         count = as_vector(weights, size, "weights")
-        centred = (draws - draws.mean(axis=0)) / np.sqrt(n - 1)
+        mean = draws.mean(axis=0)
+        centred = (draws - mean) / np.sqrt(n - 1)
         variance = (centred**2).sum(axis=0)
-        if count @ variance <= 1e-12 * count.sum() * variance.max():  # nothing uncertain counts
+        excess = 0.0 * mean if centre is None else (mean - np.asarray(centre)) ** 2
+        whole = variance + excess
+        if count @ whole <= 1e-12 * count.sum() * whole.max():  # nothing uncertain counts
             count = np.ones(size)
         self.weights = count / count.sum()
         gram = (centred * self.weights) @ centred.T
@@ -141,16 +125,13 @@ class RemainingVariance:
         chance = ((self.weights @ variance) ** 2 - own.sum() + seen) / (n - 1)
         alike = min(max(1.0 - chance / seen, 0.0), 1.0) if seen > chance > 0 else 0.0
         self._root, self._gram, self._within = np.sqrt(alike) * centred, alike * gram, np.eye(n)
-        self._own = (1.0 - alike) * variance  # what it shares with no other candidate
+        self._own = (1.0 - alike) * variance + excess  # what it shares with no other candidate
         self._told = alike * variance
         self._gain = (self._root * (self._gram @ self._root)).sum(axis=0)
-        self.before = float(self.weights @ variance)
+        self.before = float(self.weights @ whole)
 
     def gains(self, noise: Array) -> Array:
-        """Return by how much cells of each candidate would reduce the weighted variance.
-
-        ``noise`` is the variance of the distance that they measure, shape ``(n_candidates,)``.
-        """
+        """Return what cells of each, which measure with variances ``noise``, would remove."""
         whole, told = self._told + self._own, self._told
         fall = self._gain + self.weights * (whole**2 - told**2)
         total = whole + noise
@@ -180,21 +161,15 @@ class RemainingVariance:
         self._gain[k] *= rest**2
 
     def among(self, some: Sequence[int]) -> tuple[Array, Array]:
-        """Return the covariance of some distances, and the gains that their covariances give.
-
-        ``removed`` of both and of variances ``s`` of what cells measure is ``tr((C + s)^-1 B)``.
-        """
-        which = list(some)
-        u, own = self._root[:, which], self._own[which]
-        shared, weighted = u.T @ u, self.weights[which] * own
+        """Return covariance and gain matrix of some candidates, as :func:`removed` takes them."""
+        u, own = self._root[:, list(some)], self._own[list(some)]
+        shared, weighted = u.T @ u, self.weights[list(some)] * own
         gain = u.T @ self._gram @ u + shared * (weighted[:, None] + weighted)
         return shared + np.diag(own), gain + np.diag(weighted * own)
 
 
 def removed(covariance: Array, gain: Array, noise: Array) -> float:
-    """Return the variance that cells of some candidates remove together (equation 38)."""
-    if not len(noise):
-        return 0.0
+    """Return the variance that cells of some candidates remove together: ``tr((C + s)^-1 B)``."""
     return float(np.trace(np.linalg.lstsq(covariance + np.diag(noise), gain, rcond=None)[0]))
 
 
@@ -204,21 +179,10 @@ def split_by_variance(
 ) -> NDArray[np.int64]:
     """Return the cells of each candidate of a plate: 5 at a time go where they remove most.
 
-    Parameters
-    ----------
-    covariance, gain
-        Of :meth:`RemainingVariance.among`: those of the plate first, then those in progress.
-    noise
-        Terms of those of the plate.
-    n_cells, least
-        Cells in all, and the fewest of a candidate.
-    fixed
-        Variances of what the cells in progress measure.
+    ``covariance`` and ``gain`` are of the plate, then of those in progress, whose cells measure
+    with variances ``fixed``; ``noise`` is of the plate. None gets fewer than ``least`` cells.
     """
     k = len(noise.linear)
-    if require_count(least, "least") * k > require_count(n_cells, "n_cells"):
-        message = f"{n_cells} cells do not suffice for {k} wells of {least}: give more cells."
-        raise ValueError(message)
     cells = np.full(k, least, np.int64)
     left = n_cells - least * k
     tiny = 1e-12 * max(float(np.trace(covariance)), 1e-300)  # a distance that is known exactly

@@ -54,9 +54,10 @@ def design_interventions(
     integrated variance, which reduces uncertainty. It is the variance of the distance of every
     candidate to the optimum that is expected to remain after ``n_cells`` more cells of this
     candidate, averaged over the candidates (eqs. 12 and 13), so its first candidate may lead away
-    from the target. Where shifts are uncertain (the default fit), CIV includes their uncertainty,
-    but the default acquisition is the probability of being the nearest of all candidates, by joint
-    draws of their states and of the controls from the hierarchical model of :func:`fit_dag_blr`. A
+    from the target. Where shifts are uncertain (the default fit), the default acquisition is the
+    probability of being the nearest of all candidates, by joint draws of their states and of the
+    controls from the hierarchical model of :func:`fit_dag_blr`, and CIV is the variance of the
+    distances in these draws that remains (:doc:`/model/mathematics`, equation 37). A
     target that is a perturbation of the fit is part of the same draws, and is estimated like the
     candidates; the mean of other cells is taken as it is, with its sampling error. Ties, such as
     candidates that are nearest in no draw, are ordered by the distance of the expected state.
@@ -98,20 +99,19 @@ def design_interventions(
         mu* of the paper, one per gene in the order of ``uns["dag_blr"]["genes"]``. Or a
         :class:`nextpert.Target`: a signature, bounds, several states, states to avoid, weights of
         genes, distances in units of noise or by direction. Acquisitions on draws (``"ei"``,
-        ``"probability"``, ``"thompson"``) use its distance exactly; CIV uses a quadratic
-        approximation near the best expected state (see :class:`nextpert.core.UncertainCiv`);
-        ``"greedy"`` the distance of the expected state; the other acquisitions the point of the
-        target nearest to the control, with equal weights of genes.
+        ``"probability"``, ``"thompson"``, ``"greedy"``, ``"civ"``) use its distance exactly; those
+        of exact shifts the point of the target nearest to the control, with equal weights of genes.
     acquisition
         ``"auto"`` (default): ``"civ"`` on an exact fit (``shift_sd=0``), otherwise
         ``"probability"``; ``params`` and ``trace`` name the one used. To reach the target:
         ``"probability"`` (of being the nearest), ``"ei"`` (expected improvement on the nearest
         measured candidate), ``"thompson"`` (nearest under one draw), ``"greedy"`` (expected
-        distance to the ideal shift). To reduce uncertainty: ``"civ"``, ``"civ_ow"``
-        (output-weighted CIV), ``"cv"`` (causal variance), ``"maxv"`` (largest variance), ``"mi"``
-        (mutual information), ``"target_mean_variance"`` (variance of the predicted mean).
-        ``"ucb"``, an upper confidence bound of the gap to the ideal shift; or ``"random"``. Or the
-        name of an acquisition of your own (:doc:`/developer/acquisition`).
+        distance). To reduce uncertainty: ``"civ"``. Or ``"random"``. On exact shifts
+        (``shift_sd=0``, or candidates given as a table) also ``"civ_ow"`` (output-weighted CIV),
+        ``"cv"`` (causal variance), ``"maxv"`` (largest variance), ``"mi"`` (mutual information),
+        ``"target_mean_variance"`` (variance of the predicted mean), ``"ucb"`` (an upper confidence
+        bound of the gap to the ideal shift), or the name of an acquisition of your own
+        (:doc:`/developer/acquisition`).
     candidates
         ``None`` (default): every perturbation of the fit. ``"genes"``: those and a knockout of
         every gene of the panel. Or a list of labels, or a table of shifts as in
@@ -134,8 +134,8 @@ def design_interventions(
         Number of cells of the next perturbation, for acquisitions that reduce uncertainty. Set it
         to what you plan for each.
     noise_aware
-        Whether the look-ahead includes the information in the scatter of the ``n_cells`` cells
-        (default), or treats them all as equal to their mean, as the paper does.
+        With exact shifts: whether the look-ahead includes the information in the scatter of the
+        ``n_cells`` cells (default), or treats them all as equal to their mean, as the paper does.
     posterior_key
         Posterior in ``adata.uns``.
     perturbation_key

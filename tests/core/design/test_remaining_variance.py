@@ -1,0 +1,210 @@
+"""The variance that remains, by dense matrices; noise by simulation; CIV in closed form."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from nextpert.core import Civ, DagBlr, Moments, Pool, random_scm
+from nextpert.core.design.goal import Goal
+from nextpert.core.design.remaining_variance import (
+    CellNoise,
+    NoiseTerms,
+    RemainingVariance,
+    removed,
+    split_by_variance,
+)
+
+
+@pytest.fixture(params=[0.0, 0.7], ids=["all in common", "with own parts"])
+def problem(request):
+    """Draws of twelve distances that go together, weights, noise, and their dense covariance."""
+    rng = np.random.default_rng(3)
+    draws = rng.normal(size=(60, 3)) @ rng.normal(size=(3, 12))
+    draws += request.param * rng.normal(size=draws.shape)
+    weights, noise = rng.random(12), 0.1 + rng.random(12)
+    return draws, weights / weights.sum(), noise, shrunken(draws, weights / weights.sum())
+
+
+def shrunken(draws, weights):
+    """The covariance with all covariances shrunk as equation 37 says, entry by entry."""
+    c, n = np.cov(draws.T), len(draws)
+    pairs = [(j, k) for j in range(len(c)) for k in range(len(c)) if j != k]
+    weight = np.array([weights[j] * weights[k] for j, k in pairs])
+    square = np.array([c[j, k] ** 2 for j, k in pairs])
+    chance = np.array([(c[j, j] * c[k, k] + c[j, k] ** 2) / (n - 1) for j, k in pairs])
+    alike = max(1 - weight @ chance / (weight @ square), 0)
+    return alike * c + (1 - alike) * np.diag(np.diag(c))
+
+
+def dense_gains(c, weights, noise):
+    return np.array([weights @ c[:, k] ** 2 / (c[k, k] + noise[k]) for k in range(len(c))])
+
+
+def test_greedy_choice_is_that_of_dense_matrices(problem):
+    draws, weights, noise, c = problem
+    left = RemainingVariance(draws, 7 * weights)
+    assert left.before == pytest.approx(weights @ np.diag(c))
+    for _ in range(8):  # some are chosen twice
+        wanted = dense_gains(c, weights, noise)
+        np.testing.assert_allclose(left.gains(noise), wanted, rtol=1e-9)
+        k = int(wanted.argmax())
+        left.observe(k, noise[k])
+        c = c - np.outer(c[k], c[k]) / (c[k, k] + noise[k])
+
+
+def test_what_means_exceed_the_centre_by_is_reduced_by_own_cells_alone(problem):
+    draws, weights, noise, c = problem
+    centre = draws.mean(axis=0) - np.linspace(0.0, 2.0, 12)
+    c = c + np.diag(np.linspace(0.0, 2.0, 12) ** 2)
+    left = RemainingVariance(draws, weights, centre)
+    assert left.before == pytest.approx(weights @ np.diag(c))
+    for k in (11, 2, 11):
+        np.testing.assert_allclose(left.gains(noise), dense_gains(c, weights, noise), rtol=1e-9)
+        left.observe(k, noise[k])
+        c = c - np.outer(c[k], c[k]) / (c[k, k] + noise[k])
+
+
+def test_cells_of_several_remove_what_the_dense_formula_says(problem):
+    draws, weights, noise, c = problem
+    some = [3, 7, 1, 10]
+    found = removed(*RemainingVariance(draws, weights).among(some), noise[some])
+    inner = np.linalg.inv(c[np.ix_(some, some)] + np.diag(noise[some]))
+    wanted = sum(weights[j] * c[j, some] @ inner @ c[some, j] for j in range(12))
+    assert found == pytest.approx(wanted)
+
+
+def test_cells_in_fives_are_split_as_an_exhaustive_search_does(problem):
+    draws, weights, noise, _ = problem
+    covariance, gain = RemainingVariance(draws, weights).among([3, 7, 1, 10])
+    terms = NoiseTerms(20 * noise[[3, 7, 1]], 50 * noise[[3, 7, 1]], 0.01)
+    fixed = noise[[10]]
+    found = split_by_variance(covariance, gain, terms, 62, 4, fixed)
+    assert found.sum() == 62
+    assert found.min() >= 4
+
+    def value(cells):
+        return removed(covariance, gain, np.append(terms.at(cells), fixed))
+
+    best = max(
+        value(np.array([a, b, 62 - a - b]))
+        for a, b in itertools.product(range(4, 55), repeat=2)
+        if 62 - a - b >= 4
+    )
+    assert value(found) > 0.999 * best
+    assert value(found) > value(np.array([21, 21, 20]))
+
+
+def test_a_distance_that_is_known_has_nothing_to_gain():
+    draws = np.random.default_rng(0).normal(size=(50, 4))
+    draws[:, 1] = 2.0
+    left = RemainingVariance(draws, [0.0, 1.0, 0.0, 0.0])
+    np.testing.assert_array_equal(left.weights, 0.25)  # what counts is certain
+    left.observe(1, 0.0)
+    assert left.gains(np.zeros(4))[1] == 0
+    alone = RemainingVariance(draws[:, :1], [1.0])
+    np.testing.assert_allclose(alone.gains(np.ones(1)), alone.before**2 / (alone.before + 1))
+
+
+def test_of_many_independent_distances_few_cells_remove_little():
+    left = RemainingVariance(np.random.default_rng(0).normal(size=(100, 3000)), np.ones(3000))
+    for k in range(30):
+        left.observe(k, 0.0)
+    after = left.weights @ (left._told + left._own)
+    assert 1 - after / left.before == pytest.approx(0.01, abs=0.004)  # 0.23 without shrinkage
+
+
+def test_noise_terms_are_those_of_dense_matrices():
+    rng = np.random.default_rng(2)
+    noise = CellNoise(rng.random(5), rng.normal(size=(5, 2)))
+    states, weights = rng.normal(size=(3, 5)), np.array([1.0, 2.0, 0.0, 1.0, 3.0])
+    targets = rng.normal(size=(2, 5))
+    found = noise.terms(Goal(np.zeros(5), states=targets, weights=weights), states)
+    w, q = np.diag(noise.own) + noise.loadings @ noise.loadings.T, np.diag(weights)
+    away = states - targets.mean(axis=0)
+    np.testing.assert_allclose(found.linear, [4 * d @ q @ w @ q @ d for d in away])
+    np.testing.assert_allclose(found.square, 2 * np.trace(q @ w @ q @ w))
+
+
+@pytest.mark.parametrize(
+    "goal",
+    [
+        Goal(np.zeros(5), states=[np.ones(5), np.arange(5.0)], weights=[1, 2, 0, 1, 3]),
+        Goal(np.zeros(5), states=[np.ones(5)], direction_only=True),
+        Goal(np.zeros(5), low=[1.0, -np.inf, 2.0, -np.inf, -np.inf]),
+    ],
+    ids=["states", "direction", "bounds"],
+)
+def test_noise_is_that_of_simulated_cells(goal):
+    rng = np.random.default_rng(1)
+    noise = CellNoise(rng.uniform(0.5, 1, 5), rng.normal(size=(5, 2)), 0.02)
+    states = rng.normal(size=(3, 5)) - 2.0
+    found = noise.terms(goal, states).at(40)
+    v = 1 / 40 + 0.02
+    covariance = v * (np.diag(noise.own) + noise.loadings @ noise.loadings.T)
+    for state, variance in zip(states, found, strict=True):
+        drawn = goal.distance(rng.multivariate_normal(state, covariance, size=40_000))
+        # Draws give the terms of goals without a closed form.
+        assert variance == pytest.approx(drawn.var(), rel=0.04 if goal.is_states else 0.4)
+
+
+def ranked_both_ways(seed):
+    """Rank correlations with CIV in closed form, of known shifts, of gains by draws of the gaps.
+
+    Cells of a candidate tell of its gap alone; or of its state, gene by gene, which in the exact
+    model is all that they tell.
+    """
+    rng = np.random.default_rng(seed)
+    truth, n = random_scm(6, "erdos_renyi", expected_degree=3, rng=rng), 20
+    blr = DagBlr(truth.dag, noise_var=truth.noise_var, prior_scale=1.0, intercept=False)
+    blr = blr.update(Moments.from_array(truth.sample(30, rng=rng)))
+    shifts = rng.normal(size=(15, 6)) * rng.choice([0.0, 1.0], (15, 6), p=[0.7, 0.3])
+    target = rng.normal(size=6)
+    closed = Civ(blr, target, domain=Pool(shifts), n_cells=n).values(shifts)
+    weights = np.zeros((2000, 6, 6))
+    for i in range(6):
+        part = slice(blr.vptr[i], blr.vptr[i + 1])
+        weights[:, i, blr.dag.parents(i)] = blr.sample(2000, seed)[0][:, part]
+    reached = np.linalg.inv(np.eye(6) - weights)
+    states = np.einsum("sij,kj->ski", reached, shifts)
+    ideal = target - weights @ target
+    gaps = ((shifts - ideal[:, None]) ** 2).sum(axis=2)
+    noise = CellNoise(truth.noise_var, np.zeros((6, 0)))
+    terms = noise.terms(Goal.point(np.zeros(6)), shifts - blr.ideal_shift(target))
+    alone = -RemainingVariance(gaps, np.ones(15)).gains(terms.at(n))
+    root = blr.solve(np.eye(6)) * np.sqrt(truth.noise_var)
+    every = []
+    for k in range(15):
+        state, gap = states[:, k] - states[:, k].mean(axis=0), gaps - gaps.mean(axis=0)
+        inner = state.T @ state / 2000 + root @ root.T / n
+        cross = state.T @ gap / 2000
+        every.append(-(cross * np.linalg.solve(inner, cross)).sum())
+    return spearmanr(alone, closed).statistic, spearmanr(every, closed).statistic
+
+
+def test_of_known_shifts_whole_states_rank_as_the_closed_form_and_distances_do_not():
+    found = np.array([ranked_both_ways(seed) for seed in range(20)])
+    mean, error = found.mean(axis=0), found.std(axis=0, ddof=1) / np.sqrt(len(found))
+    assert mean[1] > 0.97, (mean, error)
+    assert abs(mean[0]) < 0.35, (mean, error)
+
+
+def test_a_plate_of_96_of_10000_candidates_takes_seconds():
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=(200, 4)) @ rng.normal(size=(4, 10_000))
+    draws += rng.normal(size=draws.shape)
+    noise, start = np.ones(10_000), time.process_time()
+    left, chosen = RemainingVariance(draws, rng.random(10_000)), []
+    for _ in range(96):
+        gains = left.gains(noise)
+        gains[chosen] = -1.0
+        chosen.append(int(gains.argmax()))
+        left.observe(chosen[-1], 1.0)
+    terms = NoiseTerms(np.full(96, 100.0), np.ones(96))
+    cells = split_by_variance(*left.among(chosen), terms, 9600, 20, np.zeros(0))
+    assert cells.sum() == 9600
+    assert time.process_time() - start < 10
