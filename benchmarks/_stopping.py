@@ -29,6 +29,7 @@ from nextpert.core.design.stopping import (
     stopping,
 )
 from nextpert.core.evaluate.cell_pool import PoolEnvironments
+from nextpert.core.model.shift_posterior import ShiftPosterior
 from nextpert.core.screen.guides import pool_guides
 from nextpert.core.screen.mean_distance import distance_difference
 from nextpert.core.screen.moments import Moments
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     import anndata as ad
 
     from nextpert.core.evaluate.cell_pool import CellPool
+    from nextpert.tl._design_interventions.candidates import CandidateSet
 
 N_GENES, N_CANDIDATES, N_CONTROL = 36, 24, 100
 N_PLATES, SIZE, N_CELLS, DRAWS = 12, 4, 10, 400
@@ -202,7 +204,7 @@ def campaign(way: Way, rng: np.random.Generator) -> np.ndarray:
         screen = screen + ScreenMoments.from_array(np.concatenate(cells), groups, n + 1)
         run.see(screen)
         found = ranked_distance(
-            run.fit.posteriors, run.fit.known(run.candidates.prior), way.goal,
+            run.fit.posteriors, on_graph(run.candidates), way.goal,
             target_variance=way.goal_variance, states=run.candidates.states(run.fit),
             n_samples=DRAWS, rng=rng,
         )  # fmt: skip
@@ -243,13 +245,18 @@ def asking(
     noise = screen.squares.sum(axis=0) / np.maximum(screen.n - 1, 0).sum()
     on_plate = run.candidates.rows(chosen.tolist())
     plate = draw_plate(
-        run.fit.posteriors, run.fit.known(on_plate.prior),
+        run.fit.posteriors, on_graph(on_plate),
         Goal.point(way.goal, way.goal_variance), chosen, states=on_plate.states(run.fit),
         variance=noise / N_CELLS, n_samples=DRAWS, rng=rng,
     )  # fmt: skip
     index = np.arange(len(screen.n))
     distinct = bool(differing(pool_guides(screen, index, len(index))).any())
     return partial(stopping, found, seen, plate, confidence=CONFIDENCE, distinct=distinct)
+
+
+def on_graph(candidates: CandidateSet) -> ShiftPosterior:
+    """Return the shifts of candidates, which are not asked where their states are given."""
+    return ShiftPosterior.exact(candidates.interventions.shifts)
 
 
 def before(found: RankedDistance, measured: np.ndarray, tolerance: float) -> float:
@@ -351,7 +358,7 @@ def advised(adata: ad.AnnData, target: Any) -> tuple[str, bool]:
     kept = [j for j, name in enumerate(pool.interventions.names) if name != wanted.label]
     others = pool.rows(kept)
     found = ranked_distance(
-        fit.posteriors, fit.known(others.prior), wanted.goal,
+        fit.posteriors, on_graph(others), wanted.goal,
         states=others.states(fit, wanted.targets), n_samples=DRAWS, rng=0,
     )  # fmt: skip
     good = before(found, np.ones(len(kept), bool), 0.1)

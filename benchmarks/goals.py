@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.few_cells import table
+from benchmarks._cells import table
 from nextpert.core import (
     DagBlr,
     Goal,

@@ -37,9 +37,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 import nextpert as npt
+from benchmarks._cells import table
 from benchmarks._quiet import quiet
 from benchmarks._screens import SOURCES, read_screen
-from benchmarks.few_cells import table
 from nextpert.core import Moments
 from nextpert.core.screen.mean_distance import mean_distance
 

@@ -36,6 +36,7 @@ import numpy as np
 from scipy.stats import nct, ttest_ind_from_stats
 from scipy.stats import t as student
 
+from benchmarks._cells import read_cells, table
 from benchmarks._screens import SOURCES, read_screen
 from benchmarks._stopping import (
     FIRST_SEED,
@@ -48,7 +49,6 @@ from benchmarks._stopping import (
     said_rows,
     simulated,
 )
-from benchmarks.few_cells import read_cells, table
 from benchmarks.own_state import above_noise
 from benchmarks.replays import as_pool, full_shift
 from nextpert.core.design.cell_numbers import Layout
@@ -242,7 +242,7 @@ def stopping_real_table(folder: Path, n_repeats: int) -> str:
         f"{N_PLATES} plates: {HOW}"
     ]
     for name in ("papalexi", "tapseq"):
-        cells = read_cells(read_screen(folder, SOURCES[name], name=name), None)
+        cells = read_cells(read_screen(folder, SOURCES[name], name=name))
         pool, targets = as_pool(cells), [j - 1 for j in above_noise(cells)]
         for held_out in (False, True):
             where = "held out" if held_out else "in the pool"

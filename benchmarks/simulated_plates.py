@@ -40,6 +40,7 @@ import numpy as np
 from scipy.stats import ttest_1samp
 from threadpoolctl import threadpool_limits
 
+from benchmarks._cells import Cells, read_cells, table
 from benchmarks._plate_worlds import (
     GENES,
     N_CELLS,
@@ -51,7 +52,6 @@ from benchmarks._plate_worlds import (
     drawn,
 )
 from benchmarks._screens import SOURCES, read_screen
-from benchmarks.few_cells import Cells, read_cells, table
 from benchmarks.own_state import above_noise
 from nextpert._adata import Naming
 from nextpert._adata.environments import Plan
@@ -190,7 +190,7 @@ def shown(title: str, ways: dict[str, Way], found: Found) -> str:
 @cache
 def screen_of(name: str, data: str) -> tuple[Cells, Dag, list[int]]:
     """Return a screen's cells, graph, and the perturbations that are above noise."""
-    cells = read_cells(read_screen(Path(data), SOURCES[name], name=name, min_seen=0.1), None)
+    cells = read_cells(read_screen(Path(data), SOURCES[name], name=name, min_seen=0.1))
     dag = boss(Moments.from_array(cells.x[cells.code == 0]), rng=0).dag
     return cells, dag, [j - 1 for j in above_noise(cells)]
 

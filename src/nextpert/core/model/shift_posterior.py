@@ -210,7 +210,7 @@ class ShiftPosterior(Shown):
         return self.fixed @ posterior.fixed_of(design).T
 
     def expected(self, posterior: DagBlr) -> Array:
-        """Return the expected shifts, cells seen: ``a + E[u]`` (equation 6), same shape."""
+        """Return the expected shifts, cells seen: ``a + E[u]``, same shape."""
         return self.prior + self.share * self.departure(posterior)
 
     def states(self, posterior: DagBlr) -> Array:
