@@ -29,7 +29,6 @@ from nextpert.core.design.stopping import (
     stopping,
 )
 from nextpert.core.evaluate.cell_pool import PoolEnvironments
-from nextpert.core.model.shift_posterior import ShiftPosterior
 from nextpert.core.screen.guides import pool_guides
 from nextpert.core.screen.mean_distance import distance_difference
 from nextpert.core.screen.moments import Moments
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     import anndata as ad
 
     from nextpert.core.evaluate.cell_pool import CellPool
-    from nextpert.tl._design_interventions.candidates import CandidateSet
 
 N_GENES, N_CANDIDATES, N_CONTROL = 36, 24, 100
 N_PLATES, SIZE, N_CELLS, DRAWS = 12, 4, 10, 400
@@ -204,8 +202,7 @@ def campaign(way: Way, rng: np.random.Generator) -> np.ndarray:
         screen = screen + ScreenMoments.from_array(np.concatenate(cells), groups, n + 1)
         run.see(screen)
         found = ranked_distance(
-            run.fit.posteriors, on_graph(run.candidates), way.goal,
-            target_variance=way.goal_variance, states=run.candidates.states(run.fit),
+            run.candidates.states(run.fit), way.goal, target_variance=way.goal_variance,
             n_samples=DRAWS, rng=rng,
         )  # fmt: skip
         ask = asking(run, screen, found, way, rng)
@@ -245,18 +242,12 @@ def asking(
     noise = screen.squares.sum(axis=0) / np.maximum(screen.n - 1, 0).sum()
     on_plate = run.candidates.rows(chosen.tolist())
     plate = draw_plate(
-        run.fit.posteriors, on_graph(on_plate),
-        Goal.point(way.goal, way.goal_variance), chosen, states=on_plate.states(run.fit),
+        on_plate.states(run.fit), Goal.point(way.goal, way.goal_variance), chosen,
         variance=noise / N_CELLS, n_samples=DRAWS, rng=rng,
     )  # fmt: skip
     index = np.arange(len(screen.n))
     distinct = bool(differing(pool_guides(screen, index, len(index))).any())
     return partial(stopping, found, seen, plate, confidence=CONFIDENCE, distinct=distinct)
-
-
-def on_graph(candidates: CandidateSet) -> ShiftPosterior:
-    """Return the shifts of candidates, which are not asked where their states are given."""
-    return ShiftPosterior.exact(candidates.interventions.shifts)
 
 
 def before(found: RankedDistance, measured: np.ndarray, tolerance: float) -> float:
@@ -357,9 +348,6 @@ def advised(adata: ad.AnnData, target: Any) -> tuple[str, bool]:
     pool = read_candidates(None, None, fit)
     kept = [j for j, name in enumerate(pool.interventions.names) if name != wanted.label]
     others = pool.rows(kept)
-    found = ranked_distance(
-        fit.posteriors, on_graph(others), wanted.goal,
-        states=others.states(fit, wanted.targets), n_samples=DRAWS, rng=0,
-    )  # fmt: skip
+    found = ranked_distance(others.states(fit, wanted.targets), wanted.goal, n_samples=DRAWS, rng=0)
     good = before(found, np.ones(len(kept), bool), 0.1)
     return str(adata.uns["plan_cells"]["stopping"]["advice"]), good < CONFIDENCE_BEFORE

@@ -22,7 +22,6 @@ from nextpert.core.design.registry import (
     uncertain_values,
 )
 from nextpert.core.design.sphere import Sparse, Sphere
-from nextpert.core.design.uncertain_civ import UncertainCiv
 from nextpert.core.evaluate.design_loop import (
     DesignLoopResult,
     design_loop,
@@ -32,7 +31,6 @@ from nextpert.core.evaluate.design_loop import (
 from nextpert.core.graph.dag import CycleError, Dag, perturb_dag, shd
 from nextpert.core.graph.random_dag import random_dag
 from nextpert.core.model.dag_blr import DagBlr
-from nextpert.core.model.shift_posterior import ShiftPosterior
 from nextpert.core.screen.context import context_moments
 from nextpert.core.screen.guides import PooledGuides, guide_variance, pool_guides
 from nextpert.core.screen.moments import Moments
@@ -77,12 +75,10 @@ __all__ = [
     "Ranked",
     "RankedDistance",
     "ScreenMoments",
-    "ShiftPosterior",
     "Sparse",
     "Sphere",
     "TargetMeanVariance",
     "Thompson",
-    "UncertainCiv",
     "UpperConfidenceInt",
     "acquisitions",
     "boss",

@@ -60,8 +60,15 @@ class Acquisition(Shown):
 
     @classmethod
     def of_candidates(cls, asked: Candidates) -> Ranked:
-        """Return it of every candidate; here at their expected shifts and on one graph."""
-        pool = Pool(asked.expected_shifts)
+        """Return it of every candidate; here at their exact shifts and on one graph.
+
+        Raises
+        ------
+        ValueError
+            If shifts are uncertain.
+        """
+        cls._require_exact(asked)
+        pool = Pool(asked.shifts)
 
         def build(noise_aware: bool) -> Any:
             return cls.build(
@@ -75,6 +82,16 @@ class Acquisition(Shown):
         # What is reported as removed is what is expected, by the cells' scatter too.
         aware = found if found.noise_aware else build(True)
         return Ranked(found.values(pool.shifts), aware.variance_reduction(pool.shifts))
+
+    @classmethod
+    def _require_exact(cls, asked: Candidates) -> None:
+        if not asked.exact:
+            message = (
+                f"Acquisition {cls.name!r} needs exact shifts: fit with "
+                f"tl.fit_dag_blr(shift_sd=0), use nextpert.core, or choose 'probability', 'ei', "
+                f"'thompson', 'greedy', 'civ' or 'random'."
+            )
+            raise ValueError(message)
 
     @classmethod
     def plate(cls, asked: Candidates, ready: NDArray[np.int64], size: int) -> NDArray[np.int64]:

@@ -12,16 +12,16 @@ from nextpert.core._shown import Shown
 from nextpert.core.design.distances import RankedDistance, ranked_distance, states_of
 from nextpert.core.design.goal import as_goal
 from nextpert.core.design.joint_draws import States
+from nextpert.core.design.remaining_variance import CellNoise, NoiseTerms, RemainingVariance
 from nextpert.core.model.dag_blr import DagBlr
-from nextpert.core.model.shift_posterior import pair_shifts, weights_of
+from nextpert.core.model.weights import known_shifts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.design.goal import Goal
-    from nextpert.core.model.shift_posterior import ShiftPosterior
 
     Vector = NDArray[np.float64]
 
@@ -48,16 +48,14 @@ class Candidates(Shown):
     Parameters
     ----------
     posterior
-        The posterior over the weights; or one on each of several graphs, which count by the
-        weight of their shifts.
+        The posterior over the weights; or one on each of several graphs, which count alike.
     shifts
-        The candidates; for several graphs the same for all, or one for each; or a function that
-        returns these, called when they are first read. Give ``states`` and ``measured`` then.
+        Exact shifts of the candidates, shape ``(n_candidates, n_nodes)``, units of the data, as in
+        Zhang et al. 2023; ``None`` where they are uncertain. Give ``states`` then.
     target
         The target state, shape ``(n_nodes,)``, units of the data; or a goal of any kind, which
-        acquisitions on draws use exactly, ``"greedy"`` by the distance of the expected state,
-        ``"civ"`` and ``"civ_ow"`` by an approximate gap (see :class:`UncertainCiv`), and others by
-        the nearest state that reaches it.
+        acquisitions on draws use exactly, ``"greedy"`` by the distance of the expected state, and
+        acquisitions of exact shifts by the nearest state that reaches it.
     n_cells
         Number of cells planned of the next candidate.
     noise_aware
@@ -69,14 +67,13 @@ class Candidates(Shown):
         Number of draws, at least 2.
     states
         The joint posterior of the states that candidates reach, for distances and acquisitions on
-        draws, if it is not that of posterior and shifts.
+        draws; by default that of exact shifts.
     measured
-        Which candidates have cells, shape ``(n_perturbations,)``; by default as the shifts say.
-    graphs
-        The posteriors with equal weights for acquisitions on the weights alone; by default those
-        given.
+        Which candidates have cells, shape ``(n_candidates,)``; none by default.
     main
         The posterior for acquisitions that use one graph; the first by default.
+    noise
+        Covariance within cells; by default that of ``main``.
     rng
         Seed or generator.
 
@@ -89,7 +86,7 @@ class Candidates(Shown):
     def __init__(
         self,
         posterior: DagBlr | Sequence[DagBlr],
-        shifts: ShiftPosterior | Sequence[ShiftPosterior] | Callable[[], Sequence[ShiftPosterior]],
+        shifts: ArrayLike | None,
         target: ArrayLike | Goal,
         *,
         n_cells: float = 1,
@@ -98,39 +95,27 @@ class Candidates(Shown):
         n_samples: int = 1000,
         states: States | None = None,
         measured: ArrayLike | None = None,
-        graphs: Sequence[DagBlr] | None = None,
         main: DagBlr | None = None,
+        noise: CellNoise | None = None,
         rng: int | np.random.Generator | None = None,
     ) -> None:
-        self._given, self._measured = (posterior, shifts), measured
-        if not callable(shifts):
-            posterior = self.posteriors
-        first = posterior if isinstance(posterior, DagBlr) else posterior[0]
-        self.goal = as_goal(target, first.n_nodes, target_variance)
+        self.graphs = [posterior] if isinstance(posterior, DagBlr) else list(posterior)
+        self._shifts = None if shifts is None else known_shifts(self.graphs, shifts)
+        if states is None:
+            if self._shifts is None:
+                message = "Uncertain shifts need the joint posterior of the states: give states."
+                raise ValueError(message)
+            states = states_of(self.graphs, self._shifts)
+        self.states = states
+        self.goal = as_goal(target, self.graphs[0].n_nodes, target_variance)
         self.n_cells, self.noise_aware = n_cells, bool(noise_aware)
         self.n_samples, self.rng = n_samples, as_rng(rng)
-        self.states = states_of(self.posteriors, self.shifts) if states is None else states
-        self.graphs = list(graphs) if graphs else self.posteriors
-        self.main = self.graphs[0] if main is None else main
+        none = np.zeros(self.size, bool)
+        self.measured = none if measured is None else np.asarray(measured, bool)
+        self.main, self._noise = self.graphs[0] if main is None else main, noise
 
     def _facts(self) -> dict[str, Any]:
         return {"n_candidates": self.size, "n_cells": self.n_cells, "goal": self.goal}
-
-    @cached_property
-    def pairs(self) -> list[tuple[DagBlr, ShiftPosterior]]:
-        """The posterior on every graph with its shifts."""
-        posterior, shifts = self._given
-        return pair_shifts(posterior, shifts() if callable(shifts) else shifts)
-
-    @property
-    def posteriors(self) -> list[DagBlr]:
-        """The posterior on every graph."""
-        return [blr for blr, _ in self.pairs]
-
-    @property
-    def shifts(self) -> list[ShiftPosterior]:
-        """The shifts of the candidates on every graph."""
-        return [known for _, known in self.pairs]
 
     @property
     def size(self) -> int:
@@ -138,10 +123,15 @@ class Candidates(Shown):
         return len(self.states.mean) - 1
 
     @property
-    def measured(self) -> NDArray[np.bool_]:
-        """Which candidates have cells, shape ``(n_perturbations,)``."""
-        given = self._measured
-        return np.asarray(self.shifts[0].n) > 0 if given is None else np.asarray(given, bool)
+    def exact(self) -> bool:
+        """Whether shifts are exact: acquisitions of the paper then have closed forms."""
+        return self._shifts is not None
+
+    @property
+    def shifts(self) -> Vector:
+        """Exact shifts, shape ``(n_candidates, n_nodes)``."""
+        assert self._shifts is not None
+        return self._shifts
 
     @property
     def target_mean(self) -> Vector:
@@ -149,10 +139,19 @@ class Candidates(Shown):
         return self.goal.quadratic(self.goal.origin).point
 
     @cached_property
-    def expected_shifts(self) -> Vector:
-        """The expected shifts, mean over graphs, shape ``(n_perturbations, n_nodes)``."""
-        each = [known.expected(blr) for blr, known in self.pairs]
-        return np.asarray(np.average(each, axis=0, weights=weights_of(self.pairs)))
+    def noise(self) -> NoiseTerms:
+        """How variable the distance is that cells of each candidate measure."""
+        within = self._noise
+        if within is None:
+            loadings = self.main.solve(np.eye(self.main.n_nodes)) * np.sqrt(self.main.noise_var)
+            within = CellNoise(np.zeros(len(loadings)), loadings)
+        return within.terms(self.goal, self.states.mean[:-1])
+
+    @cached_property
+    def remaining(self) -> RemainingVariance:
+        """The variance of the distances of candidates that may be nearer than the control."""
+        found = self.distances
+        return RemainingVariance(found.draws[:, :-1], found.nearer[:-1])
 
     @cached_property
     def distances(self) -> RankedDistance:
@@ -161,6 +160,4 @@ class Candidates(Shown):
 
     def draw(self, n_samples: int) -> RankedDistance:
         """Return their distances to the target by other draws."""
-        return ranked_distance(
-            (), (), self.goal, states=self.states, n_samples=n_samples, rng=self.rng
-        )
+        return ranked_distance(self.states, self.goal, n_samples=n_samples, rng=self.rng)

@@ -7,14 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core._shown import Shown
 from nextpert.core.design.goal import as_goal
 from nextpert.core.design.joint_draws import Draw, States, distance_draws, slope_draws
-from nextpert.core.model._kernels import solve_forward
-from nextpert.core.model.shift_posterior import pair_shifts, weights_of
+from nextpert.core.model.dag_blr import DagBlr
+from nextpert.core.model.weights import known_shifts, mean_draws
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,58 +21,19 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.design.goal import Goal
-    from nextpert.core.model.dag_blr import DagBlr
-    from nextpert.core.model.shift_posterior import ShiftPosterior
 
     Array = NDArray[np.float64]
 
 
-def states_of(
-    posterior: DagBlr | Sequence[DagBlr], shifts: ShiftPosterior | Sequence[ShiftPosterior]
-) -> States:
-    """Return the joint posterior of the states on one graph or several (:func:`state_draws`)."""
-
-    def draws(n_samples: int, rng: np.random.Generator) -> Iterator[Draw]:
-        return map(Draw, state_draws(posterior, shifts, n_samples=n_samples, nothing=True, rng=rng))
-
-    return States(expected_states(pair_shifts(posterior, shifts)), draws)
-
-
-def state_draws(
-    posterior: DagBlr | Sequence[DagBlr],
-    shifts: ShiftPosterior | Sequence[ShiftPosterior],
-    *,
-    n_samples: int = 400,
-    nothing: bool = False,
-    rng: int | np.random.Generator | None = None,
-) -> Iterator[Array]:
-    """Yield draws of the mean reached by every perturbation, one draw after the other.
-
-    The mean is ``(I - B)^-1 (c + a + u)``. Weights and noise variances are drawn from the
-    posterior, the same for every perturbation; given them ``u`` is drawn, its nodes going together
-    as the shifts say, from components where it is a mixture. So where cells are believed whole the
-    draws scatter about the cells' mean, and where there are none about the graph's prediction.
-    Only one draw is held at a time.
+def states_of(posterior: DagBlr | Sequence[DagBlr], shifts: ArrayLike) -> States:
+    """Return the joint posterior of the states that known shifts reach, that of no shift last.
 
     Parameters
     ----------
     posterior
-        The posterior over the weights; or one on each of several graphs, which count by the
-        weight of their shifts.
+        The posterior over the weights; or one on each of several graphs, which count alike.
     shifts
-        Posterior of the shifts; for several graphs the same for all, or one for each.
-    n_samples
-        Number of draws; graphs of the same weight have the same number, so it is rounded up.
-    nothing
-        Whether the mean reached by no shift comes as a last row.
-    rng
-        Seed or generator. The weights drawn do not depend on the shifts.
-
-    Yields
-    ------
-    ndarray
-        Means, shape ``(n_perturbations, n_nodes)`` (one row more with ``nothing``), units of the
-        data.
+        Shape ``(n_shifts, n_nodes)``, units of the data.
 
     Raises
     ------
@@ -83,93 +43,25 @@ def state_draws(
     Examples
     --------
     >>> from nextpert.core import Dag, DagBlr
-    >>> from nextpert.core.model.shift_posterior import ShiftPosterior
-    >>> from nextpert.core.design.distances import state_draws
+    >>> from nextpert.core.design.distances import states_of
     >>> blr = DagBlr(Dag.from_edges(2, []), noise_var=1.0, intercept=False)
-    >>> [x.tolist() for x in state_draws(blr, ShiftPosterior.exact([[1.0, 2.0]]), n_samples=1)]
-    [[[1.0, 2.0]]]
+    >>> states_of(blr, [[1.0, 2.0]]).mean.tolist()
+    [[1.0, 2.0], [0.0, 0.0]]
     """
-    count, generator = require_count(n_samples, "n_samples"), as_rng(rng)
-    pairs = pair_shifts(posterior, shifts)
-    counts = _counts(weights_of(pairs), count, generator)
-    own = generator.spawn(1)[0]  # of the shifts, so that the weights do not depend on them
-    return (
-        state
-        for (blr, known), n in zip(pairs, counts, strict=True)
-        for state in _draws_of_one(blr, known, n, nothing, generator, own)
-    )
+    posteriors = [posterior] if isinstance(posterior, DagBlr) else list(posterior)
+    given = known_shifts(posteriors, shifts)
+    every = np.vstack([given, np.zeros((1, given.shape[1]))])
 
+    def draws(n_samples: int, rng: np.random.Generator) -> Iterator[Draw]:
+        return map(Draw, mean_draws(posteriors, given, n_samples=n_samples, rng=rng))
 
-def _counts(weights: Array, count: int, rng: np.random.Generator) -> list[int]:
-    """Return how many draws are taken of each graph, in expectation by its weight."""
-    if (weights == weights[0]).all():
-        return [-(-count // len(weights))] * len(weights)
-    ends = np.floor(np.cumsum(weights)[:-1] * count + rng.random()).astype(int)
-    return np.diff(np.concatenate([[0], ends, [count]])).tolist()
-
-
-def _draws_of_one(
-    posterior: DagBlr,
-    shifts: ShiftPosterior,
-    count: int,
-    nothing: bool,
-    rng: np.random.Generator,
-    own: np.random.Generator,
-) -> Iterator[Array]:
-    """Yield ``count`` draws of the states on one graph, each ``(n_perturbations, n_nodes)``.
-
-    With ``nothing`` the controls' state is the last row. ``own`` draws what is left of shifts.
-    """
-    # One column per perturbation, so that the kernel's inner loops run along memory.
-    told = shifts.about_effect(posterior)
-    mean, prior, effect, share, spare = (
-        _columns(value, nothing) for value in (*told, shifts.share, shifts.spare)
-    )
-    mean = mean[: posterior.n_nodes]  # fixed columns come after the nodes
-    uncertain = bool(spare.any())
-    if not count:
-        return
-    weights, noise_var = posterior.sample(count, rng)
-    dag, rest, is_weight = posterior.dag, np.zeros_like(spare), posterior.is_weight
-    drawn = None if shifts.components is None else shifts.components(own, shifts.together)
-    for draw, variance in zip(weights, noise_var, strict=True):
-        if drawn is not None:
-            share, spare = (_columns(value, nothing) for value in next(drawn))
-        if uncertain:
-            rest = np.sqrt(spare * variance[:, None]) * _alike(shifts, spare.shape, own)
-        left = rest
-        if posterior.n_fixed:  # of the cells' means what the draw's batches, say, account for
-            left = rest - share * _columns(shifts.explained(draw, posterior), nothing)
-        # x = B x + source, where the shares believed of the cells leave the weights no say.
-        source = prior + draw[posterior.vptr[:-1], None] if posterior.intercept else prior
-        b = csr_array((draw[is_weight], dag.indices, dag.indptr), shape=(len(prior), len(prior)))
-        x = source + share * (mean - source - b @ mean) + left
-        solve_forward(dag.indptr, dag.indices, dag.order, posterior.vptr, draw, x)
-        yield (x + effect).T
-
-
-def _alike(shifts: ShiftPosterior, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    """Return standard normals, one column per perturbation, correlated as its shifts are."""
-    drawn = rng.standard_normal(shape)
-    if shifts.loadings is None or shifts.rest is None:
-        return drawn
-    common = rng.standard_normal((shifts.loadings.shape[1], shape[1]))
-    variance = (shifts.loadings**2).sum(axis=1) + shifts.rest
-    own, shared = np.sqrt(shifts.rest / variance), shifts.loadings / np.sqrt(variance)[:, None]
-    return own[:, None] * drawn + shared @ common
-
-
-def _columns(value: Array, nothing: bool) -> Array:
-    rows = np.vstack([value, np.zeros((1, value.shape[1]))]) if nothing else value
-    return np.ascontiguousarray(rows.T, dtype=np.float64)
+    return States(np.mean([blr.predict_mean(every) for blr in posteriors], axis=0), draws)
 
 
 def first_order_distances(
-    posterior: DagBlr | Sequence[DagBlr],
-    shifts: ShiftPosterior | Sequence[ShiftPosterior],
+    states: States,
     target: ArrayLike | Goal,
     *,
-    states: States | None = None,
     n_samples: int = 400,
     rng: int | np.random.Generator | None = None,
 ) -> tuple[Array, Array]:
@@ -182,14 +74,11 @@ def first_order_distances(
 
     Parameters
     ----------
-    posterior, shifts
-        As in :func:`~nextpert.core.design.distances.state_draws`; not read if ``states`` are
-        given.
+    states
+        The joint posterior of the states, as of :func:`states_of` for known shifts.
     target
         The target mean, shape ``(n_nodes,)``, units of the data; or a goal of any kind, whose
         kinks and bounds are smoothed over the step of a difference.
-    states
-        The joint posterior of the states, if it is not that of posterior and shifts.
     n_samples
         Number of draws.
     rng
@@ -209,16 +98,15 @@ def first_order_distances(
     Examples
     --------
     >>> from nextpert.core import Dag, DagBlr
-    >>> from nextpert.core.model.shift_posterior import ShiftPosterior
-    >>> from nextpert.core.design.distances import first_order_distances
+    >>> from nextpert.core.design.distances import first_order_distances, states_of
     >>> blr = DagBlr(Dag.from_edges(2, []), noise_var=1.0, intercept=False)
-    >>> known = ShiftPosterior.exact([[1.0, 2.0], [3.0, 0.0]])
-    >>> expected, draws = first_order_distances(blr, known, [0.0, 2.0], n_samples=1)
+    >>> states = states_of(blr, [[1.0, 2.0], [3.0, 0.0]])
+    >>> expected, draws = first_order_distances(states, [0.0, 2.0], n_samples=1)
     >>> expected.tolist(), draws.tolist()
     ([1.0, 13.0], [[1.0, 13.0]])
     """
     require_count(n_samples, "n_samples")
-    centre, draw = states_of(posterior, shifts) if states is None else states
+    centre, draw = states
     goal = as_goal(target, centre.shape[1])
 
     expected, generator = goal.distance(centre, centre[-1])[:-1], as_rng(rng)
@@ -281,23 +169,19 @@ class RankedDistance(Shown):
 
 
 def ranked_distance(
-    posterior: DagBlr | Sequence[DagBlr],
-    shifts: ShiftPosterior | Sequence[ShiftPosterior],
+    states: States,
     target: ArrayLike | Goal,
     *,
     target_variance: ArrayLike | None = None,
-    states: States | None = None,
     confidence: float = 0.9,
     n_samples: int = 1000,
     rng: int | np.random.Generator | None = None,
 ) -> RankedDistance:
     """Return every perturbation's squared distance to a target, and probabilities of their order.
 
-    By draws of weights, noise variances, graphs and shifts, common to all perturbations as far as
-    they share them (:func:`~nextpert.core.design.distances.state_draws`). Where the target is
-    the mean of some cells, its error is drawn too and what it adds to a squared distance, the
-    trace of its covariance ``V``, is taken out: once for the error in the mean given, once for
-    that drawn. So the mean is unbiased, as that of :func:`nextpert.tl.target_distances`. Of a goal
+    By joint draws of states. Where the target is the mean of some cells, its error is drawn too and
+    what it adds to a squared distance, the trace of its covariance ``V``, is taken out: once for
+    the error in the mean given, once for that drawn. So the mean is unbiased, as that of :func:`nextpert.tl.target_distances`. Of a goal
     that is so for its target states, by weights and shares; from bounds, signatures, margins and
     angles nothing is taken out. What these start from is the control state of the same
     draw. A target state that is itself a perturbation of the draws (:class:`Draw`) has no other
@@ -305,11 +189,8 @@ def ranked_distance(
 
     Parameters
     ----------
-    posterior
-        The posterior over the weights; or one on each of several graphs, which count by the
-        weight of their shifts. Neither it nor ``shifts`` is read if ``states`` are given.
-    shifts
-        Posterior of the shifts; for several graphs the same for all, or one for each.
+    states
+        The joint posterior of the states, as of :func:`states_of` for known shifts.
     target
         The target mean, shape ``(n_nodes,)``, units of the data; or a goal of any kind (see
         :class:`~nextpert.core.design.goal.Goal`).
@@ -317,8 +198,6 @@ def ranked_distance(
         Sampling variance of a target mean: of every node, shape ``(n_nodes,)``, or its covariance,
         ``(n_nodes, n_nodes)``; squared units of the data. ``None`` (default): known without error,
         or as the goal says.
-    states
-        The joint posterior of the states, if it is not that of posterior and shifts.
     confidence
         Coverage of the intervals, above 0 and below 1.
     n_samples
@@ -334,11 +213,10 @@ def ranked_distance(
     Examples
     --------
     >>> from nextpert.core import Dag, DagBlr
-    >>> from nextpert.core.model.shift_posterior import ShiftPosterior
-    >>> from nextpert.core.design.distances import ranked_distance
+    >>> from nextpert.core.design.distances import ranked_distance, states_of
     >>> blr = DagBlr(Dag.from_edges(2, []), noise_var=1.0, intercept=False)
-    >>> shifts = ShiftPosterior.exact([[1.0, 2.0], [3.0, 0.0]])
-    >>> found = ranked_distance(blr, shifts, [0.0, 2.0], n_samples=10)
+    >>> states = states_of(blr, [[1.0, 2.0], [3.0, 0.0]])
+    >>> found = ranked_distance(states, [0.0, 2.0], n_samples=10)
     >>> found.mean.tolist(), found.nearest.tolist(), found.nearer.tolist()
     ([1.0, 13.0, 4.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0])
     """
@@ -347,7 +225,7 @@ def ranked_distance(
         raise ValueError(message)
     require_count(n_samples, "n_samples", least=2)
     generator = as_rng(rng)
-    expected, draw = states_of(posterior, shifts) if states is None else states
+    expected, draw = states
     goal = as_goal(target, expected.shape[1], target_variance)
     drawn, (found, slopes) = draw(n_samples, generator), ([], [])
     own, more = generator.spawn(2)  # of the target's error, and of what draws are to first order
@@ -400,12 +278,3 @@ def probability_nearest(draws: Array) -> Array:
     """
     least = draws == draws.min(axis=1, keepdims=True, initial=np.inf)
     return (least / np.maximum(least.sum(axis=1, keepdims=True), 1)).mean(axis=0)
-
-
-def expected_states(pairs: list[tuple[DagBlr, ShiftPosterior]]) -> Array:
-    """Return the expected states over graphs, weights at their mean; that of no shift last."""
-    each = [
-        np.vstack([known.states(blr), blr.predict_mean(np.zeros((1, blr.n_nodes)))])
-        for blr, known in pairs
-    ]
-    return np.average(each, axis=0, weights=weights_of(pairs))

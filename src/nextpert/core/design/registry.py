@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from nextpert.core.design.domains import Domain
     from nextpert.core.design.goal import Goal
     from nextpert.core.model.dag_blr import DagBlr
-    from nextpert.core.model.shift_posterior import ShiftPosterior
 
 Kind = TypeVar("Kind", bound="type[Acquisition]")
 _ACQUISITIONS: Registry[type[Acquisition]] = Registry(
@@ -133,7 +132,7 @@ def build_acquisition(
 def uncertain_values(
     acquisition: str,
     posterior: DagBlr | Sequence[DagBlr],
-    shifts: ShiftPosterior | Sequence[ShiftPosterior],
+    shifts: ArrayLike,
     target: ArrayLike | Goal,
     *,
     n_cells: float = 1,
@@ -171,9 +170,9 @@ def uncertain_values(
     Examples
     --------
     >>> import numpy as np
-    >>> from nextpert.core import Dag, DagBlr, ShiftPosterior, uncertain_values
+    >>> from nextpert.core import Dag, DagBlr, uncertain_values
     >>> blr = DagBlr(Dag.from_edges(2, []), noise_var=1.0, intercept=False)
-    >>> known = ShiftPosterior.exact([[1.0, 2.0], [3.0, 0.0]])
+    >>> known = [[1.0, 2.0], [3.0, 0.0]]
     >>> uncertain_values("ei", blr, known, [0.0, 2.0]).tolist()
     [1.0, 4.0]
     """

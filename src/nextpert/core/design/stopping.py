@@ -9,21 +9,16 @@ import numpy as np
 from scipy.stats import gamma
 
 from nextpert.core._checks import as_rng, require_count
-from nextpert.core.design.distances import states_of
 from nextpert.core.design.goal import as_goal
-from nextpert.core.design.joint_draws import States
 from nextpert.core.design.plate import best_plate
 from nextpert.core.model.scores import pooled_sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.design.distances import RankedDistance
     from nextpert.core.design.goal import Goal
-    from nextpert.core.model.dag_blr import DagBlr
-    from nextpert.core.model.shift_posterior import ShiftPosterior
+    from nextpert.core.design.joint_draws import States
     from nextpert.core.screen.guides import PooledGuides
 
     Array = NDArray[np.float64]
@@ -53,13 +48,11 @@ class NextPlate(NamedTuple):
 
 
 def draw_plate(
-    posterior: DagBlr | Sequence[DagBlr],
-    shifts: ShiftPosterior | Sequence[ShiftPosterior],
+    states: States,
     target: ArrayLike | Goal,
     candidates: ArrayLike,
     *,
     variance: ArrayLike,
-    states: States | None = None,
     n_samples: int = 1000,
     rng: int | np.random.Generator | None = None,
 ) -> NextPlate:
@@ -71,24 +64,21 @@ def draw_plate(
 
     Parameters
     ----------
-    posterior, shifts
-        As for :func:`~nextpert.core.design.distances.state_draws`; the shifts are those of the
-        candidates on the plate alone.
+    states
+        The joint posterior of the states of the candidates on the plate alone.
     target
         The target mean, shape ``(n_nodes,)``, units of the data; or a goal of any kind.
     candidates
         Their indices in the pool, shape ``(n,)``.
     variance
         Sampling variance of a candidate's mean on the plate, a number or of every node.
-    states
-        The joint posterior of their states, if it is not that of posterior and shifts.
     n_samples
         Number of draws; fewer where a plate of many nodes would not fit into memory.
     rng
         Seed or generator.
     """
     generator, index = as_rng(rng), np.asarray(candidates, np.int64)
-    expected, draw = states_of(posterior, shifts) if states is None else states
+    expected, draw = states
     p = expected.shape[1]
     goal = as_goal(target, p)
     fits = max(_NUMBERS // (p * (len(index) + 1)), _FEWEST)
@@ -253,13 +243,14 @@ def stopping(
 
     Examples
     --------
-    >>> from nextpert.core import Dag, DagBlr, ShiftPosterior, ranked_distance
+    >>> from nextpert.core import Dag, DagBlr, ranked_distance
+    >>> from nextpert.core.design.distances import states_of
     >>> from nextpert.core.design.stopping import draw_plate
     >>> from nextpert.core.design.stopping import stopping
     >>> blr = DagBlr(Dag.from_edges(1, []), noise_var=1.0, intercept=False)
-    >>> shifts = ShiftPosterior.exact([[1.0], [1.5]])
-    >>> found = ranked_distance(blr, shifts, [2.0], n_samples=10)
-    >>> plate = draw_plate(blr, shifts, [2.0], [0, 1], variance=0.1, n_samples=10)
+    >>> states = states_of(blr, [[1.0], [1.5]])
+    >>> found = ranked_distance(states, [2.0], n_samples=10)
+    >>> plate = draw_plate(states, [2.0], [0, 1], variance=0.1, n_samples=10)
     >>> [stopping(found, [True, seen], plate).advice for seen in (False, True)]
     ['go on', 'stop']
     """

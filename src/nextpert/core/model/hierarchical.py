@@ -35,7 +35,7 @@ from nextpert.core.model.effect_draws import (
     FromCells,
 )
 from nextpert.core.model.perturbations import in_blocks
-from nextpert.core.model.within_cells import responses
+from nextpert.core.model.within_cells import LEAST_PSI, responses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,6 +127,11 @@ class Hierarchical:
             weights=Weights(*(getattr(weights, x)[k] for x in weights.__dataclass_fields__)),
             **{name: getattr(self, name)[k] for name in names},
         )
+
+    def within_cells(self) -> tuple[Array, Array]:
+        """Return own variances and factors of the covariance within cells, units of the data."""
+        own = np.maximum(1.0 - (self.factors**2).sum(axis=1), LEAST_PSI)
+        return own * self.effects.unit**2, self.factors * self.effects.unit[:, None]
 
     def in_condition(self, number: int) -> Hierarchical:
         """Return it with the effects and controls of one condition, by its number."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core._checks import as_rng, require_count
+from nextpert.core._checks import as_numbers, as_rng, require_count, require_finite
 from nextpert.core.model import _kernels as kernels
 from nextpert.core.model.dag_blr import DagBlr, require_squares
 from nextpert.core.model.perturbations import in_blocks
@@ -93,6 +93,26 @@ def downstream(posteriors: Sequence[DagBlr], changes: Array) -> Array:
     return np.mean([blr.solve(columns).T for blr in posteriors], axis=0) - changes
 
 
+def known_shifts(posteriors: Sequence[DagBlr], shifts: ArrayLike) -> Array:
+    """Return known shifts, ``(n_shifts, n_nodes)``, as numbers.
+
+    Raises
+    ------
+    ValueError
+        If there are no posteriors, they have other nodes, or a shift is no finite number.
+    """
+    sizes = sorted({blr.n_nodes for blr in posteriors})
+    if len(sizes) != 1:
+        message = f"Posteriors on the same nodes are needed, but they have {sizes} nodes."
+        raise ValueError(message)
+    given = np.atleast_2d(as_numbers(shifts, "shifts"))
+    if given.ndim != 2 or given.shape[1] != sizes[0]:
+        message = f"shifts must have the shape (n_shifts, {sizes[0]}), but have {given.shape}."
+        raise ValueError(message)
+    require_finite(given, "shifts")
+    return given
+
+
 def mean_draws(
     posteriors: Sequence[DagBlr],
     shifts: ArrayLike,
@@ -127,7 +147,7 @@ def mean_draws(
     [[[1.0, 2.0], [0.0, 0.0]]]
     """
     count, generator = require_count(n_samples, "n_samples"), as_rng(rng)
-    given = np.atleast_2d(np.asarray(shifts, np.float64))
+    given = known_shifts(posteriors, shifts)
     # One column for each shift, so that the kernel's inner loops run along memory.
     source = np.ascontiguousarray(np.vstack([given, np.zeros((1, given.shape[1]))]).T)
     for blr in posteriors:

@@ -1,7 +1,4 @@
-"""The candidates of a design: what could be done next, and what is expected of each.
-
-What is no candidate stands here too: the target's own perturbation, and what a lab cannot do.
-"""
+"""The candidates of a design, what is expected of each, and what is no candidate."""
 
 from __future__ import annotations
 
@@ -24,10 +21,10 @@ from nextpert._warn import warn
 from nextpert.core.design.candidates import Candidates
 from nextpert.core.design.distances import states_of
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States
+from nextpert.core.design.remaining_variance import CellNoise
 from nextpert.core.model.interactions import learn_interactions
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
-from nextpert.core.model.shift_posterior import ShiftPosterior
 from nextpert.core.model.unseen_scale import WithoutCells
 from nextpert.core.model.weights import downstream
 
@@ -333,7 +330,7 @@ class CandidateSet:
         That of the hierarchical model; on the graph if shifts are exact.
         """
         if self.is_exact:
-            return states_of(fit.posteriors, ShiftPosterior.exact(self.interventions.shifts))
+            return states_of(fit.posteriors, self.interventions.shifts)
         return fit.states(self.place, self.without_cells, targets)
 
     def towards(self, wanted: Wanted) -> Wanted:
@@ -346,16 +343,15 @@ def as_asked(
     pool: CandidateSet,
     goal: Goal,
     targets: Joined = NOT_JOINED,
+    n_guides: int = 1,
     **options: Any,
 ) -> Candidates:
-    """Return candidates as an acquisition is asked to rank them, by a fit.
-
-    ``targets`` are of :class:`Wanted`, ``options`` of :class:`~nextpert.core.Candidates`.
-    """
+    """Return candidates to rank, by a fit; ``targets`` are of :class:`Wanted`."""
+    model, shared = fit.hierarchical, (fit.guide_variance or 0.0) / n_guides
     return Candidates(
-        fit.posteriors, ShiftPosterior.exact(pool.interventions.shifts), goal,
-        states=pool.states(fit, targets), measured=pool.measured, graphs=fit.posteriors,
-        main=fit.posterior, **options,
+        fit.posteriors, pool.interventions.shifts if pool.is_exact else None, goal,
+        states=pool.states(fit, targets), measured=pool.measured, main=fit.posterior,
+        noise=None if model is None else CellNoise(*model.within_cells(), shared), **options,
     )  # fmt: skip
 
 

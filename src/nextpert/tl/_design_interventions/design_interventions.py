@@ -69,8 +69,9 @@ def design_interventions(
     predicts of their effects, times the weight it has earned on the other perturbations. It also
     enters the expected effects of candidates without cells, and, with exact shifts or for
     candidates given as a table of shifts, everything. If the fit has bootstrap graphs
-    (``learn_dag(n_graphs=...)``), they have equal weights in all of these. ``"maxv"``, ``"mi"``, ``"ucb"`` and ``"target_mean_variance"``
-    use ``varp["dag"]`` alone; these and ``"cv"`` use the expected shifts.
+    (``learn_dag(n_graphs=...)``), they have equal weights in all of these. ``"cv"``, ``"civ_ow"``,
+    ``"maxv"``, ``"mi"``, ``"ucb"`` and ``"target_mean_variance"`` need exact shifts; all but the
+    first two use ``varp["dag"]`` alone.
 
     With 10 to 50 cells per perturbation, 90% intervals of distances to the strongest perturbations
     of the screen cover 82 to 91% on Papalexi, 81 to 86% on TAP-seq and 85 to 94% on Norman, and of

@@ -232,8 +232,8 @@ def fit_dag_blr(
         - ``efficacy`` (mapping): unless shifts are exact, its ``mean``, its ``sd`` for a new
           perturbation, ``spread`` and ``n_measured``.
         - ``hierarchical`` (mapping): unless shifts are exact, draws of the hierarchical model (up
-          to 200, fewer of large screens): ``effects`` of the perturbations with cells (``unit``, the
-          standard deviation of every gene within cells; the ``expected`` effects; ``precision`` of
+          to 200, fewer of large screens): ``effects`` of the perturbations with cells (``unit``,
+          the standard deviation of every gene within cells; the ``expected`` effects; ``precision`` of
           the cells' means and ``place``, the index of the prior variance of an own part in every
           draw, in units of ``unit``; and ``cells``, from which the means of effects in a draw
           follow: the ``change`` of the cells' means, less ``expected``, the scores of their

@@ -229,14 +229,12 @@ def ask(
     differs = {} if told else dict(each)
     seen = np.array([name in differs for name in names])
     found = ranked_distance(
-        fit.posteriors, fit.known(pool.prior), target.goal,
-        states=pool.states(fit, target.targets), n_samples=n_samples, rng=rng,
-    )  # fmt: skip
+        pool.states(fit, target.targets), target.goal, n_samples=n_samples, rng=rng
+    )
     chosen = choose_plate(found, seen, n_perturbations)
     on_plate = pool.rows(chosen.tolist())
     plate = draw_plate(
-        fit.posteriors, fit.known(on_plate.prior), target.goal, chosen,
-        states=on_plate.states(fit, target.targets),
+        on_plate.states(fit, target.targets), target.goal, chosen,
         variance=measured.layout.spread(n_cells) * measured.noise.perturbed_variance,
         n_samples=n_samples, rng=rng,
     )  # fmt: skip

@@ -223,9 +223,10 @@ def plan_screen(
     limits = read_constraints(
         read, include=asked.include, pending=pending, costs=asked.costs, cells_each=wells.each
     )
+    usual = usual_guides(adata, fit) if n_guides is None else n_guides
     choice = Choice(
-        fit, pool, wanted.goal, limits, wells, targets=wanted.targets, n_samples=N_SAMPLES,
-        rng=as_rng(rng),
+        fit, pool, wanted.goal, limits, wells, targets=wanted.targets, n_guides=usual,
+        n_samples=N_SAMPLES, rng=as_rng(rng),
     )  # fmt: skip
     found = choice.choose(strategy, max_new=asked.max_new, fixed_controls=n_controls)
     if n_guides is not None and n_guides > found.cells.min():
@@ -234,7 +235,7 @@ def plan_screen(
             f"cells, and each guide needs one: give fewer n_guides, or more n_cells."
         )
         raise ValueError(message)
-    guides = np.minimum(usual_guides(adata, fit) if n_guides is None else n_guides, found.cells)
+    guides = np.minimum(usual, found.cells)
     plate = plate_table(pool, choice, found, guides, asked.plate_format, fit)
     names, under_way = pool.interventions.names, limits.under_way
     seen = np.append(fit.counted, 0.0)[pool.place]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property, partial
+from copy import deepcopy
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,15 +14,19 @@ from nextpert._adata.progress import progress
 from nextpert.core.design.cell_numbers import dunnett_controls
 from nextpert.core.design.distances import first_order_distances, probability_nearest
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined
-from nextpert.core.design.plate import PlateCiv, allocate_cells, best_order, greedy_plate
+from nextpert.core.design.plate import best_order, greedy_plate
 from nextpert.core.design.registry import find_acquisition
-from nextpert.core.model.perturbations import ENOUGH
+from nextpert.core.design.remaining_variance import (
+    RemainingVariance,
+    removed,
+    split_by_variance,
+)
 from nextpert.tl._design_interventions.candidates import as_asked
 from nextpert.tl._design_interventions.tables import CLEARLY_NEARER
 from nextpert.tl._plan_cells.stop import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -33,17 +38,12 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
     Index = NDArray[np.int64]
-    Gain = Callable[[list[int]], Callable[[Index], Vector]]
 
 STRATEGIES = ("exploit", "explore", "both")
 # Probability of containing the nearest at which a plate of both strategies turns to "explore".
 SURE = 0.95
 # Posterior draws: a probability of being the nearest has a standard error of at most 0.016.
 N_SAMPLES = 1000
-# Effects of candidates over which the variance of distances is averaged, but no fewer than so many
-# candidates besides those on the plate; and candidates compared by it for every well, of screens of
-# very many effects.
-_ENOUGH, _SAMPLE, _PER_WELL = 2_000_000, 100, 4
 # Rows of standard plates, by their number of wells.
 FORMATS = {8: 8, 96: 8, 384: 16}
 
@@ -114,6 +114,8 @@ class Choice:
         The target, and the target states that join the draws (see :class:`Wanted`).
     limits, wells
         Constraints of the lab, and the numbers of perturbations and cells.
+    n_guides
+        Guides of a candidate, which share its cells.
     n_samples, rng
         Number of draws, and their generator.
     """
@@ -127,72 +129,55 @@ class Choice:
         wells: Wells,
         *,
         targets: Joined = NOT_JOINED,
+        n_guides: int = 1,
         n_samples: int,
         rng: np.random.Generator,
     ) -> None:
-        self.limits, self.wells, self._fit, self._pool = limits, wells, fit, pool
+        self.limits, self.wells = limits, wells
+        self._left: RemainingVariance | None = None  # after wells that were seen
+        self._seen: list[int] = []
         self.asked = as_asked(
-            fit, pool, goal, targets, n_cells=wells.each, n_samples=n_samples, rng=rng
-        )
+            fit, pool, goal, targets, n_guides=n_guides, n_cells=wells.each, n_samples=n_samples,
+            rng=rng,
+        )  # fmt: skip
 
     @property
     def distance(self) -> RankedDistance:
         """The distances of all candidates, and of the control."""
         return self.asked.distances
 
-    @cached_property
-    def compared(self) -> Index:
-        """Candidates whose variance is compared: all, unless their effects are very many.
-
-        Then the most probably nearer than the control, as their variances count most. Those to
-        include and under way, and the best by what is expected of them, are among them.
-        """
-        n, n_genes = len(self.limits.allowed), len(self._fit.genes)
-        if n * n_genes <= ENOUGH:
-            return np.arange(n)
-        size = max(_ENOUGH // n_genes, _PER_WELL * self.wells.size)
-        first = (-self.distance.nearer[:-1], self.distance.centre[:-1])
-        best = [np.argsort(x, kind="stable")[:size] for x in first]
-        named = [self.limits.include, self.limits.under_way]
-        return np.unique(np.concatenate([*best, *named]).astype(np.int64))
-
-    @cached_property
-    def civ(self) -> PlateCiv:
-        """Variance of the distances of candidates that may be nearer than the control."""
-        return self._civ(self.compared, self.distance.nearer[self.compared])
-
-    def _civ(self, some: Index, weights: Vector) -> PlateCiv:
-        return PlateCiv(
-            self._fit.posteriors, self._fit.known(self._pool.rows(some).prior), self.asked.goal,
-            gap_cells=self.wells.each, pending=self.limits.pending[some],
-            weights=weights if weights.any() else None,
-        )  # fmt: skip
-
-    def _among(self, some: Sequence[int] | Index) -> Index:
-        """Return the places of candidates among those compared; others have none."""
-        held = np.asarray(some, np.int64)
-        return np.searchsorted(self.compared, held[np.isin(held, self.compared)])
+    def _gains(self, before: list[int]) -> Vector:
+        """Return what a well of each candidate would remove, given wells before and in progress."""
+        if self._left is None or before[: len(self._seen)] != self._seen:
+            self._left, self._seen = deepcopy(self.asked.remaining), []
+            for k in self.limits.under_way:
+                self._left.observe(k, float(self.asked.noise.at(self.limits.pending[k], k)))
+        noise = self.asked.noise.at(self.wells.each)
+        for k in before[len(self._seen) :]:
+            self._left.observe(k, float(noise[k]))
+        self._seen = list(before)
+        return self._left.gains(noise)
 
     def removed(self, chosen: Sequence[int], cells: Index) -> Vector:
         """Return the share of that variance that the first well removes, the first two and so on.
 
-        Of very many candidates, those that are not chosen are a sample drawn with a fixed seed.
+        Those in progress are counted with each.
         """
-        n, n_genes = len(self.limits.allowed), len(self._fit.genes)
-        on_plate = list(dict.fromkeys([*chosen, *np.flatnonzero(self.limits.pending).tolist()]))
-        rest = np.setdiff1d(np.arange(n), on_plate)
-        size = max(_ENOUGH // n_genes - len(on_plate), _SAMPLE)
-        if len(rest) <= size and len(self.compared) == n:
-            civ, places = self.civ, list(chosen)
-        else:
-            places = [on_plate.index(j) for j in chosen]
-            size = min(size, len(rest))
-            some = np.append(on_plate, np.random.default_rng(0).choice(rest, size, replace=False))
-            weights = self.distance.nearer[some].astype(np.float64)
-            weights[len(on_plate) :] *= len(rest) / size
-            civ = self._civ(some, weights)
-        shown: Any = progress(len(places), "Comparing plans", iterable=places)
-        return civ.removed_by_wells(shown, cells)
+        covariance, gain, fixed = self._among(chosen)
+        noise = np.append(self.asked.noise.at(cells, list(chosen)), fixed)
+        n, before, found = len(chosen), self.asked.remaining.before, []
+        for k in range(1, n + 1):
+            some = [*range(k), *range(n, len(noise))]
+            found.append(
+                removed(covariance[np.ix_(some, some)], gain[np.ix_(some, some)], noise[some])
+            )
+        return np.array(found) / before if before > 0 else np.zeros(n)
+
+    def _among(self, chosen: Sequence[int]) -> tuple[Vector, Vector, Vector]:
+        """Return covariance and gains of those chosen, then in progress, and the noise of these."""
+        under_way = self.limits.under_way
+        fixed = self.asked.noise.at(self.limits.pending[under_way], under_way)
+        return *self.asked.remaining.among([*chosen, *under_way]), fixed
 
     def choose(self, strategy: str, *, max_new: int | None, fixed_controls: int | None) -> Chosen:
         """Return the perturbations to include, and those that a strategy adds to them.
@@ -201,19 +186,14 @@ class Choice:
         """
         limits, wells = self.limits, self.wells
         chance = np.full(len(limits.allowed), np.nan)
-        stages: list[tuple[str, Gain, NDArray[np.bool_], int]] = []  # each fills up to so many
-
-        def by(rank: Vector) -> tuple[Gain, NDArray[np.bool_]]:
-            return (lambda _: lambda some: rank[some]), np.isfinite(rank)
-
+        # Each fills up to so many, by a rank or, without one, by what remains uncertain.
+        stages: list[tuple[str, Vector | None, int]] = []
         if strategy in ("exploit", "both"):
             rank, chance, n_best = self._rank_best(strategy)
             if n_best:
-                stages.append(("exploit", *by(rank), min(len(limits.include) + n_best, wells.size)))
+                stages.append(("exploit", rank, min(len(limits.include) + n_best, wells.size)))
         if strategy in STRATEGIES:  # also fills what "exploit" leaves, if too few are nearer
-            allowed = np.zeros_like(limits.allowed)
-            allowed[self.compared] = limits.allowed[self.compared]
-            stages.append(("explore", self._gain, allowed, wells.size))
+            stages.append(("explore", None, wells.size))
         else:
             some = np.flatnonzero(limits.allowed)
             limited = np.isfinite(limits.budget) or max_new is not None
@@ -221,14 +201,14 @@ class Choice:
             order = find_acquisition(strategy).plate(self.asked, some, size)
             rank = np.full(len(limits.allowed), -np.inf)
             rank[order] = -np.arange(len(order))
-            stages.append(("acquisition", *by(rank), wells.size))
+            stages.append(("acquisition", rank, wells.size))
         chosen: list[int] = []
         strategies: list[str] = []
         bar = progress(wells.size, "Choosing perturbations")
 
-        def shown(gain: Gain, before: list[int]) -> Callable[[Index], Vector]:
+        def gain(by: Vector | None, before: list[int]) -> Vector:
             bar.update(len(before) - bar.n)
-            return gain(before)
+            return self._gains(before) if by is None else by
 
         # With fewer cells each if the budget does not cover more.
         for each in (wells.total / wells.size, wells.least):
@@ -236,11 +216,12 @@ class Choice:
             if each > wells.least and price[limits.include].sum() > limits.budget:
                 continue
             chosen, strategies = list(limits.include), ["include"] * len(limits.include)
-            for stage, gain, allowed, end in stages:
+            for stage, by, end in stages:
+                allowed = limits.allowed if by is None else np.isfinite(by)
                 chosen = greedy_plate(
-                    partial(shown, gain), end, include=chosen, allowed=allowed, cost=price,
-                    budget=limits.budget,
-                    per_cost=stage == "explore", new=~self.asked.measured, max_new=max_new,
+                    partial(gain, by), end, include=chosen, allowed=allowed, cost=price,
+                    budget=limits.budget, per_cost=stage == "explore", new=~self.asked.measured,
+                    max_new=max_new,
                 )  # fmt: skip
                 strategies += [stage] * (len(chosen) - len(strategies))
             if chosen:
@@ -249,14 +230,11 @@ class Choice:
         cells, n_controls = _cells(chosen, limits, wells, fixed_controls)
         chosen, strategies = chosen[: len(cells)], strategies[: len(cells)]
         if strategy == "explore":  # divided to reduce uncertainty most, else equally
-            among = self._among(chosen).tolist()
-            cells = allocate_cells(self.civ, among, int(cells.sum()), least=wells.least)
+            covariance, gains, fixed = self._among(chosen)
+            noise, total = self.asked.noise.rows(chosen), int(cells.sum())
+            cells = split_by_variance(covariance, gains, noise, total, wells.least, fixed)
         chance = np.where(np.array(strategies) == "exploit", chance[chosen], np.nan)
         return Chosen(chosen, strategies, chance, cells, n_controls)
-
-    def _gain(self, chosen: list[int]) -> Callable[[Index], Vector]:
-        gain = self.civ.gain(self._among(chosen).tolist(), self.wells.each)
-        return lambda some: gain(self._among(some))
 
     def _rank_best(self, strategy: str) -> tuple[Vector, Vector, int]:
         """Return a rank of every candidate, the higher the sooner, and the wells it fills.
@@ -268,8 +246,7 @@ class Choice:
         """
         asked, limits, centre = self.asked, self.limits, self.distance.centre
         expected, draws = first_order_distances(
-            (), (), asked.goal, states=asked.states, n_samples=len(self.distance.draws),
-            rng=asked.rng,
+            asked.states, asked.goal, n_samples=len(self.distance.draws), rng=asked.rng
         )  # fmt: skip
         some = np.flatnonzero(limits.allowed)
         usable = limits.allowed & (centre[:-1] < centre[-1])

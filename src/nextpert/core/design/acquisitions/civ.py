@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,11 +11,14 @@ from nextpert.core._checks import as_vector, require_positive
 from nextpert.core.design import _lookahead as lookahead
 from nextpert.core.design.base import LookaheadAcquisition, project
 from nextpert.core.design.candidates import Ranked
+from nextpert.core.design.domains import Pool
 from nextpert.core.design.registry import acquisition
 from nextpert.core.design.sphere import Sphere
-from nextpert.core.design.uncertain_civ import Polynomial, UncertainCiv
+from nextpert.core.screen.moments import Moments
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.design.candidates import Candidates
@@ -54,6 +58,7 @@ class CausalVariance(LookaheadAcquisition):
         The variance of a coordinate is that within graphs and that between them, which cells to
         come leave as it is: ``mean_k e_ki w_ki + Var_k b_ki``.
         """
+        cls._require_exact(asked)
         ideal = np.array([blr.ideal_shift(asked.target_mean) for blr in asked.graphs])
         after, now = cls._within(asked, noise_aware=asked.noise_aware)
         values = (after + ideal.var(axis=0)[:, None]).max(axis=0, initial=0.0)
@@ -70,7 +75,7 @@ class CausalVariance(LookaheadAcquisition):
             cls(blr, asked.target_mean, n_cells=asked.n_cells, noise_aware=noise_aware)
             for blr in asked.graphs
         ]
-        after = [part.problem.lin[:, None] * part.left(asked.expected_shifts) for part in parts]
+        after = [part.problem.lin[:, None] * part.left(asked.shifts) for part in parts]
         now = [part.problem.lin * part.w_now for part in parts]
         return np.mean(after, axis=0), np.mean(now, axis=0)
 
@@ -83,7 +88,8 @@ class Civ(LookaheadAcquisition):
     ``n_cells`` hypothetical cells, averaged over ``domain``:
     ``sum_i kappa_i s_i^2 + 4 s_i e_i E(a_i - b_i)^2`` with ``s_i = 1/n + w_i``
     (Zhang et al. 2023, eqs. 12 and 13, there for known noise variances and the unit sphere).
-    Over candidates whose shifts are uncertain it is :class:`UncertainCiv`.
+    Over candidates whose shifts are uncertain it follows from joint draws
+    (:class:`~nextpert.core.design.remaining_variance.RemainingVariance`).
 
     Parameters
     ----------
@@ -116,7 +122,6 @@ class Civ(LookaheadAcquisition):
     """
 
     in_words = "what their cells would teach (causal integrated variance)"
-    output_weighted = False
 
     def __init__(
         self,
@@ -138,31 +143,82 @@ class Civ(LookaheadAcquisition):
     def coefficients(self) -> tuple[Vector, Vector]:
         """Return ``kappa`` and ``4 e E(a - b)^2``."""
         e, kappa = self.spread_ahead()
-        terms = Polynomial.of_gap(e, kappa, 0.0, self.mean_square())
-        return terms.quad, terms.lin
+        return kappa, 4 * e * self.mean_square()
 
     @classmethod
     def of_candidates(cls, asked: Candidates) -> Ranked:
-        """Return it after cells of every candidate, shifts and graph uncertain."""
-        seed = int(asked.rng.integers(2**63))  # one choice of the average for both
-        found = cls._over(asked, noise_aware=asked.noise_aware, rng=seed)
-        # What is reported as removed is what is expected, by the cells' scatter too.
-        aware = found if asked.noise_aware else cls._over(asked, noise_aware=True, rng=seed)
-        return Ranked(found.values(), aware.variance_reduction())
+        """Return it after cells of every candidate.
+
+        The closed form for exact shifts and a target that is one state; else the weighted variance
+        of the distances that remains, by joint draws (see
+        :class:`~nextpert.core.design.remaining_variance.RemainingVariance`).
+        """
+        if asked.exact and asked.goal.is_plain:
+            values, reduction = cls._on_graphs(asked, asked.graphs, noise_aware=asked.noise_aware)
+            if not asked.noise_aware:  # what is reported as removed is what is expected
+                reduction = cls._on_graphs(asked, asked.graphs, noise_aware=True)[1]
+            return Ranked(values, reduction)
+        left = asked.remaining
+        gains = left.gains(asked.noise.at(asked.n_cells))
+        reduction = gains / left.before if left.before > 0 else np.zeros_like(gains)
+        return Ranked(left.before - gains, reduction)
+
+    @classmethod
+    def _on_graphs(
+        cls, asked: Candidates, graphs: Sequence[DagBlr], *, noise_aware: bool
+    ) -> tuple[Vector, Vector]:
+        """Return the values over graphs that count alike, and the reductions within graphs.
+
+        To the mean of the graphs' values comes the variance between graphs of the expected gaps.
+        """
+        pool = Pool(asked.shifts)
+        parts: list[Any] = [
+            cls.build(
+                blr, asked.target_mean, domain=pool, n_cells=asked.n_cells, noise_aware=noise_aware
+            )
+            for blr in graphs
+        ]
+        left = np.mean([part.excess(pool.shifts) for part in parts], axis=0)
+        before = float(np.mean([part.current() - part.floor for part in parts]))
+        # The expected gap of j after cells of l is moved[l] + apart[j].
+        e = [part.spread_ahead()[0] for part in parts]
+        moved = np.array([e_k @ part.left(pool.shifts) for e_k, part in zip(e, parts, strict=True)])
+        level = [e_k.sum() / asked.n_cells for e_k in e]
+        apart = [((pool.shifts - part.ideal_shift) ** 2).sum(axis=1) for part in parts]
+        apart = np.array(apart) + np.array(level)[:, None]
+        mean = apart.mean(axis=1)
+        between = moved.var(axis=0) + apart.var(axis=0).mean()
+        between += 2.0 * (mean - mean.mean()) @ (moved - moved.mean(axis=0)) / len(parts)
+        values = np.mean([part.floor for part in parts]) + left + between
+        return values, 1.0 - left / before if before > 0 else np.zeros_like(left)
 
     @classmethod
     def plate(cls, asked: Candidates, ready: Index, size: int) -> Index:
         """Return the best of the candidates ``ready``, each given the cells of those before."""
-        civ = cls._over(asked, noise_aware=asked.noise_aware, rng=asked.rng)
-        chosen, _ = civ.plate(size + asked.size - len(ready))
-        return chosen[np.isin(chosen, ready)][:size]
+        chosen: list[int] = []
+        closed = asked.exact and asked.goal.is_plain
+        graphs, noise = list(asked.graphs), asked.noise.at(asked.n_cells)
+        remaining = None if closed else deepcopy(asked.remaining)
+        for _ in range(min(size, len(ready))):
+            if remaining is None:
+                values, _ = cls._on_graphs(asked, graphs, noise_aware=asked.noise_aware)
+            else:
+                values = -remaining.gains(noise)
+            left = ready[~np.isin(ready, chosen)]
+            chosen.append(int(left[values[left].argmin()]))
+            if remaining is None:
+                graphs = [_after(blr, asked, chosen[-1]) for blr in graphs]
+            else:
+                remaining.observe(chosen[-1], noise[chosen[-1]])
+        return np.array(chosen, np.int64)
 
-    @classmethod
-    def _over(cls, asked: Candidates, **options: Any) -> UncertainCiv:
-        return UncertainCiv(
-            asked.posteriors, asked.shifts, asked.goal, n_cells=asked.n_cells,
-            output_weighted=cls.output_weighted, **options,
-        )  # fmt: skip
+
+def _after(blr: DagBlr, asked: Candidates, k: int) -> DagBlr:
+    """Return the posterior after hypothetical cells of a candidate, at their expected moments."""
+    n, shift = round(asked.n_cells), asked.shifts[k]
+    reached = blr.solve(np.eye(blr.n_nodes))
+    scatter = n * (reached * blr.noise_var) @ reached.T if asked.noise_aware else 0.0 * reached
+    return blr.update(Moments(n, blr.predict_mean(shift[None])[0], scatter), shift)
 
 
 @acquisition("civ_ow")
@@ -199,7 +255,6 @@ class CivOw(Civ):
     """
 
     in_words = "what their cells would teach (output-weighted causal integrated variance)"
-    output_weighted = True
 
     def __init__(
         self,
@@ -215,6 +270,18 @@ class CivOw(Civ):
         super().__init__(
             posterior, target_mean, domain=domain, n_cells=n_cells, noise_aware=noise_aware
         )
+
+    @classmethod
+    def of_candidates(cls, asked: Candidates) -> Ranked:
+        """Return it after cells of every candidate, whose shifts are exact."""
+        cls._require_exact(asked)
+        return super().of_candidates(asked)
+
+    @classmethod
+    def plate(cls, asked: Candidates, ready: Index, size: int) -> Index:
+        """Return the best of the candidates ``ready``, each given the cells of those before."""
+        cls._require_exact(asked)
+        return super().plate(asked, ready, size)
 
     def mean_square(self) -> Vector:
         """Return ``E(a_i - b_i)^2`` under the output weights, shape ``(n_nodes,)``."""
@@ -262,6 +329,6 @@ def gap_variance(
     posterior = posterior.without_fixed()
     target = as_vector(target_mean, posterior.n_nodes, "target_mean")
     offset = as_vector(shift, posterior.n_nodes, "shift") - posterior.ideal_shift(target)
-    noise = 1 / require_positive(n_cells, "n_cells")
-    _, w = project(posterior, target)
-    return float(Polynomial.of_gap(*posterior.spread(), noise, offset**2).at(w))
+    s = 1 / require_positive(n_cells, "n_cells") + project(posterior, target)[1]
+    e, kappa = posterior.spread()
+    return float((kappa * s**2 + 4 * e * offset**2 * s).sum())

@@ -98,10 +98,9 @@ def kept_distance(found: RankedDistance, measured: NDArray[np.bool_]) -> NDArray
     >>> import numpy as np
     >>> from nextpert.core import Dag, DagBlr
     >>> from nextpert.core.design.acquisitions.expected_improvement import kept_distance
-    >>> from nextpert.core.model.shift_posterior import ShiftPosterior
-    >>> from nextpert.core.design.distances import ranked_distance
+    >>> from nextpert.core.design.distances import ranked_distance, states_of
     >>> blr = DagBlr(Dag.from_edges(1, []), noise_var=1.0, intercept=False)
-    >>> found = ranked_distance(blr, ShiftPosterior.exact([[1.0], [2.0]]), [0.0])
+    >>> found = ranked_distance(states_of(blr, [[1.0], [2.0]]), [0.0])
     >>> kept_distance(found, np.array([True, True])).tolist()
     [0.0, 0.0]
     """

@@ -10,7 +10,6 @@ from nextpert.core._checks import as_vector
 from nextpert.core.design.base import Acquisition
 from nextpert.core.design.candidates import Ranked
 from nextpert.core.design.registry import acquisition
-from nextpert.core.design.uncertain_civ import UncertainCiv
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -65,9 +64,15 @@ class Greedy(Acquisition):
 
     @classmethod
     def of_candidates(cls, asked: Candidates) -> Ranked:
-        """Return the expected ``|a + u - b|^2``; of other goals the expected state's distance."""
+        """Return the mean distance by draws; of exact shifts ``|a - b|^2``, mean over graphs.
+
+        Towards a goal that is not one state, exact shifts have the distance of the expected state.
+        """
+        if not asked.exact:
+            return Ranked(asked.distances.mean[:-1])
         if not asked.goal.is_plain:
             states = asked.states.mean
             return Ranked(asked.goal.distance(states[:-1], states[-1]))
-        civ = UncertainCiv(asked.posteriors, asked.shifts, asked.goal, n_cells=asked.n_cells)
-        return Ranked(civ.gap_moments()[0])
+        shifts = asked.shifts
+        each = [cls(blr, asked.target_mean).values(shifts) for blr in asked.graphs]
+        return Ranked(np.mean(each, axis=0))

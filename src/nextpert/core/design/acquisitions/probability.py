@@ -20,9 +20,9 @@ class Probability(Acquisition):
 
     Examples
     --------
-    >>> from nextpert.core import Dag, DagBlr, ShiftPosterior, uncertain_values
+    >>> from nextpert.core import Dag, DagBlr, uncertain_values
     >>> blr = DagBlr(Dag.from_edges(2, []), noise_var=1.0, intercept=False)
-    >>> known = ShiftPosterior.exact([[1.0, 2.0], [3.0, 0.0]])
+    >>> known = [[1.0, 2.0], [3.0, 0.0]]
     >>> uncertain_values("probability", blr, known, [0.0, 2.0]).tolist()
     [-1.0, 0.0]
     """

@@ -31,9 +31,9 @@ class Thompson(Acquisition):
 
     Examples
     --------
-    >>> from nextpert.core import Dag, DagBlr, ShiftPosterior, uncertain_values
+    >>> from nextpert.core import Dag, DagBlr, uncertain_values
     >>> blr = DagBlr(Dag.from_edges(2, []), noise_var=1.0, intercept=False)
-    >>> known = ShiftPosterior.exact([[1.0, 2.0], [3.0, 0.0]])
+    >>> known = [[1.0, 2.0], [3.0, 0.0]]
     >>> uncertain_values("thompson", blr, known, [0.0, 2.0]).tolist()
     [1.0, 13.0]
     """
@@ -50,10 +50,7 @@ class Thompson(Acquisition):
     @classmethod
     def plate(cls, asked: Candidates, ready: Index, size: int) -> Index:
         """Return up to ``size`` of the candidates ``ready``, each the nearest of another draw."""
-        _, draws = first_order_distances(
-            asked.posteriors, asked.shifts, asked.goal, states=asked.states, n_samples=DRAWS,
-            rng=asked.rng,
-        )  # fmt: skip
+        _, draws = first_order_distances(asked.states, asked.goal, n_samples=DRAWS, rng=asked.rng)
         return ready[thompson_plate(draws[:, ready], size, asked.rng)]
 
 

@@ -1,0 +1,235 @@
+"""Causal integrated variance from joint draws: what cells of candidates leave of their distances.
+
+Equations 36 to 38 of the mathematics page. One observation of a candidate is a rank-one step, so
+that no matrix of candidates x candidates is formed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from nextpert.core._blas import one_thread
+from nextpert.core._checks import as_vector, require_count
+from nextpert.core.model.perturbations import in_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.design.goal import Goal
+
+    Array = NDArray[np.float64]
+
+_STEP = 5  # cells that are assigned at a time
+_DRAWN, _SHIFT = 200, 0.1  # draws of a cell's noise for goals without a closed form, and their size
+
+
+class NoiseTerms(NamedTuple):
+    """Variance of the distance that cells measure, ``linear v + square v^2`` for each candidate.
+
+    ``v`` is ``1 / n_cells``, and with guides ``tau^2 / n_guides`` more (``shared``).
+    """
+
+    linear: Array
+    square: Array
+    shared: float = 0.0
+
+    def rows(self, which: Sequence[int]) -> NoiseTerms:
+        """Return those of some candidates."""
+        some = list(which)
+        return self._replace(linear=self.linear[some], square=self.square[some])
+
+    def at(self, n_cells: ArrayLike, which: Any = slice(None)) -> Array:
+        """Return it for so many cells (above 0) of all candidates, or of some."""
+        v: Array = 1.0 / np.asarray(n_cells, np.float64) + self.shared
+        linear, square = self.linear[which], self.square[which]
+        return np.asarray((linear + square * v) * v)
+
+
+@dataclass(frozen=True)
+class CellNoise:
+    """Covariance within cells, ``diag(own) + loadings loadings'``, units of the data.
+
+    Parameters
+    ----------
+    own
+        Variance of every gene that it shares with no other, shape ``(n_genes,)``.
+    loadings
+        Factors, shape ``(n_genes, n_factors)``.
+    shared
+        Variance that the cells of a guide share, relative to that of a cell, over the number of
+        guides of a candidate.
+    """
+
+    own: Array
+    loadings: Array
+    shared: float = 0.0
+
+    def terms(self, goal: Goal, states: Array, seed: int = 0) -> NoiseTerms:
+        """Return how variable the distance of a mean of cells is at the state of each candidate.
+
+        For the squared distance to target states it is ``4 d'QWQd v + 2 tr(QWQW) v^2`` with ``d``
+        the difference to their weighted mean, ``Q`` the weights of the genes and ``W`` the
+        covariance; for other goals draws of the noise give both terms.
+        """
+        if not goal.is_states:
+            return self._drawn(goal, states, np.random.default_rng(seed))
+        weight, point = goal.weights, goal.shares @ goal.states
+        linear = np.empty(len(states))
+        for rows in in_blocks(*states.shape):
+            slope = weight * (states[rows] - point)
+            linear[rows] = slope**2 @ self.own + ((slope @ self.loadings) ** 2).sum(axis=1)
+        scaled = self.loadings * weight[:, None]
+        trace = ((weight * self.own) ** 2).sum() + ((self.loadings.T @ scaled) ** 2).sum()
+        trace += 2.0 * (scaled**2).sum(axis=1) @ self.own
+        return NoiseTerms(4.0 * linear, np.full(len(states), 2.0 * trace), self.shared)
+
+    def _drawn(self, goal: Goal, states: Array, rng: np.random.Generator) -> NoiseTerms:
+        level, found = goal.distance(states), []
+        for _ in range(_DRAWN):
+            step = np.sqrt(self.own) * rng.standard_normal(len(self.own))
+            step = _SHIFT * (step + self.loadings @ rng.standard_normal(self.loadings.shape[1]))
+            up, down = goal.distance(states + step), goal.distance(states - step)
+            found.append(((up - down) / (2 * _SHIFT), (up + down - 2 * level) / (2 * _SHIFT**2)))
+        linear, square = np.array(found).var(axis=0, ddof=1)
+        return NoiseTerms(linear, square, self.shared)
+
+
+class RemainingVariance:
+    """Variance that remains of the distances of candidates as cells of some are observed.
+
+    Parameters
+    ----------
+    draws
+        Joint draws of the distances, shape ``(n_draws, n_candidates)``.
+    weights
+        What each candidate counts for, such as its probability of being nearer to the target than
+        the control, shape ``(n_candidates,)``; equal if nothing uncertain counts.
+
+    Notes
+    -----
+    Of few draws and many candidates, covariances that are 0 are not estimated as 0, and their
+    squares add up. So all covariances are shrunk by one factor, the share of their sum of squares
+    that exceeds what independent distances would give (Schaefer and Strimmer 2005,
+    doi:10.2202/1544-6115.1175).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core.design.remaining_variance import RemainingVariance
+    >>> draws = np.random.default_rng(0).normal(size=(400, 3)) * [1.0, 2.0, 1.0]
+    >>> left = RemainingVariance(draws, [1.0, 1.0, 0.0])
+    >>> int(left.gains(np.full(3, 0.5)).argmax())
+    1
+    """
+
+    def __init__(self, draws: Array, weights: ArrayLike) -> None:
+        n, size = draws.shape
+        count = as_vector(weights, size, "weights")
+        centred = (draws - draws.mean(axis=0)) / np.sqrt(n - 1)
+        variance = (centred**2).sum(axis=0)
+        if count @ variance <= 1e-12 * count.sum() * variance.max():  # nothing uncertain counts
+            count = np.ones(size)
+        self.weights = count / count.sum()
+        gram = (centred * self.weights) @ centred.T
+        own = (self.weights * variance) ** 2
+        seen = (gram**2).sum() - own.sum()  # of covariances between candidates, weighted
+        chance = ((self.weights @ variance) ** 2 - own.sum() + seen) / (n - 1)
+        alike = min(max(1.0 - chance / seen, 0.0), 1.0) if seen > chance > 0 else 0.0
+        self._root, self._gram, self._within = np.sqrt(alike) * centred, alike * gram, np.eye(n)
+        self._own = (1.0 - alike) * variance  # what it shares with no other candidate
+        self._told = alike * variance
+        self._gain = (self._root * (self._gram @ self._root)).sum(axis=0)
+        self.before = float(self.weights @ variance)
+
+    def gains(self, noise: Array) -> Array:
+        """Return by how much cells of each candidate would reduce the weighted variance.
+
+        ``noise`` is the variance of the distance that they measure, shape ``(n_candidates,)``.
+        """
+        whole, told = self._told + self._own, self._told
+        fall = self._gain + self.weights * (whole**2 - told**2)
+        total = whole + noise
+        return np.divide(fall, total, out=np.zeros_like(fall), where=total > 0)
+
+    @one_thread()
+    def observe(self, k: int, noise: float) -> None:
+        """Take in cells of a candidate, which measure its distance with a variance of ``noise``."""
+        u, own = self._root[:, k].copy(), self._own[k]
+        total = self._told[k] + own + noise
+        if total <= 0:
+            return
+        p = self._within @ u
+        g = self._within @ (self._gram @ p)
+        a, b = p @ self._root, g @ self._root
+        self._told -= a**2 / total
+        self._gain += a**2 * (g @ u) / total**2 - 2.0 * a * b / total
+        self._within -= np.outer(p, p) / total
+        # What is left of its own part: so much less of the common part shows in its distance.
+        rest = noise / (own + noise) if own > 0 else 1.0
+        lost = self.weights[k] * (1.0 - rest**2)
+        self._gain -= lost * (a * (1.0 - a[k] / total)) ** 2
+        self._gram -= lost * np.outer(u, u)
+        self._root[:, k] *= rest
+        self._own[k] *= rest
+        self._told[k] *= rest**2
+        self._gain[k] *= rest**2
+
+    def among(self, some: Sequence[int]) -> tuple[Array, Array]:
+        """Return the covariance of some distances, and the gains that their covariances give.
+
+        ``removed`` of both and of variances ``s`` of what cells measure is ``tr((C + s)^-1 B)``.
+        """
+        which = list(some)
+        u, own = self._root[:, which], self._own[which]
+        shared, weighted = u.T @ u, self.weights[which] * own
+        gain = u.T @ self._gram @ u + shared * (weighted[:, None] + weighted)
+        return shared + np.diag(own), gain + np.diag(weighted * own)
+
+
+def removed(covariance: Array, gain: Array, noise: Array) -> float:
+    """Return the variance that cells of some candidates remove together (equation 38)."""
+    if not len(noise):
+        return 0.0
+    return float(np.trace(np.linalg.lstsq(covariance + np.diag(noise), gain, rcond=None)[0]))
+
+
+@one_thread()
+def split_by_variance(
+    covariance: Array, gain: Array, noise: NoiseTerms, n_cells: int, least: int, fixed: Array
+) -> NDArray[np.int64]:
+    """Return the cells of each candidate of a plate: 5 at a time go where they remove most.
+
+    Parameters
+    ----------
+    covariance, gain
+        Of :meth:`RemainingVariance.among`: those of the plate first, then those in progress.
+    noise
+        Terms of those of the plate.
+    n_cells, least
+        Cells in all, and the fewest of a candidate.
+    fixed
+        Variances of what the cells in progress measure.
+    """
+    k = len(noise.linear)
+    if require_count(least, "least") * k > require_count(n_cells, "n_cells"):
+        message = f"{n_cells} cells do not suffice for {k} wells of {least}: give more cells."
+        raise ValueError(message)
+    cells = np.full(k, least, np.int64)
+    left = n_cells - least * k
+    tiny = 1e-12 * max(float(np.trace(covariance)), 1e-300)  # a distance that is known exactly
+    inverse = np.linalg.inv(covariance + np.diag(np.append(noise.at(cells), fixed) + tiny))
+    while left > 0:
+        step = min(_STEP, left)
+        fall = noise.at(cells) - noise.at(cells + step)
+        change = ((inverse @ gain) * inverse).sum(axis=1)[:k]
+        best = int((fall * change / (1.0 - fall * inverse.diagonal()[:k])).argmax())
+        row = inverse[best]
+        inverse = inverse + np.outer(row, row) * fall[best] / (1.0 - fall[best] * row[best])
+        cells[best] += step
+        left -= step
+    return cells
