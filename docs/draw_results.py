@@ -265,46 +265,6 @@ def side_information() -> Figure:
     return figure
 
 
-def stopping() -> Figure:
-    """Draw how often the advice to stop comes too early, with 90% intervals of the shares."""
-    figure, ax = plt.subplots(figsize=(4.8, 4.2))
-    rules = {
-        "nextpert's rule": ("the rule", OURS),
-        "probability above 0.8": ("probability 0.8 alone", OTHER),
-        "small expected gain": ("expected gain below a tenth of the tolerance alone", MEANS),
-    }
-    settings = {
-        "model, in pool": (("## Stopping, ", "In the pool; as modelled"), 100),
-        "model, held out": (("## Stopping, ", "The target's own perturbation held out; as"), 100),
-        "programs, in pool": (("## Stopping, ", "In the pool; programs"), 100),
-        "programs, held out": (("## Stopping, ", "The target's own perturbation held out; p"), 100),
-        "Papalexi, in pool": (("## Stopping on real", "papalexi, 12 targets, in the pool"), 24),
-        "Papalexi, held out": (("## Stopping on real", "papalexi, 12 targets, held out"), 24),
-        "TAP-seq, in pool": (("## Stopping on real", "tapseq, 8 targets, in the pool"), 16),
-        "TAP-seq, held out": (("## Stopping on real", "tapseq, 8 targets, held out"), 16),
-    }  # fmt: skip
-    stopped = []
-    for y, (place, n) in enumerate(settings.values()):
-        head, rows = table("power", *place)
-        column = head.index("tolerance 0.1")
-        for at, (label, (rule, style)) in enumerate(rules.items()):
-            early, stops = map(int, re.match(r"(\d+) .*? of (\d+);", rows[rule][column]).groups())
-            share, spread = early / n, Z90**2 / n  # Wilson's interval
-            middle = (share + spread / 2) / (1 + spread)
-            half = Z90 * np.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
-            bars = np.array([[share - max(middle - half, 0)], [middle + half - share]])
-            points(
-                ax, 100 * share, y + 0.25 * (at - 1), style | {"linestyle": ""},
-                label=label if y == 0 else "", xerr=100 * np.abs(bars),
-            )  # fmt: skip
-            if at == 0:
-                stopped.append(f"{stops} of {n}")
-    names(ax, [f"{name}\n(stopped: {told})" for name, told in zip(settings, stopped, strict=True)])
-    ax.set(xlim=(-1, 85), xlabel="campaigns that stopped too early (%)")
-    legend(figure, ax, 2)
-    return figure
-
-
 FIGURES = {
     "effects": effects,
     "coverage": coverage,
@@ -312,7 +272,6 @@ FIGURES = {
     "combinations": combinations,
     "unseen": unseen,
     "side_information": side_information,
-    "stopping": stopping,
 }
 STYLE = {
     "axes.titlesize": 9,
