@@ -13,7 +13,7 @@ from nextpert.core import LinearScm, ScreenMoments, random_scm
 from nextpert.tl._replay_design.modelled import model_like
 
 if TYPE_CHECKING:
-    from benchmarks.few_cells import Cells
+    from benchmarks._cells import Cells
     from nextpert.core import Dag
 
 WELLS, N_CELLS, WARMUP, ROUNDS = 8, 10, 100, 8

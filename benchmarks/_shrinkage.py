@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import norm
 
 
 def james_stein(effect: np.ndarray, variance: np.ndarray) -> np.ndarray:
@@ -42,3 +43,16 @@ def ash(effect: np.ndarray, se: np.ndarray, *, null_weight: float = 10.0) -> np.
     chance = weights * like
     chance /= chance.sum(axis=1, keepdims=True)
     return effect * (chance * sd**2 / spread).sum(axis=1)
+
+
+def significant(effect: np.ndarray, se: np.ndarray, *, level: float = 0.05) -> np.ndarray:
+    """Return effects where they are significant by Benjamini and Hochberg, 0 elsewhere.
+
+    One perturbation, shape ``(n_genes,)``, two-sided z tests at this false discovery rate.
+    """
+    p = 2.0 * norm.sf(np.abs(effect) / se)
+    order = np.argsort(p)
+    passed = np.flatnonzero(p[order] <= level * np.arange(1, len(p) + 1) / len(p))
+    kept = np.zeros(len(p), bool)
+    kept[order[: passed[-1] + 1 if len(passed) else 0]] = True
+    return np.where(kept, effect, 0.0)

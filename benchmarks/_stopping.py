@@ -202,8 +202,7 @@ def campaign(way: Way, rng: np.random.Generator) -> np.ndarray:
         screen = screen + ScreenMoments.from_array(np.concatenate(cells), groups, n + 1)
         run.see(screen)
         found = ranked_distance(
-            run.fit.posteriors, run.fit.known(run.candidates.prior), way.goal,
-            target_variance=way.goal_variance, states=run.candidates.states(run.fit),
+            run.candidates.states(run.fit), way.goal, target_variance=way.goal_variance,
             n_samples=DRAWS, rng=rng,
         )  # fmt: skip
         ask = asking(run, screen, found, way, rng)
@@ -243,8 +242,7 @@ def asking(
     noise = screen.squares.sum(axis=0) / np.maximum(screen.n - 1, 0).sum()
     on_plate = run.candidates.rows(chosen.tolist())
     plate = draw_plate(
-        run.fit.posteriors, run.fit.known(on_plate.prior),
-        Goal.point(way.goal, way.goal_variance), chosen, states=on_plate.states(run.fit),
+        on_plate.states(run.fit), Goal.point(way.goal, way.goal_variance), chosen,
         variance=noise / N_CELLS, n_samples=DRAWS, rng=rng,
     )  # fmt: skip
     index = np.arange(len(screen.n))
@@ -350,9 +348,6 @@ def advised(adata: ad.AnnData, target: Any) -> tuple[str, bool]:
     pool = read_candidates(None, None, fit)
     kept = [j for j, name in enumerate(pool.interventions.names) if name != wanted.label]
     others = pool.rows(kept)
-    found = ranked_distance(
-        fit.posteriors, fit.known(others.prior), wanted.goal,
-        states=others.states(fit, wanted.targets), n_samples=DRAWS, rng=0,
-    )  # fmt: skip
+    found = ranked_distance(others.states(fit, wanted.targets), wanted.goal, n_samples=DRAWS, rng=0)
     good = before(found, np.ones(len(kept), bool), 0.1)
     return str(adata.uns["plan_cells"]["stopping"]["advice"]), good < CONFIDENCE_BEFORE

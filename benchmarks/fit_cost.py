@@ -5,6 +5,7 @@ genes knocked out and the others perturbations of genes that are not measured.
 
     python -m benchmarks.fit_cost                     # 10,000 x 1,000: some minutes, 2 GB
     python -m benchmarks.fit_cost --perturbations 1000
+    python -m benchmarks.fit_cost --chain 2           # only the hierarchical model, in two threads
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert.core import random_dag
+from nextpert.core.model.hierarchical import fit_hierarchical
+from nextpert.core.screen.guides import PooledGuides
 
 N_CELLS, N_CONTROL = 20, 5000
 
@@ -33,7 +36,12 @@ def main(arguments: list[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument("--perturbations", type=int, default=10_000)
     parser.add_argument("--genes", type=int, default=1_000)
+    parser.add_argument("--chain", type=int, metavar="THREADS",
+                        help="only the hierarchical model of simulated means")  # fmt: skip
     args = parser.parse_args(arguments)
+    if args.chain:
+        print(chain(args.perturbations, args.genes, args.chain))
+        return
     adata = screen(args.perturbations, args.genes)
     print(f"{args.perturbations:,} perturbations x {args.genes:,} genes, {adata.n_obs:,} cells\n")
     print("| step | wall s | CPU s | peak memory, GB |\n|---|---|---|---|")
@@ -46,6 +54,26 @@ def main(arguments: list[str] | None = None) -> None:
         step(adata)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         print(f"| {name} | {wall:.0f} | {cpu:.0f} | {_peak():.2f} |", flush=True)
+
+
+def chain(n: int, p: int, n_jobs: int) -> str:
+    """Return what the hierarchical model of ``n`` perturbations x ``p`` genes takes."""
+    rng = np.random.default_rng(0)
+    gamma, psi = 0.4 * rng.normal(size=(p, 3)), rng.uniform(0.5, 1.0, p)
+    counted = np.append(500.0, np.full(n, 25.0))
+    mean = np.outer(np.append(0.0, rng.normal(size=n)), 0.3 * rng.normal(size=p))
+    mean[1:] += rng.normal(size=(n, p)) * (rng.random((n, p)) < 0.05)
+    noise = rng.normal(size=(n + 1, 3)) @ gamma.T + rng.normal(size=mean.shape) * np.sqrt(psi)
+    mean += noise / np.sqrt(counted)[:, None]
+    scatter = (gamma @ gamma.T + np.diag(psi)) * (counted.sum() - n - 1)
+    cells = PooledGuides(counted.astype(np.int64), counted, mean, scatter, np.ones_like(mean))
+    del noise
+    wall, cpu = time.perf_counter(), time.process_time()
+    effects = fit_hierarchical(cells, rng=0, n_jobs=n_jobs).effects
+    effects.summary(n_jobs=n_jobs)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    size = f"{n:,} perturbations x {p:,} genes, {n_jobs} threads, {effects.n_draws} draws"
+    return f"{size}: {wall:.0f} s, {cpu:.0f} s of the processor, {_peak():.1f} GB"
 
 
 def screen(n_perturbations: int, n_genes: int) -> ad.AnnData:

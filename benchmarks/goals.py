@@ -20,24 +20,23 @@ alike: what one would do without goals.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
-from nextpert.core.model.shift_posterior import pair_shifts
 
-from benchmarks._table import options, save
-from benchmarks.few_cells import table
+from benchmarks._cells import table
 from nextpert.core import (
     DagBlr,
     Goal,
     LinearScm,
     Moments,
-    ShiftPosterior,
     random_scm,
     uncertain_values,
 )
-from nextpert.core.design.distances import expected_states
+from nextpert.core.design.distances import states_of
 
 NODES, CONTROLS, CELLS, PICKS = 20, 8, 3, 6
 ACQUISITIONS = ("random", "civ, point", "civ", "greedy", "thompson", "ei", "probability")
@@ -68,13 +67,13 @@ def draw_goal(
 
 
 def values(
-    acquisition: str, blr: DagBlr, known: ShiftPosterior, goal: Goal, rng: np.random.Generator
+    acquisition: str, blr: DagBlr, shifts: np.ndarray, goal: Goal, rng: np.random.Generator
 ) -> np.ndarray:
     """Return an acquisition of every candidate, lower is better."""
     name, _, point = acquisition.partition(", ")
     wanted = goal.quadratic(goal.origin).point if point else goal
     return uncertain_values(
-        name, blr, known, wanted, n_cells=CELLS, noise_aware=True, n_samples=200, rng=rng
+        name, blr, shifts, wanted, n_cells=CELLS, noise_aware=True, n_samples=200, rng=rng
     )
 
 
@@ -84,7 +83,7 @@ def regrets(kind: str, seed: int) -> np.ndarray:
     scm = random_scm(NODES, "erdos_renyi", expected_degree=8, standardise=False, rng=rng)
     shifts = 2 * np.vstack([np.eye(NODES), -np.eye(NODES)])
     states = np.array([scm.mean(shift) for shift in shifts])
-    goal, known = draw_goal(kind, scm, states, shifts, rng), ShiftPosterior.exact(shifts)
+    goal = draw_goal(kind, scm, states, shifts, rng)
     truth, nothing = goal.distance(states), goal.distance(scm.mean()[None])[0]
     controls = Moments.from_array(scm.sample(CONTROLS, rng=rng))
     out = np.empty((len(ACQUISITIONS), PICKS))
@@ -94,10 +93,10 @@ def regrets(kind: str, seed: int) -> np.ndarray:
             np.random.default_rng([seed, 1]),
         )
         for pick in range(PICKS):
-            j = int(values(acquisition, blr, known, goal, own).argmin())
+            j = int(values(acquisition, blr, shifts, goal, own).argmin())
             cells = scm.sample(CELLS, shifts[j], rng=own)
             blr = blr.update(Moments.from_array(cells), shifts[j])
-            expected = expected_states(pair_shifts(blr, known))
+            expected = states_of(blr, shifts).mean
             best = int(goal.distance(expected[:-1], expected[-1]).argmin())
             out[row, pick] = (truth[best] - truth.min()) / (nothing - truth.min())
     return 100 * out
@@ -119,15 +118,20 @@ def run(kind: str, n_models: int) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the kinds of goals asked for and print their tables."""
-    parser = options("goals", __doc__)
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.goals", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--models", type=int, default=150)
+    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     args = parser.parse_args(arguments)
     sections = []
     for kind in args.kinds:
         sections.append(run(kind, args.models))
         print(sections[-1], flush=True)
-        save(sections, args.save)
+        if args.save:
+            Path(args.save).write_text("\n".join(sections))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 The cells of every perturbation are split in halves: one gives the state to reach, of the other n
 cells of each perturbation and all controls are what the design knows. A perturbation above noise
 (squared distance to the controls above three standard errors, by all cells) ought to come first
-towards its own state. Ranked by the distance of the cells' means (less what sampling adds), and
-by ``centre``, the distance of the expected state, and by ``nearest``, the probability of being the
-nearest: by the hierarchical model, as ``tl.fit_dag_blr`` does, and by random shifts on a graph
-without edges and on one learned from the same cells.
+towards its own state. Ranked by the distance of the cells' means (less what sampling adds), and,
+after ``tl.learn_dag`` and ``tl.fit_dag_blr`` (without a graph, or on one learned from the same
+cells) by two columns of ``tl.design_interventions``: ``centre``, the distance of the expected
+state, and ``nearest``, the probability of being the nearest.
 
     python -m benchmarks.own_state                          # Papalexi and TAP-seq
     python -m benchmarks.own_state --screens papalexi --splits 2
@@ -14,37 +14,25 @@ without edges and on one learned from the same cells.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+import nextpert as npt
+from benchmarks._cells import Cells, fitted, moments, read_cells, table
+from benchmarks._quiet import quiet
 from benchmarks._screens import SOURCES, read_screen
-from benchmarks._table import options, save
-from benchmarks.few_cells import (
-    Cells,
-    fit,
-    hierarchical,
-    learn,
-    moments,
-    pool,
-    read_cells,
-    table,
-)
-from nextpert.core import Dag, Moments
-from nextpert.core.design.distances import ranked_distance, states_of
-from nextpert.core.design.joint_draws import states_by_effects
+from nextpert.core import Moments
 from nextpert.core.screen.mean_distance import mean_distance
 
-if TYPE_CHECKING:
-    from nextpert.core import ScreenMoments
-
 SIZES = (20, 50, 10**9)
-MEANS, MODEL = "cells' means", "hierarchical model"
+MEANS, MODEL = "cells' means", "no graph"
+GRAPHS = {MODEL: "none", "learned graph": "learned"}
 SHOWN = (MEANS, f"centre, {MODEL}", f"nearest, {MODEL}")  # one by one
 
 
@@ -56,28 +44,28 @@ def above_noise(cells: Cells) -> list[int]:
 
 
 def rankings(
-    known: ScreenMoments, wanted: dict[int, tuple[np.ndarray, np.ndarray]], cells: Cells, seed: int
+    cells: Cells, known: np.ndarray, wanted: dict[int, np.ndarray], seed: int
 ) -> dict[str, dict[int, np.ndarray]]:
-    """Return values of all perturbations, the least first, by way and target."""
-    variance = known.squares.sum(axis=0) / np.maximum(known.n - 1, 0).sum()
+    """Return values of all perturbations, the least first, by way and target.
+
+    ``known`` tells which cells the design has, ``wanted`` the mean of each target's other half.
+    """
+    found = moments(cells, known)
+    variance = found.squares.sum(axis=0) / np.maximum(found.n - 1, 0).sum()
     out: dict[str, dict[int, np.ndarray]] = defaultdict(dict)
-    for j, (mean, _) in wanted.items():
-        apart = ((known.mean[1:] - mean) ** 2).sum(axis=1)
-        out[MEANS][j] = apart - variance.sum() / known.n[1:]
-    model = hierarchical(cells, known, seed=seed)
-    graphs = {"no graph": Dag.from_edges(cells.x.shape[1], []), "learned graph": learn(known)}
-    ways = {MODEL: states_by_effects(model.effects, model.control)}
-    shown = {name: fit(dag, pool(known), cells) for name, dag in graphs.items()}
-    shifts = {name: each.prior.given(each.posterior) for name, each in shown.items()}
-    ways |= {name: states_of(each.posterior, shifts[name]) for name, each in shown.items()}
-    alone = shown["no graph"].posterior, shifts["no graph"]  # not asked where states are given
-    for name, states in ways.items():
-        for j, (mean, noise) in wanted.items():
-            found = ranked_distance(
-                *alone, mean, target_variance=noise, states=states, n_samples=300, rng=seed
-            )
-            out[f"centre, {name}"][j] = found.centre[:-1]
-            out[f"nearest, {name}"][j] = -found.nearest[:-1]
+    for j, mean in wanted.items():
+        apart = ((found.mean[1:] - mean) ** 2).sum(axis=1)
+        out[MEANS][j] = apart - variance.sum() / found.n[1:]
+    for name, graph in GRAPHS.items():
+        with quiet():
+            adata = fitted(cells, known, graph=graph)
+            for j, mean in wanted.items():
+                target = dict(zip(adata.var_names, mean[adata.uns["columns"]], strict=True))
+                npt.tl.design_interventions(adata, target, rng=seed)
+                ranking = adata.uns["design"]["ranking"].set_index("perturbation")
+                ranking = ranking.loc[cells.names[1:]]
+                out[f"centre, {name}"][j] = ranking["state_distance"].to_numpy(float)
+                out[f"nearest, {name}"][j] = -ranking["probability_best"].to_numpy(float)
     return out
 
 
@@ -89,10 +77,9 @@ def split(cells: Cells, targets: list[int], n: int, seed: int) -> dict[str, dict
         order = rng.permutation(np.flatnonzero(cells.code == j))
         half = len(order) // 2
         if j in targets:
-            x = cells.x[order[:half]]
-            wanted[j] = x.mean(axis=0), x.var(axis=0, ddof=1) / half
+            wanted[j] = cells.x[order[:half]].mean(axis=0)
         train[order[half : half + n]] = True
-    return rankings(moments(cells, train), wanted, cells, seed)
+    return rankings(cells, train, wanted, seed)
 
 
 def run(name: str, cells: Cells, sizes: tuple[int, ...], n_splits: int) -> str:
@@ -130,7 +117,7 @@ def run(name: str, cells: Cells, sizes: tuple[int, ...], n_splits: int) -> str:
         if members:
             part.append(f"{titles[group]} ({len(members)}), share of splits ranked first:")
             part.append(table(["", *heads], rows[group]))
-    part.append(f"One by one: cells' means, centre and nearest, the two by the {MODEL}:")
+    part.append(f"One by one: cells' means, centre and nearest, the two with {MODEL}:")
     ways = ("means", "centre", "nearest")
     part.append(table(["", *(f"{way}, {h}" for h in heads for way in ways)], dict(lines)))
     part.append(f"Probability of being the nearest, all cells, {MODEL} (above 0.02):")
@@ -144,18 +131,23 @@ def run(name: str, cells: Cells, sizes: tuple[int, ...], n_splits: int) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the screens asked for and print their tables."""
-    parser = options("own_state", __doc__)
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.own_state", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.add_argument("--screens", nargs="+", default=["papalexi", "tapseq"], choices=SOURCES)
     parser.add_argument("--cells", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
+    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     args = parser.parse_args(arguments)
     sections = []
     for name in args.screens:
-        cells = read_cells(read_screen(Path(args.data), SOURCES[name], name=name), None)
+        cells = read_cells(read_screen(Path(args.data), SOURCES[name], name=name))
         sections.append(run(name, cells, tuple(args.cells), args.splits))
         print(sections[-1], flush=True)
-        save(sections, args.save)
+        if args.save:
+            Path(args.save).write_text("\n".join(sections))
 
 
 if __name__ == "__main__":

@@ -37,10 +37,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 import nextpert as npt
+from benchmarks._cells import table
 from benchmarks._quiet import quiet
 from benchmarks._screens import SOURCES, read_screen
-from benchmarks._table import options, save
-from benchmarks.few_cells import table
 from nextpert.core import Moments
 from nextpert.core.screen.mean_distance import mean_distance
 
@@ -250,7 +249,10 @@ def example(halves: Halves, every: ad.AnnData, args: argparse.Namespace) -> list
 @quiet()
 def main(arguments: list[str] | None = None) -> None:
     """Plan plates on the screens asked for, and print their tables."""
-    parser = options("plan_plate", __doc__)
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.plan_plate", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.add_argument("--screens", nargs="+", default=["papalexi", "tapseq"], choices=SOURCES)
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--wells", type=int, default=8)
@@ -258,6 +260,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--graph", action="store_true", help="learn a graph")
     parser.add_argument("--figures", metavar="FOLDER", help="also draw the plates printed")
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
+    parser.add_argument(
+        "--save", metavar="FILE", help="also write the tables to it, after every split"
+    )
     args = parser.parse_args(arguments)
     sections = []
     for name in args.screens:
@@ -266,7 +271,8 @@ def main(arguments: list[str] | None = None) -> None:
         sections.append("")
         for section in run(screen, source.guide_key, args):
             sections[-1] = section
-            save(["\n\n".join(sections)], args.save)
+            if args.save:
+                Path(args.save).write_text("\n\n".join(sections) + "\n")
         print(sections[-1], flush=True)
 
 

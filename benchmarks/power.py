@@ -26,6 +26,7 @@ perturbations with labels shuffled or cells drawn like controls.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from itertools import product
@@ -35,6 +36,7 @@ import numpy as np
 from scipy.stats import nct, ttest_ind_from_stats
 from scipy.stats import t as student
 
+from benchmarks._cells import read_cells, table
 from benchmarks._screens import SOURCES, read_screen
 from benchmarks._stopping import (
     FIRST_SEED,
@@ -47,8 +49,6 @@ from benchmarks._stopping import (
     said_rows,
     simulated,
 )
-from benchmarks._table import options, save
-from benchmarks.few_cells import read_cells, table
 from benchmarks.own_state import above_noise
 from benchmarks.replays import as_pool, full_shift
 from nextpert.core.design.cell_numbers import Layout
@@ -242,7 +242,7 @@ def stopping_real_table(folder: Path, n_repeats: int) -> str:
         f"{N_PLATES} plates: {HOW}"
     ]
     for name in ("papalexi", "tapseq"):
-        cells = read_cells(read_screen(folder, SOURCES[name], name=name), None)
+        cells = read_cells(read_screen(folder, SOURCES[name], name=name))
         pool, targets = as_pool(cells), [j - 1 for j in above_noise(cells)]
         for held_out in (False, True):
             where = "held out" if held_out else "in the pool"
@@ -262,7 +262,10 @@ def _rules(title: str, found: np.ndarray) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the tables asked for."""
-    parser = options("power", __doc__)
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.power", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=TABLES)
     parser.add_argument("--campaigns", type=int, default=100)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
@@ -271,6 +274,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=2, help="of every target of a real screen")
     parser.add_argument("--draws", type=int, default=1000, help="of real cells")
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
+    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     args = parser.parse_args(arguments)
     made = {
         "power": power_table,
@@ -284,7 +288,8 @@ def main(arguments: list[str] | None = None) -> None:
     for name in args.tables:
         sections.append(made[name]())
         print(sections[-1] + "\n", flush=True)
-        save(["\n\n".join(sections)], args.save)
+        if args.save:
+            Path(args.save).write_text("\n\n".join(sections) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ as a share of the controls' distance. ``good`` says that it is not distinguished
 
 All strategies see the same deals. Differences are averaged over targets, and over plates 1 to 10;
 p-values are those of paired t tests over repeats, by Holm's method for all comparisons of a
-screen. Models are those of spec ``shifts`` unless a prefix says another (``full_exploit``), and
-have no graph, but for ``exact``: a graph learned from the controls (Norman, with 100 of them: from
-all cells) and shifts taken as full knockouts (activation: one unit), as in Zhang et al. 2023.
+screen. Models are those of ``tl.fit_dag_blr`` and have no graph, but for ``exact``: a graph learned
+from the controls (Norman, with 100 of them: from all cells) and shifts taken as full knockouts
+(activation: one unit), as in Zhang et al. 2023.
 
     python -m benchmarks.replays
     python -m benchmarks.replays --screens papalexi --repeats 3 --strategies exploit ei
@@ -19,6 +19,7 @@ all cells) and shifts taken as full knockouts (activation: one unit), as in Zhan
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
@@ -29,9 +30,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import ttest_1samp
 
+from benchmarks._cells import Cells, learn, moments, read_cells, table
 from benchmarks._screens import SOURCES, read_screen
-from benchmarks._table import options, save
-from benchmarks.few_cells import Cells, learn, moments, read_cells, table
 from benchmarks.own_state import above_noise
 from nextpert._adata import Naming
 from nextpert._adata.environments import Plan
@@ -39,9 +39,9 @@ from nextpert.core import Dag, DagBlr, Moments, boss
 from nextpert.core.evaluate.cell_pool import CellPool
 from nextpert.core.evaluate.design_loop import run_tasks
 from nextpert.core.evaluate.strategies import replay_plates
-from nextpert.tl._fit_dag_blr.model import EXACT, Graphs, Spec
+from nextpert.tl._fit_dag_blr.model import Graphs, Spec
 from nextpert.tl._replay_design import modelled
-from nextpert.tl._replay_design.modelled import Told, spec_of
+from nextpert.tl._replay_design.modelled import Told, shift_sd_of
 from nextpert.tl._replay_design.tables import holm, plates_until_good
 
 SCREENS = ("papalexi", "tapseq", "norman")
@@ -87,7 +87,7 @@ def campaigns(
     deal = pool.deal(target, min(WARMUP, len(pool.control)), rng=[target, repeat])
 
     def recommended(name: str, may: np.ndarray) -> np.ndarray:
-        told, rng = on[spec_of(name) != EXACT], np.random.default_rng([target, repeat, 1])
+        told, rng = on[shift_sd_of(name) != "0"], np.random.default_rng([target, repeat, 1])
         build = partial(told.build, name, deal.target, rng=rng)
         return replay_plates(pool, deal, build, candidates=may, n_rounds=ROUNDS).recommended
 
@@ -162,23 +162,28 @@ def run(name: str, cells: Cells, strategies: list[str], n_repeats: int, n_jobs: 
 
 def main(arguments: list[str] | None = None) -> None:
     """Replay the screens asked for and print their tables."""
-    parser = options("replays", __doc__)
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.replays", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.add_argument("--screens", nargs="+", default=list(SCREENS), choices=SOURCES)
     names = modelled.strategies()
     parser.add_argument("--strategies", nargs="+", default=list(CHOSEN), choices=names)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
+    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     args = parser.parse_args(arguments)
     strategies = [OURS, *(s for s in args.strategies if s != OURS)]
     sections = []
     for name in args.screens:
         least = 0.0 if name == "norman" else 0.1
         screen = read_screen(Path(args.data), SOURCES[name], name=name, min_seen=least)
-        cells = read_cells(screen, None)
+        cells = read_cells(screen)
         sections.append(run(name, cells, strategies, args.repeats, args.workers))
         print(sections[-1], flush=True)
-        save(sections, args.save)
+        if args.save:
+            Path(args.save).write_text("\n".join(sections))
 
 
 if __name__ == "__main__":

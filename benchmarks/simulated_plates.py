@@ -28,6 +28,7 @@ distinguished by the fit or not.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
@@ -39,6 +40,7 @@ import numpy as np
 from scipy.stats import ttest_1samp
 from threadpoolctl import threadpool_limits
 
+from benchmarks._cells import Cells, read_cells, table
 from benchmarks._plate_worlds import (
     GENES,
     N_CELLS,
@@ -50,8 +52,6 @@ from benchmarks._plate_worlds import (
     drawn,
 )
 from benchmarks._screens import SOURCES, read_screen
-from benchmarks._table import options, save
-from benchmarks.few_cells import Cells, read_cells, table
 from benchmarks.own_state import above_noise
 from nextpert._adata import Naming
 from nextpert._adata.environments import Plan
@@ -190,7 +190,7 @@ def shown(title: str, ways: dict[str, Way], found: Found) -> str:
 @cache
 def screen_of(name: str, data: str) -> tuple[Cells, Dag, list[int]]:
     """Return a screen's cells, graph, and the perturbations that are above noise."""
-    cells = read_cells(read_screen(Path(data), SOURCES[name], name=name, min_seen=0.1), None)
+    cells = read_cells(read_screen(Path(data), SOURCES[name], name=name, min_seen=0.1))
     dag = boss(Moments.from_array(cells.x[cells.code == 0]), rng=0).dag
     return cells, dag, [j - 1 for j in above_noise(cells)]
 
@@ -241,11 +241,15 @@ SECTIONS = {  # repeats of each, and targets in a repeat
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the sections asked for and print their tables."""
-    parser = options("simulated_plates", __doc__)
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.simulated_plates", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=SECTIONS)
     parser.add_argument("--repeats", type=int, help="of each section, in place of its own")
     parser.add_argument("--targets", type=int, help="in a repeat of a copy")
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
+    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     args = parser.parse_args(arguments)
     parts = []
     for name in args.sections:
@@ -257,7 +261,8 @@ def main(arguments: list[str] | None = None) -> None:
         parts.append(shown(title, ways, np.stack(found, axis=1)))
         print(parts[-1], flush=True)
         print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-        save(parts, args.save)
+        if args.save:
+            Path(args.save).write_text("\n".join(parts))
 
 
 if __name__ == "__main__":

@@ -85,14 +85,15 @@ def legend(figure: Figure, ax: Axes, columns: int) -> None:
 def effects() -> Figure:
     """Draw the error of effects from few cells, and paired ratios to other estimators."""
     figure, axes = plt.subplots(2, 3, figsize=(4.8, 4.6), sharex=True, sharey="row")
+    t_test = {"color": PINK, "marker": "x", "linestyle": "-"}
     ways = {
         "difference of means": ("means of the cells", MEANS),
+        "t test": ("t test", t_test),
         "James-Stein": ("James-Stein", ANOTHER),
         "ash": ("ash as published", OTHER),
-        "nextpert": ("hierarchical model, as tl.fit_dag_blr does", OURS),
+        "nextpert": ("nextpert", OURS),
     }
-    previous = {"color": PINK, "marker": "x", "linestyle": "-"}
-    ratios = {"to ash": ("ash as published", OTHER), "to previous": ("mixture", previous)}
+    ratios = {"to James-Stein": ways["James-Stein"], "to ash": ways["ash"]}
     for (above, below), screen in zip(axes.T, ("papalexi", "tapseq", "norman"), strict=True):
         head, rows = table("few_cells", f"## {screen}:")
         cells = numbers([name.removeprefix("n = ") for name in head])
@@ -101,48 +102,37 @@ def effects() -> Figure:
             values = numbers(rows[row]) / numbers(rows["no effect"])
             points(above, cells, values, style, label=label)
         above.set(xscale="log", yscale="log", title=NAMES[screen])
-        _, rows = table("hierarchical", f"## {screen} ")
+        _, rows = table("few_cells", f"## {screen}:", "Error of nextpert over")
         level(below, 1)
         for label, (row, style) in ratios.items():
-            values, errors = with_errors(rows[f"*hierarchical over {row}*"])
-            points(below, [10, 25, 50], values, style, label=label, yerr=errors)
-        below.set(xticks=[10, 25, 50, 100, 200], xlabel="cells")
-        below.set_xticklabels(["10", "25", "50", "", "200"])
+            values, errors = with_errors(rows[row])
+            points(below, cells, values, style, label=label, yerr=errors)
+        below.set(xticks=cells, xlabel="cells")
+        below.set_xticklabels([f"{n:.0f}" for n in cells])
         below.minorticks_off()
     axes[0, 0].set(ylabel="error / no effect", yticks=[0.03, 0.1, 0.3, 1, 3])
     axes[0, 0].set_yticklabels(["0.03", "0.1", "0.3", "1", "3"])
-    axes[1, 0].set(ylabel="ratio of nextpert's error", ylim=(0.4, 1.12))
-    axes[1, 0].legend(loc=(0.08, 0.45), fontsize=8, handlelength=1.2)
+    axes[1, 0].set(ylabel="ratio of nextpert's error", ylim=(0, 1.2))
+    axes[1, 0].legend(loc="lower left", fontsize=8, handlelength=1.2)
     legend(figure, axes[0, 0], 3)
     return figure
 
 
 def coverage() -> Figure:
     """Draw the coverage of 90% intervals, by kind of effect."""
-    figure, axes = plt.subplots(3, 1, figsize=(4.8, 5.2), sharex=True)
-    kinds = {
-        "all effects": "all",
-        "large estimates": "large estimates",
-        "truly large effects": "large truth",
-        "distances": "distances",
-    }
-    ways = {
-        "nextpert": ("as handed out", OURS),
-        "previous model": ("mixture", OTHER),
-        "difference of means": ("means of the cells", MEANS),
-    }
+    figure, axes = plt.subplots(1, 3, figsize=(4.8, 2.4), sharex=True, sharey=True)
     for ax, screen in zip(axes, ("papalexi", "tapseq", "norman"), strict=True):
-        _, rows = table("hierarchical", f"## {screen} ", "Coverage")
+        _, rows = table("few_cells", f"## {screen}:", "Coverage")
         level(ax, 0.9, "nominal, 90%", upright=True)
-        for place, (label, (way, style)) in enumerate(ways.items()):
-            known = [kind for kind in kinds.values() if f"{kind}: {way}" in rows]
-            values = np.array([numbers(rows[f"{kind}: {way}"]) for kind in known])
-            middle, y = np.median(values, axis=1), np.arange(len(known)) + 0.22 * (place - 1)
-            bars = np.abs([values.min(axis=1) - middle, values.max(axis=1) - middle])
-            points(ax, middle, y, style | {"linestyle": ""}, label=label, xerr=bars)
-        names(ax, list(kinds))
-        ax.set(title=NAMES[screen], xlim=(0.35, 1.0))
-    axes[-1].set_xlabel("coverage with 10, 25 and 50 cells: median and range")
+        for y, cells in enumerate(rows.values()):
+            values = numbers(cells)
+            middle = float(np.median(values))
+            bars = np.array([[middle - values.min()], [values.max() - middle]])
+            style = OURS | {"linestyle": ""}
+            points(ax, middle, y, style, label="nextpert" if y == 0 else "", xerr=bars)
+        names(ax, list(rows))
+        ax.set(title=NAMES[screen], xlim=(0.45, 1.0))
+    axes[1].set_xlabel("coverage with 10, 25 and 50 cells: median and range")
     legend(figure, axes[0], 2)
     return figure
 
@@ -275,46 +265,6 @@ def side_information() -> Figure:
     return figure
 
 
-def stopping() -> Figure:
-    """Draw how often the advice to stop comes too early, with 90% intervals of the shares."""
-    figure, ax = plt.subplots(figsize=(4.8, 4.2))
-    rules = {
-        "nextpert's rule": ("the rule", OURS),
-        "probability above 0.8": ("probability 0.8 alone", OTHER),
-        "small expected gain": ("expected gain below a tenth of the tolerance alone", MEANS),
-    }
-    settings = {
-        "model, in pool": (("## Stopping, ", "In the pool; as modelled"), 100),
-        "model, held out": (("## Stopping, ", "The target's own perturbation held out; as"), 100),
-        "programs, in pool": (("## Stopping, ", "In the pool; programs"), 100),
-        "programs, held out": (("## Stopping, ", "The target's own perturbation held out; p"), 100),
-        "Papalexi, in pool": (("## Stopping on real", "papalexi, 12 targets, in the pool"), 24),
-        "Papalexi, held out": (("## Stopping on real", "papalexi, 12 targets, held out"), 24),
-        "TAP-seq, in pool": (("## Stopping on real", "tapseq, 8 targets, in the pool"), 16),
-        "TAP-seq, held out": (("## Stopping on real", "tapseq, 8 targets, held out"), 16),
-    }  # fmt: skip
-    stopped = []
-    for y, (place, n) in enumerate(settings.values()):
-        head, rows = table("power", *place)
-        column = head.index("tolerance 0.1")
-        for at, (label, (rule, style)) in enumerate(rules.items()):
-            early, stops = map(int, re.match(r"(\d+) .*? of (\d+);", rows[rule][column]).groups())
-            share, spread = early / n, Z90**2 / n  # Wilson's interval
-            middle = (share + spread / 2) / (1 + spread)
-            half = Z90 * np.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
-            bars = np.array([[share - max(middle - half, 0)], [middle + half - share]])
-            points(
-                ax, 100 * share, y + 0.25 * (at - 1), style | {"linestyle": ""},
-                label=label if y == 0 else "", xerr=100 * np.abs(bars),
-            )  # fmt: skip
-            if at == 0:
-                stopped.append(f"{stops} of {n}")
-    names(ax, [f"{name}\n(stopped: {told})" for name, told in zip(settings, stopped, strict=True)])
-    ax.set(xlim=(-1, 85), xlabel="campaigns that stopped too early (%)")
-    legend(figure, ax, 2)
-    return figure
-
-
 FIGURES = {
     "effects": effects,
     "coverage": coverage,
@@ -322,7 +272,6 @@ FIGURES = {
     "combinations": combinations,
     "unseen": unseen,
     "side_information": side_information,
-    "stopping": stopping,
 }
 STYLE = {
     "axes.titlesize": 9,

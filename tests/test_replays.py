@@ -8,7 +8,7 @@ pytestmark = pytest.mark.benchmarks
 
 def simulated():
     """Cells of 5 perturbations of 12 genes; the last does nothing, the first two are alike."""
-    from benchmarks.few_cells import Cells
+    from benchmarks._cells import Cells
 
     rng = np.random.default_rng(0)
     code = np.repeat(np.arange(6), [300, *[200] * 5])
@@ -16,7 +16,7 @@ def simulated():
     effect[[0, 5]] = 0.0
     effect[2] = effect[1]
     x = 2.0 + effect[code] + rng.normal(size=(len(code), 12))
-    return Cells(x, code, ["none", *"abcde"], np.full(len(code), -1), [], [-1] * 6, False)
+    return Cells(x, code, ["none", *"abcde"], [-1] * 6, False)
 
 
 def test_own_states_come_first_but_of_those_alike():

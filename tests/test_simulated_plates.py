@@ -10,14 +10,14 @@ pytestmark = pytest.mark.benchmarks
 
 def screen():
     """Cells of 4 perturbations of 6 genes; the last does nothing."""
-    from benchmarks.few_cells import Cells
+    from benchmarks._cells import Cells
 
     rng = np.random.default_rng(0)
     code = np.repeat(np.arange(5), [400, *[120] * 4])
     effect = 1.5 * rng.normal(size=(5, 6))
     effect[[0, 4]] = 0.0
     x = 3.0 + effect[code] + rng.normal(size=(len(code), 6))
-    return Cells(x, code, ["none", *"abcd"], np.full(len(code), -1), [], [-1] * 5, False)
+    return Cells(x, code, ["none", *"abcd"], [-1] * 5, False)
 
 
 def test_a_drawn_world_holds_the_state_of_its_pair():

@@ -32,13 +32,12 @@ OTHER_PICTURES = {
 EQUATIONS: dict[str, tuple[int, ...]] = {
     "pp.effect_table": (31,),
     "tl.learn_dag": (1,),
-    "tl.fit_dag_blr": (2, 19),
+    "tl.fit_dag_blr": (2, 5, 19),
     "tl.perturbation_effects": (19, 13),
     "tl.design_interventions": (14, 16, 37),
     "tl.plan_screen": (37, 38),
     "core.DagBlr": (2, 3),
     "core.Civ": (14, 16),
-    "core.fit_random_shifts": (8,),
     "core.gap_variance": (14, 15),
 }
 SECTIONS = {

@@ -29,7 +29,7 @@ def doubles():
 
 def ten_cells():
     rows = [table("few_cells", f"## {name}:")[1] for name in ("papalexi", "tapseq", "norman")]
-    ours, means = "hierarchical model, as tl.fit_dag_blr does", "means of the cells"
+    ours, means = "nextpert", "means of the cells"
     return [numbers(each[ours])[0] / numbers(each[means])[0] for each in rows]
 
 

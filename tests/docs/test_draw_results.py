@@ -41,12 +41,14 @@ def at_ten_cells(row):
 
 
 def test_the_page_tells_what_is_drawn():
-    papalexi, tapseq, norman = at_ten_cells("hierarchical model, as tl.fit_dag_blr does")
+    papalexi, tapseq, norman = at_ten_cells("nextpert")
     assert f"is {papalexi:.2f} (Papalexi), {tapseq:.2f} (TAP-seq) and {norman:.2f} (Norman)" in PAGE
     papalexi, tapseq, norman = at_ten_cells("means of the cells")
     assert f"have {papalexi:.1f}, {tapseq:.1f} and {norman:.2f} times" in PAGE
     papalexi, tapseq, norman = at_ten_cells("ash as published")
     assert f"{papalexi:.2f}, {tapseq:.2f} and {norman:.2f} times" in PAGE
+    papalexi, tapseq, norman = at_ten_cells("James-Stein")
+    assert f"shrinkage {papalexi:.2f}, {tapseq:.2f} and {norman:.2f} times" in PAGE
     _, rows = script.table("combinations", "## All singles, in the pool")
     assert f"is found in {rows['ours, likely best'][0]} rounds of 8" in PAGE
     assert (

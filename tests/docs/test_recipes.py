@@ -181,11 +181,11 @@ import sys
 import numpy as np
 import nextpert.core.design.acquisitions
 nextpert.core.design.acquisitions.__path__.append({str(tmp_path)!r})
-from nextpert.core import Dag, DagBlr, Pool, build_acquisition, uncertain_values, ShiftPosterior
+from nextpert.core import Dag, DagBlr, Pool, build_acquisition, uncertain_values
 blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
 pool = np.array([[0.0, 1.0], [0.0, -2.0]])
 one = build_acquisition("chosen_genes", blr, [1.0, 0.0], domain=Pool(pool), n_cells=20)
-other = uncertain_values("chosen_genes", blr, ShiftPosterior.exact(pool), [1.0, 0.0], n_cells=20)
+other = uncertain_values("chosen_genes", blr, pool, [1.0, 0.0], n_cells=20)
 assert one.values(pool).tolist() == other.tolist()
 assert {Path(path).stem!r} in "".join(sys.modules)
 """

@@ -58,8 +58,8 @@ def perturbation_effects(
     graph, and the weights of the graph alone are uncertain.
 
     90% intervals cover about 90% of all effects, but on real screens less of those that are truly
-    large: of effects above 4 standard errors 71 to 82% on Papalexi, 69 to 84% on TAP-seq and 70 to
-    81% on Norman, with 10 to 50 cells.
+    large: of effects above 4 standard errors 77 to 81% on Papalexi, 59 to 75% on TAP-seq and 65 to
+    84% on Norman, with 10 to 50 cells.
 
     *Programs* are sets of genes that two or more perturbations change together, as in GSFA (Zhou et
     al. 2023, doi:10.1038/s41592-023-02017-4) and FR-Perturb (Yao et al. 2023,
