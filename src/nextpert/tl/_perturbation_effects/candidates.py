@@ -155,16 +155,17 @@ def outside_tables(
         seen = np.flatnonzero(has)
         if not len(varies) or not len(seen):
             continue
-        some = pooled.subset(varies).rows(np.append(0, 1 + seen))
-        own = _own_genes([genes[int(i)] for i in here[varies]], names, fit, pooled.subset(varies))
-        shift, variance = (each[seen] for each in own)
-        with without_bars():
-            model = fit_hierarchical(some, expected=shift, own_variance=variance, rng=0)
         number = np.append(np.where(has, np.cumsum(has) - 1, -1), -1)[place]
         new = np.flatnonzero(number < 0)
         number[new] = len(seen) + np.arange(len(new))
-        draws = model.effects.joined(model.predict(np.zeros((len(new), len(varies))), rng=0))
-        draws = draws.rows(number)
+        some = pooled.subset(varies).rows(np.append(0, 1 + seen))
+        labels = [*(names[j] for j in seen), *(wanted.names[j] for j in new)]
+        own = _own_genes([genes[int(i)] for i in here[varies]], labels, fit, some)
+        (shift, expected), (variance, of_new) = (np.split(each, [len(seen)]) for each in own)
+        with without_bars():
+            model = fit_hierarchical(some, expected=shift, own_variance=variance, rng=0)
+        unseen = model.predict(expected, own_variance=of_new, rng=0)
+        draws = model.effects.joined(unseen).rows(number)
         for name, table in draws.summary(level)._asdict().items():
             tables[name][:, here[varies]] = table
         counted = np.vstack([some.counted[1:], np.zeros((len(new), len(varies)))])[number]
