@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nextpert import core
+from nextpert.core.design.distances import states_of
 
 NAN, INF = float("nan"), float("inf")
 RNG = np.random.default_rng(0)
@@ -16,7 +17,7 @@ MOMENTS = core.Moments.from_array(CELLS)
 DAG = core.Dag.from_edges(3, [(0, 1), (1, 2)])
 BLR = core.DagBlr(DAG).update(MOMENTS)
 TARGET = np.ones(3)
-EXACT, EXACT4 = (core.ShiftPosterior.exact(np.eye(n)) for n in (3, 4))
+EXACT = states_of(BLR, np.eye(3))
 SCM = core.LinearScm(np.zeros((3, 3)), np.ones(3), np.zeros(3))
 POOL = core.Pool(np.eye(3))
 
@@ -92,9 +93,9 @@ CASES = [
     ("box upside down", lambda: core.Box([1, 1], [0, 0]), "low"),
     ("box of three sizes", lambda: core.Box([0, 0, 0], [1, 1]), "(3,)"),
     ("NaN box", lambda: core.Box([NAN], [1]), "finite"),
-    ("distance of four", lambda: core.ranked_distance(BLR, EXACT4, TARGET), "4"),
-    ("distance to two", lambda: core.ranked_distance(BLR, EXACT, [1, 2]), "target"),
-    *many("n_samples", lambda n: core.ranked_distance(BLR, EXACT, TARGET, n_samples=n), 0, "a"),
+    ("distance of four", lambda: states_of(BLR, np.eye(4)), "4"),
+    ("distance to two", lambda: core.ranked_distance(EXACT, [1, 2]), "target"),
+    *many("n_samples", lambda n: core.ranked_distance(EXACT, TARGET, n_samples=n), 0, "a"),
     ("shd of sizes", lambda: core.shd(DAG, core.Dag.from_edges(2, [])), "nodes"),
     ("posterior of nothing", lambda: core.DagBlr.from_dict({}), "posterior"),
     ("posterior of a list", lambda: core.DagBlr.from_dict([1]), "list"),

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 import nextpert as npt
 from nextpert import core
 from nextpert._adata.arguments import in_mappings
+from nextpert.core.design.distances import states_of
 
 J = 1 + 2j
 HUGE = 1e160
@@ -154,7 +155,7 @@ BLR = core.DagBlr(DAG).update(core.Moments.from_array(CELLS))
 OF_THE_CORE = {
     "weights": lambda: core.LinearScm(np.zeros((3, 3)) * J, np.ones(3)),
     "sparse weights": lambda: core.LinearScm(sp.csr_array(np.eye(3, k=-1) * J), np.ones(3)),
-    "shifts": lambda: core.ShiftPosterior.exact(np.eye(3) * J),
+    "shifts": lambda: states_of(BLR, np.eye(3) * J),
     "shifts of a fit": lambda: BLR.predict_mean(np.eye(3) * J),
     "a pool": lambda: core.Civ(BLR, np.ones(3)).values(np.eye(3) * J),
     "cells of groups": lambda: core.ScreenMoments.from_array(CELLS * J, np.zeros(50), 1),

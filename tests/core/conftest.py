@@ -231,109 +231,33 @@ def fit_both(parents, intercept, known, n=40, seed=1, **kwargs):
 
 
 class Uncertain:
-    """Random shifts: weights and shifts of a node in one dense regression over all cells.
+    """States of five perturbations and the controls, jointly normal; the first three have cells."""
 
-    Joint posterior of weights and shifts of every node, and the same as the package has it.
-
-    ``cells`` are those of the controls, then of each of ``n_perturbations`` (maybe none).
-    ``prior``, ``tau2`` and ``effect`` are (n_perturbations, p); all is told of cells less their
-    effect. Columns of node i: 1, parents, indicators.
-    """
-
-    def __init__(self, parents, cells, prior, tau2, effect, *, scale=0.7, shape=2.0, rate=0.4):
-        self.parents, self.p = [sorted(k) for k in parents], len(parents)
-        self.prior, self.tau2, self.effect = prior, tau2, effect
-        self.n = np.array([len(x) for x in cells[1:]])
-        which = np.repeat(np.arange(len(cells)) - 1, [len(x) for x in cells])
-        x, marks = np.vstack(cells), np.eye(len(self.n))
-        x = x - np.vstack([effect, np.zeros((1, self.p))])[which]
-        self.cov, self.mean, self.shape, self.rate = [], [], shape + len(x) / 2, np.empty(self.p)
-        self.prior_cov = []
-        for i in range(self.p):
-            columns = np.hstack([np.ones((len(x), 1)), x[:, self.parents[i]], marks[which]])
-            columns[which < 0, -len(marks) :] = 0
-            y = x[:, i] - np.where(which >= 0, self.prior[which, i], 0)
-            spread = np.diag([1e6, *[scale] * len(self.parents[i]), *self.tau2[:, i]])
-            # by the cells' covariance, so that tau = 0 needs no limit
-            every = columns @ spread @ columns.T + np.eye(len(x))
-            gain = np.linalg.solve(every, columns @ spread).T
-            self.prior_cov.append(spread)
-            self.cov.append(spread - gain @ columns @ spread)
-            self.mean.append(gain @ y)
-            self.rate[i] = rate + y @ np.linalg.solve(every, y) / 2
-        self.blr = self._blr(len(x), scale, shape, rate)
-        self.known = self._known(cells)
-
-    def _known(self, cells):
-        from nextpert.core.model.shift_posterior import ShiftPosterior
-
-        mean = np.array([x.mean(axis=0) if len(x) else np.zeros(self.p) for x in cells[1:]])
-        n = self.n[:, None]
-        spare = self.tau2 / (1 + n * self.tau2)
-        prior = self.prior + self.effect - (self.blr.mean() @ self.effect.T).T
-        effect = self.effect if self.effect.any() else None
-        return ShiftPosterior(self.n.astype(float), mean, prior, n * spare, spare, effect)
-
-    def _blr(self, n_cells, scale, shape, rate):
-        """Return the package's posterior with the weights of this one."""
+    def __init__(self, seed=0):
         from nextpert.core import Dag, DagBlr
+        from nextpert.core.design.joint_draws import Draw, States
 
-        dag = Dag.from_parents(self.parents)
-        blr = DagBlr(dag, prior_scale=scale, prior_shape=shape, prior_rate=rate)
-        for i in range(self.p):
-            d = 1 + len(self.parents[i])
-            precision = np.linalg.inv(self.cov[i][:d, :d])
-            answer = precision @ self.mean[i][:d]
-            prior = np.linalg.inv(self.prior_cov[i][:d, :d])
-            blr.xtx[blr.mptr[i] : blr.mptr[i + 1]] = (precision - prior).ravel()
-            blr.xty[blr.vptr[i] : blr.vptr[i + 1]] = answer
-            blr.yty[i] = 2 * (self.rate[i] - rate) + self.mean[i][:d] @ answer
-            blr.cells[i] = n_cells
-        return blr
-
-    def row(self, x, i, j):
-        """Row of the regression of node i for a cell at ``x`` under perturbation j."""
-        x = x - self.effect[j]
-        return np.concatenate([[1.0], x[self.parents[i]], np.eye(len(self.n))[j]])
+        rng = np.random.default_rng(seed)
+        self.mean = rng.normal(size=(6, 4))
+        self.root = rng.normal(size=(24, 24)) / 10
+        self.measured = np.array([True, True, True, False, False])
+        self.blr = DagBlr(Dag.from_edges(4, []), noise_var=1.0)
+        self.states = States(self.mean, lambda n, rng: map(Draw, self.draw(n, rng)))
 
     def draw(self, count, rng):
-        """Draw noise variances (count, p) and means reached (count, n_perturbations, p)."""
-        noise = 1 / rng.gamma(self.shape, 1 / self.rate, size=(count, self.p))
-        b, source = np.zeros((count, self.p, self.p)), np.zeros((count, len(self.n), self.p))
-        for i, k in enumerate(self.parents):
-            z = rng.multivariate_normal(np.zeros(len(self.mean[i])), self.cov[i], size=count)
-            found = self.mean[i] + np.sqrt(noise[:, i : i + 1]) * z
-            b[:, i, k] = found[:, 1 : 1 + len(k)]
-            source[:, :, i] = found[:, :1] + self.prior[:, i] + found[:, 1 + len(k) :]
-        reached = np.linalg.solve((np.eye(self.p) - b)[:, None], source[..., None])[..., 0]
-        return noise, reached + self.effect
+        """Draw states, that of the controls last, shape ``(count, 6, 4)``."""
+        noise = rng.standard_normal((count, 24)) @ self.root.T
+        return self.mean + noise.reshape(count, 6, 4)
 
+    def candidates(self, target, **options):
+        """Return what an acquisition is asked to rank."""
+        from nextpert.core import Candidates
 
-def random_shifts(seed=0, *, exact=False, effects=False, parents=([], [0], [0, 1], [2])):
-    """Four nodes and five perturbations: many cells, few, one of them exact, and two without.
-
-    With ``effects`` part of the expectation is told as effects on means.
-    """
-    rng = np.random.default_rng(seed)
-    p = len(parents)
-    b = np.zeros((p, p))
-    for i, k in enumerate(parents):
-        b[i, k] = rng.uniform(0.4, 1.0, len(k)) * rng.choice([-1, 1], len(k))
-    prior = rng.normal(size=(5, p)) * (rng.random((5, p)) < 0.6)
-    tau2 = rng.uniform(0.1, 0.8, size=(5, p))
-    tau2[:, 1] = 0.0
-    tau2[2] = 0.0
-    if exact:
-        tau2[:] = 0.0
-    cells, counts = [], [60, 25, 4, 10, 0, 0]
-    for n, j in zip(counts, range(-1, 5), strict=True):
-        shift = prior[j] + np.sqrt(tau2[j]) * rng.normal(size=p) if j >= 0 else np.zeros(p)
-        cells.append((rng.normal(size=(n, p)) + 0.5 + shift) @ np.linalg.inv(np.eye(p) - b).T)
-    effect = rng.normal(size=(5, p)) * effects
-    return Uncertain(parents, cells, prior, tau2, effect)
+        given = {"states": self.states, "measured": self.measured, "rng": 1, **options}
+        return Candidates(self.blr, None, target, **given)
 
 
 @pytest.fixture
-def uncertain():
-    """Return the function that fits a model with random shifts, densely and as the package."""
-    return random_shifts
+def uncertain() -> type[Uncertain]:
+    """Return the model of uncertain states, made by its seed."""
+    return Uncertain

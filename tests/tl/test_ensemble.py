@@ -13,6 +13,7 @@ import nextpert as npt
 from nextpert import core
 from nextpert._adata import posterior_from, read_graph, read_graphs
 from nextpert._adata.stored import with_format
+from nextpert.core.design.distances import states_of
 from nextpert.tl._design_interventions.tables import candidates_of
 from nextpert.tl._learn_dag.graphs import Ensemble
 
@@ -141,8 +142,7 @@ def test_a_design_ranks_by_the_variance_over_graphs(torn, acquisition):
     table, stored = designed(torn, acquisition=acquisition)
     fit, target = posterior_from(torn), stored["target_mean"]
     shifts = stored["shifts"].toarray()
-    known = core.ShiftPosterior.exact(shifts)
-    asked = core.Candidates(fit.ensemble, known, target, n_cells=100, noise_aware=True)
+    asked = core.Candidates(fit.ensemble, shifts, target, n_cells=100, noise_aware=True)
     values, removed = core.find_acquisition(acquisition).of_candidates(asked)
     ranking = candidates_of(stored["ranking"])
     np.testing.assert_allclose(ranking["acquisition"], values, rtol=1e-10)
@@ -160,9 +160,9 @@ def test_distances_hold_what_is_not_known_of_the_graph(torn):
     one, _ = designed(alone(torn), goal, n_samples=6000, acquisition="greedy")
     assert not np.array_equal(ensemble["acquisition"], one["acquisition"])
     ranking, shifts = candidates_of(stored["ranking"]), stored["shifts"].toarray()
-    known, fits = core.ShiftPosterior.exact(shifts), posterior_from(torn).ensemble
+    fits = posterior_from(torn).ensemble
     alone_each = [
-        core.ranked_distance(blr, known, stored["target_mean"], n_samples=6000, rng=1)
+        core.ranked_distance(states_of(blr, shifts), stored["target_mean"], n_samples=6000, rng=1)
         for blr in fits
     ]
     moments = np.array([(found.mean[:-1], found.sd[:-1]) for found in alone_each])

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from nextpert.core.model.shift_posterior import ShiftPosterior
 
 import nextpert as npt
 from nextpert._adata import posterior_from
-from nextpert.core.design.distances import ranked_distance
+from nextpert.core.design.distances import ranked_distance, states_of
 from nextpert.core.design.joint_draws import NOT_JOINED
 from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.target import read_target
@@ -113,10 +112,7 @@ def test_the_ranking_measures_as_the_target_says(fitted):
     fit = posterior_from(fitted)
     pool = read_candidates(None, None, fit)
     wanted = read_target(fitted, target, fit, "perturbation")
-    found = ranked_distance(
-        fit.posteriors, ShiftPosterior.exact(pool.interventions.shifts), wanted.goal,
-        states=pool.states(fit, wanted.targets), n_samples=4000, rng=1,
-    )  # fmt: skip
+    found = ranked_distance(pool.states(fit, wanted.targets), wanted.goal, n_samples=4000, rng=1)
     names = fit.environments["perturbation"].astype(str)
     np.testing.assert_allclose(table.loc[names, "state_distance"], np.maximum(found.centre[:-1], 0))
     near = np.abs(table.loc[names, "mean_distance"] - np.maximum(found.mean[:-1], 0))
@@ -269,9 +265,9 @@ def test_candidates_whose_shifts_are_told_are_compared_with_the_cells(fitted):
     stored = fitted.uns["design"]
     np.testing.assert_allclose(stored["target_mean"], cells(fitted, "MYC").mean(axis=0))
     fit = posterior_from(fitted)
-    known = ShiftPosterior.exact(read_candidates(table, None, fit).interventions.shifts)
+    known = states_of(fit.posteriors, read_candidates(table, None, fit).interventions.shifts)
     wanted = read_target(fitted, "MYC", fit, "perturbation").cells
-    found = ranked_distance(fit.posteriors, known, wanted, n_samples=4000, rng=1)
+    found = ranked_distance(known, wanted, n_samples=4000, rng=1)
     ranking = stored["ranking"].set_index("perturbation").loc[["a", "b"]]
     np.testing.assert_allclose(ranking["state_distance"], np.maximum(found.centre[:-1], 0))
 

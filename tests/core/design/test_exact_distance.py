@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nextpert.core import Dag, DagBlr, Moments, ShiftPosterior, random_scm, ranked_distance
+from nextpert.core import Dag, DagBlr, Moments, random_scm, ranked_distance
+from nextpert.core.design.distances import states_of
 
 
 def target_distance(posterior, shifts, target, **options):
     """Mean and deviation of the squared distance, shifts known exactly."""
-    found = ranked_distance(posterior, ShiftPosterior.exact(shifts), target, **options)
+    found = ranked_distance(states_of(posterior, shifts), target, **options)
     return found.mean[:-1], found.sd[:-1]
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nextpert.core.model.shift_posterior import ShiftPosterior
 
 from nextpert.core import Dag, DagBlr, Moments
-from nextpert.core.design.distances import first_order_distances, state_draws
+from nextpert.core.design.distances import first_order_distances, states_of
 from nextpert.core.design.goal import Goal
 
 
@@ -16,17 +15,15 @@ def fitted():
     rng = np.random.default_rng(0)
     blr = DagBlr(Dag.from_edges(3, [(0, 1), (1, 2)]))
     blr = blr.update(Moments.from_array(rng.normal(size=(40, 3)) + 1))
-    known = ShiftPosterior.exact(rng.normal(size=(4, 3)))
-    return blr, ShiftPosterior(known.n, known.mean, known.prior, known.share, known.spare + 0.5)
+    return states_of(blr, rng.normal(size=(4, 3)))
 
 
 def test_squared_distances_by_their_gradient(fitted):
-    blr, known = fitted
     target = np.array([1.0, -1.0, 0.5])
-    expected, draws = first_order_distances(blr, known, target, n_samples=30, rng=1)
-    centre = known.states(blr)
+    expected, draws = first_order_distances(fitted, target, n_samples=30, rng=1)
+    centre = fitted.mean[:-1]
     np.testing.assert_allclose(expected, ((centre - target) ** 2).sum(axis=1), rtol=1e-12)
-    states = state_draws(blr, known, n_samples=30, nothing=True, rng=1)
+    states = [drawn.states for drawn in fitted.draws(30, np.random.default_rng(1))]
     wanted = [
         expected + 2 * ((centre - target) * (state[:-1] - centre)).sum(axis=1) for state in states
     ]
@@ -34,13 +31,12 @@ def test_squared_distances_by_their_gradient(fitted):
 
 
 def test_a_bound_counts_only_where_it_is_missed(fitted):
-    blr, known = fitted
     low = np.array([-np.inf, 50.0, -np.inf])
-    expected, draws = first_order_distances(blr, known, Goal(np.zeros(3), low=low), rng=2)
-    centre = known.states(blr)
+    expected, draws = first_order_distances(fitted, Goal(np.zeros(3), low=low), rng=2)
+    centre = fitted.mean[:-1]
     np.testing.assert_allclose(expected, (50 - centre[:, 1]) ** 2, rtol=1e-10)
     assert draws.std() > 0
     reached = first_order_distances(
-        blr, known, Goal(np.zeros(3), low=np.where(np.isinf(low), low, -50.0)), rng=2
+        fitted, Goal(np.zeros(3), low=np.where(np.isinf(low), low, -50.0)), rng=2
     )
     assert not np.any(reached[1])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from nextpert.core import Dag, DagBlr, ShiftPosterior
-from nextpert.core.design.distances import ranked_distance
+from nextpert.core import Dag, DagBlr
+from nextpert.core.design.distances import ranked_distance, states_of
 from nextpert.core.design.goal import Goal, as_goal
 
 P = 4
@@ -167,7 +167,7 @@ def test_wanted_states_known_with_error_leave_distances_unbiased(matrix):
     roots = [rng.normal(size=(3, 3)) / 4 if matrix else np.diag([0.1, 0.3, k]) for k in (0.2, 0.5)]
     spread = [r @ r.T if matrix else np.diag(r @ r.T) for r in roots]
     centres = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
-    known = ShiftPosterior.exact(states)
+    known = states_of(blr, states)
     truth = Goal(np.zeros(3), states=centres, shares=shares, weights=weights).distance(
         np.vstack([states, np.zeros(3)])
     )
@@ -175,7 +175,7 @@ def test_wanted_states_known_with_error_leave_distances_unbiased(matrix):
     for _ in range(250):
         seen = [c + r @ rng.normal(size=3) for c, r in zip(centres, roots, strict=True)]
         goal = Goal(np.zeros(3), states=seen, shares=shares, variances=spread, weights=weights)
-        found.append(ranked_distance(blr, known, goal, n_samples=60, rng=rng))
+        found.append(ranked_distance(known, goal, n_samples=60, rng=rng))
     floor = sum(s * weights @ np.diag(r @ r.T) for s, r in zip(shares, roots, strict=True))
     assert found[0].floor == pytest.approx(floor)
     for name in ("mean", "centre"):
@@ -185,24 +185,22 @@ def test_wanted_states_known_with_error_leave_distances_unbiased(matrix):
 
 
 def test_draws_start_from_doing_nothing_of_the_same_draw(uncertain):
-    model = uncertain()
+    states = uncertain().states
     goal = Goal(np.full(P, 9.0), signature=np.arange(1.0, 5.0))
-    found = ranked_distance(model.blr, model.known, goal, n_samples=50, rng=4)
+    found = ranked_distance(states, goal, n_samples=50, rng=4)
     assert found.draws[:, -1] == pytest.approx([30.0] * 50)
     assert found.floor == 0
     assert found.nearest.sum() == pytest.approx(1)
     turned = Goal(np.full(P, 9.0), signature=np.arange(1.0, 5.0), direction_only=True)
-    assert (ranked_distance(model.blr, model.known, turned, rng=4).draws[:, -1] == 1).all()
+    assert (ranked_distance(states, turned, rng=4).draws[:, -1] == 1).all()
 
 
 def test_a_bare_mean_is_the_goal_of_that_point(uncertain):
-    model = uncertain()
+    states = uncertain().states
     mean, variance = np.ones(P), np.full(P, 0.1)
     goal = Goal.point(mean, variance)
-    bare = ranked_distance(model.blr, model.known, mean, target_variance=variance, rng=1)
-    np.testing.assert_array_equal(
-        ranked_distance(model.blr, model.known, goal, rng=1).draws, bare.draws
-    )
+    bare = ranked_distance(states, mean, target_variance=variance, rng=1)
+    np.testing.assert_array_equal(ranked_distance(states, goal, rng=1).draws, bare.draws)
     assert goal.is_plain
     assert not rich()[0].is_plain
     assert not Goal(mean, states=[mean], scale=variance).is_plain

@@ -14,7 +14,6 @@ from nextpert.core import (
     DagBlr,
     Moments,
     Pool,
-    ShiftPosterior,
     find_acquisition,
 )
 
@@ -35,7 +34,7 @@ def three(dense):
 
 def over(acquisition, blrs, target, pool, **options):
     """The acquisition over graphs that count alike, of candidates with exact shifts."""
-    asked = Candidates(blrs, ShiftPosterior.exact(pool), target, **options)
+    asked = Candidates(blrs, pool, target, **options)
     return find_acquisition(acquisition).of_candidates(asked)
 
 

@@ -2,20 +2,21 @@
 
 import numpy as np
 import pytest
-from nextpert.core.model.shift_posterior import ShiftPosterior
 
-from nextpert.core import Dag, DagBlr
+from nextpert.core.design.joint_draws import Draw, States
 from nextpert.core.design.stopping import NextPlate, draw_plate, knowledge_gradient
 
 P = 6
 
 
 def normal_states(mean, variance):
-    """States known as normal, each node by itself: mean (n, P) and variance (n, P)."""
-    blr = DagBlr(Dag.from_edges(P, []), noise_var=1.0, intercept=False)
-    mean = np.asarray(mean, float)
-    nothing = np.zeros_like(mean)
-    return blr, ShiftPosterior(np.zeros(len(mean)), nothing, mean, nothing, np.asarray(variance))
+    """States known as normal, each node by itself, and controls at 0: mean and variance (n, P)."""
+    mean, sd = (np.vstack([x, np.zeros(P)]) for x in (mean, np.sqrt(variance)))
+
+    def draws(n_samples, rng):
+        return (Draw(mean + sd * rng.standard_normal(mean.shape)) for _ in range(n_samples))
+
+    return States(mean, draws)
 
 
 def nested(mean, variance, noise, elsewhere, known, rng, n_outer=200_000):
@@ -38,11 +39,11 @@ def test_against_nested_simulation(noise, elsewhere):
     variance = np.array([0.05, 0.2, 0.4, 0.3])[:, None] * np.ones(P)
     known = np.array([True, True, False, False])
     truth = nested(mean, variance, noise, elsewhere, known, rng)
-    blr, shifts = normal_states(mean, variance)
+    states = normal_states(mean, variance)
     gains = []
     for seed in range(6):
         plate = draw_plate(
-            blr, shifts, np.zeros(P), np.arange(4), variance=noise, n_samples=2000, rng=seed
+            states, np.zeros(P), np.arange(4), variance=noise, n_samples=2000, rng=seed
         )
         gains.append(knowledge_gradient(plate, known, elsewhere))
     error = np.std(gains, ddof=1) / np.sqrt(len(gains))
@@ -74,11 +75,11 @@ def test_noise_promises_nothing():
 
 
 def test_a_plate_is_drawn_jointly_and_for_goals_of_any_kind():
-    blr, shifts = normal_states([[1.0] * P, [2.0] * P], np.full((2, P), 0.5))
-    plate = draw_plate(blr, shifts, np.zeros(P), [3, 5], variance=0.5, n_samples=4000, rng=0)
+    states = normal_states([[1.0] * P, [2.0] * P], np.full((2, P), 0.5))
+    plate = draw_plate(states, np.zeros(P), [3, 5], variance=0.5, n_samples=4000, rng=0)
     assert plate.candidates.tolist() == [3, 5]
     np.testing.assert_allclose(plate.distances.mean(axis=0), [9.0, 27.0], rtol=0.05)
     # Half of the variance is error: the expected states lie nearer by what will still be unknown.
     np.testing.assert_allclose(plate.expected.mean(axis=0), [7.5, 25.5], rtol=0.05)
-    known = draw_plate(blr, shifts, np.zeros(P), [3, 5], variance=0.0, n_samples=50, rng=0)
+    known = draw_plate(states, np.zeros(P), [3, 5], variance=0.0, n_samples=50, rng=0)
     np.testing.assert_allclose(known.expected, known.distances)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nextpert.core.model.shift_posterior import ShiftPosterior
 
 from nextpert.core import (
     Candidates,
     Dag,
     DagBlr,
+    Moments,
     acquisitions,
     find_acquisition,
     uncertain_values,
@@ -24,17 +24,18 @@ ON_DRAWS = ("civ", "greedy", "ei", "probability", "thompson", "random")
 EXACT = ("civ_ow", "cv", "maxv", "mi", "target_mean_variance", "ucb")
 
 
+def values_of(acquisition, asked):
+    return find_acquisition(acquisition).of_candidates(asked).values
+
+
 def test_all_acquisitions_are_of_one_kind_or_the_other():
     assert set(acquisitions()) == {*ON_DRAWS, *EXACT}
 
 
 @pytest.mark.parametrize("acquisition", ON_DRAWS)
 def test_each_has_a_finite_value_a_candidate_and_repeats_by_seed(acquisition, uncertain):
-    models = [uncertain(seed) for seed in range(2)]
-    blrs, known = [m.blr for m in models], [m.known for m in models]
-    one, two = (
-        uncertain_values(acquisition, blrs, known, TARGET, n_cells=5, rng=1) for _ in range(2)
-    )
+    model = uncertain()
+    one, two = (values_of(acquisition, model.candidates(TARGET, n_cells=5)) for _ in range(2))
     assert one.shape == (5,)
     assert np.isfinite(one).all()
     np.testing.assert_array_equal(one, two)
@@ -43,12 +44,12 @@ def test_each_has_a_finite_value_a_candidate_and_repeats_by_seed(acquisition, un
 
 def test_greedy_is_the_mean_distance_and_civ_what_remains_of_its_variance(uncertain):
     model = uncertain()
-    found = Candidates(model.blr, model.known, TARGET, n_cells=9, n_samples=400, rng=1)
+    found = model.candidates(TARGET, n_cells=9, n_samples=400)
     drawn = found.distances
-    greedy = uncertain_values("greedy", model.blr, model.known, TARGET, n_samples=400, rng=1)
+    greedy = values_of("greedy", model.candidates(TARGET, n_samples=400))
     np.testing.assert_array_equal(greedy, drawn.mean[:-1])
     left = RemainingVariance(drawn.draws[:, :-1], drawn.nearer[:-1], drawn.centre[:-1])
-    civ = uncertain_values("civ", model.blr, model.known, TARGET, n_cells=9, n_samples=400, rng=1)
+    civ = values_of("civ", model.candidates(TARGET, n_cells=9, n_samples=400))
     np.testing.assert_allclose(civ, left.before - left.gains(found.noise.at(9)))
 
 
@@ -58,11 +59,11 @@ def test_acquisitions_of_exact_shifts_are_refused_where_shifts_are_uncertain(
 ):
     model = uncertain()
     with pytest.raises(ValueError, match=r"exact shifts.*shift_sd=0.*nextpert\.core"):
-        uncertain_values(acquisition, model.blr, model.known, TARGET)
-    asked = Candidates(model.blr, model.known, TARGET, rng=0)
+        values_of(acquisition, model.candidates(TARGET))
+    asked = model.candidates(TARGET)
     with pytest.raises(ValueError, match="exact shifts"):
         find_acquisition(acquisition).plate(asked, np.arange(5), 2)
-    exact = ShiftPosterior.exact(np.random.default_rng(0).normal(size=(5, 4)))
+    exact = np.random.default_rng(0).normal(size=(5, 4))
     assert np.isfinite(uncertain_values(acquisition, model.blr, exact, TARGET, n_cells=5)).all()
 
 
@@ -70,7 +71,7 @@ def test_plain_goals_change_nothing(uncertain):
     model = uncertain()
     for acquisition in ON_DRAWS:
         given = [
-            uncertain_values(acquisition, model.blr, model.known, target, n_cells=5, rng=1)
+            values_of(acquisition, model.candidates(target, n_cells=5))
             for target in (TARGET, Goal.point(TARGET))
         ]
         np.testing.assert_array_equal(*given)
@@ -87,54 +88,50 @@ def test_acquisitions_take_any_goal(uncertain):
     )
     for goal in goals:
         for acquisition in ON_DRAWS:
-            found = uncertain_values(acquisition, model.blr, model.known, goal, n_cells=5, rng=1)
+            found = values_of(acquisition, model.candidates(goal, n_cells=5))
             assert np.isfinite(found).all()
-        found = ranked_distance(model.blr, model.known, goal, rng=1)
-        drawn = uncertain_values("probability", model.blr, model.known, goal, rng=1)
+        found = ranked_distance(model.states, goal, rng=1)
+        drawn = values_of("probability", model.candidates(goal))
         np.testing.assert_allclose(drawn, -found.nearest[:-1])
 
 
 @pytest.mark.slow
 def test_expected_improvement_and_probability_by_dense_draws(uncertain):
     model, count = uncertain(2), 20_000
-    _, states = model.draw(count, np.random.default_rng(1))
+    states = model.draw(count, np.random.default_rng(1))
     target = states[:, 1].mean(axis=0)  # far from that of the controls
     distance = ((states - target) ** 2).sum(axis=2)
-    measured = distance[:, :3]  # the first three have cells
+    distance, measured = distance[:, :5], distance[:, [0, 1, 2, 5]]  # of the first three, controls
     best = measured[:, measured.mean(axis=0).argmin()]
     kept = np.minimum(distance, best[:, None])
-    found = uncertain_values("ei", model.blr, model.known, target, n_samples=count, rng=2)
+    found = values_of("ei", model.candidates(target, n_samples=count, rng=2))
     error = np.sqrt(2 / count) * kept.std(axis=0)
     assert (np.abs(found - kept.mean(axis=0)) < 5 * error).all()
     assert np.ptp(found) > 10 * error.max()
     chance = np.eye(5)[distance.argmin(axis=1)].mean(axis=0)
-    found = uncertain_values("probability", model.blr, model.known, target, n_samples=count, rng=2)
+    found = values_of("probability", model.candidates(target, n_samples=count, rng=2))
     assert (np.abs(found + chance) < 5 * np.sqrt(0.5 / count)).all()
     first = [
-        uncertain_values("thompson", model.blr, model.known, target, rng=seed).argmin()
-        for seed in range(2000)
+        values_of("thompson", model.candidates(target, rng=seed)).argmin() for seed in range(2000)
     ]
     drawn = np.bincount(first, minlength=5) / 2000
     assert (np.abs(drawn - chance) < 5 * np.sqrt(0.25 / 2000)).all()
 
 
 def test_thompson_takes_every_graph_in_turn():
-    blr = DagBlr(Dag.from_edges(1, []), noise_var=1.0, intercept=False)
-    shifts = [ShiftPosterior.exact([[1.0 + k], [2.5]]) for k in range(4)]
-    found = [
-        uncertain_values("thompson", [blr] * 4, shifts, [0.0], rng=seed)[0] for seed in range(200)
-    ]
-    counts = np.unique(found, return_counts=True)[1]
+    blrs = [DagBlr(Dag.from_edges(1, []), noise_var=1.0, intercept=True) for _ in range(4)]
+    blrs = [b.update(Moments.from_array(np.full((10**6, 1), k))) for k, b in enumerate(blrs, 1)]
+    found = [uncertain_values("thompson", blrs, [[0.0]], [0.0], rng=seed)[0] for seed in range(200)]
+    counts = np.unique(np.round(found), return_counts=True)[1]
     assert len(counts) == 4
     assert counts.min() > 25
 
 
 def test_doing_nothing_is_the_incumbent_where_it_is_nearest():
     blr = DagBlr(Dag.from_edges(1, []), noise_var=1.0, intercept=False)
-    n, mean, zero = np.array([5.0, 0.0]), np.array([[3.0], [0.0]]), np.zeros((2, 1))
-    known = ShiftPosterior(n, mean, np.array([[3.0], [1.0]]), zero, zero)
-    assert uncertain_values("ei", blr, known, [0.0]).tolist() == [0.0, 0.0]
-    assert uncertain_values("ei", blr, known, [1.5]).tolist() == [2.25, 0.25]
+    for target, wanted in ((0.0, [0.0, 0.0]), (1.5, [2.25, 0.25])):
+        asked = Candidates(blr, [[3.0], [1.0]], [target], measured=[True, False])
+        assert values_of("ei", asked).tolist() == wanted
 
 
 def test_a_plate_of_thompson_draws_has_no_candidate_twice():
