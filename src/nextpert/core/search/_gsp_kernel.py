@@ -124,8 +124,7 @@ def sparse_order(
     stand after it. Returned last is the number of edges.
     """
     p = len(elimination.precision)
-    work, counts = np.empty((p + 1, p)), np.zeros((2, p), np.int64)
-    work[:p] = elimination.precision
+    work, counts = np.vstack([elimination.precision, np.zeros(p)]), np.zeros((2, p), np.int64)
     order, parents = np.arange(p), np.zeros_like(elimination.after)
     count = _eliminate(elimination, slack, random, work, counts, order, parents)
     return order, parents, count
