@@ -8,7 +8,7 @@ from numba import njit
 
 from nextpert.core import PriorKnowledge, gsp, minimal_imap
 from nextpert.core.search._classes import Scratch, pack_rows, shrink, total_score, unpack_rows
-from nextpert.core.search._gsp_kernel import Space, falling, sparse_order
+from nextpert.core.search._gsp_kernel import Room, Space, falling, sparse_order
 from nextpert.core.search.minimal_imap import make_tests
 
 ALPHA = 0.02
@@ -86,10 +86,12 @@ def test_pruning_takes_the_weakest_parent_first(model, p_value):
 def test_drawn_orders_have_the_edges_they_are_said_to_have(model, slack):
     moments, _, elimination, required = model
     p = moments.n_nodes
-    random = np.array([7], np.uint64)
+    parents = np.zeros_like(elimination.after)
+    random, room = np.array([7], np.uint64), Room.empty(*parents.shape)
     orders = set()
     for _ in range(5):
-        order, parents, count = sparse_order(elimination, slack, random)
+        order = np.empty(p, np.int64)
+        count = sparse_order(elimination, slack, random, room, order, parents)
         assert sorted(order) == list(range(p))
         place = np.argsort(order)
         assert all(place[a] < place[b] for a, b in required)

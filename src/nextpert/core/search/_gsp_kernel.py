@@ -4,9 +4,10 @@ An edge a -> b is covered when the parents of b are those of a and a itself. Tur
 minimal I-map can lose edges from the shared parents P only: k -> b where b and k are independent
 given P without k, and k -> a where a and k are independent given b and P without k.
 
-Hashes of 64 bits of the graphs that a run has been at are kept in a direct mapped table: a newer
-one takes the slot of an older one, which costs time but changes no result. With the 10^6 graphs of
-a long run, the chance that any two of them collide is below 10^-7.
+Every edge has a random word of 64 bits; a graph's hash is the exclusive or of those of its edges.
+Graphs that a run has been at are kept in a direct mapped table: a newer one takes the slot of an
+older one, which costs time but changes no result. With the 10^6 graphs of a long run, the chance
+that any two of them collide is below 10^-7.
 """
 
 # mypy: disable-error-code="no-untyped-def,assignment"
@@ -24,7 +25,6 @@ from nextpert.core.search._classes import (
     flip,
     has,
     members,
-    mix,
     popcount,
     random_below,
     shrink,
@@ -45,89 +45,110 @@ class Elimination(NamedTuple):
     after: NDArray[np.uint64]  # (p, words) the nodes that must stand after each
 
 
-@fast
-def _dependent(row, diagonal, n, limit):
-    """Count the nodes but one whose partial correlation with that of the row is significant."""
-    count = np.int64(-1)
-    for b in range(n):
-        count += np.int64(row[b] * row[b] > limit * diagonal[b])
-    return count
+class Room(NamedTuple):
+    """Arrays used to sample an order."""
+
+    matrix: NDArray[np.float64]  # (p, p) precision of the nodes left, the lower triangle
+    pivot: NDArray[np.float64]  # (p,) its row of the node that is taken out
+    inverse: NDArray[np.float64]  # (p,) of its diagonal
+    left: NDArray[np.int64]  # (p,) the nodes of its rows
+    degree: NDArray[np.int64]  # (p,) how many others each depends on
+    remaining: NDArray[np.uint64]  # (words,) the nodes left, as a set
+
+    @classmethod
+    def empty(cls, p: int, words: int) -> Room:
+        """Return room for ``p`` nodes."""
+        counts = np.zeros((2, p), np.int64)
+        numbers, remaining = np.zeros((2, p)), np.zeros(words, np.uint64)
+        return cls(np.zeros((p, p)), numbers[0], numbers[1], counts[0], counts[1], remaining)
 
 
 @fast
-def _marginalise(work, last):
-    """Take the last node out of the precision matrix K: a Schur complement, ``K - k k' / k_vv``."""
-    pivot = work[last]
-    for a in range(last):
-        row, step = work[a], pivot[a] / pivot[last]
-        for b in range(last):
+def _marginalise(room, n, scale, bound):
+    """Take the pivot out of the precision matrix of the ``n`` others, and test all of their pairs.
+
+    A Schur complement: ``K - k k' / k_vv``. Partial correlations given all that are left are
+    ``-K_ab / sqrt(K_aa K_bb)``; the degree of a node is the number of those above the bound.
+    """
+    work, pivot, inverse, degree = room.matrix, room.pivot, room.inverse, room.degree
+    for a in range(n):
+        work[a, a] -= pivot[a] * pivot[a] * scale
+        inverse[a] = 1.0 / work[a, a]
+        degree[a] = 0
+    for a in range(n):
+        row = work[a]
+        step = pivot[a] * scale
+        limit = bound * row[a]
+        count = 0
+        for b in range(a):
             row[b] -= step * pivot[b]
+            dependent = np.int64(row[b] * row[b] * inverse[b] > limit)
+            degree[b] += dependent
+            count += dependent
+        degree[a] += count
 
 
 @lean
-def _eliminate(elimination, slack, random, work, counts, order, parents):
-    """Draw an order as :func:`sparse_order`, whose results it fills in; return its edges.
-
-    ``work``, (p + 1, p), holds the precision matrix of the nodes left, in the sequence in which
-    they stand in ``order``, and has room for its diagonal.
-    """
-    p, words = parents.shape
-    diagonal, degree, waits = work[p], counts[0], counts[1]
-    if slack < 0:
-        slack = random_below(random, N_SLACKS)
-    for i in range(p):
-        for w in range(words):
-            waits[i] += popcount(elimination.after[i, w])
-    n_edges = np.int64(0)
-    for last in range(p - 1, -1, -1):
-        bound, least, ties = elimination.threshold[max(last - 1, 0)], p, np.int64(0)
-        for a in range(last + 1):
-            diagonal[a] = work[a, a]
-        for a in range(last + 1):
-            degree[a] = p
-            if waits[order[a]] == 0:
-                # Partial correlations given all that are left are -K_ab / sqrt(K_aa K_bb).
-                degree[a] = _dependent(work[a], diagonal, last + 1, bound * diagonal[a])
-            least = min(least, degree[a])
-        most = min(least + slack, p - 1)
-        for a in range(last + 1):
-            ties += np.int64(degree[a] <= most)
-        wanted, chosen = random_below(random, ties), -1
-        while wanted >= 0:
-            chosen += 1
-            wanted -= np.int64(degree[chosen] <= most)
-        n_edges += degree[chosen]
-        node = order[chosen]
-        order[chosen], order[last] = order[last], node
-        for b in range(last + 1):
-            work[chosen, b], work[last, b] = work[last, b], work[chosen, b]
-        for b in range(last + 1):
-            work[b, chosen], work[b, last] = work[b, last], work[b, chosen]
-        for b in range(last):
-            if work[last, b] ** 2 > bound * work[last, last] * work[b, b]:
-                flip(parents[node], order[b])
-            waits[order[b]] -= np.int64(has(elimination.after[order[b]], node))
-        _marginalise(work, last)
-    return n_edges
-
-
-def sparse_order(
-    elimination: Elimination, slack: int, random: NDArray[np.uint64]
-) -> tuple[NDArray[np.int64], NDArray[np.uint64], int]:
-    """Draw a permutation by minimum-degree elimination, last node first; return it and its edges.
+def sparse_order(elimination, slack, random, room, order, parents):
+    """Draw a permutation by minimum-degree elimination, last node first; return its edges.
 
     The degree of a node is its number of dependent nodes given all that are left; these become
-    its parents (bit sets), so that they are the minimal I-map of the order. Once a node is
+    its ``parents`` (bit sets), so that they are the minimal I-map of the order. Once a node is
     gone, the precision matrix of the rest follows by one step of elimination and is tested anew,
     which finds far sparser orders than filling in a graph. One of the nodes within ``slack`` of the
     least degree is taken at random (a slack below 0 is drawn too). A node waits for those that must
-    stand after it. Returned last is the number of edges.
+    stand after it.
     """
-    p = len(elimination.precision)
-    work, counts = np.vstack([elimination.precision, np.zeros(p)]), np.zeros((2, p), np.int64)
-    order, parents = np.arange(p), np.zeros_like(elimination.after)
-    count = _eliminate(elimination, slack, random, work, counts, order, parents)
-    return order, parents, count
+    p, words = parents.shape
+    work, pivot, left, degree = room.matrix, room.pivot, room.left, room.degree
+    if slack < 0:
+        slack = random_below(random, N_SLACKS)
+    for w in range(words):
+        room.remaining[w] = np.uint64(0)
+    for i in range(p):
+        left[i], pivot[i] = i, 0.0
+        flip(room.remaining, i)
+        for j in range(i + 1):
+            work[i, j] = elimination.precision[i, j]
+    n_edges, scale = 0, 0.0
+    for n in range(p, 0, -1):
+        bound = elimination.threshold[n - 2 if n > 1 else 0]
+        _marginalise(room, n, scale, bound)
+        least, ties = np.int64(-1), np.int64(0)
+        for a in range(n):
+            for w in range(words):
+                if elimination.after[left[a], w] & room.remaining[w] != np.uint64(0):
+                    degree[a] = -1
+            if degree[a] >= 0 and (least < 0 or degree[a] < least):
+                least = degree[a]
+        for a in range(n):
+            ties += np.int64(0 <= degree[a] <= least + slack)
+        wanted, chosen = random_below(random, ties), -1
+        while wanted >= 0:
+            chosen += 1
+            wanted -= np.int64(0 <= degree[chosen] <= least + slack)
+        node, last = left[chosen], n - 1
+        n_edges += degree[chosen]
+        order[last] = node
+        flip(room.remaining, node)
+        # Its row becomes the pivot, and the last node takes its place.
+        scale = 1.0 / work[chosen, chosen]
+        for b in range(chosen):
+            pivot[b] = work[chosen, b]
+            work[chosen, b] = work[last, b]
+        for b in range(chosen + 1, last):
+            pivot[b] = work[b, chosen]
+            work[b, chosen] = work[last, b]
+        if chosen < last:
+            pivot[chosen] = work[last, chosen]
+            work[chosen, chosen] = work[last, last]
+        left[chosen] = left[last]
+        for w in range(words):
+            parents[node, w] = np.uint64(0)
+        for b in range(last):
+            if pivot[b] * pivot[b] * scale > bound * work[b, b]:
+                flip(parents[node], left[b])
+    return n_edges
 
 
 class Space(NamedTuple):
@@ -135,6 +156,8 @@ class Space(NamedTuple):
 
     threshold: NDArray[np.float64]  # as in Elimination
     parents: NDArray[np.uint64]  # (p, words)
+    word: NDArray[np.uint64]  # (p, p) of every edge, row = child
+    whole: NDArray[np.uint64]  # (1,) hash of the graph
     sets: NDArray[np.uint64]  # (3, words) parents that b and a lose; nodes above b
     turns: NDArray[np.int64]  # (depth + 1, p, 2) edges that may be turned, by turns that are left
     above: NDArray[np.int64]  # (p,) scratch
@@ -148,6 +171,8 @@ class Space(NamedTuple):
         return cls(
             threshold=threshold,
             parents=parents.copy(),
+            word=np.random.default_rng(0).integers(1, 2**64, (p, p), dtype=np.uint64),
+            whole=np.ones(1, np.uint64),  # 0 is an empty slot
             sets=np.zeros((3, words), np.uint64),
             turns=np.zeros((depth + 1, p, 2), np.int64),
             above=np.zeros(p, np.int64),
@@ -157,19 +182,22 @@ class Space(NamedTuple):
 
 
 @inner
-def _turn(space, a, b):
-    """Turn a -> b round."""
-    flip(space.parents[b], a)
-    flip(space.parents[a], b)
+def _flip_edge(space, parent, child):
+    """Put an edge in or take it out, and bring the hash up to date."""
+    flip(space.parents[child], parent)
+    space.whole[0] ^= space.word[child, parent]
 
 
 @inner
-def _known(space, left):
-    """Whether the graph was visited with as many turns left; note that it is now."""
-    whole = np.uint64(1)  # 0 is an empty slot
-    for i in range(space.parents.shape[0]):
-        for w in range(space.parents.shape[1]):
-            whole = mix(whole + space.parents[i, w])
+def _turn(space, a, b):
+    """Turn a -> b round."""
+    _flip_edge(space, a, b)
+    _flip_edge(space, b, a)
+
+
+@inner
+def _known(space, whole, left):
+    """Whether a graph was visited with as many turns left; note that it is now."""
     slot = np.int64(whole & np.uint64(_SLOTS - 1))
     if space.visited[slot] == whole and space.visited_left[slot] >= left:
         return True
@@ -210,22 +238,29 @@ def falling(problem, scratch, space, a, b):
 
 
 @inner
-def _may_turn(problem, space, a, b):
+def _may_turn(problem, scratch, space, a, b):
     """Whether b -> a agrees with what is known before: no path leads from a to b but a -> b."""
     if has(problem.before[b], a) or has(problem.forbidden[a], b):
         return False
-    seen, grown = space.sets[2], True
+    seen, stack = space.sets[2], scratch.sequence
     for w in range(seen.shape[0]):
-        seen[w] = space.parents[b, w] | problem.before[b, w]
-    flip(seen, a)
-    while grown and not has(seen, a):
-        grown = False
-        for node in range(space.parents.shape[0]):
-            for w in range(seen.shape[0] if has(seen, node) else 0):
-                above = space.parents[node, w] | problem.before[node, w]
-                grown |= above & ~seen[w] != np.uint64(0)
-                seen[w] |= above
-    return not has(seen, a)
+        seen[w] = np.uint64(0)
+    node, top = b, np.int64(0)
+    while True:
+        for w in range(seen.shape[0]):
+            above = (space.parents[node, w] | problem.before[node, w]) & ~seen[w]
+            if node == b and w == a >> 6:
+                above &= ~(np.uint64(1) << (np.uint64(a) & np.uint64(63)))
+            seen[w] |= above
+            while above != np.uint64(0):
+                lowest = above & (~above + np.uint64(1))
+                above ^= lowest
+                stack[top] = w * 64 + popcount(lowest - np.uint64(1))
+                top += 1
+        if top == 0 or has(seen, a):
+            return not has(seen, a)
+        top -= 1
+        node = stack[top]
 
 
 @inner
@@ -242,7 +277,7 @@ def _list_turns(problem, scratch, space, turns, random, bound):
             if not _covered(space, a, b):
                 continue
             # No other covered edge points at b: a is the last of its parents.
-            if bound and not _may_turn(problem, space, a, b):
+            if bound and not _may_turn(problem, scratch, space, a, b):
                 break
             count = falling(problem, scratch, space, a, b)
             turns[n_turns, 0], turns[n_turns, 1] = a, b
@@ -269,7 +304,7 @@ def _lose_edges(problem, scratch, space, left, random, bound):
         falling(problem, scratch, space, a, b)
         for side in range(2):
             for k in range(members(space.sets[side], scratch.sequence)):
-                flip(space.parents[a if side == 1 else b], scratch.sequence[k])
+                _flip_edge(space, scratch.sequence[k], a if side == 1 else b)
         _turn(space, a, b)
         return True
     if left == 0:
@@ -279,10 +314,10 @@ def _lose_edges(problem, scratch, space, left, random, bound):
         n_turns -= 1
         a, b = turns[chosen, 0], turns[chosen, 1]
         turns[chosen, 0], turns[chosen, 1] = turns[n_turns, 0], turns[n_turns, 1]
+        if _known(space, space.whole[0] ^ space.word[b, a] ^ space.word[a, b], left - 1):
+            continue
         _turn(space, a, b)
-        if not _known(space, left - 1) and _lose_edges(
-            problem, scratch, space, left - 1, random, bound
-        ):
+        if _lose_edges(problem, scratch, space, left - 1, random, bound):
             return True
         _turn(space, b, a)
     return False
@@ -298,6 +333,6 @@ def descend(problem, scratch, space, random, bound):
         shrink(problem, space.parents[i], i, scratch)
     left = space.turns.shape[0] - 1
     while True:  # from every sparser graph on
-        _known(space, left)
+        _known(space, space.whole[0], left)
         if not _lose_edges(problem, scratch, space, left, random, bound):
             break

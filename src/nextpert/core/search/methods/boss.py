@@ -25,7 +25,7 @@ from nextpert.core.search._classes import (
     unpack_rows,
 )
 from nextpert.core.search._grow_shrink import Forest, Growth
-from nextpert.core.search._gsp_kernel import N_SLACKS, Elimination, sparse_order
+from nextpert.core.search._gsp_kernel import N_SLACKS, Elimination, Room, sparse_order
 from nextpert.core.search.minimal_imap import checked_orders, checked_prior, make_score, packed
 from nextpert.core.search.prior_knowledge import PriorKnowledge
 from nextpert.core.search.registry import Found, register
@@ -299,7 +299,8 @@ class _Task(NamedTuple):
     ) -> tuple[NDArray[np.int64], np.uint64]:
         """Return an order to start from, context nodes first, and the state of its draws."""
         p, random = len(elimination.after), np.array([seed], np.uint64)
-        found = sparse_order(elimination, slack, random)[0]
+        found, parents = np.empty(p, np.int64), np.empty_like(elimination.after)
+        sparse_order(elimination, slack, random, Room.empty(*parents.shape), found, parents)
         return np.concatenate([np.arange(p, p + self.n_context), found]), random[0]
 
     def _climb(

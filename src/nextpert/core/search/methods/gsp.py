@@ -13,7 +13,7 @@ from nextpert.core._checks import as_rng, require_count
 from nextpert.core._shown import Shown
 from nextpert.core.graph.dag import Dag
 from nextpert.core.search._classes import Scratch, pack_rows, total_score, unpack_rows
-from nextpert.core.search._gsp_kernel import Space, descend, sparse_order
+from nextpert.core.search._gsp_kernel import Room, Space, descend, sparse_order
 from nextpert.core.search.methods.boss import boss, default_starts
 from nextpert.core.search.minimal_imap import checked_orders, checked_prior, dependences, make_tests
 from nextpert.core.search.registry import Found, register
@@ -197,9 +197,11 @@ def _run(
 
 def _sparsest(elimination: Elimination, random: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Return the sparsest I-map of some drawn orders, (p, p), a row a child."""
-    drawn = [sparse_order(elimination, -1, random) for _ in range(_N_STARTS)]
-    _, parents, _ = min(drawn, key=lambda each: each[2])
-    return unpack_rows(parents, len(parents))
+    shape = elimination.after.shape
+    parents, order = np.zeros((_N_STARTS, *shape), np.uint64), np.empty(shape[0], np.int64)
+    room = Room.empty(*shape)
+    counts = [sparse_order(elimination, -1, random, room, order, each) for each in parents]
+    return unpack_rows(parents[int(np.argmin(counts))], shape[0])
 
 
 @register("gsp", options=("alpha", "starts"), default_runs=lambda _: 100)
