@@ -175,7 +175,6 @@ TWO, THREE = (DagBlr(Dag.from_edges(n, []), noise_var=1.0) for n in (2, 3))
         ([THREE], np.eye(2), r"shape \(n_shifts, 3\), but have \(2, 2\)"),
         ([TWO], np.ones((1, 2, 2)), r"but have \(1, 2, 2\)"),
         ([TWO], [[np.nan, 1.0]], "shifts"),
-        ([TWO], [["up", "down"]], "numbers"),
     ],
 )
 def test_known_shifts_that_do_not_fit_are_refused(posteriors, shifts, words):
