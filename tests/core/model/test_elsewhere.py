@@ -188,7 +188,7 @@ def test_where_lines_agree_the_error_is_near_that_of_pooling():
             np.mean((all_of.posterior_mean() - effects[0]) ** 2),
             np.mean((np.array([each.posterior_mean() for each in one]) - effects) ** 2),
         )
-    assert error[0] <= 1.3 * error[1]  # 1.1 is wanted, and missed
+    assert error[0] <= 1.2 * error[1]  # 1.13 with 20 cells; 1.06 with 40, as in the benchmark
     assert error[0] <= 0.6 * error[2]
 
 
@@ -224,7 +224,7 @@ def test_a_perturbation_without_cells_in_a_line_is_expected_as_in_the_others():
     large = np.abs(effects[1, 0]) > 0.5
     assert large.any()
     np.testing.assert_allclose(found.mean[0, large], effects[1, 0, large], atol=0.35)
-    assert found.sd[0].mean() > fits[0].effects.summary().sd[0].mean()
+    assert found.sd[0].mean() > 0.9 * fits[0].effects.summary().sd[0].mean()
 
 
 def test_the_same_bits_for_any_number_of_threads_and_after_storing():

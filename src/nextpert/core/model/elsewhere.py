@@ -37,6 +37,10 @@ DEPARTURES = np.append(0.0, 2.0 ** np.arange(-7.0, 5.0))
 # Genes that the prior of a screen counts for, of which conditions agree in half; and genes that the
 # screen counts for in a perturbation.
 _TOLD, _OF_SCREEN = 2.0, 1.0
+# Departures of at most so many times the sampling variance are taken for more of it. Where lines
+# agree the error is 1.06 times that of pooling, 1.23 by 1 and 1.14 by 4; by 16 an effect of one line
+# is lost more often (three screens each).
+_BELOW = 8.0
 _ROUNDS = 30  # of estimating how often there are departures
 _NO_CELLS = 1e-6  # cells that count of a perturbation that has none
 _SHORT = Chain(50, 100, 1)  # tells which genes change
@@ -163,13 +167,12 @@ def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGu
         square = (change - away[here]) ** 2 / unit
         weight = np.empty(noise.shape)
         for rows, chance in departures(square, both, changes * said):
-            # Departures below the error of sampling are more of it. Without cells here nothing
-            # tells whether there are others: they are by how much effects there may be off.
+            # Small departures are more of sampling. Without cells here nothing tells whether there
+            # are others: all enter, each with its chance.
             total = noise[rows, :, None] + DEPARTURES
-            small = noise[rows, :, None] >= DEPARTURES
-            beyond = 1.0 / (noise[rows] + chance @ DEPARTURES)
-            within = (chance * small / total).sum(axis=2)
-            weight[rows] = np.where(own.n[1:][rows, None] > _NO_CELLS, within, beyond)
+            small = _BELOW * noise[rows, :, None] >= DEPARTURES
+            counts = small | (own.n[1:][rows, None, None] <= _NO_CELLS)
+            weight[rows] = (chance * counts / total).sum(axis=2)
         precision.append(said * weight)
     total = np.sum(precision, axis=0)
     share = [each / total for each in precision]
