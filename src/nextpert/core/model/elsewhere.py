@@ -38,8 +38,8 @@ DEPARTURES = np.append(0.0, 2.0 ** np.arange(-7.0, 5.0))
 # screen counts for in a perturbation.
 _TOLD, _OF_SCREEN = 2.0, 1.0
 # Departures of at most so many times the sampling variance are taken for more of it. Where lines
-# agree the error is 1.06 times that of pooling, 1.23 by 1 and 1.14 by 4; by 16 an effect of one line
-# is lost more often (three screens each).
+# agree the error is 1.06 times that of pooling (1.23 by 1, 1.14 by 4); by 16 effects of one line
+# are lost more often (three screens each).
 _BELOW = 8.0
 _ROUNDS = 30  # of estimating how often there are departures
 _NO_CELLS = 1e-6  # cells that count of a perturbation that has none
