@@ -94,8 +94,6 @@ EARLY = [
     ((*LEARN, "--required", "absent.csv"), "--required", "no file"),
     ((*LEARN, "--forbidden", "EMPTY"), "--forbidden", "header and two columns"),
     ((*LEARN, "--tiers", "absent.csv"), "--tiers", "no file"),
-    ((*LEARN, "--prior-network", "absent.csv"), "--prior-network", "no file"),
-    ((*LEARN, "--prior-network", "PAIRS"), "--prior-network", "no column source"),
     ((*LEARN, "--tiers", "PAIRS"), "--tiers MYC", "'STK3' is not a number"),
     ((*LEARN, "--tiers", "AGAIN"), "--tiers names MYC more than once"),
     ((*LEARN, "--before", "FOREIGNPAIRS"), "--before names genes outside the panel: NOPE"),

@@ -148,8 +148,8 @@ def test_scale_follows_the_spread(designed):
 
 
 def test_measured_distances_are_marked_where_there_are_cells(designed):
-    ranking = designed.uns["design"]["ranking"].head(30)
-    ax = design(designed, show=False)[0]
+    ranking = candidates_of(designed.uns["design"]["ranking"])
+    ax = design(designed, n_top=len(ranking), show=False)[0]
     marks = ax.collections[-1].get_offsets()
     known = ranking["measured_distance"].to_numpy()
     np.testing.assert_allclose(marks[np.isfinite(known), 0], known[np.isfinite(known)])

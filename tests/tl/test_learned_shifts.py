@@ -82,20 +82,22 @@ def test_states_lie_between_expectation_and_cells(screen):
         assert apart < (0.05 * moved if name != "HS2" else moved)
 
 
-def test_weights_are_right_where_knockdowns_are_partial(small_screen, edges, truth):
+def test_weights_do_not_depend_on_how_partial_knockdowns_are(small_screen, edges):
     """A tenth of the knockout's effect: exact shifts bend the weights, free ones do not."""
-    control = mean_of(small_screen, "control")
+    partial, control = small_screen.copy(), mean_of(small_screen, "control")
     for label in ("MYC", "STK3", "OXR1"):
-        cells = (small_screen.obs["perturbation"] == label).to_numpy()
-        small_screen.X[cells] += 0.9 * (control - mean_of(small_screen, label))
-    npt.tl.learn_dag(small_screen, method="given", dag=edges, genes=list(small_screen.var_names))
-    errors = []
+        cells = (partial.obs["perturbation"] == label).to_numpy()
+        partial.X[cells] += 0.9 * (control - mean_of(partial, label))
+    moved = []
     for shift_sd in (0, "learned"):
-        npt.tl.fit_dag_blr(small_screen, perturbations=["MYC", "STK3", "OXR1"], shift_sd=shift_sd)
-        weights = small_screen.varp["dag_blr_mean"].toarray().T
-        errors.append(((weights - truth.weights) ** 2).sum())
-    assert errors[1] < 0.9 * errors[0]
-    assert 0.05 < small_screen.uns["dag_blr"]["efficacy"]["mean"] < 0.3
+        weights = []
+        for adata in (small_screen, partial):
+            npt.tl.learn_dag(adata, method="given", dag=edges, genes=list(adata.var_names))
+            npt.tl.fit_dag_blr(adata, perturbations=["MYC", "STK3", "OXR1"], shift_sd=shift_sd)
+            weights.append(adata.varp["dag_blr_mean"].toarray())
+        moved.append(np.abs(weights[1] - weights[0]).max())
+    assert moved[0] > 0.005
+    assert moved[1] < 1e-5
 
 
 def test_all_guides_tell_how_far_guides_scatter():

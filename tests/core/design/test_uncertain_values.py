@@ -128,9 +128,9 @@ def test_thompson_takes_every_graph_in_turn():
     assert counts.min() > 25
 
 
-def test_doing_nothing_is_the_incumbent_where_it_is_nearest():
+def test_the_incumbent_is_the_nearest_with_cells_or_doing_nothing():
     blr = DagBlr(Dag.from_edges(1, []), noise_var=1.0, intercept=False)
-    for target, wanted in ((0.0, [0.0, 0.0]), (1.5, [2.25, 0.25])):
+    for target, wanted in ((0.0, [0.0, 0.0]), (1.5, [2.25, 0.25]), (3.5, [0.25, 0.25])):
         asked = Candidates(blr, [[3.0], [1.0]], [target], measured=[True, False])
         assert values_of("ei", asked).tolist() == wanted
 

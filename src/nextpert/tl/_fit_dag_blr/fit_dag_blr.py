@@ -274,7 +274,7 @@ def fit_dag_blr(
     Examples
     --------
     >>> import anndata as ad, numpy as np, pandas as pd, nextpert as npt
-    >>> rng = np.random.default_rng(0)
+    >>> rng = np.random.default_rng(2)
     >>> a = 2 + rng.normal(size=600) - 2 * np.repeat([0, 1], 300)
     >>> x = np.column_stack([a, 1 + 0.5 * a + rng.normal(size=600)])
     >>> obs = pd.DataFrame({"perturbation": ["control"] * 300 + ["A"] * 300})
