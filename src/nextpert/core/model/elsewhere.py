@@ -170,7 +170,8 @@ def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGu
             # Small departures are more of sampling. Without cells here nothing tells whether there
             # are others: all enter, each with its chance.
             total = noise[rows, :, None] + DEPARTURES
-            small = _BELOW * noise[rows, :, None] >= DEPARTURES
+            least = np.minimum(noise[rows], 1.0 / own.counted[1:][rows])
+            small = _BELOW * least[:, :, None] >= DEPARTURES
             counts = small | (own.n[1:][rows, None, None] <= _NO_CELLS)
             weight[rows] = (chance * counts / total).sum(axis=2)
         precision.append(said * weight)
