@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
-from nextpert._adata.posterior import FittedPosterior, posterior_from
+from nextpert._adata.posterior import posterior_from
 from nextpert.core.design.distances import first_order_distances, ranked_distance
 from nextpert.core.design.goal import Goal
 from nextpert.core.model import perturbations
@@ -71,8 +71,8 @@ def test_distances_in_blocks_are_those_at_once(signature, monkeypatch):
 
     def found():
         states = read_candidates(None, None, fit).states(fit)
-        expected, draws = first_order_distances((), (), goal, states=states, n_samples=400, rng=0)
-        ranked = ranked_distance((), (), goal, states=states, n_samples=400, rng=0)
+        expected, draws = first_order_distances(states, goal, n_samples=400, rng=0)
+        ranked = ranked_distance(states, goal, n_samples=400, rng=0)
         return expected, draws, ranked.draws, ranked.centre
 
     whole = found()
@@ -101,19 +101,3 @@ def test_tables_of_very_many_effects_are_in_single_precision(of, monkeypatch, tm
         assert whole[name].dtype == np.float64
         assert found[name].dtype == np.float32
         np.testing.assert_allclose(found[name], whole[name], rtol=1e-5, atol=1e-6)
-
-
-def test_a_plate_asks_for_no_shifts(monkeypatch):
-    asked = []
-    known = FittedPosterior.known
-
-    def counted(self, prior):
-        asked.append(prior.n_perturbations)
-        return known(self, prior)
-
-    adata = table()
-    npt.tl.fit_dag_blr(adata)
-    monkeypatch.setattr(FittedPosterior, "known", counted)
-    for strategy in ("exploit", "explore", "both"):
-        npt.tl.plan_screen(adata, "p02", n_perturbations=2, n_cells=400, strategy=strategy)
-    assert asked == []

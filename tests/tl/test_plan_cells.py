@@ -16,6 +16,7 @@ from nextpert.core.design.power import EffectPrecision
 from nextpert.core.design.stopping import draw_plate, stopping
 from nextpert.core.screen.mean_distance import distance_difference, mean_distance
 from nextpert.core.screen.moments import Moments
+from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._plan_cells.stop import stop_in_words
 
 pytestmark = pytest.mark.slow
@@ -229,16 +230,12 @@ def test_stopping_is_that_of_the_core(fitted):
     npt.tl.plan_cells(fitted, goal, tolerance=0.05, n_samples=200, rng=3)
     found = fitted.uns["plan_cells"]["stopping"]
     fit = posterior_from(fitted)
-    draws = ranked_distance(
-        fit.posteriors, fit.known(fit.prior), wanted, n_samples=200, rng=3
-    )  # fmt: skip
+    states = read_candidates(None, None, fit).states(fit)
+    draws = ranked_distance(states, wanted, n_samples=200, rng=3)
     noise = np.mean(
         [cells_of(fitted, name).var(axis=0) for name in ("B2M", "CD58", "CDK4")], axis=0
     )
-    plate = draw_plate(
-        fit.posteriors, fit.known(fit.prior), wanted, [0, 1, 2], variance=noise / 300,
-        n_samples=200, rng=3,
-    )  # fmt: skip
+    plate = draw_plate(states, wanted, [0, 1, 2], variance=noise / 300, n_samples=200, rng=3)
     said = stopping(draws, [True] * 3, plate, tolerance=0.05, confidence=0.9)
     names = ["B2M", "CD58", "CDK4"]
     assert found["candidates"].tolist() == names

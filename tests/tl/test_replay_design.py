@@ -198,7 +198,7 @@ def test_a_strategy_does_not_depend_on_its_company(both, screen):
         assert np.array_equal(alone[name][0, 0, 1], all_of_it[name][0, 1, 0])
 
 
-@pytest.mark.brief_chain
+@pytest.mark.full_chain  # as in the processes of workers
 @pytest.mark.processes
 def test_same_bits_for_any_number_of_workers(screen, assert_same):
     found, few = [], SMALL | {"n_repeats": 2}
@@ -340,7 +340,7 @@ def test_perturbations_of_few_cells_and_unclear_ones_are_no_targets(screen, asse
         npt.tl.replay_design(screen, **SMALL)
 
 
-@pytest.mark.brief_chain
+@pytest.mark.full_chain
 @pytest.mark.processes
 def test_a_killed_worker_loses_nothing(screen, monkeypatch, assert_same):
     npt.tl.replay_design(screen, ["MYC", "STK3"], strategies=["civ"], **SMALL)

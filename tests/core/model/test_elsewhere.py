@@ -131,8 +131,10 @@ def test_joined_cells_have_the_mean_and_covariance_of_their_parts(monkeypatch, a
     monkeypatch.setattr(
         "nextpert.core.model.elsewhere.departures", lambda *_: [(slice(None), weights)]
     )
-    monkeypatch.setattr("nextpert.core.model.elsewhere.np.maximum", lambda *_: 1.0)
-    monkeypatch.setattr("nextpert.core.model.elsewhere.np.minimum", lambda *_: 1.0)
+    for name in ("maximum", "minimum"):
+        monkeypatch.setattr(
+            f"nextpert.core.model.elsewhere.np.{name}", lambda a, b: np.ones(np.shape(b))
+        )
     both = joined(parts, 0, np.ones((5, GENES)))
     parted = np.array([part.counted[1:] for part in parts])
     parted[1:] *= weights[:, :, 0]

@@ -52,6 +52,7 @@ class CellNoise:
     loadings: Array  # (n_genes, n_factors)
     shared: float = 0.0  # of guides, as above
 
+    @one_thread()
     def terms(self, goal: Goal, states: Array, seed: int = 0) -> NoiseTerms:
         """Return how variable the distance of a mean of cells is at the state of each candidate.
 
@@ -108,6 +109,7 @@ class RemainingVariance:
     1
     """
 
+    @one_thread()
     def __init__(self, draws: Array, weights: ArrayLike, centre: ArrayLike | None = None) -> None:
         n, size = draws.shape
         count = as_vector(weights, size, "weights")
@@ -160,6 +162,7 @@ class RemainingVariance:
         self._told[k] *= rest**2
         self._gain[k] *= rest**2
 
+    @one_thread()
     def among(self, some: Sequence[int]) -> tuple[Array, Array]:
         """Return covariance and gain matrix of some candidates, as :func:`removed` takes them."""
         u, own = self._root[:, list(some)], self._own[list(some)]
@@ -168,6 +171,7 @@ class RemainingVariance:
         return shared + np.diag(own), gain + np.diag(weighted * own)
 
 
+@one_thread()
 def removed(covariance: Array, gain: Array, noise: Array) -> float:
     """Return the variance that cells of some candidates remove together: ``tr((C + s)^-1 B)``."""
     return float(np.trace(np.linalg.lstsq(covariance + np.diag(noise), gain, rcond=None)[0]))

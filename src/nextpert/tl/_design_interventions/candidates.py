@@ -147,7 +147,9 @@ def _interactions(
     if expectation is not None:
         cell = Perturbations(expectation.screen, 0, [], []).within()
         within = np.maximum(cell, np.finfo(np.float64).tiny)
-    joint = [j for j, some in enumerate(measured) if len(some) > 1 and told is not None]
+    joint = [
+        j for j, some in enumerate(measured) if len(some) > 1 and told is not None and fit.seen[j]
+    ]  # fmt: skip
     labels, numbers = numbered([*(measured[j] for j in joint), *wanted])
     single = _alone_in(measured)
     alone, variance = np.full((2, len(labels), len(fit.genes)), np.nan)
