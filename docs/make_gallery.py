@@ -104,13 +104,13 @@ def screen() -> AnnData:
     npt.tl.plan_screen(adata, target, candidates="genes", n_perturbations=6)
     npt.tl.replay_design(
         adata,
-        labels[:5],
+        labels[:3],
         strategies=["exploit", "thompson", "random", "round_robin_means"],
         held_out=True,
         campaign_options={"n_warmup": 20},
         n_rounds=4,
         n_perturbations=2,
-        n_repeats=4,
+        n_repeats=2,
     )
     return adata
 

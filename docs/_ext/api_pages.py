@@ -64,7 +64,7 @@ PARTS = (
     "design.stopping.draw_plate",
     "design.stopping.knowledge_gradient",
     "design.stopping.stopping",
-    "design.distances.state_draws",
+    "design.distances.states_of",
 )
 TOP = """# API
 
