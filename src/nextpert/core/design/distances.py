@@ -75,8 +75,8 @@ def first_order_distances(
     Parameters
     ----------
     states
-        The joint posterior of the states, as of :func:`~nextpert.core.design.distances.states_of` for known
-        shifts.
+        The joint posterior of the states, as of
+        :func:`~nextpert.core.design.distances.states_of` for known shifts.
     target
         The target mean, shape ``(n_nodes,)``, units of the data; or a goal of any kind, whose
         kinks and bounds are smoothed over the step of a difference.
@@ -192,8 +192,8 @@ def ranked_distance(
     Parameters
     ----------
     states
-        The joint posterior of the states, as of :func:`~nextpert.core.design.distances.states_of` for known
-        shifts.
+        The joint posterior of the states, as of
+        :func:`~nextpert.core.design.distances.states_of` for known shifts.
     target
         The target mean, shape ``(n_nodes,)``, units of the data; or a goal of any kind (see
         :class:`~nextpert.core.design.goal.Goal`).
