@@ -20,7 +20,9 @@ from nextpert.tl._replay_design import modelled as running
 from nextpert.tl._replay_design.modelled import simulate_like
 from nextpert.tl._replay_design.tables import holm, in_words, overall_table, plates_until_good
 
-pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
+pytestmark = [
+    pytest.mark.brief_chain, pytest.mark.filterwarnings("ignore:Perturbations left out"),
+]  # fmt: skip
 SMALL = {
     "n_rounds": 3, "n_repeats": 4, "n_perturbations": 2, "campaign_options": {"n_warmup": 30},
 }  # fmt: skip
@@ -254,7 +256,6 @@ def test_round_trip(both, tmp_path, assert_same):
     assert_same(ad.read_h5ad(path).uns["replay"], both.uns["replay"])
 
 
-@pytest.mark.brief_chain
 @pytest.mark.slow
 def test_options_reach_the_campaigns(screen):
     options = {"strategies": ["random"]} | SMALL
@@ -273,7 +274,6 @@ def test_options_reach_the_campaigns(screen):
     assert stored["params"]["n_perturbations"] == 2
 
 
-@pytest.mark.brief_chain
 @pytest.mark.slow
 def test_plates_hold_no_more_than_all_candidates(screen):
     npt.tl.replay_design(screen, **SMALL | {"n_perturbations": 10**9, "targets": ["MYC"]})
@@ -380,7 +380,6 @@ def test_simulated_cells_copy_the_screen():
         assert not np.array_equal(found[name], cells[name])
 
 
-@pytest.mark.brief_chain
 @pytest.mark.slow
 def test_a_simulated_replay_is_its_own_and_repeats(screen):
     plain = SMALL | {"n_repeats": 2, "n_rounds": 2, "targets": ["MYC"], "strategies": ["thompson"]}
@@ -395,7 +394,6 @@ def test_a_simulated_replay_is_its_own_and_repeats(screen):
     assert one["params"]["simulated"]
 
 
-@pytest.mark.brief_chain
 @pytest.mark.slow
 def test_a_target_of_many_parts(screen):
     few = SMALL | {"n_rounds": 2, "n_repeats": 2}

@@ -16,7 +16,7 @@ from nextpert.core.evaluate.strategies import NO_MODEL, replay_plates
 from nextpert.tl._fit_dag_blr.model import Graphs, Spec
 from nextpert.tl._replay_design.modelled import Told, shift_sd_of, strategies
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
 P, J = 6, 7
 
@@ -48,7 +48,6 @@ def test_names_say_how_much_is_modelled():
     assert len(set(strategies())) == len(strategies())
 
 
-@pytest.mark.brief_chain
 @pytest.mark.parametrize("strategy", ["exploit", "explore", "both", "ei", "random", *NO_MODEL])
 def test_cells_are_drawn_once_and_from_candidates_alone(strategy):
     pool, may = make_pool(), [0, 2, 4, 5]

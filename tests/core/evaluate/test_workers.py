@@ -39,7 +39,7 @@ def test_tasks_come_from_an_iterator_as_workers_get_free():
     taken = []
 
     def tasks():
-        for k in range(40):
+        for k in range(2000):
             taken.append(k)
             yield (k,)
 
@@ -50,11 +50,11 @@ def test_tasks_come_from_an_iterator_as_workers_get_free():
 
     run = run_tasks(task, tasks(), n_jobs=2)
     next(run)
-    assert len(taken) < 40  # not all at once: a task may be large
+    assert len(taken) < 2000  # not all at once: a task may be large
     with pytest.warns(UserWarning, match="finished tasks are kept"):
         rest = list(run)
-    assert taken == list(range(40))
-    assert len(rest) == 39
+    assert taken == list(range(2000))
+    assert len(rest) == 1999
     assert all(i == k for i, k in rest)
 
 
