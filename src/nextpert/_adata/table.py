@@ -25,8 +25,8 @@ SAMPLES = "samples"  # source of a table that was made of these
 SE = "se"  # layer of standard errors; infinite where nothing is known
 CORRELATION = "correlation"  # in .varp, of cells or samples of the controls, if it is known
 # Of controls whose error is not told, the share of the smallest squared standard error of an effect
-# that is taken to be theirs, and the share of it that is taken off effects: both on the safe side.
-SHARED, TAKEN_OFF = 0.9, 0.25
+# that is taken to be theirs. On the safe side, nothing is taken off the effects' own errors.
+SHARED = 0.9
 # The error of the controls is part of a standard error, but not all of it: what is left of the
 # square is at least this share, should both come from other estimates of the variance.
 _LEAST_OWN = 0.05
@@ -115,7 +115,7 @@ def rows_of(adata: ad.AnnData) -> Rows:
     if len(keys := [str(key) for key in roles.get("batch_key", [])]):
         block = adata.obs.groupby(keys, observed=True).ngroup().to_numpy(np.int64)
     record = adata.uns[KEY]
-    removed = 1.0 if int(record["controls_given"]) else TAKEN_OFF / SHARED
+    removed = 1.0 if int(record["controls_given"]) else 0.0
     told, is_control = bool(record["cells_given"]), labels == str(roles["control"])
     return Rows(cells_of(adata), block, is_control, told, removed)
 

@@ -143,8 +143,8 @@ def effect_table(
     control_se
         Its standard error, in the same forms (``"control_se"``). By default it follows from
         ``n_controls``. If neither is known, ``"conservative"`` takes nine tenths of the smallest
-        squared standard error of a gene's effects as that of the controls, and a quarter of it off
-        the others: few false effects, and fewer true ones.
+        squared standard error of a gene's effects as that of the controls, and leaves the others
+        as they are: few false effects, and fewer true ones.
     correlation
         How genes are correlated within perturbations: a table of genes x genes, or control cells
         (or samples) x genes, log-normalised, at least 50. That of a screen of cells is known.

@@ -11,7 +11,6 @@ from nextpert._adata.panel import list_names
 from nextpert._adata.sources import real_values
 from nextpert._adata.table import (
     SHARED,
-    TAKEN_OFF,
     Rows,
     own_variances,
     scales,
@@ -161,7 +160,7 @@ def controls_of(
         least = np.full((n_batches, variance.shape[1]), np.inf)
         np.minimum.at(least, block, variance)
         of_controls = SHARED * np.where(np.isfinite(least), least, least.min(axis=0))
-        removed = TAKEN_OFF / SHARED
+        removed = 0.0
     of_all = np.append(np.arange(n_batches), block)
     is_control = np.arange(len(of_all)) < n_batches
     first = np.ones(n_batches, np.int64) if controls is None else controls
