@@ -46,6 +46,8 @@ class Registry(Generic[Kind]):
         ValueError
             If something else has the name.
         """
+        if not str(getattr(kind, "__module__", "")).startswith(self.folder):
+            self.every()  # a name of the folder's is refused here, not where it is asked for first
         before = self._known.get(name, kind)
         names = [getattr(each, "__qualname__", str(each)) for each in (before, kind)]
         if names[0] != names[1]:

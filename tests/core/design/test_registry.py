@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -68,7 +70,7 @@ def test_one_of_your_own_is_found_wherever_names_are(nearest):
     made = build_acquisition("nearest", BLR, target, domain=Pool(pool), n_cells=7)
     assert isinstance(made, nearest)
     assert (made.name, made.n_cells) == ("nearest", 7)
-    assert {"nearest", "exact_nearest"} <= set(strategies())
+    assert {"nearest", "exact_nearest"} & set(strategies()) == {"exact_nearest"}
 
 
 def test_a_name_belongs_to_one_class(nearest):
@@ -87,3 +89,22 @@ def test_plates_hold_the_best_of_those_ready(nearest):
     for name in acquisitions():
         plate = find_acquisition(name).plate(asked, np.array([0, 2, 3]), 2)
         assert len(set(plate.tolist()) & {0, 2, 3}) == 2, name
+
+
+def test_a_name_of_the_folder_is_taken_before_any_name_was_asked_for(tmp_path, monkeypatch):
+    from nextpert.core._registry import Registry
+
+    folder = tmp_path / "coloured"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "red.py").write_text(
+        "from kept_colours import colours\n\n\n@colours.named('red')\nclass Red: ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    colours = Registry("coloured", "a colour")
+    monkeypatch.setitem(sys.modules, "kept_colours", SimpleNamespace(colours=colours))
+    with pytest.raises(ValueError, match=r"a colour 'red' already \(Red\)"):
+        colours.named("red")(type("Mine", (), {}))
+    assert [kind.__name__ for kind in colours.every().values()] == ["Red"]
+    for name in ("coloured", "coloured.red"):
+        del sys.modules[name]

@@ -30,6 +30,7 @@ def values_of(acquisition, asked):
 
 def test_all_acquisitions_are_of_one_kind_or_the_other():
     assert set(acquisitions()) == {*ON_DRAWS, *EXACT}
+    assert set(acquisitions(exact=False)) == set(ON_DRAWS)
 
 
 @pytest.mark.parametrize("acquisition", ON_DRAWS)

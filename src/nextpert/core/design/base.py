@@ -42,6 +42,7 @@ class Acquisition(Shown):
     n_nodes: int
     ideal_shift: Vector  # the current estimate of it, where a target counts
     on_domain = True  # whether it has values at any shift, so that a domain can be searched by it
+    exact_only = True  # whether it needs exact shifts, so that no uncertain fit can rank by it
     in_words = ""  # what it ranks by, for reports; its name where this is empty
 
     def __init__(self, posterior: DagBlr, target_mean: ArrayLike, *, n_cells: float = 1) -> None:

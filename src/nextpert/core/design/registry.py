@@ -46,17 +46,29 @@ def acquisition(name: str) -> Callable[[Kind], Kind]:
     return _ACQUISITIONS.named(name)
 
 
-def acquisitions(*, on_domain: bool = False) -> tuple[str, ...]:
-    """Return the names of all acquisitions, or of those that can search a domain of shifts.
+def acquisitions(*, on_domain: bool = False, exact: bool = True) -> tuple[str, ...]:
+    """Return the names of all acquisitions, or of some.
+
+    Parameters
+    ----------
+    on_domain
+        Only those that can search a domain of shifts.
+    exact
+        With ``False`` only those that can rank candidates whose shifts are uncertain.
 
     Examples
     --------
     >>> from nextpert.core import acquisitions
     >>> sorted(set(acquisitions()) - set(acquisitions(on_domain=True)))
     ['probability', 'thompson']
+    >>> sorted(acquisitions(exact=False))
+    ['civ', 'ei', 'greedy', 'probability', 'random', 'thompson']
     """
-    every = _ACQUISITIONS.every()
-    return tuple(name for name, kind in every.items() if kind.on_domain or not on_domain)
+    return tuple(
+        name
+        for name, kind in _ACQUISITIONS.every().items()
+        if (kind.on_domain or not on_domain) and (exact or not kind.exact_only)
+    )
 
 
 def find_acquisition(name: str, *, on_domain: bool = False) -> type[Acquisition]:

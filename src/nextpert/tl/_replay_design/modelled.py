@@ -45,7 +45,9 @@ N_SAMPLES = 100  # draws of distances, for a plate and for a recommendation
 
 
 def strategies() -> tuple[str, ...]:
-    """Return all ways to fill a plate, those with a model also with exact shifts, by a prefix.
+    """Return all ways to fill a plate; a prefix says that shifts are exact.
+
+    Acquisitions that need exact shifts are there with the prefix only.
 
     Examples
     --------
@@ -53,8 +55,8 @@ def strategies() -> tuple[str, ...]:
     >>> {"exploit", "exact_civ", "round_robin_means"} <= set(strategies())
     True
     """
-    by_model = (*STRATEGIES, *core.acquisitions())
-    return (*by_model, *(f"{EXACT}{name}" for name in by_model), *NO_MODEL)
+    learned, exact = ((*STRATEGIES, *core.acquisitions(exact=only)) for only in (False, True))
+    return (*learned, *(f"{EXACT}{name}" for name in exact), *NO_MODEL)
 
 
 def shift_sd_of(strategy: str) -> str:

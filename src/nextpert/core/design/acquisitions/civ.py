@@ -121,6 +121,7 @@ class Civ(LookaheadAcquisition):
     [1.0, 0.0]
     """
 
+    exact_only = False
     in_words = "what their cells would teach (causal integrated variance)"
 
     def __init__(
@@ -254,6 +255,7 @@ class CivOw(Civ):
     [1.333, 0.222, 0.222, 0.222]
     """
 
+    exact_only = True
     in_words = "what their cells would teach (output-weighted causal integrated variance)"
 
     def __init__(

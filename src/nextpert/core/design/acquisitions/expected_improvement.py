@@ -55,6 +55,7 @@ class ExpectedImprovementInt(DrawnAcquisition):
     True
     """
 
+    exact_only = False
     in_words = "expected improvement"
     kernel = staticmethod(improvement)
 

@@ -44,6 +44,7 @@ class Greedy(Acquisition):
     1.0
     """
 
+    exact_only = False
     in_words = "the expected distance to the ideal shift"
 
     def __init__(self, posterior: DagBlr, target_mean: ArrayLike) -> None:

@@ -28,6 +28,7 @@ class Probability(Acquisition):
     """
 
     on_domain = False
+    exact_only = False
     in_words = "the probability of being the nearest"
 
     @classmethod

@@ -44,6 +44,7 @@ class Random(Acquisition):
     (2,)
     """
 
+    exact_only = False
     in_words = "chance"
 
     def __init__(

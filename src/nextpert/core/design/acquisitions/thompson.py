@@ -39,6 +39,7 @@ class Thompson(Acquisition):
     """
 
     on_domain = False
+    exact_only = False
     in_words = "one draw (Thompson)"
 
     @classmethod
