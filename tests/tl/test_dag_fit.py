@@ -8,10 +8,9 @@ N_FOLDS, N_RANDOM = 4, 12
 
 
 @pytest.fixture
-def fitted(small_screen, edges):
-    npt.tl.learn_dag(small_screen, method="given", dag=edges, genes=list(small_screen.var_names))
-    npt.tl.dag_fit(small_screen, n_folds=N_FOLDS, n_random=N_RANDOM, rng=3)
-    return small_screen
+def fitted(screen):
+    npt.tl.dag_fit(screen, n_folds=N_FOLDS, n_random=N_RANDOM, rng=3)
+    return screen
 
 
 def _correlation(x, folds, node, parents):

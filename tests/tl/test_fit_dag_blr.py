@@ -16,12 +16,6 @@ from nextpert._adata import posterior_from
 quiet = pytest.mark.filterwarnings("ignore:Perturbations left out")
 
 
-@pytest.fixture
-def screen(small_screen, edges):
-    npt.tl.learn_dag(small_screen, method="given", dag=edges, genes=list(small_screen.var_names))
-    return small_screen
-
-
 def cells_of(adata, label):
     return np.asarray(adata.X[(adata.obs["perturbation"] == label).to_numpy()], dtype=float)
 

@@ -20,12 +20,6 @@ from nextpert.tl._fit_dag_blr.cells import pool_cells
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 
 
-@pytest.fixture
-def screen(small_screen, edges):
-    npt.tl.learn_dag(small_screen, method="given", dag=edges, genes=list(small_screen.var_names))
-    return small_screen
-
-
 def mean_of(adata, label):
     return adata.X[(adata.obs["perturbation"] == label).to_numpy()].mean(axis=0)
 

@@ -214,7 +214,7 @@ def test_some_genes_in_the_order_given(narrow):
 
 @pytest.mark.parametrize("at_once", [500, 20])
 def test_effects_outside_the_panel_are_recovered_in_blocks(at_once, monkeypatch):
-    """One gene in ten responds; nine tenths of the intervals of the others hold 0."""
+    """One gene in ten responds; nine tenths of the intervals of the others cover 0."""
     rng, names = np.random.default_rng(0), [f"P{j}" for j in range(12)]
     label = np.repeat(["control", *names], [500, *[40] * 12])
     truth = 1.5 * rng.choice([-1, 1], (12, 40)) * (rng.random((12, 40)) < 0.1)

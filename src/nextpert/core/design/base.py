@@ -86,7 +86,7 @@ class Acquisition(Shown):
 
     @classmethod
     def _require_exact(cls, asked: Candidates) -> None:
-        if not asked.exact:
+        if cls.exact_only and not asked.exact:
             message = (
                 f"Acquisition {cls.name!r} needs exact shifts: fit with "
                 f"tl.fit_dag_blr(shift_sd=0), use nextpert.core, or choose 'probability', 'ei', "

@@ -271,11 +271,6 @@ class DagBlr(Shown):
         """Which design columns are parents, not fixed, shape ``(vptr[-1],)``."""
         return self._layout.is_weight
 
-    def fixed_of(self, design: ArrayLike) -> Vector:
-        """Return the coefficients of the fixed columns in flat design weights, ``(p, n_fixed)``."""
-        place = self.vptr[:-1, None] + 1 + np.arange(self.n_fixed)
-        return np.asarray(design, np.float64)[place]
-
     def mean(self) -> sp.csr_array:
         """Return the posterior mean of B, sparse ``(n_nodes, n_nodes)``, row = child."""
         data = self.blocks["weights"][self.is_weight]
@@ -308,12 +303,6 @@ class DagBlr(Shown):
             message = "Noise variances have no mean yet (shape <= 1): update with control cells."
             raise ValueError(message)
         return self.rate / (self.shape - 1)
-
-    @property
-    def noise_precision(self) -> Vector:
-        """Posterior mean of one over the noise variances, shape ``(n_nodes,)``."""
-        known = self.known_noise_var
-        return self.shape / self.rate if known is None else 1.0 / known
 
     def spread(self, extra_cells: float = 0.0, *, expected: bool = False) -> tuple[Vector, Vector]:
         """Return ``e`` and ``kappa`` of every node: the terms of the variance of the gap.

@@ -154,6 +154,7 @@ class Civ(LookaheadAcquisition):
         of the distances that remains, by joint draws (see
         :class:`~nextpert.core.design.remaining_variance.RemainingVariance`).
         """
+        cls._require_exact(asked)
         if asked.exact and asked.goal.is_plain:
             values, reduction = cls._on_graphs(asked, asked.graphs, noise_aware=asked.noise_aware)
             if not asked.noise_aware:  # what is reported as removed is what is expected
@@ -196,6 +197,7 @@ class Civ(LookaheadAcquisition):
     @classmethod
     def plate(cls, asked: Candidates, ready: Index, size: int) -> Index:
         """Return the best of the candidates ``ready``, each given the cells of those before."""
+        cls._require_exact(asked)
         chosen: list[int] = []
         closed = asked.exact and asked.goal.is_plain
         graphs, noise = list(asked.graphs), asked.noise.at(asked.n_cells)
@@ -272,18 +274,6 @@ class CivOw(Civ):
         super().__init__(
             posterior, target_mean, domain=domain, n_cells=n_cells, noise_aware=noise_aware
         )
-
-    @classmethod
-    def of_candidates(cls, asked: Candidates) -> Ranked:
-        """Return it after cells of every candidate, whose shifts are exact."""
-        cls._require_exact(asked)
-        return super().of_candidates(asked)
-
-    @classmethod
-    def plate(cls, asked: Candidates, ready: Index, size: int) -> Index:
-        """Return the best of the candidates ``ready``, each given the cells of those before."""
-        cls._require_exact(asked)
-        return super().plate(asked, ready, size)
 
     def mean_square(self) -> Vector:
         """Return ``E(a_i - b_i)^2`` under the output weights, shape ``(n_nodes,)``."""
