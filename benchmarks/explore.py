@@ -8,7 +8,7 @@ at the start of being nearer than the control. Errors of two arms on the same ru
 in the same order) are compared.
 
 Simulated worlds: 20 genes of 3 neighbours on average, 16 knockouts of an efficacy from U(0.2, 1)
-(strong) or U(0.03, 0.25) (weak), towards the state of two of them together, which is told by its
+(strong) or U(0.03, 0.25) (weak), towards the state of two of them together, which is given as
 numbers; on the true graph, or on none. Real screens: half of the cells can be drawn, the mean of
 the others of a perturbation is the target, and theirs is the truth; no graph.
 
