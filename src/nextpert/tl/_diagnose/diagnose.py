@@ -184,7 +184,7 @@ def diagnose(
           perturbation: ``name`` of the guide or batch, ``n_cells``, ``n_false`` (significant
           effects), ``coverage`` of 0 by 90% intervals, ``width`` of its z-scores.
         - ``null_z`` (array, ``(n_groups, n_genes)``): these z-scores.
-        - ``cells`` (text): the fingerprint of the fit's cells.
+        - ``cells``, ``fit`` (texts): the fingerprint of the fit's cells, and the digest of the fit.
         - ``params`` (mapping): the options of the call.
 
     Raises
@@ -326,7 +326,7 @@ def diagnose(
         "null_z": nulls.z,
         **{f"unseen_{name}": getattr(unseen.effects, name) for name in PREDICTED},
         "genes": _adata.strings(fit.genes),
-        "cells": fit.fingerprint,
+        **fit.origin,
         "params": {
             "posterior_key": posterior_key,
             "guide_key": guide_of(fit),

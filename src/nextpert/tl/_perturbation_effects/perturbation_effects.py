@@ -147,7 +147,7 @@ def perturbation_effects(
         - ``alike`` (table), under the same conditions: the pairs that are alike (of these 1,000):
           ``perturbation``, ``other``, the ``probability`` and the expected ``correlation`` of
           effects.
-        - ``cells`` (text): the fingerprint of the fit's cells.
+        - ``cells``, ``fit`` (texts): the fingerprint of the fit's cells, and the digest of the fit.
         - ``params`` (mapping): the options of the call.
 
     Raises
@@ -233,7 +233,7 @@ def perturbation_effects(
         "in_graph": in_graph,
         "n_cells": wanted.n_cells,
         **shared,
-        "cells": fit.fingerprint,
+        **fit.origin,
         "params": params,
     }
     if condition is not None:
