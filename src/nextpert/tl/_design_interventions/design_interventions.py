@@ -178,8 +178,8 @@ def design_interventions(
         - ``floor`` (number): the squared distance that the sampling error of the mean of the
           target's cells alone causes.
         - ``trace`` (table): this and all earlier rounds: ``round`` (a new round starts when the
-          cells or roles of the fit have changed; a call with the same target and acquisition in the same
-          round replaces its row), ``chosen``, ``acquisition``, ``value``, ``target``,
+          cells or roles of the fit have changed; a call with the same target and acquisition in
+          the same round replaces its row), ``chosen``, ``acquisition``, ``value``, ``target``,
           ``predicted_distance`` with its interval, the data used (``n_control_cells``,
           ``n_perturbed_cells``, ``n_perturbations``) and ``n_cells``.
         - ``targets`` (mapping): ``names``, the target genes of one row of the ranking after the
