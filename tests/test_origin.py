@@ -128,3 +128,29 @@ def test_results_of_two_fits_are_named(small_screen, edges, tmp_path):
     with pytest.warns(UserWarning, match=r"'perturbation_effects'.* another fit .*again"):
         npt.pl.perturbation_effects(adata, show=False)
     mpl.pyplot.close("all")
+
+
+def smaller(adata):
+    npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STK3")], genes=["MYC", "STK3", "OXR1"])
+
+
+def without_guides(adata):
+    npt.pp.setup_screen(adata, guide_key=None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [(kind, None) for kind in ("itself", "mapping", "h5ad", "zarr")]
+    + [("itself", change) for change in (permuted, smaller, without_guides)],
+)
+def test_effects_of_the_same_cells_are_no_side_information(fitted, kind, change, tmp_path):
+    effects = npt.tl.perturbation_effects(fitted, as_anndata=True, genes=["MYC", "STK3", "OXR1"])
+    given = {"own": effects} if kind == "mapping" else effects
+    if kind in ("h5ad", "zarr"):
+        given = tmp_path / f"effects.{kind}"
+        getattr(effects, f"write_{kind}")(given)
+    adata = fitted if change is None else change(fitted) or fitted
+    with pytest.raises(ValueError, match=r"features has effects of these same cells: give"):
+        npt.tl.fit_dag_blr(adata, features=given)
+    if change is None:
+        npt.tl.fit_dag_blr(adata[100:].copy(), features=given)  # other cells

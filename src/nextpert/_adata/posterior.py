@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from nextpert._adata.members import Naming
 from nextpert._adata.panel import list_names, places, resolve_panel
 from nextpert._adata.read import Checksum, mixed_words, read_screens, stirred
 from nextpert._adata.roles import KEY, declared_roles, fitted_roles, role_texts
-from nextpert._adata.stored import read_stored
+from nextpert._adata.stored import eager, read_stored
 from nextpert._warn import warn
 from nextpert.core import DagBlr, ScreenMoments
 from nextpert.core._codec import (
@@ -67,6 +68,31 @@ def fingerprint(adata: ad.AnnData, roles: Roles, columns: NDArray[np.int64]) -> 
     _, found = read_screens(adata, columns, [], checksum=wanted, layer=roles.layer)
     cells = as_fingerprint(adata, roles, found)
     return f"{cells['roles']} {cells['values']}"
+
+
+def require_other_cells(adata: ad.AnnData, features: Any) -> None:
+    """Raise if side information is the effects of these same cells, which would count twice.
+
+    It is compared by roles and panel of the fit that it came from, whatever those are now.
+    """
+    for one in features.values() if isinstance(features, Mapping) else [features]:
+        origin = eager(getattr(one, "uns", {}))
+        if not isinstance(origin, Mapping) or not {"cells", "panel", "fit_params"} <= set(origin):
+            continue
+        params = origin["fit_params"]
+        try:
+            roles = fitted_roles(adata, params)
+            genes = list(map(str, origin["panel"]))
+            _, columns = resolve_panel(adata, genes, gene_symbols=params.get("gene_symbols"))
+            same = fingerprint(adata, roles, columns) == origin["cells"]
+        except ValueError:  # without its columns, genes or layer: other cells
+            continue
+        if same:
+            message = (
+                "features has effects of these same cells: give effects in another screen, or "
+                "leave features out, as the fit learns from these cells anyway."
+            )
+            raise ValueError(message)
 
 
 def _words(adata: ad.AnnData, roles: Roles) -> NDArray[np.uint64]:

@@ -269,7 +269,7 @@ def fit_dag_blr(
     ------
     ValueError
         If the graph or the column of labels is absent, a graph has a cycle or belongs to
-        another gene panel, there are no control cells, a gene is constant among them, a label
+        another gene panel, ``features`` are effects of these same cells, there are no control cells, a gene is constant among them, a label
         is unknown, a value is NaN or infinite, or the values cannot be log-normalised (unless the
         screen was set up with ``check_scale=False``). Nothing is written on error.
 
@@ -290,6 +290,8 @@ def fit_dag_blr(
         adata, perturbation_key=perturbation_key, control=control, layer=layer,
         guide_key=guide_key,
     )  # fmt: skip
+    features = _adata.load_features(features)
+    _adata.require_other_cells(adata, features)
     chosen = _PriorOptions(**prior_options or {})
     exact = shift_sd == 0
     genes, columns, dag = _adata.read_graph(adata, dag_key, gene_symbols)

@@ -104,7 +104,9 @@ def perturbation_effects(
     as_anndata
         Whether to return the effects as an AnnData of perturbations x genes instead of writing
         them to ``adata``: ``X`` has the mean, layers have the other tables, ``obs`` has
-        ``n_cells`` and, if one is given, ``condition``; ``uns`` has ``programs`` and ``alike``.
+        ``n_cells`` and, if one is given, ``condition``; ``uns`` has ``programs``, ``alike``, and
+        the fingerprint of the cells, by which :func:`fit_dag_blr` refuses them as ``features`` of
+        a fit to the same cells.
     copy
         Whether to return a copy instead of writing to ``adata``.
 
@@ -224,7 +226,10 @@ def perturbation_effects(
             obs if condition is None else obs.assign(condition=condition),
             pd.DataFrame({"in_graph": in_graph}, index=chosen),
             layers=tables,
-            uns={"params": params, **shared},
+            uns={
+                "params": params, **shared, **fit.origin, "panel": _adata.strings(fit.genes),
+                "fit_params": dict(fit.params),
+            },  # fmt: skip
         )
     stored = {
         **tables,
