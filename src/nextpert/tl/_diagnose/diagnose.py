@@ -12,6 +12,7 @@ from nextpert._adata import environments
 from nextpert._adata.arguments import WORKERS, checked
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
+from nextpert._adata.table import is_table
 from nextpert.core._checks import as_rng
 from nextpert.tl._diagnose import judged
 from nextpert.tl._diagnose import quantities as q
@@ -264,7 +265,7 @@ def diagnose(
     >>> adata.uns["diagnosis"]["level"]
     'trust'
     """
-    generator = as_rng(rng)
+    generator = as_rng(rng, "halves of a table" if is_table(adata) else "")
     fit = _adata.posterior_from(adata, posterior_key, compare=False)
     roles = _adata.fitted_roles(adata, fit.params)
     folds = Folds.of(fit, posterior_key)

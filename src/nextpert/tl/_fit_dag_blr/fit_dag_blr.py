@@ -269,9 +269,10 @@ def fit_dag_blr(
     ------
     ValueError
         If the graph or the column of labels is absent, a graph has a cycle or belongs to
-        another gene panel, ``features`` are effects of these same cells, there are no control cells, a gene is constant among them, a label
-        is unknown, a value is NaN or infinite, or the values cannot be log-normalised (unless the
-        screen was set up with ``check_scale=False``). Nothing is written on error.
+        another gene panel, ``features`` are effects of these same cells, there are no control
+        cells, a gene is constant among them, a label is unknown, a value is NaN or infinite, or the
+        values cannot be log-normalised (unless the screen was set up with ``check_scale=False``).
+        Nothing is written on error.
 
     Examples
     --------

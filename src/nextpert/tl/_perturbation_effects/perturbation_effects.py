@@ -218,6 +218,7 @@ def perturbation_effects(
     if condition is not None:
         params["condition"] = condition
     if as_anndata:
+        known = {"panel": _adata.strings(fit.genes), "fit_params": dict(fit.params)}
         obs = pd.DataFrame(
             {"n_cells": wanted.n_cells}, index=pd.Index(wanted.names, name="perturbation")
         )
@@ -226,10 +227,7 @@ def perturbation_effects(
             obs if condition is None else obs.assign(condition=condition),
             pd.DataFrame({"in_graph": in_graph}, index=chosen),
             layers=tables,
-            uns={
-                "params": params, **shared, **fit.origin, "panel": _adata.strings(fit.genes),
-                "fit_params": dict(fit.params),
-            },  # fmt: skip
+            uns={"params": params, **shared, **fit.origin, **known},
         )
     stored = {
         **tables,
