@@ -122,7 +122,8 @@ def writing_to(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     ValueError
-        If a folder stands there (but for a zarr), or a file where its folder would be.
+        If a folder stands there (but for a zarr), a pipe or a device, or a file where its folder
+        would be.
     OSError
         If it cannot be written.
     """
@@ -130,6 +131,9 @@ def writing_to(path: str | os.PathLike[str]) -> Iterator[Path]:
         target = followed(path)
         if target.is_dir() and target.suffix != ".zarr":
             message = f"{str(path)!r} is a folder: name a file in it."
+            raise ValueError(message)
+        if target.exists() and not (target.is_file() or target.is_dir()):
+            message = f"{str(path)!r} is a pipe or device and no regular file: name another."
             raise ValueError(message)
         above = next(parent for parent in target.parents if parent.exists())
         if not above.is_dir():

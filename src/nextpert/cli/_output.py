@@ -125,8 +125,8 @@ def _check_taken(options: Mapping[Path, str], overwrite: bool) -> None:
 def _is_ours(path: Path) -> bool:
     """Whether a file, or the folder of a zarr, is one that the command wrote."""
     kind = path.suffix
-    if path.is_dir() != (kind == ".zarr"):
-        return False
+    if path.is_dir() != (kind == ".zarr") or not (path.is_dir() or path.is_file()):
+        return False  # a pipe, which keeps waiting who reads it
     # What is damaged, or of another format than its name says, may raise anything.
     with suppress(Exception):
         if kind == ".h5ad":

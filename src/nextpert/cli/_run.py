@@ -265,5 +265,5 @@ def _fit(adata: AnnData) -> dict[str, str]:
     if "dag" in adata.varp:
         told["edges"] = repr([part.tolist() for part in adata.varp["dag"].nonzero()])
     if fit := adata.uns.get("dag_blr"):
-        told["fit"] = repr([fit.get("cells"), fit.get("log_evidence")])
+        told["fit"] = str(fit.get("digest"))
     return told
