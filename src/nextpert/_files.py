@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 import re
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
+
+_SEAL = b"nextpert"  # before the digest at the end of a file
 
 # Beginnings of formulas (OWASP, "CSV Injection"), in their wide forms too.
 _STARTS = r"\s*[=+\-@＝＋－＠]"
@@ -80,11 +83,11 @@ def followed(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(path))
 
 
-def write_hdf5(path: Path, fill: Callable[[Any], T]) -> T:
+def write_hdf5(path: Path, fill: Callable[[Any], T], *, sealed: bool = False) -> T:
     """Write an HDF5 file that ``fill`` fills, in memory first; return what that returned.
 
     On a full disk the HDF5 library ends Python with a segmentation fault; plain bytes raise an
-    OSError there.
+    OSError there. A ``sealed`` file ends in a digest of its bytes (:func:`is_sealed`).
     """
     import h5py  # type: ignore[import-untyped]
 
@@ -93,9 +96,26 @@ def write_hdf5(path: Path, fill: Callable[[Any], T]) -> T:
         returned = fill(file)
     with path.open("wb") as out:
         out.write(image.getbuffer())
+        if sealed:  # HDF5 reads no further than its own end
+            out.write(_SEAL + hashlib.sha256(image.getbuffer()).digest())
         out.flush()
         os.fsync(out.fileno())
     return returned
+
+
+def is_sealed(path: Path) -> bool | None:
+    """Whether a file ends in the digest of its bytes; ``None`` if it has no digest.
+
+    In some damaged files the HDF5 library loops for ever: they are not to be opened.
+    """
+    text = hashlib.sha256()
+    left = max(path.stat().st_size - len(_SEAL) - text.digest_size, 0)
+    with path.open("rb") as file:
+        while part := file.read(min(left, 2**20)):
+            text.update(part)
+            left -= len(part)
+        end = file.read()
+    return end == _SEAL + text.digest() if end.startswith(_SEAL) else None
 
 
 def write_zarr(path: Path, fill: Callable[[Any], T]) -> T:
