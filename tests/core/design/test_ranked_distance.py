@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nextpert.core import Dag, DagBlr
+from nextpert.core.causal.weights import mean_draws
 from nextpert.core.design.distances import (
     first_order_distances,
     probability_nearest,
@@ -15,7 +16,6 @@ from nextpert.core.design.distances import (
 from nextpert.core.design.goal import Goal
 from nextpert.core.design.joint_draws import Draw, States
 from nextpert.core.design.stopping import draw_plate
-from nextpert.core.model.weights import mean_draws
 
 
 @pytest.mark.slow
