@@ -21,6 +21,7 @@ from nextpert._adata.roles import KEY, declared_roles, fitted_roles, role_texts
 from nextpert._adata.stored import eager, read_stored
 from nextpert._warn import warn
 from nextpert.core import DagBlr, ScreenMoments
+from nextpert.core._blas import in_blocks
 from nextpert.core._codec import (
     array,
     coded,
@@ -36,7 +37,7 @@ from nextpert.core._codec import (
 )
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States, states_by_effects
 from nextpert.core.model.hierarchical import Hierarchical
-from nextpert.core.model.perturbations import CellMeans, Perturbations, in_blocks
+from nextpert.core.model.perturbations import CellMeans, Perturbations
 from nextpert.core.model.predictors.base import SideInformation, predictors
 
 if TYPE_CHECKING:
