@@ -1,6 +1,7 @@
 """A table of effects and standard errors is a screen: it agrees with its own cells."""
 
 import logging
+import re
 
 import anndata as ad
 import numpy as np
@@ -504,3 +505,32 @@ def test_groups_of_rows_are_weighted_by_what_they_count_for():
     assert pooled.counted[1].tolist() == counted[1:3].sum(axis=0).tolist()
     variance = [each.scatter.diagonal() / (each.n.sum() - len(each.n)) for each in (one, pooled)]
     assert np.allclose(*variance)
+
+
+@pytest.mark.parametrize("missing", [np.nan, None, "", " ", pd.NA], ids=repr)
+@pytest.mark.parametrize("what", ["row", "gene", "batch", "label", "long row", "long gene"])
+def test_rows_without_a_name_are_left_out_with_a_count(what, missing, caplog):
+    names, genes = pd.Index(list("ABCD"), dtype=object), pd.Index(list("ghi"), dtype=object)
+    values = np.arange(1.0, 13.0).reshape(4, 3)
+    some, held = names.map(lambda x: missing if x == "D" else x), names
+    if "gene" in what:
+        some, genes = names, genes.map(lambda x: missing if x == "i" else x)
+    told = {"control_se": "conservative"}
+    if what == "batch":
+        told["batch"] = {"A": "x", "B": "x", "C": "x", "D": missing}
+    elif what == "label":
+        given = ad.AnnData(values, pd.DataFrame({"perturbation": some}, held))
+        given.layers["se"], given.var_names = values, genes
+    else:
+        held = some
+    if what.startswith("long"):
+        pairs = [(name, gene) for name in some for gene in genes]
+        given = pd.DataFrame(pairs, columns=["perturbation", "gene"], dtype=object)
+        given, told["source"] = given.assign(effect=values.ravel(), se=1.0), "plain"
+    elif what != "label":
+        given, told["se"] = (pd.DataFrame(values, held, genes) for _ in range(2))
+    table = npt.pp.effect_table(given, **told)
+    assert table.obs["perturbation"].tolist() == ["control", *("ABCD" if "gene" in what else "ABC")]
+    assert table.var_names.tolist() == list("gh" if "gene" in what else "ghi")
+    n = {"long row": 3, "long gene": 4}.get(what, 1)
+    assert re.search(rf"^.*\b{n} .*without a name", caplog.text)

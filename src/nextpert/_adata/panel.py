@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Container, Iterable, Mapping, Sequence
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
+logger = logging.getLogger(__name__)
 
 # The 36 genes of the Perturb-CITE-seq analysis of Zhang et al. 2023,
 # doi:10.1038/s42256-023-00719-0.
@@ -102,6 +105,27 @@ def places(groups: Iterable[Sequence[str]], genes: Sequence[str]) -> list[list[i
     return [[place[gene] for gene in group] for group in groups]
 
 
+def with_names(names: Any, what: str = "") -> NDArray[np.bool_]:
+    """Return which names are there: neither missing nor blank, shape ``(n_names,)``.
+
+    Unless it is empty, ``what`` says in the log what the others are, which the caller leaves out.
+
+    Raises
+    ------
+    ValueError
+        If names have several levels.
+    """
+    if isinstance(names, pd.MultiIndex):
+        message = f"{what} have names of several levels: give each one name (index.map('_'.join))."
+        raise ValueError(message)
+    code, values = pd.factorize(np.array(pd.Series(names, dtype=object)))
+    without = np.array([not str(value).strip() for value in values] + [True])[code]
+    if what and without.any():
+        n = int(without.sum())
+        logger.warning("%s: %d without a name (missing or empty) are left out.", what, n)
+    return ~without
+
+
 def measured_genes(adata: ad.AnnData, gene_symbols: str | None = None) -> list[str]:
     """Return the names of all genes: those of ``adata.var_names``, or a column of ``adata.var``.
 
@@ -121,10 +145,9 @@ def measured_genes(adata: ad.AnnData, gene_symbols: str | None = None) -> list[s
     column = adata.var[gene_symbols]
     if hasattr(column, "to_series"):  # var of anndata.experimental.read_lazy
         column = column.to_series()
-    missing = column.isna() | (column.astype(str) == "")
-    symbols = column.astype(str)
+    there, symbols = with_names(column), column.astype(str)
     return [
-        name if gone else symbol for name, symbol, gone in zip(names, symbols, missing, strict=True)
+        symbol if named else name for name, symbol, named in zip(names, symbols, there, strict=True)
     ]
 
 

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from nextpert import _adata
 from nextpert._adata.arguments import checked, one_of
 from nextpert._adata.labels import column_of
-from nextpert._adata.panel import closest, list_names
+from nextpert._adata.panel import closest, list_names, with_names
 from nextpert._adata.roles import KEY as SCREEN
 from nextpert._adata.roles import Roles, screen_record
 from nextpert._adata.scale import read_scale
@@ -191,9 +191,11 @@ def effect_table(
     """
     given = _read(adata, se, source, perturbation_key, gene_key)
     control = control if given.roles is None else given.roles.control
+    batches = _values(batch, given.obs, given.labels, "batch")
+    if batches is not None:
+        named = with_names(batches, "Rows by batch")
+        given, batches = given.rows(named), [str(batches[j]) for j in np.flatnonzero(named)]
     labels, genes = given.labels, [str(gene) for gene in given.effects.columns]
-    batches = _values(batch, given.obs, labels, "batch")
-    batches = None if batches is None else [str(each) for each in batches]
     if given.base is not None and base not in (None, given.base):
         message = f"The output of {source} holds logarithms of base {given.base}: leave base out."
         raise ValueError(message)
@@ -292,6 +294,13 @@ class _Given(NamedTuple):
     correlation: Array | None = None
     source: str = "table"
 
+    def rows(self, kept: NDArray[np.bool_]) -> _Given:
+        """Return some of the rows."""
+        labels = [self.labels[j] for j in np.flatnonzero(kept)]
+        return self._replace(
+            effects=self.effects[kept], se=self.se[kept], labels=labels, obs=self.obs[kept]
+        )
+
 
 def _read(
     adata: ad.AnnData | pd.DataFrame,
@@ -320,8 +329,10 @@ def _read(
         labels = adata.obs_names.to_series()
         if perturbation_key is not None or "perturbation" in obs:
             labels = column_of(adata, perturbation_key or "perturbation")
-        tables = adata.to_df(), adata.to_df(layer=name)
-        return _Given(*tables, labels.astype(str).tolist(), obs, adata.var.copy(), None)
+        genes = with_names(adata.var_names, "Genes")
+        tables = (adata.to_df(layer=each).loc[:, genes] for each in (None, name))
+        given = _Given(*tables, labels.astype(str).tolist(), obs, adata.var[genes], None)
+        return given.rows(with_names(labels, "Perturbations"))
     if source is not None:
         if se is not None:
             message = "A long table holds its standard errors: leave se out, or leave source out."
@@ -335,7 +346,11 @@ def _read(
                 f"what wrote a long table with source: {', '.join(NAMES)}."
             )
             raise ValueError(message)
-        tables, base, how = _aligned(adata, se), None, ""
+        named = (
+            table.loc[with_names(table.index, rows), with_names(table.columns, columns)]
+            for table, rows, columns in ((adata, "Perturbations", "Genes"), (se, "", ""))
+        )
+        tables, base, how = _aligned(*named), None, ""
     labels = tables[0].index.astype(str)
     var = pd.DataFrame(index=tables[0].columns.astype(str))
     return _Given(*tables, labels.tolist(), pd.DataFrame(index=labels), var, base, how)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from nextpert._adata.panel import closest, list_names
+from nextpert._adata.panel import closest, list_names, with_names
 from nextpert._adata.sources import real_values
 
 
@@ -113,6 +113,8 @@ def read_output(
     usual = ("perturbation", *asked.perturbations)
     wanted = (perturbation_key,) if perturbation_key else usual
     label = _column(columns, wanted, "perturbations", "perturbation_key")
+    for name, what in ((label, "Rows by perturbation"), (gene, "Rows by gene")):
+        table = table[with_names(table[name], what)]
     effect = real_values(table[asked.effect], f"The column {asked.effect!r}")
     se, how = _standard_errors(table, asked, effect)
     if not asked.base:
