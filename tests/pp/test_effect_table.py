@@ -429,7 +429,10 @@ BAD = {
     "zero": (lambda t, s: (t, s.mask(t == t.iloc[1, 2], 0.0)),
              r"must be above 0, but are not for g1 on g2: "),
     "next to nothing": (lambda t, s: (t, s.mask(t == t.iloc[1, 2], 1e-12)),
-                        r"below a billionth of the table's median for g1 on g2: make them NaN"),
+                        r"below a billionth of the table's median, .*for g1 on g2: make them NaN"),
+    "tiny errors": (lambda t, s: (t * 1e-101, s * 1e-100), r"or 1e-100, for g0 on g0"),
+    "a tiny effect": (lambda t, s: (t.mask(t == t.iloc[1, 2], 1e-101), s),
+                      r"not 0, but below 1e-100, for g1 on g2"),
     "negative": (lambda t, s: (t, -s), r"must be above 0, but are not for g0 on g0, g0 on g1"),
     "infinite": (lambda t, s: (t.mask(t == t.iloc[1, 2], np.inf), s), r"infinite for g1 on g2"),
     "a gene without any": (

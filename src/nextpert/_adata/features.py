@@ -176,7 +176,7 @@ def _parts(given: Any, genes: Sequence[str], what: str, *, inner: bool = False) 
     if isinstance(given, pd.DataFrame):
         return [_edges(given, what) if _is_edges(given) else _table(given, what)]
     tables = (ad.AnnData, pd.DataFrame, Mapping)
-    held = list(given.values()) if isinstance(given, Mapping) else [None]
+    held: list[Any] = list(given.values()) if isinstance(given, Mapping) else [None]
     nested = any(isinstance(each, tables) for each in held)
     lists = all(hasattr(each, "__iter__") and not isinstance(each, str) for each in held)
     if (inner and nested) or not (lists or nested):

@@ -35,7 +35,13 @@ from nextpert.core._codec import table_type
 from nextpert.core.model.within_cells import WITHOUT_CORRELATION, without_responses
 from nextpert.core.screen.guides import pool_guides, spread_within
 from nextpert.pp._steps.outputs import NAMES, read_output
-from nextpert.pp._steps.table_errors import FEWEST, batch_factor, controls_of, read_correlation
+from nextpert.pp._steps.table_errors import (
+    FEWEST,
+    batch_factor,
+    controls_of,
+    known_entries,
+    read_correlation,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,7 +52,6 @@ logger = logging.getLogger(__name__)
 
 _LOGARITHMS = {"e": 1.0, "2": float(np.log(2)), "10": float(np.log(10))}
 CONSERVATIVE = "conservative"  # the error of controls of whom nothing is known
-_LEAST_ERROR = 1e-9  # of the table's median standard error: beside it, matrices are singular
 _MOST_CELLS = 1e12  # sums of a thousand times as many are whole numbers still
 
 
@@ -205,7 +210,7 @@ def effect_table(
         real_values(table, name) * _LOGARITHMS[found]
         for table, name in ((given.effects, "Effects"), (given.se, "Standard errors"))
     )
-    known = _known(effects, errors, labels, genes)
+    known = known_entries(effects, errors, labels, genes)
     each, block = (np.array([""]), np.zeros(len(labels), np.int64))
     if batches is not None:
         each, block = np.unique(batches, return_inverse=True)
@@ -330,8 +335,8 @@ def _read(
         if perturbation_key is not None or "perturbation" in obs:
             labels = column_of(adata, perturbation_key or "perturbation")
         genes = with_names(adata.var_names, "Genes")
-        tables = (adata.to_df(layer=each).loc[:, genes] for each in (None, name))
-        given = _Given(*tables, labels.astype(str).tolist(), obs, adata.var[genes], None)
+        effects, errors = (adata.to_df(layer=each).loc[:, genes] for each in (None, name))
+        given = _Given(effects, errors, labels.astype(str).tolist(), obs, adata.var[genes], None)
         return given.rows(with_names(labels, "Perturbations"))
     if source is not None:
         if se is not None:
@@ -514,35 +519,6 @@ def _require_once(
             f"leave it out, and give control_mean and control_se."
         )
         raise ValueError(message)
-
-
-def _known(effects: Array, errors: Array, labels: list[str], genes: list[str]) -> NDArray[np.bool_]:
-    """Return which entries say something, ``(n_perturbations, n_genes)``, or raise."""
-    known = ~np.isnan(effects) & ~np.isnan(errors) & (errors < np.inf)
-    with np.errstate(invalid="ignore"):
-        wrong = known & ~(errors > 0)
-        tiny = known & (errors < _LEAST_ERROR * np.median(errors[known])) if known.any() else wrong
-    for bad, what in (
-        (wrong, "Standard errors must be above 0, but are not for"),
-        (tiny, "Standard errors are below a billionth of the table's median for"),
-        (np.isinf(effects), "Effects are infinite for"),
-    ):
-        if bad.any():
-            pairs = zip(*np.nonzero(bad), strict=True)
-            shown = list_names(f"{labels[j]} on {genes[i]}" for j, i in pairs)
-            message = f"{what} {shown}: make them NaN if nothing is known."
-            raise ValueError(message)
-    for names, axis, what in ((genes, 0, "genes"), (labels, 1, "perturbations")):
-        empty = [names[int(k)] for k in np.flatnonzero(~known.any(axis=axis))]
-        if empty:
-            message = (
-                f"No effect with a standard error is known of the {what} {list_names(empty)}: "
-                f"leave them out."
-            )
-            raise ValueError(message)
-    require_small(effects[known], "Effects")
-    require_small(errors[known], "Standard errors")
-    return known
 
 
 def _require_alike(known: NDArray[np.bool_], labels: list[str]) -> None:
