@@ -213,6 +213,18 @@ def test_a_missing_entry_says_nothing(plain):
     assert abs(again["mean"][j, 5] - found["mean"][j, 5]) < 0.5 * found["sd"][j, 5]
 
 
+@pytest.mark.parametrize("unknown", ["A+B", "A"])
+def test_a_combination_may_be_unknown_on_a_gene(unknown):
+    rng, names = np.random.default_rng(0), ["A", "B", "C", "A+B", "B+C"]
+    table = pd.DataFrame(rng.normal(size=(5, 5)), names, GENES[:5])
+    table.loc[unknown, "g1"] = np.nan
+    screen = npt.pp.effect_table(table, table * 0 + 0.1, n_cells=100, n_controls=300)
+    npt.tl.fit_dag_blr(screen)
+    npt.tl.design_interventions(screen, "C", candidates=["A+B", "A+C"], acquisition="greedy")
+    found = screen.uns["design"]["ranking"].set_index("perturbation")
+    assert np.isfinite(found["predicted_distance"]).all()
+
+
 def test_target_genes_are_expected_to_lose_what_the_controls_have(plain):
     table, se, told = plain
     for name in GENES[:6]:
