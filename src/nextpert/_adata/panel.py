@@ -129,10 +129,12 @@ def with_names(names: Any, what: str = "") -> NDArray[np.bool_]:
 def measured_genes(adata: ad.AnnData, gene_symbols: str | None = None) -> list[str]:
     """Return the names of all genes: those of ``adata.var_names``, or a column of ``adata.var``.
 
-    A gene without a symbol keeps its name in ``adata.var_names``.
+    ``None`` stands for the column of ``pp.setup_screen``, if one has that role, and ``""`` for
+    ``adata.var_names``. A gene without a symbol keeps its name there.
     """
     names = [str(name) for name in adata.var_names]
-    if gene_symbols is None:
+    gene_symbols = _role_of_symbols(adata) if gene_symbols is None else gene_symbols
+    if not gene_symbols:
         return names
     if gene_symbols not in adata.var.columns:
         columns = [str(column) for column in adata.var.columns]
@@ -151,6 +153,11 @@ def measured_genes(adata: ad.AnnData, gene_symbols: str | None = None) -> list[s
     ]
 
 
+def _role_of_symbols(adata: ad.AnnData) -> str:
+    screen: Any = adata.uns.get("screen")
+    return str(screen.get("gene_symbols", "")) if hasattr(screen, "get") else ""
+
+
 def resolve_panel(
     adata: ad.AnnData,
     genes: Iterable[str] | None,
@@ -160,7 +167,7 @@ def resolve_panel(
 ) -> tuple[list[str], NDArray[np.int64]]:
     """Return the names of a panel and their columns; ``None`` stands for every gene.
 
-    ``gene_symbols`` is the column of ``adata.var`` with the names, as in scanpy.
+    ``gene_symbols`` is as of :func:`measured_genes`.
 
     Raises
     ------
@@ -168,7 +175,8 @@ def resolve_panel(
         If genes are absent, given twice, not unique among the names, or fewer than ``least``.
     """
     measured = measured_genes(adata, gene_symbols)
-    where = "adata.var_names" if gene_symbols is None else f"adata.var[{gene_symbols!r}]"
+    column_name = _role_of_symbols(adata) if gene_symbols is None else gene_symbols
+    where = f"adata.var[{column_name!r}]" if column_name else "adata.var_names"
     names = measured if genes is None else [str(gene) for gene in in_order(genes)]
     counts = Counter(measured)
     absent = [name for name in names if name not in counts]

@@ -381,10 +381,11 @@ def _of_cells(adata: ad.AnnData) -> _Given:
     pooled = pool_guides(moments, group, 1 + len(names), guide_variance=spread, fixed_sd=sd)
     change, error = pooled.to_controls()
     within_cells = pooled.covariance.diagonal()
-    if gone := [str(adata.var_names[i]) for i in np.flatnonzero(~(within_cells > 0))]:
+    genes = np.array(_adata.measured_genes(adata), dtype=object)
+    if gone := genes[~(within_cells > 0)].tolist():
         logger.info("Left out, as they do not vary: genes %s.", list_names(gone))
     kept = within_cells > 0
-    index = adata.var_names[kept].astype(str)
+    index = pd.Index(genes[kept])
     effects = pd.DataFrame(change[:, kept], names, index)
     se = pd.DataFrame(np.sqrt(within_cells * error)[:, kept], names, index)
     cells: Array = pooled.n_cells.astype(np.float64)

@@ -34,6 +34,7 @@ def setup_screen(
     covariates: str | Iterable[str] | Kept | None = KEPT,
     layer: str | Kept | None = KEPT,
     separator: str | Kept | None = KEPT,
+    gene_symbols: str | Kept | None = KEPT,
     check_scale: bool | Kept = KEPT,
     copy: bool = False,
 ) -> ad.AnnData | None:
@@ -81,6 +82,9 @@ def setup_screen(
     separator
         What joins the targets of a label, ``"+"`` if never given, as in ``"MYC+STK3"``.
         ``"STK3+MYC"`` is the same perturbation. ``""`` takes every label as it is.
+    gene_symbols
+        Column of ``adata.var`` with the names of genes that labels, panels and targets use, where
+        ``adata.var_names`` holds others (Ensembl ids).
     check_scale
         Whether to raise an error if the values cannot be log-normalised, here and in later calls.
         ``True`` if never given for the layer.
@@ -126,8 +130,9 @@ def setup_screen(
     roles = renewed_roles(
         adata, perturbation_key=perturbation_key, control=control, guide_key=guide_key,
         batch_key=batch_key, condition_key=condition_key, covariates=covariates, layer=layer,
-        separator=separator,
+        separator=separator, gene_symbols=gene_symbols,
     )  # fmt: skip
+    _adata.measured_genes(adata, roles.gene_symbols or "")
     _adata.require_layer(adata, roles.layer)
     environments = read_environments(adata, roles)
     cells = np.flatnonzero(environments.codes >= 0)

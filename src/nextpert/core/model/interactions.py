@@ -154,7 +154,9 @@ class Interactions:
             variance = variance / kept
             spread = variance + total
             off = (self.effects / self.scale - mean) ** 2 / spread
-            logs.append(-0.5 * (np.log(np.where(np.isfinite(spread), spread, 1.0)) + off).sum(axis=1))
+            logs.append(
+                -0.5 * (np.log(np.where(np.isfinite(spread), spread, 1.0)) + off).sum(axis=1)
+            )
             moments.append((mean, variance + self.rest_sd**2))
         log = np.log(self.chances)[:, None] - np.array(logs)
         chance = np.exp(log - log.max(axis=0))
