@@ -454,6 +454,11 @@ BAD = {
     "a perturbation without any": (lambda t, s: (t.mask((t.index == "HS1")[:, None]
                                                         & np.ones(t.shape, bool)), s),
                                    r"known of the perturbations HS1"),
+    "no rows": (lambda t, s: (t[:0], s[:0]), r"has no row, or no column, of effects"),
+    "rows of two levels": (lambda t, s: (t.set_axis(pd.MultiIndex.from_product([[1], t.index])), s),
+                           r"Perturbations have names of several levels: give each one name"),
+    "10**400": (lambda t, s: (t.astype(object).mask(t == t.iloc[0, 0], 10**400), s),
+                r"Effects must hold real numbers alone, but those of g0 are none"),
     "nothing at all": (lambda t, s: (t * np.nan, s), r"No effect with a standard error"),
     "rows twice": (lambda t, s: (pd.concat([t, t]), pd.concat([s, s])),
                    r"perturbations given more than once: g0, g1"),

@@ -87,6 +87,9 @@ def bad(source="deseq2", **columns):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"adata": outputs()["deseq2"][:0], "source": "deseq2", **SAFE}, r"has no row, or no col"),
+        ({"adata": pd.concat([outputs()["deseq2"], outputs()["deseq2"][["lfcSE"]]], axis=1),
+          "source": "deseq2"}, r"columns of the same name: lfcSE\. Keep one of each"),
         (bad("edger by p", PValue=0.0), r"12 p-values in 'PValue' are 0 or 1, from which no"),
         (bad("edger by p", PValue=1.0), r"12 p-values in 'PValue' are 0 or 1"),
         (bad("edger by p", PValue=-0.1), r"below 0 or above 1, which are no p-values"),

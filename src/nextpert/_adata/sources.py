@@ -364,9 +364,13 @@ def real_values(
 
 def _real(table: pd.DataFrame | pd.Series) -> NDArray[np.float64] | None:
     lost = np.exceptions.ComplexWarning
-    dtypes = table.dtypes if isinstance(table, pd.DataFrame) else [table.dtype]
-    if any(dtype.kind in "mM" for dtype in dtypes):  # dates would be nanoseconds
-        return None
+    frame = table if isinstance(table, pd.DataFrame) else table.to_frame()
+    for i, dtype in enumerate(frame.dtypes):
+        texts = dtype.kind == "O" and any(isinstance(x, str) for x in frame.iloc[:, i])
+        if (
+            texts or dtype.kind in "mM"
+        ):  # dates would be nanoseconds, and "5" is a number by mistake
+            return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", lost)

@@ -195,6 +195,9 @@ def effect_table(
     6
     """
     given = _read(adata, se, source, perturbation_key, gene_key)
+    if not given.effects.size:
+        message = "The table has no row, or no column, of effects: give it some."
+        raise ValueError(message)
     control = control if given.roles is None else given.roles.control
     batches = _values(batch, given.obs, given.labels, "batch")
     if batches is not None:

@@ -105,6 +105,9 @@ def read_output(
         follows from what is given.
     """
     columns = [str(column) for column in table.columns]
+    if twice := list(table.columns[table.columns.duplicated()].unique()):
+        message = f"The table has columns of the same name: {list_names(twice)}. Keep one of each."
+        raise ValueError(message)
     asked = OUTPUTS[source]
     if asked.effect not in columns and source == "sceptre":
         asked = OUTPUTS["sceptre ratio"]
