@@ -213,6 +213,16 @@ def test_a_missing_entry_says_nothing(plain):
     assert abs(again["mean"][j, 5] - found["mean"][j, 5]) < 0.5 * found["sd"][j, 5]
 
 
+@pytest.mark.parametrize("lost", ["n_cells", "se"])
+def test_a_table_that_lost_a_part_says_so(plain, lost):
+    table, se, told = plain
+    screen = npt.pp.effect_table(table, se, **told)
+    del (screen.obs if lost == "n_cells" else screen.layers)[lost]
+    for call in (npt.tl.fit_dag_blr, npt.pp.setup_screen, lambda a: npt.Campaign(a, "g1")):
+        with pytest.raises(ValueError, match=r"A table of effects has obs\['n_cells'\] and layers"):
+            call(screen)
+
+
 @pytest.mark.parametrize("unknown", ["A+B", "A"])
 def test_a_combination_may_be_unknown_on_a_gene(unknown):
     rng, names = np.random.default_rng(0), ["A", "B", "C", "A+B", "B+C"]

@@ -133,7 +133,7 @@ def measured_genes(adata: ad.AnnData, gene_symbols: str | None = None) -> list[s
     ``adata.var_names``. A gene without a symbol keeps its name there.
     """
     names = [str(name) for name in adata.var_names]
-    gene_symbols = _role_of_symbols(adata) if gene_symbols is None else gene_symbols
+    gene_symbols = _column_of_symbols(adata, gene_symbols)
     if not gene_symbols:
         return names
     if gene_symbols not in adata.var.columns:
@@ -153,8 +153,8 @@ def measured_genes(adata: ad.AnnData, gene_symbols: str | None = None) -> list[s
     ]
 
 
-def _role_of_symbols(adata: ad.AnnData) -> str:
-    screen: Any = adata.uns.get("screen")
+def _column_of_symbols(adata: ad.AnnData, given: str | None) -> str:
+    screen: Any = adata.uns.get("screen") if given is None else {"gene_symbols": given}
     return str(screen.get("gene_symbols", "")) if hasattr(screen, "get") else ""
 
 
@@ -175,8 +175,8 @@ def resolve_panel(
         If genes are absent, given twice, not unique among the names, or fewer than ``least``.
     """
     measured = measured_genes(adata, gene_symbols)
-    column_name = _role_of_symbols(adata) if gene_symbols is None else gene_symbols
-    where = f"adata.var[{column_name!r}]" if column_name else "adata.var_names"
+    symbols = _column_of_symbols(adata, gene_symbols)
+    where = f"adata.var[{symbols!r}]" if symbols else "adata.var_names"
     names = measured if genes is None else [str(gene) for gene in in_order(genes)]
     counts = Counter(measured)
     absent = [name for name in names if name not in counts]

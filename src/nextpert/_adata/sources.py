@@ -367,9 +367,7 @@ def _real(table: pd.DataFrame | pd.Series) -> NDArray[np.float64] | None:
     frame = table if isinstance(table, pd.DataFrame) else table.to_frame()
     for i, dtype in enumerate(frame.dtypes):
         texts = dtype.kind == "O" and any(isinstance(x, str) for x in frame.iloc[:, i])
-        if (
-            texts or dtype.kind in "mM"
-        ):  # dates would be nanoseconds, and "5" is a number by mistake
+        if texts or dtype.kind in "mM":  # dates would be nanoseconds
             return None
     try:
         with warnings.catch_warnings():

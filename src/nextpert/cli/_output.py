@@ -112,9 +112,9 @@ def _hidden_folder(place: Path) -> Iterator[Path]:
     """Yield a new folder, locked as long as this process lives, and remove it."""
     from filelock import FileLock
 
-    with tempfile.TemporaryDirectory(prefix=".nextpert_", dir=place) as name:
-        with FileLock(Path(name) / _LOCK):
-            yield Path(name)
+    hidden = tempfile.TemporaryDirectory(prefix=".nextpert_", dir=place)
+    with hidden as name, FileLock(Path(name) / _LOCK):
+        yield Path(name)
 
 
 def _remove_left_over(place: Path) -> None:

@@ -13,6 +13,7 @@ from nextpert._adata.labels import left_out_table, say_left_out
 from nextpert._adata.roles import KEPT, KEY, Kept, renewed_roles, screen_record
 from nextpert._adata.scale import overruled_by, read_scale, report_scale
 from nextpert._adata.screen import describe, read_environments
+from nextpert._warn import warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -107,7 +108,8 @@ def setup_screen(
     Warns
     -----
     UserWarning
-        If the values may not be log-normalised, but the sample does not show it.
+        If the values may not be log-normalised, but the sample does not show it, or fewer than two
+        conditions have perturbed cells.
 
     Raises
     ------
@@ -135,6 +137,14 @@ def setup_screen(
     _adata.measured_genes(adata, roles.gene_symbols or "")
     _adata.require_layer(adata, roles.layer)
     environments = read_environments(adata, roles)
+    if roles.condition_key is not None:
+        table = environments.table
+        perturbed = table[roles.perturbation_key] != roles.control
+        if table.loc[perturbed, roles.condition_key].nunique() < 2:
+            warn(
+                f"Fewer than two conditions of adata.obs[{roles.condition_key!r}] have perturbed "
+                f"cells, so that there are no effects by condition: leave condition_key out."
+            )
     cells = np.flatnonzero(environments.codes >= 0)
     scale = read_scale(adata, np.arange(adata.n_vars), cells, roles.layer)
     known = bool(roles.values.get("checked", True))

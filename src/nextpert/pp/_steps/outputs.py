@@ -105,8 +105,8 @@ def read_output(
         follows from what is given.
     """
     columns = [str(column) for column in table.columns]
-    if twice := list(table.columns[table.columns.duplicated()].unique()):
-        message = f"The table has columns of the same name: {list_names(twice)}. Keep one of each."
+    if same := sorted({name for name in columns if columns.count(name) > 1}):
+        message = f"The table has columns of the same name: {list_names(same)}. Keep one of each."
         raise ValueError(message)
     asked = OUTPUTS[source]
     if asked.effect not in columns and source == "sceptre":
