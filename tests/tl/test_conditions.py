@@ -210,6 +210,7 @@ def test_one_condition_alone_says_so(kept):
 
 
 @pytest.mark.slow
+@pytest.mark.brief_chain
 def test_halves_of_the_controls_are_split_by_condition():
     adata = fit(lined(cells=15)[0], condition_key="line")
     npt.tl.diagnose(adata)
@@ -227,6 +228,7 @@ def test_a_condition_without_controls_raises():
 
 
 @pytest.mark.slow
+@pytest.mark.brief_chain
 @pytest.mark.parametrize(
     ("role", "level", "words"),
     [
