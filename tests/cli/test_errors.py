@@ -10,6 +10,7 @@ from nextpert.cli import main
 from nextpert.cli._words import in_options
 
 # Arguments, and what the one line must hold. A word in capitals stands for a file.
+LONG = "x" * 300 + ".h5ad"
 DEMO = ("demo", "--data", "SCREEN", "--combinations", "keep")
 PREPARE = ("preprocess", "SCREEN")
 LEARN = ("learn", "SCREEN")
@@ -19,6 +20,15 @@ PLAN = ("plan", "FITTED", "--target", "MYC")
 # Found before the graph is learned.
 EARLY = [
     (("demo", "--data", "absent.h5ad", "--target", "MYC"), "no file 'absent.h5ad'"),
+    (("fit", LONG, "--out", "NEW.h5ad"), f"no file '{LONG}'"),
+    (("fit", "FITTED", "--out", LONG), f"Cannot write to '{LONG}' (File name too long): name"),
+    (("fit", "FITTED", "--out", "a\0.h5ad"), r"Cannot write to 'a\x00.h5ad' (embedded null byte)"),
+    (("fit", "FITTED", "--out", "LOOP"), "loop.h5ad' (Too many levels of symbolic links): name"),
+    (
+        ("effects", "EMPTY", "--out", "NEW.h5ad"),
+        "error: '",
+        "empty.csv' is no csv file with a header",
+    ),
     (("demo", "--data", ".", "--target", "MYC"), "'.' is a folder"),
     (("demo", "--data", "THREE", "--target", "MYC"), "is a table", "nextpert effects"),
     (("demo", "--data", "CUT", "--target", "MYC"), "is it whole?"),
@@ -243,6 +253,9 @@ def places(_small_screen, _fitted, tmp_path_factory):
         if word in TEXTS:
             path = folder / f"{word.lower()}.{'toml' if word.startswith('TOML') else 'csv'}"
             path.write_text(TEXTS[word])
+        elif word == "LOOP":
+            path = folder / "loop.h5ad"
+            path.symlink_to(path)
         elif word == "CUT":
             path = folder / "cut.h5ad"
             path.write_bytes(_fitted.read_bytes()[:3000])
@@ -252,7 +265,7 @@ def places(_small_screen, _fitted, tmp_path_factory):
 
     def find(words):
         for word in (word.removeprefix("@") for word in words):
-            if word not in made and word in {*TEXTS, *SCREENS, "CUT"}:
+            if word not in made and word in {*TEXTS, *SCREENS, "CUT", "LOOP"}:
                 made[word] = make(word)
         return [
             f"@{made[word[1:]]}"

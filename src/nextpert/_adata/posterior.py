@@ -84,7 +84,8 @@ def require_other_cells(adata: ad.AnnData, features: Any) -> None:
         try:
             roles = fitted_roles(adata, params)
             genes = list(map(str, origin["panel"]))
-            _, columns = resolve_panel(adata, genes, gene_symbols=params.get("gene_symbols"))
+            symbols = symbols_of({"params": params})
+            _, columns = resolve_panel(adata, genes, gene_symbols=symbols)
             same = fingerprint(adata, roles, columns) == origin["cells"]
         except ValueError:  # without its columns, genes or layer: other cells
             continue
@@ -476,7 +477,7 @@ def posterior_from(
 
 
 def _compare_with_graph(
-    adata: ad.AnnData, key: str, genes: list[str], symbols: str | None, blr: DagBlr, dag_key: str
+    adata: ad.AnnData, key: str, genes: list[str], symbols: str, blr: DagBlr, dag_key: str
 ) -> None:
     stored = adata.uns.get(dag_key, {})
     now = panel_of(stored)

@@ -113,7 +113,7 @@ def panel_of(adata: ad.AnnData) -> list[str]:
 
 def digest(adata: ad.AnnData, roles: Roles, panel: Sequence[str]) -> str:
     """Return a fingerprint of labelled cells, by which the same ones are known again."""
-    _, columns = _adata.resolve_panel(adata, list(panel))
+    _, columns = _adata.resolve_panel(adata, list(panel), gene_symbols="")
     labelled = Roles(roles.perturbation_key, layer=roles.layer)  # in whatever batch they come again
     return _adata.fingerprint(adata, labelled, columns)
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # it came from.
 _PROBE = 2**20
 _COMPRESSED = 4
+_LOCK = ".lock"  # in the hidden folder of a run
 # Attribute of the root of an h5ad or zarr that the command wrote. No other writer copies it, so
 # a file that was changed since is no longer one of these.
 _MARK = "nextpert"
@@ -46,20 +47,20 @@ _SIGNS = {
 
 def require_screen(path: Path, option: str = "") -> None:
     """Raise unless there is such a file, or folder for a zarr; name those that lie beside it."""
-    if path.suffix == ".zarr" and path.is_dir():
+    if path.suffix == ".zarr" and os.path.isdir(path):
         return
     beside: list[str] = []
-    if not path.is_file() and path.parent.is_dir():
+    if not os.path.isfile(path) and os.path.isdir(path.parent):
         beside = sorted(f.name for f in path.parent.iterdir() if f.suffix in (".h5ad", ".zarr"))
     require_file(path, option, f" The folder holds {', '.join(beside[:10])}." if beside else "")
 
 
 def require_file(path: Path, option: str = "", near: str = "") -> None:
     """Raise unless there is such a file; ``near`` ends the message."""
-    if path.is_dir():  # an empty name is that of the working folder
+    if os.path.isdir(path):  # an empty name is that of the working folder
         message = f"{option and f'{option}: '}{str(path)!r} is a folder, not a file.{near}"
         raise FileNotFoundError(message)
-    if not path.is_file():
+    if not os.path.isfile(path):  # a Path raises an error if the name is too long
         message = f"{f'{option}: there' if option else 'There'} is no file {str(path)!r}.{near}"
         raise FileNotFoundError(message)
 
@@ -75,10 +76,11 @@ def check_outputs(options: Mapping[Path, str], source: Path | None, *, overwrite
     """
     places = {}
     for path, option in options.items():
-        if source is not None and source.exists() and path.resolve() == source.resolve():
+        target = followed(path)
+        if source is not None and source.exists() and target == source.resolve():
             message = f"{str(path)!r} is the screen itself, which is kept: name another with "
             raise ValueError(f"{message}{option}.")
-        place = existing(followed(path).parent)
+        place = existing(target.parent)
         taken = path.is_dir() and path.suffix != ".zarr"
         if not place.is_dir() or taken:
             what = f"{path} is a folder" if taken else f"{place} is no folder"
@@ -90,8 +92,9 @@ def check_outputs(options: Mapping[Path, str], source: Path | None, *, overwrite
     for place, path in places.items():
         another = f"make room there, or name another with {options[path]}."
         try:
-            with tempfile.TemporaryDirectory(prefix=".nextpert_", dir=place) as folder:
-                (Path(folder) / "room").write_bytes(bytes(_PROBE))
+            _remove_left_over(place)
+            with _hidden_folder(place) as folder:
+                (folder / "room").write_bytes(bytes(_PROBE))
                 free = shutil.disk_usage(folder).free
         except OSError as error:
             message = f"Cannot write to {str(path)!r} ({error.strerror or error}): {another}"
@@ -102,6 +105,25 @@ def check_outputs(options: Mapping[Path, str], source: Path | None, *, overwrite
                 f"{needed / 1e6:.0f} MB: {another}"
             )
             raise ValueError(message)
+
+
+@contextmanager
+def _hidden_folder(place: Path) -> Iterator[Path]:
+    """Yield a new folder, locked as long as this process lives, and remove it."""
+    from filelock import FileLock
+
+    hidden = tempfile.TemporaryDirectory(prefix=".nextpert_", dir=place)
+    with hidden as name, FileLock(Path(name) / _LOCK):
+        yield Path(name)
+
+
+def _remove_left_over(place: Path) -> None:
+    """Remove the hidden folders of runs that were killed, whose locks are free."""
+    from filelock import FileLock, Timeout
+
+    for lock in place.glob(f".nextpert_*/{_LOCK}"):
+        with suppress(Timeout, OSError), FileLock(lock, timeout=0):
+            shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _check_taken(options: Mapping[Path, str], overwrite: bool) -> None:
@@ -164,8 +186,7 @@ def write_all(
             target = followed(path)
             place = existing(target.parent)
             if place not in folders:
-                new = tempfile.TemporaryDirectory(prefix=".nextpert_", dir=place)
-                folders[place] = Path(stack.enter_context(new))
+                folders[place] = stack.enter_context(_hidden_folder(place))
             ready[target] = folders[place] / f"{len(ready)}_{path.name}"
             with errors_about(path):
                 write(ready[target])

@@ -218,7 +218,7 @@ def _about(path: Path, option: str, what: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:  # those of pandas' parser and of text that is none are such, too
-        message = f"{option}: {str(path)!r} is no {what}."
+        message = f"{option and f'{option}: '}{str(path)!r} is no {what}."
         raise ValueError(message) from error
 
 
