@@ -46,14 +46,13 @@ def test_demo_finds_the_unseen_knockout_and_writes_everything(tmp_path, capsys):
     assert hidden not in set(adata.obs["perturbation"])
     nearest = ranking.loc[ranking["state_distance"].idxmin(), "perturbation"]
     assert nearest == hidden
-    assert f"Predicted closest to the target: {hidden}" in printed.out
-    assert f"Try next: {ranking['perturbation'].iloc[0]} " in printed.out
-    for step in ("Learning", "Fitting", "Ranking", "Drawing"):
+    assert f"test {ranking['perturbation'].iloc[0]} next" in printed.out
+    for step in ("Learning", "Fitting", "Ranking", "Judging", "Writing"):
         assert step in printed.err
     assert len(ranking) == 36
     assert adata.uns["dag"]["params"]["method"] == "boss"
     assert f"In truth closest (the screen is simulated): {hidden}, distance " in printed.out
-    header, *rows = printed.out[printed.out.index("rank  ") :].splitlines()[:37]
+    header, *rows = printed.out[printed.out.index("rank perturbation") :].splitlines()[:37]
     assert header.count("distance") == 2
     place = header.index("true distance") + len("true distance")
     truth = _true_distances(adata, hidden)
@@ -120,10 +119,10 @@ def test_demo_equals_the_functions_and_repeats_itself(screen, small_screen, asse
     assert json.loads(told)["summary"]["perturbation"] != "MYC"  # the target itself
     first = {path.name: path.read_bytes() for path in out.iterdir()}
     (out / "demo.toml").rename(screen.parent / "again.toml")
-    for path in out.iterdir():
-        path.unlink()
     again = ["demo", "--config", str(screen.parent / "again.toml"), "--json", "--quiet"]
-    assert main(again) == 0
+    assert main(again) == 2
+    assert "exists: replace it with --overwrite" in capsys.readouterr().err
+    assert main([*again, "--overwrite"]) == 0
     assert capsys.readouterr().out == told
     assert {path.name: path.read_bytes() for path in out.iterdir()} == first
 
