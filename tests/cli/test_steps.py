@@ -21,7 +21,7 @@ from nextpert._adata.arguments import in_mappings
 from nextpert.cli import main
 from nextpert.cli._options import STEPS
 from nextpert.cli._read import read_target
-from nextpert.cli._results import ranking_in_text
+from nextpert.cli._results import rows_in_text
 from nextpert.tl._design_interventions.tables import candidates_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
@@ -473,7 +473,7 @@ def test_rows_shown(fitted, capsys):
     assert run("design", fitted, *quick, "--show", 1) == 0
     assert "3 more rows: --table FILE.csv writes all" in capsys.readouterr().out
     assert run("design", fitted, *quick, "--show", 0, "--overwrite") == 0
-    assert "rank  perturbation" not in capsys.readouterr().out
+    assert "perturbation shift" not in capsys.readouterr().out
     assert run("effects", fitted, "--show", 2) == 0
     assert "38 more rows: --table FILE.csv writes all" in capsys.readouterr().out
 
@@ -484,18 +484,17 @@ def test_table_of_the_ranking(fitted):
     assert run("design", fitted, *quick, "--acquisition", "civ") == 0
     adata = ad.read_h5ad(fitted.parent / "screen.design.h5ad")
     ranking = candidates_of(adata.uns["design"]["ranking"])
-    _, header, *rows, control, units, rest = ranking_in_text(adata, 2).splitlines()
-    assert control.split()[0] == "(control)"
-    assert "squared" in units
-    assert rest.startswith(f"{len(ranking) - 2} more rows")
+    header, *rows, control, rest = rows_in_text("design", adata, 2).splitlines()
     assert header.split() == [
-        "rank", "perturbation", "targets", "shift", "uncertainty", "resolved", "predicted",
-        "distance", "relative", "to", "control", "P(nearest)", "cells", "seen",
+        "rank", "perturbation", "shift", "acquisition", "predicted_distance", "predicted_low",
+        "predicted_high", "relative_distance", "probability_best", "n_cells_seen",
     ]  # fmt: skip
+    assert control.split()[:2] == ["0", "control"]
+    assert rest.startswith(f"{len(ranking) - 2} more rows")
     for line, (_, row) in zip(rows, ranking[:2].iterrows(), strict=True):
         assert line.split()[:2] == [str(row["rank"]), row["perturbation"]]
-        assert f"{row['predicted_distance']:.3g} ({row['predicted_low']:.2g} to " in line
-        assert f" {100 * row['variance_reduction']:.3g}% " in line
+        for name in ("acquisition", "predicted_distance", "predicted_low", "relative_distance"):
+            assert f" {row[name]:.3g} " in line
         assert line.endswith(f" {row['n_cells_seen']}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,15 +10,18 @@ import pandas as pd
 
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert.cli._options import STEPS
-from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
-from nextpert.tl._perturbation_effects.programs import programs_in_words
+from nextpert.tl._design_interventions.tables import candidates_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
 
-_UNITS = "(distance: squared, in units of log-normalised expression)"
+# What is shown of a ranking; distances are squared, in units of log-normalised expression.
+_RANKING = (
+    "rank", "perturbation", "shift", "acquisition", "predicted_distance", "predicted_low",
+    "predicted_high", "true_distance", "relative_distance", "probability_best", "n_cells_seen",
+)  # fmt: skip
 
 
 def table_of(command: str, adata: AnnData) -> pd.DataFrame:
@@ -60,11 +62,10 @@ def verdict_of(command: str, adata: AnnData, said: list[str]) -> str:
         stored = uns["perturbation_effects"]
         lfsr = np.asarray(stored["lfsr"])
         clear = lfsr < CLEAR_SIGN
-        shared = f" {programs_in_words(stored)}" if "programs" in stored else ""
         return (
             f"{int(clear.sum())} of {lfsr.size} effects are significant (local false sign rate "
             f"below {CLEAR_SIGN}); {int(clear.any(axis=1).sum())} of {len(lfsr)} perturbations "
-            f"have such an effect.{shared}"
+            f"have such an effect. {' '.join(said)}"
         )
     if command == "distances":
         stored = uns["target_distances"]
@@ -105,59 +106,22 @@ def summary_of(command: str, adata: AnnData) -> dict[str, Any]:
     return plain
 
 
-def rows_in_text(command: str, adata: AnnData, n: int) -> str:
-    """Return the first rows of the table of results as text."""
-    if command == "design":
-        return ranking_in_text(adata, n)
-    table = table_of(command, adata)
-    text = table.head(n).to_string(index=False, max_colwidth=40, float_format="{:.3g}".format)
-    more = f"{len(table) - n} more rows: --table FILE.csv writes all\n" if len(table) > n else ""
-    return f"{text}\n{more}"
+def rows_in_text(
+    command: str, adata: AnnData, n: int, truth: NDArray[np.float64] | None = None
+) -> str:
+    """Return the first rows of the table of results as text, of a ranking also the control's.
 
-
-def ranking_in_text(adata: AnnData, n: int, truth: NDArray[np.float64] | None = None) -> str:
-    """Return the first rows of the ranking, and the control's, as text.
-
-    An acquisition that looks ahead is shown as the share of the remaining uncertainty that it would
-    resolve; the probability of being the nearest has its column anyway. ``truth`` holds the true
-    distances of the candidates, shape ``(n_candidates,)``.
+    ``truth`` holds the true distances of the candidates, shape ``(n_candidates,)``.
     """
-    design = adata.uns["design"]
-    candidates, control = candidates_of(design["ranking"]), nothing_of(design["ranking"])
-    shown = candidates.head(n)
-    name, removed = design["params"]["acquisition"], shown["variance_reduction"]
-    columns: dict[str, Any] = {
-        "rank": shown["rank"],
-        "perturbation": shown["perturbation"],
-        "targets": shown["target_genes"],
-        "shift": shown["shift"],
-    }
-    if not removed.isna().all():
-        columns["uncertainty resolved"] = [f"{100 * x:.3g}%" for x in removed]
-    elif name != "probability":
-        columns[name] = [f"{x:.3g}" for x in shown["acquisition"]]
-    columns["predicted distance"] = [_distance(row) for _, row in shown.iterrows()]
-    if truth is not None:
-        columns["true distance"] = [f"{x:.3g}" for x in truth[: len(shown)]]
-    columns["relative to control"] = [_share(row) for _, row in shown.iterrows()]
-    columns["P(nearest)"] = [f"{100 * x:.0f}%" for x in shown["probability_best"]]
-    columns["cells seen"] = shown["n_cells_seen"]
-    table = pd.DataFrame(columns).astype(str)
-    table.loc[len(table)] = dict.fromkeys(table, "") | {
-        "perturbation": "(control)",
-        "predicted distance": _distance(control),
-        "relative to control": _share(control),
-    }
-    rest = len(candidates) - len(shown)
-    more = f"{rest} more rows: --table FILE.csv writes all\n" if rest else ""
-    return f"\n{table.to_string(index=False)}\n{_UNITS}\n{more}"
-
-
-def _distance(row: pd.Series) -> str:
-    low, high = row["predicted_low"], row["predicted_high"]
-    return f"{row['predicted_distance']:.3g} ({low:.2g} to {high:.2g})"
-
-
-def _share(row: pd.Series) -> str:
-    share = float(row["relative_distance"])
-    return "-" if math.isnan(share) else f"{100 * share:.0f}%"
+    table = table_of(command, adata)
+    shown, rest = table.head(n), len(table) - n
+    if command == "design":
+        candidates = candidates_of(table)
+        if truth is not None:
+            candidates = candidates.assign(true_distance=truth)
+        rest = len(candidates) - n
+        columns = [name for name in _RANKING if name in candidates]
+        shown = pd.concat([candidates.head(n), table.tail(1)])[columns]
+    text = shown.to_string(index=False, max_colwidth=40, float_format="{:.3g}".format, na_rep="")
+    more = f"{rest} more rows: --table FILE.csv writes all\n" if rest > 0 else ""
+    return f"{text}\n{more}"

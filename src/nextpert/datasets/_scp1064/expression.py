@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 LARGEST = float(np.log1p(1e6)) + 1e-6  # all of a cell's reads on one gene
 _MILLION = 10.0  # how far a sum of TPM may be from a million, by the digits printed
-_COMMA, _ZERO = b",0"
+_COMMA, _POINT, _ZERO = b",.0"
 
 
 class WideTable:
@@ -69,16 +69,18 @@ class WideTable:
         next(lines)
         names: dict[str, int] = {}
         for self.line, line in enumerate(lines, 2):
-            text = np.frombuffer(line, np.uint8)
+            text = np.frombuffer(line + b",,,", np.uint8)
             commas = np.flatnonzero(text == _COMMA)
-            if len(commas) != len(self.cells):
-                raise self.error(f"holds {len(commas)} values, not one of {len(self.cells)} cells")
+            starts, ends = commas[:-3] + 1, commas[1:-2]
+            if len(starts) != len(self.cells):
+                raise self.error(f"holds {len(starts)} values, not one of {len(self.cells)} cells")
             name = line[: commas[0]].decode("utf-8", "replace").strip('"')
             if not name or names.setdefault(name, self.line) != self.line:
                 raise self.error(f"begins with {name!r}, no name of its own")
-            starts, ends = commas + 1, np.append(commas[1:], len(text))
-            # Most fields are a single zero.
-            is_zero = (ends - starts == 1) & (text[np.minimum(starts, len(text) - 1)] == _ZERO)
+            # Most fields are 0, or 0.0.
+            zero, length = text == _ZERO, ends - starts
+            is_zero = zero[starts] & zero[ends - 1] & (text[starts + 1] == _POINT) & (length == 3)
+            is_zero |= zero[starts] & (length == 1)
             fields = np.flatnonzero(~is_zero)
             places = zip(starts[fields].tolist(), ends[fields].tolist(), strict=True)
             try:
