@@ -36,8 +36,8 @@ from benchmarks.own_state import above_noise
 from nextpert._adata import Naming
 from nextpert._adata.environments import Plan
 from nextpert.core import Dag, DagBlr, Moments, boss
+from nextpert.core.causal.design_loop import run_tasks
 from nextpert.core.evaluate.cell_pool import CellPool
-from nextpert.core.evaluate.design_loop import run_tasks
 from nextpert.core.evaluate.strategies import replay_plates
 from nextpert.tl._fit_dag_blr.model import Graphs, Spec
 from nextpert.tl._replay_design import modelled

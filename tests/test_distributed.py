@@ -19,7 +19,7 @@ import nextpert as npt
 from nextpert._adata import read, read_groups
 from nextpert._adata.roles import Roles
 from nextpert.core import DagBlr, Moments, gsp, random_scm
-from nextpert.core.evaluate.design_loop import design_loops
+from nextpert.core.causal.design_loop import design_loops
 from nextpert.tl._learn_dag import from_cells
 from nextpert.tl._learn_dag.graphs import ensemble
 

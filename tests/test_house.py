@@ -17,9 +17,9 @@ CORE = [
     "screen",
     "graph",
     "search",
+    "causal",
     "model",
     "design",
-    "simulate",
     "evaluate",
 ]
 FLOORS = [

@@ -9,10 +9,10 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata.posterior import posterior_from
+from nextpert.core import _blas
+from nextpert.core._blas import in_blocks
 from nextpert.core.design.distances import first_order_distances, ranked_distance
 from nextpert.core.design.goal import Goal
-from nextpert.core.model import perturbations
-from nextpert.core.model.perturbations import in_blocks
 from nextpert.tl._design_interventions.candidates import read_candidates
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
@@ -53,7 +53,7 @@ def results(adata: object) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("of", [screen, table])
 def test_in_blocks_as_at_once(of, monkeypatch):
     whole = results(of())
-    monkeypatch.setattr(perturbations, "_ROOM", 25)  # two or three perturbations at a time
+    monkeypatch.setattr(_blas, "_ROOM", 25)  # two or three perturbations at a time
     assert len(in_blocks(30, 10)) == 15
     for name, value in results(of()).items():
         if isinstance(value, pd.DataFrame):
@@ -76,7 +76,7 @@ def test_distances_in_blocks_are_those_at_once(signature, monkeypatch):
         return expected, draws, ranked.draws, ranked.centre
 
     whole = found()
-    monkeypatch.setattr(perturbations, "_ROOM", 25)
+    monkeypatch.setattr(_blas, "_ROOM", 25)
     for one, two in zip(found(), whole, strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-9)
 

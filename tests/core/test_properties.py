@@ -27,9 +27,9 @@ from nextpert.core import (
     minimal_imap,
     pool_guides,
 )
+from nextpert.core.causal.weights import fit_weights
 from nextpert.core.design.remaining_variance import RemainingVariance
 from nextpert.core.model.effects import exact_effects
-from nextpert.core.model.weights import fit_weights
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nextpert.core.design import registry as acquisitions
+from nextpert.core.causal import registry as acquisitions
 from nextpert.core.model.predictors import base as predictors
 from nextpert.core.search import registry as searches
 

@@ -179,8 +179,8 @@ def test_the_acquisition_is_known_by_its_file_alone(tmp_path):
     run = f"""
 import sys
 import numpy as np
-import nextpert.core.design.acquisitions
-nextpert.core.design.acquisitions.__path__.append({str(tmp_path)!r})
+import nextpert.core.causal.acquisitions
+nextpert.core.causal.acquisitions.__path__.append({str(tmp_path)!r})
 from nextpert.core import Dag, DagBlr, Pool, build_acquisition, uncertain_values
 blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
 pool = np.array([[0.0, 1.0], [0.0, -2.0]])

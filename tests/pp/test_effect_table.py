@@ -344,6 +344,17 @@ def test_many_perturbations_have_a_program_only_if_correlations_are_known(caplog
     assert few.uns["dag_blr"]["hierarchical"]["program"].any()
 
 
+def test_the_scatter_of_a_table_has_the_variances_and_correlations_of_cells(plain):
+    table, se, told = plain
+    screen = npt.pp.effect_table(table, se, correlation=controls(), **told)
+    found = read_environments(screen, read_roles(screen))
+    ((read,), _) = read_screens(screen, np.arange(screen.n_vars), [coding({"row": found.codes})])
+    scatter = sum(read.scatter.values())
+    sd = np.sqrt(np.diag(scatter))
+    assert (sd > 0).all()
+    np.testing.assert_allclose(scatter / np.outer(sd, sd), screen.varp["correlation"], atol=1e-6)
+
+
 @pytest.mark.formats
 def test_tables_are_kept_in_files(plain, tmp_path, assert_same_adata):
     table, se, told = plain

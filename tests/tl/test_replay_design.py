@@ -139,6 +139,9 @@ def test_comparison_is_paired_by_repeat(both):
         np.testing.assert_allclose(family["p_adjusted"], holm(family["p_value"].to_numpy()))
 
 
+WORDS = ("nearer", "further", "further", "not significantly different")
+
+
 def made_up(far):
     """Runs of two targets, two strategies, five repeats, two plates: the first comes ``far``."""
     rng = np.random.default_rng(0)
@@ -155,7 +158,8 @@ def made_up(far):
             "pool_distance": [3.0, 3.0],
         }
     )
-    overall = overall_table(distance, good, targets, pd.DataFrame(), ["ours", "round_robin_means"])
+    comparison = pd.DataFrame({"held_out": False, "strategy": "ours", "verdict": list(WORDS)})
+    overall = overall_table(distance, good, targets, comparison, ["ours", "round_robin_means"])
     return distance, overall, in_words(overall, targets, 2)
 
 
@@ -170,6 +174,7 @@ def test_overall_is_paired_over_repeats():
     assert overall["plates"].tolist() == [1.0, 3.0]
     assert overall["plates_sem"].tolist() == [0.0, 0.0]  # as many in every repeat
     assert np.isnan(overall["p_value"][1])
+    assert overall[["n_nearer", "n_further"]].to_numpy().tolist() == [[1, 2], [0, 0]]
 
 
 def test_words_say_who_is_nearer():

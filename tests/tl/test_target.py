@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
-from nextpert._adata import posterior_from
+from nextpert._adata import posterior_from, read_roles
 from nextpert.core.design.distances import ranked_distance, states_of
 from nextpert.core.design.joint_draws import NOT_JOINED
 from nextpert.tl._design_interventions.candidates import read_candidates
-from nextpert.tl._design_interventions.target import read_target
+from nextpert.tl._design_interventions.target import read_group, read_target
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 
@@ -347,3 +347,17 @@ def test_the_name_of_a_vector_lists_the_genes_that_change_most(fitted):
         names.add(fitted.uns["design"]["params"]["target"])
         assert fitted.uns["design"]["params"]["target"].startswith(f"{genes[gene]}=")
     assert fitted.uns["design"]["trace"]["target"].nunique() == len(names) == 2
+
+
+def test_a_label_is_found_in_any_order_of_its_members_and_only_as_a_perturbation(screen):
+    screen.obs["other"] = screen.obs["perturbation"].astype(str)
+    roles, cells_of = read_roles(screen), screen.obs["perturbation"] == "MYC+OXR1"
+    for state in ("OXR1+MYC", ("perturbation", "OXR1+MYC")):
+        found = read_group(screen, state, roles, "perturbation")
+        assert np.array_equal(found.codes == 0, cells_of)
+        assert found.label == "MYC+OXR1"
+    found = read_group(screen, ("other", "MYC+OXR1"), roles, "perturbation")
+    assert np.array_equal(found.codes == 0, cells_of)
+    assert (found.name, found.label) == ("other=MYC+OXR1", None)
+    with pytest.raises(ValueError, match=r"OXR1\+MYC"):
+        read_group(screen, ("other", "OXR1+MYC"), roles, "perturbation")

@@ -13,6 +13,7 @@ from nextpert._adata.panel import list_names, panel_index
 from nextpert._adata.sources import real_values
 from nextpert.core._checks import require_small
 from nextpert.core._codec import array
+from nextpert.core.causal.weights import downstream
 from nextpert.core.model.effects import speaks_of_knockouts
 from nextpert.core.model.interactions import Together
 from nextpert.core.model.perturbations import Perturbations
@@ -20,7 +21,6 @@ from nextpert.core.model.predictors.base import Prediction, Sources, build_predi
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.members import Members
 from nextpert.core.model.unseen_scale import WithoutCells
-from nextpert.core.model.weights import downstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

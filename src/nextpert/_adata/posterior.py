@@ -18,6 +18,7 @@ from nextpert._adata.read import Checksum, read_screens, stirred
 from nextpert._adata.stored import read_stored
 from nextpert._warn import warn
 from nextpert.core import DagBlr, ScreenMoments
+from nextpert.core._blas import in_blocks
 from nextpert.core._codec import (
     array,
     coded,
@@ -33,7 +34,7 @@ from nextpert.core._codec import (
 )
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States, states_by_effects
 from nextpert.core.model.hierarchical import Hierarchical
-from nextpert.core.model.perturbations import CellMeans, Perturbations, in_blocks
+from nextpert.core.model.perturbations import CellMeans, Perturbations
 from nextpert.core.model.predictors.base import SideInformation, predictors
 
 if TYPE_CHECKING:

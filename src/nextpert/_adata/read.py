@@ -27,9 +27,9 @@ from nextpert._adata.table import (
     rows_of,
     table_moments,
 )
+from nextpert.core._blas import in_blocks
 from nextpert.core._checks import LARGEST
 from nextpert.core._codec import table_type
-from nextpert.core.model.perturbations import in_blocks
 from nextpert.core.screen.moments import (
     PairwiseSum,
     not_finite,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nextpert.core import ScreenMoments
-from nextpert.core.model.perturbations import in_blocks
+from nextpert.core._blas import in_blocks
 from nextpert.core.screen.moments import covary
 from nextpert.core.screen.screen import Screen
 

@@ -27,3 +27,12 @@ def one_thread() -> Iterator[None]:
     """Let BLAS run on one thread: a context, or a decorator of a function."""
     with _controller().limit(limits=1, user_api="blas"):
         yield
+
+
+_ROOM = 500_000  # effects that are held at a time beside the tables of a screen: 4 MB
+
+
+def in_blocks(n_perturbations: int, n_genes: int) -> list[slice]:
+    """Return the perturbations of which something is computed at a time; there is at least one."""
+    size = max(_ROOM // max(n_genes, 1), 1)
+    return [slice(first, first + size) for first in range(0, max(n_perturbations, 1), size)]

@@ -20,7 +20,7 @@ class Registry(Generic[Kind]):
     ----------
     folder
         The package whose files register themselves, such as
-        ``"nextpert.core.design.acquisitions"``.
+        ``"nextpert.core.causal.acquisitions"``.
     what
         What is registered, with its article, for messages.
 

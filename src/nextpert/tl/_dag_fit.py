@@ -13,8 +13,8 @@ from nextpert._adata.arguments import at_least, checked
 from nextpert._adata.environments import require_varying, warn_other_layer
 from nextpert._adata.table import require_cells
 from nextpert.core._checks import as_rng
+from nextpert.core.causal.parent_fit import parent_fit
 from nextpert.core.graph.random_dag import matched_random_dag
-from nextpert.core.model.parent_fit import parent_fit
 from nextpert.core.screen.moments import Moments
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nextpert.core import Dag, DagBlr
+from nextpert.core.causal.weights import mean_draws
 from nextpert.core.design.distances import (
     first_order_distances,
     probability_nearest,
@@ -15,7 +16,6 @@ from nextpert.core.design.distances import (
 from nextpert.core.design.goal import Goal
 from nextpert.core.design.joint_draws import Draw, States
 from nextpert.core.design.stopping import draw_plate
-from nextpert.core.model.weights import mean_draws
 
 
 @pytest.mark.slow
@@ -64,6 +64,12 @@ def test_the_last_state_is_that_of_the_controls(fit_twice, graphs):
     np.testing.assert_allclose(ranked.draws, other, rtol=1e-12)
     np.testing.assert_allclose(ranked.nearer, (other < other[:, -1:]).mean(axis=0))
     assert ranked.nearest[-1] == ranked.nearer[-1] == 0
+    for last_is_nearest in (False, True):
+        goal = states.mean[-2] if last_is_nearest else target
+        ranked = ranked_distance(states, goal, n_samples=400, rng=0)
+        other = ((found - goal) ** 2).sum(axis=2)
+        nearest = np.mean([min(draw[:3]) for draw in other])
+        np.testing.assert_allclose(ranked.gap, other.mean(axis=0) - nearest, rtol=1e-9)
 
 
 @pytest.mark.slow

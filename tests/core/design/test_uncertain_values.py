@@ -14,7 +14,7 @@ from nextpert.core import (
     find_acquisition,
     uncertain_values,
 )
-from nextpert.core.design.acquisitions.thompson import thompson_plate
+from nextpert.core.causal.acquisitions.thompson import thompson_plate
 from nextpert.core.design.distances import ranked_distance
 from nextpert.core.design.goal import Goal
 from nextpert.core.design.remaining_variance import RemainingVariance

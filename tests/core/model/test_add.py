@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nextpert.core.model.dag_blr import require_squares
+from nextpert.core.causal.dag_blr import require_squares
 
 
 def test_squares_are_summed_over_environments_and_not_over_nodes():

@@ -13,7 +13,7 @@ from nextpert.core.model._sweep import SCORES, Sampler
 from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE
 from nextpert.core.model.hierarchical import fit_hierarchical
-from tests.core.model.test_fixed_columns import drawn_in_batches
+from tests.core.causal.test_fixed_columns import drawn_in_batches
 from tests.core.model.test_hierarchical import screen
 
 PLACE, SIZE = 16, 11  # of own parts and scores whose variances are fixed

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nextpert.core import Dag, DagBlr, Moments
-from nextpert.core.model._blocks import RATE_SHARE
+from nextpert.core.causal._blocks import RATE_SHARE
 
 
 @pytest.mark.parametrize("intercept", [True, False])

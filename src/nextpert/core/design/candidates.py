@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nextpert.core._checks import as_rng
 from nextpert.core._shown import Shown
-from nextpert.core.design.distances import RankedDistance, ranked_distance, states_of
+from nextpert.core.causal.dag_blr import DagBlr
+from nextpert.core.causal.registry import find_acquisition
+from nextpert.core.causal.weights import known_shifts
+from nextpert.core.design.distances import (
+    RankedDistance,
+    first_order_distances,
+    ranked_distance,
+    states_of,
+)
 from nextpert.core.design.goal import as_goal
 from nextpert.core.design.joint_draws import States
 from nextpert.core.design.remaining_variance import CellNoise, NoiseTerms, RemainingVariance
-from nextpert.core.model.dag_blr import DagBlr
-from nextpert.core.model.weights import known_shifts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,22 +30,6 @@ if TYPE_CHECKING:
     from nextpert.core.design.goal import Goal
 
     Vector = NDArray[np.float64]
-
-
-class Ranked(NamedTuple):
-    """An acquisition of every candidate.
-
-    Parameters
-    ----------
-    values
-        The acquisition, lower is better, shape ``(n_perturbations,)``.
-    variance_reduction
-        Fraction of the uncertainty that cells of each are expected to resolve, same shape;
-        ``None`` for an acquisition without look-ahead.
-    """
-
-    values: Vector
-    variance_reduction: Vector | None = None
 
 
 class Candidates(Shown):
@@ -161,3 +151,62 @@ class Candidates(Shown):
     def draw(self, n_samples: int) -> RankedDistance:
         """Return their distances to the target by other draws."""
         return ranked_distance(self.states, self.goal, n_samples=n_samples, rng=self.rng)
+
+    def first_order(self, n_samples: int) -> tuple[Vector, Vector]:
+        """Return expected distances and draws to first order in the uncertainty (equation 35)."""
+        return first_order_distances(self.states, self.goal, n_samples=n_samples, rng=self.rng)
+
+
+def uncertain_values(
+    acquisition: str,
+    posterior: DagBlr | Sequence[DagBlr],
+    shifts: ArrayLike,
+    target: ArrayLike | Goal,
+    *,
+    n_cells: float = 1,
+    noise_aware: bool = False,
+    target_variance: ArrayLike | None = None,
+    n_samples: int = 1000,
+    rng: int | np.random.Generator | None = None,
+) -> NDArray[np.float64]:
+    """Return an acquisition of every candidate, cells seen or not; lower is better.
+
+    Parameters
+    ----------
+    acquisition
+        ``"civ"``: the variance that remains (see :class:`Civ`). ``"greedy"``: the expected squared
+        distance. On draws of the states (see
+        :func:`~nextpert.core.ranked_distance`): ``"ei"``, the expected
+        squared distance to the target if the better is kept of the candidate and the incumbent
+        (see ``kept_distance``); ``"probability"``, minus the probability of being the nearest;
+        ``"thompson"``, the squared distance under a single draw, so that its best candidate is
+        drawn with its probability of being the nearest. ``"random"``: uniform numbers.
+        The others of :func:`acquisitions` need exact shifts.
+    posterior, shifts, target, n_cells, noise_aware, target_variance, n_samples, rng
+        See :class:`Candidates`.
+
+    Returns
+    -------
+    ndarray
+        Values, shape ``(n_perturbations,)``.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, or if posteriors, shifts and target do not fit together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Dag, DagBlr, uncertain_values
+    >>> blr = DagBlr(Dag.from_edges(2, []), noise_var=1.0, intercept=False)
+    >>> known = [[1.0, 2.0], [3.0, 0.0]]
+    >>> uncertain_values("ei", blr, known, [0.0, 2.0]).tolist()
+    [1.0, 4.0]
+    """
+    kind = find_acquisition(acquisition)
+    asked = Candidates(
+        posterior, shifts, target, n_cells=n_cells, noise_aware=noise_aware,
+        target_variance=target_variance, n_samples=n_samples, rng=rng,
+    )  # fmt: skip
+    return kind.of_candidates(asked).values

@@ -10,10 +10,10 @@ import numpy as np
 
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core._shown import Shown
+from nextpert.core.causal.dag_blr import DagBlr
+from nextpert.core.causal.weights import known_shifts, mean_draws
 from nextpert.core.design.goal import as_goal
 from nextpert.core.design.joint_draws import Draw, States, distance_draws, slope_draws
-from nextpert.core.model.dag_blr import DagBlr
-from nextpert.core.model.weights import known_shifts, mean_draws
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from nextpert.core._blas import in_blocks
 from nextpert.core._checks import as_numbers, as_vector, require_finite
 from nextpert.core._shown import Shown
-from nextpert.core.model.perturbations import in_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nextpert.core._blas import one_thread
+from nextpert.core._blas import in_blocks, one_thread
 from nextpert.core._codec import table_type
 from nextpert.core.model.mixture_weights import best_weights
-from nextpert.core.model.perturbations import in_blocks
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nextpert.core._blas import one_thread
+from nextpert.core._blas import in_blocks, one_thread
 from nextpert.core._checks import as_vector
-from nextpert.core.model.perturbations import in_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

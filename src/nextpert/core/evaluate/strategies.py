@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from nextpert.core._checks import require_count
-from nextpert.core.design.acquisitions.thompson import DRAWS, thompson_plate
+from nextpert.core.causal.acquisitions.thompson import DRAWS, thompson_plate
 from nextpert.core.screen.screen import ScreenMoments
 
 if TYPE_CHECKING:

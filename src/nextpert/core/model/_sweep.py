@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.linalg import eigh
 
+from nextpert.core._blas import in_blocks
 from nextpert.core._codec import table_type
 from nextpert.core.model._batch_columns import Columns, batch_columns
 from nextpert.core.model._hierarchical_kernel import (
@@ -19,7 +20,6 @@ from nextpert.core.model._hierarchical_kernel import (
 )
 from nextpert.core.model.effect_draws import HIGHEST, LOWEST, SCALES, TAILS, VARIANCE
 from nextpert.core.model.mixture_weights import ENOUGH_PAIRS, best_weights
-from nextpert.core.model.perturbations import in_blocks
 from nextpert.core.model.within_cells import (
     LEAST_PSI,
     WITHOUT_CORRELATION,

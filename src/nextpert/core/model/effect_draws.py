@@ -10,10 +10,10 @@ import scipy.sparse as sp
 from joblib import Parallel, delayed
 from scipy.special import ndtri
 
+from nextpert.core._blas import in_blocks
 from nextpert.core._checks import as_rng
 from nextpert.core._codec import array, nested, packed, sparse, table_type, text
 from nextpert.core.model._hierarchical_kernel import Drawn, fill_centres, summarise
-from nextpert.core.model.perturbations import in_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,14 +9,14 @@ import numpy as np
 
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_rng
-from nextpert.core.model.weights import mean_draws
+from nextpert.core.causal.weights import mean_draws
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.model.dag_blr import DagBlr
+    from nextpert.core.causal.dag_blr import DagBlr
     from nextpert.core.screen.guides import PooledGuides
 
     Array = NDArray[np.float64]

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import softmax
 
-from nextpert.core._blas import one_thread
+from nextpert.core._blas import in_blocks, one_thread
 from nextpert.core._checks import as_rng
 from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import Condition
 from nextpert.core.model.hierarchical import fit_hierarchical
-from nextpert.core.model.perturbations import in_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from nextpert.core._blas import one_thread
+from nextpert.core._blas import in_blocks, one_thread
 from nextpert.core._checks import as_rng
 from nextpert.core._codec import array, nested, series
 from nextpert.core.model._hierarchical_kernel import N_VARIANCES
@@ -34,7 +34,6 @@ from nextpert.core.model.effect_draws import (
     EffectDraws,
     FromCells,
 )
-from nextpert.core.model.perturbations import in_blocks
 from nextpert.core.model.within_cells import LEAST_PSI, responses
 
 if TYPE_CHECKING:

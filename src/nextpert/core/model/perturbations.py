@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nextpert.core._blas import in_blocks
 from nextpert.core._codec import array
 from nextpert.core.screen.screen import ScreenMoments
 
@@ -21,7 +22,6 @@ _POOLED_CELLS = 10  # the pooled variance counts as so many cells in a perturbat
 # Effects that are more than enough to learn a number common to all genes, such as the weight of a
 # predictor, and how many it is then learned from, which tell it to a thousandth or two.
 ENOUGH, _LEARNED = 10_000_000, 4_000_000
-_ROOM = 500_000  # effects that are held at a time beside the tables of a screen: 4 MB
 
 
 @dataclass(frozen=True)
@@ -230,12 +230,6 @@ def enough_genes(n_perturbations: int, n_genes: int) -> NDArray[np.int64] | None
     if n_perturbations * n_genes <= ENOUGH or some >= n_genes:
         return None
     return np.sort(np.random.default_rng(0).choice(n_genes, max(some, 1), replace=False))
-
-
-def in_blocks(n_perturbations: int, n_genes: int) -> list[slice]:
-    """Return the perturbations of which something is computed at a time; there is at least one."""
-    size = max(_ROOM // max(n_genes, 1), 1)
-    return [slice(first, first + size) for first in range(0, max(n_perturbations, 1), size)]
 
 
 def own_genes(targets: Sequence[Sequence[int]], n_genes: int) -> NDArray[np.bool_]:

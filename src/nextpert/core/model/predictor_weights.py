@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit
 
-from nextpert.core.model.perturbations import enough_genes, in_blocks
+from nextpert.core._blas import in_blocks
+from nextpert.core.model.perturbations import enough_genes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

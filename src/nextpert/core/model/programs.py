@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy.sparse.linalg import eigsh
 
-from nextpert.core._blas import one_thread
-from nextpert.core.model.perturbations import in_blocks
+from nextpert.core._blas import in_blocks, one_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

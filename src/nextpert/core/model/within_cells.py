@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.linalg import eigh
 
-from nextpert.core.model.perturbations import in_blocks
+from nextpert.core._blas import in_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

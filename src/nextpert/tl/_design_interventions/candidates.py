@@ -18,6 +18,7 @@ from nextpert._adata.environments import unknown_genes
 from nextpert._adata.members import numbered, pooled
 from nextpert._adata.panel import places
 from nextpert._warn import warn
+from nextpert.core.causal.weights import downstream
 from nextpert.core.design.candidates import Candidates
 from nextpert.core.design.distances import states_of
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States
@@ -26,7 +27,6 @@ from nextpert.core.model.interactions import learn_interactions
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
 from nextpert.core.model.unseen_scale import WithoutCells
-from nextpert.core.model.weights import downstream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

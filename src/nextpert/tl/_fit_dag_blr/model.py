@@ -17,6 +17,7 @@ from nextpert._adata.posterior import FeaturesRecord, FittedPosterior, Predictor
 from nextpert._adata.progress import progress
 from nextpert.core import Dag
 from nextpert.core._codec import filled
+from nextpert.core.causal.weights import downstream, fit_weights
 from nextpert.core.model.chain import Chain, threads
 from nextpert.core.model.effects import Efficacy, screen_efficacy, speaks_of_knockouts
 from nextpert.core.model.elsewhere import as_condition, fit_each, of_table
@@ -34,7 +35,6 @@ from nextpert.core.model.predictors.features import Features, OtherScreen
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.members import Members
 from nextpert.core.model.unseen_scale import LeftOut, learn_scales
-from nextpert.core.model.weights import downstream, fit_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

@@ -16,7 +16,7 @@ from nextpert._adata.screen import read_environments
 from nextpert._adata.stored import eager
 from nextpert.core import Moments
 from nextpert.core._codec import pack
-from nextpert.core.evaluate.design_loop import run_tasks
+from nextpert.core.causal.design_loop import run_tasks
 from nextpert.core.search.registry import SearchOptions, searches
 from nextpert.tl._learn_dag.context import ContextNodes, Joint, search
 from nextpert.tl._learn_dag.prior import read_knowledge, told_targets

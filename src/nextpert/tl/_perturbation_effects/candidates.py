@@ -13,11 +13,11 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata.effects import Interventions, own_shift
 from nextpert._adata.progress import progress, without_bars
+from nextpert.core._blas import in_blocks
 from nextpert.core._codec import table_type
 from nextpert.core.model.chain import threads
 from nextpert.core.model.effects import Effects, exact_effects, speaks_of_knockouts
 from nextpert.core.model.hierarchical import fit_hierarchical
-from nextpert.core.model.perturbations import in_blocks
 from nextpert.core.screen.guides import UNKNOWN, PooledGuides
 from nextpert.tl._design_interventions.candidates import fitted_candidates, read_candidates
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells

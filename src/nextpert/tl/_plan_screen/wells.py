@@ -11,11 +11,11 @@ import pandas as pd
 
 from nextpert._adata import main_columns_outside, strings
 from nextpert._adata.progress import progress
+from nextpert.core.causal.registry import find_acquisition
 from nextpert.core.design.cell_numbers import dunnett_controls
-from nextpert.core.design.distances import first_order_distances, probability_nearest
+from nextpert.core.design.distances import probability_nearest
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined
 from nextpert.core.design.plate import best_order, greedy_plate
-from nextpert.core.design.registry import find_acquisition
 from nextpert.core.design.remaining_variance import (
     RemainingVariance,
     removed,
@@ -245,9 +245,7 @@ class Choice:
         the nearest of all candidates.
         """
         asked, limits, centre = self.asked, self.limits, self.distance.centre
-        expected, draws = first_order_distances(
-            asked.states, asked.goal, n_samples=len(self.distance.draws), rng=asked.rng
-        )  # fmt: skip
+        expected, draws = asked.first_order(len(self.distance.draws))
         some = np.flatnonzero(limits.allowed)
         usable = limits.allowed & (centre[:-1] < centre[-1])
 

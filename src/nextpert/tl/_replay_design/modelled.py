@@ -14,8 +14,8 @@ from nextpert import core
 from nextpert._adata import environments as named
 from nextpert._adata.progress import progress, without_bars
 from nextpert.core import LinearScm, ScreenMoments
+from nextpert.core.causal.design_loop import run_tasks
 from nextpert.core.design.joint_draws import Joined
-from nextpert.core.evaluate.design_loop import run_tasks
 from nextpert.core.evaluate.strategies import NO_MODEL, Means, replay_plates
 from nextpert.tl._design_interventions.candidates import as_asked, as_fitted, fitted_candidates
 from nextpert.tl._design_interventions.target import given_by_numbers

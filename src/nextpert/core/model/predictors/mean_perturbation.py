@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from nextpert.core.model.perturbations import in_blocks
+from nextpert.core._blas import in_blocks
 from nextpert.core.model.predictors.base import Prediction, Predictor, predictor
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""The paper: posterior over weights under known shifts, acquisitions, domains, design loop."""

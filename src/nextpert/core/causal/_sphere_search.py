@@ -1,0 +1,147 @@
+"""L-BFGS on a sphere, compiled with the acquisition, so that no step pays a call from Python."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nextpert.core._compile import entry, inner
+from nextpert.core.causal._lookahead import evaluate
+
+_MEMORY = 12  # steps that stand in for the Hessian; 3 to 20 are usual (Liu and Nocedal 1989)
+_ARMIJO = 1e-4  # share of the expected decrease that a step has to bring, the usual one
+
+
+@inner
+def _dot(one, two):
+    total = 0.0
+    for i in range(len(one)):
+        total += one[i] * two[i]
+    return total
+
+
+@inner
+def _add(target, factor, other):
+    for i in range(len(target)):
+        target[i] += factor * other[i]
+
+
+@entry
+def _value_on_sphere(problem, radius, mask, z, shift, grad):
+    """Acquisition and its gradient by z at ``radius z / |z|``, entries off the mask are zero."""
+    norm = np.sqrt(_dot(z, z))
+    for i in range(len(z)):
+        shift[i] = radius * z[i] / norm
+    value = evaluate(problem, shift, grad)
+    inner = 0.0
+    for i in range(len(z)):
+        if not mask[i]:
+            grad[i] = 0.0
+        inner += grad[i] * z[i] / norm
+    for i in range(len(z)):
+        grad[i] = radius * (grad[i] - inner * z[i] / norm) / norm if mask[i] else 0.0
+    return value
+
+
+@inner
+def _direction(grad, steps, changes, rho, stored, newest, q):
+    """Fill q with the step of the two-loop recursion; the memory is a ring."""
+    for i in range(len(q)):
+        q[i] = -grad[i]
+    alpha = np.zeros(_MEMORY)
+    for j in range(stored):
+        at = (newest - j) % _MEMORY
+        alpha[at] = rho[at] * _dot(steps[at], q)
+        _add(q, -alpha[at], changes[at])
+    if stored:
+        scale = 1.0 / (rho[newest] * _dot(changes[newest], changes[newest]))
+        for i in range(len(q)):
+            q[i] *= scale
+    for j in range(stored - 1, -1, -1):
+        at = (newest - j) % _MEMORY
+        _add(q, alpha[at] - rho[at] * _dot(changes[at], q), steps[at])
+
+
+@inner
+def _line_search(problem, radius, mask, z, value, slope, length, ahead, trial, shift, fresh):
+    """Backtrack along ``ahead``; fills the trial point and its gradient.
+
+    Returns the new value, the length of the step (0 where none lowers the value) and the number of
+    evaluations.
+    """
+    for attempt in range(30):
+        for i in range(len(z)):
+            trial[i] = z[i] + length * ahead[i]
+        new = _value_on_sphere(problem, radius, mask, trial, shift, fresh)
+        if new <= value + _ARMIJO * length * slope:
+            return new, length, attempt + 1
+        fit = 2.0 * (new - value - length * slope)
+        shorter = -slope * length * length / fit if fit > 0.0 else 0.5 * length
+        length = min(max(shorter, 0.1 * length), 0.5 * length)
+    return value, 0.0, 30
+
+
+@inner
+def _remember(ahead, length, fresh, grad, steps, changes, rho, at):
+    """Store a step and the change of the gradient; say whether their curvature is of use."""
+    for i in range(len(grad)):
+        steps[at, i] = length * ahead[i]
+        changes[at, i] = fresh[i] - grad[i]
+    curvature = _dot(steps[at], changes[at])
+    size = np.sqrt(_dot(steps[at], steps[at]) * _dot(changes[at], changes[at]))
+    rho[at] = 1.0 / curvature
+    return curvature > 1e-12 * size
+
+
+@entry
+def minimise_on_sphere(problem, radius, mask, start, max_iter, tol):
+    """Minimise the acquisition over shifts of norm ``radius`` from ``start``.
+
+    Returns the shift, its value less the floor and the number of evaluations. Stops where two
+    steps running lower the value by less than ``tol`` of itself, or the scaled gradient falls
+    below ``tol``.
+    """
+    p = len(start)
+    z, trial, ahead = np.empty(p), np.empty(p), np.empty(p)
+    shift, grad, fresh = np.empty(p), np.empty(p), np.empty(p)
+    for i in range(p):
+        z[i] = start[i] if mask[i] else 0.0
+    norm = np.sqrt(_dot(z, z))
+    for i in range(p):
+        z[i] /= norm
+    value = _value_on_sphere(problem, radius, mask, z, shift, grad)
+    evaluations = 1
+    steps, changes, rho = np.empty((_MEMORY, p)), np.empty((_MEMORY, p)), np.empty(_MEMORY)
+    stored, newest, quiet = 0, -1, 0
+    for _ in range(max_iter):
+        norm = np.sqrt(_dot(grad, grad))
+        if norm <= tol * abs(value):
+            break
+        _direction(grad, steps, changes, rho, stored, newest, ahead)
+        slope = _dot(ahead, grad)
+        if not slope < 0.0:
+            for i in range(p):
+                ahead[i] = -grad[i]
+            slope, stored = -norm * norm, 0
+        length = 1.0 if stored else 0.3 / norm
+        new, length, tried = _line_search(
+            problem, radius, mask, z, value, slope, length, ahead, trial, shift, fresh
+        )
+        evaluations += tried
+        if length == 0.0:
+            if stored:  # a stale memory: try once more along the gradient
+                stored = 0
+                continue
+            break
+        at = (newest + 1) % _MEMORY
+        if _remember(ahead, length, fresh, grad, steps, changes, rho, at):
+            newest, stored = at, min(stored + 1, _MEMORY)
+        quiet = quiet + 1 if value - new <= tol * abs(new) else 0
+        value = new
+        for i in range(p):
+            z[i], grad[i] = trial[i], fresh[i]
+        if quiet >= 2:
+            break
+    norm = np.sqrt(_dot(z, z))
+    for i in range(p):
+        shift[i] = radius * z[i] / norm
+    return shift, value, evaluations

@@ -1,0 +1,325 @@
+"""CIV, the causal integrated variance, and CV, the largest variance left of the ideal shift."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nextpert.core._checks import as_vector, require_positive
+from nextpert.core.causal import _lookahead as lookahead
+from nextpert.core.causal.base import LookaheadAcquisition, Ranked, project
+from nextpert.core.causal.domains import Pool
+from nextpert.core.causal.registry import acquisition
+from nextpert.core.causal.sphere import Sphere
+from nextpert.core.screen.moments import Moments
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.causal.base import Asked
+    from nextpert.core.causal.dag_blr import DagBlr
+    from nextpert.core.causal.domains import Domain
+
+    Vector = NDArray[np.float64]
+    Index = NDArray[np.int64]
+
+
+@acquisition("cv")
+class CausalVariance(LookaheadAcquisition):
+    """CV: the largest remaining variance of a coordinate of the ideal shift, ``max_i e_i w_i``.
+
+    Zhang et al. 2023, Methods (baselines). Not smooth where two nodes tie; the gradient is that
+    of the largest.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import CausalVariance, Dag, DagBlr
+    >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
+    >>> CausalVariance(blr, np.array([1.0, 0.0])).value([1.0, 0.0])
+    0.5
+    """
+
+    kind = lookahead.MAX
+
+    def coefficients(self) -> tuple[Vector, Vector]:
+        """Return zeros and ``e``."""
+        return np.zeros(self.n_nodes), self.spread_ahead()[0]
+
+    @classmethod
+    def of_candidates(cls, asked: Asked) -> Ranked:
+        """Return it of every candidate at its expected shift, over the graphs that count alike.
+
+        The variance of a coordinate is that within graphs and that between them, which cells to
+        come leave as it is: ``mean_k e_ki w_ki + Var_k b_ki``.
+        """
+        cls._require_exact(asked)
+        ideal = np.array([blr.ideal_shift(asked.target_mean) for blr in asked.graphs])
+        after, now = cls._within(asked, noise_aware=asked.noise_aware)
+        values = (after + ideal.var(axis=0)[:, None]).max(axis=0, initial=0.0)
+        if not asked.noise_aware:  # what is reported as removed is what is expected
+            after, now = cls._within(asked, noise_aware=True)
+        before = now.max(initial=0.0)
+        left = after.max(axis=0, initial=0.0)
+        return Ranked(values, 1 - left / before if before > 0 else np.zeros_like(left))
+
+    @classmethod
+    def _within(cls, asked: Asked, *, noise_aware: bool) -> tuple[Vector, Vector]:
+        """Return the mean over graphs of ``e_i w_i``, (p, m) after cells of each, and (p,) now."""
+        parts = [
+            cls(blr, asked.target_mean, n_cells=asked.n_cells, noise_aware=noise_aware)
+            for blr in asked.graphs
+        ]
+        after = [part.problem.lin[:, None] * part.left(asked.shifts) for part in parts]
+        now = [part.problem.lin * part.w_now for part in parts]
+        return np.mean(after, axis=0), np.mean(now, axis=0)
+
+
+@acquisition("civ")
+class Civ(LookaheadAcquisition):
+    """Causal integrated variance: remaining variance of the optimality gap, averaged over shifts.
+
+    The variance of ``g(a) = |a + mean noise - (I - B) mu*|^2`` under the posterior after
+    ``n_cells`` hypothetical cells, averaged over ``domain``:
+    ``sum_i kappa_i s_i^2 + 4 s_i e_i E(a_i - b_i)^2`` with ``s_i = 1/n + w_i``
+    (Zhang et al. 2023, eqs. 12 and 13, there for known noise variances and the unit sphere).
+    Over candidates whose shifts are uncertain it follows from joint draws
+    (:class:`~nextpert.core.design.remaining_variance.RemainingVariance`).
+
+    Parameters
+    ----------
+    posterior
+        The posterior over the weights.
+    target_mean
+        The target state, shape ``(n_nodes,)``, units of the data.
+    domain
+        Where interventions may lie; its mean and variance define the average. The unit sphere by
+        default, as in the paper.
+    n_cells
+        Number of hypothetical cells (the next batch).
+    noise_aware
+        Whether to include the information in the hypothetical cells' scatter (see
+        :class:`LookaheadAcquisition`).
+
+    Raises
+    ------
+    ValueError
+        For a target of the wrong length, or while the noise variances' shape is not above 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Civ, Dag, DagBlr, Sphere
+    >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
+    >>> civ = Civ(blr, np.array([1.0, 0.0]))
+    >>> Sphere(1.0).minimise(civ, rng=0).shift.round(3).tolist()
+    [1.0, 0.0]
+    """
+
+    exact_only = False
+    in_words = "what their cells would teach (causal integrated variance)"
+
+    def __init__(
+        self,
+        posterior: DagBlr,
+        target_mean: ArrayLike,
+        *,
+        domain: Domain | None = None,
+        n_cells: float = 1,
+        noise_aware: bool = False,
+    ) -> None:
+        self.domain = Sphere(1.0) if domain is None else domain
+        super().__init__(posterior, target_mean, n_cells=n_cells, noise_aware=noise_aware)
+
+    def mean_square(self) -> Vector:
+        """Return ``E(a_i - b_i)^2`` over the domain, shape ``(n_nodes,)``."""
+        mean, variance = self.domain.moments(self.n_nodes)
+        return variance + (mean - self.ideal_shift) ** 2
+
+    def coefficients(self) -> tuple[Vector, Vector]:
+        """Return ``kappa`` and ``4 e E(a - b)^2``."""
+        e, kappa = self.spread_ahead()
+        return kappa, 4 * e * self.mean_square()
+
+    @classmethod
+    def of_candidates(cls, asked: Asked) -> Ranked:
+        """Return it after cells of every candidate.
+
+        The closed form for exact shifts and a target that is one state; else the weighted variance
+        of the distances that remains, by joint draws (see
+        :class:`~nextpert.core.design.remaining_variance.RemainingVariance`).
+        """
+        cls._require_exact(asked)
+        if asked.exact and asked.goal.is_plain:
+            values, reduction = cls._on_graphs(asked, asked.graphs, noise_aware=asked.noise_aware)
+            if not asked.noise_aware:  # what is reported as removed is what is expected
+                reduction = cls._on_graphs(asked, asked.graphs, noise_aware=True)[1]
+            return Ranked(values, reduction)
+        left = asked.remaining
+        gains = left.gains(asked.noise.at(asked.n_cells))
+        reduction = gains / left.before if left.before > 0 else np.zeros_like(gains)
+        return Ranked(left.before - gains, reduction)
+
+    @classmethod
+    def _on_graphs(
+        cls, asked: Asked, graphs: Sequence[DagBlr], *, noise_aware: bool
+    ) -> tuple[Vector, Vector]:
+        """Return the values over graphs that count alike, and the reductions within graphs.
+
+        To the mean of the graphs' values comes the variance between graphs of the expected gaps.
+        """
+        pool = Pool(asked.shifts)
+        parts: list[Any] = [
+            cls.build(
+                blr, asked.target_mean, domain=pool, n_cells=asked.n_cells, noise_aware=noise_aware
+            )
+            for blr in graphs
+        ]
+        left = np.mean([part.excess(pool.shifts) for part in parts], axis=0)
+        before = float(np.mean([part.current() - part.floor for part in parts]))
+        # The expected gap of j after cells of l is moved[l] + apart[j].
+        e = [part.spread_ahead()[0] for part in parts]
+        moved = np.array([e_k @ part.left(pool.shifts) for e_k, part in zip(e, parts, strict=True)])
+        level = [e_k.sum() / asked.n_cells for e_k in e]
+        apart = [((pool.shifts - part.ideal_shift) ** 2).sum(axis=1) for part in parts]
+        apart = np.array(apart) + np.array(level)[:, None]
+        mean = apart.mean(axis=1)
+        between = moved.var(axis=0) + apart.var(axis=0).mean()
+        between += 2.0 * (mean - mean.mean()) @ (moved - moved.mean(axis=0)) / len(parts)
+        values = np.mean([part.floor for part in parts]) + left + between
+        return values, 1.0 - left / before if before > 0 else np.zeros_like(left)
+
+    @classmethod
+    def plate(cls, asked: Asked, ready: Index, size: int) -> Index:
+        """Return the best of the candidates ``ready``, each given the cells of those before."""
+        cls._require_exact(asked)
+        chosen: list[int] = []
+        closed = asked.exact and asked.goal.is_plain
+        graphs, noise = list(asked.graphs), asked.noise.at(asked.n_cells)
+        remaining = None if closed else deepcopy(asked.remaining)
+        for _ in range(min(size, len(ready))):
+            if remaining is None:
+                values, _ = cls._on_graphs(asked, graphs, noise_aware=asked.noise_aware)
+            else:
+                values = -remaining.gains(noise)
+            left = ready[~np.isin(ready, chosen)]
+            chosen.append(int(left[values[left].argmin()]))
+            if remaining is None:
+                graphs = [_after(blr, asked, chosen[-1]) for blr in graphs]
+            else:
+                remaining.observe(chosen[-1], noise[chosen[-1]])
+        return np.array(chosen, np.int64)
+
+
+def _after(blr: DagBlr, asked: Asked, k: int) -> DagBlr:
+    """Return the posterior after hypothetical cells of a candidate, at their expected moments."""
+    n, shift = round(asked.n_cells), asked.shifts[k]
+    reached = blr.solve(np.eye(blr.n_nodes))
+    scatter = n * (reached * blr.noise_var) @ reached.T if asked.noise_aware else 0.0 * reached
+    return blr.update(Moments(n, blr.predict_mean(shift[None])[0], scatter), shift)
+
+
+@acquisition("civ_ow")
+class CivOw(Civ):
+    """Output-weighted CIV: shifts with rare outcomes have a higher weight.
+
+    As :class:`Civ`, averaged under the paper's output weights (Zhang et al. 2023, eq. 8). On a
+    sphere of radius R, ``t = a'b/|b|`` is then uniform on ``[-R, R]`` and, with ``bhat = b/|b|``,
+    ``E(a_i - b_i)^2 = b_i^2 + R^2 (tau bhat_i^2 + (1 - tau)(1 - bhat_i^2)/(p - 1))``, tau = 1/3.
+    On a finite pool the weights make the predicted gap uniform over its range.
+
+    Parameters
+    ----------
+    posterior, target_mean, n_cells, noise_aware
+        As for :class:`Civ`.
+    domain
+        A sphere (unit by default) or a pool.
+    kappa
+        Concentration of a bimodal von Mises-Fisher density about +-b, used instead of eq. 8. The
+        paper uses it at p = 3, where eq. 8 gives CIV itself; spheres only.
+
+    Raises
+    ------
+    ValueError
+        For a domain without output weights (boxes, sparse shifts), or as :class:`Civ`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import CivOw, Dag, DagBlr
+    >>> blr = DagBlr(Dag.from_edges(4, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
+    >>> CivOw(blr, np.array([1.0, 0, 0, 0])).mean_square().round(3).tolist()
+    [1.333, 0.222, 0.222, 0.222]
+    """
+
+    exact_only = True
+    in_words = "what their cells would teach (output-weighted causal integrated variance)"
+
+    def __init__(
+        self,
+        posterior: DagBlr,
+        target_mean: ArrayLike,
+        *,
+        domain: Domain | None = None,
+        n_cells: float = 1,
+        noise_aware: bool = False,
+        kappa: float | None = None,
+    ) -> None:
+        self.kappa = None if kappa is None else require_positive(kappa, "kappa")
+        super().__init__(
+            posterior, target_mean, domain=domain, n_cells=n_cells, noise_aware=noise_aware
+        )
+
+    def mean_square(self) -> Vector:
+        """Return ``E(a_i - b_i)^2`` under the output weights, shape ``(n_nodes,)``."""
+        return self.domain.output_weighted_square(self.ideal_shift, self.kappa)
+
+
+def gap_variance(
+    posterior: DagBlr, shift: ArrayLike, target_mean: ArrayLike, *, n_cells: float = 1
+) -> float:
+    """Return the variance of the optimality gap of a shift (equation 14).
+
+    The gap is ``g(a) = |a + mean of n noise vectors - (I - B) mu*|^2``; its variance is
+    ``sum_i kappa_i s_i^2 + 4 s_i e_i (a_i - b_i)^2`` with ``s_i = 1/n + w_i``
+    (Zhang et al. 2023, eq. 12, for known noise variances).
+
+    Parameters
+    ----------
+    posterior
+        The posterior over the weights.
+    shift
+        The shift, shape ``(n_nodes,)``, units of the data.
+    target_mean
+        The target state, shape ``(n_nodes,)``, units of the data.
+    n_cells
+        Number of cells whose mean is compared with the target.
+
+    Returns
+    -------
+    float
+        The variance, in the fourth power of the units of the data.
+
+    Raises
+    ------
+    ValueError
+        While the noise variances' shape is not above 2 (infinite variance), or for wrong shapes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Dag, DagBlr, gap_variance
+    >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
+    >>> gap_variance(blr, [1.0, 0.0], [1.0, 0.0])
+    10.0
+    """
+    posterior = posterior.without_fixed()
+    target = as_vector(target_mean, posterior.n_nodes, "target_mean")
+    offset = as_vector(shift, posterior.n_nodes, "shift") - posterior.ideal_shift(target)
+    s = 1 / require_positive(n_cells, "n_cells") + project(posterior, target)[1]
+    e, kappa = posterior.spread()
+    return float((kappa * s**2 + 4 * e * offset**2 * s).sum())

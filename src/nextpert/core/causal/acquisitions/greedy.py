@@ -1,0 +1,78 @@
+"""Greedy: try the current estimate of the ideal shift."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core._checks import as_vector
+from nextpert.core.causal.base import Acquisition, Ranked
+from nextpert.core.causal.registry import acquisition
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.causal.base import Asked
+    from nextpert.core.causal.dag_blr import DagBlr
+    from nextpert.core.causal.domains import Domain
+
+    Vector = NDArray[np.float64]
+
+
+@acquisition("greedy")
+class Greedy(Acquisition):
+    """Greedy: the squared distance of a shift to the estimated ideal shift ``b``.
+
+    Its best point is ``b/|b|`` on the sphere and the nearest candidate of a pool
+    (Zhang et al. 2023, Methods, baselines).
+
+    Parameters
+    ----------
+    posterior
+        The posterior over the weights.
+    target_mean
+        The target mean, shape ``(n_nodes,)``, units of the data.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Dag, DagBlr, Greedy
+    >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False)
+    >>> Greedy(blr, np.array([1.0, 0.0])).value([0.0, 0.0])
+    1.0
+    """
+
+    exact_only = False
+    in_words = "the expected distance to the ideal shift"
+
+    def __init__(self, posterior: DagBlr, target_mean: ArrayLike) -> None:
+        super().__init__(posterior, target_mean)
+
+    def value_and_grad(self, shift: ArrayLike) -> tuple[float, Vector]:
+        """Return ``|a - b|^2`` and its gradient."""
+        gap = as_vector(shift, self.n_nodes, "shift") - self.ideal_shift
+        return float(gap @ gap), 2 * gap
+
+    def values(self, shifts: ArrayLike) -> Vector:
+        """Return ``|a - b|^2`` of every shift of a pool, ``(n_shifts, n_nodes)``."""
+        return ((self._pool(shifts) - self.ideal_shift) ** 2).sum(axis=1)
+
+    def closed_form(self, domain: Domain, rng: np.random.Generator) -> Vector | None:
+        """Return the point of ``domain`` nearest to ``b``."""
+        return domain.project(self.ideal_shift)
+
+    @classmethod
+    def of_candidates(cls, asked: Asked) -> Ranked:
+        """Return the mean distance by draws; of exact shifts ``|a - b|^2``, mean over graphs.
+
+        Towards a goal that is not one state, exact shifts have the distance of the expected state.
+        """
+        if not asked.exact:
+            return Ranked(asked.distances.mean[:-1])
+        if not asked.goal.is_plain:
+            states = asked.states.mean
+            return Ranked(asked.goal.distance(states[:-1], states[-1]))
+        shifts = asked.shifts
+        each = [cls(blr, asked.target_mean).values(shifts) for blr in asked.graphs]
+        return Ranked(np.mean(each, axis=0))

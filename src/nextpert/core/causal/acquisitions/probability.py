@@ -1,0 +1,36 @@
+"""Probability: that a candidate is the nearest to the target."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nextpert.core.causal.base import Acquisition, Ranked
+from nextpert.core.causal.registry import acquisition
+
+if TYPE_CHECKING:
+    from nextpert.core.causal.base import Asked
+
+
+@acquisition("probability")
+class Probability(Acquisition):
+    """Minus the probability of being the nearest of all candidates to the target.
+
+    By joint draws of weights, graphs and shifts (see :func:`~nextpert.core.ranked_distance`).
+
+    Examples
+    --------
+    >>> from nextpert.core import Dag, DagBlr, uncertain_values
+    >>> blr = DagBlr(Dag.from_edges(2, []), noise_var=1.0, intercept=False)
+    >>> known = [[1.0, 2.0], [3.0, 0.0]]
+    >>> uncertain_values("probability", blr, known, [0.0, 2.0]).tolist()
+    [-1.0, 0.0]
+    """
+
+    on_domain = False
+    exact_only = False
+    in_words = "the probability of being the nearest"
+
+    @classmethod
+    def of_candidates(cls, asked: Asked) -> Ranked:
+        """Return it of every candidate."""
+        return Ranked(0.0 - asked.distances.nearest[:-1])

@@ -1,0 +1,41 @@
+"""Target-mean variance: how uncertain the reached mean stays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core.causal.base import LookaheadAcquisition
+from nextpert.core.causal.registry import acquisition
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Vector = NDArray[np.float64]
+
+
+@acquisition("target_mean_variance")
+class TargetMeanVariance(LookaheadAcquisition):
+    """The remaining variance of the predicted mean itself, ``sum_i |A_.i|^2 e_i w_i``.
+
+    ``A = (I - B)^-1``: unlike CIV, an error in a weight counts by its downstream effect.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Dag, DagBlr, TargetMeanVariance
+    >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
+    >>> TargetMeanVariance(blr, np.array([1.0, 0.0])).value([1.0, 0.0])
+    0.5
+    """
+
+    def coefficients(self) -> tuple[Vector, Vector]:
+        """Return zeros and ``|A_.i|^2 e_i``."""
+        e, _ = self.spread_ahead()
+        return np.zeros(self.n_nodes), (self._effects**2).sum(axis=0) * e
+
+    @property
+    def floor(self) -> float:
+        """Zero: only the weights' variance counts."""
+        return 0.0

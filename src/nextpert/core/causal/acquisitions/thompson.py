@@ -1,0 +1,90 @@
+"""Thompson sampling: the nearest candidate under a single draw."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core._checks import as_rng
+from nextpert.core.causal.base import Acquisition, Ranked
+from nextpert.core.causal.registry import acquisition
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nextpert.core.causal.base import Asked
+
+    Vector = NDArray[np.float64]
+    Index = NDArray[np.int64]
+
+DRAWS = 40  # from which a plate takes one for each of its perturbations, with replacement
+
+
+@acquisition("thompson")
+class Thompson(Acquisition):
+    """The squared distance to the target under a single draw of weights, graph and shifts.
+
+    Its best candidate is drawn with its probability of being the nearest.
+
+    Examples
+    --------
+    >>> from nextpert.core import Dag, DagBlr, uncertain_values
+    >>> blr = DagBlr(Dag.from_edges(2, []), noise_var=1.0, intercept=False)
+    >>> known = [[1.0, 2.0], [3.0, 0.0]]
+    >>> uncertain_values("thompson", blr, known, [0.0, 2.0]).tolist()
+    [1.0, 13.0]
+    """
+
+    on_domain = False
+    exact_only = False
+    in_words = "one draw (Thompson)"
+
+    @classmethod
+    def of_candidates(cls, asked: Asked) -> Ranked:
+        """Return it of every candidate, of one graph at random."""
+        draws = asked.draw(2).draws  # as many of each graph, so that one is picked among them all
+        return Ranked(draws[asked.rng.integers(len(draws)), :-1])
+
+    @classmethod
+    def plate(cls, asked: Asked, ready: Index, size: int) -> Index:
+        """Return up to ``size`` of the candidates ``ready``, each the nearest of another draw."""
+        _, draws = asked.first_order(DRAWS)
+        return ready[thompson_plate(draws[:, ready], size, asked.rng)]
+
+
+def thompson_plate(
+    draws: Vector, size: int, rng: int | np.random.Generator | None = None
+) -> NDArray[np.int64]:
+    """Return different candidates for one plate, each the nearest of a draw of its own.
+
+    Parameters
+    ----------
+    draws
+        Squared distances under draws, shape ``(n_draws, n_perturbations)``.
+    size
+        Number of candidates; where there are fewer, all.
+    rng
+        Seed or generator.
+
+    Returns
+    -------
+    ndarray
+        Indices in the order of the draws. If the nearest candidate of a draw was chosen before, the
+        nearest of the others is taken.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core.causal.acquisitions.thompson import thompson_plate
+    >>> thompson_plate(np.array([[3.0, 1.0, 2.0]]), 2, rng=0).tolist()
+    [1, 2]
+    """
+    generator = as_rng(rng)
+    left = np.ones(draws.shape[1], dtype=np.bool_)
+    chosen: list[int] = []
+    while len(chosen) < min(size, draws.shape[1]):
+        row = draws[generator.integers(len(draws))]
+        chosen.append(int(np.where(left, row, np.inf).argmin()))
+        left[chosen[-1]] = False
+    return np.array(chosen, dtype=np.int64)

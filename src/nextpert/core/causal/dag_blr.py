@@ -1,0 +1,466 @@
+"""DAG-BLR: Bayesian linear regression over a graph, the posterior over its weights."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from nextpert.core._checks import (
+    as_nodes,
+    as_numbers,
+    as_rng,
+    as_vector,
+    require_count,
+    require_kind,
+    require_positive,
+)
+from nextpert.core._codec import pack, unpack
+from nextpert.core._shown import Shown
+from nextpert.core.causal import _kernels as kernels
+from nextpert.core.causal._blocks import (
+    BLOCKS,
+    Layout,
+    Prior,
+    Statistics,
+    fill_blocks,
+    gap_terms,
+    log_evidence,
+)
+from nextpert.core.causal.prior import (
+    StoredPosterior,
+    check_noise_var,
+    check_rate,
+    check_scale,
+    check_units,
+)
+from nextpert.core.graph.dag import Dag
+from nextpert.core.screen.moments import Moments, too_large
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Vector = NDArray[np.float64]
+
+# Of a sum of squares; sums, products and differences of many such stay finite.
+_LARGEST = 1e290
+
+
+def require_squares(n: ArrayLike, means: Vector, scatter: Vector, shifts: Vector) -> None:
+    """Raise, by node, where squares of the cells would not be finite numbers.
+
+    Of one environment, or of several, ``n`` then a column.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # 0 cells times infinity
+        squares = np.abs(means)
+        squares += np.abs(shifts)
+        squares **= 2
+        squares = np.multiply(np.asarray(n, np.float64), squares)
+        largest = np.atleast_2d(squares).sum(axis=0)
+    bad = ~(np.maximum(largest, np.diag(scatter)) < _LARGEST)
+    if bad.any():
+        raise too_large(bad)
+
+
+class DagBlr(Shown):
+    """DAG-BLR: a normal-inverse-gamma posterior over the weights of every node.
+
+    The model of node ``i`` with parents ``P`` is ``x_i = c_i + B_iP x_P + a_i + noise`` with shift
+    ``a_i``, noise variance ``sigma_i^2 ~ IG(prior_shape, prior_rate)`` and weights
+    ``B_iP | sigma_i^2 ~ N(0, sigma_i^2 M_i)`` with a diagonal ``M_i`` (Zhang et al. 2023,
+    Definition 2 and Lemma 1). Only moments are needed, and environments add up: one batch and
+    many in sequence give the same posterior.
+
+    Parameters
+    ----------
+    dag
+        The graph.
+    noise_var
+        Known noise variances, shape ``(n_nodes,)`` or one number, in squared units of the data;
+        ``None`` (default) infers them.
+    intercept
+        Whether every node has an intercept ``c_i`` (prior precision 1e-6). Turn it off only for
+        data whose noise is known to have mean zero.
+    n_fixed
+        Number of additional columns of every node's regression, such as indicators of batches.
+        Their coefficients are estimated together with the weights (prior precision 1e-6). Cells
+        given to :meth:`update` have the value 0 of these columns. They need an intercept.
+    prior_scale
+        The scale ``1 / lambda`` of ``M_i``. ``"evidence"`` (default) learns it by maximising the
+        evidence, again when data arrive; a number fixes it (the paper: 1, that is ``M = I``).
+    prior_units
+        Units of ``lambda``. ``"data"``: every weight of node ``i`` has the variance
+        ``sigma_i^2 / lambda_i``, as in the paper. ``"noise"``: its weight on parent ``k`` has the
+        variance ``sigma_i^2 / (lambda_i sigma_k^2)``, whatever the units of the genes; noise
+        variances of parents that are not known are estimated, by a first fit in which the
+        variances of the cells stand for them. ``"evidence"``: whichever of the two has the higher
+        evidence, again when data arrive; only ``"noise"`` is independent of the units of each gene.
+        ``None`` (default): ``"evidence"`` if the scale is learned, else ``"data"``.
+    pooled
+        With ``"evidence"``: one lambda for all nodes (default), or one per node, shrunk towards
+        the common value.
+    prior_shape, prior_rate
+        Prior of the noise variances. The paper's choice for cells is 2 and 0. ``None`` (default)
+        stands for a rate of a thousandth of the variance of the node's cells, whatever its units.
+
+    Raises
+    ------
+    ValueError
+        For a scale, shape or variance that is not positive, or of the wrong shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Dag, DagBlr, Moments
+    >>> rng = np.random.default_rng(0)
+    >>> x0 = rng.normal(size=5000)
+    >>> x = np.column_stack([x0, 0.8 * x0 + rng.normal(size=5000)])
+    >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)])).update(Moments.from_array(x))
+    >>> round(float(blr.mean()[1, 0]), 1), blr.n_cells
+    (0.8, 5000)
+    """
+
+    intercept_precision = 1e-6
+
+    _shown = ("dag", "n_cells")
+
+    def __init__(
+        self,
+        dag: Dag,
+        *,
+        noise_var: ArrayLike | None = None,
+        intercept: bool = True,
+        n_fixed: int = 0,
+        prior_scale: float | str = "evidence",
+        prior_units: str | None = None,
+        pooled: bool = True,
+        prior_shape: float = 2.0,
+        prior_rate: float | None = None,
+    ) -> None:
+        require_kind(dag, Dag, "dag")
+        self.dag = dag
+        self.intercept, self.n_fixed = bool(intercept), int(n_fixed)
+        if self.n_fixed and not self.intercept:
+            message = "Fixed columns need an intercept: use intercept=True, or n_fixed=0."
+            raise ValueError(message)
+        self.pooled = bool(pooled)
+        self.prior_scale = check_scale(prior_scale)
+        self.prior_units = check_units(prior_units, self.prior_scale)
+        self.prior_shape = require_positive(prior_shape, "prior_shape")
+        self.known_noise_var = check_noise_var(noise_var, dag.n_nodes)
+        learned = self.prior_scale == "evidence" or self.prior_units == "noise"
+        self.prior_rate = check_rate(prior_rate, learned and self.known_noise_var is None)
+        width = dag.in_degree + self.intercept + self.n_fixed
+        self.vptr: NDArray[np.int64] = np.concatenate([[0], np.cumsum(width)])
+        self.mptr: NDArray[np.int64] = np.concatenate([[0], np.cumsum(width**2)])
+        self._layout = Layout(dag.indices, self.vptr, self.mptr, self.intercept + self.n_fixed)
+        self.xtx, self.xty = np.zeros(self.mptr[-1]), np.zeros(self.vptr[-1])
+        self.yty, self.cells = np.zeros(dag.n_nodes), np.zeros(dag.n_nodes)
+        self._blocks: dict[str, Vector] | None = None
+
+    # -- data -----------------------------------------------------------------------------------
+
+    def update(
+        self,
+        moments: Moments,
+        shift: ArrayLike | None = None,
+        *,
+        do: Iterable[int] | None = None,
+        inplace: bool = False,
+    ) -> DagBlr:
+        """Return the posterior after the cells of one more environment.
+
+        Parameters
+        ----------
+        moments
+            Moments of the cells, in this graph's node order.
+        shift
+            Shift of every node in those cells, shape ``(n_nodes,)``, in the units of the data;
+            ``None`` for control cells.
+        do
+            Nodes held fixed in those cells (hard interventions): they are not updated.
+        inplace
+            Whether to change this posterior itself, which saves copying it in a long loop;
+            acquisitions built on it before are then invalid.
+
+        Raises
+        ------
+        ValueError
+            If the number of nodes differs, a value is not finite, or a node of ``do`` is not in
+            the graph. Nothing is changed on error.
+        """
+        require_kind(moments, Moments, "moments")
+        p = self.n_nodes
+        if moments.n_nodes != p:
+            message = f"The cells have {moments.n_nodes} nodes, but the graph has {p}."
+            raise ValueError(message)
+        offset = as_vector(np.zeros(p) if shift is None else shift, p, "shift")
+        require_squares(moments.n, moments.mean, moments.scatter, offset)
+        skip = np.zeros(p, dtype=np.bool_)
+        skip[as_nodes(() if do is None else do, p, "do")] = True
+        # The intercept's prior variance is large: taking the first cell off it would cost digits.
+        complete = not self.intercept or (self.cells[~skip] > 0).all()
+        given = self.prior_units == "data" or self.known_noise_var is not None
+        fixed = self._blocks is not None and self.prior_scale != "evidence" and given
+        rank_one = bool(moments.n == 1 and fixed and complete)
+        new = self if inplace else self._copied(with_blocks=rank_one)
+        cells = (moments.n, moments.mean, moments.scatter)
+        kernels.add_statistics(*self.place, *cells, offset, skip, *new._statistics)
+        if rank_one:
+            changing = (new.blocks[name] for name in ("cov", "weights", "residual", "logdet"))
+            kernels.rank_one_update(*self.place, moments.mean, offset, skip, *changing)
+        else:
+            new._blocks = None
+        return new
+
+    def _copied(self, *, with_blocks: bool) -> DagBlr:
+        new = copy.copy(self)
+        vars(new).update({k: value.copy() for k, value in self._statistics._asdict().items()})
+        if with_blocks:
+            new._blocks = {name: block.copy() for name, block in self.blocks.items()}
+        return new
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that it was created with, without ``n_fixed``."""
+        names = ("intercept", "prior_scale", "prior_units", "pooled", "prior_shape", "prior_rate")
+        return {"noise_var": self.known_noise_var} | {name: getattr(self, name) for name in names}
+
+    @property
+    def place(self) -> tuple[NDArray[np.int64], ...]:
+        """Parents of every node, and where its blocks lie, as kernels take them."""
+        return self.dag.indptr, self.dag.indices, self.vptr, self.mptr
+
+    @property
+    def _statistics(self) -> Statistics:
+        return Statistics(self.xtx, self.xty, self.yty, self.cells)
+
+    @property
+    def _prior(self) -> Prior:
+        return Prior(
+            self.prior_scale, self.prior_units, self.pooled, self.prior_shape, self.prior_rate,
+            self.known_noise_var, self.intercept_precision,
+        )  # fmt: skip
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes (genes)."""
+        return self.dag.n_nodes
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells (of the node with the most)."""
+        return int(self.cells.max(initial=0))
+
+    # -- posterior ------------------------------------------------------------------------------
+
+    @property
+    def blocks(self) -> dict[str, Vector]:
+        """Flat arrays ``cov`` (M), ``weights`` (m), ``residual``, ``logdet``, ``precision``."""
+        if self._blocks is None:
+            self._blocks = fill_blocks(self._layout, self._statistics, self._prior)
+        return self._blocks
+
+    @property
+    def is_weight(self) -> NDArray[np.bool_]:
+        """Which design columns are parents, not fixed, shape ``(vptr[-1],)``."""
+        return self._layout.is_weight
+
+    def mean(self) -> sp.csr_array:
+        """Return the posterior mean of B, sparse ``(n_nodes, n_nodes)``, row = child."""
+        data = self.blocks["weights"][self.is_weight]
+        shape = (self.n_nodes, self.n_nodes)
+        return sp.csr_array((data, self.dag.indices.copy(), self.dag.indptr.copy()), shape=shape)
+
+    @property
+    def intercept_mean(self) -> Vector:
+        """Posterior mean of the intercepts, shape ``(n_nodes,)``, units of the data."""
+        if not self.intercept:
+            return np.zeros(self.n_nodes)
+        return self.blocks["weights"][self.vptr[:-1]]
+
+    @property
+    def shape(self) -> Vector:
+        """Posterior shape alpha of the noise variances, shape ``(n_nodes,)``."""
+        return self.prior_shape + self.cells / 2
+
+    @property
+    def rate(self) -> Vector:
+        """Posterior rate beta of the noise variances, shape ``(n_nodes,)``."""
+        return self._prior.rates(self._layout, self._statistics) + self.blocks["residual"] / 2
+
+    @property
+    def noise_var(self) -> Vector:
+        """Posterior mean of the noise variances (or the known ones), shape ``(n_nodes,)``."""
+        if self.known_noise_var is not None:
+            return self.known_noise_var
+        if (self.shape <= 1).any():
+            message = "Noise variances have no mean yet (shape <= 1): update with control cells."
+            raise ValueError(message)
+        return self.rate / (self.shape - 1)
+
+    def spread(self, extra_cells: float = 0.0, *, expected: bool = False) -> tuple[Vector, Vector]:
+        """Return ``e`` and ``kappa`` of every node: the terms of the variance of the gap.
+
+        ``e = beta/(alpha - 1)`` and ``kappa = beta^2 (2 alpha - 1)/((alpha - 1)^2 (alpha - 2))``
+        with ``alpha`` grown by ``extra_cells / 2``; known variance: ``sigma^2``, ``2 sigma^4``.
+        The paper keeps ``beta`` constant; ``expected`` increases it by ``extra_cells / 2`` times
+        the current noise variance, its average growth.
+
+        Raises
+        ------
+        ValueError
+            If ``alpha <= 2``: the variance is infinite until cells arrive.
+        """
+        if self.known_noise_var is not None:
+            return self.known_noise_var, 2 * self.known_noise_var**2
+        alpha, beta = self.shape + extra_cells / 2, self.rate
+        if expected:
+            beta = beta + extra_cells / 2 * self.noise_var
+        return gap_terms(alpha, beta)
+
+    def log_evidence(self) -> float:
+        """Return the log evidence (marginal likelihood) of all cells seen."""
+        terms = log_evidence(self._layout, self._statistics, self._prior, self.blocks)
+        return float(terms.sum())
+
+    def sample(
+        self, n_samples: int, rng: int | np.random.Generator | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Draw weights and noise variances from the posterior.
+
+        Returns
+        -------
+        weights
+            Flat design weights (intercept first, then fixed columns and parents, node by node, as
+            laid out by ``vptr``), shape ``(n_samples, vptr[-1])``.
+        noise_var
+            Noise variances, shape ``(n_samples, n_nodes)``.
+        """
+        count, generator = require_count(n_samples, "n_samples"), as_rng(rng)
+        if self.known_noise_var is None:  # inverse gamma
+            drawn = generator.standard_gamma(self.shape, size=(count, self.n_nodes))
+            noise_var = self.rate / drawn
+        else:
+            noise_var = np.tile(self.known_noise_var, (count, 1))
+        draws, sd = generator.standard_normal((count, int(self.vptr[-1]))), np.sqrt(noise_var)
+        for i in range(self.n_nodes):
+            columns = slice(self.vptr[i], self.vptr[i + 1])
+            d = columns.stop - columns.start
+            if d:
+                block = self.blocks["cov"][self.mptr[i] : self.mptr[i + 1]].reshape(d, d)
+                scaled = (draws[:, columns] @ np.linalg.cholesky(block).T) * sd[:, i, None]
+                draws[:, columns] = self.blocks["weights"][columns] + scaled
+        return draws, noise_var
+
+    def with_fixed(self, n_fixed: int) -> DagBlr:
+        """Return the same graph and priors with so many fixed columns, before any cells."""
+        if n_fixed == self.n_fixed:
+            return self
+        return DagBlr(self.dag, n_fixed=n_fixed, **self.options)
+
+    def without_fixed(self) -> DagBlr:
+        """Return the posterior of intercepts and weights alone, at 0 of the fixed columns.
+
+        The fixed columns are integrated out, so that the error of their coefficients stays.
+        """
+        if not self.n_fixed:
+            return self
+        new = copy.copy(self)
+        new.n_fixed = 0
+        width = self.dag.in_degree + 1
+        new.vptr, new.mptr = (np.concatenate([[0], np.cumsum(w)]) for w in (width, width**2))
+        new._layout = Layout(self.dag.indices, new.vptr, new.mptr, 1)
+        blocks, xtx, xty, yty = self.blocks, [], [], []
+        kept = np.ones(self.vptr[-1], bool)
+        kept[self.vptr[:-1, None] + 1 + np.arange(self.n_fixed)] = False
+        both = []
+        for i in range(self.n_nodes):
+            rows = kept[self.vptr[i] : self.vptr[i + 1]]
+            inside = slice(self.mptr[i], self.mptr[i + 1])
+            gram = self.xtx[inside].reshape(len(rows), len(rows))
+            sums = self.xty[self.vptr[i] : self.vptr[i + 1]]
+            # What the fixed columns explain, by least squares (Frisch, Waugh, Lovell).
+            pivot = gram[np.ix_(~rows, ~rows)] + self.intercept_precision * np.eye(self.n_fixed)
+            told = np.linalg.solve(pivot, np.column_stack([gram[np.ix_(~rows, rows)], sums[~rows]]))
+            rest = gram[np.ix_(rows, rows)] - gram[np.ix_(rows, ~rows)] @ told[:, :-1]
+            xtx.append(((rest + rest.T) / 2).ravel())
+            xty.append(sums[rows] - gram[np.ix_(rows, ~rows)] @ told[:, -1])
+            yty.append(self.yty[i] - sums[~rows] @ told[:, -1])
+            both.append(np.outer(rows, rows).ravel())
+        new.xtx, new.xty, new.yty = np.concatenate(xtx), np.concatenate(xty), np.array(yty)
+        flat = {"cov": np.concatenate(both), "weights": kept, "precision": kept}
+        new._blocks = {
+            name: block[flat[name]] if name in flat else block.copy()
+            for name, block in blocks.items()
+        }
+        return new
+
+    # -- use ------------------------------------------------------------------------------------
+
+    def predict_mean(self, shifts: ArrayLike) -> NDArray[np.float64]:
+        """Return the mean ``(I - B)^-1 (c + a)`` reached by each shift at the posterior mean.
+
+        ``shifts`` has shape ``(n_nodes,)`` or ``(n_shifts, n_nodes)``; so has the result.
+        """
+        matrix = np.atleast_2d(as_numbers(shifts, "shifts", copy=False))
+        if matrix.ndim != 2 or matrix.shape[1] != self.n_nodes:
+            message = f"Shifts of shape {np.shape(shifts)} do not fit {self.n_nodes} nodes."
+            raise ValueError(message)
+        reached = self.solve(np.ascontiguousarray((matrix + self.intercept_mean).T)).T
+        return reached[0] if np.ndim(shifts) == 1 else reached
+
+    def solve(self, rhs: ArrayLike) -> NDArray[np.float64]:
+        """Return ``(I - B)^-1 rhs`` for ``rhs`` of shape ``(n_nodes, m)``, by substitution."""
+        rhs = np.array(rhs, dtype=np.float64, order="C")
+        if rhs.ndim != 2 or len(rhs) != self.n_nodes:
+            message = f"rhs has the shape {rhs.shape}, but ({self.n_nodes}, m) is needed."
+            raise ValueError(message)
+        weights, dag = self.blocks["weights"], self.dag
+        kernels.solve_forward(dag.indptr, dag.indices, dag.order, self.vptr, weights, rhs)
+        return rhs
+
+    def ideal_shift(self, target_mean: ArrayLike) -> Vector:
+        """Return ``b = (I - B) mu* - c``, the estimated shift that reaches ``target_mean``."""
+        target = as_vector(target_mean, self.n_nodes, "target_mean")
+        return target - self.mean() @ target - self.intercept_mean
+
+    # -- storage --------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as a flat dict of arrays, numbers and strings, safe to save."""
+        held = vars(self) | self._statistics._asdict() | self.blocks
+        held |= {"indptr": self.dag.indptr, "indices": self.dag.indices}
+        held["noise_known"] = self.known_noise_var is not None
+        held["prior_rate"] = "cells" if self.prior_rate is None else self.prior_rate
+        return copy.deepcopy(pack(SimpleNamespace(**held), StoredPosterior))
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> DagBlr:
+        """Rebuild a posterior from :meth:`to_dict`, bit for bit.
+
+        Raises
+        ------
+        ValueError
+            If ``stored`` is damaged, truncated or of another version.
+        """
+        where, remedy = "The stored posterior", "fit it again (tl.fit_dag_blr)"
+        return unpack(cls._rebuilt, stored, where, remedy, record=StoredPosterior)
+
+    @classmethod
+    def _rebuilt(cls, **parts: Any) -> DagBlr:
+        held = StoredPosterior(**copy.deepcopy(parts))
+        blr = cls(
+            held.dag, noise_var=held.known_noise_var, intercept=held.intercept,
+            n_fixed=held.n_fixed, prior_scale=held.prior_scale, prior_units=held.prior_units,
+            pooled=held.pooled, prior_shape=held.prior_shape,
+            prior_rate=None if isinstance(held.prior_rate, str) else held.prior_rate,
+        )  # fmt: skip
+        vars(blr).update({name: getattr(held, name) for name in Statistics._fields})
+        blr._blocks = {name: getattr(held, name) for name in BLOCKS}
+        return blr

@@ -1,0 +1,139 @@
+"""Acquisitions by name: one registry, which a decorator fills."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from nextpert.core._registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike
+
+    from nextpert.core.causal.base import Acquisition
+    from nextpert.core.causal.dag_blr import DagBlr
+    from nextpert.core.causal.domains import Domain
+
+Kind = TypeVar("Kind", bound="type[Acquisition]")
+_ACQUISITIONS: Registry[type[Acquisition]] = Registry(
+    "nextpert.core.causal.acquisitions", "an acquisition"
+)
+
+
+def acquisition(name: str) -> Callable[[Kind], Kind]:
+    """Register a class of acquisition under a name, by which every function then finds it.
+
+    Raises
+    ------
+    ValueError
+        If another class has the name.
+
+    Examples
+    --------
+    >>> from nextpert.core.causal.base import Acquisition
+    >>> from nextpert.core.causal.registry import acquisition
+    >>> @acquisition("greedy")
+    ... class Mine(Acquisition): ...
+    Traceback (most recent call last):
+    ...
+    ValueError: There is an acquisition 'greedy' already (Greedy): choose another name.
+    """
+    return _ACQUISITIONS.named(name)
+
+
+def acquisitions(*, on_domain: bool = False, exact: bool = True) -> tuple[str, ...]:
+    """Return the names of all acquisitions, or of some.
+
+    Parameters
+    ----------
+    on_domain
+        Only those that can search a domain of shifts.
+    exact
+        With ``False`` only those that can rank candidates whose shifts are uncertain.
+
+    Examples
+    --------
+    >>> from nextpert.core import acquisitions
+    >>> sorted(set(acquisitions()) - set(acquisitions(on_domain=True)))
+    ['probability', 'thompson']
+    >>> sorted(acquisitions(exact=False))
+    ['civ', 'ei', 'greedy', 'probability', 'random', 'thompson']
+    """
+    return tuple(
+        name
+        for name, kind in _ACQUISITIONS.every().items()
+        if (kind.on_domain or not on_domain) and (exact or not kind.exact_only)
+    )
+
+
+def find_acquisition(name: str, *, on_domain: bool = False) -> type[Acquisition]:
+    """Return the class of that name.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    """
+    kind = _ACQUISITIONS.find(name)
+    if kind is None or (on_domain and not kind.on_domain):
+        known = ", ".join(acquisitions(on_domain=on_domain))
+        message = f"Unknown acquisition {name!r}: choose one of {known}."
+        raise ValueError(message)
+    return kind
+
+
+def build_acquisition(
+    acquisition: str,
+    posterior: DagBlr,
+    target_mean: ArrayLike,
+    *,
+    domain: Domain,
+    n_cells: float,
+    noise_aware: bool = False,
+    best: float = np.inf,
+    rng: int | np.random.Generator | None = None,
+) -> Acquisition:
+    """Return the acquisition of a given name, to be minimised in a domain.
+
+    Parameters
+    ----------
+    acquisition
+        ``"civ"``, ``"civ_ow"``, ``"cv"``, ``"maxv"``, ``"target_mean_variance"``, ``"greedy"``,
+        ``"random"``, ``"ei"``, ``"mi"`` or ``"ucb"``.
+    posterior
+        The posterior over the weights.
+    target_mean
+        The target state, shape ``(n_nodes,)``, units of the data.
+    domain
+        Where shifts may lie; CIV and CIV-OW average over it.
+    n_cells
+        Number of hypothetical cells (the next batch).
+    noise_aware
+        Whether to include the information in the hypothetical cells' scatter (see
+        :class:`LookaheadAcquisition`).
+    best
+        Squared distance that expected improvement (``"ei"``) has to beat.
+    rng
+        Seed or generator of the random acquisition and of those that draw from the posterior.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Dag, DagBlr, Sphere, build_acquisition
+    >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False)
+    >>> options = dict(domain=Sphere(1.0), n_cells=1, rng=np.random.default_rng(0))
+    >>> build_acquisition("cv", blr, np.ones(2), **options).name
+    'cv'
+    """
+    return find_acquisition(acquisition, on_domain=True).build(
+        posterior, target_mean, domain=domain, n_cells=n_cells, noise_aware=noise_aware,
+        best=best, rng=rng,
+    )  # fmt: skip

@@ -1,0 +1,219 @@
+"""Shifts of a given norm, and those of them that touch few nodes."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import ive
+
+from nextpert.core._checks import as_numbers, as_rng, require_count, require_positive
+from nextpert.core.causal.domains import Domain, Optimum
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.causal.domains import Criterion
+
+    Vector = NDArray[np.float64]
+    _Found = tuple[Vector, float, NDArray[np.bool_]]  # a shift, its value and its support
+
+
+class Sphere(Domain):
+    """All shifts of norm ``radius``, as in the paper's simulations.
+
+    An acquisition that looks ahead never rises with the norm where the model has no intercept, so
+    the best point of the ball lies on the sphere too.
+
+    Parameters
+    ----------
+    radius
+        Norm of the shifts, units of the data.
+
+    Raises
+    ------
+    ValueError
+        If the radius is not above 0.
+
+    Examples
+    --------
+    >>> from nextpert.core import Sphere
+    >>> Sphere(2.0).project([3.0, 4.0]).tolist()
+    [1.2, 1.6]
+    """
+
+    _shown: ClassVar[tuple[str, ...]] = ("radius",)
+
+    def __init__(self, radius: float = 1.0) -> None:
+        self.radius = require_positive(radius, "radius")
+
+    def moments(self, n_nodes: int) -> tuple[Vector, Vector]:
+        """Return zero means and ``radius^2 / n_nodes``."""
+        return np.zeros(n_nodes), np.full(n_nodes, self.radius**2 / n_nodes)
+
+    def project(self, shift: ArrayLike) -> Vector:
+        """Return ``radius shift / |shift|``; the first axis for a shift of zero."""
+        vector = as_numbers(shift, "shift")
+        norm = float(np.linalg.norm(vector))
+        if norm == 0:
+            vector[0] = norm = 1.0
+        return self.radius * vector / norm
+
+    def sample(self, n: int, n_nodes: int, rng: int | np.random.Generator | None = None) -> Vector:
+        """Draw shifts uniformly on the sphere, shape ``(n, n_nodes)``."""
+        normals = as_rng(rng).standard_normal((n, n_nodes))
+        return self.radius * normals / np.linalg.norm(normals, axis=1, keepdims=True)
+
+    def output_weighted_square(self, b: Vector, kappa: float | None = None) -> Vector:
+        """Return ``E(a_i - b_i)^2`` under the output weights (see :class:`CivOw`)."""
+        p, norm = len(b), np.linalg.norm(b)
+        if norm == 0 or p == 1:
+            return b**2 + self.radius**2 / p
+        tau = 1 / 3
+        if kappa is not None:
+            # Mean square cosine under von Mises-Fisher; ive scales both Bessel functions alike.
+            tau = 1 - (p - 1) / kappa * ive(p / 2, kappa) / ive(p / 2 - 1, kappa)
+        share = (b / norm) ** 2
+        return b**2 + self.radius**2 * (tau * share + (1 - tau) * (1 - share) / (p - 1))
+
+    def _search(self, acquisition: Criterion, starts: list[Vector]) -> Optimum:
+        mask = np.ones(acquisition.n_nodes, dtype=np.bool_)
+        shift, value = search_sphere(acquisition, self.radius, mask, starts)
+        return Optimum(shift, value)
+
+    def _bound(self, acquisition: Criterion) -> float:
+        bound = getattr(acquisition, "lower_bound", None)
+        return bound(self.radius) if bound else float("nan")
+
+
+def search_sphere(
+    acquisition: Criterion, radius: float, mask: NDArray[np.bool_], starts: list[Vector]
+) -> tuple[Vector, float]:
+    """Return the best shift of norm ``radius`` supported on ``mask``, over all starts."""
+    best, least = None, np.inf
+    for start in starts:
+        if not np.any(start[mask]):
+            continue
+        shift, value = _descend(acquisition, radius, mask, start)
+        if value < least:
+            best, least = shift, value
+    if best is None:
+        start = mask.astype(np.float64)
+        best, least = _descend(acquisition, radius, mask, start)
+    return best, least
+
+
+def _descend(
+    acquisition: Criterion, radius: float, mask: NDArray[np.bool_], start: Vector
+) -> tuple[Vector, float]:
+    """Return the best shift (p,) found from ``start`` on the nodes of ``mask`` (p,), its value."""
+    problem = getattr(acquisition, "problem", None)
+    if problem is not None:
+        from nextpert.core.causal._sphere_search import minimise_on_sphere
+
+        shift, excess, _ = minimise_on_sphere(problem, radius, mask, start, 500, 1e-7)
+        return shift, acquisition.floor + float(excess)
+
+    def objective(z: Vector) -> tuple[float, Vector]:
+        # The shift is radius z / |z|; only the gradient across z counts.
+        norm = np.linalg.norm(z)
+        unit = np.zeros(len(mask))
+        unit[mask] = z / norm
+        value, grad = acquisition.value_and_grad(radius * unit)
+        inner = grad @ unit
+        return value, radius * (grad - inner * unit)[mask] / norm
+
+    found = minimize(objective, start[mask], jac=True, method="L-BFGS-B")
+    shift = np.zeros(len(mask))
+    shift[mask] = radius * found.x / np.linalg.norm(found.x)
+    return shift, float(found.fun)
+
+
+class Sparse(Sphere):
+    """All shifts of norm ``radius`` with at most ``k`` nodes shifted.
+
+    The best single node is found by trying all; further nodes are added one at a time, each time
+    the one whose addition lowers the acquisition most, with the shift searched anew, and exchanged
+    while that helps.
+
+    Parameters
+    ----------
+    k
+        Largest number of nodes shifted.
+    radius
+        Norm of the shifts, units of the data.
+
+    Raises
+    ------
+    ValueError
+        If ``k`` is below 1 or the radius not above 0.
+
+    Examples
+    --------
+    >>> from nextpert.core import Sparse
+    >>> Sparse(1).project([0.5, -3.0, 1.0]).tolist()
+    [0.0, -1.0, 0.0]
+    """
+
+    _shown = ("k", "radius")
+
+    def __init__(self, k: int, radius: float = 1.0) -> None:
+        self.k = require_count(k, "k")
+        super().__init__(radius)
+
+    output_weighted_square = Domain.output_weighted_square  # there are none on few nodes
+
+    def project(self, shift: ArrayLike) -> Vector:
+        """Return the k largest entries, scaled to norm ``radius``."""
+        vector = as_numbers(shift, "shift")
+        keep = np.argsort(-np.abs(vector), kind="stable")[: self.k]
+        if not np.any(vector):
+            vector[keep[0]] = 1.0
+        result = np.zeros(len(vector))
+        result[keep] = self.radius * vector[keep] / np.linalg.norm(vector[keep])
+        return result
+
+    def sample(self, n: int, n_nodes: int, rng: int | np.random.Generator | None = None) -> Vector:
+        """Draw supports and directions uniformly, shape ``(n, n_nodes)``."""
+        generator = as_rng(rng)
+        size = min(self.k, n_nodes)
+        shifts = np.zeros((n, n_nodes))
+        for row in shifts:
+            entries = generator.standard_normal(size)
+            support = generator.choice(n_nodes, size, replace=False)
+            row[support] = self.radius * entries / np.linalg.norm(entries)
+        return shifts
+
+    def _search(self, acquisition: Criterion, starts: list[Vector]) -> Optimum:
+        p = acquisition.n_nodes
+        singles = self.radius * np.vstack([np.eye(p), -np.eye(p)])
+        values = acquisition.values(singles)
+        best, least = singles[int(values.argmin())], float(values.min())
+        support = best != 0
+
+        def on(support: NDArray[np.bool_], *more: Vector) -> _Found:
+            even = support / np.sqrt(support.sum())
+            found = search_sphere(acquisition, self.radius, support, [*more, *starts, even])
+            return *found, support
+
+        each = np.eye(p, dtype=np.bool_)
+        for _ in range(min(self.k, p) - 1):  # the node whose addition lowers the acquisition most
+            wider = [
+                on(support | each[new], np.where(each[new], 0.1 * self.radius, best))
+                for new in np.flatnonzero(~support)
+            ]
+            shift, value, support = min(wider, key=lambda found: found[1])
+            # A wider support holds the shift so far: keep it where no search got below it.
+            if value < least:
+                best, least = shift, value
+        for _ in range(p if self.k > 1 else 0):  # one node exchanged for another
+            swaps = product(np.flatnonzero(support), np.flatnonzero(~support))
+            exchanged = (on(support ^ each[gone] ^ each[new]) for gone, new in swaps)
+            limit = least - 1e-9 * abs(least)
+            better = next((found for found in exchanged if found[1] < limit), None)
+            if better is None:
+                break
+            best, least, support = better
+        return Optimum(best, least)

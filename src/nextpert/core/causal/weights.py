@@ -1,0 +1,161 @@
+"""The weights of a graph from the cells of a screen, and the means that known shifts reach."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core._blas import in_blocks
+from nextpert.core._checks import as_numbers, as_rng, require_count, require_finite
+from nextpert.core.causal import _kernels as kernels
+from nextpert.core.causal.dag_blr import DagBlr, require_squares
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.screen.guides import PooledGuides
+
+    Array = NDArray[np.float64]
+
+
+def fit_weights(posterior: DagBlr, cells: PooledGuides, shifts: ArrayLike | None = None) -> DagBlr:
+    """Return the posterior over the weights of a graph given the cells of a screen.
+
+    Where shifts are known, as in Zhang et al. 2023, the means of perturbations tell of the weights
+    (Lemma 1). Where they are not, every perturbation shifts every gene freely: a regression with an
+    intercept for each environment, in which the scatter within environments tells of the weights,
+    and the mean of the controls of their intercept (equation 5).
+
+    Parameters
+    ----------
+    posterior
+        Before any cells: the graph and its priors.
+    cells
+        The controls, which have no shift, and then the perturbations of the screen. Their fixed
+        columns, such as batches, join the regression of every node that has an intercept.
+    shifts
+        Known shifts, shape ``(n_perturbations, n_nodes)``, units of the data; ``None`` (default)
+        for free ones.
+
+    Returns
+    -------
+    DagBlr
+        With the fixed columns integrated out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Dag, DagBlr, ScreenMoments
+    >>> from nextpert.core.causal.weights import fit_weights
+    >>> from nextpert.core.screen.guides import pool_guides
+    >>> rng, group = np.random.default_rng(0), np.repeat([0, 1], [500, 500])
+    >>> x = rng.normal(size=(1000, 2))
+    >>> x[:, 1] += 0.5 * x[:, 0] - 3.0 * group  # the perturbation acts on both genes
+    >>> cells = pool_guides(ScreenMoments.from_array(x, group, 2), [0, 1], 2)
+    >>> blr = fit_weights(DagBlr(Dag.from_edges(2, [(0, 1)])), cells)
+    >>> round(float(blr.mean()[1, 0]), 1)
+    0.5
+    """
+    known = np.zeros((0, posterior.n_nodes)) if shifts is None else np.asarray(shifts, np.float64)
+    n_fixed = cells.fixed.shape[1] if posterior.intercept else 0
+    size = known if len(known) else np.zeros((1, posterior.n_nodes))
+    require_squares(cells.n_cells[1:, None], cells.mean[1:], cells.scatter, size)
+    blr = posterior.with_fixed(n_fixed)._copied(with_blocks=False)
+    blr._blocks = None
+    sums, longest = (blr.xtx, blr.xty, blr.yty), blr._layout.longest_row
+    room = np.empty(longest, np.int64)
+    kernels.add_within(*blr.place, cells.scatter, cells.fixed_scatter, *sums, room)
+    design = np.ascontiguousarray(np.hstack([cells.mean, cells.fixed[:, :n_fixed]]))
+    told = np.vstack([np.zeros((1, posterior.n_nodes)), known])
+    counted = np.ascontiguousarray(cells.counted)
+    for rows in in_blocks(*told.shape):
+        some = np.arange(len(told))[rows]
+        kernels.add_means(
+            *blr.place, design[some], told[some], counted[some], *sums, np.empty(longest)
+        )
+    # Every free shift takes one degree of freedom of the noise.
+    free = 0 if shifts is not None else np.count_nonzero(cells.n_cells[1:])
+    blr.cells += float(cells.n_cells.sum() - free)
+    return blr.without_fixed()
+
+
+def downstream(posteriors: Sequence[DagBlr], changes: Array) -> Array:
+    """Return what changes of genes lead to in others, ``((I - B)^-1 - I) a``, mean over graphs.
+
+    ``changes`` and the result have the shape ``(n_perturbations, n_nodes)``, units of the data.
+    """
+    if not any(blr.dag.n_edges for blr in posteriors):
+        return np.zeros_like(changes)
+    columns = np.ascontiguousarray(changes.T)
+    return np.mean([blr.solve(columns).T for blr in posteriors], axis=0) - changes
+
+
+def known_shifts(posteriors: Sequence[DagBlr], shifts: ArrayLike) -> Array:
+    """Return known shifts, ``(n_shifts, n_nodes)``, as numbers.
+
+    Raises
+    ------
+    ValueError
+        If there are no posteriors, they have other nodes, or a shift is no finite number.
+    """
+    sizes = sorted({blr.n_nodes for blr in posteriors})
+    if len(sizes) != 1:
+        message = f"Posteriors on the same nodes are needed, but they have {sizes} nodes."
+        raise ValueError(message)
+    given = np.atleast_2d(as_numbers(shifts, "shifts"))
+    if given.ndim != 2 or given.shape[1] != sizes[0]:
+        message = f"shifts must have the shape (n_shifts, {sizes[0]}), but have {given.shape}."
+        raise ValueError(message)
+    require_finite(given, "shifts")
+    return given
+
+
+def mean_draws(
+    posteriors: Sequence[DagBlr],
+    shifts: ArrayLike,
+    *,
+    n_samples: int = 400,
+    rng: int | np.random.Generator | None = None,
+) -> Iterator[Array]:
+    """Yield draws of the means ``(I - B)^-1 (c + a)`` that known shifts reach, one after the other.
+
+    Parameters
+    ----------
+    posteriors
+        A posterior over the weights, or one on each of several graphs, which count alike.
+    shifts
+        Shape ``(n_shifts, n_nodes)``, units of the data.
+    n_samples
+        Number of draws, rounded up to the same number from every graph.
+    rng
+        Seed or generator. The weights drawn do not depend on the shifts.
+
+    Yields
+    ------
+    ndarray
+        Means, that of no shift last, shape ``(n_shifts + 1, n_nodes)``, units of the data.
+
+    Examples
+    --------
+    >>> from nextpert.core import Dag, DagBlr
+    >>> from nextpert.core.causal.weights import mean_draws
+    >>> blr = DagBlr(Dag.from_edges(2, []), noise_var=1.0, intercept=False)
+    >>> [x.tolist() for x in mean_draws([blr], [[1.0, 2.0]], n_samples=1)]
+    [[[1.0, 2.0], [0.0, 0.0]]]
+    """
+    count, generator = require_count(n_samples, "n_samples"), as_rng(rng)
+    given = known_shifts(posteriors, shifts)
+    # One column for each shift, so that the kernel's inner loops run along memory.
+    source = np.ascontiguousarray(np.vstack([given, np.zeros((1, given.shape[1]))]).T)
+    for blr in posteriors:
+        dag = blr.dag
+        weights, _ = blr.sample(-(-count // len(posteriors)), generator)
+        for draw in weights:
+            x = source.copy()
+            if blr.intercept:
+                x += draw[blr.vptr[:-1], None]
+            kernels.solve_forward(dag.indptr, dag.indices, dag.order, blr.vptr, draw, x)
+            yield x.T

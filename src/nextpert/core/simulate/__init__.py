@@ -1,1 +1,0 @@
-"""Linear causal models with known truth, and random ones."""

@@ -1,0 +1,259 @@
+"""The posterior against dense updates from cells, Student-t densities, quadrature and draws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nextpert.core import Dag, DagBlr, Moments
+from nextpert.core.causal._blocks import solve_blocks
+
+
+def environments(parents, cells, intercept, rng):
+    p = len(parents)
+    first, second = rng.normal(size=p), rng.normal(size=p)
+    return [
+        (cells(parents, rng, 25, intercept=intercept), np.zeros(p), ()),
+        (cells(parents, rng, 12, first, intercept=intercept), first, ()),
+        (cells(parents, rng, 1, second, intercept=intercept), second, (0,)),
+        (cells(parents, rng, 9, intercept=intercept), np.zeros(p), (0, p - 1)),
+    ]
+
+
+def feed(blr, batches):
+    for x, shift, do in batches:
+        blr = blr.update(Moments.from_array(x), shift, do=do)
+    return blr
+
+
+def assert_same_posterior(one, two, rtol):
+    for name in ("cov", "weights", "residual", "logdet"):
+        a, b = one.blocks[name], two.blocks[name]
+        scale = np.abs(b).max(initial=1e-300)
+        np.testing.assert_allclose(a / scale, b / scale, rtol=0, atol=rtol, err_msg=name)
+    np.testing.assert_allclose(one.log_evidence(), two.log_evidence(), rtol=rtol)
+    np.testing.assert_allclose(one.rate, two.rate, rtol=rtol)
+    np.testing.assert_array_equal(one.shape, two.shape)
+
+
+@pytest.mark.parametrize("scale", [0.3, 4.0])
+def test_posterior_equals_the_dense_update_from_cells(
+    parents, intercept, known, scale, dense, cells
+):
+    rng = np.random.default_rng(5)
+    p = len(parents)
+    noise = rng.uniform(0.2, 2, p) if known else None
+    data = environments(parents, cells, intercept, rng)
+    settings = {"intercept": intercept, "noise_var": noise}
+    plain = dense(parents, scale=scale, shape=3.5, rate=0.2, **settings).fit(data)
+    blr = feed(
+        DagBlr(
+            Dag.from_parents(parents),
+            prior_scale=scale,
+            prior_shape=3.5,
+            prior_rate=0.2,
+            **settings,
+        ),
+        data,
+    )
+    for i in range(p):
+        d = blr.vptr[i + 1] - blr.vptr[i]
+        cov = blr.blocks["cov"][blr.mptr[i] : blr.mptr[i + 1]].reshape(d, d)
+        np.testing.assert_allclose(cov, plain.cov[i], rtol=1e-9, atol=1e-12)
+        weights = blr.blocks["weights"][blr.vptr[i] : blr.vptr[i + 1]]
+        np.testing.assert_allclose(weights, plain.mean[i], rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(blr.mean().toarray(), plain.weights, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(blr.intercept_mean, plain.offset, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(blr.rate, plain.rate, rtol=1e-9)
+    np.testing.assert_allclose(blr.shape, plain.shape, rtol=1e-15)
+    mean, variance = plain.noise_moments()
+    np.testing.assert_allclose(blr.noise_var, mean, rtol=1e-9)
+    e, kappa = blr.spread()
+    np.testing.assert_allclose(e, mean, rtol=1e-9)
+    # Var(sigma^2 s z^2) over sigma^2 and z: 2 E sigma^4 + Var sigma^2
+    np.testing.assert_allclose(kappa, 2 * (mean**2 + variance) + variance, rtol=1e-9)
+    targets = rng.normal(size=(3, p))
+    np.testing.assert_allclose(
+        blr.predict_mean(targets), [plain.reached(a) for a in targets], rtol=1e-8, atol=1e-10
+    )
+    np.testing.assert_allclose(
+        blr.predict_mean(targets[0]), plain.reached(targets[0]), rtol=1e-8, atol=1e-10
+    )
+    np.testing.assert_allclose(
+        blr.ideal_shift(targets[0]), plain.ideal(targets[0]), rtol=1e-8, atol=1e-10
+    )
+
+
+def test_cells_of_held_nodes_are_not_counted_for_them(cells, graphs):
+    parents = graphs["complete"]
+    rng = np.random.default_rng(0)
+    data = environments(parents, cells, True, rng)
+    blr = feed(DagBlr(Dag.from_parents(parents)), data)
+    assert blr.cells.tolist() == [37, 47, 47, 47, 38]
+    assert blr.n_cells == 47
+    without = feed(DagBlr(Dag.from_parents(parents)), data[:2])
+    none_held = DagBlr(Dag.from_parents(parents)).update(Moments.from_array(data[0][0]), do=None)
+    assert without.n_cells == 37
+    assert none_held.n_cells == 25
+
+
+def test_many_updates_equal_one_batch(parents, intercept, known, cells):
+    rng = np.random.default_rng(2)
+    p = len(parents)
+    shift = rng.normal(size=p)
+    x = cells(parents, rng, 60, shift, intercept=intercept)
+    fresh = DagBlr(
+        Dag.from_parents(parents),
+        intercept=intercept,
+        noise_var=0.8 if known else None,
+        prior_scale=0.5,
+    )
+    batch = fresh.update(Moments.from_array(x), shift)
+    parts = fresh
+    for chunk in np.array_split(x, 7):
+        parts = parts.update(Moments.from_array(chunk), shift)
+    one_by_one, ranked = fresh, 0
+    for row in x:
+        _ = one_by_one.blocks  # so that the cell takes the rank-one path
+        one_by_one = one_by_one.update(Moments.from_array(row[None]), shift)
+        ranked += one_by_one._blocks is not None
+    assert ranked >= 59
+    assert_same_posterior(parts, batch, 1e-10)
+    assert_same_posterior(one_by_one, batch, 1e-10)
+    again = solve_blocks(one_by_one._layout, one_by_one._statistics, one_by_one.blocks["precision"])
+    np.testing.assert_allclose(one_by_one.blocks["cov"], again["cov"], rtol=0, atol=1e-10)
+
+
+def test_the_first_cell_under_an_intercept_keeps_its_digits(cells, graphs):
+    # The prior variance of an intercept is 1e6: a rank-one update would leave 1e-10 of it.
+    parents = graphs["complete"]
+    x = cells(parents, np.random.default_rng(0), 4, intercept=True)
+    for do in ((), (1, 3)):
+        blr = DagBlr(Dag.from_parents(parents), prior_scale=1.0)
+        for row in x:
+            _ = blr.blocks
+            blr = blr.update(Moments.from_array(row[None]), do=do if blr.n_cells == 0 else ())
+            plain = solve_blocks(blr._layout, blr._statistics, blr.blocks["precision"])
+            for name in ("cov", "weights"):
+                np.testing.assert_allclose(blr.blocks[name], plain[name], rtol=0, atol=1e-11)
+
+
+def test_a_thousand_rank_one_updates_do_not_drift(cells, graphs):
+    parents = graphs["complete"]
+    x = cells(parents, np.random.default_rng(4), 1000, intercept=True)
+    blr = DagBlr(Dag.from_parents(parents), prior_scale=1.0)
+    batch = blr.update(Moments.from_array(x))
+    for row in x:
+        _ = blr.blocks
+        blr = blr.update(Moments.from_array(row[None]))
+    assert_same_posterior(blr, batch, 1e-10)
+
+
+def test_rank_one_update_leaves_held_nodes_alone(cells, graphs):
+    parents = graphs["sparse"]
+    rng = np.random.default_rng(3)
+    blr = DagBlr(Dag.from_parents(parents), prior_scale=1.0)
+    blr = blr.update(Moments.from_array(cells(parents, rng, 30, intercept=True)))
+    before = {name: block.copy() for name, block in blr.blocks.items()}
+    cell = Moments.from_array(rng.normal(size=(1, 6)))
+    fast = blr.update(cell, do=[1, 4])
+    assert fast._blocks is not None
+    plain = solve_blocks(fast._layout, fast._statistics, fast.blocks["precision"])
+    for name in ("cov", "weights", "residual", "logdet"):
+        np.testing.assert_allclose(fast.blocks[name], plain[name], rtol=1e-10, atol=1e-10)
+        np.testing.assert_array_equal(blr.blocks[name], before[name])
+    kept = slice(blr.vptr[1], blr.vptr[2])
+    np.testing.assert_array_equal(fast.blocks["weights"][kept], before["weights"][kept])
+
+
+def test_a_stored_posterior_comes_back_bit_for_bit(parents, intercept, known, cells):
+    rng = np.random.default_rng(6)
+    for scale in ("evidence", 0.7):
+        blr = DagBlr(
+            Dag.from_parents(parents),
+            intercept=intercept,
+            noise_var=0.9 if known else None,
+            prior_scale=scale,
+            pooled=False,
+            prior_shape=2.2,
+            prior_rate=0.02,
+        )
+        blr = feed(blr, environments(parents, cells, intercept, rng))
+        stored = blr.to_dict()
+        assert all(isinstance(v, np.ndarray | int | float | str) for v in stored.values())
+        back = DagBlr.from_dict(stored)
+        assert back.dag == blr.dag
+        again = back.to_dict()
+        assert stored.keys() == again.keys()
+        for name, value in stored.items():
+            np.testing.assert_array_equal(again[name], value, strict=isinstance(value, np.ndarray))
+        cell = Moments.from_array(rng.normal(size=(1, len(parents))))
+        more, also = blr.update(cell), back.update(cell)
+        for name, block in more.blocks.items():
+            np.testing.assert_array_equal(also.blocks[name], block)
+        assert more.log_evidence() == also.log_evidence()
+
+
+def test_an_update_leaves_the_posterior_before_it_alone(cells, graphs):
+    parents = graphs["complete"]
+    x = cells(parents, np.random.default_rng(1), 30, intercept=True)
+    blr = DagBlr(Dag.from_parents(parents), prior_scale=1.0).update(Moments.from_array(x))
+    before = blr.to_dict()
+    blr.update(Moments.from_array(x[:1]))
+    blr.update(Moments.from_array(x), np.ones(5), do=[2])
+    for name, value in blr.to_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prior_scale": 0.0}, "prior_scale"),
+        ({"prior_scale": "evidnce"}, "prior_scale"),
+        ({"prior_shape": -1.0}, "prior_shape"),
+        ({"prior_rate": -1.0, "prior_scale": 1.0}, "prior_rate"),
+        ({"prior_rate": 0.0}, "prior_rate"),
+        ({"noise_var": [1.0, 0.0]}, "noise_var"),
+        ({"noise_var": np.nan}, "noise_var"),
+        ({"noise_var": [1.0, 1.0, 1.0]}, "noise_var has shape"),
+        ({"noise_var": [[1.0, 1.0]]}, "noise_var has shape"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(settings, message):
+    with pytest.raises(ValueError, match=message):
+        DagBlr(Dag.from_edges(2, [(0, 1)]), **settings)
+
+
+@pytest.mark.parametrize("noise_var", [0.5, [0.5], [0.5, 0.5]])
+def test_known_noise_is_one_number_or_one_a_node(noise_var):
+    assert DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=noise_var).noise_var.tolist() == [0.5, 0.5]
+
+
+def test_bad_cells_and_shifts_are_refused():
+    blr = DagBlr(Dag.from_edges(2, [(0, 1)]), prior_scale=1.0)
+    good = Moments.from_array(np.eye(2))
+    with pytest.raises(ValueError, match="3 nodes"):
+        blr.update(Moments.from_array(np.eye(3)))
+    with pytest.raises(ValueError, match="shift"):
+        blr.update(good, [1.0])
+    with pytest.raises(ValueError, match="shift"):
+        blr.update(good, [1.0, np.nan])
+    for outside in ([2], [-1]):
+        with pytest.raises(ValueError, match="do"):
+            blr.update(good, do=outside)
+    with pytest.raises(ValueError, match="nodes"):
+        blr.predict_mean(np.zeros((4, 3)))
+    with pytest.raises(ValueError, match="target_mean"):
+        blr.ideal_shift([1.0, 2.0, 3.0])
+
+
+def test_an_infinite_variance_is_refused_until_cells_arrive():
+    blr = DagBlr(Dag.from_edges(2, [(0, 1)]), prior_scale=1.0, prior_shape=1.0)
+    with pytest.raises(ValueError, match="shape <= 1"):
+        _ = blr.noise_var
+    with pytest.raises(ValueError, match="control cells"):
+        blr.spread()
+    with pytest.raises(ValueError, match="shape <= 2"):
+        DagBlr(blr.dag, prior_scale=1.0, prior_shape=2.0).spread()
+    with pytest.raises(ValueError, match="improper"):
+        DagBlr(blr.dag, prior_scale=1.0, prior_rate=0.0).log_evidence()

@@ -1,0 +1,132 @@
+"""The log evidence against predictive densities, multivariate densities and quadrature."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from nextpert.core import Dag, DagBlr, Moments
+from nextpert.core.causal._blocks import gap_terms
+
+
+def environments(parents, cells, intercept, rng):
+    p = len(parents)
+    first, second = rng.normal(size=p), rng.normal(size=p)
+    return [
+        (cells(parents, rng, 25, intercept=intercept), np.zeros(p), ()),
+        (cells(parents, rng, 12, first, intercept=intercept), first, ()),
+        (cells(parents, rng, 1, second, intercept=intercept), second, (0,)),
+        (cells(parents, rng, 9, intercept=intercept), np.zeros(p), (0, p - 1)),
+    ]
+
+
+def feed(blr, batches):
+    for x, shift, do in batches:
+        blr = blr.update(Moments.from_array(x), shift, do=do)
+    return blr
+
+
+def test_evidence_is_the_product_of_predictive_densities(parents, intercept, known, dense, cells):
+    rng = np.random.default_rng(8)
+    p = len(parents)
+    noise = rng.uniform(0.3, 1.4, p) if known else None
+    data = environments(parents, cells, intercept, rng)
+    settings = {"intercept": intercept, "noise_var": noise}
+    blr = feed(
+        DagBlr(
+            Dag.from_parents(parents),
+            prior_scale=0.8,
+            prior_shape=2.5,
+            prior_rate=0.3,
+            **settings,
+        ),
+        data,
+    )
+    total = 0.0
+    model = dense(parents, scale=0.8, shape=2.5, rate=0.3, **settings)
+    for i, (x, y) in enumerate(model.regressions(data)):
+        precision, cross = model.prior[i].copy(), np.zeros(x.shape[1])
+        alpha, beta = 2.5, 0.3
+        for row, answer in zip(x, y, strict=True):
+            cov = np.linalg.inv(precision)
+            mean = cov @ cross
+            spread, error = 1 + row @ cov @ row, answer - row @ mean
+            if known:
+                total += stats.norm.logpdf(error, scale=np.sqrt(noise[i] * spread))
+            else:
+                scale = np.sqrt(beta / alpha * spread)
+                total += stats.t.logpdf(error, df=2 * alpha, scale=scale)
+            precision += np.outer(row, row)
+            cross += row * answer
+            alpha, beta = alpha + 0.5, beta + error**2 / spread / 2
+    np.testing.assert_allclose(blr.log_evidence(), total, rtol=1e-8)
+
+
+def test_evidence_is_a_multivariate_density(known, dense, cells, graphs):
+    # Without an intercept, whose prior variance of 1e6 would cost the density its digits.
+    parents = graphs["complete"]
+    rng = np.random.default_rng(9)
+    data = environments(parents, cells, False, rng)
+    noise = 0.6 if known else None
+    blr = feed(
+        DagBlr(
+            Dag.from_parents(parents),
+            intercept=False,
+            noise_var=noise,
+            prior_scale=0.8,
+            prior_shape=2.5,
+            prior_rate=0.3,
+        ),
+        data,
+    )
+    total = 0.0
+    for x, y in dense(parents, intercept=False).regressions(data):
+        cov = np.eye(len(y)) + 0.8 * x @ x.T
+        zero = np.zeros(len(y))
+        if known:
+            total += stats.multivariate_normal.logpdf(y, zero, 0.6 * cov)
+        else:
+            total += stats.multivariate_t.logpdf(y, zero, 0.3 / 2.5 * cov, df=5)
+    np.testing.assert_allclose(blr.log_evidence(), total, rtol=1e-9)
+
+
+def test_evidence_by_quadrature_over_weight_and_noise():
+    x = np.array([[0.5, 1.1], [-1.2, -0.7], [0.3, 0.9]])
+    blr = DagBlr(
+        Dag.from_edges(2, [(0, 1)]),
+        intercept=False,
+        prior_scale=0.6,
+        prior_shape=3.0,
+        prior_rate=1.5,
+    ).update(Moments.from_array(x))
+
+    def nodes(low, high, count):
+        points, weights = np.polynomial.legendre.leggauss(count)
+        return (high + low) / 2 + (high - low) / 2 * points, (high - low) / 2 * weights
+
+    log_v, step_v = nodes(-6, 8, 120)
+    v = np.exp(log_v)
+    prior = stats.invgamma.pdf(v, 3.0, scale=1.5) * v
+    root = stats.norm.pdf(x[:, :1], scale=np.sqrt(v)).prod(axis=0)
+    first = (step_v * prior * root).sum()
+    weight, step_w = nodes(-15, 15, 400)
+    error = x[:, 1, None] - weight * x[:, :1]
+    leaf = stats.norm.pdf(error[:, :, None], scale=np.sqrt(v)).prod(axis=0)
+    leaf = leaf * stats.norm.pdf(weight[:, None], scale=np.sqrt(0.6 * v))
+    second = step_w @ leaf @ (step_v * prior)
+    np.testing.assert_allclose(blr.log_evidence(), np.log(first) + np.log(second), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [2.01, 2.5, 3.0, 40.0])
+def test_terms_of_the_gap_by_the_moments_of_noise_variances(shape):
+    rate = np.array([0.1, 3.0])
+    mean, variance = stats.invgamma(shape, scale=rate).stats("mv")
+    e, kappa = gap_terms(np.full(2, shape), rate)
+    np.testing.assert_allclose(e, mean, rtol=1e-10)
+    np.testing.assert_allclose(kappa, 2 * (mean**2 + variance) + variance, rtol=1e-10)
+
+
+def test_there_are_none_at_the_shape_at_which_variances_vary_without_end():
+    with pytest.raises(ValueError, match="shape <= 2"):
+        gap_terms(np.array([3.0, 2.0]), np.ones(2))

@@ -1,0 +1,123 @@
+"""Acquisitions over several graphs: variance within and between, by dense formulas and by draws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nextpert.core import (
+    Candidates,
+    CausalVariance,
+    Civ,
+    CivOw,
+    Dag,
+    DagBlr,
+    Moments,
+    Pool,
+    find_acquisition,
+)
+from nextpert.core.design.distances import states_of
+from nextpert.core.design.goal import Goal
+
+GRAPHS = ([[], [0], [0, 1], [2]], [[1], [], [1], [0, 2]], [[3], [2], [], [2]])
+
+
+@pytest.fixture
+def three(dense):
+    """The same cells fitted on three graphs, dense and by the core, and a pool of candidates."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(200, 4)) @ np.triu(rng.normal(size=(4, 4))) + rng.normal(size=4)
+    plain = [dense(g, intercept=True).fit([(x, np.zeros(4), ())]) for g in GRAPHS]
+    cells = Moments.from_array(x)
+    blrs = [DagBlr(Dag.from_parents(g), prior_scale=1.0).update(cells) for g in GRAPHS]
+    pool, target = rng.normal(size=(7, 4)) - 0.5, rng.normal(size=4)
+    return plain, blrs, pool, target
+
+
+def over(acquisition, blrs, target, pool, **options):
+    """The acquisition over graphs that count alike, of candidates with exact shifts."""
+    asked = Candidates(blrs, pool, target, **options)
+    return find_acquisition(acquisition).of_candidates(asked)
+
+
+def expected_gap(plain, shifts, target, n):
+    """``E g`` of every candidate: dense, by the variance of every term and its mean."""
+    e, _ = plain.noise_moments()
+    return (e * (1 / n + plain.w(target))).sum() + ((shifts - plain.ideal(target)) ** 2).sum(axis=1)
+
+
+def test_within_and_between_graphs_by_dense_formulas(three):
+    plain, blrs, pool, target = three
+    n, weights = 50, np.full(len(pool), 1 / len(pool))
+    found = over("civ", blrs, target, pool, n_cells=n).values
+    for shift, value in zip(pool, found, strict=True):
+        later = [k.ahead(shift, n) for k in plain]
+        within = np.mean([k.gap_variance(pool, target, n) for k in later], axis=0)
+        between = np.var([expected_gap(k, pool, target, n) for k in later], axis=0)
+        assert value == pytest.approx(weights @ (within + between), rel=1e-8)
+        assert weights @ between > 0.1 * value  # so that it cannot be left out unseen
+
+
+@pytest.mark.slow
+def test_total_variance_is_that_of_gaps_drawn_from_all_graphs(three):
+    plain, blrs, pool, target = three
+    n, count, rng = 5, 200_000, np.random.default_rng(0)
+    found = over("civ", blrs, target, pool, n_cells=n).values[:2]
+    for shift, value in zip(pool, found, strict=False):
+        gaps = []
+        for k in plain:
+            b, c, noise = k.ahead(shift, n).draw(count, rng)
+            ideal = target - b @ target - c
+            off = rng.normal(size=noise.shape) * np.sqrt(noise / n) - ideal
+            gaps.append(((pool[:, None] + off) ** 2).sum(axis=2))
+        every = np.concatenate(gaps, axis=1)
+        square = ((every - every.mean(axis=1, keepdims=True)) ** 2).mean(axis=0)
+        error = square.std() / np.sqrt(len(square))
+        assert abs(square.mean() - value) < 5 * error
+        assert error < 0.02 * value
+
+
+@pytest.mark.parametrize("noise_aware", [False, True])
+def test_cv_over_graphs_is_the_largest_total_variance(three, noise_aware):
+    plain, blrs, pool, target = three
+    found, removed = over("cv", blrs, target, pool, n_cells=5, noise_aware=noise_aware)
+    ideal = [k.ideal(target) for k in plain]
+    if not noise_aware:
+        for shift, value in zip(pool, found, strict=True):
+            later = [k.ahead(shift, 5) for k in plain]
+            within = np.mean([k.noise_moments()[0] * k.w(target) for k in later], axis=0)
+            assert value == pytest.approx((within + np.var(ideal, axis=0)).max(), rel=1e-8)
+    assert ((removed >= 0) & (removed <= 1)).all()
+
+
+@pytest.mark.parametrize("noise_aware", [False, True])
+def test_equal_graphs_are_one_graph(three, noise_aware):
+    _, blrs, pool, target = three
+    options = {"n_cells": 5, "noise_aware": noise_aware}
+    for name, one in (
+        ("civ", Civ(blrs[0], target, domain=Pool(pool), **options)),
+        ("civ_ow", CivOw(blrs[0], target, domain=Pool(pool), **options)),
+        ("cv", CausalVariance(blrs[0], target, **options)),
+    ):
+        many = over(name, [blrs[0]] * 4, target, pool, **options)
+        np.testing.assert_allclose(many.values, one.values(pool), rtol=1e-10)
+        if noise_aware:  # what is reported as removed is so
+            np.testing.assert_allclose(
+                many.variance_reduction, one.variance_reduction(pool), rtol=1e-10
+            )
+
+
+def test_graphs_of_other_nodes_are_refused(three):
+    _, blrs, pool, target = three
+    with pytest.raises(ValueError, match="the same nodes"):
+        over("civ", [*blrs, DagBlr(Dag.from_edges(2, []))], target, pool)
+
+
+def test_greedy_towards_a_change_starts_from_the_expected_control(three):
+    _, blrs, pool, target = three
+    goal = Goal(np.zeros(4), signature=target)
+    found = over("greedy", blrs, goal, pool, states=states_of(blrs, pool)).values
+    means = [np.mean([b.predict_mean(a) for b in blrs], axis=0) for a in [*pool, np.zeros(4)]]
+    along = (np.array(means[:-1]) - means[-1]) @ target / np.linalg.norm(target)
+    lacking = np.maximum(np.linalg.norm(target) - along, 0)
+    np.testing.assert_allclose(found, lacking**2, rtol=1e-8)

@@ -1,0 +1,110 @@
+"""Acquisitions by name: one registry, which all that asks for a name reads."""
+
+from __future__ import annotations
+
+import re
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from nextpert.core import (
+    Acquisition,
+    Dag,
+    DagBlr,
+    Pool,
+    Sphere,
+    acquisitions,
+    build_acquisition,
+    find_acquisition,
+    uncertain_values,
+)
+from nextpert.core.causal import registry
+from nextpert.core.causal.registry import acquisition
+from nextpert.tl._replay_design.modelled import strategies
+
+NAMES = (
+    "civ", "civ_ow", "cv", "ei", "greedy", "maxv", "mi", "probability", "random",
+    "target_mean_variance", "thompson", "ucb",
+)  # fmt: skip
+BLR = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
+
+
+@pytest.fixture
+def nearest(monkeypatch):
+    """An acquisition of one's own, known by its name while the test runs."""
+    known = registry._ACQUISITIONS
+    monkeypatch.setattr(known, "_known", known.every())
+
+    @acquisition("nearest")
+    class Nearest(Acquisition):
+        def __init__(self, posterior, target_mean, *, n_cells=1):
+            self.n_nodes, self.target, self.n_cells = posterior.n_nodes, target_mean, n_cells
+
+        def values(self, shifts):
+            return np.abs(self._pool(shifts) - self.target).sum(axis=1)
+
+    return Nearest
+
+
+def test_the_names_of_the_paper_and_of_draws():
+    assert set(NAMES) <= set(acquisitions())
+    assert set(acquisitions()) - set(acquisitions(on_domain=True)) == {"probability", "thompson"}
+    assert all(find_acquisition(name).name == name for name in NAMES)
+
+
+def test_an_unknown_name_is_answered_by_the_names_there_are():
+    with pytest.raises(ValueError, match=re.escape(", ".join(acquisitions()))):
+        uncertain_values("best", BLR, np.eye(2), [1.0, 0.0])
+    shown = re.escape(", ".join(acquisitions(on_domain=True)))
+    for name in ("best", "thompson"):
+        with pytest.raises(ValueError, match=shown):
+            build_acquisition(name, BLR, [1.0, 0.0], domain=Sphere(), n_cells=1)
+
+
+def test_one_of_your_own_is_found_wherever_names_are(nearest):
+    pool, target = np.array([[0.0, 3.0], [2.0, 0.0], [1.0, 1.0]]), np.array([1.0, 0.0])
+    wanted = [4.0, 1.0, 1.0]
+    assert uncertain_values("nearest", BLR, pool, target).tolist() == wanted
+    made = build_acquisition("nearest", BLR, target, domain=Pool(pool), n_cells=7)
+    assert isinstance(made, nearest)
+    assert (made.name, made.n_cells) == ("nearest", 7)
+    assert {"nearest", "exact_nearest"} & set(strategies()) == {"exact_nearest"}
+
+
+def test_a_name_belongs_to_one_class(nearest):
+    with pytest.raises(ValueError, match=r"'greedy' already \(Greedy\)"):
+        acquisition("greedy")(nearest)
+    assert find_acquisition("greedy").__name__ == "Greedy"
+    assert acquisition("nearest")(nearest) is nearest  # as where a notebook's cell is run again
+
+
+def test_plates_hold_the_best_of_those_ready(nearest):
+    from nextpert.core import Candidates
+
+    pool = np.array([[0.0, 3.0], [2.0, 0.0], [1.0, 0.5], [1.0, 0.0]])
+    asked = Candidates(BLR, pool, [1.0, 0.0], rng=0)
+    assert nearest.plate(asked, np.array([0, 1, 2]), 2).tolist() == [2, 1]
+    for name in acquisitions():
+        plate = find_acquisition(name).plate(asked, np.array([0, 2, 3]), 2)
+        assert len(set(plate.tolist()) & {0, 2, 3}) == 2, name
+
+
+def test_a_name_of_the_folder_is_taken_before_any_name_was_asked_for(tmp_path, monkeypatch):
+    from nextpert.core._registry import Registry
+
+    folder = tmp_path / "coloured"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "red.py").write_text(
+        "from kept_colours import colours\n\n\n@colours.named('red')\nclass Red: ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    colours = Registry("coloured", "a colour")
+    monkeypatch.setitem(sys.modules, "kept_colours", SimpleNamespace(colours=colours))
+    with pytest.raises(ValueError, match=r"a colour 'red' already \(Red\)"):
+        colours.named("red")(type("Mine", (), {}))
+    assert [kind.__name__ for kind in colours.every().values()] == ["Red"]
+    for name in ("coloured", "coloured.red"):
+        del sys.modules[name]

@@ -1,0 +1,182 @@
+"""The search on a sphere: stationary, never above its starts, level with many SciPy starts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from nextpert.core import (
+    CausalVariance,
+    Civ,
+    CivOw,
+    DagBlr,
+    Greedy,
+    MaxVariance,
+    Moments,
+    Sphere,
+    TargetMeanVariance,
+    random_scm,
+)
+
+SMOOTH = [Civ, CivOw, TargetMeanVariance]
+LARGEST = [CausalVariance, MaxVariance]  # a largest of several: kinks where two tie
+
+
+def instance(seed):
+    """Draw a model, a posterior after few or more cells, and a target mean within reach."""
+    rng = np.random.default_rng(seed)
+    p = [5, 9, 16][seed % 3]
+    scm = random_scm(p, ["complete", "erdos_renyi"][seed % 2], rng=rng)
+    noise = scm.noise_var if seed % 4 < 2 else None
+    options = {"prior_scale": 1.0, "prior_rate": 1e-3}
+    blr = DagBlr(scm.dag, noise_var=noise, intercept=seed % 5 < 2, **options)
+    blr = blr.update(Moments.from_array(scm.sample([1, 6, 50][seed % 3], rng=rng)))
+    shift = rng.normal(size=p)
+    return blr, scm.mean(shift / np.linalg.norm(shift)), rng
+
+
+def excess_on_sphere(acquisition, radius):
+    """Value less floor and gradient by z at ``radius z / |z|``, for SciPy."""
+    floor = acquisition.floor
+
+    def objective(z):
+        norm = np.linalg.norm(z)
+        unit = z / norm
+        value, grad = acquisition.value_and_grad(radius * unit)
+        return value - floor, radius * (grad - (grad @ unit) * unit) / norm
+
+    return objective
+
+
+def best_of_scipy(acquisition, radius, starts):
+    objective = excess_on_sphere(acquisition, radius)
+    options = {"ftol": 1e-15, "gtol": 1e-12, "maxiter": 2000}
+    found = (minimize(objective, z, jac=True, method="L-BFGS-B", options=options) for z in starts)
+    return min(result.fun for result in found)
+
+
+@pytest.mark.parametrize("kind", [*SMOOTH, *LARGEST])
+@pytest.mark.parametrize("seed", range(8))
+def test_found_shift_is_no_worse_than_any_start(kind, seed):
+    blr, target, rng = instance(seed)
+    radius = [0.3, 1.0, 5.0][seed % 3]
+    acquisition, sphere = kind(blr, target, n_cells=2), Sphere(radius)
+    last = rng.normal(size=blr.n_nodes)
+    found = sphere.minimise(acquisition, starts=[last], n_random=0)
+    assert np.linalg.norm(found.shift) == pytest.approx(radius, rel=1e-12)
+    assert found.value == pytest.approx(acquisition.value(found.shift), rel=1e-10)
+    for start in (last, blr.ideal_shift(target)):
+        assert found.value <= acquisition.value(sphere.project(start)) * (1 + 1e-12)
+    if kind in SMOOTH:
+        value, grad = excess_on_sphere(acquisition, radius)(found.shift)
+        assert np.linalg.norm(grad) * radius < 1e-3 * value  # steps stop at 1e-7 of the value
+        polished = best_of_scipy(acquisition, radius, [found.shift])
+        assert value <= polished * (1 + 1e-6)
+    assert np.isnan(found.lower_bound)
+    assert found.index is None
+
+
+@pytest.mark.parametrize("kind", [*SMOOTH, *LARGEST])
+def test_level_with_the_best_of_twenty_scipy_starts(kind):
+    """Each search is local: what is claimed is how often few starts reach the best of twenty."""
+    worse = []
+    for seed in range(12):
+        blr, target, rng = instance(100 + seed)
+        acquisition = kind(blr, target)
+        found = Sphere(1.0).minimise(acquisition, rng=seed)
+        best = best_of_scipy(acquisition, 1.0, rng.normal(size=(20, blr.n_nodes)))
+        worse.append((found.value - acquisition.floor) / best - 1)
+    worse = np.array(worse)
+    assert (worse < 1e-6).sum() >= (12 if kind in SMOOTH else 10)
+    assert worse.max() < 0.02
+
+
+def test_gradient_on_the_sphere_by_differences():
+    from nextpert.core.causal._sphere_search import _value_on_sphere
+
+    blr, target, rng = instance(4)
+    p = blr.n_nodes
+    acquisition = Civ(blr, target)
+    mask = rng.random(p) < 0.7
+    for norm in (0.3, 1.0, 7.0):
+        z = np.where(mask, rng.normal(size=p), 0)
+        z *= norm / np.linalg.norm(z)
+        shift, grad, spare = np.empty(p), np.empty(p), np.empty(p)
+        value = _value_on_sphere(acquisition.problem, 1.7, mask, z, shift, grad)
+        np.testing.assert_allclose(shift, 1.7 * z / norm)
+        assert value + acquisition.floor == pytest.approx(acquisition.value(shift), rel=1e-12)
+        step, numeric = 1e-5 * norm, np.zeros(p)
+        for j in np.flatnonzero(mask):
+            axis = step * np.eye(p)[j]
+            ends = [
+                _value_on_sphere(acquisition.problem, 1.7, mask, z + sign * axis, shift, spare)
+                for sign in (1, -1)
+            ]
+            numeric[j] = (ends[0] - ends[1]) / (2 * step)
+        np.testing.assert_allclose(grad, numeric, rtol=0, atol=1e-6 * np.abs(grad).max())
+
+
+def test_the_whole_ball_is_no_better_than_its_surface():
+    # Without an intercept, acquisitions that look ahead never rise with the norm.
+    blr, target, rng = instance(3)
+    assert not blr.intercept
+    acquisition = Civ(blr, target)
+    found = Sphere(1.0).minimise(acquisition, rng=0)
+    inside = Sphere(1.0).sample(5000, blr.n_nodes, rng) * rng.uniform(0, 1, (5000, 1))
+    assert found.value <= acquisition.values(inside).min()
+    line = acquisition.values(np.linspace(0, 3, 50)[:, None] * inside[:1])
+    assert (np.diff(line) <= 1e-12).all()
+
+
+def test_same_seed_same_optimum_and_bad_starts_are_refused_or_passed_over():
+    blr, target, _ = instance(1)
+    acquisition = Civ(blr, target)
+    first, again = (Sphere(1.0).minimise(acquisition, rng=4) for _ in range(2))
+    np.testing.assert_array_equal(first.shift, again.shift)
+    zero = np.zeros(blr.n_nodes)
+    for start in (zero, np.full(blr.n_nodes, np.nan)):
+        found = Sphere(1.0).minimise(acquisition, starts=[start], rng=0)
+        assert np.isfinite(found.value)
+    with pytest.raises(ValueError, match="start"):
+        Sphere(1.0).minimise(acquisition, starts=[np.ones(2)])
+
+
+def test_one_node_and_no_edges():
+    from nextpert.core import Dag
+
+    for dag in (Dag.from_edges(1, []), Dag.from_edges(3, [])):
+        blr = DagBlr(dag, noise_var=1.0, prior_scale=1.0)
+        p = dag.n_nodes
+        found = Sphere(2.0).minimise(Civ(blr, np.ones(p)), certify=True, rng=0)
+        assert found.value == pytest.approx(Civ(blr, np.ones(p)).value(np.zeros(p)))
+        assert found.lower_bound == pytest.approx(found.value)
+
+
+def test_moments_projection_and_draws():
+    sphere, rng = Sphere(2.5), np.random.default_rng(0)
+    draws = sphere.sample(40_000, 4, rng)
+    np.testing.assert_allclose(np.linalg.norm(draws, axis=1), 2.5)
+    mean, variance = sphere.moments(4)
+    spread = draws.std(axis=0) / np.sqrt(len(draws))
+    assert (np.abs(draws.mean(axis=0) - mean) < 5 * spread).all()
+    square = draws**2
+    error = square.std(axis=0) / np.sqrt(len(draws))
+    assert (np.abs(square.mean(axis=0) - variance) < 5 * error).all()
+    cross = draws[:, 0] * draws[:, 1]
+    assert abs(cross.mean()) < 5 * cross.std() / np.sqrt(len(draws))
+    shift = rng.normal(size=4)
+    nearest = sphere.project(shift)
+    assert np.linalg.norm(nearest - shift) <= np.linalg.norm(draws - shift, axis=1).min()
+    np.testing.assert_array_equal(sphere.project(np.zeros(4)), [2.5, 0, 0, 0])
+    for bad in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="radius"):
+            Sphere(bad)
+
+
+def test_greedy_needs_no_search():
+    blr, target, _ = instance(2)
+    found = Sphere(1.0).minimise(Greedy(blr, target))
+    b = blr.ideal_shift(target)
+    np.testing.assert_allclose(found.shift, b / np.linalg.norm(b))
+    assert found.value == found.lower_bound == Greedy(blr, target).value(found.shift)
