@@ -133,6 +133,7 @@ def counts(small_screen, tmp_path):
     """A screen of raw counts, sparse."""
     rate = np.exp(np.asarray(small_screen.X)[:, :6] / 2)
     adata = small_screen[:, :6].copy()
+    adata.obs = adata.obs.rename(columns={"perturbation": "gene"})
     adata.X = sp.csr_matrix(np.random.default_rng(0).poisson(rate).astype(np.int32))
     adata.X[:, 5] = 0
     adata.X[0, 5] = 1
@@ -144,7 +145,7 @@ def counts(small_screen, tmp_path):
 @pytest.mark.brief_chain
 @pytest.mark.slow
 def test_counts_are_normalised_once(counts, capsys):
-    assert _demo(counts) == 0
+    assert _demo(counts, "--perturbation-key", "gene") == 0
     result = _result(counts)
     assert result.uns["dag"]["genes"].tolist() == ad.read_h5ad(counts).var_names[:5].tolist()
     totals = result.layers["counts"].toarray().sum(1)  # of the genes kept: the sixth has one count
@@ -162,7 +163,7 @@ def test_cells_without_counts_are_left_out(counts, capsys):
     raw.X = raw.X.toarray()
     raw.X[3:6] = 0
     raw.write_h5ad(counts)
-    assert main(["preprocess", str(counts), "--quiet"]) == 0
+    assert main(["preprocess", str(counts), "--perturbation-key", "gene", "--quiet"]) == 0
     book = ad.read_h5ad(counts.parent / "counts.preprocess.h5ad").uns["preprocessing"]["steps"]
     dropped = book.set_index("step")["n_cells_dropped"]
     assert dropped["depth"] == 3

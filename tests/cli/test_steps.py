@@ -22,6 +22,7 @@ from nextpert.cli import main
 from nextpert.cli._options import STEPS
 from nextpert.cli._read import read_target
 from nextpert.cli._results import rows_in_text
+from nextpert.cli._words import HINT
 from nextpert.tl._design_interventions.tables import candidates_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
@@ -431,6 +432,7 @@ def test_warnings_take_one_line(fitted, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert any(line.startswith("nextpert: warning: ") and "HS2" in line for line in lines)
     assert all(line.startswith("nextpert: ") for line in lines)
+    assert lines[-1] == f"nextpert: {HINT}"
 
 
 @pytest.mark.slow

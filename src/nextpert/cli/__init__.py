@@ -116,17 +116,25 @@ def _stopped_by_signals() -> Iterator[None]:
 @contextmanager
 def _told_on_one_line() -> Iterator[None]:
     """Print what the functions warn of and log as warnings, each on one line."""
-    from nextpert.cli._words import heard, say
+    from nextpert.cli._words import HINT, heard, say
+
+    said: list[str] = []
+
+    def tell(line: str) -> None:
+        said.append(line)
+        say(line)
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if category is UserWarning:  # sub-classes are other packages' deprecations and the like
-            say(f"warning: {message}")
+            tell(f"warning: {message}")
 
     with (
         warnings.catch_warnings(),
-        heard(logging.WARNING, lambda record: say(f"note: {record.getMessage()}")),
+        heard(logging.WARNING, lambda record: tell(f"note: {record.getMessage()}")),
     ):
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = show
         yield
+    if said:
+        say(HINT)

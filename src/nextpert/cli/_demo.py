@@ -51,19 +51,20 @@ def run_demo(job: Job) -> None:
     if data is None and named:
         message = f"The simulated screen has its own target: {named[0]} needs --data FILE.h5ad."
         raise ValueError(message)
-    hidden = ""
+    hidden, labels = "", vars(Labels())
+    ranking = {name: value for name, value in job.given.items() if name not in labels}
     with stage(options, "Reading the screen"):
         if data is None:
             adata = nextpert.datasets.simulated_screen(rng=options["rng"])
             target, hidden = unseen_target(adata)
-            design = arguments_of(tl.design_interventions, {"target": hidden, **job.given})
+            design = arguments_of(tl.design_interventions, {"target": hidden, **ranking})
             design = {"candidates": "genes", **design, "target": target}
         else:
-            design = arguments_of(tl.design_interventions, job.given)
+            design = arguments_of(tl.design_interventions, ranking)
             adata = _preprocessed(data, job)
             if isinstance(design["target"], str):  # the others are examined by the ranking
-                labels = _adata.read_every_label(adata, _adata.read_roles(adata))
-                labels.require([design["target"]], "target")
+                known = _adata.read_every_label(adata, _adata.read_roles(adata))
+                known.require([design["target"]], "target")
     said = _analyse(adata, job, design)
     note_command(adata, job)
     finish(job, writers, data)

@@ -38,7 +38,7 @@ _COLUMNS = (
     "perturbation", "n_guides", "n_targets",
 )  # fmt: skip
 _GROUP = 1024  # cells
-_BLOCK = 1 << 23  # entries sorted at a time
+_BLOCK = 1 << 22  # entries sorted at a time
 _CHUNK = (1 << 18,)  # entries of an h5ad's chunk
 _ENTRY = np.dtype([("cell", "i4"), ("gene", "i4"), ("value", "f4"), ("count", "i4")])
 _WHOLE = 0.1  # how far a count may be from a whole number, by the digits printed
