@@ -50,10 +50,10 @@ ROOMS = {
     "screen": "Screens",
     "graph": "Graphs",
     "search": "Searches",
-    "model": "Posterior, effects and predictors",
-    "design": "Targets, acquisitions, domains and plates",
-    "simulate": "Models with known truth",
-    "evaluate": "Campaigns with known truth",
+    "causal": "The paper: posterior, acquisitions, domains, design loop, structural models",
+    "model": "Effects and predictors",
+    "design": "Targets, candidates and plates",
+    "evaluate": "Campaigns over the cells of a screen",
 }
 # Beneath them, told of in what is said of the names above.
 PARTS = (

@@ -76,7 +76,20 @@ def followed(path: str | os.PathLike[str]) -> Path:
     """Return the path that symbolic links lead to, whether or not there is anything yet.
 
     To replace a link would leave the file behind it as it was.
+
+    Raises
+    ------
+    ValueError
+        If there can be no such path: links lead to one another, its name is too long or holds NUL.
     """
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass  # looked at where it is written
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        message = f"Cannot write to {str(path)!r} ({why}): name another."
+        raise ValueError(message) from error
     return Path(os.path.realpath(path))
 
 

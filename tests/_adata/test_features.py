@@ -67,7 +67,7 @@ def test_neighbours_in_a_network_are_alike():
     found = alike(edges, *"ABCDE")
     assert found[0, 1] > found[0, 2] > found[0, 3] == 0
     assert found[3, 4] < 0
-    plain = alike(edges[["source", "target"]].set_axis(["one", "other"], axis=1), *"ABCDE")
+    plain = alike(edges[["source", "target"]].set_axis(["Source", "Target"], axis=1), *"ABCDE")
     np.testing.assert_allclose(plain[:3, :3], found[:3, :3], atol=1e-6)
     graph = np.zeros((5, 5))
     graph[[0, 1, 3], [1, 2, 4]] = 1
@@ -239,17 +239,38 @@ def test_files_hold_the_same(tmp_path):
 
 
 TABLE = pd.DataFrame(np.eye(3), index=list("ABC"))
+ITSELF = {"table": TABLE}
+ITSELF["itself"] = ITSELF
 BAD = {
     "no file": ("nowhere.gmt", "'nowhere.gmt' is no file"),
-    "row twice": (TABLE.set_axis(list("ABA")), "rows more than once: give A one row"),
+    "row twice": (TABLE.set_axis(list("ABA")), "rows more than once: give A once"),
     "infinite": (TABLE.replace(1.0, np.inf), "infinite"),
     "words": (TABLE.astype(object).replace(1.0, "x"), "real numbers"),
+    "a family": (
+        TABLE.assign(family="x"),
+        "but those of family are none. The columns of an edge list are source, target and",
+    ),
+    "thousands": (TABLE.assign(length="1,000")[["length"]], "those of length are none"),
+    "dates": (TABLE.assign(day=pd.Timestamp(0)), "those of day are none"),
+    "too large a number": ({"A": [1, 2], "B": [10**400, 3]}, "those of 0 are none"),
+    "source twice": (
+        pd.DataFrame([list("ABC")], columns=["source", "source", "target"]),
+        "columns more than once: give source once",
+    ),
+    "rows of two levels": (
+        TABLE.set_index(pd.MultiIndex.from_product([[1], list("ABC")])),
+        "Rows of features have names of several levels",
+    ),
+    "no rows": (TABLE[:0], "features holds no value"),
+    "no values": (TABLE * np.nan, "features holds no value"),
+    "no X": (ad.AnnData(obs=TABLE[[]], var=TABLE[[]]), "features has no X"),
+    "no effects": (other_screen(np.full((3, 3), np.nan)), "features holds no value"),
+    "no table": ({"one": TABLE, "b": None}, r"features\['b'\] must be a table \(DataFrame\)"),
+    "a list": ([["A", "B"]], r"features must be a table \(DataFrame\), an AnnData"),
+    "a text": ({"one": TABLE, "b": {"c": "ABC"}}, r"features\['b'\] must be a table"),
+    "itself": (ITSELF, r"features\['itself'\] must be a table"),
     "small sets": ({"one": ["A"], "two": ["B"]}, "no set of two genes"),
     "lengths": ({"A": [1.0, 2.0], "B": [1.0]}, "vectors of one length"),
-    "an edge without target": (
-        pd.DataFrame({"source": ["A", "B"], "target": ["B", None]}),
-        "without source or target",
-    ),
     "an edge without weight": (
         pd.DataFrame({"source": ["A"], "target": ["B"], "weight": [np.nan]}),
         "weight is NaN",
@@ -277,11 +298,39 @@ def test_files_of_other_kinds_are_refused(tmp_path):
     (tmp_path / "one.gmt").write_text("name\n")
     with pytest.raises(ValueError, match=r"one\.gmt' cannot be read as \.gmt"):
         read(tmp_path / "one.gmt")
-    (tmp_path / "words.csv").write_text("a,b,c\nx,y,z\n")
-    with pytest.raises(ValueError, match="real numbers"):
-        read(tmp_path / "words.csv")
+    whole = gzip.compress("\n".join(f"s{k}\t\tA\t{k * k}" for k in range(9999)).encode())
+    for name, held, message in (
+        ("words.csv", b"a,b,c\nx,y,z\n", "must hold real numbers alone, but those of b, c are"),
+        ("family.csv", b"gene,family,score\nA,x,1\nB,y,2\n", "those of family are none"),
+        ("percent.csv", b"gene,share\nA,5%\nB,6%\n", "those of share are none"),
+        ("empty.csv", b"gene,share\n", "holds no value"),
+        ("twice.gmt", b"s\t\tA\tB\ns\t\tA\tC\n", "sets more than once: give s once"),
+        ("cut.gmt.gz", whole[:-99], r"cannot be read as \.gmt"),
+    ):
+        (tmp_path / name).write_bytes(held)
+        with pytest.raises(ValueError, match=message):
+            read(tmp_path / name)
+    with pytest.raises(ValueError, match="is no file"):
+        read("x" * 300 + ".csv")
 
 
 def test_rows_of_no_label_are_told():
     with pytest.warns(UserWarning, match="features has rows for A, B, C, but for no label"):
         read(TABLE, ["X", "Y"])
+
+
+@pytest.mark.parametrize("missing", [np.nan, None, "", pd.NA], ids=repr)
+def test_what_has_no_name_is_left_out_with_a_count(missing, caplog):
+    values = np.arange(16.0).reshape(4, 4) ** 2
+    other = other_screen(values, names=["A", "B", "C", ""], genes=list("ABCX"))
+    for given in (
+        pd.DataFrame(np.eye(4), pd.Index(["A", "B", "C", missing], dtype=object)),
+        {"A": [1, 2], "B": [2, 4], "C": [5, 3], missing: [3, 1]},
+        {"one": ["A", missing, "B"], "two": ["B", "C"]},
+        pd.DataFrame({"source": ["A", "B", missing], "target": ["B", "C", "A"]}),
+        other,
+    ):
+        caplog.clear()
+        assert read(given).names == list("ABC")
+        assert "1 " in caplog.text
+        assert "without a name" in caplog.text

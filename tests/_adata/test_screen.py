@@ -217,3 +217,10 @@ def test_resampled_moments_are_those_of_the_repeated_cells(screen, monkeypatch):
         )
         np.testing.assert_allclose(one.scatter, wanted.scatter, atol=1e-8)
         np.testing.assert_allclose(one.mean, wanted.mean, atol=1e-10)
+
+
+def test_a_blank_batch_is_missing():
+    adata = npt.datasets.simulated_screen(n_genes=3, n_control=9, n_perturbed=9, rng=0)
+    adata.obs["batch"] = np.resize(["a", "b", ""], adata.n_obs)
+    with pytest.raises(ValueError, match=r"adata\.obs\['batch'\] is missing for 9 labelled"):
+        npt.pp.setup_screen(adata, batch_key="batch")

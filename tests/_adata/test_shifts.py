@@ -44,7 +44,7 @@ def test_hardly_expressed_is_less_than_a_tenth_of_a_standard_deviation():
 
 
 def test_a_table_is_read_by_name():
-    frame = pd.DataFrame([[np.nan, 1.0], [-2.0, 0.0]], index=["p", "q"], columns=["C", "A"])
+    frame = pd.DataFrame([[0.0, 1.0], [-2.0, 0.0]], index=["p", "q"], columns=["C", "A"])
     mapping = {"p": {"A": 1}, "q": pd.Series({"C": -2.0, "A": 0.0})}
     for table in (frame, mapping):
         found = shifts.read_table(table, GENES)
@@ -56,11 +56,21 @@ def test_a_table_is_read_by_name():
 
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
 def test_shifts_are_finite(bad):
-    with pytest.raises(ValueError, match="NaN or infinite values for q"):
-        shifts.read_table({"p": {"A": 1.0}, "q": {"A": bad}}, GENES)
-    if np.isinf(bad):
-        with pytest.raises(ValueError, match="NaN or infinite values for q"):
-            shifts.read_table(pd.DataFrame({"A": [1.0, bad]}, index=["p", "q"]), GENES)
+    table = {"p": {"A": 1.0}, "q": {"A": bad}}
+    for given in (table, pd.DataFrame(table).T):
+        with pytest.raises(ValueError, match="NaN or infinite values for q: write 0 where a gene"):
+            shifts.read_table(given, GENES)
+
+
+@pytest.mark.parametrize("text", ["1.0", "x"])
+def test_shifts_are_numbers_of_perturbations(text):
+    table = {"p": {"A": 1.0}, "control": {"A": text}}
+    for given in (table, pd.DataFrame(table).T, pd.DataFrame(table, dtype=str).T):
+        with pytest.raises(ValueError, match=r"shifts must hold real numbers alone, but"):
+            shifts.read_table(given, GENES)
+    table["control"]["A"] = 1.0
+    with pytest.raises(ValueError, match=r"a row of the controls, 'control': leave it out"):
+        shifts.read_table(table, GENES, control="control")
 
 
 def test_every_name_once():

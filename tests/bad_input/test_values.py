@@ -186,7 +186,9 @@ STEPS = {
     "cells": lambda a: npt.tl.plan_cells(a, "MYC", candidates="genes"),
     "distances": lambda a: npt.tl.target_distances(a, "MYC"),
     "diagnose": npt.tl.diagnose,
-    "replay": lambda a: npt.tl.replay_design(a, n_rounds=2, n_repeats=2),
+    "replay": lambda a: npt.tl.replay_design(
+        a, n_rounds=1, n_repeats=2, strategies=["exploit", "thompson_means"]
+    ),
     "densities": npt.tl.cpca,
     "graph": npt.tl.dag_fit,
     "shift": lambda a: npt.pl.expression_shift(a, show=False),

@@ -15,6 +15,8 @@ import pytest
 
 import nextpert as npt
 
+pytestmark = pytest.mark.brief_chain
+
 
 @pytest.mark.slow
 def test_the_whole_loop_finds_the_state(campaign, parts):

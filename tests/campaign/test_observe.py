@@ -38,6 +38,20 @@ def test_cells_observed_later_count_as_if_they_had_been_there(
     assert campaign.propose(3, 200).equals(at_once.propose(3, 200))
 
 
+def test_symbols_of_genes_have_the_role_that_they_have_in_the_first_cells(
+    campaign, parts, target, given
+):
+    ids = [part.copy() for part in parts]
+    for part in ids:
+        part.var["symbol"] = part.var_names
+        part.var_names = [f"ENSG{j:011d}" for j in range(part.n_vars)]
+    npt.pp.setup_screen(ids[0], gene_symbols="symbol")
+    other = npt.Campaign(ids[0], target, learn=given, plan={"candidates": "genes"})
+    for each, later in ((campaign, parts[1]), (other, ids[1])):
+        each.observe(later, batch="same")
+    assert other.propose(3, 200).equals(campaign.propose(3, 200))
+
+
 @pytest.mark.slow
 def test_in_two_parts_or_one(campaign, parts, assert_same):
     other, later = copy.deepcopy(campaign), parts[1]

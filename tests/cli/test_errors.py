@@ -76,6 +76,7 @@ CASES = [
     ("fit fitted.h5ad --out new.h5ad --shift words.csv", "--shift words.csv: ", "'low'"),
     ("fit fitted.h5ad --out new.h5ad --features absent.h5ad", "features: 'absent.h5ad'"),
     (f"{DESIGN} --target MYC --candidates absent.csv", "--candidates absent.csv: "),
+    ("effects empty.csv --out new.h5ad", "empty.csv"),
     (f"{PLAN} --pending MYC=few", "--pending MYC=few: ", "'few'"),
     (f"{PLAN} --pending MYC=20 STK3", "--pending MYC=20 STK3: ", "NAME=VALUE"),
     (f"{PLAN} --costs budget", "--costs budget: ", "NAME=VALUE"),
@@ -85,6 +86,10 @@ CASES = [
     (f"{LEARN} --n-graphs 0", "n_graphs must be a whole number of at least 1"),
     ("fit screen.h5ad", "run tl.learn_dag first"),
     # places of the results
+    (f"fit {'x' * 300}.h5ad", "File name too long"),
+    (f"{LEARN} --out {'x' * 300}.h5ad", "Cannot write to 'xxx", "(File name too long)"),
+    (f"{LEARN} --out a\0.h5ad", r"Cannot write to 'a\x00.h5ad' (embedded null byte)"),
+    (f"{LEARN} --out loop.h5ad", "Cannot write to 'loop.h5ad' (Too many levels of symbolic links)"),
     (f"{LEARN} --out screen.h5ad", "is the screen itself", "--out"),
     (f"{LEARN} --out x.csv", "--out must end in .h5ad or .zarr"),
     (f"{LEARN} --table x.txt", "--table must end in .csv or .parquet"),
@@ -111,6 +116,7 @@ def folder(_small_screen, _fitted, tmp_path_factory):
     folder = tmp_path_factory.mktemp("errors")
     for name, text in TEXTS.items():
         (folder / name).write_text(text)
+    (folder / "loop.h5ad").symlink_to("loop.h5ad")
     _small_screen.write_h5ad(folder / "screen.h5ad")
     ready = _small_screen.copy()
     ready.uns["preprocessing"] = {"params": {}}

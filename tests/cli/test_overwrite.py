@@ -13,6 +13,7 @@ import pytest
 import nextpert as npt
 from nextpert.campaign.file import write_campaign
 from nextpert.cli import main
+from nextpert.cli._output import _hidden_folder, require_free
 
 pytestmark = [pytest.mark.processes, pytest.mark.brief_chain]
 
@@ -126,6 +127,15 @@ def test_links_are_followed(fitted):
         links = {p.name for p in desk.iterdir() if p.is_symlink()}
         assert links == {"x.h5ad", "x.zarr", "x.csv"}
     assert "perturbation_effects" in ad.read_h5ad(store / "x.h5ad").uns
+
+
+def test_hidden_folders_of_killed_runs_are_removed_and_those_of_others_stay(tmp_path):
+    (tmp_path / ".nextpert_killed").mkdir()
+    (tmp_path / ".nextpert_killed" / ".lock").touch()
+    with _hidden_folder(tmp_path) as alive:
+        require_free({tmp_path / "x.csv": print}, None, overwrite=False)
+        assert list(tmp_path.iterdir()) == [alive]
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_comes_in_the_meantime_stays(fitted, monkeypatch, capsys):

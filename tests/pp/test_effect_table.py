@@ -1,6 +1,7 @@
 """A table of effects and standard errors is a screen: it agrees with its own cells."""
 
 import logging
+import re
 
 import anndata as ad
 import numpy as np
@@ -210,6 +211,28 @@ def test_a_missing_entry_says_nothing(plain):
     again = other.uns["perturbation_effects"]
     j = rows["g3"]
     assert abs(again["mean"][j, 5] - found["mean"][j, 5]) < 0.5 * found["sd"][j, 5]
+
+
+@pytest.mark.parametrize("lost", ["n_cells", "se"])
+def test_a_table_that_lost_a_part_says_so(plain, lost):
+    table, se, told = plain
+    screen = npt.pp.effect_table(table, se, **told)
+    del (screen.obs if lost == "n_cells" else screen.layers)[lost]
+    for call in (npt.tl.fit_dag_blr, npt.pp.setup_screen, lambda a: npt.Campaign(a, "g1")):
+        with pytest.raises(ValueError, match=r"A table of effects has obs\['n_cells'\] and layers"):
+            call(screen)
+
+
+@pytest.mark.parametrize("unknown", ["A+B", "A"])
+def test_a_combination_may_be_unknown_on_a_gene(unknown):
+    rng, names = np.random.default_rng(0), ["A", "B", "C", "A+B", "B+C"]
+    table = pd.DataFrame(rng.normal(size=(5, 5)), names, GENES[:5])
+    table.loc[unknown, "g1"] = np.nan
+    screen = npt.pp.effect_table(table, table * 0 + 0.1, n_cells=100, n_controls=300)
+    npt.tl.fit_dag_blr(screen)
+    npt.tl.design_interventions(screen, "C", candidates=["A+B", "A+C"], acquisition="greedy")
+    found = screen.uns["design"]["ranking"].set_index("perturbation")
+    assert np.isfinite(found["predicted_distance"]).all()
 
 
 def test_target_genes_are_expected_to_lose_what_the_controls_have(plain):
@@ -439,7 +462,10 @@ BAD = {
     "zero": (lambda t, s: (t, s.mask(t == t.iloc[1, 2], 0.0)),
              r"must be above 0, but are not for g1 on g2: "),
     "next to nothing": (lambda t, s: (t, s.mask(t == t.iloc[1, 2], 1e-12)),
-                        r"below a billionth of the table's median for g1 on g2: make them NaN"),
+                        r"below a billionth of the table's median, .*for g1 on g2: make them NaN"),
+    "tiny errors": (lambda t, s: (t * 1e-101, s * 1e-100), r"or 1e-100, for g0 on g0"),
+    "a tiny effect": (lambda t, s: (t.mask(t == t.iloc[1, 2], 1e-101), s),
+                      r"not 0, but below 1e-100, for g1 on g2"),
     "negative": (lambda t, s: (t, -s), r"must be above 0, but are not for g0 on g0, g0 on g1"),
     "infinite": (lambda t, s: (t.mask(t == t.iloc[1, 2], np.inf), s), r"infinite for g1 on g2"),
     "a gene without any": (
@@ -449,6 +475,11 @@ BAD = {
     "a perturbation without any": (lambda t, s: (t.mask((t.index == "HS1")[:, None]
                                                         & np.ones(t.shape, bool)), s),
                                    r"known of the perturbations HS1"),
+    "no rows": (lambda t, s: (t[:0], s[:0]), r"has no row, or no column, of effects"),
+    "rows of two levels": (lambda t, s: (t.set_axis(pd.MultiIndex.from_product([[1], t.index])), s),
+                           r"Perturbations have names of several levels: give each one name"),
+    "10**400": (lambda t, s: (t.astype(object).mask(t == t.iloc[0, 0], 10**400), s),
+                r"Effects must hold real numbers alone, but those of g0 are none"),
     "nothing at all": (lambda t, s: (t * np.nan, s), r"No effect with a standard error"),
     "rows twice": (lambda t, s: (pd.concat([t, t]), pd.concat([s, s])),
                    r"perturbations given more than once: g0, g1"),
@@ -515,3 +546,32 @@ def test_groups_of_rows_are_weighted_by_what_they_count_for():
     assert pooled.counted[1].tolist() == counted[1:3].sum(axis=0).tolist()
     variance = [each.scatter.diagonal() / (each.n.sum() - len(each.n)) for each in (one, pooled)]
     assert np.allclose(*variance)
+
+
+@pytest.mark.parametrize("missing", [np.nan, None, "", " ", pd.NA], ids=repr)
+@pytest.mark.parametrize("what", ["row", "gene", "batch", "label", "long row", "long gene"])
+def test_rows_without_a_name_are_left_out_with_a_count(what, missing, caplog):
+    names, genes = pd.Index(list("ABCD"), dtype=object), pd.Index(list("ghi"), dtype=object)
+    values = np.arange(1.0, 13.0).reshape(4, 3)
+    some, held = names.map(lambda x: missing if x == "D" else x), names
+    if "gene" in what:
+        some, genes = names, genes.map(lambda x: missing if x == "i" else x)
+    told = {"control_se": "conservative"}
+    if what == "batch":
+        told["batch"] = {"A": "x", "B": "x", "C": "x", "D": missing}
+    elif what == "label":
+        given = ad.AnnData(values, pd.DataFrame({"perturbation": some}, held))
+        given.layers["se"], given.var_names = values, genes
+    else:
+        held = some
+    if what.startswith("long"):
+        pairs = [(name, gene) for name in some for gene in genes]
+        given = pd.DataFrame(pairs, columns=["perturbation", "gene"], dtype=object)
+        given, told["source"] = given.assign(effect=values.ravel(), se=1.0), "plain"
+    elif what != "label":
+        given, told["se"] = (pd.DataFrame(values, held, genes) for _ in range(2))
+    table = npt.pp.effect_table(given, **told)
+    assert table.obs["perturbation"].tolist() == ["control", *("ABCD" if "gene" in what else "ABC")]
+    assert table.var_names.tolist() == list("gh" if "gene" in what else "ghi")
+    n = {"long row": 3, "long gene": 4}.get(what, 1)
+    assert re.search(rf"^.*\b{n} .*without a name", caplog.text)

@@ -87,6 +87,9 @@ def bad(source="deseq2", **columns):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"adata": outputs()["deseq2"][:0], "source": "deseq2", **SAFE}, r"has no row, or no col"),
+        ({"adata": pd.concat([outputs()["deseq2"], outputs()["deseq2"][["lfcSE"]]], axis=1),
+          "source": "deseq2"}, r"columns of the same name: lfcSE\. Keep one of each"),
         (bad("edger by p", PValue=0.0), r"12 p-values in 'PValue' are 0 or 1, from which no"),
         (bad("edger by p", PValue=1.0), r"12 p-values in 'PValue' are 0 or 1"),
         (bad("edger by p", PValue=-0.1), r"below 0 or above 1, which are no p-values"),
@@ -112,3 +115,20 @@ def test_where_the_statistic_says_more_than_the_p_value():
     table = outputs()["deseq2"].assign(pvalue=0.0)
     made = npt.pp.effect_table(table, source="deseq2", **SAFE)
     assert np.isfinite(made.layers["se"]).all()
+
+
+@pytest.mark.parametrize("case", ["edger by F", "edger by LR", "glmgampoi"])
+def test_statistics_below_0_and_effects_at_the_largest_are_missing_with_a_count(case, caplog):
+    table = outputs()[case].sort_values(["perturbation", *({"gene", "name"} & {*outputs()[case]})])
+    whole = npt.pp.effect_table(table, source=case.split()[0], **SAFE)
+    statistic = next(name for name in ("F", "LR", "f_statistic") if name in table)
+    table.iloc[0, table.columns.get_loc(statistic)] = -1.8e-10
+    capped = "lfc" in table
+    if capped:
+        table.iloc[[5, 6], table.columns.get_loc("lfc")] = [10, -10]
+    found = npt.pp.effect_table(table, source=case.split()[0], **SAFE)
+    gone = np.isin(np.arange(12), [0, 5, 6] if capped else [0])
+    wanted = np.where(gone.reshape(3, 4), np.inf, whole.layers["se"][1:])
+    np.testing.assert_array_equal(found.layers["se"][1:], wanted)
+    assert f"1 values of {statistic!r} are below 0" in caplog.text
+    assert ("2 effects are 10 or -10" in caplog.text) == capped

@@ -143,3 +143,48 @@ def test_many_donors_are_batches(screen):
         npt.pp.setup_screen(many, batch_key="donor")
     many.obs["donor"] = many.obs["donor"].astype(str)
     npt.pp.setup_screen(many, batch_key="donor")
+
+
+@pytest.mark.brief_chain
+@pytest.mark.filterwarnings("ignore:1 negative control")
+@pytest.mark.parametrize("through", ["perturbation_screen", "setup_screen"])
+def test_gene_symbols_are_a_role_of_all_calls_and_plots(through):
+    names = npt.datasets.simulated_screen(n_genes=4, n_control=80, n_perturbed=20, rng=0)
+    ids = names.copy()
+    ids.var["symbol"] = names.var_names
+    ids.var_names = [f"ENSG{j:011d}" for j in range(4)]
+    for adata, told in ((names, {}), (ids, {"gene_symbols": "symbol"})):
+        if through == "setup_screen":
+            npt.pp.setup_screen(adata, **told)
+        else:
+            npt.pp.perturbation_screen(adata, count_options={"normalise": "none"}, **told)
+        npt.tl.learn_dag(adata, method="boss")
+        npt.tl.fit_dag_blr(adata)
+        npt.tl.perturbation_effects(adata, genes="all")
+        npt.tl.design_interventions(adata, {names.var_names[0]: 1.0}, acquisition="greedy")
+        npt.tl.target_distances(adata, {names.var_names[1]: 1.0})
+        npt.tl.cpca(adata, alpha=1.0)
+        npt.pl.expression_shift(adata, genes=["CD58"], show=False)
+        npt.pl.dag(adata, show=False)
+        assert npt.pp.effect_table(adata).var_names.tolist() == names.var_names.tolist()
+    assert ids.uns["screen"]["gene_symbols"] == "symbol"
+    for key in ("dag", "dag_blr", "perturbation_effects", "target_distances", "cpca"):
+        assert ids.uns[key]["params"]["gene_symbols"] == "symbol"
+    assert ids.uns["dag"]["genes"].tolist() == names.uns["dag"]["genes"].tolist()
+    assert ids.uns["dag_blr"]["environments"]["target_genes"].all()
+    assert ids.uns["design"]["ranking"].equals(names.uns["design"]["ranking"])
+
+
+def test_a_role_of_symbols_is_checked_and_cleared_and_does_not_rename_what_is_there():
+    adata = npt.datasets.simulated_screen(n_genes=3, n_control=40, n_perturbed=20, rng=0)
+    adata.var["symbol"] = ["x", "y", "z"]
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
+    npt.tl.fit_dag_blr(adata, shift_sd=0)
+    with pytest.raises(ValueError, match=r"adata\.var has no column 'symbols'\. Close matches"):
+        npt.pp.setup_screen(adata, gene_symbols="symbols")
+    npt.pp.setup_screen(adata, gene_symbols="symbol")
+    npt.tl.perturbation_effects(adata)  # of the fit by names
+    with pytest.raises(ValueError, match=r"Genes not in adata\.var\['symbol'\]"):
+        npt.tl.cpca(adata, genes=list(adata.var_names))
+    npt.pp.setup_screen(adata, gene_symbols=None)
+    assert "gene_symbols" not in adata.uns["screen"]

@@ -197,14 +197,20 @@ def test_a_fit_without_conditions_says_how_to_have_them():
         npt.tl.perturbation_effects(adata, condition="A")
 
 
-def test_one_condition_alone_says_so():
+@pytest.mark.parametrize("kept", ["nothing", "controls"])
+def test_one_condition_alone_says_so(kept):
     adata, _ = lined()
-    one = fit(adata[adata.obs["line"] == "A"].copy(), condition_key="line")
+    there = (adata.obs["line"] == "A") | (
+        (adata.obs["perturbation"] == "control") & (kept == "controls")
+    )
+    with pytest.warns(UserWarning, match=r"Fewer than two conditions of adata\.obs\['line'\] have"):
+        one = fit(adata[there].copy(), condition_key="line")
     with pytest.raises(ValueError, match="fewer than two conditions of"):
         npt.tl.perturbation_effects(one, condition="A")
 
 
 @pytest.mark.slow
+@pytest.mark.brief_chain
 def test_halves_of_the_controls_are_split_by_condition():
     adata = fit(lined(cells=15)[0], condition_key="line")
     npt.tl.diagnose(adata)
@@ -222,6 +228,7 @@ def test_a_condition_without_controls_raises():
 
 
 @pytest.mark.slow
+@pytest.mark.brief_chain
 @pytest.mark.parametrize(
     ("role", "level", "words"),
     [

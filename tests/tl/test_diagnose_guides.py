@@ -14,6 +14,8 @@ from nextpert._adata import read_roles
 from nextpert.tl._diagnose.halves import read_halves
 from nextpert.tl._diagnose.judged import between_guides
 
+pytestmark = pytest.mark.brief_chain
+
 
 def diagnosed(adata):
     npt.tl.fit_dag_blr(adata)

@@ -16,6 +16,8 @@ from nextpert.core.model.scores import pooled_sizes
 from nextpert.core.screen.guides import pool_guides
 from nextpert.tl._diagnose.halves import read_halves
 
+pytestmark = pytest.mark.brief_chain
+
 GENES = [f"g{i}" for i in range(40)]
 NAMES = [*GENES[:9], "HS1"]
 TOLD = {"n_cells": 80, "n_controls": 400}

@@ -101,7 +101,7 @@ def test_measured_genes_outside_the_panel_get_their_own_reason(small_screen):
 def test_table_of_shifts(kind, screen, graph):
     # The enhancer HS2 is no gene, but its shift may be known.
     table = {"HS2": {"MYC": -0.4, "CPQ": 0.25}, "STK3": {"STK3": -1.0}}
-    given = pd.DataFrame(table).T if kind == "frame" else table
+    given = pd.DataFrame(table).T.fillna(0.0) if kind == "frame" else table
     with pytest.warns(UserWarning, match=r"MYC, MYC\+OXR1, OXR1 \(no row in the table of shifts\)"):
         npt.tl.fit_dag_blr(screen, shift=given, shift_sd=0, prior_options={"prior_scale": 1.0})
     shifts = {"control": np.zeros(8), "HS2": np.zeros(8), "STK3": np.zeros(8)}

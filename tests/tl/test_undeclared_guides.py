@@ -12,6 +12,8 @@ import pytest
 import nextpert as npt
 from nextpert.core import LinearScm, random_scm
 
+pytestmark = pytest.mark.brief_chain
+
 CALL = 'npt.pp.setup_screen(adata, guide_key="guide")'
 
 

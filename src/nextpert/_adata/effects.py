@@ -79,25 +79,27 @@ class Interventions:
 
 
 def read_table(
-    table: Any, genes: Sequence[str], spelled: Callable[[Iterable[str]], list[str]] = list
+    table: Any,
+    genes: Sequence[str],
+    spelled: Callable[[Iterable[str]], list[str]] = list,
+    control: str | None = None,
 ) -> Interventions:
     """Return the interventions of a table: perturbations x genes, or a mapping of mappings.
 
-    Missing values of a DataFrame stand for no shift; the targets are the genes with a shift
-    other than zero. ``spelled`` returns names as the data has them.
+    The targets are the genes with a shift other than zero. ``spelled`` returns names as the data
+    has them, and ``control`` is the label of the controls.
 
     Raises
     ------
     ValueError
-        If a gene is outside the panel, a perturbation comes twice, or a shift is not finite or too
-        large.
+        If a gene is outside the panel, a perturbation comes twice or is that of the controls, or a
+        shift is not finite or too large.
     """
     if isinstance(table, pd.DataFrame):
         names = spelled(str(name) for name in table.index)
         columns = panel_index(map(str, table.columns), genes, "The table of shifts")
         shifts = np.zeros((len(names), len(genes)))
-        given = real_values(table, "The table of shifts")
-        shifts[:, columns] = np.where(np.isnan(given), 0.0, given)
+        shifts[:, columns] = real_values(table, "The table of shifts")
         _require_unique([str(gene) for gene in table.columns], "Genes")
     else:
         names = spelled(str(name) for name in table)
@@ -110,9 +112,15 @@ def read_table(
             place = panel_index(map(str, column.index), genes, "The table of shifts")
             row[place] = real_values(column, "The table of shifts")
     _require_unique(names, "Perturbations")
+    if control in names:
+        message = f"The table of shifts has a row of the controls, {control!r}: leave it out."
+        raise ValueError(message)
     infinite = [name for name, row in zip(names, shifts, strict=True) if not np.isfinite(row).all()]
     if infinite:
-        message = f"The table of shifts holds NaN or infinite values for {list_names(infinite)}."
+        message = (
+            f"The table of shifts holds NaN or infinite values for {list_names(infinite)}: write 0 "
+            f"where a gene has no shift."
+        )
         raise ValueError(message)
     require_small(shifts, "The table of shifts")
     targets = [[genes[int(i)] for i in np.flatnonzero(row)] for row in shifts]

@@ -90,7 +90,7 @@ def plan_environments(
         say_left_out(labels.left_out, labels.key)
         left_out = [(name, NAMES_NONE) for name in labels.left_out]
     if not isinstance(shift, str):
-        table = _shifts.read_table(shift, genes, labels.spelled)
+        table = _shifts.read_table(shift, genes, labels.spelled, naming.control)
         labels.require(table.names, "Perturbations of the table of shifts")
         rows = {name: row for row, name in enumerate(table.names)}
         used = [name for name in wanted if every or name in rows]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import os
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +15,9 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from pandas.api.types import is_numeric_dtype
 from scipy.sparse.linalg import svds
 
-from nextpert._adata.panel import list_names
+from nextpert._adata.panel import list_names, with_names
 from nextpert._adata.sources import dense, real_values
 from nextpert._warn import warn
 from nextpert.core._checks import require_small
@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 # of perturbations without cells was 0.85 of that without sets, with 700 or more 0.55.
 _RANK, _WORK = 200, 1e9
 _SMALL = 3000  # rows or columns up to which all components are computed
+_EDGES = " The columns of an edge list are source, target and, if edges have one, weight."
 _TABLES = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 
 
@@ -75,8 +76,9 @@ def load_features(features: Any, what: str = "features") -> Any:
     path = Path(features)
     kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
     known = (".gmt", *_TABLES, ".h5ad", ".zarr")
-    if not path.exists() or kind not in known:
-        wrong = "is no file" if not path.exists() else "is of no kind that can be read"
+    exists = os.path.exists(path)  # of a name that is too long, a Path raises an error
+    if not exists or kind not in known:
+        wrong = "is of no kind that can be read" if exists else "is no file"
         message = f"{what}: {str(path)!r} {wrong}. Give a file of the kind {list_names(known)}."
         raise ValueError(message)
     try:
@@ -87,15 +89,16 @@ def load_features(features: Any, what: str = "features") -> Any:
             with opened(path, "rt", encoding="utf-8") as file:
                 lines = file.read().splitlines()
             cells = [line.rstrip().split("\t") for line in lines if line.strip()]
+            _require_distinct([name for name, *_ in cells], "sets", what)
             return {name: genes for name, _, *genes in cells}
         table = pd.read_csv(path, sep=_TABLES[kind])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zlib.error) as error:
         message = f"{what}: {str(path)!r} cannot be read as {kind} ({error})."
         raise ValueError(message) from error
     if _is_edges(table):
         return table
     table = table.set_index(table.columns[0])
-    real_values(table, f"{what}: {str(path)!r}")
+    real_values(table, f"{what}: {str(path)!r}", _EDGES)
     return table
 
 
@@ -163,25 +166,41 @@ def read_features(
     return SideInformation(names, stored, effects, observed, precision)
 
 
-def _parts(given: Any, genes: Sequence[str], what: str) -> list[_Part]:
-    """Return the tables of side information that was loaded; ``what`` names it in errors."""
+def _parts(given: Any, genes: Sequence[str], what: str, *, inner: bool = False) -> list[_Part]:
+    """Return the tables of side information that was loaded; ``what`` names it in errors.
+
+    ``inner`` is one of several tables, which holds no other.
+    """
     if isinstance(given, ad.AnnData):
         return [_effects(given, genes, what)]
     if isinstance(given, pd.DataFrame):
         return [_edges(given, what) if _is_edges(given) else _table(given, what)]
-    nested = (ad.AnnData, pd.DataFrame, Mapping)
-    if any(isinstance(each, nested) for each in given.values()):
+    tables = (ad.AnnData, pd.DataFrame, Mapping)
+    held: list[Any] = list(given.values()) if isinstance(given, Mapping) else [None]
+    nested = any(isinstance(each, tables) for each in held)
+    lists = all(hasattr(each, "__iter__") and not isinstance(each, str) for each in held)
+    if (inner and nested) or not (lists or nested):
+        message = (
+            f"{what} must be a table (DataFrame), an AnnData, a mapping of names to lists of genes "
+            f"or to vectors, or the path of a file{'' if inner else ', or map names to these'}."
+        )
+        raise ValueError(message)
+    if nested:
         parts = [
             part
             for name, each in given.items()
-            for part in _parts(each, genes, f"{what}[{name!r}]")
+            for part in _parts(each, genes, f"{what}[{name!r}]", inner=True)
         ]
         if sum(part.effects is not None for part in parts) > 1:
             message = f"{what} holds effects in two other screens: give one, or their mean."
             raise ValueError(message)
         return parts
-    values = [list(each) for each in given.values()]
-    if all(isinstance(x, str) for each in values for x in each):
+    values = [list(each) for each in held]
+    flat = pd.Series([x for each in values for x in each], dtype=object)
+    texts = flat.map(lambda x: isinstance(x, str)).to_numpy(bool)
+    if not len(flat) or (texts.any() and (texts | flat.isna()).all()):
+        named = iter(with_names(flat, f"Genes in sets of {what}").tolist())
+        values = [[x for x in each if next(named)] for each in values]
         return [_sets(dict(zip(map(str, given), values, strict=True)), what)]
     if len({len(each) for each in values}) != 1:
         message = (
@@ -189,24 +208,24 @@ def _parts(given: Any, genes: Sequence[str], what: str) -> list[_Part]:
             f"tables."
         )
         raise ValueError(message)
-    return [_table(pd.DataFrame(values, index=[str(name) for name in given]), what)]
+    table = pd.DataFrame(values, pd.Index(list(given), dtype=object), dtype=object)
+    return [_table(table, what)]
 
 
 def _is_edges(table: pd.DataFrame) -> bool:
-    """Whether a table is a list of edges: source and target, or two columns of names."""
-    if {"source", "target"} <= set(table.columns):
-        return True
-    numbers = [is_numeric_dtype(table[name]) for name in table.columns] if table.size else []
-    return numbers in ([False, False], [False, False, True])
+    """Whether a table is a list of edges, by the names of its columns, ``Source`` or ``source``."""
+    return {"source", "target"} <= {str(name).lower() for name in table.columns}
 
 
 def _table(table: pd.DataFrame, what: str) -> _Part:
     """Return a table of numbers: columns centred and of one scale, rows of length 1."""
+    table = table[with_names(table.index, f"Rows of {what}")]
     names = [str(name) for name in table.index]
     _require_distinct(names, "rows", what)
-    values = real_values(table, what)
+    values = real_values(table, what, _EDGES)
     _require_finite(values, what)
     known = ~np.isnan(values)
+    _require_some(known, what)
     count, values = np.maximum(known.sum(axis=0), 1), np.where(known, values, 0.0)
     away = np.where(known, values - values.sum(axis=0) / count, 0.0)
     sd = np.sqrt((away**2).sum(axis=0) / count)
@@ -230,20 +249,19 @@ def _sets(sets: Mapping[str, Sequence[str]], what: str) -> _Part:
 
 def _edges(table: pd.DataFrame, what: str) -> _Part:
     """Return the neighbours of every node, and the node itself; those of many for less."""
-    named = {"source", "target"} <= set(table.columns)
-    ends = table[["source", "target"]] if named else table.iloc[:, :2]
-    weights = table[["weight"]] if named and "weight" in table else table.iloc[:, 2:3]
-    if ends.isna().any(axis=None):
-        message = f"{what} has an edge without source or target: leave out such rows."
-        raise ValueError(message)
+    table = table.set_axis([str(name).lower() for name in table.columns], axis=1)
+    _require_distinct(list(table.columns), "columns", what)
+    for end in ("source", "target"):
+        table = table[with_names(table[end], f"Edges of {what} by {end}")]
     weight = np.ones(len(table))
-    if weights.shape[1] and (not named or "weight" in table):
-        weight = real_values(weights, what)[:, 0]
+    _require_some(weight > 0, what)
+    if "weight" in table:
+        weight = real_values(table[["weight"]], what)[:, 0]
         if not np.isfinite(weight).all():
             message = f"{what} has edges whose weight is NaN or infinite: leave them out."
             raise ValueError(message)
         weight = weight / max(float(np.abs(weight).max(initial=0.0)), 1e-300)
-    flat = ends.astype(str).to_numpy()
+    flat = table[["source", "target"]].astype(str).to_numpy()
     names = list(dict.fromkeys(flat.ravel()))
     place = {name: i for i, name in enumerate(names)}
     i, k = np.array([[place[a], place[b]] for a, b in flat]).T
@@ -262,6 +280,10 @@ def _effects(other: ad.AnnData, genes: Sequence[str], what: str) -> _Part:
     ``tl.perturbation_effects`` returns is shrunk already; as observed are the differences of means,
     whose sampling variance is the posterior variance over the weight of the cells.
     """
+    other = other[
+        with_names(other.obs_names, f"Perturbations of {what}"),
+        with_names(other.var_names, f"Genes of {what}"),
+    ]
     names, held = [str(x) for x in other.obs_names], [str(x) for x in other.var_names]
     _require_distinct(names, "perturbations", what)
     _require_distinct(held, "genes", what)
@@ -275,6 +297,7 @@ def _effects(other: ad.AnnData, genes: Sequence[str], what: str) -> _Part:
         raise ValueError(message)
     raw = values = _matrix(other.X, what)
     known, length = ~np.isnan(values), np.ones(len(names))
+    _require_some(known, what)
     told = None  # effects as observed, their precisions, and which are known
     if "se" in other.layers:
         error = _matrix(other.layers["se"], f"{what}.layers['se']")
@@ -365,10 +388,19 @@ def _unit(rows: Any) -> Any:
 
 def _matrix(matrix: Any, what: str) -> Array:
     """Return a matrix of effects, NaN where one is not known."""
+    if matrix is None:
+        message = f"{what} has no X: put the effects there."
+        raise ValueError(message)
     require_numbers(matrix, what)
     values = dense(matrix)
     _require_finite(values, what)
     return values
+
+
+def _require_some(known: NDArray[np.bool_], what: str) -> None:
+    if not known.any():
+        message = f"{what} holds no value: give it rows with numbers, or leave it out."
+        raise ValueError(message)
 
 
 def _require_finite(values: Array, what: str) -> None:
@@ -381,5 +413,5 @@ def _require_finite(values: Array, what: str) -> None:
 def _require_distinct(names: Sequence[str], kind: str, what: str) -> None:
     twice = [name for name, n in Counter(names).items() if n > 1]
     if twice:
-        message = f"{what} holds {kind} more than once: give {list_names(twice)} one row each."
+        message = f"{what} holds {kind} more than once: give {list_names(twice)} once."
         raise ValueError(message)

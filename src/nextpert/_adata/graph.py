@@ -169,11 +169,11 @@ def panel_of(stored: Any) -> list[str] | None:
     return [str(gene) for gene in genes] if is_row else None
 
 
-def symbols_of(stored: Any) -> str | None:
-    """Return the column of ``adata.var`` that names the genes of a stored result, if one does."""
+def symbols_of(stored: Any) -> str:
+    """Return the column of ``adata.var`` that names the genes of a stored result, or ``""``."""
     params: Any = stored.get("params") if hasattr(stored, "get") else None
     symbols = params.get("gene_symbols") if hasattr(params, "get") else None
-    return None if symbols is None else str(symbols)
+    return "" if symbols is None else str(symbols)
 
 
 def require_same_panel(

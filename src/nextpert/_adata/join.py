@@ -92,9 +92,9 @@ def kept_cells(
         matrix, var = matrix[:, which], var.iloc[which]
     out = _build(matrix, obs, var.copy(), layer)
     if is_table(adata):
+        out.obs["n_cells"] = cells_of(adata)
         errors = np.asarray(_in_memory(adata.layers[SE]))
         out.layers[SE] = errors if genes is None else errors[:, which]
-        out.obs["n_cells"] = cells_of(adata)
         out.uns[KEY] = dict(eager(adata.uns[KEY]))
         if CORRELATION in adata.varp:
             held = np.asarray(_in_memory(adata.varp[CORRELATION]))

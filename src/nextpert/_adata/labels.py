@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata.members import Naming
-from nextpert._adata.panel import closest, in_order, list_names
+from nextpert._adata.panel import closest, in_order, list_names, measured_genes
 from nextpert._adata.table import cells_of, is_table
 from nextpert.core._codec import strings
 
@@ -180,7 +180,7 @@ def read_every_label(
     ValueError
         If the column is absent; the columns there are named.
     """
-    naming = Naming(adata.var_names, roles.separator, roles.control)
+    naming = Naming(set(measured_genes(adata, roles.gene_symbols)), roles.separator, roles.control)
     return read_labels(adata, roles.perturbation_key, argument=argument, naming=naming)
 
 

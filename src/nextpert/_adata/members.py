@@ -58,6 +58,11 @@ class Naming:
         named = {part.strip() for part in self._parts(label)}
         return tuple(sorted(({label.strip()} if "" in named else named) - {self.control, ""}))
 
+    def repeats(self, label: str) -> bool:
+        """Whether a label names a member more than once."""
+        parts = self._parts(label)
+        return len(set(parts)) < len(parts)
+
     def targets(self, label: str) -> tuple[list[str], list[str]]:
         """Return the genes that a label targets, and those of its parts that are none of ``genes``.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Container, Iterable, Mapping, Sequence
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
+logger = logging.getLogger(__name__)
 
 # The 36 genes of the Perturb-CITE-seq analysis of Zhang et al. 2023,
 # doi:10.1038/s42256-023-00719-0.
@@ -102,13 +105,36 @@ def places(groups: Iterable[Sequence[str]], genes: Sequence[str]) -> list[list[i
     return [[place[gene] for gene in group] for group in groups]
 
 
+def with_names(names: Any, what: str = "") -> NDArray[np.bool_]:
+    """Return which names are there: neither missing nor blank, shape ``(n_names,)``.
+
+    Unless it is empty, ``what`` says in the log what the others are, which the caller leaves out.
+
+    Raises
+    ------
+    ValueError
+        If names have several levels.
+    """
+    if isinstance(names, pd.MultiIndex):
+        message = f"{what} have names of several levels: give each one name (index.map('_'.join))."
+        raise ValueError(message)
+    code, values = pd.factorize(np.array(pd.Series(names, dtype=object)))
+    without = np.array([not str(value).strip() for value in values] + [True])[code]
+    if what and without.any():
+        n = int(without.sum())
+        logger.warning("%s: %d without a name (missing or empty) are left out.", what, n)
+    return ~without
+
+
 def measured_genes(adata: ad.AnnData, gene_symbols: str | None = None) -> list[str]:
     """Return the names of all genes: those of ``adata.var_names``, or a column of ``adata.var``.
 
-    A gene without a symbol keeps its name in ``adata.var_names``.
+    ``None`` stands for the column of ``pp.setup_screen``, if one has that role, and ``""`` for
+    ``adata.var_names``. A gene without a symbol keeps its name there.
     """
     names = [str(name) for name in adata.var_names]
-    if gene_symbols is None:
+    gene_symbols = _column_of_symbols(adata, gene_symbols)
+    if not gene_symbols:
         return names
     if gene_symbols not in adata.var.columns:
         columns = [str(column) for column in adata.var.columns]
@@ -121,11 +147,15 @@ def measured_genes(adata: ad.AnnData, gene_symbols: str | None = None) -> list[s
     column = adata.var[gene_symbols]
     if hasattr(column, "to_series"):  # var of anndata.experimental.read_lazy
         column = column.to_series()
-    missing = column.isna() | (column.astype(str) == "")
-    symbols = column.astype(str)
+    there, symbols = with_names(column), column.astype(str)
     return [
-        name if gone else symbol for name, symbol, gone in zip(names, symbols, missing, strict=True)
+        symbol if named else name for name, symbol, named in zip(names, symbols, there, strict=True)
     ]
+
+
+def _column_of_symbols(adata: ad.AnnData, given: str | None) -> str:
+    screen: Any = adata.uns.get("screen") if given is None else {"gene_symbols": given}
+    return str(screen.get("gene_symbols", "")) if hasattr(screen, "get") else ""
 
 
 def resolve_panel(
@@ -137,7 +167,7 @@ def resolve_panel(
 ) -> tuple[list[str], NDArray[np.int64]]:
     """Return the names of a panel and their columns; ``None`` stands for every gene.
 
-    ``gene_symbols`` is the column of ``adata.var`` with the names, as in scanpy.
+    ``gene_symbols`` is as of :func:`measured_genes`.
 
     Raises
     ------
@@ -145,7 +175,8 @@ def resolve_panel(
         If genes are absent, given twice, not unique among the names, or fewer than ``least``.
     """
     measured = measured_genes(adata, gene_symbols)
-    where = "adata.var_names" if gene_symbols is None else f"adata.var[{gene_symbols!r}]"
+    symbols = _column_of_symbols(adata, gene_symbols)
+    where = f"adata.var[{symbols!r}]" if symbols else "adata.var_names"
     names = measured if genes is None else [str(gene) for gene in in_order(genes)]
     counts = Counter(measured)
     absent = [name for name in names if name not in counts]

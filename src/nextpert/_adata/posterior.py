@@ -423,7 +423,7 @@ def posterior_from(
 
 
 def _compare_with_graph(
-    adata: ad.AnnData, key: str, genes: list[str], symbols: str | None, blr: DagBlr, dag_key: str
+    adata: ad.AnnData, key: str, genes: list[str], symbols: str, blr: DagBlr, dag_key: str
 ) -> None:
     stored = adata.uns.get(dag_key, {})
     now = panel_of(stored)

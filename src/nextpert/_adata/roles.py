@@ -39,7 +39,7 @@ KEPT = Kept.KEPT
 
 @dataclass(frozen=True)
 class Roles:
-    """Which column of ``obs`` plays which part in a screen; the fields of ``pp.setup_screen``."""
+    """Which column plays which part in a screen; the fields of ``pp.setup_screen``."""
 
     perturbation_key: str = "perturbation"
     control: str = "control"
@@ -49,13 +49,14 @@ class Roles:
     layer: str | None = None
     separator: str = SEPARATOR
     condition_key: str | None = None  # one of batch_key as well
+    gene_symbols: str | None = None  # column of var
     # What pp.setup_screen found in the layer; empty where nobody looked.
     values: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def stored(self) -> dict[str, Any]:
         """Return them as results keep them; what is not used is left out."""
         usual = Roles()
-        names = ("guide_key", "condition_key", "layer", *_SEVERAL, "separator")
+        names = ("guide_key", "condition_key", "layer", *_SEVERAL, "separator", "gene_symbols")
         used = {name: getattr(self, name) for name in names}
         return {
             "perturbation_key": self.perturbation_key,
@@ -86,6 +87,7 @@ def read_roles(
     covariates: str | Iterable[str] | None = None,
     layer: str | None = None,
     separator: str | None = None,
+    gene_symbols: str | None = None,
 ) -> Roles:
     """Return the roles given, those of ``uns["screen"]`` where ``None``, or the plain defaults.
 
@@ -103,7 +105,7 @@ def read_roles(
     given: dict[str, Any] = {
         "perturbation_key": perturbation_key, "control": control, "guide_key": guide_key,
         "batch_key": batch_key, "condition_key": condition_key, "covariates": covariates,
-        "layer": layer, "separator": separator,
+        "layer": layer, "separator": separator, "gene_symbols": gene_symbols,
     }  # fmt: skip
     told = {name: held.get(name) if value is None else value for name, value in given.items()}
     said: dict[str, Any] = {

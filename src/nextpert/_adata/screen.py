@@ -209,7 +209,8 @@ def read_environments(
     tables: dict[str, LabelTable] = {roles.perturbation_key: labels}
     guide = [] if roles.guide_key is None else [roles.guide_key]
     for name in [*guide, *roles.batch_key, *categories]:
-        tables[name] = read_labels(adata, name, argument="batch_key, guide_key or covariates")
+        found = read_labels(adata, name, argument="batch_key, guide_key or covariates")
+        tables[name] = found.without(level for level in found.names if not level.strip())
         missing = int((labelled & (tables[name].codes < 0)).sum())
         if missing and name not in guide:
             message = (

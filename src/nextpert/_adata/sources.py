@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import h5py  # type: ignore[import-untyped]
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
+from nextpert._adata.panel import list_names
 from nextpert.core.screen.moments import (
     canonical_csr,
     damaged,
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import anndata as ad
-    import pandas as pd
     from numpy.typing import NDArray
 
     from nextpert.core.screen.moments import PairwiseSum
@@ -337,22 +338,43 @@ def require_sound_matrices(adata: ad.AnnData) -> None:
             require_sound(matrix, name)
 
 
-def real_values(table: pd.DataFrame | pd.Series, name: str) -> NDArray[np.float64]:
+def real_values(
+    table: pd.DataFrame | pd.Series, name: str, remedy: str = ""
+) -> NDArray[np.float64]:
     """Return the values of a table or column as floats, NaN where one is missing.
+
+    ``remedy`` ends the message of the error.
 
     Raises
     ------
     ValueError
-        If it holds complex numbers, whose imaginary part would be lost, or what is no number.
+        If it holds complex numbers, whose imaginary part would be lost, or what is no number;
+        the columns are named.
     """
+    found = _real(table)
+    if found is None:
+        bad = "some of its values"
+        if isinstance(table, pd.DataFrame):
+            each = [str(key) for key, column in table.items() if _real(column) is None]
+            bad = f"those of {list_names(each)}"
+        message = f"{name} must hold real numbers alone, but {bad} are none.{remedy}"
+        raise ValueError(message)
+    return found
+
+
+def _real(table: pd.DataFrame | pd.Series) -> NDArray[np.float64] | None:
     lost = np.exceptions.ComplexWarning
+    frame = table if isinstance(table, pd.DataFrame) else table.to_frame()
+    for i, dtype in enumerate(frame.dtypes):
+        texts = dtype.kind == "O" and any(isinstance(x, str) for x in frame.iloc[:, i])
+        if texts or dtype.kind in "mM":  # dates would be nanoseconds
+            return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", lost)
             return table.to_numpy(dtype=np.float64, na_value=np.nan)
-    except (TypeError, ValueError, lost):
-        message = f"{name} must hold real numbers alone, but some of its values do not."
-        raise ValueError(message) from None
+    except (TypeError, ValueError, OverflowError, lost):
+        return None
 
 
 def _matrices(adata: ad.AnnData) -> Iterator[tuple[str, Any]]:

@@ -95,6 +95,12 @@ def not_told(adata: ad.AnnData) -> str:
 
 def cells_of(adata: ad.AnnData) -> Index:
     """Return the number of cells that every row of a table stands for."""
+    if "n_cells" not in adata.obs or SE not in adata.layers:
+        message = (
+            "A table of effects has obs['n_cells'] and layers['se'], of which this AnnData lacks "
+            "one: put it back, or make the table anew with pp.effect_table."
+        )
+        raise ValueError(message)
     return adata.obs["n_cells"].to_numpy(np.int64)
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import re
-from dataclasses import replace
-from functools import cache
-from importlib.metadata import requires
-from types import ModuleType
+from importlib.metadata import requires, version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -203,21 +201,13 @@ def made_section(
     )
 
 
-@cache
 def _versions() -> str:
     """Return nextpert, what it requires, Python and system, as Markdown that an issue can quote."""
-    from session_info2 import session_info
-
     needed = [line for line in requires("nextpert") or [] if "extra ==" not in line]
     names = ["nextpert", *sorted(re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in needed)]
-    # Other loaded packages, and the time, would differ between pages of the same results.
-    found = replace(
-        session_info(dependencies=False),
-        pkg2dists={name: [name] for name in names},
-        user_globals={name: ModuleType(name) for name in names},
-    )
-    lines = found.format("markdown").split("\n")
-    return "\n".join(line for line in lines if not line.startswith("| Updated "))
+    rows = [("Package", "Version"), ("----", "----"), *((name, version(name)) for name in names)]
+    rows += [("Python", platform.python_version()), ("System", platform.platform())]
+    return "\n".join(f"| {name} | {value} |" for name, value in rows)
 
 
 def _plain(value: Any) -> str:

@@ -65,6 +65,7 @@ def set_up(cells: ad.AnnData, roles: Roles, options: Mapping[str, Mapping[str, A
         covariates=list(roles.covariates) or None,
         layer=roles.layer,
         separator=roles.separator,
+        gene_symbols=roles.gene_symbols,
         check_scale=bool(roles.values.get("checked", True)),
     )
     tl.learn_dag(cells, **options["learn"])

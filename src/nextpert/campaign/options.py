@@ -102,7 +102,7 @@ def _read(
     is_new = np.arange(joined.n_obs) >= n_old
     labelled = environments.codes >= 0
     by = {"environment": environments.codes, "new": np.where(labelled, is_new, -1)}
-    _, columns = _adata.resolve_panel(joined, list(panel))
+    _, columns = _adata.resolve_panel(joined, list(panel), gene_symbols="")
     ((screen,), _) = read_screens(joined, columns, [coding(by)], layer=roles.layer)
     is_control = environments.perturbation[screen.columns["environment"]] == roles.control
     return screen.moments(), screen.columns["new"] > 0, np.asarray(is_control, bool)

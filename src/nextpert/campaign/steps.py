@@ -113,7 +113,7 @@ def panel_of(adata: ad.AnnData) -> list[str]:
 
 def digest(adata: ad.AnnData, roles: Roles, panel: Sequence[str]) -> str:
     """Return a fingerprint of labelled cells, by which the same ones are known again."""
-    _, columns = _adata.resolve_panel(adata, list(panel))
+    _, columns = _adata.resolve_panel(adata, list(panel), gene_symbols="")
     labels = _adata.read_labels(adata, roles.perturbation_key)
     return " ".join(_adata.fingerprint(adata, labels, columns, roles.layer).values())
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Writers = Mapping[Path, Callable[[Path], Any]]
 
 SCREENS = (".h5ad", ".zarr")
+_LOCK = ".lock"  # in the hidden folder of a run
 # Attribute of the root of an h5ad or zarr that the command wrote. No other writer copies it, so
 # a file that was changed since is no longer one of these.
 _MARK = "nextpert"
@@ -48,20 +49,44 @@ def require_free(writers: Writers, source: Path | None, *, overwrite: bool) -> N
         If a file is the one that is read, exists and may not be replaced, or cannot be written.
     """
     for path in writers:
-        if source is not None and source.exists() and path.resolve() == source.resolve():
+        with errors_about(path):
+            target = followed(path)
+            exists, place = path.exists(), _existing(target.parent)
+        if source is not None and source.exists() and target == source.resolve():
             message = f"{str(path)!r} is the screen itself, which is kept: name another with --out."
             raise ValueError(message)
-        if path.exists() and not overwrite:
+        if exists and not overwrite:
             message = f"{str(path)!r} exists: replace it with --overwrite, or name another."
             raise ValueError(message)
-        if path.exists() and not _may_be_replaced(path):
+        if exists and not _may_be_replaced(path):
             message = (
                 f"{str(path)!r} exists and was not written by this command, so --overwrite does "
                 "not replace it: name another, or move it away."
             )
             raise ValueError(message)
-        with errors_about(path), tempfile.TemporaryDirectory(dir=_existing(followed(path).parent)):
-            pass
+        with errors_about(path):
+            _remove_left_over(place)
+            with _hidden_folder(place):
+                pass
+
+
+@contextmanager
+def _hidden_folder(place: Path) -> Iterator[Path]:
+    """Yield a new folder, locked as long as this process lives, and remove it."""
+    from filelock import FileLock
+
+    hidden = tempfile.TemporaryDirectory(prefix=".nextpert_", dir=place)
+    with hidden as name, FileLock(Path(name) / _LOCK):
+        yield Path(name)
+
+
+def _remove_left_over(place: Path) -> None:
+    """Remove the hidden folders of runs that were killed, whose locks are free."""
+    from filelock import FileLock, Timeout
+
+    for lock in place.glob(f".nextpert_*/{_LOCK}"):
+        with suppress(Timeout, OSError), FileLock(lock, timeout=0):
+            shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _may_be_replaced(path: Path) -> bool:
@@ -91,8 +116,8 @@ def write_all(writers: Writers, source: Path | None, *, overwrite: bool) -> None
         ready: dict[Path, Path] = {}
         for path, write in writers.items():
             target = followed(path)
-            new = tempfile.TemporaryDirectory(prefix=".nextpert_", dir=_existing(target.parent))
-            ready[target] = Path(stack.enter_context(new)) / path.name
+            new = stack.enter_context(_hidden_folder(_existing(target.parent)))
+            ready[target] = new / path.name
             with errors_about(path):
                 write(ready[target])
         require_free(writers, source, overwrite=overwrite)

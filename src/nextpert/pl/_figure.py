@@ -130,6 +130,9 @@ def _with_format(save: str | os.PathLike[str]) -> Path:
     """Return the path of a figure; one without an ending gets matplotlib's usual, as there."""
     import matplotlib as mpl
 
+    if Path(save).is_dir():
+        message = f"save={str(save)!r} is a folder: name a file in it."
+        raise ValueError(message)
     path = Path(save)
     return path if path.suffix else path.with_name(f"{path.name}.{mpl.rcParams['savefig.format']}")
 

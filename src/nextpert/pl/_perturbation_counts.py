@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert._adata import Naming, read_perturbations, read_roles, require_control
+from nextpert._adata import Naming, measured_genes, read_perturbations, read_roles, require_control
 from nextpert._adata.arguments import ANY_TEXT, checked
 from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
@@ -127,7 +127,7 @@ def _count(
     kept = labels.codes >= 0
     each = None if labels.cells is None else labels.cells[kept]
     n_cells = np.bincount(labels.codes[kept], each, len(labels.names)).astype(np.int64)
-    naming = Naming(set(map(str, adata.var_names)), separator, control)
+    naming = Naming(set(measured_genes(adata)), separator, control)
     counts: Counts = {}
     n_out = sum(labels.left_out.values())
     for name, n in zip(labels.names, n_cells.tolist(), strict=True):

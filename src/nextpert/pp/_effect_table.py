@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from nextpert import _adata
 from nextpert._adata.arguments import checked, one_of
 from nextpert._adata.labels import column_of
-from nextpert._adata.panel import closest, list_names
+from nextpert._adata.panel import closest, list_names, with_names
 from nextpert._adata.roles import KEY as SCREEN
 from nextpert._adata.roles import Roles, screen_record
 from nextpert._adata.scale import read_scale
@@ -35,7 +35,13 @@ from nextpert.core._codec import table_type
 from nextpert.core.model.within_cells import WITHOUT_CORRELATION, without_responses
 from nextpert.core.screen.guides import pool_guides, spread_within
 from nextpert.pp._steps.outputs import NAMES, read_output
-from nextpert.pp._steps.table_errors import FEWEST, batch_factor, controls_of, read_correlation
+from nextpert.pp._steps.table_errors import (
+    FEWEST,
+    batch_factor,
+    controls_of,
+    known_entries,
+    read_correlation,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,7 +52,6 @@ logger = logging.getLogger(__name__)
 
 _LOGARITHMS = {"e": 1.0, "2": float(np.log(2)), "10": float(np.log(10))}
 CONSERVATIVE = "conservative"  # the error of controls of whom nothing is known
-_LEAST_ERROR = 1e-9  # of the table's median standard error: beside it, matrices are singular
 _MOST_CELLS = 1e12  # sums of a thousand times as many are whole numbers still
 
 
@@ -190,10 +195,15 @@ def effect_table(
     6
     """
     given = _read(adata, se, source, perturbation_key, gene_key)
+    if not given.effects.size:
+        message = "The table has no row, or no column, of effects: give it some."
+        raise ValueError(message)
     control = control if given.roles is None else given.roles.control
+    batches = _values(batch, given.obs, given.labels, "batch")
+    if batches is not None:
+        named = with_names(batches, "Rows by batch")
+        given, batches = given.rows(named), [str(batches[j]) for j in np.flatnonzero(named)]
     labels, genes = given.labels, [str(gene) for gene in given.effects.columns]
-    batches = _values(batch, given.obs, labels, "batch")
-    batches = None if batches is None else [str(each) for each in batches]
     if given.base is not None and base not in (None, given.base):
         message = f"The output of {source} holds logarithms of base {given.base}: leave base out."
         raise ValueError(message)
@@ -203,7 +213,7 @@ def effect_table(
         real_values(table, name) * _LOGARITHMS[found]
         for table, name in ((given.effects, "Effects"), (given.se, "Standard errors"))
     )
-    known = _known(effects, errors, labels, genes)
+    known = known_entries(effects, errors, labels, genes)
     each, block = (np.array([""]), np.zeros(len(labels), np.int64))
     if batches is not None:
         each, block = np.unique(batches, return_inverse=True)
@@ -292,6 +302,13 @@ class _Given(NamedTuple):
     correlation: Array | None = None
     source: str = "table"
 
+    def rows(self, kept: NDArray[np.bool_]) -> _Given:
+        """Return some of the rows."""
+        labels = [self.labels[j] for j in np.flatnonzero(kept)]
+        return self._replace(
+            effects=self.effects[kept], se=self.se[kept], labels=labels, obs=self.obs[kept]
+        )
+
 
 def _read(
     adata: ad.AnnData | pd.DataFrame,
@@ -320,8 +337,10 @@ def _read(
         labels = adata.obs_names.to_series()
         if perturbation_key is not None or "perturbation" in obs:
             labels = column_of(adata, perturbation_key or "perturbation")
-        tables = adata.to_df(), adata.to_df(layer=name)
-        return _Given(*tables, labels.astype(str).tolist(), obs, adata.var.copy(), None)
+        genes = with_names(adata.var_names, "Genes")
+        effects, errors = (adata.to_df(layer=each).loc[:, genes] for each in (None, name))
+        given = _Given(effects, errors, labels.astype(str).tolist(), obs, adata.var[genes], None)
+        return given.rows(with_names(labels, "Perturbations"))
     if source is not None:
         if se is not None:
             message = "A long table holds its standard errors: leave se out, or leave source out."
@@ -335,7 +354,11 @@ def _read(
                 f"what wrote a long table with source: {', '.join(NAMES)}."
             )
             raise ValueError(message)
-        tables, base, how = _aligned(adata, se), None, ""
+        named = (
+            table.loc[with_names(table.index, rows), with_names(table.columns, columns)]
+            for table, rows, columns in ((adata, "Perturbations", "Genes"), (se, "", ""))
+        )
+        tables, base, how = _aligned(*named), None, ""
     labels = tables[0].index.astype(str)
     var = pd.DataFrame(index=tables[0].columns.astype(str))
     return _Given(*tables, labels.tolist(), pd.DataFrame(index=labels), var, base, how)
@@ -361,10 +384,11 @@ def _of_cells(adata: ad.AnnData) -> _Given:
     pooled = pool_guides(moments, group, 1 + len(names), guide_variance=spread, fixed_sd=sd)
     change, error = pooled.to_controls()
     within_cells = pooled.covariance.diagonal()
-    if gone := [str(adata.var_names[i]) for i in np.flatnonzero(~(within_cells > 0))]:
+    genes = np.array(_adata.measured_genes(adata), dtype=object)
+    if gone := genes[~(within_cells > 0)].tolist():
         logger.info("Left out, as they do not vary: genes %s.", list_names(gone))
     kept = within_cells > 0
-    index = adata.var_names[kept].astype(str)
+    index = pd.Index(genes[kept])
     effects = pd.DataFrame(change[:, kept], names, index)
     se = pd.DataFrame(np.sqrt(within_cells * error)[:, kept], names, index)
     cells: Array = pooled.n_cells.astype(np.float64)
@@ -499,35 +523,6 @@ def _require_once(
             f"leave it out, and give control_mean and control_se."
         )
         raise ValueError(message)
-
-
-def _known(effects: Array, errors: Array, labels: list[str], genes: list[str]) -> NDArray[np.bool_]:
-    """Return which entries say something, ``(n_perturbations, n_genes)``, or raise."""
-    known = ~np.isnan(effects) & ~np.isnan(errors) & (errors < np.inf)
-    with np.errstate(invalid="ignore"):
-        wrong = known & ~(errors > 0)
-        tiny = known & (errors < _LEAST_ERROR * np.median(errors[known])) if known.any() else wrong
-    for bad, what in (
-        (wrong, "Standard errors must be above 0, but are not for"),
-        (tiny, "Standard errors are below a billionth of the table's median for"),
-        (np.isinf(effects), "Effects are infinite for"),
-    ):
-        if bad.any():
-            pairs = zip(*np.nonzero(bad), strict=True)
-            shown = list_names(f"{labels[j]} on {genes[i]}" for j, i in pairs)
-            message = f"{what} {shown}: make them NaN if nothing is known."
-            raise ValueError(message)
-    for names, axis, what in ((genes, 0, "genes"), (labels, 1, "perturbations")):
-        empty = [names[int(k)] for k in np.flatnonzero(~known.any(axis=axis))]
-        if empty:
-            message = (
-                f"No effect with a standard error is known of the {what} {list_names(empty)}: "
-                f"leave them out."
-            )
-            raise ValueError(message)
-    require_small(effects[known], "Effects")
-    require_small(errors[known], "Standard errors")
-    return known
 
 
 def _require_alike(known: NDArray[np.bool_], labels: list[str]) -> None:

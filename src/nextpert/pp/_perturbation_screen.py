@@ -89,8 +89,7 @@ def perturbation_screen(
         among the control cells are left out.
     gene_symbols
         Column of ``adata.var`` with the names of genes that labels and ``panel`` use, where
-        ``adata.var_names`` holds others (Ensembl ids). Pass it to :func:`nextpert.tl.learn_dag`
-        as well.
+        ``adata.var_names`` holds others (Ensembl ids); later calls use it as well.
     min_cells
         Minimum number of cells of a perturbation; perturbations with fewer are left out.
     combinations
@@ -203,14 +202,15 @@ def perturbation_screen(
     1   assigned            80  multi 20
     """
     join.check_in_place(adata, copy=copy)
-    asked = ScreenOptions(
-        panel=panel, min_cells=min_cells, combinations=combinations, layer=layer,
-        gene_symbols=gene_symbols, **vars(_LabelOptions(**label_options or {})),
-        **vars(CountOptions(**count_options or {})),
-    )  # fmt: skip
     told = read_roles(
         adata, guide_key=guide_key, batch_key=batch_key, covariates=covariates,
-        perturbation_key=perturbation_key, separator=asked.separator,
+        perturbation_key=perturbation_key, gene_symbols=gene_symbols,
+        separator=(label_options or {}).get("separator", "+"),
+    )  # fmt: skip
+    asked = ScreenOptions(
+        panel=panel, min_cells=min_cells, combinations=combinations, layer=layer,
+        gene_symbols=told.gene_symbols, **vars(_LabelOptions(**label_options or {})),
+        **vars(CountOptions(**count_options or {})),
     )  # fmt: skip
     found = _read_targets(adata, perturbation_key, control, asked)
     book = Bookkeeping(adata.n_obs)

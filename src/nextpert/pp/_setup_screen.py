@@ -13,6 +13,7 @@ from nextpert._adata.labels import left_out_table, say_left_out
 from nextpert._adata.roles import KEPT, KEY, Kept, renewed_roles, screen_record
 from nextpert._adata.scale import overruled_by, read_scale, report_scale
 from nextpert._adata.screen import describe, read_environments
+from nextpert._warn import warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +35,7 @@ def setup_screen(
     covariates: str | Iterable[str] | Kept | None = KEPT,
     layer: str | Kept | None = KEPT,
     separator: str | Kept | None = KEPT,
+    gene_symbols: str | Kept | None = KEPT,
     check_scale: bool | Kept = KEPT,
     copy: bool = False,
 ) -> ad.AnnData | None:
@@ -81,6 +83,9 @@ def setup_screen(
     separator
         What joins the targets of a label, ``"+"`` if never given, as in ``"MYC+STK3"``.
         ``"STK3+MYC"`` is the same perturbation. ``""`` takes every label as it is.
+    gene_symbols
+        Column of ``adata.var`` with the names of genes that labels, panels and targets use, where
+        ``adata.var_names`` holds others (Ensembl ids).
     check_scale
         Whether to raise an error if the values cannot be log-normalised, here and in later calls.
         ``True`` if never given for the layer.
@@ -103,7 +108,8 @@ def setup_screen(
     Warns
     -----
     UserWarning
-        If the values may not be log-normalised, but the sample does not show it.
+        If the values may not be log-normalised, but the sample does not show it, or fewer than two
+        conditions have perturbed cells.
 
     Raises
     ------
@@ -126,10 +132,19 @@ def setup_screen(
     roles = renewed_roles(
         adata, perturbation_key=perturbation_key, control=control, guide_key=guide_key,
         batch_key=batch_key, condition_key=condition_key, covariates=covariates, layer=layer,
-        separator=separator,
+        separator=separator, gene_symbols=gene_symbols,
     )  # fmt: skip
+    _adata.measured_genes(adata, roles.gene_symbols or "")
     _adata.require_layer(adata, roles.layer)
     environments = read_environments(adata, roles)
+    if roles.condition_key is not None:
+        table = environments.table
+        perturbed = table[roles.perturbation_key] != roles.control
+        if table.loc[perturbed, roles.condition_key].nunique() < 2:
+            warn(
+                f"Fewer than two conditions of adata.obs[{roles.condition_key!r}] have perturbed "
+                f"cells, so that there are no effects by condition: leave condition_key out."
+            )
     cells = np.flatnonzero(environments.codes >= 0)
     scale = read_scale(adata, np.arange(adata.n_vars), cells, roles.layer)
     known = bool(roles.values.get("checked", True))

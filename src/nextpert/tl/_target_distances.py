@@ -139,8 +139,9 @@ def target_distances(
     """
     require_cells(adata, "target_distances")
     roles = _adata.read_roles(
-        adata, perturbation_key=perturbation_key, control=control, layer=layer
-    )
+        adata, perturbation_key=perturbation_key, control=control, layer=layer,
+        gene_symbols=gene_symbols,
+    )  # fmt: skip
     perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
     perturbations = None if perturbations is None else _adata.in_order(perturbations)
     labels = _adata.read_perturbations(adata, roles, named=perturbations)
@@ -213,8 +214,6 @@ def target_distances(
         "confidence": float(confidence),
         "distance": given.distance,
     }
-    if gene_symbols is not None:
-        params["gene_symbols"] = gene_symbols
     stored = {
         "table": table.set_axis(pd.Index(np.arange(len(table))), axis=0),
         "target": "; ".join([name, *how_measured(given)]),

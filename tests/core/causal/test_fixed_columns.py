@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.core.causal.test_weights import P, Screen
 
 from nextpert.core import Civ, DagBlr, Moments, ScreenMoments, gap_variance
 from nextpert.core.causal._blocks import _node_evidence, _spectra
@@ -14,6 +13,7 @@ from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
 from nextpert.core.model.scores import pooled_sizes
 from nextpert.core.screen.guides import pool_guides
 from nextpert.core.screen.mean_distance import distance_difference, mean_distance
+from tests.core.causal.test_weights import P, Screen
 
 
 @pytest.fixture

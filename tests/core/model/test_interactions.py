@@ -128,6 +128,29 @@ def test_left_out_is_what_the_others_say(screen, mixture):
         np.testing.assert_allclose(variance[c], wanted[1][0], atol=1e-9)
 
 
+def test_an_unknown_effect_says_nothing(screen):
+    (*told, noise), c, d = screen, 2, 1
+    noise[c, d] = np.inf
+    found = learn_interactions(*told, noise)
+    noise[c, d] = 1e15
+    far = learn_interactions(*told, noise)
+    for name in ("member_sd", "rest_sd", "strengths", "chances"):
+        np.testing.assert_allclose(getattr(found, name), getattr(far, name), rtol=1e-5)
+    far = replace(found, noise=far.noise)
+    np.testing.assert_allclose(found.left_out(), far.left_out(), atol=1e-9)
+    asked = [PAIRS[c], PAIRS[0], (0, 6)]
+    np.testing.assert_allclose(found.predict(asked), far.predict(asked), atol=1e-9)
+    np.testing.assert_allclose(found.draw(asked, 9, 0), far.draw(asked, 9, 0), atol=1e-6)
+    kept = np.arange(len(PAIRS)) != c
+    fewer = replace(
+        found, measured=tuple(np.array(found.measured, object)[kept]),
+        effects=found.effects[kept], noise=found.noise[kept],
+    )  # fmt: skip
+    one = [at(each, 0.7).predict(asked) for each in (found, fewer)]
+    np.testing.assert_allclose(one[0][0][:, d], one[1][0][:, d], atol=1e-12)
+    np.testing.assert_allclose(one[0][1][:, d], one[1][1][:, d], atol=1e-12)
+
+
 @pytest.mark.slow
 def test_many_dimensions_are_learned_from_some(screen):
     alone, variance, pairs, effects, noise = screen

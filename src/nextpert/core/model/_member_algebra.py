@@ -36,7 +36,8 @@ class Measured:
     alone, variance
         What is known of all members alone: mean and variance, shape ``(n_dims, n_members)``.
     effects, noise
-        Effects of the combinations and their sampling variance, ``(n_dims, n_combinations)``.
+        Effects of the combinations and their sampling variance, ``(n_dims, n_combinations)``;
+        infinite where nothing is known.
     """
 
     used: NDArray[np.int64]
@@ -117,7 +118,8 @@ class Solved:
 
     def log_evidence(self) -> float:
         """Return the log density of the measured effects."""
-        log = -0.5 * (np.log(2 * np.pi * self.total).sum() + (self.left**2 / self.total).sum())
+        known = self.total[np.isfinite(self.total)]
+        log = -0.5 * (np.log(2 * np.pi * known).sum() + (self.left**2 / self.total).sum())
         for factor, half in self._dims():
             log += 0.5 * (half @ half) - np.log(factor.diagonal()).sum()
         return float(log)

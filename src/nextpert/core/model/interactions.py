@@ -154,7 +154,9 @@ class Interactions:
             variance = variance / kept
             spread = variance + total
             off = (self.effects / self.scale - mean) ** 2 / spread
-            logs.append(-0.5 * (np.log(spread) + off).sum(axis=1))
+            logs.append(
+                -0.5 * (np.log(np.where(np.isfinite(spread), spread, 1.0)) + off).sum(axis=1)
+            )
             moments.append((mean, variance + self.rest_sd**2))
         log = np.log(self.chances)[:, None] - np.array(logs)
         chance = np.exp(log - log.max(axis=0))
@@ -243,7 +245,7 @@ class Interactions:
                 share = self.rest_sd**2 / (self.rest_sd**2 + noise)
                 kept[k] = 1.0 - share
                 own[k] = share * self.effects[place[some]] / self.scale
-                spare[k] = share * noise
+                spare[k] = (1.0 - share) * self.rest_sd**2
         return kept, own, spare
 
 
@@ -316,7 +318,7 @@ def learn_interactions(
         Members of every measured combination, two or more; their order is of no matter.
     effects, noise
         Effects of the combinations and their sampling variances, shape ``(n_combinations,
-        n_dims)``.
+        n_dims)``; an infinite one says nothing.
     scale
         Size of effects of single perturbations, shape ``(n_dims,)``, units of the data; by default
         the root mean square of those measured, drawn to that of all dimensions by the worth of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,8 +10,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from nextpert._adata.panel import closest, list_names
+from nextpert._adata.panel import closest, list_names, with_names
 from nextpert._adata.sources import real_values
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Output:
         one degree of freedom), and effect over standard error.
     p
         Columns of two-sided p-values, which are not adjusted.
+    largest
+        What the method writes for all larger effects.
     """
 
     genes: tuple[str, ...]
@@ -41,6 +46,7 @@ class Output:
     signed: tuple[str, ...] = ()
     p: tuple[str, ...] = ()
     perturbations: tuple[str, ...] = ()
+    largest: float | None = None
 
 
 OUTPUTS = {
@@ -49,7 +55,9 @@ OUTPUTS = {
         ("gene", "gene_id"), "log2FoldChange", se=("lfcSE",), signed=("stat",), p=("pvalue",)
     ),
     "edger": Output(("gene", "genes"), "logFC", squared=("F", "LR"), p=("PValue",)),
-    "glmgampoi": Output(("name", "gene"), "lfc", squared=("f_statistic",), p=("pval",)),
+    "glmgampoi": Output(
+        ("name", "gene"), "lfc", squared=("f_statistic",), p=("pval",), largest=10.0
+    ),
     "sceptre": Output(
         ("response_id",), "log_2_fold_change", p=("p_value",), perturbations=("grna_target",)
     ),
@@ -97,6 +105,9 @@ def read_output(
         follows from what is given.
     """
     columns = [str(column) for column in table.columns]
+    if same := sorted({name for name in columns if columns.count(name) > 1}):
+        message = f"The table has columns of the same name: {list_names(same)}. Keep one of each."
+        raise ValueError(message)
     asked = OUTPUTS[source]
     if asked.effect not in columns and source == "sceptre":
         asked = OUTPUTS["sceptre ratio"]
@@ -113,7 +124,12 @@ def read_output(
     usual = ("perturbation", *asked.perturbations)
     wanted = (perturbation_key,) if perturbation_key else usual
     label = _column(columns, wanted, "perturbations", "perturbation_key")
+    for name, what in ((label, "Rows by perturbation"), (gene, "Rows by gene")):
+        table = table[with_names(table[name], what)]
     effect = real_values(table[asked.effect], f"The column {asked.effect!r}")
+    if asked.largest is not None:
+        capped = np.abs(effect) == asked.largest
+        effect = _missing(effect, capped, f"effects are {asked.largest:g} or -{asked.largest:g}")
     se, how = _standard_errors(table, asked, effect)
     if not asked.base:
         with np.errstate(all="ignore"):  # the delta method; a ratio of 0 has no logarithm
@@ -149,6 +165,13 @@ def _column(columns: list[str], wanted: tuple[str, ...], what: str, argument: st
     raise ValueError(message)
 
 
+def _missing(values: np.ndarray, bad: np.ndarray, what: str) -> np.ndarray:
+    """Return values as NaN where they are ``bad``, and log their number if there are any."""
+    if bad.any():
+        logger.warning("%d %s, which says nothing: they are missing.", int(bad.sum()), what)
+    return np.where(bad, np.nan, values)
+
+
 def _standard_errors(
     table: pd.DataFrame, asked: Output, effect: np.ndarray
 ) -> tuple[np.ndarray, str]:
@@ -162,8 +185,10 @@ def _standard_errors(
             return real_values(table[name], f"The column {name!r}"), f"column {name}"
     for name in (*asked.signed, *asked.squared):
         if name in columns:
-            told = np.abs(real_values(table[name], f"The column {name!r}"))
-            told = np.sqrt(told) if name in asked.squared else told
+            told = real_values(table[name], f"The column {name!r}")
+            if name in asked.squared:
+                told = np.sqrt(_missing(told, told < 0, f"values of {name!r} are below 0"))
+            told = np.abs(told)
             with np.errstate(all="ignore"):
                 # No effect and a statistic of 0 say nothing of the error.
                 return np.where(told > 0, np.abs(effect) / told, np.nan), f"column {name}"

@@ -16,6 +16,7 @@ from nextpert._adata.table import (
     scales,
     shrunk_correlation,
 )
+from nextpert.core._checks import require_small
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,46 @@ _CELLS = 100
 # Control cells or samples that tell a correlation. Of effects called on 100 correlated genes, 15 of
 # 918 were false with 20 (1.8 stated, 8 allowed), and 1 of 939 with 50 (1.6 stated, 7 allowed).
 FEWEST = 50
+_LEAST = 1e-100  # of effects and standard errors, whose squares are squared again
+_LEAST_ERROR = 1e-9  # of the table's median standard error: beside it, matrices are singular
+
+
+def known_entries(
+    effects: Array, errors: Array, labels: Sequence[str], genes: Sequence[str]
+) -> NDArray[np.bool_]:
+    """Return which entries say something, ``(n_perturbations, n_genes)``, or raise."""
+    known = ~np.isnan(effects) & ~np.isnan(errors) & (errors < np.inf)
+    with np.errstate(invalid="ignore"):
+        wrong = known & ~(errors > 0)
+        least = max(_LEAST_ERROR * np.median(errors[known]), _LEAST) if known.any() else _LEAST
+    for bad, what in (
+        (wrong, "Standard errors must be above 0, but are not for"),
+        (
+            known & (errors < least),
+            f"Standard errors are below a billionth of the table's median, or {_LEAST:g}, for",
+        ),
+        (
+            known & (effects != 0) & (np.abs(effects) < _LEAST),
+            f"Effects are not 0, but below {_LEAST:g}, for",
+        ),
+        (np.isinf(effects), "Effects are infinite for"),
+    ):
+        if bad.any():
+            pairs = zip(*np.nonzero(bad), strict=True)
+            shown = list_names(f"{labels[j]} on {genes[i]}" for j, i in pairs)
+            message = f"{what} {shown}: make them NaN if nothing is known."
+            raise ValueError(message)
+    for names, axis, what in ((genes, 0, "genes"), (labels, 1, "perturbations")):
+        empty = [names[int(k)] for k in np.flatnonzero(~known.any(axis=axis))]
+        if empty:
+            message = (
+                f"No effect with a standard error is known of the {what} {list_names(empty)}: "
+                f"leave them out."
+            )
+            raise ValueError(message)
+    require_small(effects[known], "Effects")
+    require_small(errors[known], "Standard errors")
+    return known
 
 
 def read_correlation(given: ad.AnnData | pd.DataFrame | None, genes: Sequence[str]) -> Array | None:

@@ -142,7 +142,10 @@ def cpca(
     ((1700, 2), (36, 2))
     """
     require_cells(adata, "cpca")
-    roles = read_roles(adata, perturbation_key=perturbation_key, control=control, layer=layer)
+    roles = read_roles(
+        adata, perturbation_key=perturbation_key, control=control, layer=layer,
+        gene_symbols=gene_symbols,
+    )  # fmt: skip
     perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
     require_layer(adata, layer)
     chosen = None if isinstance(alpha, str) else float(alpha)
@@ -191,8 +194,6 @@ def cpca(
         "standardize": bool(standardize),
         "rng": seed_of(rng),
     }
-    if gene_symbols is not None:
-        params["gene_symbols"] = gene_symbols
     result |= {
         "eigenvalues": eigenvalues,
         "genes": strings(names),

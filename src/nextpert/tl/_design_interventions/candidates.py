@@ -377,7 +377,7 @@ def read_candidates(
     """
     own = None if target_is_candidate or target is None else target.label
     if isinstance(candidates, (pd.DataFrame, Mapping)):
-        table = _shifts.read_table(candidates, fit.genes, fit.spelled)
+        table = _shifts.read_table(candidates, fit.genes, fit.spelled, fit.naming.control)
         if not table.names:
             message = (
                 "There are no candidates: the table of shifts is empty. Give a row per candidate."
@@ -397,7 +397,8 @@ def read_candidates(
             return fitted_candidates(as_fitted(names, targets, fit), fit)
         if isinstance(shift, str):
             return CandidateSet.exact(_modelled(names, targets, shift, fit))
-        table = _shifts.read_table(shift, fit.genes, partial(fit.naming.spelled, known=names))
+        spelled = partial(fit.naming.spelled, known=names)
+        table = _shifts.read_table(shift, fit.genes, spelled, fit.naming.control)
         missing = [name for name in names if name not in table.names]
         if missing:
             message = f"The table of shifts has no row for the candidates {list_names(missing)}."
@@ -475,6 +476,11 @@ def _names(candidates: Any, fit: FittedPosterior) -> list[str]:
             message = (
                 f"candidates names {control!r}, the controls, with which all candidates are "
                 f"compared. Leave it out."
+            )
+            raise ValueError(message)
+        if twice := [name for name in asked if fit.naming.repeats(name) and name not in fit.names]:
+            message = (
+                f"candidates names a member more than once: {list_names(twice)}. Name it once."
             )
             raise ValueError(message)
         names = list(dict.fromkeys(fit.spelled(asked)))

@@ -164,7 +164,7 @@ def fit_dag_blr(
         - a table of numbers, a row per perturbation or gene (DataFrame, or a mapping of names to
           vectors), such as an embedding; columns are standardised, NaN stands for unknown;
         - an edge list: a DataFrame with the columns ``source``, ``target`` and, if edges have one,
-          ``weight``, or with two columns of names;
+          ``weight``; by these names it is told from a table of numbers;
         - gene sets: a mapping of names to lists of genes;
         - effects in another screen (cell line, condition, study): an AnnData of perturbations x
           genes, effects in ``X``, NaN where unknown, or as :func:`perturbation_effects` returns
@@ -286,13 +286,13 @@ def fit_dag_blr(
     """
     roles = _adata.read_roles(
         adata, perturbation_key=perturbation_key, control=control, layer=layer,
-        guide_key=guide_key,
+        guide_key=guide_key, gene_symbols=gene_symbols,
     )  # fmt: skip
     chosen = _PriorOptions(**prior_options or {})
     exact = shift_sd == 0
-    genes, columns, dag = _adata.read_graph(adata, dag_key, gene_symbols)
+    genes, columns, dag = _adata.read_graph(adata, dag_key, roles.gene_symbols)
     graphs = _adata.read_graphs(adata, dag_key, genes, dag)
-    symbols = gene_symbols or _adata.symbols_of(adata.uns.get(dag_key))
+    symbols = roles.gene_symbols or _adata.symbols_of(adata.uns.get(dag_key))
     perturbations = None if perturbations is None else _adata.in_order(perturbations)
     labels = _adata.read_perturbations(adata, roles, named=perturbations)
     _adata.require_control(labels, roles.control)
@@ -350,7 +350,7 @@ def fit_dag_blr(
         "prior_units": model.posterior.prior_units,
         "intercept": chosen.intercept,
     }
-    if symbols is not None:
+    if symbols:
         params["gene_symbols"] = symbols
     record = model.record(
         params,

@@ -119,7 +119,7 @@ def learn_dag(
         The panel; ``None`` (default) takes every gene, or those of the given graph if it has edges.
     gene_symbols
         Column of ``adata.var`` with the names of genes that labels, ``genes`` and edges use, where
-        ``adata.var_names`` holds others (Ensembl ids); later calls take it from the graph.
+        ``adata.var_names`` holds others (Ensembl ids).
     method
         ``"gsp"`` (default), ``"boss"``, ``"causaldag"`` for the original implementation of GSP,
         where the extra ``nextpert[causaldag]`` is installed, or ``"given"`` to use ``dag``.
@@ -260,6 +260,10 @@ def learn_dag(
     chosen = _SearchOptions(**search_options or {})
     _check_together(method, environments, dag, chosen)
     params: dict[str, Any] = {"method": method}
+    roles = read_roles(
+        adata, perturbation_key=perturbation_key, control=control, layer=layer,
+        gene_symbols=gene_symbols,
+    )  # fmt: skip
     if method == "given":
         _refuse_with_given(n_graphs, chosen.prior, chosen.targets_upstream)
         panel = None
@@ -270,7 +274,6 @@ def learn_dag(
     else:
         require_cells(adata, f"learn_dag with method={method!r}")
         names, columns = _adata.resolve_panel(adata, genes, least=2, gene_symbols=gene_symbols)
-        roles = read_roles(adata, perturbation_key=perturbation_key, control=control, layer=layer)
         found = read_environments(adata, roles)
         first = _first(chosen.targets_upstream, found, names)
         search = searches()[method]
@@ -291,8 +294,8 @@ def learn_dag(
         params |= {**roles.stored(), "rng": _adata.seed_of(rng)}
         if first:
             params["targets_upstream"] = _adata.strings(first)
-    if gene_symbols is not None:
-        params["gene_symbols"] = gene_symbols
+    if roles.gene_symbols:
+        params["gene_symbols"] = roles.gene_symbols
     varp = {key_added: _adata.to_all_genes(learned.dag.to_matrix(), columns, adata.n_vars)}
     stored = learned.stored | {
         "genes": _adata.strings(names),

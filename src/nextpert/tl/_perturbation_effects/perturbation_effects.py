@@ -174,7 +174,7 @@ def perturbation_effects(
     fit = _adata.posterior_from(adata, posterior_key)
     fit = fit if condition is None else fit.in_condition(condition)
     wanted = read_wanted(candidates, fit)
-    symbols = fit.params.get("gene_symbols")
+    symbols = str(fit.params.get("gene_symbols", ""))
     listed: Any = fit.genes if genes is None else genes
     if isinstance(listed, str):
         listed = None if listed == "all" else [listed]
@@ -211,8 +211,8 @@ def perturbation_effects(
         "control": str(fit.params["control"]),
         "separator": str(fit.params["separator"]),
     }
-    if symbols is not None:
-        params["gene_symbols"] = str(symbols)
+    if symbols:
+        params["gene_symbols"] = symbols
     if condition is not None:
         params["condition"] = condition
     if as_anndata:

@@ -227,8 +227,7 @@ def read_constraints(
     if isinstance(pending, Mapping):
         naming.require_distinct(map(str, pending), "pending")
         amounts = {
-            name: check_value(n, f"pending[{name!r}]", "float", _CELLS)
-            for name, n in pending.items()
+            name: check_value(n, f"pending[{name!r}]", "int", _CELLS) for name, n in pending.items()
         }
         given = naming.renamed(amounts, names, "pending")
     # Cells of the perturbation that defines the target concern no candidate.
