@@ -85,6 +85,7 @@ CASES = {
         changed(EXPRESSION, 9, lambda s: change_field(s, 4, "NA")),
         r"gz', line 9 holds what is no number .*NA",
     ),
+    "no zero": (changed(EXPRESSION, 9, lambda s: change_field(s, 4, "0x0")), r"line 9 .*no number"),
     "nan": (changed(EXPRESSION, 9, lambda s: change_field(s, 4, "nan")), r"line 9 holds nan"),
     "inf": (changed(EXPRESSION, 9, lambda s: change_field(s, 4, "1e999")), r"line 9 holds inf"),
     "nothing": (

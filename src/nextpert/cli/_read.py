@@ -101,7 +101,11 @@ def read_table(path: Path, options: Mapping[str, Any]) -> AnnData:
     from nextpert import pp
     from nextpert.pp._steps.outputs import source_of
 
-    table = pd.read_csv(path)
+    try:
+        table = pd.read_csv(path)
+    except ValueError as error:
+        message = f"{str(path)!r} is no csv file with a header ({error})."
+        raise ValueError(message) from error
     given = {name: options[name] for name in ("n_cells", "n_controls", "control_se")}
     source = options["source"] or source_of([*map(str, table.columns)]) or "plain"
     return pp.effect_table(table, source=source, **given)
