@@ -91,7 +91,7 @@ def _remove_left_over(place: Path) -> None:
 
 def _may_be_replaced(path: Path) -> bool:
     """Whether a path is a file that is no screen, or a screen that the command wrote."""
-    if path.is_dir() != (path.suffix == ".zarr"):
+    if not (path.is_dir() if path.suffix == ".zarr" else path.is_file()):  # or a pipe
         return False
     if path.suffix not in SCREENS:
         return True

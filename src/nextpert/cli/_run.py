@@ -194,7 +194,9 @@ def _join(adata: AnnData, other: AnnData, path: str) -> None:
 
 def _fit(adata: AnnData) -> dict[str, str]:
     """Return what distinguishes one graph and fit from another, of those there are."""
-    parts = {"dag": adata.varp["dag"].nonzero()} if "dag" in adata.varp else {}
+    parts = {}
+    if "dag" in adata.varp:
+        parts["dag"] = repr([part.tolist() for part in adata.varp["dag"].nonzero()])
     if fit := adata.uns.get("dag_blr"):
-        parts["fit"] = (fit.get("cells"), fit.get("log_evidence"))
-    return {name: repr([np.asarray(one).tolist() for one in part]) for name, part in parts.items()}
+        parts["fit"] = str(fit.get("digest"))
+    return parts

@@ -10,6 +10,7 @@ import numpy as np
 from nextpert._adata import closest, in_order, list_names, read_stored
 from nextpert._adata.target import DISTANCES
 from nextpert._files import whole_file
+from nextpert._warn import warn
 
 if TYPE_CHECKING:
     import os
@@ -208,7 +209,17 @@ def read_to_draw(
     if not hasattr(stored, "keys") or part not in stored:
         message = f"adata.uns has no {what} {key!r}: run {function} first."
         raise ValueError(message)
-    return read_stored(adata, key, function)
+    found = read_stored(adata, key, function)
+    of_fit = str(found["params"].get("posterior_key")) if "params" in found else ""
+    present = adata.uns.get(of_fit)
+    now = str(present.get("digest", "")) if hasattr(present, "keys") else ""
+    if now and str(found.get("fit") or now) != now:
+        message = (
+            f"adata.uns[{key!r}] was computed from another fit than the present one in "
+            f"adata.uns[{of_fit!r}]: run {function} again."
+        )
+        warn(message)
+    return found
 
 
 def unit_of_distance(stored: Any) -> str:
