@@ -148,12 +148,6 @@ def read_labels(
     """
     column = column_of(adata, key, f"name the column of labels with {argument}")
     first, values = pd.factorize(column, use_na_sentinel=True)  # a million strings are made once
-    if getattr(column.dtype, "kind", "O") == "f" and len(values) > max(10, len(column) / 2):
-        message = (
-            f"adata.obs[{key!r}] is no column of labels, for most of its cells hold a number that "
-            f"no other cell has: name the column of labels with {argument}."
-        )
-        raise ValueError(message)
     text = [str(value) for value in values]  # by the first cell of each
     shown = text if naming is None else naming.spelled(text)
     again, names = pd.factorize(np.array(shown, dtype=object), sort=True)  # 1 and "1" are one label
