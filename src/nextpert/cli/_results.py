@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from nextpert import get
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert.cli._options import STEPS
 from nextpert.tl._design_interventions.tables import candidates_of
@@ -29,23 +30,11 @@ def table_of(command: str, adata: AnnData) -> pd.DataFrame:
     _, key, part = STEPS[command]
     stored = adata.uns[key]
     if command == "effects":
-        return _effects(stored)
+        return get.effects_df(adata)
     if part in stored:
         return pd.DataFrame(stored[part])
     parents, children = adata.varp[key].nonzero()  # of a graph that was given
     return pd.DataFrame({"parent": adata.var_names[parents], "child": adata.var_names[children]})
-
-
-def _effects(stored: Any) -> pd.DataFrame:
-    """Return one row per perturbation and gene: significant ones first, the largest at the top."""
-    columns = ("mean", "sd", "lower", "upper", "lfsr", "direct", "data_weight", "raw_mean")
-    names, genes = (np.asarray(stored[x]).astype(str) for x in ("perturbations", "genes"))
-    out = pd.DataFrame(
-        {"perturbation": np.repeat(names, len(genes)), "gene": np.tile(genes, len(names))}
-        | {name: np.asarray(stored[name], float).ravel() for name in columns if name in stored}
-    )
-    order = np.lexsort((-out["mean"].abs().to_numpy(), ~(out["lfsr"].to_numpy() < CLEAR_SIGN)))
-    return out.iloc[order].reset_index(drop=True)
 
 
 def verdict_of(command: str, adata: AnnData, said: list[str]) -> str:
