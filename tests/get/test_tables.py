@@ -14,6 +14,7 @@ TABLES = {
     "effects_df": "tl.perturbation_effects",
     "ranking_df": "tl.design_interventions",
     "plan_df": "tl.plan_screen",
+    "order_df": "tl.plan_screen",
     "diagnosis_df": "tl.diagnose",
 }
 
@@ -65,6 +66,7 @@ def test_a_condition_is_a_column(fitted):
     [
         ("ranking_df", npt.tl.design_interventions, "design", "ranking"),
         ("plan_df", npt.tl.plan_screen, "plan", "plate"),
+        ("order_df", npt.tl.plan_screen, "plan", "constructs"),
     ],
 )
 def test_stored_tables_are_copies(name, call, key, part, fitted):

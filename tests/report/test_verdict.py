@@ -187,6 +187,26 @@ def steps(found):
     return [] if section is None else list(section.steps)
 
 
+def constructs(*rows):
+    """The constructs of a plan: label, kind, status and number of each, and what is new in it."""
+    return pd.DataFrame(
+        [
+            (label, i + 1, kind, status, "", new[0] if new else "", label, 10)
+            for label, kind, status, n, *new in rows
+            for i in range(n)
+        ],
+        columns=["perturbation", "construct", "kind", "status", "guides", "new_guides_of",
+                 "target_genes", "n_cells"],
+    )  # fmt: skip
+
+
+REUSED = constructs(
+    *((label, "single guide", "existing", n) for label, n in {"A": 3, "B": 3, "C": 2}.items())
+)
+    *((label, "single guide", "existing", n) for label, n in zip("ABC", (3, 3, 2), strict=True))
+)
+
+
 @pytest.fixture
 def planned(found):
     """Two perturbations to order, one to use again, and the controls."""
@@ -195,6 +215,10 @@ def planned(found):
     plate["perturbation"] = ["A", "B", "C", "NT"]
     plate["n_guides"], plate["n_cells"] = [3, 3, 2, 0], [100, 101, 101, 98]
     plate["n_cells_seen"] = [0, 0, 40, 300]
+    found["plan"]["constructs"] = constructs(
+        ("A", "single guide", "design", 3), ("B", "single guide", "design", 3),
+        ("C", "single guide", "existing", 2), ("NT", "control", "existing", 1),
+    )  # fmt: skip
     found["plan"]["summary"] |= {"n_cells": 400, "n_controls": 98}
     found["plan_cells"]["stopping"] |= {"advice": "go on", "stop": 0}
     return found
@@ -203,15 +227,30 @@ def planned(found):
 def test_steps_say_what_to_order_and_how_many_guides_and_cells(planned):
     order, profile, again = steps(planned)
     assert order == (
-        "Order 6 guides: 3 for each perturbation without cells so far (A, B). Reuse 2 guides "
-        "of this screen for each of the measured perturbations (C)."
+        "Design and order 6 single guides: 3 for each of A, B. Reuse 2 single guides of this "
+        "screen, for C."
     )
     assert profile.startswith("Profile 400 cells: 100 to 101 of each perturbation and 98 controls")
     assert "Campaign.observe" in again
-    planned["plan"]["plate"]["n_cells_seen"] = 40
+    planned["plan"]["constructs"] = REUSED
     assert steps(planned)[0] == (
-        "Order nothing: reuse 2 to 3 guides of this screen for each of the measured "
-        "perturbations (A, B, C)."
+        "Order nothing: reuse 8 single guides of this screen: 2 to 3 for each of A, B, C."
+    )
+
+
+def test_steps_say_what_to_clone_and_what_to_design(planned):
+    planned["plan"]["constructs"] = constructs(
+        ("C", "single guide", "existing", 2), ("C+D", "dual guide", "clone", 4),
+        ("D+E", "dual guide", "clone", 4), ("A+C", "dual guide", "design", 4, "A"),
+        ("A+B", "dual guide", "design", 3, "A, B"), ("C+E", "dual guide", "existing", 1),
+        ("C+D+E", "3 guides", "clone", 1), ("NT", "control", "existing", 1),
+    )  # fmt: skip
+    assert steps(planned)[0] == (
+        "Design and order 7 dual-guide constructs with new guides of A, B: 3 to 4 for each of A+C, "
+        "A+B. Clone 8 dual-guide constructs of guides of this screen: 4 for each of C+D, D+E. "
+        "Clone 1 3-guide construct of guides of this screen, for C+D+E. "
+        "Reuse 2 single guides of this screen, for C. "
+        "Reuse 1 dual-guide construct of this screen, for C+E."
     )
 
 
@@ -221,12 +260,13 @@ def test_steps_order_further_guides_where_cells_alone_do_not_suffice(planned):
     table.loc[[0, 1], "perturbation"] = ["A", "C"]
     table.loc[0, ["cells_to_distinguish", "guides_to_distinguish"]] = [np.inf, 8.0]
     stored["noise"]["n_guides"] = 4.0
-    assert steps(planned)[0].startswith("Order 6 guides")  # A is new: what is ordered is open
+    assert steps(planned)[0].startswith("Design and order 6")  # A is new: what is ordered is open
     planned["plan"]["plate"]["n_cells_seen"] = 40
+    planned["plan"]["constructs"] = REUSED
     assert steps(planned)[0] == (
         "Order 4 further guides for each of A and C: with 4 guides, no number of cells "
-        "distinguishes them; 8 guides suffice. Reuse 2 to 3 guides of this screen for each "
-        "of the measured perturbations (A, B, C)."
+        "distinguishes them; 8 guides suffice. Reuse 8 single guides of this screen: 2 to 3 for "
+        "each of A, B, C."
     )
     for cells, guides in ((20.0, 8.0), (np.inf, np.inf)):
         table.loc[0, ["cells_to_distinguish", "guides_to_distinguish"]] = [cells, guides]
@@ -242,7 +282,7 @@ def test_steps_if_one_can_stop(planned):
     assert stop.startswith("You can stop: no further round is needed")
     assert f"Confirm {name} in an independent experiment" in confirm
     assert "with 4 guides and at least 1,234 cells" in confirm
-    assert order.startswith("If you go on nevertheless, order 6 guides")
+    assert order.startswith("If you go on nevertheless, design and order 6")
     stored["distances"].loc[0, "cells_needed"] = np.inf
     assert steps(planned)[1].endswith("guides.")
     assert len(steps(only(planned, "plan_cells"))) == 2
@@ -256,7 +296,7 @@ def test_steps_before_ordering(planned, advice, said):
     first, order, *_ = steps(planned)
     assert first.startswith("Before ordering")
     assert said in first
-    assert order.startswith("If you go on nevertheless, order")
+    assert order.startswith("If you go on nevertheless, design and order")
 
 
 def test_steps_without_a_plan(found):

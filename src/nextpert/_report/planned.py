@@ -134,23 +134,15 @@ def _steps_of_plan(found: Found, *, is_optional: bool) -> list[str]:
     plan = found["plan"]
     table, summary = plan["plate"], plan["summary"]
     chosen = table[table["strategy"].astype(str) != "control"]
-    new, known = (chosen[(chosen["n_cells_seen"] > 0) == seen] for seen in (False, True))
-    start = "If you go on nevertheless, o" if is_optional else "O"
-    order = f"{start}rder nothing:"
-    if len(new):
-        order = (
-            f"{start}rder {_several(new['n_guides'].sum(), 'guide')}: {_range(new['n_guides'])} "
-            f"for each perturbation without cells so far ({_names(new)})."
-        )
-    if len(known):
-        again = (
-            f"reuse {_range(known['n_guides'], 'guide')} of this screen for each of the "
-            f"measured perturbations ({_names(known)})."
-        )
-        order += f" {again[0].upper() if len(new) else again[0]}{again[1:]}"
-    further = _further_guides(found, known)
+    orders = _orders(plan["constructs"])
+    further = _further_guides(found, chosen[chosen["n_cells_seen"] > 0])
     if further:
-        order = f"{further} {order}" if len(new) else f"{further} {again[0].upper()}{again[1:]}"
+        orders = [further, *orders]
+    elif all(each.startswith("Reuse") for each in orders):
+        orders[0] = f"Order nothing: {orders[0][0].lower()}{orders[0][1:]}"
+    order = " ".join(orders)
+    if is_optional:
+        order = f"If you go on nevertheless, {order[0].lower()}{order[1:]}"
     profile = (
         f"Profile {count(summary['n_cells'])} cells: {_range(chosen['n_cells'])} of each "
         f"perturbation and {count(summary['n_controls'])} controls, counted after guides are "
@@ -164,8 +156,32 @@ def _steps_of_plan(found: Found, *, is_optional: bool) -> list[str]:
     return steps
 
 
-def _names(table: pd.DataFrame) -> str:
-    return list_names(table["perturbation"].astype(str), limit=len(table))
+def _orders(constructs: pd.DataFrame) -> list[str]:
+    """Return a sentence per status and kind of constructs: how many, and of which perturbations."""
+    said = []
+    kinds = constructs["status"].astype(str) + ":" + constructs["kind"].astype(str)
+    for each_kind, mine in constructs.groupby(kinds, sort=False):
+        status, kind = str(each_kind).split(":")
+        if kind == "control":
+            continue
+        what = (
+            "single guide"
+            if kind == "single guide"
+            else f"{kind.rstrip('s').replace(' ', '-')} construct"
+        )
+        each = mine.groupby(mine["perturbation"].astype(str), sort=False).size()
+        new = dict.fromkeys(", ".join(mine["new_guides_of"].astype(str)).split(", "))
+        doing, of = {
+            "design": ("Design and order", "" if kind == "single guide" else
+                       f" with new guides of {list_names(list(new), limit=len(new))}"),
+            "clone": ("Clone", " of guides of this screen"),
+            "existing": ("Reuse", " of this screen"),
+        }[status]  # fmt: skip
+        names = list_names(each.index, limit=len(each))
+        for_each = f": {_range(each)} for each of {names}" if len(each) > 1 else f", for {names}"
+        said.append((status, f"{doing} {_several(len(mine), what)}{of}{for_each}."))
+    order = ("design", "clone", "existing")
+    return [words for _, words in sorted(said, key=lambda pair: order.index(pair[0]))]
 
 
 def _further_guides(found: Found, known: pd.DataFrame) -> str:
@@ -192,11 +208,10 @@ def _several(n: int, noun: str) -> str:
     return f"{count(n)} {noun}" + ("" if n == 1 else "s")
 
 
-def _range(numbers: pd.Series, noun: str = "") -> str:
+def _range(numbers: pd.Series) -> str:
     """Return the minimum and the maximum of some counts, or their common value."""
     low, high = numbers.min(), numbers.max()
-    last = _several(high, noun) if noun else count(high)
-    return last if low == high else f"{count(low)} to {last}"
+    return count(high) if low == high else f"{count(low)} to {count(high)}"
 
 
 def plan_section(found: Found) -> Section | None:
@@ -260,9 +275,34 @@ def plan_section(found: Found) -> Section | None:
         if strategy in there
     ]
     plates = plates_of(table, plate_format) if plate_format else []
+    tables = [shown, _constructs(plan["constructs"])]
     return Section(
-        "plan", "Next round", words, plates=plates, legend=legend if plates else (), tables=[shown]
+        "plan", "Next round", words, plates=plates, legend=legend if plates else (), tables=tables
     )
+
+
+def _constructs(table: pd.DataFrame) -> Table:
+    """List what to make: the constructs of every perturbation, and the cells of each."""
+    made = table[table["kind"].astype(str) != "control"]
+    optional = [
+        Column(head, name)
+        for head, name in (("Guides", "guides"), ("New guides of", "new_guides_of"))
+        if made[name].astype(str).any()
+    ]
+    columns = [
+        Column("Perturbation", "perturbation", is_head=True),
+        Column("Construct", "construct", count),
+        Column("Kind", "kind"),
+        Column("Status", "status"),
+        *optional,
+        Column("Target genes", "target_genes"),
+        Column("Cells", "n_cells", count),
+    ]
+    caption = (
+        "Constructs of the next round: existing in this screen, to clone from its guides, or with "
+        "guides to design"
+    )
+    return Table("constructs", caption, made, columns, download=table, in_print=14)
 
 
 def plates_of(table: pd.DataFrame, plate_format: int) -> list[Plate]:

@@ -22,7 +22,7 @@ from nextpert.core.design.power import (
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -116,23 +116,30 @@ def read_measured(
     return Measured(names, noise, planned)
 
 
-def usual_guides(adata: ad.AnnData, fit: FittedPosterior) -> int:
+def usual_guides(guides: Mapping[str, Sequence[str]] | None) -> int:
     """Return the median number of guides per perturbation of a fit, 1 if none are known."""
-    counts = count_guides(adata, fit)
-    return 1 if counts is None else _usual(counts)
+    return 1 if guides is None else _usual(np.array([*map(len, guides.values())], np.int64))
 
 
-def count_guides(adata: ad.AnnData, fit: FittedPosterior) -> NDArray[np.int64] | None:
-    """Return the guides of every perturbation of a fit; ``None`` where no column has them."""
+def guides_of(adata: ad.AnnData, fit: FittedPosterior) -> dict[str, list[str]] | None:
+    """Return the guides of every perturbation of a fit, those of most cells first.
+
+    ``None`` where no column has them.
+    """
     roles = _adata.fitted_roles(adata, fit.params)
     names = fit.names
     if roles.guide_key is None:
         return None
     group = _adata.read_every_label(adata, roles).groups(names)
-    guide = _adata.read_labels(adata, roles.guide_key, argument="guide_key").codes
-    labelled = (group >= 0) & (guide >= 0)
-    pairs = np.unique(np.column_stack([group[labelled], guide[labelled]]), axis=0)
-    return np.bincount(pairs[:, 0], minlength=len(names))
+    read = _adata.read_labels(adata, roles.guide_key, argument="guide_key")
+    labelled = (group >= 0) & (read.codes >= 0)
+    pairs, n_cells = np.unique(
+        np.column_stack([group[labelled], read.codes[labelled]]), axis=0, return_counts=True
+    )
+    found: dict[str, list[str]] = {name: [] for name in names}
+    for place, guide in pairs[np.argsort(-n_cells, kind="stable")]:
+        found[names[place]].append(read.names[guide])
+    return found
 
 
 def _usual(counts: NDArray[np.int64]) -> int:

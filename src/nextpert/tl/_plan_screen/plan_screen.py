@@ -15,7 +15,8 @@ from nextpert._adata.arguments import at_least, checked, one_of, options
 from nextpert.core import acquisitions
 from nextpert.core._checks import as_rng
 from nextpert.tl._design_interventions.target import read_target
-from nextpert.tl._plan_cells.distances import usual_guides
+from nextpert.tl._plan_cells.distances import guides_of, usual_guides
+from nextpert.tl._plan_screen.constructs import constructs_table
 from nextpert.tl._plan_screen.pool import most_informative_combination, read_constraints, read_pool
 from nextpert.tl._plan_screen.wells import (
     FORMATS,
@@ -143,7 +144,8 @@ def plan_screen(
         of ``k`` times the cells of a perturbation (Dunnett 1955, doi:10.2307/2281208).
     n_guides
         Guides of a perturbation, which share its cells, so at most as many as these. ``None``
-        (default): as many as one of the screen's has (the median), or 1 where guides are not known.
+        (default): as many as one of the screen's has (the median), and of a measured one no more
+        than it has; 1 where guides are not known.
     posterior_key
         Posterior in ``adata.uns``.
     rng
@@ -170,6 +172,13 @@ def plan_screen(
           or in progress), ``variance_reduction`` (expected, by the cells up to this one),
           ``predicted_distance`` with its 90% interval ``predicted_low`` to ``predicted_high`` (the
           median, as in :func:`design_interventions`) and ``cost``.
+        - ``constructs`` (table): what to make, one row per construct, the controls last:
+          ``perturbation``, ``construct`` (its number within the perturbation), ``kind``
+          (``"single guide"``, ``"dual guide"``, ``"control"``), ``status`` (``"existing"``: in the
+          screen; ``"clone"``: to be cloned from guides of the screen; ``"design"``: with a guide to
+          design), ``guides`` (identifiers of guides that exist, empty if not known),
+          ``new_guides_of`` (members for which a guide is to be designed), ``target_genes`` (of all
+          members, also outside the panel) and ``n_cells``.
         - ``summary`` (mapping): ``n_cells``, ``n_controls``, ``cost``,
           ``probability_contains_best`` and ``variance_reduction`` of the whole plate;
           ``probability_contains_better``, that one of the plate or in progress is nearer to the
@@ -223,7 +232,8 @@ def plan_screen(
     limits = read_constraints(
         read, include=asked.include, pending=pending, costs=asked.costs, cells_each=wells.each
     )
-    usual = usual_guides(adata, fit) if n_guides is None else n_guides
+    there = guides_of(adata, fit)
+    usual = usual_guides(there) if n_guides is None else n_guides
     choice = Choice(
         fit, pool, wanted.goal, limits, wells, targets=wanted.targets, n_guides=usual,
         n_samples=N_SAMPLES, rng=as_rng(rng),
@@ -235,13 +245,17 @@ def plan_screen(
             f"cells, and each guide needs one: give fewer n_guides, or more n_cells."
         )
         raise ValueError(message)
-    guides = np.minimum(usual, found.cells)
-    plate = plate_table(pool, choice, found, guides, asked.plate_format, fit)
     names, under_way = pool.interventions.names, limits.under_way
+    guides = np.minimum(usual, found.cells)
+    if n_guides is None and there is not None:  # measured ones keep those that they have
+        own = [len(there.get(names[i], ())) or usual for i in found.candidates]
+        guides = np.minimum(guides, own)
+    plate = plate_table(pool, choice, found, guides, asked.plate_format, fit)
     seen = np.append(fit.counted, 0.0)[pool.place]
     nearest = choice.distance.draws[:, [*found.candidates, *under_way]].min(axis=1)
     stored = {
         "plate": plate,
+        "constructs": constructs_table(plate, fit, there, [names[i] for i in under_way]),
         "summary": {
             "n_cells": int(plate["n_cells"].sum()),
             "n_controls": found.n_controls,
