@@ -203,8 +203,6 @@ def constructs(*rows):
 REUSED = constructs(
     *((label, "single guide", "existing", n) for label, n in {"A": 3, "B": 3, "C": 2}.items())
 )
-    *((label, "single guide", "existing", n) for label, n in zip("ABC", (3, 3, 2), strict=True))
-)
 
 
 @pytest.fixture
