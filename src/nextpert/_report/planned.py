@@ -12,8 +12,9 @@ from nextpert import core
 from nextpert._adata import list_names
 from nextpert._adata.target import DISTANCES
 from nextpert._report.page import Plate, Section, Well
-from nextpert._report.tables import Column, Table, chance, count, number, percent, share, signed
+from nextpert._report.tables import Column, Table, count, number, share, signed
 from nextpert._report.verdict import advice_of, name_of
+from nextpert.core._shown import percent
 from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
 from nextpert.tl._plan_screen.wells import doubt_in_words
 
@@ -253,7 +254,7 @@ def plan_section(found: Found) -> Section | None:
         Column("Cells", "n_cells", count),
         Column("Cells so far", "n_cells_seen", count),
         *([Column("Strategy", "strategy", on_paper=False)] if len(chose) > 1 else []),
-        Column("P(nearest)", "probability_best", chance, on_paper=False),
+        Column("P(nearest)", "probability_best", percent, on_paper=False),
         Column("State distance", "state_distance", number, on_paper=False),
         Column(
             "Predicted distance", PREDICTED,
@@ -358,8 +359,8 @@ def ranking_section(found: Found) -> Section | None:
         *_target_genes(ranking),
         Column("Predicted distance", PREDICTED, reference=float(control["predicted_distance"])),
         Column("Relative to control", "relative_distance", share),
-        Column("P(nearest)", "probability_best", chance),
-        Column("P(nearer than control)", "probability_better", chance),
+        Column("P(nearest)", "probability_best", percent),
+        Column("P(nearer than control)", "probability_better", percent),
         Column("Measured distance", "measured_distance", number),
         Column("Cells so far", "n_cells_seen", count),
     ]

@@ -9,7 +9,8 @@ import numpy as np
 from nextpert._adata import list_names
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.roles import role_texts
-from nextpert._report.tables import count, percent, share
+from nextpert._report.tables import count, share
+from nextpert.core._shown import percent
 from nextpert.core.design.stopping import GO_ON
 from nextpert.tl._design_interventions.tables import candidates_of, farther_in_words
 from nextpert.tl._plan_cells.stop import stop_in_words

@@ -19,7 +19,7 @@ from nextpert._adata.target import Target
 from nextpert.campaign.model import Standing
 from nextpert.campaign.options import from_stored, to_stored
 from nextpert.core._codec import coded, unpack
-from nextpert.core._shown import card, lines
+from nextpert.core._shown import card, lines, percent
 from nextpert.core.design.stopping import AT_TARGET, GO_ON, NO_DIFFERENCE, STOP
 
 if TYPE_CHECKING:
@@ -198,8 +198,8 @@ def _enough(last: pd.Series) -> str:
     if not np.isfinite(last["good_enough"]):
         return ""
     return (
-        f"With probability {last['good_enough']:.2f}, none is closer by more than a tenth of the "
-        f"control's distance"
+        f"With probability {percent(last['good_enough'])}, none is closer by more than a tenth "
+        f"of the control's distance"
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from nextpert import _adata, core
 from nextpert._adata import effects as _shifts
 from nextpert._adata.arguments import at_least, checked, one_of
+from nextpert.core._shown import percent
 from nextpert.tl._design_interventions import tables
 from nextpert.tl._design_interventions.candidates import as_asked, read_candidates
 from nextpert.tl._design_interventions.target import read_target
@@ -282,10 +283,10 @@ def design_interventions(
     share = 100 * best["relative_distance"]
     logger.info(
         "Round %d: of %d candidates towards %s, test %s next by %s (shift of %s: %s). It is "
-        "the nearest with probability %.2f; its predicted distance is %.3g (%.3g to %.3g)%s.",
+        "the nearest with probability %s; its predicted distance is %.3g (%.3g to %.3g)%s.",
         this_round, len(order), wanted.name, best["perturbation"], acquisition,
-        best["target_genes"], best["shift"], best["probability_best"], best["predicted_distance"],
-        best["predicted_low"], best["predicted_high"],
+        best["target_genes"], best["shift"], percent(best["probability_best"]),
+        best["predicted_distance"], best["predicted_low"], best["predicted_high"],
         f", {share:.0f}% of the control's" if np.isfinite(share) else "",
     )  # fmt: skip
     if tables.is_flat(removed):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
+from nextpert.core._shown import percent
 from nextpert.core.design.distances import ranked_distance
 from nextpert.core.design.stopping import (
     AT_TARGET,
@@ -303,7 +304,7 @@ def stop_in_words(said: Mapping[str, Any], target: str, *, tolerance: float) -> 
         f"control's distance"
     )
     if advice == GO_ON:
-        gain = percent(said["relative_gain"]).replace("below", "less than")
+        gain = percent(said["relative_gain"]).replace("<", "less than")
         larger = ": plan a larger plate" if said["relative_gain"] < _SMALL else ""
         return (
             f"Go on: after the next plate ({each}), the best perturbation is expected to be closer "
@@ -314,17 +315,3 @@ def stop_in_words(said: Mapping[str, Any], target: str, *, tolerance: float) -> 
         away = percent(said["relative_distance"])
         short = f" But {best} itself has {away} of the control's distance: no candidate reaches it."
     return f"You can stop here. W{chance}.{short}"
-
-
-def percent(share: float) -> str:
-    """Return a share in percent; by draws, nothing is certain.
-
-    Examples
-    --------
-    >>> from nextpert.tl._plan_cells.stop import percent
-    >>> percent(0.004), percent(0.52), percent(1.0)
-    ('below 1%', '52%', 'above 99%')
-    """
-    if not 0.01 <= share <= 0.99:
-        return "below 1%" if share < 0.01 else "above 99%"
-    return f"{100 * share:.0f}%"

@@ -11,6 +11,7 @@ import pandas as pd
 
 from nextpert._adata import main_columns_outside, strings
 from nextpert._adata.progress import progress
+from nextpert.core._shown import percent
 from nextpert.core.causal.registry import find_acquisition
 from nextpert.core.design.cell_numbers import dunnett_controls
 from nextpert.core.design.distances import probability_nearest
@@ -23,7 +24,6 @@ from nextpert.core.design.remaining_variance import (
 )
 from nextpert.tl._design_interventions.candidates import as_asked
 from nextpert.tl._design_interventions.tables import CLEARLY_NEARER
-from nextpert.tl._plan_cells.stop import percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -378,9 +378,7 @@ def _why(found: Chosen, removed: Vector, distance: RankedDistance) -> list[str]:
                 f"{state[-1]:.3g})"
             )
         elif strategy == "exploit":
-            words.append(
-                f"nearest of the remaining candidates with probability {_at_least(chance, 0.01)}"
-            )
+            words.append(f"nearest of the remaining candidates with probability {percent(chance)}")
         elif strategy == "explore":
             words.append(
                 f"is expected to resolve {_at_least(gain, 0.1)}% more of the remaining uncertainty"
