@@ -246,7 +246,7 @@ def test_stopping_is_that_of_the_core(fitted):
     assert (found["n_distinct"], found["n_untested"]) == (3, 0)
     assert (found["n_perturbations"], found["n_cells"]) == (3, 300)
     assert (
-        "You can stop here. With probability above 99%, none of the 3 candidates is closer to "
+        "You can stop here. With probability > 99%, none of the 3 candidates is closer to "
         in fitted.uns["plan_cells"]["verdict"]
     )
     assert (

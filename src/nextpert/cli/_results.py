@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 # What is shown of a table; distances are squared, in units of log-normalised expression.
 _SHOWN = {
     "design": (
-        "rank", "perturbation", "predicted_distance", "predicted_low", "predicted_high", "shift",
-        "acquisition", "true_distance", "relative_distance", "probability_best", "n_cells_seen",
+        "rank", "perturbation", "true_distance", "predicted_distance", "predicted_low",
+        "predicted_high", "shift", "acquisition", "relative_distance", "probability_best",
+        "n_cells_seen",
     ),
     "distances": (
-        "perturbation", "n_cells", "distance", "low", "high", "relative_distance", "difference",
-        "difference_low", "difference_high",
+        "perturbation", "n_cells", "distance", "low", "high", "difference", "difference_low",
+        "difference_high",
     ),
 }  # fmt: skip
 _WIDTH = 100  # of a table in text
@@ -118,9 +119,9 @@ def rows_in_text(
     if command == "design":
         candidates = candidates_of(table)
         if truth is not None:
-            candidates = candidates.assign(true_distance=truth)
+            candidates = candidates.assign(true_distance=truth).drop(columns="relative_distance")
         rest = len(candidates) - n
-        shown = pd.concat([candidates.head(n), table.tail(1)])
+        shown = pd.concat([candidates.head(n), table.tail(1)])[list(candidates)]
     shown = shown[[name for name in _SHOWN.get(command, shown) if name in shown]]
     text, hidden = _in_text(shown)
     more = [f"{n} more {what}" for n, what in ((rest, "rows"), (hidden, "columns")) if n > 0]
