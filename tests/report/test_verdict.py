@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nextpert._report.judged import cells_section
+from nextpert._report.measured import distances_section
 from nextpert._report.planned import plan_section, steps_section
 from nextpert._report.results import keys_of, read_all
 from nextpert._report.verdict import verdict_of
@@ -302,3 +304,29 @@ def test_steps_without_a_plan(found):
     (step,) = steps(only(found, "design"))
     assert f"with {first} first: run tl.plan_screen" in step
     assert steps(only(found, "perturbation_effects")) == []
+
+
+def test_distances_below_0_are_shown_as_0_and_kept_in_the_file(found):
+    measured = found["target_distances"]["table"]
+    measured.loc[0, ["distance", "low", "high", "relative_distance"]] = [-0.008, -0.2, 0.5, -0.01]
+    (table,) = distances_section(found).tables
+    first = dict(zip([column.head for column in table.columns], table.rows[0], strict=True))
+    assert first["Distance"].text == "0 (0 to 0.50)"
+    assert first["Relative to control"].text == "< 1%"
+    assert table.download["distance"].iloc[0] == -0.008
+    found["plan_cells"]["distances"].loc[0, ["distance", "relative_distance"]] = [-0.008, -0.01]
+    (table,) = cells_section(found).tables
+    texts = [cell.text for cell in table.rows[0]]
+    assert texts[2:4] == ["0", "< 1%"]
+
+
+def test_what_to_make_is_a_table(planned):
+    shown = plan_section(planned).tables[1]
+    assert [column.head for column in shown.columns] == [
+        "Perturbation", "Construct", "Kind", "Status", "Target genes", "Cells",
+    ]  # fmt: skip
+    assert len(shown.rows) == 8  # the controls are no construct to make
+    assert len(shown.download) == 9
+    planned["plan"]["constructs"].loc[0, ["guides", "new_guides_of"]] = ["c1", "B"]
+    heads = [column.head for column in plan_section(planned).tables[1].columns]
+    assert heads[4:6] == ["Guides", "New guides of"]
