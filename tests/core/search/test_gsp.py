@@ -8,7 +8,6 @@ import pytest
 
 from nextpert.core import Dag, LinearScm, Moments, PriorKnowledge, boss, gsp, minimal_imap
 from nextpert.core.graph._equivalence import Pdag
-from nextpert.core.search._classes import unpack_rows
 from nextpert.core.search.methods.gsp import _run
 from nextpert.core.search.minimal_imap import make_tests
 
@@ -83,10 +82,11 @@ def test_equals_are_told_apart_by_likelihood(simulated, n_nodes, degree, seed):
     _, moments = simulated(n_nodes, degree, seed=seed, n_cells=500)
     found = gsp(moments, n_runs=100, rng=0)
     seeds = np.random.default_rng(0).integers(0, 2**64, 100, dtype=np.uint64).tolist()
-    tests, nothing = make_tests(moments, 1e-3, None), PriorKnowledge(n_nodes)
+    (tests, threshold), nothing = make_tests(moments, 1e-3, None), PriorKnowledge(n_nodes)
+    precision = np.linalg.inv(tests.matrix)
     fits = {}
     for run in np.flatnonzero(found.n_edges == found.n_edges.min()).tolist():
-        parents = unpack_rows(_run(*tests, nothing, 4, seeds[run], None)[0], n_nodes)
+        parents = _run(tests, threshold, precision, nothing, 4, seeds[run], None)[0]
         fits[run] = _fit(moments, Dag.from_matrix(parents.T))
     best = min(fits.values())
     assert max(fits.values()) > best + 1e-3  # there is something to tell apart
@@ -132,9 +132,10 @@ def test_no_run_turns_to_a_forbidden_edge(simulated):
     matrix = np.zeros((15, 15), dtype=bool)
     matrix[tuple(np.transpose([edge[::-1] for edge in scm.dag.edges()]))] = True
     known = PriorKnowledge(15, forbidden=np.argwhere(matrix))
-    tests = make_tests(moments, 1e-3, known)
+    tests, threshold = make_tests(moments, 1e-3, known)
+    precision = np.linalg.inv(tests.matrix)
     for seed in range(100):
-        edges = unpack_rows(_run(*tests, known, 4, seed, None)[0], 15).T
+        edges = _run(tests, threshold, precision, known, 4, seed, None)[0].T
         assert edges.any()
         assert not (edges & matrix).any()
 

@@ -83,18 +83,14 @@ class Pdag:
 
     def to_dag(
         self, before: NDArray[np.bool_] | None = None, forbidden: NDArray[np.bool_] | None = None
-    ) -> Dag:
+    ) -> Dag | None:
         """Return a graph with the same skeleton, directions and colliders (Dor & Tarsi 1992).
 
         Node by node is taken out that can stand last among those left. With ``before``
         (``before[a, b]`` where ``a`` stands before ``b``) it must also have none left that stands
         after it, with ``forbidden`` no edge into it that is barred: as before,
         whichever of these nodes goes first, what is left has a graph if the whole had one.
-
-        Raises
-        ------
-        ValueError
-            If there is none.
+        Returns None where there is none.
         """
         rest = self.copy()
         parents: list[set[int]] = [set() for _ in range(self.n_nodes)]
@@ -117,10 +113,7 @@ class Pdag:
             if before is not None:
                 queue.extend(np.flatnonzero(before[:, node]).tolist())
             queue.extend(sorted(joined))
-        if waiting:
-            message = f"No graph has the directions given at nodes {sorted(waiting)[:10]}."
-            raise ValueError(message)
-        return Dag.from_parents(parents)
+        return None if waiting else Dag.from_parents(parents)
 
     def can_be_last(self, node: int) -> bool:
         """Whether all edges at ``node`` can point at it without a new collider."""

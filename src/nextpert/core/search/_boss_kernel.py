@@ -14,12 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nextpert.core._compile import entry, lean, spliced
-from nextpert.core.search._classes import (
-    flip,
-    has,
-    random_below,
-    shrink,
-)
+from nextpert.core.search._classes import random_below, shrink
 from nextpert.core.search._grow_shrink import plant, trace
 
 if TYPE_CHECKING:
@@ -32,18 +27,18 @@ class State(NamedTuple):
     order: NDArray[np.int64]
     place: NDArray[np.int64]
     score: NDArray[np.float64]
-    grown: NDArray[np.uint64]
-    passed: NDArray[np.uint64]
-    prefix: NDArray[np.uint64]  # (words,) scratch
-    trial: NDArray[np.uint64]  # (3, words) scratch: sets grown, passed over and shrunk to
-    own: NDArray[np.uint64]  # (3, words) the same for the node that moves
+    grown: NDArray[np.bool_]
+    passed: NDArray[np.bool_]
+    prefix: NDArray[np.bool_]  # (p,) scratch
+    trial: NDArray[np.bool_]  # (3, p) scratch: sets grown, passed over and shrunk to
+    own: NDArray[np.bool_]  # (3, p) the same for the node that moves
     gain: NDArray[np.float64]  # (p,) scratch
     roots: NDArray[np.int64]  # (p,) the vertex at which each tree begins
     queue: NDArray[np.int64]  # (n_moving,) the nodes in the order in which this sweep moves them
     progress: NDArray[np.int64]  # nodes of the queue done, nodes moved in this sweep, sweeps
 
     @classmethod
-    def start(cls, order: NDArray[np.int64], words: int, n_context: int = 0) -> State:
+    def start(cls, order: NDArray[np.int64], n_context: int = 0) -> State:
         """Return the state before any score is known; the first ones of the order stay there."""
         p = len(order)
         n_moving = p - n_context
@@ -51,11 +46,11 @@ class State(NamedTuple):
             order=order.copy(),
             place=np.argsort(order),
             score=np.zeros(p),
-            grown=np.zeros((p, words), np.uint64),
-            passed=np.zeros((p, words), np.uint64),
-            prefix=np.zeros(words, np.uint64),
-            trial=np.zeros((3, words), np.uint64),
-            own=np.zeros((3, words), np.uint64),
+            grown=np.zeros((p, p), np.bool_),
+            passed=np.zeros((p, p), np.bool_),
+            prefix=np.zeros(p, np.bool_),
+            trial=np.zeros((3, p), np.bool_),
+            own=np.zeros((3, p), np.bool_),
             gain=np.zeros(p),
             roots=np.zeros(p, np.int64),
             queue=np.arange(n_moving),
@@ -71,21 +66,21 @@ def _settle(problem, forest, growth, scratch, state, node):
     if vertex < 0:
         return False
     state.score[node] = forest.score[vertex]
-    for w in range(state.prefix.shape[0]):
-        state.grown[node, w] = state.trial[0, w]
-        state.passed[node, w] = state.trial[1, w]
+    for other in range(prefix.shape[0]):
+        state.grown[node, other] = state.trial[0, other]
+        state.passed[node, other] = state.trial[1, other]
     return True
 
 
 @spliced
 def _settle_all(problem, forest, growth, scratch, state):
     """Score the whole order; return whether there was room."""
-    for w in range(state.prefix.shape[0]):
-        state.prefix[w] = np.uint64(0)
+    for node in range(state.prefix.shape[0]):
+        state.prefix[node] = False
     for m in range(state.order.shape[0]):
         if not _settle(problem, forest, growth, scratch, state, state.order[m]):
             return False
-        flip(state.prefix, state.order[m])
+        state.prefix[state.order[m]] = True
     return True
 
 
@@ -94,10 +89,10 @@ def _weigh(problem, forest, growth, scratch, state, v, low, high):
     """Fill ``gain[j]``, by how much the score rises if v stands at place j; False if no room."""
     a = state.place[v]
     prefix, gain = state.prefix, state.gain
-    for w in range(prefix.shape[0]):
-        prefix[w] = np.uint64(0)
+    for node in range(prefix.shape[0]):
+        prefix[node] = False
     for m in range(low):  # v stands at low or later, so that it is not among these
-        flip(prefix, state.order[m])
+        prefix[state.order[m]] = True
     roots = state.roots
     vertex = trace(problem, forest, growth, scratch, roots, v, prefix, state.own)
     if vertex < 0:
@@ -106,19 +101,17 @@ def _weigh(problem, forest, growth, scratch, state, v, low, high):
     gain[low] = forest.score[vertex]
     for j in range(low, high):
         node = state.order[j] if j < a else state.order[j + 1]
-        touched = has(state.passed[node], v) if j < a else has(state.grown[node], v)
+        touched = state.passed[node, v] if j < a else state.grown[node, v]
         if touched:
-            if j < a:
-                flip(prefix, v)
+            prefix[v] = j < a
             other = trace(problem, forest, growth, scratch, roots, node, prefix, state.trial)
-            if j < a:
-                flip(prefix, v)
+            prefix[v] = False
             if other < 0:
                 return False
             change = forest.score[other] - state.score[node]
             shift += -change if j < a else change
-        flip(prefix, node)
-        if has(state.own[1], node):
+        prefix[node] = True
+        if state.own[1, node]:
             vertex = trace(problem, forest, growth, scratch, roots, v, prefix, state.own)
             if vertex < 0:
                 return False
@@ -139,17 +132,17 @@ def _move(problem, forest, growth, scratch, state, v, target):
         state.place[state.order[m]] = m
     state.order[target] = v
     state.place[v] = target
-    for w in range(state.prefix.shape[0]):
-        state.prefix[w] = np.uint64(0)
+    for node in range(state.prefix.shape[0]):
+        state.prefix[node] = False
     for m in range(max(a, target) + 1):
         node = state.order[m]
         if m >= min(a, target):
-            touched = has(state.grown[node], v) if step > 0 else has(state.passed[node], v)
+            touched = state.grown[node, v] if step > 0 else state.passed[node, v]
             if (node == v or touched) and not _settle(
                 problem, forest, growth, scratch, state, node
             ):
                 return False
-        flip(state.prefix, node)
+        state.prefix[node] = True
     return True
 
 
@@ -159,9 +152,9 @@ def _limits(before, after, state, v):
     low, high = np.int64(0), state.order.shape[0] - 1
     for m in range(state.order.shape[0]):
         node = state.order[m]
-        if has(before[v], node):
+        if before[v, node]:
             low = m + 1
-        elif has(after[v], node):
+        elif after[v, node]:
             return low, m - 1
     return low, high
 
@@ -177,7 +170,7 @@ def _improve(problem, forest, growth, scratch, state, random):
             low, high = _limits(problem.before, problem.after, state, v)
             if not _weigh(problem, forest, growth, scratch, state, v, low, high):
                 return False
-            best, gain = state.place[v], 1e-6 + 1e-11 * problem.weight[0]  # more than rounding
+            best, gain = state.place[v], 1e-6 + 1e-11 * problem.weight  # more than rounding
             for j in range(low, high + 1):
                 if state.gain[j] > gain:
                     best, gain = j, state.gain[j]
@@ -197,7 +190,7 @@ def _improve(problem, forest, growth, scratch, state, random):
 
 @lean
 def climb(problem, forest, growth, scratch, state, random, parents):
-    """Search from the order in ``state`` until no move gains; write the parents as bit sets.
+    """Search from the order in ``state`` until no move gains; write the sets of parents.
 
     Returns False where the forest is full. Called again with a larger or an emptied one, it goes
     on where it stood.
@@ -211,8 +204,8 @@ def climb(problem, forest, growth, scratch, state, random, parents):
     if not _improve(problem, forest, growth, scratch, state, random):
         return False
     for i in range(parents.shape[0]):
-        for w in range(parents.shape[1]):
-            parents[i, w] = state.grown[i, w] | problem.required[i, w]
+        for k in range(parents.shape[1]):
+            parents[i, k] = state.grown[i, k] or problem.required[i, k]
         shrink(problem, parents[i], i, scratch)
     return True
 
@@ -231,21 +224,18 @@ def move_blocks(problem, forest, growth, scratch, state):
     for task in range(2 * state.queue.shape[0]):
         v, step = task >> 1, 1 - 2 * (task & 1)
         limits = problem.after[v] if step > 0 else problem.before[v]
-        some = np.uint64(0)
-        for w in range(limits.shape[0]):
-            some |= limits[w]
-        if some == np.uint64(0):
+        if not limits.any():
             continue
         base = 0.0
         for m in range(p):
             order[m] = state.order[m]
             base += state.score[m]
         near = far = state.place[v]  # the ends of the block
-        least = 1e-6 + 1e-11 * problem.weight[0]
+        least = 1e-6 + 1e-11 * problem.weight
         most, room = least, True
         while room and 0 <= near + step < p:
             node = state.order[near + step]
-            if not has(limits, node):
+            if not limits[node]:
                 room = _move(problem, forest, growth, scratch, state, node, far)
                 far += step
                 total = 0.0

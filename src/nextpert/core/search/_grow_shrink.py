@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nextpert.core._compile import fast, inner, spliced
-from nextpert.core.search._classes import flip, has, members, shrink
+from nextpert.core.search._classes import members, shrink
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -202,35 +202,26 @@ def _branch_out(problem, forest, growth, vertex):
     """Find the branches of a vertex; return whether there was room for them."""
     depth, owner = _residuals(problem, forest, growth, vertex)
     variance, covariance = growth.variance[depth], growth.covariance[depth]
-    residual, weight = variance[owner], problem.weight[depth + 1]
-    fixed = problem.constant[depth + 1] - problem.constant[depth]
-    fixed += (problem.weight[depth] - weight) * np.log(residual)
-    # The share of variance alone orders the branches where nothing else differs: no logarithms.
-    plain = problem.half == 0.0
-    bound = -np.expm1(fixed / weight)
+    residual = variance[owner]
+    # A node raises the score where its share of the variance that is left is above the penalty's.
+    bound = -np.expm1((problem.constant[depth + 1] - problem.constant[depth]) / problem.weight)
     _bar(forest, growth, depth, owner, np.uint8(1))
     _shares(variance, covariance, residual, growth.share)
     n = np.int64(0)
     for u in range(problem.matrix.shape[0]):
         share = growth.share[u]
-        if plain and not share > bound:  # most nodes
+        if not share > bound:  # most nodes
             continue
         if growth.barred[u] or variance[u] < _LEAST_VARIANCE or residual < _LEAST_VARIANCE:
             continue
-        if has(problem.forbidden[owner], u):
-            continue
-        if plain:
-            gain = share - bound
-        else:
-            gain = fixed - problem.half * np.log(variance[u]) - weight * np.log1p(-share)
-        if gain > 0.0:
-            growth.key[n] = gain
+        if not problem.forbidden[owner, u]:
+            growth.key[n] = share
             growth.found[n] = u
             n += 1
     _bar(forest, growth, depth, owner, np.uint8(0))
     _sort_descending(growth.key, growth.found, n)
     for c in range(n):
-        if has(problem.before[owner], growth.found[c]):  # in every prefix: none goes on past it
+        if problem.before[owner, growth.found[c]]:  # in every prefix: none goes on past it
             n = c + 1
             break
     first = forest.used[1]
@@ -249,14 +240,13 @@ def _branch_out(problem, forest, growth, vertex):
 def trace(problem, forest, growth, scratch, roots, owner, prefix, sets):
     """Grow and shrink the parents of a node in a prefix; return the vertex reached.
 
-    ``sets``, (3, words), gets what was grown, what was passed over and what the grown ones shrink
+    ``sets``, (3, p), gets what was grown, what was passed over and what the grown ones shrink
     to. Returns -1 where the forest is full.
     """
     vertex = roots[owner]
     grown, passed = sets[0], sets[1]
-    for w in range(prefix.shape[0]):
-        grown[w] = np.uint64(0)
-        passed[w] = np.uint64(0)
+    for node in range(prefix.shape[0]):
+        grown[node] = passed[node] = False
     while True:
         if forest.first[vertex] < 0 and not _branch_out(problem, forest, growth, vertex):
             return np.int64(-1)
@@ -264,8 +254,8 @@ def trace(problem, forest, growth, scratch, roots, owner, prefix, sets):
         first = forest.first[vertex]
         for c in range(forest.count[vertex]):
             node = forest.branch[first + c]
-            if has(prefix, node):
-                flip(grown, node)
+            if prefix[node]:
+                grown[node] = True
                 below = np.int64(forest.vertex[first + c])
                 if below < 0:
                     below = new_vertex(forest, np.int64(node), vertex, np.int64(c))
@@ -273,14 +263,14 @@ def trace(problem, forest, growth, scratch, roots, owner, prefix, sets):
                         return below
                     forest.vertex[first + c] = below
                 break
-            flip(passed, node)
+            passed[node] = True
         if below < 0:
             break
         vertex = below
     if np.isnan(forest.score[vertex]):
         row = sets[2]
-        for w in range(row.shape[0]):
-            row[w] = grown[w] | problem.required[owner, w]
+        for node in range(row.shape[0]):
+            row[node] = grown[node] or problem.required[owner, node]
         forest.score[vertex] = shrink(problem, row, owner, scratch)
     return vertex
 

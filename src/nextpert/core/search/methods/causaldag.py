@@ -85,7 +85,7 @@ def causaldag_gsp(
     if prior is not None and (prior.required.any() or prior.forbidden.any()):
         message = "causaldag disregards required and forbidden edges: use gsp, or give orders only."
         raise ValueError(message)
-    tests, elimination = make_tests(moments, alpha, prior)
+    tests, _ = make_tests(moments, alpha, prior)
     if are_few(moments.n, moments.n_nodes):
         message = (
             f"causaldag needs at least {moments.n_nodes + 2} cells to test {moments.n_nodes} "
@@ -99,13 +99,14 @@ def causaldag_gsp(
         options["initial_permutations"] = [_random_order(prior, generator) for _ in range(n_runs)]
     with _own_random_state(int(generator.integers(2**32))):
         search, tester, test = _import_causaldag()
-        scale = np.sqrt(np.diag(elimination.precision))
+        precision = np.linalg.inv(tests.matrix)
+        scale = np.sqrt(np.diag(precision))
         statistics = {
             "n": moments.n,
             "C": tests.matrix,
-            "K": elimination.precision,
-            "P": elimination.precision,
-            "rho": elimination.precision / np.outer(scale, scale),
+            "K": precision,
+            "P": precision,
+            "rho": precision / np.outer(scale, scale),
         }
         found = search(
             set(range(moments.n_nodes)), tester(test, statistics, alpha=alpha), **options
