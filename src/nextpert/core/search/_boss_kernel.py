@@ -15,7 +15,7 @@ import numpy as np
 
 from nextpert.core._compile import entry, lean, spliced
 from nextpert.core.search._classes import random_below, shrink
-from nextpert.core.search._grow_shrink import plant, trace
+from nextpert.core.search._grow_shrink import trace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,7 +33,6 @@ class State(NamedTuple):
     trial: NDArray[np.bool_]  # (3, p) scratch: sets grown, passed over and shrunk to
     own: NDArray[np.bool_]  # (3, p) the same for the node that moves
     gain: NDArray[np.float64]  # (p,) scratch
-    roots: NDArray[np.int64]  # (p,) the vertex at which each tree begins
     queue: NDArray[np.int64]  # (n_moving,) the nodes in the order in which this sweep moves them
     progress: NDArray[np.int64]  # nodes of the queue done, nodes moved in this sweep, sweeps
 
@@ -52,7 +51,6 @@ class State(NamedTuple):
             trial=np.zeros((3, p), np.bool_),
             own=np.zeros((3, p), np.bool_),
             gain=np.zeros(p),
-            roots=np.zeros(p, np.int64),
             queue=np.arange(n_moving),
             progress=np.array([n_moving, 0, 0]),
         )
@@ -60,71 +58,57 @@ class State(NamedTuple):
 
 @spliced
 def _settle(problem, forest, growth, scratch, state, node):
-    """Bring score and sets of a node up to date with ``prefix``; return whether there was room."""
-    roots, prefix = state.roots, state.prefix
-    vertex = trace(problem, forest, growth, scratch, roots, node, prefix, state.trial)
-    if vertex < 0:
-        return False
-    state.score[node] = forest.score[vertex]
-    for other in range(prefix.shape[0]):
-        state.grown[node, other] = state.trial[0, other]
-        state.passed[node, other] = state.trial[1, other]
-    return True
+    """Bring score and sets of a node up to date with ``prefix``."""
+    trial = state.trial
+    state.score[node] = trace(problem, forest, growth, scratch, node, state.prefix, trial)
+    for other in range(trial.shape[1]):
+        state.grown[node, other] = trial[0, other]
+        state.passed[node, other] = trial[1, other]
 
 
 @spliced
 def _settle_all(problem, forest, growth, scratch, state):
-    """Score the whole order; return whether there was room."""
+    """Score the whole order."""
     for node in range(state.prefix.shape[0]):
         state.prefix[node] = False
     for m in range(state.order.shape[0]):
-        if not _settle(problem, forest, growth, scratch, state, state.order[m]):
-            return False
+        _settle(problem, forest, growth, scratch, state, state.order[m])
         state.prefix[state.order[m]] = True
-    return True
 
 
 @spliced
 def _weigh(problem, forest, growth, scratch, state, v, low, high):
-    """Fill ``gain[j]``, by how much the score rises if v stands at place j; False if no room."""
+    """Fill ``gain[j]``, by how much the score rises if v stands at place j."""
     a = state.place[v]
     prefix, gain = state.prefix, state.gain
     for node in range(prefix.shape[0]):
         prefix[node] = False
     for m in range(low):  # v stands at low or later, so that it is not among these
         prefix[state.order[m]] = True
-    roots = state.roots
-    vertex = trace(problem, forest, growth, scratch, roots, v, prefix, state.own)
-    if vertex < 0:
-        return False
+    own = trace(problem, forest, growth, scratch, v, prefix, state.own)
     shift = 0.0  # of all others together, as v moves on from place low
-    gain[low] = forest.score[vertex]
+    gain[low] = own
     for j in range(low, high):
         node = state.order[j] if j < a else state.order[j + 1]
         touched = state.passed[node, v] if j < a else state.grown[node, v]
         if touched:
             prefix[v] = j < a
-            other = trace(problem, forest, growth, scratch, roots, node, prefix, state.trial)
+            change = trace(problem, forest, growth, scratch, node, prefix, state.trial)
+            change -= state.score[node]
             prefix[v] = False
-            if other < 0:
-                return False
-            change = forest.score[other] - state.score[node]
             shift += -change if j < a else change
         prefix[node] = True
         if state.own[1, node]:
-            vertex = trace(problem, forest, growth, scratch, roots, v, prefix, state.own)
-            if vertex < 0:
-                return False
-        gain[j + 1] = forest.score[vertex] + shift
+            own = trace(problem, forest, growth, scratch, v, prefix, state.own)
+        gain[j + 1] = own + shift
     here = gain[a]
     for j in range(low, high + 1):
         gain[j] -= here
-    return True
 
 
 @spliced
 def _move(problem, forest, growth, scratch, state, v, target):
-    """Put v at place ``target`` and score anew what it touches; return whether there was room."""
+    """Put v at place ``target`` and score anew what it touches."""
     a = state.place[v]
     step = 1 if target > a else -1
     for m in range(a, target, step):
@@ -138,12 +122,9 @@ def _move(problem, forest, growth, scratch, state, v, target):
         node = state.order[m]
         if m >= min(a, target):
             touched = state.grown[node, v] if step > 0 else state.passed[node, v]
-            if (node == v or touched) and not _settle(
-                problem, forest, growth, scratch, state, node
-            ):
-                return False
+            if node == v or touched:
+                _settle(problem, forest, growth, scratch, state, node)
         state.prefix[node] = True
-    return True
 
 
 @spliced
@@ -161,26 +142,24 @@ def _limits(before, after, state, v):
 
 @spliced
 def _improve(problem, forest, growth, scratch, state, random):
-    """Move one node after the other to its best place until none gains; False if no room."""
+    """Move one node after the other to its best place until none gains."""
     n_moving = state.queue.shape[0]
     progress = state.progress
     while True:
         while progress[0] < n_moving:
             v = state.queue[progress[0]]
             low, high = _limits(problem.before, problem.after, state, v)
-            if not _weigh(problem, forest, growth, scratch, state, v, low, high):
-                return False
+            _weigh(problem, forest, growth, scratch, state, v, low, high)
             best, gain = state.place[v], 1e-6 + 1e-11 * problem.weight  # more than rounding
             for j in range(low, high + 1):
                 if state.gain[j] > gain:
                     best, gain = j, state.gain[j]
             if best != state.place[v]:
                 progress[1] += 1
-                if not _move(problem, forest, growth, scratch, state, v, best):
-                    return False
+                _move(problem, forest, growth, scratch, state, v, best)
             progress[0] += 1
         if progress[2] > 0 and progress[1] == 0:
-            return True
+            return
         for k in range(n_moving - 1, 0, -1):  # a new sweep, in a new order of nodes
             other = random_below(random, k + 1)
             state.queue[k], state.queue[other] = state.queue[other], state.queue[k]
@@ -190,24 +169,13 @@ def _improve(problem, forest, growth, scratch, state, random):
 
 @lean
 def climb(problem, forest, growth, scratch, state, random, parents):
-    """Search from the order in ``state`` until no move gains; write the sets of parents.
-
-    Returns False where the forest is full. Called again with a larger or an emptied one, it goes
-    on where it stood.
-    """
-    if forest.used[0] == 0:
-        growth.last[growth.last.shape[0] - 1] = -1
-        if not plant(problem.required, forest, growth.path, state.roots):
-            return False
-    if not _settle_all(problem, forest, growth, scratch, state):
-        return False
-    if not _improve(problem, forest, growth, scratch, state, random):
-        return False
+    """Search from the order in ``state`` until no move gains; write the sets of parents."""
+    _settle_all(problem, forest, growth, scratch, state)
+    _improve(problem, forest, growth, scratch, state, random)
     for i in range(parents.shape[0]):
         for k in range(parents.shape[1]):
             parents[i, k] = state.grown[i, k] or problem.required[i, k]
         shrink(problem, parents[i], i, scratch)
-    return True
 
 
 @entry
@@ -215,8 +183,8 @@ def move_blocks(problem, forest, growth, scratch, state):
     """Move nodes together with those that may not be overtaken; return 1 if any gained, else 0.
 
     On its way to either end of the order, a node takes along every node it may not pass, and the
-    others hop over this block one by one. Returns -1 where the forest is full. Scores and sets in
-    ``state`` must be up to date, and are at the end.
+    others hop over this block one by one. Scores and sets in ``state`` must be up to date, and are
+    at the end.
     """
     p = state.order.shape[0]
     order, best_order = np.empty(p, np.int64), np.empty(p, np.int64)
@@ -232,16 +200,16 @@ def move_blocks(problem, forest, growth, scratch, state):
             base += state.score[m]
         near = far = state.place[v]  # the ends of the block
         least = 1e-6 + 1e-11 * problem.weight
-        most, room = least, True
-        while room and 0 <= near + step < p:
+        most = least
+        while 0 <= near + step < p:
             node = state.order[near + step]
             if not limits[node]:
-                room = _move(problem, forest, growth, scratch, state, node, far)
+                _move(problem, forest, growth, scratch, state, node, far)
                 far += step
                 total = 0.0
                 for i in range(p):
                     total += state.score[i]
-                if room and total - base > most:
+                if total - base > most:
                     most = total - base
                     for m in range(p):
                         best_order[m] = state.order[m]
@@ -252,6 +220,5 @@ def move_blocks(problem, forest, growth, scratch, state):
         if most > least:
             gained = 1
             state.progress[1] += 1  # single moves are to be tried again
-        if not room or not _settle_all(problem, forest, growth, scratch, state):
-            return -1
+        _settle_all(problem, forest, growth, scratch, state)
     return gained

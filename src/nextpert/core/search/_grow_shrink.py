@@ -4,7 +4,8 @@ Grow-shrink. The parents of a node in a given prefix of the order are found by a
 again, the node of the prefix that raises the score most, and then dropping those without which the
 score is higher. Every state of growing is a vertex of the node's tree: its branches are all nodes
 that raise the score there, best first. A prefix follows the first branch it has, so that a branch
-passed over is known not to be in the prefix, and deeper vertices leave it out.
+passed over is known not to be in the prefix, and deeper vertices leave it out. Trees that outgrow
+their room are emptied, and grown again as needed.
 """
 
 # mypy: disable-error-code="no-untyped-def,assignment"
@@ -15,13 +16,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core._compile import fast, inner, spliced
+from nextpert.core._compile import fast, inner
 from nextpert.core.search._classes import members, shrink
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LEAST_VARIANCE = 1e-9
+_BRANCHES, _MOST_BRANCHES = 1 << 16, 1 << 26  # room for each node and for all, 540 MB
 
 
 class Forest(NamedTuple):
@@ -37,10 +39,16 @@ class Forest(NamedTuple):
     branch: NDArray[np.int32]  # node of every branch
     vertex: NDArray[np.int32]  # vertex of every branch, -1 before it is made
     used: NDArray[np.int64]  # numbers of vertices and of branches
+    roots: NDArray[np.int64]  # (p,) the vertex at which each tree begins
 
     @classmethod
-    def empty(cls, n_vertices: int, n_branches: int) -> Forest:
-        """Return a forest without trees (zeros: memory is taken only as they grow)."""
+    def empty(cls, p: int, n_required: int = 0) -> Forest:
+        """Return a forest without trees (zeros: memory is taken only as they grow).
+
+        What a search of one node needs is always there: p vertices with p branches each.
+        """
+        n_branches = max(min(p * _BRANCHES, _MOST_BRANCHES), p * p) + n_required
+        n_vertices = n_branches // 16 + 3 * p + n_required
         return cls(
             node=np.zeros(n_vertices, np.int32),
             up=np.zeros(n_vertices, np.int32),
@@ -52,15 +60,8 @@ class Forest(NamedTuple):
             branch=np.zeros(n_branches, np.int32),
             vertex=np.zeros(n_branches, np.int32),
             used=np.zeros(2, np.int64),
+            roots=np.zeros(p, np.int64),
         )
-
-    def enlarged(self) -> Forest:
-        """Return the same trees with room for twice as many vertices and branches."""
-        larger = Forest.empty(2 * len(self.node), 2 * len(self.branch))
-        for name in self._fields:
-            old = getattr(self, name)
-            getattr(larger, name)[: len(old)] = old
-        return larger
 
 
 class Growth(NamedTuple):
@@ -94,10 +95,8 @@ class Growth(NamedTuple):
 
 @inner
 def new_vertex(forest, node, up, rank):
-    """Add a vertex to the forest; return it, or -1 where there is no room."""
+    """Add a vertex to the forest and return it."""
     made = forest.used[0]
-    if made >= forest.node.shape[0]:
-        return np.int64(-1)
     forest.used[0] = made + 1
     forest.node[made] = node
     forest.up[made] = up
@@ -108,7 +107,7 @@ def new_vertex(forest, node, up, rank):
     return made
 
 
-@spliced
+@inner
 def _climb(forest, vertex, path):
     """Write the vertices from below the root down to ``vertex``; return how many, and the owner."""
     depth = forest.depth[vertex]
@@ -141,7 +140,7 @@ def _condition(matrix, growth, k, node, owner):
         new_covariance[u] = covariance[u] - step * row[u]
 
 
-@spliced
+@inner
 def _residuals(problem, forest, growth, vertex):
     """Bring the residuals up to those at ``vertex``; return its depth and owner."""
     depth, owner = _climb(forest, vertex, growth.path)
@@ -197,9 +196,9 @@ def _sort_descending(key, item, n):
         gap //= 3
 
 
-@spliced
+@inner
 def _branch_out(problem, forest, growth, vertex):
-    """Find the branches of a vertex; return whether there was room for them."""
+    """Find the branches of a vertex."""
     depth, owner = _residuals(problem, forest, growth, vertex)
     variance, covariance = growth.variance[depth], growth.covariance[depth]
     residual = variance[owner]
@@ -225,33 +224,55 @@ def _branch_out(problem, forest, growth, vertex):
             n = c + 1
             break
     first = forest.used[1]
-    if first + n > forest.branch.shape[0]:
-        return False
     for c in range(n):
         forest.branch[first + c] = growth.found[c]
         forest.vertex[first + c] = -1
     forest.first[vertex] = first
     forest.count[vertex] = n
     forest.used[1] = first + n
-    return True
 
 
 @inner
-def trace(problem, forest, growth, scratch, roots, owner, prefix, sets):
-    """Grow and shrink the parents of a node in a prefix; return the vertex reached.
+def plant(required, forest, growth):
+    """Empty the forest but for the roots.
 
-    ``sets``, (3, p), gets what was grown, what was passed over and what the grown ones shrink
-    to. Returns -1 where the forest is full.
+    Each is a vertex for a node, with one below it for each required parent.
     """
-    vertex = roots[owner]
+    forest.used[0] = forest.used[1] = 0
+    growth.last[growth.last.shape[0] - 1] = -1
+    parents = growth.found
+    for i in range(forest.roots.shape[0]):
+        forest.roots[i] = new_vertex(forest, np.int64(i), np.int64(-1), np.int64(0))
+        for k in range(members(required[i], parents)):
+            above, branch = forest.roots[i], forest.used[1]
+            forest.used[1] += 1
+            forest.first[above], forest.count[above] = branch, 1
+            forest.roots[i] = new_vertex(forest, parents[k], above, np.int64(0))
+            forest.branch[branch], forest.vertex[branch] = parents[k], forest.roots[i]
+
+
+@inner
+def trace(problem, forest, growth, scratch, owner, prefix, sets):
+    """Grow and shrink the parents of a node in a prefix; return their score.
+
+    ``sets``, (3, p), gets what was grown, what was passed over and what the grown ones shrink to.
+    """
+    p = prefix.shape[0]
     grown, passed = sets[0], sets[1]
-    for node in range(prefix.shape[0]):
+    if forest.used[0] == 0:
+        plant(problem.required, forest, growth)
+    vertex, below = forest.roots[owner], np.int64(0)
+    for node in range(p):
         grown[node] = passed[node] = False
-    while True:
-        if forest.first[vertex] < 0 and not _branch_out(problem, forest, growth, vertex):
-            return np.int64(-1)
-        below = np.int64(-1)
-        first = forest.first[vertex]
+    while below >= 0:
+        if forest.used[0] == forest.node.shape[0] or forest.used[1] + p > forest.branch.shape[0]:
+            plant(problem.required, forest, growth)
+            vertex = forest.roots[owner]
+            for node in range(p):
+                grown[node] = passed[node] = False
+        if forest.first[vertex] < 0:
+            _branch_out(problem, forest, growth, vertex)
+        below, first = np.int64(-1), forest.first[vertex]
         for c in range(forest.count[vertex]):
             node = forest.branch[first + c]
             if prefix[node]:
@@ -259,43 +280,13 @@ def trace(problem, forest, growth, scratch, roots, owner, prefix, sets):
                 below = np.int64(forest.vertex[first + c])
                 if below < 0:
                     below = new_vertex(forest, np.int64(node), vertex, np.int64(c))
-                    if below < 0:
-                        return below
                     forest.vertex[first + c] = below
+                vertex = below
                 break
             passed[node] = True
-        if below < 0:
-            break
-        vertex = below
     if np.isnan(forest.score[vertex]):
         row = sets[2]
-        for node in range(row.shape[0]):
+        for node in range(p):
             row[node] = grown[node] or problem.required[owner, node]
         forest.score[vertex] = shrink(problem, row, owner, scratch)
-    return vertex
-
-
-@spliced
-def plant(required, forest, parents, roots):
-    """Make the roots: a vertex for every node, with one below it for each required parent.
-
-    ``parents``, (p,), is room to work in. Returns False where the forest is full.
-    """
-    p = roots.shape[0]
-    n_required = 0
-    for i in range(p):
-        n_required += members(required[i], parents)
-    if p + n_required > forest.node.shape[0] or n_required > forest.branch.shape[0]:
-        return False
-    for i in range(p):
-        roots[i] = new_vertex(forest, np.int64(i), np.int64(-1), np.int64(0))
-        for k in range(members(required[i], parents)):
-            above = roots[i]
-            branch = forest.used[1]
-            forest.used[1] += 1
-            forest.first[above] = branch
-            forest.count[above] = 1
-            forest.branch[branch] = parents[k]
-            roots[i] = new_vertex(forest, parents[k], above, np.int64(0))
-            forest.vertex[branch] = roots[i]
-    return True
+    return forest.score[vertex]

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_VERTICES, _BRANCHES = 1 << 18, 1 << 22  # room in the trees at first; doubled when they are full
-_MOST_BRANCHES = 1 << 26  # 540 MB; trees that outgrow it are emptied and grown again as needed
 _MOST_GENES = 300  # of more, a resample's own start takes two thirds of the time and gains seldom
 
 
@@ -290,27 +288,14 @@ class _Task(NamedTuple):
         """
         problem, draws = self.free if is_free else self.problem, np.array([random], np.uint64)
         p = len(order)
-        state, growth = State.start(order, self.n_context), Growth.empty(p)
-        scratch = Scratch.empty(p)
-        forest = Forest.empty(max(_VERTICES, 4 * p), _BRANCHES)
-        parents = np.zeros((p, p), np.bool_)
-        emptied_at = None
-        while True:
-            full = not climb(problem, forest, growth, scratch, state, draws, parents)
-            if not full:
-                bound = self.prior is not None and not is_free
-                gained = move_blocks(problem, forest, growth, scratch, state) if bound else 0
-                if gained == 0:
-                    return float(state.score.sum()), parents, state.order
-                full = gained < 0
-            if not full:
-                continue
-            here = (int(state.progress[2]), int(state.progress[0]))
-            if len(forest.branch) < _MOST_BRANCHES or emptied_at == here:
-                forest = forest.enlarged()
-            else:
-                forest.used[:] = 0
-                emptied_at = here
+        state, parents = State.start(order, self.n_context), np.zeros((p, p), np.bool_)
+        forest = Forest.empty(p, int(problem.required.sum()))
+        tools = problem, forest, Growth.empty(p), Scratch.empty(p), state
+        bound = self.prior is not None and not is_free
+        climb(*tools, draws, parents)
+        while bound and move_blocks(*tools):
+            climb(*tools, draws, parents)
+        return float(state.score.sum()), parents, state.order
 
 
 def _scored(problem: Score, dag: Dag) -> tuple[float, NDArray[np.bool_]]:
