@@ -95,10 +95,6 @@ EARLY = [
         (*LEARN, "--method", "boss", "--perturbation-targets", "known"),
         '--perturbation-targets needs --environments="all"',
     ),
-    (
-        (*LEARN, "--method", "given", "--dag", "PAIRS", "--targets-upstream"),
-        "--targets-upstream needs",
-    ),
     ((*LEARN, "--before", "THREE"), "--before", "two columns, but has 3"),
     ((*LEARN, "--before", "absent.csv"), "--before", "no file 'absent.csv'"),
     ((*LEARN, "--required", "absent.csv"), "--required", "no file"),

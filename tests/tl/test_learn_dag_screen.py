@@ -81,17 +81,12 @@ def test_three_cells_are_refused_as_what_they_are(chain, environments, n, what):
         npt.tl.learn_dag(few, method="boss", environments=environments)
 
 
-def test_targets_upstream(chain):
-    npt.tl.learn_dag(chain, method="boss", search_options={"targets_upstream": True})
-    assert chain.uns["dag"]["params"]["targets_upstream"].tolist() == ["A", "D"]
-    order = chain.uns["dag"]["order"].tolist()
-    assert set(order[:2]) == {"A", "D"}
-    npt.tl.learn_dag(chain, method="boss", search_options={"targets_upstream": ["C"]})
-    assert chain.uns["dag"]["order"][0] == "C"
-    with pytest.raises(ValueError, match="targets_upstream names genes outside the panel: X"):
-        npt.tl.learn_dag(chain, search_options={"targets_upstream": ["X"]})
-    with pytest.raises(TypeError, match=r"use \['C'\]"):
-        npt.tl.learn_dag(chain, search_options={"targets_upstream": "C"})
+def test_tiers_put_targets_upstream(chain):
+    prior = {"tiers": [["A", "D"], ["B", "C"]]}
+    npt.tl.learn_dag(chain, method="boss", search_options={"prior": prior})
+    assert set(chain.uns["dag"]["order"][:2]) == {"A", "D"}
+    with pytest.raises(ValueError, match=r"targets_upstream went: .* prior={'tiers': "):
+        npt.tl.learn_dag(chain, search_options={"targets_upstream": True})
 
 
 @pytest.mark.parametrize("environments", ["control", "all"])

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 from nextpert.core._checks import as_nodes, is_pair, require_count
 from nextpert.core._shown import Shown
@@ -116,7 +114,11 @@ class PriorKnowledge(Shown):
         edges = dag.to_matrix().toarray() != 0
         if (self.required & ~edges).any() or (self.forbidden & edges).any():
             return False
-        return not _on_cycle(edges | self.before).any()
+        try:
+            self.order_of(dag)
+        except CycleError:
+            return False
+        return True
 
     def order_of(self, dag: Dag) -> NDArray[np.int64]:
         """Return a topological order of the graph that agrees with every order known before.
@@ -238,21 +240,8 @@ def _require_list(value: object, name: str) -> None:
         raise TypeError(message)
 
 
-def _on_cycle(orders: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which nodes lie on a directed cycle, self-loops included."""
-    _, component = connected_components(csr_array(orders), directed=True, connection="strong")
-    several = np.bincount(component)[component] > 1
-    return several | np.diag(orders)
-
-
 def _closure(orders: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the transitive closure, or raise with the nodes of a cycle."""
-    circular = np.flatnonzero(_on_cycle(orders))
-    if len(circular):
-        try:
-            Dag.from_matrix(orders[np.ix_(circular, circular)])
-        except CycleError as error:
-            raise CycleError([int(circular[i]) for i in error.cycle]) from None
     closure = orders.copy()
     for node in Dag.from_matrix(orders).order[::-1]:
         closure[node] |= closure[orders[node]].any(axis=0)

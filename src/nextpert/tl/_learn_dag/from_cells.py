@@ -44,14 +44,6 @@ class Learned(NamedTuple):
     frequency: sp.csr_array | None
 
 
-def labelled_targets(environments: Environments, genes: Sequence[str]) -> list[str]:
-    """Return the genes of the panel that some perturbation targets."""
-    naming = environments.naming_on(genes)
-    return sorted(
-        {gene for name in environments.perturbations() for gene in naming.targets(name)[0]}
-    )
-
-
 def learn_from_cells(
     panel: Panel,
     n_graphs: int,

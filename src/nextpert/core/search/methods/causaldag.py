@@ -96,7 +96,8 @@ def causaldag_gsp(
     options: dict[str, Any] = {"depth": depth, "nruns": n_runs}
     if prior is not None:
         options["fixed_orders"] = {(int(a), int(b)) for a, b in np.argwhere(prior.before)}
-        options["initial_permutations"] = [_random_order(prior, generator) for _ in range(n_runs)]
+        drawn = (prior.nearest_order(generator.permutation(prior.n_nodes)) for _ in range(n_runs))
+        options["initial_permutations"] = [order.tolist() for order in drawn]
     with _own_random_state(int(generator.integers(2**32))):
         search, tester, test = _import_causaldag()
         precision = np.linalg.inv(tests.matrix)
@@ -139,19 +140,6 @@ def _own_random_state(seed: int) -> Iterator[None]:
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
-
-
-def _random_order(prior: PriorKnowledge, rng: np.random.Generator) -> list[int]:
-    """Draw a permutation that agrees with all orders, a random free node first each time."""
-    waiting = prior.before.sum(axis=0)
-    left = np.ones(prior.n_nodes, dtype=bool)
-    order: list[int] = []
-    while left.any():
-        node = int(rng.choice(np.flatnonzero(left & (waiting == 0))))
-        order.append(node)
-        left[node] = False
-        waiting = waiting - prior.before[node]
-    return order
 
 
 @register("causaldag", options=("alpha",), default_runs=lambda _: 100, threads=False)
