@@ -158,7 +158,7 @@ def test_ends_where_no_move_of_a_block_gains(simulated, seed):
     prior = PriorKnowledge(9, before=pairs, required=[(order[0], order[5]), (order[5], order[8])])
     problem = make_score(moments, PENALTY, prior)
     state, parents = State.start(order), np.zeros((9, 9), dtype=bool)
-    tools = Forest.empty(9, 9), Growth.empty(9), Scratch.empty(9)
+    tools = Forest.empty(9), Growth.empty(9), Scratch.empty(9)
     random = np.array([seed], np.uint64)
     gained = 1
     while gained:
@@ -191,7 +191,7 @@ def test_blocks_move_exactly_where_that_gains():
         problem = make_score(moments, PENALTY, prior)
         start = prior.nearest_order(rng.permutation(6))
         state, parents = State.start(start), np.zeros((6, 6), dtype=bool)
-        tools = Forest.empty(6, 6), Growth.empty(6), Scratch.empty(6)
+        tools = Forest.empty(6), Growth.empty(6), Scratch.empty(6)
         climb(problem, *tools, state, np.array([1], np.uint64), parents)
         score, order = _plain_score(moments), state.order.tolist()
 

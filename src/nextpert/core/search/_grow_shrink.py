@@ -29,45 +29,35 @@ _BRANCHES, _MOST_BRANCHES = 1 << 16, 1 << 26  # room for each node and for all, 
 class Forest(NamedTuple):
     """All trees: vertices (arrays of one length) and branches (of another)."""
 
-    node: NDArray[np.int32]  # the node added here; for a root, its owner
-    up: NDArray[np.int32]  # the vertex above, -1 for a root
-    rank: NDArray[np.int32]  # place among the branches of the vertex above
-    depth: NDArray[np.int32]
     first: NDArray[np.int64]  # where its branches begin, -1 before they are known
     count: NDArray[np.int32]
     score: NDArray[np.float64]  # after shrinking, nan before it is known
     branch: NDArray[np.int32]  # node of every branch
     vertex: NDArray[np.int32]  # vertex of every branch, -1 before it is made
-    used: NDArray[np.int64]  # numbers of vertices and of branches
-    roots: NDArray[np.int64]  # (p,) the vertex at which each tree begins
+    used: NDArray[np.int64]  # numbers of vertices and of branches; the first p are the roots
 
     @classmethod
-    def empty(cls, p: int, n_required: int = 0) -> Forest:
+    def empty(cls, p: int) -> Forest:
         """Return a forest without trees (zeros: memory is taken only as they grow).
 
         What a search of one node needs is always there: p vertices with p branches each.
         """
-        n_branches = max(min(p * _BRANCHES, _MOST_BRANCHES), p * p) + n_required
-        n_vertices = n_branches // 16 + 3 * p + n_required
+        n_branches = max(min(p * _BRANCHES, _MOST_BRANCHES), p * p)
+        n_vertices = n_branches // 16 + 2 * p
         return cls(
-            node=np.zeros(n_vertices, np.int32),
-            up=np.zeros(n_vertices, np.int32),
-            rank=np.zeros(n_vertices, np.int32),
-            depth=np.zeros(n_vertices, np.int32),
             first=np.zeros(n_vertices, np.int64),
             count=np.zeros(n_vertices, np.int32),
             score=np.zeros(n_vertices),
             branch=np.zeros(n_branches, np.int32),
             vertex=np.zeros(n_branches, np.int32),
             used=np.zeros(2, np.int64),
-            roots=np.zeros(p, np.int64),
         )
 
 
 class Growth(NamedTuple):
     """Scratch: residuals of all nodes given the nodes on the path to the last vertex."""
 
-    path: NDArray[np.int64]  # (p,) vertices from below the root on
+    path: NDArray[np.int64]  # (p,) the parents so far: required ones, then the branches taken
     last: NDArray[np.int64]  # (p + 2,) the path whose residuals are at hand, owner, length
     rows: NDArray[np.float64]  # (depth, p) rows of the Cholesky factor
     variance: NDArray[np.float64]  # (depth, p) of every node, given the path so far
@@ -75,7 +65,6 @@ class Growth(NamedTuple):
     share: NDArray[np.float64]  # (p,)
     key: NDArray[np.float64]  # (p,)
     found: NDArray[np.int64]  # (p,)
-    barred: NDArray[np.uint8]  # (p,) 1 where a node is no branch
 
     @classmethod
     def empty(cls, p: int) -> Growth:
@@ -89,32 +78,17 @@ class Growth(NamedTuple):
             share=np.zeros(p),
             key=np.zeros(p),
             found=np.zeros(p, np.int64),
-            barred=np.zeros(p, np.uint8),
         )
 
 
 @inner
-def new_vertex(forest, node, up, rank):
+def _new_vertex(forest):
     """Add a vertex to the forest and return it."""
     made = forest.used[0]
     forest.used[0] = made + 1
-    forest.node[made] = node
-    forest.up[made] = up
-    forest.rank[made] = rank
-    forest.depth[made] = 0 if up < 0 else forest.depth[up] + 1
     forest.first[made] = -1
     forest.score[made] = np.nan
     return made
-
-
-@inner
-def _climb(forest, vertex, path):
-    """Write the vertices from below the root down to ``vertex``; return how many, and the owner."""
-    depth = forest.depth[vertex]
-    for k in range(depth - 1, -1, -1):
-        path[k] = vertex
-        vertex = np.int64(forest.up[vertex])
-    return depth, np.int64(forest.node[vertex])
 
 
 @fast
@@ -141,9 +115,8 @@ def _condition(matrix, growth, k, node, owner):
 
 
 @inner
-def _residuals(problem, forest, growth, vertex):
-    """Bring the residuals up to those at ``vertex``; return its depth and owner."""
-    depth, owner = _climb(forest, vertex, growth.path)
+def _residuals(problem, growth, owner, depth):
+    """Bring the residuals up to those given the first ``depth`` nodes of the path."""
     p = problem.matrix.shape[0]
     known = growth.last[p + 1]
     common = 0
@@ -155,23 +128,10 @@ def _residuals(problem, forest, growth, vertex):
             growth.variance[0, u] = 1.0
             growth.covariance[0, u] = problem.matrix[owner, u]
     for k in range(common, depth):
-        _condition(problem.matrix, growth, k, forest.node[growth.path[k]], owner)
+        _condition(problem.matrix, growth, k, growth.path[k], owner)
         growth.last[k] = growth.path[k]
     growth.last[p] = owner
     growth.last[p + 1] = depth
-    return depth, owner
-
-
-@inner
-def _bar(forest, growth, depth, owner, barred):
-    """Mark (or unmark) the nodes that the path to a vertex has taken or passed over."""
-    growth.barred[owner] = barred
-    for k in range(depth):
-        vertex = growth.path[k]
-        growth.barred[forest.node[vertex]] = barred
-        first = forest.first[forest.up[vertex]]
-        for c in range(forest.rank[vertex]):
-            growth.barred[forest.branch[first + c]] = barred
 
 
 @inner
@@ -182,73 +142,50 @@ def _shares(variance, covariance, residual, share):
 
 
 @inner
-def _sort_descending(key, item, n):
-    gap = 1
-    while gap < n:
-        gap = 3 * gap + 1
-    while gap > 0:
-        for i in range(gap, n):
-            k, it, j = key[i], item[i], i
-            while j >= gap and key[j - gap] < k:
-                key[j], item[j] = key[j - gap], item[j - gap]
-                j -= gap
-            key[j], item[j] = k, it
-        gap //= 3
+def _branch_out(problem, forest, growth, vertex, owner, depth, sets):
+    """Find the branches of a vertex, best first: nodes that were neither taken nor passed over.
 
-
-@inner
-def _branch_out(problem, forest, growth, vertex):
-    """Find the branches of a vertex."""
-    depth, owner = _residuals(problem, forest, growth, vertex)
+    A node raises the score where its share of the variance that is left is above the penalty's.
+    """
+    _residuals(problem, growth, owner, depth)
     variance, covariance = growth.variance[depth], growth.covariance[depth]
-    residual = variance[owner]
-    # A node raises the score where its share of the variance that is left is above the penalty's.
+    residual, n = variance[owner], np.int64(0)
     bound = -np.expm1((problem.constant[depth + 1] - problem.constant[depth]) / problem.weight)
-    _bar(forest, growth, depth, owner, np.uint8(1))
     _shares(variance, covariance, residual, growth.share)
-    n = np.int64(0)
     for u in range(problem.matrix.shape[0]):
         share = growth.share[u]
         if not share > bound:  # most nodes
             continue
-        if growth.barred[u] or variance[u] < _LEAST_VARIANCE or residual < _LEAST_VARIANCE:
+        if u == owner or sets[0, u] or sets[1, u] or problem.required[owner, u]:
+            continue
+        if variance[u] < _LEAST_VARIANCE or residual < _LEAST_VARIANCE:
             continue
         if not problem.forbidden[owner, u]:
-            growth.key[n] = share
-            growth.found[n] = u
+            j = n
+            while j > 0 and growth.key[j - 1] < share:
+                growth.key[j], growth.found[j] = growth.key[j - 1], growth.found[j - 1]
+                j -= 1
+            growth.key[j], growth.found[j] = share, u
             n += 1
-    _bar(forest, growth, depth, owner, np.uint8(0))
-    _sort_descending(growth.key, growth.found, n)
-    for c in range(n):
-        if problem.before[owner, growth.found[c]]:  # in every prefix: none goes on past it
-            n = c + 1
-            break
     first = forest.used[1]
+    forest.first[vertex] = first
+    forest.count[vertex] = 0
     for c in range(n):
         forest.branch[first + c] = growth.found[c]
         forest.vertex[first + c] = -1
-    forest.first[vertex] = first
-    forest.count[vertex] = n
-    forest.used[1] = first + n
+        forest.count[vertex] += 1
+        if problem.before[owner, growth.found[c]]:  # in every prefix: none goes on past it
+            break
+    forest.used[1] += forest.count[vertex]
 
 
 @inner
-def plant(required, forest, growth):
-    """Empty the forest but for the roots.
-
-    Each is a vertex for a node, with one below it for each required parent.
-    """
+def _plant(forest, growth):
+    """Empty the forest but for the roots."""
     forest.used[0] = forest.used[1] = 0
     growth.last[growth.last.shape[0] - 1] = -1
-    parents = growth.found
-    for i in range(forest.roots.shape[0]):
-        forest.roots[i] = new_vertex(forest, np.int64(i), np.int64(-1), np.int64(0))
-        for k in range(members(required[i], parents)):
-            above, branch = forest.roots[i], forest.used[1]
-            forest.used[1] += 1
-            forest.first[above], forest.count[above] = branch, 1
-            forest.roots[i] = new_vertex(forest, parents[k], above, np.int64(0))
-            forest.branch[branch], forest.vertex[branch] = parents[k], forest.roots[i]
+    for _ in range(growth.share.shape[0]):
+        _new_vertex(forest)
 
 
 @inner
@@ -258,35 +195,33 @@ def trace(problem, forest, growth, scratch, owner, prefix, sets):
     ``sets``, (3, p), gets what was grown, what was passed over and what the grown ones shrink to.
     """
     p = prefix.shape[0]
-    grown, passed = sets[0], sets[1]
     if forest.used[0] == 0:
-        plant(problem.required, forest, growth)
-    vertex, below = forest.roots[owner], np.int64(0)
-    for node in range(p):
-        grown[node] = passed[node] = False
+        _plant(forest, growth)
+    vertex, below = owner, owner
     while below >= 0:
-        if forest.used[0] == forest.node.shape[0] or forest.used[1] + p > forest.branch.shape[0]:
-            plant(problem.required, forest, growth)
-            vertex = forest.roots[owner]
+        is_full = forest.used[0] == forest.score.shape[0] or forest.used[1] + p > len(forest.branch)
+        if is_full:
+            _plant(forest, growth)
+        if is_full or below == owner:  # from the root
+            vertex, depth = owner, members(problem.required[owner], growth.path)
             for node in range(p):
-                grown[node] = passed[node] = False
+                sets[0, node] = sets[1, node] = False
         if forest.first[vertex] < 0:
-            _branch_out(problem, forest, growth, vertex)
+            _branch_out(problem, forest, growth, vertex, owner, depth, sets)
         below, first = np.int64(-1), forest.first[vertex]
         for c in range(forest.count[vertex]):
             node = forest.branch[first + c]
             if prefix[node]:
-                grown[node] = True
                 below = np.int64(forest.vertex[first + c])
                 if below < 0:
-                    below = new_vertex(forest, np.int64(node), vertex, np.int64(c))
+                    below = _new_vertex(forest)
                     forest.vertex[first + c] = below
-                vertex = below
+                sets[0, node], growth.path[depth] = True, node
+                vertex, depth = below, depth + 1
                 break
-            passed[node] = True
+            sets[1, node] = True
     if np.isnan(forest.score[vertex]):
-        row = sets[2]
         for node in range(p):
-            row[node] = grown[node] or problem.required[owner, node]
-        forest.score[vertex] = shrink(problem, row, owner, scratch)
+            sets[2, node] = sets[0, node] or problem.required[owner, node]
+        forest.score[vertex] = shrink(problem, sets[2], owner, scratch)
     return forest.score[vertex]

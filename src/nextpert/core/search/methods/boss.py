@@ -289,8 +289,7 @@ class _Task(NamedTuple):
         problem, draws = self.free if is_free else self.problem, np.array([random], np.uint64)
         p = len(order)
         state, parents = State.start(order, self.n_context), np.zeros((p, p), np.bool_)
-        forest = Forest.empty(p, int(problem.required.sum()))
-        tools = problem, forest, Growth.empty(p), Scratch.empty(p), state
+        tools = problem, Forest.empty(p), Growth.empty(p), Scratch.empty(p), state
         bound = self.prior is not None and not is_free
         climb(*tools, draws, parents)
         while bound and move_blocks(*tools):
