@@ -41,15 +41,17 @@ def test_directed_is_what_the_whole_class_agrees_on(classes):
         shared = set.intersection(*(set(dag.edges()) for dag in members))
         for dag in members:
             graph = Pdag.of_class(dag)
-            directed = {(x, y) for y in range(4) for x in graph.parents[y]}
-            joined = {frozenset((x, y)) for y in range(4) for x in graph.neighbours[y]}
+            directed = {(x, y) for y in range(4) for x in graph.parents(y)}
+            joined = {frozenset((x, y)) for y in range(4) for x in graph.neighbours(y)}
             assert directed == shared
             assert joined == {frozenset(edge) for edge in set(dag.edges()) - shared}
             assert graph.to_dag() in members
 
 
 def test_directions_without_a_graph_give_none():
-    square = Pdag([set()] * 4, [{1, 3}, {0, 2}, {1, 3}, {0, 2}])  # no graph without a collider
+    square = Pdag(
+        np.array([[0, 1, 0, 1], [1, 0, 1, 0]] * 2, dtype=bool)
+    )  # no graph without a collider
     assert square.to_dag() is None
 
 

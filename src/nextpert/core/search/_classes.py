@@ -228,10 +228,11 @@ def backward(
         graph = Pdag.of_class(dag, n_context)
         found: list[tuple[float, int, int, set[int]]] = []
         for y in range(dag.n_nodes):
-            for x in sorted(graph.parents[y] | graph.neighbours[y]):
-                common = graph.neighbours[y] & graph.adjacent(x)
+            parents, beside = graph.parents(y), graph.neighbours(y)
+            for x in sorted(parents | beside):
+                common = beside & graph.adjacent(x)
                 for kept in islice(_cliques(graph, sorted(common)), _MOST_SETS):
-                    base = frozenset(kept | graph.parents[y]) - {x}
+                    base = frozenset(kept | parents) - {x}
                     gain = score(y, base) - score(y, base | {x})
                     if gain > _LEAST_GAIN:
                         found.append((gain, x, y, common - kept))
@@ -249,12 +250,11 @@ def _without(
     """Return a graph of the class after a deletion, None where all contradict what is known."""
     if prior is not None and (prior.required[x, y] or prior.required[y, x]):
         return None
-    thinner = graph.copy()
-    thinner.drop(x, y)
+    thinner = Pdag(graph.edges.copy())
+    thinner.edges[x, y] = thinner.edges[y, x] = False
     for node in freed:
-        thinner.direct(y, node)
-        if node in thinner.neighbours[x]:
-            thinner.direct(x, node)
+        thinner.edges[node, y] = False  # y -> node, and x -> node where x - node
+        thinner.edges[node, x] &= not thinner.edges[x, node]
     return thinner.to_dag() if prior is None else thinner.to_dag(prior.before, prior.forbidden)
 
 
@@ -292,18 +292,14 @@ def oriented_by(
         known = known.with_context(n_context)
     out = []
     for x, y in dag.edges():
-        if x in alone.parents[y]:
+        if not alone.edges[y, x]:
             how = CELLS
-        elif x in graph.parents[y]:
+        elif not graph.edges[y, x]:
             how = INTERVENTIONS
-        else:
-            how = OPEN if prior is None or _can_turn(graph, x, y, known) else PRIOR
+        else:  # open where a member agrees in which y must stand before x
+            turned = known.before.copy()
+            turned[y, x] = True
+            can_turn = prior is None or graph.to_dag(turned, known.forbidden) is not None
+            how = OPEN if can_turn else PRIOR
         out.append((x, y, how))
     return out
-
-
-def _can_turn(graph: Pdag, x: int, y: int, prior: PriorKnowledge) -> bool:
-    """Whether a member that agrees has y -> x: one that agrees when y must stand before x."""
-    before = prior.before.copy()
-    before[y, x] = True
-    return graph.to_dag(before, prior.forbidden) is not None
