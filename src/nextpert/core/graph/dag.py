@@ -295,13 +295,11 @@ def perturb_dag(
         raise ValueError(message)
     edges = [dag.edges()[i] for i in generator.permutation(dag.n_edges)]
     linked = {frozenset(edge) for edge in edges}
-    fixed, children = edges[missing:], _children(p, edges[missing:])
-    for _ in range(turned):
+    edges = edges[missing:]
+    for place in range(turned):
         # The shortest edge of a topological order can be turned, so that one is always found.
-        place = next(i for i, edge in enumerate(fixed) if not _path(children, *edge, direct=False))
-        parent, child = fixed.pop(place)
-        children[parent].remove(child)
-        children[child].add(parent)
+        ways = ([*edges[:k], *edges[k + 1 :], edges[k][::-1]] for k in range(len(edges) - place))
+        edges = next(way for way in ways if _is_acyclic(p, way))
     rows, cols = np.tril_indices(p, -1)
     for i in generator.permutation(len(rows)):
         if extra == 0:
@@ -309,30 +307,15 @@ def perturb_dag(
         pair = (int(rows[i]), int(cols[i]))
         if frozenset(pair) in linked:
             continue
-        parent, child = pair if generator.random() < 0.5 else pair[::-1]
-        if _path(children, child, parent):
-            parent, child = child, parent
-        children[parent].add(child)
+        edge = pair if generator.random() < 0.5 else pair[::-1]
+        edges.append(edge if _is_acyclic(p, [*edges, edge]) else edge[::-1])
         extra -= 1
-    return Dag.from_edges(p, [(k, i) for k in range(p) for i in children[k]])
+    return Dag.from_edges(p, edges)
 
 
-def _children(p: int, edges: list[Edge]) -> list[set[int]]:
-    children: list[set[int]] = [set() for _ in range(p)]
-    for parent, child in edges:
-        children[parent].add(child)
-    return children
-
-
-def _path(children: list[set[int]], start: int, end: int, *, direct: bool = True) -> bool:
-    """Whether a directed path leads from ``start`` to ``end``; its edge itself counts if direct."""
-    waiting = [k for k in children[start] if direct or k != end]
-    seen = set(waiting)
-    while waiting:
-        node = waiting.pop()
-        if node == end:
-            return True
-        fresh = children[node] - seen
-        seen |= fresh
-        waiting += fresh
-    return False
+def _is_acyclic(p: int, edges: list[Edge]) -> bool:
+    try:
+        Dag.from_edges(p, edges)
+    except CycleError:
+        return False
+    return True

@@ -33,14 +33,12 @@ class State(NamedTuple):
     trial: NDArray[np.bool_]  # (3, p) scratch: sets grown, passed over and shrunk to
     own: NDArray[np.bool_]  # (3, p) the same for the node that moves
     gain: NDArray[np.float64]  # (p,) scratch
-    queue: NDArray[np.int64]  # (n_moving,) the nodes in the order in which this sweep moves them
-    progress: NDArray[np.int64]  # nodes of the queue done, nodes moved in this sweep, sweeps
+    queue: NDArray[np.int64]  # (n_moving,) the nodes in the order in which a sweep moves them
 
     @classmethod
     def start(cls, order: NDArray[np.int64], n_context: int = 0) -> State:
         """Return the state before any score is known; the first ones of the order stay there."""
         p = len(order)
-        n_moving = p - n_context
         return cls(
             order=order.copy(),
             place=np.argsort(order),
@@ -51,8 +49,7 @@ class State(NamedTuple):
             trial=np.zeros((3, p), np.bool_),
             own=np.zeros((3, p), np.bool_),
             gain=np.zeros(p),
-            queue=np.arange(n_moving),
-            progress=np.array([n_moving, 0, 0]),
+            queue=np.arange(p - n_context),
         )
 
 
@@ -143,11 +140,13 @@ def _limits(before, after, state, v):
 @spliced
 def _improve(problem, forest, growth, scratch, state, random):
     """Move one node after the other to its best place until none gains."""
-    n_moving = state.queue.shape[0]
-    progress = state.progress
-    while True:
-        while progress[0] < n_moving:
-            v = state.queue[progress[0]]
+    queue, has_moved = state.queue, True
+    while has_moved:
+        for k in range(queue.shape[0] - 1, 0, -1):  # a new sweep, in a new order of nodes
+            other = random_below(random, k + 1)
+            queue[k], queue[other] = queue[other], queue[k]
+        has_moved = False
+        for v in queue:
             low, high = _limits(problem.before, problem.after, state, v)
             _weigh(problem, forest, growth, scratch, state, v, low, high)
             best, gain = state.place[v], 1e-6 + 1e-11 * problem.weight  # more than rounding
@@ -155,16 +154,8 @@ def _improve(problem, forest, growth, scratch, state, random):
                 if state.gain[j] > gain:
                     best, gain = j, state.gain[j]
             if best != state.place[v]:
-                progress[1] += 1
+                has_moved = True
                 _move(problem, forest, growth, scratch, state, v, best)
-            progress[0] += 1
-        if progress[2] > 0 and progress[1] == 0:
-            return
-        for k in range(n_moving - 1, 0, -1):  # a new sweep, in a new order of nodes
-            other = random_below(random, k + 1)
-            state.queue[k], state.queue[other] = state.queue[other], state.queue[k]
-        progress[0], progress[1] = 0, 0
-        progress[2] += 1
 
 
 @lean
@@ -219,6 +210,5 @@ def move_blocks(problem, forest, growth, scratch, state):
             state.place[state.order[m]] = m
         if most > least:
             gained = 1
-            state.progress[1] += 1  # single moves are to be tried again
         _settle_all(problem, forest, growth, scratch, state)
     return gained

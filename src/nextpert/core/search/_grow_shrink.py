@@ -62,7 +62,6 @@ class Growth(NamedTuple):
     rows: NDArray[np.float64]  # (depth, p) rows of the Cholesky factor
     variance: NDArray[np.float64]  # (depth, p) of every node, given the path so far
     covariance: NDArray[np.float64]  # (depth, p) of every node with the owner
-    share: NDArray[np.float64]  # (p,)
     key: NDArray[np.float64]  # (p,)
     found: NDArray[np.int64]  # (p,)
 
@@ -75,7 +74,6 @@ class Growth(NamedTuple):
             rows=np.zeros((p + 1, p)),
             variance=np.zeros((p + 1, p)),
             covariance=np.zeros((p + 1, p)),
-            share=np.zeros(p),
             key=np.zeros(p),
             found=np.zeros(p, np.int64),
         )
@@ -135,13 +133,6 @@ def _residuals(problem, growth, owner, depth):
 
 
 @inner
-def _shares(variance, covariance, residual, share):
-    """Fill in the share of the owner's residual variance that each node explains."""
-    for u in range(share.shape[0]):  # no branches, so that it runs on vectors
-        share[u] = covariance[u] * covariance[u] / (variance[u] * residual)
-
-
-@inner
 def _branch_out(problem, forest, growth, vertex, owner, depth, sets):
     """Find the branches of a vertex, best first: nodes that were neither taken nor passed over.
 
@@ -151,9 +142,8 @@ def _branch_out(problem, forest, growth, vertex, owner, depth, sets):
     variance, covariance = growth.variance[depth], growth.covariance[depth]
     residual, n = variance[owner], np.int64(0)
     bound = -np.expm1((problem.constant[depth + 1] - problem.constant[depth]) / problem.weight)
-    _shares(variance, covariance, residual, growth.share)
     for u in range(problem.matrix.shape[0]):
-        share = growth.share[u]
+        share = covariance[u] * covariance[u] / (variance[u] * residual)
         if not share > bound:  # most nodes
             continue
         if u == owner or sets[0, u] or sets[1, u] or problem.required[owner, u]:
@@ -184,7 +174,7 @@ def _plant(forest, growth):
     """Empty the forest but for the roots."""
     forest.used[0] = forest.used[1] = 0
     growth.last[growth.last.shape[0] - 1] = -1
-    for _ in range(growth.share.shape[0]):
+    for _ in range(growth.key.shape[0]):
         _new_vertex(forest)
 
 

@@ -159,9 +159,7 @@ class PriorKnowledge(Shown):
         p = self.n_nodes
         out = PriorKnowledge(p + n_context)
         for name in ("required", "forbidden", "before"):
-            matrix = np.zeros((out.n_nodes, out.n_nodes), np.bool_)
-            matrix[:p, :p] = getattr(self, name)
-            setattr(out, name, matrix)
+            setattr(out, name, np.pad(getattr(self, name), (0, n_context)))
         out.before[p:, :p] = True
         out.forbidden[:, p:] = True
         np.fill_diagonal(out.forbidden, False)
@@ -171,8 +169,6 @@ class PriorKnowledge(Shown):
             acts = np.zeros(p, np.bool_)
             acts[as_nodes(nodes, p, f"The targets of context node {k}")] = True
             out.required[p + k, :p], out.forbidden[p + k, :p] = acts, ~acts
-        for matrix in (out.required, out.forbidden, out.before):
-            matrix.flags.writeable = False
         return out
 
     def nearest_order(self, order: ArrayLike) -> NDArray[np.int64]:
