@@ -59,15 +59,13 @@ def _settle(problem, forest, growth, scratch, state, node):
     trial = state.trial
     state.score[node] = trace(problem, forest, growth, scratch, node, state.prefix, trial)
     for other in range(trial.shape[1]):
-        state.grown[node, other] = trial[0, other]
-        state.passed[node, other] = trial[1, other]
+        state.grown[node, other], state.passed[node, other] = trial[0, other], trial[1, other]
 
 
 @spliced
 def _settle_all(problem, forest, growth, scratch, state):
     """Score the whole order."""
-    for node in range(state.prefix.shape[0]):
-        state.prefix[node] = False
+    state.prefix[:] = False
     for m in range(state.order.shape[0]):
         _settle(problem, forest, growth, scratch, state, state.order[m])
         state.prefix[state.order[m]] = True
@@ -78,8 +76,7 @@ def _weigh(problem, forest, growth, scratch, state, v, low, high):
     """Fill ``gain[j]``, by how much the score rises if v stands at place j."""
     a = state.place[v]
     prefix, gain = state.prefix, state.gain
-    for node in range(prefix.shape[0]):
-        prefix[node] = False
+    prefix[:] = False
     for m in range(low):  # v stands at low or later, so that it is not among these
         prefix[state.order[m]] = True
     own = trace(problem, forest, growth, scratch, v, prefix, state.own)
@@ -113,8 +110,7 @@ def _move(problem, forest, growth, scratch, state, v, target):
         state.place[state.order[m]] = m
     state.order[target] = v
     state.place[v] = target
-    for node in range(state.prefix.shape[0]):
-        state.prefix[node] = False
+    state.prefix[:] = False
     for m in range(max(a, target) + 1):
         node = state.order[m]
         if m >= min(a, target):
@@ -177,38 +173,27 @@ def move_blocks(problem, forest, growth, scratch, state):
     others hop over this block one by one. Scores and sets in ``state`` must be up to date, and are
     at the end.
     """
-    p = state.order.shape[0]
-    order, best_order = np.empty(p, np.int64), np.empty(p, np.int64)
-    gained = 0
+    p, gained = state.order.shape[0], 0
+    least = 1e-6 + 1e-11 * problem.weight  # more than rounding
     for task in range(2 * state.queue.shape[0]):
         v, step = task >> 1, 1 - 2 * (task & 1)
         limits = problem.after[v] if step > 0 else problem.before[v]
         if not limits.any():
             continue
-        base = 0.0
-        for m in range(p):
-            order[m] = state.order[m]
-            base += state.score[m]
+        best, most, base = state.order.copy(), least, state.score.sum()
         near = far = state.place[v]  # the ends of the block
-        least = 1e-6 + 1e-11 * problem.weight
-        most = least
         while 0 <= near + step < p:
             node = state.order[near + step]
             if not limits[node]:
                 _move(problem, forest, growth, scratch, state, node, far)
                 far += step
-                total = 0.0
-                for i in range(p):
-                    total += state.score[i]
-                if total - base > most:
-                    most = total - base
-                    for m in range(p):
-                        best_order[m] = state.order[m]
+                if state.score.sum() - base > most:
+                    most = state.score.sum() - base
+                    best[:] = state.order
             near += step
+        gained |= most > least
+        state.order[:] = best
         for m in range(p):
-            state.order[m] = best_order[m] if most > least else order[m]
-            state.place[state.order[m]] = m
-        if most > least:
-            gained = 1
+            state.place[best[m]] = m
         _settle_all(problem, forest, growth, scratch, state)
     return gained

@@ -194,8 +194,7 @@ def trace(problem, forest, growth, scratch, owner, prefix, sets):
             _plant(forest, growth)
         if is_full or below == owner:  # from the root
             vertex, depth = owner, members(problem.required[owner], growth.path)
-            for node in range(p):
-                sets[0, node] = sets[1, node] = False
+            sets[:2] = False
         if forest.first[vertex] < 0:
             _branch_out(problem, forest, growth, vertex, owner, depth, sets)
         below, first = np.int64(-1), forest.first[vertex]

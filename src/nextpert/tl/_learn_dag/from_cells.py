@@ -170,12 +170,6 @@ def report(learned: Learned, environments: Environments, which: str, key: str) -
 
 
 def _require_enough(cells: Moments, genes: list[str], method: str, what: str) -> None:
-    if cells.n < 4:
-        message = (
-            f"Only {cells.n} {what}: a graph needs at least 4, and {len(genes) + 2} for "
-            f'{len(genes)} genes to be sound. Give your own graph (method="given") without them.'
-        )
-        raise ValueError(message)
     require_varying(cells, genes, what)
     if are_few(cells.n, len(genes)):
         hint = ' GSP finds few edges in this way: use method="boss".' if method == "gsp" else ""

@@ -34,12 +34,6 @@ if TYPE_CHECKING:
     from nextpert.tl._learn_dag.context import Panel
 
 
-def has_seen_perturbed(stored: Any) -> bool:
-    """Whether what is stored of a graph says that perturbed cells were searched."""
-    params: Any = stored.get("params") if hasattr(stored, "get") else None
-    return hasattr(params, "get") and params.get("environments") == "all"
-
-
 def fold_streams(n: int) -> list[np.random.Generator]:
     """Return the streams of the searches that a fit makes without each of ``n`` folds."""
     return np.random.default_rng(0).spawn(n)
@@ -63,9 +57,9 @@ def read_held_out(
     penalty and prior knowledge are those of the stored graph.
     """
     stored = eager(adata.uns.get(dag_key))
-    if not has_seen_perturbed(stored):
+    params: Any = stored.get("params") if hasattr(stored, "get") else None
+    if not hasattr(params, "get") or params.get("environments") != "all":
         return None
-    params = stored["params"]
     own = fitted_roles(adata, params)
     if (own.perturbation_key, own.control) != (roles.perturbation_key, roles.control):
         return None

@@ -253,47 +253,40 @@ class _Task(NamedTuple):
         """
         if not isinstance(start, int):
             p = len(start)
-            order = np.concatenate([np.arange(p, p + self.n_context), start])
-            return self._climb(order, seed)[:2]
+            order = np.append(np.arange(p, p + self.n_context), start)
+            return self._climb(self.problem, order, np.array([seed], np.uint64))[:2]
         slack = int(np.random.default_rng(int(seed)).integers(N_SLACKS)) if start else 0
-        order, random = self._order(slack, seed, self.problem)
-        found = [self._climb(order, random)[:2]]
+        found = [self._from_start(self.problem, slack, seed)[:2]]
         if self.prior is not None:
-            order, random = self._order(slack, seed, self.free)
-            _, free, order = self._climb(order, random, is_free=True)
+            _, free, order = self._from_start(self.free, slack, seed)
             class_ = Pdag.of_class(Dag.from_matrix(free.T), self.n_context)
-            member = class_.to_dag(self.known.before, self.known.forbidden)
             known = self.known
+            member = class_.to_dag(known.before, known.forbidden)
             order = known.nearest_order(order) if member is None else known.order_of(member)
-            found.append(self._climb(order, seed)[:2])
-            if member is not None and self.known.allows(member):
+            found.append(self._climb(self.problem, order, np.array([seed], np.uint64))[:2])
+            if member is not None and known.allows(member):
                 found.append(_scored(self.problem, member))
         return max(found, key=lambda pair: pair[0])
 
-    def _order(
-        self, slack: int, seed: np.uint64, problem: Score
-    ) -> tuple[NDArray[np.int64], np.uint64]:
-        """Return an order to start from, context nodes first, and the state of its draws."""
+    def _from_start(
+        self, problem: Score, slack: int, seed: np.uint64
+    ) -> tuple[float, NDArray[np.bool_], NDArray[np.int64]]:
+        """Climb from a drawn order, context nodes first."""
         p, random = len(self.precision), np.array([seed], np.uint64)
         after = problem.after[:p, :p].copy()
-        found, _ = sparse_order(self.precision, self.threshold, after, slack, random)
-        return np.concatenate([np.arange(p, p + self.n_context), found]), random[0]
+        order, _ = sparse_order(self.precision, self.threshold, after, slack, random)
+        return self._climb(problem, np.append(np.arange(p, p + self.n_context), order), random)
 
     def _climb(
-        self, order: NDArray[np.int64], random: np.uint64, *, is_free: bool = False
+        self, problem: Score, order: NDArray[np.int64], random: NDArray[np.uint64]
     ) -> tuple[float, NDArray[np.bool_], NDArray[np.int64]]:
-        """Climb from an order; return score, parent sets and the order at the end.
-
-        ``random`` is the state of the draws; with ``is_free`` there is no prior knowledge.
-        """
-        problem, draws = self.free if is_free else self.problem, np.array([random], np.uint64)
+        """Climb from an order; return score, parent sets and the order at the end."""
         p = len(order)
         state, parents = State.start(order, self.n_context), np.zeros((p, p), np.bool_)
         tools = problem, Forest.empty(p), Growth.empty(p), Scratch.empty(p), state
-        bound = self.prior is not None and not is_free
-        climb(*tools, draws, parents)
-        while bound and move_blocks(*tools):
-            climb(*tools, draws, parents)
+        climb(*tools, random, parents)
+        while self.prior is not None and problem is self.problem and move_blocks(*tools):
+            climb(*tools, random, parents)
         return float(state.score.sum()), parents, state.order
 
 
