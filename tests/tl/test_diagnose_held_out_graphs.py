@@ -119,7 +119,7 @@ def test_knowledge_of_before_survives_files(small_screen, tmp_path, assert_same)
 
 def test_knowledge_of_before_is_read_as_it_was_stored():
     prior = PriorKnowledge(4, before=[(0, 3)], required=[(1, 2)], forbidden=[(2, 0)])
-    known = read_knowledge(stored_knowledge(prior), 4)
+    known = read_knowledge(stored_knowledge(prior)["prior"], 4)
     for kind in ("before", "required", "forbidden"):
         np.testing.assert_array_equal(getattr(known, kind), getattr(prior, kind))
-    assert read_knowledge(stored_knowledge(None), 4) is None
+    assert read_knowledge(stored_knowledge(None).get("prior"), 4) is None

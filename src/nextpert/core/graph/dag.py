@@ -5,6 +5,7 @@ from __future__ import annotations
 import graphlib
 import heapq
 from graphlib import TopologicalSorter
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -131,10 +132,7 @@ class Dag(Shown):
         if not np.array_equal(np.sort(sequence), np.arange(len(sequence))):
             message = f"order must hold each of 0..{len(sequence) - 1} once."
             raise ValueError(message)
-        parents: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * len(sequence)
-        for position, node in enumerate(sequence):
-            parents[node] = sequence[:position]
-        return cls.from_parents(parents)
+        return cls.from_edges(len(sequence), combinations(sequence.tolist(), 2))
 
     @property
     def n_edges(self) -> int:
@@ -185,8 +183,7 @@ class Dag(Shown):
         self.indices = self.indices[np.lexsort((self.indices, children))]
         twice = np.flatnonzero((np.diff(children) == 0) & (np.diff(self.indices) == 0))
         if len(twice):
-            edge = f"{self.indices[twice[0]]} -> {children[twice[0]]}"
-            message = f"The edge {edge} is given twice."
+            message = f"The edge {self.indices[twice[0]]} -> {children[twice[0]]} is given twice."
             raise ValueError(message)
 
     def _topological_order(self) -> NDArray[np.int64]:
@@ -299,7 +296,7 @@ def perturb_dag(
     for place in range(turned):
         # The shortest edge of a topological order can be turned, so that one is always found.
         ways = ([*edges[:k], *edges[k + 1 :], edges[k][::-1]] for k in range(len(edges) - place))
-        edges = next(way for way in ways if _is_acyclic(p, way))
+        edges = next(way for way in ways if is_acyclic(p, way))
     rows, cols = np.tril_indices(p, -1)
     for i in generator.permutation(len(rows)):
         if extra == 0:
@@ -308,12 +305,13 @@ def perturb_dag(
         if frozenset(pair) in linked:
             continue
         edge = pair if generator.random() < 0.5 else pair[::-1]
-        edges.append(edge if _is_acyclic(p, [*edges, edge]) else edge[::-1])
+        edges.append(edge if is_acyclic(p, [*edges, edge]) else edge[::-1])
         extra -= 1
     return Dag.from_edges(p, edges)
 
 
-def _is_acyclic(p: int, edges: list[Edge]) -> bool:
+def is_acyclic(p: int, edges: Iterable[Edge]) -> bool:
+    """Whether edges ``(parent, child)`` of ``p`` nodes have no cycle."""
     try:
         Dag.from_edges(p, edges)
     except CycleError:

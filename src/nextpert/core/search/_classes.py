@@ -17,6 +17,7 @@ them apart, and have the same score.
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import islice
 from math import exp, factorial
 from typing import TYPE_CHECKING, NamedTuple
@@ -212,17 +213,13 @@ def backward(
     knowledge, an edge is deleted only where a member of the new class agrees with it. Directions
     that the last ``n_context`` nodes orient stay as they are.
     """
-    known: dict[tuple[int, frozenset[int]], float] = {}
-    scratch = Scratch.empty(dag.n_nodes)
-    row = np.zeros(dag.n_nodes, np.bool_)
+    scratch, row = Scratch.empty(dag.n_nodes), np.zeros(dag.n_nodes, np.bool_)
 
+    @cache
     def score(node: int, parents: frozenset[int]) -> float:
-        key = (node, parents)
-        if key not in known:
-            row[:] = False
-            row[list(parents)] = True
-            known[key] = local_score(problem, row, node, scratch)
-        return known[key]
+        row[:] = False
+        row[list(parents)] = True
+        return float(local_score(problem, row, node, scratch))
 
     while True:
         graph = Pdag.of_class(dag, n_context)

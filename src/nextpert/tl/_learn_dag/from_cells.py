@@ -96,10 +96,8 @@ def learn_from_cells(
         "edges": edge_table(genes, found, options, many),
         **found.stored,
         **stored_targets(told),
+        **stored_knowledge(options.prior),
     }
-    knowledge = stored_knowledge(options.prior)
-    if knowledge:
-        stored["prior"] = knowledge
     if joint.names:
         frequency = None if many is None else many.context_frequency[joint.present]
         stored["direct_targets"] = target_table(joint.names, genes, found.context_edges, frequency)
@@ -171,7 +169,7 @@ def report(learned: Learned, environments: Environments, which: str, key: str) -
 
 def _require_enough(cells: Moments, genes: list[str], method: str, what: str) -> None:
     require_varying(cells, genes, what)
-    if are_few(cells.n, len(genes)):
+    if are_few(cells.n, len(genes)) and cells.n > 3:
         hint = ' GSP finds few edges in this way: use method="boss".' if method == "gsp" else ""
         message = (
             f"Only {cells.n} {what} for {len(genes)} genes: correlations are shrunk, as if 5 cells "

@@ -115,7 +115,8 @@ def learn_dag(
         ``adata.var_names`` holds others (Ensembl ids).
     method
         ``"gsp"`` (default), ``"boss"``, ``"causaldag"`` for the original implementation of GSP,
-        where the extra ``nextpert[causaldag]`` is installed, or ``"given"`` to use ``dag``.
+        where the extra ``nextpert[causaldag]`` is installed (it has no start from the order of
+        BOSS, and stops at denser graphs), or ``"given"`` to use ``dag``.
     environments
         ``"control"`` (default) reads the control cells alone; ``"all"`` every labelled cell, with
         ``method="boss"``.
@@ -213,10 +214,8 @@ def learn_dag(
     Warns
     -----
     UserWarning
-        If there are fewer cells than genes plus two, in which case correlations are shrunk; with
-        ``method="causaldag"``, if the order found by BOSS has a minimal I-map with fewer edges at
-        the same ``alpha``; and if the values may not be log-normalised
-        (:func:`nextpert.pp.setup_screen`).
+        If there are fewer cells than genes plus two, in which case correlations are shrunk, and if
+        the values may not be log-normalised (:func:`nextpert.pp.setup_screen`).
 
     Raises
     ------
@@ -255,10 +254,7 @@ def learn_dag(
     )  # fmt: skip
     if method == "given":
         _refuse_with_given(n_graphs, chosen.prior)
-        panel = None
-        if genes is not None:
-            panel = _adata.resolve_panel(adata, genes, gene_symbols=gene_symbols)[0]
-        names, columns, graph = given_graph(adata, dag, panel, gene_symbols)
+        names, columns, graph = given_graph(adata, dag, genes, gene_symbols)
         learned = Learned(graph, graph.order, {}, None)
     else:
         require_cells(adata, f"learn_dag with method={method!r}")

@@ -37,19 +37,21 @@ if TYPE_CHECKING:
 
 
 def given_graph(
-    adata: ad.AnnData, dag: Any, genes: Sequence[str] | None, gene_symbols: str | None = None
+    adata: ad.AnnData, dag: Any, genes: Iterable[str] | None, gene_symbols: str | None = None
 ) -> tuple[list[str], NDArray[np.int64], Dag]:
     """Return panel, columns and graph from edges ``(parent, child)``, a matrix, a table or a Dag.
 
     Without ``genes`` the panel is that of the table, of the edges (in the order of
     ``adata.var_names``), or every gene, as for a graph without edges.
     """
+    if genes is not None:
+        genes, _ = resolve_panel(adata, genes, gene_symbols=gene_symbols)
     if isinstance(dag, pd.DataFrame):
         if list(dag.index) != list(dag.columns):
             message = "A graph as a table needs the same genes, in one order, as rows and columns."
             raise ValueError(message)
         names, _ = resolve_panel(adata, dag.index, gene_symbols=gene_symbols)
-        genes = names if genes is None else list(genes)
+        genes = genes or names
         differ = sorted(set(names) ^ set(genes))
         if differ:
             message = f"genes and the table of the graph differ in {list_names(differ)}."
@@ -139,15 +141,15 @@ def read_prior(genes: Sequence[str], prior: Mapping[str, Any] | None) -> PriorKn
     return PriorKnowledge(len(genes), tiers=tiers, names=genes, **edges)
 
 
-def stored_knowledge(prior: PriorKnowledge | None) -> dict[str, NDArray[Any]]:
+def stored_knowledge(prior: PriorKnowledge | None) -> dict[str, dict[str, NDArray[Any]]]:
     """Return what was known before as rows of the panel, for searches on other cells of it."""
     if prior is None:
         return {}
-    return {kind: np.argwhere(getattr(prior, kind)) for kind in EDGES_OF}
+    return {"prior": {kind: np.argwhere(getattr(prior, kind)) for kind in EDGES_OF}}
 
 
 def read_knowledge(stored: Any, n_genes: int) -> PriorKnowledge | None:
-    """Return prior knowledge from what :func:`stored_knowledge` gave."""
+    """Return prior knowledge from the ``"prior"`` that :func:`stored_knowledge` gave."""
     if not stored:
         return None
     edges = {kind: np.asarray(stored[kind]).tolist() for kind in EDGES_OF if kind in stored}

@@ -12,8 +12,7 @@ import numpy as np
 from nextpert._warn import warn
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.graph.dag import Dag
-from nextpert.core.search.methods.boss import boss, default_starts
-from nextpert.core.search.minimal_imap import are_few, make_tests, minimal_imap
+from nextpert.core.search.minimal_imap import are_few, make_tests
 from nextpert.core.search.registry import Found, register
 
 if TYPE_CHECKING:
@@ -144,28 +143,8 @@ def _own_random_state(seed: int) -> Iterator[None]:
 
 @register("causaldag", options=("alpha",), default_runs=lambda _: 100, threads=False)
 def learn(moments: Moments, options: SearchOptions, *, rng: np.random.Generator, **_: Any) -> Found:
-    """Search as :func:`causaldag_gsp` does; warn where the graph of all cells is not sparsest."""
-    shared: dict[str, Any] = {"alpha": options.alpha, "prior": options.prior}
-    dag = causaldag_gsp(moments, n_runs=options.n_runs, rng=rng, **shared)
-    if options.order is None:
-        warn_if_not_sparsest(moments, dag, **shared)
+    """Search as :func:`causaldag_gsp` does."""
+    dag = causaldag_gsp(
+        moments, alpha=options.alpha, n_runs=options.n_runs, prior=options.prior, rng=rng
+    )
     return Found(dag, dag.order)
-
-
-def warn_if_not_sparsest(
-    moments: Moments, dag: Dag, *, alpha: float, prior: PriorKnowledge | None
-) -> None:
-    """Warn where the order of a score search has a sparser minimal I-map.
-
-    A sparser I-map at the same level proves that the graph is not the sparsest; that none is found
-    proves nothing.
-    """
-    order = boss(moments, n_starts=default_starts(moments.n_nodes), prior=prior, rng=0).order
-    sparser = minimal_imap(moments, order, alpha=alpha, prior=prior).n_edges
-    if sparser < dag.n_edges:
-        message = (
-            f"GSP stopped at {dag.n_edges} edges, but there is an order of the genes with "
-            f"{sparser} at the same alpha: some edges are likely to be false. Use "
-            f'method="gsp", which starts from that order, or method="boss".'
-        )
-        warn(message)
