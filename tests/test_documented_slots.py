@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import importlib
 import inspect
+import json
+import pkgutil
 import re
 import warnings
 from collections.abc import Mapping
@@ -15,6 +19,7 @@ import scipy.sparse as sp
 
 import nextpert as npt
 from function_pages import stored
+from nextpert.core._codec import FORMAT
 
 # What every stored result carries, as the developer's page says.
 STAMP = {"version", "format", "contents"}
@@ -86,6 +91,58 @@ TYPES = {
 }
 
 
+# Digests of what results hold in a format: whoever changes a field raises FORMAT as well.
+FIELDS_OF_FORMAT = 4
+FIELDS = {
+    "dataclasses": "ad304b38", "pp.assign_guides": "44136fa3", "pp.perturb_cite_seq": "48a42541",
+    "pp.perturbation_screen": "48a42541", "pp.setup_screen": "5bca3346", "tl.cpca": "746c6242",
+    "tl.dag_fit": "f2af4c86", "tl.design_interventions": "08526298", "tl.diagnose": "c5a4bee2",
+    "tl.fit_dag_blr": "8e591fde", "tl.learn_dag": "816b9e91", "tl.perturbation_effects": "24ee915f",
+    "tl.plan_cells": "703b4b96", "tl.plan_screen": "af74b0e1", "tl.replay_design": "ae5bade4",
+    "tl.target_distances": "9b4b1718",
+}  # fmt: skip
+NEW_FORMAT = (
+    "what is stored has changed: raise FORMAT in nextpert/core/_codec.py, so that older ones are "
+    "refused; set FIELDS_OF_FORMAT to it, and this digest in FIELDS"
+)
+
+
+def digest(fields):
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def without_shapes(described):
+    if isinstance(described, Mapping):
+        return {name: without_shapes(part) for name, part in described.items()}
+    return described.split(" ")[0]
+
+
+def declared_fields():
+    """Return every field that some dataclass of the package stores, as it is declared."""
+    found = {}
+    for module in pkgutil.walk_packages(npt.__path__, "nextpert."):
+        if module.name.endswith("__main__"):
+            continue
+        for name, record in vars(importlib.import_module(module.name)).items():
+            if not dataclasses.is_dataclass(record) or record.__module__ != module.name:
+                continue
+            for field in dataclasses.fields(record):
+                if "part" in field.metadata:
+                    read = field.metadata["part"].unpack
+                    told = inspect.getclosurevars(read).nonlocals
+                    plain = [told.get(word) for word in ("shape", "size", "columns", "whole")]
+                    found[f"{name}.{field.name}"] = [read.__qualname__, str(plain)]
+    return found
+
+
+def test_declared_fields_change_with_the_format_alone():
+    fields = declared_fields()
+    assert "FittedPosterior.genes" in fields
+    assert len(fields) > 50
+    found = FIELDS_OF_FORMAT, FIELDS["dataclasses"]
+    assert (FORMAT, digest(fields)) == found, NEW_FORMAT
+
+
 def slots(adata):
     return {(slot, str(key)) for slot in SLOTS for key in getattr(adata, slot) if key is not None}
 
@@ -114,6 +171,12 @@ def test_what_is_written_is_documented(name, small_screen):
     returns = re.search(r"^Returns\n-+\n(.*?)(?=^\w[\w ]*\n-+\n)", text, re.M | re.S)[1]
     documented = set(re.findall(r"(\w+)\[\"(\w+)\"\]", returns))
     written = slots(small_screen) - there
+    contents = {
+        key: without_shapes(json.loads(small_screen.uns[key]["contents"]))
+        for slot, key in sorted(written)
+        if slot == "uns" and "contents" in small_screen.uns[key]
+    }
+    assert (FORMAT, digest(contents)) == (FIELDS_OF_FORMAT, FIELDS[name]), NEW_FORMAT
     assert written or name == "tl.learn_dag"
     assert written <= documented
     for slot, key in written:

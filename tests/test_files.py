@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import subprocess
 import sys
 
@@ -9,6 +11,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._files import whole_file
+from nextpert.cli._output import require_free
 
 pytestmark = pytest.mark.processes
 
@@ -16,7 +19,8 @@ FULL = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from nextpert._files import whole_file, write_hdf5
+from nextpert._files import whole_file
+from nextpert.cli._output import write_hdf5
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**13, 2**13))
 try:
@@ -63,3 +67,47 @@ def test_a_page_goes_where_a_link_leads(small_screen, tmp_path):
         assert link.is_symlink()
         assert page.read_text().startswith("<!doctype html>")
     assert {path.name for path in tmp_path.iterdir()} == {"mine.html", "store"}
+
+
+def to_report(adata, path):
+    npt.report(adata, path)
+
+
+def to_plot(adata, path):
+    npt.pl.target_distances(adata, show=False, save=path)
+
+
+def to_campaign(adata, path):
+    npt.Campaign(adata, "MYC", learn={"method": "given", "dag": []}).save(path)
+
+
+def to_study(adata, path):
+    npt.datasets.perturb_cite_seq_standin(path.parents[1], n_cells=200, n_genes=40)
+
+
+def to_result_of_the_command(adata, path):
+    require_free({path: None}, None, overwrite=True)
+
+
+@pytest.mark.brief_chain
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes")
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [
+        (to_report, "x.html"), (to_plot, "x.png"), (to_campaign, "x.h5ad"), (to_campaign, "x.zarr"),
+        (to_study, "other/RNA_expression.csv.gz"), (to_result_of_the_command, "x.csv"),
+        (to_result_of_the_command, "x.h5ad"), (to_result_of_the_command, "x.zarr"),
+    ],
+)  # fmt: skip
+def test_a_pipe_is_not_replaced_by_a_file(write, name, small_screen, tmp_path):
+    npt.tl.target_distances(small_screen, "MYC")
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    os.mkfifo(path)
+    pipe = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    os.write(pipe, bytes(5000))  # so that nobody waits who reads it
+    with pytest.raises(ValueError, match=r"regular file|not written by this command"):
+        write(small_screen, path)
+    assert stat.S_ISFIFO(path.stat().st_mode)
+    assert len(os.read(pipe, 9000)) == 5000
+    os.close(pipe)

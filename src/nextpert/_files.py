@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 import re
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
+
+_SEAL = b"nextpert"  # before the digest at the end of a file
 
 # Beginnings of formulas (OWASP, "CSV Injection"), in their wide forms too.
 _STARTS = r"\s*[=+\-@＝＋－＠]"
@@ -93,11 +96,11 @@ def followed(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(path))
 
 
-def write_hdf5(path: Path, fill: Callable[[Any], T]) -> T:
+def write_hdf5(path: Path, fill: Callable[[Any], T], *, sealed: bool = False) -> T:
     """Write an HDF5 file that ``fill`` fills, in memory first; return what that returned.
 
     On a full disk the HDF5 library ends Python with a segmentation fault; plain bytes raise an
-    OSError there.
+    OSError there. A ``sealed`` file ends in a digest of its bytes (:func:`is_sealed`).
     """
     import h5py  # type: ignore[import-untyped]
 
@@ -106,9 +109,26 @@ def write_hdf5(path: Path, fill: Callable[[Any], T]) -> T:
         returned = fill(file)
     with path.open("wb") as out:
         out.write(image.getbuffer())
+        if sealed:  # HDF5 reads no further than its own end
+            out.write(_SEAL + hashlib.sha256(image.getbuffer()).digest())
         out.flush()
         os.fsync(out.fileno())
     return returned
+
+
+def is_sealed(path: Path) -> bool | None:
+    """Whether a file ends in the digest of its bytes; ``None`` if it has no digest.
+
+    In some damaged files the HDF5 library loops for ever: they are not to be opened.
+    """
+    text = hashlib.sha256()
+    left = max(path.stat().st_size - len(_SEAL) - text.digest_size, 0)
+    with path.open("rb") as file:
+        while part := file.read(min(left, 2**20)):
+            text.update(part)
+            left -= len(part)
+        end = file.read()
+    return end == _SEAL + text.digest() if end.startswith(_SEAL) else None
 
 
 def write_zarr(path: Path, fill: Callable[[Any], T]) -> T:
@@ -135,7 +155,8 @@ def writing_to(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     ValueError
-        If a folder stands there (but for a zarr), or a file where its folder would be.
+        If a folder stands there (but for a zarr), a pipe or a device, or a file where its folder
+        would be.
     OSError
         If it cannot be written.
     """
@@ -143,6 +164,9 @@ def writing_to(path: str | os.PathLike[str]) -> Iterator[Path]:
         target = followed(path)
         if target.is_dir() and target.suffix != ".zarr":
             message = f"{str(path)!r} is a folder: name a file in it."
+            raise ValueError(message)
+        if target.exists() and not (target.is_file() or target.is_dir()):
+            message = f"{str(path)!r} is a pipe or device and no regular file: name another."
             raise ValueError(message)
         above = next(parent for parent in target.parents if parent.exists())
         if not above.is_dir():

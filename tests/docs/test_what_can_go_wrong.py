@@ -132,6 +132,12 @@ def saved_by_another(folder):
     mine.save(folder / "campaign.h5ad")
 
 
+def fitted_anew(adata):
+    """Fit another model after effects were stored."""
+    npt.tl.perturbation_effects(adata)
+    npt.tl.fit_dag_blr(adata, shift="activation")
+
+
 def troubles(fitted, folder):
     """Return calls that go wrong, in the order of the page."""
     plan = {"candidates": [FIRST, SECOND, THIRD]}
@@ -172,6 +178,10 @@ def troubles(fitted, folder):
         lambda: npt.tl.fit_dag_blr(screen()),
         lambda: npt.tl.design_interventions(screen(), FIRST),
         lambda: npt.tl.design_interventions(fitted[5:].copy(), FIRST),
+        lambda: npt.tl.design_interventions(
+            changed(fitted, lambda adata: npt.pp.setup_screen(adata, control=FIRST)), SECOND
+        ),
+        lambda: npt.pl.perturbation_effects(changed(fitted, fitted_anew), show=False),
         lambda: npt.tl.learn_dag(
             npt.pp.effect_table(effects, effects**0, control_se="conservative")
         ),

@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 
 import nextpert as npt
 from nextpert._adata.stored import with_format
@@ -476,3 +477,12 @@ def test_large_results_stay_below_3_mb(adata, tmp_path):
     largest = np.sort(np.abs(big["mean"]).ravel())[::-1][: len(rows)]
     np.testing.assert_allclose([abs(float(r["mean"])) for r in rows], largest, rtol=1e-5)
     assert f"The first 300 of {int((big['lfsr'] < 0.05).sum())} rows" in text
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2")
+def test_results_of_a_zarr_store_give_the_same_page(adata, page, tmp_path):
+    store = zarr.storage.MemoryStore()
+    adata.write_zarr(store)
+    back = ad.read_zarr(store)
+    path = npt.report(back, tmp_path / "report.html", command="nextpert demo --seed 0")
+    assert path.read_text() == page.read_text()

@@ -144,12 +144,13 @@ def test_predicted_wells_are_counted_and_weighed(found, level, said):
 
 def test_results_of_other_cells_are_named(found):
     assert not any("other cells" in note for note in verdict_of(found).notes)
-    found["design"]["cells"] = "earlier ones"
+    found["design"]["fit"] = "an earlier one"
     (note,) = (note for note in verdict_of(found).notes if "other cells" in note)
     assert note.endswith("run again: the ranking.")
-    found["dag_blr"]["cells"] = {"labels": "x", "values": "y"}
+    found["dag_blr"]["digest"] = "x"
     (note,) = (note for note in verdict_of(found).notes if "other cells" in note)
-    assert note.endswith("run again: the next round, the ranking, the effects, the diagnostics.")
+    every = "the next round, the ranking, the effects, the diagnostics, the number of cells"
+    assert note.endswith(f"run again: {every}.")
 
 
 def test_two_targets_are_told(found):

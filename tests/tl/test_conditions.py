@@ -211,8 +211,11 @@ def test_one_condition_alone_says_so(kept):
 
 @pytest.mark.slow
 @pytest.mark.brief_chain
-def test_halves_of_the_controls_are_split_by_condition():
-    adata = fit(lined(cells=15)[0], condition_key="line")
+@pytest.mark.parametrize("guide_key", [None, "guide"])
+def test_halves_of_the_controls_are_split_by_condition(guide_key):
+    adata, _ = lined(cells=15)
+    adata.obs["guide"] = adata.obs["perturbation"] + "_1"  # one of the controls
+    adata = fit(adata, condition_key="line", guide_key=guide_key)
     npt.tl.diagnose(adata)
     found = adata.uns["diagnosis"]["negative_controls"]
     assert found["name"].tolist() == [f"half of the controls in {line}" for line in LINES]

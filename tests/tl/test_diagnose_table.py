@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -77,6 +79,22 @@ def test_halves_have_the_moments_of_thinning():
     assert np.allclose(shared, 2 * variance[0], atol=2 * error * 2 * variance.max())
     across = (change[:, 0, 0] * change[:, 1, 1]).mean(axis=0)
     assert (np.abs(across) < 2 * error * 2 * variance.max()).all()
+
+
+@pytest.mark.brief_chain
+def test_noise_of_halves_is_not_that_of_a_table_simulated_by_the_same_seed(monkeypatch):
+    seen, se = effects()
+    kept = []
+
+    def keep(moments, rng):
+        kept.extend(in_halves(moments, rng))
+        return kept
+
+    monkeypatch.setattr(sys.modules["nextpert.tl._diagnose.halves"], "in_halves", keep)
+    diagnosed(seen, se)  # rng=0
+    away = kept[0].mean - kept[1].mean
+    noise = np.random.default_rng(0).normal(size=away.shape)
+    assert abs(np.corrcoef(away.ravel(), noise.ravel())[0, 1]) < 0.2
 
 
 def test_halves_add_up_to_the_table():

@@ -39,6 +39,7 @@ from nextpert._adata.posterior import (
     checksum_of_cells,
     fingerprint,
     posterior_from,
+    require_other_cells,
     warn_of_changed_cells,
 )
 from nextpert._adata.read import (

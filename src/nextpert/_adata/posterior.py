@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,11 +13,12 @@ import numpy as np
 
 from nextpert._adata.effects import Expectation, InteractionsRecord
 from nextpert._adata.graph import panel_of, read_graph, require_same_panel, symbols_of
-from nextpert._adata.labels import read_labels
+from nextpert._adata.labels import column_of, read_labels
 from nextpert._adata.members import Naming
 from nextpert._adata.panel import list_names, places, resolve_panel
-from nextpert._adata.read import Checksum, read_screens, stirred
-from nextpert._adata.stored import read_stored
+from nextpert._adata.read import Checksum, mixed_words, read_screens, stirred
+from nextpert._adata.roles import KEY, declared_roles, fitted_roles, role_texts
+from nextpert._adata.stored import eager, read_stored
 from nextpert._warn import warn
 from nextpert.core import DagBlr, ScreenMoments
 from nextpert.core._blas import in_blocks
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from nextpert._adata.labels import LabelTable
+    from nextpert._adata.roles import Roles
     from nextpert.core.model.effects import Efficacy
     from nextpert.core.model.hierarchical import EffectDraws
     from nextpert.core.model.interactions import Interactions
@@ -57,35 +60,79 @@ _MOST_CELLS, _RUN = 100_000, 1000
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
-def fingerprint(
-    adata: ad.AnnData, labels: LabelTable, columns: NDArray[np.int64], layer: str | None
-) -> dict[str, str]:
-    """Return fingerprints of the ``labels`` and of the ``values`` of all labelled cells.
+def fingerprint(adata: ad.AnnData, roles: Roles, columns: NDArray[np.int64]) -> str:
+    """Return a fingerprint of all labelled cells: columns with a role, and values of the panel.
 
-    They do not depend on how the cells are stored, nor on the order in which they are read.
+    It does not depend on how the cells are stored, nor on the order of up to 100,000 cells.
     """
-    wanted = fingerprint_weights(labels, len(columns))
-    _, found = read_screens(adata, columns, [], checksum=wanted, layer=layer)
-    return as_fingerprint(labels, found)
+    wanted = fingerprint_weights(adata, roles, len(columns))
+    _, found = read_screens(adata, columns, [], checksum=wanted, layer=roles.layer)
+    cells = as_fingerprint(adata, roles, found)
+    return f"{cells['roles']} {cells['values']}"
 
 
-def fingerprint_weights(labels: LabelTable, n_columns: int) -> Checksum:
+def require_other_cells(adata: ad.AnnData, features: Any) -> None:
+    """Raise if side information is the effects of these same cells, which would count twice.
+
+    It is compared by roles and panel of the fit that it came from, whatever those are now.
+    """
+    for one in features.values() if isinstance(features, Mapping) else [features]:
+        origin = eager(getattr(one, "uns", {}))
+        if not isinstance(origin, Mapping) or not {"cells", "panel", "fit_params"} <= set(origin):
+            continue
+        params = origin["fit_params"]
+        try:
+            roles = fitted_roles(adata, params)
+            genes = list(map(str, origin["panel"]))
+            symbols = symbols_of({"params": params})
+            _, columns = resolve_panel(adata, genes, gene_symbols=symbols)
+            same = fingerprint(adata, roles, columns) == origin["cells"]
+        except ValueError:  # without its columns, genes or layer: other cells
+            continue
+        if same:
+            message = (
+                "features has effects of these same cells: give effects in another screen, or "
+                "leave features out, as the fit learns from these cells anyway."
+            )
+            raise ValueError(message)
+
+
+def _words(adata: ad.AnnData, roles: Roles) -> NDArray[np.uint64]:
+    """Return an odd number for every labelled cell, equal where all roles are; 0 for others."""
+    words = np.zeros(adata.n_obs, np.uint64)
+    for key in roles.columns:
+        column = column_of(adata, key)
+        if column.dtype.kind == "f":
+            bits = mixed_words(column.to_numpy()[:, None], np.ones(1, np.uint64))
+        else:
+            labels = read_labels(adata, key)
+            each = [hashlib.sha256(name.encode()).digest()[:8] for name in labels.names]
+            bits = np.frombuffer(b"".join([*each, bytes(8)]), "<u8")[labels.codes]
+        words = stirred(words * _ODD + bits)
+    labelled = read_labels(adata, roles.perturbation_key).codes >= 0
+    return np.where(labelled, words | np.uint64(1), np.uint64(0))
+
+
+def fingerprint_weights(adata: ad.AnnData, roles: Roles, n_columns: int) -> Checksum:
     """Return the weights of the checksum that a fingerprint of the labelled cells is made from."""
-    cells = np.flatnonzero(labels.codes >= 0)
+    words = _words(adata, roles)
+    cells = np.flatnonzero(words)
     step = -(-len(cells) // _MOST_CELLS)
     if step > 1:
-        cells = cells[np.arange(len(cells)) // _RUN % step == 0]
-    weights = np.zeros(len(labels.codes), np.uint64)
-    weights[cells] = _mixed(cells)
-    return Checksum(weights, _mixed(np.arange(n_columns)))
+        words[cells[np.arange(len(cells)) // _RUN % step > 0]] = 0
+    return Checksum(words, _mixed(np.arange(n_columns)))
 
 
-def as_fingerprint(labels: LabelTable, checksum: int) -> dict[str, str]:
-    """Return the fingerprint of labels, and of the values of which a checksum was read."""
-    text = hashlib.sha256("\0".join([labels.key, *labels.names]).encode())
-    text.update(np.ascontiguousarray(labels.codes, dtype="<i8").tobytes())
-    n_cells = int(np.count_nonzero(fingerprint_weights(labels, 0).cells))
-    return {"labels": text.hexdigest()[:16], "values": f"{(n_cells + checksum) % 2**64:016x}"}
+def as_fingerprint(adata: ad.AnnData, roles: Roles, checksum: int) -> dict[str, str]:
+    """Return the fingerprint of roles, and of the values of which a checksum was read.
+
+    With it the roles that were declared by then.
+    """
+    words = _words(adata, roles)
+    of_roles = int(stirred(words).sum(dtype=np.uint64)) + int(np.count_nonzero(words))
+    numbers = {"roles": of_roles, "values": checksum}
+    found = {name: f"{number % 2**64:016x}" for name, number in numbers.items()}
+    return {**found, "declared": json.dumps(declared_roles(adata))}
 
 
 def _mixed(positions: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -159,6 +206,7 @@ class FittedPosterior:
     log_evidence: float = array()
     params: dict[str, Any] = coded(dict, dict)
     cells: dict[str, str] | None = coded(dict, dict, optional=True)
+    digest: str | None = coded(str, str, optional=True)
     means: CellMeans | None = nested(CellMeans, optional=True)
     guide_variance: float | None = array(least=0, optional=True)
     hierarchical: Hierarchical | None = nested(Hierarchical, optional=True)
@@ -245,7 +293,12 @@ class FittedPosterior:
     @property
     def fingerprint(self) -> str:
         """What tells its cells from others; empty where none was stored."""
-        return " ".join(map(str, (self.cells or {}).values()))
+        return " ".join(str(self.cells[name]) for name in ("roles", "values") if self.cells)
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What a result that was computed from the fit keeps of it."""
+        return {"cells": self.fingerprint, "fit": self.digest or ""}
 
     @cached_property
     def naming(self) -> Naming:
@@ -412,6 +465,7 @@ def posterior_from(
     _, columns = resolve_panel(adata, fit.genes, gene_symbols=symbols)
     _compare_with_graph(adata, key, fit.genes, symbols, fit.posterior, str(fit.params["dag_key"]))
     found = replace(fit, columns=columns)
+    _warn_of_other_roles(adata, found, key)
     if compare:
         weights = checksum_of_cells(adata, found)
         number = 0
@@ -456,8 +510,7 @@ def checksum_of_cells(adata: ad.AnnData, fit: FittedPosterior) -> Checksum | Non
     """
     if not fit.fingerprint or _gone(adata, fit):
         return None
-    labels = read_labels(adata, str(fit.params["perturbation_key"]))
-    return fingerprint_weights(labels, len(fit.columns))
+    return fingerprint_weights(adata, fitted_roles(adata, fit.params), len(fit.columns))
 
 
 def _gone(adata: ad.AnnData, fit: FittedPosterior) -> list[str]:
@@ -465,6 +518,21 @@ def _gone(adata: ad.AnnData, fit: FittedPosterior) -> list[str]:
     label_key, layer = str(fit.params["perturbation_key"]), fit.params.get("layer")
     labels = [] if label_key in adata.obs.columns else ["labels"]
     return labels if layer is None or layer in adata.layers else [*labels, "values"]
+
+
+def _warn_of_other_roles(adata: ad.AnnData, fit: FittedPosterior, key: str) -> None:
+    """Warn if roles were declared since that are neither those before nor those of the fit."""
+    if KEY not in adata.uns or not fit.fingerprint:
+        return
+    now, used = declared_roles(adata), role_texts(fit.params)
+    before = json.loads(str((fit.cells or {})["declared"]))
+    other = [f"{name} {now[name]!r}" for name in now if now[name] not in (before[name], used[name])]
+    if other:
+        message = (
+            f"pp.setup_screen has declared {', '.join(other)} since adata.uns[{key!r}] was fitted "
+            f"with other roles: run tl.fit_dag_blr again to use them."
+        )
+        warn(message)
 
 
 def warn_of_changed_cells(adata: ad.AnnData, fit: FittedPosterior, key: str, checksum: int) -> None:
@@ -477,9 +545,13 @@ def warn_of_changed_cells(adata: ad.AnnData, fit: FittedPosterior, key: str, che
     label_key, layer = str(fit.params["perturbation_key"]), fit.params.get("layer")
     changed = _gone(adata, fit)
     if not changed:
-        now = as_fingerprint(read_labels(adata, label_key), checksum)
-        pairs = zip(now.items(), fit.fingerprint.split(), strict=True)
-        changed = [what for (what, value), before in pairs if value != before]
+        roles = fitted_roles(adata, fit.params)
+        now, before = as_fingerprint(adata, roles, checksum), fit.cells or {}
+        others = len(roles.columns) > 1
+        if now["roles"] != before["roles"]:
+            changed = [f"columns {list_names(roles.columns)}" if others else "labels"]
+        elif now["values"] != before["values"]:
+            changed = ["values, or which cells have which labels"]
     if changed:
         message = (
             f"The cells ({' and '.join(changed)}) have changed since adata.uns[{key!r}] was fitted "

@@ -183,5 +183,20 @@ def fitted_roles(adata: ad.AnnData, params: Any) -> Roles:
     )
 
 
+def role_texts(params: Mapping[str, Any]) -> dict[str, str]:
+    """Return each role of ``params`` as text, ``""`` where no column has it."""
+    held = {**vars(Roles()), **params}
+    names = [name for name in vars(Roles()) if name != "values"]
+    return {
+        name: ", ".join(map(str, held[name])) if name in _SEVERAL else str(held[name] or "")
+        for name in names
+    }
+
+
+def declared_roles(adata: ad.AnnData) -> dict[str, str]:
+    """Return the roles that ``pp.setup_screen`` has stored, as :func:`role_texts` does."""
+    return role_texts(_held(adata))
+
+
 def _held(adata: ad.AnnData) -> dict[str, Any]:
     return read_stored(adata, KEY, "pp.setup_screen") if KEY in adata.uns else {}

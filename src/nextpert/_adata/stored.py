@@ -105,11 +105,16 @@ def read_stored(adata: ad.AnnData, key: str, function: str) -> dict[str, Any]:
 
 
 def eager(value: Any) -> Any:
-    """Return a stored value in memory: Dask arrays and lazy tables read, mappings gone through."""
+    """Return a stored value in memory, as it was written.
+
+    Dask arrays and lazy tables are read, mappings gone through, and texts of zarr are objects.
+    """
     if hasattr(value, "to_memory"):  # a table of anndata.experimental.read_lazy
         return value.to_memory()
     if hasattr(value, "compute"):
-        return value.compute()
+        return eager(value.compute())
+    if getattr(getattr(value, "dtype", None), "kind", "") == "T":
+        return value.astype(object)
     if hasattr(value, "items") and hasattr(value, "keys") and not hasattr(value, "columns"):
         return {name: eager(part) for name, part in value.items()}
     return value

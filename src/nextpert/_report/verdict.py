@@ -8,6 +8,7 @@ import numpy as np
 
 from nextpert._adata import list_names
 from nextpert._adata.effects import CLEAR_SIGN
+from nextpert._adata.roles import role_texts
 from nextpert._report.tables import count, percent, share
 from nextpert.core.design.stopping import GO_ON
 from nextpert.tl._design_interventions.tables import candidates_of, farther_in_words
@@ -208,21 +209,28 @@ def _unseen(found: Found) -> list[str]:
 
 
 def _stale(found: Found) -> list[str]:
-    """Name the results that were computed from other cells than the present fit."""
+    """Name the results that were computed from other cells, roles or fits than the present fit."""
     if "dag_blr" not in found:
         return []
-    fitted = " ".join(str(part) for part in dict(found["dag_blr"].get("cells", {})).values())
+    fit = found["dag_blr"]
     called = {
         "plan": "the next round",
         "design": "the ranking",
         "perturbation_effects": "the effects",
         "diagnosis": "the diagnostics",
+        "plan_cells": "the number of cells",
     }
+    now = str(fit.get("digest", ""))
     old = [
         name
         for key, name in called.items()
-        if key in found and str(found[key].get("cells", fitted)) != fitted
+        if key in found and now and str(found[key].get("fit") or now) != now
     ]
+    if "target_distances" in found:
+        roles = [role_texts(each["params"]) for each in (fit, found["target_distances"])]
+        if any(roles[0][name] != roles[1][name] for name in ("control", "layer")):
+            old.append("the measured distances")
     if not old:
         return []
-    return [f"Computed from other cells than the present fit, run again: {', '.join(old)}."]
+    what = "other cells or another fit than the present one"
+    return [f"Computed from {what}, run again: {', '.join(old)}."]

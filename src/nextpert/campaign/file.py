@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,8 +28,10 @@ WAIT = 60.0  # seconds
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def alone(path: Path, *, needed: bool = True) -> Iterator[None]:
     """Hold the lock of a file; it is let go of with the process, however that ends.
+
+    Who only reads does not need it: in the folder of a group it may be the lock of another user.
 
     Raises
     ------
@@ -44,7 +45,12 @@ def alone(path: Path) -> Iterator[None]:
         f"{str(path)!r} is being saved or loaded by another process: wait until it is done, "
         f"and do this again."
     )
-    with _files.alone(path, ValueError(message), wait=WAIT):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(_files.alone(path, ValueError(message), wait=WAIT))
+        except PermissionError:
+            if needed:
+                raise
         yield
 
 
@@ -80,7 +86,6 @@ def _add(text: Any, node: Any, where: str, leave_out: set[str]) -> None:
             _add(text, node[name], f"{where}/{name}", set())
         return
     text.update(f"{node.dtype}{node.shape}\0".encode())
-    _require_stored(node, where)
     values = np.asarray(node[...] if node.shape else node[()])
     if values.dtype.kind in "biufc":
         text.update(np.ascontiguousarray(values).tobytes())
@@ -88,28 +93,11 @@ def _add(text: Any, node: Any, where: str, leave_out: set[str]) -> None:
         text.update("\0".join(map(str, values.ravel().tolist())).encode())
 
 
-# Values that a byte of a file stands for at most: gzip writes 1,032 equal bytes as one.
-_PACKED = 1100
-
-
-def _require_stored(node: Any, where: str) -> None:
-    """Raise if a file holds too few bytes for an array of that shape: its header is garbled.
-
-    Such an array is read as gigabytes of nothing before anything fails.
-    """
-    if not hasattr(node, "id") or not node.shape:  # of zarr, whose headers are texts
-        return
-    size = max(math.prod(node.shape), math.prod(node.chunks or ()))
-    if size * node.dtype.itemsize > _PACKED * (node.id.get_storage_size() + 64):
-        message = f"{where} is shorter than its shape {node.shape} says."
-        raise ValueError(message)
-
-
 def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-FORMAT = 2
+FORMAT = 3
 _STAMP = "nextpert_campaign"
 
 
@@ -168,7 +156,7 @@ def read_campaign(path: Path) -> tuple[ad.AnnData, Stamp]:
     if path.is_dir() and path.suffix != ".zarr":
         message = f"{str(path)!r} is a folder: name the file of a campaign."
         raise ValueError(message)
-    with alone(path):
+    with alone(path, needed=False):
         _recover(path)
         stamp = _read_stamp(path, whole=True)
         try:
@@ -180,13 +168,23 @@ def read_campaign(path: Path) -> tuple[ad.AnnData, Stamp]:
 
 def _read_stamp(path: Path, *, whole: bool) -> Stamp:
     """Return the stamp of a file; ``whole`` compares it with what the file holds."""
+    found = digest = None
+    is_zarr = path.suffix == ".zarr"
     # A damaged file may raise anything in the libraries that read it.
     try:
-        with opened(path, "r") as group:
-            found = attributes(group).get(_STAMP)
-            digest = contents_digest(group, _STAMP) if whole and found is not None else None
+        sealed = True if is_zarr else _files.is_sealed(path)
+        if sealed is not False:
+            with opened(path, "r") as group:
+                found = attributes(group).get(_STAMP)
+                if is_zarr and whole and found is not None:
+                    digest = contents_digest(group, _STAMP)
+    except PermissionError as error:
+        message = f"{str(path)!r} may not be read by this user: ask its owner for the right to."
+        raise PermissionError(message) from error
     except Exception as error:
         raise _damaged(path, "it is cut or garbled") from error
+    if sealed is False:
+        raise _damaged(path, "what it holds is not what was written")
     try:
         told = {} if found is None else dict(json.loads(str(found)))
     except (ValueError, TypeError) as error:
@@ -200,7 +198,7 @@ def _read_stamp(path: Path, *, whole: bool) -> Stamp:
         )
         raise ValueError(message)
     stamp = Stamp(**told)
-    if digest is not None and digest != stamp.digest:
+    if sealed is None or digest not in (None, stamp.digest):
         raise _damaged(path, "what it holds is not what was written")
     return stamp
 
@@ -221,8 +219,7 @@ def _require_known(path: Path, known: Sequence[Stamp]) -> None:
 
 
 def _damaged(path: Path, how: str) -> ValueError:
-    message = f"The campaign {str(path)!r} is damaged ({how}): take it from a copy."
-    return ValueError(message)
+    return ValueError(f"The campaign {str(path)!r} is damaged ({how}): take it from a copy.")
 
 
 def _require_ending(path: Path) -> None:
@@ -239,7 +236,7 @@ def _write(adata: ad.AnnData, part: Path, revision: int) -> Stamp:
     adata.strings_to_categoricals()
     if part.suffix == ".zarr":
         return write_zarr(part, partial(_fill_zarr, adata=adata, revision=revision))
-    return write_hdf5(part, partial(_fill_hdf5, adata=adata, revision=revision))
+    return write_hdf5(part, partial(_fill_hdf5, adata=adata, revision=revision), sealed=True)
 
 
 def _fill_hdf5(file: Any, adata: ad.AnnData, revision: int) -> Stamp:

@@ -114,8 +114,8 @@ def panel_of(adata: ad.AnnData) -> list[str]:
 def digest(adata: ad.AnnData, roles: Roles, panel: Sequence[str]) -> str:
     """Return a fingerprint of labelled cells, by which the same ones are known again."""
     _, columns = _adata.resolve_panel(adata, list(panel), gene_symbols="")
-    labels = _adata.read_labels(adata, roles.perturbation_key)
-    return " ".join(_adata.fingerprint(adata, labels, columns, roles.layer).values())
+    labelled = Roles(roles.perturbation_key, layer=roles.layer)  # in whatever batch they come again
+    return _adata.fingerprint(adata, labelled, columns)
 
 
 def started(adata: ad.AnnData, target: Any, options: Options) -> tuple[ad.AnnData, State]:

@@ -6,7 +6,7 @@ What has the wrong type is a TypeError, what has the wrong value a ValueError.
 from __future__ import annotations
 
 import reprlib
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,10 +105,16 @@ def is_pair(value: Any) -> bool:
         return False
 
 
-def as_rng(rng: int | np.random.Generator | None) -> np.random.Generator:
-    """Return a generator; an integer seeds a new one, ``None`` draws fresh entropy."""
+def as_rng(rng: int | np.random.Generator | None, stream: str = "") -> np.random.Generator:
+    """Return a generator; an integer seeds a new one, ``None`` draws fresh entropy.
+
+    That of a named ``stream`` shares no numbers with others of the same seed, such as those that
+    data were simulated with.
+    """
     try:
         if not isinstance(rng, bool | np.bool_):
+            if stream and isinstance(rng, Integral) and rng >= 0:
+                return np.random.default_rng([*stream.encode(), int(rng)])
             return np.random.default_rng(rng)
         error: type[Exception] = TypeError
     except (TypeError, ValueError) as refused:

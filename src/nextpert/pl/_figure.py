@@ -9,7 +9,8 @@ import numpy as np
 
 from nextpert._adata import closest, in_order, list_names, read_stored
 from nextpert._adata.target import DISTANCES
-from nextpert._files import whole_file
+from nextpert._files import followed, whole_file
+from nextpert._warn import warn
 
 if TYPE_CHECKING:
     import os
@@ -130,7 +131,7 @@ def _with_format(save: str | os.PathLike[str]) -> Path:
     """Return the path of a figure; one without an ending gets matplotlib's usual, as there."""
     import matplotlib as mpl
 
-    if Path(save).is_dir():
+    if followed(save).is_dir():
         message = f"save={str(save)!r} is a folder: name a file in it."
         raise ValueError(message)
     path = Path(save)
@@ -208,7 +209,17 @@ def read_to_draw(
     if not hasattr(stored, "keys") or part not in stored:
         message = f"adata.uns has no {what} {key!r}: run {function} first."
         raise ValueError(message)
-    return read_stored(adata, key, function)
+    found = read_stored(adata, key, function)
+    of_fit = str(found["params"].get("posterior_key")) if "params" in found else ""
+    present = adata.uns.get(of_fit)
+    now = str(present.get("digest", "")) if hasattr(present, "keys") else ""
+    if now and str(found.get("fit") or now) != now:
+        message = (
+            f"adata.uns[{key!r}] was computed from another fit than the present one in "
+            f"adata.uns[{of_fit!r}]: run {function} again."
+        )
+        warn(message)
+    return found
 
 
 def unit_of_distance(stored: Any) -> str:

@@ -178,8 +178,8 @@ def design_interventions(
         - ``floor`` (number): the squared distance that the sampling error of the mean of the
           target's cells alone causes.
         - ``trace`` (table): this and all earlier rounds: ``round`` (a new round starts when the
-          cells of the fit have changed; a call with the same target and acquisition in the same
-          round replaces its row), ``chosen``, ``acquisition``, ``value``, ``target``,
+          cells or roles of the fit have changed; a call with the same target and acquisition in
+          the same round replaces its row), ``chosen``, ``acquisition``, ``value``, ``target``,
           ``predicted_distance`` with its interval, the data used (``n_control_cells``,
           ``n_perturbed_cells``, ``n_perturbations``) and ``n_cells``.
         - ``targets`` (mapping): ``names``, the target genes of one row of the ranking after the
@@ -187,7 +187,7 @@ def design_interventions(
         - ``shifts`` (sparse, ``(n_candidates, n_genes)``): the expected shifts.
         - ``target_mean`` (array, ``(n_genes,)``): the target state.
         - ``genes`` (names, ``(n_genes,)``): its genes.
-        - ``cells`` (text): the fingerprint of the fit's cells.
+        - ``cells``, ``fit`` (texts): the fingerprint of the fit's cells, and the digest of the fit.
         - ``params`` (mapping): the options of the call.
 
     Raises
@@ -258,7 +258,7 @@ def design_interventions(
         "floor": float(wanted.cells.floor),
         "target_mean": wanted.mean,
         "genes": _adata.strings(fit.genes),
-        "cells": fit.fingerprint,
+        **fit.origin,
         "params": {
             "acquisition": acquisition,
             "n_graphs": fit.n_graphs,

@@ -12,6 +12,7 @@ from nextpert._adata import environments
 from nextpert._adata.arguments import WORKERS, checked
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
+from nextpert._adata.table import is_table
 from nextpert.core._checks import as_rng
 from nextpert.tl._diagnose import judged
 from nextpert.tl._diagnose import quantities as q
@@ -184,7 +185,7 @@ def diagnose(
           perturbation: ``name`` of the guide or batch, ``n_cells``, ``n_false`` (significant
           effects), ``coverage`` of 0 by 90% intervals, ``width`` of its z-scores.
         - ``null_z`` (array, ``(n_groups, n_genes)``): these z-scores.
-        - ``cells`` (text): the fingerprint of the fit's cells.
+        - ``cells``, ``fit`` (texts): the fingerprint of the fit's cells, and the digest of the fit.
         - ``params`` (mapping): the options of the call.
 
     Raises
@@ -264,7 +265,7 @@ def diagnose(
     >>> adata.uns["diagnosis"]["level"]
     'trust'
     """
-    generator = as_rng(rng)
+    generator = as_rng(rng, "halves of a table" if is_table(adata) else "")
     fit = _adata.posterior_from(adata, posterior_key, compare=False)
     roles = _adata.fitted_roles(adata, fit.params)
     folds = Folds.of(fit, posterior_key)
@@ -326,7 +327,7 @@ def diagnose(
         "null_z": nulls.z,
         **{f"unseen_{name}": getattr(unseen.effects, name) for name in PREDICTED},
         "genes": _adata.strings(fit.genes),
-        "cells": fit.fingerprint,
+        **fit.origin,
         "params": {
             "posterior_key": posterior_key,
             "guide_key": guide_of(fit),

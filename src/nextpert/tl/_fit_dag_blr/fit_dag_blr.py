@@ -21,7 +21,7 @@ from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert._adata.posterior import as_fingerprint, fingerprint_weights
 from nextpert._adata.table import is_table
 from nextpert.core import DagBlr
-from nextpert.core._codec import pack
+from nextpert.core._codec import digest_of, pack
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 from nextpert.tl._fit_dag_blr.model import (
     Graphs,
@@ -222,8 +222,10 @@ def fit_dag_blr(
         - ``left_out`` (table): the labels that were not used: ``perturbation``, ``n_cells``,
           ``reason``.
         - ``log_evidence`` (number): of the weights of the graph.
-        - ``cells`` (mapping): a fingerprint of labels and values, by which later calls notice
-          changes.
+        - ``cells`` (mapping): fingerprints by which later calls notice changes, of the columns with
+          a role (``roles``) and the ``values`` of cells, in any order; and the roles ``declared``.
+        - ``digest`` (text): of all that the fit has found; results computed from it keep it as
+          ``fit``.
         - ``means`` (mapping): unless shifts are exact, of every perturbation the number of cells
           that count, ``n``, their ``mean``, and their variance over that of all cells, ``ratio``.
         - ``guide_variance`` (number): unless shifts are exact, the variance between guides,
@@ -267,9 +269,10 @@ def fit_dag_blr(
     ------
     ValueError
         If the graph or the column of labels is absent, a graph has a cycle or belongs to
-        another gene panel, there are no control cells, a gene is constant among them, a label
-        is unknown, a value is NaN or infinite, or the values cannot be log-normalised (unless the
-        screen was set up with ``check_scale=False``). Nothing is written on error.
+        another gene panel, ``features`` are effects of these same cells, there are no control
+        cells, a gene is constant among them, a label is unknown, a value is NaN or infinite, or the
+        values cannot be log-normalised (unless the screen was set up with ``check_scale=False``).
+        Nothing is written on error.
 
     Examples
     --------
@@ -288,6 +291,8 @@ def fit_dag_blr(
         adata, perturbation_key=perturbation_key, control=control, layer=layer,
         guide_key=guide_key, gene_symbols=gene_symbols,
     )  # fmt: skip
+    features = _adata.load_features(features)
+    _adata.require_other_cells(adata, features)
     chosen = _PriorOptions(**prior_options or {})
     exact = shift_sd == 0
     genes, columns, dag = _adata.read_graph(adata, dag_key, roles.gene_symbols)
@@ -308,14 +313,15 @@ def fit_dag_blr(
     _adata.check_scale(adata, columns, read, roles)
     by_fold = [] if exact else folds_of(plan.names)
     held_out = read_held_out(adata, dag_key, roles, len(genes), plan.names) if by_fold else None
-    spelled = _adata.read_labels(adata, roles.perturbation_key)
     found = fit_environments(adata, replace(roles, guide_key=None) if exact else roles, plan.names)
     read_once = read_cells(
         adata, columns, found, plan.names,
         searches=None if held_out is None else held_out.environments, sets=by_fold,
-        checksum=fingerprint_weights(spelled, len(columns)),
+        checksum=fingerprint_weights(adata, roles, len(columns)),
     )  # fmt: skip
     guided = roles.guide_key is not None and not exact
+    if guided:
+        found.say_without_guide()
     cells = read_once.fit_cells(plan.names, guided=guided)
     environments.require_varying(cells.control, genes)
     asked = Spec(
@@ -355,7 +361,7 @@ def fit_dag_blr(
     record = model.record(
         params,
         left_out=environments.left_out_of(plan, labels),
-        cells=as_fingerprint(spelled, checksum),
+        cells=as_fingerprint(adata, roles, checksum),
     )
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
     environments.warn_left_out(plan)
@@ -376,8 +382,10 @@ def fit_dag_blr(
         len(plan.names), " (exact shifts)" if exact else "",
         "" if efficacy is None else efficacy_in_words(efficacy),
     )  # fmt: skip
+    stored = pack(record)
+    stored["digest"] = digest_of({name: stored[name] for name in stored if name != "cells"})
     return _adata.write_results(
-        adata, uns={key_added: pack(record)}, varp={f"{key_added}_mean": mean}, copy=copy
+        adata, uns={key_added: stored}, varp={f"{key_added}_mean": mean}, copy=copy
     )
 
 

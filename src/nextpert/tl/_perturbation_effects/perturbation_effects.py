@@ -104,7 +104,9 @@ def perturbation_effects(
     as_anndata
         Whether to return the effects as an AnnData of perturbations x genes instead of writing
         them to ``adata``: ``X`` has the mean, layers have the other tables, ``obs`` has
-        ``n_cells`` and, if one is given, ``condition``; ``uns`` has ``programs`` and ``alike``.
+        ``n_cells`` and, if one is given, ``condition``; ``uns`` has ``programs``, ``alike``, and
+        the fingerprint of the cells, by which :func:`fit_dag_blr` refuses them as ``features`` of
+        a fit to the same cells.
     copy
         Whether to return a copy instead of writing to ``adata``.
 
@@ -147,7 +149,7 @@ def perturbation_effects(
         - ``alike`` (table), under the same conditions: the pairs that are alike (of these 1,000):
           ``perturbation``, ``other``, the ``probability`` and the expected ``correlation`` of
           effects.
-        - ``cells`` (text): the fingerprint of the fit's cells.
+        - ``cells``, ``fit`` (texts): the fingerprint of the fit's cells, and the digest of the fit.
         - ``params`` (mapping): the options of the call.
 
     Raises
@@ -216,6 +218,7 @@ def perturbation_effects(
     if condition is not None:
         params["condition"] = condition
     if as_anndata:
+        known = {"panel": _adata.strings(fit.genes), "fit_params": dict(fit.params)}
         obs = pd.DataFrame(
             {"n_cells": wanted.n_cells}, index=pd.Index(wanted.names, name="perturbation")
         )
@@ -224,7 +227,7 @@ def perturbation_effects(
             obs if condition is None else obs.assign(condition=condition),
             pd.DataFrame({"in_graph": in_graph}, index=chosen),
             layers=tables,
-            uns={"params": params, **shared},
+            uns={"params": params, **shared, **fit.origin, **known},
         )
     stored = {
         **tables,
@@ -233,7 +236,7 @@ def perturbation_effects(
         "in_graph": in_graph,
         "n_cells": wanted.n_cells,
         **shared,
-        "cells": fit.fingerprint,
+        **fit.origin,
         "params": params,
     }
     if condition is not None:

@@ -170,6 +170,7 @@ def plan_cells(
           cell), ``control_guide_variance``, ``n_guides``, ``n_replicates``, ``n_cells`` (medians),
           ``n_control_cells``.
         - ``verdict`` (text): all results in sentences.
+        - ``cells``, ``fit`` (texts): the fingerprint of the fit's cells, and the digest of the fit.
         - ``params`` (mapping): the options of the call.
 
     Raises
@@ -251,7 +252,7 @@ def plan_cells(
             tolerance=tolerance, confidence=STOP_AT, n_samples=n_samples, rng=rng,
         )  # fmt: skip
         said.append(stop_in_words(stored["stopping"], goal.name, tolerance=tolerance))
-    stored |= {"verdict": " ".join(said), "params": params}
+    stored |= {"verdict": " ".join(said), **fit.origin, "params": params}
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     logger.info("%s", stored["verdict"])
     return written

@@ -181,7 +181,7 @@ def plan_screen(
         - ``pending`` (table): the perturbations in progress.
         - ``target_mean`` (array, ``(n_genes,)``): the target state.
         - ``genes`` (names, ``(n_genes,)``): its genes.
-        - ``cells`` (text): the fingerprint of the fit's cells.
+        - ``cells``, ``fit`` (texts): the fingerprint of the fit's cells, and the digest of the fit.
         - ``params`` (mapping): the options of the call.
 
         :func:`nextpert.report` contains the plate as a csv file for the lab.
@@ -261,7 +261,7 @@ def plan_screen(
         ),
         "target_mean": wanted.mean,
         "genes": _adata.strings(fit.genes),
-        "cells": fit.fingerprint,
+        **fit.origin,
         "params": {
             "target": wanted.name,
             "distance": wanted.distance,

@@ -1,0 +1,156 @@
+"""Results know what they came from: cells, roles of columns, and the fit behind them."""
+
+from __future__ import annotations
+
+import warnings
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+
+pytestmark = [
+    pytest.mark.brief_chain,
+    pytest.mark.filterwarnings("ignore:Batches nest in conditions", "ignore:Perturbations left"),
+]
+
+
+@pytest.fixture(scope="module")
+def _fitted(_small_screen, edges):
+    """Fit a screen with guides, two batches and two conditions, and store its effects."""
+    adata = _small_screen.copy()
+    n = np.arange(adata.n_obs)
+    labels = adata.obs["perturbation"].astype(str)
+    adata.obs["line"] = pd.Categorical(np.where(n // 2 % 2, "x", "y"))
+    adata.obs["guide"] = pd.Categorical([f"{a}_{k}" for a, k in zip(labels, n % 3, strict=True)])
+    adata.obs["depth"] = np.linspace(-1, 1, adata.n_obs)
+    npt.pp.setup_screen(
+        adata, guide_key="guide", batch_key="batch", condition_key="line", covariates="depth"
+    )
+    npt.tl.learn_dag(adata, method="given", dag=edges)
+    npt.tl.fit_dag_blr(adata)
+    return adata
+
+
+@pytest.fixture
+def fitted(_fitted):
+    return _fitted.copy()
+
+
+def swapped(column):
+    """Return a change that gives the cells of two levels of a column each other's level."""
+
+    def change(adata):
+        one, other = sorted(adata.obs[column].astype(str).unique())[:2]
+        names = adata.obs[column].astype(str).replace({one: other, other: one})
+        adata.obs[column] = pd.Categorical(names)
+
+    return change
+
+
+def replaced(column):
+    """Return a change that deals the levels of a column to other cells."""
+
+    def change(adata):
+        adata.obs[column] = np.roll(np.asarray(adata.obs[column]), 1)
+
+    return change
+
+
+def silently(call, *args, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message="Perturbations left out|Batches nest")
+        return call(*args, **options)
+
+
+def permuted(adata):
+    return adata[np.random.default_rng(0).permutation(adata.n_obs)].copy()
+
+
+def test_the_order_of_cells_changes_nothing(fitted):
+    for adata in (fitted, permuted(fitted)):
+        silently(npt.tl.perturbation_effects, adata, condition="x")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [swapped("line"), replaced("line"), replaced("batch"), replaced("guide"), replaced("depth")],
+)
+def test_changed_roles_of_cells_are_noticed(fitted, change):
+    change(fitted)
+    for adata in (fitted, permuted(fitted)):
+        with pytest.warns(UserWarning, match=r"The cells .* have changed since .*fit_dag_blr"):
+            npt.tl.perturbation_effects(adata, condition="x")
+
+
+@pytest.mark.parametrize(
+    ("roles", "words"),
+    [
+        ({"control": "STK3"}, "control 'STK3'"),
+        ({"layer": "lognorm"}, "layer 'lognorm'"),
+        ({"guide_key": None}, "guide_key ''"),
+    ],
+)
+def test_roles_declared_after_the_fit_are_noticed(fitted, roles, words):
+    silently(npt.get.fitted_perturbations, fitted)
+    npt.pp.setup_screen(fitted, **roles)
+    for call in (npt.tl.perturbation_effects, npt.get.fitted_perturbations):
+        with pytest.warns(UserWarning, match=f"declared {words} since.*fit_dag_blr again"):
+            call(fitted)
+
+
+def test_roles_of_a_fit_may_be_declared_later(small_screen, edges):
+    npt.tl.learn_dag(small_screen, method="given", dag=edges)
+    npt.tl.fit_dag_blr(small_screen, layer="lognorm", shift_sd=0)
+    npt.pp.setup_screen(small_screen, layer="lognorm")
+    silently(npt.tl.perturbation_effects, small_screen)
+
+
+def test_results_of_two_fits_are_named(small_screen, edges, tmp_path):
+    adata = small_screen
+    npt.tl.learn_dag(adata, method="given", dag=edges)
+    npt.tl.fit_dag_blr(adata)
+    npt.tl.perturbation_effects(adata)
+    npt.tl.design_interventions(adata, "MYC")
+    npt.tl.target_distances(adata, "MYC")
+    assert not silently(npt.summary, adata).facts["Notes"].count("present fit")
+    silently(npt.pl.perturbation_effects, adata, show=False)
+    npt.tl.fit_dag_blr(adata, control="STK3", layer="lognorm")
+    npt.tl.design_interventions(adata, "MYC")
+    notes = npt.summary(adata).facts["Notes"]
+    assert "another fit than the present one, run again: the effects, the measured" in notes
+    page = npt.report(adata, tmp_path / "page.html").read_text()
+    assert "another fit than the present one, run again: the effects, the measured" in page
+    silently(npt.pl.design, adata, show=False)
+    with pytest.warns(UserWarning, match=r"'perturbation_effects'.* another fit .*again"):
+        npt.pl.perturbation_effects(adata, show=False)
+    mpl.pyplot.close("all")
+
+
+def smaller(adata):
+    npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STK3")], genes=["MYC", "STK3", "OXR1"])
+
+
+def without_guides(adata):
+    npt.pp.setup_screen(adata, guide_key=None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [(kind, None) for kind in ("itself", "mapping", "h5ad", "zarr")]
+    + [("itself", change) for change in (permuted, smaller, without_guides)],
+)
+def test_effects_of_the_same_cells_are_no_side_information(fitted, kind, change, tmp_path):
+    effects = npt.tl.perturbation_effects(fitted, as_anndata=True, genes=["MYC", "STK3", "OXR1"])
+    given = {"own": effects} if kind == "mapping" else effects
+    if kind in ("h5ad", "zarr"):
+        given = tmp_path / f"effects.{kind}"
+        getattr(effects, f"write_{kind}")(given)
+    adata = fitted if change is None else change(fitted) or fitted
+    with pytest.raises(ValueError, match=r"features has effects of these same cells: give"):
+        npt.tl.fit_dag_blr(adata, features=given)
+    if change is None:
+        npt.tl.fit_dag_blr(adata[100:].copy(), features=given)  # other cells
