@@ -157,6 +157,10 @@ def test_same_result_for_any_number_of_workers(simulated):
 def test_full_trees_are_emptied_and_change_nothing(simulated, monkeypatch):
     _, moments = simulated(30, 6, seed=2)
     plain = boss(moments, n_starts=3, rng=0)
+    forest, parents = trees.Forest.empty(30), np.zeros((30, 30), dtype=bool)
+    tools = forest, Growth.empty(30), Scratch.empty(30), State.start(np.arange(30))
+    climb(make_score(moments, 2.0, None), *tools, np.array([1], np.uint64), parents)
+    assert forest.used[1] > 2 * 30 * 30  # more than there is room for below
     monkeypatch.setattr(trees, "_BRANCHES", 1)
     small = boss(moments, n_starts=3, rng=0)
     assert small.dag == plain.dag

@@ -101,6 +101,20 @@ def test_drawn_orders_have_the_edges_they_are_said_to_have(model, slack):
     assert len(orders) > 1
 
 
+def test_the_last_node_depends_on_the_fewest_of_those_left(simulated, p_value):
+    _, moments = simulated(12, 5, seed=3, n_cells=48)
+    tests, threshold = make_tests(moments, ALPHA, None)
+    random, precision = np.array([5], np.uint64), np.linalg.inv(tests.matrix)
+    for _ in range(5):
+        order = sparse_order(precision, threshold, tests.after, 0, random)[0].tolist()
+        while len(order) > 1:
+            degrees = {
+                a: sum(p_value(moments, a, b, set(order) - {a, b}) < ALPHA for b in order if b != a)
+                for a in order
+            }
+            assert degrees[order.pop()] == min(degrees.values())
+
+
 def test_log_residuals_by_regression(model):
     moments, tests, _, _ = model
     p = moments.n_nodes
