@@ -242,12 +242,14 @@ def test_steps_say_what_to_clone_and_what_to_design(planned):
     planned["plan"]["constructs"] = constructs(
         ("C", "single guide", "existing", 2), ("C+D", "dual guide", "clone", 4),
         ("D+E", "dual guide", "clone", 4), ("A+C", "dual guide", "design", 4, "A"),
-        ("A+B", "dual guide", "design", 3, "A, B"), ("C+E", "dual guide", "existing", 1),
+        ("A+B", "dual guide", "design", 3, "A, B"), ("F", "single guide", "design", 1),
+        ("C+E", "dual guide", "existing", 1),
         ("C+D+E", "3 guides", "clone", 1), ("NT", "control", "existing", 1),
     )  # fmt: skip
     assert steps(planned)[0] == (
         "Design and order 7 dual-guide constructs with new guides of A, B: 3 to 4 for each of A+C, "
-        "A+B. Clone 8 dual-guide constructs of guides of this screen: 4 for each of C+D, D+E. "
+        "A+B. Design and order 1 single guide, for F. "
+        "Clone 8 dual-guide constructs of guides of this screen: 4 for each of C+D, D+E. "
         "Clone 1 3-guide construct of guides of this screen, for C+D+E. "
         "Reuse 2 single guides of this screen, for C. "
         "Reuse 1 dual-guide construct of this screen, for C+E."

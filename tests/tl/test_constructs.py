@@ -52,6 +52,7 @@ def test_single_guides():
     assert rows("X", 2) == [("", "design", "X")] * 2
     assert rows("C", 1) == [("", "clone", "")]  # its guide is in the pair C+D
     assert rows("A", 4, None) == [("", "existing", "")] * 4
+    assert rows("A", 1, GUIDES | {"A": []}) == [("", "existing", "")]  # cells without a guide
     assert rows("X", 1, None) == [("", "design", "X")]
 
 

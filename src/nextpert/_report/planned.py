@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from nextpert import core
-from nextpert._adata import list_names
 from nextpert._adata.target import DISTANCES
 from nextpert._report.page import Plate, Section, Well
 from nextpert._report.tables import Column, Table, count, number, share, signed
@@ -34,6 +33,12 @@ STRATEGIES = {
     "include": ("◆", "included on request"),
     "control": ("|", "controls"),
 }
+# What is done with constructs, and of what they are made, in the order of the steps.
+_STATUS = (
+    ("design", "Design and order", ""),
+    ("clone", "Clone", " of guides of this screen"),
+    ("existing", "Reuse", " of this screen"),
+)
 _JOINT = re.compile(r"(?<=[+_\-.,;:/|])")
 _WELL = re.compile(r"(?:(\d+)-)?([A-P])(\d+)")
 
@@ -159,30 +164,21 @@ def _steps_of_plan(found: Found, *, is_optional: bool) -> list[str]:
 
 def _orders(constructs: pd.DataFrame) -> list[str]:
     """Return a sentence per status and kind of constructs: how many, and of which perturbations."""
-    said = []
-    kinds = constructs["status"].astype(str) + ":" + constructs["kind"].astype(str)
-    for each_kind, mine in constructs.groupby(kinds, sort=False):
-        status, kind = str(each_kind).split(":")
-        if kind == "control":
-            continue
-        what = (
-            "single guide"
-            if kind == "single guide"
-            else f"{kind.rstrip('s').replace(' ', '-')} construct"
-        )
-        each = mine.groupby(mine["perturbation"].astype(str), sort=False).size()
-        new = dict.fromkeys(", ".join(mine["new_guides_of"].astype(str)).split(", "))
-        doing, of = {
-            "design": ("Design and order", "" if kind == "single guide" else
-                       f" with new guides of {list_names(list(new), limit=len(new))}"),
-            "clone": ("Clone", " of guides of this screen"),
-            "existing": ("Reuse", " of this screen"),
-        }[status]  # fmt: skip
-        names = list_names(each.index, limit=len(each))
-        for_each = f": {_range(each)} for each of {names}" if len(each) > 1 else f", for {names}"
-        said.append((status, f"{doing} {_several(len(mine), what)}{of}{for_each}."))
-    order = ("design", "clone", "existing")
-    return [words for _, words in sorted(said, key=lambda pair: order.index(pair[0]))]
+    said, kinds = [], constructs["kind"].astype(str)
+    for status, doing, of in _STATUS:
+        mine = constructs[(constructs["status"].astype(str) == status) & (kinds != "control")]
+        for kind, rows in mine.groupby(kinds, sort=False):
+            what = str(kind).rstrip("s").replace(" ", "-").replace("single-", "single ")
+            what += "" if kind == "single guide" else " construct"
+            new = dict.fromkeys(", ".join(rows["new_guides_of"].astype(str)).split(", "))
+            is_new = status == "design" and kind != "single guide"
+            parts = f" with new guides of {', '.join(new)}" if is_new else of
+            each = rows.groupby(rows["perturbation"].astype(str), sort=False).size()
+            number = f": {_range(each)} for each of" if len(each) > 1 else ", for"
+            said.append(
+                f"{doing} {_several(len(rows), what)}{parts}{number} {', '.join(each.index)}."
+            )
+    return said
 
 
 def _further_guides(found: Found, known: pd.DataFrame) -> str:

@@ -10,10 +10,5 @@ from nextpert.get._plan_df import plan_df
 from nextpert.get._ranking_df import ranking_df
 
 __all__ = [
-    "diagnosis_df",
-    "effects_df",
-    "fitted_perturbations",
-    "order_df",
-    "plan_df",
-    "ranking_df",
-]
+    "diagnosis_df", "effects_df", "fitted_perturbations", "order_df", "plan_df", "ranking_df",
+]  # fmt: skip

@@ -46,20 +46,17 @@ def constructs_table(
     def known(label: str, n: int) -> list[str]:
         """Return at most ``n`` guides of a measured perturbation; empty texts if not known."""
         name = measured.get(naming.key(label))
-        if name is None:
-            return []
-        return [""] * n if guides is None else list(guides[name])[:n]
+        return [] if name is None else list((guides or {}).get(name, ()))[:n] or [""] * n
 
     def constructs(label: str, n: int) -> Iterator[Row]:
         """Yield those that exist, then pairs of guides that exist, then those to design."""
         own, members = known(label, n), naming.key(label)
         yield from ((guide, "existing", "") for guide in own)
-        is_done = len(members) == 1 and bool(own)  # all its guides are used
-        new = [each for each in members if is_done or each not in in_screen]
-        lists = [[""] * n if each in new else known(each, n) or [""] * n for each in members]
-        for parts in combined(lists):
-            yield ", ".join(filter(None, parts)), "design" if new else "clone", ", ".join(new)
-        while True:  # all pairs of the guides that exist are used
+        new = [each for each in members if each not in in_screen]
+        if len(members) > 1 or not own:
+            for parts in combined([known(each, n) or [""] * n for each in members]):
+                yield ", ".join(filter(None, parts)), "design" if new else "clone", ", ".join(new)
+        while True:  # all that can be made of the guides that exist is used
             yield "", "design", ", ".join(members)
 
     for row in plate.to_dict("records"):
@@ -71,13 +68,10 @@ def constructs_table(
         told = [gene for gene in str(row["target_genes"]).split(", ") if gene]
         genes = told if told and not inside else [*inside, *outside]  # or by a table of shifts
         size = len(naming.key(label))
-        each = np.diff(np.arange(n + 1) * n_cells // n)
-        rows += [
-            (label, i + 1, KINDS.get(size, f"{size} guides"), status, ids, new, ", ".join(genes), m)
-            for i, ((ids, status, new), m) in enumerate(
-                zip(islice(constructs(label, n), n), each.tolist(), strict=True)
-            )
-        ]
+        kind = KINDS.get(size, f"{size} guides")
+        each = np.diff(np.arange(n + 1) * n_cells // n).tolist()
+        for i, (ids, status, new) in enumerate(islice(constructs(label, n), n)):
+            rows.append((label, i + 1, kind, status, ids, new, ", ".join(genes), each[i]))
     names = ["perturbation", "construct", "kind", "status", "guides", "new_guides_of",
              "target_genes", "n_cells"]  # fmt: skip
     table = pd.DataFrame(rows, columns=names)
