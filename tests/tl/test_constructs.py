@@ -77,6 +77,7 @@ def test_kinds_and_target_genes():
         table = made(label, 2)
         assert set(table["kind"]) == {kind}
         assert set(table["target_genes"]) == {genes}
+    assert set(made("A+e", 1, told="A")["target_genes"]) == {"A, e"}  # also off the panel
     assert set(made("e", 1, told="B, C")["target_genes"]) == {"B, C"}  # by a table of shifts
 
 
