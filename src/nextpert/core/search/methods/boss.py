@@ -81,7 +81,7 @@ def boss(
     n_context: int = 0,
     targets: Mapping[int, Iterable[int]] | None = None,
     penalty: float = 2.0,
-    n_starts: int = 1,
+    n_starts: int | None = None,
     orders: ArrayLike | None = None,
     backward_search: bool = True,
     prior: PriorKnowledge | None = None,
@@ -118,7 +118,8 @@ def boss(
         Factor on the penalty of the BIC; 1 is the BIC proper, higher gives fewer edges.
     n_starts
         Number of starts: the first from the sparsest minimum-degree order, as in :func:`gsp`, the
-        others from randomised ones. May be 0 where ``orders`` are given.
+        others from randomised ones. By default 10, 3 above 100 nodes, 1 beside ``orders``, where
+        it may be 0.
     orders
         Orders of the nodes other than context nodes to start further runs from, shape
         ``(n_orders, n_nodes)`` or ``(n_nodes,)``; they must agree with the prior knowledge.
@@ -157,6 +158,8 @@ def boss(
     known = checked_prior(prior, moments.n_nodes - n_context)
     task = _Task.make(moments, penalty, known, n_context, targets)
     given = list(checked_orders(orders, known))
+    if n_starts is None:
+        n_starts = 1 if given else default_starts(known.n_nodes)
     n_starts = require_count(n_starts, "n_starts", least=0 if given else 1)
     starts = [*range(n_starts), *given]
     seeds = as_rng(rng).integers(0, 2**64, len(starts), dtype=np.uint64)
