@@ -206,7 +206,9 @@ def _enough(last: pd.Series) -> str:
 def as_text(state: State, control: str, target: str) -> str:
     """Return a summary of a campaign and its rounds, to print."""
     table = summary_table(state, control)[list(_PRINTED)]
-    rounds = table.to_string(float_format="{:.2g}".format, na_rep="-")
+    rounds = table.to_string(
+        float_format="{:.2g}".format, na_rep="-", formatters={"probability_best": percent}
+    )
     return lines(*_card(state, target), f"\n{rounds}")
 
 
