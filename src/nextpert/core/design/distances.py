@@ -170,7 +170,8 @@ class RankedDistance(Shown):
     @property
     def is_nearer(self) -> NDArray[np.bool_]:
         """Whether each is nearer than the control in each draw, on the same nodes."""
-        return np.asarray(self.draws < (self.draws[:, -1:] if self.control is None else self.control))
+        control = self.draws[:, -1:] if self.control is None else self.control
+        return np.asarray(self.draws < control)
 
     @property
     def gap(self) -> Array:

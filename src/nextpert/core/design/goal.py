@@ -274,7 +274,7 @@ class Goal(Shown):
 
     def weigh(self, x: ArrayLike) -> Array:
         """Return ``x`` of every state and node, ``(n, n_nodes)``, times what these count for."""
-        found = np.asarray(self.weights * x)
+        found = np.asarray(self.weights * np.asarray(x))
         if self.own is None:
             return found
         found = np.array(np.broadcast_to(found, self.own.left_out.shape))

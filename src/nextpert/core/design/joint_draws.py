@@ -202,6 +202,21 @@ def states_by_effects(
     return States(mean.astype(table_type(mean.size), copy=False), draws)
 
 
+def control_by_node(states: States, goal: Goal, n_samples: int = 400) -> Array:
+    """Return what each node adds to the control's expected distance to target states.
+
+    Shape ``(n_nodes,)``. Target states are those of the same draws; see :class:`Draw`.
+    """
+    total = np.zeros(goal.n_nodes)
+    for one in states.draws(n_samples, np.random.default_rng(0)):
+        off = 0.0 if one.target_error is None else one.target_error
+        square = (one.states[-1] - goal.states - off) ** 2
+        if one.target_spread is not None:
+            square += one.target_spread**2
+        total += one.count / n_samples * (goal.shares @ square)
+    return goal.weights * total
+
+
 def given_numbers(numbers: Array, control: Array, unit: Array) -> Array:
     r"""Return how draws of the controls' means move if a target's numbers are known.
 
@@ -293,12 +308,12 @@ def distance_draws(
     [5.2, 5.0]
     """
     if drawn.spread is None or not goal.is_states:
-        pairs, alone = [], goal.own is None
+        pairs = []
         for one in drawn.sampled(rng):
-            error, control = _together(goal.draw_errors(own), one.target_error), one.states[-1]
-            each = goal.distance(one.states, control, error)
-            same = np.broadcast_to(control, one.states.shape)
-            pairs.append((each, each[-1:] if alone else goal.distance(same, control, error)))
+            error, start = _together(goal.draw_errors(own), one.target_error), one.states[-1]
+            each = goal.distance(one.states, start, error)
+            same = np.broadcast_to(start, one.states.shape)
+            pairs.append((each, goal.distance(same, start, error) if goal.own else each[-1:]))
         return np.array([each for each, _ in pairs]), np.array([each for _, each in pairs])
     errors = drawn.errors(rng)
     told = [goal.draw_errors(own) for _ in range(drawn.count)]
@@ -319,16 +334,16 @@ def distance_draws(
         )
     found = np.concatenate(blocks, axis=1)
     for row, states in drawn.joined(errors).items():
-        alone = goal.rows([row])
+        of_row = goal.rows([row])
         found[:, row] = [
-            alone.distance(x[None], None, e)[0] for x, e in zip(states, off, strict=True)
+            of_row.distance(x[None], None, e)[0] for x, e in zip(states, off, strict=True)
         ]
     control = found[:, -1:]
     if goal.own is not None:  # less what it has in the nodes left out
-        row, node = goal.own.left_out.nonzero()
-        square = (drawn.states[-1, node] - wanted[:, :, node]) ** 2 * goal.weights[node]
-        part = csr_array((np.ones(len(row)), (row, np.arange(len(row)))), (len(spread), len(row)))
-        control = (control - (part @ np.tensordot(square, goal.shares, (1, 0)).T).T) * goal.own.factor
+        at, node = goal.own.left_out.nonzero()
+        square = goal.shares @ (drawn.states[-1, node] - wanted[:, :, node]) ** 2
+        part = csr_array((goal.weights[node], (at, np.arange(len(at)))), (len(spread), len(at)))
+        control = (control - (part @ square.T).T) * goal.own.factor
     return found, control
 
 
@@ -420,9 +435,9 @@ def slope_draws(goal: Goal, mean: Array, drawn: Draw, rng: np.random.Generator) 
             towards = goal.rows([row]).weigh(mean[row] - point).reshape(-1)
             found[:, row] = common[row] + 2.0 * ((states - drawn.states[row]) @ towards)
         for s, state in enumerate(goal.states):
-            each = more[:, s]
-            of_state = goal.dot(state, each)
-            found -= 2.0 * (goal.dot(mean, each).T - (of_state.T if goal.own else of_state[:, None]))
+            towards = goal.dot(state, more[:, s]).T
+            towards = towards if goal.own else towards[:, None]
+            found -= 2.0 * (goal.dot(mean, more[:, s]).T - towards)
     return found
 
 

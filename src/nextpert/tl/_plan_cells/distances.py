@@ -19,6 +19,7 @@ from nextpert.core.design.power import (
     draw_noise,
     quadratic_form,
 )
+from nextpert.tl._design_interventions.own_genes import LEAST_LEFT, bind
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 
 if TYPE_CHECKING:
@@ -173,55 +174,75 @@ class Distances:
 
 
 def read_distances(
-    measured: Measured, target: Wanted, rng: int | np.random.Generator | None
+    measured: Measured,
+    target: Wanted,
+    fit: FittedPosterior,
+    rng: int | np.random.Generator | None,
 ) -> Distances | None:
     """Return distances and their precision; ``None`` where no perturbation is left to measure.
 
-    Weights of genes scale the units in which they are measured.
+    Weights of genes scale the units in which they are measured. Two perturbations are compared by
+    the genes that count for both.
     """
-    noise, root = measured.noise, np.sqrt(target.cells.weights)
+    noise, left = measured.noise, np.ones(len(measured.names))
     n_cells, ratio = noise.pooled.n_cells, np.sqrt(noise.pooled.variance_ratio)
+    if target.target_genes is not None:
+        target, left = bind(target, fit, fit.targets)
     own = [
         j for j, name in enumerate(measured.names, start=1)
-        if name != target.label and n_cells[j] > 1
+        if name != target.label and n_cells[j] > 1 and left[j - 1] >= LEAST_LEFT
     ]  # fmt: skip
     if not own:
         return None
     # The sd of the target's mean over that of a cell; its correlations are the cells'.
     least = np.maximum(noise.covariance.diagonal(), np.finfo(float).tiny)
-    of_goal = root * np.sqrt(target.cells.variances[0] / least)
-    goal = noise.covariance * np.outer(of_goal, of_goal)
-    away = root * (noise.pooled.mean - target.cells.states[0])
-    every = np.array([
-        away[j] @ away[j] - noise.spread(j) * (root**2 @ noise.variance(j)) - np.trace(goal)
-        for j in range(len(away))
-    ])  # fmt: skip
+    sd_of_goal = np.sqrt(target.cells.variances[0] / least)
+    ones = np.ones(len(sd_of_goal))
+
+    def root_of(j: int) -> Array:  # the controls are last in the target
+        return np.sqrt(target.cells.rows([j - 1]).weigh(ones)).reshape(-1)
+
+    def away(j: int, root: Array) -> Array:
+        return np.asarray(root * (noise.pooled.mean[j] - target.cells.states[0]))
+
+    def of_target(root: Array) -> Array:
+        return np.asarray(noise.covariance * np.outer(root * sd_of_goal, root * sd_of_goal))
+
+    def distance(j: int, root: Array) -> float:
+        a, of_goal = away(j, root), (root * sd_of_goal) ** 2 @ noise.covariance.diagonal()
+        return float(a @ a - noise.spread(j) * (root**2 @ noise.variance(j)) - of_goal)
+
+    every = np.array([distance(j, root_of(j)) for j in range(len(n_cells))])
     rows = np.array(own)[np.argsort(every[own], kind="stable")]
 
-    def cell(j: int) -> Array:
+    def cell(j: int, root: Array) -> Array:
         return np.outer(root, root) * noise.cell_covariance(j)
 
-    plans = [
-        DistancePrecision.of_distance(
-            away[j], cell(j), target_covariance=goal, error=cell(j) * noise.spread(j) + goal,
+    def plan(j: int) -> DistancePrecision:
+        root = root_of(j)
+        own, goal = cell(j, root), of_target(root)
+        return DistancePrecision.of_distance(
+            away(j, root), own, target_covariance=goal, error=own * noise.spread(j) + goal,
             layout=measured.layout,
-        )
-        for j in rows
-    ]  # fmt: skip
+        )  # fmt: skip
+
+    plans = [plan(j) for j in rows]
     sd = [float(plan.sd_at(noise.spread(j))) for plan, j in zip(plans, rows, strict=True)]
     draws = draw_noise(noise.covariance, rng)
 
     def apart(row: int) -> NearerChance:
         i, j = rows[row], rows[0] if row else rows[min(1, len(rows) - 1)]
-        a, b = away[i], away[j]
-        of_a, of_b = cell(i) * noise.spread(i), cell(j) * noise.spread(j)
+        root = root_of(0) * (root_of(i) > 0) * (root_of(j) > 0)
+        a, b, goal = away(i, root), away(j, root), of_target(root)
+        one, other = cell(i, root), cell(j, root)
+        of_a, of_b = one * noise.spread(i), other * noise.spread(j)
         return NearerChance.of_draws(
             (a, b), draws,
-            scales=(root * ratio[i], root * ratio[j], of_goal),
-            difference=every[i] - every[j],
+            scales=(root * ratio[i], root * ratio[j], root * sd_of_goal),
+            difference=distance(i, root) - distance(j, root),
             variances=(
-                quadratic_form(a, cell(i), of_a + goal),
-                quadratic_form(b, cell(j), of_b + goal),
+                quadratic_form(a, one, of_a + goal),
+                quadratic_form(b, other, of_b + goal),
                 quadratic_form(a - b, goal, of_a + of_b),
             ),
             layout=measured.layout,
