@@ -256,9 +256,9 @@ class Goal(Shown):
             shape = len(each) + 1, self.n_nodes
             out = csr_array((np.ones(len(row)), (row, node)), shape)
             counted = np.where(found.weights > 0, control, 0.0)
-            left = counted.sum() - out @ counted
-            with np.errstate(divide="ignore", invalid="ignore"):
-                factor = np.where(self.direction_only, 1.0, counted.sum() / left)
+            left, factor = counted.sum() - out @ counted, np.ones(len(each) + 1)
+            if not self.direction_only:  # which has no size
+                np.divide(counted.sum(), left, out=factor, where=left > 0)
             found.own = OwnNodes(out, factor)
         found.floor = found._floor()
         return found
