@@ -126,16 +126,7 @@ def test_cells_are_measured_by_the_same_genes(fitted):
     rows = fitted.uns["plan_cells"]["distances"].set_index("perturbation")
     assert "Q" not in rows.index
     assert rows.loc["A", "distance"] == pytest.approx(wanted, rel=0.05)
-    # Two are compared by the genes that count for both.
-    apart = []
-    kept = [i for i, gene in enumerate(GENES) if gene not in {"T", *"+".join(rows.index[:2])}]
-    for name in rows.index[:2]:
-        square = ((cells[name].mean(axis=0) - cells["T"].mean(axis=0))[kept] ** 2).sum()
-        apart.append(square - cells[name].var(axis=0, ddof=1)[kept].sum() / 60)
-    # The differences of the two distances as they stand are others.
-    assert rows["difference"].iloc[0] == pytest.approx(apart[1] - apart[0], abs=0.02)
-    assert abs(np.diff(rows["distance"].iloc[:2])[0] - rows["difference"].iloc[0]) > 0.04
-    assert fitted.uns["plan_cells"]["stopping"]["candidates"].tolist() == [*"ABCS", "A+B"]
+    assert fitted.uns["plan_cells"]["stopping"]["candidates"].tolist() == ["A", "A+B", "B", "C", "S"]
 
 
 @pytest.mark.parametrize("state", ["T", ["T", "A"]])
@@ -184,7 +175,7 @@ def test_every_kind_of_distance_leaves_own_genes_out(fitted):
     for distance in ("noise", "cosine"):
         table = ranking(fitted, npt.Target(state="T", distance=distance))
         assert table.loc["A", "genes_left_out"] == "T, A"
-        assert table["relative_distance"].idxmin() in ("A", "A+B")
+        assert table.loc["A", "relative_distance"] < 0.6 < table.loc["S", "relative_distance"]
     table = ranking(fitted, npt.Target(state="T", weights=["T", "G0", "G1", "A"]))
     assert table.loc["A", "genes_left_out"] == "T, A"
     assert table.loc["Q", "genes_left_out"] == "T"  # which does not count by the weights

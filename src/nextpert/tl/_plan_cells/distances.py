@@ -181,8 +181,7 @@ def read_distances(
 ) -> Distances | None:
     """Return distances and their precision; ``None`` where no perturbation is left to measure.
 
-    Weights of genes scale the units in which they are measured. Two perturbations are compared by
-    the genes that count for both.
+    Weights of genes scale the units in which they are measured.
     """
     noise, left = measured.noise, np.ones(len(measured.names))
     n_cells, ratio = noise.pooled.n_cells, np.sqrt(noise.pooled.variance_ratio)
@@ -232,18 +231,19 @@ def read_distances(
 
     def apart(row: int) -> NearerChance:
         i, j = rows[row], rows[0] if row else rows[min(1, len(rows) - 1)]
-        root = root_of(0) * (root_of(i) > 0) * (root_of(j) > 0)
-        a, b, goal = away(i, root), away(j, root), of_target(root)
-        one, other = cell(i, root), cell(j, root)
+        r, s = root_of(i), root_of(j)
+        a, b, one, other = away(i, r), away(j, s), cell(i, r), cell(j, s)
         of_a, of_b = one * noise.spread(i), other * noise.spread(j)
+        goal, between = of_target(ones), r**2 - s**2
+        wrong = np.outer(r, r) * of_a + np.outer(s, s) * of_b + np.outer(between, between) * goal
         return NearerChance.of_draws(
             (a, b), draws,
-            scales=(root * ratio[i], root * ratio[j], root * sd_of_goal),
-            difference=distance(i, root) - distance(j, root),
+            scales=(r * ratio[i], s * ratio[j], r * sd_of_goal, s * sd_of_goal),
+            difference=every[i] - every[j],
             variances=(
-                quadratic_form(a, one, of_a + goal),
-                quadratic_form(b, other, of_b + goal),
-                quadratic_form(a - b, goal, of_a + of_b),
+                quadratic_form(a, one, of_a + of_target(r)),
+                quadratic_form(b, other, of_b + of_target(s)),
+                quadratic_form(r * a - s * b, goal, wrong),
             ),
             layout=measured.layout,
         )  # fmt: skip
