@@ -116,12 +116,15 @@ def test_distances_and_probabilities_are_those_of_loops_over_draws(fitted, caplo
 def test_cells_are_measured_by_the_same_genes(fitted):
     table = ranking(fitted)
     cells = {name: fitted.X[(fitted.obs["perturbation"] == name).to_numpy()] for name in EFFECTS}
-    _, control, first = by_loops(fitted, ["A"])
+    fit = posterior_from(fitted)
+    pool = read_candidates(["A"], None, fit)
+    bound = without_own_genes(pool, read_target(fitted, "T", fit, "perturbation"), fit)[1]
     kept = [i for i, gene in enumerate(GENES) if gene not in "TA"]
     apart = (cells["A"].mean(axis=0) - cells["T"].mean(axis=0))[kept] ** 2
     error = sum(x.var(axis=0, ddof=1)[kept] / len(x) for x in (cells["A"], cells["T"]))
-    wanted = (apart - error).sum() * first.mean() / control.mean()
-    assert table.loc["A", "measured_distance"] == pytest.approx(wanted, rel=0.02)
+    wanted = (apart - error).sum() * bound.goal.own.factor[0]
+    assert table.loc["A", "measured_distance"] == pytest.approx(wanted, rel=1e-6)
+    npt.tl.plan_screen(fitted, "T", n_perturbations=2)  # whose wells the next plate has
     npt.tl.plan_cells(fitted, "T")
     rows = fitted.uns["plan_cells"]["distances"].set_index("perturbation")
     assert "Q" not in rows.index

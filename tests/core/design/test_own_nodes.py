@@ -50,9 +50,11 @@ def joint(rng, n_draws=40):
     """A posterior of four perturbations, of which the last is the target, and the control."""
     mean = rng.normal(size=(5, P))
     mean[2] = mean[3] + 0.6 * rng.normal(size=P)
+    mean[0] = mean[4] + 0.3 * rng.normal(size=P)
+    mean[4, 1] = mean[3, 1] + 1.5
     centres = mean + 0.3 * rng.normal(size=(n_draws, 5, P))
     spread = rng.gamma(2.0, 0.15, size=(5, P))
-    spread[-1] = 0.0
+    spread[-1], spread[3, 1] = 0.0, 1.2
     point = centres[:, 3].mean(axis=0)
 
     def draws(n, _):
@@ -105,7 +107,10 @@ def test_probabilities_are_those_of_loops_over_drawn_states(rng):
     np.testing.assert_allclose(found.control.std(axis=0), control.std(axis=0), rtol=0.08)
     nearer = (exact < control).mean(axis=0)
     np.testing.assert_allclose(found.nearer, nearer, atol=0.025)
-    assert 0.1 < nearer[:3].min() < 0.95
+    np.testing.assert_array_equal(found.nearer, (found.draws < found.control).mean(axis=0))
+    np.testing.assert_array_equal(found.nearer, found.is_nearer.mean(axis=0))
+    assert (found.nearer != (found.draws < found.draws[:, -1:]).mean(axis=0)).any()
+    assert 0.1 < nearer[:3].min() < 0.6
     # Of those that are not the target, by one choice a draw.
     few = States(
         states.mean[[0, 1, 2, 4]], lambda n, r: map(without_the_target, states.draws(n, r))
@@ -176,6 +181,7 @@ def test_slopes_are_those_of_distances_without_own_nodes(rng):
     weights = rng.gamma(2.0, 0.5, P)
     goal = Goal(np.zeros(P), states=[point], weights=weights)
     by_node = control_by_node(states, goal)
+    by_node[[1, 3]] *= 4.0
     bound, factor = goal.leave_out(COMMON, OWN, by_node), factors(by_node, [*OWN, []])
     drawn = Draw(
         centres[0], spread, N, target_error=(centres[0][3] - point)[None],
