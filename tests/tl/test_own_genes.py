@@ -129,7 +129,13 @@ def test_cells_are_measured_by_the_same_genes(fitted):
     rows = fitted.uns["plan_cells"]["distances"].set_index("perturbation")
     assert "Q" not in rows.index
     assert rows.loc["A", "distance"] == pytest.approx(wanted, rel=0.05)
-    assert fitted.uns["plan_cells"]["stopping"]["candidates"].tolist() == ["A", "A+B", "B", "C", "S"]
+    assert fitted.uns["plan_cells"]["stopping"]["candidates"].tolist() == [
+        "A",
+        "A+B",
+        "B",
+        "C",
+        "S",
+    ]
 
 
 @pytest.mark.parametrize("state", ["T", ["T", "A"]])

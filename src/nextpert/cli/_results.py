@@ -131,10 +131,11 @@ def describe_ranking(adata: AnnData, goal: str | None = None) -> list[str]:
     if not farther and better < CLEARLY_NEARER:
         doubt = f", but nearer than the control with a probability of only {100 * better:.0f}%"
     share = _share(nearest).replace("-", "") and f", {_share(nearest)} of the control's distance"
+    without = str(params.get("genes_left_out", ""))
     return [
         *([farther] if farther else []),
         f"Graph: {len(graph['genes'])} genes, {int(graph['n_edges'])} edges. "
-        f"Target: {goal or params['target']}.",
+        f"Target: {goal or params['target']}.{without and f' Distances are measured {without}.'}",
         f"Try next: {best['perturbation']} ({n_cells} cells), {_why(ranking, params)}{doubt}.",
         f"Predicted closest to the target: {nearest['perturbation']}, distance "
         f"{_distance(nearest)}{share}.",
