@@ -65,14 +65,13 @@ class CellNoise:
             linear[rows] = slope**2 @ self.own + ((slope @ self.loadings) ** 2).sum(axis=1)
         square = np.full(len(states), 2.0 * self._trace(goal.weights))
         if goal.own is not None:
-            known: dict[tuple[int, ...], float] = {}
-            for row, factor in enumerate(goal.own.factor):
-                out = tuple(goal.own.left_out[[row]].indices.tolist())
-                if out not in known:
-                    weight = goal.weights.copy()
-                    weight[list(out)] = 0.0
-                    known[out] = 2.0 * self._trace(weight)
-                square[row] = factor**2 * known[out]
+            left_out, factor = goal.own
+            out = [tuple(left_out[[row]].indices.tolist()) for row in range(len(states))]
+            trace = {
+                some: self._trace(np.where(np.isin(np.arange(goal.n_nodes), some), 0, goal.weights))
+                for some in set(out)
+            }
+            square = 2.0 * factor**2 * np.array([trace[some] for some in out])
         return NoiseTerms(4.0 * linear, square, self.shared)
 
     def _trace(self, weight: Array) -> float:

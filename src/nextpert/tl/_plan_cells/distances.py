@@ -195,54 +195,48 @@ def read_distances(
         return None
     # The sd of the target's mean over that of a cell; its correlations are the cells'.
     least = np.maximum(noise.covariance.diagonal(), np.finfo(float).tiny)
-    sd_of_goal = np.sqrt(target.cells.variances[0] / least)
-    ones = np.ones(len(sd_of_goal))
-
-    def root_of(j: int) -> Array:  # the controls are last in the target
-        return np.sqrt(target.cells.rows([j - 1]).weigh(ones)).reshape(-1)
-
-    def away(j: int, root: Array) -> Array:
-        return np.asarray(root * (noise.pooled.mean[j] - target.cells.states[0]))
-
-    def of_target(root: Array) -> Array:
-        return np.asarray(noise.covariance * np.outer(root * sd_of_goal, root * sd_of_goal))
-
-    def distance(j: int, root: Array) -> float:
-        a, of_goal = away(j, root), (root * sd_of_goal) ** 2 @ noise.covariance.diagonal()
-        return float(a @ a - noise.spread(j) * (root**2 @ noise.variance(j)) - of_goal)
-
-    every = np.array([distance(j, root_of(j)) for j in range(len(n_cells))])
+    of_goal = np.sqrt(target.cells.variances[0] / least)
+    goal = noise.covariance * np.outer(of_goal, of_goal)
+    weights = np.atleast_2d(target.cells.weigh(np.ones(len(goal))))  # the controls are last
+    root = np.broadcast_to(np.sqrt(np.roll(weights, 1, axis=0)), noise.pooled.mean.shape)
+    away = root * (noise.pooled.mean - target.cells.states[0])
+    every = np.array([
+        away[j] @ away[j] - root[j] ** 2 @ (noise.spread(j) * noise.variance(j) + goal.diagonal())
+        for j in range(len(away))
+    ])  # fmt: skip
     rows = np.array(own)[np.argsort(every[own], kind="stable")]
 
-    def cell(j: int, root: Array) -> Array:
-        return np.outer(root, root) * noise.cell_covariance(j)
+    def cell(j: int) -> Array:
+        return np.outer(root[j], root[j]) * noise.cell_covariance(j)
 
-    def plan(j: int) -> DistancePrecision:
-        root = root_of(j)
-        own, goal = cell(j, root), of_target(root)
-        return DistancePrecision.of_distance(
-            away(j, root), own, target_covariance=goal, error=own * noise.spread(j) + goal,
-            layout=measured.layout,
-        )  # fmt: skip
+    def error(j: int) -> Array:
+        return cell(j) * noise.spread(j) + np.outer(root[j], root[j]) * goal
 
-    plans = [plan(j) for j in rows]
+    plans = [
+        DistancePrecision.of_distance(
+            away[j], cell(j), target_covariance=np.outer(root[j], root[j]) * goal,
+            error=error(j), layout=measured.layout,
+        )
+        for j in rows
+    ]  # fmt: skip
     sd = [float(plan.sd_at(noise.spread(j))) for plan, j in zip(plans, rows, strict=True)]
     draws = draw_noise(noise.covariance, rng)
 
     def apart(row: int) -> NearerChance:
         i, j = rows[row], rows[0] if row else rows[min(1, len(rows) - 1)]
-        r, s = root_of(i), root_of(j)
-        a, b, one, other = away(i, r), away(j, s), cell(i, r), cell(j, s)
-        of_a, of_b = one * noise.spread(i), other * noise.spread(j)
-        goal, between = of_target(ones), r**2 - s**2
-        wrong = np.outer(r, r) * of_a + np.outer(s, s) * of_b + np.outer(between, between) * goal
+        (a, r), (b, s), between = (
+            (away[i], root[i]),
+            (away[j], root[j]),
+            root[i] ** 2 - root[j] ** 2,
+        )
+        wrong = np.outer(r, r) * cell(i) * noise.spread(i) + np.outer(between, between) * goal
+        wrong += np.outer(s, s) * cell(j) * noise.spread(j)
         return NearerChance.of_draws(
             (a, b), draws,
-            scales=(r * ratio[i], s * ratio[j], r * sd_of_goal, s * sd_of_goal),
+            scales=(r * ratio[i], s * ratio[j], r * of_goal, s * of_goal),
             difference=every[i] - every[j],
             variances=(
-                quadratic_form(a, one, of_a + of_target(r)),
-                quadratic_form(b, other, of_b + of_target(s)),
+                quadratic_form(a, cell(i), error(i)), quadratic_form(b, cell(j), error(j)),
                 quadratic_form(r * a - s * b, goal, wrong),
             ),
             layout=measured.layout,
