@@ -269,7 +269,7 @@ class Goal(Shown):
             return self
         found = copy(self)
         found.own = OwnNodes(self.own.left_out[which], self.own.factor[which])
-        found.floor = found._floor()
+        found.floor = self.floor[which]
         return found
 
     def weigh(self, x: ArrayLike) -> Array:
@@ -369,8 +369,10 @@ class Goal(Shown):
         What it adds to other parts, or to angles, has no closed form and is not subtracted: 0.
         """
         if not len(self.states) or self.direction_only:
-            return 0.0
-        return self.weigh(np.asarray(variance)).sum(axis=-1)
+            return 0.0 if self.own is None else np.zeros(len(self.own.factor))
+        if self.own is None:
+            return float((np.asarray(variance) * self.weights).sum())
+        return self.dot(np.ones(self.n_nodes), np.asarray(variance))
 
     def draw_errors(self, rng: np.random.Generator) -> Array | None:
         """Draw errors of the target states, ``(n_states, n_nodes)``; ``None`` if they are known."""

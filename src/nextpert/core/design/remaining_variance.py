@@ -66,7 +66,7 @@ class CellNoise:
         square = np.full(len(states), 2.0 * self._trace(goal.weights))
         if goal.own is not None:
             left_out, factor = goal.own
-            out = [tuple(left_out[[row]].indices.tolist()) for row in range(len(states))]
+            out = [tuple(some) for some in np.split(left_out.indices, left_out.indptr[1:-1])]
             trace = {
                 some: self._trace(np.where(np.isin(np.arange(goal.n_nodes), some), 0, goal.weights))
                 for some in set(out)
