@@ -225,6 +225,20 @@ def test_a_plan_names_what_is_left_out_and_what_is_not_ranked(fitted):
         "perturbation"].tolist()  # fmt: skip
 
 
+def test_the_report_names_them(fitted, tmp_path):
+    npt.tl.design_interventions(fitted, "T")
+    npt.report(fitted, tmp_path / "page.html")
+    page = " ".join((tmp_path / "page.html").read_text(encoding="utf-8").split())
+    assert "They are measured without T and the target genes of each candidate" in page
+    assert "Not ranked: Q (without Q, " in page
+    assert "would be first" not in page
+    npt.tl.design_interventions(fitted, npt.Target(state="T", own_genes="include"))
+    npt.report(fitted, tmp_path / "other.html")
+    page = (tmp_path / "other.html").read_text(encoding="utf-8")
+    assert "They are measured without" not in page
+    assert "Not ranked" not in page
+
+
 def test_no_candidate_that_can_be_ranked_is_an_error(fitted):
     with pytest.raises(ValueError, match="No candidate can be ranked"):
         ranking(fitted, candidates=["Q"])
@@ -232,7 +246,7 @@ def test_no_candidate_that_can_be_ranked_is_an_error(fitted):
         npt.Target(state="T", own_genes="some")
 
 
-def test_who_is_first_on_the_genes_of_nobody_is_told_where_it_differs(caplog):
+def test_who_is_first_on_the_genes_of_nobody_is_told_where_it_differs(caplog, tmp_path):
     # B does what T does to A, which A itself cannot be judged by.
     effects = {
         "control": ({}, 0.0), "T": ({"T": -1.5, "A": 1.2}, 1.0), "A": ({"A": -2.5}, 0.62),
@@ -243,7 +257,10 @@ def test_who_is_first_on_the_genes_of_nobody_is_told_where_it_differs(caplog):
         table = ranking(adata)
     assert table.index[0] == "B"
     assert adata.uns["design"]["params"]["first_on_other_genes"] == "A"
-    assert "On the genes that neither T nor any candidate targets, A would be first" in caplog.text
+    words = "On the genes that neither T nor any candidate targets, A would be first"
+    assert words in caplog.text
+    npt.report(adata, tmp_path / "page.html")
+    assert words in " ".join((tmp_path / "page.html").read_text(encoding="utf-8").split())
     # Where others are few, there is nothing to compare.
     few = [*"TABCQ", "G0", "G1", "G2"]
     ranking(adata, npt.Target(state="T", weights=few))
