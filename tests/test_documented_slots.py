@@ -96,7 +96,7 @@ FIELDS_OF_FORMAT = 5
 FIELDS = {
     "dataclasses": "ad304b38", "pp.assign_guides": "44136fa3", "pp.perturb_cite_seq": "48a42541",
     "pp.perturbation_screen": "48a42541", "pp.setup_screen": "5bca3346", "tl.cpca": "746c6242",
-    "tl.dag_fit": "f2af4c86", "tl.design_interventions": "08526298", "tl.diagnose": "c5a4bee2",
+    "tl.dag_fit": "f2af4c86", "tl.design_interventions": "ab7166f9", "tl.diagnose": "c5a4bee2",
     "tl.fit_dag_blr": "8e591fde", "tl.learn_dag": "816b9e91", "tl.perturbation_effects": "24ee915f",
     "tl.plan_cells": "703b4b96", "tl.plan_screen": "b905f44d", "tl.replay_design": "ae5bade4",
     "tl.target_distances": "9b4b1718",

@@ -17,6 +17,7 @@ from nextpert.core.design.distances import first_order_distances, ranked_distanc
 from nextpert.core.design.plate import best_plate
 from nextpert.core.design.remaining_variance import removed
 from nextpert.tl._design_interventions import candidates
+from nextpert.tl._design_interventions.own_genes import without_own_genes
 from nextpert.tl._plan_screen import wells as tables
 from nextpert.tl._plan_screen.wells import split_cells
 
@@ -91,10 +92,13 @@ def test_a_plate_whose_best_is_worse_than_no_perturbation_is_told(fitted, caplog
 
 
 def test_the_best_are_those_of_the_plate_that_replays_fill(fitted):
-    wells, _, _ = planned(fitted, strategy="exploit", n_perturbations=4, candidates="genes", rng=5)
+    target = npt.Target(state="MYC", own_genes="include")  # as in replays
+    wells, _, _ = planned(
+        fitted, target, strategy="exploit", n_perturbations=4, candidates="genes", rng=5
+    )  # fmt: skip
     fit = npt._adata.posterior_from(fitted)
     pool = npt.tl._design_interventions.candidates.read_candidates("genes", None, fit)
-    wanted = npt.tl._design_interventions.target.read_target(fitted, "MYC", fit, "perturbation")
+    wanted = npt.tl._design_interventions.target.read_target(fitted, target, fit, "perturbation")
     rng = np.random.default_rng(5)
     states = pool.states(fit, wanted.targets)
     found = ranked_distance(states, wanted.goal, n_samples=1000, rng=rng)
@@ -154,13 +158,14 @@ def test_of_known_ones_that_never_are_the_nearest_the_one_expected_nearest_is_na
 
 @pytest.mark.slow
 def test_learning_removes_more_than_other_plates(fitted):
-    best, _, _ = planned(fitted, strategy="explore", n_perturbations=2, candidates="genes")
+    every = npt.Target(state="MYC", own_genes="include")  # all can be on the plate
+    best, _, _ = planned(fitted, every, strategy="explore", n_perturbations=2, candidates="genes")
     rng = np.random.default_rng(0)
     genes = [str(gene) for gene in fitted.uns["dag_blr"]["genes"]]
     for _ in range(5):
         pair = rng.choice(genes, 2, replace=False).tolist()
         other, _, _ = planned(
-            fitted, strategy="explore", n_perturbations=2, candidates="genes", include=pair
+            fitted, every, strategy="explore", n_perturbations=2, candidates="genes", include=pair
         )
         removed = other["variance_reduction"].iloc[-1]
         assert removed <= best["variance_reduction"].iloc[-1] + 1e-12
@@ -174,6 +179,7 @@ def test_cells_go_where_they_teach_most(fitted):
     fit = npt._adata.posterior_from(fitted)
     pool = candidates.read_candidates("genes", None, fit)
     wanted = npt.tl._design_interventions.target.read_target(fitted, "MYC", fit, "perturbation")
+    pool, wanted = without_own_genes(pool, wanted, fit)
     each = split_cells(2000, 5, None, 20).each
     asked = candidates.as_asked(
         fit, pool, wanted.goal, wanted.targets, n_cells=each, n_samples=1000, rng=0
@@ -205,8 +211,9 @@ def test_cells_under_way_count_as_observed_first(fitted):
 
 @pytest.mark.slow
 def test_names(fitted):
+    target = npt.Target(state="MYC", own_genes="include")
     wells, _, stored = planned(
-        fitted, include=["FOS"], exclude=["CDK4"], pending={"B2M": 50}, candidates="genes",
+        fitted, target, include=["FOS"], exclude=["CDK4"], pending={"B2M": 50}, candidates="genes",
         n_perturbations=36,
     )  # fmt: skip
     assert wells["perturbation"].iloc[0] == "FOS"

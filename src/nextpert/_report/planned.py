@@ -54,6 +54,14 @@ def target_section(found: Found) -> Section | None:
         return None
     params = next(iter(asked.values()))
     words = [f"Target: {params['target']}. Distances to it are {_unit(params)}."]
+    held = [*asked.values(), found.get("plan_cells", {}).get("stopping", {})]
+    without = next((str(x["genes_left_out"]) for x in held if x.get("genes_left_out")), "")
+    if without:
+        words.append(
+            f"They are measured {without}, because a perturbation's effect on its own targets does "
+            f"not say whether it does what {name_of(params['target'])} does, and scaled to the "
+            f"control's distance on the same genes."
+        )
     if any(int(other.get("target_is_candidate", 0)) for other in asked.values()):
         words.append("The perturbation that defines this state was allowed as a candidate.")
     titles = {"design": "ranking", "plan_cells": "number of cells"}
@@ -349,6 +357,14 @@ def ranking_section(found: Found) -> Section | None:
         f"{count(len(ranking))} candidates towards {target}, ranked by {by}. The control has a "
         f"distance of {number(control['predicted_distance'])}."
     ]
+    if len(design["not_ranked"]):
+        pairs = zip(design["not_ranked"]["perturbation"], design["not_ranked"]["why"], strict=True)
+        words.append(f"Not ranked: {list_names(f'{label} ({why})' for label, why in pairs)}.")
+    if params["first_on_other_genes"]:
+        words.append(
+            f"On the genes that neither {target} nor any candidate targets, "
+            f"{params['first_on_other_genes']} would be first."
+        )
     columns = [
         Column("Rank", "rank", count),
         Column("Perturbation", "perturbation", is_head=True),

@@ -183,8 +183,9 @@ def panel_grid(
 
 
 def unit_of_distance(stored: Any) -> str:
-    """Return what the distances of a stored result are measured in."""
-    return DISTANCES[str(stored["params"].get("distance", "squared"))]
+    """Return what the distances of a stored result are measured in, and if genes are left out."""
+    unit = DISTANCES[str(stored["params"].get("distance", "squared"))]
+    return f"{unit};\nwithout own target genes" if stored["params"].get("genes_left_out") else unit
 
 
 def chosen(

@@ -135,7 +135,8 @@ def _what_to_draw(stored: dict[str, Any]) -> list[tuple[str, str, float]]:
         return panels
     first, *others = (short(str(name), 20) for name in stored["distances"]["perturbation"])
     label = "half of the 90% interval of the squared\ndistance (relative to the control's)"
-    panels.append(("distance_half_width", label, float(params["tolerance"])))
+    if stored["curves"]["distance_half_width"].notna().any():  # not if the control is at the target
+        panels.append(("distance_half_width", label, float(params["tolerance"])))
     if others:
         label = f"probability that {first}\nis measured nearer than {others[0]}"
         panels.append(("right_choice", label, power))

@@ -164,7 +164,8 @@ def plan_cells(
           from the target); ``stop``, 1 with ``"stop"`` alone; ``n_distinct`` and ``n_untested``,
           the candidates that differ and those without cells; ``controls_trusted``, 0 if a diagnosis
           of this fit does not trust its negative controls; ``n_perturbations`` and ``n_cells`` (of
-          each) of the next plate; and ``candidates``. ``relative_gain``, ``relative_distance`` and
+          each) of the next plate; ``candidates``; and ``genes_left_out`` of distances, in words
+          (``own_genes`` of :class:`nextpert.Target`). ``relative_gain``, ``relative_distance`` and
           ``good_enough`` are NaN if the control cannot be distinguished from the target.
         - ``noise`` (mapping): ``guide_variance`` and ``replicate_variance`` (relative to that of a
           cell), ``control_guide_variance``, ``n_guides``, ``n_replicates``, ``n_cells`` (medians),
@@ -210,7 +211,7 @@ def plan_cells(
     noise, layout = measured.noise, measured.layout
     # For other goals the precision has no closed form.
     closed = None if goal is None or not goal.goal.is_state else goal
-    found = None if closed is None else read_distances(measured, closed, rng)
+    found = None if closed is None else read_distances(measured, closed, fit, rng)
     genes = genes_table(fit.genes, measured, effect=effect, power=power, confidence=confidence)
     stored: dict[str, Any] = {
         "genes": genes,

@@ -23,6 +23,7 @@ from nextpert.core.design.stopping import (
     stopping,
 )
 from nextpert.tl._design_interventions.candidates import read_candidates
+from nextpert.tl._design_interventions.own_genes import without_own_genes
 from nextpert.tl._plan_cells.distances import INTERVAL
 
 if TYPE_CHECKING:
@@ -223,7 +224,8 @@ def ask(
         If a candidate is unknown, or none is left but the target itself.
     """
     pool = read_candidates(candidates, None, fit, target, target_is_candidate=target_is_candidate)
-    names, target = pool.interventions.names, pool.towards(target)
+    pool, target = without_own_genes(pool, target, fit)
+    names = pool.interventions.names
     told = hasattr(candidates, "items")  # a table of shifts, whatever the names
     apart = differing(measured.noise.pooled, factor=null.width.factor)
     each = zip(measured.names, apart.tolist(), strict=True)
@@ -235,7 +237,7 @@ def ask(
     chosen = choose_plate(found, seen, n_perturbations)
     on_plate = pool.rows(chosen.tolist())
     plate = draw_plate(
-        on_plate.states(fit, target.targets), target.goal, chosen,
+        on_plate.states(fit, target.targets), target.goal.rows([*chosen, -1]), chosen,
         variance=measured.layout.spread(n_cells) * measured.noise.perturbed_variance,
         n_samples=n_samples, rng=rng,
     )  # fmt: skip
@@ -259,6 +261,7 @@ def ask(
         "n_perturbations": len(chosen),
         "n_cells": n_cells,
         "candidates": _adata.strings(names),
+        "genes_left_out": target.genes_in_words,
     }
 
 

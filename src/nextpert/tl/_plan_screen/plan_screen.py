@@ -161,7 +161,8 @@ def plan_screen(
         ``None``, or the copy. Writes ``uns["plan"]`` with:
 
         - ``plate`` (table): one row per perturbation in the order chosen, controls last: ``well``
-          (with a ``"plate_format"``), ``perturbation``, ``target_genes``, ``n_guides``,
+          (with a ``"plate_format"``), ``perturbation``, ``target_genes``, ``genes_left_out`` (of
+          its distances, as in :func:`design_interventions`), ``n_guides``,
           ``n_cells``, ``n_cells_seen``, ``strategy`` (that chose it), ``why`` (a sentence),
           ``state_distance`` (of the expected state, as in :func:`design_interventions`; it chooses
           the first half of ``"exploit"``), ``probability_among_rest`` (of being the nearest of the
@@ -226,8 +227,7 @@ def plan_screen(
         candidates, fit, wanted, exclude=asked.exclude, pending=pending,
         max_combination=asked.max_combination, target_is_candidate=target_is_candidate,
     )  # fmt: skip
-    pool = read.candidates
-    wanted = pool.towards(wanted)
+    pool, wanted = read.candidates, read.wanted
     wells = split_cells(n_cells, n_perturbations, n_controls, asked.min_cells)
     limits = read_constraints(
         read, include=asked.include, pending=pending, costs=asked.costs, cells_each=wells.each
@@ -250,9 +250,9 @@ def plan_screen(
     if n_guides is None and there is not None:  # measured ones keep those that they have
         own = [len(there.get(names[i], ())) or usual for i in found.candidates]
         guides = np.minimum(guides, own)
-    plate = plate_table(pool, choice, found, guides, asked.plate_format, fit)
+    plate = plate_table(pool, choice, found, guides, asked.plate_format, wanted, fit)
     seen = np.append(fit.counted, 0.0)[pool.place]
-    nearest = choice.distance.draws[:, [*found.candidates, *under_way]].min(axis=1)
+    nearer = choice.distance.is_nearer[:, [*found.candidates, *under_way]].any(axis=1)
     stored = {
         "plate": plate,
         "constructs": constructs_table(plate, fit, there, [names[i] for i in under_way]),
@@ -261,7 +261,7 @@ def plan_screen(
             "n_controls": found.n_controls,
             "cost": float(plate["cost"].sum()),
             "probability_contains_best": float(plate["probability_contains_best"].iloc[-1]),
-            "probability_contains_better": float((nearest < choice.distance.draws[:, -1]).mean()),
+            "probability_contains_better": float(nearer.mean()),
             "variance_reduction": float(plate["variance_reduction"].iloc[-1]),
             "most_informative_combination": most_informative_combination(pool, fit, wells.each),
             **best_known(names, choice.distance, seen, asked.min_cells),
@@ -279,6 +279,7 @@ def plan_screen(
         "params": {
             "target": wanted.name,
             "distance": wanted.distance,
+            "genes_left_out": wanted.genes_in_words,
             "strategy": strategy,
             "n_perturbations": int(n_perturbations),
             "n_cells": int(n_cells),

@@ -23,7 +23,7 @@ from nextpert.core.design.remaining_variance import (
     split_by_variance,
 )
 from nextpert.tl._design_interventions.candidates import as_asked
-from nextpert.tl._design_interventions.tables import CLEARLY_NEARER
+from nextpert.tl._design_interventions.tables import CLEARLY_NEARER, left_out_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from nextpert.core.design.distances import RankedDistance
     from nextpert.core.design.goal import Goal
     from nextpert.tl._design_interventions.candidates import CandidateSet
+    from nextpert.tl._design_interventions.target import Wanted
     from nextpert.tl._plan_screen.pool import Constraints
 
     Vector = NDArray[np.float64]
@@ -316,6 +317,7 @@ def plate_table(
     found: Chosen,
     n_guides: Index,
     plate_format: int | None,
+    wanted: Wanted,
     fit: FittedPosterior,
 ) -> pd.DataFrame:
     """Return one row per perturbation, in the order chosen, the controls last.
@@ -343,6 +345,7 @@ def plate_table(
             **wells,
             "perturbation": strings(column(names, str(fit.params["control"]))),
             "target_genes": strings(column([", ".join(given.targets[i]) for i in chosen], "")),
+            "genes_left_out": strings(left_out_of(wanted, pool.size)[rows]),
             "n_guides": column(n_guides, 0),
             "n_cells": n_cells,
             "n_cells_seen": column(seen, fit.n_control_cells),
