@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert import core
+from nextpert._adata import list_names
 from nextpert._adata.target import DISTANCES
 from nextpert._report.page import Plate, Section, Well
 from nextpert._report.tables import Column, Table, count, number, share, signed
