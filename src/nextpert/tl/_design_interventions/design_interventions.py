@@ -216,8 +216,9 @@ def design_interventions(
     >>> adata = ad.AnnData(x, obs.set_index(obs.index.astype(str)), pd.DataFrame(index=["A", "B"]))
     >>> npt.tl.learn_dag(adata, method="given", dag=[("A", "B")])
     >>> npt.tl.fit_dag_blr(adata)
+    >>> target = npt.Target(state="A", own_genes="include")  # of two genes none is left else
     >>> npt.tl.design_interventions(
-    ...     adata, "A", candidates="genes", target_is_candidate=True, acquisition="greedy"
+    ...     adata, target, candidates="genes", target_is_candidate=True, acquisition="greedy"
     ... )
     >>> adata.uns["design"]["ranking"][["rank", "perturbation", "target_genes"]]
        rank perturbation target_genes
