@@ -98,7 +98,7 @@ FIELDS = {
     "pp.perturbation_screen": "48a42541", "pp.setup_screen": "5bca3346", "tl.cpca": "746c6242",
     "tl.dag_fit": "f2af4c86", "tl.design_interventions": "ab7166f9", "tl.diagnose": "c5a4bee2",
     "tl.fit_dag_blr": "8e591fde", "tl.learn_dag": "816b9e91", "tl.perturbation_effects": "24ee915f",
-    "tl.plan_cells": "703b4b96", "tl.plan_screen": "b905f44d", "tl.replay_design": "ae5bade4",
+    "tl.plan_cells": "60aa8948", "tl.plan_screen": "63217af1", "tl.replay_design": "ae5bade4",
     "tl.target_distances": "9b4b1718",
 }  # fmt: skip
 NEW_FORMAT = (
