@@ -362,14 +362,18 @@ def test_as_many_guides_as_the_screen_has(fitted):
     npt.tl.fit_dag_blr(guided, guide_key="guide")
     wells, _, stored = planned(guided)
     # The median of 1, 1, 4, 4, 5, and of each no more than it has.
-    own = wells["perturbation"].map({"MYC": 1, "FOS": 1, "CDK4": 4, "B2M": 4, "CD58": 4})
+    has = {"MYC": 1, "FOS": 1, "CDK4": 4, "B2M": 4, "CD58": 4}
+    own = wells["perturbation"].map(has)
     assert wells["n_guides"].tolist() == own.tolist()
     assert stored["params"]["n_guides"] == 4
     assert (planned(guided, n_guides=2)[0]["n_guides"] == 2).all()
     # No more than there are cells.
     few, _, stored = planned(guided, n_cells=12, min_cells=1, n_perturbations=5)
     assert few["n_cells"].max() < 4
-    assert few["n_guides"].tolist() == np.minimum(few["n_cells"], [1, 1, 4, 4, 4]).tolist()
+    assert (
+        few["n_guides"].tolist()
+        == np.minimum(few["n_cells"], few["perturbation"].map(has)).tolist()
+    )
     assert stored["params"]["n_guides"] == few["n_cells"].max()
     with pytest.raises(ValueError, match=r"n_guides is 4, but a perturbation .* 1 cells"):
         planned(guided, n_cells=12, min_cells=1, n_perturbations=5, n_guides=4)
