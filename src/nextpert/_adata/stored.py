@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -71,11 +72,17 @@ def write_results(
     return target if copy else None
 
 
+@cache
+def _version() -> str:
+    """Return the version of nextpert, read from the disk once and not for each result."""
+    return version("nextpert")
+
+
 def with_format(result: Any) -> Any:
     """Return a result with format, version and a list of what it holds; others as they are."""
     if not isinstance(result, Mapping) or "format" in result:
         return result
-    return described(_as_read(result), version("nextpert"))
+    return described(_as_read(result), _version())
 
 
 def _as_read(value: Any) -> Any:
