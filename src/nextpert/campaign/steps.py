@@ -7,6 +7,7 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import anndata as ad
 import numpy as np
 
 from nextpert import _adata, tl
@@ -22,8 +23,6 @@ from nextpert.campaign.state import State, add_standing, lined_up
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import anndata as ad
 
     from nextpert._adata import Naming
 
@@ -116,11 +115,13 @@ def digest(adata: ad.AnnData, naming: Naming, roles: Roles, panel: Sequence[str]
 
     Members of a combination may come in another order.
     """
-    adata, key = adata.copy(), roles.perturbation_key
+    key = roles.perturbation_key
     labels = adata.obs[key].astype(object)
-    adata.obs[key] = labels.map(
+    alike = labels.map(
         lambda label: naming.separator.join(naming.key(str(label))), na_action="ignore"
     )
+    parts = {"var": adata.var, "uns": adata.uns, "layers": adata.layers}
+    adata = ad.AnnData(adata.X, adata.obs.assign(**{key: alike}), **parts)  # values are not copied
     _, columns = _adata.resolve_panel(adata, list(panel), gene_symbols="")
     labelled = Roles(roles.perturbation_key, layer=roles.layer)  # in whatever batch they come again
     return _adata.fingerprint(adata, labelled, columns)
