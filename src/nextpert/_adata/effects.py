@@ -72,10 +72,13 @@ class Interventions:
     def readable(self, genes: Sequence[str]) -> list[str]:
         """Return the shifts of the target genes as text, such as ``"-1.20, -0.33"``."""
         place = {gene: i for i, gene in enumerate(genes)}
-        return [
-            ", ".join(_number(row[place[gene]]) for gene in targets)
-            for row, targets in zip(self.shifts, self.targets, strict=True)
-        ]
+        shown = []
+        for row, targets in zip(self.shifts, self.targets, strict=True):
+            values = [float(row[place[gene]]) for gene in targets]
+            shown.append(
+                ", ".join(f"{x:+.2f}" if abs(x) >= 0.1 or x == 0 else f"{x:+.2g}" for x in values)
+            )
+        return shown
 
 
 def read_table(
@@ -159,10 +162,6 @@ def hardly_expressed_message(genes: Sequence[str]) -> str:
         f"{list_names(genes)}. Leave these perturbations out, learn their shifts "
         f"(shift_sd='learned'), or give a table of shifts."
     )
-
-
-def _number(value: float) -> str:
-    return f"{value:+.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:+.2g}"
 
 
 def _require_unique(names: Sequence[str], what: str) -> None:

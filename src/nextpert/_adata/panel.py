@@ -164,10 +164,12 @@ def resolve_panel(
     *,
     least: int = 1,
     gene_symbols: str | None = None,
+    written: tuple[str, str] | None = None,
 ) -> tuple[list[str], NDArray[np.int64]]:
     """Return the names of a panel and their columns; ``None`` stands for every gene.
 
-    ``gene_symbols`` is as of :func:`measured_genes`.
+    ``gene_symbols`` is as of :func:`measured_genes`; ``written`` says of genes of a stored result
+    in which slot they are, and which function wrote it.
 
     Raises
     ------
@@ -180,6 +182,12 @@ def resolve_panel(
     names = measured if genes is None else [str(gene) for gene in in_order(genes)]
     counts = Counter(measured)
     absent = [name for name in names if name not in counts]
+    if absent and written is not None:
+        message = (
+            f"adata.{written[0]} belongs to another gene panel; genes not in adata: "
+            f"{list_names(absent)}. Run {written[1]} again on the genes at hand."
+        )
+        raise ValueError(message)
     if absent:
         message = (
             f"Genes not in {where}: {list_names(absent)}.{closest(absent, measured)} "

@@ -19,7 +19,6 @@ from nextpert.core.screen.moments import (
     canonical_csr,
     damaged,
     require_numbers,
-    require_shape,
     require_sound,
     require_sound_indices,
     require_sound_pointers,
@@ -380,7 +379,11 @@ def _real(table: pd.DataFrame | pd.Series) -> NDArray[np.float64] | None:
 def _matrices(adata: ad.AnnData) -> Iterator[tuple[str, Any]]:
     whole = adata._adata_ref if adata.is_view and adata._adata_ref is not None else adata
     if whole.X is not None:
-        require_shape(whole.X, (whole.n_obs, whole.n_vars), "adata.X")
+        if tuple(whole.X.shape) != whole.shape:
+            what = (
+                f"the shape {tuple(whole.X.shape)} for {whole.n_obs} cells and {whole.n_vars} genes"
+            )
+            raise damaged(what, "adata.X")
         yield "adata.X", whole.X
     for slot in _SLOTS:
         for key, matrix in getattr(whole, slot).items():

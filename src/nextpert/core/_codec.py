@@ -17,7 +17,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -115,10 +115,10 @@ place of [n_genes=2]): run it again.
     """
     of = type(value) if record is None else record
     out = dict(getattr(of, "stored_beside", ()))
-    for each in _stored(of):
-        held = getattr(value, each.name)
-        if held is not None or each.default is MISSING:
-            out[each.name] = each.metadata["part"].pack(held)
+    for each in fields(of):
+        part, held = each.metadata.get("part"), getattr(value, each.name)
+        if part is not None and (held is not None or each.default is MISSING):
+            out[each.name] = part.pack(held)
     return out
 
 
@@ -162,9 +162,11 @@ def _read(make: Callable[..., T], stored: Any, reading: Reading, record: Any) ->
         if not np.array_equal(_numbers(stored.get(name), reading, name), value):
             raise reading.damaged(f"its {name} is not {np.asarray(value).tolist()}")
     values = {}
-    for each in _stored(record):
+    for each in fields(record):
+        part: Part | None = each.metadata.get("part")
+        if part is None:  # not stored
+            continue
         if each.name in stored:
-            part: Part = each.metadata["part"]
             values[each.name] = part.unpack(stored[each.name], reading, each.name)
         elif each.default is MISSING:
             raise reading.damaged(f"its {each.name} is gone")
@@ -172,11 +174,6 @@ def _read(make: Callable[..., T], stored: Any, reading: Reading, record: Any) ->
         return make(**values)
     except ValueError as error:
         raise reading.damaged(str(error)) from None
-
-
-def _stored(record: Any) -> list[Field[Any]]:
-    """Return the fields that say what is stored of them; others are left alone."""
-    return [each for each in fields(record) if "part" in each.metadata]
 
 
 # -- kinds of fields --------------------------------------------------------------------------
@@ -452,8 +449,7 @@ def described(result: Mapping[str, Any], version: str) -> dict[str, Any]:
         Version of the package, written with it.
     """
     made = {**result, "version": version}
-    contents = json.dumps({str(name): _describe(value) for name, value in made.items()})
-    return {**made, "format": FORMAT, "contents": contents}
+    return {**made, "format": FORMAT, "contents": json.dumps(_describe(made))}
 
 
 def require_as_described(stored: Any, where: str, remedy: str) -> None:
@@ -467,91 +463,87 @@ def require_as_described(stored: Any, where: str, remedy: str) -> None:
         If it has another format, or a part of it is gone, was cut, has another type or is no
         longer finite.
     """
-    fault = _fault(stored)
-    if fault:
-        raise Reading(where, remedy, {}).damaged(fault)
-
-
-def _fault(stored: Any) -> str:
-    """Return what is wrong with a result, or an empty string."""
+    reading = Reading(where, remedy, {})
     if not hasattr(stored, "keys") or hasattr(stored, "columns"):
-        return "it is no result"
+        raise reading.damaged("it is no result")
     its_format = stored.get("format")
-    if _describe(its_format) != "numbers []" or its_format != FORMAT:
-        return f"its format is not {FORMAT}"
+    if _describe({"format": its_format})["format"] != "numbers []" or its_format != FORMAT:
+        raise reading.damaged(f"its format is not {FORMAT}")
     try:
-        wanted = json.loads(str(stored.get("contents")))
+        target = json.loads(str(stored.get("contents")))
     except json.JSONDecodeError:
-        wanted = None
-    if not isinstance(wanted, dict):
-        return "the list of what it holds is unreadable"
-    there = {name: stored[name] for name in wanted if name in stored}  # others may be added
-    return _difference(_describe(there), {"parts": wanted}, "")
-
-
-def _difference(now: Any, wanted: Any, where: str) -> str:
-    """Return how a part differs from what it was, both as :func:`_describe` says; or ""."""
-    if not isinstance(wanted, dict) or not isinstance(now, dict):
-        return "" if now == wanted else f"{where} is {now} in place of {wanted}"
-    if now.keys() != wanted.keys():
-        return f"{where} has another type"
-    ((kind, parts),) = wanted.items()
-    for name, part in parts.items():
-        inside = f"{where}/{name}" if where else name
-        if name not in now[kind]:
-            return f"it lacks {inside}"
-        fault = _difference(now[kind][name], part, inside)
-        if fault:
-            return fault
-    return ""
+        target = None
+    if not isinstance(target, dict):
+        raise reading.damaged("the list of what it holds is unreadable")
+    now = _describe({name: stored[name] for name in target if name in stored})  # others are added
+    compared: list[tuple[str, Any, Any]] = [("", {"parts": now}, {"parts": target})]
+    for place, one, other in compared:  # parts of parts are appended as they are met
+        if not isinstance(one, dict) or not isinstance(other, dict):
+            if one != other:
+                raise reading.damaged(f"{place} is {one} in place of {other}")
+            continue
+        if one.keys() != other.keys():
+            raise reading.damaged(f"{place} has another type")
+        ((kind, parts),) = other.items()
+        for name, part in parts.items():
+            inside = f"{place}/{name}" if place else name
+            if name not in one[kind]:
+                raise reading.damaged(f"it lacks {inside}")
+            compared.append((inside, one[kind][name], part))
 
 
 def digest_of(value: Any) -> str:
     """Return a digest of a result; of arrays of more than a million values, of some."""
-    text = hashlib.sha256()
-    _feed(text, value)
+    text, waiting = hashlib.sha256(), [value]
+    while waiting:  # depth first, every name before what it names
+        part = waiting.pop()
+        if isinstance(part, bytes):
+            text.update(part)
+        elif isinstance(part, Mapping) or hasattr(part, "columns"):
+            for name in reversed(list(part)):
+                waiting += [part[name], f"{name}\0".encode()]
+        elif sp.issparse(part):
+            waiting += [part.data, part.indices, part.indptr]
+        else:
+            flat = np.asarray(part).ravel()
+            some = flat[:: 1 + flat.size // 1_000_000]
+            as_text = some.dtype.kind not in "biuf"
+            text.update(f"{flat.size}\0".encode())
+            text.update("\0".join(map(str, some)).encode() if as_text else some.tobytes())
     return text.hexdigest()[:16]
 
 
-def _feed(text: Any, value: Any) -> None:
-    if isinstance(value, Mapping) or hasattr(value, "columns"):
-        for name in value:
-            text.update(f"{name}\0".encode())
-            _feed(text, value[name])
-    elif sp.issparse(value):
-        for part in (value.indptr, value.indices, value.data):
-            _feed(text, part)
-    else:
-        flat = np.asarray(value).ravel()
-        some = flat[:: 1 + flat.size // 1_000_000]
-        as_text = some.dtype.kind not in "biuf"
-        text.update(f"{flat.size}\0".encode())
-        text.update("\0".join(map(str, some)).encode() if as_text else some.tobytes())
-
-
-def _describe(value: Any) -> Any:
-    """Return type, shape and finiteness of a part of a result, in words that files keep."""
-    if hasattr(value, "columns"):
-        return {"columns": {str(name): _kind(value[name].dtype) for name in value.columns}}
-    if isinstance(value, Mapping):
-        return {"parts": {str(name): _describe(part) for name, part in value.items()}}
-    if sp.issparse(value):
-        fault = _sparse_fault(value)
-        return f"damaged, {fault}" if fault else f"sparse {list(value.shape)}{_finite(value.data)}"
-    if value is None:
-        return "nothing"
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        return "ragged"
-    if not array.size:
-        return f"empty {list(array.shape)}"
-    return f"{_kind(array.dtype)} {list(array.shape)}{_finite(array)}"
-
-
-def _kind(dtype: Any) -> str:
-    return {"c": "complex"}.get(dtype.kind, "numbers" if dtype.kind in "biuf" else "text")
-
-
-def _finite(array: Any) -> str:
-    return "" if array.dtype.kind != "f" or np.isfinite(array).all() else " not finite"
+def _describe(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return type, shape and finiteness of each part of a result, in words that files keep."""
+    kinds = {**dict.fromkeys("biuf", "numbers"), "c": "complex"}  # all others are texts
+    said: dict[str, Any] = {}
+    waiting = [(said, str(name), value) for name, value in result.items()]
+    for into, name, value in waiting:  # parts of parts are appended as they are met
+        into[name], array = "", value
+        if hasattr(value, "columns"):
+            each = {str(key): kinds.get(value[key].dtype.kind, "text") for key in value.columns}
+            into[name] = {"columns": each}
+            continue
+        if isinstance(value, Mapping):
+            inside: dict[str, Any] = {}
+            into[name] = {"parts": inside}
+            waiting += [(inside, str(key), part) for key, part in value.items()]
+            continue
+        if value is None:
+            into[name] = "nothing"
+            continue
+        if sp.issparse(value):
+            fault = _sparse_fault(value)
+            into[name] = f"damaged, {fault}" if fault else f"sparse {list(value.shape)}"
+            array = np.zeros(0) if fault else value.data
+        else:
+            try:
+                array = np.asarray(value)
+            except ValueError:
+                into[name] = "ragged"
+                continue
+            kind = kinds.get(array.dtype.kind, "text") if array.size else "empty"
+            into[name] = f"{kind} {list(array.shape)}"
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            into[name] += " not finite"
+    return said

@@ -148,13 +148,6 @@ def require_sound_indices(indices: Any, n_minor: int, name: str = "The sparse ma
             raise damaged("column indices out of range", name)
 
 
-def require_shape(matrix: Any, shape: tuple[int, int], name: str) -> None:
-    """Raise unless a matrix is as large as the tables beside it say."""
-    if tuple(matrix.shape) != shape:
-        what = f"the shape {tuple(matrix.shape)} for {shape[0]} cells and {shape[1]} genes"
-        raise damaged(what, name)
-
-
 def require_numbers(values: Any, name: str = "The matrix") -> None:
     """Raise for values that a conversion to floats would change: masked, complex, no numbers."""
     refuse_mask(values, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -18,7 +19,8 @@ from nextpert._adata import environments
 from nextpert._adata.arguments import above, checked, one_of, options
 from nextpert._adata.members import Naming
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
-from nextpert._adata.posterior import as_fingerprint, fingerprint_weights
+from nextpert._adata.posterior import fingerprint_weights
+from nextpert._adata.roles import declared, role_texts
 from nextpert._adata.table import is_table
 from nextpert.core import DagBlr
 from nextpert.core._codec import digest_of, pack
@@ -291,8 +293,9 @@ def fit_dag_blr(
         adata, perturbation_key=perturbation_key, control=control, layer=layer,
         guide_key=guide_key, gene_symbols=gene_symbols,
     )  # fmt: skip
-    features = _adata.load_features(features)
-    _adata.require_other_cells(adata, features)
+    if features is not None:
+        features = _adata.load_features(features)
+        _adata.require_other_cells(adata, features)
     chosen = _PriorOptions(**prior_options or {})
     exact = shift_sd == 0
     genes, columns, dag = _adata.read_graph(adata, dag_key, roles.gene_symbols)
@@ -314,10 +317,11 @@ def fit_dag_blr(
     by_fold = [] if exact else folds_of(plan.names)
     held_out = read_held_out(adata, dag_key, roles, len(genes), plan.names) if by_fold else None
     found = fit_environments(adata, replace(roles, guide_key=None) if exact else roles, plan.names)
+    weights = fingerprint_weights(adata, roles, len(columns))
     read_once = read_cells(
         adata, columns, found, plan.names,
         searches=None if held_out is None else held_out.environments, sets=by_fold,
-        checksum=fingerprint_weights(adata, roles, len(columns)),
+        checksum=weights,
     )  # fmt: skip
     guided = roles.guide_key is not None and not exact
     if guided:
@@ -332,7 +336,7 @@ def fit_dag_blr(
             prior_units=chosen.prior_units,
         ),
         Naming(frozenset(genes), roles.separator, roles.control),
-        _adata.read_features(features, genes, labels), exact,
+        None if features is None else _adata.read_features(features, genes, labels), exact,
     )  # fmt: skip
     undeclared = None
     if plan.names and not exact:
@@ -361,13 +365,16 @@ def fit_dag_blr(
     record = model.record(
         params,
         left_out=environments.left_out_of(plan, labels),
-        cells=as_fingerprint(adata, roles, checksum),
+        cells={
+            "roles": weights.roles,
+            "values": f"{checksum:016x}",
+            "declared": json.dumps(role_texts(declared(adata))),
+        },
     )
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
-    environments.warn_left_out(plan)
-    environments.say_unmeasured(plan)
-    environments.warn_confounded(found.confounded(plan.names))
-    warn_undeclared(undeclared)
+    environments.report(plan, found.confounded(plan.names))
+    if undeclared is not None:
+        warn_undeclared(undeclared)
     if exact:
         environments.warn_hardly_expressed(model.expected.used, cells.control, genes)
     if model.weighted is not None:

@@ -145,7 +145,7 @@ def read_setup(
     environments.require_varying(controls, genes)
     used = environments.shift_environments(plan, genes, controls)
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
-    environments.warn_left_out(plan)
+    environments.report(plan)
     graphs, ordered = Graphs.single(dag), [roles.control, *plan.names]
     shared = None
     if simulation is None:
