@@ -155,12 +155,25 @@ def learn_predictor_weights(
         return learn_predictor_weights(
             observed[:, some], variance[:, some], fewer, scored[:, some], sd=sd[some]
         )
-    used = scored
+    used, by = scored, np.where(sd > 0, sd, 1.0)
     fixed = np.array([e.fixed for e in predictions], bool)
     most = np.array([e.most for e in predictions])
     free = ~fixed & (most > 0)
-    y, x, shared, noise = _standardised(observed, variance, predictions, used, sd)
-    blocks = _blocks(used)
+    for each in predictions:
+        if each.effects.shape != used.shape or not np.isfinite(each.effects[used]).all():
+            message = f"The effects of {each.name!r} must be finite and of shape {used.shape}."
+            raise ValueError(message)
+    # Effects, predictions, what they share and variances, in units of sd; 0 if not used.
+    y, noise = np.where(used, observed, 0.0) / by, np.where(used, variance, 0.0) / by**2
+    x = np.array([np.where(used, e.effects, 0.0) / by for e in predictions])
+    shared = np.zeros(x.shape)
+    for k, each in enumerate(predictions):
+        if each.shared is not None:
+            shared[k] = np.where(used, each.shared, 0.0) / by**2
+    # The block in which a perturbation is left out; -1 for those without cells.
+    measured = np.any(used, axis=1)
+    blocks = np.full(len(measured), -1)
+    blocks[measured] = np.arange(measured.sum()) % _BLOCKS
     n_blocks = int(blocks.max(initial=-1)) + 1
     # Where a fixed predictor speaks the others are silent: nothing is learned of them there.
     evidence = used & ~x[fixed].any(axis=(0, 2))[:, None]
@@ -182,38 +195,6 @@ def learn_predictor_weights(
         tuple(e.name for e in predictions), weights, rows, probability, slope, float(alone[0]),
         alone[1:], beyond,
     )  # fmt: skip
-
-
-def _standardised(
-    observed: Array,
-    variance: Array,
-    predictions: Sequence[Prediction],
-    used: NDArray[np.bool_],
-    sd: Array,
-) -> tuple[Array, Array, Array, Array]:
-    """Return effects, predictions, what they share and variances, in units of sd; 0 if not used."""
-    by = np.where(sd > 0, sd, 1.0)
-
-    def units(table: Array, power: int = 1) -> Array:
-        return np.where(used, table, 0.0) / by**power
-
-    for each in predictions:
-        if each.effects.shape != used.shape or not np.isfinite(each.effects[used]).all():
-            message = f"The effects of {each.name!r} must be finite and of shape {used.shape}."
-            raise ValueError(message)
-    shared = [np.zeros(used.shape) if e.shared is None else units(e.shared, 2) for e in predictions]
-    return (
-        units(observed), np.array([units(e.effects) for e in predictions]), np.array(shared),
-        units(variance, 2),
-    )  # fmt: skip
-
-
-def _blocks(used: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the block in which a perturbation is left out; -1 for those without cells."""
-    measured = np.any(used, axis=1)
-    blocks = np.full(len(measured), -1)
-    blocks[measured] = np.arange(measured.sum()) % _BLOCKS
-    return blocks
 
 
 def _weighed(
@@ -274,33 +255,25 @@ class _Sums:
         # The mode with all of them, and without each.
         precision = np.eye(k) + gram.sum(axis=0) - np.concatenate([np.zeros((1, k, k)), gram])
         right = cross.sum(axis=0) - np.concatenate([np.zeros((1, k)), cross])
-        mode, *without = _mode(precision, right, most)
+        # The w, 0 to most, of least w'Pw - 2 w'r: every w free, 0 or the most.
+        modes, least = np.zeros_like(right), np.zeros(len(right))
+        for states in product(*((0.0, largest, np.nan) for largest in most)):
+            w = np.tile(states, (len(right), 1))
+            free = np.isnan(states)
+            if free.any():
+                rest = right - precision[:, :, ~free] @ np.array(states)[~free]
+                inner = precision[:, free][:, :, free]
+                w[:, free] = np.linalg.solve(inner, rest[:, free, None])[..., 0]
+            value = np.einsum("nk,nkl,nl->n", w, precision, w) - 2 * np.einsum("nk,nk->n", w, right)
+            better = (value < least) & (w >= 0).all(axis=1) & (w <= most).all(axis=1)
+            modes[better], least[better] = w[better], value[better]
+        mode, *without = modes
         along = float(np.einsum("bk,bk->", without, cross))
         square = float(np.einsum("bk,bkl,bl->", without, gram, without))
         slope = min(max(along / square, 0.0), 1.0) if square > 0 else 0.0
         evidence = right[0] @ mode - 0.5 * mode @ precision[0] @ mode
         probability = float(expit(evidence - 0.5 * np.linalg.slogdet(precision[0])[1]))
         return probability * slope * mode, probability, slope
-
-
-def _mode(precision: Array, right: Array, most: Array) -> Array:
-    """Return the ``w``, 0 to ``most``, of least ``w'Pw - 2 w'r``, for each of some ``P`` and ``r``.
-
-    Exactly: each weight is 0, the most or free, and the best of all combinations is taken.
-    Predictors are few. Shapes ``(n, k, k)``, ``(n, k)`` and ``(k,)``.
-    """
-    best, least = np.zeros_like(right), np.zeros(len(right))
-    for states in product(*((0.0, largest, np.nan) for largest in most)):
-        w = np.tile(states, (len(right), 1))
-        free = np.isnan(states)
-        if free.any():
-            told = right - precision[:, :, ~free] @ np.array(states)[~free]
-            inner = precision[:, free][:, :, free]
-            w[:, free] = np.linalg.solve(inner, told[:, free, None])[..., 0]
-        value = np.einsum("nk,nkl,nl->n", w, precision, w) - 2 * np.einsum("nk,nk->n", w, right)
-        better = (value < least) & (w >= 0).all(axis=1) & (w <= most).all(axis=1)
-        best[better], least[better] = w[better], value[better]
-    return best
 
 
 def _sums(
