@@ -13,7 +13,6 @@ from nextpert._adata import effects as _shifts
 from nextpert._adata.effects import Interventions
 from nextpert._adata.labels import (
     NAMES_NONE,
-    left_out_table,
     say_left_out,
     say_pooled,
 )
@@ -241,12 +240,6 @@ def environment_table(
         },
         index=pd.Index(np.arange(len(used.names))),
     )
-
-
-def left_out_of(plan: Plan, labels: LabelTable) -> pd.DataFrame:
-    """Return one row per label that the plan leaves out: label, cells, reason."""
-    n_cells = {name: labels.n_cells(name) for name, _ in plan.left_out}
-    return left_out_table(n_cells, [reason for _, reason in plan.left_out])
 
 
 def unknown_genes(label: str, outside: Sequence[str], genes: Sequence[str]) -> str:

@@ -149,12 +149,6 @@ class PredictorRecord:
     )
     scales: Array | None = array(2, 2, above=0, optional=True)
 
-    def __post_init__(self) -> None:
-        unknown = set(self.predictors) - {kind.name for kind in predictors()}
-        if unknown:
-            message = f"it has weights of {sorted(unknown)}, which are no predictors here"
-            raise ValueError(message)
-
 
 @dataclass(frozen=True)
 class FeaturesRecord:
@@ -225,6 +219,10 @@ class FittedPosterior:
         )
         if any(blr.n_nodes != len(self.genes) for blr in [self.posterior, *posteriors]):
             message = "it has graphs of other genes"
+            raise ValueError(message)
+        known = {kind.name for kind in predictors()}
+        if self.predictors is not None and (unknown := set(self.predictors.predictors) - known):
+            message = f"it has weights of {sorted(unknown)}, which are no predictors here"
             raise ValueError(message)
         if (self.means is None) != (self.hierarchical is None):
             message = "it has effects without the means of cells, or means without effects"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from functools import cache
@@ -14,7 +15,7 @@ import scipy.sparse as sp
 
 from nextpert._adata.sources import require_sound_matrices
 from nextpert._warn import warn
-from nextpert.core._codec import described, require_as_described
+from nextpert.core._codec import FORMAT, describe, require_as_described
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +90,8 @@ def with_format(result: Any) -> Any:
             parts: dict[str, Any] = {}
             into[str(name)] = parts
             waiting += [(parts, key, part) for key, part in value.items()]
-    return described(made, _version())
+    made["version"] = _version()
+    return {**made, "format": FORMAT, "contents": json.dumps(describe(made))}
 
 
 def as_stored_csr(matrix: Any) -> sp.csr_array | sp.csr_matrix:

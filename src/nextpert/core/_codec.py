@@ -8,7 +8,7 @@ or ``"n_nodes+1"``: the first field that has one binds it. :func:`unpack` checks
 finiteness and bounds once. A class refuses what no field can see alone by a ValueError of its
 ``__post_init__``; constants in its ``stored_beside``, such as a format number, are stored with it
 and have to be the same. A result that is no dataclass carries a list of what it holds
-(:func:`described`).
+(:func:`describe`).
 """
 
 from __future__ import annotations
@@ -438,22 +438,8 @@ def _texts(stored: Any, reading: Reading, name: str) -> list[str]:
 # -- results without a dataclass ---------------------------------------------------------------
 
 
-def described(result: Mapping[str, Any], version: str) -> dict[str, Any]:
-    """Return a result of arrays, tables and mappings with a list of what it holds.
-
-    Parameters
-    ----------
-    result
-        The result.
-    version
-        Version of the package, written with it.
-    """
-    made = {**result, "version": version}
-    return {**made, "format": FORMAT, "contents": json.dumps(_describe(made))}
-
-
 def require_as_described(stored: Any, where: str, remedy: str) -> None:
-    """Raise unless a result is as :func:`described` wrote it.
+    """Raise unless a result is as :func:`describe` says.
 
     Parts may be added, and rows of tables left out.
 
@@ -467,7 +453,7 @@ def require_as_described(stored: Any, where: str, remedy: str) -> None:
     if not hasattr(stored, "keys") or hasattr(stored, "columns"):
         raise reading.damaged("it is no result")
     its_format = stored.get("format")
-    if _describe({"format": its_format})["format"] != "numbers []" or its_format != FORMAT:
+    if describe({"format": its_format})["format"] != "numbers []" or its_format != FORMAT:
         raise reading.damaged(f"its format is not {FORMAT}")
     try:
         target = json.loads(str(stored.get("contents")))
@@ -475,7 +461,7 @@ def require_as_described(stored: Any, where: str, remedy: str) -> None:
         target = None
     if not isinstance(target, dict):
         raise reading.damaged("the list of what it holds is unreadable")
-    now = _describe({name: stored[name] for name in target if name in stored})  # others are added
+    now = describe({name: stored[name] for name in target if name in stored})  # others are added
     compared: list[tuple[str, Any, Any]] = [("", {"parts": now}, {"parts": target})]
     for place, one, other in compared:  # parts of parts are appended as they are met
         if not isinstance(one, dict) or not isinstance(other, dict):
@@ -513,7 +499,7 @@ def digest_of(value: Any) -> str:
     return text.hexdigest()[:16]
 
 
-def _describe(result: Mapping[str, Any]) -> dict[str, Any]:
+def describe(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return type, shape and finiteness of each part of a result, in words that files keep."""
     kinds = {**dict.fromkeys("biuf", "numbers"), "c": "complex"}  # all others are texts
     said: dict[str, Any] = {}

@@ -151,14 +151,8 @@ class DagBlr(Shown):
             self.prior_scale, self.prior_units, self.pooled, self.prior_shape, self.prior_rate,
             self.known_noise_var, self.intercept_precision,
         )  # fmt: skip
-        self._lay_out()
-        self.xtx, self.xty = np.zeros(self.mptr[-1]), np.zeros(self.vptr[-1])
-        self.yty, self.cells = np.zeros(dag.n_nodes), np.zeros(dag.n_nodes)
-        self._blocks: dict[str, Vector] | None = None
-
-    def _lay_out(self) -> None:
-        """Place the blocks of every node in flat arrays, as kernels take them."""
-        dag, fixed = self.dag, self.intercept + self.n_fixed
+        # Where the blocks of every node lie in flat arrays, as kernels take them.
+        fixed = self.intercept + self.n_fixed
         width = dag.in_degree + fixed
         self.vptr: NDArray[np.int64] = np.concatenate([[0], np.cumsum(width)])
         self.mptr: NDArray[np.int64] = np.concatenate([[0], np.cumsum(width**2)])
@@ -170,6 +164,9 @@ class DagBlr(Shown):
             dag.indices, self.vptr, self.mptr, fixed, self.is_weight,
             int(width.max(initial=0)),
         )  # fmt: skip
+        self.xtx, self.xty = np.zeros(self.mptr[-1]), np.zeros(self.vptr[-1])
+        self.yty, self.cells = np.zeros(dag.n_nodes), np.zeros(dag.n_nodes)
+        self._blocks: dict[str, Vector] | None = None
 
     # -- data -----------------------------------------------------------------------------------
 
@@ -351,9 +348,8 @@ class DagBlr(Shown):
         """
         if not self.n_fixed:
             return self
-        new = copy.copy(self)
-        new.n_fixed = 0
-        new._lay_out()
+        new = DagBlr(self.dag, **self.options)
+        new.cells = self.cells
         blocks, xtx, xty, yty = self.blocks, [], [], []
         kept = np.ones(self.vptr[-1], bool)
         kept[self.vptr[:-1, None] + 1 + np.arange(self.n_fixed)] = False

@@ -92,7 +92,9 @@ class Sampler:
                 error[rows] += more
                 spread[rows] = more.mean(axis=1)
         design = np.vstack([np.zeros((1, p)), gamma.T])
-        told = np.zeros((0, 0)) if np.isnan(told).all() else told_variance(told, self.unit)
+        # No less than the smallest of the grid, so that precisions stay finite.
+        known = not np.isnan(told).all()
+        told = np.maximum(told / self.unit**2, VARIANCE[0]) if known else np.zeros((0, 0))
         self.means = Means(x, error, psi, design, told, along, shared, spread)
         one, two = np.tril_indices(shared.shape[1])
         self.columns, self.products = shared, shared[:, one] * shared[:, two]
@@ -144,7 +146,20 @@ class Sampler:
         """Draw everything once, given the rest."""
         if self.sums is not None:
             self._draw_program(self.sums)
-            self._draw_weights(number)
+            # The weights of all grids (equation 23); those of tails are at first most likely.
+            size = self.state.size
+            drawn = []
+            for which, n in (
+                (size[:, 0], len(SCORES)),
+                (size[:, 1:], len(SCORES)),
+                (self.state.scale, len(SCALES)),
+            ):
+                counts = np.bincount(which.ravel().astype(np.int64), minlength=n) + _TOLD / n
+                drawn.append(self.rng.dirichlet(counts) + 1e-300)
+            self.score_weights[:], self.scale_weights = drawn[:2], drawn[2]
+            self.tail_weights = self.rng.dirichlet(self.count + 0.5) + 1e-300
+            if number < self.warm:
+                self.tail_weights = self.likely_tails(np.ones(len(TAILS)))
             self._move_common()
         self.visit_all(number, workers)
 
@@ -210,7 +225,15 @@ class Sampler:
         chance = self.rng.standard_normal((len(self.batches), q)) @ self.batch_root.T
         self.batch_scores = chance - (self.batches / self.means.psi) @ gamma @ self.batch_cov
         common = gamma @ self.control_scores
-        block, cross, of_columns = self._sums_of_columns(sums)
+        # Precision, coupling and right-hand side of the columns of batches, gene by gene.
+        n_columns = len(self.batches)
+        cross = sums[5 : 5 + 3 * n_columns].reshape(3, n_columns, p).transpose(2, 1, 0)
+        block = np.empty((p, n_columns, n_columns))
+        first, second = np.tril_indices(n_columns)
+        block[:, first, second] = block[:, second, first] = sums[5 + 3 * n_columns :].T
+        each = np.arange(n_columns)
+        block[:, each, each] += 1.0 / self.means.psi[:, None]
+        of_columns, cross = cross[:, :, 2].copy(), cross[:, :, :2]
         of_columns -= (gamma @ self.batch_scores.T) / self.means.psi[:, None]
         columns, less, less_right = Columns.integrated(block, cross, of_columns)
         one = sums[0] + 1.0 / self.control_noise - less[:, 0, 0]
@@ -228,20 +251,6 @@ class Sampler:
         rate = 0.001 + (program**2).sum() / 2.0
         drawn_variance = rate / self.rng.gamma(1.0 + p / 2.0)
         self.program_variance = drawn_variance if self.has_program else _NO_PROGRAM
-
-    def _sums_of_columns(self, sums: Array) -> tuple[Array, Array, Array]:
-        """Return precision, coupling and right-hand side of the columns of batches, gene by gene.
-
-        The prior is in the precision; the coupling is with the controls' mean and the program.
-        """
-        n_columns, p = self.batches.shape
-        cross = sums[5 : 5 + 3 * n_columns].reshape(3, n_columns, p).transpose(2, 1, 0)
-        block = np.empty((p, n_columns, n_columns))
-        one, two = np.tril_indices(n_columns)
-        block[:, one, two] = block[:, two, one] = sums[5 + 3 * n_columns :].T
-        each = np.arange(n_columns)
-        block[:, each, each] += 1.0 / self.means.psi[:, None]
-        return block, cross[:, :, :2], cross[:, :, 2].copy()
 
     def _move_common(self) -> None:
         """Move what perturbations share between scores and what genes share (equation 25).
@@ -303,16 +312,6 @@ class Sampler:
         place[rows] = np.where(drawn & (more > 0), entry, place[rows])
         return place
 
-    def _draw_weights(self, number: int) -> None:
-        """Draw the weights of all grids (equation 23); those of tails are at first most likely."""
-        size = self.state.size
-        for row, columns in enumerate((size[:, :1], size[:, 1:])):
-            self.score_weights[row] = self._weights(columns.ravel().astype(np.int64), len(SCORES))
-        self.scale_weights = self._weights(self.state.scale, len(SCALES))
-        self.tail_weights = self.rng.dirichlet(self.count + 0.5) + 1e-300
-        if number < self.warm:
-            self.tail_weights = self.likely_tails(np.ones(len(TAILS)))
-
     def likely_tails(self, prior: Array) -> Array:
         """Return the weights of tails that some effects make most likely, all else as it is.
 
@@ -335,33 +334,6 @@ class Sampler:
         logs = -0.5 * (np.log(variance) + left[:, None] ** 2 / variance)
         chance = np.exp(logs - logs.max(axis=1, keepdims=True))
         return best_weights(chance, prior, np.full(len(TAILS), 1.0 / len(TAILS)))
-
-    def _weights(self, which: NDArray[np.int64], size: int) -> Array:
-        counts = np.bincount(which, minlength=size) + _TOLD / size
-        return self.rng.dirichlet(counts) + 1e-300
-
-    def parameters(self) -> tuple[Array, ...]:
-        """Return a draw of all but the own parts, in the order of a fit.
-
-        After the scores along factors there are those of the cells' noise, and the coefficients of
-        batches.
-        """
-        q = len(self.means.design) - 1
-        scores, x, expected = self.state.scores, self.means.x, self.expected
-        squares = np.zeros(())
-        for rows in in_blocks(*x.shape):
-            squares += ((x[rows] + expected[rows] / self.unit - self.control) ** 2).sum()
-        return (
-            self.control.copy(), self.means.design[0].copy(), scores[:, 0].copy(),
-            scores[:, 1 : 1 + q].copy(), scores[:, 1 + q :].copy(), self.batches.copy(),
-            self.score_weights[0].copy(), self.score_weights[1].copy(), self.scale_weights,
-            self.tail_weights, squares,
-        )  # fmt: skip
-
-
-def told_variance(variance: ArrayLike, unit: Array) -> Array:
-    # No less than the smallest of the grid, so that precisions stay finite.
-    return np.maximum(np.asarray(variance, np.float64) / unit**2, VARIANCE[0])
 
 
 def _check(

@@ -120,12 +120,6 @@ class FromCells:
             measured=self.measured[which], columns=self.columns[which], **by_draw,
         )  # fmt: skip
 
-    def some_draws(self, index: ArrayLike) -> FromCells:
-        """Return some of the draws."""
-        which = np.asarray(index, np.int64)
-        names = ("noise", "response", "batches", "control", "program", "scores", "along")
-        return replace(self, **{name: getattr(self, name)[which] for name in names})
-
     def joined(self, other: FromCells) -> FromCells:
         """Return these perturbations and then others, of the same draws."""
         by_draw = ("noise", "response", "scores", "along")
@@ -171,16 +165,13 @@ class EffectDraws:
         np.float32, "n_measured", "n_nodes", "n_draws", optional=True
     )
     cells: FromCells | None = nested(FromCells, optional=True)
+    n_draws: int = field(init=False)
 
     def __post_init__(self) -> None:
         if (self.centre is None) == (self.cells is None):
             message = "its means in draws are stored twice, or not at all"
             raise ValueError(message)
-
-    @property
-    def n_draws(self) -> int:
-        """Number of draws."""
-        return self.place.shape[2]
+        object.__setattr__(self, "n_draws", self.place.shape[2])
 
     def rows(self, index: ArrayLike) -> EffectDraws:
         """Return some perturbations, in the order given."""
@@ -196,11 +187,13 @@ class EffectDraws:
 
     def some_draws(self, index: ArrayLike) -> EffectDraws:
         """Return some of the draws."""
-        which = np.asarray(index, np.int64)
+        which, cells = np.asarray(index, np.int64), self.cells
+        if cells is not None:
+            names = ("noise", "response", "batches", "control", "program", "scores", "along")
+            cells = replace(cells, **{name: getattr(cells, name)[which] for name in names})
         return replace(
-            self, place=self.place[:, :, which],
+            self, place=self.place[:, :, which], cells=cells,
             centre=None if self.centre is None else self.centre[:, :, which],
-            cells=None if self.cells is None else self.cells.some_draws(which),
         )  # fmt: skip
 
     def joined(self, other: EffectDraws) -> EffectDraws:
@@ -208,7 +201,9 @@ class EffectDraws:
         if not len(other.expected):
             return self
         names = ("expected", "precision", "place")
-        both = {x: np.concatenate([getattr(self, x), getattr(other, x)]) for x in names}
+        both: dict[str, Any] = {
+            x: np.concatenate([getattr(self, x), getattr(other, x)]) for x in names
+        }
         if self.cells is not None and other.cells is not None:
             return replace(self, cells=self.cells.joined(other.cells), **both)
         every = [each.centres(np.arange(len(each.expected))) for each in (self, other)]
@@ -241,16 +236,12 @@ class EffectDraws:
         )  # fmt: skip
         return out
 
-    def _which(self, index: ArrayLike | None) -> NDArray[np.int64]:
-        """Return the perturbations that are asked for, all by default."""
-        return np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
-
     def blocks(self, index: ArrayLike | None = None) -> Iterator[tuple[slice, NDArray[np.int64]]]:
         """Yield rows of a result, and the perturbations these are, a few at a time.
 
         ``index`` are all of them, in the order given; those of the draws by default.
         """
-        which = self._which(index)
+        which = np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
         for rows in in_blocks(len(which), self.place[0].size if len(self.place) else 1):
             yield rows, which[rows]
 
@@ -270,7 +261,8 @@ class EffectDraws:
 
         ``index`` are the perturbations, in the order given; all by default.
         """
-        mean = np.empty((len(self._which(index)), len(self.unit)))
+        n = len(self.expected) if index is None else np.size(index)
+        mean = np.empty((n, len(self.unit)))
         for rows, some in self.blocks(index):
             centre = self.centres(some).mean(axis=2, dtype=np.float64)
             mean[rows] = self.expected[some] + self.unit * centre
@@ -310,7 +302,7 @@ class EffectDraws:
         Each of shape ``(n_perturbations, n_genes)``, units of the data; effects are independent.
         ``index`` is as in :meth:`posterior_mean`.
         """
-        which = self._which(index)
+        which = np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
         shape = len(which), len(self.unit)
         mean, spread = (np.empty(shape, table_type(len(which) * len(self.unit))) for _ in range(2))
         for rows in in_blocks(*shape):

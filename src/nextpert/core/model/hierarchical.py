@@ -24,7 +24,7 @@ from nextpert.core._blas import in_blocks, one_thread
 from nextpert.core._checks import as_rng
 from nextpert.core._codec import array, nested, series
 from nextpert.core.model._hierarchical_kernel import N_VARIANCES
-from nextpert.core.model._sweep import SCORES, Sampler, told_variance
+from nextpert.core.model._sweep import SCORES, Sampler
 from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import (
     SCALES,
@@ -34,7 +34,7 @@ from nextpert.core.model.effect_draws import (
     EffectDraws,
     FromCells,
 )
-from nextpert.core.model.within_cells import LEAST_PSI, responses
+from nextpert.core.model.within_cells import LEAST_PSI, response_variance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -206,7 +206,8 @@ class Hierarchical:
         scores *= np.sqrt(shared)[:, None]
         precision, fixed = np.zeros((n, p), np.float32), np.zeros((n, p), bool)
         if own_variance is not None:
-            known_variance = told_variance(own_variance, known.unit)
+            variance = np.asarray(own_variance, np.float64)
+            known_variance = np.maximum(variance / known.unit**2, VARIANCE[0])
             fixed = ~np.isnan(known_variance)
             # Their variance is told in full: neither program nor coexpression adds to it.
             place[fixed], precision[fixed] = N_VARIANCES, 1.0 / known_variance[fixed]
@@ -336,7 +337,18 @@ def fit_hierarchical(
     place = np.empty((n, p, length.keep), np.int8)
     kept: list[tuple[Array, ...]] = []
     for k in length.run(sampler.sweep, n_jobs, progress):
-        kept.append(sampler.parameters())
+        # After the scores along factors there are those of the cells' noise.
+        scores, q = sampler.state.scores, len(sampler.means.design) - 1
+        squares = np.zeros(())
+        for rows in in_blocks(n, p):
+            away = sampler.means.x[rows] + sampler.expected[rows] / sampler.unit - sampler.control
+            squares += (away**2).sum()
+        kept.append((
+            sampler.control.copy(), sampler.means.design[0].copy(), scores[:, 0].copy(),
+            scores[:, 1 : 1 + q].copy(), scores[:, 1 + q :].copy(), sampler.batches.copy(),
+            sampler.score_weights[0].copy(), sampler.score_weights[1].copy(), sampler.scale_weights,
+            sampler.tail_weights, squares,
+        ))  # fmt: skip
         place[:, :, k] = sampler.own_places()
     columns = (np.array(x) for x in zip(*kept, strict=True))
     control, program, scores, along, noise, batches, *weights, squares = columns
@@ -354,11 +366,13 @@ def fit_hierarchical(
         along,
     )  # fmt: skip
     effects = EffectDraws(unit, expected, precision, place, None, from_cells)
-    response = responses(
-        cells if within is None else within,
-        lambda rows: (effects.posterior_mean(np.arange(n)[rows]) / unit) ** 2,
-        length.keep, sampler.rng,
-    )  # fmt: skip
+    # By how much more than on average cells respond (equation 27).
+    alike = cells if within is None else within
+    spread = response_variance(
+        alike, lambda rows: (effects.posterior_mean(np.arange(n)[rows]) / unit) ** 2
+    ) / np.maximum(alike.n[1:, None], 1.0)  # fmt: skip
+    chance = sampler.rng.standard_normal((len(spread), length.keep))
+    response = np.expm1(np.sqrt(spread) * chance - spread / 2)
     effects = replace(effects, cells=replace(from_cells, response=response.T))
     return Hierarchical(
         effects, control * unit, program, scores, along, factors, Weights(*weights), squares

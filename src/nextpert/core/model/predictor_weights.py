@@ -255,25 +255,33 @@ class _Sums:
         # The mode with all of them, and without each.
         precision = np.eye(k) + gram.sum(axis=0) - np.concatenate([np.zeros((1, k, k)), gram])
         right = cross.sum(axis=0) - np.concatenate([np.zeros((1, k)), cross])
-        # The w, 0 to most, of least w'Pw - 2 w'r: every w free, 0 or the most.
-        modes, least = np.zeros_like(right), np.zeros(len(right))
-        for states in product(*((0.0, largest, np.nan) for largest in most)):
-            w = np.tile(states, (len(right), 1))
-            free = np.isnan(states)
-            if free.any():
-                rest = right - precision[:, :, ~free] @ np.array(states)[~free]
-                inner = precision[:, free][:, :, free]
-                w[:, free] = np.linalg.solve(inner, rest[:, free, None])[..., 0]
-            value = np.einsum("nk,nkl,nl->n", w, precision, w) - 2 * np.einsum("nk,nk->n", w, right)
-            better = (value < least) & (w >= 0).all(axis=1) & (w <= most).all(axis=1)
-            modes[better], least[better] = w[better], value[better]
-        mode, *without = modes
+        mode, *without = _mode(precision, right, most)
         along = float(np.einsum("bk,bk->", without, cross))
         square = float(np.einsum("bk,bkl,bl->", without, gram, without))
         slope = min(max(along / square, 0.0), 1.0) if square > 0 else 0.0
         evidence = right[0] @ mode - 0.5 * mode @ precision[0] @ mode
         probability = float(expit(evidence - 0.5 * np.linalg.slogdet(precision[0])[1]))
         return probability * slope * mode, probability, slope
+
+
+def _mode(precision: Array, right: Array, most: Array) -> Array:
+    """Return the ``w``, 0 to ``most``, of least ``w'Pw - 2 w'r``, for each of some ``P`` and ``r``.
+
+    Exactly: each weight is 0, the most or free, and the best of all combinations is taken.
+    Predictors are few. Shapes ``(n, k, k)``, ``(n, k)`` and ``(k,)``.
+    """
+    best, least = np.zeros_like(right), np.zeros(len(right))
+    for states in product(*((0.0, largest, np.nan) for largest in most)):
+        w = np.tile(states, (len(right), 1))
+        free = np.isnan(states)
+        if free.any():
+            rest = right - precision[:, :, ~free] @ np.array(states)[~free]
+            inner = precision[:, free][:, :, free]
+            w[:, free] = np.linalg.solve(inner, rest[:, free, None])[..., 0]
+        value = np.einsum("nk,nkl,nl->n", w, precision, w) - 2 * np.einsum("nk,nk->n", w, right)
+        better = (value < least) & (w >= 0).all(axis=1) & (w <= most).all(axis=1)
+        best[better], least[better] = w[better], value[better]
+    return best
 
 
 def _sums(

@@ -112,17 +112,18 @@ def require_sound(matrix: Any, name: str = "The sparse matrix") -> None:
     if sp.issparse(matrix) and matrix.format in ("csr", "csc"):
         shape = matrix.shape if matrix.format == "csr" else matrix.shape[::-1]
         arrays = matrix.data, matrix.indices, matrix.indptr
-        require_sound_pointers(arrays, shape[0], name)
-        require_sound_indices(matrix.indices, shape[1], name)
+        require_sound_arrays(arrays, shape, name)
 
 
-def require_sound_pointers(
-    arrays: tuple[Any, Any, Any], n_major: int, name: str = "The sparse matrix"
+def require_sound_arrays(
+    arrays: tuple[Any, Any, Any], shape: tuple[int, int | None], name: str = "The sparse matrix"
 ) -> None:
-    """Raise unless ``data``, ``indices`` and ``indptr`` belong together.
+    """Raise unless ``data``, ``indices`` and ``indptr`` belong together; they may lie in a file.
 
-    They may lie in a file: of the first two, the shape and type alone are looked at.
+    ``shape`` is the number of pointers less 1, and what all indices must be below; ``None`` leaves
+    the indices to be looked at as they are read.
     """
+    n_major, n_minor = shape
     data, indices, indptr = arrays
     if any(len(array.shape) != 1 for array in arrays):
         raise damaged("values or indices of more than one dimension", name)
@@ -138,11 +139,7 @@ def require_sound_pointers(
         last = int(some[-1])
     if last > min(data.shape[0], indices.shape[0]):
         raise damaged("fewer values than its row pointers say", name)
-
-
-def require_sound_indices(indices: Any, n_minor: int, name: str = "The sparse matrix") -> None:
-    """Raise unless all indices lie below ``n_minor``; they may lie in a file."""
-    for start in range(0, indices.shape[0], _AT_ONCE):
+    for start in range(0, 0 if n_minor is None else indices.shape[0], _AT_ONCE):
         some = np.asarray(indices[start : start + _AT_ONCE])
         if some.min() < 0 or some.max() >= n_minor:
             raise damaged("column indices out of range", name)

@@ -17,6 +17,7 @@ from nextpert import _adata
 from nextpert._adata import effects as _shifts
 from nextpert._adata import environments
 from nextpert._adata.arguments import above, checked, one_of, options
+from nextpert._adata.labels import left_out_table
 from nextpert._adata.members import Naming
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert._adata.posterior import fingerprint_weights
@@ -29,9 +30,7 @@ from nextpert.tl._fit_dag_blr.model import (
     Graphs,
     Model,
     Spec,
-    efficacy_in_words,
     folds_of,
-    weights_in_words,
 )
 from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without, read_held_out
 
@@ -328,10 +327,13 @@ def fit_dag_blr(
         found.say_without_guide()
     cells = read_once.fit_cells(plan.names, guided=guided)
     environments.require_varying(cells.control, genes)
+    noise_var: Any = chosen.noise_var
+    if isinstance(noise_var, (Mapping, pd.Series)):
+        noise_var = _noise_variances(noise_var, genes)
     asked = Spec(
         genes, plan,
         partial(
-            DagBlr, noise_var=_noise_variances(chosen.noise_var, genes),
+            DagBlr, noise_var=noise_var,
             intercept=chosen.intercept, prior_scale=chosen.prior_scale,
             prior_units=chosen.prior_units,
         ),
@@ -346,6 +348,8 @@ def fit_dag_blr(
     del read_once  # of large screens there is no room for it beside the fit
 
     def without(folds: Sequence[Sequence[str]]) -> Sequence[Dag]:
+        if held_out is None:  # a graph that is given, or was learned from the controls alone
+            return [dag] * len(folds)
         streams = fold_streams(len(folds))
         return graphs_without(dag, held_out, searches, genes, folds, streams)
 
@@ -364,7 +368,10 @@ def fit_dag_blr(
         params["gene_symbols"] = symbols
     record = model.record(
         params,
-        left_out=environments.left_out_of(plan, labels),
+        left_out=left_out_table(
+            {name: labels.n_cells(name) for name, _ in plan.left_out},
+            [reason for _, reason in plan.left_out],
+        ),
         cells={
             "roles": weights.roles,
             "values": f"{checksum:016x}",
@@ -372,22 +379,32 @@ def fit_dag_blr(
         },
     )
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
-    environments.report(plan, found.confounded(plan.names))
+    environments.report(plan, found.confounded(plan.names) if roles.batch_key else [])
     if undeclared is not None:
         warn_undeclared(undeclared)
     if exact:
         environments.warn_hardly_expressed(model.expected.used, cells.control, genes)
     if model.weighted is not None:
-        logger.info("%s", weights_in_words(model.weighted.weights))
+        learned = model.weighted.weights
+        shares = zip(learned.names, learned.weights, strict=True)
+        logger.info(
+            "Weights of predictors of perturbations without cells: %s (left-out error %.2f "
+            "relative to no effect).",
+            ", ".join(f"{name} {weight:.2f}" for name, weight in shares), learned.error,
+        )  # fmt: skip
     mean = _adata.to_all_genes(model.posterior.mean().T, columns, adata.n_vars)
-    efficacy = model.expected.efficacy
+    efficacy, of_targets = model.expected.efficacy, ""
+    if efficacy is not None:
+        n = efficacy.n_measured
+        known = f"from {n} own genes" if n else "a guess: none seen"
+        of_targets = f" Efficacy {efficacy.mean:.2f} +- {efficacy.sd:.2f} ({known})."
     logger.info(
         "Fitted %d weights to %s of %d perturbations%s.%s",
         dag.n_edges,
         "the effects" if is_table(adata) else
         f"{cells.control.n} control cells and {cells.n_cells.sum()} cells",
         len(plan.names), " (exact shifts)" if exact else "",
-        "" if efficacy is None else efficacy_in_words(efficacy),
+        of_targets,
     )  # fmt: skip
     stored = pack(record)
     stored["digest"] = digest_of({name: stored[name] for name in stored if name != "cells"})
@@ -397,10 +414,8 @@ def fit_dag_blr(
 
 
 def _noise_variances(
-    noise_var: float | Mapping[str, float] | pd.Series | None, genes: Sequence[str]
-) -> float | NDArray[np.float64] | None:
-    if not isinstance(noise_var, (Mapping, pd.Series)):
-        return noise_var
+    noise_var: Mapping[str, float] | pd.Series, genes: Sequence[str]
+) -> NDArray[np.float64]:
     known = {str(gene): float(value) for gene, value in noise_var.items()}
     absent = [gene for gene in genes if gene not in known]
     if absent:

@@ -137,38 +137,6 @@ class Expected:
     efficacy: Efficacy | None
 
 
-def expected_shifts(spec: Spec, cells: FitCells) -> Expected:
-    """Return shifts by the efficacy that the screen's own genes show (equation 10).
-
-    Exact ones, and those of a table, are taken as they are, in full.
-    """
-    plan, control = spec.plan, cells.control
-    used = environments.shift_environments(plan, spec.genes, control)
-    shape = used.shifts.shape
-    if spec.exact or not isinstance(plan.shift, str):
-        return Expected(used, filled(shape, np.nan), None)
-    pairs = [(j, i) for j, own in enumerate(places(plan.targets, spec.genes)) for i in own]
-    rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
-    size, known = np.abs(own_shift(plan.shift, control.mean))[columns], np.ones(len(columns), bool)
-    if plan.shift == "knockout":
-        known = speaks_of_knockouts(control.mean, np.sqrt(control.variance))[columns]
-    direction = 1 if plan.shift == "activation" else -1
-    efficacy = screen_efficacy(cells.pooled, rows, columns, size, known, direction=direction)
-    mean, sd = efficacy.expected_change(size)
-    shifts = np.zeros(shape)
-    own = np.full(shape, np.nan) if len(rows) else filled(shape, np.nan)
-    shifts[rows, columns] = mean
-    if len(rows):
-        own[rows[known], columns[known]] = sd[known] ** 2
-    return Expected(replace(used, shifts=shifts), own, efficacy)
-
-
-def efficacy_in_words(efficacy: Efficacy) -> str:
-    """Return the efficacy for the log line."""
-    known = f"from {efficacy.n_measured} own genes" if efficacy.n_measured else "a guess: none seen"
-    return f" Efficacy {efficacy.mean:.2f} +- {efficacy.sd:.2f} ({known})."
-
-
 def learn_together(
     spec: Spec, cells: FitCells, expected: Expected, seen: Perturbations
 ) -> tuple[Interactions, Together] | None:
@@ -233,6 +201,8 @@ class Weighted:
     seen, predictors
         What it was learned from: the perturbations, and a function that returns what each predictor
         says of them without their cells.
+    graph
+        Weights of the graph, learned without each perturbation, ``(n_perturbations,)``.
     together
         What members of combinations expect; ``None`` where there are no combinations.
     left_out
@@ -244,25 +214,16 @@ class Weighted:
     interactions: Interactions | None
     seen: Perturbations
     predictors: Callable[[], list[Prediction]]
+    graph: Array
     together: Together | None = None
     left_out: LeftOut | None = None
-
-    @property
-    def graph(self) -> Array:
-        """Weights of the graph learned without each perturbation, ``(n_perturbations,)``."""
-        return self.weights.left_out[:, self.weights.names.index(Graph.name)]
-
-
-def folds(n: int) -> list[NDArray[np.int64]]:
-    """Return the rows of perturbations that are left out together, of ``n`` in all."""
-    return [np.arange(k, n, _FOLDS) for k in range(min(_FOLDS, n))]
 
 
 def folds_of(names: Sequence[str]) -> list[list[str]]:
     """Return the labels that a fit to some perturbations leaves out of its graphs together."""
     if len(names) < FEWEST:
         return []
-    return [[names[j] for j in fold] for fold in folds(len(names))]
+    return [list(names[k::_FOLDS]) for k in range(min(_FOLDS, len(names)))]
 
 
 def weighted(spec: Spec, cells: FitCells, expected: Expected, graphs: Graphs) -> Weighted | None:
@@ -283,14 +244,16 @@ def weighted(spec: Spec, cells: FitCells, expected: Expected, graphs: Graphs) ->
     # Graphs that have not seen the perturbations, and their weights: the scatter within
     # perturbations, from which weights are learned, says nothing of effects.
     none = np.zeros((len(spec.genes), len(spec.genes)))
-    dags = graphs.without(folds_of(names))
+    row = {name: j for j, name in enumerate(names)}
+    out_of = folds_of(names)
+    by_fold = [np.array([row[name] for name in fold], np.int64) for fold in out_of]
+    dags = graphs.without(out_of)
     learned_on = {
         id(dag): fit_weights(spec.posterior(dag), cells.pooled).mean().toarray()
         for dag in dags if dag.n_edges
     }  # fmt: skip
     by_graph = [
-        (fold, learned_on.get(id(dag), none))
-        for fold, dag in zip(folds(len(names)), dags, strict=True)
+        (fold, learned_on.get(id(dag), none)) for fold, dag in zip(by_fold, dags, strict=True)
     ]
     asked = build_predictors(
         Sources(held_out_weights=by_graph, features=spec.features, together=together)
@@ -338,18 +301,8 @@ def weighted(spec: Spec, cells: FitCells, expected: Expected, graphs: Graphs) ->
         )  # fmt: skip
     if seen.own().size > ENOUGH:  # there is no room for them beside the draws of effects
         once.clear()
-    return Weighted(weights, known, seen, partial(held_out, None), together, left_out)
-
-
-def weights_in_words(learned: PredictorWeights) -> str:
-    """Return the weights for the log line."""
-    shares = ", ".join(
-        f"{name} {weight:.2f}" for name, weight in zip(learned.names, learned.weights, strict=True)
-    )
-    return (
-        f"Weights of predictors of perturbations without cells: {shares} (left-out error "
-        f"{learned.error:.2f} relative to no effect)."
-    )
+    of_graph = weights.left_out[:, weights.names.index(Graph.name)]
+    return Weighted(weights, known, seen, partial(held_out, None), of_graph, together, left_out)
 
 
 def learn_effects(
@@ -463,8 +416,29 @@ class Model(NamedTuple):
         if spec.exact:  # as in the paper, all cells scatter alike
             alike = np.ones_like(cells.pooled.variance_ratio)
             cells = replace(cells, pooled=replace(cells.pooled, variance_ratio=alike))
-        expected = expected_shifts(spec, cells)
-        known = expected.used.shifts if spec.exact else None
+        # Shifts by the efficacy that the screen's own genes show (equation 10); exact ones, and
+        # those of a table, are taken as they are, in full.
+        plan, control = spec.plan, cells.control
+        used = environments.shift_environments(plan, spec.genes, control)
+        efficacy, own = None, filled(used.shifts.shape, np.nan)
+        if not spec.exact and isinstance(plan.shift, str):
+            pairs = [
+                (j, i) for j, some in enumerate(places(plan.targets, spec.genes)) for i in some
+            ]
+            rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
+            size = np.abs(own_shift(plan.shift, control.mean))[columns]
+            direction, says = 1, np.ones(len(columns), bool)
+            if plan.shift == "knockout":
+                says = speaks_of_knockouts(control.mean, np.sqrt(control.variance))[columns]
+                direction = -1
+            efficacy = screen_efficacy(cells.pooled, rows, columns, size, says, direction=direction)
+            used = replace(used, shifts=np.zeros(used.shifts.shape))
+            if len(rows):
+                used.shifts[rows, columns] = direction * efficacy.mean * size
+                own = np.full(used.shifts.shape, np.nan)
+                own[rows[says], columns[says]] = (efficacy.sd * size[says]) ** 2
+        expected = Expected(used, own, efficacy)
+        known = used.shifts if spec.exact else None
         predicted = effects = scales = None
         try:
             posterior, *resampled = (
