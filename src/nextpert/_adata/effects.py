@@ -243,12 +243,11 @@ class Expectation:
         """
         asked = Perturbations(self.screen, 0, np.full(len(names), -1), targets, own, names=names)
         sources = Sources(weights, features=self.features, together=together)
-        return [
-            each.predict(self.seen, asked)
-            for each in build_predictors(sources)
-            if each.name in {*self.weights, Members.name}
-            if weights is not None or each.name != Graph.name
-        ]
+        out, names_asked = [], {*self.weights, Members.name}
+        for each in build_predictors(sources):
+            if each.name in names_asked and (weights is not None or each.name != Graph.name):
+                out.append(each.predict(self.seen, asked))
+        return out
 
     def without_cells(
         self,

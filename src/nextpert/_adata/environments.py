@@ -49,11 +49,6 @@ class Plan:
     hint: str = ""
     unmeasured: Reasons = field(default_factory=list)
 
-    @property
-    def kind(self) -> str:
-        """What shift is expected, as results store it: a table is ``"table"``."""
-        return self.shift if isinstance(self.shift, str) else "table"
-
     def rows(self, index: Sequence[int]) -> Plan:
         """Return the plan of some of the perturbations used, in the order given."""
         names = [self.names[j] for j in index]

@@ -27,7 +27,6 @@ from nextpert.core._codec import (
     coded,
     lists,
     nested,
-    packed,
     series,
     sparse,
     table,
@@ -155,7 +154,7 @@ class FeaturesRecord:
     """Side information about perturbations, and effects in another screen on the panel."""
 
     perturbations: list[str] = texts("n_features")
-    rows: Array = packed(np.float32, "n_features", "rank")
+    rows: Array = array("n_features", "rank", dtype=np.float32)
     effects: Array | None = array("n_features", "n_nodes", optional=True)
     observed: Array | None = array("n_features", "n_nodes", optional=True)
     precision: Array | None = array("n_features", "n_nodes", least=0, optional=True)
@@ -200,10 +199,12 @@ class FittedPosterior:
     n_graphs: int = field(init=False)
     naming: Naming = field(init=False)
     fingerprint: str = field(init=False)  # of its cells; empty where none was stored
+    origin: dict[str, str] = field(init=False)  # what a result that is computed from it keeps
 
     def __post_init__(self) -> None:
         counted = np.zeros(len(self.environments)) if self.means is None else self.means.n
         posteriors, params = self.ensemble or [self.posterior], self.params
+        cells = " ".join(str(self.cells[name]) for name in ("roles", "values") if self.cells)
         vars(self).update(
             names=self.environments["perturbation"].astype(str).tolist(),
             n_cells=self.environments["n_cells"].to_numpy(np.int64),
@@ -213,9 +214,8 @@ class FittedPosterior:
             posteriors=posteriors,
             n_graphs=len(posteriors),
             naming=Naming(frozenset(self.genes), str(params["separator"]), str(params["control"])),
-            fingerprint=" ".join(
-                str(self.cells[name]) for name in ("roles", "values") if self.cells
-            ),
+            fingerprint=cells,
+            origin={"cells": cells, "fit": self.digest or ""},
         )
         if any(blr.n_nodes != len(self.genes) for blr in [self.posterior, *posteriors]):
             message = "it has graphs of other genes"
@@ -262,11 +262,6 @@ class FittedPosterior:
             )
         return Expectation(weights, seen, features, together, learned.scales)
 
-    @property
-    def origin(self) -> dict[str, str]:
-        """What a result that was computed from the fit keeps of it."""
-        return {"cells": self.fingerprint, "fit": self.digest or ""}
-
     def spelled(self, labels: Iterable[str]) -> list[str]:
         """Return labels as the cells have them, or the features of perturbations."""
         known = () if self.features is None else self.features.perturbations
@@ -283,20 +278,24 @@ class FittedPosterior:
         new
             What is expected of those without cells, in their order.
         """
-        draws, rows = self._drawn(self._thinned(len(place)), place, new)
+        _, draws, rows = self._drawn(len(place), place, new)
         return draws.rows(rows)
 
     def _drawn(
-        self, model: Hierarchical, place: NDArray[np.int64], new: WithoutCells | None
-    ) -> tuple[EffectDraws, NDArray[np.int64]]:
-        """Return draws of a model that hold those of :meth:`effects`, and the row of each."""
+        self, size: int, place: NDArray[np.int64], new: WithoutCells | None
+    ) -> tuple[Hierarchical, EffectDraws, NDArray[np.int64]]:
+        """Return as many draws as are kept of ``size`` perturbations, and the row of each asked."""
+        if self.hierarchical is None:
+            message = "The fit has no hierarchical model of effects."
+            raise ValueError(message)
+        model = self.hierarchical.thinned(size * len(self.genes))
         rows = np.append(np.cumsum(self.seen) - 1, -1)[place]
         without = np.flatnonzero(place < 0)
         if new is None or not len(without):
-            return model.effects, rows
+            return model, model.effects, rows
         rows[without] = len(model.effects.expected) + np.arange(len(without))
         found = model.predict(new.effect, own_variance=new.own_variance, scale=new.scale, rng=0)
-        return model.effects.joined(found), rows
+        return model, model.effects.joined(found), rows
 
     def data_weight(self) -> Array:
         """Return the weight of the cells in every effect, ``(n_perturbations, n_genes)``.
@@ -341,8 +340,7 @@ class FittedPosterior:
         at = [int(np.flatnonzero(every == row)[0]) if row >= 0 else -1 for row in targets]
         none = np.zeros(len(self.genes))
         points = np.array([self.expected_state(row) if row >= 0 else none for row in targets])
-        model = self._thinned(len(place))
-        draws, rows = self._drawn(model, every, new)
+        model, draws, rows = self._drawn(len(place), every, new)
         return states_by_effects(draws, model.control, rows, at, points, len(more), joined.numbers)
 
     def in_condition(self, name: str) -> FittedPosterior:
@@ -388,12 +386,6 @@ class FittedPosterior:
             self, environments=table, means=replace(self.means, n=n, mean=mean),
             hierarchical=model.in_condition(by_name[name]),
         )  # fmt: skip
-
-    def _thinned(self, size: int) -> Hierarchical:
-        if self.hierarchical is None:
-            message = "The fit has no hierarchical model of effects."
-            raise ValueError(message)
-        return self.hierarchical.thinned(size * len(self.genes))
 
 
 def posterior_from(
@@ -469,16 +461,13 @@ def checksum_of_cells(adata: ad.AnnData, fit: FittedPosterior) -> Checksum | Non
 
     ``None`` where there is nothing to compare.
     """
-    if not fit.fingerprint or _gone(adata, fit):
+    layer = fit.params.get("layer")
+    gone = str(fit.params["perturbation_key"]) not in adata.obs.columns or not (
+        layer is None or layer in adata.layers
+    )
+    if not fit.fingerprint or gone:
         return None
     return fingerprint_weights(adata, fitted_roles(adata, fit.params), len(fit.columns))
-
-
-def _gone(adata: ad.AnnData, fit: FittedPosterior) -> list[str]:
-    """Return what is no longer there of the labels and values that a fit was made from."""
-    label_key, layer = str(fit.params["perturbation_key"]), fit.params.get("layer")
-    labels = [] if label_key in adata.obs.columns else ["labels"]
-    return labels if layer is None or layer in adata.layers else [*labels, "values"]
 
 
 def warn_of_changed_cells(adata: ad.AnnData, fit: FittedPosterior, key: str, checksum: int) -> None:
@@ -489,7 +478,8 @@ def warn_of_changed_cells(adata: ad.AnnData, fit: FittedPosterior, key: str, che
     if not fit.fingerprint:
         return
     label_key, layer = str(fit.params["perturbation_key"]), fit.params.get("layer")
-    changed = _gone(adata, fit)
+    changed = [] if label_key in adata.obs.columns else ["labels"]
+    changed += [] if layer is None or layer in adata.layers else ["values"]
     if not changed:
         roles, before = fitted_roles(adata, fit.params), fit.cells or {}
         others = len(roles.columns) > 1

@@ -1,6 +1,6 @@
 """One codec for results: dataclasses to and from mappings of what h5ad and zarr keep.
 
-A field says beside itself what is stored of it: :func:`array`, :func:`packed`, :func:`sparse`,
+A field says beside itself what is stored of it: :func:`array`, :func:`sparse`,
 :func:`flag`, :func:`text`, :func:`texts`, :func:`lists`, :func:`table`, :func:`nested`,
 :func:`series` and :func:`coded` return fields of a dataclass; an ``optional`` one is ``None`` by
 default, and left out then. Shapes are written in sizes that all fields share, such as ``"n_nodes"``
@@ -69,10 +69,6 @@ class Reading:
             f"{self.remedy}."
         )
 
-    def inside(self, name: str) -> Reading:
-        """Return the reading of a part, which shares the sizes."""
-        return Reading(f"{self.where}[{name!r}]", self.remedy, self.sizes)
-
     def require_shape(self, found: tuple[int, ...], shape: Sequence[str | int], name: str) -> None:
         """Raise unless a shape is the one declared; sizes that are not known yet are bound."""
         wanted = list(shape)
@@ -128,6 +124,7 @@ def unpack(
     where: str,
     remedy: str,
     record: Any = None,
+    reading: Reading | None = None,
     **sizes: int,
 ) -> T:
     """Return what :func:`pack` stored, all of it checked.
@@ -142,6 +139,8 @@ def unpack(
         As of :class:`Reading`.
     record
         The dataclass that declares the fields; ``None`` stands for ``make``.
+    reading
+        That of which this is a part, in place of ``where``, ``remedy`` and ``sizes``.
     sizes
         Lengths that are known already.
 
@@ -151,11 +150,7 @@ def unpack(
         If a part is absent, of another type or shape, not finite, out of bounds, or refused by
         ``make`` with a ValueError.
     """
-    return _read(make, stored, Reading(where, remedy, dict(sizes)), record or make)
-
-
-def _read(make: Callable[..., T], stored: Any, reading: Reading, record: Any) -> T:
-    """Return what ``make`` makes of the fields of ``record`` in a stored mapping."""
+    reading, record = reading or Reading(where, remedy, dict(sizes)), record or make
     if not hasattr(stored, "keys"):
         raise reading.damaged(f"it is no mapping, but {type(stored).__name__}")
     for name, value in dict(getattr(record, "stored_beside", ())).items():
@@ -189,55 +184,40 @@ def array(
     whole: bool = False,
     least: float = -np.inf,
     above: float = -np.inf,
+    most: float = np.inf,
     unless: str | None = None,
     optional: bool = False,
     is_table: bool = False,
+    dtype: Any = None,
 ) -> Any:
     """Declare finite numbers of a shape, ``whole`` or floats; without a shape one number.
 
-    They are no less than ``least`` and more than ``above``. The text ``unless`` may stand in
-    their place. A table is kept and read by :func:`table_type`.
+    They are no less than ``least``, more than ``above`` and at most ``most``. The text ``unless``
+    may stand in their place. A table is kept and read by :func:`table_type`, and many numbers by a
+    small ``dtype``.
     """
 
     def read(stored: Any, reading: Reading, name: str) -> Any:
         if unless is not None and isinstance(stored, str) and stored == unless:
             return unless
-        found = _numbers(stored, reading, name, whole=whole)
+        is_whole = whole or (dtype is not None and np.dtype(dtype).kind == "i")
+        found = _numbers(stored, reading, name, whole=is_whole, least=least, above=above)
         reading.require_shape(found.shape, shape, name)
-        _require_bounds(found, least, above, reading, name)
-        kind = table_type(found.size) if is_table else np.float64
-        found = found.astype(np.int64 if whole else kind, copy=False)
+        if found.size and found.max() > most:
+            raise reading.damaged(f"{name} holds values above {most:g}")
+        kind = dtype or (np.int64 if whole else table_type(found.size) if is_table else np.float64)
+        found = found.astype(kind, copy=False)
         return found if shape else found.item()
 
     def store(value: Any) -> Any:
         if is_table:
             kind = table_type(np.size(value))
-            if not np.any(value):  # pages of zeros that nobody writes take no memory
+            if not np.any(value):  # pages of zeros that are not written take no memory
                 return np.zeros(np.shape(value), kind)
             return np.asarray(value, kind, order="C")
-        return np.asarray(value, order="C") if shape else value
+        return np.asarray(value, dtype, order="C") if shape else value
 
     return _field(store, read, optional=optional)
-
-
-def packed(
-    dtype: Any,
-    *shape: str | int,
-    least: float = -np.inf,
-    most: float = np.inf,
-    optional: bool = False,
-) -> Any:
-    """Declare many finite numbers of a shape, kept and read as a small type."""
-
-    def read(stored: Any, reading: Reading, name: str) -> NDArray[Any]:
-        found = _numbers(stored, reading, name, whole=np.dtype(dtype).kind == "i")
-        reading.require_shape(found.shape, shape, name)
-        _require_bounds(found, least, -np.inf, reading, name)
-        if found.size and found.max() > most:
-            raise reading.damaged(f"{name} holds values above {most:g}")
-        return found.astype(dtype, copy=False)
-
-    return _field(lambda value: np.asarray(value, dtype, order="C"), read, optional=optional)
 
 
 def flag() -> Any:
@@ -268,10 +248,11 @@ def sparse(*shape: str, least: float = -np.inf, fill: float = 0.0, dense: bool =
         if not sp.issparse(stored) or stored.format != "csr":
             raise reading.damaged(f"{name} is no CSR matrix")
         reading.require_shape(stored.shape, shape, name)
-        _require_bounds(_numbers(stored.data, reading, name), least, -np.inf, reading, name)
-        fault = _sparse_fault(stored)
-        if fault:
-            raise reading.damaged(f"{name}: {fault}")
+        _numbers(stored.data, reading, name, least=least)
+        try:
+            stored.check_format(full_check=True)
+        except ValueError as error:
+            raise reading.damaged(f"{name}: {error}") from None
         if not dense:
             return sp.csr_array(stored)
         # Pages of zeros that nobody writes take no memory, nor does a large table of one value.
@@ -329,7 +310,8 @@ def nested(record: type, *, optional: bool = False) -> Any:
     """Declare another dataclass, with the same sizes."""
 
     def read(stored: Any, reading: Reading, name: str) -> Any:
-        return _read(record, stored, reading.inside(name), record)
+        part = Reading(f"{reading.where}[{name!r}]", reading.remedy, reading.sizes)
+        return unpack(record, stored, part.where, part.remedy, reading=part)
 
     return _field(lambda value: pack(value, record), read, optional=optional)
 
@@ -349,7 +331,7 @@ def series(each: Any, *, optional: bool = False) -> Any:
         return {str(k): part.pack(one) for k, one in enumerate(value)}
 
     def read(stored: Any, reading: Reading, name: str) -> list[Any]:
-        inside = reading.inside(name)
+        inside = Reading(f"{reading.where}[{name!r}]", reading.remedy, reading.sizes)
         there = set(getattr(stored, "keys", lambda: {"no mapping"})())
         numbers = [str(k) for k in range(len(there))]
         if there != set(numbers):
@@ -391,17 +373,16 @@ def stored_lists(lists: Iterable[Sequence[str]]) -> dict[str, NDArray[Any]]:
     return {"names": strings(itertools.chain(*every)), "offsets": offsets}
 
 
-def _sparse_fault(matrix: Any) -> str:
-    """Return what is wrong with the indices of a CSR or CSC matrix, or an empty string."""
-    if sp.issparse(matrix) and matrix.format in ("csr", "csc"):
-        try:
-            matrix.check_format(full_check=True)
-        except ValueError as error:
-            return str(error)
-    return ""
-
-
-def _numbers(stored: Any, reading: Reading, name: str, *, whole: bool = False) -> NDArray[Any]:
+def _numbers(
+    stored: Any,
+    reading: Reading,
+    name: str,
+    *,
+    whole: bool = False,
+    least: float = -np.inf,
+    above: float = -np.inf,
+) -> NDArray[Any]:
+    """Return finite numbers, none below ``least`` and all above ``above``."""
     try:
         found = np.asarray(stored)
     except ValueError:  # lists of different lengths
@@ -412,16 +393,10 @@ def _numbers(stored: Any, reading: Reading, name: str, *, whole: bool = False) -
     # By the smallest and largest, as a mask of a very large array takes much memory.
     if found.size and not (np.isfinite(found.min()) and np.isfinite(found.max())):
         raise reading.damaged(f"{name} holds NaN or infinite values")
-    return found
-
-
-def _require_bounds(
-    found: NDArray[Any], least: float, above: float, reading: Reading, name: str
-) -> None:
-    """Raise unless all of an array of any shape is at least ``least`` and above ``above``."""
     if found.size and (found.min() < least or found.min() <= above):
         bound = f"below {least:g}" if least > above else f"that are not above {above:g}"
         raise reading.damaged(f"{name} holds values {bound}")
+    return found
 
 
 def _texts(stored: Any, reading: Reading, name: str) -> list[str]:
@@ -519,9 +494,14 @@ def describe(result: Mapping[str, Any]) -> dict[str, Any]:
             into[name] = "nothing"
             continue
         if sp.issparse(value):
-            fault = _sparse_fault(value)
-            into[name] = f"damaged, {fault}" if fault else f"sparse {list(value.shape)}"
-            array = np.zeros(0) if fault else value.data
+            into[name] = f"sparse {list(value.shape)}"
+            array = value.data
+            try:
+                if value.format in ("csr", "csc"):
+                    value.check_format(full_check=True)
+            except ValueError as error:
+                into[name] = f"damaged, {error}"
+                continue
         else:
             try:
                 array = np.asarray(value)

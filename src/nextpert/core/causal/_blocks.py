@@ -243,7 +243,7 @@ def _column_precision(
                 return 0.5 * ((t - at) / sd) ** 2 - float(_total_evidence(some, *head, t, *tail))
 
             # The evidence may have more than one mode: a grid finds the best, Brent refines it.
-            best = int(np.argmin([loss(t) for t in grid]))
+            best = int(np.argmin(list(map(loss, grid))))
             ends = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
             found = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-4})
             if some is nodes:

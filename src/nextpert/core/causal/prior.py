@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,35 +95,28 @@ class StoredPosterior:
     prior_shape: float = array(above=0)
     prior_rate: float | str = array(unless="cells")
     known_noise_var: Vector | None = array("n_nodes", above=0, optional=True)
+    dag: Dag = field(init=False)
 
     def __post_init__(self) -> None:
         if self.noise_known != (self.known_noise_var is not None):
             message = "known_noise_var is gone, or was added"
             raise ValueError(message)
+        object.__setattr__(self, "dag", Dag(self.indptr, self.indices))
         width = self.dag.in_degree + self.intercept + self.n_fixed
         if (width.sum(), (width**2).sum()) != (len(self.xty), len(self.xtx)):
             message = "its statistics are those of another graph"
             raise ValueError(message)
-        _require_covariances(self.cov, width)
-
-    @cached_property
-    def dag(self) -> Dag:
-        """The graph."""
-        return Dag(self.indptr, self.indices)
-
-
-def _require_covariances(cov: Vector, width: NDArray[np.int64]) -> None:
-    """Raise unless the block of every node is a covariance: nodes of one width at a time."""
-    starts = np.concatenate([[0], np.cumsum(width**2)])[:-1]
-    for d in np.unique(width[width > 0]).tolist():
-        blocks = cov[starts[width == d][:, None] + np.arange(d * d)].reshape(-1, d, d)
-        spread = np.sqrt(np.abs(np.einsum("naa->na", blocks)))
-        size = spread[:, :, None] * spread[:, None, :]
-        if (np.abs(blocks - blocks.transpose(0, 2, 1)) > 1e-6 * size).any():
-            message = "cov is not symmetric"
-            raise ValueError(message)
-        try:
-            np.linalg.cholesky(blocks)
-        except np.linalg.LinAlgError:
-            message = "cov holds no covariances"
-            raise ValueError(message) from None
+        # The block of every node is a covariance: nodes of one width at a time.
+        starts = np.concatenate([[0], np.cumsum(width**2)])[:-1]
+        for d in np.unique(width[width > 0]).tolist():
+            blocks = self.cov[starts[width == d][:, None] + np.arange(d * d)].reshape(-1, d, d)
+            spread = np.sqrt(np.abs(np.einsum("naa->na", blocks)))
+            size = spread[:, :, None] * spread[:, None, :]
+            if (np.abs(blocks - blocks.transpose(0, 2, 1)) > 1e-6 * size).any():
+                message = "cov is not symmetric"
+                raise ValueError(message)
+            try:
+                np.linalg.cholesky(blocks)
+            except np.linalg.LinAlgError:
+                message = "cov holds no covariances"
+                raise ValueError(message) from None

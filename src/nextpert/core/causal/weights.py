@@ -9,6 +9,7 @@ import numpy as np
 from nextpert.core._blas import in_blocks
 from nextpert.core._checks import as_numbers, as_rng, require_count, require_finite
 from nextpert.core.causal import _kernels as kernels
+from nextpert.core.causal._blocks import fill_blocks
 from nextpert.core.causal.dag_blr import DagBlr, require_squares
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def fit_weights(posterior: DagBlr, cells: PooledGuides, shifts: ArrayLike | None
     # Every free shift takes one degree of freedom of the noise.
     free = 0 if shifts is not None else np.count_nonzero(cells.n_cells[1:])
     blr.cells += float(cells.n_cells.sum() - free)
+    blr._blocks = fill_blocks(blr._layout, blr._statistics, blr._prior)
     return blr.without_fixed()
 
 

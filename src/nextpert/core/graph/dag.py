@@ -80,8 +80,15 @@ class Dag(Shown):
     _shown = ("n_nodes", "n_edges")
 
     def __init__(self, indptr: ArrayLike, indices: ArrayLike) -> None:
-        self.indptr: NDArray[np.int64] = _whole_numbers(indptr, "indptr")
-        self.indices: NDArray[np.int64] = _whole_numbers(indices, "indices")
+        arrays = []
+        for name, value in (("indptr", indptr), ("indices", indices)):
+            array = np.array(value)
+            if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+                what = f"{array.dtype}{array.shape}"
+                message = f"{name} must be a vector of whole numbers, but is {what}."
+                raise ValueError(message)
+            arrays.append(array.astype(np.int64))
+        self.indptr, self.indices = arrays
         self.n_nodes, self.n_edges = len(self.indptr) - 1, len(self.indices)
         self.in_degree: NDArray[np.int64] = np.diff(self.indptr)
         rising = self.n_nodes >= 0 and (self.in_degree >= 0).all()
@@ -174,7 +181,7 @@ class Dag(Shown):
     @classmethod
     def complete(cls, order: ArrayLike) -> Dag:
         """Build the complete graph in which every node's parents are all nodes before it."""
-        sequence = _whole_numbers(order, "order")
+        sequence = np.asarray(order)
         if not np.array_equal(np.sort(sequence), np.arange(len(sequence))):
             message = f"order must hold each of 0..{len(sequence) - 1} once."
             raise ValueError(message)
@@ -206,15 +213,6 @@ class Dag(Shown):
         )
 
     __hash__ = None  # type: ignore[assignment]
-
-
-def _whole_numbers(value: ArrayLike, name: str) -> NDArray[np.int64]:
-    """Return a copy of a vector of whole numbers, or raise an error that names it."""
-    array = np.array(value)
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        message = f"{name} must be a vector of whole numbers, but is {array.dtype}{array.shape}."
-        raise ValueError(message)
-    return array.astype(np.int64)
 
 
 def shd(one: Dag, two: Dag) -> int:

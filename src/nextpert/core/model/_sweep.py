@@ -286,13 +286,6 @@ class Sampler:
         self.control += moved @ means.design
         self.batches += columns.draw(moved[:, None], self.rng).T @ means.design
 
-    def noise(self, rows: slice) -> Array:
-        """Return the variance of means that is a gene's own and comes of sampling."""
-        error = self.means.error[rows]
-        if self.doubt is not None:
-            error = error - self.doubt[rows] / self.unit**2
-        return np.asarray(self.means.psi * error)
-
     def own_places(self) -> NDArray[np.int8]:
         """Return entries of the grid for variances of own parts, what is expected being uncertain.
 

@@ -12,7 +12,7 @@ from scipy.special import ndtri
 
 from nextpert.core._blas import in_blocks
 from nextpert.core._checks import as_rng
-from nextpert.core._codec import array, nested, packed, sparse, table_type, text
+from nextpert.core._codec import array, nested, sparse, table_type, text
 from nextpert.core.model._hierarchical_kernel import Drawn, fill_centres, summarise
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class FromCells:
         the units of ``control``.
     """
 
-    change: NDArray[np.float32] = packed(np.float32, "n_measured", "n_nodes")
+    change: NDArray[np.float32] = array("n_measured", "n_nodes", dtype=np.float32)
     own_share: sp.csr_array = sparse("n_measured", "n_nodes", least=0, dense=False)
     measured: Array = array("n_measured", least=0)
     noise: Array = array("n_draws", "n_measured", "n_factors")
@@ -104,12 +104,6 @@ class FromCells:
     factors: Array = field(default_factory=lambda: np.zeros((0, 0)))
     scores: Array = field(default_factory=lambda: np.zeros((0, 0)))
     along: Array = field(default_factory=lambda: np.zeros((0, 0, 0)))
-
-    def __post_init__(self) -> None:
-        if self.columns is None:
-            n_draws, (n, p) = len(self.noise), self.change.shape
-            object.__setattr__(self, "columns", np.zeros((n, 0)))
-            object.__setattr__(self, "batches", np.zeros((n_draws, 0, p)))
 
     def rows(self, index: ArrayLike) -> FromCells:
         """Return some perturbations, in the order given."""
@@ -157,12 +151,12 @@ class EffectDraws:
 
     unit: Array = array("n_nodes", above=0)
     expected: Array = array("n_measured", "n_nodes", is_table=True)
-    precision: NDArray[np.float32] = packed(np.float32, "n_measured", "n_nodes", least=0)
-    place: NDArray[np.int8] = packed(
-        np.int8, "n_measured", "n_nodes", "n_draws", least=0, most=len(VARIANCE) - 1
+    precision: NDArray[np.float32] = array("n_measured", "n_nodes", dtype=np.float32, least=0)
+    place: NDArray[np.int8] = array(
+        "n_measured", "n_nodes", "n_draws", dtype=np.int8, least=0, most=len(VARIANCE) - 1
     )
-    centre: NDArray[np.float32] | None = packed(
-        np.float32, "n_measured", "n_nodes", "n_draws", optional=True
+    centre: NDArray[np.float32] | None = array(
+        "n_measured", "n_nodes", "n_draws", dtype=np.float32, optional=True
     )
     cells: FromCells | None = nested(FromCells, optional=True)
     n_draws: int = field(init=False)
@@ -171,7 +165,12 @@ class EffectDraws:
         if (self.centre is None) == (self.cells is None):
             message = "its means in draws are stored twice, or not at all"
             raise ValueError(message)
-        object.__setattr__(self, "n_draws", self.place.shape[2])
+        n, p, n_draws = self.place.shape
+        cells = self.cells
+        if cells is not None and cells.columns is None:  # without batches they are not stored
+            none = {"columns": np.zeros((n, 0)), "batches": np.zeros((n_draws, 0, p))}
+            cells = replace(cells, **none)
+        vars(self).update(n_draws=n_draws, cells=cells)
 
     def rows(self, index: ArrayLike) -> EffectDraws:
         """Return some perturbations, in the order given."""

@@ -355,7 +355,11 @@ def fit_hierarchical(
     means, unit, expected = sampler.means, sampler.unit, sampler.expected
     precision, shares = np.empty((n, p), np.float32), []
     for rows in in_blocks(n, p):
-        variance = sampler.noise(rows)
+        # Of means, what is a gene's own and comes of sampling.
+        error = means.error[rows]
+        if sampler.doubt is not None:
+            error = error - sampler.doubt[rows] / unit**2
+        variance = means.psi * error
         own = means.told[rows] if means.told.size else np.full(variance.shape, np.nan)
         precision[rows] = 1.0 / variance + 1.0 / np.where(np.isnan(own), np.inf, own)
         shares.append(sp.csr_array(np.where(np.isnan(own), 0.0, own / (own + variance))))

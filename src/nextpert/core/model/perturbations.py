@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _POOLED_CELLS = 10  # the pooled variance counts as so many cells in a perturbation's own
 # Effects that are more than enough to learn a number common to all genes, such as the weight of a
-# predictor, and how many it is then learned from, which tell it to a thousandth or two.
-ENOUGH, _LEARNED = 10_000_000, 4_000_000
+# predictor.
+ENOUGH = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -204,18 +204,6 @@ class Perturbations:
         if self.moments.counted is not None:
             seen = seen & (self.moments.counted[self.rows] > 0)
         return seen & ~self.own() & (self.sd > 0)
-
-
-def enough_genes(n_perturbations: int, n_genes: int) -> NDArray[np.int64] | None:
-    """Return genes that tell what is common to all of them; ``None`` where all are needed.
-
-    Of screens of more than 10 million effects as many genes, drawn with a fixed seed, as make 4
-    million: what is learned from them does not depend on how many more there are.
-    """
-    some = _LEARNED // max(n_perturbations, 1)
-    if n_perturbations * n_genes <= ENOUGH or some >= n_genes:
-        return None
-    return np.sort(np.random.default_rng(0).choice(n_genes, max(some, 1), replace=False))
 
 
 def own_genes(targets: Sequence[Sequence[int]], n_genes: int) -> NDArray[np.bool_]:

@@ -357,7 +357,7 @@ def fit_dag_blr(
     params: dict[str, Any] = {
         "dag_key": dag_key,
         **roles.stored(),
-        "shift": plan.kind,
+        "shift": plan.shift if isinstance(plan.shift, str) else "table",
         "shift_sd": 0.0 if asked.exact else "learned",
         "separator": roles.separator,
         "prior_scale": chosen.prior_scale,

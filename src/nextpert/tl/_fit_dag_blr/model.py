@@ -138,19 +138,16 @@ class Expected:
 
 
 def learn_together(
-    spec: Spec, cells: FitCells, expected: Expected, seen: Perturbations
-) -> tuple[Interactions, Together] | None:
+    members: Sequence[tuple[str, ...]], cells: FitCells, expected: Expected, seen: Perturbations
+) -> tuple[Interactions, Together]:
     """Return the interactions of a screen, and what they expect of its combinations.
 
     Each is expected by its members and the other combinations; labels of the same members are one
     of these. What members do alone is estimated first, from their own cells (equation 19); members
-    without any are estimated from combinations alone. ``None`` without combinations.
+    without any are estimated from combinations alone. ``members`` are those of every label.
     """
-    members = [spec.naming.members(name) for name in expected.used.names]
     first = {some: j for j, some in reversed(list(enumerate(members)))}
     rows = np.array([j for j, some in enumerate(members) if len(some) > 1], np.int64)
-    if not len(rows):
-        return None
     labels, combined = numbered(members[j] for j in rows.tolist())
     has, within = seen.n[rows] > 0, seen.within()
     alone, spread, common = np.full((3, len(labels), len(within)), np.nan)
@@ -239,8 +236,10 @@ def weighted(spec: Spec, cells: FitCells, expected: Expected, graphs: Graphs) ->
     seen = Perturbations(
         cells.screen, 0, every, targets, batches=cells.pooled.fixed_errors, names=names
     )
-    both = learn_together(spec, cells, expected, seen)
-    known, together = (None, None) if both is None else both
+    known = together = None
+    members = [spec.naming.members(name) for name in names]
+    if any(len(some) > 1 for some in members):
+        known, together = learn_together(members, cells, expected, seen)
     # Graphs that have not seen the perturbations, and their weights: the scatter within
     # perturbations, from which weights are learned, says nothing of effects.
     none = np.zeros((len(spec.genes), len(spec.genes)))
@@ -248,17 +247,17 @@ def weighted(spec: Spec, cells: FitCells, expected: Expected, graphs: Graphs) ->
     out_of = folds_of(names)
     by_fold = [np.array([row[name] for name in fold], np.int64) for fold in out_of]
     dags = graphs.without(out_of)
-    learned_on = {
-        id(dag): fit_weights(spec.posterior(dag), cells.pooled).mean().toarray()
-        for dag in dags if dag.n_edges
-    }  # fmt: skip
-    by_graph = [
-        (fold, learned_on.get(id(dag), none)) for fold, dag in zip(by_fold, dags, strict=True)
-    ]
+    learned_on: dict[int, Array] = {}
+    by_graph = []
+    for fold, dag in zip(by_fold, dags, strict=True):
+        if dag.n_edges and id(dag) not in learned_on:
+            blr = fit_weights(spec.posterior(dag), cells.pooled)
+            learned_on[id(dag)] = blr.mean().toarray()
+        by_graph.append((fold, learned_on.get(id(dag), none)))
     asked = build_predictors(
         Sources(held_out_weights=by_graph, features=spec.features, together=together)
     )
-    members = next((each for each in asked if isinstance(each, Members)), None)
+    silencing = next((each for each in asked if isinstance(each, Members)), None)
     once: dict[Predictor, Prediction] = {}
 
     def held_out(change: Array | None) -> list[Prediction]:
@@ -267,7 +266,7 @@ def weighted(spec: Spec, cells: FitCells, expected: Expected, graphs: Graphs) ->
             if each not in once or (each.by_change and any(targets)):
                 once[each] = each.held_out(replace(seen, change=change))
         found = [once[each] for each in asked]
-        return found if members is None else [members.silenced(p) for p in found]
+        return found if silencing is None else [silencing.silenced(p) for p in found]
 
     predictors = held_out(None)
     weights = learn_predictor_weights(
