@@ -81,7 +81,9 @@ def resampled_screens(
             some = [resample_weights(environments, seed) for seed in seeds[first:][:at_once]]
             totals = [empty_part(width) for _ in some]
             for here, values in read_blocks(adata, columns, cells, layer=environments.roles.layer):
-                block = with_columns(values, environments.covariates[here])
+                block = values
+                if environments.covariates.shape[1]:
+                    block = with_columns(values, environments.covariates[here])
                 for k, weights in enumerate(some):
                     part = screen_part(block, environments.codes[here], weights[here])
                     totals[k] = merge(totals[k], part)

@@ -248,7 +248,9 @@ def _sums(
     parts = []
     for (codes, extra, weights), fold in zip(coded, folds, strict=True):
         some = slice(None) if (codes >= 0).all() else np.flatnonzero(codes >= 0)
-        block = with_columns(values[some], extra[some])
+        block = values[some]
+        if extra.shape[1]:
+            block = with_columns(block, extra[some])
         try:
             times = None if weights is None else weights[some]
             parts.append(screen_part(block, codes[some], times, fold))
@@ -265,8 +267,6 @@ def _add(first: _Sums, second: _Sums) -> _Sums:
 
 def with_columns(values: Any, extra: NDArray[np.float64]) -> Any:
     """Return a block, dense or CSR, with further columns of its cells after its own."""
-    if not extra.shape[1]:
-        return values
     if sp.issparse(values):
         return sp.csr_array(sp.hstack([values, sp.csr_array(extra)]))
     return np.hstack([values, extra])

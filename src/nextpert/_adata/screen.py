@@ -147,11 +147,11 @@ class Environments:
         """
         rows, roles = screen.columns["environment"], self.roles
         each = [] if roles.condition_key is None else [roles.condition_key]
-        within = [roles.perturbation_key, *self.condition_names, *(each if by_condition else [])]
-        condition = self.levels(*within)
-        clean, sd = screen.without_batches(
-            self.indicators(self.roles.batch_key)[1][rows], condition[rows]
-        )
+        clean, sd = screen, np.zeros(0)
+        if roles.batch_key:
+            within = [roles.perturbation_key, *self.condition_names]
+            condition = self.levels(*within, *(each if by_condition else []))[rows]
+            clean, sd = screen.without_batches(self.indicators(roles.batch_key)[1][rows], condition)
         group = self.groups([roles.control, *names])
         guide = self.levels(*([] if roles.guide_key is None else [roles.guide_key]))
         batch = self.levels(*roles.batch_key)

@@ -81,7 +81,9 @@ class Sampler:
         q = gamma.shape[1]
         x, error = np.empty((2, n, p), table_type(n * p))
         along, spread = np.empty(n), np.zeros(n)
-        shared, left = batch_columns(cells)
+        shared, left = np.zeros((n, 0)), np.zeros(n)
+        if cells.fixed.shape[1]:
+            shared, left = batch_columns(cells)
         for rows in in_blocks(n, p):
             each = cells.variance_ratio[1:][rows] / cells.n[1:][rows, None] + left[rows, None]
             x[rows] = (cells.mean[1:][rows] - self.expected[rows]) / self.unit
@@ -222,20 +224,22 @@ class Sampler:
         right = gamma.T @ ((self.control_x - self.control) / self.control_noise)
         chance = self.control_root @ self.rng.standard_normal(q)
         self.control_scores = self.control_cov @ right + chance
-        chance = self.rng.standard_normal((len(self.batches), q)) @ self.batch_root.T
-        self.batch_scores = chance - (self.batches / self.means.psi) @ gamma @ self.batch_cov
         common = gamma @ self.control_scores
-        # Precision, coupling and right-hand side of the columns of batches, gene by gene.
-        n_columns = len(self.batches)
-        cross = sums[5 : 5 + 3 * n_columns].reshape(3, n_columns, p).transpose(2, 1, 0)
-        block = np.empty((p, n_columns, n_columns))
-        first, second = np.tril_indices(n_columns)
-        block[:, first, second] = block[:, second, first] = sums[5 + 3 * n_columns :].T
-        each = np.arange(n_columns)
-        block[:, each, each] += 1.0 / self.means.psi[:, None]
-        of_columns, cross = cross[:, :, 2].copy(), cross[:, :, :2]
-        of_columns -= (gamma @ self.batch_scores.T) / self.means.psi[:, None]
-        columns, less, less_right = Columns.integrated(block, cross, of_columns)
+        n_columns, columns = len(self.batches), None
+        less, less_right = np.zeros((p, 2, 2)), np.zeros((p, 2))
+        if n_columns:
+            chance = self.rng.standard_normal((n_columns, q)) @ self.batch_root.T
+            self.batch_scores = chance - (self.batches / self.means.psi) @ gamma @ self.batch_cov
+            # Precision, coupling and right-hand side of the columns of batches, gene by gene.
+            cross = sums[5 : 5 + 3 * n_columns].reshape(3, n_columns, p).transpose(2, 1, 0)
+            block = np.empty((p, n_columns, n_columns))
+            first, second = np.tril_indices(n_columns)
+            block[:, first, second] = block[:, second, first] = sums[5 + 3 * n_columns :].T
+            each = np.arange(n_columns)
+            block[:, each, each] += 1.0 / self.means.psi[:, None]
+            of_columns, cross = cross[:, :, 2].copy(), cross[:, :, :2]
+            of_columns -= (gamma @ self.batch_scores.T) / self.means.psi[:, None]
+            columns, less, less_right = Columns.integrated(block, cross, of_columns)
         one = sums[0] + 1.0 / self.control_noise - less[:, 0, 0]
         two = sums[2] + 1.0 / self.program_variance - less[:, 1, 1]
         both, along = sums[1] - less[:, 0, 1], sums[4] - less_right[:, 1]
@@ -246,8 +250,9 @@ class Sampler:
         if not self.has_program:
             program[:] = 0.0
         self.control = (right - both * program + np.sqrt(one) * normal[1]) / one
-        drawn = columns.draw(np.column_stack([self.control, program]), self.rng)
-        self.batches = np.ascontiguousarray(drawn.T)
+        if columns is not None:
+            drawn = columns.draw(np.column_stack([self.control, program]), self.rng)
+            self.batches = np.ascontiguousarray(drawn.T)
         rate = 0.001 + (program**2).sum() / 2.0
         drawn_variance = rate / self.rng.gamma(1.0 + p / 2.0)
         self.program_variance = drawn_variance if self.has_program else _NO_PROGRAM
@@ -271,20 +276,22 @@ class Sampler:
         precision[1:] += self.control_precision
         right[1:] += self.control_precision * self.control_scores
         # And what is known of batches likewise.
-        shared = means.columns
-        block = np.einsum("js,jb,jc->sbc", 1.0 / variance, shared, shared, optimize=True)
-        of_columns = (total / variance).T @ shared
-        each = np.arange(shared.shape[1])
-        block[0, each, each] += (program**2 / means.psi).sum()
-        block[1:, each, each] += 1.0
-        of_columns[0] -= ((self.batches + self.batch_scores @ gamma.T) / means.psi) @ program
-        of_columns[1:] += self.batch_scores.T
-        cross = ((1.0 / variance).T @ shared)[:, :, None]
-        columns, less, less_right = Columns.integrated(block, cross, of_columns)
-        precision, right = precision - less[:, 0, 0], right - less_right[:, 0]
+        shared, columns = means.columns, None
+        if shared.shape[1]:
+            block = np.einsum("js,jb,jc->sbc", 1.0 / variance, shared, shared, optimize=True)
+            of_columns = (total / variance).T @ shared
+            each = np.arange(shared.shape[1])
+            block[0, each, each] += (program**2 / means.psi).sum()
+            block[1:, each, each] += 1.0
+            of_columns[0] -= ((self.batches + self.batch_scores @ gamma.T) / means.psi) @ program
+            of_columns[1:] += self.batch_scores.T
+            cross = ((1.0 / variance).T @ shared)[:, :, None]
+            columns, less, less_right = Columns.integrated(block, cross, of_columns)
+            precision, right = precision - less[:, 0, 0], right - less_right[:, 0]
         moved = right / precision + self.rng.standard_normal(1 + q) / np.sqrt(precision)
         self.control += moved @ means.design
-        self.batches += columns.draw(moved[:, None], self.rng).T @ means.design
+        if columns is not None:
+            self.batches += columns.draw(moved[:, None], self.rng).T @ means.design
 
     def own_places(self) -> NDArray[np.int8]:
         """Return entries of the grid for variances of own parts, what is expected being uncertain.

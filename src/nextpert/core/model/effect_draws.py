@@ -303,7 +303,8 @@ class EffectDraws:
         """
         which = np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
         shape = len(which), len(self.unit)
-        mean, spread = (np.empty(shape, table_type(len(which) * len(self.unit))) for _ in range(2))
+        kind = table_type(len(which) * len(self.unit))
+        mean, spread = np.empty(shape, kind), np.empty(shape, kind)
         for rows in in_blocks(*shape):
             some = which[rows]
             own = self.precision[some] + 1.0 / VARIANCE[self.place[some, :, k]]

@@ -203,7 +203,7 @@ class Perturbations:
         seen = self.n[:, None] > 0
         if self.moments.counted is not None:
             seen = seen & (self.moments.counted[self.rows] > 0)
-        return seen & ~self.own() & (self.sd > 0)
+        return seen & ~own_genes(self.targets, self.moments.n_nodes) & (self.sd > 0)
 
 
 def own_genes(targets: Sequence[Sequence[int]], n_genes: int) -> NDArray[np.bool_]:

@@ -253,7 +253,9 @@ class PooledGuides(Shown):
         Both of shape ``(n_groups - 1, n_nodes)``; without cells the variance is very large.
         """
         each = 1.0 / np.maximum(self.counted, 1e-300)
-        error = each[1:] + each[0] + self.fixed_error()[1:, None]
+        error = each[1:] + each[0]
+        if self.fixed.shape[1]:
+            error = error + self.fixed_error()[1:, None]
         return self.mean[1:] - self.mean[0], error
 
     @property

@@ -314,7 +314,9 @@ def pool_cells(
     pairs, place = distinct(group, told)
     of_group = pairs[:, 0]
     augmented = screen.pool(place, len(pairs))
-    screen = augmented.subset(np.arange(augmented.n_nodes - len(np.asarray(fixed_sd))))
+    screen, n_fixed = augmented, len(np.asarray(fixed_sd))
+    if n_fixed:  # the last nodes are the columns of batches
+        screen = augmented.subset(np.arange(augmented.n_nodes - n_fixed))
     controls = np.flatnonzero((of_group == 0) & (screen.n > 0))
     if guide is None:
         spread = 0.0
