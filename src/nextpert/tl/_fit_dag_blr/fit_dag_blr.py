@@ -288,6 +288,7 @@ def fit_dag_blr(
     >>> round(float(adata.varp["dag_blr_mean"][0, 1]), 1)
     0.5
     """
+    # Read: roles, side information, the graph and the labels that its cells have.
     roles = _adata.read_roles(
         adata, perturbation_key=perturbation_key, control=control, layer=layer,
         guide_key=guide_key, gene_symbols=gene_symbols,
@@ -311,8 +312,9 @@ def fit_dag_blr(
         shift=shift,
         every=not exact,
     )
-    read = np.flatnonzero(labels.groups([roles.control, *plan.names]) >= 0)
-    _adata.check_scale(adata, columns, read, roles)
+    used = np.flatnonzero(labels.groups([roles.control, *plan.names]) >= 0)
+    _adata.check_scale(adata, columns, used, roles)
+    # All cells in one pass: those of the fit, of graphs without some perturbations, a checksum.
     by_fold = [] if exact else folds_of(plan.names)
     held_out = read_held_out(adata, dag_key, roles, len(genes), plan.names) if by_fold else None
     found = fit_environments(adata, replace(roles, guide_key=None) if exact else roles, plan.names)
@@ -327,15 +329,15 @@ def fit_dag_blr(
         found.say_without_guide()
     cells = read_once.fit_cells(plan.names, guided=guided)
     environments.require_varying(cells.control, genes)
+    # Compute: what is asked of the model, and the model.
     noise_var: Any = chosen.noise_var
     if isinstance(noise_var, (Mapping, pd.Series)):
         noise_var = _noise_variances(noise_var, genes)
     asked = Spec(
         genes, plan,
         partial(
-            DagBlr, noise_var=noise_var,
-            intercept=chosen.intercept, prior_scale=chosen.prior_scale,
-            prior_units=chosen.prior_units,
+            DagBlr, noise_var=noise_var, intercept=chosen.intercept,
+            prior_scale=chosen.prior_scale, prior_units=chosen.prior_units,
         ),
         Naming(frozenset(genes), roles.separator, roles.control),
         None if features is None else _adata.read_features(features, genes, labels), exact,
@@ -378,6 +380,7 @@ def fit_dag_blr(
             "declared": json.dumps(role_texts(declared(adata))),
         },
     )
+    # Report what a user has to know of the cells and the result.
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
     environments.report(plan, found.confounded(plan.names) if roles.batch_key else [])
     if undeclared is not None:
@@ -392,7 +395,6 @@ def fit_dag_blr(
             "relative to no effect).",
             ", ".join(f"{name} {weight:.2f}" for name, weight in shares), learned.error,
         )  # fmt: skip
-    mean = _adata.to_all_genes(model.posterior.mean().T, columns, adata.n_vars)
     efficacy, of_targets = model.expected.efficacy, ""
     if efficacy is not None:
         n = efficacy.n_measured
@@ -406,6 +408,8 @@ def fit_dag_blr(
         len(plan.names), " (exact shifts)" if exact else "",
         of_targets,
     )  # fmt: skip
+    # Write: the fit and its digest, and the mean of the weights over all genes.
+    mean = _adata.to_all_genes(model.posterior.mean().T, columns, adata.n_vars)
     stored = pack(record)
     stored["digest"] = digest_of({name: stored[name] for name in stored if name != "cells"})
     return _adata.write_results(

@@ -268,14 +268,15 @@ def weighted(spec: Spec, cells: FitCells, expected: Expected, graphs: Graphs) ->
         found = [once[each] for each in asked]
         return found if silencing is None else [silencing.silenced(p) for p in found]
 
+    # Weights by what predictors expect of perturbations without their cells (equation 11).
     predictors = held_out(None)
     weights = learn_predictor_weights(
         seen.observed, seen.variance, predictors, seen.scored(), sd=seen.sd
     )
     # Of a perturbation without cells the change of the target gene is not known either.
     own = expected.used.shifts
-    said = held_out(own)
-    follows = weights.expected(said)
+    predictions = held_out(own)
+    follows = weights.expected(predictions)
     learned = dict(zip(weights.names, weights.weights.tolist(), strict=True))
     # Departures from what is expected; those of combinations have a model of their own.
     left_out, scored = None, seen.scored()
@@ -286,19 +287,21 @@ def weighted(spec: Spec, cells: FitCells, expected: Expected, graphs: Graphs) ->
         alone, place = follows, {}
         if spec.features is not None:
             place = spec.features.place
-            nobody = replace(seen, names=[""] * len(names))  # of whom no side information speaks
+            unnamed = replace(seen, names=[""] * len(names))  # without side information
             alone = weights.expected([
-                each.predict(nobody, nobody)
+                each.predict(unnamed, unnamed)
                 if each.name in (Features.name, OtherScreen.name)
-                else given
-                for each, given in zip(asked, said, strict=True)
+                else prediction
+                for each, prediction in zip(asked, predictions, strict=True)
             ])  # fmt: skip
         observed = seen.observed[rows] - own[rows]
         left_out = LeftOut(
             observed - follows[rows], observed - alone[rows], seen.variance[rows], scored[rows],
             np.array([names[j] in place for j in rows]),
         )  # fmt: skip
-    if seen.own().size > ENOUGH:  # there is no room for them beside the draws of effects
+    if (
+        len(names) * len(spec.genes) > ENOUGH
+    ):  # there is no room for them beside the draws of effects
         once.clear()
     of_graph = weights.left_out[:, weights.names.index(Graph.name)]
     return Weighted(weights, known, seen, partial(held_out, None), of_graph, together, left_out)
@@ -329,6 +332,8 @@ def learn_effects(
     )
     if not len(seen):
         return controls_alone(cells.pooled)
+    # What is expected of each: its own change, and what follows on the graph or of
+    # its members, with the variance by which that may be off.
     effect, own, doubt = expected.used.shifts, expected.own, None
     if weighted is not None:
         if any(blr.dag.n_edges for blr in posteriors):
@@ -349,7 +354,7 @@ def learn_effects(
             bar.update(done - bar.n)
 
         own_cells, each = cells.pooled.rows(np.append(0, seen + 1)), cells.conditions
-        told: dict[str, Any] = {
+        options: dict[str, Any] = {
             "expected": effect, "expected_variance": doubt, "own_variance": own, "rng": 0,
             "progress": shown, "n_jobs": threads(len(seen) * len(spec.genes)),
         }  # fmt: skip
@@ -359,17 +364,17 @@ def learn_effects(
             if weights.get(OtherScreen.name, 0.0) >= _ALIKE:
                 elsewhere = spec.features.measured([names[j] for j in seen])
         if elsewhere is not None:
-            found = fit_each([own_cells, of_table(own_cells, *elsewhere)], [0], **told)[0]
+            model = fit_each([own_cells, of_table(own_cells, *elsewhere)], [0], **options)[0]
         elif each is None:
-            found = fit_hierarchical(own_cells, **told)
+            model = fit_hierarchical(own_cells, **options)
         else:
             parts = [part.rows(np.append(0, seen + 1)) for part in each.parts]
-            told["chain"] = Chain.of_size((1 + len(parts)) * effect.size)  # of all the same
-            found = fit_hierarchical(own_cells, **told)
-            by_name = zip(fit_each(parts, **told), parts, each.names, strict=True)
+            options["chain"] = Chain.of_size((1 + len(parts)) * effect.size)  # of all the same
+            model = fit_hierarchical(own_cells, **options)
+            by_name = zip(fit_each(parts, **options), parts, each.names, strict=True)
             control = own_cells.mean[0]
-            found = replace(found, conditions=[as_condition(*one, control) for one in by_name])
-    return found.rows(np.argsort(seen))
+            model = replace(model, conditions=[as_condition(*one, control) for one in by_name])
+    return model.rows(np.argsort(seen))
 
 
 class Model(NamedTuple):
@@ -440,13 +445,16 @@ class Model(NamedTuple):
         known = used.shifts if spec.exact else None
         predicted = effects = scales = None
         try:
+            # Weights of each graph: M and m of equations 2 and 3, with free shifts or known ones.
             posterior, *resampled = (
                 fit_weights(spec.posterior(dag), cells.pooled, known)
                 for dag in (graphs.dag, *graphs.resampled)
             )
             if not spec.exact:
-                if spec.plan.names:
+                if spec.plan.names:  # weights of predictors (equation 11)
                     predicted = weighted(spec, cells, expected, graphs)
+                # Joint draws of effects (equations 19 to 25), and the scales of what is predicted
+                # of perturbations without cells (equation 33).
                 graph = resampled or [posterior]
                 effects = learn_effects(spec, cells, expected, predicted, graph)
                 if predicted is not None and predicted.left_out is not None:
