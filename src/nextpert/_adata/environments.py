@@ -83,7 +83,8 @@ def plan_environments(
             "%d of %d cells have no label (missing in adata.obs[%r]): they are not used.",
             n_unlabelled, len(labels.codes), labels.key,
         )  # fmt: skip
-    say_pooled(labels)
+    if labels.pooled:
+        say_pooled(labels)
     left_out: Reasons = []
     if perturbations is None:
         say_left_out(labels.left_out, labels.key)

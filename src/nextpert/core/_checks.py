@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Of a value in units of the data: the variance of a squared distance takes its fourth power.
 LARGEST = 1e70
+# What a masked array masks would be read as numbers.
+MASKED = "{} is a masked array, whose mask would be lost: fill it first (.filled())."
 
 
 def as_vector(value: ArrayLike, n: int, name: str, *, finite: bool = True) -> NDArray[np.float64]:
@@ -29,13 +31,6 @@ def as_vector(value: ArrayLike, n: int, name: str, *, finite: bool = True) -> ND
     if finite:
         require_finite(vector, name)
     return vector
-
-
-def refuse_mask(value: Any, name: str) -> None:
-    """Raise for a masked array: what it masks would be read as numbers."""
-    if np.ma.isMaskedArray(value):
-        message = f"{name} is a masked array, whose mask would be lost: fill it first (.filled())."
-        raise ValueError(message)
 
 
 def require_finite(value: NDArray[np.float64], name: str) -> None:
@@ -77,7 +72,8 @@ def as_nodes(value: Iterable[int], n: int, name: str) -> list[int]:
 
 def as_numbers(value: ArrayLike, name: str, *, copy: bool = True) -> NDArray[np.float64]:
     """Return ``value`` as an array of floats, or raise an error that names it."""
-    refuse_mask(value, name)
+    if np.ma.isMaskedArray(value):
+        raise ValueError(MASKED.format(name))
     try:
         found = np.asarray(value)
         # Texts and complex numbers would be read, or cut, without a word.

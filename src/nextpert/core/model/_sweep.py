@@ -66,7 +66,6 @@ class Sampler:
         self.expected = np.zeros((n, p)) if expected is None else np.asarray(expected, np.float64)
         told = np.broadcast_to(np.nan, (n, p)) if own_variance is None else np.asarray(own_variance)
         doubt = None if expected_variance is None else np.asarray(expected_variance, np.float64)
-        _check(cells, self.expected, told, doubt)
         within = cells.covariance
         # A gene that no cell varies in, as happens in halves, is taken to vary as the median one.
         varies = within.diagonal() > 0
@@ -299,10 +298,8 @@ class Sampler:
         The variance by which what is expected may be off is added. Where the sum is none of the
         grid, the entry below or above is taken at random, so that its mean is the sum.
         """
-        place = self.state.place
-        if self.doubt is None:
-            return place
-        place, rows = place.copy(), np.flatnonzero(self.means.spread > 0)
+        assert self.doubt is not None
+        place, rows = self.state.place.copy(), np.flatnonzero(self.means.spread > 0)
         drawn = place[rows] < N_VARIANCES
         more = self.means.psi * self.doubt[rows] / self.unit**2
         total = np.log2(VARIANCE[np.where(drawn, place[rows], 0)] + more)
@@ -334,32 +331,3 @@ class Sampler:
         logs = -0.5 * (np.log(variance) + left[:, None] ** 2 / variance)
         chance = np.exp(logs - logs.max(axis=1, keepdims=True))
         return best_weights(chance, prior, np.full(len(TAILS), 1.0 / len(TAILS)))
-
-
-def _check(
-    cells: PooledGuides, expected: Array, own_variance: Array, expected_variance: Array | None
-) -> None:
-    n, p = cells.mean.shape
-    if n < 2:
-        message = "The model of effects needs the controls and at least one perturbation."
-        raise ValueError(message)
-    if not (cells.n > 0).all():
-        empty = np.flatnonzero(~(cells.n > 0)).tolist()
-        message = f"Groups {empty} have no cells: leave them out, and predict them by predict()."
-        raise ValueError(message)
-    if not (cells.scatter.diagonal() > 0).any():
-        message = "No node varies within perturbations: give the values of cells, not their means."
-        raise ValueError(message)
-    for name, table in (
-        ("expected", expected), ("own_variance", own_variance),
-        ("expected_variance", expected if expected_variance is None else expected_variance),
-    ):  # fmt: skip
-        if table.shape != (n - 1, p):
-            message = f"{name} has the shape {table.shape}, but {(n - 1, p)} is needed."
-            raise ValueError(message)
-    if (own_variance < 0).any():
-        message = "own_variance has values below 0: give variances, or nan where none is known."
-        raise ValueError(message)
-    if expected_variance is not None and not (expected_variance >= 0).all():
-        message = "expected_variance has nan or values below 0: give variances, or 0 where known."
-        raise ValueError(message)

@@ -260,9 +260,10 @@ class EffectDraws:
 
         ``index`` are the perturbations, in the order given; all by default.
         """
-        n = len(self.expected) if index is None else np.size(index)
-        mean = np.empty((n, len(self.unit)))
-        for rows, some in self.blocks(index):
+        which = np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
+        mean = np.empty((len(which), len(self.unit)))
+        for rows in in_blocks(len(which), self.place[0].size if len(self.place) else 1):
+            some = which[rows]
             centre = self.centres(some).mean(axis=2, dtype=np.float64)
             mean[rows] = self.expected[some] + self.unit * centre
         return mean

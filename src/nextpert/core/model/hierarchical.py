@@ -116,7 +116,7 @@ class Hierarchical:
         keep = Chain.of_size(size).keep
         if keep >= self.effects.n_draws:
             return self
-        k = np.array([k for k, _ in self.effects.taken(keep)], np.int64)
+        k = np.arange(keep) * self.effects.n_draws // keep
         every, weights = self.conditions, self.weights
         names = ("control", "program", "scores", "along", "squares")
         return replace(
@@ -330,8 +330,32 @@ def fit_hierarchical(
     >>> (fit.effects.summary().lfsr < 0.05).astype(int).tolist()
     [[1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]]
     """
+    n, p = len(cells.mean) - 1, cells.mean.shape[1]
+    if n < 1:
+        message = "The model of effects needs the controls and at least one perturbation."
+        raise ValueError(message)
+    if not (cells.n > 0).all():
+        empty = np.flatnonzero(~(cells.n > 0)).tolist()
+        message = f"Groups {empty} have no cells: leave them out, and predict them by predict()."
+        raise ValueError(message)
+    if not (cells.scatter.diagonal() > 0).any():
+        message = "No node varies within perturbations: give the values of cells, not their means."
+        raise ValueError(message)
+    for name, table in (
+        ("expected", expected),
+        ("own_variance", own_variance),
+        ("expected_variance", expected_variance),
+    ):
+        if table is not None and np.shape(table) != (n, p):
+            message = f"{name} has the shape {np.shape(table)}, but {(n, p)} is needed."
+            raise ValueError(message)
+    if own_variance is not None and (np.asarray(own_variance) < 0).any():
+        message = "own_variance has values below 0: give variances, or nan where none is known."
+        raise ValueError(message)
+    if expected_variance is not None and not (np.asarray(expected_variance) >= 0).all():
+        message = "expected_variance has nan or values below 0: give variances, or 0 where known."
+        raise ValueError(message)
     sampler = Sampler(cells, expected, own_variance, as_rng(rng), expected_variance, within)
-    n, p = sampler.means.x.shape
     length = chain or Chain.of_size(n * p)
     sampler.warm = length.warm
     place = np.empty((n, p, length.keep), np.int8)
@@ -349,7 +373,7 @@ def fit_hierarchical(
             sampler.score_weights[0].copy(), sampler.score_weights[1].copy(), sampler.scale_weights,
             sampler.tail_weights, squares,
         ))  # fmt: skip
-        place[:, :, k] = sampler.own_places()
+        place[:, :, k] = sampler.state.place if sampler.doubt is None else sampler.own_places()
     columns = (np.array(x) for x in zip(*kept, strict=True))
     control, program, scores, along, noise, batches, *weights, squares = columns
     means, unit, expected = sampler.means, sampler.unit, sampler.expected

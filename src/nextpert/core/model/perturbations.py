@@ -108,12 +108,14 @@ class Perturbations:
     control_variance: Array = field(init=False)  # of the controls' mean, common to all effects
     batch_errors: Array = field(init=False)  # in ``observed``, (n_perturbations, n_columns)
     freedom: int = field(init=False)  # degrees of freedom within environments
+    within: Array = field(init=False)  # variance of every gene within them, (n_genes,)
 
     def __post_init__(self) -> None:
         moments, rows = self.moments, np.asarray(self.members, np.int64)
         n_control = int(moments.n[self.control])
         squares = np.asarray(moments.squares[self.control], np.float64)
         sd = np.sqrt(squares / (n_control - 1 if n_control > 1 else np.nan))
+        freedom = max(int(moments.n.sum() - np.count_nonzero(moments.n)), 1)
         errors = np.zeros((len(rows), 0))
         if self.batches is not None:
             every = np.asarray(self.batches, np.float64)
@@ -121,7 +123,7 @@ class Perturbations:
         vars(self).update(
             rows=rows, n=np.where(rows >= 0, moments.n[rows], 0), sd=sd,
             control_variance=sd**2 / n_control, batch_errors=errors,
-            freedom=max(int(moments.n.sum() - np.count_nonzero(moments.n)), 1),
+            freedom=freedom, within=moments.scatter.diagonal() / freedom,
         )  # fmt: skip
 
     @property
@@ -175,7 +177,7 @@ class Perturbations:
 
         From the cells' own scatter, drawn to the pooled one by ten cells' worth.
         """
-        moments, pooled, cells = self.moments, self.within(), self.n[:, None]
+        moments, pooled, cells = self.moments, self.within, self.n[:, None]
         variance = np.empty((len(self.rows), len(pooled)), moments.mean.dtype)
         for rows in in_blocks(*variance.shape):
             n = cells[rows]
@@ -189,10 +191,6 @@ class Perturbations:
                 np.divide(pooled, counted, out=with_cells, where=counted > 0)
             variance[rows] = np.where(n > 0, with_cells, np.inf)
         return variance
-
-    def within(self) -> Array:
-        """Return the variance of every gene within environments, ``(n_genes,)``."""
-        return self.moments.scatter.diagonal() / self.freedom
 
     def own(self) -> NDArray[np.bool_]:
         """Whether a perturbation targets a gene, ``(n_perturbations, n_genes)``."""

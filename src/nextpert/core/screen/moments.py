@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
 
 from nextpert.core._blas import one_thread
-from nextpert.core._checks import as_nodes, as_vector, refuse_mask, require_count
+from nextpert.core._checks import MASKED, as_nodes, as_vector, require_count
 from nextpert.core._compile import entry
 from nextpert.core._shown import Shown
 
@@ -147,7 +147,8 @@ def require_sound_arrays(
 
 def require_numbers(values: Any, name: str = "The matrix") -> None:
     """Raise for values that a conversion to floats would change: masked, complex, no numbers."""
-    refuse_mask(values, name)
+    if np.ma.isMaskedArray(values):
+        raise ValueError(MASKED.format(name))
     kind = np.dtype(values.dtype).kind
     if kind not in "buif":
         what = "complex numbers" if kind == "c" else f"values of type {values.dtype}"
@@ -201,6 +202,7 @@ class Moments(Shown):
     n: int
     mean: NDArray[np.float64]
     scatter: NDArray[np.float64]
+    variance: NDArray[np.float64] = field(init=False)  # by maximum likelihood, (n_nodes,)
 
     def __post_init__(self) -> None:
         for name in ("mean", "scatter"):
@@ -222,6 +224,7 @@ class Moments(Shown):
         if not np.isfinite(scatter).all():
             # A pair may overflow where each square is just finite: all of its nodes are named.
             raise too_large(np.asarray(~np.isfinite(scatter).all(axis=0)))
+        object.__setattr__(self, "variance", np.diag(scatter) / max(self.n, 1))
 
     @classmethod
     def zeros(cls, n_nodes: int) -> Moments:
@@ -282,11 +285,6 @@ class Moments(Shown):
     def gram(self) -> NDArray[np.float64]:
         """Sum over cells of ``x x'``, shape ``(n_nodes, n_nodes)``."""
         return self.scatter + self.n * np.outer(self.mean, self.mean)
-
-    @property
-    def variance(self) -> NDArray[np.float64]:
-        """Maximum-likelihood variance of each node, shape ``(n_nodes,)``."""
-        return np.diag(self.scatter) / max(self.n, 1)
 
     def correlation(self) -> NDArray[np.float64]:
         """Return the correlation matrix, shape ``(n_nodes, n_nodes)``.

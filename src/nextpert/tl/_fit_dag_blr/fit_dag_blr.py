@@ -404,7 +404,7 @@ def fit_dag_blr(
         "Fitted %d weights to %s of %d perturbations%s.%s",
         dag.n_edges,
         "the effects" if is_table(adata) else
-        f"{cells.control.n} control cells and {cells.n_cells.sum()} cells",
+        f"{cells.control.n} control cells and {record.n_cells.sum()} cells",
         len(plan.names), " (exact shifts)" if exact else "",
         of_targets,
     )  # fmt: skip

@@ -149,7 +149,7 @@ def learn_together(
     first = {some: j for j, some in reversed(list(enumerate(members)))}
     rows = np.array([j for j, some in enumerate(members) if len(some) > 1], np.int64)
     labels, combined = numbered(members[j] for j in rows.tolist())
-    has, within = seen.n[rows] > 0, seen.within()
+    has, within = seen.n[rows] > 0, seen.within
     alone, spread, common = np.full((3, len(labels), len(within)), np.nan)
     singles = [
         (k, first[label,]) for k, label in enumerate(labels)
@@ -345,15 +345,16 @@ def learn_effects(
             doubt = np.zeros(effect.shape)
             doubt[together.rows] = together.doubt()
             doubt = doubt[seen]
+    own_cells, each = cells.pooled, cells.conditions
     if not np.array_equal(seen, np.arange(len(names))):
         effect, own = effect[seen], own[seen]
+        own_cells = own_cells.rows(np.append(0, seen + 1))
     with progress(None, "Sampling effects") as bar:
 
         def shown(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        own_cells, each = cells.pooled.rows(np.append(0, seen + 1)), cells.conditions
         options: dict[str, Any] = {
             "expected": effect, "expected_variance": doubt, "own_variance": own, "rng": 0,
             "progress": shown, "n_jobs": threads(len(seen) * len(spec.genes)),
@@ -374,7 +375,8 @@ def learn_effects(
             by_name = zip(fit_each(parts, **options), parts, each.names, strict=True)
             control = own_cells.mean[0]
             model = replace(model, conditions=[as_condition(*one, control) for one in by_name])
-    return model.rows(np.argsort(seen))
+    back = np.argsort(seen)
+    return model if np.array_equal(back, np.arange(len(back))) else model.rows(back)
 
 
 class Model(NamedTuple):
@@ -471,7 +473,7 @@ class Model(NamedTuple):
         ``params``, labels ``left_out`` and the fingerprint of the ``cells`` are stored with it.
         """
         used, pooled = self.expected.used, self.cells.pooled
-        features, n_cells = self.spec.features, self.cells.n_cells.tolist()
+        features, n_cells = self.spec.features, pooled.n_cells[1:].tolist()
         predictors = known = means = None
         if self.weighted is not None:
             found = self.weighted.weights
