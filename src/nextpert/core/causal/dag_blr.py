@@ -18,7 +18,7 @@ from nextpert.core._checks import (
     require_kind,
     require_positive,
 )
-from nextpert.core._codec import pack, unpack
+from nextpert.core._codec import Reading, pack, unpack
 from nextpert.core._shown import Shown
 from nextpert.core.causal import _kernels as kernels
 from nextpert.core.causal._blocks import (
@@ -424,17 +424,16 @@ class DagBlr(Shown):
             If ``stored`` is damaged, truncated or of another version.
         """
         where, remedy = "The stored posterior", "fit it again (tl.fit_dag_blr)"
-        return unpack(cls._rebuilt, stored, where, remedy, record=StoredPosterior)
-
-    @classmethod
-    def _rebuilt(cls, **parts: Any) -> DagBlr:
-        held = StoredPosterior(**copy.deepcopy(parts))
-        blr = cls(
-            held.dag, noise_var=held.known_noise_var, intercept=held.intercept,
-            n_fixed=held.n_fixed, prior_scale=held.prior_scale, prior_units=held.prior_units,
-            pooled=held.pooled, prior_shape=held.prior_shape,
-            prior_rate=None if isinstance(held.prior_rate, str) else held.prior_rate,
-        )  # fmt: skip
-        vars(blr).update({name: getattr(held, name) for name in Statistics._fields})
-        blr._blocks = {name: getattr(held, name) for name in BLOCKS}
+        held = unpack(StoredPosterior, stored, where, remedy)
+        try:
+            blr = cls(
+                held.dag, noise_var=held.known_noise_var, intercept=held.intercept,
+                n_fixed=held.n_fixed, prior_scale=held.prior_scale, prior_units=held.prior_units,
+                pooled=held.pooled, prior_shape=held.prior_shape,
+                prior_rate=None if isinstance(held.prior_rate, str) else held.prior_rate,
+            )  # fmt: skip
+        except ValueError as error:  # options that do not go together
+            raise Reading(where, remedy, {}).damaged(str(error)) from None
+        vars(blr).update({name: getattr(held, name).copy() for name in Statistics._fields})
+        blr._blocks = {name: getattr(held, name).copy() for name in BLOCKS}
         return blr

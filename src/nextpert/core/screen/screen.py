@@ -448,6 +448,8 @@ class ScreenMoments(Shown):
         Batches are taken off the means (:meth:`without_fixed`), and the columns of the regression
         that this is are the last nodes (equation 7).
         """
+        if not np.shape(fixed)[1]:
+            return self, np.zeros(0)
         columns, sd = self.fixed_columns(fixed, groups)
         if not len(sd):  # of a large screen every copy takes as much memory as its means
             return self, sd
