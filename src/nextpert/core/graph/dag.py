@@ -182,8 +182,9 @@ class Dag(Shown):
     def complete(cls, order: ArrayLike) -> Dag:
         """Build the complete graph in which every node's parents are all nodes before it."""
         sequence = np.asarray(order)
-        if not np.array_equal(np.sort(sequence), np.arange(len(sequence))):
-            message = f"order must hold each of 0..{len(sequence) - 1} once."
+        whole = sequence.ndim == 1 and (sequence.dtype.kind in "iu" or not sequence.size)
+        if not whole or not np.array_equal(np.sort(sequence), np.arange(len(sequence))):
+            message = f"order must hold each of 0..{sequence.size - 1} once."
             raise ValueError(message)
         return cls.from_edges(len(sequence), combinations(sequence.tolist(), 2))
 
