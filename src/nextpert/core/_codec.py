@@ -83,10 +83,11 @@ class Reading:
 
 
 class Part(NamedTuple):
-    """How a field is stored, and how it is read back."""
+    """How a field is stored, and how it is read back; ``record`` is the dataclass that it holds."""
 
     pack: Callable[[Any], Any]
     unpack: Callable[[Any, Reading, str], Any]
+    record: type | None = None
 
 
 def pack(value: Any, record: type | None = None) -> dict[str, Any]:
@@ -109,12 +110,20 @@ def pack(value: Any, record: type | None = None) -> dict[str, Any]:
     ValueError: The result is damaged or of another version of nextpert (mean has the shape [1] in \
 place of [n_genes=2]): run it again.
     """
-    of = type(value) if record is None else record
-    out = dict(getattr(of, "stored_beside", ()))
-    for each in fields(of):
-        part, held = each.metadata.get("part"), getattr(value, each.name)
-        if part is not None and (held is not None or each.default is MISSING):
-            out[each.name] = part.pack(held)
+    out: dict[str, Any] = {}
+    waiting = [(out, value, record or type(value))]
+    for into, one, of in waiting:  # parts that are dataclasses are appended as they are met
+        into.update(getattr(of, "stored_beside", ()))
+        for each in fields(of):
+            part: Part | None = each.metadata.get("part")
+            held = getattr(one, each.name)
+            if part is None or (held is None and each.default is not MISSING):
+                continue
+            if part.record is None:
+                into[each.name] = part.pack(held)
+            else:
+                into[each.name] = {}
+                waiting.append((into[each.name], held, part.record))
     return out
 
 
@@ -174,8 +183,8 @@ def unpack(
 # -- kinds of fields --------------------------------------------------------------------------
 
 
-def _field(store: Any, read: Any, *, optional: bool = False) -> Any:
-    held = {"part": Part(store, read)}
+def _field(store: Any, read: Any, record: type | None = None, *, optional: bool = False) -> Any:
+    held = {"part": Part(store, read, record)}
     return field(default=None, metadata=held) if optional else field(metadata=held)
 
 
@@ -313,7 +322,7 @@ def nested(record: type, *, optional: bool = False) -> Any:
         part = Reading(f"{reading.where}[{name!r}]", reading.remedy, reading.sizes)
         return unpack(record, stored, part.where, part.remedy, reading=part)
 
-    return _field(lambda value: pack(value, record), read, optional=optional)
+    return _field(lambda value: pack(value, record), read, record, optional=optional)
 
 
 def coded(

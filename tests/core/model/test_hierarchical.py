@@ -48,7 +48,7 @@ def screen(n=6, p=12, seed=0, cells=25.0):
 
 def visited(sampler, normal, uniform):
     """Visit all perturbations with given random numbers; return what was drawn."""
-    return sampler.visit(0, len(sampler.means.x), normal, uniform)
+    return sampler.visit(0, last=len(sampler.means.x), random=(normal, uniform))
 
 
 TOLD = ([0, 2], [3, 7])  # perturbations and genes whose own variance is known

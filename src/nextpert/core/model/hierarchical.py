@@ -360,7 +360,10 @@ def fit_hierarchical(
     sampler.warm = length.warm
     place = np.empty((n, p, length.keep), np.int8)
     kept: list[tuple[Array, ...]] = []
-    for k in length.run(sampler.sweep, n_jobs, progress):
+    for number, k, workers in length.sweeps(n_jobs, progress):
+        sampler.sweep(number, workers)
+        if k is None:
+            continue
         # After the scores along factors there are those of the cells' noise.
         scores, q = sampler.state.scores, len(sampler.means.design) - 1
         squares = np.zeros(())

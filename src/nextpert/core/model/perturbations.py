@@ -129,11 +129,9 @@ class Perturbations:
     @property
     def observed(self) -> Array:
         """Means less the controls' mean, ``(n_perturbations, n_genes)``; 0 without cells."""
-        mean, n = self.moments.mean, self.n
-        effects = np.empty((len(n), mean.shape[1]), mean.dtype)
-        for rows in in_blocks(*effects.shape):
-            away = mean[self.rows[rows]] - mean[self.control]
-            effects[rows] = np.where(n[rows, None] > 0, away, 0.0)
+        effects = self.moments.mean[self.rows]
+        effects -= self.moments.mean[self.control]
+        effects[self.n == 0] = 0.0
         return effects
 
     @property
