@@ -78,8 +78,8 @@ class Reading:
                 wanted[k] = self.sizes.setdefault(symbol, length - int(more or 0)) + int(more or 0)
         if list(found) != wanted:
             each = zip(wanted, shape, strict=True)
-            told = ", ".join(str(n) if n == size else f"{size}={n}" for n, size in each)
-            raise self.damaged(f"{name} has the shape {list(found)} in place of [{told}]")
+            declared = ", ".join(str(n) if n == size else f"{size}={n}" for n, size in each)
+            raise self.damaged(f"{name} has the shape {list(found)} in place of [{declared}]")
 
 
 class Part(NamedTuple):
@@ -486,8 +486,8 @@ def digest_of(value: Any) -> str:
 def describe(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return type, shape and finiteness of each part of a result, in words that files keep."""
     kinds = {**dict.fromkeys("biuf", "numbers"), "c": "complex"}  # all others are texts
-    said: dict[str, Any] = {}
-    waiting = [(said, str(name), value) for name, value in result.items()]
+    description: dict[str, Any] = {}
+    waiting = [(description, str(name), value) for name, value in result.items()]
     for into, name, value in waiting:  # parts of parts are appended as they are met
         into[name], array = "", value
         if hasattr(value, "columns"):
@@ -521,4 +521,4 @@ def describe(result: Mapping[str, Any]) -> dict[str, Any]:
             into[name] = f"{kind} {list(array.shape)}"
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             into[name] += " not finite"
-    return said
+    return description

@@ -65,7 +65,7 @@ class Sampler:
     ) -> None:
         n, p = cells.mean.shape[0] - 1, cells.mean.shape[1]
         self.expected = np.zeros((n, p)) if expected is None else np.asarray(expected, np.float64)
-        told = np.broadcast_to(np.nan, (n, p)) if own_variance is None else np.asarray(own_variance)
+        own = np.broadcast_to(np.nan, (n, p)) if own_variance is None else np.asarray(own_variance)
         doubt = None if expected_variance is None else np.asarray(expected_variance, np.float64)
         within = cells.covariance
         # A gene that no cell varies in, as happens in halves, is taken to vary as the median one.
@@ -95,9 +95,9 @@ class Sampler:
                 spread[rows] = more.mean(axis=1)
         design = np.vstack([np.zeros((1, p)), gamma.T])
         # No less than the smallest of the grid, so that precisions stay finite.
-        known = not np.isnan(told).all()
-        told = np.maximum(told / self.unit**2, VARIANCE[0]) if known else np.zeros((0, 0))
-        self.means = Means(x, error, psi, design, told, along, shared, spread)
+        known = not np.isnan(own).all()
+        own = np.maximum(own / self.unit**2, VARIANCE[0]) if known else np.zeros((0, 0))
+        self.means = Means(x, error, psi, design, own, along, shared, spread)
         one, two = np.tril_indices(shared.shape[1])
         self.columns, self.products = shared, shared[:, one] * shared[:, two]
         self.doubt = doubt
@@ -119,8 +119,8 @@ class Sampler:
         self.streams, self.fresh = [np.random.Generator(x) for x in bits], bits[0].state
         # A loud start, all variances one: a quiet one takes long to find what is there.
         place = np.full((n, p), np.searchsorted(VARIANCE, 1.0), np.int8)
-        if told.size:
-            place[~np.isnan(told)] = N_VARIANCES
+        if own.size:
+            place[~np.isnan(own)] = N_VARIANCES
         self.state = State(
             place,
             np.full((n, 1 + q), np.searchsorted(SCORES, 0.0), np.int8), np.zeros((n, 2 * q + 1)),
