@@ -109,7 +109,9 @@ def diagnose(
 
     Effects of halves, guides and batches are those of :func:`fit_dag_blr` with the same options on
     the other cells, but on the graph of all cells. Shifts are learned, even if those of the fit are
-    exact. The graph is a single one. With a table of shifts, labels left out are predicted as
+    exact. The graph is a single one. Of more than 150 perturbations, 150 drawn at random are judged
+    by these fits, which know no others; all are tested for differences. Standard errors are those
+    of the sample. With a table of shifts, labels left out are predicted as
     knockouts, because the table has no row for them. Cells are read once, once per fold, once more
     if the graph is learned again, and up to 20,000 of them again if a column nests in the labels.
 
@@ -159,7 +161,8 @@ def diagnose(
           ``target_gene_lfsr``), the expected direction ``target_gene_expected`` (1 or -1) and
           ``target_gene_found`` (``"yes"``: local false sign rate below 0.05 in the expected
           direction, ``"opposite direction"``, ``"no"``, or empty without a target on the panel);
-          ``split_by`` (``"guides"``, ``"cells"`` or ``"table"``, how its halves were made);
+          ``split_by`` (``"guides"``, ``"cells"`` or ``"table"``, how its halves were made; empty
+          if it is not among the 150 that fits to parts of the cells are judged by);
           ``reliability`` (correlation of the halves, extrapolated to all cells);
           ``error_half`` of shrunken effects, ``error_half_raw_means``, ``error_half_no_graph`` (on
           an empty graph; equal to ``error_half`` where the graph has no weight),
@@ -268,7 +271,7 @@ def diagnose(
     generator = as_rng(rng, "halves of a table" if is_table(adata) else "")
     fit = _adata.posterior_from(adata, posterior_key, compare=False)
     roles = _adata.fitted_roles(adata, fit.params)
-    folds = Folds.of(fit, posterior_key)
+    folds = Folds.of(fit, posterior_key, generator)
     dag_key = str(fit.params["dag_key"])
     held_out = read_held_out(adata, dag_key, roles, len(fit.genes), folds.names)
     undeclared = undeclared_guides(adata, fit.columns, folds.names, roles)
@@ -304,10 +307,12 @@ def diagnose(
         float((effects.lfsr[others] < CLEAR_SIGN).mean()) if others.any() else 0.0, undeclared,
     )  # fmt: skip
     predictors = q.predictor_table(unseen)
+    n_judged = len(refit.sample)
     parts = verdicts.judge(
-        rows, predictors, nulls, undeclared, by_condition=roles.condition_key is not None
-    )
-    level, verdict = verdicts.overall(parts)
+        rows, predictors, nulls, undeclared, n_judged,
+        by_condition=roles.condition_key is not None,
+    )  # fmt: skip
+    level, verdict = verdicts.overall(parts, n_judged, len(refit.names))
     judged_parts, summary = verdicts.part_table(parts), q.summary_table(rows)
     if halves.of_table:
         verdict = q.of_table(verdict)
