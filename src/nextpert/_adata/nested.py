@@ -119,14 +119,21 @@ def undeclared_guides(
     if roles.guide_key is not None or is_table(adata):
         return None
     group = read_every_label(adata, roles).groups([roles.control, *names])
-    each = [
-        (
-            column,
-            int((np.bincount(codes[codes >= 0]) >= FEWEST_CELLS).sum()),
-            *_scatter(adata, columns, group, codes, roles),
-        )
-        for column, codes in _nested_columns(adata, group, roles).items()
-    ]
+    # Levels of columns of obs that nest, columns that divide cells alike once.
+    found: dict[str, Codes] = {}
+    labels = pd.Index(adata.obs.columns)
+    for name in labels[~labels.duplicated(keep=False)]:
+        computed = not isinstance(name, str) or any(word in name.lower() for word in _COMPUTED)
+        codes = None if computed or name in roles.columns else _levels(adata, name, group)
+        if codes is None or not _nests(codes, group):
+            continue
+        copies = (_follows(codes, each) and _follows(each, codes) for each in found.values())
+        if not _follows(codes, _declared(adata, group, roles)) and not any(copies):
+            found[name] = codes
+    each = []
+    for name, codes in found.items():
+        n_levels = int((np.bincount(codes[codes >= 0]) >= FEWEST_CELLS).sum())
+        each.append((name, n_levels, *_scatter(adata, columns, group, codes, roles)))
     if not each:
         return None
     each.sort(key=lambda one: (np.nan_to_num(one[3], nan=1.0), -one[2]))
@@ -153,24 +160,6 @@ def warn_undeclared(nested: Nested | None) -> None:
         logger.info("%s", message)
     else:
         warn(message)
-
-
-def _nested_columns(adata: ad.AnnData, group: Codes, roles: Roles) -> dict[str, Codes]:
-    """Return the level of every cell (-1 for none) by column, columns that divide cells alike once.
-
-    Columns of ``obs`` alone are read.
-    """
-    out: dict[str, Codes] = {}
-    names = pd.Index(adata.obs.columns)
-    for name in names[~names.duplicated(keep=False)]:
-        computed = not isinstance(name, str) or any(word in name.lower() for word in _COMPUTED)
-        codes = None if computed or name in roles.columns else _levels(adata, name, group)
-        if codes is None or not _nests(codes, group):
-            continue
-        copies = (_follows(codes, each) and _follows(each, codes) for each in out.values())
-        if not _follows(codes, _declared(adata, group, roles)) and not any(copies):
-            out[name] = codes
-    return out
 
 
 def _call(column: str, roles: Roles) -> str:

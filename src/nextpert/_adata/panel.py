@@ -133,7 +133,9 @@ def measured_genes(adata: ad.AnnData, gene_symbols: str | None = None) -> list[s
     ``adata.var_names``. A gene without a symbol keeps its name there.
     """
     names = [str(name) for name in adata.var_names]
-    gene_symbols = _column_of_symbols(adata, gene_symbols)
+    if gene_symbols is None:
+        screen: Any = adata.uns.get("screen")
+        gene_symbols = str(screen.get("gene_symbols", "")) if hasattr(screen, "get") else ""
     if not gene_symbols:
         return names
     if gene_symbols not in adata.var.columns:
@@ -153,21 +155,18 @@ def measured_genes(adata: ad.AnnData, gene_symbols: str | None = None) -> list[s
     ]
 
 
-def _column_of_symbols(adata: ad.AnnData, given: str | None) -> str:
-    screen: Any = adata.uns.get("screen") if given is None else {"gene_symbols": given}
-    return str(screen.get("gene_symbols", "")) if hasattr(screen, "get") else ""
-
-
 def resolve_panel(
     adata: ad.AnnData,
     genes: Iterable[str] | None,
     *,
     least: int = 1,
     gene_symbols: str | None = None,
+    written: tuple[str, str] | None = None,
 ) -> tuple[list[str], NDArray[np.int64]]:
     """Return the names of a panel and their columns; ``None`` stands for every gene.
 
-    ``gene_symbols`` is as of :func:`measured_genes`.
+    ``gene_symbols`` is as of :func:`measured_genes`; ``written`` says of genes of a stored result
+    in which slot they are, and which function wrote it.
 
     Raises
     ------
@@ -175,12 +174,17 @@ def resolve_panel(
         If genes are absent, given twice, not unique among the names, or fewer than ``least``.
     """
     measured = measured_genes(adata, gene_symbols)
-    symbols = _column_of_symbols(adata, gene_symbols)
-    where = f"adata.var[{symbols!r}]" if symbols else "adata.var_names"
     names = measured if genes is None else [str(gene) for gene in in_order(genes)]
     counts = Counter(measured)
     absent = [name for name in names if name not in counts]
+    if absent and written is not None:
+        message = (
+            f"adata.{written[0]} belongs to another gene panel; genes not in adata: "
+            f"{list_names(absent)}. Run {written[1]} again on the genes at hand."
+        )
+        raise ValueError(message)
     if absent:
+        where = _names_of_genes(adata, gene_symbols)
         message = (
             f"Genes not in {where}: {list_names(absent)}.{closest(absent, measured)} "
             f"Correct the names or leave these genes out.{id_hint(absent, measured)}"
@@ -188,6 +192,7 @@ def resolve_panel(
         raise ValueError(message)
     unclear = sorted({name for name in names if counts[name] > 1})
     if unclear:
+        where = _names_of_genes(adata, gene_symbols)
         message = (
             f"{where} holds these genes more than once: {list_names(unclear)}. "
             f"Drop the copies, or make the names unique first (adata.var_names_make_unique())."
@@ -202,6 +207,14 @@ def resolve_panel(
         raise ValueError(message)
     column = {name: j for j, name in enumerate(measured)}
     return names, np.array([column[name] for name in names], dtype=np.int64)
+
+
+def _names_of_genes(adata: ad.AnnData, gene_symbols: str | None) -> str:
+    """Return how users write the names of genes."""
+    if gene_symbols is None:
+        screen: Any = adata.uns.get("screen")
+        gene_symbols = str(screen.get("gene_symbols", "")) if hasattr(screen, "get") else ""
+    return f"adata.var[{gene_symbols!r}]" if gene_symbols else "adata.var_names"
 
 
 def id_hint(names: Iterable[str], measured: Collection[str]) -> str:

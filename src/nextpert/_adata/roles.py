@@ -75,6 +75,11 @@ class Roles:
         return [self.perturbation_key, *guide, *self.batch_key, *self.covariates]
 
 
+def declared(adata: ad.AnnData) -> dict[str, Any]:
+    """Return the roles that ``pp.setup_screen`` has stored; empty if it was not called."""
+    return read_stored(adata, KEY, "pp.setup_screen") if KEY in adata.uns else {}
+
+
 def read_roles(
     adata: ad.AnnData,
     *,
@@ -101,7 +106,7 @@ def read_roles(
     TypeError
         If a name is none.
     """
-    held = _held(adata) if stored else {}
+    held = declared(adata) if stored else {}
     given: dict[str, Any] = {
         "perturbation_key": perturbation_key, "control": control, "guide_key": guide_key,
         "batch_key": batch_key, "condition_key": condition_key, "covariates": covariates,
@@ -152,7 +157,7 @@ def renewed_roles(adata: ad.AnnData, **given: Any) -> Roles:
     :func:`read_roles` does.
     """
     try:
-        held = _held(adata)
+        held = declared(adata)
     except ValueError as error:  # whose remedy is this very call
         logger.warning("%s", error)
         held = {}
@@ -191,12 +196,3 @@ def role_texts(params: Mapping[str, Any]) -> dict[str, str]:
         name: ", ".join(map(str, held[name])) if name in _SEVERAL else str(held[name] or "")
         for name in names
     }
-
-
-def declared_roles(adata: ad.AnnData) -> dict[str, str]:
-    """Return the roles that ``pp.setup_screen`` has stored, as :func:`role_texts` does."""
-    return role_texts(_held(adata))
-
-
-def _held(adata: ad.AnnData) -> dict[str, Any]:
-    return read_stored(adata, KEY, "pp.setup_screen") if KEY in adata.uns else {}

@@ -36,7 +36,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # On first use, so that learning a graph does not load the plots of contrastive PCA.
     if name in __all__:
-        return getattr(importlib.import_module(f"nextpert.tl._{name}"), name)
+        found = getattr(importlib.import_module(f"nextpert.tl._{name}"), name)
+        globals()[name] = found
+        return found
     message = f"module 'nextpert.tl' has no attribute {name!r}"
     raise AttributeError(message)
 

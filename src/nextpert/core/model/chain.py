@@ -74,12 +74,13 @@ class Chain(NamedTuple):
         every = self.burn + self.keep * self.every
         with Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem") as pool:
 
-            def workers(task: Callable[[int], Any], blocks: Sequence[int]) -> Iterable[Any]:
-                if n_jobs == 1 or len(blocks) == 1:  # a chain is many short sweeps
+            def shared(task: Callable[[int], Any], blocks: Sequence[int]) -> Iterable[Any]:
+                if len(blocks) == 1:
                     return map(task, blocks)
                 done: Iterable[Any] = pool(map(delayed(task), blocks))
                 return done
 
+            workers: Workers = map if n_jobs == 1 else shared  # a chain is many short sweeps
             for number in range(every):
                 sweep(number, workers)
                 draw, left = divmod(number - self.burn + 1, self.every)

@@ -283,7 +283,8 @@ def read_halves(
         has_replicates = bool(several) or of_samples(adata)
     condition = found.levels(roles.perturbation_key, *found.condition_names)
     return Halves(
-        group, condition, guide, found.levels(*roles.batch_key), found.batches()[1],
+        group, condition, guide, found.levels(*roles.batch_key),
+        found.indicators(roles.batch_key)[1],
         1 + len(names), column, roles.guide_key is not None, by_guides, (parts[0], parts[1]), read,
         _names(found, [] if column is None else [column]), _names(found, roles.batch_key),
         found.levels(*([] if roles.condition_key is None else [roles.condition_key])),

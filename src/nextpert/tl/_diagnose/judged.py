@@ -102,7 +102,7 @@ def read_sides(refit: Refit, halves: Halves, spread: float) -> list[Side]:
 
 def between_guides(share: Array, seen: Perturbations) -> Array:
     """Return the variance between guides in observed effects, from that in the groups' means."""
-    return (share[1:] + share[0])[:, None] * seen.within()
+    return (share[1:] + share[0])[:, None] * seen.within
 
 
 def measured(refit: Refit, cells: FitCells) -> Perturbations:
@@ -219,9 +219,9 @@ def _left_out(
     used = refit.is_sampled & (mine.n > 1) & (other.n >= LEFT)
     effects = refit.effects_of_sample(refit.learned(cells))
     observed, error = cells.pooled.to_controls()
-    large = np.abs(observed) >= SURE * np.sqrt(mine.within() * error)
+    large = np.abs(observed) >= SURE * np.sqrt(mine.within * error)
     estimates = {SHRUNKEN: effects.mean, MEANS: observed}
-    between = extra * other.within()
+    between = extra * other.within
     return _score(
         effects, estimates, other.observed, other.variance, used, large=large, between=between
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert.core.model.perturbations import Perturbations
-    from nextpert.core.model.predictors.base import SideInformation, Sources
+    from nextpert.core.model.predictors.base import SideInformation
 
     Array = NDArray[np.float64]
     Mask = NDArray[np.bool_]
@@ -252,15 +252,10 @@ class OtherScreen(Predictor):
 
     order: ClassVar[int] = 4
     by_change: ClassVar[bool] = False
+    draws_on: ClassVar[tuple[str, ...]] = ("other_screen",)
 
     def __init__(self, known: SideInformation) -> None:
         self.known = known
-
-    @classmethod
-    def build(cls, sources: Sources) -> OtherScreen | None:
-        """Return the predictor, or ``None`` where no other screen is given."""
-        known = sources.features
-        return None if known is None or known.effects is None else cls(known)
 
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
         """Return what is known of the candidates' labels, and of others the mean."""
@@ -328,14 +323,10 @@ class Features(Predictor):
 
     order: ClassVar[int] = 5
     by_change: ClassVar[bool] = False
+    draws_on: ClassVar[tuple[str, ...]] = ("features",)
 
     def __init__(self, known: SideInformation) -> None:
         self.known = known
-
-    @classmethod
-    def build(cls, sources: Sources) -> Features | None:
-        """Return the predictor, or ``None`` where no features are given."""
-        return None if sources.features is None else cls(sources.features)
 
     @one_thread()
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
