@@ -62,6 +62,15 @@ class FitCells:
         mean, squares = (np.asarray(x[0], np.float64) for x in (one.mean, one.squares))
         return Moments(int(one.n[0]), mean, np.diag(squares))
 
+    def rows(self, index: ArrayLike) -> FitCells:
+        """Return some groups, in the order given; the scatter stays that of all."""
+        which, by = np.asarray(index, np.int64), self.conditions
+        if by is not None:
+            by = ByCondition(by.names, [part.rows(which) for part in by.parts])
+        return replace(
+            self, pooled=self.pooled.rows(which), screen=self.screen.some(which), conditions=by
+        )
+
     @property
     def n_cells(self) -> NDArray[np.int64]:
         """Cells of every perturbation."""
