@@ -170,7 +170,10 @@ def unpack(
         part: Part | None = each.metadata.get("part")
         if part is None:  # not stored
             continue
-        if each.name in stored:
+        if each.name in stored and part.record is not None:
+            inside = Reading(f"{reading.where}[{each.name!r}]", reading.remedy, reading.sizes)
+            values[each.name] = unpack(part.record, stored[each.name], "", "", reading=inside)
+        elif each.name in stored:
             values[each.name] = part.unpack(stored[each.name], reading, each.name)
         elif each.default is MISSING:
             raise reading.damaged(f"its {each.name} is gone")
@@ -319,8 +322,8 @@ def nested(record: type, *, optional: bool = False) -> Any:
     """Declare another dataclass, with the same sizes."""
 
     def read(stored: Any, reading: Reading, name: str) -> Any:
-        part = Reading(f"{reading.where}[{name!r}]", reading.remedy, reading.sizes)
-        return unpack(record, stored, part.where, part.remedy, reading=part)
+        inside = Reading(f"{reading.where}[{name!r}]", reading.remedy, reading.sizes)
+        return unpack(record, stored, "", "", reading=inside)
 
     return _field(lambda value: pack(value, record), read, record, optional=optional)
 

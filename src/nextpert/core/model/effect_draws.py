@@ -323,7 +323,8 @@ class EffectDraws:
         """Return which of the draws that were kept ``n_samples`` draws are of, and how often."""
         count = self.n_draws if n_samples is None else n_samples
         kept = np.arange(count) * self.n_draws // max(count, 1)
-        return [(int(k), int(n)) for k, n in zip(*np.unique(kept, return_counts=True), strict=True)]
+        which, times = np.unique(kept, return_counts=True)
+        return list(zip(which.tolist(), times.tolist(), strict=True))
 
     def summary(self, confidence: float = 0.9, *, n_jobs: int = 1) -> Summary:
         """Return means, standard deviations, intervals and local false sign rates of all effects.
