@@ -270,10 +270,11 @@ class Expectation:
             Those of the graphs, which count alike.
         """
         effect = own.copy()
-        for each in self.predictions(names, targets, own):
+        asked = Perturbations(self.screen, 0, np.full(len(names), -1), targets, own, names=names)
+        for each in build_predictors(Sources(features=self.features)):
             weight = self.weights.get(each.name, 0.0)
-            if weight:
-                effect += weight * each.effects
+            if weight and each.name != Graph.name:
+                effect += weight * each.predict(self.seen, asked).effects
         if self.weights.get(Graph.name, 0.0):
             effect += self.weights[Graph.name] * downstream(posteriors, own)
         known = () if self.features is None else self.features.place
