@@ -133,9 +133,7 @@ def measured_genes(adata: ad.AnnData, gene_symbols: str | None = None) -> list[s
     ``adata.var_names``. A gene without a symbol keeps its name there.
     """
     names = [str(name) for name in adata.var_names]
-    if gene_symbols is None:
-        screen: Any = adata.uns.get("screen")
-        gene_symbols = str(screen.get("gene_symbols", "")) if hasattr(screen, "get") else ""
+    gene_symbols = _column_of_symbols(adata, gene_symbols)
     if not gene_symbols:
         return names
     if gene_symbols not in adata.var.columns:
@@ -153,6 +151,11 @@ def measured_genes(adata: ad.AnnData, gene_symbols: str | None = None) -> list[s
     return [
         symbol if named else name for name, symbol, named in zip(names, symbols, there, strict=True)
     ]
+
+
+def _column_of_symbols(adata: ad.AnnData, given: str | None) -> str:
+    screen: Any = adata.uns.get("screen") if given is None else {"gene_symbols": given}
+    return str(screen.get("gene_symbols", "")) if hasattr(screen, "get") else ""
 
 
 def resolve_panel(
@@ -177,6 +180,10 @@ def resolve_panel(
     names = measured if genes is None else [str(gene) for gene in in_order(genes)]
     counts = Counter(measured)
     absent = [name for name in names if name not in counts]
+    unclear = sorted({name for name in names if counts[name] > 1})
+    if absent or unclear:
+        symbols = _column_of_symbols(adata, gene_symbols)
+        where = f"adata.var[{symbols!r}]" if symbols else "adata.var_names"
     if absent and written is not None:
         message = (
             f"adata.{written[0]} belongs to another gene panel; genes not in adata: "
@@ -184,15 +191,12 @@ def resolve_panel(
         )
         raise ValueError(message)
     if absent:
-        where = _names_of_genes(adata, gene_symbols)
         message = (
             f"Genes not in {where}: {list_names(absent)}.{closest(absent, measured)} "
             f"Correct the names or leave these genes out.{id_hint(absent, measured)}"
         )
         raise ValueError(message)
-    unclear = sorted({name for name in names if counts[name] > 1})
     if unclear:
-        where = _names_of_genes(adata, gene_symbols)
         message = (
             f"{where} holds these genes more than once: {list_names(unclear)}. "
             f"Drop the copies, or make the names unique first (adata.var_names_make_unique())."
@@ -207,14 +211,6 @@ def resolve_panel(
         raise ValueError(message)
     column = {name: j for j, name in enumerate(measured)}
     return names, np.array([column[name] for name in names], dtype=np.int64)
-
-
-def _names_of_genes(adata: ad.AnnData, gene_symbols: str | None) -> str:
-    """Return how users write the names of genes."""
-    if gene_symbols is None:
-        screen: Any = adata.uns.get("screen")
-        gene_symbols = str(screen.get("gene_symbols", "")) if hasattr(screen, "get") else ""
-    return f"adata.var[{gene_symbols!r}]" if gene_symbols else "adata.var_names"
 
 
 def id_hint(names: Iterable[str], measured: Collection[str]) -> str:
