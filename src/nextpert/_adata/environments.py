@@ -76,7 +76,7 @@ def plan_environments(
         If a label of ``perturbations``, or a row of the table of shifts, is borne by no cell.
     """
     naming = replace(labels.naming or Naming(), genes=set(genes))
-    wanted = labels.perturbations(perturbations, what)
+    asked = labels.perturbations(perturbations, what)
     n_unlabelled = int((labels.codes < 0).sum()) - sum(labels.left_out.values())
     if n_unlabelled:
         logger.warning(
@@ -93,8 +93,8 @@ def plan_environments(
         table = _shifts.read_table(shift, genes, labels.spelled, naming.control)
         labels.require(table.names, "Perturbations of the table of shifts")
         rows = {name: row for row, name in enumerate(table.names)}
-        used = [name for name in wanted if every or name in rows]
-        left_out += [(name, "no row in the table of shifts") for name in wanted if name not in used]
+        used = [name for name in asked if every or name in rows]
+        left_out += [(name, "no row in the table of shifts") for name in asked if name not in used]
         targets = [table.targets[rows[name]] if name in rows else [] for name in used]
         return Plan(used, targets, left_out, table)
     known = set(measured)
@@ -102,7 +102,7 @@ def plan_environments(
     inside_all: list[list[str]] = []
     absent: list[str] = []
     unmeasured: Reasons = []
-    for name in wanted:
+    for name in asked:
         inside, outside = naming.targets(name)
         if outside or not inside:
             reasons = unmeasured if every else left_out

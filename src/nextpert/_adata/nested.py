@@ -165,7 +165,7 @@ def warn_undeclared(nested: Nested | None) -> None:
 def _call(column: str, roles: Roles) -> str:
     """Return the call of ``pp.setup_screen`` that adds a column of guides to the roles."""
     usual = type(roles)()
-    said: dict[str, Any] = {"guide_key": column}
+    declared: dict[str, Any] = {"guide_key": column}
     for name in (
         "perturbation_key",
         "control",
@@ -176,9 +176,9 @@ def _call(column: str, roles: Roles) -> str:
     ):
         value = getattr(roles, name)
         if value != getattr(usual, name):
-            said[name] = value if isinstance(value, str) else list(value)
+            declared[name] = value if isinstance(value, str) else list(value)
     words = ", ".join(
-        f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in said.items()
+        f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in declared.items()
     )
     return f"npt.pp.setup_screen(adata, {words})"
 

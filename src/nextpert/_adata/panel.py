@@ -252,12 +252,12 @@ def _gene_of_guide(name: str, measured: Container[str]) -> str | None:
 def panel_index(names: Iterable[str], genes: Sequence[str], what: str) -> list[int]:
     """Return the positions of ``names`` in the panel ``genes``, or raise naming the others."""
     position = {gene: i for i, gene in enumerate(genes)}
-    wanted = [str(name) for name in names]
-    outside = [name for name in wanted if name not in position]
+    asked = [str(name) for name in names]
+    outside = [name for name in asked if name not in position]
     if outside:
         message = (
             f"{what} names genes outside the panel: {list_names(dict.fromkeys(outside))}."
             f"{closest(outside, genes)}"
         )
         raise ValueError(message)
-    return [position[name] for name in wanted]
+    return [position[name] for name in asked]

@@ -136,7 +136,7 @@ def read_screens(
     codings
         What is summed; cells with -1 in all of them are not read.
     checksum
-        Weights of a checksum, of any cells; ``None`` if none is wanted.
+        Weights of a checksum, of any cells; ``None`` if none is asked for.
     layer
         Layer to read; ``None`` stands for ``adata.X``.
 
@@ -148,12 +148,12 @@ def read_screens(
     genes = np.asarray(columns, dtype=np.int64)
     if is_table(adata):
         return _read_table(adata, genes, codings, checksum)
-    wanted = np.zeros(adata.n_obs, bool) if checksum is None else checksum.cells > 0
+    labelled = np.zeros(adata.n_obs, bool) if checksum is None else checksum.cells > 0
     for each in codings:
-        wanted = wanted | (each.codes >= 0)
+        labelled = labelled | (each.codes >= 0)
     n_groups = max((len(each.fold) for each in codings), default=0)
     matrix, panel, back, n_rows, blocks = _locate(
-        adata, np.flatnonzero(wanted), genes, layer, n_groups
+        adata, np.flatnonzero(labelled), genes, layer, n_groups
     )
     folds = [each.fold for each in codings]
     words = np.zeros(len(panel), np.uint64)
@@ -222,8 +222,8 @@ def _read_table(
     known, screens, correlation = rows_of(adata), [], correlation_of(adata, genes)
     for each in codings:
         moments, sigma2 = table_moments(known, mean, se, each.codes >= 0)
-        told = each.codes, each.fold, each.columns
-        screens.append(as_screen(moments, sigma2, *told, correlation))
+        coded = each.codes, each.fold, each.columns
+        screens.append(as_screen(moments, sigma2, *coded, correlation))
     return screens, number
 
 

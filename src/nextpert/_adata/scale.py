@@ -88,12 +88,12 @@ class Sample:
 
     def offset(self) -> float | None:
         """Return how far values lie above whole numbers; ``None`` if some lie further, or few."""
-        told = self.cells.data[self.cells.data <= _TOLD]
-        if len(told) < FEWEST:
+        exact = self.cells.data[self.cells.data <= _TOLD]
+        if len(exact) < FEWEST:
             return None
-        offset = float(told.min() % 1)
-        off = np.abs((told - offset + 0.5) % 1 - 0.5)
-        return offset if (off <= 1e-5 + 4e-7 * told).all() else None
+        offset = float(exact.min() % 1)
+        off = np.abs((exact - offset + 0.5) % 1 - 0.5)
+        return offset if (off <= 1e-5 + 4e-7 * exact).all() else None
 
     def logarithms(self, bases: Sequence[float]) -> int | None:
         """Return how many logarithms the values are, ``None`` where they do not tell."""

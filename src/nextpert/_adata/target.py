@@ -187,8 +187,8 @@ class Target:
             raise ValueError(message)
 
     def __repr__(self) -> str:
-        told = (f"{name}={value!r}" for name, value in parts_of(self).items())
-        return f"Target({', '.join(told)})"
+        parts = (f"{name}={value!r}" for name, value in parts_of(self).items())
+        return f"Target({', '.join(parts)})"
 
     def _repr_html_(self) -> str:
         facts = {
@@ -250,9 +250,9 @@ def _named(state: Any, genes: Sequence[str]) -> Any:
 
 def parts_of(target: Target) -> dict[str, Any]:
     """Return the parts of a target by name, so that ``Target(**parts)`` equals it."""
-    said = {field.name: getattr(target, field.name) for field in fields(target)}
+    held = {field.name: getattr(target, field.name) for field in fields(target)}
     given = {field.name: field.default for field in fields(target)}
-    return {name: value for name, value in said.items() if not _is_default(value, given[name])}
+    return {name: value for name, value in held.items() if not _is_default(value, given[name])}
 
 
 def columns_of(target: Any) -> list[str]:

@@ -78,15 +78,16 @@ class Reading:
                 wanted[k] = self.sizes.setdefault(symbol, length - int(more or 0)) + int(more or 0)
         if list(found) != wanted:
             each = zip(wanted, shape, strict=True)
-            told = ", ".join(str(n) if n == size else f"{size}={n}" for n, size in each)
-            raise self.damaged(f"{name} has the shape {list(found)} in place of [{told}]")
+            declared = ", ".join(str(n) if n == size else f"{size}={n}" for n, size in each)
+            raise self.damaged(f"{name} has the shape {list(found)} in place of [{declared}]")
 
 
 class Part(NamedTuple):
-    """How a field is stored, and how it is read back."""
+    """How a field is stored, and how it is read back; ``record`` is the dataclass that it holds."""
 
     pack: Callable[[Any], Any]
     unpack: Callable[[Any, Reading, str], Any]
+    record: type | None = None
 
 
 def pack(value: Any, record: type | None = None) -> dict[str, Any]:
@@ -109,12 +110,20 @@ def pack(value: Any, record: type | None = None) -> dict[str, Any]:
     ValueError: The result is damaged or of another version of nextpert (mean has the shape [1] in \
 place of [n_genes=2]): run it again.
     """
-    of = type(value) if record is None else record
-    out = dict(getattr(of, "stored_beside", ()))
-    for each in fields(of):
-        part, held = each.metadata.get("part"), getattr(value, each.name)
-        if part is not None and (held is not None or each.default is MISSING):
-            out[each.name] = part.pack(held)
+    out: dict[str, Any] = {}
+    waiting = [(out, value, record or type(value))]
+    for into, one, of in waiting:  # parts that are dataclasses are appended as they are met
+        into.update(getattr(of, "stored_beside", ()))
+        for each in fields(of):
+            part: Part | None = each.metadata.get("part")
+            held = getattr(one, each.name)
+            if part is None or (held is None and each.default is not MISSING):
+                continue
+            if part.record is None:
+                into[each.name] = part.pack(held)
+            else:
+                into[each.name] = {}
+                waiting.append((into[each.name], held, part.record))
     return out
 
 
@@ -161,7 +170,10 @@ def unpack(
         part: Part | None = each.metadata.get("part")
         if part is None:  # not stored
             continue
-        if each.name in stored:
+        if each.name in stored and part.record is not None:
+            inside = Reading(f"{reading.where}[{each.name!r}]", reading.remedy, reading.sizes)
+            values[each.name] = unpack(part.record, stored[each.name], "", "", reading=inside)
+        elif each.name in stored:
             values[each.name] = part.unpack(stored[each.name], reading, each.name)
         elif each.default is MISSING:
             raise reading.damaged(f"its {each.name} is gone")
@@ -174,8 +186,8 @@ def unpack(
 # -- kinds of fields --------------------------------------------------------------------------
 
 
-def _field(store: Any, read: Any, *, optional: bool = False) -> Any:
-    held = {"part": Part(store, read)}
+def _field(store: Any, read: Any, record: type | None = None, *, optional: bool = False) -> Any:
+    held = {"part": Part(store, read, record)}
     return field(default=None, metadata=held) if optional else field(metadata=held)
 
 
@@ -310,10 +322,10 @@ def nested(record: type, *, optional: bool = False) -> Any:
     """Declare another dataclass, with the same sizes."""
 
     def read(stored: Any, reading: Reading, name: str) -> Any:
-        part = Reading(f"{reading.where}[{name!r}]", reading.remedy, reading.sizes)
-        return unpack(record, stored, part.where, part.remedy, reading=part)
+        inside = Reading(f"{reading.where}[{name!r}]", reading.remedy, reading.sizes)
+        return unpack(record, stored, "", "", reading=inside)
 
-    return _field(lambda value: pack(value, record), read, optional=optional)
+    return _field(lambda value: pack(value, record), read, record, optional=optional)
 
 
 def coded(
@@ -477,8 +489,8 @@ def digest_of(value: Any) -> str:
 def describe(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return type, shape and finiteness of each part of a result, in words that files keep."""
     kinds = {**dict.fromkeys("biuf", "numbers"), "c": "complex"}  # all others are texts
-    said: dict[str, Any] = {}
-    waiting = [(said, str(name), value) for name, value in result.items()]
+    description: dict[str, Any] = {}
+    waiting = [(description, str(name), value) for name, value in result.items()]
     for into, name, value in waiting:  # parts of parts are appended as they are met
         into[name], array = "", value
         if hasattr(value, "columns"):
@@ -512,4 +524,4 @@ def describe(result: Mapping[str, Any]) -> dict[str, Any]:
             into[name] = f"{kind} {list(array.shape)}"
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             into[name] += " not finite"
-    return said
+    return description

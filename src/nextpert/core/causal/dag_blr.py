@@ -361,11 +361,13 @@ class DagBlr(Shown):
             sums = self.xty[self.vptr[i] : self.vptr[i + 1]]
             # What the fixed columns explain, by least squares (Frisch, Waugh, Lovell).
             pivot = gram[np.ix_(~rows, ~rows)] + self.intercept_precision * np.eye(self.n_fixed)
-            told = np.linalg.solve(pivot, np.column_stack([gram[np.ix_(~rows, rows)], sums[~rows]]))
-            rest = gram[np.ix_(rows, rows)] - gram[np.ix_(rows, ~rows)] @ told[:, :-1]
+            solved = np.linalg.solve(
+                pivot, np.column_stack([gram[np.ix_(~rows, rows)], sums[~rows]])
+            )
+            rest = gram[np.ix_(rows, rows)] - gram[np.ix_(rows, ~rows)] @ solved[:, :-1]
             xtx.append(((rest + rest.T) / 2).ravel())
-            xty.append(sums[rows] - gram[np.ix_(rows, ~rows)] @ told[:, -1])
-            yty.append(self.yty[i] - sums[~rows] @ told[:, -1])
+            xty.append(sums[rows] - gram[np.ix_(rows, ~rows)] @ solved[:, -1])
+            yty.append(self.yty[i] - sums[~rows] @ solved[:, -1])
             both.append(np.outer(rows, rows).ravel())
         new.xtx, new.xty, new.yty = np.concatenate(xtx), np.concatenate(xty), np.array(yty)
         flat = {"cov": np.concatenate(both), "weights": kept, "precision": kept}

@@ -37,10 +37,10 @@ def batch_columns(cells: PooledGuides) -> tuple[Array, Array]:
         Columns that perturbations share, shape ``(n_perturbations, n_columns)``; and the variance
         of what is left, which counts as noise of each, shape ``(n_perturbations,)``.
     """
-    away = cells.fixed_errors[1:] - cells.fixed_errors[:1]
-    size, turn = np.linalg.svd(np.sqrt(cells.n[1:, None]) * away, full_matrices=False)[1:]
-    turned = away @ turn.T
-    kept = size**2 > max(_LEAST, _SHARE * np.sqrt(len(away) / cells.mean.shape[1]))
+    apart = cells.fixed_errors[1:] - cells.fixed_errors[:1]
+    size, turn = np.linalg.svd(np.sqrt(cells.n[1:, None]) * apart, full_matrices=False)[1:]
+    turned = apart @ turn.T
+    kept = size**2 > max(_LEAST, _SHARE * np.sqrt(len(apart) / cells.mean.shape[1]))
     return turned[:, kept], (turned[:, ~kept] ** 2).sum(axis=1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,7 +65,7 @@ class Sampler:
     ) -> None:
         n, p = cells.mean.shape[0] - 1, cells.mean.shape[1]
         self.expected = np.zeros((n, p)) if expected is None else np.asarray(expected, np.float64)
-        told = np.broadcast_to(np.nan, (n, p)) if own_variance is None else np.asarray(own_variance)
+        own = np.broadcast_to(np.nan, (n, p)) if own_variance is None else np.asarray(own_variance)
         doubt = None if expected_variance is None else np.asarray(expected_variance, np.float64)
         within = cells.covariance
         # A gene that no cell varies in, as happens in halves, is taken to vary as the median one.
@@ -94,9 +95,9 @@ class Sampler:
                 spread[rows] = more.mean(axis=1)
         design = np.vstack([np.zeros((1, p)), gamma.T])
         # No less than the smallest of the grid, so that precisions stay finite.
-        known = not np.isnan(told).all()
-        told = np.maximum(told / self.unit**2, VARIANCE[0]) if known else np.zeros((0, 0))
-        self.means = Means(x, error, psi, design, told, along, shared, spread)
+        known = not np.isnan(own).all()
+        own = np.maximum(own / self.unit**2, VARIANCE[0]) if known else np.zeros((0, 0))
+        self.means = Means(x, error, psi, design, own, along, shared, spread)
         one, two = np.tril_indices(shared.shape[1])
         self.columns, self.products = shared, shared[:, one] * shared[:, two]
         self.doubt = doubt
@@ -118,8 +119,8 @@ class Sampler:
         self.streams, self.fresh = [np.random.Generator(x) for x in bits], bits[0].state
         # A loud start, all variances one: a quiet one takes long to find what is there.
         place = np.full((n, p), np.searchsorted(VARIANCE, 1.0), np.int8)
-        if told.size:
-            place[~np.isnan(told)] = N_VARIANCES
+        if own.size:
+            place[~np.isnan(own)] = N_VARIANCES
         self.state = State(
             place,
             np.full((n, 1 + q), np.searchsorted(SCORES, 0.0), np.int8), np.zeros((n, 2 * q + 1)),
@@ -167,34 +168,38 @@ class Sampler:
     def visit_all(self, number: int, workers: Workers) -> Array:
         """Visit all perturbations; keep and return what the regressions of genes need of them."""
         n, p = self.means.x.shape
-        size = self.state.scores.shape[1]
-
-        def block(first: int) -> tuple[Array, Array]:
-            last = min(first + _BLOCK, n)
-            # A stream of its own for every block and sweep; a new generator would cost more.
-            rng = self.streams[first // _BLOCK]
-            place = {"counter": np.array([0, 0, number, first], np.uint64)}
-            rng.bit_generator.state = self.fresh | {"state": self.fresh["state"] | place}
-            normal = rng.standard_normal((last - first, size))
-            uniform = rng.random((last - first, p + 1 + self.state.size.shape[1]))
-            return self.visit(first, last, normal, uniform)
-
         count = np.zeros(len(TAILS))
         sums = np.zeros((5 + 3 * self.columns.shape[1] + self.products.shape[1], p))
-        for some, drawn in workers(block, range(0, n, _BLOCK)):
+        for some, drawn in workers(partial(self.visit, number=number), range(0, n, _BLOCK)):
             sums += some
             count += drawn
         self.sums, self.count = sums, count
         return sums
 
-    def visit(self, first: int, last: int, normal: Array, uniform: Array) -> tuple[Array, Array]:
-        """Visit the perturbations from the first to before the last.
+    def visit(
+        self,
+        first: int,
+        *,
+        number: int = 0,
+        last: int | None = None,
+        random: tuple[Array, Array] | None = None,
+    ) -> tuple[Array, Array]:
+        """Visit a block of perturbations in the sweep of this number, or those before ``last``.
 
-        Random numbers, and what is returned (``sums`` and ``count``), are as in :func:`visit`, and
-        after its sums are those with the columns ``z`` of batches: of ``w z``, ``w z f`` and
-        ``w z y``, and of ``w z z'`` for their pairs, of which the first is not before the second.
+        Random numbers, normal and uniform ones, and what is returned (``sums`` and ``count``), are
+        as in :func:`visit`, and after its sums are those with the columns ``z`` of batches: of
+        ``w z``, ``w z f`` and ``w z y``, and of ``w z z'`` for their pairs, of which the first is
+        not before the second.
         """
-        p, size, q = self.means.x.shape[1], self.state.scores.shape[1], len(self.means.design) - 1
+        (n, p), size = self.means.x.shape, self.state.scores.shape[1]
+        q, last = len(self.means.design) - 1, min(first + _BLOCK, n) if last is None else last
+        if random is None:
+            # A stream of its own for every block and sweep; a new generator would cost more.
+            rng = self.streams[first // _BLOCK]
+            place = {"counter": np.array([0, 0, number, first], np.uint64)}
+            rng.bit_generator.state = self.fresh | {"state": self.fresh["state"] | place}
+            normal = rng.standard_normal((last - first, size))
+            random = normal, rng.random((last - first, p + 1 + self.state.size.shape[1]))
         grid = Grid(
             VARIANCE, np.log(self.scale_weights), self.tail_weights, 2.0**SCORES,
             np.log(np.repeat(self.score_weights, [1, q], axis=0)),
@@ -206,7 +211,7 @@ class Sampler:
             np.empty((p, N_VARIANCES)), np.empty((2, len(SCORES))),
         )  # fmt: skip
         visit(
-            self.means, first, last, grid, self.control, self.batches, normal, uniform, self.state,
+            self.means, first, last, grid, self.control, self.batches, *random, self.state,
             sums, held, count, room,
         )  # fmt: skip
         z, f = self.columns[first:last], self.state.scores[first:last, :1]

@@ -64,6 +64,10 @@ class Summary(NamedTuple):
     lfsr: Array
 
 
+# What cells say of perturbations in a draw: the draws are the first dimension, these the second.
+_BY_DRAW = ("noise", "response", "scores", "along")
+
+
 @dataclass(frozen=True)
 class FromCells:
     """What means of effects follow from, given the rest of a draw: the cells, and that rest.
@@ -106,26 +110,6 @@ class FromCells:
     factors: Array = field(default_factory=lambda: np.zeros((0, 0)))
     scores: Array = field(default_factory=lambda: np.zeros((0, 0)))
     along: Array = field(default_factory=lambda: np.zeros((0, 0, 0)))
-
-    def rows(self, index: ArrayLike) -> FromCells:
-        """Return some perturbations, in the order given."""
-        which = np.asarray(index, np.int64)
-        by_draw = {x: getattr(self, x)[:, which] for x in ("noise", "response", "scores", "along")}
-        return replace(
-            self, change=self.change[which], own_share=self.own_share[which],
-            measured=self.measured[which], columns=self.columns[which], **by_draw,
-        )  # fmt: skip
-
-    def joined(self, other: FromCells) -> FromCells:
-        """Return these perturbations and then others, of the same draws."""
-        by_draw = ("noise", "response", "scores", "along")
-        both = {
-            x: np.concatenate([getattr(self, x), getattr(other, x)], axis=int(x in by_draw))
-            for x in ("change", "measured", "columns", *by_draw)
-        }
-        return replace(
-            self, own_share=sp.csr_array(sp.vstack([self.own_share, other.own_share])), **both
-        )
 
 
 @dataclass(frozen=True)
@@ -179,18 +163,24 @@ class EffectDraws:
         which = np.asarray(index, np.int64)
         if np.array_equal(which, np.arange(len(self.expected))):
             return self
+        cells = self.cells
+        if cells is not None:
+            by_draw = {x: getattr(cells, x)[:, which] for x in _BY_DRAW}
+            cells = replace(
+                cells, change=cells.change[which], own_share=cells.own_share[which],
+                measured=cells.measured[which], columns=cells.columns[which], **by_draw,
+            )  # fmt: skip
         return replace(
             self, expected=self.expected[which], precision=self.precision[which],
-            place=self.place[which],
+            place=self.place[which], cells=cells,
             centre=None if self.centre is None else self.centre[which],
-            cells=None if self.cells is None else self.cells.rows(which),
         )  # fmt: skip
 
     def some_draws(self, index: ArrayLike) -> EffectDraws:
         """Return some of the draws."""
         which, cells = np.asarray(index, np.int64), self.cells
         if cells is not None:
-            names = ("noise", "response", "batches", "control", "program", "scores", "along")
+            names = (*_BY_DRAW, "batches", "control", "program")
             cells = replace(cells, **{name: getattr(cells, name)[which] for name in names})
         return replace(
             self, place=self.place[:, :, which], cells=cells,
@@ -205,10 +195,16 @@ class EffectDraws:
         both: dict[str, Any] = {
             x: np.concatenate([getattr(self, x), getattr(other, x)]) for x in names
         }
-        if self.cells is not None and other.cells is not None:
-            return replace(self, cells=self.cells.joined(other.cells), **both)
-        every = [each.centres(np.arange(len(each.expected))) for each in (self, other)]
-        return replace(self, centre=np.concatenate(every), cells=None, **both)
+        cells, more = self.cells, other.cells
+        if cells is not None and more is not None:
+            every = {
+                x: np.concatenate([getattr(cells, x), getattr(more, x)], axis=int(x in _BY_DRAW))
+                for x in ("change", "measured", "columns", *_BY_DRAW)
+            }
+            share = sp.csr_array(sp.vstack([cells.own_share, more.own_share]))
+            return replace(self, cells=replace(cells, own_share=share, **every), **both)
+        centres = [each.centres(np.arange(len(each.expected))) for each in (self, other)]
+        return replace(self, centre=np.concatenate(centres), cells=None, **both)
 
     def centres(
         self, index: NDArray[np.int64], draws: Sequence[int] | slice = slice(None)
@@ -327,7 +323,8 @@ class EffectDraws:
         """Return which of the draws that were kept ``n_samples`` draws are of, and how often."""
         count = self.n_draws if n_samples is None else n_samples
         kept = np.arange(count) * self.n_draws // max(count, 1)
-        return [(int(k), int(n)) for k, n in zip(*np.unique(kept, return_counts=True), strict=True)]
+        which, times = np.unique(kept, return_counts=True)
+        return list(zip(which.tolist(), times.tolist(), strict=True))
 
     def summary(self, confidence: float = 0.9, *, n_jobs: int = 1) -> Summary:
         """Return means, standard deviations, intervals and local false sign rates of all effects.

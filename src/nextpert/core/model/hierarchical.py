@@ -105,11 +105,11 @@ class Hierarchical:
 
     def __post_init__(self) -> None:
         if self.effects.cells is not None:  # what both have is stored once
-            told = replace(
+            cells = replace(
                 self.effects.cells, control=self.control / self.effects.unit, program=self.program,
                 factors=self.factors, scores=self.scores, along=self.along,
             )  # fmt: skip
-            object.__setattr__(self, "effects", replace(self.effects, cells=told))
+            object.__setattr__(self, "effects", replace(self.effects, cells=cells))
 
     def thinned(self, size: int) -> Hierarchical:
         """Return as many of its draws as are kept of a number of effects."""
@@ -197,8 +197,8 @@ class Hierarchical:
             scores[k] = np.column_stack([self.scores[k, like], self.along[k, like]])
             scores[k] *= generator.choice([-1.0, 1.0], scores[k].shape)
             size = generator.permuted(known.place[like, :, k], axis=1)
-            told = size == N_VARIANCES  # a variance that was known is none of another gene
-            size[told] = generator.permuted(np.where(told, 0, size), axis=1)[told]
+            is_known = size == N_VARIANCES  # a variance that was known is none of another gene
+            size[is_known] = generator.permuted(np.where(is_known, 0, size), axis=1)[is_known]
             if (factor != 1.0).any():
                 up = step[:, None] - steps[0] + (generator.random((n, p)) < more[:, None])
                 size = moved[up.astype(np.int64), size]
@@ -360,7 +360,10 @@ def fit_hierarchical(
     sampler.warm = length.warm
     place = np.empty((n, p, length.keep), np.int8)
     kept: list[tuple[Array, ...]] = []
-    for k in length.run(sampler.sweep, n_jobs, progress):
+    for number, k, workers in length.sweeps(n_jobs, progress):
+        sampler.sweep(number, workers)
+        if k is None:
+            continue
         # After the scores along factors there are those of the cells' noise.
         scores, q = sampler.state.scores, len(sampler.means.design) - 1
         squares = np.zeros(())
@@ -384,7 +387,9 @@ def fit_hierarchical(
         if sampler.doubt is not None:
             error = error - sampler.doubt[rows] / unit**2
         variance = means.psi * error
-        own = means.told[rows] if means.told.size else np.full(variance.shape, np.nan)
+        own = (
+            means.own_variance[rows] if means.own_variance.size else np.full(variance.shape, np.nan)
+        )
         precision[rows] = 1.0 / variance + 1.0 / np.where(np.isnan(own), np.inf, own)
         shares.append(sp.csr_array(np.where(np.isnan(own), 0.0, own / (own + variance))))
     factors = means.design[1:].T.copy()

@@ -129,11 +129,9 @@ class Perturbations:
     @property
     def observed(self) -> Array:
         """Means less the controls' mean, ``(n_perturbations, n_genes)``; 0 without cells."""
-        mean, n = self.moments.mean, self.n
-        effects = np.empty((len(n), mean.shape[1]), mean.dtype)
-        for rows in in_blocks(*effects.shape):
-            away = mean[self.rows[rows]] - mean[self.control]
-            effects[rows] = np.where(n[rows, None] > 0, away, 0.0)
+        effects = self.moments.mean[self.rows]
+        effects -= self.moments.mean[self.control]
+        effects[self.n == 0] = 0.0
         return effects
 
     @property
@@ -194,19 +192,14 @@ class Perturbations:
 
     def own(self) -> NDArray[np.bool_]:
         """Whether a perturbation targets a gene, ``(n_perturbations, n_genes)``."""
-        return own_genes(self.targets, self.moments.n_nodes)
+        mask = np.zeros((len(self.targets), self.moments.n_nodes), bool)
+        for row, genes in zip(mask, self.targets, strict=True):
+            row[list(genes)] = True
+        return mask
 
     def scored(self) -> NDArray[np.bool_]:
         """Whether weights are learned from an effect: measured, the gene varying and no target."""
         seen = self.n[:, None] > 0
         if self.moments.counted is not None:
             seen = seen & (self.moments.counted[self.rows] > 0)
-        return seen & ~own_genes(self.targets, self.moments.n_nodes) & (self.sd > 0)
-
-
-def own_genes(targets: Sequence[Sequence[int]], n_genes: int) -> NDArray[np.bool_]:
-    """Return whether a perturbation targets a gene, ``(n_perturbations, n_genes)``."""
-    mask = np.zeros((len(targets), n_genes), bool)
-    for row, genes in zip(mask, targets, strict=True):
-        row[list(genes)] = True
-    return mask
+        return seen & ~self.own() & (self.sd > 0)

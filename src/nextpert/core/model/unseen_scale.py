@@ -129,10 +129,10 @@ def learn_scales(model: Hierarchical, left_out: LeftOut) -> Array:
     if not np.array_equal(left_out.described[known], left_out.alone[known]):
         parts.append((left_out.described, known))
     found, prior = [], np.zeros(2)
-    for away, rows in parts:  # the prior of described ones is what the others have
+    for departure, rows in parts:  # the prior of described ones is what the others have
         x, used = prior, left_out.scored[rows]
         if len(used) > _FREE:
-            slopes = _Slopes.of(few, away[rows], left_out.variance[rows], used)
+            slopes = _Slopes.of(few, departure[rows], left_out.variance[rows], used)
             for _ in range(2):  # by scores at the prior mode, and then at what follows
                 per = slopes.at(x)[2]
 
@@ -174,9 +174,9 @@ class _Slopes(NamedTuple):
     centre: Array
 
     @classmethod
-    def of(cls, model: Hierarchical, away: Array, variance: Array, used: Mask) -> _Slopes:
+    def of(cls, model: Hierarchical, departure: Array, variance: Array, used: Mask) -> _Slopes:
         drawn = model.predict(np.zeros(used.shape), rng=0)
-        y = np.where(used, away, 0.0) / drawn.unit
+        y = np.where(used, departure, 0.0) / drawn.unit
         centre = drawn.centres(np.arange(len(y))) + (drawn.expected / drawn.unit)[:, :, None]
         return cls(y, np.where(used, variance, 1.0) / drawn.unit**2, used, drawn, centre)
 

@@ -317,20 +317,20 @@ def pool_guides(
     if screen.counted is not None:
         one = screen.pool(codes, n_groups)
         counted = np.asarray(one.counted)[:, :p]
-        n, told = one.n[:, None], one.squares[:, :p].any(axis=1)
+        n, known = one.n[:, None], one.squares[:, :p].any(axis=1)
         ratio = np.divide(n, counted, out=np.full(counted.shape, UNKNOWN), where=counted > 0)
         return PooledGuides(
             one.n, one.n.astype(np.float64), one.mean[:, :p], one.scatter[:p, :p],
             np.minimum(ratio, UNKNOWN, out=ratio), 0.0, one.mean[:, p:], one.scatter[p:], sd,
-            np.where(told, freedom, 0.0), 0.0,
+            np.where(known, freedom, 0.0), 0.0,
         )  # fmt: skip
     cells = screen.n.astype(np.float64)
     guide_variance = np.asarray(guide_variance, np.float64)
     counted = cells / (1.0 + cells * guide_variance)
     n = members @ counted
     mean = members @ (counted[:, None] * screen.mean) / np.maximum(n, 1e-300)[:, None]
-    away = (screen.mean - mean[codes]) * np.sqrt(counted)[:, None]
-    between = away.T @ away
+    departure = (screen.mean - mean[codes]) * np.sqrt(counted)[:, None]
+    between = departure.T @ departure
     scatter = screen.scatter + (between + between.T) / 2
     squares = screen.squares[:, :p]
     pooled = squares.sum(axis=0) / max(each.sum(), 1.0)

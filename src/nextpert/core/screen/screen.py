@@ -144,8 +144,8 @@ def _sparse(
     for k, rows in _by_fold(fold, place):
         whole = sparse_moments(values, np.arange(values.shape[0])[rows])
         own = fold == k
-        away = mean[own] - whole.mean
-        each = whole.scatter - (away * n[own, None]).T @ away
+        departure = mean[own] - whole.mean
+        each = whole.scatter - (departure * n[own, None]).T @ departure
         if (np.diag(each) < _LOST_DIGITS * np.diag(whole.gram)).any():
             return None
         scatter[k] = (each + each.T) / 2
@@ -357,10 +357,10 @@ class ScreenMoments(Shown):
         members = _members(codes, n_groups)
         n = np.asarray(members @ self.n, np.int64)
         mean = members @ (self.n[:, None] * self.mean) / np.maximum(n, 1)[:, None]
-        away = self.mean - mean[codes]
-        weighted = away * self.n[:, None]
-        squares = members @ (self.squares + weighted * away)
-        between = weighted.T @ away
+        departure = self.mean - mean[codes]
+        weighted = departure * self.n[:, None]
+        squares = members @ (self.squares + weighted * departure)
+        between = weighted.T @ departure
         return ScreenMoments(n, mean, squares, self.scatter + (between + between.T) / 2)
 
     def _pooled_means(self, codes: NDArray[np.int64], n_groups: int) -> ScreenMoments:

@@ -319,8 +319,7 @@ def pool_cells(
     fixed_sd
         As in :func:`~nextpert.core.screen.guides.pool_guides`.
     """
-    told = np.zeros_like(group) if guide is None else guide
-    pairs, place = distinct(group, told)
+    pairs, place = distinct(group, np.zeros_like(group) if guide is None else guide)
     of_group = pairs[:, 0]
     augmented = screen.pool(place, len(pairs))
     screen, n_fixed = augmented, len(np.asarray(fixed_sd))

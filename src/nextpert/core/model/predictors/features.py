@@ -271,11 +271,11 @@ class OtherScreen(Predictor):
         The gain is that of the best multiple, 0 to 1, of departures from the mean there, which are
         added to the mean here.
         """
-        said = self.predict(screen, screen)
+        prediction = self.predict(screen, screen)
         found = _Screen.of(screen, np.array([name in self.known.place for name in screen.names]))
         if found is None:
-            return replace(said, most=0.0)
-        there = said.effects[found.place] / np.where(screen.sd > 0, screen.sd, 1.0)
+            return replace(prediction, most=0.0)
+        there = prediction.effects[found.place] / np.where(screen.sd > 0, screen.sd, 1.0)
         counts = 1.0 / (found.size + found.noise)[:, None]
 
         def gain(order: NDArray[np.int64]) -> float:
@@ -285,7 +285,7 @@ class OtherScreen(Predictor):
             weight = np.clip(along / square, 0.0, 1.0) if square > 0 else 0.0
             return float(2 * weight * along - weight**2 * square)
 
-        return replace(said, most=_beyond_chance(gain, len(found.place)))
+        return replace(prediction, most=_beyond_chance(gain, len(found.place)))
 
 
 @predictor("features")
