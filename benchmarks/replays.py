@@ -192,7 +192,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--strategies", nargs="+", default=list(CHOSEN), choices=names)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--held-out", action="store_true", help="leave out targets in the pool")
-    parser.add_argument("--every", type=int, default=1, help="take every second, third (and so on) target")
+    parser.add_argument(
+        "--every", type=int, default=1, help="take every second, third (and so on) target"
+    )
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
     parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
