@@ -36,7 +36,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # On first use, so that learning a graph does not load the plots of contrastive PCA.
     if name in __all__:
-        return getattr(importlib.import_module(f"nextpert.tl._{name}"), name)
+        module = importlib.import_module(f"nextpert.tl._{name}")
+        if hasattr(module, "__path__"):  # a folder, whose parts other tools import
+            module = importlib.import_module(f"nextpert.tl._{name}.{name}")
+        return getattr(module, name)
     message = f"module 'nextpert.tl' has no attribute {name!r}"
     raise AttributeError(message)
 

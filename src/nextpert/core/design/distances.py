@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -167,6 +167,20 @@ class RankedDistance(Shown):
     def gap(self) -> Array:
         """Expected difference of each distance to that of the nearest perturbation."""
         return self.mean - self.draws[:, :-1].min(axis=1, initial=np.inf).mean()
+
+    def rows(self, some: NDArray[np.int64]) -> RankedDistance:
+        """Return some perturbations, in the order given, and the control."""
+        index = np.append(some, -1)
+        names = ("mean", "sd", "median", "low", "high", "centre", "nearest", "nearer")
+        return replace(
+            self, draws=self.draws[:, index], **{x: getattr(self, x)[index] for x in names}
+        )
+
+    def among(self, some: NDArray[np.bool_]) -> RankedDistance:
+        """Return it with the probability of being the nearest of some; the others have 0."""
+        nearest = np.zeros(len(self.nearest))
+        nearest[:-1][some] = probability_nearest(self.draws[:, :-1][:, some])
+        return replace(self, nearest=nearest)
 
 
 def ranked_distance(

@@ -10,8 +10,10 @@ import numpy as np
 from nextpert import _adata, core
 from nextpert._adata import effects as _shifts
 from nextpert._adata.arguments import at_least, checked, one_of
+from nextpert.tl._advice import advise
 from nextpert.tl._design_interventions import tables
 from nextpert.tl._design_interventions.candidates import as_asked, read_candidates
+from nextpert.tl._design_interventions.combinations import admit
 from nextpert.tl._design_interventions.target import read_target
 
 if TYPE_CHECKING:
@@ -173,8 +175,14 @@ def design_interventions(
           ``expected_gap``, the expected difference to the nearest candidate; ``measured_distance``
           of the cells themselves, with their sampling error subtracted (NaN without cells);
           ``data_weight`` (of :func:`perturbation_effects`, mean over genes) and ``n_cells_seen``.
+          Of untested combinations ``probability_nearer_than_members`` (than all of them) and
+          ``probability_nearer_than_measured`` (than the best measured candidate), NaN of others.
+          If one of the two is not above 0.5, a combination is no candidate to find the best, and
+          ``probability_best``, that among the others, is 0. ``members_without_effect`` names
+          its members that do not differ from the controls (FDR 5%).
           The last row, with the label of the controls and with ``is_control``, is the control, for
           reference. It is no candidate, has rank 0, and NaN in columns that do not apply to it.
+        - ``advice`` (mapping): what to do next, as in :func:`plan_cells`.
         - ``floor`` (number): the squared distance that the sampling error of the mean of the
           target's cells alone causes.
         - ``trace`` (table): this and all earlier rounds: ``round`` (a new round starts when the
@@ -229,12 +237,13 @@ def design_interventions(
         fit, pool, wanted.goal, wanted.targets, n_cells=n_cells, noise_aware=noise_aware,
         n_samples=n_samples, rng=np.random.default_rng(seeds),
     )  # fmt: skip
+    admission = admit(asked, pool, fit, wanted)
     if acquisition == "auto":  # that of the paper where the model is the paper's
         acquisition = "civ" if fit.is_exact else "probability"
     values, found = core.find_acquisition(acquisition).of_candidates(asked)
     removed = np.full(len(values), np.nan) if found is None else found
     distance = asked.distances
-    ranking, order = tables.ranking_table(pool, values, removed, distance, wanted, fit)
+    ranking, order = tables.ranking_table(pool, values, removed, distance, admission, wanted, fit)
     best = ranking.iloc[0]
     row = {
         "round": this_round,
@@ -255,6 +264,7 @@ def design_interventions(
         "trace": tables.extend_trace(trace, row),
         "targets": _adata.stored_lists(pool.interventions.targets[i] for i in order),
         "shifts": _adata.as_stored_csr(pool.interventions.shifts[order]),
+        "advice": advise(adata, fit, pool, wanted),
         "floor": float(wanted.cells.floor),
         "target_mean": wanted.mean,
         "genes": _adata.strings(fit.genes),
@@ -276,17 +286,15 @@ def design_interventions(
         },
     }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
-    farther = tables.farther_in_words(ranking, wanted.name)
-    if farther:
-        logger.warning("%s", farther)
     share = 100 * best["relative_distance"]
     logger.info(
-        "Round %d: of %d candidates towards %s, test %s next by %s (shift of %s: %s). It is "
-        "the nearest with probability %.2f; its predicted distance is %.3g (%.3g to %.3g)%s.",
+        "Round %d: of %d candidates towards %s, %s is the first by %s (shift of %s: %s). It is "
+        "the nearest with probability %.2f; its predicted distance is %.3g (%.3g to %.3g)%s. %s",
         this_round, len(order), wanted.name, best["perturbation"], acquisition,
         best["target_genes"], best["shift"], best["probability_best"], best["predicted_distance"],
         best["predicted_low"], best["predicted_high"],
         f", {share:.0f}% of the control's" if np.isfinite(share) else "",
+        stored["advice"]["words"],
     )  # fmt: skip
     if tables.is_flat(removed):
         logger.warning(

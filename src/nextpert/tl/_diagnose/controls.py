@@ -245,10 +245,14 @@ def _table(
 
 
 class StoredNull(NamedTuple):
-    """What a stored diagnosis says of the null: width, and whether its controls are trusted."""
+    """What a stored diagnosis says of the null: width, and whether its controls are trusted.
+
+    With its tests of perturbations, whose standard errors are multiplied by the width.
+    """
 
     width: NullWidth = NullWidth()
     is_trusted: bool = True
+    tests: pd.DataFrame | None = None
 
 
 def stored_null(adata: ad.AnnData, fit: FittedPosterior, key: str = "diagnosis") -> StoredNull:
@@ -268,7 +272,7 @@ def stored_null(adata: ad.AnnData, fit: FittedPosterior, key: str = "diagnosis")
     value, error = summary.loc[("negative controls", "null_width"), ["value", "standard_error"]]
     levels = stored["parts"].set_index("part")["level"].astype(str)
     trusted = levels.get("negative controls") != "do not trust"
-    return StoredNull(NullWidth(float(value), float(error)), trusted)
+    return StoredNull(NullWidth(float(value), float(error)), trusted, stored["perturbations"])
 
 
 def guide_of(fit: FittedPosterior) -> str:

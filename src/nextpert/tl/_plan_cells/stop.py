@@ -1,36 +1,18 @@
-"""The tables of a plan of cells, the plan in words, and whether to stop."""
+"""The tables of a plan of cells, and the plan in words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert.core.design.distances import ranked_distance
-from nextpert.core.design.stopping import (
-    AT_TARGET,
-    GO_ON,
-    NO_DIFFERENCE,
-    Stopping,
-    choose_plate,
-    differing,
-    draw_plate,
-    stopping,
-)
-from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._plan_cells.distances import INTERVAL
 
 if TYPE_CHECKING:
-    import anndata as ad
-
-    from nextpert._adata import FittedPosterior
     from nextpert.core.design.cell_numbers import Layout
-    from nextpert.tl._design_interventions.target import Wanted
-    from nextpert.tl._diagnose.controls import StoredNull
     from nextpert.tl._plan_cells.distances import Distances, Measured
 
 
@@ -175,156 +157,3 @@ def _layout(layout: Layout) -> str:
 def _range(values: np.ndarray) -> str:
     low, high = int(values.min()), int(values.max())
     return f"{low} guides" if low == high else f"{low} to {high} guides"
-
-
-NO_PERTURBATION = "no perturbation"
-PLATE = 8  # perturbations on the next plate, as of tl.plan_screen
-_NOT_NEAR = 0.9  # of the control's distance: a best known that hardly approaches the target
-_SMALL = 0.01  # gain below which a larger plate is advised, share of the control's distance
-
-
-def ask(
-    fit: FittedPosterior,
-    target: Wanted,
-    candidates: Any,
-    measured: Measured,
-    n_perturbations: int,
-    n_cells: int,
-    *,
-    null: StoredNull,
-    target_is_candidate: bool,
-    tolerance: float,
-    confidence: float,
-    n_samples: int,
-    rng: int | np.random.Generator | None,
-) -> dict[str, Any]:
-    """Return the expected gain of the next plate, as it is stored.
-
-    Parameters
-    ----------
-    fit, target, candidates
-        The fit, the target, and what could still be tested.
-    measured
-        The noise of the screen.
-    n_perturbations, n_cells
-        Perturbations on the next plate, and cells of each.
-    null
-        What a diagnosis says of the null. Where its controls are not trusted nothing is said to
-        differ.
-    target_is_candidate, tolerance, n_samples, rng
-        As in ``tl.plan_cells``.
-    confidence
-        Probability of being good enough at which a campaign stops.
-
-    Raises
-    ------
-    ValueError
-        If a candidate is unknown, or none is left but the target itself.
-    """
-    pool = read_candidates(candidates, None, fit, target, target_is_candidate=target_is_candidate)
-    names, target = pool.interventions.names, pool.towards(target)
-    told = hasattr(candidates, "items")  # a table of shifts, whatever the names
-    apart = differing(measured.noise.pooled, factor=null.width.factor)
-    each = zip(measured.names, apart.tolist(), strict=True)
-    differs = {} if told else dict(each)
-    seen = np.array([name in differs for name in names])
-    found = ranked_distance(
-        pool.states(fit, target.targets), target.goal, n_samples=n_samples, rng=rng
-    )
-    chosen = choose_plate(found, seen, n_perturbations)
-    on_plate = pool.rows(chosen.tolist())
-    plate = draw_plate(
-        on_plate.states(fit, target.targets), target.goal, chosen,
-        variance=measured.layout.spread(n_cells) * measured.noise.perturbed_variance,
-        n_samples=n_samples, rng=rng,
-    )  # fmt: skip
-    distinct = [differs[name] for name in names if name in differs]
-    said: Stopping = stopping(
-        found, seen, plate, tolerance=tolerance, confidence=confidence,
-        distinct=(any(distinct) or not distinct) and null.is_trusted,
-    )  # fmt: skip
-    known = np.isfinite(said.relative_gain)
-    return {
-        "best_known": [*names, NO_PERTURBATION][said.chosen],
-        "gain": said.gain,
-        "relative_gain": said.relative_gain,
-        "relative_distance": float(found.mean[said.chosen] / found.mean[-1]) if known else np.nan,
-        "good_enough": said.good_enough,
-        "advice": said.advice,
-        "stop": int(said.stop),
-        "n_distinct": int(sum(distinct)),
-        "controls_trusted": int(null.is_trusted),
-        "n_untested": int((~seen).sum()),
-        "n_perturbations": len(chosen),
-        "n_cells": n_cells,
-        "candidates": _adata.strings(names),
-    }
-
-
-def plate_size(adata: ad.AnnData, measured: Measured) -> tuple[int, int]:
-    """Return perturbations, and cells of each, of the plate in ``uns["plan"]``, or as usual."""
-    plan = adata.uns.get("plan")
-    table = plan.get("plate") if isinstance(plan, Mapping) else None
-    if table is not None and {"strategy", "n_cells"} <= set(getattr(table, "columns", ())):
-        cells = table.loc[table["strategy"].astype(str) != "control", "n_cells"]
-        if len(cells) and cells.min() > 0:
-            return len(cells), round(float(cells.median()))
-    return PLATE, max(round(float(np.median(measured.n_cells))), 1)
-
-
-def stop_in_words(said: Mapping[str, Any], target: str, *, tolerance: float) -> str:
-    """Return whether to stop, and why."""
-    advice, best = str(said["advice"]), str(said["best_known"])
-    each = f"{said['n_perturbations']} perturbations, {said['n_cells']} cells each"
-    if advice == NO_DIFFERENCE and not said.get("controls_trusted", 1):
-        return (
-            f"The negative controls of tl.diagnose are not trusted, so the gain of a further plate "
-            f"of the same kind ({each}) cannot be estimated. Declare guides and batches that are "
-            f"not declared, and fit again; if all are, the controls need more guides."
-        )
-    if advice == NO_DIFFERENCE:
-        new = int(said["n_untested"])
-        others = f"test the {new} untested candidates" if new > 1 else "test other perturbations"
-        return (
-            f"No perturbation can be distinguished from the others, so the gain of a further plate "
-            f"of the same kind ({each}) cannot be estimated. Use more cells per perturbation, or "
-            f"{others}."
-        )
-    if advice == AT_TARGET:
-        return (
-            f"The control cannot be distinguished from {target}: distances cannot be stated "
-            f"relative to the control's, and the gain of a further plate cannot be estimated. "
-            f"Choose a target farther from the control, or measure more cells of both."
-        )
-    best = "the control" if best == NO_PERTURBATION else best
-    chance = (
-        f"ith probability {percent(said['good_enough'])}, none of the {len(said['candidates'])} "
-        f"candidates is closer to {target} than {best} by more than {100 * tolerance:g}% of the "
-        f"control's distance"
-    )
-    if advice == GO_ON:
-        gain = percent(said["relative_gain"]).replace("below", "less than")
-        larger = ": plan a larger plate" if said["relative_gain"] < _SMALL else ""
-        return (
-            f"Go on: after the next plate ({each}), the best perturbation is expected to be closer "
-            f"to {target} by {gain} of the control's distance{larger}. W{chance}."
-        )
-    short = ""
-    if said.get("relative_distance", 0.0) > _NOT_NEAR and best != "the control":
-        away = percent(said["relative_distance"])
-        short = f" But {best} itself has {away} of the control's distance: no candidate reaches it."
-    return f"You can stop here. W{chance}.{short}"
-
-
-def percent(share: float) -> str:
-    """Return a share in percent; by draws, nothing is certain.
-
-    Examples
-    --------
-    >>> from nextpert.tl._plan_cells.stop import percent
-    >>> percent(0.004), percent(0.52), percent(1.0)
-    ('below 1%', '52%', 'above 99%')
-    """
-    if not 0.01 <= share <= 0.99:
-        return "below 1%" if share < 0.01 else "above 99%"
-    return f"{100 * share:.0f}%"

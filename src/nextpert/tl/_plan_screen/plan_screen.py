@@ -14,6 +14,7 @@ from nextpert import _adata
 from nextpert._adata.arguments import at_least, checked, one_of, options
 from nextpert.core import acquisitions
 from nextpert.core._checks import as_rng
+from nextpert.tl._advice import ADDS_UP, advice_on, percent
 from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._plan_cells.distances import usual_guides
 from nextpert.tl._plan_screen.pool import most_informative_combination, read_constraints, read_pool
@@ -22,8 +23,6 @@ from nextpert.tl._plan_screen.wells import (
     N_SAMPLES,
     STRATEGIES,
     Choice,
-    best_known,
-    doubt_in_words,
     plate_table,
     split_cells,
 )
@@ -83,7 +82,8 @@ def plan_screen(
       candidates, those that are most likely the nearest. This rule did best in replays of screens.
       It chooses no candidate whose expected state is farther from the target than the control. If
       too few candidates are nearer, the rest of the plate is chosen by ``"explore"``, with a
-      warning.
+      warning. An untested combination is a candidate only if it is nearer than all its members, and
+      nearer than the best measured candidate, each with a probability above 0.5.
     - ``"explore"`` reduces uncertainty. It adds one candidate after the other: the one whose cells
       are expected to resolve most of the remaining uncertainty about the distances of all
       candidates that may be nearer than the control (causal integrated variance, Zhang et al. 2023,
@@ -169,15 +169,19 @@ def plan_screen(
           candidates), ``probability_contains_best`` (that the nearest is among those up to this one
           or in progress), ``variance_reduction`` (expected, by the cells up to this one),
           ``predicted_distance`` with its 90% interval ``predicted_low`` to ``predicted_high`` (the
-          median, as in :func:`design_interventions`) and ``cost``.
+          median, as in :func:`design_interventions`), ``probability_nearer_than_members``,
+          ``probability_nearer_than_measured`` and ``members_without_effect`` (of untested
+          combinations, as in :func:`design_interventions`) and ``cost``.
         - ``summary`` (mapping): ``n_cells``, ``n_controls``, ``cost``,
           ``probability_contains_best`` and ``variance_reduction`` of the whole plate;
           ``probability_contains_better``, that one of the plate or in progress is nearer to the
           target than the control, which is no candidate: the nearest candidate may be farther;
           ``most_informative_combination``, the combination among the candidates whose cells are
-          most informative about interactions, empty without one; and ``best_known``, the measured
-          candidate (of at least ``"min_cells"`` cells) that most probably is the nearest of all,
-          with its ``probability_best_known``: 1 means that no plate is needed to find the best.
+          most informative about interactions, empty without one; ``n_not_admitted``, the untested
+          combinations that are no candidates; and ``if_effects_add_up``, 1 if some are candidates
+          and no measured combination tells of interactions: probabilities then hold only if effects
+          add up.
+        - ``advice`` (mapping): what to do next, as in :func:`plan_cells`, for this plan.
         - ``pending`` (table): the perturbations in progress.
         - ``target_mean`` (array, ``(n_genes,)``): the target state.
         - ``genes`` (names, ``(n_genes,)``): its genes.
@@ -228,6 +232,7 @@ def plan_screen(
         fit, pool, wanted.goal, limits, wells, targets=wanted.targets, n_guides=usual,
         n_samples=N_SAMPLES, rng=as_rng(rng),
     )  # fmt: skip
+    admission = choice.admit(pool, fit, wanted)
     found = choice.choose(strategy, max_new=asked.max_new, fixed_controls=n_controls)
     if n_guides is not None and n_guides > found.cells.min():
         message = (
@@ -236,9 +241,9 @@ def plan_screen(
         )
         raise ValueError(message)
     guides = np.minimum(usual, found.cells)
-    plate = plate_table(pool, choice, found, guides, asked.plate_format, fit)
+    plate = plate_table(pool, choice, found, admission, guides, asked.plate_format, fit)
     names, under_way = pool.interventions.names, limits.under_way
-    seen = np.append(fit.counted, 0.0)[pool.place]
+    advice = advice_on(adata, fit, pool, wanted, choice, found)
     nearest = choice.distance.draws[:, [*found.candidates, *under_way]].min(axis=1)
     stored = {
         "plate": plate,
@@ -250,8 +255,10 @@ def plan_screen(
             "probability_contains_better": float((nearest < choice.distance.draws[:, -1]).mean()),
             "variance_reduction": float(plate["variance_reduction"].iloc[-1]),
             "most_informative_combination": most_informative_combination(pool, fit, wells.each),
-            **best_known(names, choice.distance, seen, asked.min_cells),
+            "n_not_admitted": int((~admission.admitted).sum()),
+            "if_effects_add_up": int(admission.adds_up),
         },
+        "advice": advice,
         "pending": pd.DataFrame(
             {
                 "perturbation": _adata.strings(names[i] for i in under_way),
@@ -270,7 +277,7 @@ def plan_screen(
             "n_cells": int(n_cells),
             "max_combination": asked.max_combination,
             "target_is_candidate": int(target_is_candidate),
-            "n_candidates": len(names),
+            "n_candidates": int(admission.admitted.sum()),
             "min_cells": asked.min_cells,
             "n_guides": int(guides.max()),
             "plate_format": asked.plate_format or 0,
@@ -294,16 +301,18 @@ def _say(stored: dict[str, Any], n_chosen: int) -> None:
             "no other candidate allowed has an expected state nearer to %s than the control.",
             n_learn, n_chosen, target,
         )  # fmt: skip
-    known, chance = summary["best_known"], summary["probability_best_known"]
-    more = f" {doubt_in_words(summary['probability_contains_better'], target)}".rstrip()
-    if known:
-        more += f" Best measured so far: {known} (nearest with probability {chance:.2f})."
+    more, left = stored["advice"]["words"], int(summary["n_not_admitted"])
+    if left:
+        more = (
+            f"{left} untested combinations are no candidates: they are not nearer than their "
+            f"members and than the best measured perturbation with probability above 0.5. {more}"
+        )
     logger.info(
         "Plate of %d perturbations (%d cells, of which %d are controls) towards %s: %s. With "
-        "probability %.2f it contains the nearest of %d candidates, and it is expected to resolve "
-        "%.2g%% of the remaining uncertainty.%s",
+        "probability %s it contains the nearest of %d candidates%s, and it is expected to resolve "
+        "%.2g%% of the remaining uncertainty. %s",
         n_chosen, summary["n_cells"], summary["n_controls"], target,
         _adata.list_names(table["perturbation"].head(n_chosen).astype(str), limit=8),
-        summary["probability_contains_best"], params["n_candidates"],
-        100 * summary["variance_reduction"], more,
+        percent(summary["probability_contains_best"]), params["n_candidates"],
+        ADDS_UP * summary["if_effects_add_up"], 100 * summary["variance_reduction"], more,
     )  # fmt: skip

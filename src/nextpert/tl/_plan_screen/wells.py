@@ -22,8 +22,7 @@ from nextpert.core.design.remaining_variance import (
     split_by_variance,
 )
 from nextpert.tl._design_interventions.candidates import as_asked
-from nextpert.tl._design_interventions.tables import CLEARLY_NEARER
-from nextpert.tl._plan_cells.stop import percent
+from nextpert.tl._design_interventions.combinations import admit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
     from nextpert.core.design.distances import RankedDistance
     from nextpert.core.design.goal import Goal
     from nextpert.tl._design_interventions.candidates import CandidateSet
+    from nextpert.tl._design_interventions.combinations import Admission
+    from nextpert.tl._design_interventions.target import Wanted
     from nextpert.tl._plan_screen.pool import Constraints
 
     Vector = NDArray[np.float64]
@@ -134,12 +135,19 @@ class Choice:
         rng: np.random.Generator,
     ) -> None:
         self.limits, self.wells = limits, wells
+        self.admitted = np.ones(len(limits.allowed), bool)
         self._left: RemainingVariance | None = None  # after wells that were seen
         self._seen: list[int] = []
         self.asked = as_asked(
             fit, pool, goal, targets, n_guides=n_guides, n_cells=wells.each, n_samples=n_samples,
             rng=rng,
         )  # fmt: skip
+
+    def admit(self, pool: CandidateSet, fit: FittedPosterior, wanted: Wanted) -> Admission:
+        """Leave untested combinations that add nothing out of ``"exploit"``."""
+        found = admit(self.asked, pool, fit, wanted)
+        self.admitted = found.admitted
+        return found
 
     @property
     def distance(self) -> RankedDistance:
@@ -218,6 +226,8 @@ class Choice:
             chosen, strategies = list(limits.include), ["include"] * len(limits.include)
             for stage, by, end in stages:
                 allowed = limits.allowed if by is None else np.isfinite(by)
+                if strategy == "exploit" and (allowed & self.admitted).any():
+                    allowed = allowed & self.admitted
                 chosen = greedy_plate(
                     partial(gain, by), end, include=chosen, allowed=allowed, cost=price,
                     budget=limits.budget, per_cost=stage == "explore", new=~self.asked.measured,
@@ -246,8 +256,8 @@ class Choice:
         """
         asked, limits, centre = self.asked, self.limits, self.distance.centre
         expected, draws = asked.first_order(len(self.distance.draws))
-        some = np.flatnonzero(limits.allowed)
-        usable = limits.allowed & (centre[:-1] < centre[-1])
+        some = np.flatnonzero(limits.allowed & self.admitted)
+        usable = limits.allowed & self.admitted & (centre[:-1] < centre[-1])
 
         def ranked(size: int) -> tuple[Vector, Vector]:
             rank, chance = np.full(asked.size, -np.inf), np.full(asked.size, np.nan)
@@ -314,6 +324,7 @@ def plate_table(
     pool: CandidateSet,
     choice: Choice,
     found: Chosen,
+    admission: Admission,
     n_guides: Index,
     plate_format: int | None,
     fit: FittedPosterior,
@@ -356,6 +367,7 @@ def plate_table(
             "predicted_distance": distance.median[rows],
             "predicted_low": distance.low[rows],
             "predicted_high": distance.high[rows],
+            **admission.columns(rows),
             "cost": column(limits.cost[chosen], 0.0) + limits.cell_cost * n_cells,
         },
         index=pd.Index(np.arange(len(rows))),
@@ -394,36 +406,3 @@ def _why(found: Chosen, removed: Vector, distance: RankedDistance) -> list[str]:
 
 def _at_least(value: float, least: float) -> str:
     return f"{value:.2g}" if value >= least else f"below {least:g}"
-
-
-def best_known(
-    names: Sequence[str], distance: RankedDistance, n_cells: Vector, least: int
-) -> dict[str, str | float]:
-    """Return the measured candidate that most probably is the nearest, and its probability.
-
-    Ties are ordered by the distance of the expected state.
-    """
-    known = np.flatnonzero(n_cells >= least)
-    if not len(known):
-        return {"best_known": "", "probability_best_known": 0.0}
-    best = int(known[np.lexsort((distance.centre[known], -distance.nearest[known]))[0]])
-    return {"best_known": names[best], "probability_best_known": float(distance.nearest[best])}
-
-
-def doubt_in_words(chance: float, target: str) -> str:
-    """Return a sentence if no perturbation of a plate may be nearer than the control, else ``""``.
-
-    ``chance`` is the probability that one of them is.
-
-    Examples
-    --------
-    >>> from nextpert.tl._plan_screen.wells import doubt_in_words
-    >>> doubt_in_words(0.63, "MYC")
-    'Only with probability 63% is one of them closer to MYC than the control.'
-    """
-    if chance >= CLEARLY_NEARER:
-        return ""
-    return (
-        f"Only with probability {percent(chance)} is one of them closer to {target} than the "
-        f"control."
-    )
