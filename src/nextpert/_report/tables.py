@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nextpert._files import as_csv
-from nextpert.tl._plan_cells.stop import percent as _percent
+from nextpert.tl._advice import percent as _percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

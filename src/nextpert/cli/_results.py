@@ -11,9 +11,7 @@ import pandas as pd
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert.cli._options import STEPS
 from nextpert.tl._design_interventions.tables import (
-    CLEARLY_NEARER,
     candidates_of,
-    farther_in_words,
     is_flat,
     nothing_of,
 )
@@ -101,6 +99,7 @@ def summary_of(command: str, adata: AnnData) -> dict[str, Any]:
     out: dict[str, Any] = {"n_cells": adata.n_obs, "n_genes": adata.n_vars}
     if command == "plan":
         out |= adata.uns["plan"]["summary"]
+        out |= {"advice": adata.uns["plan"]["advice"]["kind"]}
     elif command == "diagnose":
         out["level"] = adata.uns["diagnosis"]["level"]
     elif command == "learn":
@@ -125,17 +124,12 @@ def describe_ranking(adata: AnnData, goal: str | None = None) -> list[str]:
     ranking, params = candidates_of(stored["ranking"]), stored["params"]
     best = ranking.iloc[0]
     nearest = ranking.iloc[int(ranking["state_distance"].to_numpy(dtype=float).argmin())]
-    n_cells = int(stored["trace"]["n_cells"].iloc[-1])
-    farther = farther_in_words(ranking, "the target")
-    better, doubt = float(best["probability_better"]), ""
-    if not farther and better < CLEARLY_NEARER:
-        doubt = f", but nearer than the control with a probability of only {100 * better:.0f}%"
     share = _share(nearest).replace("-", "") and f", {_share(nearest)} of the control's distance"
     return [
-        *([farther] if farther else []),
+        str(stored["advice"]["words"]),
         f"Graph: {len(graph['genes'])} genes, {int(graph['n_edges'])} edges. "
         f"Target: {goal or params['target']}.",
-        f"Try next: {best['perturbation']} ({n_cells} cells), {_why(ranking, params)}{doubt}.",
+        f"First of the ranking: {best['perturbation']}, {_why(ranking, params)}.",
         f"Predicted closest to the target: {nearest['perturbation']}, distance "
         f"{_distance(nearest)}{share}.",
     ]

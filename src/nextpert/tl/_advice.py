@@ -25,7 +25,6 @@ from nextpert.tl._plan_screen.pool import Constraints
 from nextpert.tl._plan_screen.wells import N_SAMPLES, Choice, split_cells
 
 if TYPE_CHECKING:
-
     import anndata as ad
     from numpy.typing import NDArray
 
@@ -230,7 +229,8 @@ def in_words(said: Mapping[str, Any], target: str) -> str:
         if best == "the control":
             return f"Order nothing: w{chance}."
         needed = said["cells_needed"]
-        each = f" with at least {needed:,.0f} cells each" if np.isfinite(needed) else ""
+        each = f" with at least {needed:,.0f} cells" if np.isfinite(needed) else ""
+        each += " each" * (bool(each) and len(said["perturbations"]) > 1)
         far = "No candidate comes close: " if said["relative_distance"] > _FAR else ""
         return (
             f"Order nothing new; confirm {named}{each}: w{chance}. {far}{best} has {share} of the "

@@ -276,9 +276,7 @@ def stopping(
     record = float(record_chance(tried, n_new, farther + enough, farther + room))
     good = float(within.mean()) * (1 - record)
     gradient = _gradient(found, seen, plate)
-    gain = max(
-        gradient, record_gain(tried, int((~seen[plate.candidates]).sum()), farther, room)
-    )
+    gain = max(gradient, record_gain(tried, int((~seen[plate.candidates]).sum()), farther, room))
     of_more = np.nan if more is None else _gradient(found, seen, more)
     if not away:
         advice = AT_TARGET

@@ -61,9 +61,7 @@ class Admission(NamedTuple):
         }
 
 
-def admit(
-    asked: Candidates, pool: CandidateSet, fit: FittedPosterior, wanted: Wanted
-) -> Admission:
+def admit(asked: Candidates, pool: CandidateSet, fit: FittedPosterior, wanted: Wanted) -> Admission:
     """Admit candidates, among which ``asked`` then counts the probability of being the nearest.
 
     Members and the best measured candidate are compared in the same draws; where members are no
@@ -77,7 +75,7 @@ def admit(
     ]  # fmt: skip
     nan, without = np.full(len(names), np.nan), [""] * len(names)
     if not new:
-        return Admission(np.ones(len(names), bool), nan, nan, without, adds_up=False)
+        return Admission(np.ones(len(names), bool), nan, nan, without, False)
     place = {key(name): i for i, name in enumerate(names)}
     more = dict.fromkeys(
         each for i in new for each in members[i]
@@ -94,12 +92,16 @@ def admit(
     known = [int(j) for j in np.flatnonzero(measured) if every[j] not in own]
     best = min(known, key=lambda j: float(draws[:, j].mean()), default=None)
     columns = {i: [place[key(m)] for m in members[i] if key(m) in place] for i in new}
-    compared = [each[: len(names)] for each in nearer_than_known(draws, columns, best)]
-    admitted = np.all([np.isnan(each) | (each > MORE_LIKELY) for each in compared], axis=0)
+    over_members, over_measured = (
+        each[: len(names)] for each in nearer_than_known(draws, columns, best)
+    )
+    admitted = np.ones(len(names), bool)
+    for each in (over_members, over_measured):
+        admitted &= np.isnan(each) | (each > MORE_LIKELY)
     if not admitted.all():
         asked.admit(admitted)
     q_value = dict(zip(map(key, fit.names), fit.environments["q_value"], strict=True))
     for i in new:
         without[i] = ", ".join(m for m in members[i] if q_value.get(key(m), 0.0) >= _NO_EFFECT)
     joint = any(len(fit.naming.members(fit.names[j])) > 1 for j in np.flatnonzero(fit.seen))
-    return Admission(admitted, *compared, without, adds_up=not joint)
+    return Admission(admitted, over_members, over_measured, without, not joint)

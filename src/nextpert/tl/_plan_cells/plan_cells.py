@@ -244,9 +244,7 @@ def plan_cells(
             "distance": goal.distance,
             "target_is_candidate": int(target_is_candidate),
         }
-        pool = read_candidates(
-            candidates, None, fit, goal, target_is_candidate=target_is_candidate
-        )
+        pool = read_candidates(candidates, None, fit, goal, target_is_candidate=target_is_candidate)
         stored["advice"] = advise(
             adata, fit, pool, pool.towards(goal), n_guides=n_guides, tolerance=tolerance,
             n_samples=n_samples, rng=rng,

@@ -346,6 +346,7 @@ def plate_table(
     names = [given.names[i] for i in chosen]
     seen = np.append(fit.n_cells, 0)[fit.rows_of(names)]
     n_cells = column(found.cells, found.n_controls)
+    why = _why(found, removed, distance, admission)
     wells = {}
     if plate_format is not None:
         wells["well"] = strings(well_names(len(rows), plate_format))
@@ -358,7 +359,7 @@ def plate_table(
             "n_cells": n_cells,
             "n_cells_seen": column(seen, fit.n_control_cells),
             "strategy": strings(column(found.strategies, "control")),
-            "why": strings(column(_why(found, removed, distance), "reference for all others")),
+            "why": strings(column(why, "reference for all others")),
             "state_distance": np.maximum(distance.centre[rows], 0.0),
             "probability_among_rest": column(found.chance, np.nan),
             "probability_best": distance.nearest[rows],
@@ -376,17 +377,20 @@ def plate_table(
     return main_columns_outside(table, [*wells, "perturbation", "n_guides", "strategy"], last)
 
 
-def _why(found: Chosen, removed: Vector, distance: RankedDistance) -> list[str]:
+def _why(
+    found: Chosen, removed: Vector, distance: RankedDistance, admission: Admission
+) -> list[str]:
     """Return why each is on the plate, by the value of the column that chose it."""
     state = np.maximum(distance.centre, 0.0)
-    place = distance.centre[:-1].argsort(kind="stable").argsort() + 1
+    ranked = np.where(admission.admitted, distance.centre[:-1], np.inf)
+    place, n = ranked.argsort(kind="stable").argsort() + 1, int(admission.admitted.sum())
     words, more = [], 100 * np.diff(removed, prepend=0.0)
     for i, strategy, chance, gain in zip(
         found.candidates, found.strategies, found.chance, more, strict=True
     ):
         if strategy == "exploit" and np.isnan(chance):
             words.append(
-                f"rank {place[i]} of {len(place)} by state_distance ({state[i]:.3g}; control "
+                f"rank {place[i]} of {n} by state_distance ({state[i]:.3g}; control "
                 f"{state[-1]:.3g})"
             )
         elif strategy == "exploit":
