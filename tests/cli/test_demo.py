@@ -47,7 +47,8 @@ def test_demo_finds_the_unseen_knockout_and_writes_everything(tmp_path, capsys):
     nearest = ranking.loc[ranking["state_distance"].idxmin(), "perturbation"]
     assert nearest == hidden
     assert f"Predicted closest to the target: {hidden}" in printed.out
-    assert f"Try next: {ranking['perturbation'].iloc[0]} " in printed.out
+    assert f"First of the ranking: {ranking['perturbation'].iloc[0]}, " in printed.out
+    assert printed.out.startswith(adata.uns["design"]["advice"]["words"])
     for step in ("Learning", "Fitting", "Ranking", "Drawing"):
         assert step in printed.err
     assert len(ranking) == 36

@@ -614,7 +614,7 @@ def test_the_targets_own_perturbation_is_a_candidate_only_if_asked_for(step, fit
         found = {
             "design": lambda uns: candidates_of(uns["design"]["ranking"])["perturbation"],
             "plan": lambda uns: uns["plan"]["plate"].query("strategy != 'control'")["perturbation"],
-            "cells": lambda uns: uns["plan_cells"]["stopping"]["candidates"],
+            "cells": lambda uns: uns["plan_cells"]["advice"]["candidates"],
         }[step](uns)
         assert set(found) == named
         if step != "design" and not more:

@@ -132,7 +132,7 @@ def advice_on(
     )  # fmt: skip
     nothing = float(found.mean[-1])
     away = np.isfinite(said.relative_gain)
-    first, named, cells = said.chosen, np.zeros(0, np.int64), np.nan
+    first, named, cells = said.chosen, np.zeros(0, np.int64), 0.0
     if said.advice == CONFIRM and first < len(names):
         near = found.draws - found.draws.min(axis=1, keepdims=True) <= tolerance * nothing
         also = np.flatnonzero(seen & (near.mean(axis=0)[:-1] >= _AS_NEAR))
@@ -149,7 +149,9 @@ def advice_on(
         "good_enough": said.good_enough,
         "gain": said.gain,
         "relative_gain": said.relative_gain,
-        "relative_gain_of_more": said.gain_of_more / nothing if away else np.nan,
+        "relative_gain_of_more": (said.gain_of_more if len(again) else 0.0) / nothing
+        if away
+        else np.nan,
         "relative_distance": float(max(found.mean[first], 0) / nothing) if away else np.nan,
         "perturbations": _adata.strings(names[i] for i in named),
         "cells_needed": cells,
@@ -225,15 +227,19 @@ def in_words(said: Mapping[str, Any], target: str) -> str:
     )
     named = _adata.list_names(said["perturbations"], limit=8)
     if kind == CONFIRM:
-        share = percent(said["relative_distance"])
+        x, far = said["relative_distance"], said["relative_distance"] > _FAR
+        share = "less than 1%" if x < 0.01 else f"{100 * x:,.0f}%"
         if best == "the control":
             return f"Order nothing: w{chance}."
+        if far:
+            return (
+                f"Order nothing: no candidate comes close. W{chance}, and {best} has {share} of it."
+            )
         needed = said["cells_needed"]
         each = f" with at least {needed:,.0f} cells" if np.isfinite(needed) else ""
         each += " each" * (bool(each) and len(said["perturbations"]) > 1)
-        far = "No candidate comes close: " if said["relative_distance"] > _FAR else ""
         return (
-            f"Order nothing new; confirm {named}{each}: w{chance}. {far}{best} has {share} of the "
+            f"Order nothing new; confirm {named}{each}: w{chance}. {best} has {share} of the "
             f"control's distance."
         )
     gain, of_more = (

@@ -158,7 +158,7 @@ def plan_cells(
           best plan, ``relative_gain``, that as a share of the control's distance, and
           ``relative_gain_of_more``, by as many more cells of measured candidates;
           ``perturbations``, those to confirm or to measure; ``cells_needed``, the cells of each of
-          them that estimate its distance within ``tolerance`` (to confirm it); ``n_perturbations``
+          them that estimate its distance within ``tolerance`` (else 0); ``n_perturbations``
           and ``n_cells`` (of each) of the plan; ``n_distinct`` and ``n_untested``, the candidates
           that differ and those without cells; ``controls_trusted``, 0 if a diagnosis of this fit
           does not trust its negative controls; ``tolerance`` and ``confidence``; and
