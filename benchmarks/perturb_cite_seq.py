@@ -80,14 +80,14 @@ def read_table(path: Path, umi: np.ndarray) -> sp.csr_matrix:
     """Read the table of expression alone, as pandas does."""
     from nextpert.datasets._scp1064 import expression, rows
 
-    file = expression.ExpressionFile(path)
-    obs = pd.DataFrame({"UMI_count": umi.astype(float)}, index=file.cells)
+    table = expression.WideTable(path)
+    obs = pd.DataFrame({"UMI_count": umi.astype(float)}, index=table.cells)
     study = rows.Study(obs, obs, np.ones(len(obs), bool), [], {}, {})
     wanted = rows.Wanted(None, None, False, False, None, True)
-    with rows.RowStore(len(obs), counts=False) as store:
-        for entries in expression.read_expression([file], study, wanted):
+    with rows.RowStore(len(obs)) as store:
+        for entries in expression.read_expression([table], study, wanted):
             store.add(*entries)
-        return store.in_memory(len(study.genes))[0]
+        return store.in_memory(len(study.genes), {"value": np.float32})["value"]
 
 
 def decompress(path: Path) -> int:

@@ -11,7 +11,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._files import whole_file
-from nextpert.cli._output import check_outputs
+from nextpert.cli._output import require_free
 
 pytestmark = pytest.mark.processes
 
@@ -20,7 +20,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from nextpert._files import whole_file
-from nextpert.cli._output import check_outputs, write_hdf5
+from nextpert.cli._output import write_hdf5
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**13, 2**13))
 try:
@@ -86,7 +86,7 @@ def to_study(adata, path):
 
 
 def to_result_of_the_command(adata, path):
-    check_outputs({path: "--out"}, None, overwrite=True)
+    require_free({path: None}, None, overwrite=True)
 
 
 @pytest.mark.brief_chain

@@ -249,4 +249,4 @@ def test_the_command_takes_symbols(by_symbol, tmp_path, capsys):
     assert one == two
     capsys.readouterr()
     assert main(["preprocess", str(tmp_path / "i.h5ad"), *options]) == 2
-    assert "with --gene-symbols" in capsys.readouterr().err
+    assert "with gene_symbols" in capsys.readouterr().err

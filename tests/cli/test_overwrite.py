@@ -8,17 +8,14 @@ import shutil
 import anndata as ad
 import h5py
 import numpy as np
-import pandas as pd
 import pytest
 
 import nextpert as npt
 from nextpert.campaign.file import write_campaign
 from nextpert.cli import main
-from nextpert.cli._output import _hidden_folder, check_outputs
+from nextpert.cli._output import _hidden_folder, require_free
 
 pytestmark = [pytest.mark.processes, pytest.mark.brief_chain]
-
-DEMO = ["--n-runs", "2", "--n-samples", "20", "--n-graphs", "2"]
 
 
 def contents(folder):
@@ -46,9 +43,8 @@ def test_results_are_replaced_with_leave_alone(kind, table, fitted, capsys):
     before = contents(folder)
     assert run(*words, "--level", 0.5) == 2
     told = error(capsys)
-    assert f"'{out}' is there already" in told
+    assert f"'{out}' exists" in told
     assert "--overwrite" in told
-    assert "--out" in told
     assert contents(folder) == before
     assert run(*words, "--level", 0.5, "--overwrite") == 0
     stored = (ad.read_zarr if kind == "zarr" else ad.read_h5ad)(out)
@@ -68,7 +64,7 @@ def test_each_file_of_a_run_counts(left, fitted, monkeypatch, capsys):
     before = contents(fitted.parent)
     monkeypatch.setattr("nextpert.tl.perturbation_effects", None, raising=False)  # not called
     assert run(*words) == 2
-    assert f"{left}' is there already: replace it with --overwrite" in error(capsys)
+    assert f"{left}' exists: replace it with --overwrite" in error(capsys)
     assert contents(fitted.parent) == before
 
 
@@ -86,22 +82,16 @@ def foreign(name, folder, fitted):
         write_campaign(ad.AnnData(np.ones((2, 2))), path, [])
     elif name == "text.h5ad":
         path.write_text("no HDF5")
-    elif name.endswith(".parquet"):
-        pytest.importorskip("pyarrow")
-        pd.DataFrame({"cell": [1]}).to_parquet(path)
     elif name == "folder.csv":
         path.mkdir()
-    else:
-        path.write_text("cell,label\na,MYC\n" if name == "cells.csv" else "")
     return path
 
 
 @pytest.mark.filterwarnings("ignore:Writing zarr v2")
 @pytest.mark.parametrize(
     "name",
-    ["folder.zarr", "mine.zarr", "mine.h5ad", "campaign.h5ad", "text.h5ad", "cells.csv",
-     "empty.csv", "folder.csv", "cells.parquet"],
-)  # fmt: skip
+    ["folder.zarr", "mine.zarr", "mine.h5ad", "campaign.h5ad", "text.h5ad", "folder.csv"],
+)
 def test_what_the_command_did_not_write_stays(name, fitted, monkeypatch, capsys):
     path = foreign(name, fitted.parent, fitted)
     option = "--out" if path.suffix in (".zarr", ".h5ad") else "--table"
@@ -109,9 +99,7 @@ def test_what_the_command_did_not_write_stays(name, fitted, monkeypatch, capsys)
     monkeypatch.setattr("nextpert.tl.perturbation_effects", None, raising=False)  # not called
     for leave in ([], ["--overwrite"]):
         assert run("effects", fitted, option, path, *leave) == 2
-        told = error(capsys)
-        assert str(path) in told
-        assert option in told
+        assert str(path) in error(capsys)
         assert contents(fitted.parent) == before
     assert path.exists()
 
@@ -121,52 +109,7 @@ def test_a_result_that_was_changed_since_is_no_longer_replaced(fitted, capsys):
     assert run("effects", fitted, "--out", out) == 0
     ad.read_h5ad(out).write_h5ad(out)
     assert run("effects", fitted, "--out", out, "--overwrite") == 2
-    assert "was not written by this command, so that --overwrite does not" in error(capsys)
-
-
-def test_settings_of_ones_own_stay(fitted, capsys):
-    (fitted.parent / "x.h5ad.toml").write_text("[effects]\nlevel = 0.5\n")
-    before = contents(fitted.parent)
-    for leave in ([], ["--overwrite"]):
-        assert run("effects", fitted, "--out", fitted.parent / "x.h5ad", *leave) == 2
-        assert "x.h5ad.toml' is there already and was not written by" in error(capsys)
-    assert contents(fitted.parent) == before
-
-
-@pytest.mark.processes
-def test_a_page(fitted, capsys):
-    folder = fitted.parent
-    assert run("effects", fitted) == 0
-    words = ["report", folder / "screen.effects.h5ad", "--out", folder / "page.html"]
-    assert run(*words) == 0
-    assert run(*words, "--title", "Two") == 2
-    assert "page.html' is there already: replace it with --overwrite" in error(capsys)
-    assert run(*words, "--title", "Two", "--overwrite") == 0
-    assert "<title>Two" in (folder / "page.html").read_text()
-    (folder / "page.html").write_text("<!doctype html><title>My own</title>")
-    assert run(*words, "--overwrite") == 2
-    assert "was not written by this command" in error(capsys)
-    assert "My own" in (folder / "page.html").read_text()
-
-
-@pytest.mark.processes
-def test_the_folder_of_the_demo(screen, capsys):
-    out = screen.parent / "out"
-    words = ["demo", "--data", screen, "--target", "MYC", "--out", out, *DEMO]
-    assert run(*words) == 0
-    assert {"cpca_density.png", "dag.png", "design.png"} < {path.name for path in out.iterdir()}
-    (out / "notes.txt").write_text("mine")
-    before = contents(out)
-    assert run(*words) == 2
-    assert "annotated.h5ad' is there already: replace it with --overwrite" in error(capsys)
-    assert contents(out) == before
-    assert run(*words, "--overwrite") == 0
-    assert set(contents(out)) == set(before)
-    (out / "dag.png").write_text("mine")
-    before = contents(out)
-    assert run(*words, "--overwrite") == 2
-    assert "dag.png' is there already and was not written by" in error(capsys)
-    assert contents(out) == before
+    assert "was not written by this command, so --overwrite does not" in error(capsys)
 
 
 @pytest.mark.processes
@@ -190,7 +133,7 @@ def test_hidden_folders_of_killed_runs_are_removed_and_those_of_others_stay(tmp_
     (tmp_path / ".nextpert_killed").mkdir()
     (tmp_path / ".nextpert_killed" / ".lock").touch()
     with _hidden_folder(tmp_path) as alive:
-        check_outputs({tmp_path / "x.csv": "--out"}, None, overwrite=False)
+        require_free({tmp_path / "x.csv": print}, None, overwrite=False)
         assert list(tmp_path.iterdir()) == [alive]
     assert not list(tmp_path.iterdir())
 
@@ -205,7 +148,7 @@ def test_what_comes_in_the_meantime_stays(fitted, monkeypatch, capsys):
 
     monkeypatch.setattr("nextpert.tl.perturbation_effects", meanwhile, raising=False)
     assert run("effects", fitted, "--out", out) == 2
-    assert "was not written by this command" in error(capsys)
+    assert "exists" in error(capsys)
     assert out.read_text() == "somebody else's"
     assert sorted(p.name for p in fitted.parent.iterdir()) == [fitted.name, "x.h5ad"]
 

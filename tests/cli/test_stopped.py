@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
 
+import anndata as ad
 import numpy as np
 import pytest
 
@@ -30,59 +30,31 @@ def _never(*args, **options):
     raise AssertionError
 
 
-def test_files_are_written_all_or_none(screen, monkeypatch, capsys):
-    assert _demo(screen) == 0
-    out = screen.parent / "out"
-    before = {p.name: p.read_bytes() for p in out.iterdir()}
-
-    def fail(adata, path):
-        path.write_text("half")
-        message = "No space left on device"
-        raise OSError(message)
-
-    monkeypatch.setattr("nextpert.cli._demo.write_screen", fail)
-    assert _demo(screen, "--acquisition", "random", "--overwrite") == 2
-    assert "No space left" in capsys.readouterr().err
-    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
-    new = screen.parent / "new" / "below"
-    assert _demo(screen, out=new) == 2
-    assert sorted(screen.parent.iterdir()) == [out, screen]
-
-
-def test_a_move_that_fails_leaves_no_folder(screen, monkeypatch):
-    def fail(*args):
-        raise OSError("no")
-
-    monkeypatch.setattr("nextpert.cli._output.os.replace", fail)
-    assert _demo(screen, out=screen.parent / "new" / "below") == 2
-    assert list(screen.parent.iterdir()) == [screen]
-
-
 @pytest.mark.parametrize("error", [KeyboardInterrupt, signal.SIGTERM, signal.SIGHUP])
-def test_interruption_leaves_nothing(error, screen, monkeypatch, capsys):
+def test_interruption_leaves_nothing(error, fitted, monkeypatch, capsys):
     def interrupt(*args, **options):
         if isinstance(error, signal.Signals):
             signal.raise_signal(error)
         raise KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("nextpert.cli._demo.write_screen", interrupt)
+    monkeypatch.setattr("nextpert.cli._run.write_screen", interrupt)
     code = 130 if error is KeyboardInterrupt else 128 + error
-    assert _demo(screen) == code
+    assert main(["effects", str(fitted), "--quiet"]) == code
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.endswith("interrupted, nothing written" if code == 130 else "nothing written")
-    assert list(screen.parent.iterdir()) == [screen]
+    assert list(fitted.parent.iterdir()) == [fitted]
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_signal_during_the_report_says_that_results_are_there(screen, monkeypatch, capsys):
+def test_a_signal_during_the_report_says_that_results_are_there(fitted, monkeypatch, capsys):
     def stop(*args):
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr("nextpert.cli._demo.describe_ranking", stop)
-    assert _demo(screen) == 143
+    monkeypatch.setattr("nextpert.cli._run.verdict_of", stop)
+    assert main(["effects", str(fitted), "--quiet"]) == 143
     assert "terminated, results are written" in capsys.readouterr().err
-    assert (screen.parent / "out" / "ranking.csv").is_file()
+    assert (fitted.parent / "screen.effects.h5ad").is_file()
 
 
 def test_a_terminated_process_leaves_nothing(screen):
@@ -111,7 +83,7 @@ def test_a_folder_that_cannot_be_is_found_early(place, screen, monkeypatch, caps
     before = sorted(screen.parent.rglob("*"))
     monkeypatch.setattr("nextpert.tl.learn_dag", _never, raising=False)
     assert _demo(screen, out=screen.parent / place) == 2
-    assert "with --out" in capsys.readouterr().err
+    assert "folder" in capsys.readouterr().err
     assert sorted(screen.parent.rglob("*")) == before
 
 
@@ -126,39 +98,26 @@ def test_a_folder_without_permission_is_found_early(screen, monkeypatch, capsys)
     assert _demo(screen) == 2
     line = capsys.readouterr().err
     assert "Permission denied" in line
-    assert "--out" in line
+    assert "name another" in line
 
 
-def test_a_full_disk_is_found_early(screen, monkeypatch, capsys):
-    free = shutil.disk_usage(screen.parent)._replace(free=1000)
-    monkeypatch.setattr("nextpert.cli._output.shutil.disk_usage", lambda path: free)
-    monkeypatch.setattr("nextpert.tl.learn_dag", _never, raising=False)
-    assert _demo(screen) == 2
-    assert "make room there, or name another with --out" in capsys.readouterr().err
-    assert list(screen.parent.iterdir()) == [screen]
-
-
-@pytest.mark.parametrize(("most", "late"), [(2**16, False), (2**21, True)])
-def test_a_disk_that_takes_no_more(most, late, screen, small_screen, brief_command):
-    """A limit on the size of files stands for the disk: met at once, or only while writing."""
-    small_screen.obsm["large"] = np.random.default_rng(0).normal(size=(small_screen.n_obs, 700))
-    small_screen.write_h5ad(screen, compression="gzip")
-    command = [*brief_command, "demo", "--data", str(screen), "--target", "MYC"]
+def test_a_disk_that_takes_no_more(fitted, brief_command):
+    """A limit on the size of files stands for the disk."""
+    adata = ad.read_h5ad(fitted)
+    adata.obsm["large"] = np.random.default_rng(0).normal(size=(adata.n_obs, 700))
+    adata.write_h5ad(fitted, compression="gzip")
     done = subprocess.run(
-        [*command, "--out", str(screen.parent / "out"), *FAST],
+        [*brief_command, "effects", str(fitted), "--quiet"],
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**21, 2**21)),
     )
     assert done.returncode == 2, done.stderr
     assert "nextpert: error: " in done.stderr
     assert "Traceback" not in done.stderr
-    assert ("or name another with --out" in done.stderr) != late
-    # Not counted: an old matplotlib tells which outdated names of pyparsing it uses.
-    told = [line for line in done.stderr.splitlines() if ".mplstyle: " not in line]
-    assert len(told) <= 3, "HDF5 says nothing of its own"
-    assert list(screen.parent.iterdir()) == [screen]
+    assert len(done.stderr.splitlines()) <= 3, "HDF5 says nothing of its own"
+    assert list(fitted.parent.iterdir()) == [fitted]
 
 
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])

@@ -6,7 +6,6 @@ import gzip
 import shutil
 
 import anndata as ad
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +13,6 @@ import pytest
 from nextpert._adata import progress
 from nextpert._adata.panel import ZHANG2023
 from nextpert.datasets import perturb_cite_seq
-from nextpert.datasets._scp1064 import rows
 from nextpert.datasets._scp1064.standin import write_portal_standin
 
 
@@ -194,17 +192,6 @@ def test_backed_is_the_same_on_disk(portal, counts, tmp_path, assert_same_adata)
     loaded.write_h5ad(tmp_path / "in_memory.h5ad")
     assert_same_adata(ad.read_h5ad(path), ad.read_h5ad(tmp_path / "in_memory.h5ad"))
     assert [p.name for p in path.parent.iterdir()] == ["out.h5ad"]
-
-
-def test_more_entries_than_32_bits_count(portal, loaded, tmp_path, monkeypatch):
-    indptr = rows.RowStore.indptr
-    monkeypatch.setattr(rows.RowStore, "indptr", lambda self: indptr(self).astype(np.int64))
-    path = tmp_path / "out.h5ad"
-    read(portal[0], backed=path, counts=True).file.close()
-    with h5py.File(path) as file:
-        assert file["X/indptr"].dtype == file["layers/counts/indptr"].dtype == np.int64
-    assert np.array_equal(ad.read_h5ad(path).X.toarray(), loaded.X.toarray())
-    assert np.array_equal(read(portal[0]).X.toarray(), loaded.X.toarray())
 
 
 def test_zeros_and_digits_however_printed(portal, loaded, tmp_path):

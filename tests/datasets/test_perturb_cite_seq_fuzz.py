@@ -1,4 +1,4 @@
-"""Files damaged at random: an error, or exactly what was written; never another matrix."""
+"""Files damaged at random: an error, or what was written to five digits; never another matrix."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def study(tmp_path_factory):
 
 
 def outcome(folder, truth, *, counts=True):
-    """Return 'error' or 'exact'; anything else fails the test."""
+    """Return 'error' or 'same'; anything else fails the test."""
     try:
         found = perturb_cite_seq(folder, genes=list(truth.var_names), counts=counts, protein=False)
     except (ValueError, FileNotFoundError):
         return "error"
-    assert np.array_equal(found.X.toarray(), truth.X.toarray())
+    np.testing.assert_allclose(found.X.toarray(), truth.X.toarray(), atol=1e-4)
     assert found.obs.astype(str).equals(truth.obs.astype(str))
     if counts:
         assert np.array_equal(found.layers["counts"].toarray(), truth.layers["counts"].toarray())
-    return "exact"
+    return "same"
 
 
 def run(tmp_path, study, damage, n, *, plain=False, file=EXPRESSION, seed=0):
@@ -143,7 +143,7 @@ def test_bytes_of_plain_text_removed(tmp_path, study):
 def test_rows_and_fields_changed(tmp_path, study, kind):
     outcomes = run(tmp_path, study, change_rows(kind), 8, seed=len(kind))
     if kind == "swap columns":
-        assert set(outcomes) == {"exact"}
+        assert set(outcomes) == {"same"}
     else:
         assert outcomes.count("error") >= 4
 

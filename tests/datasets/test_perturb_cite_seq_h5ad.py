@@ -72,16 +72,12 @@ def test_scperturb_object(scperturb, loaded):
     assert (scperturb.obs.loc[several, "perturbation"].str.count(r"\+") == 0).all()
 
 
-@pytest.mark.parametrize("form", ["csc", "csr", "dense", "lognorm", "without ncounts"])
+@pytest.mark.parametrize("form", ["csc", "csr", "dense"])
 def test_from_file_however_stored(scperturb, loaded, form, tmp_path):
     if form == "csr":
         scperturb.X = sp.csr_matrix(scperturb.X)
     elif form == "dense":
         scperturb.X = scperturb.X.toarray()
-    elif form == "lognorm":
-        scperturb.X = loaded.X.copy()
-    elif form == "without ncounts":
-        del scperturb.obs["ncounts"]
     path = tmp_path / "study.h5ad"
     scperturb.write_h5ad(path)
     assert_same_shape(perturb_cite_seq(path, counts=True), loaded)
@@ -121,25 +117,6 @@ def test_what_it_made_goes_in_again(loaded, tmp_path):
     assert_same_shape(perturb_cite_seq(tmp_path / "made.h5ad", counts=True), loaded)
 
 
-@pytest.mark.parametrize("separator", ["_", "+"])
-def test_without_guides_the_labels_are_taken(scperturb, loaded, separator):
-    labels = loaded.obs["perturbation"].astype(str).str.replace("+", separator)
-    guide_free = labels.isin(["no_guide", "control_guide"])
-    scperturb.obs["perturbation"] = labels.where(~guide_free, "control")
-    del scperturb.obs["guide_id"]
-    del scperturb.obs["sgRNA"]
-    with pytest.warns(UserWarning, match="no list of guides"):
-        found = perturb_cite_seq(scperturb)
-    assert found.obs["perturbation"].tolist() == loaded.obs["perturbation"].tolist()
-    assert found.obs["n_targets"].tolist() == loaded.obs["n_targets"].tolist()
-
-
-def test_gene_symbols_beside_ensembl_names(scperturb, loaded):
-    scperturb.var["gene_symbol"] = scperturb.var_names
-    scperturb.var_names = [f"ENSG{i:011d}" for i in range(scperturb.n_vars)]
-    assert perturb_cite_seq(scperturb).var_names.equals(loaded.var_names)
-
-
 @pytest.mark.parametrize("value", [-1, 1.5, np.nan, np.inf])
 def test_values_that_are_no_counts(scperturb, value):
     scperturb.X.data[5] = value
@@ -153,14 +130,12 @@ def test_values_that_cannot_be(scperturb, loaded):
         perturb_cite_seq(scperturb)
     with pytest.warns(UserWarning, match="more UMI than the cell has"):
         perturb_cite_seq(scperturb, verify=False)
-    scperturb.X = loaded.X.copy()
-    with pytest.raises(ValueError, match="which is no whole number of its UMI"):
-        perturb_cite_seq(scperturb, counts=True)
-    scperturb.X.data[3] = 15
-    with pytest.raises(ValueError, match=r"which is not ln\(1 \+ TPM\)"):
-        perturb_cite_seq(scperturb)
+    made = loaded.copy()
+    made.X.data[made.X.data.argmin()] *= 0.9
+    with pytest.raises(ValueError, match=r"no whole number.*counts=False"):
+        perturb_cite_seq(made, counts=True)
     del scperturb.obs["perturbation_2"]
-    with pytest.raises(ValueError, match=r"adata.obs lacks 'condition' and 'perturbation_2'"):
+    with pytest.raises(ValueError, match=r"adata.obs lacks condition; it holds"):
         perturb_cite_seq(scperturb)
 
 

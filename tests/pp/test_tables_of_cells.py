@@ -52,6 +52,7 @@ def test_a_screen_of_cells_becomes_its_table():
     z = z_scores(table, true)
     assert z.std() == pytest.approx(1.0, abs=0.08)  # batches taken off
     assert np.allclose(table.layers["se"][1:], 0.7 * np.sqrt(1 / 60 + 1 / 300), rtol=0.2)
+    assert np.allclose(table.var["control_se"], 0.7 / np.sqrt(300), rtol=0.2)
 
 
 def test_the_variance_between_guides_is_part_of_the_errors():

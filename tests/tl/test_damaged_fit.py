@@ -58,9 +58,13 @@ def row_left_out(stored):
     stored["environments"] = stored["environments"].iloc[:-1]
 
 
+def place_outside(stored):
+    stored["hierarchical"]["effects"]["place"].flat[0] = 127
+
+
 DAMAGES = (
     short, fewer_genes, not_finite, negative, no_controls, words, other_genes, other_infinite,
-    row_left_out,
+    row_left_out, place_outside,
 )  # fmt: skip
 
 

@@ -108,6 +108,8 @@ def test_the_model_is_trusted_where_it_is_right(trusted):
     value = values(found)
     assert value["graph", "weight"] == pytest.approx(1, abs=0.05)
     assert value["unseen perturbations", "error_to_no_effect"] < 0.05
+    rule = found["summary"].set_index(["part", "quantity"])["rule"]
+    assert rule["graph", "error_half_added"] == "at most 0.1"
     assert value["graph", "error_half_added"] < 0
     for part in ("shrinkage", "unseen perturbations"):
         assert 0.85 < value[part, "coverage_90"] < 0.96

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,8 @@ _FEWEST_CELLS = 2
 # Numbers are a quantity, not names, if there are more of them than plates or lanes have numbers,
 # and fewer cells have each: of counts of transcripts 10, of scores that were rounded 100.
 _MANY_NUMBERS, _CELLS_OF_WHOLE, _CELLS_OF_BROKEN = 20, 10, 100
+logger = logging.getLogger(__name__)
+
 _NO_GUIDE = ""  # cells whose guide is not said form one block per perturbation
 
 
@@ -82,6 +85,18 @@ class Environments:
         """Return all perturbations, sorted, without the controls."""
         names = sorted(set(self.perturbation))
         return [name for name in names if name != self.roles.control]
+
+    def say_without_guide(self) -> None:
+        """Log how many labelled cells have no guide, if any have."""
+        key = self.roles.guide_key
+        missing = (
+            0 if key is None else int(self.table["n_cells"][self.table[key] == _NO_GUIDE].sum())
+        )
+        if missing:
+            logger.warning(
+                "%d labelled cells have no guide in adata.obs[%r]: those of a perturbation count "
+                "as one guide of it. Fill the column, or drop these cells.", missing, key,
+            )  # fmt: skip
 
     def naming_on(self, genes: Iterable[str]) -> Naming:
         """Return how labels name targets, with these genes measured."""
@@ -216,6 +231,13 @@ def read_environments(
             message = (
                 f"adata.obs[{name!r}] is missing for {missing} labelled cells: fill it, or drop "
                 f"these cells."
+            )
+            raise ValueError(message)
+        column, n_levels = column_of(adata, name), len(tables[name].names)
+        if name in guide and _is_quantity(column[labelled], int(labelled.sum()), n_levels):
+            message = (
+                f"guide_key={name!r} holds {n_levels} different values, a continuous quantity: "
+                f"name the column of guides."
             )
             raise ValueError(message)
     for name in roles.batch_key:

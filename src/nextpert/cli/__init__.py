@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from cyclopts import CycloptsError
 
     from nextpert.cli._commands import COMMANDS, parse
-    from nextpert.cli._words import as_error, say
+    from nextpert.cli._words import HINT, say
 
     for name in ("stdout", "stderr"):  # one that was closed (">&-") is to be no other file
         if getattr(sys, name) is None:
@@ -54,10 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         job = parse(argv)
         if job is not None:  # else help, or the version, is printed
-            from nextpert.cli._output import require_screen
-
-            for path in job.screens:
-                require_screen(path)
             with _stopped_by_signals(), _told_on_one_line():
                 if job.name == "demo":
                     from nextpert.cli._demo import run_demo as run
@@ -81,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif job.options["debug"]:
             raise
         else:
-            say(f"error: {as_error(error, job.given)}")
+            say(f"error: {str(error) or type(error).__name__}")
+            say(HINT)
         return 2
     finally:
         try:
@@ -119,17 +116,25 @@ def _stopped_by_signals() -> Iterator[None]:
 @contextmanager
 def _told_on_one_line() -> Iterator[None]:
     """Print what the functions warn of and log as warnings, each on one line."""
-    from nextpert.cli._words import heard, in_options, say
+    from nextpert.cli._words import HINT, heard, say
+
+    said: list[str] = []
+
+    def tell(line: str) -> None:
+        said.append(line)
+        say(line)
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if category is UserWarning:  # sub-classes are other packages' deprecations and the like
-            say(f"warning: {in_options(str(message))}")
+            tell(f"warning: {message}")
 
     with (
         warnings.catch_warnings(),
-        heard(logging.WARNING, lambda record: say(f"note: {in_options(record.getMessage())}")),
+        heard(logging.WARNING, lambda record: tell(f"note: {record.getMessage()}")),
     ):
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = show
         yield
+    if said:
+        say(HINT)

@@ -14,26 +14,22 @@ from cyclopts import Parameter
 from nextpert.cli._options import (
     FILES,
     STEPS,
-    Candidates,
     Columns,
     Flag,
     FromTable,
-    GeneSymbols,
     Job,
     Jobs,
     Labels,
-    Method,
     Names,
+    Pool,
     Prior,
     Ranking,
     Results,
     Rng,
     Run,
-    Samples,
     Screen,
     Shift,
     Show,
-    TargetIsCandidate,
     Wanted,
     Whole,
     WholeOrNone,
@@ -43,8 +39,8 @@ from nextpert.cli._options import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_COLUMNS, _LABELS, _PRIOR, _RANKING = Columns(), Labels(), Prior(), Ranking()
+_COLUMNS, _LABELS, _PRIOR = Columns(), Labels(), Prior()
+_POOL, _RANKING = Pool(), Ranking()
 _WANTED, _RESULTS, _USUAL, _TABLE = Wanted(), Results(), Run(), FromTable()
 COMMANDS = (*STEPS, "report", "demo")
 
@@ -81,8 +77,7 @@ def preprocess(
 
     The first step. It reads raw counts, or log-normalised expression, and a column of obs with the
     perturbation of each cell. It writes the cells and genes kept, log-normalised, and the roles of
-    the columns, which later steps use. The table lists the perturbations, their
-    numbers of cells and why some were dropped.
+    the columns. The table lists the perturbations, numbers of cells and why some were dropped.
 
     Example: `nextpert preprocess screen.h5ad --perturbation-key gene --control non-targeting`
 
@@ -94,8 +89,7 @@ def preprocess(
         Cells whose target is outside the panel or not measured: 'keep', as their effects are
         estimated from the cells, or 'drop'.
     unassigned
-        More labels of cells whose perturbation is not known. Missing labels, 'unknown',
-        'multiplet' and the like are known.
+        More labels of cells without a known perturbation, besides 'unknown' and the like.
     separator
         What joins the target genes of a label.
     aliases
@@ -122,8 +116,7 @@ def learn(
     results: Results = _RESULTS,
     columns: Columns = _COLUMNS,
     genes: Names | None = None,
-    gene_symbols: GeneSymbols = None,
-    method: Method = "gsp",
+    method: str = "gsp",
     environments: str = "control",
     dag: Path | None = None,
     alpha: float = 0.001,
@@ -153,7 +146,7 @@ def learn(
     genes
         Genes of the graph: their names, or @FILE with a name per line. By default all.
     method
-        The search; 'given' takes the graph of --dag.
+        The search: 'gsp', 'boss', 'causaldag', or 'given', which takes the graph of --dag.
     environments
         'control' learns from control cells; 'all' from all labelled cells, with --method boss.
     dag
@@ -168,13 +161,16 @@ def learn(
         Orders that GSP starts from: 'boss', its own and that of BOSS; or 'random', its own alone,
         as in the paper.
     n_graphs
-        Number of bootstrap graphs, for the frequency of each edge and the uncertainty of CIV. 1 for
-        none.
+        Number of bootstrap graphs, for the frequency of each edge and intervals. 1 for none.
     perturbation_targets
         Genes that a perturbation acts on directly, with --environments all: 'learned' from the
         cells; 'known', only the gene that it is named after; or a csv file (perturbation, gene).
     targets_upstream
         Place the target genes of all perturbations upstream of all other genes.
+    rng
+        Seed of the random numbers. The same seed gives the same results.
+    n_jobs
+        Number of threads or processes, -1 for all processors. Results do not depend on it.
     """
 
 
@@ -184,7 +180,6 @@ def fit(
     *,
     results: Results = _RESULTS,
     columns: Columns = _COLUMNS,
-    gene_symbols: GeneSymbols = None,
     guide_key: str | None = None,
     perturbations: Names | None = None,
     shift: Shift = "knockout",
@@ -226,6 +221,9 @@ def fit(
         Noise variance of all genes, if known. By default it is inferred.
     intercept
         Fit an intercept per gene.
+    shift
+        What a perturbation does to its target genes: 'knockout' (minus their mean in control
+        cells), 'activation' (one unit up), or a csv file, perturbations x genes.
     """
 
 
@@ -234,7 +232,7 @@ def effects(
     screen: Screen,
     *,
     results: Results = _RESULTS,
-    candidates: Candidates = None,
+    candidates: Names | None = None,
     genes: Names | None = None,
     condition: str | None = None,
     level: float = 0.9,
@@ -258,6 +256,8 @@ def effects(
         Value of condition_key that effects are wanted in; by default averages over conditions.
     level
         Probability that the credible intervals cover.
+    candidates
+        Perturbations to report, named as for `nextpert plan`. By default those of the fit.
     """
 
 
@@ -286,6 +286,8 @@ def design(
         Let the acquisition account for the noise of the next experiment.
     perturbation_key
         Column of obs with the perturbation of each cell. By default that of the fit.
+    shift
+        As of `nextpert fit`.
     """
 
 
@@ -298,8 +300,7 @@ def plan(
     n_perturbations: Whole = 8,
     n_cells: Whole = 2000,
     strategy: str = "exploit",
-    candidates: Candidates = None,
-    target_is_candidate: TargetIsCandidate = False,
+    pool: Pool = _POOL,
     max_combination: Whole = 1,
     include: Names | None = None,
     exclude: Names | None = None,
@@ -353,6 +354,8 @@ def plan(
     plate_format
         Number of wells of a plate, for the names of the wells: 8, 96 or 384. By default there are
         no wells, as in a pooled screen.
+    rng
+        Seed of the random numbers. The same seed gives the same results.
     """
 
 
@@ -368,9 +371,8 @@ def cells(
     confidence: float = 0.95,
     n_guides: WholeOrNone = None,
     n_replicates: WholeOrNone = None,
-    candidates: Candidates = None,
-    target_is_candidate: TargetIsCandidate = False,
-    n_samples: Samples = 1000,
+    pool: Pool = _POOL,
+    n_samples: Whole = 1000,
     rng: Rng = 0,
     run: Run = _USUAL,
 ) -> None:
@@ -397,6 +399,10 @@ def cells(
         Number of guides per perturbation. By default the median of the screen.
     n_replicates
         Number of replicates per perturbation. By default the median of the screen.
+    n_samples
+        Number of posterior draws.
+    rng
+        Seed of the random numbers. The same seed gives the same results.
     """
 
 
@@ -408,7 +414,6 @@ def distances(
     columns: Columns = _COLUMNS,
     target: Wanted = _WANTED,
     genes: Names | None = None,
-    gene_symbols: GeneSymbols = None,
     perturbations: Names | None = None,
     confidence: float = 0.9,
     run: Run = _USUAL,
@@ -484,6 +489,12 @@ def replay(
         Number of repeats, at least 2.
     simulated
         Draw cells from a fit to the screen instead of taking its own.
+    shift
+        As of `nextpert fit`.
+    rng
+        Seed of the random numbers. The same seed gives the same results.
+    n_jobs
+        Number of threads or processes, -1 for all processors. Results do not depend on it.
     """
 
 
@@ -503,6 +514,13 @@ def diagnose(
     rule, and whether it passed.
 
     Example: `nextpert diagnose screen.fit.h5ad`
+
+    Parameters
+    ----------
+    rng
+        Seed of the random numbers. The same seed gives the same results.
+    n_jobs
+        Number of threads or processes, -1 for all processors. Results do not depend on it.
     """
 
 
@@ -574,4 +592,8 @@ def demo(
         Number of restarts of the search for the graph. By default 10 (3 above 100 genes).
     n_graphs
         Number of bootstrap graphs.
+    n_jobs
+        Number of threads or processes, -1 for all processors. Results do not depend on it.
+    show
+        Number of rows of the table to print.
     """

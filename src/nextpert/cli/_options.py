@@ -10,12 +10,11 @@ from dataclasses import dataclass, is_dataclass
 from functools import wraps
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from cyclopts import App, Group, Parameter
 from cyclopts.config import Toml
 from cyclopts.help import DefaultFormatter
-from cyclopts.validators import Number
 
 from nextpert import __version__
 
@@ -23,11 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from cyclopts import ArgumentCollection, Token
-
-    Method = str
-else:  # every file in this folder registers the search of its name
-    _SEARCHES = (Path(__file__).parents[1] / "core" / "search" / "methods").glob("[!_]*.py")
-    Method = Literal[("given", *sorted(file.stem for file in _SEARCHES))]
 
 PIPELINE = """\
 Recommends which perturbation to test next, given a single-cell perturbation screen.
@@ -46,73 +40,42 @@ RUN = Group("Run", sort_key=3)
 
 
 class Step(NamedTuple):
-    """A command that calls one Python function on a screen.
+    """A command that calls one Python function on a screen, and where its table is stored.
 
     Parameters
     ----------
     function
         What it calls.
-    table
-        Where ``adata.uns`` holds the table of its results: key, and name within it.
-    columns
-        How this table begins, by which ``--overwrite`` knows a csv file as one of the command.
+    key, part
+        The table is ``adata.uns[key][part]``.
     """
 
     function: str
-    table: tuple[str, str]
-    columns: tuple[str, str]
+    key: str
+    part: str
 
 
 STEPS = {
-    "preprocess": Step(
-        "pp.perturbation_screen",
-        ("preprocessing", "perturbations"),
-        ("perturbation", "target_genes"),
-    ),
-    "learn": Step("tl.learn_dag", ("dag", "edges"), ("parent", "child")),
-    "fit": Step("tl.fit_dag_blr", ("dag_blr", "environments"), ("perturbation", "target_genes")),
-    "effects": Step(
-        "tl.perturbation_effects", ("perturbation_effects", ""), ("perturbation", "gene")
-    ),
-    "design": Step("tl.design_interventions", ("design", "ranking"), ("rank", "perturbation")),
-    "plan": Step("tl.plan_screen", ("plan", "plate"), ("perturbation", "n_guides")),
-    "cells": Step("tl.plan_cells", ("plan_cells", "genes"), ("gene", "cell_sd")),
-    "distances": Step(
-        "tl.target_distances", ("target_distances", "table"), ("perturbation", "n_cells")
-    ),
-    "replay": Step("tl.replay_design", ("replay", "overall"), ("held_out", "strategy")),
-    "diagnose": Step("tl.diagnose", ("diagnosis", "summary"), ("part", "quantity")),
+    "preprocess": Step("pp.perturbation_screen", "preprocessing", "perturbations"),
+    "learn": Step("tl.learn_dag", "dag", "edges"),
+    "fit": Step("tl.fit_dag_blr", "dag_blr", "environments"),
+    "effects": Step("tl.perturbation_effects", "perturbation_effects", ""),
+    "design": Step("tl.design_interventions", "design", "ranking"),
+    "plan": Step("tl.plan_screen", "plan", "plate"),
+    "cells": Step("tl.plan_cells", "plan_cells", "genes"),
+    "distances": Step("tl.target_distances", "target_distances", "table"),
+    "replay": Step("tl.replay_design", "replay", "overall"),
+    "diagnose": Step("tl.diagnose", "diagnosis", "summary"),
 }
 
 
+@dataclass
 class Job:
-    """A command and what it was given.
+    """A command, and all its options by name; ``written`` once its results are in their place."""
 
-    Parameters
-    ----------
-    name
-        Of the command.
-    arguments
-        What its function was given by name; options of one kind are a dataclass.
-
-    Attributes
-    ----------
-    options
-        The same, every option under its own name.
-    written
-        Whether the results are in their place.
-    """
-
-    def __init__(self, name: str, arguments: Mapping[str, Any]) -> None:
-        self.name, self.arguments = name, dict(arguments)
-        self.options = _flat(self.arguments)
-        self.written = False
-
-    @property
-    def screens(self) -> list[Path]:
-        """The files that it reads a screen or results from."""
-        named = [self.options.get("screen"), self.options.get("data")]
-        return [path for path in named if path] + [*map(Path, self.options.get("also") or ())]
+    name: str
+    options: dict[str, Any]
+    written: bool = False
 
     @property
     def given(self) -> dict[str, Any]:
@@ -170,79 +133,20 @@ def _from_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollectio
     config = arguments.get("--config", default=None)
     if config is not None and config.tokens:
         path = Path(config.tokens[-1].value)
-        if not path.is_file():
-            message = f"--config: there is no file {str(path)!r}."
-            raise FileNotFoundError(message)
-        Toml(path)(app, commands, arguments)
+        Toml(path, must_exist=True)(app, commands, arguments)
 
 
-# Kinds of options, and those that several commands have, with their help.
+# Kinds of options.
 Names = tuple[str, ...]
 Flag = Annotated[bool, Parameter(negative=())]
 Whole = Annotated[int, Parameter(converter=_whole)]
 WholeOrNone = Annotated[int | None, Parameter(converter=_whole)]
 Screen = Annotated[Path, Parameter(group=FILES, help="The screen, an h5ad or zarr file.")]
-Target = Annotated[
-    str | None, Parameter(help="A perturbation of the screen whose state is the target.")
-]
-Layer = Annotated[str | None, Parameter(help="Layer to read. By default X.")]
-GeneSymbols = Annotated[
-    str | None,
-    Parameter(
-        help="Column of var with the gene names that labels and options use, if the names of var "
-        "are others, such as Ensembl ids."
-    ),
-]
-Candidates = Annotated[
-    Names | None,
-    Parameter(
-        help="Perturbations to consider: their names; @FILE with a name per line; 'fitted', those "
-        "of the fit (the default); 'genes', those and a knockout of every gene of the panel; or a "
-        "csv file of shifts, perturbations x genes."
-    ),
-]
-TargetIsCandidate = Annotated[
-    bool,
-    Parameter(
-        negative=(),
-        help="Keep the perturbation that defines the target state among the candidates.",
-    ),
-]
-Shift = Annotated[
-    str | None,
-    Parameter(
-        metavar="WORD|FILE.csv",
-        help="What a perturbation does to its target genes: 'knockout' (minus their mean in "
-        "control cells), 'activation' (one unit up), or a csv file, perturbations x genes.",
-    ),
-]
-Samples = Annotated[int, Parameter(converter=_whole, help="Number of posterior draws.")]
-Show = Annotated[
-    int,
-    Parameter(
-        group=RUN,
-        converter=_whole,
-        validator=Number(gte=0),
-        help="Number of rows of the table to print.",
-    ),
-]
+Shift = Annotated[str | None, Parameter(metavar="WORD|FILE.csv")]
+Show = Annotated[int, Parameter(group=RUN, converter=_whole)]
+Jobs = Annotated[int, Parameter(group=RUN, converter=_whole)]
 Rng = Annotated[
-    int,
-    Parameter(
-        name=("--rng", "--seed"),
-        group=RUN,
-        metavar="SEED",
-        converter=_whole,
-        help="Seed of the random numbers. The same seed gives the same results.",
-    ),
-]
-Jobs = Annotated[
-    int,
-    Parameter(
-        group=RUN,
-        converter=_whole,
-        help="Number of threads or processes, -1 for all processors. Results do not depend on it.",
-    ),
+    int, Parameter(name=("--rng", "--seed"), group=RUN, metavar="SEED", converter=_whole)
 ]
 
 
@@ -251,7 +155,8 @@ Jobs = Annotated[
 class Wanted:
     """The target state, in one of the forms that a command line can hold."""
 
-    target: Target = None
+    target: str | None = None
+    """A perturbation of the screen whose state is the target."""
     target_group: Annotated[tuple[str, str] | None, Parameter(metavar="KEY VALUE")] = None
     """The target state is the mean of the cells whose column KEY of obs holds VALUE."""
     target_mean: Annotated[Names | None, Parameter(metavar="GENE=MEAN...")] = None
@@ -259,11 +164,6 @@ class Wanted:
     target_file: Path | None = None
     """A csv file with the columns gene and mean; or a TOML file with the fields of
     nextpert.Target, such as state, signature, at_most, away_from, weights and distance."""
-
-    @property
-    def given(self) -> list[str]:
-        """The options that name it."""
-        return [name for name, value in vars(self).items() if value is not None]
 
 
 @Parameter(name="*", group=_OPTIONS)
@@ -278,14 +178,17 @@ class Labels:
     panel: Names | None = None
     """Genes of the analysis: their names; @FILE with a name per line; or 'zhang2023', the 36 genes
     of that paper. By default every gene detected in a tenth of the control cells."""
-    gene_symbols: GeneSymbols = None
+    gene_symbols: str | None = None
+    """Column of var with the gene names that labels and options use, if the names of var are
+    others, such as Ensembl ids."""
     combinations: str = "drop"
     """Cells with several targets: 'drop', 'keep', or 'panel_only', which names them by their
     targets in the panel alone."""
     depth_key: str | None = None
     """Column of obs with the total counts of each cell. Give it if the file holds few of the genes
     that were sequenced. By default the sum over the genes of the file."""
-    layer: Layer = None
+    layer: str | None = None
+    """Layer to read. By default X."""
     guide_key: str | None = None
     """Column of obs with the guide (or replicate, donor, clone) of each cell."""
     batch_key: Names | None = None
@@ -303,12 +206,29 @@ class Columns:
     control: str | None = None
     """Label of the control cells. By default the label that `preprocess` was given, or
     'control'."""
-    layer: Layer = None
+    layer: str | None = None
+    """Layer to read. By default X."""
+    gene_symbols: str | None = None
+    """Column of var with the gene names that labels and options use, if the names of var are
+    others, such as Ensembl ids."""
 
 
 @Parameter(name="*", group=_OPTIONS)
 @dataclass(frozen=True, kw_only=True)
-class Ranking:
+class Pool:
+    """The candidates."""
+
+    candidates: Names | None = None
+    """Perturbations to consider: their names; @FILE with a name per line; 'fitted', those of the
+    fit (the default); 'genes', those and a knockout of every gene of the panel; or a csv file of
+    shifts, perturbations x genes."""
+    target_is_candidate: Flag = False
+    """Keep the perturbation that defines the target state among the candidates."""
+
+
+@Parameter(name="*", group=_OPTIONS)
+@dataclass(frozen=True, kw_only=True)
+class Ranking(Pool):
     """How candidates are ranked."""
 
     acquisition: str = "auto"
@@ -316,12 +236,12 @@ class Ranking:
     'probability'. To reach the target: 'probability' of being nearest, 'ei', 'thompson', 'greedy'.
     To reduce uncertainty: 'civ'. Or 'random'. With exact shifts also 'civ_ow', 'cv', 'maxv', 'mi',
     'target_mean_variance' and 'ucb'."""
-    candidates: Candidates = None
-    target_is_candidate: TargetIsCandidate = False
     n_cells: Whole = 100
     """Number of cells of the next experiment."""
-    n_samples: Samples = 400
+    n_samples: Whole = 400
+    """Number of posterior draws."""
     rng: Rng = 0
+    """Seed of the random numbers. The same seed gives the same results."""
 
 
 @Parameter(name="*", group=_OPTIONS)
@@ -354,11 +274,6 @@ class FromTable:
     control_se: str | None = None
     """Of a csv file: 'conservative', if the number of control cells is not known."""
 
-    @property
-    def given(self) -> list[str]:
-        """The options that say something."""
-        return [name for name, value in vars(self).items() if value is not None]
-
 
 @Parameter(name="*", group=FILES)
 @dataclass(frozen=True, kw_only=True)
@@ -369,7 +284,8 @@ class Results:
     """Where to write the screen, h5ad or zarr. By default SCREEN.COMMAND.h5ad."""
     table: Path | None = None
     """Where to write the table of results as well, csv or parquet."""
-    show: Show = 15  # half a screen
+    show: Show = 15
+    """Number of rows of the table to print."""
 
 
 @Parameter(name="*", group=RUN)
@@ -380,7 +296,7 @@ class Run:
     config: Annotated[Path | None, Parameter(group=FILES)] = None
     """A TOML file with settings, such as every run writes. Options given here go before it."""
     overwrite: Annotated[Flag, Parameter(group=FILES)] = False
-    """Replace the files of an earlier run. Files that nextpert did not write stay."""
+    """Replace files that exist; an h5ad or zarr only if nextpert wrote it."""
     json: Flag = False
     """Print one JSON object: verdict, summary, files written."""
     quiet: Flag = False
@@ -418,7 +334,7 @@ def command(function: Callable[..., None]) -> Callable[..., Job]:
     def job(*args: Any, **options: Any) -> Job:
         given = signature.bind(*args, **options)
         given.apply_defaults()
-        return Job(function.__name__, given.arguments)
+        return Job(function.__name__, _flat(given.arguments))
 
     app.command(job, help=flowing(about).strip(), sort_key=next(_places))
     return job

@@ -1,12 +1,10 @@
-"""The files of a run: looked for before anything is computed, written all or none.
+"""The files of a run: examined before anything is computed, written all or none.
 
-A path that is taken is replaced with ``--overwrite`` alone, and only if the command wrote what is
-there: nothing of anybody else's is lost by a wrong name. All commands write through this module.
+A path that exists is replaced with ``--overwrite`` alone, a screen only if the command wrote it.
 """
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 import signal
@@ -18,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextpert._files import as_csv, errors_about, followed, write_hdf5, write_zarr
-from nextpert.cli._options import STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,85 +23,51 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-# A disk with less room than this is full; a screen is compressed, rarely to a quarter of the file
-# it came from.
-_PROBE = 2**20
-_COMPRESSED = 4
+    Writers = Mapping[Path, Callable[[Path], Any]]
+
+SCREENS = (".h5ad", ".zarr")
 _LOCK = ".lock"  # in the hidden folder of a run
 # Attribute of the root of an h5ad or zarr that the command wrote. No other writer copies it, so
 # a file that was changed since is no longer one of these.
 _MARK = "nextpert"
-# Tables bear no mark, but begin as those of steps do, plans of wells and rounds among them.
-_FIRST_COLUMNS = {
-    *(step.columns for step in STEPS.values()), ("well", "perturbation"), ("round", "chosen"),
-}  # fmt: skip
-_SIGNS = {
-    ".toml": "# nextpert ",
-    ".html": '<meta name="generator" content="nextpert ',
-    ".png": "Software\0Matplotlib version",
-}
 
 
-def require_screen(path: Path, option: str = "") -> None:
-    """Raise unless there is such a file, or folder for a zarr; name those that lie beside it."""
-    if path.suffix == ".zarr" and os.path.isdir(path):
-        return
-    beside: list[str] = []
-    if not os.path.isfile(path) and os.path.isdir(path.parent):
-        beside = sorted(f.name for f in path.parent.iterdir() if f.suffix in (".h5ad", ".zarr"))
-    require_file(path, option, f" The folder holds {', '.join(beside[:10])}." if beside else "")
+def require_ending(path: Path, option: str, *kinds: str) -> Path:
+    """Return the path, or raise unless it ends as one of some kinds of files."""
+    if path.suffix not in kinds:
+        message = f"{option} must end in {' or '.join(kinds)}, but is {str(path)!r}."
+        raise ValueError(message)
+    return path
 
 
-def require_file(path: Path, option: str = "", near: str = "") -> None:
-    """Raise unless there is such a file; ``near`` ends the message."""
-    if os.path.isdir(path):  # an empty name is that of the working folder
-        message = f"{option and f'{option}: '}{str(path)!r} is a folder, not a file.{near}"
-        raise FileNotFoundError(message)
-    if not os.path.isfile(path):  # a Path raises an error if the name is too long
-        message = f"{f'{option}: there' if option else 'There'} is no file {str(path)!r}.{near}"
-        raise FileNotFoundError(message)
-
-
-def check_outputs(options: Mapping[Path, str], source: Path | None, *, overwrite: bool) -> None:
-    """Raise unless all files can be written; ``options`` has the option that names each.
+def require_free(writers: Writers, source: Path | None, *, overwrite: bool) -> None:
+    """Raise unless all files can be written.
 
     Raises
     ------
     ValueError
-        If a file is the one that is read, stands where a folder is, is taken and may not be
-        replaced, cannot be written, or its disk has too little room.
+        If a file is the one that is read, exists and may not be replaced, or cannot be written.
     """
-    places = {}
-    for path, option in options.items():
-        target = followed(path)
+    for path in writers:
+        with errors_about(path):
+            target = followed(path)
+            exists, place = path.exists(), _existing(target.parent)
         if source is not None and source.exists() and target == source.resolve():
-            message = f"{str(path)!r} is the screen itself, which is kept: name another with "
-            raise ValueError(f"{message}{option}.")
-        place = existing(target.parent)
-        taken = path.is_dir() and path.suffix != ".zarr"
-        if not place.is_dir() or taken:
-            what = f"{path} is a folder" if taken else f"{place} is no folder"
-            message = f"Cannot write to {str(path)!r}: {what}. Name another with {option}."
+            message = f"{str(path)!r} is the screen itself, which is kept: name another with --out."
             raise ValueError(message)
-        places[place] = path
-    _check_taken(options, overwrite)
-    needed = _PROBE + (source.stat().st_size // _COMPRESSED if source and source.is_file() else 0)
-    for place, path in places.items():
-        another = f"make room there, or name another with {options[path]}."
-        try:
-            _remove_left_over(place)
-            with _hidden_folder(place) as folder:
-                (folder / "room").write_bytes(bytes(_PROBE))
-                free = shutil.disk_usage(folder).free
-        except OSError as error:
-            message = f"Cannot write to {str(path)!r} ({error.strerror or error}): {another}"
-            raise ValueError(message) from error
-        if free < needed:
+        if exists and not overwrite:
+            message = f"{str(path)!r} exists: replace it with --overwrite, or name another."
+            raise ValueError(message)
+        if exists and not _may_be_replaced(path):
             message = (
-                f"Only {free / 1e6:.0f} MB are free at {str(path)!r}, but the results need about "
-                f"{needed / 1e6:.0f} MB: {another}"
+                f"{str(path)!r} exists and was not written by this command, so --overwrite does "
+                "not replace it: name another, or move it away."
             )
             raise ValueError(message)
+        with errors_about(path):
+            _remove_left_over(place)
+            with _hidden_folder(place):
+                pass
 
 
 @contextmanager
@@ -126,120 +89,58 @@ def _remove_left_over(place: Path) -> None:
             shutil.rmtree(lock.parent, ignore_errors=True)
 
 
-def _check_taken(options: Mapping[Path, str], overwrite: bool) -> None:
-    """Raise if a path is taken, by what may not be replaced or without leave to."""
-    for path, option in options.items():
-        if path.exists() and not _is_ours(path):
-            message = (
-                f"{str(path)!r} is there already and was not written by this command"
-                f"{', so that --overwrite does not replace it' if overwrite else ''}: name "
-                f"another with {option}, or move it away."
-            )
-            raise ValueError(message)
-        if path.exists() and not overwrite:
-            message = (
-                f"{str(path)!r} is there already: replace it with --overwrite, or name another "
-                f"with {option}."
-            )
-            raise ValueError(message)
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether a file, or the folder of a zarr, is one that the command wrote."""
-    kind = path.suffix
-    if path.is_dir() != (kind == ".zarr") or not (path.is_dir() or path.is_file()):
-        return False  # a pipe, which keeps waiting who reads it
-    # What is damaged, or of another format than its name says, may raise anything.
-    with suppress(Exception):
-        if kind == ".h5ad":
+def _may_be_replaced(path: Path) -> bool:
+    """Whether a path is a file that is no screen, or a screen that the command wrote."""
+    if not (path.is_dir() if path.suffix == ".zarr" else path.is_file()):  # or a pipe
+        return False
+    if path.suffix not in SCREENS:
+        return True
+    with suppress(Exception):  # what is damaged, or of another format, may raise anything
+        if path.suffix == ".h5ad":
             import h5py  # type: ignore[import-untyped]
 
             with h5py.File(path, "r") as file:
                 return _MARK in file.attrs
-        if kind == ".zarr":
-            import zarr
+        import zarr
 
-            return _MARK in zarr.open_group(str(path), mode="r").attrs
-        if kind == ".parquet":
-            import pandas as pd
-
-            return tuple(map(str, pd.read_parquet(path).columns[:2])) in _FIRST_COLUMNS
-        with path.open("rb") as file:
-            start = file.read(2**12).decode("utf-8", errors="replace")
-        if kind == ".csv":
-            return tuple(next(csv.reader(start.splitlines()))[:2]) in _FIRST_COLUMNS
-        return start.startswith(_SIGNS[kind]) if kind == ".toml" else _SIGNS[kind] in start
+        return _MARK in zarr.open_group(str(path), mode="r").attrs
     return False
 
 
-def write_all(
-    writers: Mapping[Path, Callable[[Path], Any]], options: Mapping[Path, str], *, overwrite: bool
-) -> None:
+def write_all(writers: Writers, source: Path | None, *, overwrite: bool) -> None:
     """Write files to hidden folders beside their places, then move them all there at once.
 
-    A link is followed. Whether paths are taken is looked at again, as a run may take hours.
+    A link is followed. Whether paths exist is examined again, as a run may take hours.
     """
     with ExitStack() as stack:
         ready: dict[Path, Path] = {}
-        folders: dict[Path, Path] = {}
         for path, write in writers.items():
             target = followed(path)
-            place = existing(target.parent)
-            if place not in folders:
-                folders[place] = stack.enter_context(_hidden_folder(place))
-            ready[target] = folders[place] / f"{len(ready)}_{path.name}"
+            new = stack.enter_context(_hidden_folder(_existing(target.parent)))
+            ready[target] = new / path.name
             with errors_about(path):
                 write(ready[target])
-        _check_taken(options, overwrite)
+        require_free(writers, source, overwrite=overwrite)
         with _undisturbed():
             _move(ready)
 
 
 def _move(ready: Mapping[Path, Path]) -> None:
     """Move files to their places; an error brings back what was there before."""
-    made: list[Path] = []
-    placed: list[Path] = []
-    before: dict[Path, Path] = {}
-    try:
+    with ExitStack() as undo:
         for path, temporary in ready.items():
-            parent = path.parent
-            place = existing(parent)
-            if place != parent:  # all below is ours
-                made += [place / parent.relative_to(place).parts[0]]
-                parent.mkdir(parents=True)
-            if path.exists():
-                before[path] = temporary.with_name(f"old_{temporary.name}")
-                _keep(path, before[path])
+            place = _existing(path.parent)
+            if place != path.parent:  # all folders below are made here
+                undo.callback(shutil.rmtree, place / path.relative_to(place).parts[0], True)
+                path.parent.mkdir(parents=True)
+            old = temporary.with_name(f"old_{path.name}")
             with errors_about(path):
+                if path.exists():
+                    os.replace(path, old)
+                    undo.callback(os.replace, old, path)
                 os.replace(temporary, path)
-            placed.append(path)
-    except OSError:
-        for path in placed:
-            _remove(path)
-        for path, old in before.items():
-            if old.exists():
-                os.replace(old, path)
-        for folder in made:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def _keep(path: Path, old: Path) -> None:
-    """Keep what is at a path under another name, too; of a folder there can be one name alone."""
-    if path.is_dir():
-        os.replace(path, old)
-        return
-    try:
-        os.link(path, old)
-    except OSError:  # file systems without links
-        shutil.copy2(path, old)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+                undo.callback(os.replace, path, temporary)
+        undo.pop_all()
 
 
 def write_screen(adata: AnnData, path: Path) -> None:
@@ -279,17 +180,9 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         path.write_text(as_csv(table), encoding="utf-8", newline="")
 
 
-def write_text(text: str, path: Path) -> None:
-    """Write text."""
-    path.write_text(text, encoding="utf-8")
-
-
-def existing(path: Path) -> Path:
-    """Return the path, or the nearest folder above it that is there."""
-    path = path.absolute()
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path
+def _existing(path: Path) -> Path:
+    """Return the path, or the nearest folder above it that exists."""
+    return next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
 
 
 @contextmanager

@@ -53,14 +53,15 @@ def perturb_cite_seq(
     .. math:: x = \ln(1 + 10^6\, c / u),
 
     of a gene's UMI count :math:`c` in a cell with :math:`u` UMI. The table of genes x cells is read
-    line by line, every field of it checked, and only what is wanted is kept: memory stays within
-    2 GB plus the result, or 2 GB with ``backed``.
+    line by line, and entries wanted are put into a temporary file (up to 10 GB for all genes and
+    cells): memory holds the result and a buffer, or with ``backed`` the buffer alone.
 
-    Damaged files are errors, with the file's name and the line. Beside the layout, the checksum
-    of gzipped files is verified, and (with ``verify``) that every cell's values sum up to a
-    million transcripts and are whole counts of its UMI: that finds values altered or exchanged
-    between cells, and genes that are missing. It cannot find values exchanged between genes of
-    one cell in a file that was gzipped afterwards, nor names exchanged between genes.
+    Damaged files are errors, with the file's name and the line of the table. Beside the layout, the
+    checksum of gzipped files is verified, and (with ``verify``) that every cell's values sum up to
+    a million transcripts, to 10, and are whole counts of its UMI, to 0.1: that finds values
+    exchanged between cells or altered in their first five digits, and genes that are missing. It
+    cannot find values exchanged between genes of one cell in a file that was gzipped afterwards,
+    nor names exchanged between genes.
 
     Parameters
     ----------
@@ -86,11 +87,11 @@ def perturb_cite_seq(
         ``"counts"`` for the raw counts; ``"study"`` for the scale of ``Protein_expression``,
         also taken by ``True`` if the raw counts are absent; ``False`` for none.
     counts
-        Whether to restore the integer counts to ``layers["counts"]``. A value that is no whole
-        count within the rounding of its printed digits is an error.
+        Whether to restore the integer counts to ``layers["counts"]``. A value that is not within
+        0.1 of a whole count is an error.
     backed
         Path of an h5ad to write the result to, in bounded memory. It is there whole or not at all,
-        and an existing file is replaced. The AnnData returned reads from it.
+        and an existing file is replaced. The AnnData returned reads ``X`` from it.
     cache
         Folder that keeps the download; by default the user's cache folder.
     verify

@@ -9,7 +9,7 @@ import numpy as np
 
 from nextpert._adata import closest, in_order, list_names, read_stored
 from nextpert._adata.target import DISTANCES
-from nextpert._files import whole_file
+from nextpert._files import followed, whole_file
 from nextpert._warn import warn
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _with_format(save: str | os.PathLike[str]) -> Path:
     """Return the path of a figure; one without an ending gets matplotlib's usual, as there."""
     import matplotlib as mpl
 
-    if Path(save).is_dir():
+    if followed(save).is_dir():
         message = f"save={str(save)!r} is a folder: name a file in it."
         raise ValueError(message)
     path = Path(save)

@@ -95,6 +95,18 @@ def test_left_out_perturbations_are_predicted_as_candidates_are():
         np.testing.assert_allclose(predicted[g], wanted * screen.sd[g], atol=1e-10)
 
 
+def test_the_size_of_effects_is_their_variance_beyond_sampling_gene_by_gene():
+    screen, _, _ = modules(0, n=12, targets=[[0], [0], [3], *[[] for _ in range(9)]])
+    total = freedom = 0.0
+    for g in range(screen.observed.shape[1]):
+        rows = np.flatnonzero(~screen.own()[:, g])
+        seen = screen.observed[rows, g] / screen.sd[g]
+        noise = screen.own_variance()[rows, g] / screen.sd[g] ** 2
+        total += ((seen - seen.mean()) ** 2).sum() - noise.sum() * (len(rows) - 1) / len(rows)
+        freedom += len(rows) - 1
+    assert _Screen.of(screen, np.ones(12, bool)).size == pytest.approx(total / freedom)
+
+
 def test_the_error_of_the_controls_is_not_predicted():
     screen, _, rows = modules(1)
     known = SideInformation(list(screen.names), rows)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from nextpert.core import ScreenMoments
+from nextpert.core._compile import entry
 from nextpert.core.model import scores
+from nextpert.core.model._hierarchical_kernel import _draw_from_logs
 from nextpert.core.model.hierarchical import fit_hierarchical
 from nextpert.core.screen.guides import pool_guides
 from nextpert.core.screen.mean_distance import mean_distance
@@ -158,3 +160,17 @@ def test_correlation_without_the_error_that_two_estimates_share():
     found = scores.correlations(one + error, two + error, shared=np.ones(one.shape))
     assert plain.mean() > 0.4
     assert abs(found.mean()) < 4 * found.std() / 20
+
+
+@entry
+def drawn(logs, uniform):
+    return _draw_from_logs(logs, uniform)
+
+
+@pytest.mark.parametrize("level", [-5000.0, 0.0, 5000.0])
+def test_an_entry_is_drawn_by_its_chance_however_extreme_the_logarithms(level):
+    uniform = np.linspace(0.001, 0.999, 1000)
+    found = [drawn(level + np.log([1.0, 3.0, 4.0]), u) for u in uniform]
+    np.testing.assert_allclose(
+        np.bincount(found, minlength=3) / 1000, [1 / 8, 3 / 8, 1 / 2], atol=0.002
+    )

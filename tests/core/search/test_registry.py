@@ -1,14 +1,11 @@
 """A search is one file: its name, options and defaults are asked for wherever users meet them."""
 
-import re
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
 
 import nextpert as npt
-from nextpert.cli import main
 from nextpert.core import Dag
 from nextpert.core.search import methods, registry
 from nextpert.core.search.registry import Found, names_that, register, searches
@@ -73,17 +70,5 @@ def test_a_name_is_taken_by_one_search_which_may_be_run_again():
 
 
 @pytest.mark.usefixtures("chain")
-def test_names_in_messages_are_those_of_the_registry(tmp_path, small_screen, capsys):
+def test_names_in_messages_are_those_of_the_registry():
     assert names_that(lambda search: "alpha" in search.options).endswith('"chain" or "gsp"')
-    file = tmp_path / "screen.h5ad"
-    small_screen.write_h5ad(file)
-    assert main(["learn", str(file), "--method", "boss", "--alpha", "0.1", "--quiet"]) == 2
-    said = capsys.readouterr().err
-    assert re.search(r"--alpha is for --method (\w+ or )*chain or gsp, not boss", said)
-
-
-def test_the_command_offers_the_searches_and_a_given_graph():
-    from nextpert.cli._options import Method
-
-    choices = get_args(Method)
-    assert sorted(choices) == sorted([*FILES, "given"])

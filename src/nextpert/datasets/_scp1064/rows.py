@@ -1,20 +1,15 @@
 """Turn entries that come gene by gene into the rows of an AnnData, in memory or in an h5ad file.
 
-Entries are collected up to a few million, sorted by cell, and put aside in fragments: one for
-every group of consecutive cells. The rows of a group are then joined from its fragments, one
-group after the other, and the fragments released. So no more is held than the result and a
-small part of it, or, by way of a file, the small part alone.
+Some millions of entries at a time are sorted by cell and put into a temporary file. The rows of a
+group of cells are then joined from the blocks of this file, one group after the other. So no more
+is held in memory than the result and one block.
 """
 
 from __future__ import annotations
 
-import glob
 import logging
-import mmap
-import os
-import socket
 import tempfile
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,16 +19,17 @@ import pandas as pd
 import scipy.sparse as sp
 
 from nextpert._adata import closest, list_names
-from nextpert._files import writing_to
+from nextpert._files import whole_file
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Iterator, Sequence
 
     from anndata import AnnData
     from numpy.typing import NDArray
 
     # Rows and columns of the result, values and counts, all of shape (n_entries,).
-    Entries = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64], NDArray[np.int32]]
+    Entries = tuple[NDArray[Any], NDArray[Any], NDArray[np.float64], NDArray[np.float64]]
 
 logger = logging.getLogger(__name__)
 CONDITIONS = ("Control", "IFNγ", "Co-culture")
@@ -42,8 +38,10 @@ _COLUMNS = (
     "perturbation", "n_guides", "n_targets",
 )  # fmt: skip
 _GROUP = 1024  # cells
-_BLOCK = 1 << 23  # entries sorted at a time
+_BLOCK = 1 << 22  # entries sorted at a time
 _CHUNK = (1 << 18,)  # entries of an h5ad's chunk
+_ENTRY = np.dtype([("cell", "i4"), ("gene", "i4"), ("value", "f4"), ("count", "i4")])
+_WHOLE = 0.1  # how far a count may be from a whole number, by the digits printed
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,7 @@ class Wanted:
         """Return which cells are of the wanted conditions, shape ``(n_cells,)``."""
         if self.condition is None:
             return np.ones(len(conditions), dtype=bool)
-        listed = [self.condition] if isinstance(self.condition, str) else self.condition
-        names = [str(name) for name in listed]
+        names = [self.condition] if isinstance(self.condition, str) else [*self.condition]
         found = list(dict.fromkeys(conditions))
         unknown = [name for name in names if name not in found]
         if unknown or not names:
@@ -99,17 +96,40 @@ class Study:
     obsm: dict[str, Any]
     facts: dict[str, Any]
 
+    @property
+    def row(self) -> NDArray[np.int64]:
+        """The row of the result of every cell of the study, -1 for those not wanted."""
+        return np.where(self.kept, np.cumsum(self.kept) - 1, -1)
+
+
+def counts_of(
+    values: NDArray[np.float64], umi: NDArray[np.float64], where: str, wanted: Wanted
+) -> NDArray[np.float64]:
+    """Return the counts behind values ln(1 + 1e6 count / UMI), or raise where they are not whole.
+
+    ``values`` and ``umi``, that of each value's cell, have shape ``(n_entries,)``.
+    """
+    counts = np.expm1(values) * umi / 1e6
+    wrong = np.flatnonzero(np.abs(counts - np.rint(counts)) > _WHOLE)
+    if len(wrong) and (wanted.counts or wanted.verify):
+        i = wrong[0]
+        message = (
+            f"{where} holds {values[i]:g} for a cell with {umi[i]:g} UMI: that is a count of "
+            f"{counts[i]:.6g}, no whole number. Are the metadata of the same study? Pass "
+            f"`{'counts' if wanted.counts else 'verify'}=False` to load the values as they are."
+        )
+        raise ValueError(message)
+    return np.rint(counts)
+
 
 def to_anndata(study: Study, entries: Iterable[Entries], wanted: Wanted) -> AnnData:
     """Return the AnnData of a study and its entries, in memory or backed by a file."""
     import anndata as ad
 
-    target = None if wanted.backed is None else Path(wanted.backed)
-    with nullcontext() if target is None else writing_to(target):
-        store = RowStore(
-            int(study.kept.sum()), counts=wanted.counts, folder=target and target.parent
-        )
-    with store:
+    with (
+        whole_file(wanted.backed) if wanted.backed is not None else nullcontext() as part,
+        RowStore(int(study.kept.sum()), part and part.parent) as store,
+    ):
         for some in entries:
             store.add(*some)
         facts = study.facts | {
@@ -125,210 +145,126 @@ def to_anndata(study: Study, entries: Iterable[Entries], wanted: Wanted) -> AnnD
         known = [name for name in CONDITIONS if name in found]
         obs["condition"] = pd.Categorical(obs["condition"], [*known, *sorted(found - set(known))])
         for name in ("sgRNA", "guides", "library_preparation_protocol", "perturbation"):
-            obs[name] = obs[name].astype("category").cat.remove_unused_categories()
+            obs[name] = pd.Categorical(obs[name])
         adata = ad.AnnData(
             obs=obs, var=pd.DataFrame(index=pd.Index(study.genes)), obsm=study.obsm,
             uns={"guides": study.guides, "perturb_cite_seq": facts},
         )  # fmt: skip
         logger.info("%d cells x %d genes", adata.n_obs, adata.n_vars)
-        if target is not None:
-            with part_file(target) as part:
-                write_rows(part, adata, store)
-            return open_backed(target)
-        matrices = store.in_memory(adata.n_vars)
-        adata.X = matrices[0]
-        if wanted.counts:
-            adata.layers["counts"] = matrices[1]
-        return adata
+        kinds = {"value": np.float32} | ({"count": np.int32} if wanted.counts else {})
+        if part is None:
+            matrices = store.in_memory(adata.n_vars, kinds)
+            adata.X = matrices["value"]
+            if wanted.counts:
+                adata.layers["counts"] = matrices["count"]
+            return adata
+        write_rows(part, adata, store, kinds)
+    return ad.read_h5ad(Path(str(wanted.backed)), backed="r")
 
 
-def write_rows(path: Path, adata: AnnData, store: RowStore) -> None:
+def write_rows(path: Path, adata: AnnData, store: RowStore, kinds: dict[str, Any]) -> None:
     """Write annotation and rows to an h5ad file: values to ``X``, counts to ``layers``."""
     import h5py  # type: ignore[import-untyped]
     from anndata.io import sparse_dataset, write_elem
 
     adata.write_h5ad(path)
     with h5py.File(path, "r+") as file:
-        matrices: list[Any] = []
-        places = ((file, "X"), (file["layers"], "counts"))
-        for (group, name), kind in zip(places, store.kinds, strict=False):
+        matrices: dict[str, Any] = {}
+        for name, kind in kinds.items():
+            place = "X" if name == "value" else "layers/counts"
             empty = sp.csr_matrix((0, adata.n_vars), dtype=kind)
-            empty.indptr = store.indptr()[:1]
-            write_elem(group, name, empty, dataset_kwargs={"chunks": _CHUNK})
-            matrices.append(sparse_dataset(group[name]))
+            if store.n_entries.sum() > np.iinfo(np.int32).max:
+                empty.indptr = empty.indptr.astype(np.int64)
+            write_elem(file, place, empty, dataset_kwargs={"chunks": _CHUNK})
+            matrices[name] = sparse_dataset(file[place])
         for rows in store.rows(adata.n_vars):
-            for matrix, some in zip(matrices, rows, strict=True):
-                matrix.append(some)
-
-
-def open_backed(path: Path) -> AnnData:
-    """Open an h5ad file with values, and counts if there are any, left on disk."""
-    import anndata as ad
-    import h5py
-    from anndata.io import read_elem, sparse_dataset
-
-    file = h5py.File(path, "r")
-    if "layers/counts" not in file:
-        file.close()
-        return ad.read_h5ad(path, backed="r")
-    slots: dict[str, Any] = {name: read_elem(file[name]) for name in ("obs", "var", "uns", "obsm")}
-    # read_h5ad would take the layer into memory.
-    layers = {"counts": sparse_dataset(file["layers/counts"])}
-    return ad.AnnData(filename=path, filemode="r", layers=layers, **slots)
-
-
-@contextmanager
-def part_file(target: Path) -> Iterator[Path]:
-    """Yield a path beside ``target`` that takes its place at the end, or vanishes after an error.
-
-    What a killed process left there is removed: the name tells whose it is.
-    """
-    beginning = f".{target.name}.{socket.gethostname()}-"
-    for left in target.parent.glob(f"{glob.escape(beginning)}*.part"):
-        pid = left.name.removeprefix(beginning).removesuffix(".part")
-        if pid.isdecimal() and os.name != "nt":  # there, a signal 0 would interrupt
-            try:
-                os.kill(int(pid), 0)
-            except ProcessLookupError:
-                left.unlink(missing_ok=True)
-            except OSError:  # runs, under another user
-                pass
-    part = target.with_name(f"{beginning}{os.getpid()}.part")
-    try:
-        with writing_to(target):
-            yield part
-            os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+            for name, matrix in matrices.items():
+                matrix.append(rows[name])
 
 
 class RowStore:
-    """Collects entries of a matrix of cells x genes and gives its rows.
+    """Collects entries of a matrix of cells x genes in a temporary file and gives its rows.
 
     Parameters
     ----------
     n_cells
         Number of cells.
-    counts
-        Whether every entry brings its count.
     folder
-        Folder for a temporary file that holds the fragments; ``None`` keeps them in memory.
+        Folder for the temporary file; by default that of the system.
     """
 
-    def __init__(self, n_cells: int, *, counts: bool, folder: Path | None = None) -> None:
-        kinds = [("gene", np.int32), ("value", np.float32), ("count", np.int32)]
-        self._entry = np.dtype(kinds if counts else kinds[:2])
-        self.kinds = [self._entry[name] for name in ("value", "count")[: 1 + counts]]
-        self._cells, self._entries = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, self._entry)
-        self._filled = 0
+    def __init__(self, n_cells: int, folder: Path | None = None) -> None:
+        self.n_entries = np.zeros(n_cells, np.int64)
+        self._edges = np.append(np.arange(0, n_cells, _GROUP), n_cells)
+        self._new: list[NDArray[Any]] = []
+        # Where the entries of each group begin, of every block.
+        self._starts: list[NDArray[np.int64]] = []
         # Nameless where the system has such files, so that nothing is left of a killed process.
-        self._file: Any = tempfile.TemporaryFile(dir=folder) if folder else None  # noqa: SIM115
-        # Of every group of cells: the number of entries of each, and where these lie.
-        n_groups = -(-n_cells // _GROUP)
-        self._fragments: list[list[tuple[NDArray[np.int32], Any]]] = [[] for _ in range(n_groups)]
-        self._n_entries = np.zeros(n_cells, np.int64)
+        self._file: Any = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
 
     def __enter__(self) -> RowStore:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._fragments = []
-        if self._file is not None:
-            self._file.close()
+        self._file.close()
 
     def add(
         self,
-        cells: NDArray[np.int32],
-        genes: NDArray[np.int32],
+        cells: NDArray[Any],
+        genes: NDArray[Any],
         values: NDArray[np.float64],
-        counts: NDArray[np.int32],
+        counts: NDArray[np.float64],
     ) -> None:
-        """Add up to ``_BLOCK`` entries, each of shape ``(n_entries,)``; no gene of a cell twice."""
-        if self._filled + len(cells) > _BLOCK:
+        """Add entries, each of shape ``(n_entries,)``; no gene of a cell twice."""
+        entries = np.empty(len(cells), _ENTRY)
+        for name, part in zip(_ENTRY.names or (), (cells, genes, values, counts), strict=True):
+            entries[name] = part
+        self._new.append(entries)
+        if sum(map(len, self._new)) > _BLOCK:
             self._put_aside()
-        block = slice(self._filled, self._filled + len(cells))
-        self._cells[block] = cells
-        for name, part in zip(self._entry.names or (), (genes, values, counts), strict=False):
-            self._entries[name][block] = part
-        self._filled = block.stop
-
-    def indptr(self) -> NDArray[np.int32] | NDArray[np.int64]:
-        """Return where every row begins, as of CSR."""
-        self._put_aside()
-        indptr = np.concatenate([[0], np.cumsum(self._n_entries)])
-        # The type of indices that scipy takes for so many entries.
-        return indptr.astype(np.int32) if indptr[-1] <= np.iinfo(np.int32).max else indptr
-
-    def in_memory(self, n_genes: int) -> list[sp.csr_matrix]:
-        """Return the matrix of values and, if there are counts, that of counts."""
-        indptr = self.indptr()
-        n, shape = int(indptr[-1]), (len(indptr) - 1, n_genes)
-        # Each matrix owns its indices: functions that change a matrix in place spare the other.
-        parts = [
-            (np.empty(n, kind), np.empty(n, indptr.dtype), indptr.copy()) for kind in self.kinds
-        ]
-        start = 0
-        for rows in self.rows(n_genes):
-            for (data, indices, _), some in zip(parts, rows, strict=True):
-                data[start : start + some.nnz] = some.data
-                indices[start : start + some.nnz] = some.indices
-            start += rows[0].nnz
-        return [sp.csr_matrix(part, shape) for part in parts]
-
-    def rows(self, n_genes: int) -> Iterator[list[sp.csr_matrix]]:
-        """Yield the values, and the counts, of one group of cells after the other; forget each."""
-        self._put_aside()
-        self._cells, self._entries = self._cells[:0].copy(), self._entries[:0].copy()
-        first = 0
-        for fragments in self._fragments:
-            n_entries = self._n_entries[first : first + _GROUP]
-            first += _GROUP
-            cells = [np.repeat(np.arange(len(n), dtype=np.uint16), n) for n, _ in fragments]
-            found = [self._read(where, n.sum()) for n, where in fragments]
-            entries = np.concatenate([self._entries, *found])
-            in_row = np.concatenate([np.empty(0, np.uint16), *cells])
-            fragments.clear()
-            order = np.argsort(in_row, kind="stable")  # a radix sort: linear
-            entries, in_row = entries[order], in_row[order]
-            falls = np.diff(entries["gene"]) < 0
-            if (falls & (in_row[1:] == in_row[:-1])).any():  # genes in another order than the file
-                entries = entries[np.lexsort((entries["gene"], in_row))]
-            indptr = np.concatenate([[0], np.cumsum(n_entries)])
-            yield [
-                sp.csr_matrix((entries[name], entries["gene"], indptr), (len(n_entries), n_genes))
-                for name in ("value", "count")[: len(self.kinds)]
-            ]
 
     def _put_aside(self) -> None:
-        """Sort the entries collected by cell and file them by group."""
-        n, self._filled = self._filled, 0
-        cells = self._cells[:n]
-        in_row = np.bincount(cells, minlength=len(self._n_entries)).astype(np.int32)
-        self._n_entries += in_row
-        # scipy's counting sort, which keeps the order within a cell: columns are the order.
-        place = (cells, np.arange(n, dtype=np.int32))
-        shape = (len(in_row), max(n, 1))
-        order = sp.csr_array((np.ones(n, np.bool_), place), shape).indices
-        done = 0
-        for group, fragments in enumerate(self._fragments):
-            lengths = in_row[group * _GROUP : (group + 1) * _GROUP]
-            stop = done + int(lengths.sum())
-            if stop > done:
-                fragments.append((lengths, self._write(self._entries[order[done:stop]])))
-            done = stop
+        """Sort the new entries by cell and write them."""
+        entries = np.concatenate([np.empty(0, _ENTRY), *self._new])
+        self._new = []
+        entries = entries[np.argsort(entries["cell"], kind="stable")]
+        self.n_entries += np.bincount(entries["cell"], minlength=len(self.n_entries))
+        start = self._file.seek(0, 2) // _ENTRY.itemsize
+        self._starts.append(start + np.searchsorted(entries["cell"], self._edges))
+        self._file.write(entries.view(np.uint8).data)
 
-    def _write(self, entries: NDArray[Any]) -> Any:
-        if self._file is not None:
-            start = self._file.tell()
-            self._file.write(entries.tobytes())
-            return start
-        # Memory of its own, which goes back to the system as soon as it is released.
-        memory = mmap.mmap(-1, entries.nbytes)
-        memory.write(entries.tobytes())
-        return memory
+    def rows(self, n_genes: int) -> Iterator[dict[str, sp.csr_matrix]]:
+        """Yield the values, and the counts, of one group of cells after the other."""
+        self._put_aside()
+        for group, first in enumerate(self._edges[:-1]):
+            found = []
+            for start, stop in (starts[group : group + 2] for starts in self._starts):
+                self._file.seek(start * _ENTRY.itemsize)
+                data = self._file.read((stop - start) * _ENTRY.itemsize)
+                found.append(np.frombuffer(data, _ENTRY))
+            entries = np.concatenate(found)
+            place = (entries["cell"] - first, entries["gene"])
+            shape = (self._edges[group + 1] - first, n_genes)
+            yield {
+                name: sp.csr_matrix((entries[name], place), shape) for name in ("value", "count")
+            }
 
-    def _read(self, where: Any, n: int) -> NDArray[Any]:
-        if self._file is None:
-            return np.frombuffer(where, self._entry)[:n]
-        self._file.seek(where)
-        return np.frombuffer(self._file.read(n * self._entry.itemsize), self._entry)
+    def in_memory(self, n_genes: int, kinds: dict[str, Any]) -> dict[str, sp.csr_matrix]:
+        """Return the matrices of values and counts, of those whose kind is given."""
+        self._put_aside()
+        indptr = np.concatenate([[0], np.cumsum(self.n_entries)])
+        n = int(indptr[-1])
+        index = np.int32 if n <= np.iinfo(np.int32).max else np.int64
+        # Each matrix owns its indices: functions that change a matrix in place spare the other.
+        parts = {name: (np.empty(n, kind), np.empty(n, index)) for name, kind in kinds.items()}
+        start = 0
+        for rows in self.rows(n_genes):
+            stop = start + rows["value"].nnz
+            for name, (data, indices) in parts.items():
+                data[start:stop], indices[start:stop] = rows[name].data, rows[name].indices
+            start = stop
+        shape = (len(self.n_entries), n_genes)
+        return {
+            name: sp.csr_matrix((*part, indptr.astype(index)), shape)
+            for name, part in parts.items()
+        }

@@ -286,15 +286,15 @@ def design_interventions(
         },
     }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
+    logger.info("%s", stored["advice"]["words"])
     share = 100 * best["relative_distance"]
     logger.info(
         "Round %d: of %d candidates towards %s, %s is the first by %s (shift of %s: %s). It is "
-        "the nearest with probability %.2f; its predicted distance is %.3g (%.3g to %.3g)%s. %s",
+        "the nearest with probability %.2f; its predicted distance is %.3g (%.3g to %.3g)%s.",
         this_round, len(order), wanted.name, best["perturbation"], acquisition,
         best["target_genes"], best["shift"], best["probability_best"], best["predicted_distance"],
         best["predicted_low"], best["predicted_high"],
         f", {share:.0f}% of the control's" if np.isfinite(share) else "",
-        stored["advice"]["words"],
     )  # fmt: skip
     if tables.is_flat(removed):
         logger.warning(

@@ -322,6 +322,8 @@ def fit_dag_blr(
         checksum=fingerprint_weights(adata, roles, len(columns)),
     )  # fmt: skip
     guided = roles.guide_key is not None and not exact
+    if guided:
+        found.say_without_guide()
     cells = read_once.fit_cells(plan.names, guided=guided)
     environments.require_varying(cells.control, genes)
     asked = Spec(

@@ -301,18 +301,19 @@ def _say(stored: dict[str, Any], n_chosen: int) -> None:
             "no other candidate allowed has an expected state nearer to %s than the control.",
             n_learn, n_chosen, target,
         )  # fmt: skip
-    more, left = stored["advice"]["words"], int(summary["n_not_admitted"])
+    logger.info("%s", stored["advice"]["words"])
+    left = int(summary["n_not_admitted"])
     if left:
-        more = (
-            f"{left} untested combinations are no candidates: they are not nearer than their "
-            f"members and than the best measured perturbation with probability above 0.5. {more}"
-        )
+        logger.info(
+            "%d untested combinations are no candidates: they are not nearer than their members and "
+            "than the best measured perturbation with probability above 0.5.", left,
+        )  # fmt: skip
     logger.info(
         "Plate of %d perturbations (%d cells, of which %d are controls) towards %s: %s. With "
         "probability %s it contains the nearest of %d candidates%s, and it is expected to resolve "
-        "%.2g%% of the remaining uncertainty. %s",
+        "%.2g%% of the remaining uncertainty.",
         n_chosen, summary["n_cells"], summary["n_controls"], target,
         _adata.list_names(table["perturbation"].head(n_chosen).astype(str), limit=8),
         percent(summary["probability_contains_best"]), params["n_candidates"],
-        ADDS_UP * summary["if_effects_add_up"], 100 * summary["variance_reduction"], more,
+        ADDS_UP * summary["if_effects_add_up"], 100 * summary["variance_reduction"],
     )  # fmt: skip
