@@ -540,7 +540,7 @@ def test_on_the_tap_seq_screen(screen_path, tmp_path, capsys):
     ranking = candidates_of(adata.uns["design"]["ranking"])
     assert len(ranking) == 14
     assert ranking.loc[ranking["state_distance"].idxmin(), "perturbation"] == "RIPK2"
-    assert "test RIPK2 next" in capsys.readouterr().out
+    assert "RIPK2 is the first by" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -141,7 +141,8 @@ def advice_on(
         noise = choice.asked.noise.rows(kept[named].tolist())
         cells = float(noise.cells_for((tolerance * nothing / _INTERVAL) ** 2).max())
     elif said.advice == MEASURE:
-        named = again
+        nearer = found.centre[again] < found.centre[-1]  # a plan may be filled up with others
+        named = again[nearer] if nearer.any() else again
     stored = {
         "kind": said.advice,
         "best_known": [*names, NO_PERTURBATION][first],

@@ -305,8 +305,8 @@ def _say(stored: dict[str, Any], n_chosen: int) -> None:
     left = int(summary["n_not_admitted"])
     if left:
         logger.info(
-            "%d untested combinations are no candidates: they are not nearer than their members and "
-            "than the best measured perturbation with probability above 0.5.", left,
+            "%d untested combinations are no candidates: they are not nearer than their members "
+            "and than the best measured perturbation with probability above 0.5.", left,
         )  # fmt: skip
     logger.info(
         "Plate of %d perturbations (%d cells, of which %d are controls) towards %s: %s. With "
