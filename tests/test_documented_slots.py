@@ -94,11 +94,11 @@ TYPES = {
 # Digests of what results hold in a format: whoever changes a field raises FORMAT as well.
 FIELDS_OF_FORMAT = 4
 FIELDS = {
-    "dataclasses": "ad304b38", "pp.assign_guides": "44136fa3", "pp.perturb_cite_seq": "48a42541",
+    "dataclasses": "5d865eba", "pp.assign_guides": "44136fa3", "pp.perturb_cite_seq": "48a42541",
     "pp.perturbation_screen": "48a42541", "pp.setup_screen": "5bca3346", "tl.cpca": "746c6242",
-    "tl.dag_fit": "f2af4c86", "tl.design_interventions": "08526298", "tl.diagnose": "c5a4bee2",
-    "tl.fit_dag_blr": "8e591fde", "tl.learn_dag": "816b9e91", "tl.perturbation_effects": "24ee915f",
-    "tl.plan_cells": "703b4b96", "tl.plan_screen": "af74b0e1", "tl.replay_design": "ae5bade4",
+    "tl.dag_fit": "f2af4c86", "tl.design_interventions": "83af5aa2", "tl.diagnose": "c5a4bee2",
+    "tl.fit_dag_blr": "4c1928b1", "tl.learn_dag": "816b9e91", "tl.perturbation_effects": "24ee915f",
+    "tl.plan_cells": "a1d77662", "tl.plan_screen": "04aefc79", "tl.replay_design": "ae5bade4",
     "tl.target_distances": "9b4b1718",
 }  # fmt: skip
 NEW_FORMAT = (

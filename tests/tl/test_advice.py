@@ -251,3 +251,15 @@ def test_where_no_pair_is_admitted_there_is_nothing_to_order(screens, caplog):
     # Asked to reduce uncertainty, pairs are planned nevertheless.
     npt.tl.plan_screen(adata, state(along(-2.0)), strategy="explore", **options)
     assert adata.uns["plan"]["plate"]["perturbation"].str.contains("+", regex=False).any()
+
+
+@pytest.mark.parametrize("strategy", ["exploit", "both"])
+def test_what_finds_the_best_is_admitted_whatever_else_is_planned(strategy, screens):
+    adata = screens[CONFIRM].copy()
+    options = {"constraints": {"max_combination": 2}, "n_perturbations": 9}
+    npt.tl.plan_screen(adata, TOGETHER, strategy=strategy, **options)
+    plan = adata.uns["plan"]
+    assert plan["summary"]["n_not_admitted"] > 0
+    wells = plan["plate"].query("strategy == 'exploit' and n_cells_seen == 0")
+    assert (wells.filter(like="probability_nearer") > 0.5).all(axis=None)
+    assert plan["plate"].query("strategy == 'exploit'")["n_cells"].min() > 0
