@@ -128,8 +128,8 @@ def test_words_by_numbers():
     said = {
         "kind": MEASURE, "best_known": "A", "good_enough": 0.87, "relative_gain": 0.03,
         "relative_gain_of_more": 0.034, "relative_distance": 0.4, "perturbations": ["A", "B"],
-        "cells_needed": 0.0, "n_perturbations": 8, "n_cells": 185, "n_untested": 0,
-        "controls_trusted": 1, "tolerance": 0.1, "candidates": ["A"] * 24,
+        "cells_needed": 0.0, "guides_differ": 0, "n_perturbations": 8, "n_cells": 185,
+        "n_untested": 0, "controls_trusted": 1, "tolerance": 0.1, "candidates": ["A"] * 24,
     }  # fmt: skip
     chance = (
         "ith probability 87%, none of the 24 candidates is closer to T than A by more than 10% of "
@@ -139,6 +139,7 @@ def test_words_by_numbers():
         "Measure more cells of A, B first (185 cells each): that is expected to bring the best "
         f"perturbation closer by 3% of the control's distance. W{chance}."
     )
+    assert "(185 cells each, with new guides)" in in_words(said | {"guides_differ": 1}, "T")
     said |= {"kind": CONFIRM, "cells_needed": 34.0}
     assert in_words(said, "T") == (
         f"Order nothing new; confirm A, B with at least 34 cells each: w{chance}. A has 40% of the "
@@ -243,11 +244,13 @@ def test_where_no_pair_is_admitted_there_is_nothing_to_order(screens, caplog):
         npt.tl.plan_screen(adata, state(along(-2.0)), **options)
     plan = adata.uns["plan"]
     assert plan["summary"]["n_not_admitted"] == 6
-    assert plan["summary"]["if_effects_add_up"] == 1
+    assert plan["summary"]["if_effects_add_up"] == 0  # no candidate is untested
     assert not plan["plate"]["perturbation"].str.contains("+", regex=False).any()
     assert plan["advice"]["words"].startswith("Order nothing new; confirm g0 with at least ")
-    assert "contains the nearest of 4 candidates, if effects add up" in caplog.text
+    assert "contains the nearest of 4 candidates, and" in caplog.text
     assert "6 untested combinations are no candidates" in caplog.text
+    npt.tl.design_interventions(adata, state(along(-2.0)))
+    assert adata.uns["design"]["advice"]["words"] == plan["advice"]["words"]
     # Asked to reduce uncertainty, pairs are planned nevertheless.
     npt.tl.plan_screen(adata, state(along(-2.0)), strategy="explore", **options)
     assert adata.uns["plan"]["plate"]["perturbation"].str.contains("+", regex=False).any()
@@ -261,5 +264,7 @@ def test_what_finds_the_best_is_admitted_whatever_else_is_planned(strategy, scre
     plan = adata.uns["plan"]
     assert plan["summary"]["n_not_admitted"] > 0
     wells = plan["plate"].query("strategy == 'exploit' and n_cells_seen == 0")
+    assert plan["summary"]["if_effects_add_up"] == 1
+    assert wells["perturbation"].tolist() == ["g0+g1"]
     assert (wells.filter(like="probability_nearer") > 0.5).all(axis=None)
     assert plan["plate"].query("strategy == 'exploit'")["n_cells"].min() > 0

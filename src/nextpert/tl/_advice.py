@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +24,8 @@ from nextpert.tl._plan_screen.pool import Constraints
 from nextpert.tl._plan_screen.wells import N_SAMPLES, Choice, split_cells
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import anndata as ad
     from numpy.typing import NDArray
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from nextpert.core.design.distances import RankedDistance
     from nextpert.tl._design_interventions.candidates import CandidateSet
     from nextpert.tl._design_interventions.target import Wanted
-    from nextpert.tl._plan_screen.wells import Chosen
+    from nextpert.tl._plan_screen.wells import Chosen, Wells
 
     Vector = NDArray[np.float64]
 
@@ -53,6 +54,8 @@ def advise(
     pool: CandidateSet,
     wanted: Wanted,
     *,
+    wells: Wells | None = None,
+    n_controls: int | None = None,
     n_guides: int | None = None,
     tolerance: float = TOLERANCE,
     n_samples: int = N_SAMPLES,
@@ -60,12 +63,13 @@ def advise(
 ) -> dict[str, Any]:
     """Return the advice, as it is stored, for the plan that ``tl.plan_screen`` makes by default.
 
-    Perturbations and cells are those of the plan in ``uns["plan"]``, if there is one.
-
     Parameters
     ----------
     adata, fit, pool, wanted
         Cells, fit, candidates and target.
+    wells, n_controls
+        Size of the plan, and control cells; by default those of the plan in ``uns["plan"]``, or of
+        :data:`PLAN`.
     n_guides
         Guides of a perturbation; by default those of the screen.
     tolerance
@@ -73,20 +77,31 @@ def advise(
     n_samples, rng
         Draws, and their seed or generator.
     """
-    plan = adata.uns.get("plan")
-    told = isinstance(plan, Mapping) and "advice" in plan
-    size = {name: int(plan["params"][name]) for name in PLAN} if told else PLAN
-    controls = int(plan["summary"]["n_controls"]) if told else None
+    if wells is None:
+        wells, n_controls = _usual(adata)
     guides = usual_guides(adata, fit) if n_guides is None else n_guides
     none = np.zeros(len(pool.place))
     choice = Choice(
         fit, pool, wanted.goal, Constraints(none == 0, [], none, none, 0.0, np.inf),
-        split_cells(size["n_cells"], size["n_perturbations"], controls, size["min_cells"]),
-        targets=wanted.targets, n_guides=guides, n_samples=n_samples, rng=as_rng(rng),
+        wells, targets=wanted.targets, n_guides=guides, n_samples=n_samples, rng=as_rng(rng),
     )  # fmt: skip
     choice.admit(pool, fit, wanted)
-    planned = choice.choose("exploit", max_new=None, fixed_controls=controls)
+    planned = choice.choose("exploit", max_new=None, fixed_controls=n_controls)
     return advice_on(adata, fit, pool, wanted, choice, planned, tolerance=tolerance)
+
+
+def _usual(adata: ad.AnnData) -> tuple[Wells, int | None]:
+    """Return the size of the plan in ``uns["plan"]``, or the usual one, and its controls."""
+    size, controls = PLAN, None
+    try:
+        plan: Any = _adata.eager(_adata.read_stored(adata, "plan", "tl.plan_screen"))
+        size = {name: int(plan["params"][name]) for name in PLAN}
+        controls = int(plan["summary"]["n_controls"])
+    except (ValueError, KeyError):  # none, of an earlier version, or another's
+        pass
+    return split_cells(
+        size["n_cells"], size["n_perturbations"], controls, size["min_cells"]
+    ), controls
 
 
 def advice_on(
@@ -99,7 +114,17 @@ def advice_on(
     *,
     tolerance: float = TOLERANCE,
 ) -> dict[str, Any]:
-    """Return the advice on a plan, as it is stored."""
+    """Return the advice on a plan, as it is stored: one rule for all functions.
+
+    Parameters
+    ----------
+    adata, fit, pool, wanted
+        Cells, fit, candidates and target.
+    choice, planned
+        What the plan is chosen by, and the plan.
+    tolerance
+        As of :func:`nextpert.core.design.stopping.stopping`.
+    """
     some = choice.admitted.copy()
     some[planned.candidates] = True  # also those included on request
     kept = np.flatnonzero(some)
@@ -143,6 +168,7 @@ def advice_on(
     elif said.advice == MEASURE:
         nearer = found.centre[again] < found.centre[-1]  # a plan may be filled up with others
         named = again[nearer] if nearer.any() else again
+    of_more = said.gain_of_more if len(again) else 0.0
     stored = {
         "kind": said.advice,
         "best_known": [*names, NO_PERTURBATION][first],
@@ -150,14 +176,13 @@ def advice_on(
         "good_enough": said.good_enough,
         "gain": said.gain,
         "relative_gain": said.relative_gain,
-        "relative_gain_of_more": (said.gain_of_more if len(again) else 0.0) / nothing
-        if away
-        else np.nan,
+        "relative_gain_of_more": of_more / nothing if away else np.nan,
         "relative_distance": float(max(found.mean[first], 0) / nothing) if away else np.nan,
         "perturbations": _adata.strings(names[i] for i in named),
         "cells_needed": cells,
         "n_perturbations": len(plate),
         "n_cells": n_cells,
+        "guides_differ": int(choice.asked.noise.shared > 0),
         "n_distinct": int(differs.sum()),
         "n_untested": int((~seen).sum()),
         "controls_trusted": int(null.is_trusted),
@@ -247,7 +272,7 @@ def in_words(said: Mapping[str, Any], target: str) -> str:
         percent(said[name]).replace("below", "less than")
         for name in ("relative_gain", "relative_gain_of_more")
     )
-    each = f"{said['n_cells']:,} cells each"
+    each = f"{said['n_cells']:,} cells each{', with new guides' * said['guides_differ']}"
     closer = "is expected to bring the best perturbation closer by {} of the control's distance"
     if kind == MEASURE:
         instead = f" (the best plan with untested candidates: {gain})" if said["n_untested"] else ""

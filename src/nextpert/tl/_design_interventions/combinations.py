@@ -42,7 +42,7 @@ class Admission(NamedTuple):
     without_effect
         Members of each that do not differ from the controls.
     adds_up
-        Whether some are untested combinations, and no measured one tells of interactions.
+        Whether some admitted are untested combinations, and no measured one tells of interactions.
     """
 
     admitted: NDArray[np.bool_]
@@ -104,4 +104,6 @@ def admit(asked: Candidates, pool: CandidateSet, fit: FittedPosterior, wanted: W
     for i in new:
         without[i] = ", ".join(m for m in members[i] if q_value.get(key(m), 0.0) >= _NO_EFFECT)
     joint = any(len(fit.naming.members(fit.names[j])) > 1 for j in np.flatnonzero(fit.seen))
-    return Admission(admitted, over_members, over_measured, without, not joint)
+    return Admission(
+        admitted, over_members, over_measured, without, admitted[new].any() and not joint
+    )

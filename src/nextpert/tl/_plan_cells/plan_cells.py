@@ -159,7 +159,8 @@ def plan_cells(
           ``relative_gain_of_more``, by as many more cells of measured candidates;
           ``perturbations``, those to confirm or to measure; ``cells_needed``, the cells of each of
           them that estimate its distance within ``tolerance`` (else 0); ``n_perturbations``
-          and ``n_cells`` (of each) of the plan; ``n_distinct`` and ``n_untested``, the candidates
+          and ``n_cells`` (of each) of the plan, and ``guides_differ``, 1 if cells of the same
+          guides tell less than those of new ones; ``n_distinct`` and ``n_untested``, the candidates
           that differ and those without cells; ``controls_trusted``, 0 if a diagnosis of this fit
           does not trust its negative controls; ``tolerance`` and ``confidence``; and
           ``candidates``. Shares and ``good_enough`` are NaN if the control cannot be distinguished

@@ -14,7 +14,7 @@ from nextpert import _adata
 from nextpert._adata.arguments import at_least, checked, one_of, options
 from nextpert.core import acquisitions
 from nextpert.core._checks import as_rng
-from nextpert.tl._advice import ADDS_UP, advice_on, percent
+from nextpert.tl._advice import ADDS_UP, advice_on, advise, percent
 from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._plan_cells.distances import usual_guides
 from nextpert.tl._plan_screen.pool import most_informative_combination, read_constraints, read_pool
@@ -243,7 +243,14 @@ def plan_screen(
     guides = np.minimum(usual, found.cells)
     plate = plate_table(pool, choice, found, admission, guides, asked.plate_format, fit)
     names, under_way = pool.interventions.names, limits.under_way
-    advice = advice_on(adata, fit, pool, wanted, choice, found)
+    some = np.flatnonzero(admission.admitted)
+    if 0 < len(some) < len(names):  # by the draws of candidates that no combination is among
+        advice = advise(
+            adata, fit, pool.rows(some), wanted, wells=wells, n_controls=n_controls,
+            n_guides=n_guides, rng=rng,
+        )  # fmt: skip
+    else:
+        advice = advice_on(adata, fit, pool, wanted, choice, found)
     nearest = choice.distance.draws[:, [*found.candidates, *under_way]].min(axis=1)
     stored = {
         "plate": plate,
