@@ -176,10 +176,11 @@ def assert_printed(plan):
     np.testing.assert_allclose(told["state_distance"], now["state_distance"], atol=0.02)
     page = text_of(README)
     (said,) = re.findall(r"distance of (\S+), where the control's is (\S+)\. Of (\d+) cand", page)
-    (chance,) = re.findall(r"the plate contains the nearest with probability (0\.\d+)\.", page)
+    assert "the plate contains the nearest with probability above 99%." in page
     known = [*plate["state_distance"].iloc[[0, -1]], plan["params"]["n_candidates"]]
     np.testing.assert_allclose([*map(float, said)], known, atol=0.02)
-    assert float(chance) == pytest.approx(summary["probability_contains_best"], abs=0.02)
+    assert summary["probability_contains_best"] > 0.98
+    assert f"None of {summary['n_not_admitted']} untested pairs is a candidate" in page
 
 
 @pytest.mark.parametrize("path", [README, LANDING], ids=["README", "landing page"])
@@ -190,7 +191,6 @@ def test_the_lines_of(path, judged, tmp_path, monkeypatch):
     assert len(names) == 8
     assert not names.str.contains("UBR5").any()
     assert plate["n_cells"].sum() == 2000
-    assert names.str.contains("+", regex=False).any()
     if path == README:
         assert f"# a CRISPRi screen, {judged[1]:,} cells" in text_of(path)
         assert_printed(adata.uns["plan"])
@@ -246,9 +246,7 @@ def test_the_first_page(judged, tmp_path, monkeypatch):
         told += f"| {short(row['state_distance'])} | {distance(row)}"
         errors = of_distance(row, n)
         assert find_told(told, page, [0, errors[0], *errors]) > 0, told
-    assert f"| four more pairs | {plate['n_cells'].iloc[4:8].sum()} |" in page
-    alone = ranking.set_index("perturbation").loc["MYC", "state_distance"]
-    assert find_told(f"*MYC* alone has {short(alone)}.", re.sub(r"\s+", " ", page), [0.01]) > 0
+    assert f"| four more | {plate['n_cells'].iloc[4:8].sum()} |" in page
     covered = summary["probability_contains_best"]
     told = f"with probability {short(covered)}."
     assert find_told(told, page, [of_share(covered, n)]) > 0, told

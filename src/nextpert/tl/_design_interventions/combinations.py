@@ -104,6 +104,5 @@ def admit(asked: Candidates, pool: CandidateSet, fit: FittedPosterior, wanted: W
     for i in new:
         without[i] = ", ".join(m for m in members[i] if q_value.get(key(m), 0.0) >= _NO_EFFECT)
     joint = any(len(fit.naming.members(fit.names[j])) > 1 for j in np.flatnonzero(fit.seen))
-    return Admission(
-        admitted, over_members, over_measured, without, admitted[new].any() and not joint
-    )
+    adds_up = bool(admitted[new].any()) and not joint
+    return Admission(admitted, over_members, over_measured, without, adds_up)
