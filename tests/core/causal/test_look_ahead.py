@@ -11,6 +11,8 @@ from nextpert.core import (
     CausalVariance,
     Civ,
     CivOw,
+    Dag,
+    DagBlr,
     MaxVariance,
     Moments,
     Sphere,
@@ -104,3 +106,41 @@ def test_noise_aware_gradients_pools_and_bounds(fitted, kind):
     paper.problem = paper.problem._replace(**same)  # the paper's expect the noise to shrink
     assert (acquisition.values(shifts) <= paper.values(shifts) * (1 + 1e-10)).all()
     assert acquisition.current() == pytest.approx(paper.current(), rel=1e-12)
+
+
+@pytest.mark.parametrize("noise_aware", [False, True])
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("prior_scale", [1.0, "evidence"])
+def test_one_factor_for_a_complete_graph_gives_the_sum_of_all_nodes(
+    intercept, noise_aware, prior_scale, monkeypatch
+):
+    rng, p = np.random.default_rng(3), 7
+    order = rng.permutation(p).tolist()
+    dag = Dag.from_edges(p, [(order[a], order[b]) for b in range(p) for a in range(b)])
+    x = rng.normal(size=(30, p)) @ rng.normal(size=(p, p)) + 0.5
+    blr = DagBlr(dag, intercept=intercept, prior_scale=prior_scale).update(Moments.from_array(x))
+    target, shifts = rng.normal(size=p), rng.normal(size=(9, p))
+
+    def found():
+        return Civ(blr, target, domain=Sphere(1.0), n_cells=5, noise_aware=noise_aware)
+
+    shared = found()
+    assert len(shared.problem.root) == p - 1 + intercept
+    monkeypatch.setattr(
+        Civ, "_shared_root", lambda self: (np.zeros((0, 0)), np.zeros(0))
+    )  # node by node
+    plain = found()
+    np.testing.assert_allclose(shared.values(shifts), plain.values(shifts), rtol=1e-10)
+    for shift in shifts:
+        (one, slope), (other, expected) = (c.value_and_grad(shift) for c in (shared, plain))
+        assert one == pytest.approx(other, rel=1e-10)
+        np.testing.assert_allclose(slope, expected, rtol=1e-8, atol=1e-10 * abs(expected).max())
+
+
+def test_nodes_of_unlike_priors_share_no_factor():
+    rng, p = np.random.default_rng(3), 5
+    dag = Dag.from_edges(p, [(a, b) for b in range(p) for a in range(b)])
+    x = rng.normal(size=(40, p)) @ np.triu(rng.normal(size=(p, p)))
+    blr = DagBlr(dag, pooled=False).update(Moments.from_array(x))
+    assert np.ptp(blr.blocks["precision"]) > 0.01
+    assert not len(Civ(blr, np.ones(p), domain=Sphere(1.0)).problem.root)

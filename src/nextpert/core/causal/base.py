@@ -224,11 +224,17 @@ class LookaheadAcquisition(Acquisition):
         super().__init__(posterior, target_mean, n_cells=n_cells)
         self.noise_aware, posterior = bool(noise_aware), self.posterior
         dag, self.cov = posterior.dag, posterior.blocks["cov"]
-        u, w0 = project(posterior, self.target_mean)
-        self.w_now = w0
         if self.noise_aware:
+            self.w_now = project(posterior, self.target_mean)[1]
             self.cov = settle_by_noise(posterior, self.n_cells)
+        root, root_q = self._shared_root()
+        if len(root):  # q' M q of one node after the other; M q is not needed
+            u, w0 = np.zeros(0), np.zeros(self.n_nodes)
+            w0[dag.order[1 - int(posterior.intercept) :]] = np.cumsum(root_q**2)
+        else:
             u, w0 = project(posterior, self.target_mean, self.cov)
+        if not self.noise_aware:
+            self.w_now = w0
         quad, lin = self.coefficients()
         eigval, eigvec = self._eigen()
         self.problem = lookahead.Problem(
@@ -236,8 +242,34 @@ class LookaheadAcquisition(Acquisition):
             dag.indptr, dag.indices, dag.order,
             posterior.vptr, posterior.mptr, posterior.blocks["weights"][:, None], self.cov,
             np.ascontiguousarray(posterior.intercept_mean)[:, None], u, w0, quad, lin,
-            eigval, eigvec,
+            eigval, eigvec, root, root_q,
         )  # fmt: skip
+
+    def _shared_root(self) -> tuple[NDArray[np.float64], Vector]:
+        """Return ``L^-1``, ``L^-1 q`` if the precisions of all nodes are blocks of one, ``L L'``.
+
+        They are on a complete graph whose nodes have the same prior: that of a node is the leading
+        block of the last node's, in the order of the graph. Else both are empty.
+        """
+        posterior, dag, k = self.posterior, self.posterior.dag, int(self.posterior.intercept)
+        p, order = self.n_nodes, dag.order
+        if self.kind != lookahead.SUM or dag.n_edges < max(p * (p - 1) // 2, 3):
+            return np.zeros((0, 0)), np.zeros(0)
+        last = int(order[-1])
+        block = slice(posterior.vptr[last], posterior.vptr[last + 1])
+        is_weight = np.ones(posterior.vptr[-1], bool)
+        is_weight[posterior.vptr[:-1][: k * p]] = False
+        precision, alike = posterior.blocks["precision"], np.ones(p)
+        alike[dag.parents(last)] = precision[block][k:]
+        if not np.allclose(precision[is_weight], alike[dag.indices], rtol=1e-12, atol=0.0):
+            return np.zeros((0, 0)), np.zeros(0)
+        place = np.append(np.arange(k), k + np.searchsorted(dag.parents(last), order[:-1]))
+        size = len(place)
+        cov = self.cov[posterior.mptr[last] : posterior.mptr[last + 1]].reshape(size, size)
+        # M = R'R with R = L^-1 lower triangular: the Cholesky factor from the other end.
+        ends = np.linalg.cholesky(cov[np.ix_(place, place)][::-1, ::-1])
+        root = np.ascontiguousarray(ends[::-1, ::-1].T)
+        return root, root @ np.append(np.ones(k), self.target_mean[order[:-1]])
 
     def coefficients(self) -> tuple[Vector, Vector]:
         """Return the coefficients ``(quadratic, linear)`` of ``s_i = 1/n + w_i`` in the sum."""
@@ -283,6 +315,14 @@ class LookaheadAcquisition(Acquisition):
     def left(self, shifts: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return ``w_i`` after the cells of each shift (equation 16), ``(n_nodes, n_shifts)``."""
         reached = np.ascontiguousarray(self.posterior.predict_mean(shifts).T)
+        problem = self.problem
+        if len(problem.root):  # as in the compiled sum, many shifts at a time
+            order, k = self.posterior.dag.order, problem.intercept
+            z = problem.root @ np.vstack([np.ones((k, len(shifts))), reached[order[:-1]]])
+            d1 = np.cumsum(problem.root_q[:, None] * z, axis=0)
+            w = np.repeat(problem.w0[:, None], len(shifts), axis=1)
+            w[order[1 - k :]] -= d1**2 / (problem.inv_n + np.cumsum(z**2, axis=0))
+            return w
         w = np.empty_like(reached)
         lookahead.w_of_states(self.problem, reached, w)
         return w
@@ -317,11 +357,13 @@ class LookaheadAcquisition(Acquisition):
         Each node's ``w_i`` is bounded on its own (a generalised Rayleigh quotient), so the bound
         need not be attained; value and bound close together prove a search done.
         """
-        problem = self.problem
+        problem, u = self.problem, self.problem.u
+        if not len(u):
+            u = project(self.posterior, self.target_mean, self.cov)[0]
         bound = np.zeros(self.n_nodes)
         for i, (first, last) in enumerate(pairwise(problem.vptr)):
             if first < last:
-                gain = self._largest_gain(i, radius, problem.u[first:last])
+                gain = self._largest_gain(i, radius, u[first:last])
                 bound[i] = max(problem.w0[i] - gain, 0.0)
         return self._combine(bound)
 
