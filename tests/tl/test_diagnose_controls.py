@@ -130,7 +130,8 @@ def test_one_is_not_advised_to_go_on_where_controls_are_not_trusted():
     npt.tl.fit_dag_blr(adata, guide_key="guide")
     assert stored_null(adata, posterior_from(adata)) == StoredNull()
     npt.tl.diagnose(adata)
-    assert stored_null(adata, posterior_from(adata)).width.factor == 1.0
+    assert values(adata.uns["diagnosis"])["standard_error_factor"] == 1.0
+    assert stored_null(adata, posterior_from(adata)).is_trusted
     npt.tl.plan_cells(adata, **options)
     assert adata.uns["plan_cells"]["advice"]["kind"] == ORDER
 
