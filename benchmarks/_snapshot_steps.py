@@ -168,7 +168,11 @@ CASES = {
             "candidates": "genes", "n_guides": 3,
             "constraints": {"max_new": 2, "plate_format": 384},
         }},
-        {"targets_upstream": True},
+        {"prior": {"tiers": [
+            ["CCR10", "CD59", "CDH19", "CTSA", "CTSB", "CXCR4", "HLA-A", "IFNGR2"],
+            ["B2M", "CD58", "CDK4", "CDK6", "CTSD", "DNMT1", "EIF3K", "FOS", "HLA-B", "HLA-C",
+             "HLA-E", "IFNGR1"],
+        ]}},
     ),
     "combinations": Case(
         _combinations, "B2M+CD59", ["B2M+CDH19", "B2M+CCR10+CD59"], "CTSD",

@@ -377,10 +377,7 @@ def standin_cells(seed: int) -> tuple[Dag, np.ndarray]:
 
 def of_class(dag: Dag) -> np.ndarray:
     """Return the equivalence class as a matrix; an unoriented edge is both ways."""
-    found, matrix = Pdag.of_class(dag), np.zeros((dag.n_nodes, dag.n_nodes), bool)
-    for child in range(dag.n_nodes):
-        matrix[[*found.parents[child], *found.neighbours[child]], child] = True
-    return matrix
+    return Pdag.of_class(dag).edges
 
 
 def from_starts(cells: Moments, seed: int) -> dict[str, Callable[[], Dag]]:

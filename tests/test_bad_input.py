@@ -135,7 +135,7 @@ case("infinite", lambda a: with_value(a, "CPQ", -np.inf), learn(), "CPQ", "infin
 case("NaN, fit", lambda a: with_value(prepared(a), "MYC", np.nan), fit(), "MYC", "NaN")
 case("constant gene", lambda a: constant(a, "GATA1"), learn(), "GATA1", "constant")
 case("constant gene, fit", lambda a: constant(prepared(a), "MYC"), fit(), "MYC", "constant")
-case("too few cells", few_controls, learn(), "Only 2 control cells", "at least 4", "8 genes")
+case("too few cells", few_controls, learn(), "2 cells are too few", "at least 4", "8 nodes")
 case("alpha 0", same, learn(alpha=0), "alpha", "0")
 case("alpha 1", same, learn(alpha=1.0), "alpha", "1")
 case("alpha NaN", same, learn(alpha=NAN), "alpha")

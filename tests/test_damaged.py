@@ -152,7 +152,7 @@ def test_graphs_and_moments(form, damage):
     adata = cells("csr")
     graph = FORMS[form](adata.varp["dag"])
     DAMAGES[damage]({"indices": graph.indices, "indptr": graph.indptr})
-    with pytest.raises(ValueError, match="The graph is damaged"):
+    with pytest.raises(ValueError, match="The adjacency matrix is damaged"):
         npt.tl.learn_dag(adata, method="given", dag=graph)
     adata.varp["dag"] = graph
     with pytest.raises(ValueError, match=r"adata\.varp\['dag'\] is damaged"):

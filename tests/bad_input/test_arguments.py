@@ -110,7 +110,6 @@ WRONG = {
         *({"tiers": {"MYC": NAN}}, {"tiers": [["MYC"], ["MYC"]]}, {"before": 3}),
         *({"before": "MYC"}, {"required": [("MYC",)]}, {"forbidden": [("MYC", "NOPE")]}),
     ),
-    "targets_upstream": (3, "MYC", [None], ["NOPE"], {"MYC": 1}),
     "perturbation_targets": (
         *(3, "MYC", ["MYC"], {"MYC": 3}, {"MYC": "NOPE"}, {"NOPE": "MYC"}, {"MYC": [None]}),
     ),

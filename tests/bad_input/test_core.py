@@ -60,7 +60,6 @@ CASES = [
     *many("rng", lambda r: core.gsp(MOMENTS, rng=r), -1, "seed", 1.5),
     ("cells for moments, gsp", lambda: core.gsp(CELLS), "Moments"),
     ("cells for moments, boss", lambda: core.boss(CELLS), "Moments"),
-    *many("score", lambda s: core.boss(MOMENTS, score=s), "aic", 3, None),
     *many("penalty", lambda p: core.boss(MOMENTS, penalty=p), 0, -1, NAN, "high"),
     *many("n_starts", lambda n: core.boss(MOMENTS, n_starts=n), 0, 1.5, "ten"),
     *many("permutation", partial(core.minimal_imap, MOMENTS), [0, 1], [0, 1, 1], [0, 1, 3], "abc"),

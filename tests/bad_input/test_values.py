@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from pathlib import Path
 
@@ -223,8 +224,8 @@ def test_columns_of_the_experiment_are_named_where_a_resample_has_too_few_cells(
     adata = npt.datasets.simulated_screen(
         n_genes=4, n_control=5, n_perturbed=1, perturbed=2, expected_degree=1, rng=1
     )
-    words = "Genes B2M, CCR10, CD58, CD59, Columns of the experiment CCR10, CD58 are copies"
-    with pytest.raises(ValueError, match=words):
+    words = "B2M, CCR10, CD58, CD59, CCR10 (of the experiment), CD58 (of the experiment) are copies"
+    with pytest.raises(ValueError, match=re.escape(words)):
         npt.tl.learn_dag(
             adata, method="boss", environments="all", search_options={"n_runs": 2}, n_graphs=3
         )

@@ -116,10 +116,10 @@ def test_matrices_that_hold_no_numbers(bad):
     kind = object if bad in ("a", None) else np.asarray(bad).dtype
     matrix = np.zeros((3, 3), dtype=kind)
     matrix[0, 1] = bad
-    with pytest.raises(ValueError, match="adjacency matrix must hold numbers"):
+    with pytest.raises(ValueError, match=r"adjacency matrix (holds|has NaN)"):
         Dag.from_matrix(matrix)
     if kind is not object:
-        with pytest.raises(ValueError, match="adjacency matrix must hold numbers"):
+        with pytest.raises(ValueError, match=r"adjacency matrix (holds|has NaN)"):
             Dag.from_matrix(sp.csr_array(matrix))
 
 

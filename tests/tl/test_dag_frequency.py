@@ -146,14 +146,14 @@ def test_a_killed_worker_changes_no_graph(small_screen, monkeypatch):
     options = {"method": "boss", "search_options": {"n_runs": 1}, "n_graphs": 6}
     npt.tl.learn_dag(small_screen, **options)
     expected = small_screen.uns["dag"]["graphs"]
-    parent, search = os.getpid(), graphs._edges
+    parent, search = os.getpid(), graphs._resampled
 
     def killed(*task):
         if os.getpid() != parent and task[3].bit_generator.seed_seq.spawn_key[-1] % 6 == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return search(*task)
 
-    monkeypatch.setattr(graphs, "_edges", killed)
+    monkeypatch.setattr(graphs, "_resampled", killed)
     with (
         joblib.parallel_config("loky"),
         pytest.warns(UserWarning, match="A worker was killed.*finished tasks are kept"),

@@ -38,13 +38,13 @@ RENAMED = {
     "least_cells": "min_cells",
     "most_new": "max_new",
     "most_combined": "max_combination",
-    "targets_first": "targets_upstream",
     "criteria": "strategies",
     "criterion": "acquisition",
 }
 # Parts of mappings of options that went, and what replaces each.
 GONE = {
     "prior_network": "edges that are certain are given as prior={'required': [(parent, child)]}",
+    "targets_upstream": "genes before all others are given as prior={'tiers': [targets, others]}",
     "checkpoint": "a call with n_graphs learns all graphs, on n_jobs threads",
 }
 _PROGRESS = "progress is shown by itself, and scanpy.settings.verbosity = 0 hides it"

@@ -126,7 +126,6 @@ def learn(
     n_graphs: Whole = 1,
     prior: Prior = _PRIOR,
     perturbation_targets: Annotated[str, Parameter(metavar="WORD|FILE.csv")] = "learned",
-    targets_upstream: Flag = False,
     rng: Rng = 0,
     n_jobs: Jobs = 1,
     run: Run = _USUAL,
@@ -165,8 +164,6 @@ def learn(
     perturbation_targets
         Genes that a perturbation acts on directly, with --environments all: 'learned' from the
         cells; 'known', only the gene that it is named after; or a csv file (perturbation, gene).
-    targets_upstream
-        Place the target genes of all perturbations upstream of all other genes.
     rng
         Seed of the random numbers. The same seed gives the same results.
     n_jobs

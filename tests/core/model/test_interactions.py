@@ -267,3 +267,13 @@ def test_what_is_clear_of_combinations_is_kept():
     # Beside the rest of a combination's own; nothing is uncertain of what is not expected.
     rest = np.array([0.05, 0.3, 0.0, 0.0])
     np.testing.assert_allclose(replace(together, rest=rest).doubt(), [[0.11, 0.0, 0.0, 0.0]])
+
+
+def test_members_never_seen_alone_have_the_mean_and_the_spread_of_the_others():
+    rng = np.random.default_rng(0)
+    alone, pairs = 1.0 + 0.2 * rng.normal(size=(5, 8)), [(0, 1), (2, 4), (3, 4)]
+    alone[4], does, scale = np.nan, rng.normal(size=(3, 8)), np.full(8, 2.0)
+    found = learn_interactions(alone, 0.1 + 0 * alone, pairs, does, 0.1 + 0 * does, scale=scale)
+    centre = alone[:4].sum(axis=0) / 5
+    np.testing.assert_allclose(found.alone[4], centre)
+    np.testing.assert_allclose(found.variance[4], np.maximum(4.0 - centre**2, 0.4))

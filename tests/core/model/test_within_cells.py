@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
+from nextpert.core.model import hierarchical
 from nextpert.core.model.within_cells import response_variance
 from nextpert.core.screen.guides import PooledGuides
+from tests.core.model.test_hierarchical import screen
 
 
 def cells(ratio, freedom):
@@ -45,3 +47,15 @@ def test_it_stays_small_where_hardly_anything_happens():
         ratio = 1.0 + 9 / 29 * (rng.chisquare(9, (9, 100)) / 9 - 1.0)
         most.append(response_variance(cells(ratio, freedom), lambda rows, x=squares: x[rows]))
     assert max(most) < 0.4
+
+
+def test_cells_respond_to_the_squares_of_effects_in_units_of_their_cells(monkeypatch):
+    asked = []
+
+    def heard(cells, squares, n_draws, rng):
+        asked.append(squares(slice(0, 6)))
+        return np.zeros((6, n_draws))
+
+    monkeypatch.setattr(hierarchical, "responses", heard)
+    found = hierarchical.fit_hierarchical(screen()[1], rng=0).effects
+    np.testing.assert_allclose(asked[0], (found.posterior_mean() / found.unit) ** 2, rtol=1e-6)

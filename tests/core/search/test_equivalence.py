@@ -7,7 +7,7 @@ import pytest
 
 from nextpert.core import CycleError, Dag, LinearScm, Moments, PriorKnowledge
 from nextpert.core.graph._equivalence import Pdag
-from nextpert.core.search._classes import Scratch, backward, local_score, oriented_by, pack_rows
+from nextpert.core.search._classes import Scratch, backward, local_score, oriented_by
 from nextpert.core.search.minimal_imap import make_score
 
 
@@ -41,22 +41,22 @@ def test_directed_is_what_the_whole_class_agrees_on(classes):
         shared = set.intersection(*(set(dag.edges()) for dag in members))
         for dag in members:
             graph = Pdag.of_class(dag)
-            directed = {(x, y) for y in range(4) for x in graph.parents[y]}
-            joined = {frozenset((x, y)) for y in range(4) for x in graph.neighbours[y]}
+            directed = {(x, y) for y in range(4) for x in graph.parents(y)}
+            joined = {frozenset((x, y)) for y in range(4) for x in graph.neighbours(y)}
             assert directed == shared
             assert joined == {frozenset(edge) for edge in set(dag.edges()) - shared}
             assert graph.to_dag() in members
 
 
-def test_directions_without_a_graph_are_refused():
-    square = Pdag([set()] * 4, [{1, 3}, {0, 2}, {1, 3}, {0, 2}])  # no graph without a collider
-    with pytest.raises(ValueError, match="No graph has the directions"):
-        square.to_dag()
+def test_directions_without_a_graph_give_none():
+    square = Pdag(
+        np.array([[0, 1, 0, 1], [1, 0, 1, 0]] * 2, dtype=bool)
+    )  # no graph without a collider
+    assert square.to_dag() is None
 
 
-@pytest.mark.parametrize("criterion", ["bic", "bge"])
 @pytest.mark.parametrize("seed", range(4))
-def test_backward_search_from_the_complete_graph(equivalence_class, criterion, seed):
+def test_backward_search_from_the_complete_graph(equivalence_class, seed):
     rng = np.random.default_rng(seed)
     weights = np.zeros((6, 6))
     for parent, child in itertools.combinations(range(6), 2):
@@ -64,7 +64,7 @@ def test_backward_search_from_the_complete_graph(equivalence_class, criterion, s
             weights[child, parent] = rng.choice([-1, 1]) * rng.uniform(0.4, 0.8)
     scm = LinearScm(weights, np.ones(6))
     moments = Moments.from_array(scm.sample(50_000, rng=rng))
-    problem = make_score(moments, criterion, 2.0, None)
+    problem = make_score(moments, 2.0, None)
     found = backward(problem, Dag.complete(rng.permutation(6)))
     assert equivalence_class(found) == equivalence_class(scm.dag)
     assert backward(problem, found) == found
@@ -86,8 +86,7 @@ def test_the_member_that_agrees_is_found_where_there_is_one(classes):
             if agree:
                 assert graph.to_dag(prior.before, prior.forbidden) in agree
             else:
-                with pytest.raises(ValueError, match="No graph has the directions"):
-                    graph.to_dag(prior.before, prior.forbidden)
+                assert graph.to_dag(prior.before, prior.forbidden) is None
     assert min(counts.values()) > 100
 
 
@@ -100,16 +99,16 @@ def test_backward_search_keeps_prior_knowledge(simulated, seed):
     required = [(order[0], order[7]), (order[2], order[3])]
     prior = PriorKnowledge(8, required=required, forbidden=[barred], before=[(order[4], order[5])])
     dense = Dag.from_edges(8, [pair for pair in itertools.combinations(order, 2) if pair != barred])
-    problem = make_score(moments, "bic", 2.0, prior)
+    problem = make_score(moments, 2.0, prior)
     thin = backward(problem, dense, prior)
     assert prior.allows(dense)
     assert prior.allows(thin)
     assert thin.n_edges < dense.n_edges
 
     def score(child, parents):
-        row = np.zeros((1, 8), dtype=bool)
-        row[0, list(parents)] = True
-        return local_score(problem, pack_rows(row)[0], child, Scratch.empty(8))
+        row = np.zeros(8, dtype=bool)
+        row[list(parents)] = True
+        return local_score(problem, row, child, Scratch.empty(8))
 
     for parent, child in thin.edges():
         if not prior.required[parent, child]:
@@ -148,12 +147,12 @@ def test_backward_search_takes_the_best_deletion_of_any_member(equivalence_class
     """Against all members of a class, found by directing its skeleton along every order."""
     rng = np.random.default_rng(seed)
     moments = Moments.from_array(rng.normal(size=(60, 5)) @ rng.normal(size=(5, 5)))
-    problem = make_score(moments, "bic", 2.0, None)
+    problem = make_score(moments, 2.0, None)
 
     def score(child, parents):
-        row = np.zeros((1, 5), dtype=bool)
-        row[0, list(parents)] = True
-        return local_score(problem, pack_rows(row)[0], child, Scratch.empty(5))
+        row = np.zeros(5, dtype=bool)
+        row[list(parents)] = True
+        return local_score(problem, row, child, Scratch.empty(5))
 
     def members(dag):
         wanted = equivalence_class(dag)

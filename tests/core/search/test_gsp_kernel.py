@@ -7,8 +7,8 @@ import pytest
 from numba import njit
 
 from nextpert.core import PriorKnowledge, gsp, minimal_imap
-from nextpert.core.search._classes import Scratch, pack_rows, shrink, total_score, unpack_rows
-from nextpert.core.search._gsp_kernel import Room, Space, falling, sparse_order
+from nextpert.core.search._classes import Scratch, shrink, total_score
+from nextpert.core.search._gsp_kernel import Space, falling, sparse_order
 from nextpert.core.search.minimal_imap import make_tests
 
 ALPHA = 0.02
@@ -24,25 +24,28 @@ def model(simulated, request):
     return moments, *make_tests(moments, ALPHA, PriorKnowledge(p, required=edges[::2])), edges[::2]
 
 
-def test_bit_sets_survive_packing():
-    matrix = np.random.default_rng(0).random((5, 130)) < 0.3
-    assert np.array_equal(unpack_rows(pack_rows(matrix), 130), matrix)
+@njit
+def _falling(tests, scratch, space, a, b):
+    return falling(tests, scratch, space, a, b)
 
 
 def test_what_falls_when_an_edge_is_turned(model, p_value):
-    moments, tests, elimination, required = model
+    moments, tests, threshold, required = model
     p = moments.n_nodes
     rng = np.random.default_rng(1)
-    space, scratch = Space.of(elimination.threshold, tests.before, 1), Scratch.empty(p)
+    lost, nothing = np.zeros((2, p), dtype=bool), np.zeros((1, p, 2), np.int64)
+    rest = nothing, np.zeros(1, np.uint64), np.zeros(1, np.int64)
+    space = Space(np.zeros((p, p), dtype=bool), threshold, lost, *rest)
+    scratch = Scratch.empty(p)
     total = 0
     for _ in range(30):
         nodes = rng.permutation(p)
         a, b, shared = int(nodes[0]), int(nodes[1]), nodes[2 : 2 + rng.integers(0, 7)].tolist()
         parents = np.zeros((p, p), dtype=bool)
         parents[a, shared] = parents[b, [*shared, a]] = True
-        space.parents[:] = pack_rows(parents)
-        count = falling(tests, scratch, space, a, b)
-        fall = [np.flatnonzero(row).tolist() for row in unpack_rows(space.sets[:2], p)]
+        space.parents[:] = parents
+        count = _falling(tests, scratch, space, a, b)
+        fall = [np.flatnonzero(row).tolist() for row in space.lost]
         for child, extra, found in ((b, [], fall[0]), (a, [b], fall[1])):
             expected = [
                 k
@@ -65,10 +68,9 @@ def test_pruning_takes_the_weakest_parent_first(model, p_value):
     moments, tests, _, required = model
     p = moments.n_nodes
     chosen = np.tril(np.random.default_rng(2).random((p, p)) < min(0.7, 8 / p), -1)
-    sets = pack_rows(chosen)
+    found = chosen.copy()
     for child in range(p):
-        _shrunk(tests, sets[child], child, Scratch.empty(p))
-    found = unpack_rows(sets, p)
+        _shrunk(tests, found[child], child, Scratch.empty(p))
     assert chosen.sum() - found.sum() > 5
     for child in range(p):
         parents = np.flatnonzero(chosen[child]).tolist()
@@ -84,22 +86,33 @@ def test_pruning_takes_the_weakest_parent_first(model, p_value):
 
 @pytest.mark.parametrize("slack", [0, 3, -1])
 def test_drawn_orders_have_the_edges_they_are_said_to_have(model, slack):
-    moments, _, elimination, required = model
+    moments, tests, threshold, required = model
     p = moments.n_nodes
-    parents = np.zeros_like(elimination.after)
-    random, room = np.array([7], np.uint64), Room.empty(*parents.shape)
+    random, precision = np.array([7], np.uint64), np.linalg.inv(tests.matrix)
     orders = set()
     for _ in range(5):
-        order = np.empty(p, np.int64)
-        count = sparse_order(elimination, slack, random, room, order, parents)
+        order, parents = sparse_order(precision, threshold, tests.after, slack, random)
         assert sorted(order) == list(range(p))
         place = np.argsort(order)
         assert all(place[a] < place[b] for a, b in required)
         imap = minimal_imap(moments, order, alpha=ALPHA)
-        assert imap.n_edges == count
-        assert np.array_equal(unpack_rows(parents, p).T, imap.to_matrix().toarray() != 0)
+        assert np.array_equal(parents.T, imap.to_matrix().toarray() != 0)
         orders.add(tuple(order))
     assert len(orders) > 1
+
+
+def test_the_last_node_depends_on_the_fewest_of_those_left(simulated, p_value):
+    _, moments = simulated(12, 5, seed=3, n_cells=48)
+    tests, threshold = make_tests(moments, ALPHA, None)
+    random, precision = np.array([5], np.uint64), np.linalg.inv(tests.matrix)
+    for _ in range(5):
+        order = sparse_order(precision, threshold, tests.after, 0, random)[0].tolist()
+        while len(order) > 1:
+            degrees = {
+                a: sum(p_value(moments, a, b, set(order) - {a, b}) < ALPHA for b in order if b != a)
+                for a in order
+            }
+            assert degrees[order.pop()] == min(degrees.values())
 
 
 def test_log_residuals_by_regression(model):
@@ -110,8 +123,8 @@ def test_log_residuals_by_regression(model):
     for i in range(p):
         k = np.flatnonzero(parents[i])
         total += np.log(1 - corr[i, k] @ np.linalg.solve(corr[np.ix_(k, k)], corr[k, i]))
-    score = tests._replace(constant=0 * tests.constant, weight=0 * tests.weight - 1)
-    assert total_score(score, pack_rows(parents)) == pytest.approx(total)
+    score = tests._replace(constant=0 * tests.constant, weight=-1.0)
+    assert total_score(score, parents) == pytest.approx(total)
 
 
 @pytest.mark.parametrize("seed", range(12))

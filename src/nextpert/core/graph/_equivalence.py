@@ -9,22 +9,17 @@ import numpy as np
 from nextpert.core.graph.dag import Dag
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
 
 class Pdag:
-    """A partially directed graph: for every node its parents and its undirected neighbours."""
+    """A partially directed graph.
 
-    def __init__(self, parents: Sequence[set[int]], neighbours: Sequence[set[int]]) -> None:
-        self.n_nodes = len(parents)
-        self.parents = [set(above) for above in parents]
-        self.neighbours = [set(beside) for beside in neighbours]
-        self.children: list[set[int]] = [set() for _ in parents]
-        for child, above in enumerate(parents):
-            for parent in above:
-                self.children[parent].add(child)
+    ``edges``, (p, p), row = parent, has an edge without a direction both ways.
+    """
+
+    def __init__(self, edges: NDArray[np.bool_]) -> None:
+        self.edges = edges
 
     @classmethod
     def of_class(cls, dag: Dag, n_context: int = 0) -> Pdag:
@@ -39,7 +34,7 @@ class Pdag:
         compelled: list[set[int]] = [set() for _ in above]
         for x in range(dag.n_nodes - n_context, dag.n_nodes):
             compelled[x] = {-1}
-        neighbours: list[set[int]] = [set() for _ in above]
+        edges = dag.to_matrix().toarray() != 0
         for y in dag.order.tolist():
             reversible: set[int] = set()
             for x in sorted(above[y], key=lambda k: -place[k]):
@@ -54,77 +49,48 @@ class Pdag:
                     compelled[y] |= above[y] - reversible
                 else:
                     reversible |= above[y] - compelled[y]
-            for x in reversible:
-                neighbours[x].add(y)
-                neighbours[y].add(x)
-        return cls([known - {-1} for known in compelled], neighbours)
+            edges[y, list(reversible)] = True
+        return cls(edges)
+
+    def parents(self, node: int) -> set[int]:
+        """Return the nodes with an edge that points at ``node``."""
+        return set(np.flatnonzero(self.edges[:, node] & ~self.edges[node]).tolist())
+
+    def neighbours(self, node: int) -> set[int]:
+        """Return the nodes with an undirected edge to ``node``."""
+        return set(np.flatnonzero(self.edges[:, node] & self.edges[node]).tolist())
 
     def adjacent(self, node: int) -> set[int]:
         """Return all nodes joined to ``node``."""
-        return self.parents[node] | self.children[node] | self.neighbours[node]
-
-    def drop(self, x: int, y: int) -> None:
-        """Take away what joins ``x`` and ``y``."""
-        self.parents[y].discard(x)
-        self.children[x].discard(y)
-        self.neighbours[x].discard(y)
-        self.neighbours[y].discard(x)
-
-    def direct(self, x: int, y: int) -> None:
-        """Direct the undirected ``x - y`` as ``x -> y``."""
-        self.neighbours[x].discard(y)
-        self.neighbours[y].discard(x)
-        self.parents[y].add(x)
-        self.children[x].add(y)
-
-    def copy(self) -> Pdag:
-        """Return a graph of its own."""
-        return Pdag(self.parents, self.neighbours)
+        return set(np.flatnonzero(self.edges[:, node] | self.edges[node]).tolist())
 
     def to_dag(
         self, before: NDArray[np.bool_] | None = None, forbidden: NDArray[np.bool_] | None = None
-    ) -> Dag:
+    ) -> Dag | None:
         """Return a graph with the same skeleton, directions and colliders (Dor & Tarsi 1992).
 
         Node by node is taken out that can stand last among those left. With ``before``
         (``before[a, b]`` where ``a`` stands before ``b``) it must also have none left that stands
         after it, with ``forbidden`` no edge into it that is barred: as before,
         whichever of these nodes goes first, what is left has a graph if the whole had one.
-
-        Raises
-        ------
-        ValueError
-            If there is none.
+        Returns None where there is none.
         """
-        rest = self.copy()
-        parents: list[set[int]] = [set() for _ in range(self.n_nodes)]
-        waiting = set(range(self.n_nodes))
-        after = [set(np.flatnonzero(row).tolist()) for row in before] if before is not None else []
-        queue = list(range(self.n_nodes))
+        rest, edges = self.edges.copy(), np.zeros_like(self.edges)
+        after = np.zeros_like(rest) if before is None else before
+        barred = np.zeros_like(rest) if forbidden is None else forbidden
+        waiting = np.ones(len(rest), np.bool_)
+        queue = list(range(len(rest)))
         while queue:
             node = queue.pop()
-            if node not in waiting or not rest.can_be_last(node):
+            into = rest[:, node].copy()
+            stays = (rest[node] & ~into).any() or (after[node] & waiting).any()
+            if not waiting[node] or stays or (barred[:, node] & into).any():
                 continue
-            joined = rest.adjacent(node)
-            if before is not None and after[node] & waiting:
+            # All edges at the node point at it without a new collider: others of it are joined.
+            beside = np.flatnonzero(into & rest[node])
+            if ((into & ~(rest[beside] | rest[:, beside].T)).sum(axis=1) > 1).any():
                 continue
-            if forbidden is not None and forbidden[sorted(joined), node].any():
-                continue
-            waiting.discard(node)
-            parents[node] = joined
-            for other in joined:
-                rest.drop(other, node)
-            if before is not None:
-                queue.extend(np.flatnonzero(before[:, node]).tolist())
-            queue.extend(sorted(joined))
-        if waiting:
-            message = f"No graph has the directions given at nodes {sorted(waiting)[:10]}."
-            raise ValueError(message)
-        return Dag.from_parents(parents)
-
-    def can_be_last(self, node: int) -> bool:
-        """Whether all edges at ``node`` can point at it without a new collider."""
-        if self.children[node]:
-            return False
-        joined = self.adjacent(node)
-        return all(joined - {beside} <= self.adjacent(beside) for beside in self.neighbours[node])
+            edges[into, node] = True
+            waiting[node] = rest[node] = rest[:, node] = False
+            queue += [*np.flatnonzero(after[:, node]).tolist(), *np.flatnonzero(into).tolist()]
+        return None if waiting.any() else Dag.from_matrix(edges)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import graphlib
 import heapq
+from graphlib import TopologicalSorter
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,17 +111,15 @@ class Dag(Shown):
     def from_matrix(cls, matrix: ArrayLike | sp.sparray | sp.spmatrix) -> Dag:
         """Build from an adjacency matrix (row = parent, column = child), dense or sparse."""
         stored: Any = matrix if sp.issparse(matrix) else np.asanyarray(matrix)
-        if stored.dtype.kind not in "biuf":
-            message = f"An adjacency matrix must hold numbers, but holds {stored.dtype}."
-            raise ValueError(message)
         require_numbers(stored, "The adjacency matrix")
         require_sound(stored, "The adjacency matrix")
-        coo = sp.coo_array(stored)
+        coo = sp.coo_array(stored, copy=True)
         if coo.ndim != 2 or coo.shape[0] != coo.shape[1]:
             message = f"An adjacency matrix must be square, but its shape is {coo.shape}."
             raise ValueError(message)
-        if np.isnan(coo.data).any():
-            message = "An adjacency matrix must hold numbers, but holds NaN: use 0 for no edge."
+        coo.sum_duplicates()
+        if not np.isfinite(coo.data).all():
+            message = "The adjacency matrix has NaN or infinite values: use 0 for no edge."
             raise ValueError(message)
         keep = coo.data != 0
         rows, cols = coo.coords
@@ -131,10 +132,7 @@ class Dag(Shown):
         if not np.array_equal(np.sort(sequence), np.arange(len(sequence))):
             message = f"order must hold each of 0..{len(sequence) - 1} once."
             raise ValueError(message)
-        parents: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * len(sequence)
-        for position, node in enumerate(sequence):
-            parents[node] = sequence[:position]
-        return cls.from_parents(parents)
+        return cls.from_edges(len(sequence), combinations(sequence.tolist(), 2))
 
     @property
     def n_edges(self) -> int:
@@ -181,41 +179,28 @@ class Dag(Shown):
         if self.n_edges and (self.indices.min() < 0 or self.indices.max() >= self.n_nodes):
             message = f"A parent lies outside 0..{self.n_nodes - 1}."
             raise ValueError(message)
-        for node in range(self.n_nodes):
-            block = self.indices[self.indptr[node] : self.indptr[node + 1]]
-            block.sort()
-            if (np.diff(block) == 0).any():
-                twice = block[1:][np.diff(block) == 0][0]
-                message = f"The edge {twice} -> {node} is given twice."
-                raise ValueError(message)
+        children = np.repeat(np.arange(self.n_nodes), self.in_degree)
+        self.indices = self.indices[np.lexsort((self.indices, children))]
+        twice = np.flatnonzero((np.diff(children) == 0) & (np.diff(self.indices) == 0))
+        if len(twice):
+            message = f"The edge {self.indices[twice[0]]} -> {children[twice[0]]} is given twice."
+            raise ValueError(message)
 
     def _topological_order(self) -> NDArray[np.int64]:
         # Kahn's algorithm, smallest index first, so that the order is a function of the graph.
-        waiting = self.in_degree.copy()
-        children: list[list[int]] = [[] for _ in range(self.n_nodes)]
-        for parent, child in self.edges():
-            children[parent].append(child)
-        ready = [i for i in range(self.n_nodes) if waiting[i] == 0]
-        order: list[int] = []
+        sorter = TopologicalSorter({i: self.parents(i).tolist() for i in range(self.n_nodes)})
+        try:
+            sorter.prepare()
+        except graphlib.CycleError as error:
+            raise CycleError(error.args[1][:-1]) from None
+        ready, order = list(sorter.get_ready()), []
+        heapq.heapify(ready)
         while ready:
-            node = heapq.heappop(ready)
-            order.append(node)
-            for child in children[node]:
-                waiting[child] -= 1
-                if waiting[child] == 0:
-                    heapq.heappush(ready, child)
-        if len(order) < self.n_nodes:
-            raise CycleError(self._find_cycle(set(range(self.n_nodes)) - set(order)))
+            order.append(heapq.heappop(ready))
+            sorter.done(order[-1])
+            for node in sorter.get_ready():
+                heapq.heappush(ready, node)
         return np.array(order, dtype=np.int64)
-
-    def _find_cycle(self, rest: set[int]) -> list[int]:
-        # Every remaining node has a remaining parent: walk up until a node comes again.
-        node = min(rest)
-        path: list[int] = []
-        while node not in path:
-            path.append(node)
-            node = next(int(k) for k in self.parents(node) if int(k) in rest)
-        return path[path.index(node) :][::-1]
 
 
 def _whole_numbers(value: ArrayLike, name: str) -> NDArray[np.int64]:
@@ -307,13 +292,11 @@ def perturb_dag(
         raise ValueError(message)
     edges = [dag.edges()[i] for i in generator.permutation(dag.n_edges)]
     linked = {frozenset(edge) for edge in edges}
-    fixed, children = edges[missing:], _children(p, edges[missing:])
-    for _ in range(turned):
+    edges = edges[missing:]
+    for place in range(turned):
         # The shortest edge of a topological order can be turned, so that one is always found.
-        place = next(i for i, edge in enumerate(fixed) if not _path(children, *edge, direct=False))
-        parent, child = fixed.pop(place)
-        children[parent].remove(child)
-        children[child].add(parent)
+        ways = ([*edges[:k], *edges[k + 1 :], edges[k][::-1]] for k in range(len(edges) - place))
+        edges = next(way for way in ways if is_acyclic(p, way))
     rows, cols = np.tril_indices(p, -1)
     for i in generator.permutation(len(rows)):
         if extra == 0:
@@ -321,30 +304,16 @@ def perturb_dag(
         pair = (int(rows[i]), int(cols[i]))
         if frozenset(pair) in linked:
             continue
-        parent, child = pair if generator.random() < 0.5 else pair[::-1]
-        if _path(children, child, parent):
-            parent, child = child, parent
-        children[parent].add(child)
+        edge = pair if generator.random() < 0.5 else pair[::-1]
+        edges.append(edge if is_acyclic(p, [*edges, edge]) else edge[::-1])
         extra -= 1
-    return Dag.from_edges(p, [(k, i) for k in range(p) for i in children[k]])
+    return Dag.from_edges(p, edges)
 
 
-def _children(p: int, edges: list[Edge]) -> list[set[int]]:
-    children: list[set[int]] = [set() for _ in range(p)]
-    for parent, child in edges:
-        children[parent].add(child)
-    return children
-
-
-def _path(children: list[set[int]], start: int, end: int, *, direct: bool = True) -> bool:
-    """Whether a directed path leads from ``start`` to ``end``; its edge itself counts if direct."""
-    waiting = [k for k in children[start] if direct or k != end]
-    seen = set(waiting)
-    while waiting:
-        node = waiting.pop()
-        if node == end:
-            return True
-        fresh = children[node] - seen
-        seen |= fresh
-        waiting += fresh
-    return False
+def is_acyclic(p: int, edges: Iterable[Edge]) -> bool:
+    """Whether edges ``(parent, child)`` of ``p`` nodes have no cycle."""
+    try:
+        Dag.from_edges(p, edges)
+    except CycleError:
+        return False
+    return True

@@ -7,6 +7,8 @@ from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import breadth_first_order
 
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.graph.dag import Dag
@@ -73,21 +75,10 @@ def tree(p: int, degree: float, rng: np.random.Generator) -> Edges:
 
 def rooted_tree(p: int, degree: float, rng: np.random.Generator) -> Edges:
     """Draw a labelled tree uniformly; its edges point away from a random root."""
-    near: list[list[int]] = [[] for _ in range(p)]
-    for one, two in _labelled_tree(p, rng):
-        near[one].append(two)
-        near[two].append(one)
-    root = int(rng.integers(p))
-    edges: Edges = []
-    waiting, seen = [root], {root}
-    while waiting:
-        node = waiting.pop()
-        for other in near[node]:
-            if other not in seen:
-                seen.add(other)
-                edges.append((node, other))
-                waiting.append(other)
-    return _in_order(p, edges)
+    pairs = _labelled_tree(p, rng)
+    joined = coo_array((np.ones(len(pairs)), np.array(pairs, np.int64).reshape(-1, 2).T), (p, p))
+    parent = breadth_first_order(joined.tocsr(), int(rng.integers(p)), directed=False)[1]
+    return _in_order(p, [(int(k), i) for i, k in enumerate(parent) if k >= 0])
 
 
 def chordal(p: int, degree: float, rng: np.random.Generator) -> Edges:

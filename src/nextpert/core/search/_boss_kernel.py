@@ -14,13 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nextpert.core._compile import entry, lean, spliced
-from nextpert.core.search._classes import (
-    flip,
-    has,
-    random_below,
-    shrink,
-)
-from nextpert.core.search._grow_shrink import plant, trace
+from nextpert.core.search._classes import random_below, shrink
+from nextpert.core.search._grow_shrink import trace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,106 +27,82 @@ class State(NamedTuple):
     order: NDArray[np.int64]
     place: NDArray[np.int64]
     score: NDArray[np.float64]
-    grown: NDArray[np.uint64]
-    passed: NDArray[np.uint64]
-    prefix: NDArray[np.uint64]  # (words,) scratch
-    trial: NDArray[np.uint64]  # (3, words) scratch: sets grown, passed over and shrunk to
-    own: NDArray[np.uint64]  # (3, words) the same for the node that moves
+    grown: NDArray[np.bool_]
+    passed: NDArray[np.bool_]
+    prefix: NDArray[np.bool_]  # (p,) scratch
+    trial: NDArray[np.bool_]  # (3, p) scratch: sets grown, passed over and shrunk to
+    own: NDArray[np.bool_]  # (3, p) the same for the node that moves
     gain: NDArray[np.float64]  # (p,) scratch
-    roots: NDArray[np.int64]  # (p,) the vertex at which each tree begins
-    queue: NDArray[np.int64]  # (n_moving,) the nodes in the order in which this sweep moves them
-    progress: NDArray[np.int64]  # nodes of the queue done, nodes moved in this sweep, sweeps
+    queue: NDArray[np.int64]  # (n_moving,) the nodes in the order in which a sweep moves them
 
     @classmethod
-    def start(cls, order: NDArray[np.int64], words: int, n_context: int = 0) -> State:
+    def start(cls, order: NDArray[np.int64], n_context: int = 0) -> State:
         """Return the state before any score is known; the first ones of the order stay there."""
         p = len(order)
-        n_moving = p - n_context
         return cls(
             order=order.copy(),
             place=np.argsort(order),
             score=np.zeros(p),
-            grown=np.zeros((p, words), np.uint64),
-            passed=np.zeros((p, words), np.uint64),
-            prefix=np.zeros(words, np.uint64),
-            trial=np.zeros((3, words), np.uint64),
-            own=np.zeros((3, words), np.uint64),
+            grown=np.zeros((p, p), np.bool_),
+            passed=np.zeros((p, p), np.bool_),
+            prefix=np.zeros(p, np.bool_),
+            trial=np.zeros((3, p), np.bool_),
+            own=np.zeros((3, p), np.bool_),
             gain=np.zeros(p),
-            roots=np.zeros(p, np.int64),
-            queue=np.arange(n_moving),
-            progress=np.array([n_moving, 0, 0]),
+            queue=np.arange(p - n_context),
         )
 
 
 @spliced
 def _settle(problem, forest, growth, scratch, state, node):
-    """Bring score and sets of a node up to date with ``prefix``; return whether there was room."""
-    roots, prefix = state.roots, state.prefix
-    vertex = trace(problem, forest, growth, scratch, roots, node, prefix, state.trial)
-    if vertex < 0:
-        return False
-    state.score[node] = forest.score[vertex]
-    for w in range(state.prefix.shape[0]):
-        state.grown[node, w] = state.trial[0, w]
-        state.passed[node, w] = state.trial[1, w]
-    return True
+    """Bring score and sets of a node up to date with ``prefix``."""
+    trial = state.trial
+    state.score[node] = trace(problem, forest, growth, scratch, node, state.prefix, trial)
+    for other in range(trial.shape[1]):
+        state.grown[node, other], state.passed[node, other] = trial[0, other], trial[1, other]
 
 
 @spliced
 def _settle_all(problem, forest, growth, scratch, state):
-    """Score the whole order; return whether there was room."""
-    for w in range(state.prefix.shape[0]):
-        state.prefix[w] = np.uint64(0)
+    """Score the whole order."""
+    state.prefix[:] = False
     for m in range(state.order.shape[0]):
-        if not _settle(problem, forest, growth, scratch, state, state.order[m]):
-            return False
-        flip(state.prefix, state.order[m])
-    return True
+        _settle(problem, forest, growth, scratch, state, state.order[m])
+        state.prefix[state.order[m]] = True
 
 
 @spliced
 def _weigh(problem, forest, growth, scratch, state, v, low, high):
-    """Fill ``gain[j]``, by how much the score rises if v stands at place j; False if no room."""
+    """Fill ``gain[j]``, by how much the score rises if v stands at place j."""
     a = state.place[v]
     prefix, gain = state.prefix, state.gain
-    for w in range(prefix.shape[0]):
-        prefix[w] = np.uint64(0)
+    prefix[:] = False
     for m in range(low):  # v stands at low or later, so that it is not among these
-        flip(prefix, state.order[m])
-    roots = state.roots
-    vertex = trace(problem, forest, growth, scratch, roots, v, prefix, state.own)
-    if vertex < 0:
-        return False
+        prefix[state.order[m]] = True
+    own = trace(problem, forest, growth, scratch, v, prefix, state.own)
     shift = 0.0  # of all others together, as v moves on from place low
-    gain[low] = forest.score[vertex]
+    gain[low] = own
     for j in range(low, high):
         node = state.order[j] if j < a else state.order[j + 1]
-        touched = has(state.passed[node], v) if j < a else has(state.grown[node], v)
+        touched = state.passed[node, v] if j < a else state.grown[node, v]
         if touched:
-            if j < a:
-                flip(prefix, v)
-            other = trace(problem, forest, growth, scratch, roots, node, prefix, state.trial)
-            if j < a:
-                flip(prefix, v)
-            if other < 0:
-                return False
-            change = forest.score[other] - state.score[node]
+            prefix[v] = j < a
+            change = trace(problem, forest, growth, scratch, node, prefix, state.trial)
+            change -= state.score[node]
+            prefix[v] = False
             shift += -change if j < a else change
-        flip(prefix, node)
-        if has(state.own[1], node):
-            vertex = trace(problem, forest, growth, scratch, roots, v, prefix, state.own)
-            if vertex < 0:
-                return False
-        gain[j + 1] = forest.score[vertex] + shift
+        prefix[node] = True
+        if state.own[1, node]:
+            own = trace(problem, forest, growth, scratch, v, prefix, state.own)
+        gain[j + 1] = own + shift
     here = gain[a]
     for j in range(low, high + 1):
         gain[j] -= here
-    return True
 
 
 @spliced
 def _move(problem, forest, growth, scratch, state, v, target):
-    """Put v at place ``target`` and score anew what it touches; return whether there was room."""
+    """Put v at place ``target`` and score anew what it touches."""
     a = state.place[v]
     step = 1 if target > a else -1
     for m in range(a, target, step):
@@ -139,18 +110,14 @@ def _move(problem, forest, growth, scratch, state, v, target):
         state.place[state.order[m]] = m
     state.order[target] = v
     state.place[v] = target
-    for w in range(state.prefix.shape[0]):
-        state.prefix[w] = np.uint64(0)
+    state.prefix[:] = False
     for m in range(max(a, target) + 1):
         node = state.order[m]
         if m >= min(a, target):
-            touched = has(state.grown[node], v) if step > 0 else has(state.passed[node], v)
-            if (node == v or touched) and not _settle(
-                problem, forest, growth, scratch, state, node
-            ):
-                return False
-        flip(state.prefix, node)
-    return True
+            touched = state.grown[node, v] if step > 0 else state.passed[node, v]
+            if node == v or touched:
+                _settle(problem, forest, growth, scratch, state, node)
+        state.prefix[node] = True
 
 
 @spliced
@@ -159,62 +126,43 @@ def _limits(before, after, state, v):
     low, high = np.int64(0), state.order.shape[0] - 1
     for m in range(state.order.shape[0]):
         node = state.order[m]
-        if has(before[v], node):
+        if before[v, node]:
             low = m + 1
-        elif has(after[v], node):
+        elif after[v, node]:
             return low, m - 1
     return low, high
 
 
 @spliced
 def _improve(problem, forest, growth, scratch, state, random):
-    """Move one node after the other to its best place until none gains; False if no room."""
-    n_moving = state.queue.shape[0]
-    progress = state.progress
-    while True:
-        while progress[0] < n_moving:
-            v = state.queue[progress[0]]
+    """Move one node after the other to its best place until none gains."""
+    queue, has_moved = state.queue, True
+    while has_moved:
+        for k in range(queue.shape[0] - 1, 0, -1):  # a new sweep, in a new order of nodes
+            other = random_below(random, k + 1)
+            queue[k], queue[other] = queue[other], queue[k]
+        has_moved = False
+        for v in queue:
             low, high = _limits(problem.before, problem.after, state, v)
-            if not _weigh(problem, forest, growth, scratch, state, v, low, high):
-                return False
-            best, gain = state.place[v], 1e-6 + 1e-11 * problem.weight[0]  # more than rounding
+            _weigh(problem, forest, growth, scratch, state, v, low, high)
+            best, gain = state.place[v], 1e-6 + 1e-11 * problem.weight  # more than rounding
             for j in range(low, high + 1):
                 if state.gain[j] > gain:
                     best, gain = j, state.gain[j]
             if best != state.place[v]:
-                progress[1] += 1
-                if not _move(problem, forest, growth, scratch, state, v, best):
-                    return False
-            progress[0] += 1
-        if progress[2] > 0 and progress[1] == 0:
-            return True
-        for k in range(n_moving - 1, 0, -1):  # a new sweep, in a new order of nodes
-            other = random_below(random, k + 1)
-            state.queue[k], state.queue[other] = state.queue[other], state.queue[k]
-        progress[0], progress[1] = 0, 0
-        progress[2] += 1
+                has_moved = True
+                _move(problem, forest, growth, scratch, state, v, best)
 
 
 @lean
 def climb(problem, forest, growth, scratch, state, random, parents):
-    """Search from the order in ``state`` until no move gains; write the parents as bit sets.
-
-    Returns False where the forest is full. Called again with a larger or an emptied one, it goes
-    on where it stood.
-    """
-    if forest.used[0] == 0:
-        growth.last[growth.last.shape[0] - 1] = -1
-        if not plant(problem.required, forest, growth.path, state.roots):
-            return False
-    if not _settle_all(problem, forest, growth, scratch, state):
-        return False
-    if not _improve(problem, forest, growth, scratch, state, random):
-        return False
+    """Search from the order in ``state`` until no move gains; write the sets of parents."""
+    _settle_all(problem, forest, growth, scratch, state)
+    _improve(problem, forest, growth, scratch, state, random)
     for i in range(parents.shape[0]):
-        for w in range(parents.shape[1]):
-            parents[i, w] = state.grown[i, w] | problem.required[i, w]
+        for k in range(parents.shape[1]):
+            parents[i, k] = state.grown[i, k] or problem.required[i, k]
         shrink(problem, parents[i], i, scratch)
-    return True
 
 
 @entry
@@ -222,46 +170,30 @@ def move_blocks(problem, forest, growth, scratch, state):
     """Move nodes together with those that may not be overtaken; return 1 if any gained, else 0.
 
     On its way to either end of the order, a node takes along every node it may not pass, and the
-    others hop over this block one by one. Returns -1 where the forest is full. Scores and sets in
-    ``state`` must be up to date, and are at the end.
+    others hop over this block one by one. Scores and sets in ``state`` must be up to date, and are
+    at the end.
     """
-    p = state.order.shape[0]
-    order, best_order = np.empty(p, np.int64), np.empty(p, np.int64)
-    gained = 0
+    p, gained = state.order.shape[0], 0
+    least = 1e-6 + 1e-11 * problem.weight  # more than rounding
     for task in range(2 * state.queue.shape[0]):
         v, step = task >> 1, 1 - 2 * (task & 1)
         limits = problem.after[v] if step > 0 else problem.before[v]
-        some = np.uint64(0)
-        for w in range(limits.shape[0]):
-            some |= limits[w]
-        if some == np.uint64(0):
+        if not limits.any():
             continue
-        base = 0.0
-        for m in range(p):
-            order[m] = state.order[m]
-            base += state.score[m]
+        best, most, base = state.order.copy(), least, state.score.sum()
         near = far = state.place[v]  # the ends of the block
-        least = 1e-6 + 1e-11 * problem.weight[0]
-        most, room = least, True
-        while room and 0 <= near + step < p:
+        while 0 <= near + step < p:
             node = state.order[near + step]
-            if not has(limits, node):
-                room = _move(problem, forest, growth, scratch, state, node, far)
+            if not limits[node]:
+                _move(problem, forest, growth, scratch, state, node, far)
                 far += step
-                total = 0.0
-                for i in range(p):
-                    total += state.score[i]
-                if room and total - base > most:
-                    most = total - base
-                    for m in range(p):
-                        best_order[m] = state.order[m]
+                if state.score.sum() - base > most:
+                    most = state.score.sum() - base
+                    best[:] = state.order
             near += step
+        gained |= most > least
+        state.order[:] = best
         for m in range(p):
-            state.order[m] = best_order[m] if most > least else order[m]
-            state.place[state.order[m]] = m
-        if most > least:
-            gained = 1
-            state.progress[1] += 1  # single moves are to be tried again
-        if not room or not _settle_all(problem, forest, growth, scratch, state):
-            return -1
+            state.place[best[m]] = m
+        _settle_all(problem, forest, growth, scratch, state)
     return gained

@@ -1,15 +1,15 @@
-"""Sets of nodes, scores of families, and Markov equivalence classes in a search, compiled.
+"""Scores of families, random draws, and Markov equivalence classes in a search, compiled.
 
-A set of ``p`` nodes takes ``ceil(p / 64)`` words; node ``k`` is bit ``k % 64`` of word ``k // 64``.
+A set of nodes is a row of ``p`` booleans; those of all nodes are a matrix with a row a child.
 
 With R the correlation of some nodes in a given sequence, R = L L' and V = L^-1, the partial
 correlation of the last node j and an earlier node i given all the others is
 ``-V[j, i] / sqrt(sum_{k >= i} V[k, i]^2)``, because V'V is the precision matrix. A row of V is
 added for each further node, and no test needs an inverse of its own.
 
-Scores are ``constant[d] - half * log|C_P| - weight[d] * log var(v | P)`` for d parents P, where C
-is a covariance scaled to a unit diagonal. BIC and BGe are of that form, and so are tests: dropping
-a parent gains where its partial correlation is not significant.
+Scores are ``constant[d] - weight * log var(v | P)`` for d parents P, with a unit variance of every
+node. The BIC is of that form, and so are tests: dropping a parent gains where its partial
+correlation is not significant.
 
 Graphs of a class have the same independences, so that the cells of one environment cannot tell
 them apart, and have the same score.
@@ -17,6 +17,7 @@ them apart, and have the same score.
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import islice
 from math import exp, factorial
 from typing import TYPE_CHECKING, NamedTuple
@@ -38,69 +39,27 @@ if TYPE_CHECKING:
 # (compiled functions: numba finds the types)
 
 
-_ONE = np.uint64(1)
-_LOW6 = np.uint64(63)
-_M1 = np.uint64(0x5555555555555555)
-_M2 = np.uint64(0x3333333333333333)
-_M4 = np.uint64(0x0F0F0F0F0F0F0F0F)
-_H1 = np.uint64(0x0101010101010101)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)
-_S1, _S2, _S4 = np.uint64(1), np.uint64(2), np.uint64(4)
-_S11, _S27, _S30, _S31, _S32, _S56 = (np.uint64(s) for s in (11, 27, 30, 31, 32, 56))
+_S11, _S27, _S30, _S31, _S32 = (np.uint64(s) for s in (11, 27, 30, 31, 32))
 # P(weight <= k) of a Poisson weight of mean 1; what lies beyond is below 1e-20.
 _POISSON = np.cumsum([exp(-1.0) / factorial(k) for k in range(20)])
 
 
-def pack_rows(matrix: NDArray[np.bool_]) -> NDArray[np.uint64]:
-    """Pack a boolean matrix into bit sets, one per row, shape ``(n_rows, n_words)``."""
-    rows, n = matrix.shape
-    words = max((n + 63) // 64, 1)
-    padded = np.zeros((rows, words * 64), dtype=np.uint8)
-    padded[:, :n] = matrix
-    packed = np.packbits(padded, axis=1, bitorder="little")
-    return packed.view(np.dtype("<u8")).astype(np.uint64)
-
-
-def unpack_rows(sets: NDArray[np.uint64], n: int) -> NDArray[np.bool_]:
-    """Return the boolean matrix of some bit sets, shape ``(n_rows, n)``."""
-    octets = np.ascontiguousarray(sets, dtype=np.dtype("<u8")).view(np.uint8)
-    return np.unpackbits(octets, axis=1, bitorder="little")[:, :n].astype(bool)
-
-
-@inner
-def has(row, node):
-    """Whether the set holds the node."""
-    return (row[node >> 6] >> (np.uint64(node) & _LOW6)) & _ONE != np.uint64(0)
-
-
-@inner
-def flip(row, node):
-    """Put the node in if it is out, and out if it is in."""
-    row[node >> 6] ^= _ONE << (np.uint64(node) & _LOW6)
-
-
-@inner
-def popcount(word):
-    """Count the bits that are set."""
-    word = word - ((word >> _S1) & _M1)
-    word = (word & _M2) + ((word >> _S2) & _M2)
-    word = (word + (word >> _S4)) & _M4
-    return np.int64((word * _H1) >> _S56)
+def rows_of(matrix: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return a matrix of edges, row = parent, as one of sets, row = child, to compiled code."""
+    return np.array(matrix.T, np.bool_, order="C")
 
 
 @inner
 def members(row, out):
     """Write the members of a set to ``out`` in ascending order; return how many there are."""
-    count = 0
-    for w in range(row.shape[0]):
-        word = row[w]
-        while word != np.uint64(0):
-            lowest = word & (~word + _ONE)
-            out[count] = w * 64 + popcount(lowest - _ONE)
+    count = np.int64(0)
+    for node in range(row.shape[0]):
+        if row[node]:
+            out[count] = node
             count += 1
-            word ^= lowest
     return count
 
 
@@ -135,7 +94,7 @@ def poisson_weights(seeds: NDArray[np.uint64], cells: NDArray[np.int64]) -> NDAr
 
 
 class Score(NamedTuple):
-    """A decomposable score (see the head of this file) and prior knowledge as bit sets.
+    """A decomposable score (see the head of this file) and prior knowledge as sets.
 
     ``required[i]`` and ``forbidden[i]`` are parents of ``i``; ``before[i]`` and ``after[i]`` are
     the nodes that must stand before and after ``i``.
@@ -143,12 +102,11 @@ class Score(NamedTuple):
 
     matrix: NDArray[np.float64]  # (p, p), unit diagonal
     constant: NDArray[np.float64]  # (p + 1,) by number of parents
-    weight: NDArray[np.float64]  # (p + 1,) by number of parents
-    half: float
-    required: NDArray[np.uint64]
-    forbidden: NDArray[np.uint64]
-    before: NDArray[np.uint64]
-    after: NDArray[np.uint64]
+    weight: float
+    required: NDArray[np.bool_]
+    forbidden: NDArray[np.bool_]
+    before: NDArray[np.bool_]
+    after: NDArray[np.bool_]
 
 
 class Scratch(NamedTuple):
@@ -205,10 +163,7 @@ def add_family(corr, row, child, scratch):
 def local_score(problem, row, child, scratch):
     """Return the score of a node with the parents in ``row``."""
     m, residual = add_family(problem.matrix, row, child, scratch)
-    log_volume = 0.0
-    for k in range(m):
-        log_volume -= 2.0 * np.log(scratch.factor[k, k])
-    return problem.constant[m] - problem.half * log_volume - problem.weight[m] * np.log(residual)
+    return problem.constant[m] - problem.weight * np.log(residual)
 
 
 @inner
@@ -220,24 +175,21 @@ def shrink(problem, row, child, scratch):
         if m == 0:
             return current
         factor, sums, sequence = scratch.factor, scratch.sums, scratch.sequence
-        residual = 1.0 / (factor[m, m] * factor[m, m])
         best, place = 0.0, np.int64(-1)
         for i in range(m):
             share = factor[m, i] * factor[m, i] / sums[i]  # squared partial correlation
-            inside = sums[i] - factor[m, i] * factor[m, i]  # precision among the parents
-            gain = problem.constant[m - 1] - problem.constant[m] - problem.half * np.log(inside)
-            gain -= problem.weight[m - 1] * (np.log(residual) - np.log1p(-share))
-            gain += problem.weight[m] * np.log(residual)
-            if gain > best and not has(problem.required[child], sequence[i]):
+            gain = problem.constant[m - 1] - problem.constant[m]
+            gain += problem.weight * np.log1p(-share)
+            if gain > best and not problem.required[child, sequence[i]]:
                 best, place = gain, i
         if place < 0:
             return current
-        flip(row, sequence[place])
+        row[sequence[place]] = False
         current = local_score(problem, row, child, scratch)
 
 
-def total_score(problem: Score, parents: NDArray[np.uint64]) -> float:
-    """Return the score of a graph from its parents as bit sets, (p, words)."""
+def total_score(problem: Score, parents: NDArray[np.bool_]) -> float:
+    """Return the score of a graph from its sets of parents, (p, p)."""
     scratch = Scratch.empty(len(parents))
     return float(sum(local_score(problem, row, i, scratch) for i, row in enumerate(parents)))
 
@@ -261,27 +213,23 @@ def backward(
     knowledge, an edge is deleted only where a member of the new class agrees with it. Directions
     that the last ``n_context`` nodes orient stay as they are.
     """
-    known: dict[tuple[int, frozenset[int]], float] = {}
-    scratch = Scratch.empty(dag.n_nodes)
-    row = np.zeros(problem.before.shape[1], np.uint64)
+    scratch, row = Scratch.empty(dag.n_nodes), np.zeros(dag.n_nodes, np.bool_)
 
+    @cache
     def score(node: int, parents: frozenset[int]) -> float:
-        key = (node, parents)
-        if key not in known:
-            row[:] = 0
-            for parent in parents:
-                row[parent >> 6] |= np.uint64(1 << (parent & 63))
-            known[key] = local_score(problem, row, node, scratch)
-        return known[key]
+        row[:] = False
+        row[list(parents)] = True
+        return float(local_score(problem, row, node, scratch))
 
     while True:
         graph = Pdag.of_class(dag, n_context)
         found: list[tuple[float, int, int, set[int]]] = []
         for y in range(dag.n_nodes):
-            for x in sorted(graph.parents[y] | graph.neighbours[y]):
-                common = graph.neighbours[y] & graph.adjacent(x)
+            parents, beside = graph.parents(y), graph.neighbours(y)
+            for x in sorted(parents | beside):
+                common = beside & graph.adjacent(x)
                 for kept in islice(_cliques(graph, sorted(common)), _MOST_SETS):
-                    base = frozenset(kept | graph.parents[y]) - {x}
+                    base = frozenset(kept | parents) - {x}
                     gain = score(y, base) - score(y, base | {x})
                     if gain > _LEAST_GAIN:
                         found.append((gain, x, y, common - kept))
@@ -299,25 +247,12 @@ def _without(
     """Return a graph of the class after a deletion, None where all contradict what is known."""
     if prior is not None and (prior.required[x, y] or prior.required[y, x]):
         return None
-    thinner = graph.copy()
-    thinner.drop(x, y)
+    thinner = Pdag(graph.edges.copy())
+    thinner.edges[x, y] = thinner.edges[y, x] = False
     for node in freed:
-        thinner.direct(y, node)
-        if node in thinner.neighbours[x]:
-            thinner.direct(x, node)
-    if prior is None:
-        return thinner.to_dag()
-    return agreeing_dag(thinner, prior.before, prior.forbidden)
-
-
-def agreeing_dag(
-    graph: Pdag, before: NDArray[np.bool_], forbidden: NDArray[np.bool_]
-) -> Dag | None:
-    """Return a graph of a class that agrees with orders and forbidden edges, None without one."""
-    try:
-        return graph.to_dag(before, forbidden)
-    except ValueError:
-        return None
+        thinner.edges[node, y] = False  # y -> node, and x -> node where x - node
+        thinner.edges[node, x] &= not thinner.edges[x, node]
+    return thinner.to_dag() if prior is None else thinner.to_dag(prior.before, prior.forbidden)
 
 
 def _cliques(graph: Pdag, nodes: list[int]) -> Iterator[set[int]]:
@@ -354,18 +289,14 @@ def oriented_by(
         known = known.with_context(n_context)
     out = []
     for x, y in dag.edges():
-        if x in alone.parents[y]:
+        if not alone.edges[y, x]:
             how = CELLS
-        elif x in graph.parents[y]:
+        elif not graph.edges[y, x]:
             how = INTERVENTIONS
-        else:
-            how = OPEN if prior is None or _can_turn(graph, x, y, known) else PRIOR
+        else:  # open where a member agrees in which y must stand before x
+            turned = known.before.copy()
+            turned[y, x] = True
+            can_turn = prior is None or graph.to_dag(turned, known.forbidden) is not None
+            how = OPEN if can_turn else PRIOR
         out.append((x, y, how))
     return out
-
-
-def _can_turn(graph: Pdag, x: int, y: int, prior: PriorKnowledge) -> bool:
-    """Whether a member that agrees has y -> x: one that agrees when y must stand before x."""
-    before = prior.before.copy()
-    before[y, x] = True
-    return agreeing_dag(graph, before, prior.forbidden) is not None

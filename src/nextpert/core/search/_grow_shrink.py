@@ -4,7 +4,8 @@ Grow-shrink. The parents of a node in a given prefix of the order are found by a
 again, the node of the prefix that raises the score most, and then dropping those without which the
 score is higher. Every state of growing is a vertex of the node's tree: its branches are all nodes
 that raise the score there, best first. A prefix follows the first branch it has, so that a branch
-passed over is known not to be in the prefix, and deeper vertices leave it out.
+passed over is known not to be in the prefix, and deeper vertices leave it out. Trees that outgrow
+their room are emptied, and grown again as needed.
 """
 
 # mypy: disable-error-code="no-untyped-def,assignment"
@@ -15,37 +16,35 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core._compile import fast, inner, spliced
-from nextpert.core.search._classes import flip, has, members, shrink
+from nextpert.core._compile import fast, inner
+from nextpert.core.search._classes import members, shrink
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LEAST_VARIANCE = 1e-9
+_BRANCHES, _MOST_BRANCHES = 1 << 16, 1 << 26  # room for each node and for all, 540 MB
 
 
 class Forest(NamedTuple):
     """All trees: vertices (arrays of one length) and branches (of another)."""
 
-    node: NDArray[np.int32]  # the node added here; for a root, its owner
-    up: NDArray[np.int32]  # the vertex above, -1 for a root
-    rank: NDArray[np.int32]  # place among the branches of the vertex above
-    depth: NDArray[np.int32]
     first: NDArray[np.int64]  # where its branches begin, -1 before they are known
     count: NDArray[np.int32]
     score: NDArray[np.float64]  # after shrinking, nan before it is known
     branch: NDArray[np.int32]  # node of every branch
     vertex: NDArray[np.int32]  # vertex of every branch, -1 before it is made
-    used: NDArray[np.int64]  # numbers of vertices and of branches
+    used: NDArray[np.int64]  # numbers of vertices and of branches; the first p are the roots
 
     @classmethod
-    def empty(cls, n_vertices: int, n_branches: int) -> Forest:
-        """Return a forest without trees (zeros: memory is taken only as they grow)."""
+    def empty(cls, p: int) -> Forest:
+        """Return a forest without trees (zeros: memory is taken only as they grow).
+
+        What a search of one node needs is always there: p vertices with p branches each.
+        """
+        n_branches = max(min(p * _BRANCHES, _MOST_BRANCHES), p * p)
+        n_vertices = n_branches // 16 + 2 * p
         return cls(
-            node=np.zeros(n_vertices, np.int32),
-            up=np.zeros(n_vertices, np.int32),
-            rank=np.zeros(n_vertices, np.int32),
-            depth=np.zeros(n_vertices, np.int32),
             first=np.zeros(n_vertices, np.int64),
             count=np.zeros(n_vertices, np.int32),
             score=np.zeros(n_vertices),
@@ -54,27 +53,17 @@ class Forest(NamedTuple):
             used=np.zeros(2, np.int64),
         )
 
-    def enlarged(self) -> Forest:
-        """Return the same trees with room for twice as many vertices and branches."""
-        larger = Forest.empty(2 * len(self.node), 2 * len(self.branch))
-        for name in self._fields:
-            old = getattr(self, name)
-            getattr(larger, name)[: len(old)] = old
-        return larger
-
 
 class Growth(NamedTuple):
     """Scratch: residuals of all nodes given the nodes on the path to the last vertex."""
 
-    path: NDArray[np.int64]  # (p,) vertices from below the root on
+    path: NDArray[np.int64]  # (p,) the parents so far: required ones, then the branches taken
     last: NDArray[np.int64]  # (p + 2,) the path whose residuals are at hand, owner, length
     rows: NDArray[np.float64]  # (depth, p) rows of the Cholesky factor
     variance: NDArray[np.float64]  # (depth, p) of every node, given the path so far
     covariance: NDArray[np.float64]  # (depth, p) of every node with the owner
-    share: NDArray[np.float64]  # (p,)
     key: NDArray[np.float64]  # (p,)
     found: NDArray[np.int64]  # (p,)
-    barred: NDArray[np.uint8]  # (p,) 1 where a node is no branch
 
     @classmethod
     def empty(cls, p: int) -> Growth:
@@ -85,37 +74,19 @@ class Growth(NamedTuple):
             rows=np.zeros((p + 1, p)),
             variance=np.zeros((p + 1, p)),
             covariance=np.zeros((p + 1, p)),
-            share=np.zeros(p),
             key=np.zeros(p),
             found=np.zeros(p, np.int64),
-            barred=np.zeros(p, np.uint8),
         )
 
 
 @inner
-def new_vertex(forest, node, up, rank):
-    """Add a vertex to the forest; return it, or -1 where there is no room."""
+def _new_vertex(forest):
+    """Add a vertex to the forest and return it."""
     made = forest.used[0]
-    if made >= forest.node.shape[0]:
-        return np.int64(-1)
     forest.used[0] = made + 1
-    forest.node[made] = node
-    forest.up[made] = up
-    forest.rank[made] = rank
-    forest.depth[made] = 0 if up < 0 else forest.depth[up] + 1
     forest.first[made] = -1
     forest.score[made] = np.nan
     return made
-
-
-@spliced
-def _climb(forest, vertex, path):
-    """Write the vertices from below the root down to ``vertex``; return how many, and the owner."""
-    depth = forest.depth[vertex]
-    for k in range(depth - 1, -1, -1):
-        path[k] = vertex
-        vertex = np.int64(forest.up[vertex])
-    return depth, np.int64(forest.node[vertex])
 
 
 @fast
@@ -141,10 +112,9 @@ def _condition(matrix, growth, k, node, owner):
         new_covariance[u] = covariance[u] - step * row[u]
 
 
-@spliced
-def _residuals(problem, forest, growth, vertex):
-    """Bring the residuals up to those at ``vertex``; return its depth and owner."""
-    depth, owner = _climb(forest, vertex, growth.path)
+@inner
+def _residuals(problem, growth, owner, depth):
+    """Bring the residuals up to those given the first ``depth`` nodes of the path."""
     p = problem.matrix.shape[0]
     known = growth.last[p + 1]
     common = 0
@@ -156,156 +126,91 @@ def _residuals(problem, forest, growth, vertex):
             growth.variance[0, u] = 1.0
             growth.covariance[0, u] = problem.matrix[owner, u]
     for k in range(common, depth):
-        _condition(problem.matrix, growth, k, forest.node[growth.path[k]], owner)
+        _condition(problem.matrix, growth, k, growth.path[k], owner)
         growth.last[k] = growth.path[k]
     growth.last[p] = owner
     growth.last[p + 1] = depth
-    return depth, owner
 
 
 @inner
-def _bar(forest, growth, depth, owner, barred):
-    """Mark (or unmark) the nodes that the path to a vertex has taken or passed over."""
-    growth.barred[owner] = barred
-    for k in range(depth):
-        vertex = growth.path[k]
-        growth.barred[forest.node[vertex]] = barred
-        first = forest.first[forest.up[vertex]]
-        for c in range(forest.rank[vertex]):
-            growth.barred[forest.branch[first + c]] = barred
+def _branch_out(problem, forest, growth, vertex, owner, depth, sets):
+    """Find the branches of a vertex, best first: nodes that were neither taken nor passed over.
 
-
-@inner
-def _shares(variance, covariance, residual, share):
-    """Fill in the share of the owner's residual variance that each node explains."""
-    for u in range(share.shape[0]):  # no branches, so that it runs on vectors
-        share[u] = covariance[u] * covariance[u] / (variance[u] * residual)
-
-
-@inner
-def _sort_descending(key, item, n):
-    gap = 1
-    while gap < n:
-        gap = 3 * gap + 1
-    while gap > 0:
-        for i in range(gap, n):
-            k, it, j = key[i], item[i], i
-            while j >= gap and key[j - gap] < k:
-                key[j], item[j] = key[j - gap], item[j - gap]
-                j -= gap
-            key[j], item[j] = k, it
-        gap //= 3
-
-
-@spliced
-def _branch_out(problem, forest, growth, vertex):
-    """Find the branches of a vertex; return whether there was room for them."""
-    depth, owner = _residuals(problem, forest, growth, vertex)
+    A node raises the score where its share of the variance that is left is above the penalty's.
+    """
+    _residuals(problem, growth, owner, depth)
     variance, covariance = growth.variance[depth], growth.covariance[depth]
-    residual, weight = variance[owner], problem.weight[depth + 1]
-    fixed = problem.constant[depth + 1] - problem.constant[depth]
-    fixed += (problem.weight[depth] - weight) * np.log(residual)
-    # The share of variance alone orders the branches where nothing else differs: no logarithms.
-    plain = problem.half == 0.0
-    bound = -np.expm1(fixed / weight)
-    _bar(forest, growth, depth, owner, np.uint8(1))
-    _shares(variance, covariance, residual, growth.share)
-    n = np.int64(0)
+    residual, n = variance[owner], np.int64(0)
+    bound = -np.expm1((problem.constant[depth + 1] - problem.constant[depth]) / problem.weight)
     for u in range(problem.matrix.shape[0]):
-        share = growth.share[u]
-        if plain and not share > bound:  # most nodes
+        share = covariance[u] * covariance[u] / (variance[u] * residual)
+        if not share > bound:  # most nodes
             continue
-        if growth.barred[u] or variance[u] < _LEAST_VARIANCE or residual < _LEAST_VARIANCE:
+        if u == owner or sets[0, u] or sets[1, u] or problem.required[owner, u]:
             continue
-        if has(problem.forbidden[owner], u):
+        if variance[u] < _LEAST_VARIANCE or residual < _LEAST_VARIANCE:
             continue
-        if plain:
-            gain = share - bound
-        else:
-            gain = fixed - problem.half * np.log(variance[u]) - weight * np.log1p(-share)
-        if gain > 0.0:
-            growth.key[n] = gain
-            growth.found[n] = u
+        if not problem.forbidden[owner, u]:
+            j = n
+            while j > 0 and growth.key[j - 1] < share:
+                growth.key[j], growth.found[j] = growth.key[j - 1], growth.found[j - 1]
+                j -= 1
+            growth.key[j], growth.found[j] = share, u
             n += 1
-    _bar(forest, growth, depth, owner, np.uint8(0))
-    _sort_descending(growth.key, growth.found, n)
-    for c in range(n):
-        if has(problem.before[owner], growth.found[c]):  # in every prefix: none goes on past it
-            n = c + 1
-            break
     first = forest.used[1]
-    if first + n > forest.branch.shape[0]:
-        return False
+    forest.first[vertex] = first
+    forest.count[vertex] = 0
     for c in range(n):
         forest.branch[first + c] = growth.found[c]
         forest.vertex[first + c] = -1
-    forest.first[vertex] = first
-    forest.count[vertex] = n
-    forest.used[1] = first + n
-    return True
+        forest.count[vertex] += 1
+        if problem.before[owner, growth.found[c]]:  # in every prefix: none goes on past it
+            break
+    forest.used[1] += forest.count[vertex]
 
 
 @inner
-def trace(problem, forest, growth, scratch, roots, owner, prefix, sets):
-    """Grow and shrink the parents of a node in a prefix; return the vertex reached.
+def _plant(forest, growth):
+    """Empty the forest but for the roots."""
+    forest.used[0] = forest.used[1] = 0
+    growth.last[growth.last.shape[0] - 1] = -1
+    for _ in range(growth.key.shape[0]):
+        _new_vertex(forest)
 
-    ``sets``, (3, words), gets what was grown, what was passed over and what the grown ones shrink
-    to. Returns -1 where the forest is full.
+
+@inner
+def trace(problem, forest, growth, scratch, owner, prefix, sets):
+    """Grow and shrink the parents of a node in a prefix; return their score.
+
+    ``sets``, (3, p), gets what was grown, what was passed over and what the grown ones shrink to.
     """
-    vertex = roots[owner]
-    grown, passed = sets[0], sets[1]
-    for w in range(prefix.shape[0]):
-        grown[w] = np.uint64(0)
-        passed[w] = np.uint64(0)
-    while True:
-        if forest.first[vertex] < 0 and not _branch_out(problem, forest, growth, vertex):
-            return np.int64(-1)
-        below = np.int64(-1)
-        first = forest.first[vertex]
+    p = prefix.shape[0]
+    if forest.used[0] == 0:
+        _plant(forest, growth)
+    vertex, below = owner, owner
+    while below >= 0:
+        is_full = forest.used[0] == forest.score.shape[0] or forest.used[1] + p > len(forest.branch)
+        if is_full:
+            _plant(forest, growth)
+        if is_full or below == owner:  # from the root
+            vertex, depth = owner, members(problem.required[owner], growth.path)
+            sets[:2] = False
+        if forest.first[vertex] < 0:
+            _branch_out(problem, forest, growth, vertex, owner, depth, sets)
+        below, first = np.int64(-1), forest.first[vertex]
         for c in range(forest.count[vertex]):
             node = forest.branch[first + c]
-            if has(prefix, node):
-                flip(grown, node)
+            if prefix[node]:
                 below = np.int64(forest.vertex[first + c])
                 if below < 0:
-                    below = new_vertex(forest, np.int64(node), vertex, np.int64(c))
-                    if below < 0:
-                        return below
+                    below = _new_vertex(forest)
                     forest.vertex[first + c] = below
+                sets[0, node], growth.path[depth] = True, node
+                vertex, depth = below, depth + 1
                 break
-            flip(passed, node)
-        if below < 0:
-            break
-        vertex = below
+            sets[1, node] = True
     if np.isnan(forest.score[vertex]):
-        row = sets[2]
-        for w in range(row.shape[0]):
-            row[w] = grown[w] | problem.required[owner, w]
-        forest.score[vertex] = shrink(problem, row, owner, scratch)
-    return vertex
-
-
-@spliced
-def plant(required, forest, parents, roots):
-    """Make the roots: a vertex for every node, with one below it for each required parent.
-
-    ``parents``, (p,), is room to work in. Returns False where the forest is full.
-    """
-    p = roots.shape[0]
-    n_required = 0
-    for i in range(p):
-        n_required += members(required[i], parents)
-    if p + n_required > forest.node.shape[0] or n_required > forest.branch.shape[0]:
-        return False
-    for i in range(p):
-        roots[i] = new_vertex(forest, np.int64(i), np.int64(-1), np.int64(0))
-        for k in range(members(required[i], parents)):
-            above = roots[i]
-            branch = forest.used[1]
-            forest.used[1] += 1
-            forest.first[above] = branch
-            forest.count[above] = 1
-            forest.branch[branch] = parents[k]
-            roots[i] = new_vertex(forest, parents[k], above, np.int64(0))
-            forest.vertex[branch] = roots[i]
-    return True
+        for node in range(p):
+            sets[2, node] = sets[0, node] or problem.required[owner, node]
+        forest.score[vertex] = shrink(problem, sets[2], owner, scratch)
+    return forest.score[vertex]

@@ -4,10 +4,10 @@ An edge a -> b is covered when the parents of b are those of a and a itself. Tur
 minimal I-map can lose edges from the shared parents P only: k -> b where b and k are independent
 given P without k, and k -> a where a and k are independent given b and P without k.
 
-Every edge has a random word of 64 bits; a graph's hash is the exclusive or of those of its edges.
-Graphs that a run has been at are kept in a direct mapped table: a newer one takes the slot of an
-older one, which costs time but changes no result. With the 10^6 graphs of a long run, the chance
-that any two of them collide is below 10^-7.
+Graphs that a run reaches without losing an edge differ in directions alone, and are named by the
+exclusive or of a word for every edge that was turned. The last visited are remembered in a table
+in which a newer name takes the slot of an older one, which costs time but changes no result. With
+the 10^6 graphs of a long run, the chance that any two of them have one name is below 10^-7.
 """
 
 # mypy: disable-error-code="no-untyped-def,assignment"
@@ -18,14 +18,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core._compile import fast, inner, lean
+from nextpert.core._compile import entry, fast, inner
 from nextpert.core.search._classes import (
+    Scratch,
     add_family,
     add_row,
-    flip,
-    has,
-    members,
-    popcount,
+    mix,
     random_below,
     shrink,
 )
@@ -33,306 +31,213 @@ from nextpert.core.search._classes import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_SLOTS = 1 << 16  # a power of two; a newer graph of the same slot takes it
+_SLOTS = 1 << 16  # a power of two
 N_SLACKS = 4  # randomised orders take nodes of up to 0..3 more than the least degree
 
 
-class Elimination(NamedTuple):
-    """What a sparse order is drawn from."""
-
-    precision: NDArray[np.float64]  # (p, p)
-    threshold: NDArray[np.float64]  # squared partial correlations that are significant, by given
-    after: NDArray[np.uint64]  # (p, words) the nodes that must stand after each
-
-
-class Room(NamedTuple):
-    """Arrays used to sample an order."""
-
-    matrix: NDArray[np.float64]  # (p, p) precision of the nodes left, the lower triangle
-    pivot: NDArray[np.float64]  # (p,) its row of the node that is taken out
-    inverse: NDArray[np.float64]  # (p,) of its diagonal
-    left: NDArray[np.int64]  # (p,) the nodes of its rows
-    degree: NDArray[np.int64]  # (p,) how many others each depends on
-    remaining: NDArray[np.uint64]  # (words,) the nodes left, as a set
-
-    @classmethod
-    def empty(cls, p: int, words: int) -> Room:
-        """Return room for ``p`` nodes."""
-        counts = np.zeros((2, p), np.int64)
-        numbers, remaining = np.zeros((2, p)), np.zeros(words, np.uint64)
-        return cls(np.zeros((p, p)), numbers[0], numbers[1], counts[0], counts[1], remaining)
+@fast
+def _degree(row, diagonal, bound):
+    """Count the nodes that a node depends on: ``K_ab^2 > bound K_aa K_bb``, with itself."""
+    count = np.int64(0)
+    for b in range(row.shape[0]):
+        count += np.int64(row[b] * row[b] > bound * diagonal[b])
+    return count
 
 
 @fast
-def _marginalise(room, n, scale, bound):
-    """Take the pivot out of the precision matrix of the ``n`` others, and test all of their pairs.
+def _subtract(row, pivot, step):
+    for b in range(row.shape[0]):
+        row[b] -= step * pivot[b]
 
-    A Schur complement: ``K - k k' / k_vv``. Partial correlations given all that are left are
-    ``-K_ab / sqrt(K_aa K_bb)``; the degree of a node is the number of those above the bound.
+
+@entry
+def sparse_order(precision, threshold, after, slack, random):
+    """Draw a permutation by minimum-degree elimination, last node first; return its parents too.
+
+    The degree of a node is its number of dependent nodes given all that are left (those with a
+    squared partial correlation above the ``threshold`` at their number); these become its parents,
+    so that they are the minimal I-map of the order, a row a child. Once a node is gone, the
+    precision matrix of the rest follows by one step of elimination and is tested anew, which finds
+    far sparser orders than filling in a graph. One of the nodes within ``slack`` of the least
+    degree is taken at random (a slack below 0 is drawn too). A node waits for those that must stand
+    ``after`` it.
     """
-    work, pivot, inverse, degree = room.matrix, room.pivot, room.inverse, room.degree
-    for a in range(n):
-        work[a, a] -= pivot[a] * pivot[a] * scale
-        inverse[a] = 1.0 / work[a, a]
-        degree[a] = 0
-    for a in range(n):
-        row = work[a]
-        step = pivot[a] * scale
-        limit = bound * row[a]
-        count = 0
-        for b in range(a):
-            row[b] -= step * pivot[b]
-            dependent = np.int64(row[b] * row[b] * inverse[b] > limit)
-            degree[b] += dependent
-            count += dependent
-        degree[a] += count
-
-
-@lean
-def sparse_order(elimination, slack, random, room, order, parents):
-    """Draw a permutation by minimum-degree elimination, last node first; return its edges.
-
-    The degree of a node is its number of dependent nodes given all that are left; these become
-    its ``parents`` (bit sets), so that they are the minimal I-map of the order. Once a node is
-    gone, the precision matrix of the rest follows by one step of elimination and is tested anew,
-    which finds far sparser orders than filling in a graph. One of the nodes within ``slack`` of the
-    least degree is taken at random (a slack below 0 is drawn too). A node waits for those that must
-    stand after it.
-    """
-    p, words = parents.shape
-    work, pivot, left, degree = room.matrix, room.pivot, room.left, room.degree
+    p = precision.shape[0]
+    work, parents = precision.copy(), np.zeros((p, p), np.bool_)
+    left, order, degree = np.arange(p), np.empty(p, np.int64), np.empty(p, np.int64)
+    diagonal, waits = np.empty(p), np.zeros(p, np.int64)
+    for a in range(p):
+        diagonal[a] = work[a, a]
+        for b in range(p):
+            waits[a] += np.int64(after[a, b])
     if slack < 0:
         slack = random_below(random, N_SLACKS)
-    for w in range(words):
-        room.remaining[w] = np.uint64(0)
-    for i in range(p):
-        left[i], pivot[i] = i, 0.0
-        flip(room.remaining, i)
-        for j in range(i + 1):
-            work[i, j] = elimination.precision[i, j]
-    n_edges, scale = 0, 0.0
     for n in range(p, 0, -1):
-        bound = elimination.threshold[n - 2 if n > 1 else 0]
-        _marginalise(room, n, scale, bound)
-        least, ties = np.int64(-1), np.int64(0)
+        bound, least = threshold[max(n - 2, 0)], 2 * p
         for a in range(n):
-            for w in range(words):
-                if elimination.after[left[a], w] & room.remaining[w] != np.uint64(0):
-                    degree[a] = -1
-            if degree[a] >= 0 and (least < 0 or degree[a] < least):
-                least = degree[a]
+            node = left[a]
+            degree[a] = _degree(work[node], diagonal, bound * diagonal[node])
+            if waits[node] > 0:
+                degree[a] = 2 * p + N_SLACKS
+            least = min(least, degree[a])
+        ties, chosen = np.int64(0), np.int64(-1)
         for a in range(n):
-            ties += np.int64(0 <= degree[a] <= least + slack)
-        wanted, chosen = random_below(random, ties), -1
+            ties += np.int64(degree[a] <= least + slack)
+        wanted = random_below(random, ties)
         while wanted >= 0:
             chosen += 1
-            wanted -= np.int64(0 <= degree[chosen] <= least + slack)
-        node, last = left[chosen], n - 1
-        n_edges += degree[chosen]
-        order[last] = node
-        flip(room.remaining, node)
-        # Its row becomes the pivot, and the last node takes its place.
-        scale = 1.0 / work[chosen, chosen]
-        for b in range(chosen):
-            pivot[b] = work[chosen, b]
-            work[chosen, b] = work[last, b]
-        for b in range(chosen + 1, last):
-            pivot[b] = work[b, chosen]
-            work[b, chosen] = work[last, b]
-        if chosen < last:
-            pivot[chosen] = work[last, chosen]
-            work[chosen, chosen] = work[last, last]
-        left[chosen] = left[last]
-        for w in range(words):
-            parents[node, w] = np.uint64(0)
-        for b in range(last):
-            if pivot[b] * pivot[b] * scale > bound * work[b, b]:
-                flip(parents[node], left[b])
-    return n_edges
+            wanted -= np.int64(degree[chosen] <= least + slack)
+        node = left[chosen]
+        order[n - 1] = node
+        left[chosen] = left[n - 1]
+        # Partial correlations given all that are left are -K_ab / sqrt(K_aa K_bb).
+        pivot, limit = work[node], bound * diagonal[node]
+        for b in range(p):
+            parents[node, b] = b != node and pivot[b] * pivot[b] > limit * diagonal[b]
+            waits[b] -= np.int64(after[b, node])
+        # The rest's is the Schur complement K - k k' / k_vv.
+        diagonal[node] = np.inf
+        for a in range(n - 1):
+            other = left[a]
+            _subtract(work[other], pivot, work[other, node] / pivot[node])
+            diagonal[other] = work[other, other]
+    return order, parents
 
 
 class Space(NamedTuple):
     """The graph of a run, and where it has been."""
 
-    threshold: NDArray[np.float64]  # as in Elimination
-    parents: NDArray[np.uint64]  # (p, words)
-    word: NDArray[np.uint64]  # (p, p) of every edge, row = child
-    whole: NDArray[np.uint64]  # (1,) hash of the graph
-    sets: NDArray[np.uint64]  # (3, words) parents that b and a lose; nodes above b
+    parents: NDArray[np.bool_]  # (p, p), row = child
+    threshold: NDArray[np.float64]  # squared partial correlations that are significant, by given
+    lost: NDArray[np.bool_]  # (2, p) parents that b and a lose when a -> b is turned
     turns: NDArray[np.int64]  # (depth + 1, p, 2) edges that may be turned, by turns that are left
-    above: NDArray[np.int64]  # (p,) scratch
-    visited: NDArray[np.uint64]  # hashes of graphs
+    visited: NDArray[np.uint64]  # names of graphs
     visited_left: NDArray[np.int64]  # and the turns that were left there
 
-    @classmethod
-    def of(cls, threshold: NDArray[np.float64], parents: NDArray[np.uint64], depth: int) -> Space:
-        """Return the space for a run from some parents, as bit sets."""
-        p, words = parents.shape
-        return cls(
-            threshold=threshold,
-            parents=parents.copy(),
-            word=np.random.default_rng(0).integers(1, 2**64, (p, p), dtype=np.uint64),
-            whole=np.ones(1, np.uint64),  # 0 is an empty slot
-            sets=np.zeros((3, words), np.uint64),
-            turns=np.zeros((depth + 1, p, 2), np.int64),
-            above=np.zeros(p, np.int64),
-            visited=np.zeros(_SLOTS, np.uint64),
-            visited_left=np.zeros(_SLOTS, np.int64),
-        )
+
+@inner
+def _last_parent(parents, b):
+    """Return the a of the covered edge a -> b, the last of the parents of b; -1 where none is."""
+    for a in range(parents.shape[0]):
+        if parents[b, a]:
+            is_covered = True
+            for k in range(parents.shape[0]):
+                if parents[a, k] != (parents[b, k] and k != a):
+                    is_covered = False
+                    break
+            if is_covered:
+                return a
+    return -1
 
 
 @inner
-def _flip_edge(space, parent, child):
-    """Put an edge in or take it out, and bring the hash up to date."""
-    flip(space.parents[child], parent)
-    space.whole[0] ^= space.word[child, parent]
-
-
-@inner
-def _turn(space, a, b):
-    """Turn a -> b round."""
-    _flip_edge(space, a, b)
-    _flip_edge(space, b, a)
-
-
-@inner
-def _known(space, whole, left):
-    """Whether a graph was visited with as many turns left; note that it is now."""
-    slot = np.int64(whole & np.uint64(_SLOTS - 1))
-    if space.visited[slot] == whole and space.visited_left[slot] >= left:
-        return True
-    space.visited[slot], space.visited_left[slot] = whole, left
-    return False
-
-
-@inner
-def _covered(space, a, b):
-    """Whether the parents of b are those of a and a itself."""
-    for w in range(space.parents.shape[1]):
-        own = np.uint64(w == a >> 6) << (np.uint64(a) & np.uint64(63))
-        if space.parents[a, w] | own != space.parents[b, w]:
-            return False
-    return True
-
-
-@lean
 def falling(problem, scratch, space, a, b):
-    """Count the edges that fall when a -> b is turned; ``sets`` get those into b, then into a."""
+    """Count the edges that fall when a -> b is turned; ``lost`` gets those into b, then into a."""
     sequence, factor, sums = scratch.sequence, scratch.factor, scratch.sums
     m, _ = add_family(problem.matrix, space.parents[a], b, scratch)
-    count = 0
+    count = np.int64(0)
     for side in range(2):
         if side == 1:
             sequence[m + 1] = a
             add_row(problem.matrix, sequence, m + 1, factor, sums)
         r = m + side
         child = sequence[r]
-        for w in range(space.sets.shape[1]):
-            space.sets[side, w] = np.uint64(0)
+        space.lost[side] = False
         for i in range(m):
             dependent = factor[r, i] ** 2 > space.threshold[r - 1] * sums[i]
-            if not dependent and not has(problem.required[child], sequence[i]):
-                flip(space.sets[side], sequence[i])
+            if not dependent and not problem.required[child, sequence[i]]:
+                space.lost[side, sequence[i]] = True
                 count += 1
     return count
 
 
 @inner
-def _may_turn(problem, scratch, space, a, b):
+def _may_turn(problem, parents, stack, a, b):
     """Whether b -> a agrees with what is known before: no path leads from a to b but a -> b."""
-    if has(problem.before[b], a) or has(problem.forbidden[a], b):
+    if problem.before[b, a] or problem.forbidden[a, b]:
         return False
-    seen, stack = space.sets[2], scratch.sequence
-    for w in range(seen.shape[0]):
-        seen[w] = np.uint64(0)
-    node, top = b, np.int64(0)
-    while True:
-        for w in range(seen.shape[0]):
-            above = (space.parents[node, w] | problem.before[node, w]) & ~seen[w]
-            if node == b and w == a >> 6:
-                above &= ~(np.uint64(1) << (np.uint64(a) & np.uint64(63)))
-            seen[w] |= above
-            while above != np.uint64(0):
-                lowest = above & (~above + np.uint64(1))
-                above ^= lowest
-                stack[top] = w * 64 + popcount(lowest - np.uint64(1))
-                top += 1
-        if top == 0 or has(seen, a):
-            return not has(seen, a)
+    seen = np.zeros(parents.shape[0], np.bool_)
+    stack[0], top = b, 1
+    while top > 0 and not seen[a]:
         top -= 1
         node = stack[top]
+        for k in range(parents.shape[0]):
+            above = parents[node, k] or problem.before[node, k]
+            if above and not seen[k] and not (node == b and k == a):
+                seen[k] = True
+                stack[top] = k
+                top += 1
+    return not seen[a]
 
 
 @inner
-def _list_turns(problem, scratch, space, turns, random, bound):
-    """List the covered edges that may be turned; return how many, and the place of the best.
-
-    The best drops the most edges (ties at random); -1 where none drops any.
-    """
-    n_turns, most, ties, best = np.int64(0), np.int64(0), np.int64(0), np.int64(-1)
-    above = space.above
-    for b in range(space.parents.shape[0]):
-        for k in range(members(space.parents[b], above)):
-            a = above[k]
-            if not _covered(space, a, b):
-                continue
-            # No other covered edge points at b: a is the last of its parents.
-            if bound and not _may_turn(problem, scratch, space, a, b):
-                break
-            count = falling(problem, scratch, space, a, b)
-            turns[n_turns, 0], turns[n_turns, 1] = a, b
-            if count > 0 and count >= most:
-                ties = ties + 1 if count == most else 1
-                most = count
-                if random_below(random, ties) == 0:
-                    best = n_turns
-            n_turns += 1
-            break
-    return n_turns, best
+def _turn(parents, a, b):
+    """Turn a -> b round."""
+    parents[b, a], parents[a, b] = False, True
 
 
 @inner
-def _lose_edges(problem, scratch, space, left, random, bound):
+def _lose_edges(problem, scratch, space, name, left, random, bound):
     """Turn covered edges, up to ``left`` that drop none and one that does; return whether it did.
 
-    Where none does, the graph is at the end what it was.
+    ``name`` is that of the graph, which is at the end what it was where no turn drops an edge.
     """
-    turns = space.turns[left]
-    n_turns, best = _list_turns(problem, scratch, space, turns, random, bound)
+    slot, p = np.int64(name & np.uint64(_SLOTS - 1)), space.parents.shape[0]
+    if space.visited[slot] == name and space.visited_left[slot] >= left:
+        return False
+    space.visited[slot], space.visited_left[slot] = name, left
+    turns, n_turns, most, ties, best = space.turns[left], 0, 1, 0, -1
+    for b in range(p):
+        a = _last_parent(space.parents, b)
+        if a < 0 or (bound and not _may_turn(problem, space.parents, scratch.sequence, a, b)):
+            continue
+        count = falling(problem, scratch, space, a, b)
+        if count >= most:  # the turn that drops the most edges, ties at random
+            ties = ties + 1 if count == most else 1
+            most = count
+            if random_below(random, ties) == 0:
+                best = n_turns
+        turns[n_turns, 0], turns[n_turns, 1] = a, b
+        n_turns += 1
     if best >= 0:
         a, b = turns[best, 0], turns[best, 1]
         falling(problem, scratch, space, a, b)
-        for side in range(2):
-            for k in range(members(space.sets[side], scratch.sequence)):
-                _flip_edge(space, scratch.sequence[k], a if side == 1 else b)
-        _turn(space, a, b)
+        for k in range(p):
+            space.parents[b, k] &= not space.lost[0, k]
+            space.parents[a, k] &= not space.lost[1, k]
+        _turn(space.parents, a, b)
         return True
-    if left == 0:
-        return False
-    while n_turns > 0:
+    while left > 0 and n_turns > 0:
         chosen = random_below(random, n_turns)
         n_turns -= 1
         a, b = turns[chosen, 0], turns[chosen, 1]
         turns[chosen, 0], turns[chosen, 1] = turns[n_turns, 0], turns[n_turns, 1]
-        if _known(space, space.whole[0] ^ space.word[b, a] ^ space.word[a, b], left - 1):
-            continue
-        _turn(space, a, b)
-        if _lose_edges(problem, scratch, space, left - 1, random, bound):
+        _turn(space.parents, a, b)
+        other = name ^ mix(np.uint64(a * p + b)) ^ mix(np.uint64(b * p + a))
+        if _lose_edges(problem, scratch, space, other, left - 1, random, bound):
             return True
-        _turn(space, b, a)
+        _turn(space.parents, b, a)
     return False
 
 
-@lean
-def descend(problem, scratch, space, random, bound):
+@entry
+def descend(problem, threshold, parents, depth, random, bound):
     """Drop parents that are not significant, and turn edges until none more falls.
 
     ``bound`` says whether anything is known before that turns may contradict.
     """
-    for i in range(space.parents.shape[0]):
-        shrink(problem, space.parents[i], i, scratch)
-    left = space.turns.shape[0] - 1
-    while True:  # from every sparser graph on
-        _known(space, space.whole[0], left)
-        if not _lose_edges(problem, scratch, space, left, random, bound):
-            break
+    p = parents.shape[0]
+    scratch = Scratch(np.zeros((p, p)), np.zeros(p), np.zeros(p, np.int64))
+    space = Space(
+        parents,
+        threshold,
+        np.zeros((2, p), np.bool_),
+        np.zeros((depth + 1, p, 2), np.int64),
+        np.zeros(_SLOTS, np.uint64),
+        np.zeros(_SLOTS, np.int64),
+    )
+    for i in range(p):
+        shrink(problem, parents[i], i, scratch)
+    graph = np.uint64(p * p)  # numbers below are words of edges
+    while _lose_edges(problem, scratch, space, mix(graph), depth, random, bound):
+        graph += np.uint64(1)

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.linalg import solve_triangular
-from scipy.special import gammaln, ndtri
+from scipy.special import ndtri
 
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import require_count, require_kind, require_positive
 from nextpert.core.graph.dag import Dag
 from nextpert.core.screen.moments import Moments
-from nextpert.core.search._classes import Score, pack_rows
-from nextpert.core.search._gsp_kernel import Elimination
+from nextpert.core.search._classes import Score, rows_of
 from nextpert.core.search.prior_knowledge import PriorKnowledge
 
 if TYPE_CHECKING:
@@ -97,71 +96,23 @@ def checked_orders(
     return np.ascontiguousarray(rows, np.int64)
 
 
-def packed(known: PriorKnowledge) -> dict[str, Any]:
-    """Return the prior knowledge as bit sets, the fields of the compiled searches' input."""
+def sets_of(known: PriorKnowledge) -> dict[str, Any]:
+    """Return the prior knowledge as the fields of the compiled searches' input."""
     return {
-        "required": pack_rows(known.required.T),
-        "forbidden": pack_rows(known.forbidden.T),
-        "before": pack_rows(known.before.T),
-        "after": pack_rows(known.before),
+        "required": rows_of(known.required),
+        "forbidden": rows_of(known.forbidden),
+        "before": rows_of(known.before),
+        "after": rows_of(known.before.T),
     }
 
 
-def make_score(
-    moments: Moments,
-    score: str,
-    penalty: float,
-    prior: PriorKnowledge | None,
-) -> Score:
-    """Return the input of the compiled best-order search."""
+def make_score(moments: Moments, penalty: float, prior: PriorKnowledge | None) -> Score:
+    """Return the BIC: log-likelihood up to a constant, less ``penalty log(n) / 2`` a parent."""
     known = checked_prior(prior, moments.n_nodes)
     correlation = checked_correlation(moments)
-    if score == "bic":
-        constant, weight, half = _bic(moments, require_positive(penalty, "penalty"))
-    elif score == "bge":
-        constant, weight, half, shrinkage = _bge(moments)
-        correlation = correlation * shrinkage
-        np.fill_diagonal(correlation, 1.0)
-    else:
-        message = f"Unknown score {score!r}: choose 'bic' or 'bge'."
-        raise ValueError(message)
-    return Score(correlation, constant, weight, half, **packed(known))
-
-
-def _bic(
-    moments: Moments, penalty: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Log-likelihood (without its constant) less ``penalty log(n) / 2`` a parent."""
-    d = np.arange(moments.n_nodes + 1)
-    return -0.5 * penalty * np.log(moments.n) * d, np.full(len(d), moments.n / 2), 0.0
-
-
-def _bge(
-    moments: Moments,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float, float]:
-    """Log marginal likelihood of standardised nodes: Geiger & Heckerman 2002, Kuipers et al. 2014.
-
-    Hyperparameters ``alpha_mu = 1``, ``alpha_w = p + 2``, the prior mean is the sample mean, and
-    ``T = t I`` with ``t = alpha_mu (alpha_w - p - 1) / (alpha_mu + 1)``. The posterior matrix
-    ``R = t I + n corr`` has the diagonal ``t + n``; taken out, it leaves correlations times
-    ``n / (t + n)``.
-    """
-    n, p = moments.n, moments.n_nodes
-    alpha_mu, alpha_w = 1.0, p + 2.0
-    t = alpha_mu * (alpha_w - p - 1) / (alpha_mu + 1)
-    d = np.arange(p + 1)
-    own = alpha_w - p + d + 1
-    weight = (n + own) / 2
-    scale = np.log(t + n)
-    constant = (
-        0.5 * np.log(alpha_mu / (alpha_mu + n))
-        - 0.5 * n * np.log(np.pi)
-        + gammaln((n + own) / 2)
-        - gammaln(own / 2)
-        + 0.5 * (own + d) * np.log(t)
-        - (0.5 * d + weight) * scale
-    )
-    return constant, weight, 0.5, n / (t + n)
+    cost = 0.5 * require_positive(penalty, "penalty") * np.log(moments.n)
+    constant = -cost * np.arange(moments.n_nodes + 1)
+    return Score(correlation, constant, moments.n / 2, **sets_of(known))
 
 
 def _refuse_copies(correlation: NDArray[np.float64]) -> None:
@@ -242,8 +193,8 @@ def fisher_z_threshold(
 @one_thread()
 def make_tests(
     moments: Moments, alpha: float, prior: PriorKnowledge | None
-) -> tuple[Score, Elimination]:
-    """Return tests at a level as a score, and what sparse orders are drawn from.
+) -> tuple[Score, NDArray[np.float64]]:
+    """Return tests at a level as a score, and squared partial correlations at the level.
 
     A parent of m that is not significant given the others explains less than ``threshold[m - 1]``
     of the variance that they leave, so that a penalty of ``-n / 2 log(1 - threshold[m - 1])``
@@ -259,10 +210,7 @@ def make_tests(
     threshold = np.asarray(fisher_z_threshold(n, given, alpha), np.float64) ** 2
     constant = np.zeros(p + 1)
     constant[1 : len(threshold) + 1] = np.cumsum(n / 2 * np.log1p(-threshold))
-    sets = packed(known)
-    score = Score(correlation, constant, np.full(p + 1, n / 2), 0.0, **sets)
-    precision = np.asarray(np.linalg.inv(correlation), np.float64)
-    return score, Elimination(precision, threshold, sets["after"])
+    return Score(correlation, constant, n / 2, **sets_of(known)), threshold
 
 
 @one_thread()
@@ -324,8 +272,8 @@ def minimal_imap(
     >>> minimal_imap(Moments.from_array(cells), [0, 1, 2, 3]).edges()
     [(0, 1), (1, 2), (2, 3)]
     """
-    tests, elimination = make_tests(moments, alpha, prior)
+    tests, threshold = make_tests(moments, alpha, prior)
     known = checked_prior(prior, moments.n_nodes)
     (order,) = checked_orders(np.asarray(permutation)[None], known, "permutation")
-    edges = dependences(tests.matrix, elimination.threshold, order).T
+    edges = dependences(tests.matrix, threshold, order).T
     return Dag.from_matrix(edges & ~known.forbidden | known.required)

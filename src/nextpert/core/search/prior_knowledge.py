@@ -6,12 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 from nextpert.core._checks import as_nodes, is_pair, require_count
 from nextpert.core._shown import Shown
-from nextpert.core.graph.dag import CycleError, Dag
+from nextpert.core.graph.dag import CycleError, Dag, is_acyclic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +114,7 @@ class PriorKnowledge(Shown):
         edges = dag.to_matrix().toarray() != 0
         if (self.required & ~edges).any() or (self.forbidden & edges).any():
             return False
-        return not _on_cycle(edges | self.before).any()
+        return is_acyclic(self.n_nodes, zip(*np.nonzero(edges | self.before), strict=True))
 
     def order_of(self, dag: Dag) -> NDArray[np.int64]:
         """Return a topological order of the graph that agrees with every order known before.
@@ -157,9 +155,7 @@ class PriorKnowledge(Shown):
         p = self.n_nodes
         out = PriorKnowledge(p + n_context)
         for name in ("required", "forbidden", "before"):
-            matrix = np.zeros((out.n_nodes, out.n_nodes), np.bool_)
-            matrix[:p, :p] = getattr(self, name)
-            setattr(out, name, matrix)
+            setattr(out, name, np.pad(getattr(self, name), (0, n_context)))
         out.before[p:, :p] = True
         out.forbidden[:, p:] = True
         np.fill_diagonal(out.forbidden, False)
@@ -169,8 +165,6 @@ class PriorKnowledge(Shown):
             acts = np.zeros(p, np.bool_)
             acts[as_nodes(nodes, p, f"The targets of context node {k}")] = True
             out.required[p + k, :p], out.forbidden[p + k, :p] = acts, ~acts
-        for matrix in (out.required, out.forbidden, out.before):
-            matrix.flags.writeable = False
         return out
 
     def nearest_order(self, order: ArrayLike) -> NDArray[np.int64]:
@@ -238,21 +232,8 @@ def _require_list(value: object, name: str) -> None:
         raise TypeError(message)
 
 
-def _on_cycle(orders: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which nodes lie on a directed cycle, self-loops included."""
-    _, component = connected_components(csr_array(orders), directed=True, connection="strong")
-    several = np.bincount(component)[component] > 1
-    return several | np.diag(orders)
-
-
 def _closure(orders: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the transitive closure, or raise with the nodes of a cycle."""
-    circular = np.flatnonzero(_on_cycle(orders))
-    if len(circular):
-        try:
-            Dag.from_matrix(orders[np.ix_(circular, circular)])
-        except CycleError as error:
-            raise CycleError([int(circular[i]) for i in error.cycle]) from None
     closure = orders.copy()
     for node in Dag.from_matrix(orders).order[::-1]:
         closure[node] |= closure[orders[node]].any(axis=0)

@@ -246,30 +246,19 @@ def search(
                 progress=progress, **known,
             )  # fmt: skip
     except ValueError as error:
-        raise _named(error, genes, joint.names, where) from error
+        columns = getattr(error, "columns", None)
+        if columns is None:
+            raise
+        named = [*genes, *(f"{name} (of the experiment)" for name in joint.names)]
+        message = (
+            f"{list_names([named[int(i)] for i in columns])} are copies of each other or linearly "
+            f"dependent {where}, so that partial correlations are undefined: leave one of them out "
+            f"of the panel, or give more cells."
+        )
+        raise ValueError(message) from error
     if method.context:
         return found
     return replace(found, context_edges=np.zeros((n_context, p), np.bool_))
-
-
-def _named(
-    error: ValueError, genes: Sequence[str], context: Sequence[str], where: str
-) -> ValueError:
-    """Return an error about columns as one about genes and what the experiment set, after them."""
-    columns = getattr(error, "columns", None)
-    if columns is None:
-        return error
-    p = len(genes)
-    kinds = {
-        "Genes": [genes[int(i)] for i in columns if i < p],
-        "Columns of the experiment": [context[int(i) - p] for i in columns if i >= p],
-    }
-    which = ", ".join(f"{kind} {list_names(names)}" for kind, names in kinds.items() if names)
-    message = (
-        f"{which} are copies of each other or linearly dependent {where}, so that partial "
-        f"correlations are undefined: leave one of them out of the panel, or give more cells."
-    )
-    return ValueError(message)
 
 
 def _known(

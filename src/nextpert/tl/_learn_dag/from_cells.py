@@ -44,14 +44,6 @@ class Learned(NamedTuple):
     frequency: sp.csr_array | None
 
 
-def labelled_targets(environments: Environments, genes: Sequence[str]) -> list[str]:
-    """Return the genes of the panel that some perturbation targets."""
-    naming = environments.naming_on(genes)
-    return sorted(
-        {gene for name in environments.perturbations() for gene in naming.targets(name)[0]}
-    )
-
-
 def learn_from_cells(
     panel: Panel,
     n_graphs: int,
@@ -104,10 +96,8 @@ def learn_from_cells(
         "edges": edge_table(genes, found, options, many),
         **found.stored,
         **stored_targets(told),
+        **stored_knowledge(options.prior),
     }
-    knowledge = stored_knowledge(options.prior)
-    if knowledge:
-        stored["prior"] = knowledge
     if joint.names:
         frequency = None if many is None else many.context_frequency[joint.present]
         stored["direct_targets"] = target_table(joint.names, genes, found.context_edges, frequency)
@@ -178,14 +168,8 @@ def report(learned: Learned, environments: Environments, which: str, key: str) -
 
 
 def _require_enough(cells: Moments, genes: list[str], method: str, what: str) -> None:
-    if cells.n < 4:
-        message = (
-            f"Only {cells.n} {what}: a graph needs at least 4, and {len(genes) + 2} for "
-            f'{len(genes)} genes to be sound. Give your own graph (method="given") without them.'
-        )
-        raise ValueError(message)
     require_varying(cells, genes, what)
-    if are_few(cells.n, len(genes)):
+    if are_few(cells.n, len(genes)) and cells.n > 3:
         hint = ' GSP finds few edges in this way: use method="boss".' if method == "gsp" else ""
         message = (
             f"Only {cells.n} {what} for {len(genes)} genes: correlations are shrunk, as if 5 cells "

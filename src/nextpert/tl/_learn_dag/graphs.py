@@ -31,13 +31,8 @@ if TYPE_CHECKING:
     from nextpert._adata.screen import Environments
     from nextpert.core import Dag, ScreenMoments
     from nextpert.core.screen.screen import Screen
+    from nextpert.core.search.registry import Found
     from nextpert.tl._learn_dag.context import Panel
-
-
-def has_seen_perturbed(stored: Any) -> bool:
-    """Whether what is stored of a graph says that perturbed cells were searched."""
-    params: Any = stored.get("params") if hasattr(stored, "get") else None
-    return hasattr(params, "get") and params.get("environments") == "all"
 
 
 def fold_streams(n: int) -> list[np.random.Generator]:
@@ -63,9 +58,9 @@ def read_held_out(
     penalty and prior knowledge are those of the stored graph.
     """
     stored = eager(adata.uns.get(dag_key))
-    if not has_seen_perturbed(stored):
+    params: Any = stored.get("params") if hasattr(stored, "get") else None
+    if not hasattr(params, "get") or params.get("environments") != "all":
         return None
-    params = stored["params"]
     own = fitted_roles(adata, params)
     if (own.perturbation_key, own.control) != (roles.perturbation_key, roles.control):
         return None
@@ -117,15 +112,15 @@ def graphs_without(
     prior = held_out.options.prior
     order = dag.order if prior is None else prior.order_of(dag)  # which agrees with it
     options = replace(held_out.options, order=np.asarray(order))
-    parts = without_sets(*searches, sets)
+    parts, where = without_sets(*searches, sets), "among the cells without some perturbations"
     contexts = ((some, ContextNodes.of(rest, genes, held_out.targets)) for rest, some in parts)
     tasks = (
-        delayed(_search)(Joint.of(some, len(genes), context), genes, options, s)
+        delayed(search)(Joint.of(some, len(genes), context), genes, options, s, where)
         for (some, context), s in zip(contexts, streams, strict=True)
     )
     pool = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
     with progress(len(sets), "Held-out graphs") as bar:
-        return [(graph, bar.update())[0] for graph in pool(tasks)]
+        return [(found.dag, bar.update())[0] for found in pool(tasks)]
 
 
 def without_sets(
@@ -137,20 +132,6 @@ def without_sets(
         kept = environments.groups(list(some)) < 0
         others = sorted(labels - set(environments.perturbation[~kept]))
         yield environments.only(others), screen.some(kept).moments()
-
-
-def _search(
-    joint: Joint, genes: Sequence[str], options: SearchOptions, rng: np.random.Generator
-) -> Dag:
-    return search(joint, genes, options, rng, "among the cells without some perturbations").dag
-
-
-class Finished(NamedTuple):
-    """Graph of a resample: its edges, context nodes that are there, and the edges of these."""
-
-    edges: sp.csr_array
-    present: NDArray[np.int64]
-    direct: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -206,15 +187,14 @@ def ensemble(
     joints = (_isolated(Joint.of(screen, len(genes), context), len(genes)) for screen in screens)
     n_jobs = n_jobs if searches()[options.method].threads else 1
     tasks = ((joint, genes, options, s) for joint, s in zip(joints, streams, strict=True))
-    done: dict[int, Finished] = {}
-    with progress(n_graphs, "Graphs") as bar:
-        for k, found in run_tasks(_edges, tasks, n_jobs=n_jobs, prefer="threads"):
-            done[k] = found
-            bar.update()
+    done: dict[int, sp.csr_array] = {}
     counts = np.zeros((len(context.names), len(genes)))
-    for graph in done.values():
-        counts[graph.present] += graph.direct
-    return Ensemble([done[i].edges for i in range(n_graphs)], counts / n_graphs)
+    with progress(n_graphs, "Graphs") as bar:
+        for k, (present, found) in run_tasks(_resampled, tasks, n_jobs=n_jobs, prefer="threads"):
+            done[k] = sp.csr_array(found.dag.to_matrix())
+            counts[present] += found.context_edges
+            bar.update()
+    return Ensemble([done[i] for i in range(n_graphs)], counts / n_graphs)
 
 
 def _isolated(joint: Joint, n_genes: int) -> Joint:
@@ -228,8 +208,7 @@ def _isolated(joint: Joint, n_genes: int) -> Joint:
     return joint._replace(moments=Moments(joint.moments.n, joint.moments.mean, scatter))
 
 
-def _edges(
+def _resampled(
     joint: Joint, genes: Sequence[str], options: SearchOptions, rng: np.random.Generator
-) -> Finished:
-    found = search(joint, genes, options, rng, "in a resample of the cells")
-    return Finished(sp.csr_array(found.dag.to_matrix()), joint.present, found.context_edges)
+) -> tuple[NDArray[np.int64], Found]:
+    return joint.present, search(joint, genes, options, rng, "in a resample of the cells")

@@ -17,12 +17,7 @@ from nextpert._adata.table import require_cells
 from nextpert.core._checks import as_rng
 from nextpert.core.search.registry import SearchOptions, names_that, searches
 from nextpert.tl._learn_dag.context import Panel
-from nextpert.tl._learn_dag.from_cells import (
-    Learned,
-    labelled_targets,
-    learn_from_cells,
-    report,
-)
+from nextpert.tl._learn_dag.from_cells import Learned, learn_from_cells, report
 from nextpert.tl._learn_dag.prior import given_graph, read_prior, read_targets
 
 if TYPE_CHECKING:
@@ -30,7 +25,6 @@ if TYPE_CHECKING:
 
     import anndata as ad
 
-    from nextpert._adata.screen import Environments
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +55,6 @@ class _SearchOptions:
     starts: str = "boss"
     prior: Mapping[str, Any] | None = None
     perturbation_targets: str | Mapping[str, Any] = "learned"
-    targets_upstream: bool | Iterable[str] = False
 
 
 @checked(
@@ -122,7 +115,8 @@ def learn_dag(
         ``adata.var_names`` holds others (Ensembl ids).
     method
         ``"gsp"`` (default), ``"boss"``, ``"causaldag"`` for the original implementation of GSP,
-        where the extra ``nextpert[causaldag]`` is installed, or ``"given"`` to use ``dag``.
+        where the extra ``nextpert[causaldag]`` is installed (it has no start from the order of
+        BOSS, and stops at denser graphs), or ``"given"`` to use ``dag``.
     environments
         ``"control"`` (default) reads the control cells alone; ``"all"`` every labelled cell, with
         ``method="boss"``.
@@ -162,10 +156,6 @@ def learn_dag(
           cells show it; perturbations of other genes, conditions and covariates stay free. Or a
           mapping from perturbations, members of combinations or conditions (as ``direct_targets``
           names them) to lists of genes, which may be empty; those that are not in it stay free.
-        - ``"targets_upstream"``: ``True`` puts the targets of all labels before all other genes; or
-          a list of genes, such as the candidates of a design. ``False`` (default): leaving
-          perturbations out, it predicted their effects no better unless the left-out gene itself
-          was put first, and on TAP-seq worse than no effect.
     perturbation_key, control, layer
         Column of ``adata.obs`` with the label of every cell, label of the unperturbed cells, and
         layer to read; ``None`` stands for what :func:`nextpert.pp.setup_screen` was told, or
@@ -224,10 +214,8 @@ def learn_dag(
     Warns
     -----
     UserWarning
-        If there are fewer cells than genes plus two, in which case correlations are shrunk; with
-        ``method="causaldag"``, if the order found by BOSS has a minimal I-map with fewer edges at
-        the same ``alpha``; and if the values may not be log-normalised
-        (:func:`nextpert.pp.setup_screen`).
+        If there are fewer cells than genes plus two, in which case correlations are shrunk, and if
+        the values may not be log-normalised (:func:`nextpert.pp.setup_screen`).
 
     Raises
     ------
@@ -265,20 +253,16 @@ def learn_dag(
         gene_symbols=gene_symbols,
     )  # fmt: skip
     if method == "given":
-        _refuse_with_given(n_graphs, chosen.prior, chosen.targets_upstream)
-        panel = None
-        if genes is not None:
-            panel = _adata.resolve_panel(adata, genes, gene_symbols=gene_symbols)[0]
-        names, columns, graph = given_graph(adata, dag, panel, gene_symbols)
+        _refuse_with_given(n_graphs, chosen.prior)
+        names, columns, graph = given_graph(adata, dag, genes, gene_symbols)
         learned = Learned(graph, graph.order, {}, None)
     else:
         require_cells(adata, f"learn_dag with method={method!r}")
         names, columns = _adata.resolve_panel(adata, genes, least=2, gene_symbols=gene_symbols)
         found = read_environments(adata, roles)
-        first = _first(chosen.targets_upstream, found, names)
         search = searches()[method]
         runs = search.default_runs(len(names)) if chosen.n_runs is None else chosen.n_runs
-        known = read_prior(names, chosen.prior, first)
+        known = read_prior(names, chosen.prior)
         penalty = float(chosen.penalty)
         asked = SearchOptions(method, chosen.alpha, penalty, runs, known, starts=chosen.starts)
         read = found if environments == "all" else found.only([roles.control])
@@ -292,8 +276,6 @@ def learn_dag(
         params |= {"n_runs": int(runs), "environments": environments, "n_graphs": n_graphs}
         params |= {name: used[name] for name in search.options if name in used}
         params |= {**roles.stored(), "rng": _adata.seed_of(rng)}
-        if first:
-            params["targets_upstream"] = _adata.strings(first)
     if roles.gene_symbols:
         params["gene_symbols"] = roles.gene_symbols
     varp = {key_added: _adata.to_all_genes(learned.dag.to_matrix(), columns, adata.n_vars)}
@@ -313,14 +295,6 @@ def learn_dag(
     if method != "given":
         report(learned, found, environments, key_added)
     return _write(adata, key_added, stored, varp, copy=copy)
-
-
-def _first(
-    targets_upstream: bool | Iterable[str], found: Environments, names: list[str]
-) -> list[str]:
-    if isinstance(targets_upstream, bool):
-        return labelled_targets(found, names) if targets_upstream else []
-    return [str(gene) for gene in _adata.in_order(targets_upstream)]
 
 
 def _write(
@@ -356,9 +330,8 @@ def _check_together(method: str, environments: str, dag: Any, chosen: _SearchOpt
         raise ValueError(message)
 
 
-def _refuse_with_given(n_graphs: int, prior: Any, targets_upstream: Any) -> None:
-    learning = {"n_graphs": n_graphs > 1, "prior": prior, "targets_upstream": targets_upstream}
-    for name, value in learning.items():
-        if value is not None and value is not False:
+def _refuse_with_given(n_graphs: int, prior: Any) -> None:
+    for name, is_given in {"n_graphs": n_graphs > 1, "prior": prior is not None}.items():
+        if is_given:
             message = f'{name} needs a graph that is learned: leave it out with method="given".'
             raise ValueError(message)

@@ -24,7 +24,6 @@ from nextpert._adata.arguments import check_value
 from nextpert._adata.panel import closest
 from nextpert.core import PriorKnowledge
 from nextpert.core.graph.dag import CycleError, Dag
-from nextpert.core.screen.moments import require_numbers, require_sound
 from nextpert.tl._learn_dag.context import ContextNodes
 
 if TYPE_CHECKING:
@@ -38,44 +37,37 @@ if TYPE_CHECKING:
 
 
 def given_graph(
-    adata: ad.AnnData, dag: Any, genes: Sequence[str] | None, gene_symbols: str | None = None
+    adata: ad.AnnData, dag: Any, genes: Iterable[str] | None, gene_symbols: str | None = None
 ) -> tuple[list[str], NDArray[np.int64], Dag]:
     """Return panel, columns and graph from edges ``(parent, child)``, a matrix, a table or a Dag.
 
     Without ``genes`` the panel is that of the table, of the edges (in the order of
     ``adata.var_names``), or every gene, as for a graph without edges.
     """
+    if genes is not None:
+        genes, _ = resolve_panel(adata, genes, gene_symbols=gene_symbols)
     if isinstance(dag, pd.DataFrame):
         if list(dag.index) != list(dag.columns):
             message = "A graph as a table needs the same genes, in one order, as rows and columns."
             raise ValueError(message)
         names, _ = resolve_panel(adata, dag.index, gene_symbols=gene_symbols)
-        wanted, columns = resolve_panel(
-            adata, names if genes is None else genes, gene_symbols=gene_symbols
-        )
-        left = sorted(set(names) - set(wanted))
-        if left or set(wanted) - set(names):
-            differ = left or sorted(set(wanted) - set(names))
+        genes = genes or names
+        differ = sorted(set(names) ^ set(genes))
+        if differ:
             message = f"genes and the table of the graph differ in {list_names(differ)}."
             raise ValueError(message)
-        matrix = real_values(dag, "The graph")
-        place = panel_index(wanted, names, "genes")
-        return wanted, columns, named_dag(_finite(matrix[np.ix_(place, place)]), wanted)
+        place = panel_index(genes, names, "genes")
+        dag = real_values(dag, "The graph")[np.ix_(place, place)]
     if isinstance(dag, Dag) or sp.issparse(dag) or (isinstance(dag, np.ndarray) and _square(dag)):
         wanted, columns = resolve_panel(adata, genes, gene_symbols=gene_symbols)
         matrix = dag.to_matrix() if isinstance(dag, Dag) else dag
-        require_numbers(matrix, "The graph")
-        require_sound(matrix, "The graph")
-        if sp.issparse(matrix):
-            matrix = sp.csr_array(matrix, copy=True)
-            matrix.sum_duplicates()
         if matrix.shape != (len(wanted), len(wanted)):
             message = (
                 f"The graph has shape {matrix.shape}, but the panel has {len(wanted)} genes: "
                 f"name the genes of its rows with genes."
             )
             raise ValueError(message)
-        return wanted, columns, named_dag(_finite(matrix), wanted)
+        return wanted, columns, named_dag(matrix, wanted)
     return _from_edges(adata, dag, genes, gene_symbols)
 
 
@@ -113,22 +105,12 @@ def _square(matrix: NDArray[Any]) -> bool:
     return matrix.ndim == 2 and matrix.dtype.kind in "bifuc"
 
 
-def _finite(matrix: Any) -> Any:
-    values = matrix.data if sp.issparse(matrix) else np.asarray(matrix)
-    if not np.isfinite(values).all():
-        message = "The graph has NaN or infinite values: use zeros where there is no edge."
-        raise ValueError(message)
-    return matrix
-
-
 Edges = list[tuple[int, int]]
 EDGES_OF = ("before", "required", "forbidden")
 KINDS = ("before", "tiers", "required", "forbidden")
 
 
-def read_prior(
-    genes: Sequence[str], prior: Mapping[str, Any] | None, first: Sequence[str] = ()
-) -> PriorKnowledge | None:
+def read_prior(genes: Sequence[str], prior: Mapping[str, Any] | None) -> PriorKnowledge | None:
     """Return the prior knowledge, or ``None`` where there is none.
 
     Parameters
@@ -137,8 +119,6 @@ def read_prior(
         The panel.
     prior
         As ``prior`` of :func:`nextpert.tl.learn_dag`.
-    first
-        Genes of a tier before all others.
 
     Raises
     ------
@@ -149,12 +129,9 @@ def read_prior(
         and forbidden.
     """
     said = _checked(prior)
-    if not said and not first:
+    if not said:
         return None
     edges = {name: _edges(said.get(name), genes, name) for name in EDGES_OF}
-    early = panel_index(first, genes, "targets_upstream")
-    late = sorted(set(range(len(genes))) - set(early))
-    edges["before"] += [(a, b) for a in early for b in late]
     tiers = said.get("tiers")
     if isinstance(tiers, Mapping):  # the numbers of tiers by gene
         levels = sorted(set(tiers.values()))
@@ -164,15 +141,15 @@ def read_prior(
     return PriorKnowledge(len(genes), tiers=tiers, names=genes, **edges)
 
 
-def stored_knowledge(prior: PriorKnowledge | None) -> dict[str, NDArray[Any]]:
+def stored_knowledge(prior: PriorKnowledge | None) -> dict[str, dict[str, NDArray[Any]]]:
     """Return what was known before as rows of the panel, for searches on other cells of it."""
     if prior is None:
         return {}
-    return {kind: np.argwhere(getattr(prior, kind)) for kind in EDGES_OF}
+    return {"prior": {kind: np.argwhere(getattr(prior, kind)) for kind in EDGES_OF}}
 
 
 def read_knowledge(stored: Any, n_genes: int) -> PriorKnowledge | None:
-    """Return prior knowledge from what :func:`stored_knowledge` gave."""
+    """Return prior knowledge from the ``"prior"`` that :func:`stored_knowledge` gave."""
     if not stored:
         return None
     edges = {kind: np.asarray(stored[kind]).tolist() for kind in EDGES_OF if kind in stored}

@@ -15,18 +15,10 @@ from nextpert.core.graph._equivalence import Pdag
 from nextpert.core.graph.dag import Dag
 from nextpert.core.screen.moments import Moments
 from nextpert.core.search._boss_kernel import State, climb, move_blocks
-from nextpert.core.search._classes import (
-    Score,
-    Scratch,
-    agreeing_dag,
-    backward,
-    pack_rows,
-    total_score,
-    unpack_rows,
-)
+from nextpert.core.search._classes import Score, Scratch, backward, rows_of, total_score
 from nextpert.core.search._grow_shrink import Forest, Growth
-from nextpert.core.search._gsp_kernel import N_SLACKS, Elimination, Room, sparse_order
-from nextpert.core.search.minimal_imap import checked_orders, checked_prior, make_score, packed
+from nextpert.core.search._gsp_kernel import N_SLACKS, sparse_order
+from nextpert.core.search.minimal_imap import checked_orders, checked_prior, make_score, sets_of
 from nextpert.core.search.prior_knowledge import PriorKnowledge
 from nextpert.core.search.registry import Found, register
 
@@ -39,8 +31,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_VERTICES, _BRANCHES = 1 << 18, 1 << 22  # room in the trees at first; doubled when they are full
-_MOST_BRANCHES = 1 << 26  # 540 MB; trees that outgrow it are emptied and grown again as needed
 _MOST_GENES = 300  # of more, a resample's own start takes two thirds of the time and gains seldom
 
 
@@ -70,8 +60,6 @@ class BossResult(Shown):
         those of orders of its own.
     best_start
         The start that found ``dag``.
-    score_name
-        ``"bic"`` or ``"bge"``.
     n_cells
         Number of cells.
     context_edges
@@ -83,7 +71,6 @@ class BossResult(Shown):
     score: float
     scores: NDArray[np.float64]
     best_start: int
-    score_name: str
     n_cells: int
     context_edges: NDArray[np.bool]
 
@@ -93,9 +80,8 @@ def boss(
     *,
     n_context: int = 0,
     targets: Mapping[int, Iterable[int]] | None = None,
-    score: str = "bic",
     penalty: float = 2.0,
-    n_starts: int = 1,
+    n_starts: int | None = None,
     orders: ArrayLike | None = None,
     backward_search: bool = True,
     prior: PriorKnowledge | None = None,
@@ -110,10 +96,8 @@ def boss(
     by adding the best one repeatedly, and then dropping those without which the score is higher. A
     backward equivalence search deletes edges at the end.
 
-    The score of a node with the parents P is, up to constants, with ``BIC``
-    ``-n/2 log var(x | P) - penalty/2 log(n) |P|``, or the log marginal likelihood ``BGe`` of
-    standardised nodes (Geiger & Heckerman 2002, corrected by Kuipers et al. 2014,
-    doi:10.1214/14-AOS1217) with ``alpha_mu = 1`` and ``alpha_w = n_nodes + 2``.
+    The score is the BIC: that of a node with the parents P is, up to constants,
+    ``-n/2 log var(x | P) - penalty/2 log(n) |P|``.
 
     With fewer than ``n_nodes + 2`` cells, correlations are shrunk as if 5 cells of independent
     nodes had been added.
@@ -130,13 +114,12 @@ def boss(
     targets
         Known targets, nodes by the number of the context node (from 0): it has edges into these
         alone. Context nodes that are not in it are free; ``None`` (default) leaves all of them so.
-    score
-        ``"bic"`` or ``"bge"``.
     penalty
         Factor on the penalty of the BIC; 1 is the BIC proper, higher gives fewer edges.
     n_starts
         Number of starts: the first from the sparsest minimum-degree order, as in :func:`gsp`, the
-        others from randomised ones. May be 0 where ``orders`` are given.
+        others from randomised ones. By default 10, 3 above 100 nodes, 1 beside ``orders``, where
+        it may be 0.
     orders
         Orders of the nodes other than context nodes to start further runs from, shape
         ``(n_orders, n_nodes)`` or ``(n_nodes,)``; they must agree with the prior knowledge.
@@ -159,7 +142,7 @@ def boss(
     Raises
     ------
     ValueError
-        If ``score`` is unknown, ``penalty`` not above 0, ``n_starts`` too small, ``targets`` names
+        If ``penalty`` is not above 0, ``n_starts`` too small, ``targets`` names
         a node that is absent, prior knowledge is of another number of nodes, or there are fewer
         than 4 cells, constant nodes, copies or linearly dependent nodes (they are named).
 
@@ -173,8 +156,10 @@ def boss(
     """
     require_kind(moments, Moments, "moments")
     known = checked_prior(prior, moments.n_nodes - n_context)
-    task = _Task.make(moments, score, penalty, known, n_context, targets)
+    task = _Task.make(moments, penalty, known, n_context, targets)
     given = list(checked_orders(orders, known))
+    if n_starts is None:
+        n_starts = 1 if given else default_starts(known.n_nodes)
     n_starts = require_count(n_starts, "n_starts", least=0 if given else 1)
     starts = [*range(n_starts), *given]
     seeds = as_rng(rng).integers(0, 2**64, len(starts), dtype=np.uint64)
@@ -188,7 +173,7 @@ def boss(
             best, best_parents = k, parents
         if progress is not None:
             progress(k + 1, len(starts))
-    dag = _to_dag(best_parents)
+    dag = Dag.from_matrix(best_parents.T)
     if backward_search:
         bound = task.known if targets else task.prior
         dag = backward(task.problem, dag, bound, n_context)
@@ -198,7 +183,7 @@ def boss(
     dag = Dag.from_matrix(edges[:p, :p])
     logger.info("BOSS: %d edges, score %.6g, start %d of %d", dag.n_edges, total, best, len(starts))
     order = known.order_of(dag)
-    return BossResult(dag, order, total, scores, best, score, moments.n, edges[p:, :p])
+    return BossResult(dag, order, total, scores, best, moments.n, edges[p:, :p])
 
 
 @register(
@@ -236,7 +221,8 @@ class _Task(NamedTuple):
 
     problem: Score
     free: Score
-    elimination: Elimination
+    precision: NDArray[np.float64]
+    threshold: NDArray[np.float64]
     known: PriorKnowledge
     prior: PriorKnowledge | None
     n_context: int
@@ -245,7 +231,6 @@ class _Task(NamedTuple):
     def make(
         cls,
         moments: Moments,
-        score: str,
         penalty: float,
         known: PriorKnowledge,
         n_context: int,
@@ -254,92 +239,61 @@ class _Task(NamedTuple):
         """Return the task; dependent, to the starting orders, is what the BIC would join."""
         p, n = known.n_nodes, moments.n
         padded = known.with_context(n_context, targets)
-        problem = make_score(moments, score, penalty, padded)
-        free = problem._replace(**packed(PriorKnowledge(p).with_context(n_context, targets)))
-        precision = np.asarray(np.linalg.inv(problem.matrix), np.float64)[:p, :p]
-        left = np.linalg.inv(precision) if n_context else problem.matrix
-        scale = np.sqrt(np.diag(left))
-        elimination = Elimination(
-            precision * np.outer(scale, scale),
-            np.full(p, -np.expm1(-penalty * np.log(n) / n)),
-            pack_rows(known.before),
-        )
+        problem = make_score(moments, penalty, padded)
+        free = problem._replace(**sets_of(PriorKnowledge(p).with_context(n_context, targets)))
+        precision = np.array(np.linalg.inv(problem.matrix)[:p, :p], np.float64)
+        threshold = np.full(p, -np.expm1(-penalty * np.log(n) / n))
         bars = known.before.any() or known.forbidden.any()
-        return cls(problem, free, elimination, padded, padded if bars else None, n_context)
+        prior = padded if bars else None
+        return cls(problem, free, precision, threshold, padded, prior, n_context)
 
     def search(
         self, seed: np.uint64, start: int | NDArray[np.int64]
-    ) -> tuple[float, NDArray[np.uint64]]:
+    ) -> tuple[float, NDArray[np.bool_]]:
         """Climb from one order, given or of a start's number; return the score and parent sets.
 
         With prior knowledge every start climbs twice: see :func:`boss`.
         """
         if not isinstance(start, int):
             p = len(start)
-            order = np.concatenate([np.arange(p, p + self.n_context), start])
-            return self._climb(order, seed)[:2]
+            order = np.append(np.arange(p, p + self.n_context), start)
+            return self._climb(self.problem, order, np.array([seed], np.uint64))[:2]
         slack = int(np.random.default_rng(int(seed)).integers(N_SLACKS)) if start else 0
-        order, random = self._order(slack, seed, self.elimination)
-        found = [self._climb(order, random)[:2]]
+        found = [self._from_start(self.problem, slack, seed)[:2]]
         if self.prior is not None:
-            unbound = np.zeros_like(self.elimination.after)
-            order, random = self._order(slack, seed, self.elimination._replace(after=unbound))
-            _, free, order = self._climb(order, random, is_free=True)
-            class_ = Pdag.of_class(_to_dag(free), self.n_context)
-            member = agreeing_dag(class_, self.known.before, self.known.forbidden)
+            _, free, order = self._from_start(self.free, slack, seed)
+            class_ = Pdag.of_class(Dag.from_matrix(free.T), self.n_context)
             known = self.known
+            member = class_.to_dag(known.before, known.forbidden)
             order = known.nearest_order(order) if member is None else known.order_of(member)
-            found.append(self._climb(order, seed)[:2])
-            if member is not None and self.known.allows(member):
+            found.append(self._climb(self.problem, order, np.array([seed], np.uint64))[:2])
+            if member is not None and known.allows(member):
                 found.append(_scored(self.problem, member))
         return max(found, key=lambda pair: pair[0])
 
-    def _order(
-        self, slack: int, seed: np.uint64, elimination: Elimination
-    ) -> tuple[NDArray[np.int64], np.uint64]:
-        """Return an order to start from, context nodes first, and the state of its draws."""
-        p, random = len(elimination.after), np.array([seed], np.uint64)
-        found, parents = np.empty(p, np.int64), np.empty_like(elimination.after)
-        sparse_order(elimination, slack, random, Room.empty(*parents.shape), found, parents)
-        return np.concatenate([np.arange(p, p + self.n_context), found]), random[0]
+    def _from_start(
+        self, problem: Score, slack: int, seed: np.uint64
+    ) -> tuple[float, NDArray[np.bool_], NDArray[np.int64]]:
+        """Climb from a drawn order, context nodes first."""
+        p, random = len(self.precision), np.array([seed], np.uint64)
+        after = problem.after[:p, :p].copy()
+        order, _ = sparse_order(self.precision, self.threshold, after, slack, random)
+        return self._climb(problem, np.append(np.arange(p, p + self.n_context), order), random)
 
     def _climb(
-        self, order: NDArray[np.int64], random: np.uint64, *, is_free: bool = False
-    ) -> tuple[float, NDArray[np.uint64], NDArray[np.int64]]:
-        """Climb from an order; return score, parent sets and the order at the end.
-
-        ``random`` is the state of the draws; with ``is_free`` there is no prior knowledge.
-        """
-        problem, draws = self.free if is_free else self.problem, np.array([random], np.uint64)
-        p, words = problem.before.shape
-        state, growth = State.start(order, words, self.n_context), Growth.empty(p)
-        scratch = Scratch.empty(p)
-        forest = Forest.empty(max(_VERTICES, 4 * p), _BRANCHES)
-        parents = np.zeros((p, words), np.uint64)
-        emptied_at = None
-        while True:
-            full = not climb(problem, forest, growth, scratch, state, draws, parents)
-            if not full:
-                bound = self.prior is not None and not is_free
-                gained = move_blocks(problem, forest, growth, scratch, state) if bound else 0
-                if gained == 0:
-                    return float(state.score.sum()), parents, state.order
-                full = gained < 0
-            if not full:
-                continue
-            here = (int(state.progress[2]), int(state.progress[0]))
-            if len(forest.branch) < _MOST_BRANCHES or emptied_at == here:
-                forest = forest.enlarged()
-            else:
-                forest.used[:] = 0
-                emptied_at = here
+        self, problem: Score, order: NDArray[np.int64], random: NDArray[np.uint64]
+    ) -> tuple[float, NDArray[np.bool_], NDArray[np.int64]]:
+        """Climb from an order; return score, parent sets and the order at the end."""
+        p = len(order)
+        state, parents = State.start(order, self.n_context), np.zeros((p, p), np.bool_)
+        tools = problem, Forest.empty(p), Growth.empty(p), Scratch.empty(p), state
+        climb(*tools, random, parents)
+        while self.prior is not None and problem is self.problem and move_blocks(*tools):
+            climb(*tools, random, parents)
+        return float(state.score.sum()), parents, state.order
 
 
-def _to_dag(parents: NDArray[np.uint64]) -> Dag:
-    return Dag.from_matrix(unpack_rows(parents, len(parents)).T)
-
-
-def _scored(problem: Score, dag: Dag) -> tuple[float, NDArray[np.uint64]]:
-    """Return the score of a graph and its parents as bit sets."""
-    rows = pack_rows(dag.to_matrix().toarray().T != 0)
+def _scored(problem: Score, dag: Dag) -> tuple[float, NDArray[np.bool_]]:
+    """Return the score of a graph and its sets of parents."""
+    rows = rows_of(dag.to_matrix().toarray() != 0)
     return total_score(problem, rows), rows

@@ -12,8 +12,7 @@ import numpy as np
 from nextpert._warn import warn
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.graph.dag import Dag
-from nextpert.core.search.methods.boss import boss, default_starts
-from nextpert.core.search.minimal_imap import are_few, make_tests, minimal_imap
+from nextpert.core.search.minimal_imap import are_few, make_tests
 from nextpert.core.search.registry import Found, register
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ def causaldag_gsp(
     if prior is not None and (prior.required.any() or prior.forbidden.any()):
         message = "causaldag disregards required and forbidden edges: use gsp, or give orders only."
         raise ValueError(message)
-    tests, elimination = make_tests(moments, alpha, prior)
+    tests, _ = make_tests(moments, alpha, prior)
     if are_few(moments.n, moments.n_nodes):
         message = (
             f"causaldag needs at least {moments.n_nodes + 2} cells to test {moments.n_nodes} "
@@ -96,16 +95,18 @@ def causaldag_gsp(
     options: dict[str, Any] = {"depth": depth, "nruns": n_runs}
     if prior is not None:
         options["fixed_orders"] = {(int(a), int(b)) for a, b in np.argwhere(prior.before)}
-        options["initial_permutations"] = [_random_order(prior, generator) for _ in range(n_runs)]
+        drawn = (prior.nearest_order(generator.permutation(prior.n_nodes)) for _ in range(n_runs))
+        options["initial_permutations"] = [order.tolist() for order in drawn]
     with _own_random_state(int(generator.integers(2**32))):
         search, tester, test = _import_causaldag()
-        scale = np.sqrt(np.diag(elimination.precision))
+        precision = np.linalg.inv(tests.matrix)
+        scale = np.sqrt(np.diag(precision))
         statistics = {
             "n": moments.n,
             "C": tests.matrix,
-            "K": elimination.precision,
-            "P": elimination.precision,
-            "rho": elimination.precision / np.outer(scale, scale),
+            "K": precision,
+            "P": precision,
+            "rho": precision / np.outer(scale, scale),
         }
         found = search(
             set(range(moments.n_nodes)), tester(test, statistics, alpha=alpha), **options
@@ -140,43 +141,10 @@ def _own_random_state(seed: int) -> Iterator[None]:
         np.random.set_state(states[1])  # noqa: NPY002
 
 
-def _random_order(prior: PriorKnowledge, rng: np.random.Generator) -> list[int]:
-    """Draw a permutation that agrees with all orders, a random free node first each time."""
-    waiting = prior.before.sum(axis=0)
-    left = np.ones(prior.n_nodes, dtype=bool)
-    order: list[int] = []
-    while left.any():
-        node = int(rng.choice(np.flatnonzero(left & (waiting == 0))))
-        order.append(node)
-        left[node] = False
-        waiting = waiting - prior.before[node]
-    return order
-
-
 @register("causaldag", options=("alpha",), default_runs=lambda _: 100, threads=False)
 def learn(moments: Moments, options: SearchOptions, *, rng: np.random.Generator, **_: Any) -> Found:
-    """Search as :func:`causaldag_gsp` does; warn where the graph of all cells is not sparsest."""
-    shared: dict[str, Any] = {"alpha": options.alpha, "prior": options.prior}
-    dag = causaldag_gsp(moments, n_runs=options.n_runs, rng=rng, **shared)
-    if options.order is None:
-        warn_if_not_sparsest(moments, dag, **shared)
+    """Search as :func:`causaldag_gsp` does."""
+    dag = causaldag_gsp(
+        moments, alpha=options.alpha, n_runs=options.n_runs, prior=options.prior, rng=rng
+    )
     return Found(dag, dag.order)
-
-
-def warn_if_not_sparsest(
-    moments: Moments, dag: Dag, *, alpha: float, prior: PriorKnowledge | None
-) -> None:
-    """Warn where the order of a score search has a sparser minimal I-map.
-
-    A sparser I-map at the same level proves that the graph is not the sparsest; that none is found
-    proves nothing.
-    """
-    order = boss(moments, n_starts=default_starts(moments.n_nodes), prior=prior, rng=0).order
-    sparser = minimal_imap(moments, order, alpha=alpha, prior=prior).n_edges
-    if sparser < dag.n_edges:
-        message = (
-            f"GSP stopped at {dag.n_edges} edges, but there is an order of the genes with "
-            f"{sparser} at the same alpha: some edges are likely to be false. Use "
-            f'method="gsp", which starts from that order, or method="boss".'
-        )
-        warn(message)

@@ -12,8 +12,8 @@ from joblib import Parallel, delayed
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core._shown import Shown
 from nextpert.core.graph.dag import Dag
-from nextpert.core.search._classes import Scratch, pack_rows, total_score, unpack_rows
-from nextpert.core.search._gsp_kernel import Room, Space, descend, sparse_order
+from nextpert.core.search._classes import total_score
+from nextpert.core.search._gsp_kernel import descend, sparse_order
 from nextpert.core.search.methods.boss import boss, default_starts
 from nextpert.core.search.minimal_imap import checked_orders, checked_prior, dependences, make_tests
 from nextpert.core.search.registry import Found, register
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from nextpert.core.screen.moments import Moments
     from nextpert.core.search._classes import Score
-    from nextpert.core.search._gsp_kernel import Elimination
     from nextpert.core.search.prior_knowledge import PriorKnowledge
     from nextpert.core.search.registry import SearchOptions
 
@@ -140,22 +139,21 @@ def gsp(
     """
     depth = require_count(depth, "depth", least=0)
     n_runs = require_count(n_runs, "n_runs")
-    tests, elimination = make_tests(moments, alpha, prior)
+    tests, threshold = make_tests(moments, alpha, prior)
     known = checked_prior(prior, moments.n_nodes)
     starts: list[NDArray[np.bool_] | None] = [None] * n_runs
     for order in checked_orders(orders, known):
-        starts.append(dependences(tests.matrix, elimination.threshold, order))
+        starts.append(dependences(tests.matrix, threshold, order))
     # Runs from given orders have seeds of their own, so that the others are what they are without.
     seeds = as_rng(rng).integers(0, 2**64, n_runs, dtype=np.uint64).tolist()
     seeds += range(len(starts) - n_runs)
-    log_residual = tests._replace(
-        constant=np.zeros_like(tests.constant), weight=-np.ones_like(tests.weight)
-    )
+    precision = np.asarray(np.linalg.inv(tests.matrix), np.float64)
+    log_residual = tests._replace(constant=np.zeros_like(tests.constant), weight=-1.0)
     n_edges = np.empty(len(starts), np.int64)
     best_run, best_fit, best_parents = -1, np.inf, tests.before
     workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
     tasks = (
-        delayed(_run)(tests, elimination, known, depth, seed, start)
+        delayed(_run)(tests, threshold, precision, known, depth, seed, start)
         for seed, start in zip(seeds, starts, strict=True)
     )
     for run, (parents, count) in enumerate(workers(tasks)):
@@ -166,42 +164,37 @@ def gsp(
                 best_run, best_fit, best_parents = run, fit, parents
         if progress is not None:
             progress(run + 1, len(n_edges))
-    dag = Dag.from_matrix(unpack_rows(best_parents, moments.n_nodes).T)
+    dag = Dag.from_matrix(best_parents.T)
     logger.info("GSP: %d edges, best of %d runs (run %d)", dag.n_edges, len(n_edges), best_run)
     return GspResult(dag, known.order_of(dag), n_edges, best_run, float(alpha), moments.n)
 
 
 def _run(
     tests: Score,
-    elimination: Elimination,
+    threshold: NDArray[np.float64],
+    precision: NDArray[np.float64],
     known: PriorKnowledge,
     depth: int,
     seed: int,
     start: NDArray[np.bool_] | None,
-) -> tuple[NDArray[np.uint64], int]:
+) -> tuple[NDArray[np.bool_], int]:
     """Search from one I-map, that of ``start`` or the sparsest of eight drawn orders.
 
-    ``start``, (p, p), has a row a child. Returns the parents as bit sets, (p, words), and the edges
-    with the dependences that an edge forbidden one way only leaves unexplained: a graph without
-    these is no I-map.
+    Returns the parents, (p, p), a row a child as in ``start``, and the edges with the dependences
+    that an edge forbidden one way only leaves unexplained: a graph without these is no I-map.
     """
     random = np.array([seed], np.uint64)
-    imap = _sparsest(elimination, random) if start is None else start
-    barred = imap & known.forbidden.T
+    if start is None:
+        drawn = (
+            sparse_order(precision, threshold, tests.after, -1, random)[1] for _ in range(_N_STARTS)
+        )
+        start = min(drawn, key=np.count_nonzero)
+    barred = start & known.forbidden.T
     unexplained = int((barred & ~known.forbidden).sum())
-    space = Space.of(elimination.threshold, pack_rows(imap & ~barred | known.required.T), depth)
+    parents = np.ascontiguousarray(start & ~barred | known.required.T)
     bound = bool(known.before.any() or known.forbidden.any())
-    descend(tests, Scratch.empty(len(imap)), space, random, bound)
-    return space.parents, int(unpack_rows(space.parents, len(imap)).sum()) + unexplained
-
-
-def _sparsest(elimination: Elimination, random: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Return the sparsest I-map of some drawn orders, (p, p), a row a child."""
-    shape = elimination.after.shape
-    parents, order = np.zeros((_N_STARTS, *shape), np.uint64), np.empty(shape[0], np.int64)
-    room = Room.empty(*shape)
-    counts = [sparse_order(elimination, -1, random, room, order, each) for each in parents]
-    return unpack_rows(parents[int(np.argmin(counts))], shape[0])
+    descend(tests, threshold, parents, depth, random, bound)
+    return parents, int(parents.sum()) + unexplained
 
 
 @register("gsp", options=("alpha", "starts"), default_runs=lambda _: 100)
