@@ -23,6 +23,7 @@ from nextpert.cli._options import STEPS
 from nextpert.cli._read import read_target
 from nextpert.cli._results import rows_in_text
 from nextpert.cli._words import HINT
+from nextpert.core._shown import percent
 from nextpert.tl._design_interventions.tables import candidates_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
@@ -474,9 +475,10 @@ def test_the_installed_command_runs():
 def test_rows_shown(fitted, capsys):
     quick = ["--target", "MYC", "--n-samples", "20"]
     assert run("design", fitted, *quick, "--show", 1) == 0
-    assert "3 more rows: --table FILE.csv writes all" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert re.search(r"^3 more rows and \d more columns: --table FILE.csv writes all$", told, re.M)
     assert run("design", fitted, *quick, "--show", 0, "--overwrite") == 0
-    assert "perturbation shift" not in capsys.readouterr().out
+    assert "perturbation  predicted" not in capsys.readouterr().out
     assert run("effects", fitted, "--show", 2) == 0
     assert "38 more rows: --table FILE.csv writes all" in capsys.readouterr().out
 
@@ -489,16 +491,45 @@ def test_table_of_the_ranking(fitted):
     ranking = candidates_of(adata.uns["design"]["ranking"])
     header, *rows, control, rest = rows_in_text("design", adata, 2).splitlines()
     assert header.split() == [
-        "rank", "perturbation", "shift", "acquisition", "predicted_distance", "predicted_low",
-        "predicted_high", "relative_distance", "probability_best", "n_cells_seen",
+        "rank", "perturbation", "predicted_distance", "relative_distance", "probability_best",
+        "n_cells_seen",
     ]  # fmt: skip
     assert control.split()[:2] == ["0", "control"]
     assert rest.startswith(f"{len(ranking) - 2} more rows")
     for line, (_, row) in zip(rows, ranking[:2].iterrows(), strict=True):
         assert line.split()[:2] == [str(row["rank"]), row["perturbation"]]
-        for name in ("acquisition", "predicted_distance", "predicted_low", "relative_distance"):
+        for name in ("predicted_distance", "relative_distance"):
             assert f" {row[name]:.3g} " in line
+        assert f" {percent(row['probability_best'])} " in line
         assert line.endswith(f" {row['n_cells_seen']}")
+
+
+@pytest.mark.parametrize("command", ["design", "distances", "plan"])
+def test_tables_fit_and_leave_out_what_is_empty(command, monkeypatch):
+    """By a table of many columns: those of the ends are left, and what they say is there."""
+    middle = {f"{'m' * 12}_{i}": [1 / 3, 2.0] for i in range(10)}
+    table = pd.DataFrame(
+        {"rank": [1, 2], "perturbation": ["A" * 60, "B"], "distance": [-0.008, 2.0], **middle,
+         "low": [-0.5, np.nan], "cost": [0.0, 0.0], "n_cells": [0, 7], "none": [np.nan, np.nan],
+         "text": ["", ""], "probability_best": [1.0, 0.004], "is_control": [False, True]}
+    )  # fmt: skip
+    monkeypatch.setattr("nextpert.cli._results.table_of", lambda *_: table)
+    text = rows_in_text(command, ad.AnnData(np.zeros((1, 1))), 15)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 100
+    header = lines[0].split()
+    assert not {"none", "text"} & set(header)
+    assert "cost" not in header
+    assert "-0" not in text
+    if command == "plan":
+        assert header[:3] == ["rank", "perturbation", "distance"]
+        assert header[-3:] == ["n_cells", "probability_best", "is_control"]
+        assert lines[-1].endswith("more columns: --table FILE.csv writes all")
+        n_left = int(lines[-1].split()[0])
+        assert n_left == 10 + 6 + 1 - len(header)
+    if command != "distances":
+        assert "> 99%" in lines[1]
+        assert "< 1%" in lines[2]
 
 
 @pytest.mark.slow

@@ -19,7 +19,8 @@ def _designed():
     npt.tl.diagnose(adata)
     npt.tl.target_distances(adata, str(adata.uns["cpca"]["groups"][0]))
     npt.tl.perturbation_effects(adata)
-    npt.tl.plan_cells(adata, str(adata.uns["cpca"]["groups"][0]))
+    state = str(adata.uns["cpca"]["groups"][0])
+    npt.tl.plan_cells(adata, npt.Target(state=state, own_genes="include"))
     npt.tl.plan_screen(adata, {"MYC": 1.0}, candidates="genes")
     npt.tl.replay_design(adata, strategies=["exact_greedy"], n_rounds=2, n_repeats=2)
     return adata

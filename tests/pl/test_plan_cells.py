@@ -24,6 +24,14 @@ def test_curves_and_what_is_wanted(designed):
     assert f"{first}\nis measured nearer than {second}" in axes[3].get_ylabel()
 
 
+def test_a_target_at_the_control_has_no_relative_distance(designed):
+    npt.tl.plan_cells(designed, str(designed.uns["cpca"]["groups"][0]))
+    assert designed.uns["plan_cells"]["distances"]["relative_distance"].isna().all()
+    labels = [ax.get_ylabel() for ax in plan_cells(designed, show=False)]
+    assert len(labels) == 3
+    assert not [label for label in labels if "relative to the control" in label]
+
+
 def test_without_a_target(designed):
     npt.tl.plan_cells(designed)
     assert len(plan_cells(designed, show=False)) == 2

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nextpert._report.judged import cells_section
+from nextpert._report.measured import distances_section
 from nextpert._report.planned import plan_section, steps_section
 from nextpert._report.results import keys_of, read_all
 from nextpert._report.verdict import verdict_of
@@ -161,6 +163,24 @@ def steps(found):
     return [] if section is None else list(section.steps)
 
 
+def constructs(*rows):
+    """The constructs of a plan: label, kind, status and number of each, and what is new in it."""
+    return pd.DataFrame(
+        [
+            (label, i + 1, kind, status, "", new[0] if new else "", label, 10)
+            for label, kind, status, n, *new in rows
+            for i in range(n)
+        ],
+        columns=["perturbation", "construct", "kind", "status", "guides", "new_guides_of",
+                 "target_genes", "n_cells"],
+    )  # fmt: skip
+
+
+REUSED = constructs(
+    *((label, "single guide", "existing", n) for label, n in {"A": 3, "B": 3, "C": 2}.items())
+)
+
+
 @pytest.fixture
 def planned(found):
     """Two perturbations to order, one to use again, and the controls."""
@@ -169,6 +189,10 @@ def planned(found):
     plate["perturbation"] = ["A", "B", "C", "NT"]
     plate["n_guides"], plate["n_cells"] = [3, 3, 2, 0], [100, 101, 101, 98]
     plate["n_cells_seen"] = [0, 0, 40, 300]
+    found["plan"]["constructs"] = constructs(
+        ("A", "single guide", "design", 3), ("B", "single guide", "design", 3),
+        ("C", "single guide", "existing", 2), ("NT", "control", "existing", 1),
+    )  # fmt: skip
     found["plan"]["summary"] |= {"n_cells": 400, "n_controls": 98}
     found["plan"]["advice"] |= {"kind": ORDER, "words": "Order a plan."}
     return found
@@ -178,15 +202,32 @@ def test_steps_say_what_to_order_and_how_many_guides_and_cells(planned):
     advice, order, profile, again = steps(planned)
     assert advice == "Order a plan."
     assert order == (
-        "Order 6 guides: 3 for each perturbation without cells so far (A, B). Reuse 2 guides "
-        "of this screen for each of the measured perturbations (C)."
+        "Design and order 6 single guides: 3 for each of A, B. Reuse 2 single guides of this "
+        "screen, for C."
     )
     assert profile.startswith("Profile 400 cells: 100 to 101 of each perturbation and 98 controls")
     assert "Campaign.observe" in again
-    planned["plan"]["plate"]["n_cells_seen"] = 40
+    planned["plan"]["constructs"] = REUSED
     assert steps(planned)[1] == (
-        "Order nothing: reuse 2 to 3 guides of this screen for each of the measured "
-        "perturbations (A, B, C)."
+        "Order no guides: reuse 8 single guides of this screen: 2 to 3 for each of A, B, C."
+    )
+
+
+def test_steps_say_what_to_clone_and_what_to_design(planned):
+    planned["plan"]["constructs"] = constructs(
+        ("C", "single guide", "existing", 2), ("C+D", "dual guide", "clone", 4),
+        ("D+E", "dual guide", "clone", 4), ("A+C", "dual guide", "design", 4, "A"),
+        ("A+B", "dual guide", "design", 3, "A, B"), ("F", "single guide", "design", 1),
+        ("C+E", "dual guide", "existing", 1),
+        ("C+D+E", "3 guides", "clone", 1), ("NT", "control", "existing", 1),
+    )  # fmt: skip
+    assert steps(planned)[1] == (
+        "Design and order 7 dual-guide constructs with new guides of A, B: 3 to 4 for each of A+C, "
+        "A+B. Design and order 1 single guide, for F. "
+        "Clone 8 dual-guide constructs of guides of this screen: 4 for each of C+D, D+E. "
+        "Clone 1 3-guide construct of guides of this screen, for C+D+E. "
+        "Reuse 2 single guides of this screen, for C. "
+        "Reuse 1 dual-guide construct of this screen, for C+E."
     )
 
 
@@ -196,16 +237,17 @@ def test_steps_order_further_guides_where_cells_alone_do_not_suffice(planned):
     table.loc[[0, 1], "perturbation"] = ["A", "C"]
     table.loc[0, ["cells_to_distinguish", "guides_to_distinguish"]] = [np.inf, 8.0]
     stored["noise"]["n_guides"] = 4.0
-    assert steps(planned)[1].startswith("Order 6 guides")  # A is new: what is ordered is open
+    assert steps(planned)[1].startswith("Design and order 6")  # A is new: what is ordered is open
     planned["plan"]["plate"]["n_cells_seen"] = 40
+    planned["plan"]["constructs"] = REUSED
     assert steps(planned)[1] == (
         "Order 4 further guides for each of A and C: with 4 guides, no number of cells "
-        "distinguishes them; 8 guides suffice. Reuse 2 to 3 guides of this screen for each "
-        "of the measured perturbations (A, B, C)."
+        "distinguishes them; 8 guides suffice. Reuse 8 single guides of this screen: 2 to 3 for "
+        "each of A, B, C."
     )
     for cells, guides in ((20.0, 8.0), (np.inf, np.inf)):
         table.loc[0, ["cells_to_distinguish", "guides_to_distinguish"]] = [cells, guides]
-        assert steps(planned)[1].startswith("Order nothing")
+        assert steps(planned)[1].startswith("Order no guides")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -224,3 +266,29 @@ def test_steps_without_a_plan(found):
     found["design"]["advice"] |= {"kind": CONFIRM}
     assert steps(only(found, "design")) == ["Order a plan."]
     assert steps(only(found, "perturbation_effects")) == []
+
+
+def test_distances_below_0_are_shown_as_0_and_kept_in_the_file(found):
+    measured = found["target_distances"]["table"]
+    measured.loc[0, ["distance", "low", "high", "relative_distance"]] = [-0.008, -0.2, 0.5, -0.01]
+    (table,) = distances_section(found).tables
+    first = dict(zip([column.head for column in table.columns], table.rows[0], strict=True))
+    assert first["Distance"].text == "0 (0 to 0.50)"
+    assert first["Relative to control"].text == "< 1%"
+    assert table.download["distance"].iloc[0] == -0.008
+    found["plan_cells"]["distances"].loc[0, ["distance", "relative_distance"]] = [-0.008, -0.01]
+    (table,) = cells_section(found).tables
+    texts = [cell.text for cell in table.rows[0]]
+    assert texts[2:4] == ["0", "< 1%"]
+
+
+def test_what_to_make_is_a_table(planned):
+    shown = plan_section(planned).tables[1]
+    assert [column.head for column in shown.columns] == [
+        "Perturbation", "Construct", "Kind", "Status", "Target genes", "Cells",
+    ]  # fmt: skip
+    assert len(shown.rows) == 8  # the controls are no construct to make
+    assert len(shown.download) == 9
+    planned["plan"]["constructs"].loc[0, ["guides", "new_guides_of"]] = ["c1", "B"]
+    heads = [column.head for column in plan_section(planned).tables[1].columns]
+    assert heads[4:6] == ["Guides", "New guides of"]

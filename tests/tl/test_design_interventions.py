@@ -22,14 +22,12 @@ from nextpert.tl._design_interventions.target import Wanted, read_target
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 LABELS = ["MYC", "MYC+OXR1", "OXR1", "STK3"]
 COLUMNS = [
-    "rank", "perturbation", "target_genes", "shift", "shift_source", "acquisition",
-    "variance_reduction", "state_distance", "predicted_distance", "predicted_distance_sd",
-    "mean_distance", "predicted_low",
-    "predicted_high", "relative_distance", "probability_best", "probability_better", "expected_gap",
+    "rank", "perturbation", "target_genes", "genes_left_out", "shift", "shift_source",
+    "acquisition", "variance_reduction", "state_distance", "predicted_distance",
+    "predicted_distance_sd", "mean_distance", "predicted_low", "predicted_high",
+    "relative_distance", "probability_best", "probability_better", "expected_gap",
     "measured_distance", "data_weight", "n_cells_seen", "probability_nearer_than_members",
-    "probability_nearer_than_measured",
-    "members_without_effect",
-    "is_control",
+    "probability_nearer_than_measured", "members_without_effect", "is_control",
 ]  # fmt: skip
 
 
@@ -131,7 +129,9 @@ def test_ranking_reads_well(fitted):
     assert set(table["n_cells_seen"]) == {60}
 
 
-@pytest.mark.parametrize("target", ["MYC", {"MYC": 1.2}])
+@pytest.mark.parametrize(
+    "target", [npt.Target(state="MYC", own_genes="include"), {"MYC": 1.2}], ids=["MYC", "numbers"]
+)
 def test_doing_nothing_is_the_last_row_and_no_candidate(target, fitted):
     npt.tl.fit_dag_blr(fitted)
     npt.tl.design_interventions(fitted, target, candidates="genes")

@@ -128,8 +128,9 @@ def test_weights_are_units_in_which_genes_are_measured(fitted):
     genes, weights = list(fitted.var_names), np.linspace(0, 2, 12)
     sd = cells_of(fitted, "control").std(axis=0, ddof=1)
     target = npt.Target(
-        state="CDK4", weights=dict(zip(genes, weights, strict=True)), distance="noise"
-    )
+        state="CDK4", weights=dict(zip(genes, weights, strict=True)), distance="noise",
+        own_genes="include",
+    )  # fmt: skip
     npt.tl.plan_cells(fitted, target)
     table = fitted.uns["plan_cells"]["distances"].set_index("perturbation")
     assert set(table.index) == {"B2M", "CD58"}  # without that of the target itself
@@ -146,7 +147,7 @@ def test_weights_are_units_in_which_genes_are_measured(fitted):
 
 
 def test_the_target_itself_is_not_measured_and_its_error_counts(fitted):
-    npt.tl.plan_cells(fitted, "CDK4")
+    npt.tl.plan_cells(fitted, npt.Target(state="CDK4", own_genes="include"))
     found = fitted.uns["plan_cells"]
     assert set(found["distances"]["perturbation"]) == {"B2M", "CD58"}
     exact = {g: float(v) for g, v in zip(
@@ -253,7 +254,7 @@ def test_stopping_is_that_of_the_core(fitted):
     assert (found["n_distinct"], found["n_untested"]) == (3, 0)
     assert (found["n_perturbations"], found["n_cells"]) == (3, 423)
     assert (
-        "probability above 99%, none of the 3 candidates is closer to "
+        "probability > 99%, none of the 3 candidates is closer to "
         in fitted.uns["plan_cells"]["verdict"]
     )
     assert (

@@ -16,6 +16,7 @@ from nextpert.core.design.distances import first_order_distances, ranked_distanc
 from nextpert.core.design.plate import best_plate
 from nextpert.core.design.remaining_variance import removed
 from nextpert.tl._design_interventions import candidates
+from nextpert.tl._design_interventions.own_genes import without_own_genes
 from nextpert.tl._plan_screen.wells import split_cells
 
 pytestmark = pytest.mark.full_chain
@@ -86,10 +87,13 @@ def test_a_plate_whose_best_is_worse_than_no_perturbation_is_told(fitted, caplog
 
 
 def test_the_best_are_those_of_the_plate_that_replays_fill(fitted):
-    wells, _, _ = planned(fitted, strategy="exploit", n_perturbations=4, candidates="genes", rng=5)
+    target = npt.Target(state="MYC", own_genes="include")  # as in replays
+    wells, _, _ = planned(
+        fitted, target, strategy="exploit", n_perturbations=4, candidates="genes", rng=5
+    )  # fmt: skip
     fit = npt._adata.posterior_from(fitted)
     pool = npt.tl._design_interventions.candidates.read_candidates("genes", None, fit)
-    wanted = npt.tl._design_interventions.target.read_target(fitted, "MYC", fit, "perturbation")
+    wanted = npt.tl._design_interventions.target.read_target(fitted, target, fit, "perturbation")
     rng = np.random.default_rng(5)
     states = pool.states(fit, wanted.targets)
     found = ranked_distance(states, wanted.goal, n_samples=1000, rng=rng)
@@ -137,13 +141,14 @@ def test_where_the_best_is_known_wells_go_to_learning():
 
 @pytest.mark.slow
 def test_learning_removes_more_than_other_plates(fitted):
-    best, _, _ = planned(fitted, strategy="explore", n_perturbations=2, candidates="genes")
+    every = npt.Target(state="MYC", own_genes="include")  # all can be on the plate
+    best, _, _ = planned(fitted, every, strategy="explore", n_perturbations=2, candidates="genes")
     rng = np.random.default_rng(0)
     genes = [str(gene) for gene in fitted.uns["dag_blr"]["genes"]]
     for _ in range(5):
         pair = rng.choice(genes, 2, replace=False).tolist()
         other, _, _ = planned(
-            fitted, strategy="explore", n_perturbations=2, candidates="genes", include=pair
+            fitted, every, strategy="explore", n_perturbations=2, candidates="genes", include=pair
         )
         removed = other["variance_reduction"].iloc[-1]
         assert removed <= best["variance_reduction"].iloc[-1] + 1e-12
@@ -157,6 +162,7 @@ def test_cells_go_where_they_teach_most(fitted):
     fit = npt._adata.posterior_from(fitted)
     pool = candidates.read_candidates("genes", None, fit)
     wanted = npt.tl._design_interventions.target.read_target(fitted, "MYC", fit, "perturbation")
+    pool, wanted = without_own_genes(pool, wanted, fit)
     each = split_cells(2000, 5, None, 20).each
     asked = candidates.as_asked(
         fit, pool, wanted.goal, wanted.targets, n_cells=each, n_samples=1000, rng=0
@@ -188,8 +194,9 @@ def test_cells_under_way_count_as_observed_first(fitted):
 
 @pytest.mark.slow
 def test_names(fitted):
+    target = npt.Target(state="MYC", own_genes="include")
     wells, _, stored = planned(
-        fitted, include=["FOS"], exclude=["CDK4"], pending={"B2M": 50}, candidates="genes",
+        fitted, target, include=["FOS"], exclude=["CDK4"], pending={"B2M": 50}, candidates="genes",
         n_perturbations=36,
     )  # fmt: skip
     assert wells["perturbation"].iloc[0] == "FOS"
@@ -341,13 +348,19 @@ def test_as_many_guides_as_the_screen_has(fitted):
     guided.obs["guide"] = guide.mask(guide == "FOS-0")
     npt.tl.fit_dag_blr(guided, guide_key="guide")
     wells, _, stored = planned(guided)
-    assert (wells["n_guides"] == 4).all()  # the median of 1, 1, 4, 4, 5
+    # The median of 1, 1, 4, 4, 5, and of each no more than it has.
+    has = {"MYC": 1, "FOS": 1, "CDK4": 4, "B2M": 4, "CD58": 4}
+    own = wells["perturbation"].map(has)
+    assert wells["n_guides"].tolist() == own.tolist()
     assert stored["params"]["n_guides"] == 4
     assert (planned(guided, n_guides=2)[0]["n_guides"] == 2).all()
     # No more than there are cells.
     few, _, stored = planned(guided, n_cells=12, min_cells=1, n_perturbations=5)
     assert few["n_cells"].max() < 4
-    assert few["n_guides"].tolist() == few["n_cells"].tolist()
+    assert (
+        few["n_guides"].tolist()
+        == np.minimum(few["n_cells"], few["perturbation"].map(has)).tolist()
+    )
     assert stored["params"]["n_guides"] == few["n_cells"].max()
     with pytest.raises(ValueError, match=r"n_guides is 4, but a perturbation .* 1 cells"):
         planned(guided, n_cells=12, min_cells=1, n_perturbations=5, n_guides=4)
@@ -390,7 +403,7 @@ def test_why_cites_the_column_that_chose_a_well(fitted):
     assert by_chance["probability_among_rest"].is_monotonic_decreasing
     assert by_chance["probability_among_rest"].sum() <= 1
     for why, chance in zip(by_chance["why"], by_chance["probability_among_rest"], strict=True):
-        said = f"{chance:.2g}" if chance >= 0.01 else "below 0.01"
+        said = f"{100 * chance:.0f}%" if chance >= 0.01 else "< 1%"
         assert why == f"nearest of the remaining candidates with probability {said}"
     wells, _, _ = planned(fitted, strategy="explore", candidates="genes", n_perturbations=30)
     assert wells["probability_among_rest"].isna().all()

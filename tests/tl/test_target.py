@@ -98,7 +98,9 @@ def test_parts_are_read_from_the_cells(fitted):
 
 def test_the_ranking_measures_as_the_target_says(fitted):
     genes = list(fitted.var_names)
-    target = npt.Target(state="STK3", weights=genes[:3], distance="noise")
+    target = npt.Target(
+        state="STK3", weights=genes[:3], distance="noise", own_genes="include"
+    )  # fmt: skip
     table = ranking(fitted, target, acquisition="ei")
     stored = fitted.uns["design"]
     assert stored["params"]["distance"] == "noise"

@@ -55,6 +55,7 @@ from nextpert._adata.stored import (
     as_stored_csr,
     eager,
     main_columns_outside,
+    read_result,
     read_stored,
     seed_of,
     write_results,

@@ -100,17 +100,17 @@ def require_other_cells(adata: ad.AnnData, features: Any) -> None:
 def _words(adata: ad.AnnData, roles: Roles) -> NDArray[np.uint64]:
     """Return an odd number for every labelled cell, equal where all roles are; 0 for others."""
     words = np.zeros(adata.n_obs, np.uint64)
+    own = read_labels(adata, roles.perturbation_key)
     for key in roles.columns:
         column = column_of(adata, key)
         if column.dtype.kind == "f":
             bits = mixed_words(column.to_numpy()[:, None], np.ones(1, np.uint64))
         else:
-            labels = read_labels(adata, key)
+            labels = own if key == roles.perturbation_key else read_labels(adata, key)
             each = [hashlib.sha256(name.encode()).digest()[:8] for name in labels.names]
             bits = np.frombuffer(b"".join([*each, bytes(8)]), "<u8")[labels.codes]
         words = stirred(words * _ODD + bits)
-    labelled = read_labels(adata, roles.perturbation_key).codes >= 0
-    return np.where(labelled, words | np.uint64(1), np.uint64(0))
+    return np.where(own.codes >= 0, words | np.uint64(1), np.uint64(0))
 
 
 def fingerprint_weights(adata: ad.AnnData, roles: Roles, n_columns: int) -> Checksum:

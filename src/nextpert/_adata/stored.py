@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import anndata as ad
 import scipy.sparse as sp
 
 from nextpert._adata.sources import require_sound_matrices
+from nextpert._warn import warn
 from nextpert.core._codec import described, require_as_described
 
 if TYPE_CHECKING:
@@ -70,11 +72,17 @@ def write_results(
     return target if copy else None
 
 
+@cache
+def _version() -> str:
+    """Return the version of nextpert, read from the disk once and not for each result."""
+    return version("nextpert")
+
+
 def with_format(result: Any) -> Any:
     """Return a result with format, version and a list of what it holds; others as they are."""
     if not isinstance(result, Mapping) or "format" in result:
         return result
-    return described(_as_read(result), version("nextpert"))
+    return described(_as_read(result), _version())
 
 
 def _as_read(value: Any) -> Any:
@@ -102,6 +110,44 @@ def read_stored(adata: ad.AnnData, key: str, function: str) -> dict[str, Any]:
     stored = eager(adata.uns.get(key))
     require_as_described(stored, f"adata.uns[{key!r}]", f"run {function} again")
     return dict(stored)
+
+
+def read_result(
+    adata: ad.AnnData, key: str, function: str, *, what: str, part: str
+) -> dict[str, Any]:
+    """Return the result in ``adata.uns[key]``, and warn if it is of another fit than the present.
+
+    Parameters
+    ----------
+    adata, key
+        Where it lies.
+    function
+        The function that writes it, such as ``"tl.plan_screen"``.
+    what
+        What it is called, such as ``"plan"``.
+    part
+        A part that every such result has.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or it is damaged.
+    """
+    stored = adata.uns.get(key)
+    if not hasattr(stored, "keys") or part not in stored:
+        message = f"adata.uns has no {what} {key!r}: run {function} first."
+        raise ValueError(message)
+    found = read_stored(adata, key, function)
+    of_fit = str(found["params"].get("posterior_key")) if "params" in found else ""
+    present = adata.uns.get(of_fit)
+    now = str(present.get("digest", "")) if hasattr(present, "keys") else ""
+    if now and str(found.get("fit") or now) != now:
+        message = (
+            f"adata.uns[{key!r}] was computed from another fit than the present one in "
+            f"adata.uns[{of_fit!r}]: run {function} again."
+        )
+        warn(message)
+    return found
 
 
 def eager(value: Any) -> Any:

@@ -86,6 +86,16 @@ class Target:
         control cells alone, one minus the cosine of the angle to the change to reach, 0 to 2; for
         ``state`` or ``signature``, with ``weights``. Weak effects have a random direction: check
         the interval of their distance, and the size of the effect.
+    own_genes
+        Of a ``state`` that is a perturbation of the fit, with nothing but ``weights`` beside it:
+        whether the genes that perturbations target count. ``"exclude"`` (default): the genes that
+        this perturbation targets count for no candidate, and those that a candidate targets (all
+        members of a combination) not for this candidate, because the loss of its own messenger RNA
+        says nothing of whether it does what the target does. Distances are then multiplied by the
+        control's over that on the same genes, so that they are compared relative to the control's
+        (:doc:`/model/mathematics`, equation 39). A candidate without whose genes less than half of
+        the control's distance is left is not ranked. ``"include"``: all genes count for all, as for
+        all other targets and in exact fits (``shift_sd=0``).
 
     Raises
     ------
@@ -114,9 +124,11 @@ class Target:
     weights: Numbers | Iterable[str] | None = None
     penalty: float = 1.0
     distance: str = "squared"
+    own_genes: str = "exclude"
 
     def __post_init__(self) -> None:
         check_value(self.distance, "distance", "str", one_of(*DISTANCES))
+        check_value(self.own_genes, "own_genes", "str", one_of("exclude", "include"))
         for name in ("signature", "at_least", "at_most"):
             kinds = "Mapping[str, float] | None"
             _require_once(check_value(getattr(self, name), name, kinds, _SQUARED), name)
@@ -172,7 +184,7 @@ class Target:
         facts = {
             name.replace("_", " ").capitalize(): _in_a_line(value)
             for name, value in parts_of(self).items()
-            if name != "distance"
+            if name not in ("distance", "own_genes")
         }
         return card("Target", {**facts, "Distances": DISTANCES[self.distance]})
 
@@ -287,6 +299,8 @@ def how_measured(target: Target) -> list[str]:
         words.append(f"weights {numbers_in_words(target.weights, ' ')}")
     elif target.weights is not None:
         words.append(f"in {list_names(target.weights, limit=5)}")
+    if target.own_genes != "exclude":
+        words.append("own genes included")
     if target.distance != "squared":
         words.append({"noise": "in units of noise", "cosine": "direction only"}[target.distance])
     return words

@@ -14,7 +14,16 @@ from nextpert import pl
 from nextpert._adata.table import is_table, not_told
 from nextpert._report.page import Section, draw
 from nextpert._report.results import FIT, KINDS
-from nextpert._report.tables import NOTHING, Column, Table, count, number, share, two_digits
+from nextpert._report.tables import (
+    NOTHING,
+    Column,
+    Table,
+    above_0,
+    count,
+    number,
+    share,
+    two_digits,
+)
 from nextpert._report.verdict import LEVELS
 from nextpert.tl._diagnose.quantities import CEILINGS
 from nextpert.tl._diagnose.verdict import ceiling_in_words
@@ -42,7 +51,7 @@ def cells_section(found: Found) -> Section | None:
     ]
     caption = "Perturbations, nearest first, and the cells that each needs (∞: no number suffices)"
     rows = [stored["distances"]] if "distances" in stored else []
-    tables = [Table("cells", caption, x, columns, download=x, in_print=0) for x in rows]
+    tables = [Table("cells", caption, above_0(x), columns, download=x, in_print=0) for x in rows]
     return Section("cells", "Number of cells", [str(stored["verdict"])], tables=tables)
 
 

@@ -17,14 +17,14 @@ from nextpert._report.tables import (
     MOST_ROWS,
     Column,
     Table,
-    chance,
+    above_0,
     count,
     number,
-    percent,
     rate,
     share,
 )
-from nextpert._report.verdict import name_of
+from nextpert.core._shown import percent
+from nextpert.tl._advice import name_of
 from nextpert.tl._perturbation_effects.programs import ALIKE, CORRELATED, groups_alike
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def distances_section(found: Found) -> Section | None:
         f"Measured distances, nearest first, with {100 * float(params['confidence']):g}% "
         f"intervals; the dashed lines are the control, and no difference from it"
     )
-    shown = Table("distances", caption, table, columns, download=table, in_print=6)
+    shown = Table("distances", caption, above_0(table), columns, download=table, in_print=6)
     return Section("distances", "Measured distances", words, tables=[shown])
 
 
@@ -216,7 +216,7 @@ def programs_section(adata: AnnData, found: Found, keys: Keys) -> Section | None
         columns = [
             Column("Perturbation", "perturbation", is_head=True),
             Column("Does the same as", "other"),
-            Column("Probability", "probability", chance),
+            Column("Probability", "probability", percent),
             Column("Correlation of effects", "correlation", number),
         ]
         caption = (

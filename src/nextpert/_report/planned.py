@@ -12,8 +12,9 @@ from nextpert import core
 from nextpert._adata import list_names
 from nextpert._adata.target import DISTANCES
 from nextpert._report.page import Plate, Section, Well
-from nextpert._report.tables import Column, Table, chance, count, number, share, signed
+from nextpert._report.tables import Column, Table, count, number, share, signed
 from nextpert._report.verdict import advice_of, contains_best, orders_plan
+from nextpert.core._shown import percent
 from nextpert.core.design.stopping import MEASURE, ORDER
 from nextpert.tl._advice import name_of
 from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
@@ -34,6 +35,12 @@ STRATEGIES = {
     "include": ("◆", "included on request"),
     "control": ("|", "controls"),
 }
+# What is done with constructs, and of what they are made, in the order of the steps.
+_STATUS = (
+    ("design", "Design and order", ""),
+    ("clone", "Clone", " of guides of this screen"),
+    ("existing", "Reuse", " of this screen"),
+)
 _JOINT = re.compile(r"(?<=[+_\-.,;:/|])")
 _WELL = re.compile(r"(?:(\d+)-)?([A-P])(\d+)")
 
@@ -49,6 +56,15 @@ def target_section(found: Found) -> Section | None:
         return None
     params = next(iter(asked.values()))
     words = [f"Target: {params['target']}. Distances to it are {_unit(params)}."]
+    without = next(
+        (str(x["genes_left_out"]) for x in asked.values() if x.get("genes_left_out")), ""
+    )
+    if without:
+        words.append(
+            f"They are measured {without}, because a perturbation's effect on its own targets does "
+            f"not say whether it does what {name_of(params['target'])} does, and scaled to the "
+            f"control's distance on the same genes."
+        )
     if any(int(other.get("target_is_candidate", 0)) for other in asked.values()):
         words.append("The perturbation that defines this state was allowed as a candidate.")
     titles = {"design": "ranking", "plan_cells": "number of cells"}
@@ -104,22 +120,13 @@ def _steps_of_plan(found: Found) -> list[str]:
     plan = found["plan"]
     table, summary = plan["plate"], plan["summary"]
     chosen = table[table["strategy"].astype(str) != "control"]
-    new, known = (chosen[(chosen["n_cells_seen"] > 0) == seen] for seen in (False, True))
-    order = "Order nothing:"
-    if len(new):
-        order = (
-            f"Order {_several(new['n_guides'].sum(), 'guide')}: {_range(new['n_guides'])} "
-            f"for each perturbation without cells so far ({_names(new)})."
-        )
-    if len(known):
-        again = (
-            f"reuse {_range(known['n_guides'], 'guide')} of this screen for each of the "
-            f"measured perturbations ({_names(known)})."
-        )
-        order += f" {again[0].upper() if len(new) else again[0]}{again[1:]}"
-    further = _further_guides(found, known)
+    orders = _orders(plan["constructs"])
+    further = _further_guides(found, chosen[chosen["n_cells_seen"] > 0])
     if further:
-        order = f"{further} {order}" if len(new) else f"{further} {again[0].upper()}{again[1:]}"
+        orders = [further, *orders]
+    elif all(each.startswith("Reuse") for each in orders):
+        orders[0] = f"Order no guides: {orders[0][0].lower()}{orders[0][1:]}"
+    order = " ".join(orders)
     profile = (
         f"Profile {count(summary['n_cells'])} cells: {_range(chosen['n_cells'])} of each "
         f"perturbation and {count(summary['n_controls'])} controls, counted after guides are "
@@ -133,8 +140,23 @@ def _steps_of_plan(found: Found) -> list[str]:
     return steps
 
 
-def _names(table: pd.DataFrame) -> str:
-    return list_names(table["perturbation"].astype(str), limit=len(table))
+def _orders(constructs: pd.DataFrame) -> list[str]:
+    """Return a sentence per status and kind of constructs: how many, and of which perturbations."""
+    said, kinds = [], constructs["kind"].astype(str)
+    for status, doing, of in _STATUS:
+        mine = constructs[(constructs["status"].astype(str) == status) & (kinds != "control")]
+        for kind, rows in mine.groupby(kinds, sort=False):
+            what = str(kind).rstrip("s").replace(" ", "-").replace("single-", "single ")
+            what += "" if kind == "single guide" else " construct"
+            new = dict.fromkeys(", ".join(rows["new_guides_of"].astype(str)).split(", "))
+            is_new = status == "design" and kind != "single guide"
+            parts = f" with new guides of {', '.join(new)}" if is_new else of
+            each = rows.groupby(rows["perturbation"].astype(str), sort=False).size()
+            number = f": {_range(each)} for each of" if len(each) > 1 else ", for"
+            said.append(
+                f"{doing} {_several(len(rows), what)}{parts}{number} {', '.join(each.index)}."
+            )
+    return said
 
 
 def _further_guides(found: Found, known: pd.DataFrame) -> str:
@@ -161,11 +183,10 @@ def _several(n: int, noun: str) -> str:
     return f"{count(n)} {noun}" + ("" if n == 1 else "s")
 
 
-def _range(numbers: pd.Series, noun: str = "") -> str:
+def _range(numbers: pd.Series) -> str:
     """Return the minimum and the maximum of some counts, or their common value."""
     low, high = numbers.min(), numbers.max()
-    last = _several(high, noun) if noun else count(high)
-    return last if low == high else f"{count(low)} to {last}"
+    return count(high) if low == high else f"{count(low)} to {count(high)}"
 
 
 def plan_section(found: Found) -> Section | None:
@@ -203,7 +224,7 @@ def plan_section(found: Found) -> Section | None:
         Column("Cells", "n_cells", count),
         Column("Cells so far", "n_cells_seen", count),
         *([Column("Strategy", "strategy", on_paper=False)] if len(chose) > 1 else []),
-        Column("P(nearest)", "probability_best", chance, on_paper=False),
+        Column("P(nearest)", "probability_best", percent, on_paper=False),
         *_of_combinations(table),
         Column("State distance", "state_distance", number, on_paper=False),
         Column(
@@ -226,9 +247,34 @@ def plan_section(found: Found) -> Section | None:
         if strategy in there
     ]
     plates = plates_of(table, plate_format) if plate_format else []
+    tables = [shown, _constructs(plan["constructs"])]
     return Section(
-        "plan", "Next round", words, plates=plates, legend=legend if plates else (), tables=[shown]
+        "plan", "Next round", words, plates=plates, legend=legend if plates else (), tables=tables
     )
+
+
+def _constructs(table: pd.DataFrame) -> Table:
+    """List what to make: the constructs of every perturbation, and the cells of each."""
+    made = table[table["kind"].astype(str) != "control"]
+    optional = [
+        Column(head, name)
+        for head, name in (("Guides", "guides"), ("New guides of", "new_guides_of"))
+        if made[name].astype(str).any()
+    ]
+    columns = [
+        Column("Perturbation", "perturbation", is_head=True),
+        Column("Construct", "construct", count),
+        Column("Kind", "kind"),
+        Column("Status", "status"),
+        *optional,
+        Column("Target genes", "target_genes"),
+        Column("Cells", "n_cells", count),
+    ]
+    caption = (
+        "Constructs of the next round: existing in this screen, to clone from its guides, or with "
+        "guides to design"
+    )
+    return Table("constructs", caption, made, columns, download=table, in_print=14)
 
 
 def plates_of(table: pd.DataFrame, plate_format: int) -> list[Plate]:
@@ -278,14 +324,22 @@ def ranking_section(found: Found) -> Section | None:
         f"{count(len(ranking))} candidates towards {target}, ranked by {by}. The control has a "
         f"distance of {number(control['predicted_distance'])}."
     ]
+    if len(design["not_ranked"]):
+        pairs = zip(design["not_ranked"]["perturbation"], design["not_ranked"]["why"], strict=True)
+        words.append(f"Not ranked: {list_names(f'{label} ({why})' for label, why in pairs)}.")
+    if params["first_on_other_genes"]:
+        words.append(
+            f"On the genes that neither {target} nor any candidate targets, "
+            f"{params['first_on_other_genes']} would be first."
+        )
     columns = [
         Column("Rank", "rank", count),
         Column("Perturbation", "perturbation", is_head=True),
         *_target_genes(ranking),
         Column("Predicted distance", PREDICTED, reference=float(control["predicted_distance"])),
         Column("Relative to control", "relative_distance", share),
-        Column("P(nearest)", "probability_best", chance),
-        Column("P(nearer than control)", "probability_better", chance),
+        Column("P(nearest)", "probability_best", percent),
+        Column("P(nearer than control)", "probability_better", percent),
         *_of_combinations(ranking),
         Column("Measured distance", "measured_distance", number),
         Column("Cells so far", "n_cells_seen", count),
@@ -324,8 +378,8 @@ def _of_combinations(table: pd.DataFrame) -> list[Column]:
     if table["probability_nearer_than_members"].isna().all():
         return []
     columns = [
-        Column("P(nearer than members)", "probability_nearer_than_members", chance),
-        Column("P(nearer than measured)", "probability_nearer_than_measured", chance),
+        Column("P(nearer than members)", "probability_nearer_than_members", percent),
+        Column("P(nearer than measured)", "probability_nearer_than_measured", percent),
     ]
     if (table["members_without_effect"].astype(str) != "").any():
         columns.append(Column("Members without effect", "members_without_effect"))

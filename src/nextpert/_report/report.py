@@ -11,7 +11,8 @@ from nextpert._files import whole_file
 from nextpert._report import judged, measured, planned
 from nextpert._report.page import render
 from nextpert._report.results import absent, keys_of, read_all
-from nextpert._report.verdict import name_of, verdict_of
+from nextpert._report.verdict import verdict_of
+from nextpert.tl._advice import name_of
 
 if TYPE_CHECKING:
     import os

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nextpert._files import as_csv
-from nextpert.tl._advice import percent as _percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,31 +64,27 @@ def share(value: Any) -> str:
     --------
     >>> from nextpert._report.tables import share
     >>> share(0.004), share(0.99999), share(12.3), share(-0.001), share(-0.05)
-    ('< 1%', '100%', '1,230%', '0%', '-5%')
+    ('< 1%', '100%', '1,230%', '< 1%', '< 1%')
     """
     value = 100 * float(value)
     if not math.isfinite(value):
         return number(value)
-    if 0 < value < 1:
-        return "< 1%"
-    return "0%" if -0.5 <= value <= 0 else f"{value:,.0f}%"
+    return "< 1%" if value < 1 else f"{value:,.0f}%"
 
 
-def percent(value: Any) -> str:
-    """Return a probability in per cent, for sentences: by draws, none is certain."""
-    return _percent(float(value)) if math.isfinite(float(value)) else number(value)
-
-
-def chance(value: Any) -> str:
-    """Return the same for tables.
+def above_0(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table to show, with distances of at least 0: unbiased ones may lie below.
 
     Examples
     --------
-    >>> from nextpert._report.tables import chance
-    >>> chance(0.004), chance(0.52), chance(1.0)
-    ('< 1%', '52%', '> 99%')
+    >>> import pandas as pd
+    >>> from nextpert._report.tables import above_0
+    >>> above_0(pd.DataFrame({"distance": [-0.1], "low": [-0.5], "high": [0.3], "sd": [-1.0]}))
+       distance  low  high   sd
+    0       0.0  0.0   0.3 -1.0
     """
-    return percent(value).replace("below", "<").replace("above", ">")
+    names = {"distance", "low", "high", "relative_distance"} & set(table)
+    return table.assign(**{name: table[name].clip(lower=0.0) for name in names})
 
 
 def rate(value: Any) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from nextpert._adata import list_names
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.roles import role_texts
-from nextpert._report.tables import count, percent
+from nextpert._report.tables import count
+from nextpert.core._shown import percent
 from nextpert.core.design.stopping import MEASURE, ORDER
 from nextpert.tl._advice import ADDS_UP, name_of
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from nextpert._adata.target import Target
 from nextpert.campaign.model import Standing
 from nextpert.campaign.options import from_stored, to_stored
 from nextpert.core._codec import coded, unpack
-from nextpert.core._shown import card, lines
+from nextpert.core._shown import card, lines, percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,6 +133,7 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+@cache
 def versions() -> str:
     """Return the versions of what results depend on."""
     return ", ".join(f"{name} {version(name)}" for name in ("nextpert", "numpy", "anndata"))
@@ -191,15 +192,17 @@ def _enough(last: pd.Series) -> str:
     if not np.isfinite(last["good_enough"]):
         return ""
     return (
-        f"With probability {last['good_enough']:.2f}, none is closer by more than a tenth of the "
-        f"control's distance"
+        f"With probability {percent(last['good_enough'])}, none is closer by more than a tenth "
+        f"of the control's distance"
     )
 
 
 def as_text(state: State, control: str, target: str) -> str:
     """Return a summary of a campaign and its rounds, to print."""
     table = summary_table(state, control)[list(_PRINTED)]
-    rounds = table.to_string(float_format="{:.2g}".format, na_rep="-")
+    rounds = table.to_string(
+        float_format="{:.2g}".format, na_rep="-", formatters={"probability_best": percent}
+    )
     return lines(*_card(state, target), f"\n{rounds}")
 
 

@@ -7,6 +7,7 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import anndata as ad
 import numpy as np
 
 from nextpert import _adata, tl
@@ -22,8 +23,6 @@ from nextpert.campaign.state import State, add_standing, lined_up
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import anndata as ad
 
     from nextpert._adata import Naming
 
@@ -111,8 +110,18 @@ def panel_of(adata: ad.AnnData) -> list[str]:
     return [str(adata.var_names[i]) for i in columns]
 
 
-def digest(adata: ad.AnnData, roles: Roles, panel: Sequence[str]) -> str:
-    """Return a fingerprint of labelled cells, by which the same ones are known again."""
+def digest(adata: ad.AnnData, naming: Naming, roles: Roles, panel: Sequence[str]) -> str:
+    """Return a fingerprint of labelled cells, by which the same ones are known again.
+
+    Members of a combination may come in another order.
+    """
+    key = roles.perturbation_key
+    labels = adata.obs[key].astype(object)
+    alike = labels.map(
+        lambda label: naming.separator.join(naming.key(str(label))), na_action="ignore"
+    )
+    parts = {"var": adata.var, "uns": adata.uns, "layers": adata.layers}
+    adata = ad.AnnData(adata.X, adata.obs.assign(**{key: alike}), **parts)  # values are not copied
     _, columns = _adata.resolve_panel(adata, list(panel), gene_symbols="")
     labelled = Roles(roles.perturbation_key, layer=roles.layer)  # in whatever batch they come again
     return _adata.fingerprint(adata, labelled, columns)
@@ -130,7 +139,7 @@ def started(adata: ad.AnnData, target: Any, options: Options) -> tuple[ad.AnnDat
     found = standing(cells, lined_up(wanted, cells, sum(counts.values())), options["plan"])
     history = _history.add_rows(
         _history.empty(), 0, "started", list(counts), n_cells=list(counts.values()),
-        options={"cells": digest(cells, roles, panel_of(cells))},
+        options={"cells": digest(cells, naming_of(cells), roles, panel_of(cells))},
     )  # fmt: skip
     return cells, State(wanted, options, history, add_standing(None, 0, found), {}, {})
 
@@ -172,7 +181,7 @@ def observed(
     joined, new, roles = with_new_cells(
         before, cells, roles, panel, batch, 1 + earlier["options"].nunique()
     )
-    seen = digest(new, roles, panel)
+    seen = digest(new, naming_of(before), roles, panel)
     _require_unseen(state, seen)
     if is_table(joined):
         pass  # effects of any table are differences of natural logarithms

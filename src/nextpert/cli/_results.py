@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from nextpert import get
 from nextpert._adata.effects import CLEAR_SIGN
+from nextpert._report.tables import above_0
 from nextpert.cli._options import STEPS
+from nextpert.core._shown import percent
 from nextpert.tl._design_interventions.tables import candidates_of
 
 if TYPE_CHECKING:
@@ -17,11 +20,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-# What is shown of a ranking; distances are squared, in units of log-normalised expression.
-_RANKING = (
-    "rank", "perturbation", "shift", "acquisition", "predicted_distance", "predicted_low",
-    "predicted_high", "true_distance", "relative_distance", "probability_best", "n_cells_seen",
-)  # fmt: skip
+# What is shown of a table; distances are squared, in units of log-normalised expression.
+_SHOWN = {
+    "design": (
+        "rank", "perturbation", "true_distance", "predicted_distance", "predicted_low",
+        "predicted_high", "shift", "acquisition", "relative_distance", "probability_best",
+        "n_cells_seen",
+    ),
+    "distances": (
+        "perturbation", "n_cells", "distance", "low", "high", "difference", "difference_low",
+        "difference_high",
+    ),
+}  # fmt: skip
+_WIDTH = 100  # of a table in text
 
 
 def table_of(command: str, adata: AnnData) -> pd.DataFrame:
@@ -29,23 +40,11 @@ def table_of(command: str, adata: AnnData) -> pd.DataFrame:
     _, key, part = STEPS[command]
     stored = adata.uns[key]
     if command == "effects":
-        return _effects(stored)
+        return get.effects_df(adata)
     if part in stored:
         return pd.DataFrame(stored[part])
     parents, children = adata.varp[key].nonzero()  # of a graph that was given
     return pd.DataFrame({"parent": adata.var_names[parents], "child": adata.var_names[children]})
-
-
-def _effects(stored: Any) -> pd.DataFrame:
-    """Return one row per perturbation and gene: significant ones first, the largest at the top."""
-    columns = ("mean", "sd", "lower", "upper", "lfsr", "direct", "data_weight", "raw_mean")
-    names, genes = (np.asarray(stored[x]).astype(str) for x in ("perturbations", "genes"))
-    out = pd.DataFrame(
-        {"perturbation": np.repeat(names, len(genes)), "gene": np.tile(genes, len(names))}
-        | {name: np.asarray(stored[name], float).ravel() for name in columns if name in stored}
-    )
-    order = np.lexsort((-out["mean"].abs().to_numpy(), ~(out["lfsr"].to_numpy() < CLEAR_SIGN)))
-    return out.iloc[order].reset_index(drop=True)
 
 
 def verdict_of(command: str, adata: AnnData, said: list[str]) -> str:
@@ -70,7 +69,7 @@ def verdict_of(command: str, adata: AnnData, said: list[str]) -> str:
     if command == "distances":
         stored = uns["target_distances"]
         table, params = stored["table"], stored["params"]
-        first = table.iloc[0]
+        first = above_0(table).iloc[0]
         perturbed = table[table["perturbation"].astype(str) != str(params["control"])]
         return (
             f"Nearest to {stored['target']}: {first['perturbation']}, at {first['distance']:.3g} "
@@ -117,14 +116,36 @@ def rows_in_text(
     ``truth`` holds the true distances of the candidates, shape ``(n_candidates,)``.
     """
     table = table_of(command, adata)
+    if command == "plan" and not table["cost"].any():
+        table = table.drop(columns="cost")
     shown, rest = table.head(n), len(table) - n
     if command == "design":
         candidates = candidates_of(table)
         if truth is not None:
-            candidates = candidates.assign(true_distance=truth)
+            candidates = candidates.assign(true_distance=truth).drop(columns="relative_distance")
         rest = len(candidates) - n
-        columns = [name for name in _RANKING if name in candidates]
-        shown = pd.concat([candidates.head(n), table.tail(1)])[columns]
-    text = shown.to_string(index=False, max_colwidth=40, float_format="{:.3g}".format, na_rep="")
-    more = f"{rest} more rows: --table FILE.csv writes all\n" if rest > 0 else ""
-    return f"{text}\n{more}"
+        shown = pd.concat([candidates.head(n), table.tail(1)])[list(candidates)]
+    shown = shown[[name for name in _SHOWN.get(command, shown) if name in shown]]
+    text, hidden = _in_text(shown)
+    more = [f"{n} more {what}" for n, what in ((rest, "rows"), (hidden, "columns")) if n > 0]
+    return f"{text}\n{' and '.join(more)}: --table FILE.csv writes all\n" if more else f"{text}\n"
+
+
+def _in_text(table: pd.DataFrame) -> tuple[str, int]:
+    """Return rows as text, and how many columns do not fit: those in the middle are left out.
+
+    Columns without a value are left out as well, probabilities are in percent, and no distance is
+    below 0.
+    """
+    shown = above_0(table)
+    shown = shown.loc[:, [(column.notna() & (column != "")).any() for _, column in shown.items()]]
+    formats = {str(x): percent for x in shown if str(x).startswith("probability")}
+    n_all = shown.shape[1]
+    while True:
+        text = shown.to_string(
+            index=False, max_colwidth=40, float_format="{:.3g}".format, na_rep="",
+            formatters=formats,
+        )  # fmt: skip
+        if shown.shape[1] < 3 or max(map(len, text.splitlines())) <= _WIDTH:
+            return text, n_all - shown.shape[1]
+        shown = shown.drop(columns=shown.columns[shown.shape[1] // 2])

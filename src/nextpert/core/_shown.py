@@ -6,6 +6,7 @@ uses :func:`card` and :func:`lines` with facts of its own.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sized
 from dataclasses import fields, is_dataclass
@@ -160,3 +161,19 @@ def card(title: str, facts: Mapping[str, str], more: str = "") -> str:
         f'box-sizing:border-box;max-width:100%;overflow-x:auto"><strong>{escape(title)}</strong>'
         f"<table>{rows}</table>{more}</div>"
     )
+
+
+def percent(share: float) -> str:
+    """Return a probability in percent: estimated from draws, none is exactly 0 or 1.
+
+    Examples
+    --------
+    >>> from nextpert.core._shown import percent
+    >>> percent(0.004), percent(0.52), percent(1.0), percent(float("nan"))
+    ('< 1%', '52%', '> 99%', '–')
+    """
+    if math.isnan(share):
+        return "–"
+    if not 0.01 <= share <= 0.99:
+        return "< 1%" if share < 0.01 else "> 99%"
+    return f"{100 * share:.0f}%"

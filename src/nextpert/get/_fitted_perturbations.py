@@ -8,7 +8,7 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata.arguments import checked
-from nextpert.tl._plan_cells.distances import count_guides
+from nextpert.tl._plan_cells.distances import guides_of
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -54,13 +54,13 @@ def fitted_perturbations(adata: ad.AnnData, posterior_key: str = "dag_blr") -> p
     fit = _adata.posterior_from(adata, posterior_key, compare=False)
     table = fit.environments
     names = [str(name) for name in table["perturbation"]]
-    guides = count_guides(adata, fit)
+    guides = guides_of(adata, fit)
     targets = [fit.naming.targets(name) for name in names]
     return pd.DataFrame(
         {
             "perturbation": names,
             "n_cells": table["n_cells"].to_numpy(),
-            **({} if guides is None else {"n_guides": guides}),
+            **({} if guides is None else {"n_guides": [len(guides[name]) for name in names]}),
             "target_genes": table["target_genes"].astype(str).to_numpy(),
             "targets_on_panel": [bool(inside) and not outside for inside, outside in targets],
         }

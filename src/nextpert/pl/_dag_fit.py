@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
 from nextpert.pl._docs import documented
-from nextpert.pl._figure import BLUE, GREY, LIGHT, chosen, entry, finish, legend, read_to_draw
+from nextpert.pl._figure import BLUE, GREY, LIGHT, chosen, entry, finish, legend
 
 if TYPE_CHECKING:
     import os
@@ -78,7 +79,7 @@ def dag_fit(
     """
     import matplotlib.pyplot as plt
 
-    stored = read_to_draw(adata, key, "tl.dag_fit", what="comparison", part="random_r")
+    stored = read_result(adata, key, "tl.dag_fit", what="comparison", part="random_r")
     names = [str(gene) for gene in stored["table"]["gene"]]
     rows = chosen(genes, names, "Genes without parents", f"adata.uns[{key!r}]")
     rows = rows[np.argsort(stored["table"]["r"].to_numpy(float)[rows], kind="stable")]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
 from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
@@ -19,7 +20,6 @@ from nextpert.pl._figure import (
     font_size,
     goal,
     legend,
-    read_to_draw,
     root_figure,
     row_height,
     short,
@@ -95,7 +95,7 @@ def design(
     >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
     [...]
     """
-    stored = read_to_draw(adata, key, "tl.design_interventions", what="design", part="ranking")
+    stored = read_result(adata, key, "tl.design_interventions", what="design", part="ranking")
     table = stored["ranking"].sort_values("rank")
     is_control = table["is_control"].to_numpy(dtype=bool)
     ranking = table[~is_control]

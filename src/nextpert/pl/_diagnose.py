@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nextpert._adata import read_result
 from nextpert._adata.arguments import checked, one_of
 from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
@@ -22,7 +23,6 @@ from nextpert.pl._figure import (
     font_size,
     logarithmic,
     panel_of,
-    read_to_draw,
     row_height,
 )
 
@@ -104,7 +104,7 @@ def diagnose(
     >>> len(figure.axes)
     7
     """
-    stored = read_to_draw(adata, key, "tl.diagnose", what="diagnosis", part="parts")
+    stored = read_result(adata, key, "tl.diagnose", what="diagnosis", part="parts")
     table = stored["perturbations"]
     n_all = len(table)
     table = table.sort_values("n_cells", ascending=False, kind="stable").head(n_top)

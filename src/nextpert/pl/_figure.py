@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import closest, in_order, list_names, read_stored
+from nextpert._adata import closest, in_order, list_names
 from nextpert._adata.target import DISTANCES
 from nextpert._files import followed, whole_file
-from nextpert._warn import warn
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Sequence
 
-    from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -184,47 +182,10 @@ def panel_grid(
     return rows, across, (width, height)
 
 
-def read_to_draw(
-    adata: AnnData, key: str, function: str, *, what: str, part: str
-) -> dict[str, Any]:
-    """Return the result in ``adata.uns[key]`` that a plot draws.
-
-    Parameters
-    ----------
-    adata, key
-        Where it lies.
-    function
-        The function that writes it, such as ``"tl.plan_screen"``.
-    what
-        What it is called, such as ``"plan"``.
-    part
-        A part that every such result has.
-
-    Raises
-    ------
-    ValueError
-        If there is none, or it is damaged.
-    """
-    stored = adata.uns.get(key)
-    if not hasattr(stored, "keys") or part not in stored:
-        message = f"adata.uns has no {what} {key!r}: run {function} first."
-        raise ValueError(message)
-    found = read_stored(adata, key, function)
-    of_fit = str(found["params"].get("posterior_key")) if "params" in found else ""
-    present = adata.uns.get(of_fit)
-    now = str(present.get("digest", "")) if hasattr(present, "keys") else ""
-    if now and str(found.get("fit") or now) != now:
-        message = (
-            f"adata.uns[{key!r}] was computed from another fit than the present one in "
-            f"adata.uns[{of_fit!r}]: run {function} again."
-        )
-        warn(message)
-    return found
-
-
 def unit_of_distance(stored: Any) -> str:
-    """Return what the distances of a stored result are measured in."""
-    return DISTANCES[str(stored["params"].get("distance", "squared"))]
+    """Return what the distances of a stored result are measured in, and if genes are left out."""
+    unit = DISTANCES[str(stored["params"].get("distance", "squared"))]
+    return f"{unit};\nwithout own target genes" if stored["params"].get("genes_left_out") else unit
 
 
 def chosen(

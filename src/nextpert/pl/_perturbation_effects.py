@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from nextpert._adata import Naming, in_order
+from nextpert._adata import Naming, in_order, read_result
 from nextpert._adata.arguments import checked
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert.pl._docs import documented
@@ -25,7 +25,6 @@ from nextpert.pl._figure import (
     font_size,
     legend,
     panel_of,
-    read_to_draw,
     row_height,
 )
 
@@ -94,7 +93,7 @@ def perturbation_effects(
     >>> figure.axes[0].get_title().splitlines()[0]
     'effect of MYC (100 cells)'
     """
-    stored = read_to_draw(adata, key, "tl.perturbation_effects", what="effects", part="lfsr")
+    stored = read_result(adata, key, "tl.perturbation_effects", what="effects", part="lfsr")
     held = [str(name) for name in stored["perturbations"]]
     naming = Naming({str(gene) for gene in stored["genes"]}, str(stored["params"]["separator"]))
     asked = held if perturbations is None else map(str, in_order(perturbations))

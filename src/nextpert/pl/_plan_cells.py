@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
 from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
@@ -21,7 +22,6 @@ from nextpert.pl._figure import (
     goal,
     legend,
     logarithmic,
-    read_to_draw,
     short,
 )
 
@@ -97,7 +97,7 @@ def plan_cells(
     """
     import matplotlib.pyplot as plt
 
-    stored = read_to_draw(adata, key, "tl.plan_cells", what="plan of cells", part="curves")
+    stored = read_result(adata, key, "tl.plan_cells", what="plan of cells", part="curves")
     what = _what_to_draw(stored)
     if ax is not None:
         panels, what = [ax], what[:1]
@@ -135,7 +135,8 @@ def _what_to_draw(stored: dict[str, Any]) -> list[tuple[str, str, float]]:
         return panels
     first, *others = (short(str(name), 20) for name in stored["distances"]["perturbation"])
     label = "half of the 90% interval of the squared\ndistance (relative to the control's)"
-    panels.append(("distance_half_width", label, float(params["tolerance"])))
+    if stored["curves"]["distance_half_width"].notna().any():  # not if the control is at the target
+        panels.append(("distance_half_width", label, float(params["tolerance"])))
     if others:
         label = f"probability that {first}\nis measured nearer than {others[0]}"
         panels.append(("right_choice", label, power))

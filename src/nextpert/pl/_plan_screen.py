@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import read_stored
+from nextpert._adata import read_result, read_stored
 from nextpert._adata.arguments import checked
 from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
@@ -22,7 +22,6 @@ from nextpert.pl._figure import (
     font_size,
     goal,
     legend,
-    read_to_draw,
     root_figure,
     row_height,
     unit_of_distance,
@@ -104,7 +103,7 @@ def plan_screen(
     >>> len(figure.axes)
     3
     """
-    stored = read_to_draw(adata, key, "tl.plan_screen", what="plan", part="plate")
+    stored = read_result(adata, key, "tl.plan_screen", what="plan", part="plate")
     table = stored["plate"]
     shown = [
         strategy for strategy in _STRATEGIES if (table["strategy"].astype(str) == strategy).any()

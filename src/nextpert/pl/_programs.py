@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import list_names
+from nextpert._adata import list_names, read_result
 from nextpert._adata.arguments import checked
 from nextpert.core.model.programs import CLEAR
 from nextpert.pl._docs import documented
@@ -26,7 +26,6 @@ from nextpert.pl._figure import (
     legend,
     panel_of,
     panels_of,
-    read_to_draw,
     root_figure,
     short,
 )
@@ -103,7 +102,7 @@ def programs(
     >>> figure.axes[0].get_title()
     'program 1: 17% of the effects'
     """
-    stored = read_to_draw(adata, key, "tl.perturbation_effects", what="effects", part="lfsr")
+    stored = read_result(adata, key, "tl.perturbation_effects", what="effects", part="lfsr")
     if "programs" not in stored:
         message = (
             f"The effects in adata.uns[{key!r}] have no programs, as its shifts are exact: run "

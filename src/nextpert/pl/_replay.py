@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from nextpert._adata import Naming
+from nextpert._adata import Naming, read_result
 from nextpert._adata.arguments import checked
 from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
@@ -23,7 +23,6 @@ from nextpert.pl._figure import (
     finish,
     legend,
     panels_of,
-    read_to_draw,
     root_figure,
     short,
 )
@@ -121,7 +120,7 @@ def replay(
     from matplotlib.lines import Line2D
 
     table, lines = _chosen(
-        read_to_draw(adata, key, "tl.replay_design", what="replay", part="runs"),
+        read_result(adata, key, "tl.replay_design", what="replay", part="runs"),
         targets,
         strategies,
         held_out,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
 from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
@@ -20,7 +21,6 @@ from nextpert.pl._figure import (
     goal,
     legend,
     panel_of,
-    read_to_draw,
     row_height,
     unit_of_distance,
 )
@@ -83,9 +83,7 @@ def target_distances(
     >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
     ['control (500 cells)', 'FOS (100 cells)']
     """
-    stored = read_to_draw(
-        adata, key, "tl.target_distances", what="distances", part="n_target_cells"
-    )
+    stored = read_result(adata, key, "tl.target_distances", what="distances", part="n_target_cells")
     table = stored["table"].sort_values("distance", kind="stable")
     top = table.head(n_top)
     control = str(stored["params"]["control"])

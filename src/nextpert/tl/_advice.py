@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from math import floor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nextpert import _adata
 from nextpert.core._checks import as_rng
+from nextpert.core._shown import percent
 from nextpert.core.design.plate import best_plate
 from nextpert.core.design.stopping import (
     AT_TARGET,
@@ -19,7 +22,7 @@ from nextpert.core.design.stopping import (
     stopping,
 )
 from nextpert.tl._diagnose.controls import stored_null
-from nextpert.tl._plan_cells.distances import usual_guides
+from nextpert.tl._plan_cells.distances import guides_of, usual_guides
 from nextpert.tl._plan_screen.pool import Constraints
 from nextpert.tl._plan_screen.wells import N_SAMPLES, Choice, split_cells
 
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from nextpert.tl._plan_screen.wells import Chosen, Wells
 
     Vector = NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
 
 # As by default in tl.plan_screen, where no plan says otherwise.
 PLAN = {"n_perturbations": 8, "n_cells": 2000, "min_cells": 20}
@@ -79,7 +84,7 @@ def advise(
     """
     if wells is None:
         wells, n_controls = _usual(adata)
-    guides = usual_guides(adata, fit) if n_guides is None else n_guides
+    guides = usual_guides(guides_of(adata, fit)) if n_guides is None else n_guides
     none = np.zeros(len(pool.place))
     choice = Choice(
         fit, pool, wanted.goal, Constraints(none == 0, [], none, none, 0.0, np.inf),
@@ -128,7 +133,7 @@ def advice_on(
     some = choice.admitted.copy()
     some[planned.candidates] = True  # also those included on request
     kept = np.flatnonzero(some)
-    found, pool = choice.distance.rows(kept), pool.rows(kept)
+    found, pool, wanted = choice.distance.rows(kept), pool.rows(kept), wanted.rows(kept)
     names = pool.interventions.names
     rows = fit.rows_of(names)
     seen = pool.measured
@@ -143,8 +148,9 @@ def advice_on(
 
     def draws(candidates: NDArray[np.int64]) -> Any:
         return draw_plate(
-            pool.rows(candidates).states(fit, wanted.targets), wanted.goal, candidates,
-            variance=variance, n_samples=len(found.draws), rng=0,
+            pool.rows(candidates).states(fit, wanted.targets),
+            wanted.goal.rows([*candidates, -1]), candidates, variance=variance,
+            n_samples=len(found.draws), rng=0,
         )  # fmt: skip
 
     plate = np.searchsorted(kept, planned.candidates)
@@ -190,7 +196,7 @@ def advice_on(
         "confidence": CONFIDENCE,
         "candidates": _adata.strings(names),
     }
-    return stored | {"words": in_words(stored, name_of(wanted.name))}
+    return stored | {"words": in_words(stored, name_of(wanted.name), wanted.genes_in_words)}
 
 
 def _of_measured(found: RankedDistance, seen: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
@@ -223,14 +229,20 @@ def name_of(target: Any) -> str:
     return str(target) if len(str(target)) <= 60 else "the target state"
 
 
-def in_words(said: Mapping[str, Any], target: str) -> str:
-    """Return an advice in one sentence, or in two."""
+def log_advice(advice: Mapping[str, Any]) -> None:
+    """Log an advice: a warning where no ranking can be followed."""
+    severe = advice["kind"] in (AT_TARGET, NO_DIFFERENCE)
+    logger.log(logging.WARNING if severe else logging.INFO, "%s", advice["words"])
+
+
+def in_words(said: Mapping[str, Any], target: str, genes: str = "") -> str:
+    """Return an advice in one sentence, or in two; ``genes`` says which are left out."""
     kind, best = str(said["kind"]), str(said["best_known"])
     if kind == AT_TARGET:
         return (
-            f"Order nothing: {target} cannot be distinguished from the control, so no perturbation "
-            f"can be said to be nearer. Choose a target farther from the control, or measure more "
-            f"cells of both."
+            f"Order nothing: {target} cannot be distinguished from the control{' ' * bool(genes)}"
+            f"{genes}, so no perturbation can be said to be nearer. Choose a target farther from "
+            f"the control, or measure more cells of both."
         )
     if kind == NO_DIFFERENCE and not said["controls_trusted"]:
         return (
@@ -246,10 +258,11 @@ def in_words(said: Mapping[str, Any], target: str) -> str:
             f"cells per perturbation, or test {others}."
         )
     best = "the control" if best == NO_PERTURBATION else best
+    # Rounded down, so that no probability below 0.95 reads as 95%.
+    enough, n = percent(floor(100 * said["good_enough"]) / 100), len(said["candidates"])
     chance = (
-        f"ith probability {percent(said['good_enough'])}, none of the {len(said['candidates'])} "
-        f"candidates is closer to {target} than {best} by more than {100 * said['tolerance']:g}% "
-        f"of the control's distance"
+        f"ith probability {enough}, none of the {n} candidates is closer to {target} than {best} "
+        f"by more than {100 * said['tolerance']:g}% of the control's distance"
     )
     named = _adata.list_names(said["perturbations"], limit=8)
     if kind == CONFIRM:
@@ -269,7 +282,7 @@ def in_words(said: Mapping[str, Any], target: str) -> str:
             f"control's distance."
         )
     gain, of_more = (
-        percent(said[name]).replace("below", "less than")
+        percent(said[name]).replace("<", "less than")
         for name in ("relative_gain", "relative_gain_of_more")
     )
     each = f"{said['n_cells']:,} cells each{', with new guides' * said['guides_differ']}"
@@ -285,17 +298,3 @@ def in_words(said: Mapping[str, Any], target: str) -> str:
         f"Order a plan of {said['n_perturbations']} perturbations ({each}): it "
         f"{closer.format(gain)}{instead}. W{chance}."
     )
-
-
-def percent(share: float) -> str:
-    """Return a share in percent; by draws, nothing is certain.
-
-    Examples
-    --------
-    >>> from nextpert.tl._advice import percent
-    >>> percent(0.004), percent(0.52), percent(1.0)
-    ('below 1%', '52%', 'above 99%')
-    """
-    if not 0.01 <= share <= 0.99:
-        return "below 1%" if share < 0.01 else "above 99%"
-    return f"{100 * share:.0f}%"

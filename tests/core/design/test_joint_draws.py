@@ -36,7 +36,7 @@ def both(goal, drawn):
         goal.distance(one.states, one.states[-1], errors(goal, one, own))
         for one in drawn.sampled(np.random.default_rng(3))
     )
-    return distance_draws(goal, drawn, rng, own), np.array(list(each))
+    return distance_draws(goal, drawn, rng, own)[0], np.array(list(each))
 
 
 def errors(goal, one, own):
@@ -90,7 +90,7 @@ def test_a_few_large_genes_among_many_keep_their_distribution():
             np.vstack([spread, 0.0 * spread]), 2 * N,
         )  # fmt: skip
         goal = Goal.point(np.zeros(large + 20))
-        sums = distance_draws(goal, drawn, np.random.default_rng(1), rng)
+        sums = distance_draws(goal, drawn, np.random.default_rng(1), rng)[0]
         states = drawn.states[0] + spread * rng.normal(size=(2 * N, large + 20))
         assert ks_2samp(sums[:, 0], (states**2).sum(axis=1)).statistic < 0.027
 
@@ -101,7 +101,7 @@ def test_without_own_parts_distances_are_exact():
     goal = Goal.point(np.ones(4))
     exact = goal.distance(states)
     for spread in (None, np.zeros((3, 4))):
-        found = distance_draws(goal, Draw(states, spread, 1), rng, rng)
+        found = distance_draws(goal, Draw(states, spread, 1), rng, rng)[0]
         np.testing.assert_allclose(found, exact[None])
 
 
@@ -114,7 +114,7 @@ def test_other_goals_are_asked_draw_by_draw(goal):
         "signature": Goal(np.zeros(9), signature=points[0]),
         "direction": Goal(np.zeros(9), states=points[:1], direction_only=True),
     }[goal]
-    found = distance_draws(wanted, drawn, np.random.default_rng(5), np.random.default_rng(6))
+    found = distance_draws(wanted, drawn, np.random.default_rng(5), np.random.default_rng(6))[0]
     each = drawn.sampled(np.random.default_rng(5))
     exact = [wanted.distance(one.states, one.states[-1]) for one in each]
     np.testing.assert_array_equal(found, exact)

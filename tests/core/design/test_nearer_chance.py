@@ -32,7 +32,8 @@ def test_one_gene_in_closed_form(n):
 
 @pytest.mark.parametrize("n", [4, 12, 100])
 @pytest.mark.parametrize("guides", [1, 3])
-def test_against_simulated_means(n, guides):
+@pytest.mark.parametrize("weighed", [False, True])
+def test_against_simulated_means(n, guides, weighed):
     rng, p, n_draws = np.random.default_rng(n), 20, 20000
     cell = covariance(rng, p, 3)
     of = [rng.uniform(0.5, 1.5, p) for _ in range(2)]
@@ -41,14 +42,16 @@ def test_against_simulated_means(n, guides):
     layout = Layout(guides, guide_variance=0.03)
     k = float(layout.spread(n))
     x, y, w = rng.multivariate_normal(np.zeros(p), cell, (3, n_draws))
-    w *= of_goal
+    w, weigh = of_goal * w, np.where(np.arange(p) % 3, 1.2, 0.0) if weighed else np.ones(p)
     sides = [
-        ((d + np.sqrt(k) * r * e - w) ** 2).sum(axis=1) - k * (r**2 @ cell.diagonal())
-        for d, r, e in ((a, of[0], x), (b, of[1], y))
+        ((d + np.sqrt(k) * r * e - of_w * w) ** 2).sum(axis=1)
+        - k * (r**2 @ cell.diagonal())
+        - (of_w**2 * of_goal**2) @ cell.diagonal()
+        for d, r, e, of_w in ((a, of[0], x, 1.0), (b, of[1], y, weigh))
     ]
     error = sides[0] - sides[1] - (a @ a - b @ b)
     pair = NearerChance.of_draws(
-        (a, b), draw_noise(cell, rng), scales=(*of, of_goal), layout=layout
+        (a, b), draw_noise(cell, rng), scales=(*of, of_goal, weigh * of_goal), layout=layout
     )
     np.testing.assert_allclose(pair.errors(k).std(), error.std(), rtol=0.04)
     right = (np.sign(a @ a - b @ b) * (sides[0] - sides[1]) > 0).mean()
@@ -75,7 +78,7 @@ def test_the_sd_is_that_which_the_estimator_states():
     a, b, goal = (side.mean for side in sides)
     pair = NearerChance.of_draws(
         (a - goal, b - goal), draw_noise(cell, rng),
-        scales=(scales[0], scales[1], scales[2] / np.sqrt(n)),
+        scales=(*scales[:2], *[scales[2] / np.sqrt(n)] * 2),
     )  # fmt: skip
     _, low, high = distance_difference(*sides)
     half = norm.ppf(0.975) * pair.errors(1 / n).std()
@@ -119,14 +122,14 @@ def test_where_no_cells_do():
     same = NearerChance.of_draws(([1.0, 0.0], [0.0, 1.0]), noise)
     assert same.chance([10, 1000]).tolist() == [0.5, 0.5]
     assert same.cells_for(0.8) == np.inf
-    vague = NearerChance.of_draws(([1.0, 0.0], [0.0, 1.1]), noise, scales=(1.0, 1.0, 1.0))
+    vague = NearerChance.of_draws(([1.0, 0.0], [0.0, 1.1]), noise, scales=(1.0, 1.0, 1.0, 1.0))
     assert vague.spread_for(0.9) == -np.inf
     assert vague.guides_for(0.9) == np.inf
 
 
 def test_errors_of_either_mean_come_with_both_signs():
     noise = draw_noise(np.diag([1.0, 4.0]), 0)
-    pair = NearerChance.of_draws(([1.0, 0.5], [-0.3, 1.0]), noise, scales=(1.0, 2.0, 0.5))
+    pair = NearerChance.of_draws(([1.0, 0.5], [-0.3, 1.0]), noise, scales=(1.0, 2.0, 0.5, 0.5))
     ours = 2 * (noise.x @ [1.0, 0.5] - 0.5 * noise.xw.sum(axis=1))
     theirs = 2 * (2 * noise.y @ [-0.3, 1.0] - noise.yw.sum(axis=1))
     one = np.sort([ours - theirs, ours + theirs, -ours - theirs, theirs - ours], axis=0)

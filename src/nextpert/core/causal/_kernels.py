@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nextpert.core._compile import entry, inner, lean
+from nextpert.core._compile import entry, fast, inner, lean
 
 
 @inner
@@ -23,6 +23,15 @@ def longest_row(vptr):
     for i in range(len(vptr) - 1):
         longest = max(longest, vptr[i + 1] - vptr[i])
     return longest
+
+
+@fast
+def dot(one, two):
+    """Return the product of the first with as many numbers of the second, summed in any order."""
+    total = 0.0
+    for i in range(len(one)):
+        total += one[i] * two[i]
+    return total
 
 
 @entry

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core._compile import entry, fast, inner
-from nextpert.core.causal._kernels import longest_row
+from nextpert.core._compile import entry, inner
+from nextpert.core.causal._kernels import dot, longest_row
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -227,14 +227,6 @@ def evaluate(problem, shift, grad):
     return value
 
 
-@fast
-def _dot(one, two):
-    total = 0.0
-    for a in range(len(one)):
-        total += one[a] * two[a]
-    return total
-
-
 @inner
 def _shared(problem, x, gx):
     """Return the sum at the mean ``x`` (p,) on a complete graph; add its gradient to ``gx``.
@@ -249,7 +241,7 @@ def _shared(problem, x, gx):
     for t in range(size - k):
         row[k + t] = x[order[t]]
     for m in range(size):
-        z[m] = _dot(root[m, : m + 1], row)
+        z[m] = dot(root[m, : m + 1], row)
     value, d1, d2 = 0.0, 0.0, inv_n
     along, square = np.zeros(size + 1), np.zeros(size + 1)  # slopes by d1 and d2 of later nodes
     for t in range(p):

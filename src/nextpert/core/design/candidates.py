@@ -135,7 +135,7 @@ class Candidates(Shown):
         if within is None:
             loadings = self.main.solve(np.eye(self.main.n_nodes)) * np.sqrt(self.main.noise_var)
             within = CellNoise(np.zeros(len(loadings)), loadings)
-        return within.terms(self.goal, self.states.mean[:-1])
+        return within.terms(self.goal.rows(slice(0, self.size)), self.states.mean[:-1])
 
     @cached_property
     def remaining(self) -> RemainingVariance:

@@ -150,6 +150,9 @@ class RankedDistance(Shown):
         others, but distances below it are hard to distinguish.
     draws
         The draws, shape ``(n_draws, n_perturbations + 1)``.
+    control
+        Those of the control, on the nodes that each distance is of: shape as ``draws``, or
+        ``(n_draws, 1)``. By default the last of ``draws``.
     """
 
     mean: Array
@@ -162,6 +165,13 @@ class RankedDistance(Shown):
     nearer: Array
     floor: float
     draws: Array
+    control: Array | None = None
+
+    @property
+    def is_nearer(self) -> NDArray[np.bool_]:
+        """Whether each is nearer than the control in each draw, on the same nodes."""
+        control = self.draws[:, -1:] if self.control is None else self.control
+        return np.asarray(self.draws < control)
 
     @property
     def gap(self) -> Array:
@@ -172,9 +182,11 @@ class RankedDistance(Shown):
         """Return some perturbations, in the order given, and the control."""
         index = np.append(some, -1)
         names = ("mean", "sd", "median", "low", "high", "centre", "nearest", "nearer")
-        return replace(
-            self, draws=self.draws[:, index], **{x: getattr(self, x)[index] for x in names}
-        )
+        draws, control = self.draws[:, index], self.control
+        if control is not None and control.shape[1] > 1:
+            control = control[:, index]
+        of_some = {x: getattr(self, x)[index] for x in names}
+        return replace(self, draws=draws, control=control, **of_some)
 
     def among(self, some: NDArray[np.bool_]) -> RankedDistance:
         """Return it with the probability of being the nearest of some; the others have 0."""
@@ -244,13 +256,13 @@ def ranked_distance(
     generator = as_rng(rng)
     expected, draw = states
     goal = as_goal(target, expected.shape[1], target_variance)
-    drawn, (found, slopes) = draw(n_samples, generator), ([], [])
+    drawn, found, slopes = draw(n_samples, generator), [], []
     own, more = generator.spawn(2)  # of the target's error, and of what draws are to first order
     for one in drawn:
         found.append(distance_draws(goal, one, generator, own))
         if goal.is_states:
             slopes.append(slope_draws(goal, expected, one, more))
-    draws = np.concatenate(found) - 2 * goal.floor
+    draws, control = (np.concatenate(each) - 2 * goal.floor for each in zip(*found, strict=True))
     centre = goal.distance(expected, expected[-1]) - goal.floor
     low, high = shortest_interval(np.maximum(draws, 0.0), confidence)
     if slopes:  # equation 34
@@ -259,11 +271,14 @@ def ranked_distance(
         ends = (1.0 - confidence) / 2, (1.0 + confidence) / 2
         low = np.minimum(low, np.maximum(centre + np.quantile(linear, ends[0], axis=0), 0.0))
         high = np.maximum(np.quantile(draws, ends[1], axis=0), 0.0)
-    nearer = (draws < draws[:, -1:]).mean(axis=0)
+    nearer = (draws < control).mean(axis=0)
     nearest = np.append(probability_nearest(draws[:, :-1]), 0.0)
     mean, sd = draws.mean(axis=0), draws.std(axis=0, ddof=1)
     median = np.maximum(np.median(draws, axis=0), 0.0)
-    return RankedDistance(mean, sd, median, low, high, centre, nearest, nearer, goal.floor, draws)
+    floor = float(np.atleast_1d(goal.floor)[-1])
+    return RankedDistance(
+        mean, sd, median, low, high, centre, nearest, nearer, floor, draws, control
+    )
 
 
 def shortest_interval(draws: Array, confidence: float) -> tuple[Array, Array]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from copy import copy
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from nextpert.core._blas import in_blocks
 from nextpert.core._checks import as_numbers, as_vector, require_finite
@@ -72,6 +74,21 @@ class Quadratic(NamedTuple):
 
     point: Array
     weights: Array
+
+
+class OwnNodes(NamedTuple):
+    """What of the distance is left out for each state alone, and what it is then multiplied by.
+
+    Parameters
+    ----------
+    left_out
+        1 for nodes that do not count for a state, shape ``(n, n_nodes)``.
+    factor
+        Distance of the control over that on the other nodes, shape ``(n,)``.
+    """
+
+    left_out: csr_array
+    factor: Array
 
 
 class Goal(Shown):
@@ -160,6 +177,7 @@ class Goal(Shown):
         self.weights = positive(weights, p, "weights") * self.scale
         self.penalty = float(penalty)
         self.direction_only = bool(direction_only)
+        self.own: OwnNodes | None = None
         self.states = rows(states, p, "states")
         self.shares = positive(shares, len(self.states), "shares")
         if len(self.states):
@@ -182,7 +200,12 @@ class Goal(Shown):
         found = [sampling_root(variance, p) for variance in given]
         self._roots = [root for root, _ in found]
         self.variances = np.array([each for _, each in found]).reshape(-1, p)
-        self.floor = float(self.shares @ [self.excess(each) for each in self.variances])
+        self.floor = self._floor()
+
+    def _floor(self) -> Any:
+        """Return what the errors of the target states add; with own nodes ``(n,)``."""
+        found = np.asarray(self.shares @ [self.excess(each) for each in self.variances])
+        return found if found.ndim else float(found)
 
     @classmethod
     def point(cls, mean: ArrayLike, variance: ArrayLike | None = None) -> Goal:
@@ -201,6 +224,70 @@ class Goal(Shown):
         """
         wanted = np.atleast_1d(as_numbers(mean, "mean"))
         return cls(np.zeros(len(wanted)), states=wanted[None], variances=[variance])
+
+    def leave_out(
+        self, common: Sequence[int], each: Sequence[Sequence[int]], control: ArrayLike
+    ) -> Goal:
+        r"""Return the goal without some nodes, and for every candidate without its own.
+
+        With :math:`O_j` the nodes left out for candidate ``j``, and :math:`d_{0j}` the control's
+        expected distance on the others, its distance is (equation 39)
+
+        .. math:: \frac{d_0}{d_{0j}} \sum_{i \notin O_j} w_i (\theta_i - m_i)^2,
+
+        so that distances relative to the control's are those on the same nodes. States that this
+        goal is asked for are those of all candidates, and of the control, last; see :meth:`rows`.
+
+        Parameters
+        ----------
+        common
+            Nodes that count for nobody.
+        each
+            Nodes that do not count for each candidate.
+        control
+            What every node adds to the control's expected distance, shape ``(n_nodes,)``.
+        """
+        found = copy(self)
+        found.weights = self.weights.copy()
+        found.weights[list(common)] = 0.0
+        if any(each):
+            row = np.repeat(np.arange(len(each)), [len(some) for some in each])
+            node = np.array([i for some in each for i in some], np.int64)
+            shape = len(each) + 1, self.n_nodes
+            out = csr_array((np.ones(len(row)), (row, node)), shape)
+            counted = np.where(found.weights > 0, control, 0.0)
+            left, factor = counted.sum() - out @ counted, np.ones(len(each) + 1)
+            if not self.direction_only:  # which has no size
+                np.divide(counted.sum(), left, out=factor, where=left > 0)
+            found.own = OwnNodes(out, factor)
+        found.floor = found._floor()
+        return found
+
+    def rows(self, which: Any) -> Goal:
+        """Return the goal for some of its candidates; the same where none has own nodes."""
+        if self.own is None:
+            return self
+        found = copy(self)
+        found.own = OwnNodes(self.own.left_out[which], self.own.factor[which])
+        found.floor = self.floor[which]
+        return found
+
+    def weigh(self, x: ArrayLike) -> Array:
+        """Return ``x`` of every state and node, ``(n, n_nodes)``, times what these count for."""
+        found = np.asarray(self.weights * np.asarray(x))
+        if self.own is None:
+            return found
+        found = np.array(np.broadcast_to(found, self.own.left_out.shape))
+        found[self.own.left_out.nonzero()] = 0.0
+        return found * self.own.factor[:, None]
+
+    def dot(self, states: Array, x: Array) -> Array:
+        """Return the weighted product of states with others ``(..., n_nodes)`` for all of them."""
+        found = np.asarray(states @ (self.weights * x).T)
+        if self.own is None:
+            return found
+        own = self.own.left_out.multiply(np.atleast_2d(states)).tocsr() @ (self.weights * x).T
+        return ((found - own).T * self.own.factor).T
 
     def _facts(self) -> dict[str, int | None]:
         parts = {
@@ -257,7 +344,9 @@ class Goal(Shown):
         every = np.asarray(states)
         blocks = in_blocks(*every.shape) if every.ndim == 2 else []
         if len(blocks) > 1:
-            return np.concatenate([self.distance(every[rows], start, errors) for rows in blocks])
+            return np.concatenate(
+                [self.rows(rows).distance(every[rows], start, errors) for rows in blocks]
+            )
         given = as_numbers(states, "states", copy=False)
         wanted = self.states if errors is None else self.states + errors
         if self.direction_only:
@@ -274,18 +363,20 @@ class Goal(Shown):
             hinge += np.maximum(margin - self._length(given - state), 0.0) ** 2
         return total + self.penalty * hinge
 
-    def excess(self, variance: ArrayLike) -> float:
+    def excess(self, variance: ArrayLike) -> Any:
         """Return what a sampling variance, ``(n_nodes,)``, adds to the distance to target states.
 
         What it adds to other parts, or to angles, has no closed form and is not subtracted: 0.
         """
         if not len(self.states) or self.direction_only:
-            return 0.0
-        return float((np.asarray(variance) * self.weights).sum())
+            return 0.0 if self.own is None else np.zeros(len(self.own.factor))
+        if self.own is None:
+            return float((np.asarray(variance) * self.weights).sum())
+        return self.dot(np.ones(self.n_nodes), np.asarray(variance))
 
     def draw_errors(self, rng: np.random.Generator) -> Array | None:
         """Draw errors of the target states, ``(n_states, n_nodes)``; ``None`` if they are known."""
-        if self.floor == 0:
+        if not np.any(self.floor):
             return None
         return np.array([root @ rng.standard_normal(self.n_nodes) for root in self._roots])
 
@@ -297,9 +388,9 @@ class Goal(Shown):
         """
         every = np.asarray(states)
         total = np.zeros(len(every))
-        if self.floor > 0:
+        if np.any(self.floor):
             for share, state, root in zip(self.shares, self.states, self._roots, strict=True):
-                total += share**2 * (((every - state) * self.weights @ root) ** 2).sum(axis=1)
+                total += share**2 * ((self.weigh(every - state) @ root) ** 2).sum(axis=1)
         return 2.0 * np.sqrt(total)
 
     def quadratic(self, at: ArrayLike) -> Quadratic:
@@ -332,7 +423,7 @@ class Goal(Shown):
         return Quadratic(point, weights)
 
     def _square(self, x: Array) -> Array:
-        return (x**2 * self.weights).sum(axis=-1)
+        return self.weigh(x**2).sum(axis=-1)
 
     def _length(self, x: Array) -> Array:
         return np.sqrt(self._square(x))
@@ -352,7 +443,7 @@ class Goal(Shown):
         size, total = self._length(change), np.ones(len(change))
         for v, share in zip(*self._directions(wanted), strict=True):
             both = size * self._length(v)
-            along = change @ (self.weights * v)
+            along = self.dot(change, v)
             total -= share * np.divide(along, both, out=np.zeros_like(both), where=both > 0)
         return np.maximum(total, 0.0)
 

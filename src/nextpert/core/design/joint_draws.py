@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from nextpert.core._blas import in_blocks, one_thread
 from nextpert.core._codec import table_type
@@ -201,6 +202,21 @@ def states_by_effects(
     return States(mean.astype(table_type(mean.size), copy=False), draws)
 
 
+def control_by_node(states: States, goal: Goal, n_samples: int = 400) -> Array:
+    """Return what each node adds to the control's expected distance to target states.
+
+    Shape ``(n_nodes,)``. Target states are those of the same draws; see :class:`Draw`.
+    """
+    total = np.zeros(goal.n_nodes)
+    for one in states.draws(n_samples, np.random.default_rng(0)):
+        off = 0.0 if one.target_error is None else one.target_error
+        square = (one.states[-1] - goal.states - off) ** 2
+        if one.target_spread is not None:
+            square += one.target_spread**2
+        total += one.count / n_samples * (goal.shares @ square)
+    return goal.weights * total
+
+
 def given_numbers(numbers: Array, control: Array, unit: Array) -> Array:
     r"""Return how draws of the controls' means move if a target's numbers are known.
 
@@ -257,8 +273,10 @@ def _slopes_on_control(effects: EffectDraws, control: Array, which: Any) -> Arra
 @one_thread()
 def distance_draws(
     goal: Goal, drawn: Draw, rng: np.random.Generator, own: np.random.Generator
-) -> Array:
-    r"""Return draws of the distances to a goal, shape ``(count, n_perturbations + 1)``.
+) -> tuple[Array, Array]:
+    r"""Return draws of distances to a goal, and of the control's on the nodes that each is of.
+
+    Both ``(count, n_perturbations + 1)``; ``(count, 1)`` of the control if all are of one set.
 
     Given what draws share, the squared distance to target states whose weighted mean is ``m`` is
     (equation 32)
@@ -286,14 +304,17 @@ def distance_draws(
     >>> from nextpert.core.design.joint_draws import Draw, distance_draws
     >>> rng = np.random.default_rng(0)
     >>> drawn = Draw(np.zeros((2, 5)), np.array([[0.2] * 5, [0.0] * 5]), count=10_000)
-    >>> distance_draws(Goal.point(np.ones(5)), drawn, rng, rng).mean(axis=0).round(2).tolist()
+    >>> distance_draws(Goal.point(np.ones(5)), drawn, rng, rng)[0].mean(axis=0).round(2).tolist()
     [5.2, 5.0]
     """
     if drawn.spread is None or not goal.is_states:
-        each = (
-            (one, _together(goal.draw_errors(own), one.target_error)) for one in drawn.sampled(rng)
-        )
-        return np.array([goal.distance(one.states, one.states[-1], error) for one, error in each])
+        pairs = []
+        for one in drawn.sampled(rng):
+            error, start = _together(goal.draw_errors(own), one.target_error), one.states[-1]
+            each = goal.distance(one.states, start, error)
+            same = np.broadcast_to(start, one.states.shape)
+            pairs.append((each, goal.distance(same, start, error) if goal.own else each[-1:]))
+        return np.array([each for each, _ in pairs]), np.array([each for _, each in pairs])
     errors = drawn.errors(rng)
     told = [goal.draw_errors(own) for _ in range(drawn.count)]
     off = _together(None if told[0] is None else np.array(told), errors)
@@ -301,21 +322,29 @@ def distance_draws(
         off = np.zeros((1, *goal.states.shape))
     wanted = goal.states + off
     middle, reference = goal.shares @ wanted, goal.shares @ goal.states
-    apart = goal.shares @ ((wanted - middle[:, None]) ** 2 @ goal.weights).T  # of the states
-    spread, off_middle = drawn.spread, middle - reference
-    found = apart[:, None] + np.concatenate(
-        [
-            _square_draws(drawn.states[k : k + _ROWS] - reference, spread[k : k + _ROWS],
-                          off_middle, goal.weights, drawn.count, rng)
-            for k in range(0, len(spread), _ROWS)
-        ],
-        axis=1,
-    )  # fmt: skip
+    scattered = (wanted - middle[:, None]) ** 2  # of the states about their mean
+    spread, off_middle, blocks = drawn.spread, middle - reference, []
+    for k in range(0, len(spread), _ROWS):
+        rows = slice(k, min(k + _ROWS, len(spread)))
+        weights = goal.rows(rows).weigh(np.ones(goal.n_nodes))
+        apart = goal.shares @ (scattered @ weights.T).swapaxes(0, 1).reshape(len(goal.states), -1)
+        away, states = apart.reshape(len(off), -1), drawn.states[rows] - reference
+        blocks.append(
+            away + _square_draws(states, spread[rows], off_middle, weights, drawn.count, rng)
+        )
+    found = np.concatenate(blocks, axis=1)
     for row, states in drawn.joined(errors).items():
+        of_row = goal.rows([row])
         found[:, row] = [
-            goal.distance(x[None], None, e)[0] for x, e in zip(states, off, strict=True)
+            of_row.distance(x[None], None, e)[0] for x, e in zip(states, off, strict=True)
         ]
-    return found
+    control = found[:, -1:]
+    if goal.own is not None:  # less what it has in the nodes left out
+        at, node = goal.own.left_out.nonzero()
+        square = goal.shares @ (drawn.states[-1, node] - wanted[:, :, node]) ** 2
+        part = csr_array((goal.weights[node], (at, np.arange(len(at)))), (len(spread), len(at)))
+        control = (control - (part @ square.T).T) * goal.own.factor
+    return found, control
 
 
 def _together(one: Array | None, other: Array | None) -> Array | None:
@@ -332,13 +361,13 @@ def _square_draws(
     variance and third central moment of the sum are ``sum(w a^2 + v)``, ``sum(2 v^2 + 4 v w a^2)``
     and ``sum(8 v^3 + 24 v^2 w a^2)``.
     """
-    v, power = weights * spread**2, weights * np.ones_like(away)
+    v, power = weights * spread**2, weights * np.ones_like(away)  # weights of each, or of all
     few = min(_DRAWN, away.shape[1])
     share = v * (v + 2.0 * weights * away**2)
     top = np.argpartition(share, -few, axis=1)[:, -few:]
     at = np.arange(len(away))[:, None], top
     drawn = away[at] + spread[at] * rng.standard_normal((count, *top.shape)) - off[:, top]
-    found = np.asarray((weights[top] * drawn**2).sum(axis=2))
+    found = np.asarray((power[at] * drawn**2).sum(axis=2))
     v[at] = power[at] = 0.0
     moments, square, own = [], off**2, np.ones_like(v)
     for order, factor in enumerate((1.0, 2.0, 8.0)):
@@ -382,7 +411,7 @@ def slope_draws(goal: Goal, mean: Array, drawn: Draw, rng: np.random.Generator) 
                 return np.asarray(centre + step * (one.states[rows] - centre))
 
             control = moved(-1)
-            each = [goal.distance(moved(rows), control, off) for rows in blocks]
+            each = [goal.rows(rows).distance(moved(rows), control, off) for rows in blocks]
             return np.concatenate(each)
 
         return (at(_STEP) - at(-_STEP)) / (2 * _STEP)
@@ -392,24 +421,23 @@ def slope_draws(goal: Goal, mean: Array, drawn: Draw, rng: np.random.Generator) 
     errors, point = drawn.errors(rng), goal.shares @ goal.states
     common, root = np.empty((2, len(mean)))
     for rows in blocks:
-        towards = goal.weights * (mean[rows] - point)
+        towards = goal.rows(rows).weigh(mean[rows] - point)
         common[rows] = 2.0 * ((drawn.states[rows] - mean[rows]) * towards).sum(axis=1)
         root[rows] = 2.0 * np.sqrt(((towards * drawn.spread[rows]) ** 2).sum(axis=1))
     if drawn.target_error is not None:
         each = zip(goal.shares, goal.states, drawn.target_error, strict=True)
         for share, state, off in each:
-            common -= 2.0 * share * (mean @ (goal.weights * off) - state @ (goal.weights * off))
+            common -= 2.0 * share * (goal.dot(mean, off) - goal.dot(state, off))
     found = common + root * rng.standard_normal((drawn.count, len(root)))
     if errors is not None and drawn.target_error is not None:
         more = goal.shares[:, None] * (errors - drawn.target_error)  # own parts of the targets
-        towards = (mean @ (goal.weights * more).sum(axis=1).T).T - (
-            more * goal.weights * goal.states
-        ).sum(axis=(1, 2))[:, None]
         for row, states in drawn.joined(errors).items():
-            found[:, row] = common[row] + 2.0 * (
-                (states - drawn.states[row]) @ (goal.weights * (mean[row] - point))
-            )
-        found -= 2.0 * towards
+            towards = goal.rows([row]).weigh(mean[row] - point).reshape(-1)
+            found[:, row] = common[row] + 2.0 * ((states - drawn.states[row]) @ towards)
+        for s, state in enumerate(goal.states):
+            towards = goal.dot(state, more[:, s]).T
+            towards = towards if goal.own else towards[:, None]
+            found -= 2.0 * (goal.dot(mean, more[:, s]).T - towards)
     return found
 
 

@@ -101,7 +101,7 @@ class NearerChance:
         departures: tuple[ArrayLike, ArrayLike],
         noise: NoiseDraws,
         *,
-        scales: tuple[ArrayLike, ArrayLike, ArrayLike] = (1.0, 1.0, 0.0),
+        scales: tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike] = (1.0, 1.0, 0.0, 0.0),
         difference: float | None = None,
         variances: tuple[float, float, float] | None = None,
         layout: Layout | None = None,
@@ -116,29 +116,31 @@ class NearerChance:
             Draws of errors.
         scales
             What multiplies them: for a cell of the one, for a cell of the other, and for the
-            target's mean; numbers, or of every node. By default the target is known without error.
+            target's mean in the distance of either (weights of nodes may differ); numbers, or of
+            every node. By default the target is known without error.
         difference
             Of the true squared distances; ``None`` (default): that of the departures.
         variances
-            Variances of ``a'x``, ``b'y`` and ``(a - b)'w``, where the departures ``a`` and ``b``
+            Variances of ``a'x``, ``b'y`` and of ``a'w - b'w``, where the departures ``a`` and ``b``
             were measured and what their own error adds was taken off. ``None`` (default): those
             of the draws.
         layout
             Guides and replicates.
         """
         a, b = (np.asarray(d, np.float64) for d in departures)
-        r, s, t = (np.broadcast_to(np.asarray(scale, np.float64), a.shape) for scale in scales)
-        along = [noise.x @ (r * a), noise.y @ (s * b), noise.w @ (t * (a - b))]
+        r, s, t, u = (np.broadcast_to(np.asarray(scale, np.float64), a.shape) for scale in scales)
+        along = [noise.x @ (r * a), noise.y @ (s * b), noise.w @ (t * a - u * b)]
         if variances is not None:
             for line, variance in zip(along, variances, strict=True):
                 line *= np.sqrt(variance / max(float((line**2).mean()), np.finfo(float).tiny))
         square = noise.xx @ (r * r) - noise.yy @ (s * s)
         ours = 2 * (along[0] - noise.xw @ (r * t))
-        theirs = 2 * (along[1] - noise.yw @ (s * t))
+        theirs = 2 * (along[1] - noise.yw @ (s * u))
+        of_target = noise.w**2 @ (t * t - u * u)  # 0 where weights are the same
         return cls(
             float(a @ a - b @ b) if difference is None else float(difference),
             # Errors of either mean are as likely with the other sign: four draws from one.
-            np.tile(-2 * along[2], len(_SIGNS)),
+            np.tile(of_target - of_target.mean() - 2 * along[2], len(_SIGNS)),
             np.concatenate([one * ours - other * theirs for one, other in _SIGNS]),
             np.tile(square - square.mean(), len(_SIGNS)),
             layout or Layout(),

@@ -66,15 +66,26 @@ class CellNoise:
         """
         if not goal.is_states:
             return self._drawn(goal, states, np.random.default_rng(seed))
-        weight, point = goal.weights, goal.shares @ goal.states
-        linear = np.empty(len(states))
+        point, linear = goal.shares @ goal.states, np.empty(len(states))
         for rows in in_blocks(*states.shape):
-            slope = weight * (states[rows] - point)
+            slope = goal.rows(rows).weigh(states[rows] - point)
             linear[rows] = slope**2 @ self.own + ((slope @ self.loadings) ** 2).sum(axis=1)
+        square = np.full(len(states), 2.0 * self._trace(goal.weights))
+        if goal.own is not None:
+            left_out, factor = goal.own
+            out = [tuple(some) for some in np.split(left_out.indices, left_out.indptr[1:-1])]
+            trace = {
+                some: self._trace(np.where(np.isin(np.arange(goal.n_nodes), some), 0, goal.weights))
+                for some in set(out)
+            }
+            square = 2.0 * factor**2 * np.array([trace[some] for some in out])
+        return NoiseTerms(4.0 * linear, square, self.shared)
+
+    def _trace(self, weight: Array) -> float:
+        """Return the trace of ``Q W Q W``, with the weights ``Q`` and the covariance ``W``."""
         scaled = self.loadings * weight[:, None]
         trace = ((weight * self.own) ** 2).sum() + ((self.loadings.T @ scaled) ** 2).sum()
-        trace += 2.0 * (scaled**2).sum(axis=1) @ self.own
-        return NoiseTerms(4.0 * linear, np.full(len(states), 2.0 * trace), self.shared)
+        return float(trace + 2.0 * (scaled**2).sum(axis=1) @ self.own)
 
     def _drawn(self, goal: Goal, states: Array, rng: np.random.Generator) -> NoiseTerms:
         level, found = goal.distance(states), []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nextpert.core._compile import fast, inner, lean
+from nextpert.core.causal._kernels import dot
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -159,14 +160,6 @@ def _exp(x):
     return z
 
 
-@fast
-def _dot(one, two):
-    total = 0.0
-    for i in range(len(one)):
-        total += one[i] * two[i]
-    return total
-
-
 @inner
 def _draw_from_logs(chance, uniform):
     """Return an entry by chances whose logarithms are given."""
@@ -196,9 +189,9 @@ def _score_system(design, weight, away, variance, size, spread, along, work, sys
     for s in range(n_rows):
         for i in range(len(weight)):
             work[i] = weight[i] * design[s, i]
-        right[s] = _dot(work, away)
+        right[s] = dot(work, away)
         for t in range(s + 1):
-            system[s, t] = _dot(work, design[t])
+            system[s, t] = dot(work, design[t])
     # The cells' noise lies along the same factors as what the perturbation does.
     for s in range(1, n_rows):
         right[q + s] = right[s]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -313,6 +313,11 @@ class CandidateSet:
         return self.without_cells is None
 
     @property
+    def size(self) -> int:
+        """Number of candidates."""
+        return len(self.place)
+
+    @property
     def measured(self) -> NDArray[np.bool_]:
         """Which have cells that tell of their effects, shape ``(n_candidates,)``."""
         return self.place >= 0
@@ -334,10 +339,6 @@ class CandidateSet:
         if self.is_exact:
             return states_of(fit.posteriors, self.interventions.shifts)
         return fit.states(self.place, self.without_cells, targets)
-
-    def towards(self, wanted: Wanted) -> Wanted:
-        """Return what is wanted, by the target's cells where no draws of these states hold it."""
-        return replace(wanted, goal=wanted.cells, targets=NOT_JOINED) if self.is_exact else wanted
 
 
 def as_asked(

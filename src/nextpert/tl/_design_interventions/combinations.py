@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from nextpert.tl._design_interventions.candidates import (
     own_perturbation,
     read_candidates,
 )
+from nextpert.tl._design_interventions.own_genes import bind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,7 +87,11 @@ def admit(asked: Candidates, pool: CandidateSet, fit: FittedPosterior, wanted: W
     if more:
         both = read_candidates(every, None, fit)
         options: dict[str, Any] = {"n_samples": asked.n_samples, "rng": 0}
-        draws = as_asked(fit, both, wanted.goal, wanted.targets, **options).distances.draws
+        goal = wanted.goal
+        if wanted.every is not None:
+            again = replace(wanted, goal=wanted.every)
+            goal = bind(again, fit, both.interventions.targets)[0].goal
+        draws = as_asked(fit, both, goal, wanted.targets, **options).distances.draws
         measured = both.measured
         place |= {key(name): len(names) + i for i, name in enumerate(more)}
     own = own_perturbation(more, wanted.label, fit)  # no candidate, though a member

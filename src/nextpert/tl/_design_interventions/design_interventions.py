@@ -6,23 +6,26 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from nextpert import _adata, core
 from nextpert._adata import effects as _shifts
 from nextpert._adata.arguments import at_least, checked, one_of
-from nextpert.tl._advice import advise
+from nextpert.core._shown import percent
+from nextpert.tl._advice import advise, log_advice
 from nextpert.tl._design_interventions import tables
 from nextpert.tl._design_interventions.candidates import as_asked, read_candidates
 from nextpert.tl._design_interventions.combinations import admit
+from nextpert.tl._design_interventions.own_genes import on_other_genes, without_own_genes
 from nextpert.tl._design_interventions.target import read_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     import anndata as ad
-    import pandas as pd
 
     from nextpert._adata.target import Target, Vector
+    from nextpert.core.design.candidates import Candidates
 
 
 logger = logging.getLogger(__name__)
@@ -160,7 +163,10 @@ def design_interventions(
 
         - ``ranking`` (table): best candidate first (by the acquisition; by ``state_distance`` if
           the variance reductions differ by less than 1%): ``rank``, ``perturbation``,
-          ``target_genes``, ``shift`` (expected, one value per target gene, log-normalised
+          ``target_genes``, ``genes_left_out`` (of its distances: the genes that the target's
+          perturbation or the candidate targets, by ``own_genes`` of :class:`nextpert.Target`;
+          distances are scaled to the control's on the same genes, so that they compare),
+          ``shift`` (expected, one value per target gene, log-normalised
           expression), ``shift_source``, ``acquisition`` (lower is better), ``variance_reduction``
           (the fraction of the reducible uncertainty that ``n_cells`` cells are expected to resolve;
           NaN for acquisitions without look-ahead). Then squared distances to the target, in squared
@@ -183,6 +189,8 @@ def design_interventions(
           The last row, with the label of the controls and with ``is_control``, is the control, for
           reference. It is no candidate, has rank 0, and NaN in columns that do not apply to it.
         - ``advice`` (mapping): what to do next, as in :func:`plan_cells`.
+        - ``not_ranked`` (table): candidates without whose target genes less than half of the
+          control's distance is left: ``perturbation`` and ``why``.
         - ``floor`` (number): the squared distance that the sampling error of the mean of the
           target's cells alone causes.
         - ``trace`` (table): this and all earlier rounds: ``round`` (a new round starts when the
@@ -215,8 +223,9 @@ def design_interventions(
     >>> adata = ad.AnnData(x, obs.set_index(obs.index.astype(str)), pd.DataFrame(index=["A", "B"]))
     >>> npt.tl.learn_dag(adata, method="given", dag=[("A", "B")])
     >>> npt.tl.fit_dag_blr(adata)
+    >>> target = npt.Target(state="A", own_genes="include")  # of two genes none is left else
     >>> npt.tl.design_interventions(
-    ...     adata, "A", candidates="genes", target_is_candidate=True, acquisition="greedy"
+    ...     adata, target, candidates="genes", target_is_candidate=True, acquisition="greedy"
     ... )
     >>> adata.uns["design"]["ranking"][["rank", "perturbation", "target_genes"]]
        rank perturbation target_genes
@@ -229,22 +238,27 @@ def design_interventions(
     key = str(fit.params["perturbation_key"]) if perturbation_key is None else perturbation_key
     wanted = read_target(adata, target, fit, key, key=posterior_key)
     pool = read_candidates(candidates, shift, fit, wanted, target_is_candidate=target_is_candidate)
-    wanted = pool.towards(wanted)
+    pool, wanted = without_own_genes(pool, wanted, fit)
     this_round = tables.round_of(adata, key_added, trace, fit.fingerprint)
     # A seed is joined with the number of the round, so that rounds differ.
     seeds = rng if rng is None or isinstance(rng, np.random.Generator) else [rng, this_round]
-    asked = as_asked(
-        fit, pool, wanted.goal, wanted.targets, n_cells=n_cells, noise_aware=noise_aware,
-        n_samples=n_samples, rng=np.random.default_rng(seeds),
-    )  # fmt: skip
+    options = {"n_cells": n_cells, "noise_aware": noise_aware, "n_samples": n_samples}
+    generator = np.random.default_rng(seeds)
+    asked = as_asked(fit, pool, wanted.goal, wanted.targets, rng=generator, **options)
     admission = admit(asked, pool, fit, wanted)
     if acquisition == "auto":  # that of the paper where the model is the paper's
         acquisition = "civ" if fit.is_exact else "probability"
-    values, found = core.find_acquisition(acquisition).of_candidates(asked)
-    removed = np.full(len(values), np.nan) if found is None else found
+    values, removed = _valued(acquisition, asked)
     distance = asked.distances
     ranking, order = tables.ranking_table(pool, values, removed, distance, admission, wanted, fit)
-    best = ranking.iloc[0]
+    best, elsewhere = ranking.iloc[0], ""
+    others = on_other_genes(pool, wanted, fit)
+    if others is not None:  # whom leaving out the targets of all candidates would choose
+        told = as_asked(fit, pool, others.goal, others.targets, rng=generator, **options)
+        told.admit(admission.admitted)
+        first = tables.best_first(*_valued(acquisition, told), told.distances)[0]
+        elsewhere = pool.interventions.names[int(first)]
+        elsewhere = "" if elsewhere == best["perturbation"] else elsewhere
     row = {
         "round": this_round,
         "chosen": str(best["perturbation"]),
@@ -261,11 +275,17 @@ def design_interventions(
     }
     stored = {
         "ranking": ranking,
+        "not_ranked": pd.DataFrame(
+            {
+                "perturbation": _adata.strings(wanted.not_ranked),
+                "why": _adata.strings(wanted.not_ranked.values()),
+            }
+        ),
         "trace": tables.extend_trace(trace, row),
         "targets": _adata.stored_lists(pool.interventions.targets[i] for i in order),
         "shifts": _adata.as_stored_csr(pool.interventions.shifts[order]),
         "advice": advise(adata, fit, pool, wanted),
-        "floor": float(wanted.cells.floor),
+        "floor": float(np.atleast_1d(wanted.cells.floor)[-1]),
         "target_mean": wanted.mean,
         "genes": _adata.strings(fit.genes),
         **fit.origin,
@@ -274,6 +294,8 @@ def design_interventions(
             "n_graphs": fit.n_graphs,
             "target": wanted.name,
             "distance": wanted.distance,
+            "genes_left_out": wanted.genes_in_words,
+            "first_on_other_genes": elsewhere,
             "candidates": _word(candidates, "fitted"),
             "target_is_candidate": int(target_is_candidate),
             "shift": _word(shift, "fitted"),
@@ -286,16 +308,21 @@ def design_interventions(
         },
     }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
-    logger.info("%s", stored["advice"]["words"])
+    log_advice(stored["advice"])
     share = 100 * best["relative_distance"]
     logger.info(
         "Round %d: of %d candidates towards %s, %s is the first by %s (shift of %s: %s). It is "
-        "the nearest with probability %.2f; its predicted distance is %.3g (%.3g to %.3g)%s.",
+        "the nearest with probability %s; its predicted distance is %.3g (%.3g to %.3g)%s.",
         this_round, len(order), wanted.name, best["perturbation"], acquisition,
-        best["target_genes"], best["shift"], best["probability_best"], best["predicted_distance"],
-        best["predicted_low"], best["predicted_high"],
+        best["target_genes"], best["shift"], percent(best["probability_best"]),
+        best["predicted_distance"], best["predicted_low"], best["predicted_high"],
         f", {share:.0f}% of the control's" if np.isfinite(share) else "",
     )  # fmt: skip
+    if elsewhere:
+        logger.info(
+            "On the genes that neither %s nor any candidate targets, %s would be first.",
+            wanted.name, elsewhere,
+        )  # fmt: skip
     if tables.is_flat(removed):
         logger.warning(
             "The candidates differ by less than 1%% in variance reduction (%d cells of each are "
@@ -304,6 +331,12 @@ def design_interventions(
             n_cells, 100 * removed.min(), 100 * removed.max(), acquisition,
         )  # fmt: skip
     return written
+
+
+def _valued(acquisition: str, asked: Candidates) -> tuple[Vector, Vector]:
+    """Return an acquisition of candidates, and what their cells are expected to resolve or NaN."""
+    values, removed = core.find_acquisition(acquisition).of_candidates(asked)
+    return values, np.full(len(values), np.nan) if removed is None else removed
 
 
 def _word(option: Any, default: str) -> str:

@@ -59,9 +59,7 @@ def ranking_table(
     """
     mean, centre = np.maximum(distance.mean, 0.0), np.maximum(distance.centre, 0.0)
     median = distance.median
-    # Ties are ordered by the distance of the expected state, which finds a state more often than
-    # the mean distance does; so are all candidates if the acquisition distinguishes none.
-    order = np.lexsort((values, centre[:-1]) if is_flat(removed) else (centre[:-1], values))
+    order = best_first(values, removed, distance)
     rows = [*order, -1]  # the control comes last in distances
 
     def column(of_candidates: ArrayLike, of_control: Any = np.nan) -> Any:
@@ -75,6 +73,7 @@ def ranking_table(
             "rank": np.append(np.arange(1, len(rows)), 0),
             "perturbation": strings(column(given.names, str(fit.params["control"]))),
             "target_genes": strings(column([*map(", ".join, given.targets)], "")),
+            "genes_left_out": strings(left_out_of(target, pool.size)[rows]),
             "shift": strings(column(given.readable(fit.genes), "")),
             "shift_source": strings(column(given.sources, "none")),
             "acquisition": column(values),
@@ -102,6 +101,20 @@ def ranking_table(
     return main_columns_outside(table, first, last), order
 
 
+def best_first(values: Vector, removed: Vector, distance: RankedDistance) -> NDArray[np.int64]:
+    """Return the candidates in the order of an acquisition."""
+    # Ties are ordered by the distance of the expected state, which finds a state more often than
+    # the mean distance does; so are all candidates if the acquisition distinguishes none.
+    centre = np.maximum(distance.centre[:-1], 0.0)
+    return np.lexsort((values, centre) if is_flat(removed) else (centre, values))
+
+
+def left_out_of(target: Wanted, n_candidates: int) -> NDArray[np.object_]:
+    """Return the names of genes left out of the distance of each candidate and the control."""
+    names = [", ".join(some) for some in target.left_out] or [""] * (n_candidates + 1)
+    return np.array(names, object)
+
+
 def candidates_of(ranking: pd.DataFrame) -> pd.DataFrame:
     """Return the ranking without the row of the control, which is no candidate."""
     return ranking[~ranking["is_control"].to_numpy(dtype=bool)]
@@ -126,7 +139,7 @@ def _measured(pool: CandidateSet, target: Wanted, fit: FittedPosterior) -> Vecto
         screen = fit.expectation.screen
         place = 1 + np.append(fit.rows_of(pool.interventions.names), -1)  # the controls are first
         for i in np.flatnonzero(has_cells):
-            apart[i] -= goal.excess(screen.mean_variance(place[i]))
+            apart[i] -= np.sum(goal.rows([i]).excess(screen.mean_variance(place[i])))
     return np.where(has_cells, np.maximum(apart, 0.0), np.nan)
 
 

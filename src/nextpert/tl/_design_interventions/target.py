@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -63,6 +63,14 @@ class Wanted:
     targets
         What has a part in the candidates' draws: target states that are perturbations of the
         hierarchical model, and the numbers of a single one that was given by them.
+    target_genes
+        Genes that these perturbations target, which count for nobody; ``None`` where all count.
+    left_out
+        Genes left out for each candidate and, last, the control, once they are known.
+    not_ranked
+        Candidates that are not ranked because of that, and why.
+    every
+        The distance on all genes, where some are left out.
     """
 
     name: str
@@ -71,11 +79,37 @@ class Wanted:
     distance: str = "squared"
     label: str | None = None
     targets: Joined = NOT_JOINED
+    target_genes: tuple[str, ...] | None = None
+    left_out: Sequence[Sequence[str]] = ()
+    not_ranked: Mapping[str, str] = field(default_factory=dict)
+    every: Goal | None = None
 
     @property
     def mean(self) -> Vector:
         """The target mean, or of all that reach the goal the nearest to control, ``(n_genes,)``."""
-        return self.goal.quadratic(self.goal.origin).point
+        goal = self.goal if self.every is None else self.every
+        return goal.quadratic(goal.origin).point
+
+    def rows(self, some: NDArray[np.int64]) -> Wanted:
+        """Return what is wanted of some candidates, in the order given, and of the control."""
+        if not self.left_out:
+            return self
+        index = [*some.tolist(), -1]
+        return replace(
+            self, goal=self.goal.rows(index), cells=self.cells.rows(index),
+            left_out=[self.left_out[i] for i in index],
+        )  # fmt: skip
+
+    @property
+    def genes_in_words(self) -> str:
+        """Which genes are left out; empty where none is."""
+        if not any(self.left_out):
+            return ""
+        first = self.left_out[-1]
+        names = [list_names(first)] if first else []
+        if any(len(some) > len(first) for some in self.left_out):
+            names.append("the target genes of each candidate")
+        return f"without {' and '.join(names)}"
 
 
 class _Read(NamedTuple):
@@ -211,7 +245,11 @@ def read_target(
             means[k], variances[k] = fit.expected_state(row), None
     goal = make(states=means, variances=variances) if max(targets.rows, default=-1) >= 0 else cells
     label = states[0].label if len(states) == 1 else None
-    return Wanted(name, goal, cells, given.distance, label, targets)
+    genes = None
+    plain = goal.is_states or (goal.direction_only and given.state is not None)
+    if given.own_genes == "exclude" and plain and min(targets.rows, default=-1) >= 0:
+        genes = tuple(dict.fromkeys(gene for row in targets.rows for gene in fit.targets[row]))
+    return Wanted(name, goal, cells, given.distance, label, targets, genes)
 
 
 def _joined(states: list[_Read], fit: FittedPosterior, *, is_own: bool) -> Joined:

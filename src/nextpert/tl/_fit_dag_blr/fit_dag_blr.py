@@ -164,7 +164,7 @@ def fit_dag_blr(
         - a table of numbers, a row per perturbation or gene (DataFrame, or a mapping of names to
           vectors), such as an embedding; columns are standardised, NaN stands for unknown;
         - an edge list: a DataFrame with the columns ``source``, ``target`` and, if edges have one,
-          ``weight``; by these names it is told from a table of numbers;
+          ``weight``; by these names it is distinguished from a table of numbers;
         - gene sets: a mapping of names to lists of genes;
         - effects in another screen (cell line, condition, study): an AnnData of perturbations x
           genes, effects in ``X``, NaN where unknown, or as :func:`perturbation_effects` returns

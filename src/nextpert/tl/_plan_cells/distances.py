@@ -19,10 +19,11 @@ from nextpert.core.design.power import (
     draw_noise,
     quadratic_form,
 )
+from nextpert.tl._design_interventions.own_genes import LEAST_LEFT, bind
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -116,23 +117,30 @@ def read_measured(
     return Measured(names, noise, planned)
 
 
-def usual_guides(adata: ad.AnnData, fit: FittedPosterior) -> int:
+def usual_guides(guides: Mapping[str, Sequence[str]] | None) -> int:
     """Return the median number of guides per perturbation of a fit, 1 if none are known."""
-    counts = count_guides(adata, fit)
-    return 1 if counts is None else _usual(counts)
+    return 1 if guides is None else _usual(np.array([*map(len, guides.values())], np.int64))
 
 
-def count_guides(adata: ad.AnnData, fit: FittedPosterior) -> NDArray[np.int64] | None:
-    """Return the guides of every perturbation of a fit; ``None`` where no column has them."""
+def guides_of(adata: ad.AnnData, fit: FittedPosterior) -> dict[str, list[str]] | None:
+    """Return the guides of every perturbation of a fit, those of most cells first.
+
+    ``None`` where no column has them.
+    """
     roles = _adata.fitted_roles(adata, fit.params)
     names = fit.names
     if roles.guide_key is None:
         return None
     group = _adata.read_every_label(adata, roles).groups(names)
-    guide = _adata.read_labels(adata, roles.guide_key, argument="guide_key").codes
-    labelled = (group >= 0) & (guide >= 0)
-    pairs = np.unique(np.column_stack([group[labelled], guide[labelled]]), axis=0)
-    return np.bincount(pairs[:, 0], minlength=len(names))
+    read = _adata.read_labels(adata, roles.guide_key, argument="guide_key")
+    labelled = (group >= 0) & (read.codes >= 0)
+    pairs, n_cells = np.unique(
+        np.column_stack([group[labelled], read.codes[labelled]]), axis=0, return_counts=True
+    )
+    found: dict[str, list[str]] = {name: [] for name in names}
+    for place, guide in pairs[np.argsort(-n_cells, kind="stable")]:
+        found[names[place]].append(read.names[guide])
+    return found
 
 
 def _usual(counts: NDArray[np.int64]) -> int:
@@ -173,38 +181,48 @@ class Distances:
 
 
 def read_distances(
-    measured: Measured, target: Wanted, rng: int | np.random.Generator | None
+    measured: Measured,
+    target: Wanted,
+    fit: FittedPosterior,
+    rng: int | np.random.Generator | None,
 ) -> Distances | None:
     """Return distances and their precision; ``None`` where no perturbation is left to measure.
 
     Weights of genes scale the units in which they are measured.
     """
-    noise, root = measured.noise, np.sqrt(target.cells.weights)
+    noise, left = measured.noise, np.ones(len(measured.names))
     n_cells, ratio = noise.pooled.n_cells, np.sqrt(noise.pooled.variance_ratio)
+    if target.target_genes is not None:
+        target, left = bind(target, fit, fit.targets)
     own = [
         j for j, name in enumerate(measured.names, start=1)
-        if name != target.label and n_cells[j] > 1
+        if name != target.label and n_cells[j] > 1 and left[j - 1] >= LEAST_LEFT
     ]  # fmt: skip
     if not own:
         return None
     # The sd of the target's mean over that of a cell; its correlations are the cells'.
     least = np.maximum(noise.covariance.diagonal(), np.finfo(float).tiny)
-    of_goal = root * np.sqrt(target.cells.variances[0] / least)
+    of_goal = np.sqrt(target.cells.variances[0] / least)
     goal = noise.covariance * np.outer(of_goal, of_goal)
+    weights = np.atleast_2d(target.cells.weigh(np.ones(len(goal))))  # the controls are last
+    root = np.broadcast_to(np.sqrt(np.roll(weights, 1, axis=0)), noise.pooled.mean.shape)
     away = root * (noise.pooled.mean - target.cells.states[0])
     every = np.array([
-        away[j] @ away[j] - noise.spread(j) * (root**2 @ noise.variance(j)) - np.trace(goal)
+        away[j] @ away[j] - root[j] ** 2 @ (noise.spread(j) * noise.variance(j) + goal.diagonal())
         for j in range(len(away))
     ])  # fmt: skip
     rows = np.array(own)[np.argsort(every[own], kind="stable")]
 
     def cell(j: int) -> Array:
-        return np.outer(root, root) * noise.cell_covariance(j)
+        return np.outer(root[j], root[j]) * noise.cell_covariance(j)
+
+    def error(j: int) -> Array:
+        return cell(j) * noise.spread(j) + np.outer(root[j], root[j]) * goal
 
     plans = [
         DistancePrecision.of_distance(
-            away[j], cell(j), target_covariance=goal, error=cell(j) * noise.spread(j) + goal,
-            layout=measured.layout,
+            away[j], cell(j), target_covariance=np.outer(root[j], root[j]) * goal,
+            error=error(j), layout=measured.layout,
         )
         for j in rows
     ]  # fmt: skip
@@ -213,16 +231,20 @@ def read_distances(
 
     def apart(row: int) -> NearerChance:
         i, j = rows[row], rows[0] if row else rows[min(1, len(rows) - 1)]
-        a, b = away[i], away[j]
-        of_a, of_b = cell(i) * noise.spread(i), cell(j) * noise.spread(j)
+        (a, r), (b, s), between = (
+            (away[i], root[i]),
+            (away[j], root[j]),
+            root[i] ** 2 - root[j] ** 2,
+        )
+        wrong = np.outer(r, r) * cell(i) * noise.spread(i) + np.outer(between, between) * goal
+        wrong += np.outer(s, s) * cell(j) * noise.spread(j)
         return NearerChance.of_draws(
             (a, b), draws,
-            scales=(root * ratio[i], root * ratio[j], of_goal),
+            scales=(r * ratio[i], s * ratio[j], r * of_goal, s * of_goal),
             difference=every[i] - every[j],
             variances=(
-                quadratic_form(a, cell(i), of_a + goal),
-                quadratic_form(b, cell(j), of_b + goal),
-                quadratic_form(a - b, goal, of_a + of_b),
+                quadratic_form(a, cell(i), error(i)), quadratic_form(b, cell(j), error(j)),
+                quadratic_form(r * a - s * b, goal, wrong),
             ),
             layout=measured.layout,
         )  # fmt: skip

@@ -12,6 +12,7 @@ from nextpert._adata.arguments import above, at_least, between, checked, one_of
 from nextpert._adata.table import require_cells
 from nextpert.tl._advice import TOLERANCE, advise
 from nextpert.tl._design_interventions.candidates import read_candidates
+from nextpert.tl._design_interventions.own_genes import without_own_genes
 from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._plan_cells.distances import distances_table, read_distances, read_measured
 from nextpert.tl._plan_cells.stop import (
@@ -209,7 +210,7 @@ def plan_cells(
     noise, layout = measured.noise, measured.layout
     # For other goals the precision has no closed form.
     closed = None if goal is None or not goal.goal.is_state else goal
-    found = None if closed is None else read_distances(measured, closed, rng)
+    found = None if closed is None else read_distances(measured, closed, fit, rng)
     genes = genes_table(fit.genes, measured, effect=effect, power=power, confidence=confidence)
     stored: dict[str, Any] = {
         "genes": genes,
@@ -246,8 +247,10 @@ def plan_cells(
             "target_is_candidate": int(target_is_candidate),
         }
         pool = read_candidates(candidates, None, fit, goal, target_is_candidate=target_is_candidate)
+        pool, wanted = without_own_genes(pool, goal, fit)
+        params["genes_left_out"] = wanted.genes_in_words
         stored["advice"] = advise(
-            adata, fit, pool, pool.towards(goal), n_guides=n_guides, tolerance=tolerance,
+            adata, fit, pool, wanted, n_guides=n_guides, tolerance=tolerance,
             n_samples=n_samples, rng=rng,
         )  # fmt: skip
         said.append(stored["advice"]["words"])

@@ -14,9 +14,11 @@ from nextpert import _adata
 from nextpert._adata.arguments import at_least, checked, one_of, options
 from nextpert.core import acquisitions
 from nextpert.core._checks import as_rng
-from nextpert.tl._advice import ADDS_UP, advice_on, advise, percent
+from nextpert.core._shown import percent
+from nextpert.tl._advice import ADDS_UP, advice_on, advise, log_advice
 from nextpert.tl._design_interventions.target import read_target
-from nextpert.tl._plan_cells.distances import usual_guides
+from nextpert.tl._plan_cells.distances import guides_of, usual_guides
+from nextpert.tl._plan_screen.constructs import constructs_table
 from nextpert.tl._plan_screen.pool import most_informative_combination, read_constraints, read_pool
 from nextpert.tl._plan_screen.wells import (
     FORMATS,
@@ -143,7 +145,8 @@ def plan_screen(
         of ``k`` times the cells of a perturbation (Dunnett 1955, doi:10.2307/2281208).
     n_guides
         Guides of a perturbation, which share its cells, so at most as many as these. ``None``
-        (default): as many as one of the screen's has (the median), or 1 where guides are not known.
+        (default): as many as one of the screen's has (the median), and of a measured one no more
+        than it has; 1 where guides are not known.
     posterior_key
         Posterior in ``adata.uns``.
     rng
@@ -159,7 +162,8 @@ def plan_screen(
         ``None``, or the copy. Writes ``uns["plan"]`` with:
 
         - ``plate`` (table): one row per perturbation in the order chosen, controls last: ``well``
-          (with a ``"plate_format"``), ``perturbation``, ``target_genes``, ``n_guides``,
+          (with a ``"plate_format"``), ``perturbation``, ``target_genes``, ``genes_left_out`` (of
+          its distances, as in :func:`design_interventions`), ``n_guides``,
           ``n_cells``, ``n_cells_seen``, ``strategy`` (that chose it), ``why`` (a sentence),
           ``state_distance`` (of the expected state, as in :func:`design_interventions`; it chooses
           the first half of ``"exploit"``), ``probability_among_rest`` (of being the nearest of the
@@ -172,6 +176,13 @@ def plan_screen(
           median, as in :func:`design_interventions`), ``probability_nearer_than_members``,
           ``probability_nearer_than_measured`` and ``members_without_effect`` (of untested
           combinations, as in :func:`design_interventions`) and ``cost``.
+        - ``constructs`` (table): what to make, one row per construct, the controls last:
+          ``perturbation``, ``construct`` (its number within the perturbation), ``kind``
+          (``"single guide"``, ``"dual guide"``, ``"control"``), ``status`` (``"existing"``: in the
+          screen; ``"clone"``: to be cloned from guides of the screen; ``"design"``: with a guide to
+          design), ``guides`` (identifiers of guides that exist, empty if not known),
+          ``new_guides_of`` (members for which a guide is to be designed), ``target_genes`` (of all
+          members, also outside the panel) and ``n_cells``.
         - ``summary`` (mapping): ``n_cells``, ``n_controls``, ``cost``,
           ``probability_contains_best`` and ``variance_reduction`` of the whole plate;
           ``probability_contains_better``, that one of the plate or in progress is nearer to the
@@ -221,13 +232,13 @@ def plan_screen(
         candidates, fit, wanted, exclude=asked.exclude, pending=pending,
         max_combination=asked.max_combination, target_is_candidate=target_is_candidate,
     )  # fmt: skip
-    pool = read.candidates
-    wanted = pool.towards(wanted)
+    pool, wanted = read.candidates, read.wanted
     wells = split_cells(n_cells, n_perturbations, n_controls, asked.min_cells)
     limits = read_constraints(
         read, include=asked.include, pending=pending, costs=asked.costs, cells_each=wells.each
     )
-    usual = usual_guides(adata, fit) if n_guides is None else n_guides
+    there = guides_of(adata, fit)
+    usual = usual_guides(there) if n_guides is None else n_guides
     choice = Choice(
         fit, pool, wanted.goal, limits, wells, targets=wanted.targets, n_guides=usual,
         n_samples=N_SAMPLES, rng=as_rng(rng),
@@ -241,25 +252,29 @@ def plan_screen(
         )
         raise ValueError(message)
     guides = np.minimum(usual, found.cells)
-    plate = plate_table(pool, choice, found, admission, guides, asked.plate_format, fit)
     names, under_way = pool.interventions.names, limits.under_way
+    if n_guides is None and there is not None:  # measured ones keep those that they have
+        own = [len(there.get(names[i], ())) or usual for i in found.candidates]
+        guides = np.minimum(guides, own)
+    plate = plate_table(pool, choice, found, admission, guides, asked.plate_format, wanted, fit)
     some = np.flatnonzero(admission.admitted)
     if 0 < len(some) < len(names):  # by the draws of candidates that no combination is among
         advice = advise(
-            adata, fit, pool.rows(some), wanted, wells=wells, n_controls=n_controls,
+            adata, fit, pool.rows(some), wanted.rows(some), wells=wells, n_controls=n_controls,
             n_guides=n_guides, rng=rng,
         )  # fmt: skip
     else:
         advice = advice_on(adata, fit, pool, wanted, choice, found)
-    nearest = choice.distance.draws[:, [*found.candidates, *under_way]].min(axis=1)
+    nearer = choice.distance.is_nearer[:, [*found.candidates, *under_way]].any(axis=1)
     stored = {
         "plate": plate,
+        "constructs": constructs_table(plate, fit, there, [names[i] for i in under_way]),
         "summary": {
             "n_cells": int(plate["n_cells"].sum()),
             "n_controls": found.n_controls,
             "cost": float(plate["cost"].sum()),
             "probability_contains_best": float(plate["probability_contains_best"].iloc[-1]),
-            "probability_contains_better": float((nearest < choice.distance.draws[:, -1]).mean()),
+            "probability_contains_better": float(nearer.mean()),
             "variance_reduction": float(plate["variance_reduction"].iloc[-1]),
             "most_informative_combination": most_informative_combination(pool, fit, wells.each),
             "n_not_admitted": int((~admission.admitted).sum()),
@@ -279,6 +294,7 @@ def plan_screen(
         "params": {
             "target": wanted.name,
             "distance": wanted.distance,
+            "genes_left_out": wanted.genes_in_words,
             "strategy": strategy,
             "n_perturbations": int(n_perturbations),
             "n_cells": int(n_cells),
@@ -308,7 +324,7 @@ def _say(stored: dict[str, Any], n_chosen: int) -> None:
             "no other candidate allowed has an expected state nearer to %s than the control.",
             n_learn, n_chosen, target,
         )  # fmt: skip
-    logger.info("%s", stored["advice"]["words"])
+    log_advice(stored["advice"])
     left = int(summary["n_not_admitted"])
     if left:
         logger.info(

@@ -18,6 +18,7 @@ from nextpert.tl._design_interventions.candidates import (
     own_perturbation,
     read_candidates,
 )
+from nextpert.tl._design_interventions.own_genes import without_own_genes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -64,11 +65,17 @@ def with_combinations(
     point, scale = wanted.goal.quadratic(states[-1])
     told = None if fit.expectation is None else fit.expectation.interactions
     adds = 1.0 if told is None else told.strength
-    root = np.sqrt(scale)
+    root, change, moved = np.sqrt(scale), point - states[-1], adds * effects
+    if wanted.target_genes is not None:  # as if own genes were as wanted
+        gene = {name: i for i, name in enumerate(fit.genes)}
+        root[[gene[name] for name in wanted.target_genes]] = 0.0
+        for row, i in enumerate(single):
+            own = [gene[name] for name in pool.interventions.targets[i]]
+            moved[row, own] = change[own]
     known = {fit.naming.members(name) for name in names}
     found = list(names)
     for size in range(2, min(max_combination, len(single)) + 1):
-        near = nearest_sums(adds * effects * root, (point - states[-1]) * root, size, LISTED)
+        near = nearest_sums(moved * root, change * root, size, LISTED)
         for members in near.members:
             label = separator.join(sorted(fit.naming.members(names[single[i]])[0] for i in members))
             if fit.naming.members(label) not in known and not excluded.holds(label, (), fit):
@@ -139,6 +146,8 @@ class Pool:
         The perturbation whose state is the target, unless it is a candidate.
     fit
         The fit.
+    wanted
+        The target, with what counts for each candidate.
     """
 
     candidates: CandidateSet
@@ -146,6 +155,7 @@ class Pool:
     left_out: frozenset[str]
     own: str | None
     fit: FittedPosterior
+    wanted: Wanted
 
     @property
     def names(self) -> list[str]:
@@ -153,7 +163,9 @@ class Pool:
         return self.candidates.interventions.names
 
     def excluded_by(self, name: str) -> str:
-        """Return what excludes a name: ``"exclude"``, ``"target"``, or ``""`` for nothing."""
+        """Return what excludes it: ``"exclude"``, ``"target"``, ``"genes"``, ``""`` for nothing."""
+        if name in self.wanted.not_ranked:
+            return "genes"
         if name in self.left_out or self.excluded.holds(name, (), self.fit):
             return "exclude"
         return "target" if own_perturbation([name], self.own, self.fit) else ""
@@ -198,7 +210,8 @@ def read_pool(
     pool = every.rows(kept) if left_out else every
     if max_combination > 1:
         pool = with_combinations(pool, fit, wanted, max_combination, excluded)
-    return Pool(pool, excluded, left_out, own, fit)
+    pool, wanted = without_own_genes(pool, wanted, fit)
+    return Pool(pool, excluded, left_out, own, fit, wanted)
 
 
 def read_constraints(
@@ -230,8 +243,8 @@ def read_constraints(
             name: check_value(n, f"pending[{name!r}]", "int", _CELLS) for name, n in pending.items()
         }
         given = naming.renamed(amounts, names, "pending")
-    # Cells of the perturbation that defines the target concern no candidate.
-    counted = [name for name in given if pool.excluded_by(name) != "target"]
+    # Cells of the perturbation that defines the target, or of one not ranked, concern no candidate.
+    counted = [name for name in given if pool.excluded_by(name) not in ("target", "genes")]
     cells = np.zeros(len(names))
     cells[_places(counted, pool, "pending")] = [given[name] for name in counted]
     wanted = _places(named(include, names, "include", naming), pool, "include")
@@ -257,6 +270,7 @@ def _places(given: list[str], pool: Pool, what: str) -> list[int]:
     why = {name: pool.excluded_by(name) for name in unknown}
     excluded = [name for name in unknown if why[name] == "exclude"]
     own = [name for name in unknown if why[name] == "target"]
+    not_ranked = [name for name in unknown if why[name] == "genes"]
     message = ""
     if excluded:
         message = (
@@ -266,6 +280,11 @@ def _places(given: list[str], pool: Pool, what: str) -> list[int]:
         message = (
             f"{what} names {list_names(own)}, which is no candidate, because it defines the "
             f"target state. Leave it out, or give target_is_candidate=True."
+        )
+    elif not_ranked:
+        message = (
+            f"{what} names {list_names(not_ranked)}, which cannot be ranked by the genes that they "
+            f"do not target. Leave it out, or give nextpert.Target(own_genes='include')."
         )
     elif unknown:
         message = (

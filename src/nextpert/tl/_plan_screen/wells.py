@@ -11,6 +11,7 @@ import pandas as pd
 
 from nextpert._adata import main_columns_outside, strings
 from nextpert._adata.progress import progress
+from nextpert.core._shown import percent
 from nextpert.core.causal.registry import find_acquisition
 from nextpert.core.design.cell_numbers import dunnett_controls
 from nextpert.core.design.distances import probability_nearest
@@ -23,6 +24,7 @@ from nextpert.core.design.remaining_variance import (
 )
 from nextpert.tl._design_interventions.candidates import as_asked
 from nextpert.tl._design_interventions.combinations import admit
+from nextpert.tl._design_interventions.tables import left_out_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -327,6 +329,7 @@ def plate_table(
     admission: Admission,
     n_guides: Index,
     plate_format: int | None,
+    wanted: Wanted,
     fit: FittedPosterior,
 ) -> pd.DataFrame:
     """Return one row per perturbation, in the order chosen, the controls last.
@@ -355,6 +358,7 @@ def plate_table(
             **wells,
             "perturbation": strings(column(names, str(fit.params["control"]))),
             "target_genes": strings(column([", ".join(given.targets[i]) for i in chosen], "")),
+            "genes_left_out": strings(left_out_of(wanted, pool.size)[rows]),
             "n_guides": column(n_guides, 0),
             "n_cells": n_cells,
             "n_cells_seen": column(seen, fit.n_control_cells),
@@ -394,9 +398,7 @@ def _why(
                 f"{state[-1]:.3g})"
             )
         elif strategy == "exploit":
-            words.append(
-                f"nearest of the remaining candidates with probability {_at_least(chance, 0.01)}"
-            )
+            words.append(f"nearest of the remaining candidates with probability {percent(chance)}")
         elif strategy == "explore":
             words.append(
                 f"is expected to resolve {_at_least(gain, 0.1)}% more of the remaining uncertainty"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -152,10 +153,9 @@ def gsp(
     n_edges = np.empty(len(starts), np.int64)
     best_run, best_fit, best_parents = -1, np.inf, tests.before
     workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
-    tasks = (
-        delayed(_run)(tests, threshold, precision, known, depth, seed, start)
-        for seed, start in zip(seeds, starts, strict=True)
-    )
+    # Within the function, for Dask scatters large arguments, and loses them with a worker.
+    task = delayed(partial(_run, tests, threshold, precision, known, depth))
+    tasks = (task(seed, start) for seed, start in zip(seeds, starts, strict=True))
     for run, (parents, count) in enumerate(workers(tasks)):
         n_edges[run] = count
         if best_run < 0 or count <= n_edges[best_run]:

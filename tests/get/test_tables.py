@@ -1,0 +1,93 @@
+"""Results as tables: the values that are stored, row by row, and errors that name the call."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+
+pytestmark = pytest.mark.brief_chain
+
+TABLES = {
+    "effects_df": "tl.perturbation_effects",
+    "ranking_df": "tl.design_interventions",
+    "plan_df": "tl.plan_screen",
+    "order_df": "tl.plan_screen",
+    "diagnosis_df": "tl.diagnose",
+}
+
+
+@pytest.fixture
+def fitted(small_screen, edges):
+    npt.tl.learn_dag(small_screen, method="given", dag=edges, genes=list(small_screen.var_names))
+    npt.tl.fit_dag_blr(small_screen)
+    return small_screen
+
+
+@pytest.mark.parametrize(("name", "function"), TABLES.items())
+def test_without_a_result_the_call_is_named(name, function, small_screen):
+    table = getattr(npt.get, name)
+    with pytest.raises(ValueError, match=f"run {function} first"):
+        table(small_screen)
+    small_screen.uns["other"] = {"params": {}}  # of another kind
+    with pytest.raises(ValueError, match=rf"'other': run {function} first"):
+        table(small_screen, key="other")
+
+
+def test_effects_row_by_row(fitted):
+    npt.tl.perturbation_effects(fitted, key_added="mine")
+    stored = fitted.uns["mine"]
+    table = npt.get.effects_df(fitted, "mine")
+    names, genes = (list(stored[x]) for x in ("perturbations", "genes"))
+    assert len(table) == len(names) * len(genes)
+    for row in table.to_dict("records"):
+        i, j = names.index(row["perturbation"]), genes.index(row["gene"])
+        for column in set(row) - {"perturbation", "gene"}:
+            np.testing.assert_equal(row[column], stored[column][i, j])
+    is_significant = table["lfsr"] < 0.05
+    assert 0 < is_significant.sum() < len(table)
+    assert is_significant.is_monotonic_decreasing
+    for part in (table[is_significant], table[~is_significant]):
+        assert part["mean"].abs().is_monotonic_decreasing
+
+
+def test_a_condition_is_a_column(fitted):
+    fitted.obs["dose"] = np.where(np.arange(fitted.n_obs) % 2, "high", "low")
+    npt.pp.setup_screen(fitted, condition_key="dose")
+    npt.tl.fit_dag_blr(fitted)
+    npt.tl.perturbation_effects(fitted, condition="low")
+    assert set(npt.get.effects_df(fitted)["condition"]) == {"low"}
+
+
+@pytest.mark.parametrize(
+    ("name", "call", "key", "part"),
+    [
+        ("ranking_df", npt.tl.design_interventions, "design", "ranking"),
+        ("plan_df", npt.tl.plan_screen, "plan", "plate"),
+        ("order_df", npt.tl.plan_screen, "plan", "constructs"),
+    ],
+)
+def test_stored_tables_are_copies(name, call, key, part, fitted):
+    call(fitted, "MYC+OXR1")
+    table = getattr(npt.get, name)(fitted)
+    pd.testing.assert_frame_equal(table, fitted.uns[key][part])
+    table["perturbation"] = "changed"
+    assert "changed" not in set(fitted.uns[key][part]["perturbation"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        getattr(npt.get, name)(fitted)
+    npt.tl.fit_dag_blr(fitted, perturbations=["MYC", "OXR1", "MYC+OXR1"])
+    with pytest.warns(UserWarning, match="another fit than the present one"):
+        getattr(npt.get, name)(fitted)
+
+
+def test_a_diagnosis_with_the_level_of_each_part(fitted):
+    npt.tl.diagnose(fitted)
+    stored, table = fitted.uns["diagnosis"], npt.get.diagnosis_df(fitted)
+    pd.testing.assert_frame_equal(table.drop(columns="level"), stored["summary"])
+    levels = stored["parts"].set_index("part")["level"]
+    for row in table.to_dict("records"):
+        assert row["level"] == levels.get(row["part"], "")
+    assert "level" not in stored["summary"]

@@ -1,0 +1,112 @@
+"""What to make for a plan, by every way in which a construct may or may not exist."""
+
+from itertools import product
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert._adata import Naming
+from nextpert.tl._plan_screen.constructs import combined, constructs_table
+
+
+@pytest.mark.parametrize("sizes", [(1,), (3,), (1, 1), (2, 3), (3, 2), (4, 4), (2, 3, 2), (1, 4)])
+def test_combinations_come_once_and_use_all_evenly(sizes):
+    lists = [[f"{i}-{j}" for j in range(n)] for i, n in enumerate(sizes)]
+    found = [*combined(lists)]
+    assert sorted(found) == sorted(product(*lists))
+    for n in range(1, len(found) + 1):  # in whatever number, none is used twice more than another
+        for place, each in enumerate(lists):
+            used = [sum(parts[place] == item for parts in found[:n]) for item in each]
+            if len(sizes) < 3:
+                assert max(used) - min(used) <= 1
+    assert len({parts[-1] for parts in found[: max(sizes)]}) == sizes[-1]
+
+
+GUIDES = {"A": ["a1", "a2", "a3"], "B": ["b1", "b2"], "A+B": ["a1b1"], "C+D": ["cd"], "e": ["e1"]}
+
+
+def made(label, n, guides=GUIDES, pending=(), n_cells=100, told=""):
+    """Return the rows of one perturbation: guides, status, members with new guides."""
+    names = ["perturbation", "n_guides", "n_cells", "strategy", "target_genes"]
+    plate = pd.DataFrame([(label, n, n_cells, "exploit", told)], columns=names)
+    fit = SimpleNamespace(names=list(GUIDES), naming=Naming({"A", "B", "C", "X"}))
+    table = constructs_table(plate, fit, guides, pending)
+    assert table["construct"].tolist() == list(range(1, n + 1))
+    assert table["n_cells"].sum() == n_cells
+    assert table["n_cells"].max() - table["n_cells"].min() <= 1
+    assert set(table["perturbation"]) == {label}
+    return table
+
+
+def rows(*args, **options):
+    table = made(*args, **options)[["guides", "status", "new_guides_of"]]
+    return [tuple(row) for row in table.itertuples(index=False)]
+
+
+def test_single_guides():
+    assert rows("A", 2) == [("a1", "existing", ""), ("a2", "existing", "")]
+    assert rows("e", 3) == [("e1", "existing", ""), *[("", "design", "e")] * 2]
+    assert rows("X", 2) == [("", "design", "X")] * 2
+    assert rows("C", 1) == [("", "clone", "")]  # its guide is in the pair C+D
+    assert rows("A", 4, None) == [("", "existing", "")] * 4
+    assert rows("A", 1, GUIDES | {"A": []}) == [("", "existing", "")]  # cells without a guide
+    assert rows("X", 1, None) == [("", "design", "X")]
+
+
+def test_dual_guides():
+    assert rows("B+A", 1) == [("a1b1", "existing", "")]
+    assert rows("A+e", 3) == [(f"a{i}, e1", "clone", "") for i in (1, 2, 3)]
+    assert rows("A+e", 4)[3] == ("", "design", "A, e")  # three pairs of guides exist
+    assert rows("A+C", 2) == [("a1", "clone", ""), ("a2", "clone", "")]  # of C they are not known
+    assert rows("A+X", 2) == [("a1", "design", "X"), ("a2", "design", "X")]
+    assert rows("X+Y", 2) == [("", "design", "X, Y")] * 2
+    assert rows("X+A", 2, pending=["X"]) == [("a1", "clone", ""), ("a2", "clone", "")]
+    assert rows("A+e", 2, None) == [("", "clone", "")] * 2
+    pairs = {row[0] for row in rows("B+e+A", 6)}
+    assert pairs == {f"a{i}, b{j}, e1" for i in (1, 2, 3) for j in (1, 2)}
+
+
+def test_kinds_and_target_genes():
+    for label, kind, genes in (
+        ("A", "single guide", "A"), ("e", "single guide", "e"), ("X+e", "dual guide", "X, e"),
+        ("e+Y", "dual guide", "e, Y"), ("A+B+X", "3 guides", "A, B, X"),
+    ):  # fmt: skip
+        table = made(label, 2)
+        assert set(table["kind"]) == {kind}
+        assert set(table["target_genes"]) == {genes}
+    assert set(made("A+e", 1, told="A")["target_genes"]) == {"A, e"}  # also off the panel
+    assert set(made("e", 1, told="B, C")["target_genes"]) == {"B, C"}  # by a table of shifts
+
+
+def test_a_plan_says_what_to_make(small_screen, edges):
+    labels = small_screen.obs["perturbation"].astype(str).to_numpy()
+    n = {"MYC": 3, "STK3": 2, "MYC+OXR1": 1}
+    guide = [f"{label}_{i % n.get(label, 2)}" for i, label in enumerate(labels)]
+    small_screen.obs["guide"] = np.where(labels == "nan", None, guide)
+    npt.tl.learn_dag(small_screen, method="given", dag=edges, genes=list(small_screen.var_names))
+    npt.tl.fit_dag_blr(small_screen, guide_key="guide")
+    npt.tl.plan_screen(
+        small_screen, "MYC+OXR1", candidates=["MYC", "OXR1", "HS2", "MYC+HS2", "CPQ", "STK3"],
+        n_perturbations=6, n_cells=700, constraints={"include": ["MYC+HS2"]},
+    )  # fmt: skip
+    plate, order = npt.get.plan_df(small_screen), npt.get.order_df(small_screen)
+    assert order["n_cells"].sum() == 700
+    assert order["kind"].iloc[-1] == "control"
+    for row in plate[plate["strategy"] != "control"].itertuples():
+        mine = order[order["perturbation"] == row.perturbation]
+        assert (len(mine), mine["n_cells"].sum()) == (row.n_guides, row.n_cells)
+    counts = small_screen.obs["guide"].value_counts()
+    for name in ("MYC", "OXR1", "HS2", "STK3"):
+        mine = order[order["perturbation"] == name]
+        assert set(mine["status"]) == {"existing"}
+        held = [g for g in counts.index if g.rsplit("_", 1)[0] == name]
+        assert set(mine["guides"]) <= set(held)
+        assert counts[mine["guides"]].min() >= max(counts[held].drop(mine["guides"]), default=0)
+    assert set(order.loc[order["perturbation"] == "CPQ", "status"]) == {"design"}
+    pair = order[order["perturbation"] == "MYC+HS2"]
+    assert set(pair["status"]) == {"clone"}
+    assert set(pair["target_genes"]) == {"MYC, HS2"}
+    assert pair["guides"].is_unique

@@ -1,0 +1,282 @@
+"""Own target genes are left out of distances to the state of a perturbation, against loops."""
+
+from __future__ import annotations
+
+import logging
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert._adata import posterior_from
+from nextpert._adata.arguments import in_mappings
+from nextpert.core.design.distances import ranked_distance
+from nextpert.core.design.goal import Goal
+from nextpert.core.design.stopping import AT_TARGET
+from nextpert.tl._design_interventions.candidates import read_candidates
+from nextpert.tl._design_interventions.own_genes import without_own_genes
+from nextpert.tl._design_interventions.target import read_target
+
+GENES = [*"TABCQS", *(f"G{i}" for i in range(9))]
+SHARED = np.array([0.7, -0.5, 0.6, 0.4, -0.6, 0.5, 0.0, 0.3, -0.4])
+# What each does to genes, and how much of what T does to others.
+EFFECTS = {
+    "control": ({}, 0.0), "T": ({"T": -1.5, "Q": -1.6}, 1.0), "A": ({"A": -2.5}, 0.8),
+    "B": ({"B": -0.3}, 0.5), "C": ({}, 0.1), "Q": ({"Q": -2.4}, 0.0), "S": ({"S": -2.0}, 0.0),
+    "A+B": ({"A": -2.5, "B": -0.3}, 1.0),
+}  # fmt: skip
+
+
+def screen(effects=EFFECTS, n=60):
+    rng = np.random.default_rng(0)
+    cells, labels = [], []
+    for name, (own, share) in effects.items():
+        mean = np.full(len(GENES), 3.0)
+        mean[-9:] += share * SHARED
+        for gene, change in own.items():
+            mean[GENES.index(gene)] += change
+        count = 300 if name == "control" else n
+        cells.append(mean + 0.7 * rng.standard_normal((count, len(GENES))))
+        labels += [name] * count
+    obs = pd.DataFrame({"perturbation": labels}, index=[f"c{i}" for i in range(len(labels))])
+    adata = ad.AnnData(np.concatenate(cells), obs, pd.DataFrame(index=GENES))
+    npt.tl.learn_dag(adata, method="given", dag=[("T", "Q")], genes=GENES)
+    npt.tl.fit_dag_blr(adata)
+    return adata
+
+
+@pytest.fixture(scope="module")
+def _fitted():
+    return screen()
+
+
+@pytest.fixture
+def fitted(_fitted):
+    return _fitted.copy()
+
+
+def ranking(adata, target="T", **options):
+    npt.tl.design_interventions(adata, target, **options)
+    return adata.uns["design"]["ranking"].set_index("perturbation")
+
+
+def by_loops(adata, names, *, n=4000):
+    """Return distances, and those of the control on the same genes, in draws of states."""
+    fit = posterior_from(adata)
+    pool = read_candidates([*names, "T"], None, fit, target_is_candidate=True)
+    rng, draws = np.random.default_rng(1), []
+    for some in pool.states(fit).draws(n, rng):
+        draws += [one.states for one in some.sampled(rng)]
+    draws = np.array(draws)
+    own = [{"T", *name.split("+")} for name in names]
+    distance, control = np.zeros((2, len(draws), len(names)))
+    first = np.zeros(len(draws))
+    for g, gene in enumerate(GENES):
+        wanted = draws[:, -2, g]
+        first += (gene != "T") * (draws[:, -1, g] - wanted) ** 2
+        for j, some in enumerate(own):
+            if gene not in some:
+                distance[:, j] += (draws[:, j, g] - wanted) ** 2
+                control[:, j] += (draws[:, -1, g] - wanted) ** 2
+    return distance, control, first
+
+
+def test_distances_and_probabilities_are_those_of_loops_over_draws(fitted, caplog):
+    names = ["A", "B", "C", "S", "A+B", "A+C"]
+    with caplog.at_level(logging.INFO, logger="nextpert"):
+        table = ranking(fitted, candidates=[*names, "Q"], n_samples=4000)
+    distance, control, first = by_loops(fitted, names)
+    relative = distance / control.mean(axis=0)
+    found = table.loc[names]
+    median = np.median(relative, axis=0) / np.median(first) * first.mean()
+    np.testing.assert_allclose(found["relative_distance"], median, rtol=0.04)
+    mean = relative.mean(axis=0) * first.mean()
+    np.testing.assert_allclose(found["mean_distance"], mean, rtol=0.03)
+    nearest = np.bincount(relative[:, :-1].argmin(axis=1), minlength=len(names)) / len(relative)
+    np.testing.assert_allclose(found["probability_best"], nearest, atol=0.04)
+    nearer = (distance < control).mean(axis=0)
+    np.testing.assert_allclose(found["probability_better"], nearer, atol=0.04)
+    assert np.sort(nearest)[-2] > 0.05
+    # A+C is no candidate to find the best: members and best are compared without own genes, too.
+    over = [(relative[:, 5] < relative[:, some].min(axis=1)).mean() for some in ([0, 2], [0])]
+    assert min(over) < 0.5
+    columns = ["probability_nearer_than_members", "probability_nearer_than_measured"]
+    np.testing.assert_allclose(found.loc["A+C", columns].astype(float), over, atol=0.04)
+    assert found["genes_left_out"].tolist() == [
+        "T, A", "T, B", "T, C", "T, S", "T, A, B", "T, A, C"
+    ]  # fmt: skip
+    assert table.loc["control", "genes_left_out"] == "T"
+    # More than half of the change that T makes is in Q.
+    assert "Q" not in table.index
+    stored = fitted.uns["design"]["not_ranked"]
+    assert stored["perturbation"].tolist() == ["Q"]
+    assert "of the control's distance is left" in stored["why"].iloc[0]
+    assert "Not ranked: Q (without Q, " in caplog.text
+    words = "without T and the target genes of each candidate"
+    assert f"Distances to T are measured {words}" in caplog.text
+    assert fitted.uns["design"]["params"]["genes_left_out"] == words
+    # Members that are no candidates.
+    alone = ranking(fitted, candidates=["A+C", "S"]).loc["A+C", columns].astype(float)
+    assert alone.iloc[0] == pytest.approx(over[0], abs=0.06)
+
+
+def test_cells_are_measured_by_the_same_genes(fitted):
+    table = ranking(fitted)
+    cells = {name: fitted.X[(fitted.obs["perturbation"] == name).to_numpy()] for name in EFFECTS}
+    fit = posterior_from(fitted)
+    pool = read_candidates(["A"], None, fit)
+    bound = without_own_genes(pool, read_target(fitted, "T", fit, "perturbation"), fit)[1]
+    kept = [i for i, gene in enumerate(GENES) if gene not in "TA"]
+    apart = (cells["A"].mean(axis=0) - cells["T"].mean(axis=0))[kept] ** 2
+    error = sum(x.var(axis=0, ddof=1)[kept] / len(x) for x in (cells["A"], cells["T"]))
+    wanted = (apart - error).sum() * bound.goal.own.factor[0]
+    assert table.loc["A", "measured_distance"] == pytest.approx(wanted, rel=1e-6)
+    npt.tl.plan_screen(fitted, "T", n_perturbations=2)  # whose wells the next plate has
+    npt.tl.plan_cells(fitted, "T")
+    rows = fitted.uns["plan_cells"]["distances"].set_index("perturbation")
+    assert "Q" not in rows.index
+    assert rows.loc["A", "distance"] == pytest.approx(wanted, rel=0.05)
+    assert fitted.uns["plan_cells"]["advice"]["candidates"].tolist() == ["A", "A+B", "B", "C", "S"]
+
+
+@pytest.mark.parametrize("state", ["T", ["T", "A"]])
+def test_include_counts_all_genes(state, fitted, caplog):
+    target = npt.Target(state=state, own_genes="include")
+    with caplog.at_level(logging.INFO, logger="nextpert"):
+        table = ranking(fitted, target, rng=0)
+    fit = posterior_from(fitted)
+    pool = read_candidates(None, None, fit, read_target(fitted, target, fit, "perturbation"))
+    rows = fit.rows_of(state)
+    states = pool.states(fit, read_target(fitted, target, fit, "perturbation").targets)
+    goal = Goal(fit.control_mean, states=[fit.expected_state(row) for row in rows])
+    rng = np.random.default_rng([0, 1])
+    found = ranked_distance(states, goal, n_samples=400, rng=rng)
+    some = table.loc[[*pool.interventions.names, "control"]]
+    for name, each in {
+        "predicted_distance": found.median, "predicted_low": found.low, "mean_distance": found.mean,
+        "state_distance": found.centre,
+    }.items():  # fmt: skip
+        np.testing.assert_allclose(some[name], np.maximum(each, 0.0), rtol=1e-12)
+    assert (some["genes_left_out"] == "").all()
+    assert not len(fitted.uns["design"]["not_ranked"])
+    assert "measured without" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "target",
+    [{"G0": 3.5}, npt.Target(state="T", at_most={"A": 9.0}), npt.Target(at_least={"G1": 4.0})],
+    ids=["numbers", "bounds beside it", "bounds"],
+)
+def test_other_targets_count_all_genes(target, fitted):
+    table = ranking(fitted, target)
+    assert (table["genes_left_out"] == "").all()
+    assert "Q" in table.index
+
+
+def test_exact_fits_and_tables_of_shifts_count_all_genes(fitted):
+    table = ranking(fitted, candidates={"A": {"A": -1.0}, "Q": {"Q": -1.0}})
+    assert (table["genes_left_out"] == "").all()
+    npt.tl.fit_dag_blr(fitted, shift_sd=0)
+    assert (ranking(fitted)["genes_left_out"] == "").all()
+    assert "Q" in ranking(fitted).index
+
+
+def test_every_kind_of_distance_leaves_own_genes_out(fitted):
+    for distance in ("noise", "cosine"):
+        table = ranking(fitted, npt.Target(state="T", distance=distance))
+        assert table.loc["A", "genes_left_out"] == "T, A"
+        assert table.loc["A", "relative_distance"] < 0.6 < table.loc["S", "relative_distance"]
+    table = ranking(fitted, npt.Target(state="T", weights=["T", "G0", "G1", "A"]))
+    assert table.loc["A", "genes_left_out"] == "T, A"
+    assert table.loc["Q", "genes_left_out"] == "T"  # which does not count by the weights
+    table = ranking(fitted, npt.Target(state=["T", "A"]), candidates=["B", "C"])
+    assert table.loc["B", "genes_left_out"] == "T, A, B"
+    with pytest.raises(ValueError, match="genes that count are all targets of T"):
+        ranking(fitted, npt.Target(state="T", weights=["T"]))
+
+
+def test_a_target_that_differs_in_its_own_gene_alone_is_told(fitted, caplog):
+    with caplog.at_level(logging.WARNING, logger="nextpert"):
+        ranking(fitted, "S")
+    assert "S cannot be distinguished from the control without S and the target" in caplog.text
+    npt.tl.plan_cells(fitted, "S")
+    assert fitted.uns["plan_cells"]["advice"]["kind"] == AT_TARGET
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="nextpert"):
+        ranking(fitted, npt.Target(state="S", own_genes="include"))
+    assert "cannot be distinguished" not in caplog.text
+
+
+def test_a_plan_names_what_is_left_out_and_what_is_not_ranked(fitted):
+    def plan(target="T", **options):
+        options = {"n_perturbations": 6, **options}
+        npt.tl.plan_screen(fitted, target, **in_mappings(npt.tl.plan_screen, options))
+        return fitted.uns["plan"]
+
+    stored = plan(max_combination=2)
+    plate = stored["plate"].set_index("perturbation")
+    for name, row in plate.drop(index="control").iterrows():
+        assert row["genes_left_out"] == ", ".join(["T", *name.split("+")])
+    assert "Q" not in {part for name in plate.index for part in name.split("+")}
+    assert "A+B" in plate.index
+    with pytest.raises(ValueError, match="include names Q, which cannot be ranked by the genes"):
+        plan(include=["Q"])
+    assert not len(plan(pending=["Q"])["pending"])
+    assert "Q" in plan(npt.Target(state="T", own_genes="include"), include=["Q"])["plate"][
+        "perturbation"].tolist()  # fmt: skip
+
+
+def test_the_report_names_them(fitted, tmp_path):
+    npt.tl.design_interventions(fitted, "T")
+    npt.report(fitted, tmp_path / "page.html")
+    page = " ".join((tmp_path / "page.html").read_text(encoding="utf-8").split())
+    assert "They are measured without T and the target genes of each candidate" in page
+    assert "Not ranked: Q (without Q, " in page
+    assert "would be first" not in page
+    npt.tl.design_interventions(fitted, npt.Target(state="T", own_genes="include"))
+    npt.report(fitted, tmp_path / "other.html")
+    page = (tmp_path / "other.html").read_text(encoding="utf-8")
+    assert "They are measured without" not in page
+    assert "Not ranked" not in page
+
+
+def test_no_candidate_that_can_be_ranked_is_an_error(fitted):
+    with pytest.raises(ValueError, match="No candidate can be ranked"):
+        ranking(fitted, candidates=["Q"])
+    with pytest.raises(ValueError, match="own_genes"):
+        npt.Target(state="T", own_genes="some")
+
+
+def test_who_is_first_on_the_genes_of_nobody_is_told_where_it_differs(caplog, tmp_path):
+    # B does what T does to A, which A itself cannot be judged by.
+    effects = {
+        "control": ({}, 0.0), "T": ({"T": -1.5, "A": 1.2}, 1.0), "A": ({"A": -2.5}, 0.62),
+        "B": ({"B": -0.3, "A": 1.2}, 0.55),
+    }  # fmt: skip
+    adata = screen(effects, n=1000)
+    with caplog.at_level(logging.INFO, logger="nextpert"):
+        table = ranking(adata)
+    assert table.index[0] == "B"
+    assert adata.uns["design"]["params"]["first_on_other_genes"] == "A"
+    words = "On the genes that neither T nor any candidate targets, A would be first"
+    assert words in caplog.text
+    npt.report(adata, tmp_path / "page.html")
+    assert words in " ".join((tmp_path / "page.html").read_text(encoding="utf-8").split())
+    # Where others are few, there is nothing to compare.
+    few = [*"TABCQ", "G0", "G1", "G2"]
+    ranking(adata, npt.Target(state="T", weights=few))
+    assert adata.uns["design"]["params"]["first_on_other_genes"] == ""
+
+
+def test_candidates_in_pieces_are_the_same(fitted):
+    fit = posterior_from(fitted)
+    pool = read_candidates(["A", "B", "A+B", "Q"], None, fit)
+    kept, wanted = without_own_genes(
+        pool, read_target(fitted, "T", fit, "perturbation"), fit
+    )  # fmt: skip
+    assert kept.interventions.names == ["A", "B", "A+B"]
+    x = np.random.default_rng(0).normal(3, 1, (4, len(GENES)))
+    each = [wanted.goal.rows([j]).distance(x[[j]])[0] for j in range(4)]
+    np.testing.assert_allclose(wanted.goal.distance(x), each)
