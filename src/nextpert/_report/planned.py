@@ -107,10 +107,16 @@ def steps_section(found: Found) -> Section | None:
     steps = [str(advice["words"])] if advice else []
     if orders_plan(found):
         steps += _steps_of_plan(found)
-    elif "plan" not in found and "design" in found and advice.get("kind") in (MEASURE, ORDER):
+    elif "plan" not in found and "design" in found and advice.get("kind") == ORDER:
         steps.append(
             "Plan the cells and controls of the next round: run tl.plan_screen, and write this "
             "report again."
+        )
+    if advice.get("kind") in (MEASURE, ORDER):
+        steps.append(
+            "Add the new cells to this screen, fit again (Campaign.observe, or tl.fit_dag_blr on "
+            "all cells), and write this report again: it states whether a further round is "
+            "worthwhile."
         )
     return Section("steps", "Next steps", steps=steps) if steps else None
 
@@ -132,12 +138,7 @@ def _steps_of_plan(found: Found) -> list[str]:
         f"perturbation and {count(summary['n_controls'])} controls, counted after guides are "
         f"assigned and cells are filtered."
     )
-    steps = [order, profile]
-    steps.append(
-        "Add the new cells to this screen, fit again (Campaign.observe, or tl.fit_dag_blr on all "
-        "cells), and write this report again: it states whether a further round is worthwhile."
-    )
-    return steps
+    return [order, profile]
 
 
 def _orders(constructs: pd.DataFrame) -> list[str]:
@@ -202,6 +203,8 @@ def plan_section(found: Found) -> Section | None:
         f"W{contains_best(plan)[1:]}. They are expected to resolve "
         f"{share(summary['variance_reduction'])} of the remaining uncertainty."
     ]
+    if not orders_plan(found):
+        words.append("This plan is not what is advised: see the next steps.")
     left = int(summary["n_not_admitted"])
     if left:
         words.append(

@@ -73,7 +73,7 @@ def _next(found: Found) -> str:
         n = int((stored["lfsr"] < CLEAR_SIGN).any(axis=1).sum())
         n_all = len(stored["perturbations"])
         said.append(f"{n} of {n_all} perturbations have a significant effect.")
-    if "plan" not in found and advice.get("kind", ORDER) in (MEASURE, ORDER):
+    if "plan" not in found and advice.get("kind", ORDER) == ORDER:
         said.append("To plan the next round, run tl.plan_screen.")
     return " ".join(said)
 
@@ -88,9 +88,7 @@ def orders_plan(found: Found) -> bool:
     """Whether there is a plan, and the advice is to order it."""
     if "plan" not in found:
         return False
-    kind = advice_of(found).get("kind", ORDER)
-    again = bool((found["plan"]["plate"]["n_cells_seen"] > 0).all())
-    return kind == ORDER or (kind == MEASURE and again)
+    return advice_of(found).get("kind", ORDER) == ORDER
 
 
 def _plate(plan: Mapping[str, Any]) -> str:

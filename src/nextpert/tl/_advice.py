@@ -50,6 +50,7 @@ ADDS_UP = ", if effects add up"  # where no measured combination tells of intera
 NO_PERTURBATION = "no perturbation"
 _FAR = 0.9  # of the control's distance: a best known that hardly approaches the target
 _AS_NEAR, _NAMED = 0.5, 3  # probability of being as near as the best, and how many are named
+_LIKELY = 0.01  # probability of being the nearest from which more cells are worth it
 _INTERVAL = 1.645  # half the width of a 90% interval, in standard deviations
 
 
@@ -172,8 +173,8 @@ def advice_on(
         noise = choice.asked.noise.rows(kept[named].tolist())
         cells = float(noise.cells_for((tolerance * nothing / _INTERVAL) ** 2).max())
     elif said.advice == MEASURE:
-        nearer = found.centre[again] < found.centre[-1]  # a plan may be filled up with others
-        named = again[nearer] if nearer.any() else again
+        likely = found.nearest[again] >= _LIKELY  # a plan may be filled up with others
+        named = again[likely] if likely.any() else again
     of_more = said.gain_of_more if len(again) else 0.0
     stored = {
         "kind": said.advice,
@@ -285,12 +286,12 @@ def in_words(said: Mapping[str, Any], target: str, genes: str = "") -> str:
         percent(said[name]).replace("<", "less than")
         for name in ("relative_gain", "relative_gain_of_more")
     )
-    each = f"{said['n_cells']:,} cells each{', with new guides' * said['guides_differ']}"
+    each, new = f"{said['n_cells']:,} cells each", ", with new guides" * said["guides_differ"]
     closer = "is expected to bring the best perturbation closer by {} of the control's distance"
     if kind == MEASURE:
         instead = f" (the best plan with untested candidates: {gain})" if said["n_untested"] else ""
         return (
-            f"Measure more cells of {named} first ({each}): that {closer.format(of_more)}"
+            f"Measure more cells of {named} first ({each}{new}): that {closer.format(of_more)}"
             f"{instead}. W{chance}."
         )
     instead = f" (more cells of measured ones: {of_more})" if said["n_untested"] else ""
