@@ -15,6 +15,8 @@ from the controls (Norman, with 100 of them: from all cells) and shifts taken as
 
     python -m benchmarks.replays
     python -m benchmarks.replays --screens papalexi --repeats 3 --strategies exploit ei
+    python -m benchmarks.replays --repeats 20 --held-out --strategies random round_robin_means \
+        thompson_means
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import time
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import ttest_1samp
@@ -43,6 +46,9 @@ from nextpert.tl._fit_dag_blr.model import Graphs, Spec
 from nextpert.tl._replay_design import modelled
 from nextpert.tl._replay_design.modelled import Told, shift_sd_of
 from nextpert.tl._replay_design.tables import holm, plates_until_good
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SCREENS = ("papalexi", "tapseq", "norman")
 OURS = "exploit"
@@ -77,9 +83,12 @@ def known(cells: Cells, pool: CellPool, dag: Dag) -> Told:
 
 
 def campaigns(
-    pool: CellPool, on: tuple[Told, Told], target: int, repeat: int, strategies: list[str]
-) -> np.ndarray:
-    """Return what is recommended, shape ``(2, n_strategies, n_rounds + 1)``: in the pool or not.
+    pool: CellPool, on: tuple[Told, Told], target: int, repeat: int, strategies: list[str],
+    held_out: Sequence[bool],
+) -> np.ndarray:  # fmt: skip
+    """Return what is recommended, ``(n_readings, n_strategies, n_rounds + 1)``.
+
+    The target is in the pool of candidates, or ``held_out`` of it.
 
     ``on`` is what is known with the graph, for exact shifts, and without one, for others.
     """
@@ -91,38 +100,42 @@ def campaigns(
         build = partial(told.build, name, deal.target, rng=rng)
         return replay_plates(pool, deal, build, candidates=may, n_rounds=ROUNDS).recommended
 
-    both = (every, np.delete(every, target))
-    return np.array([[recommended(name, may) for name in strategies] for may in both])
+    may = [np.delete(every, target) if held else every for held in held_out]
+    return np.array([[recommended(name, some) for name in strategies] for some in may])
 
 
 def replayed(
-    cells: Cells, strategies: list[str], n_repeats: int, n_jobs: int
+    cells: Cells, strategies: list[str], n_repeats: int, n_jobs: int, held_out: Sequence[bool]
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Return distance and whether it is good, ``(2, targets, strategies, repeats, rounds + 1)``."""
+    """Return distance and whether it is good, ``(readings, targets, strategies, repeats, ...)``."""
     pool, targets = as_pool(cells), [j - 1 for j in above_noise(cells)]
     try:
         graph = boss(Moments.from_array(pool.control), rng=0).dag
     except ValueError:  # two genes are copies of each other in the few controls of Norman
         graph = learn(moments(cells, np.ones(len(cells.code), bool)))
     on = known(cells, pool, graph), known(cells, pool, Dag.from_edges(graph.n_nodes, []))
-    tasks = [(pool, on, t, r, strategies) for t, r in product(targets, range(n_repeats))]
+    tasks = [(pool, on, t, r, strategies, held_out) for t, r in product(targets, range(n_repeats))]
     done = dict(run_tasks(campaigns, tasks, n_jobs=n_jobs))
     found = np.array([done[i] for i in range(len(tasks))])
-    found = found.reshape(len(targets), n_repeats, 2, len(strategies), ROUNDS + 1)
+    found = found.reshape(len(targets), n_repeats, len(held_out), len(strategies), ROUNDS + 1)
     distance, good = np.empty(found.shape), np.empty(found.shape, bool)
     for i, t in enumerate(targets):
         truth, every = pool.truth(t), np.arange(pool.n_perturbations)
         distance[i] = truth.distance[found[i]] / truth.control
-        for held, may in enumerate((every, np.delete(every, t))):
+        for k, held in enumerate(held_out):
+            may = np.delete(every, t) if held else every
             is_good = np.isin(every, may[truth.as_good(may)])
-            good[i, :, held] = is_good[found[i, :, held]]
+            good[i, :, k] = is_good[found[i, :, k]]
     return (*(np.moveaxis(x, (2, 0, 3, 1), (0, 1, 2, 3)) for x in (distance, good)), targets)
 
 
-def run(name: str, cells: Cells, strategies: list[str], n_repeats: int, n_jobs: int) -> str:
+def run(
+    name: str, cells: Cells, strategies: list[str], n_repeats: int, n_jobs: int,
+    held_out: Sequence[bool] = (False, True),
+) -> str:  # fmt: skip
     """Return the section of one screen."""
     start = time.perf_counter()
-    distance, good, targets = replayed(cells, strategies, n_repeats, n_jobs)
+    distance, good, targets = replayed(cells, strategies, n_repeats, n_jobs, held_out)
     plates = plates_until_good(good)
     parts = [
         f"## {name}: {len(targets)} targets, {len(cells.names) - 1} perturbations, "
@@ -132,11 +145,12 @@ def run(name: str, cells: Cells, strategies: list[str], n_repeats: int, n_jobs: 
     over = distance[..., 1:].mean(axis=-1)
     gaps = {
         (held, s, what): (values[held, :, own] - values[held, :, strategies.index(s)]).mean(axis=0)
-        for held in (0, 1) for s in others
+        for held in range(len(held_out)) for s in others
         for what, values in (("distance", over), ("plates", plates))
     }  # fmt: skip
     p = holm(np.array([ttest_1samp(gap, 0).pvalue for gap in gaps.values()]))
-    for held, where in enumerate(("In the pool", "Held out")):
+    readings = ["held out" if held else "in the pool" for held in held_out]
+    for held, where in enumerate(readings):
         rows = {}
         for k, s in enumerate(strategies):
             mean, is_good = distance[held, :, k].mean(axis=(0, 1)), good[held, :, k].mean((0, 1))
@@ -145,14 +159,16 @@ def run(name: str, cells: Cells, strategies: list[str], n_repeats: int, n_jobs: 
                 f"{mean[1:].mean():.3f}", f"{is_good[1:].mean():.1%}",
                 f"{plates[held, :, k].mean():.1f}",
             ]  # fmt: skip
-        parts.append(f"{where}: distance over that of the control (share good), by plates seen:")
+        parts.append(
+            f"{where.capitalize()}: distance over that of the control (share good), by plates seen:"
+        )
         seen = [str(t) for t in (0, 1, 2, 3, 5, 7, 10)]
         parts.append(table(["", *seen, "mean 1 to 10", "good", "plates until good"], rows))
     rows = {}
     for (held, s, what), adjusted in zip(gaps, p, strict=True):
         gap = gaps[held, s, what]
         sem = gap.std(ddof=1) / np.sqrt(n_repeats)
-        head = f"{OURS} less {s}, {('in the pool', 'held out')[held]}"
+        head = f"{OURS} less {s}, {readings[held]}"
         rows.setdefault(head, []).append(f"{gap.mean():+.3f} ± {sem:.3f} (p {adjusted:.2g})")
     parts.append("Differences (below 0: nearer, sooner), p-values by Holm:")
     parts.append(table(["", "distance", "plates until good"], rows))
@@ -170,6 +186,7 @@ def main(arguments: list[str] | None = None) -> None:
     names = modelled.strategies()
     parser.add_argument("--strategies", nargs="+", default=list(CHOSEN), choices=names)
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--held-out", action="store_true", help="leave out targets in the pool")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
     parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
@@ -180,7 +197,8 @@ def main(arguments: list[str] | None = None) -> None:
         least = 0.0 if name == "norman" else 0.1
         screen = read_screen(Path(args.data), SOURCES[name], name=name, min_seen=least)
         cells = read_cells(screen)
-        sections.append(run(name, cells, strategies, args.repeats, args.workers))
+        held_out = (True,) if args.held_out else (False, True)
+        sections.append(run(name, cells, strategies, args.repeats, args.workers, held_out))
         print(sections[-1], flush=True)
         if args.save:
             Path(args.save).write_text("\n".join(sections))

@@ -46,11 +46,10 @@ def diagnosis_df(adata: ad.AnnData, key: str = "diagnosis") -> pd.DataFrame:
     >>> npt.tl.learn_dag(adata, search_options={"n_runs": 2})
     >>> npt.tl.fit_dag_blr(adata)
     >>> npt.tl.diagnose(adata)
-    >>> npt.get.diagnosis_df(adata).loc[:2, ["part", "quantity", "value", "passed"]]
-        part                quantity  value passed
-    0  cells           n_significant    4.0    yes
-    1  cells              n_distinct    4.0    yes
-    2  cells  n_target_genes_changed    4.0
+    >>> npt.get.diagnosis_df(adata).loc[:1, ["part", "quantity", "value", "passed"]]
+        part       quantity  value passed
+    0  cells  n_significant    4.0    yes
+    1  cells     n_distinct    4.0    yes
     """
     stored = read_result(adata, key, "tl.diagnose", what="diagnosis", part="parts")
     table, parts = stored["summary"], stored["parts"]

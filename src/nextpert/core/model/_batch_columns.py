@@ -79,6 +79,10 @@ class Columns(NamedTuple):
             The columns, and what is to be subtracted from the precision of the other terms,
             ``(..., m, m)``, and from their right-hand side, ``(..., m)``.
         """
+        if not right.shape[-1]:
+            m = cross.shape[-1]
+            nothing = np.zeros((*right.shape[:-1], m, m + 1))
+            return cls(cross, right, block), nothing[..., :m], nothing[..., m]
         solved = np.linalg.solve(block, np.concatenate([cross, right[..., None]], axis=-1))
         less = np.swapaxes(cross, -1, -2) @ solved
         root: Array = np.linalg.cholesky(block).astype(np.float64, copy=False)
@@ -86,6 +90,8 @@ class Columns(NamedTuple):
 
     def draw(self, others: Array, rng: np.random.Generator) -> Array:
         """Return a draw given the other terms, ``(..., m)``; shape ``(..., n_columns)``."""
+        if not self.at.shape[-1]:
+            return self.at
         normal = rng.standard_normal((*self.at.shape, 1))
         chance = np.linalg.solve(np.swapaxes(self.root, -1, -2), normal)
         return np.asarray(self.at + (chance - self.by @ others[..., None])[..., 0])

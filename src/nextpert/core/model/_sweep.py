@@ -261,21 +261,22 @@ class Sampler:
         right[0] += (program * left / self.control_noise).sum()
         precision[1:] += self.control_precision
         right[1:] += self.control_precision * self.control_scores
-        # And what is known of batches likewise.
-        shared = means.columns
-        block = np.einsum("js,jb,jc->sbc", 1.0 / variance, shared, shared, optimize=True)
-        of_columns = (total / variance).T @ shared
-        each = np.arange(shared.shape[1])
-        block[0, each, each] += (program**2 / means.psi).sum()
-        block[1:, each, each] += 1.0
-        of_columns[0] -= ((self.batches + self.batch_scores @ gamma.T) / means.psi) @ program
-        of_columns[1:] += self.batch_scores.T
-        cross = ((1.0 / variance).T @ shared)[:, :, None]
-        columns, less, less_right = Columns.integrated(block, cross, of_columns)
-        precision, right = precision - less[:, 0, 0], right - less_right[:, 0]
+        shared, columns = means.columns, None
+        if shared.shape[1]:  # and what is known of batches likewise
+            block = np.einsum("js,jb,jc->sbc", 1.0 / variance, shared, shared, optimize=True)
+            of_columns = (total / variance).T @ shared
+            each = np.arange(shared.shape[1])
+            block[0, each, each] += (program**2 / means.psi).sum()
+            block[1:, each, each] += 1.0
+            of_columns[0] -= ((self.batches + self.batch_scores @ gamma.T) / means.psi) @ program
+            of_columns[1:] += self.batch_scores.T
+            cross = ((1.0 / variance).T @ shared)[:, :, None]
+            columns, less, less_right = Columns.integrated(block, cross, of_columns)
+            precision, right = precision - less[:, 0, 0], right - less_right[:, 0]
         moved = right / precision + self.rng.standard_normal(1 + q) / np.sqrt(precision)
         self.control += moved @ means.design
-        self.batches += columns.draw(moved[:, None], self.rng).T @ means.design
+        if columns is not None:
+            self.batches += columns.draw(moved[:, None], self.rng).T @ means.design
 
     def noise(self, rows: slice) -> Array:
         """Return the variance of means that is a gene's own and comes of sampling."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,7 @@ VARIANCE = np.append(
     np.inf,
 )
 _ROWS = 4096  # effects summarised by one task
+_HELD = 2_000_000  # effects times draws whose means are held at once: 8 MB
 
 
 class Summary(NamedTuple):
@@ -221,8 +223,11 @@ class EffectDraws:
 
         Of the perturbations ``index``, in units of ``unit``; shape ``(n_some, n_genes, n_draws)``.
         """
-        if self.centre is not None:
-            return self.centre[index][:, :, draws]
+        held = self.centre
+        if held is None and self.place.size <= _HELD and not isinstance(draws, slice):
+            held = self._held
+        if held is not None:
+            return held[:, :, draws][index]
         cells = self.cells
         assert cells is not None
         whole: Any = np.ascontiguousarray
@@ -240,6 +245,11 @@ class EffectDraws:
             np.empty((2, place.shape[1])),
         )  # fmt: skip
         return out
+
+    @cached_property
+    def _held(self) -> NDArray[np.float32]:
+        """All of them at once: draw by draw, small tables would cost mostly calls."""
+        return self.centres(np.arange(len(self.expected)))
 
     def _which(self, index: ArrayLike | None) -> NDArray[np.int64]:
         """Return the perturbations that are asked for, all by default."""

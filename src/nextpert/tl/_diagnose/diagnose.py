@@ -301,10 +301,8 @@ def diagnose(
     others = ~judged.measured(refit, cells).own()
     rows = q.quantities(
         table, on_halves, unseen, left_out, halves, cells, nulls,
-        float((effects.lfsr[others] < CLEAR_SIGN).mean()) if others.any() else 0.0,
+        float((effects.lfsr[others] < CLEAR_SIGN).mean()) if others.any() else 0.0, undeclared,
     )  # fmt: skip
-    if undeclared is not None:
-        rows.insert(sum(row.part != q.BATCHES for row in rows), q.undeclared_row(undeclared))
     predictors = q.predictor_table(unseen)
     parts = verdicts.judge(
         rows, predictors, nulls, undeclared, by_condition=roles.condition_key is not None

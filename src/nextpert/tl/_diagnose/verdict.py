@@ -199,11 +199,11 @@ def judge(
     for row in rows:
         by.setdefault(row.part, {})[row.name] = row
     parts = [
-        _cells(by[q.CELLS], by[q.NEGATIVE]["standard_error_factor"]),
-        _negative(by[q.NEGATIVE], nulls),
+        _cells(by[q.CELLS], by[q.NEGATIVE]["standard_error_factor"].value),
+        _of_table(nulls) if nulls.kind == OF_TABLE else _negative(by[q.NEGATIVE], nulls),
         _positive(by[q.POSITIVE]),
         _shrinkage(by[q.SHRINKAGE]),
-        _unseen(by[q.UNSEEN], predictors, by[q.CELLS]["n_significant"].n, _ceiling(by[q.CEILING])),
+        _unseen(by[q.UNSEEN], predictors, by[q.CELLS]["n_significant"].n, by[q.CEILING]),
         _graph(by[q.GRAPH_PART]),
     ]
     # All rests on standard errors: on their size, and on what they hold.
@@ -214,7 +214,7 @@ def judge(
     elif q.GUIDES in by:
         parts.append(_left_out(q.GUIDES, by[q.GUIDES]))
     if q.BATCHES in by:
-        parts.append(_batches(by[q.BATCHES], by_condition))
+        parts.append(_left_out(q.BATCHES, by[q.BATCHES], by_condition=by_condition))
     return parts
 
 
@@ -225,17 +225,16 @@ def overall(parts: list[Part]) -> tuple[str, str]:
     parts rest on them; ``"trust"`` if every part has that level; else ``"care"``.
     """
     fatal = [part.name for part in parts if part.level == NOT and part.name in _FATAL]
-    level = NOT if fatal else TRUST if all(part.level == TRUST for part in parts) else CARE
-    start = {
-        TRUST: "Trust the model here",
-        CARE: "Trust the model with care",
-        NOT: "Do not trust the model here: choose perturbations at random",
-    }[level]
-    if q.NEGATIVE in fatal and q.CELLS not in fatal:
-        start = "Do not trust the model here: its significant effects may be false"
-    elif level == NOT and q.CELLS not in fatal:
-        start = "Do not trust the model here: do not use its effects, and choose new perturbations "
-        start += "at random"
+    if not fatal:
+        level = TRUST if all(part.level == TRUST for part in parts) else CARE
+        start = {TRUST: "Trust the model here", CARE: "Trust the model with care"}[level]
+    else:
+        level, start = NOT, "Do not trust the model here: "
+        start += (
+            "choose perturbations at random" if q.CELLS in fatal
+            else "its significant effects may be false" if q.NEGATIVE in fatal
+            else "do not use its effects, and choose new perturbations at random"
+        )  # fmt: skip
     return level, f"{start}. " + " ".join(part.words for part in parts)
 
 
@@ -251,51 +250,48 @@ def part_table(parts: list[Part]) -> pd.DataFrame:
     )
 
 
-def _cells(rows: _Rows, factor: Quantity) -> Part:
+def _cells(rows: _Rows, factor: float) -> Part:
     clear, distinct = rows["n_significant"], rows["n_distinct"]
     words = (
         f"Cells: {clear.value:.0f} of {clear.n} perturbations differ from the controls, "
         f"{distinct.value:.0f} from the other perturbations"
     )
-    if factor.value > 1:
-        words += f" (standard errors multiplied by {factor.value:.2f}, see negative controls)"
+    if factor > 1:
+        words += f" (standard errors multiplied by {factor:.2f}, see negative controls)"
     if not clear.value:
         return Part(q.CELLS, NOT, f"{words}: no effect can be detected.")
     if not distinct.value:
         return Part(q.CELLS, NOT, f"{words}: they cannot be distinguished.")
-    level = TRUST if clear.passed and distinct.passed else CARE
-    return Part(q.CELLS, level, f"{words}.")
+    return Part(q.CELLS, TRUST if clear.passed and distinct.passed else CARE, f"{words}.")
+
+
+def _of_table(nulls: Nulls) -> Part:
+    """Return what a table of effects, which has no control cells, shows of its standard errors."""
+    level = CARE
+    words = "a table has no control cells: its standard errors are taken as they are"
+    if nulls.of_perturbations > q.LARGEST_OF_TABLE:
+        level = NOT
+        words += (
+            f", but look too small. The quarter of perturbations that change the least have "
+            f"z-scores of a width of {nulls.of_perturbations:.2f} or more, where 1 is expected "
+            f"without effects. Either most perturbations change most genes, or standard errors are "
+            f"too small: all that follows is then too optimistic. Check how they were computed"
+        )
+    if not nulls.has_replicates:
+        words += (
+            ". Standard errors within a batch do not include the variation between clones and "
+            "batches, and no perturbation has rows in two batches that would show it: real alleles "
+            "of a knockout in another batch can differ by more"
+        )
+    return Part(q.NEGATIVE, level, f"Negative controls: could not be judged, as {words}.")
 
 
 def _negative(rows: _Rows, nulls: Nulls) -> Part:
     """Return the verdict on control cells that took the place of perturbations."""
-    share, width, n = rows["false_share"], rows["null_width"], len(nulls.table)
-    start = "Negative controls"
-    if nulls.kind == OF_TABLE:
-        words = f"{start}: could not be judged, as a table has no control cells: its standard "
-        words += "errors are taken as they are"
-        level = CARE
-        if nulls.of_perturbations > q.LARGEST_OF_TABLE:
-            words += (
-                f", but look too small. The quarter of perturbations that change the least have "
-                f"z-scores of a width of {nulls.of_perturbations:.2f} or more, where 1 is expected "
-                f"without effects. Either most perturbations change most genes, or standard errors "
-                f"are too small: all that follows is then too optimistic. Check how they were "
-                f"computed"
-            )
-            level = NOT
-        if not nulls.has_replicates:
-            words += (
-                ". Standard errors within a batch do not include the variation between clones and "
-                "batches, and no perturbation has rows in two batches that would show it: real "
-                "alleles of a knockout in another batch can differ by more"
-            )
-        return Part(q.NEGATIVE, level, f"{words}.")
+    share, width, n = rows["false_share"], nulls.width, len(nulls.table)
     if not n:
-        return Part(
-            q.NEGATIVE, CARE, f"{start}: could not be judged, as the controls have fewer than "
-            f"{2 * LEFT} cells."
-        )  # fmt: skip
+        words = f"could not be judged, as the controls have fewer than {2 * LEFT} cells"
+        return Part(q.NEGATIVE, CARE, f"Negative controls: {words}.")
     what = {
         BY_GUIDES: f"{n} control guides" if n > 1 else "one of two control guides",
         BY_BATCHES: f"the controls of {n} batches" if n > 1 else "the controls of one batch",
@@ -303,37 +299,33 @@ def _negative(rows: _Rows, nulls: Nulls) -> Part:
     }[nulls.kind]
     if nulls.in_batches:  # as perturbations are
         what += " in one batch each" if nulls.kind == BY_GUIDES else f" in each of {n} batches"
-    false, low, high = (rows[f"false_share{end}"].value for end in ("", "_lower", "_upper"))
-    words = (
-        f"of {share.n} effects of {what}, taken as perturbations, {rows['n_false'].value:.0f} are "
-        f"significant (lfsr < {CLEAR_SIGN:g}), {_percent(false)} ({_percent(low)} to "
-        f"{_percent(high)})"
+    false, low, high = (
+        f"{100 * x:.2f}%" if x < 0.1 else f"{100 * x:.0f}%"
+        for x in (rows[f"false_share{end}"].value for end in ("", "_lower", "_upper"))
     )
     worst = nulls.table.iloc[int(nulls.table["n_false"].to_numpy().argmax())]
-    if n > 1 and worst["n_false"] > 1:
-        words += f", {worst['n_false']} of them by {worst['name']}"
-    words += f". The width of their null is {width.value:.2f} ± {width.error:.2f}"
-    rate, limit = rows["false_discovery_rate"], rows["false_discovery_rate_lower"].value
-    too_many = low > q.FALSE_SHARE or limit > q.FALSE_SHARE
-    level, found = TRUST, nulls.width
-    if too_many or found.is_above(q.LARGEST_WIDTH):
-        level = NOT
-    elif found.is_above(1.0) or not rows["coverage_90"].passed:
-        level = CARE
-    if found.factor > 1:
-        words += f": errors are larger than stated, by a factor of {found.factor:.2f}"
-    elif rate.value > 0:
-        words += f". At most about {_percent(rate.value)} of the screen's significant effects "
-        words += "are false by this"
-    judgement = {
-        TRUST: "calibrated", CARE: "read significant effects with care",
-        NOT: "do not rely on significant effects",
-    }[level]  # fmt: skip
-    words = f"{start}: {judgement}. {words[:1].upper()}{words[1:]}."
+    by = f", {worst['n_false']} of them by {worst['name']}" if n > 1 < worst["n_false"] else ""
+    words = (
+        f"Of {share.n} effects of {what}, taken as perturbations, {rows['n_false'].value:.0f} are "
+        f"significant (lfsr < {CLEAR_SIGN:g}), {false} ({low} to {high}){by}. The width of their "
+        f"null is {width.value:.2f} ± {width.error:.2f}"
+    )
+    rate, least = rows["false_discovery_rate"].value, rows["false_discovery_rate_lower"].value
+    too_many = max(rows["false_share_lower"].value, np.nan_to_num(least)) > q.FALSE_SHARE
+    level, judgement = TRUST, "calibrated"
+    if too_many or width.is_above(q.LARGEST_WIDTH):
+        level, judgement = NOT, "do not rely on significant effects"
+    elif width.is_above(1.0) or not rows["coverage_90"].passed:
+        level, judgement = CARE, "read significant effects with care"
+    if width.factor > 1:
+        words += f": errors are larger than stated, by a factor of {width.factor:.2f}"
+    elif rate > 0:
+        few = f"{100 * rate:.2f}%" if rate < 0.1 else f"{100 * rate:.0f}%"
+        words += f". At most about {few} of the screen's significant effects are false by this"
     if nulls.kind != BY_GUIDES:
-        words += " This is the weaker proof: the controls have no two guides with enough cells"
-        words += ", so that no variance between guides is seen."
-    return Part(q.NEGATIVE, level, words)
+        words += ". This is the weaker proof: the controls have no two guides with enough cells, "
+        words += "so that no variance between guides is seen"
+    return Part(q.NEGATIVE, level, f"Negative controls: {judgement}. {words}.")
 
 
 def _positive(rows: _Rows) -> Part:
@@ -342,10 +334,8 @@ def _positive(rows: _Rows) -> Part:
         rows[name] for name in ("n_found", "n_opposite", "n_found_by_cells")
     )
     if not found.n:
-        return Part(
-            q.POSITIVE, CARE, "Positive controls: could not be judged, as no target gene is on "
-            "the panel."
-        )  # fmt: skip
+        words = "could not be judged, as no target gene is on the panel."
+        return Part(q.POSITIVE, CARE, f"Positive controls: {words}")
     words = (
         f"the target gene changes in the expected direction in {found.value:.0f} of {found.n} "
         f"perturbations (lfsr < {CLEAR_SIGN:g}; {by_cells.value:.0f} by their cells alone), and "
@@ -370,25 +360,10 @@ def ceiling_in_words(n: Mapping[str, float]) -> str:
     )
 
 
-def _ceiling(rows: _Rows) -> str:
-    """Return how many perturbations a better predictor could gain in."""
-    counts = {name: rows[f"n_{name}"].value for name in q.CEILINGS}
-    words = f"Of {rows['n_by_mean'].n} perturbations {counts['by_mean']:.0f} are "
-    words += ceiling_in_words(counts)
-    ceiling, r = rows["ceiling_r"].value, rows["r"].value
-    if np.isfinite(ceiling) and np.isfinite(r):
-        words += f" (of the others: correlation {r:.2f}, at most {ceiling:.2f} possible)"
-    return f"{words}."
-
-
-def _percent(share: float) -> str:
-    """Return a share in percent, with two digits below 10%."""
-    return f"{100 * share:.2f}%" if share < 0.1 else f"{100 * share:.0f}%"
-
-
 def _shrinkage(rows: _Rows) -> Part:
     cells, nothing, level = rows["error_to_raw_means"], rows["error_to_no_effect"], CARE
-    if rows["coverage_90_large"].is_hopeless:
+    hopeless = rows["coverage_90_large"].is_hopeless
+    if hopeless:
         level, start = NOT, _strong(rows)
     elif rows["coverage_90"].is_hopeless:
         level, start = NOT, "do not use the shrunken effects."
@@ -404,154 +379,145 @@ def _shrinkage(rows: _Rows) -> Part:
     else:
         level = TRUST if nothing.passed and _cover(rows) else CARE
         start = "use the shrunken effects."
-    return Part(q.SHRINKAGE, level, f"Effects: {start} {_shrinkage_words(rows)}")
-
-
-def _shrinkage_words(rows: _Rows) -> str:
-    cells = rows["error_to_raw_means"]
+    split, half = rows["n_by_guides"], "half of the cells"
+    if split.value:
+        half = "half of the guides"
+        if n_by_cells := split.n - int(split.value):
+            half += f" (half of the cells for {n_by_cells} of {split.n} perturbations)"
     words = (
-        f"Learned from {_half(rows['n_by_guides'])}, shrunken effects have on the other half a "
-        f"squared error of {_number(cells)} relative to the cells' means and of "
-        f"{_number(rows['error_to_no_effect'])} relative to no effect."
+        f"Learned from {half}, shrunken effects have on the other half a squared error of "
+        f"{_number(cells)} relative to the cells' means and of {_number(nothing)} relative to no "
+        f"effect."
     )
-    if not rows["coverage_90_large"].is_hopeless:  # else it comes first
+    if not hopeless:  # else it comes first
         words += f" {_intervals(rows)}."
     first, plain = (rows[f"own_state_first{by}"] for by in ("", "_by_raw_means"))
     if first.n:
-        found, by_cells = (f"{100 * row.value:.0f}%" for row in (first, plain))
-        words += f" A distinct perturbation ranks first towards its own state in {found} of cases "
-        words += f"({by_cells} by the cells' means)."
-    return words
+        words += (
+            f" A distinct perturbation ranks first towards its own state in "
+            f"{100 * first.value:.0f}% of cases ({100 * plain.value:.0f}% by the cells' means)."
+        )
+    return Part(q.SHRINKAGE, level, f"Effects: {start} {words}")
 
 
-def _unseen(rows: _Rows, predictors: pd.DataFrame, n_perturbations: int, ceiling: str) -> Part:
-    """Return the verdict on predictions.
+def _unseen(rows: _Rows, predictors: pd.DataFrame, n_perturbations: int, ceiling: _Rows) -> Part:
+    """Return the verdict on predictions, with what a better predictor could gain.
 
-    ``n_perturbations`` is the number of all in the fit; ``ceiling`` says what could be gained.
+    ``n_perturbations`` is the number of all in the fit.
     """
     error, mean = rows["error_to_no_effect"], rows["error_to_mean"]
-    single = predictors.iloc[:-1]
-    best = single.sort_values("error_to_no_effect", kind="stable").iloc[0]
-    used = [
-        f"{name} {weight:.2f}"
-        for name, weight in zip(single["predictor"], single["weight"], strict=True)
-        if weight >= 0.005  # else it would read 0.00
-    ]
-    words = (
-        f"All predictors together have a squared error of {_number(error)} relative to no effect "
-        f"(best alone: {best['predictor']}, {_two_digits(best['error_to_no_effect'])}; weights: "
-        f"{', '.join(used) or 'none'})."
-    )
-    if not np.isfinite(error.value):
-        words = "There is no effect to predict."
     if not error.n:
         words = "none can be predicted, as each has a target that is not on the panel."
         return Part(q.UNSEEN, NOT, f"Unseen perturbations: {words}")
+    single = predictors.iloc[:-1]
+    best = single.sort_values("error_to_no_effect", kind="stable").iloc[0]
+    pairs = zip(single["predictor"], single["weight"], strict=True)
+    used = [f"{name} {weight:.2f}" for name, weight in pairs if weight >= 0.005]  # else 0.00
+    words = "There is no effect to predict."
+    if np.isfinite(error.value):
+        words = (
+            f"All predictors together have a squared error of {_number(error)} relative to no "
+            f"effect (best alone: {best['predictor']}, {_two_digits(best['error_to_no_effect'])}; "
+            f"weights: {', '.join(used) or 'none'})."
+        )
     if error.n < n_perturbations:
         words += (
             f" {error.n} of {n_perturbations} were judged: the others have a target that is not "
+            f"on the panel."
         )
-        words += "on the panel."
-    words += f" {ceiling}"
+    counts = {name: ceiling[f"n_{name}"].value for name in q.CEILINGS}
+    words += f" Of {ceiling['n_by_mean'].n} perturbations {counts['by_mean']:.0f} are "
+    words += ceiling_in_words(counts)
+    most, r = ceiling["ceiling_r"].value, ceiling["r"].value
+    if np.isfinite(most) and np.isfinite(r):
+        words += f" (of the others: correlation {r:.2f}, at most {most:.2f} possible)"
+    words += "."
+    # No gain: a ratio of about 1 or more, or below it by less than its standard error.
     no_gain = [
         f"do not rank them, they are not {what}"
         for row, what in ((error, "predicted better than by no effect"),
                           (mean, "distinguished better than by the mean perturbation"))
-        if row.is_no_gain
+        if not row.value <= q.LARGEST_SHARE or row.value + row.error >= 1
     ]  # fmt: skip
     if rows["coverage_90_large"].is_hopeless:
         also = [f"{each.capitalize()}." for each in no_gain[:1]]
-        words = " ".join([_strong(rows), *also, words])
-        return Part(q.UNSEEN, NOT, f"Unseen perturbations: {words}")
-    words += f" {_intervals(rows)}."
-    if no_gain:
-        return Part(q.UNSEEN, NOT, f"Unseen perturbations: {no_gain[0]}. {words}")
-    level = TRUST if error.passed and mean.passed and _cover(rows) else CARE
-    hope = "they can be ranked" if level == TRUST else "rank them with care"
-    if not (error.is_judged and mean.is_judged):
-        hope += f"; how well they are predicted {_NOT_JUDGED}"
-    return Part(q.UNSEEN, level, f"Unseen perturbations: {hope}. {words}")
+        level, words = NOT, " ".join([_strong(rows), *also, words])
+    elif no_gain:
+        level, words = NOT, f"{no_gain[0]}. {words} {_intervals(rows)}."
+    else:
+        level = TRUST if error.passed and mean.passed and _cover(rows) else CARE
+        hope = "they can be ranked" if level == TRUST else "rank them with care"
+        if not (error.is_judged and mean.is_judged):
+            hope += f"; how well they are predicted {_NOT_JUDGED}"
+        words = f"{hope}. {words} {_intervals(rows)}."
+    return Part(q.UNSEEN, level, f"Unseen perturbations: {words}")
 
 
 def _graph(rows: _Rows) -> Part:
     weight, alone = rows["weight"], rows["error_alone"]
     share, halves = rows["error_to_no_graph"], rows["error_half_added"]
-    said = (
+    words = (
         f"Its weight is {weight.value:.2f}. Alone it has a squared error of {_number(alone)} "
         f"relative to no effect; all predictors have one of {share.value:.2f} relative to those "
         "without it."
     )
     if not halves.is_judged:
-        said += f" Whether it does harm to measured effects {_NOT_JUDGED}."
+        words += f" Whether it does harm to measured effects {_NOT_JUDGED}."
     elif not halves.passed:
-        said += f" It adds {halves.value:.2f} of the squared error of the cells' means to that of "
-        said += "measured effects: fit an empty graph."
-    if not weight.passed or not share.value < 1:
-        words = f"Graph: it adds nothing here, do not rank unseen perturbations by it. {said}"
-        return Part(q.GRAPH_PART, NOT, words)
+        words += f" It adds {halves.value:.2f} of the squared error of the cells' means to that of "
+        words += "measured effects: fit an empty graph."
     level = TRUST if share.passed and alone.is_below_one and halves.passed else CARE
-    adds = "it helps" if level == TRUST else "it helps a little"
-    if not share.is_judged:
-        adds = f"whether it helps {_NOT_JUDGED}"
-    return Part(q.GRAPH_PART, level, f"Graph: {adds}. {said}")
+    start = "it helps" if level == TRUST else "it helps a little"
+    if not weight.passed or not share.value < 1:
+        level, start = NOT, "it adds nothing here, do not rank unseen perturbations by it"
+    elif not share.is_judged:
+        start = f"whether it helps {_NOT_JUDGED}"
+    return Part(q.GRAPH_PART, level, f"Graph: {start}. {words}")
 
 
-def _left_out(name: str, rows: _Rows) -> Part:
+def _left_out(name: str, rows: _Rows, *, by_condition: bool = False) -> Part:
+    """Return the verdict on guides or batches that were left out.
+
+    If effects differ in batches, with what to do if perturbations act differently in them.
+    """
     error = rows["error_to_no_effect"]
     what, one = {q.GUIDES: ("Guides", "guide"), q.BATCHES: ("Batches", "batch")}[name]
     disagree = not error.value < 1 or rows["coverage_90"].is_hopeless
-    start = f"{what}: they disagree; " if disagree else f"{what}: "
+    level = NOT if disagree else TRUST if error.passed and _cover(rows) else CARE
     words = (
-        f"ffects learned without a {one} have a squared error on it of {_number(error)} relative "
+        f"effects learned without a {one} have a squared error on it of {_number(error)} relative "
         f"to no effect."
     )
     if rows["coverage_90_large"].is_hopeless:
-        return Part(name, NOT, f"{start}{_strong(rows)} E{words}")
-    words = f"{start}e{words} {_intervals(rows)}."
-    if disagree:
-        return Part(name, NOT, words)
-    if not error.is_judged:
-        words += f" Whether that is better than no effect {_NOT_JUDGED}."
-    return Part(name, TRUST if error.passed and _cover(rows) else CARE, words)
-
-
-def _batches(rows: _Rows, by_condition: bool) -> Part:
-    """Return the verdict on batches, with what to do if perturbations act differently in them."""
-    part = _left_out(q.BATCHES, rows)
-    if part.level == TRUST or (part.level == CARE and _cover(rows)):
-        return part
-    if by_condition:  # an average does not predict another condition, and need not
-        words = f"{part.words} Use those of each condition: tl.perturbation_effects(condition=...)."
-        return replace(part, level=CARE, words=words)
-    words = (
-        f"{part.words} If these batches are conditions, such as cell lines, give condition_key to "
-        f"pp.setup_screen, and fit again: effects are then estimated in each."
-    )
-    return replace(part, words=words)
+        level, words = NOT, f"{_strong(rows)} {words[:1].upper()}{words[1:]}"
+    else:
+        words += f" {_intervals(rows)}."
+        if not disagree and not error.is_judged:
+            words += f" Whether that is better than no effect {_NOT_JUDGED}."
+    words = f"{what}: {'they disagree; ' if disagree else ''}{words}"
+    if name == q.BATCHES and (level == NOT or (level == CARE and not _cover(rows))):
+        if by_condition:  # an average does not predict another condition, and need not
+            level = CARE
+            words += " Use those of each condition: tl.perturbation_effects(condition=...)."
+        else:
+            words += (
+                " If these batches are conditions, such as cell lines, give condition_key to "
+                "pp.setup_screen, and fit again: effects are then estimated in each."
+            )
+    return Part(name, level, words)
 
 
 def _undeclared(found: Nested) -> Part:
     level = {True: NOT, False: TRUST, None: CARE}[found.scatters]
-    words = (
-        f"Guides: adata.obs[{found.column!r}] is not declared, but its {found.n_levels} levels "
-        f"nest in the perturbation labels, as guides do: {found.scatter_in_words()}."
-    )
+    end = f"If its levels are guides, declare it with {found.call}."
     if found.scatters:
-        words += " Intervals and tests of this fit ignore it"
-        words += f": declare it with {found.call}, and fit again."
-    else:
-        words += f" If its levels are guides, declare it with {found.call}."
-    return Part(q.GUIDES, level, words)
-
-
-def _half(split: Quantity) -> str:
-    """Return what effects were learned from."""
-    n_by_cells = split.n - int(split.value)
-    if not split.value:
-        return "half of the cells"
-    if not n_by_cells:
-        return "half of the guides"
-    return f"half of the guides (half of the cells for {n_by_cells} of {split.n} perturbations)"
+        end = f"Intervals and tests of this fit ignore it: declare it with {found.call}, and fit "
+        end += "again."
+    words = (
+        f"adata.obs[{found.column!r}] is not declared, but its {found.n_levels} levels nest in the "
+        f"perturbation labels, as guides do: {found.scatter_in_words()}. {end}"
+    )
+    return Part(q.GUIDES, level, f"Guides: {words}")
 
 
 def _cover(rows: _Rows) -> bool:
@@ -579,11 +545,12 @@ def _number(row: Quantity) -> str:
     """Return a ratio of errors with its standard error; it may be below 0 by chance."""
     if not np.isfinite(row.value):
         return "unknown size"
+    by_chance = "below 0 by chance" if round(row.value, 2) < 0 else ""
     if not np.isfinite(row.error):
-        by_chance = "below 0 by chance, " if round(row.value, 2) < 0 else ""
-        return f"{_two_digits(row.value)} ({by_chance}no standard error)"
-    below = " (below 0 by chance)" if round(row.value, 2) < 0 else ""
-    return f"{_two_digits(row.value)} ± {row.error:.2f}{below}"
+        notes = ", ".join(filter(None, [by_chance, "no standard error"]))
+        return f"{_two_digits(row.value)} ({notes})"
+    end = f" ({by_chance})" if by_chance else ""
+    return f"{_two_digits(row.value)} ± {row.error:.2f}{end}"
 
 
 def _two_digits(value: float) -> str:
