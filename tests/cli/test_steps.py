@@ -22,7 +22,6 @@ from nextpert.cli import main
 from nextpert.cli._options import STEPS
 from nextpert.cli._read import read_target
 from nextpert.cli._results import rows_in_text
-from nextpert.cli._words import HINT
 from nextpert.core._shown import percent
 from nextpert.tl._design_interventions.tables import candidates_of
 
@@ -434,7 +433,7 @@ def test_warnings_take_one_line(fitted, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert any(line.startswith("nextpert: warning: ") and "HS2" in line for line in lines)
     assert all(line.startswith("nextpert: ") for line in lines)
-    assert lines[-1] == f"nextpert: {HINT}"
+    assert len(lines) == len(set(lines))
 
 
 @pytest.mark.slow
@@ -450,9 +449,8 @@ def test_what_functions_log_takes_one_line(fitted, monkeypatch, capsys):
     printed = capsys.readouterr()
     assert "nextpert: note: two lines of it" in printed.err.splitlines()
     assert printed.out.startswith("Trust") or printed.out.startswith("Do not trust")
-    parts = [line for line in printed.out.splitlines() if line.startswith("- ")]
-    assert parts[0].startswith("- Cells: ")
-    assert len(parts) >= 5  # one line per part of the model
+    parts = [line.split(": ")[0] for line in printed.out.splitlines()[1:8]]
+    assert {"Cells", "Effects", "Graph"} <= set(parts)  # one line per part of the model
     assert not logging.getLogger("nextpert").handlers
 
 

@@ -129,7 +129,7 @@ def test_words_by_numbers():
     said = {
         "kind": MEASURE, "best_known": "A", "good_enough": 0.87, "relative_gain": 0.03,
         "relative_gain_of_more": 0.034, "relative_distance": 0.4, "perturbations": ["A", "B"],
-        "cells_needed": 0.0, "guides_differ": 0, "n_perturbations": 8, "n_cells": 185,
+        "cells_needed": 0.0, "n_new_guides": 0, "n_perturbations": 8, "n_cells": 185,
         "n_untested": 0, "controls_trusted": 1, "tolerance": 0.1, "candidates": ["A"] * 24,
     }  # fmt: skip
     chance = (
@@ -140,7 +140,7 @@ def test_words_by_numbers():
         "Measure more cells of A, B first (185 cells each): that is expected to bring the best "
         f"perturbation closer by 3% of the control's distance. W{chance}."
     )
-    assert "(185 cells each, with new guides)" in in_words(said | {"guides_differ": 1}, "T")
+    assert "(185 cells each, of 4 new guides)" in in_words(said | {"n_new_guides": 4}, "T")
     said |= {"kind": CONFIRM, "cells_needed": 34.0}
     assert in_words(said, "T") == (
         f"Order nothing new; confirm A, B with at least 34 cells each: w{chance}. A has 40% of the "

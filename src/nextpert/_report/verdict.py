@@ -9,7 +9,7 @@ from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.roles import role_texts
 from nextpert._report.tables import count
 from nextpert.core._shown import percent
-from nextpert.core.design.stopping import MEASURE, ORDER
+from nextpert.core.design.stopping import ORDER
 from nextpert.tl._advice import ADDS_UP, name_of
 
 if TYPE_CHECKING:

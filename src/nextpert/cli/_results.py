@@ -78,14 +78,7 @@ def verdict_of(command: str, adata: AnnData, said: list[str]) -> str:
             f"are nearer than control cells, at {100 * params['confidence']:g}% "
             "confidence."
         )
-    return " ".join(said)
-
-
-def in_lines(adata: AnnData, verdict: str) -> str:
-    """Return a verdict with every part of the diagnosis on a line of its own."""
-    for words in adata.uns["diagnosis"]["parts"]["verdict"]:
-        verdict = verdict.replace(f" {words}", f"\n- {words}")
-    return verdict
+    return "\n".join(said)
 
 
 def summary_of(command: str, adata: AnnData) -> dict[str, Any]:

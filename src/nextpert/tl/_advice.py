@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from math import floor
+from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -171,7 +171,7 @@ def advice_on(
         also = also[np.argsort(found.mean[also], kind="stable")]
         named = np.append(first, also[also != first])[:_NAMED]
         noise = choice.asked.noise.rows(kept[named].tolist())
-        cells = float(noise.cells_for((tolerance * nothing / _INTERVAL) ** 2).max())
+        cells = _rounded_up(noise.cells_for((tolerance * nothing / _INTERVAL) ** 2).max())
     elif said.advice == MEASURE:
         likely = found.nearest[again] >= _LIKELY  # a plan may be filled up with others
         named = again[likely] if likely.any() else again
@@ -184,12 +184,12 @@ def advice_on(
         "gain": said.gain,
         "relative_gain": said.relative_gain,
         "relative_gain_of_more": of_more / nothing if away else np.nan,
-        "relative_distance": float(max(found.mean[first], 0) / nothing) if away else np.nan,
+        "relative_distance": float(found.median[first] / found.median[-1]) if away else np.nan,
         "perturbations": _adata.strings(names[i] for i in named),
         "cells_needed": cells,
         "n_perturbations": len(plate),
         "n_cells": n_cells,
-        "guides_differ": int(choice.asked.noise.shared > 0),
+        "n_new_guides": choice.n_guides if choice.asked.noise.shared > 0 else 0,
         "n_distinct": int(differs.sum()),
         "n_untested": int((~seen).sum()),
         "controls_trusted": int(null.is_trusted),
@@ -198,6 +198,14 @@ def advice_on(
         "candidates": _adata.strings(names),
     }
     return stored | {"words": in_words(stored, name_of(wanted.name), wanted.genes_in_words)}
+
+
+def _rounded_up(cells: float) -> float:
+    """Return a number of cells to the next ten, of many to two digits."""
+    if not np.isfinite(cells):
+        return float(cells)
+    step = 10.0 ** max(floor(log10(max(cells, 1.0))) - 1, 1)
+    return float(step * np.ceil(cells / step))
 
 
 def _of_measured(found: RankedDistance, seen: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
@@ -224,10 +232,13 @@ def name_of(target: Any) -> str:
     Examples
     --------
     >>> from nextpert.tl._advice import name_of
-    >>> name_of("STAT1"), name_of("IRF1=0.2, " * 9)
-    ('STAT1', 'the target state')
+    >>> name_of("STAT1"), name_of("STAT1; own genes included"), name_of("IRF1=0.2, " * 9)
+    ('STAT1', 'STAT1 (own genes included)', 'the target state')
     """
-    return str(target) if len(str(target)) <= 60 else "the target state"
+    if len(str(target)) > 60:
+        return "the target state"
+    state, *how = str(target).split("; ")
+    return f"{state} ({'; '.join(how)})" if how else state
 
 
 def log_advice(advice: Mapping[str, Any]) -> None:
@@ -276,7 +287,7 @@ def in_words(said: Mapping[str, Any], target: str, genes: str = "") -> str:
                 f"Order nothing: no candidate comes close. W{chance}, and {best} has {share} of it."
             )
         needed = said["cells_needed"]
-        each = f" with at least {needed:,.0f} cells" if np.isfinite(needed) else ""
+        each = f" with at least {needed:,.0f} cells" if 0 < needed < np.inf else ""
         each += " each" * (bool(each) and len(said["perturbations"]) > 1)
         return (
             f"Order nothing new; confirm {named}{each}: w{chance}. {best} has {share} of the "
@@ -286,12 +297,13 @@ def in_words(said: Mapping[str, Any], target: str, genes: str = "") -> str:
         percent(said[name]).replace("<", "less than")
         for name in ("relative_gain", "relative_gain_of_more")
     )
-    each, new = f"{said['n_cells']:,} cells each", ", with new guides" * said["guides_differ"]
+    each, n_new = f"{said['n_cells']:,} cells each", int(said["n_new_guides"])
+    of_new = f", of {n_new} new guide{'s' * (n_new > 1)}" if n_new else ""
     closer = "is expected to bring the best perturbation closer by {} of the control's distance"
     if kind == MEASURE:
         instead = f" (the best plan with untested candidates: {gain})" if said["n_untested"] else ""
         return (
-            f"Measure more cells of {named} first ({each}{new}): that {closer.format(of_more)}"
+            f"Measure more cells of {named} first ({each}{of_new}): that {closer.format(of_more)}"
             f"{instead}. W{chance}."
         )
     instead = f" (more cells of measured ones: {of_more})" if said["n_untested"] else ""

@@ -309,14 +309,15 @@ def design_interventions(
     }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     log_advice(stored["advice"])
-    share = 100 * best["relative_distance"]
     logger.info(
-        "Round %d: of %d candidates towards %s, %s is the first by %s (shift of %s: %s). It is "
-        "the nearest with probability %s; its predicted distance is %.3g (%.3g to %.3g)%s.",
+        "Round %d: of %d candidates towards %s, %s is the first by %s%s. It is "
+        "the nearest with probability %s; its predicted distance is %.3g (%.3g to %.3g), "
+        "the control's %.3g.",
         this_round, len(order), wanted.name, best["perturbation"], acquisition,
-        best["target_genes"], best["shift"], percent(best["probability_best"]),
+        f" (shift of {best['target_genes']}: {best['shift']})" * bool(best["target_genes"]),
+        percent(best["probability_best"]),
         best["predicted_distance"], best["predicted_low"], best["predicted_high"],
-        f", {share:.0f}% of the control's" if np.isfinite(share) else "",
+        tables.nothing_of(ranking)["predicted_distance"],
     )  # fmt: skip
     if elsewhere:
         logger.info(

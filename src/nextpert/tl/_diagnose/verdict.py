@@ -235,7 +235,7 @@ def overall(parts: list[Part]) -> tuple[str, str]:
             else "its significant effects may be false" if q.NEGATIVE in fatal
             else "do not use its effects, and choose new perturbations at random"
         )  # fmt: skip
-    return level, f"{start}. " + " ".join(part.words for part in parts)
+    return level, "\n".join([f"{start}.", *(part.words for part in parts)])
 
 
 def part_table(parts: list[Part]) -> pd.DataFrame:

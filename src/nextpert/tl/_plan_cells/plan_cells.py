@@ -153,23 +153,23 @@ def plan_cells(
         - ``advice`` (mapping): with a target: ``kind``, one of the five above, and ``words``, the
           sentence; ``best_known`` (the measured candidate of the smallest expected distance, or no
           perturbation), ``probability_best_known`` (of being the nearest of all candidates) and its
-          expected ``relative_distance`` (a share of the control's); ``good_enough``, the
+          ``relative_distance`` (predicted, a share of the control's); ``good_enough``, the
           probability that no candidate is closer than the best known by more than ``tolerance``;
           ``gain``, the squared distance by which the best known is expected to be closer after the
           best plan, ``relative_gain``, that as a share of the control's distance, and
           ``relative_gain_of_more``, by as many more cells of measured candidates;
           ``perturbations``, those to confirm or to measure; ``cells_needed``, the cells of each of
           them that estimate its distance within ``tolerance`` (else 0); ``n_perturbations``
-          and ``n_cells`` (of each) of the plan, and ``guides_differ``, 1 if cells of the same
-          guides tell less than those of new ones; ``n_distinct`` and ``n_untested``, the candidates
-          that differ and those without cells; ``controls_trusted``, 0 if a diagnosis of this fit
-          does not trust its negative controls; ``tolerance`` and ``confidence``; and
+          and ``n_cells`` (of each) of the plan, and ``n_new_guides`` for more cells of measured
+          perturbations, 0 if guides do not differ; ``n_distinct`` and ``n_untested``, the
+          candidates that differ and those without cells; ``controls_trusted``, 0 if a diagnosis of
+          this fit does not trust its negative controls; ``tolerance`` and ``confidence``; and
           ``candidates``. Shares and ``good_enough`` are NaN if the control cannot be distinguished
           from the target.
         - ``noise`` (mapping): ``guide_variance`` and ``replicate_variance`` (relative to that of a
           cell), ``control_guide_variance``, ``n_guides``, ``n_replicates``, ``n_cells`` (medians),
           ``n_control_cells``.
-        - ``verdict`` (text): all results in sentences.
+        - ``verdict`` (text): all results in sentences, a subject on each line.
         - ``cells``, ``fit`` (texts): the fingerprint of the fit's cells, and the digest of the fit.
         - ``params`` (mapping): the options of the call.
 
@@ -254,7 +254,7 @@ def plan_cells(
             n_samples=n_samples, rng=rng,
         )  # fmt: skip
         said.append(stored["advice"]["words"])
-    stored |= {"verdict": " ".join(said), **fit.origin, "params": params}
+    stored |= {"verdict": "\n".join(said), **fit.origin, "params": params}
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     logger.info("%s", stored["verdict"])
     return written

@@ -15,6 +15,7 @@ from nextpert._adata.arguments import at_least, checked, one_of, options
 from nextpert.core import acquisitions
 from nextpert.core._checks import as_rng
 from nextpert.core._shown import percent
+from nextpert.core.design.stopping import ORDER
 from nextpert.tl._advice import ADDS_UP, advice_on, advise, log_advice
 from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._plan_cells.distances import guides_of, usual_guides
@@ -316,9 +317,9 @@ def plan_screen(
 
 def _say(stored: dict[str, Any], n_chosen: int) -> None:
     table, summary, params = stored["plate"], stored["summary"], stored["params"]
-    target = params["target"]
+    target, is_advised = params["target"], stored["advice"]["kind"] == ORDER
     n_learn = int((table["strategy"] == "explore").sum())
-    if params["strategy"] == "exploit" and n_learn:
+    if params["strategy"] == "exploit" and n_learn and is_advised:
         logger.warning(
             "%d of %d perturbations are chosen by strategy 'explore' instead of 'exploit': "
             "no other candidate allowed has an expected state nearer to %s than the control.",
@@ -332,9 +333,10 @@ def _say(stored: dict[str, Any], n_chosen: int) -> None:
             "and than the best measured perturbation with probability above 0.5.", left,
         )  # fmt: skip
     logger.info(
-        "Plate of %d perturbations (%d cells, of which %d are controls) towards %s: %s. With "
+        "%s of %d perturbations (%d cells, of which %d are controls) towards %s: %s. With "
         "probability %s it contains the nearest of %d candidates%s, and it is expected to resolve "
         "%.2g%% of the remaining uncertainty.",
+        "Plate" if is_advised else "Not what is advised, but planned: a plate",
         n_chosen, summary["n_cells"], summary["n_controls"], target,
         _adata.list_names(table["perturbation"].head(n_chosen).astype(str), limit=8),
         percent(summary["probability_contains_best"]), params["n_candidates"],

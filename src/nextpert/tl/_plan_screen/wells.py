@@ -136,7 +136,7 @@ class Choice:
         n_samples: int,
         rng: np.random.Generator,
     ) -> None:
-        self.limits, self.wells = limits, wells
+        self.limits, self.wells, self.n_guides = limits, wells, n_guides
         self.admitted = np.ones(len(limits.allowed), bool)
         self._left: RemainingVariance | None = None  # after wells that were seen
         self._seen: list[int] = []
