@@ -257,6 +257,20 @@ def test_where_no_pair_is_admitted_there_is_nothing_to_order(screens, caplog):
     assert adata.uns["plan"]["plate"]["perturbation"].str.contains("+", regex=False).any()
 
 
+def test_what_a_pair_does_does_not_depend_on_the_other_candidates(screens):
+    adata = screens[CONFIRM].copy()
+    singles = posterior_from(adata).names
+    found = []
+    for more in ([], singles, [*singles, "g1+g2", "g1+g3", "g2+g3"]):
+        npt.tl.design_interventions(
+            adata, TOGETHER, candidates=["g0+g1", *more], n_samples=2000, rng=1
+        )
+        found.append(adata.uns["design"]["ranking"].set_index("perturbation").loc["g0+g1"])
+    for column in ("predicted_distance", "predicted_high", "predicted_distance_sd"):
+        values = [float(row[column]) for row in found]
+        np.testing.assert_allclose(values, values[0], rtol=0.06, err_msg=column)
+
+
 @pytest.mark.parametrize("strategy", ["exploit", "both"])
 def test_what_finds_the_best_is_admitted_whatever_else_is_planned(strategy, screens):
     adata = screens[CONFIRM].copy()

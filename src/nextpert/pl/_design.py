@@ -163,7 +163,7 @@ def _draw_distances(
     values, scale = np.append(mean, control), ""
     if values.min() > 0 and values.max() > _WIDE * values.min():
         square_root(panel)
-        scale = "; square-root axis"
+        scale = "\nsquare-root axis"
     names = [
         f"{name} ({n} cells)" if n else f"{name} (no cells yet)"
         for name, n in zip(top["perturbation"], seen, strict=True)
@@ -172,7 +172,7 @@ def _draw_distances(
     panel.set_yticks(range(len(top)), names, fontsize=size)
     panel.get_yticklabels()[0].set_fontweight("bold")
     panel.set_ylim(len(top) - 0.5, -0.5)
-    panel.set_xlabel(f"predicted distance to the target\n({unit_of_distance(stored)}{scale})")
+    panel.set_xlabel(f"predicted distance to the target\n({unit_of_distance(stored)}){scale}")
     title = f"towards {goal(stored['params']['target'])}\n"
     title += first_of(len(top), n_all, "candidates")
     if float(top["relative_distance"].iloc[0]) > 1:

@@ -113,8 +113,6 @@ def plan_screen(
         for strategy in shown
         if strategy != "control"
     ]
-    if (table["n_cells_seen"] == 0).any():
-        handles.append(entry("no cells yet", GREY, "o", face="white"))
     handles += [
         entry("its expected mean", BLACK, "|"),
         entry("control", GREY, line="--"),
