@@ -313,7 +313,7 @@ def design_interventions(
         "Round %d: of %d candidates towards %s, %s is the first by %s%s. It is "
         "the nearest with probability %s; its predicted distance is %.3g (%.3g to %.3g), "
         "the control's %.3g.",
-        this_round, len(order), wanted.name, best["perturbation"], acquisition,
+        this_round, int(admission.admitted.sum()), wanted.name, best["perturbation"], acquisition,
         f" (shift of {best['target_genes']}: {best['shift']})" * bool(best["target_genes"]),
         percent(best["probability_best"]),
         best["predicted_distance"], best["predicted_low"], best["predicted_high"],
