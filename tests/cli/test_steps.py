@@ -423,6 +423,21 @@ def test_the_name_of_the_last_step_gives_way(screen, capsys):
     assert "is the screen itself" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("target", ["MYC", "STK3"])
+def test_commands_give_one_advice_on_their_output(fitted, capsys, target):
+    said = {}
+    for step in ("design", "cells", "plan"):
+        assert run(step, fitted, "--target", target, "--out", fitted.parent / f"{step}.h5ad") == 0
+        out, err = capsys.readouterr()
+        advice = ad.read_h5ad(fitted.parent / f"{step}.h5ad").uns[STEPS[step].key]["advice"]
+        said[step] = str(advice["words"])
+        assert said[step] in out.splitlines()
+        assert said[step] not in err
+    assert run("report", fitted.parent / "plan.h5ad", "--out", fitted.parent / "x.html") == 0
+    assert said["plan"] in capsys.readouterr().out
+    assert len(set(said.values())) == 1
+
+
 def test_debug_shows_where_an_error_comes_from(fitted):
     with pytest.raises(ValueError, match="MYCC"):
         run("design", fitted, "--target", "MYCC", "--debug")

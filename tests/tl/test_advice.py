@@ -95,7 +95,7 @@ def test_each_kind_in_the_same_words_everywhere(kind, screens, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("candidates", [None, "genes"])
-def test_six_screens_have_one_advice_each(seed, candidates):
+def test_six_screens_have_one_advice_each(seed, candidates, tmp_path):
     adata = npt.datasets.simulated_screen(
         n_genes=10, n_control=200, n_perturbed=[10, 40][seed % 2], perturbed=6,
         expected_degree=3, rng=seed,
@@ -104,10 +104,11 @@ def test_six_screens_have_one_advice_each(seed, candidates):
     npt.tl.fit_dag_blr(adata)
     target = str(adata.obs["perturbation"].unique()[1])
     target = target if seed % 3 else unseen_target(adata)[0]
-    advice, said = everywhere(adata, target, candidates)
+    advice, said = everywhere(adata, target, candidates, tmp_path)
     assert len({each["kind"] for each in advice.values()}) == 1
     (words,) = {each["words"] for each in advice.values()}
-    assert all(words in text for text in said.values())
+    for name, text in said.items():
+        assert (str(escape(words)) if name == "report" else words) in text
 
 
 def test_numbers_of_the_rule_are_those_that_decide(screens):

@@ -88,9 +88,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-ADVICE = "nextpert.tl._advice"  # the logger of what to do next
-
-
 class _Stopped(BaseException):
     """The process was told to end; carries the number of the signal."""
 
@@ -119,7 +116,7 @@ def _stopped_by_signals() -> Iterator[None]:
 @contextmanager
 def _told_on_one_line() -> Iterator[None]:
     """Print what the functions warn of and log as warnings, each once and on one line."""
-    from nextpert.cli._words import heard, in_options, say
+    from nextpert.cli._words import ADVICE, heard, in_options, say
 
     said: list[str] = []
 

@@ -15,7 +15,6 @@ import numpy as np
 import nextpert
 from nextpert import _adata
 from nextpert._adata.progress import without_bars
-from nextpert.cli import ADVICE
 from nextpert.cli._options import STEPS, app
 from nextpert.cli._output import (
     SCREENS,
@@ -27,7 +26,7 @@ from nextpert.cli._output import (
 )
 from nextpert.cli._read import arguments_of, read_screen, read_table
 from nextpert.cli._results import rows_in_text, summary_of, table_of, verdict_of
-from nextpert.cli._words import command_of, flag_of, heard, settings, stage
+from nextpert.cli._words import ADVICE, command_of, flag_of, heard, settings, stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+ADVICE = "nextpert.tl._advice"  # the logger of what to do next
 # Errors are those of the Python functions.
 HINT = (
     "options are written --n-cells for n_cells, and --alpha for search_options['alpha']; "
