@@ -22,6 +22,7 @@ from nextpert.core import (
 from nextpert.core.design.goal import Goal
 from nextpert.core.design.plate import best_plate
 from nextpert.core.design.stopping import (
+    CONFIRM,
     Stopping,
     best_known,
     differing,
@@ -214,7 +215,8 @@ def campaign(way: Way, rng: np.random.Generator) -> np.ndarray:
             gap = 0.0 if way.as_good[said.chosen] else gap
             good = before(found, screen.n[1:] > 0, tolerance)
             true = way.distance[said.chosen] / way.distance[-1]
-            out[t, k] = said.good_enough, said.relative_gain, said.stop, good, gap, true
+            stops = said.advice == CONFIRM
+            out[t, k] = said.good_enough, said.relative_gain, stops, good, gap, true
     return out
 
 

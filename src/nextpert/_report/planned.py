@@ -112,7 +112,7 @@ def steps_section(found: Found) -> Section | None:
             "Plan the cells and controls of the next round: run tl.plan_screen, and write this "
             "report again."
         )
-    if advice.get("kind") in (MEASURE, ORDER):
+    if advice.get("kind") == MEASURE or orders_plan(found):
         steps.append(
             "Add the new cells to this screen, fit again (Campaign.observe, or tl.fit_dag_blr on "
             "all cells), and write this report again: it states whether a further round is "

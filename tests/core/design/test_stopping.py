@@ -48,9 +48,9 @@ def test_by_hand():
     assert result.chosen == 0
     assert result.gain == result.relative_gain == 0
     assert result.good_enough == 1  # closer by 1 or less
-    assert (result.advice, result.stop) == (CONFIRM, True)
+    assert result.advice == CONFIRM
     tighter = advised(found, [True, True], tolerance=0.06, confidence=0.8)
-    assert (tighter.good_enough, tighter.advice, tighter.stop) == (0.75, ORDER, False)
+    assert (tighter.good_enough, tighter.advice) == (0.75, ORDER)
     other = ranked([[2, 1, 10], [2, 1, 10]])
     assert advised(other, [True, False]).chosen == 0
     assert advised(other, [True, True]).chosen == 1
@@ -111,7 +111,7 @@ def test_no_plate_is_advised_where_nothing_differs():
     found = ranked(rng.gamma(4, size=(200, 9)) + 1)
     assert advised(found, np.ones(8, bool), told=True).advice == ORDER
     result = advised(found, np.ones(8, bool), told=True, distinct=False)
-    assert (result.advice, result.stop) == (NO_DIFFERENCE, False)  # more cells may tell
+    assert result.advice == NO_DIFFERENCE  # more cells may tell
 
 
 def test_shares_are_nan_where_the_control_is_at_the_target():
@@ -120,7 +120,7 @@ def test_shares_are_nan_where_the_control_is_at_the_target():
     for nothing in (0.0, -1.0):
         found = ranked(rng.normal([3.0, 4.0, nothing], 0.3, (400, 3)))
         result = advised(found, [True, True], told=True)
-        assert (result.advice, result.stop) == (AT_TARGET, False)
+        assert result.advice == AT_TARGET
         assert np.isnan([result.relative_gain, result.good_enough]).all()
         assert result.gain >= 0
     # A target known without error: draws of the control lie away from it by its own error alone.
@@ -152,8 +152,8 @@ def test_which_perturbations_differ():
 def test_the_control_is_chosen_where_nothing_was_tested():
     found = ranked([[20, 11, 10], [30, 14, 10]])
     result = advised(found, [False, False])
-    assert (result.chosen, result.stop, result.good_enough) == (2, False, 0.0)
-    assert advised(found, [True, True]).stop
+    assert (result.chosen, result.good_enough) == (2, 0.0)
+    assert advised(found, [True, True]).advice == CONFIRM
 
 
 def test_the_best_known_has_cells():
@@ -211,8 +211,8 @@ def test_stops_too_early_no_more_often_than_said():
         truth = np.append(rng.normal(mean, sd), 6.0)
         draws = np.column_stack([rng.normal(mean, sd, (200, 6)), np.full(200, 6.0)])
         result = advised(ranked(draws), np.ones(6, bool), tolerance=0.1)
-        n_stopped += result.stop
-        n_early += result.stop and truth[result.chosen] - truth.min() > 0.6
+        n_stopped += result.advice == CONFIRM
+        n_early += result.advice == CONFIRM and truth[result.chosen] - truth.min() > 0.6
     assert n_stopped > 100
     assert n_early <= 0.1 * n_stopped + 3 * np.sqrt(0.09 * n_stopped)
 

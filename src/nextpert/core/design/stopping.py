@@ -190,11 +190,6 @@ class Stopping:
     gain_of_more: float
     advice: str
 
-    @property
-    def stop(self) -> bool:
-        """Whether the best known is good enough: what is left is to confirm it."""
-        return self.advice == CONFIRM
-
 
 def stopping(
     found: RankedDistance,

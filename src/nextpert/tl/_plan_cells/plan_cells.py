@@ -15,7 +15,7 @@ from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.own_genes import without_own_genes
 from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._plan_cells.distances import distances_table, read_distances, read_measured
-from nextpert.tl._plan_cells.stop import (
+from nextpert.tl._plan_cells.tables import (
     CELLS,
     curves_table,
     distances_in_words,
