@@ -120,7 +120,7 @@ def test_one_is_not_advised_to_go_on_where_controls_are_not_trusted():
     assert adata.uns["plan_cells"]["advice"]["kind"] == ORDER
     found = diagnosed(adata)
     assert found["level"] == "do not trust"
-    start = "Do not trust the model here: its significant effects may be false. "
+    start = "Do not trust the model here: its significant effects may be false.\n"
     assert found["verdict"].startswith(start)  # errors that are too small come first
     npt.tl.plan_cells(adata, **options)
     found = adata.uns["plan_cells"]

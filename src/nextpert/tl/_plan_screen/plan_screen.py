@@ -15,7 +15,7 @@ from nextpert._adata.arguments import at_least, checked, one_of, options
 from nextpert.core import acquisitions
 from nextpert.core._checks import as_rng
 from nextpert.core._shown import percent
-from nextpert.core.design.stopping import ORDER
+from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE, ORDER
 from nextpert.tl._advice import ADDS_UP, advice_on, advise, log_advice
 from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._plan_cells.distances import guides_of, usual_guides
@@ -317,9 +317,10 @@ def plan_screen(
 
 def _say(stored: dict[str, Any], n_chosen: int) -> None:
     table, summary, params = stored["plate"], stored["summary"], stored["params"]
-    target, is_advised = params["target"], stored["advice"]["kind"] == ORDER
+    target, kind = params["target"], stored["advice"]["kind"]
+    is_advised, can_advise = kind == ORDER, kind not in (AT_TARGET, NO_DIFFERENCE)
     n_learn = int((table["strategy"] == "explore").sum())
-    if params["strategy"] == "exploit" and n_learn and is_advised:
+    if params["strategy"] == "exploit" and n_learn and can_advise:
         logger.warning(
             "%d of %d perturbations are chosen by strategy 'explore' instead of 'exploit': "
             "no other candidate allowed has an expected state nearer to %s than the control.",
