@@ -98,7 +98,7 @@ def run_report(job: Job) -> None:
     finish(job, writers, screen)
     keys = arguments.get("keys", {})
     verdict = verdict_in(read_all(adata, keys_of(keys), keys))
-    text = " ".join([verdict.next, verdict.trust, *verdict.notes])
+    text = "\n".join([verdict.next, verdict.trust, *verdict.notes])
     if options["json"]:
         print_json(job, text, {"n_cells": adata.n_obs}, writers)
     else:

@@ -64,6 +64,7 @@ def advise(
     n_controls: int | None = None,
     n_guides: int | None = None,
     tolerance: float = TOLERANCE,
+    are_admitted: bool = False,
     n_samples: int = N_SAMPLES,
     rng: int | np.random.Generator | None = 0,
 ) -> dict[str, Any]:
@@ -80,6 +81,8 @@ def advise(
         Guides of a perturbation; by default those of the screen.
     tolerance
         As of :func:`nextpert.core.design.stopping.stopping`.
+    are_admitted
+        Whether untested combinations that add nothing are left out already.
     n_samples, rng
         Draws, and their seed or generator.
     """
@@ -91,7 +94,8 @@ def advise(
         fit, pool, wanted.goal, Constraints(none == 0, [], none, none, 0.0, np.inf),
         wells, targets=wanted.targets, n_guides=guides, n_samples=n_samples, rng=as_rng(rng),
     )  # fmt: skip
-    choice.admit(pool, fit, wanted)
+    if not are_admitted:
+        choice.admit(pool, fit, wanted)
     planned = choice.choose("exploit", max_new=None, fixed_controls=n_controls)
     return advice_on(adata, fit, pool, wanted, choice, planned, tolerance=tolerance)
 

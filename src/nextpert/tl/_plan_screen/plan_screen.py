@@ -262,7 +262,7 @@ def plan_screen(
     if 0 < len(some) < len(names):  # by the draws of candidates that no combination is among
         advice = advise(
             adata, fit, pool.rows(some), wanted.rows(some), wells=wells, n_controls=n_controls,
-            n_guides=n_guides, rng=rng,
+            n_guides=n_guides, are_admitted=True, rng=rng,
         )  # fmt: skip
     else:
         advice = advice_on(adata, fit, pool, wanted, choice, found)
