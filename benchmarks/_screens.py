@@ -124,7 +124,9 @@ class Screen:
         kept = self.environments.only(perturbations)
         weights = None if rng is None else resample_within(kept.codes, rng)
         moments = screen_moments(self.cells, np.arange(self.cells.n_vars), kept, weights=weights)
-        return Statistics(moments, kept.perturbation, self.control, kept.batches()[1])
+        return Statistics(
+            moments, kept.perturbation, self.control, kept.indicators(kept.roles.batch_key)[1]
+        )
 
 
 def resample_within(codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:

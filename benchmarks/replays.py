@@ -105,10 +105,15 @@ def campaigns(
 
 
 def replayed(
-    cells: Cells, strategies: list[str], n_repeats: int, n_jobs: int, held_out: Sequence[bool]
+    cells: Cells,
+    strategies: list[str],
+    n_repeats: int,
+    n_jobs: int,
+    held_out: Sequence[bool],
+    every: int,
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """Return distance and whether it is good, ``(readings, targets, strategies, repeats, ...)``."""
-    pool, targets = as_pool(cells), [j - 1 for j in above_noise(cells)]
+    pool, targets = as_pool(cells), [j - 1 for j in above_noise(cells)][::every]
     try:
         graph = boss(Moments.from_array(pool.control), rng=0).dag
     except ValueError:  # two genes are copies of each other in the few controls of Norman
@@ -131,11 +136,11 @@ def replayed(
 
 def run(
     name: str, cells: Cells, strategies: list[str], n_repeats: int, n_jobs: int,
-    held_out: Sequence[bool] = (False, True),
+    held_out: Sequence[bool] = (False, True), every: int = 1,
 ) -> str:  # fmt: skip
     """Return the section of one screen."""
     start = time.perf_counter()
-    distance, good, targets = replayed(cells, strategies, n_repeats, n_jobs, held_out)
+    distance, good, targets = replayed(cells, strategies, n_repeats, n_jobs, held_out, every)
     plates = plates_until_good(good)
     parts = [
         f"## {name}: {len(targets)} targets, {len(cells.names) - 1} perturbations, "
@@ -187,6 +192,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--strategies", nargs="+", default=list(CHOSEN), choices=names)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--held-out", action="store_true", help="leave out targets in the pool")
+    parser.add_argument(
+        "--every", type=int, default=1, help="take every second, third (and so on) target"
+    )
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
     parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
@@ -198,7 +206,9 @@ def main(arguments: list[str] | None = None) -> None:
         screen = read_screen(Path(args.data), SOURCES[name], name=name, min_seen=least)
         cells = read_cells(screen)
         held_out = (True,) if args.held_out else (False, True)
-        sections.append(run(name, cells, strategies, args.repeats, args.workers, held_out))
+        sections.append(
+            run(name, cells, strategies, args.repeats, args.workers, held_out, args.every)
+        )
         print(sections[-1], flush=True)
         if args.save:
             Path(args.save).write_text("\n".join(sections))

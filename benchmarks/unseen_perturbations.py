@@ -148,7 +148,7 @@ def with_expected_change(
     mu = control[[k for _, k in known]]
     efficacy = learn_efficacy(mu, change, se, direction=direction)
     name = next(q for q in screen.environments.perturbations() if q not in rest.label)
-    expected = efficacy.expected_change(control)[0]
+    expected = direction * efficacy.mean * control
     unseen = perturbations_of(screen, rest, name, expected)
     return said_of(unseen, [graph])
 

@@ -1,13 +1,16 @@
-"""The house: no import in a circle or upwards, and no AnnData, scanpy, pandas or plots in core."""
+"""The house: imports by floors, arrays alone in core, and few functions below a call."""
 
 from __future__ import annotations
 
 import ast
+import sys
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+import nextpert as npt
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
@@ -119,3 +122,40 @@ def test_core_knows_arrays_alone(name):
 @pytest.mark.parametrize("path", [*modules().values()], ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_file_is_long(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 600
+
+
+# Functions of the package below a call on 10 genes and 6 perturbations, and calls one below the
+# other, at most.
+FEW = {"fit_dag_blr": (222, 11)}
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_a_call_passes_few_functions(name):
+    adata = npt.datasets.simulated_screen(
+        n_genes=10, n_control=500, n_perturbed=60, perturbed=6, rng=0
+    )
+    npt.tl.learn_dag(adata)
+    function, stack, passed, longest = getattr(npt.tl, name), [], set(), 0
+    function(adata)  # compiled, and what is read once is read
+
+    def profile(frame, event, _):
+        nonlocal longest
+        code = frame.f_code
+        if not code.co_filename.startswith(str(Path(npt.__file__).parent)):
+            return
+        if event == "call":
+            stack.append((code.co_filename, code.co_qualname))
+            passed.add(stack[-1])
+            longest = max(longest, len(stack))
+        elif event == "return" and stack:
+            stack.pop()
+
+    sys.setprofile(profile)
+    try:
+        function(adata)
+    finally:
+        sys.setprofile(None)
+    named = [name for _, name in passed if not name.rsplit(".", 1)[-1].startswith("<")]
+    assert len(named) > 100
+    assert len(named) <= FEW[name][0]
+    assert longest <= FEW[name][1]

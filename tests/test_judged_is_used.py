@@ -176,7 +176,10 @@ def test_each_predictor_is_scored_by_what_it_is_used_for(judged):
     """By itself, at weight 1, a predictor hands out what the diagnosis scores of it."""
     whole, reduced = judged
     fit = posterior_from(whole)
-    roles, parts = fitted_roles(whole, fit.params), Folds.of(fit, "dag_blr")
+    roles, parts = (
+        fitted_roles(whole, fit.params),
+        Folds.of(fit, "dag_blr", np.random.default_rng(0)),
+    )
     held_out = read_held_out(whole, "dag", roles, len(GENES), parts.names)
     rng = np.random.default_rng(0)
     halves = read_halves(

@@ -96,8 +96,8 @@ def test_environments_are_the_combinations_that_occur(screen):
     cell = found.table.iloc[found.codes[9]]
     assert cell[keys].tolist() == screen.obs.iloc[9][keys].astype(str).tolist()
     assert found.perturbations() == ["A", "B+C"]
-    assert found.conditions()[0] == ["dose=low"]
-    names, batches = found.batches()
+    assert found.indicators(found.condition_names)[0] == ["dose=low"]
+    names, batches = found.indicators(found.roles.batch_key)
     assert names == ["plate=y", "plate=z", "donor=1"]
     assert batches.shape == (len(found.table), 3)
     assert (batches[:, 2] == (found.table["donor"] == "1")).all()
@@ -110,7 +110,7 @@ def test_flags_are_conditions_and_a_guide_may_be_missing(screen):
     screen.obs["treated"] = np.arange(600) % 3 == 0
     screen.obs.loc["c7", "guide"] = np.nan
     found = read_environments(screen, Roles("pert", "NT", "guide", (), ("treated",)))
-    assert found.conditions()[0] == ["treated=True"]
+    assert found.indicators(found.condition_names)[0] == ["treated=True"]
     assert found.covariate_names == []
     assert found.table["guide"].iloc[found.codes[7]] == ""
     assert found.table["n_cells"].sum() == 599

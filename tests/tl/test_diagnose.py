@@ -440,3 +440,27 @@ def test_one_cell_a_perturbation(screen):
     assert (found["perturbations"]["n_cells"] == 1).all()
     assert found["perturbations"]["error_half"].isna().all()
     assert found["level"] == "do not trust"
+
+
+@pytest.mark.brief_chain
+def test_of_many_perturbations_a_sample_is_judged(screen, monkeypatch):
+    """As if the screen had no others: but for tests of differences, which are of all."""
+    monkeypatch.setattr("nextpert.tl._diagnose.halves.MOST", 4)
+    whole = npt.tl.diagnose(screen, copy=True).uns["diagnosis"]
+    table = whole["perturbations"]
+    kept = table["split_by"] != ""
+    names = table.loc[kept, "perturbation"].tolist()
+    assert len(names) == 4 < len(table)
+    assert f"judged by 4 of {len(table)} perturbations" in whole["verdict"]
+    scored = table.filter(regex="^(error|coverage|r_|reliability)")
+    assert scored[~kept].isna().all(axis=None)
+    assert scored["error_half"][kept].notna().all()
+    assert np.isnan(whole["unseen_mean"][~kept]).all()
+    assert table["squared_distance"].notna().all()
+    monkeypatch.undo()
+    part = screen[screen.obs["perturbation"].isin(["control", *names])].copy()
+    npt.tl.fit_dag_blr(part)
+    npt.tl.diagnose(part)
+    alone = part.uns["diagnosis"]["unseen_mean"]
+    assert np.isfinite(alone).any()
+    np.testing.assert_array_equal(whole["unseen_mean"][kept], alone)

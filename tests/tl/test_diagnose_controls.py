@@ -309,7 +309,10 @@ def test_halves_of_the_controls_of_nested_batches_tell_whether_their_errors_are_
     npt.pp.setup_screen(adata, batch_key="batch")
     npt.tl.fit_dag_blr(adata)
     fit = posterior_from(adata)
-    roles, folds = fitted_roles(adata, fit.params), Folds.of(fit, "dag_blr")
+    roles, folds = (
+        fitted_roles(adata, fit.params),
+        Folds.of(fit, "dag_blr", np.random.default_rng(0)),
+    )
     halves = read_halves(
         adata, fit.columns, folds.names, roles, np.random.default_rng(0), folds=folds
     )
@@ -378,7 +381,10 @@ def test_coverage_by_size_against_a_count_of_intervals():
     adata = guided(0.1)
     found = diagnosed(adata, guide_key="guide")
     fit = posterior_from(adata)
-    roles, folds = fitted_roles(adata, fit.params), Folds.of(fit, "dag_blr")
+    roles, folds = (
+        fitted_roles(adata, fit.params),
+        Folds.of(fit, "dag_blr", np.random.default_rng(0)),
+    )
     halves = read_halves(
         adata, fit.columns, folds.names, roles, np.random.default_rng(0), folds=folds
     )

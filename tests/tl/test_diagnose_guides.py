@@ -52,7 +52,7 @@ def guided(effect_of_guide, batch_effect=0.0, rng=0):
 
 def test_guides_add_their_share_of_the_variance_within_cells_for_perturbation_and_controls():
     within = np.array([[1.0, 4.0], [1.0, 4.0]])
-    seen = SimpleNamespace(within=lambda: within)
+    seen = SimpleNamespace(within=within)
     found = between_guides(np.array([0.1, 0.25, 0.5]), seen)
     np.testing.assert_allclose(found, [[0.35, 1.4], [0.6, 2.4]])
 

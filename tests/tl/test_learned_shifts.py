@@ -12,7 +12,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from
-from nextpert._adata.environments import Plan, say_unmeasured
+from nextpert._adata.environments import Plan, report
 from nextpert.core import ScreenMoments
 from nextpert.core.screen.guides import guide_variance
 from nextpert.tl._fit_dag_blr.cells import pool_cells
@@ -46,7 +46,7 @@ def test_many_that_are_not_measured_are_told_once_and_briefly(hint, caplog):
     caplog.set_level(logging.INFO, "nextpert")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        say_unmeasured(plan)
+        report(plan)
     told = [str(warning.message) for warning in caught] + caplog.messages
     assert told == [
         "Perturbations without a target on the panel (15), whose effects are estimated from their "

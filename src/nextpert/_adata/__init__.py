@@ -8,7 +8,6 @@ from nextpert._adata.batches import (
 )
 from nextpert._adata.features import load_features, read_features
 from nextpert._adata.graph import (
-    named_dag,
     panel_of,
     read_graph,
     read_graphs,

@@ -22,7 +22,7 @@ import pandas as pd
 
 from nextpert._adata.panel import closest, list_names
 from nextpert._adata.roles import Kept
-from nextpert._adata.stored import check_key, check_writable
+from nextpert._adata.stored import check_writable
 
 _LARGEST = 2**63  # which a machine word holds
 
@@ -253,9 +253,8 @@ def checked(
             first = dict(zip(positional, args, strict=False))
             given = check_arguments(call, first | kwargs)
             if writes and "adata" in given:
-                check_key(given.get("key_added", "key"))
-                returned = given.get("copy") or given.get("as_anndata")
-                check_writable(given["adata"], copy=bool(returned))
+                key, returned = given.get("key_added", "key"), given.get("copy")
+                check_writable(given["adata"], key, copy=bool(returned or given.get("as_anndata")))
             rest: Any = [*map(given.get, first), *args[len(first) :]]
             named: Any = {name: given[name] for name in kwargs}
             return function(*rest, **named)

@@ -186,7 +186,9 @@ def _batches(
 ) -> Batches:
     """Return what the combinations ``codes`` of cells add, from the means of environments."""
     group = environments.levels(environments.roles.perturbation_key, *environments.condition_names)
-    clean, sd = labelled.without_batches(environments.batches()[1], group)
+    clean, sd = labelled.without_batches(
+        environments.indicators(environments.roles.batch_key)[1], group
+    )
     without, columns = np.split(clean.mean, [labelled.n_nodes], axis=1)
     offsets = np.full((len(names), labelled.n_nodes), np.nan)
     of_combination = np.full((len(names), len(sd)), np.nan)

@@ -72,10 +72,13 @@ class Interventions:
     def readable(self, genes: Sequence[str]) -> list[str]:
         """Return the shifts of the target genes as text, such as ``"-1.20, -0.33"``."""
         place = {gene: i for i, gene in enumerate(genes)}
-        return [
-            ", ".join(_number(row[place[gene]]) for gene in targets)
-            for row, targets in zip(self.shifts, self.targets, strict=True)
-        ]
+        shown = []
+        for row, targets in zip(self.shifts, self.targets, strict=True):
+            values = [float(row[place[gene]]) for gene in targets]
+            shown.append(
+                ", ".join(f"{x:+.2f}" if abs(x) >= 0.1 or x == 0 else f"{x:+.2g}" for x in values)
+            )
+        return shown
 
 
 def read_table(
@@ -161,10 +164,6 @@ def hardly_expressed_message(genes: Sequence[str]) -> str:
     )
 
 
-def _number(value: float) -> str:
-    return f"{value:+.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:+.2g}"
-
-
 def _require_unique(names: Sequence[str], what: str) -> None:
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
@@ -244,12 +243,11 @@ class Expectation:
         """
         asked = Perturbations(self.screen, 0, np.full(len(names), -1), targets, own, names=names)
         sources = Sources(weights, features=self.features, together=together)
-        return [
-            each.predict(self.seen, asked)
-            for each in build_predictors(sources)
-            if each.name in {*self.weights, Members.name}
-            if weights is not None or each.name != Graph.name
-        ]
+        out, names_asked = [], {*self.weights, Members.name}
+        for each in build_predictors(sources):
+            if each.name in names_asked and (weights is not None or each.name != Graph.name):
+                out.append(each.predict(self.seen, asked))
+        return out
 
     def without_cells(
         self,
@@ -272,10 +270,11 @@ class Expectation:
             Those of the graphs, which count alike.
         """
         effect = own.copy()
-        for each in self.predictions(names, targets, own):
+        asked = Perturbations(self.screen, 0, np.full(len(names), -1), targets, own, names=names)
+        for each in build_predictors(Sources(features=self.features)):
             weight = self.weights.get(each.name, 0.0)
-            if weight:
-                effect += weight * each.effects
+            if weight and each.name != Graph.name:
+                effect += weight * each.predict(self.seen, asked).effects
         if self.weights.get(Graph.name, 0.0):
             effect += self.weights[Graph.name] * downstream(posteriors, own)
         known = () if self.features is None else self.features.place

@@ -13,12 +13,11 @@ from nextpert._adata import effects as _shifts
 from nextpert._adata.effects import Interventions
 from nextpert._adata.labels import (
     NAMES_NONE,
-    left_out_table,
     say_left_out,
     say_pooled,
 )
 from nextpert._adata.members import Naming
-from nextpert._adata.panel import closest, guide_hint, id_hint, list_names
+from nextpert._adata.panel import closest, guide_hint, id_hint, list_names, places
 from nextpert._adata.read import slot
 from nextpert._warn import warn
 from nextpert.core._codec import strings
@@ -50,11 +49,6 @@ class Plan:
     hint: str = ""
     unmeasured: Reasons = field(default_factory=list)
 
-    @property
-    def kind(self) -> str:
-        """What shift is expected, as results store it: a table is ``"table"``."""
-        return self.shift if isinstance(self.shift, str) else "table"
-
     def rows(self, index: Sequence[int]) -> Plan:
         """Return the plan of some of the perturbations used, in the order given."""
         names = [self.names[j] for j in index]
@@ -82,9 +76,15 @@ def plan_environments(
         If a label of ``perturbations``, or a row of the table of shifts, is borne by no cell.
     """
     naming = replace(labels.naming or Naming(), genes=set(genes))
-    wanted = labels.perturbations(perturbations, what)
-    _say_unlabelled(labels)
-    say_pooled(labels)
+    asked = labels.perturbations(perturbations, what)
+    n_unlabelled = int((labels.codes < 0).sum()) - sum(labels.left_out.values())
+    if n_unlabelled:
+        logger.warning(
+            "%d of %d cells have no label (missing in adata.obs[%r]): they are not used.",
+            n_unlabelled, len(labels.codes), labels.key,
+        )  # fmt: skip
+    if labels.pooled:
+        say_pooled(labels)
     left_out: Reasons = []
     if perturbations is None:
         say_left_out(labels.left_out, labels.key)
@@ -93,8 +93,8 @@ def plan_environments(
         table = _shifts.read_table(shift, genes, labels.spelled, naming.control)
         labels.require(table.names, "Perturbations of the table of shifts")
         rows = {name: row for row, name in enumerate(table.names)}
-        used = [name for name in wanted if every or name in rows]
-        left_out += [(name, "no row in the table of shifts") for name in wanted if name not in used]
+        used = [name for name in asked if every or name in rows]
+        left_out += [(name, "no row in the table of shifts") for name in asked if name not in used]
         targets = [table.targets[rows[name]] if name in rows else [] for name in used]
         return Plan(used, targets, left_out, table)
     known = set(measured)
@@ -102,7 +102,7 @@ def plan_environments(
     inside_all: list[list[str]] = []
     absent: list[str] = []
     unmeasured: Reasons = []
-    for name in wanted:
+    for name in asked:
         inside, outside = naming.targets(name)
         if outside or not inside:
             reasons = unmeasured if every else left_out
@@ -115,15 +115,6 @@ def plan_environments(
     return Plan(names, inside_all, left_out, shift, hint, unmeasured)
 
 
-def _say_unlabelled(labels: LabelTable) -> None:
-    n_cells = int((labels.codes < 0).sum()) - sum(labels.left_out.values())
-    if n_cells:
-        logger.warning(
-            "%d of %d cells have no label (missing in adata.obs[%r]): they are not used.",
-            n_cells, len(labels.codes), labels.key,
-        )  # fmt: skip
-
-
 def _reason(outside: Sequence[str], measured: Collection[str]) -> str:
     absent = [gene for gene in outside if gene not in measured]
     if absent:
@@ -133,14 +124,17 @@ def _reason(outside: Sequence[str], measured: Collection[str]) -> str:
 
 def shift_environments(plan: Plan, genes: Sequence[str], control: Moments) -> Interventions:
     """Return the shift of every perturbation of the plan, taken in full."""
+    shifts = np.zeros((len(plan.names), len(genes)))
     if isinstance(plan.shift, str):
-        found = [_shifts.in_full(some, genes, plan.shift, control.mean) for some in plan.targets]
+        full = _shifts.own_shift(plan.shift, control.mean)
+        for row, own in zip(shifts, places(plan.targets, genes), strict=True):
+            row[own] = full[own]
         sources = [plan.shift if some else "not measured" for some in plan.targets]
     else:
         given = dict(zip(plan.shift.names, plan.shift.shifts, strict=True))
-        found = [given.get(name, np.zeros(len(genes))) for name in plan.names]
+        for row, name in zip(shifts, plan.names, strict=True):
+            row[:] = given.get(name, 0.0)
         sources = ["table"] * len(plan.names)
-    shifts = np.reshape(found, (len(plan.names), len(genes)))
     return Interventions(plan.names, plan.targets, shifts, sources)
 
 
@@ -153,16 +147,6 @@ def require_varying(control: Moments, genes: Sequence[str], what: str = "control
             f"Leave them out of the panel, or check that the layer holds expression."
         )
         raise ValueError(message)
-
-
-def warn_confounded(names: Sequence[str]) -> None:
-    """Warn of perturbations whose effects contain those of batches, if there are any."""
-    if names:
-        warn(
-            f"Batches without control cells explain the effects of {list_names(names)}: these "
-            f"contain what the batches add, and no interval allows for it. Add control cells of "
-            f"these batches, or leave these perturbations out."
-        )
 
 
 def warn_other_layer(layer: str | None, graph: Any) -> None:
@@ -189,27 +173,29 @@ def looks_like_counts(cells: Moments) -> bool:
     return bool(whole.all() and (np.diag(cells.scatter) > 0).any())
 
 
-def warn_left_out(plan: Plan) -> None:
-    """Warn of every label that was left out, by name."""
+def report(plan: Plan, confounded: Sequence[str] = ()) -> None:
+    """Report labels that were left out, targets that are not measured, and effects of batches.
+
+    ``confounded`` are perturbations whose effects contain those of batches.
+    """
     if plan.left_out:
         message = f"Perturbations left out of the fit: {_by_reason(plan.left_out)}.{plan.hint}"
         warn(message)
-
-
-def say_unmeasured(plan: Plan) -> None:
-    """Report perturbations whose target is not measured; warn if a name looks wrong."""
-    if not plan.unmeasured:
-        return
-    shown = _by_reason(plan.unmeasured)
-    n = len(plan.unmeasured)
-    message = (
-        f"Perturbations without a target on the panel ({n}), whose effects are estimated from "
-        f"their cells only: {shown}."
-    )
-    if plan.hint:
-        warn(message + plan.hint)
-    else:
-        logger.info("%s", message)
+    if plan.unmeasured:
+        message = (
+            f"Perturbations without a target on the panel ({len(plan.unmeasured)}), whose effects "
+            f"are estimated from their cells only: {_by_reason(plan.unmeasured)}."
+        )
+        if plan.hint:  # a name looks wrong
+            warn(message + plan.hint)
+        else:
+            logger.info("%s", message)
+    if confounded:
+        warn(
+            f"Batches without control cells explain the effects of {list_names(confounded)}: these "
+            f"contain what the batches add, and no interval allows for it. Add control cells of "
+            f"these batches, or leave these perturbations out."
+        )
 
 
 def _by_reason(reasons: Reasons) -> str:
@@ -250,12 +236,6 @@ def environment_table(
         },
         index=pd.Index(np.arange(len(used.names))),
     )
-
-
-def left_out_of(plan: Plan, labels: LabelTable) -> pd.DataFrame:
-    """Return one row per label that the plan leaves out: label, cells, reason."""
-    n_cells = {name: labels.n_cells(name) for name, _ in plan.left_out}
-    return left_out_table(n_cells, [reason for _, reason in plan.left_out])
 
 
 def unknown_genes(label: str, outside: Sequence[str], genes: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from nextpert._adata.read import read_blocks, with_columns
 from nextpert._adata.stored import eager, read_stored
 from nextpert._warn import warn
 from nextpert.core._codec import array, unpack
-from nextpert.core.graph.dag import CycleError, Dag
+from nextpert.core.graph.dag import Dag
 from nextpert.core.screen.moments import require_numbers, require_sound
 from nextpert.core.screen.screen import ScreenMoments, empty_part, merge, screen_part
 from nextpert.core.search._classes import poisson_weights
@@ -81,7 +81,9 @@ def resampled_screens(
             some = [resample_weights(environments, seed) for seed in seeds[first:][:at_once]]
             totals = [empty_part(width) for _ in some]
             for here, values in read_blocks(adata, columns, cells, layer=environments.roles.layer):
-                block = with_columns(values, environments.covariates[here])
+                block = values
+                if environments.covariates.shape[1]:
+                    block = with_columns(values, environments.covariates[here])
                 for k, weights in enumerate(some):
                     part = screen_part(block, environments.codes[here], weights[here])
                     totals[k] = merge(totals[k], part)
@@ -124,9 +126,8 @@ def read_graph(
     if hasattr(stored, "keys") and {"format", "contents", "genes"} & set(stored):
         read_stored(adata, key, "tl.learn_dag")
     genes, before = panel_of(stored), symbols_of(stored)
-    if genes is not None:
-        require_same_panel(adata, genes, f"uns[{key!r}]", "tl.learn_dag", before)
-    names, columns = resolve_panel(adata, genes, gene_symbols=before)
+    written = f"uns[{key!r}]", "tl.learn_dag"
+    names, columns = resolve_panel(adata, genes, gene_symbols=before, written=written)
     if gene_symbols not in (None, before):
         every = measured_genes(adata, gene_symbols)
         names, columns = resolve_panel(
@@ -150,15 +151,7 @@ def read_graph(
             f'method="given", or delete adata.uns[{key!r}] to use every gene.'
         )
         raise ValueError(message)
-    return names, columns, named_dag(block, names)
-
-
-def named_dag(matrix: Any, names: list[str]) -> Dag:
-    """Return the graph of a matrix (row = parent); a cycle is reported by its genes."""
-    try:
-        return Dag.from_matrix(matrix)
-    except CycleError as error:
-        raise error.named(names) from None
+    return names, columns, Dag.from_matrix(block, names)
 
 
 def panel_of(stored: Any) -> list[str] | None:
@@ -174,20 +167,6 @@ def symbols_of(stored: Any) -> str:
     params: Any = stored.get("params") if hasattr(stored, "get") else None
     symbols = params.get("gene_symbols") if hasattr(params, "get") else None
     return "" if symbols is None else str(symbols)
-
-
-def require_same_panel(
-    adata: ad.AnnData, genes: list[str], where: str, function: str, gene_symbols: str | None = None
-) -> None:
-    """Raise if genes of a stored result are no longer among those of ``adata``."""
-    measured = set(measured_genes(adata, gene_symbols))
-    gone = [gene for gene in genes if gene not in measured]
-    if gone:
-        message = (
-            f"adata.{where} belongs to another gene panel; genes not in adata: "
-            f"{list_names(gone)}. Run {function} again on the genes at hand."
-        )
-        raise ValueError(message)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from nextpert._adata.labels import column_of
 from nextpert._adata.panel import closest, list_names
-from nextpert._adata.read import _parent
 from nextpert._adata.sources import is_lazy, require_sound_matrices
 from nextpert._adata.stored import eager
 from nextpert._adata.table import CORRELATION, KEY, SE, cells_of, is_table, joined_records
@@ -23,6 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+
+def _parent(adata: ad.AnnData) -> ad.AnnData:
+    return adata._adata_ref if adata.is_view and adata._adata_ref is not None else adata
 
 
 def check_in_place(adata: ad.AnnData, *, copy: bool) -> None:

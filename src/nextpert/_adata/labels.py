@@ -72,13 +72,13 @@ class LabelTable:
     left_out: Mapping[str, int] = field(default_factory=dict)
     cells: NDArray[np.int64] | None = None
 
-    def spelled(self, wanted: Iterable[str]) -> list[str]:
+    def spelled(self, asked: Iterable[str]) -> list[str]:
         """Return labels as the column spells them, those that no cell bears as they are."""
-        return list(wanted) if self.naming is None else self.naming.spelled(wanted, self.names)
+        return list(asked) if self.naming is None else self.naming.spelled(asked, self.names)
 
-    def groups(self, wanted: Sequence[str]) -> NDArray[np.int64]:
-        """Return for every cell the position of its label in ``wanted``, ``-1`` for others."""
-        place = {name: i for i, name in enumerate(self.spelled(wanted))}
+    def groups(self, asked: Sequence[str]) -> NDArray[np.int64]:
+        """Return for every cell the position of its label in ``asked``, ``-1`` for others."""
+        place = {name: i for i, name in enumerate(self.spelled(asked))}
         lookup = np.array([place.get(name, -1) for name in self.names] + [-1], dtype=np.int64)
         return lookup[self.codes]
 
@@ -118,9 +118,9 @@ class LabelTable:
             raise ValueError(message)
         return chosen
 
-    def require(self, wanted: Sequence[str], what: str) -> None:
-        """Raise if some of ``wanted`` are borne by no cell; close matches are suggested."""
-        unknown = [name for name in self.spelled(wanted) if name not in self.names]
+    def require(self, asked: Sequence[str], what: str) -> None:
+        """Raise if some of ``asked`` are borne by no cell; close matches are suggested."""
+        unknown = [name for name in self.spelled(asked) if name not in self.names]
         if unknown:
             message = (
                 f"{what} not found in adata.obs[{self.key!r}]: {list_names(unknown)}."

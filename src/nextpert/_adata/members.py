@@ -74,7 +74,7 @@ class Naming:
     def _parts(self, label: str) -> list[str]:
         """Return the parts of a label; a label that is itself a gene is never split."""
         whole = label in self.genes or not self.separator
-        return [label] if whole else [part.strip() for part in label.split(self.separator)]
+        return [label] if whole else list(map(str.strip, label.split(self.separator)))
 
     def key(self, label: str) -> tuple[str, ...]:
         """Return what all labels of one perturbation share: its members, if it has any."""
@@ -83,9 +83,11 @@ class Naming:
     def spelled(self, labels: Iterable[str], known: Iterable[str] = ()) -> list[str]:
         """Return every label as the first of ``known`` and of ``labels`` that names the same."""
         first: dict[tuple[str, ...], str] = {}
-        for label in known:
-            first.setdefault(self.key(label), label)
-        return [first.setdefault(self.key(label), label) for label in labels]
+        given = list(known)
+        n_known, out = len(given), []
+        for label in (*given, *labels):
+            out.append(first.setdefault(self.members(label) or (label,), label))
+        return out[n_known:]
 
     def renamed(self, given: Mapping[str, T], known: Iterable[str], what: str) -> dict[str, T]:
         """Return a mapping of labels with these spelled as ``known`` ones.

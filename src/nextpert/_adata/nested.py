@@ -119,14 +119,21 @@ def undeclared_guides(
     if roles.guide_key is not None or is_table(adata):
         return None
     group = read_every_label(adata, roles).groups([roles.control, *names])
-    each = [
-        (
-            column,
-            int((np.bincount(codes[codes >= 0]) >= FEWEST_CELLS).sum()),
-            *_scatter(adata, columns, group, codes, roles),
-        )
-        for column, codes in _nested_columns(adata, group, roles).items()
-    ]
+    # Levels of columns of obs that nest, columns that divide cells alike once.
+    found: dict[str, Codes] = {}
+    labels = pd.Index(adata.obs.columns)
+    for name in labels[~labels.duplicated(keep=False)]:
+        computed = not isinstance(name, str) or any(word in name.lower() for word in _COMPUTED)
+        codes = None if computed or name in roles.columns else _levels(adata, name, group)
+        if codes is None or not _nests(codes, group):
+            continue
+        copies = (_follows(codes, each) and _follows(each, codes) for each in found.values())
+        if not _follows(codes, _declared(adata, group, roles)) and not any(copies):
+            found[name] = codes
+    each = []
+    for name, codes in found.items():
+        n_levels = int((np.bincount(codes[codes >= 0]) >= FEWEST_CELLS).sum())
+        each.append((name, n_levels, *_scatter(adata, columns, group, codes, roles)))
     if not each:
         return None
     each.sort(key=lambda one: (np.nan_to_num(one[3], nan=1.0), -one[2]))
@@ -155,28 +162,10 @@ def warn_undeclared(nested: Nested | None) -> None:
         warn(message)
 
 
-def _nested_columns(adata: ad.AnnData, group: Codes, roles: Roles) -> dict[str, Codes]:
-    """Return the level of every cell (-1 for none) by column, columns that divide cells alike once.
-
-    Columns of ``obs`` alone are read.
-    """
-    out: dict[str, Codes] = {}
-    names = pd.Index(adata.obs.columns)
-    for name in names[~names.duplicated(keep=False)]:
-        computed = not isinstance(name, str) or any(word in name.lower() for word in _COMPUTED)
-        codes = None if computed or name in roles.columns else _levels(adata, name, group)
-        if codes is None or not _nests(codes, group):
-            continue
-        copies = (_follows(codes, each) and _follows(each, codes) for each in out.values())
-        if not _follows(codes, _declared(adata, group, roles)) and not any(copies):
-            out[name] = codes
-    return out
-
-
 def _call(column: str, roles: Roles) -> str:
     """Return the call of ``pp.setup_screen`` that adds a column of guides to the roles."""
     usual = type(roles)()
-    said: dict[str, Any] = {"guide_key": column}
+    declared: dict[str, Any] = {"guide_key": column}
     for name in (
         "perturbation_key",
         "control",
@@ -187,9 +176,9 @@ def _call(column: str, roles: Roles) -> str:
     ):
         value = getattr(roles, name)
         if value != getattr(usual, name):
-            said[name] = value if isinstance(value, str) else list(value)
+            declared[name] = value if isinstance(value, str) else list(value)
     words = ", ".join(
-        f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in said.items()
+        f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in declared.items()
     )
     return f"npt.pp.setup_screen(adata, {words})"
 

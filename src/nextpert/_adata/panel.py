@@ -164,10 +164,12 @@ def resolve_panel(
     *,
     least: int = 1,
     gene_symbols: str | None = None,
+    written: tuple[str, str] | None = None,
 ) -> tuple[list[str], NDArray[np.int64]]:
     """Return the names of a panel and their columns; ``None`` stands for every gene.
 
-    ``gene_symbols`` is as of :func:`measured_genes`.
+    ``gene_symbols`` is as of :func:`measured_genes`; ``written`` says of genes of a stored result
+    in which slot they are, and which function wrote it.
 
     Raises
     ------
@@ -175,18 +177,25 @@ def resolve_panel(
         If genes are absent, given twice, not unique among the names, or fewer than ``least``.
     """
     measured = measured_genes(adata, gene_symbols)
-    symbols = _column_of_symbols(adata, gene_symbols)
-    where = f"adata.var[{symbols!r}]" if symbols else "adata.var_names"
     names = measured if genes is None else [str(gene) for gene in in_order(genes)]
     counts = Counter(measured)
     absent = [name for name in names if name not in counts]
+    unclear = sorted({name for name in names if counts[name] > 1})
+    if absent or unclear:
+        symbols = _column_of_symbols(adata, gene_symbols)
+        where = f"adata.var[{symbols!r}]" if symbols else "adata.var_names"
+    if absent and written is not None:
+        message = (
+            f"adata.{written[0]} belongs to another gene panel; genes not in adata: "
+            f"{list_names(absent)}. Run {written[1]} again on the genes at hand."
+        )
+        raise ValueError(message)
     if absent:
         message = (
             f"Genes not in {where}: {list_names(absent)}.{closest(absent, measured)} "
             f"Correct the names or leave these genes out.{id_hint(absent, measured)}"
         )
         raise ValueError(message)
-    unclear = sorted({name for name in names if counts[name] > 1})
     if unclear:
         message = (
             f"{where} holds these genes more than once: {list_names(unclear)}. "
@@ -239,12 +248,12 @@ def _gene_of_guide(name: str, measured: Container[str]) -> str | None:
 def panel_index(names: Iterable[str], genes: Sequence[str], what: str) -> list[int]:
     """Return the positions of ``names`` in the panel ``genes``, or raise naming the others."""
     position = {gene: i for i, gene in enumerate(genes)}
-    wanted = [str(name) for name in names]
-    outside = [name for name in wanted if name not in position]
+    asked = [str(name) for name in names]
+    outside = [name for name in asked if name not in position]
     if outside:
         message = (
             f"{what} names genes outside the panel: {list_names(dict.fromkeys(outside))}."
             f"{closest(outside, genes)}"
         )
         raise ValueError(message)
-    return [position[name] for name in wanted]
+    return [position[name] for name in asked]

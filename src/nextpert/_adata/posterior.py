@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert._adata.effects import Expectation, InteractionsRecord
-from nextpert._adata.graph import panel_of, read_graph, require_same_panel, symbols_of
+from nextpert._adata.graph import panel_of, read_graph, symbols_of
 from nextpert._adata.labels import column_of, read_labels
 from nextpert._adata.members import Naming
 from nextpert._adata.panel import list_names, places, resolve_panel
 from nextpert._adata.read import Checksum, mixed_words, read_screens, stirred
-from nextpert._adata.roles import KEY, declared_roles, fitted_roles, role_texts
+from nextpert._adata.roles import KEY, declared, fitted_roles, role_texts
 from nextpert._adata.stored import eager, read_stored
 from nextpert._warn import warn
 from nextpert.core import DagBlr, ScreenMoments
@@ -27,7 +27,6 @@ from nextpert.core._codec import (
     coded,
     lists,
     nested,
-    packed,
     series,
     sparse,
     table,
@@ -65,10 +64,9 @@ def fingerprint(adata: ad.AnnData, roles: Roles, columns: NDArray[np.int64]) -> 
 
     It does not depend on how the cells are stored, nor on the order of up to 100,000 cells.
     """
-    wanted = fingerprint_weights(adata, roles, len(columns))
-    _, found = read_screens(adata, columns, [], checksum=wanted, layer=roles.layer)
-    cells = as_fingerprint(adata, roles, found)
-    return f"{cells['roles']} {cells['values']}"
+    weights = fingerprint_weights(adata, roles, len(columns))
+    _, number = read_screens(adata, columns, [], checksum=weights, layer=roles.layer)
+    return f"{weights.roles} {number:016x}"
 
 
 def require_other_cells(adata: ad.AnnData, features: Any) -> None:
@@ -97,8 +95,9 @@ def require_other_cells(adata: ad.AnnData, features: Any) -> None:
             raise ValueError(message)
 
 
-def _words(adata: ad.AnnData, roles: Roles) -> NDArray[np.uint64]:
-    """Return an odd number for every labelled cell, equal where all roles are; 0 for others."""
+def fingerprint_weights(adata: ad.AnnData, roles: Roles, n_columns: int) -> Checksum:
+    """Return the weights of the checksum that a fingerprint of the labelled cells is made from."""
+    # An odd number for every labelled cell, equal where all roles are; 0 for others.
     words = np.zeros(adata.n_obs, np.uint64)
     own = read_labels(adata, roles.perturbation_key)
     for key in roles.columns:
@@ -110,35 +109,15 @@ def _words(adata: ad.AnnData, roles: Roles) -> NDArray[np.uint64]:
             each = [hashlib.sha256(name.encode()).digest()[:8] for name in labels.names]
             bits = np.frombuffer(b"".join([*each, bytes(8)]), "<u8")[labels.codes]
         words = stirred(words * _ODD + bits)
-    return np.where(own.codes >= 0, words | np.uint64(1), np.uint64(0))
-
-
-def fingerprint_weights(adata: ad.AnnData, roles: Roles, n_columns: int) -> Checksum:
-    """Return the weights of the checksum that a fingerprint of the labelled cells is made from."""
-    words = _words(adata, roles)
+    words = np.where(own.codes >= 0, words | np.uint64(1), np.uint64(0))
+    of_roles = int(stirred(words).sum(dtype=np.uint64)) + int(np.count_nonzero(words))
     cells = np.flatnonzero(words)
     step = -(-len(cells) // _MOST_CELLS)
     if step > 1:
         words[cells[np.arange(len(cells)) // _RUN % step > 0]] = 0
-    return Checksum(words, _mixed(np.arange(n_columns)))
-
-
-def as_fingerprint(adata: ad.AnnData, roles: Roles, checksum: int) -> dict[str, str]:
-    """Return the fingerprint of roles, and of the values of which a checksum was read.
-
-    With it the roles that were declared by then.
-    """
-    words = _words(adata, roles)
-    of_roles = int(stirred(words).sum(dtype=np.uint64)) + int(np.count_nonzero(words))
-    numbers = {"roles": of_roles, "values": checksum}
-    found = {name: f"{number % 2**64:016x}" for name, number in numbers.items()}
-    return {**found, "declared": json.dumps(declared_roles(adata))}
-
-
-def _mixed(positions: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Return odd numbers, another for every position."""
-    spread = (positions.astype(np.uint64) + np.uint64(1)) * _ODD
-    return stirred(spread) | np.uint64(1)
+    # Odd numbers, another for every column.
+    spread = (np.arange(n_columns).astype(np.uint64) + np.uint64(1)) * _ODD
+    return Checksum(words, stirred(spread) | np.uint64(1), f"{of_roles % 2**64:016x}")
 
 
 def _posterior() -> Any:
@@ -169,19 +148,13 @@ class PredictorRecord:
     )
     scales: Array | None = array(2, 2, above=0, optional=True)
 
-    def __post_init__(self) -> None:
-        unknown = set(self.predictors) - {kind.name for kind in predictors()}
-        if unknown:
-            message = f"it has weights of {sorted(unknown)}, which are no predictors here"
-            raise ValueError(message)
-
 
 @dataclass(frozen=True)
 class FeaturesRecord:
     """Side information about perturbations, and effects in another screen on the panel."""
 
     perturbations: list[str] = texts("n_features")
-    rows: Array = packed(np.float32, "n_features", "rank")
+    rows: Array = array("n_features", "rank", dtype=np.float32)
     effects: Array | None = array("n_features", "n_nodes", optional=True)
     observed: Array | None = array("n_features", "n_nodes", optional=True)
     precision: Array | None = array("n_features", "n_nodes", least=0, optional=True)
@@ -218,11 +191,40 @@ class FittedPosterior:
     features: FeaturesRecord | None = nested(FeaturesRecord, optional=True)
     ensemble: list[DagBlr] | None = series(_posterior(), optional=True)
     columns: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    # What follows from them.
+    names: list[str] = field(init=False)  # of the perturbations, one a row
+    n_cells: NDArray[np.int64] = field(init=False)  # (n_perturbations,)
+    is_exact: bool = field(init=False)  # shifts are taken as given, as in Zhang et al. 2023
+    counted: Array = field(init=False)  # cells that tell of effects, 0 for exact shifts
+    seen: NDArray[np.bool_] = field(init=False)  # perturbations with such cells
+    posteriors: list[DagBlr] = field(init=False)  # on the graphs of resamples, which count alike
+    n_graphs: int = field(init=False)
+    naming: Naming = field(init=False)
+    fingerprint: str = field(init=False)  # of its cells; empty where none was stored
+    origin: dict[str, str] = field(init=False)  # what a result that is computed from it keeps
 
     def __post_init__(self) -> None:
-        posteriors = [self.posterior, *(self.ensemble or [])]
-        if any(blr.n_nodes != len(self.genes) for blr in posteriors):
+        counted = np.zeros(len(self.environments)) if self.means is None else self.means.n
+        posteriors, params = self.ensemble or [self.posterior], self.params
+        cells = " ".join(str(self.cells[name]) for name in ("roles", "values") if self.cells)
+        vars(self).update(
+            names=self.environments["perturbation"].astype(str).tolist(),
+            n_cells=self.environments["n_cells"].to_numpy(np.int64),
+            is_exact=self.hierarchical is None,
+            counted=counted,
+            seen=counted > 0,
+            posteriors=posteriors,
+            n_graphs=len(posteriors),
+            naming=Naming(frozenset(self.genes), str(params["separator"]), str(params["control"])),
+            fingerprint=cells,
+            origin={"cells": cells, "fit": self.digest or ""},
+        )
+        if any(blr.n_nodes != len(self.genes) for blr in [self.posterior, *posteriors]):
             message = "it has graphs of other genes"
+            raise ValueError(message)
+        known = {kind.name for kind in predictors()}
+        if self.predictors is not None and (unknown := set(self.predictors.predictors) - known):
+            message = f"it has weights of {sorted(unknown)}, which are no predictors here"
             raise ValueError(message)
         if (self.means is None) != (self.hierarchical is None):
             message = "it has effects without the means of cells, or means without effects"
@@ -235,11 +237,6 @@ class FittedPosterior:
             message = "its screen is not that of its perturbations"
             raise ValueError(message)
 
-    @property
-    def names(self) -> list[str]:
-        """Labels of the perturbations, one for each row of the fit."""
-        return self.environments["perturbation"].astype(str).tolist()
-
     def rows_of(self, names: Iterable[str]) -> NDArray[np.int64]:
         """Return the row of each of these perturbations in the fit, -1 of those it does not have.
 
@@ -247,26 +244,6 @@ class FittedPosterior:
         """
         row = {name: j for j, name in enumerate(self.names)}
         return np.array([row.get(name, -1) for name in names], np.int64)
-
-    @property
-    def n_cells(self) -> NDArray[np.int64]:
-        """Cells of the perturbations, ``(n_perturbations,)``."""
-        return self.environments["n_cells"].to_numpy(np.int64)
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether shifts are taken as exact, as in Zhang et al. 2023."""
-        return self.hierarchical is None
-
-    @property
-    def counted(self) -> Array:
-        """Cells of each that tell of its effects, 0 if shifts are exact, ``(n_perturbations,)``."""
-        return np.zeros(len(self.names)) if self.means is None else self.means.n
-
-    @property
-    def seen(self) -> NDArray[np.bool_]:
-        """Which perturbations have cells that tell of effects, shape ``(n_perturbations,)``."""
-        return self.counted > 0
 
     @cached_property
     def expectation(self) -> Expectation | None:
@@ -287,37 +264,10 @@ class FittedPosterior:
             )
         return Expectation(weights, seen, features, together, learned.scales)
 
-    @property
-    def n_graphs(self) -> int:
-        """Number of graphs of resamples, 1 where there are none."""
-        return len(self.ensemble or [self.posterior])
-
-    @property
-    def fingerprint(self) -> str:
-        """What tells its cells from others; empty where none was stored."""
-        return " ".join(str(self.cells[name]) for name in ("roles", "values") if self.cells)
-
-    @property
-    def origin(self) -> dict[str, str]:
-        """What a result that was computed from the fit keeps of it."""
-        return {"cells": self.fingerprint, "fit": self.digest or ""}
-
-    @cached_property
-    def naming(self) -> Naming:
-        """Which labels name the same perturbation."""
-        return Naming(
-            frozenset(self.genes), str(self.params["separator"]), str(self.params["control"])
-        )
-
     def spelled(self, labels: Iterable[str]) -> list[str]:
         """Return labels as the cells have them, or the features of perturbations."""
         known = () if self.features is None else self.features.perturbations
         return self.naming.spelled(labels, [*self.names, *known])
-
-    @property
-    def posteriors(self) -> list[DagBlr]:
-        """The posteriors on the graph, or on those of resamples, which count alike."""
-        return self.ensemble or [self.posterior]
 
     def effects(self, place: NDArray[np.int64], new: WithoutCells | None = None) -> EffectDraws:
         """Return joint draws of effects by the hierarchical model.
@@ -330,20 +280,24 @@ class FittedPosterior:
         new
             What is expected of those without cells, in their order.
         """
-        draws, rows = self._drawn(self._thinned(len(place)), place, new)
+        _, draws, rows = self._drawn(len(place), place, new)
         return draws.rows(rows)
 
     def _drawn(
-        self, model: Hierarchical, place: NDArray[np.int64], new: WithoutCells | None
-    ) -> tuple[EffectDraws, NDArray[np.int64]]:
-        """Return draws of a model that hold those of :meth:`effects`, and the row of each."""
+        self, size: int, place: NDArray[np.int64], new: WithoutCells | None
+    ) -> tuple[Hierarchical, EffectDraws, NDArray[np.int64]]:
+        """Return as many draws as are kept of ``size`` perturbations, and the row of each asked."""
+        if self.hierarchical is None:
+            message = "The fit has no hierarchical model of effects."
+            raise ValueError(message)
+        model = self.hierarchical.thinned(size * len(self.genes))
         rows = np.append(np.cumsum(self.seen) - 1, -1)[place]
         without = np.flatnonzero(place < 0)
         if new is None or not len(without):
-            return model.effects, rows
+            return model, model.effects, rows
         rows[without] = len(model.effects.expected) + np.arange(len(without))
         found = model.predict(new.effect, own_variance=new.own_variance, scale=new.scale, rng=0)
-        return model.effects.joined(found), rows
+        return model, model.effects.joined(found), rows
 
     def data_weight(self) -> Array:
         """Return the weight of the cells in every effect, ``(n_perturbations, n_genes)``.
@@ -388,8 +342,7 @@ class FittedPosterior:
         at = [int(np.flatnonzero(every == row)[0]) if row >= 0 else -1 for row in targets]
         none = np.zeros(len(self.genes))
         points = np.array([self.expected_state(row) if row >= 0 else none for row in targets])
-        model = self._thinned(len(place))
-        draws, rows = self._drawn(model, every, new)
+        model, draws, rows = self._drawn(len(place), every, new)
         return states_by_effects(draws, model.control, rows, at, points, len(more), joined.numbers)
 
     def in_condition(self, name: str) -> FittedPosterior:
@@ -436,12 +389,6 @@ class FittedPosterior:
             hierarchical=model.in_condition(by_name[name]),
         )  # fmt: skip
 
-    def _thinned(self, size: int) -> Hierarchical:
-        if self.hierarchical is None:
-            message = "The fit has no hierarchical model of effects."
-            raise ValueError(message)
-        return self.hierarchical.thinned(size * len(self.genes))
-
 
 def posterior_from(
     adata: ad.AnnData, key: str = "dag_blr", *, compare: bool = True
@@ -462,47 +409,53 @@ def posterior_from(
     stored = read_stored(adata, key, "tl.fit_dag_blr")
     where, remedy = f"adata.uns[{key!r}]", "run tl.fit_dag_blr again"
     fit = unpack(FittedPosterior, stored, where, remedy)
-    symbols = symbols_of(stored)
-    require_same_panel(adata, fit.genes, f"uns[{key!r}]", "tl.fit_dag_blr", symbols)
-    _, columns = resolve_panel(adata, fit.genes, gene_symbols=symbols)
-    _compare_with_graph(adata, key, fit.genes, symbols, fit.posterior, str(fit.params["dag_key"]))
-    found = replace(fit, columns=columns)
-    _warn_of_other_roles(adata, found, key)
+    symbols, written = symbols_of(stored), (f"uns[{key!r}]", "tl.fit_dag_blr")
+    genes, columns = resolve_panel(adata, fit.genes, gene_symbols=symbols, written=written)
+    fit = replace(fit, columns=columns)
+    dag_key = str(fit.params["dag_key"])
+    of_graph = adata.uns.get(dag_key, {})
+    now = panel_of(of_graph)
+    # A graph put in by hand, or since deleted, has no panel to compare with.
+    if now is not None and dag_key in adata.varp:
+        if symbols != symbols_of(of_graph):
+            now, _, _ = read_graph(adata, dag_key, symbols)
+        differ = sorted(set(now) ^ set(genes))
+        if differ:
+            message = (
+                f"adata.uns[{key!r}] was fitted on another gene panel than that of the graph in "
+                f"adata.uns[{dag_key!r}]; genes in only one of them: {list_names(differ)}. "
+                f"Run tl.fit_dag_blr again."
+            )
+            raise ValueError(message)
+        names, _, dag = read_graph(adata, dag_key, symbols)
+        edges = {(genes[k], genes[i]) for k, i in fit.posterior.dag.edges()}
+        if edges != {(names[k], names[i]) for k, i in dag.edges()}:
+            message = (
+                f"The graph in adata.varp[{dag_key!r}] has changed since adata.uns[{key!r}] was "
+                f"fitted: run tl.fit_dag_blr again to use the new one."
+            )
+            warn(message)
+    # Roles that were declared since, and are neither those before nor those of the fit.
+    if KEY in adata.uns and fit.fingerprint:
+        roles, used = role_texts(declared(adata)), role_texts(fit.params)
+        before = json.loads(str((fit.cells or {})["declared"]))
+        other = [
+            f"{name} {x!r}" for name, x in roles.items() if x not in (before[name], used[name])
+        ]
+        if other:
+            message = (
+                f"pp.setup_screen has declared {', '.join(other)} since adata.uns[{key!r}] was "
+                f"fitted with other roles: run tl.fit_dag_blr again to use them."
+            )
+            warn(message)
     if compare:
-        weights = checksum_of_cells(adata, found)
+        weights = checksum_of_cells(adata, fit)
         number = 0
         if weights is not None:
-            layer = found.params.get("layer")
+            layer = fit.params.get("layer")
             _, number = read_screens(adata, columns, [], checksum=weights, layer=layer)
-        warn_of_changed_cells(adata, found, key, number)
-    return found
-
-
-def _compare_with_graph(
-    adata: ad.AnnData, key: str, genes: list[str], symbols: str, blr: DagBlr, dag_key: str
-) -> None:
-    stored = adata.uns.get(dag_key, {})
-    now = panel_of(stored)
-    if now is None or dag_key not in adata.varp:
-        return  # a graph put in by hand, or since deleted: nothing to compare with
-    if symbols != symbols_of(stored):
-        now, _, _ = read_graph(adata, dag_key, symbols)
-    differ = sorted(set(now) ^ set(genes))
-    if differ:
-        message = (
-            f"adata.uns[{key!r}] was fitted on another gene panel than that of the graph in "
-            f"adata.uns[{dag_key!r}]; genes in only one of them: {list_names(differ)}. "
-            f"Run tl.fit_dag_blr again."
-        )
-        raise ValueError(message)
-    names, _, dag = read_graph(adata, dag_key, symbols)
-    edges = {(genes[k], genes[i]) for k, i in blr.dag.edges()}
-    if edges != {(names[k], names[i]) for k, i in dag.edges()}:
-        message = (
-            f"The graph in adata.varp[{dag_key!r}] has changed since adata.uns[{key!r}] was "
-            f"fitted: run tl.fit_dag_blr again to use the new one."
-        )
-        warn(message)
+        warn_of_changed_cells(adata, fit, key, number)
+    return fit
 
 
 def checksum_of_cells(adata: ad.AnnData, fit: FittedPosterior) -> Checksum | None:
@@ -510,31 +463,13 @@ def checksum_of_cells(adata: ad.AnnData, fit: FittedPosterior) -> Checksum | Non
 
     ``None`` where there is nothing to compare.
     """
-    if not fit.fingerprint or _gone(adata, fit):
+    layer = fit.params.get("layer")
+    gone = str(fit.params["perturbation_key"]) not in adata.obs.columns or not (
+        layer is None or layer in adata.layers
+    )
+    if not fit.fingerprint or gone:
         return None
     return fingerprint_weights(adata, fitted_roles(adata, fit.params), len(fit.columns))
-
-
-def _gone(adata: ad.AnnData, fit: FittedPosterior) -> list[str]:
-    """Return what is no longer there of the labels and values that a fit was made from."""
-    label_key, layer = str(fit.params["perturbation_key"]), fit.params.get("layer")
-    labels = [] if label_key in adata.obs.columns else ["labels"]
-    return labels if layer is None or layer in adata.layers else [*labels, "values"]
-
-
-def _warn_of_other_roles(adata: ad.AnnData, fit: FittedPosterior, key: str) -> None:
-    """Warn if roles were declared since that are neither those before nor those of the fit."""
-    if KEY not in adata.uns or not fit.fingerprint:
-        return
-    now, used = declared_roles(adata), role_texts(fit.params)
-    before = json.loads(str((fit.cells or {})["declared"]))
-    other = [f"{name} {now[name]!r}" for name in now if now[name] not in (before[name], used[name])]
-    if other:
-        message = (
-            f"pp.setup_screen has declared {', '.join(other)} since adata.uns[{key!r}] was fitted "
-            f"with other roles: run tl.fit_dag_blr again to use them."
-        )
-        warn(message)
 
 
 def warn_of_changed_cells(adata: ad.AnnData, fit: FittedPosterior, key: str, checksum: int) -> None:
@@ -545,14 +480,14 @@ def warn_of_changed_cells(adata: ad.AnnData, fit: FittedPosterior, key: str, che
     if not fit.fingerprint:
         return
     label_key, layer = str(fit.params["perturbation_key"]), fit.params.get("layer")
-    changed = _gone(adata, fit)
+    changed = [] if label_key in adata.obs.columns else ["labels"]
+    changed += [] if layer is None or layer in adata.layers else ["values"]
     if not changed:
-        roles = fitted_roles(adata, fit.params)
-        now, before = as_fingerprint(adata, roles, checksum), fit.cells or {}
+        roles, before = fitted_roles(adata, fit.params), fit.cells or {}
         others = len(roles.columns) > 1
-        if now["roles"] != before["roles"]:
+        if fingerprint_weights(adata, roles, 0).roles != before["roles"]:
             changed = [f"columns {list_names(roles.columns)}" if others else "labels"]
-        elif now["values"] != before["values"]:
+        elif f"{checksum:016x}" != before["values"]:
             changed = ["values, or which cells have which labels"]
     if changed:
         message = (

@@ -32,9 +32,9 @@ from nextpert.core._checks import LARGEST
 from nextpert.core._codec import table_type
 from nextpert.core.screen.moments import (
     PairwiseSum,
+    damaged,
     not_finite,
     require_numbers,
-    require_shape,
     too_large,
 )
 from nextpert.core.screen.screen import Part, Screen, empty_part, merge, screen_part
@@ -62,12 +62,13 @@ _RUNS, _CELLS_A_RUN = 4, 250
 class Checksum(NamedTuple):
     """What a sum over values modulo 2^64 weights them by; exact, so that order does not matter.
 
-    ``cells`` has a number for every cell, 0 for those left out, shape ``(n_cells,)``, and
-    ``columns`` one for every column of the panel.
+    ``cells`` has a number for every cell, 0 for those left out, shape ``(n_cells,)``,
+    ``columns`` one for every column of the panel, and ``roles`` is the fingerprint of the labels.
     """
 
     cells: Words
     columns: Words
+    roles: str = ""
 
 
 class Coding(NamedTuple):
@@ -135,7 +136,7 @@ def read_screens(
     codings
         What is summed; cells with -1 in all of them are not read.
     checksum
-        Weights of a checksum, of any cells; ``None`` if none is wanted.
+        Weights of a checksum, of any cells; ``None`` if none is asked for.
     layer
         Layer to read; ``None`` stands for ``adata.X``.
 
@@ -147,40 +148,50 @@ def read_screens(
     genes = np.asarray(columns, dtype=np.int64)
     if is_table(adata):
         return _read_table(adata, genes, codings, checksum)
-    wanted = np.zeros(adata.n_obs, bool) if checksum is None else checksum.cells > 0
+    labelled = np.zeros(adata.n_obs, bool) if checksum is None else checksum.cells > 0
     for each in codings:
-        wanted = wanted | (each.codes >= 0)
-    matrix, rows, panel, back, cells = _locate(adata, np.flatnonzero(wanted), genes, layer)
-    n_rows = block_rows(len(panel), max((len(each.fold) for each in codings), default=0))
+        labelled = labelled | (each.codes >= 0)
+    n_groups = max((len(each.fold) for each in codings), default=0)
+    matrix, panel, back, n_rows, blocks = _locate(
+        adata, np.flatnonzero(labelled), genes, layer, n_groups
+    )
     folds = [each.fold for each in codings]
     words = np.zeros(len(panel), np.uint64)
     if checksum is not None:
         np.add.at(words, back, checksum.columns)
     tasks: list[tuple[Index, tuple[Any, ...]]] = []
-    for s in _split(rows, n_rows):
-        here = cells[s]
-        said = [(c.codes[here], c.extra[here], _of(c.weights, here)) for c in codings]
-        mixed = None if checksum is None else checksum.cells[here]
-        tasks.append((rows[s], (said, mixed)))
+    for rows, here in blocks:
+        coded = [
+            (c.codes[here], c.extra[here], None if c.weights is None else c.weights[here])
+            for c in codings
+        ]
+        tasks.append((rows, (coded, None if checksum is None else checksum.cells[here])))
     none = tuple(empty_part(len(panel) + each.extra.shape[1]) for each in codings)
     total = PairwiseSum(_Sums(none, 0), _add)
     block: Any = partial(_sums, folds=folds, words=words)
     try:
-        with progress(len(rows), "Cells", unit="cell") as bar:
+        with progress(sum(len(rows) for rows, _ in blocks), "Cells", unit="cell") as bar:
             if is_lazy(matrix):
                 LazyBlocks(matrix, panel, n_rows).fold(tasks, block, _add, total, bar.update)
             else:
                 source = open_source(matrix, panel)
-                for here, given in tasks:
-                    total.add(block(source.read(here), *given))
-                    bar.update(len(here))
+                for rows, given in tasks:
+                    total.add(block(source.read(rows), *given))
+                    bar.update(len(rows))
     except ValueError as error:
         raise named(error, adata.var_names[genes], back) from error
     parts, number = total.total()
-    screens = [
-        Screen.from_part(_in_order(part, back), each.columns, each.fold)
-        for part, each in zip(parts, codings, strict=True)
-    ]
+    screens = []
+    for part, each in zip(parts, codings, strict=True):
+        # Genes in the order they were asked for, then further nodes.
+        order = np.append(back, np.arange(len(panel), part.mean.shape[1]))
+        if not np.array_equal(order, np.arange(part.mean.shape[1])):
+            part = part._replace(
+                mean=part.mean[:, order],
+                squares=part.squares[:, order],
+                scatter={k: each[np.ix_(order, order)] for k, each in part.scatter.items()},
+            )
+        screens.append(Screen.from_part(part, each.columns, each.fold))
     return screens, number
 
 
@@ -195,7 +206,9 @@ def _read_table(
     shape = adata.n_obs, len(genes)
     mean, se = (np.zeros(shape, table_type(adata.n_obs * len(genes))) for _ in range(2))
     for values, name in ((mean, None), (se, SE)):
-        for here, block in _blocks(adata, genes, every, layer=name, finite=name is None):
+        for here, block in read_blocks(
+            adata, genes, every, layer=name, finite=name is None, of_table=True
+        ):
             values[here] = dense(block)
     number = 0
     if checksum is not None:
@@ -209,14 +222,14 @@ def _read_table(
     known, screens, correlation = rows_of(adata), [], correlation_of(adata, genes)
     for each in codings:
         moments, sigma2 = table_moments(known, mean, se, each.codes >= 0)
-        told = each.codes, each.fold, each.columns
-        screens.append(as_screen(moments, sigma2, *told, correlation))
+        coded = each.codes, each.fold, each.columns
+        screens.append(as_screen(moments, sigma2, *coded, correlation))
     return screens, number
 
 
 def _sums(
     values: Any,
-    said: Sequence[tuple[Index, NDArray[np.float64], Index | None]],
+    coded: Sequence[tuple[Index, NDArray[np.float64], Index | None]],
     mixed: Words | None,
     *,
     folds: Sequence[Index],
@@ -233,19 +246,18 @@ def _sums(
         require_finite(values)
         number = int((mixed_words(values, words) * mixed).sum(dtype=np.uint64))
     parts = []
-    for (codes, extra, weights), fold in zip(said, folds, strict=True):
+    for (codes, extra, weights), fold in zip(coded, folds, strict=True):
         some = slice(None) if (codes >= 0).all() else np.flatnonzero(codes >= 0)
-        block = with_columns(values[some], extra[some])
+        block = values[some]
+        if extra.shape[1]:
+            block = with_columns(block, extra[some])
         try:
-            parts.append(screen_part(block, codes[some], _of(weights, some), fold))
+            times = None if weights is None else weights[some]
+            parts.append(screen_part(block, codes[some], times, fold))
         except ValueError:
             require_finite(values)  # names all of the columns
             raise
     return _Sums(tuple(parts), number)
-
-
-def _of(values: Index | None, some: Any) -> Index | None:
-    return None if values is None else values[some]
 
 
 def _add(first: _Sums, second: _Sums) -> _Sums:
@@ -253,23 +265,8 @@ def _add(first: _Sums, second: _Sums) -> _Sums:
     return _Sums(tuple(parts), (first.checksum + second.checksum) % 2**64)
 
 
-def _in_order(part: Part, back: Index) -> Part:
-    """Return the sums with the genes in the order they were asked for, then further nodes."""
-    last = np.arange(int(back.max(initial=-1)) + 1, part.mean.shape[1])
-    order = np.concatenate([back, last])
-    if np.array_equal(order, np.arange(part.mean.shape[1])):
-        return part
-    return part._replace(
-        mean=part.mean[:, order],
-        squares=part.squares[:, order],
-        scatter={k: each[np.ix_(order, order)] for k, each in part.scatter.items()},
-    )
-
-
 def with_columns(values: Any, extra: NDArray[np.float64]) -> Any:
     """Return a block, dense or CSR, with further columns of its cells after its own."""
-    if not extra.shape[1]:
-        return values
     if sp.issparse(values):
         return sp.csr_array(sp.hstack([values, sp.csr_array(extra)]))
     return np.hstack([values, extra])
@@ -305,6 +302,7 @@ def read_blocks(
     *,
     layer: str | None = None,
     finite: bool = True,
+    of_table: bool = False,
 ) -> Iterator[tuple[Index, NDArray[np.floating] | sp.csr_array]]:
     """Yield ``(cells of the block, their values)`` until all of ``cells`` are read once.
 
@@ -316,29 +314,27 @@ def read_blocks(
     ------
     ValueError
         If a value is NaN or infinite, unless ``finite=False`` lets them pass; the genes are named.
-        If there are no cells, but a table of effects.
+        If there are no cells, but a table of effects, unless it is that which is read.
     """
-    require_cells(adata, "This call")
-    yield from _blocks(adata, columns, cells, layer=layer, finite=finite)
-
-
-def _blocks(
-    adata: ad.AnnData, columns: ArrayLike, cells: ArrayLike, *, layer: str | None, finite: bool
-) -> Iterator[tuple[Index, NDArray[np.floating] | sp.csr_array]]:
+    if not of_table:
+        require_cells(adata, "This call")
     genes = np.asarray(columns, dtype=np.int64)
-    wanted = np.asarray(cells, dtype=np.int64)
-    matrix, rows, panel, back, chosen = _locate(adata, wanted, genes, layer)
-    n_rows = block_rows(len(panel), 1)
-    lazy = is_lazy(matrix)
-    source = LazyBlocks(matrix, panel, n_rows) if lazy else open_source(matrix, panel)
-    for s in _split(rows, n_rows):
+    matrix, panel, back, n_rows, blocks = _locate(
+        adata, np.asarray(cells, dtype=np.int64), genes, layer, 1
+    )
+    source = LazyBlocks(matrix, panel, n_rows) if is_lazy(matrix) else open_source(matrix, panel)
+    for rows, here in blocks:
         try:
-            values = source.read(rows[s])
+            values: Any = source.read(rows)
             if finite:
                 require_finite(values)
         except ValueError as error:
             raise named(error, adata.var_names[genes], back) from error
-        yield chosen[s], _tidy(values)[:, back]
+        if sp.issparse(values):
+            n, p = values.shape
+            if p <= _WIDE_PANEL or values.nnz >= _SPARSE_SHARE * n * p:
+                values = values.toarray()
+        yield here, values[:, back]
 
 
 def sample_blocks(
@@ -350,8 +346,7 @@ def sample_blocks(
     beginning, and 1,000 genes at most, since every column is read by itself from front to back.
     """
     every, genes = np.asarray(cells, dtype=np.int64), np.asarray(columns, dtype=np.int64)
-    require_layer(adata, layer)
-    matrix, n = _matrix(adata, layer), _RUNS * _CELLS_A_RUN
+    matrix, n = require_layer(adata, layer)[1], _RUNS * _CELLS_A_RUN
     in_columns = getattr(matrix, "format", None) == "csc" and not sp.issparse(matrix)
     if in_columns:
         every = every[:n]
@@ -360,8 +355,10 @@ def sample_blocks(
         starts = np.linspace(0, len(every) - _CELLS_A_RUN, _RUNS).astype(np.int64)
         every = every[(starts[:, None] + np.arange(_CELLS_A_RUN)).ravel()]
     if is_lazy(matrix):
-        _, rows, panel, _, _ = _locate(adata, every, genes, layer)
-        for part in np.array_split(rows, _RUNS):
+        _, panel, _, _, blocks = _locate(adata, every, genes, layer, 1)
+        for part in np.array_split(
+            np.concatenate([every[:0], *(rows for rows, _ in blocks)]), _RUNS
+        ):
             yield lazy_rows(matrix, part, panel)
         return
     for _, values in read_blocks(adata, genes, every, layer=layer, finite=False):
@@ -400,13 +397,18 @@ def _divided(values: Any, by: NDArray[np.float64]) -> Any:
     return sp.csr_array((data, values.indices, values.indptr), shape=values.shape)
 
 
-def require_layer(adata: ad.AnnData, layer: str | None) -> None:
-    """Raise if the layer, or ``adata.X`` where ``layer`` is ``None``, is absent or no numbers."""
-    if layer is None:
-        if _parent(adata).X is None:
-            message = "adata.X is empty: put log-normalised expression there, or name a layer."
-            raise ValueError(message)
-    elif layer not in adata.layers:
+def require_layer(adata: ad.AnnData, layer: str | None) -> tuple[ad.AnnData, Any]:
+    """Return the parent of a view and its layer, ``X`` where ``layer`` is ``None``.
+
+    Through the parent a view is read block by block; ``adata.X`` of a view copies all of it.
+
+    Raises
+    ------
+    ValueError
+        If the layer is absent, or holds no numbers.
+    """
+    source = adata._adata_ref if adata.is_view and adata._adata_ref is not None else adata
+    if layer is not None and layer not in adata.layers:
         # anndata 0.13 lists X as the layer None.
         names = [str(name) for name in adata.layers if name is not None]
         message = (
@@ -414,12 +416,17 @@ def require_layer(adata: ad.AnnData, layer: str | None) -> None:
             f"It holds {list_names(names) or 'none'}."
         )
         raise ValueError(message)
-    source, matrix = _parent(adata), _matrix(adata, layer)
-    name = slot(layer)
+    matrix: Any = source.X if layer is None else source.layers[layer]
+    if matrix is None:
+        message = "adata.X is empty: put log-normalised expression there, or name a layer."
+        raise ValueError(message)
     if getattr(matrix, "group", None) is not None and hasattr(matrix, "format"):
         arrays_of(matrix)  # its parts are there
-    require_numbers(matrix, name)
-    require_shape(matrix, (source.n_obs, source.n_vars), name)
+    require_numbers(matrix, slot(layer))
+    if tuple(matrix.shape) != (source.n_obs, source.n_vars):
+        what = f"the shape {tuple(matrix.shape)} for {source.n_obs} cells and {source.n_vars} genes"
+        raise damaged(what, slot(layer))
+    return source, matrix
 
 
 def slot(layer: str | None) -> str:
@@ -427,48 +434,25 @@ def slot(layer: str | None) -> str:
     return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
 
 
-def _matrix(adata: ad.AnnData, layer: str | None) -> Any:
-    """Return a matrix with all cells and genes of the parent of a view."""
-    source = _parent(adata)
-    return source.X if layer is None else source.layers[layer]
-
-
-def _parent(adata: ad.AnnData) -> ad.AnnData:
-    # Through the parent a view is read block by block; adata.X of a view copies all of it.
-    return adata._adata_ref if adata.is_view and adata._adata_ref is not None else adata
-
-
 def _locate(
-    adata: ad.AnnData, cells: Index, columns: Index, layer: str | None
-) -> tuple[Any, Index, Index, Index, Index]:
-    """Return the matrix, its rows and columns ascending, and whose they are.
+    adata: ad.AnnData, cells: Index, columns: Index, layer: str | None, n_groups: int
+) -> tuple[Any, Index, Index, int, list[tuple[Index, Index]]]:
+    """Return a matrix, its columns ascending, the size of blocks, and rows and cells of each block.
 
-    Columns are given once, and ``panel[back]`` are those asked for, in their order.
+    Columns are given once, and ``panel[back]`` are those asked for, in their order. Rows ascend;
+    blocks without any are left out.
     """
-    require_layer(adata, layer)
-    source, matrix = _parent(adata), _matrix(adata, layer)
+    source, matrix = require_layer(adata, layer)
     rows = cells
     if source is not adata:
         rows = np.arange(source.n_obs)[adata._oidx][cells]
         columns = np.arange(source.n_vars)[adata._vidx][columns]
     by_row = np.argsort(rows, kind="stable")
     panel, back = np.unique(columns, return_inverse=True)
-    return matrix, rows[by_row], panel, back, cells[by_row]
-
-
-def _split(rows: Index, n_rows: int) -> Iterator[slice]:
-    """Yield which of the ascending rows lie in each block; blocks without any are left out."""
-    starts = np.flatnonzero(np.diff(rows // n_rows, prepend=-1))
-    for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(rows)], strict=False):
-        yield slice(start, stop)
-
-
-def _tidy(values: Any) -> NDArray[np.floating] | sp.csr_array:
-    if not sp.issparse(values):
-        return values
-    n, p = values.shape
-    sparse = p > _WIDE_PANEL and values.nnz < _SPARSE_SHARE * n * p
-    return values if sparse else values.toarray()
+    n_rows = block_rows(len(panel), n_groups)
+    starts = np.flatnonzero(np.diff(rows[by_row] // n_rows, prepend=-1))
+    blocks = [(rows[some], cells[some]) for some in np.split(by_row, starts[1:]) if len(some)]
+    return matrix, panel, back, n_rows, blocks
 
 
 def named(error: ValueError, names: Any, back: Index) -> ValueError:

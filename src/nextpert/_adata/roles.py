@@ -1,4 +1,4 @@
-"""The roles of columns of a screen: said once, stored, and the defaults of every later call."""
+"""The roles of columns of a screen: declared once, stored, and the defaults of every later call."""
 
 from __future__ import annotations
 
@@ -75,6 +75,11 @@ class Roles:
         return [self.perturbation_key, *guide, *self.batch_key, *self.covariates]
 
 
+def declared(adata: ad.AnnData) -> dict[str, Any]:
+    """Return the roles that ``pp.setup_screen`` has stored; empty if it was not called."""
+    return read_stored(adata, KEY, "pp.setup_screen") if KEY in adata.uns else {}
+
+
 def read_roles(
     adata: ad.AnnData,
     *,
@@ -101,25 +106,25 @@ def read_roles(
     TypeError
         If a name is none.
     """
-    held = _held(adata) if stored else {}
+    held = declared(adata) if stored else {}
     given: dict[str, Any] = {
         "perturbation_key": perturbation_key, "control": control, "guide_key": guide_key,
         "batch_key": batch_key, "condition_key": condition_key, "covariates": covariates,
         "layer": layer, "separator": separator, "gene_symbols": gene_symbols,
     }  # fmt: skip
-    told = {name: held.get(name) if value is None else value for name, value in given.items()}
-    said: dict[str, Any] = {
+    merged = {name: held.get(name) if value is None else value for name, value in given.items()}
+    named: dict[str, Any] = {
         name: tuple(map(str, in_order([value] if isinstance(value, str) else value)))
         if name in _SEVERAL
         else str(value)
-        for name, value in told.items()
+        for name, value in merged.items()
         if value is not None
     }
-    each = said.get("condition_key")
-    if each is not None and each not in said.get("batch_key", ()):
+    each = named.get("condition_key")
+    if each is not None and each not in named.get("batch_key", ()):
         # What conditions add to all cells is subtracted as that of batches is.
-        said["batch_key"] = (*said.get("batch_key", ()), each)
-    roles = Roles(**said)
+        named["batch_key"] = (*named.get("batch_key", ()), each)
+    roles = Roles(**named)
     for name in ("guide_key", "covariates", "layer"):
         if getattr(roles, name):
             require_cells(adata, f"The role {name}")
@@ -152,12 +157,12 @@ def renewed_roles(adata: ad.AnnData, **given: Any) -> Roles:
     :func:`read_roles` does.
     """
     try:
-        held = _held(adata)
+        held = declared(adata)
     except ValueError as error:  # whose remedy is this very call
         logger.warning("%s", error)
         held = {}
-    told = {name: held.get(name) if value is KEPT else value for name, value in given.items()}
-    roles = read_roles(adata, stored=False, **told)
+    merged = {name: held.get(name) if value is KEPT else value for name, value in given.items()}
+    roles = read_roles(adata, stored=False, **merged)
     same = roles.layer == held.get("layer")
     return replace(roles, values=held.get("values", {})) if same else roles
 
@@ -191,12 +196,3 @@ def role_texts(params: Mapping[str, Any]) -> dict[str, str]:
         name: ", ".join(map(str, held[name])) if name in _SEVERAL else str(held[name] or "")
         for name in names
     }
-
-
-def declared_roles(adata: ad.AnnData) -> dict[str, str]:
-    """Return the roles that ``pp.setup_screen`` has stored, as :func:`role_texts` does."""
-    return role_texts(_held(adata))
-
-
-def _held(adata: ad.AnnData) -> dict[str, Any]:
-    return read_stored(adata, KEY, "pp.setup_screen") if KEY in adata.uns else {}

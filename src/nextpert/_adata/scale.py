@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -87,12 +88,12 @@ class Sample:
 
     def offset(self) -> float | None:
         """Return how far values lie above whole numbers; ``None`` if some lie further, or few."""
-        told = self.cells.data[self.cells.data <= _TOLD]
-        if len(told) < FEWEST:
+        exact = self.cells.data[self.cells.data <= _TOLD]
+        if len(exact) < FEWEST:
             return None
-        offset = float(told.min() % 1)
-        off = np.abs((told - offset + 0.5) % 1 - 0.5)
-        return offset if (off <= 1e-5 + 4e-7 * told).all() else None
+        offset = float(exact.min() % 1)
+        off = np.abs((exact - offset + 0.5) % 1 - 0.5)
+        return offset if (off <= 1e-5 + 4e-7 * exact).all() else None
 
     def logarithms(self, bases: Sequence[float]) -> int | None:
         """Return how many logarithms the values are, ``None`` where they do not tell."""
@@ -217,8 +218,62 @@ def read_scale(
     low, high = sample.minimum, sample.maximum
     if low > high:
         return Scale("no values", 0.0, 0.0, sample.n_cells, whole=True)
-    kind, fault, doubt = _found(sample, [float(np.exp(1)), 2.0, 10.0, *known], slot(layer))
-    return Scale(kind, low, high, sample.n_cells, sample.whole, fault, doubt)
+    where, scale = (
+        slot(layer),
+        partial(Scale, minimum=low, maximum=high, n_cells=sample.n_cells, whole=sample.whole),
+    )
+    if low < 0:  # centred or simulated values, axes of effects
+        return scale("values below 0, used as they are")
+    prepare = "call pp.perturbation_screen on counts, or name the layer of log-normalised values"
+    if sample.whole and high - low < 2:  # seen or not may be so on any scale
+        return scale("0 and 1, or one value")
+    # Three values or more, for two are some constant above whole numbers on any scale.
+    offset = sample.offset()
+    shifted = offset is not None and high - sample.cells.data.min() > 1.5
+    if sample.whole or shifted:
+        kind = "counts" if sample.whole else f"counts plus {offset:.3g}"
+        what = "whole numbers" if sample.whole else "whole numbers plus a constant"
+        fault = f"{where} holds {kind} ({what}, up to {high:,.4g}), not log-normalised expression"
+        return scale(kind, fault=f"{fault}: {prepare}.")
+    logarithms = sample.logarithms([float(np.exp(1)), 2.0, 10.0, *known])
+    if logarithms == 0:
+        fault = (
+            f"{where} holds scaled counts without a logarithm (multiples of one number in every "
+            f"cell, or of one sum; up to {high:,.4g}): call scanpy.pp.log1p on them, or {prepare}."
+        )
+        return scale("scaled counts", fault=fault)
+    if logarithms == 2:
+        fault = (
+            f"{where} holds logarithms of logarithms (log1p was applied twice; up to {high:,.3g}): "
+            f"begin with the counts, and {prepare}."
+        )
+        return scale("logarithms of logarithms", fault=fault)
+    if high <= _ABOUT_LINEAR:
+        doubt = (
+            f"{where} holds values of {high:.2g} or less, on which a logarithm has no effect: "
+            f"scale cells to about as many counts as they have before log1p, not to 1."
+        )
+        return scale("values near 0", doubt=doubt)
+    if logarithms == 1:
+        return scale("log-normalised")
+    if high > _LARGEST_USUAL and sample.is_standardised():
+        return scale("standardised")
+    if high > _LARGEST:
+        fault = (
+            f"{where} holds values up to {high:,.4g}, but no logarithm of a count or intensity "
+            f"exceeds {_LARGEST:g}: take logarithms first, {prepare}."
+        )
+        return scale("values too large for logarithms", fault=fault)
+    if high > _LARGEST_USUAL:
+        doubt = (
+            f"{where} holds values up to {high:.3g}, more than the logarithm of all counts per "
+            f"million ({_LARGEST_USUAL:.1f}): check that they are logarithms."
+        )
+        return scale("large values", doubt=doubt)
+    if high <= _TWICE:  # those of few counts a cell lie here as well, so that it is no doubt
+        kind = f"taken for log-normalised, or a logarithm of one (none above {_TWICE:.1f})"
+        return scale(kind)
+    return scale("taken for log-normalised")
 
 
 def check_scale(
@@ -266,62 +321,3 @@ def report_scale(scale: Scale, layer: str | None, *, checked: bool = True) -> No
     )  # fmt: skip
     if checked and (scale.fault or scale.doubt):
         warn(scale.fault or scale.doubt)
-
-
-def _found(sample: Sample, bases: Sequence[float], where: str) -> tuple[str, str, str]:
-    """Return the kind of values, why they cannot be log-normalised, and why they may not be.
-
-    ``bases`` are those of the logarithms to undo, ``where`` is what the layer is called.
-    """
-    low, high = sample.minimum, sample.maximum
-    if low < 0:  # centred or simulated values, axes of effects
-        return "values below 0, used as they are", "", ""
-    prepare = "call pp.perturbation_screen on counts, or name the layer of log-normalised values"
-    if sample.whole and high - low < 2:  # seen or not may be so on any scale
-        return "0 and 1, or one value", "", ""
-    # Three values or more, for two are some constant above whole numbers on any scale.
-    offset = sample.offset()
-    shifted = offset is not None and high - sample.cells.data.min() > 1.5
-    if sample.whole or shifted:
-        kind = "counts" if sample.whole else f"counts plus {offset:.3g}"
-        what = "whole numbers" if sample.whole else "whole numbers plus a constant"
-        fault = f"{where} holds {kind} ({what}, up to {high:,.4g}), not log-normalised expression"
-        return kind, f"{fault}: {prepare}.", ""
-    logarithms = sample.logarithms(bases)
-    if logarithms == 0:
-        fault = (
-            f"{where} holds scaled counts without a logarithm (multiples of one number in every "
-            f"cell, or of one sum; up to {high:,.4g}): call scanpy.pp.log1p on them, or {prepare}."
-        )
-        return "scaled counts", fault, ""
-    if logarithms == 2:
-        fault = (
-            f"{where} holds logarithms of logarithms (log1p was applied twice; up to {high:,.3g}): "
-            f"begin with the counts, and {prepare}."
-        )
-        return "logarithms of logarithms", fault, ""
-    if high <= _ABOUT_LINEAR:
-        doubt = (
-            f"{where} holds values of {high:.2g} or less, on which a logarithm has no effect: "
-            f"scale cells to about as many counts as they have before log1p, not to 1."
-        )
-        return "values near 0", "", doubt
-    if logarithms == 1:
-        return "log-normalised", "", ""
-    if high > _LARGEST_USUAL and sample.is_standardised():
-        return "standardised", "", ""
-    if high > _LARGEST:
-        fault = (
-            f"{where} holds values up to {high:,.4g}, but no logarithm of a count or intensity "
-            f"exceeds {_LARGEST:g}: take logarithms first, {prepare}."
-        )
-        return "values too large for logarithms", fault, ""
-    if high > _LARGEST_USUAL:
-        doubt = (
-            f"{where} holds values up to {high:.3g}, more than the logarithm of all counts per "
-            f"million ({_LARGEST_USUAL:.1f}): check that they are logarithms."
-        )
-        return "large values", "", doubt
-    if high <= _TWICE:  # those of few counts a cell lie here as well, so that it is no doubt
-        return f"taken for log-normalised, or a logarithm of one (none above {_TWICE:.1f})", "", ""
-    return "taken for log-normalised", "", ""

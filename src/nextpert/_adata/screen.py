@@ -76,10 +76,11 @@ class Environments:
     left_out: Mapping[str, int] = field(default_factory=dict)
     naming: Naming | None = None
 
-    @property
-    def perturbation(self) -> NDArray[np.object_]:
-        """Perturbation of every environment."""
-        return self.table[self.roles.perturbation_key].to_numpy(dtype=object)
+    perturbation: NDArray[np.object_] = field(init=False)  # of every environment
+
+    def __post_init__(self) -> None:
+        own = self.table[self.roles.perturbation_key].to_numpy(dtype=object)
+        object.__setattr__(self, "perturbation", own)
 
     def perturbations(self) -> list[str]:
         """Return all perturbations, sorted, without the controls."""
@@ -116,15 +117,8 @@ class Environments:
             return np.zeros(len(self.table), np.int64)
         return np.asarray(self.table.groupby(list(keys), sort=True).ngroup(), np.int64)
 
-    def conditions(self) -> tuple[list[str], NDArray[np.float64]]:
-        """Return names and indicators of all conditions but the first of each column."""
-        return self._levels(self.condition_names)
-
-    def batches(self) -> tuple[list[str], NDArray[np.float64]]:
-        """Return names and indicators of all batches but the first of each column."""
-        return self._levels(list(self.roles.batch_key))
-
-    def _levels(self, columns: Sequence[str]) -> tuple[list[str], NDArray[np.float64]]:
+    def indicators(self, columns: Sequence[str]) -> tuple[list[str], NDArray[np.float64]]:
+        """Return names and indicators of all levels but the first of each of some columns."""
         names, indicators = [], []
         for column in columns:
             values = self.table[column].to_numpy(dtype=object)
@@ -153,9 +147,11 @@ class Environments:
         """
         rows, roles = screen.columns["environment"], self.roles
         each = [] if roles.condition_key is None else [roles.condition_key]
-        within = [roles.perturbation_key, *self.condition_names, *(each if by_condition else [])]
-        condition = self.levels(*within)
-        clean, sd = screen.without_batches(self.batches()[1][rows], condition[rows])
+        clean, sd = screen, np.zeros(0)
+        if roles.batch_key:
+            within = [roles.perturbation_key, *self.condition_names]
+            condition = self.levels(*within, *(each if by_condition else []))[rows]
+            clean, sd = screen.without_batches(self.indicators(roles.batch_key)[1][rows], condition)
         group = self.groups([roles.control, *names])
         guide = self.levels(*([] if roles.guide_key is None else [roles.guide_key]))
         batch = self.levels(*roles.batch_key)
@@ -170,7 +166,7 @@ class Environments:
         all cells of each perturbation cannot be: it is part of every difference in which it does
         not cancel.
         """
-        columns = self.batches()[1]
+        columns = self.indicators(self.roles.batch_key)[1]
         if not columns.shape[1]:
             return []
         group = self.levels(self.roles.perturbation_key, *self.condition_names)
@@ -224,8 +220,8 @@ def read_environments(
     tables: dict[str, LabelTable] = {roles.perturbation_key: labels}
     guide = [] if roles.guide_key is None else [roles.guide_key]
     for name in [*guide, *roles.batch_key, *categories]:
-        found = read_labels(adata, name, argument="batch_key, guide_key or covariates")
-        tables[name] = found.without(level for level in found.names if not level.strip())
+        read = read_labels(adata, name, argument="batch_key, guide_key or covariates")
+        tables[name] = read.without(level for level in read.names if not level.strip())
         missing = int((labelled & (tables[name].codes < 0)).sum())
         if missing and name not in guide:
             message = (
@@ -242,7 +238,15 @@ def read_environments(
             raise ValueError(message)
     for name in roles.batch_key:
         _require_batches(column_of(adata, name), tables[name], labelled)
-    codes, table = _combine(tables, labelled)
+    # The environment of every cell, and the table of all that occur, sorted.
+    found, place = distinct(*(each.codes[labelled] for each in tables.values()))
+    codes = np.full(len(labelled), -1, np.int64)
+    codes[labelled] = place
+    columns = {
+        name: np.array([*each.names, _NO_GUIDE], dtype=object)[found[:, k]]
+        for k, (name, each) in enumerate(tables.items())
+    }
+    table = pd.DataFrame({**columns, "n_cells": np.bincount(place, minlength=len(found))})
     if roles.condition_key is not None:
         _require_controls(table, roles)
     covariates = np.column_stack(values) if values else np.zeros((adata.n_obs, 0))
@@ -366,21 +370,6 @@ def _finite(column: pd.Series, labelled: NDArray[np.bool_], name: str) -> NDArra
     found = np.where(labelled, values, 0.0)
     require_small(found, f"The covariate adata.obs[{name!r}]")
     return found
-
-
-def _combine(
-    tables: dict[str, LabelTable], labelled: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], pd.DataFrame]:
-    """Return the environment of every cell, and the table of all that occur, sorted."""
-    found, place = distinct(*(table.codes[labelled] for table in tables.values()))
-    codes = np.full(len(labelled), -1, np.int64)
-    codes[labelled] = place
-    columns = {
-        name: np.array([*table.names, _NO_GUIDE], dtype=object)[found[:, k]]
-        for k, (name, table) in enumerate(tables.items())
-    }
-    columns["n_cells"] = np.bincount(place, minlength=len(found))
-    return codes, pd.DataFrame(columns)
 
 
 def describe(environments: Environments) -> str:

@@ -19,10 +19,8 @@ from nextpert.core.screen.moments import (
     canonical_csr,
     damaged,
     require_numbers,
-    require_shape,
     require_sound,
-    require_sound_indices,
-    require_sound_pointers,
+    require_sound_arrays,
     tree,
 )
 
@@ -72,7 +70,7 @@ def open_source(matrix: Any, columns: Index) -> Source:
         return DenseRows(matrix, columns)
     n_rows, n_genes = matrix.shape
     arrays = arrays_of(matrix)
-    require_sound_pointers(arrays, n_rows if form == "csr" else n_genes)
+    require_sound_arrays(arrays, (n_rows if form == "csr" else n_genes, None))
     if form == "csc" and sp.issparse(matrix) and not matrix.has_sorted_indices:
         arrays = arrays_of(matrix.sorted_indices())
     if form == "csr":
@@ -136,7 +134,8 @@ class CsrRows:
             data, indices = np.asarray(self._data[span]), np.asarray(self._indices[span])
             if not len(data) == len(indices) == span.stop - span.start:
                 raise damaged("fewer values than its row pointers say")
-            require_sound_indices(indices, self._n_genes)  # scipy trusts them
+            if len(indices) and not 0 <= indices.min() <= indices.max() < self._n_genes:
+                raise damaged("column indices out of range")  # scipy trusts them
             if data.dtype not in (np.float32, np.float64):  # of any kind and byte order
                 data = data.astype(np.float64)
             pointers = (pointers - pointers[0]).astype(np.int32)
@@ -331,9 +330,7 @@ def require_sound_matrices(adata: ad.AnnData) -> None:
             _require_lazy(matrix, name)
         elif getattr(matrix, "group", None) is not None and hasattr(matrix, "format"):
             shape = matrix.shape if matrix.format == "csr" else matrix.shape[::-1]
-            arrays = arrays_of(matrix)
-            require_sound_pointers(arrays, shape[0], name)
-            require_sound_indices(arrays[1], shape[1], name)
+            require_sound_arrays(arrays_of(matrix), shape, name)
         else:
             require_sound(matrix, name)
 
@@ -380,7 +377,11 @@ def _real(table: pd.DataFrame | pd.Series) -> NDArray[np.float64] | None:
 def _matrices(adata: ad.AnnData) -> Iterator[tuple[str, Any]]:
     whole = adata._adata_ref if adata.is_view and adata._adata_ref is not None else adata
     if whole.X is not None:
-        require_shape(whole.X, (whole.n_obs, whole.n_vars), "adata.X")
+        if tuple(whole.X.shape) != whole.shape:
+            what = (
+                f"the shape {tuple(whole.X.shape)} for {whole.n_obs} cells and {whole.n_vars} genes"
+            )
+            raise damaged(what, "adata.X")
         yield "adata.X", whole.X
     for slot in _SLOTS:
         for key, matrix in getattr(whole, slot).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from functools import cache
@@ -14,7 +15,7 @@ import scipy.sparse as sp
 
 from nextpert._adata.sources import require_sound_matrices
 from nextpert._warn import warn
-from nextpert.core._codec import described, require_as_described
+from nextpert.core._codec import FORMAT, describe, require_as_described
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,15 +25,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def check_key(key: str) -> None:
-    """Raise unless ``key_added`` can name a slot: files take a slash for a group."""
-    if not isinstance(key, str) or not key or "/" in key:
+def check_writable(adata: ad.AnnData, key: str, *, copy: bool) -> None:
+    """Raise if results cannot be written: no name of a slot, a view of a file, a damaged matrix."""
+    if not isinstance(key, str) or not key or "/" in key:  # files take a slash for a group
         message = f"key_added must be a non-empty string without a slash, but is {key!r}."
         raise ValueError(message)
-
-
-def check_writable(adata: ad.AnnData, *, copy: bool) -> None:
-    """Raise if results cannot be written to ``adata``: a view of a backed file, or damaged."""
     if adata.is_view and adata.isbacked and not copy:
         message = (
             "adata is a view of a backed file, which cannot hold results: "
@@ -57,7 +54,10 @@ def write_results(
 
     Returns the copy that was written to where ``copy`` is set, else ``None``.
     """
-    matrices = {key: _as_read(matrix) for key, matrix in (varp or {}).items()}
+    matrices = {
+        key: as_stored_csr(matrix) if sp.issparse(matrix) else matrix
+        for key, matrix in (varp or {}).items()
+    }
     results = {key: with_format(value) for key, value in (uns or {}).items()}
     slots = {"obs": obs, "varp": matrices, "obsm": obsm, "varm": varm, "uns": results}
     target = adata
@@ -82,13 +82,16 @@ def with_format(result: Any) -> Any:
     """Return a result with format, version and a list of what it holds; others as they are."""
     if not isinstance(result, Mapping) or "format" in result:
         return result
-    return described(_as_read(result), _version())
-
-
-def _as_read(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(name): _as_read(part) for name, part in value.items()}
-    return as_stored_csr(value) if sp.issparse(value) else value
+    made: dict[str, Any] = {}
+    waiting: list[tuple[dict[str, Any], str, Any]] = [(made, k, v) for k, v in result.items()]
+    for into, name, value in waiting:  # parts of parts are appended as they are met
+        into[str(name)] = as_stored_csr(value) if sp.issparse(value) else value
+        if isinstance(value, Mapping):
+            parts: dict[str, Any] = {}
+            into[str(name)] = parts
+            waiting += [(parts, key, part) for key, part in value.items()]
+    made["version"] = _version()
+    return {**made, "format": FORMAT, "contents": json.dumps(describe(made))}
 
 
 def as_stored_csr(matrix: Any) -> sp.csr_array | sp.csr_matrix:
@@ -155,15 +158,21 @@ def eager(value: Any) -> Any:
 
     Dask arrays and lazy tables are read, mappings gone through, and texts of zarr are objects.
     """
-    if hasattr(value, "to_memory"):  # a table of anndata.experimental.read_lazy
-        return value.to_memory()
-    if hasattr(value, "compute"):
-        return eager(value.compute())
-    if getattr(getattr(value, "dtype", None), "kind", "") == "T":
-        return value.astype(object)
-    if hasattr(value, "items") and hasattr(value, "keys") and not hasattr(value, "columns"):
-        return {name: eager(part) for name, part in value.items()}
-    return value
+    held: dict[Any, Any] = {"": value}
+    waiting = [(held, "")]
+    for into, name in waiting:  # parts of parts are appended as they are met
+        part = into[name]
+        while hasattr(part, "compute") and not hasattr(part, "to_memory"):
+            part = part.compute()
+        if hasattr(part, "to_memory"):  # a table of anndata.experimental.read_lazy
+            part = part.to_memory()
+        elif getattr(getattr(part, "dtype", None), "kind", "") == "T":
+            part = part.astype(object)
+        elif hasattr(part, "items") and hasattr(part, "keys") and not hasattr(part, "columns"):
+            part = dict(part.items())
+            waiting += [(part, key) for key in part]
+        into[name] = part
+    return held[""]
 
 
 def seed_of(rng: int | np.random.Generator | None) -> str:

@@ -37,6 +37,7 @@ _SQUARED = Bound("that is not too large to be squared", lambda value: abs(value)
 _WEIGHT = Bound(
     "of at least 0 that is not too large to be squared", lambda value: 0 <= value <= LARGEST
 )
+_DISTANCES, _OWN_GENES = one_of(*DISTANCES), one_of("exclude", "include")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -127,20 +128,26 @@ class Target:
     own_genes: str = "exclude"
 
     def __post_init__(self) -> None:
-        check_value(self.distance, "distance", "str", one_of(*DISTANCES))
-        check_value(self.own_genes, "own_genes", "str", one_of("exclude", "include"))
-        for name in ("signature", "at_least", "at_most"):
-            kinds = "Mapping[str, float] | None"
-            _require_once(check_value(getattr(self, name), name, kinds, _SQUARED), name)
-        kinds = "Iterable[str] | Mapping[str, float] | None"
-        weights: Any = check_value(self.weights, "weights", kinds, _WEIGHT)
-        if not isinstance(weights, (Mapping, pd.Series)) and weights is not None:
-            weights = [str(gene) for gene in in_order(weights)]
-            object.__setattr__(self, "weights", weights)
-        elif weights is not None and not any(weight for _, weight in weights.items()):
-            message = "weights are all 0: give at least one gene a weight above 0."
-            raise ValueError(message)
-        _require_once(weights, "weights")
+        check_value(self.distance, "distance", "str", _DISTANCES)
+        check_value(self.own_genes, "own_genes", "str", _OWN_GENES)
+        # Numbers by gene, or genes alone: at least one, and each once.
+        for name in ("signature", "at_least", "at_most", "weights"):
+            of_weights = name == "weights"
+            kinds = f"{'Iterable[str] | ' if of_weights else ''}Mapping[str, float] | None"
+            bound = _WEIGHT if of_weights else _SQUARED
+            value: Any = check_value(getattr(self, name), name, kinds, bound)
+            if value is None:
+                continue
+            if not isinstance(value, (Mapping, pd.Series)):
+                value = [str(gene) for gene in in_order(value)]
+                object.__setattr__(self, name, value)
+            elif of_weights and not any(weight for _, weight in value.items()):
+                message = "weights are all 0: give at least one gene a weight above 0."
+                raise ValueError(message)
+            genes = [str(gene) for gene in (value if isinstance(value, list) else value.keys())]
+            if not genes or len(set(genes)) < len(genes):
+                message = f"{name} must name at least one gene, and every gene once."
+                raise ValueError(message)
         if self.shares is not None:
             shares = list(check_value(self.shares, "shares", "Iterable[Any]"))
             object.__setattr__(self, "shares", shares)
@@ -152,10 +159,13 @@ class Target:
         check_value(self.penalty, "penalty", "float", _WEIGHT)
         check_value(self.margin, "margin", "float | None", _WEIGHT)
         for name in ("state", "away_from"):
-            _check_states(getattr(self, name), name)
-        self._require_parts()
-
-    def _require_parts(self) -> None:
+            value = getattr(self, name)
+            for state in value if isinstance(value, list) else [value]:
+                check_value(state, name, _STATES, _SQUARED)
+            if isinstance(value, list) and (not value or any(each is None for each in value)):
+                message = f"{name} is an empty list or has None in it: name each of its states."
+                raise ValueError(message)
+        # Parts that belong together.
         pulls = self.state is not None or self.signature is not None
         bounds = self.at_least is not None or self.at_most is not None
         message = ""
@@ -177,8 +187,8 @@ class Target:
             raise ValueError(message)
 
     def __repr__(self) -> str:
-        told = (f"{name}={value!r}" for name, value in parts_of(self).items())
-        return f"Target({', '.join(told)})"
+        parts = (f"{name}={value!r}" for name, value in parts_of(self).items())
+        return f"Target({', '.join(parts)})"
 
     def _repr_html_(self) -> str:
         facts = {
@@ -240,9 +250,9 @@ def _named(state: Any, genes: Sequence[str]) -> Any:
 
 def parts_of(target: Target) -> dict[str, Any]:
     """Return the parts of a target by name, so that ``Target(**parts)`` equals it."""
-    said = {field.name: getattr(target, field.name) for field in fields(target)}
+    held = {field.name: getattr(target, field.name) for field in fields(target)}
     given = {field.name: field.default for field in fields(target)}
-    return {name: value for name, value in said.items() if not _is_default(value, given[name])}
+    return {name: value for name, value in held.items() if not _is_default(value, given[name])}
 
 
 def columns_of(target: Any) -> list[str]:
@@ -334,14 +344,6 @@ def _is_default(value: Any, default: Any) -> bool:
     return value is default or (isinstance(value, (str, Real)) and value == default)
 
 
-def _check_states(value: Any, name: str) -> None:
-    for state in value if isinstance(value, list) else [value]:
-        check_value(state, name, _STATES, _SQUARED)
-    if isinstance(value, list) and (not value or any(each is None for each in value)):
-        message = f"{name} is an empty list or has None in it: name each of its states."
-        raise ValueError(message)
-
-
 def _vector(value: NDArray[Any], name: str, wanted: str) -> Vector:
     """Return a vector of means in double precision, or raise."""
     if value.dtype.kind not in "iuf" or value.ndim != 1 or not value.size:
@@ -357,16 +359,6 @@ def _vector(value: NDArray[Any], name: str, wanted: str) -> Vector:
         )
         raise ValueError(message)
     return means
-
-
-def _require_once(value: Any, name: str) -> None:
-    """Raise unless a list of genes, or what maps some, names one at least and each once."""
-    if value is None:
-        return
-    genes = [str(gene) for gene in (value if isinstance(value, list) else value.keys())]
-    if not genes or len(set(genes)) < len(genes):
-        message = f"{name} must name at least one gene, and every gene once."
-        raise ValueError(message)
 
 
 KINDS["Vector"] = Kind(

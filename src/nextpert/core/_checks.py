@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Of a value in units of the data: the variance of a squared distance takes its fourth power.
 LARGEST = 1e70
+# What a masked array masks would be read as numbers.
+MASKED = "{} is a masked array, whose mask would be lost: fill it first (.filled())."
 
 
 def as_vector(value: ArrayLike, n: int, name: str, *, finite: bool = True) -> NDArray[np.float64]:
@@ -29,13 +31,6 @@ def as_vector(value: ArrayLike, n: int, name: str, *, finite: bool = True) -> ND
     if finite:
         require_finite(vector, name)
     return vector
-
-
-def refuse_mask(value: Any, name: str) -> None:
-    """Raise for a masked array: what it masks would be read as numbers."""
-    if np.ma.isMaskedArray(value):
-        message = f"{name} is a masked array, whose mask would be lost: fill it first (.filled())."
-        raise ValueError(message)
 
 
 def require_finite(value: NDArray[np.float64], name: str) -> None:
@@ -60,22 +55,25 @@ def require_small(value: NDArray[Any], name: str) -> None:
 def as_nodes(value: Iterable[int], n: int, name: str) -> list[int]:
     """Return ``value`` as a list of node numbers below ``n``, or raise an error that names it."""
     try:
-        nodes = [_whole(node) for node in value]
+        given = list(value)
+        numbers = [_real(node) for node in given]
     except TypeError:
-        nodes = [None]
-    if None in nodes:
-        message = f"{name} must be a list of nodes (whole numbers), but is {_shown(value)}."
+        given, numbers = [], [None]
+    if not all(x is not None and x.is_integer() and abs(x) < 2**63 for x in numbers):
+        message = f"{name} must be a list of nodes (whole numbers), but is {reprlib.repr(value)}."
         raise TypeError(message)
-    outside = [i for i in nodes if i is None or not 0 <= i < n]
+    nodes = [int(node) for node in given]
+    outside = [i for i in nodes if not 0 <= i < n]
     if outside:
         message = f"{name} holds nodes {outside[:10]}, but the graph's nodes are 0..{n - 1}."
         raise ValueError(message)
-    return [i for i in nodes if i is not None]
+    return nodes
 
 
 def as_numbers(value: ArrayLike, name: str, *, copy: bool = True) -> NDArray[np.float64]:
     """Return ``value`` as an array of floats, or raise an error that names it."""
-    refuse_mask(value, name)
+    if np.ma.isMaskedArray(value):
+        raise ValueError(MASKED.format(name))
     try:
         found = np.asarray(value)
         # Texts and complex numbers would be read, or cut, without a word.
@@ -83,7 +81,9 @@ def as_numbers(value: ArrayLike, name: str, *, copy: bool = True) -> NDArray[np.
             return found.astype(np.float64, copy=copy)
     except (TypeError, ValueError):
         pass
-    message = f"{name} must hold numbers alone, in rows of one length, but is {_shown(value)}."
+    message = (
+        f"{name} must hold numbers alone, in rows of one length, but is {reprlib.repr(value)}."
+    )
     raise TypeError(message)
 
 
@@ -121,7 +121,7 @@ def as_rng(rng: int | np.random.Generator | None, stream: str = "") -> np.random
         error = type(refused)
     message = (
         f"rng must be a whole number of at least 0, a numpy.random.Generator or None, but is "
-        f"{_shown(rng)}."
+        f"{reprlib.repr(rng)}."
     )
     raise error(message)
 
@@ -129,7 +129,7 @@ def as_rng(rng: int | np.random.Generator | None, stream: str = "") -> np.random
 def require_positive(value: float, name: str) -> float:
     """Return ``value`` if it is a finite number above zero, or raise an error that names it."""
     number = _real(value)
-    message = f"{name} must be a finite number above 0, but is {_shown(value)}."
+    message = f"{name} must be a finite number above 0, but is {reprlib.repr(value)}."
     if number is None:
         raise TypeError(message)
     if not np.isfinite(number) or number <= 0:
@@ -140,13 +140,12 @@ def require_positive(value: float, name: str) -> float:
 def require_count(value: Any, name: str, *, least: int = 1) -> int:
     """Return ``value`` if it is a whole number of at least ``least``, or raise."""
     number = _real(value)
-    message = f"{name} must be a whole number of at least {least}, but is {_shown(value)}."
+    message = f"{name} must be a whole number of at least {least}, but is {reprlib.repr(value)}."
     if number is None:
         raise TypeError(message)
-    whole = _whole(value)
-    if whole is None or whole < least:
+    if not number.is_integer() or not least <= number < 2**63:  # which a machine word holds
         raise ValueError(message)
-    return whole
+    return int(value)
 
 
 def _real(value: Any) -> float | None:
@@ -159,15 +158,3 @@ def _real(value: Any) -> float | None:
         return float(value)
     except OverflowError:
         return float("inf")
-
-
-def _whole(value: Any) -> int | None:
-    """Return a whole number (as ``2`` or ``2.0``) that fits a machine word, or ``None``."""
-    number = _real(value)
-    if number is None or not number.is_integer() or abs(number) >= 2**63:
-        return None
-    return int(value)
-
-
-def _shown(value: Any) -> str:
-    return reprlib.repr(value)

@@ -1,6 +1,6 @@
 """One codec for results: dataclasses to and from mappings of what h5ad and zarr keep.
 
-A field says beside itself what is stored of it: :func:`array`, :func:`packed`, :func:`sparse`,
+A field says beside itself what is stored of it: :func:`array`, :func:`sparse`,
 :func:`flag`, :func:`text`, :func:`texts`, :func:`lists`, :func:`table`, :func:`nested`,
 :func:`series` and :func:`coded` return fields of a dataclass; an ``optional`` one is ``None`` by
 default, and left out then. Shapes are written in sizes that all fields share, such as ``"n_nodes"``
@@ -8,7 +8,7 @@ or ``"n_nodes+1"``: the first field that has one binds it. :func:`unpack` checks
 finiteness and bounds once. A class refuses what no field can see alone by a ValueError of its
 ``__post_init__``; constants in its ``stored_beside``, such as a format number, are stored with it
 and have to be the same. A result that is no dataclass carries a list of what it holds
-(:func:`described`).
+(:func:`describe`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -69,10 +69,6 @@ class Reading:
             f"{self.remedy}."
         )
 
-    def inside(self, name: str) -> Reading:
-        """Return the reading of a part, which shares the sizes."""
-        return Reading(f"{self.where}[{name!r}]", self.remedy, self.sizes)
-
     def require_shape(self, found: tuple[int, ...], shape: Sequence[str | int], name: str) -> None:
         """Raise unless a shape is the one declared; sizes that are not known yet are bound."""
         wanted = list(shape)
@@ -82,15 +78,16 @@ class Reading:
                 wanted[k] = self.sizes.setdefault(symbol, length - int(more or 0)) + int(more or 0)
         if list(found) != wanted:
             each = zip(wanted, shape, strict=True)
-            told = ", ".join(str(n) if n == size else f"{size}={n}" for n, size in each)
-            raise self.damaged(f"{name} has the shape {list(found)} in place of [{told}]")
+            declared = ", ".join(str(n) if n == size else f"{size}={n}" for n, size in each)
+            raise self.damaged(f"{name} has the shape {list(found)} in place of [{declared}]")
 
 
 class Part(NamedTuple):
-    """How a field is stored, and how it is read back."""
+    """How a field is stored, and how it is read back; ``record`` is the dataclass that it holds."""
 
     pack: Callable[[Any], Any]
     unpack: Callable[[Any, Reading, str], Any]
+    record: type | None = None
 
 
 def pack(value: Any, record: type | None = None) -> dict[str, Any]:
@@ -113,12 +110,20 @@ def pack(value: Any, record: type | None = None) -> dict[str, Any]:
     ValueError: The result is damaged or of another version of nextpert (mean has the shape [1] in \
 place of [n_genes=2]): run it again.
     """
-    of = type(value) if record is None else record
-    out = dict(getattr(of, "stored_beside", ()))
-    for each in _stored(of):
-        held = getattr(value, each.name)
-        if held is not None or each.default is MISSING:
-            out[each.name] = each.metadata["part"].pack(held)
+    out: dict[str, Any] = {}
+    waiting = [(out, value, record or type(value))]
+    for into, one, of in waiting:  # parts that are dataclasses are appended as they are met
+        into.update(getattr(of, "stored_beside", ()))
+        for each in fields(of):
+            part: Part | None = each.metadata.get("part")
+            held = getattr(one, each.name)
+            if part is None or (held is None and each.default is not MISSING):
+                continue
+            if part.record is None:
+                into[each.name] = part.pack(held)
+            else:
+                into[each.name] = {}
+                waiting.append((into[each.name], held, part.record))
     return out
 
 
@@ -128,6 +133,7 @@ def unpack(
     where: str,
     remedy: str,
     record: Any = None,
+    reading: Reading | None = None,
     **sizes: int,
 ) -> T:
     """Return what :func:`pack` stored, all of it checked.
@@ -142,6 +148,8 @@ def unpack(
         As of :class:`Reading`.
     record
         The dataclass that declares the fields; ``None`` stands for ``make``.
+    reading
+        That of which this is a part, in place of ``where``, ``remedy`` and ``sizes``.
     sizes
         Lengths that are known already.
 
@@ -151,20 +159,21 @@ def unpack(
         If a part is absent, of another type or shape, not finite, out of bounds, or refused by
         ``make`` with a ValueError.
     """
-    return _read(make, stored, Reading(where, remedy, dict(sizes)), record or make)
-
-
-def _read(make: Callable[..., T], stored: Any, reading: Reading, record: Any) -> T:
-    """Return what ``make`` makes of the fields of ``record`` in a stored mapping."""
+    reading, record = reading or Reading(where, remedy, dict(sizes)), record or make
     if not hasattr(stored, "keys"):
         raise reading.damaged(f"it is no mapping, but {type(stored).__name__}")
     for name, value in dict(getattr(record, "stored_beside", ())).items():
         if not np.array_equal(_numbers(stored.get(name), reading, name), value):
             raise reading.damaged(f"its {name} is not {np.asarray(value).tolist()}")
     values = {}
-    for each in _stored(record):
-        if each.name in stored:
-            part: Part = each.metadata["part"]
+    for each in fields(record):
+        part: Part | None = each.metadata.get("part")
+        if part is None:  # not stored
+            continue
+        if each.name in stored and part.record is not None:
+            inside = Reading(f"{reading.where}[{each.name!r}]", reading.remedy, reading.sizes)
+            values[each.name] = unpack(part.record, stored[each.name], "", "", reading=inside)
+        elif each.name in stored:
             values[each.name] = part.unpack(stored[each.name], reading, each.name)
         elif each.default is MISSING:
             raise reading.damaged(f"its {each.name} is gone")
@@ -174,16 +183,11 @@ def _read(make: Callable[..., T], stored: Any, reading: Reading, record: Any) ->
         raise reading.damaged(str(error)) from None
 
 
-def _stored(record: Any) -> list[Field[Any]]:
-    """Return the fields that say what is stored of them; others are left alone."""
-    return [each for each in fields(record) if "part" in each.metadata]
-
-
 # -- kinds of fields --------------------------------------------------------------------------
 
 
-def _field(store: Any, read: Any, *, optional: bool = False) -> Any:
-    held = {"part": Part(store, read)}
+def _field(store: Any, read: Any, record: type | None = None, *, optional: bool = False) -> Any:
+    held = {"part": Part(store, read, record)}
     return field(default=None, metadata=held) if optional else field(metadata=held)
 
 
@@ -192,55 +196,40 @@ def array(
     whole: bool = False,
     least: float = -np.inf,
     above: float = -np.inf,
+    most: float = np.inf,
     unless: str | None = None,
     optional: bool = False,
     is_table: bool = False,
+    dtype: Any = None,
 ) -> Any:
     """Declare finite numbers of a shape, ``whole`` or floats; without a shape one number.
 
-    They are no less than ``least`` and more than ``above``. The text ``unless`` may stand in
-    their place. A table is kept and read by :func:`table_type`.
+    They are no less than ``least``, more than ``above`` and at most ``most``. The text ``unless``
+    may stand in their place. A table is kept and read by :func:`table_type`, and many numbers by a
+    small ``dtype``.
     """
 
     def read(stored: Any, reading: Reading, name: str) -> Any:
         if unless is not None and isinstance(stored, str) and stored == unless:
             return unless
-        found = _numbers(stored, reading, name, whole=whole)
+        is_whole = whole or (dtype is not None and np.dtype(dtype).kind == "i")
+        found = _numbers(stored, reading, name, whole=is_whole, least=least, above=above)
         reading.require_shape(found.shape, shape, name)
-        _require_bounds(found, least, above, reading, name)
-        kind = table_type(found.size) if is_table else np.float64
-        found = found.astype(np.int64 if whole else kind, copy=False)
+        if found.size and found.max() > most:
+            raise reading.damaged(f"{name} holds values above {most:g}")
+        kind = dtype or (np.int64 if whole else table_type(found.size) if is_table else np.float64)
+        found = found.astype(kind, copy=False)
         return found if shape else found.item()
 
     def store(value: Any) -> Any:
         if is_table:
             kind = table_type(np.size(value))
-            if not np.any(value):  # pages of zeros that nobody writes take no memory
+            if not np.any(value):  # pages of zeros that are not written take no memory
                 return np.zeros(np.shape(value), kind)
             return np.asarray(value, kind, order="C")
-        return np.asarray(value, order="C") if shape else value
+        return np.asarray(value, dtype, order="C") if shape else value
 
     return _field(store, read, optional=optional)
-
-
-def packed(
-    dtype: Any,
-    *shape: str | int,
-    least: float = -np.inf,
-    most: float = np.inf,
-    optional: bool = False,
-) -> Any:
-    """Declare many finite numbers of a shape, kept and read as a small type."""
-
-    def read(stored: Any, reading: Reading, name: str) -> NDArray[Any]:
-        found = _numbers(stored, reading, name, whole=np.dtype(dtype).kind == "i")
-        reading.require_shape(found.shape, shape, name)
-        _require_bounds(found, least, -np.inf, reading, name)
-        if found.size and found.max() > most:
-            raise reading.damaged(f"{name} holds values above {most:g}")
-        return found.astype(dtype, copy=False)
-
-    return _field(lambda value: np.asarray(value, dtype, order="C"), read, optional=optional)
 
 
 def flag() -> Any:
@@ -271,10 +260,11 @@ def sparse(*shape: str, least: float = -np.inf, fill: float = 0.0, dense: bool =
         if not sp.issparse(stored) or stored.format != "csr":
             raise reading.damaged(f"{name} is no CSR matrix")
         reading.require_shape(stored.shape, shape, name)
-        _require_bounds(_numbers(stored.data, reading, name), least, -np.inf, reading, name)
-        fault = _sparse_fault(stored)
-        if fault:
-            raise reading.damaged(f"{name}: {fault}")
+        _numbers(stored.data, reading, name, least=least)
+        try:
+            stored.check_format(full_check=True)
+        except ValueError as error:
+            raise reading.damaged(f"{name}: {error}") from None
         if not dense:
             return sp.csr_array(stored)
         # Pages of zeros that nobody writes take no memory, nor does a large table of one value.
@@ -332,9 +322,10 @@ def nested(record: type, *, optional: bool = False) -> Any:
     """Declare another dataclass, with the same sizes."""
 
     def read(stored: Any, reading: Reading, name: str) -> Any:
-        return _read(record, stored, reading.inside(name), record)
+        inside = Reading(f"{reading.where}[{name!r}]", reading.remedy, reading.sizes)
+        return unpack(record, stored, "", "", reading=inside)
 
-    return _field(lambda value: pack(value, record), read, optional=optional)
+    return _field(lambda value: pack(value, record), read, record, optional=optional)
 
 
 def coded(
@@ -352,7 +343,7 @@ def series(each: Any, *, optional: bool = False) -> Any:
         return {str(k): part.pack(one) for k, one in enumerate(value)}
 
     def read(stored: Any, reading: Reading, name: str) -> list[Any]:
-        inside = reading.inside(name)
+        inside = Reading(f"{reading.where}[{name!r}]", reading.remedy, reading.sizes)
         there = set(getattr(stored, "keys", lambda: {"no mapping"})())
         numbers = [str(k) for k in range(len(there))]
         if there != set(numbers):
@@ -394,17 +385,16 @@ def stored_lists(lists: Iterable[Sequence[str]]) -> dict[str, NDArray[Any]]:
     return {"names": strings(itertools.chain(*every)), "offsets": offsets}
 
 
-def _sparse_fault(matrix: Any) -> str:
-    """Return what is wrong with the indices of a CSR or CSC matrix, or an empty string."""
-    if sp.issparse(matrix) and matrix.format in ("csr", "csc"):
-        try:
-            matrix.check_format(full_check=True)
-        except ValueError as error:
-            return str(error)
-    return ""
-
-
-def _numbers(stored: Any, reading: Reading, name: str, *, whole: bool = False) -> NDArray[Any]:
+def _numbers(
+    stored: Any,
+    reading: Reading,
+    name: str,
+    *,
+    whole: bool = False,
+    least: float = -np.inf,
+    above: float = -np.inf,
+) -> NDArray[Any]:
+    """Return finite numbers, none below ``least`` and all above ``above``."""
     try:
         found = np.asarray(stored)
     except ValueError:  # lists of different lengths
@@ -415,16 +405,10 @@ def _numbers(stored: Any, reading: Reading, name: str, *, whole: bool = False) -
     # By the smallest and largest, as a mask of a very large array takes much memory.
     if found.size and not (np.isfinite(found.min()) and np.isfinite(found.max())):
         raise reading.damaged(f"{name} holds NaN or infinite values")
-    return found
-
-
-def _require_bounds(
-    found: NDArray[Any], least: float, above: float, reading: Reading, name: str
-) -> None:
-    """Raise unless all of an array of any shape is at least ``least`` and above ``above``."""
     if found.size and (found.min() < least or found.min() <= above):
         bound = f"below {least:g}" if least > above else f"that are not above {above:g}"
         raise reading.damaged(f"{name} holds values {bound}")
+    return found
 
 
 def _texts(stored: Any, reading: Reading, name: str) -> list[str]:
@@ -441,23 +425,8 @@ def _texts(stored: Any, reading: Reading, name: str) -> list[str]:
 # -- results without a dataclass ---------------------------------------------------------------
 
 
-def described(result: Mapping[str, Any], version: str) -> dict[str, Any]:
-    """Return a result of arrays, tables and mappings with a list of what it holds.
-
-    Parameters
-    ----------
-    result
-        The result.
-    version
-        Version of the package, written with it.
-    """
-    made = {**result, "version": version}
-    contents = json.dumps({str(name): _describe(value) for name, value in made.items()})
-    return {**made, "format": FORMAT, "contents": contents}
-
-
 def require_as_described(stored: Any, where: str, remedy: str) -> None:
-    """Raise unless a result is as :func:`described` wrote it.
+    """Raise unless a result is as :func:`describe` says.
 
     Parts may be added, and rows of tables left out.
 
@@ -467,91 +436,92 @@ def require_as_described(stored: Any, where: str, remedy: str) -> None:
         If it has another format, or a part of it is gone, was cut, has another type or is no
         longer finite.
     """
-    fault = _fault(stored)
-    if fault:
-        raise Reading(where, remedy, {}).damaged(fault)
-
-
-def _fault(stored: Any) -> str:
-    """Return what is wrong with a result, or an empty string."""
+    reading = Reading(where, remedy, {})
     if not hasattr(stored, "keys") or hasattr(stored, "columns"):
-        return "it is no result"
+        raise reading.damaged("it is no result")
     its_format = stored.get("format")
-    if _describe(its_format) != "numbers []" or its_format != FORMAT:
-        return f"its format is not {FORMAT}"
+    if describe({"format": its_format})["format"] != "numbers []" or its_format != FORMAT:
+        raise reading.damaged(f"its format is not {FORMAT}")
     try:
-        wanted = json.loads(str(stored.get("contents")))
+        target = json.loads(str(stored.get("contents")))
     except json.JSONDecodeError:
-        wanted = None
-    if not isinstance(wanted, dict):
-        return "the list of what it holds is unreadable"
-    there = {name: stored[name] for name in wanted if name in stored}  # others may be added
-    return _difference(_describe(there), {"parts": wanted}, "")
-
-
-def _difference(now: Any, wanted: Any, where: str) -> str:
-    """Return how a part differs from what it was, both as :func:`_describe` says; or ""."""
-    if not isinstance(wanted, dict) or not isinstance(now, dict):
-        return "" if now == wanted else f"{where} is {now} in place of {wanted}"
-    if now.keys() != wanted.keys():
-        return f"{where} has another type"
-    ((kind, parts),) = wanted.items()
-    for name, part in parts.items():
-        inside = f"{where}/{name}" if where else name
-        if name not in now[kind]:
-            return f"it lacks {inside}"
-        fault = _difference(now[kind][name], part, inside)
-        if fault:
-            return fault
-    return ""
+        target = None
+    if not isinstance(target, dict):
+        raise reading.damaged("the list of what it holds is unreadable")
+    now = describe({name: stored[name] for name in target if name in stored})  # others are added
+    compared: list[tuple[str, Any, Any]] = [("", {"parts": now}, {"parts": target})]
+    for place, one, other in compared:  # parts of parts are appended as they are met
+        if not isinstance(one, dict) or not isinstance(other, dict):
+            if one != other:
+                raise reading.damaged(f"{place} is {one} in place of {other}")
+            continue
+        if one.keys() != other.keys():
+            raise reading.damaged(f"{place} has another type")
+        ((kind, parts),) = other.items()
+        for name, part in parts.items():
+            inside = f"{place}/{name}" if place else name
+            if name not in one[kind]:
+                raise reading.damaged(f"it lacks {inside}")
+            compared.append((inside, one[kind][name], part))
 
 
 def digest_of(value: Any) -> str:
     """Return a digest of a result; of arrays of more than a million values, of some."""
-    text = hashlib.sha256()
-    _feed(text, value)
+    text, waiting = hashlib.sha256(), [value]
+    while waiting:  # depth first, every name before what it names
+        part = waiting.pop()
+        if isinstance(part, bytes):
+            text.update(part)
+        elif isinstance(part, Mapping) or hasattr(part, "columns"):
+            for name in reversed(list(part)):
+                waiting += [part[name], f"{name}\0".encode()]
+        elif sp.issparse(part):
+            waiting += [part.data, part.indices, part.indptr]
+        else:
+            flat = np.asarray(part).ravel()
+            some = flat[:: 1 + flat.size // 1_000_000]
+            as_text = some.dtype.kind not in "biuf"
+            text.update(f"{flat.size}\0".encode())
+            text.update("\0".join(map(str, some)).encode() if as_text else some.tobytes())
     return text.hexdigest()[:16]
 
 
-def _feed(text: Any, value: Any) -> None:
-    if isinstance(value, Mapping) or hasattr(value, "columns"):
-        for name in value:
-            text.update(f"{name}\0".encode())
-            _feed(text, value[name])
-    elif sp.issparse(value):
-        for part in (value.indptr, value.indices, value.data):
-            _feed(text, part)
-    else:
-        flat = np.asarray(value).ravel()
-        some = flat[:: 1 + flat.size // 1_000_000]
-        as_text = some.dtype.kind not in "biuf"
-        text.update(f"{flat.size}\0".encode())
-        text.update("\0".join(map(str, some)).encode() if as_text else some.tobytes())
-
-
-def _describe(value: Any) -> Any:
-    """Return type, shape and finiteness of a part of a result, in words that files keep."""
-    if hasattr(value, "columns"):
-        return {"columns": {str(name): _kind(value[name].dtype) for name in value.columns}}
-    if isinstance(value, Mapping):
-        return {"parts": {str(name): _describe(part) for name, part in value.items()}}
-    if sp.issparse(value):
-        fault = _sparse_fault(value)
-        return f"damaged, {fault}" if fault else f"sparse {list(value.shape)}{_finite(value.data)}"
-    if value is None:
-        return "nothing"
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        return "ragged"
-    if not array.size:
-        return f"empty {list(array.shape)}"
-    return f"{_kind(array.dtype)} {list(array.shape)}{_finite(array)}"
-
-
-def _kind(dtype: Any) -> str:
-    return {"c": "complex"}.get(dtype.kind, "numbers" if dtype.kind in "biuf" else "text")
-
-
-def _finite(array: Any) -> str:
-    return "" if array.dtype.kind != "f" or np.isfinite(array).all() else " not finite"
+def describe(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return type, shape and finiteness of each part of a result, in words that files keep."""
+    kinds = {**dict.fromkeys("biuf", "numbers"), "c": "complex"}  # all others are texts
+    description: dict[str, Any] = {}
+    waiting = [(description, str(name), value) for name, value in result.items()]
+    for into, name, value in waiting:  # parts of parts are appended as they are met
+        into[name], array = "", value
+        if hasattr(value, "columns"):
+            each = {str(key): kinds.get(value[key].dtype.kind, "text") for key in value.columns}
+            into[name] = {"columns": each}
+            continue
+        if isinstance(value, Mapping):
+            inside: dict[str, Any] = {}
+            into[name] = {"parts": inside}
+            waiting += [(inside, str(key), part) for key, part in value.items()]
+            continue
+        if value is None:
+            into[name] = "nothing"
+            continue
+        if sp.issparse(value):
+            into[name] = f"sparse {list(value.shape)}"
+            array = value.data
+            try:
+                if value.format in ("csr", "csc"):
+                    value.check_format(full_check=True)
+            except ValueError as error:
+                into[name] = f"damaged, {error}"
+                continue
+        else:
+            try:
+                array = np.asarray(value)
+            except ValueError:
+                into[name] = "ragged"
+                continue
+            kind = kinds.get(array.dtype.kind, "text") if array.size else "empty"
+            into[name] = f"{kind} {list(array.shape)}"
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            into[name] += " not finite"
+    return description

@@ -44,7 +44,7 @@ class Shown:
     def _facts(self) -> dict[str, Any]:
         names = self._shown
         if is_dataclass(self) and not names:
-            names = tuple(field.name for field in fields(self))
+            names = tuple(field.name for field in fields(self) if field.init)
         return {name: getattr(self, name) for name in names if hasattr(self, name)}
 
     def __repr__(self) -> str:

@@ -108,6 +108,7 @@ def diagnose(
     """
     stored = read_result(adata, key, "tl.diagnose", what="diagnosis", part="parts")
     table = stored["perturbations"]
+    table = table[table["split_by"] != ""]  # of many a sample is judged
     n_all = len(table)
     table = table.sort_values("n_cells", ascending=False, kind="stable").head(n_top)
     table = table.sort_values("squared_distance", ascending=False, kind="stable")

@@ -39,7 +39,9 @@ def __getattr__(name: str) -> Any:
         module = importlib.import_module(f"nextpert.tl._{name}")
         if hasattr(module, "__path__"):  # a folder, whose parts other tools import
             module = importlib.import_module(f"nextpert.tl._{name}.{name}")
-        return getattr(module, name)
+        found = getattr(module, name)
+        globals()[name] = found
+        return found
     message = f"module 'nextpert.tl' has no attribute {name!r}"
     raise AttributeError(message)
 

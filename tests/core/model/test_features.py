@@ -8,7 +8,7 @@ import pytest
 from nextpert.core import ScreenMoments
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictor_weights import learn_predictor_weights
-from nextpert.core.model.predictors.base import SideInformation, Sources
+from nextpert.core.model.predictors.base import SideInformation, Sources, build_predictors
 from nextpert.core.model.predictors.features import (
     Features,
     OtherScreen,
@@ -222,5 +222,7 @@ def test_effects_in_another_screen_are_found_by_label():
     assert found[2].tolist() == [0, 14, 0, 16, 17, 18]
     some = asked.predict(screen, screen.some([0, 2]))
     assert some.effects.tolist() == [[0, *known[0, 1:]], found[2].tolist()]
-    assert OtherScreen.build(Sources()) is None
-    assert OtherScreen.build(Sources(features=SideInformation(["A"], np.eye(1)))) is None
+    alone = Sources(features=SideInformation(["A"], np.eye(1)))
+    for sources in (Sources(), alone):
+        assert not any(isinstance(each, OtherScreen) for each in build_predictors(sources))
+    assert any(isinstance(each, Features) for each in build_predictors(alone))

@@ -48,7 +48,7 @@ def screen(n=6, p=12, seed=0, cells=25.0):
 
 def visited(sampler, normal, uniform):
     """Visit all perturbations with given random numbers; return what was drawn."""
-    return sampler.visit(0, len(sampler.means.x), normal, uniform)
+    return sampler.visit(0, last=len(sampler.means.x), random=(normal, uniform))
 
 
 TOLD = ([0, 2], [3, 7])  # perturbations and genes whose own variance is known
@@ -96,7 +96,7 @@ def score_variance(sampler, j, size):
 def before_of(sampler):
     """Prior variances of own parts as they are."""
     told = sampler.state.place == N_VARIANCES
-    return np.where(told, sampler.means.told, VARIANCE[sampler.state.place])
+    return np.where(told, sampler.means.own_variance, VARIANCE[sampler.state.place])
 
 
 def regression(sampler, j, before, size):
@@ -114,7 +114,9 @@ def test_what_is_known_of_own_parts_is_kept(sampler):
     before = sampler.state.place.copy()
     assert (before[TOLD] == N_VARIANCES).all()
     assert (before == N_VARIANCES).sum() == 2
-    np.testing.assert_allclose(sampler.means.told[TOLD] * sampler.unit[TOLD[1]] ** 2, [0.3, 2.0])
+    np.testing.assert_allclose(
+        sampler.means.own_variance[TOLD] * sampler.unit[TOLD[1]] ** 2, [0.3, 2.0]
+    )
     n, size = sampler.state.scores.shape
     visited(sampler, np.zeros((n, size)), uniforms(sampler, 0.7))
     assert ((sampler.state.place == N_VARIANCES) == (before == N_VARIANCES)).all()
@@ -242,7 +244,7 @@ def test_scales_and_tails_are_those_of_enumeration(sampler, uniform):
     tail = (tails < uniform * tails[:, :, -1:]).sum(axis=2)
     free = np.ones(tail.shape, bool)
     free[TOLD] = False
-    prior = np.where(free, variance[both[scale[:, None], tail]], sampler.means.told)
+    prior = np.where(free, variance[both[scale[:, None], tail]], sampler.means.own_variance)
     np.testing.assert_array_equal(VARIANCE[state.place[free]], prior[free])
     np.testing.assert_array_equal(count, np.bincount(tail[free], minlength=len(TAILS)))
     w = 1 / (prior + noise)

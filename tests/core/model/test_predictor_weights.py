@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import lsq_linear
 
 from nextpert.core import ScreenMoments
-from nextpert.core.model.perturbations import Perturbations, enough_genes
+from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictor_weights import _mode, learn_predictor_weights
 from nextpert.core.model.predictors.base import Prediction
 from nextpert.core.model.predictors.coexpression import Coexpression
@@ -370,13 +370,11 @@ def test_weights_of_very_large_screens_are_those_of_some_genes(monkeypatch):
     truth, wrong = rng.normal(size=(2, 20, 50))
     seen, noise = truth + 0.1 * rng.normal(size=truth.shape), np.full(truth.shape, 0.01)
     tables = [Prediction("right", truth, 0.1 * noise), Prediction("wrong", wrong)]
-    monkeypatch.setattr("nextpert.core.model.perturbations.ENOUGH", 900)
-    monkeypatch.setattr("nextpert.core.model.perturbations._LEARNED", 400)
-    some = enough_genes(20, 50)
-    assert len(some) == 20
+    monkeypatch.setattr("nextpert.core.model.predictor_weights.ENOUGH", 900)
+    monkeypatch.setattr("nextpert.core.model.predictor_weights._LEARNED", 400)
+    some = np.sort(np.random.default_rng(0).choice(50, 20, replace=False))
     found = learn_predictor_weights(seen, noise, tables, noise > 0, sd=np.ones(50))
     monkeypatch.undo()
-    assert enough_genes(20, 50) is None
     tables = [
         Prediction("right", truth[:, some], 0.1 * noise[:, some]),
         Prediction("wrong", wrong[:, some]),

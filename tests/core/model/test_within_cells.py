@@ -52,10 +52,10 @@ def test_it_stays_small_where_hardly_anything_happens():
 def test_cells_respond_to_the_squares_of_effects_in_units_of_their_cells(monkeypatch):
     asked = []
 
-    def heard(cells, squares, n_draws, rng):
+    def heard(cells, squares):
         asked.append(squares(slice(0, 6)))
-        return np.zeros((6, n_draws))
+        return 0.0
 
-    monkeypatch.setattr(hierarchical, "responses", heard)
+    monkeypatch.setattr(hierarchical, "response_variance", heard)
     found = hierarchical.fit_hierarchical(screen()[1], rng=0).effects
     np.testing.assert_allclose(asked[0], (found.posterior_mean() / found.unit) ** 2, rtol=1e-6)

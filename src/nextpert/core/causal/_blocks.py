@@ -18,7 +18,7 @@ from nextpert.core._compile import lean
 from nextpert.core.causal import _kernels as kernels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -37,23 +37,8 @@ class Layout(NamedTuple):
     vptr: Pointers
     mptr: Pointers
     fixed: int  # columns before the parents, with a flat prior: the intercept, and batches
-
-    @property
-    def n_nodes(self) -> int:
-        """Number of nodes (genes)."""
-        return len(self.vptr) - 1
-
-    @property
-    def longest_row(self) -> int:
-        """Number of columns of the longest design row."""
-        return int(np.diff(self.vptr).max(initial=0))
-
-    @property
-    def is_weight(self) -> NDArray[np.bool_]:
-        """Which design columns are parents, not fixed, shape ``(vptr[-1],)``."""
-        mask = np.ones(self.vptr[-1], dtype=np.bool_)
-        mask[self.vptr[:-1, None] + np.arange(self.fixed)] = False
-        return mask
+    is_weight: NDArray[np.bool_]  # which design columns are parents, (vptr[-1],)
+    longest: int  # columns of the longest design row
 
 
 class Statistics(NamedTuple):
@@ -80,7 +65,7 @@ class Prior(NamedTuple):
         """Return the rate of every node's noise variance, shape ``(n_nodes,)``."""
         if self.rate is None:
             return RATE_SHARE * cell_variance(layout, statistics)
-        return np.full(layout.n_nodes, self.rate)
+        return np.full(len(statistics.yty), self.rate)
 
 
 def cell_variance(layout: Layout, statistics: Statistics) -> Vector:
@@ -156,46 +141,6 @@ def _total_evidence(nodes, vptr, k, values, scores, rest, t, shape, rate, half, 
     return total
 
 
-def learn_precision(
-    layout: Layout, statistics: Statistics, prior: Prior, relative: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return lambda of each node, shape ``(n_nodes,)``: shared, or shrunk towards a shared value.
-
-    ``relative``, shape ``(vptr[-1],)``, is the precision of each design column over lambda.
-
-    Maximises the log evidence of DAG-BLR plus a weak log-normal hyperprior on lambda.
-    """
-    p, vptr = layout.n_nodes, layout.vptr
-    values, scores, rest = _spectra(layout, statistics, prior.intercept_precision, relative)
-    known = np.zeros(p) if prior.noise_var is None else prior.noise_var
-    shape, rate = np.full(p, prior.shape), prior.rates(layout, statistics)
-    head = (vptr, layout.fixed, values, scores, rest)
-    tail = (shape, rate, statistics.cells / 2, known)
-
-    nodes = np.flatnonzero(np.diff(vptr) > layout.fixed)
-    common = _argmax(lambda t: _total_evidence(nodes, *head, t, *tail) - 0.5 * (t / HYPER_SD) ** 2)
-    result = np.full(p, common)
-    if not prior.pooled:
-        for i in nodes.tolist():
-
-            def objective(t: float, i: int = i) -> float:
-                return _node_evidence(i, *head, t, *tail) - 0.5 * ((t - common) / NODE_SD) ** 2
-
-            result[i] = _argmax(objective)
-    return np.exp(result)
-
-
-def _argmax(objective: Callable[[float], float]) -> float:
-    # The evidence may have more than one mode: a grid finds the best, Brent refines it.
-    grid = np.linspace(*_BOUNDS, 33)
-    best = int(np.argmax([objective(t) for t in grid]))
-    low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    found = minimize_scalar(
-        lambda t: -objective(t), bounds=(low, high), method="bounded", options={"xatol": 1e-4}
-    )
-    return float(found.x)
-
-
 def gap_terms(alpha: Vector, beta: Vector) -> tuple[Vector, Vector]:
     """Return ``e`` and ``kappa`` of equation 14 for noise variances ``IG(alpha, beta)``.
 
@@ -261,7 +206,7 @@ def fill_blocks(layout: Layout, statistics: Statistics, prior: Prior) -> dict[st
         return by_noise
     # One unit for all genes, in the middle of theirs, so that the scale's hyperprior means the
     # same for both, in whatever units the data come.
-    middle = np.full(layout.n_nodes, np.exp(np.log(noise_var).mean()))
+    middle = np.full(len(statistics.yty), np.exp(np.log(noise_var).mean()))
     alike = solve_blocks(layout, statistics, _column_precision(layout, statistics, prior, middle))
     gain = log_evidence(layout, statistics, prior, by_noise)
     gain -= log_evidence(layout, statistics, prior, alike)
@@ -275,16 +220,40 @@ def _column_precision(
 
     ``lambda_i`` in units of the data, ``lambda_i sigma_k^2`` for parent ``k`` in units of the
     noise: the prior variance of ``B_ik`` is then ``sigma_i^2 / (lambda_i sigma_k^2)``.
+    ``lambda_i`` is given, or maximises the log evidence of DAG-BLR plus a weak log-normal
+    hyperprior: one value of all nodes, from which that of each may depart if not pooled.
     """
-    vptr = layout.vptr
+    p, vptr = len(statistics.yty), layout.vptr
     relative = np.ones(vptr[-1])
     if units is not None:
         relative[layout.is_weight] = units[layout.indices]
-    scale = (
-        learn_precision(layout, statistics, prior, relative)
-        if prior.scale == "evidence"
-        else np.full(layout.n_nodes, 1.0 / float(prior.scale))
-    )
+    if prior.scale == "evidence":
+        values, scores, rest = _spectra(layout, statistics, prior.intercept_precision, relative)
+        known = np.zeros(p) if prior.noise_var is None else prior.noise_var
+        shape, rate = np.full(p, prior.shape), prior.rates(layout, statistics)
+        head = (vptr, layout.fixed, values, scores, rest)
+        tail = (shape, rate, statistics.cells / 2, known)
+        nodes = np.flatnonzero(np.diff(vptr) > layout.fixed)
+        log_scale, grid = np.zeros(p), np.linspace(*_BOUNDS, 33)
+        centre, sd = 0.0, HYPER_SD
+        # All nodes about 0 first, then each by itself about the common value.
+        for some in [nodes, *([] if prior.pooled else nodes[:, None])]:
+
+            def loss(t: float, some: Pointers = some, at: float = centre, sd: float = sd) -> float:
+                return 0.5 * ((t - at) / sd) ** 2 - float(_total_evidence(some, *head, t, *tail))
+
+            # The evidence may have more than one mode: a grid finds the best, Brent refines it.
+            best = int(np.argmin(list(map(loss, grid))))
+            ends = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+            found = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-4})
+            if some is nodes:
+                log_scale[:] = centre = float(found.x)
+                sd = NODE_SD
+            else:
+                log_scale[some] = float(found.x)
+        scale = np.exp(log_scale)
+    else:
+        scale = np.full(p, 1.0 / float(prior.scale))
     precision = np.repeat(scale, np.diff(vptr)) * relative
     precision[~layout.is_weight] = prior.intercept_precision
     return precision
@@ -300,9 +269,9 @@ def solve_blocks(layout: Layout, statistics: Statistics, precision: Vector) -> d
     """
     vptr, mptr = layout.vptr, layout.mptr
     cov, weights = np.empty(mptr[-1]), np.empty(vptr[-1])
-    residual, logdet = np.empty(layout.n_nodes), np.empty(layout.n_nodes)
+    residual, logdet = np.empty(len(statistics.yty)), np.empty(len(statistics.yty))
     sums = (statistics.xtx, statistics.xty, statistics.yty)
-    work = np.empty((4, layout.longest_row, layout.longest_row))
+    work = np.empty((4, layout.longest, layout.longest))
     kernels.posterior_blocks(vptr, mptr, precision, *sums, cov, weights, residual, logdet, work)
     failed = np.flatnonzero(~np.isfinite(logdet))
     if len(failed):

@@ -18,7 +18,7 @@ from nextpert.core._checks import (
     require_kind,
     require_positive,
 )
-from nextpert.core._codec import pack, unpack
+from nextpert.core._codec import Reading, pack, unpack
 from nextpert.core._shown import Shown
 from nextpert.core.causal import _kernels as kernels
 from nextpert.core.causal._blocks import (
@@ -30,13 +30,7 @@ from nextpert.core.causal._blocks import (
     gap_terms,
     log_evidence,
 )
-from nextpert.core.causal.prior import (
-    StoredPosterior,
-    check_noise_var,
-    check_rate,
-    check_scale,
-    check_units,
-)
+from nextpert.core.causal.prior import StoredPosterior, checked_prior
 from nextpert.core.graph.dag import Dag
 from nextpert.core.screen.moments import Moments, too_large
 
@@ -148,17 +142,28 @@ class DagBlr(Shown):
         if self.n_fixed and not self.intercept:
             message = "Fixed columns need an intercept: use intercept=True, or n_fixed=0."
             raise ValueError(message)
-        self.pooled = bool(pooled)
-        self.prior_scale = check_scale(prior_scale)
-        self.prior_units = check_units(prior_units, self.prior_scale)
+        self.pooled, self.n_nodes = bool(pooled), dag.n_nodes
         self.prior_shape = require_positive(prior_shape, "prior_shape")
-        self.known_noise_var = check_noise_var(noise_var, dag.n_nodes)
-        learned = self.prior_scale == "evidence" or self.prior_units == "noise"
-        self.prior_rate = check_rate(prior_rate, learned and self.known_noise_var is None)
-        width = dag.in_degree + self.intercept + self.n_fixed
+        self.known_noise_var, self.prior_scale, self.prior_units, self.prior_rate = checked_prior(
+            dag.n_nodes, noise_var, prior_scale, prior_units, prior_rate
+        )
+        self._prior = Prior(
+            self.prior_scale, self.prior_units, self.pooled, self.prior_shape, self.prior_rate,
+            self.known_noise_var, self.intercept_precision,
+        )  # fmt: skip
+        # Where the blocks of every node lie in flat arrays, as kernels take them.
+        fixed = self.intercept + self.n_fixed
+        width = dag.in_degree + fixed
         self.vptr: NDArray[np.int64] = np.concatenate([[0], np.cumsum(width)])
         self.mptr: NDArray[np.int64] = np.concatenate([[0], np.cumsum(width**2)])
-        self._layout = Layout(dag.indices, self.vptr, self.mptr, self.intercept + self.n_fixed)
+        self.place = (dag.indptr, dag.indices, self.vptr, self.mptr)
+        # Design columns that are parents, not fixed, shape (vptr[-1],).
+        self.is_weight = np.ones(self.vptr[-1], dtype=np.bool_)
+        self.is_weight[self.vptr[:-1, None] + np.arange(fixed)] = False
+        self._layout = Layout(
+            dag.indices, self.vptr, self.mptr, fixed, self.is_weight,
+            int(width.max(initial=0)),
+        )  # fmt: skip
         self.xtx, self.xty = np.zeros(self.mptr[-1]), np.zeros(self.vptr[-1])
         self.yty, self.cells = np.zeros(dag.n_nodes), np.zeros(dag.n_nodes)
         self._blocks: dict[str, Vector] | None = None
@@ -232,25 +237,8 @@ class DagBlr(Shown):
         return {"noise_var": self.known_noise_var} | {name: getattr(self, name) for name in names}
 
     @property
-    def place(self) -> tuple[NDArray[np.int64], ...]:
-        """Parents of every node, and where its blocks lie, as kernels take them."""
-        return self.dag.indptr, self.dag.indices, self.vptr, self.mptr
-
-    @property
     def _statistics(self) -> Statistics:
         return Statistics(self.xtx, self.xty, self.yty, self.cells)
-
-    @property
-    def _prior(self) -> Prior:
-        return Prior(
-            self.prior_scale, self.prior_units, self.pooled, self.prior_shape, self.prior_rate,
-            self.known_noise_var, self.intercept_precision,
-        )  # fmt: skip
-
-    @property
-    def n_nodes(self) -> int:
-        """Number of nodes (genes)."""
-        return self.dag.n_nodes
 
     @property
     def n_cells(self) -> int:
@@ -265,11 +253,6 @@ class DagBlr(Shown):
         if self._blocks is None:
             self._blocks = fill_blocks(self._layout, self._statistics, self._prior)
         return self._blocks
-
-    @property
-    def is_weight(self) -> NDArray[np.bool_]:
-        """Which design columns are parents, not fixed, shape ``(vptr[-1],)``."""
-        return self._layout.is_weight
 
     def mean(self) -> sp.csr_array:
         """Return the posterior mean of B, sparse ``(n_nodes, n_nodes)``, row = child."""
@@ -358,12 +341,6 @@ class DagBlr(Shown):
                 draws[:, columns] = self.blocks["weights"][columns] + scaled
         return draws, noise_var
 
-    def with_fixed(self, n_fixed: int) -> DagBlr:
-        """Return the same graph and priors with so many fixed columns, before any cells."""
-        if n_fixed == self.n_fixed:
-            return self
-        return DagBlr(self.dag, n_fixed=n_fixed, **self.options)
-
     def without_fixed(self) -> DagBlr:
         """Return the posterior of intercepts and weights alone, at 0 of the fixed columns.
 
@@ -371,11 +348,8 @@ class DagBlr(Shown):
         """
         if not self.n_fixed:
             return self
-        new = copy.copy(self)
-        new.n_fixed = 0
-        width = self.dag.in_degree + 1
-        new.vptr, new.mptr = (np.concatenate([[0], np.cumsum(w)]) for w in (width, width**2))
-        new._layout = Layout(self.dag.indices, new.vptr, new.mptr, 1)
+        new = DagBlr(self.dag, **self.options)
+        new.cells = self.cells
         blocks, xtx, xty, yty = self.blocks, [], [], []
         kept = np.ones(self.vptr[-1], bool)
         kept[self.vptr[:-1, None] + 1 + np.arange(self.n_fixed)] = False
@@ -387,11 +361,13 @@ class DagBlr(Shown):
             sums = self.xty[self.vptr[i] : self.vptr[i + 1]]
             # What the fixed columns explain, by least squares (Frisch, Waugh, Lovell).
             pivot = gram[np.ix_(~rows, ~rows)] + self.intercept_precision * np.eye(self.n_fixed)
-            told = np.linalg.solve(pivot, np.column_stack([gram[np.ix_(~rows, rows)], sums[~rows]]))
-            rest = gram[np.ix_(rows, rows)] - gram[np.ix_(rows, ~rows)] @ told[:, :-1]
+            solved = np.linalg.solve(
+                pivot, np.column_stack([gram[np.ix_(~rows, rows)], sums[~rows]])
+            )
+            rest = gram[np.ix_(rows, rows)] - gram[np.ix_(rows, ~rows)] @ solved[:, :-1]
             xtx.append(((rest + rest.T) / 2).ravel())
-            xty.append(sums[rows] - gram[np.ix_(rows, ~rows)] @ told[:, -1])
-            yty.append(self.yty[i] - sums[~rows] @ told[:, -1])
+            xty.append(sums[rows] - gram[np.ix_(rows, ~rows)] @ solved[:, -1])
+            yty.append(self.yty[i] - sums[~rows] @ solved[:, -1])
             both.append(np.outer(rows, rows).ravel())
         new.xtx, new.xty, new.yty = np.concatenate(xtx), np.concatenate(xty), np.array(yty)
         flat = {"cov": np.concatenate(both), "weights": kept, "precision": kept}
@@ -450,17 +426,16 @@ class DagBlr(Shown):
             If ``stored`` is damaged, truncated or of another version.
         """
         where, remedy = "The stored posterior", "fit it again (tl.fit_dag_blr)"
-        return unpack(cls._rebuilt, stored, where, remedy, record=StoredPosterior)
-
-    @classmethod
-    def _rebuilt(cls, **parts: Any) -> DagBlr:
-        held = StoredPosterior(**copy.deepcopy(parts))
-        blr = cls(
-            held.dag, noise_var=held.known_noise_var, intercept=held.intercept,
-            n_fixed=held.n_fixed, prior_scale=held.prior_scale, prior_units=held.prior_units,
-            pooled=held.pooled, prior_shape=held.prior_shape,
-            prior_rate=None if isinstance(held.prior_rate, str) else held.prior_rate,
-        )  # fmt: skip
-        vars(blr).update({name: getattr(held, name) for name in Statistics._fields})
-        blr._blocks = {name: getattr(held, name) for name in BLOCKS}
+        held = unpack(StoredPosterior, stored, where, remedy)
+        try:
+            blr = cls(
+                held.dag, noise_var=held.known_noise_var, intercept=held.intercept,
+                n_fixed=held.n_fixed, prior_scale=held.prior_scale, prior_units=held.prior_units,
+                pooled=held.pooled, prior_shape=held.prior_shape,
+                prior_rate=None if isinstance(held.prior_rate, str) else held.prior_rate,
+            )  # fmt: skip
+        except ValueError as error:  # options that do not go together
+            raise Reading(where, remedy, {}).damaged(str(error)) from None
+        vars(blr).update({name: getattr(held, name).copy() for name in Statistics._fields})
+        blr._blocks = {name: getattr(held, name).copy() for name in BLOCKS}
         return blr

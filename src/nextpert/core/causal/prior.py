@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,20 +17,21 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 
-def check_scale(prior_scale: float | str) -> float | str:
-    """Return the scale if it is ``"evidence"`` or a number above 0, or raise."""
-    if isinstance(prior_scale, str):
-        if prior_scale != "evidence":
+def checked_prior(
+    n_nodes: int,
+    noise_var: ArrayLike | None,
+    prior_scale: float | str,
+    prior_units: str | None,
+    prior_rate: float | None,
+) -> tuple[NDArray[np.float64] | None, float | str, str, float | None]:
+    """Return known noise variances, one a node, scale, units and rate of a prior, or raise."""
+    if prior_scale != "evidence":
+        if isinstance(prior_scale, str):
             message = f"prior_scale must be 'evidence' or a number, but is {prior_scale!r}."
             raise ValueError(message)
-        return prior_scale
-    return require_positive(prior_scale, "prior_scale")
-
-
-def check_units(prior_units: str | None, prior_scale: float | str) -> str:
-    """Return ``"data"``, ``"noise"`` or ``"evidence"``, by default what suits, or raise."""
+        prior_scale = require_positive(prior_scale, "prior_scale")
     if prior_units is None:
-        return "evidence" if prior_scale == "evidence" else "data"
+        prior_units = "evidence" if prior_scale == "evidence" else "data"
     if prior_units not in ("data", "noise", "evidence"):
         message = (
             f"prior_units must be 'evidence', 'data', 'noise' or None, but is {prior_units!r}."
@@ -43,39 +43,30 @@ def check_units(prior_units: str | None, prior_scale: float | str) -> str:
             "prior_units='data' or 'noise'."
         )
         raise ValueError(message)
-    return prior_units
-
-
-def check_rate(prior_rate: float | None, learned: bool) -> float | None:
-    """Return the rate if it is finite and 0 or above (``learned``: above 0), or raise."""
-    if prior_rate is None:
-        return None
-    if not (np.isfinite(prior_rate) and prior_rate >= 0):
-        message = f"prior_rate must be a finite number, 0 or above, but is {prior_rate!r}."
-        raise ValueError(message)
-    if learned and prior_rate == 0:
-        message = (
-            "prior_rate=0 has no evidence to learn from: give prior_scale a number, and "
-            "prior_units='data'."
-        )
-        raise ValueError(message)
-    return float(prior_rate)
-
-
-def check_noise_var(noise_var: ArrayLike | None, n_nodes: int) -> NDArray[np.float64] | None:
-    """Return known noise variances, one per node, or ``None`` where they are to be inferred."""
-    if noise_var is None:
-        return None
-    given = as_numbers(noise_var, "noise_var")
-    if given.shape not in ((), (1,), (n_nodes,)):
-        message = f"noise_var has shape {given.shape}: give one number, or one for each of "
-        message += f"{n_nodes} nodes."
-        raise ValueError(message)
-    spread = np.broadcast_to(given, (n_nodes,))
-    if not (np.isfinite(spread).all() and (spread > 0).all()):
-        message = "noise_var must be finite and above 0 for every node."
-        raise ValueError(message)
-    return spread.copy()
+    known = None
+    if noise_var is not None:
+        given = as_numbers(noise_var, "noise_var")
+        if given.shape not in ((), (1,), (n_nodes,)):
+            message = f"noise_var has shape {given.shape}: give one number, or one for each of "
+            message += f"{n_nodes} nodes."
+            raise ValueError(message)
+        known = np.broadcast_to(given, (n_nodes,)).copy()
+        if not (np.isfinite(known).all() and (known > 0).all()):
+            message = "noise_var must be finite and above 0 for every node."
+            raise ValueError(message)
+    if prior_rate is not None:
+        if not (np.isfinite(prior_rate) and prior_rate >= 0):
+            message = f"prior_rate must be a finite number, 0 or above, but is {prior_rate!r}."
+            raise ValueError(message)
+        learned = prior_scale == "evidence" or prior_units == "noise"
+        if learned and known is None and prior_rate == 0:
+            message = (
+                "prior_rate=0 has no evidence to learn from: give prior_scale a number, and "
+                "prior_units='data'."
+            )
+            raise ValueError(message)
+        prior_rate = float(prior_rate)
+    return known, prior_scale, prior_units, prior_rate
 
 
 @dataclass(frozen=True)
@@ -104,35 +95,28 @@ class StoredPosterior:
     prior_shape: float = array(above=0)
     prior_rate: float | str = array(unless="cells")
     known_noise_var: Vector | None = array("n_nodes", above=0, optional=True)
+    dag: Dag = field(init=False)
 
     def __post_init__(self) -> None:
         if self.noise_known != (self.known_noise_var is not None):
             message = "known_noise_var is gone, or was added"
             raise ValueError(message)
+        object.__setattr__(self, "dag", Dag(self.indptr, self.indices))
         width = self.dag.in_degree + self.intercept + self.n_fixed
         if (width.sum(), (width**2).sum()) != (len(self.xty), len(self.xtx)):
             message = "its statistics are those of another graph"
             raise ValueError(message)
-        _require_covariances(self.cov, width)
-
-    @cached_property
-    def dag(self) -> Dag:
-        """The graph."""
-        return Dag(self.indptr, self.indices)
-
-
-def _require_covariances(cov: Vector, width: NDArray[np.int64]) -> None:
-    """Raise unless the block of every node is a covariance: nodes of one width at a time."""
-    starts = np.concatenate([[0], np.cumsum(width**2)])[:-1]
-    for d in np.unique(width[width > 0]).tolist():
-        blocks = cov[starts[width == d][:, None] + np.arange(d * d)].reshape(-1, d, d)
-        spread = np.sqrt(np.abs(np.einsum("naa->na", blocks)))
-        size = spread[:, :, None] * spread[:, None, :]
-        if (np.abs(blocks - blocks.transpose(0, 2, 1)) > 1e-6 * size).any():
-            message = "cov is not symmetric"
-            raise ValueError(message)
-        try:
-            np.linalg.cholesky(blocks)
-        except np.linalg.LinAlgError:
-            message = "cov holds no covariances"
-            raise ValueError(message) from None
+        # The block of every node is a covariance: nodes of one width at a time.
+        starts = np.concatenate([[0], np.cumsum(width**2)])[:-1]
+        for d in np.unique(width[width > 0]).tolist():
+            blocks = self.cov[starts[width == d][:, None] + np.arange(d * d)].reshape(-1, d, d)
+            spread = np.sqrt(np.abs(np.einsum("naa->na", blocks)))
+            size = spread[:, :, None] * spread[:, None, :]
+            if (np.abs(blocks - blocks.transpose(0, 2, 1)) > 1e-6 * size).any():
+                message = "cov is not symmetric"
+                raise ValueError(message)
+            try:
+                np.linalg.cholesky(blocks)
+            except np.linalg.LinAlgError:
+                message = "cov holds no covariances"
+                raise ValueError(message) from None

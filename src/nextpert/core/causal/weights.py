@@ -9,6 +9,7 @@ import numpy as np
 from nextpert.core._blas import in_blocks
 from nextpert.core._checks import as_numbers, as_rng, require_count, require_finite
 from nextpert.core.causal import _kernels as kernels
+from nextpert.core.causal._blocks import fill_blocks
 from nextpert.core.causal.dag_blr import DagBlr, require_squares
 
 if TYPE_CHECKING:
@@ -63,22 +64,25 @@ def fit_weights(posterior: DagBlr, cells: PooledGuides, shifts: ArrayLike | None
     n_fixed = cells.fixed.shape[1] if posterior.intercept else 0
     size = known if len(known) else np.zeros((1, posterior.n_nodes))
     require_squares(cells.n_cells[1:, None], cells.mean[1:], cells.scatter, size)
-    blr = posterior.with_fixed(n_fixed)._copied(with_blocks=False)
+    if n_fixed != posterior.n_fixed:  # what batches add has columns of its own
+        posterior = DagBlr(posterior.dag, n_fixed=n_fixed, **posterior.options)
+    blr = posterior._copied(with_blocks=False)
     blr._blocks = None
-    sums, longest = (blr.xtx, blr.xty, blr.yty), blr._layout.longest_row
+    sums, longest = (blr.xtx, blr.xty, blr.yty), blr._layout.longest
     room = np.empty(longest, np.int64)
     kernels.add_within(*blr.place, cells.scatter, cells.fixed_scatter, *sums, room)
     design = np.ascontiguousarray(np.hstack([cells.mean, cells.fixed[:, :n_fixed]]))
-    told = np.vstack([np.zeros((1, posterior.n_nodes)), known])
+    given = np.vstack([np.zeros((1, posterior.n_nodes)), known])
     counted = np.ascontiguousarray(cells.counted)
-    for rows in in_blocks(*told.shape):
-        some = np.arange(len(told))[rows]
+    for rows in in_blocks(*given.shape):
+        some = np.arange(len(given))[rows]
         kernels.add_means(
-            *blr.place, design[some], told[some], counted[some], *sums, np.empty(longest)
+            *blr.place, design[some], given[some], counted[some], *sums, np.empty(longest)
         )
     # Every free shift takes one degree of freedom of the noise.
     free = 0 if shifts is not None else np.count_nonzero(cells.n_cells[1:])
     blr.cells += float(cells.n_cells.sum() - free)
+    blr._blocks = fill_blocks(blr._layout, blr._statistics, blr._prior)
     return blr.without_fixed()
 
 

@@ -53,6 +53,15 @@ class Dag(Shown):
         Parents of all nodes, one node after the other, shape ``(n_edges,)``. Sorted and made
         unique within each node.
 
+    Attributes
+    ----------
+    n_nodes, n_edges : int
+        Number of nodes and of edges.
+    in_degree : numpy.ndarray
+        Number of parents of each node, shape ``(n_nodes,)``.
+    order : numpy.ndarray
+        Nodes in a topological order, shape ``(n_nodes,)``.
+
     Raises
     ------
     CycleError
@@ -71,12 +80,46 @@ class Dag(Shown):
     _shown = ("n_nodes", "n_edges")
 
     def __init__(self, indptr: ArrayLike, indices: ArrayLike) -> None:
-        self.indptr: NDArray[np.int64] = _whole_numbers(indptr, "indptr")
-        self.indices: NDArray[np.int64] = _whole_numbers(indices, "indices")
-        self.n_nodes = len(self.indptr) - 1
-        self._check()
-        self.order: NDArray[np.int64] = self._topological_order()
-        for array in (self.indptr, self.indices, self.order):
+        arrays = []
+        for name, value in (("indptr", indptr), ("indices", indices)):
+            array = np.array(value)
+            if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+                what = f"{array.dtype}{array.shape}"
+                message = f"{name} must be a vector of whole numbers, but is {what}."
+                raise ValueError(message)
+            arrays.append(array.astype(np.int64))
+        self.indptr, self.indices = arrays
+        self.n_nodes, self.n_edges = len(self.indptr) - 1, len(self.indices)
+        self.in_degree: NDArray[np.int64] = np.diff(self.indptr)
+        rising = self.n_nodes >= 0 and (self.in_degree >= 0).all()
+        if not rising or self.indptr[0] != 0 or self.indptr[-1] != self.n_edges:
+            message = "indptr must rise from 0 to the number of edges."
+            raise ValueError(message)
+        if self.n_edges and (self.indices.min() < 0 or self.indices.max() >= self.n_nodes):
+            message = f"A parent lies outside 0..{self.n_nodes - 1}."
+            raise ValueError(message)
+        children = np.repeat(np.arange(self.n_nodes), self.in_degree)
+        self.indices = self.indices[np.lexsort((self.indices, children))]
+        twice = np.flatnonzero((np.diff(children) == 0) & (np.diff(self.indices) == 0))
+        if len(twice):
+            message = f"The edge {self.indices[twice[0]]} -> {children[twice[0]]} is given twice."
+            raise ValueError(message)
+        # Kahn's algorithm, smallest index first, so that the order is a function of the graph.
+        parents = np.split(self.indices, self.indptr[1:-1])
+        sorter = TopologicalSorter({i: parents[i].tolist() for i in range(self.n_nodes)})
+        try:
+            sorter.prepare()
+        except graphlib.CycleError as error:
+            raise CycleError(error.args[1][:-1]) from None
+        ready, order = list(sorter.get_ready()), []
+        heapq.heapify(ready)
+        while ready:
+            order.append(heapq.heappop(ready))
+            sorter.done(order[-1])
+            for node in sorter.get_ready():
+                heapq.heappush(ready, node)
+        self.order: NDArray[np.int64] = np.array(order, dtype=np.int64)
+        for array in (self.indptr, self.indices, self.order, self.in_degree):
             array.flags.writeable = False
 
     @classmethod
@@ -108,8 +151,13 @@ class Dag(Shown):
         return cls(starts, parents)
 
     @classmethod
-    def from_matrix(cls, matrix: ArrayLike | sp.sparray | sp.spmatrix) -> Dag:
-        """Build from an adjacency matrix (row = parent, column = child), dense or sparse."""
+    def from_matrix(
+        cls, matrix: ArrayLike | sp.sparray | sp.spmatrix, names: Sequence[str] | None = None
+    ) -> Dag:
+        """Build from an adjacency matrix (row = parent, column = child), dense or sparse.
+
+        With ``names`` of the nodes the error about a cycle names them.
+        """
         stored: Any = matrix if sp.issparse(matrix) else np.asanyarray(matrix)
         require_numbers(stored, "The adjacency matrix")
         require_sound(stored, "The adjacency matrix")
@@ -121,28 +169,24 @@ class Dag(Shown):
         if not np.isfinite(coo.data).all():
             message = "The adjacency matrix has NaN or infinite values: use 0 for no edge."
             raise ValueError(message)
-        keep = coo.data != 0
-        rows, cols = coo.coords
-        return cls.from_edges(coo.shape[0], zip(rows[keep], cols[keep], strict=True))
+        parents, children = (each[coo.data != 0] for each in coo.coords)
+        starts = np.append(0, np.cumsum(np.bincount(children, minlength=coo.shape[0])))
+        try:
+            return cls(starts, parents[np.argsort(children, kind="stable")])
+        except CycleError as error:
+            if names is None:
+                raise
+            raise error.named(names) from None
 
     @classmethod
     def complete(cls, order: ArrayLike) -> Dag:
         """Build the complete graph in which every node's parents are all nodes before it."""
-        sequence = _whole_numbers(order, "order")
-        if not np.array_equal(np.sort(sequence), np.arange(len(sequence))):
-            message = f"order must hold each of 0..{len(sequence) - 1} once."
+        sequence = np.asarray(order)
+        whole = sequence.ndim == 1 and (sequence.dtype.kind in "iu" or not sequence.size)
+        if not whole or not np.array_equal(np.sort(sequence), np.arange(len(sequence))):
+            message = f"order must hold each of 0..{sequence.size - 1} once."
             raise ValueError(message)
         return cls.from_edges(len(sequence), combinations(sequence.tolist(), 2))
-
-    @property
-    def n_edges(self) -> int:
-        """Number of edges."""
-        return len(self.indices)
-
-    @property
-    def in_degree(self) -> NDArray[np.int64]:
-        """Number of parents of each node, shape ``(n_nodes,)``."""
-        return np.diff(self.indptr)
 
     def parents(self, node: int) -> NDArray[np.int64]:
         """Return the parents of ``node`` in ascending order."""
@@ -170,46 +214,6 @@ class Dag(Shown):
         )
 
     __hash__ = None  # type: ignore[assignment]
-
-    def _check(self) -> None:
-        rising = self.n_nodes >= 0 and (np.diff(self.indptr) >= 0).all()
-        if not rising or self.indptr[0] != 0 or self.indptr[-1] != len(self.indices):
-            message = "indptr must rise from 0 to the number of edges."
-            raise ValueError(message)
-        if self.n_edges and (self.indices.min() < 0 or self.indices.max() >= self.n_nodes):
-            message = f"A parent lies outside 0..{self.n_nodes - 1}."
-            raise ValueError(message)
-        children = np.repeat(np.arange(self.n_nodes), self.in_degree)
-        self.indices = self.indices[np.lexsort((self.indices, children))]
-        twice = np.flatnonzero((np.diff(children) == 0) & (np.diff(self.indices) == 0))
-        if len(twice):
-            message = f"The edge {self.indices[twice[0]]} -> {children[twice[0]]} is given twice."
-            raise ValueError(message)
-
-    def _topological_order(self) -> NDArray[np.int64]:
-        # Kahn's algorithm, smallest index first, so that the order is a function of the graph.
-        sorter = TopologicalSorter({i: self.parents(i).tolist() for i in range(self.n_nodes)})
-        try:
-            sorter.prepare()
-        except graphlib.CycleError as error:
-            raise CycleError(error.args[1][:-1]) from None
-        ready, order = list(sorter.get_ready()), []
-        heapq.heapify(ready)
-        while ready:
-            order.append(heapq.heappop(ready))
-            sorter.done(order[-1])
-            for node in sorter.get_ready():
-                heapq.heappush(ready, node)
-        return np.array(order, dtype=np.int64)
-
-
-def _whole_numbers(value: ArrayLike, name: str) -> NDArray[np.int64]:
-    """Return a copy of a vector of whole numbers, or raise an error that names it."""
-    array = np.array(value)
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        message = f"{name} must be a vector of whole numbers, but is {array.dtype}{array.shape}."
-        raise ValueError(message)
-    return array.astype(np.int64)
 
 
 def shd(one: Dag, two: Dag) -> int:

@@ -37,10 +37,10 @@ def batch_columns(cells: PooledGuides) -> tuple[Array, Array]:
         Columns that perturbations share, shape ``(n_perturbations, n_columns)``; and the variance
         of what is left, which counts as noise of each, shape ``(n_perturbations,)``.
     """
-    away = cells.fixed_errors[1:] - cells.fixed_errors[:1]
-    size, turn = np.linalg.svd(np.sqrt(cells.n[1:, None]) * away, full_matrices=False)[1:]
-    turned = away @ turn.T
-    kept = size**2 > max(_LEAST, _SHARE * np.sqrt(len(away) / cells.mean.shape[1]))
+    apart = cells.fixed_errors[1:] - cells.fixed_errors[:1]
+    size, turn = np.linalg.svd(np.sqrt(cells.n[1:, None]) * apart, full_matrices=False)[1:]
+    turned = apart @ turn.T
+    kept = size**2 > max(_LEAST, _SHARE * np.sqrt(len(apart) / cells.mean.shape[1]))
     return turned[:, kept], (turned[:, ~kept] ** 2).sum(axis=1)
 
 
@@ -79,10 +79,6 @@ class Columns(NamedTuple):
             The columns, and what is to be subtracted from the precision of the other terms,
             ``(..., m, m)``, and from their right-hand side, ``(..., m)``.
         """
-        if not right.shape[-1]:
-            m = cross.shape[-1]
-            nothing = np.zeros((*right.shape[:-1], m, m + 1))
-            return cls(cross, right, block), nothing[..., :m], nothing[..., m]
         solved = np.linalg.solve(block, np.concatenate([cross, right[..., None]], axis=-1))
         less = np.swapaxes(cross, -1, -2) @ solved
         root: Array = np.linalg.cholesky(block).astype(np.float64, copy=False)
@@ -90,8 +86,6 @@ class Columns(NamedTuple):
 
     def draw(self, others: Array, rng: np.random.Generator) -> Array:
         """Return a draw given the other terms, ``(..., m)``; shape ``(..., n_columns)``."""
-        if not self.at.shape[-1]:
-            return self.at
         normal = rng.standard_normal((*self.at.shape, 1))
         chance = np.linalg.solve(np.swapaxes(self.root, -1, -2), normal)
         return np.asarray(self.at + (chance - self.by @ others[..., None])[..., 0])

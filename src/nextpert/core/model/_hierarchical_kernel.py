@@ -39,7 +39,7 @@ class Means(NamedTuple):
     design
         The program, and the factors of the rest of the variance, shape
         ``(1 + n_factors, n_genes)``.
-    told
+    own_variance
         Prior variance of own parts that is known beforehand, nan where the grid speaks, shape
         ``(n_perturbations, n_genes)``; ``(0, 0)`` if none is.
     along
@@ -54,7 +54,7 @@ class Means(NamedTuple):
     error: NDArray[np.float64]
     psi: NDArray[np.float64]
     design: NDArray[np.float64]
-    told: NDArray[np.float64]
+    own_variance: NDArray[np.float64]
     along: NDArray[np.float64]
     columns: NDArray[np.float64]
     spread: NDArray[np.float64]
@@ -177,7 +177,7 @@ def _draw_from_logs(chance, uniform):
 
 
 @fast
-def _score_system(design, weight, away, variance, size, spread, along, work, system, right):
+def _score_system(design, weight, departure, variance, size, spread, along, work, system, right):
     """Fill the precision of the scores of a perturbation, and its right-hand side (equation 20).
 
     ``weight`` is the precision of what is neither program nor factors, and ``away`` the means less
@@ -189,7 +189,7 @@ def _score_system(design, weight, away, variance, size, spread, along, work, sys
     for s in range(n_rows):
         for i in range(len(weight)):
             work[i] = weight[i] * design[s, i]
-        right[s] = dot(work, away)
+        right[s] = dot(work, departure)
         for t in range(s + 1):
             system[s, t] = dot(work, design[t])
     # The cells' noise lies along the same factors as what the perturbation does.
@@ -261,12 +261,12 @@ def _draw_sizes(mean, cov, grid, size, spread, uniform, chance):
     for s in range(len(size)):
         more = spread if s > 0 else 0.0
         before = 1.0 / (grid.score[size[s]] + more)
-        # What is said of the score by all but its own prior: a precision, and that times a mean.
-        said = max(1.0 / cov[s, s] - before, 0.0)
+        # What is known of the score by all but its own prior: a precision, and that times a mean.
+        others = max(1.0 / cov[s, s] - before, 0.0)
         right = mean[s] / cov[s, s]
         for e in range(len(chance)):
             prior = grid.score[e] + more
-            excess = 1.0 + prior * said
+            excess = 1.0 + prior * others
             chance[e] = grid.log_score[s, e] + 0.5 * (
                 right * right * prior / excess - np.log(excess)
             )
@@ -342,11 +342,11 @@ def _draw_tail(density, tail, uniform):
 
 
 @fast
-def _add_sums(noise, prior, away, level, f, sums, weight, value):
+def _add_sums(noise, prior, departure, level, f, sums, weight, value):
     """Add to the sums of the regression of genes (equation 22), and keep what they are of."""
     for i in range(len(noise)):
         precise = 1.0 / (noise[i] + prior[i])
-        y = away[i] + level[i]
+        y = departure[i] + level[i]
         sums[0, i] += precise
         sums[1, i] += precise * f
         sums[2, i] += precise * f * f
@@ -354,7 +354,7 @@ def _add_sums(noise, prior, away, level, f, sums, weight, value):
         sums[4, i] += precise * f * y
         weight[i] = precise
     for i in range(len(noise)):
-        value[i] = weight[i] * (away[i] + level[i])
+        value[i] = weight[i] * (departure[i] + level[i])
 
 
 @lean
@@ -388,7 +388,12 @@ def visit(
     """
     n_rows, n_genes = means.design.shape
     q = n_rows - 1
-    away, noise, work, prior = room.vectors[0], room.vectors[1], room.vectors[2], room.vectors[3]
+    departure, noise, work, prior = (
+        room.vectors[0],
+        room.vectors[1],
+        room.vectors[2],
+        room.vectors[3],
+    )
     level = room.vectors[4]
     density, chance = room.density, room.chance[0, :N_SCALES]
     sizes = room.chance[1, : len(grid.score)]
@@ -401,13 +406,15 @@ def visit(
             for i in range(n_genes):
                 level[i] += means.columns[j, c] * batches[c, i]
         for i in range(n_genes):
-            away[i] = means.x[j, i] - level[i]
+            departure[i] = means.x[j, i] - level[i]
             noise[i] = means.psi[i] * means.error[j, i]
-            told = place[i] == N_VARIANCES
-            prior[i] = 1.0 / (noise[i] + (means.told[j, i] if told else grid.variance[place[i]]))
+            is_known = place[i] == N_VARIANCES
+            prior[i] = 1.0 / (
+                noise[i] + (means.own_variance[j, i] if is_known else grid.variance[place[i]])
+            )
         _score_system(
-            means.design, prior, away, grid.score, state.size[j], means.spread[j], means.along[j],
-            work, room.system, score,
+            means.design, prior, departure, grid.score, state.size[j], means.spread[j],
+            means.along[j], work, room.system, score,
         )  # fmt: skip
         _factorise(room.system)
         _solve(room.system, score)
@@ -420,9 +427,9 @@ def visit(
         for s in range(1, n_rows):
             along = score[s] + score[q + s]
             for i in range(n_genes):
-                away[i] -= means.design[s, i] * along
+                departure[i] -= means.design[s, i] * along
         for i in range(n_genes):
-            work[i] = away[i] - means.design[0, i] * score[0]
+            work[i] = departure[i] - means.design[0, i] * score[0]
             if place[i] == N_VARIANCES:  # the same whatever the scale
                 density[i] = 1.0
             else:
@@ -434,13 +441,13 @@ def visit(
         state.scale[j] = m
         for i in range(n_genes):
             if place[i] == N_VARIANCES:
-                prior[i] = means.told[j, i]
+                prior[i] = means.own_variance[j, i]
                 continue
             t = _draw_tail(density[i, m : m + N_TAILS], grid.tail, uniform[b, i])
             count[t] += 1.0
             place[i] = m + t
             prior[i] = grid.variance[m + t]
-        _add_sums(noise, prior, away, level, score[0], sums, held[0, b], held[1, b])
+        _add_sums(noise, prior, departure, level, score[0], sums, held[0, b], held[1, b])
 
 
 @fast
@@ -466,7 +473,7 @@ def _below(value, centre, inverse):
 
 @lean
 def fill_centres(
-    drawn, change, measured, columns, origin, precision, told, place, inverse, out, room
+    drawn, change, measured, columns, origin, precision, own_share, place, inverse, out, room
 ):
     """Fill means of effects given the rest of a draw, less what was expected.
 
@@ -483,7 +490,7 @@ def fill_centres(
         1 of perturbations with cells, 0 of those that are predicted, ``(n_perturbations,)``.
     columns
         What batches leave in their means, shape ``(n_perturbations, n_columns)``.
-    origin, precision, told
+    origin, precision, own_share
         What was expected, the precision of the cells, and the share of an own part whose variance
         is known beforehand, shape ``(n_perturbations, n_genes)``.
     place
@@ -514,7 +521,7 @@ def fill_centres(
                 entry, cells = place[j, i, k], np.float64(precision[j, i])
                 share = cells / (cells + inverse[entry])
                 if entry == N_VARIANCES:
-                    share = told[j, i]
+                    share = own_share[j, i]
                 centre = total[i] + share * (change[j, i] - noise[i] - total[i])
                 out[j, i, k] = centre + (origin[j, i] + centre) * response
 

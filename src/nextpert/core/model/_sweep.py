@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,9 +65,8 @@ class Sampler:
     ) -> None:
         n, p = cells.mean.shape[0] - 1, cells.mean.shape[1]
         self.expected = np.zeros((n, p)) if expected is None else np.asarray(expected, np.float64)
-        told = np.broadcast_to(np.nan, (n, p)) if own_variance is None else np.asarray(own_variance)
+        own = np.broadcast_to(np.nan, (n, p)) if own_variance is None else np.asarray(own_variance)
         doubt = None if expected_variance is None else np.asarray(expected_variance, np.float64)
-        _check(cells, self.expected, told, doubt)
         within = cells.covariance
         # A gene that no cell varies in, as happens in halves, is taken to vary as the median one.
         varies = within.diagonal() > 0
@@ -81,7 +81,9 @@ class Sampler:
         q = gamma.shape[1]
         x, error = np.empty((2, n, p), table_type(n * p))
         along, spread = np.empty(n), np.zeros(n)
-        shared, left = batch_columns(cells)
+        shared, left = np.zeros((n, 0)), np.zeros(n)
+        if cells.fixed.shape[1]:
+            shared, left = batch_columns(cells)
         for rows in in_blocks(n, p):
             each = cells.variance_ratio[1:][rows] / cells.n[1:][rows, None] + left[rows, None]
             x[rows] = (cells.mean[1:][rows] - self.expected[rows]) / self.unit
@@ -92,8 +94,10 @@ class Sampler:
                 error[rows] += more
                 spread[rows] = more.mean(axis=1)
         design = np.vstack([np.zeros((1, p)), gamma.T])
-        told = np.zeros((0, 0)) if np.isnan(told).all() else told_variance(told, self.unit)
-        self.means = Means(x, error, psi, design, told, along, shared, spread)
+        # No less than the smallest of the grid, so that precisions stay finite.
+        known = not np.isnan(own).all()
+        own = np.maximum(own / self.unit**2, VARIANCE[0]) if known else np.zeros((0, 0))
+        self.means = Means(x, error, psi, design, own, along, shared, spread)
         one, two = np.tril_indices(shared.shape[1])
         self.columns, self.products = shared, shared[:, one] * shared[:, two]
         self.doubt = doubt
@@ -115,8 +119,8 @@ class Sampler:
         self.streams, self.fresh = [np.random.Generator(x) for x in bits], bits[0].state
         # A loud start, all variances one: a quiet one takes long to find what is there.
         place = np.full((n, p), np.searchsorted(VARIANCE, 1.0), np.int8)
-        if told.size:
-            place[~np.isnan(told)] = N_VARIANCES
+        if own.size:
+            place[~np.isnan(own)] = N_VARIANCES
         self.state = State(
             place,
             np.full((n, 1 + q), np.searchsorted(SCORES, 0.0), np.int8), np.zeros((n, 2 * q + 1)),
@@ -144,41 +148,58 @@ class Sampler:
         """Draw everything once, given the rest."""
         if self.sums is not None:
             self._draw_program(self.sums)
-            self._draw_weights(number)
+            # The weights of all grids (equation 23); those of tails are at first most likely.
+            size = self.state.size
+            drawn = []
+            for which, n in (
+                (size[:, 0], len(SCORES)),
+                (size[:, 1:], len(SCORES)),
+                (self.state.scale, len(SCALES)),
+            ):
+                counts = np.bincount(which.ravel().astype(np.int64), minlength=n) + _TOLD / n
+                drawn.append(self.rng.dirichlet(counts) + 1e-300)
+            self.score_weights[:], self.scale_weights = drawn[:2], drawn[2]
+            self.tail_weights = self.rng.dirichlet(self.count + 0.5) + 1e-300
+            if number < self.warm:
+                self.tail_weights = self.likely_tails(np.ones(len(TAILS)))
             self._move_common()
         self.visit_all(number, workers)
 
     def visit_all(self, number: int, workers: Workers) -> Array:
         """Visit all perturbations; keep and return what the regressions of genes need of them."""
         n, p = self.means.x.shape
-        size = self.state.scores.shape[1]
-
-        def block(first: int) -> tuple[Array, Array]:
-            last = min(first + _BLOCK, n)
-            # A stream of its own for every block and sweep; a new generator would cost more.
-            rng = self.streams[first // _BLOCK]
-            place = {"counter": np.array([0, 0, number, first], np.uint64)}
-            rng.bit_generator.state = self.fresh | {"state": self.fresh["state"] | place}
-            normal = rng.standard_normal((last - first, size))
-            uniform = rng.random((last - first, p + 1 + self.state.size.shape[1]))
-            return self.visit(first, last, normal, uniform)
-
         count = np.zeros(len(TAILS))
         sums = np.zeros((5 + 3 * self.columns.shape[1] + self.products.shape[1], p))
-        for some, drawn in workers(block, range(0, n, _BLOCK)):
+        for some, drawn in workers(partial(self.visit, number=number), range(0, n, _BLOCK)):
             sums += some
             count += drawn
         self.sums, self.count = sums, count
         return sums
 
-    def visit(self, first: int, last: int, normal: Array, uniform: Array) -> tuple[Array, Array]:
-        """Visit the perturbations from the first to before the last.
+    def visit(
+        self,
+        first: int,
+        *,
+        number: int = 0,
+        last: int | None = None,
+        random: tuple[Array, Array] | None = None,
+    ) -> tuple[Array, Array]:
+        """Visit a block of perturbations in the sweep of this number, or those before ``last``.
 
-        Random numbers, and what is returned (``sums`` and ``count``), are as in :func:`visit`, and
-        after its sums are those with the columns ``z`` of batches: of ``w z``, ``w z f`` and
-        ``w z y``, and of ``w z z'`` for their pairs, of which the first is not before the second.
+        Random numbers, normal and uniform ones, and what is returned (``sums`` and ``count``), are
+        as in :func:`visit`, and after its sums are those with the columns ``z`` of batches: of
+        ``w z``, ``w z f`` and ``w z y``, and of ``w z z'`` for their pairs, of which the first is
+        not before the second.
         """
-        p, size, q = self.means.x.shape[1], self.state.scores.shape[1], len(self.means.design) - 1
+        (n, p), size = self.means.x.shape, self.state.scores.shape[1]
+        q, last = len(self.means.design) - 1, min(first + _BLOCK, n) if last is None else last
+        if random is None:
+            # A stream of its own for every block and sweep; a new generator would cost more.
+            rng = self.streams[first // _BLOCK]
+            place = {"counter": np.array([0, 0, number, first], np.uint64)}
+            rng.bit_generator.state = self.fresh | {"state": self.fresh["state"] | place}
+            normal = rng.standard_normal((last - first, size))
+            random = normal, rng.random((last - first, p + 1 + self.state.size.shape[1]))
         grid = Grid(
             VARIANCE, np.log(self.scale_weights), self.tail_weights, 2.0**SCORES,
             np.log(np.repeat(self.score_weights, [1, q], axis=0)),
@@ -190,7 +211,7 @@ class Sampler:
             np.empty((p, N_VARIANCES)), np.empty((2, len(SCORES))),
         )  # fmt: skip
         visit(
-            self.means, first, last, grid, self.control, self.batches, normal, uniform, self.state,
+            self.means, first, last, grid, self.control, self.batches, *random, self.state,
             sums, held, count, room,
         )  # fmt: skip
         z, f = self.columns[first:last], self.state.scores[first:last, :1]
@@ -207,12 +228,22 @@ class Sampler:
         right = gamma.T @ ((self.control_x - self.control) / self.control_noise)
         chance = self.control_root @ self.rng.standard_normal(q)
         self.control_scores = self.control_cov @ right + chance
-        chance = self.rng.standard_normal((len(self.batches), q)) @ self.batch_root.T
-        self.batch_scores = chance - (self.batches / self.means.psi) @ gamma @ self.batch_cov
         common = gamma @ self.control_scores
-        block, cross, of_columns = self._sums_of_columns(sums)
-        of_columns -= (gamma @ self.batch_scores.T) / self.means.psi[:, None]
-        columns, less, less_right = Columns.integrated(block, cross, of_columns)
+        n_columns, columns = len(self.batches), None
+        less, less_right = np.zeros((p, 2, 2)), np.zeros((p, 2))
+        if n_columns:
+            chance = self.rng.standard_normal((n_columns, q)) @ self.batch_root.T
+            self.batch_scores = chance - (self.batches / self.means.psi) @ gamma @ self.batch_cov
+            # Precision, coupling and right-hand side of the columns of batches, gene by gene.
+            cross = sums[5 : 5 + 3 * n_columns].reshape(3, n_columns, p).transpose(2, 1, 0)
+            block = np.empty((p, n_columns, n_columns))
+            first, second = np.tril_indices(n_columns)
+            block[:, first, second] = block[:, second, first] = sums[5 + 3 * n_columns :].T
+            each = np.arange(n_columns)
+            block[:, each, each] += 1.0 / self.means.psi[:, None]
+            of_columns, cross = cross[:, :, 2].copy(), cross[:, :, :2]
+            of_columns -= (gamma @ self.batch_scores.T) / self.means.psi[:, None]
+            columns, less, less_right = Columns.integrated(block, cross, of_columns)
         one = sums[0] + 1.0 / self.control_noise - less[:, 0, 0]
         two = sums[2] + 1.0 / self.program_variance - less[:, 1, 1]
         both, along = sums[1] - less[:, 0, 1], sums[4] - less_right[:, 1]
@@ -223,25 +254,12 @@ class Sampler:
         if not self.has_program:
             program[:] = 0.0
         self.control = (right - both * program + np.sqrt(one) * normal[1]) / one
-        drawn = columns.draw(np.column_stack([self.control, program]), self.rng)
-        self.batches = np.ascontiguousarray(drawn.T)
+        if columns is not None:
+            drawn = columns.draw(np.column_stack([self.control, program]), self.rng)
+            self.batches = np.ascontiguousarray(drawn.T)
         rate = 0.001 + (program**2).sum() / 2.0
         drawn_variance = rate / self.rng.gamma(1.0 + p / 2.0)
         self.program_variance = drawn_variance if self.has_program else _NO_PROGRAM
-
-    def _sums_of_columns(self, sums: Array) -> tuple[Array, Array, Array]:
-        """Return precision, coupling and right-hand side of the columns of batches, gene by gene.
-
-        The prior is in the precision; the coupling is with the controls' mean and the program.
-        """
-        n_columns, p = self.batches.shape
-        cross = sums[5 : 5 + 3 * n_columns].reshape(3, n_columns, p).transpose(2, 1, 0)
-        block = np.empty((p, n_columns, n_columns))
-        one, two = np.tril_indices(n_columns)
-        block[:, one, two] = block[:, two, one] = sums[5 + 3 * n_columns :].T
-        each = np.arange(n_columns)
-        block[:, each, each] += 1.0 / self.means.psi[:, None]
-        return block, cross[:, :, :2], cross[:, :, 2].copy()
 
     def _move_common(self) -> None:
         """Move what perturbations share between scores and what genes share (equation 25).
@@ -261,8 +279,9 @@ class Sampler:
         right[0] += (program * left / self.control_noise).sum()
         precision[1:] += self.control_precision
         right[1:] += self.control_precision * self.control_scores
+        # And what is known of batches likewise.
         shared, columns = means.columns, None
-        if shared.shape[1]:  # and what is known of batches likewise
+        if shared.shape[1]:
             block = np.einsum("js,jb,jc->sbc", 1.0 / variance, shared, shared, optimize=True)
             of_columns = (total / variance).T @ shared
             each = np.arange(shared.shape[1])
@@ -278,23 +297,14 @@ class Sampler:
         if columns is not None:
             self.batches += columns.draw(moved[:, None], self.rng).T @ means.design
 
-    def noise(self, rows: slice) -> Array:
-        """Return the variance of means that is a gene's own and comes of sampling."""
-        error = self.means.error[rows]
-        if self.doubt is not None:
-            error = error - self.doubt[rows] / self.unit**2
-        return np.asarray(self.means.psi * error)
-
     def own_places(self) -> NDArray[np.int8]:
         """Return entries of the grid for variances of own parts, what is expected being uncertain.
 
         The variance by which what is expected may be off is added. Where the sum is none of the
         grid, the entry below or above is taken at random, so that its mean is the sum.
         """
-        place = self.state.place
-        if self.doubt is None:
-            return place
-        place, rows = place.copy(), np.flatnonzero(self.means.spread > 0)
+        assert self.doubt is not None
+        place, rows = self.state.place.copy(), np.flatnonzero(self.means.spread > 0)
         drawn = place[rows] < N_VARIANCES
         more = self.means.psi * self.doubt[rows] / self.unit**2
         total = np.log2(VARIANCE[np.where(drawn, place[rows], 0)] + more)
@@ -303,16 +313,6 @@ class Sampler:
         entry = np.clip(below + up, LOWEST, HIGHEST) - (SCALES[0] + TAILS[0])
         place[rows] = np.where(drawn & (more > 0), entry, place[rows])
         return place
-
-    def _draw_weights(self, number: int) -> None:
-        """Draw the weights of all grids (equation 23); those of tails are at first most likely."""
-        size = self.state.size
-        for row, columns in enumerate((size[:, :1], size[:, 1:])):
-            self.score_weights[row] = self._weights(columns.ravel().astype(np.int64), len(SCORES))
-        self.scale_weights = self._weights(self.state.scale, len(SCALES))
-        self.tail_weights = self.rng.dirichlet(self.count + 0.5) + 1e-300
-        if number < self.warm:
-            self.tail_weights = self.likely_tails(np.ones(len(TAILS)))
 
     def likely_tails(self, prior: Array) -> Array:
         """Return the weights of tails that some effects make most likely, all else as it is.
@@ -336,59 +336,3 @@ class Sampler:
         logs = -0.5 * (np.log(variance) + left[:, None] ** 2 / variance)
         chance = np.exp(logs - logs.max(axis=1, keepdims=True))
         return best_weights(chance, prior, np.full(len(TAILS), 1.0 / len(TAILS)))
-
-    def _weights(self, which: NDArray[np.int64], size: int) -> Array:
-        counts = np.bincount(which, minlength=size) + _TOLD / size
-        return self.rng.dirichlet(counts) + 1e-300
-
-    def parameters(self) -> tuple[Array, ...]:
-        """Return a draw of all but the own parts, in the order of a fit.
-
-        After the scores along factors there are those of the cells' noise, and the coefficients of
-        batches.
-        """
-        q = len(self.means.design) - 1
-        scores, x, expected = self.state.scores, self.means.x, self.expected
-        squares = np.zeros(())
-        for rows in in_blocks(*x.shape):
-            squares += ((x[rows] + expected[rows] / self.unit - self.control) ** 2).sum()
-        return (
-            self.control.copy(), self.means.design[0].copy(), scores[:, 0].copy(),
-            scores[:, 1 : 1 + q].copy(), scores[:, 1 + q :].copy(), self.batches.copy(),
-            self.score_weights[0].copy(), self.score_weights[1].copy(), self.scale_weights,
-            self.tail_weights, squares,
-        )  # fmt: skip
-
-
-def told_variance(variance: ArrayLike, unit: Array) -> Array:
-    # No less than the smallest of the grid, so that precisions stay finite.
-    return np.maximum(np.asarray(variance, np.float64) / unit**2, VARIANCE[0])
-
-
-def _check(
-    cells: PooledGuides, expected: Array, own_variance: Array, expected_variance: Array | None
-) -> None:
-    n, p = cells.mean.shape
-    if n < 2:
-        message = "The model of effects needs the controls and at least one perturbation."
-        raise ValueError(message)
-    if not (cells.n > 0).all():
-        empty = np.flatnonzero(~(cells.n > 0)).tolist()
-        message = f"Groups {empty} have no cells: leave them out, and predict them by predict()."
-        raise ValueError(message)
-    if not (cells.scatter.diagonal() > 0).any():
-        message = "No node varies within perturbations: give the values of cells, not their means."
-        raise ValueError(message)
-    for name, table in (
-        ("expected", expected), ("own_variance", own_variance),
-        ("expected_variance", expected if expected_variance is None else expected_variance),
-    ):  # fmt: skip
-        if table.shape != (n - 1, p):
-            message = f"{name} has the shape {table.shape}, but {(n - 1, p)} is needed."
-            raise ValueError(message)
-    if (own_variance < 0).any():
-        message = "own_variance has values below 0: give variances, or nan where none is known."
-        raise ValueError(message)
-    if expected_variance is not None and not (expected_variance >= 0).all():
-        message = "expected_variance has nan or values below 0: give variances, or 0 where known."
-        raise ValueError(message)

@@ -60,30 +60,26 @@ class Chain(NamedTuple):
         keep = int(np.clip(_ROOM // max(size, 1), least, cls().keep))
         return cls() if keep == cls().keep else cls(max(keep, 15), keep, 2, 10)
 
-    def run(
-        self,
-        sweep: Callable[[int, Workers], None],
-        n_jobs: int,
-        progress: Callable[[int, int], object] | None,
-    ) -> Iterator[int]:
-        """Do all sweeps, and yield the number of every draw that is to be kept, after its sweep.
+    def sweeps(
+        self, n_jobs: int, progress: Callable[[int, int], object] | None
+    ) -> Iterator[tuple[int, int | None, Workers]]:
+        """Yield the number of every sweep, of the draw that is kept after it, and the workers.
 
-        ``sweep`` takes the number of the sweep and the workers; the rest is as in
+        ``None`` stands for sweeps after which none is kept; the rest is as in
         :func:`~nextpert.core.model.hierarchical.fit_hierarchical`.
         """
         every = self.burn + self.keep * self.every
         with Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem") as pool:
 
-            def workers(task: Callable[[int], Any], blocks: Sequence[int]) -> Iterable[Any]:
-                if n_jobs == 1 or len(blocks) == 1:  # a chain is many short sweeps
+            def shared(task: Callable[[int], Any], blocks: Sequence[int]) -> Iterable[Any]:
+                if len(blocks) == 1:
                     return map(task, blocks)
                 done: Iterable[Any] = pool(map(delayed(task), blocks))
                 return done
 
+            workers: Workers = map if n_jobs == 1 else shared  # a chain is many short sweeps
             for number in range(every):
-                sweep(number, workers)
                 draw, left = divmod(number - self.burn + 1, self.every)
-                if draw > 0 and left == 0:
-                    yield draw - 1
+                yield number, draw - 1 if draw > 0 and left == 0 else None, workers
                 if progress is not None:
                     progress(number + 1, every)

@@ -13,7 +13,7 @@ from scipy.special import ndtri
 
 from nextpert.core._blas import in_blocks
 from nextpert.core._checks import as_rng
-from nextpert.core._codec import array, nested, packed, sparse, table_type, text
+from nextpert.core._codec import array, nested, sparse, table_type, text
 from nextpert.core.model._hierarchical_kernel import Drawn, fill_centres, summarise
 
 if TYPE_CHECKING:
@@ -64,6 +64,10 @@ class Summary(NamedTuple):
     lfsr: Array
 
 
+# What cells say of perturbations in a draw: the draws are the first dimension, these the second.
+_BY_DRAW = ("noise", "response", "scores", "along")
+
+
 @dataclass(frozen=True)
 class FromCells:
     """What means of effects follow from, given the rest of a draw: the cells, and that rest.
@@ -94,7 +98,7 @@ class FromCells:
         the units of ``control``.
     """
 
-    change: NDArray[np.float32] = packed(np.float32, "n_measured", "n_nodes")
+    change: NDArray[np.float32] = array("n_measured", "n_nodes", dtype=np.float32)
     own_share: sp.csr_array = sparse("n_measured", "n_nodes", least=0, dense=False)
     measured: Array = array("n_measured", least=0)
     noise: Array = array("n_draws", "n_measured", "n_factors")
@@ -106,38 +110,6 @@ class FromCells:
     factors: Array = field(default_factory=lambda: np.zeros((0, 0)))
     scores: Array = field(default_factory=lambda: np.zeros((0, 0)))
     along: Array = field(default_factory=lambda: np.zeros((0, 0, 0)))
-
-    def __post_init__(self) -> None:
-        if self.columns is None:
-            n_draws, (n, p) = len(self.noise), self.change.shape
-            object.__setattr__(self, "columns", np.zeros((n, 0)))
-            object.__setattr__(self, "batches", np.zeros((n_draws, 0, p)))
-
-    def rows(self, index: ArrayLike) -> FromCells:
-        """Return some perturbations, in the order given."""
-        which = np.asarray(index, np.int64)
-        by_draw = {x: getattr(self, x)[:, which] for x in ("noise", "response", "scores", "along")}
-        return replace(
-            self, change=self.change[which], own_share=self.own_share[which],
-            measured=self.measured[which], columns=self.columns[which], **by_draw,
-        )  # fmt: skip
-
-    def some_draws(self, index: ArrayLike) -> FromCells:
-        """Return some of the draws."""
-        which = np.asarray(index, np.int64)
-        names = ("noise", "response", "batches", "control", "program", "scores", "along")
-        return replace(self, **{name: getattr(self, name)[which] for name in names})
-
-    def joined(self, other: FromCells) -> FromCells:
-        """Return these perturbations and then others, of the same draws."""
-        by_draw = ("noise", "response", "scores", "along")
-        both = {
-            x: np.concatenate([getattr(self, x), getattr(other, x)], axis=int(x in by_draw))
-            for x in ("change", "measured", "columns", *by_draw)
-        }
-        return replace(
-            self, own_share=sp.csr_array(sp.vstack([self.own_share, other.own_share])), **both
-        )
 
 
 @dataclass(frozen=True)
@@ -165,44 +137,54 @@ class EffectDraws:
 
     unit: Array = array("n_nodes", above=0)
     expected: Array = array("n_measured", "n_nodes", is_table=True)
-    precision: NDArray[np.float32] = packed(np.float32, "n_measured", "n_nodes", least=0)
-    place: NDArray[np.int8] = packed(
-        np.int8, "n_measured", "n_nodes", "n_draws", least=0, most=len(VARIANCE) - 1
+    precision: NDArray[np.float32] = array("n_measured", "n_nodes", dtype=np.float32, least=0)
+    place: NDArray[np.int8] = array(
+        "n_measured", "n_nodes", "n_draws", dtype=np.int8, least=0, most=len(VARIANCE) - 1
     )
-    centre: NDArray[np.float32] | None = packed(
-        np.float32, "n_measured", "n_nodes", "n_draws", optional=True
+    centre: NDArray[np.float32] | None = array(
+        "n_measured", "n_nodes", "n_draws", dtype=np.float32, optional=True
     )
     cells: FromCells | None = nested(FromCells, optional=True)
+    n_draws: int = field(init=False)
 
     def __post_init__(self) -> None:
         if (self.centre is None) == (self.cells is None):
             message = "its means in draws are stored twice, or not at all"
             raise ValueError(message)
-
-    @property
-    def n_draws(self) -> int:
-        """Number of draws."""
-        return self.place.shape[2]
+        n, p, n_draws = self.place.shape
+        cells = self.cells
+        if cells is not None and cells.columns is None:  # without batches they are not stored
+            none = {"columns": np.zeros((n, 0)), "batches": np.zeros((n_draws, 0, p))}
+            cells = replace(cells, **none)
+        vars(self).update(n_draws=n_draws, cells=cells)
 
     def rows(self, index: ArrayLike) -> EffectDraws:
         """Return some perturbations, in the order given."""
         which = np.asarray(index, np.int64)
         if np.array_equal(which, np.arange(len(self.expected))):
             return self
+        cells = self.cells
+        if cells is not None:
+            by_draw = {x: getattr(cells, x)[:, which] for x in _BY_DRAW}
+            cells = replace(
+                cells, change=cells.change[which], own_share=cells.own_share[which],
+                measured=cells.measured[which], columns=cells.columns[which], **by_draw,
+            )  # fmt: skip
         return replace(
             self, expected=self.expected[which], precision=self.precision[which],
-            place=self.place[which],
+            place=self.place[which], cells=cells,
             centre=None if self.centre is None else self.centre[which],
-            cells=None if self.cells is None else self.cells.rows(which),
         )  # fmt: skip
 
     def some_draws(self, index: ArrayLike) -> EffectDraws:
         """Return some of the draws."""
-        which = np.asarray(index, np.int64)
+        which, cells = np.asarray(index, np.int64), self.cells
+        if cells is not None:
+            names = (*_BY_DRAW, "batches", "control", "program")
+            cells = replace(cells, **{name: getattr(cells, name)[which] for name in names})
         return replace(
-            self, place=self.place[:, :, which],
+            self, place=self.place[:, :, which], cells=cells,
             centre=None if self.centre is None else self.centre[:, :, which],
-            cells=None if self.cells is None else self.cells.some_draws(which),
         )  # fmt: skip
 
     def joined(self, other: EffectDraws) -> EffectDraws:
@@ -210,11 +192,19 @@ class EffectDraws:
         if not len(other.expected):
             return self
         names = ("expected", "precision", "place")
-        both = {x: np.concatenate([getattr(self, x), getattr(other, x)]) for x in names}
-        if self.cells is not None and other.cells is not None:
-            return replace(self, cells=self.cells.joined(other.cells), **both)
-        every = [each.centres(np.arange(len(each.expected))) for each in (self, other)]
-        return replace(self, centre=np.concatenate(every), cells=None, **both)
+        both: dict[str, Any] = {
+            x: np.concatenate([getattr(self, x), getattr(other, x)]) for x in names
+        }
+        cells, more = self.cells, other.cells
+        if cells is not None and more is not None:
+            every = {
+                x: np.concatenate([getattr(cells, x), getattr(more, x)], axis=int(x in _BY_DRAW))
+                for x in ("change", "measured", "columns", *_BY_DRAW)
+            }
+            share = sp.csr_array(sp.vstack([cells.own_share, more.own_share]))
+            return replace(self, cells=replace(cells, own_share=share, **every), **both)
+        centres = [each.centres(np.arange(len(each.expected))) for each in (self, other)]
+        return replace(self, centre=np.concatenate(centres), cells=None, **both)
 
     def centres(
         self, index: NDArray[np.int64], draws: Sequence[int] | slice = slice(None)
@@ -251,16 +241,12 @@ class EffectDraws:
         """All of them at once: draw by draw, small tables would cost mostly calls."""
         return self.centres(np.arange(len(self.expected)))
 
-    def _which(self, index: ArrayLike | None) -> NDArray[np.int64]:
-        """Return the perturbations that are asked for, all by default."""
-        return np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
-
     def blocks(self, index: ArrayLike | None = None) -> Iterator[tuple[slice, NDArray[np.int64]]]:
         """Yield rows of a result, and the perturbations these are, a few at a time.
 
         ``index`` are all of them, in the order given; those of the draws by default.
         """
-        which = self._which(index)
+        which = np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
         for rows in in_blocks(len(which), self.place[0].size if len(self.place) else 1):
             yield rows, which[rows]
 
@@ -280,8 +266,10 @@ class EffectDraws:
 
         ``index`` are the perturbations, in the order given; all by default.
         """
-        mean = np.empty((len(self._which(index)), len(self.unit)))
-        for rows, some in self.blocks(index):
+        which = np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
+        mean = np.empty((len(which), len(self.unit)))
+        for rows in in_blocks(len(which), self.place[0].size if len(self.place) else 1):
+            some = which[rows]
             centre = self.centres(some).mean(axis=2, dtype=np.float64)
             mean[rows] = self.expected[some] + self.unit * centre
         return mean
@@ -320,9 +308,10 @@ class EffectDraws:
         Each of shape ``(n_perturbations, n_genes)``, units of the data; effects are independent.
         ``index`` is as in :meth:`posterior_mean`.
         """
-        which = self._which(index)
+        which = np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
         shape = len(which), len(self.unit)
-        mean, spread = (np.empty(shape, table_type(len(which) * len(self.unit))) for _ in range(2))
+        kind = table_type(len(which) * len(self.unit))
+        mean, spread = np.empty(shape, kind), np.empty(shape, kind)
         for rows in in_blocks(*shape):
             some = which[rows]
             own = self.precision[some] + 1.0 / VARIANCE[self.place[some, :, k]]
@@ -334,7 +323,8 @@ class EffectDraws:
         """Return which of the draws that were kept ``n_samples`` draws are of, and how often."""
         count = self.n_draws if n_samples is None else n_samples
         kept = np.arange(count) * self.n_draws // max(count, 1)
-        return [(int(k), int(n)) for k, n in zip(*np.unique(kept, return_counts=True), strict=True)]
+        which, times = np.unique(kept, return_counts=True)
+        return list(zip(which.tolist(), times.tolist(), strict=True))
 
     def summary(self, confidence: float = 0.9, *, n_jobs: int = 1) -> Summary:
         """Return means, standard deviations, intervals and local false sign rates of all effects.

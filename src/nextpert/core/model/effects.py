@@ -65,14 +65,6 @@ class Efficacy:
     posterior_mean: Array
     posterior_sd: Array
 
-    def expected_change(self, control_mean: ArrayLike) -> tuple[Array, Array]:
-        """Return mean and standard deviation of own changes that were not measured.
-
-        ``control_mean`` of the own genes, any shape, in the units of the result.
-        """
-        mu = np.asarray(control_mean, np.float64)
-        return self.direction * self.mean * mu, self.sd * np.abs(mu)
-
 
 def learn_efficacy(
     control_mean: ArrayLike,

@@ -128,12 +128,12 @@ def as_condition(
     control
         Means of controls that states start from in all conditions, shape ``(n_genes,)``.
     """
-    effects, told = fit.effects, cells.n[1:, None] > 0
+    effects, measured = fit.effects, cells.n[1:, None] > 0
     every = effects.centres(np.arange(len(effects.expected)))
     return Condition(
         name, replace(effects, centre=every, cells=None),
         np.asarray(control) + fit.control - cells.mean[0], cells.n_cells[1:],
-        np.where(told, cells.mean[1:] - cells.mean[0], 0.0),
+        np.where(measured, cells.mean[1:] - cells.mean[0], 0.0),
     )  # fmt: skip
 
 
@@ -159,13 +159,13 @@ def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGu
             continue
         # A gene that is not expressed there does not change there, and says nothing of it here.
         there = part.covariance.diagonal()
-        said = np.where(varies > 0, np.minimum(1.0, 2.0 * there / unit), 0.0)
+        significance = np.where(varies > 0, np.minimum(1.0, 2.0 * there / unit), 0.0)
         noise = np.maximum(there / unit, 1.0) / part.counted[1:]
         of_control = 1.0 / own.counted[0] + np.maximum(there / unit, 1.0) / part.counted[0]
         both = noise + 1.0 / own.counted[1:] + of_control
         square = (change - away[here]) ** 2 / unit
         weight = np.empty(noise.shape)
-        for rows, chance in departures(square, both, changes * said):
+        for rows, chance in departures(square, both, changes * significance):
             # Small departures are more of sampling. Without cells here nothing tells whether there
             # are others: all enter, each with its chance.
             total = noise[rows, :, None] + DEPARTURES
@@ -173,7 +173,7 @@ def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGu
             small = _BELOW * least[:, :, None] >= DEPARTURES
             counts = small | (own.n[1:][rows, None, None] <= _NO_CELLS)
             weight[rows] = (chance * counts / total).sum(axis=2)
-        precision.append(said * weight)
+        precision.append(significance * weight)
     total = np.sum(precision, axis=0)
     share = [each / total for each in precision]
     n = total.mean(axis=1)

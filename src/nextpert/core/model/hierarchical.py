@@ -24,7 +24,7 @@ from nextpert.core._blas import in_blocks, one_thread
 from nextpert.core._checks import as_rng
 from nextpert.core._codec import array, nested, series
 from nextpert.core.model._hierarchical_kernel import N_VARIANCES
-from nextpert.core.model._sweep import SCORES, Sampler, told_variance
+from nextpert.core.model._sweep import SCORES, Sampler
 from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import (
     SCALES,
@@ -34,7 +34,7 @@ from nextpert.core.model.effect_draws import (
     EffectDraws,
     FromCells,
 )
-from nextpert.core.model.within_cells import LEAST_PSI, responses
+from nextpert.core.model.within_cells import LEAST_PSI, response_variance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,18 +105,18 @@ class Hierarchical:
 
     def __post_init__(self) -> None:
         if self.effects.cells is not None:  # what both have is stored once
-            told = replace(
+            cells = replace(
                 self.effects.cells, control=self.control / self.effects.unit, program=self.program,
                 factors=self.factors, scores=self.scores, along=self.along,
             )  # fmt: skip
-            object.__setattr__(self, "effects", replace(self.effects, cells=told))
+            object.__setattr__(self, "effects", replace(self.effects, cells=cells))
 
     def thinned(self, size: int) -> Hierarchical:
         """Return as many of its draws as are kept of a number of effects."""
         keep = Chain.of_size(size).keep
         if keep >= self.effects.n_draws:
             return self
-        k = np.array([k for k, _ in self.effects.taken(keep)], np.int64)
+        k = np.arange(keep) * self.effects.n_draws // keep
         every, weights = self.conditions, self.weights
         names = ("control", "program", "scores", "along", "squares")
         return replace(
@@ -197,8 +197,8 @@ class Hierarchical:
             scores[k] = np.column_stack([self.scores[k, like], self.along[k, like]])
             scores[k] *= generator.choice([-1.0, 1.0], scores[k].shape)
             size = generator.permuted(known.place[like, :, k], axis=1)
-            told = size == N_VARIANCES  # a variance that was known is none of another gene
-            size[told] = generator.permuted(np.where(told, 0, size), axis=1)[told]
+            is_known = size == N_VARIANCES  # a variance that was known is none of another gene
+            size[is_known] = generator.permuted(np.where(is_known, 0, size), axis=1)[is_known]
             if (factor != 1.0).any():
                 up = step[:, None] - steps[0] + (generator.random((n, p)) < more[:, None])
                 size = moved[up.astype(np.int64), size]
@@ -206,7 +206,8 @@ class Hierarchical:
         scores *= np.sqrt(shared)[:, None]
         precision, fixed = np.zeros((n, p), np.float32), np.zeros((n, p), bool)
         if own_variance is not None:
-            known_variance = told_variance(own_variance, known.unit)
+            variance = np.asarray(own_variance, np.float64)
+            known_variance = np.maximum(variance / known.unit**2, VARIANCE[0])
             fixed = ~np.isnan(known_variance)
             # Their variance is told in full: neither program nor coexpression adds to it.
             place[fixed], precision[fixed] = N_VARIANCES, 1.0 / known_variance[fixed]
@@ -329,22 +330,66 @@ def fit_hierarchical(
     >>> (fit.effects.summary().lfsr < 0.05).astype(int).tolist()
     [[1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]]
     """
+    n, p = len(cells.mean) - 1, cells.mean.shape[1]
+    if n < 1:
+        message = "The model of effects needs the controls and at least one perturbation."
+        raise ValueError(message)
+    if not (cells.n > 0).all():
+        empty = np.flatnonzero(~(cells.n > 0)).tolist()
+        message = f"Groups {empty} have no cells: leave them out, and predict them by predict()."
+        raise ValueError(message)
+    if not (cells.scatter.diagonal() > 0).any():
+        message = "No node varies within perturbations: give the values of cells, not their means."
+        raise ValueError(message)
+    for name, table in (
+        ("expected", expected),
+        ("own_variance", own_variance),
+        ("expected_variance", expected_variance),
+    ):
+        if table is not None and np.shape(table) != (n, p):
+            message = f"{name} has the shape {np.shape(table)}, but {(n, p)} is needed."
+            raise ValueError(message)
+    if own_variance is not None and (np.asarray(own_variance) < 0).any():
+        message = "own_variance has values below 0: give variances, or nan where none is known."
+        raise ValueError(message)
+    if expected_variance is not None and not (np.asarray(expected_variance) >= 0).all():
+        message = "expected_variance has nan or values below 0: give variances, or 0 where known."
+        raise ValueError(message)
     sampler = Sampler(cells, expected, own_variance, as_rng(rng), expected_variance, within)
-    n, p = sampler.means.x.shape
     length = chain or Chain.of_size(n * p)
     sampler.warm = length.warm
     place = np.empty((n, p, length.keep), np.int8)
     kept: list[tuple[Array, ...]] = []
-    for k in length.run(sampler.sweep, n_jobs, progress):
-        kept.append(sampler.parameters())
-        place[:, :, k] = sampler.own_places()
+    for number, k, workers in length.sweeps(n_jobs, progress):
+        sampler.sweep(number, workers)
+        if k is None:
+            continue
+        # After the scores along factors there are those of the cells' noise.
+        scores, q = sampler.state.scores, len(sampler.means.design) - 1
+        squares = np.zeros(())
+        for rows in in_blocks(n, p):
+            away = sampler.means.x[rows] + sampler.expected[rows] / sampler.unit - sampler.control
+            squares += (away**2).sum()
+        kept.append((
+            sampler.control.copy(), sampler.means.design[0].copy(), scores[:, 0].copy(),
+            scores[:, 1 : 1 + q].copy(), scores[:, 1 + q :].copy(), sampler.batches.copy(),
+            sampler.score_weights[0].copy(), sampler.score_weights[1].copy(), sampler.scale_weights,
+            sampler.tail_weights, squares,
+        ))  # fmt: skip
+        place[:, :, k] = sampler.state.place if sampler.doubt is None else sampler.own_places()
     columns = (np.array(x) for x in zip(*kept, strict=True))
     control, program, scores, along, noise, batches, *weights, squares = columns
     means, unit, expected = sampler.means, sampler.unit, sampler.expected
     precision, shares = np.empty((n, p), np.float32), []
     for rows in in_blocks(n, p):
-        variance = sampler.noise(rows)
-        own = means.told[rows] if means.told.size else np.full(variance.shape, np.nan)
+        # Of means, what is a gene's own and comes of sampling.
+        error = means.error[rows]
+        if sampler.doubt is not None:
+            error = error - sampler.doubt[rows] / unit**2
+        variance = means.psi * error
+        own = (
+            means.own_variance[rows] if means.own_variance.size else np.full(variance.shape, np.nan)
+        )
         precision[rows] = 1.0 / variance + 1.0 / np.where(np.isnan(own), np.inf, own)
         shares.append(sp.csr_array(np.where(np.isnan(own), 0.0, own / (own + variance))))
     factors = means.design[1:].T.copy()
@@ -354,11 +399,13 @@ def fit_hierarchical(
         along,
     )  # fmt: skip
     effects = EffectDraws(unit, expected, precision, place, None, from_cells)
-    response = responses(
-        cells if within is None else within,
-        lambda rows: (effects.posterior_mean(np.arange(n)[rows]) / unit) ** 2,
-        length.keep, sampler.rng,
-    )  # fmt: skip
+    # By how much more than on average cells respond (equation 27).
+    alike = cells if within is None else within
+    spread = response_variance(
+        alike, lambda rows: (effects.posterior_mean(np.arange(n)[rows]) / unit) ** 2
+    ) / np.maximum(alike.n[1:, None], 1.0)  # fmt: skip
+    chance = sampler.rng.standard_normal((len(spread), length.keep))
+    response = np.expm1(np.sqrt(spread) * chance - spread / 2)
     effects = replace(effects, cells=replace(from_cells, response=response.T))
     return Hierarchical(
         effects, control * unit, program, scores, along, factors, Weights(*weights), squares

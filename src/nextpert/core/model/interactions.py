@@ -122,7 +122,7 @@ class Interactions:
         """
         asked = canonical(combinations)
         table = padded(asked, len(self.alone))
-        kept, own, spare = self._rests(asked)
+        kept, own, residual_variance = self._rests(asked)
         single = np.array([len(some) == 1 for some in asked], bool)
         one = table[single, 0] if single.any() else np.zeros(0, np.int64)
         first, second = np.zeros((2, *kept.shape))
@@ -130,7 +130,7 @@ class Interactions:
             self.chances, self.strengths.tolist(), self._solved(), strict=True
         ):
             mean, variance = (part.T for part in solved.sums(table))
-            total, spread = kept * mean + own, kept**2 * variance + spare
+            total, spread = kept * mean + own, kept**2 * variance + residual_variance
             slope, start, alone, left = (part.T[one] for part in self._back(strength))
             total[single] = alone + slope * (mean[single] - start)
             spread[single] = left + slope**2 * variance[single]
@@ -182,12 +182,12 @@ class Interactions:
         alone, together = self.draw_members(n_draws, generator)
         unique = sorted(set(asked))
         place = np.array([unique.index(some) for some in asked], np.int64)
-        kept, own, spare = self._rests(unique)
+        kept, own, residual_variance = self._rests(unique)
         out = np.zeros((n_draws, len(unique), len(self.scale)))
         filled = np.pad(together / self.scale, ((0, 0), (0, 1), (0, 0)))
         for column in padded(unique, len(self.alone)).T:
             out += filled[:, column]
-        out = kept * out + own + np.sqrt(spare) * generator.normal(size=out.shape)
+        out = kept * out + own + np.sqrt(residual_variance) * generator.normal(size=out.shape)
         out *= self.scale
         for k, some in enumerate(unique):
             if len(some) == 1:
@@ -236,17 +236,17 @@ class Interactions:
     def _rests(self, asked: Sequence[tuple[int, ...]]) -> tuple[Array, Array, Array]:
         """Return what is kept of the sum, what the own measurement adds, and the variance left."""
         place = {some: k for k, some in enumerate(self.measured)}
-        kept, own, spare = np.zeros((3, len(asked), len(self.scale)))
+        kept, own, residual_variance = np.zeros((3, len(asked), len(self.scale)))
         kept += 1.0
-        spare += self.rest_sd**2
+        residual_variance += self.rest_sd**2
         for k, some in enumerate(asked):
             if some in place:
                 noise = self.noise[place[some]] / self.scale**2
                 share = self.rest_sd**2 / (self.rest_sd**2 + noise)
                 kept[k] = 1.0 - share
                 own[k] = share * self.effects[place[some]] / self.scale
-                spare[k] = (1.0 - share) * self.rest_sd**2
-        return kept, own, spare
+                residual_variance[k] = (1.0 - share) * self.rest_sd**2
+        return kept, own, residual_variance
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _POOLED_CELLS = 10  # the pooled variance counts as so many cells in a perturbation's own
 # Effects that are more than enough to learn a number common to all genes, such as the weight of a
-# predictor, and how many it is then learned from, which tell it to a thousandth or two.
-ENOUGH, _LEARNED = 10_000_000, 4_000_000
+# predictor.
+ENOUGH = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -101,24 +101,37 @@ class Perturbations:
     batches: ArrayLike | None = None
     names: Sequence[str] = ()
 
-    @property
-    def rows(self) -> NDArray[np.int64]:
-        """Environment of every perturbation, -1 for none."""
-        return np.asarray(self.members, np.int64)
+    # What follows from them.
+    rows: NDArray[np.int64] = field(init=False)  # environments, -1 for none
+    n: NDArray[np.int64] = field(init=False)  # cells of every perturbation
+    sd: Array = field(init=False)  # of every gene among the controls, (n_genes,)
+    control_variance: Array = field(init=False)  # of the controls' mean, common to all effects
+    batch_errors: Array = field(init=False)  # in ``observed``, (n_perturbations, n_columns)
+    freedom: int = field(init=False)  # degrees of freedom within environments
+    within: Array = field(init=False)  # variance of every gene within them, (n_genes,)
 
-    @property
-    def n(self) -> NDArray[np.int64]:
-        """Cells of every perturbation."""
-        return np.where(self.rows >= 0, self.moments.n[self.rows], 0)
+    def __post_init__(self) -> None:
+        moments, rows = self.moments, np.asarray(self.members, np.int64)
+        n_control = int(moments.n[self.control])
+        squares = np.asarray(moments.squares[self.control], np.float64)
+        sd = np.sqrt(squares / (n_control - 1 if n_control > 1 else np.nan))
+        freedom = max(int(moments.n.sum() - np.count_nonzero(moments.n)), 1)
+        errors = np.zeros((len(rows), 0))
+        if self.batches is not None:
+            every = np.asarray(self.batches, np.float64)
+            errors = np.where(rows[:, None] >= 0, every[rows] - every[self.control], 0.0)
+        vars(self).update(
+            rows=rows, n=np.where(rows >= 0, moments.n[rows], 0), sd=sd,
+            control_variance=sd**2 / n_control, batch_errors=errors,
+            freedom=freedom, within=moments.scatter.diagonal() / freedom,
+        )  # fmt: skip
 
     @property
     def observed(self) -> Array:
         """Means less the controls' mean, ``(n_perturbations, n_genes)``; 0 without cells."""
-        mean, n = self.moments.mean, self.n
-        effects = np.empty((len(n), mean.shape[1]), mean.dtype)
-        for rows in in_blocks(*effects.shape):
-            away = mean[self.rows[rows]] - mean[self.control]
-            effects[rows] = np.where(n[rows, None] > 0, away, 0.0)
+        effects = self.moments.mean[self.rows]
+        effects -= self.moments.mean[self.control]
+        effects[self.n == 0] = 0.0
         return effects
 
     @property
@@ -129,26 +142,6 @@ class Perturbations:
         for rows in in_blocks(*variance.shape):
             variance[rows] = variance[rows] + of_control + squared * errors[rows]
         return variance
-
-    @property
-    def batch_errors(self) -> Array:
-        """Errors of batches in :attr:`observed`, ``(n_perturbations, n_columns)``; 0 for none."""
-        if self.batches is None:
-            return np.zeros((len(self.rows), 0))
-        every = np.asarray(self.batches, np.float64)
-        return np.where(self.rows[:, None] >= 0, every[self.rows] - every[self.control], 0.0)
-
-    @property
-    def control_variance(self) -> Array:
-        """Sampling variance of the controls' mean, ``(n_genes,)``, common to all effects."""
-        return self.sd**2 / self.moments.n[self.control]
-
-    @property
-    def sd(self) -> Array:
-        """Standard deviation of every gene among the controls, ``(n_genes,)``."""
-        freedom = int(self.moments.n[self.control]) - 1
-        squares = np.asarray(self.moments.squares[self.control], np.float64)
-        return np.sqrt(squares / (freedom if freedom > 0 else np.nan))
 
     def some(self, index: ArrayLike) -> Perturbations:
         """Return some of the perturbations, in the order given."""
@@ -182,7 +175,7 @@ class Perturbations:
 
         From the cells' own scatter, drawn to the pooled one by ten cells' worth.
         """
-        moments, pooled, cells = self.moments, self.within(), self.n[:, None]
+        moments, pooled, cells = self.moments, self.within, self.n[:, None]
         variance = np.empty((len(self.rows), len(pooled)), moments.mean.dtype)
         for rows in in_blocks(*variance.shape):
             n = cells[rows]
@@ -197,20 +190,12 @@ class Perturbations:
             variance[rows] = np.where(n > 0, with_cells, np.inf)
         return variance
 
-    def covariance(self) -> Array:
-        """Return the covariance within environments, ``(n_genes, n_genes)``."""
-        return self.moments.scatter / self._freedom()
-
-    def within(self) -> Array:
-        """Return the variance of every gene within environments, ``(n_genes,)``."""
-        return self.moments.scatter.diagonal() / self._freedom()
-
-    def _freedom(self) -> int:
-        return max(int(self.moments.n.sum() - np.count_nonzero(self.moments.n)), 1)
-
     def own(self) -> NDArray[np.bool_]:
         """Whether a perturbation targets a gene, ``(n_perturbations, n_genes)``."""
-        return own_genes(self.targets, self.moments.n_nodes)
+        mask = np.zeros((len(self.targets), self.moments.n_nodes), bool)
+        for row, genes in zip(mask, self.targets, strict=True):
+            row[list(genes)] = True
+        return mask
 
     def scored(self) -> NDArray[np.bool_]:
         """Whether weights are learned from an effect: measured, the gene varying and no target."""
@@ -218,23 +203,3 @@ class Perturbations:
         if self.moments.counted is not None:
             seen = seen & (self.moments.counted[self.rows] > 0)
         return seen & ~self.own() & (self.sd > 0)
-
-
-def enough_genes(n_perturbations: int, n_genes: int) -> NDArray[np.int64] | None:
-    """Return genes that tell what is common to all of them; ``None`` where all are needed.
-
-    Of screens of more than 10 million effects as many genes, drawn with a fixed seed, as make 4
-    million: what is learned from them does not depend on how many more there are.
-    """
-    some = _LEARNED // max(n_perturbations, 1)
-    if n_perturbations * n_genes <= ENOUGH or some >= n_genes:
-        return None
-    return np.sort(np.random.default_rng(0).choice(n_genes, max(some, 1), replace=False))
-
-
-def own_genes(targets: Sequence[Sequence[int]], n_genes: int) -> NDArray[np.bool_]:
-    """Return whether a perturbation targets a gene, ``(n_perturbations, n_genes)``."""
-    mask = np.zeros((len(targets), n_genes), bool)
-    for row, genes in zip(mask, targets, strict=True):
-        row[list(genes)] = True
-    return mask

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import expit
 
 from nextpert.core._blas import in_blocks
-from nextpert.core.model.perturbations import enough_genes
+from nextpert.core.model.perturbations import ENOUGH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _BLOCKS = 100  # more perturbations than these are left out in so many blocks
+_LEARNED = 4_000_000  # effects of large screens that tell a weight to a thousandth or two
 _ROUNDS = 5  # of weighting effects by a variance and estimating that variance from them
 
 
@@ -142,8 +143,12 @@ def learn_predictor_weights(
     >>> learned.weights.round(1).tolist()
     [1.0, 0.0]
     """
-    some = enough_genes(*scored.shape)
-    if some is not None:
+    n, p = scored.shape
+    n_some = max(_LEARNED // max(n, 1), 1)
+    if n * p > ENOUGH and n_some < p:
+        # Of screens of more than 10 million effects as many genes, drawn with a fixed seed, as make
+        # 4 million: what is learned from them does not depend on how many more there are.
+        some = np.sort(np.random.default_rng(0).choice(p, n_some, replace=False))
         fewer = [
             replace(
                 e,
@@ -155,12 +160,25 @@ def learn_predictor_weights(
         return learn_predictor_weights(
             observed[:, some], variance[:, some], fewer, scored[:, some], sd=sd[some]
         )
-    used = scored
+    used, by = scored, np.where(sd > 0, sd, 1.0)
     fixed = np.array([e.fixed for e in predictions], bool)
     most = np.array([e.most for e in predictions])
     free = ~fixed & (most > 0)
-    y, x, shared, noise = _standardised(observed, variance, predictions, used, sd)
-    blocks = _blocks(used)
+    for each in predictions:
+        if each.effects.shape != used.shape or not np.isfinite(each.effects[used]).all():
+            message = f"The effects of {each.name!r} must be finite and of shape {used.shape}."
+            raise ValueError(message)
+    # Effects, predictions, what they share and variances, in units of sd; 0 if not used.
+    y, noise = np.where(used, observed, 0.0) / by, np.where(used, variance, 0.0) / by**2
+    x = np.array([np.where(used, e.effects, 0.0) / by for e in predictions])
+    shared = np.zeros(x.shape)
+    for k, each in enumerate(predictions):
+        if each.shared is not None:
+            shared[k] = np.where(used, each.shared, 0.0) / by**2
+    # The block in which a perturbation is left out; -1 for those without cells.
+    measured = np.any(used, axis=1)
+    blocks = np.full(len(measured), -1)
+    blocks[measured] = np.arange(measured.sum()) % _BLOCKS
     n_blocks = int(blocks.max(initial=-1)) + 1
     # Where a fixed predictor speaks the others are silent: nothing is learned of them there.
     evidence = used & ~x[fixed].any(axis=(0, 2))[:, None]
@@ -182,38 +200,6 @@ def learn_predictor_weights(
         tuple(e.name for e in predictions), weights, rows, probability, slope, float(alone[0]),
         alone[1:], beyond,
     )  # fmt: skip
-
-
-def _standardised(
-    observed: Array,
-    variance: Array,
-    predictions: Sequence[Prediction],
-    used: NDArray[np.bool_],
-    sd: Array,
-) -> tuple[Array, Array, Array, Array]:
-    """Return effects, predictions, what they share and variances, in units of sd; 0 if not used."""
-    by = np.where(sd > 0, sd, 1.0)
-
-    def units(table: Array, power: int = 1) -> Array:
-        return np.where(used, table, 0.0) / by**power
-
-    for each in predictions:
-        if each.effects.shape != used.shape or not np.isfinite(each.effects[used]).all():
-            message = f"The effects of {each.name!r} must be finite and of shape {used.shape}."
-            raise ValueError(message)
-    shared = [np.zeros(used.shape) if e.shared is None else units(e.shared, 2) for e in predictions]
-    return (
-        units(observed), np.array([units(e.effects) for e in predictions]), np.array(shared),
-        units(variance, 2),
-    )  # fmt: skip
-
-
-def _blocks(used: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the block in which a perturbation is left out; -1 for those without cells."""
-    measured = np.any(used, axis=1)
-    blocks = np.full(len(measured), -1)
-    blocks[measured] = np.arange(measured.sum()) % _BLOCKS
-    return blocks
 
 
 def _weighed(
@@ -294,9 +280,9 @@ def _mode(precision: Array, right: Array, most: Array) -> Array:
         w = np.tile(states, (len(right), 1))
         free = np.isnan(states)
         if free.any():
-            told = right - precision[:, :, ~free] @ np.array(states)[~free]
+            rest = right - precision[:, :, ~free] @ np.array(states)[~free]
             inner = precision[:, free][:, :, free]
-            w[:, free] = np.linalg.solve(inner, told[:, free, None])[..., 0]
+            w[:, free] = np.linalg.solve(inner, rest[:, free, None])[..., 0]
         value = np.einsum("nk,nkl,nl->n", w, precision, w) - 2 * np.einsum("nk,nk->n", w, right)
         better = (value < least) & (w >= 0).all(axis=1) & (w <= most).all(axis=1)
         best[better], least[better] = w[better], value[better]

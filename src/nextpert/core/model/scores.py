@@ -103,8 +103,8 @@ def squared_size(
     cubes = float((diagonal**3).sum() if independent else ((unit @ unit) * unit).sum())
     share = float((unit**2).sum()) ** 4 / max(cubes, 1e-150) ** 2
     degrees = np.maximum(trace**2 / np.maximum(square, 1e-300) * share, 1.0)
-    away = (plug_in - trace) / np.sqrt(np.maximum(2 * square, 1e-300))
-    p = np.where(known, chi2.sf(away * np.sqrt(2 * degrees) + degrees, degrees), np.nan)
+    departure = (plug_in - trace) / np.sqrt(np.maximum(2 * square, 1e-300))
+    p = np.where(known, chi2.sf(departure * np.sqrt(2 * degrees) + degrees, degrees), np.nan)
     q = np.full(len(p), np.nan)
     if known.any():
         q[known] = false_discovery_control(p[known])
@@ -172,8 +172,8 @@ def error_sums(estimates: ArrayLike, observed: ArrayLike, variance: ArrayLike) -
 
     All of shape ``(n_perturbations, n_genes)``; sums over genes. Unbiased, so below 0 now and then.
     """
-    away = np.asarray(estimates, np.float64) - np.asarray(observed, np.float64)
-    return np.asarray((away**2 - np.asarray(variance, np.float64)).sum(axis=1))
+    departure = np.asarray(estimates, np.float64) - np.asarray(observed, np.float64)
+    return np.asarray((departure**2 - np.asarray(variance, np.float64)).sum(axis=1))
 
 
 def holds(
@@ -271,6 +271,6 @@ def comes_first(states: ArrayLike, others: ArrayLike, used: ArrayLike) -> Array:
     a, b, rows = np.asarray(states), np.asarray(others), np.flatnonzero(np.asarray(used))
     out = np.full(len(a), np.nan)
     for j in rows:
-        away = np.nansum((a[rows] - b[j]) ** 2, axis=1)
-        out[j] = float(rows[int(np.argmin(away))] == j)
+        departure = np.nansum((a[rows] - b[j]) ** 2, axis=1)
+        out[j] = float(rows[int(np.argmin(departure))] == j)
     return out

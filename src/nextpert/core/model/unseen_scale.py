@@ -125,34 +125,31 @@ def learn_scales(model: Hierarchical, left_out: LeftOut) -> Array:
     [0.2, 0.0]
     """
     few, known = model.thinned(_SIZE), left_out.known
-    alone = _exponents(few, left_out.alone, left_out, np.ones_like(known), np.zeros(2))
-    described = alone
+    parts = [(left_out.alone, np.ones_like(known))]
     if not np.array_equal(left_out.described[known], left_out.alone[known]):
-        described = _exponents(few, left_out.described, left_out, known, alone)
-    return np.exp2([alone, described])
+        parts.append((left_out.described, known))
+    found, prior = [], np.zeros(2)
+    for departure, rows in parts:  # the prior of described ones is what the others have
+        x, used = prior, left_out.scored[rows]
+        if len(used) > _FREE:
+            slopes = _Slopes.of(few, departure[rows], left_out.variance[rows], used)
+            for _ in range(2):  # by scores at the prior mode, and then at what follows
+                per = slopes.at(x)[2]
 
+                def loss(
+                    x: Array, per: float = per, prior: Array = prior, at: _Slopes = slopes
+                ) -> tuple[float, Array]:
+                    density, slope, _ = at.at(x)
+                    return (
+                        0.5 * ((x - prior) ** 2).sum() - per * density.sum(),
+                        x - prior - per * slope.sum(axis=0),
+                    )
 
-def _exponents(
-    model: Hierarchical, away: Array, left_out: LeftOut, rows: Mask, prior: Array
-) -> Array:
-    """Return the exponents of the best factors for some perturbations, ``prior`` before."""
-    used = left_out.scored[rows]
-    if len(used) <= _FREE:
-        return prior
-    slopes = _Slopes.of(model, away[rows], left_out.variance[rows], used)
-    x = prior
-    for _ in range(2):  # by scores at the prior mode, and then at what follows
-        per = slopes.at(x)[2]
-
-        def loss(x: Array, per: float = per) -> tuple[float, Array]:
-            density, slope, _ = slopes.at(x)
-            return (
-                0.5 * ((x - prior) ** 2).sum() - per * density.sum(),
-                x - prior - per * slope.sum(axis=0),
-            )
-
-        x = minimize(loss, x, jac=True, bounds=[_RANGE] * 2, method="L-BFGS-B").x
-    return np.asarray(x)
+                fit = minimize(loss, x, jac=True, bounds=[_RANGE] * 2, method="L-BFGS-B")
+                x = np.asarray(fit.x)
+        found.append(x)
+        prior = x
+    return np.exp2([found[0], found[-1]])
 
 
 class _Slopes(NamedTuple):
@@ -177,9 +174,9 @@ class _Slopes(NamedTuple):
     centre: Array
 
     @classmethod
-    def of(cls, model: Hierarchical, away: Array, variance: Array, used: Mask) -> _Slopes:
+    def of(cls, model: Hierarchical, departure: Array, variance: Array, used: Mask) -> _Slopes:
         drawn = model.predict(np.zeros(used.shape), rng=0)
-        y = np.where(used, away, 0.0) / drawn.unit
+        y = np.where(used, departure, 0.0) / drawn.unit
         centre = drawn.centres(np.arange(len(y))) + (drawn.expected / drawn.unit)[:, :, None]
         return cls(y, np.where(used, variance, 1.0) / drawn.unit**2, used, drawn, centre)
 

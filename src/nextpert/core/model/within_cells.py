@@ -62,29 +62,6 @@ def response_variance(cells: PooledGuides, squares: Callable[[slice], Array]) ->
     return max(_ALONG * along / (total + _ALONG * _PRIOR_PRECISION), 0.0)
 
 
-def responses(
-    cells: PooledGuides,
-    squares: Callable[[slice], Array],
-    n_draws: int,
-    rng: np.random.Generator,
-) -> Array:
-    """Return draws of by how much more than on average cells respond (equation 27).
-
-    The mean of n cells has a factor 1 + N(0, phi / n), here one of mean 1 above 0, less 1; shape
-    ``(n_perturbations, n_draws)``.
-
-    Parameters
-    ----------
-    cells, squares
-        As of :func:`response_variance`.
-    n_draws, rng
-        How many draws; generator.
-    """
-    spread = response_variance(cells, squares) / np.maximum(cells.n[1:, None], 1.0)
-    chance = rng.standard_normal((len(spread), n_draws))
-    return np.asarray(np.expm1(np.sqrt(spread) * chance - spread / 2))
-
-
 def without_responses(cells: PooledGuides, unit: Array) -> Array:
     """Return the covariance within cells less what comes of cells that respond to a degree.
 

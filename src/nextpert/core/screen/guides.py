@@ -207,12 +207,22 @@ class PooledGuides(Shown):
     fixed_sd: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     freedom: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     prior_freedom: float = _FREEDOM[0]
+    # What follows from them: errors that fixed columns leave in means from which least squares took
+    # them off (7), shape (n_groups, n_columns), in standard deviations of a cell; whether means are
+    # those of cells, and not of a table; and whether it is known how genes vary together.
+    fixed_errors: NDArray[np.float64] = field(init=False)
+    are_cells: bool = field(init=False)
+    knows_correlation: bool = field(init=False)
 
     def __post_init__(self) -> None:
         if not self.freedom.size:
             object.__setattr__(self, "freedom", np.maximum(self.n_cells - 1.0, 0.0))
         if not self.fixed.size:
             object.__setattr__(self, "fixed", np.zeros((len(self.n), self.fixed.shape[1])))
+        vars(self).update(
+            fixed_errors=self.fixed * self.fixed_sd, are_cells=self.prior_freedom > 0,
+            knows_correlation=self.prior_freedom > 0 or covary(self.scatter),
+        )  # fmt: skip
 
     def rows(self, index: ArrayLike) -> PooledGuides:
         """Return some groups, in the order given; the scatter stays that of all."""
@@ -232,16 +242,6 @@ class PooledGuides(Shown):
             scatter=scatter, fixed_scatter=self.fixed_scatter[:, both],
         )  # fmt: skip
 
-    @property
-    def fixed_errors(self) -> NDArray[np.float64]:
-        """Errors that fixed columns leave in means from which least squares took them off (7).
-
-        Over the noise's standard deviation, in coordinates that are not correlated, shape
-        ``(n_groups, n_fixed)``: the squared distance of two rows is what they add to the variance
-        of the difference of two means.
-        """
-        return self.fixed * self.fixed_sd
-
     def fixed_error(self) -> NDArray[np.float64]:
         """Return what these add to the variance of differences to the controls, by group."""
         errors = self.fixed_errors
@@ -253,18 +253,10 @@ class PooledGuides(Shown):
         Both of shape ``(n_groups - 1, n_nodes)``; without cells the variance is very large.
         """
         each = 1.0 / np.maximum(self.counted, 1e-300)
-        error = each[1:] + each[0] + self.fixed_error()[1:, None]
+        error = each[1:] + each[0]
+        if self.fixed.shape[1]:
+            error = error + self.fixed_error()[1:, None]
         return self.mean[1:] - self.mean[0], error
-
-    @property
-    def are_cells(self) -> bool:
-        """Whether the means are those of cells, and not of a table with its standard errors."""
-        return self.prior_freedom > 0
-
-    @property
-    def knows_correlation(self) -> bool:
-        """Whether it is known how genes vary together: of cells, and of a table that says so."""
-        return self.are_cells or covary(self.scatter)
 
     @property
     def covariance(self) -> NDArray[np.float64]:
@@ -325,57 +317,46 @@ def pool_guides(
     if screen.counted is not None:
         one = screen.pool(codes, n_groups)
         counted = np.asarray(one.counted)[:, :p]
-        n, told = one.n[:, None], one.squares[:, :p].any(axis=1)
+        n, known = one.n[:, None], one.squares[:, :p].any(axis=1)
         ratio = np.divide(n, counted, out=np.full(counted.shape, UNKNOWN), where=counted > 0)
         return PooledGuides(
             one.n, one.n.astype(np.float64), one.mean[:, :p], one.scatter[:p, :p],
             np.minimum(ratio, UNKNOWN, out=ratio), 0.0, one.mean[:, p:], one.scatter[p:], sd,
-            np.where(told, freedom, 0.0), 0.0,
+            np.where(known, freedom, 0.0), 0.0,
         )  # fmt: skip
     cells = screen.n.astype(np.float64)
     guide_variance = np.asarray(guide_variance, np.float64)
     counted = cells / (1.0 + cells * guide_variance)
     n = members @ counted
     mean = members @ (counted[:, None] * screen.mean) / np.maximum(n, 1e-300)[:, None]
-    away = (screen.mean - mean[codes]) * np.sqrt(counted)[:, None]
-    between = away.T @ away
+    departure = (screen.mean - mean[codes]) * np.sqrt(counted)[:, None]
+    between = departure.T @ departure
     scatter = screen.scatter + (between + between.T) / 2
     squares = screen.squares[:, :p]
     pooled = squares.sum(axis=0) / max(each.sum(), 1.0)
-    ratio, prior = _moderated(members @ squares / np.where(pooled > 0, pooled, 1.0), freedom)
-    return PooledGuides(
-        np.asarray(members @ screen.n, np.int64), n, mean[:, :p], scatter[:p, :p], ratio,
-        float(np.log1p(cells * guide_variance).sum()), mean[:, p:], scatter[p:], sd, freedom,
-        prior,
-    )  # fmt: skip
-
-
-def _moderated(
-    squares: NDArray[np.float64], freedom: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], float]:
-    """Return variances within groups over those within all, moderated, and by how many freedoms.
-
-    ``squares`` are sums of squares within groups over the variance within all, of so many degrees
-    of freedom by group; shapes ``(n_groups, n_nodes)`` and ``(n_groups,)``.
-
-    Logarithms of variances scatter by ``trigamma(d / 2)`` if the true ones are the same, and by
-    ``trigamma(d0 / 2)`` more if these are inverse chi-square with ``d0`` degrees of freedom (Smyth
-    2004, doi:10.2202/1544-6115.1027). So where variances are alike, that by which the cells of a
-    perturbation happen to scatter less is not taken for a smaller error.
-    """
-    # The controls are most of what is pooled.
-    enough = (freedom[1:, None] > 1) & (squares[1:] > 0)
+    # Variances within groups over those within all, moderated. Their logarithms scatter by
+    # trigamma(d / 2) if the true ones are the same, and by trigamma(d0 / 2) more if these are
+    # inverse chi-square with d0 degrees of freedom (Smyth 2004, doi:10.2202/1544-6115.1027), so
+    # that cells that happen to scatter less are not taken for a smaller error where variances are
+    # alike. d0 is learned without the controls, which are most of what is pooled.
+    square = members @ squares / np.where(pooled > 0, pooled, 1.0)
+    enough = (freedom[1:, None] > 1) & (square[1:] > 0)
     prior = _FREEDOM[0]
     if enough.sum() > 1:
         d = np.broadcast_to(freedom[1:, None], enough.shape)[enough] / 2.0
-        scatter = np.log(squares[1:][enough] / (2.0 * d)) - digamma(d) + np.log(d)
-        excess = float(scatter.var(ddof=1) - polygamma(1, d).mean())
+        logs = np.log(square[1:][enough] / (2.0 * d)) - digamma(d) + np.log(d)
+        excess = float(logs.var(ddof=1) - polygamma(1, d).mean())
         least, most = (x / 2.0 for x in _FREEDOM)
         if excess <= polygamma(1, most):
             prior = _FREEDOM[1]
         elif excess < polygamma(1, least):
             prior = 2.0 * brentq(lambda x: float(polygamma(1, x)) - excess, least, most)
-    return (prior + squares) / (prior + freedom)[:, None], prior
+    ratio = (prior + square) / (prior + freedom)[:, None]
+    return PooledGuides(
+        np.asarray(members @ screen.n, np.int64), n, mean[:, :p], scatter[:p, :p], ratio,
+        float(np.log1p(cells * guide_variance).sum()), mean[:, p:], scatter[p:], sd, freedom,
+        prior,
+    )  # fmt: skip
 
 
 def guide_variance(screen: ScreenMoments, guides: ArrayLike) -> float:

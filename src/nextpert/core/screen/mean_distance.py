@@ -100,17 +100,17 @@ def mean_distance(
     (3.1, True)
     """
     sides = [cells, target] if isinstance(target, Moments) else [cells]
-    wanted = (
+    target_mean = (
         target.mean if isinstance(target, Moments) else as_vector(target, cells.n_nodes, "target")
     )
-    if len(wanted) != cells.n_nodes:
-        message = f"The cells have {cells.n_nodes} nodes, but the target has {len(wanted)}."
+    if len(target_mean) != cells.n_nodes:
+        message = f"The cells have {cells.n_nodes} nodes, but the target has {len(target_mean)}."
         raise ValueError(message)
     covariances, n = [covariance_of_mean(side) for side in sides], [side.n for side in sides]
     if errors is not None and (apart := float((np.diff(errors, axis=0) ** 2).sum())):
         covariances.append(apart * covariance_within(sides))
         n.append(sum(n))
-    d = cells.mean - wanted  # equation 18: |d|^2 less the variance of both means
+    d = cells.mean - target_mean  # equation 18: |d|^2 less the variance of both means
     variance = sum(covariances[1:], start=covariances[0])
     with np.errstate(over="ignore"):
         plug_in, noise = float(d @ d), float(np.trace(variance))
@@ -227,17 +227,17 @@ def distance_difference(
     """
     of_target = np.zeros((cells.n_nodes, cells.n_nodes))
     if isinstance(target, Moments):
-        wanted, of_target = target.mean, covariance_of_mean(target)
+        target_mean, of_target = target.mean, covariance_of_mean(target)
     else:
-        wanted = as_vector(target, cells.n_nodes, "target")
-    if not cells.n_nodes == others.n_nodes == len(wanted):
+        target_mean = as_vector(target, cells.n_nodes, "target")
+    if not cells.n_nodes == others.n_nodes == len(target_mean):
         message = (
             f"The cells have {cells.n_nodes} and {others.n_nodes} nodes, and the target has "
-            f"{len(wanted)}: give the same nodes."
+            f"{len(target_mean)}: give the same nodes."
         )
         raise ValueError(message)
     of_cells, of_others = covariance_of_mean(cells), covariance_of_mean(others)
-    a, b = cells.mean - wanted, others.mean - wanted
+    a, b = cells.mean - target_mean, others.mean - target_mean
     difference = float(a @ a - np.trace(of_cells) - b @ b + np.trace(of_others))
     along = a @ of_cells @ a + b @ of_others @ b + (a - b) @ of_target @ (a - b)
     least = 2 * (squared_trace(of_cells, cells.n) + squared_trace(of_others, others.n))

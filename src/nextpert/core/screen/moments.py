@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
 
 from nextpert.core._blas import one_thread
-from nextpert.core._checks import as_nodes, as_vector, refuse_mask, require_count
+from nextpert.core._checks import MASKED, as_nodes, as_vector, require_count
 from nextpert.core._compile import entry
 from nextpert.core._shown import Shown
 
@@ -112,17 +112,18 @@ def require_sound(matrix: Any, name: str = "The sparse matrix") -> None:
     if sp.issparse(matrix) and matrix.format in ("csr", "csc"):
         shape = matrix.shape if matrix.format == "csr" else matrix.shape[::-1]
         arrays = matrix.data, matrix.indices, matrix.indptr
-        require_sound_pointers(arrays, shape[0], name)
-        require_sound_indices(matrix.indices, shape[1], name)
+        require_sound_arrays(arrays, shape, name)
 
 
-def require_sound_pointers(
-    arrays: tuple[Any, Any, Any], n_major: int, name: str = "The sparse matrix"
+def require_sound_arrays(
+    arrays: tuple[Any, Any, Any], shape: tuple[int, int | None], name: str = "The sparse matrix"
 ) -> None:
-    """Raise unless ``data``, ``indices`` and ``indptr`` belong together.
+    """Raise unless ``data``, ``indices`` and ``indptr`` belong together; they may lie in a file.
 
-    They may lie in a file: of the first two, the shape and type alone are looked at.
+    ``shape`` is the number of pointers less 1, and what all indices must be below; ``None`` leaves
+    the indices to be looked at as they are read.
     """
+    n_major, n_minor = shape
     data, indices, indptr = arrays
     if any(len(array.shape) != 1 for array in arrays):
         raise damaged("values or indices of more than one dimension", name)
@@ -138,26 +139,16 @@ def require_sound_pointers(
         last = int(some[-1])
     if last > min(data.shape[0], indices.shape[0]):
         raise damaged("fewer values than its row pointers say", name)
-
-
-def require_sound_indices(indices: Any, n_minor: int, name: str = "The sparse matrix") -> None:
-    """Raise unless all indices lie below ``n_minor``; they may lie in a file."""
-    for start in range(0, indices.shape[0], _AT_ONCE):
+    for start in range(0, 0 if n_minor is None else indices.shape[0], _AT_ONCE):
         some = np.asarray(indices[start : start + _AT_ONCE])
         if some.min() < 0 or some.max() >= n_minor:
             raise damaged("column indices out of range", name)
 
 
-def require_shape(matrix: Any, shape: tuple[int, int], name: str) -> None:
-    """Raise unless a matrix is as large as the tables beside it say."""
-    if tuple(matrix.shape) != shape:
-        what = f"the shape {tuple(matrix.shape)} for {shape[0]} cells and {shape[1]} genes"
-        raise damaged(what, name)
-
-
 def require_numbers(values: Any, name: str = "The matrix") -> None:
     """Raise for values that a conversion to floats would change: masked, complex, no numbers."""
-    refuse_mask(values, name)
+    if np.ma.isMaskedArray(values):
+        raise ValueError(MASKED.format(name))
     kind = np.dtype(values.dtype).kind
     if kind not in "buif":
         what = "complex numbers" if kind == "c" else f"values of type {values.dtype}"
@@ -211,6 +202,7 @@ class Moments(Shown):
     n: int
     mean: NDArray[np.float64]
     scatter: NDArray[np.float64]
+    variance: NDArray[np.float64] = field(init=False)  # by maximum likelihood, (n_nodes,)
 
     def __post_init__(self) -> None:
         for name in ("mean", "scatter"):
@@ -232,6 +224,7 @@ class Moments(Shown):
         if not np.isfinite(scatter).all():
             # A pair may overflow where each square is just finite: all of its nodes are named.
             raise too_large(np.asarray(~np.isfinite(scatter).all(axis=0)))
+        object.__setattr__(self, "variance", np.diag(scatter) / max(self.n, 1))
 
     @classmethod
     def zeros(cls, n_nodes: int) -> Moments:
@@ -292,11 +285,6 @@ class Moments(Shown):
     def gram(self) -> NDArray[np.float64]:
         """Sum over cells of ``x x'``, shape ``(n_nodes, n_nodes)``."""
         return self.scatter + self.n * np.outer(self.mean, self.mean)
-
-    @property
-    def variance(self) -> NDArray[np.float64]:
-        """Maximum-likelihood variance of each node, shape ``(n_nodes,)``."""
-        return np.diag(self.scatter) / max(self.n, 1)
 
     def correlation(self) -> NDArray[np.float64]:
         """Return the correlation matrix, shape ``(n_nodes, n_nodes)``.

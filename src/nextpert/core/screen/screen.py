@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -102,18 +102,7 @@ def screen_part(
             if part is not None:
                 return part
         values = values.toarray()
-    return _dense(np.asarray(values, np.float64), present, fold, n, members, place, count)
-
-
-def _dense(
-    values: NDArray[np.float64],
-    present: NDArray[np.int64],
-    fold: NDArray[np.int64],
-    n: NDArray[np.int64],
-    members: sp.csr_array,
-    place: NDArray[np.int64],
-    count: NDArray[np.float64],
-) -> Part:
+    values = np.asarray(values, np.float64)
     with np.errstate(invalid="ignore", over="ignore"):  # named below
         mean = (members @ values) / n[:, None]
         if not np.isfinite(mean).all():
@@ -155,8 +144,8 @@ def _sparse(
     for k, rows in _by_fold(fold, place):
         whole = sparse_moments(values, np.arange(values.shape[0])[rows])
         own = fold == k
-        away = mean[own] - whole.mean
-        each = whole.scatter - (away * n[own, None]).T @ away
+        departure = mean[own] - whole.mean
+        each = whole.scatter - (departure * n[own, None]).T @ departure
         if (np.diag(each) < _LOST_DIGITS * np.diag(whole.gram)).any():
             return None
         scatter[k] = (each + each.T) / 2
@@ -246,6 +235,11 @@ class ScreenMoments(Shown):
     counted: NDArray[np.float64] | None = array(
         "n_environments", "n_nodes", least=0, optional=True, is_table=True
     )
+    n_environments: int = field(init=False)
+    n_nodes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        vars(self).update(n_environments=len(self.n), n_nodes=len(self.scatter))
 
     @classmethod
     def from_array(cls, x: Any, groups: ArrayLike, n_groups: int) -> ScreenMoments:
@@ -285,16 +279,6 @@ class ScreenMoments(Shown):
         n[part.groups], mean[part.groups], squares[part.groups] = part.n, part.mean, part.squares
         scatter = sum((part.scatter[k] for k in sorted(part.scatter)), start=np.zeros((p, p)))
         return cls(n, mean, squares, scatter)
-
-    @property
-    def n_environments(self) -> int:
-        """Number of environments."""
-        return len(self.n)
-
-    @property
-    def n_nodes(self) -> int:
-        """Number of nodes (genes)."""
-        return len(self.scatter)
 
     @property
     def variance(self) -> NDArray[np.float64]:
@@ -373,10 +357,10 @@ class ScreenMoments(Shown):
         members = _members(codes, n_groups)
         n = np.asarray(members @ self.n, np.int64)
         mean = members @ (self.n[:, None] * self.mean) / np.maximum(n, 1)[:, None]
-        away = self.mean - mean[codes]
-        weighted = away * self.n[:, None]
-        squares = members @ (self.squares + weighted * away)
-        between = weighted.T @ away
+        departure = self.mean - mean[codes]
+        weighted = departure * self.n[:, None]
+        squares = members @ (self.squares + weighted * departure)
+        between = weighted.T @ departure
         return ScreenMoments(n, mean, squares, self.scatter + (between + between.T) / 2)
 
     def _pooled_means(self, codes: NDArray[np.int64], n_groups: int) -> ScreenMoments:
@@ -464,6 +448,8 @@ class ScreenMoments(Shown):
         Batches are taken off the means (:meth:`without_fixed`), and the columns of the regression
         that this is are the last nodes (equation 7).
         """
+        if not np.shape(fixed)[1]:
+            return self, np.zeros(0)
         columns, sd = self.fixed_columns(fixed, groups)
         if not len(sd):  # of a large screen every copy takes as much memory as its means
             return self, sd
@@ -531,8 +517,10 @@ class Screen:
         cls, part: Part, columns: Mapping[str, NDArray[np.int64]], fold: NDArray[np.int64]
     ) -> Screen:
         """Return the screen of the sums of its cells; environments without cells have zeros."""
-        found = ScreenMoments.from_part(part._replace(scatter={}), len(fold))
-        return cls(columns, fold, found.n, found.mean, found.squares, part.scatter)
+        n = np.zeros(len(fold), np.int64)
+        mean, squares = np.zeros((2, len(fold), part.mean.shape[1]))
+        n[part.groups], mean[part.groups], squares[part.groups] = part.n, part.mean, part.squares
+        return cls(columns, fold, n, mean, squares, part.scatter)
 
     def some(self, which: ArrayLike) -> Screen:
         """Return some environments, all of a fold or none.
@@ -570,6 +558,8 @@ class Screen:
         self, fixed: ArrayLike, groups: ArrayLike
     ) -> tuple[Screen, NDArray[np.float64]]:
         """Return what :meth:`ScreenMoments.without_batches` does, of every fold."""
+        if not np.shape(fixed)[1]:
+            return self, np.zeros(0)
         found, sd = self.moments().without_batches(fixed, groups)
         wide = (0, len(sd))
         scatter = {k: np.pad(each, (wide, wide)) for k, each in self.scatter.items()}

@@ -145,7 +145,7 @@ def _interactions(
     told = None if expectation is None else expectation.interactions
     within, scale = fit.posterior.noise_var, None
     if expectation is not None:
-        cell = Perturbations(expectation.screen, 0, [], []).within()
+        cell = Perturbations(expectation.screen, 0, [], []).within
         within = np.maximum(cell, np.finfo(np.float64).tiny)
     joint = [
         j for j, some in enumerate(measured) if len(some) > 1 and told is not None and fit.seen[j]

@@ -119,7 +119,7 @@ def judge_controls(refit: Refit, halves: Halves, undeclared: Nested | None) -> N
             alike[[0, *range(halves.n_groups, held.n_groups)]] = True
         cells = held.pool(split.screen, by_guide=halves.declared, alike=alike)
         model = refit.with_others(cells, [f"{prefix}{k}" for k in range(len(fold))])
-        found, mine = refit.effects(model), slice(len(refit.names), None)
+        found, mine = refit.effects(model), slice(-len(fold), None)
         inside = (found.lower[mine] <= 0) & (found.upper[mine] >= 0)
         tables.append(_table(fold, cells.n_cells[mine], found.lfsr[mine] < CLEAR_SIGN, inside))
         z.append(_z_scores(cells)[mine])

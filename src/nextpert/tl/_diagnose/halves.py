@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from nextpert.tl._learn_dag.graphs import HeldOut
 
 
+# Perturbations that are judged by fits to parts of the screen, at most. A fit's time grows with
+# them: some twenty fits to 150 of 1,000 take as long as three to all.
+MOST = 150
 FEWEST_CONTROLS = 2  # of each half, to know the noise of a control cell
 _SHARE = 0.1  # of the cells of its largest guide that a guide has to have to count as one
 
@@ -47,6 +50,8 @@ class Folds:
     ----------
     names
         The perturbations of the fit.
+    sample
+        Those that are judged by fits, as their places among the names: all, or of many a sample.
     outer
         Labels that are left out of a fit together.
     inner
@@ -54,11 +59,12 @@ class Folds:
     """
 
     names: list[str]
+    sample: NDArray[np.int64]
     outer: list[list[str]]
     inner: list[list[list[str]]]
 
     @classmethod
-    def of(cls, fit: FittedPosterior, key: str) -> Folds:
+    def of(cls, fit: FittedPosterior, key: str, rng: np.random.Generator) -> Folds:
         """Return the folds of the fit in ``uns[key]``.
 
         Raises
@@ -74,9 +80,13 @@ class Folds:
                 f"the others: the other functions can be used."
             )
             raise ValueError(message)
-        outer = folds_of(names)
-        rest = ([name for name in names if name not in fold] for fold in outer)
-        return cls(names, outer, [folds_of(some) for some in rest])
+        sample = np.arange(len(names))
+        if len(names) > MOST:
+            sample = np.sort(rng.choice(len(names), MOST, replace=False))
+        some = [names[j] for j in sample]
+        outer = folds_of(some)
+        rest = ([name for name in some if name not in fold] for fold in outer)
+        return cls(names, sample, outer, [folds_of(each) for each in rest])
 
     @property
     def sets(self) -> list[list[str]]:
@@ -235,7 +245,7 @@ def read_halves(
     searches take that leave out perturbations, and ``folds`` which are left out together;
     ``checksum`` has the weights of one of the values.
     """
-    folds = Folds([], [], []) if folds is None else folds
+    folds = Folds([], np.arange(len(names)), [], []) if folds is None else folds
     column = undeclared if roles.guide_key is None else roles.guide_key
     found = read_environments(adata, replace(roles, guide_key=column), named=names)
     mine = found.groups([roles.control, *names]) >= 0
@@ -257,8 +267,9 @@ def read_halves(
             f"{n_controls.sum()} in all: tl.diagnose needs more control cells."
         )
         raise ValueError(message)
+    some = [names[j] for j in folds.sample]
     read = read_cells(
-        adata, columns, fit_environments(adata, roles, names), names, without=folds.outer,
+        adata, columns, fit_environments(adata, roles, some), some, without=folds.outer,
         searches=None if held_out is None else held_out.environments, sets=folds.sets,
         halves=(found, half), checksum=checksum,
     )  # fmt: skip
@@ -272,7 +283,8 @@ def read_halves(
         has_replicates = bool(several) or of_samples(adata)
     condition = found.levels(roles.perturbation_key, *found.condition_names)
     return Halves(
-        group, condition, guide, found.levels(*roles.batch_key), found.batches()[1],
+        group, condition, guide, found.levels(*roles.batch_key),
+        found.indicators(roles.batch_key)[1],
         1 + len(names), column, roles.guide_key is not None, by_guides, (parts[0], parts[1]), read,
         _names(found, [] if column is None else [column]), _names(found, roles.batch_key),
         found.levels(*([] if roles.condition_key is None else [roles.condition_key])),

@@ -102,7 +102,7 @@ def read_sides(refit: Refit, halves: Halves, spread: float) -> list[Side]:
 
 def between_guides(share: Array, seen: Perturbations) -> Array:
     """Return the variance between guides in observed effects, from that in the groups' means."""
-    return (share[1:] + share[0])[:, None] * seen.within()
+    return (share[1:] + share[0])[:, None] * seen.within
 
 
 def measured(refit: Refit, cells: FitCells) -> Perturbations:
@@ -122,16 +122,16 @@ def judge_halves(refit: Refit, sides: list[Side]) -> tuple[pd.DataFrame, pd.Data
     effect. Effects are chosen by the cells that they are learned from, so that a calibrated
     posterior covers 90% in each row.
     """
-    used = (sides[0].seen.n > 1) & (sides[1].seen.n > 1)
+    used = refit.is_sampled & (sides[0].seen.n > 1) & (sides[1].seen.n > 1)
     parts, by_size = [], np.zeros((2, len(used), len(SIZES)))
     for mine, other in (sides, sides[::-1]):
         truth, known = other.seen.observed, np.isfinite(other.variance) & used[:, None]
         learned = refit.learned(mine.cells)
-        effects = refit.effects(learned)
+        effects = refit.effects_of_sample(learned)
         estimates = {
             SHRUNKEN: effects.mean,
             MEANS: mine.seen.observed,
-            NO_GRAPH: refit.effects(refit.less_graph(learned)).mean,
+            NO_GRAPH: refit.effects_of_sample(refit.less_graph(learned)).mean,
         }
         table = _score(effects, estimates, truth, other.variance, used, large=mine.large)
         for name, column in FIRST.items():
@@ -216,12 +216,12 @@ def _left_out(
     every = np.zeros(halves.n_groups, bool)  # guides of all groups differ
     cells = halves.pool(whole, ~held, by_guide=spread is not None, spread=spread, alike=every)
     mine, other = measured(refit, cells), measured(refit, halves.pool(whole, held))
-    used = (mine.n > 1) & (other.n >= LEFT)
-    effects = refit.effects(refit.learned(cells))
+    used = refit.is_sampled & (mine.n > 1) & (other.n >= LEFT)
+    effects = refit.effects_of_sample(refit.learned(cells))
     observed, error = cells.pooled.to_controls()
-    large = np.abs(observed) >= SURE * np.sqrt(mine.within() * error)
+    large = np.abs(observed) >= SURE * np.sqrt(mine.within * error)
     estimates = {SHRUNKEN: effects.mean, MEANS: observed}
-    between = extra * other.within()
+    between = extra * other.within
     return _score(
         effects, estimates, other.observed, other.variance, used, large=large, between=between
     )

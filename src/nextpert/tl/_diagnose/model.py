@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from nextpert import _adata
@@ -15,6 +16,7 @@ from nextpert._adata.progress import without_bars
 from nextpert._adata.stored import eager
 from nextpert.core import Dag, DagBlr
 from nextpert.core._checks import as_rng
+from nextpert.core.model.effects import Effects
 from nextpert.tl._fit_dag_blr.model import Graphs, Model, Spec, learn_effects
 from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
@@ -23,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import anndata as ad
+    from numpy.typing import NDArray
 
     from nextpert._adata import FittedPosterior, Roles
-    from nextpert.core.model.effects import Effects
     from nextpert.tl._diagnose.halves import Folds
     from nextpert.tl._fit_dag_blr.cells import Cells, FitCells
     from nextpert.tl._learn_dag.graphs import HeldOut
@@ -49,8 +51,10 @@ class Refit:
         Its cells.
     spec
         How much it models, before any cells. Shifts are learned, also if the fit's are exact.
+    sample
+        Places of the perturbations that are judged: all, or of many a sample.
     folds
-        Labels of the perturbations that are left out together.
+        Labels of those that are left out together.
     without
         The graphs without each of these folds, single ones also where the fit has many.
     inner
@@ -61,6 +65,7 @@ class Refit:
     roles: Roles
     cells: Cells
     spec: Spec
+    sample: NDArray[np.int64]
     folds: list[list[str]]
     without: list[Dag]
     inner: list[list[Dag]]
@@ -70,11 +75,17 @@ class Refit:
         """Labels of the perturbations."""
         return self.spec.plan.names
 
+    @property
+    def is_sampled(self) -> NDArray[np.bool_]:
+        """Whether each perturbation is judged, shape ``(n_perturbations,)``."""
+        return np.isin(np.arange(len(self.names)), self.sample)
+
     def learned(self, cells: FitCells) -> Model:
-        """Return the model of some cells of all perturbations."""
+        """Return the model of some cells of the perturbations that are judged."""
         return _quietly(
-            self.spec, cells, Graphs(self.fit.posterior.dag, [], lambda _: self.without)
-        )
+            self.spec.rows(self.sample.tolist()), cells.rows(np.append(0, 1 + self.sample)),
+            Graphs(self.fit.posterior.dag, [], lambda _: self.without),
+        )  # fmt: skip
 
     def less_graph(self, model: Model) -> Model:
         """Return a model of cells whose effects ask no graph.
@@ -90,11 +101,13 @@ class Refit:
         return model._replace(effects=effects)
 
     def with_others(self, cells: FitCells, others: list[str]) -> Model:
-        """Return the model of all perturbations and of others after them, which target nothing.
+        """Return the model of those that are judged and of others, which target nothing, after.
 
         Perturbation ``j`` stays in the fold without which its graph was learned.
         """
-        plan = self.spec.plan
+        plan = self.spec.plan.rows(self.sample.tolist())
+        n, groups = len(self.names), np.append(0, 1 + self.sample)
+        cells = cells.rows(np.append(groups, np.arange(1 + n, 1 + n + len(others))))
         more = replace(
             plan, names=[*plan.names, *others], targets=[*plan.targets, *([] for _ in others)]
         )
@@ -107,7 +120,7 @@ class Refit:
 
     def left_out(self, fold: int) -> Model:
         """Return what the fit would be if no cell of a fold of perturbations was there."""
-        spec = self.spec.without(self.folds[fold])
+        spec = self.spec.rows(self.sample.tolist()).without(self.folds[fold])
         guided = self.roles.guide_key is not None
         cells = self.cells.fit_cells(spec.plan.names, fold, guided=guided)
         graphs = Graphs(self.without[fold], [], lambda _: self.inner[fold])
@@ -124,10 +137,20 @@ class Refit:
         fit = self.as_stored(model)
         return panel_effects(fit, read_wanted(None, fit))
 
+    def effects_of_sample(self, model: Model) -> Effects:
+        """Return those of a model of the perturbations that are judged; NaN of all others."""
+        found = vars(self.effects(model))
+        if len(self.sample) == len(self.names):
+            return Effects(**found)
+        tables = {x: np.full((len(self.names), each.shape[1]), np.nan) for x, each in found.items()}
+        for name, each in found.items():
+            tables[name][self.sample] = each
+        return Effects(**tables)
+
     def effects_of_all(self, cells: FitCells) -> Effects:
         """Return the effects of the fit, or with its shifts learned where they are exact."""
         if self.fit.is_exact:
-            return self.effects(self.learned(cells))
+            return self.effects_of_sample(self.learned(cells))
         return panel_effects(self.fit, read_wanted(None, self.fit))
 
 
@@ -168,7 +191,7 @@ def read_refit(
     graphs = [(next(each), [next(each) for _ in rest]) for rest in folds.inner]
     without, both = (list(some) for some in zip(*graphs, strict=True))
     roles = _adata.fitted_roles(adata, params)
-    return Refit(fit, roles, cells, spec, folds.outer, without, both)
+    return Refit(fit, roles, cells, spec, folds.sample, folds.outer, without, both)
 
 
 def _seed(stored: Any) -> int:

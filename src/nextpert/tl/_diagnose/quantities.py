@@ -104,7 +104,7 @@ class Quantity:
     @property
     def is_below_one(self) -> bool:
         """Whether a ratio lies below 1 by 2 standard errors."""
-        return self.is_judged and self.value + SURE * self.error < 1
+        return self.is_judged and self.value + SURE * self.error < 1 - 1e-9  # not by rounding
 
     @property
     def is_hopeless(self) -> bool:
@@ -167,7 +167,8 @@ def quantities(
         large = *ratio_with_error(scores[COVERED], scores[LARGE]), int(scores[LARGE].sum())
         add(part, "coverage_90_large", large, _LARGE_OF.format(learned_from), of_large)
 
-    guides, by_guides = halves.guide_column, halves.by_guides[1:]
+    guides = halves.guide_column
+    by_guides = halves.by_guides[1:][(table["split_by"] != "").to_numpy()]
     column, own_cells = f"adata.obs[{guides!r}]", "the cells that they are learned from"
     also = f", with the variance between levels of {column}" if guides else ""
     add(

@@ -14,7 +14,6 @@ from nextpert._adata.progress import progress
 from nextpert.core.model import scores
 from nextpert.core.model.effects import Effects
 from nextpert.core.model.interactions import Together
-from nextpert.core.model.perturbations import own_genes
 from nextpert.core.model.predictor_weights import learn_predictor_weights
 from nextpert.core.model.predictors.base import Prediction
 from nextpert.core.model.predictors.graph import Graph
@@ -251,7 +250,9 @@ def predictors(wanted: Wanted, fit: FittedPosterior, effects: Effects) -> dict[s
             names, targets, chosen.shifts, weights=fit.posterior.mean().toarray(), together=together
         )
     else:  # too few perturbations to learn weights from: shifts on the graph, and members
-        own = own_genes(targets, len(fit.genes))
+        own = np.zeros(chosen.shifts.shape, bool)
+        for row, some in zip(own, targets, strict=True):
+            row[some] = True
         follows = fit.posterior.solve(np.ascontiguousarray(chosen.shifts.T)).T
         members = nothing.copy()
         members[rows] = together.mean

@@ -84,7 +84,7 @@ def perturbation_table(
             "q_value_from_others": from_others.q_value,
             "is_distinct": clear & (from_others.q_value < CLEAR),
             **own_changes(refit, cells, effects, factor),
-            "split_by": strings(split_by),
+            "split_by": strings(np.where(refit.is_sampled, split_by, "")),
             "reliability": 2 * r / (1 + r),
             "error_half": halves[SHRUNKEN],
             **{f"error_half_{name}": halves[name] for name in (MEANS, NO_GRAPH, NOTHING)},
@@ -186,14 +186,16 @@ def judge(
     rows: list[Quantity],
     predictors: pd.DataFrame,
     nulls: Nulls,
-    undeclared: Nested | None = None,
+    undeclared: Nested | None,
+    n_judged: int,
     *,
-    by_condition: bool = False,
+    by_condition: bool,
 ) -> list[Part]:
     """Return the verdict on every part that was judged.
 
     ``nulls`` are the negative controls; ``undeclared`` is a column that looks like guides but is
-    not declared; ``by_condition`` says whether conditions are declared.
+    not declared; ``n_judged`` is the number of perturbations that fits to parts of the cells are
+    judged by; ``by_condition`` says whether conditions are declared.
     """
     by: dict[str, _Rows] = {}
     for row in rows:
@@ -203,7 +205,7 @@ def judge(
         _of_table(nulls) if nulls.kind == OF_TABLE else _negative(by[q.NEGATIVE], nulls),
         _positive(by[q.POSITIVE]),
         _shrinkage(by[q.SHRINKAGE]),
-        _unseen(by[q.UNSEEN], predictors, by[q.CELLS]["n_significant"].n, by[q.CEILING]),
+        _unseen(by[q.UNSEEN], predictors, n_judged, by[q.CEILING]),
         _graph(by[q.GRAPH_PART]),
     ]
     # All rests on standard errors: on their size, and on what they hold.
@@ -218,8 +220,10 @@ def judge(
     return parts
 
 
-def overall(parts: list[Part]) -> tuple[str, str]:
+def overall(parts: list[Part], n_judged: int, n: int) -> tuple[str, str]:
     """Return the level of all parts together, and the verdict in words.
+
+    ``n_judged`` of ``n`` perturbations are judged by fits to parts of the cells.
 
     ``"do not trust"`` if cells, negative controls or shrinkage have that level, because all other
     parts rest on them; ``"trust"`` if every part has that level; else ``"care"``.
@@ -235,6 +239,9 @@ def overall(parts: list[Part]) -> tuple[str, str]:
             else "its significant effects may be false" if q.NEGATIVE in fatal
             else "do not use its effects, and choose new perturbations at random"
         )  # fmt: skip
+    if n_judged < n:
+        start += f" (fits to parts of the cells are judged by {n_judged:,} of {n:,} perturbations, "
+        start += "drawn at random)"
     return level, "\n".join([f"{start}.", *(part.words for part in parts)])
 
 
@@ -403,7 +410,7 @@ def _shrinkage(rows: _Rows) -> Part:
 def _unseen(rows: _Rows, predictors: pd.DataFrame, n_perturbations: int, ceiling: _Rows) -> Part:
     """Return the verdict on predictions, with what a better predictor could gain.
 
-    ``n_perturbations`` is the number of all in the fit.
+    ``n_perturbations`` is the number of those that are judged.
     """
     error, mean = rows["error_to_no_effect"], rows["error_to_mean"]
     if not error.n:

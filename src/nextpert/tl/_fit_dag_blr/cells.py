@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert._adata import Roles
-    from nextpert._adata.read import Checksum, Coding
+    from nextpert._adata.read import Checksum
     from nextpert._adata.screen import Environments
     from nextpert.core.screen.screen import Screen
 
@@ -61,6 +61,15 @@ class FitCells:
         one = self.screen
         mean, squares = (np.asarray(x[0], np.float64) for x in (one.mean, one.squares))
         return Moments(int(one.n[0]), mean, np.diag(squares))
+
+    def rows(self, index: ArrayLike) -> FitCells:
+        """Return some groups, in the order given; the scatter stays that of all."""
+        which, by = np.asarray(index, np.int64), self.conditions
+        if by is not None:
+            by = ByCondition(by.names, [part.rows(which) for part in by.parts])
+        return replace(
+            self, pooled=self.pooled.rows(which), screen=self.screen.some(which), conditions=by
+        )
 
     @property
     def n_cells(self) -> NDArray[np.int64]:
@@ -175,14 +184,16 @@ def read_cells(
         rest = environments.only(sorted(labels - set(environments.perturbation[gone])))
         fits.append(rest)
         group = rest.groups([rest.roles.control, *names])  # their order is that of sums
-        codings.append(_coding(rest, (group >= 0).astype(np.int64), order=group))
+        of_cell = {"order": np.append(group, -1)[rest.codes], "environment": rest.codes}
+        codings.append(coding(of_cell, fold=np.append(group >= 0, -1)[rest.codes]))
     if halves is not None:
         known, half = halves
         half = np.where(known.codes >= 0, half, -1)
         codings.append(coding({"environment": known.codes, "half": half}, fold=half))
     other: list[Screen] = []
     if searches is not None:
-        held = _coding(searches, _kinds(searches, sets), extra=searches.covariates)
+        kind = np.append(_kinds(searches, sets), -1)[searches.codes]
+        held = coding({"environment": searches.codes}, fold=kind, extra=searches.covariates)
         if searches.roles.layer == layer:
             codings.append(held)
         else:
@@ -194,20 +205,6 @@ def read_cells(
         None if searches is None else (searches, screens[-1]),
         None if halves is None else screens[len(fits)], found,
     )  # fmt: skip
-
-
-def _coding(
-    environments: Environments,
-    kind: NDArray[np.int64],
-    *,
-    order: NDArray[np.int64] | None = None,
-    extra: NDArray[np.float64] | None = None,
-) -> Coding:
-    """Return environments to be read, with the fold ``kind`` of each, sorted by ``order`` first."""
-    codes = {"environment": environments.codes}
-    if order is not None:
-        codes = {"order": np.append(order, -1)[environments.codes], **codes}
-    return coding(codes, fold=np.append(kind, -1)[environments.codes], extra=extra)
 
 
 def _kinds(environments: Environments, sets: Sequence[Collection[str]]) -> NDArray[np.int64]:
@@ -322,11 +319,12 @@ def pool_cells(
     fixed_sd
         As in :func:`~nextpert.core.screen.guides.pool_guides`.
     """
-    told = np.zeros_like(group) if guide is None else guide
-    pairs, place = distinct(group, told)
+    pairs, place = distinct(group, np.zeros_like(group) if guide is None else guide)
     of_group = pairs[:, 0]
     augmented = screen.pool(place, len(pairs))
-    screen = augmented.subset(np.arange(augmented.n_nodes - len(np.asarray(fixed_sd))))
+    screen, n_fixed = augmented, len(np.asarray(fixed_sd))
+    if n_fixed:  # the last nodes are the columns of batches
+        screen = augmented.subset(np.arange(augmented.n_nodes - n_fixed))
     controls = np.flatnonzero((of_group == 0) & (screen.n > 0))
     if guide is None:
         spread = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -16,9 +17,11 @@ from nextpert import _adata
 from nextpert._adata import effects as _shifts
 from nextpert._adata import environments
 from nextpert._adata.arguments import above, checked, one_of, options
+from nextpert._adata.labels import left_out_table
 from nextpert._adata.members import Naming
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
-from nextpert._adata.posterior import as_fingerprint, fingerprint_weights
+from nextpert._adata.posterior import fingerprint_weights
+from nextpert._adata.roles import declared, role_texts
 from nextpert._adata.table import is_table
 from nextpert.core import DagBlr
 from nextpert.core._codec import digest_of, pack
@@ -27,9 +30,7 @@ from nextpert.tl._fit_dag_blr.model import (
     Graphs,
     Model,
     Spec,
-    efficacy_in_words,
     folds_of,
-    weights_in_words,
 )
 from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without, read_held_out
 
@@ -289,12 +290,14 @@ def fit_dag_blr(
     >>> round(float(adata.varp["dag_blr_mean"][0, 1]), 1)
     0.5
     """
+    # Read: roles, side information, the graph and the labels that its cells have.
     roles = _adata.read_roles(
         adata, perturbation_key=perturbation_key, control=control, layer=layer,
         guide_key=guide_key, gene_symbols=gene_symbols,
     )  # fmt: skip
-    features = _adata.load_features(features)
-    _adata.require_other_cells(adata, features)
+    if features is not None:
+        features = _adata.load_features(features)
+        _adata.require_other_cells(adata, features)
     chosen = _PriorOptions(**prior_options or {})
     exact = shift_sd == 0
     genes, columns, dag = _adata.read_graph(adata, dag_key, roles.gene_symbols)
@@ -311,30 +314,35 @@ def fit_dag_blr(
         shift=shift,
         every=not exact,
     )
-    read = np.flatnonzero(labels.groups([roles.control, *plan.names]) >= 0)
-    _adata.check_scale(adata, columns, read, roles)
+    used = np.flatnonzero(labels.groups([roles.control, *plan.names]) >= 0)
+    _adata.check_scale(adata, columns, used, roles)
+    # All cells in one pass: those of the fit, of graphs without some perturbations, a checksum.
     by_fold = [] if exact else folds_of(plan.names)
     held_out = read_held_out(adata, dag_key, roles, len(genes), plan.names) if by_fold else None
     found = fit_environments(adata, replace(roles, guide_key=None) if exact else roles, plan.names)
+    weights = fingerprint_weights(adata, roles, len(columns))
     read_once = read_cells(
         adata, columns, found, plan.names,
         searches=None if held_out is None else held_out.environments, sets=by_fold,
-        checksum=fingerprint_weights(adata, roles, len(columns)),
+        checksum=weights,
     )  # fmt: skip
     guided = roles.guide_key is not None and not exact
     if guided:
         found.say_without_guide()
     cells = read_once.fit_cells(plan.names, guided=guided)
     environments.require_varying(cells.control, genes)
+    # Compute: what is asked of the model, and the model.
+    noise_var: Any = chosen.noise_var
+    if isinstance(noise_var, (Mapping, pd.Series)):
+        noise_var = _noise_variances(noise_var, genes)
     asked = Spec(
         genes, plan,
         partial(
-            DagBlr, noise_var=_noise_variances(chosen.noise_var, genes),
-            intercept=chosen.intercept, prior_scale=chosen.prior_scale,
-            prior_units=chosen.prior_units,
+            DagBlr, noise_var=noise_var, intercept=chosen.intercept,
+            prior_scale=chosen.prior_scale, prior_units=chosen.prior_units,
         ),
         Naming(frozenset(genes), roles.separator, roles.control),
-        _adata.read_features(features, genes, labels), exact,
+        None if features is None else _adata.read_features(features, genes, labels), exact,
     )  # fmt: skip
     undeclared = None
     if plan.names and not exact:
@@ -344,6 +352,8 @@ def fit_dag_blr(
     del read_once  # of large screens there is no room for it beside the fit
 
     def without(folds: Sequence[Sequence[str]]) -> Sequence[Dag]:
+        if held_out is None:  # a graph that is given, or was learned from the controls alone
+            return [dag] * len(folds)
         streams = fold_streams(len(folds))
         return graphs_without(dag, held_out, searches, genes, folds, streams)
 
@@ -351,7 +361,7 @@ def fit_dag_blr(
     params: dict[str, Any] = {
         "dag_key": dag_key,
         **roles.stored(),
-        "shift": plan.kind,
+        "shift": plan.shift if isinstance(plan.shift, str) else "table",
         "shift_sd": 0.0 if asked.exact else "learned",
         "separator": roles.separator,
         "prior_scale": chosen.prior_scale,
@@ -362,28 +372,46 @@ def fit_dag_blr(
         params["gene_symbols"] = symbols
     record = model.record(
         params,
-        left_out=environments.left_out_of(plan, labels),
-        cells=as_fingerprint(adata, roles, checksum),
+        left_out=left_out_table(
+            {name: labels.n_cells(name) for name, _ in plan.left_out},
+            [reason for _, reason in plan.left_out],
+        ),
+        cells={
+            "roles": weights.roles,
+            "values": f"{checksum:016x}",
+            "declared": json.dumps(role_texts(declared(adata))),
+        },
     )
+    # Report what a user has to know of the cells and the result.
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
-    environments.warn_left_out(plan)
-    environments.say_unmeasured(plan)
-    environments.warn_confounded(found.confounded(plan.names))
-    warn_undeclared(undeclared)
+    environments.report(plan, found.confounded(plan.names) if roles.batch_key else [])
+    if undeclared is not None:
+        warn_undeclared(undeclared)
     if exact:
         environments.warn_hardly_expressed(model.expected.used, cells.control, genes)
     if model.weighted is not None:
-        logger.info("%s", weights_in_words(model.weighted.weights))
-    mean = _adata.to_all_genes(model.posterior.mean().T, columns, adata.n_vars)
-    efficacy = model.expected.efficacy
+        learned = model.weighted.weights
+        shares = zip(learned.names, learned.weights, strict=True)
+        logger.info(
+            "Weights of predictors of perturbations without cells: %s (left-out error %.2f "
+            "relative to no effect).",
+            ", ".join(f"{name} {weight:.2f}" for name, weight in shares), learned.error,
+        )  # fmt: skip
+    efficacy, of_targets = model.expected.efficacy, ""
+    if efficacy is not None:
+        n = efficacy.n_measured
+        known = f"from {n} own genes" if n else "a guess: none seen"
+        of_targets = f" Efficacy {efficacy.mean:.2f} +- {efficacy.sd:.2f} ({known})."
     logger.info(
         "Fitted %d weights to %s of %d perturbations%s.%s",
         dag.n_edges,
         "the effects" if is_table(adata) else
-        f"{cells.control.n} control cells and {cells.n_cells.sum()} cells",
+        f"{cells.control.n} control cells and {record.n_cells.sum()} cells",
         len(plan.names), " (exact shifts)" if exact else "",
-        "" if efficacy is None else efficacy_in_words(efficacy),
+        of_targets,
     )  # fmt: skip
+    # Write: the fit and its digest, and the mean of the weights over all genes.
+    mean = _adata.to_all_genes(model.posterior.mean().T, columns, adata.n_vars)
     stored = pack(record)
     stored["digest"] = digest_of({name: stored[name] for name in stored if name != "cells"})
     return _adata.write_results(
@@ -392,10 +420,8 @@ def fit_dag_blr(
 
 
 def _noise_variances(
-    noise_var: float | Mapping[str, float] | pd.Series | None, genes: Sequence[str]
-) -> float | NDArray[np.float64] | None:
-    if not isinstance(noise_var, (Mapping, pd.Series)):
-        return noise_var
+    noise_var: Mapping[str, float] | pd.Series, genes: Sequence[str]
+) -> NDArray[np.float64]:
     known = {str(gene): float(value) for gene, value in noise_var.items()}
     absent = [gene for gene in genes if gene not in known]
     if absent:

@@ -138,54 +138,19 @@ class Expected:
     efficacy: Efficacy | None
 
 
-def expected_shifts(spec: Spec, cells: FitCells) -> Expected:
-    """Return shifts by the efficacy that the screen's own genes show (equation 10).
-
-    Exact ones, and those of a table, are taken as they are, in full.
-    """
-    plan, control = spec.plan, cells.control
-    used = environments.shift_environments(plan, spec.genes, control)
-    shape = used.shifts.shape
-    if spec.exact or not isinstance(plan.shift, str):
-        return Expected(used, filled(shape, np.nan), None)
-    pairs = [(j, i) for j, own in enumerate(places(plan.targets, spec.genes)) for i in own]
-    rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
-    size, known = np.abs(own_shift(plan.shift, control.mean))[columns], np.ones(len(columns), bool)
-    if plan.shift == "knockout":
-        known = speaks_of_knockouts(control.mean, np.sqrt(control.variance))[columns]
-    direction = 1 if plan.shift == "activation" else -1
-    efficacy = screen_efficacy(cells.pooled, rows, columns, size, known, direction=direction)
-    mean, sd = efficacy.expected_change(size)
-    shifts = np.zeros(shape)
-    own = np.full(shape, np.nan) if len(rows) else filled(shape, np.nan)
-    shifts[rows, columns] = mean
-    if len(rows):
-        own[rows[known], columns[known]] = sd[known] ** 2
-    return Expected(replace(used, shifts=shifts), own, efficacy)
-
-
-def efficacy_in_words(efficacy: Efficacy) -> str:
-    """Return the efficacy for the log line."""
-    known = f"from {efficacy.n_measured} own genes" if efficacy.n_measured else "a guess: none seen"
-    return f" Efficacy {efficacy.mean:.2f} +- {efficacy.sd:.2f} ({known})."
-
-
 def learn_together(
-    spec: Spec, cells: FitCells, expected: Expected, seen: Perturbations
-) -> tuple[Interactions, Together] | None:
+    members: Sequence[tuple[str, ...]], cells: FitCells, expected: Expected, seen: Perturbations
+) -> tuple[Interactions, Together]:
     """Return the interactions of a screen, and what they expect of its combinations.
 
     Each is expected by its members and the other combinations; labels of the same members are one
     of these. What members do alone is estimated first, from their own cells (equation 19); members
-    without any are estimated from combinations alone. ``None`` without combinations.
+    without any are estimated from combinations alone. ``members`` are those of every label.
     """
-    members = [spec.naming.members(name) for name in expected.used.names]
     first = {some: j for j, some in reversed(list(enumerate(members)))}
     rows = np.array([j for j, some in enumerate(members) if len(some) > 1], np.int64)
-    if not len(rows):
-        return None
     labels, combined = numbered(members[j] for j in rows.tolist())
-    has, within = seen.n[rows] > 0, seen.within()
+    has, within = seen.n[rows] > 0, seen.within
     alone, spread, common = np.full((3, len(labels), len(within)), np.nan)
     singles = [
         (k, first[label,]) for k, label in enumerate(labels)
@@ -234,6 +199,8 @@ class Weighted:
     seen, predictors
         What it was learned from: the perturbations, and a function that returns what each predictor
         says of them without their cells.
+    graph
+        Weights of the graph, learned without each perturbation, ``(n_perturbations,)``.
     together
         What members of combinations expect; ``None`` where there are no combinations.
     left_out
@@ -245,25 +212,16 @@ class Weighted:
     interactions: Interactions | None
     seen: Perturbations
     predictors: Callable[[], list[Prediction]]
+    graph: Array
     together: Together | None = None
     left_out: LeftOut | None = None
-
-    @property
-    def graph(self) -> Array:
-        """Weights of the graph learned without each perturbation, ``(n_perturbations,)``."""
-        return self.weights.left_out[:, self.weights.names.index(Graph.name)]
-
-
-def folds(n: int) -> list[NDArray[np.int64]]:
-    """Return the rows of perturbations that are left out together, of ``n`` in all."""
-    return [np.arange(k, n, _FOLDS) for k in range(min(_FOLDS, n))]
 
 
 def folds_of(names: Sequence[str]) -> list[list[str]]:
     """Return the labels that a fit to some perturbations leaves out of its graphs together."""
     if len(names) < FEWEST:
         return []
-    return [[names[j] for j in fold] for fold in folds(len(names))]
+    return [list(names[k::_FOLDS]) for k in range(min(_FOLDS, len(names)))]
 
 
 def weighted(spec: Spec, cells: FitCells, expected: Expected, graphs: Graphs) -> Weighted | None:
@@ -279,24 +237,28 @@ def weighted(spec: Spec, cells: FitCells, expected: Expected, graphs: Graphs) ->
     seen = Perturbations(
         cells.screen, 0, every, targets, batches=cells.pooled.fixed_errors, names=names
     )
-    both = learn_together(spec, cells, expected, seen)
-    known, together = (None, None) if both is None else both
+    known = together = None
+    members = [spec.naming.members(name) for name in names]
+    if any(len(some) > 1 for some in members):
+        known, together = learn_together(members, cells, expected, seen)
     # Graphs that have not seen the perturbations, and their weights: the scatter within
     # perturbations, from which weights are learned, says nothing of effects.
     none = np.zeros((len(spec.genes), len(spec.genes)))
-    dags = graphs.without(folds_of(names))
-    learned_on = {
-        id(dag): fit_weights(spec.posterior(dag), cells.pooled).mean().toarray()
-        for dag in dags if dag.n_edges
-    }  # fmt: skip
-    by_graph = [
-        (fold, learned_on.get(id(dag), none))
-        for fold, dag in zip(folds(len(names)), dags, strict=True)
-    ]
+    row = {name: j for j, name in enumerate(names)}
+    out_of = folds_of(names)
+    by_fold = [np.array([row[name] for name in fold], np.int64) for fold in out_of]
+    dags = graphs.without(out_of)
+    learned_on: dict[int, Array] = {}
+    by_graph = []
+    for fold, dag in zip(by_fold, dags, strict=True):
+        if dag.n_edges and id(dag) not in learned_on:
+            blr = fit_weights(spec.posterior(dag), cells.pooled)
+            learned_on[id(dag)] = blr.mean().toarray()
+        by_graph.append((fold, learned_on.get(id(dag), none)))
     asked = build_predictors(
         Sources(held_out_weights=by_graph, features=spec.features, together=together)
     )
-    members = next((each for each in asked if isinstance(each, Members)), None)
+    silencing = next((each for each in asked if isinstance(each, Members)), None)
     once: dict[Predictor, Prediction] = {}
 
     def held_out(change: Array | None) -> list[Prediction]:
@@ -305,16 +267,17 @@ def weighted(spec: Spec, cells: FitCells, expected: Expected, graphs: Graphs) ->
             if each not in once or (each.by_change and any(targets)):
                 once[each] = each.held_out(replace(seen, change=change))
         found = [once[each] for each in asked]
-        return found if members is None else [members.silenced(p) for p in found]
+        return found if silencing is None else [silencing.silenced(p) for p in found]
 
+    # Weights by what predictors expect of perturbations without their cells (equation 11).
     predictors = held_out(None)
     weights = learn_predictor_weights(
         seen.observed, seen.variance, predictors, seen.scored(), sd=seen.sd
     )
     # Of a perturbation without cells the change of the target gene is not known either.
     own = expected.used.shifts
-    said = held_out(own)
-    follows = weights.expected(said)
+    predictions = held_out(own)
+    follows = weights.expected(predictions)
     learned = dict(zip(weights.names, weights.weights.tolist(), strict=True))
     # Departures from what is expected; those of combinations have a model of their own.
     left_out, scored = None, seen.scored()
@@ -325,32 +288,24 @@ def weighted(spec: Spec, cells: FitCells, expected: Expected, graphs: Graphs) ->
         alone, place = follows, {}
         if spec.features is not None:
             place = spec.features.place
-            nobody = replace(seen, names=[""] * len(names))  # of whom no side information speaks
+            unnamed = replace(seen, names=[""] * len(names))  # without side information
             alone = weights.expected([
-                each.predict(nobody, nobody)
+                each.predict(unnamed, unnamed)
                 if each.name in (Features.name, OtherScreen.name)
-                else given
-                for each, given in zip(asked, said, strict=True)
+                else prediction
+                for each, prediction in zip(asked, predictions, strict=True)
             ])  # fmt: skip
         observed = seen.observed[rows] - own[rows]
         left_out = LeftOut(
             observed - follows[rows], observed - alone[rows], seen.variance[rows], scored[rows],
             np.array([names[j] in place for j in rows]),
         )  # fmt: skip
-    if seen.own().size > ENOUGH:  # there is no room for them beside the draws of effects
+    if (
+        len(names) * len(spec.genes) > ENOUGH
+    ):  # there is no room for them beside the draws of effects
         once.clear()
-    return Weighted(weights, known, seen, partial(held_out, None), together, left_out)
-
-
-def weights_in_words(learned: PredictorWeights) -> str:
-    """Return the weights for the log line."""
-    shares = ", ".join(
-        f"{name} {weight:.2f}" for name, weight in zip(learned.names, learned.weights, strict=True)
-    )
-    return (
-        f"Weights of predictors of perturbations without cells: {shares} (left-out error "
-        f"{learned.error:.2f} relative to no effect)."
-    )
+    of_graph = weights.left_out[:, weights.names.index(Graph.name)]
+    return Weighted(weights, known, seen, partial(held_out, None), of_graph, together, left_out)
 
 
 def learn_effects(
@@ -378,6 +333,8 @@ def learn_effects(
     )
     if not len(seen):
         return controls_alone(cells.pooled)
+    # What is expected of each: its own change, and what follows on the graph or of
+    # its members, with the variance by which that may be off.
     effect, own, doubt = expected.used.shifts, expected.own, None
     if weighted is not None:
         if any(blr.dag.n_edges for blr in posteriors):
@@ -389,16 +346,17 @@ def learn_effects(
             doubt = np.zeros(effect.shape)
             doubt[together.rows] = together.doubt()
             doubt = doubt[seen]
+    own_cells, each = cells.pooled, cells.conditions
     if not np.array_equal(seen, np.arange(len(names))):
         effect, own = effect[seen], own[seen]
+        own_cells = own_cells.rows(np.append(0, seen + 1))
     with progress(None, "Sampling effects") as bar:
 
         def shown(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        own_cells, each = cells.pooled.rows(np.append(0, seen + 1)), cells.conditions
-        told: dict[str, Any] = {
+        options: dict[str, Any] = {
             "expected": effect, "expected_variance": doubt, "own_variance": own, "rng": 0,
             "progress": shown, "n_jobs": threads(len(seen) * len(spec.genes)),
         }  # fmt: skip
@@ -408,17 +366,18 @@ def learn_effects(
             if weights.get(OtherScreen.name, 0.0) >= _ALIKE:
                 elsewhere = spec.features.measured([names[j] for j in seen])
         if elsewhere is not None:
-            found = fit_each([own_cells, of_table(own_cells, *elsewhere)], [0], **told)[0]
+            model = fit_each([own_cells, of_table(own_cells, *elsewhere)], [0], **options)[0]
         elif each is None:
-            found = fit_hierarchical(own_cells, **told)
+            model = fit_hierarchical(own_cells, **options)
         else:
             parts = [part.rows(np.append(0, seen + 1)) for part in each.parts]
-            told["chain"] = Chain.of_size((1 + len(parts)) * effect.size)  # of all the same
-            found = fit_hierarchical(own_cells, **told)
-            by_name = zip(fit_each(parts, **told), parts, each.names, strict=True)
+            options["chain"] = Chain.of_size((1 + len(parts)) * effect.size)  # of all the same
+            model = fit_hierarchical(own_cells, **options)
+            by_name = zip(fit_each(parts, **options), parts, each.names, strict=True)
             control = own_cells.mean[0]
-            found = replace(found, conditions=[as_condition(*one, control) for one in by_name])
-    return found.rows(np.argsort(seen))
+            model = replace(model, conditions=[as_condition(*one, control) for one in by_name])
+    back = np.argsort(seen)
+    return model if np.array_equal(back, np.arange(len(back))) else model.rows(back)
 
 
 class Model(NamedTuple):
@@ -464,17 +423,41 @@ class Model(NamedTuple):
         if spec.exact:  # as in the paper, all cells scatter alike
             alike = np.ones_like(cells.pooled.variance_ratio)
             cells = replace(cells, pooled=replace(cells.pooled, variance_ratio=alike))
-        expected = expected_shifts(spec, cells)
-        known = expected.used.shifts if spec.exact else None
+        # Shifts by the efficacy that the screen's own genes show (equation 10); exact ones, and
+        # those of a table, are taken as they are, in full.
+        plan, control = spec.plan, cells.control
+        used = environments.shift_environments(plan, spec.genes, control)
+        efficacy, own = None, filled(used.shifts.shape, np.nan)
+        if not spec.exact and isinstance(plan.shift, str):
+            pairs = [
+                (j, i) for j, some in enumerate(places(plan.targets, spec.genes)) for i in some
+            ]
+            rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
+            size = np.abs(own_shift(plan.shift, control.mean))[columns]
+            direction, says = 1, np.ones(len(columns), bool)
+            if plan.shift == "knockout":
+                says = speaks_of_knockouts(control.mean, np.sqrt(control.variance))[columns]
+                direction = -1
+            efficacy = screen_efficacy(cells.pooled, rows, columns, size, says, direction=direction)
+            used = replace(used, shifts=np.zeros(used.shifts.shape))
+            if len(rows):
+                used.shifts[rows, columns] = direction * efficacy.mean * size
+                own = np.full(used.shifts.shape, np.nan)
+                own[rows[says], columns[says]] = (efficacy.sd * size[says]) ** 2
+        expected = Expected(used, own, efficacy)
+        known = used.shifts if spec.exact else None
         predicted = effects = scales = None
         try:
+            # Weights of each graph: M and m of equations 2 and 3, with free shifts or known ones.
             posterior, *resampled = (
                 fit_weights(spec.posterior(dag), cells.pooled, known)
                 for dag in (graphs.dag, *graphs.resampled)
             )
             if not spec.exact:
-                if spec.plan.names:
+                if spec.plan.names:  # weights of predictors (equation 11)
                     predicted = weighted(spec, cells, expected, graphs)
+                # Joint draws of effects (equations 19 to 25), and the scales of what is predicted
+                # of perturbations without cells (equation 33).
                 graph = resampled or [posterior]
                 effects = learn_effects(spec, cells, expected, predicted, graph)
                 if predicted is not None and predicted.left_out is not None:
@@ -491,7 +474,7 @@ class Model(NamedTuple):
         ``params``, labels ``left_out`` and the fingerprint of the ``cells`` are stored with it.
         """
         used, pooled = self.expected.used, self.cells.pooled
-        features, n_cells = self.spec.features, self.cells.n_cells.tolist()
+        features, n_cells = self.spec.features, pooled.n_cells[1:].tolist()
         predictors = known = means = None
         if self.weighted is not None:
             found = self.weighted.weights

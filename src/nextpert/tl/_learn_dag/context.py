@@ -91,7 +91,7 @@ class ContextNodes:
         rows = np.zeros((len(label), len(parts)))
         for row, name in enumerate(label):
             rows[row, [column[part] for part in sets.get(name, [])]] = 1.0
-        names, indicators = environments.conditions()
+        names, indicators = environments.indicators(environments.condition_names)
         groups, columns = _joined(parts + names, np.hstack([rows, indicators]))
         guide = np.full(len(label), -1)
         if roles.guide_key is not None:
@@ -99,7 +99,7 @@ class ContextNodes:
             own = environments.table[roles.guide_key].to_numpy(dtype=object)[is_control]
             guide[is_control] = np.unique(own.astype(str), return_inverse=True)[1]
         group = np.unique(label.astype(str), return_inverse=True)[1]
-        batches = environments.batches()[1]
+        batches = environments.indicators(environments.roles.batch_key)[1]
         first, targets = environments.covariate_names, {}
         place = {gene: i for i, gene in enumerate(genes)}
         merged = ["+".join(nodes) for nodes in groups]

@@ -14,7 +14,6 @@ from nextpert._adata import (
     in_order,
     list_names,
     measured_genes,
-    named_dag,
     panel_index,
     real_values,
     resolve_panel,
@@ -67,7 +66,7 @@ def given_graph(
                 f"name the genes of its rows with genes."
             )
             raise ValueError(message)
-        return wanted, columns, named_dag(matrix, wanted)
+        return wanted, columns, Dag.from_matrix(matrix, wanted)
     return _from_edges(adata, dag, genes, gene_symbols)
 
 

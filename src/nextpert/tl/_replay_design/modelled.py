@@ -144,10 +144,10 @@ class Modelled:
             guide=told.guide[used] if guided else None, fixed_sd=sd,
         )  # fmt: skip
         model = Model.fit(self.spec.rows(taken), cells, self.told.graphs)
-        naming = self.spec.naming
+        naming, shift = self.spec.naming, self.spec.plan.shift
         params = {
             "separator": naming.separator, "control": naming.control,
-            "shift": self.spec.plan.kind,
+            "shift": shift if isinstance(shift, str) else "table",
             "shift_sd": 0.0 if self.spec.exact else "learned",
         }  # fmt: skip
         record = model.record(params, left_out=pd.DataFrame())

@@ -13,6 +13,7 @@ from nextpert import _adata
 from nextpert._adata import arguments, environments
 from nextpert._adata import effects as _shifts
 from nextpert._adata.arguments import WORKERS, at_least, checked, one_of
+from nextpert._adata.labels import left_out_table
 from nextpert._adata.table import require_cells
 from nextpert.core._checks import as_rng
 from nextpert.tl._replay_design import modelled, tables
@@ -302,7 +303,10 @@ def _results(
         "targets": targets,
         "candidates": tables.candidates_table(goals, names),
         "environments": environments.environment_table(setup.used, setup.genes, n_cells),
-        "left_out": environments.left_out_of(setup.plan, setup.labels),
+        "left_out": left_out_table(
+            {name: setup.labels.n_cells(name) for name, _ in setup.plan.left_out},
+            [reason for _, reason in setup.plan.left_out],
+        ),
         "summary": tables.in_words(overall, targets, options.n_rounds),
         "runs": {"distance": distance, "recommended": recommended, "chosen": chosen},
         "genes": _adata.strings(setup.genes),

@@ -145,7 +145,7 @@ def read_setup(
     environments.require_varying(controls, genes)
     used = environments.shift_environments(plan, genes, controls)
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
-    environments.warn_left_out(plan)
+    environments.report(plan)
     graphs, ordered = Graphs.single(dag), [roles.control, *plan.names]
     shared = None
     if simulation is None:
@@ -268,6 +268,6 @@ def _environments(
         np.array([place[name] for name in found.perturbation], np.int64),
         found.levels(roles.perturbation_key, *found.condition_names),
         found.levels(*([] if roles.guide_key is None else [roles.guide_key])),
-        found.batches()[1], found.codes[rows[names[0]]],
+        found.indicators(roles.batch_key)[1], found.codes[rows[names[0]]],
         found.codes[np.concatenate([rows[name] for name in names[1:]])],
     )  # fmt: skip

@@ -140,6 +140,12 @@ class Sources:
     features: SideInformation | None = None
     together: Together | None = None
 
+    @property
+    def other_screen(self) -> SideInformation | None:
+        """Side information with effects in another screen; ``None`` where there are none."""
+        known = self.features
+        return None if known is None or known.effects is None else known
+
 
 class Predictor(ABC):
     """Predicts perturbations from a screen that lacks their cells."""
@@ -147,12 +153,8 @@ class Predictor(ABC):
     name: ClassVar[str]
     order: ClassVar[int] = 100  # where it stands in tables, the smallest first
     by_change: ClassVar[bool] = True  # whether the change of target genes is read
-
-    @classmethod
-    def build(cls, sources: Sources) -> Predictor | None:
-        """Return the predictor, or ``None`` where the sources have nothing for it."""
-        del sources
-        return cls()
+    # Sources that it is created with, if they have one of them; all perturbations if it needs none.
+    draws_on: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
@@ -212,8 +214,12 @@ def predictors() -> list[type[Predictor]]:
 
 def build_predictors(sources: Sources) -> list[Predictor]:
     """Return the predictors that have something to say, given what they can draw on."""
-    built = (kind.build(sources) for kind in predictors())
-    return [each for each in built if each is not None]
+    built = []
+    for kind in predictors():
+        held = [getattr(sources, name) for name in kind.draws_on]
+        if not held or any(each is not None for each in held):
+            built.append(kind(*held))
+    return built
 
 
 def by_slopes(name: str, candidates: Perturbations, slopes: Sequence[Array]) -> Prediction:
@@ -236,7 +242,7 @@ def by_slopes(name: str, candidates: Perturbations, slopes: Sequence[Array]) -> 
         error = error & np.isnan(given)
         change = np.where(np.isnan(given), change, given)
     effects, shared = np.zeros((2, *change.shape))
-    within = candidates.covariance()
+    within = candidates.moments.scatter / candidates.freedom
     of_control = 1 / candidates.moments.n[candidates.control]
     batches = (candidates.batch_errors**2).sum(axis=1)
     for j, (genes, slope) in enumerate(zip(candidates.targets, slopes, strict=True)):

@@ -40,10 +40,10 @@ class Coexpression(Predictor):
         """Return what regression on the target genes expects of their change."""
         moments = screen.moments
         n = moments.n.astype(np.float64)
-        away = moments.mean - n @ moments.mean / n.sum()
+        departure = moments.mean - n @ moments.mean / n.sum()
         every = sorted({k for genes in candidates.targets for k in genes})
         place = {k: i for i, k in enumerate(every)}
-        scatter = moments.scatter[:, every] + (n[:, None] * away).T @ away[:, every]
+        scatter = moments.scatter[:, every] + (n[:, None] * departure).T @ departure[:, every]
         largest = (moments.mean[:, every] ** 2).max(axis=0, initial=0.0)
         slopes = []
         for genes in candidates.targets:

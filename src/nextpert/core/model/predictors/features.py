@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert.core.model.perturbations import Perturbations
-    from nextpert.core.model.predictors.base import SideInformation, Sources
+    from nextpert.core.model.predictors.base import SideInformation
 
     Array = NDArray[np.float64]
     Mask = NDArray[np.bool_]
@@ -252,15 +252,10 @@ class OtherScreen(Predictor):
 
     order: ClassVar[int] = 4
     by_change: ClassVar[bool] = False
+    draws_on: ClassVar[tuple[str, ...]] = ("other_screen",)
 
     def __init__(self, known: SideInformation) -> None:
         self.known = known
-
-    @classmethod
-    def build(cls, sources: Sources) -> OtherScreen | None:
-        """Return the predictor, or ``None`` where no other screen is given."""
-        known = sources.features
-        return None if known is None or known.effects is None else cls(known)
 
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
         """Return what is known of the candidates' labels, and of others the mean."""
@@ -276,11 +271,11 @@ class OtherScreen(Predictor):
         The gain is that of the best multiple, 0 to 1, of departures from the mean there, which are
         added to the mean here.
         """
-        said = self.predict(screen, screen)
+        prediction = self.predict(screen, screen)
         found = _Screen.of(screen, np.array([name in self.known.place for name in screen.names]))
         if found is None:
-            return replace(said, most=0.0)
-        there = said.effects[found.place] / np.where(screen.sd > 0, screen.sd, 1.0)
+            return replace(prediction, most=0.0)
+        there = prediction.effects[found.place] / np.where(screen.sd > 0, screen.sd, 1.0)
         counts = 1.0 / (found.size + found.noise)[:, None]
 
         def gain(order: NDArray[np.int64]) -> float:
@@ -290,7 +285,7 @@ class OtherScreen(Predictor):
             weight = np.clip(along / square, 0.0, 1.0) if square > 0 else 0.0
             return float(2 * weight * along - weight**2 * square)
 
-        return replace(said, most=_beyond_chance(gain, len(found.place)))
+        return replace(prediction, most=_beyond_chance(gain, len(found.place)))
 
 
 @predictor("features")
@@ -328,14 +323,10 @@ class Features(Predictor):
 
     order: ClassVar[int] = 5
     by_change: ClassVar[bool] = False
+    draws_on: ClassVar[tuple[str, ...]] = ("features",)
 
     def __init__(self, known: SideInformation) -> None:
         self.known = known
-
-    @classmethod
-    def build(cls, sources: Sources) -> Features | None:
-        """Return the predictor, or ``None`` where no features are given."""
-        return None if sources.features is None else cls(sources.features)
 
     @one_thread()
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:

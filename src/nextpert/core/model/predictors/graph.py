@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert.core.model.perturbations import Perturbations
-    from nextpert.core.model.predictors.base import Sources
 
     Array = NDArray[np.float64]
     Index = NDArray[np.int64]
@@ -46,16 +45,12 @@ class Graph(Predictor):
     """
 
     order: ClassVar[int] = 1
+    draws_on: ClassVar[tuple[str, ...]] = ("weights", "held_out_weights")
 
     def __init__(
         self, weights: Array | None, held_out_weights: Sequence[tuple[Index, Array]] = ()
     ) -> None:
         self.weights, self.held_out_weights = weights, held_out_weights
-
-    @classmethod
-    def build(cls, sources: Sources) -> Graph:
-        """Return the predictor on the graph of the sources."""
-        return cls(sources.weights, sources.held_out_weights)
 
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
         """Return what the graph transmits of the change of the target genes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -10,8 +10,6 @@ from nextpert.core._blas import in_blocks
 from nextpert.core.model.predictors.base import Prediction, Predictor, predictor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from nextpert.core.model.perturbations import Perturbations
@@ -50,34 +48,36 @@ class MeanPerturbation(Predictor):
         n, p = len(screen.targets), len(sd)
         blocks = in_blocks(n, p)
 
-        def parts() -> Iterator[tuple[NDArray[np.bool_], Array, Array, Array]]:
-            """Yield what is learned from, effects, their variances and errors of batches."""
-            for rows in blocks:
-                some = screen.some(np.arange(n)[rows])
-                used = some.scored()
-                effects, noise = some.observed / sd, some.own_variance() / sd**2
-                yield used, np.where(used, effects, 0), np.where(used, noise, 0), some.batch_errors
-
-        every = list(parts()) if len(blocks) == 1 else None
-        count, total, noisy = np.zeros((3, p))
-        for used, effects, noise, _ in every or parts():
-            count += used.sum(axis=0)
-            total += effects.sum(axis=0)
-            noisy += noise.sum(axis=0)
-        centre = total / np.maximum(count, 1)
-        spread = 0.0
-        for used, effects, *_ in every or parts():
-            spread += np.where(used, (effects - centre) ** 2, 0.0).sum()
-        many = np.where(count > 1, count - 1, 0).sum()
-        share = np.where(count > 1, (count - 1) / np.maximum(count, 1), 0.0)
-        between = max((spread - (noisy * share).sum()) / max(many, 1), 0.0)
-        weights, mean = np.zeros((2, p))
+        held: Any = None
+        count, total, noisy, weights, mean = np.zeros((5, p))
+        centre, spread, between = np.zeros(p), 0.0, 0.0
         errors = np.zeros((screen.batch_errors.shape[1], p))
-        for used, effects, noise, of_batches in every or parts():
-            weight = np.where(used, 1 / np.maximum(between + noise, 1e-12), 0.0)
-            weights += weight.sum(axis=0)
-            mean += (weight * effects).sum(axis=0)
-            errors += of_batches.T @ weight
+        for step in ("centre", "spread", "mean"):
+            # A pass over all blocks each: of a single one everything is kept for the next.
+            for rows in blocks:
+                if held is None or len(blocks) > 1:
+                    some = screen if len(blocks) == 1 else screen.some(np.arange(n)[rows])
+                    used = some.scored()
+                    effects = np.where(used, some.observed / sd, 0)
+                    noise = np.where(used, some.own_variance() / sd**2, 0)
+                    held = used, effects, noise, some.batch_errors
+                used, effects, noise, of_batches = held
+                if step == "centre":
+                    count += used.sum(axis=0)
+                    total += effects.sum(axis=0)
+                    noisy += noise.sum(axis=0)
+                elif step == "spread":
+                    spread += np.where(used, (effects - centre) ** 2, 0.0).sum()
+                else:
+                    weight = np.where(used, 1 / np.maximum(between + noise, 1e-12), 0.0)
+                    weights += weight.sum(axis=0)
+                    mean += (weight * effects).sum(axis=0)
+                    errors += of_batches.T @ weight
+            centre = total / np.maximum(count, 1)
+            # The variance of effects about their mean, less that of sampling, over all genes.
+            many = np.where(count > 1, count - 1, 0).sum()
+            share = np.where(count > 1, (count - 1) / np.maximum(count, 1), 0.0)
+            between = max((spread - (noisy * share).sum()) / max(many, 1), 0.0)
         weights = np.maximum(weights, 1e-300)
         mean *= sd / weights
         shared = candidates.control_variance + candidates.sd**2 * (

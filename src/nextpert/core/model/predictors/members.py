@@ -12,7 +12,6 @@ from nextpert.core.model.predictors.base import Prediction, Predictor, predictor
 if TYPE_CHECKING:
     from nextpert.core.model.interactions import Together
     from nextpert.core.model.perturbations import Perturbations
-    from nextpert.core.model.predictors.base import Sources
 
 
 @predictor("members together")
@@ -26,15 +25,11 @@ class Members(Predictor):
     """
 
     order: ClassVar[int] = 6
+    draws_on: ClassVar[tuple[str, ...]] = ("together",)
     by_change: ClassVar[bool] = False
 
     def __init__(self, together: Together) -> None:
         self.together = together
-
-    @classmethod
-    def build(cls, sources: Sources) -> Members | None:
-        """Return the predictor, or ``None`` where there are no combinations."""
-        return None if sources.together is None else cls(sources.together)
 
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
         """Return what members do together, fixed; nothing for single perturbations."""
