@@ -14,7 +14,7 @@ from nextpert._adata import posterior_from
 from nextpert._adata.arguments import in_mappings
 from nextpert.core.design.distances import ranked_distance
 from nextpert.core.design.goal import Goal
-from nextpert.core.design.stopping import AT_TARGET
+from nextpert.core.design.stopping import AT_TARGET, draw_plate
 from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.own_genes import without_own_genes
 from nextpert.tl._design_interventions.target import read_target
@@ -280,3 +280,36 @@ def test_candidates_in_pieces_are_the_same(fitted):
     x = np.random.default_rng(0).normal(3, 1, (4, len(GENES)))
     each = [wanted.goal.rows([j]).distance(x[[j]])[0] for j in range(4)]
     np.testing.assert_allclose(wanted.goal.distance(x), each)
+
+
+def test_the_advice_on_a_plan_with_pairs_is_that_on_those_admitted(fitted):
+    npt.tl.plan_screen(fitted, "T", n_perturbations=4, constraints={"max_combination": 2})
+    plan = fitted.uns["plan"]
+    assert plan["summary"]["n_not_admitted"] > 0
+    said = plan["advice"]
+    assert len(said["candidates"]) == plan["params"]["n_candidates"]
+    npt.tl.design_interventions(fitted, "T", candidates=said["candidates"].tolist())
+    other = fitted.uns["design"]["advice"]
+    assert other["candidates"].tolist() == said["candidates"].tolist()
+    assert (other["kind"], other["best_known"]) == (said["kind"], said["best_known"])
+    for name in ("good_enough", "relative_gain", "relative_distance"):
+        assert other[name] == pytest.approx(said[name], abs=0.06)
+    by_name = fitted.uns["design"]["ranking"].set_index("perturbation")["relative_distance"]
+    assert said["relative_distance"] == pytest.approx(by_name[said["best_known"]], abs=0.06)
+
+
+def test_the_gain_of_a_plan_leaves_the_same_genes_out(fitted, monkeypatch):
+    seen = []
+
+    def draw(states, goal, candidates, **options):
+        seen.append((goal.own.left_out.toarray(), candidates))
+        return draw_plate(states, goal, candidates, **options)
+
+    monkeypatch.setattr("nextpert.tl._advice.draw_plate", draw)
+    npt.tl.plan_screen(fitted, "T", n_perturbations=4, constraints={"max_combination": 2})
+    names = fitted.uns["plan"]["advice"]["candidates"].tolist()
+    for left_out, candidates in seen:
+        for row, j in zip(left_out, [*candidates, None], strict=True):
+            own = () if j is None else names[j].split("+")
+            assert {GENES[i] for i in np.flatnonzero(row)} == set(own)
+    assert seen
