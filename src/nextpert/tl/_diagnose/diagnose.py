@@ -17,12 +17,13 @@ from nextpert.core._checks import as_rng
 from nextpert.tl._diagnose import judged
 from nextpert.tl._diagnose import quantities as q
 from nextpert.tl._diagnose import verdict as verdicts
-from nextpert.tl._diagnose.controls import guide_of, judge_controls
+from nextpert.tl._diagnose.controls import judge_controls
 from nextpert.tl._diagnose.halves import Folds, read_halves
 from nextpert.tl._diagnose.judged import read_sides
 from nextpert.tl._diagnose.model import read_refit
 from nextpert.tl._diagnose.unseen import judge_unseen
 from nextpert.tl._learn_dag.graphs import read_held_out
+from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -185,9 +186,12 @@ def diagnose(
         q.BATCHES: judged.judge_batches(refit, halves),
     }
     nulls = judge_controls(refit, halves, undeclared)
-    effects = refit.effects_of_all(cells)
+    effects = panel_effects(fit, read_wanted(None, fit))
+    if fit.is_exact:  # with shifts learned
+        effects = refit.effects(refit.learned(cells))
+    how = np.where(halves.by_guides[1:], "guides", "table" if halves.of_table else "cells")
     table = verdicts.perturbation_table(
-        refit, shown, on_halves, unseen, halves.split_by, left_out, effects,
+        refit, shown, on_halves, unseen, how.tolist(), left_out, effects,
         nulls.width_of_tests.factor,
     )  # fmt: skip
     others = ~judged.measured(refit, cells).own()
@@ -222,7 +226,7 @@ def diagnose(
         **fit.origin,
         "params": {
             "posterior_key": posterior_key,
-            "guide_key": guide_of(fit),
+            "guide_key": str(fit.params.get("guide_key") or ""),
             "rng": _adata.seed_of(rng),
         },
     }

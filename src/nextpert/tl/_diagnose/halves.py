@@ -56,12 +56,15 @@ class Folds:
         Labels that are left out of a fit together.
     inner
         Those that are left out of the graphs of the fit without each of these folds.
+    sets
+        All sets of labels without which a graph is needed, fold by fold.
     """
 
     names: list[str]
     sample: NDArray[np.int64]
     outer: list[list[str]]
     inner: list[list[list[str]]]
+    sets: list[list[str]]
 
     @classmethod
     def of(cls, fit: FittedPosterior, key: str, rng: np.random.Generator) -> Folds:
@@ -86,16 +89,13 @@ class Folds:
         some = [names[j] for j in sample]
         outer = folds_of(some)
         rest = ([name for name in some if name not in fold] for fold in outer)
-        return cls(names, sample, outer, [folds_of(each) for each in rest])
-
-    @property
-    def sets(self) -> list[list[str]]:
-        """All sets of labels without which a graph is needed, fold by fold."""
-        return [
-            some
-            for fold, rest in zip(self.outer, self.inner, strict=True)
-            for some in (fold, *(fold + inner for inner in rest))
+        inner = [folds_of(each) for each in rest]
+        sets = [
+            each
+            for fold, others in zip(outer, inner, strict=True)
+            for each in (fold, *(fold + more for more in others))
         ]
+        return cls(names, sample, outer, inner, sets)
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,10 @@ class Halves:
         All cells that were read, halves separate.
     line, line_names
         Its condition by ``condition_key``, and the names of all; none where none are declared.
-    table
-        Moments of a table of effects, both halves of which have noise of their own; ``None`` of
-        cells.
+    of_table
+        Whether they are those of a table of effects, both halves of which have noise of their own.
+    whole
+        Moments of all cells.
     has_replicates
         Whether standard errors hold what replicates differ by: those of cells do as far as it is
         declared; a table has to have a perturbation with rows in several batches, or to be made
@@ -159,25 +160,9 @@ class Halves:
     batch_name: NDArray[np.object_]
     line: NDArray[np.int64]
     line_names: list[str]
-    table: ScreenMoments | None = None
+    of_table: bool
+    whole: ScreenMoments
     has_replicates: bool = True
-
-    @property
-    def of_table(self) -> bool:
-        """Whether they are those of a table of effects, and not of cells."""
-        return self.parts[0].counted is not None
-
-    @property
-    def split_by(self) -> list[str]:
-        """How each perturbation is split: by guides, by cells, or by noise of a table's errors."""
-        if self.of_table:
-            return ["table"] * (self.n_groups - 1)
-        return ["guides" if by_guides else "cells" for by_guides in self.by_guides[1:]]
-
-    @property
-    def whole(self) -> ScreenMoments:
-        """All cells."""
-        return self.parts[0] + self.parts[1] if self.table is None else self.table
 
     def guide_shares(self, screen: ScreenMoments) -> NDArray[np.float64]:
         """Return what the variance between guides counts for in the mean of every group.
@@ -185,7 +170,7 @@ class Halves:
         With shares ``w`` of the group's cells in each guide it is ``sum w^2``, one over the number
         of guides where these are alike.
         """
-        pairs, place = self.guides()
+        pairs, place = distinct(self.group, self.guide)
         cells = np.bincount(place, screen.n, len(pairs))
         whole = np.bincount(pairs[:, 0], cells, self.n_groups)
         squares = np.bincount(pairs[:, 0], cells**2, self.n_groups)
@@ -222,10 +207,6 @@ class Halves:
             fixed_sd=sd,
         )  # fmt: skip
 
-    def guides(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the pairs of a group and a guide, and the pair of each environment."""
-        return distinct(self.group, self.guide)
-
 
 def read_halves(
     adata: ad.AnnData,
@@ -245,7 +226,7 @@ def read_halves(
     searches take that leave out perturbations, and ``folds`` which are left out together;
     ``checksum`` has the weights of one of the values.
     """
-    folds = Folds([], np.arange(len(names)), [], []) if folds is None else folds
+    folds = Folds([], np.arange(len(names)), [], [], []) if folds is None else folds
     column = undeclared if roles.guide_key is None else roles.guide_key
     found = read_environments(adata, replace(roles, guide_key=column), named=names)
     mine = found.groups([roles.control, *names]) >= 0
@@ -253,7 +234,13 @@ def read_halves(
     group, table = found.groups([roles.control, *names]), found.table
     guide = found.levels(*([] if column is None else [column]))
     of_table = is_table(adata)
-    half = np.zeros(len(found.codes), np.int64) if of_table else _split(found.codes, rng)
+    half = np.zeros(len(found.codes), np.int64)
+    if not of_table:  # every second cell of an environment, in random order
+        order = rng.permutation(len(half))
+        order = order[np.argsort(found.codes[order], kind="stable")]
+        first = np.searchsorted(found.codes[order], found.codes[order])
+        odd = rng.integers(2, size=int(found.codes.max(initial=-1)) + 2)
+        half[order] = (np.arange(len(half)) - first + odd[found.codes[order]]) % 2
     cells = np.bincount(found.codes[found.codes >= 0], minlength=len(table))
     dealt = _deal(group, guide, cells, rng)
     by_guides = np.zeros(1 + len(names), bool)
@@ -276,9 +263,9 @@ def read_halves(
     whole = cast("Screen", read.halves)
     of_half = [whole] if of_table else whole.halves("half")
     parts = [part.pool("environment", len(table)) for part in of_half]
-    table_moments, has_replicates = parts[0] if of_table else None, True
+    every, has_replicates = parts[0] if of_table else parts[0] + parts[1], True
     if of_table:
-        parts = in_halves(parts[0], rng)
+        parts = in_halves(every, rng)
         several = np.bincount(group[group > 0], minlength=1).max() > 1
         has_replicates = bool(several) or of_samples(adata)
     condition = found.levels(roles.perturbation_key, *found.condition_names)
@@ -288,7 +275,7 @@ def read_halves(
         1 + len(names), column, roles.guide_key is not None, by_guides, (parts[0], parts[1]), read,
         _names(found, [] if column is None else [column]), _names(found, roles.batch_key),
         found.levels(*([] if roles.condition_key is None else [roles.condition_key])),
-        condition_names(found), table_moments, has_replicates,
+        condition_names(found), of_table, every, has_replicates,
     )  # fmt: skip
 
 
@@ -324,15 +311,4 @@ def _deal(
             of_guide[k] = first if total[first] <= total[1 - first] else 1 - first
             total[of_guide[k]] += size[k]
         half[mine] = of_guide[place]
-    return half
-
-
-def _split(codes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return the half of every cell: every second one of an environment, in random order."""
-    order = rng.permutation(len(codes))
-    order = order[np.argsort(codes[order], kind="stable")]
-    first = np.searchsorted(codes[order], codes[order])
-    odd = rng.integers(2, size=int(codes.max(initial=-1)) + 2)
-    half = np.empty(len(codes), np.int64)
-    half[order] = (np.arange(len(codes)) - first + odd[codes[order]]) % 2
     return half

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata.panel import places
+from nextpert._adata.screen import distinct
 from nextpert.core.model import scores
 from nextpert.core.model.effects import Effects
 from nextpert.core.model.perturbations import Perturbations
@@ -58,17 +59,15 @@ class Side:
         between the guides that the other half does not hold.
     variance_unseen
         The same about effects that are expected without any cells, so of all guides.
+    large
+        Which effects are 3 standard errors or more.
     """
 
     cells: FitCells
     seen: Perturbations
     variance: Array
     variance_unseen: Array
-
-    @property
-    def large(self) -> NDArray[np.bool_]:
-        """Which effects are 3 standard errors or more."""
-        return np.abs(self.seen.observed) >= SURE * np.sqrt(self.variance)
+    large: NDArray[np.bool_]
 
 
 def read_sides(refit: Refit, halves: Halves, spread: float) -> list[Side]:
@@ -96,7 +95,9 @@ def read_sides(refit: Refit, halves: Halves, spread: float) -> list[Side]:
         share = spread * halves.guide_shares(part)
         others = np.where(halves.by_guides, share, 0.0)
         between, unseen = (between_guides(each, seen) for each in (others, share))
-        sides.append(Side(cells, seen, seen.variance + between, seen.variance + unseen))
+        variance = seen.variance + between
+        large = np.abs(seen.observed) >= SURE * np.sqrt(variance)
+        sides.append(Side(cells, seen, variance, seen.variance + unseen, large))
     return sides
 
 
@@ -127,11 +128,11 @@ def judge_halves(refit: Refit, sides: list[Side]) -> tuple[pd.DataFrame, pd.Data
     for mine, other in (sides, sides[::-1]):
         truth, known = other.seen.observed, np.isfinite(other.variance) & used[:, None]
         learned = refit.learned(mine.cells)
-        effects = refit.effects_of_sample(learned)
+        effects = refit.effects(learned)
         estimates = {
             SHRUNKEN: effects.mean,
             MEANS: mine.seen.observed,
-            NO_GRAPH: refit.effects_of_sample(refit.less_graph(learned)).mean,
+            NO_GRAPH: refit.effects(refit.less_graph(learned)).mean,
         }
         table = _score(effects, estimates, truth, other.variance, used, large=mine.large)
         for name, column in FIRST.items():
@@ -172,7 +173,7 @@ def judge_guides(refit: Refit, halves: Halves, spread: float) -> pd.DataFrame | 
     """
     if not halves.declared:
         return None
-    pairs, place = halves.guides()
+    pairs, place = distinct(halves.group, halves.guide)
     size = np.bincount(place, halves.whole.n, len(pairs))
     enough = [np.flatnonzero((pairs[:, 0] == g) & (size >= LEFT)) for g in range(halves.n_groups)]
     several = [some for some in enough[1:] if len(some) > 1]
@@ -217,7 +218,7 @@ def _left_out(
     cells = halves.pool(whole, ~held, by_guide=spread is not None, spread=spread, alike=every)
     mine, other = measured(refit, cells), measured(refit, halves.pool(whole, held))
     used = refit.is_sampled & (mine.n > 1) & (other.n >= LEFT)
-    effects = refit.effects_of_sample(refit.learned(cells))
+    effects = refit.effects(refit.learned(cells))
     observed, error = cells.pooled.to_controls()
     large = np.abs(observed) >= SURE * np.sqrt(mine.within * error)
     estimates = {SHRUNKEN: effects.mean, MEANS: observed}

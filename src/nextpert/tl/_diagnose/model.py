@@ -22,8 +22,6 @@ from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import anndata as ad
     from numpy.typing import NDArray
 
@@ -31,12 +29,6 @@ if TYPE_CHECKING:
     from nextpert.tl._diagnose.halves import Folds
     from nextpert.tl._fit_dag_blr.cells import Cells, FitCells
     from nextpert.tl._learn_dag.graphs import HeldOut
-
-
-def _quietly(spec: Spec, cells: FitCells, graphs: Graphs) -> Model:
-    """Return a fit, one of many, whose progress the step that asks for it shows."""
-    with without_bars():
-        return Model.fit(spec, cells, graphs)
 
 
 @dataclass(frozen=True)
@@ -51,8 +43,11 @@ class Refit:
         Its cells.
     spec
         How much it models, before any cells. Shifts are learned, also if the fit's are exact.
-    sample
-        Places of the perturbations that are judged: all, or of many a sample.
+    names
+        Labels of the perturbations.
+    sample, is_sampled
+        Places of the perturbations that are judged: all, or of many a sample; and whether each is,
+        shape ``(n_perturbations,)``.
     folds
         Labels of those that are left out together.
     without
@@ -65,27 +60,22 @@ class Refit:
     roles: Roles
     cells: Cells
     spec: Spec
+    names: list[str]
     sample: NDArray[np.int64]
+    is_sampled: NDArray[np.bool_]
     folds: list[list[str]]
     without: list[Dag]
     inner: list[list[Dag]]
 
-    @property
-    def names(self) -> list[str]:
-        """Labels of the perturbations."""
-        return self.spec.plan.names
-
-    @property
-    def is_sampled(self) -> NDArray[np.bool_]:
-        """Whether each perturbation is judged, shape ``(n_perturbations,)``."""
-        return np.isin(np.arange(len(self.names)), self.sample)
-
     def learned(self, cells: FitCells) -> Model:
         """Return the model of some cells of the perturbations that are judged."""
-        return _quietly(
-            self.spec.rows(self.sample.tolist()), cells.rows(np.append(0, 1 + self.sample)),
-            Graphs(self.fit.posterior.dag, [], lambda _: self.without),
-        )  # fmt: skip
+        graphs = Graphs(self.fit.posterior.dag, [], lambda _: self.without)
+        spec, cells = (
+            self.spec.rows(self.sample.tolist()),
+            cells.rows(np.append(0, 1 + self.sample)),
+        )
+        with without_bars():  # the progress of many fits is that of the step
+            return Model.fit(spec, cells, graphs)
 
     def less_graph(self, model: Model) -> Model:
         """Return a model of cells whose effects ask no graph.
@@ -112,11 +102,11 @@ class Refit:
             plan, names=[*plan.names, *others], targets=[*plan.targets, *([] for _ in others)]
         )
         dag = self.fit.posterior.dag
-
-        def without(folds: Sequence[Sequence[str]]) -> list[Dag]:
-            return [*self.without, *[dag] * len(folds)][: len(folds)]
-
-        return _quietly(replace(self.spec, plan=more), cells, Graphs(dag, [], without))
+        graphs = Graphs(
+            dag, [], lambda folds: [*self.without, *[dag] * len(folds)][: len(folds)]
+        )  # fmt: skip
+        with without_bars():
+            return Model.fit(replace(self.spec, plan=more), cells, graphs)
 
     def left_out(self, fold: int) -> Model:
         """Return what the fit would be if no cell of a fold of perturbations was there."""
@@ -124,7 +114,8 @@ class Refit:
         guided = self.roles.guide_key is not None
         cells = self.cells.fit_cells(spec.plan.names, fold, guided=guided)
         graphs = Graphs(self.without[fold], [], lambda _: self.inner[fold])
-        return _quietly(spec, cells, graphs)
+        with without_bars():
+            return Model.fit(spec, cells, graphs)
 
     def as_stored(self, model: Model) -> FittedPosterior:
         """Return a model as it is read once it is stored."""
@@ -133,25 +124,21 @@ class Refit:
         return replace(record, columns=self.fit.columns)
 
     def effects(self, model: Model) -> Effects:
-        """Return the effects of the perturbations of a model, as users get them."""
+        """Return the effects of a model as users get them, ``(n_perturbations, n_genes)`` each.
+
+        NaN of perturbations that are not judged; others of the model come after all of these.
+        """
         fit = self.as_stored(model)
-        return panel_effects(fit, read_wanted(None, fit))
-
-    def effects_of_sample(self, model: Model) -> Effects:
-        """Return those of a model of the perturbations that are judged; NaN of all others."""
-        found = vars(self.effects(model))
-        if len(self.sample) == len(self.names):
-            return Effects(**found)
-        tables = {x: np.full((len(self.names), each.shape[1]), np.nan) for x, each in found.items()}
-        for name, each in found.items():
-            tables[name][self.sample] = each
+        found = panel_effects(fit, read_wanted(None, fit))
+        n, n_judged = len(self.names), len(self.sample)
+        if n_judged == n:
+            return found
+        place = np.append(self.sample, np.arange(n, n + len(found.mean) - n_judged))
+        shape = n + len(found.mean) - n_judged, len(fit.genes)
+        tables = {name: np.full(shape, np.nan) for name in vars(found)}
+        for name, each in vars(found).items():
+            tables[name][place] = each
         return Effects(**tables)
-
-    def effects_of_all(self, cells: FitCells) -> Effects:
-        """Return the effects of the fit, or with its shifts learned where they are exact."""
-        if self.fit.is_exact:
-            return self.effects_of_sample(self.learned(cells))
-        return panel_effects(self.fit, read_wanted(None, self.fit))
 
 
 def read_refit(
@@ -181,7 +168,11 @@ def read_refit(
         shift = Interventions(names, fit.targets, fit.shifts, ["table"] * len(names))
     plan = Plan(names, fit.targets, [], shift)
     spec = Spec(fit.genes, plan, posterior, fit.naming, features)
-    seed, streams = _seed(adata.uns.get(str(params["dag_key"]))), []
+    # The seed of the search, 0 where it was no number.
+    stored: Any = eager(adata.uns.get(str(params["dag_key"])))
+    options = stored.get("params", {}) if hasattr(stored, "get") else {}
+    text, streams = str(options.get("rng", "")), []
+    seed = int(text) if text.isdigit() else 0
     for rest in folds.inner:
         streams += [as_rng(seed), *fold_streams(len(rest))]
     found = graphs_without(
@@ -191,12 +182,7 @@ def read_refit(
     graphs = [(next(each), [next(each) for _ in rest]) for rest in folds.inner]
     without, both = (list(some) for some in zip(*graphs, strict=True))
     roles = _adata.fitted_roles(adata, params)
-    return Refit(fit, roles, cells, spec, folds.sample, folds.outer, without, both)
-
-
-def _seed(stored: Any) -> int:
-    """Return the seed of a search as ``tl.learn_dag`` stored it; 0 where it was no number."""
-    found: Any = eager(stored)
-    params = found.get("params", {}) if hasattr(found, "get") else {}
-    seed = str(params.get("rng", ""))
-    return int(seed) if seed.isdigit() else 0
+    judged = np.isin(np.arange(len(names)), folds.sample)
+    return Refit(
+        fit, roles, cells, spec, names, folds.sample, judged, folds.outer, without, both
+    )  # fmt: skip

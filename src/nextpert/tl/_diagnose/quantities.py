@@ -25,7 +25,7 @@ from nextpert.tl._diagnose.judged import (
     NOTHING,
     SHRUNKEN,
 )
-from nextpert.tl._diagnose.unseen import MEAN_ALONE, WHOLE, WITHOUT_GRAPH, alone, r_of
+from nextpert.tl._diagnose.unseen import ALONE, MEAN_ALONE, R_OF, WHOLE, WITHOUT_GRAPH
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -265,9 +265,10 @@ def quantities(
         "cells; the error is the standard deviation over the folds left out",
         _at_least(LEAST_WEIGHT),
     )
-    add(GRAPH_PART, "error_alone", _ratio(said[alone(Graph.name)], said[NOTHING]), "squared error "
-        "of predictions by the graph alone, with the weight that it gets alone, relative to that "
-        "of 'no effect', which is the prediction of an empty graph")  # fmt: skip
+    alone = _ratio(said[f"{Graph.name}{ALONE}"], said[NOTHING])
+    add(GRAPH_PART, "error_alone", alone, "squared error of predictions by the graph alone, with "
+        "the weight that it gets alone, relative to that of 'no effect', which is the prediction "
+        "of an empty graph")  # fmt: skip
     add(
         GRAPH_PART,
         "error_to_no_graph",
@@ -394,8 +395,10 @@ def _positive(table: pd.DataFrame) -> list[Quantity]:
 def predictor_table(found: Unseen) -> pd.DataFrame:
     """Return one row per predictor, all together last."""
     table, names = found.table, list(found.weights)
-    ratios = [ratio_with_error(table[c], table[NOTHING]) for c in (*map(alone, names), WHOLE)]
-    r = [mean_with_error(table[r_of(name)]) for name in (*names, WHOLE)]
+    ratios = [
+        ratio_with_error(table[c], table[NOTHING]) for c in (*(f"{x}{ALONE}" for x in names), WHOLE)
+    ]
+    r = [mean_with_error(table[f"{R_OF}{name}"]) for name in (*names, WHOLE)]
     out = pd.DataFrame(
         np.hstack([ratios, r]),
         index=pd.Index(np.arange(len(r))),

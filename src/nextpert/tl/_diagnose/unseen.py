@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 WHOLE, WITHOUT_GRAPH, MEAN_ALONE = "all together", "all but the graph", "mean perturbation only"
+# Columns of a predictor: its error by the weight that it gets alone, and its correlation.
+ALONE, R_OF = ", alone", "r of "
 _TOTALS = (NOTHING, WHOLE, WITHOUT_GRAPH, MEAN_ALONE)
 
 
@@ -68,7 +70,7 @@ class Unseen:
         deviation, weighted as in :func:`learn_predictor_weights`, sampling error taken out: of "no
         effect" (``NOTHING``), of what is predicted (``WHOLE``), where the graph is no predictor,
         where the mean perturbation is the only one, and of each predictor by the weight that it
-        gets alone (:func:`alone`). Correlations with observed effects (:func:`r_of`) of what is
+        gets alone (``ALONE``). Correlations with observed effects (``R_OF``) of what is
         predicted and of every predictor, NaN also where all that is predicted is 0. And
         ``COVERAGE``, ``COVERED`` and ``LARGE`` as in ``judged``: of the other genes; predictions
         have seen none of the cells, so large effects are chosen by one half of the cells and
@@ -88,7 +90,15 @@ def judge_unseen(refit: Refit, halves: Halves, cells: FitCells, sides: list[Side
     the labels of a fold as candidates, after graph and fit without any cell of it.
     """
     seen = measured(refit, cells)
-    weights, beyond = _whole(refit, cells)
+    # Weights of the fit by name, and the variance that all predictors leave; those of learned
+    # shifts where the fit took shifts as exact.
+    weights: Mapping[str, float] = {Graph.name: 1.0}
+    beyond, known = 0.0, refit.fit.expectation
+    if known is not None and refit.fit.predictors is not None:
+        weights, beyond = known.weights, refit.fit.predictors.residual_variance
+    elif (whole := refit.learned(cells).weighted) is not None:
+        weights = dict(zip(whole.weights.names, whole.weights.weights.tolist(), strict=True))
+        beyond = whole.weights.residual_variance
     shape, place = seen.observed.shape, {name: j for j, name in enumerate(refit.names)}
     by = np.where(seen.sd > 0, seen.sd, 1.0)
     used = seen.scored()
@@ -97,7 +107,11 @@ def judge_unseen(refit: Refit, halves: Halves, cells: FitCells, sides: list[Side
     counts = np.where(used, 1 / np.maximum(noise + beyond, np.finfo(np.float64).tiny), 0.0)
     counts /= max(counts.max(initial=0.0), np.finfo(np.float64).tiny)
     tables = {name: np.full(shape, np.nan) for name in Effects.__dataclass_fields__}
-    columns = [*_TOTALS, *map(alone, weights), *map(r_of, (WHOLE, *weights))]
+    columns = [
+        *_TOTALS,
+        *(f"{name}{ALONE}" for name in weights),
+        *(f"{R_OF}{x}" for x in (WHOLE, *weights)),
+    ]
     table = pd.DataFrame(np.nan, index=range(shape[0]), columns=columns)
     left_out = np.zeros((len(refit.folds), len(weights)))
     folds = progress(len(refit.folds), "Held-out perturbations", iterable=refit.folds)
@@ -122,9 +136,9 @@ def judge_unseen(refit: Refit, halves: Halves, cells: FitCells, sides: list[Side
             if name in table:
                 away = (observed - said) ** 2 - noise[rows] + 2 * shared
                 table.loc[rows, name] = (away * counts[rows]).sum(axis=1)
-            if r_of(name) in table:
+            if (of_name := f"{R_OF}{name}") in table:
                 r = scores.correlations(said, observed, used[rows], shared)
-                table.loc[rows, r_of(name)] = r
+                table.loc[rows, of_name] = r
     used &= table[NOTHING].notna().to_numpy()[:, None]
     effects = Effects(**tables)
     share = cells.guide_variance * halves.guide_shares(halves.whole)
@@ -140,22 +154,6 @@ def judge_unseen(refit: Refit, halves: Halves, cells: FitCells, sides: list[Side
         table[COVERED] += (scores.holds(effects, other.seen.observed, spread) & which).sum(axis=1)
         table[LARGE] += which.sum(axis=1)
     return Unseen(weights, left_out, effects, table)
-
-
-def _whole(refit: Refit, cells: FitCells) -> tuple[Mapping[str, float], float]:
-    """Return the weights of the fit by name, and the variance that all predictors leave.
-
-    Those of learned shifts where the fit took shifts as exact.
-    """
-    fit = refit.fit
-    if fit.expectation is not None and fit.predictors is not None:
-        return fit.expectation.weights, fit.predictors.residual_variance
-    model = refit.learned(cells)
-    if model.weighted is None:
-        return {Graph.name: 1.0}, 0.0
-    learned = model.weighted.weights
-    by_name = dict(zip(learned.names, learned.weights.tolist(), strict=True))
-    return by_name, learned.residual_variance
 
 
 def _said_of(
@@ -194,22 +192,12 @@ def _said_of(
 
     return {
         **told,
-        **{alone(name): weighted(name) for name in weights},
+        **{f"{name}{ALONE}": weighted(name) for name in weights},
         NOTHING: nothing,
         WHOLE: np.array([effects.mean, weighted(*told)[1]]),
         WITHOUT_GRAPH: weighted(*(name for name in told if name != Graph.name)),
         MEAN_ALONE: weighted(MeanPerturbation.name),
     }
-
-
-def alone(name: str) -> str:
-    """Return the column of the error of a predictor by the weight that it gets alone."""
-    return f"{name}, alone"
-
-
-def r_of(name: str) -> str:
-    """Return the column of the correlation of a prediction with observed effects."""
-    return f"r of {name}"
 
 
 def _weights(model: Model, kept: Collection[str]) -> dict[str, float]:

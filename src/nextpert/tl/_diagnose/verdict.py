@@ -27,7 +27,7 @@ from nextpert.tl._diagnose.judged import (
     measured,
 )
 from nextpert.tl._diagnose.quantities import CLEAR
-from nextpert.tl._diagnose.unseen import MEAN_ALONE, WHOLE, r_of
+from nextpert.tl._diagnose.unseen import MEAN_ALONE, R_OF, WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,8 +91,8 @@ def perturbation_table(
             **_coverages("half", halves),
             "error_unseen": told[WHOLE],
             "error_unseen_no_effect": told[NOTHING],
-            "r_all": told[r_of(WHOLE)],
-            **{f"r_{name.replace(' ', '_')}": told[r_of(name)] for name in unseen.weights},
+            "r_all": told[f"{R_OF}{WHOLE}"],
+            **{f"r_{name.replace(' ', '_')}": told[f"{R_OF}{name}"] for name in unseen.weights},
             **_coverages("unseen", told),
             "error_unseen_mean": told[MEAN_ALONE],
         },
@@ -103,7 +103,13 @@ def perturbation_table(
     best = np.fmax(table["r_all"], table["r_mean_perturbation"])
     # Halves of few cells say little of it; what a predictor reached is possible too.
     table["ceiling_r"] = np.fmax(np.sqrt(2 * others / (1 + others)), best)
-    table["ceiling"] = _ceilings(table)
+    # What a better predictor could gain: nothing is predicted if a target is not on the panel.
+    near = q.NEAR_CEILING * table["ceiling_r"]
+    measurable = table["is_significant"] & (table["ceiling_r"] >= q.LEAST_CEILING)
+    by_mean = table["r_mean_perturbation"] >= near
+    kinds = [table["error_unseen"].isna(), ~measurable, by_mean, table["r_all"] >= near]
+    words = ["", q.NOT_MEASURABLE, q.BY_MEAN, q.BY_OTHERS]
+    table["ceiling"] = strings(np.select(kinds, words, default=q.ROOM))
     for name, scores in left_out.items():
         if scores is not None:
             errors = {f"error_{name}": scores[SHRUNKEN], f"error_{name}_no_effect": scores[NOTHING]}
@@ -148,23 +154,6 @@ def own_changes(refit: Refit, cells: FitCells, effects: Effects, factor: float) 
         "target_gene_expected": np.where(known, expected[rows, weakest], np.nan),
         "target_gene_found": strings(np.where(known, status, "")),
     }
-
-
-def _ceilings(table: pd.DataFrame) -> Any:
-    """Return for each perturbation what a better predictor could gain, in words.
-
-    ``""`` where nothing is predicted, as a target is not on the panel.
-    """
-    near = q.NEAR_CEILING * table["ceiling_r"]
-    measurable = table["is_significant"] & (table["ceiling_r"] >= q.LEAST_CEILING)
-    words = np.select(
-        [
-            table["error_unseen"].isna(), ~measurable, table["r_mean_perturbation"] >= near,
-            table["r_all"] >= near,
-        ],
-        ["", q.NOT_MEASURABLE, q.BY_MEAN, q.BY_OTHERS], default=q.ROOM,
-    )  # fmt: skip
-    return strings(words)
 
 
 TRUST, CARE, NOT = "trust", "care", "do not trust"
