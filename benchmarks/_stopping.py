@@ -20,15 +20,18 @@ from nextpert.core import (
     ranked_distance,
 )
 from nextpert.core.design.goal import Goal
+from nextpert.core.design.plate import best_plate
 from nextpert.core.design.stopping import (
+    CONFIRM,
     Stopping,
-    choose_plate,
+    best_known,
     differing,
     draw_plate,
     record_chance,
     stopping,
 )
 from nextpert.core.evaluate.cell_pool import PoolEnvironments
+from nextpert.core.model.scores import pooled_sizes
 from nextpert.core.screen.guides import pool_guides
 from nextpert.core.screen.mean_distance import distance_difference
 from nextpert.core.screen.moments import Moments
@@ -212,7 +215,8 @@ def campaign(way: Way, rng: np.random.Generator) -> np.ndarray:
             gap = 0.0 if way.as_good[said.chosen] else gap
             good = before(found, screen.n[1:] > 0, tolerance)
             true = way.distance[said.chosen] / way.distance[-1]
-            out[t, k] = said.good_enough, said.relative_gain, said.stop, good, gap, true
+            stops = said.advice == CONFIRM
+            out[t, k] = said.good_enough, said.relative_gain, stops, good, gap, true
     return out
 
 
@@ -238,7 +242,7 @@ def asking(
 ) -> Callable[..., Stopping]:
     """Return the rule, by tolerance, for a next plate as large as those before."""
     seen = screen.n[1:] > 0
-    chosen = choose_plate(found, seen, SIZE)
+    chosen = _with_best_known(best_plate(found.centre[:-1], found.draws[:, :-1], SIZE), found, seen)
     noise = screen.squares.sum(axis=0) / np.maximum(screen.n - 1, 0).sum()
     on_plate = run.candidates.rows(chosen.tolist())
     plate = draw_plate(
@@ -246,8 +250,17 @@ def asking(
         variance=noise / N_CELLS, n_samples=DRAWS, rng=rng,
     )  # fmt: skip
     index = np.arange(len(screen.n))
-    distinct = bool(differing(pool_guides(screen, index, len(index))).any())
+    tests = pooled_sizes(pool_guides(screen, index, len(index)))
+    distinct = bool(differing(*(test.q_value for test in tests)).any())
     return partial(stopping, found, seen, plate, confidence=CONFIDENCE, distinct=distinct)
+
+
+def _with_best_known(plate: np.ndarray, found: RankedDistance, seen: np.ndarray) -> np.ndarray:
+    """Return a plate, of which the last gives way to the best known where that is not on it."""
+    first = best_known(found, seen)
+    if first == len(seen) or first in plate:
+        return np.sort(plate)
+    return np.sort(np.append(plate[:-1], first))
 
 
 def before(found: RankedDistance, measured: np.ndarray, tolerance: float) -> float:
@@ -350,4 +363,4 @@ def advised(adata: ad.AnnData, target: Any) -> tuple[str, bool]:
     others = pool.rows(kept)
     found = ranked_distance(others.states(fit, wanted.targets), wanted.goal, n_samples=DRAWS, rng=0)
     good = before(found, np.ones(len(kept), bool), 0.1)
-    return str(adata.uns["plan_cells"]["stopping"]["advice"]), good < CONFIDENCE_BEFORE
+    return str(adata.uns["plan_cells"]["advice"]["kind"]), good < CONFIDENCE_BEFORE

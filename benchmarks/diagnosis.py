@@ -132,7 +132,7 @@ def controls(name: str, adata: ad.AnnData) -> str:
         f"{target['value']:.0f} of {target['n']:.0f}",
         str(parts.loc["negative controls", "level"]),
         str(found["level"]),
-        str(adata.uns["plan_cells"]["stopping"]["advice"]),
+        str(adata.uns["plan_cells"]["advice"]["kind"]),
     ]
     return f"| {' | '.join(shown)} |"
 

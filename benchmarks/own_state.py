@@ -8,8 +8,16 @@ after ``tl.learn_dag`` and ``tl.fit_dag_blr`` (without a graph, or on one learne
 cells) by two columns of ``tl.design_interventions``: ``centre``, the distance of the expected
 state, and ``nearest``, the probability of being the nearest.
 
+With ``--choices``: does the recommended candidate do what the target does? The target is a
+perturbation of the fit, which has half of the cells of each, controls too. The first of the ranking
+(own target genes left out, or all genes counted) and the nearest of the cells' means are compared
+with the target in the other half, on the genes that neither the target nor any candidate targets:
+squared distance, less what sampling adds, relative to the control's on the same genes by all
+cells. Targets are those whose distance to the controls on these genes is above 1.5 standard errors.
+
     python -m benchmarks.own_state                          # Papalexi and TAP-seq
     python -m benchmarks.own_state --screens papalexi --splits 2
+    python -m benchmarks.own_state --choices --screens tapseq papalexi norman --splits 5
 """
 
 from __future__ import annotations
@@ -33,14 +41,18 @@ from nextpert.core.screen.mean_distance import mean_distance
 SIZES = (20, 50, 10**9)
 MEANS, MODEL = "cells' means", "no graph"
 GRAPHS = {MODEL: "none", "learned graph": "learned"}
+CHOICES = {"own genes left out": "exclude", "all genes counted": "include"}
+NOISE, FAR = 1.5, "above 3 standard errors"  # least distance of a target to the controls
 SHOWN = (MEANS, f"centre, {MODEL}", f"nearest, {MODEL}")  # one by one
 
 
-def above_noise(cells: Cells) -> list[int]:
-    """Return the perturbations that are clearly not where the controls are."""
-    each = [Moments.from_array(cells.x[cells.code == j]) for j in range(len(cells.names))]
+def above_noise(
+    cells: Cells, genes: slice | np.ndarray = slice(None), n_sd: float = 3.0
+) -> list[int]:
+    """Return the perturbations that are clearly not where the controls are, on some genes."""
+    each = [Moments.from_array(cells.x[cells.code == j][:, genes]) for j in range(len(cells.names))]
     found = {j: mean_distance(one, each[0]) for j, one in enumerate(each) if j}
-    return [j for j, d in found.items() if d.estimate > 3 * d.sd]
+    return [j for j, d in found.items() if d.estimate > n_sd * d.sd]
 
 
 def rankings(
@@ -129,6 +141,88 @@ def run(name: str, cells: Cells, sizes: tuple[int, ...], n_splits: int) -> str:
     return "\n\n".join(part) + "\n"
 
 
+def apart(cells: Cells, kept: np.ndarray, genes: np.ndarray) -> np.ndarray:
+    """Return unbiased squared distances between the means of all labels on some genes."""
+    found = moments(cells, kept)
+    error = (found.squares.sum(axis=0) / np.maximum(found.n - 1, 0).sum())[genes].sum() / found.n
+    mean = found.mean[:, genes]
+    return ((mean[:, None] - mean) ** 2).sum(axis=-1) - error[:, None] - error
+
+
+def choose(cells: Cells, seed: int) -> tuple[dict[str, dict[int, tuple[str, float]]], np.ndarray]:
+    """Return what each way chooses towards each target in a split, and how far that is from it.
+
+    Also the columns of the genes that it is judged by.
+    """
+    rng = np.random.default_rng(seed)
+    train = np.zeros(len(cells.code), bool)
+    for j in range(len(cells.names)):
+        order = rng.permutation(np.flatnonzero(cells.code == j))
+        train[order[: len(order) // 2]] = True
+    with quiet():
+        adata = fitted(cells, train)
+    npt.tl.design_interventions(adata, npt.Target(state=cells.names[1], own_genes="include"))
+    targeted = ", ".join(adata.uns["design"]["ranking"]["target_genes"]).split(", ")
+    targeted = {*targeted, *cells.names[1].split("+")}
+    other = adata.uns["columns"][~np.isin(adata.var_names, list(targeted))]
+    every, truth = adata.uns["columns"], apart(cells, ~train, other)
+    whole = apart(cells, np.ones(len(train), bool), other)[0]
+    by_means, out = apart(cells, train, every), defaultdict(dict)
+    for j in above_noise(cells, other, NOISE):
+        out[MEANS][j] = 1 + int(np.delete(by_means[j], [0, j]).argmin())
+        out[MEANS][j] += out[MEANS][j] >= j  # without the target itself
+        for name, own in CHOICES.items():
+            target = npt.Target(state=cells.names[j], own_genes=own)
+            with quiet():
+                npt.tl.design_interventions(adata, target, rng=seed)
+            first = str(adata.uns["design"]["ranking"]["perturbation"].iloc[0])
+            out[name][j] = cells.names.index(first)
+    return {
+        way: {j: (cells.names[k], truth[j, k] / whole[j]) for j, k in found.items()}
+        for way, found in out.items()
+    }, other
+
+
+def choices(name: str, cells: Cells, n_splits: int) -> tuple[str, dict[str, np.ndarray]]:
+    """Return the section of one screen, and the relative distances of every target by way."""
+    split_by = [choose(cells, seed) for seed in range(n_splits)]
+    found, ways = [each for each, _ in split_by], [*CHOICES, MEANS]
+    targets = sorted(set.intersection(*(set(each[MEANS]) for each in found)))
+    mean = {
+        way: np.array([np.mean([each[way][j][1] for each in found]) for j in targets])
+        for way in ways
+    }
+    far = above_noise(cells, split_by[0][1])
+    mean[FAR] = np.isin(targets, far)
+    rows = {}
+    for i, j in enumerate(targets):
+        rows[cells.names[j]] = []
+        for way in ways:
+            told = [each[way][j][0] for each in found]
+            often = sorted(set(told), key=lambda label: (-told.count(label), label))
+            said = ", ".join(f"{label} {told.count(label)}" for label in often)
+            rows[cells.names[j]].append(f"{mean[way][i]:.2f} ({said})")
+    title = f"## {name}: {len(targets)} targets, {n_splits} splits"
+    return f"{title}\n\n{table(['towards', *ways], rows)}\n", mean
+
+
+def compared(by_screen: dict[str, dict[str, np.ndarray]]) -> str:
+    """Return the table of means over targets, and of paired differences with standard errors."""
+    ways = [*CHOICES, MEANS]
+    if len(by_screen) > 1:
+        every = {k: np.concatenate([each[k] for each in by_screen.values()]) for k in [*ways, FAR]}
+        far = {way: every[way][every[FAR]] for way in ways}
+        by_screen = {**by_screen, "all": every, FAR: far}
+    rows = {}
+    for name, mean in by_screen.items():
+        row = [str(len(mean[MEANS])), *(f"{mean[way].mean():.3f}" for way in ways)]
+        for way in ways[1:]:
+            less = mean[ways[0]] - mean[way]
+            row.append(f"{less.mean():+.3f} ± {less.std(ddof=1) / len(less) ** 0.5:.3f}")
+        rows[name] = row
+    return table(["", "targets", *ways, *(f"less that of {way}" for way in ways[1:])], rows)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the screens asked for and print their tables."""
     parser = argparse.ArgumentParser(
@@ -140,14 +234,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
     parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
+    parser.add_argument("--choices", action="store_true", help="judge recommended candidates")
     args = parser.parse_args(arguments)
-    sections = []
+    sections, by_screen = [], {}
     for name in args.screens:
         cells = read_cells(read_screen(Path(args.data), SOURCES[name], name=name))
-        sections.append(run(name, cells, tuple(args.cells), args.splits))
+        if args.choices:
+            section, by_screen[name] = choices(name, cells, args.splits)
+            sections = [compared(by_screen), *sections[1:], section]
+        else:
+            sections.append(run(name, cells, tuple(args.cells), args.splits))
         print(sections[-1], flush=True)
         if args.save:
             Path(args.save).write_text("\n".join(sections))
+    if args.choices:
+        print(sections[0])
 
 
 if __name__ == "__main__":

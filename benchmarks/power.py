@@ -53,7 +53,7 @@ from benchmarks.own_state import above_noise
 from benchmarks.replays import as_pool, full_shift
 from nextpert.core.design.cell_numbers import Layout
 from nextpert.core.design.power import DistancePrecision, EffectPrecision, NearerChance, draw_noise
-from nextpert.core.design.stopping import AT_TARGET, GO_ON, NO_DIFFERENCE, STOP
+from nextpert.core.design.stopping import KINDS
 
 TABLES = ("power", "real", "distances", "noise", "stopping", "stopping_real")
 # World, and whether the target's own perturbation is held out.
@@ -193,7 +193,7 @@ def distances_table() -> str:
 
 def noise_table(n_screens: int) -> str:
     """Return how often noise is a reason to go on, beside screens of real effects."""
-    rows, advices = {}, (GO_ON, STOP, NO_DIFFERENCE, AT_TARGET)
+    rows: dict[str, list[str]] = {}
     for kind in ("shuffled", "noise", "effects"):
         said: dict[str, list[tuple[str, bool]]] = {}
         for seed in range(n_screens):
@@ -201,12 +201,12 @@ def noise_table(n_screens: int) -> str:
             for name, target in targets.items():
                 said.setdefault(name, []).append(advised(adata, target))
         for name, each in said.items():
-            counts = [[one for one, _ in each].count(advice) for advice in advices]
+            counts = [[one for one, _ in each].count(kind) for kind in KINDS]
             before = f"{sum(old for _, old in each)} of {len(each)}"
             rows[f"{kind}, towards {name}"] = [before, *map(str, counts)]
     return "\n\n".join([
         f"## Advice on noise, {n_screens} screens of each kind, 9 perturbations x 20 cells",
-        table(["", "go on, by the rule before", *advices], rows),
+        table(["", "go on, by the rule before", *KINDS], rows),
         "Shuffled: labels of all cells; noise: cells drawn like controls, gene by gene; effects: "
         "as simulated.",
     ])  # fmt: skip

@@ -176,7 +176,7 @@ def _assert_same(one: object, two: object, where: str = "") -> None:
             assert np.array_equal(one, two, equal_nan=True), where
     else:
         assert type(one) is type(two), f"{where}: {type(one)} and {type(two)}"
-        assert one == two, where
+        assert one == two or (one != one and two != two), where  # NaN
 
 
 @pytest.fixture

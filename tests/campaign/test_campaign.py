@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
+from nextpert.core.design.stopping import AT_TARGET, CONFIRM, ORDER
 
 pytestmark = pytest.mark.brief_chain
 
@@ -33,7 +34,7 @@ def test_the_whole_loop_finds_the_state(campaign, parts):
     assert table["n_cells"].tolist() == [parts[0].n_obs, parts[1].n_obs]
     assert table["predicted_distance"].iloc[1] < 0.1 < before["predicted_distance"].iloc[0]
     assert table["expected_gain"].iloc[1] < before["expected_gain"].iloc[0]
-    assert table["advice"].tolist() == ["go on", "stop"]
+    assert table["advice"].tolist() == [ORDER, CONFIRM]
     assert table["probability_best"].iloc[1] > 0.9
     assert table["proposed"].tolist() == ["", ", ".join(plate["perturbation"][:3])]
 
@@ -45,10 +46,10 @@ def test_shares_are_nan_where_the_control_is_at_the_target(parts, given):
     target = {gene: float(parts[0].X[control, 3].mean()) + 1e-4}
     campaign = npt.Campaign(parts[0], target, learn=given)
     last = campaign.summarize().iloc[-1]
-    assert last["advice"] == "at target"
+    assert last["advice"] == AT_TARGET
     assert np.isnan(last["measured_distance"])
     assert np.isnan([last["expected_gain"], last["good_enough"]]).all()
-    assert "The control cannot be distinguished from the target" in repr(campaign)
+    assert AT_TARGET in repr(campaign)
 
 
 def test_a_campaign_of_an_earlier_version_is_taken_up(campaign, tmp_path):
@@ -206,7 +207,7 @@ def test_it_says_where_it_stands(campaign):
     page = campaign._repr_html_()
     assert "<table" in page
     assert "expected_gain" in page
-    assert "A further plate is worthwhile" in page
+    assert campaign.summarize()["advice"].iloc[-1] in page
     assert ", ".join(campaign.pending) in page
     campaign.mark_failed(["B2M"], reason="<b>")
     assert ">B2M</td>" in campaign._repr_html_()
@@ -217,7 +218,7 @@ def test_the_report_of_a_campaign_shows_its_plate(campaign, tmp_path):
     plate = campaign.propose(3, 200)
     page = npt.report(campaign.adata, tmp_path / "plate.html").read_text(encoding="utf-8")
     names = ", ".join(plate["perturbation"][:3])
-    assert f"Perturb {names} next, in 200 cells" in page
+    assert f"The plan has {names} in 200 cells" in page
 
 
 def test_what_a_notebook_shows_is_text(campaign, monkeypatch):
@@ -309,7 +310,7 @@ def test_the_targets_own_perturbation_is_neither_proposed_nor_the_best(screen, g
     campaign = npt.Campaign(screen, "CDK4", learn=given, plan=options)
     ranked = set(campaign.adata.uns["design"]["ranking"]["perturbation"])
     assert ranked == {"B2M", "CD59", "CD58", "CDK4+B2M", "control"}
-    assert "CDK4" not in campaign.adata.uns["plan_cells"]["stopping"]["candidates"]
+    assert "CDK4" not in campaign.adata.uns["design"]["advice"]["candidates"]
     assert campaign.summarize()["best"].iloc[0] != "CDK4"
     campaign.mark_pending(["CDK4"])  # more cells of the target: no candidate, and no error
     plate = campaign.propose(4, 400)
@@ -328,7 +329,7 @@ def test_what_is_excluded_is_in_no_ranking_and_no_stopping_rule(screen, target, 
         campaign = npt.Campaign(screen, target, learn=given, plan=plan)
         ranked = set(campaign.adata.uns["design"]["ranking"]["perturbation"])
         assert ranked == {"CD59", "CD58", "control"}
-        assert set(campaign.adata.uns["plan_cells"]["stopping"]["candidates"]) == {"CD59", "CD58"}
+        assert set(campaign.adata.uns["design"]["advice"]["candidates"]) == {"CD59", "CD58"}
         plate = campaign.propose(4, 400)
         assert set(plate["perturbation"]) == {"CD59", "CD58", "control"}
     plan = {"candidates": ["B2M"], "constraints": {"exclude": ["B2M"]}}
@@ -340,7 +341,7 @@ def test_a_combination_that_failed_is_not_proposed_again(parts, target, given):
     plan = {"candidates": ["B2M", "CD59", "CD58"], "constraints": {"max_combination": 2}}
     campaign = npt.Campaign(parts[0], target, learn=given, plan=plan)
     campaign.mark_failed(["B2M+CD59"])
-    plate = campaign.propose(8, 800)
+    plate = campaign.propose(8, 800, strategy="explore")
     assert "B2M+CD58" in set(plate["perturbation"])
     assert "B2M+CD59" not in set(plate["perturbation"])
 

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 def fitted(campaign):
     """Graph, posterior and what was found, without times."""
     uns = campaign.adata.uns
-    return {name: uns[name] for name in ("dag", "dag_blr", "design", "plan_cells")}
+    return {name: uns[name] for name in ("dag", "dag_blr", "design")}
 
 
 def labelled(adata, *names):

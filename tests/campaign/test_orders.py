@@ -79,7 +79,7 @@ def test_what_failed_is_not_proposed(campaign):
 @pytest.mark.slow
 def test_what_failed_is_not_made_up_again(parts, target, given):
     campaign = started(parts, target, given, candidates=["B2M", "CD59"], max_combination=2)
-    assert ONE in set(campaign.propose(3, 300)["perturbation"])
+    assert ONE in set(campaign.propose(3, 300, strategy="explore")["perturbation"])
     campaign.mark_failed([TURNED])
     assert campaign.failed == {ONE: ""}
     campaign.mark_failed(["B2M"])

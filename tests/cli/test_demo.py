@@ -46,7 +46,7 @@ def test_demo_finds_the_unseen_knockout_and_writes_everything(tmp_path, capsys):
     assert hidden not in set(adata.obs["perturbation"])
     nearest = ranking.loc[ranking["state_distance"].idxmin(), "perturbation"]
     assert nearest == hidden
-    assert f"test {ranking['perturbation'].iloc[0]} next" in printed.out
+    assert adata.uns["design"]["advice"]["words"] in printed.out.splitlines()
     for step in ("Learning", "Fitting", "Ranking", "Judging", "Writing"):
         assert step in printed.err
     assert len(ranking) == 36

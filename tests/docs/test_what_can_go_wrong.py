@@ -201,9 +201,6 @@ def troubles(fitted, folder):
         lambda: lacking[0].observe(lacking[1][:, 1:].copy(), batch="same"),
         lambda: saved_by_another(folder),
         lambda: npt.report(screen(), folder / "page.html"),
-        lambda: npt.tl.design_interventions(
-            fitted.copy(), npt.Target(state=FIRST, own_genes="include"), candidates=[SECOND, THIRD]
-        ),
         lambda: fit(in_a_batch_of_its_own()),  # the fit warns, as the search did
         lambda: fit(in_a_batch_of_its_own()),
     ]

@@ -23,7 +23,7 @@ def _acquisition(ax):
     """Return the lengths of the bars of the acquisition, and check that each bears its number."""
     lengths, numbers = [bar.get_width() for bar in ax.patches], [t.get_text() for t in ax.texts]
     decimals = len(numbers[0].partition(".")[2])
-    assert numbers == [f"{length:.{decimals}f}" for length in lengths]
+    assert [number.rstrip("%") for number in numbers] == [f"{x:.{decimals}f}" for x in lengths]
     assert decimals == 3 or len(set(numbers)) == len(set(lengths))
     return lengths
 

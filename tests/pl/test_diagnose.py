@@ -99,7 +99,7 @@ def test_the_largest_possible_correlation_is_drawn_where_it_can_be_measured(many
 
 def test_negative_controls_are_drawn_against_a_normal(designed):
     stored = designed.uns["diagnosis"]
-    ax = diagnose(designed, show=False)[6]
+    ax = diagnose(designed, panel="checks", show=False)[3]
     np.testing.assert_allclose(offsets_of(ax)[:, 1], np.sort(stored["null_z"].ravel()))
     z = np.random.default_rng(0).normal(size=(5, 2000)) * 1.5
     ax = plt.figure().add_subplot()
@@ -135,18 +135,18 @@ def points(ax):
 
 def test_predictors_shares_and_coverage(designed):
     stored = designed.uns["diagnosis"]
-    axes = diagnose(designed, show=False)
+    axes = diagnose(designed, panel="checks", show=False)
     predictors = stored["predictors"]
-    np.testing.assert_allclose(points(axes[3]), predictors["error_to_no_effect"])
-    names = [t.get_text() for t in axes[3].get_yticklabels()]
+    np.testing.assert_allclose(points(axes[0]), predictors["error_to_no_effect"])
+    names = [t.get_text() for t in axes[0].get_yticklabels()]
     assert names[0] == f"graph ({predictors['weight'][0]:.2f})"
     assert names[-1] == "all together"
     value = stored["summary"].set_index(["part", "quantity"])["value"]
     shares = [value["shrinkage", f"error_to_{name}"] for name in ("raw_means", "no_effect")]
-    np.testing.assert_allclose(points(axes[4]), shares)
+    np.testing.assert_allclose(points(axes[1]), shares)
     covered = [100 * value[part, "coverage_90"] for part in ("shrinkage", "unseen perturbations")]
-    np.testing.assert_allclose(points(axes[5]), covered)
-    assert [t.get_text() for t in axes[5].get_yticklabels()] == ["cells", "perturbations"]
+    np.testing.assert_allclose(points(axes[2]), covered)
+    assert [t.get_text() for t in axes[2].get_yticklabels()] == ["cells", "perturbations"]
 
 
 @pytest.mark.slow
@@ -154,7 +154,8 @@ def test_values_without_a_standard_error_are_open(designed):
     summary = designed.uns["diagnosis"]["summary"]
     summary["standard_error"] = np.where(summary["quantity"] == "error_to_raw_means", np.nan, 0.1)
     faces = [
-        to_hex(c[0].get_markerfacecolor()) for c in diagnose(designed, show=False)[4].containers
+        to_hex(c[0].get_markerfacecolor())
+        for c in diagnose(designed, panel="checks", show=False)[1].containers
     ]
     assert faces[0] == "#ffffff"  # over the cells' means
     assert faces[1] != "#ffffff"
@@ -171,12 +172,13 @@ def test_the_verdict_is_one_line_and_units_are_on_the_axes(designed):
     )
     assert "expression²" in axes[0].get_xlabel()
     assert "log-normalised" in axes[2].get_xlabel()
-    assert "%" in axes[5].get_xlabel()
+    assert "%" in diagnose(designed, panel="checks", show=False)[2].get_xlabel()
 
 
 @pytest.mark.slow
-def test_texts_do_not_overlap(many, overlaps, tick_labels):
-    figure = diagnose(many, return_fig=True)
+@pytest.mark.parametrize("panel", ["perturbations", "checks"])
+def test_texts_do_not_overlap(panel, many, overlaps, tick_labels):
+    figure = diagnose(many, panel=panel, return_fig=True)
     figure.canvas.draw()
     texts = [figure._suptitle]
     for ax in figure.axes:
@@ -184,7 +186,11 @@ def test_texts_do_not_overlap(many, overlaps, tick_labels):
         texts += tick_labels(ax.xaxis) + (tick_labels(ax.yaxis) if ax.yaxis.label else [])
         if ax.get_legend():
             texts += ax.get_legend().get_texts()
-    hidden = {id(t) for ax in figure.axes[1:3] for t in ax.get_yticklabels()}
+    rows = figure.axes[1:] if panel == "perturbations" else []
+    hidden = {id(t) for ax in rows for t in ax.get_yticklabels()}
+    assert not any(
+        "\n" in label.get_text() for label in texts if label in tick_labels(figure.axes[0].yaxis)
+    )
     assert not overlaps([t for t in texts if id(t) not in hidden], figure)
 
 

@@ -9,18 +9,19 @@ import nextpert as npt
 
 def with_results(adata, target):
     """Write every result that a report shows."""
+    state, target = target, npt.Target(state=target, own_genes="include")  # else little is left
     weights = adata.uns["truth"]["weights"].T
     npt.tl.learn_dag(adata, method="given", dag=weights)
     npt.tl.fit_dag_blr(adata)
     npt.tl.perturbation_effects(adata)
-    npt.tl.target_distances(adata, target)
+    npt.tl.target_distances(adata, state)
     npt.tl.design_interventions(adata, target, candidates="genes", n_samples=200)
     npt.tl.plan_screen(adata, target, candidates="genes", n_perturbations=3, n_cells=400)
     npt.tl.plan_cells(adata, target)
     npt.tl.cpca(adata, alpha=1.0)
     npt.tl.diagnose(adata)
     npt.tl.replay_design(
-        adata, strategies=["exploit"], n_perturbations=2, n_rounds=2, n_repeats=2, targets=[target]
+        adata, strategies=["exploit"], n_perturbations=2, n_rounds=2, n_repeats=2, targets=[state]
     )
     return adata
 

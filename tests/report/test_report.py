@@ -23,6 +23,7 @@ import nextpert as npt
 from nextpert._adata.stored import with_format
 from nextpert._report.judged import diagnosis_section
 from nextpert._report.results import KINDS
+from nextpert.core.design.stopping import ORDER
 
 pytestmark = pytest.mark.brief_chain
 
@@ -90,12 +91,11 @@ def test_sections_stand_in_order_with_the_verdict_first(page):
 
 @pytest.mark.slow
 def test_the_verdict_says_what_to_do_and_how_far_to_trust_it(adata, seen):
-    said, plan = words(seen), adata.uns["plan"]
-    names = plan["plate"]["perturbation"].tolist()[:3]
-    assert f"erturb {', '.join(names)} next, in 400 cells, " in said
+    said, advice = words(seen), adata.uns["plan"]["advice"]["words"]
+    assert said.count(advice) == 2  # as the verdict, and as the first step
     level = {"trust": "Trust", "care": "Trust with care", "do not trust": "Do not trust"}
     assert level[adata.uns["diagnosis"]["level"]] in said
-    assert said.index("erturb ") < said.index("Target: ")
+    assert said.index(advice) < said.index("Target: ")
 
 
 @pytest.mark.slow
@@ -128,13 +128,17 @@ def test_a_pooled_screen_has_no_wells(adata, seen):
     assert "map" not in seen.tables
     assert "Well" not in seen.tables["plate-table"][0]
     said = words(seen)
-    said = said[said.index("erturb ") : said.index("Unbiased distances of the cells")]
+    said = said[
+        said.index(adata.uns["plan"]["advice"]["words"]) : said.index(
+            "Unbiased distances of the cells"
+        )
+    ]
     assert not re.search(r"\b(wells?|plates?)\b", said)
 
 
 @pytest.mark.slow
 def test_every_well_is_on_the_map_once(adata, tmp_path):
-    target = adata.uns["plan"]["params"]["target"]
+    target = adata.uns["plan"]["params"]["target"].split(";")[0]
     npt.tl.plan_screen(
         adata,
         target,
@@ -164,7 +168,7 @@ def test_a_well_has_the_distance_that_chose_it(adata, seen):
 
 
 def test_no_section_recommends_the_perturbation_whose_state_is_the_target(adata, seen):
-    target = adata.uns["plan"]["params"]["target"]
+    target = adata.uns["plan"]["params"]["target"].split(";")[0]
     for name in ("plate-table", "ranking-table"):
         head, *rows = ([cell.strip() for cell in row] for row in seen.tables[name])
         assert target not in [row[head.index("Perturbation")] for row in rows]
@@ -173,7 +177,7 @@ def test_no_section_recommends_the_perturbation_whose_state_is_the_target(adata,
 
 @pytest.mark.parametrize(("form", "shape"), [(8, (9, 2)), (96, (9, 13)), (384, (17, 25))])
 def test_maps_of_every_format(adata, tmp_path, form, shape):
-    target = adata.uns["plan"]["params"]["target"]
+    target = adata.uns["plan"]["params"]["target"].split(";")[0]
     npt.tl.plan_screen(
         adata,
         target,
@@ -358,9 +362,10 @@ def test_names_are_text_wherever_they_stand(adata, tmp_path):
 def test_no_name_turns_the_direction_of_the_verdict(adata, tmp_path):
     turned = "MYC\u202e"
     adata.uns["plan"]["plate"].loc[0, "perturbation"] = turned
+    adata.uns["plan"]["advice"]["kind"] = ORDER
     text = read(npt.report(adata, tmp_path / "page.html", title=turned, command=turned))
     assert not re.search("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]", text)
-    assert "erturb MYC\\u202e" in words(Page(text))
+    assert "The plan has MYC\\u202e" in words(Page(text))
     assert Page(text).tables["plate-table"][1][0] == "MYC\\u202e"
 
 

@@ -13,6 +13,7 @@ from nextpert._report.measured import distances_section
 from nextpert._report.planned import plan_section, steps_section
 from nextpert._report.results import keys_of, read_all
 from nextpert._report.verdict import verdict_of
+from nextpert.core.design.stopping import CONFIRM, KINDS, MEASURE, ORDER
 
 
 @pytest.fixture
@@ -25,35 +26,33 @@ def only(found, *names):
 
 
 def test_of_a_plate(found):
-    summary, params = found["plan"]["summary"], found["plan"]["params"]
-    summary |= {"probability_contains_best": 0.614, "probability_contains_better": 0.97}
-    summary |= {"n_cells": 2400, "n_controls": 300}
+    plan = found["plan"]
+    summary, params = plan["summary"], plan["params"]
+    summary |= {"probability_contains_best": 0.614, "if_effects_add_up": 0}
+    summary |= {"n_cells": 2400, "n_controls": 300, "n_not_admitted": 196}
     params |= {"n_candidates": 1234, "target": "memory"}
-    found["plan"]["plate"]["perturbation"] = ["A", "B", "C", "NT"]
+    plan["plate"]["perturbation"] = ["A", "B", "C", "NT"]
+    plan["advice"] |= {"kind": ORDER, "words": "Order a plan."}
     assert verdict_of(only(found, "plan")).next == (
-        "Perturb A, B, C next, in 2,400 cells, 300 of them controls. With probability 61%, the "
-        "nearest of 1,234 candidates to memory is among them."
+        "Order a plan. The plan has A, B, C in 2,400 cells, 300 of them controls; with probability "
+        "61%, the nearest of 1,234 candidates to memory is among them."
     )
-    summary["probability_contains_better"] = 0.63
-    doubt = "Only with probability 63% is one of them closer to memory than the control."
-    told = only(found, "plan")
-    assert verdict_of(told).next.endswith(f" is among them. {doubt}")
-    assert doubt in plan_section(told).words
+    words = plan_section(only(found, "plan")).words
+    assert words[1].startswith("196 untested combinations are no candidates")
+    summary["if_effects_add_up"] = 1
+    sure = "ith probability 61%, if effects add up, the nearest of 1,234 candidates to memory is"
+    assert f"w{sure} among them." in verdict_of(only(found, "plan")).next
+    assert f"W{sure} among them." in plan_section(only(found, "plan")).words[0]
 
 
-def test_of_a_ranking(found):
-    ranking = found["design"]["ranking"]
-    ranking.loc[0, ["perturbation", "probability_best", "relative_distance"]] = ["A", 0.3, 0.25]
-    found["design"]["params"]["target"] = "memory"
-    assert verdict_of(only(found, "design")).next == (
-        f"Perturb A next: of {len(ranking) - 1} candidates it is, with probability 30%, the "
-        "nearest to memory, and is predicted at 25% of the control's distance."
-    )
-    ranking["relative_distance"] = np.nan  # the control is there already
-    told = verdict_of(only(found, "design"))
-    assert told.next.endswith("the nearest to memory.")
-    start = "The control cannot be distinguished from memory"
-    assert any(note.startswith(start) for note in told.notes)
+def test_the_advice_is_that_of_the_plan_and_of_what_else_has_one(found):
+    for name in ("plan", "plan_cells", "design"):
+        found[name]["advice"] |= {"kind": CONFIRM, "words": f"By {name}."}
+    for name in ("plan", "plan_cells", "design"):
+        assert verdict_of(found).next == f"By {name}."
+        assert steps(found) == [f"By {name}."]
+        del found[name]
+    assert "significant effect" in verdict_of(found).next
 
 
 def test_of_effects_alone(found):
@@ -63,36 +62,6 @@ def test_of_effects_alone(found):
     said = verdict_of(only(found, "perturbation_effects")).next
     assert said.startswith(f"1 of {len(lfsr)} perturbations have a significant effect.")
     assert said.endswith("run tl.plan_screen.")
-
-
-def test_that_one_may_stop_comes_first(found):
-    stopping = found["plan_cells"]["stopping"]
-    stopping |= {"advice": "go on", "stop": 0}
-    assert "stop" not in verdict_of(found).next
-    stopping |= {"advice": "stop", "stop": 1, "best_known": "A", "good_enough": 0.97}
-    stopping["relative_distance"] = 0.3
-    n = len(stopping["candidates"])
-    target = found["plan_cells"]["params"]["target"]
-    start = (
-        f"You can stop here. With probability 97%, none of the {n} candidates is closer to "
-        f"{target} than A by more than 10% of the control's distance."
-    )
-    assert verdict_of(found).next.startswith(f"{start} If you go on, perturb ")
-    assert verdict_of(only(found, "plan_cells")).next.strip() == start
-
-
-def test_that_nothing_differs_comes_first(found):
-    stopping = found["plan_cells"]["stopping"]
-    stopping |= {"advice": "no difference", "n_untested": 20, "n_perturbations": 8, "n_cells": 25}
-    assert verdict_of(found).next.startswith(
-        "No perturbation can be distinguished from the others, so the gain of a further plate of "
-        "the same kind (8 perturbations, 25 cells each) cannot be estimated. Use more cells per "
-        "perturbation, or test the 20 untested candidates. If you go on, perturb "
-    )
-    stopping |= {"advice": "at target"}
-    assert verdict_of(found).next.startswith("The control cannot be distinguished from ")
-    del stopping["advice"]  # results of an earlier version
-    assert verdict_of(found).next.startswith("Perturb ")
 
 
 @pytest.mark.parametrize("level", ["trust", "care", "do not trust"])
@@ -161,10 +130,15 @@ def test_two_targets_are_told(found):
     assert any("different targets" in note for note in verdict_of(found).notes)
 
 
-def test_candidates_that_do_harm_are_told(found):
-    found["design"]["ranking"].loc[0, "relative_distance"] = 1.4
-    found["design"]["ranking"].loc[1:, "relative_distance"] = 1.5
-    assert any("than the control" in note for note in verdict_of(found).notes)
+def test_pairs_of_measured_members_are_not_judged_as_unseen_singles(found):
+    plate, fit = found["plan"]["plate"], found["dag_blr"]
+    assert fit["params"]["separator"] == "+"
+    one, two = fit["environments"]["perturbation"].astype(str)[:2]
+    plate["n_cells_seen"] = 30
+    plate.loc[0, ["perturbation", "n_cells_seen"]] = [f"{one}+{two}", 0]
+    assert not any("no cells yet" in note for note in verdict_of(found).notes)
+    plate.loc[0, "perturbation"] = f"{one}+NEW"
+    assert any("no cells yet" in note for note in verdict_of(found).notes)
 
 
 def test_guides_that_are_not_declared_come_first(found):
@@ -220,12 +194,13 @@ def planned(found):
         ("C", "single guide", "existing", 2), ("NT", "control", "existing", 1),
     )  # fmt: skip
     found["plan"]["summary"] |= {"n_cells": 400, "n_controls": 98}
-    found["plan_cells"]["stopping"] |= {"advice": "go on", "stop": 0}
+    found["plan"]["advice"] |= {"kind": ORDER, "words": "Order a plan."}
     return found
 
 
 def test_steps_say_what_to_order_and_how_many_guides_and_cells(planned):
-    order, profile, again = steps(planned)
+    advice, order, profile, again = steps(planned)
+    assert advice == "Order a plan."
     assert order == (
         "Design and order 6 single guides: 3 for each of A, B. Reuse 2 single guides of this "
         "screen, for C."
@@ -233,8 +208,8 @@ def test_steps_say_what_to_order_and_how_many_guides_and_cells(planned):
     assert profile.startswith("Profile 400 cells: 100 to 101 of each perturbation and 98 controls")
     assert "Campaign.observe" in again
     planned["plan"]["constructs"] = REUSED
-    assert steps(planned)[0] == (
-        "Order nothing: reuse 8 single guides of this screen: 2 to 3 for each of A, B, C."
+    assert steps(planned)[1] == (
+        "Order no guides: reuse 8 single guides of this screen: 2 to 3 for each of A, B, C."
     )
 
 
@@ -246,7 +221,7 @@ def test_steps_say_what_to_clone_and_what_to_design(planned):
         ("C+E", "dual guide", "existing", 1),
         ("C+D+E", "3 guides", "clone", 1), ("NT", "control", "existing", 1),
     )  # fmt: skip
-    assert steps(planned)[0] == (
+    assert steps(planned)[1] == (
         "Design and order 7 dual-guide constructs with new guides of A, B: 3 to 4 for each of A+C, "
         "A+B. Design and order 1 single guide, for F. "
         "Clone 8 dual-guide constructs of guides of this screen: 4 for each of C+D, D+E. "
@@ -262,49 +237,32 @@ def test_steps_order_further_guides_where_cells_alone_do_not_suffice(planned):
     table.loc[[0, 1], "perturbation"] = ["A", "C"]
     table.loc[0, ["cells_to_distinguish", "guides_to_distinguish"]] = [np.inf, 8.0]
     stored["noise"]["n_guides"] = 4.0
-    assert steps(planned)[0].startswith("Design and order 6")  # A is new: what is ordered is open
+    assert steps(planned)[1].startswith("Design and order 6")  # A is new: what is ordered is open
     planned["plan"]["plate"]["n_cells_seen"] = 40
     planned["plan"]["constructs"] = REUSED
-    assert steps(planned)[0] == (
+    assert steps(planned)[1] == (
         "Order 4 further guides for each of A and C: with 4 guides, no number of cells "
         "distinguishes them; 8 guides suffice. Reuse 8 single guides of this screen: 2 to 3 for "
         "each of A, B, C."
     )
     for cells, guides in ((20.0, 8.0), (np.inf, np.inf)):
         table.loc[0, ["cells_to_distinguish", "guides_to_distinguish"]] = [cells, guides]
-        assert steps(planned)[0].startswith("Order nothing")
+        assert steps(planned)[1].startswith("Order no guides")
 
 
-def test_steps_if_one_can_stop(planned):
-    stored = planned["plan_cells"]
-    name = str(stored["distances"]["perturbation"].iloc[0])
-    stored["stopping"] |= {"advice": "stop", "stop": 1, "best_known": name}
-    stored["distances"].loc[0, "cells_needed"], stored["noise"]["n_guides"] = 1234.0, 4.0
-    stop, confirm, order, *_ = steps(planned)
-    assert stop.startswith("You can stop: no further round is needed")
-    assert f"Confirm {name} in an independent experiment" in confirm
-    assert "with 4 guides and at least 1,234 cells" in confirm
-    assert order.startswith("If you go on nevertheless, design and order 6")
-    stored["distances"].loc[0, "cells_needed"] = np.inf
-    assert steps(planned)[1].endswith("guides.")
-    assert len(steps(only(planned, "plan_cells"))) == 2
-
-
-@pytest.mark.parametrize(
-    ("advice", "said"), [("no difference", "more cells per perturbation"), ("at target", "check")]
-)
-def test_steps_before_ordering(planned, advice, said):
-    planned["plan_cells"]["stopping"] |= {"advice": advice}
-    first, order, *_ = steps(planned)
-    assert first.startswith("Before ordering")
-    assert said in first
-    assert order.startswith("If you go on nevertheless, design and order")
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_are_those_of_the_plan_only_where_it_is_to_be_ordered(planned, kind):
+    planned["plan"]["advice"] |= {"kind": kind}
+    assert len(steps(planned)) == {ORDER: 4, MEASURE: 2}.get(kind, 1)
 
 
 def test_steps_without_a_plan(found):
-    first = found["design"]["ranking"]["perturbation"].iloc[0]
-    (step,) = steps(only(found, "design"))
-    assert f"with {first} first: run tl.plan_screen" in step
+    found["design"]["advice"] |= {"kind": ORDER, "words": "Order a plan."}
+    advice, step = steps(only(found, "design"))
+    assert advice == "Order a plan."
+    assert "run tl.plan_screen" in step
+    found["design"]["advice"] |= {"kind": CONFIRM}
+    assert steps(only(found, "design")) == ["Order a plan."]
     assert steps(only(found, "perturbation_effects")) == []
 
 

@@ -90,7 +90,7 @@ def test_a_plan_says_what_to_make(small_screen, edges):
     npt.tl.fit_dag_blr(small_screen, guide_key="guide")
     npt.tl.plan_screen(
         small_screen, "MYC+OXR1", candidates=["MYC", "OXR1", "HS2", "MYC+HS2", "CPQ", "STK3"],
-        n_perturbations=6, n_cells=700,
+        n_perturbations=6, n_cells=700, constraints={"include": ["MYC+HS2"]},
     )  # fmt: skip
     plate, order = npt.get.plan_df(small_screen), npt.get.order_df(small_screen)
     assert order["n_cells"].sum() == 700

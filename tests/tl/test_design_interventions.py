@@ -15,6 +15,7 @@ from nextpert._adata.effects import Interventions
 from nextpert.core.design.distances import RankedDistance
 from nextpert.core.design.goal import Goal
 from nextpert.tl._design_interventions.candidates import CandidateSet
+from nextpert.tl._design_interventions.combinations import Admission
 from nextpert.tl._design_interventions.tables import candidates_of, nothing_of, ranking_table
 from nextpert.tl._design_interventions.target import Wanted, read_target
 
@@ -25,7 +26,8 @@ COLUMNS = [
     "acquisition", "variance_reduction", "state_distance", "predicted_distance",
     "predicted_distance_sd", "mean_distance", "predicted_low", "predicted_high",
     "relative_distance", "probability_best", "probability_better", "expected_gap",
-    "measured_distance", "data_weight", "n_cells_seen", "is_control",
+    "measured_distance", "data_weight", "n_cells_seen", "probability_nearer_than_members",
+    "probability_nearer_than_measured", "members_without_effect", "is_control",
 ]  # fmt: skip
 
 
@@ -270,7 +272,8 @@ def test_first_choice_is_logged(fitted, caplog):
     with caplog.at_level(logging.INFO, logger="nextpert"):
         table = ranking(fitted, "MYC")
     text = caplog.text
-    assert f"test {table.iloc[0]['perturbation']} next" in text
+    assert f"{table.iloc[0]['perturbation']} is the first by " in text
+    assert fitted.uns["design"]["advice"]["words"] in text
     assert "Round 1: of 4 candidates towards MYC" in text
 
 
@@ -283,7 +286,8 @@ def test_equals_are_ordered_by_predicted_distance(fitted):
     values, removed = np.array([1.0, 0.0, 1.0, 1.0]), np.array([0.5, 0.6, 0.5, 0.5])
     goal = Goal.point(np.zeros(8))
     target = Wanted("goal", goal, goal)
-    table, order = ranking_table(candidates, values, removed, distance, target, fit)
+    admission = Admission(np.ones(4, bool), mean[:4], mean[:4], [""] * 4, adds_up=False)
+    table, order = ranking_table(candidates, values, removed, distance, admission, target, fit)
     table = candidates_of(table)
     assert table["perturbation"].tolist() == ["b", "c", "d", "a"]
     assert order.tolist() == [1, 2, 3, 0]

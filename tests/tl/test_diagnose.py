@@ -102,7 +102,7 @@ def test_a_gene_that_hardly_any_cell_expresses_is_judged_like_the_others(screen)
 def test_the_model_is_trusted_where_it_is_right(trusted):
     found = trusted.uns["diagnosis"]
     assert found["level"] == "trust"
-    assert found["verdict"].startswith("Trust the model here. ")
+    assert found["verdict"].startswith("Trust the model here.\n")
     assert set(levels(found).values()) == {"trust"}
     assert set(found["summary"]["passed"]) == {"yes", ""}
     value = values(found)

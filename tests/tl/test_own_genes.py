@@ -14,6 +14,7 @@ from nextpert._adata import posterior_from
 from nextpert._adata.arguments import in_mappings
 from nextpert.core.design.distances import ranked_distance
 from nextpert.core.design.goal import Goal
+from nextpert.core.design.stopping import AT_TARGET, draw_plate
 from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.own_genes import without_own_genes
 from nextpert.tl._design_interventions.target import read_target
@@ -93,11 +94,16 @@ def test_distances_and_probabilities_are_those_of_loops_over_draws(fitted, caplo
     np.testing.assert_allclose(found["relative_distance"], median, rtol=0.04)
     mean = relative.mean(axis=0) * first.mean()
     np.testing.assert_allclose(found["mean_distance"], mean, rtol=0.03)
-    nearest = np.bincount(relative.argmin(axis=1), minlength=len(names)) / len(relative)
+    nearest = np.bincount(relative[:, :-1].argmin(axis=1), minlength=len(names)) / len(relative)
     np.testing.assert_allclose(found["probability_best"], nearest, atol=0.04)
     nearer = (distance < control).mean(axis=0)
     np.testing.assert_allclose(found["probability_better"], nearer, atol=0.04)
     assert np.sort(nearest)[-2] > 0.05
+    # A+C is no candidate to find the best: members and best are compared without own genes, too.
+    over = [(relative[:, 5] < relative[:, some].min(axis=1)).mean() for some in ([0, 2], [0])]
+    assert min(over) < 0.5
+    columns = ["probability_nearer_than_members", "probability_nearer_than_measured"]
+    np.testing.assert_allclose(found.loc["A+C", columns].astype(float), over, atol=0.04)
     assert found["genes_left_out"].tolist() == [
         "T, A", "T, B", "T, C", "T, S", "T, A, B", "T, A, C"
     ]  # fmt: skip
@@ -111,6 +117,9 @@ def test_distances_and_probabilities_are_those_of_loops_over_draws(fitted, caplo
     words = "without T and the target genes of each candidate"
     assert f"Distances to T are measured {words}" in caplog.text
     assert fitted.uns["design"]["params"]["genes_left_out"] == words
+    # Members that are no candidates.
+    alone = ranking(fitted, candidates=["A+C", "S"]).loc["A+C", columns].astype(float)
+    assert alone.iloc[0] == pytest.approx(over[0], abs=0.06)
 
 
 def test_cells_are_measured_by_the_same_genes(fitted):
@@ -129,13 +138,7 @@ def test_cells_are_measured_by_the_same_genes(fitted):
     rows = fitted.uns["plan_cells"]["distances"].set_index("perturbation")
     assert "Q" not in rows.index
     assert rows.loc["A", "distance"] == pytest.approx(wanted, rel=0.05)
-    assert fitted.uns["plan_cells"]["stopping"]["candidates"].tolist() == [
-        "A",
-        "A+B",
-        "B",
-        "C",
-        "S",
-    ]
+    assert fitted.uns["plan_cells"]["advice"]["candidates"].tolist() == ["A", "A+B", "B", "C", "S"]
 
 
 @pytest.mark.parametrize("state", ["T", ["T", "A"]])
@@ -197,9 +200,9 @@ def test_every_kind_of_distance_leaves_own_genes_out(fitted):
 def test_a_target_that_differs_in_its_own_gene_alone_is_told(fitted, caplog):
     with caplog.at_level(logging.WARNING, logger="nextpert"):
         ranking(fitted, "S")
-    assert "The control cannot be distinguished from S without S and the target" in caplog.text
+    assert "S cannot be distinguished from the control without S and the target" in caplog.text
     npt.tl.plan_cells(fitted, "S")
-    assert fitted.uns["plan_cells"]["stopping"]["advice"] == "at target"
+    assert fitted.uns["plan_cells"]["advice"]["kind"] == AT_TARGET
     caplog.clear()
     with caplog.at_level(logging.WARNING, logger="nextpert"):
         ranking(fitted, npt.Target(state="S", own_genes="include"))
@@ -277,3 +280,36 @@ def test_candidates_in_pieces_are_the_same(fitted):
     x = np.random.default_rng(0).normal(3, 1, (4, len(GENES)))
     each = [wanted.goal.rows([j]).distance(x[[j]])[0] for j in range(4)]
     np.testing.assert_allclose(wanted.goal.distance(x), each)
+
+
+def test_the_advice_on_a_plan_with_pairs_is_that_on_those_admitted(fitted):
+    npt.tl.plan_screen(fitted, "T", n_perturbations=4, constraints={"max_combination": 2})
+    plan = fitted.uns["plan"]
+    assert plan["summary"]["n_not_admitted"] > 0
+    said = plan["advice"]
+    assert len(said["candidates"]) == plan["params"]["n_candidates"]
+    npt.tl.design_interventions(fitted, "T", candidates=said["candidates"].tolist())
+    other = fitted.uns["design"]["advice"]
+    assert other["candidates"].tolist() == said["candidates"].tolist()
+    assert (other["kind"], other["best_known"]) == (said["kind"], said["best_known"])
+    for name in ("good_enough", "relative_gain", "relative_distance"):
+        assert other[name] == pytest.approx(said[name], abs=0.06)
+    by_name = fitted.uns["design"]["ranking"].set_index("perturbation")["relative_distance"]
+    assert said["relative_distance"] == pytest.approx(by_name[said["best_known"]], abs=0.06)
+
+
+def test_the_gain_of_a_plan_leaves_the_same_genes_out(fitted, monkeypatch):
+    seen = []
+
+    def draw(states, goal, candidates, **options):
+        seen.append((goal.own.left_out.toarray(), candidates))
+        return draw_plate(states, goal, candidates, **options)
+
+    monkeypatch.setattr("nextpert.tl._advice.draw_plate", draw)
+    npt.tl.plan_screen(fitted, "T", n_perturbations=4, constraints={"max_combination": 2})
+    names = fitted.uns["plan"]["advice"]["candidates"].tolist()
+    for left_out, candidates in seen:
+        for row, j in zip(left_out, [*candidates, None], strict=True):
+            own = () if j is None else names[j].split("+")
+            assert {GENES[i] for i in np.flatnonzero(row)} == set(own)
+    assert seen

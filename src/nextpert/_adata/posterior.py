@@ -172,7 +172,9 @@ class FittedPosterior:
     posterior: DagBlr = _posterior()
     control_mean: Array = array("n_nodes")
     n_control_cells: int = array(whole=True, least=0)
-    environments: pd.DataFrame = table("n_perturbations", "perturbation", "n_cells")
+    environments: pd.DataFrame = table(
+        "n_perturbations", "perturbation", "n_cells", "q_value", "q_value_from_others"
+    )
     targets: list[list[str]] = lists("n_perturbations")
     shifts: Array = sparse("n_perturbations", "n_nodes")
     left_out: pd.DataFrame = table()

@@ -24,7 +24,7 @@ from nextpert._report.tables import (
     share,
     two_digits,
 )
-from nextpert._report.verdict import LEVELS
+from nextpert._report.verdict import LEVELS, advice_of
 from nextpert.tl._diagnose.quantities import CEILINGS
 from nextpert.tl._diagnose.verdict import ceiling_in_words
 
@@ -52,7 +52,9 @@ def cells_section(found: Found) -> Section | None:
     caption = "Perturbations, nearest first, and the cells that each needs (∞: no number suffices)"
     rows = [stored["distances"]] if "distances" in stored else []
     tables = [Table("cells", caption, above_0(x), columns, download=x, in_print=0) for x in rows]
-    return Section("cells", "Number of cells", [str(stored["verdict"])], tables=tables)
+    advice = advice_of(found).get("words")  # said above
+    words = [line for line in str(stored["verdict"]).splitlines() if line != advice]
+    return Section("cells", "Number of cells", words, tables=tables)
 
 
 def replay_section(found: Found) -> Section | None:

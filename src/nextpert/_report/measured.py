@@ -23,8 +23,8 @@ from nextpert._report.tables import (
     rate,
     share,
 )
-from nextpert._report.verdict import name_of
 from nextpert.core._shown import percent
+from nextpert.tl._advice import name_of
 from nextpert.tl._perturbation_effects.programs import ALIKE, CORRELATED, groups_alike
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def distances_section(found: Found) -> Section | None:
     unit = DISTANCES[str(params["distance"])]
     words = [
         f"Unbiased distances of the cells to {name_of(stored['target'])} ({unit}), without a "
-        f"model, over {count(len(stored['genes']))} genes."
+        f"model, over all {count(len(stored['genes']))} genes, own target genes among them."
     ]
     of_control = float(control.iloc[0]) if len(control) else float("nan")
     less = ("difference", "difference_low", "difference_high")

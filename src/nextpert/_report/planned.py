@@ -13,10 +13,11 @@ from nextpert._adata import list_names
 from nextpert._adata.target import DISTANCES
 from nextpert._report.page import Plate, Section, Well
 from nextpert._report.tables import Column, Table, count, number, share, signed
-from nextpert._report.verdict import advice_of, name_of
+from nextpert._report.verdict import advice_of, contains_best, orders_plan
 from nextpert.core._shown import percent
+from nextpert.core.design.stopping import MEASURE, ORDER
+from nextpert.tl._advice import name_of
 from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
-from nextpert.tl._plan_screen.wells import doubt_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,8 +56,9 @@ def target_section(found: Found) -> Section | None:
         return None
     params = next(iter(asked.values()))
     words = [f"Target: {params['target']}. Distances to it are {_unit(params)}."]
-    held = [*asked.values(), found.get("plan_cells", {}).get("stopping", {})]
-    without = next((str(x["genes_left_out"]) for x in held if x.get("genes_left_out")), "")
+    without = next(
+        (str(x["genes_left_out"]) for x in asked.values() if x.get("genes_left_out")), ""
+    )
     if without:
         words.append(
             f"They are measured {without}, because a perturbation's effect on its own targets does "
@@ -100,51 +102,26 @@ def _unit(params: Mapping[str, Any]) -> str:
 
 
 def steps_section(found: Found) -> Section | None:
-    """List what to order, how many guides and cells, and what to do if one can stop."""
+    """List the advice and, if it is to order the plan, how many guides and cells."""
     advice = advice_of(found)
-    steps = []
-    if advice == "stop":
-        steps += _steps_of_stopping(found)
-    elif advice == "no difference":
+    steps = [str(advice["words"])] if advice else []
+    if orders_plan(found):
+        steps += _steps_of_plan(found)
+    elif "plan" not in found and "design" in found and advice.get("kind") == ORDER:
         steps.append(
-            "Before ordering, plan more cells per perturbation (section Number of cells), or test "
-            "candidates that have no cells: no perturbation can be distinguished from the others."
+            "Plan the cells and controls of the next round: run tl.plan_screen, and write this "
+            "report again."
         )
-    elif advice == "at target":
+    if advice.get("kind") == MEASURE or orders_plan(found):
         steps.append(
-            "Before ordering, check the target: the control cannot be distinguished from it."
-        )
-    if "plan" in found:
-        steps += _steps_of_plan(found, is_optional=advice not in ("", "go on"))
-    elif "design" in found and advice != "stop":
-        first = candidates_of(found["design"]["ranking"]).iloc[0]["perturbation"]
-        steps.append(
-            f"Plan the cells and controls of the next round, with {first} first: run "
-            f"tl.plan_screen, and write this report again."
+            "Add the new cells to this screen, fit again (Campaign.observe, or tl.fit_dag_blr on "
+            "all cells), and write this report again: it states whether a further round is "
+            "worthwhile."
         )
     return Section("steps", "Next steps", steps=steps) if steps else None
 
 
-def _steps_of_stopping(found: Found) -> list[str]:
-    """Describe how to confirm the best known, with the cells that its distance needs."""
-    stored = found["plan_cells"]
-    best, target = str(stored["stopping"]["best_known"]), name_of(stored["params"]["target"])
-    steps = [f"You can stop: no further round is needed to choose a perturbation for {target}."]
-    rows = stored["distances"].set_index("perturbation") if "distances" in stored else None
-    if rows is None or best not in rows.index:
-        return steps
-    row, guides = rows.loc[best], _several(int(stored["noise"]["n_guides"]), "guide")
-    confirm = f"Confirm {best} in an independent experiment, with controls, with {guides}"
-    if np.isfinite(float(row["cells_needed"])):
-        tolerance = 100 * float(stored["params"]["tolerance"])
-        confirm += (
-            f" and at least {count(row['cells_needed'])} cells, which estimate its distance to "
-            f"{target} within ±{tolerance:g}% of the control's"
-        )
-    return [*steps, f"{confirm}."]
-
-
-def _steps_of_plan(found: Found, *, is_optional: bool) -> list[str]:
+def _steps_of_plan(found: Found) -> list[str]:
     """List what to order for the next round, how many cells, and what to do with them."""
     plan = found["plan"]
     table, summary = plan["plate"], plan["summary"]
@@ -154,21 +131,14 @@ def _steps_of_plan(found: Found, *, is_optional: bool) -> list[str]:
     if further:
         orders = [further, *orders]
     elif all(each.startswith("Reuse") for each in orders):
-        orders[0] = f"Order nothing: {orders[0][0].lower()}{orders[0][1:]}"
+        orders[0] = f"Order no guides: {orders[0][0].lower()}{orders[0][1:]}"
     order = " ".join(orders)
-    if is_optional:
-        order = f"If you go on nevertheless, {order[0].lower()}{order[1:]}"
     profile = (
         f"Profile {count(summary['n_cells'])} cells: {_range(chosen['n_cells'])} of each "
         f"perturbation and {count(summary['n_controls'])} controls, counted after guides are "
         f"assigned and cells are filtered."
     )
-    steps = [order, profile]
-    steps.append(
-        "Add the new cells to this screen, fit again (Campaign.observe, or tl.fit_dag_blr on all "
-        "cells), and write this report again: it states whether a further round is worthwhile."
-    )
-    return steps
+    return [order, profile]
 
 
 def _orders(constructs: pd.DataFrame) -> list[str]:
@@ -230,18 +200,16 @@ def plan_section(found: Found) -> Section | None:
     control = table.loc[is_control, "predicted_distance"]
     words = [
         f"{count(summary['n_cells'])} cells, {count(summary['n_controls'])} of them controls. "
-        f"The nearest of {count(params['n_candidates'])} candidates is among these with "
-        f"probability {percent(summary['probability_contains_best'])}, and they are expected "
-        f"to resolve {share(summary['variance_reduction'])} of the remaining uncertainty."
+        f"W{contains_best(plan)[1:]}. They are expected to resolve "
+        f"{share(summary['variance_reduction'])} of the remaining uncertainty."
     ]
-    doubt = doubt_in_words(float(summary["probability_contains_better"]), name_of(params["target"]))
-    if doubt:
-        words.append(doubt)
-    known = str(summary["best_known"])
-    if known:
+    if not orders_plan(found):
+        words.append("This plan is not what is advised: see the next steps.")
+    left = int(summary["n_not_admitted"])
+    if left:
         words.append(
-            f"Best measured so far: {known}, the nearest of all candidates with probability "
-            f"{percent(summary['probability_best_known'])}."
+            f"{count(left)} untested combinations are no candidates: they are not nearer than "
+            f"their members and than the best measured perturbation with probability above 0.5."
         )
     pending = plan["pending"]
     if len(pending):
@@ -260,6 +228,7 @@ def plan_section(found: Found) -> Section | None:
         Column("Cells so far", "n_cells_seen", count),
         *([Column("Strategy", "strategy", on_paper=False)] if len(chose) > 1 else []),
         Column("P(nearest)", "probability_best", percent, on_paper=False),
+        *_of_combinations(table),
         Column("State distance", "state_distance", number, on_paper=False),
         Column(
             "Predicted distance", PREDICTED,
@@ -374,6 +343,7 @@ def ranking_section(found: Found) -> Section | None:
         Column("Relative to control", "relative_distance", share),
         Column("P(nearest)", "probability_best", percent),
         Column("P(nearer than control)", "probability_better", percent),
+        *_of_combinations(ranking),
         Column("Measured distance", "measured_distance", number),
         Column("Cells so far", "n_cells_seen", count),
     ]
@@ -404,3 +374,16 @@ def _target_genes(table: pd.DataFrame) -> list[Column]:
         for label, genes in zip(labels, targets, strict=True)
     ]
     return [] if all(is_named) else [Column("Target genes", "target_genes")]
+
+
+def _of_combinations(table: pd.DataFrame) -> list[Column]:
+    """Return the columns on untested combinations, if there are some."""
+    if table["probability_nearer_than_members"].isna().all():
+        return []
+    columns = [
+        Column("P(nearer than members)", "probability_nearer_than_members", percent),
+        Column("P(nearer than measured)", "probability_nearer_than_measured", percent),
+    ]
+    if (table["members_without_effect"].astype(str) != "").any():
+        columns.append(Column("Members without effect", "members_without_effect"))
+    return columns

@@ -11,7 +11,8 @@ from nextpert._files import whole_file
 from nextpert._report import judged, measured, planned
 from nextpert._report.page import render
 from nextpert._report.results import absent, keys_of, read_all
-from nextpert._report.verdict import name_of, verdict_of
+from nextpert._report.verdict import verdict_of
+from nextpert.tl._advice import name_of
 
 if TYPE_CHECKING:
     import os
@@ -34,12 +35,12 @@ def report(
     """Write one self-contained HTML page for the lab with all results in ``adata``.
 
     The page begins with a verdict: what to do next and how reliable the analysis is. The next steps
-    follow: what to order, how many guides and cells, or how to confirm the best perturbation if you
-    can stop. Then come the target, the perturbations of the next round (with a map of wells if
-    ``plate_format`` was given), the ranking with intervals, measured distances, effects, programs,
-    the graph (as associations, unless the diagnosis supports its directions), densities, the number
-    of cells, a replay, diagnostics, and how the results were computed. Tables can be sorted,
-    searched and downloaded as csv. Missing results are listed with the function that computes them.
+    follow: the advice and, if it is to order the plan, which guides and how many cells. Then come
+    the target, the perturbations of the next round (with a map of wells if ``plate_format`` was
+    given), the ranking with intervals, measured distances, effects, programs, the graph (as
+    associations, unless the diagnosis supports its directions), densities, the number of cells, a
+    replay, diagnostics, and how the results were computed. Tables can be sorted, searched and
+    downloaded as csv. Missing results are listed with the function that computes them.
 
     The file needs no network and no other files: it can be sent by mail, or printed on two or three
     pages (with the first rows of long tables). The same ``adata`` gives the same file.

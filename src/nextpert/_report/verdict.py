@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from nextpert._adata import list_names
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.roles import role_texts
-from nextpert._report.tables import count, share
+from nextpert._report.tables import count
 from nextpert.core._shown import percent
-from nextpert.core.design.stopping import GO_ON
-from nextpert.tl._design_interventions.tables import candidates_of, farther_in_words
-from nextpert.tl._plan_cells.stop import stop_in_words
-from nextpert.tl._plan_screen.wells import doubt_in_words
+from nextpert.core.design.stopping import ORDER
+from nextpert.tl._advice import ADDS_UP, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,18 +48,6 @@ _PLAIN = {
 }
 
 
-def name_of(target: Any) -> str:
-    """Return a target's name, but not a long list of target means.
-
-    Examples
-    --------
-    >>> from nextpert._report.verdict import name_of
-    >>> name_of("STAT1"), name_of("IRF1=0.2, " * 9)
-    ('STAT1', 'the target state')
-    """
-    return str(target) if len(str(target)) <= 60 else "the target state"
-
-
 class Verdict(NamedTuple):
     """What to do next, how reliable it is, and notes."""
 
@@ -80,66 +64,54 @@ def verdict_of(found: Found) -> Verdict:
 
 
 def _next(found: Found) -> str:
-    stop = _stop(found)
-    if "plan" in found:
-        return stop + _plate(found["plan"], goes_on=bool(stop))
-    if "design" in found:
-        return stop + _first(found["design"])
-    if stop:
-        return stop
-    if "perturbation_effects" in found:
+    advice = advice_of(found)
+    said = [str(advice["words"])] if advice else []
+    if orders_plan(found):
+        said.append(_plate(found["plan"]))
+    if not said and "perturbation_effects" in found:
         stored = found["perturbation_effects"]
         n = int((stored["lfsr"] < CLEAR_SIGN).any(axis=1).sum())
-        return (
-            f"{n} of {len(stored['perturbations'])} perturbations have a significant effect. "
-            f"To plan the next round, run tl.plan_screen."
-        )
-    return "To plan the next round, run tl.plan_screen."
+        n_all = len(stored["perturbations"])
+        said.append(f"{n} of {n_all} perturbations have a significant effect.")
+    if "plan" not in found and advice.get("kind", ORDER) == ORDER:
+        said.append("To plan the next round, run tl.plan_screen.")
+    return " ".join(said)
 
 
-def advice_of(found: Found) -> str:
-    """Return the advice of ``tl.plan_cells`` on stopping; empty where there is none."""
-    stopping = found.get("plan_cells", {}).get("stopping") or {}
-    return str(stopping.get("advice", ""))
+def advice_of(found: Found) -> Mapping[str, Any]:
+    """Return the advice of the plan, or of what else has one; empty where there is none."""
+    kinds = ("plan", "plan_cells", "design")
+    return next((found[name]["advice"] for name in kinds if "advice" in found.get(name, {})), {})
 
 
-def _stop(found: Found) -> str:
-    if advice_of(found) in ("", GO_ON):
-        return ""
-    stopping, params = (found["plan_cells"][name] for name in ("stopping", "params"))
-    tolerance = float(params["tolerance"])
-    return f"{stop_in_words(stopping, name_of(params['target']), tolerance=tolerance)} "
+def orders_plan(found: Found) -> bool:
+    """Whether there is a plan, and the advice is to order it."""
+    if "plan" not in found:
+        return False
+    return advice_of(found).get("kind", ORDER) == ORDER
 
 
-def _plate(plan: Mapping[str, Any], *, goes_on: bool) -> str:
+def _plate(plan: Mapping[str, Any]) -> str:
     table, summary = plan["plate"], plan["summary"]
     names = (
         table.loc[table["strategy"].astype(str) != "control", "perturbation"].astype(str).tolist()
     )
     controls = int(summary["n_controls"])
     beside = f", {count(controls)} of them controls" if controls else ""
-    start = "If you go on, perturb" if goes_on else "Perturb"
-    target = name_of(plan["params"]["target"])
-    doubt = doubt_in_words(summary["probability_contains_better"], target)
     return (
-        f"{start} {list_names(names, limit=8)} next, in {count(summary['n_cells'])} cells{beside}. "
-        f"With probability {percent(summary['probability_contains_best'])}, the nearest of "
-        f"{count(plan['params']['n_candidates'])} candidates to "
-        f"{target} is among them.{doubt and ' '}{doubt}"
+        f"The plan has {list_names(names, limit=8)} in {count(summary['n_cells'])} cells{beside}; "
+        f"{contains_best(plan)}."
     )
 
 
-def _first(design: Mapping[str, Any]) -> str:
-    target = name_of(design["params"]["target"])
-    best = candidates_of(design["ranking"]).iloc[0]
-    said = (
-        f"Perturb {best['perturbation']} next: of {len(design['ranking']) - 1} candidates it is, "
-        f"with probability {percent(best['probability_best'])}, the nearest to {target}"
+def contains_best(plan: Mapping[str, Any]) -> str:
+    """Return how probably a plan contains the nearest candidate."""
+    summary, params = plan["summary"], plan["params"]
+    return (
+        f"with probability {percent(summary['probability_contains_best'])}"
+        f"{ADDS_UP * int(summary['if_effects_add_up'])}, the nearest of "
+        f"{count(params['n_candidates'])} candidates to {name_of(params['target'])} is among them"
     )
-    if np.isnan(float(best["relative_distance"])):
-        return f"{said}."
-    nearness = share(best["relative_distance"]).replace("<", "less than")
-    return f"{said}, and is predicted at {nearness} of the control's distance."
 
 
 def _trust(found: Found, level: str) -> str:
@@ -156,13 +128,7 @@ def _trust(found: Found, level: str) -> str:
 
 
 def _notes(found: Found) -> list[str]:
-    notes = _undeclared(found)
-    if "design" in found:
-        design = found["design"]
-        farther = farther_in_words(design["ranking"], name_of(design["params"]["target"]))
-        if farther:
-            notes.append(farther)
-    notes += _unseen(found)
+    notes = _undeclared(found) + _unseen(found)
     targets = {
         str(found[name]["params"]["target"])
         for name in ("plan", "design")
@@ -192,7 +158,15 @@ def _unseen(found: Found) -> list[str]:
         return []
     table = found["plan"]["plate"]
     chosen = table[table["strategy"].astype(str) != "control"]
-    n = int((chosen["n_cells_seen"] == 0).sum())
+    fit = found.get("dag_blr", {})
+    separator, measured = str(fit.get("params", {}).get("separator", "")), set()
+    if separator:
+        measured = set(fit["environments"]["perturbation"].astype(str))
+    # Of pairs of measured members the check on unseen singles says nothing.
+    n = sum(
+        not (separator and separator in name and measured.issuperset(name.split(separator)))
+        for name in chosen.loc[chosen["n_cells_seen"] == 0, "perturbation"].astype(str)
+    )
     if not n:
         return []
     said = f"{n} of {len(chosen)} perturbations to test next have no cells yet: they are predicted."

@@ -281,8 +281,8 @@ class Campaign:
             (NaN if that is not above 0); ``probability_best``, that it is the nearest
             of all candidates; ``expected_gain``, by how much the best is expected to be closer
             after the next plate; ``good_enough``, the probability that none is closer by more than
-            a tenth of the control's distance; and ``advice``, as of :func:`nextpert.tl.plan_cells`:
-            ``"stop"``, ``"go on"``, ``"no difference"`` or ``"at target"``.
+            a tenth of the control's distance; and ``advice``, the kind of advice, as of
+            :func:`nextpert.tl.plan_cells`.
         """
         return summary_table(self._state, self._control)
 

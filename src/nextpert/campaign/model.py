@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nextpert import pp, tl
-from nextpert._adata.table import is_table
 from nextpert.campaign.candidates import standing_options
-from nextpert.tl._design_interventions.tables import candidates_of, nothing_of, share_of
-from nextpert.tl._plan_cells.stop import NO_PERTURBATION
+from nextpert.tl._advice import NO_PERTURBATION
+from nextpert.tl._design_interventions.tables import nothing_of, share_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -38,7 +37,7 @@ class Standing(NamedTuple):
     good_enough
         Probability that no candidate is closer by more than a tenth of the control's distance.
     advice
-        As of :func:`nextpert.tl.plan_cells`; empty where no perturbation was measured.
+        Its kind, as of :func:`nextpert.tl.plan_cells`; empty where no perturbation was measured.
     n_cells
         Cells behind the fit.
     """
@@ -84,11 +83,7 @@ def standing(
     if not len(fitted["environments"]):  # controls alone: nothing is known of any other
         return Standing(NO_PERTURBATION, 1.0, 1.0, 0.0, np.nan, np.nan, "", n_cells)
     control = nothing_of(ranking)
-    if is_table(cells):
-        left = _of_a_table(ranking, control)
-    else:
-        tl.plan_cells(cells, target, **options)
-        left = cells.uns["plan_cells"]["stopping"]
+    left = cells.uns["design"]["advice"]
     best = str(left["best_known"])
     row = control if best == NO_PERTURBATION else ranking[ranking["perturbation"] == best].iloc[0]
     return Standing(
@@ -98,15 +93,6 @@ def standing(
         0.0 if best == NO_PERTURBATION else float(row["probability_best"]),
         float(left["relative_gain"]),
         float(left["good_enough"]),
-        str(left["advice"]),
+        str(left["kind"]),
         n_cells,
     )
-
-
-def _of_a_table(ranking: Any, control: Any) -> dict[str, Any]:
-    """Return the best known perturbation of a table; whether to go on takes the noise of cells."""
-    known = candidates_of(ranking)
-    known = known[known["n_cells_seen"] > 0].sort_values("predicted_distance")
-    nearer = len(known) and known.iloc[0]["predicted_distance"] < control["predicted_distance"]
-    best = known.iloc[0]["perturbation"] if nearer else NO_PERTURBATION
-    return {"best_known": best, "relative_gain": np.nan, "good_enough": np.nan, "advice": ""}

@@ -20,7 +20,6 @@ from nextpert.campaign.model import Standing
 from nextpert.campaign.options import from_stored, to_stored
 from nextpert.core._codec import coded, unpack
 from nextpert.core._shown import card, lines, percent
-from nextpert.core.design.stopping import AT_TARGET, GO_ON, NO_DIFFERENCE, STOP
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -157,12 +156,6 @@ SHARES = (
 )
 # Columns of the summary that fit on a line of a terminal.
 _PRINTED = ("n_observed", "n_cells", "best", "predicted_distance", "probability_best", "advice")
-_ADVICE = {
-    STOP: "A further plate is not worthwhile",
-    GO_ON: "A further plate is worthwhile",
-    NO_DIFFERENCE: "No perturbation can be distinguished from the others",
-    AT_TARGET: "The control cannot be distinguished from the target",
-}
 
 
 def summary_table(state: State, control: str) -> pd.DataFrame:
@@ -225,7 +218,7 @@ def _card(state: State, target: str) -> tuple[str, dict[str, str]]:
     facts = {
         "Best so far": _best(last),
         "Good enough": _enough(last) or "not known",
-        "Advice": _ADVICE.get(str(last["advice"]), "none yet"),
+        "Advice": str(last["advice"]) or "none yet",
         "Plates": f"{state.round} proposed, {last['n_cells']} cells so far",
         "Pending": list_names(state.pending),
         "Failed": list_names(state.failed),

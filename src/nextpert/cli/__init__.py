@@ -115,14 +115,19 @@ def _stopped_by_signals() -> Iterator[None]:
 
 @contextmanager
 def _told_on_one_line() -> Iterator[None]:
-    """Print what the functions warn of and log as warnings, each on one line."""
-    from nextpert.cli._words import HINT, heard, say
+    """Print what the functions warn of and log as warnings, each once and on one line."""
+    from nextpert.cli._words import ADVICE, heard, in_options, say
 
     said: list[str] = []
 
     def tell(line: str) -> None:
-        said.append(line)
-        say(line)
+        if line not in said:  # once
+            said.append(line)
+            say(in_options(line))
+
+    def note(record: logging.LogRecord) -> None:
+        if record.name != ADVICE:  # which is printed with the results
+            tell(f"note: {record.getMessage()}")
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if category is UserWarning:  # sub-classes are other packages' deprecations and the like
@@ -130,11 +135,9 @@ def _told_on_one_line() -> Iterator[None]:
 
     with (
         warnings.catch_warnings(),
-        heard(logging.WARNING, lambda record: tell(f"note: {record.getMessage()}")),
+        heard(logging.WARNING, note),
     ):
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = show
         yield
-    if said:
-        say(HINT)

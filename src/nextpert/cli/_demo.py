@@ -14,7 +14,7 @@ from nextpert._adata.arguments import in_mappings
 from nextpert.cli._options import Labels, Wanted
 from nextpert.cli._output import require_free, write_screen, write_table
 from nextpert.cli._read import arguments_of, read_screen
-from nextpert.cli._results import in_lines, rows_in_text, summary_of, table_of
+from nextpert.cli._results import rows_in_text, summary_of, table_of
 from nextpert.cli._run import call, finish, history, note_command, print_json, settings_file
 from nextpert.cli._words import flag_of, stage
 from nextpert.tl._design_interventions.tables import candidates_of
@@ -118,8 +118,6 @@ def _print(adata: AnnData, job: Job, said: list[str], hidden: str, files: Writer
     if job.options["json"]:
         print_json(job, " ".join(said), summary_of("demo", adata), files)
         return
-    if "diagnosis" in adata.uns:
-        said[-1] = in_lines(adata, said[-1])
     if n := job.options["show"]:
         said += [rows_in_text("design", adata, n, truth)]
     names = ", ".join(sorted(path.name for path in files))

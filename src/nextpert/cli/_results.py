@@ -78,14 +78,7 @@ def verdict_of(command: str, adata: AnnData, said: list[str]) -> str:
             f"are nearer than control cells, at {100 * params['confidence']:g}% "
             "confidence."
         )
-    return " ".join(said)
-
-
-def in_lines(adata: AnnData, verdict: str) -> str:
-    """Return a verdict with every part of the diagnosis on a line of its own."""
-    for words in adata.uns["diagnosis"]["parts"]["verdict"]:
-        verdict = verdict.replace(f" {words}", f"\n- {words}")
-    return verdict
+    return "\n".join(said)
 
 
 def summary_of(command: str, adata: AnnData) -> dict[str, Any]:
@@ -100,6 +93,9 @@ def summary_of(command: str, adata: AnnData) -> dict[str, Any]:
     elif command in ("design", "demo"):
         first = candidates_of(adata.uns["design"]["ranking"]).iloc[0]
         out |= {str(name): value for name, value in first.items()}
+    key = {"cells": "plan_cells", "demo": "design"}.get(command, command)
+    if "advice" in adata.uns.get(key, {}):
+        out["advice"] = adata.uns[key]["advice"]["kind"]
     # As JSON holds them: numpy's numbers as plain ones, NaN as null.
     plain: dict[str, Any] = json.loads(pd.Series(out, dtype=object).to_json(double_precision=15))
     return plain

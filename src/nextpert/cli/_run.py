@@ -25,8 +25,8 @@ from nextpert.cli._output import (
     write_table,
 )
 from nextpert.cli._read import arguments_of, read_screen, read_table
-from nextpert.cli._results import in_lines, rows_in_text, summary_of, table_of, verdict_of
-from nextpert.cli._words import command_of, flag_of, heard, settings, stage
+from nextpert.cli._results import rows_in_text, summary_of, table_of, verdict_of
+from nextpert.cli._words import ADVICE, command_of, flag_of, heard, settings, stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -71,8 +71,6 @@ def run_step(job: Job) -> None:
     if options["json"]:
         print_json(job, verdict, summary_of(job.name, adata), writers)
         return
-    if job.name == "diagnose":
-        verdict = in_lines(adata, verdict)
     rows = rows_in_text(job.name, adata, options["show"]) if options["show"] else ""
     sys.stdout.write(f"{verdict}\n{rows}Written: {', '.join(map(str, writers))}\n")
 
@@ -100,7 +98,7 @@ def run_report(job: Job) -> None:
     finish(job, writers, screen)
     keys = arguments.get("keys", {})
     verdict = verdict_in(read_all(adata, keys_of(keys), keys))
-    text = " ".join([verdict.next, verdict.trust, *verdict.notes])
+    text = "\n".join([verdict.next, verdict.trust, *verdict.notes])
     if options["json"]:
         print_json(job, text, {"n_cells": adata.n_obs}, writers)
     else:
@@ -117,8 +115,9 @@ def call(
     said: list[str] = []
 
     def keep(record: logging.LogRecord) -> None:
-        if record.levelno == logging.INFO and not record.name.startswith("nextpert.core"):
-            said.append(" ".join(record.getMessage().split()))
+        told = record.levelno == logging.INFO or record.name == ADVICE
+        if told and not record.name.startswith("nextpert.core"):
+            said.extend(" ".join(line.split()) for line in record.getMessage().splitlines())
 
     with heard(logging.INFO, keep), without_bars(options["quiet"] or not sys.stderr.isatty()):
         function(adata, **arguments)

@@ -134,7 +134,10 @@ def _draw_means(panel: Axes, stored: Any) -> None:
     panel.hist(random, bins="auto", color=GREY, alpha=0.55, linewidth=0)
     panel.axvline(own, color=BLUE, linewidth=2)
     panel.set(xlabel="mean r over the genes", ylabel="random graphs")
+    chance = f"p = {float(stored['p_value']):.2g}"
+    if (random < own).all():  # no random graph predicts as well
+        chance = f"p < {1 / len(random):.2g}"
     panel.set_title(
-        f"{own:.3f} against {random.mean():.3f}\nz = {float(stored['z']):.1f}, "
-        f"p = {float(stored['p_value']):.2g}"
+        f"{own:.3f} against {random.mean():.3f}\nz = {float(stored['z']):.1f}, {chance} from "
+        f"{len(random)} graphs"
     )

@@ -8,6 +8,7 @@ import numpy as np
 
 from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
+from nextpert.core._shown import percent
 from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLACK,
@@ -159,9 +160,10 @@ def _draw_distances(
         )  # fmt: skip
     panel.axvline(control, color=GREY, linestyle="--", linewidth=1, zorder=0)
     panel.scatter(measured, range(len(top)), marker="|", s=60, color=BLACK, zorder=3)
-    values = np.append(mean, control)
+    values, scale = np.append(mean, control), ""
     if values.min() > 0 and values.max() > _WIDE * values.min():
         square_root(panel)
+        scale = "\nsquare-root axis"
     names = [
         f"{name} ({n} cells)" if n else f"{name} (no cells yet)"
         for name, n in zip(top["perturbation"], seen, strict=True)
@@ -170,7 +172,7 @@ def _draw_distances(
     panel.set_yticks(range(len(top)), names, fontsize=size)
     panel.get_yticklabels()[0].set_fontweight("bold")
     panel.set_ylim(len(top) - 0.5, -0.5)
-    panel.set_xlabel(f"predicted distance to the target\n({unit_of_distance(stored)})")
+    panel.set_xlabel(f"predicted distance to the target\n({unit_of_distance(stored)}){scale}")
     title = f"towards {goal(stored['params']['target'])}\n"
     title += first_of(len(top), n_all, "candidates")
     if float(top["relative_distance"].iloc[0]) > 1:
@@ -204,6 +206,8 @@ def _draw_acquisition(panel: Axes, top: pd.DataFrame, acquisition: str) -> None:
     panel.barh(places[shown], values[shown], color=colours[shown], height=0.6)
     size = font_size(row_height(len(top), 0.24, _AROUND), 7)
     numbers = _distinguished(values[shown])
+    if acquisition == "probability":
+        numbers = [percent(value / 100) for value in values[shown]]
     for place, value, number in zip(places[shown], values[shown], numbers, strict=True):
         panel.annotate(
             number, (value, place), (2, 0), textcoords="offset points", va="center", fontsize=size

@@ -23,6 +23,7 @@ from nextpert.pl._figure import (
     font_size,
     logarithmic,
     panel_of,
+    root_figure,
     row_height,
 )
 
@@ -40,7 +41,7 @@ _POINTS = 3000  # z-scores that are drawn at most
 _LEVELS = {"trust": "trust", "care": "trust with care", "do not trust": "do not trust"}
 
 
-@checked(panel=one_of("errors", "negative controls"))
+@checked(panel=one_of("perturbations", "checks", "errors", "negative controls"))
 @documented
 def diagnose(
     adata: AnnData,
@@ -55,18 +56,19 @@ def diagnose(
 ) -> Figure | list[Axes] | Axes | None:
     """Draw which parts of a fit are worth trusting on a screen.
 
-    On the left, one row per perturbation, the largest effects on top: the squared error of effects
-    learned from half of its guides or cells on the other half, for shrunken effects, the cells'
-    means and "no effect"; the correlation over genes of its effect with the one predicted when it
-    was left out, by all predictors together and by each of the first three, and the largest that is
-    possible (the ceiling; rows where it cannot be measured are grey); the effect on its target
-    gene, the positive control. On the right: the squared error of every predictor on left-out
-    perturbations, with its weight; that of effects on cells, guides and batches held out; the
-    coverage of 90% intervals; and the negative controls: quantiles of the z-scores of control
-    guides (or other control cells) in the place of perturbations, against those of a standard
-    normal. On the diagonal, standard errors are right; a steeper line has the width that is stated.
-    Bars are 90% intervals; values without a standard error are drawn as open circles. The title
-    says which parts to trust; the full verdict is ``adata.uns[key]["verdict"]``.
+    The figure of the perturbations has one row for each, the largest effects on top: the squared
+    error of effects learned from half of its guides or cells on the other half, for shrunken
+    effects, the cells' means and "no effect"; the correlation over genes of its effect with the one
+    predicted when it was left out, by all predictors together and by each of the first three, and
+    the largest that is possible (the ceiling; rows where it cannot be measured are grey); the
+    effect on its target gene, the positive control. The figure of the checks (``panel="checks"``)
+    has the squared error of every predictor on left-out perturbations, with its weight; that of
+    effects on cells, guides and batches held out; the coverage of 90% intervals; and the negative
+    controls: quantiles of the z-scores of control guides (or other control cells) in the place of
+    perturbations, against those of a standard normal. On the diagonal, standard errors are right; a
+    steeper line has the width that is stated. Bars are 90% intervals; values without a standard
+    error are drawn as open circles. The title says which parts to trust; the full verdict is
+    ``adata.uns[key]["verdict"]``.
 
     Parameters
     ----------
@@ -77,10 +79,10 @@ def diagnose(
     n_top
         Most perturbations to draw, those with most cells.
     ax
-        Axes to draw one panel on; the others are left out then.
+        Axes to draw one panel on: ``"errors"`` (default) or ``"negative controls"``.
     panel
-        Which panel, with ``ax`` or by itself: ``"errors"`` (left) or ``"negative controls"`` (lower
-        right); ``None`` (default) for all, or with ``ax`` for the errors.
+        Which figure: ``"perturbations"`` (default) or ``"checks"``; or a panel of them by itself:
+        ``"errors"`` or ``"negative controls"``.
     %(show)s
 
     Returns
@@ -102,7 +104,7 @@ def diagnose(
     >>> npt.tl.diagnose(adata)
     >>> figure = npt.pl.diagnose(adata, return_fig=True)
     >>> len(figure.axes)
-    7
+    3
     """
     stored = read_result(adata, key, "tl.diagnose", what="diagnosis", part="parts")
     table = stored["perturbations"]
@@ -110,21 +112,46 @@ def diagnose(
     n_all = len(table)
     table = table.sort_values("n_cells", ascending=False, kind="stable").head(n_top)
     table = table.sort_values("squared_distance", ascending=False, kind="stable")
-    if ax is not None or panel is not None:
+    if ax is not None or panel in ("errors", "negative controls"):
         drawn = panel_of(ax, (4.4, 3.6))
         if panel == "negative controls":
             _draw_null(drawn, stored)
         else:
             _draw_errors(drawn, table, n_all)
         return finish(drawn, own=ax is None, show=show, return_fig=return_fig, save=save)
+    if panel == "checks":
+        panels = _draw_checks(stored, table)
+    else:
+        panels = _panels(len(table))
+        _draw_errors(panels[0], table, n_all)
+        _draw_correlations(panels[1], table)
+        _draw_strength(panels[2], table)
+    levels = stored["parts"]["level"].astype(str)
+    told = [
+        f"{words}: {', '.join(stored['parts'].loc[levels == level, 'part'].astype(str))}"
+        for level, words in _LEVELS.items()
+        if (levels == level).any()
+    ]
+    title = f"Verdict: {_LEVELS.get(str(stored['level']), stored['level'])}.   {';   '.join(told)}"
+    root_figure(panels[0]).suptitle(title, fontsize=9, x=0.01, ha="left")
+    return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
+
+
+def _draw_checks(stored: dict[str, Any], table: pd.DataFrame) -> list[Axes]:
+    """Draw the checks of the model in four panels, on a figure of their own."""
+    import matplotlib.pyplot as plt
+
     held_out, raw = _words(table)
     predictors, shares = stored["predictors"], _shares_to_draw(stored["summary"], held_out, raw)
     held = stored["summary"][stored["summary"]["quantity"] == "coverage_90"]
     held = held[held["part"] != "negative controls"]  # these cover 0
-    panels = _panels(len(table), (len(predictors), 2.2 * len(shares), len(held)))
-    _draw_errors(panels[0], table, n_all)
-    _draw_correlations(panels[1], table)
-    _draw_strength(panels[2], table)
+    rows = [1.5 + max(len(predictors), len(shares)), max(1.5 + len(held), 9.0)]
+    grid = plt.subplots(
+        2, 2, figsize=(9.6, min(1.2 + 0.34 * sum(rows), SCREEN)), height_ratios=rows,
+        layout="constrained",
+    )[1]  # fmt: skip
+    panels = list(grid.ravel())
+    panels[0].figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)
     weights = predictors["weight"].to_numpy(dtype=float)
     names = [
         f"{name} ({weight:.2f})" if np.isfinite(weight) else str(name)
@@ -134,30 +161,24 @@ def diagnose(
         predictors[name].to_numpy(dtype=float)
         for name in ("error_to_no_effect", "error_to_no_effect_se")
     )
-    _points(panels[3], names, values, errors, last=ORANGE)
-    panels[3].set(
+    _points(panels[0], names, values, errors, last=ORANGE)
+    panels[0].set(
         title="predictors (weight), left out", xlabel="squared error over that of no effect"
     )
     values, errors = (np.array([share[i] for share in shares], dtype=float) for i in (1, 2))
-    _points(panels[4], [name for name, _, _ in shares], values, errors)
-    panels[4].set(title="shrinkage and replication", xlabel="squared error of shrunken effects")
+    _points(panels[1], [name for name, _, _ in shares], values, errors)
+    panels[1].set(
+        title="shrinkage and replication", xlabel="squared error of shrunken effects, ratio"
+    )
     words = {"shrinkage": held_out, "unseen perturbations": "perturbations"}
     names = [words.get(part, part) for part in held["part"]]
     values, errors = (100 * held[name].to_numpy(float) for name in ("value", "standard_error"))
-    _points(panels[5], names, values, errors, line=90.0)
-    panels[5].set_xlim(min(45.0, np.nanmin(values, initial=90.0) - 5), 102)
-    panels[5].set(title="calibration, by what was held out")
-    panels[5].set_xlabel("held-out means inside\n90% intervals, %")
-    _draw_null(panels[6], stored)
-    levels = stored["parts"]["level"].astype(str)
-    told = [
-        f"{words}: {', '.join(stored['parts'].loc[levels == level, 'part'].astype(str))}"
-        for level, words in _LEVELS.items()
-        if (levels == level).any()
-    ]
-    title = f"Verdict: {_LEVELS.get(str(stored['level']), stored['level'])}.   {';   '.join(told)}"
-    panels[0].figure.suptitle(title, fontsize=9, x=0.01, ha="left")
-    return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
+    _points(panels[2], names, values, errors, line=90.0)
+    panels[2].set_xlim(min(45.0, np.nanmin(values, initial=90.0) - 5), 102)
+    panels[2].set(title="calibration, by what was held out")
+    panels[2].set_xlabel("held-out means inside 90% intervals, %")
+    _draw_null(panels[3], stored)
+    return panels
 
 
 def _words(table: pd.DataFrame) -> tuple[str, str]:
@@ -166,20 +187,19 @@ def _words(table: pd.DataFrame) -> tuple[str, str]:
     return ("half", "table's effects") if of_table else ("cells", "cells' means")
 
 
-def _panels(n_rows: int, sizes: tuple[float, ...]) -> list[Axes]:
-    """Return three tall panels of ``n_rows`` rows, and four beside, three of heights ``sizes``."""
+def _panels(n_rows: int) -> list[Axes]:
+    """Return three panels of ``n_rows`` rows."""
     import matplotlib.pyplot as plt
 
-    height = max(8.6, _AROUND + n_rows * row_height(n_rows, 0.2, _AROUND))
-    figure = plt.figure(figsize=(12.5, min(height, SCREEN)), layout="constrained")
+    height = max(3.6, _AROUND + n_rows * row_height(n_rows, 0.2, _AROUND))
+    figure = plt.figure(figsize=(9.6, min(height, SCREEN)), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.08, w_pad=0.06)  # type: ignore[call-arg,union-attr]
-    heights = [*(1.0 + max(size, 2.0) for size in sizes), 8.5]
-    grid = figure.add_gridspec(4, 4, width_ratios=[1.0, 1.0, 0.9, 1.0], height_ratios=heights)
-    first = figure.add_subplot(grid[:, 0])
-    others = [figure.add_subplot(grid[:, column], sharey=first) for column in (1, 2)]
+    grid = figure.add_gridspec(1, 3, width_ratios=[1.0, 1.0, 0.9])
+    first = figure.add_subplot(grid[0])
+    others = [figure.add_subplot(grid[column], sharey=first) for column in (1, 2)]
     for panel in others:
         panel.tick_params(labelleft=False, left=False)
-    return [first, *others, *(figure.add_subplot(grid[row, 3]) for row in range(4))]
+    return [first, *others]
 
 
 def _draw_errors(panel: Axes, table: pd.DataFrame, n_all: int) -> None:
@@ -315,7 +335,7 @@ def _shares_to_draw(
                                  ("error_to_no_effect", "no effect")):  # fmt: skip
             found = summary[(summary["part"] == part) & (summary["quantity"] == quantity)]
             for value, error in zip(found["value"], found["standard_error"], strict=True):
-                shares.append((f"{held} held out,\nover {beside}", float(value), float(error)))
+                shares.append((f"new {held} vs {beside}", float(value), float(error)))
     return shares
 
 

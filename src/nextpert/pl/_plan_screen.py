@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 _AROUND = 1.6  # inches above and below the rows
 # Colour, marker and words of every strategy.
 _STRATEGIES = {
-    "exploit": (BLUE, "o", "to find the best"),
-    "explore": (ORANGE, "s", "to reduce uncertainty"),
-    "acquisition": (PURPLE, "^", "by the acquisition"),
+    "exploit": (BLUE, "o", "chosen to find the best"),
+    "explore": (ORANGE, "s", "chosen to reduce uncertainty"),
+    "acquisition": (PURPLE, "^", "chosen by the acquisition"),
     "include": (GREEN, "D", "included on request"),
     "control": (GREY, "|", "controls"),
 }
@@ -111,8 +111,12 @@ def plan_screen(
     handles = [
         entry(_STRATEGIES[strategy][2], _STRATEGIES[strategy][0], _STRATEGIES[strategy][1])
         for strategy in shown
+        if strategy != "control"
     ]
-    handles += [entry("expected state", BLACK, "|"), entry("control", GREY, line="--")]
+    handles += [
+        entry("its expected mean", BLACK, "|"),
+        entry("control", GREY, line="--"),
+    ]
     if ax is not None:
         _draw_distances(ax, table, stored)
         legend(ax, handles, loc="best")
@@ -198,13 +202,13 @@ def _draw_worth(panel: Axes, table: pd.DataFrame) -> list[Any]:
             marker=marker, markersize=3.5, linestyle=dashes, label=label,
         )[0]
         for name, label, colour, marker, dashes in (
-            ("probability_contains_best", "contains the best", BLUE, "o", "-"),
+            ("probability_contains_best", "nearest candidate included", BLUE, "o", "-"),
             ("variance_reduction", "uncertainty resolved", ORANGE, "s", "--"),
         )
     ]  # fmt: skip
     panel.set(xlim=(-4, 104), xticks=[0, 50, 100])
     panel.tick_params(labelleft=False, left=False)
-    panel.set(xlabel="%, of this and all above", title="worth of the plan")
+    panel.set(xlabel="%, this row and those above", title="what the plan covers")
     return lines
 
 

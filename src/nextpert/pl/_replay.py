@@ -15,7 +15,6 @@ from nextpert.pl._figure import (
     BLUE,
     GREY,
     ORANGE,
-    REACH,
     SMALL,
     TEXT,
     chosen,
@@ -49,6 +48,7 @@ _STYLES: dict[str, tuple[str, Any, str]] = {
     "round_robin_means": (ORANGE, "-", "D"),
     "thompson_means": ("#E69F00", (0, (4, 1.5)), "*"),
 }
+_ENDS = 0.05, 0.95  # of the intervals, as quantiles
 _CONTROL, _BEST = "control", "best candidate"
 _LABEL = "squared distance to the target\n(relative to the control's)"
 
@@ -70,10 +70,11 @@ def replay(
 ) -> Figure | list[Axes] | Axes | None:
     """Draw how near to each target the recommended perturbation lies, round by round.
 
-    One panel per target, the mean over all of them first: the squared distance of the recommended
-    perturbation's true mean to the target, relative to that of the control, with its 90% interval
-    (over repeats; in the first panel over targets). The dashed line is the control, the
-    dotted one the best candidate of the pool.
+    One panel per target, all of them together first: the squared distance of the recommended
+    perturbation's true mean to the target, relative to that of the control: its median over repeats
+    and the middle 90% of them (in the first panel, of the targets' medians). Unbiased distances
+    below 0 are drawn at 0. The dashed line is the control, the dotted one the best candidate of the
+    pool.
 
     Parameters
     ----------
@@ -91,7 +92,7 @@ def replay(
     n_cols
         Panels per row; by default 4, or more if the figure would not fit on a screen.
     ax
-        Axes to draw on: the mean over the targets, or the only one of ``targets``. Names stand
+        Axes to draw on: all targets together, or the only one of ``targets``. Names stand
         at the ends of the lines then.
     %(show)s
 
@@ -114,7 +115,7 @@ def replay(
     >>> npt.tl.learn_dag(adata, search_options={"n_runs": 2})
     >>> npt.tl.replay_design(adata, strategies=["thompson"], n_rounds=3, n_repeats=4)
     >>> figure = npt.pl.replay(adata, return_fig=True)
-    >>> len(figure.axes)  # the mean, and four targets
+    >>> len(figure.axes)  # all together, and four targets
     5
     """
     from matplotlib.lines import Line2D
@@ -157,7 +158,13 @@ def _chosen(
     held_out: bool | None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the rows to draw, and those of the reference lines."""
-    table, lines = stored["table"], stored["targets"]
+    lines = stored["targets"]
+    # Rows of the table are those of the campaigns: targets and readings, strategies, rounds.
+    runs = np.asarray(stored["runs"]["distance"], float)
+    runs = runs.reshape(len(lines), *runs.shape[-3:])
+    relative = runs / lines["control_distance"].to_numpy(float)[:, None, None, None]
+    middle, low, high = np.maximum(np.quantile(relative, [0.5, *_ENDS], axis=2), 0.0)
+    table = stored["table"].assign(median=middle.ravel(), low=low.ravel(), high=high.ravel())
     readings = [bool(reading) for reading in stored["params"]["held_out"]]
     reading = readings[0] if held_out is None else bool(held_out)
     if reading not in readings:
@@ -184,28 +191,27 @@ def _draw(
     is_all = name is None
     rows = table if is_all else table[table["target"] == name]
     reference = lines if is_all else lines[lines["target"] == name]
-    best = float((reference["best_distance"] / reference["control_distance"]).mean())
+    nearest = (reference["best_distance"] / reference["control_distance"]).clip(lower=0.0)
+    best = float(nearest.median())
     panel.axhline(1.0, color=GREY, linestyle="--", linewidth=1, zorder=0, label=_CONTROL)
     panel.axhline(best, color=GREY, linestyle=":", linewidth=1.4, zorder=0, label=_BEST)
     curves = list(rows.groupby("strategy", sort=False))
     for i, (strategy, curve) in enumerate(curves):
-        by_round = curve.groupby("round")["relative_mean"]
-        mean = by_round.mean().to_numpy()
-        error = by_round.sem().to_numpy() if is_all else curve["relative_sem"].to_numpy()
-        reach = REACH * error
-        number = np.arange(len(mean))
+        by_round = curve.groupby("round")["median"]  # over targets, or of the one
+        ends = [by_round.quantile(q) for q in _ENDS] if is_all else [curve["low"], curve["high"]]
+        middle, (low, high) = by_round.median().to_numpy(), (x.to_numpy() for x in ends)
+        number = np.arange(len(middle))
         style = _style(str(strategy))
-        colour, every = style["color"], (i % len(mean), min(len(curves), len(mean)))
-        panel.fill_between(number, mean - reach, mean + reach, color=colour, alpha=0.1, lw=0)
-        panel.plot(number, mean, **style, linewidth=1.5, markevery=every, label=str(strategy))
+        colour, every = style["color"], (i % len(middle), min(len(curves), len(middle)))
+        panel.fill_between(number, low, high, color=colour, alpha=0.1, lw=0)
+        panel.plot(number, middle, **style, linewidth=1.5, markevery=every, label=str(strategy))
     if is_all:
-        title = f"mean of {len(reference)} targets"
+        title = f"median of {len(reference)} targets"
     else:
         title = f"{name} (best: {reference['best'].iloc[0]})"
     panel.set_title(short(title, letters - 1), fontsize=SMALL)
-    # From 0 (or below: distances are unbiased), with room for the curves that lie at an edge.
-    low, top = min(panel.dataLim.y0, 0.0, best), max(panel.dataLim.y1, 1.0, best)
-    panel.set_ylim(low - 0.04 * (top - low), top + 0.06 * (top - low))
+    top = max(panel.dataLim.y1, 1.0)  # with room for the curves that lie at an edge
+    panel.set_ylim(-0.04 * top, 1.06 * top)
     panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     panel.yaxis.set_major_locator(MaxNLocator(4))
 

@@ -36,7 +36,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # On first use, so that learning a graph does not load the plots of contrastive PCA.
     if name in __all__:
-        found = getattr(importlib.import_module(f"nextpert.tl._{name}"), name)
+        module = importlib.import_module(f"nextpert.tl._{name}")
+        if hasattr(module, "__path__"):  # a folder, whose parts other tools import
+            module = importlib.import_module(f"nextpert.tl._{name}.{name}")
+        found = getattr(module, name)
         globals()[name] = found
         return found
     message = f"module 'nextpert.tl' has no attribute {name!r}"

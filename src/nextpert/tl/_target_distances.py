@@ -65,6 +65,11 @@ def target_distances(
     :func:`nextpert.core.screen.mean_distance.distance_difference`. Plot them with
     :func:`nextpert.pl.target_distances`.
 
+    All genes count, also those that the target or a perturbation targets, as in Fig. 6b: this is a
+    measurement of the whole state, one panel for all. :func:`design_interventions` leaves them out
+    of distances to the state of a perturbation; its column ``measured_distance`` has the distances
+    of the cells on the same genes.
+
     Parameters
     ----------
     adata

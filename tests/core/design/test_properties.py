@@ -44,7 +44,7 @@ def test_stopping_knows_no_order_and_no_unit(draws, labels, unit):
     here = rule(draws, seen)
     there = rule(unit * draws[:, [*labels, 6]], seen[labels])
     assert [*labels, 6][there.chosen] == here.chosen
-    assert there.stop == here.stop
+    assert there.advice == here.advice
     np.testing.assert_allclose(there.gain / unit, here.gain, atol=1e-9)
     np.testing.assert_allclose(there.good_enough, here.good_enough)
 

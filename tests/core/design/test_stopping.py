@@ -3,15 +3,20 @@ import pytest
 
 from nextpert.core import RankedDistance, ScreenMoments
 from nextpert.core.design.stopping import (
+    AT_TARGET,
+    CONFIRM,
+    MEASURE,
+    NO_DIFFERENCE,
+    ORDER,
     NextPlate,
     best_known,
-    choose_plate,
     control_is_away,
     differing,
     record_chance,
     record_gain,
     stopping,
 )
+from nextpert.core.model.scores import pooled_sizes
 from nextpert.core.screen.guides import pool_guides
 
 
@@ -43,9 +48,9 @@ def test_by_hand():
     assert result.chosen == 0
     assert result.gain == result.relative_gain == 0
     assert result.good_enough == 1  # closer by 1 or less
-    assert (result.advice, result.stop) == ("stop", True)
+    assert result.advice == CONFIRM
     tighter = advised(found, [True, True], tolerance=0.06, confidence=0.8)
-    assert (tighter.good_enough, tighter.advice, tighter.stop) == (0.75, "go on", False)
+    assert (tighter.good_enough, tighter.advice) == (0.75, ORDER)
     other = ranked([[2, 1, 10], [2, 1, 10]])
     assert advised(other, [True, False]).chosen == 0
     assert advised(other, [True, True]).chosen == 1
@@ -62,11 +67,14 @@ def test_the_gain_is_that_of_expected_distances_after_the_plate():
     assert expected == pytest.approx(0.083, abs=0.01)
     assert told.gain == pytest.approx(expected, abs=0.01)
     assert told.relative_gain == pytest.approx(told.gain / 10)
-    # Probably good enough, but a plate is expected to gain more than the tolerance: go on.
-    assert (
-        advised(found, [True, True], told=True, tolerance=0.005, confidence=0.5).advice == "go on"
-    )
-    assert advised(found, [True, True], tolerance=0.005, confidence=0.5).advice == "stop"
+    # More cells of those measured gain as much as any plate: these first.
+    options = {"told": True, "tolerance": 0.005, "confidence": 0.95}
+    assert advised(found, [True, True], **options).advice == ORDER
+    both = plate_of(found, told=True)
+    assert stopping(found, [True, True], both, both, tolerance=0.005).advice == MEASURE
+    first = plate_of(found, [0], told=True)
+    said = stopping(found, [True, False], both, first, tolerance=0.005)
+    assert (said.advice, said.gain_of_more) == (ORDER, 0)
 
 
 def test_those_untested_may_be_like_those_tested():
@@ -98,12 +106,12 @@ def test_a_state_that_may_be_the_target_leaves_nothing_to_gain():
     assert advised(ranked(draws), some).good_enough < 0.9
 
 
-def test_going_on_is_never_advised_where_nothing_differs():
+def test_no_plate_is_advised_where_nothing_differs():
     rng = np.random.default_rng(0)
     found = ranked(rng.gamma(4, size=(200, 9)) + 1)
-    assert advised(found, np.ones(8, bool), told=True).advice == "go on"
+    assert advised(found, np.ones(8, bool), told=True).advice == ORDER
     result = advised(found, np.ones(8, bool), told=True, distinct=False)
-    assert (result.advice, result.stop) == ("no difference", False)  # more cells may tell
+    assert result.advice == NO_DIFFERENCE  # more cells may tell
 
 
 def test_shares_are_nan_where_the_control_is_at_the_target():
@@ -112,7 +120,7 @@ def test_shares_are_nan_where_the_control_is_at_the_target():
     for nothing in (0.0, -1.0):
         found = ranked(rng.normal([3.0, 4.0, nothing], 0.3, (400, 3)))
         result = advised(found, [True, True], told=True)
-        assert (result.advice, result.stop) == ("at target", False)
+        assert result.advice == AT_TARGET
         assert np.isnan([result.relative_gain, result.good_enough]).all()
         assert result.gain >= 0
     # A target known without error: draws of the control lie away from it by its own error alone.
@@ -130,7 +138,9 @@ def test_which_perturbations_differ():
     def differ(groups):
         kept = np.isin(group, groups)
         screen = ScreenMoments.from_array(x[kept], group[kept], 5)
-        return differing(pool_guides(screen, np.arange(5), 5)).tolist()
+        return differing(
+            *(x.q_value for x in pooled_sizes(pool_guides(screen, np.arange(5), 5)))
+        ).tolist()
 
     assert differ([0, 1, 2, 3, 4]) == [False, False, True, True]
     assert differ([0, 1, 2]) == [False] * 4
@@ -142,19 +152,15 @@ def test_which_perturbations_differ():
 def test_the_control_is_chosen_where_nothing_was_tested():
     found = ranked([[20, 11, 10], [30, 14, 10]])
     result = advised(found, [False, False])
-    assert (result.chosen, result.stop, result.good_enough) == (2, False, 0.0)
-    assert advised(found, [True, True]).stop
+    assert (result.chosen, result.good_enough) == (2, 0.0)
+    assert advised(found, [True, True]).advice == CONFIRM
 
 
-def test_the_best_known_is_on_the_next_plate():
+def test_the_best_known_has_cells():
     rng = np.random.default_rng(0)
     found = ranked(rng.normal([3, 1, 2, 5, 6, 9], 0.1, (50, 6)))
     seen = np.array([False, False, False, True, True])
     assert best_known(found, seen) == 3
-    assert choose_plate(found, seen, 2).tolist() == [1, 3]
-    assert choose_plate(found, seen, 1).tolist() == [3]
-    assert choose_plate(found, seen, 9).tolist() == [0, 1, 2, 3, 4]
-    assert choose_plate(found, ~seen, 2).tolist() == [1, 2]
 
 
 @pytest.mark.slow
@@ -205,8 +211,8 @@ def test_stops_too_early_no_more_often_than_said():
         truth = np.append(rng.normal(mean, sd), 6.0)
         draws = np.column_stack([rng.normal(mean, sd, (200, 6)), np.full(200, 6.0)])
         result = advised(ranked(draws), np.ones(6, bool), tolerance=0.1)
-        n_stopped += result.stop
-        n_early += result.stop and truth[result.chosen] - truth.min() > 0.6
+        n_stopped += result.advice == CONFIRM
+        n_early += result.advice == CONFIRM and truth[result.chosen] - truth.min() > 0.6
     assert n_stopped > 100
     assert n_early <= 0.1 * n_stopped + 3 * np.sqrt(0.09 * n_stopped)
 

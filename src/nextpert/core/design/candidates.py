@@ -148,6 +148,10 @@ class Candidates(Shown):
         """Their distances to the target by ``n_samples`` draws, computed on first use."""
         return self.draw(self.n_samples)
 
+    def admit(self, some: NDArray[np.bool_]) -> None:
+        """Let the probability of being the nearest be that among some candidates."""
+        self.__dict__["distances"] = self.distances.among(some)
+
     def draw(self, n_samples: int) -> RankedDistance:
         """Return their distances to the target by other draws."""
         return ranked_distance(self.states, self.goal, n_samples=n_samples, rng=self.rng)

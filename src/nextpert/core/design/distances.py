@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -177,6 +177,22 @@ class RankedDistance(Shown):
     def gap(self) -> Array:
         """Expected difference of each distance to that of the nearest perturbation."""
         return self.mean - self.draws[:, :-1].min(axis=1, initial=np.inf).mean()
+
+    def rows(self, some: NDArray[np.int64]) -> RankedDistance:
+        """Return some perturbations, in the order given, and the control."""
+        index = np.append(some, -1)
+        names = ("mean", "sd", "median", "low", "high", "centre", "nearest", "nearer")
+        draws, control = self.draws[:, index], self.control
+        if control is not None and control.shape[1] > 1:
+            control = control[:, index]
+        of_some = {x: getattr(self, x)[index] for x in names}
+        return replace(self, draws=draws, control=control, **of_some)
+
+    def among(self, some: NDArray[np.bool_]) -> RankedDistance:
+        """Return it with the probability of being the nearest of some; the others have 0."""
+        nearest = np.zeros(len(self.nearest))
+        nearest[:-1][some] = probability_nearest(self.draws[:, :-1][:, some])
+        return replace(self, nearest=nearest)
 
 
 def ranked_distance(

@@ -42,6 +42,13 @@ class NoiseTerms(NamedTuple):
         v: Array = 1.0 / np.asarray(n_cells, np.float64) + self.shared
         return np.asarray(self.linear[which] * v + self.square[which] * v**2)
 
+    def cells_for(self, variance: float, which: Any = slice(None)) -> Array:
+        """Return the least cells for a variance so low, infinite where guides alone exceed it."""
+        linear, square = self.linear[which], self.square[which]
+        root = linear + np.sqrt(linear**2 + 4 * square * variance)
+        spare = 2 * variance / np.maximum(root, 1e-300) - self.shared
+        return np.where(spare > 0, np.ceil(1 / np.where(spare > 0, spare, 1.0)), np.inf)
+
 
 @dataclass(frozen=True)
 class CellNoise:

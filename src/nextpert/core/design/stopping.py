@@ -10,8 +10,6 @@ from scipy.stats import gamma
 
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.design.goal import as_goal
-from nextpert.core.design.plate import best_plate
-from nextpert.core.model.scores import pooled_sizes
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -19,10 +17,8 @@ if TYPE_CHECKING:
     from nextpert.core.design.distances import RankedDistance
     from nextpert.core.design.goal import Goal
     from nextpert.core.design.joint_draws import States
-    from nextpert.core.screen.guides import PooledGuides
 
     Array = NDArray[np.float64]
-    Index = NDArray[np.int64]
 
 _FEWEST, _NUMBERS = 100, 20_000_000  # draws, and numbers at most in them
 _LEAST_VARIANCE = 1e-300  # keeps 0 / 0 from a division; below every variance
@@ -147,10 +143,15 @@ def knowledge_gradient(plate: NextPlate, measured: ArrayLike, elsewhere: float) 
     return max(float(np.mean(gains)), 0.0)
 
 
-# What to do next, and why.
-STOP, GO_ON, NO_DIFFERENCE, AT_TARGET = "stop", "go on", "no difference", "at target"
+# The five kinds of advice, in the order in which they are tried.
+AT_TARGET = "the target does not differ from the control"
+NO_DIFFERENCE = "no perturbation differs from the others"
+CONFIRM = "confirm what you have"
+MEASURE = "measure more cells of these first"
+ORDER = "order this plan"
+KINDS = (AT_TARGET, NO_DIFFERENCE, CONFIRM, MEASURE, ORDER)
 # False discovery rate. Stricter than that of tl.diagnose: of 9 perturbations without effects one
-# differs at 0.05 in every 25th screen, and going on would be advised.
+# differs at 0.05 in every 25th screen, and a plan would be advised.
 DIFFERS = 0.001
 _NEAREST = 5  # spacings that determine the scale of the lower tail
 _NODES = 50  # of the quadratures over that scale, and over the gain
@@ -175,38 +176,39 @@ class Stopping:
     good_enough
         Probability that no candidate is closer than the best known by more than the tolerance;
         NaN where the gain's share is.
+    gain_of_more
+        The gain of as many more cells of candidates with cells alone; NaN where it is not asked
+        for.
     advice
-        ``"stop"``; ``"go on"``; ``"no difference"``, where no candidate with cells differs from
-        the others; or ``"at target"``, where the control cannot be distinguished from the target,
-        and a gain cannot be judged.
+        One of :data:`KINDS`.
     """
 
     chosen: int
     gain: float
     relative_gain: float
     good_enough: float
+    gain_of_more: float
     advice: str
-
-    @property
-    def stop(self) -> bool:
-        """Whether a further plate is not worthwhile: with the advice ``"stop"`` alone."""
-        return self.advice == STOP
 
 
 def stopping(
     found: RankedDistance,
     measured: ArrayLike,
     plate: NextPlate,
+    more: NextPlate | None = None,
     *,
     tolerance: float = 0.1,
     confidence: float = 0.95,
     distinct: bool = True,
 ) -> Stopping:
-    r"""Return what the next plate is expected to gain, and whether it is worthwhile.
+    r"""Return what the next plate is expected to gain, and one of five kinds of advice.
 
-    A campaign stops where, with probability ``confidence`` or more, no candidate is closer to the
-    target than the best known by more than ``tolerance``, and the next plate is expected to gain
-    less than that. The gain is a knowledge gradient (Frazier, Powell and Dayanik 2008,
+    They are tried in this order: the target does not differ from the control; no candidate with
+    cells differs from the others; with probability ``confidence`` or more no candidate is closer to
+    the target than the best known by more than ``tolerance``, so confirm that; more cells of
+    candidates with cells gain as much as the plate, so measure these first; else order the plate.
+
+    The gain is a knowledge gradient (Frazier, Powell and Dayanik 2008,
     doi:10.1137/070693424): the expected distance of the best known now, less that of the best known
     after the plate (:func:`~nextpert.core.design.stopping.knowledge_gradient`). Expected distances
     are compared, not the smallest of noisy draws, so that noise alone promises no gain.
@@ -227,13 +229,15 @@ def stopping(
         Which candidates have cells, shape ``(n_candidates,)``.
     plate
         The next plate (:func:`~nextpert.core.design.stopping.draw_plate`).
+    more
+        A plate of candidates with cells alone; ``None`` (default): it is not compared.
     tolerance
         What need not be gained any more, as a share of the control's distance.
     confidence
         Probability asked for. The default was chosen by simulation, such that at most 5% of
         campaigns stop too early (``python -m benchmarks.power``).
     distinct
-        Whether any candidate with cells differs from the others. Where none does, going on is never
+        Whether any candidate with cells differs from the others. Where none does, no plate is
         advised.
 
     Raises
@@ -252,7 +256,7 @@ def stopping(
     >>> found = ranked_distance(states, [2.0], n_samples=10)
     >>> plate = draw_plate(states, [2.0], [0, 1], variance=0.1, n_samples=10)
     >>> [stopping(found, [True, seen], plate).advice for seen in (False, True)]
-    ['go on', 'stop']
+    ['order this plan', 'confirm what you have']
     """
     seen = _which(measured, found)
     chosen, nothing = best_known(found, seen), float(found.mean[-1])
@@ -266,21 +270,26 @@ def stopping(
     n_new = int((~seen).sum())
     record = float(record_chance(tried, n_new, farther + enough, farther + room))
     good = float(within.mean()) * (1 - record)
+    gradient = _gradient(found, seen, plate)
+    gain = max(gradient, record_gain(tried, int((~seen[plate.candidates]).sum()), farther, room))
+    of_more = np.nan if more is None else _gradient(found, seen, more)
+    if not away:
+        advice = AT_TARGET
+    elif not distinct:
+        advice = NO_DIFFERENCE
+    elif good >= confidence:
+        advice = CONFIRM
+    else:
+        advice = MEASURE if of_more >= gain else ORDER
+    share = gain / nothing if away else np.nan
+    return Stopping(chosen, gain, share, good if away else np.nan, of_more, advice)
+
+
+def _gradient(found: RankedDistance, seen: NDArray[np.bool_], plate: NextPlate) -> float:
     known = np.append(seen, True)
     known[plate.candidates] = False
     elsewhere = float(found.mean[known].min())
-    gain = max(
-        knowledge_gradient(plate, seen[plate.candidates], elsewhere),
-        record_gain(tried, int((~seen[plate.candidates]).sum()), farther, room),
-    )
-    if not distinct:
-        advice = NO_DIFFERENCE
-    elif not away:
-        advice = AT_TARGET
-    else:
-        advice = STOP if good >= confidence and gain < enough else GO_ON
-    share = gain / nothing if away else np.nan
-    return Stopping(chosen, gain, share, good if away else np.nan, advice)
+    return knowledge_gradient(plate, seen[plate.candidates], elsewhere)
 
 
 def best_known(found: RankedDistance, measured: ArrayLike) -> int:
@@ -289,15 +298,14 @@ def best_known(found: RankedDistance, measured: ArrayLike) -> int:
     return int(np.where(known, found.mean, np.inf).argmin())
 
 
-def differing(pooled: PooledGuides, *, factor: float = 1.0) -> NDArray[np.bool_]:
+def differing(q_value: ArrayLike, q_value_from_others: ArrayLike) -> NDArray[np.bool_]:
     """Return which perturbations differ from the controls and from the mean of the others.
 
-    By :func:`~nextpert.core.model.scores.pooled_sizes`, standard errors multiplied by ``factor``; a
-    single perturbation has the controls alone to differ from. Groups without cells differ from
-    nothing.
+    By the two tests of :func:`~nextpert.core.model.scores.pooled_sizes`. A single perturbation has
+    the controls alone to differ from (NaN). Groups without cells (NaN) differ from nothing.
     """
-    sizes = pooled_sizes(pooled, factor=factor)[: 1 if (pooled.n_cells[1:] > 0).sum() < 2 else 2]
-    return np.all([size.q_value < DIFFERS for size in sizes], axis=0)
+    others = np.asarray(q_value_from_others, np.float64)
+    return (np.asarray(q_value, np.float64) < DIFFERS) & ((others < DIFFERS) | np.isnan(others))
 
 
 def control_is_away(found: RankedDistance, confidence: float = 0.9) -> bool:
@@ -309,23 +317,6 @@ def control_is_away(found: RankedDistance, confidence: float = 0.9) -> bool:
     low = float(np.quantile(found.draws[:, -1], (1 - confidence) / 2))
     error = float(found.mean[-1] - found.centre[-1])
     return low - 2 * max(error, 0.0) > 0 and bool(found.mean[-1] > 0)
-
-
-def choose_plate(found: RankedDistance, measured: ArrayLike, size: int) -> Index:
-    """Return the candidates of the next plate: the best known, and :func:`best_plate` beside it.
-
-    Parameters
-    ----------
-    found, measured
-        As for :func:`stopping`.
-    size
-        Number of candidates; where there are fewer, all.
-    """
-    first, n = best_known(found, measured), found.draws.shape[1] - 1
-    others = best_plate(found.centre[:-1], found.draws[:, :-1], size)
-    if first == n or first in others:
-        return np.sort(others)
-    return np.sort(np.append(others[:-1] if len(others) == size else others, first))
 
 
 def record_gain(values: ArrayLike, n_more: int, excess: float, most: float) -> float:

@@ -164,6 +164,10 @@ def _interactions(
     if cells:
         rows = np.array([single[labels[k]] for k in cells])
         alone[cells], variance[cells] = _alone(fit, rows)
+        # That of all singles: what a pair does is not to depend on the other candidates.
+        mean, spread = _alone(fit, np.array(sorted(single.values())))
+        squares = mean**2 + spread
+        scale = np.sqrt((squares.sum(axis=0) + squares.mean()) / (len(squares) + 1))
     else:
         scale = np.sqrt(within)
     if without:

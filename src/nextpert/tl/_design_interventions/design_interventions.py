@@ -12,9 +12,10 @@ from nextpert import _adata, core
 from nextpert._adata import effects as _shifts
 from nextpert._adata.arguments import at_least, checked, one_of
 from nextpert.core._shown import percent
-from nextpert.core.design.stopping import control_is_away
+from nextpert.tl._advice import advise, log_advice
 from nextpert.tl._design_interventions import tables
 from nextpert.tl._design_interventions.candidates import as_asked, read_candidates
+from nextpert.tl._design_interventions.combinations import admit
 from nextpert.tl._design_interventions.own_genes import on_other_genes, without_own_genes
 from nextpert.tl._design_interventions.target import read_target
 
@@ -180,8 +181,14 @@ def design_interventions(
           ``expected_gap``, the expected difference to the nearest candidate; ``measured_distance``
           of the cells themselves, with their sampling error subtracted (NaN without cells);
           ``data_weight`` (of :func:`perturbation_effects`, mean over genes) and ``n_cells_seen``.
+          Of untested combinations ``probability_nearer_than_members`` (than all of them) and
+          ``probability_nearer_than_measured`` (than the best measured candidate), NaN of others.
+          If one of the two is not above 0.5, a combination is no candidate to find the best, and
+          ``probability_best``, that among the others, is 0. ``members_without_effect`` names
+          its members that do not differ from the controls (FDR 5%).
           The last row, with the label of the controls and with ``is_control``, is the control, for
           reference. It is no candidate, has rank 0, and NaN in columns that do not apply to it.
+        - ``advice`` (mapping): what to do next, as in :func:`plan_cells`.
         - ``not_ranked`` (table): candidates without whose target genes less than half of the
           control's distance is left: ``perturbation`` and ``why``.
         - ``floor`` (number): the squared distance that the sampling error of the mean of the
@@ -238,15 +245,17 @@ def design_interventions(
     options = {"n_cells": n_cells, "noise_aware": noise_aware, "n_samples": n_samples}
     generator = np.random.default_rng(seeds)
     asked = as_asked(fit, pool, wanted.goal, wanted.targets, rng=generator, **options)
+    admission = admit(asked, pool, fit, wanted)
     if acquisition == "auto":  # that of the paper where the model is the paper's
         acquisition = "civ" if fit.is_exact else "probability"
     values, removed = _valued(acquisition, asked)
     distance = asked.distances
-    ranking, order = tables.ranking_table(pool, values, removed, distance, wanted, fit)
+    ranking, order = tables.ranking_table(pool, values, removed, distance, admission, wanted, fit)
     best, elsewhere = ranking.iloc[0], ""
     others = on_other_genes(pool, wanted, fit)
     if others is not None:  # whom leaving out the targets of all candidates would choose
         told = as_asked(fit, pool, others.goal, others.targets, rng=generator, **options)
+        told.admit(admission.admitted)
         first = tables.best_first(*_valued(acquisition, told), told.distances)[0]
         elsewhere = pool.interventions.names[int(first)]
         elsewhere = "" if elsewhere == best["perturbation"] else elsewhere
@@ -275,6 +284,7 @@ def design_interventions(
         "trace": tables.extend_trace(trace, row),
         "targets": _adata.stored_lists(pool.interventions.targets[i] for i in order),
         "shifts": _adata.as_stored_csr(pool.interventions.shifts[order]),
+        "advice": advise(adata, fit, pool, wanted),
         "floor": float(np.atleast_1d(wanted.cells.floor)[-1]),
         "target_mean": wanted.mean,
         "genes": _adata.strings(fit.genes),
@@ -298,22 +308,16 @@ def design_interventions(
         },
     }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
-    farther = tables.farther_in_words(ranking, wanted.name)
-    if any(wanted.left_out) and not control_is_away(distance):
-        farther = (
-            f"The control cannot be distinguished from {wanted.name} {wanted.genes_in_words}: "
-            f"choose a target farther from the control, or measure more cells of both."
-        )
-    if farther:
-        logger.warning("%s", farther)
-    share = 100 * best["relative_distance"]
+    log_advice(stored["advice"])
     logger.info(
-        "Round %d: of %d candidates towards %s, test %s next by %s (shift of %s: %s). It is "
-        "the nearest with probability %s; its predicted distance is %.3g (%.3g to %.3g)%s.",
-        this_round, len(order), wanted.name, best["perturbation"], acquisition,
-        best["target_genes"], best["shift"], percent(best["probability_best"]),
+        "Round %d: of %d candidates towards %s, %s is the first by %s%s. It is "
+        "the nearest with probability %s; its predicted distance is %.3g (%.3g to %.3g), "
+        "the control's %.3g.",
+        this_round, int(admission.admitted.sum()), wanted.name, best["perturbation"], acquisition,
+        f" (shift of {best['target_genes']}: {best['shift']})" * bool(best["target_genes"]),
+        percent(best["probability_best"]),
         best["predicted_distance"], best["predicted_low"], best["predicted_high"],
-        f", {share:.0f}% of the control's" if np.isfinite(share) else "",
+        tables.nothing_of(ranking)["predicted_distance"],
     )  # fmt: skip
     if elsewhere:
         logger.info(

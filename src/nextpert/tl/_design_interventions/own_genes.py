@@ -63,11 +63,7 @@ def without_own_genes(
             f"distance is left"
             for i in np.flatnonzero(left < LEAST_LEFT)
         }
-        pool, rows = pool.rows(kept), [*kept.tolist(), -1]
-        bound = replace(
-            bound, goal=bound.goal.rows(rows), cells=bound.cells.rows(rows),
-            left_out=[bound.left_out[i] for i in rows], not_ranked=not_ranked,
-        )  # fmt: skip
+        pool, bound = pool.rows(kept), replace(bound.rows(kept), not_ranked=not_ranked)
         words = (f"{name} ({why})" for name, why in not_ranked.items())
         logger.warning("Not ranked: %s. %s", list_names(words), remedy)
     if any(bound.left_out):

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from nextpert._adata import FittedPosterior
     from nextpert.core.design.distances import RankedDistance
     from nextpert.tl._design_interventions.candidates import CandidateSet
+    from nextpert.tl._design_interventions.combinations import Admission
     from nextpert.tl._design_interventions.target import Wanted
 
     Vector = NDArray[np.float64]
 
 FLAT = 0.01
-CLEARLY_NEARER = 0.9  # probability of being nearer than the control, below which it is stated
 
 
 def ranking_table(
@@ -36,6 +36,7 @@ def ranking_table(
     values: Vector,
     removed: Vector,
     distance: RankedDistance,
+    admission: Admission,
     target: Wanted,
     fit: FittedPosterior,
 ) -> tuple[pd.DataFrame, NDArray[np.int64]]:
@@ -51,6 +52,8 @@ def ranking_table(
         The acquisition, and the variance reduction, of each, ``(n_candidates,)``.
     distance
         Distances of the candidates and the control.
+    admission
+        Which untested combinations are candidates.
     target, fit
         The target, and the fit.
     """
@@ -88,6 +91,7 @@ def ranking_table(
             "measured_distance": _measured(pool, target, fit)[rows],
             "data_weight": column(shares),
             "n_cells_seen": column(seen, fit.n_control_cells),
+            **admission.columns(rows),
             "is_control": column(np.zeros(len(order), bool), True),
         },
         index=pd.Index(np.arange(len(rows))),
@@ -155,31 +159,6 @@ def share_of(distance: Vector, nothing: float) -> Vector:
 def is_flat(removed: Vector) -> bool:
     """Whether the variance reductions of the candidates differ by less than 1%."""
     return len(removed) > 1 and bool(np.ptp(removed) < FLAT)
-
-
-def farther_in_words(ranking: pd.DataFrame, target: str) -> str:
-    """Return a warning if the first of a ranking is no nearer than the control, else ``""``."""
-    ranking = candidates_of(ranking)
-    share = ranking["relative_distance"].to_numpy(dtype=float)
-    if np.isnan(share).all():
-        return (
-            f"The control cannot be distinguished from {target} (its predicted distance is 0), so "
-            f"no candidate can be nearer, and relative_distance is not defined (NaN)."
-        )
-    if not share[0] > 1:
-        return ""
-    nearest = int(np.argmin(share))
-    names = ranking["perturbation"].astype(str)
-    if share[nearest] > 1:
-        return (
-            f"No candidate is predicted to be nearer to {target} than the control: the nearest, "
-            f"{names.iloc[nearest]}, has {100 * share[nearest]:.0f}% of the control's distance."
-        )
-    return (
-        f"{names.iloc[0]}, the first of the ranking, is predicted farther from {target} than the "
-        f"control ({100 * share[0]:.0f}% of the control's distance); the nearest is "
-        f"{names.iloc[nearest]} ({100 * share[nearest]:.0f}%)."
-    )
 
 
 def read_trace(adata: ad.AnnData, key: str, genes: list[str]) -> pd.DataFrame | None:

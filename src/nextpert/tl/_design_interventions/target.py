@@ -90,6 +90,16 @@ class Wanted:
         goal = self.goal if self.every is None else self.every
         return goal.quadratic(goal.origin).point
 
+    def rows(self, some: NDArray[np.int64]) -> Wanted:
+        """Return what is wanted of some candidates, in the order given, and of the control."""
+        if not self.left_out:
+            return self
+        index = [*some.tolist(), -1]
+        return replace(
+            self, goal=self.goal.rows(index), cells=self.cells.rows(index),
+            left_out=[self.left_out[i] for i in index],
+        )  # fmt: skip
+
     @property
     def genes_in_words(self) -> str:
         """Which genes are left out; empty where none is."""

@@ -245,9 +245,12 @@ def _table(
 
 
 class StoredNull(NamedTuple):
-    """What a stored diagnosis says of the null: width, and whether its controls are trusted."""
+    """Tests of perturbations by a stored diagnosis, and whether its controls are trusted.
 
-    width: NullWidth = NullWidth()
+    Standard errors are multiplied by the width of the null; ``tests`` is ``None`` without one.
+    """
+
+    tests: pd.DataFrame | None = None
     is_trusted: bool = True
 
 
@@ -255,7 +258,7 @@ def stored_null(adata: ad.AnnData, fit: FittedPosterior, key: str = "diagnosis")
     """Return what the diagnosis of a fit in ``uns[key]`` says of the null.
 
     Nothing is known of it without a diagnosis, or with one of other cells or guides, or a damaged
-    one. The factor for the standard errors of the fit is ``stored_null(adata, fit).width.factor``.
+    one.
     """
     try:
         stored: Any = eager(read_stored(adata, key, "tl.diagnose"))
@@ -264,8 +267,6 @@ def stored_null(adata: ad.AnnData, fit: FittedPosterior, key: str = "diagnosis")
     same = "negative_controls" in stored and str(stored["cells"]) == fit.fingerprint
     if not same or str(stored["params"]["guide_key"]) != str(fit.params.get("guide_key") or ""):
         return StoredNull()
-    summary = stored["summary"].set_index(["part", "quantity"])
-    value, error = summary.loc[("negative controls", "null_width"), ["value", "standard_error"]]
     levels = stored["parts"].set_index("part")["level"].astype(str)
     trusted = levels.get("negative controls") != "do not trust"
-    return StoredNull(NullWidth(float(value), float(error)), trusted)
+    return StoredNull(stored["perturbations"], trusted)

@@ -231,7 +231,7 @@ def overall(parts: list[Part], n_judged: int, n: int) -> tuple[str, str]:
     if n_judged < n:
         start += f" (fits to parts of the cells are judged by {n_judged:,} of {n:,} perturbations, "
         start += "drawn at random)"
-    return level, f"{start}. " + " ".join(part.words for part in parts)
+    return level, "\n".join([f"{start}.", *(part.words for part in parts)])
 
 
 def part_table(parts: list[Part]) -> pd.DataFrame:

@@ -216,7 +216,9 @@ def fit_dag_blr(
         - ``control_mean`` (array, ``(n_genes,)``): mean of the control cells.
         - ``n_control_cells`` (number): control cells read.
         - ``environments`` (table): one row per perturbation used: ``perturbation``,
-          ``target_genes``, ``shift`` and its source, ``n_cells``.
+          ``target_genes``, ``shift`` and its source, ``n_cells``; ``q_value`` and
+          ``q_value_from_others``, of the tests of :func:`diagnose` that its cells differ from the
+          controls, and from the mean of the others.
         - ``targets`` (mapping): the target genes of all perturbations, ``names``, one list after
           the other, and ``offsets``.
         - ``shifts`` (sparse, ``(n_environments, n_genes)``): the expected shifts.

@@ -34,6 +34,7 @@ from nextpert.core.model.predictors.base import (
 from nextpert.core.model.predictors.features import Features, OtherScreen
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.members import Members
+from nextpert.core.model.scores import pooled_sizes
 from nextpert.core.model.unseen_scale import LeftOut, learn_scales
 
 if TYPE_CHECKING:
@@ -489,12 +490,15 @@ class Model(NamedTuple):
                 )  # fmt: skip
         if not self.spec.exact:
             means = CellMeans(pooled.n[1:], pooled.mean[1:], pooled.variance_ratio[1:])
+        from_controls, from_others = pooled_sizes(pooled)
         return FittedPosterior(
             genes=self.spec.genes,
             posterior=self.posterior,
             control_mean=self.cells.control.mean,
             n_control_cells=self.cells.control.n,
-            environments=environments.environment_table(used, self.spec.genes, n_cells),
+            environments=environments.environment_table(used, self.spec.genes, n_cells).assign(
+                q_value=from_controls.q_value, q_value_from_others=from_others.q_value
+            ),
             targets=used.targets,
             shifts=used.shifts,
             left_out=left_out,

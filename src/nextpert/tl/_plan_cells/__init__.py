@@ -1,5 +1,1 @@
 """``tl.plan_cells`` and its helpers."""
-
-from nextpert.tl._plan_cells.plan_cells import plan_cells
-
-__all__ = ["plan_cells"]

@@ -10,18 +10,17 @@ import numpy as np
 from nextpert import _adata
 from nextpert._adata.arguments import above, at_least, between, checked, one_of
 from nextpert._adata.table import require_cells
+from nextpert.tl._advice import TOLERANCE, advise
+from nextpert.tl._design_interventions.candidates import read_candidates
+from nextpert.tl._design_interventions.own_genes import without_own_genes
 from nextpert.tl._design_interventions.target import read_target
-from nextpert.tl._diagnose.controls import stored_null
 from nextpert.tl._plan_cells.distances import distances_table, read_distances, read_measured
-from nextpert.tl._plan_cells.stop import (
+from nextpert.tl._plan_cells.tables import (
     CELLS,
-    ask,
     curves_table,
     distances_in_words,
     effects_in_words,
     genes_table,
-    plate_size,
-    stop_in_words,
 )
 
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from nextpert._adata.target import Target, Vector
-
-STOP_AT = 0.95  # probability of being good enough at which a campaign stops
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +44,7 @@ def plan_cells(
     *,
     posterior_key: str = "dag_blr",
     effect: float = 0.2,
-    tolerance: float = 0.1,
+    tolerance: float = TOLERANCE,
     power: float = 0.8,
     confidence: float = 0.95,
     n_guides: int | None = None,
@@ -59,7 +56,7 @@ def plan_cells(
     key_added: str = "plan_cells",
     copy: bool = False,
 ) -> ad.AnnData | None:
-    r"""Compute how many cells, guides and replicates per perturbation are needed, and when to stop.
+    r"""Compute how many cells, guides and replicates per perturbation are needed, and what to do.
 
     The mean of ``n`` cells in ``g`` guides and ``r`` replicates has the variance
     :math:`\sigma^2 (1/n + \tau_g^2/g + \tau_r^2/r)`. The variances of cells, guides and replicates
@@ -73,17 +70,17 @@ def plan_cells(
     - the probability that the nearest perturbation is also measured nearer than another
       (:class:`~nextpert.core.design.power.NearerChance`, by draws of the errors of means).
 
-    With a target it also advises whether to stop, by two results of the fit: by how much the best
-    known is expected to be closer to the target after one more plate, and the probability that no
-    candidate is closer by more than ``tolerance``. It advises to stop if that probability is 0.95
-    or more and the expected gain is below ``tolerance``
-    (:func:`~nextpert.core.design.stopping.stopping`). It never advises to go on if no perturbation
-    differs from the controls and from the mean of the others, at a false discovery rate of 0.1%.
-    If ``uns["diagnosis"]`` is the :func:`diagnose` of this fit, standard errors are multiplied for
-    this by the width of the null, where that is significantly above 1, and it does not advise to go
-    on if the negative controls are not trusted.
-    The plate has the size of that in ``uns["plan"]``, if there is one (:func:`plan_screen`), else 8
-    perturbations with the median number of cells per perturbation of the screen.
+    With a target it also gives the advice on what to do next, by one rule that
+    :func:`design_interventions`, :func:`plan_screen` and :func:`nextpert.report` share
+    (:doc:`/guides/plan_a_plate` has its table): the target does not differ from the control; no
+    perturbation differs from the others, at a false discovery rate of 0.1%; confirm what you have,
+    if with probability 0.95 or more no candidate is closer than the best known by more than
+    ``tolerance``; measure more cells of these first, if that gains as much as the best plan of as
+    many cells (:func:`~nextpert.core.design.stopping.stopping`); else order this plan.
+    If ``uns["diagnosis"]`` is the :func:`diagnose` of this fit, its tests are used, and nothing is
+    said to differ if its negative controls are not trusted.
+    The plan has the size of that in ``uns["plan"]``, if there is one, else the default size of
+    :func:`plan_screen`.
 
     The power is that of a two-sided test, averaged over increases and decreases. With few cells the
     power for one of the two is higher, because counts are skewed.
@@ -100,7 +97,7 @@ def plan_cells(
         A perturbation label, a pair ``(obs key, value)``, a mapping gene -> target mean, a NumPy
         vector of means over the panel, or a :class:`nextpert.Target`, as in
         :func:`design_interventions`. For a :class:`nextpert.Target` that is not a single state,
-        only the advice to stop is given. ``None`` (default) plans for effects alone.
+        only the advice is given. ``None`` (default) plans for effects alone.
     posterior_key
         The ``key_added`` of the fit.
     effect
@@ -108,7 +105,7 @@ def plan_cells(
         is a change of a well expressed gene by a fifth.
     tolerance
         Precision needed of distances, relative to the control's distance: half the width of the
-        interval. For the advice to stop, the largest gain that is not worth another plate.
+        interval. For the advice, what need not be gained any more.
     power
         Probability needed of detecting the effect, and of distinguishing the nearest perturbation
         from another, above 0.5. 0.8 is the usual choice.
@@ -119,12 +116,12 @@ def plan_cells(
         Number of guides and of replicates per perturbation to plan for. ``None`` (default): the
         median of the screen.
     candidates
-        Candidates for the advice to stop, as in :func:`design_interventions`: ``None`` (default)
+        Candidates for the advice, as in :func:`design_interventions`: ``None`` (default)
         for the perturbations of the fit, ``"genes"`` for these and all genes of the panel.
     target_is_candidate
-        As in :func:`design_interventions`, for the stopping rule.
+        As in :func:`design_interventions`, for the advice.
     n_samples, rng
-        Number of draws of the distances for the advice to stop; and seed or generator, of these and
+        Number of draws of the distances for the advice; and seed or generator, of these and
         of the draws that compare the nearest with another. With 1,000 draws the standard error of a
         probability is at most 0.016.
     key_added
@@ -153,24 +150,26 @@ def plan_cells(
           perturbation that distinguish the two, if the difference is as measured. Values relative
           to the control's distance, and the cells needed for them, are NaN if that distance is
           estimated as 0.
-        - ``stopping`` (mapping): with a target: ``best_known`` (the measured candidate of the
-          smallest expected distance, or no perturbation); ``gain``, the squared distance by which
-          the best known is expected to be closer after the next plate, and ``relative_gain``, that
-          as a share of the control's distance; ``relative_distance``, the expected distance of the
-          best known as such a share; ``good_enough``, the probability that no candidate
-          is closer than the best known by more than ``tolerance``; ``advice``: ``"stop"``,
-          ``"go on"``, ``"no difference"`` (no measured candidate differs from the others, or the
-          negative controls are not trusted) or ``"at target"`` (the control cannot be distinguished
-          from the target); ``stop``, 1 with ``"stop"`` alone; ``n_distinct`` and ``n_untested``,
-          the candidates that differ and those without cells; ``controls_trusted``, 0 if a diagnosis
-          of this fit does not trust its negative controls; ``n_perturbations`` and ``n_cells`` (of
-          each) of the next plate; ``candidates``; and ``genes_left_out`` of distances, in words
-          (``own_genes`` of :class:`nextpert.Target`). ``relative_gain``, ``relative_distance`` and
-          ``good_enough`` are NaN if the control cannot be distinguished from the target.
+        - ``advice`` (mapping): with a target: ``kind``, one of the five above, and ``words``, the
+          sentence; ``best_known`` (the measured candidate of the smallest expected distance, or no
+          perturbation), ``probability_best_known`` (of being the nearest of all candidates) and its
+          ``relative_distance`` (predicted, a share of the control's); ``good_enough``, the
+          probability that no candidate is closer than the best known by more than ``tolerance``;
+          ``gain``, the squared distance by which the best known is expected to be closer after the
+          best plan, ``relative_gain``, that as a share of the control's distance, and
+          ``relative_gain_of_more``, by as many more cells of measured candidates;
+          ``perturbations``, those to confirm or to measure; ``cells_needed``, the cells of each of
+          them that estimate its distance within ``tolerance`` (else 0); ``n_perturbations``
+          and ``n_cells`` (of each) of the plan, and ``n_new_guides`` for more cells of measured
+          perturbations, 0 if guides do not differ; ``n_distinct`` and ``n_untested``, the
+          candidates that differ and those without cells; ``controls_trusted``, 0 if a diagnosis of
+          this fit does not trust its negative controls; ``tolerance`` and ``confidence``; and
+          ``candidates``. Shares and ``good_enough`` are NaN if the control cannot be distinguished
+          from the target.
         - ``noise`` (mapping): ``guide_variance`` and ``replicate_variance`` (relative to that of a
           cell), ``control_guide_variance``, ``n_guides``, ``n_replicates``, ``n_cells`` (medians),
           ``n_control_cells``.
-        - ``verdict`` (text): all results in sentences.
+        - ``verdict`` (text): all results in sentences, a subject on each line.
         - ``cells``, ``fit`` (texts): the fingerprint of the fit's cells, and the digest of the fit.
         - ``params`` (mapping): the options of the call.
 
@@ -247,13 +246,15 @@ def plan_cells(
             "distance": goal.distance,
             "target_is_candidate": int(target_is_candidate),
         }
-        stored["stopping"] = ask(
-            fit, goal, candidates, measured, *plate_size(adata, measured),
-            null=stored_null(adata, fit), target_is_candidate=target_is_candidate,
-            tolerance=tolerance, confidence=STOP_AT, n_samples=n_samples, rng=rng,
+        pool = read_candidates(candidates, None, fit, goal, target_is_candidate=target_is_candidate)
+        pool, wanted = without_own_genes(pool, goal, fit)
+        params["genes_left_out"] = wanted.genes_in_words
+        stored["advice"] = advise(
+            adata, fit, pool, wanted, n_guides=n_guides, tolerance=tolerance,
+            n_samples=n_samples, rng=rng,
         )  # fmt: skip
-        said.append(stop_in_words(stored["stopping"], goal.name, tolerance=tolerance))
-    stored |= {"verdict": " ".join(said), **fit.origin, "params": params}
+        said.append(stored["advice"]["words"])
+    stored |= {"verdict": "\n".join(said), **fit.origin, "params": params}
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     logger.info("%s", stored["verdict"])
     return written

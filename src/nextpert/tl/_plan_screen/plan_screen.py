@@ -14,6 +14,9 @@ from nextpert import _adata
 from nextpert._adata.arguments import at_least, checked, one_of, options
 from nextpert.core import acquisitions
 from nextpert.core._checks import as_rng
+from nextpert.core._shown import percent
+from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE, ORDER
+from nextpert.tl._advice import ADDS_UP, advice_on, advise, log_advice
 from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._plan_cells.distances import guides_of, usual_guides
 from nextpert.tl._plan_screen.constructs import constructs_table
@@ -23,8 +26,6 @@ from nextpert.tl._plan_screen.wells import (
     N_SAMPLES,
     STRATEGIES,
     Choice,
-    best_known,
-    doubt_in_words,
     plate_table,
     split_cells,
 )
@@ -84,7 +85,8 @@ def plan_screen(
       candidates, those that are most likely the nearest. This rule did best in replays of screens.
       It chooses no candidate whose expected state is farther from the target than the control. If
       too few candidates are nearer, the rest of the plate is chosen by ``"explore"``, with a
-      warning.
+      warning. An untested combination is a candidate only if it is nearer than all its members, and
+      nearer than the best measured candidate, each with a probability above 0.5.
     - ``"explore"`` reduces uncertainty. It adds one candidate after the other: the one whose cells
       are expected to resolve most of the remaining uncertainty about the distances of all
       candidates that may be nearer than the control (causal integrated variance, Zhang et al. 2023,
@@ -172,7 +174,9 @@ def plan_screen(
           candidates), ``probability_contains_best`` (that the nearest is among those up to this one
           or in progress), ``variance_reduction`` (expected, by the cells up to this one),
           ``predicted_distance`` with its 90% interval ``predicted_low`` to ``predicted_high`` (the
-          median, as in :func:`design_interventions`) and ``cost``.
+          median, as in :func:`design_interventions`), ``probability_nearer_than_members``,
+          ``probability_nearer_than_measured`` and ``members_without_effect`` (of untested
+          combinations, as in :func:`design_interventions`) and ``cost``.
         - ``constructs`` (table): what to make, one row per construct, the controls last:
           ``perturbation``, ``construct`` (its number within the perturbation), ``kind``
           (``"single guide"``, ``"dual guide"``, ``"control"``), ``status`` (``"existing"``: in the
@@ -185,9 +189,11 @@ def plan_screen(
           ``probability_contains_better``, that one of the plate or in progress is nearer to the
           target than the control, which is no candidate: the nearest candidate may be farther;
           ``most_informative_combination``, the combination among the candidates whose cells are
-          most informative about interactions, empty without one; and ``best_known``, the measured
-          candidate (of at least ``"min_cells"`` cells) that most probably is the nearest of all,
-          with its ``probability_best_known``: 1 means that no plate is needed to find the best.
+          most informative about interactions, empty without one; ``n_not_admitted``, the untested
+          combinations that are no candidates; and ``if_effects_add_up``, 1 if some are candidates
+          and no measured combination tells of interactions: probabilities then hold only if effects
+          add up.
+        - ``advice`` (mapping): what to do next, as in :func:`plan_cells`, for this plan.
         - ``pending`` (table): the perturbations in progress.
         - ``target_mean`` (array, ``(n_genes,)``): the target state.
         - ``genes`` (names, ``(n_genes,)``): its genes.
@@ -238,6 +244,7 @@ def plan_screen(
         fit, pool, wanted.goal, limits, wells, targets=wanted.targets, n_guides=usual,
         n_samples=N_SAMPLES, rng=as_rng(rng),
     )  # fmt: skip
+    admission = choice.admit(pool, fit, wanted)
     found = choice.choose(strategy, max_new=asked.max_new, fixed_controls=n_controls)
     if n_guides is not None and n_guides > found.cells.min():
         message = (
@@ -245,13 +252,20 @@ def plan_screen(
             f"cells, and each guide needs one: give fewer n_guides, or more n_cells."
         )
         raise ValueError(message)
-    names, under_way = pool.interventions.names, limits.under_way
     guides = np.minimum(usual, found.cells)
+    names, under_way = pool.interventions.names, limits.under_way
     if n_guides is None and there is not None:  # measured ones keep those that they have
         own = [len(there.get(names[i], ())) or usual for i in found.candidates]
         guides = np.minimum(guides, own)
-    plate = plate_table(pool, choice, found, guides, asked.plate_format, wanted, fit)
-    seen = np.append(fit.counted, 0.0)[pool.place]
+    plate = plate_table(pool, choice, found, admission, guides, asked.plate_format, wanted, fit)
+    some = np.flatnonzero(admission.admitted)
+    if 0 < len(some) < len(names):  # by the draws of candidates that no combination is among
+        advice = advise(
+            adata, fit, pool.rows(some), wanted.rows(some), wells=wells, n_controls=n_controls,
+            n_guides=n_guides, are_admitted=True, rng=rng,
+        )  # fmt: skip
+    else:
+        advice = advice_on(adata, fit, pool, wanted, choice, found)
     nearer = choice.distance.is_nearer[:, [*found.candidates, *under_way]].any(axis=1)
     stored = {
         "plate": plate,
@@ -264,8 +278,10 @@ def plan_screen(
             "probability_contains_better": float(nearer.mean()),
             "variance_reduction": float(plate["variance_reduction"].iloc[-1]),
             "most_informative_combination": most_informative_combination(pool, fit, wells.each),
-            **best_known(names, choice.distance, seen, asked.min_cells),
+            "n_not_admitted": int((~admission.admitted).sum()),
+            "if_effects_add_up": int(admission.adds_up),
         },
+        "advice": advice,
         "pending": pd.DataFrame(
             {
                 "perturbation": _adata.strings(names[i] for i in under_way),
@@ -285,7 +301,7 @@ def plan_screen(
             "n_cells": int(n_cells),
             "max_combination": asked.max_combination,
             "target_is_candidate": int(target_is_candidate),
-            "n_candidates": len(names),
+            "n_candidates": int(admission.admitted.sum()),
             "min_cells": asked.min_cells,
             "n_guides": int(guides.max()),
             "plate_format": asked.plate_format or 0,
@@ -301,24 +317,29 @@ def plan_screen(
 
 def _say(stored: dict[str, Any], n_chosen: int) -> None:
     table, summary, params = stored["plate"], stored["summary"], stored["params"]
-    target = params["target"]
+    target, kind = params["target"], stored["advice"]["kind"]
+    is_advised, can_advise = kind == ORDER, kind not in (AT_TARGET, NO_DIFFERENCE)
     n_learn = int((table["strategy"] == "explore").sum())
-    if params["strategy"] == "exploit" and n_learn:
+    if params["strategy"] == "exploit" and n_learn and can_advise:
         logger.warning(
             "%d of %d perturbations are chosen by strategy 'explore' instead of 'exploit': "
             "no other candidate allowed has an expected state nearer to %s than the control.",
             n_learn, n_chosen, target,
         )  # fmt: skip
-    known, chance = summary["best_known"], summary["probability_best_known"]
-    more = f" {doubt_in_words(summary['probability_contains_better'], target)}".rstrip()
-    if known:
-        more += f" Best measured so far: {known} (nearest with probability {chance:.2f})."
+    log_advice(stored["advice"])
+    left = int(summary["n_not_admitted"])
+    if left:
+        logger.info(
+            "%d untested combinations are no candidates: they are not nearer than their members "
+            "and than the best measured perturbation with probability above 0.5.", left,
+        )  # fmt: skip
     logger.info(
-        "Plate of %d perturbations (%d cells, of which %d are controls) towards %s: %s. With "
-        "probability %.2f it contains the nearest of %d candidates, and it is expected to resolve "
-        "%.2g%% of the remaining uncertainty.%s",
+        "%s of %d perturbations (%d cells, of which %d are controls) towards %s: %s. With "
+        "probability %s it contains the nearest of %d candidates%s, and it is expected to resolve "
+        "%.2g%% of the remaining uncertainty.",
+        "Plate" if is_advised else "Not what is advised, but planned: a plate",
         n_chosen, summary["n_cells"], summary["n_controls"], target,
         _adata.list_names(table["perturbation"].head(n_chosen).astype(str), limit=8),
-        summary["probability_contains_best"], params["n_candidates"],
-        100 * summary["variance_reduction"], more,
+        percent(summary["probability_contains_best"]), params["n_candidates"],
+        ADDS_UP * summary["if_effects_add_up"], 100 * summary["variance_reduction"],
     )  # fmt: skip

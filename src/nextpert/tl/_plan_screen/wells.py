@@ -23,7 +23,8 @@ from nextpert.core.design.remaining_variance import (
     split_by_variance,
 )
 from nextpert.tl._design_interventions.candidates import as_asked
-from nextpert.tl._design_interventions.tables import CLEARLY_NEARER, left_out_of
+from nextpert.tl._design_interventions.combinations import admit
+from nextpert.tl._design_interventions.tables import left_out_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from nextpert.core.design.distances import RankedDistance
     from nextpert.core.design.goal import Goal
     from nextpert.tl._design_interventions.candidates import CandidateSet
+    from nextpert.tl._design_interventions.combinations import Admission
     from nextpert.tl._design_interventions.target import Wanted
     from nextpert.tl._plan_screen.pool import Constraints
 
@@ -134,13 +136,20 @@ class Choice:
         n_samples: int,
         rng: np.random.Generator,
     ) -> None:
-        self.limits, self.wells = limits, wells
+        self.limits, self.wells, self.n_guides = limits, wells, n_guides
+        self.admitted = np.ones(len(limits.allowed), bool)
         self._left: RemainingVariance | None = None  # after wells that were seen
         self._seen: list[int] = []
         self.asked = as_asked(
             fit, pool, goal, targets, n_guides=n_guides, n_cells=wells.each, n_samples=n_samples,
             rng=rng,
         )  # fmt: skip
+
+    def admit(self, pool: CandidateSet, fit: FittedPosterior, wanted: Wanted) -> Admission:
+        """Leave untested combinations that add nothing out of ``"exploit"``."""
+        found = admit(self.asked, pool, fit, wanted)
+        self.admitted = found.admitted
+        return found
 
     @property
     def distance(self) -> RankedDistance:
@@ -219,6 +228,8 @@ class Choice:
             chosen, strategies = list(limits.include), ["include"] * len(limits.include)
             for stage, by, end in stages:
                 allowed = limits.allowed if by is None else np.isfinite(by)
+                if strategy == "exploit" and (allowed & self.admitted).any():
+                    allowed = allowed & self.admitted
                 chosen = greedy_plate(
                     partial(gain, by), end, include=chosen, allowed=allowed, cost=price,
                     budget=limits.budget, per_cost=stage == "explore", new=~self.asked.measured,
@@ -247,8 +258,8 @@ class Choice:
         """
         asked, limits, centre = self.asked, self.limits, self.distance.centre
         expected, draws = asked.first_order(len(self.distance.draws))
-        some = np.flatnonzero(limits.allowed)
-        usable = limits.allowed & (centre[:-1] < centre[-1])
+        some = np.flatnonzero(limits.allowed & self.admitted)
+        usable = limits.allowed & self.admitted & (centre[:-1] < centre[-1])
 
         def ranked(size: int) -> tuple[Vector, Vector]:
             rank, chance = np.full(asked.size, -np.inf), np.full(asked.size, np.nan)
@@ -315,6 +326,7 @@ def plate_table(
     pool: CandidateSet,
     choice: Choice,
     found: Chosen,
+    admission: Admission,
     n_guides: Index,
     plate_format: int | None,
     wanted: Wanted,
@@ -337,6 +349,7 @@ def plate_table(
     names = [given.names[i] for i in chosen]
     seen = np.append(fit.n_cells, 0)[fit.rows_of(names)]
     n_cells = column(found.cells, found.n_controls)
+    why = _why(found, removed, distance, admission)
     wells = {}
     if plate_format is not None:
         wells["well"] = strings(well_names(len(rows), plate_format))
@@ -350,7 +363,7 @@ def plate_table(
             "n_cells": n_cells,
             "n_cells_seen": column(seen, fit.n_control_cells),
             "strategy": strings(column(found.strategies, "control")),
-            "why": strings(column(_why(found, removed, distance), "reference for all others")),
+            "why": strings(column(why, "reference for all others")),
             "state_distance": np.maximum(distance.centre[rows], 0.0),
             "probability_among_rest": column(found.chance, np.nan),
             "probability_best": distance.nearest[rows],
@@ -359,6 +372,7 @@ def plate_table(
             "predicted_distance": distance.median[rows],
             "predicted_low": distance.low[rows],
             "predicted_high": distance.high[rows],
+            **admission.columns(rows),
             "cost": column(limits.cost[chosen], 0.0) + limits.cell_cost * n_cells,
         },
         index=pd.Index(np.arange(len(rows))),
@@ -367,17 +381,20 @@ def plate_table(
     return main_columns_outside(table, [*wells, "perturbation", "n_guides", "strategy"], last)
 
 
-def _why(found: Chosen, removed: Vector, distance: RankedDistance) -> list[str]:
+def _why(
+    found: Chosen, removed: Vector, distance: RankedDistance, admission: Admission
+) -> list[str]:
     """Return why each is on the plate, by the value of the column that chose it."""
     state = np.maximum(distance.centre, 0.0)
-    place = distance.centre[:-1].argsort(kind="stable").argsort() + 1
+    ranked = np.where(admission.admitted, distance.centre[:-1], np.inf)
+    place, n = ranked.argsort(kind="stable").argsort() + 1, int(admission.admitted.sum())
     words, more = [], 100 * np.diff(removed, prepend=0.0)
     for i, strategy, chance, gain in zip(
         found.candidates, found.strategies, found.chance, more, strict=True
     ):
         if strategy == "exploit" and np.isnan(chance):
             words.append(
-                f"rank {place[i]} of {len(place)} by state_distance ({state[i]:.3g}; control "
+                f"rank {place[i]} of {n} by state_distance ({state[i]:.3g}; control "
                 f"{state[-1]:.3g})"
             )
         elif strategy == "exploit":
@@ -395,36 +412,3 @@ def _why(found: Chosen, removed: Vector, distance: RankedDistance) -> list[str]:
 
 def _at_least(value: float, least: float) -> str:
     return f"{value:.2g}" if value >= least else f"below {least:g}"
-
-
-def best_known(
-    names: Sequence[str], distance: RankedDistance, n_cells: Vector, least: int
-) -> dict[str, str | float]:
-    """Return the measured candidate that most probably is the nearest, and its probability.
-
-    Ties are ordered by the distance of the expected state.
-    """
-    known = np.flatnonzero(n_cells >= least)
-    if not len(known):
-        return {"best_known": "", "probability_best_known": 0.0}
-    best = int(known[np.lexsort((distance.centre[known], -distance.nearest[known]))[0]])
-    return {"best_known": names[best], "probability_best_known": float(distance.nearest[best])}
-
-
-def doubt_in_words(chance: float, target: str) -> str:
-    """Return a sentence if no perturbation of a plate may be nearer than the control, else ``""``.
-
-    ``chance`` is the probability that one of them is.
-
-    Examples
-    --------
-    >>> from nextpert.tl._plan_screen.wells import doubt_in_words
-    >>> doubt_in_words(0.63, "MYC")
-    'Only with probability 63% is one of them closer to MYC than the control.'
-    """
-    if chance >= CLEARLY_NEARER:
-        return ""
-    return (
-        f"Only with probability {percent(chance)} is one of them closer to {target} than the "
-        f"control."
-    )

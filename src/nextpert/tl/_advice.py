@@ -1,0 +1,317 @@
+"""One advice on what to do next towards a target, which every function states for the same fit."""
+
+from __future__ import annotations
+
+import logging
+from math import floor, log10
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nextpert import _adata
+from nextpert.core._checks import as_rng
+from nextpert.core._shown import percent
+from nextpert.core.design.plate import best_plate
+from nextpert.core.design.stopping import (
+    AT_TARGET,
+    CONFIRM,
+    MEASURE,
+    NO_DIFFERENCE,
+    differing,
+    draw_plate,
+    stopping,
+)
+from nextpert.tl._diagnose.controls import stored_null
+from nextpert.tl._plan_cells.distances import guides_of, usual_guides
+from nextpert.tl._plan_screen.pool import Constraints
+from nextpert.tl._plan_screen.wells import N_SAMPLES, Choice, split_cells
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import anndata as ad
+    from numpy.typing import NDArray
+
+    from nextpert._adata import FittedPosterior
+    from nextpert.core.design.distances import RankedDistance
+    from nextpert.tl._design_interventions.candidates import CandidateSet
+    from nextpert.tl._design_interventions.target import Wanted
+    from nextpert.tl._plan_screen.wells import Chosen, Wells
+
+    Vector = NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
+
+# As by default in tl.plan_screen, where no plan says otherwise.
+PLAN = {"n_perturbations": 8, "n_cells": 2000, "min_cells": 20}
+TOLERANCE = 0.1  # of the control's distance: what need not be gained
+CONFIDENCE = 0.95  # probability of being good enough from which it is to be confirmed
+ADDS_UP = ", if effects add up"  # where no measured combination tells of interactions
+NO_PERTURBATION = "no perturbation"
+_FAR = 0.9  # of the control's distance: a best known that hardly approaches the target
+_AS_NEAR, _NAMED = 0.5, 3  # probability of being as near as the best, and how many are named
+_LIKELY = 0.01  # probability of being the nearest from which more cells are worth it
+_INTERVAL = 1.645  # half the width of a 90% interval, in standard deviations
+
+
+def advise(
+    adata: ad.AnnData,
+    fit: FittedPosterior,
+    pool: CandidateSet,
+    wanted: Wanted,
+    *,
+    wells: Wells | None = None,
+    n_controls: int | None = None,
+    n_guides: int | None = None,
+    tolerance: float = TOLERANCE,
+    are_admitted: bool = False,
+    n_samples: int = N_SAMPLES,
+    rng: int | np.random.Generator | None = 0,
+) -> dict[str, Any]:
+    """Return the advice, as it is stored, for the plan that ``tl.plan_screen`` makes by default.
+
+    Parameters
+    ----------
+    adata, fit, pool, wanted
+        Cells, fit, candidates and target.
+    wells, n_controls
+        Size of the plan, and control cells; by default those of the plan in ``uns["plan"]``, or of
+        :data:`PLAN`.
+    n_guides
+        Guides of a perturbation; by default those of the screen.
+    tolerance
+        As of :func:`nextpert.core.design.stopping.stopping`.
+    are_admitted
+        Whether untested combinations that add nothing are left out already.
+    n_samples, rng
+        Draws, and their seed or generator.
+    """
+    if wells is None:
+        wells, n_controls = _usual(adata)
+    guides = usual_guides(guides_of(adata, fit)) if n_guides is None else n_guides
+    none = np.zeros(len(pool.place))
+    choice = Choice(
+        fit, pool, wanted.goal, Constraints(none == 0, [], none, none, 0.0, np.inf),
+        wells, targets=wanted.targets, n_guides=guides, n_samples=n_samples, rng=as_rng(rng),
+    )  # fmt: skip
+    if not are_admitted:
+        choice.admit(pool, fit, wanted)
+    planned = choice.choose("exploit", max_new=None, fixed_controls=n_controls)
+    return advice_on(adata, fit, pool, wanted, choice, planned, tolerance=tolerance)
+
+
+def _usual(adata: ad.AnnData) -> tuple[Wells, int | None]:
+    """Return the size of the plan in ``uns["plan"]``, or the usual one, and its controls."""
+    size, controls = PLAN, None
+    try:
+        plan: Any = _adata.eager(_adata.read_stored(adata, "plan", "tl.plan_screen"))
+        size = {name: int(plan["params"][name]) for name in PLAN}
+        controls = int(plan["summary"]["n_controls"])
+    except (ValueError, KeyError):  # none, of an earlier version, or another's
+        pass
+    return split_cells(
+        size["n_cells"], size["n_perturbations"], controls, size["min_cells"]
+    ), controls
+
+
+def advice_on(
+    adata: ad.AnnData,
+    fit: FittedPosterior,
+    pool: CandidateSet,
+    wanted: Wanted,
+    choice: Choice,
+    planned: Chosen,
+    *,
+    tolerance: float = TOLERANCE,
+) -> dict[str, Any]:
+    """Return the advice on a plan, as it is stored: one rule for all functions.
+
+    Parameters
+    ----------
+    adata, fit, pool, wanted
+        Cells, fit, candidates and target.
+    choice, planned
+        What the plan is chosen by, and the plan.
+    tolerance
+        As of :func:`nextpert.core.design.stopping.stopping`.
+    """
+    some = choice.admitted.copy()
+    some[planned.candidates] = True  # also those included on request
+    kept = np.flatnonzero(some)
+    found, pool, wanted = choice.distance.rows(kept), pool.rows(kept), wanted.rows(kept)
+    names = pool.interventions.names
+    rows = fit.rows_of(names)
+    seen = pool.measured
+    if fit.is_exact:
+        seen = (rows >= 0) & (np.append(fit.n_cells, 0)[rows] > 0)
+    null = stored_null(adata, fit)
+    tests = fit.environments if null.tests is None else null.tests
+    tests = tests.set_index("perturbation").reindex(fit.names)
+    differs = differing(tests["q_value"], tests["q_value_from_others"])[rows[seen]]
+    n_cells = round(float(np.median(planned.cells)))
+    variance = (1 / n_cells + choice.asked.noise.shared) * _variance(fit)
+
+    def draws(candidates: NDArray[np.int64]) -> Any:
+        return draw_plate(
+            pool.rows(candidates).states(fit, wanted.targets),
+            wanted.goal.rows([*candidates, -1]), candidates, variance=variance,
+            n_samples=len(found.draws), rng=0,
+        )  # fmt: skip
+
+    plate = np.searchsorted(kept, planned.candidates)
+    again = plate if seen[plate].all() else _of_measured(found, seen, len(plate))
+    planned_draws = draws(plate)
+    more = planned_draws if again is plate else draws(again) if len(again) else None
+    said = stopping(
+        found, seen, planned_draws, more, tolerance=tolerance, confidence=CONFIDENCE,
+        distinct=(bool(differs.any()) or not seen.any()) and null.is_trusted,
+    )  # fmt: skip
+    nothing = float(found.mean[-1])
+    away = np.isfinite(said.relative_gain)
+    first, named, cells = said.chosen, np.zeros(0, np.int64), 0.0
+    if said.advice == CONFIRM and first < len(names):
+        near = found.draws - found.draws.min(axis=1, keepdims=True) <= tolerance * nothing
+        also = np.flatnonzero(seen & (near.mean(axis=0)[:-1] >= _AS_NEAR))
+        also = also[np.argsort(found.mean[also], kind="stable")]
+        named = np.append(first, also[also != first])[:_NAMED]
+        noise = choice.asked.noise.rows(kept[named].tolist())
+        cells = _rounded_up(noise.cells_for((tolerance * nothing / _INTERVAL) ** 2).max())
+    elif said.advice == MEASURE:
+        likely = found.nearest[again] >= _LIKELY  # a plan may be filled up with others
+        named = again[likely] if likely.any() else again
+    of_more = said.gain_of_more if len(again) else 0.0
+    stored = {
+        "kind": said.advice,
+        "best_known": [*names, NO_PERTURBATION][first],
+        "probability_best_known": float(found.nearest[first]),
+        "good_enough": said.good_enough,
+        "gain": said.gain,
+        "relative_gain": said.relative_gain,
+        "relative_gain_of_more": of_more / nothing if away else np.nan,
+        "relative_distance": float(found.median[first] / found.median[-1]) if away else np.nan,
+        "perturbations": _adata.strings(names[i] for i in named),
+        "cells_needed": cells,
+        "n_perturbations": len(plate),
+        "n_cells": n_cells,
+        "n_new_guides": choice.n_guides if choice.asked.noise.shared > 0 else 0,
+        "n_distinct": int(differs.sum()),
+        "n_untested": int((~seen).sum()),
+        "controls_trusted": int(null.is_trusted),
+        "tolerance": tolerance,
+        "confidence": CONFIDENCE,
+        "candidates": _adata.strings(names),
+    }
+    return stored | {"words": in_words(stored, name_of(wanted.name), wanted.genes_in_words)}
+
+
+def _rounded_up(cells: float) -> float:
+    """Return a number of cells to the next ten, of many to two digits."""
+    if not np.isfinite(cells):
+        return float(cells)
+    step = 10.0 ** max(floor(log10(max(cells, 1.0))) - 1, 1)
+    return float(step * np.ceil(cells / step))
+
+
+def _of_measured(found: RankedDistance, seen: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
+    """Return the plate of candidates with cells alone."""
+    some = np.flatnonzero(seen)
+    if not len(some):
+        return some
+    return some[best_plate(found.centre[some], found.draws[:, some], size)]
+
+
+def _variance(fit: FittedPosterior) -> Vector:
+    """Return the variance of a perturbed cell, the mean over perturbations, ``(n_genes,)``."""
+    if fit.hierarchical is None or fit.means is None:
+        return np.asarray(fit.posterior.noise_var, np.float64)
+    n = fit.means.n[:, None]
+    counted = (n / fit.means.ratio).sum(axis=0)
+    ratio = np.where(counted > 0, n.sum() / np.where(counted > 0, counted, 1.0), 1.0)
+    return np.asarray(fit.hierarchical.effects.unit**2 * ratio)
+
+
+def name_of(target: Any) -> str:
+    """Return a target's name, but not a long list of target means.
+
+    Examples
+    --------
+    >>> from nextpert.tl._advice import name_of
+    >>> name_of("STAT1"), name_of("STAT1; own genes included"), name_of("IRF1=0.2, " * 9)
+    ('STAT1', 'STAT1 (own genes included)', 'the target state')
+    """
+    if len(str(target)) > 60:
+        return "the target state"
+    state, *how = str(target).split("; ")
+    return f"{state} ({'; '.join(how)})" if how else state
+
+
+def log_advice(advice: Mapping[str, Any]) -> None:
+    """Log an advice: a warning where no ranking can be followed."""
+    severe = advice["kind"] in (AT_TARGET, NO_DIFFERENCE)
+    logger.log(logging.WARNING if severe else logging.INFO, "%s", advice["words"])
+
+
+def in_words(said: Mapping[str, Any], target: str, genes: str = "") -> str:
+    """Return an advice in one sentence, or in two; ``genes`` says which are left out."""
+    kind, best = str(said["kind"]), str(said["best_known"])
+    if kind == AT_TARGET:
+        return (
+            f"Order nothing: {target} cannot be distinguished from the control{' ' * bool(genes)}"
+            f"{genes}, so no perturbation can be said to be nearer. Choose a target farther from "
+            f"the control, or measure more cells of both."
+        )
+    if kind == NO_DIFFERENCE and not said["controls_trusted"]:
+        return (
+            "Order nothing: as the negative controls of tl.diagnose are not trusted, no "
+            "perturbation can be said to differ from the others. Declare guides and batches that "
+            "are not declared, and fit again; if all are, the controls need more guides."
+        )
+    if kind == NO_DIFFERENCE:
+        new = int(said["n_untested"])
+        others = f"the {new} untested candidates" if new > 1 else "other perturbations"
+        return (
+            f"Order no perturbation by this ranking: none differs from the others. Measure more "
+            f"cells per perturbation, or test {others}."
+        )
+    best = "the control" if best == NO_PERTURBATION else best
+    # Rounded down, so that no probability below 0.95 reads as 95%.
+    enough, n = percent(floor(100 * said["good_enough"]) / 100), len(said["candidates"])
+    chance = (
+        f"ith probability {enough}, none of the {n} candidates is closer to {target} than {best} "
+        f"by more than {100 * said['tolerance']:g}% of the control's distance"
+    )
+    named = _adata.list_names(said["perturbations"], limit=8)
+    if kind == CONFIRM:
+        x, far = said["relative_distance"], said["relative_distance"] > _FAR
+        share = "less than 1%" if x < 0.01 else f"{100 * x:,.0f}%"
+        if best == "the control":
+            return f"Order nothing: w{chance}."
+        if far:
+            return (
+                f"Order nothing: no candidate comes close. W{chance}, and {best} has {share} of it."
+            )
+        needed = said["cells_needed"]
+        each = f" with at least {needed:,.0f} cells" if 0 < needed < np.inf else ""
+        each += " each" * (bool(each) and len(said["perturbations"]) > 1)
+        return (
+            f"Order nothing new; confirm {named}{each}: w{chance}. {best} has {share} of the "
+            f"control's distance."
+        )
+    gain, of_more = (
+        percent(said[name]).replace("<", "less than")
+        for name in ("relative_gain", "relative_gain_of_more")
+    )
+    each, n_new = f"{said['n_cells']:,} cells each", int(said["n_new_guides"])
+    of_new = f", of {n_new} new guide{'s' * (n_new > 1)}" if n_new else ""
+    closer = "is expected to bring the best perturbation closer by {} of the control's distance"
+    if kind == MEASURE:
+        instead = f" (the best plan with untested candidates: {gain})" if said["n_untested"] else ""
+        return (
+            f"Measure more cells of {named} first ({each}{of_new}): that {closer.format(of_more)}"
+            f"{instead}. W{chance}."
+        )
+    instead = f" (more cells of measured ones: {of_more})" if said["n_untested"] else ""
+    return (
+        f"Order a plan of {said['n_perturbations']} perturbations ({each}): it "
+        f"{closer.format(gain)}{instead}. W{chance}."
+    )

@@ -1,0 +1,159 @@
+"""The tables of a plan of cells, and the plan in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from nextpert import _adata
+from nextpert.tl._plan_cells.distances import INTERVAL
+
+if TYPE_CHECKING:
+    from nextpert.core.design.cell_numbers import Layout
+    from nextpert.tl._plan_cells.distances import Distances, Measured
+
+
+CELLS = (5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000)
+GUIDES = (1, 2, 4, 8)
+
+
+def genes_table(
+    genes: list[str], measured: Measured, *, effect: float, power: float, confidence: float
+) -> pd.DataFrame:
+    """Return one row per gene: the precision of its effects now, and the cells to detect one."""
+    plan = measured.effects()
+    now = [float(np.median(measured.n_cells))]
+    return pd.DataFrame(
+        {
+            "gene": _adata.strings(genes),
+            "cell_sd": np.sqrt(measured.noise.perturbed_variance),
+            "half_width": plan.half_width(now, INTERVAL)[0],
+            "power": plan.power(now, effect, confidence)[0],
+            "cells_needed": plan.cells_for_power(effect, power, confidence),
+            "guides_needed": plan.guides_for_power(effect, power, confidence),
+            "highest_power": plan.limit(effect, confidence),
+            "cells_for_half": plan.cells_for_width(effect / 2, INTERVAL),
+        }
+    )
+
+
+def curves_table(
+    measured: Measured, found: Distances | None, *, effect: float, confidence: float
+) -> pd.DataFrame:
+    """Return one row per number of guides and cells: precision, power, right choice."""
+    planned = measured.layout
+    guides = {planned.n_guides, *(GUIDES if planned.guide_variance > 0 else ())}
+    parts, apart = [], None if found is None else found.apart(0)
+    for g in sorted(guides):
+        layout = replace(planned, n_guides=g)
+        cells = np.array([n for n in CELLS if n >= g])
+        plan = measured.effects(layout)
+        part = {
+            "n_guides": np.full(len(cells), g, np.int64),
+            "n_cells": cells.astype(np.int64),
+            "half_width": np.median(plan.half_width(cells, INTERVAL), axis=1),
+            "power": plan.power(cells, effect, confidence).mean(axis=1),
+        }
+        if found is not None and apart is not None:
+            nothing = found.nothing if found.nothing > 0 else np.nan
+            width = replace(found.own[0], layout=layout).half_width(cells, INTERVAL)
+            part["distance_half_width"] = width / nothing
+            part["right_choice"] = replace(apart, layout=layout).chance(cells)
+        parts.append(pd.DataFrame(part))
+    return pd.concat(parts, ignore_index=True)
+
+
+_MANY = 1e6  # cells that nobody measures
+
+
+def effects_in_words(table: pd.DataFrame, layout: Layout, *, effect: float, power: float) -> str:
+    """Return how many cells detect a change in one gene."""
+    cells = table["cells_needed"].to_numpy(float)
+    median, most = (float(np.quantile(cells, q, method="higher")) for q in (0.5, 0.9))
+    said = (
+        f"Detecting a change of {effect:g} with {_percent(power)} power takes {_cells(median)} per "
+        f"perturbation for the median gene and {_cells(most)} for nine of ten genes, "
+        f"{_layout(layout)}."
+    )
+    out = cells > _MANY
+    if not out.any():
+        return said
+    guides = table["guides_needed"].to_numpy(float)[out]
+    enough = guides[np.isfinite(guides) & (guides > layout.n_guides)]
+    if len(enough):
+        said += (
+            f" {len(enough)} of {len(table)} genes need more guides, not more cells: "
+            f"{_range(enough)}."
+        )
+    if len(enough) < out.sum():
+        said += (
+            f" {out.sum() - len(enough)} of {len(table)} genes need more controls or replicates: "
+            f"more cells or guides do not suffice."
+        )
+    return said
+
+
+def distances_in_words(
+    table: pd.DataFrame, target: str, layout: Layout, *, tolerance: float, power: float
+) -> str:
+    """Return how many cells the nearest's distance takes, and its comparison with the second."""
+    first = table.iloc[0]
+    if np.isfinite(first["relative_distance"]):
+        needed = _cells(float(first["cells_needed"]))
+        said = (
+            f"Estimating the squared distance of {first['perturbation']} to {target} within "
+            f"±{_percent(tolerance)} of the control's distance takes {needed}"
+            f"{_why_not(first, 'cells_needed', 'guides_needed', layout)}."
+        )
+    else:
+        said = (
+            f"The squared distance of the control to {target} is estimated as 0: precision cannot "
+            f"be stated relative to it."
+        )
+    if len(table) > 1:
+        second = table.iloc[1]
+        said += (
+            f" Distinguishing {first['perturbation']} from {second['perturbation']} with "
+            f"{_percent(power)} power, if their distances differ as measured, takes "
+            f"{_cells(float(first['cells_to_distinguish']))} of each"
+            f"{_why_not(first, 'cells_to_distinguish', 'guides_to_distinguish', layout)}."
+        )
+    return said
+
+
+def _why_not(row: pd.Series, cells: str, guides: str, layout: Layout) -> str:
+    """Return what is needed if more cells do not suffice."""
+    wanted = float(row[guides])
+    if float(row[cells]) <= _MANY:
+        return ""
+    if layout.n_guides < wanted < np.inf:
+        return f" (more guides are needed: {wanted:.0f})"
+    if layout.replicate_variance > 0:
+        return " (more cells of the target, or more replicates, are needed)"
+    return " (more cells of the target are needed)"
+
+
+def _cells(number: float) -> str:
+    if number > _MANY:
+        return "more than 1,000,000 cells"
+    return f"{number:,.0f} cell{'s' * (round(number) != 1)}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g}%"
+
+
+def _layout(layout: Layout) -> str:
+    parts = [
+        f"{n} {what}{'s' * (n > 1)}"
+        for n, what in ((layout.n_guides, "guide"), (layout.n_replicates, "replicate"))
+    ]
+    return f"with {parts[0]} and {parts[1]} of each"
+
+
+def _range(values: np.ndarray) -> str:
+    low, high = int(values.min()), int(values.max())
+    return f"{low} guides" if low == high else f"{low} to {high} guides"

@@ -1,0 +1,286 @@
+"""One advice from one rule: its five kinds, in the same words everywhere; and which pairs count."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from markupsafe import escape
+
+import nextpert as npt
+from nextpert._adata import posterior_from
+from nextpert.cli._demo import unseen_target
+from nextpert.core.design.stopping import AT_TARGET, CONFIRM, KINDS, MEASURE, NO_DIFFERENCE, ORDER
+from nextpert.tl._advice import in_words
+from nextpert.tl._design_interventions.candidates import read_candidates
+from nextpert.tl._design_interventions.target import read_target
+
+GENES = [f"g{i}" for i in range(8)]
+
+
+def screen(effects, n_cells=60, rng=0):
+    """A fitted screen of perturbations that shift the means of eight genes."""
+    rng = np.random.default_rng(rng)
+    names = ["control", *effects]
+    counts = [300, *[n_cells] * len(effects)]
+    labels = np.repeat(names, counts)
+    x = 3 + rng.normal(size=(len(labels), len(GENES)))
+    for name, effect in effects.items():
+        x[labels == name] += effect
+    obs = pd.DataFrame({"perturbation": labels}, index=[f"c{i}" for i in range(len(labels))])
+    adata = ad.AnnData(x, obs, pd.DataFrame(index=GENES))
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=GENES)
+    npt.tl.fit_dag_blr(adata)
+    return adata
+
+
+def along(size, gene=0):
+    return size * np.eye(len(GENES))[gene]
+
+
+def state(effect):
+    return dict(zip(GENES, 3 + np.asarray(effect, float), strict=True))
+
+
+NOTHING = {f"g{k}": along(0.0) for k in range(6)}
+STRONG = {f"g{k}": along(-2.0, k) for k in range(4)}
+SEVERAL = {f"g{k}": along(-2.0) + along(1.0, k + 1) for k in range(5)} | {"g6": along(2.0)}
+# A screen, a target and candidates of each kind.
+CASES = {
+    AT_TARGET: (STRONG, state(along(0.01)), None),
+    NO_DIFFERENCE: (NOTHING, state(along(-2.0)), None),
+    CONFIRM: (STRONG, state(along(-2.0)), None),
+    MEASURE: (SEVERAL, state(along(-2.0) + along(1.5, 7)), None),
+    ORDER: (STRONG, state(along(-2.5, 6)), "genes"),
+}
+
+
+@pytest.fixture(scope="module")
+def screens():
+    found = {}
+    for kind, (effects, _, _) in CASES.items():
+        found[kind] = screen(effects, n_cells=12 if kind == MEASURE else 60)
+    return found
+
+
+def everywhere(adata, target, candidates=None, folder=None):
+    """Return the advice of every function, and what report and summary say next."""
+    options = {"candidates": candidates}
+    said = {}
+    npt.tl.design_interventions(adata, target, n_samples=50, **options)
+    said["summary of a ranking"] = str(npt.summary(adata).facts["Next"])
+    npt.tl.plan_cells(adata, target, **options)
+    npt.tl.plan_screen(adata, target, **options)
+    said["summary"] = str(npt.summary(adata).facts["Next"])
+    if folder is not None:
+        said["report"] = npt.report(adata, folder / "x.html").read_text(encoding="utf-8")
+    return {k: adata.uns[k]["advice"] for k in ("design", "plan", "plan_cells")}, said
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_in_the_same_words_everywhere(kind, screens, tmp_path):
+    _, target, candidates = CASES[kind]
+    adata = screens[kind].copy()
+    advice, said = everywhere(adata, target, candidates, tmp_path)
+    assert {each["kind"] for each in advice.values()} == {kind}
+    (words,) = {each["words"] for each in advice.values()}
+    for name, text in said.items():
+        assert (str(escape(words)) if name == "report" else words) in text
+    # A ranking after the plan follows its size.
+    npt.tl.design_interventions(adata, target, candidates=candidates)
+    assert adata.uns["design"]["advice"]["words"] == words
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("candidates", [None, "genes"])
+def test_six_screens_have_one_advice_each(seed, candidates, tmp_path):
+    adata = npt.datasets.simulated_screen(
+        n_genes=10, n_control=200, n_perturbed=[10, 40][seed % 2], perturbed=6,
+        expected_degree=3, rng=seed,
+    )  # fmt: skip
+    npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
+    npt.tl.fit_dag_blr(adata)
+    target = str(adata.obs["perturbation"].unique()[1])
+    target = target if seed % 3 else unseen_target(adata)[0]
+    advice, said = everywhere(adata, target, candidates, tmp_path)
+    assert len({each["kind"] for each in advice.values()}) == 1
+    (words,) = {each["words"] for each in advice.values()}
+    for name, text in said.items():
+        assert (str(escape(words)) if name == "report" else words) in text
+
+
+def test_numbers_of_the_rule_are_those_that_decide(screens):
+    for kind, (_, target, candidates) in CASES.items():
+        adata = screens[kind].copy()
+        npt.tl.plan_cells(adata, target, candidates=candidates)
+        said = adata.uns["plan_cells"]["advice"]
+        if kind == CONFIRM:
+            assert said["good_enough"] >= said["confidence"] == 0.95
+            assert said["perturbations"].tolist() == ["g0"]
+            assert 0 < said["cells_needed"] < 100
+        if kind in (MEASURE, ORDER):
+            assert said["good_enough"] < said["confidence"]
+            more = said["relative_gain_of_more"] >= said["relative_gain"]
+            assert more == (kind == MEASURE)
+
+
+def test_words_by_numbers():
+    said = {
+        "kind": MEASURE, "best_known": "A", "good_enough": 0.87, "relative_gain": 0.03,
+        "relative_gain_of_more": 0.034, "relative_distance": 0.4, "perturbations": ["A", "B"],
+        "cells_needed": 0.0, "n_new_guides": 0, "n_perturbations": 8, "n_cells": 185,
+        "n_untested": 0, "controls_trusted": 1, "tolerance": 0.1, "candidates": ["A"] * 24,
+    }  # fmt: skip
+    chance = (
+        "ith probability 87%, none of the 24 candidates is closer to T than A by more than 10% of "
+        "the control's distance"
+    )
+    assert in_words(said, "T") == (
+        "Measure more cells of A, B first (185 cells each): that is expected to bring the best "
+        f"perturbation closer by 3% of the control's distance. W{chance}."
+    )
+    assert "(185 cells each, of 4 new guides)" in in_words(said | {"n_new_guides": 4}, "T")
+    said |= {"kind": CONFIRM, "cells_needed": 34.0}
+    assert in_words(said, "T") == (
+        f"Order nothing new; confirm A, B with at least 34 cells each: w{chance}. A has 40% of the "
+        "control's distance."
+    )
+    said |= {"cells_needed": np.inf}
+    assert "confirm A, B: with" in in_words(said, "T")
+    said |= {"relative_distance": 0.95}
+    assert in_words(said, "T") == (
+        f"Order nothing: no candidate comes close. W{chance}, and A has 95% of it."
+    )
+    said |= {"best_known": "no perturbation"}
+    assert in_words(said, "T") == f"Order nothing: w{chance}.".replace("than A", "than the control")
+    said |= {"kind": ORDER, "n_untested": 3, "relative_gain": 0.004, "relative_gain_of_more": 0.0}
+    assert "by less than 1% of the control's distance (more cells of measured ones: less" in (
+        in_words(said, "T")
+    )
+    said |= {"kind": NO_DIFFERENCE}
+    assert "or test the 3 untested candidates." in in_words(said, "T")
+    said |= {"controls_trusted": 0}
+    assert "negative controls of tl.diagnose are not trusted" in in_words(said, "T")
+
+
+# -- pairs --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def paired():
+    """Singles of one gene each, one without effect, and three measured pairs that add up."""
+    single = {f"g{k}": along(-2.0, k) for k in range(5)} | {"g5": along(0.0)}
+    pairs = {f"g{i}+g{j}": single[f"g{i}"] + single[f"g{j}"] for i, j in ((0, 2), (1, 3), (2, 4))}
+    return screen(single | pairs, n_cells=200)
+
+
+TOGETHER = state(along(-2.0, 0) + along(-2.0, 1))
+
+
+def test_a_pair_has_to_be_nearer_than_its_members_and_than_the_best_measured(paired):
+    adata = paired.copy()
+    singles = [f"g{k}" for k in range(6)]
+    asked = [*singles, "g0+g2", "g0+g1", "g0+g5", "g3+g4"]
+    npt.tl.design_interventions(adata, TOGETHER, candidates=asked, n_samples=200)
+    ranking = adata.uns["design"]["ranking"].set_index("perturbation")
+    over = ranking[["probability_nearer_than_members", "probability_nearer_than_measured"]]
+    assert over.loc[[*singles, "g0+g2", "control"]].isna().all(axis=None)  # no untested pair
+    assert (over.loc["g0+g1"] > 0.5).all()
+    assert not (over.loc["g0+g5"] > 0.5).all()
+    assert not (over.loc["g3+g4"] > 0.5).any()
+    assert ranking.loc["g0+g5", "members_without_effect"] == "g5"
+    assert set(ranking["members_without_effect"]) == {"", "g5"}
+    # P(nearest) is among those admitted: by the same draws, made here without the functions.
+    fit = posterior_from(adata)
+    wanted = read_target(adata, TOGETHER, fit, "perturbation")
+    pool = read_candidates(asked, None, fit)
+    (_, draw), rng = pool.states(fit, wanted.targets), np.random.default_rng(1)
+    means = np.array([each.states for one in draw(4000, rng) for each in one.sampled(rng)])
+    away = ((means - wanted.goal.states[0]) ** 2).sum(axis=-1)
+    at = {name: i for i, name in enumerate(asked)}
+    best = min(("g0", "g1", "g0+g2"), key=lambda name: away[:, at[name]].mean())
+    for name in ("g0+g1", "g0+g5", "g3+g4"):
+        own = [at[part] for part in name.split("+")]
+        nearer = (away[:, at[name]] < away[:, own].min(axis=1)).mean()
+        assert over.loc[name].iloc[0] == pytest.approx(nearer, abs=0.1)
+        nearer = (away[:, at[name]] < away[:, at[best]]).mean()
+        assert over.loc[name].iloc[1] == pytest.approx(nearer, abs=0.1)
+    out = [name for name in asked if (over.loc[name] <= 0.5).any()]
+    assert (ranking.loc[out, "probability_best"] == 0).all()
+    assert ranking["probability_best"].sum() == pytest.approx(1)
+
+
+def test_members_that_are_no_candidates_are_compared_too(paired):
+    adata = paired.copy()
+    npt.tl.design_interventions(adata, TOGETHER, candidates=["g0+g1", "g0+g5", "g3+g4"])
+    ranking = adata.uns["design"]["ranking"].set_index("perturbation")
+    assert (ranking.loc["g0+g1"].filter(like="probability_nearer") > 0.5).all()
+    assert ranking.loc["g0+g1", "probability_best"] == 1
+    assert (ranking.loc[["g0+g5", "g3+g4"], "probability_best"] == 0).all()
+
+
+def test_a_plan_to_find_the_best_takes_admitted_pairs_alone(paired):
+    adata = paired.copy()
+    npt.tl.plan_screen(adata, TOGETHER, constraints={"max_combination": 2}, n_perturbations=30)
+    plan = adata.uns["plan"]
+    wells = plan["plate"].query("strategy != 'control'")
+    over = wells[["probability_nearer_than_members", "probability_nearer_than_measured"]]
+    untested = wells["n_cells_seen"] == 0
+    assert "g0+g1" in set(wells.loc[untested, "perturbation"])
+    assert (over[untested] > 0.5).all(axis=None)
+    assert over[~untested].isna().all(axis=None)
+    left = plan["summary"]["n_not_admitted"]
+    assert left == 15 - 3 - untested.sum()
+    assert plan["params"]["n_candidates"] == len(wells) == 9 + 15 - 3 - left
+    assert len(plan["advice"]["candidates"]) == len(wells)
+    assert plan["summary"]["if_effects_add_up"] == 0
+    assert wells["probability_best"].sum() == pytest.approx(1)
+
+
+def test_where_no_pair_is_admitted_there_is_nothing_to_order(screens, caplog):
+    adata = screens[CONFIRM].copy()
+    options = {"constraints": {"max_combination": 2}}
+    with caplog.at_level("INFO", "nextpert"):
+        npt.tl.plan_screen(adata, state(along(-2.0)), **options)
+    plan = adata.uns["plan"]
+    assert plan["summary"]["n_not_admitted"] == 6
+    assert plan["summary"]["if_effects_add_up"] == 0  # no candidate is untested
+    assert not plan["plate"]["perturbation"].str.contains("+", regex=False).any()
+    assert plan["advice"]["words"].startswith("Order nothing new; confirm g0 with at least ")
+    assert "contains the nearest of 4 candidates, and" in caplog.text
+    assert "6 untested combinations are no candidates" in caplog.text
+    npt.tl.design_interventions(adata, state(along(-2.0)))
+    assert adata.uns["design"]["advice"]["words"] == plan["advice"]["words"]
+    # Asked to reduce uncertainty, pairs are planned nevertheless.
+    npt.tl.plan_screen(adata, state(along(-2.0)), strategy="explore", **options)
+    assert adata.uns["plan"]["plate"]["perturbation"].str.contains("+", regex=False).any()
+
+
+def test_what_a_pair_does_does_not_depend_on_the_other_candidates(screens):
+    adata = screens[CONFIRM].copy()
+    singles = posterior_from(adata).names
+    found = []
+    for more in ([], singles, [*singles, "g1+g2", "g1+g3", "g2+g3"]):
+        npt.tl.design_interventions(
+            adata, TOGETHER, candidates=["g0+g1", *more], n_samples=2000, rng=1
+        )
+        found.append(adata.uns["design"]["ranking"].set_index("perturbation").loc["g0+g1"])
+    for column in ("predicted_distance", "predicted_high", "predicted_distance_sd"):
+        values = [float(row[column]) for row in found]
+        np.testing.assert_allclose(values, values[0], rtol=0.06, err_msg=column)
+
+
+@pytest.mark.parametrize("strategy", ["exploit", "both"])
+def test_what_finds_the_best_is_admitted_whatever_else_is_planned(strategy, screens):
+    adata = screens[CONFIRM].copy()
+    options = {"constraints": {"max_combination": 2}, "n_perturbations": 9}
+    npt.tl.plan_screen(adata, TOGETHER, strategy=strategy, **options)
+    plan = adata.uns["plan"]
+    assert plan["summary"]["n_not_admitted"] > 0
+    wells = plan["plate"].query("strategy == 'exploit' and n_cells_seen == 0")
+    assert plan["summary"]["if_effects_add_up"] == 1
+    assert wells["perturbation"].tolist() == ["g0+g1"]
+    assert (wells.filter(like="probability_nearer") > 0.5).all(axis=None)
+    assert plan["plate"].query("strategy == 'exploit'")["n_cells"].min() > 0
