@@ -55,3 +55,15 @@ def test_nothing_to_summarise(adata):
     adata.uns = {}
     with pytest.raises(ValueError, match="no result to report"):
         npt.summary(adata)
+
+
+def test_methods_state_the_options_that_are_stored(adata):
+    assert "Methods" not in npt.summary(adata).facts
+    words = npt.summary(adata, methods=True).facts["Methods"]
+    assert npt.__version__ in words
+    dag, fit, plan = (adata.uns[name] for name in ("dag", "dag_blr", "plan"))
+    assert f"over {len(dag['genes'])} genes ({dag['n_edges']} edges)" in words
+    assert f"{len(fit['environments'])} perturbations" in words
+    assert f"by the strategy {plan['params']['strategy']} (seed {plan['params']['rng']})" in words
+    candidates = adata.uns["design"]["ranking"]["perturbation"].ne("control").sum()
+    assert f"{candidates} candidates were ranked" in words

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nextpert._adata.arguments import checked
+from nextpert._report.methods import methods_of
 from nextpert._report.results import FIT, KINDS, absent, keys_of, read_all
 from nextpert._report.verdict import verdict_of
 from nextpert.core._shown import card, lines
@@ -31,7 +32,9 @@ class Summary:
 
 
 @checked()
-def summary(adata: AnnData, *, keys: Mapping[str, str] | None = None) -> Summary:
+def summary(
+    adata: AnnData, *, keys: Mapping[str, str] | None = None, methods: bool = False
+) -> Summary:
     """Summarise the results in ``adata``: what to do next, and how reliable the analysis is.
 
     This is the verdict of :func:`nextpert.report`, to read in a terminal or notebook: results in
@@ -44,13 +47,15 @@ def summary(adata: AnnData, *, keys: Mapping[str, str] | None = None) -> Summary
     keys
         Mapping of results to their ``key_added``, if it is not the default, such as
         ``{"plan": "second_plate"}``.
+    methods
+        Whether to add a paragraph for a methods section, from the options stored with the results.
 
     Returns
     -------
     Summary
         ``print`` and notebooks show it. Its ``facts`` are a dictionary: ``Next``, ``Reliability``,
-        ``Notes``, ``Results`` (where they are stored and which function wrote them), and
-        ``Not computed``.
+        ``Notes``, ``Results`` (where they are stored and which function wrote them),
+        ``Not computed``, and ``Methods`` if asked for.
 
     Raises
     ------
@@ -85,4 +90,6 @@ def summary(adata: AnnData, *, keys: Mapping[str, str] | None = None) -> Summary
         "Results": ", ".join(there),
         "Not computed": ", ".join(function for _, function in absent(found)),
     }
+    if methods:
+        facts["Methods"] = methods_of(found)
     return Summary("Results in adata", facts)
