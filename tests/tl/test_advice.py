@@ -141,7 +141,7 @@ def test_words_by_numbers():
         "Measure more cells of A, B first (185 cells each): that is expected to bring the best "
         f"perturbation closer by 3% of the control's distance. W{chance}."
     )
-    assert "(185 cells each, of 4 new guides)" in in_words(said | {"n_new_guides": 4}, "T")
+    assert "(185 cells each, with 4 new guides each)" in in_words(said | {"n_new_guides": 4}, "T")
     said |= {"kind": CONFIRM, "cells_needed": 34.0}
     assert in_words(said, "T") == (
         f"Order nothing new; confirm A, B with at least 34 cells each: w{chance}. A has 40% of the "

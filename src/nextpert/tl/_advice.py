@@ -302,7 +302,7 @@ def in_words(said: Mapping[str, Any], target: str, genes: str = "") -> str:
         for name in ("relative_gain", "relative_gain_of_more")
     )
     each, n_new = f"{said['n_cells']:,} cells each", int(said["n_new_guides"])
-    of_new = f", of {n_new} new guide{'s' * (n_new > 1)}" if n_new else ""
+    of_new = f", with {n_new} new guide{'s' * (n_new > 1)} each" if n_new else ""
     closer = "is expected to bring the best perturbation closer by {} of the control's distance"
     if kind == MEASURE:
         instead = f" (the best plan with untested candidates: {gain})" if said["n_untested"] else ""
