@@ -55,11 +55,12 @@ def test_what_is_said_stands_beside_what_comes_of_it():
 
 def test_advice_on_noise_is_that_of_plan_cells():
     from benchmarks._stopping import advised, noise_screen
+    from nextpert.core.design.stopping import AT_TARGET, CONFIRM
 
     adata, targets = noise_screen(0, "shuffled")
-    assert advised(adata, targets["a label"]) == ("no difference", True)
+    assert advised(adata, targets["a label"]) == (AT_TARGET, True)
     adata, targets = noise_screen(0, "effects")
-    assert advised(adata, targets["a state"])[0] == "stop"
+    assert advised(adata, targets["a state"])[0] == CONFIRM
 
 
 @pytest.mark.parametrize("world", ["as modelled", "programs"])
