@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -76,7 +78,8 @@ class Quadratic(NamedTuple):
     weights: Array
 
 
-class OwnNodes(NamedTuple):
+@dataclass(frozen=True)
+class OwnNodes:
     """What of the distance is left out for each state alone, and what it is then multiplied by.
 
     Parameters
@@ -89,6 +92,18 @@ class OwnNodes(NamedTuple):
 
     left_out: csr_array
     factor: Array
+
+    @cached_property
+    def counted(self) -> Array:
+        """The factor where a node counts for a state, else 0, shape ``(n, n_nodes)``."""
+        found = np.repeat(self.factor[:, None], self.left_out.shape[1], axis=1)
+        found[self.row, self.left_out.indices] = 0.0
+        return found
+
+    @cached_property
+    def row(self) -> NDArray[np.int64]:
+        """State of every entry of what is left out."""
+        return np.repeat(np.arange(len(self.factor)), np.diff(self.left_out.indptr))
 
 
 class Goal(Shown):
@@ -265,28 +280,29 @@ class Goal(Shown):
 
     def rows(self, which: Any) -> Goal:
         """Return the goal for some of its candidates; the same where none has own nodes."""
-        if self.own is None:
+        own = self.own
+        if own is None or (
+            isinstance(which, slice) and which.indices(len(own.factor)) == (0, len(own.factor), 1)
+        ):
             return self
         found = copy(self)
-        found.own = OwnNodes(self.own.left_out[which], self.own.factor[which])
+        found.own = OwnNodes(own.left_out[which], own.factor[which])
         found.floor = self.floor[which]
         return found
 
     def weigh(self, x: ArrayLike) -> Array:
         """Return ``x`` of every state and node, ``(n, n_nodes)``, times what these count for."""
         found = np.asarray(self.weights * np.asarray(x))
-        if self.own is None:
-            return found
-        found = np.array(np.broadcast_to(found, self.own.left_out.shape))
-        found[self.own.left_out.nonzero()] = 0.0
-        return found * self.own.factor[:, None]
+        return found if self.own is None else found * self.own.counted
 
     def dot(self, states: Array, x: Array) -> Array:
         """Return the weighted product of states with others ``(..., n_nodes)`` for all of them."""
         found = np.asarray(states @ (self.weights * x).T)
         if self.own is None:
             return found
-        own = self.own.left_out.multiply(np.atleast_2d(states)).tocsr() @ (self.weights * x).T
+        out, row = self.own.left_out, self.own.row
+        held = np.broadcast_to(states, out.shape)[row, out.indices]
+        own = csr_array((held, out.indices, out.indptr), out.shape) @ (self.weights * x).T
         return ((found - own).T * self.own.factor).T
 
     def _facts(self) -> dict[str, int | None]:

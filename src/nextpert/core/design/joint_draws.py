@@ -340,7 +340,7 @@ def distance_draws(
         ]
     control = found[:, -1:]
     if goal.own is not None:  # less what it has in the nodes left out
-        at, node = goal.own.left_out.nonzero()
+        at, node = goal.own.row, goal.own.left_out.indices
         square = goal.shares @ (drawn.states[-1, node] - wanted[:, :, node]) ** 2
         part = csr_array((goal.weights[node], (at, np.arange(len(at)))), (len(spread), len(at)))
         control = (control - (part @ square.T).T) * goal.own.factor

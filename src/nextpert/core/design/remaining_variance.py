@@ -72,7 +72,7 @@ class CellNoise:
             linear[rows] = slope**2 @ self.own + ((slope @ self.loadings) ** 2).sum(axis=1)
         square = np.full(len(states), 2.0 * self._trace(goal.weights))
         if goal.own is not None:
-            left_out, factor = goal.own
+            left_out, factor = goal.own.left_out, goal.own.factor
             out = [tuple(some) for some in np.split(left_out.indices, left_out.indptr[1:-1])]
             trace = {
                 some: self._trace(np.where(np.isin(np.arange(goal.n_nodes), some), 0, goal.weights))
