@@ -175,7 +175,8 @@ def write_rows(path: Path, adata: AnnData, store: RowStore, kinds: dict[str, Any
             empty = sp.csr_matrix((0, adata.n_vars), dtype=kind)
             if store.n_entries.sum() > np.iinfo(np.int32).max:
                 empty.indptr = empty.indptr.astype(np.int64)
-            write_elem(file, place, empty, dataset_kwargs={"chunks": _CHUNK})
+            group = file if place == "X" else file.require_group("layers")
+            write_elem(group, place.split("/")[-1], empty, dataset_kwargs={"chunks": _CHUNK})
             matrices[name] = sparse_dataset(file[place])
         for rows in store.rows(adata.n_vars):
             for name, matrix in matrices.items():
