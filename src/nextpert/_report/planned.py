@@ -17,6 +17,7 @@ from nextpert._report.verdict import advice_of, contains_best, orders_plan
 from nextpert.core._shown import percent
 from nextpert.core.design.stopping import MEASURE, ORDER
 from nextpert.tl._advice import name_of
+from nextpert.tl._design_interventions.combinations import not_admitted_in_words
 from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
 
 if TYPE_CHECKING:
@@ -205,12 +206,8 @@ def plan_section(found: Found) -> Section | None:
     ]
     if not orders_plan(found):
         words.append("This plan is not what is advised: see the next steps.")
-    left = int(summary["n_not_admitted"])
-    if left:
-        words.append(
-            f"{count(left)} untested combinations are no candidates: they are not nearer than "
-            f"their members and than the best measured perturbation with probability above 0.5."
-        )
+    if summary["n_not_admitted"]:
+        words.append(not_admitted_in_words(int(summary["n_not_admitted"])))
     pending = plan["pending"]
     if len(pending):
         pairs = zip(pending["perturbation"], pending["n_cells"], strict=True)

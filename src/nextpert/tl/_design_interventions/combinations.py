@@ -112,3 +112,18 @@ def admit(asked: Candidates, pool: CandidateSet, fit: FittedPosterior, wanted: W
     joint = any(len(fit.naming.members(fit.names[j])) > 1 for j in np.flatnonzero(fit.seen))
     adds_up = bool(admitted[new].any()) and not joint
     return Admission(admitted, over_members, over_measured, without, adds_up)
+
+
+def not_admitted_in_words(n: int) -> str:
+    """Return why some untested combinations are no candidates of a plan.
+
+    Examples
+    --------
+    >>> from nextpert.tl._design_interventions.combinations import not_admitted_in_words
+    >>> not_admitted_in_words(1200)[:46]
+    '1,200 untested combinations are no candidates:'
+    """
+    return (
+        f"{n:,} untested combinations are no candidates: they are not nearer than their members "
+        f"and than the best measured perturbation with probability above {MORE_LIKELY:g}."
+    )

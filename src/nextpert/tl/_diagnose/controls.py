@@ -265,8 +265,13 @@ def stored_null(adata: ad.AnnData, fit: FittedPosterior, key: str = "diagnosis")
     except ValueError:  # none, of an earlier version, or damaged
         return StoredNull()
     same = "negative_controls" in stored and str(stored["cells"]) == fit.fingerprint
-    if not same or str(stored["params"]["guide_key"]) != str(fit.params.get("guide_key") or ""):
+    if not same or str(stored["params"]["guide_key"]) != guide_of(fit):
         return StoredNull()
     levels = stored["parts"].set_index("part")["level"].astype(str)
     trusted = levels.get("negative controls") != "do not trust"
     return StoredNull(stored["perturbations"], trusted)
+
+
+def guide_of(fit: FittedPosterior) -> str:
+    """Return the column of guides of a fit, ``""`` where none was declared."""
+    return str(fit.params.get("guide_key") or "")

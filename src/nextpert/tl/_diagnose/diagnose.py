@@ -17,7 +17,7 @@ from nextpert.core._checks import as_rng
 from nextpert.tl._diagnose import judged
 from nextpert.tl._diagnose import quantities as q
 from nextpert.tl._diagnose import verdict as verdicts
-from nextpert.tl._diagnose.controls import judge_controls
+from nextpert.tl._diagnose.controls import guide_of, judge_controls
 from nextpert.tl._diagnose.halves import Folds, read_halves
 from nextpert.tl._diagnose.judged import read_sides
 from nextpert.tl._diagnose.model import read_refit
@@ -226,7 +226,7 @@ def diagnose(
         **fit.origin,
         "params": {
             "posterior_key": posterior_key,
-            "guide_key": str(fit.params.get("guide_key") or ""),
+            "guide_key": guide_of(fit),
             "rng": _adata.seed_of(rng),
         },
     }

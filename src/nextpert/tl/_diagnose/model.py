@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 class Refit:
     """What a fit was told, and the graphs that have not seen some of its perturbations.
 
+    Its fits show no bars: their progress is that of the step that asks for them.
+
     Parameters
     ----------
     fit, roles
@@ -67,6 +69,7 @@ class Refit:
     without: list[Dag]
     inner: list[list[Dag]]
 
+    @without_bars()
     def learned(self, cells: FitCells) -> Model:
         """Return the model of some cells of the perturbations that are judged."""
         graphs = Graphs(self.fit.posterior.dag, [], lambda _: self.without)
@@ -74,9 +77,9 @@ class Refit:
             self.spec.rows(self.sample.tolist()),
             cells.rows(np.append(0, 1 + self.sample)),
         )
-        with without_bars():  # the progress of many fits is that of the step
-            return Model.fit(spec, cells, graphs)
+        return Model.fit(spec, cells, graphs)
 
+    @without_bars()
     def less_graph(self, model: Model) -> Model:
         """Return a model of cells whose effects ask no graph.
 
@@ -86,10 +89,10 @@ class Refit:
         cells, expected, weighted = model.cells, model.expected, model.weighted
         if weighted is None or not weighted.graph.any():
             return model
-        with without_bars():
-            effects = learn_effects(model.spec, cells, expected, weighted, [])
+        effects = learn_effects(model.spec, cells, expected, weighted, [])
         return model._replace(effects=effects)
 
+    @without_bars()
     def with_others(self, cells: FitCells, others: list[str]) -> Model:
         """Return the model of those that are judged and of others, which target nothing, after.
 
@@ -105,17 +108,16 @@ class Refit:
         graphs = Graphs(
             dag, [], lambda folds: [*self.without, *[dag] * len(folds)][: len(folds)]
         )  # fmt: skip
-        with without_bars():
-            return Model.fit(replace(self.spec, plan=more), cells, graphs)
+        return Model.fit(replace(self.spec, plan=more), cells, graphs)
 
+    @without_bars()
     def left_out(self, fold: int) -> Model:
         """Return what the fit would be if no cell of a fold of perturbations was there."""
         spec = self.spec.rows(self.sample.tolist()).without(self.folds[fold])
         guided = self.roles.guide_key is not None
         cells = self.cells.fit_cells(spec.plan.names, fold, guided=guided)
         graphs = Graphs(self.without[fold], [], lambda _: self.inner[fold])
-        with without_bars():
-            return Model.fit(spec, cells, graphs)
+        return Model.fit(spec, cells, graphs)
 
     def as_stored(self, model: Model) -> FittedPosterior:
         """Return a model as it is read once it is stored."""

@@ -296,8 +296,7 @@ def _negative(rows: _Rows, nulls: Nulls) -> Part:
     if nulls.in_batches:  # as perturbations are
         what += " in one batch each" if nulls.kind == BY_GUIDES else f" in each of {n} batches"
     false, low, high = (
-        f"{100 * x:.2f}%" if x < 0.1 else f"{100 * x:.0f}%"
-        for x in (rows[f"false_share{end}"].value for end in ("", "_lower", "_upper"))
+        _percent(rows[f"false_share{end}"].value) for end in ("", "_lower", "_upper")
     )
     worst = nulls.table.iloc[int(nulls.table["n_false"].to_numpy().argmax())]
     by = f", {worst['n_false']} of them by {worst['name']}" if n > 1 < worst["n_false"] else ""
@@ -316,8 +315,8 @@ def _negative(rows: _Rows, nulls: Nulls) -> Part:
     if width.factor > 1:
         words += f": errors are larger than stated, by a factor of {width.factor:.2f}"
     elif rate > 0:
-        few = f"{100 * rate:.2f}%" if rate < 0.1 else f"{100 * rate:.0f}%"
-        words += f". At most about {few} of the screen's significant effects are false by this"
+        words += f". At most about {_percent(rate)} of the screen's significant effects are false "
+        words += "by this"
     if nulls.kind != BY_GUIDES:
         words += ". This is the weaker proof: the controls have no two guides with enough cells, "
         words += "so that no variance between guides is seen"
@@ -514,6 +513,11 @@ def _undeclared(found: Nested) -> Part:
         f"perturbation labels, as guides do: {found.scatter_in_words()}. {end}"
     )
     return Part(q.GUIDES, level, f"Guides: {words}")
+
+
+def _percent(share: float) -> str:
+    """Return a share in percent, with two digits below 10%."""
+    return f"{100 * share:.2f}%" if share < 0.1 else f"{100 * share:.0f}%"
 
 
 def _cover(rows: _Rows) -> bool:

@@ -17,6 +17,7 @@ from nextpert.core._checks import as_rng
 from nextpert.core._shown import percent
 from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE, ORDER
 from nextpert.tl._advice import ADDS_UP, advice_on, advise, log_advice
+from nextpert.tl._design_interventions.combinations import not_admitted_in_words
 from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._plan_cells.distances import guides_of, usual_guides
 from nextpert.tl._plan_screen.constructs import constructs_table
@@ -327,12 +328,8 @@ def _say(stored: dict[str, Any], n_chosen: int) -> None:
             n_learn, n_chosen, target,
         )  # fmt: skip
     log_advice(stored["advice"])
-    left = int(summary["n_not_admitted"])
-    if left:
-        logger.info(
-            "%d untested combinations are no candidates: they are not nearer than their members "
-            "and than the best measured perturbation with probability above 0.5.", left,
-        )  # fmt: skip
+    if summary["n_not_admitted"]:
+        logger.info("%s", not_admitted_in_words(int(summary["n_not_admitted"])))
     logger.info(
         "%s of %d perturbations (%d cells, of which %d are controls) towards %s: %s. With "
         "probability %s it contains the nearest of %d candidates%s, and it is expected to resolve "
