@@ -34,36 +34,13 @@ def dot(one, two):
     return total
 
 
-@entry
-def add_statistics(
-    indptr, indices, vptr, mptr, n, mean, scatter, shift, skip, xtx, xty, yty, cells
-):
-    """Add the sums of equation 2 over the cells of one environment in place: X'X, X'y, y'y."""
-    p = len(indptr) - 1
-    for i in range(p):
-        if skip[i]:
-            continue
-        first, last = indptr[i], indptr[i + 1]
-        d = vptr[i + 1] - vptr[i]
-        k = d - (last - first)
-        v, m = vptr[i], mptr[i]
-        response_mean = mean[i] - shift[i]
-        if k:  # cells at 0 of the fixed columns
-            xtx[m] += n
-            xty[v] += n * response_mean
-            for a in range(last - first):
-                s = n * mean[indices[first + a]]
-                xtx[m + k + a] += s
-                xtx[m + (k + a) * d] += s
-        for a in range(last - first):
-            j = indices[first + a]
-            xty[v + k + a] += scatter[j, i] + n * mean[j] * response_mean
-            row = m + (k + a) * d + k
-            for b in range(last - first):
-                other = indices[first + b]
-                xtx[row + b] += scatter[j, other] + n * mean[j] * mean[other]
-        yty[i] += scatter[i, i] + n * response_mean * response_mean
-        cells[i] += n
+@fast
+def dot_at(one, two, places):
+    """Return the product of the first with the numbers of the second at ``places``, likewise."""
+    total = 0.0
+    for i in range(len(places)):
+        total += one[i] * two[places[i]]
+    return total
 
 
 @inner
@@ -146,6 +123,35 @@ def fill_row(indptr, indices, vptr, i, x, row):
     for a in range(len(parents)):
         row[k + a] = x[parents[a]]
     return d
+
+
+@entry
+def add_statistics(
+    indptr, indices, vptr, mptr, n, mean, scatter, shift, skip, xtx, xty, yty, cells
+):
+    """Add the sums of equation 2 over the cells of one environment in place: X'X, X'y, y'y."""
+    row = np.empty(longest_row(vptr))
+    for i in range(len(indptr) - 1):
+        if skip[i]:
+            continue
+        d = fill_row(indptr, indices, vptr, i, mean, row)
+        first, k = indptr[i], d - (indptr[i + 1] - indptr[i])
+        response = mean[i] - shift[i]
+        for a in range(d):
+            s, line = n * row[a], mptr[i] + a * d
+            # The intercept does not scatter, nor does a single cell: n r r' is all that it adds.
+            plain = d if n == 1 or a < k else k
+            for b in range(plain):
+                xtx[line + b] += s * row[b]
+            if plain == d:
+                xty[vptr[i] + a] += s * response
+                continue
+            j = indices[first + a - k]
+            xty[vptr[i] + a] += scatter[j, i] + s * response
+            for b in range(k, d):
+                xtx[line + b] += scatter[j, indices[first + b - k]] + s * row[b]
+        yty[i] += scatter[i, i] + n * response * response
+        cells[i] += n
 
 
 @entry

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nextpert.core._compile import entry, inner
-from nextpert.core.causal._kernels import dot, longest_row
+from nextpert.core.causal._kernels import dot, dot_at, longest_row
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,6 +52,15 @@ def reach(problem, shift, x):
 
     Equation 1, substituted along the order; ``problem`` is a :class:`Problem`, or draws.
     """
+    if x.shape[1] == 1:
+        weights, state = problem.weights.reshape(-1), x.reshape(-1)
+        for t in range(len(problem.order)):
+            i = problem.order[t]
+            first, last = problem.indptr[i], problem.indptr[i + 1]
+            own = weights[problem.vptr[i + 1] - (last - first) :]
+            state[i] = shift[i] + problem.offset[i, 0]
+            state[i] += dot_at(own, state, problem.indices[first:last])
+        return
     for t in range(len(problem.order)):
         i = problem.order[t]
         first = problem.indptr[i]
@@ -71,18 +80,26 @@ def adjoint(problem, gx, grad):
 
     ``grad = sum_s A' gx`` by one substitution against the order.
     """
+    indptr, indices, vptr, weights = problem.indptr, problem.indices, problem.vptr, problem.weights
+    single = gx.shape[1] == 1
+    flat, slopes = weights.reshape(-1), gx.reshape(-1)  # plain counters where there is one draw
     for t in range(len(problem.order) - 1, -1, -1):
         i = problem.order[t]
-        first = problem.indptr[i]
-        degree = problem.indptr[i + 1] - first
-        start = problem.vptr[i + 1] - degree
+        first = indptr[i]
+        degree = indptr[i + 1] - first
+        start = vptr[i + 1] - degree
+        if single:
+            grad[i] = slopes[i]
+            for a in range(degree):
+                slopes[indices[first + a]] += flat[start + a] * grad[i]
+            continue
         grad[i] = 0.0
         for j in range(gx.shape[1]):
             grad[i] += gx[i, j]
         for a in range(degree):
-            k = problem.indices[first + a]
+            k = indices[first + a]
             for j in range(gx.shape[1]):
-                gx[k, j] += problem.weights[start + a, j] * gx[i, j]
+                gx[k, j] += weights[start + a, j] * gx[i, j]
 
 
 @inner

@@ -233,7 +233,6 @@ class Moments(Shown):
         return cls(0, np.zeros(n_nodes), np.zeros((n_nodes, n_nodes)))
 
     @classmethod
-    @one_thread()
     def from_array(cls, x: Block | ArrayLike) -> Moments:
         """Return the moments of cells ``x``, shape ``(n_cells, n_nodes)``, dense or sparse.
 
@@ -250,7 +249,8 @@ class Moments(Shown):
             message = f"Cells must be a matrix (n_cells, n_nodes), but its shape is {block.shape}."
             raise ValueError(message)
         if sp.issparse(block):
-            return sparse_moments(canonical_csr(block), np.arange(block.shape[0]))
+            with one_thread():
+                return sparse_moments(canonical_csr(block), np.arange(block.shape[0]))
         n, p = block.shape
         if n == 0:
             return cls.zeros(p)
@@ -260,8 +260,11 @@ class Moments(Shown):
             if not np.isfinite(mean).all():
                 bad = np.asarray(~np.isfinite(dense).all(axis=0))
                 raise not_finite(bad) if bad.any() else too_large(~np.isfinite(mean))
+            if n == 1:  # its scatter is 0: a loop over single cells need not limit threads
+                return cls(n, mean, np.zeros((p, p)))
             centred = dense - mean
-            return cls(n, mean, _symmetric(centred.T @ centred))
+            with one_thread():
+                return cls(n, mean, _symmetric(centred.T @ centred))
 
     @classmethod
     def from_blocks(cls, blocks: Iterable[Block], n_nodes: int) -> Moments:
