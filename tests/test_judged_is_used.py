@@ -13,6 +13,7 @@ from nextpert._adata import fitted_roles, posterior_from
 from nextpert.tl._diagnose.halves import Folds, read_halves
 from nextpert.tl._diagnose.model import read_refit
 from nextpert.tl._diagnose.unseen import predictors
+from nextpert.tl._fit_dag_blr.model import Model
 from nextpert.tl._learn_dag import graphs
 from nextpert.tl._learn_dag.graphs import read_held_out
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
@@ -190,7 +191,7 @@ def test_each_predictor_is_scored_by_what_it_is_used_for(judged):
     assert ("members together" in weights) == any("+" in label for label in refit.names)
     spoke = set()
     for k, (fold, adata) in reduced.items():
-        left_out = refit.as_stored(refit.left_out(k))
+        left_out = refit.as_stored(Model.fit(*refit.without_fold(k)))
         wanted = read_wanted(fold, left_out)
         scored = predictors(wanted, left_out, panel_effects(left_out, wanted))
         npt.tl.perturbation_effects(adata, candidates=fold)

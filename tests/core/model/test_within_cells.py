@@ -28,7 +28,9 @@ def test_it_is_the_mode_given_a_normal_prior(size):
     freedom, squares = np.array([9.0, 24.0, 49.0]), size * rng.random((3, 40)) ** 2
     excess = 0.4 * squares + rng.normal(size=(3, 40)) * np.sqrt(2 / freedom)[:, None]
     weight = (freedom / (20.0 + freedom))[:, None]  # of the excess in moderated variances
-    found = response_variance(cells(1.0 + weight * excess, freedom), lambda rows: squares[rows])
+    found = response_variance(
+        cells(1.0 + weight * excess, freedom), np.sqrt(squares).__getitem__, np.ones(40)
+    )
 
     def loss(phi):  # half the excess is along the effect; its variance is 1 / freedom, say
         each = (freedom[:, None] * (0.5 * excess - phi * squares) ** 2).sum() / 0.5
@@ -45,15 +47,16 @@ def test_it_stays_small_where_hardly_anything_happens():
     for _ in range(40):
         squares = 0.01 * rng.chisquare(1, (9, 100))
         ratio = 1.0 + 9 / 29 * (rng.chisquare(9, (9, 100)) / 9 - 1.0)
-        most.append(response_variance(cells(ratio, freedom), lambda rows, x=squares: x[rows]))
+        effects = np.sqrt(squares).__getitem__
+        most.append(response_variance(cells(ratio, freedom), effects, np.ones(100)))
     assert max(most) < 0.4
 
 
 def test_cells_respond_to_the_squares_of_effects_in_units_of_their_cells(monkeypatch):
     asked = []
 
-    def heard(cells, squares):
-        asked.append(squares(slice(0, 6)))
+    def heard(cells, effects, unit):
+        asked.append((effects(slice(0, 6)) / unit) ** 2)
         return 0.0
 
     monkeypatch.setattr(hierarchical, "response_variance", heard)

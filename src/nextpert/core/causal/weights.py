@@ -93,8 +93,10 @@ def downstream(posteriors: Sequence[DagBlr], changes: Array) -> Array:
     """
     if not any(blr.dag.n_edges for blr in posteriors):
         return np.zeros_like(changes)
-    columns = np.ascontiguousarray(changes.T)
-    return np.mean([blr.solve(columns).T for blr in posteriors], axis=0) - changes
+    columns, reached = np.ascontiguousarray(changes.T), np.zeros_like(changes)
+    for blr in posteriors:
+        reached += blr.solve(columns).T
+    return reached / len(posteriors) - changes
 
 
 def known_shifts(posteriors: Sequence[DagBlr], shifts: ArrayLike) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -215,17 +214,21 @@ class EffectDraws:
         """
         held = self.centre
         if held is None and self.place.size <= _HELD and not isinstance(draws, slice):
-            held = self._held
+            # All of them at once: draw by draw, small tables would cost mostly calls.
+            if "_held" not in vars(self):
+                vars(self)["_held"] = self.centres(np.arange(len(self.expected)))
+            held = vars(self)["_held"]
         if held is not None:
             return held[:, :, draws][index]
         cells = self.cells
         assert cells is not None
         whole: Any = np.ascontiguousarray
         place = whole(self.place[index][:, :, draws])
-        by_draw = (cells.scores, cells.along, cells.noise, cells.response)
         drawn = Drawn(
             cells.control[draws], cells.program[draws], cells.batches[draws],
-            whole(cells.factors.T), *(whole(x[draws][:, index]) for x in by_draw),
+            whole(cells.factors.T), whole(cells.scores[draws][:, index]),
+            whole(cells.along[draws][:, index]), whole(cells.noise[draws][:, index]),
+            whole(cells.response[draws][:, index]),
         )  # fmt: skip
         out = np.empty(place.shape, np.float32)
         fill_centres(
@@ -235,11 +238,6 @@ class EffectDraws:
             np.empty((2, place.shape[1])),
         )  # fmt: skip
         return out
-
-    @cached_property
-    def _held(self) -> NDArray[np.float32]:
-        """All of them at once: draw by draw, small tables would cost mostly calls."""
-        return self.centres(np.arange(len(self.expected)))
 
     def blocks(self, index: ArrayLike | None = None) -> Iterator[tuple[slice, NDArray[np.int64]]]:
         """Yield rows of a result, and the perturbations these are, a few at a time.
@@ -261,12 +259,12 @@ class EffectDraws:
             sd[rows] = self.unit * np.sqrt(variance)
         return sd
 
-    def posterior_mean(self, index: ArrayLike | None = None) -> Array:
+    def posterior_mean(self, index: NDArray[np.int64] | slice = slice(None)) -> Array:
         """Return the expected effects, shape ``(n_perturbations, n_genes)``, units of the data.
 
         ``index`` are the perturbations, in the order given; all by default.
         """
-        which = np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
+        which = np.arange(len(self.expected))[index]
         mean = np.empty((len(which), len(self.unit)))
         for rows in in_blocks(len(which), self.place[0].size if len(self.place) else 1):
             some = which[rows]

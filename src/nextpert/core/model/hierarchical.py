@@ -401,9 +401,8 @@ def fit_hierarchical(
     effects = EffectDraws(unit, expected, precision, place, None, from_cells)
     # By how much more than on average cells respond (equation 27).
     alike = cells if within is None else within
-    spread = response_variance(
-        alike, lambda rows: (effects.posterior_mean(np.arange(n)[rows]) / unit) ** 2
-    ) / np.maximum(alike.n[1:, None], 1.0)  # fmt: skip
+    phi = response_variance(alike, effects.posterior_mean, unit)
+    spread = phi / np.maximum(alike.n[1:, None], 1.0)
     chance = sampler.rng.standard_normal((len(spread), length.keep))
     response = np.expm1(np.sqrt(spread) * chance - spread / 2)
     effects = replace(effects, cells=replace(from_cells, response=response.T))

@@ -32,7 +32,9 @@ _PRIOR_PRECISION = 64.0
 _OUTLYING = 4.0
 
 
-def response_variance(cells: PooledGuides, squares: Callable[[slice], Array]) -> float:
+def response_variance(
+    cells: PooledGuides, effects: Callable[[slice], Array], unit: Array, error: Array | None = None
+) -> float:
     """Return the variance of how far cells respond to their perturbation (equation 27).
 
     Some escape, others respond more: ``x = c + s theta`` with ``s`` of mean 1 and variance phi. The
@@ -44,13 +46,19 @@ def response_variance(cells: PooledGuides, squares: Callable[[slice], Array]) ->
     ----------
     cells
         The controls, and then the perturbations.
-    squares
-        Returns the squared effects of some perturbations in units of the variance within cells,
-        shape ``(n_some, n_genes)``.
+    effects
+        Returns the effects of some perturbations, shape ``(n_some, n_genes)``.
+    unit
+        Standard deviation of every gene within cells, shape ``(n_genes,)``.
+    error
+        What sampling adds to squared effects, in units of the variance within cells, shape
+        ``(n_perturbations, n_genes)``; ``None`` where effects are expected ones.
     """
     along = total = 0.0
     for rows in in_blocks(len(cells.n) - 1, cells.mean.shape[1]):
-        freedom, square = cells.freedom[1:][rows, None], squares(rows)
+        freedom, square = cells.freedom[1:][rows, None], (effects(rows) / unit) ** 2
+        if error is not None:
+            square = np.maximum(square - error[rows], 0.0)
         ratio = cells.variance_ratio[1:][rows]
         # The ratio is shrunk towards 1 as by so many degrees of freedom more; its excess is not.
         excess = (ratio - 1.0) * (cells.prior_freedom + freedom)
@@ -73,7 +81,7 @@ def without_responses(cells: PooledGuides, unit: Array) -> Array:
         return np.asarray(within)
     change, error = cells.to_controls()
     change, n = change / unit, cells.n_cells[1:, None]
-    phi = response_variance(cells, lambda rows: np.maximum(change[rows] ** 2 - error[rows], 0.0))
+    phi = response_variance(cells, change.__getitem__, np.ones_like(unit), error)
     noise = float((n * error).mean(axis=1).sum())  # of the squares of changes, times the cells
     along = phi / cells.n_cells.sum() * ((n * change).T @ change - noise * within)
     return np.asarray(within - along)

@@ -110,14 +110,12 @@ class Refit:
         )  # fmt: skip
         return Model.fit(replace(self.spec, plan=more), cells, graphs)
 
-    @without_bars()
-    def left_out(self, fold: int) -> Model:
-        """Return what the fit would be if no cell of a fold of perturbations was there."""
+    def without_fold(self, fold: int) -> tuple[Spec, FitCells, Graphs]:
+        """Return what :meth:`Model.fit` takes if no cell of a fold of perturbations is there."""
         spec = self.spec.rows(self.sample.tolist()).without(self.folds[fold])
         guided = self.roles.guide_key is not None
         cells = self.cells.fit_cells(spec.plan.names, fold, guided=guided)
-        graphs = Graphs(self.without[fold], [], lambda _: self.inner[fold])
-        return Model.fit(spec, cells, graphs)
+        return spec, cells, Graphs(self.without[fold], [], lambda _: self.inner[fold])
 
     def as_stored(self, model: Model) -> FittedPosterior:
         """Return a model as it is read once it is stored."""

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata.panel import places
-from nextpert._adata.progress import progress
+from nextpert._adata.progress import progress, without_bars
 from nextpert.core.model import scores
 from nextpert.core.model.effects import Effects
 from nextpert.core.model.interactions import Together
@@ -28,6 +28,7 @@ from nextpert.tl._diagnose.judged import (
     between_guides,
     measured,
 )
+from nextpert.tl._fit_dag_blr.model import Model
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from nextpert.tl._diagnose.judged import Side
     from nextpert.tl._diagnose.model import Refit
     from nextpert.tl._fit_dag_blr.cells import FitCells
-    from nextpert.tl._fit_dag_blr.model import Model
     from nextpert.tl._perturbation_effects.candidates import Wanted
 
     Array = NDArray[np.float64]
@@ -116,7 +116,8 @@ def judge_unseen(refit: Refit, halves: Halves, cells: FitCells, sides: list[Side
     left_out = np.zeros((len(refit.folds), len(weights)))
     folds = progress(len(refit.folds), "Held-out perturbations", iterable=refit.folds)
     for k, fold in enumerate(folds):
-        model = refit.left_out(k)
+        with without_bars():
+            model = Model.fit(*refit.without_fold(k))
         fit = refit.as_stored(model)
         learned = _weights(model, weights)
         left_out[k] = [learned.get(name, 0.0) for name in weights]
@@ -190,14 +191,15 @@ def _said_of(
         """Return the sum of some predictors, by the weights that they get without the others."""
         return sum((w * told[name] for name, w in _weights(model, kept).items()), start=nothing)
 
-    return {
-        **told,
-        **{f"{name}{ALONE}": weighted(name) for name in weights},
+    said = told | {
         NOTHING: nothing,
         WHOLE: np.array([effects.mean, weighted(*told)[1]]),
         WITHOUT_GRAPH: weighted(*(name for name in told if name != Graph.name)),
         MEAN_ALONE: weighted(MeanPerturbation.name),
     }
+    for name in weights:
+        said[f"{name}{ALONE}"] = weighted(name)
+    return said
 
 
 def _weights(model: Model, kept: Collection[str]) -> dict[str, float]:

@@ -18,7 +18,6 @@ from nextpert.core.design.distances import probability_nearest
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined
 from nextpert.core.design.plate import best_order, greedy_plate
 from nextpert.core.design.remaining_variance import (
-    RemainingVariance,
     removed,
     split_by_variance,
 )
@@ -138,8 +137,6 @@ class Choice:
     ) -> None:
         self.limits, self.wells, self.n_guides = limits, wells, n_guides
         self.admitted = np.ones(len(limits.allowed), bool)
-        self._left: RemainingVariance | None = None  # after wells that were seen
-        self._seen: list[int] = []
         self.asked = as_asked(
             fit, pool, goal, targets, n_guides=n_guides, n_cells=wells.each, n_samples=n_samples,
             rng=rng,
@@ -155,18 +152,6 @@ class Choice:
     def distance(self) -> RankedDistance:
         """The distances of all candidates, and of the control."""
         return self.asked.distances
-
-    def _gains(self, before: list[int]) -> Vector:
-        """Return what a well of each candidate would remove, given wells before and in progress."""
-        if self._left is None or before[: len(self._seen)] != self._seen:
-            self._left, self._seen = deepcopy(self.asked.remaining), []
-            for k in self.limits.under_way:
-                self._left.observe(k, float(self.asked.noise.at(self.limits.pending[k], k)))
-        noise = self.asked.noise.at(self.wells.each)
-        for k in before[len(self._seen) :]:
-            self._left.observe(k, float(noise[k]))
-        self._seen = list(before)
-        return self._left.gains(noise)
 
     def removed(self, chosen: Sequence[int], cells: Index) -> Vector:
         """Return the share of that variance that the first well removes, the first two and so on.
@@ -216,9 +201,24 @@ class Choice:
         strategies: list[str] = []
         bar = progress(wells.size, "Choosing perturbations")
 
+        noise, observed = self.asked.noise, [-1]  # the wells that `left` takes in, none so far
+        left = self.asked.remaining
+
         def gain(by: Vector | None, before: list[int]) -> Vector:
+            """Return a rank, or what a well of each candidate would remove after those before."""
+            nonlocal left, observed
             bar.update(len(before) - bar.n)
-            return self._gains(before) if by is None else by
+            if by is not None:
+                return by
+            if before[: len(observed)] != observed:
+                left, observed = deepcopy(self.asked.remaining), []
+                for k in limits.under_way:
+                    left.observe(k, float(noise.at(limits.pending[k], k)))
+            measures = noise.at(wells.each)
+            for k in before[len(observed) :]:
+                left.observe(k, float(measures[k]))
+            observed = list(before)
+            return left.gains(measures)
 
         # With fewer cells each if the budget does not cover more.
         for each in (wells.total / wells.size, wells.least):
@@ -400,15 +400,10 @@ def _why(
         elif strategy == "exploit":
             words.append(f"nearest of the remaining candidates with probability {percent(chance)}")
         elif strategy == "explore":
-            words.append(
-                f"is expected to resolve {_at_least(gain, 0.1)}% more of the remaining uncertainty"
-            )
+            share = f"{gain:.2g}" if gain >= 0.1 else "below 0.1"
+            words.append(f"is expected to resolve {share}% more of the remaining uncertainty")
         elif strategy == "acquisition":
             words.append("chosen by the acquisition")
         else:
             words.append("named in include")
     return words
-
-
-def _at_least(value: float, least: float) -> str:
-    return f"{value:.2g}" if value >= least else f"below {least:g}"
