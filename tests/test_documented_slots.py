@@ -48,6 +48,11 @@ def fit(adata):
     npt.tl.fit_dag_blr(adata)
 
 
+def plan(adata):
+    fit(adata)
+    npt.tl.plan_screen(adata, "MYC", n_perturbations=2)
+
+
 # By function: what has to be there before, and the options of a call that writes all it can.
 CALLS = {
     "pp.assign_guides": (None, lambda adata: {"guides": guide_counts(adata)}),
@@ -65,6 +70,7 @@ CALLS = {
     ),
     "tl.perturbation_effects": (fit, lambda _: {}),
     "tl.plan_cells": (fit, lambda _: {"target": "MYC"}),
+    "tl.plan_loading": (plan, lambda _: {}),
     "tl.plan_screen": (fit, lambda _: {"target": "MYC", "n_perturbations": 2}),
     "tl.replay_design": (
         graph,
@@ -98,8 +104,8 @@ FIELDS = {
     "pp.perturbation_screen": "48a42541", "pp.setup_screen": "5bca3346", "tl.cpca": "746c6242",
     "tl.dag_fit": "f2af4c86", "tl.design_interventions": "edc2210e", "tl.diagnose": "c5a4bee2",
     "tl.fit_dag_blr": "4c1928b1", "tl.learn_dag": "816b9e91", "tl.perturbation_effects": "24ee915f",
-    "tl.plan_cells": "cbffc5f5", "tl.plan_screen": "7c42d596", "tl.replay_design": "ae5bade4",
-    "tl.target_distances": "9b4b1718",
+    "tl.plan_cells": "cbffc5f5", "tl.plan_loading": "dace1c6f", "tl.plan_screen": "7c42d596",
+    "tl.replay_design": "ae5bade4", "tl.target_distances": "9b4b1718",
 }  # fmt: skip
 NEW_FORMAT = (
     "what is stored has changed: raise FORMAT in nextpert/core/_codec.py, so that older ones are "

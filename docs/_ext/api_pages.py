@@ -29,7 +29,12 @@ PACKAGES = {
             "Learn and fit": ("learn_dag", "fit_dag_blr"),
             "Effects": ("perturbation_effects", "target_distances", "cpca"),
             "Checks": ("diagnose", "dag_fit", "replay_design"),
-            "The next round": ("design_interventions", "plan_screen", "plan_cells"),
+            "The next round": (
+                "design_interventions",
+                "plan_screen",
+                "plan_loading",
+                "plan_cells",
+            ),
         },
     ),
     "pl": (

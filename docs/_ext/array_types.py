@@ -10,6 +10,7 @@ WITH_COPY = {"pp.perturb_cite_seq", "pp.perturbation_screen"}
 # These read columns of ``obs``, or results alone.
 NO_CELLS = {
     "pp.assign_guides",
+    "tl.plan_loading",
     *(f"pl.{name}" for name in nextpert.pl.__all__ if name != "expression_shift"),
 }
 _OF_TABLES = "pp.effect_table"  # it is given effects, and no cells

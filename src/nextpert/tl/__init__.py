@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nextpert.tl._learn_dag.learn_dag import learn_dag
     from nextpert.tl._perturbation_effects.perturbation_effects import perturbation_effects
     from nextpert.tl._plan_cells.plan_cells import plan_cells
+    from nextpert.tl._plan_loading import plan_loading
     from nextpert.tl._plan_screen.plan_screen import plan_screen
     from nextpert.tl._replay_design.replay_design import replay_design
     from nextpert.tl._target_distances import target_distances
@@ -27,6 +28,7 @@ __all__ = [
     "learn_dag",
     "perturbation_effects",
     "plan_cells",
+    "plan_loading",
     "plan_screen",
     "replay_design",
     "target_distances",

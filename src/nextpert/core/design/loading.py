@@ -1,0 +1,155 @@
+"""From the cells that a plan needs to the cells to load; equations 40 to 42."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import gammainc
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Array = NDArray[np.float64]
+
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(60)  # of a normal variable
+_MOST = 1e12  # cells; a library that needs more is not evened out by cells
+
+
+def share_single(moi: float) -> float:
+    """Return which share of transduced cells has one construct (equation 40).
+
+    Constructs per cell are Poisson with the mean ``moi``, and cells without one are selected out.
+
+    Examples
+    --------
+    >>> from nextpert.core.design.loading import share_single
+    >>> round(share_single(0.3), 3)
+    0.857
+    """
+    return float(moi / np.expm1(moi))
+
+
+def abundance_cv(n_cells: ArrayLike) -> float:
+    """Return how unequal a library is, by the cells of each of its constructs.
+
+    The coefficient of variation of abundance: what the counts vary by beyond Poisson sampling, over
+    their mean; 0 where they vary by no more.
+
+    Examples
+    --------
+    >>> from nextpert.core.design.loading import abundance_cv
+    >>> abundance_cv([100, 100, 100]), round(abundance_cv([50, 100, 150]), 2)
+    (0.0, 0.49)
+    """
+    counts = np.asarray(n_cells, np.float64)
+    if len(counts) < 2 or counts.mean() <= 0:
+        return 0.0
+    beyond = counts.var(ddof=1) - counts.mean()
+    return float(np.sqrt(max(beyond, 0.0)) / counts.mean())
+
+
+def share_reached(n_cells: float, share: ArrayLike, least: ArrayLike, cv: ArrayLike) -> float:
+    """Return which share of perturbations has its least cells, of ``n_cells`` (equation 41).
+
+    Parameters
+    ----------
+    n_cells
+        Assigned cells of all perturbations together.
+    share
+        What part of them a perturbation is meant to have, shape ``(n_perturbations,)``.
+    least
+        Cells that it needs, a number or of each.
+    cv
+        Coefficient of variation of the abundance of each, a number or of each; log-normal.
+    """
+    sd = np.sqrt(np.log1p(np.square(np.asarray(cv, np.float64))))[..., None]
+    mean = n_cells * np.asarray(share, np.float64)[:, None] * np.exp(sd * _NODES - sd**2 / 2)
+    # The chance that a Poisson variable is not below a number is an incomplete gamma function.
+    reached = gammainc(np.broadcast_to(np.asarray(least, np.float64), len(mean))[:, None], mean)
+    return float((reached @ _WEIGHTS).mean() / _WEIGHTS.sum())
+
+
+def cells_to_reach(reach: float, share: ArrayLike, least: ArrayLike, cv: ArrayLike) -> float:
+    """Return the assigned cells with which so large a share of perturbations has its least.
+
+    The other parameters are those of :func:`share_reached`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core.design.loading import cells_to_reach
+    >>> share = np.full(10, 0.1)
+    >>> [round(cells_to_reach(0.9, share, 20, cv)) for cv in (0.0, 0.5)]
+    [259, 426]
+    """
+
+    def short(log_cells: float) -> float:
+        return share_reached(np.exp(log_cells), share, least, cv) - reach
+
+    return float(np.exp(brentq(short, 0.0, np.log(_MOST), xtol=1e-6)))
+
+
+class Lanes(NamedTuple):
+    """Lanes of a droplet instrument, loaded alike.
+
+    Parameters
+    ----------
+    n
+        Number of lanes.
+    captured
+        Cells in the droplets of one lane.
+    barcodes
+        Its droplets with cells: what software counts as cells.
+    singles
+        Those of them with one cell.
+    """
+
+    n: int
+    captured: float
+    barcodes: float
+    singles: float
+
+
+def lanes_for(
+    n_cells: float, usable: float, *, droplets: float, most: float, of_barcodes: bool
+) -> Lanes:
+    """Return the fewest lanes, and how they are loaded, for so many usable cells (equation 42).
+
+    Cells fall into droplets at random: with ``x`` of them for each of ``droplets``, a share
+    ``1 - exp(-x)`` of droplets has cells and ``x exp(-x)`` has one.
+
+    Parameters
+    ----------
+    n_cells
+        Usable cells: one construct, which is known, and good enough for the analysis.
+    usable
+        Their share of droplets with one cell; or, ``of_barcodes``, of all droplets with cells, as a
+        screen shows it, doublets included.
+    droplets
+        Droplets of a lane.
+    most
+        Most cells captured in a lane.
+
+    Examples
+    --------
+    >>> from nextpert.core.design.loading import lanes_for
+    >>> lanes = lanes_for(7_000, 0.7, droplets=57_000, most=10_000, of_barcodes=False)
+    >>> lanes.n, round(lanes.captured), round(float(1 - lanes.singles / lanes.barcodes), 3)
+    (2, 5507, 0.048)
+    """
+
+    def lane(captured: float) -> tuple[float, float]:
+        x = captured / droplets
+        return -droplets * np.expm1(-x), captured * np.exp(-x)
+
+    def found(captured: float) -> float:
+        return usable * lane(captured)[0 if of_barcodes else 1]
+
+    most = min(most, droplets)  # from one cell a droplet on, more cells give fewer singles
+    n = max(int(np.ceil(n_cells / found(most) - 1e-9)), 1)
+    captured = (
+        brentq(lambda x: found(x) - n_cells / n, 0.0, most) if found(most) * n > n_cells else most
+    )
+    return Lanes(n, captured, *lane(captured))

@@ -1,0 +1,242 @@
+"""``tl.plan_loading``: cells to load, lanes, reads and cost of a plan."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from nextpert import _adata
+from nextpert._adata.arguments import above, at_least, between, checked, options
+from nextpert.core._shown import percent
+from nextpert.core.design.loading import (
+    abundance_cv,
+    cells_to_reach,
+    lanes_for,
+    share_reached,
+    share_single,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import anndata as ad
+
+logger = logging.getLogger(__name__)
+
+REACH = 0.9  # share of the perturbations that are to reach their least cells
+SCREEN, PLAN, GIVEN, TYPICAL = "this screen", "the plan", "given", "typical"
+
+
+@options(
+    moi=above(0), kept=between(0, 1, inclusive=True), recovery=between(0, 1, inclusive=True),
+    droplets=at_least(1000), lane_cells=at_least(1), reads=at_least(1),
+)  # fmt: skip
+@dataclass(frozen=True)
+class _Loading:
+    """``loading``: each is documented there; these are the typical values."""
+
+    moi: float = 0.3
+    kept: float = 0.8
+    # Chromium Next GEM 3' v3.1, by the maker: of 49,500 cells loaded 30,000 are captured, in 23,300
+    # droplets, 17,700 with one cell. Cells that fall into 57,000 droplets at random do so.
+    recovery: float = 0.606
+    droplets: float = 57_000
+    lane_cells: float = 10_000
+    reads: float = 25_000  # 20,000 of messenger RNA and 5,000 of guides, the maker's least
+
+
+@options(construct=at_least(0), cell=at_least(0), lane=at_least(0), million_reads=at_least(0))
+@dataclass(frozen=True)
+class _Prices:
+    """``costs``: each is documented there."""
+
+    construct: float = 0.0
+    cell: float = 0.0
+    lane: float = 0.0
+    million_reads: float = 0.0
+
+
+@checked(loading=_Loading, costs=_Prices)
+def plan_loading(
+    adata: ad.AnnData,
+    *,
+    key: str = "plan",
+    loading: Mapping[str, Any] | None = None,
+    costs: Mapping[str, Any] | None = None,
+    key_added: str = "loading",
+    copy: bool = False,
+) -> ad.AnnData | None:
+    r"""Compute the cells to load, lanes, reads and cost for a plan.
+
+    A plan counts cells that are usable: with one construct, which is known, and kept by all
+    filters. Not all cells that are loaded are. From the plan to the instrument:
+
+    1. Constructs of a library are not equally abundant. So many usable cells are needed that 90% of
+       the perturbations reach the minimum of the plan (``min_cells``), and at least those planned.
+    2. Of the droplets with cells a share is usable. It is that of this screen, if
+       ``uns["preprocessing"]`` has its filters; else, or if ``moi`` or ``kept`` is given, that of
+       droplets with one cell, of cells with one construct (Poisson, cells without any are selected
+       out), and of those whose construct is detected and that pass filters.
+    3. Cells fall into droplets at random, so that more cells in a lane give more doublets.
+    4. Of the cells loaded a share is captured in droplets.
+
+    Equations 40 to 42 of :doc:`/model/mathematics`.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes with a result of :func:`plan_screen`.
+    key
+        The plan in ``adata.uns``.
+    loading
+        What is known of library and instrument, a mapping with some of:
+
+        - ``"moi"`` (0.3): multiplicity of infection, the mean constructs per cell before selection.
+        - ``"kept"`` (0.8): share of single cells whose construct is detected and that are kept.
+        - ``"recovery"`` (0.606): share of the cells loaded that is captured.
+        - ``"droplets"`` (57,000): droplets of a lane.
+        - ``"lane_cells"`` (10,000): maximum number of cells captured in a lane.
+        - ``"reads"`` (25,000): reads per droplet with cells.
+
+        Typical values are those of 10x Genomics Chromium Next GEM 3' v3.1.
+    costs
+        Prices, a mapping with some of ``"construct"``, ``"cell"`` (per droplet with cells),
+        ``"lane"`` and ``"million_reads"``, in any currency; 0 by default.
+    key_added
+        Name of the results.
+    copy
+        Whether to return a copy instead of writing to ``adata``.
+
+    Returns
+    -------
+    ~anndata.AnnData or None
+        ``None``, or the copy. Writes ``uns["loading"]`` with:
+
+        - ``steps`` (table): ``quantity``, ``value``, ``source`` (``"the plan"``,
+          ``"this screen"``, ``"given"`` or ``"typical"``) and ``meaning``, from the plan to the
+          instrument.
+        - ``cost`` (table): ``item``, ``n``, ``price``, ``cost``; the total last.
+        - ``words`` (text): what to load, in two sentences.
+        - ``params`` (mapping): the options of the call.
+
+    Raises
+    ------
+    ValueError
+        If there is no plan, or an option is unknown or out of range. Nothing is written on error.
+
+    See Also
+    --------
+    nextpert.get.order_df : What to make for the plan.
+
+    Examples
+    --------
+    >>> import nextpert as npt
+    >>> adata = npt.datasets.simulated_screen(n_control=200, n_perturbed=20, perturbed=["MYC"])
+    >>> npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STAT1"), ("STAT1", "B2M")])
+    >>> npt.tl.fit_dag_blr(adata)
+    >>> npt.tl.plan_screen(adata, {"STAT1": 0.5}, n_cells=3000, n_perturbations=1)
+    >>> npt.tl.plan_loading(adata, loading={"moi": 0.3}, costs={"lane": 1500})
+    >>> steps = adata.uns["loading"]["steps"].set_index("quantity")["value"]
+    >>> int(round(steps["cells_to_load"], -2)), int(steps["lanes"])
+    (7800, 1)
+    """
+    # Read: the plan, and what this screen shows of library and filters.
+    plan = _adata.read_result(adata, key, "tl.plan_screen", what="plan", part="plate")
+    plate, constructs, given = plan["plate"], plan["constructs"], dict(loading or {})
+    asked, prices = _Loading(**given), _Prices(**costs or {})
+    roles = _adata.fitted_roles(adata, adata.uns[str(plan["params"]["posterior_key"])]["params"])
+    labels = _adata.read_every_label(adata, roles)
+    by_guide = roles.guide_key is not None
+    groups = labels
+    if roles.guide_key is not None:
+        groups = _adata.read_labels(adata, roles.guide_key, argument="guide_key")
+    counts = np.bincount(groups.codes[(groups.codes >= 0) & (labels.codes >= 0)])
+    steps = _filters(adata)
+    # Compute: usable cells, their share, and lanes.
+    n_planned, least = int(plate["n_cells"].sum()), int(plan["params"]["min_cells"])
+    is_perturbed = (plate["strategy"].astype(str) != "control").to_numpy()
+    n_guides = np.maximum(plate["n_guides"].to_numpy(float)[is_perturbed], 1)
+    share = plate["n_cells"].to_numpy(float)[is_perturbed] / n_planned
+    cv = abundance_cv(counts[counts > 0])
+    each = cv / np.sqrt(n_guides) if by_guide else cv
+    n_usable = max(float(n_planned), cells_to_reach(REACH, share, least, each))
+    of_screen = steps is not None and not given.keys() & {"moi", "kept"}
+    single = share_single(asked.moi)
+    usable = steps if steps is not None and of_screen else single * asked.kept
+    lanes = lanes_for(
+        n_usable, usable, droplets=asked.droplets, most=asked.lane_cells, of_barcodes=of_screen
+    )
+    barcodes, captured = lanes.n * lanes.barcodes, lanes.n * lanes.captured
+    n_load, reads = captured / asked.recovery, barcodes * asked.reads
+
+    def of(name: str) -> str:
+        return GIVEN if name in given else TYPICAL
+
+    found: list[tuple[str, float, str, str]] = [
+        ("planned_cells", n_planned, PLAN, "usable cells of the plan, controls included"),
+        ("abundance_cv", cv, SCREEN, "coefficient of variation of the abundance of "
+         f"{'guides' if by_guide else 'perturbations'}, beyond sampling"),
+        ("usable_cells", n_usable, "", f"usable cells with which {percent(REACH)} of the "
+         f"perturbations reach {least} cells, and no fewer than planned"),
+        ("share_reached", share_reached(n_usable, share, least, each), "",
+         f"share of the perturbations that reach {least} cells"),
+        *([] if of_screen else [
+            ("share_single", single, of("moi"), "share of transduced cells with one construct"),
+            ("share_kept", asked.kept, of("kept"), "share of these whose construct is detected and "
+             "that pass filters"),
+        ]),
+        ("share_usable", n_usable / barcodes, SCREEN if of_screen else "",
+         "usable cells over droplets with cells"),
+        ("share_doublets", 1 - lanes.singles / lanes.barcodes, "",
+         "share of droplets with cells that have several"),
+        ("droplets_with_cells", barcodes, "", "what software counts as cells"),
+        ("captured_cells", captured, "", "cells in droplets"),
+        ("lanes", lanes.n, "", f"lanes of at most {asked.lane_cells:,.0f} captured cells"),
+        ("recovery", asked.recovery, of("recovery"), "captured cells over cells loaded"),
+        ("cells_to_load", n_load, "", "cells to load in all lanes"),
+        ("cells_to_load_per_lane", n_load / lanes.n, "", "cells to load in each lane"),
+        ("million_reads", reads / 1e6, of("reads"), f"{asked.reads:,.0f} for each droplet with "
+         "cells"),
+    ]  # fmt: skip
+    table = pd.DataFrame(found, columns=["quantity", "value", "source", "meaning"])
+    n_new = int((constructs["status"].astype(str) != "existing").sum())
+    amounts = {"construct": n_new, "cell": barcodes, "lane": lanes.n, "million_reads": reads / 1e6}
+    rows = [(each.name, amounts[each.name], getattr(prices, each.name)) for each in fields(_Prices)]
+    cost = pd.DataFrame(rows, columns=["item", "n", "price"])
+    cost["cost"] = cost["n"] * cost["price"]
+    total = float(cost["cost"].sum())
+    cost.loc[len(cost)] = ["total", np.nan, np.nan, total]
+    words = (
+        f"Load {n_load:,.0f} cells in {lanes.n} lane{'s' * (lanes.n > 1)} for {n_planned:,} usable "
+        f"ones: about {barcodes:,.0f} droplets with cells, {percent(n_usable / barcodes)} of them "
+        f"usable, {percent(1 - lanes.singles / lanes.barcodes)} doublets; {reads / 1e6:,.0f} "
+        f"million reads. {n_new} construct{'s' * (n_new != 1)} to make"
+    )
+    words += f"; {total:,.0f} in all." if total else "."
+    # Write.
+    for each in (table, cost):
+        for name in set(each) & {"quantity", "source", "meaning", "item"}:
+            each[name] = _adata.strings(each[name])
+    stored = {
+        "steps": table,
+        "cost": cost,
+        "words": words,
+        "params": {"key": key, **vars(asked), **{f"cost_{k}": v for k, v in vars(prices).items()}},
+    }
+    written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
+    logger.info("%s", words)
+    return written
+
+
+def _filters(adata: ad.AnnData) -> float | None:
+    """Return which share of all cells the preprocessing kept; ``None`` if it is not known."""
+    stored: Any = _adata.eager(adata.uns.get("preprocessing", {}))
+    steps = stored.get("steps") if hasattr(stored, "get") else None
+    if steps is None or "n_cells_kept" not in getattr(steps, "columns", ()) or len(steps) < 2:
+        return None
+    kept = steps["n_cells_kept"].to_numpy(float)
+    return float(kept[-1] / kept[0]) if 0 < kept[-1] <= kept[0] else None

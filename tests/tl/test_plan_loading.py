@@ -1,0 +1,93 @@
+"""``tl.plan_loading``: from a plan to cells to load, by what the screen shows or is told."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+
+TARGET = {"STAT1": 0.5}
+
+
+@pytest.fixture(scope="module")
+def planned():
+    adata = npt.datasets.simulated_screen(n_control=200, n_perturbed=20, perturbed=["MYC", "FOS"])
+    npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STAT1"), ("STAT1", "B2M")])
+    npt.tl.fit_dag_blr(adata)
+    npt.tl.plan_screen(adata, TARGET, n_cells=3000, n_perturbations=2)
+    return adata
+
+
+def loaded(adata, **options):
+    found = npt.tl.plan_loading(adata, copy=True, **options).uns["loading"]
+    return found, found["steps"].set_index("quantity")["value"]
+
+
+def test_each_step_follows_from_those_before(planned):
+    _, x = loaded(planned, loading={"moi": 0.5, "kept": 0.7, "recovery": 0.5, "reads": 40_000})
+    singles = x["droplets_with_cells"] * (1 - x["share_doublets"])
+    assert x["planned_cells"] == 3000
+    assert x["usable_cells"] == pytest.approx(singles * x["share_single"] * 0.7)
+    assert x["share_single"] == pytest.approx(0.5 / np.expm1(0.5))
+    assert x["cells_to_load"] == pytest.approx(x["captured_cells"] / 0.5)
+    assert x["cells_to_load"] == pytest.approx(x["lanes"] * x["cells_to_load_per_lane"])
+    assert x["million_reads"] == pytest.approx(x["droplets_with_cells"] * 0.04)
+
+
+def test_the_share_that_filters_left_is_that_of_the_next_round(planned):
+    adata = planned.copy()
+    adata.uns["preprocessing"] = {
+        "steps": pd.DataFrame({"step": ["all cells", "kept"], "n_cells_kept": [1000, 250]})
+    }
+    found, x = loaded(adata)
+    assert x["share_usable"] == pytest.approx(0.25)
+    assert x["droplets_with_cells"] == pytest.approx(4 * x["usable_cells"])
+    sources = found["steps"].set_index("quantity")["source"]
+    assert sources["share_usable"] == "this screen"
+    _, given = loaded(adata, loading={"kept": 0.9})
+    assert given["share_usable"] > 0.6
+
+
+def test_more_cells_are_loaded_where_guides_are_unequal(planned):
+    adata = planned.copy()
+    rare = np.flatnonzero(adata.obs["perturbation"] == "MYC")[4:]
+    adata = adata[np.setdiff1d(np.arange(adata.n_obs), rare)].copy()
+    few = loaded(planned)[1], loaded(adata)[1]
+    assert few[1]["abundance_cv"] > few[0]["abundance_cv"]
+    assert few[1]["share_reached"] >= 0.9 - 1e-6
+
+
+def test_cost_is_the_sum_of_its_items(planned):
+    found, x = loaded(planned, costs={"lane": 1500, "million_reads": 3, "construct": 80})
+    cost = found["cost"].set_index("item")
+    assert cost.loc["lane", "cost"] == 1500 * x["lanes"]
+    assert cost.loc["million_reads", "cost"] == pytest.approx(3 * x["million_reads"])
+    assert cost.loc["total", "cost"] == pytest.approx(cost["cost"].iloc[:-1].sum())
+    new = (npt.get.order_df(planned)["status"] != "existing").sum()
+    assert cost.loc["construct", "n"] == new
+    assert f"{cost.loc['total', 'cost']:,.0f} in all" in found["words"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"loading": {"moi": 0}}, ValueError, "moi"),
+        ({"loading": {"mio": 0.3}}, ValueError, "Close matches: moi"),
+        ({"costs": {"lane": -1}}, ValueError, "lane"),
+        ({"key": "plans"}, ValueError, "plan_screen"),
+    ],
+)
+def test_what_cannot_be_is_named_and_nothing_is_written(planned, options, error, match):
+    with pytest.raises(error, match=match):
+        npt.tl.plan_loading(planned, **options)
+    assert "loading" not in planned.uns
+
+
+def test_results_survive_a_file(planned, tmp_path):
+    adata = planned.copy()
+    npt.tl.plan_loading(adata)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    import anndata as ad
+
+    read = ad.read_h5ad(tmp_path / "a.h5ad").uns["loading"]
+    pd.testing.assert_frame_equal(read["steps"], adata.uns["loading"]["steps"], check_dtype=False)
