@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -205,11 +205,14 @@ def plan_loading(
     table = pd.DataFrame(found, columns=["quantity", "value", "source", "meaning"])
     n_new = int((constructs["status"].astype(str) != "existing").sum())
     amounts = {"construct": n_new, "cell": barcodes, "lane": lanes.n, "million_reads": reads / 1e6}
-    rows = [(each.name, amounts[each.name], getattr(prices, each.name)) for each in fields(_Prices)]
-    cost = pd.DataFrame(rows, columns=["item", "n", "price"])
-    cost["cost"] = cost["n"] * cost["price"]
-    total = float(cost["cost"].sum())
-    cost.loc[len(cost)] = ["total", np.nan, np.nan, total]
+    n, price = np.array([[amounts[name], value] for name, value in vars(prices).items()]).T
+    total = float(n @ price)
+    cost = pd.DataFrame(
+        {
+            "item": [*vars(prices), "total"], "n": np.append(n, np.nan),
+            "price": np.append(price, np.nan), "cost": np.append(n * price, total),
+        }
+    )  # fmt: skip
     words = (
         f"Load {n_load:,.0f} cells in {lanes.n} lane{'s' * (lanes.n > 1)} for {n_planned:,} usable "
         f"ones: about {barcodes:,.0f} droplets with cells, {percent(n_usable / barcodes)} of them "
