@@ -28,6 +28,9 @@ _ALONG = 0.5
 # Precision of phi before the cells are seen: phi ~ N(0, 1/8^2). Where hardly anything happens the
 # regression has nothing to go by, and phi of 10 multiplied draws of effects by 22.
 _PRIOR_PRECISION = 64.0
+# Genes up to which the factors of a correlation are eigenvectors of all of it; above, those of a
+# subspace of a few columns more than factors, whose power iteration is part of the factoring.
+_DENSE, _MORE = 1000, 8
 # Above this ratio a standard error of a table says that nothing is known of a gene, or next to.
 _OUTLYING = 4.0
 
@@ -93,11 +96,22 @@ def factors(correlation: Array, n_factors: int) -> tuple[Array, Array]:
     ``correlation`` is about ``psi`` on the diagonal plus ``gamma gamma'``; shapes ``(n_genes,
     n_factors)`` and ``(n_genes,)``.
     """
-    p = len(correlation)
-    psi: Any = 1.0 / np.linalg.inv(correlation + 1e-3 * np.eye(p)).diagonal()
+    p, basis = len(correlation), np.zeros((0, 0))
+    if p <= _DENSE:
+        psi: Any = 1.0 / np.linalg.inv(correlation + 1e-3 * np.eye(p)).diagonal()
+    else:  # principal components first; the subspace follows as psi does (Halko et al. 2011)
+        psi = np.full(p, LEAST_PSI)
+        basis = np.random.default_rng(0).standard_normal((p, n_factors + _MORE))
     for _ in range(200):
-        reduced = correlation - np.diag(np.maximum(psi, LEAST_PSI))
-        values, vectors = eigh(reduced, subset_by_index=[p - n_factors, p - 1])
+        own = np.maximum(psi, LEAST_PSI)
+        if p <= _DENSE:
+            reduced = correlation - np.diag(own)
+            values, vectors = eigh(reduced, subset_by_index=[p - n_factors, p - 1])
+        else:
+            basis = np.linalg.qr(correlation @ basis - own[:, None] * basis)[0]
+            small = basis.T @ (correlation @ basis - own[:, None] * basis)
+            values, turned = eigh(small, subset_by_index=[_MORE, n_factors + _MORE - 1])
+            vectors = basis @ turned
         gamma = vectors * np.sqrt(np.maximum(values, 0.0))
         before, psi = psi, np.maximum(1.0 - (gamma**2).sum(axis=1), LEAST_PSI)
         if np.abs(psi - before).max() < 1e-6:

@@ -63,6 +63,8 @@ def screen_part(
     groups: NDArray[np.int64],
     weights: NDArray[np.int64] | None = None,
     fold: NDArray[np.int64] | None = None,
+    *,
+    products: bool = True,
 ) -> Part:
     """Return the sums of a block of cells.
 
@@ -76,6 +78,8 @@ def screen_part(
         How often every cell counts, shape ``(n_cells,)``; ``None`` stands for once.
     fold
         Fold of every environment, shape ``(n_groups,)``; ``None`` stands for one fold of all.
+    products
+        Whether to sum the products of genes, which cost the genes squared a cell.
 
     Raises
     ------
@@ -98,7 +102,7 @@ def screen_part(
         many = len(present) * _CELLS_EACH > values.shape[0]
         full = values.nnz > DENSE_SHARE * values.shape[0] * values.shape[1]
         if weights is None and not many and not full:
-            part = _sparse(values, present, fold, n, members, place)
+            part = _sparse(values, present, fold, n, members, place, products)
             if part is not None:
                 return part
         values = values.toarray()
@@ -113,7 +117,7 @@ def screen_part(
         squares = members @ (centred * centred)
         centred *= np.sqrt(count)[:, None]
         scatter = {}
-        for k, rows in _by_fold(fold, place):
+        for k, rows in _by_fold(fold, place) if products else ():
             some = centred[rows]
             scatter[k] = some.T @ some
     for k, each in scatter.items():
@@ -130,6 +134,7 @@ def _sparse(
     n: NDArray[np.int64],
     members: sp.csr_array,
     place: NDArray[np.int64],
+    products: bool,
 ) -> Part | None:
     """Sum sparse cells about zero; None where that loses digits."""
     with np.errstate(invalid="ignore", over="ignore"):  # named by sparse_moments
@@ -141,7 +146,7 @@ def _sparse(
     if lost.any():
         return None
     scatter = {}
-    for k, rows in _by_fold(fold, place):
+    for k, rows in _by_fold(fold, place) if products else ():
         whole = sparse_moments(values, np.arange(values.shape[0])[rows])
         own = fold == k
         departure = mean[own] - whole.mean
