@@ -37,15 +37,15 @@ def progress(total: int | None, what: str, **options: Any) -> tqdm[Any]:
 
 @contextmanager
 def reported(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Return what shows how much is done, and of how much, as a bar; :mod:`core` takes it."""
+    """Return a callable for the core that shows as a bar how much is done, of how much."""
     with ExitStack() as stack:
-        bars: list[tqdm[Any]] = []  # begun with the first step: what is before it has its own bars
+        bar: tqdm[Any] | None = None  # begun with the first step: what is before has its own bars
 
         def report(done: int, total: int) -> None:
-            if not bars:
-                bars.append(stack.enter_context(progress(total, what)))
-            bars[0].total = total
-            bars[0].update(done - bars[0].n)
+            nonlocal bar
+            bar = stack.enter_context(progress(total, what)) if bar is None else bar
+            bar.total = total
+            bar.update(done - bar.n)
 
         yield report
 

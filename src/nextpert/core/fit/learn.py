@@ -216,7 +216,9 @@ def folds_of(names: Sequence[str]) -> list[list[str]]:
     return [list(names[k::_FOLDS]) for k in range(min(_FOLDS, len(names)))]
 
 
-def weighted(spec: Spec, cells: FitCells, expected: Expected, graphs: Graphs) -> Weighted | None:
+def weigh_predictors(
+    spec: Spec, cells: FitCells, expected: Expected, graphs: Graphs
+) -> Weighted | None:
     """Return the weights of all predictors; ``None`` where perturbations are too few.
 
     With fewer than three no weights can be learned, and the graph is the only predictor.
@@ -238,15 +240,14 @@ def weighted(spec: Spec, cells: FitCells, expected: Expected, graphs: Graphs) ->
     none = np.zeros((len(spec.genes), len(spec.genes)))
     row = {name: j for j, name in enumerate(names)}
     out_of = folds_of(names)
-    by_fold = [np.array([row[name] for name in fold], np.int64) for fold in out_of]
-    dags = graphs.without(out_of)
     learned_on: dict[int, Array] = {}
     by_graph = []
-    for fold, dag in zip(by_fold, dags, strict=True):
+    for fold, dag in zip(out_of, graphs.without(out_of), strict=True):
         if dag.n_edges and id(dag) not in learned_on:
             blr = fit_weights(spec.posterior(dag), cells.pooled)
             learned_on[id(dag)] = blr.mean().toarray()
-        by_graph.append((fold, learned_on.get(id(dag), none)))
+        left = np.array([row[name] for name in fold], np.int64)
+        by_graph.append((left, learned_on.get(id(dag), none)))
     asked = build_predictors(
         Sources(held_out_weights=by_graph, features=spec.features, together=together)
     )
@@ -442,7 +443,7 @@ class Model(NamedTuple):
             )
             if not spec.exact:
                 if spec.plan.names:  # weights of predictors (equation 11)
-                    predicted = weighted(spec, cells, expected, graphs)
+                    predicted = weigh_predictors(spec, cells, expected, graphs)
                 # Joint draws of effects (equations 19 to 25), and the scales of what is predicted
                 # of perturbations without cells (equation 33).
                 graph = resampled or [posterior]
