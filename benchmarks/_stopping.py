@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 import nextpert as npt
-from nextpert._adata import Naming, posterior_from
-from nextpert._adata.environments import Plan
+from nextpert._adata import posterior_from
 from nextpert.core import (
     Dag,
     DagBlr,
@@ -31,13 +30,15 @@ from nextpert.core.design.stopping import (
     stopping,
 )
 from nextpert.core.evaluate.cell_pool import PoolEnvironments
+from nextpert.core.fit.interventions import Plan
+from nextpert.core.fit.learn import Graphs, Spec
+from nextpert.core.fit.naming import Naming
 from nextpert.core.model.scores import pooled_sizes
 from nextpert.core.screen.guides import pool_guides
 from nextpert.core.screen.mean_distance import distance_difference
 from nextpert.core.screen.moments import Moments
 from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.target import read_target
-from nextpert.tl._fit_dag_blr.model import Graphs, Spec
 from nextpert.tl._replay_design.modelled import Modelled, Told
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ import nextpert as npt
 from benchmarks._measure import _peak
 from benchmarks._screens import add_arguments, screens_of
 from nextpert import _adata
+from nextpert.core.fit import learn
 from nextpert.core.model import _sweep
-from nextpert.tl._fit_dag_blr import model
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 
 ERRORS = {
@@ -55,12 +55,12 @@ def without_coexpression() -> Iterator[None]:
 @contextmanager
 def another_seed() -> Iterator[None]:
     """Sample effects with another seed, to see by how much two samples of one posterior differ."""
-    before = model.fit_hierarchical
-    model.fit_hierarchical = lambda cells, **told: before(cells, **{**told, "rng": 1})
+    before = learn.fit_hierarchical
+    learn.fit_hierarchical = lambda cells, **told: before(cells, **{**told, "rng": 1})
     try:
         yield
     finally:
-        model.fit_hierarchical = before
+        learn.fit_hierarchical = before
 
 
 def as_table(adata: ad.AnnData, errors: str) -> ad.AnnData:

@@ -36,13 +36,13 @@ from scipy.stats import ttest_1samp
 from benchmarks._cells import Cells, learn, moments, read_cells, table
 from benchmarks._screens import SOURCES, read_screen
 from benchmarks.own_state import above_noise
-from nextpert._adata import Naming
-from nextpert._adata.environments import Plan
 from nextpert.core import Dag, DagBlr, Moments, boss
 from nextpert.core.causal.design_loop import run_tasks
 from nextpert.core.evaluate.cell_pool import CellPool
 from nextpert.core.evaluate.strategies import replay_plates
-from nextpert.tl._fit_dag_blr.model import Graphs, Spec
+from nextpert.core.fit.interventions import Plan
+from nextpert.core.fit.learn import Graphs, Spec
+from nextpert.core.fit.naming import Naming
 from nextpert.tl._replay_design import modelled
 from nextpert.tl._replay_design.modelled import Told, shift_sd_of
 from nextpert.tl._replay_design.tables import holm, plates_until_good

@@ -23,6 +23,7 @@ CORE = [
     "causal",
     "model",
     "design",
+    "fit",
     "evaluate",
 ]
 FLOORS = [

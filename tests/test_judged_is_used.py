@@ -10,10 +10,10 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import fitted_roles, posterior_from
+from nextpert.core.fit.learn import Model
 from nextpert.tl._diagnose.halves import Folds, read_halves
 from nextpert.tl._diagnose.model import read_refit
 from nextpert.tl._diagnose.unseen import predictors
-from nextpert.tl._fit_dag_blr.model import Model
 from nextpert.tl._learn_dag import graphs
 from nextpert.tl._learn_dag.graphs import read_held_out
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted

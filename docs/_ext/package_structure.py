@@ -22,6 +22,7 @@ WORDS = {
     "nextpert._adata": "reads and writes the slots of AnnData, checks arguments",
     "nextpert.core": "the public names of the array core",
     "nextpert.core.evaluate": "campaigns over the cells of a screen",
+    "nextpert.core.fit": "what a fit learns of a screen, and says of candidates",
     "nextpert.core.design": "targets, distances, plates, power, stopping",
     "nextpert.core.model": "hierarchical model of effects, predictors",
     "nextpert.core.causal": "Zhang et al. 2023: posterior, acquisitions, domains, design loop",

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from nextpert._adata.features import load_features, read_features
-from nextpert._adata.members import Naming
+from nextpert.core.fit.naming import Naming
 
 PANEL = ["A", "B", "C"]
 

@@ -7,7 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nextpert._adata import LabelTable, Naming, closest, list_names, read_labels, resolve_panel
+from nextpert._adata import (
+    LabelTable,
+    closest,
+    list_names,
+    read_labels,
+    resolve_panel,
+)
+from nextpert.core.fit.naming import Naming
 
 GENES = {"MYC", "STK3", "HLA-A", "A+B"}
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nextpert._adata.members import Naming, numbered, pooled
+from nextpert.core.fit.naming import Naming, numbered, pooled
 
 
 @pytest.mark.parametrize(

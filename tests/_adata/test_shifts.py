@@ -5,23 +5,26 @@ import pandas as pd
 import pytest
 
 from nextpert._adata import effects as shifts
-from nextpert._adata.effects import Interventions
 from nextpert.core import Moments
+from nextpert.core.fit.interventions import Interventions, in_full
 
 GENES = ["A", "B", "C"]
 CONTROL = np.array([2.0, -1.0, 0.5])
 
 
 def test_a_knockout_takes_the_control_mean_away():
-    found = shifts.in_full(["C", "A"], GENES, "knockout", CONTROL)
-    assert found.tolist() == [-2.0, 0.0, -0.5]
+    found = in_full(["P", "Q"], [["C", "A"], []], "knockout", GENES, CONTROL)
+    assert found.shifts.tolist() == [[-2.0, 0.0, -0.5], [0.0, 0.0, 0.0]]
+    assert (found.names, found.targets) == (["P", "Q"], [["C", "A"], []])
+    assert found.sources == ["knockout", "knockout"]
     # Whatever its sign: the mean that is reached is nothing.
-    assert (CONTROL + shifts.in_full(GENES, GENES, "knockout", CONTROL)).tolist() == [0, 0, 0]
-    assert shifts.in_full([], GENES, "knockout", CONTROL).tolist() == [0, 0, 0]
+    every = in_full(["P"], [GENES], "knockout", GENES, CONTROL)
+    assert (CONTROL + every.shifts).tolist() == [[0, 0, 0]]
 
 
 def test_an_activation_raises_the_targets_by_one_unit():
-    assert shifts.in_full(["C"], GENES, "activation", CONTROL).tolist() == [0.0, 0.0, 1.0]
+    found = in_full(["P"], [["C"]], "activation", GENES, CONTROL)
+    assert found.shifts.tolist() == [[0.0, 0.0, 1.0]]
 
 
 def with_mean(mean):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
-from nextpert._adata import Naming
+from nextpert.core.fit.naming import Naming
 from nextpert.tl._plan_screen.constructs import combined, constructs_table
 
 

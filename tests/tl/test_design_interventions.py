@@ -11,10 +11,10 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from
-from nextpert._adata.effects import Interventions
 from nextpert.core.design.distances import RankedDistance
 from nextpert.core.design.goal import Goal
-from nextpert.tl._design_interventions.candidates import CandidateSet
+from nextpert.core.fit.candidates import CandidateSet
+from nextpert.core.fit.interventions import Interventions
 from nextpert.tl._design_interventions.combinations import Admission
 from nextpert.tl._design_interventions.tables import candidates_of, nothing_of, ranking_table
 from nextpert.tl._design_interventions.target import Wanted, read_target

@@ -12,10 +12,11 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from
-from nextpert._adata.environments import Plan, report
+from nextpert._adata.environments import report
 from nextpert.core import ScreenMoments
+from nextpert.core.fit.cells import pool_cells
+from nextpert.core.fit.interventions import Plan
 from nextpert.core.screen.guides import guide_variance
-from nextpert.tl._fit_dag_blr.cells import pool_cells
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 

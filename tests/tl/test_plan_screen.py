@@ -15,7 +15,8 @@ from nextpert._adata.arguments import in_mappings
 from nextpert.core.design.distances import first_order_distances, ranked_distance
 from nextpert.core.design.plate import best_plate
 from nextpert.core.design.remaining_variance import removed
-from nextpert.tl._design_interventions import candidates
+from nextpert.core.fit import candidates, combinations
+from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.own_genes import without_own_genes
 from nextpert.tl._plan_screen.wells import split_cells
 
@@ -92,7 +93,7 @@ def test_the_best_are_those_of_the_plate_that_replays_fill(fitted):
         fitted, target, strategy="exploit", n_perturbations=4, candidates="genes", rng=5
     )  # fmt: skip
     fit = npt._adata.posterior_from(fitted)
-    pool = npt.tl._design_interventions.candidates.read_candidates("genes", None, fit)
+    pool = read_candidates("genes", None, fit)
     wanted = npt.tl._design_interventions.target.read_target(fitted, target, fit, "perturbation")
     rng = np.random.default_rng(5)
     states = pool.states(fit, wanted.targets)
@@ -160,7 +161,7 @@ def test_cells_go_where_they_teach_most(fitted):
     assert np.ptp(wells["n_cells"]) > 10
     assert stored["plate"]["n_cells"].sum() == 2000
     fit = npt._adata.posterior_from(fitted)
-    pool = candidates.read_candidates("genes", None, fit)
+    pool = read_candidates("genes", None, fit)
     wanted = npt.tl._design_interventions.target.read_target(fitted, "MYC", fit, "perturbation")
     pool, wanted = without_own_genes(pool, wanted, fit)
     each = split_cells(2000, 5, None, 20).each
@@ -255,7 +256,7 @@ def test_combinations_join_the_candidates(fitted):
 def test_most_is_learned_of_interactions_where_effects_are_large(fitted):
     fit = npt._adata.posterior_from(fitted)
     names = ["MYC+FOS", "CD58+B2M", "MYC", "MYC+CD58"]
-    told = candidates.information_on_interactions(names, fit, 100)
+    told = combinations.information_on_interactions(names, fit, 100)
     assert set(told) == set(names) - {"MYC"}
     assert min(told.values()) > 0
     npt.tl.perturbation_effects(fitted)
@@ -265,7 +266,7 @@ def test_most_is_learned_of_interactions_where_effects_are_large(fitted):
     )
     largest = max(told, key=lambda name: sum(size[each] for each in name.split("+")))
     assert max(told, key=told.get) == largest
-    few = candidates.information_on_interactions(names, fit, 5)
+    few = combinations.information_on_interactions(names, fit, 5)
     assert all(few[name] < told[name] for name in told)
 
 

@@ -12,10 +12,11 @@ import pytest
 from scipy.stats import ttest_rel
 
 import nextpert as npt
-from nextpert._adata import Naming, progress
-from nextpert._adata.environments import Plan
+from nextpert._adata import progress
 from nextpert.core import DagBlr, LinearScm
-from nextpert.tl._fit_dag_blr.model import Graphs, Spec
+from nextpert.core.fit.interventions import Plan
+from nextpert.core.fit.learn import Graphs, Spec
+from nextpert.core.fit.naming import Naming
 from nextpert.tl._replay_design import modelled as running
 from nextpert.tl._replay_design.modelled import simulate_like
 from nextpert.tl._replay_design.tables import holm, in_words, overall_table, plates_until_good

@@ -7,13 +7,13 @@ from functools import partial
 import numpy as np
 import pytest
 
-from nextpert._adata import Naming
-from nextpert._adata.environments import Plan
 from nextpert.core import Dag, DagBlr, random_scm
 from nextpert.core.design.goal import Goal
 from nextpert.core.evaluate.cell_pool import CellPool, PoolGoal
 from nextpert.core.evaluate.strategies import NO_MODEL, replay_plates
-from nextpert.tl._fit_dag_blr.model import Graphs, Spec
+from nextpert.core.fit.interventions import Plan
+from nextpert.core.fit.learn import Graphs, Spec
+from nextpert.core.fit.naming import Naming
 from nextpert.tl._replay_design.modelled import Told, shift_sd_of, strategies
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]

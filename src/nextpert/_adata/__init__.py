@@ -22,19 +22,16 @@ from nextpert._adata.labels import (
     require_control,
     say_pooled,
 )
-from nextpert._adata.members import SEPARATOR, Naming
 from nextpert._adata.panel import (
     closest,
     guide_hint,
     id_hint,
     in_order,
-    list_names,
     measured_genes,
     panel_index,
     resolve_panel,
 )
 from nextpert._adata.posterior import (
-    FittedPosterior,
     checksum_of_cells,
     fingerprint,
     posterior_from,
@@ -42,7 +39,6 @@ from nextpert._adata.posterior import (
     warn_of_changed_cells,
 )
 from nextpert._adata.read import (
-    named,
     read_blocks,
     require_layer,
     seen_and_constant,
@@ -60,4 +56,5 @@ from nextpert._adata.stored import (
     write_results,
 )
 from nextpert._adata.target import Target
+from nextpert.core._checks import list_names, named
 from nextpert.core._codec import stored_lists, strings

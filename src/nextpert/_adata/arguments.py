@@ -20,9 +20,10 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from nextpert._adata.panel import closest, list_names
+from nextpert._adata.panel import closest
 from nextpert._adata.roles import Kept
 from nextpert._adata.stored import check_writable
+from nextpert.core._checks import list_names
 
 _LARGEST = 2**63  # which a machine word holds
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert._adata.labels import read_labels
-from nextpert._adata.panel import list_names
-from nextpert._adata.screen import coding, distinct, read_environments, read_screens
+from nextpert._adata.screen import coding, read_environments, read_screens
+from nextpert.core._checks import list_names
+from nextpert.core.screen.guides import distinct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

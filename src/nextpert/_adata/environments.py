@@ -1,58 +1,38 @@
-"""Which perturbations a fit uses, which it leaves out and why, and the shift of each."""
+"""Which perturbations a fit uses, and which it leaves out and why."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from nextpert._adata import effects as _shifts
-from nextpert._adata.effects import Interventions
 from nextpert._adata.labels import (
     NAMES_NONE,
     say_left_out,
     say_pooled,
 )
-from nextpert._adata.members import Naming
-from nextpert._adata.panel import closest, guide_hint, id_hint, list_names, places
+from nextpert._adata.panel import closest, guide_hint, id_hint
 from nextpert._adata.read import slot
 from nextpert._warn import warn
+from nextpert.core._checks import list_names
 from nextpert.core._codec import strings
+from nextpert.core.fit.interventions import Plan
+from nextpert.core.fit.naming import Naming
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from nextpert._adata.labels import LabelTable
     from nextpert.core import Moments
+    from nextpert.core.fit.interventions import Interventions, Reasons
 
 logger = logging.getLogger(__name__)
 
-Reasons = list[tuple[str, str]]
 _MOST_NAMED = 10  # perturbations in a message
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The perturbations to use and those left out, with the reason of each.
-
-    ``shift`` is what shift is expected of them: a kind of :data:`~nextpert._adata.effects.KINDS`,
-    or a table. ``unmeasured`` are those used of which a target is not on the panel, and why.
-    """
-
-    names: list[str]
-    targets: list[list[str]]
-    left_out: Reasons
-    shift: str | Interventions
-    hint: str = ""
-    unmeasured: Reasons = field(default_factory=list)
-
-    def rows(self, index: Sequence[int]) -> Plan:
-        """Return the plan of some of the perturbations used, in the order given."""
-        names = [self.names[j] for j in index]
-        return replace(self, names=names, targets=[self.targets[j] for j in index])
 
 
 def plan_environments(
@@ -120,22 +100,6 @@ def _reason(outside: Sequence[str], measured: Collection[str]) -> str:
     if absent:
         return f"not measured: {list_names(absent)}"
     return f"measured but outside the panel: {list_names(outside)}"
-
-
-def shift_environments(plan: Plan, genes: Sequence[str], control: Moments) -> Interventions:
-    """Return the shift of every perturbation of the plan, taken in full."""
-    shifts = np.zeros((len(plan.names), len(genes)))
-    if isinstance(plan.shift, str):
-        full = _shifts.own_shift(plan.shift, control.mean)
-        for row, own in zip(shifts, places(plan.targets, genes), strict=True):
-            row[own] = full[own]
-        sources = [plan.shift if some else "not measured" for some in plan.targets]
-    else:
-        given = dict(zip(plan.shift.names, plan.shift.shifts, strict=True))
-        for row, name in zip(shifts, plan.names, strict=True):
-            row[:] = given.get(name, 0.0)
-        sources = ["table"] * len(plan.names)
-    return Interventions(plan.names, plan.targets, shifts, sources)
 
 
 def require_varying(control: Moments, genes: Sequence[str], what: str = "control cells") -> None:

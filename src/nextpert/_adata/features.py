@@ -17,10 +17,10 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy.sparse.linalg import svds
 
-from nextpert._adata.panel import list_names, with_names
+from nextpert._adata.panel import with_names
 from nextpert._adata.sources import dense, real_values
 from nextpert._warn import warn
-from nextpert.core._checks import require_small
+from nextpert.core._checks import list_names, require_small
 from nextpert.core.model.predictors.base import SideInformation
 from nextpert.core.screen.moments import require_numbers
 

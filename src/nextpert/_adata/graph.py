@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from nextpert._adata.panel import list_names, measured_genes, resolve_panel
+from nextpert._adata.panel import measured_genes, resolve_panel
 from nextpert._adata.progress import progress
 from nextpert._adata.read import read_blocks, with_columns
 from nextpert._adata.stored import eager, read_stored
 from nextpert._warn import warn
+from nextpert.core._checks import list_names
 from nextpert.core._codec import array, unpack
 from nextpert.core.graph.dag import Dag
 from nextpert.core.screen.moments import require_numbers, require_sound

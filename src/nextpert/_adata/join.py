@@ -13,10 +13,11 @@ import scipy.sparse as sp
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from nextpert._adata.labels import column_of
-from nextpert._adata.panel import closest, list_names
+from nextpert._adata.panel import closest
 from nextpert._adata.sources import is_lazy, require_sound_matrices
 from nextpert._adata.stored import eager
 from nextpert._adata.table import CORRELATION, KEY, SE, cells_of, is_table, joined_records
+from nextpert.core._checks import list_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

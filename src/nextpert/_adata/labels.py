@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from nextpert._adata.members import Naming
-from nextpert._adata.panel import closest, in_order, list_names, measured_genes
+from nextpert._adata.panel import closest, in_order, measured_genes
 from nextpert._adata.table import cells_of, is_table
+from nextpert.core._checks import list_names
 from nextpert.core._codec import strings
+from nextpert.core.fit.naming import Naming
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -16,11 +16,11 @@ from nextpert._adata.labels import (
     read_every_label,
     read_labels,
 )
-from nextpert._adata.panel import list_names
-from nextpert._adata.screen import coding, distinct, read_screens
+from nextpert._adata.screen import coding, read_screens
 from nextpert._adata.table import is_table
 from nextpert._warn import warn
-from nextpert.core.screen.guides import spread_p_value, spread_within
+from nextpert.core._checks import list_names
+from nextpert.core.screen.guides import distinct, spread_p_value, spread_within
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

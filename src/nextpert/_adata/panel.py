@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from nextpert.core._checks import list_names
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 
@@ -74,16 +76,6 @@ _SUFFIXES = (
 )
 
 
-def list_names(names: Iterable[str], limit: int = 10) -> str:
-    """Return ``"A, B, C"``, or ``"A, B, ... and 7 more"`` for more than ``limit`` names.
-
-    A name of blanks alone is in quotes, to be seen.
-    """
-    shown = [str(name) if str(name).strip() else repr(str(name)) for name in names]
-    more = len(shown) - limit
-    return ", ".join(shown[:limit]) + (f" and {more} more" if more > 0 else "")
-
-
 def closest(names: Iterable[str], options: Iterable[str], n: int = 3) -> str:
     """Return ``" Close matches: ..."`` for misspelt names, or an empty string."""
     by_lower = {str(option).lower(): str(option) for option in options}
@@ -97,12 +89,6 @@ def closest(names: Iterable[str], options: Iterable[str], n: int = 3) -> str:
 def in_order(values: Iterable[Any]) -> list[Any]:
     """Return values as a list, those of a set sorted: its own order depends on the hash seed."""
     return sorted(values, key=str) if isinstance(values, (set, frozenset)) else list(values)
-
-
-def places(groups: Iterable[Sequence[str]], genes: Sequence[str]) -> list[list[int]]:
-    """Return the positions on a panel of the genes of each group, such as the targets of one."""
-    place = {gene: i for i, gene in enumerate(genes)}
-    return [[place[gene] for gene in group] for group in groups]
 
 
 def with_names(names: Any, what: str = "") -> NDArray[np.bool_]:

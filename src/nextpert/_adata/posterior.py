@@ -1,58 +1,31 @@
-"""A fit: what ``tl.fit_dag_blr`` stores of it, and a fingerprint of the cells behind it."""
+"""A stored fit: reading it, and a fingerprint of the cells behind it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata.effects import Expectation, InteractionsRecord
 from nextpert._adata.graph import panel_of, read_graph, symbols_of
 from nextpert._adata.labels import column_of, read_labels
-from nextpert._adata.members import Naming
-from nextpert._adata.panel import list_names, places, resolve_panel
+from nextpert._adata.panel import resolve_panel
 from nextpert._adata.read import Checksum, mixed_words, read_screens, stirred
 from nextpert._adata.roles import KEY, declared, fitted_roles, role_texts
 from nextpert._adata.stored import eager, read_stored
 from nextpert._warn import warn
-from nextpert.core import DagBlr, ScreenMoments
-from nextpert.core._blas import in_blocks
-from nextpert.core._codec import (
-    array,
-    coded,
-    lists,
-    nested,
-    series,
-    sparse,
-    table,
-    table_type,
-    texts,
-    unpack,
-)
-from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States, states_by_effects
-from nextpert.core.model.hierarchical import Hierarchical
-from nextpert.core.model.perturbations import CellMeans, Perturbations
-from nextpert.core.model.predictors.base import SideInformation, predictors
+from nextpert.core._checks import list_names
+from nextpert.core._codec import unpack
+from nextpert.core.fit.fitted import FittedPosterior
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import anndata as ad
-    import pandas as pd
     from numpy.typing import NDArray
 
     from nextpert._adata.roles import Roles
-    from nextpert.core.model.effects import Efficacy
-    from nextpert.core.model.hierarchical import EffectDraws
-    from nextpert.core.model.interactions import Interactions
-    from nextpert.core.model.unseen_scale import WithoutCells
-
-    Array = NDArray[np.float64]
 
 # Of more labelled cells, only every second (third, ...) run of cells is read.
 _MOST_CELLS, _RUN = 100_000, 1000
@@ -118,276 +91,6 @@ def fingerprint_weights(adata: ad.AnnData, roles: Roles, n_columns: int) -> Chec
     # Odd numbers, another for every column.
     spread = (np.arange(n_columns).astype(np.uint64) + np.uint64(1)) * _ODD
     return Checksum(words, stirred(spread) | np.uint64(1), f"{of_roles % 2**64:016x}")
-
-
-def _posterior() -> Any:
-    return coded(DagBlr.to_dict, DagBlr.from_dict)
-
-
-@dataclass(frozen=True)
-class EfficacyRecord:
-    """What is stored of an ``Efficacy``: of perturbations that were not measured."""
-
-    mean: float = array()
-    sd: float = array(least=0)
-    spread: float = array(least=0)
-    n_measured: int = array(whole=True, least=0)
-
-
-@dataclass(frozen=True)
-class PredictorRecord:
-    """Weights of predictors, and what they leave of perturbations without cells."""
-
-    predictors: list[str] = texts("n_predictors")
-    weights: Array = array("n_predictors", least=0)
-    error_alone: Array = array("n_predictors")
-    error: float = array()
-    residual_variance: float = array()
-    interactions: Interactions | InteractionsRecord | None = nested(
-        InteractionsRecord, optional=True
-    )
-    scales: Array | None = array(2, 2, above=0, optional=True)
-
-
-@dataclass(frozen=True)
-class FeaturesRecord:
-    """Side information about perturbations, and effects in another screen on the panel."""
-
-    perturbations: list[str] = texts("n_features")
-    rows: Array = array("n_features", "rank", dtype=np.float32)
-    effects: Array | None = array("n_features", "n_nodes", optional=True)
-    observed: Array | None = array("n_features", "n_nodes", optional=True)
-    precision: Array | None = array("n_features", "n_nodes", least=0, optional=True)
-
-
-@dataclass(frozen=True)
-class FittedPosterior:
-    """All of a fit; its entries in ``.uns`` are described in ``tl.fit_dag_blr``.
-
-    ``columns`` are those of its genes in the data it was read from, shape ``(n_genes,)``; they are
-    not stored.
-    """
-
-    genes: list[str] = texts("n_nodes")
-    posterior: DagBlr = _posterior()
-    control_mean: Array = array("n_nodes")
-    n_control_cells: int = array(whole=True, least=0)
-    environments: pd.DataFrame = table(
-        "n_perturbations", "perturbation", "n_cells", "q_value", "q_value_from_others"
-    )
-    targets: list[list[str]] = lists("n_perturbations")
-    shifts: Array = sparse("n_perturbations", "n_nodes")
-    left_out: pd.DataFrame = table()
-    log_evidence: float = array()
-    params: dict[str, Any] = coded(dict, dict)
-    cells: dict[str, str] | None = coded(dict, dict, optional=True)
-    digest: str | None = coded(str, str, optional=True)
-    means: CellMeans | None = nested(CellMeans, optional=True)
-    guide_variance: float | None = array(least=0, optional=True)
-    hierarchical: Hierarchical | None = nested(Hierarchical, optional=True)
-    efficacy: Efficacy | EfficacyRecord | None = nested(EfficacyRecord, optional=True)
-    predictors: PredictorRecord | None = nested(PredictorRecord, optional=True)
-    screen: ScreenMoments | None = nested(ScreenMoments, optional=True)
-    features: FeaturesRecord | None = nested(FeaturesRecord, optional=True)
-    ensemble: list[DagBlr] | None = series(_posterior(), optional=True)
-    columns: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    # What follows from them.
-    names: list[str] = field(init=False)  # of the perturbations, one a row
-    n_cells: NDArray[np.int64] = field(init=False)  # (n_perturbations,)
-    is_exact: bool = field(init=False)  # shifts are taken as given, as in Zhang et al. 2023
-    counted: Array = field(init=False)  # cells that tell of effects, 0 for exact shifts
-    seen: NDArray[np.bool_] = field(init=False)  # perturbations with such cells
-    posteriors: list[DagBlr] = field(init=False)  # on the graphs of resamples, which count alike
-    n_graphs: int = field(init=False)
-    naming: Naming = field(init=False)
-    fingerprint: str = field(init=False)  # of its cells; empty where none was stored
-    origin: dict[str, str] = field(init=False)  # what a result that is computed from it keeps
-
-    def __post_init__(self) -> None:
-        counted = np.zeros(len(self.environments)) if self.means is None else self.means.n
-        posteriors, params = self.ensemble or [self.posterior], self.params
-        cells = " ".join(str(self.cells[name]) for name in ("roles", "values") if self.cells)
-        vars(self).update(
-            names=self.environments["perturbation"].astype(str).tolist(),
-            n_cells=self.environments["n_cells"].to_numpy(np.int64),
-            is_exact=self.hierarchical is None,
-            counted=counted,
-            seen=counted > 0,
-            posteriors=posteriors,
-            n_graphs=len(posteriors),
-            naming=Naming(frozenset(self.genes), str(params["separator"]), str(params["control"])),
-            fingerprint=cells,
-            origin={"cells": cells, "fit": self.digest or ""},
-        )
-        if any(blr.n_nodes != len(self.genes) for blr in [self.posterior, *posteriors]):
-            message = "it has graphs of other genes"
-            raise ValueError(message)
-        known = {kind.name for kind in predictors()}
-        if self.predictors is not None and (unknown := set(self.predictors.predictors) - known):
-            message = f"it has weights of {sorted(unknown)}, which are no predictors here"
-            raise ValueError(message)
-        if (self.means is None) != (self.hierarchical is None):
-            message = "it has effects without the means of cells, or means without effects"
-            raise ValueError(message)
-        if self.predictors is not None and (
-            self.screen is None
-            or len(self.screen.n) != 1 + len(self.environments)
-            or self.screen.n[0] < 2
-        ):
-            message = "its screen is not that of its perturbations"
-            raise ValueError(message)
-
-    def rows_of(self, names: Iterable[str]) -> NDArray[np.int64]:
-        """Return the row of each of these perturbations in the fit, -1 of those it does not have.
-
-        Shape ``(n_names,)``.
-        """
-        row = {name: j for j, name in enumerate(self.names)}
-        return np.array([row.get(name, -1) for name in names], np.int64)
-
-    @cached_property
-    def expectation(self) -> Expectation | None:
-        """What to expect of perturbations without cells; ``None`` where nothing was learned."""
-        if self.predictors is None or self.screen is None:
-            return None
-        own, known = places(self.targets, self.genes), self.features
-        every = np.arange(1, 1 + len(own))
-        seen = Perturbations(self.screen, 0, every, own, names=self.names)
-        learned = self.predictors
-        weights = dict(zip(learned.predictors, learned.weights.tolist(), strict=True))
-        together: Any = learned.interactions
-        features = None
-        if known is not None:
-            rows = known.rows.astype(np.float64)
-            features = SideInformation(
-                known.perturbations, rows, known.effects, known.observed, known.precision
-            )
-        return Expectation(weights, seen, features, together, learned.scales)
-
-    def spelled(self, labels: Iterable[str]) -> list[str]:
-        """Return labels as the cells have them, or the features of perturbations."""
-        known = () if self.features is None else self.features.perturbations
-        return self.naming.spelled(labels, [*self.names, *known])
-
-    def effects(self, place: NDArray[np.int64], new: WithoutCells | None = None) -> EffectDraws:
-        """Return joint draws of effects by the hierarchical model.
-
-        Parameters
-        ----------
-        place
-            Row of each perturbation in the fit, -1 of those without cells, shape
-            ``(n_perturbations,)``.
-        new
-            What is expected of those without cells, in their order.
-        """
-        _, draws, rows = self._drawn(len(place), place, new)
-        return draws.rows(rows)
-
-    def _drawn(
-        self, size: int, place: NDArray[np.int64], new: WithoutCells | None
-    ) -> tuple[Hierarchical, EffectDraws, NDArray[np.int64]]:
-        """Return as many draws as are kept of ``size`` perturbations, and the row of each asked."""
-        if self.hierarchical is None:
-            message = "The fit has no hierarchical model of effects."
-            raise ValueError(message)
-        model = self.hierarchical.thinned(size * len(self.genes))
-        rows = np.append(np.cumsum(self.seen) - 1, -1)[place]
-        without = np.flatnonzero(place < 0)
-        if new is None or not len(without):
-            return model, model.effects, rows
-        rows[without] = len(model.effects.expected) + np.arange(len(without))
-        found = model.predict(new.effect, own_variance=new.own_variance, scale=new.scale, rng=0)
-        return model, model.effects.joined(found), rows
-
-    def data_weight(self) -> Array:
-        """Return the weight of the cells in every effect, ``(n_perturbations, n_genes)``.
-
-        It is the posterior variance over the sampling variance: where what is expected is a normal,
-        the weight of the cells' mean.
-        """
-        shape = len(self.names), len(self.genes)
-        weight = np.zeros(shape, table_type(shape[0] * shape[1]))
-        if self.hierarchical is None or self.means is None:  # exact shifts, whatever the cells
-            return weight
-        effects, means = self.hierarchical.effects, self.means
-        if not self.seen.any():
-            return weight
-        weight[self.seen] = effects.sd()
-        for rows in in_blocks(*shape):
-            counted = means.n[rows, None] / means.ratio[rows]
-            weight[rows] = np.minimum(counted * (weight[rows] / effects.unit) ** 2, 1.0)
-        return weight
-
-    def expected_state(self, row: int) -> Array:
-        """Return the posterior mean of the state of a perturbation with cells, ``(n_genes,)``."""
-        model = self.hierarchical
-        assert model is not None
-        effects = model.effects.rows([np.count_nonzero(self.seen[:row])])
-        return np.asarray(model.control.mean(axis=0) + effects.posterior_mean()[0])
-
-    def states(
-        self,
-        place: NDArray[np.int64],
-        new: WithoutCells | None = None,
-        joined: Joined = NOT_JOINED,
-    ) -> States:
-        """Return the joint posterior of the states of perturbations, as :meth:`effects`.
-
-        What target states that are perturbations of the fit (``joined``) depart by from
-        :meth:`expected_state` comes with every draw.
-        """
-        targets = joined.rows
-        more = [row for row in dict.fromkeys(targets) if row >= 0 and row not in place]
-        every = np.append(place, np.array(more, np.int64))  # of a candidate its own draw is taken
-        at = [int(np.flatnonzero(every == row)[0]) if row >= 0 else -1 for row in targets]
-        none = np.zeros(len(self.genes))
-        points = np.array([self.expected_state(row) if row >= 0 else none for row in targets])
-        model, draws, rows = self._drawn(len(place), every, new)
-        return states_by_effects(draws, model.control, rows, at, points, len(more), joined.numbers)
-
-    def in_condition(self, name: str) -> FittedPosterior:
-        """Return the fit with the effects, cells and controls of one condition.
-
-        What is expected of perturbations without any cells stays that of all conditions.
-
-        Raises
-        ------
-        ValueError
-            If the fit has no effects by condition, or no such condition.
-        """
-        model = self.hierarchical
-        if model is None or not model.conditions:
-            key, message = (
-                str(self.params.get("condition_key") or ""),
-                (
-                    "The fit has no effects by condition: declare the column of conditions by "
-                    "pp.setup_screen(adata, condition_key=...), and run tl.fit_dag_blr again."
-                ),
-            )
-            if key:
-                message = (
-                    f"The fit has no effects by condition, as fewer than two conditions of "
-                    f"adata.obs[{key!r}] have control and perturbed cells: leave condition out for "
-                    f"the effects of all cells."
-                )
-            raise ValueError(message)
-        by_name = {each.name: k for k, each in enumerate(model.conditions)}
-        if name not in by_name:
-            message = f"No condition {name!r}: give one of {list_names(by_name)}."
-            raise ValueError(message)
-        assert self.means is not None
-        one, seen = model.conditions[by_name[name]], np.flatnonzero(self.seen)
-        table, n, mean = self.environments.copy(), self.means.n.copy(), self.means.mean.copy()
-        n_cells = self.n_cells.copy()
-        # Of few cells that count there are a part; a few remain, so that rows stay what they are.
-        n[seen] *= np.maximum(one.n_cells, 1e-9) / np.maximum(n_cells[seen], 1)
-        mean[seen] = self.control_mean + one.change
-        n_cells[seen] = one.n_cells
-        table["n_cells"] = n_cells
-        return replace(
-            self, environments=table, means=replace(self.means, n=n, mean=mean),
-            hierarchical=model.in_condition(by_name[name]),
-        )  # fmt: skip
 
 
 def posterior_from(

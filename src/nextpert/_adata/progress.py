@@ -7,14 +7,14 @@ shown with ``scanpy.settings.verbosity = 0``, nor under :func:`without_bars`.
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _DELAY = 2.0  # seconds: what is shorter needs no bar
 _off = ContextVar("off", default=False)
@@ -33,6 +33,21 @@ def progress(total: int | None, what: str, **options: Any) -> tqdm[Any]:
     scanpy = sys.modules.get("scanpy")  # whose settings nobody changed where it was not imported
     hidden = _off.get() or (scanpy is not None and int(scanpy.settings.verbosity) == 0)
     return tqdm(total=total, desc=what, delay=_DELAY, leave=False, disable=hidden, **options)
+
+
+@contextmanager
+def reported(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Return a callable for the core that shows as a bar how much is done, of how much."""
+    with ExitStack() as stack:
+        bar: tqdm[Any] | None = None  # begun with the first step: what is before has its own bars
+
+        def report(done: int, total: int) -> None:
+            nonlocal bar
+            bar = stack.enter_context(progress(total, what)) if bar is None else bar
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield report
 
 
 @contextmanager

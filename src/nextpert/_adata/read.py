@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from nextpert._adata.panel import closest, list_names
+from nextpert._adata.panel import closest
 from nextpert._adata.progress import progress
 from nextpert._adata.sources import (
     LazyBlocks,
@@ -28,7 +28,7 @@ from nextpert._adata.table import (
     table_moments,
 )
 from nextpert.core._blas import in_blocks
-from nextpert.core._checks import LARGEST
+from nextpert.core._checks import LARGEST, list_names, named
 from nextpert.core._codec import table_type
 from nextpert.core.screen.moments import (
     PairwiseSum,
@@ -490,19 +490,3 @@ def _locate(
     starts = np.flatnonzero(np.diff(rows[by_row] // n_rows, prepend=-1))
     blocks = [(rows[some], cells[some]) for some in np.split(by_row, starts[1:]) if len(some)]
     return matrix, panel, back, n_rows, blocks
-
-
-def named(error: ValueError, names: Any, back: Index) -> ValueError:
-    """Return an error about columns as one about genes."""
-    bad = getattr(error, "columns", None)
-    if bad is None:
-        return error
-    genes = list_names(names[np.isin(back, bad)])
-    if hasattr(error, "overflow"):
-        message = f"Genes with values too large to be squared: {genes}. Give them in smaller units."
-        return ValueError(message)
-    message = (
-        f"Genes with NaN or infinite values: {genes}. "
-        f"Remove these genes or cells, or fill the values, before the call."
-    )
-    return ValueError(message)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from nextpert._adata.members import SEPARATOR
-from nextpert._adata.panel import closest, in_order, list_names
+from nextpert._adata.panel import closest, in_order
 from nextpert._adata.stored import read_stored
 from nextpert._adata.table import require_cells
+from nextpert.core._checks import list_names
 from nextpert.core._codec import strings
+from nextpert.core.fit.naming import SEPARATOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

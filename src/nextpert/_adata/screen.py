@@ -16,11 +16,11 @@ from nextpert._adata.labels import (
     read_perturbations,
     require_control,
 )
-from nextpert._adata.members import Naming
-from nextpert._adata.panel import list_names
 from nextpert._adata.read import Coding, read_screens
 from nextpert._adata.sources import real_values
-from nextpert.core._checks import require_small
+from nextpert.core._checks import list_names, require_small
+from nextpert.core.fit.naming import Naming
+from nextpert.core.screen.guides import distinct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -305,22 +305,6 @@ def screen_moments(
     layer = environments.roles.layer
     ((screen,), _) = read_screens(adata, columns, [one], layer=layer)
     return screen.moments()
-
-
-def distinct(*codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the combinations of codes that occur, sorted, and the combination of each entry.
-
-    As ``np.unique`` of rows, of which it takes a fifth of the time; codes are -1 or above.
-    """
-    joined, n = np.zeros(len(codes[0]), np.int64), 1
-    for each in codes:
-        levels = int(each.max(initial=-1)) + 2
-        if n * levels >= 2**62:
-            found, joined = np.unique(joined, return_inverse=True)
-            n = len(found)
-        joined, n = joined * levels + each + 1, n * levels
-    _, first, place = np.unique(joined, return_index=True, return_inverse=True)
-    return np.column_stack([each[first] for each in codes]), place.ravel()
 
 
 def _require_batches(column: pd.Series, batches: LabelTable, labelled: NDArray[np.bool_]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from nextpert._adata.panel import list_names
+from nextpert.core._checks import list_names
 from nextpert.core.screen.moments import (
     canonical_csr,
     damaged,

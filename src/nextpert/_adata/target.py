@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nextpert._adata.arguments import KINDS, Bound, Kind, check_value, one_of
-from nextpert._adata.panel import in_order, list_names
-from nextpert.core._checks import LARGEST
+from nextpert._adata.panel import in_order
+from nextpert.core._checks import LARGEST, list_names
 from nextpert.core._shown import card
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from nextpert import _adata
+from nextpert.core.fit.naming import Naming
 from nextpert.tl._design_interventions.candidates import Excluded, can_be_candidate
 from nextpert.tl._plan_screen.wells import N_SAMPLES
 
@@ -172,10 +173,10 @@ def standing_options(
     }
 
 
-def naming_of(cells: ad.AnnData) -> _adata.Naming:
+def naming_of(cells: ad.AnnData) -> Naming:
     """Return which labels name the same perturbation, as the fit reads them."""
     params = cells.uns["dag_blr"]["params"]
-    return _adata.Naming(set(_genes(cells)), str(params["separator"]), str(params["control"]))
+    return Naming(set(_genes(cells)), str(params["separator"]), str(params["control"]))
 
 
 def as_known(

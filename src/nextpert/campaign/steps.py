@@ -24,7 +24,7 @@ from nextpert.campaign.state import State, add_standing, lined_up
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from nextpert._adata import Naming
+    from nextpert.core.fit.naming import Naming
 
     Options = dict[str, dict[str, Any]]
 

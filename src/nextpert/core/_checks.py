@@ -105,6 +105,32 @@ def is_pair(value: Any) -> bool:
         return False
 
 
+def list_names(names: Iterable[str], limit: int = 10) -> str:
+    """Return ``"A, B, C"``, or ``"A, B, ... and 7 more"`` for more than ``limit`` names.
+
+    A name of blanks alone is in quotes, to be seen.
+    """
+    shown = [str(name) if str(name).strip() else repr(str(name)) for name in names]
+    more = len(shown) - limit
+    return ", ".join(shown[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+def named(error: ValueError, names: Any, back: NDArray[np.int64]) -> ValueError:
+    """Return an error about columns as one about genes."""
+    bad = getattr(error, "columns", None)
+    if bad is None:
+        return error
+    genes = list_names(names[np.isin(back, bad)])
+    if hasattr(error, "overflow"):
+        message = f"Genes with values too large to be squared: {genes}. Give them in smaller units."
+        return ValueError(message)
+    message = (
+        f"Genes with NaN or infinite values: {genes}. "
+        f"Remove these genes or cells, or fill the values, before the call."
+    )
+    return ValueError(message)
+
+
 def as_rng(rng: int | np.random.Generator | None, stream: str = "") -> np.random.Generator:
     """Return a generator; an integer seeds a new one, ``None`` draws fresh entropy.
 

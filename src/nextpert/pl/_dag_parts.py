@@ -9,7 +9,13 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 
-from nextpert._adata import Naming, closest, in_order, list_names, measured_genes
+from nextpert._adata import (
+    closest,
+    in_order,
+    list_names,
+    measured_genes,
+)
+from nextpert.core.fit.naming import Naming
 from nextpert.core.search._classes import CELLS, INTERVENTIONS, OPEN, PRIOR
 from nextpert.pl._figure import BLACK, BLUE, GREEN, GREY, ORANGE, PALETTE, PURPLE, chosen, entry
 

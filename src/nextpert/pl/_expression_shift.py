@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert._adata import (
-    Naming,
     list_names,
     measured_genes,
     read_blocks,
@@ -19,6 +18,7 @@ from nextpert._adata import (
 )
 from nextpert._adata.arguments import ANY_TEXT, checked
 from nextpert._adata.sources import dense
+from nextpert.core.fit.naming import Naming
 from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLACK,

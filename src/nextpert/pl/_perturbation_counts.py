@@ -6,8 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert._adata import Naming, measured_genes, read_perturbations, read_roles, require_control
+from nextpert._adata import (
+    measured_genes,
+    read_perturbations,
+    read_roles,
+    require_control,
+)
 from nextpert._adata.arguments import ANY_TEXT, checked
+from nextpert.core.fit.naming import Naming
 from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLACK,

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from nextpert._adata import Naming, in_order, read_result
+from nextpert._adata import in_order, read_result
 from nextpert._adata.arguments import checked
 from nextpert._adata.effects import CLEAR_SIGN
+from nextpert.core.fit.naming import Naming
 from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLACK,

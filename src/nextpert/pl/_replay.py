@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from nextpert._adata import Naming, read_result
+from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
+from nextpert.core.fit.naming import Naming
 from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLACK,

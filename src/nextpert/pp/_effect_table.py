@@ -15,11 +15,11 @@ import scipy.sparse as sp
 from nextpert import _adata
 from nextpert._adata.arguments import checked, one_of
 from nextpert._adata.labels import column_of
-from nextpert._adata.panel import closest, list_names, with_names
+from nextpert._adata.panel import closest, with_names
 from nextpert._adata.roles import KEY as SCREEN
 from nextpert._adata.roles import Roles, screen_record
 from nextpert._adata.scale import read_scale
-from nextpert._adata.screen import coding, distinct, read_environments, read_screens
+from nextpert._adata.screen import coding, read_environments, read_screens
 from nextpert._adata.sources import real_values
 from nextpert._adata.table import (
     CORRELATION,
@@ -30,10 +30,10 @@ from nextpert._adata.table import (
     not_told,
     shrunk_correlation,
 )
-from nextpert.core._checks import require_small
+from nextpert.core._checks import list_names, require_small
 from nextpert.core._codec import table_type
 from nextpert.core.model.within_cells import WITHOUT_CORRELATION, without_responses
-from nextpert.core.screen.guides import pool_guides, spread_within
+from nextpert.core.screen.guides import distinct, pool_guides, spread_within
 from nextpert.pp._steps.outputs import NAMES, read_output
 from nextpert.pp._steps.table_errors import (
     FEWEST,

@@ -12,6 +12,7 @@ from nextpert._adata import join, read_roles
 from nextpert._adata.arguments import at_least, checked, one_of, options
 from nextpert._adata.labels import names_no_perturbation
 from nextpert._adata.roles import KEY
+from nextpert.core.fit.naming import Naming
 from nextpert.pp._steps.bookkeeping import (
     COMBINATIONS,
     OUTSIDE,
@@ -240,7 +241,7 @@ def _read_targets(
     unassigned = asked.unassigned
     unknown = {unassigned} if isinstance(unassigned, str) else {str(name) for name in unassigned}
     measured = set(_adata.measured_genes(adata, asked.gene_symbols))
-    naming = _adata.Naming(measured, asked.separator)
+    naming = Naming(measured, asked.separator)
     targets: list[tuple[str, ...]] = []
     roles = []
     for name in labels.names:

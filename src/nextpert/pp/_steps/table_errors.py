@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import anndata as ad
 import numpy as np
 
-from nextpert._adata.panel import list_names
 from nextpert._adata.sources import real_values
 from nextpert._adata.table import (
     SHARED,
@@ -16,7 +15,7 @@ from nextpert._adata.table import (
     scales,
     shrunk_correlation,
 )
-from nextpert.core._checks import require_small
+from nextpert.core._checks import list_names, require_small
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

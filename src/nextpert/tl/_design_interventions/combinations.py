@@ -9,8 +9,8 @@ import numpy as np
 
 from nextpert._adata import strings
 from nextpert.core.design.admission import MORE_LIKELY, nearer_than_known
+from nextpert.core.fit.candidates import as_asked
 from nextpert.tl._design_interventions.candidates import (
-    as_asked,
     can_be_candidate,
     own_perturbation,
     read_candidates,
@@ -20,9 +20,9 @@ from nextpert.tl._design_interventions.own_genes import bind
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nextpert._adata import FittedPosterior
     from nextpert.core.design.candidates import Candidates
-    from nextpert.tl._design_interventions.candidates import CandidateSet
+    from nextpert.core.fit.candidates import CandidateSet
+    from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.tl._design_interventions.target import Wanted
 
     Vector = NDArray[np.float64]

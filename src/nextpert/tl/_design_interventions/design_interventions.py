@@ -12,9 +12,10 @@ from nextpert import _adata, core
 from nextpert._adata import effects as _shifts
 from nextpert._adata.arguments import at_least, checked, one_of
 from nextpert.core._shown import percent
+from nextpert.core.fit.candidates import as_asked
 from nextpert.tl._advice import advise, log_advice
 from nextpert.tl._design_interventions import tables
-from nextpert.tl._design_interventions.candidates import as_asked, read_candidates
+from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.combinations import admit
 from nextpert.tl._design_interventions.own_genes import on_other_genes, without_own_genes
 from nextpert.tl._design_interventions.target import read_target

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nextpert._adata import FittedPosterior
-    from nextpert.tl._design_interventions.candidates import CandidateSet
+    from nextpert.core.fit.candidates import CandidateSet
+    from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.tl._design_interventions.target import Wanted
 
     Vector = NDArray[np.float64]

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert._adata import FittedPosterior
     from nextpert.core.design.distances import RankedDistance
-    from nextpert.tl._design_interventions.candidates import CandidateSet
+    from nextpert.core.fit.candidates import CandidateSet
+    from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.tl._design_interventions.combinations import Admission
     from nextpert.tl._design_interventions.target import Wanted
 

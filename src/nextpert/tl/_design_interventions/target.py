@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert._adata import FittedPosterior, Roles
+    from nextpert._adata import Roles
+    from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.core.screen.moments import Moments
 
     Vector = NDArray[np.float64]

@@ -11,11 +11,10 @@ import pandas as pd
 from nextpert._adata import strings
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.progress import progress
-from nextpert._adata.screen import distinct
 from nextpert._adata.stored import eager, read_stored
 from nextpert.core import ScreenMoments
 from nextpert.core.model.empirical_null import MEDIAN, NullWidth, null_width
-from nextpert.core.screen.guides import UNKNOWN
+from nextpert.core.screen.guides import UNKNOWN, distinct
 from nextpert.tl._diagnose.judged import LEFT
 
 if TYPE_CHECKING:
@@ -24,11 +23,11 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert._adata import FittedPosterior
     from nextpert._adata.nested import Nested
+    from nextpert.core.fit.cells import FitCells
+    from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.tl._diagnose.halves import Halves
     from nextpert.tl._diagnose.model import Refit
-    from nextpert.tl._fit_dag_blr.cells import FitCells
 
     Array = NDArray[np.float64]
 

@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from nextpert._adata.nested import FEWEST_CELLS
-from nextpert._adata.screen import distinct, read_environments
+from nextpert._adata.screen import read_environments
 from nextpert._adata.table import in_halves, is_table, of_samples
+from nextpert.core.fit.cells import FitCells, pool_cells, with_conditions
+from nextpert.core.fit.learn import FEWEST, folds_of
+from nextpert.core.screen.guides import distinct
 from nextpert.tl._fit_dag_blr.cells import (
     Cells,
-    FitCells,
     condition_names,
     fit_environments,
-    pool_cells,
     read_cells,
-    with_conditions,
 )
-from nextpert.tl._fit_dag_blr.model import FEWEST, folds_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,10 +26,11 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert._adata import FittedPosterior, Roles
+    from nextpert._adata import Roles
     from nextpert._adata.read import Checksum
     from nextpert._adata.screen import Environments
     from nextpert.core import ScreenMoments
+    from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.core.screen.screen import Screen
     from nextpert.tl._learn_dag.graphs import HeldOut
 

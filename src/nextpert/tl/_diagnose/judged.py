@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from nextpert._adata.panel import places
-from nextpert._adata.screen import distinct
+from nextpert.core.fit.naming import places
 from nextpert.core.model import scores
 from nextpert.core.model.effects import Effects
 from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.screen.guides import distinct
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from nextpert.core.fit.cells import FitCells
     from nextpert.tl._diagnose.halves import Halves
     from nextpert.tl._diagnose.model import Refit
-    from nextpert.tl._fit_dag_blr.cells import FitCells
 
     Array = NDArray[np.float64]
 

@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata.effects import Interventions
-from nextpert._adata.environments import Plan
-from nextpert._adata.progress import without_bars
 from nextpert._adata.stored import eager
 from nextpert.core import Dag, DagBlr
 from nextpert.core._checks import as_rng
+from nextpert.core.fit.interventions import Interventions, Plan
+from nextpert.core.fit.learn import Graphs, Model, Spec, learn_effects
 from nextpert.core.model.effects import Effects
-from nextpert.tl._fit_dag_blr.model import Graphs, Model, Spec, learn_effects
+from nextpert.tl._fit_dag_blr.record import record_of
 from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
@@ -25,17 +24,17 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert._adata import FittedPosterior, Roles
+    from nextpert._adata import Roles
+    from nextpert.core.fit.cells import FitCells
+    from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.tl._diagnose.halves import Folds
-    from nextpert.tl._fit_dag_blr.cells import Cells, FitCells
+    from nextpert.tl._fit_dag_blr.cells import Cells
     from nextpert.tl._learn_dag.graphs import HeldOut
 
 
 @dataclass(frozen=True)
 class Refit:
     """What a fit was told, and the graphs that have not seen some of its perturbations.
-
-    Its fits show no bars: their progress is that of the step that asks for them.
 
     Parameters
     ----------
@@ -69,7 +68,6 @@ class Refit:
     without: list[Dag]
     inner: list[list[Dag]]
 
-    @without_bars()
     def learned(self, cells: FitCells) -> Model:
         """Return the model of some cells of the perturbations that are judged."""
         graphs = Graphs(self.fit.posterior.dag, [], lambda _: self.without)
@@ -79,7 +77,6 @@ class Refit:
         )
         return Model.fit(spec, cells, graphs)
 
-    @without_bars()
     def less_graph(self, model: Model) -> Model:
         """Return a model of cells whose effects ask no graph.
 
@@ -92,7 +89,6 @@ class Refit:
         effects = learn_effects(model.spec, cells, expected, weighted, [])
         return model._replace(effects=effects)
 
-    @without_bars()
     def with_others(self, cells: FitCells, others: list[str]) -> Model:
         """Return the model of those that are judged and of others, which target nothing, after.
 
@@ -120,7 +116,7 @@ class Refit:
     def as_stored(self, model: Model) -> FittedPosterior:
         """Return a model as it is read once it is stored."""
         params = self.fit.params | {"shift_sd": "learned"}
-        record = model.record(params, left_out=pd.DataFrame())
+        record = record_of(model, params, left_out=pd.DataFrame())
         return replace(record, columns=self.fit.columns)
 
     def effects(self, model: Model) -> Effects:

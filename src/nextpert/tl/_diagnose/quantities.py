@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from nextpert._adata.nested import Nested
+    from nextpert.core.fit.cells import FitCells
     from nextpert.tl._diagnose.controls import Nulls
     from nextpert.tl._diagnose.halves import Halves
     from nextpert.tl._diagnose.unseen import Unseen
-    from nextpert.tl._fit_dag_blr.cells import FitCells
 
 CELLS, SHRINKAGE, UNSEEN, GRAPH_PART = "cells", "shrinkage", "unseen perturbations", "graph"
 GUIDES, BATCHES = "guides", "batches"

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from nextpert._adata.panel import places
 from nextpert._adata.progress import progress, without_bars
+from nextpert.core.fit.combinations import shared_with_controls
+from nextpert.core.fit.learn import Model
+from nextpert.core.fit.naming import places
 from nextpert.core.model import scores
 from nextpert.core.model.effects import Effects
 from nextpert.core.model.interactions import Together
@@ -19,7 +21,7 @@ from nextpert.core.model.predictors.base import Prediction
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
 from nextpert.core.model.predictors.members import Members
-from nextpert.tl._design_interventions.candidates import can_be_candidate, shared_with_controls
+from nextpert.tl._design_interventions.candidates import can_be_candidate
 from nextpert.tl._diagnose.judged import (
     COVERAGE,
     COVERED,
@@ -28,7 +30,6 @@ from nextpert.tl._diagnose.judged import (
     between_guides,
     measured,
 )
-from nextpert.tl._fit_dag_blr.model import Model
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
 if TYPE_CHECKING:
@@ -36,11 +37,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nextpert._adata import FittedPosterior
+    from nextpert.core.fit.cells import FitCells
+    from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.tl._diagnose.halves import Halves
     from nextpert.tl._diagnose.judged import Side
     from nextpert.tl._diagnose.model import Refit
-    from nextpert.tl._fit_dag_blr.cells import FitCells
     from nextpert.tl._perturbation_effects.candidates import Wanted
 
     Array = NDArray[np.float64]

@@ -10,7 +10,7 @@ import pandas as pd
 
 from nextpert._adata import strings
 from nextpert._adata.effects import CLEAR_SIGN
-from nextpert._adata.environments import shift_environments
+from nextpert.core.fit.interventions import shift_environments
 from nextpert.core.model.scores import pooled_sizes
 from nextpert.core.screen.guides import UNKNOWN
 from nextpert.tl._diagnose import quantities as q
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nextpert._adata.nested import Nested
+    from nextpert.core.fit.cells import FitCells
     from nextpert.core.model.effects import Effects
     from nextpert.tl._diagnose.controls import Nulls
     from nextpert.tl._diagnose.model import Refit
     from nextpert.tl._diagnose.quantities import Quantity
     from nextpert.tl._diagnose.unseen import Unseen
-    from nextpert.tl._fit_dag_blr.cells import FitCells
 
 
 def perturbation_table(

@@ -1,80 +1,25 @@
-"""The cells of a fit or a diagnosis, read once: controls and perturbations, guides pooled."""
+"""The cells of a fit or a diagnosis, read once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert._adata.screen import coding, distinct, read_environments, read_screens
-from nextpert.core import Moments, ScreenMoments
-from nextpert.core.screen.guides import PooledGuides, pool_guides, spread_within
+from nextpert._adata.screen import coding, read_environments, read_screens
+from nextpert.core.fit.cells import FitCells, pool_cells, with_conditions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     import anndata as ad
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     from nextpert._adata import Roles
     from nextpert._adata.read import Checksum
     from nextpert._adata.screen import Environments
     from nextpert.core.screen.screen import Screen
-
-
-class ByCondition(NamedTuple):
-    """Names of conditions, and the controls and perturbations of each."""
-
-    names: list[str]
-    parts: list[PooledGuides]
-
-
-@dataclass(frozen=True)
-class FitCells:
-    """Cells of the controls (first) and of perturbations, without what batches add.
-
-    Parameters
-    ----------
-    pooled
-        Controls and perturbations, guides pooled.
-    screen
-        Moments of controls and perturbations, guides pooled.
-    guide_variance
-        Spread of guides over the noise variance.
-    n_guides
-        Number of guides of the controls, 0 where none are named.
-    conditions
-        The same cells by condition; ``None`` where fewer than two have controls.
-    """
-
-    pooled: PooledGuides
-    screen: ScreenMoments
-    guide_variance: float
-    n_guides: int
-    conditions: ByCondition | None = None
-
-    @cached_property
-    def control(self) -> Moments:
-        """Moments of the controls; of their scatter the diagonal alone."""
-        one = self.screen
-        mean, squares = (np.asarray(x[0], np.float64) for x in (one.mean, one.squares))
-        return Moments(int(one.n[0]), mean, np.diag(squares))
-
-    def rows(self, index: ArrayLike) -> FitCells:
-        """Return some groups, in the order given; the scatter stays that of all."""
-        which, by = np.asarray(index, np.int64), self.conditions
-        if by is not None:
-            by = ByCondition(by.names, [part.rows(which) for part in by.parts])
-        return replace(
-            self, pooled=self.pooled.rows(which), screen=self.screen.some(which), conditions=by
-        )
-
-    @property
-    def n_cells(self) -> NDArray[np.int64]:
-        """Cells of every perturbation."""
-        return self.pooled.n_cells[1:]
 
 
 @dataclass(frozen=True)
@@ -116,15 +61,15 @@ class Cells:
         """
         known, screen = self.fits[fit]
         cells, keys, sd = known.without_batches(screen, names)
-        found = pool_cells(
+        pooled = pool_cells(
             cells, keys[:, 0], 1 + len(names), guide=keys[:, 1] if guided else None,
             spread=spread, fixed_sd=sd,
         )  # fmt: skip
         if known.roles.condition_key is None:
-            return found
+            return pooled
         cells, keys, sd = known.without_batches(screen, names, by_condition=True)
         return with_conditions(
-            found, cells, keys[:, 0], keys[:, 3], condition_names(known),
+            pooled, cells, keys[:, 0], keys[:, 3], condition_names(known),
             guide=keys[:, 1] if guided else None, fixed_sd=sd,
         )  # fmt: skip
 
@@ -136,9 +81,9 @@ def fit_environments(adata: ad.AnnData, roles: Roles, names: Sequence[str]) -> E
     """
     if roles.batch_key:
         return read_environments(adata, roles, named=names)
-    found = read_environments(adata, replace(roles, covariates=()), named=names)
-    asked = found.groups([roles.control, *names]) >= 0
-    return found.only(sorted(set(found.perturbation[asked])))
+    every = read_environments(adata, replace(roles, covariates=()), named=names)
+    asked = every.groups([roles.control, *names]) >= 0
+    return every.only(sorted(set(every.perturbation[asked])))
 
 
 def read_cells(
@@ -198,12 +143,12 @@ def read_cells(
             codings.append(held)
         else:
             other, _ = read_screens(adata, columns, [held], layer=searches.roles.layer)
-    screens, found = read_screens(adata, columns, codings, checksum=checksum, layer=layer)
+    screens, number = read_screens(adata, columns, codings, checksum=checksum, layer=layer)
     screens += other
     return Cells(
         list(zip(fits, screens[: len(fits)], strict=True)),
         None if searches is None else (searches, screens[-1]),
-        None if halves is None else screens[len(fits)], found,
+        None if halves is None else screens[len(fits)], number,
     )  # fmt: skip
 
 
@@ -221,118 +166,3 @@ def condition_names(environments: Environments) -> list[str]:
     """Return the conditions of a screen, in the order of their numbers; none without."""
     key = environments.roles.condition_key
     return [] if key is None else sorted(set(environments.table[key]))
-
-
-def with_conditions(
-    found: FitCells,
-    screen: ScreenMoments,
-    group: NDArray[np.int64],
-    condition: NDArray[np.int64],
-    names: Sequence[str],
-    *,
-    guide: NDArray[np.int64] | None = None,
-    alike: NDArray[np.bool_] | None = None,
-    fixed_sd: ArrayLike = (),
-) -> FitCells:
-    """Return the cells of a fit with the same cells by condition.
-
-    Conditions without controls or without perturbed cells are left out. They stay pooled where
-    fewer than two are left, or where a perturbation is in none of these.
-
-    Parameters
-    ----------
-    found
-        The cells, conditions pooled.
-    screen, group, guide, alike, fixed_sd
-        As of :func:`pool_cells`; batches were compared within conditions.
-    condition
-        Condition of each environment, shape ``(n_environments,)``.
-    names
-        Names of the conditions.
-    """
-    n_groups, some = len(found.pooled.n), screen.n > 0
-    controls, perturbed = (
-        {k for k in range(len(names)) if (some & which & (condition == k)).any()}
-        for which in (group == 0, group > 0)
-    )
-    held = sorted(controls & perturbed)
-    if len(held) < 2:
-        return found
-    if alike is None:  # as in pool_cells, of all conditions
-        alike = (np.arange(n_groups) == 0) & (guide is not None) & (found.n_guides == 1)
-    parts = []
-    for k in held:
-        kept = condition == k
-        parts.append(
-            pool_cells(
-                _of_own_variances(screen.some(kept)), group[kept], n_groups,
-                guide=None if guide is None else guide[kept], spread=found.guide_variance,
-                alike=alike, fixed_sd=fixed_sd,
-            ).pooled
-        )  # fmt: skip
-    cells = np.sum([part.n_cells for part in parts], axis=0)
-    if ((cells == 0) & (found.pooled.n_cells > 0)).any():
-        return found  # controls of one condition in the place of a perturbation
-    return replace(found, conditions=ByCondition([names[k] for k in held], parts))
-
-
-def _of_own_variances(screen: ScreenMoments) -> ScreenMoments:
-    """Return some environments of a screen with their own variances in the scatter within all.
-
-    Correlations stay those of the screen. A table has no variances of its own.
-    """
-    if screen.counted is not None:
-        return screen
-    own, whole = screen.squares.sum(axis=0), screen.scatter.diagonal()
-    root = np.sqrt(np.divide(own, whole, out=np.zeros_like(own), where=whole > 0))
-    return replace(screen, scatter=screen.scatter * np.outer(root, root))
-
-
-def pool_cells(
-    screen: ScreenMoments,
-    group: NDArray[np.int64],
-    n_groups: int,
-    *,
-    guide: NDArray[np.int64] | None = None,
-    spread: float | None = None,
-    alike: NDArray[np.bool_] | None = None,
-    fixed_sd: ArrayLike = (),
-) -> FitCells:
-    """Pool the guides of the controls (group 0) and of every perturbation (equation 4).
-
-    Parameters
-    ----------
-    screen
-        Moments of environments, the columns of batches after the genes
-        (:meth:`~nextpert.core.ScreenMoments.without_batches`).
-    group
-        Perturbation of each, shape ``(n_environments,)``.
-    n_groups
-        Number of perturbations, and the controls.
-    guide
-        Guide of each, same shape; ``None`` without guides.
-    spread
-        Variance of guides over that of noise, which is learned unless it is given.
-    alike
-        Groups whose guides are taken as not to differ, shape ``(n_groups,)``; by default the
-        controls, if all their cells have one guide: it is not told then which they have.
-    fixed_sd
-        As in :func:`~nextpert.core.screen.guides.pool_guides`.
-    """
-    pairs, place = distinct(group, np.zeros_like(group) if guide is None else guide)
-    of_group = pairs[:, 0]
-    augmented = screen.pool(place, len(pairs))
-    screen, n_fixed = augmented, len(np.asarray(fixed_sd))
-    if n_fixed:  # the last nodes are the columns of batches
-        screen = augmented.subset(np.arange(augmented.n_nodes - n_fixed))
-    controls = np.flatnonzero((of_group == 0) & (screen.n > 0))
-    if guide is None:
-        spread = 0.0
-    elif spread is None:  # from the guides of all, each compared with others of its perturbation
-        spread = spread_within(screen, of_group)
-    if alike is None:
-        alike = (np.arange(n_groups) == 0) & (len(controls) == 1)
-    of_each = np.where(alike[of_group], 0.0, spread)
-    pooled = pool_guides(augmented, of_group, n_groups, guide_variance=of_each, fixed_sd=fixed_sd)
-    n_guides = 0 if guide is None else int((of_group == 0).sum())
-    return FitCells(pooled, screen.pool(of_group, n_groups), spread, n_guides)

@@ -18,20 +18,17 @@ from nextpert._adata import effects as _shifts
 from nextpert._adata import environments
 from nextpert._adata.arguments import above, checked, one_of, options
 from nextpert._adata.labels import left_out_table
-from nextpert._adata.members import Naming
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert._adata.posterior import fingerprint_weights
+from nextpert._adata.progress import reported
 from nextpert._adata.roles import declared, role_texts
 from nextpert._adata.table import is_table
 from nextpert.core import DagBlr
 from nextpert.core._codec import digest_of, pack
+from nextpert.core.fit.learn import Graphs, Model, Spec, folds_of
+from nextpert.core.fit.naming import Naming
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
-from nextpert.tl._fit_dag_blr.model import (
-    Graphs,
-    Model,
-    Spec,
-    folds_of,
-)
+from nextpert.tl._fit_dag_blr.record import record_of
 from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without, read_held_out
 
 if TYPE_CHECKING:
@@ -357,7 +354,8 @@ def fit_dag_blr(
         streams = fold_streams(len(folds))
         return graphs_without(dag, held_out, searches, genes, folds, streams)
 
-    model = Model.fit(asked, cells, Graphs(dag, graphs, without))
+    with reported("Sampling effects") as progress:
+        model = Model.fit(asked, cells, Graphs(dag, graphs, without), progress)
     params: dict[str, Any] = {
         "dag_key": dag_key,
         **roles.stored(),
@@ -370,7 +368,8 @@ def fit_dag_blr(
     }
     if symbols:
         params["gene_symbols"] = symbols
-    record = model.record(
+    record = record_of(
+        model,
         params,
         left_out=left_out_table(
             {name: labels.n_cells(name) for name, _ in plan.left_out},

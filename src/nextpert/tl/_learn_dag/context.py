@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert._adata.members import Naming
     from nextpert._adata.screen import Environments
+    from nextpert.core.fit.naming import Naming
     from nextpert.core.search.registry import Found, SearchOptions
 
 logger = logging.getLogger(__name__)

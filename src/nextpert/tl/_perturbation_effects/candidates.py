@@ -11,15 +11,16 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata.effects import Interventions, own_shift
 from nextpert._adata.progress import progress, without_bars
 from nextpert.core._blas import in_blocks
 from nextpert.core._codec import table_type
+from nextpert.core.fit.combinations import fitted_candidates
+from nextpert.core.fit.interventions import Interventions, own_shift
 from nextpert.core.model.chain import threads
 from nextpert.core.model.effects import Effects, exact_effects, speaks_of_knockouts
 from nextpert.core.model.hierarchical import fit_hierarchical
 from nextpert.core.screen.guides import UNKNOWN, PooledGuides
-from nextpert.tl._design_interventions.candidates import fitted_candidates, read_candidates
+from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nextpert._adata import FittedPosterior
-    from nextpert.tl._design_interventions.candidates import CandidateSet
+    from nextpert.core.fit.candidates import CandidateSet
+    from nextpert.core.fit.fitted import FittedPosterior
 
     Array = NDArray[np.float64]
 

@@ -9,13 +9,13 @@ import pandas as pd
 from scipy.cluster.hierarchy import fcluster, linkage
 
 from nextpert._adata import list_names
-from nextpert._adata.panel import places
+from nextpert.core.fit.naming import places
 from nextpert.core.model.programs import alike, find_programs, strongest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from nextpert._adata import FittedPosterior
+    from nextpert.core.fit.fitted import FittedPosterior
 
 # Probability above which pairs are stored. On Papalexi and TAP-seq with shuffled labels none is
 # above 0.24.

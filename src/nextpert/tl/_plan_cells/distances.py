@@ -10,7 +10,6 @@ import pandas as pd
 from scipy.stats import norm
 
 from nextpert import _adata
-from nextpert._adata.screen import distinct
 from nextpert.core.design.cell_numbers import Layout, ScreenNoise, screen_noise
 from nextpert.core.design.power import (
     DistancePrecision,
@@ -19,6 +18,7 @@ from nextpert.core.design.power import (
     draw_noise,
     quadratic_form,
 )
+from nextpert.core.screen.guides import distinct
 from nextpert.tl._design_interventions.own_genes import LEAST_LEFT, bind
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert._adata import FittedPosterior
+    from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.tl._design_interventions.target import Wanted
 
     Array = NDArray[np.float64]

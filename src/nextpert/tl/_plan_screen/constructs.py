@@ -13,7 +13,7 @@ from nextpert.core._codec import strings
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from nextpert._adata import FittedPosterior
+    from nextpert.core.fit.fitted import FittedPosterior
 
 KINDS = {1: "single guide", 2: "dual guide"}
 Row = tuple[str, str, str]  # guides, status, members whose guide has to be designed

@@ -11,13 +11,9 @@ import numpy as np
 from nextpert._adata import closest, in_order, list_names
 from nextpert._adata.arguments import Bound, above, at_least, check_value
 from nextpert.core.design.nearest_sums import nearest_sums
-from nextpert.tl._design_interventions.candidates import (
-    CandidateSet,
-    Excluded,
-    information_on_interactions,
-    own_perturbation,
-    read_candidates,
-)
+from nextpert.core.fit.candidates import CandidateSet
+from nextpert.core.fit.combinations import information_on_interactions
+from nextpert.tl._design_interventions.candidates import Excluded, own_perturbation, read_candidates
 from nextpert.tl._design_interventions.own_genes import without_own_genes
 
 if TYPE_CHECKING:
@@ -25,7 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nextpert._adata import FittedPosterior, Naming
+    from nextpert.core.fit.fitted import FittedPosterior
+    from nextpert.core.fit.naming import Naming
     from nextpert.tl._design_interventions.target import Wanted
 
     Vector = NDArray[np.float64]

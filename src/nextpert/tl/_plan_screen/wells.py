@@ -21,7 +21,7 @@ from nextpert.core.design.remaining_variance import (
     removed,
     split_by_variance,
 )
-from nextpert.tl._design_interventions.candidates import as_asked
+from nextpert.core.fit.candidates import as_asked
 from nextpert.tl._design_interventions.combinations import admit
 from nextpert.tl._design_interventions.tables import left_out_of
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert._adata import FittedPosterior
     from nextpert.core.design.distances import RankedDistance
     from nextpert.core.design.goal import Goal
-    from nextpert.tl._design_interventions.candidates import CandidateSet
+    from nextpert.core.fit.candidates import CandidateSet
+    from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.tl._design_interventions.combinations import Admission
     from nextpert.tl._design_interventions.target import Wanted
     from nextpert.tl._plan_screen.pool import Constraints

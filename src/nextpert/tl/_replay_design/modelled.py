@@ -11,16 +11,18 @@ import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from nextpert import core
-from nextpert._adata import environments as named
 from nextpert._adata.progress import progress, without_bars
 from nextpert.core import LinearScm, ScreenMoments
 from nextpert.core.causal.design_loop import run_tasks
 from nextpert.core.design.joint_draws import Joined
 from nextpert.core.evaluate.strategies import NO_MODEL, Means, replay_plates
-from nextpert.tl._design_interventions.candidates import as_asked, as_fitted, fitted_candidates
+from nextpert.core.fit.candidates import as_asked, as_fitted
+from nextpert.core.fit.cells import pool_cells
+from nextpert.core.fit.combinations import fitted_candidates
+from nextpert.core.fit.interventions import shift_environments
+from nextpert.core.fit.learn import Graphs, Model
 from nextpert.tl._design_interventions.target import given_by_numbers
-from nextpert.tl._fit_dag_blr.cells import pool_cells
-from nextpert.tl._fit_dag_blr.model import Graphs, Model
+from nextpert.tl._fit_dag_blr.record import record_of
 from nextpert.tl._plan_screen.pool import Constraints
 from nextpert.tl._plan_screen.wells import STRATEGIES, Choice, Wells
 
@@ -29,13 +31,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nextpert._adata import FittedPosterior
-    from nextpert._adata.effects import Interventions
     from nextpert.core.design.goal import Goal
     from nextpert.core.evaluate.cell_pool import CellPool, PoolEnvironments, PoolGoal
     from nextpert.core.evaluate.strategies import Strategy
-    from nextpert.tl._design_interventions.candidates import CandidateSet
-    from nextpert.tl._fit_dag_blr.model import Spec
+    from nextpert.core.fit.candidates import CandidateSet
+    from nextpert.core.fit.fitted import FittedPosterior
+    from nextpert.core.fit.interventions import Interventions
+    from nextpert.core.fit.learn import Spec
 
     Index = NDArray[np.int64]
     Array = NDArray[np.float64]
@@ -150,14 +152,14 @@ class Modelled:
             "shift": shift if isinstance(shift, str) else "table",
             "shift_sd": 0.0 if self.spec.exact else "learned",
         }  # fmt: skip
-        record = model.record(params, left_out=pd.DataFrame())
+        record = record_of(model, params, left_out=pd.DataFrame())
         self.fit = replace(record, columns=np.arange(len(self.spec.genes)))
         self.candidates = fitted_candidates(self._shifts(cells.control), self.fit)
 
     def _shifts(self, control: Any) -> Interventions:
         plan = self.asked.plan
         if not isinstance(plan.shift, str):
-            return named.shift_environments(plan, self.spec.genes, control)
+            return shift_environments(plan, self.spec.genes, control)
         return as_fitted(plan.names, plan.targets, self.fit)
 
     def plate(self, ready: Index, size: int, n_cells: int) -> Index:

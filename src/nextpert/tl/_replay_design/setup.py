@@ -9,7 +9,6 @@ import numpy as np
 
 from nextpert import _adata
 from nextpert._adata import environments
-from nextpert._adata.members import Naming
 from nextpert._adata.screen import read_environments
 from nextpert._adata.sources import dense
 from nextpert._adata.target import Target, listed, parts_of
@@ -20,9 +19,11 @@ from nextpert.core.evaluate.cell_pool import (
     PoolGoal,
     goal_truth,
 )
+from nextpert.core.fit.interventions import Plan, shift_environments
+from nextpert.core.fit.learn import Graphs, Spec
+from nextpert.core.fit.naming import Naming
 from nextpert.core.screen.moments import Moments
 from nextpert.tl._design_interventions.target import read_target
-from nextpert.tl._fit_dag_blr.model import Graphs, Spec
 from nextpert.tl._replay_design.modelled import Told, simulate_like
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata import LabelTable, Roles
-    from nextpert._adata.effects import Interventions
     from nextpert.core.evaluate.cell_pool import Truth
+    from nextpert.core.fit.interventions import Interventions
 
     Vector = NDArray[np.float64]
     Index = NDArray[np.int64]
@@ -75,7 +76,7 @@ class Setup:
     told: Told
     pool: CellPool
     used: Interventions
-    plan: environments.Plan
+    plan: Plan
     labels: LabelTable
     goals: list[Goal]
     n_candidates: int
@@ -143,7 +144,7 @@ def read_setup(
         raise ValueError(message)
     controls = Moments.from_array(cells[roles.control])
     environments.require_varying(controls, genes)
-    used = environments.shift_environments(plan, genes, controls)
+    used = shift_environments(plan, genes, controls)
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
     environments.report(plan)
     graphs, ordered = Graphs.single(dag), [roles.control, *plan.names]

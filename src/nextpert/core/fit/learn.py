@@ -8,22 +8,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nextpert import _adata
-from nextpert._adata import environments
-from nextpert._adata.effects import own_shift
-from nextpert._adata.members import numbered, pooled
-from nextpert._adata.panel import places
-from nextpert._adata.posterior import FeaturesRecord, FittedPosterior, PredictorRecord
-from nextpert._adata.progress import progress
-from nextpert.core import Dag
+from nextpert.core._checks import named
 from nextpert.core._codec import filled
 from nextpert.core.causal.weights import downstream, fit_weights
+from nextpert.core.fit.interventions import own_shift, shift_environments
+from nextpert.core.fit.naming import numbered, places, pooled
 from nextpert.core.model.chain import Chain, threads
 from nextpert.core.model.effects import Efficacy, screen_efficacy, speaks_of_knockouts
 from nextpert.core.model.elsewhere import as_condition, fit_each, of_table
 from nextpert.core.model.hierarchical import Hierarchical, controls_alone, fit_hierarchical
 from nextpert.core.model.interactions import Interactions, Together, learn_interactions
-from nextpert.core.model.perturbations import ENOUGH, CellMeans, Perturbations
+from nextpert.core.model.perturbations import ENOUGH, Perturbations
 from nextpert.core.model.predictor_weights import PredictorWeights, learn_predictor_weights
 from nextpert.core.model.predictors.base import (
     Prediction,
@@ -34,23 +29,22 @@ from nextpert.core.model.predictors.base import (
 from nextpert.core.model.predictors.features import Features, OtherScreen
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.members import Members
-from nextpert.core.model.scores import pooled_sizes
 from nextpert.core.model.unseen_scale import LeftOut, learn_scales
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    import pandas as pd
     from numpy.typing import NDArray
 
-    from nextpert._adata.effects import Interventions
-    from nextpert._adata.environments import Plan
-    from nextpert._adata.members import Naming
-    from nextpert.core import DagBlr
+    from nextpert.core.causal.dag_blr import DagBlr
+    from nextpert.core.fit.cells import FitCells
+    from nextpert.core.fit.interventions import Interventions, Plan
+    from nextpert.core.fit.naming import Naming
+    from nextpert.core.graph.dag import Dag
     from nextpert.core.model.predictors.base import SideInformation
-    from nextpert.tl._fit_dag_blr.cells import FitCells
 
     Array = NDArray[np.float64]
+    Progress = Callable[[int, int], object]  # of what is done, and of how much
 
 # Weight of another screen as a predictor from which on its effects count for perturbations that
 # have cells.
@@ -170,10 +164,8 @@ def learn_together(
         [some for some, cells in zip(combined, has, strict=True) if cells],
         seen.observed[rows[has]], seen.variance[rows[has]],
     )  # fmt: skip
-    told = has.any() or len(singles)
-    known = learn_interactions(
-        alone, spread, measured, observed, noise, scale=None if told else np.sqrt(within)
-    )
+    scale = None if has.any() or singles else np.sqrt(within)
+    known = learn_interactions(alone, spread, measured, observed, noise, scale=scale)
     means = np.zeros((2, len(rows), len(within)))
     means[:, has] = np.array(known.left_out())[:, which]
     means[:, ~has] = known.predict([combined[k] for k in np.flatnonzero(~has)])
@@ -224,7 +216,9 @@ def folds_of(names: Sequence[str]) -> list[list[str]]:
     return [list(names[k::_FOLDS]) for k in range(min(_FOLDS, len(names)))]
 
 
-def weighted(spec: Spec, cells: FitCells, expected: Expected, graphs: Graphs) -> Weighted | None:
+def weigh_predictors(
+    spec: Spec, cells: FitCells, expected: Expected, graphs: Graphs
+) -> Weighted | None:
     """Return the weights of all predictors; ``None`` where perturbations are too few.
 
     With fewer than three no weights can be learned, and the graph is the only predictor.
@@ -246,15 +240,14 @@ def weighted(spec: Spec, cells: FitCells, expected: Expected, graphs: Graphs) ->
     none = np.zeros((len(spec.genes), len(spec.genes)))
     row = {name: j for j, name in enumerate(names)}
     out_of = folds_of(names)
-    by_fold = [np.array([row[name] for name in fold], np.int64) for fold in out_of]
-    dags = graphs.without(out_of)
     learned_on: dict[int, Array] = {}
     by_graph = []
-    for fold, dag in zip(by_fold, dags, strict=True):
+    for fold, dag in zip(out_of, graphs.without(out_of), strict=True):
         if dag.n_edges and id(dag) not in learned_on:
             blr = fit_weights(spec.posterior(dag), cells.pooled)
             learned_on[id(dag)] = blr.mean().toarray()
-        by_graph.append((fold, learned_on.get(id(dag), none)))
+        left = np.array([row[name] for name in fold], np.int64)
+        by_graph.append((left, learned_on.get(id(dag), none)))
     asked = build_predictors(
         Sources(held_out_weights=by_graph, features=spec.features, together=together)
     )
@@ -266,8 +259,8 @@ def weighted(spec: Spec, cells: FitCells, expected: Expected, graphs: Graphs) ->
         for each in asked:
             if each not in once or (each.by_change and any(targets)):
                 once[each] = each.held_out(replace(seen, change=change))
-        found = [once[each] for each in asked]
-        return found if silencing is None else [silencing.silenced(p) for p in found]
+        every = [once[each] for each in asked]
+        return every if silencing is None else [silencing.silenced(p) for p in every]
 
     # Weights by what predictors expect of perturbations without their cells (equation 11).
     predictors = held_out(None)
@@ -300,9 +293,7 @@ def weighted(spec: Spec, cells: FitCells, expected: Expected, graphs: Graphs) ->
             observed - follows[rows], observed - alone[rows], seen.variance[rows], scored[rows],
             np.array([names[j] in place for j in rows]),
         )  # fmt: skip
-    if (
-        len(names) * len(spec.genes) > ENOUGH
-    ):  # there is no room for them beside the draws of effects
+    if len(names) * len(spec.genes) > ENOUGH:  # no room for them beside the draws of effects
         once.clear()
     of_graph = weights.left_out[:, weights.names.index(Graph.name)]
     return Weighted(weights, known, seen, partial(held_out, None), of_graph, together, left_out)
@@ -314,6 +305,7 @@ def learn_effects(
     expected: Expected,
     weighted: Weighted | None,
     posteriors: Sequence[DagBlr],
+    progress: Progress | None = None,
 ) -> Hierarchical:
     """Return the hierarchical model of the perturbations with cells.
 
@@ -350,32 +342,26 @@ def learn_effects(
     if not np.array_equal(seen, np.arange(len(names))):
         effect, own = effect[seen], own[seen]
         own_cells = own_cells.rows(np.append(0, seen + 1))
-    with progress(None, "Sampling effects") as bar:
-
-        def shown(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        options: dict[str, Any] = {
-            "expected": effect, "expected_variance": doubt, "own_variance": own, "rng": 0,
-            "progress": shown, "n_jobs": threads(len(seen) * len(spec.genes)),
-        }  # fmt: skip
-        elsewhere = None
-        if each is None and spec.features is not None and weighted is not None:
-            weights = dict(zip(weighted.weights.names, weighted.weights.weights, strict=True))
-            if weights.get(OtherScreen.name, 0.0) >= _ALIKE:
-                elsewhere = spec.features.measured([names[j] for j in seen])
-        if elsewhere is not None:
-            model = fit_each([own_cells, of_table(own_cells, *elsewhere)], [0], **options)[0]
-        elif each is None:
-            model = fit_hierarchical(own_cells, **options)
-        else:
-            parts = [part.rows(np.append(0, seen + 1)) for part in each.parts]
-            options["chain"] = Chain.of_size((1 + len(parts)) * effect.size)  # of all the same
-            model = fit_hierarchical(own_cells, **options)
-            by_name = zip(fit_each(parts, **options), parts, each.names, strict=True)
-            control = own_cells.mean[0]
-            model = replace(model, conditions=[as_condition(*one, control) for one in by_name])
+    options: dict[str, Any] = {
+        "expected": effect, "expected_variance": doubt, "own_variance": own, "rng": 0,
+        "progress": progress, "n_jobs": threads(len(seen) * len(spec.genes)),
+    }  # fmt: skip
+    elsewhere = None
+    if each is None and spec.features is not None and weighted is not None:
+        weights = dict(zip(weighted.weights.names, weighted.weights.weights, strict=True))
+        if weights.get(OtherScreen.name, 0.0) >= _ALIKE:
+            elsewhere = spec.features.measured([names[j] for j in seen])
+    if elsewhere is not None:
+        model = fit_each([own_cells, of_table(own_cells, *elsewhere)], [0], **options)[0]
+    elif each is None:
+        model = fit_hierarchical(own_cells, **options)
+    else:
+        parts = [part.rows(np.append(0, seen + 1)) for part in each.parts]
+        options["chain"] = Chain.of_size((1 + len(parts)) * effect.size)  # of all the same
+        model = fit_hierarchical(own_cells, **options)
+        by_name = zip(fit_each(parts, **options), parts, each.names, strict=True)
+        control = own_cells.mean[0]
+        model = replace(model, conditions=[as_condition(*one, control) for one in by_name])
     back = np.argsort(seen)
     return model if np.array_equal(back, np.arange(len(back))) else model.rows(back)
 
@@ -412,7 +398,9 @@ class Model(NamedTuple):
     scales: Array | None = None
 
     @classmethod
-    def fit(cls, spec: Spec, cells: FitCells, graphs: Graphs) -> Model:
+    def fit(
+        cls, spec: Spec, cells: FitCells, graphs: Graphs, progress: Progress | None = None
+    ) -> Model:
         """Fit the model to the cells of the controls and of ``spec.plan``, in that order.
 
         Raises
@@ -426,7 +414,7 @@ class Model(NamedTuple):
         # Shifts by the efficacy that the screen's own genes show (equation 10); exact ones, and
         # those of a table, are taken as they are, in full.
         plan, control = spec.plan, cells.control
-        used = environments.shift_environments(plan, spec.genes, control)
+        used = shift_environments(plan, spec.genes, control)
         efficacy, own = None, filled(used.shifts.shape, np.nan)
         if not spec.exact and isinstance(plan.shift, str):
             pairs = [
@@ -455,62 +443,13 @@ class Model(NamedTuple):
             )
             if not spec.exact:
                 if spec.plan.names:  # weights of predictors (equation 11)
-                    predicted = weighted(spec, cells, expected, graphs)
+                    predicted = weigh_predictors(spec, cells, expected, graphs)
                 # Joint draws of effects (equations 19 to 25), and the scales of what is predicted
                 # of perturbations without cells (equation 33).
                 graph = resampled or [posterior]
-                effects = learn_effects(spec, cells, expected, predicted, graph)
+                effects = learn_effects(spec, cells, expected, predicted, graph, progress)
                 if predicted is not None and predicted.left_out is not None:
                     scales = learn_scales(effects, predicted.left_out)
         except ValueError as error:
-            raise _adata.named(error, np.array(spec.genes), np.arange(len(spec.genes))) from error
+            raise named(error, np.array(spec.genes), np.arange(len(spec.genes))) from error
         return cls(spec, cells, expected, posterior, resampled, predicted, effects, scales)
-
-    def record(
-        self, params: dict[str, Any], *, left_out: pd.DataFrame, cells: dict[str, str] | None = None
-    ) -> FittedPosterior:
-        """Return what is stored of it, and read by :func:`nextpert._adata.posterior_from`.
-
-        ``params``, labels ``left_out`` and the fingerprint of the ``cells`` are stored with it.
-        """
-        used, pooled = self.expected.used, self.cells.pooled
-        features, n_cells = self.spec.features, pooled.n_cells[1:].tolist()
-        predictors = known = means = None
-        if self.weighted is not None:
-            found = self.weighted.weights
-            predictors = PredictorRecord(
-                list(found.names), found.weights, np.nan_to_num(found.alone, nan=1.0),
-                float(np.nan_to_num(found.error, nan=1.0)), found.residual_variance,
-                self.weighted.interactions, self.scales,
-            )  # fmt: skip
-            if features is not None:
-                known = FeaturesRecord(
-                    features.names, features.rows, features.effects, features.observed,
-                    features.precision,
-                )  # fmt: skip
-        if not self.spec.exact:
-            means = CellMeans(pooled.n[1:], pooled.mean[1:], pooled.variance_ratio[1:])
-        from_controls, from_others = pooled_sizes(pooled)
-        return FittedPosterior(
-            genes=self.spec.genes,
-            posterior=self.posterior,
-            control_mean=self.cells.control.mean,
-            n_control_cells=self.cells.control.n,
-            environments=environments.environment_table(used, self.spec.genes, n_cells).assign(
-                q_value=from_controls.q_value, q_value_from_others=from_others.q_value
-            ),
-            targets=used.targets,
-            shifts=used.shifts,
-            left_out=left_out,
-            log_evidence=self.posterior.log_evidence(),
-            params=params,
-            cells=cells,
-            means=means,
-            guide_variance=None if self.spec.exact else self.cells.guide_variance,
-            hierarchical=self.effects,
-            efficacy=self.expected.efficacy,
-            predictors=predictors,
-            screen=None if predictors is None else self.cells.screen,
-            features=known,
-            ensemble=self.resampled or None,
-        )

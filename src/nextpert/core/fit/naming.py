@@ -38,7 +38,7 @@ class Naming:
 
     Examples
     --------
-    >>> from nextpert._adata.members import Naming
+    >>> from nextpert.core.fit.naming import Naming
     >>> Naming().spelled(["MYC+FOS", "STK3", "FOS+STK3", "STK3 + FOS"], known=["FOS+MYC"])
     ['FOS+MYC', 'STK3', 'FOS+STK3', 'FOS+STK3']
     >>> Naming().members("MYC + FOS"), Naming({"MYC", "STK3"}).targets("MYC+HS2")
@@ -111,6 +111,12 @@ class Naming:
                     f"one row."
                 )
                 raise ValueError(message)
+
+
+def places(groups: Iterable[Sequence[str]], genes: Sequence[str]) -> list[list[int]]:
+    """Return the positions on a panel of the genes of each group, such as the targets of one."""
+    place = {gene: i for i, gene in enumerate(genes)}
+    return [[place[gene] for gene in group] for group in groups]
 
 
 def numbered(

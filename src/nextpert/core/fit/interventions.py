@@ -1,0 +1,121 @@
+"""Perturbations of a fit: which there are, the genes that they target, and expected shifts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core.fit.naming import places
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from nextpert.core.screen.moments import Moments
+
+    Array = NDArray[np.float64]
+
+Reasons = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Interventions:
+    """Interventions on a panel.
+
+    Parameters
+    ----------
+    names
+        Label of each.
+    targets
+        Target genes of each.
+    shifts
+        Shift of every gene, shape ``(n_interventions, n_genes)``, log-normalised expression.
+    sources
+        Where each shift comes from: ``"knockout"``, ``"activation"``, ``"table"``.
+    """
+
+    names: list[str]
+    targets: list[list[str]]
+    shifts: Array
+    sources: list[str]
+
+    def rows(self, index: Sequence[int]) -> Interventions:
+        """Return some of the interventions, in the order given."""
+        return Interventions(
+            [self.names[i] for i in index],
+            [self.targets[i] for i in index],
+            self.shifts[list(index)],
+            [self.sources[i] for i in index],
+        )
+
+    def readable(self, genes: Sequence[str]) -> list[str]:
+        """Return the shifts of the target genes as text, such as ``"-1.20, -0.33"``."""
+        place = {gene: i for i, gene in enumerate(genes)}
+        shown = []
+        for row, targets in zip(self.shifts, self.targets, strict=True):
+            values = [float(row[place[gene]]) for gene in targets]
+            shown.append(
+                ", ".join(f"{x:+.2f}" if abs(x) >= 0.1 or x == 0 else f"{x:+.2g}" for x in values)
+            )
+        return shown
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The perturbations to use and those left out, with the reason of each.
+
+    ``shift`` is what shift is expected of them: ``"knockout"``, ``"activation"``
+    or a table. ``unmeasured`` are those used of which a target is not on the panel, and why.
+    """
+
+    names: list[str]
+    targets: list[list[str]]
+    left_out: Reasons
+    shift: str | Interventions
+    hint: str = ""
+    unmeasured: Reasons = field(default_factory=list)
+
+    def rows(self, index: Sequence[int]) -> Plan:
+        """Return the plan of some of the perturbations used, in the order given."""
+        names = [self.names[j] for j in index]
+        return replace(self, names=names, targets=[self.targets[j] for j in index])
+
+
+def own_shift(kind: str, control_mean: Array) -> Array:
+    """Return the shift of every gene that is itself perturbed in full, shape ``(n_genes,)``.
+
+    A knockout takes the mean from that of the controls to nothing; an activation raises it by one
+    unit of log-normalised expression.
+    """
+    return -control_mean if kind == "knockout" else np.ones_like(control_mean)
+
+
+def in_full(
+    names: list[str],
+    targets: list[list[str]],
+    kind: str,
+    genes: Sequence[str],
+    control_mean: Array,
+) -> Interventions:
+    """Return interventions that shift the targets of each in full, and no other gene."""
+    shifts, full = np.zeros((len(names), len(genes))), own_shift(kind, control_mean)
+    for row, own in zip(shifts, places(targets, genes), strict=True):
+        if own:  # pages of zeros that nobody writes take no memory
+            row[own] = full[own]
+    return Interventions(names, targets, shifts, [kind] * len(names))
+
+
+def shift_environments(plan: Plan, genes: Sequence[str], control: Moments) -> Interventions:
+    """Return the shift of every perturbation of the plan, taken in full."""
+    if isinstance(plan.shift, str):
+        used = in_full(plan.names, plan.targets, plan.shift, genes, control.mean)
+        sources = [plan.shift if some else "not measured" for some in plan.targets]
+        return replace(used, sources=sources)
+    given = dict(zip(plan.shift.names, plan.shift.shifts, strict=True))
+    shifts = np.zeros((len(plan.names), len(genes)))
+    for row, name in zip(shifts, plan.names, strict=True):
+        row[:] = given.get(name, 0.0)
+    return Interventions(plan.names, plan.targets, shifts, ["table"] * len(plan.names))
