@@ -5,19 +5,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from importlib import resources
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nextpert._report.tables import WIDTH
-from nextpert._report.verdict import LEVELS
+from nextpert._report.verdict import LEVELS, UNKNOWN
 from nextpert.core._shown import in_one_direction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from nextpert._report.tables import Table
     from nextpert._report.verdict import Verdict
@@ -34,22 +32,21 @@ class Figure(NamedTuple):
 
 
 class Well(NamedTuple):
-    """What is in a well; ``parts`` of the name, after which a narrow well may break it."""
+    """What is in a well."""
 
     name: str
     perturbation: str
     n_cells: int
     strategy: str
     sign: str
-    parts: list[str]
 
 
 class Plate(NamedTuple):
     """A plate: its number, the names of its columns, and its rows of wells by name of the row."""
 
     number: int
-    columns: list[int]
-    rows: list[tuple[str, list[Well | None]]]
+    columns: Sequence[int]
+    rows: Sequence[tuple[str, list[Well | None]]]
 
 
 @dataclass(frozen=True)
@@ -72,16 +69,6 @@ class Section:
     folded: Sequence[tuple[str, str]] = ()
 
 
-@contextmanager
-def _plain_style() -> Iterator[None]:
-    """Draw alike whatever the user has set, and to the same bits."""
-    import matplotlib.style
-
-    known: Any = {"svg.hashsalt": "nextpert", "svg.fonttype": "path", "figure.dpi": 100}
-    with matplotlib.style.context(["default", known]):
-        yield
-
-
 def draw(plot: Callable[[], Any], alt: str, caption: str) -> Figure:
     """Return the figure that a plot makes, without a background, so that it suits any scheme.
 
@@ -89,26 +76,24 @@ def draw(plot: Callable[[], Any], alt: str, caption: str) -> Figure:
     colours, which has a third of the size of one with many.
     """
     import matplotlib.pyplot as plt
+    import matplotlib.style
     from PIL import Image
 
-    def saved(kind: str, **options: Any) -> bytes:
-        held = io.BytesIO()
-        figure.savefig(held, format=kind, transparent=True, bbox_inches="tight", **options)
-        return held.getvalue()
-
-    with _plain_style():
-        figure = plot()
-        held, kind = saved("svg", metadata={"Date": None}), "svg+xml"
-        if len(held) > _LARGE:
-            with Image.open(io.BytesIO(saved("png", dpi=120))) as image:
-                small = io.BytesIO()
-                image.quantize(128, method=Image.Quantize.FASTOCTREE).save(
-                    small, "png", optimize=True
-                )
-            held, kind = small.getvalue(), "png"
+    held, kind = io.BytesIO(), "svg+xml"
+    # Alike whatever the user has set, and to the same bits.
+    style: Any = {"svg.hashsalt": "nextpert", "svg.fonttype": "path", "figure.dpi": 100}
+    with matplotlib.style.context(["default", style]):
+        figure, options = plot(), {"transparent": True, "bbox_inches": "tight"}
+        figure.savefig(held, format="svg", metadata={"Date": None}, **options)
+        if held.tell() > _LARGE:
+            pixels, held, kind = io.BytesIO(), io.BytesIO(), "png"
+            figure.savefig(pixels, format="png", dpi=120, **options)
+            with Image.open(pixels) as image:
+                few = image.quantize(128, method=Image.Quantize.FASTOCTREE)
+            few.save(held, "png", optimize=True)
         plt.close(figure)
-    link = f"data:image/{kind};base64,{base64.b64encode(held).decode('ascii')}"
-    return Figure(link, alt, caption)
+    coded = base64.b64encode(held.getvalue()).decode("ascii")
+    return Figure(f"data:image/{kind};base64,{coded}", alt, caption)
 
 
 def render(
@@ -118,12 +103,14 @@ def render(
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
+    own = resources.files("nextpert._report") / "templates"
+    # Nothing but these two may run or be loaded.
+    style, script = ((own / name).read_text("utf-8") for name in ("style.css", "script.js"))
+    words, sign = LEVELS.get(verdict.level, LEVELS[UNKNOWN])
     environment = Environment(
         loader=PackageLoader("nextpert._report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    words, sign = LEVELS.get(verdict.level, LEVELS["not checked"])
-    style, script = _own_file("style.css"), _own_file("script.js")
     page = environment.get_template("page.html.j2").render(
         title=title,
         verdict=verdict,
@@ -132,18 +119,12 @@ def render(
         absent=absent,
         width=WIDTH,
         version=version("nextpert"),
-        # Nothing but these two may run or be loaded.
         style=Markup(style),
         script=Markup(script),
         style_hash=_hash(style),
         script_hash=_hash(script),
     )
     return in_one_direction(page)
-
-
-@cache
-def _own_file(name: str) -> str:
-    return (resources.files("nextpert._report") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

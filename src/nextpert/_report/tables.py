@@ -1,22 +1,22 @@
-"""Tables of the page: a DataFrame and its columns, which one macro of the template draws."""
+"""Tables of the page: a DataFrame and the names of its columns, which the template draws."""
 
 from __future__ import annotations
 
 import base64
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from nextpert._files import as_csv
+from nextpert.core._shown import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    import pandas as pd
-    from numpy.typing import ArrayLike
+    from collections.abc import Callable
 
 # Most rows on the page, and most characters of a file to download from it.
 MOST_ROWS = 300
@@ -28,33 +28,22 @@ NOTHING = "–"
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """Return a number in a few digits; a dash where there is none.
+    """Return a number in a few digits, whole numbers in all of them; a dash where there is none.
 
     Examples
     --------
     >>> from nextpert._report.tables import number
-    >>> number(0.5), number(123.4), number(12345.6), number(float("nan")), number(0.0)
-    ('0.500', '123', '12,346', '–', '0')
+    >>> number(0.5), number(123.4), number(12345.6), number(float("nan")), number(12.0)
+    ('0.500', '123', '12,346', '–', '12')
     """
     value = float(value)
     if math.isnan(value):
         return NOTHING
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
-    if abs(value) >= 1000:
+    if value.is_integer() or abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:#.{digits}g}".rstrip(".") if value else "0"
-
-
-def signed(value: Any) -> str:
-    """Return a change, with its sign."""
-    return f"+{number(value)}" if float(value) > 0 else number(value)
-
-
-def count(value: Any) -> str:
-    """Return a whole number with commas."""
-    value = float(value)
-    return f"{value:,.0f}" if math.isfinite(value) else number(value)
+    return f"{value:#.{digits}g}".rstrip(".")
 
 
 def share(value: Any) -> str:
@@ -87,65 +76,101 @@ def above_0(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: table[name].clip(lower=0.0) for name in names})
 
 
-def rate(value: Any) -> str:
-    """Return a small probability.
-
-    Examples
-    --------
-    >>> from nextpert._report.tables import rate
-    >>> rate(1e-9), rate(0.0421)
-    ('below 0.001', '0.042')
-    """
-    return "below 0.001" if float(value) < 0.001 else number(value, 2)
+def _rate(value: float) -> str:
+    return "below 0.001" if value < 0.001 else number(value, 2)
 
 
-def two_digits(value: Any) -> str:
-    """Return a number in two digits, as of a standard error."""
-    return number(value, 2)
+def _signed(value: float) -> str:
+    return f"+{number(value)}" if value > 0 else number(value)
+
+
+# Headings of columns whose names do not say what they are.
+_HEADINGS = {
+    "n_cells": "Cells",
+    "n_cells_seen": "Cells so far",
+    "n_perturbed_cells": "Perturbed cells",
+    "n_guides": "Guides",
+    "relative_distance": "Relative to control",
+    "difference": "Minus control",
+    "mean": "Effect",
+    "lfsr": "False sign rate",
+    "direct": "Direct part",
+    "raw_mean": "Difference of means",
+    "other": "Does the same as",
+    "correlation": "Correlation of effects",
+    "n_significant": "Significant effects",
+    "frequency": "In bootstrap graphs",
+    "probability_best": "P(nearest)",
+    "probability_better": "P(nearer than control)",
+    "probability_nearer_than_members": "P(nearer than members)",
+    "probability_nearer_than_measured": "P(nearer than measured)",
+    "chosen": "First choice",
+    "cells_needed": "Cells to estimate its distance",
+    "cells_to_distinguish": "Cells to distinguish it from the nearest",
+    "plates": "Rounds to the best",
+    "plates_sem": "± standard error",
+    "standard_error": "± standard error",
+    "share_good_last": "Found in the end",
+    "relative_last": "Distance in the end",
+    "version": "nextpert",
+}
+# Columns that are shown otherwise than as a number or a text.
+_SHOWN: dict[str, Callable[[Any], str]] = {
+    "lfsr": _rate,
+    "change": _signed,
+    **dict.fromkeys(("plates", "plates_sem", "standard_error"), lambda x: number(x, 2)),
+    **dict.fromkeys(
+        ("relative_distance", "share", "frequency", "share_good_last", "relative_last"), share
+    ),
+}
+# Columns that are drawn with their intervals, where the table has these.
+_ENDS = {
+    "distance": ("low", "high"),
+    "difference": ("difference_low", "difference_high"),
+    "mean": ("lower", "upper"),
+    "predicted_distance": ("predicted_low", "predicted_high"),
+}
+_LONG = {"why", "meaning", "perturbations", "genes", "options"}  # sentences
+_HEADS = ("perturbation", "quantity", "strategy")  # name their row; in other tables the first does
 
 
 class Scale(NamedTuple):
-    """The scale of intervals in a table: its ends, and a value to mark in every row (or NaN)."""
+    """The scale of intervals in a table, in pixels: its ends, and where a value is marked."""
 
     low: float
     high: float
     is_log: bool
-    reference: float
+    mark: float | None = None
 
     def place(self, value: float) -> float:
-        """Return how far from the left a value lies, in pixels, within the drawing."""
+        """Return how far from the left a value lies, within the drawing."""
         ends = [self.low, self.high, max(value, self.low) if self.is_log else value]
         low, high, at = np.log(ends) if self.is_log else ends
-        part = (at - low) / (high - low)
-        return round(_EDGE + (WIDTH - 2 * _EDGE) * min(max(float(part), 0.0), 1.0), 1)
-
-    @property
-    def mark(self) -> float | None:
-        """Where the reference lies."""
-        return self.place(self.reference) if math.isfinite(self.reference) else None
+        part = min(max(float((at - low) / (high - low)), 0.0), 1.0)
+        return round(_EDGE + (WIDTH - 2 * _EDGE) * part, 1)
 
 
-def scale_of(values: ArrayLike, low: ArrayLike, high: ArrayLike, reference: float) -> Scale:
-    """Return the scale that covers all intervals; logarithmic if values differ by orders.
+def scale_of(intervals: pd.DataFrame, reference: float) -> Scale:
+    """Return the scale that covers values and their ends; logarithmic over orders of magnitude.
 
     Examples
     --------
+    >>> import pandas as pd
     >>> from nextpert._report.tables import scale_of
-    >>> scale_of([1.0, 3.0], [0.0, 2.0], [2.0, 4.0], 2.0)
-    Scale(low=0.0, high=4.0, is_log=False, reference=2.0)
-    >>> scale_of([0.01, 3.0], [0.0, 2.0], [0.1, 4.0], 2.0).is_log
+    >>> scale_of(pd.DataFrame({"at": [1.0, 3.0], "low": [0.0, 2.0], "high": [2.0, 4.0]}), 2.0)
+    Scale(low=0.0, high=4.0, is_log=False, mark=70.0)
+    >>> scale_of(pd.DataFrame({"at": [0.01, 3.0], "low": [0.0, 2.0]}), 2.0).is_log
     True
     """
-    at, down, up = (np.asarray(x, dtype=np.float64) for x in (values, low, high))
-    at = at[np.isfinite(at)]
-    shown = np.append(at, reference) if math.isfinite(reference) else at
-    if not len(shown):
-        return Scale(0.0, 1.0, False, math.nan)
-    is_log = bool(shown.min() > 0 and shown.max() > _WIDE * shown.min())
-    every = np.concatenate([shown, down[np.isfinite(down)], up[np.isfinite(up)]])
-    least = 0.5 * float(shown.min()) if is_log else float(every.min())
-    most = float(every.max())
-    return Scale(least, most if most > least else least + 1.0, is_log, float(reference))
+    numbers = [np.append(values, reference) for values in intervals.to_numpy(float).T]
+    at, every = (x[np.isfinite(x)] for x in (numbers[0], np.concatenate(numbers)))
+    if not len(at):
+        return Scale(0.0, 1.0, False)
+    is_log = bool(at.min() > 0 and at.max() > _WIDE * at.min())
+    low = 0.5 * float(at.min()) if is_log else float(every.min())
+    high = float(every.max())
+    scale = Scale(low, high if high > low else low + 1.0, is_log)
+    return scale._replace(mark=scale.place(reference)) if math.isfinite(reference) else scale
 
 
 class Cell(NamedTuple):
@@ -153,123 +178,128 @@ class Cell(NamedTuple):
 
     text: str
     value: str = ""
-    dot: tuple[float, float, float] | None = None
+    dot: tuple[float, ...] | None = None
 
 
-class Column(NamedTuple):
-    """A column: its heading, the column of the DataFrame, and how values are shown.
+@dataclass
+class Column:
+    """A column: its heading, kinds for the style sheet, and how it is drawn.
 
-    ``show`` makes text of a number; without it the value is text. ``name`` holds three columns,
-    value and ends of an interval, where that is to be drawn. ``is_head`` says that a column names
-    its row, ``is_long`` that it holds sentences, ``on_paper`` that it is printed. ``reference`` is
-    marked in what is drawn.
+    ``show`` makes text of its numbers (``None`` for text); ``ends`` are the columns of its
+    interval, which is drawn on ``scale``.
     """
 
+    name: str
     head: str
-    name: str | tuple[str, str, str]
-    show: Callable[[Any], str] | None = None
-    is_head: bool = False
-    is_long: bool = False
-    reference: float = float("nan")
-    on_paper: bool = True
+    classes: str
+    is_head: bool
+    show: Callable[[Any], str] | None
+    ends: tuple[str, str] | None
+    scale: Scale | None
 
-    @property
-    def is_number(self) -> bool:
-        """Whether it is sorted by number."""
-        return isinstance(self.name, tuple) or self.show is not None
-
-    @property
-    def classes(self) -> str:
-        """What it is, for the style sheet."""
-        is_interval = isinstance(self.name, tuple)
-        kinds = {
-            "interval": is_interval,
-            "number": self.is_number and not is_interval,
-            "long": self.is_long,
-            "on-screen": not self.on_paper,
-        }
-        return " ".join(name for name, is_so in kinds.items() if is_so)
-
-    def cell(self, row: dict[Any, Any], scale: Scale | None) -> Cell:
+    def cell(self, row: dict[Any, Any]) -> Cell:
         """Return the cell of a row."""
-        if scale is None or not isinstance(self.name, tuple):
-            value = row[self.name]
-            if self.show is None:
-                return Cell(str(value))
-            return Cell(self.show(value), _sorted_by(float(value)))
-        at, low, high = (float(row[part]) for part in self.name)
-        if not math.isfinite(at):
-            return Cell(NOTHING if math.isnan(at) else number(at), _sorted_by(at))
-        ends = [x if math.isfinite(x) else at for x in (low, high)]
-        text = f"{number(at)} ({number(low, 2)} to {number(high, 2)})"
-        dot = scale.place(at), scale.place(ends[0]), scale.place(ends[1])
-        return Cell(text, _sorted_by(at), dot)
-
-
-def _sorted_by(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.6g}"
+        if self.show is None:
+            return Cell(str(row[self.name]))
+        value = float(row[self.name])
+        order = "" if math.isnan(value) else f"{value:.6g}"
+        if self.ends is None or self.scale is None or not math.isfinite(value):
+            return Cell(self.show(value), order)
+        low, high = (float(row[end]) for end in self.ends)
+        text = f"{number(value)} ({number(low, 2)} to {number(high, 2)})"
+        ends = [x if math.isfinite(x) else value for x in (low, high)]
+        return Cell(text, order, tuple(map(self.scale.place, (value, *ends))))
 
 
 @dataclass
 class Table:
-    """A DataFrame as the template draws it, row by row.
+    """A DataFrame as the template draws it, row by row; columns without a value are left out.
 
     Parameters
     ----------
-    name
-        Its identifier, and the name of its file.
-    caption
-        What it shows.
-    frame, columns
-        The data, and what of them is shown.
+    name, caption
+        Its identifier, which names its file too, and what it shows.
+    frame, names
+        The data, and the columns that are shown.
+    headings, marks
+        Headings of some columns that differ from the usual ones, and values to mark in intervals.
     most, n_all
         Most rows on the page, and number of rows there are, if ``frame`` holds the first alone.
     download, n_file
         What its file holds (``None`` for no file), and the rows that there are of that.
-    in_print, kept
-        Most rows on paper, and a row that is printed in any case, with the one before it.
+    in_print, kept, on_screen
+        Most rows on paper, a row that is printed in any case, and columns that are not printed.
     """
 
     name: str
     caption: str
     frame: pd.DataFrame
-    columns: Sequence[Column]
+    names: Sequence[str]
+    headings: Mapping[str, str] = field(default_factory=dict)
+    marks: Mapping[str, float] = field(default_factory=dict)
     most: int = MOST_ROWS
     n_all: int = -1
     download: pd.DataFrame | None = None
     n_file: int = -1
     in_print: int = 10
     kept: int = -1
+    on_screen: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.n_all = len(self.frame) if self.n_all < 0 else self.n_all
-        whole = 0 if self.download is None else len(self.download)
-        self.n_file = whole if self.n_file < 0 else self.n_file
-        shown = self.frame.head(self.most)
-        self.scales = {}
-        for i, column in enumerate(self.columns):
-            if isinstance(column.name, tuple):
-                value, low, high = (shown[part] for part in column.name)
-                self.scales[i] = scale_of(value, low, high, column.reference)
+        if self.n_file < 0 and self.download is not None:
+            self.n_file = len(self.download)
+
+    @cached_property
+    def columns(self) -> list[Column]:
+        """Its columns that have a value."""
+        names = [
+            name
+            for name in self.names
+            if name in self.frame
+            and not (len(self.frame) and self.frame[name].isin([np.nan, None, ""]).all())
+        ]
+        head = next((name for name in _HEADS if name in names), names[0])
+        return [self._column(name, is_head=name == head) for name in names]
+
+    def _column(self, name: str, *, is_head: bool) -> Column:
+        kind = self.frame[name].dtype
+        is_number = pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind)
+        usual = percent if name.startswith("probability") else number
+        show = _SHOWN.get(name, usual) if is_number else None
+        ends = _ENDS.get(name)
+        scale = None
+        if ends is None or not set(ends) <= set(self.frame):
+            ends = None
+        else:
+            shown = self.frame[[name, *ends]].head(self.most)
+            scale = scale_of(shown, self.marks.get(name, math.nan))
+        kinds = {
+            "interval": ends is not None,
+            "number": is_number and ends is None,
+            "long": name in _LONG,
+            "on-screen": name in self.on_screen,
+        }
+        classes = " ".join(kind for kind, is_so in kinds.items() if is_so)
+        usual_head = _HEADINGS.get(name) or name.replace("_", " ").capitalize()
+        head = self.headings.get(name, usual_head)
+        return Column(name, head, classes, is_head, show, ends, scale)
 
     @cached_property
     def rows(self) -> list[list[Cell]]:
         """Its cells, row by row."""
-        return [
-            [column.cell(row, self.scales.get(i)) for i, column in enumerate(self.columns)]
-            for row in self.frame.head(self.most).to_dict("records")
-        ]
+        shown = self.frame.head(self.most).to_dict("records")
+        return [[column.cell(row) for column in self.columns] for row in shown]
 
     @cached_property
     def csv(self) -> tuple[str, int]:
         """Its file as a link that holds it (empty for none), and its rows: the first of many."""
         if self.download is None:
             return "", 0
-        n = min(len(self.download), _MOST_CSV // 10)  # no row is shorter
-        while True:
-            text = as_csv(self.download.head(n), float_format="%.6g", lineterminator="\r\n")
-            if len(text) <= _MOST_CSV or n <= 1:
-                break
-            n = max(1, min(n - 1, int(0.95 * n * _MOST_CSV / len(text))))
+        end = "\r\n"
+        few = self.download.head(_MOST_CSV // 10)  # no row is shorter
+        text = as_csv(few, float_format="%.6g", lineterminator=end)
+        if len(text) > _MOST_CSV:  # whole rows
+            text = text[: text.rfind(end, 0, _MOST_CSV) + len(end)]
         coded = base64.b64encode(text.encode("utf-8")).decode("ascii")
-        return f"data:text/csv;charset=utf-8;base64,{coded}", n
+        return f"data:text/csv;charset=utf-8;base64,{coded}", text.count(end) - 1
