@@ -90,16 +90,14 @@ def diagnosis_section(adata: AnnData, results: Results, keys: Keys) -> Section |
     figures = []
     if np.isfinite(width):
         figure = draw(
-            lambda: pl.diagnose(
-                adata, key=keys["diagnosis"], panel="negative controls", show=False,
-                return_fig=True,
-            ),
+            pl.diagnose, adata,
             f"Quantiles of the z-scores of negative controls against those of a standard normal "
             f"distribution; the width of the null is {width:.2f}.",
             "Control cells in the place of perturbations: on the dashed diagonal, standard errors "
             "are right; points on a steeper line mean that they are too small.",
+            key=keys["diagnosis"], panel="negative controls",
         )  # fmt: skip
-        figures.append(figure)
+        figures = [figure]
     return Section("diagnostics", "Diagnostics", words, figures=figures, tables=[first, second])
 
 
@@ -152,9 +150,9 @@ def _versions() -> str:
     """Return nextpert, what it requires, Python and system, as Markdown that an issue can quote."""
     needed = [line for line in requires("nextpert") or [] if "extra ==" not in line]
     names = ["nextpert", *sorted(re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in needed)]
-    rows = [("Package", "Version"), ("----", "----"), *((name, version(name)) for name in names)]
-    rows += [("Python", platform.python_version()), ("System", platform.platform())]
-    return "\n".join(f"| {name} | {value} |" for name, value in rows)
+    rows = {"Package": "Version", "----": "----"} | {name: version(name) for name in names}
+    rows |= {"Python": platform.python_version(), "System": platform.platform()}
+    return "\n".join(f"| {name} | {value} |" for name, value in rows.items())
 
 
 def _plain(value: Any) -> str:

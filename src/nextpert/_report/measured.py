@@ -77,13 +77,11 @@ def effects_section(adata: AnnData, results: Results, keys: Keys) -> Section | N
     if len(every):
         first = every.head().itertuples()
         largest = ", ".join(f"{x.perturbation} on {x.gene} {x.mean:+.2g}" for x in first)
-        key = keys["perturbation_effects"]
-        figure = draw(
-            lambda: pl.perturbation_effects(adata, key=key, show=False, return_fig=True),
-            f"Map of the strongest effects. The largest: {largest}.",
-            "The strongest effects, ordered by clustering.",
-        )
-        figures.append(figure)
+        alt = f"Map of the strongest effects. The largest: {largest}."
+        about = "The strongest effects, ordered by clustering."
+        figures = [
+            draw(pl.perturbation_effects, adata, alt, about, key=keys["perturbation_effects"])
+        ]
     caption = (
         f"Effects of significant direction, the strongest first, with "
         f"{100 * float(stored['params']['level']):g}% intervals (log-normalised expression); the "
@@ -112,8 +110,9 @@ def _coverage(results: Results) -> str:
     if not sizes:
         return ""
     return (
-        " Effects learned from one half of this screen and tested on the other: 90% intervals cover, "
-        f"by the distance of the estimate from 0 in standard deviations, {list_names(sizes)}."
+        f" Effects learned from one half of this screen and tested on the other: 90% intervals "
+        f"cover, by the distance of the estimate from 0 in standard deviations, "
+        f"{list_names(sizes)}."
     )
 
 
@@ -156,7 +155,7 @@ def _by_perturbation(stored: Mapping[str, Any], is_significant: NDArray[np.bool_
     caption = (
         "Perturbations: genes with an effect of significant direction, and the largest of them"
     )
-    return Table("perturbations", caption, frame, list(frame), download=frame, in_print=7)
+    return Table("perturbations", caption, frame, [*map(str, frame)], download=frame, in_print=7)
 
 
 def programs_section(adata: AnnData, results: Results, keys: Keys) -> Section | None:
@@ -193,17 +192,16 @@ def programs_section(adata: AnnData, results: Results, keys: Keys) -> Section | 
         )
         every = genes.merge(shares[["program", "share"]], on="program")
         tables.append(
-            Table("programs", caption, shown, list(shown), headings, download=every, in_print=3)
-        )
-        key, first = keys["perturbation_effects"], shown.iloc[0]
-        figures.append(
-            draw(
-                lambda: pl.programs(adata, key=key, show=False, return_fig=True),
-                "Scores of perturbations and effects on genes, program by program. "
-                f"The largest: {first['perturbations']}; {first['genes']}.",
-                "Scores of perturbations on each program, and its genes, with 90% intervals.",
+            Table(
+                "programs", caption, shown, [*map(str, shown)], headings, download=every, in_print=3
             )
         )
+        alt = (
+            f"Scores of perturbations and effects on genes, program by program. The largest: "
+            f"{shown['perturbations'].iloc[0]}; {shown['genes'].iloc[0]}."
+        )
+        about = "Scores of perturbations on each program, and its genes, with 90% intervals."
+        figures = [draw(pl.programs, adata, alt, about, key=keys["perturbation_effects"])]
     words += _alike_in_words(stored["alike"])
     if len(alike := stored["alike"]):
         caption = (
@@ -264,17 +262,14 @@ def graph_section(adata: AnnData, results: Results, keys: Keys) -> Section | Non
     if "edges" in results["dag"]:
         table = table.merge(results["dag"]["edges"], how="left", on=["parent", "child"])
     headings = {"parent": "Cause", "child": "Effect"}
+    about = "Genes in topological order: causes left, effects right."
     if caveat:
         headings = {"parent": "Gene", "child": "Associated gene"}
+        about = "Associations; which of two genes acts on the other is not known."
     names = ["parent", "child", "weight", *([] if caveat else ["oriented_by"]), "frequency"]
     figure = draw(
-        lambda: pl.dag(
-            adata, key=key, posterior_key=posterior, directed=not caveat, show=False,
-            return_fig=True,
-        ),
-        f"Edge diagram of the {edges} between genes: {words[0]} The table lists them.",
-        "Associations; which of two genes acts on the other is not known." if caveat
-        else "Genes in topological order: causes left, effects right.",
+        pl.dag, adata, f"Edge diagram of the {edges} between genes: {words[0]} See the table.",
+        about, key=key, posterior_key=posterior, directed=not caveat,
     )  # fmt: skip
     shown = Table("edges", caption, table, names, headings, download=table, in_print=0)
     return Section("graph", title, words, figures=[figure], tables=[shown])
@@ -313,13 +308,11 @@ def densities_section(adata: AnnData, results: Results, keys: Keys) -> Section |
             first += results[name][part]["perturbation"].astype(str).tolist()
     groups = [name for name in dict.fromkeys([*first, *every]) if name in every][:MOST_PANELS]
     which = f"{len(groups)} of {len(every)} groups" if len(groups) < len(every) else "all groups"
-    figure = draw(
-        lambda: pl.cpca_density(
-            adata, groups=groups, key=key, ncols=3, show=False, return_fig=True
-        ),
+    alt = (
         f"Densities of cells in two contrastive components, one panel per perturbation, with "
-        f"those of control cells: {list_names(groups)}.",
-        "Grey areas: control cells. Blue lines: perturbed cells.",
+        f"those of control cells: {list_names(groups)}."
     )
+    about = "Grey areas: control cells. Blue lines: perturbed cells."
+    figure = draw(pl.cpca_density, adata, alt, about, groups=groups, key=key, ncols=3)
     words = [f"Densities of cells in two contrastive components, {which}: {list_names(groups)}."]
     return Section("densities", "Densities", words, figures=[figure])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +16,9 @@ from nextpert._report.verdict import LEVELS, UNKNOWN
 from nextpert.core._shown import in_one_direction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from anndata import AnnData
 
     from nextpert._report.tables import Table
     from nextpert._report.verdict import Verdict
@@ -31,30 +34,21 @@ class Figure(NamedTuple):
     caption: str
 
 
-class Well(NamedTuple):
-    """What is in a well."""
-
-    name: str
-    perturbation: str
-    n_cells: int
-    strategy: str
-    sign: str
-
-
 class Plate(NamedTuple):
-    """A plate: its number, the names of its columns, and its rows of wells by name of the row."""
+    """A plate: its number, the names of its rows and columns, and rows of the plan by well."""
 
     number: int
+    rows: str
     columns: Sequence[int]
-    rows: Sequence[tuple[str, list[Well | None]]]
+    wells: Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Section:
     """A section, from top to bottom: words, steps, text letter by letter, plates, figures, tables.
 
-    ``legend`` has strategy, sign and words of all strategies on the maps of ``plates``; ``folded``
-    has titles and texts that a reader opens.
+    ``legend`` has sign and words of all strategies on the maps of ``plates``; ``folded`` has titles
+    and texts that a reader opens.
     """
 
     name: str
@@ -63,14 +57,16 @@ class Section:
     steps: Sequence[str] = ()
     code: str = ""
     plates: Sequence[Plate] = ()
-    legend: Sequence[tuple[str, str, str]] = ()
+    legend: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
     folded: Sequence[tuple[str, str]] = ()
 
 
-def draw(plot: Callable[[], Any], alt: str, caption: str) -> Figure:
-    """Return the figure that a plot makes, without a background, so that it suits any scheme.
+def draw(
+    plot: Callable[..., Any], adata: AnnData, alt: str, caption: str, **options: Any
+) -> Figure:
+    """Return the figure of a function of :mod:`nextpert.pl`, without a background, for any scheme.
 
     It is a vector graphic, unless that would make the page large; then it is a PNG with few
     colours, which has a third of the size of one with many.
@@ -83,11 +79,12 @@ def draw(plot: Callable[[], Any], alt: str, caption: str) -> Figure:
     # Alike whatever the user has set, and to the same bits.
     style: Any = {"svg.hashsalt": "nextpert", "svg.fonttype": "path", "figure.dpi": 100}
     with matplotlib.style.context(["default", style]):
-        figure, options = plot(), {"transparent": True, "bbox_inches": "tight"}
-        figure.savefig(held, format="svg", metadata={"Date": None}, **options)
+        figure = plot(adata, show=False, return_fig=True, **options)
+        save = partial(figure.savefig, transparent=True, bbox_inches="tight")
+        save(held, format="svg", metadata={"Date": None})
         if held.tell() > _LARGE:
             pixels, held, kind = io.BytesIO(), io.BytesIO(), "png"
-            figure.savefig(pixels, format="png", dpi=120, **options)
+            save(pixels, format="png", dpi=120)
             with Image.open(pixels) as image:
                 few = image.quantize(128, method=Image.Quantize.FASTOCTREE)
             few.save(held, "png", optimize=True)

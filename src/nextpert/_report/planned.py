@@ -10,7 +10,7 @@ import pandas as pd
 from nextpert import core
 from nextpert._adata import list_names
 from nextpert._adata.target import DISTANCES
-from nextpert._report.page import Plate, Section, Well
+from nextpert._report.page import Plate, Section
 from nextpert._report.tables import Table, number, share
 from nextpert._report.verdict import advice_of, chosen_of, contains_best, orders_plan
 from nextpert.core.design.stopping import MEASURE, ORDER
@@ -49,8 +49,8 @@ _OF_COMBINATIONS = (
 
 def target_section(results: Results) -> Section | None:
     """Describe the target, gene by gene if means are known."""
-    titles = {"plan": "plan", "design": "ranking", "plan_cells": "number of cells"}
-    every = {x: results[x]["params"] for x in titles if x in results}
+    names = ("plan", "design", "plan_cells")
+    every = {x: results[x]["params"] for x in names if x in results}
     every = {x: params for x, params in every.items() if "target" in params}
     if not every:
         return None
@@ -65,11 +65,6 @@ def target_section(results: Results) -> Section | None:
         )
     if any(int(x.get("target_is_candidate", 0)) for x in every.values()):
         words.append("The perturbation that defines this state was allowed as a candidate.")
-    words += [
-        f"The {titles[name]} has another target: {other['target']}."
-        for name, other in every.items()
-        if str(other["target"]) != str(params["target"])
-    ]
     stored, fit = results[first], results.get("dag_blr", {})
     genes = list(map(str, stored.get("genes", [])))
     if "target_mean" not in stored or genes != list(map(str, fit.get("genes", []))):
@@ -84,7 +79,7 @@ def target_section(results: Results) -> Section | None:
         "largest change first"
     )
     shown = Table(
-        "target-means", caption, table[table["change"] != 0], list(table),
+        "target-means", caption, table[table["change"] != 0], [*map(str, table)],
         {"control": "Control cells"}, most=8, download=table, in_print=4,
     )  # fmt: skip
     return Section("target", "Target", words, tables=[shown])
@@ -101,7 +96,7 @@ def steps_section(results: Results) -> Section | None:
     if is_ordered:
         summary, chosen = results["plan"]["summary"], chosen_of(results["plan"])
         steps += [
-            _orders(results),
+            _orders(results["plan"]["constructs"]),
             f"Profile {number(summary['n_cells'])} cells: {_range(chosen['n_cells'])} of each "
             f"perturbation and {number(summary['n_controls'])} controls, counted after guides are "
             f"assigned and cells are filtered.",
@@ -120,9 +115,9 @@ def steps_section(results: Results) -> Section | None:
     return Section("steps", "Next steps", steps=steps) if steps else None
 
 
-def _orders(results: Results) -> str:
+def _orders(constructs: pd.DataFrame) -> str:
     """Return what to order: a sentence per status and kind of constructs."""
-    constructs = results["plan"]["constructs"].astype({"status": str, "kind": str})
+    constructs = constructs.astype({"status": str, "kind": str})
     orders = []
     for status, doing, source in _STATUS:
         mine = constructs[(constructs["status"] == status) & (constructs["kind"] != "control")]
@@ -137,30 +132,9 @@ def _orders(results: Results) -> str:
             orders.append(
                 f"{doing} {_several(len(rows), noun)}{parts}{n} {', '.join(n_of_each.index)}."
             )
-    if further := _further_guides(results):
-        return " ".join([further, *orders])
     text = " ".join(orders)
     is_reuse = all(order.startswith("Reuse") for order in orders)
     return f"Order no guides: {text[:1].lower()}{text[1:]}" if is_reuse else text
-
-
-def _further_guides(results: Results) -> str:
-    """Return how many more guides distinguish the two nearest, if no number of cells does."""
-    stored, chosen = results.get("plan_cells", {}), chosen_of(results["plan"])
-    table = stored.get("distances", [])
-    if len(table) < 2:
-        return ""
-    n, needed = int(stored["noise"]["n_guides"]), float(table["guides_to_distinguish"].iloc[0])
-    pair = table["perturbation"].astype(str).tolist()[:2]
-    is_asked = set(pair) <= set(chosen.loc[chosen["n_cells_seen"] > 0, "perturbation"].astype(str))
-    cells_suffice = np.isfinite(float(table["cells_to_distinguish"].iloc[0]))
-    if not is_asked or cells_suffice or not n < needed < np.inf:
-        return ""
-    return (
-        f"Order {_several(int(needed) - n, 'further guide')} for each of {' and '.join(pair)}: "
-        f"with {_several(n, 'guide')}, no number of cells distinguishes them; "
-        f"{_several(int(needed), 'guide')} suffice."
-    )
 
 
 def _several(n: int, noun: str) -> str:
@@ -217,7 +191,7 @@ def plan_section(results: Results) -> Section | None:
              "target_genes", "n_cells"]  # fmt: skip
     constructs = Table("constructs", caption, made, names, download=plan["constructs"], in_print=14)
     plates = plates_of(table, int(params["plate_format"])) if "well" in table else []
-    legend = [(name, *STRATEGIES[name]) for name in STRATEGIES if plates and name in used]
+    legend = {name: STRATEGIES[name] for name in STRATEGIES if plates and name in used}
     return Section(
         "plan", "Next round", words, plates=plates, legend=legend, tables=[shown, constructs]
     )
@@ -232,24 +206,16 @@ def plates_of(table: pd.DataFrame, plate_format: int) -> list[Plate]:
     >>> from nextpert._report.planned import plates_of
     >>> row = {"well": "2-B1", "perturbation": "MYC", "n_cells": 9, "strategy": "exploit"}
     >>> plate = plates_of(pd.DataFrame([row]), 8)[0]
-    >>> plate.number, plate.rows[1][0], plate.rows[1][1][0].perturbation
-    (2, 'B', 'MYC')
+    >>> plate.number, plate.rows, plate.wells["B1"]["perturbation"]
+    (2, 'ABCDEFGH', 'MYC')
     """
     n_rows, n_columns = SHAPES[plate_format]
-    columns, letters = range(1, n_columns + 1), "ABCDEFGHIJKLMNOP"[:n_rows]
-    plates: dict[int, dict[str, Well]] = {}
+    plates: dict[int, dict[str, Any]] = {}
     for row in table.to_dict("records"):
         plate, _, place = str(row["well"]).rpartition("-")
-        strategy = str(row["strategy"])
-        well = Well(
-            str(row["well"]), str(row["perturbation"]), int(row["n_cells"]), strategy,
-            STRATEGIES.get(strategy, ("", ""))[0],
-        )  # fmt: skip
-        plates.setdefault(int(plate or 1), {})[place] = well
-    return [
-        Plate(plate, columns, [(x, [wells.get(f"{x}{c}") for c in columns]) for x in letters])
-        for plate, wells in sorted(plates.items())
-    ]
+        plates.setdefault(int(plate or 1), {})[place] = row
+    shape = "ABCDEFGHIJKLMNOP"[:n_rows], range(1, n_columns + 1)
+    return [Plate(plate, *shape, wells) for plate, wells in sorted(plates.items())]
 
 
 def ranking_section(results: Results) -> Section | None:

@@ -235,7 +235,7 @@ class Table:
     caption: str
     frame: pd.DataFrame
     names: Sequence[str]
-    headings: Mapping[str, str] = field(default_factory=dict)
+    headings: dict[str, str] = field(default_factory=dict)
     marks: Mapping[str, float] = field(default_factory=dict)
     most: int = MOST_ROWS
     n_all: int = -1
@@ -263,26 +263,18 @@ class Table:
         return [self._column(name, is_head=name == head) for name in names]
 
     def _column(self, name: str, *, is_head: bool) -> Column:
-        kind = self.frame[name].dtype
-        is_number = pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind)
+        is_number = self.frame[name].dtype.kind in "iuf"
         usual = percent if name.startswith("probability") else number
         show = _SHOWN.get(name, usual) if is_number else None
-        ends = _ENDS.get(name)
-        scale = None
-        if ends is None or not set(ends) <= set(self.frame):
+        ends, scale = _ENDS.get(name), None
+        if ends and not set(ends) <= set(self.frame):
             ends = None
-        else:
+        if ends:
             shown = self.frame[[name, *ends]].head(self.most)
             scale = scale_of(shown, self.marks.get(name, math.nan))
-        kinds = {
-            "interval": ends is not None,
-            "number": is_number and ends is None,
-            "long": name in _LONG,
-            "on-screen": name in self.on_screen,
-        }
-        classes = " ".join(kind for kind, is_so in kinds.items() if is_so)
-        usual_head = _HEADINGS.get(name) or name.replace("_", " ").capitalize()
-        head = self.headings.get(name, usual_head)
+        kind = "interval" if ends else "number" if is_number else "long" if name in _LONG else ""
+        classes = f"{kind} on-screen".strip() if name in self.on_screen else kind
+        head = (_HEADINGS | self.headings).get(name, name.replace("_", " ").capitalize())
         return Column(name, head, classes, is_head, show, ends, scale)
 
     @cached_property
