@@ -54,19 +54,8 @@ class Standing(NamedTuple):
 
 def set_up(cells: ad.AnnData, roles: Roles, options: Mapping[str, Mapping[str, Any]]) -> None:
     """Learn the graph and fit the posterior."""
-    pp.setup_screen(
-        cells,
-        perturbation_key=roles.perturbation_key,
-        control=roles.control,
-        guide_key=roles.guide_key,
-        batch_key=list(roles.batch_key) or None,
-        condition_key=roles.condition_key,
-        covariates=list(roles.covariates) or None,
-        layer=roles.layer,
-        separator=roles.separator,
-        gene_symbols=roles.gene_symbols,
-        check_scale=bool(roles.values.get("checked", True)),
-    )
+    declared: Any = {name: value or None for name, value in vars(roles).items() if name != "values"}
+    pp.setup_screen(cells, **declared, check_scale=bool(roles.values.get("checked", True)))
     tl.learn_dag(cells, **options["learn"])
     tl.fit_dag_blr(cells, **options["fit"])
 
