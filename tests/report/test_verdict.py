@@ -119,7 +119,7 @@ def test_results_of_other_cells_are_named(found):
     assert note.endswith("run again: the ranking.")
     found["dag_blr"]["digest"] = "x"
     (note,) = (note for note in verdict_of(found).notes if "other cells" in note)
-    every = "the next round, the ranking, the effects, the diagnostics, the number of cells"
+    every = "the next round, the ranking, the effects, the number of cells, the diagnostics"
     assert note.endswith(f"run again: {every}.")
 
 

@@ -128,10 +128,10 @@ def made_section(adata: AnnData, results: Results, keys: Keys, command: str | No
         options = "; ".join(f"{key} = {_plain(params[key])}" for key in sorted(params))
         made_by = str(results[name].get("version", NOTHING))
         rows.append((SOURCES[name].function, f'uns["{keys[name]}"]', made_by, seed, options))
-    names = ["function", "stored_in", "version", "seed", "options"]
+    names = ["function", "stored_in", "nextpert", "seed", "options"]
     caption = "Every result on this page: version, seed and options, as stored with it"
     frame = pd.DataFrame(rows, columns=names)
-    tables.append(Table("options", caption, frame, names, in_print=0))
+    tables.append(Table("options", caption, frame, names, {"nextpert": "nextpert"}, in_print=0))
     seeds = {function: seed for function, _, _, seed, _ in rows if seed != NOTHING}
     if len(set(seeds.values())) == 1:
         words.append(f"Seed of all random numbers: {next(iter(seeds.values()))}.")

@@ -73,12 +73,13 @@ def effects_section(adata: AnnData, results: Results, keys: Keys) -> Section | N
     )
     words += f" The {MOST_ROWS} strongest are listed." * (n > MOST_ROWS) + _coverage(results)
     every = _largest(stored, np.ones_like(is_significant), _MOST_IN_FILE)
-    figures = []
+    figures, tables = [], []
     if len(every):
         first = every.head().itertuples()
         largest = ", ".join(f"{x.perturbation} on {x.gene} {x.mean:+.2g}" for x in first)
         alt = f"Map of the strongest effects. The largest: {largest}."
         about = "The strongest effects, ordered by clustering."
+        tables = [_by_perturbation(stored, is_significant)]
         figures = [
             draw(pl.perturbation_effects, adata, alt, about, key=keys["perturbation_effects"])
         ]
@@ -92,7 +93,7 @@ def effects_section(adata: AnnData, results: Results, keys: Keys) -> Section | N
         ["perturbation", "gene", "mean", "lfsr", "direct", "raw_mean", "n_cells"],
         marks={"mean": 0.0}, n_all=n, download=every, n_file=is_significant.size, in_print=0,
     )  # fmt: skip
-    tables = [_by_perturbation(stored, is_significant), strongest]
+    tables.append(strongest)
     return Section("effects", "Effects", [words], figures=figures, tables=tables)
 
 
@@ -133,25 +134,23 @@ def _largest(stored: Mapping[str, Any], among: NDArray[np.bool_], most: int) -> 
 
 def _by_perturbation(stored: Mapping[str, Any], is_significant: NDArray[np.bool_]) -> Table:
     """Return how many effects a perturbation has, and the largest of them in either direction."""
-    mean = np.where(is_significant, stored["mean"], 0.0)
-    genes = np.asarray(stored["genes"]).astype(str)
+    names, genes = (np.asarray(stored[x]).astype(str) for x in ("perturbations", "genes"))
+    mean = pd.DataFrame(np.where(is_significant, stored["mean"], 0.0), names, genes)
 
-    def largest(signed: NDArray[np.float64]) -> list[str]:
-        best = signed.argmax(axis=1) if len(genes) else []
-        return [
-            f"{genes[j]} ({mean[i, j]:+.2g})" if signed[i, j] > 0 else ""
-            for i, j in enumerate(best)
-        ]
+    def largest(sign: int) -> pd.Series:
+        gene, size = (sign * mean).idxmax(axis=1), (sign * mean).max(axis=1)
+        return (gene + (sign * size).map(" ({:+.2g})".format)).where(size > 0, "")
 
     frame = pd.DataFrame(
         {
-            "perturbation": np.asarray(stored["perturbations"]).astype(str),
-            "n_cells": stored["n_cells"],
-            "n_significant": is_significant.sum(axis=1),
-            "most_raised": largest(mean),
-            "most_lowered": largest(-mean),
-        }
-    ).sort_values("n_significant", ascending=False, kind="stable")
+            "n_cells": np.asarray(stored["n_cells"]),
+            "n_significant_effects": is_significant.sum(axis=1),
+            "most_raised": largest(1),
+            "most_lowered": largest(-1),
+        },
+        pd.Index(names, name="perturbation"),
+    ).sort_values("n_significant_effects", ascending=False, kind="stable")
+    frame = frame.reset_index()
     caption = (
         "Perturbations: genes with an effect of significant direction, and the largest of them"
     )

@@ -97,18 +97,13 @@ def render(
     title: str, verdict: Verdict, sections: Sequence[Section], absent: Sequence[tuple[str, str]]
 ) -> str:
     """Return the page as text; ``absent`` are title and function of results that are not there."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     own = resources.files("nextpert._report") / "templates"
     # Nothing but these two may run or be loaded.
     style, script = ((own / name).read_text("utf-8") for name in ("style.css", "script.js"))
     words, sign = LEVELS.get(verdict.level, LEVELS[UNKNOWN])
-    environment = Environment(
-        loader=PackageLoader("nextpert._report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    page = environment.get_template("page.html.j2").render(
+    page = template("page.html.j2").render(
         title=title,
         verdict=verdict,
         level={"name": verdict.level.replace(" ", "-"), "words": words, "sign": sign},
@@ -122,6 +117,17 @@ def render(
         script_hash=_hash(script),
     )
     return in_one_direction(page)
+
+
+def template(name: str) -> Any:
+    """Return a template of this folder."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("nextpert._report"), autoescape=name.endswith(".html.j2"),
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template(name)
 
 
 def _hash(text: str) -> str:

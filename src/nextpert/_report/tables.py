@@ -86,10 +86,7 @@ def _signed(value: float) -> str:
 
 # Headings of columns whose names do not say what they are.
 _HEADINGS = {
-    "n_cells": "Cells",
     "n_cells_seen": "Cells so far",
-    "n_perturbed_cells": "Perturbed cells",
-    "n_guides": "Guides",
     "relative_distance": "Relative to control",
     "difference": "Minus control",
     "mean": "Effect",
@@ -97,22 +94,16 @@ _HEADINGS = {
     "direct": "Direct part",
     "raw_mean": "Difference of means",
     "other": "Does the same as",
-    "correlation": "Correlation of effects",
-    "n_significant": "Significant effects",
     "frequency": "In bootstrap graphs",
     "probability_best": "P(nearest)",
     "probability_better": "P(nearer than control)",
-    "probability_nearer_than_members": "P(nearer than members)",
-    "probability_nearer_than_measured": "P(nearer than measured)",
     "chosen": "First choice",
-    "cells_needed": "Cells to estimate its distance",
     "cells_to_distinguish": "Cells to distinguish it from the nearest",
     "plates": "Rounds to the best",
     "plates_sem": "± standard error",
     "standard_error": "± standard error",
     "share_good_last": "Found in the end",
     "relative_last": "Distance in the end",
-    "version": "nextpert",
 }
 # Columns that are shown otherwise than as a number or a text.
 _SHOWN: dict[str, Callable[[Any], str]] = {
@@ -274,7 +265,10 @@ class Table:
             scale = scale_of(shown, self.marks.get(name, math.nan))
         kind = "interval" if ends else "number" if is_number else "long" if name in _LONG else ""
         classes = f"{kind} on-screen".strip() if name in self.on_screen else kind
-        head = (_HEADINGS | self.headings).get(name, name.replace("_", " ").capitalize())
+        usual_head = name.removeprefix("n_").replace("_", " ").capitalize()
+        if name.startswith("probability_"):
+            usual_head = f"P({usual_head.removeprefix('Probability ')})"
+        head = (_HEADINGS | self.headings).get(name, usual_head)
         return Column(name, head, classes, is_head, show, ends, scale)
 
     @cached_property

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from nextpert._adata import list_names
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.roles import role_texts
+from nextpert._report.results import KINDS
 from nextpert._report.tables import number
 from nextpert.core._shown import percent
 from nextpert.core.design.stopping import ORDER
@@ -53,14 +54,6 @@ _UNSEEN = {
     "do not trust": (
         " On this screen such predictions were not accurate: do not rely on their ranks."
     ),
-}
-# Results that keep the digest of their fit.
-_OF_A_FIT = {
-    "plan": "the next round",
-    "design": "the ranking",
-    "perturbation_effects": "the effects",
-    "diagnosis": "the diagnostics",
-    "plan_cells": "the number of cells",
 }
 
 
@@ -180,10 +173,9 @@ def _stale(results: Results) -> list[str]:
     fit = results.get("dag_blr", {})
     if not (now := str(fit.get("digest", ""))):
         return []
-    names = [key for key in _OF_A_FIT if str(results.get(key, {}).get("fit") or now) != now]
-    stale = [_OF_A_FIT[key] for key in names]
+    stale = [x for x in KINDS if x in results and str(results[x].get("fit") or now) != now]
     if "target_distances" in results:
         one, other = (role_texts(x["params"]) for x in (fit, results["target_distances"]))
         if any(one[name] != other[name] for name in ("control", "layer")):
-            stale.append("the measured distances")
-    return stale
+            stale.append("target_distances")
+    return [f"the {KINDS[name].title.lower()}" for name in stale]
