@@ -132,14 +132,6 @@ def made_section(adata: AnnData, results: Results, keys: Keys, command: str | No
     caption = "Every result on this page: version, seed and options, as stored with it"
     frame = pd.DataFrame(rows, columns=names)
     tables.append(Table("options", caption, frame, names, {"nextpert": "nextpert"}, in_print=0))
-    seeds = {function: seed for function, _, _, seed, _ in rows if seed != NOTHING}
-    if len(set(seeds.values())) == 1:
-        words.append(f"Seed of all random numbers: {next(iter(seeds.values()))}.")
-    else:
-        every = ", ".join(f"{function} {seed}" for function, seed in seeds.items())
-        words.append(f"Seeds: {every or 'none is stored with these results'}.")
-    if command is None:
-        words.append("No command is recorded.")
     versions = [("Versions of packages", _versions())]
     return Section(
         "made", "How this was made", words, tables=tables, code=command or "", folded=versions

@@ -74,7 +74,10 @@ def _named(known: pd.Series, batch: str | None, this_time: int) -> str:
 def _require_controls(old: pd.DataFrame, new: pd.DataFrame, keys: list[str], roles: Roles) -> None:
     """Raise if a new batch has no controls to align it by, and warn if it has few."""
     label, control = roles.perturbation_key, roles.control
-    known, added = (set(x[x[label].notna()].value_counts(keys).index) for x in (old, new))
+    known, added = (
+        set(obs.loc[obs[label].notna(), keys].itertuples(index=False, name=None))
+        for obs in (old, new)
+    )
     controls = new[new[label] == control].value_counts(keys)
     for batch in sorted(added - known):
         name, n = ", ".join(map(str, batch)), int(controls.get(batch, 0))

@@ -16,7 +16,6 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata import list_names, strings
 from nextpert._adata.target import Target
-from nextpert.campaign.model import Standing
 from nextpert.campaign.options import from_stored, to_stored
 from nextpert.core._codec import coded, unpack
 from nextpert.core._shown import card, lines, percent
@@ -205,7 +204,7 @@ class State:
     history
         As of :mod:`nextpert.campaign.state`.
     standings
-        One row a fit: ``round``, then the fields of :class:`Standing`.
+        One row a fit: ``round``, then what ``standing`` returns.
     pending
         Perturbations under way, with their cells.
     failed
@@ -237,7 +236,9 @@ def read_state(adata: ad.AnnData) -> State:
     return unpack(State, stored, f"adata.uns[{KEY!r}]", "run npt.Campaign again")
 
 
-def add_standing(standings: pd.DataFrame | None, this_round: int, row: Standing) -> pd.DataFrame:
+def add_standing(
+    standings: pd.DataFrame | None, this_round: int, row: Mapping[str, Any]
+) -> pd.DataFrame:
     """Return the table with one more row."""
-    rows = pd.DataFrame([{"round": this_round, **row._asdict()}])
+    rows = pd.DataFrame([{"round": this_round, **row}])
     return _read_standings(rows if standings is None else pd.concat([standings, rows]))

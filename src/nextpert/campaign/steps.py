@@ -59,14 +59,11 @@ def with_new_cells(
     """
     if is_table(before) != is_table(cells):
         message = (
-            "This campaign started from a table of effects, which does not go together with cells. "
-            "Observe the table of the new cells: npt.pp.effect_table(cells), after "
-            "npt.pp.setup_screen(cells, ...)."
+            "This campaign started from a table of effects, which does not go together with cells: "
+            "observe npt.pp.effect_table(cells), after npt.pp.setup_screen(cells, ...)."
             if is_table(before)
             else "This campaign started from cells, which do not go together with a table of "
-            "effects. Start one from the table of its cells, "
-            "npt.Campaign(npt.pp.effect_table(campaign.adata), target), and observe the new table "
-            "there."
+            "effects: observe it in npt.Campaign(npt.pp.effect_table(campaign.adata), target)."
         )
         raise ValueError(message)
     genes = require_genes(cells, panel, [str(gene) for gene in before.var_names])
@@ -149,15 +146,10 @@ def proposed(
         seed = secrets.randbits(63)
     elif isinstance(seed, np.random.Generator):
         seed = int(seed.integers(2**63))
-    asked: dict[str, Any] = {
-        "n_perturbations": n_perturbations,
-        "n_cells": n_cells,
-        "strategy": strategy,
-    }
     options = plate_options(cells, state.options["plan"], state.pending, state.failed)
-    generator = np.random.default_rng([int(seed), this_round])
-    target = lined_up(state.target, cells, state.n_start)
-    tl.plan_screen(cells, target, rng=generator, **asked, **options)
+    asked = {"n_perturbations": n_perturbations, "n_cells": n_cells, "strategy": strategy}
+    options |= asked | {"rng": np.random.default_rng([int(seed), this_round])}
+    tl.plan_screen(cells, lined_up(state.target, cells, state.n_start), **options)
     plate = cells.uns["plan"]["plate"]
     wells = plate[plate["strategy"] != "control"]
     shown = wells[["n_cells", "why", *NUMBERS]].to_dict("list")

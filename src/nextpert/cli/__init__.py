@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType
 
+    from nextpert.cli._options import Job
+
 __all__ = ["main"]
 
 # What bad input raises, here and in the functions called; anything else is a fault of ours, and
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         job = parse(argv)
         if job is not None:  # else help, or the version, is printed
-            with _signals_interrupt(), _warnings_in_lines():
+            with _signals_interrupt(), _messages(job):
                 from nextpert.cli._run import run
 
                 run(job)
@@ -106,9 +108,9 @@ def _signals_interrupt() -> Iterator[None]:
 
 
 @contextmanager
-def _warnings_in_lines() -> Iterator[None]:
-    """Print what the functions warn of and log as warnings, each once and on one line."""
-    from nextpert.cli._words import ADVICE, heard, say
+def _messages(job: Job) -> Iterator[None]:
+    """Print warnings, each once and on one line; keep in the job what functions log as results."""
+    from nextpert.cli._words import ADVICE, say
 
     printed = set()
 
@@ -117,16 +119,27 @@ def _warnings_in_lines() -> Iterator[None]:
             printed.add(line)
             say(line)
 
-    def note(record: logging.LogRecord) -> None:
-        if record.name != ADVICE:  # which is printed with the results
+    def take(record: logging.LogRecord) -> None:
+        if record.levelno > logging.INFO and record.name != ADVICE:
             once(f"note: {record.getMessage()}")
+        elif not record.name.startswith("nextpert.core"):
+            job.logged.extend(" ".join(line.split()) for line in record.getMessage().splitlines())
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if category is UserWarning:  # sub-classes are other packages' deprecations and the like
             once(f"warning: {message}")
 
-    with warnings.catch_warnings(), heard(logging.WARNING, note):
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = show
-        yield
+    handler, logger = logging.Handler(logging.INFO), logging.getLogger("nextpert")
+    handler.emit = take  # type: ignore[method-assign]
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = show
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)

@@ -86,7 +86,7 @@ def _preprocessed(data: Path, job: Job) -> AnnData:
     adata, given = read_screen(data), [name for name in _LABELS if name in job.given]
     if "preprocessing" not in adata.uns:
         function = nextpert.pp.perturbation_screen
-        call(function, adata, arguments_of(function, job.given), job.options)
+        call(job, function, adata, arguments_of(function, job.given))
     elif given:
         message = f"{str(data)!r} is preprocessed already: leave out {flag_of(given[0])}."
         raise ValueError(message)
@@ -100,19 +100,19 @@ def _analyse(adata: AnnData, job: Job, design: dict[str, Any]) -> list[str]:
     learn = {name: options[name] for name in ("n_runs", "n_graphs", "n_jobs")} | common
     learn |= {"method": "boss", "environments": "all"}
     with stage(options, "Learning the graph from all cells (the first run compiles code)"):
-        call(tl.learn_dag, adata, in_mappings(tl.learn_dag, learn), options)
+        call(job, tl.learn_dag, adata, in_mappings(tl.learn_dag, learn))
     with stage(options, "Fitting the model and estimating effects"):
-        call(tl.fit_dag_blr, adata, {}, options)
-        call(tl.perturbation_effects, adata, {}, options)
+        call(job, tl.fit_dag_blr, adata, {})
+        call(job, tl.perturbation_effects, adata, {})
     with stage(options, "Ranking the candidates"):
-        logged = call(tl.design_interventions, adata, design, options)
+        logged = call(job, tl.design_interventions, adata, design)
     fitted = _fitted(adata)
     if len(fitted) >= _FEWEST_JUDGED:
         with stage(options, "Judging which parts of the fit to trust"):
-            call(tl.diagnose, adata, {"rng": options["rng"]}, options)
+            call(job, tl.diagnose, adata, {"rng": options["rng"]})
     if fitted:
-        known = {"genes": adata.uns["dag"]["genes"], "groups": fitted}
-        call(tl.cpca, adata, known | common, options)
+        groups = {"genes": adata.uns["dag"]["genes"], "groups": fitted}
+        call(job, tl.cpca, adata, groups | common)
     return logged
 
 

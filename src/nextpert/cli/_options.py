@@ -6,7 +6,7 @@ Nothing heavy is imported here, so that help and errors of usage come at once.
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from functools import wraps
 from itertools import count
 from pathlib import Path
@@ -71,10 +71,14 @@ STEPS = {
 
 @dataclass
 class Job:
-    """A command, and all its options by name; ``written`` once its results are in their place."""
+    """A command, and all its options by name.
+
+    ``logged`` is what the functions said; ``written`` once the results are in their place.
+    """
 
     name: str
     options: dict[str, Any]
+    logged: list[str] = field(default_factory=list)
     written: bool = False
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -29,7 +28,7 @@ from nextpert.cli._output import (
 )
 from nextpert.cli._read import arguments_of, read_screen, read_table
 from nextpert.cli._results import rows_in_text, summary_of, table_of, verdict_of
-from nextpert.cli._words import ADVICE, command_of, flag_of, heard, settings, stage
+from nextpert.cli._words import command_of, flag_of, settings, stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -78,7 +77,7 @@ def _run_step(job: Job) -> None:
     with stage(options, app[job.name].help.split("\n")[0].rstrip(".")):
         if is_table:
             nextpert.tl.fit_dag_blr(adata)
-        logged = call(function, adata, arguments, options)
+        logged = call(job, function, adata, arguments)
     note_command(adata, job, usual_out)
     finish(job, writers, screen)
     rows = rows_in_text(job.name, adata, options["show"]) if options["show"] else ""
@@ -109,22 +108,13 @@ def _run_report(job: Job) -> None:
 
 
 def call(
-    function: Callable[..., Any],
-    adata: AnnData,
-    arguments: Mapping[str, Any],
-    options: Mapping[str, Any],
+    job: Job, function: Callable[..., Any], adata: AnnData, arguments: Mapping[str, Any]
 ) -> list[str]:
     """Call a function on the screen, and return what it logged."""
-    logged: list[str] = []
-
-    def keep(record: logging.LogRecord) -> None:
-        is_result = record.levelno == logging.INFO or record.name == ADVICE
-        if is_result and not record.name.startswith("nextpert.core"):
-            logged.extend(" ".join(line.split()) for line in record.getMessage().splitlines())
-
-    with heard(logging.INFO, keep), without_bars(options["quiet"] or not sys.stderr.isatty()):
+    n = len(job.logged)
+    with without_bars(job.options["quiet"] or not sys.stderr.isatty()):
         function(adata, **arguments)
-    return logged
+    return job.logged[n:]
 
 
 def history(adata: AnnData) -> list[str]:

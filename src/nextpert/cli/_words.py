@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shlex
 import sys
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 ADVICE = "nextpert.tl._advice"  # the logger of what to do next
 # Errors are those of the Python functions.
@@ -39,21 +38,6 @@ def stage(options: Mapping[str, Any], what: str) -> Iterator[None]:
     yield
     if not options["quiet"]:
         say(f"{what}: done in {time.perf_counter() - started:.1f} s")
-
-
-@contextmanager
-def heard(level: int, take: Callable[[logging.LogRecord], None]) -> Iterator[None]:
-    """Give what the functions log, of a level and above, to ``take``."""
-    handler, logger = logging.Handler(level), logging.getLogger("nextpert")
-    handler.emit = take  # type: ignore[method-assign, assignment]
-    before = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(min(level, logger.getEffectiveLevel()))
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
 
 
 def flag_of(name: str) -> str:
