@@ -131,7 +131,7 @@ def made_section(adata: AnnData, results: Results, keys: Keys, command: str | No
     names = ["function", "stored_in", "nextpert", "seed", "options"]
     caption = "Every result on this page: version, seed and options, as stored with it"
     frame = pd.DataFrame(rows, columns=names)
-    tables.append(Table("options", caption, frame, names, {"nextpert": "nextpert"}, in_print=0))
+    tables.append(Table("options", caption, frame, names, in_print=0))
     versions = [("Versions of packages", _versions())]
     return Section(
         "made", "How this was made", words, tables=tables, code=command or "", folded=versions

@@ -181,19 +181,12 @@ def programs_section(adata: AnnData, results: Results, keys: Keys) -> Section | 
             },
             index=of_program.index,
         ).reset_index()
-        headings = {
-            "share": "Share of the effects",
-            "perturbations": "Perturbations and scores",
-            "genes": "Genes and effects of a score of 1",
-        }
         caption = (
             "Programs, the largest share of the effects first, with the genes that change most"
         )
         every = genes.merge(shares[["program", "share"]], on="program")
         tables.append(
-            Table(
-                "programs", caption, shown, [*map(str, shown)], headings, download=every, in_print=3
-            )
+            Table("programs", caption, shown, [*map(str, shown)], download=every, in_print=3)
         )
         alt = (
             f"Scores of perturbations and effects on genes, program by program. The largest: "
@@ -260,18 +253,18 @@ def graph_section(adata: AnnData, results: Results, keys: Keys) -> Section | Non
         caption += f", the strongest first{per}"
     if "edges" in results["dag"]:
         table = table.merge(results["dag"]["edges"], how="left", on=["parent", "child"])
-    headings = {"parent": "Cause", "child": "Effect"}
-    about = "Genes in topological order: causes left, effects right."
+    names = ["parent", "child", "weight", "oriented_by", "frequency"]
+    about, shown = "Genes in topological order: causes left, effects right.", table
     if caveat:
-        headings = {"parent": "Gene", "child": "Associated gene"}
+        names = ["gene", "associated_gene", "weight", "frequency"]
         about = "Associations; which of two genes acts on the other is not known."
-    names = ["parent", "child", "weight", *([] if caveat else ["oriented_by"]), "frequency"]
+        shown = table.rename(columns={"parent": "gene", "child": "associated_gene"})
     figure = draw(
         pl.dag, adata, f"Edge diagram of the {edges} between genes: {words[0]} See the table.",
         about, key=key, posterior_key=posterior, directed=not caveat,
     )  # fmt: skip
-    shown = Table("edges", caption, table, names, headings, download=table, in_print=0)
-    return Section("graph", title, words, figures=[figure], tables=[shown])
+    listed = Table("edges", caption, shown, names, download=table, in_print=0)
+    return Section("graph", title, words, figures=[figure], tables=[listed])
 
 
 def _caveat(results: Results, method: str) -> str:

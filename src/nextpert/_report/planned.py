@@ -79,8 +79,8 @@ def target_section(results: Results) -> Section | None:
         "largest change first"
     )
     shown = Table(
-        "target-means", caption, table[table["change"] != 0], [*map(str, table)],
-        {"control": "Control cells"}, most=8, download=table, in_print=4,
+        "target-means", caption, table[table["change"] != 0], [*map(str, table)], most=8,
+        download=table, in_print=4,
     )  # fmt: skip
     return Section("target", "Target", words, tables=[shown])
 

@@ -80,48 +80,59 @@ def _rate(value: float) -> str:
     return "below 0.001" if value < 0.001 else number(value, 2)
 
 
+def _two_digits(value: float) -> str:
+    return number(value, 2)
+
+
 def _signed(value: float) -> str:
     return f"+{number(value)}" if value > 0 else number(value)
 
 
-# Headings of columns whose names do not say what they are.
-_HEADINGS = {
-    "n_cells_seen": "Cells so far",
-    "relative_distance": "Relative to control",
-    "difference": "Minus control",
-    "mean": "Effect",
-    "lfsr": "False sign rate",
-    "direct": "Direct part",
-    "raw_mean": "Difference of means",
-    "other": "Does the same as",
-    "frequency": "In bootstrap graphs",
-    "probability_best": "P(nearest)",
-    "probability_better": "P(nearer than control)",
-    "chosen": "First choice",
-    "cells_to_distinguish": "Cells to distinguish it from the nearest",
-    "plates": "Rounds to the best",
-    "plates_sem": "± standard error",
-    "standard_error": "± standard error",
-    "share_good_last": "Found in the end",
-    "relative_last": "Distance in the end",
+class Look(NamedTuple):
+    """How a column is shown: heading, text of its numbers, columns of its interval, sentences."""
+
+    head: str = ""
+    show: Callable[[Any], str] | None = None
+    ends: tuple[str, ...] = ()
+    is_long: bool = False
+
+
+# Of the columns whose names and kinds do not say it.
+LOOKS = {
+    "n_cells_seen": Look("Cells so far"),
+    "relative_distance": Look("Relative to control", share),
+    "distance": Look(ends=("low", "high")),
+    "predicted_distance": Look(ends=("predicted_low", "predicted_high")),
+    "difference": Look("Minus control", ends=("difference_low", "difference_high")),
+    "mean": Look("Effect", ends=("lower", "upper")),
+    "lfsr": Look("False sign rate", _rate),
+    "direct": Look("Direct part"),
+    "raw_mean": Look("Difference of means"),
+    "share": Look("Share of the effects", share),
+    "perturbations": Look("Perturbations and scores", is_long=True),
+    "genes": Look("Genes and effects of a score of 1", is_long=True),
+    "other": Look("Does the same as"),
+    "parent": Look("Cause"),
+    "child": Look("Effect"),
+    "frequency": Look("In bootstrap graphs", share),
+    "probability": Look(show=percent),
+    "probability_best": Look("P(nearest)", percent),
+    "probability_better": Look("P(nearer than control)", percent),
+    "probability_nearer_than_members": Look("P(nearer than members)", percent),
+    "probability_nearer_than_measured": Look("P(nearer than measured)", percent),
+    "chosen": Look("First choice"),
+    "control": Look("Control cells"),
+    "change": Look(show=_signed),
+    "cells_needed": Look("Cells to estimate its distance"),
+    "cells_to_distinguish": Look("Cells to distinguish it from the nearest"),
+    "plates": Look("Rounds to the best", _two_digits),
+    "plates_sem": Look("± standard error", _two_digits),
+    "standard_error": Look("± standard error", _two_digits),
+    "share_good_last": Look("Found in the end", share),
+    "relative_last": Look("Distance in the end", share),
+    "nextpert": Look("nextpert"),
+    **dict.fromkeys(("why", "meaning", "options"), Look(is_long=True)),
 }
-# Columns that are shown otherwise than as a number or a text.
-_SHOWN: dict[str, Callable[[Any], str]] = {
-    "lfsr": _rate,
-    "change": _signed,
-    **dict.fromkeys(("plates", "plates_sem", "standard_error"), lambda x: number(x, 2)),
-    **dict.fromkeys(
-        ("relative_distance", "share", "frequency", "share_good_last", "relative_last"), share
-    ),
-}
-# Columns that are drawn with their intervals, where the table has these.
-_ENDS = {
-    "distance": ("low", "high"),
-    "difference": ("difference_low", "difference_high"),
-    "mean": ("lower", "upper"),
-    "predicted_distance": ("predicted_low", "predicted_high"),
-}
-_LONG = {"why", "meaning", "perturbations", "genes", "options"}  # sentences
 _HEADS = ("perturbation", "quantity", "strategy")  # name their row; in other tables the first does
 
 
@@ -174,29 +185,28 @@ class Cell(NamedTuple):
 
 @dataclass
 class Column:
-    """A column: its heading, kinds for the style sheet, and how it is drawn.
-
-    ``show`` makes text of its numbers (``None`` for text); ``ends`` are the columns of its
-    interval, which is drawn on ``scale``.
-    """
+    """A column: its heading and kind for the style sheet, and the scale of its intervals."""
 
     name: str
-    head: str
-    classes: str
+    look: Look
     is_head: bool
-    show: Callable[[Any], str] | None
-    ends: tuple[str, str] | None
+    classes: str
     scale: Scale | None
+
+    @property
+    def head(self) -> str:
+        """Its heading."""
+        return self.look.head or self.name.removeprefix("n_").replace("_", " ").capitalize()
 
     def cell(self, row: dict[Any, Any]) -> Cell:
         """Return the cell of a row."""
-        if self.show is None:
+        if self.look.show is None:
             return Cell(str(row[self.name]))
         value = float(row[self.name])
         order = "" if math.isnan(value) else f"{value:.6g}"
-        if self.ends is None or self.scale is None or not math.isfinite(value):
-            return Cell(self.show(value), order)
-        low, high = (float(row[end]) for end in self.ends)
+        if self.scale is None or not math.isfinite(value):
+            return Cell(self.look.show(value), order)
+        low, high = (float(row[end]) for end in self.look.ends)
         text = f"{number(value)} ({number(low, 2)} to {number(high, 2)})"
         ends = [x if math.isfinite(x) else value for x in (low, high)]
         return Cell(text, order, tuple(map(self.scale.place, (value, *ends))))
@@ -212,8 +222,8 @@ class Table:
         Its identifier, which names its file too, and what it shows.
     frame, names
         The data, and the columns that are shown.
-    headings, marks
-        Headings of some columns that differ from the usual ones, and values to mark in intervals.
+    marks
+        Values to mark in intervals, by column.
     most, n_all
         Most rows on the page, and number of rows there are, if ``frame`` holds the first alone.
     download, n_file
@@ -226,7 +236,6 @@ class Table:
     caption: str
     frame: pd.DataFrame
     names: Sequence[str]
-    headings: dict[str, str] = field(default_factory=dict)
     marks: Mapping[str, float] = field(default_factory=dict)
     most: int = MOST_ROWS
     n_all: int = -1
@@ -244,32 +253,24 @@ class Table:
     @cached_property
     def columns(self) -> list[Column]:
         """Its columns that have a value."""
-        names = [
-            name
-            for name in self.names
-            if name in self.frame
-            and not (len(self.frame) and self.frame[name].isin([np.nan, None, ""]).all())
-        ]
+        shown = self.frame.head(self.most)
+        is_empty = shown.isin([np.nan, None, ""]).all() & bool(len(shown))
+        names = [name for name in self.names if name in shown and not is_empty[name]]
         head = next((name for name in _HEADS if name in names), names[0])
-        return [self._column(name, is_head=name == head) for name in names]
-
-    def _column(self, name: str, *, is_head: bool) -> Column:
-        is_number = self.frame[name].dtype.kind in "iuf"
-        usual = percent if name.startswith("probability") else number
-        show = _SHOWN.get(name, usual) if is_number else None
-        ends, scale = _ENDS.get(name), None
-        if ends and not set(ends) <= set(self.frame):
-            ends = None
-        if ends:
-            shown = self.frame[[name, *ends]].head(self.most)
-            scale = scale_of(shown, self.marks.get(name, math.nan))
-        kind = "interval" if ends else "number" if is_number else "long" if name in _LONG else ""
-        classes = f"{kind} on-screen".strip() if name in self.on_screen else kind
-        usual_head = name.removeprefix("n_").replace("_", " ").capitalize()
-        if name.startswith("probability_"):
-            usual_head = f"P({usual_head.removeprefix('Probability ')})"
-        head = (_HEADINGS | self.headings).get(name, usual_head)
-        return Column(name, head, classes, is_head, show, ends, scale)
+        columns = []
+        for name in names:
+            look, scale = LOOKS.get(name, Look()), None
+            kind = "long" if look.is_long else ""
+            if shown[name].dtype.kind not in "iuf":
+                look = look._replace(show=None)
+            elif look.ends and set(look.ends) <= set(shown):
+                kind, look = "interval", look._replace(show=number)
+                scale = scale_of(shown[[name, *look.ends]], self.marks.get(name, math.nan))
+            else:
+                kind, look = "number", look._replace(show=look.show or number)
+            kind += " on-screen" * (name in self.on_screen)
+            columns.append(Column(name, look, name == head, kind.strip(), scale))
+        return columns
 
     @cached_property
     def rows(self) -> list[list[Cell]]:
