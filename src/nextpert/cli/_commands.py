@@ -164,10 +164,6 @@ def learn(
     perturbation_targets
         Genes that a perturbation acts on directly, with --environments all: 'learned' from the
         cells; 'known', only the gene that it is named after; or a csv file (perturbation, gene).
-    rng
-        Seed of the random numbers. The same seed gives the same results.
-    n_jobs
-        Number of threads or processes, -1 for all processors. Results do not depend on it.
     """
 
 
@@ -351,8 +347,6 @@ def plan(
     plate_format
         Number of wells of a plate, for the names of the wells: 8, 96 or 384. By default there are
         no wells, as in a pooled screen.
-    rng
-        Seed of the random numbers. The same seed gives the same results.
     """
 
 
@@ -398,8 +392,6 @@ def cells(
         Number of replicates per perturbation. By default the median of the screen.
     n_samples
         Number of posterior draws.
-    rng
-        Seed of the random numbers. The same seed gives the same results.
     """
 
 
@@ -488,10 +480,6 @@ def replay(
         Draw cells from a fit to the screen instead of taking its own.
     shift
         As of `nextpert fit`.
-    rng
-        Seed of the random numbers. The same seed gives the same results.
-    n_jobs
-        Number of threads or processes, -1 for all processors. Results do not depend on it.
     """
 
 
@@ -511,13 +499,6 @@ def diagnose(
     rule, and whether it passed.
 
     Example: `nextpert diagnose screen.fit.h5ad`
-
-    Parameters
-    ----------
-    rng
-        Seed of the random numbers. The same seed gives the same results.
-    n_jobs
-        Number of threads or processes, -1 for all processors. Results do not depend on it.
     """
 
 
@@ -589,8 +570,6 @@ def demo(
         Number of restarts of the search for the graph. By default 10 (3 above 100 genes).
     n_graphs
         Number of bootstrap graphs.
-    n_jobs
-        Number of threads or processes, -1 for all processors. Results do not depend on it.
     show
         Number of rows of the table to print.
     """

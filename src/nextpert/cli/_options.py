@@ -148,9 +148,12 @@ WholeOrNone = Annotated[int | None, Parameter(converter=_whole)]
 Screen = Annotated[Path, Parameter(group=FILES, help="The screen, an h5ad or zarr file.")]
 Shift = Annotated[str | None, Parameter(metavar="WORD|FILE.csv")]
 Show = Annotated[int, Parameter(group=RUN, converter=_whole)]
-Jobs = Annotated[int, Parameter(group=RUN, converter=_whole)]
+_JOBS = "Number of threads or processes, -1 for all processors. Results do not depend on it."
+Jobs = Annotated[int, Parameter(group=RUN, converter=_whole, help=_JOBS)]
+_SEED = "Seed of the random numbers. The same seed gives the same results."
 Rng = Annotated[
-    int, Parameter(name=("--rng", "--seed"), group=RUN, metavar="SEED", converter=_whole)
+    int,
+    Parameter(("--rng", "--seed"), group=RUN, metavar="SEED", converter=_whole, help=_SEED),
 ]
 
 
@@ -245,7 +248,6 @@ class Ranking(Pool):
     n_samples: Whole = 400
     """Number of posterior draws."""
     rng: Rng = 0
-    """Seed of the random numbers. The same seed gives the same results."""
 
 
 @Parameter(name="*", group=_OPTIONS)
