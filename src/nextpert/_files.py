@@ -139,7 +139,7 @@ def _write_zarr(adata: AnnData, path: Path, attributes: Mapping[str, str], *, se
         return {k: x.to_bytes() if is_new else bytes(x) for k, x in held.items()}
 
     seal = {_ZARR_SEAL: _digest(files())} if sealed else {}
-    root = zarr.open_group(store, mode="r+", use_consolidated=False)
+    root = zarr.open_group(store, mode="r+")
     root.attrs.update({**attributes, **seal})
     for key, content in files().items():
         file = path / key
@@ -160,7 +160,7 @@ def root_attributes(path: Path) -> dict[str, Any]:
     if path.suffix == ".zarr":
         import zarr
 
-        return dict(zarr.open_group(path, mode="r", use_consolidated=False).attrs)
+        return dict(zarr.open_group(str(path), mode="r").attrs)
     import h5py
 
     with h5py.File(path, "r") as file:
