@@ -13,7 +13,7 @@ from nextpert._adata import eager, list_names, read_graph
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.target import DISTANCES
 from nextpert._report.page import Section, draw
-from nextpert._report.tables import MOST_ROWS, Table, above_0, number, share
+from nextpert._report.tables import MOST_ROWS, Table, above_0, number, ratio
 from nextpert.core._shown import percent
 from nextpert.tl._advice import name_of
 from nextpert.tl._perturbation_effects.programs import ALIKE, CORRELATED, groups_alike
@@ -103,9 +103,9 @@ def _coverage(results: Results) -> str:
         return ""
     table = results["diagnosis"]["coverage_by_size"]
     sizes = [
-        f"{share(row.coverage)} beyond {row.size_from:g}"
+        f"{ratio(row.coverage)} beyond {row.size_from:g}"
         if np.isinf(row.size_to)
-        else f"{share(row.coverage)} at {row.size_from:g} to {row.size_to:g}"
+        else f"{ratio(row.coverage)} at {row.size_from:g} to {row.size_to:g}"
         for row in table[table["n"] >= _FEWEST].itertuples()
     ]
     if not sizes:
@@ -198,7 +198,7 @@ def programs_section(adata: AnnData, results: Results, keys: Keys) -> Section | 
     if len(alike := stored["alike"]):
         caption = (
             f"Pairs of perturbations whose effects have a correlation above {CORRELATED:g} with a "
-            f"probability above {share(ALIKE)}, without their target genes"
+            f"probability above {ratio(ALIKE)}, without their target genes"
         )
         names = ["perturbation", "other", "probability", "correlation"]
         tables.append(Table("alike", caption, alike, names, download=alike, in_print=3))
@@ -222,7 +222,7 @@ def _alike_in_words(pairs: pd.DataFrame) -> list[str]:
     if len(groups) > _MOST_GROUPS:
         words.append(f"{len(groups) - _MOST_GROUPS} more groups do the same: see the table.")
     if not groups:
-        words.append(f"No two perturbations do the same with a probability above {share(ALIKE)}.")
+        words.append(f"No two perturbations do the same with a probability above {ratio(ALIKE)}.")
     return words
 
 

@@ -11,7 +11,7 @@ from nextpert import core
 from nextpert._adata import list_names
 from nextpert._adata.target import DISTANCES
 from nextpert._report.page import Plate, Section
-from nextpert._report.tables import Table, number, share
+from nextpert._report.tables import Table, number, ratio
 from nextpert._report.verdict import advice_of, chosen_of, contains_best, orders_plan
 from nextpert.core.design.stopping import MEASURE, ORDER
 from nextpert.tl._advice import name_of
@@ -156,7 +156,7 @@ def plan_section(results: Results) -> Section | None:
     words = [
         f"{number(summary['n_cells'])} cells, {number(summary['n_controls'])} of them controls. "
         f"W{contains_best(plan)[1:]}. They are expected to resolve "
-        f"{share(summary['variance_reduction'])} of the remaining uncertainty."
+        f"{ratio(summary['variance_reduction'])} of the remaining uncertainty."
     ]
     if not orders_plan(results):
         words.append("This plan is not what is advised: see the next steps.")

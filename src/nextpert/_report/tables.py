@@ -46,13 +46,13 @@ def number(value: Any, digits: int = 3) -> str:
     return f"{value:#.{digits}g}".rstrip(".")
 
 
-def share(value: Any) -> str:
+def ratio(value: Any) -> str:
     """Return a ratio of distances in per cent; unbiased ones may lie a little below 0.
 
     Examples
     --------
-    >>> from nextpert._report.tables import share
-    >>> share(0.004), share(0.99999), share(12.3), share(-0.001), share(-0.05)
+    >>> from nextpert._report.tables import ratio
+    >>> ratio(0.004), ratio(0.99999), ratio(12.3), ratio(-0.001), ratio(-0.05)
     ('< 1%', '100%', '1,230%', '< 1%', '< 1%')
     """
     value = 100 * float(value)
@@ -100,7 +100,7 @@ class Look(NamedTuple):
 # Of the columns whose names and kinds do not say it.
 LOOKS = {
     "n_cells_seen": Look("Cells so far"),
-    "relative_distance": Look("Relative to control", share),
+    "relative_distance": Look("Relative to control", ratio),
     "distance": Look(ends=("low", "high")),
     "predicted_distance": Look(ends=("predicted_low", "predicted_high")),
     "difference": Look("Minus control", ends=("difference_low", "difference_high")),
@@ -108,13 +108,13 @@ LOOKS = {
     "lfsr": Look("False sign rate", _rate),
     "direct": Look("Direct part"),
     "raw_mean": Look("Difference of means"),
-    "share": Look("Share of the effects", share),
+    "share": Look("Share of the effects", ratio),
     "perturbations": Look("Perturbations and scores", is_long=True),
     "genes": Look("Genes and effects of a score of 1", is_long=True),
     "other": Look("Does the same as"),
     "parent": Look("Cause"),
     "child": Look("Effect"),
-    "frequency": Look("In bootstrap graphs", share),
+    "frequency": Look("In bootstrap graphs", ratio),
     "probability": Look(show=percent),
     "probability_best": Look("P(nearest)", percent),
     "probability_better": Look("P(nearer than control)", percent),
@@ -128,8 +128,8 @@ LOOKS = {
     "plates": Look("Rounds to the best", _two_digits),
     "plates_sem": Look("± standard error", _two_digits),
     "standard_error": Look("± standard error", _two_digits),
-    "share_good_last": Look("Found in the end", share),
-    "relative_last": Look("Distance in the end", share),
+    "share_good_last": Look("Found in the end", ratio),
+    "relative_last": Look("Distance in the end", ratio),
     "nextpert": Look("nextpert"),
     **dict.fromkeys(("why", "meaning", "options"), Look(is_long=True)),
 }

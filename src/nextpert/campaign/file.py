@@ -45,7 +45,7 @@ def alone(path: Path, *, needed: bool = True) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             stack.enter_context(_files.alone(path, ValueError(message), wait=WAIT))
-        except OSError:  # nobody can write here, or not this user
+        except OSError:  # no right to write here
             if needed:
                 raise
         yield

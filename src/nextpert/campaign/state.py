@@ -31,7 +31,7 @@ def lined_up(target: Any, cells: ad.AnnData, n_start: int) -> Any:
 
     Means were given in the units of the cells that the campaign started from, the first ``n_start``
     labelled ones. What batches add is taken off such that on average over all cells it is nothing,
-    so with every new batch these units move by what that of the start is said to add.
+    so with every new batch these units move by what that of the start adds.
     """
     fitted = cells.uns["dag_blr"]
     symbols = _adata.symbols_of(fitted)

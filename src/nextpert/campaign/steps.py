@@ -147,7 +147,7 @@ def proposed(
     elif isinstance(seed, np.random.Generator):
         seed = int(seed.integers(2**63))
     options = plate_options(cells, state.options["plan"], state.pending, state.failed)
-    asked = {"n_perturbations": n_perturbations, "n_cells": n_cells, "strategy": strategy}
+    asked = {"n_perturbations": int(n_perturbations), "n_cells": int(n_cells), "strategy": strategy}
     options |= asked | {"rng": np.random.default_rng([int(seed), this_round])}
     tl.plan_screen(cells, lined_up(state.target, cells, state.n_start), **options)
     plate = cells.uns["plan"]["plate"]

@@ -30,7 +30,7 @@ from nextpert.cli._options import (
     Screen,
     Shift,
     Show,
-    Wanted,
+    TargetState,
     Whole,
     WholeOrNone,
     app,
@@ -41,17 +41,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 _COLUMNS, _LABELS, _PRIOR = Columns(), Labels(), Prior()
 _POOL, _RANKING = Pool(), Ranking()
-_WANTED, _RESULTS, _USUAL, _TABLE = Wanted(), Results(), Run(), FromTable()
+_TARGET, _RESULTS, _USUAL, _TABLE = TargetState(), Results(), Run(), FromTable()
 COMMANDS = (*STEPS, "report", "demo")
 
 
 def parse(argv: Sequence[str]) -> Job | None:
     """Return what the arguments ask for; ``None`` if help or the version was printed."""
     try:
-        found = app(list(argv))
+        job = app(list(argv))
     except SystemExit:  # so rich ends where the reader of the help has gone, as with "| head"
         return None
-    return found if isinstance(found, Job) else None
+    return job if isinstance(job, Job) else None
 
 
 @command
@@ -259,7 +259,7 @@ def design(
     screen: Screen,
     *,
     results: Results = _RESULTS,
-    target: Wanted = _WANTED,
+    target: TargetState = _TARGET,
     ranking: Ranking = _RANKING,
     shift: Shift = None,
     noise_aware: bool = True,
@@ -289,7 +289,7 @@ def plan(
     screen: Screen,
     *,
     results: Results = _RESULTS,
-    target: Wanted = _WANTED,
+    target: TargetState = _TARGET,
     n_perturbations: Whole = 8,
     n_cells: Whole = 2000,
     strategy: str = "exploit",
@@ -355,7 +355,7 @@ def cells(
     screen: Screen,
     *,
     results: Results = _RESULTS,
-    target: Wanted = _WANTED,
+    target: TargetState = _TARGET,
     effect: float = 0.2,
     tolerance: float = 0.1,
     power: float = 0.8,
@@ -401,7 +401,7 @@ def distances(
     *,
     results: Results = _RESULTS,
     columns: Columns = _COLUMNS,
-    target: Wanted = _WANTED,
+    target: TargetState = _TARGET,
     genes: Names | None = None,
     perturbations: Names | None = None,
     confidence: float = 0.9,
@@ -539,7 +539,7 @@ def demo(
     data: Annotated[Path | None, Parameter(group=FILES)] = None,
     out: Annotated[Path, Parameter(group=FILES)] = Path("nextpert_demo"),
     figures: Annotated[bool, Parameter(group=FILES)] = True,
-    target: Wanted = _WANTED,
+    target: TargetState = _TARGET,
     labels: Labels = _LABELS,
     n_runs: WholeOrNone = None,
     n_graphs: Whole = 25,

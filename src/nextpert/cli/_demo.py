@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import nextpert
 from nextpert import _adata, tl
 from nextpert._adata.arguments import in_mappings
-from nextpert.cli._options import Labels, Wanted
+from nextpert.cli._options import Labels, TargetState
 from nextpert.cli._output import require_free, write_screen, write_table
 from nextpert.cli._read import arguments_of, read_screen
 from nextpert.cli._results import rows_in_text, summary_of, table_of
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _MOST_PANELS = 12  # that a page holds
 _FEWEST_JUDGED = 3  # perturbations that a diagnosis can be made of
 _FIGURES = ("cpca_density.png", "dag.png", "design.png")
-_LABELS, _TARGETS = ([each.name for each in fields(group)] for group in (Labels, Wanted))
+_LABELS, _TARGETS = ([each.name for each in fields(group)] for group in (Labels, TargetState))
 
 
 def run_demo(job: Job) -> None:

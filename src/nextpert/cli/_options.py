@@ -73,7 +73,7 @@ STEPS = {
 class Job:
     """A command, and all its options by name.
 
-    ``logged`` is what the functions said; ``written`` once the results are in their place.
+    ``logged`` is what the functions logged; ``written`` once the results are in their place.
     """
 
     name: str
@@ -159,7 +159,7 @@ Rng = Annotated[
 
 @Parameter(name="*", group=_TARGET)
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class TargetState:
     """The target state, in one of the forms that a command line can hold."""
 
     target: str | None = None
