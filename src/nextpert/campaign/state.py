@@ -175,19 +175,6 @@ def _text_index(table: pd.DataFrame) -> pd.DataFrame:
     return table.set_axis(table.index.astype(str))
 
 
-def _by_name(column: str, kind: type) -> Any:
-    """Declare numbers or texts by perturbation, stored as a table."""
-
-    def store(value: Mapping[str, Any]) -> pd.DataFrame:
-        held = strings(value.values()) if kind is str else np.array([*value.values()], int)
-        return _text_index(pd.DataFrame({"perturbation": strings(value), column: held}))
-
-    def read(table: pd.DataFrame) -> dict[str, Any]:
-        return dict(zip(map(str, table["perturbation"]), map(kind, table[column]), strict=True))
-
-    return coded(store, read)
-
-
 def _read_standings(table: pd.DataFrame) -> pd.DataFrame:
     out = table.reset_index(drop=True)
     return out.assign(**{name: strings(out[name]) for name in ("best", "advice")})
@@ -215,8 +202,8 @@ class State:
     options: dict[str, dict[str, Any]] = coded(partial(to_stored, what="options"), from_stored)
     history: pd.DataFrame = coded(_text_index, _typed)
     standings: pd.DataFrame = coded(_text_index, _read_standings)
-    pending: dict[str, int] = _by_name("n_cells", int)
-    failed: dict[str, str] = _by_name("reason", str)
+    pending: dict[str, int] = coded(partial(to_stored, what="pending"), from_stored)
+    failed: dict[str, str] = coded(partial(to_stored, what="failed"), from_stored)
 
     @property
     def round(self) -> int:
