@@ -18,14 +18,13 @@ pytestmark = pytest.mark.processes
 FULL = """
 import resource, sys
 from pathlib import Path
-import numpy as np
-from nextpert._files import whole_file
-from nextpert.cli._output import write_hdf5
+import anndata as ad, numpy as np
+from nextpert._files import whole_file, write_adata
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**13, 2**13))
 try:
     with whole_file(sys.argv[1]) as part:
-        write_hdf5(part, lambda file: file.create_dataset("x", data=np.arange(2**14)))
+        write_adata(ad.AnnData(np.random.default_rng(0).normal(size=(99, 99))), part, {})
 except OSError as error:
     print("told:", error)
 """
@@ -33,7 +32,7 @@ except OSError as error:
 
 def test_a_disk_that_takes_no_more_is_an_error(tmp_path):
     """In a process of its own, as the HDF5 library would end it."""
-    path = tmp_path / "x.h5"
+    path = tmp_path / "x.h5ad"
     path.write_text("before")
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=False

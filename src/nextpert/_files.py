@@ -8,18 +8,19 @@ import io
 import os
 import re
 import tempfile
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Mapping
 
     import pandas as pd
+    from anndata import AnnData
 
-T = TypeVar("T")
-
-_SEAL = b"nextpert"  # before the digest at the end of a file
+_SEAL = b"nextpert"  # before the digest at the end of an h5ad
+_ZARR_SEAL = "nextpert_seal"  # attribute of a zarr with its digest
 
 # Beginnings of formulas (OWASP, "CSV Injection"), in their wide forms too.
 _STARTS = r"\s*[=+\-@＝＋－＠]"
@@ -96,31 +97,86 @@ def followed(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(path))
 
 
-def write_hdf5(path: Path, fill: Callable[[Any], T], *, sealed: bool = False) -> T:
-    """Write an HDF5 file that ``fill`` fills, in memory first; return what that returned.
+def write_adata(
+    adata: AnnData, path: Path, attributes: Mapping[str, str], *, sealed: bool = False
+) -> None:
+    """Write an AnnData as h5ad or zarr, with attributes of its root, in memory first.
 
     On a full disk the HDF5 library ends Python with a segmentation fault; plain bytes raise an
-    OSError there. A ``sealed`` file ends in a digest of its bytes (:func:`is_sealed`).
+    OSError there. After an error zarr's threads write on, and make anew the folder that one
+    removes. A ``sealed`` file holds a digest of its bytes (:func:`is_sealed`).
     """
+    adata.strings_to_categoricals()
+    if path.suffix == ".zarr":
+        _write_zarr(adata, path, attributes, sealed=sealed)
+        return
+    import anndata as ad
     import h5py  # type: ignore[import-untyped]
 
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
-        returned = fill(file)
+        ad.io.write_elem(file, "/", adata, dataset_kwargs={"compression": "gzip"})
+        file.attrs.update(attributes)
     with path.open("wb") as out:
         out.write(image.getbuffer())
         if sealed:  # HDF5 reads no further than its own end
             out.write(_SEAL + hashlib.sha256(image.getbuffer()).digest())
         out.flush()
         os.fsync(out.fileno())
-    return returned
+
+
+def _write_zarr(adata: AnnData, path: Path, attributes: Mapping[str, str], *, sealed: bool) -> None:
+    import zarr
+
+    held: dict[str, Any] = {}
+    is_new = hasattr(zarr.storage, "LocalStore")  # version 3
+    store: Any = zarr.storage.MemoryStore(held) if is_new else held
+    with warnings.catch_warnings():  # either version of zarr does
+        warnings.filterwarnings("ignore", message="Writing zarr v2")
+        adata.write_zarr(store)
+
+    def files() -> dict[str, bytes]:
+        return {k: x.to_bytes() if is_new else bytes(x) for k, x in held.items()}
+
+    seal = {_ZARR_SEAL: _digest(files())} if sealed else {}
+    root = zarr.open_group(store, mode="r+")
+    root.attrs.update({**attributes, **seal})
+    for key, content in files().items():
+        file = path / key
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+
+
+def _digest(files: Mapping[str, bytes]) -> str:
+    """Return a digest of the files of a zarr but those of its root, which hold it."""
+    text = hashlib.sha256()
+    for name in sorted(files.keys() - {".zattrs", ".zgroup", ".zmetadata", "zarr.json"}):
+        text.update(f"{name}\0{len(files[name])}\0".encode() + files[name])
+    return text.hexdigest()
+
+
+def root_attributes(path: Path) -> dict[str, Any]:
+    """Return the attributes of the root of an h5ad or zarr."""
+    if path.suffix == ".zarr":
+        import zarr
+
+        return dict(zarr.open_group(str(path), mode="r").attrs)
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return dict(file.attrs)
 
 
 def is_sealed(path: Path) -> bool | None:
-    """Whether a file ends in the digest of its bytes; ``None`` if it has no digest.
+    """Whether an h5ad or zarr holds the digest of its bytes; ``None`` if it has no digest.
 
     In some damaged files the HDF5 library loops for ever: they are not to be opened.
     """
+    if path.suffix == ".zarr":
+        files = {x.relative_to(path).as_posix(): x.read_bytes() for x in path.rglob("*")
+                 if x.is_file()}  # fmt: skip
+        seal = root_attributes(path).get(_ZARR_SEAL)
+        return None if seal is None else seal == _digest(files)
     text = hashlib.sha256()
     left = max(path.stat().st_size - len(_SEAL) - text.digest_size, 0)
     with path.open("rb") as file:
@@ -128,24 +184,8 @@ def is_sealed(path: Path) -> bool | None:
             text.update(part)
             left -= len(part)
         end = file.read()
-    return end == _SEAL + text.digest() if end.startswith(_SEAL) else None
-
-
-def write_zarr(path: Path, fill: Callable[[Any], T]) -> T:
-    """Write a zarr folder whose store ``fill`` fills, in memory first; return what that returned.
-
-    After an error zarr's threads write on, and make anew the folder that one removes.
-    """
-    import zarr
-
-    held: dict[str, Any] = {}
-    is_new = hasattr(zarr.storage, "LocalStore")  # version 3
-    returned = fill(zarr.storage.MemoryStore(held) if is_new else held)
-    for key, value in held.items():
-        file = path / key
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(value.to_bytes() if is_new else memoryview(value).tobytes())
-    return returned
+    is_there = end.startswith(_SEAL)
+    return end == _SEAL + text.digest() if is_there else None
 
 
 @contextmanager

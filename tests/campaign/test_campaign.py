@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import logging
 import re
@@ -50,18 +49,6 @@ def test_shares_are_nan_where_the_control_is_at_the_target(parts, given):
     assert np.isnan(last["measured_distance"])
     assert np.isnan([last["expected_gain"], last["good_enough"]]).all()
     assert AT_TARGET in repr(campaign)
-
-
-def test_a_campaign_of_an_earlier_version_is_taken_up(campaign, tmp_path):
-    standings = campaign._state.standings
-    old = standings.drop(columns=["advice", "expected_gain"]).assign(expected_gap=0.1)
-    campaign._state = dataclasses.replace(campaign._state, standings=old)
-    campaign.save(tmp_path / "old.h5ad")
-    again = npt.Campaign.load(tmp_path / "old.h5ad")
-    table = again.summarize()
-    assert (table["advice"].iloc[0], table["best"].iloc[0]) == ("", standings["best"].iloc[0])
-    assert np.isnan(table["expected_gain"].iloc[0])
-    assert "none yet" in again._repr_html_()
 
 
 def test_nothing_under_way_is_proposed_again(campaign):

@@ -151,7 +151,7 @@ def test_an_h5ad_garbled_anywhere_is_refused_before_it_is_opened(campaign, tmp_p
     def opens(*_):
         pytest.fail("HDF5 opens a damaged file")
 
-    monkeypatch.setattr(campaign_file, "opened", opens)
+    monkeypatch.setattr(campaign_file, "root_attributes", opens)
     for start in [*rng.choice(np.flatnonzero(content[:-200]), 50), len(content) - 32]:
         for garble in (np.zeros_like, lambda part: part ^ 0x5A):
             bad = content.copy()

@@ -16,12 +16,12 @@ import nextpert as npt
 from nextpert._adata.arguments import options_of
 from nextpert.cli import main
 from nextpert.cli._commands import parse
-from nextpert.cli._options import STEPS, FromTable, Prior, Wanted, app, defaults_of
+from nextpert.cli._options import STEPS, FromTable, Prior, TargetState, app, defaults_of
 
 CALLING = [*STEPS, "report"]
 ALL = [*CALLING, "demo"]
 # What Python takes as one argument and the command line in several forms.
-FORMS = {"target": list(vars(Wanted())), "prior": list(vars(Prior()))}
+FORMS = {"target": list(vars(TargetState())), "prior": list(vars(Prior()))}
 # Said by the file, by the command, or of no use in one.
 NO_OPTION = {
     "adata", "copy", "key_added", "dag_key", "posterior_key", "as_anndata",
@@ -123,7 +123,7 @@ def test_examples_are_commands(line, tmp_path, monkeypatch):
     assert program == "nextpert"
     assert job.name == words[0]
     if words[0] in ("design", "plan") and "--config" not in words:
-        assert len({*vars(Wanted())} & {*job.given}) == 1
+        assert len({*vars(TargetState())} & {*job.given}) == 1
 
 
 def test_values_are_read():

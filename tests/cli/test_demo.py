@@ -156,14 +156,3 @@ def test_counts_are_normalised_once(counts, capsys):
     two = ad.read_h5ad(counts.parent / "two" / "annotated.h5ad")
     np.testing.assert_array_equal(two.X.toarray(), result.X.toarray())
     assert pd.read_csv(counts.parent / "two" / "trace.csv")["round"].tolist() == [1]
-
-
-def test_cells_without_counts_are_left_out(counts, capsys):
-    raw = ad.read_h5ad(counts)
-    raw.X = raw.X.toarray()
-    raw.X[3:6] = 0
-    raw.write_h5ad(counts)
-    assert main(["preprocess", str(counts), "--perturbation-key", "gene", "--quiet"]) == 0
-    book = ad.read_h5ad(counts.parent / "counts.preprocess.h5ad").uns["preprocessing"]["steps"]
-    dropped = book.set_index("step")["n_cells_dropped"]
-    assert dropped["depth"] == 3

@@ -27,30 +27,21 @@ from nextpert.tl._design_interventions.tables import candidates_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
-# Options of a quick run, and columns of the table.
-QUICK = {
-    "preprocess": ([], ["perturbation", "n_cells"]),
-    "learn": (
-        ["--method", "boss", "--environments", "all", "--n-runs", "2", "--n-graphs", "2"],
-        ["parent", "child", "frequency"],
-    ),
-    "fit": ([], ["perturbation", "shift", "n_cells"]),
-    "effects": ([], ["perturbation", "gene", "mean", "lower", "upper", "lfsr"]),
-    "design": (["--target", "MYC", "--n-samples", "20"], ["rank", "perturbation"]),
-    "plan": (
-        ["--target", "MYC", "--n-perturbations", "2", "--n-cells", "200"],
-        ["perturbation", "n_cells", "why"],
-    ),
-    "cells": ([], ["gene", "power", "cells_needed"]),
-    "distances": (["--target", "MYC"], ["perturbation", "distance", "low", "high"]),
-    "replay": (
-        ["--n-rounds", "1", "--n-repeats", "2", "--strategies", "round_robin_means"],
-        ["strategy", "plates"],
-    ),
-    "diagnose": ([], ["part", "quantity", "value"]),
+# Columns of the table of every step, and options of a quick run.
+COLUMNS = {
+    "preprocess": {"perturbation", "n_cells"},
+    "learn": {"parent", "child", "frequency"},
+    "fit": {"perturbation", "shift", "n_cells"},
+    "effects": {"perturbation", "gene", "mean", "lower", "upper", "lfsr"},
+    "design": {"rank", "perturbation"},
+    "plan": {"perturbation", "n_cells", "why"},
+    "cells": {"gene", "power", "cells_needed"},
+    "distances": {"perturbation", "distance", "low", "high"},
+    "replay": {"strategy", "plates"},
+    "diagnose": {"part", "quantity", "value"},
 }
-
-
+LEARN = ["--method", "boss", "--environments", "all", "--n-runs", "2", "--n-graphs", "2"]
+PLAN = ["--target", "MYC", "--n-perturbations", "2", "--n-cells", "200"]
 CALLS = {
     "preprocess": (
         ["--min-cells", "5", "--combinations", "keep", "--aliases", "HS2=CPQ", "--batch-key",
@@ -148,7 +139,7 @@ def run(step, *words):
 
 
 def test_all_steps_are_here():
-    assert set(QUICK) == set(CALLS) == set(STEPS)
+    assert set(COLUMNS) == set(CALLS) == set(STEPS)
 
 
 @pytest.mark.slow
@@ -172,7 +163,7 @@ def test_a_run_gives_what_the_function_gives_and_repeats_itself(
 
     told = capsys.readouterr().out
     first = {path: path.read_bytes() for path in (out, table)}
-    assert set(QUICK[step][1]) <= set(pd.read_csv(table).columns)
+    assert COLUMNS[step] <= set(pd.read_csv(table).columns)
     found = json.loads(told)
     assert found["step"] == step
     assert found["verdict"]
@@ -207,9 +198,8 @@ def test_tables_in_files_reach_the_function(screen, tmp_path, monkeypatch):
         return real(adata, **options)
 
     monkeypatch.setattr("nextpert.tl.learn_dag", record, raising=False)
-    quick = QUICK["learn"][0]
     genes = ["--genes", f"@{tmp_path / 'genes.txt'}", "OXR1"]
-    assert run("learn", screen, *files, *quick, *genes) == 0
+    assert run("learn", screen, *files, *LEARN, *genes) == 0
     assert got["genes"] == ["MYC", "STK3", "GATA1", "OXR1"]
     assert got["search_options"]["prior"] == {
         "before": [("MYC", "STK3")], "required": [("MYC", "GATA1")],
@@ -329,7 +319,7 @@ def test_the_page_joins_the_results_of_files_of_one_fit(fitted, capsys):
     target = ["--target", "MYC", "--n-samples", "20"]
     assert run("effects", fitted) == 0
     assert run("design", fitted, *target) == 0
-    assert run("plan", fitted, *QUICK["plan"][0]) == 0
+    assert run("plan", fitted, *PLAN) == 0
     names = [f"screen.{x}.h5ad" for x in ("plan", "effects", "design")]
     files = [folder / name for name in names]
     capsys.readouterr()
@@ -409,14 +399,14 @@ def test_parquet(fitted):
     pytest.importorskip("pyarrow")
     table = fitted.parent / "table.parquet"
     assert run("effects", fitted, "--table", table, "--json") == 0
-    assert set(QUICK["effects"][1]) <= set(pd.read_parquet(table).columns)
+    assert COLUMNS["effects"] <= set(pd.read_parquet(table).columns)
 
 
 @pytest.mark.slow
 def test_the_name_of_the_last_step_gives_way(screen, capsys):
     folder = screen.parent
     assert run("preprocess", screen, "--min-cells", "5") == 0
-    assert run("learn", folder / "screen.preprocess.h5ad", *QUICK["learn"][0]) == 0
+    assert run("learn", folder / "screen.preprocess.h5ad", *LEARN) == 0
     assert (folder / "screen.learn.h5ad.toml").is_file()
     assert "Written: " in capsys.readouterr().out.splitlines()[-1]
     assert run("learn", folder / "screen.learn.h5ad") == 2
@@ -565,40 +555,3 @@ def test_the_nearest_cells_are_named(fitted, capsys):
     nearer = (perturbed["difference_high"] < 0).sum()
     assert 0 < nearer < len(perturbed)
     assert f"{nearer} of {len(perturbed)} perturbations are nearer than control cells" in told
-
-
-@pytest.mark.slow
-@pytest.mark.screen
-def test_on_the_tap_seq_screen(screen_path, tmp_path, capsys):
-    path = screen_path / "schraivogel_tapseq" / "schraivogel_tapseq_umi5.h5ad"
-    first = tmp_path / "tap.preprocess.h5ad"
-    assert run("preprocess", path, "--control", "non-targeting", "--out", first) == 0
-    assert run("learn", first, "--n-graphs", "2") == 0
-    assert run("fit", tmp_path / "tap.learn.h5ad") == 0
-    capsys.readouterr()
-    table = tmp_path / "ranking.csv"
-    wanted = ["--target", "RIPK2", "--target-is-candidate"]
-    assert run("design", tmp_path / "tap.fit.h5ad", *wanted, "--table", table) == 0
-    adata = ad.read_h5ad(tmp_path / "tap.design.h5ad")
-    assert len(adata.uns["dag"]["genes"]) == 62
-    ranking = candidates_of(adata.uns["design"]["ranking"])
-    assert len(ranking) == 14
-    assert ranking.loc[ranking["state_distance"].idxmin(), "perturbation"] == "RIPK2"
-    assert "RIPK2 is the first by" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_the_clearest_effects_come_first(fitted):
-    table = fitted.parent / "effects.csv"
-    assert run("effects", fitted, "--table", table) == 0
-    found = pd.read_csv(table)
-    clear = (found["lfsr"] < 0.05).to_numpy()
-    assert 0 < clear.sum() < len(clear)
-    assert clear[: clear.sum()].all()
-    for part in (found[clear], found[~clear]):
-        assert part["mean"].abs().is_monotonic_decreasing
-
-
-def test_an_absent_screen_is_named_beside_those_of_its_folder(fitted, capsys):
-    assert run("learn", fitted.parent / "screen.learn.fit.h5ad") == 2
-    assert "The folder holds screen.fit.h5ad." in capsys.readouterr().err

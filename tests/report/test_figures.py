@@ -20,8 +20,12 @@ from nextpert._report.results import keys_of, read_all
 def asked(monkeypatch):
     """The options that the plot of the graph was called with, in place of a plot."""
     given = {}
-    monkeypatch.setattr(measured, "draw", lambda plot, *told: [plot(), *told])
-    monkeypatch.setattr(npt.pl, "dag", lambda _, **options: given.update(options))
+
+    def draw(plot, adata, alt, caption, **options):
+        given.update(options)
+        return page.Figure("", alt, caption)
+
+    monkeypatch.setattr(measured, "draw", draw)
     return given
 
 
@@ -86,14 +90,14 @@ def test_a_graph_without_edges_is_told(adata, asked):
 def test_long_drawings_become_pixels(monkeypatch):
     import matplotlib.pyplot as plt
 
-    def plot():
+    def plot(adata, **options):
         figure, panel = plt.subplots()
         panel.plot(np.sin(np.arange(50)))
         return figure
 
-    assert page.draw(plot, "", "").link.startswith("data:image/svg+xml;base64,")
+    assert page.draw(plot, None, "", "").link.startswith("data:image/svg+xml;base64,")
     monkeypatch.setattr(page, "_LARGE", 10)
-    links = [page.draw(plot, "", "").link for _ in range(2)]
+    links = [page.draw(plot, None, "", "").link for _ in range(2)]
     assert links[0] == links[1]
     kind, held = links[0].split(",")
     assert kind == "data:image/png;base64"

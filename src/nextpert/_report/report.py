@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nextpert._adata.arguments import checked
 from nextpert._files import whole_file
@@ -85,34 +85,27 @@ def report(
     """
     file = "nextpert_report.html" if path is None else path
     used = keys_of(keys)
-    found = read_all(adata, used, keys or {})
-    every = [
-        planned.steps_section(found),
-        planned.target_section(found),
-        planned.plan_section(found),
-        planned.ranking_section(found),
-        measured.distances_section(found),
-        measured.effects_section(adata, found, used),
-        measured.programs_section(adata, found, used),
-        measured.graph_section(adata, found, used),
-        measured.densities_section(adata, found, used),
-        judged.cells_section(found),
-        judged.replay_section(found),
-        judged.diagnosis_section(adata, found, used),
-        judged.made_section(adata, found, used, command),
+    results = read_all(adata, used, keys or {})
+    sections = [
+        planned.steps_section(results),
+        planned.target_section(results),
+        planned.plan_section(results),
+        planned.ranking_section(results),
+        measured.distances_section(results),
+        measured.effects_section(adata, results, used),
+        measured.programs_section(adata, results, used),
+        measured.graph_section(adata, results, used),
+        measured.densities_section(adata, results, used),
+        judged.cells_section(results),
+        judged.replay_section(results),
+        judged.diagnosis_section(adata, results, used),
+        judged.made_section(adata, results, used, command),
     ]
-    sections = [section for section in every if section is not None]
-    title = _title(found) if title is None else title
-    page = render(title, verdict_of(found), sections, absent(found))
+    if title is None:
+        targets = [results[x]["params"]["target"] for x in ("plan", "design") if x in results]
+        title = f"Towards {name_of(targets[0])}" if targets else "Perturbation screen"
+    page = render(title, verdict_of(results), list(filter(None, sections)), absent(results))
     with whole_file(file) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
     logger.info("Report written to %s (%.1f MB).", file, len(page.encode()) / 1e6)
     return Path(file)
-
-
-def _title(found: Mapping[str, dict[str, Any]]) -> str:
-    for name in ("plan", "design"):
-        if name in found:
-            params: Any = found[name]["params"]
-            return f"Towards {name_of(params['target'])}"
-    return "Perturbation screen"

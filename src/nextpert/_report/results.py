@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     Stored = dict[str, Any]
+    Results = Mapping[str, Stored]
+    Keys = Mapping[str, str]
 
 
 class Kind(NamedTuple):
@@ -22,6 +24,7 @@ class Kind(NamedTuple):
     part: str
 
 
+FIT = "dag_blr"  # no section of its own, but the other results were computed from it
 # By their default keys, in the order of the page.
 KINDS = {
     "plan": Kind("Next round", "tl.plan_screen", "plate"),
@@ -34,16 +37,11 @@ KINDS = {
     "replay": Kind("Replay", "tl.replay_design", "overall"),
     "diagnosis": Kind("Diagnostics", "tl.diagnose", "parts"),
 }
-FIT = "dag_blr"  # no section of its own, but the other results were computed from it
+SOURCES = {**KINDS, FIT: Kind("Fit", "tl.fit_dag_blr", "posterior")}
 
 
-def keys_of(given: Mapping[str, str] | None) -> dict[str, str]:
+def keys_of(given: Keys | None) -> dict[str, str]:
     """Return the key in ``.uns`` of every kind of result.
-
-    Raises
-    ------
-    ValueError
-        If a name is unknown (close matches are suggested).
 
     Examples
     --------
@@ -51,53 +49,41 @@ def keys_of(given: Mapping[str, str] | None) -> dict[str, str]:
     >>> keys_of({"plan": "second_plate"})["plan"]
     'second_plate'
     """
-    known = [*KINDS, FIT]
     named = {str(name): str(key) for name, key in (given or {}).items()}
-    unknown = [name for name in named if name not in known]
+    unknown = [name for name in named if name not in SOURCES]
     if unknown:
         message = (
-            f"keys has unknown names: {list_names(unknown)}.{closest(unknown, known)} "
-            f"Choose from {list_names(known, limit=len(known))}."
+            f"keys has unknown names: {list_names(unknown)}.{closest(unknown, SOURCES)} "
+            f"Choose from {list_names(SOURCES, limit=len(SOURCES))}."
         )
         raise ValueError(message)
-    return {name: named.get(name, name) for name in known}
+    return {name: named.get(name, name) for name in SOURCES}
 
 
-def read_all(
-    adata: AnnData, keys: Mapping[str, str], named: Mapping[str, str]
-) -> dict[str, Stored]:
-    """Return every result that is there, by its usual key.
-
-    Raises
-    ------
-    ValueError
-        If there is none at all, one that was ``named`` is absent or of another kind, or one is
-        damaged.
-    """
-    found: dict[str, Stored] = {}
-    for name, key in keys.items():
-        function = KINDS[name].function if name in KINDS else "tl.fit_dag_blr"
-        part = KINDS[name].part if name in KINDS else "posterior"
-        stored = adata.uns.get(key)
+def read_all(adata: AnnData, keys: Keys, named: Keys) -> dict[str, Stored]:
+    """Return every result that is there, by its usual key; those that are ``named`` have to be."""
+    results: dict[str, Stored] = {}
+    for name, (_, function, part) in SOURCES.items():
+        stored = adata.uns.get(keys[name])
         if hasattr(stored, "keys") and ("contents" in stored or part in stored):
-            result = eager(read_stored(adata, key, function))
+            result = eager(read_stored(adata, keys[name], function))
             if part in result:
-                found[name] = result
-        if name in named and name not in found:
+                results[name] = result
+        if name in named and name not in results:
             message = (
-                f"keys names {key!r} for {name}, but adata.uns has no result of {function} there: "
-                f"name its key_added, run {function} first, or leave it out."
+                f"keys names {keys[name]!r} for {name}, but adata.uns has no result of {function} "
+                f"there: name its key_added, run {function} first, or leave it out."
             )
             raise ValueError(message)
-    if not set(found) & set(KINDS):
+    if not set(results) & set(KINDS):
         message = (
             "adata.uns has no result to report: run tl.perturbation_effects, "
             "tl.design_interventions or tl.plan_screen first."
         )
         raise ValueError(message)
-    return found
+    return results
 
 
-def absent(found: Mapping[str, Stored]) -> list[tuple[str, str]]:
+def absent(results: Results) -> list[tuple[str, str]]:
     """Return title and function of the results that are not there."""
-    return [(kind.title, kind.function) for name, kind in KINDS.items() if name not in found]
+    return [(kind.title, kind.function) for name, kind in KINDS.items() if name not in results]

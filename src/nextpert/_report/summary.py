@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nextpert._adata.arguments import checked
 from nextpert._report.methods import methods_of
-from nextpert._report.results import FIT, KINDS, absent, keys_of, read_all
+from nextpert._report.results import SOURCES, absent, keys_of, read_all
 from nextpert._report.verdict import verdict_of
 from nextpert.core._shown import card, lines
 
@@ -79,17 +79,16 @@ def summary(
       Not computed  tl.design_interventions, ...
     """
     used = keys_of(keys)
-    found = read_all(adata, used, keys or {})
-    verdict = verdict_of(found)
-    functions = {name: kind.function for name, kind in KINDS.items()} | {FIT: "tl.fit_dag_blr"}
-    there = [f'uns["{used[name]}"] ({functions[name]})' for name in functions if name in found]
+    results = read_all(adata, used, keys or {})
+    verdict = verdict_of(results)
+    stored = [f'uns["{used[x]}"] ({SOURCES[x].function})' for x in SOURCES if x in results]
     facts = {
         "Next": verdict.next,
         "Reliability": verdict.trust,
         "Notes": " ".join(verdict.notes),
-        "Results": ", ".join(there),
-        "Not computed": ", ".join(function for _, function in absent(found)),
+        "Results": ", ".join(stored),
+        "Not computed": ", ".join(function for _, function in absent(results)),
     }
     if methods:
-        facts["Methods"] = methods_of(found)
+        facts["Methods"] = methods_of(results)
     return Summary("Results in adata", facts)

@@ -1,22 +1,22 @@
-"""Tables of the page: a DataFrame and its columns, which one macro of the template draws."""
+"""Tables of the page: a DataFrame and the names of its columns, which the template draws."""
 
 from __future__ import annotations
 
 import base64
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from nextpert._files import as_csv
+from nextpert.core._shown import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    import pandas as pd
-    from numpy.typing import ArrayLike
+    from collections.abc import Callable
 
 # Most rows on the page, and most characters of a file to download from it.
 MOST_ROWS = 300
@@ -28,42 +28,31 @@ NOTHING = "–"
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """Return a number in a few digits; a dash where there is none.
+    """Return a number in a few digits, whole numbers in all of them; a dash where there is none.
 
     Examples
     --------
     >>> from nextpert._report.tables import number
-    >>> number(0.5), number(123.4), number(12345.6), number(float("nan")), number(0.0)
-    ('0.500', '123', '12,346', '–', '0')
+    >>> number(0.5), number(123.4), number(12345.6), number(float("nan")), number(12.0)
+    ('0.500', '123', '12,346', '–', '12')
     """
     value = float(value)
     if math.isnan(value):
         return NOTHING
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
-    if abs(value) >= 1000:
+    if value.is_integer() or abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:#.{digits}g}".rstrip(".") if value else "0"
+    return f"{value:#.{digits}g}".rstrip(".")
 
 
-def signed(value: Any) -> str:
-    """Return a change, with its sign."""
-    return f"+{number(value)}" if float(value) > 0 else number(value)
-
-
-def count(value: Any) -> str:
-    """Return a whole number with commas."""
-    value = float(value)
-    return f"{value:,.0f}" if math.isfinite(value) else number(value)
-
-
-def share(value: Any) -> str:
+def ratio(value: Any) -> str:
     """Return a ratio of distances in per cent; unbiased ones may lie a little below 0.
 
     Examples
     --------
-    >>> from nextpert._report.tables import share
-    >>> share(0.004), share(0.99999), share(12.3), share(-0.001), share(-0.05)
+    >>> from nextpert._report.tables import ratio
+    >>> ratio(0.004), ratio(0.99999), ratio(12.3), ratio(-0.001), ratio(-0.05)
     ('< 1%', '100%', '1,230%', '< 1%', '< 1%')
     """
     value = 100 * float(value)
@@ -87,65 +76,103 @@ def above_0(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: table[name].clip(lower=0.0) for name in names})
 
 
-def rate(value: Any) -> str:
-    """Return a small probability.
-
-    Examples
-    --------
-    >>> from nextpert._report.tables import rate
-    >>> rate(1e-9), rate(0.0421)
-    ('below 0.001', '0.042')
-    """
-    return "below 0.001" if float(value) < 0.001 else number(value, 2)
+def _rate(value: float) -> str:
+    return "below 0.001" if value < 0.001 else number(value, 2)
 
 
-def two_digits(value: Any) -> str:
-    """Return a number in two digits, as of a standard error."""
+def _two_digits(value: float) -> str:
     return number(value, 2)
 
 
+def _signed(value: float) -> str:
+    return f"+{number(value)}" if value > 0 else number(value)
+
+
+class Look(NamedTuple):
+    """How a column is shown: heading, text of its numbers, columns of its interval, sentences."""
+
+    head: str = ""
+    show: Callable[[Any], str] | None = None
+    ends: tuple[str, ...] = ()
+    is_long: bool = False
+
+
+# Of the columns whose names and kinds do not say it.
+LOOKS = {
+    "n_cells_seen": Look("Cells so far"),
+    "relative_distance": Look("Relative to control", ratio),
+    "distance": Look(ends=("low", "high")),
+    "predicted_distance": Look(ends=("predicted_low", "predicted_high")),
+    "difference": Look("Minus control", ends=("difference_low", "difference_high")),
+    "mean": Look("Effect", ends=("lower", "upper")),
+    "lfsr": Look("False sign rate", _rate),
+    "direct": Look("Direct part"),
+    "raw_mean": Look("Difference of means"),
+    "share": Look("Share of the effects", ratio),
+    "perturbations": Look("Perturbations and scores", is_long=True),
+    "genes": Look("Genes and effects of a score of 1", is_long=True),
+    "other": Look("Does the same as"),
+    "parent": Look("Cause"),
+    "child": Look("Effect"),
+    "frequency": Look("In bootstrap graphs", ratio),
+    "probability": Look(show=percent),
+    "probability_best": Look("P(nearest)", percent),
+    "probability_better": Look("P(nearer than control)", percent),
+    "probability_nearer_than_members": Look("P(nearer than members)", percent),
+    "probability_nearer_than_measured": Look("P(nearer than measured)", percent),
+    "chosen": Look("First choice"),
+    "control": Look("Control cells"),
+    "change": Look(show=_signed),
+    "cells_needed": Look("Cells to estimate its distance"),
+    "cells_to_distinguish": Look("Cells to distinguish it from the nearest"),
+    "plates": Look("Rounds to the best", _two_digits),
+    "plates_sem": Look("± standard error", _two_digits),
+    "standard_error": Look("± standard error", _two_digits),
+    "share_good_last": Look("Found in the end", ratio),
+    "relative_last": Look("Distance in the end", ratio),
+    "nextpert": Look("nextpert"),
+    **dict.fromkeys(("why", "meaning", "options"), Look(is_long=True)),
+}
+_HEADS = ("perturbation", "quantity", "strategy")  # name their row; in other tables the first does
+
+
 class Scale(NamedTuple):
-    """The scale of intervals in a table: its ends, and a value to mark in every row (or NaN)."""
+    """The scale of intervals in a table, in pixels: its ends, and where a value is marked."""
 
     low: float
     high: float
     is_log: bool
-    reference: float
+    mark: float | None = None
 
     def place(self, value: float) -> float:
-        """Return how far from the left a value lies, in pixels, within the drawing."""
+        """Return how far from the left a value lies, within the drawing."""
         ends = [self.low, self.high, max(value, self.low) if self.is_log else value]
         low, high, at = np.log(ends) if self.is_log else ends
-        part = (at - low) / (high - low)
-        return round(_EDGE + (WIDTH - 2 * _EDGE) * min(max(float(part), 0.0), 1.0), 1)
-
-    @property
-    def mark(self) -> float | None:
-        """Where the reference lies."""
-        return self.place(self.reference) if math.isfinite(self.reference) else None
+        part = min(max(float((at - low) / (high - low)), 0.0), 1.0)
+        return round(_EDGE + (WIDTH - 2 * _EDGE) * part, 1)
 
 
-def scale_of(values: ArrayLike, low: ArrayLike, high: ArrayLike, reference: float) -> Scale:
-    """Return the scale that covers all intervals; logarithmic if values differ by orders.
+def scale_of(intervals: pd.DataFrame, reference: float) -> Scale:
+    """Return the scale that covers values and their ends; logarithmic over orders of magnitude.
 
     Examples
     --------
+    >>> import pandas as pd
     >>> from nextpert._report.tables import scale_of
-    >>> scale_of([1.0, 3.0], [0.0, 2.0], [2.0, 4.0], 2.0)
-    Scale(low=0.0, high=4.0, is_log=False, reference=2.0)
-    >>> scale_of([0.01, 3.0], [0.0, 2.0], [0.1, 4.0], 2.0).is_log
+    >>> scale_of(pd.DataFrame({"at": [1.0, 3.0], "low": [0.0, 2.0], "high": [2.0, 4.0]}), 2.0)
+    Scale(low=0.0, high=4.0, is_log=False, mark=70.0)
+    >>> scale_of(pd.DataFrame({"at": [0.01, 3.0], "low": [0.0, 2.0]}), 2.0).is_log
     True
     """
-    at, down, up = (np.asarray(x, dtype=np.float64) for x in (values, low, high))
-    at = at[np.isfinite(at)]
-    shown = np.append(at, reference) if math.isfinite(reference) else at
-    if not len(shown):
-        return Scale(0.0, 1.0, False, math.nan)
-    is_log = bool(shown.min() > 0 and shown.max() > _WIDE * shown.min())
-    every = np.concatenate([shown, down[np.isfinite(down)], up[np.isfinite(up)]])
-    least = 0.5 * float(shown.min()) if is_log else float(every.min())
-    most = float(every.max())
-    return Scale(least, most if most > least else least + 1.0, is_log, float(reference))
+    numbers = [np.append(values, reference) for values in intervals.to_numpy(float).T]
+    at, every = (x[np.isfinite(x)] for x in (numbers[0], np.concatenate(numbers)))
+    if not len(at):
+        return Scale(0.0, 1.0, False)
+    is_log = bool(at.min() > 0 and at.max() > _WIDE * at.min())
+    low = 0.5 * float(at.min()) if is_log else float(every.min())
+    high = float(every.max())
+    scale = Scale(low, high if high > low else low + 1.0, is_log)
+    return scale._replace(mark=scale.place(reference)) if math.isfinite(reference) else scale
 
 
 class Cell(NamedTuple):
@@ -153,123 +180,113 @@ class Cell(NamedTuple):
 
     text: str
     value: str = ""
-    dot: tuple[float, float, float] | None = None
+    dot: tuple[float, ...] | None = None
 
 
-class Column(NamedTuple):
-    """A column: its heading, the column of the DataFrame, and how values are shown.
+@dataclass
+class Column:
+    """A column: its heading and kind for the style sheet, and the scale of its intervals."""
 
-    ``show`` makes text of a number; without it the value is text. ``name`` holds three columns,
-    value and ends of an interval, where that is to be drawn. ``is_head`` says that a column names
-    its row, ``is_long`` that it holds sentences, ``on_paper`` that it is printed. ``reference`` is
-    marked in what is drawn.
-    """
-
-    head: str
-    name: str | tuple[str, str, str]
-    show: Callable[[Any], str] | None = None
-    is_head: bool = False
-    is_long: bool = False
-    reference: float = float("nan")
-    on_paper: bool = True
+    name: str
+    look: Look
+    is_head: bool
+    classes: str
+    scale: Scale | None
 
     @property
-    def is_number(self) -> bool:
-        """Whether it is sorted by number."""
-        return isinstance(self.name, tuple) or self.show is not None
+    def head(self) -> str:
+        """Its heading."""
+        return self.look.head or self.name.removeprefix("n_").replace("_", " ").capitalize()
 
-    @property
-    def classes(self) -> str:
-        """What it is, for the style sheet."""
-        is_interval = isinstance(self.name, tuple)
-        kinds = {
-            "interval": is_interval,
-            "number": self.is_number and not is_interval,
-            "long": self.is_long,
-            "on-screen": not self.on_paper,
-        }
-        return " ".join(name for name, is_so in kinds.items() if is_so)
-
-    def cell(self, row: dict[Any, Any], scale: Scale | None) -> Cell:
+    def cell(self, row: dict[Any, Any]) -> Cell:
         """Return the cell of a row."""
-        if scale is None or not isinstance(self.name, tuple):
-            value = row[self.name]
-            if self.show is None:
-                return Cell(str(value))
-            return Cell(self.show(value), _sorted_by(float(value)))
-        at, low, high = (float(row[part]) for part in self.name)
-        if not math.isfinite(at):
-            return Cell(NOTHING if math.isnan(at) else number(at), _sorted_by(at))
-        ends = [x if math.isfinite(x) else at for x in (low, high)]
-        text = f"{number(at)} ({number(low, 2)} to {number(high, 2)})"
-        dot = scale.place(at), scale.place(ends[0]), scale.place(ends[1])
-        return Cell(text, _sorted_by(at), dot)
-
-
-def _sorted_by(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.6g}"
+        if self.look.show is None:
+            return Cell(str(row[self.name]))
+        value = float(row[self.name])
+        order = "" if math.isnan(value) else f"{value:.6g}"
+        if self.scale is None or not math.isfinite(value):
+            return Cell(self.look.show(value), order)
+        low, high = (float(row[end]) for end in self.look.ends)
+        text = f"{number(value)} ({number(low, 2)} to {number(high, 2)})"
+        ends = [x if math.isfinite(x) else value for x in (low, high)]
+        return Cell(text, order, tuple(map(self.scale.place, (value, *ends))))
 
 
 @dataclass
 class Table:
-    """A DataFrame as the template draws it, row by row.
+    """A DataFrame as the template draws it, row by row; columns without a value are left out.
 
     Parameters
     ----------
-    name
-        Its identifier, and the name of its file.
-    caption
-        What it shows.
-    frame, columns
-        The data, and what of them is shown.
+    name, caption
+        Its identifier, which names its file too, and what it shows.
+    frame, names
+        The data, and the columns that are shown.
+    marks
+        Values to mark in intervals, by column.
     most, n_all
         Most rows on the page, and number of rows there are, if ``frame`` holds the first alone.
     download, n_file
         What its file holds (``None`` for no file), and the rows that there are of that.
-    in_print, kept
-        Most rows on paper, and a row that is printed in any case, with the one before it.
+    in_print, kept, on_screen
+        Most rows on paper, a row that is printed in any case, and columns that are not printed.
     """
 
     name: str
     caption: str
     frame: pd.DataFrame
-    columns: Sequence[Column]
+    names: Sequence[str]
+    marks: Mapping[str, float] = field(default_factory=dict)
     most: int = MOST_ROWS
     n_all: int = -1
     download: pd.DataFrame | None = None
     n_file: int = -1
     in_print: int = 10
     kept: int = -1
+    on_screen: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.n_all = len(self.frame) if self.n_all < 0 else self.n_all
-        whole = 0 if self.download is None else len(self.download)
-        self.n_file = whole if self.n_file < 0 else self.n_file
+        if self.n_file < 0 and self.download is not None:
+            self.n_file = len(self.download)
+
+    @cached_property
+    def columns(self) -> list[Column]:
+        """Its columns that have a value."""
         shown = self.frame.head(self.most)
-        self.scales = {}
-        for i, column in enumerate(self.columns):
-            if isinstance(column.name, tuple):
-                value, low, high = (shown[part] for part in column.name)
-                self.scales[i] = scale_of(value, low, high, column.reference)
+        is_empty = shown.isin([np.nan, None, ""]).all() & bool(len(shown))
+        names = [name for name in self.names if name in shown and not is_empty[name]]
+        head = next((name for name in _HEADS if name in names), names[0])
+        columns = []
+        for name in names:
+            look, scale = LOOKS.get(name, Look()), None
+            kind = "long" if look.is_long else ""
+            if shown[name].dtype.kind not in "iuf":
+                look = look._replace(show=None)
+            elif look.ends and set(look.ends) <= set(shown):
+                kind, look = "interval", look._replace(show=number)
+                scale = scale_of(shown[[name, *look.ends]], self.marks.get(name, math.nan))
+            else:
+                kind, look = "number", look._replace(show=look.show or number)
+            kind += " on-screen" * (name in self.on_screen)
+            columns.append(Column(name, look, name == head, kind.strip(), scale))
+        return columns
 
     @cached_property
     def rows(self) -> list[list[Cell]]:
         """Its cells, row by row."""
-        return [
-            [column.cell(row, self.scales.get(i)) for i, column in enumerate(self.columns)]
-            for row in self.frame.head(self.most).to_dict("records")
-        ]
+        shown = self.frame.head(self.most).to_dict("records")
+        return [[column.cell(row) for column in self.columns] for row in shown]
 
     @cached_property
     def csv(self) -> tuple[str, int]:
         """Its file as a link that holds it (empty for none), and its rows: the first of many."""
         if self.download is None:
             return "", 0
-        n = min(len(self.download), _MOST_CSV // 10)  # no row is shorter
-        while True:
-            text = as_csv(self.download.head(n), float_format="%.6g", lineterminator="\r\n")
-            if len(text) <= _MOST_CSV or n <= 1:
-                break
-            n = max(1, min(n - 1, int(0.95 * n * _MOST_CSV / len(text))))
+        end = "\r\n"
+        few = self.download.head(_MOST_CSV // 10)  # no row is shorter
+        text = as_csv(few, float_format="%.6g", lineterminator=end)
+        if len(text) > _MOST_CSV:  # whole rows
+            text = text[: text.rfind(end, 0, _MOST_CSV) + len(end)]
         coded = base64.b64encode(text.encode("utf-8")).decode("ascii")
-        return f"data:text/csv;charset=utf-8;base64,{coded}", n
+        return f"data:text/csv;charset=utf-8;base64,{coded}", text.count(end) - 1

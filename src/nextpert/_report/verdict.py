@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from nextpert._adata import list_names
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.roles import role_texts
-from nextpert._report.tables import count
+from nextpert._report.results import KINDS
+from nextpert._report.tables import number
 from nextpert.core._shown import percent
 from nextpert.core.design.stopping import ORDER
 from nextpert.tl._advice import ADDS_UP, name_of
@@ -15,7 +16,9 @@ from nextpert.tl._advice import ADDS_UP, name_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    Found = Mapping[str, dict[str, Any]]
+    import pandas as pd
+
+    from nextpert._report.results import Results
 
 UNKNOWN = "not checked"
 # Words and sign of every level of trust, so that colour is not needed to read it.
@@ -42,9 +45,15 @@ _PLAIN = {
     "positive controls": "changes of target genes",
     "shrinkage": "effects of measured perturbations",
     "unseen perturbations": "predictions of perturbations without cells",
-    "graph": "the graph",
     "guides": "agreement of guides",
     "batches": "agreement of batches",
+}
+_UNSEEN = {
+    "trust": " Such predictions were accurate on this screen.",
+    "care": " Use such predictions with care on this screen.",
+    "do not trust": (
+        " On this screen such predictions were not accurate: do not rely on their ranks."
+    ),
 }
 
 
@@ -57,51 +66,55 @@ class Verdict(NamedTuple):
     notes: list[str]
 
 
-def verdict_of(found: Found) -> Verdict:
+def verdict_of(results: Results) -> Verdict:
     """Return the verdict on all results together."""
-    level = str(found["diagnosis"]["level"]) if "diagnosis" in found else UNKNOWN
-    return Verdict(level, _next(found), _trust(found, level), _notes(found))
+    if "diagnosis" not in results:
+        return Verdict(UNKNOWN, _next(results), _START[UNKNOWN], _notes(results))
+    level, parts = str(results["diagnosis"]["level"]), results["diagnosis"]["parts"]
+    by_level = parts["part"].astype(str).groupby(parts["level"].astype(str), sort=False)
+    trusted = [
+        f"{_PARTS[each]}: {', '.join(_PLAIN.get(x, f'the {x}') for x in by_level.get_group(each))}"
+        for each in _PARTS
+        if each in by_level.groups
+    ]
+    trust = f"{_START.get(level, _START[UNKNOWN])} {'; '.join(trusted)}."
+    return Verdict(level, _next(results), trust, _notes(results))
 
 
-def _next(found: Found) -> str:
-    advice = advice_of(found)
-    said = [str(advice["words"])] if advice else []
-    if orders_plan(found):
-        said.append(_plate(found["plan"]))
-    if not said and "perturbation_effects" in found:
-        stored = found["perturbation_effects"]
-        n = int((stored["lfsr"] < CLEAR_SIGN).any(axis=1).sum())
-        n_all = len(stored["perturbations"])
-        said.append(f"{n} of {n_all} perturbations have a significant effect.")
-    if "plan" not in found and advice.get("kind", ORDER) == ORDER:
-        said.append("To plan the next round, run tl.plan_screen.")
-    return " ".join(said)
+def _next(results: Results) -> str:
+    advice = advice_of(results)
+    sentences = [str(advice["words"])] if advice else []
+    if orders_plan(results):
+        plan = results["plan"]
+        n_cells, n_controls = (number(plan["summary"][x]) for x in ("n_cells", "n_controls"))
+        sentences.append(
+            f"The plan has {list_names(chosen_of(plan)['perturbation'].astype(str), limit=8)} in "
+            f"{n_cells} cells, {n_controls} of them controls; {contains_best(plan)}."
+        )
+    if not sentences and "perturbation_effects" in results:
+        is_clear = (results["perturbation_effects"]["lfsr"] < CLEAR_SIGN).any(axis=1)
+        n = f"{int(is_clear.sum())} of {len(is_clear)}"
+        sentences.append(f"{n} perturbations have a significant effect.")
+    if "plan" not in results and advice.get("kind", ORDER) == ORDER:
+        sentences.append("To plan the next round, run tl.plan_screen.")
+    return " ".join(sentences)
 
 
-def advice_of(found: Found) -> Mapping[str, Any]:
+def advice_of(results: Results) -> Mapping[str, Any]:
     """Return the advice of the plan, or of what else has one; empty where there is none."""
-    kinds = ("plan", "plan_cells", "design")
-    return next((found[name]["advice"] for name in kinds if "advice" in found.get(name, {})), {})
+    names = ("plan", "plan_cells", "design")
+    return next((results[x]["advice"] for x in names if "advice" in results.get(x, {})), {})
 
 
-def orders_plan(found: Found) -> bool:
+def orders_plan(results: Results) -> bool:
     """Whether there is a plan, and the advice is to order it."""
-    if "plan" not in found:
-        return False
-    return advice_of(found).get("kind", ORDER) == ORDER
+    return "plan" in results and advice_of(results).get("kind", ORDER) == ORDER
 
 
-def _plate(plan: Mapping[str, Any]) -> str:
-    table, summary = plan["plate"], plan["summary"]
-    names = (
-        table.loc[table["strategy"].astype(str) != "control", "perturbation"].astype(str).tolist()
-    )
-    controls = int(summary["n_controls"])
-    beside = f", {count(controls)} of them controls" if controls else ""
-    return (
-        f"The plan has {list_names(names, limit=8)} in {count(summary['n_cells'])} cells{beside}; "
-        f"{contains_best(plan)}."
-    )
+def chosen_of(plan: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the rows of a plate but the controls."""
+    table: pd.DataFrame = plan["plate"]
+    return table[table["strategy"].astype(str) != "control"]
 
 
 def contains_best(plan: Mapping[str, Any]) -> str:
@@ -110,102 +123,59 @@ def contains_best(plan: Mapping[str, Any]) -> str:
     return (
         f"with probability {percent(summary['probability_contains_best'])}"
         f"{ADDS_UP * int(summary['if_effects_add_up'])}, the nearest of "
-        f"{count(params['n_candidates'])} candidates to {name_of(params['target'])} is among them"
+        f"{number(params['n_candidates'])} candidates to {name_of(params['target'])} is among them"
     )
 
 
-def _trust(found: Found, level: str) -> str:
-    words = _START.get(level, _START[UNKNOWN])
-    if "diagnosis" not in found:
-        return words
-    parts = found["diagnosis"]["parts"]
-    said = []
-    for each, start in _PARTS.items():
-        names = parts.loc[parts["level"].astype(str) == each, "part"].astype(str)
-        if len(names):
-            said.append(f"{start}: {', '.join(_PLAIN.get(name, name) for name in names)}")
-    return f"{words} {'; '.join(said)}."
-
-
-def _notes(found: Found) -> list[str]:
-    notes = _undeclared(found) + _unseen(found)
-    targets = {
-        str(found[name]["params"]["target"])
-        for name in ("plan", "design")
-        if name in found
-    }  # fmt: skip
+def _notes(results: Results) -> list[str]:
+    notes = [*_undeclared(results), *_unseen(results)]
+    targets = {str(results[x]["params"]["target"]) for x in ("plan", "design") if x in results}
     if len(targets) > 1:
         notes.append("Next round and ranking have different targets: see both sections.")
-    notes += _stale(found)
+    if stale := _stale(results):
+        what = "other cells or another fit than the present one"
+        notes.append(f"Computed from {what}, run again: {', '.join(stale)}.")
     return notes
 
 
-def _undeclared(found: Found) -> list[str]:
+def _undeclared(results: Results) -> list[str]:
     """Report an undeclared column that looks like guides and whose levels differ."""
-    if "diagnosis" not in found:
+    if "diagnosis" not in results:
         return []
-    parts, summary = (found["diagnosis"][name].astype(str) for name in ("parts", "summary"))
-    rows = summary[(summary["part"] == "guides") & (summary["quantity"] == "undeclared_variance")]
-    if "no" not in set(rows["passed"]):
-        return []
-    words = parts.loc[parts["part"] == "guides", "verdict"]
+    parts, summary = (results["diagnosis"][name].astype(str) for name in ("parts", "summary"))
+    is_failed = (summary["quantity"] == "undeclared_variance") & (summary["passed"] == "no")
+    words = parts.loc[parts["part"] == "guides", "verdict"] if is_failed.any() else []
     return [each.removeprefix("Guides: ") for each in words]
 
 
-def _unseen(found: Found) -> list[str]:
+def _unseen(results: Results) -> list[str]:
     """Report how many have predictions alone, and how good these were on this screen."""
-    if "plan" not in found:
+    if "plan" not in results:
         return []
-    table = found["plan"]["plate"]
-    chosen = table[table["strategy"].astype(str) != "control"]
-    fit = found.get("dag_blr", {})
-    separator, measured = str(fit.get("params", {}).get("separator", "")), set()
-    if separator:
+    chosen, fit = chosen_of(results["plan"]), results.get("dag_blr")
+    names = chosen.loc[chosen["n_cells_seen"] == 0, "perturbation"].astype(str).tolist()
+    if fit and (separator := str(fit["params"].get("separator", ""))):
+        # Of pairs of measured members the check on unseen singles says nothing.
         measured = set(fit["environments"]["perturbation"].astype(str))
-    # Of pairs of measured members the check on unseen singles says nothing.
-    n = sum(
-        not (separator and separator in name and measured.issuperset(name.split(separator)))
-        for name in chosen.loc[chosen["n_cells_seen"] == 0, "perturbation"].astype(str)
-    )
-    if not n:
+        names = [x for x in names if separator not in x or set(x.split(separator)) - measured]
+    if not names:
         return []
-    said = f"{n} of {len(chosen)} perturbations to test next have no cells yet: they are predicted."
-    if "diagnosis" in found:
-        parts = found["diagnosis"]["parts"].set_index("part")["level"].astype(str)
-        level = parts.get("unseen perturbations", UNKNOWN)
-        said += {
-            "trust": " Such predictions were accurate on this screen.",
-            "care": " Use such predictions with care on this screen.",
-            "do not trust": (
-                " On this screen such predictions were not accurate: do not rely on their ranks."
-            ),
-        }.get(str(level), "")
-    return [said]
+    note = f"{len(names)} of {len(chosen)} perturbations to test next have no cells yet: they are"
+    level = ""
+    if "diagnosis" in results:
+        parts = results["diagnosis"]["parts"].astype(str).set_index("part")["level"]
+        level = parts.get("unseen perturbations", "")
+    return [f"{note} predicted.{_UNSEEN.get(level, '')}"]
 
 
-def _stale(found: Found) -> list[str]:
+def _stale(results: Results) -> list[str]:
     """Name the results that were computed from other cells, roles or fits than the present fit."""
-    if "dag_blr" not in found:
+    fit = results.get("dag_blr", {})
+    if not (now := str(fit.get("digest", ""))):
         return []
-    fit = found["dag_blr"]
-    called = {
-        "plan": "the next round",
-        "design": "the ranking",
-        "perturbation_effects": "the effects",
-        "diagnosis": "the diagnostics",
-        "plan_cells": "the number of cells",
-    }
-    now = str(fit.get("digest", ""))
-    old = [
-        name
-        for key, name in called.items()
-        if key in found and now and str(found[key].get("fit") or now) != now
-    ]
-    if "target_distances" in found:
-        roles = [role_texts(each["params"]) for each in (fit, found["target_distances"])]
-        if any(roles[0][name] != roles[1][name] for name in ("control", "layer")):
-            old.append("the measured distances")
-    if not old:
-        return []
-    what = "other cells or another fit than the present one"
-    return [f"Computed from {what}, run again: {', '.join(old)}."]
+    stale = [x for x in KINDS if x in results and str(results[x].get("fit") or now) != now]
+    if "target_distances" in results:
+        one, other = (role_texts(x["params"]) for x in (fit, results["target_distances"]))
+        if any(one[name] != other[name] for name in ("control", "layer")):
+            stale.append("target_distances")
+    return [f"the {KINDS[name].title.lower()}" for name in stale]

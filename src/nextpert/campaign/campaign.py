@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextpert import _adata
 from nextpert._adata.arguments import ANY_TEXT, checked
-from nextpert.campaign.candidates import as_known, require_known
+from nextpert.campaign.candidates import known_names
 from nextpert.campaign.file import Stamp, read_campaign, write_campaign
 from nextpert.campaign.options import checked_options
 from nextpert.campaign.state import KEY, as_html, as_text, read_state, summary_table
-from nextpert.campaign.steps import (
-    marked_failed,
-    marked_pending,
-    observed,
-    proposed,
-    retried,
-    started,
-)
+from nextpert.campaign.steps import marked, observed, proposed, started
 from nextpert.core._codec import pack
 
 if TYPE_CHECKING:
@@ -229,7 +223,8 @@ class Campaign:
             If a label is neither measured, nor a candidate, nor a gene of the panel.
         """
         names = self._names(perturbations)
-        self._state = marked_pending(self._state, names, n_cells)
+        state = marked(self._state, "pending", names, n_cells=n_cells)
+        self._state = replace(state, pending=state.pending | dict.fromkeys(names, n_cells))
 
     @checked(reason=ANY_TEXT)
     def mark_failed(self, perturbations: Iterable[str], reason: str = "") -> None:
@@ -250,7 +245,8 @@ class Campaign:
             If a label is neither measured, nor a candidate, nor a gene of the panel.
         """
         names = self._names(perturbations)
-        self._state = marked_failed(self._state, names, reason)
+        state = marked(self._state, "failed", names, why=reason)
+        self._state = replace(state, failed=state.failed | dict.fromkeys(names, reason))
 
     @checked()
     def retry(self, perturbations: Iterable[str]) -> None:
@@ -266,7 +262,14 @@ class Campaign:
         ValueError
             If one did not fail.
         """
-        self._state = retried(self._state, self._names(perturbations))
+        names, failed = self._names(perturbations), self._state.failed
+        if others := [name for name in names if name not in failed]:
+            message = (
+                f"Did not fail: {_adata.list_names(others)}.{_adata.closest(others, failed)} "
+                f"Those that did: {_adata.list_names(failed) or 'none'}."
+            )
+            raise ValueError(message)
+        self._state = marked(self._state, "retried", names)
 
     def summarize(self) -> pd.DataFrame:
         """Return a summary of the campaign, one row per round; 0 is the start.
@@ -346,6 +349,6 @@ class Campaign:
 
     def _names(self, perturbations: Iterable[str]) -> list[str]:
         names = [str(name) for name in _adata.in_order(perturbations)]
-        state, plan = self._state, self._state.options["plan"]
-        require_known(self._cells, names, plan)
-        return as_known(self._cells, names, [*state.pending, *state.failed], plan)
+        state = self._state
+        underway = [*state.pending, *state.failed]
+        return known_names(self._cells, names, underway, state.options["plan"])

@@ -15,7 +15,7 @@ from nextpert.tl._design_interventions.candidates import Excluded, can_be_candid
 from nextpert.tl._plan_screen.wells import N_SAMPLES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable
 
     import anndata as ad
 
@@ -34,33 +34,18 @@ def with_batches(
 ) -> tuple[pd.DataFrame, pd.DataFrame, Roles]:
     """Return ``obs`` of the cells so far and of new ones, with batches, and the roles by now.
 
-    Parameters
-    ----------
-    before
-        The cells so far.
-    new
-        Columns of the new cells that have a role, as far as they are there.
-    roles
-        The roles so far.
-    batch
-        As in :meth:`nextpert.campaign.Campaign.observe`.
-    this_time
-        How often cells were observed, this time included.
-
-    Raises
-    ------
-    ValueError
-        If a new batch has no control cells, or a batch is not told.
+    ``new`` has the columns of the new cells that have a role, as far as they are there;
+    ``this_time`` is how often cells were observed, this time included.
     """
     old = before.obs.copy()
     keys = list(roles.batch_key)
-    told = bool(keys) and all(key in new.columns for key in keys)
+    are_there = bool(keys) and set(keys) <= set(new.columns)
     if not keys:
         if batch == SAME:
             return old, new, roles
         keys, roles = [COLUMN], replace(roles, batch_key=(COLUMN,))
         old[COLUMN] = START
-    if batch is not None or not told:
+    if batch is not None or not are_there:
         if len(keys) > 1:
             message = (
                 f"Batches are declared by several columns, {_adata.list_names(keys)}: give the new "
@@ -88,17 +73,20 @@ def _named(known: pd.Series, batch: str | None, this_time: int) -> str:
 
 
 def _require_controls(old: pd.DataFrame, new: pd.DataFrame, keys: list[str], roles: Roles) -> None:
-    labels = new[roles.perturbation_key]
-    known = set(old[old[roles.perturbation_key].notna()][keys].itertuples(index=False, name=None))
-    controls = new[labels == roles.control].value_counts(keys)
-    for batch in sorted(set(new[labels.notna()][keys].itertuples(index=False, name=None)) - known):
-        name = ", ".join(map(str, batch))
-        n = int(controls.get(batch, 0))
+    """Raise if a new batch has no controls to align it by, and warn if it has few."""
+    label, control = roles.perturbation_key, roles.control
+    known, added = (
+        set(obs.loc[obs[label].notna(), keys].itertuples(index=False, name=None))
+        for obs in (old, new)
+    )
+    controls = new[new[label] == control].value_counts(keys)
+    for batch in sorted(added - known):
+        name, n = ", ".join(map(str, batch)), int(controls.get(batch, 0))
         if not n:
             message = (
-                f"The new batch {name!r} has no control cells ({roles.perturbation_key} == "
-                f"{roles.control!r}) to align it by: add them, or pass batch='same' (or the name "
-                f"of a batch) if its cells were handled together with earlier ones."
+                f"The new batch {name!r} has no control cells ({label} == {control!r}) to align it "
+                f"by: add them, or pass batch='same' (or the name of a batch) if its cells were "
+                f"handled together with earlier ones."
             )
             raise ValueError(message)
         if n < _FEW_CONTROLS:
@@ -115,21 +103,19 @@ def plate_options(
     failed: Iterable[str],
 ) -> dict[str, Any]:
     """Return the options of the next plate: nothing twice, nothing that failed."""
-    options, naming = dict(plan), naming_of(cells)
-    names = _names(cells, plan)
+    options, naming, names = dict(plan), naming_of(cells), _names(cells, plan)
     if not isinstance(plan.get("candidates"), (Mapping, pd.DataFrame)):
         names = list(dict.fromkeys(naming.spelled([*names, *pending])))
         options["candidates"] = names
-    known = {naming.key(name) for name in names}
-    options["pending"] = {n: k for n, k in pending.items() if naming.key(n) in known} or None
-    parts = {part for name in names for part in naming.key(name)}
-    asked = dict(plan.get("constraints") or {})
-    never = [*(asked.get("exclude") or []), *(x for x in failed if parts.issuperset(naming.key(x)))]
-    asked["exclude"] = list(dict.fromkeys(never)) or None
-    out = {naming.key(name) for name in (*pending, *failed)}
-    must = asked.get("include") or []
-    asked["include"] = [name for name in must if naming.key(name) not in out] or None
-    options["constraints"] = asked
+    known, out = ({naming.key(x) for x in each} for each in (names, (*pending, *failed)))
+    options["pending"] = {x: n for x, n in pending.items() if naming.key(x) in known} or None
+    members = {member for key in known for member in key}
+    given = plan.get("constraints") or {}
+    never = [*(given.get("exclude") or ()), *(x for x in failed if members >= {*naming.key(x)})]
+    always = [x for x in given.get("include") or () if naming.key(x) not in out]
+    options["constraints"] = {
+        **given, "exclude": list(dict.fromkeys(never)) or None, "include": always or None
+    }  # fmt: skip
     return options
 
 
@@ -139,31 +125,24 @@ def standing_options(
     """Return the options of ranking and stopping: the same candidates as those of a plate.
 
     Of those that failed, the ones that have cells stay: these were measured.
-
-    Raises
-    ------
-    ValueError
-        If no candidate is left.
     """
     fit = _adata.posterior_from(cells)
     measured = {fit.naming.key(name) for name in _measured(cells)}
-    given_never = (plan.get("constraints") or {}).get("exclude") or []
-    never = Excluded.read(map(str, given_never), fit)
+    exclude = Excluded.read(map(str, (plan.get("constraints") or {}).get("exclude") or []), fit)
     out = Excluded.read(failed, fit)
-
-    given = plan.get("candidates")
     names = [
         name
         for name in _names(cells, plan)
-        if not never.holds(name, (), fit)
+        if not exclude.holds(name, (), fit)
         and (fit.naming.key(name) in measured or not out.holds(name, (), fit))
     ]
     if not names:
         message = "No candidate is left: all are in exclude or failed. Give other candidates."
         raise ValueError(message)
+    given = plan.get("candidates")
     candidates: Any = names
     if isinstance(given, pd.DataFrame):
-        candidates = given[[str(name) in names for name in given.index]]
+        candidates = given[given.index.astype(str).isin(names)]
     elif isinstance(given, Mapping):
         candidates = {name: row for name, row in given.items() if str(name) in names}
     return {
@@ -179,31 +158,28 @@ def naming_of(cells: ad.AnnData) -> Naming:
     return Naming(set(_genes(cells)), str(params["separator"]), str(params["control"]))
 
 
-def as_known(
-    cells: ad.AnnData, names: Iterable[str], marked: Iterable[str], plan: Mapping[str, Any]
+def known_names(
+    cells: ad.AnnData, names: list[str], marked: Iterable[str], plan: Mapping[str, Any]
 ) -> list[str]:
-    """Return names, each once, as the data has them, or those ``marked`` before, or the plan."""
+    """Return names, each once, as the data has them, or those ``marked`` before, or the plan.
+
+    Raise if one is no perturbation that could be on a plate.
+    """
+    fit, naming = _adata.posterior_from(cells), naming_of(cells)
     known = [*_measured(cells), *marked, *_names(cells, plan)]
-    return list(dict.fromkeys(naming_of(cells).spelled(names, known)))
-
-
-def require_known(cells: ad.AnnData, names: Collection[str], plan: Mapping[str, Any]) -> None:
-    """Raise if a name is no perturbation that could be on a plate; close matches are suggested."""
-    fit = _adata.posterior_from(cells)
-    known, naming = {*_measured(cells), *_genes(cells), *_names(cells, plan)}, naming_of(cells)
-    keys = {naming.key(name) for name in known}
     if naming.control in names:
         message = f"{naming.control!r} are the controls, on every plate: name only perturbations."
         raise ValueError(message)
-    unknown = [
-        name for name in names if naming.key(name) not in keys and not can_be_candidate(name, fit)
-    ]
+    every = {*known, *_genes(cells)}
+    keys = {naming.key(name) for name in every}
+    unknown = [x for x in names if naming.key(x) not in keys and not can_be_candidate(x, fit)]
     if unknown:
         message = (
             f"Neither measured, nor candidates, nor genes of the panel: "
-            f"{_adata.list_names(unknown)}.{_adata.closest(unknown, known)}"
+            f"{_adata.list_names(unknown)}.{_adata.closest(unknown, every)}"
         )
         raise ValueError(message)
+    return list(dict.fromkeys(naming.spelled(names, known)))
 
 
 def _names(cells: ad.AnnData, plan: Mapping[str, Any]) -> list[str]:

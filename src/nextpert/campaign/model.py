@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,80 +19,44 @@ if TYPE_CHECKING:
     from nextpert._adata import Roles
 
 
-class Standing(NamedTuple):
-    """The best known perturbation after a fit; distances as shares of the control's.
-
-    Shares are NaN where the control's distance is not above 0.
-
-    Parameters
-    ----------
-    best
-        The measured perturbation of the smallest predicted distance, or no perturbation.
-    measured_distance, predicted_distance
-        Squared distance of the mean of its cells, and predicted.
-    probability_best
-        Probability that it is the nearest of all candidates.
-    expected_gain
-        How much closer the best known is expected to be after the next plate.
-    good_enough
-        Probability that no candidate is closer by more than a tenth of the control's distance.
-    advice
-        Its kind, as of :func:`nextpert.tl.plan_cells`; empty where no perturbation was measured.
-    n_cells
-        Cells behind the fit.
-    """
-
-    best: str
-    measured_distance: float
-    predicted_distance: float
-    probability_best: float
-    expected_gain: float
-    good_enough: float
-    advice: str
-    n_cells: int
-
-
 def set_up(cells: ad.AnnData, roles: Roles, options: Mapping[str, Mapping[str, Any]]) -> None:
     """Learn the graph and fit the posterior."""
-    pp.setup_screen(
-        cells,
-        perturbation_key=roles.perturbation_key,
-        control=roles.control,
-        guide_key=roles.guide_key,
-        batch_key=list(roles.batch_key) or None,
-        condition_key=roles.condition_key,
-        covariates=list(roles.covariates) or None,
-        layer=roles.layer,
-        separator=roles.separator,
-        gene_symbols=roles.gene_symbols,
-        check_scale=bool(roles.values.get("checked", True)),
-    )
+    declared: Any = {name: value or None for name, value in vars(roles).items() if name != "values"}
+    pp.setup_screen(cells, **declared, check_scale=bool(roles.values.get("checked", True)))
     tl.learn_dag(cells, **options["learn"])
     tl.fit_dag_blr(cells, **options["fit"])
 
 
 def standing(
     cells: ad.AnnData, target: Any, plan: Mapping[str, Any], failed: Iterable[str] = ()
-) -> Standing:
-    """Return how near the best known perturbation is, and what is left to gain."""
+) -> dict[str, Any]:
+    """Return how near the best known perturbation is, and what is left to gain.
+
+    As :meth:`Campaign.summarize` has it, with ``n_cells``, the cells behind the fit.
+    """
     options = standing_options(cells, plan, failed)
     tl.design_interventions(cells, target, acquisition="probability", **options)
-    ranking = cells.uns["design"]["ranking"]
-    fitted = cells.uns["dag_blr"]
-    n_cells = int(fitted["n_control_cells"] + fitted["environments"]["n_cells"].sum())
-    if not len(fitted["environments"]):  # controls alone: nothing is known of any other
-        return Standing(NO_PERTURBATION, 1.0, 1.0, 0.0, np.nan, np.nan, "", n_cells)
-    control = nothing_of(ranking)
-    left = cells.uns["design"]["advice"]
-    best = str(left["best_known"])
-    row = control if best == NO_PERTURBATION else ranking[ranking["perturbation"] == best].iloc[0]
-    return Standing(
-        best,
-        float(share_of(row["measured_distance"], float(control["measured_distance"]))),
-        float(row["relative_distance"]),
-        0.0 if best == NO_PERTURBATION else float(row["probability_best"]),
-        float(left["relative_gain"]),
-        float(left["good_enough"]),
-        str(left["kind"]),
-        n_cells,
-    )
+    fit, ranking, advice = (
+        cells.uns["dag_blr"], cells.uns["design"]["ranking"], cells.uns["design"]["advice"]
+    )  # fmt: skip
+    n_cells = int(fit["n_control_cells"] + fit["environments"]["n_cells"].sum())
+    if not len(fit["environments"]):  # controls alone: nothing is known of any other
+        return {
+            "best": NO_PERTURBATION, "measured_distance": 1.0, "predicted_distance": 1.0,
+            "probability_best": 0.0, "expected_gain": np.nan, "good_enough": np.nan, "advice": "",
+            "n_cells": n_cells,
+        }  # fmt: skip
+    control, best = nothing_of(ranking), str(advice["best_known"])
+    is_none = best == NO_PERTURBATION
+    row = control if is_none else ranking[ranking["perturbation"] == best].iloc[0]
+    measured = share_of(row["measured_distance"], float(control["measured_distance"]))
+    return {
+        "best": best,
+        "measured_distance": float(measured),
+        "predicted_distance": float(row["relative_distance"]),
+        "probability_best": 0.0 if is_none else float(row["probability_best"]),
+        "expected_gain": float(advice["relative_gain"]),
+        "good_enough": float(advice["good_enough"]),
+        "advice": str(advice["kind"]),
+        "n_cells": n_cells,
+    }

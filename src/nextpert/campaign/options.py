@@ -12,8 +12,8 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterator, KeysView, Mapping, ValuesView
-from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, NamedTuple
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
@@ -44,71 +44,51 @@ _ENOUGH = 20  # control cells, to be compared alone
 _CENTRED = 0.1  # mean over standard deviation below which values are differences from a mean
 
 
-class _Level(NamedTuple):
-    """Standard deviation of the cells within their groups, and their mean, over all genes."""
-
-    sd: float
-    mean: float
-
-
 def require_same_scale(joined: ad.AnnData, n_old: int, roles: Roles, panel: Sequence[str]) -> None:
-    """Raise if the cells after the first ``n_old`` are on another scale than these.
-
-    Raises
-    ------
-    ValueError
-        If they are. The message states how, and that ``check_scale=False`` accepts them.
-    """
-    screen, is_new, is_control = _read(joined, n_old, roles, panel)
-    counts = [looks_like_counts(_moments(screen, is_new == side)) for side in (False, True)]
-    if counts[0] != counts[1]:
-        what = (
-            "are whole numbers, such as counts, but the campaign's cells are not: log-normalise "
-            "them in the same way"
-            if counts[1]
-            else "are not whole numbers, but the campaign's cells are: give them on the same scale"
-        )
-        raise ValueError(_refused(what))
-    n_controls = [screen.n[is_control & (is_new == side)].sum() for side in (False, True)]
-    alone = min(n_controls) >= _ENOUGH
-    used = is_control if alone else np.ones_like(is_control)
-    old, new = (_level(screen, used & (is_new == side)) for side in (False, True))
-    most = _FACTOR if alone else _FACTOR_PERTURBED
-    who = "controls" if alone else "cells"
-    if new.sd > 0 and old.sd > 0 and not 1 / most <= new.sd / old.sd <= most:
-        what = (
-            f"are on another scale: the standard deviation of their {who} is "
-            f"{new.sd / old.sd:.3g} times that of the campaign's. Normalise all alike (logarithm, "
-            f"target_sum)"
-        )
-        raise ValueError(_refused(what))
-    if old.mean > _CENTRED * old.sd and not 1 / _FACTOR_MEAN <= new.mean / old.mean <= _FACTOR_MEAN:
-        what = (
-            f"are on another scale: the mean of their {who} is {new.mean / old.mean:.3g} times "
-            f"that of the campaign's. Normalise all alike"
-        )
-        raise ValueError(_refused(what))
-
-
-def _refused(what: str) -> str:
-    return f"The new cells {what}, or pass check_scale=False if they are meant to differ."
-
-
-def _read(
-    joined: ad.AnnData, n_old: int, roles: Roles, panel: Sequence[str]
-) -> tuple[ScreenMoments, Groups, Groups]:
-    """Return the moments of environments, the new cells apart, and which are new and controls."""
+    """Raise if the cells after the first ``n_old`` are on another scale than these."""
     environments = read_environments(joined, roles)
     is_new = np.arange(joined.n_obs) >= n_old
-    labelled = environments.codes >= 0
-    by = {"environment": environments.codes, "new": np.where(labelled, is_new, -1)}
+    by = {
+        "environment": environments.codes,
+        "new": np.where(environments.codes >= 0, is_new, -1),
+    }
     _, columns = _adata.resolve_panel(joined, list(panel), gene_symbols="")
-    ((screen,), _) = read_screens(joined, columns, [coding(by)], layer=roles.layer)
-    is_control = environments.perturbation[screen.columns["environment"]] == roles.control
-    return screen.moments(), screen.columns["new"] > 0, np.asarray(is_control, bool)
+    ((cells,), _) = read_screens(joined, columns, [coding(by)], layer=roles.layer)
+    screen, is_new = cells.moments(), cells.columns["new"] > 0
+    is_control = environments.perturbation[cells.columns["environment"]] == roles.control
+    whole_old, whole_new = (looks_like_counts(_pooled(screen, is_new == x)) for x in (False, True))
+    if whole_old != whole_new:
+        raise _other_scale(
+            "are whole numbers, such as counts, but the campaign's cells are not: log-normalise "
+            "them in the same way"
+            if whole_new
+            else "are not whole numbers, but the campaign's cells are: give them on the same scale"
+        )
+    used, who, most = is_control, "controls", _FACTOR
+    if min(screen.n[is_control & (is_new == x)].sum() for x in (False, True)) < _ENOUGH:
+        used, who, most = np.ones_like(is_control), "cells", _FACTOR_PERTURBED
+    old, new = (_level(screen, used & (is_new == x)) for x in (False, True))
+    sd = new[0] / old[0] if min(old[0], new[0]) > 0 else 1.0
+    if not 1 / most <= sd <= most:
+        raise _other_scale(
+            f"are on another scale: the standard deviation of their {who} is {sd:.3g} times that "
+            f"of the campaign's. Normalise all alike (logarithm, target_sum)"
+        )
+    mean = new[1] / old[1] if old[1] > _CENTRED * old[0] else 1.0
+    if not 1 / _FACTOR_MEAN <= mean <= _FACTOR_MEAN:
+        raise _other_scale(
+            f"are on another scale: the mean of their {who} is {mean:.3g} times that of the "
+            f"campaign's. Normalise all alike"
+        )
 
 
-def _moments(screen: ScreenMoments, which: Groups) -> Moments:
+def _other_scale(how: str) -> ValueError:
+    return ValueError(
+        f"The new cells {how}, or pass check_scale=False if they are meant to differ."
+    )
+
+
+def _pooled(screen: ScreenMoments, which: Groups) -> Moments:
     """Return the moments of the cells of some groups; of their scatter the diagonal alone."""
     n, total = int(screen.n[which].sum()), screen.n[which] @ screen.mean[which]
     mean = total / max(n, 1)
@@ -116,10 +96,11 @@ def _moments(screen: ScreenMoments, which: Groups) -> Moments:
     return Moments(n, mean, np.diag(squares))
 
 
-def _level(screen: ScreenMoments, which: Groups) -> _Level:
+def _level(screen: ScreenMoments, which: Groups) -> tuple[float, float]:
+    """Return the standard deviation of cells within their groups, and their mean, of all genes."""
     freedom = int(screen.n[which].sum()) - int(which.sum())
     variance = screen.squares[which].sum() / freedom if freedom > 0 else 0.0
-    return _Level(float(np.sqrt(variance)), float(_moments(screen, which).mean.sum()))
+    return float(np.sqrt(variance)), float(_pooled(screen, which).mean.sum())
 
 
 # What the campaign says itself, or `pp.setup_screen` does.
@@ -133,36 +114,28 @@ LEARN = {"method": "boss", "environments": "all"}
 def checked_options(
     learn: Mapping[str, Any] | None, fit: Mapping[str, Any] | None, plan: Mapping[str, Any] | None
 ) -> dict[str, dict[str, Any]]:
-    """Return the options of learning, fitting and planning, as they come back from a file.
-
-    Raises
-    ------
-    ValueError
-        If an option is unknown (close matches are suggested), or said elsewhere.
-    TypeError
-        If one is of a kind that no file keeps.
-    """
-    calls: dict[str, tuple[Callable[..., Any], Mapping[str, Any] | None]] = {
-        "learn": (tl.learn_dag, learn), "fit": (tl.fit_dag_blr, fit), "plan": (tl.plan_screen, plan)
-    }  # fmt: skip
-    out = {}
-    for name, (function, given) in calls.items():
+    """Return the options of learning, fitting and planning, as they come back from a file."""
+    learn = dict(learn or {})
+    out = {
+        "learn": learn if "method" in learn else LEARN | learn,
+        "fit": dict(fit or {}),
+        "plan": dict(plan or {}),
+    }
+    calls: tuple[Callable[..., Any], ...] = (tl.learn_dag, tl.fit_dag_blr, tl.plan_screen)
+    for name, function in zip(out, calls, strict=True):
         known = set(inspect.signature(function).parameters) - _ROLES - _OWN
         known -= _OF_A_PLATE if name == "plan" else set()
-        unknown = sorted(set(given or {}) - known)
+        unknown = sorted(set(out[name]) - known)
         if unknown:
+            hint = where_now(function, unknown[0]) or _adata.closest(unknown, known)
             message = (
                 f"{name} holds {_adata.list_names(unknown)}, which a campaign does not accept: it "
-                f"accepts {_adata.list_names(sorted(known), 30)}."
+                f"accepts {_adata.list_names(sorted(known), 30)}.{hint}"
             )
-            hint = where_now(function, unknown[0]) or _adata.closest(unknown, known)
-            raise ValueError(message + hint)
-        check_arguments(function, given or {})
-        out[name] = dict(given or {})
-        if out[name].get("features") is not None:  # of a file, what it holds now
-            out[name]["features"] = _adata.load_features(out[name]["features"])
-    if "method" not in out["learn"]:
-        out["learn"] = LEARN | out["learn"]
+            raise ValueError(message)
+        check_arguments(function, out[name])
+    if out["fit"].get("features") is not None:  # of a file, what it holds now
+        out["fit"]["features"] = _adata.load_features(out["fit"]["features"])
     kept: dict[str, dict[str, Any]] = kept_value(out, "options")
     return kept
 
@@ -187,65 +160,55 @@ def to_stored(value: Any, what: str) -> dict[str, Any]:
 
 def from_stored(stored: Mapping[str, Any]) -> Any:
     """Return what :func:`to_stored` was given; sets and iterators as lists."""
-    return _decode(json.loads(str(stored["json"])), dict(stored.get("tables", {})))
+    tables = stored.get("tables", {})
+
+    def decode(coded: dict[str, Any]) -> Any:
+        for kind, content in coded.items():
+            if kind in _TABLES:
+                return _TABLES[kind][2](tables[content])
+            if kind in _MADE:
+                return _MADE[kind](content)
+        return coded
+
+    return json.loads(str(stored["json"]), object_hook=decode)
 
 
 def _encode(value: Any, what: str, tables: dict[str, Any]) -> Any:
-    if value is None or isinstance(value, (str, bool, np.bool_)):
-        return bool(value) if isinstance(value, np.bool_) else value
-    if isinstance(value, Real):
-        return int(value) if isinstance(value, Integral) else float(value)
+    if value is None or isinstance(value, (str, np.generic, Real)):
+        return value.item() if isinstance(value, np.generic) else value
     for kind, (sort, pack, _) in _TABLES.items():
         if isinstance(value, sort):
             tables[str(len(tables))] = pack(value)
             return {kind: str(len(tables) - 1)}
     if isinstance(value, Target):
-        return {"target": _encode(parts_of(value), what, tables)}
+        return {"!target": _encode(parts_of(value), what, tables)}
     if isinstance(value, Mapping):
-        pairs = [[_key(name, what), _encode(part, f"{what}[{name!r}]", tables)]
-                 for name, part in value.items()]  # fmt: skip
-        return {"mapping": pairs}
+        if others := [name for name in value if not isinstance(name, str)]:
+            message = f"{what} must have strings as names, but holds {others[0]!r}."
+            raise TypeError(message)
+        return {name: _encode(part, f"{what}[{name!r}]", tables) for name, part in value.items()}
     if isinstance(value, _LISTS):
         parts = [_encode(part, what, tables) for part in _adata.in_order(value)]
-        return {"tuple": parts} if isinstance(value, tuple) else parts
+        return {"!tuple": parts} if isinstance(value, tuple) else parts
     message = (
         f"{what} is of type {type(value).__name__}, which cannot be saved in a campaign's file."
     )
     raise TypeError(message)
 
 
-def _key(name: Any, what: str) -> str:
-    if not isinstance(name, str):
-        message = f"{what} must have strings as names, but holds {name!r}."
-        raise TypeError(message)
-    return name
-
-
-def _decode(coded: Any, tables: Mapping[str, Any]) -> Any:
-    if isinstance(coded, list):
-        return [_decode(part, tables) for part in coded]
-    if not isinstance(coded, dict):
-        return coded
-    ((kind, content),) = coded.items()
-    if kind == "mapping":
-        return {name: _decode(part, tables) for name, part in content}
-    if kind == "tuple":
-        return tuple(_decode(part, tables) for part in content)
-    if kind == "target":
-        return Target(**_decode(content, tables))
-    return _TABLES[kind][2](tables[content])
-
-
 def _text_index(table: pd.DataFrame) -> pd.DataFrame:
-    out = table.copy()
-    out.index, out.columns = out.index.astype(str), out.columns.astype(str)
-    return out
+    return table.set_axis(table.index.astype(str)).set_axis(table.columns.astype(str), axis=1)
 
 
+# Kinds of values that JSON does not have: of tables, how they are kept beside it and read.
+_MADE: dict[str, Callable[[Any], Any]] = {
+    "!tuple": tuple,
+    "!target": lambda parts: Target(**parts),
+}
 _TABLES: dict[str, tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "table": (pd.DataFrame, _text_index, _text_index),
-    "series": (pd.Series, lambda s: _text_index(s.to_frame("value")), lambda t: t["value"]),
-    "sparse": ((sp.spmatrix, sp.sparray), _adata.as_stored_csr, _adata.as_stored_csr),
-    "array": (np.ndarray, np.array, np.array),
-    "anndata": (ad.AnnData, lambda a: a.to_memory() if a.isbacked else a.copy(), ad.AnnData.copy),
+    "!table": (pd.DataFrame, _text_index, _text_index),
+    "!series": (pd.Series, lambda s: _text_index(s.to_frame("value")), lambda t: t["value"]),
+    "!sparse": ((sp.spmatrix, sp.sparray), _adata.as_stored_csr, _adata.as_stored_csr),
+    "!array": (np.ndarray, np.array, np.array),
+    "!anndata": (ad.AnnData, lambda a: a.to_memory() if a.isbacked else a.copy(), ad.AnnData.copy),
 }

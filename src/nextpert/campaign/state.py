@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,6 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata import list_names, strings
 from nextpert._adata.target import Target
-from nextpert.campaign.model import Standing
 from nextpert.campaign.options import from_stored, to_stored
 from nextpert.core._codec import coded, unpack
 from nextpert.core._shown import card, lines, percent
@@ -30,18 +29,9 @@ if TYPE_CHECKING:
 def lined_up(target: Any, cells: ad.AnnData, n_start: int) -> Any:
     """Return a target whose means are in the units that cells of all batches share.
 
-    Means were given in the units of the cells that the campaign started from. What batches add is
-    taken off such that on average over all cells it is nothing, so with every new batch these
-    units move by what that of the start is said to add.
-
-    Parameters
-    ----------
-    target
-        As given.
-    cells
-        All cells, fitted; those of the start come first.
-    n_start
-        Number of labelled cells of the start.
+    Means were given in the units of the cells that the campaign started from, the first ``n_start``
+    labelled ones. What batches add is taken off such that on average over all cells it is nothing,
+    so with every new batch these units move by what that of the start adds.
     """
     fitted = cells.uns["dag_blr"]
     symbols = _adata.symbols_of(fitted)
@@ -73,59 +63,48 @@ def _moved(state: Any, added: Mapping[str, float]) -> Any:
     return {str(gene): mean - added.get(str(gene), 0.0) for gene, mean in state.items()}
 
 
-TEXT = ("action", "perturbation", "why", "when", "versions", "seed", "options")
-WHOLE = ("round", "n_cells")
+KEY = "campaign"
 NUMBERS = ("probability_best", "predicted_distance", "predicted_low", "predicted_high")
-COLUMNS = ("round", "action", "perturbation", "n_cells", *NUMBERS, *TEXT[2:])
-
-
-def empty() -> pd.DataFrame:
-    """Return a history in which nothing has happened."""
-    return _typed(pd.DataFrame({name: [] for name in COLUMNS}))
+_TEXT = ("action", "perturbation", "why", "when", "versions", "seed", "options")
+_COLUMNS = ("round", "action", "perturbation", "n_cells", *NUMBERS, *_TEXT[2:])
+# Columns of the summary that fit on a line of a terminal.
+_PRINTED = ("n_observed", "n_cells", "best", "predicted_distance", "probability_best", "advice")
 
 
 def add_rows(
-    history: pd.DataFrame,
+    history: pd.DataFrame | None,
     this_round: int,
     action: str,
     perturbations: Sequence[str],
     *,
-    n_cells: Any = 0,
-    why: Any = "",
-    seed: str = "",
     options: Mapping[str, Any] | None = None,
-    **numbers: Any,
+    **columns: Any,
 ) -> pd.DataFrame:
     """Return the history with one more row for every perturbation."""
-    n = len(perturbations)
     added = {
         "round": this_round,
         "action": action,
         "perturbation": list(perturbations),
-        "n_cells": n_cells,
-        "why": why,
-        "when": now(),
-        "versions": versions(),
-        "seed": seed,
-        "options": json.dumps(dict(options or {})),
+        "n_cells": 0,
         **dict.fromkeys(NUMBERS, np.nan),
-        **numbers,
+        "why": "",
+        "when": now(),
+        "versions": ", ".join(f"{x} {version(x)}" for x in ("nextpert", "numpy", "anndata")),
+        "seed": "",
+        "options": json.dumps(dict(options or {})),
+        **columns,
     }
-    rows = pd.DataFrame(added, index=range(n), columns=list(COLUMNS))
+    rows = pd.DataFrame(added, index=range(len(perturbations)), columns=list(_COLUMNS))
+    if history is None:
+        return _typed(rows)
     # Column by column: pandas passes over the types of columns without a value.
-    both = {name: np.concatenate([history[name], rows[name]]) for name in COLUMNS}
-    return _typed(pd.DataFrame(both))
+    return _typed(pd.DataFrame({x: np.concatenate([history[x], rows[x]]) for x in _COLUMNS}))
 
 
-def read_history(stored: pd.DataFrame) -> pd.DataFrame:
-    """Return a history from a file."""
-    return _typed(stored.reset_index(drop=True))
-
-
-def names_of(history: pd.DataFrame, this_round: int, action: str) -> list[str]:
-    """Return the perturbations of an action in a round, each once."""
-    rows = history[(history["round"] == this_round) & (history["action"] == action)]
-    return list(dict.fromkeys(rows["perturbation"]))
+def _typed(history: pd.DataFrame) -> pd.DataFrame:
+    numbers = {"round": np.int64, "n_cells": np.int64, **dict.fromkeys(NUMBERS, np.float64)}
+    out = history.reset_index(drop=True).astype(numbers)
+    return out.assign(**{name: strings(out[name]) for name in _TEXT})[list(_COLUMNS)]
 
 
 def now() -> str:
@@ -133,68 +112,25 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-@cache
-def versions() -> str:
-    """Return the versions of what results depend on."""
-    return ", ".join(f"{name} {version(name)}" for name in ("nextpert", "numpy", "anndata"))
-
-
-def _typed(table: pd.DataFrame) -> pd.DataFrame:
-    kinds = {**dict.fromkeys(WHOLE, np.int64), **dict.fromkeys(NUMBERS, np.float64)}
-    out = table.astype(kinds)
-    for name in TEXT:
-        out[name] = strings(out[name])
-    return out[list(COLUMNS)]
-
-
-SHARES = (
-    "measured_distance",
-    "predicted_distance",
-    "probability_best",
-    "expected_gain",
-    "good_enough",
-)
-# Columns of the summary that fit on a line of a terminal.
-_PRINTED = ("n_observed", "n_cells", "best", "predicted_distance", "probability_best", "advice")
-
-
 def summary_table(state: State, control: str) -> pd.DataFrame:
     """Return one row per round; 0 is what the campaign started from."""
     rows = []
     for this_round in range(state.round + 1):
         at = state.history[state.history["round"] == this_round]
-        so_far = state.standings[state.standings["round"] <= this_round].iloc[-1]
+        names = at.groupby("action")["perturbation"].unique()
         observed = at[at["action"].isin(["started", "observed"])]
+        so_far = state.standings[state.standings["round"] <= this_round].iloc[-1]
         rows.append(
             {
                 "round": this_round,
-                "proposed": ", ".join(names_of(state.history, this_round, "proposed")),
+                "proposed": ", ".join(names.get("proposed", ())),
                 "n_observed": len(set(observed["perturbation"]) - {control}),
                 "n_cells": int(observed["n_cells"].sum()),
-                "failed": ", ".join(names_of(state.history, this_round, "failed")),
-                "best": str(so_far["best"]),
-                **{name: float(so_far[name]) for name in SHARES},
-                "advice": str(so_far["advice"]),
+                "failed": ", ".join(names.get("failed", ())),
+                **so_far.drop(["round", "n_cells"]),
             }
         )
     return pd.DataFrame(rows).set_index("round")
-
-
-def _best(last: pd.Series) -> str:
-    if not np.isfinite(last["predicted_distance"]):
-        return f"{last['best']} (no relative distance, because the control's is not above 0)"
-    return (
-        f"{last['best']}, predicted at {last['predicted_distance']:.2f} of the control's distance"
-    )
-
-
-def _enough(last: pd.Series) -> str:
-    if not np.isfinite(last["good_enough"]):
-        return ""
-    return (
-        f"With probability {percent(last['good_enough'])}, none is closer by more than a tenth "
-        f"of the control's distance"
-    )
 
 
 def as_text(state: State, control: str, target: str) -> str:
@@ -215,9 +151,18 @@ def as_html(state: State, control: str, target: str) -> str:
 
 def _card(state: State, target: str) -> tuple[str, dict[str, str]]:
     last = state.standings.iloc[-1]
+    best = f"{last['best']} (no relative distance, because the control's is not above 0)"
+    if np.isfinite(distance := last["predicted_distance"]):
+        best = f"{last['best']}, predicted at {distance:.2f} of the control's distance"
+    good_enough = "not known"
+    if np.isfinite(last["good_enough"]):
+        good_enough = (
+            f"With probability {percent(last['good_enough'])}, none is closer by more than a tenth "
+            f"of the control's distance"
+        )
     facts = {
-        "Best so far": _best(last),
-        "Good enough": _enough(last) or "not known",
+        "Best so far": best,
+        "Good enough": good_enough,
         "Advice": str(last["advice"]) or "none yet",
         "Plates": f"{state.round} proposed, {last['n_cells']} cells so far",
         "Pending": list_names(state.pending),
@@ -226,31 +171,13 @@ def _card(state: State, target: str) -> tuple[str, dict[str, str]]:
     return f"Campaign towards {target}", facts
 
 
-KEY = "campaign"
-
-
 def _text_index(table: pd.DataFrame) -> pd.DataFrame:
     return table.set_axis(table.index.astype(str))
 
 
-def _by_name(column: str, kind: type) -> Any:
-    """Declare numbers or texts by perturbation, stored as a table."""
-
-    def store(value: Mapping[str, Any]) -> pd.DataFrame:
-        held = _adata.strings(value.values()) if kind is str else np.array([*value.values()], int)
-        return _text_index(pd.DataFrame({"perturbation": _adata.strings(value), column: held}))
-
-    def read(table: pd.DataFrame) -> dict[str, Any]:
-        return dict(zip(map(str, table["perturbation"]), map(kind, table[column]), strict=True))
-
-    return coded(store, read)
-
-
-def _with_advice(standings: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with what campaigns saved by earlier versions lack: not known."""
-    table = standings.reset_index(drop=True).reindex(columns=["round", *Standing._fields])
-    table["advice"] = _adata.strings(table["advice"].fillna(""))
-    return table
+def _read_standings(table: pd.DataFrame) -> pd.DataFrame:
+    out = table.reset_index(drop=True)
+    return out.assign(**{name: strings(out[name]) for name in ("best", "advice")})
 
 
 @dataclass(frozen=True)
@@ -264,7 +191,7 @@ class State:
     history
         As of :mod:`nextpert.campaign.state`.
     standings
-        One row a fit: ``round``, then the fields of :class:`Standing`.
+        One row a fit: ``round``, then what ``standing`` returns.
     pending
         Perturbations under way, with their cells.
     failed
@@ -273,17 +200,16 @@ class State:
 
     target: Any = coded(partial(to_stored, what="target"), from_stored)
     options: dict[str, dict[str, Any]] = coded(partial(to_stored, what="options"), from_stored)
-    history: pd.DataFrame = coded(_text_index, read_history)
-    standings: pd.DataFrame = coded(_text_index, _with_advice)
-    pending: dict[str, int] = _by_name("n_cells", int)
-    failed: dict[str, str] = _by_name("reason", str)
+    history: pd.DataFrame = coded(_text_index, _typed)
+    standings: pd.DataFrame = coded(_text_index, _read_standings)
+    pending: dict[str, int] = coded(partial(to_stored, what="pending"), from_stored)
+    failed: dict[str, str] = coded(partial(to_stored, what="failed"), from_stored)
 
     @property
     def round(self) -> int:
         """Number of plates proposed so far."""
-        return int((self.history["action"] == "proposed").any()) and int(
-            self.history["round"].max()
-        )
+        proposed = self.history.loc[self.history["action"] == "proposed", "round"]
+        return int(proposed.max()) if len(proposed) else 0
 
     @property
     def n_start(self) -> int:
@@ -297,10 +223,9 @@ def read_state(adata: ad.AnnData) -> State:
     return unpack(State, stored, f"adata.uns[{KEY!r}]", "run npt.Campaign again")
 
 
-def add_standing(standings: pd.DataFrame | None, this_round: int, found: Standing) -> pd.DataFrame:
+def add_standing(
+    standings: pd.DataFrame | None, this_round: int, row: Mapping[str, Any]
+) -> pd.DataFrame:
     """Return the table with one more row."""
-    row = pd.DataFrame([{"round": this_round, **found._asdict()}])
-    out = row if standings is None else pd.concat([standings, row], ignore_index=True)
-    for name in ("best", "advice"):
-        out[name] = _adata.strings(out[name])
-    return out
+    rows = pd.DataFrame([{"round": this_round, **row}])
+    return _read_standings(rows if standings is None else pd.concat([standings, rows]))

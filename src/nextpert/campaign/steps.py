@@ -15,14 +15,13 @@ from nextpert._adata.join import joined_cells, kept_cells, require_genes
 from nextpert._adata.roles import Roles, read_roles
 from nextpert._adata.table import is_table
 from nextpert._adata.target import columns_of
-from nextpert.campaign import state as _history
 from nextpert.campaign.candidates import naming_of, plate_options, with_batches
 from nextpert.campaign.model import set_up, standing
 from nextpert.campaign.options import LEARN, kept_value, require_same_scale
-from nextpert.campaign.state import State, add_standing, lined_up
+from nextpert.campaign.state import NUMBERS, State, add_rows, add_standing, lined_up
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from nextpert.core.fit.naming import Naming
 
@@ -60,22 +59,17 @@ def with_new_cells(
     """
     if is_table(before) != is_table(cells):
         message = (
-            "This campaign started from a table of effects, which does not go together with cells. "
-            "Observe the table of the new cells: npt.pp.effect_table(cells), after "
-            "npt.pp.setup_screen(cells, ...)."
+            "This campaign started from a table of effects, which does not go together with cells: "
+            "observe npt.pp.effect_table(cells), after npt.pp.setup_screen(cells, ...)."
             if is_table(before)
             else "This campaign started from cells, which do not go together with a table of "
-            "effects. Start one from the table of its cells, "
-            "npt.Campaign(npt.pp.effect_table(campaign.adata), target), and observe the new table "
-            "there."
+            "effects: observe it in npt.Campaign(npt.pp.effect_table(campaign.adata), target)."
         )
         raise ValueError(message)
     genes = require_genes(cells, panel, [str(gene) for gene in before.var_names])
     _adata.require_layer(cells, roles.layer)
-    there = {str(column) for column in cells.obs.columns}
-    wanted = [str(name) for name in before.obs.columns]
-    needed = [name for name in roles.columns if name not in roles.batch_key]
-    absent = [name for name in needed if name not in there]
+    there = list(map(str, cells.obs.columns))
+    absent = [name for name in roles.columns if name not in {*there, *roles.batch_key}]
     if absent:
         message = (
             f"obs of the new cells has no columns {_adata.list_names(absent)}, which have a role "
@@ -83,16 +77,13 @@ def with_new_cells(
             f"{_adata.list_names(sorted(there)) or 'no column'}."
         )
         raise ValueError(message)
-    new = kept_cells(
-        cells, [name for name in wanted if name in there], roles.layer,
-        numbers=roles.covariates, genes=genes,
-    )  # fmt: skip
+    columns = [str(name) for name in before.obs.columns if name in there]
+    new = kept_cells(cells, columns, roles.layer, numbers=roles.covariates, genes=genes)
     if not labels_and_cells(new, roles):
         message = f"No new cell has a label in obs[{roles.perturbation_key!r}]: label them."
         raise ValueError(message)
-    old, told, roles = with_batches(before, new.obs, roles, batch, this_time)
     before = before.copy()
-    before.obs, new.obs = old, told
+    before.obs, new.obs, roles = with_batches(before, new.obs, roles, batch, this_time)
     return joined_cells(before, new, roles.layer, f"-{this_time}"), new, roles
 
 
@@ -117,9 +108,7 @@ def digest(adata: ad.AnnData, naming: Naming, roles: Roles, panel: Sequence[str]
     """
     key = roles.perturbation_key
     labels = adata.obs[key].astype(object)
-    alike = labels.map(
-        lambda label: naming.separator.join(naming.key(str(label))), na_action="ignore"
-    )
+    alike = labels.map(lambda x: naming.separator.join(naming.key(str(x))), na_action="ignore")
     parts = {"var": adata.var, "uns": adata.uns, "layers": adata.layers}
     adata = ad.AnnData(adata.X, adata.obs.assign(**{key: alike}), **parts)  # values are not copied
     _, columns = _adata.resolve_panel(adata, list(panel), gene_symbols="")
@@ -129,19 +118,18 @@ def digest(adata: ad.AnnData, naming: Naming, roles: Roles, panel: Sequence[str]
 
 def started(adata: ad.AnnData, target: Any, options: Options) -> tuple[ad.AnnData, State]:
     """Return the cells of a new campaign, fitted, and its state."""
-    wanted = kept_value(target, "target")
-    roles = read_roles(adata)
+    target, roles = kept_value(target, "target"), read_roles(adata)
     cells = first_cells(adata, target, roles)
     if is_table(cells) and options["learn"] == LEARN:  # which needs cells
         options = options | {"learn": kept_value({"method": "given", "dag": []}, "options")}
     set_up(cells, roles, options)
     counts = labels_and_cells(cells, roles)
-    found = standing(cells, lined_up(wanted, cells, sum(counts.values())), options["plan"])
-    history = _history.add_rows(
-        _history.empty(), 0, "started", list(counts), n_cells=list(counts.values()),
+    best = standing(cells, lined_up(target, cells, sum(counts.values())), options["plan"])
+    history = add_rows(
+        None, 0, "started", list(counts), n_cells=list(counts.values()),
         options={"cells": digest(cells, naming_of(cells), roles, panel_of(cells))},
     )  # fmt: skip
-    return cells, State(wanted, options, history, add_standing(None, 0, found), {}, {})
+    return cells, State(target, options, history, add_standing(None, 0, best), {}, {})
 
 
 def proposed(
@@ -153,20 +141,21 @@ def proposed(
     rng: int | np.random.Generator | None,
 ) -> State:
     """Plan a plate and return the state in which it is under way."""
-    seed, this_round = _seed(rng), state.round + 1
+    this_round, seed = state.round + 1, rng  # written down, so that a plate can be made again
+    if seed is None:
+        seed = secrets.randbits(63)
+    elif isinstance(seed, np.random.Generator):
+        seed = int(seed.integers(2**63))
     options = plate_options(cells, state.options["plan"], state.pending, state.failed)
-    wanted = lined_up(state.target, cells, state.n_start)
-    tl.plan_screen(
-        cells, wanted, n_perturbations=n_perturbations, n_cells=n_cells, strategy=strategy,
-        rng=np.random.default_rng([seed, this_round]), **options,
-    )  # fmt: skip
+    asked = {"n_perturbations": int(n_perturbations), "n_cells": int(n_cells), "strategy": strategy}
+    options |= asked | {"rng": np.random.default_rng([int(seed), this_round])}
+    tl.plan_screen(cells, lined_up(state.target, cells, state.n_start), **options)
     plate = cells.uns["plan"]["plate"]
     wells = plate[plate["strategy"] != "control"]
-    said = {"n_perturbations": int(n_perturbations), "n_cells": int(n_cells), "strategy": strategy}
-    history = _history.add_rows(
-        state.history, this_round, "proposed", list(wells["perturbation"]),
-        n_cells=wells["n_cells"].to_numpy(), why=wells["why"].to_numpy(), seed=str(seed),
-        options=said, **{name: wells[name].to_numpy() for name in _history.NUMBERS},
+    shown = wells[["n_cells", "why", *NUMBERS]].to_dict("list")
+    history = add_rows(
+        state.history, this_round, "proposed", list(wells["perturbation"]), seed=str(seed),
+        options=asked, **shown,
     )  # fmt: skip
     under_way = dict(zip(wells["perturbation"], wells["n_cells"].astype(int), strict=True))
     return replace(state, history=history, pending=state.pending | under_way)
@@ -190,67 +179,42 @@ def observed(
     else:
         roles = replace(roles, values={"checked": False})
     set_up(joined, roles, state.options)
-    wanted = lined_up(state.target, joined, state.n_start)
     naming, n_cells = naming_of(joined), labels_and_cells(new, roles)
     names = naming.spelled(n_cells, labels_and_cells(joined, roles))
-    failed = _unobserved(state.failed, names, naming)
-    found = standing(joined, wanted, state.options["plan"], failed)
+    failed, pending = (without(x, names, naming.key) for x in (state.failed, state.pending))
+    target = lined_up(state.target, joined, state.n_start)
+    best = standing(joined, target, state.options["plan"], failed)
     planned = {naming.key(name) for name in state.history["perturbation"]}
     unplanned = [name for name in names if naming.key(name) not in planned]
     if unplanned:
         logger.info("Observed without a proposal: %s.", _adata.list_names(sorted(unplanned)))
-    history = _history.add_rows(
+    history = add_rows(
         state.history, state.round, "observed", names, n_cells=list(n_cells.values()),
         why="" if batch is None else f"batch {batch}", options={"cells": seen},
     )  # fmt: skip
-    return joined, State(
-        state.target, state.options, history,
-        add_standing(state.standings, state.round, found),
-        _unobserved(state.pending, names, naming), failed,
-    )  # fmt: skip
+    standings = add_standing(state.standings, state.round, best)
+    return joined, replace(
+        state, history=history, standings=standings, pending=pending, failed=failed
+    )
 
 
-def marked_pending(state: State, names: Sequence[str], n_cells: int) -> State:
-    """Return the state in which perturbations are under way."""
-    history = _history.add_rows(state.history, state.round, "pending", names, n_cells=n_cells)
-    pending = state.pending | dict.fromkeys(names, n_cells)
-    return replace(state, history=history, pending=pending, failed=_without(state.failed, names))
+def marked(state: State, action: str, names: Sequence[str], **columns: Any) -> State:
+    """Return the state in which perturbations are under way, have failed, or may be tried again."""
+    history = add_rows(state.history, state.round, action, names, **columns)
+    return replace(
+        state,
+        history=history,
+        pending=without(state.pending, names),
+        failed=without(state.failed, names),
+    )
 
 
-def marked_failed(state: State, names: Sequence[str], reason: str) -> State:
-    """Return the state in which perturbations have failed."""
-    history = _history.add_rows(state.history, state.round, "failed", names, why=reason)
-    failed = state.failed | dict.fromkeys(names, reason)
-    return replace(state, history=history, failed=failed, pending=_without(state.pending, names))
-
-
-def retried(state: State, names: Sequence[str]) -> State:
-    """Return the state in which perturbations that failed may be proposed again.
-
-    Raises
-    ------
-    ValueError
-        If one did not fail.
-    """
-    others = [name for name in names if name not in state.failed]
-    if others:
-        message = (
-            f"Did not fail: {_adata.list_names(others)}.{_adata.closest(others, state.failed)} "
-            f"Those that did: {_adata.list_names(state.failed) or 'none'}."
-        )
-        raise ValueError(message)
-    history = _history.add_rows(state.history, state.round, "retried", names)
-    return replace(state, history=history, failed=_without(state.failed, names))
-
-
-def _unobserved(marked: Mapping[str, Any], names: list[str], naming: Naming) -> dict[str, Any]:
-    """Return what was marked and is not among ``names``, which may be spelled otherwise."""
-    observed = {naming.key(name) for name in names}
-    return {name: said for name, said in marked.items() if naming.key(name) not in observed}
-
-
-def _without(kept: Mapping[str, Any], names: Any) -> dict[str, Any]:
-    return {name: value for name, value in kept.items() if name not in names}
+def without(
+    kept: Mapping[str, Any], names: Sequence[str], key: Callable[[str], Any] = str
+) -> dict[str, Any]:
+    """Return what is kept of other perturbations; ``key`` is the same for spellings of one."""
+    gone = {key(name) for name in names}
+    return {name: value for name, value in kept.items() if key(name) not in gone}
 
 
 def _require_unseen(state: State, seen: str) -> None:
@@ -263,10 +227,3 @@ def _require_unseen(state: State, seen: str) -> None:
             f"them twice would understate the uncertainty. Observe other cells."
         )
         raise ValueError(message)
-
-
-def _seed(rng: int | np.random.Generator | None) -> int:
-    """Return the seed that is written down, by which a plate can be made again."""
-    if rng is None:
-        return secrets.randbits(63)
-    return int(rng.integers(2**63)) if isinstance(rng, np.random.Generator) else int(rng)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType
 
+    from nextpert.cli._options import Job
+
 __all__ = ["main"]
 
 # What bad input raises, here and in the functions called; anything else is a fault of ours, and
@@ -54,17 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         job = parse(argv)
         if job is not None:  # else help, or the version, is printed
-            with _stopped_by_signals(), _told_on_one_line():
-                if job.name == "demo":
-                    from nextpert.cli._demo import run_demo as run
-                elif job.name == "report":
-                    from nextpert.cli._run import run_report as run
-                else:
-                    from nextpert.cli._run import run_step as run
+            with _signals_interrupt(), _messages(job):
+                from nextpert.cli._run import run
+
                 run(job)
         sys.stdout.flush()
-    except (KeyboardInterrupt, _Stopped) as error:
-        number = error.args[0] if isinstance(error, _Stopped) else signal.SIGINT
+    except KeyboardInterrupt as error:
+        number = error.args[0] if error.args else signal.SIGINT
         what = "interrupted" if number == signal.SIGINT else "terminated"
         say(f"{what}, {'results are written' if job and job.written else 'nothing written'}")
         return 128 + int(number)
@@ -83,18 +81,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         try:
             sys.stdout.flush()
-        except OSError:  # nobody takes what is left; Python would complain at its end
+        except OSError:  # its reader has gone; Python would complain at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
-class _Stopped(BaseException):
-    """The process was told to end; carries the number of the signal."""
-
-
 @contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into an exception, so that temporary files are removed."""
+def _signals_interrupt() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP interrupt as Ctrl-C does, so that temporary files are removed."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
@@ -103,7 +97,7 @@ def _stopped_by_signals() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         for name in names:  # once is enough: tidying up is not to be cut short
             signal.signal(name, signal.SIG_IGN)
-        raise _Stopped(number)
+        raise KeyboardInterrupt(number)
 
     before = {name: signal.signal(name, stop) for name in names}
     try:
@@ -114,30 +108,38 @@ def _stopped_by_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _told_on_one_line() -> Iterator[None]:
-    """Print what the functions warn of and log as warnings, each once and on one line."""
-    from nextpert.cli._words import ADVICE, heard, in_options, say
+def _messages(job: Job) -> Iterator[None]:
+    """Print warnings, each once and on one line; keep in the job what functions log as results."""
+    from nextpert.cli._words import ADVICE, say
 
-    said: list[str] = []
+    printed = set()
 
-    def tell(line: str) -> None:
-        if line not in said:  # once
-            said.append(line)
-            say(in_options(line))
+    def once(line: str) -> None:
+        if line not in printed:
+            printed.add(line)
+            say(line)
 
-    def note(record: logging.LogRecord) -> None:
-        if record.name != ADVICE:  # which is printed with the results
-            tell(f"note: {record.getMessage()}")
+    def take(record: logging.LogRecord) -> None:
+        if record.levelno > logging.INFO and record.name != ADVICE:
+            once(f"note: {record.getMessage()}")
+        elif not record.name.startswith("nextpert.core"):
+            job.logged.extend(" ".join(line.split()) for line in record.getMessage().splitlines())
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if category is UserWarning:  # sub-classes are other packages' deprecations and the like
-            tell(f"warning: {message}")
+            once(f"warning: {message}")
 
-    with (
-        warnings.catch_warnings(),
-        heard(logging.WARNING, note),
-    ):
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = show
-        yield
+    handler, logger = logging.Handler(logging.INFO), logging.getLogger("nextpert")
+    handler.emit = take  # type: ignore[method-assign]
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = show
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)

@@ -30,7 +30,7 @@ from nextpert.cli._options import (
     Screen,
     Shift,
     Show,
-    Wanted,
+    TargetState,
     Whole,
     WholeOrNone,
     app,
@@ -41,17 +41,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 _COLUMNS, _LABELS, _PRIOR = Columns(), Labels(), Prior()
 _POOL, _RANKING = Pool(), Ranking()
-_WANTED, _RESULTS, _USUAL, _TABLE = Wanted(), Results(), Run(), FromTable()
+_TARGET, _RESULTS, _USUAL, _TABLE = TargetState(), Results(), Run(), FromTable()
 COMMANDS = (*STEPS, "report", "demo")
 
 
 def parse(argv: Sequence[str]) -> Job | None:
     """Return what the arguments ask for; ``None`` if help or the version was printed."""
     try:
-        found = app(list(argv))
+        job = app(list(argv))
     except SystemExit:  # so rich ends where the reader of the help has gone, as with "| head"
         return None
-    return found if isinstance(found, Job) else None
+    return job if isinstance(job, Job) else None
 
 
 @command
@@ -164,10 +164,6 @@ def learn(
     perturbation_targets
         Genes that a perturbation acts on directly, with --environments all: 'learned' from the
         cells; 'known', only the gene that it is named after; or a csv file (perturbation, gene).
-    rng
-        Seed of the random numbers. The same seed gives the same results.
-    n_jobs
-        Number of threads or processes, -1 for all processors. Results do not depend on it.
     """
 
 
@@ -263,7 +259,7 @@ def design(
     screen: Screen,
     *,
     results: Results = _RESULTS,
-    target: Wanted = _WANTED,
+    target: TargetState = _TARGET,
     ranking: Ranking = _RANKING,
     shift: Shift = None,
     noise_aware: bool = True,
@@ -293,7 +289,7 @@ def plan(
     screen: Screen,
     *,
     results: Results = _RESULTS,
-    target: Wanted = _WANTED,
+    target: TargetState = _TARGET,
     n_perturbations: Whole = 8,
     n_cells: Whole = 2000,
     strategy: str = "exploit",
@@ -351,8 +347,6 @@ def plan(
     plate_format
         Number of wells of a plate, for the names of the wells: 8, 96 or 384. By default there are
         no wells, as in a pooled screen.
-    rng
-        Seed of the random numbers. The same seed gives the same results.
     """
 
 
@@ -361,7 +355,7 @@ def cells(
     screen: Screen,
     *,
     results: Results = _RESULTS,
-    target: Wanted = _WANTED,
+    target: TargetState = _TARGET,
     effect: float = 0.2,
     tolerance: float = 0.1,
     power: float = 0.8,
@@ -398,8 +392,6 @@ def cells(
         Number of replicates per perturbation. By default the median of the screen.
     n_samples
         Number of posterior draws.
-    rng
-        Seed of the random numbers. The same seed gives the same results.
     """
 
 
@@ -409,7 +401,7 @@ def distances(
     *,
     results: Results = _RESULTS,
     columns: Columns = _COLUMNS,
-    target: Wanted = _WANTED,
+    target: TargetState = _TARGET,
     genes: Names | None = None,
     perturbations: Names | None = None,
     confidence: float = 0.9,
@@ -488,10 +480,6 @@ def replay(
         Draw cells from a fit to the screen instead of taking its own.
     shift
         As of `nextpert fit`.
-    rng
-        Seed of the random numbers. The same seed gives the same results.
-    n_jobs
-        Number of threads or processes, -1 for all processors. Results do not depend on it.
     """
 
 
@@ -511,13 +499,6 @@ def diagnose(
     rule, and whether it passed.
 
     Example: `nextpert diagnose screen.fit.h5ad`
-
-    Parameters
-    ----------
-    rng
-        Seed of the random numbers. The same seed gives the same results.
-    n_jobs
-        Number of threads or processes, -1 for all processors. Results do not depend on it.
     """
 
 
@@ -558,7 +539,7 @@ def demo(
     data: Annotated[Path | None, Parameter(group=FILES)] = None,
     out: Annotated[Path, Parameter(group=FILES)] = Path("nextpert_demo"),
     figures: Annotated[bool, Parameter(group=FILES)] = True,
-    target: Wanted = _WANTED,
+    target: TargetState = _TARGET,
     labels: Labels = _LABELS,
     n_runs: WholeOrNone = None,
     n_graphs: Whole = 25,
@@ -589,8 +570,6 @@ def demo(
         Number of restarts of the search for the graph. By default 10 (3 above 100 genes).
     n_graphs
         Number of bootstrap graphs.
-    n_jobs
-        Number of threads or processes, -1 for all processors. Results do not depend on it.
     show
         Number of rows of the table to print.
     """

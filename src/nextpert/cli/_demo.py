@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,11 +11,11 @@ import scipy.sparse as sp
 import nextpert
 from nextpert import _adata, tl
 from nextpert._adata.arguments import in_mappings
-from nextpert.cli._options import Labels, Wanted
+from nextpert.cli._options import Labels, TargetState
 from nextpert.cli._output import require_free, write_screen, write_table
 from nextpert.cli._read import arguments_of, read_screen
 from nextpert.cli._results import rows_in_text, summary_of, table_of
-from nextpert.cli._run import call, finish, history, note_command, print_json, settings_file
+from nextpert.cli._run import answer, call, finish, history, note_command, settings_file
 from nextpert.cli._words import flag_of, stage
 from nextpert.tl._design_interventions.tables import candidates_of
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _MOST_PANELS = 12  # that a page holds
 _FEWEST_JUDGED = 3  # perturbations that a diagnosis can be made of
 _FIGURES = ("cpca_density.png", "dag.png", "design.png")
+_LABELS, _TARGETS = ([each.name for each in fields(group)] for group in (Labels, TargetState))
 
 
 def run_demo(job: Job) -> None:
@@ -41,18 +42,20 @@ def run_demo(job: Job) -> None:
         out / "annotated.h5ad": lambda path: write_screen(adata, path),
         out / "effects.csv": lambda path: write_table(table_of("effects", adata), path),
         out / "ranking.csv": lambda path: write_table(adata.uns["design"]["ranking"], path),
-        out / "report.html": lambda path: _write_page(adata, path),
+        out / "report.html": lambda path: nextpert.report(
+            adata, path, command="\n".join(history(adata))
+        ),
         out / "trace.csv": lambda path: write_table(adata.uns["design"]["trace"], path),
-    } | settings_file(job, out)
+        **settings_file(job, out),
+    }
     if options["figures"]:
         writers |= {out / name: lambda path: _draw(adata, path) for name in _FIGURES}
     require_free(writers, data, overwrite=options["overwrite"])
-    named = [flag_of(name) for name in vars(Wanted()) if name in job.given]
+    named = [flag_of(name) for name in _TARGETS if name in job.given]
     if data is None and named:
         message = f"The simulated screen has its own target: {named[0]} needs --data FILE.h5ad."
         raise ValueError(message)
-    hidden, labels = "", vars(Labels())
-    ranking = {name: value for name, value in job.given.items() if name not in labels}
+    ranking = {name: value for name, value in job.given.items() if name not in _LABELS}
     with stage(options, "Reading the screen"):
         if data is None:
             adata = nextpert.datasets.simulated_screen(rng=options["rng"])
@@ -65,18 +68,25 @@ def run_demo(job: Job) -> None:
             if isinstance(design["target"], str):  # the others are examined by the ranking
                 known = _adata.read_every_label(adata, _adata.read_roles(adata))
                 known.require([design["target"]], "target")
-    said = _analyse(adata, job, design)
+    words, truth = _analyse(adata, job, design), None
     note_command(adata, job)
     finish(job, writers, data)
-    _print(adata, job, said, hidden, writers)
+    if data is None:
+        goal = f"Target: the mean under a knockout of {hidden}, which the screen does not contain."
+        truth = true_distances(adata)
+        words = [goal, *words, _against_the_truth(adata, truth)]
+    if "diagnosis" in adata.uns:
+        words.append(str(adata.uns["diagnosis"]["verdict"]))
+    rows = rows_in_text("design", adata, options["show"], truth) if options["show"] else ""
+    answer(job, "\n".join(words), summary_of("demo", adata), writers, rows)
 
 
 def _preprocessed(data: Path, job: Job) -> AnnData:
     """Return the screen, preprocessed with the options given unless it was."""
-    adata, given = read_screen(data), [name for name in vars(Labels()) if name in job.given]
+    adata, given = read_screen(data), [name for name in _LABELS if name in job.given]
     if "preprocessing" not in adata.uns:
         function = nextpert.pp.perturbation_screen
-        call(function, adata, arguments_of(function, job.given), job.options)
+        call(job, function, adata, arguments_of(function, job.given))
     elif given:
         message = f"{str(data)!r} is preprocessed already: leave out {flag_of(given[0])}."
         raise ValueError(message)
@@ -86,46 +96,24 @@ def _preprocessed(data: Path, job: Job) -> AnnData:
 def _analyse(adata: AnnData, job: Job, design: dict[str, Any]) -> list[str]:
     """Learn, fit, rank and judge, the graph as we recommend it; return what the ranking logged."""
     options = job.options
-    seed, symbols = {"rng": options["rng"]}, {"gene_symbols": options["gene_symbols"]}
-    learn = {name: options[name] for name in ("n_runs", "n_graphs", "n_jobs")} | symbols | seed
+    common = {name: options[name] for name in ("rng", "gene_symbols")}
+    learn = {name: options[name] for name in ("n_runs", "n_graphs", "n_jobs")} | common
     learn |= {"method": "boss", "environments": "all"}
     with stage(options, "Learning the graph from all cells (the first run compiles code)"):
-        call(tl.learn_dag, adata, in_mappings(tl.learn_dag, learn), options)
+        call(job, tl.learn_dag, adata, in_mappings(tl.learn_dag, learn))
     with stage(options, "Fitting the model and estimating effects"):
-        call(tl.fit_dag_blr, adata, {}, options)
-        call(tl.perturbation_effects, adata, {}, options)
+        call(job, tl.fit_dag_blr, adata, {})
+        call(job, tl.perturbation_effects, adata, {})
     with stage(options, "Ranking the candidates"):
-        said = call(tl.design_interventions, adata, design, options)
+        logged = call(job, tl.design_interventions, adata, design)
     fitted = _fitted(adata)
     if len(fitted) >= _FEWEST_JUDGED:
         with stage(options, "Judging which parts of the fit to trust"):
-            call(tl.diagnose, adata, seed, options)
+            call(job, tl.diagnose, adata, {"rng": options["rng"]})
     if fitted:
-        known = {"genes": adata.uns["dag"]["genes"], "groups": fitted} | symbols | seed
-        call(tl.cpca, adata, known, options)
-    return said
-
-
-def _print(adata: AnnData, job: Job, said: list[str], hidden: str, files: Writers) -> None:
-    """Print the answer, how far to trust it, and the ranking."""
-    truth = None
-    if hidden:
-        truth = true_distances(adata)
-        goal = f"Target: the mean under a knockout of {hidden}, which the screen does not contain."
-        said = [goal, *said, _against_the_truth(adata, truth)]
-    if "diagnosis" in adata.uns:
-        said += [str(adata.uns["diagnosis"]["verdict"])]
-    if job.options["json"]:
-        print_json(job, " ".join(said), summary_of("demo", adata), files)
-        return
-    if n := job.options["show"]:
-        said += [rows_in_text("design", adata, n, truth)]
-    names = ", ".join(sorted(path.name for path in files))
-    sys.stdout.write("\n".join([*said, f"Written to {job.options['out']}: {names}\n"]))
-
-
-def _write_page(adata: AnnData, path: Path) -> None:
-    nextpert.report(adata, path, command="\n".join(history(adata)))
+        groups = {"genes": adata.uns["dag"]["genes"], "groups": fitted}
+        call(job, tl.cpca, adata, groups | common)
+    return logged
 
 
 def _draw(adata: AnnData, path: Path) -> None:
@@ -136,13 +124,13 @@ def _draw(adata: AnnData, path: Path) -> None:
 
     plt.switch_backend("agg")
     design, fitted = adata.uns["design"], _fitted(adata)
+    ranked = [name for name in design["ranking"]["perturbation"] if name in fitted]
     if path.name == "dag.png":
         first = design["targets"]["names"][: design["targets"]["offsets"][1]]
         pl.dag(adata, highlight=[str(gene) for gene in first], save=path, show=False)
     elif path.name == "design.png":
         pl.design(adata, save=path, show=False)
     elif fitted:
-        ranked = [name for name in design["ranking"]["perturbation"] if name in fitted]
         groups = list(dict.fromkeys(ranked + fitted))[:_MOST_PANELS]
         pl.cpca_density(adata, groups=groups, save=path, show=False)
     plt.close("all")
@@ -157,14 +145,13 @@ def _against_the_truth(adata: AnnData, truth: NDArray[np.float64]) -> str:
     from scipy.stats import spearmanr
 
     ranking = candidates_of(adata.uns["design"]["ranking"])
-    closest = int(truth.argmin())
     order = float(spearmanr(ranking["predicted_distance"], truth).statistic)
-    within = (ranking["predicted_low"] <= truth) & (truth <= ranking["predicted_high"])
+    n_within = ((ranking["predicted_low"] <= truth) & (truth <= ranking["predicted_high"])).sum()
     return (
-        f"In truth closest (the screen is simulated): {ranking['perturbation'].iloc[closest]}, "
-        f"distance {truth[closest]:.3g}. Across {len(truth)} candidates, predicted and true "
-        f"distances have a rank correlation of {order:.2f}, and {int(within.sum())} true distances "
-        "lie within their 90% intervals."
+        f"In truth closest (the screen is simulated): "
+        f"{ranking['perturbation'].iloc[truth.argmin()]}, distance {truth.min():.3g}. Across "
+        f"{len(truth)} candidates, predicted and true distances have a rank correlation of "
+        f"{order:.2f}, and {n_within} true distances lie within their 90% intervals."
     )
 
 
@@ -172,11 +159,9 @@ def unseen_target(adata: AnnData) -> tuple[dict[str, float], str]:
     """Return the true mean under the strongest knockout that was not performed, and its name."""
     genes, mean, effects = _truth(adata)
     change = -effects * mean  # one column per knockout
-    seen = set(adata.obs["perturbation"].astype(str))
-    unseen = [i for i, gene in enumerate(genes) if gene not in seen]
-    best = max(unseen, key=lambda i: float((change[:, i] ** 2).sum()))
-    wanted = mean + change[:, best]
-    return dict(zip(genes, wanted.tolist(), strict=True)), genes[best]
+    change[:, np.isin(genes, adata.obs["perturbation"].astype(str))] = 0.0
+    best = int((change**2).sum(axis=0).argmax())
+    return dict(zip(genes, (mean + change[:, best]).tolist(), strict=True)), genes[best]
 
 
 def true_distances(adata: AnnData) -> NDArray[np.float64]:

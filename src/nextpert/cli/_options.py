@@ -6,7 +6,7 @@ Nothing heavy is imported here, so that help and errors of usage come at once.
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from functools import wraps
 from itertools import count
 from pathlib import Path
@@ -71,10 +71,14 @@ STEPS = {
 
 @dataclass
 class Job:
-    """A command, and all its options by name; ``written`` once its results are in their place."""
+    """A command, and all its options by name.
+
+    ``logged`` is what the functions logged; ``written`` once the results are in their place.
+    """
 
     name: str
     options: dict[str, Any]
+    logged: list[str] = field(default_factory=list)
     written: bool = False
 
     @property
@@ -144,15 +148,18 @@ WholeOrNone = Annotated[int | None, Parameter(converter=_whole)]
 Screen = Annotated[Path, Parameter(group=FILES, help="The screen, an h5ad or zarr file.")]
 Shift = Annotated[str | None, Parameter(metavar="WORD|FILE.csv")]
 Show = Annotated[int, Parameter(group=RUN, converter=_whole)]
-Jobs = Annotated[int, Parameter(group=RUN, converter=_whole)]
+_JOBS = "Number of threads or processes, -1 for all processors. Results do not depend on it."
+Jobs = Annotated[int, Parameter(group=RUN, converter=_whole, help=_JOBS)]
+_SEED = "Seed of the random numbers. The same seed gives the same results."
 Rng = Annotated[
-    int, Parameter(name=("--rng", "--seed"), group=RUN, metavar="SEED", converter=_whole)
+    int,
+    Parameter(("--rng", "--seed"), group=RUN, metavar="SEED", converter=_whole, help=_SEED),
 ]
 
 
 @Parameter(name="*", group=_TARGET)
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class TargetState:
     """The target state, in one of the forms that a command line can hold."""
 
     target: str | None = None
@@ -241,7 +248,6 @@ class Ranking(Pool):
     n_samples: Whole = 400
     """Number of posterior draws."""
     rng: Rng = 0
-    """Seed of the random numbers. The same seed gives the same results."""
 
 
 @Parameter(name="*", group=_OPTIONS)

@@ -9,13 +9,12 @@ import os
 import shutil
 import signal
 import tempfile
-import warnings
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextpert._files import as_csv, errors_about, followed, write_hdf5, write_zarr
+from nextpert import __version__
+from nextpert._files import as_csv, errors_about, followed, root_attributes, write_adata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -96,14 +95,7 @@ def _may_be_replaced(path: Path) -> bool:
     if path.suffix not in SCREENS:
         return True
     with suppress(Exception):  # what is damaged, or of another format, may raise anything
-        if path.suffix == ".h5ad":
-            import h5py  # type: ignore[import-untyped]
-
-            with h5py.File(path, "r") as file:
-                return _MARK in file.attrs
-        import zarr
-
-        return _MARK in zarr.open_group(str(path), mode="r").attrs
+        return _MARK in root_attributes(path)
     return False
 
 
@@ -145,31 +137,7 @@ def _move(ready: Mapping[Path, Path]) -> None:
 
 def write_screen(adata: AnnData, path: Path) -> None:
     """Write the screen, and mark it as written by the command."""
-    adata.strings_to_categoricals()
-    if path.suffix == ".zarr":
-        write_zarr(path, partial(_fill_zarr, adata))
-    else:
-        write_hdf5(path, partial(_fill_hdf5, adata))
-
-
-def _fill_zarr(adata: AnnData, store: Any) -> None:
-    import zarr
-
-    from nextpert import __version__
-
-    with warnings.catch_warnings():  # either version of zarr does
-        warnings.filterwarnings("ignore", message="Writing zarr v2")
-        adata.write_zarr(store)
-    zarr.open_group(store, mode="r+").attrs[_MARK] = __version__
-
-
-def _fill_hdf5(adata: AnnData, file: Any) -> None:
-    import anndata as ad
-
-    from nextpert import __version__
-
-    ad.io.write_elem(file, "/", adata, dataset_kwargs={"compression": "gzip"})
-    file.attrs[_MARK] = __version__
+    write_adata(adata, path, {_MARK: __version__})
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from nextpert._adata.arguments import check_arguments, in_mappings, options_of
-from nextpert.cli._options import Prior, Wanted
+from nextpert.cli._options import Prior, TargetState
 from nextpert.cli._words import flag_of
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nextpert import Target
 
 Pairs = list[tuple[str, str]]
-_TARGETS, _PRIOR = list(vars(Wanted())), list(vars(Prior()))
+_TARGETS, _PRIOR = list(vars(TargetState())), list(vars(Prior()))
 # Lists of one that are a word for many, and what is taken as a list or one.
 _WORDS = {("genes", "all"), ("panel", "zhang2023")}
 _ONE = {"control", "batch_key", "covariates"}

@@ -1,4 +1,4 @@
-"""What a step found: a table, a verdict in words, the numbers of the summary, and the ranking."""
+"""The results of a step: a table, a verdict in words, the numbers of the summary."""
 
 from __future__ import annotations
 
@@ -38,64 +38,59 @@ _WIDTH = 100  # of a table in text
 def table_of(command: str, adata: AnnData) -> pd.DataFrame:
     """Return the table of a step's results."""
     _, key, part = STEPS[command]
-    stored = adata.uns[key]
     if command == "effects":
         return get.effects_df(adata)
-    if part in stored:
-        return pd.DataFrame(stored[part])
+    if part in adata.uns[key]:
+        return pd.DataFrame(adata.uns[key][part])
     parents, children = adata.varp[key].nonzero()  # of a graph that was given
     return pd.DataFrame({"parent": adata.var_names[parents], "child": adata.var_names[children]})
 
 
-def verdict_of(command: str, adata: AnnData, said: list[str]) -> str:
-    """Return the results in words; ``said`` is what the function logged."""
+def verdict_of(command: str, adata: AnnData, logged: list[str]) -> str:
+    """Return the results in words, by default what the function logged."""
     uns = adata.uns
     if command == "preprocess":
-        kept = uns["preprocessing"]["perturbations"]["kept"]
+        stored = uns["preprocessing"]
+        kept = np.asarray(stored["perturbations"]["kept"], bool)
         return (
-            f"{adata.n_obs} cells ({int(uns['preprocessing']['n_control_cells'])} of them "
-            f"controls), {adata.n_vars} genes and {int(np.asarray(kept, bool).sum())} of "
-            f"{len(kept)} perturbations are kept."
+            f"{adata.n_obs} cells ({int(stored['n_control_cells'])} of them controls), "
+            f"{adata.n_vars} genes and {kept.sum()} of {len(kept)} perturbations are kept."
         )
     if command == "effects":
-        stored = uns["perturbation_effects"]
-        lfsr = np.asarray(stored["lfsr"])
-        clear = lfsr < CLEAR_SIGN
+        is_clear = np.asarray(uns["perturbation_effects"]["lfsr"]) < CLEAR_SIGN
         return (
-            f"{int(clear.sum())} of {lfsr.size} effects are significant (local false sign rate "
-            f"below {CLEAR_SIGN}); {int(clear.any(axis=1).sum())} of {len(lfsr)} perturbations "
-            f"have such an effect. {' '.join(said)}"
+            f"{is_clear.sum()} of {is_clear.size} effects are significant (local false sign rate "
+            f"below {CLEAR_SIGN}); {is_clear.any(axis=1).sum()} of {len(is_clear)} perturbations "
+            f"have such an effect. {' '.join(logged)}"
         )
     if command == "distances":
-        stored = uns["target_distances"]
-        table, params = stored["table"], stored["params"]
+        table, params = (uns["target_distances"][part] for part in ("table", "params"))
         first = above_0(table).iloc[0]
-        perturbed = table[table["perturbation"].astype(str) != str(params["control"])]
+        is_perturbed = table["perturbation"].astype(str) != str(params["control"])
+        n_nearer = (table.loc[is_perturbed, "difference_high"] < 0).sum()
         return (
-            f"Nearest to {stored['target']}: {first['perturbation']}, at {first['distance']:.3g} "
-            f"({first['low']:.3g} to {first['high']:.3g}). "
-            f"{int((perturbed['difference_high'] < 0).sum())} of {len(perturbed)} perturbations "
-            f"are nearer than control cells, at {100 * params['confidence']:g}% "
-            "confidence."
+            f"Nearest to {uns['target_distances']['target']}: {first['perturbation']}, at "
+            f"{first['distance']:.3g} ({first['low']:.3g} to {first['high']:.3g}). {n_nearer} of "
+            f"{is_perturbed.sum()} perturbations are nearer than control cells, at "
+            f"{100 * params['confidence']:g}% confidence."
         )
-    return "\n".join(said)
+    return "\n".join(logged)
 
 
 def summary_of(command: str, adata: AnnData) -> dict[str, Any]:
     """Return the numbers of the summary, such as JSON takes."""
     out: dict[str, Any] = {"n_cells": adata.n_obs, "n_genes": adata.n_vars}
+    stored = adata.uns[STEPS["design" if command == "demo" else command].key]
     if command == "plan":
-        out |= adata.uns["plan"]["summary"]
-    elif command == "diagnose":
-        out["level"] = adata.uns["diagnosis"]["level"]
-    elif command == "learn":
-        out["n_edges"] = adata.uns["dag"]["n_edges"]
-    elif command in ("design", "demo"):
-        first = candidates_of(adata.uns["design"]["ranking"]).iloc[0]
+        out |= stored["summary"]
+    if command in ("design", "demo"):
+        first = candidates_of(stored["ranking"]).iloc[0]
         out |= {str(name): value for name, value in first.items()}
-    key = {"cells": "plan_cells", "demo": "design"}.get(command, command)
-    if "advice" in adata.uns.get(key, {}):
-        out["advice"] = adata.uns[key]["advice"]["kind"]
+    if command in ("diagnose", "learn"):
+        name = "level" if command == "diagnose" else "n_edges"
+        out[name] = stored[name]
+    if "advice" in stored:
+        out["advice"] = stored["advice"]["kind"]
     # As JSON holds them: numpy's numbers as plain ones, NaN as null.
     plain: dict[str, Any] = json.loads(pd.Series(out, dtype=object).to_json(double_precision=15))
     return plain
@@ -106,39 +101,32 @@ def rows_in_text(
 ) -> str:
     """Return the first rows of the table of results as text, of a ranking also the control's.
 
-    ``truth`` holds the true distances of the candidates, shape ``(n_candidates,)``.
+    ``truth`` holds the true distances of the candidates, shape ``(n_candidates,)``. Columns without
+    a value and those in the middle that do not fit are left out.
     """
     table = table_of(command, adata)
-    if command == "plan" and not table["cost"].any():
-        table = table.drop(columns="cost")
-    shown, rest = table.head(n), len(table) - n
+    shown, n_rest = table.head(n), len(table) - n
     if command == "design":
         candidates = candidates_of(table)
         if truth is not None:
             candidates = candidates.assign(true_distance=truth).drop(columns="relative_distance")
-        rest = len(candidates) - n
+        n_rest = len(candidates) - n
         shown = pd.concat([candidates.head(n), table.tail(1)])[list(candidates)]
-    shown = shown[[name for name in _SHOWN.get(command, shown) if name in shown]]
-    text, hidden = _in_text(shown)
-    more = [f"{n} more {what}" for n, what in ((rest, "rows"), (hidden, "columns")) if n > 0]
-    return f"{text}\n{' and '.join(more)}: --table FILE.csv writes all\n" if more else f"{text}\n"
-
-
-def _in_text(table: pd.DataFrame) -> tuple[str, int]:
-    """Return rows as text, and how many columns do not fit: those in the middle are left out.
-
-    Columns without a value are left out as well, probabilities are in percent, and no distance is
-    below 0.
-    """
-    shown = above_0(table)
-    shown = shown.loc[:, [(column.notna() & (column != "")).any() for _, column in shown.items()]]
-    formats = {str(x): percent for x in shown if str(x).startswith("probability")}
-    n_all = shown.shape[1]
+    if command == "plan" and not table["cost"].any():
+        shown = shown.drop(columns="cost")
+    is_empty = shown.isin([np.nan, None, ""]).all()
+    columns = _SHOWN.get(command, map(str, shown))
+    names = [name for name in columns if name in shown and not is_empty[name]]
+    shown = above_0(shown[names])
+    formats = {x: percent for x in names if x.startswith("probability")}
     while True:
         text = shown.to_string(
             index=False, max_colwidth=40, float_format="{:.3g}".format, na_rep="",
-            formatters=formats,
+            formatters={x: formats[x] for x in formats if x in shown},
         )  # fmt: skip
         if shown.shape[1] < 3 or max(map(len, text.splitlines())) <= _WIDTH:
-            return text, n_all - shown.shape[1]
+            break
         shown = shown.drop(columns=shown.columns[shown.shape[1] // 2])
+    rest = {"rows": n_rest, "columns": len(names) - shown.shape[1]}
+    more = " and ".join(f"{n} more {what}" for what, n in rest.items() if n > 0)
+    return f"{text}\n{more}: --table FILE.csv writes all\n" if more else f"{text}\n"

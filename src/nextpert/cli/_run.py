@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,9 @@ import numpy as np
 import nextpert
 from nextpert import _adata
 from nextpert._adata.progress import without_bars
-from nextpert.cli._options import STEPS, app
+from nextpert._report.results import keys_of, read_all
+from nextpert._report.verdict import verdict_of as verdict_on_all
+from nextpert.cli._options import STEPS, FromTable, app
 from nextpert.cli._output import (
     SCREENS,
     require_ending,
@@ -26,7 +28,7 @@ from nextpert.cli._output import (
 )
 from nextpert.cli._read import arguments_of, read_screen, read_table
 from nextpert.cli._results import rows_in_text, summary_of, table_of, verdict_of
-from nextpert.cli._words import ADVICE, command_of, flag_of, heard, settings, stage
+from nextpert.cli._words import command_of, flag_of, settings, stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,27 +38,38 @@ if TYPE_CHECKING:
     from nextpert.cli._options import Job
 
 Writers = dict[Path, Callable[[Path], Any]]
-# The commands that a screen has gone through, in uns.
-HISTORY = "commands"
-_OF_TABLES = ("source", "n_cells", "n_controls", "control_se")
+HISTORY = "commands"  # that a screen has gone through, in uns
 
 
-def run_step(job: Job) -> None:
-    """Run a step; ``job.written`` says once the results are there."""
+def run(job: Job) -> None:
+    """Run a command; ``job.written`` says once the results are there."""
+    if job.name == "demo":
+        from nextpert.cli._demo import run_demo
+
+        run_demo(job)
+    elif job.name == "report":
+        _run_report(job)
+    else:
+        _run_step(job)
+
+
+def _run_step(job: Job) -> None:
     options, screen, table = job.options, job.options["screen"], job.options["table"]
-    out = require_ending(options["out"] or _usual_out(screen, job.name), "--out", *SCREENS)
-    writers: Writers = {out: lambda path: write_screen(adata, path)}
-    writers |= settings_file(job, out)
+    usual_out = _usual_out(screen, job.name)
+    out = require_ending(options["out"] or usual_out, "--out", *SCREENS)
+    writers: Writers = {out: lambda path: write_screen(adata, path), **settings_file(job, out)}
     if table is not None:
         if require_ending(table, "--table", ".csv", ".parquet").suffix == ".parquet":
             import_module("pyarrow")
         writers[table] = lambda path: write_table(table_of(job.name, adata), path)
     require_free(writers, screen, overwrite=options["overwrite"])
-    function = _function(STEPS[job.name].function)
+    room, name = STEPS[job.name].function.split(".")
+    function = getattr(getattr(nextpert, room), name)
     arguments = arguments_of(function, job.given)
-    is_table = job.name == "effects" and screen.suffix == ".csv"
-    of_tables = [flag_of(name) for name in _OF_TABLES if name in job.given]
-    if job.name == "effects" and of_tables and not is_table:
+    is_effects = job.name == "effects"
+    is_table = is_effects and screen.suffix == ".csv"
+    of_tables = [flag_of(each.name) for each in fields(FromTable) if each.name in job.given]
+    if is_effects and of_tables and not is_table:
         message = f"{', '.join(of_tables)} are for a csv file of effects, but {screen} is none."
         raise ValueError(message)
     with stage(options, "Reading the screen"):
@@ -64,64 +77,44 @@ def run_step(job: Job) -> None:
     with stage(options, app[job.name].help.split("\n")[0].rstrip(".")):
         if is_table:
             nextpert.tl.fit_dag_blr(adata)
-        said = call(function, adata, arguments, options)
-    note_command(adata, job, _usual_out(screen, job.name))
+        logged = call(job, function, adata, arguments)
+    note_command(adata, job, usual_out)
     finish(job, writers, screen)
-    verdict = verdict_of(job.name, adata, said)
-    if options["json"]:
-        print_json(job, verdict, summary_of(job.name, adata), writers)
-        return
     rows = rows_in_text(job.name, adata, options["show"]) if options["show"] else ""
-    sys.stdout.write(f"{verdict}\n{rows}Written: {', '.join(map(str, writers))}\n")
+    words = verdict_of(job.name, adata, logged)
+    answer(job, words, summary_of(job.name, adata), writers, rows)
 
 
-def run_report(job: Job) -> None:
-    """Write the page; ``job.written`` says once it is there."""
-    from nextpert._report.results import keys_of, read_all
-    from nextpert._report.verdict import verdict_of as verdict_in
-
+def _run_report(job: Job) -> None:
     options, screen = job.options, job.options["screen"]
-    out = require_ending(
-        options["out"] or _usual_out(screen, "report").with_suffix(".html"), "--out", ".html"
-    )
+    usual_out = _usual_out(screen, "report").with_suffix(".html")
+    out = require_ending(options["out"] or usual_out, "--out", ".html")
     arguments = arguments_of(nextpert.report, job.given)
-    writers: Writers = {
-        out: lambda path: nextpert.report(adata, path, command=commands or None, **arguments)
-    }
-    writers |= settings_file(job, out)
+
+    def write(path: Path) -> None:
+        nextpert.report(adata, path, command="\n".join(history(adata)) or None, **arguments)
+
+    writers: Writers = {out: write, **settings_file(job, out)}
     require_free(writers, screen, overwrite=options["overwrite"])
     with stage(options, "Reading the results"):
         adata = read_screen(screen)
         for path in options["also"] or ():
             _join(adata, read_screen(Path(path)), path)
-    commands = "\n".join(history(adata))
     finish(job, writers, screen)
     keys = arguments.get("keys", {})
-    verdict = verdict_in(read_all(adata, keys_of(keys), keys))
-    text = "\n".join([verdict.next, verdict.trust, *verdict.notes])
-    if options["json"]:
-        print_json(job, text, {"n_cells": adata.n_obs}, writers)
-    else:
-        sys.stdout.write(f"{text}\nWritten: {', '.join(map(str, writers))}\n")
+    verdict = verdict_on_all(read_all(adata, keys_of(keys), keys))
+    words = "\n".join([verdict.next, verdict.trust, *verdict.notes])
+    answer(job, words, {"n_cells": adata.n_obs}, writers)
 
 
 def call(
-    function: Callable[..., Any],
-    adata: AnnData,
-    arguments: Mapping[str, Any],
-    options: Mapping[str, Any],
+    job: Job, function: Callable[..., Any], adata: AnnData, arguments: Mapping[str, Any]
 ) -> list[str]:
     """Call a function on the screen, and return what it logged."""
-    said: list[str] = []
-
-    def keep(record: logging.LogRecord) -> None:
-        told = record.levelno == logging.INFO or record.name == ADVICE
-        if told and not record.name.startswith("nextpert.core"):
-            said.extend(" ".join(line.split()) for line in record.getMessage().splitlines())
-
-    with heard(logging.INFO, keep), without_bars(options["quiet"] or not sys.stderr.isatty()):
+    n = len(job.logged)
+    with without_bars(job.options["quiet"] or not sys.stderr.isatty()):
         function(adata, **arguments)
-    return said
+    return job.logged[n:]
 
 
 def history(adata: AnnData) -> list[str]:
@@ -132,24 +125,9 @@ def history(adata: AnnData) -> list[str]:
 def note_command(adata: AnnData, job: Job, usual_out: Path | None = None) -> None:
     """Add the command to those of the screen; the number of workers changes no result."""
     given = {name: value for name, value in job.given.items() if name != "n_jobs"}
-    if usual_out is not None and given.get("out") == usual_out:
-        del given["out"]
+    if given.get("out") == usual_out:
+        given["out"] = None
     adata.uns[HISTORY] = _adata.strings([*history(adata), command_of(job.name, given)])
-
-
-def finish(job: Job, writers: Writers, source: Path | None) -> None:
-    """Write the results."""
-    with stage(job.options, "Writing"):
-        write_all(writers, source, overwrite=job.options["overwrite"])
-        job.written = True
-
-
-def print_json(job: Job, verdict: str, summary: dict[str, Any], files: Iterable[Path]) -> None:
-    """Print one JSON object, and nothing else."""
-    told = {"step": job.name, "verdict": verdict, "summary": summary, "files": [*map(str, files)]}
-    told |= {"seed": job.options["rng"]} if "rng" in job.options else {}
-    told["nextpert"] = nextpert.__version__
-    sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
 
 
 def settings_file(job: Job, out: Path) -> Writers:
@@ -159,10 +137,25 @@ def settings_file(job: Job, out: Path) -> Writers:
     return {path: lambda path: path.write_text(text, encoding="utf-8")}
 
 
-def _function(name: str) -> Callable[..., Any]:
-    room, function = name.split(".")
-    found: Callable[..., Any] = getattr(getattr(nextpert, room), function)
-    return found
+def finish(job: Job, writers: Writers, source: Path | None) -> None:
+    """Write the results."""
+    with stage(job.options, "Writing"):
+        write_all(writers, source, overwrite=job.options["overwrite"])
+        job.written = True
+
+
+def answer(
+    job: Job, words: str, summary: dict[str, Any], files: Iterable[Path], rows: str = ""
+) -> None:
+    """Print the results in words, rows and the files, or one JSON object and nothing else."""
+    names = [str(path) for path in files]
+    if not job.options["json"]:
+        sys.stdout.write(f"{words}\n{rows}Written: {', '.join(names)}\n")
+        return
+    printed = {"step": job.name, "verdict": words, "summary": summary, "files": names}
+    printed |= {"seed": job.options["rng"]} if "rng" in job.options else {}
+    printed["nextpert"] = nextpert.__version__
+    sys.stdout.write(json.dumps(printed, ensure_ascii=False) + "\n")
 
 
 def _usual_out(screen: Path, command: str) -> Path:
@@ -185,10 +178,8 @@ def _join(adata: AnnData, other: AnnData, path: str) -> None:
     commands = dict.fromkeys([*history(adata), *history(other)])
     for slot in ("uns", "obsm", "varm"):
         ours, theirs = getattr(adata, slot), getattr(other, slot)
-        for key in theirs.keys() - ours.keys():
-            ours[key] = theirs[key]
-    if commands:
-        adata.uns[HISTORY] = _adata.strings(commands)
+        ours.update({key: theirs[key] for key in theirs.keys() - ours.keys()})
+    adata.uns[HISTORY] = _adata.strings(commands)
 
 
 def _fit(adata: AnnData) -> dict[str, str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import re
 import shlex
 import sys
 import time
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 ADVICE = "nextpert.tl._advice"  # the logger of what to do next
 # Errors are those of the Python functions.
@@ -42,21 +40,6 @@ def stage(options: Mapping[str, Any], what: str) -> Iterator[None]:
         say(f"{what}: done in {time.perf_counter() - started:.1f} s")
 
 
-@contextmanager
-def heard(level: int, take: Callable[[logging.LogRecord], None]) -> Iterator[None]:
-    """Give what the functions log, of a level and above, to ``take``."""
-    handler, logger = logging.Handler(level), logging.getLogger("nextpert")
-    handler.emit = take  # type: ignore[method-assign, assignment]
-    before = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(min(level, logger.getEffectiveLevel()))
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
-
-
 def flag_of(name: str) -> str:
     """Return the option of a parameter.
 
@@ -67,51 +50,6 @@ def flag_of(name: str) -> str:
     '--n-cells'
     """
     return f"--{name.replace('_', '-')}"
-
-
-# A call of a function with its arguments, and a parameter with its value or as a key of options.
-_CALL = re.compile(r"(?:npt\.|nextpert\.)?\b(?:tl|pp)\.(\w+)(?:\((?:adata(?:, )?)?([^()]*)\))?")
-_KEY = re.compile(r"\b\w+(?:\[|=\{)['\"](\w+)['\"](?:\]|: ([^{}]*)\})")
-_PARAMETER = re.compile(
-    r"(?<![-\w.'\"\[])(\w+)(?:=(\[[^]]*\]|'[^']*'|\"[^\"]*\"|[\w.]+))?(?![\w'\"(])"
-)
-
-
-def in_options(text: str) -> str:
-    """Return a message of the Python functions with commands and their options.
-
-    Examples
-    --------
-    >>> from nextpert.cli._words import in_options
-    >>> in_options('Declare it with npt.pp.setup_screen(adata, guide_key="g", batch_key=["a"]).')
-    'Declare it with nextpert preprocess --guide-key g --batch-key a.'
-    >>> in_options("Run tl.plan_screen with n_cells=90, or leave out constraints['max_new'].")
-    'Run nextpert plan with --n-cells 90, or leave out --max-new.'
-    """
-    from nextpert.cli._options import STEPS, defaults_of
-
-    commands = {step.function.split(".")[1]: name for name, step in STEPS.items()}
-    commands["setup_screen"] = "preprocess"
-    known = {name for command in STEPS for name in defaults_of(command)}
-
-    def call(match: re.Match[str]) -> str:
-        command = commands.get(match[1])
-        if command is None:
-            return match[0]
-        return " ".join(filter(None, ["nextpert", command, (match[2] or "").replace(", ", " ")]))
-
-    def key(match: re.Match[str]) -> str:
-        if match[1] not in known:
-            return match[0]
-        return match[1] if match[2] is None else f"{match[1]}={match[2]}"
-
-    def parameter(match: re.Match[str]) -> str:
-        name, value = match[1], match[2]
-        if name not in known or ("_" not in name and value is None):
-            return match[0]
-        return " ".join([flag_of(name), *re.findall(r"[^\[\]'\", ]+", value or "")])
-
-    return _PARAMETER.sub(parameter, _KEY.sub(key, _CALL.sub(call, text)))
 
 
 def settings(command: str, options: Mapping[str, Any], version: str) -> str:
