@@ -70,17 +70,6 @@ def test_the_dense_update_gives_the_same_posterior(bench):
     np.testing.assert_allclose(dense.cov, expected.cov, atol=1e-10)
 
 
-def test_the_dense_search_stays_in_the_ball_and_gains(bench):
-    state = bench.design.draw_state(6, None, seed=0)
-    acquisition = bench.dense.DenseCiv(state.dense(), state.target)
-    shift, value = acquisition.minimise(state.last)
-    start = state.posterior.ideal_shift(state.target)
-    assert np.linalg.norm(shift) <= 1 + 1e-12
-    assert value <= acquisition.value(state.last)
-    assert value <= acquisition.value(start / np.linalg.norm(start))
-    assert acquisition.evaluations > 2
-
-
 def names_of_all():
     from benchmarks._growth import SERIES
     from benchmarks._rows import ROWS

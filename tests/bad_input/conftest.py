@@ -1,7 +1,5 @@
 """A screen with every result there is, and the check that all tables of bad input share."""
 
-from __future__ import annotations
-
 import warnings
 
 import matplotlib.pyplot as plt

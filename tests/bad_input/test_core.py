@@ -1,7 +1,5 @@
 """The array core, given what it cannot use: numbers, shapes, indices and graphs."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np
@@ -16,6 +14,7 @@ CELLS = RNG.normal(size=(50, 3))
 MOMENTS = core.Moments.from_array(CELLS)
 DAG = core.Dag.from_edges(3, [(0, 1), (1, 2)])
 BLR = core.DagBlr(DAG).update(MOMENTS)
+INFINITE = core.DagBlr(DAG, prior_scale=1.0, prior_shape=1.2)
 TARGET = np.ones(3)
 EXACT = states_of(BLR, np.eye(3))
 SCM = core.LinearScm(np.zeros((3, 3)), np.ones(3), np.zeros(3))
@@ -71,16 +70,44 @@ CASES = [
     *many("prior_scale", lambda s: core.DagBlr(DAG, prior_scale=s), 0, -1, NAN, "learned"),
     *many("prior_units", lambda u: core.DagBlr(DAG, prior_units=u), "cells", 3),
     *many("noise_var", lambda v: core.DagBlr(DAG, noise_var=v), 0, -1, NAN, [1, 2], "known"),
+    *many("noise_var has shape", lambda v: core.DagBlr(DAG, noise_var=v), [1.0] * 4, [[1.0] * 3]),
+    *many("prior_shape", lambda v: core.DagBlr(DAG, prior_shape=v), -1.0),
+    *many("prior_rate", lambda v: core.DagBlr(DAG, prior_rate=v, prior_scale=1.0), -1.0),
+    ("prior_rate of 0", lambda: core.DagBlr(DAG, prior_rate=0.0), "prior_rate"),
+    *many("do", lambda d: BLR.update(MOMENTS, do=d), [3], [-1]),
+    ("means of five", lambda: BLR.predict_mean(np.zeros((4, 5))), "nodes"),
+    ("ideal of two", lambda: BLR.ideal_shift([1.0, 2.0]), "target_mean"),
+    ("gap of one shift", lambda: core.gap_variance(BLR, [0.0], TARGET), "shift"),
+    ("gap to infinity", lambda: core.gap_variance(BLR, np.zeros(3), [INF, 0, 0]), "target_mean"),
+    ("gap of no cells", lambda: core.gap_variance(BLR, TARGET, TARGET, n_cells=0), "n_cells"),
+    ("no variance", lambda: core.gap_variance(core.DagBlr(DAG), TARGET, TARGET), "control cells"),
+    ("infinite variance", lambda: core.Civ(INFINITE, TARGET, n_cells=1), "control cells"),
+    *many("shift", core.Civ(BLR, TARGET).value, [1.0, 2.0]),
+    *many("pool", core.Civ(BLR, TARGET).values, np.ones((2, 2)), [[1.0, INF, 0.0]]),
+    *many("best", lambda b: core.ExpectedImprovementInt(BLR, TARGET, best=b), -1.0, NAN),
+    *many("beta", lambda b: core.UpperConfidenceInt(BLR, TARGET, beta=b), -1.0),
+    *many("n_samples", lambda n: core.MutualInformationInt(BLR, TARGET, n_samples=n), 0),
     ("cells for moments, update", lambda: BLR.update(CELLS), "Moments"),
     ("moments of four nodes", lambda: BLR.update(core.Moments.from_array(np.eye(4))), "4"),
     *many("shift", lambda s: BLR.update(MOMENTS, s), [1, 2], [NAN, 0, 0], "knockout", np.eye(3)),
     *many("n_samples", lambda n: BLR.sample(n), 0, -1, 1.5, "ten"),
     *many("expected_degree", lambda d: core.random_dag(5, expected_degree=d), -1, NAN),
     ("family", lambda: core.random_dag(5, "ring"), "ring"),
+    ("family of a model", lambda: core.random_scm(5, "ring"), "ring"),
+    ("low above high", lambda: core.random_scm(3, low=1.0, high=0.5), "low"),
+    ("few cells", lambda: core.fisher_z_threshold(10, 7), "10 cells are too few to test given 7"),
+    *many("indptr", lambda p: core.Dag(*p), ([0, 1], []), ([1, 1], [0]), ([0, 2, 1], [0])),
+    ("an edge twice", lambda: core.Dag.from_edges(2, [(0, 1), (0, 1)]), "given twice"),
     *many("n_nodes", lambda n: core.random_dag(n, expected_degree=1), -1, 1.5, "a"),
     ("weights of no square", lambda: scm(np.zeros((2, 3))), "square"),
     ("weights in a circle", lambda: scm(np.ones((2, 2))), "->"),
     ("noise below 0", lambda: scm(np.zeros((2, 2)), (-1, 1)), "noise_var"),
+    ("NaN weights", lambda: scm([[0.0, 0.0], [NAN, 0.0]]), "weights"),
+    ("three noises", lambda: scm(np.zeros((2, 2)), (1, 1, 1)), "noise_var"),
+    ("NaN intercept", lambda: core.LinearScm(np.eye(2) * 0, [1.0, 1.0], [NAN, 0.0]), "intercept"),
+    *many("target_mean", SCM.optimal_shift, [1.0]),
+    *many("do", lambda d: SCM.sample(3, do=d), {3: 1.0}, {-1: 1.0}),
+    *many("do", lambda d: SCM.mean(do=d), {3: 1.0}, {-1: 1.0}),
     *many("shift", SCM.mean, [1, 2], [NAN, 0, 0], "knockout"),
     *many("n", SCM.sample, -1, 1.5, "ten", None),
     *many("acquisition", acquire, "best", 3, None),

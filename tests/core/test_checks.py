@@ -1,7 +1,5 @@
 """Arguments of the wrong type or value: one clear sentence that names the thing and the remedy."""
 
-from __future__ import annotations
-
 import pickle
 import re
 

@@ -1,7 +1,5 @@
 """Analytic gradients against central differences, and lower bounds against many shifts."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -14,7 +12,6 @@ from nextpert.core import (
     Greedy,
     MaxVariance,
     Moments,
-    Pool,
     Sphere,
     TargetMeanVariance,
 )
@@ -47,22 +44,6 @@ def test_gradients(fitted, kind):
             grad = assert_gradient(acquisition, size * rng.normal(size=plain.p))
         if any(plain.parents) or kind is Greedy:
             assert np.abs(grad).max() > 0
-
-
-@pytest.mark.parametrize("kind", LOOKAHEAD)
-@pytest.mark.parametrize("seed", range(4))
-def test_gradients_on_random_graphs(kind, seed):
-    rng = np.random.default_rng(seed)
-    p = 9
-    order = rng.permutation(p)
-    edges = [(order[k], order[i]) for i in range(p) for k in range(i) if rng.random() < 0.4]
-    blr = DagBlr(Dag.from_edges(p, edges), prior_scale="evidence", intercept=bool(seed % 2))
-    x = rng.normal(size=(15, p)) @ rng.normal(size=(p, p)) + rng.normal(size=p)
-    blr = blr.update(Moments.from_array(x), rng.normal(size=p))
-    settings = {"domain": Pool(rng.normal(size=(6, p)))} if kind in (Civ, CivOw) else {}
-    acquisition = kind(blr, rng.normal(size=p), n_cells=3, **settings)
-    for _ in range(3):
-        assert_gradient(acquisition, rng.normal(size=p))
 
 
 def test_max_variance_gradient_where_the_largest_direction_is_not_reached():

@@ -1,7 +1,5 @@
 """Draws from the posterior against its moments."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

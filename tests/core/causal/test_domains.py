@@ -1,7 +1,5 @@
 """Pools, boxes and sparse shifts: searches against exhaustive ones, moments against draws."""
 
-from __future__ import annotations
-
 from itertools import combinations
 
 import numpy as np
@@ -80,23 +78,6 @@ def test_pool_moments_projection_draws_and_errors():
 
 
 # -- box ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", LOOKAHEAD)
-@pytest.mark.parametrize("seed", range(4))
-def test_box_of_two_nodes_against_a_grid(kind, seed):
-    blr, target, _ = instance(2, seed, n=3)
-    low, high = np.array([-1.5, -0.2]), np.array([0.4, 2.0])
-    acquisition = kind(blr, target, n_cells=3)
-    grid = np.stack(
-        np.meshgrid(*[np.linspace(a, b, 301) for a, b in zip(low, high, strict=True)]), -1
-    ).reshape(-1, 2)
-    found = Box(low, high).minimise(acquisition, n_random=6, rng=seed)
-    least = acquisition.values(grid).min()
-    assert (found.shift >= low).all()
-    assert (found.shift <= high).all()
-    assert found.value == pytest.approx(acquisition.value(found.shift), rel=1e-12)
-    assert found.value <= least + 1e-6 * (least - acquisition.floor)
 
 
 @pytest.mark.parametrize("kind", [Civ, TargetMeanVariance])

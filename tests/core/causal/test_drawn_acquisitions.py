@@ -1,13 +1,10 @@
 """EI-, MI- and UCB-Int against loops over dense inverses, quadrature and many draws."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.integrate import quad
 
 from nextpert.core import (
-    Box,
     CausalVariance,
     Civ,
     CivOw,
@@ -16,8 +13,6 @@ from nextpert.core import (
     ExpectedImprovementInt,
     MaxVariance,
     MutualInformationInt,
-    Pool,
-    Sparse,
     Sphere,
     TargetMeanVariance,
     UpperConfidenceInt,
@@ -199,22 +194,6 @@ def test_gradients(fitted, name):
         np.testing.assert_allclose(grad, numeric, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", makers())
-def test_searches_find_the_best_of_many_shifts(fit_twice, graphs, name):
-    plain, blr = fit_twice(graphs["complete"], False, True, n=5)
-    rng = np.random.default_rng(4)
-    acquisition = makers()[name](blr, rng.normal(size=plain.p))
-    for domain in (Sphere(1.0), Box(-1.0, 0.5), Sparse(2, radius=1.0)):
-        values = acquisition.values(domain.sample(4000, plain.p, rng))
-        found = domain.minimise(acquisition, n_random=4, rng=0)
-        # Supports are searched step by step, and need not end at the very best one.
-        share = 0.01 if isinstance(domain, Sparse) else 0.0
-        assert found.value <= np.quantile(values, share)
-        assert abs(found.value - acquisition.value(found.shift)) < 1e-12
-    pool = rng.normal(size=(50, plain.p))
-    assert Pool(pool).minimise(acquisition).index == np.argmin([acquisition.value(a) for a in pool])
-
-
 def test_names_seeds_and_options(fit_twice, graphs):
     plain, blr = fit_twice(graphs["complete"], True, True)
     target, shift = np.ones(plain.p), np.full(plain.p, 0.4)
@@ -257,25 +236,6 @@ def test_every_option_reaches_the_acquisition_of_a_name(fit_twice, graphs):
         assert made.value(shift) == acquisition.value(shift), name
         if name not in ("mi", "ei"):  # the options matter here
             assert made.value(shift) != type(acquisition)(blr, target).value(shift)
-
-
-def test_bad_options_are_refused(pair):
-    target = [1.0, 0.0]
-    with pytest.raises(ValueError, match="best must be a squared distance"):
-        ExpectedImprovementInt(pair, target, best=-1.0)
-    with pytest.raises(ValueError, match="best must be a squared distance"):
-        ExpectedImprovementInt(pair, target, best=np.nan)
-    with pytest.raises(ValueError, match="n_samples"):
-        MutualInformationInt(pair, target, n_samples=0)
-    with pytest.raises(ValueError, match="n_cells"):
-        MutualInformationInt(pair, target, n_cells=0)
-    with pytest.raises(ValueError, match="beta"):
-        UpperConfidenceInt(pair, target, beta=-1.0)
-    for kind in (ExpectedImprovementInt, MutualInformationInt, UpperConfidenceInt):
-        with pytest.raises(ValueError, match="target_mean has shape"):
-            kind(pair, [1.0])
-        with pytest.raises(ValueError, match="A pool must be"):
-            kind(pair, target).values(np.ones((2, 3)))
 
 
 def test_nothing_to_learn():

@@ -1,7 +1,5 @@
 """Acquisitions over several graphs: variance within and between, by dense formulas and by draws."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

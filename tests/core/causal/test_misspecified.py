@@ -1,7 +1,5 @@
 """Distances between graphs, wrong graphs, and random targets."""
 
-from __future__ import annotations
-
 from itertools import combinations
 
 import numpy as np
@@ -38,17 +36,6 @@ def test_perturbed_graphs_have_exactly_the_changes_asked_for(seed):
     assert shd(dag, wrong) == shd(wrong, dag) == missing + extra + turned
     assert wrong == perturb_dag(dag, **changes, rng=seed)
     assert shd(dag, dag) == 0
-
-
-def test_everything_can_change():
-    full, none = random_dag(7, "complete"), Dag.from_edges(7, [])
-    assert perturb_dag(full, n_reversed=21, rng=0).edges() == sorted(
-        [(i, k) for k, i in full.edges()], key=lambda edge: (edge[1], edge[0])
-    )
-    assert perturb_dag(full, n_missing=21, rng=0) == none
-    drawn = [perturb_dag(none, n_extra=21, rng=seed) for seed in range(6)]
-    assert all(dag.n_edges == 21 for dag in drawn)
-    assert len({tuple(dag.order) for dag in drawn}) > 3
 
 
 def test_changes_fall_everywhere_and_either_way():

@@ -1,7 +1,5 @@
 """Nearest combinations against a list of all of them."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

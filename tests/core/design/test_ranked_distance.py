@@ -1,7 +1,5 @@
 """Distances of states: dense joint draws, exact shifts, limits, a noisy target."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Batches inside the hierarchical model: dense algebra, draws, and screens of nested batches."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -121,13 +119,6 @@ def test_means_of_draws_follow_from_the_cells_and_batches():
     np.testing.assert_array_equal(both.centres(np.arange(6)), found)
 
 
-def test_the_same_bits_for_any_number_of_threads_in_batches():
-    cells = in_batches(n=70)
-    one, two = (fit_hierarchical(cells, rng=5, chain=Chain(3, 4, 1), n_jobs=k) for k in (1, 2))
-    np.testing.assert_array_equal(one.effects.place, two.effects.place)
-    np.testing.assert_array_equal(one.effects.cells.batches, two.effects.cells.batches)
-
-
 def called(seeds, share, p=60, n_batches=4):
     """Calls of 48 perturbations, each in one of four batches of 40 controls.
 
@@ -160,14 +151,3 @@ def test_called_effects_of_nested_batches_are_true_as_often_as_stated():
     # As in one batch: most effects are 0, and intervals hold 0 more often than stated.
     assert 0.87 < coverage < 0.99
     assert coverage == pytest.approx(called(range(3), 0.05, n_batches=1)[3], abs=0.015)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.05])
-def test_errors_of_batches_as_noise_of_each_perturbation_would_be_called(share, monkeypatch):
-    """So the tests above can fail."""
-    monkeypatch.setattr(
-        "nextpert.core.model._sweep.batch_columns",
-        lambda cells: (np.zeros((len(cells.n) - 1, 0)), cells.fixed_error()[1:]),
-    )
-    _, n_false, stated, _ = called(range(3), share)
-    assert n_false > poisson.ppf(0.975, 2 * stated)

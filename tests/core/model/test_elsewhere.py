@@ -1,7 +1,5 @@
 """Fits to several conditions: against closed forms, pooling, and each condition alone."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -264,18 +262,3 @@ def test_a_table_has_the_variances_that_it_states():
     # The controls are as many cells as the most of a perturbation.
     of_control, of_most = 1 / there.counted[0], 1 / there.counted[1:].max(axis=0)
     np.testing.assert_allclose(of_control[1:], of_most[1:])
-
-
-@pytest.mark.slow
-def test_a_table_counts_as_its_cells_do():
-    effects = truth(2)[:2]
-    here, there = screen(effects, 10, cells=40, controls=40)
-    change, error = there.to_controls()
-    table = of_table(here, change, 1 / (error * there.covariance.diagonal()))
-    mine, its = (
-        fit_each([here, each], [0], rng=0)[0].effects.posterior_mean() for each in (there, table)
-    )
-    alone = fit_hierarchical(here, rng=0).effects.posterior_mean()
-    far = ((alone - effects[0]) ** 2).sum()
-    assert ((its - effects[0]) ** 2).sum() < 0.8 * far
-    assert ((mine - its) ** 2).sum() < 0.1 * ((alone - mine) ** 2).sum()

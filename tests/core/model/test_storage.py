@@ -1,7 +1,5 @@
 """A stored posterior that was damaged, cut or made by another version is refused by name."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

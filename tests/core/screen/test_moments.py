@@ -1,7 +1,5 @@
 """Moments against exact sums, for every kind of matrix and far from zero."""
 
-from __future__ import annotations
-
 import warnings
 from fractions import Fraction
 

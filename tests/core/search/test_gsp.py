@@ -170,13 +170,6 @@ def test_a_full_order_gives_its_pruned_imap(simulated, p_value):
     assert len(set(found.n_edges)) == 1
 
 
-def test_orders_of_the_paper_are_kept(simulated, consistent_orders):
-    prior = PriorKnowledge(36, before=consistent_orders)
-    _, moments = simulated(36, 5, seed=9)
-    assert prior.allows(gsp(moments, n_runs=30, prior=prior, rng=1).dag)
-    assert not prior.allows(gsp(moments, n_runs=30, rng=1).dag)
-
-
 def _class_distance(one, two):
     """In how many pairs of nodes two equivalence classes differ (structural Hamming distance)."""
 
