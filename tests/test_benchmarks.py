@@ -4,6 +4,7 @@ import csv
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -223,3 +224,9 @@ def test_units_of_the_prior_are_compared_on_the_same_models(bench, known):
     }
     assert all(0 < value < np.inf for value in found.values())
     assert len(set(found.values())) > len(prior_units.GENERATORS)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda p: p.stem)
+def test_every_module_finds_what_it_imports(path):
+    name = path.relative_to(ROOT).with_suffix("")
+    assert import_module(".".join(name.parts))

@@ -233,18 +233,6 @@ def test_sparse_shifts_of_one_node_and_of_all(kind):
         last = more.value
 
 
-def test_sparse_shifts_where_no_second_node_helps():
-    # Only node 0 is a parent: all other nodes are of no use, and the value must stay true.
-    from nextpert.core import Dag
-
-    blr = DagBlr(Dag.from_edges(4, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
-    for kind in LOOKAHEAD:
-        acquisition = kind(blr, [1.0, 1.0, 0.5, 0.2])
-        found = Sparse(3).minimise(acquisition, rng=0)
-        assert found.value == pytest.approx(acquisition.value([1.0, 0, 0, 0]), rel=1e-9)
-        assert found.value == pytest.approx(acquisition.value(found.shift), rel=1e-12)
-
-
 def test_sparse_moments_projection_and_errors():
     rng = np.random.default_rng(4)
     sparse = Sparse(2, 1.5)

@@ -1,7 +1,5 @@
 """Searches for a user's own acquisition, a quadratic, whose best points are known exactly."""
 
-from itertools import combinations
-
 import numpy as np
 import pytest
 from scipy.optimize import brentq, lsq_linear
@@ -99,22 +97,6 @@ def test_sphere(seed, radius):
     assert np.linalg.norm(found.shift) == pytest.approx(radius)
     certified = Sphere(radius).minimise(acquisition, certify=True, rng=0)
     assert np.isnan(certified.lower_bound)  # no bound is known for it
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_sparse(seed):
-    acquisition, _ = instance(seed)
-    found = Sparse(2, 1.5).minimise(acquisition, n_random=3, rng=0)
-    least = np.inf
-    for pair in combinations(range(5), 2):
-        angles = np.linspace(0, 2 * np.pi, 2001)
-        shifts = np.zeros((2001, 5))
-        shifts[:, pair] = 1.5 * np.column_stack([np.cos(angles), np.sin(angles)])
-        gaps = (shifts - acquisition.centre) @ acquisition.root.T
-        least = min(least, (gaps**2).sum(axis=1).min() + 5)
-    assert found.value <= least * (1 + 1e-6)
-    assert found.value == pytest.approx(acquisition.value(found.shift), rel=1e-12)
-    assert np.count_nonzero(found.shift) <= 2
 
 
 def test_sparse_keeps_a_single_node_that_no_search_gets_below():

@@ -71,22 +71,6 @@ def test_expected_improvement_by_loops(fitted, quantile):
     np.testing.assert_allclose([acquisition.value(a) for a in shifts], wanted, rtol=1e-9)
 
 
-@pytest.mark.parametrize("best", [0.4, 2.0, np.inf])
-def test_expected_improvement_by_quadrature(pair, best):
-    shift, target = np.array([0.8, -0.3]), np.array([0.5, 0.9])
-
-    def kept(weight):
-        reached = np.array([shift[0], shift[1] + weight * shift[0]])
-        return min(((reached - target) ** 2).sum(), best)
-
-    n = 40_000
-    acquisition = ExpectedImprovementInt(pair, target, best=best, n_samples=n, rng=0)
-    wanted = normal_mean(kept, 0.6, np.sqrt(0.5 * 0.3))
-    spread = normal_mean(lambda b: (kept(b) - wanted) ** 2, 0.6, np.sqrt(0.5 * 0.3))
-    assert spread > 0
-    assert abs(acquisition.value(shift) - wanted) < 4 * np.sqrt(spread / n)
-
-
 @pytest.mark.parametrize("n", [1, 20])
 def test_mutual_information_by_loops(fitted, n):
     plain, blr = fitted
@@ -153,18 +137,6 @@ def test_upper_confidence_by_many_draws(fit_twice, graphs, beta):
         error = gap.std() * np.sqrt(1 + beta**2 * ((off**4).mean() - 1) / 4) / np.sqrt(n)
         assert abs(acquisition.value(shift) - wanted) < 6 * error
         assert gap.std() > 20 * error / (1 + beta)
-
-
-def test_upper_confidence_by_quadrature(pair):
-    shift, target = np.array([0.8, -0.3]), np.array([0.5, 0.9])
-
-    def gap(weight):
-        return (shift[0] - 0.5) ** 2 + (shift[1] - 0.9 + weight * 0.5) ** 2
-
-    mean = normal_mean(gap, 0.6, np.sqrt(0.15))
-    variance = normal_mean(lambda b: (gap(b) - mean) ** 2, 0.6, np.sqrt(0.15))
-    acquisition = UpperConfidenceInt(pair, target, beta=1.7)
-    assert abs(acquisition.value(shift) - (mean - 1.7 * np.sqrt(variance))) < 1e-8
 
 
 def makers():

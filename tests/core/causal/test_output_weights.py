@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from nextpert.core import Box, Civ, CivOw, Pool, Sparse, Sphere
+from nextpert.core import Civ, CivOw, Pool, Sphere
 
 
 def chain(p):
@@ -134,14 +134,3 @@ def test_pool_weights_share_ties_and_work_out_by_hand():
         pool.output_weights([0.0, 0.0]), [1.5 / 8, 2 / 8, 2 / 8, 2.5 / 8], rtol=1e-14
     )
     np.testing.assert_array_equal(Pool([[1.0], [1.0]]).output_weights([0.0]), [0.5, 0.5])
-
-
-def test_domains_without_output_weights_say_so(fit_twice, graphs):
-    _, blr = fit_twice(graphs["complete"], True, False)
-    for domain in (Box(0, 1), Sparse(2)):
-        with pytest.raises(ValueError, match=f"{type(domain).__name__}: use Sphere or Pool"):
-            CivOw(blr, np.ones(5), domain=domain)
-    with pytest.raises(ValueError, match="kappa"):
-        CivOw(blr, np.ones(5), domain=Pool(np.eye(5)), kappa=1.0)
-    with pytest.raises(ValueError, match="kappa"):
-        CivOw(blr, np.ones(5), kappa=0.0)

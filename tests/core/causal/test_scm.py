@@ -86,10 +86,3 @@ def test_edges_follow_the_weights_and_input_is_left_alone():
     kept = full.mean()
     weights[:], noise[:], offset[:] = 0, 1, 0
     np.testing.assert_array_equal(full.mean(), kept)
-
-
-def test_cells_repeat_with_the_seed():
-    scm, *_ = model()
-    np.testing.assert_array_equal(scm.sample(5, rng=3), scm.sample(5, rng=np.random.default_rng(3)))
-    assert scm.sample(0).shape == (0, 6)
-    assert not np.array_equal(scm.sample(5, rng=3), scm.sample(5, rng=4))

@@ -105,24 +105,6 @@ def test_ties_are_split_and_no_perturbation_is_no_error():
     assert found.mean.tolist() == found.centre.tolist() == [4.0]
 
 
-def test_the_same_seed_draws_the_same(uncertain):
-    states = uncertain().states
-    twice = [ranked_distance(states, np.ones(4), rng=7).draws for _ in range(2)]
-    np.testing.assert_array_equal(*twice)
-
-
-def test_bad_input_is_refused(uncertain):
-    states = uncertain().states
-    for options, message in (
-        ({"target_variance": np.ones(3)}, "target_variance must be"),
-        ({"target_variance": -np.ones(4)}, "must not be negative"),
-        ({"n_samples": 1}, "n_samples"),
-        ({"confidence": 1.0}, "confidence"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            ranked_distance(states, np.ones(4), **options)
-
-
 def joint_states(rng, n=4, p=3, n_targets=1):
     """States that go together with target states: the means, those of the goal, and draws."""
     root = rng.normal(size=((n + 1 + n_targets) * p,) * 2) / 3

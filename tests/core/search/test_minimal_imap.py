@@ -31,16 +31,6 @@ def test_prior_edges_are_put_in_and_left_out(simulated, brute_imap):
     assert changed == plain - {present} | {absent}
 
 
-def test_permutation_is_checked(simulated):
-    _, moments = simulated(4, 2, seed=0)
-    for wrong in ([0, 1, 2], [0, 1, 2, 2], [0, 1, 2, 4], [[0, 1, 2, 3]]):
-        with pytest.raises(ValueError, match="permutation must name each"):
-            minimal_imap(moments, wrong)
-    prior = PriorKnowledge(4, before=[(3, 0)])
-    with pytest.raises(ValueError, match="node 0 stands before 3"):
-        minimal_imap(moments, [0, 1, 2, 3], prior=prior)
-
-
 @pytest.mark.parametrize("alpha", [1e-6, 1e-3, 0.3])
 def test_threshold_is_where_the_p_value_is_alpha(alpha):
     given = np.array([0, 5, 90])
