@@ -151,6 +151,18 @@ def test_an_unknown_effect_says_nothing(screen):
     np.testing.assert_allclose(one[0][1][:, d], one[1][1][:, d], atol=1e-12)
 
 
+def test_many_dimensions_are_learned_from_some(screen):
+    alone, variance, pairs, effects, noise = screen
+    many = [np.repeat(table, 128, axis=1) for table in (alone, variance, effects, noise)]
+    found = learn_interactions(many[0], many[1], pairs, many[2], many[3])
+    every = [table[:, ::3] for table in many]
+    fewer = learn_interactions(
+        every[0], every[1], pairs, every[2], every[3], scale=found.scale[::3]
+    )
+    assert found.strength == pytest.approx(fewer.strength)
+    assert found.predict(ASKED)[0].shape == (len(ASKED), 384)
+
+
 def test_draws_have_the_covariance_of_dense_algebra(screen):
     found = at(learn_interactions(*screen), 0.7)
     draws = found.draw(ASKED, 40_000, rng=1)
