@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+import os
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -22,13 +23,18 @@ HEADER = (
 )  # fmt: skip
 
 
-def options(name: str, text: str | None) -> argparse.ArgumentParser:
-    """Return the parser of a command that prints a table, which ``--save`` also writes."""
+def options(name: str, text: str | None, *, data: bool = False) -> argparse.ArgumentParser:
+    """Return the parser of a command that prints a table, which ``--save`` also writes.
+
+    With ``data``, ``--data`` names the folder of the real screens.
+    """
     parser = argparse.ArgumentParser(
         f"python -m benchmarks.{name}", description=text,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
+    if data:
+        parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
     return parser
 
 

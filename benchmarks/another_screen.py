@@ -24,7 +24,6 @@ are. Intervals of 90%, with the error of the cells set apart.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -290,12 +289,11 @@ def table(title: str, draws: list[Scores]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the tables."""
-    parser = options("another_screen", __doc__)
+    parser = options("another_screen", __doc__, data=True)
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--cells", type=int, default=10, help="of a perturbation in a replicate")
     parser.add_argument("--fits", type=int, default=0, help="splits of fits, and nothing else")
     parser.add_argument("--simulated", action="store_true", help="simulated cell lines alone")
-    parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
     args = parser.parse_args(arguments)
     sections, seeds = [], range(0 if args.fits else args.draws)
     if args.fits:

@@ -20,7 +20,6 @@ other: Thompson sampling on means of measured combinations alone is ``random``.
 from __future__ import annotations
 
 import csv
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -185,13 +184,12 @@ def read_csv(path: str) -> list[Campaign]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the campaigns asked for and print their tables."""
-    parser = options("combinations", __doc__)
+    parser = options("combinations", __doc__, data=True)
     without_peer = [name for name in METHODS if name != "BoTorch"]
     parser.add_argument("--methods", nargs="*", default=without_peer, choices=list(METHODS))
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--every", type=int, default=1, help="only every so many goals")
-    parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
     parser.add_argument("--csv", metavar="FILE", help="write the campaigns to this file")
     parser.add_argument("--read", nargs="*", default=[], help="join the campaigns of these files")
     parser.add_argument("--plot", metavar="FILE", help="draw the figure to this file")

@@ -25,13 +25,11 @@ expected values.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 from scipy.stats import nbinom, poisson
 
 from benchmarks._quiet import quiet
+from benchmarks._table import options, save
 from nextpert.core import ScreenMoments
 from nextpert.core.model.chain import Chain
 from nextpert.core.model.elsewhere import fit_each
@@ -177,20 +175,15 @@ def rows(kind: str, scores: list[dict[str, dict[str, float]]]) -> list[str]:
 @quiet()
 def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.conditions", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("conditions", __doc__)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--screens", type=int, default=20)
-    parser.add_argument("--save", metavar="FILE", help="also write the table to this file")
     args = parser.parse_args(arguments)
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
     for kind in args.kinds:
         lines += rows(kind, [judge(kind, seed) for seed in range(args.screens)])
         print("\n".join(lines[-len(METHODS) :]), flush=True)
-    if args.save:
-        Path(args.save).write_text("\n".join(lines) + "\n")
+    save(lines, args.save)
 
 
 if __name__ == "__main__":

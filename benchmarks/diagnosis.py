@@ -20,7 +20,6 @@ posterior (of 20 effects or more).
 from __future__ import annotations
 
 import argparse
-import os
 import warnings
 from typing import TYPE_CHECKING
 
@@ -156,9 +155,8 @@ def row(name: str, summary: pd.DataFrame) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Diagnose the screens and print the table and the verdicts."""
-    parser = options("diagnosis", __doc__)
+    parser = options("diagnosis", __doc__, data=True)
     parser.add_argument("--screens", nargs="*", default=list(SOURCES), choices=list(SOURCES))
-    parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
     parser.add_argument("--shuffles", type=int, default=3, help="of the labels of all cells")
     add_arguments(parser)
     args = parser.parse_args(arguments)

@@ -20,8 +20,6 @@ error over splits, which are of the same cells.
 
 from __future__ import annotations
 
-import os
-
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -159,7 +157,7 @@ def shown(name: str, n: int, splits: list[dict[str, np.ndarray]]) -> list[str]:
 @quiet()
 def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
-    parser = options("distance_coverage", __doc__)
+    parser = options("distance_coverage", __doc__, data=True)
     parser.add_argument("--screens", nargs="+", default=["hill", "papalexi", "tapseq", "norman"])
     parser.add_argument("--cells", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--targets", type=int, default=6, help="the strongest; 0 for all")
@@ -167,7 +165,6 @@ def main(arguments: list[str] | None = None) -> None:
         "--without-strong", type=int, default=0, help="leave out the strongest perturbations"
     )
     parser.add_argument("--splits", type=int, default=3)
-    parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
     add_arguments(parser)
     args = parser.parse_args(arguments)
     lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]

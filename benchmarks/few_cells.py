@@ -19,12 +19,9 @@ of constant average coverage holds them).
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 import time
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 
@@ -33,6 +30,7 @@ from benchmarks._cells import Cells, fitted, moments, read_cells, table
 from benchmarks._quiet import quiet
 from benchmarks._screens import SOURCES, add_arguments, screens_of
 from benchmarks._shrinkage import ash, james_stein, significant
+from benchmarks._table import options, save
 
 SIZES, SCREENS = (10, 25, 50), ("papalexi", "tapseq", "norman")
 LEFT = 20  # cells to score on, at least
@@ -150,16 +148,11 @@ def ratio(ours: np.ndarray, theirs: np.ndarray) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the screens asked for and print their tables."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.few_cells", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("few_cells", __doc__, data=True)
     parser.add_argument("--screens", nargs="+", default=list(SCREENS), choices=list(SOURCES))
     parser.add_argument("--cells", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--graph", choices=("none", "learned"), default="none")
-    parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
-    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     add_arguments(parser)
     args = parser.parse_args(arguments)
     sections = []
@@ -168,8 +161,7 @@ def main(arguments: list[str] | None = None) -> None:
         sizes = [n for n in args.cells if n + LEFT <= np.bincount(cells.code)[1:].max()]
         sections.append(run(screen.name, cells, sizes, args.repeats, args.graph))
         print(sections[-1], flush=True)
-        if args.save:
-            Path(args.save).write_text("\n".join(sections))
+        save(sections, args.save)
 
 
 if __name__ == "__main__":

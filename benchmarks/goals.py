@@ -20,14 +20,13 @@ alike: what one would do without goals.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 
 from benchmarks._cells import table
+from benchmarks._table import options, save
 from nextpert.core import (
     DagBlr,
     Goal,
@@ -118,20 +117,15 @@ def run(kind: str, n_models: int) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the kinds of goals asked for and print their tables."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.goals", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("goals", __doc__)
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--models", type=int, default=150)
-    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     args = parser.parse_args(arguments)
     sections = []
     for kind in args.kinds:
         sections.append(run(kind, args.models))
         print(sections[-1], flush=True)
-        if args.save:
-            Path(args.save).write_text("\n".join(sections))
+        save(sections, args.save)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ its weights fitted to all other cells beside the perturbations' indicators.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 
@@ -166,14 +165,13 @@ def run(screen: Screen, *, n_resamples: int, detail: bool, workers: int) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the screens asked for and print their tables."""
-    parser = options("held_out", __doc__)
+    parser = options("held_out", __doc__, data=True)
     parser.add_argument(
         "--screens", nargs="+", default=["papalexi", "tapseq"], choices=list(SOURCES)
     )
     parser.add_argument("--resamples", type=int, default=8, help="0 for none")
     parser.add_argument("--detail", action="store_true", help="also r of every perturbation")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
     add_arguments(parser)
     args = parser.parse_args(arguments)
     sections = []

@@ -22,8 +22,6 @@ cells. Targets are those whose distance to the controls on these genes is above 
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 import time
 from collections import defaultdict
@@ -35,6 +33,7 @@ import nextpert as npt
 from benchmarks._cells import Cells, fitted, moments, read_cells, table
 from benchmarks._quiet import quiet
 from benchmarks._screens import SOURCES, read_screen
+from benchmarks._table import options, save
 from nextpert.core import Moments
 from nextpert.core.screen.mean_distance import mean_distance
 
@@ -225,15 +224,10 @@ def compared(by_screen: dict[str, dict[str, np.ndarray]]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the screens asked for and print their tables."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.own_state", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("own_state", __doc__, data=True)
     parser.add_argument("--screens", nargs="+", default=["papalexi", "tapseq"], choices=SOURCES)
     parser.add_argument("--cells", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--splits", type=int, default=20)
-    parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
-    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     parser.add_argument("--choices", action="store_true", help="judge recommended candidates")
     args = parser.parse_args(arguments)
     sections, by_screen = [], {}
@@ -245,8 +239,7 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             sections.append(run(name, cells, tuple(args.cells), args.splits))
         print(sections[-1], flush=True)
-        if args.save:
-            Path(args.save).write_text("\n".join(sections))
+        save(sections, args.save)
     if args.choices:
         print(sections[0])
 

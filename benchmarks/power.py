@@ -26,8 +26,6 @@ perturbations with labels shuffled or cells drawn like controls.
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 from itertools import product
 from pathlib import Path
@@ -49,6 +47,7 @@ from benchmarks._stopping import (
     said_rows,
     simulated,
 )
+from benchmarks._table import options, save
 from benchmarks.own_state import above_noise
 from benchmarks.replays import as_pool, full_shift
 from nextpert.core.design.cell_numbers import Layout
@@ -262,10 +261,7 @@ def _rules(title: str, found: np.ndarray) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the tables asked for."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.power", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("power", __doc__, data=True)
     parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=TABLES)
     parser.add_argument("--campaigns", type=int, default=100)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
@@ -273,8 +269,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--screens", type=int, default=40, help="of every kind of noise")
     parser.add_argument("--repeats", type=int, default=2, help="of every target of a real screen")
     parser.add_argument("--draws", type=int, default=1000, help="of real cells")
-    parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
-    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     args = parser.parse_args(arguments)
     made = {
         "power": power_table,
@@ -288,8 +282,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name in args.tables:
         sections.append(made[name]())
         print(sections[-1] + "\n", flush=True)
-        if args.save:
-            Path(args.save).write_text("\n\n".join(sections) + "\n")
+        save(["\n\n".join(sections)], args.save)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,6 @@ from the controls (Norman, with 100 of them: from all cells) and shifts taken as
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 import time
 from functools import partial
@@ -35,6 +33,7 @@ from scipy.stats import ttest_1samp
 
 from benchmarks._cells import Cells, learn, moments, read_cells, table
 from benchmarks._screens import SOURCES, read_screen
+from benchmarks._table import options, save
 from benchmarks.own_state import above_noise
 from nextpert.core import Dag, DagBlr, Moments, boss
 from nextpert.core.causal.design_loop import run_tasks
@@ -183,10 +182,7 @@ def run(
 
 def main(arguments: list[str] | None = None) -> None:
     """Replay the screens asked for and print their tables."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.replays", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("replays", __doc__, data=True)
     parser.add_argument("--screens", nargs="+", default=list(SCREENS), choices=SOURCES)
     names = modelled.strategies()
     parser.add_argument("--strategies", nargs="+", default=list(CHOSEN), choices=names)
@@ -196,8 +192,6 @@ def main(arguments: list[str] | None = None) -> None:
         "--every", type=int, default=1, help="take every second, third (and so on) target"
     )
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
-    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     args = parser.parse_args(arguments)
     strategies = [OURS, *(s for s in args.strategies if s != OURS)]
     sections = []
@@ -210,8 +204,7 @@ def main(arguments: list[str] | None = None) -> None:
             run(name, cells, strategies, args.repeats, args.workers, held_out, args.every)
         )
         print(sections[-1], flush=True)
-        if args.save:
-            Path(args.save).write_text("\n".join(sections))
+        save(sections, args.save)
 
 
 if __name__ == "__main__":

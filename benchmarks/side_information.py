@@ -36,7 +36,6 @@ components: the share, 99 permutations and left-out predictions of all of them, 
 
 from __future__ import annotations
 
-import os
 import resource
 import time
 import warnings
@@ -337,13 +336,12 @@ def cost_table(n: int, n_genes: int) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the tables."""
-    parser = options("side_information", __doc__)
+    parser = options("side_information", __doc__, data=True)
     parser.add_argument("--simulated", type=int, default=20, help="number of screens")
     parser.add_argument("--draws", type=int, default=20, help="tables on real screens; 0 for none")
     parser.add_argument("--screens", nargs="+", default=list(SOURCES))
     parser.add_argument("--features", nargs="+", metavar="FILE", help="only this table")
     parser.add_argument("--size", type=int, nargs=2, default=(10_000, 1000), help="of the cost")
-    parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
     args = parser.parse_args(arguments)
     if args.features:
         data, draws = Path(args.data), max(args.draws, 2)

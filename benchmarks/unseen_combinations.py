@@ -21,7 +21,6 @@ strength is over screens.
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -218,8 +217,7 @@ def line(title: str, count: int, scores: Scores, *more: str) -> str:
 @quiet()
 def main(arguments: list[str] | None = None) -> None:
     """Print the tables."""
-    parser = options("unseen_combinations", __doc__)
-    parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
+    parser = options("unseen_combinations", __doc__, data=True)
     parser.add_argument("--seeds", type=int, default=5, help="simulated screens of each kind")
     args = parser.parse_args(arguments)
     header = f"combinations | {' | '.join(ROWS)} | intervals cover, % | of clear effects, %"

@@ -13,8 +13,6 @@ are those of the predictors, means over the fits.
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 from scipy.stats import norm
 
@@ -28,9 +26,8 @@ LEVEL = 0.9
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
-    parser = options("unseen_coverage", __doc__)
+    parser = options("unseen_coverage", __doc__, data=True)
     parser.add_argument("--screens", nargs="+", default=["papalexi", "tapseq", "hill"])
-    parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
     add_arguments(parser)
     args = parser.parse_args(arguments)
     lines = [

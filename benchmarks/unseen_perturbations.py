@@ -18,7 +18,6 @@ not know the change of the own gene, but expects it by the efficacy of the other
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -239,10 +238,9 @@ def run(screen: Screen, workers: int) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the screens asked for and print their tables."""
-    parser = options("unseen_perturbations", __doc__)
+    parser = options("unseen_perturbations", __doc__, data=True)
     parser.add_argument("--screens", nargs="+", default=list(SOURCES), choices=list(SOURCES))
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
     add_arguments(parser)
     args = parser.parse_args(arguments)
     sections = []

@@ -1,7 +1,5 @@
 """The attacks run, and each gets an answer that names the thing."""
 
-from __future__ import annotations
-
 import pytest
 
 from benchmarks import attacks

@@ -1,7 +1,5 @@
 """What `nextpert` can do, one test each, by public functions alone."""
 
-from __future__ import annotations
-
 from itertools import pairwise, product
 
 import anndata as ad
@@ -60,27 +58,6 @@ def state(adata, label):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sparse", [False, True])
-def test_backed_h5ad(sparse, screen, tmp_path, assert_same):
-    cells = screen.copy()
-    if sparse:
-        import scipy.sparse as sp
-
-        cells.X = sp.csr_matrix(cells.X)
-    cells.write_h5ad(tmp_path / "screen.h5ad")
-    results = []
-    for backed in ("r", None):
-        adata = ad.read_h5ad(tmp_path / "screen.h5ad", backed=backed)
-        assert adata.isbacked == bool(backed)
-        npt.tl.learn_dag(adata, method="boss", environments="all", n_graphs=2)
-        npt.tl.fit_dag_blr(adata)
-        npt.tl.perturbation_effects(adata)
-        npt.tl.design_interventions(adata, str(adata.var_names[0]), n_samples=50)
-        results.append({key: adata.uns[key] for key in ("dag", "perturbation_effects", "design")})
-    assert_same(*results)
-
-
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The levels of")  # guides that are not declared
 def test_guides_and_batches(screen):
     rng, widths = np.random.default_rng(3), {}
@@ -109,20 +86,6 @@ def test_guides_and_batches(screen):
             n_samples=20,
         )  # fmt: skip
     assert widths[2] > 1.3 * widths[1]  # cells of one guide are no independent replicates
-
-
-def test_hard_interventions():
-    scm = core.random_scm(5, "complete", rng=0)
-    free, held = scm.sample(400, rng=1), scm.sample(400, do={1: 2.0}, rng=2)
-    prior = core.DagBlr(scm.dag, prior_scale=1.0)
-    before = prior.update(core.Moments.from_array(free))
-    moments = core.Moments.from_array(held)
-    found = before.update(moments, do=[1]).mean().toarray()
-    np.testing.assert_array_equal(found[1], before.mean().toarray()[1])
-    others = [0, 2, 3, 4]  # they are told of by these cells as by any
-    np.testing.assert_allclose(found[others], before.update(moments).mean().toarray()[others])
-    assert np.abs(found[2:] - before.mean().toarray()[2:]).max() > 1e-3
-    np.testing.assert_allclose(found, scm.weights, atol=0.25)
 
 
 DOMAINS = {
@@ -161,37 +124,6 @@ def test_domains_and_acquisitions_of_the_paper(domain, name):
         np.testing.assert_allclose(where.project(shift), shift, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "acquisition",
-    ["probability", "ei", "thompson", "greedy", "civ", "random"],
-)
-def test_acquisitions_of_the_ranking(acquisition, fitted):
-    name = str(fitted.var_names[0])
-    npt.tl.design_interventions(
-        fitted, state(fitted, name), acquisition=acquisition, n_samples=100, candidates="genes"
-    )
-    table = fitted.uns["design"]["ranking"]
-    others = table[~table["is_control"]]
-    assert set(fitted.var_names) < set(others["perturbation"])
-    assert sorted(others["rank"]) == list(range(1, len(others) + 1))
-    assert others["acquisition"].notna().all()
-    if acquisition in ("probability", "greedy"):
-        assert others["perturbation"].iloc[0] == name
-
-
-def test_exact_shifts_of_the_paper(fitted):
-    npt.tl.fit_dag_blr(fitted, shift_sd=0, prior_options={"prior_scale": 1.0}, key_added="exact")
-    names = fitted.uns["exact"]["environments"]["perturbation"].tolist()
-    npt.tl.perturbation_effects(fitted, posterior_key="exact")
-    found = fitted.uns["perturbation_effects"]
-    control = fitted.X[(fitted.obs["perturbation"] == "control").to_numpy()].mean(axis=0)
-    for k, name in enumerate(names):
-        own = [gene in name.split("+") for gene in fitted.var_names]
-        np.testing.assert_allclose(found["direct"][k], -control * own, atol=1e-5)  # exact
-        wanted = np.array(list(state(fitted, name).values())) - control
-        np.testing.assert_allclose(found["mean"][k], wanted, atol=0.35)
-
-
 def test_combinations_of_three(fitted):
     a, b, c, d = (str(gene) for gene in fitted.var_names[:4])
     unseen = f"{a}+{c}+{d}"
@@ -209,52 +141,3 @@ def test_combinations_of_three(fitted):
         constraints={"max_combination": 3},
     )
     assert unseen in set(fitted.uns["plan"]["plate"]["perturbation"])
-
-
-def test_pending(fitted):
-    first, second = (str(gene) for gene in fitted.var_names[:2])
-    options = {"n_perturbations": 2, "n_cells": 300, "candidates": "genes"}
-    target = state(fitted, first)
-    npt.tl.plan_screen(fitted, target, **options)
-    assert first in set(fitted.uns["plan"]["plate"]["perturbation"])
-    npt.tl.plan_screen(fitted, target, pending={first: 80, second: 40}, **options)
-    plan = fitted.uns["plan"]
-    assert not {first, second} & set(plan["plate"]["perturbation"])
-    assert dict(zip(*plan["pending"][["perturbation", "n_cells"]].to_numpy().T, strict=True)) == {
-        first: 80, second: 40,
-    }  # fmt: skip
-
-
-@pytest.mark.slow
-def test_effects_of_another_screen(screen, fitted):
-    npt.tl.perturbation_effects(fitted)
-    elsewhere = npt.tl.perturbation_effects(fitted, as_anndata=True)
-    name = str(screen.var_names[4])
-    adata = screen[(screen.obs["perturbation"] != name).to_numpy()].copy()
-    errors = {}
-    npt.tl.learn_dag(adata, method="given", dag=np.zeros((8, 8)))
-    wanted = np.array(list(state(screen, name).values())) - screen.uns["truth"]["control_mean"]
-    for prior in (None, elsewhere):
-        npt.tl.fit_dag_blr(adata, features=prior)
-        npt.tl.perturbation_effects(adata, candidates=[name])
-        mean = adata.uns["perturbation_effects"]["mean"][0]
-        errors[prior is None] = ((mean - wanted) ** 2).sum()
-    assert errors[False] < 0.7 * errors[True]
-
-
-@pytest.mark.slow
-def test_replays_real_and_simulated(fitted):
-    options = {"n_rounds": 2, "n_repeats": 2, "n_perturbations": 2}
-    for simulated, held_out in ((False, "both"), (True, False)):
-        npt.tl.replay_design(
-            fitted,
-            [str(fitted.var_names[0])],
-            campaign_options={"simulated": simulated, "n_warmup": 50},
-            held_out=held_out,
-            **options,
-        )
-        table = fitted.uns["replay"]["overall"]
-        assert {"exploit", "random", "thompson_means", "round_robin_means"} == set(
-            table["strategy"]
-        )
-        assert len(table) == 4 * (1 + (held_out == "both"))

@@ -1,7 +1,5 @@
 """Tables in csv: labels that a spreadsheet could run are text, and come back as they were."""
 
-from __future__ import annotations
-
 import csv
 import io
 

@@ -1,7 +1,5 @@
 """Damaged sparse matrices: a clear error everywhere, before a kernel trusts their indices."""
 
-from __future__ import annotations
-
 from functools import cache
 
 import anndata as ad
@@ -221,19 +219,6 @@ def test_files_whose_parts_do_not_fit(form, wreck, lazy, tmp_path):
             CALLS[name](adata)
     if not lazy:
         adata.file.close()
-
-
-def test_guides_in_a_lazy_file(tmp_path):
-    pytest.importorskip("dask", reason="the extra dask is not installed")
-    adata = cells("csr")
-    adata.X = abs(adata.X).ceil()
-    adata.write_h5ad(tmp_path / "x.h5ad")
-    lazy = ad.experimental.read_lazy(tmp_path / "x.h5ad")
-    one, two = (
-        npt.pp.assign_guides(adata, guides=guides, target_of=str, threshold=2, copy=True)
-        for guides in (adata, lazy)
-    )
-    pd.testing.assert_frame_equal(one.obs, two.obs)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

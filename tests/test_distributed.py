@@ -1,7 +1,5 @@
 """A cluster of two worker processes, one of them killed in mid-work: the same bits as alone."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
@@ -18,10 +16,7 @@ import scipy.sparse as sp
 import nextpert as npt
 from nextpert._adata import read, read_groups
 from nextpert._adata.roles import Roles
-from nextpert.core import DagBlr, Moments, gsp, random_scm
-from nextpert.core.causal.design_loop import design_loops
-from nextpert.tl._learn_dag import from_cells
-from nextpert.tl._learn_dag.graphs import ensemble
+from nextpert.core import Moments, gsp, random_scm
 
 pytestmark = pytest.mark.processes
 
@@ -139,45 +134,6 @@ def test_restarts_of_gsp(client):
     assert found.best_run == alone.best_run
     np.testing.assert_array_equal(found.n_edges, alone.n_edges)
     np.testing.assert_array_equal(found.order, alone.order)
-
-
-@pytest.mark.filterwarnings("ignore:GSP stopped")
-def test_resamples(client, monkeypatch, assert_same):
-    """A worker is killed among the resamples of a Dask array."""
-    alone = npt.datasets.simulated_screen(n_control=2000, n_perturbed=1, perturbed=1)
-    found = alone.copy()
-    found.X = da.from_array(alone.X)
-    options = {"search_options": {"n_runs": 20}, "n_graphs": 16}
-    npt.tl.learn_dag(alone, **options)
-
-    def killing(*args, **kwargs):
-        with one_worker_killed(client):
-            return ensemble(*args, **kwargs)
-
-    monkeypatch.setattr(from_cells, "ensemble", killing)
-    with joblib.parallel_config(backend="dask"):
-        npt.tl.learn_dag(found, **options)
-    for key in ("dag", "dag_frequency"):
-        assert_same(found.varp[key], alone.varp[key])
-    assert_same(found.uns["dag"], alone.uns["dag"])
-    shares = np.unique(alone.varp["dag_frequency"].data)
-    assert len(shares) > 5  # resamples differ
-
-
-def test_design_loops(client):
-    scm = random_scm(12, rng=0)
-    blr = DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False)
-    target = scm.mean(np.r_[np.zeros(9), 0.4, -0.6, 0.7])
-    task = {"source": scm, "posterior": blr, "target_mean": target, "n_rounds": 40}
-    tasks = [task | {"acquisition": name} for name in ("civ", "civ_ow", "cv", "greedy") * 2]
-    alone = design_loops(tasks, rng=5)
-    with one_worker_killed(client), joblib.parallel_config(backend="dask"):
-        found = design_loops(tasks, rng=5, n_jobs=None)
-    for one, two in zip(found, alone, strict=True):
-        assert one.shifts.tobytes() == two.shifts.tobytes()
-        assert one.distance.tobytes() == two.distance.tobytes()
-        assert one.posterior.mean().data.tobytes() == two.posterior.mean().data.tobytes()
-    assert len({result.distance[-1] for result in alone}) > 4  # each has noise of its own
 
 
 @pytest.mark.brief_chain

@@ -1,7 +1,5 @@
 """Every slot that a function writes, and every field of it, is named in its docstring."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import importlib

@@ -1,7 +1,5 @@
 """Files that appear whole or not at all: an error, a full disk, symbolic links."""
 
-from __future__ import annotations
-
 import os
 import stat
 import subprocess

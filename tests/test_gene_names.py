@@ -11,7 +11,7 @@ import pytest
 
 import nextpert as npt
 from nextpert.cli import main
-from nextpert.core._codec import lists, pack, unpack
+from nextpert.core._codec import lists, unpack
 from nextpert.tl._design_interventions.tables import candidates_of
 
 pytestmark = [pytest.mark.formats, pytest.mark.brief_chain]
@@ -75,25 +75,6 @@ def test_hardly_expressed_targets_with_a_comma(screen):
         )
     table = found.uns["preprocessing"]["perturbations"].set_index("perturbation")
     assert table["hardly_expressed"].to_dict() == {"A, B": False, "A+B": True, "A, B+C": False}
-
-
-DAMAGES = {
-    "absent": lambda s: s.clear(),
-    "offsets absent": lambda s: s.pop("offsets"),
-    "offsets short": lambda s: s.update(offsets=s["offsets"][:-1]),
-    "offsets fall": lambda s: s.update(offsets=np.array([0, 3, 1, 3])),
-    "names short": lambda s: s.update(names=s["names"][:-1]),
-    "floats": lambda s: s.update(offsets=s["offsets"].astype(float)),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_lists_are_refused(damage):
-    stored = pack(Listed([["a"], ["b", "c"], []]))
-    assert unpack(Listed, stored, "It", "run it again", n=3).targets == [["a"], ["b", "c"], []]
-    DAMAGES[damage](stored["targets"])
-    with pytest.raises(ValueError, match=r"It is damaged.*targets.*: run it again"):
-        unpack(Listed, stored, "It", "run it again", n=3)
 
 
 def test_damaged_targets_of_a_fit_are_refused(screen):

@@ -1,7 +1,5 @@
 """Entries given twice, masks and complex numbers: summed first, or refused."""
 
-from __future__ import annotations
-
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -9,7 +7,6 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert.cli import main
 from nextpert.core import Dag, DagBlr, Moments
 
 pytestmark = pytest.mark.formats
@@ -65,16 +62,6 @@ def test_guides_are_called_by_their_sum():
     guides = ad.AnnData(parts(umi), cells, pd.DataFrame(index=["MYC_1", "JUN_1"]))
     found = npt.pp.assign_guides(ad.AnnData(obs=cells), guides=guides, copy=True)
     assert found.obs["perturbation"].tolist() == ["MYC", "unassigned", "JUN"]
-
-
-def test_the_command_takes_the_logarithm_of_the_sum(counts, tmp_path):
-    for name, x in {"twice": parts(counts), "once": sp.csr_matrix(counts)}.items():
-        make(x).write_h5ad(tmp_path / f"{name}.h5ad")
-        assert main(["preprocess", str(tmp_path / f"{name}.h5ad"), "--min-seen", "0"]) == 0
-    twice, once = (
-        ad.read_h5ad(tmp_path / f"{name}.preprocess.h5ad").X.toarray() for name in ("twice", "once")
-    )
-    np.testing.assert_array_equal(twice, once)
 
 
 def test_edges_that_cancel_are_none(counts):
@@ -162,10 +149,3 @@ CORE = {
 def test_the_core_refuses_them_too(call, bad):
     with pytest.raises((TypeError, ValueError), match=r"masked array|complex|number"):
         CORE[call](bad)
-
-
-def test_a_damaged_graph_is_no_graph():
-    graph = sp.csr_array(np.eye(3, k=1))
-    graph.indices[0] = 10**6
-    with pytest.raises(ValueError, match="adjacency matrix is damaged"):
-        Dag.from_matrix(graph)

@@ -1,7 +1,5 @@
 """Messages name what the user named: no temporary file beside it, no empty name, no empty list."""
 
-from __future__ import annotations
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest

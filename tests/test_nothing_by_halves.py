@@ -1,7 +1,5 @@
 """A call that fails leaves ``adata`` as it was: results are written at once, at the end."""
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A combination is the set of its members: A+B and B+A are one perturbation in every function."""
 
-from __future__ import annotations
-
 import logging
 
 import anndata as ad

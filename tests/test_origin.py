@@ -1,7 +1,5 @@
 """Results know what they came from: cells, roles of columns, and the fit behind them."""
 
-from __future__ import annotations
-
 import warnings
 
 import matplotlib as mpl

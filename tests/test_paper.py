@@ -111,16 +111,6 @@ def test_the_settings_are_the_printed_ones(paper):
     assert paper.settings.task(figure.settings[0], 0, 0, "civ", "fixed", 1).get("n_cells", 1) == 1
 
 
-def test_the_settings_of_the_screen_are_the_printed_ones(paper):
-    screen = paper.screen
-    assert (screen.RUNS, screen.WARM_UP, screen.CELLS) == (50, 100, 10)
-    assert screen.GSP == {"alpha": 1e-3, "n_runs": 1000}
-    assert screen.TARGETS["fig6"] == ("CDH19",)
-    assert screen.TARGETS["ed10"] == ("MYC",)
-    assert len(screen.TARGETS["ed8"]) == 5
-    assert screen.PRINTED == {"MYC": (1.52, 2.58), "EIF3K": (5.19, 4.78), "HLA-C": (5.98, 4.16)}
-
-
 @pytest.mark.parametrize("key", ["fig5", "ed1", "ed4", "ed6"])
 def test_instances_are_drawn_as_their_settings_say(paper, key):
     for setting in paper.figures.FIGURES[key].settings:

@@ -1,7 +1,5 @@
 """What surrounds the code says the same everywhere: versions, addresses, files that are named."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 import subprocess
@@ -12,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-jsonschema = pytest.importorskip("jsonschema", reason="the extra ci is not installed")
 yaml = pytest.importorskip("yaml", reason="the extra ci is not installed")
 
 pytestmark = pytest.mark.docs
@@ -21,55 +18,10 @@ ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
-OTHERS = [ROOT / ".github" / "dependabot.yml", ROOT / ".pre-commit-config.yaml"]
 
 
 def read(path):
     return yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
-
-
-def steps(workflow):
-    return [step for job in workflow["jobs"].values() for step in job.get("steps", [])]
-
-
-@pytest.mark.parametrize("path", [*WORKFLOWS, *FORMS, *OTHERS], ids=lambda path: path.name)
-def test_is_a_mapping(path):
-    assert isinstance(read(path), dict)
-
-
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_workflows_may_read_only_and_end(path):
-    workflow = read(path)
-    assert workflow["permissions"] == {"contents": "read"}
-    for job in workflow["jobs"].values():
-        assert "uses" in job or job["timeout-minutes"] <= 90
-    for step in steps(workflow):
-        assert ("uses" in step) != ("run" in step)
-        # What strangers can name (branches, titles) must not end up in a shell.
-        assert "${{ github." not in step.get("run", "")
-
-
-def test_what_is_tested():
-    runs = read(".github/workflows/test.yml")["jobs"]["test"]["strategy"]["matrix"]["include"]
-    stated = re.findall(r"Python :: (3\.\d+)", " ".join(PROJECT["classifiers"]))
-    must_pass = {run["python"] for run in runs if not run.get("may-fail")}
-    assert must_pass == set(stated) == {"3.11", "3.12", "3.13"}
-    assert "3.14" in {run["python"] for run in runs}
-    installs = " ".join(run.get("install", "") for run in runs)
-    assert "--pre" in installs
-    assert "--constraint constraints-oldest.txt" in installs
-
-
-def test_other_systems_are_tried_and_known_vulnerabilities_looked_up():
-    jobs = read(".github/workflows/test.yml")["jobs"]
-    assert {"macos-latest", "windows-latest"} == set(jobs["smoke"]["strategy"]["matrix"]["system"])
-    smoke, audit = (
-        " ".join(str(s.get("run")) for s in jobs[job]["steps"]) for job in ("smoke", "audit")
-    )
-    assert "nextpert demo" in smoke
-    assert "pip-audit" in audit
-    assert {"lint", "test", "smoke"} <= set(jobs["all-pass"]["needs"])
 
 
 def test_groups_are_the_extras():
@@ -141,15 +93,6 @@ def test_the_version_is_the_same_everywhere():
     assert released[0] == version
 
 
-def test_addresses_agree():
-    urls, meta = PROJECT["urls"], read(".github/scverse/meta.yaml")
-    assert set(urls) == {"Documentation", "Source", "Issues", "Changelog"}
-    assert meta["project_home"] == urls["Source"]
-    assert meta["documentation_home"].startswith(urls["Documentation"])
-    assert urls["Changelog"].startswith(urls["Documentation"])
-    assert urls["Issues"].startswith(urls["Source"])
-
-
 def test_addresses_that_do_not_exist_yet_stand_in_one_place():
     if not (ROOT / ".git").exists():
         pytest.skip("not a clone")
@@ -174,88 +117,6 @@ def test_addresses_that_do_not_exist_yet_stand_in_one_place():
         "docs/developer/release.md",
     }
     assert naming - release == {"pyproject.toml", "tests/test_repository.py"}
-
-
-# Rules of the registry's schema (scripts/src/ecosystem_scripts/schema.json at e5abd20). Of its
-# vocabulary of tags, those that can describe this package.
-ENTRY = {
-    "type": "object",
-    "required": [
-        "name", "description", "project_home", "documentation_home", "license", "tags",
-        "primary_category", "language", "category", "install",
-    ],
-    "properties": {
-        **{key: {"type": "string", "minLength": 1} for key in ("name", "description", "license")},
-        **{
-            key: {"type": "string", "pattern": r"^https://\S+$"}
-            for key in ("project_home", "documentation_home", "tutorials_home", "inventory")
-        },
-        "install": {
-            "minProperties": 1,
-            "properties": {"pypi": {"type": "string"}, "conda": {"pattern": "(.*)::(.*)"}},
-            "additionalProperties": False,
-        },
-        "primary_category": {"enum": ["scRNA-seq", "Multimodal", "Infrastructure"]},
-        "tags": {
-            "type": "array", "minItems": 1, "maxItems": 10, "uniqueItems": True,
-            "items": {
-                "enum": [
-                    "scRNA-seq", "bulk RNA-seq", "differential expression", "functional analysis",
-                    "gene regulatory networks", "perturbation", "visualization", "benchmarking",
-                    "probabilistic modeling",
-                ]
-            },
-        },
-        "language": {"enum": ["Python", "R", "Julia", "Rust", "C++"]},
-        "publications": {
-            "type": "array",
-            "items": {"pattern": r"^10.\d{4,9}\/[-._;()\/:A-Za-z0-9]+$"},
-        },
-        "version": False,  # the registry takes it from PyPI
-        "contact": {"items": {"type": "string"}, "minItems": 1, "uniqueItems": True},
-        "logo": {"pattern": r"logo\.(svg|png|webp)"},
-        "test_command": {"type": "string"},
-        "category": {"const": "ecosystem"},
-    },
-    "additionalProperties": False,
-}  # fmt: skip
-
-
-def test_the_entry_for_scverse():
-    meta = read(".github/scverse/meta.yaml")
-    jsonschema.validate(meta, ENTRY)
-    assert meta["name"] == PROJECT["name"]
-    assert meta["license"] == PROJECT["license"]
-    assert meta["install"] == {"pypi": PROJECT["name"]}
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("version", "0.2.0"),
-        ("tags", ["single-cell"]),
-        ("tags", []),
-        ("primary_category", "perturbation"),
-        ("install", {}),
-        ("publications", ["https://doi.org/10.1038/s42256-023-00719-0"]),
-        ("language", None),
-    ],
-)
-def test_an_entry_that_the_registry_would_refuse(key, value):
-    meta = read(".github/scverse/meta.yaml") | {key: value}
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(meta, ENTRY)
-
-
-@pytest.mark.parametrize("path", FORMS, ids=lambda path: path.name)
-def test_issue_forms(path):
-    form = read(path)
-    if path.name == "config.yml":
-        assert all({"name", "url", "about"} == set(link) for link in form["contact_links"])
-        return
-    assert {"name", "description", "labels", "body"} <= set(form)
-    ids = [field["id"] for field in form["body"] if "id" in field]
-    assert len(set(ids)) == len(ids)
 
 
 def test_a_file_missing_from_an_archive_is_named(tmp_path):

@@ -1,7 +1,5 @@
 """Everything that is stored survives h5ad and zarr unchanged, and works after reading."""
 
-from __future__ import annotations
-
 import inspect
 import re
 import warnings

@@ -1,7 +1,5 @@
 """The same bits for one and two BLAS threads, and for any hash seed."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

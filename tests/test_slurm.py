@@ -1,7 +1,5 @@
 """The scripts for SLURM, run with stand-ins of sbatch and srun: same bits as in one process."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil

@@ -1,7 +1,5 @@
 """The whole way through on the TAP-seq screen of Schraivogel et al. 2020 (CRISPRi)."""
 
-from __future__ import annotations
-
 import anndata as ad
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """The table of the theory: entropies, the law of the gap and the information are what they say."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -102,16 +102,6 @@ def test_weights_are_those_of_dense_regressions(bench, screen):
     assert total[2, 0] == pytest.approx(wanted[2, 0] + wanted[2, 1] * wanted[1, 0])
 
 
-def test_the_public_function_finds_the_same_graph(bench, screen):
-    labels = ["NT", "G0", "G3", "E"]
-    dag, edges = bench.predictors.search_all(screen.statistics(labels))
-    public, public_edges = bench.predictors.learn_all(screen, labels, n_runs=1)
-    assert dag.n_edges > 0
-    assert public == dag
-    assert edges.any(axis=1).all()
-    np.testing.assert_array_equal(public_edges, edges)
-
-
 def test_what_is_left_out_is_not_seen(bench, screen):
     of_controls = bench.held_out.graphs_of_controls(screen, 1)
     before = bench.held_out.predict(screen, "G0", of_controls, 1)
@@ -168,24 +158,6 @@ def test_scores_take_sampling_error_out(bench, screen):
     assert f"{clean:.2f}" in lines[-1]
 
 
-def test_genes_that_do_not_vary_have_no_edges(bench, screen):
-    controls = (screen.cells.obs["perturbation"] == "NT").to_numpy()
-    screen.cells.X[controls, 1] = 0.0
-    dag = bench.predictors.search_controls(screen.statistics(["NT"]), method="gsp")
-    assert not any(1 in edge for edge in dag.edges())
-    screen.cells.X[:, 1] = 2.0
-    dag, edges = bench.predictors.search_all(screen.statistics(["NT", "G0", "G3", "E"]))
-    assert not any(1 in edge for edge in dag.edges())
-    assert not edges[:, 1].any()
-
-
-def test_a_resample_keeps_the_size_of_every_environment(bench):
-    codes = np.array([0, 1, -1, 1, 0, 0, 2])
-    weights = bench.screens.resample_within(codes, np.random.default_rng(0))
-    assert weights[2] == 0
-    assert np.bincount(codes[codes >= 0], weights[codes >= 0]).tolist() == [3, 2, 1]
-
-
 def test_held_out_runs_on_any_file(bench, file, tmp_path, capsys):
     out = tmp_path / "held_out.md"
     bench.held_out.main([
@@ -212,17 +184,6 @@ def test_unseen_runs_on_any_file(bench, file, tmp_path, capsys):
     assert text.count("| stack, graphs left out two by two |") == 2
 
 
-def test_batches_come_off_the_moments_of_another_screen(bench):
-    rng = np.random.default_rng(0)
-    code, batch = rng.integers(0, 3, 600), rng.integers(0, 2, 600)
-    x = rng.normal(size=(600, 4)) + code[:, None] * np.arange(4)
-    kept = rng.random(600) < 0.7
-    found = bench.another.without_batches(x, code, batch, kept, 3)
-    design = np.c_[code == 0, code == 1, code == 2, batch == 1].astype(float)[kept]
-    wanted = np.linalg.lstsq(design, x[kept], rcond=None)[0]
-    np.testing.assert_allclose(found.mean[1:] - found.mean[0], wanted[1:3] - wanted[0], atol=1e-9)
-
-
 def test_another_screen_helps_where_effects_are_alike(bench, tmp_path):
     out = tmp_path / "another.md"
     bench.another.main(["--draws", "2", "--simulated", "--save", str(out)])
@@ -231,18 +192,6 @@ def test_another_screen_helps_where_effects_are_alike(bench, tmp_path):
     none, _, every = (float(row[" with it "]) for row in rows)
     assert none == pytest.approx(1.0, abs=0.05)
     assert every < 0.05
-
-
-def test_features_help_where_they_inform(bench, tmp_path):
-    out = tmp_path / "side.md"
-    bench.side.main([
-        "--simulated", "2", "--draws", "0", "--size", "60", "20", "--save", str(out)
-    ])  # fmt: skip
-    lines = [line for line in out.read_text().splitlines() if line.startswith("| ")]
-    error = {line.split(" | ")[0][2:]: line.split(" | ")[1] for line in lines[1:4]}
-    assert float(error["informative"]) < 0.9
-    assert float(error["permuted"]) <= 1.01
-    assert error["none"] == "1.000"
 
 
 def test_features_from_files_are_scored_with_rows_permuted(bench, tmp_path, capsys):
@@ -300,14 +249,6 @@ def test_batches_by_hand_and_as_fixed_effects_are_the_same_cells(bench):
     np.testing.assert_allclose(scatter[2], scatter[0], rtol=1e-6, atol=1e-6)
 
 
-def test_pairs_joined_differently(bench):
-    truth, other = np.zeros((2, 4, 4), bool)
-    truth[0, 1] = truth[1, 2] = True
-    other[1, 0] = other[1, 2] = other[2, 1] = other[0, 3] = True
-    assert bench.peers.distance(truth, truth) == 0
-    assert bench.peers.distance(other, truth) == 3
-
-
 def test_the_tables_of_simulated_screens(bench, tmp_path, capsys, monkeypatch):
     draw = bench.trial.draw_cells
     monkeypatch.setattr(bench.trial, "draw_cells", lambda _, *more: draw(10, *more))
@@ -334,12 +275,6 @@ def test_the_tables_of_simulated_screens(bench, tmp_path, capsys, monkeypatch):
     assert edges["GSP, 1,000 drawn orders"] <= edges["GSP, 1,000 uniform orders"]
 
 
-def test_an_unoriented_edge_of_a_class_is_both_ways(bench):
-    chain, collider = (Dag.from_edges(3, edges) for edges in ([(0, 1), (1, 2)], [(0, 2), (1, 2)]))
-    assert np.argwhere(bench.trial.of_class(chain)).tolist() == [[0, 1], [1, 0], [1, 2], [2, 1]]
-    assert np.argwhere(bench.trial.of_class(collider)).tolist() == [[0, 2], [1, 2]]
-
-
 def test_the_oracle_of_pathways_is_the_posterior_mean(bench):
     rng = np.random.default_rng(0)
     pathway = np.repeat(np.arange(40), 5)
@@ -356,20 +291,6 @@ def test_the_oracle_of_pathways_is_the_posterior_mean(bench):
         seen = prior[np.ix_(rows - 5, rows - 5)] + np.diag(noise[rows, gene])
         wanted = prior[:, rows - 5] @ np.linalg.solve(seen, y[rows, gene])
         np.testing.assert_allclose(found[5:10, gene], wanted)
-
-
-def test_statistics_take_what_their_shapes_say(bench):
-    row = bench.scale.sum_up(7, 5, 5000)
-    assert row.n_cells == 5000
-    assert row.megabytes == pytest.approx(8e-6 * (7 + 2 * 7 * 5 + 5 * 5))
-
-
-def test_the_search_at_scale_finds_targets_and_directions(bench):
-    row = bench.scale.search(25)
-    assert row.targets == 1
-    assert row.directed == 1
-    assert row.f1 > 0.98
-    assert row.directed_controls <= row.directed
 
 
 def test_the_command_on_scale(bench, tmp_path, capsys):

@@ -1,7 +1,5 @@
 """Every tutorial runs from top to bottom."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

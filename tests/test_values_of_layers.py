@@ -1,7 +1,5 @@
 """Counts where log-normalised expression belongs, and layers that differ, are told."""
 
-from __future__ import annotations
-
 import warnings
 
 import anndata as ad

@@ -1,7 +1,5 @@
 """The Snakemake workflow of the tutorials: it runs, and a change of settings redoes its part."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shlex

@@ -99,23 +99,6 @@ def test_results_are_those_without_batches(pair):
     assert fits[0] == pytest.approx(fits[1], abs=0.02)
 
 
-@pytest.mark.slow
-def test_a_replay_is_of_corrected_cells(pair):
-    clean, mixed = pair
-    found = []
-    for adata in (clean, mixed):
-        npt.tl.replay_design(
-            npt_graph(adata),
-            n_repeats=2,
-            n_rounds=1,
-            campaign_options={"n_warmup": 50},
-            n_cells=20,
-            strategies=["round_robin_means"],
-        )
-        found.append(adata.uns["replay"]["targets"].set_index("target"))
-    np.testing.assert_allclose(found[0].iloc[:, 0], found[1].iloc[:, 0], rtol=0.5, atol=0.2)
-
-
 def test_cells_without_a_batch_and_batches_without_labels_are_refused(pair):
     _, mixed = pair
     roles = read_roles(mixed)

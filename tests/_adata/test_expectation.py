@@ -1,7 +1,5 @@
 """What a fit expects of perturbations without cells, by dense algebra."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Side information in every form: what is alike, what files hold, and what is refused."""
 
-from __future__ import annotations
-
 import gzip
 from types import SimpleNamespace
 
@@ -85,19 +83,6 @@ def test_several_tables_count_alike():
         both, (alike(table, *"ABCDE") + alike(sets, *"ABCDE")) / 2, atol=1e-6
     )
     assert both[2, 2] == pytest.approx(0.5)  # in one of two: half as much is known
-
-
-@pytest.mark.slow
-def test_components_keep_similarities():
-    rng = np.random.default_rng(0)
-    for shape, columns in (((30, 500), 30), ((1800, 760), 745)):
-        names = [f"N{k}" for k in range(shape[0])]
-        values = rng.normal(size=(shape[0], 20)) @ rng.normal(size=(20, shape[1]))
-        z = (values - values.mean(axis=0)) / values.std(axis=0)
-        unit = z / np.linalg.norm(z, axis=1, keepdims=True)
-        found = read(pd.DataFrame(values, index=names), names)
-        assert found.rows.shape[1] <= columns
-        np.testing.assert_allclose(found.rows @ found.rows.T, unit @ unit.T, atol=1e-5)
 
 
 def test_components_of_large_tables_are_the_largest(monkeypatch):

@@ -1,7 +1,5 @@
 """What objects show of themselves in a notebook."""
 
-from __future__ import annotations
-
 import re
 
 import pandas as pd
@@ -39,16 +37,6 @@ def test_a_target_shows_what_was_said_of_it(parts, shown):
     assert facts(npt.Target(**parts)) == shown | measured
 
 
-def test_how_distances_are_measured_is_shown_once():
-    shown = facts(npt.Target(state="STAT1", distance="noise"))
-    assert shown == {"State": "STAT1", "Distances": "squared, variances of control cells"}
-
-
-def test_long_states_are_cut():
-    shown = facts(npt.Target(state={f"G{i}": 1.0 for i in range(40)}))
-    assert shown["State"].endswith("and 35 more")
-
-
 def test_names_are_text():
     page = npt.Target(state="<script>x</script>")._repr_html_()
     assert "<script>" not in page
@@ -60,8 +48,3 @@ def test_no_name_turns_the_direction_of_what_follows(code):
     page = npt.Target(state=f"MYC{chr(code)}")._repr_html_()
     assert chr(code) not in page
     assert f"MYC\\u{code:04x}" in page
-
-
-def test_it_takes_the_colours_around_it():
-    page = npt.Target(state="STAT1")._repr_html_()
-    assert not re.search(r"#[0-9a-f]{3,6}\b|(?<!s)rgb|(?<!-)color:", page)

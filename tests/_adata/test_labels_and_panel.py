@@ -1,7 +1,5 @@
 """Labels to target genes, names to columns."""
 
-from __future__ import annotations
-
 import anndata as ad
 import numpy as np
 import pandas as pd

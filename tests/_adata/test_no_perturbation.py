@@ -1,7 +1,5 @@
 """Labels that name no perturbation are left out wherever a cell's label is read, and counted."""
 
-from __future__ import annotations
-
 import logging
 
 import anndata as ad
@@ -135,15 +133,6 @@ def test_the_screen_counts_them(mixed, caplog):
     step = mixed.uns["preprocessing"]["steps"].set_index("step").loc["assigned"]
     assert step["n_cells_dropped"] == N * len(NOBODY)
     assert "empty label 9" in step["why"]
-
-
-def test_a_campaign_knows_the_others_alone(clean, mixed):
-    campaign = npt.Campaign(
-        mixed, perturbations(clean)[0], learn={"method": "boss", "search_options": {"n_runs": 1}}
-    )
-    started = campaign.history
-    assert set(started["perturbation"]) == {"control", *perturbations(clean)}
-    assert started["n_cells"].sum() == clean.n_obs
 
 
 def test_such_a_label_may_be_the_control(mixed):

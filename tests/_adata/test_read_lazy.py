@@ -1,7 +1,5 @@
 """Moments of Dask arrays: the same bits for any chunks, and as from memory."""
 
-from __future__ import annotations
-
 import contextlib
 
 import anndata as ad
@@ -12,8 +10,8 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert._adata import read, read_blocks, read_groups, sources
-from nextpert._adata.roles import Roles
+from nextpert._adata import read, read_blocks, sources
+from tests._adata.test_read import assert_same_bits, environment_moments
 
 pytestmark = [pytest.mark.formats, pytest.mark.brief_chain]
 
@@ -21,11 +19,6 @@ da = pytest.importorskip("dask.array", reason="the extra dask is not installed")
 
 N, P = 211, 9
 COLUMNS = np.array([6, 1, 8])
-
-
-def environment_moments(adata, columns, groups, n_groups, *, layer=None):
-    """The moments of groups of cells, a scatter for each."""
-    return read_groups(adata, columns, groups, n_groups, Roles(layer=layer))[0]
 
 
 @pytest.fixture(autouse=True)
@@ -50,13 +43,6 @@ def make(x):
     labels = pd.Categorical(np.random.default_rng(2).choice(["control", "g1", "g3"], N))
     obs = pd.DataFrame({"perturbation": labels}, index=[f"c{i}" for i in range(N)])
     return ad.AnnData(x, obs, pd.DataFrame(index=[f"g{j}" for j in range(P)]))
-
-
-def assert_same_bits(one, two):
-    for a, b in zip(one, two, strict=True):
-        assert a.n == b.n
-        assert a.mean.tobytes() == b.mean.tobytes()
-        assert a.scatter.tobytes() == b.scatter.tobytes()
 
 
 @pytest.mark.parametrize("chunks", [(50, P), (7, 4), (N, 2), ((1, 100, 110), (3, 6))])

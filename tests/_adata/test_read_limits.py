@@ -1,7 +1,5 @@
 """What is read of a matrix and what is refused: needless cells, damaged files, NaN."""
 
-from __future__ import annotations
-
 import itertools
 
 import anndata as ad
@@ -11,20 +9,13 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from nextpert._adata import progress, read, read_blocks, read_groups, sources
-from nextpert._adata.roles import Roles
+from nextpert._adata import progress, read, read_blocks, sources
 from nextpert._adata.screen import coding, read_screens
+from tests._adata.test_read import COLUMNS, N, P, environment_moments, make, shuffled
 
 pytestmark = pytest.mark.formats
 
-N, P = 157, 12
-COLUMNS = np.array([7, 2, 11, 4])
 FORMS = {"dense": np.asarray, "csr": sp.csr_matrix, "csc": sp.csc_matrix}
-
-
-def environment_moments(adata, columns, groups, n_groups, *, layer=None):
-    """The moments of groups of cells, a scatter for each."""
-    return read_groups(adata, columns, groups, n_groups, Roles(layer=layer))[0]
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +37,6 @@ def _small_blocks(monkeypatch):
     monkeypatch.setattr(read, "_CELLS_A_GROUP", 1)
     monkeypatch.setattr(sources, "_DENSE_ENTRIES", 5 * P)
     monkeypatch.setattr(sources, "_NONZEROS", 29)
-
-
-def make(x):
-    return ad.AnnData(
-        x,
-        pd.DataFrame(index=[f"c{i}" for i in range(N)]),
-        pd.DataFrame(index=[f"g{j}" for j in range(P)]),
-    )
 
 
 class Watched:
@@ -150,19 +133,10 @@ def test_damaged_files_are_refused(part, damage, message, values, groups, tmp_pa
     backed.file.close()
 
 
-def _unsorted(x):
-    """CSC with the rows of each column in no order."""
-    csc = sp.csc_matrix(x)
-    rng = np.random.default_rng(3)
-    columns = [np.arange(csc.indptr[j], csc.indptr[j + 1]) for j in range(P)]
-    order = np.concatenate([rng.permutation(column) for column in columns])
-    return sp.csc_matrix((csc.data[order], csc.indices[order], csc.indptr), csc.shape)
-
-
 @pytest.mark.parametrize("at_once", [4, 10**6])
 def test_unsorted_columns_on_disk_are_refused(at_once, values, groups, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "_NONZEROS", at_once)  # one value of a column, or all
-    make(_unsorted(values)).write_h5ad(tmp_path / "cells.h5ad")
+    make(shuffled(values)).write_h5ad(tmp_path / "cells.h5ad")
     backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
     with pytest.raises(ValueError, match="row indices that are not sorted"):
         environment_moments(backed, COLUMNS, groups, 3)

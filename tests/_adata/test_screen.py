@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert._adata import graph as resampled
-from nextpert._adata import progress, read, sources
+from nextpert._adata import read, sources
 from nextpert._adata.graph import resample_weights, resampled_screens
 from nextpert._adata.roles import Roles, read_roles
 from nextpert._adata.screen import read_environments, screen_moments
@@ -161,23 +161,6 @@ def test_the_same_bits_from_file_and_dask(screen, tmp_path, monkeypatch, layout)
                     lazy.X = lazy.X.map_blocks(sp.csr_matrix)
                 got = moments(lazy, w, batch_key=("plate",), covariates=("depth",))[1]
                 assert same(got, memory)
-
-
-def test_only_long_reads_show_progress(screen, monkeypatch, capsys):
-    environments = read_environments(screen, Roles("pert", "NT"))
-    screen_moments(screen, np.arange(5), environments)
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr(progress, "_DELAY", 0)
-    screen_moments(screen, np.arange(5), environments)
-    assert "0/599" in capsys.readouterr().err
-
-
-def test_genes_that_are_not_finite_are_named(screen):
-    screen.X.data[3] = np.nan
-    gene = screen.var_names[screen.X.indices[3]]
-    environments = read_environments(screen, Roles("pert", "NT"))
-    with pytest.raises(ValueError, match=f"infinite values: {gene}"):
-        screen_moments(screen, np.arange(5), environments)
 
 
 def test_resamples_take_guides_whole_and_other_cells_one_by_one(screen):

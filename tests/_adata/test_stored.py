@@ -1,7 +1,5 @@
 """Results in ``.uns`` that were damaged, cut or written by another version are refused."""
 
-from __future__ import annotations
-
 import copy
 
 import anndata as ad
@@ -9,13 +7,12 @@ import numpy as np
 import pytest
 
 import nextpert as npt
-from nextpert._adata import posterior_from
 
 pytestmark = [pytest.mark.formats, pytest.mark.brief_chain]
 
 READERS = {
     "dag": lambda a: npt.tl.fit_dag_blr(a, key_added="again"),
-    "dag_blr": lambda a: npt.tl.design_interventions(a, "CDK4", n_samples=100, key_added="other"),
+    "dag_blr": lambda a: npt.tl.design_interventions(a, "MYC", n_samples=100, key_added="other"),
     "design": lambda a: npt.pl.design(a, show=False),
     "diagnosis": lambda a: npt.pl.diagnose(a, show=False),
     "dag_fit": lambda a: npt.pl.dag_fit(a, show=False),
@@ -28,21 +25,10 @@ READERS = {
 
 
 @pytest.fixture(scope="module")
-def analysed(tmp_path_factory):
+def analysed(_full_screen, tmp_path_factory):
     """A screen with every result, once more read from a file."""
-    adata = npt.datasets.simulated_screen(n_control=300, n_perturbed=40, rng=0)
-    npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
-    npt.tl.fit_dag_blr(adata)
-    npt.tl.design_interventions(adata, "CDK4", n_samples=100, rng=0)
-    npt.tl.diagnose(adata, rng=0)
-    npt.tl.dag_fit(adata, n_random=20, rng=0)
-    npt.tl.target_distances(adata, "CDK4")
-    npt.tl.perturbation_effects(adata)
-    npt.tl.plan_cells(adata, "CDK4")
-    npt.tl.cpca(adata, alpha=1.0)
-    npt.tl.replay_design(adata, ["CDK4"], n_rounds=2, n_repeats=2, rng=0)
     path = tmp_path_factory.mktemp("stored") / "screen.h5ad"
-    adata.write_h5ad(path)
+    _full_screen.write_h5ad(path)
     return ad.read_h5ad(path)
 
 
@@ -95,32 +81,4 @@ def test_a_design_is_not_continued_on_a_damaged_one(analysed):
     adata.uns["design"] = copy.deepcopy(dict(adata.uns["design"]))
     del adata.uns["design"]["trace"]
     with pytest.raises(ValueError, match="choose another key_added"):
-        npt.tl.design_interventions(adata, "CDK4", n_samples=100)
-
-
-def test_hundreds_of_damages_of_a_posterior_are_clear_errors(analysed):
-    rng, adata = np.random.default_rng(0), analysed.copy()
-    count = 0
-    for _ in range(400):
-        stored = copy.deepcopy(dict(analysed.uns["dag_blr"]))
-        part = stored if rng.random() < 0.4 else dict(stored["posterior"])
-        name = str(rng.choice(sorted(part)))
-        value, kind = part[name], int(rng.integers(6))
-        if kind == 0:
-            del part[name]
-        elif kind == 1 and isinstance(value, np.ndarray) and value.ndim:
-            part[name] = value[: int(rng.integers(len(value)))]
-        elif kind == 2 and isinstance(value, np.ndarray) and value.dtype.kind == "f":
-            part[name] = np.where(np.arange(value.size) == rng.integers(value.size), np.nan, value)
-        elif kind == 3 and name in ("indptr", "indices"):
-            part[name] = value.copy()
-            part[name][rng.integers(len(value))] += rng.integers(37, 10**12)
-        else:
-            part[name] = [None, {"a": 1}, [[1], [2, 3]], 1j][int(rng.integers(4))]
-        if part is not stored:
-            stored["posterior"] = part
-        adata.uns["dag_blr"] = stored
-        with pytest.raises(ValueError, match=r"run tl\.fit_dag_blr|\(tl\.fit_dag_blr\)"):
-            posterior_from(adata)
-        count += 1
-    assert count > 350
+        npt.tl.design_interventions(adata, "MYC", n_samples=100)

@@ -1,7 +1,5 @@
 """Columns that are no labels, and cells without a guide, are named."""
 
-from __future__ import annotations
-
 import logging
 
 import numpy as np

@@ -1,51 +1,13 @@
-"""A screen with every result there is, and the check that all tables of bad input share."""
-
-from __future__ import annotations
+"""The check that all tables of bad input share."""
 
 import warnings
 
 import matplotlib.pyplot as plt
 import pytest
 
-import nextpert as npt
 from nextpert.core import CycleError
 
 _EXPECTED = (ValueError, TypeError, FileNotFoundError)
-
-
-@pytest.fixture(scope="session")
-def _full_screen(_small_screen, edges):
-    adata = _small_screen.copy()
-    labels = adata.obs["perturbation"].astype(object).fillna("")
-    guides = labels.map(lambda label: {"control": "NO_SITE_1", "": ""}.get(label, f"{label}_1"))
-    adata.obs["guides"] = adata.obs["called"] = guides
-    adata.obs["condition"] = "Control"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        npt.tl.learn_dag(adata, method="given", dag=edges, genes=list(adata.var_names))
-        npt.tl.fit_dag_blr(adata)
-        npt.tl.design_interventions(adata, "MYC", n_samples=10)
-        npt.tl.dag_fit(adata, n_random=20)
-        npt.tl.diagnose(adata)
-        npt.tl.cpca(adata)
-        npt.tl.target_distances(adata, "MYC")
-        npt.tl.perturbation_effects(adata)
-        npt.tl.plan_cells(adata, "MYC")
-        npt.tl.replay_design(
-            adata,
-            ["MYC"],
-            strategies=["exact_greedy", "random"],
-            n_rounds=2,
-            n_repeats=2,
-            campaign_options={"n_warmup": 20},
-        )
-    return adata
-
-
-@pytest.fixture
-def full_screen(_full_screen):
-    """The small screen, with the results of every function; a new copy for every test."""
-    return _full_screen.copy()
 
 
 @pytest.fixture

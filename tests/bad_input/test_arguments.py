@@ -1,7 +1,5 @@
 """Every parameter of every public function, given what it cannot be."""
 
-from __future__ import annotations
-
 import inspect
 import os
 from dataclasses import fields

@@ -1,14 +1,16 @@
 """The array core, given what it cannot use: numbers, shapes, indices and graphs."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from nextpert import core
 from nextpert.core.design.distances import states_of
+from nextpert.core.design.nearest_sums import nearest_sums
+from nextpert.core.graph.random_dag import matched_random_dag
+from nextpert.core.screen.mean_distance import distance_difference, mean_distance
 
 NAN, INF = float("nan"), float("inf")
 RNG = np.random.default_rng(0)
@@ -16,10 +18,17 @@ CELLS = RNG.normal(size=(50, 3))
 MOMENTS = core.Moments.from_array(CELLS)
 DAG = core.Dag.from_edges(3, [(0, 1), (1, 2)])
 BLR = core.DagBlr(DAG).update(MOMENTS)
+INFINITE = core.DagBlr(DAG, prior_scale=1.0, prior_shape=1.2)
 TARGET = np.ones(3)
 EXACT = states_of(BLR, np.eye(3))
 SCM = core.LinearScm(np.zeros((3, 3)), np.ones(3), np.zeros(3))
 POOL = core.Pool(np.eye(3))
+
+
+EDGE, FOUR = [(0, 1)], core.PriorKnowledge(4)
+LATE = core.PriorKnowledge(3, before=[(2, 0)])
+ONE_CELL = core.Moments.from_array(np.ones((1, 3)))
+ranked = partial(core.ranked_distance, EXACT, TARGET)
 
 
 def acquire(acquisition="civ", target=TARGET, n_cells=1):
@@ -44,16 +53,30 @@ CASES = [
     ("moments of a list", lambda: core.Moments(2, [1.0], np.eye(2)), "mean"),
     ("moments of other sizes", lambda: core.Moments(2, np.ones(3), np.eye(2)), "scatter"),
     ("moments of -1 cells", lambda: core.Moments(-1, np.ones(2), np.eye(2)), "n"),
+    ("oblong mean", lambda: core.Moments(3, np.zeros((2, 1)), np.eye(2)), "mean"),
+    ("flat scatter", lambda: core.Moments(3, np.zeros(2), np.ones(4)), "scatter"),
+    *many("whole number", lambda n: core.Moments(n, np.zeros(2), np.eye(2)), 2.5, NAN),
+    *many("at least 2", lambda m: mean_distance(*m), (ONE_CELL, MOMENTS), (MOMENTS, ONE_CELL)),
+    *many("target", lambda t: mean_distance(MOMENTS, t), MOMENTS.subset([0, 1]), [0.0, NAN, 0.0]),
+    ("one cell", lambda: distance_difference(MOMENTS, ONE_CELL, MOMENTS), "at least 2"),
+    ("sizes", lambda: distance_difference(MOMENTS, MOMENTS.subset([0, 1]), MOMENTS), "3 and 2 "),
     ("NaN scatter", lambda: core.Moments(9, np.ones(2), np.full((2, 2), NAN)), "values"),
     *many("nodes", MOMENTS.subset, [-1], [3], ["a"]),
+    ("origin of four", lambda: MOMENTS.centre(np.zeros(4)), "origin has shape"),
+    *many("vector of whole numbers", lambda p: core.Dag(*p), ([0, 0.5, 1], [0]), ([0, 1], [0.5])),
+    *many("vector of whole numbers", lambda p: core.Dag(*p), ([[0, 0, 1]], [0]), ("ab", [0])),
     ("sum of sizes", lambda: MOMENTS + core.Moments.zeros(4), "nodes"),
     ("negative size", lambda: core.Dag.from_edges(-1, []), "n_nodes"),
     *many("dge", lambda e: core.Dag.from_edges(3, [e]), (0, 3), (-1, 0), (0,), ("a", "b"), 3),
+    *many("dge", lambda e: core.Dag.from_edges(3, [e]), (0, 1, 2), "ab", (0.5, 1), (None, 1)),
+    *many("0..2", lambda k: DAG.parents(k), 3, -1),
+    *many("matrix", core.Dag.from_matrix, *(np.eye(2) * bad for bad in (NAN, 1j)), [["a", None]]),
+    *many("matrix", core.Dag.from_matrix, *(sp.csr_array(np.eye(2) * bad) for bad in (NAN, 1j))),
     ("loop", lambda: core.Dag.from_edges(3, [(1, 1)]), "1 -> 1"),
     ("circle", lambda: core.Dag.from_edges(3, [(0, 1), (1, 0)]), "->"),
     ("oblong matrix", lambda: core.Dag.from_matrix(np.zeros((2, 3))), "(2, 3)"),
     ("NaN matrix", lambda: core.Dag.from_matrix(np.full((2, 2), NAN)), "NaN"),
-    *many("order", core.Dag.complete, -1, 1.5, "three"),
+    *many("order", core.Dag.complete, -1, 1.5, "three", [-1, 0], [1, 1], [[0, 1]], [0.0, 1.0]),
     *many("alpha", lambda a: core.gsp(MOMENTS, alpha=a), 0, 1, 2, NAN, "low", None),
     *many("depth", lambda d: core.gsp(MOMENTS, depth=d), -1, 1.5, "deep"),
     *many("n_runs", lambda n: core.gsp(MOMENTS, n_runs=n), 0, 1.5, "ten", True),
@@ -63,24 +86,61 @@ CASES = [
     *many("penalty", lambda p: core.boss(MOMENTS, penalty=p), 0, -1, NAN, "high"),
     *many("n_starts", lambda n: core.boss(MOMENTS, n_starts=n), 0, 1.5, "ten"),
     *many("permutation", partial(core.minimal_imap, MOMENTS), [0, 1], [0, 1, 1], [0, 1, 3], "abc"),
-    *many("ier", lambda t: core.PriorKnowledge(3, tiers=t), [[3]], [[-1]], [[0], [0]], 3),
-    *many("before", lambda b: core.PriorKnowledge(3, before=b), [(0, 3)], [(0,)], 3),
-    *many("required", lambda b: core.PriorKnowledge(3, required=b), [(0, 3)], [(0,)], 3),
+    *many("ier", lambda t: core.PriorKnowledge(3, tiers=t), [[3]], [[-1]], [[0], [0]], 3, [[NAN]]),
+    *many("before", lambda b: core.PriorKnowledge(3, before=b), [(0, 3)], [(0,)], 3, [(0, NAN)]),
+    *many("required", lambda b: core.PriorKnowledge(3, required=b), [(0, 3)], [(0, 1, 2)], 3),
     *many("forbidden", lambda b: core.PriorKnowledge(3, forbidden=b), [(0, 3)], [(-1, 0)], "ab"),
+    ("both", lambda: core.PriorKnowledge(3, required=EDGE, forbidden=EDGE), "required and f"),
+    ("turned, imap", lambda: core.minimal_imap(MOMENTS, [0, 1, 2], prior=LATE), "0 stands before"),
+    ("turned, gsp", lambda: core.gsp(MOMENTS, orders=[0, 1, 2], prior=LATE), "0 stands before"),
+    *many("about 4 nodes, but the cells", lambda f: f(MOMENTS, prior=FOUR), core.gsp, core.boss),
+    *many("0..2 once", lambda o: core.gsp(MOMENTS, orders=o), [0, 1, 1], [[0, 1]], list("abc")),
     ("a list for a graph", lambda: core.DagBlr([(0, 1)]), "Dag"),
     *many("prior_scale", lambda s: core.DagBlr(DAG, prior_scale=s), 0, -1, NAN, "learned"),
     *many("prior_units", lambda u: core.DagBlr(DAG, prior_units=u), "cells", 3),
     *many("noise_var", lambda v: core.DagBlr(DAG, noise_var=v), 0, -1, NAN, [1, 2], "known"),
+    *many("noise_var has shape", lambda v: core.DagBlr(DAG, noise_var=v), [1.0] * 4, [[1.0] * 3]),
+    *many("prior_shape", lambda v: core.DagBlr(DAG, prior_shape=v), -1.0),
+    *many("prior_rate", lambda v: core.DagBlr(DAG, prior_rate=v, prior_scale=1.0), -1.0),
+    ("prior_rate of 0", lambda: core.DagBlr(DAG, prior_rate=0.0), "prior_rate"),
+    *many("do", lambda d: BLR.update(MOMENTS, do=d), [3], [-1]),
+    ("means of five", lambda: BLR.predict_mean(np.zeros((4, 5))), "nodes"),
+    ("ideal of two", lambda: BLR.ideal_shift([1.0, 2.0]), "target_mean"),
+    ("gap of one shift", lambda: core.gap_variance(BLR, [0.0], TARGET), "shift"),
+    ("gap to infinity", lambda: core.gap_variance(BLR, np.zeros(3), [INF, 0, 0]), "target_mean"),
+    ("gap of no cells", lambda: core.gap_variance(BLR, TARGET, TARGET, n_cells=0), "n_cells"),
+    ("no variance", lambda: core.gap_variance(core.DagBlr(DAG), TARGET, TARGET), "control cells"),
+    ("infinite variance", lambda: core.Civ(INFINITE, TARGET, n_cells=1), "control cells"),
+    *many("shift", core.Civ(BLR, TARGET).value, [1.0, 2.0]),
+    *many("pool", core.Civ(BLR, TARGET).values, np.ones((2, 2)), [[1.0, INF, 0.0]]),
+    *many("best", lambda b: core.ExpectedImprovementInt(BLR, TARGET, best=b), -1.0, NAN),
+    *many("beta", lambda b: core.UpperConfidenceInt(BLR, TARGET, beta=b), -1.0),
+    *many("n_samples", lambda n: core.MutualInformationInt(BLR, TARGET, n_samples=n), 0),
     ("cells for moments, update", lambda: BLR.update(CELLS), "Moments"),
     ("moments of four nodes", lambda: BLR.update(core.Moments.from_array(np.eye(4))), "4"),
     *many("shift", lambda s: BLR.update(MOMENTS, s), [1, 2], [NAN, 0, 0], "knockout", np.eye(3)),
     *many("n_samples", lambda n: BLR.sample(n), 0, -1, 1.5, "ten"),
     *many("expected_degree", lambda d: core.random_dag(5, expected_degree=d), -1, NAN),
     ("family", lambda: core.random_dag(5, "ring"), "ring"),
+    ("family of a model", lambda: core.random_scm(5, "ring"), "ring"),
+    *many("No acyclic graph", matched_random_dag, [1], [1, 1], [0, 2], [0, -1]),
+    ("lost twice", lambda: core.perturb_dag(DAG, n_missing=2, n_reversed=1), "Of 2 edges, 2 can"),
+    ("too many new", lambda: core.perturb_dag(DAG, n_extra=2), "only 1 pairs"),
+    *many("n_extra", lambda n: core.perturb_dag(DAG, n_extra=n), -1),
+    ("low above high", lambda: core.random_scm(3, low=1.0, high=0.5), "low"),
+    ("few cells", lambda: core.fisher_z_threshold(10, 7), "10 cells are too few to test given 7"),
+    *many("indptr", lambda p: core.Dag(*p), ([0, 1], []), ([1, 1], [0]), ([0, 2, 1], [0])),
+    ("an edge twice", lambda: core.Dag.from_edges(2, [(0, 1), (0, 1)]), "given twice"),
     *many("n_nodes", lambda n: core.random_dag(n, expected_degree=1), -1, 1.5, "a"),
     ("weights of no square", lambda: scm(np.zeros((2, 3))), "square"),
     ("weights in a circle", lambda: scm(np.ones((2, 2))), "->"),
     ("noise below 0", lambda: scm(np.zeros((2, 2)), (-1, 1)), "noise_var"),
+    ("NaN weights", lambda: scm([[0.0, 0.0], [NAN, 0.0]]), "weights"),
+    ("three noises", lambda: scm(np.zeros((2, 2)), (1, 1, 1)), "noise_var"),
+    ("NaN intercept", lambda: core.LinearScm(np.eye(2) * 0, [1.0, 1.0], [NAN, 0.0]), "intercept"),
+    *many("target_mean", SCM.optimal_shift, [1.0]),
+    *many("do", lambda d: SCM.sample(3, do=d), {3: 1.0}, {-1: 1.0}),
+    *many("do", lambda d: SCM.mean(do=d), {3: 1.0}, {-1: 1.0}),
     *many("shift", SCM.mean, [1, 2], [NAN, 0, 0], "knockout"),
     *many("n", SCM.sample, -1, 1.5, "ten", None),
     *many("acquisition", acquire, "best", 3, None),
@@ -95,6 +155,13 @@ CASES = [
     ("distance of four", lambda: states_of(BLR, np.eye(4)), "4"),
     ("distance to two", lambda: core.ranked_distance(EXACT, [1, 2]), "target"),
     *many("n_samples", lambda n: core.ranked_distance(EXACT, TARGET, n_samples=n), 0, "a"),
+    *many("target_variance", lambda v: ranked(target_variance=v), np.ones(2), -TARGET),
+    *many("confidence", lambda c: ranked(confidence=c), 1.0),
+    *many("effects", lambda e: nearest_sums(e, [1.0], 1, 1), [1.0], [[NAN]]),
+    *many("wanted", lambda w: nearest_sums([[1.0]], w, 1, 1), [1.0, 2.0]),
+    *many("use Sphere or Pool", lambda d: core.CivOw(BLR, TARGET, domain=d), core.Box(0, 1)),
+    *many("kappa", lambda k: core.CivOw(BLR, TARGET, kappa=k), 0.0),
+    ("kappa of a pool", lambda: core.CivOw(BLR, TARGET, domain=POOL, kappa=1.0), "kappa"),
     ("shd of sizes", lambda: core.shd(DAG, core.Dag.from_edges(2, [])), "nodes"),
     ("posterior of nothing", lambda: core.DagBlr.from_dict({}), "posterior"),
     ("posterior of a list", lambda: core.DagBlr.from_dict([1]), "list"),

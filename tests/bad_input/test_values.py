@@ -1,7 +1,5 @@
 """Values that no screen has: too large, complex, more guides or plates than cells; and one cell."""
 
-from __future__ import annotations
-
 import re
 import traceback
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Compiled code on disk: no directory to write, a full disk, damaged files, changed callees."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Cells in any units give the same graph, or are refused by name: nothing overflows unseen."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

@@ -1,9 +1,6 @@
 """What objects of the core show where they are printed, and in a notebook."""
 
-from __future__ import annotations
-
 import inspect
-import re
 
 import numpy as np
 import pytest
@@ -18,38 +15,11 @@ RESULTS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def posterior():
-    scm = core.random_scm(6, "erdos_renyi", expected_degree=3, rng=0)
-    prior = core.DagBlr(scm.dag, noise_var=scm.noise_var)
-    return prior.update(core.Moments.from_array(scm.sample(50, rng=1)), np.zeros(6))
-
-
 def test_every_public_class_is_printed_by_its_facts():
     classes = [each for each in vars(core).values() if inspect.isclass(each)]
     without = {each.__name__ for each in classes if not issubclass(each, Shown)}
     assert without == {"CycleError", "Ranked"}  # an error, and a tuple of two arrays
     assert {each.__name__ for each in classes} >= RESULTS
-
-
-def test_facts_are_few_and_true(posterior):
-    assert repr(posterior) == f"DagBlr(dag={posterior.dag!r}, n_cells=50)"
-    civ = core.build_acquisition("civ", posterior, np.ones(6), domain=core.Sphere(2.0), n_cells=20)
-    assert repr(civ) == "Civ(n_nodes=6, n_cells=20)"
-    found = core.Pool(np.eye(6)).minimise(civ)
-    assert repr(found) == (
-        f"Optimum(shift=6 values, value={found.value:.4g}, index={found.index}, "
-        f"lower_bound={found.value:.4g})"
-    )
-    goal = core.Goal(np.zeros(6), states=[np.ones(6)], high=[1.0, *[np.inf] * 5])
-    assert repr(goal) == "Goal(n_nodes=6, n_states=1, n_bounded=1)"
-
-
-def test_a_notebook_shows_the_same(posterior):
-    page = posterior._repr_html_()
-    rows = re.findall(r"<th[^>]*>(.*?)</th><td[^>]*>(.*?)</td>", page)
-    assert rows == [("Dag", repr(posterior.dag)), ("Cells", "50")]
-    assert "<strong>DagBlr</strong>" in page
 
 
 @pytest.mark.parametrize(

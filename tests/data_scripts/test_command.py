@@ -1,7 +1,5 @@
 """``fetch_perturb_cite_seq.py``: from either origin to an h5ad file, and the dry run."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import json

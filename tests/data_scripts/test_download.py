@@ -1,7 +1,5 @@
 """Downloads: resumed, checked, redacted, and whole or not at all."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import hashlib
@@ -17,14 +15,6 @@ pytestmark = pytest.mark.processes
 
 BODY = np.random.default_rng(0).bytes(300_000)  # as the server sends unless told otherwise
 SECRET = "X-Goog-Signature=5ecre7"
-
-
-def test_a_plain_download(scripts, server, tmp_path, files_in):
-    server.add("a.csv")
-    scripts.download.download(server.url("a.csv"), tmp_path / "deep" / "a.csv")
-    assert (tmp_path / "deep" / "a.csv").read_bytes() == BODY
-    assert files_in(tmp_path / "deep") == ["a.csv"]
-    assert scripts.waits == []
 
 
 @pytest.mark.parametrize("chunked", [False, True])

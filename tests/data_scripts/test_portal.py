@@ -1,7 +1,5 @@
 """The portal's configuration: what is read of it, what is refused, which files are taken."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

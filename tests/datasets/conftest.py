@@ -1,7 +1,5 @@
 """A small made-up study in the portal's layouts, written once."""
 
-from __future__ import annotations
-
 import pytest
 
 from nextpert.datasets._scp1064.standin import write_portal_standin

@@ -1,7 +1,5 @@
 """What perturb_cite_seq makes of the portal's files."""
 
-from __future__ import annotations
-
 import gzip
 import shutil
 
@@ -10,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nextpert._adata import progress
 from nextpert._adata.panel import ZHANG2023
 from nextpert.datasets import perturb_cite_seq
 from nextpert.datasets._scp1064.standin import write_portal_standin
@@ -210,17 +207,6 @@ def test_zeros_and_digits_however_printed(portal, loaded, tmp_path):
         exact = np.array([[float(text) for text in row[1:]] for row in rows[1:]]).T
         assert np.array_equal(found.X.toarray(), exact.astype(np.float32))
         assert np.array_equal(found.layers["counts"].toarray(), standin.counts)
-
-
-def test_progress_shows_the_bytes_of_the_file(portal, capfd, monkeypatch):
-    folder, _ = portal
-    read(folder)
-    assert capfd.readouterr().err == ""  # it is short
-    monkeypatch.setattr(progress, "_DELAY", 0)
-    read(folder)
-    shown = capfd.readouterr().err
-    assert "Expression" in shown
-    assert "B/s" in shown
 
 
 def test_the_paper_s_panel_has_a_name(tmp_path):

@@ -1,7 +1,5 @@
 """Damaged and unfit files: an error with the file's name and line, and nothing left behind."""
 
-from __future__ import annotations
-
 import gzip
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Files damaged at random: an error, or what was written to five digits; never another matrix."""
 
-from __future__ import annotations
-
 import gzip
 import shutil
 

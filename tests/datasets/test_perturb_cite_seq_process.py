@@ -1,7 +1,5 @@
 """``datasets.perturb_cite_seq`` in a process of its own: killed half way, and its memory."""
 
-from __future__ import annotations
-
 import gzip
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The made-up study that can be written by anybody: read as the real one is, its truth known."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -31,18 +29,6 @@ def test_it_is_read_as_the_study_is_and_knockouts_do_what_the_truth_says(tmp_pat
 def ancestors(truth, gene):
     parents = truth.index[truth[gene] != 0]
     return set(parents).union(*(ancestors(truth, parent) for parent in parents))
-
-
-def test_seeds(tmp_path):
-    one, two, three = (
-        perturb_cite_seq_standin(tmp_path / str(i), n_cells=140, n_genes=39, rng=seed)
-        for i, seed in enumerate((3, 3, 4))
-    )
-    np.testing.assert_array_equal(one, two)
-    assert not np.array_equal(one, three)
-    name = "other/RNA_expression.csv.gz"
-    files = [(tmp_path / str(i) / name).read_bytes() for i in range(3)]
-    assert files[0] == files[1] != files[2]
 
 
 @pytest.mark.parametrize(("name", "least"), [("n_cells", 140), ("n_genes", 39)])

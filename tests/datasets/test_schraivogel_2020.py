@@ -109,14 +109,6 @@ def test_cells_are_matched_by_name(folder):
         schraivogel_2020(folder, verify=False)
 
 
-def test_survives_h5ad(folder, tmp_path):
-    adata = schraivogel_2020(folder, verify=False)
-    adata.write_h5ad(tmp_path / "a.h5ad")
-    again = ad.read_h5ad(tmp_path / "a.h5ad")
-    assert again.obs["perturbation"].tolist() == adata.obs["perturbation"].tolist()
-    assert again.uns["schraivogel_2020"]["min_umi"] == 5
-
-
 def test_a_changed_file_is_refused_unless_asked_for(folder):
     with pytest.raises(ValueError, match=r"gene_expression_counts.csv.*verify=False"):
         schraivogel_2020(folder)
@@ -190,9 +182,3 @@ def test_no_connection_is_a_clear_error(folder, server, monkeypatch, tmp_path):
     with pytest.raises(ConnectionError, match="HTTPError"):
         schraivogel_2020(cache=tmp_path)
     assert list(Path(tmp_path).glob("*.csv")) == []
-
-
-def test_the_addresses_are_fixed():
-    for file in (loader.COUNTS, loader.GUIDES):
-        assert file.url.startswith("https://raw.githubusercontent.com/velten-group/crispat/")
-        assert file.url.endswith(f"/example_data/Schraivogel/{file.name}")

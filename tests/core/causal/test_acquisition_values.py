@@ -1,7 +1,5 @@
 """Every acquisition's value against the dense posterior one step ahead."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -68,21 +66,6 @@ def test_civ_is_the_average_gap_variance_one_step_ahead(fitted, n):
         now = np.average(plain.gap_variance(points, target, n), weights=weights)
         if plain.known is not None:  # unknown: the shape one step ahead differs
             assert civ.current() == pytest.approx(now, rel=1e-8)
-
-
-@pytest.mark.parametrize("k", [1, 2, 5])
-def test_civ_over_spheres_by_sampling(k, fit_twice, graphs):
-    # k entries at most, drawn here support by support; k = 5 is the sphere itself.
-    plain, blr = fit_twice(graphs["complete"], True, False)
-    rng = np.random.default_rng(k)
-    (shift,), target = draw_points(5, rng, 1)
-    entries = rng.normal(size=(100_000, 5))
-    entries[np.argsort(rng.random(entries.shape), axis=1) >= k] = 0
-    points = 1.5 * entries / np.linalg.norm(entries, axis=1, keepdims=True)
-    values = plain.ahead(shift, 2).gap_variance(points, target, 2)
-    domain = Sphere(1.5) if k == 5 else Sparse(k, radius=1.5)
-    found = Civ(blr, target, domain=domain, n_cells=2).value(shift)
-    assert abs(values.mean() - found) < 5 * values.std() / np.sqrt(len(values))
 
 
 def test_paper_equation_13_for_known_variances_on_the_unit_sphere(fit_twice, graphs):
@@ -213,25 +196,3 @@ def test_values_over_a_pool_equal_values_one_by_one(fitted, kind):
         acquisition.values(fortran), acquisition.values(shifts.astype(np.float32)), rtol=0
     )
     assert acquisition.values(shifts[:0]).shape == (0,)
-
-
-@pytest.mark.parametrize("kind", LOOKAHEAD)
-def test_bad_input_is_refused_by_name(kind):
-    dag = Dag.from_edges(3, [(0, 1), (1, 2)])
-    blr = DagBlr(dag, noise_var=1.0, prior_scale=1.0)
-    with pytest.raises(ValueError, match="target_mean"):
-        kind(blr, [1.0, 2.0])
-    with pytest.raises(ValueError, match="target_mean"):
-        kind(blr, [1.0, 2.0, np.nan])
-    with pytest.raises(ValueError, match="n_cells"):
-        kind(blr, np.ones(3), n_cells=0)
-    acquisition = kind(blr, np.ones(3))
-    with pytest.raises(ValueError, match="shift"):
-        acquisition.value([1.0, 2.0])
-    with pytest.raises(ValueError, match="pool"):
-        acquisition.values(np.ones((2, 2)))
-    with pytest.raises(ValueError, match="pool"):
-        acquisition.values([[1.0, np.inf, 0.0]])
-    infinite = DagBlr(dag, prior_scale=1.0, prior_shape=1.2)
-    with pytest.raises(ValueError, match="control cells"):
-        kind(infinite, np.ones(3), n_cells=1)

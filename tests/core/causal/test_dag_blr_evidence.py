@@ -1,30 +1,12 @@
 """The log evidence against predictive densities, multivariate densities and quadrature."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import stats
 
 from nextpert.core import Dag, DagBlr, Moments
 from nextpert.core.causal._blocks import gap_terms
-
-
-def environments(parents, cells, intercept, rng):
-    p = len(parents)
-    first, second = rng.normal(size=p), rng.normal(size=p)
-    return [
-        (cells(parents, rng, 25, intercept=intercept), np.zeros(p), ()),
-        (cells(parents, rng, 12, first, intercept=intercept), first, ()),
-        (cells(parents, rng, 1, second, intercept=intercept), second, (0,)),
-        (cells(parents, rng, 9, intercept=intercept), np.zeros(p), (0, p - 1)),
-    ]
-
-
-def feed(blr, batches):
-    for x, shift, do in batches:
-        blr = blr.update(Moments.from_array(x), shift, do=do)
-    return blr
+from tests.core.causal.test_dag_blr import environments, feed
 
 
 def test_evidence_is_the_product_of_predictive_densities(parents, intercept, known, dense, cells):
@@ -61,34 +43,6 @@ def test_evidence_is_the_product_of_predictive_densities(parents, intercept, kno
             cross += row * answer
             alpha, beta = alpha + 0.5, beta + error**2 / spread / 2
     np.testing.assert_allclose(blr.log_evidence(), total, rtol=1e-8)
-
-
-def test_evidence_is_a_multivariate_density(known, dense, cells, graphs):
-    # Without an intercept, whose prior variance of 1e6 would cost the density its digits.
-    parents = graphs["complete"]
-    rng = np.random.default_rng(9)
-    data = environments(parents, cells, False, rng)
-    noise = 0.6 if known else None
-    blr = feed(
-        DagBlr(
-            Dag.from_parents(parents),
-            intercept=False,
-            noise_var=noise,
-            prior_scale=0.8,
-            prior_shape=2.5,
-            prior_rate=0.3,
-        ),
-        data,
-    )
-    total = 0.0
-    for x, y in dense(parents, intercept=False).regressions(data):
-        cov = np.eye(len(y)) + 0.8 * x @ x.T
-        zero = np.zeros(len(y))
-        if known:
-            total += stats.multivariate_normal.logpdf(y, zero, 0.6 * cov)
-        else:
-            total += stats.multivariate_t.logpdf(y, zero, 0.3 / 2.5 * cov, df=5)
-    np.testing.assert_allclose(blr.log_evidence(), total, rtol=1e-9)
 
 
 def test_evidence_by_quadrature_over_weight_and_noise():

@@ -1,7 +1,5 @@
 """Draws from the posterior against its moments."""
 
-from __future__ import annotations
-
 import numpy as np
 
 
@@ -32,10 +30,3 @@ def test_draws_have_the_moments_of_the_posterior(intercept, known, fit_twice, gr
         plainly = centred[:, owner == owner[j]] * centred[:, j : j + 1]
         expected = wanted[j, owner == owner[j]] * mean[owner[j]]
         assert np.abs(z_scores(plainly, expected)).max() < 5
-
-
-def test_draws_repeat_with_the_seed_and_differ_without(fit_twice, graphs):
-    _, blr = fit_twice(graphs["sparse"], True, False)
-    first, _ = blr.sample(5, 1)
-    np.testing.assert_array_equal(first, blr.sample(5, np.random.default_rng(1))[0])
-    assert not np.array_equal(first, blr.sample(5, 2)[0])

@@ -1,7 +1,5 @@
 """One loop: warm-up, common noise, the best state seen, recommendations, rows of a table."""
 
-from __future__ import annotations
-
 import sys
 
 import numpy as np
@@ -141,15 +139,6 @@ def test_new_acquisitions_learn_and_are_the_same_for_any_number_of_workers(model
             assert getattr(a, name).tobytes() == getattr(b, name).tobytes()
     assert np.mean([r.distance[-1] for r in one]) < 0.2 * np.mean([r.distance[0] for r in one])
     assert all((r.seconds[2:] > 0).all() and (r.seconds[:2] == 0).all() for r in one)
-
-
-def test_a_progress_bar(model, capsys):
-    scm, blr, _, target = model
-    task = {"source": scm, "posterior": blr, "target_mean": target, "n_rounds": 1}
-    design_loops([task] * 3, rng=0)
-    assert capsys.readouterr().err == ""
-    design_loops([task] * 3, rng=0, progress=True)
-    assert "Design loops: 100%" in capsys.readouterr().err
 
 
 def test_rows_are_a_tidy_table(tmp_path):

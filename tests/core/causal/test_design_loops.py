@@ -1,7 +1,5 @@
 """Many loops: the same results for any number of workers, and as one by one."""
 
-from __future__ import annotations
-
 import os
 import signal
 

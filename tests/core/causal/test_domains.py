@@ -1,7 +1,5 @@
 """Pools, boxes and sparse shifts: searches against exhaustive ones, moments against draws."""
 
-from __future__ import annotations
-
 from itertools import combinations
 
 import numpy as np
@@ -80,23 +78,6 @@ def test_pool_moments_projection_draws_and_errors():
 
 
 # -- box ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", LOOKAHEAD)
-@pytest.mark.parametrize("seed", range(4))
-def test_box_of_two_nodes_against_a_grid(kind, seed):
-    blr, target, _ = instance(2, seed, n=3)
-    low, high = np.array([-1.5, -0.2]), np.array([0.4, 2.0])
-    acquisition = kind(blr, target, n_cells=3)
-    grid = np.stack(
-        np.meshgrid(*[np.linspace(a, b, 301) for a, b in zip(low, high, strict=True)]), -1
-    ).reshape(-1, 2)
-    found = Box(low, high).minimise(acquisition, n_random=6, rng=seed)
-    least = acquisition.values(grid).min()
-    assert (found.shift >= low).all()
-    assert (found.shift <= high).all()
-    assert found.value == pytest.approx(acquisition.value(found.shift), rel=1e-12)
-    assert found.value <= least + 1e-6 * (least - acquisition.floor)
 
 
 @pytest.mark.parametrize("kind", [Civ, TargetMeanVariance])
@@ -250,18 +231,6 @@ def test_sparse_shifts_of_one_node_and_of_all(kind):
         assert more.value == pytest.approx(acquisition.value(more.shift), rel=1e-10)
         assert more.value <= last * (1 + 1e-9)
         last = more.value
-
-
-def test_sparse_shifts_where_no_second_node_helps():
-    # Only node 0 is a parent: all other nodes are of no use, and the value must stay true.
-    from nextpert.core import Dag
-
-    blr = DagBlr(Dag.from_edges(4, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
-    for kind in LOOKAHEAD:
-        acquisition = kind(blr, [1.0, 1.0, 0.5, 0.2])
-        found = Sparse(3).minimise(acquisition, rng=0)
-        assert found.value == pytest.approx(acquisition.value([1.0, 0, 0, 0]), rel=1e-9)
-        assert found.value == pytest.approx(acquisition.value(found.shift), rel=1e-12)
 
 
 def test_sparse_moments_projection_and_errors():

@@ -1,14 +1,10 @@
 """Searches for a user's own acquisition, a quadratic, whose best points are known exactly."""
 
-from __future__ import annotations
-
-from itertools import combinations
-
 import numpy as np
 import pytest
 from scipy.optimize import brentq, lsq_linear
 
-from nextpert.core import Acquisition, Box, Pool, Sparse, Sphere
+from nextpert.core import Acquisition, Box, Sparse, Sphere
 
 
 class Quadratic(Acquisition):
@@ -89,14 +85,6 @@ def test_a_single_descent_in_a_box_ends_at_the_best_point(seed, floor):
     np.testing.assert_array_equal(wide._descend(acquisition, plain.centre), plain.centre)
 
 
-def test_searches_in_a_box_start_from_the_best_of_many_draws():
-    acquisition, rng = instance(0)
-    box = Box(-2.0, 2.0)
-    starts = acquisition.values(box._random_starts(acquisition, 2, rng))
-    assert len(starts) == 24
-    assert starts.max() < np.quantile(acquisition.values(box.sample(4000, 5, rng)), 0.1)
-
-
 @pytest.mark.parametrize("radius", [0.2, 1.0, 3.0])
 @pytest.mark.parametrize("seed", range(4))
 def test_sphere(seed, radius):
@@ -109,22 +97,6 @@ def test_sphere(seed, radius):
     assert np.linalg.norm(found.shift) == pytest.approx(radius)
     certified = Sphere(radius).minimise(acquisition, certify=True, rng=0)
     assert np.isnan(certified.lower_bound)  # no bound is known for it
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_sparse(seed):
-    acquisition, _ = instance(seed)
-    found = Sparse(2, 1.5).minimise(acquisition, n_random=3, rng=0)
-    least = np.inf
-    for pair in combinations(range(5), 2):
-        angles = np.linspace(0, 2 * np.pi, 2001)
-        shifts = np.zeros((2001, 5))
-        shifts[:, pair] = 1.5 * np.column_stack([np.cos(angles), np.sin(angles)])
-        gaps = (shifts - acquisition.centre) @ acquisition.root.T
-        least = min(least, (gaps**2).sum(axis=1).min() + 5)
-    assert found.value <= least * (1 + 1e-6)
-    assert found.value == pytest.approx(acquisition.value(found.shift), rel=1e-12)
-    assert np.count_nonzero(found.shift) <= 2
 
 
 def test_sparse_keeps_a_single_node_that_no_search_gets_below():
@@ -140,10 +112,3 @@ def test_sparse_keeps_a_single_node_that_no_search_gets_below():
     found = Sparse(3).minimise(acquisition, n_random=0, rng=0)
     np.testing.assert_array_equal(found.shift, [0, 0, 1, 0, 0])
     assert found.value == acquisition.value(found.shift) == -10
-
-
-def test_pool():
-    acquisition, rng = instance(0)
-    shifts = rng.normal(size=(50, 5))
-    gaps = ((shifts - acquisition.centre) @ acquisition.root.T) ** 2
-    assert Pool(shifts).minimise(acquisition).index == gaps.sum(axis=1).argmin()

@@ -1,7 +1,5 @@
 """Batches as columns of the regression, against dense algebra over all cells and against draws."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

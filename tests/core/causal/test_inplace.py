@@ -1,7 +1,5 @@
 """Updates in place equal those that copy, and leave no trace where they fail."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Distances between graphs, wrong graphs, and random targets."""
 
-from __future__ import annotations
-
 from itertools import combinations
 
 import numpy as np
@@ -40,17 +38,6 @@ def test_perturbed_graphs_have_exactly_the_changes_asked_for(seed):
     assert shd(dag, dag) == 0
 
 
-def test_everything_can_change():
-    full, none = random_dag(7, "complete"), Dag.from_edges(7, [])
-    assert perturb_dag(full, n_reversed=21, rng=0).edges() == sorted(
-        [(i, k) for k, i in full.edges()], key=lambda edge: (edge[1], edge[0])
-    )
-    assert perturb_dag(full, n_missing=21, rng=0) == none
-    drawn = [perturb_dag(none, n_extra=21, rng=seed) for seed in range(6)]
-    assert all(dag.n_edges == 21 for dag in drawn)
-    assert len({tuple(dag.order) for dag in drawn}) > 3
-
-
 def test_changes_fall_everywhere_and_either_way():
     dag = random_dag(5, "path")
     turned, gone, new = np.zeros((5, 5)), np.zeros((5, 5)), np.zeros((5, 5))
@@ -66,18 +53,6 @@ def test_changes_fall_everywhere_and_either_way():
     empty = Dag.from_edges(2, [])
     ways = sum(perturb_dag(empty, n_extra=1, rng=s).edges() == [(0, 1)] for s in range(200))
     assert 60 < ways < 140
-
-
-def test_impossible_changes_are_refused():
-    dag = random_dag(4, "path")
-    with pytest.raises(ValueError, match="Of 3 edges, 2 cannot be missing and 2 reversed"):
-        perturb_dag(dag, n_missing=2, n_reversed=2)
-    with pytest.raises(ValueError, match="only 3 pairs"):
-        perturb_dag(dag, n_extra=4)
-    with pytest.raises(ValueError, match="n_extra must be a whole number"):
-        perturb_dag(dag, n_extra=-1)
-    with pytest.raises(ValueError, match="4 and 5 nodes"):
-        shd(dag, random_dag(5))
 
 
 def test_targets_are_sparse_unit_shifts_and_their_means():

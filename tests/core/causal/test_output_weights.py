@@ -1,14 +1,12 @@
 """CIV-OW against importance-weighted sampling and quadrature of its weights' definition."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from nextpert.core import Box, Civ, CivOw, Pool, Sparse, Sphere
+from nextpert.core import Civ, CivOw, Pool, Sphere
 
 
 def chain(p):
@@ -68,23 +66,6 @@ def test_civ_ow_by_importance_weights(p, known_variance, fit_twice):
     assert max(scores) > 20  # the sample is large enough to tell the two apart
 
 
-def test_civ_ow_at_p_4_by_plain_uniform_points(fit_twice):
-    # At p = 4 the weights of uniform points have finite variance: no mixture is needed.
-    plain, blr = fit_twice(chain(4), True, False)
-    rng = np.random.default_rng(1)
-    target, shift = rng.normal(size=4), rng.normal(size=4)
-    points = rng.normal(size=(200_000, 4))
-    points /= np.linalg.norm(points, axis=1, keepdims=True)
-    b = plain.ideal(target)
-    t = points @ b / np.linalg.norm(b)
-    weights = 1 / np.sqrt(1 - t**2)
-    uniform = np.array([(weights * (t < x)).sum() for x in (-0.8, -0.5, 0.0, 0.5, 0.8)])
-    np.testing.assert_allclose(uniform / weights.sum(), [0.1, 0.25, 0.5, 0.75, 0.9], atol=0.005)
-    values = plain.ahead(shift, 1).gap_variance(points, target, 1)
-    wanted, error = ratio_of_means(values, weights)
-    assert abs(CivOw(blr, target).value(shift) - wanted) < 5 * error
-
-
 @pytest.mark.parametrize("kappa", [0.05, 1.0, 3.0, 40.0, 2000.0])
 @pytest.mark.parametrize("p", [2, 3, 4, 7, 30])
 def test_concentration_form_by_quadrature(p, kappa, fit_twice):
@@ -111,19 +92,6 @@ def test_concentration_form_by_quadrature(p, kappa, fit_twice):
     if p == 3 and kappa == 3.0:
         assert tau == pytest.approx(1 - 2 * (1 / np.tanh(3) - 1 / 3) / 3)
         assert tau == pytest.approx(0.5522, abs=5e-5)
-
-
-def test_concentration_form_by_sampling(fit_twice):
-    plain, blr = fit_twice(chain(4), True, False)
-    rng = np.random.default_rng(5)
-    target, shift = rng.normal(size=4), rng.normal(size=4)
-    points = rng.normal(size=(200_000, 4))
-    points /= np.linalg.norm(points, axis=1, keepdims=True)
-    b = plain.ideal(target)
-    weights = np.cosh(3.0 * points @ b / np.linalg.norm(b))
-    values = plain.ahead(shift, 1).gap_variance(points, target, 1)
-    wanted, error = ratio_of_means(values, weights)
-    assert abs(CivOw(blr, target, kappa=3.0).value(shift) - wanted) < 5 * error
 
 
 def test_without_curvature_output_weights_change_nothing(fit_twice, graphs):
@@ -166,14 +134,3 @@ def test_pool_weights_share_ties_and_work_out_by_hand():
         pool.output_weights([0.0, 0.0]), [1.5 / 8, 2 / 8, 2 / 8, 2.5 / 8], rtol=1e-14
     )
     np.testing.assert_array_equal(Pool([[1.0], [1.0]]).output_weights([0.0]), [0.5, 0.5])
-
-
-def test_domains_without_output_weights_say_so(fit_twice, graphs):
-    _, blr = fit_twice(graphs["complete"], True, False)
-    for domain in (Box(0, 1), Sparse(2)):
-        with pytest.raises(ValueError, match=f"{type(domain).__name__}: use Sphere or Pool"):
-            CivOw(blr, np.ones(5), domain=domain)
-    with pytest.raises(ValueError, match="kappa"):
-        CivOw(blr, np.ones(5), domain=Pool(np.eye(5)), kappa=1.0)
-    with pytest.raises(ValueError, match="kappa"):
-        CivOw(blr, np.ones(5), kappa=0.0)

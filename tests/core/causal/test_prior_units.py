@@ -1,7 +1,5 @@
 """The prior in units of the noise: against dense algebra, and under changes of units."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import stats

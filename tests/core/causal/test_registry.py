@@ -1,7 +1,5 @@
 """Acquisitions by name: one registry, which all that asks for a name reads."""
 
-from __future__ import annotations
-
 import re
 import sys
 from types import SimpleNamespace

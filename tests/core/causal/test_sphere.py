@@ -1,7 +1,5 @@
 """The search on a sphere: stationary, never above its starts, level with many SciPy starts."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -11,7 +9,6 @@ from nextpert.core import (
     Civ,
     CivOw,
     DagBlr,
-    Greedy,
     MaxVariance,
     Moments,
     Sphere,
@@ -117,18 +114,6 @@ def test_gradient_on_the_sphere_by_differences():
         np.testing.assert_allclose(grad, numeric, rtol=0, atol=1e-6 * np.abs(grad).max())
 
 
-def test_the_whole_ball_is_no_better_than_its_surface():
-    # Without an intercept, acquisitions that look ahead never rise with the norm.
-    blr, target, rng = instance(3)
-    assert not blr.intercept
-    acquisition = Civ(blr, target)
-    found = Sphere(1.0).minimise(acquisition, rng=0)
-    inside = Sphere(1.0).sample(5000, blr.n_nodes, rng) * rng.uniform(0, 1, (5000, 1))
-    assert found.value <= acquisition.values(inside).min()
-    line = acquisition.values(np.linspace(0, 3, 50)[:, None] * inside[:1])
-    assert (np.diff(line) <= 1e-12).all()
-
-
 def test_same_seed_same_optimum_and_bad_starts_are_refused_or_passed_over():
     blr, target, _ = instance(1)
     acquisition = Civ(blr, target)
@@ -172,11 +157,3 @@ def test_moments_projection_and_draws():
     for bad in (0.0, -1.0, np.nan, np.inf):
         with pytest.raises(ValueError, match="radius"):
             Sphere(bad)
-
-
-def test_greedy_needs_no_search():
-    blr, target, _ = instance(2)
-    found = Sphere(1.0).minimise(Greedy(blr, target))
-    b = blr.ideal_shift(target)
-    np.testing.assert_allclose(found.shift, b / np.linalg.norm(b))
-    assert found.value == found.lower_bound == Greedy(blr, target).value(found.shift)

@@ -1,7 +1,5 @@
 """Weights of a graph from a screen, against one dense regression over all its cells."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import stats

@@ -1,7 +1,5 @@
 """Whether untested combinations are nearer than what is known, and cells to confirm a distance."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """The plate that most probably holds the best, against all plates there are."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Distances to first order against gradients by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Distances to goals of every kind: loops, projections by search, and forms that must agree."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -232,9 +230,3 @@ def test_bad_goals_are_refused():
         as_goal(Goal.point(one), 3)
     with pytest.raises(ValueError, match="for a bare mean"):
         as_goal(Goal.point(one), P, one)
-
-
-def test_a_direction_leads_to_the_point_along_it_that_is_nearest():
-    goal = Goal([0.0, 0.0], states=[[2.0, 0.0]], direction_only=True)
-    np.testing.assert_allclose(goal.quadratic([0.5, 0.3]).point, [0.5, 0.0])
-    np.testing.assert_allclose(goal.quadratic([-0.5, 0.3]).point, [2.0, 0.0])  # none is near

@@ -1,7 +1,5 @@
 """Greedy wells against searches by hand, and what constraints do."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

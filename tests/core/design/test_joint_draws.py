@@ -1,7 +1,5 @@
 """Distances drawn from what is known given the rest of a draw, against draws of every state."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

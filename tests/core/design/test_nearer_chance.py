@@ -58,15 +58,6 @@ def test_against_simulated_means(n, guides, weighed):
     assert pair.chance(n) == pytest.approx(right, abs=0.015)
 
 
-def test_a_normal_distribution_would_be_wrong():
-    """Else the draws would be of no use: a few programs make the tails long."""
-    rng = np.random.default_rng(0)
-    a, b = np.full(20, 0.1), np.full(20, 0.3)
-    pair = NearerChance.of_draws((a, b), draw_noise(covariance(rng, 20), rng))
-    normal = norm.cdf(abs(pair.difference) / pair.errors(1 / 10).std())
-    assert pair.chance(10) - normal > 0.02
-
-
 def test_the_sd_is_that_which_the_estimator_states():
     rng, p, n = np.random.default_rng(2), 6, 4000
     cell = covariance(rng, p)

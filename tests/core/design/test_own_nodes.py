@@ -1,7 +1,5 @@
 """Distances without own nodes, against loops over draws of states that know nothing of `Goal`."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """What must not matter to plates by draws: order of candidates and of draws, units, axes."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

@@ -1,7 +1,5 @@
 """Distances of states: dense joint draws, exact shifts, limits, a noisy target."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -105,24 +103,6 @@ def test_ties_are_split_and_no_perturbation_is_no_error():
     blr = DagBlr(Dag.from_edges(1, []), noise_var=1.0, intercept=False)
     found = ranked_distance(states_of(blr, np.empty((0, 1))), [2.0], n_samples=2)
     assert found.mean.tolist() == found.centre.tolist() == [4.0]
-
-
-def test_the_same_seed_draws_the_same(uncertain):
-    states = uncertain().states
-    twice = [ranked_distance(states, np.ones(4), rng=7).draws for _ in range(2)]
-    np.testing.assert_array_equal(*twice)
-
-
-def test_bad_input_is_refused(uncertain):
-    states = uncertain().states
-    for options, message in (
-        ({"target_variance": np.ones(3)}, "target_variance must be"),
-        ({"target_variance": -np.ones(4)}, "must not be negative"),
-        ({"n_samples": 1}, "n_samples"),
-        ({"confidence": 1.0}, "confidence"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            ranked_distance(states, np.ones(4), **options)
 
 
 def joint_states(rng, n=4, p=3, n_targets=1):

@@ -1,7 +1,5 @@
 """Acquisitions by name over uncertain shifts: draws of the states, incumbents, plates."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

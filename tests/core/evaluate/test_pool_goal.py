@@ -1,7 +1,5 @@
 """Goals on the cells of a pool: halves that say what is wanted, and the truth by all cells."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Which cells are too large, node by node, in one environment or several."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

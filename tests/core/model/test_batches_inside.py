@@ -1,19 +1,15 @@
 """Batches inside the hierarchical model: dense algebra, draws, and screens of nested batches."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import poisson
 
 from nextpert.core.model._batch_columns import batch_columns
 from nextpert.core.model._sweep import SCORES, Sampler
 from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE
 from nextpert.core.model.hierarchical import fit_hierarchical
-from tests.core.causal.test_fixed_columns import drawn_in_batches
 from tests.core.model.test_hierarchical import screen
 
 PLACE, SIZE = 16, 11  # of own parts and scores whose variances are fixed
@@ -119,55 +115,3 @@ def test_means_of_draws_follow_from_the_cells_and_batches():
     np.testing.assert_array_equal(few.centres(np.arange(6)), found[..., [5, 2]])
     both = draws.joined(fit.predict(np.ones((3, 12)), rng=0))
     np.testing.assert_array_equal(both.centres(np.arange(6)), found)
-
-
-def test_the_same_bits_for_any_number_of_threads_in_batches():
-    cells = in_batches(n=70)
-    one, two = (fit_hierarchical(cells, rng=5, chain=Chain(3, 4, 1), n_jobs=k) for k in (1, 2))
-    np.testing.assert_array_equal(one.effects.place, two.effects.place)
-    np.testing.assert_array_equal(one.effects.cells.batches, two.effects.cells.batches)
-
-
-def called(seeds, share, p=60, n_batches=4):
-    """Calls of 48 perturbations, each in one of four batches of 40 controls.
-
-    The numbers of calls and of false ones, what is stated of these, and coverage of all effects.
-    """
-    counts, inside = [], []
-    for seed in seeds:
-        rng = np.random.default_rng([seed, 412])
-        effects = rng.normal(size=(49, p)) * (rng.random((49, p)) < share)
-        effects[0] = 0.0
-        cells = drawn_in_batches(rng, effects, 160 // n_batches, 60, n_batches)[1]
-        found = fit_hierarchical(cells, rng=seed, chain=Chain(100, 100, 2)).effects.summary()
-        truth, some = effects[1:], found.lfsr < 0.05
-        false = some & (np.sign(found.mean) != np.sign(truth))
-        counts.append((some.sum(), false.sum(), found.lfsr[some].sum()))
-        inside.append(((found.lower <= truth) & (truth <= found.upper)).mean())
-    return (*np.sum(counts, axis=0), np.mean(inside))
-
-
-@pytest.mark.slow
-def test_nested_batches_without_effects_have_none():
-    assert called(range(4), 0.0)[0] <= 2
-
-
-@pytest.mark.slow
-def test_called_effects_of_nested_batches_are_true_as_often_as_stated():
-    n_called, n_false, stated, coverage = called(range(3), 0.05)
-    assert n_called > 150
-    assert n_false <= poisson.ppf(0.975, 2 * stated)
-    # As in one batch: most effects are 0, and intervals hold 0 more often than stated.
-    assert 0.87 < coverage < 0.99
-    assert coverage == pytest.approx(called(range(3), 0.05, n_batches=1)[3], abs=0.015)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.05])
-def test_errors_of_batches_as_noise_of_each_perturbation_would_be_called(share, monkeypatch):
-    """So the tests above can fail."""
-    monkeypatch.setattr(
-        "nextpert.core.model._sweep.batch_columns",
-        lambda cells: (np.zeros((len(cells.n) - 1, 0)), cells.fixed_error()[1:]),
-    )
-    _, n_false, stated, _ = called(range(3), share)
-    assert n_false > poisson.ppf(0.975, 2 * stated)

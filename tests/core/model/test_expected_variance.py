@@ -1,7 +1,5 @@
 """What is expected of effects, such as by members of combinations, is not known exactly."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

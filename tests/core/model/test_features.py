@@ -1,13 +1,10 @@
 """Side information: residuals in closed form against refits, and what permuted tables gain."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
 from nextpert.core import ScreenMoments
 from nextpert.core.model.perturbations import Perturbations
-from nextpert.core.model.predictor_weights import learn_predictor_weights
 from nextpert.core.model.predictors.base import SideInformation, Sources, build_predictors
 from nextpert.core.model.predictors.features import (
     Features,
@@ -16,7 +13,6 @@ from nextpert.core.model.predictors.features import (
     _beyond_chance,
     _Screen,
 )
-from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
 
 
 def refitted(covariance, effects, missing, j):
@@ -120,31 +116,6 @@ def test_the_error_of_the_controls_is_not_predicted():
         other, 0, screen.rows, screen.targets, names=screen.names
     ))  # fmt: skip
     np.testing.assert_allclose(again.effects, found.effects, atol=1e-9)
-
-
-def weights(screen, known):
-    predictions = [each.held_out(screen) for each in (MeanPerturbation(), Features(known))]
-    found = learn_predictor_weights(
-        screen.observed, screen.variance, predictions, screen.scored(), sd=screen.sd
-    )
-    return found, found.expected(predictions)
-
-
-@pytest.mark.slow
-def test_features_are_believed_as_far_as_they_inform():
-    errors = []
-    for seed in range(5):
-        screen, truth, rows = modules(seed)
-        order = np.random.default_rng(seed).permutation(len(rows))
-        each = []
-        for table in (rows, rows[order], np.zeros_like(rows)):
-            found, expected = weights(screen, SideInformation(list(screen.names), table))
-            each.append(((expected - truth) ** 2).sum())
-        errors.append(each)
-        assert not found.weights[1]  # no features at all
-    right, permuted, none = np.mean(errors, axis=0)
-    assert right < 0.5 * none
-    assert permuted < 1.01 * none
 
 
 def test_what_permuted_tables_gain_counts_for_nothing():

@@ -1,7 +1,5 @@
 """The hierarchical model of effects against dense algebra, enumeration, and its own prior."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -530,18 +528,6 @@ def test_a_gene_in_which_no_cell_varies_has_no_effect():
     plain = fit_hierarchical(cells, rng=0).effects.summary()
     away = (found.mean - plain.mean)[:, ~flat] / plain.sd[:, ~flat]
     assert np.abs(away).mean() < 0.3
-
-
-def test_own_parts_of_known_variance_are_those_of_a_normal_prior():
-    """A variance of 0 draws to what is expected, a large one keeps the cells."""
-    _, cells = screen()
-    raw = cells.mean[1:] - cells.mean[0]
-    expected, own = np.zeros((6, 12)), np.full((6, 12), np.nan)
-    expected[:2, 0], own[0, 0], own[1, 0] = raw[:2, 0] + 0.4, 0.0, 100.0
-    found = fit_hierarchical(cells, expected=expected, own_variance=own, rng=0).effects.summary()
-    away = np.abs(found.mean - raw)[:2, 0]
-    assert away[1] < 0.5 * away[0]
-    assert found.sd[0, 0] < 0.9 * found.sd[1, 0]
 
 
 def drawn_from_the_prior(seed, n=8, p=10):

@@ -1,7 +1,5 @@
 """The variance of cells that stands for a unit, against the cells themselves."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

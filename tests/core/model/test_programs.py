@@ -1,12 +1,9 @@
 """Programs that perturbations share, and perturbations that do the same."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
 from nextpert.core.model._hierarchical_kernel import N_VARIANCES
-from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import EffectDraws
 from nextpert.core.model.hierarchical import fit_hierarchical
 from nextpert.core.model.programs import _loadings, _varimax, alike, find_programs, strongest
@@ -200,8 +197,3 @@ def test_those_on_a_program_are_clearly_on_it(fitted):
         found.takes_part, (size > 3 * found.scores_sd) & (size > 0.25 * size.max(axis=0))
     )
     assert (found.takes_part.sum(axis=0) >= 2).all()
-
-
-def test_the_mean_of_the_posterior_is_that_of_the_summary():
-    fit = fit_hierarchical(screen(pathways()), rng=0, chain=Chain(5, 5, 1))
-    np.testing.assert_allclose(fit.effects.posterior_mean(), fit.effects.summary().mean, atol=1e-9)

@@ -1,7 +1,5 @@
 """Scores of effects against simulation, quadratic forms drawn at random, and loops."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

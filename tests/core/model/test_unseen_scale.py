@@ -1,7 +1,5 @@
 """Factors of departures of perturbations without cells, against loops and known truths."""
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np

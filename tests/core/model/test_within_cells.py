@@ -1,7 +1,5 @@
 """The variance of how far cells respond, with its prior (equation 27)."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar

@@ -1,7 +1,5 @@
 """Regressions on genes, indicators and batches with guides, against dense generalised ones."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -51,11 +51,3 @@ def test_narrower_than_the_distances_where_the_target_is_noisy():
     _, low, high = distance_difference(x, y, t)
     distance = mean_distance(x, t)
     assert high - low < 0.5 * (distance.high - distance.low)
-
-
-def test_errors_name_the_remedy():
-    cells = Moments.from_array(np.random.default_rng(0).normal(size=(5, 3)))
-    with pytest.raises(ValueError, match="at least 2"):
-        distance_difference(cells, Moments.from_array(np.ones((1, 3))), cells)
-    with pytest.raises(ValueError, match="3 and 2 nodes"):
-        distance_difference(cells, cells.subset([0, 1]), cells)

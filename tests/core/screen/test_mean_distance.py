@@ -122,15 +122,3 @@ def test_fewer_cells_than_nodes_do_not_blow_up_the_interval():
     ]
     truth = np.sqrt(2 * 200) / 10
     assert 0.8 * truth < np.mean([f.sd for f in found]) < 1.5 * truth
-
-
-def test_errors_name_the_remedy():
-    cells = Moments.from_array(np.random.default_rng(0).normal(size=(5, 3)))
-    with pytest.raises(ValueError, match="at least 2"):
-        mean_distance(Moments.from_array(np.ones((1, 3))), cells)
-    with pytest.raises(ValueError, match="at least 2"):
-        mean_distance(cells, Moments.from_array(np.ones((1, 3))))
-    with pytest.raises(ValueError, match="target has 2"):
-        mean_distance(cells, cells.subset([0, 1]))
-    with pytest.raises(ValueError, match="target"):
-        mean_distance(cells, [0.0, np.nan, 0.0])

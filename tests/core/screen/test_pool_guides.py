@@ -1,7 +1,5 @@
 """Guides pooled, against generalised least squares over all cells, and their spread learned."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """All that is read of cells, by fold: parts of it against the same cells alone."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import scipy.sparse as sp

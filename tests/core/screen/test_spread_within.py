@@ -1,7 +1,5 @@
 """How far environments of a block scatter, and whether that is more than sampling."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Models, moments and plain brute force for the structure searches."""
 
-from __future__ import annotations
-
 import json
 
 import anndata as ad

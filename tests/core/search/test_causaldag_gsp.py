@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from nextpert.core import Dag, Moments, PriorKnowledge, causaldag_gsp, gsp, minimal_imap
+from nextpert.core import Moments, PriorKnowledge, causaldag_gsp, gsp, minimal_imap
 
 pytestmark = pytest.mark.slow
 
@@ -42,19 +42,16 @@ def _assert_imaps_agree(moments, peer):
         assert set(ours.edges()) == {(int(k), int(i)) for k, i in theirs}
 
 
-@pytest.mark.slow
 def test_imaps_of_random_permutations_agree(simulated, peer):
     _assert_imaps_agree(simulated(36, 5, seed=0)[1], peer)
 
 
-@pytest.mark.slow
 @pytest.mark.screen
 def test_imaps_of_random_permutations_agree_on_tapseq(tapseq_controls, peer):
     assert (tapseq_controls.n, tapseq_controls.n_nodes) == (7760, 62)
     _assert_imaps_agree(tapseq_controls, peer)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("peer")
 @pytest.mark.parametrize(("degree", "standardise"), [(3, True), (5, False), (8, True)])
 def test_never_more_edges_than_the_peer(simulated, degree, standardise):
@@ -64,7 +61,6 @@ def test_never_more_edges_than_the_peer(simulated, degree, standardise):
         assert gsp(moments, n_runs=100, rng=seed).dag.n_edges <= theirs.n_edges
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("peer")
 @pytest.mark.screen
 def test_never_more_edges_than_the_peer_on_tapseq(tapseq_controls):
@@ -72,7 +68,6 @@ def test_never_more_edges_than_the_peer_on_tapseq(tapseq_controls):
     assert gsp(tapseq_controls, n_runs=100, rng=0).dag.n_edges <= theirs.n_edges
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("peer")
 def test_peer_is_seeded_and_leaves_the_global_state(simulated):
     _, moments = simulated(15, 4, seed=0)
@@ -89,7 +84,6 @@ def test_peer_is_seeded_and_leaves_the_global_state(simulated):
     assert causaldag_gsp(moments, n_runs=3, rng=5) == one
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("peer")
 def test_peer_keeps_a_full_order(simulated):
     _, moments = simulated(10, 3, seed=0)
@@ -112,11 +106,3 @@ def test_missing_extra_is_named(monkeypatch):
     with pytest.raises(ImportError, match=r"pip install 'nextpert\[causaldag\]'"):
         causaldag_gsp(moments, rng=0)
     assert random.getstate() == state
-
-
-@pytest.mark.usefixtures("peer")
-def test_peer_returns_our_graph_type(simulated):
-    _, moments = simulated(6, 2, seed=0)
-    dag = causaldag_gsp(moments, n_runs=2, rng=0)
-    assert isinstance(dag, Dag)
-    assert dag.n_nodes == 6

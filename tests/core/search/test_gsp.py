@@ -1,7 +1,6 @@
 """GSP against the exhaustive search, with prior knowledge, and on bad input."""
 
 import itertools
-import random
 
 import numpy as np
 import pytest
@@ -170,13 +169,6 @@ def test_a_full_order_gives_its_pruned_imap(simulated, p_value):
     assert len(set(found.n_edges)) == 1
 
 
-def test_orders_of_the_paper_are_kept(simulated, consistent_orders):
-    prior = PriorKnowledge(36, before=consistent_orders)
-    _, moments = simulated(36, 5, seed=9)
-    assert prior.allows(gsp(moments, n_runs=30, prior=prior, rng=1).dag)
-    assert not prior.allows(gsp(moments, n_runs=30, rng=1).dag)
-
-
 def _class_distance(one, two):
     """In how many pairs of nodes two equivalence classes differ (structural Hamming distance)."""
 
@@ -220,38 +212,6 @@ def test_reports_progress(simulated):
     seen = []
     gsp(moments, n_runs=3, rng=0, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
-
-
-def test_global_random_state_is_left_alone(simulated):
-    _, moments = simulated(6, 2, seed=0)
-    random.seed(1)
-    np.random.seed(1)  # noqa: NPY002
-    before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
-    gsp(moments, n_runs=5)
-    assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # noqa: NPY002
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"alpha": 0.0}, "alpha must lie between 0 and 1"),
-        ({"alpha": 1.0}, "alpha must lie between 0 and 1"),
-        ({"depth": -1}, "depth must be a whole number of at least 0"),
-        ({"n_runs": 0}, "n_runs must be a whole number of at least 1"),
-        ({"prior": PriorKnowledge(3)}, "prior knowledge is about 3 nodes, but the cells have 6"),
-        ({"orders": [0, 1, 2, 3, 4, 4]}, r"Each of orders must name each of the nodes 0\.\.5 once"),
-        ({"orders": [[0, 1]]}, r"Each of orders must name each of the nodes 0\.\.5 once"),
-        ({"orders": list("abcdef")}, r"Each of orders must name each of the nodes 0\.\.5 once"),
-        (
-            {"orders": [0, 1, 2, 3, 4, 5], "prior": PriorKnowledge(6, before=[(4, 1)])},
-            "Each of orders must agree with the prior knowledge, but node 1 stands before 4",
-        ),
-    ],
-)
-def test_bad_options_are_refused(simulated, wrong, message):
-    _, moments = simulated(6, 2, seed=0)
-    with pytest.raises(ValueError, match=message):
-        gsp(moments, **wrong)
 
 
 def test_cells_that_allow_no_test_are_refused():

@@ -1,7 +1,5 @@
 """How often resamples take a cell, against a plain stream of numbers."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
