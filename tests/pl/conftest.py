@@ -1,5 +1,9 @@
+import itertools
+
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection, PathCollection
 
 import nextpert as npt
 
@@ -58,5 +62,39 @@ def tick_labels():
         low, high = sorted(axis.get_view_interval())
         ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
         return [tick.label1 for tick in ticks if tick.label1.get_visible()]
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def rows():
+    """Return of each row drawn with an interval: its place, value, ends, and whether it is filled.
+
+    Those drawn in one go are found in one collection of lines, and the points after it.
+    """
+
+    def find(ax):
+        found = []
+        for lines, points in itertools.pairwise(ax.collections):
+            if isinstance(lines, LineCollection) and isinstance(points, PathCollection):
+                ends = np.array([segment[:, 0] for segment in lines.get_segments()])
+                at = np.asarray(points.get_offsets())
+                if len(at) and len(ends) == len(at):
+                    faces = np.broadcast_to(points.get_facecolors(), (len(at), 4))
+                    filled = (faces[:, :3] != 1.0).any(axis=1)
+                    found += zip(at[:, 1], at[:, 0], *ends.T, filled, strict=True)
+        table = pd.DataFrame(found, columns=["place", "value", "low", "high", "filled"])
+        return table.sort_values("place", kind="stable").reset_index(drop=True)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def names_of():
+    """Return the texts of a legend, or of the ticks of an axis."""
+
+    def find(part):
+        texts = part.get_ticklabels() if hasattr(part, "get_ticklabels") else part.get_texts()
+        return [text.get_text() for text in texts]
 
     return find

@@ -97,58 +97,14 @@ def test_associations_are_drawn_without_directions(designed):
     designed.uns["dag"]["edges"].loc[0, "oriented_by"] = "open"
     ax = dag(designed, genes=names, directed=False, show=False)
     assert ax.get_title() == f"24 genes, {len(designed.uns['dag']['edges'])} associations"
-    told = [ax.get_xlabel(), *(text.get_text() for text in ax.get_legend().get_texts())]
-    assert "which acts on which is not known" in told[0]
-    assert told[1:3] == ["positive (above)", "negative (below)"]
-    assert not any(word in " ".join(told) for word in ("cause", "effect", "raises", "unoriented"))
+    texts = [ax.get_xlabel(), *(text.get_text() for text in ax.get_legend().get_texts())]
+    assert "which acts on which is not known" in texts[0]
+    assert texts[1:3] == ["positive (above)", "negative (below)"]
+    assert not any(word in " ".join(texts) for word in ("cause", "effect", "raises", "unoriented"))
     assert not [patch for patch in ax.patches if patch.get_zorder() == 0]  # no layers
     directed = dag(designed, genes=names, show=False)
     assert _edges(directed) == _edges(ax)
     assert [patch for patch in directed.patches if patch.get_zorder() == 0]
-
-
-@pytest.fixture(scope="module")
-def crowded():
-    adata = npt.datasets.simulated_screen(
-        n_genes=40, n_control=100, perturbed=0, expected_degree=8, rng=1
-    )
-    npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
-    npt.tl.fit_dag_blr(adata, perturbations=[])
-    return adata
-
-
-def test_more_than_a_hundred_edges_are_a_matrix(crowded):
-    adata, n = crowded.copy(), crowded.varp["dag"].nnz
-    assert n > 110
-    assert dag(adata, show=False).get_title() == f"40 genes, strongest 100 of {n} edges"
-    how = adata.uns["dag"]["edges"] = _table(adata.varp["dag"].toarray() != 0, adata.var_names)
-    how.loc[0, "oriented_by"] = "open"
-    first = adata.var_names[0]
-    ax = dag(adata, n_top=n, highlight=[first], modules={how["child"][0]: "m"}, show=False)
-    assert ax.get_title() == f"40 genes, {n} edges, 1 unoriented"
-    names = [text.get_text() for text in ax.get_yticklabels()]
-    assert names == [text.get_text() for text in ax.get_xticklabels()]
-    place = [adata.var_names.get_loc(name) for name in names]
-    mesh, dots = ax.collections
-    drawn = np.asarray(mesh.get_array()).reshape(len(names), -1)
-    weight = adata.varp["dag_blr_mean"].toarray()
-    np.testing.assert_allclose(drawn, weight[place][:, place], atol=1e-12)
-    assert not np.tril(drawn).any()  # causes above their effects
-    low, high = mesh.get_clim()
-    colours = [to_hex(mesh.cmap(end)).upper() for end in (0.0, 1.0)]
-    assert (low, colours) == (-high, [ORANGE, BLUE])  # as of edges
-    (spot,) = dots.get_offsets()
-    assert [names[int(spot[1])], names[int(spot[0])]] == how.loc[0, ["parent", "child"]].tolist()
-    bold = {t.get_text() for t in ax.get_xticklabels() if t.get_fontweight() == "bold"}
-    assert bold == {first}
-    tiles = {t.get_text() for t in ax.get_yticklabels() if t.get_bbox_patch()}
-    assert tiles == {how["child"][0]}
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["m"]
-    shares = dag(adata, posterior_key=None, n_top=n, show=False).collections[0].get_array()
-    np.testing.assert_allclose(np.sort(shares[shares > 0]), how["frequency"])
-    adata.uns["dag"]["direct_targets"] = how.assign(perturbation="X", gene=how["child"])
-    with pytest.raises(ValueError, match="100 edges at most: lower n_top"):
-        dag(adata, n_top=n, direct_targets=True)
 
 
 def test_light_edges_can_be_left_out(designed):
@@ -177,7 +133,7 @@ def test_genes_without_edges_are_named_below():
     assert [t.get_text() for t in ax.texts] == [names[1], names[0]]
     below = f"3 genes without edges: {', '.join(names[2:])}"
     assert ax.get_xlabel().splitlines()[1:] == [below]
-    assert ax.get_title() == "5 genes, 1 edges"
+    assert ax.get_title() == "5 genes, 1 edge"
     ax = dag(adata, highlight=[names[3]], show=False)
     assert [t.get_text() for t in ax.texts] == [names[1], names[0], names[3]]
     assert ax.get_xlabel().splitlines()[1] == f"2 genes without edges: {names[2]}, {names[4]}"
@@ -189,10 +145,10 @@ def test_a_long_list_of_genes_without_edges_is_cut_short():
     npt.tl.learn_dag(adata, method="given", dag=[(names[1], names[0])], genes=names)
     figure = dag(adata, return_fig=True)
     lines = figure.axes[0].get_xlabel().splitlines()
-    assert len(lines) == 7
-    told, rest = " ".join(lines[1:]).split(" and ")
-    assert told.startswith("148 genes without edges: ")
-    assert told.count(",") + 1 + int(rest.removesuffix(" more")) == 148
+    assert 3 < len(lines) <= 7
+    names, rest = " ".join(lines[1:]).split(" and ")
+    assert names.startswith("148 genes without edges: ")
+    assert names.count(",") + 1 + int(rest.removesuffix(" more")) == 148
     figure.canvas.draw()
     height = figure.get_window_extent().height
     text = figure.axes[0].xaxis.label.get_window_extent()
@@ -238,7 +194,7 @@ def _tiles(ax):
     # Bands across the whole plot are no rectangles in matplotlib before 3.9.
     patches = [p for p in ax.patches if isinstance(p, Rectangle)]
     tiles = [p for p in patches if p.get_width() == 1 and p.get_zorder() == 1]
-    return {names[tile.get_x() + 0.5]: (tile.get_facecolor(), tile.get_hatch()) for tile in tiles}
+    return {names[tile.get_x() + 0.5]: tile.get_facecolor() for tile in tiles}
 
 
 def test_modules_colour_the_names(designed):
@@ -255,14 +211,8 @@ def test_modules_colour_the_names(designed):
     plain = dag(designed, posterior_key=None, modules=module, show=False)
     assert [text.get_text() for text in plain.get_legend().get_texts()] == ["m1", "m2"]
     assert not _tiles(dag(designed, show=False))
-
-
-def test_many_modules_are_told_apart(designed):
-    names = [text.get_text() for text in dag(designed, show=False).texts][:32]
-    tiles = _tiles(dag(designed, modules={n: n for n in names}, show=False))
-    assert len(set(tiles.values())) == 32
-    with pytest.raises(ValueError, match="36 modules cannot be distinguished"):
-        dag(designed, modules={n: n for n in designed.var_names})
+    many = _tiles(dag(designed, modules={n: n for n in designed.var_names}, show=False))
+    assert len(set(many.values())) == len(many) > 30
 
 
 def test_modules_that_say_nothing(designed):
