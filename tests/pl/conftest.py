@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.text import Text
 
 import nextpert as npt
 
@@ -42,7 +43,8 @@ def overlaps():
 
     def find(texts, figure):
         renderer = figure.canvas.get_renderer()
-        boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in texts if t.get_text()]
+        # Of an annotation without its arrow.
+        boxes = [(t.get_text(), Text.get_window_extent(t, renderer)) for t in texts if t.get_text()]
         boxes = [(text, box) for text, box in boxes if np.isfinite(box.extents).all()]
         return [
             (a, b)

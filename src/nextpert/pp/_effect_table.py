@@ -208,7 +208,15 @@ def effect_table(
         message = f"The output of {source} holds logarithms of base {given.base}: leave base out."
         raise ValueError(message)
     found = base or given.base or "e"
-    _require_once(labels, batches, genes, control)
+    pairs = labels if batches is None else [*zip(labels, batches, strict=True)]
+    _require_once(pd.Index(pairs, tupleize_cols=False), "Perturbations")
+    _require_once(pd.Index(genes), "Genes")
+    if control in labels:
+        message = (
+            f"The table has a row of the controls, {control!r}, to which effects are relative: "
+            f"leave it out, and give control_mean and control_se."
+        )
+        raise ValueError(message)
     effects, errors = (
         real_values(table, name) * _LOGARITHMS[found]
         for table, name in ((given.effects, "Effects"), (given.se, "Standard errors"))
@@ -411,16 +419,21 @@ def _of_cells(adata: ad.AnnData) -> _Given:
     return _Given(effects, se, labels, obs, var, None, how, roles, alike, source)
 
 
+def _require_once(names: pd.Index[Any], what: str) -> None:
+    twice = names[names.duplicated()].unique()
+    if len(twice):
+        message = f"{what} given more than once: {list_names(map(str, twice))}."
+        raise ValueError(message)
+
+
 def _aligned(effects: pd.DataFrame, se: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return both tables with the rows and columns of the first."""
     for one, other, what in (
         (effects.index, se.index, "perturbations"),
         (effects.columns, se.columns, "genes"),
     ):
-        twice = one[one.duplicated()].union(other[other.duplicated()])
-        if len(twice):
-            message = f"Tables with {what} given more than once: {list_names(map(str, twice))}."
-            raise ValueError(message)
+        for names in (one, other):
+            _require_once(names, what.capitalize())
         differ = one.symmetric_difference(other)
         if len(differ):
             message = (
@@ -453,36 +466,36 @@ def _values(asked: Any, frame: pd.DataFrame, names: list[str], argument: str) ->
         return list(frame[asked])
     if not isinstance(asked, (Mapping, pd.Series)):
         return [asked] * len(names)
-    told = {str(name): value for name, value in asked.items()}
-    absent = sorted(set(names) - set(told))
+    by_name = {str(name): value for name, value in asked.items()}
+    absent = sorted(set(names) - set(by_name))
     if absent:
         message = f"{argument} has no value for {list_names(absent)}."
         raise ValueError(message)
-    return [told[name] for name in names]
+    return [by_name[name] for name in names]
 
 
 def _numbers(values: list[Any] | None, argument: str) -> Array | None:
     """Return values as finite numbers."""
     if values is None:
         return None
-    found = real_values(pd.Series(values, dtype=object), argument)
-    if not np.isfinite(found).all():
-        message = f"{argument} is missing or infinite for {int((~np.isfinite(found)).sum())} rows."
+    numbers = real_values(pd.Series(values, dtype=object), argument)
+    if n := int((~np.isfinite(numbers)).sum()):
+        message = f"{argument} is missing or infinite for {n} rows."
         raise ValueError(message)
-    require_small(found, argument)
-    return found
+    require_small(numbers, argument)
+    return numbers
 
 
 def _counts(values: list[Any] | None, argument: str) -> NDArray[np.int64] | None:
     """Return values as numbers of cells: two at least, which have a variance."""
-    found = _numbers(values, argument)
-    if found is None:
+    numbers = _numbers(values, argument)
+    if numbers is None:
         return None
-    wrong = found[(found < 1) | (found > _MOST_CELLS)]
+    wrong = numbers[(numbers < 1) | (numbers > _MOST_CELLS)]
     if len(wrong):
         message = f"{argument} must be 1 to {_MOST_CELLS:g}, but is {wrong[0]:g} in a row."
         raise ValueError(message)
-    return np.maximum(np.round(found), 2).astype(np.int64)
+    return np.maximum(np.round(numbers), 2).astype(np.int64)
 
 
 def _of_controls(
@@ -498,31 +511,14 @@ def _of_controls(
     """
     if isinstance(asked, (Mapping, pd.Series)) and set(map(str, asked.keys())) >= set(each):
         return _values(asked, obs, each.tolist(), "n_controls")
-    found = _values(asked, obs, labels, "n_controls")
-    if found is None:
+    values = _values(asked, obs, labels, "n_controls")
+    if values is None:
         return None
-    first = pd.Series(found).groupby(block).first()
-    if any(value != first[k] for value, k in zip(found, block, strict=True)):
+    by_batch = pd.Series(values).groupby(block)
+    if (by_batch.transform("first") != pd.Series(values)).any():
         message = "n_controls differs between perturbations of one batch, which share controls."
         raise ValueError(message)
-    return list(first)
-
-
-def _require_once(
-    labels: list[str], batches: list[str] | None, genes: list[str], control: str
-) -> None:
-    rows = pd.Series(labels if batches is None else zip(labels, batches, strict=True))
-    for names, what in ((rows, "Perturbations"), (pd.Series(genes), "Genes")):
-        twice = names[names.duplicated()].unique()
-        if len(twice):
-            message = f"{what} given more than once: {list_names(map(str, twice))}."
-            raise ValueError(message)
-    if control in labels:
-        message = (
-            f"The table has a row of the controls, {control!r}, to which effects are relative: "
-            f"leave it out, and give control_mean and control_se."
-        )
-        raise ValueError(message)
+    return list(by_batch.first())
 
 
 def _require_alike(known: NDArray[np.bool_], labels: list[str]) -> None:

@@ -19,7 +19,6 @@ from nextpert.pp._steps.bookkeeping import (
     Bookkeeping,
     CountOptions,
     ScreenOptions,
-    tally,
 )
 from nextpert.pp._steps.guides import TARGETING, CellTargets, GuideSets, cell_guides
 from nextpert.pp._steps.screen import finish, prepare
@@ -227,52 +226,46 @@ def perturb_cite_seq(
     """
     join.check_in_place(adata, copy=copy)
     counts = _CountOptions(**count_options or {})
-    chosen = _choose(
-        preset, controls=controls, panel=panel, min_cells=min_cells, combinations=combinations,
-        max_guides=max_guides, target_sum=counts.target_sum,
-    )  # fmt: skip
-    if counts.depth_key is None and "UMI_count" in adata.obs.columns:
-        counts = replace(counts, depth_key="UMI_count")
+    given: dict[str, Any] = {
+        "controls": controls, "panel": panel, "min_cells": min_cells, "combinations": combinations,
+        "max_guides": max_guides, "target_sum": counts.target_sum,
+    }  # fmt: skip
+    base = _DEFAULTS if preset is None else PRESETS[preset]
+    choices: dict[str, Any] = {
+        name: base[name] if value is None else value for name, value in given.items()
+    }
+    depth_key = counts.depth_key
+    if depth_key is None and "UMI_count" in adata.obs.columns:
+        depth_key = "UMI_count"
+    counts = replace(counts, target_sum=choices["target_sum"], depth_key=depth_key)
     if layer is None and "log_tpm" in adata.layers:
         layer = "log_tpm"
     asked = ScreenOptions(
-        panel=chosen["panel"], min_cells=chosen["min_cells"], combinations=chosen["combinations"],
-        separator="+", layer=layer, kinds="log_tpm", **vars(_LabelOptions(**label_options or {})),
-        **vars(replace(counts, target_sum=chosen["target_sum"])),
+        choices["panel"], choices["min_cells"], choices["combinations"],
+        _LabelOptions(**label_options or {}), counts, layer, kinds="log_tpm",
     )  # fmt: skip
-    told = read_roles(adata, separator="+")
+    roles = read_roles(adata, separator="+")
     sets = cell_guides(adata, guides_key, ",", "guides")
     book = Bookkeeping(adata.n_obs)
     if condition is not None:
         labels = _adata.read_labels(adata, condition_key, argument="condition_key")
         labels.require([condition], "Conditions")
-        is_there = labels.groups([condition]) == 0
-        others = np.array([*labels.names, "no condition"], dtype=object)[labels.codes[~is_there]]
-        book.keep("condition", is_there, f"other conditions: {tally(others)}")
-    read = book.kept
-    if chosen["max_guides"] is not None:
-        few = sets.cells(sets.n_guides <= chosen["max_guides"])
-        book.keep("guides", few, f"more than {chosen['max_guides']} guide(s)")
-    found = _roles(sets, chosen["controls"])
-    unused = found.cells("unassigned")
-    gone = sets.cells(np.array(sets.kinds, dtype=object))[book.kept & unused]
-    names = np.where(gone == "none", "no guide", gone)
-    book.keep(
-        "controls", ~unused, f"not controls by controls={chosen['controls']!r}: {tally(names)}"
-    )
+        names = np.array([*labels.names, "no condition"], dtype=object)[labels.codes]
+        book.keep("condition", labels.groups([condition]) == 0, "other conditions: ", names)
+    read, most = book.kept, choices["max_guides"]
+    if most is not None:
+        book.keep("guides", sets.cells(sets.n_guides <= most), f"more than {most} guide(s)")
+    found = _roles(sets, choices["controls"])
+    kinds = np.array(["no guide" if kind == "none" else kind for kind in sets.kinds], dtype=object)
+    why = f"not controls by controls={choices['controls']!r}: "
+    book.keep("controls", ~found.cells("unassigned"), why, sets.cells(kinds))
     prepared = prepare(adata, found, book, asked)
-    params = {"condition": condition, "preset": preset, "max_guides": chosen["max_guides"]}
+    params = {"condition": condition, "preset": preset, "max_guides": most}
     prepared.tables["params"] |= {k: v for k, v in params.items() if v is not None}
-    prepared.tables["params"]["controls"] = chosen["controls"]
+    prepared.tables["params"]["controls"] = choices["controls"]
     prepared.tables["guides"] = _count_guides(sets, read, book.kept)
-    tables = {key_added: prepared.tables, KEY: prepared.record(told)}
+    tables = {key_added: prepared.tables, KEY: prepared.record(roles)}
     return finish(adata, prepared, tables, copy=copy)
-
-
-def _choose(preset: str | None, **given: Any) -> dict[str, Any]:
-    """Return the choices: those given, then those of the preset, then the defaults."""
-    base = _DEFAULTS if preset is None else PRESETS[preset]
-    return {name: base[name] if value is None else value for name, value in given.items()}
 
 
 def _roles(sets: GuideSets, controls: str) -> CellTargets:
@@ -294,27 +287,21 @@ def _count_guides(
 
     ``read`` and ``kept`` say which cells these are, shape ``(n_cells,)``.
     """
-    numbers = np.array(["none", "one", "several"], dtype=object)
-    several = ["one target", "several targets"]
-    kinds = [
-        ("" if n == 0 else kind)
-        if n < 2
-        else several[len(targets) > 1]
-        if kind == TARGETING
-        else "control guides"
-        for n, kind, targets in zip(sets.n_guides, sets.kinds, sets.targets, strict=True)
-    ]
-    front = [TARGETING, *several]
-    every = pd.DataFrame(
-        {
-            "guides": pd.Categorical(numbers[np.minimum(sets.n_guides, 2)], numbers),
-            "kind": pd.Categorical(kinds, [*front, *sorted(set(kinds).difference(front))]),
-            "n_cells": np.bincount(sets.codes[read], minlength=len(kinds)),
-            "n_cells_kept": np.bincount(sets.codes[kept], minlength=len(kinds)),
-        }
-    )
-    here = every[every["n_cells"] > 0].groupby(["guides", "kind"], observed=True)
-    table = here.sum().reset_index()
+    kinds = []
+    for n, kind, targets in zip(sets.n_guides, sets.kinds, sets.targets, strict=True):
+        several = "several targets" if len(targets) > 1 else "one target"
+        of_many = several if kind == TARGETING else "control guides"
+        kinds.append(of_many if n > 1 else kind if n else "")
+    numbers = np.array(["none", "one", "several"])
+    in_order = sorted(set(kinds), key=lambda kind: ("target" not in kind, kind))
+    every = pd.DataFrame({
+        "guides": pd.Categorical(numbers[np.minimum(sets.n_guides, 2)], numbers),
+        "kind": pd.Categorical(kinds, in_order),
+        "n_cells": np.bincount(sets.codes[read], minlength=len(kinds)),
+        "n_cells_kept": np.bincount(sets.codes[kept], minlength=len(kinds)),
+    })  # fmt: skip
+    table = every[every["n_cells"] > 0].groupby(["guides", "kind"], observed=True).sum()
+    table = table.reset_index().astype({"guides": object, "kind": object})
     for name in ("guides", "kind"):
         table[name] = _adata.strings(table[name])
     for row in table.itertuples():

@@ -18,7 +18,6 @@ from nextpert.pp._steps.bookkeeping import (
     Bookkeeping,
     CountOptions,
     ScreenOptions,
-    tally,
 )
 from nextpert.pp._steps.guides import CellTargets
 from nextpert.pp._steps.screen import finish, prepare
@@ -202,24 +201,23 @@ def perturbation_screen(
     1   assigned            80  multi 20
     """
     join.check_in_place(adata, copy=copy)
-    told = read_roles(
+    roles = read_roles(
         adata, guide_key=guide_key, batch_key=batch_key, covariates=covariates,
         perturbation_key=perturbation_key, gene_symbols=gene_symbols,
         separator=(label_options or {}).get("separator", "+"),
     )  # fmt: skip
+    labels = _LabelOptions(**label_options or {})
     asked = ScreenOptions(
-        panel=panel, min_cells=min_cells, combinations=combinations, layer=layer,
-        gene_symbols=told.gene_symbols, **vars(_LabelOptions(**label_options or {})),
-        **vars(CountOptions(**count_options or {})),
+        panel, min_cells, combinations, labels, CountOptions(**count_options or {}), layer,
+        gene_symbols=roles.gene_symbols, separator=labels.separator,
     )  # fmt: skip
     found = _read_targets(adata, perturbation_key, control, asked)
     book = Bookkeeping(adata.n_obs)
     names = np.array([name or "empty label" for name in found.names], dtype=object)
-    gone = names[found.codes[found.cells("unassigned")]]
-    book.keep("assigned", ~found.cells("unassigned"), tally(gone))
+    book.keep("assigned", ~found.cells("unassigned"), "", names[found.codes])
     prepared = prepare(adata, found, book, asked)
     prepared.tables["params"]["perturbation_key"] = perturbation_key
-    tables = {key_added: prepared.tables, KEY: prepared.record(told)}
+    tables = {key_added: prepared.tables, KEY: prepared.record(roles)}
     return finish(adata, prepared, tables, copy=copy)
 
 
@@ -237,7 +235,7 @@ def _read_targets(
         raise ValueError(message)
     for name in controls:
         _adata.require_control(labels, name)
-    unassigned = asked.unassigned
+    unassigned = asked.labels.unassigned
     unknown = {unassigned} if isinstance(unassigned, str) else {str(name) for name in unassigned}
     measured = set(_adata.measured_genes(adata, asked.gene_symbols))
     naming = _adata.Naming(measured, asked.separator)

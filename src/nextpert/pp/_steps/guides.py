@@ -92,7 +92,7 @@ def label_cells(
         out.labels.append(options.separator.join(shown) if role == "perturbed" else CONTROL)
         out.shown.append(shown)
         out.others.append([target for target in every if target not in shown])
-        out.usable.append(options.outside == "keep" or genes.issuperset(shown))
+        out.usable.append(options.labels.outside == "keep" or genes.issuperset(shown))
     return out
 
 
@@ -174,11 +174,6 @@ class GuideSets:
         return np.asarray(values)[self.codes]
 
 
-def default_target(guide: str) -> str:
-    """Return what stands before the last underscore: ``"HLA-A_2"`` targets ``"HLA-A"``."""
-    return guide.rsplit("_", 1)[0]
-
-
 def guide_table(
     guides: Iterable[str],
     target_of: Mapping[str, str] | Callable[[str], str] | None = None,
@@ -193,39 +188,11 @@ def guide_table(
         guide and no target.
     """
     names = [str(guide) for guide in guides]
-    look_up = target_of.get if isinstance(target_of, Mapping) else target_of or default_target
-    # Missing values of any kind (None, NaN, pandas.NA) read as in tables.
-    targets = [str(look_up(name)).strip() for name in names]
-    controls = _control_names(names, targets, control_guides)
-    without = [
-        name
-        for name, target in zip(names, targets, strict=True)
-        if target.lower() in MISSING and controls.isdisjoint((name, target))
-    ]
-    if without:
-        message = (
-            f"Guides without a target: {list_names(without)}. Give each one with target_of, or "
-            f"name it in control_guides if it is a control guide."
-        )
-        raise ValueError(message)
-    kinds = []
-    for name, target in zip(names, targets, strict=True):
-        low = target.lower()
-        is_control = name in controls or target in controls
-        is_control = is_control or (control_guides is None and low in CONTROL_TARGETS)
-        kinds.append(TARGETING if not is_control else low if low in _KINDS else "control")
-    shown = ["" if k != TARGETING else t for t, k in zip(targets, kinds, strict=True)]
-    return pd.DataFrame(
-        {"target": strings(shown), "kind": strings(kinds)}, index=pd.Index(strings(names))
-    )
-
-
-def _control_names(
-    names: list[str], targets: list[str], control_guides: Iterable[str] | None
-) -> set[str]:
-    if control_guides is None:
-        return set()
-    controls = {str(name) for name in control_guides}
+    look_up = target_of.get if isinstance(target_of, Mapping) else target_of
+    # What stands before the last underscore: "HLA-A_2" targets "HLA-A". Missing values of any kind
+    # (None, NaN, pandas.NA) read as in tables.
+    targets = [str(look_up(name) if look_up else name.rsplit("_", 1)[0]).strip() for name in names]
+    controls = set() if control_guides is None else {str(name) for name in control_guides}
     unknown = sorted(controls.difference(names, targets))
     if unknown:
         message = (
@@ -233,7 +200,23 @@ def _control_names(
             f"{closest(unknown, [*targets, *names])}"
         )
         raise ValueError(message)
-    return controls
+    kinds, without = [], []
+    for name, target in zip(names, targets, strict=True):
+        low, is_control = target.lower(), name in controls or target in controls
+        if low in MISSING and not is_control:
+            without.append(name)
+        is_control = is_control or (control_guides is None and low in CONTROL_TARGETS)
+        kinds.append(TARGETING if not is_control else low if low in _KINDS else "control")
+    if without:
+        message = (
+            f"Guides without a target: {list_names(without)}. Give each one with target_of, or "
+            f"name it in control_guides if it is a control guide."
+        )
+        raise ValueError(message)
+    shown = ["" if k != TARGETING else t for t, k in zip(targets, kinds, strict=True)]
+    return pd.DataFrame(
+        {"target": strings(shown), "kind": strings(kinds)}, index=pd.Index(strings(names))
+    )
 
 
 def split_lists(lists: pd.Series, separator: str) -> tuple[NDArray[np.int64], list[list[str]]]:
@@ -273,13 +256,8 @@ def guide_sets(
         targets.append(tuple(sorted({target_of[guide] for guide in aimed})))
         others = sorted({kind_of[guide] for guide in each})
         kinds.append(TARGETING if aimed else "+".join(others) or "none")
-    return GuideSets(
-        codes,
-        [separator.join(each) for each in lists],
-        np.array([len(each) for each in lists], dtype=np.int64),
-        targets,
-        kinds,
-    )
+    n_guides = np.array([len(each) for each in lists], dtype=np.int64)
+    return GuideSets(codes, [separator.join(each) for each in lists], n_guides, targets, kinds)
 
 
 def cell_guides(adata: ad.AnnData, key: str, separator: str, table_key: str) -> GuideSets:
@@ -287,10 +265,7 @@ def cell_guides(adata: ad.AnnData, key: str, separator: str, table_key: str) -> 
 
     Without that table, targets follow from the guides' names.
     """
-    remedy = (
-        "load the study with datasets.perturb_cite_seq, call pp.assign_guides first, or name the "
-        "column with the guides of every cell with guides_key"
-    )
+    remedy = "call pp.assign_guides, or name the column with the guides of cells with guides_key"
     codes, lists = split_lists(column_of(adata, key, remedy), separator)
     table = adata.uns.get(table_key)
     if not isinstance(table, pd.DataFrame):

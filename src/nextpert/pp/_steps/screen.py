@@ -23,7 +23,6 @@ from nextpert._adata.stored import with_format
 from nextpert._warn import warn
 from nextpert.core.model.effects import speaks_of_knockouts
 from nextpert.pp._steps import expression
-from nextpert.pp._steps.bookkeeping import tally
 from nextpert.pp._steps.genes import choose_panel, gene_names
 from nextpert.pp._steps.guides import CONTROL, label_cells, perturbation_table
 
@@ -81,12 +80,12 @@ def prepare(
     """Choose cells and genes, normalise and label them; ``adata`` stays as it is."""
     _adata.require_layer(adata, options.layer)
     matrix = _read_matrix(adata, book, options)
-    if matrix.depth is not None and (options.min_depth > 0 or matrix.kind == "counts"):
-        least = options.min_depth
+    if matrix.depth is not None and (options.counts.min_depth > 0 or matrix.kind == "counts"):
+        least = options.counts.min_depth
         why = f"total counts below {least:g}" if least > 0 else "no counts"
         book.keep("depth", (matrix.depth >= least) & (matrix.depth > 0), why)
     _require_controls(found, book)
-    names = gene_names(adata, options.aliases, options.gene_symbols)
+    names = gene_names(adata, options.labels.aliases, options.gene_symbols)
     controls = np.flatnonzero(book.kept & found.cells("control"))
     counted = matrix.depth if matrix.kind == "counts" else None
     panel = choose_panel(adata, controls, names, counted, options)
@@ -130,12 +129,11 @@ def prepare(
     scale = matrix.scale
     if scale is None or matrix.kind != "none":
         scale = read_scale(new, np.arange(new.n_vars), np.arange(new.n_obs), None)
-    if scale.doubt and options.check_scale:
+    if scale.doubt and options.counts.check_scale:
         messages.append(scale.doubt)
-    if target_sum is not None and matrix.kind == "counts" and matrix.depth is not None:
-        blown_up = expression.blown_up_message(matrix.depth[cells], target_sum)
-        messages += [blown_up] if blown_up else []
-    return Prepared(new, tables, scale.stored(checked=options.check_scale), messages)
+    if target_sum is not None and counted is not None:
+        messages += expression.blown_up_messages(counted[cells], target_sum)
+    return Prepared(new, tables, scale.stored(checked=options.counts.check_scale), messages)
 
 
 def finish(
@@ -152,7 +150,7 @@ def finish(
 
 
 def _read_matrix(adata: ad.AnnData, book: Bookkeeping, options: ScreenOptions) -> Matrix:
-    kind = options.normalise
+    kind = options.counts.normalise
     cells = np.flatnonzero(book.kept)
     scale = None
     if kind != "counts":
@@ -161,13 +159,15 @@ def _read_matrix(adata: ad.AnnData, book: Bookkeeping, options: ScreenOptions) -
         kind = "counts" if scale.whole else options.kinds
         what = {"none": "log-normalised expression", "log_tpm": "ln(1 + TPM)"}.get(kind, kind)
         logger.info("The values are interpreted as %s.", what)
-    if kind != "counts" and scale is not None and scale.fault and options.check_scale:
+    if kind != "counts" and scale is not None and scale.fault and options.counts.check_scale:
         raise ValueError(overruled_by(scale, "count_options={'check_scale': False}"))
-    if options.depth_key is not None:
-        return Matrix(kind, expression.read_depth(adata, options.depth_key), scale)
+    if options.counts.depth_key is not None:
+        return Matrix(kind, expression.read_depth(adata, options.counts.depth_key), scale)
     if kind == "counts":
         return Matrix(kind, expression.total_counts(adata, cells, options.layer), scale)
-    if options.min_depth > 0 or (kind == "log_tpm" and options.target_sum == "median"):
+    if options.counts.min_depth > 0 or (
+        kind == "log_tpm" and options.counts.target_sum == "median"
+    ):
         message = (
             "The depth of the cells is needed (min_depth, or target_sum='median'), but the matrix "
             "holds no counts: name the column of every cell's total counts with depth_key."
@@ -188,25 +188,19 @@ def _require_controls(found: CellTargets, book: Bookkeeping) -> None:
 
 
 def _drop_by_targets(
-    found: CellTargets,
-    named: PanelLabels,
-    book: Bookkeeping,
-    options: ScreenOptions,
+    found: CellTargets, named: PanelLabels, book: Bookkeeping, options: ScreenOptions
 ) -> None:
     if options.combinations == "drop":
-        several = (named.n_targets > 1)[found.codes]
-        counts = tally([f"{n} targets" for n in named.n_targets[found.codes[book.kept & several]]])
-        book.keep("combinations", ~several, f"more than one target: {counts}")
-    usable = np.array(named.usable, dtype=bool)
-    labels = np.array(named.labels, dtype=object)
-    gone = tally(labels[found.codes[book.dropping(usable[found.codes])]])
-    book.keep("panel", usable[found.codes], f"targets outside the panel or not measured: {gone}")
+        n_targets = named.n_targets[found.codes]
+        names = np.array([f"{n} targets" for n in named.n_targets], dtype=object)[found.codes]
+        book.keep("combinations", n_targets <= 1, "more than one target: ", names)
+    labels = np.array(named.labels, dtype=object)[found.codes]
+    usable = np.array(named.usable, dtype=bool)[found.codes]
+    book.keep("panel", usable, "targets outside the panel or not measured: ", labels)
     number, names = pd.factorize(labels)
-    number = number[found.codes]
     n_cells = np.bincount(number[book.kept], minlength=len(names))
-    enough = (n_cells >= options.min_cells) | (names == CONTROL)
-    gone = tally(names[number[book.dropping(enough[number])]])
-    book.keep("min_cells", enough[number], f"fewer than {options.min_cells} cells: {gone}")
+    enough = ((n_cells >= options.min_cells) | (names == CONTROL))[number]
+    book.keep("min_cells", enough, f"fewer than {options.min_cells} cells: ", labels)
 
 
 def _normalise(
@@ -235,8 +229,10 @@ def _normalise(
         expression.check_counts(values)
     else:
         expression.check_log_tpm(values, depth)
-    wanted = np.median(depth) if depth is not None and options.target_sum == "median" else None
-    target_sum = float(options.target_sum if wanted is None else wanted)
+    wanted = (
+        np.median(depth) if depth is not None and options.counts.target_sum == "median" else None
+    )
+    target_sum = float(options.counts.target_sum if wanted is None else wanted)
     counted = depth if matrix.kind == "counts" else None
     new.X = expression.log_normalise(values, matrix.kind, counted, target_sum)
     if new.X is not values and matrix.kind not in new.layers:
