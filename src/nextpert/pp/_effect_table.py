@@ -74,102 +74,65 @@ def effect_table(
 ) -> ad.AnnData:
     r"""Return a screen made of effects and their standard errors, without cells.
 
-    Many screens are published, or kept in a lab, as tables of effects alone. The result is an
-    AnnData with a row for the controls (of each batch) and one per perturbation, which
+    For screens that are published, or kept, as tables of effects. The result has a row for the
+    controls (of each batch) and one per perturbation, and goes through
     :func:`~nextpert.tl.fit_dag_blr`, :func:`~nextpert.tl.perturbation_effects`,
-    :func:`~nextpert.tl.design_interventions`, :func:`~nextpert.tl.plan_screen` and
-    :class:`~nextpert.Campaign` take as they take cells. An effect with the standard error ``s``
-    counts for :math:`\sigma^2 / s^2` cells, where :math:`\sigma^2` is the variance of the gene
-    (:doc:`/model/mathematics`, equation 31), and a missing one for none. What needs cells, such as
-    learning a graph, raises an error. The panel is all genes, on a graph without edges: call
-    :func:`~nextpert.tl.learn_dag` with ``method="given"`` for a graph of your own, or for fewer
-    genes.
-
-    A screen of cells, after :func:`setup_screen`, becomes the table of its differences of means:
-    batches are taken off, variances are pooled over perturbations and moderated, and the variance
-    between guides is included. So do log-normalised samples of summed counts (pseudo-bulk), whose
-    replicates then give the standard errors. Use it where cells meet tables, as in a campaign;
-    else keep the cells.
-
-    A table says less than cells do. Two things it has to bring. The error of the controls is common
-    to all effects of a batch: taken as independent it is a false effect of every perturbation.
-    And errors of coexpressed genes go together, which many perturbations show as a program: give
-    the ``correlation`` of genes, or above 30 perturbations no program is modelled, and an effect
-    that perturbations share is not recognised as such. Without the control means, target genes are
-    effects like all others, and no efficacy is learned. Effects are differences of natural
-    logarithms; those of other logarithms are converted, and the log says so.
+    :func:`~nextpert.tl.plan_screen` and :class:`~nextpert.Campaign` as cells do. What needs cells,
+    such as learning a graph, raises an error; the panel is all genes, without edges
+    (:func:`~nextpert.tl.learn_dag` with ``method="given"`` for others). An effect with the standard
+    error ``s`` counts for :math:`\sigma^2 / s^2` cells (:doc:`/model/mathematics`, equation 31). A
+    screen of cells or pseudo-bulk samples becomes the table of its differences of means. Bring the
+    error of the controls, which all effects of a batch share, and above 30 perturbations the
+    ``correlation`` of genes, without which no program is modelled.
 
     Parameters
     ----------
     adata
-        Effects, as an AnnData of perturbations x genes (in ``X``), as such a table, or as a long
-        table with a row for each perturbation and gene (``source``). Missing entries are NaN. Or a
-        screen of cells or samples, with its roles (:func:`setup_screen`) and without
-        ``layers["se"]``; ``obs["n_cells"]``, if it is there, has the number of cells of each
-        sample.
+        Effects (natural logarithms): an AnnData (in ``X``) or table of perturbations x genes, NaN
+        if unknown; a long table (``source``); or a screen of cells or samples with its roles, whose
+        ``obs["n_cells"]``, if there, is the number of cells of each sample.
     se
-        Their standard errors: the name of a layer (``None`` (default): ``"se"``), or a table with
-        the same rows and columns. Not of a long table, which holds them.
+        Their standard errors: the name of a layer (by default ``"se"``), or a table of the same
+        rows and columns.
     source
-        What wrote a long table; it needs a column of perturbations, as outputs of all of them one
-        below the other have. ``"plain"`` (``gene``, ``effect``, ``se``), ``"deseq2"`` (``gene``,
-        ``log2FoldChange``, ``lfcSE``), ``"edger"`` (``gene``, ``logFC``; ``F``, ``LR`` or
-        ``PValue``), ``"glmgampoi"`` (``name``, ``lfc``; ``f_statistic`` or ``pval``) or
-        ``"sceptre"`` (``response_id``, ``grna_target``, ``log_2_fold_change`` and ``p_value``, or
-        ``fold_change`` and ``se_fold_change``). A standard error that is not there follows from
-        the statistic, or from the p-value, which must be above 0 and below 1.
+        What wrote a long table, with a row for each perturbation and gene: ``"plain"`` (``gene``,
+        ``effect``, ``se``), ``"deseq2"``, ``"edger"``, ``"glmgampoi"`` or ``"sceptre"``. A standard
+        error that is not there follows from the statistic, or else from the p-value.
     base
-        Base of the logarithms: ``"e"``, ``"2"`` or ``"10"``. ``None`` (default): that of the
-        source, else ``"e"``.
-    perturbation_key
-        Column of perturbations: of ``adata.obs`` (``None`` (default): ``"perturbation"`` if it is
-        there, else the row names), or of a long table (``None``: ``"perturbation"``, or that of the
-        source).
-    gene_key
-        Column of genes of a long table, if it is none of these.
+        Base of the logarithms: ``"e"``, ``"2"`` or ``"10"``; by default that of the source.
+    perturbation_key, gene_key
+        Columns of perturbations (by default ``"perturbation"``, the row names, or that of the
+        source) and, of a long table, of genes.
     n_cells
-        Cells of each perturbation: a number for all, a mapping, or a column of ``obs`` (by default
-        ``"n_cells"``, if it is there). Without them, numbers of cells, as in plans, are no more
-        than a scale: 100 for each.
+        Cells of each perturbation: a number, a mapping, or a column of ``obs`` (by default
+        ``"n_cells"``, if there). Without them, numbers of cells are no more than a scale.
     n_controls
-        Control cells (of each batch), in the same forms, or as a mapping from batches. They tell
-        how large the error is that all effects of a batch share; these or ``control_se`` are
-        required. By default the column ``"n_controls"``, if it is there.
+        Control cells (of each batch), in the same forms or as a mapping from batches.
     batch
-        Batch of each perturbation, whose effects are relative to controls of its own: a mapping, or
-        a column of ``obs`` (by default ``"batch"``, if it is there). A perturbation of several
-        batches has a row in each; if these differ by more than their standard errors, all standard
-        errors of the table are multiplied by the factor, as all lack what batches differ by.
-    control_mean
-        Mean of the controls by gene, log-normalised expression: a mapping, or a column of ``var``
-        (by default ``"control_mean"``, if it is there). Knockouts are expected to remove a part of
-        it, which is learned, and targets may be given as means. Without it, means are relative to
-        the controls.
-    control_se
-        Its standard error, in the same forms (``"control_se"``). By default it follows from
-        ``n_controls``. If neither is known, ``"conservative"`` takes nine tenths of the smallest
-        squared standard error of a gene's effects as that of the controls, and leaves the others
-        as they are: few false effects, and fewer true ones.
+        Batch of each perturbation, with controls of its own: a mapping, or a column of ``obs``. A
+        perturbation of several has a row in each; if these differ by more than their standard
+        errors, all standard errors are multiplied by the factor.
+    control_mean, control_se
+        Mean of the controls by gene, and its standard error: mappings, or columns of ``var``. Means
+        let efficacy be learned. The error follows from ``n_controls`` by default;
+        ``"conservative"``, if neither is known, is nine tenths of a gene's smallest squared error.
     correlation
-        How genes are correlated within perturbations: a table of genes x genes, or control cells
-        (or samples) x genes, log-normalised, at least 50. That of a screen of cells is known.
+        How genes are correlated within perturbations: genes x genes, or at least 50 control cells
+        or samples x genes. That of a screen of cells is known.
     control
-        Label of the rows of controls; that of the roles, of a screen of cells.
+        Label of the rows of controls.
 
     Returns
     -------
     ~anndata.AnnData
         Rows of controls and perturbations x genes, with:
 
-        - ``X`` (array, ``(n_rows, n_vars)``): means, which are effects plus the control mean (0 if
-          not given). More than 10 million are in single precision, as the standard errors.
-        - ``layers["se"]`` (array, ``(n_rows, n_vars)``): standard errors of the effects, and in
-          rows of controls those of their means; infinite where nothing is known.
+        - ``X`` (array, ``(n_rows, n_vars)``): effects plus the control mean (0 if not given).
+        - ``layers["se"]`` (array, ``(n_rows, n_vars)``): standard errors; infinite if unknown.
         - ``obs["perturbation"]``, ``obs["batch"]`` (labels): of each row; batches if given.
         - ``obs["n_cells"]`` (number): cells of each row.
         - ``varp["correlation"]`` (array, ``(n_vars, n_vars)``): correlation of genes, if known.
-        - ``varp["dag"]``, ``uns["dag"]`` (as of :func:`nextpert.tl.learn_dag`): a graph without
-          edges.
+        - ``varp["dag"]``, ``uns["dag"]`` (as of :func:`nextpert.tl.learn_dag`): no edges.
         - ``uns["screen"]`` (mapping): as of :func:`setup_screen`.
         - ``uns["effect_table"]`` (mapping): a record: ``source``, ``base``, ``n_missing`` entries,
           ``cells_given``, ``controls_given`` (0 if conservative) and ``means_given``.
@@ -177,11 +140,7 @@ def effect_table(
     Raises
     ------
     ValueError
-        If the error of the controls is not told, columns are absent, ``correlation`` is none of
-        these genes, an AnnData has neither standard errors nor roles, genes or
-        perturbations are given twice or differ between effects and standard errors, a standard
-        error is zero or negative, an effect is infinite, nothing is known of a gene or
-        perturbation, a p-value of 0 or 1 stands alone, or the output has no effects.
+        If the error of the controls is not told, or tables, columns or values are none of these.
 
     Examples
     --------
@@ -190,9 +149,7 @@ def effect_table(
     >>> effects = pd.DataFrame(rng.normal(size=(6, 20)), list("ABCDEF"), genes)
     >>> screen = npt.pp.effect_table(effects, effects * 0 + 0.1, n_cells=100, n_controls=500)
     >>> npt.tl.fit_dag_blr(screen)
-    >>> npt.tl.design_interventions(screen, "A", acquisition="greedy")
-    >>> len(screen.uns["design"]["ranking"])
-    6
+    >>> npt.tl.perturbation_effects(screen)
     """
     given = _read(adata, se, source, perturbation_key, gene_key)
     if not given.effects.size:
