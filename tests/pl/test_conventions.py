@@ -70,9 +70,13 @@ def test_returns_figure_axes_or_nothing(plot, designed, monkeypatch, autoshow):
     assert len(shown) == 2
 
 
-@pytest.mark.parametrize("plot", PLOTS, ids=names)
-def test_nothing_is_cut_off_and_texts_do_not_overlap(plot, designed, overlaps, tick_labels):
-    figure = plot(designed, return_fig=True)
+@pytest.mark.parametrize(
+    ("plot", "options"), [*((p, {}) for p in PLOTS), (npt.pl.diagnose, {"panel": "checks"})]
+)
+def test_nothing_is_cut_off_and_texts_do_not_overlap(
+    plot, options, designed, overlaps, tick_labels
+):
+    figure = plot(designed, return_fig=True, **options)
     figure.canvas.draw()
     box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
     assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -0.03, (box, width, height)

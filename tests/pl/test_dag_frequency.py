@@ -1,6 +1,5 @@
 """Frequencies over resamples, what settles directions, and open directions, in ``pl.dag``."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
@@ -121,15 +120,3 @@ def test_a_graph_changed_by_hand_is_drawn_plainly(resampled):
     ax = dag(resampled, posterior_key=None, show=False)
     assert set(_drawn(ax).values()) == {(GREY, 0.65, 0.8, False)}
     assert ax.get_legend() is None
-
-
-def test_tables_read_back_from_a_file_are_drawn_the_same(resampled, tmp_path):
-    import anndata as ad
-
-    resampled.write_h5ad(tmp_path / "screen.h5ad")
-    again = ad.read_h5ad(tmp_path / "screen.h5ad")
-    before, after = (
-        dag(adata, genes=adata.var_names[:8], show=False) for adata in (resampled, again)
-    )
-    assert _drawn(before) == _drawn(after)
-    assert plt.get_fignums()

@@ -160,25 +160,6 @@ def test_the_verdict_is_one_line_and_units_are_on_the_axes(designed):
     assert "%" in diagnose(designed, panel="checks", show=False)[2].get_xlabel()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("panel", ["perturbations", "checks"])
-def test_texts_do_not_overlap(panel, many, overlaps, tick_labels):
-    figure = diagnose(many, panel=panel, return_fig=True)
-    figure.canvas.draw()
-    texts = [figure._suptitle]
-    for ax in figure.axes:
-        texts += [ax.title, ax.xaxis.label, ax.yaxis.label]
-        texts += tick_labels(ax.xaxis) + (tick_labels(ax.yaxis) if ax.yaxis.label else [])
-        if ax.get_legend():
-            texts += ax.get_legend().get_texts()
-    rows = figure.axes[1:] if panel == "perturbations" else []
-    hidden = {id(t) for ax in rows for t in ax.get_yticklabels()}
-    assert not any(
-        "\n" in label.get_text() for label in texts if label in tick_labels(figure.axes[0].yaxis)
-    )
-    assert not overlaps([t for t in texts if id(t) not in hidden], figure)
-
-
 def test_nothing_known_is_drawn_as_such(designed):
     stored = designed.uns["diagnosis"]
     stored["predictors"]["error_to_no_effect"] = np.nan

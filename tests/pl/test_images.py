@@ -5,7 +5,6 @@ After a change that is wanted, look at the new pictures that this writes:
 """
 
 import matplotlib
-import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
@@ -41,13 +40,6 @@ def test_plot(name, designed):
 def test_effects_of_one(designed):
     name = str(designed.uns["perturbation_effects"]["perturbations"][0])
     return npt.pl.perturbation_effects(designed, perturbations=[name], n_top=12, return_fig=True)
-
-
-@pytest.mark.mpl_image_compare(**COMPARED)
-def test_replay_with_names_at_the_lines(designed):
-    figure, ax = plt.subplots(figsize=(5, 3), layout="constrained")
-    npt.pl.replay(designed, ax=ax)
-    return figure
 
 
 @pytest.mark.mpl_image_compare(**COMPARED)

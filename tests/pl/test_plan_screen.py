@@ -64,7 +64,8 @@ def test_a_replay_is_drawn_beside_it(planned):
     axes = plan_screen(planned, show=False)
     assert len(axes) == 4
     row = planned.uns["replay"]["overall"].iloc[0]
-    text = next(t.get_text() for t in axes[3].texts if "±" in t.get_text())
+    texts = axes[3].get_legend().get_texts()
+    text = next(t.get_text() for t in texts if "±" in t.get_text())
     assert text == f"thompson: {row['plates']:.1f} ± {1.645 * row['plates_sem']:.1f}"
     assert row["plates_sem"] >= 0
     assert len(plan_screen(planned, replay_key=None, show=False)) == 3

@@ -91,16 +91,6 @@ def test_a_table_agrees_with_its_own_cells():
     assert plate == planned
 
 
-@pytest.mark.slow
-def test_a_table_and_its_cells_decide_alike_on_real_effects():
-    cells, table = cells_and_table(1, spread=0.8)
-    (one, ranking, _), (two, ranked, _) = through(cells), through(table)
-    se = np.asarray(table[two.obs_names].layers["se"])
-    away = np.abs(one.to_df() - two.to_df()) / se
-    assert away.to_numpy().mean() < 0.1  # coexpression that is not there, learned from the cells
-    assert ranking[:3] == ranked[:3]
-
-
 def screen_of(table, genes=None):
     roles = read_roles(table)
     found = read_environments(table, roles)
@@ -365,17 +355,6 @@ def test_many_perturbations_have_a_program_only_if_correlations_are_known(caplog
     few = npt.pp.effect_table(table.iloc[:30], table.iloc[:30] * 0 + 0.1, **told)
     npt.tl.fit_dag_blr(few)
     assert few.uns["dag_blr"]["hierarchical"]["program"].any()
-
-
-def test_the_scatter_of_a_table_has_the_variances_and_correlations_of_cells(plain):
-    table, se, told = plain
-    screen = npt.pp.effect_table(table, se, correlation=controls(), **told)
-    found = read_environments(screen, read_roles(screen))
-    ((read,), _) = read_screens(screen, np.arange(screen.n_vars), [coding({"row": found.codes})])
-    scatter = sum(read.scatter.values())
-    sd = np.sqrt(np.diag(scatter))
-    assert (sd > 0).all()
-    np.testing.assert_allclose(scatter / np.outer(sd, sd), screen.varp["correlation"], atol=1e-6)
 
 
 @pytest.mark.formats

@@ -165,22 +165,20 @@ def _draw_checks(stored: dict[str, Any], table: pd.DataFrame) -> list[Axes]:
     colours = [*[BLUE] * (len(names) - 1), ORANGE]  # all together
     values, sd = predictors["error_to_no_effect"], predictors["error_to_no_effect_se"]
     _draw_points(panels[0], names, values, sd, colours)
-    panels[0].set(
-        title="predictors (weight), left out", xlabel="squared error over that of no effect"
-    )
+    label = "squared error over that of no effect"
+    panels[0].set(title="predictors (weight), left out", xlabel=label)
     pairs = zip(errors["part"], errors["quantity"], strict=True)
     names = [f"new {parts[part]} vs {beside[quantity]}" for part, quantity in pairs]
     _draw_points(panels[1], names, errors["value"], errors["standard_error"])
-    panels[1].set(
-        title="shrinkage and replication", xlabel="squared error of shrunken effects, ratio"
-    )
+    label = "squared error of shrunken effects, ratio"
+    panels[1].set(title="shrinkage and replication", xlabel=label)
     words = {"shrinkage": held_out, "unseen perturbations": "perturbations"}
     names = [words.get(part, part) for part in covered["part"]]
     values, sd = 100 * covered["value"], 100 * covered["standard_error"]
     _draw_points(panels[2], names, values, sd, line=90.0)
     panels[2].set_xlim(min(45.0, np.nanmin(values, initial=90.0) - 5), 102)
-    panels[2].set(title="calibration, by what was held out")
-    panels[2].set_xlabel("held-out means inside 90% intervals, %")
+    label = "held-out means inside 90% intervals, %"
+    panels[2].set(title="calibration, by what was held out", xlabel=label)
     _draw_null(panels[3], stored)
     return panels
 

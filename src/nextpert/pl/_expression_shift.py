@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     Values = NDArray[np.float64]
     Cells = dict[str, NDArray[np.bool_]]
 
-_FEWEST_BINS, _MOST_BINS = 8, 40
+_BINS = 8, 40  # fewest and most; else the root of the number of cells
 
 
 @checked(separator=ANY_TEXT)
@@ -193,7 +193,8 @@ def _draw(panel: Axes, control: Values, perturbed: Values, *, zeros: bool) -> No
     span = (high - low) or 1.0
     strip = 0.3 * span if zeros else 0.0
     others = [values[values != 0] for values in groups]
-    edges = np.linspace(low, low + span, 1 + _n_bins(others, span))
+    n_bins = int(np.clip(np.sqrt(min(map(len, others))), *_BINS))
+    edges = np.linspace(low, low + span, 1 + n_bins)
     # Shares of all cells of the group; zeros are counted in the strip.
     tops = [np.histogram(o, edges)[0] / len(v) for o, v in zip(others, groups, strict=True)]
     unit = 0.92 / (max(float(top.max()) for top in tops) or 1.0)
@@ -214,14 +215,6 @@ def _draw(panel: Axes, control: Values, perturbed: Values, *, zeros: bool) -> No
     panel.set_xticks(ticks, names)
     panel.tick_params(labelsize=7, length=2)
     panel.spines["left"].set_visible(False)
-
-
-def _n_bins(groups: list[Values], span: float) -> int:
-    """Return the number of bins by Freedman and Diaconis, of the smaller group."""
-    fewer = min((each for each in groups if len(each) > 1), key=len, default=np.zeros(1))
-    low, high = np.quantile(fewer, [0.25, 0.75])
-    width = max(2 * (high - low) / len(fewer) ** (1 / 3), span / _MOST_BINS)
-    return int(max(np.ceil(span / width), _FEWEST_BINS)) if high > low else _FEWEST_BINS
 
 
 def _title(gene: str, control: Values, perturbed: Values) -> str:

@@ -183,7 +183,8 @@ def _tell_rounds(panel: Axes, replayed: Any) -> None:
     table = replayed["overall"]
     reading = bool(replayed["params"]["held_out"][0])  # that which is drawn
     rows = table[table["held_out"] == reading].set_index("strategy")
-    for text in panel.texts:
+    beside = panel.get_legend()
+    for text in [] if beside is None else beside.get_texts():
         name = text.get_text()
         if name in rows.index:
             row = rows.loc[name]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from nextpert._adata import list_names, read_result
+from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
 from nextpert.core.model.programs import CLEAR
 from nextpert.pl._docs import documented
@@ -117,7 +115,8 @@ def programs(
     if program is None and not held:
         panel = panel_of(ax, (4.2, 1.4))
         panel.set_axis_off()
-        panel.text(0.5, 0.5, _none_shared(stored), ha="center", va="center", fontsize=TEXT)
+        message = "No program is shared by two perturbations."
+        panel.text(0.5, 0.5, message, ha="center", va="center", fontsize=TEXT)
         return finish([panel], own=ax is None, show=show, return_fig=return_fig, save=save)
     some = held[: 6 if ax is None else 1] if program is None else [str(program)]
     rows = chosen(some, held, "Programs that are not there", f"adata.uns[{key!r}]")
@@ -175,10 +174,3 @@ def _draw_values(
     panel.tick_params(axis="y", length=0)
     panel.spines["left"].set_visible(False)
     panel.xaxis.set_major_locator(MaxNLocator(4))
-
-
-def _none_shared(stored: dict[str, Any]) -> str:
-    """Return that no program is shared, and of which perturbations."""
-    seen = np.asarray(stored["perturbations"])[np.asarray(stored["n_cells"]) > 0]
-    names = list_names([short(str(name), 24) for name in seen], 6).replace(", ", ",\n")
-    return f"No program is shared by two perturbations.\nPerturbations with cells: {names}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
 from nextpert._adata import Naming, read_result
 from nextpert._adata.arguments import checked
@@ -94,8 +93,7 @@ def replay(
     n_cols
         Panels per row; by default 4, or more if the figure would not fit on a screen.
     ax
-        Axes to draw on: all targets together, or the only one of ``targets``. Names stand
-        at the ends of the lines then.
+        Axes to draw on: all targets together, or the only one of ``targets``.
     %(show)s
 
     Returns
@@ -126,7 +124,7 @@ def replay(
     if ax is not None:
         _draw(ax, table, lines, names[0] if len(names) == 1 else None)
         ax.set(xlabel="rounds", ylabel=_LABEL)
-        _name_lines(ax)
+        legend(ax, ax.get_lines())
         return finish(ax, own=False, show=show, return_fig=return_fig, save=save)
     shown = [None, *names] if len(names) > 1 else list(names)
     panels, columns = panels_of(None, len(shown), n_cols, 4, (2.3, 2.0), (0.6, 0.9))
@@ -211,30 +209,3 @@ def _draw(
     panel.set_ylim(-0.04 * top, 1.06 * top)
     panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     panel.yaxis.set_major_locator(MaxNLocator(4))
-
-
-def _name_lines(panel: Axes) -> None:
-    """Write the name of every line beside its end, apart from each other."""
-    last = {line: np.asarray(line.get_xydata())[-1] for line in panel.get_lines()}
-    lines = sorted(last, key=lambda line: float(last[line][1]))
-    ends = np.array([last[line][1] for line in lines])
-    low, high = panel.get_ylim()
-    figure = root_figure(panel)
-    figure.draw_without_rendering()  # for the height of the panel, in inches
-    inches = panel.get_window_extent().height / figure.dpi
-    # Lines of text, in units of the y axis.
-    steps = (SMALL / 72 + 0.05) * (high - low) / inches * np.arange(len(ends))
-    # As near to the ends as can be, and beside the panel where they fit.
-    places = steps + np.clip(isotonic_regression(ends - steps).x, low, max(high - steps[-1], low))
-    left, stop = panel.get_xlim()
-    panel.set_xlim(left, stop)
-    for line, end, place in zip(lines, ends, places, strict=True):
-        is_curve = line.get_label() not in (_CONTROL, _BEST)
-        arrow = {"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.8}
-        panel.annotate(
-            str(line.get_label()),
-            (last[line][0] if is_curve else stop, end),
-            (stop + 0.06 * (stop - left), place),
-            fontsize=SMALL, color=BLACK, va="center", annotation_clip=False,
-            arrowprops={**arrow, "shrinkA": 0, "shrinkB": 0, "relpos": (0.0, 0.5)},
-        )  # fmt: skip

@@ -186,7 +186,7 @@ def _call(
     codes = np.empty(called.shape[0], dtype=np.int64)
     for i, (start, stop) in enumerate(zip(called.indptr[:-1], called.indptr[1:], strict=True)):
         codes[i] = number.setdefault(tuple(called.indices[start:stop].tolist()), len(number))
-    return codes, [[names[j] for j in found] for found in number]
+    return codes, [[names[j] for j in guides] for guides in number]
 
 
 def _labels(sets: _guides.GuideSets, control: str, multiple: str, separator: str) -> list[str]:

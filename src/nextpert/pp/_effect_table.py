@@ -164,7 +164,7 @@ def effect_table(
     if given.base is not None and base not in (None, given.base):
         message = f"The output of {source} holds logarithms of base {given.base}: leave base out."
         raise ValueError(message)
-    found = base or given.base or "e"
+    base = base or given.base or "e"
     pairs = labels if batches is None else [*zip(labels, batches, strict=True)]
     _require_once(pd.Index(pairs, tupleize_cols=False), "Perturbations")
     _require_once(pd.Index(genes), "Genes")
@@ -175,7 +175,7 @@ def effect_table(
         )
         raise ValueError(message)
     effects, errors = (
-        real_values(table, name) * _LOGARITHMS[found]
+        real_values(table, name) * _LOGARITHMS[base]
         for table, name in ((given.effects, "Effects"), (given.se, "Standard errors"))
     )
     known = known_entries(effects, errors, labels, genes)
@@ -193,13 +193,14 @@ def effect_table(
     cells = _counts(_values(n_cells, given.obs, labels, "n_cells"), "n_cells")
     controls = _counts(_of_controls(n_controls, given.obs, labels, each, block), "n_controls")
     mean = _numbers(_values(control_mean, given.var, genes, "control_mean"), "control_mean")
+    is_conservative = isinstance(control_se, str) and control_se == CONSERVATIVE
     error = None
-    if control_se != CONSERVATIVE:
+    if not is_conservative:
         error = _numbers(_values(control_se, given.var, genes, "control_se"), "control_se")
     if error is not None and not (error > 0).all():
         message = "control_se must be above 0 for every gene."
         raise ValueError(message)
-    if controls is None and error is None and control_se != CONSERVATIVE:
+    if controls is None and error is None and not is_conservative:
         message = (
             "The table does not tell the error of the controls, which all effects of a batch "
             "share: give n_controls (with n_cells) or control_se, or control_se='conservative' "
@@ -230,7 +231,7 @@ def effect_table(
         roles = replace(roles, separator=given.roles.separator)
     record = {
         "source": source or given.source,
-        "base": found,
+        "base": base,
         "n_missing": int((~known).sum()),
         "cells_given": int(cells is not None),
         "controls_given": int(controls is not None or error is not None),
@@ -310,8 +311,7 @@ def _read(
         if se is not None:
             message = "A long table holds its standard errors: leave se out, or leave source out."
             raise ValueError(message)
-        found = read_output(adata, source, perturbation_key, gene_key)
-        tables, base, how = found[:2], found.base, found.how
+        effects, errors, base, how = read_output(adata, source, perturbation_key, gene_key)
     else:
         if not isinstance(se, pd.DataFrame):
             message = (
@@ -323,10 +323,9 @@ def _read(
             table.loc[with_names(table.index, rows), with_names(table.columns, columns)]
             for table, rows, columns in ((adata, "Perturbations", "Genes"), (se, "", ""))
         )
-        tables, base, how = _aligned(*named), None, ""
-    labels = tables[0].index.astype(str)
-    var = pd.DataFrame(index=tables[0].columns.astype(str))
-    return _Given(*tables, labels.tolist(), pd.DataFrame(index=labels), var, base, how)
+        (effects, errors), base, how = _aligned(*named), None, ""
+    obs, var = (pd.DataFrame(index=each.astype(str)) for each in (effects.index, effects.columns))
+    return _Given(effects, errors, obs.index.tolist(), obs, var, base, how)
 
 
 def _of_cells(adata: ad.AnnData) -> _Given:
@@ -337,10 +336,10 @@ def _of_cells(adata: ad.AnnData) -> _Given:
     """
     roles = _adata.read_roles(adata)
     names = _adata.read_perturbations(adata, roles).perturbations()
-    found = read_environments(adata, roles, named=names)
-    coded = coding({"environment": found.codes})
+    environments = read_environments(adata, roles, named=names)
+    coded = coding({"environment": environments.codes})
     ((screen,), _) = read_screens(adata, np.arange(adata.n_vars), [coded], layer=roles.layer)
-    clean, keys, sd = found.without_batches(screen, names)
+    clean, keys, sd = environments.without_batches(screen, names)
     pairs, place = distinct(keys[:, 0], keys[:, 1])
     moments, group = clean.pool(place, len(pairs)), pairs[:, 0]
     spread = 0.0
@@ -359,7 +358,8 @@ def _of_cells(adata: ad.AnnData) -> _Given:
     cells: Array = pooled.n_cells.astype(np.float64)
     if "n_cells" in adata.obs:  # rows are samples, of so many cells each
         each = real_values(adata.obs["n_cells"], "n_cells")
-        sample = np.append(found.groups([roles.control, *names]), -1)[found.codes]
+        groups = np.append(environments.groups([roles.control, *names]), -1)
+        sample = groups[environments.codes]
         cells = np.zeros(1 + len(names))
         np.add.at(cells, sample[sample >= 0], each[sample >= 0])
     obs = pd.DataFrame({"n_cells": cells[1:], "n_controls": cells[0]}, index=effects.index)
@@ -480,8 +480,8 @@ def _of_controls(
 
 def _require_alike(known: NDArray[np.bool_], labels: list[str]) -> None:
     """Raise if a perturbation of several batches has genes that only some of them tell of."""
-    share = pd.DataFrame(known).groupby(labels).mean()
-    part = share.index[((share > 0) & (share < 1)).any(axis=1)]
+    fraction = pd.DataFrame(known).groupby(labels).mean()
+    part = fraction.index[((fraction > 0) & (fraction < 1)).any(axis=1)]
     if len(part):
         message = (
             f"Perturbations with genes that are missing in some of their batches only: "

@@ -32,23 +32,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONTROLS = ("no_guide", "control_guide", "both")
-_DEFAULTS: Mapping[str, Any] = {
-    "controls": "control_guide",
-    "panel": None,
-    "min_cells": 20,
-    "combinations": "drop",
-    "max_guides": None,
-    "target_sum": 1e4,
-}
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "zhang2023": {
-        "controls": "no_guide",
-        "panel": "zhang2023",
-        "min_cells": 1,
-        "combinations": "drop",
-        "max_guides": 1,
-        "target_sum": 1e6,
-    }
+# By default, and as Zhang et al. 2023 chose.
+CHOICES: Mapping[str, tuple[Any, Any]] = {
+    "controls": ("control_guide", "no_guide"),
+    "panel": (None, "zhang2023"),
+    "min_cells": (20, 1),
+    "combinations": ("drop", "drop"),
+    "max_guides": (None, 1),
+    "target_sum": (1e4, 1e6),
 }
 
 
@@ -71,7 +62,7 @@ class _CountOptions(CountOptions):
 
 @checked(
     controls=one_of(*CONTROLS), min_cells=at_least(0), combinations=one_of(*COMBINATIONS),
-    preset=one_of(*PRESETS), label_options=_LabelOptions, count_options=_CountOptions,
+    preset=one_of("zhang2023"), label_options=_LabelOptions, count_options=_CountOptions,
 )  # fmt: skip
 def perturb_cite_seq(
     adata: ad.AnnData,
@@ -170,14 +161,13 @@ def perturb_cite_seq(
     """
     join.check_in_place(adata, copy=copy)
     counts = _CountOptions(**count_options or {})
-    given: dict[str, Any] = {
+    choices: dict[str, Any] = {
         "controls": controls, "panel": panel, "min_cells": min_cells, "combinations": combinations,
         "max_guides": max_guides, "target_sum": counts.target_sum,
     }  # fmt: skip
-    base = _DEFAULTS if preset is None else PRESETS[preset]
-    choices: dict[str, Any] = {
-        name: base[name] if value is None else value for name, value in given.items()
-    }
+    for name, choice in CHOICES.items():
+        if choices[name] is None:
+            choices[name] = choice[preset is not None]
     depth_key = counts.depth_key
     if depth_key is None and "UMI_count" in adata.obs.columns:
         depth_key = "UMI_count"
@@ -199,11 +189,11 @@ def perturb_cite_seq(
     read, most = book.kept, choices["max_guides"]
     if most is not None:
         book.keep("guides", sets.cells(sets.n_guides <= most), f"more than {most} guide(s)")
-    found = _roles(sets, choices["controls"])
+    cells = _roles(sets, choices["controls"])
     kinds = np.array(["no guide" if kind == "none" else kind for kind in sets.kinds], dtype=object)
     why = f"not controls by controls={choices['controls']!r}: "
-    book.keep("controls", ~found.cells("unassigned"), why, sets.cells(kinds))
-    prepared = prepare(adata, found, book, asked)
+    book.keep("controls", ~cells.cells("unassigned"), why, sets.cells(kinds))
+    prepared = prepare(adata, cells, book, asked)
     params = {"condition": condition, "preset": preset, "max_guides": most}
     prepared.tables["params"] |= {k: v for k, v in params.items() if v is not None}
     prepared.tables["params"]["controls"] = choices["controls"]

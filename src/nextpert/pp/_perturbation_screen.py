@@ -152,11 +152,11 @@ def perturbation_screen(
         panel, min_cells, combinations, labels, CountOptions(**count_options or {}), layer,
         gene_symbols=roles.gene_symbols, separator=labels.separator,
     )  # fmt: skip
-    found = _read_targets(adata, perturbation_key, control, asked)
+    cells = _read_targets(adata, perturbation_key, control, asked)
     book = Bookkeeping(adata.n_obs)
-    names = np.array([name or "empty label" for name in found.names], dtype=object)
-    book.keep("assigned", ~found.cells("unassigned"), "", names[found.codes])
-    prepared = prepare(adata, found, book, asked)
+    names = np.array([name or "empty label" for name in cells.names], dtype=object)
+    book.keep("assigned", ~cells.cells("unassigned"), "", names[cells.codes])
+    prepared = prepare(adata, cells, book, asked)
     prepared.tables["params"]["perturbation_key"] = perturbation_key
     tables = {key_added: prepared.tables, KEY: prepared.record(roles)}
     return finish(adata, prepared, tables, copy=copy)

@@ -145,7 +145,7 @@ def choose_panel(
     genes, columns = _adata.resolve_panel(
         adata, read_panel(options.panel, names), gene_symbols=options.gene_symbols
     )
-    share, constant = _adata.seen_and_constant(adata, columns, controls, options.layer, depth)
+    seen, constant = _adata.seen_and_constant(adata, columns, controls, options.layer, depth)
     book, n = Bookkeeping(adata.n_vars, "genes"), len(controls)
     why_not: dict[str, str] = {}
     keep = np.ones(len(genes), dtype=bool)
@@ -153,9 +153,9 @@ def choose_panel(
         book.keep("panel", np.isin(np.arange(adata.n_vars), columns), "outside the panel")
     else:
         least = options.counts.min_seen
-        keep = share >= max(least, 1e-12)
+        keep = seen >= max(least, 1e-12)
         book.keep("seen", keep, f"seen in less than {least:.0%} of {n} control cells")
-        for gene, part in zip(genes, share.tolist(), strict=True):
+        for gene, part in zip(genes, seen.tolist(), strict=True):
             why_not[gene] = f"outside the panel: seen in {part:.1%} of control cells"
         if not keep.any():
             message = (

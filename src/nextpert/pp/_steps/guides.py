@@ -48,7 +48,7 @@ class CellTargets:
 
     def cells(self, role: str) -> NDArray[np.bool_]:
         """Return which cells have a role."""
-        return np.array([found == role for found in self.roles], dtype=bool)[self.codes]
+        return np.array([each == role for each in self.roles], dtype=bool)[self.codes]
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,12 @@ class PanelLabels:
 
 
 def label_cells(
-    found: CellTargets, panel: Collection[str], names: GeneNames, options: ScreenOptions
+    carried: CellTargets, panel: Collection[str], names: GeneNames, options: ScreenOptions
 ) -> PanelLabels:
     """Name everything found by the genes of its targets."""
     genes = set(panel)
     out = PanelLabels([], [], [], [])
-    for targets, role in zip(found.targets, found.roles, strict=True):
+    for targets, role in zip(carried.targets, carried.roles, strict=True):
         every = sorted({names.find(target) for target in targets}) if role == "perturbed" else []
         inside = [target for target in every if target in genes]
         shown = inside if options.combinations == "panel_only" and inside else every
@@ -222,8 +222,8 @@ def guide_table(
 def split_lists(lists: pd.Series, separator: str) -> tuple[NDArray[np.int64], list[list[str]]]:
     """Return for every cell the position of its list of guides, and the different lists."""
     text = lists.astype(object).where(lists.notna(), "").astype(str)
-    codes, found = pd.factorize(text.to_numpy(dtype=object), sort=True)
-    parts = [[part.strip() for part in str(joined).split(separator)] for joined in found]
+    codes, joined = pd.factorize(text.to_numpy(dtype=object), sort=True)
+    parts = [[part.strip() for part in str(each).split(separator)] for each in joined]
     split = [[part for part in each if part.lower() not in MISSING] for each in parts]
     return codes.astype(np.int64), split
 

@@ -80,8 +80,8 @@ def source_of(columns: list[str]) -> str | None:
     >>> source_of(["gene", "log2FoldChange", "lfcSE"]), source_of(["gene", "score"])
     ('deseq2', None)
     """
-    found = (name for name, output in OUTPUTS.items() if output.effect in columns)
-    return next((name.split()[0] for name in found), None)
+    names = (name for name, output in OUTPUTS.items() if output.effect in columns)
+    return next((name.split()[0] for name in names), None)
 
 
 class Effects(NamedTuple):
@@ -122,8 +122,8 @@ def read_output(
         raise ValueError(message)
     gene = _column(columns, (gene_key,) if gene_key else asked.genes, "genes", "gene_key")
     usual = ("perturbation", *asked.perturbations)
-    wanted = (perturbation_key,) if perturbation_key else usual
-    label = _column(columns, wanted, "perturbations", "perturbation_key")
+    candidates = (perturbation_key,) if perturbation_key else usual
+    label = _column(columns, candidates, "perturbations", "perturbation_key")
     for name, what in ((label, "Rows by perturbation"), (gene, "Rows by gene")):
         table = table[with_names(table[name], what)]
     effect = real_values(table[asked.effect], f"The column {asked.effect!r}")
@@ -151,14 +151,14 @@ def read_output(
     return Effects(one, two, asked.base or "e", how)
 
 
-def _column(columns: list[str], wanted: tuple[str, ...], what: str, argument: str) -> str:
-    for name in wanted:
+def _column(columns: list[str], candidates: tuple[str, ...], what: str, argument: str) -> str:
+    for name in candidates:
         if name in columns:
             return name
     message = (
-        f"The table has no column {' or '.join(map(repr, wanted))} of {what}."
-        f"{closest(list(wanted), columns)} It holds {list_names(columns)}: name the column with "
-        f"{argument}."
+        f"The table has no column {' or '.join(map(repr, candidates))} of {what}."
+        f"{closest(list(candidates), columns)} It holds {list_names(columns)}: name the column "
+        f"with {argument}."
     )
     raise ValueError(message)
 

@@ -60,7 +60,7 @@ class Prepared:
     values: dict[str, Any]
     warnings: list[str]
 
-    def record(self, told: Roles) -> dict[str, Any]:
+    def record(self, given: Roles) -> dict[str, Any]:
         """Return ``uns["screen"]``: the roles of its columns, and what its values are.
 
         Raises
@@ -68,14 +68,14 @@ class Prepared:
         ValueError
             If a cell lacks a batch or covariate.
         """
-        roles = replace(told, perturbation_key=LABELS, control=CONTROL, layer=None)
-        if told.columns[1:]:
+        roles = replace(given, perturbation_key=LABELS, control=CONTROL, layer=None)
+        if given.columns[1:]:
             read_environments(self.adata, roles)  # raises
         return with_format(screen_record(roles, self.values))
 
 
 def prepare(
-    adata: ad.AnnData, found: CellTargets, book: Bookkeeping, options: ScreenOptions
+    adata: ad.AnnData, carried: CellTargets, book: Bookkeeping, options: ScreenOptions
 ) -> Prepared:
     """Choose cells and genes, normalise and label them; ``adata`` stays as it is."""
     _adata.require_layer(adata, options.layer)
@@ -84,21 +84,21 @@ def prepare(
         least = options.counts.min_depth
         why = f"total counts below {least:g}" if least > 0 else "no counts"
         book.keep("depth", (matrix.depth >= least) & (matrix.depth > 0), why)
-    _require_controls(found, book)
+    _require_controls(carried, book)
     names = gene_names(adata, options.labels.aliases, options.gene_symbols)
-    controls = np.flatnonzero(book.kept & found.cells("control"))
+    controls = np.flatnonzero(book.kept & carried.cells("control"))
     counted = matrix.depth if matrix.kind == "counts" else None
     panel = choose_panel(adata, controls, names, counted, options)
-    named = label_cells(found, panel.genes, names, options)
-    n_found = np.bincount(found.codes[book.kept], minlength=len(found.names))
+    named = label_cells(carried, panel.genes, names, options)
+    n_found = np.bincount(carried.codes[book.kept], minlength=len(carried.names))
     reason = partial(panel.reason, names=names)
-    _drop_by_targets(found, named, book, options)
-    n_kept = np.bincount(found.codes[book.kept], minlength=len(found.names))
+    _drop_by_targets(carried, named, book, options)
+    n_kept = np.bincount(carried.codes[book.kept], minlength=len(carried.names))
     table = perturbation_table(named, n_found, n_kept, reason)
     cells = np.flatnonzero(book.kept)
     new = join.take(adata, cells, panel.columns)
     target_sum = _normalise(new, panel.genes, matrix, cells, options)
-    codes, others = found.codes[cells], [options.separator.join(x) for x in named.others]
+    codes, others = carried.codes[cells], [options.separator.join(x) for x in named.others]
     new.obs[LABELS] = pd.Categorical(np.array(named.labels, dtype=object)[codes])
     new.obs["n_targets"] = named.n_targets[codes]
     new.obs["other_targets"] = pd.Categorical(np.array(others, dtype=object)[codes])
@@ -176,8 +176,8 @@ def _read_matrix(adata: ad.AnnData, book: Bookkeeping, options: ScreenOptions) -
     return Matrix(kind, None, scale)
 
 
-def _require_controls(found: CellTargets, book: Bookkeeping) -> None:
-    if not (book.kept & found.cells("control")).any():
+def _require_controls(carried: CellTargets, book: Bookkeeping) -> None:
+    if not (book.kept & carried.cells("control")).any():
         steps = book.table()
         at = steps.loc[steps["n_cells_dropped"] > 0, "step"]
         message = (
@@ -188,14 +188,14 @@ def _require_controls(found: CellTargets, book: Bookkeeping) -> None:
 
 
 def _drop_by_targets(
-    found: CellTargets, named: PanelLabels, book: Bookkeeping, options: ScreenOptions
+    carried: CellTargets, named: PanelLabels, book: Bookkeeping, options: ScreenOptions
 ) -> None:
     if options.combinations == "drop":
-        n_targets = named.n_targets[found.codes]
-        names = np.array([f"{n} targets" for n in named.n_targets], dtype=object)[found.codes]
+        n_targets = named.n_targets[carried.codes]
+        names = np.array([f"{n} targets" for n in named.n_targets], dtype=object)[carried.codes]
         book.keep("combinations", n_targets <= 1, "more than one target: ", names)
-    labels = np.array(named.labels, dtype=object)[found.codes]
-    usable = np.array(named.usable, dtype=bool)[found.codes]
+    labels = np.array(named.labels, dtype=object)[carried.codes]
+    usable = np.array(named.usable, dtype=bool)[carried.codes]
     book.keep("panel", usable, "targets outside the panel or not measured: ", labels)
     number, names = pd.factorize(labels)
     n_cells = np.bincount(number[book.kept], minlength=len(names))
