@@ -1,3 +1,5 @@
+from typing import NamedTuple
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -8,20 +10,35 @@ from matplotlib.patches import Rectangle
 
 import nextpert as npt
 from nextpert.pl import dag
-from nextpert.pl._figure import BLUE, ORANGE
+from nextpert.pl._figure import BLUE, GREEN, GREY, ORANGE, PALETTE
+
+
+class Edge(NamedTuple):
+    side: float
+    colour: str
+    opacity: float
+    width: float
+    is_dashed: bool
 
 
 def _edges(ax):
-    """Return what is drawn: {(parent, child): (weight's side, colour, width)}."""
+    """Return what is drawn: {(parent, child): Edge}."""
     names = [text.get_text() for text in ax.texts]
     (lines,) = (c for c in ax.collections if isinstance(c, LineCollection))
-    widths = np.broadcast_to(lines.get_linewidths(), len(lines.get_segments()))
-    found = {}
-    for path, colour, width in zip(lines.get_segments(), lines.get_colors(), widths, strict=True):
-        ends = names[round(path[0, 0])], names[round(path[-1, 0])]
+    paths, styles = lines.get_segments(), lines.get_linestyles()
+    widths = np.broadcast_to(lines.get_linewidths(), len(paths))
+    edges = {}
+    for k, (path, colour, width) in enumerate(zip(paths, lines.get_colors(), widths, strict=True)):
         assert path[0, 0] < path[-1, 0]  # from left to right
-        found[ends] = np.sign(path[len(path) // 2, 1]), to_hex(colour).upper(), width
-    return found
+        edges[names[round(path[0, 0])], names[round(path[-1, 0])]] = Edge(
+            np.sign(path[len(path) // 2, 1]), to_hex(colour).upper(), colour[3], width,
+            styles[k % len(styles)][1] is not None,
+        )  # fmt: skip
+    return edges
+
+
+def _labels(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
 
 
 def test_every_edge_is_drawn_from_cause_to_effect_with_sign_and_width(designed):
@@ -32,11 +49,11 @@ def test_every_edge_is_drawn_from_cause_to_effect_with_sign_and_width(designed):
     drawn = _edges(ax)
     assert set(drawn) == {(names[k], names[i]) for k, i in edges}
     for k, i in edges:
-        side, colour, _ = drawn[names[k], names[i]]
-        assert side == np.sign(weight[k, i])
-        assert colour == (BLUE if weight[k, i] > 0 else ORANGE)
+        edge = drawn[names[k], names[i]]
+        assert edge.side == np.sign(weight[k, i])
+        assert edge.colour == (BLUE if weight[k, i] > 0 else ORANGE)
     by_weight = sorted(edges.tolist(), key=lambda edge: abs(weight[edge[0], edge[1]]))
-    widths = [drawn[names[k], names[i]][2] for k, i in by_weight]
+    widths = [drawn[names[k], names[i]].width for k, i in by_weight]
     assert widths == sorted(widths)
     assert widths[0] < widths[-1]
     assert ax.get_title() == f"24 genes, {len(edges)} edges"
@@ -49,7 +66,7 @@ def test_without_posterior_all_edges_are_grey_and_above(designed):
     ):
         drawn = _edges(ax)
         assert len(drawn) == designed.varp["dag"][:24, :24].nnz
-        assert {value[:2] for value in drawn.values()} == {(1.0, "#8A8A8A")}
+        assert {edge[:2] for edge in drawn.values()} == {(1.0, GREY)}
         assert ax.get_legend() is None
 
 
@@ -97,7 +114,7 @@ def test_associations_are_drawn_without_directions(designed):
     designed.uns["dag"]["edges"].loc[0, "oriented_by"] = "open"
     ax = dag(designed, genes=names, directed=False, show=False)
     assert ax.get_title() == f"24 genes, {len(designed.uns['dag']['edges'])} associations"
-    texts = [ax.get_xlabel(), *(text.get_text() for text in ax.get_legend().get_texts())]
+    texts = [ax.get_xlabel(), *_labels(ax)]
     assert "which acts on which is not known" in texts[0]
     assert texts[1:3] == ["positive (above)", "negative (below)"]
     assert not any(word in " ".join(texts) for word in ("cause", "effect", "raises", "unoriented"))
@@ -205,11 +222,11 @@ def test_modules_colour_the_names(designed):
         tiles = _tiles(ax)
         assert set(tiles) == {"MYC", "B2M", "STAT1"}
         assert tiles["MYC"] == tiles["B2M"] != tiles["STAT1"]
-        legend = [text.get_text() for text in ax.get_legend().get_texts()]
+        legend = _labels(ax)
         assert legend[-2:] == ["m1", "m2"]
         assert "raises (above)" in legend
     plain = dag(designed, posterior_key=None, modules=module, show=False)
-    assert [text.get_text() for text in plain.get_legend().get_texts()] == ["m1", "m2"]
+    assert _labels(plain) == ["m1", "m2"]
     assert not _tiles(dag(designed, show=False))
     many = _tiles(dag(designed, modules={n: n for n in designed.var_names}, show=False))
     assert len(set(many.values())) == len(many) > 30
@@ -223,3 +240,97 @@ def test_modules_that_say_nothing(designed):
     with pytest.raises(TypeError, match="a mapping, a Series or None"):
         dag(designed, modules=["m1"])
     assert not plt.get_fignums()
+
+
+@pytest.fixture(scope="module")
+def _resampled():
+    adata = npt.datasets.simulated_screen(
+        n_genes=10, n_control=40, n_perturbed=20, perturbed=3, expected_degree=3, rng=3
+    )
+    npt.tl.learn_dag(
+        adata, method="boss", environments="all", n_graphs=8, search_options={"n_runs": 2}
+    )
+    npt.tl.fit_dag_blr(adata)
+    return adata
+
+
+@pytest.fixture
+def resampled(_resampled):
+    """A screen whose graph was learned from all cells and eight resamples of them."""
+    adata = _resampled.copy()
+    how = ["cells", "interventions", "prior knowledge", "open"]
+    edges = adata.uns["dag"]["edges"]
+    edges["oriented_by"] = [how[i % 4] for i in range(len(edges))]  # all four, whatever was found
+    return adata
+
+
+def _shares(adata):
+    return {
+        (edge.parent, edge.child): edge.adjacency if edge.oriented_by == "open" else edge.frequency
+        for edge in adata.uns["dag"]["edges"].itertuples()
+    }
+
+
+@pytest.mark.parametrize("posterior_key", ["dag_blr", None])
+def test_frequent_edges_are_darker_and_open_ones_dashed(resampled, posterior_key):
+    ax = dag(resampled, posterior_key=posterior_key, show=False)
+    drawn, shares = _edges(ax), _shares(resampled)
+    assert set(drawn) == set(shares)
+    assert len(set(shares.values())) > 2
+    by_share = sorted(shares, key=shares.__getitem__)
+    for column in ("opacity",) if posterior_key else ("opacity", "width"):
+        seen = np.array([getattr(drawn[edge], column) for edge in by_share])
+        assert (np.diff(seen) >= 0).all()
+        assert seen[0] < seen[-1]
+    table = resampled.uns["dag"]["edges"]
+    left = {(edge.parent, edge.child) for edge in table.itertuples() if edge.oriented_by == "open"}
+    assert {pair for pair, edge in drawn.items() if edge.is_dashed} == left
+    assert ax.get_title() == f"10 genes, {len(drawn)} edges, {len(left)} unoriented"
+    assert _labels(ax)[-4:] == [
+        "unoriented", "in 100% of the graphs", "in 50% of the graphs", "in 10% of the graphs"
+    ]  # fmt: skip
+
+
+def test_colour_says_what_settles_a_direction_or_the_sign(resampled):
+    ax = dag(resampled, posterior_key=None, show=False)
+    colour = {
+        "cells": GREY, "open": GREY, "interventions": GREEN, "prior knowledge": PALETTE[1].upper()
+    }  # fmt: skip
+    drawn = _edges(ax)
+    for edge in resampled.uns["dag"]["edges"].itertuples():
+        assert drawn[edge.parent, edge.child].colour == colour[edge.oriented_by]
+    assert _labels(ax)[:3] == [
+        "oriented by cells", "by interventions", "by prior knowledge"
+    ]  # fmt: skip
+    signed = dag(resampled, show=False)
+    assert {edge.colour for edge in _edges(signed).values()} == {BLUE, ORANGE}
+    assert "by interventions" not in _labels(signed)
+    widths = {pair: edge.width for pair, edge in _edges(signed).items()}
+    names, weight = resampled.var_names, resampled.varp["dag_blr_mean"].toarray()
+    place = {name: i for i, name in enumerate(names)}
+    size = {(a, b): abs(weight[place[a], place[b]]) for a, b in widths}
+    assert sorted(widths, key=widths.__getitem__) == sorted(widths, key=size.__getitem__)
+
+
+def test_a_graph_without_resamples_has_no_frequencies(resampled):
+    npt.tl.learn_dag(resampled, method="boss")
+    ax = dag(resampled, posterior_key=None, show=False)
+    table = resampled.uns["dag"]["edges"]
+    assert not any("of the graphs" in label for label in _labels(ax))
+    assert (
+        sum(edge.is_dashed for edge in _edges(ax).values())
+        == (table["oriented_by"] == "open").sum()
+    )
+    assert {edge[2:4] for edge in _edges(ax).values()} == {(0.65, 0.8)}
+
+
+def test_a_graph_changed_by_hand_is_drawn_plainly(resampled):
+    graph = resampled.varp["dag"].tolil()
+    order = list(resampled.uns["dag"]["order"])
+    place = [resampled.var_names.get_loc(gene) for gene in order]
+    first = next(j for j in place[1:] if not graph[place[0], j])
+    graph[place[0], first] = 1
+    resampled.varp["dag"] = graph.tocsr()
+    ax = dag(resampled, posterior_key=None, show=False)
+    assert {edge[1:] for edge in _edges(ax).values()} == {(GREY, 0.65, 0.8, False)}
+    assert ax.get_legend() is None
