@@ -113,20 +113,21 @@ def design(
         entry("control", GREY, line="--"),
     ]
     if ax is not None:
-        _draw_distances(ax, top, len(ranking), control, stored)
+        panels = [ax]
         legend(ax, handles, loc="best")
-        return finish(ax, own=False, show=show, return_fig=return_fig, save=save)
-    widths, least = [4.0, 2.2], 3.6
-    if len(trace) > 1:
-        widths.append(float(np.clip(0.6 + 0.28 * len(trace), 2.0, 8.0)))
-        least = 4.6  # for the names below the trace
-    panels = row_panels(len(top), widths, shared=2, least=least)
+    else:
+        widths, least = [4.0, 2.2], 3.6
+        if len(trace) > 1:
+            widths.append(float(np.clip(0.6 + 0.28 * len(trace), 2.0, 8.0)))
+            least = 4.6  # for the names below the trace
+        panels = row_panels(len(top), widths, shared=2, least=least)
+        legend(root_figure(panels[0]), handles, loc="outside upper center", ncols=3)
+        _draw_acquisition(panels[1], top, str(stored["params"]["acquisition"]))
     _draw_distances(panels[0], top, len(ranking), control, stored)
-    _draw_acquisition(panels[1], top, str(stored["params"]["acquisition"]))
-    if len(trace) > 1:
+    if len(panels) > 2:
         _draw_trace(panels[2], trace, stored)
-    legend(root_figure(panels[0]), handles, loc="outside upper center", ncols=3)
-    return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
+    drawn = panels if ax is None else ax
+    return finish(drawn, own=ax is None, show=show, return_fig=return_fig, save=save)
 
 
 def _draw_distances(

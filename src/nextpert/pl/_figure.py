@@ -191,10 +191,8 @@ def draw_intervals(
     at, low, high = (np.asarray(each, dtype=float) for each in values)
     place = np.arange(len(at)) if rows is None else rows
     panel.hlines(place, low, high, colors=colours, linewidth=1.3, zorder=2)
-    face = np.where(filled, colours, "white") if len(at) else colours
-    face = np.broadcast_to(face, len(at))
-    style = {"s": 24, "zorder": 3} | style
-    panel.scatter(at, place, c=face, edgecolors=colours, **style)
+    face = np.broadcast_to(np.where(filled, colours, "white"), len(at))
+    panel.scatter(at, place, c=face, edgecolors=colours, **{"s": 24, "zorder": 3, **style})
 
 
 def draw_marks(panel: Axes, values: Any, colour: str = BLACK) -> None:

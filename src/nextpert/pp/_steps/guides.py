@@ -51,53 +51,29 @@ class CellTargets:
         return np.array([each == role for each in self.roles], dtype=bool)[self.codes]
 
 
-@dataclass(frozen=True)
-class PanelLabels:
-    """The labels of a panel, one for everything that is found in a cell.
-
-    Parameters
-    ----------
-    labels
-        The label an analysis uses.
-    shown
-        The targets it names.
-    others
-        Targets that the cells carry too, but that the label does not name.
-    usable
-        Whether the panel has a place for it.
-    """
-
-    labels: list[str]
-    shown: list[list[str]]
-    others: list[list[str]]
-    usable: list[bool]
-
-    @property
-    def n_targets(self) -> NDArray[np.int64]:
-        """Number of different targets, those that the label does not name included."""
-        pairs = zip(self.shown, self.others, strict=True)
-        return np.array([len(shown) + len(others) for shown, others in pairs], dtype=np.int64)
-
-
 def label_cells(
     carried: CellTargets, panel: Collection[str], names: GeneNames, options: ScreenOptions
-) -> PanelLabels:
-    """Name everything found by the genes of its targets."""
-    genes = set(panel)
-    out = PanelLabels([], [], [], [])
+) -> pd.DataFrame:
+    """Name everything that cells carry by the genes of its targets, one row each.
+
+    ``label`` is what an analysis uses, ``shown`` the targets that it names, ``others`` those that
+    it does not name, ``n_targets`` the number of both, and ``usable`` whether the panel has a place
+    for it.
+    """
+    genes, rows = set(panel), []
     for targets, role in zip(carried.targets, carried.roles, strict=True):
         every = sorted({names.find(target) for target in targets}) if role == "perturbed" else []
         inside = [target for target in every if target in genes]
         shown = inside if options.combinations == "panel_only" and inside else every
-        out.labels.append(options.separator.join(shown) if role == "perturbed" else CONTROL)
-        out.shown.append(shown)
-        out.others.append([target for target in every if target not in shown])
-        out.usable.append(options.labels.outside == "keep" or genes.issuperset(shown))
-    return out
+        label = options.separator.join(shown) if role == "perturbed" else CONTROL
+        others = [target for target in every if target not in shown]
+        usable = options.labels.outside == "keep" or genes.issuperset(shown)
+        rows.append((label, shown, others, len(every), usable))
+    return pd.DataFrame(rows, columns=["label", "shown", "others", "n_targets", "usable"])
 
 
 def perturbation_table(
-    named: PanelLabels,
+    named: pd.DataFrame,
     n_found: NDArray[np.int64],
     n_kept: NDArray[np.int64],
     reason: Callable[[str], str],
@@ -109,24 +85,24 @@ def perturbation_table(
     Parameters
     ----------
     named
-        The labels.
+        As of :func:`label_cells`.
     n_found, n_kept
-        Number of cells of each entry of ``named``, before and after all choices.
+        Number of cells of each row of ``named``, before and after all choices.
     reason
         Why a target has no place in the panel.
     """
-    n_targets = np.array([len(shown) for shown in named.shown])
+    n_targets = named["shown"].map(len).to_numpy()
     listed = (n_targets > 0) & (n_found > 0) & ((n_targets == 1) | (n_kept > 0))
     entries = pd.DataFrame(
         {
-            "perturbation": named.labels,
-            "target_genes": [", ".join(shown) for shown in named.shown],
+            "perturbation": named["label"],
+            "target_genes": named["shown"].map(", ".join),
             "n_cells": n_kept,
             "n_cells_found": n_found,
-            "n_cells_with_other_targets": n_kept * np.array([bool(o) for o in named.others]),
+            "n_cells_with_other_targets": n_kept * named["others"].map(bool),
             "reason": [
                 "too few cells" if usable or not shown else reason(shown[0])
-                for usable, shown in zip(named.usable, named.shown, strict=True)
+                for usable, shown in zip(named["usable"], named["shown"], strict=True)
             ],
         }
     )

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from nextpert._adata.scale import Scale
     from nextpert.pp._steps.bookkeeping import Bookkeeping, ScreenOptions
-    from nextpert.pp._steps.guides import CellTargets, PanelLabels
+    from nextpert.pp._steps.guides import CellTargets
 
 logger = logging.getLogger(__name__)
 
@@ -98,12 +98,13 @@ def prepare(
     cells = np.flatnonzero(book.kept)
     new = join.take(adata, cells, panel.columns)
     target_sum = _normalise(new, panel.genes, matrix, cells, options)
-    codes, others = carried.codes[cells], [options.separator.join(x) for x in named.others]
-    new.obs[LABELS] = pd.Categorical(np.array(named.labels, dtype=object)[codes])
-    new.obs["n_targets"] = named.n_targets[codes]
-    new.obs["other_targets"] = pd.Categorical(np.array(others, dtype=object)[codes])
+    of_cells = named.iloc[carried.codes[cells]]
+    others = of_cells["others"].map(options.separator.join)
+    new.obs[LABELS] = pd.Categorical(of_cells["label"].to_numpy(object))
+    new.obs["n_targets"] = of_cells["n_targets"].to_numpy()
+    new.obs["other_targets"] = pd.Categorical(others.to_numpy(object))
     weak = _write_genes(new, panel.genes, options)
-    targets = dict(zip(named.labels, named.shown, strict=True))
+    targets = dict(zip(named["label"], named["shown"], strict=True))
     table["hardly_expressed"] = [
         bool(kept) and not weak.isdisjoint(targets[label])
         for kept, label in zip(table["kept"], table["perturbation"], strict=True)
@@ -188,14 +189,15 @@ def _require_controls(carried: CellTargets, book: Bookkeeping) -> None:
 
 
 def _drop_by_targets(
-    carried: CellTargets, named: PanelLabels, book: Bookkeeping, options: ScreenOptions
+    carried: CellTargets, named: pd.DataFrame, book: Bookkeeping, options: ScreenOptions
 ) -> None:
+    n_targets, labels, usable = (
+        named[name].to_numpy(kind)[carried.codes]
+        for name, kind in (("n_targets", int), ("label", object), ("usable", bool))
+    )
     if options.combinations == "drop":
-        n_targets = named.n_targets[carried.codes]
-        names = np.array([f"{n} targets" for n in named.n_targets], dtype=object)[carried.codes]
+        names = np.array([f"{n} targets" for n in named["n_targets"]], dtype=object)[carried.codes]
         book.keep("combinations", n_targets <= 1, "more than one target: ", names)
-    labels = np.array(named.labels, dtype=object)[carried.codes]
-    usable = np.array(named.usable, dtype=bool)[carried.codes]
     book.keep("panel", usable, "targets outside the panel or not measured: ", labels)
     number, names = pd.factorize(labels)
     n_cells = np.bincount(number[book.kept], minlength=len(names))
