@@ -98,11 +98,10 @@ def prepare(
     cells = np.flatnonzero(book.kept)
     new = join.take(adata, cells, panel.columns)
     target_sum = _normalise(new, panel.genes, matrix, cells, options)
-    of_cells = named.iloc[carried.codes[cells]]
-    others = of_cells["others"].map(options.separator.join)
-    new.obs[LABELS] = pd.Categorical(of_cells["label"].to_numpy(object))
-    new.obs["n_targets"] = of_cells["n_targets"].to_numpy()
-    new.obs["other_targets"] = pd.Categorical(others.to_numpy(object))
+    codes, others = carried.codes[cells], named["others"].map(options.separator.join)
+    new.obs[LABELS] = pd.Categorical(named["label"].to_numpy(object)[codes])
+    new.obs["n_targets"] = named["n_targets"].to_numpy()[codes]
+    new.obs["other_targets"] = pd.Categorical(others.to_numpy(object)[codes])
     weak = _write_genes(new, panel.genes, options)
     targets = dict(zip(named["label"], named["shown"], strict=True))
     table["hardly_expressed"] = [
@@ -231,11 +230,10 @@ def _normalise(
         expression.check_counts(values)
     else:
         expression.check_log_tpm(values, depth)
-    wanted = (
-        np.median(depth) if depth is not None and options.counts.target_sum == "median" else None
-    )
-    target_sum = float(options.counts.target_sum if wanted is None else wanted)
-    counted = depth if matrix.kind == "counts" else None
+    target_sum, counted = options.counts.target_sum, depth if matrix.kind == "counts" else None
+    if target_sum == "median" and depth is not None:
+        target_sum = np.median(depth)
+    target_sum = float(target_sum)
     new.X = expression.log_normalise(values, matrix.kind, counted, target_sum)
     if new.X is not values and matrix.kind not in new.layers:
         new.layers[matrix.kind] = values
