@@ -120,7 +120,8 @@ def test_associations_are_drawn_without_directions(designed):
     assert not any(word in " ".join(texts) for word in ("cause", "effect", "raises", "unoriented"))
     assert not [patch for patch in ax.patches if patch.get_zorder() == 0]  # no layers
     directed = dag(designed, genes=names, show=False)
-    assert _edges(directed) == _edges(ax)
+    one, other = ({pair: e[:4] for pair, e in _edges(x).items()} for x in (directed, ax))
+    assert one == other  # but for dashes
     assert [patch for patch in directed.patches if patch.get_zorder() == 0]
 
 
