@@ -58,7 +58,7 @@ WRONG = {
         *({"budget": 9, "cell": NAN}, {"budget": 9, "perturbation": {"MYC": 1}}),
     ),
     "replay_key": (3, ""),
-    **dict.fromkeys(("ncols", "n_cols", "levels", "max_cells", "n_perturbed", "min_umi"), COUNT),
+    **dict.fromkeys(("ncols", "n_cols", "n_perturbed", "min_umi"), COUNT),
     "n_graphs": COUNT,
     **dict.fromkeys(("n_samples", "n_folds", "n_genes", "n_control"), (1, *COUNT)),
     **dict.fromkeys(("n_random", "n_warmup"), (-1, "ten", 1.5, True)),
@@ -111,7 +111,6 @@ WRONG = {
     "perturbation_targets": (
         *(3, "MYC", ["MYC"], {"MYC": 3}, {"MYC": "NOPE"}, {"NOPE": "MYC"}, {"MYC": [None]}),
     ),
-    "direct_targets": (3, "MYC", [None], ["NOPE"], {"MYC": 1}),
     "noise_var": (0, -1, NAN, "known", {"MYC": 1.0}, [1.0]),
     "guides": (3, None, "nope"),
     "target_of": (3, "MYC"),

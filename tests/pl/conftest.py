@@ -1,5 +1,10 @@
+import itertools
+
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.text import Text
 
 import nextpert as npt
 
@@ -38,7 +43,8 @@ def overlaps():
 
     def find(texts, figure):
         renderer = figure.canvas.get_renderer()
-        boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in texts if t.get_text()]
+        # Of an annotation without its arrow.
+        boxes = [(t.get_text(), Text.get_window_extent(t, renderer)) for t in texts if t.get_text()]
         boxes = [(text, box) for text, box in boxes if np.isfinite(box.extents).all()]
         return [
             (a, b)
@@ -58,5 +64,39 @@ def tick_labels():
         low, high = sorted(axis.get_view_interval())
         ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
         return [tick.label1 for tick in ticks if tick.label1.get_visible()]
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def rows():
+    """Return of each row drawn with an interval: its place, value, ends, and whether it is filled.
+
+    Those drawn in one go are found in one collection of lines, and the points after it.
+    """
+
+    def find(ax):
+        found = []
+        for lines, points in itertools.pairwise(ax.collections):
+            if isinstance(lines, LineCollection) and isinstance(points, PathCollection):
+                ends = np.array([segment[:, 0] for segment in lines.get_segments()])
+                at = np.asarray(points.get_offsets())
+                if len(at) and len(ends) == len(at):
+                    faces = np.broadcast_to(points.get_facecolors(), (len(at), 4))
+                    filled = (faces[:, :3] != 1.0).any(axis=1)
+                    found += zip(at[:, 1], at[:, 0], *ends.T, filled, strict=True)
+        table = pd.DataFrame(found, columns=["place", "value", "low", "high", "filled"])
+        return table.sort_values("place", kind="stable").reset_index(drop=True)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def names_of():
+    """Return the texts of a legend, or of the ticks of an axis."""
+
+    def find(part):
+        texts = part.get_ticklabels() if hasattr(part, "get_ticklabels") else part.get_texts()
+        return [text.get_text() for text in texts]
 
     return find

@@ -70,12 +70,22 @@ def test_returns_figure_axes_or_nothing(plot, designed, monkeypatch, autoshow):
     assert len(shown) == 2
 
 
-@pytest.mark.parametrize("plot", PLOTS, ids=names)
-def test_nothing_is_cut_off(plot, designed):
-    figure = plot(designed, return_fig=True)
+@pytest.mark.parametrize(
+    ("plot", "options"), [*((p, {}) for p in PLOTS), (npt.pl.diagnose, {"panel": "checks"})]
+)
+def test_nothing_is_cut_off_and_texts_do_not_overlap(
+    plot, options, designed, overlaps, tick_labels
+):
+    figure = plot(designed, return_fig=True, **options)
     figure.canvas.draw()
     box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
     assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -0.03, (box, width, height)
+    legends = [*figure.legends, *(ax.get_legend() for ax in figure.axes if ax.get_legend())]
+    texts = [*figure.texts, *(text for legend in legends for text in legend.get_texts())]
+    for ax in [part for host in figure.axes for part in (host, *host.child_axes) if part.axison]:
+        texts += [ax.title, ax.xaxis.label, ax.yaxis.label, *ax.texts]
+        texts += [t for axis in (ax.xaxis, ax.yaxis) for t in tick_labels(axis)]
+    assert overlaps([t for t in texts if t.get_visible()], figure) == []
 
 
 @pytest.mark.parametrize("plot", PLOTS, ids=names)
@@ -169,6 +179,13 @@ def test_adata_is_left_alone(plot, designed, assert_same_adata):
     before = designed.copy()
     plot(designed, show=False)
     assert_same_adata(designed, before)
+
+
+@pytest.mark.parametrize("n_top", [0, 1.5, True])
+@pytest.mark.parametrize("plot", [p for p in PLOTS if "n_top" in inspect.signature(p).parameters])
+def test_n_top_is_a_count(plot, n_top, designed):
+    with pytest.raises((ValueError, TypeError), match="n_top must be a whole number of at least 1"):
+        plot(designed, n_top=n_top)
 
 
 def test_importing_the_package_loads_no_plotting():

@@ -111,24 +111,11 @@ def test_controls_too_few_for_a_density(designed):
         np.testing.assert_allclose(offsets, few.obsm["X_cpca"][:4, :2])
 
 
-def test_thinning_is_seeded(designed):
-    def contours(rng):
-        (ax,) = cpca_density(
-            designed, groups=designed.uns["cpca"]["groups"][0], max_cells=100, rng=rng, show=False
-        )
-        return np.concatenate([p.vertices for p in ax.collections[0].get_paths()])
-
-    np.testing.assert_array_equal(contours(1), contours(1))
-    assert not np.array_equal(contours(1), contours(2))
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"groups": ["NOPE"]}, "NOPE"),
         ({"groups": []}, "0"),
-        ({"control": "ctrl"}, "No control cells"),
-        ({"perturbation_key": "pert"}, "'pert'"),
         ({"components": (1, 4)}, "1 to 3"),
         ({"ncols": 0}, "ncols"),
     ],
@@ -144,13 +131,3 @@ def test_one_axes_takes_one_group(designed):
     with pytest.raises(ValueError, match="one group"):
         cpca_density(designed, ax=ax)
     assert not ax.collections
-
-
-@pytest.mark.slow
-def test_nothing_overlaps(designed, overlaps, tick_labels):
-    figure = cpca_density(designed, return_fig=True)
-    figure.canvas.draw()
-    texts = [ax.title for ax in figure.axes] + figure.texts + figure.legends[0].get_texts()
-    for ax in figure.axes:
-        texts += tick_labels(ax.xaxis) + tick_labels(ax.yaxis)
-    assert overlaps(texts, figure) == []

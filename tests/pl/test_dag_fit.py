@@ -37,15 +37,6 @@ def test_some_genes(designed):
             dag_fit(designed, genes=option)
 
 
-def test_names_do_not_overlap(designed, overlaps):
-    figure = dag_fit(designed, return_fig=True)
-    figure.canvas.draw()
-    left, right = figure.axes
-    assert (
-        overlaps([*left.get_xticklabels(), left.title, right.title, left.xaxis.label], figure) == []
-    )
-
-
 @pytest.mark.slow
 def test_more_genes_than_have_room_for_names_are_drawn_by_rank(designed, monkeypatch):
     r = designed.uns["dag_fit"]["table"]["r"]

@@ -1,7 +1,6 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
 from scipy.stats import norm
 
 from nextpert.pl import diagnose
@@ -59,28 +58,26 @@ def test_the_perturbations_with_most_cells_are_drawn(many):
     assert axes[0].get_title() == "effects from half of the cells, 12 of 40"
 
 
-def test_correlations_and_own_genes_share_the_rows(many):
+def test_correlations_and_own_genes_share_the_rows(many, rows):
     table = many.uns["diagnosis"]["perturbations"].set_index("perturbation")
     axes = diagnose(many, n_top=40, show=False)
-    rows = [t.get_text() for t in axes[0].get_yticklabels()]
+    names = [t.get_text() for t in axes[0].get_yticklabels()]
     for label, column in {
         "all predictors": "r_all", "graph": "r_graph", "coexpression": "r_coexpression",
         "mean perturbation": "r_mean_perturbation",
     }.items():  # fmt: skip
         drawn = offsets(axes[1], label)
-        np.testing.assert_allclose(drawn[:, 0], table.loc[rows, column])
-    drawn = {c.get_label(): c for c in axes[2].containers}
-    status = {"found (lfsr < 0.05)": "yes", "not found": "no"}
-    status["opposite direction"] = "opposite direction"
-    assert set(drawn) == set(status)
-    for label, found in status.items():
-        line, _, (bars,) = drawn[label]
-        mine = table[table["target_gene_found"] == found]
-        assert {rows[int(y)] for y in line.get_ydata()} == set(mine.index)
-        for y, segment in zip(line.get_ydata(), bars.get_segments(), strict=True):
-            ends = mine.loc[rows[int(y)], ["target_gene_lower", "target_gene_upper"]]
-            np.testing.assert_allclose(segment[:, 0], ends.to_numpy(float))
-    assert to_hex(drawn["not found"][0].get_markerfacecolor()) == "#ffffff"
+        np.testing.assert_allclose(drawn[:, 0], table.loc[names, column])
+    table = table.loc[names]
+    for label, status in {
+        "found (lfsr < 0.05)": "yes", "not found": "no", "opposite direction": "opposite direction",
+    }.items():  # fmt: skip
+        mine = np.flatnonzero(table["target_gene_found"] == status)
+        np.testing.assert_array_equal(offsets(axes[2], label)[:, 1], mine)
+    drawn = rows(axes[2])
+    columns = [f"target_gene_{name}" for name in ("mean", "lower", "upper")]
+    np.testing.assert_allclose(drawn[["value", "low", "high"]], table[columns])
+    assert drawn["filled"].tolist() == (table["target_gene_found"] != "no").tolist()
 
 
 def test_the_largest_possible_correlation_is_drawn_where_it_can_be_measured(many):
@@ -105,9 +102,7 @@ def test_negative_controls_are_drawn_against_a_normal(designed):
     ax = plt.figure().add_subplot()
     _draw_null(ax, stored | {"null_z": z})
     drawn = offsets_of(ax)
-    assert len(drawn) < 4000  # of 10,000
-    assert drawn[:, 1].min() == z.min()
-    assert drawn[:, 1].max() == z.max()
+    assert len(drawn) == z.size
     for x, y in drawn[:: len(drawn) // 20]:
         assert (z <= y).mean() == pytest.approx(norm.cdf(x), abs=1e-4)
     width = stored["summary"].set_index(["part", "quantity"])["value"]["negative controls"]
@@ -129,36 +124,26 @@ def test_one_panel_alone(designed):
         diagnose(designed, panel="all")
 
 
-def points(ax):
-    return [float(c[0].get_xdata()[0]) for c in ax.containers]
-
-
-def test_predictors_shares_and_coverage(designed):
+def test_predictors_shares_and_coverage(designed, rows):
     stored = designed.uns["diagnosis"]
+    summary = stored["summary"]  # values without a standard error are open
+    summary["standard_error"] = np.where(summary["quantity"] == "error_to_raw_means", np.nan, 0.1)
     axes = diagnose(designed, panel="checks", show=False)
     predictors = stored["predictors"]
-    np.testing.assert_allclose(points(axes[0]), predictors["error_to_no_effect"])
+    np.testing.assert_allclose(rows(axes[0])["value"], predictors["error_to_no_effect"])
     names = [t.get_text() for t in axes[0].get_yticklabels()]
     assert names[0] == f"graph ({predictors['weight'][0]:.2f})"
     assert names[-1] == "all together"
     value = stored["summary"].set_index(["part", "quantity"])["value"]
     shares = [value["shrinkage", f"error_to_{name}"] for name in ("raw_means", "no_effect")]
-    np.testing.assert_allclose(points(axes[1]), shares)
+    drawn = rows(axes[1])
+    np.testing.assert_allclose(drawn["value"], shares)
+    assert drawn["filled"].tolist() == [False, True]
+    reach = [0.0, 1.645 * 0.1]
+    np.testing.assert_allclose(drawn["high"] - drawn["value"], reach, atol=1e-12)
     covered = [100 * value[part, "coverage_90"] for part in ("shrinkage", "unseen perturbations")]
-    np.testing.assert_allclose(points(axes[2]), covered)
+    np.testing.assert_allclose(rows(axes[2])["value"], covered)
     assert [t.get_text() for t in axes[2].get_yticklabels()] == ["cells", "perturbations"]
-
-
-@pytest.mark.slow
-def test_values_without_a_standard_error_are_open(designed):
-    summary = designed.uns["diagnosis"]["summary"]
-    summary["standard_error"] = np.where(summary["quantity"] == "error_to_raw_means", np.nan, 0.1)
-    faces = [
-        to_hex(c[0].get_markerfacecolor())
-        for c in diagnose(designed, panel="checks", show=False)[1].containers
-    ]
-    assert faces[0] == "#ffffff"  # over the cells' means
-    assert faces[1] != "#ffffff"
 
 
 def test_the_verdict_is_one_line_and_units_are_on_the_axes(designed):
@@ -175,25 +160,6 @@ def test_the_verdict_is_one_line_and_units_are_on_the_axes(designed):
     assert "%" in diagnose(designed, panel="checks", show=False)[2].get_xlabel()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("panel", ["perturbations", "checks"])
-def test_texts_do_not_overlap(panel, many, overlaps, tick_labels):
-    figure = diagnose(many, panel=panel, return_fig=True)
-    figure.canvas.draw()
-    texts = [figure._suptitle]
-    for ax in figure.axes:
-        texts += [ax.title, ax.xaxis.label, ax.yaxis.label]
-        texts += tick_labels(ax.xaxis) + (tick_labels(ax.yaxis) if ax.yaxis.label else [])
-        if ax.get_legend():
-            texts += ax.get_legend().get_texts()
-    rows = figure.axes[1:] if panel == "perturbations" else []
-    hidden = {id(t) for ax in rows for t in ax.get_yticklabels()}
-    assert not any(
-        "\n" in label.get_text() for label in texts if label in tick_labels(figure.axes[0].yaxis)
-    )
-    assert not overlaps([t for t in texts if id(t) not in hidden], figure)
-
-
 def test_nothing_known_is_drawn_as_such(designed):
     stored = designed.uns["diagnosis"]
     stored["predictors"]["error_to_no_effect"] = np.nan
@@ -201,9 +167,3 @@ def test_nothing_known_is_drawn_as_such(designed):
     stored["perturbations"]["target_gene_found"] = ""
     axes = diagnose(designed, show=False)
     assert [t.get_text() for t in axes[2].texts] == ["no target gene on the panel"]
-
-
-@pytest.mark.parametrize("n_top", [0, 1.5, True])
-def test_bad_n_top(designed, n_top):
-    with pytest.raises((ValueError, TypeError), match="n_top must be a whole number of at least 1"):
-        diagnose(designed, n_top=n_top)

@@ -72,15 +72,6 @@ def test_bars_that_differ_widely_are_logarithmic():
     )
 
 
-def test_names_and_numbers_do_not_overlap(overlaps):
-    counts = {"control": 5} | {f"GENE{i}": 1000 + i for i in range(45)}
-    figure = perturbation_counts(_screen(counts), return_fig=True, min_cells=3)
-    figure.canvas.draw()
-    (ax,) = figure.axes
-    assert overlaps([*ax.texts, *ax.get_xticklabels(), ax.title], figure) == []
-    assert ax.get_legend().get_window_extent().x0 > ax.get_window_extent().x1 - 1
-
-
 def test_errors(screen):
     with pytest.raises(ValueError, match=r"exclude not found.*jnk.*Close matches: junk"):
         perturbation_counts(screen, exclude=["jnk"])

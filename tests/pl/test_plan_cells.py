@@ -1,5 +1,4 @@
 import numpy as np
-import pandas as pd
 import pytest
 
 import nextpert as npt
@@ -53,25 +52,3 @@ def test_a_line_for_every_number_of_guides(designed):
     assert texts == ["1 guide", "2 guides", "3 guides", "4 guides", "8 guides", "needed"]
     colours = [line.get_color() for line in axes[0].lines]
     assert len(set(colours)) == 6
-
-
-def test_numbers_of_guides_that_coincide_share_a_line(designed):
-    stored = designed.uns["plan_cells"]
-    one = stored["curves"]
-    stored["params"]["n_guides"] = 4
-    parts = [one.assign(n_guides=g, power=one["power"] * (1 + 1e-3 * g)) for g in (1, 2, 4)]
-    far = one.assign(n_guides=8, half_width=0.9 * one["half_width"])
-    stored["curves"] = pd.concat([*parts, far], ignore_index=True)
-    axes = plan_cells(designed, show=False)
-    texts = [text.get_text() for text in axes[0].get_legend().get_texts()]
-    assert texts == ["1 to 4 guides", "8 guides", "needed"]
-    for ax in axes:
-        assert len(ax.lines) == 3
-    np.testing.assert_allclose(axes[0].lines[0].get_ydata(), parts[2]["power"])  # as planned
-
-
-def test_names_do_not_overlap(designed, overlaps):
-    figure = plan_cells(designed, return_fig=True)
-    figure.canvas.draw()
-    texts = [t for ax in figure.axes for t in (ax.xaxis.label, ax.yaxis.label)]
-    assert overlaps(texts, figure) == []

@@ -26,17 +26,16 @@ def planned(_planned):
     return _planned.copy()
 
 
-def test_every_well_is_drawn(planned):
+def test_every_well_is_drawn(planned, rows):
     table = planned.uns["plan"]["plate"]
     axes = plan_screen(planned, show=False)
     names = [label.get_text() for label in axes[0].get_yticklabels()]
     assert [name.split()[0] for name in names] == table["perturbation"].tolist()
     assert [name.endswith("(new)") for name in names] == (table["n_cells_seen"] == 0).tolist()
-    marks = [line for line in axes[0].lines if line.get_marker() != "None"]
-    drawn = [line.get_xdata()[0] for line in marks]
-    np.testing.assert_allclose(drawn, table["predicted_distance"])
-    spans = [line.get_xdata() for line in axes[0].lines if line.get_linestyle() == "-"]
-    np.testing.assert_allclose(spans, table[["predicted_low", "predicted_high"]])
+    columns = ["predicted_distance", "predicted_low", "predicted_high"]
+    drawn = rows(axes[0])
+    np.testing.assert_allclose(drawn[["value", "low", "high"]], table[columns])
+    assert drawn["filled"].tolist() == (table["n_cells_seen"] > 0).tolist()
     assert axes[0].get_xlim()[0] < 0  # an interval that ends at 0 is drawn whole
     assert [bar.get_width() for bar in axes[1].patches] == table["n_cells"].tolist()
     assert f"{table['n_cells'].sum()} cells" in axes[1].get_title()
@@ -65,8 +64,9 @@ def test_a_replay_is_drawn_beside_it(planned):
     axes = plan_screen(planned, show=False)
     assert len(axes) == 4
     row = planned.uns["replay"]["overall"].iloc[0]
-    told = next(t.get_text() for t in axes[3].texts if "±" in t.get_text())
-    assert told == f"thompson: {row['plates']:.1f} ± {1.645 * row['plates_sem']:.1f}"
+    texts = axes[3].get_legend().get_texts()
+    text = next(t.get_text() for t in texts if "±" in t.get_text())
+    assert text == f"thompson: {row['plates']:.1f} ± {1.645 * row['plates_sem']:.1f}"
     assert row["plates_sem"] >= 0
     assert len(plan_screen(planned, replay_key=None, show=False)) == 3
 

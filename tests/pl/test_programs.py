@@ -88,21 +88,6 @@ def test_some_of_the_programs(designed):
     assert sum(text.startswith("effect of a score") for text in said) == 3
 
 
-@pytest.mark.slow
-def test_names_do_not_touch(designed, overlaps, tick_labels):
-    with_programs(designed, n=6, n_genes=60)
-    figure = programs(designed, n_top=12, return_fig=True)
-    assert figure.get_size_inches()[1] <= 8.0
-    figure.canvas.draw()
-    axes = [ax for host in figure.axes for ax in host.child_axes]
-    assert len(axes) == 12
-    for ax in axes:
-        assert overlaps(tick_labels(ax.yaxis), figure) == []
-    texts = [host.title for host in figure.axes]
-    texts += [label for ax in axes for label in (*tick_labels(ax.yaxis), *tick_labels(ax.xaxis))]
-    assert overlaps(texts, figure) == []
-
-
 def test_none_is_said(designed):
     stored = {
         k: v for k, v in designed.uns["perturbation_effects"].items() if k not in STAMP
@@ -110,9 +95,7 @@ def test_none_is_said(designed):
     stored["programs"] = {name: table.iloc[:0] for name, table in stored["programs"].items()}
     designed.uns["perturbation_effects"] = with_format(stored)
     [ax] = programs(designed, show=False)
-    said = ax.texts[0].get_text()
-    assert said.startswith("No program is shared by two perturbations.")
-    assert all(str(name) in said for name in stored["perturbations"])
+    assert ax.texts[0].get_text() == "No program is shared by two perturbations."
     with pytest.raises(ValueError, match="Programs that are not there: 1"):
         programs(designed, program=1)
 

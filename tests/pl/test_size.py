@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
-from nextpert.pl._figure import SCREEN, panel_grid
+from nextpert.pl._figure import SCREEN, panels_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
@@ -64,7 +64,9 @@ def test_at_most_one_screen_high_and_names_apart(name, large, overlaps, tick_lab
 
 @pytest.mark.parametrize("n", [1, 3, 4, 5, 12, 25, 51])
 def test_panels_fill_a_grid(n):
-    rows, columns, size = panel_grid(n, None, 4, (2.2, 2.2), (0.9, 1.2))
+    panels, columns = panels_of(None, n, None, 4, (2.2, 2.2), (0.9, 1.2))
+    rows = -(-n // columns)
+    assert len(panels) == len(panels[0].figure.axes) == n
     assert (rows - 1) * columns < n <= rows * columns
-    assert size[1] <= SCREEN
-    assert panel_grid(n, 2, 4, (2.2, 2.2), (0.9, 1.2))[1] == min(n, 2)
+    assert panels[0].figure.get_figheight() <= SCREEN
+    assert panels_of(None, n, 2, 4, (2.2, 2.2), (0.9, 1.2))[1] == min(n, 2)

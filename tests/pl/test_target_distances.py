@@ -53,13 +53,6 @@ def test_wanted_means_of_many_genes_and_the_control_state(designed):
     assert not ax.lines  # no line of the control cells, who are the target
 
 
-def test_names_do_not_overlap(designed, overlaps):
-    figure = target_distances(designed, return_fig=True)
-    figure.canvas.draw()
-    (ax,) = figure.axes
-    assert overlaps([*ax.get_yticklabels(), ax.title, ax.xaxis.label], figure) == []
-
-
 @pytest.mark.parametrize(
     ("draw", "kind"), [(target_distances, "target_distances"), (npt.pl.diagnose, "diagnose")]
 )
@@ -69,8 +62,3 @@ def test_a_result_of_another_kind_is_refused(draw, kind, designed):
     designed.uns["other"] = with_format(parts)
     with pytest.raises(ValueError, match=rf"'other': run tl\.{kind} first"):
         draw(designed, key="other", show=False)
-
-
-def test_n_top_is_checked(designed):
-    with pytest.raises(ValueError, match="n_top"):
-        target_distances(designed, n_top=0)

@@ -91,16 +91,6 @@ def test_a_table_agrees_with_its_own_cells():
     assert plate == planned
 
 
-@pytest.mark.slow
-def test_a_table_and_its_cells_decide_alike_on_real_effects():
-    cells, table = cells_and_table(1, spread=0.8)
-    (one, ranking, _), (two, ranked, _) = through(cells), through(table)
-    se = np.asarray(table[two.obs_names].layers["se"])
-    away = np.abs(one.to_df() - two.to_df()) / se
-    assert away.to_numpy().mean() < 0.1  # coexpression that is not there, learned from the cells
-    assert ranking[:3] == ranked[:3]
-
-
 def screen_of(table, genes=None):
     roles = read_roles(table)
     found = read_environments(table, roles)
@@ -367,17 +357,6 @@ def test_many_perturbations_have_a_program_only_if_correlations_are_known(caplog
     assert few.uns["dag_blr"]["hierarchical"]["program"].any()
 
 
-def test_the_scatter_of_a_table_has_the_variances_and_correlations_of_cells(plain):
-    table, se, told = plain
-    screen = npt.pp.effect_table(table, se, correlation=controls(), **told)
-    found = read_environments(screen, read_roles(screen))
-    ((read,), _) = read_screens(screen, np.arange(screen.n_vars), [coding({"row": found.codes})])
-    scatter = sum(read.scatter.values())
-    sd = np.sqrt(np.diag(scatter))
-    assert (sd > 0).all()
-    np.testing.assert_allclose(scatter / np.outer(sd, sd), screen.varp["correlation"], atol=1e-6)
-
-
 @pytest.mark.formats
 def test_tables_are_kept_in_files(plain, tmp_path, assert_same_adata):
     table, se, told = plain
@@ -482,9 +461,9 @@ BAD = {
                 r"Effects must hold real numbers alone, but those of g0 are none"),
     "nothing at all": (lambda t, s: (t * np.nan, s), r"No effect with a standard error"),
     "rows twice": (lambda t, s: (pd.concat([t, t]), pd.concat([s, s])),
-                   r"perturbations given more than once: g0, g1"),
+                   r"Perturbations given more than once: g0, g1"),
     "genes twice": (lambda t, s: (t.rename(columns={"g1": "g0"}), s.rename(columns={"g1": "g0"})),
-                    r"genes given more than once: g0"),
+                    r"Genes given more than once: g0"),
     "rows of an AnnData twice": (lambda t, s: (_twice(t, s),), r"Perturbations given more than"),
     "other genes": (lambda t, s: (t, s.rename(columns={"g1": "G1"})), r"differ in their genes: G1"),
     "other perturbations": (lambda t, s: (t, s.rename(index={"g1": "G1"})), r"perturbations: G1"),

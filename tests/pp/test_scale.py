@@ -148,11 +148,6 @@ def test_what_may_be_log_normalised_is_taken_in_silence(case):
             assert adata.uns["screen"]["values"]["checked"]
 
 
-@pytest.mark.parametrize("call", ["perturbation_screen", "learn", "fit"])
-def test_fits_take_it_as_well(call):
-    CALLS[call](cells(np.log1p(scaled())))
-
-
 @pytest.mark.formats
 @pytest.mark.parametrize(
     "form", ["csr", "csc", "backed csr", "backed csc", "backed", "dask", "view"]
@@ -236,18 +231,6 @@ def test_the_check_can_be_overruled_once_for_a_layer():
     other = cells(x)
     npt.pp.perturbation_screen(other, count_options={"check_scale": False})
     learn(other)
-
-
-@pytest.mark.slow
-def test_a_campaign_keeps_what_was_overruled():
-    adata = cells(0.37 * counts())
-    learn = {"method": "boss", "search_options": {"n_runs": 1}}
-    with pytest.raises(ValueError, match="scaled counts"):
-        npt.Campaign(adata, "A", learn=learn)
-    set_up(adata, check_scale=False)
-    campaign = npt.Campaign(adata, "A", learn=learn)
-    campaign.observe(adata[::2].copy(), batch="same")
-    assert not campaign.adata.uns["screen"]["values"]["checked"]
 
 
 def test_a_sample_is_small_and_spread_over_all_cells(monkeypatch):

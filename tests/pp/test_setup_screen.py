@@ -9,7 +9,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import read_roles
-from nextpert._adata.roles import KEPT, Roles
+from nextpert._adata.roles import Roles
 
 N = 300
 
@@ -74,14 +74,6 @@ def test_none_clears_a_role(name, screen):
     npt.pp.setup_screen(screen, perturbation_key=None, control=None)
     assert read_roles(screen).columns[0] == "perturbation"
     assert read_roles(screen).control == "control"
-
-
-def test_roles_are_told_one_by_one(screen):
-    npt.pp.setup_screen(screen, perturbation_key="target", control="NT")
-    npt.pp.setup_screen(screen, guide_key="guide")
-    npt.pp.setup_screen(screen, batch_key="plate")
-    assert read_roles(screen) == Roles("target", "NT", "guide", ("plate",))
-    assert repr(KEPT) == "<as before>"
 
 
 def test_a_preparation_keeps_them_as_well(screen):

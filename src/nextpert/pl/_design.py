@@ -15,14 +15,18 @@ from nextpert.pl._figure import (
     BLUE,
     GREY,
     ORANGE,
+    draw_intervals,
+    draw_marks,
     entry,
     finish,
     first_of,
     font_size,
     goal,
     legend,
+    name_rows,
     root_figure,
     row_height,
+    row_panels,
     short,
     square_root,
     unit_of_distance,
@@ -35,12 +39,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
-# Distances that spread wider than this are drawn on a square-root axis.
-_WIDE = 30
-_AROUND = 1.6  # inches above and below the rows
-_LEAST = 0.5  # per cent: what rounds to 0 has no bar
+_WIDE = 30  # distances that spread wider than this are drawn on a square-root axis
 
 
 @checked()
@@ -104,8 +104,6 @@ def design(
     control = float(table.loc[is_control, "predicted_distance"].iloc[0])
     trace = stored["trace"]
     trace = trace[trace["target"].astype(str) == str(stored["params"]["target"])]
-    panels = [ax] if ax is not None else _panels(len(top), len(trace))
-    _draw_distances(panels[0], top, len(ranking), control, stored)
     handles = [
         entry("chosen", ORANGE, "o"),
         entry("measured cells", BLUE, "o"),
@@ -115,51 +113,33 @@ def design(
         entry("control", GREY, line="--"),
     ]
     if ax is not None:
+        panels = [ax]
         legend(ax, handles, loc="best")
-        return finish(ax, own=False, show=show, return_fig=return_fig, save=save)
-    legend(root_figure(panels[0]), handles, loc="outside upper center", ncols=3)
-    _draw_acquisition(panels[1], top, str(stored["params"]["acquisition"]))
+    else:
+        widths, least = [4.0, 2.2], 3.6
+        if len(trace) > 1:
+            widths.append(float(np.clip(0.6 + 0.28 * len(trace), 2.0, 8.0)))
+            least = 4.6  # for the names below the trace
+        panels = row_panels(len(top), widths, shared=2, least=least)
+        legend(root_figure(panels[0]), handles, loc="outside upper center", ncols=3)
+        _draw_acquisition(panels[1], top, str(stored["params"]["acquisition"]))
+    _draw_distances(panels[0], top, len(ranking), control, stored)
     if len(panels) > 2:
         _draw_trace(panels[2], trace, stored)
-    return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
-
-
-def _panels(n_candidates: int, n_rounds: int) -> list[Axes]:
-    """Return the panels of distances, of the acquisition and, of several rounds, of the trace."""
-    import matplotlib.pyplot as plt
-
-    height = max(3.6, _AROUND + n_candidates * row_height(n_candidates, 0.24, _AROUND))
-    widths = [4.0, 2.2]
-    if n_rounds > 1:
-        height = max(height, 4.6)  # for the names below the trace
-        widths.append(min(max(2.0, 0.6 + 0.28 * n_rounds), 8.0))
-    figure = plt.figure(figsize=(sum(widths), height), layout="constrained")
-    grid = figure.add_gridspec(1, len(widths), width_ratios=widths)
-    first = figure.add_subplot(grid[0])
-    panels = [first, figure.add_subplot(grid[1], sharey=first)]
-    return [*panels, figure.add_subplot(grid[2])] if n_rounds > 1 else panels
+    drawn = panels if ax is None else ax
+    return finish(drawn, own=ax is None, show=show, return_fig=return_fig, save=save)
 
 
 def _draw_distances(
     panel: Axes, top: pd.DataFrame, n_all: int, control: float, stored: Any
 ) -> None:
     """Draw a row per candidate of ``top``; ``control`` is the control's distance."""
-    mean, low, high, measured = (
-        top[name].to_numpy(dtype=float)
-        for name in ("predicted_distance", "predicted_low", "predicted_high", "measured_distance")
-    )
+    mean, low, high = (top[f"predicted_{name}"] for name in ("distance", "low", "high"))
     seen = top["n_cells_seen"].to_numpy(dtype=int)
-    for place in range(len(top)):
-        colour = ORANGE if place == 0 else BLUE
-        # The mean itself may lie outside its interval where the draws are skew.
-        reach = np.maximum([mean[place] - low[place], high[place] - mean[place]], 0.0)
-        panel.errorbar(
-            mean[place], place, xerr=reach[:, None], fmt="o", color=colour,
-            markersize=7 if place == 0 else 5, elinewidth=1.2, capsize=2,
-            markerfacecolor=colour if seen[place] else "white",
-        )  # fmt: skip
+    colours = [ORANGE, *[BLUE] * (len(top) - 1)]
+    draw_intervals(panel, (mean, low, high), seen > 0, colours, s=36)
+    draw_marks(panel, top["measured_distance"])
     panel.axvline(control, color=GREY, linestyle="--", linewidth=1, zorder=0)
-    panel.scatter(measured, range(len(top)), marker="|", s=60, color=BLACK, zorder=3)
     values, scale = np.append(mean, control), ""
     if values.min() > 0 and values.max() > _WIDE * values.min():
         square_root(panel)
@@ -168,10 +148,8 @@ def _draw_distances(
         f"{name} ({n} cells)" if n else f"{name} (no cells yet)"
         for name, n in zip(top["perturbation"], seen, strict=True)
     ]
-    size = font_size(row_height(len(top), 0.24, _AROUND))
-    panel.set_yticks(range(len(top)), names, fontsize=size)
+    name_rows(panel, names)
     panel.get_yticklabels()[0].set_fontweight("bold")
-    panel.set_ylim(len(top) - 0.5, -0.5)
     panel.set_xlabel(f"predicted distance to the target\n({unit_of_distance(stored)}){scale}")
     title = f"towards {goal(stored['params']['target'])}\n"
     title += first_of(len(top), n_all, "candidates")
@@ -181,72 +159,41 @@ def _draw_distances(
 
 
 def _draw_acquisition(panel: Axes, top: pd.DataFrame, acquisition: str) -> None:
-    """Draw what ranks the candidates; of shares, bars with their number, if it rounds to any."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    """Draw what ranks the candidates; shares are bars with their number."""
+    from matplotlib.ticker import MaxNLocator
 
+    places, colours = np.arange(len(top)), [ORANGE, *[BLUE] * (len(top) - 1)]
     resolved = 100 * top["variance_reduction"].to_numpy(dtype=float)
-    places = np.arange(len(top))
-    colours = np.array([ORANGE, *[BLUE] * (len(top) - 1)])
-    panel.tick_params(labelleft=False, left=False)
     panel.set_title("acquisition")
     if acquisition != "probability" and np.isnan(resolved).all():
         panel.scatter(top["acquisition"].to_numpy(dtype=float), places, c=colours, s=22)
         panel.xaxis.set_major_locator(MaxNLocator(3))
-        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+        panel.xaxis.set_major_formatter("{x:.3g}")
         panel.set_xlabel(f"{acquisition}\n(low is good)")
         return
     if acquisition == "probability":
-        values, label = 100 * top["probability_best"].to_numpy(dtype=float), "probability of being"
-        panel.set(xlim=(0, 125), xticks=[0, 50, 100], xlabel=f"{label}\nthe nearest, %")
+        values = 100 * top["probability_best"].to_numpy(dtype=float)
+        numbers = [percent(value / 100) for value in values]
+        panel.set(xlim=(0, 125), xticks=[0, 50, 100])
+        panel.set_xlabel("probability of being\nthe nearest, %")
     else:
-        values = resolved
-        panel.set_xlim(0, 1.25 * max(float(np.nanmax(values)), _LEAST))
+        values, numbers = resolved, [f"{value:.3g}" for value in resolved]
+        panel.set_xlim(0, 1.25 * np.nanmax(values, initial=0.5))
         panel.set_xlabel(f"uncertainty resolved,\n% ({acquisition}; high is good)")
-    shown = values >= _LEAST
-    panel.barh(places[shown], values[shown], color=colours[shown], height=0.6)
-    size = font_size(row_height(len(top), 0.24, _AROUND), 7)
-    numbers = _distinguished(values[shown])
-    if acquisition == "probability":
-        numbers = [percent(value / 100) for value in values[shown]]
-    for place, value, number in zip(places[shown], values[shown], numbers, strict=True):
-        panel.annotate(
-            number, (value, place), (2, 0), textcoords="offset points", va="center", fontsize=size
-        )
-    if not shown.all():
-        panel.set_title(f"acquisition\n(no bar: below {_LEAST:g}%)")
-
-
-def _distinguished(values: NDArray[np.float64]) -> list[str]:
-    """Return numbers with as few decimals as distinguish different values, at most three.
-
-    Examples
-    --------
-    >>> from nextpert.pl._design import _distinguished
-    >>> _distinguished(np.array([4.21, 4.04, 4.04])), _distinguished(np.array([63.2, 9.8]))
-    (['4.2', '4.0', '4.0'], ['63', '10'])
-    """
-    for decimals in range(4):
-        numbers = [f"{value:.{decimals}f}" for value in values]
-        if len(set(numbers)) == len(np.unique(values)):
-            break
-    return numbers
+    bars = panel.barh(places, values, color=colours, height=0.6)
+    panel.bar_label(bars, numbers, padding=2, fontsize=font_size(row_height(len(top)), 7))
 
 
 def _draw_trace(panel: Axes, trace: pd.DataFrame, stored: Any) -> None:
     middle, low, high = (
-        trace[name].to_numpy(dtype=float)
-        for name in ("predicted_distance", "predicted_low", "predicted_high")
+        trace[f"predicted_{name}"].to_numpy(dtype=float) for name in ("distance", "low", "high")
     )
     panel.errorbar(
         range(len(trace)), middle, yerr=[middle - low, high - middle], fmt="o-", color=BLACK,
         markersize=4, linewidth=1, capsize=2,
     )  # fmt: skip
-    labels = [
-        f"{number}: {short(str(chosen), 20)} ({acquisition})"
-        for number, chosen, acquisition in zip(
-            trace["round"], trace["chosen"], trace["acquisition"], strict=True
-        )
-    ]
+    rounds = zip(trace["round"], trace["chosen"], trace["acquisition"], strict=True)
+    labels = [f"{number}: {short(str(label), 20)} ({name})" for number, label, name in rounds]
     panel.set_xticks(range(len(trace)), labels, rotation=90)
     panel.set_xlim(-0.6, len(trace) - 0.4)
     panel.set_xlabel("round: chosen\n(acquisition)")

@@ -18,17 +18,21 @@ from nextpert.pl._figure import (
     PURPLE,
     REACH,
     SCREEN,
+    draw_intervals,
     finish,
     first_of,
-    font_size,
+    legend_above,
     logarithmic,
+    name_rows,
     panel_of,
     root_figure,
     row_height,
+    row_panels,
 )
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable
 
     import pandas as pd
     from anndata import AnnData
@@ -37,7 +41,6 @@ if TYPE_CHECKING:
 
 _AROUND = 2.2  # inches above and below the rows, the title among them
 _LEAST = 1e-3  # of the largest error: what is less is drawn there
-_POINTS = 3000  # z-scores that are drawn at most
 _LEVELS = {"trust": "trust", "care": "trust with care", "do not trust": "do not trust"}
 
 
@@ -122,18 +125,17 @@ def diagnose(
     if panel == "checks":
         panels = _draw_checks(stored, table)
     else:
-        panels = _panels(len(table))
+        panels = row_panels(len(table), (3.3, 3.3, 3.0), shared=3, around=_AROUND, least=3.6)
         _draw_errors(panels[0], table, n_all)
         _draw_correlations(panels[1], table)
         _draw_strength(panels[2], table)
-    levels = stored["parts"]["level"].astype(str)
-    told = [
-        f"{words}: {', '.join(stored['parts'].loc[levels == level, 'part'].astype(str))}"
-        for level, words in _LEVELS.items()
-        if (levels == level).any()
-    ]
-    title = f"Verdict: {_LEVELS.get(str(stored['level']), stored['level'])}.   {';   '.join(told)}"
-    root_figure(panels[0]).suptitle(title, fontsize=9, x=0.01, ha="left")
+    parts = stored["parts"].astype({"level": str, "part": str}).groupby("level")["part"]
+    by_level = {level: ", ".join(names) for level, names in parts}
+    verdict = [f"{_LEVELS[level]}: {by_level[level]}" for level in _LEVELS if level in by_level]
+    title = f"Verdict: {_LEVELS.get(str(stored['level']), stored['level'])}."
+    figure = root_figure(panels[0])
+    figure.suptitle(f"{title}   {';   '.join(verdict)}", fontsize=9, x=0.01, ha="left")
+    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.07)  # type: ignore[call-arg,union-attr]
     return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
 
 
@@ -142,41 +144,41 @@ def _draw_checks(stored: dict[str, Any], table: pd.DataFrame) -> list[Axes]:
     import matplotlib.pyplot as plt
 
     held_out, raw = _words(table)
-    predictors, shares = stored["predictors"], _shares_to_draw(stored["summary"], held_out, raw)
-    held = stored["summary"][stored["summary"]["quantity"] == "coverage_90"]
-    held = held[held["part"] != "negative controls"]  # these cover 0
-    rows = [1.5 + max(len(predictors), len(shares)), max(1.5 + len(held), 9.0)]
+    predictors, summary = stored["predictors"], stored["summary"]
+    parts = {"shrinkage": held_out, "guides": "guide", "batches": "batch"}
+    beside = {"error_to_raw_means": raw, "error_to_no_effect": "no effect"}
+    errors = summary[summary["part"].isin(parts) & summary["quantity"].isin(beside)]
+    # Negative controls cover 0.
+    covered = summary[
+        (summary["quantity"] == "coverage_90") & summary["part"].ne("negative controls")
+    ]
+    rows = [1.5 + max(len(predictors), len(errors)), max(1.5 + len(covered), 9.0)]
     grid = plt.subplots(
         2, 2, figsize=(9.6, min(1.2 + 0.34 * sum(rows), SCREEN)), height_ratios=rows,
         layout="constrained",
     )[1]  # fmt: skip
     panels = list(grid.ravel())
-    panels[0].figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)
-    weights = predictors["weight"].to_numpy(dtype=float)
     names = [
         f"{name} ({weight:.2f})" if np.isfinite(weight) else str(name)
-        for name, weight in zip(predictors["predictor"], weights, strict=True)
+        for name, weight in zip(predictors["predictor"], predictors["weight"], strict=True)
     ]
-    values, errors = (
-        predictors[name].to_numpy(dtype=float)
-        for name in ("error_to_no_effect", "error_to_no_effect_se")
-    )
-    _points(panels[0], names, values, errors, last=ORANGE)
-    panels[0].set(
-        title="predictors (weight), left out", xlabel="squared error over that of no effect"
-    )
-    values, errors = (np.array([share[i] for share in shares], dtype=float) for i in (1, 2))
-    _points(panels[1], [name for name, _, _ in shares], values, errors)
-    panels[1].set(
-        title="shrinkage and replication", xlabel="squared error of shrunken effects, ratio"
-    )
+    colours = [*[BLUE] * (len(names) - 1), ORANGE]  # all together
+    values, sd = predictors["error_to_no_effect"], predictors["error_to_no_effect_se"]
+    _draw_points(panels[0], names, values, sd, colours)
+    label = "squared error over that of no effect"
+    panels[0].set(title="predictors (weight), left out", xlabel=label)
+    pairs = zip(errors["part"], errors["quantity"], strict=True)
+    names = [f"new {parts[part]} vs {beside[quantity]}" for part, quantity in pairs]
+    _draw_points(panels[1], names, errors["value"], errors["standard_error"])
+    label = "squared error of shrunken effects, ratio"
+    panels[1].set(title="shrinkage and replication", xlabel=label)
     words = {"shrinkage": held_out, "unseen perturbations": "perturbations"}
-    names = [words.get(part, part) for part in held["part"]]
-    values, errors = (100 * held[name].to_numpy(float) for name in ("value", "standard_error"))
-    _points(panels[2], names, values, errors, line=90.0)
+    names = [words.get(part, part) for part in covered["part"]]
+    values, sd = 100 * covered["value"], 100 * covered["standard_error"]
+    _draw_points(panels[2], names, values, sd, line=90.0)
     panels[2].set_xlim(min(45.0, np.nanmin(values, initial=90.0) - 5), 102)
-    panels[2].set(title="calibration, by what was held out")
-    panels[2].set_xlabel("held-out means inside 90% intervals, %")
+    label = "held-out means inside 90% intervals, %"
+    panels[2].set(title="calibration, by what was held out", xlabel=label)
     _draw_null(panels[3], stored)
     return panels
 
@@ -187,105 +189,85 @@ def _words(table: pd.DataFrame) -> tuple[str, str]:
     return ("half", "table's effects") if of_table else ("cells", "cells' means")
 
 
-def _panels(n_rows: int) -> list[Axes]:
-    """Return three panels of ``n_rows`` rows."""
-    import matplotlib.pyplot as plt
-
-    height = max(3.6, _AROUND + n_rows * row_height(n_rows, 0.2, _AROUND))
-    figure = plt.figure(figsize=(9.6, min(height, SCREEN)), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.06)  # type: ignore[call-arg,union-attr]
-    grid = figure.add_gridspec(1, 3, width_ratios=[1.0, 1.0, 0.9])
-    first = figure.add_subplot(grid[0])
-    others = [figure.add_subplot(grid[column], sharey=first) for column in (1, 2)]
-    for panel in others:
-        panel.tick_params(labelleft=False, left=False)
-    return [first, *others]
-
-
 def _draw_errors(panel: Axes, table: pd.DataFrame, n_all: int) -> None:
     """Draw the squared error of effects from half of the cells, one row per perturbation."""
-    place, (held_out, raw) = np.arange(len(table)), _words(table)
-    columns = ("error_half_no_effect", "error_half_raw_means", "error_half")
-    values = {name: table[name].to_numpy(dtype=float) for name in columns}
-    every = np.concatenate(list(values.values()))
-    largest = np.nanmax(every, initial=0.0)
+    held_out, raw = _words(table)
+    columns = ["error_half_no_effect", "error_half_raw_means", "error_half"]
+    values = table[columns]
+    largest = np.nanmax(values, initial=0.0)
     if largest > 0:
-        values = {name: np.maximum(each, _LEAST * largest) for name, each in values.items()}
-        logarithmic(panel, 1 / _LEAST)
-    shrunken, cells = values["error_half"], values["error_half_raw_means"]
-    panel.hlines(place, shrunken, cells, color=LIGHT, linewidth=2, zorder=0)
-    for name, marker, colour, face, label in (
-        ("error_half_no_effect", "o", GREY, "white", "no effect"),
-        ("error_half_raw_means", "s", BLUE, BLUE, raw),
-        ("error_half", "D", ORANGE, ORANGE, "shrunken"),
-    ):
-        panel.scatter(
-            values[name], place, marker=marker, s=26, facecolors=face, edgecolors=colour,
-            label=label,
-        )  # fmt: skip
-    size = font_size(row_height(len(table), 0.2, _AROUND))
-    panel.set_yticks(place, table["perturbation"].tolist(), fontsize=size)
-    panel.set_ylim(len(table) - 0.5, -0.5)
+        values = values.clip(lower=_LEAST * largest)
+        logarithmic(panel, "x", 1 / _LEAST)
+    none, means, shrunken = columns
+    place = range(len(table))
+    panel.hlines(place, values[shrunken], values[means], color=LIGHT, linewidth=2, zorder=0)
+    _scatter(panel, values, (
+        (none, "o", GREY, "white", "no effect"),
+        (means, "s", BLUE, BLUE, raw),
+        (shrunken, "D", ORANGE, ORANGE, "shrunken"),
+    ))  # fmt: skip
+    name_rows(panel, table["perturbation"].tolist(), row_height(len(table), _AROUND))
     panel.set_xlabel("squared error on the other half\n(log-normalised expression²)")
-    shown = first_of(len(table), n_all, "") if len(table) < n_all else f"all {n_all}"
     half = "half of the cells" if held_out == "cells" else "half of the table"
-    panel.set_title(f"effects from {half}, {shown}".rstrip())
-    _legend_above(panel)
+    number = first_of(len(table), n_all, "").strip() if len(table) < n_all else f"all {n_all}"
+    panel.set_title(f"effects from {half}, {number}")
+    legend_above(panel)
 
 
 def _draw_correlations(panel: Axes, table: pd.DataFrame) -> None:
     """Draw the correlation of expected and observed effect on other genes, by predictor."""
-    place = np.arange(len(table))
     panel.axvline(0, color=GREY, linewidth=1, linestyle="--", zorder=0)
     kind = table["ceiling"].astype(str)
     ceiling = table["ceiling_r"].where(~kind.isin(["", "not measurable"]))
-    panel.scatter(ceiling, place, marker="|", s=120, color=BLACK, label="largest possible")
-    for k, row in enumerate(place[kind == "not measurable"]):
-        panel.axhspan(
-            row - 0.5, row + 0.5, color="0.92", linewidth=0, zorder=-1,
-            label="" if k else "not measurable",
-        )  # fmt: skip
-    for name, marker, colour, face, label in (
+    panel.scatter(
+        ceiling, range(len(table)), marker="|", s=120, color=BLACK, label="largest possible"
+    )
+    for k, row in enumerate(np.flatnonzero(kind == "not measurable")):
+        label = "" if k else "not measurable"
+        panel.axhspan(row - 0.5, row + 0.5, color="0.92", linewidth=0, zorder=-1, label=label)
+    _scatter(panel, table, (
         ("r_mean_perturbation", "s", BLUE, BLUE, "mean perturbation"),
         ("r_coexpression", "v", PURPLE, PURPLE, "coexpression"),
         ("r_graph", "^", BLACK, "white", "graph"),
         ("r_all", "D", ORANGE, ORANGE, "all predictors"),
-    ):
-        if name not in table:  # of a fit without predictors
-            continue
-        panel.scatter(
-            table[name], place, marker=marker, s=26, facecolors=face, edgecolors=colour,
-            label=label,
-        )  # fmt: skip
+    ))  # fmt: skip
     panel.set_xlim(-1.05, 1.05)
     panel.set_xlabel("correlation of predicted and\nobserved effect on other genes")
     panel.set_title("r, perturbation left out")
-    _legend_above(panel)
+    legend_above(panel)
+
+
+def _scatter(
+    panel: Axes, table: pd.DataFrame, columns: Iterable[tuple[str, str, str, str, str]]
+) -> None:
+    """Draw columns of a table (those that a fit has): marker, edge, face and label of each."""
+    for name, marker, edge, face, label in columns:
+        if name in table:
+            panel.scatter(
+                table[name], range(len(table)), marker=marker, s=26, facecolors=face,
+                edgecolors=edge, label=label,
+            )  # fmt: skip
 
 
 def _draw_strength(panel: Axes, table: pd.DataFrame) -> None:
     """Draw the effect on every perturbation's (weakest) target gene, with its 90% interval."""
-    place, found = np.arange(len(table)), table["target_gene_found"].astype(str).to_numpy()
-    mean, low, high = (
-        table[f"target_gene_{name}"].to_numpy(dtype=float) for name in ("mean", "lower", "upper")
-    )
     panel.axvline(0, color=GREY, linewidth=1, linestyle="--", zorder=0)
-    for status, colour, face, label in (
-        ("yes", BLUE, BLUE, "found (lfsr < 0.05)"),
-        ("no", BLUE, "white", "not found"),
-        ("opposite direction", ORANGE, ORANGE, "opposite direction"),
+    for status, colour, label in (
+        ("yes", BLUE, "found (lfsr < 0.05)"),
+        ("no", BLUE, "not found"),
+        ("opposite direction", ORANGE, "opposite direction"),
     ):
-        which = found == status
-        if which.any():
-            reach = np.maximum([(mean - low)[which], (high - mean)[which]], 0.0)
-            panel.errorbar(
-                mean[which], place[which], xerr=reach, fmt="o", color=colour,
-                markerfacecolor=face, markersize=5, elinewidth=1.2, capsize=2, label=label,
-            )  # fmt: skip
+        rows = np.flatnonzero(table["target_gene_found"] == status)
+        mean, low, high = (
+            table[f"target_gene_{name}"].iloc[rows] for name in ("mean", "lower", "upper")
+        )
+        if len(rows):
+            values = (mean, low, high)
+            draw_intervals(panel, values, status != "no", colour, rows=rows, label=label)
     panel.set_xlabel("effect on the target gene\n(log-normalised expression)")
     panel.set_title("positive controls: target gene")
-    if np.isfinite(mean).any():
-        _legend_above(panel)
+    if table["target_gene_mean"].notna().any():
+        legend_above(panel)
     else:
         panel.text(0.5, 0.5, "no target gene on the panel", ha="center", transform=panel.transAxes)
 
@@ -304,74 +286,33 @@ def _draw_null(panel: Axes, stored: dict[str, Any]) -> None:
         panel.text(0.5, 0.5, why, ha="center", transform=panel.transAxes)
         return
     expected = norm.ppf((np.arange(len(z)) + 0.5) / len(z))
-    # Many points in the middle overlap, so only some are drawn; the tails are drawn in full.
-    tail = min(_POINTS // 4, len(z) // 2)
-    middle = np.linspace(tail, len(z) - 1 - tail, _POINTS // 2).astype(int)
-    kept = np.unique(np.concatenate([np.arange(tail), middle, np.arange(len(z) - tail, len(z))]))
     summary = stored["summary"].set_index(["part", "quantity"])
-    value, error = summary.loc[("negative controls", "null_width"), ["value", "standard_error"]]
-    ends = np.array([expected[0], expected[-1]])
+    width, error = summary.loc[("negative controls", "null_width"), ["value", "standard_error"]]
+    ends = expected[[0, -1]]
     panel.plot(ends, ends, color=GREY, linewidth=1, linestyle="--", label="errors are right")
-    panel.plot(
-        ends, value * ends, color=ORANGE, linewidth=1.2, label=f"width {value:.2f} ± {error:.2f}"
-    )
-    panel.scatter(expected[kept], z[kept], s=8, color=BLUE, linewidths=0, rasterized=True)
-    kinds = stored["negative_controls"]
-    n_false = int(kinds["n_false"].sum())
+    label = f"width {width:.2f} ± {error:.2f}"
+    panel.plot(ends, width * ends, color=ORANGE, linewidth=1.2, label=label)
+    panel.scatter(expected, z, s=8, color=BLUE, linewidths=0, rasterized=True)
+    n_false = int(stored["negative_controls"]["n_false"].sum())
     panel.set_title(f"negative controls: {n_false} of {len(z)} significant")
     panel.legend(frameon=False, fontsize=7, loc="upper left", handlelength=1.2, borderaxespad=0.2)
 
 
-def _shares_to_draw(
-    summary: pd.DataFrame, held_out: str, raw: str
-) -> list[tuple[str, float, float]]:
-    """Return name, value and standard error of the errors of shrunken effects on parts held out.
-
-    ``held_out`` and ``raw`` as :func:`_words` returns them.
-    """
-    shares = []
-    for part, held in (("shrinkage", held_out), ("guides", "guide"), ("batches", "batch")):
-        for quantity, beside in (("error_to_raw_means", raw),
-                                 ("error_to_no_effect", "no effect")):  # fmt: skip
-            found = summary[(summary["part"] == part) & (summary["quantity"] == quantity)]
-            for value, error in zip(found["value"], found["standard_error"], strict=True):
-                shares.append((f"new {held} vs {beside}", float(value), float(error)))
-    return shares
-
-
-def _points(
+def _draw_points(
     panel: Axes,
     names: list[str],
-    values: np.ndarray,
-    errors: np.ndarray,
+    values: pd.Series,
+    errors: pd.Series,
+    colours: Any = BLUE,
     *,
     line: float = 1.0,
-    last: str = BLUE,
 ) -> None:
-    place = np.arange(len(names))
+    """Draw a row per value with its 90% interval; those without a standard error are open."""
     panel.axvline(line, color=GREY, linewidth=1, linestyle="--", zorder=0)
-    colours = [BLUE] * (len(names) - 1) + [last]
-    for y, value, error, colour in zip(place, values, errors, colours, strict=True):
-        has_error = bool(np.isfinite(error))
-        panel.errorbar(
-            value, y, xerr=REACH * error if has_error else 0.0, fmt="o", color=colour, markersize=5,
-            capsize=2, markerfacecolor=colour if has_error else "white",
-        )  # fmt: skip
-    known = values[np.isfinite(values)]
-    if line == 1.0 and len(known):
-        # A wild error bar must not hide the others.
-        low = min(float(known.min()), 0.0)
-        high = max(1.6 * float(known.max()), 1.2)
+    reach = REACH * errors.fillna(0.0)
+    draw_intervals(panel, (values, values - reach, values + reach), errors.notna(), colours)
+    if line == 1.0 and values.notna().any():
+        # A wild interval must not hide the others.
+        low, high = min(values.min(), 0.0), max(1.6 * values.max(), 1.2)
         panel.set_xlim(low - 0.05 * (high - low), high)
-    panel.set_yticks(place, names)
-    panel.set_ylim(len(names) - 0.5, -0.5)
-
-
-def _legend_above(panel: Axes) -> None:
-    """Put the legend between panel and title, where it hides no row."""
-    panel.legend(
-        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=7,
-        borderaxespad=0.2, columnspacing=1.0, handletextpad=0.3,
-    )  # fmt: skip
-    n_rows = -(-len(panel.get_legend_handles_labels()[0]) // 2)
-    panel.set_title(panel.get_title(), pad=12 + 13 * max(n_rows, 2))
+    name_rows(panel, names)

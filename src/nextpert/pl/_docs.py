@@ -59,9 +59,9 @@ def documented(function: F) -> F:
     Axes to draw on.
     """
 
-    def fragment(found: re.Match[str]) -> str:
-        lines = FRAGMENTS[found[2]].strip("\n").splitlines()
-        return "\n".join(found[1] + line for line in lines)
+    def fragment(match: re.Match[str]) -> str:
+        lines = FRAGMENTS[match[2]].strip("\n").splitlines()
+        return "\n".join(match[1] + line for line in lines)
 
     function.__doc__ = re.sub(r"(?m)^( *)%\((\w+)\)s$", fragment, function.__doc__ or "")
     return function

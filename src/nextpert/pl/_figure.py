@@ -1,4 +1,4 @@
-"""What all plots share: colours, and the end of a plot as in scanpy."""
+"""What all plots share: colours, rows and panels that fit on a screen, and the end of a plot."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ TEXT, SMALL = 9.0, 8.0
 SCREEN = 8.0
 # Standard errors on either side of a normal estimate: intervals of all plots cover 90%.
 REACH = 1.645
-_LEAST_ROW = 0.1
 
 
 def finish(
@@ -51,27 +50,46 @@ def finish(
     ``own`` says that the figure was made here, not given by the caller; one of the caller's is
     never shown unless asked for.
     """
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+    import scanpy as sc
+    from matplotlib.text import Text
+
     panels = axes if isinstance(axes, list) else [axes]
     figure = root_figure(panels[0])
     for panel in panels:
-        _tidy(panel)
+        panel.spines[["top", "right"]].set_visible(False)
+        for text in (panel.title, panel.xaxis.label, panel.yaxis.label):
+            text.set_fontsize(min(text.get_fontsize(), TEXT))
+        for axis in (panel.xaxis, panel.yaxis):
+            if any(float(label.get_fontsize()) > SMALL for label in axis.get_ticklabels()):
+                axis.set_tick_params(labelsize=SMALL)
     for part in [figure] if own else panels:
-        _as_plain_text(part)
+        for text in part.findobj(Text):
+            # No name is a formula, unlike matplotlib's own powers of ten.
+            if "$" in text.get_text() and r"\mathdefault" not in text.get_text():
+                text.set_parse_math(False)
     if save is not None:
-        with whole_file(_with_format(save)) as path:
-            figure.savefig(path, dpi=150, bbox_inches="tight")
+        path = Path(save)
+        if followed(save).is_dir():
+            message = f"save={str(save)!r} is a folder: name a file in it."
+            raise ValueError(message)
+        if not path.suffix:
+            path = path.with_name(f"{path.name}.{mpl.rcParams['savefig.format']}")
+        with whole_file(path) as file:
+            figure.savefig(file, dpi=150, bbox_inches="tight")
     if return_fig:
         return figure
-    if show is None:
-        import scanpy as sc
-
-        show = own and sc.settings.autoshow and save is None
-    if show:
-        import matplotlib.pyplot as plt
-
+    if show or (show is None and own and sc.settings.autoshow and save is None):
         plt.show()
         return None
     return axes
+
+
+def root_figure(panel: Axes) -> Figure:
+    """Return the figure that an axes is on, the whole one where that is a part (a subfigure)."""
+    # As `get_figure(root=True)`, which matplotlib has from 3.10 on.
+    return panel.figure.figure
 
 
 def panel_of(ax: Axes | None, size: tuple[float, float]) -> Axes:
@@ -92,66 +110,57 @@ def panels_of(
 ) -> tuple[list[Axes], int]:
     """Return ``n`` panels in a grid that fits on a screen, or the axes given; and the columns.
 
-    Parameters as in :func:`panel_grid`; ``options`` are those of ``plt.subplots``.
+    ``size`` is the width and height of a panel in inches, 0.6 of it where they are many;
+    ``around`` is what stands beside all panels. ``usual`` is the number of columns where that
+    fits, unless ``ncols`` is given; ``options`` are those of ``plt.subplots``.
     """
     import matplotlib.pyplot as plt
 
     if ax is not None:
         return [ax], 1
-    rows, columns, figsize = panel_grid(n, ncols, usual, size, around)
-    figsize = (max(figsize[0], 4.2), figsize[1])
-    _, grid = plt.subplots(
+    for scale in (1.0, 0.6):
+        width, height = scale * size[0], scale * size[1]
+        rows_that_fit = max(int((SCREEN - around[1]) / height), 1)
+        columns = min(ncols or max(usual, -(-n // rows_that_fit)), n)
+        rows = -(-n // columns)
+        if columns * width < 2 * SCREEN and rows <= rows_that_fit:
+            break
+    figsize = (max(around[0] + columns * width, 4.2), around[1] + rows * height)
+    grid = plt.subplots(
         rows, columns, figsize=figsize, squeeze=False, layout="constrained", **options
-    )
-    for spare in grid.flat[n:]:
-        spare.remove()
+    )[1]
+    for unused in grid.flat[n:]:
+        unused.remove()
     return list(grid.flat[:n]), columns
 
 
-def root_figure(panel: Axes) -> Figure:
-    """Return the figure that an axes is on, the whole one where that is a part (a subfigure)."""
-    # As `get_figure(root=True)`, which matplotlib has from 3.10 on.
-    return panel.figure.figure
+def row_panels(
+    n_rows: int, widths: Sequence[float], shared: int = 1, *, around: float = 1.6, least: float
+) -> list[Axes]:
+    """Return panels side by side, of which the first ``shared`` have the same rows.
+
+    ``widths`` are theirs in inches; the figure is at least ``least`` inches high, of which
+    ``around`` are no rows. Rows are named on the left alone.
+    """
+    import matplotlib.pyplot as plt
+
+    height = max(least, around + n_rows * row_height(n_rows, around))
+    figure = plt.figure(figsize=(sum(widths), height), layout="constrained")
+    grid = figure.add_gridspec(1, len(widths), width_ratios=widths)
+    panels = [figure.add_subplot(grid[0])]
+    for i in range(1, len(widths)):
+        panels.append(figure.add_subplot(grid[i], sharey=panels[0] if i < shared else None))
+        if i < shared:
+            panels[i].tick_params(labelleft=False, left=False)
+    return panels
 
 
-def _tidy(panel: Axes) -> None:
-    """Give an axes the look of all plots: no box, and texts of the same sizes."""
-    panel.spines[["top", "right"]].set_visible(False)
-    for text in (panel.title, panel.xaxis.label, panel.yaxis.label):
-        text.set_fontsize(min(text.get_fontsize(), TEXT))
-    for axis in (panel.xaxis, panel.yaxis):
-        sizes = [float(label.get_fontsize()) for label in axis.get_ticklabels()]
-        if max(sizes, default=0.0) > SMALL:
-            axis.set_tick_params(labelsize=SMALL)
-
-
-def _with_format(save: str | os.PathLike[str]) -> Path:
-    """Return the path of a figure; one without an ending gets matplotlib's usual, as there."""
-    import matplotlib as mpl
-
-    if followed(save).is_dir():
-        message = f"save={str(save)!r} is a folder: name a file in it."
-        raise ValueError(message)
-    path = Path(save)
-    return path if path.suffix else path.with_name(f"{path.name}.{mpl.rcParams['savefig.format']}")
-
-
-def _as_plain_text(part: Figure | Axes) -> None:
-    """Let no name be read as a formula, whatever dollar signs it holds."""
-    from matplotlib.text import Text
-
-    for text in part.findobj(Text):
-        # matplotlib's own powers of ten on axes are formulas.
-        if "$" in text.get_text() and r"\mathdefault" not in text.get_text():
-            text.set_parse_math(False)
-
-
-def row_height(n: int, widest: float, around: float) -> float:
-    """Return the height of ``n`` rows in inches: at most ``widest``, less to fit on a screen.
+def row_height(n: int, around: float = 1.6) -> float:
+    """Return the height of ``n`` rows in inches, less than usual where they are many.
 
     ``around`` is the height of all else. Rows too low to be read make the figure higher instead.
     """
-    return float(np.clip((SCREEN - around) / max(n, 1), _LEAST_ROW, widest))
+    return float(np.clip((SCREEN - around) / max(n, 1), 0.1, 0.22))
 
 
 def font_size(row: float, most: float = SMALL) -> float:
@@ -159,58 +168,42 @@ def font_size(row: float, most: float = SMALL) -> float:
     return float(min(72 * row / 1.25, most))
 
 
-def panel_grid(
-    n: int, columns: int | None, usual: int, size: tuple[float, float], around: tuple[float, float]
-) -> tuple[int, int, tuple[float, float]]:
-    """Return rows, columns and the size of a figure of ``n`` panels that fits on a screen.
+def name_rows(panel: Axes, names: Sequence[str], row: float | None = None) -> None:
+    """Name the rows of a panel, the first on top; ``row`` is their height if not the usual."""
+    size = font_size(row or row_height(len(names)))
+    panel.set_yticks(range(len(names)), names, fontsize=size)
+    panel.set_ylim(len(names) - 0.4, -0.6)
 
-    ``size`` is the width and height of a panel in inches, which shrinks to 0.6 of that where
-    they are many; ``usual`` is the number of columns where that fits, unless ``columns`` is given.
+
+def draw_intervals(
+    panel: Axes,
+    values: tuple[Any, Any, Any],
+    filled: Any = True,
+    colours: Any = BLUE,
+    *,
+    rows: Any = None,
+    **style: Any,
+) -> None:
+    """Draw a point with its interval in each row, filled or not.
+
+    ``values`` are the points and the ends of their intervals; ``rows`` are 0, 1, ... by default.
     """
-    for scale in (1.0, 0.9, 0.8, 0.7, 0.6):
-        widest = 1.7 * SCREEN if scale > 0.6 else 2 * SCREEN
-        fit = max(int((SCREEN - around[1]) / (scale * size[1])), 1)
-        most = max(int(widest / (scale * size[0])), usual)
-        across = columns or min(max(usual, -(-n // fit)), most)
-        if -(-n // across) <= fit:
-            break
-    across = min(across, n)
-    rows = -(-n // across)
-    width, height = (
-        a + scale * k * s for a, k, s in zip(around, (across, rows), size, strict=True)
-    )
-    return rows, across, (width, height)
+    at, low, high = (np.asarray(each, dtype=float) for each in values)
+    place = np.arange(len(at)) if rows is None else rows
+    panel.hlines(place, low, high, colors=colours, linewidth=1.3, zorder=2)
+    face = np.broadcast_to(np.where(filled, colours, "white"), len(at))
+    panel.scatter(at, place, c=face, edgecolors=colours, **{"s": 24, "zorder": 3, **style})
 
 
-def unit_of_distance(stored: Any) -> str:
-    """Return what the distances of a stored result are measured in, and if genes are left out."""
-    unit = DISTANCES[str(stored["params"].get("distance", "squared"))]
-    return f"{unit};\nwithout own target genes" if stored["params"].get("genes_left_out") else unit
+def draw_marks(panel: Axes, values: Any, colour: str = BLACK) -> None:
+    """Draw a stroke in each row where a value is known."""
+    panel.scatter(values, range(len(values)), marker="|", s=60, color=colour, zorder=4)
 
 
-def chosen(
-    wanted: str | Iterable[str] | None, held: Sequence[str], without: str, where: str
-) -> NDArray[np.int64]:
-    """Return the places of wanted names among those held, each once; all by default.
-
-    Raises
-    ------
-    ValueError
-        If a name is not there (close matches are suggested), as ``without``, or none is wanted.
-        ``where`` says what holds the names.
-    """
-    if wanted is None:
-        return np.arange(len(held))
-    names = list(dict.fromkeys([wanted] if isinstance(wanted, str) else map(str, in_order(wanted))))
-    absent = [name for name in names if name not in held]
-    if absent or not names:
-        message = (
-            f"{without}: {list_names(absent) or 'none given'}.{closest(absent, held)} {where} "
-            f"holds {list_names(held) or 'none'}."
-        )
-        raise ValueError(message)
-    place = {name: i for i, name in enumerate(held)}
-    return np.array([place[name] for name in names], dtype=np.int64)
+def from_zero(panel: Axes, low: Any) -> None:
+    """Let the x axis begin below 0 and the lowest value, so that nothing there is cut."""
+    least, most = min(0.0, np.nanmin(low)), panel.get_xlim()[1]
+    panel.set_xlim(left=least - 0.03 * (most - least))
 
 
 def entry(
@@ -219,11 +212,9 @@ def entry(
     """Return an entry of a legend: a marker (filled with its colour, or ``face``), a line, both."""
     from matplotlib.lines import Line2D
 
-    style = {"markersize": 5, "linewidth": 1.2} | style
-    return Line2D(
-        [], [], label=label, color=colour, marker=marker, linestyle=line,
-        markerfacecolor=face or colour, **style,
-    )  # fmt: skip
+    usual: dict[str, Any] = {"markersize": 5, "linewidth": 1.2, "markerfacecolor": face or colour}
+    style = {"label": label, "color": colour, "marker": marker, "linestyle": line} | usual | style
+    return Line2D([], [], **style)
 
 
 def legend(place: Axes | Figure, handles: Sequence[Any], **where: Any) -> None:
@@ -232,6 +223,60 @@ def legend(place: Axes | Figure, handles: Sequence[Any], **where: Any) -> None:
         where = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
     if handles:
         place.legend(handles=list(handles), **({"frameon": False, "fontsize": SMALL} | where))
+
+
+def label_grid(
+    panels: Sequence[Axes],
+    ax: Axes | None,
+    labels: tuple[str, str],
+    handles: Sequence[Any],
+    where: str,
+    **options: Any,
+) -> None:
+    """Label the x and y axis of all panels at once, with a legend; or those of the axes given."""
+    place: Any = ax
+    if ax is not None:
+        ax.set(xlabel=labels[0], ylabel=labels[1])
+    else:
+        place = root_figure(panels[0])
+        place.supxlabel(labels[0], fontsize=TEXT)
+        place.supylabel(labels[1], fontsize=TEXT)
+    legend(place, handles, loc=where if ax is None else "best", **options)
+
+
+def legend_above(panel: Axes) -> None:
+    """Put the legend of what is drawn between panel and title, where it hides no row."""
+    panel.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=7,
+        borderaxespad=0.2, columnspacing=1.0, handletextpad=0.3,
+    )  # fmt: skip
+    n_rows = -(-len(panel.get_legend_handles_labels()[0]) // 2)
+    panel.set_title(panel.get_title(), pad=12 + 13 * max(n_rows, 2))
+
+
+def chosen(
+    names: str | Iterable[str] | None, held: Sequence[str], without: str, where: str
+) -> NDArray[np.int64]:
+    """Return the places of names among those held, each once; all by default.
+
+    Raises
+    ------
+    ValueError
+        If a name is not there (close matches are suggested), as ``without``, or none is given.
+        ``where`` says what holds the names.
+    """
+    if names is None:
+        return np.arange(len(held))
+    asked = list(dict.fromkeys([names] if isinstance(names, str) else map(str, in_order(names))))
+    absent = [name for name in asked if name not in held]
+    if absent or not asked:
+        message = (
+            f"{without}: {list_names(absent) or 'none given'}.{closest(absent, held)} {where} "
+            f"holds {list_names(held) or 'none'}."
+        )
+        raise ValueError(message)
+    place = {name: i for i, name in enumerate(held)}
+    return np.array([place[name] for name in asked], dtype=np.int64)
 
 
 def short(name: str, most: int) -> str:
@@ -249,40 +294,15 @@ def first_of(n: int, n_all: int, what: str) -> str:
     return f"{n} of {n_all} {what}" if n < n_all else f"{n} {what}"
 
 
-def draw_map(
-    panel: Axes,
-    values: NDArray[np.float64],
-    names: tuple[Sequence[str], Sequence[str]],
-    cell: tuple[float, float],
-    limit: float,
-    label: str,
-    ends: tuple[str, str] = (BLUE, ORANGE),
-) -> None:
-    """Draw a matrix in colours, white where it is 0, with its colour bar.
+def counted(n: int, what: str) -> str:
+    """Return a number of things, such as ``"1 cell"`` or ``"1,200 cells"``."""
+    return f"{n:,} {what}{'s' * (n != 1)}"
 
-    ``values`` has shape (rows, columns), ``names`` are those of rows and of columns, ``cell`` is
-    the width and height of a field in inches; ``ends`` are the colours of ∓ ``limit``.
-    """
-    import seaborn as sns
-    from matplotlib.ticker import MaxNLocator
 
-    beside = panel.inset_axes((1.02, 0.0, 0.16 / (cell[0] * values.shape[1]), 1.0))
-    beyond = "both" if np.abs(values).max(initial=0.0) > limit else "neither"
-    colours = sns.blend_palette([ends[0], "white", ends[1]], as_cmap=True)
-    sns.heatmap(
-        values, vmin=-limit, vmax=limit, cmap=colours,
-        ax=panel, cbar_ax=beside, cbar_kws={"label": label, "extend": beyond},
-        xticklabels=False, yticklabels=False,
-    )  # fmt: skip
-    # Not by seaborn, which would read names as formulas to see whether they overlap.
-    panel.set_yticks(0.5 + np.arange(len(names[0])), names[0], fontsize=font_size(cell[1], 7))
-    panel.set_xticks(
-        0.5 + np.arange(len(names[1])), names[1], fontsize=font_size(cell[0], 7), rotation=90
-    )
-    panel.tick_params(length=0)
-    beside.tick_params(labelsize=7)
-    beside.yaxis.label.set_fontsize(SMALL)
-    beside.yaxis.set_major_locator(MaxNLocator(5))
+def unit_of_distance(stored: Any) -> str:
+    """Return what the distances of a stored result are measured in, and if genes are left out."""
+    unit = DISTANCES[str(stored["params"].get("distance", "squared"))]
+    return f"{unit};\nwithout own target genes" if stored["params"].get("genes_left_out") else unit
 
 
 def square_root(panel: Axes) -> None:
@@ -290,27 +310,24 @@ def square_root(panel: Axes) -> None:
 
     Values below 0, as unbiased estimates may be, lie left of it.
     """
-    from matplotlib.ticker import FixedLocator, FuncFormatter
+    from matplotlib.ticker import MaxNLocator
 
     panel.set_xscale(
         "function",
         functions=(lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * x**2),
     )
-    top = max(panel.get_xlim()[1], 1e-12)
-    ticks = [float(f"{top * part:.1g}") for part in (0.0, 0.05, 0.2, 0.45, 0.8)]
-    panel.xaxis.set_major_locator(FixedLocator(sorted(set(ticks))))
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.xaxis.set_major_locator(MaxNLocator(4))
 
 
-def logarithmic(panel: Axes, ratio: float) -> None:
-    """Scale the x axis, with plain numbers at 1, 2 and 5, or at 1 alone over many decades.
+def logarithmic(panel: Axes, which: str, ratio: float) -> None:
+    """Scale the axis ``"x"`` or ``"y"``, with plain numbers at 1, 2 and 5.
 
-    ``ratio`` is that of the largest value shown to the smallest.
+    Over many decades they stand at 1 alone; ``ratio`` is that of the largest value to the smallest.
     """
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter
 
-    panel.set_xscale("log")
-    steps = (1.0, 2.0, 5.0) if ratio < 300 else (1.0,)
-    panel.xaxis.set_major_locator(LogLocator(subs=steps))
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.set(**{f"{which}scale": "log"})
+    axis = panel.xaxis if which == "x" else panel.yaxis
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if ratio < 300 else (1.0,)))
+    axis.set_major_formatter("{x:,.7g}")
+    axis.set_minor_formatter(NullFormatter())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from nextpert._adata import (
     measured_genes,
@@ -21,8 +22,10 @@ from nextpert.pl._figure import (
     GREEN,
     ORANGE,
     PURPLE,
+    counted,
     finish,
     legend,
+    logarithmic,
     panel_of,
 )
 
@@ -33,16 +36,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
     from nextpert._adata import LabelTable
 
-    Counts = dict[int, list[tuple[int, str]]]
-
-# More perturbations than these are ranked by number, without their names.
-_MOST_NAMES = 70
-# Bars that differ by more than this factor are drawn on a logarithmic axis.
-_WIDE = 50
+_MOST_NAMES = 70  # more perturbations are ranked by number, without their names
+_WIDE = 50  # bars that differ by more than this factor are drawn on a logarithmic axis
 # Numbers of targets from the last of these on are drawn together.
 _COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 
@@ -104,22 +102,45 @@ def perturbation_counts(
     )
     control, labels = roles.control, read_perturbations(adata, roles)
     require_control(labels, control)
-    named = [exclude] if isinstance(exclude, str) else [str(name) for name in exclude]
-    left_out = labels.spelled(named)
+    left_out = labels.spelled([exclude] if isinstance(exclude, str) else map(str, exclude))
     labels.require([name for name in left_out if name not in labels.left_out], "Labels to exclude")
-    counts, n_out = _count(adata, labels, control, separator, set(left_out))
-    n_labels = sum(map(len, counts.values()))
-    has_legend = len(counts) > 1 or min_cells is not None
-    width = max(1.0 + 0.21 * n_labels, 3.6) if n_labels <= _MOST_NAMES else 5.0
+    naming = Naming(set(measured_genes(adata)), separator, control)
+    table, n_out = _count(labels, naming, control, left_out)
+    is_named, n_groups = len(table) <= _MOST_NAMES, table["n_targets"].nunique()
+    has_legend = n_groups > 1 or min_cells is not None
+    width = max(1.0 + 0.21 * len(table), 3.6) if is_named else 5.0
     panel = panel_of(ax, (width + 2.4 * has_legend, 3.6))
-    draw = _draw_bars if n_labels <= _MOST_NAMES else _draw_curves
-    draw(panel, counts, min_cells)
+    for n_targets, colour in enumerate(_COLOURS, 1):
+        ranked = table[table["n_targets"] == n_targets]
+        label, n_cells = _describe(n_targets, ranked["n_cells"], min_cells), ranked["n_cells"]
+        if ranked.empty:
+            continue
+        if is_named:
+            bars = panel.bar(ranked.index, n_cells, 0.75, color=colour, label=label, linewidth=0)
+            panel.bar_label(bars, padding=3, rotation=90, fontsize=7, color=BLACK)
+        else:
+            rank, marker = np.arange(1, len(ranked) + 1), "o" if len(ranked) == 1 else None
+            panel.plot(
+                rank, n_cells, color=colour, linewidth=1.8, label=label, drawstyle="steps-mid",
+                marker=marker, markersize=4,
+            )  # fmt: skip
+    least, most = table["n_cells"].min(), table["n_cells"].max()
+    if is_named:
+        panel.set_xticks(range(len(table)), table["label"], rotation=90)
+        panel.set_xlim(-0.7, len(table) - 0.3)
+    else:
+        panel.set_xlabel("rank of the perturbation")
+        longest = table["n_targets"].value_counts().max()
+        if longest > 500:
+            logarithmic(panel, "x", longest)
+    if not is_named or most > _WIDE * least:
+        logarithmic(panel, "y", most / least)
+    panel.set_ylim((0, 1.2 * most) if panel.get_yscale() == "linear" else (0.8, 3 * most))
     if min_cells is not None:
         panel.axhline(min_cells, color=BLACK, linestyle="--", linewidth=1, zorder=3)
     if has_legend:
         legend(panel, panel.get_legend_handles_labels()[0])
-    n_cells = sum(n for ranked in counts.values() for n, _ in ranked)
-    title = f"{n_labels:,} perturbation{'s' * (n_labels > 1)}, {n_cells:,} cells"
+    title = f"{counted(len(table), 'perturbation')}, {table['n_cells'].sum():,} cells"
     title += f"\n{labels.n_cells(control):,} cells {control}"
     panel.set_title(title + (f", {n_out:,} cells left out" if n_out else ""))
     panel.set_ylabel("cells")
@@ -127,82 +148,31 @@ def perturbation_counts(
 
 
 def _count(
-    adata: AnnData, labels: LabelTable, control: str, separator: str, left_out: set[str]
-) -> tuple[Counts, int]:
-    """Return (cells, label) by number of targets, ranked, and the number of cells left out."""
+    labels: LabelTable, naming: Naming, control: str, left_out: list[str]
+) -> tuple[pd.DataFrame, int]:
+    """Return label, number of targets and of cells, ranked, and the number of cells left out."""
     kept = labels.codes >= 0
     each = None if labels.cells is None else labels.cells[kept]
     n_cells = np.bincount(labels.codes[kept], each, len(labels.names)).astype(np.int64)
-    naming = Naming(set(measured_genes(adata)), separator, control)
-    counts: Counts = {}
-    n_out = sum(labels.left_out.values())
-    for name, n in zip(labels.names, n_cells.tolist(), strict=True):
-        n_targets = min(sum(map(len, naming.targets(name))), len(_COLOURS))
-        if name in left_out or (name != control and not n_targets):
-            n_out += n
-        elif name != control:
-            counts.setdefault(n_targets, []).append((n, name))
-    if not counts:
+    n_targets = [sum(map(len, naming.targets(name))) for name in labels.names]
+    table = pd.DataFrame({"label": labels.names, "n_targets": n_targets, "n_cells": n_cells})
+    table["n_targets"] = table["n_targets"].clip(upper=len(_COLOURS))
+    table = table[table["label"] != control]
+    is_out = table["label"].isin(left_out) | (table["n_targets"] == 0)
+    n_out = sum(labels.left_out.values()) + int(table.loc[is_out, "n_cells"].sum())
+    if is_out.all():
         message = f"No perturbed cells: adata.obs[{labels.key!r}] holds no other label."
         raise ValueError(message)
-    ranked = {k: sorted(counts[k], key=lambda item: (-item[0], item[1])) for k in sorted(counts)}
-    return ranked, n_out
+    by = {"n_targets": True, "n_cells": False, "label": True}
+    ranked = table[~is_out].sort_values(list(by), ascending=list(by.values()))
+    return ranked.reset_index(drop=True), n_out
 
 
-def _describe(n_targets: int, ranked: list[tuple[int, str]], min_cells: int | None) -> str:
+def _describe(n_targets: int, n_cells: pd.Series, min_cells: int | None) -> str:
     """Return ``"2 targets: 31 perturbations"``, for the legend."""
-    several = f"{n_targets}{' or more' * (n_targets == len(_COLOURS))} targets"
-    text = f"{several if n_targets > 1 else '1 target'}: {len(ranked):,}"
-    text += f" perturbation{'s' * (len(ranked) > 1)}"
+    last = n_targets == len(_COLOURS)
+    targets = f"{n_targets} or more targets" if last else counted(n_targets, "target")
+    text = f"{targets}: {counted(len(n_cells), 'perturbation')}"
     if min_cells is None:
         return text
-    return f"{text},\n{sum(n >= min_cells for n, _ in ranked):,} with {min_cells:,} cells or more"
-
-
-def _draw_bars(panel: Axes, counts: Counts, min_cells: int | None) -> None:
-    names: list[str] = []
-    heights: list[int] = []
-    for n_targets, ranked in counts.items():
-        places = np.arange(len(names), len(names) + len(ranked))
-        bars = panel.bar(
-            places, [n for n, _ in ranked], color=_COLOURS[n_targets - 1], width=0.75,
-            label=_describe(n_targets, ranked, min_cells), linewidth=0,
-        )  # fmt: skip
-        panel.bar_label(bars, padding=3, rotation=90, fontsize=7, color=BLACK)
-        names += [name for _, name in ranked]
-        heights += [n for n, _ in ranked]
-    panel.set_xticks(range(len(names)), names, rotation=90)
-    panel.set_xlim(-0.7, len(names) - 0.3)
-    if max(heights) > _WIDE * min(heights):
-        _logarithmic(panel, max(heights))
-    else:
-        panel.set_ylim(0, 1.2 * max(heights))
-
-
-def _draw_curves(panel: Axes, counts: Counts, min_cells: int | None) -> None:
-    most_labels = max(map(len, counts.values()))
-    for n_targets, ranked in counts.items():
-        rank = np.arange(1, len(ranked) + 1)
-        height: NDArray[np.int64] = np.array([n for n, _ in ranked])
-        label = _describe(n_targets, ranked, min_cells)
-        marker = "o" if len(ranked) == 1 else None
-        panel.plot(
-            rank, height, color=_COLOURS[n_targets - 1], linewidth=1.8, label=label,
-            drawstyle="steps-mid", marker=marker, markersize=4,
-        )  # fmt: skip
-    if most_labels > 500:
-        from matplotlib.ticker import FuncFormatter
-
-        panel.set_xscale("log")
-        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    panel.set_xlabel("rank of the perturbation")
-    _logarithmic(panel, max(ranked[0][0] for ranked in counts.values()))
-
-
-def _logarithmic(panel: Axes, most: int) -> None:
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    panel.set_yscale("log")
-    panel.set_ylim(0.8, 3 * most)
-    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    panel.yaxis.set_minor_formatter(NullFormatter())
+    return f"{text},\n{(n_cells >= min_cells).sum():,} with {min_cells:,} cells or more"

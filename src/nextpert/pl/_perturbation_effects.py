@@ -18,13 +18,17 @@ from nextpert.pl._figure import (
     GREY,
     ORANGE,
     SCREEN,
+    SMALL,
     chosen,
-    draw_map,
+    counted,
+    draw_intervals,
+    draw_marks,
     entry,
     finish,
     first_of,
     font_size,
     legend,
+    name_rows,
     panel_of,
     row_height,
 )
@@ -101,16 +105,15 @@ def perturbation_effects(
     rows = chosen(
         naming.spelled(asked, held), held, "Perturbations without effects", f"adata.uns[{key!r}]"
     )
+    kept = rows[_strongest(stored["mean"][rows], n_top, axis=0)]
+    genes = _strongest(stored["mean"][kept], n_top, axis=1)
+    down = row_height(len(genes) if len(rows) == 1 else len(kept), 1.9)
     if len(rows) == 1:
-        genes = _strongest(stored["mean"][rows[0]][None], n_top, axis=1)
-        row = row_height(len(genes), 0.19, 1.5)
-        panel = panel_of(ax, (5.6, max(2.6, 1.5 + row * len(genes))))
-        _draw_intervals(panel, stored, rows[0], genes, row)
+        panel = panel_of(ax, (5.6, max(2.6, 1.5 + down * len(genes))))
+        _draw_intervals(panel, stored, rows[0], genes)
     else:
-        kept = rows[_strongest(stored["mean"][rows], n_top, axis=0)]
-        genes = _strongest(stored["mean"][kept], n_top, axis=1)
         # Of many genes, columns are narrower as well: two screens wide, at most.
-        cell = (row_height(len(genes), 0.19, 2.6 - SCREEN), row_height(len(kept), 0.19, 1.9))
+        cell = (row_height(len(genes), 2.6 - SCREEN), down)
         panel = panel_of(ax, (2.6 + cell[0] * len(genes), 1.9 + cell[1] * len(kept)))
         _draw_effects(panel, stored, kept, genes, cell)
         title = first_of(len(kept), len(rows), "perturbations")
@@ -130,8 +133,7 @@ def _strongest(effect: np.ndarray, n: int, *, axis: int) -> np.ndarray:
 def _with_cells(stored: dict[str, Any], row: int) -> str:
     """Return a perturbation's name with its cells, for labels."""
     n = int(stored["n_cells"][row])
-    cells = f"{n} cell{'s' * (n > 1)}" if n else "no cells"
-    return f"{stored['perturbations'][row]} ({cells})"
+    return f"{stored['perturbations'][row]} ({counted(n, 'cell') if n else 'no cells'})"
 
 
 def _where(stored: dict[str, Any]) -> str:
@@ -148,13 +150,31 @@ def _draw_effects(
     cell: tuple[float, float],
 ) -> None:
     """Draw the map of some perturbations and genes; ``cell`` is the size of a field in inches."""
+    import seaborn as sns
+    from matplotlib.ticker import MaxNLocator
+
     effect = stored["mean"][np.ix_(rows, columns)]
-    down, right = _order(effect), _order(effect.T)
-    effect, rows, columns = effect[np.ix_(down, right)], rows[down], columns[right]
+    rows, columns = rows[_order(effect)], columns[_order(effect.T)]
+    effect = stored["mean"][np.ix_(rows, columns)]
+    names = ([_with_cells(stored, j) for j in rows], [str(stored["genes"][i]) for i in columns])
     # A few genes (mostly the targets) move far more than all others, which are to be seen, too.
     limit = max(float(np.quantile(np.abs(effect), 0.98)), 1e-12)
-    names = ([_with_cells(stored, j) for j in rows], [str(stored["genes"][i]) for i in columns])
-    draw_map(panel, effect, names, cell, limit, "effect\n(log-normalised expression)")
+    beside = panel.inset_axes((1.02, 0.0, 0.16 / (cell[0] * len(columns)), 1.0))
+    beyond = "both" if np.abs(effect).max() > limit else "neither"
+    bar = {"label": "effect\n(log-normalised expression)", "extend": beyond}
+    colours = sns.blend_palette([BLUE, "white", ORANGE], as_cmap=True)
+    sns.heatmap(
+        effect, vmin=-limit, vmax=limit, cmap=colours, ax=panel, cbar_ax=beside, cbar_kws=bar,
+        xticklabels=False, yticklabels=False,
+    )  # fmt: skip
+    # Not by seaborn, which would read names as formulas to see whether they overlap.
+    down, right = (0.5 + np.arange(n) for n in effect.shape)
+    panel.set_yticks(down, names[0], fontsize=font_size(cell[1], 7))
+    panel.set_xticks(right, names[1], fontsize=font_size(cell[0], 7), rotation=90)
+    panel.tick_params(length=0)
+    beside.tick_params(labelsize=7)
+    beside.yaxis.label.set_fontsize(SMALL)
+    beside.yaxis.set_major_locator(MaxNLocator(5))
     # Signs, not dots alone: both ends of the colours are equally dark where there is no colour.
     significant = stored["lfsr"][np.ix_(rows, columns)] < CLEAR_SIGN
     size = (0.3 * 72 * min(cell)) ** 2
@@ -172,31 +192,20 @@ def _order(effect: np.ndarray) -> np.ndarray:
     return np.asarray(leaves_list(tree), np.int64)
 
 
-def _draw_intervals(
-    panel: Axes, stored: dict[str, Any], row: int, columns: np.ndarray, height: float
-) -> None:
-    """Draw the effects of one perturbation on some genes, the largest on top.
-
-    ``height`` is that of a row, in inches.
-    """
+def _draw_intervals(panel: Axes, stored: dict[str, Any], row: int, columns: np.ndarray) -> None:
+    """Draw the effects of one perturbation on some genes, the largest on top."""
     columns = columns[np.argsort(-stored["mean"][row, columns], kind="stable")]
     mean, lower, upper, lfsr, direct, of_cells = (
         stored[name][row, columns]
         for name in ("mean", "lower", "upper", "lfsr", "direct", "raw_mean")
     )
-    places = np.arange(len(columns))
     panel.axvline(0.0, color=GREY, linestyle="--", linewidth=1, zorder=1)
-    panel.hlines(places, lower, upper, colors=BLUE, linewidth=1.3, zorder=3)
-    face = np.where(lfsr < CLEAR_SIGN, BLUE, "white")
-    panel.scatter(mean, places, c=face, edgecolors=BLUE, s=22, zorder=4)
+    draw_intervals(panel, (mean, lower, upper), lfsr < CLEAR_SIGN)
     panel.scatter(
-        direct, places, marker="D", c="none", edgecolors=ORANGE, s=18, linewidths=1, zorder=5
+        direct, range(len(columns)), marker="D", c="none", edgecolors=ORANGE, s=18, zorder=5
     )
-    known = np.isfinite(of_cells)
-    panel.scatter(of_cells[known], places[known], marker="|", c=GREY, s=50, linewidth=1.2, zorder=2)
-    names = [str(stored["genes"][i]) for i in columns]
-    panel.set_yticks(places, names, fontsize=font_size(height, 7))
-    panel.set_ylim(len(columns) - 0.4, -0.6)
+    draw_marks(panel, of_cells, GREY)
+    name_rows(panel, [str(stored["genes"][i]) for i in columns])
     level = f"{100 * float(stored['params']['level']):g}%"
     panel.set_xlabel(
         f"effect: mean minus that of {stored['params']['control']}\n"
@@ -209,6 +218,6 @@ def _draw_intervals(
         entry("direction not significant", BLUE, "o", line="-", face="white"),
         entry("direct part", ORANGE, "D", face="none", markersize=4),
     ]
-    if known.any():
+    if np.isfinite(of_cells).any():
         handles.append(entry("difference of the cells' means", GREY, "|", markersize=7))
     legend(panel, handles)

@@ -17,13 +17,18 @@ from nextpert.pl._figure import (
     ORANGE,
     PURPLE,
     REACH,
+    draw_intervals,
+    draw_marks,
     entry,
     finish,
     font_size,
+    from_zero,
     goal,
     legend,
+    name_rows,
     root_figure,
     row_height,
+    row_panels,
     unit_of_distance,
 )
 from nextpert.pl._replay import replay
@@ -36,14 +41,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_AROUND = 1.6  # inches above and below the rows
 # Colour, marker and words of every strategy.
 _STRATEGIES = {
     "exploit": (BLUE, "o", "chosen to find the best"),
     "explore": (ORANGE, "s", "chosen to reduce uncertainty"),
     "acquisition": (PURPLE, "^", "chosen by the acquisition"),
     "include": (GREEN, "D", "included on request"),
-    "control": (GREY, "|", "controls"),
+    "control": (GREY, "o", "controls"),
 }
 
 
@@ -104,121 +108,83 @@ def plan_screen(
     3
     """
     stored = read_result(adata, key, "tl.plan_screen", what="plan", part="plate")
-    table = stored["plate"]
-    shown = [
-        strategy for strategy in _STRATEGIES if (table["strategy"].astype(str) == strategy).any()
-    ]
-    handles = [
-        entry(_STRATEGIES[strategy][2], _STRATEGIES[strategy][0], _STRATEGIES[strategy][1])
-        for strategy in shown
-        if strategy != "control"
-    ]
-    handles += [
-        entry("its expected mean", BLACK, "|"),
-        entry("control", GREY, line="--"),
-    ]
+    table = stored["plate"].astype({"strategy": str})
+    replayed = ax is None and replay_key is not None and replay_key in adata.uns
+    widths = [4.0, 1.8, 2.5, *([3.7] if replayed else [])]
+    panels = [ax] if ax is not None else row_panels(len(table), widths, shared=3, least=3.4)
+    handles = _draw_distances(panels[0], table, stored)
     if ax is not None:
-        _draw_distances(ax, table, stored)
         legend(ax, handles, loc="best")
         return finish(ax, own=False, show=show, return_fig=return_fig, save=save)
-    replayed = replay_key is not None and replay_key in adata.uns
-    panels = _panels(len(table), replayed)
-    _draw_distances(panels[0], table, stored)
     _draw_cells(panels[1], table)
-    handles += _draw_worth(panels[2], table)
+    handles += _draw_worth(panels[2], table[table["strategy"] != "control"])
+    ncols = len(handles) if replayed else 4
+    legend(root_figure(panels[0]), handles, loc="outside upper center", ncols=ncols)
     if replayed:
         replay(adata, key=str(replay_key), ax=panels[3], show=False)
-        _tell_plates(panels[3], read_stored(adata, str(replay_key), "tl.replay_design"))
-    where = {"loc": "outside upper center", "ncols": len(handles) if replayed else 4}
-    legend(root_figure(panels[0]), handles, **where)
+        _tell_rounds(panels[3], read_stored(adata, str(replay_key), "tl.replay_design"))
     return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
 
 
-def _panels(n_rows: int, replayed: bool) -> list[Axes]:
-    import matplotlib.pyplot as plt
-
-    widths = [3.6, 1.5, 2.2, *([3.4] if replayed else [])]
-    height = max(3.4, _AROUND + n_rows * row_height(n_rows, 0.24, _AROUND))
-    figure = plt.figure(figsize=(1.2 + sum(widths), height), layout="constrained")
-    grid = figure.add_gridspec(1, len(widths), width_ratios=widths)
-    first = figure.add_subplot(grid[0])
-    panels = [first, *(figure.add_subplot(grid[i], sharey=first) for i in (1, 2))]
-    return [*panels, figure.add_subplot(grid[3])] if replayed else panels
-
-
-def _draw_distances(panel: Axes, table: pd.DataFrame, stored: Any) -> None:
-    mean, low, high, state = (
-        table[name].to_numpy(dtype=float)
-        for name in ("predicted_distance", "predicted_low", "predicted_high", "state_distance")
+def _draw_distances(panel: Axes, table: pd.DataFrame, stored: Any) -> list[Any]:
+    """Draw a row per perturbation, marked by its strategy; return the legend's entries."""
+    mean, low, high = (
+        table[f"predicted_{name}"].to_numpy(dtype=float) for name in ("distance", "low", "high")
     )
-    seen = table["n_cells_seen"].to_numpy(dtype=int)
-    for place, strategy in enumerate(table["strategy"].astype(str)):
-        colour, marker, _ = _STRATEGIES[strategy]
+    seen, handles = table["n_cells_seen"].to_numpy(dtype=int), []
+    for strategy, (colour, marker, words) in _STRATEGIES.items():
+        rows = np.flatnonzero(table["strategy"] == strategy)
+        values = mean[rows], low[rows], high[rows]
+        draw_intervals(panel, values, seen[rows] > 0, colour, rows=rows, marker=marker, s=32)
         if strategy == "control":
-            panel.axvline(mean[place], color=GREY, linestyle="--", linewidth=1, zorder=0)
-        panel.plot([low[place], high[place]], [place, place], color=colour, linewidth=1.2)
-        panel.plot(
-            mean[place], place, marker=marker, color=colour, markersize=6,
-            markerfacecolor=colour if seen[place] else "white", linestyle="none",
-        )  # fmt: skip
-    panel.scatter(state, range(len(table)), marker="|", s=60, color=BLACK, zorder=3)
+            for distance in mean[rows]:
+                panel.axvline(distance, color=GREY, linestyle="--", linewidth=1, zorder=0)
+        elif len(rows):
+            handles.append(entry(words, colour, marker))
+    draw_marks(panel, table["state_distance"])
     wells = [f"{well}  " for well in table["well"]] if "well" in table else [""] * len(table)
-    names = [
-        f"{well}{name}{'' if n else ' (new)'}"
-        for well, name, n in zip(wells, table["perturbation"], seen, strict=True)
-    ]
-    size = font_size(row_height(len(table), 0.24, _AROUND))
-    panel.set_yticks(range(len(table)), names, fontsize=size)
-    panel.set_ylim(len(table) - 0.5, -0.5)
-    least, most = min(0.0, np.nanmin(low)), panel.get_xlim()[1]
-    panel.set_xlim(left=least - 0.03 * (most - least))  # so that nothing at 0 is cut
-    unit = unit_of_distance(stored)
-    panel.set_xlabel(f"predicted distance, 90% interval\n({unit})")
+    named = zip(wells, table["perturbation"], seen, strict=True)
+    name_rows(panel, [f"{well}{name}{'' if n else ' (new)'}" for well, name, n in named])
+    from_zero(panel, low)
+    panel.set_xlabel(f"predicted distance, 90% interval\n({unit_of_distance(stored)})")
     panel.set_title(f"next round towards {goal(stored['params']['target'])}")
+    return [*handles, entry("its expected mean", BLACK, "|"), entry("control", GREY, line="--")]
 
 
 def _draw_cells(panel: Axes, table: pd.DataFrame) -> None:
     from matplotlib.ticker import MaxNLocator
 
     cells = table["n_cells"].to_numpy(dtype=int)
-    bars = panel.barh(
-        range(len(table)), cells, height=0.6,
-        color=[_STRATEGIES[strategy][0] for strategy in table["strategy"].astype(str)],
-    )  # fmt: skip
-    size = font_size(row_height(len(table), 0.24, _AROUND), 7)
-    panel.bar_label(bars, padding=2, fontsize=size)
-    panel.set_xlim(0, 1.3 * cells.max())
+    colours = [_STRATEGIES[strategy][0] for strategy in table["strategy"]]
+    bars = panel.barh(range(len(table)), cells, height=0.6, color=colours)
+    panel.bar_label(bars, padding=2, fontsize=font_size(row_height(len(table)), 7))
     panel.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-    panel.tick_params(labelleft=False, left=False)
-    panel.set(xlabel="cells", title=f"{cells.sum()} cells")
+    panel.set(xlim=(0, 1.3 * cells.max()), xlabel="cells", title=f"{cells.sum()} cells")
 
 
 def _draw_worth(panel: Axes, table: pd.DataFrame) -> list[Any]:
     """Draw what the first perturbations are worth together; return the lines, for the legend."""
-    chosen = table[table["strategy"] != "control"]
-    lines = [
-        panel.plot(
-            100 * chosen[name].to_numpy(dtype=float), np.arange(len(chosen)), color=colour,
-            marker=marker, markersize=3.5, linestyle=dashes, label=label,
-        )[0]
-        for name, label, colour, marker, dashes in (
-            ("probability_contains_best", "nearest candidate included", BLUE, "o", "-"),
-            ("variance_reduction", "uncertainty resolved", ORANGE, "s", "--"),
-        )
-    ]  # fmt: skip
+    lines = []
+    for name, label, style in (
+        ("probability_contains_best", "nearest candidate included", "o-"),
+        ("variance_reduction", "uncertainty resolved", "s--"),
+    ):
+        colour = BLUE if style == "o-" else ORANGE
+        at = 100 * table[name].to_numpy(dtype=float)
+        lines += panel.plot(at, range(len(at)), style, color=colour, markersize=3.5, label=label)
     panel.set(xlim=(-4, 104), xticks=[0, 50, 100])
-    panel.tick_params(labelleft=False, left=False)
     panel.set(xlabel="%, this row and those above", title="what the plan covers")
     return lines
 
 
-def _tell_plates(panel: Axes, replayed: Any) -> None:
+def _tell_rounds(panel: Axes, replayed: Any) -> None:
     """Write beside every strategy how many rounds it took to the best, with half the interval."""
     panel.set_title("replayed here: rounds to the best (± 90%)")
     table = replayed["overall"]
     reading = bool(replayed["params"]["held_out"][0])  # that which is drawn
     rows = table[table["held_out"] == reading].set_index("strategy")
-    for text in panel.texts:
+    beside = panel.get_legend()
+    for text in [] if beside is None else beside.get_texts():
         name = text.get_text()
         if name in rows.index:
             row = rows.loc[name]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from nextpert._adata import list_names, read_result
+from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
 from nextpert.core.model.programs import CLEAR
 from nextpert.pl._docs import documented
@@ -19,11 +17,12 @@ from nextpert.pl._figure import (
     SMALL,
     TEXT,
     chosen,
+    draw_intervals,
     entry,
     finish,
     first_of,
-    font_size,
     legend,
+    name_rows,
     panel_of,
     panels_of,
     root_figure,
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_ROW = 0.17  # height of a row, in inches
 
 
 @checked()
@@ -109,23 +110,21 @@ def programs(
             f"tl.fit_dag_blr with shift_sd='learned', and tl.perturbation_effects again."
         )
         raise ValueError(message)
-    shares = stored["programs"]["shares"]
+    shares, scores, genes = (stored["programs"][name] for name in ("shares", "scores", "genes"))
     held = [str(number) for number in shares["program"]]
     if program is None and not held:
         panel = panel_of(ax, (4.2, 1.4))
-        _say_none(panel, stored)
+        panel.set_axis_off()
+        message = "No program is shared by two perturbations."
+        panel.text(0.5, 0.5, message, ha="center", va="center", fontsize=TEXT)
         return finish([panel], own=ax is None, show=show, return_fig=return_fig, save=save)
-    first = held[: 6 if ax is None else 1]
-    some = first if program is None else [str(program)]
+    some = held[: 6 if ax is None else 1] if program is None else [str(program)]
     rows = chosen(some, held, "Programs that are not there", f"adata.uns[{key!r}]")
-    scores, genes = (stored["programs"][name] for name in ("scores", "genes"))
-    most = max(min(n_top, len(stored["genes"])), 1)
-    height = 0.17 * most + 0.75
+    height = _ROW * min(n_top, len(stored["genes"])) + 0.75
     panels, columns = panels_of(ax, len(rows), ncols, 1, (5.2, height), (0.4, 0.6))
-    figure = root_figure(panels[0])
-    high = figure.get_size_inches()[1] if ax is None else height
-    row = high / max(-(-len(rows) // columns), 1) / height * 0.17
-    every: list[Axes] = []
+    figure, every = root_figure(panels[0]), []
+    n_high = -(-len(rows) // columns)
+    row = _ROW * (1.0 if ax is not None else figure.get_figheight() / (0.6 + n_high * height))
     for panel, j in zip(panels, rows, strict=True):
         number = shares["program"].iloc[j]
         panel.set_axis_off()
@@ -133,9 +132,9 @@ def programs(
         panel.axvline(0.5, color=LIGHT, linewidth=1)
         left, right = (panel.inset_axes((at, 0.0, 0.47, 1.0)) for at in (0.0, 0.53))
         on, of = (table[table["program"] == number].head(n_top) for table in (scores, genes))
-        _draw_values(left, on, "perturbation", "score", on["takes_part"], BLUE, row)
         clear = of["effect"].abs() > CLEAR * of["sd"]
-        _draw_values(right, of, "gene", "effect", clear, ORANGE, row)
+        _draw_values(left, on, ("perturbation", "score"), on["takes_part"], BLUE, row)
+        _draw_values(right, of, ("gene", "effect"), clear, ORANGE, row)
         right.yaxis.tick_right()
         panel.set_title(f"program {number}: {100 * shares['share'].iloc[j]:.0f}% of the effects")
         every += [panel, left, right]
@@ -157,37 +156,21 @@ def programs(
 
 
 def _draw_values(
-    panel: Axes, table: pd.DataFrame, names: str, value: str, clear: Any, colour: str, row: float
+    panel: Axes, table: pd.DataFrame, columns: tuple[str, str], clear: Any, colour: str, row: float
 ) -> None:
     """Draw the values of a table with 90% intervals, the largest on top.
 
-    ``names`` and ``value`` are columns of it, ``clear`` says which rows are filled, shape
+    ``columns`` are those of names and values, ``clear`` says which rows are filled, shape
     ``(n_rows,)``, and ``row`` is the height of a row in inches.
     """
     from matplotlib.ticker import MaxNLocator
 
-    order = np.argsort(-table[value].to_numpy(), kind="stable")
-    table, filled = table.iloc[order], np.asarray(clear, bool)[order]
-    places, at = np.arange(len(table)), table[value].to_numpy()
-    reach = REACH * table["sd"].to_numpy()
+    name, value = columns
+    table = table.assign(clear=clear).sort_values(value, ascending=False, kind="stable")
+    at, reach = table[value], REACH * table["sd"]
     panel.axvline(0.0, color=GREY, linestyle="--", linewidth=1, zorder=1)
-    panel.hlines(places, at - reach, at + reach, colors=colour, linewidth=1.3, zorder=3)
-    face = np.where(filled, colour, "white")
-    panel.scatter(at, places, c=face, edgecolors=colour, s=22, zorder=4)
-    labels = [short(str(name), 24) for name in table[names]]
-    panel.set_yticks(places, labels, fontsize=font_size(row, 7))
-    panel.set_ylim(len(table) - 0.4, -0.6)
+    draw_intervals(panel, (at, at - reach, at + reach), table["clear"], colour, s=22)
+    name_rows(panel, [short(str(each), 24) for each in table[name]], row)
     panel.tick_params(axis="y", length=0)
     panel.spines["left"].set_visible(False)
     panel.xaxis.set_major_locator(MaxNLocator(4))
-
-
-def _say_none(panel: Axes, stored: dict[str, Any]) -> None:
-    """Say that no program is shared, and of which perturbations."""
-    seen = [
-        name for name, n in zip(stored["perturbations"], stored["n_cells"], strict=True) if n > 0
-    ]
-    names = list_names([short(str(name), 24) for name in seen], 6).replace(", ", ",\n")
-    said = f"No program is shared by two perturbations.\nPerturbations with cells: {names}"
-    panel.set_axis_off()
-    panel.text(0.5, 0.5, said, ha="center", va="center", fontsize=TEXT)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
 from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
@@ -14,12 +13,14 @@ from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLACK,
     BLUE,
+    GREEN,
     GREY,
     ORANGE,
+    PALETTE,
+    PURPLE,
     SMALL,
     TEXT,
     chosen,
-    entry,
     finish,
     legend,
     panels_of,
@@ -41,13 +42,13 @@ if TYPE_CHECKING:
 _STYLES: dict[str, tuple[str, Any, str]] = {
     "exploit": (BLUE, "-", "o"),
     "thompson": (BLUE, (0, (4, 1.5)), "s"),
-    "ei": ("#56B4E9", (0, (4, 1.5)), "v"),
-    "civ": ("#009E73", "-", "^"),
+    "ei": (PALETTE[1], (0, (4, 1.5)), "v"),
+    "civ": (GREEN, "-", "^"),
     "random": (BLACK, (0, (1, 1)), "x"),
-    "exact_greedy": ("#CC79A7", (0, (4, 1.5)), "+"),
+    "exact_greedy": (PURPLE, (0, (4, 1.5)), "+"),
     "exact_civ": ("#7E2F8E", (0, (3, 1, 1, 1, 1, 1)), "p"),
     "round_robin_means": (ORANGE, "-", "D"),
-    "thompson_means": ("#E69F00", (0, (4, 1.5)), "*"),
+    "thompson_means": (PALETTE[0], (0, (4, 1.5)), "*"),
 }
 _ENDS = 0.05, 0.95  # of the intervals, as quantiles
 _CONTROL, _BEST = "control", "best candidate"
@@ -93,8 +94,7 @@ def replay(
     n_cols
         Panels per row; by default 4, or more if the figure would not fit on a screen.
     ax
-        Axes to draw on: all targets together, or the only one of ``targets``. Names stand
-        at the ends of the lines then.
+        Axes to draw on: all targets together, or the only one of ``targets``.
     %(show)s
 
     Returns
@@ -119,19 +119,13 @@ def replay(
     >>> len(figure.axes)  # all together, and four targets
     5
     """
-    from matplotlib.lines import Line2D
-
-    table, lines = _chosen(
-        read_result(adata, key, "tl.replay_design", what="replay", part="runs"),
-        targets,
-        strategies,
-        held_out,
-    )
+    stored = read_result(adata, key, "tl.replay_design", what="replay", part="runs")
+    table, lines = _chosen(stored, {"target": targets, "strategy": strategies}, held_out)
     names = list(dict.fromkeys(table["target"]))
     if ax is not None:
         _draw(ax, table, lines, names[0] if len(names) == 1 else None)
         ax.set(xlabel="rounds", ylabel=_LABEL)
-        _name_lines(ax)
+        legend(ax, ax.get_lines())
         return finish(ax, own=False, show=show, return_fig=return_fig, save=save)
     shown = [None, *names] if len(names) > 1 else list(names)
     panels, columns = panels_of(None, len(shown), n_cols, 4, (2.3, 2.0), (0.6, 0.9))
@@ -144,21 +138,19 @@ def replay(
         else:
             panel.set_xlabel("rounds")
     figure.supylabel(_LABEL, fontsize=TEXT)
-    used = dict.fromkeys(table["strategy"].astype(str))
-    handles = [Line2D([], [], **_style(name), label=name) for name in used]
-    handles += [entry(_CONTROL, GREY, line="--"), entry(_BEST, GREY, line=":", linewidth=1.4)]
-    n_columns = min(len(handles), 1 + 2 * columns)
-    legend(figure, handles, loc="outside upper center", ncols=n_columns)
+    control, best, *curves = panels[0].get_lines()
+    n_columns = min(2 + len(curves), 1 + 2 * columns)
+    legend(figure, [*curves, control, best], loc="outside upper center", ncols=n_columns)
     return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
 
 
 def _chosen(
-    stored: Any,
-    targets: Sequence[str] | None,
-    strategies: Sequence[str] | None,
-    held_out: bool | None,
+    stored: Any, names: dict[str, Sequence[str] | None], held_out: bool | None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the rows to draw, and those of the reference lines."""
+    """Return the rows to draw, and those of the reference lines.
+
+    ``names`` are the targets and strategies asked for, ``None`` for all.
+    """
     lines = stored["targets"]
     # Rows of the table are those of the campaigns: targets and readings, strategies, rounds.
     runs = np.asarray(stored["runs"]["distance"], float)
@@ -175,11 +167,11 @@ def _chosen(
         )
         raise ValueError(message)
     table, lines = table[table["held_out"] == reading], lines[lines["held_out"] == reading]
-    for column, wanted in {"target": targets, "strategy": strategies}.items():
-        if wanted is not None:
+    for column, asked in names.items():
+        if asked is not None:
             known = list(dict.fromkeys(table[column].astype(str)))
-            names = Naming().spelled(map(str, wanted), known)
-            places = chosen(names, known, f"The replay holds no {column}", "It")
+            spelled = Naming().spelled(map(str, asked), known)
+            places = chosen(spelled, known, f"The replay holds no {column}", "It")
             table = table[table[column].astype(str).isin([known[i] for i in places])]
     return table, lines[lines["target"].isin(set(table["target"]))]
 
@@ -187,73 +179,34 @@ def _chosen(
 def _draw(
     panel: Axes, table: pd.DataFrame, lines: pd.DataFrame, name: str | None, letters: int = 32
 ) -> None:
+    """Draw the lines of reference and a curve per strategy; all targets unless one has a name."""
     from matplotlib.ticker import MaxNLocator
 
-    is_all = name is None
-    rows = table if is_all else table[table["target"] == name]
-    reference = lines if is_all else lines[lines["target"] == name]
-    nearest = (reference["best_distance"] / reference["control_distance"]).clip(lower=0.0)
-    best = float(nearest.median())
+    if name is not None:
+        table, lines = table[table["target"] == name], lines[lines["target"] == name]
+    nearest = (lines["best_distance"] / lines["control_distance"]).clip(lower=0.0)
     panel.axhline(1.0, color=GREY, linestyle="--", linewidth=1, zorder=0, label=_CONTROL)
-    panel.axhline(best, color=GREY, linestyle=":", linewidth=1.4, zorder=0, label=_BEST)
-    curves = list(rows.groupby("strategy", sort=False))
+    panel.axhline(nearest.median(), color=GREY, linestyle=":", lw=1.4, zorder=0, label=_BEST)
+    curves = list(table.groupby("strategy", sort=False))
     for i, (strategy, curve) in enumerate(curves):
         by_round = curve.groupby("round")["median"]  # over targets, or of the one
-        ends = [by_round.quantile(q) for q in _ENDS] if is_all else [curve["low"], curve["high"]]
+        ends = [curve["low"], curve["high"]]
+        if name is None:
+            ends = [by_round.quantile(q) for q in _ENDS]
         middle, (low, high) = by_round.median().to_numpy(), (x.to_numpy() for x in ends)
-        number = np.arange(len(middle))
-        style = _style(str(strategy))
-        colour, every = style["color"], (i % len(middle), min(len(curves), len(middle)))
+        number, every = np.arange(len(middle)), min(len(curves), len(middle))
+        colour, dashes, marker = _STYLES.get(str(strategy), (BLACK, "-", "o"))
         panel.fill_between(number, low, high, color=colour, alpha=0.1, lw=0)
-        panel.plot(number, middle, **style, linewidth=1.5, markevery=every, label=str(strategy))
-    if is_all:
-        title = f"median of {len(reference)} targets"
-    else:
-        title = f"{name} (best: {reference['best'].iloc[0]})"
+        panel.plot(
+            number, middle, color=colour, linestyle=dashes, linewidth=1.5, label=str(strategy),
+            marker=marker, markersize=4.5, markevery=(i % len(middle), every),
+            markerfacecolor=colour if dashes == "-" else "white",
+        )  # fmt: skip
+    title = f"median of {len(lines)} targets"
+    if name is not None:
+        title = f"{name} (best: {lines['best'].iloc[0]})"
     panel.set_title(short(title, letters - 1), fontsize=SMALL)
     top = max(panel.dataLim.y1, 1.0)  # with room for the curves that lie at an edge
     panel.set_ylim(-0.04 * top, 1.06 * top)
     panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     panel.yaxis.set_major_locator(MaxNLocator(4))
-
-
-def _style(strategy: str) -> dict[str, Any]:
-    colour, dashes, marker = _STYLES.get(strategy, (BLACK, "-", "o"))
-    face = colour if dashes == "-" else "white"
-    return {
-        "color": colour,
-        "linestyle": dashes,
-        "marker": marker,
-        "markersize": 4.5,
-        "markerfacecolor": face,
-    }
-
-
-def _name_lines(panel: Axes) -> None:
-    """Write the name of every line beside its end, apart from each other."""
-    figure = root_figure(panel)
-    low, high = panel.get_ylim()
-    # Of lines of text, in units of the y axis.
-    inches = panel.get_window_extent().height / figure.dpi
-    apart = (SMALL / 72 + 0.05) * (high - low) / inches
-    lines = sorted(panel.get_lines(), key=lambda line: float(np.asarray(line.get_ydata())[-1]))
-    ends = np.array([np.asarray(line.get_ydata(), float)[-1] for line in lines])
-    steps = apart * np.arange(len(ends))
-    places = np.asarray(isotonic_regression(ends - steps).x)
-    top = max(high - steps[-1], low)  # names stay beside the panel where they fit
-    places = np.clip(places, low, top) + steps
-    right = max(float(np.asarray(line.get_xdata(), float)[-1]) for line in lines)
-    left, stop = panel.get_xlim()
-    panel.set_xlim(left, stop)
-    for line, end, place in zip(lines, ends, places, strict=True):
-        is_curve = line.get_label() not in (_CONTROL, _BEST)
-        panel.annotate(
-            str(line.get_label()),
-            (right if is_curve else stop, end),
-            (stop + 0.06 * (stop - left), place),
-            fontsize=SMALL, color=BLACK, va="center", annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-", "color": line.get_color(), "linewidth": 0.8, "shrinkA": 0,
-                "shrinkB": 0, "relpos": (0.0, 0.5),
-            },
-        )  # fmt: skip

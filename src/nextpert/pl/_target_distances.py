@@ -14,12 +14,16 @@ from nextpert.pl._figure import (
     BLUE,
     GREY,
     LIGHT,
+    counted,
+    draw_intervals,
+    draw_marks,
     entry,
     finish,
     first_of,
-    font_size,
+    from_zero,
     goal,
     legend,
+    name_rows,
     panel_of,
     row_height,
     unit_of_distance,
@@ -31,8 +35,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_AROUND = 1.5  # inches above and below the rows
 
 
 @checked()
@@ -85,42 +87,27 @@ def target_distances(
     """
     stored = read_result(adata, key, "tl.target_distances", what="distances", part="n_target_cells")
     table = stored["table"].sort_values("distance", kind="stable")
-    top = table.head(n_top)
-    control = str(stored["params"]["control"])
-    names = [str(name) for name in top["perturbation"]]
-    places = np.arange(len(top))
-    row = row_height(len(top), 0.21, _AROUND)
-    panel = panel_of(ax, (5.6, max(2.6, _AROUND + len(top) * row)))
-    for low, high, centre in table.loc[
-        table["perturbation"] == control, ["low", "high", "distance"]
-    ].to_numpy(dtype=float):
-        panel.axvspan(low, high, color=LIGHT, alpha=0.7, linewidth=0, zorder=0)
-        panel.axvline(centre, color=GREY, linestyle="--", linewidth=1, zorder=1)
-    values = {name: top[name].to_numpy(dtype=float) for name in top if name != "perturbation"}
-    colours = [BLACK if name == control else BLUE for name in names]
-    panel.hlines(places, values["low"], values["high"], colors=colours, linewidth=1.3, zorder=2)
-    differs = (values["difference_low"] > 0) | (values["difference_high"] < 0)
-    filled = differs | np.isnan(values["difference"])
-    face = [c if full else "white" for c, full in zip(colours, filled, strict=True)]
-    panel.scatter(values["distance"], places, c=face, edgecolors=colours, s=24, zorder=3)
-    panel.scatter(
-        values["plug_in_distance"], places, marker="|", c=GREY, s=40, linewidth=1.2, zorder=2
-    )
-    labels = [
-        f"{name} ({n} cell{'s' * (n > 1)})"
-        for name, n in zip(names, top["n_cells"].astype(int), strict=True)
-    ]
-    panel.set_yticks(places, labels, fontsize=font_size(row))
-    panel.set_ylim(len(top) - 0.4, -0.6)
-    least, most = min(0.0, np.nanmin(values["low"])), panel.get_xlim()[1]
-    panel.set_xlim(left=least - 0.03 * (most - least))  # so that nothing at 0 is cut
-    percent = f"{100 * float(stored['params']['confidence']):g}%"
+    top, control = table.head(n_top), str(stored["params"]["control"])
+    panel = panel_of(ax, (5.6, max(2.6, 1.6 + len(top) * row_height(len(top)))))
+    for row in table[table["perturbation"] == control].itertuples():
+        panel.axvspan(row.low, row.high, color=LIGHT, alpha=0.7, linewidth=0, zorder=0)
+        panel.axvline(row.distance, color=GREY, linestyle="--", linewidth=1, zorder=1)
+    colours = np.where(top["perturbation"] == control, BLACK, BLUE)
+    differs = (top["difference_low"] > 0) | (top["difference_high"] < 0)
+    filled = differs | top["difference"].isna()
+    draw_intervals(panel, (top["distance"], top["low"], top["high"]), filled, colours)
+    draw_marks(panel, top["plug_in_distance"], GREY)
+    cells = zip(top["perturbation"], top["n_cells"].astype(int), strict=True)
+    name_rows(panel, [f"{name} ({counted(n, 'cell')})" for name, n in cells])
+    from_zero(panel, top["low"])
+    level = f"{100 * float(stored['params']['confidence']):g}%"
     panel.set_xlabel(
-        f"distance to the target's mean\n({unit_of_distance(stored)}; {percent} intervals)"
+        f"distance to the target's mean\n({unit_of_distance(stored)}; {level} intervals)"
     )
-    n, n_genes = int(str(stored["n_target_cells"])), len(stored["genes"])
-    cells = f" ({n} cell{'s' * (n > 1)})" if n else ""
-    title = f"distance to {goal(stored['target'])}{cells}\nover {n_genes} gene{'s' * (n_genes > 1)}"
+    n = int(str(stored["n_target_cells"]))
+    title = f"distance to {goal(stored['target'])}"
+    title += f" ({counted(n, 'cell')})" if n else ""
+    title += f"\nover {counted(len(stored['genes']), 'gene')}"
     if len(top) < len(table):
         title += f"; nearest {first_of(len(top), len(table), 'perturbations')}"
     panel.set_title(title)

@@ -15,6 +15,7 @@ from nextpert._adata.arguments import above, checked, one_of
 from nextpert._adata.labels import column_of
 from nextpert.core.screen.moments import require_numbers
 from nextpert.pp._steps import guides as _guides
+from nextpert.pp._steps.bookkeeping import tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -111,41 +112,31 @@ def assign_guides(
         message = f"key_added={key_added!r} is the name of another column written: choose another."
         raise ValueError(message)
     if isinstance(guides, str) and guides not in adata.obsm:
-        codes, lists = _guides.split_lists(_column(adata, guides), guide_separator)
+        remedy = (
+            "name a key of adata.obsm, or the column with the guides of every cell, with guides"
+        )
+        codes, lists = _guides.split_lists(column_of(adata, guides, remedy), guide_separator)
         every = sorted({guide for each in lists for guide in each})
     else:
         matrix, every = _umi(adata, guides)
         codes, lists = _call(matrix, every, threshold)
     table = _guides.guide_table(every, target_of, control_guides)
     sets = _guides.guide_sets(codes, lists, table, guide_separator)
-    labels = _labels(sets, control, multiple, separator)
-    per_set = np.bincount(codes, minlength=len(lists))
+    labels = sets.cells(np.array(_labels(sets, control, multiple, separator), dtype=object))
     n_cells = dict.fromkeys(every, 0)
-    for each, n in zip(lists, per_set, strict=True):
+    for each, n in zip(lists, np.bincount(codes, minlength=len(lists)), strict=True):
         for guide in each:
             n_cells[guide] += int(n)
-    table["n_cells"] = np.array([n_cells[guide] for guide in every], dtype=np.int64)
+    table["n_cells"] = np.array(list(n_cells.values()), dtype=np.int64)
     columns: dict[str, Any] = {
-        key_added: pd.Categorical(sets.cells(np.array(labels, dtype=object))),
+        key_added: pd.Categorical(labels),
         "guides": pd.Categorical(sets.cells(np.array(sets.names, dtype=object))),
         "n_guides": sets.cells(sets.n_guides),
         "n_targets": sets.cells([len(targets) for targets in sets.targets]),
     }
-    summary = ", ".join(f"{k} {v}" for k, v in _summary(sets, labels, control).items())
     written = _adata.write_results(adata, obs=columns, uns={"guides": table}, copy=copy)
-    logger.info("Guides: %s.", summary)
+    logger.info("Guides: %s.", tally(labels))
     return written
-
-
-def _column(adata: ad.AnnData, key: str) -> pd.Series:
-    if key not in adata.obs.columns:
-        known = [*map(str, adata.obsm), *map(str, adata.obs.columns)]
-        message = (
-            f"guides={key!r} is neither in adata.obsm nor a column of adata.obs."
-            f"{_adata.closest([key], known)} They have {_adata.list_names(known) or 'no names'}."
-        )
-        raise ValueError(message)
-    return column_of(adata, key)
 
 
 def _umi(adata: ad.AnnData, guides: Any) -> tuple[sp.csr_matrix, list[str]]:
@@ -195,7 +186,7 @@ def _call(
     codes = np.empty(called.shape[0], dtype=np.int64)
     for i, (start, stop) in enumerate(zip(called.indptr[:-1], called.indptr[1:], strict=True)):
         codes[i] = number.setdefault(tuple(called.indices[start:stop].tolist()), len(number))
-    return codes, [[names[j] for j in found] for found in number]
+    return codes, [[names[j] for j in guides] for guides in number]
 
 
 def _labels(sets: _guides.GuideSets, control: str, multiple: str, separator: str) -> list[str]:
@@ -206,14 +197,3 @@ def _labels(sets: _guides.GuideSets, control: str, multiple: str, separator: str
         else:
             labels.append(separator.join(targets) or (control if n else "unassigned"))
     return labels
-
-
-def _summary(sets: _guides.GuideSets, labels: list[str], control: str) -> dict[str, int]:
-    """Return the numbers of cells for the log."""
-    special = {control, "unassigned", "multi"}
-    groups = [
-        label if label in special else "one target" if len(targets) == 1 else "several targets"
-        for label, targets in zip(labels, sets.targets, strict=True)
-    ]
-    counts = pd.Series(sets.cells(np.array(groups, dtype=object))).value_counts()
-    return {str(group): int(n) for group, n in counts.items()}

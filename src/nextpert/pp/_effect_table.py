@@ -74,102 +74,65 @@ def effect_table(
 ) -> ad.AnnData:
     r"""Return a screen made of effects and their standard errors, without cells.
 
-    Many screens are published, or kept in a lab, as tables of effects alone. The result is an
-    AnnData with a row for the controls (of each batch) and one per perturbation, which
+    For screens that are published, or kept, as tables of effects. The result has a row for the
+    controls (of each batch) and one per perturbation, and goes through
     :func:`~nextpert.tl.fit_dag_blr`, :func:`~nextpert.tl.perturbation_effects`,
-    :func:`~nextpert.tl.design_interventions`, :func:`~nextpert.tl.plan_screen` and
-    :class:`~nextpert.Campaign` take as they take cells. An effect with the standard error ``s``
-    counts for :math:`\sigma^2 / s^2` cells, where :math:`\sigma^2` is the variance of the gene
-    (:doc:`/model/mathematics`, equation 31), and a missing one for none. What needs cells, such as
-    learning a graph, raises an error. The panel is all genes, on a graph without edges: call
-    :func:`~nextpert.tl.learn_dag` with ``method="given"`` for a graph of your own, or for fewer
-    genes.
-
-    A screen of cells, after :func:`setup_screen`, becomes the table of its differences of means:
-    batches are taken off, variances are pooled over perturbations and moderated, and the variance
-    between guides is included. So do log-normalised samples of summed counts (pseudo-bulk), whose
-    replicates then give the standard errors. Use it where cells meet tables, as in a campaign;
-    else keep the cells.
-
-    A table says less than cells do. Two things it has to bring. The error of the controls is common
-    to all effects of a batch: taken as independent it is a false effect of every perturbation.
-    And errors of coexpressed genes go together, which many perturbations show as a program: give
-    the ``correlation`` of genes, or above 30 perturbations no program is modelled, and an effect
-    that perturbations share is not recognised as such. Without the control means, target genes are
-    effects like all others, and no efficacy is learned. Effects are differences of natural
-    logarithms; those of other logarithms are converted, and the log says so.
+    :func:`~nextpert.tl.plan_screen` and :class:`~nextpert.Campaign` as cells do. What needs cells,
+    such as learning a graph, raises an error; the panel is all genes, without edges
+    (:func:`~nextpert.tl.learn_dag` with ``method="given"`` for others). An effect with the standard
+    error ``s`` counts for :math:`\sigma^2 / s^2` cells (:doc:`/model/mathematics`, equation 31). A
+    screen of cells or pseudo-bulk samples becomes the table of its differences of means. Bring the
+    error of the controls, which all effects of a batch share, and above 30 perturbations the
+    ``correlation`` of genes, without which no program is modelled.
 
     Parameters
     ----------
     adata
-        Effects, as an AnnData of perturbations x genes (in ``X``), as such a table, or as a long
-        table with a row for each perturbation and gene (``source``). Missing entries are NaN. Or a
-        screen of cells or samples, with its roles (:func:`setup_screen`) and without
-        ``layers["se"]``; ``obs["n_cells"]``, if it is there, has the number of cells of each
-        sample.
+        Effects (natural logarithms): an AnnData (in ``X``) or table of perturbations x genes, NaN
+        if unknown; a long table (``source``); or a screen of cells or samples with its roles, whose
+        ``obs["n_cells"]``, if there, is the number of cells of each sample.
     se
-        Their standard errors: the name of a layer (``None`` (default): ``"se"``), or a table with
-        the same rows and columns. Not of a long table, which holds them.
+        Their standard errors: the name of a layer (by default ``"se"``), or a table of the same
+        rows and columns.
     source
-        What wrote a long table; it needs a column of perturbations, as outputs of all of them one
-        below the other have. ``"plain"`` (``gene``, ``effect``, ``se``), ``"deseq2"`` (``gene``,
-        ``log2FoldChange``, ``lfcSE``), ``"edger"`` (``gene``, ``logFC``; ``F``, ``LR`` or
-        ``PValue``), ``"glmgampoi"`` (``name``, ``lfc``; ``f_statistic`` or ``pval``) or
-        ``"sceptre"`` (``response_id``, ``grna_target``, ``log_2_fold_change`` and ``p_value``, or
-        ``fold_change`` and ``se_fold_change``). A standard error that is not there follows from
-        the statistic, or from the p-value, which must be above 0 and below 1.
+        What wrote a long table, with a row for each perturbation and gene: ``"plain"`` (``gene``,
+        ``effect``, ``se``), ``"deseq2"``, ``"edger"``, ``"glmgampoi"`` or ``"sceptre"``. A standard
+        error that is not there follows from the statistic, or else from the p-value.
     base
-        Base of the logarithms: ``"e"``, ``"2"`` or ``"10"``. ``None`` (default): that of the
-        source, else ``"e"``.
-    perturbation_key
-        Column of perturbations: of ``adata.obs`` (``None`` (default): ``"perturbation"`` if it is
-        there, else the row names), or of a long table (``None``: ``"perturbation"``, or that of the
-        source).
-    gene_key
-        Column of genes of a long table, if it is none of these.
+        Base of the logarithms: ``"e"``, ``"2"`` or ``"10"``; by default that of the source.
+    perturbation_key, gene_key
+        Columns of perturbations (by default ``"perturbation"``, the row names, or that of the
+        source) and, of a long table, of genes.
     n_cells
-        Cells of each perturbation: a number for all, a mapping, or a column of ``obs`` (by default
-        ``"n_cells"``, if it is there). Without them, numbers of cells, as in plans, are no more
-        than a scale: 100 for each.
+        Cells of each perturbation: a number, a mapping, or a column of ``obs`` (by default
+        ``"n_cells"``, if there). Without them, numbers of cells are no more than a scale.
     n_controls
-        Control cells (of each batch), in the same forms, or as a mapping from batches. They tell
-        how large the error is that all effects of a batch share; these or ``control_se`` are
-        required. By default the column ``"n_controls"``, if it is there.
+        Control cells (of each batch), in the same forms or as a mapping from batches.
     batch
-        Batch of each perturbation, whose effects are relative to controls of its own: a mapping, or
-        a column of ``obs`` (by default ``"batch"``, if it is there). A perturbation of several
-        batches has a row in each; if these differ by more than their standard errors, all standard
-        errors of the table are multiplied by the factor, as all lack what batches differ by.
-    control_mean
-        Mean of the controls by gene, log-normalised expression: a mapping, or a column of ``var``
-        (by default ``"control_mean"``, if it is there). Knockouts are expected to remove a part of
-        it, which is learned, and targets may be given as means. Without it, means are relative to
-        the controls.
-    control_se
-        Its standard error, in the same forms (``"control_se"``). By default it follows from
-        ``n_controls``. If neither is known, ``"conservative"`` takes nine tenths of the smallest
-        squared standard error of a gene's effects as that of the controls, and leaves the others
-        as they are: few false effects, and fewer true ones.
+        Batch of each perturbation, with controls of its own: a mapping, or a column of ``obs``. A
+        perturbation of several has a row in each; if these differ by more than their standard
+        errors, all standard errors are multiplied by the factor.
+    control_mean, control_se
+        Mean of the controls by gene, and its standard error: mappings, or columns of ``var``. Means
+        let efficacy be learned. The error follows from ``n_controls`` by default;
+        ``"conservative"``, if neither is known, is nine tenths of a gene's smallest squared error.
     correlation
-        How genes are correlated within perturbations: a table of genes x genes, or control cells
-        (or samples) x genes, log-normalised, at least 50. That of a screen of cells is known.
+        How genes are correlated within perturbations: genes x genes, or at least 50 control cells
+        or samples x genes. That of a screen of cells is known.
     control
-        Label of the rows of controls; that of the roles, of a screen of cells.
+        Label of the rows of controls.
 
     Returns
     -------
     ~anndata.AnnData
         Rows of controls and perturbations x genes, with:
 
-        - ``X`` (array, ``(n_rows, n_vars)``): means, which are effects plus the control mean (0 if
-          not given). More than 10 million are in single precision, as the standard errors.
-        - ``layers["se"]`` (array, ``(n_rows, n_vars)``): standard errors of the effects, and in
-          rows of controls those of their means; infinite where nothing is known.
+        - ``X`` (array, ``(n_rows, n_vars)``): effects plus the control mean (0 if not given).
+        - ``layers["se"]`` (array, ``(n_rows, n_vars)``): standard errors; infinite if unknown.
         - ``obs["perturbation"]``, ``obs["batch"]`` (labels): of each row; batches if given.
         - ``obs["n_cells"]`` (number): cells of each row.
         - ``varp["correlation"]`` (array, ``(n_vars, n_vars)``): correlation of genes, if known.
-        - ``varp["dag"]``, ``uns["dag"]`` (as of :func:`nextpert.tl.learn_dag`): a graph without
-          edges.
+        - ``varp["dag"]``, ``uns["dag"]`` (as of :func:`nextpert.tl.learn_dag`): no edges.
         - ``uns["screen"]`` (mapping): as of :func:`setup_screen`.
         - ``uns["effect_table"]`` (mapping): a record: ``source``, ``base``, ``n_missing`` entries,
           ``cells_given``, ``controls_given`` (0 if conservative) and ``means_given``.
@@ -177,11 +140,7 @@ def effect_table(
     Raises
     ------
     ValueError
-        If the error of the controls is not told, columns are absent, ``correlation`` is none of
-        these genes, an AnnData has neither standard errors nor roles, genes or
-        perturbations are given twice or differ between effects and standard errors, a standard
-        error is zero or negative, an effect is infinite, nothing is known of a gene or
-        perturbation, a p-value of 0 or 1 stands alone, or the output has no effects.
+        If the error of the controls is not told, or tables, columns or values are none of these.
 
     Examples
     --------
@@ -190,9 +149,7 @@ def effect_table(
     >>> effects = pd.DataFrame(rng.normal(size=(6, 20)), list("ABCDEF"), genes)
     >>> screen = npt.pp.effect_table(effects, effects * 0 + 0.1, n_cells=100, n_controls=500)
     >>> npt.tl.fit_dag_blr(screen)
-    >>> npt.tl.design_interventions(screen, "A", acquisition="greedy")
-    >>> len(screen.uns["design"]["ranking"])
-    6
+    >>> npt.tl.perturbation_effects(screen)
     """
     given = _read(adata, se, source, perturbation_key, gene_key)
     if not given.effects.size:
@@ -207,10 +164,18 @@ def effect_table(
     if given.base is not None and base not in (None, given.base):
         message = f"The output of {source} holds logarithms of base {given.base}: leave base out."
         raise ValueError(message)
-    found = base or given.base or "e"
-    _require_once(labels, batches, genes, control)
+    base = base or given.base or "e"
+    pairs = labels if batches is None else [*zip(labels, batches, strict=True)]
+    _require_once(pd.Index(pairs, tupleize_cols=False), "Perturbations")
+    _require_once(pd.Index(genes), "Genes")
+    if control in labels:
+        message = (
+            f"The table has a row of the controls, {control!r}, to which effects are relative: "
+            f"leave it out, and give control_mean and control_se."
+        )
+        raise ValueError(message)
     effects, errors = (
-        real_values(table, name) * _LOGARITHMS[found]
+        real_values(table, name) * _LOGARITHMS[base]
         for table, name in ((given.effects, "Effects"), (given.se, "Standard errors"))
     )
     known = known_entries(effects, errors, labels, genes)
@@ -228,13 +193,14 @@ def effect_table(
     cells = _counts(_values(n_cells, given.obs, labels, "n_cells"), "n_cells")
     controls = _counts(_of_controls(n_controls, given.obs, labels, each, block), "n_controls")
     mean = _numbers(_values(control_mean, given.var, genes, "control_mean"), "control_mean")
+    is_conservative = isinstance(control_se, str) and control_se == CONSERVATIVE
     error = None
-    if control_se != CONSERVATIVE:
+    if not is_conservative:
         error = _numbers(_values(control_se, given.var, genes, "control_se"), "control_se")
     if error is not None and not (error > 0).all():
         message = "control_se must be above 0 for every gene."
         raise ValueError(message)
-    if controls is None and error is None and control_se != CONSERVATIVE:
+    if controls is None and error is None and not is_conservative:
         message = (
             "The table does not tell the error of the controls, which all effects of a batch "
             "share: give n_controls (with n_cells) or control_se, or control_se='conservative' "
@@ -265,7 +231,7 @@ def effect_table(
         roles = replace(roles, separator=given.roles.separator)
     record = {
         "source": source or given.source,
-        "base": found,
+        "base": base,
         "n_missing": int((~known).sum()),
         "cells_given": int(cells is not None),
         "controls_given": int(controls is not None or error is not None),
@@ -345,8 +311,7 @@ def _read(
         if se is not None:
             message = "A long table holds its standard errors: leave se out, or leave source out."
             raise ValueError(message)
-        found = read_output(adata, source, perturbation_key, gene_key)
-        tables, base, how = found[:2], found.base, found.how
+        effects, errors, base, how = read_output(adata, source, perturbation_key, gene_key)
     else:
         if not isinstance(se, pd.DataFrame):
             message = (
@@ -358,10 +323,9 @@ def _read(
             table.loc[with_names(table.index, rows), with_names(table.columns, columns)]
             for table, rows, columns in ((adata, "Perturbations", "Genes"), (se, "", ""))
         )
-        tables, base, how = _aligned(*named), None, ""
-    labels = tables[0].index.astype(str)
-    var = pd.DataFrame(index=tables[0].columns.astype(str))
-    return _Given(*tables, labels.tolist(), pd.DataFrame(index=labels), var, base, how)
+        (effects, errors), base, how = _aligned(*named), None, ""
+    obs, var = (pd.DataFrame(index=each.astype(str)) for each in (effects.index, effects.columns))
+    return _Given(effects, errors, obs.index.tolist(), obs, var, base, how)
 
 
 def _of_cells(adata: ad.AnnData) -> _Given:
@@ -372,10 +336,10 @@ def _of_cells(adata: ad.AnnData) -> _Given:
     """
     roles = _adata.read_roles(adata)
     names = _adata.read_perturbations(adata, roles).perturbations()
-    found = read_environments(adata, roles, named=names)
-    coded = coding({"environment": found.codes})
+    environments = read_environments(adata, roles, named=names)
+    coded = coding({"environment": environments.codes})
     ((screen,), _) = read_screens(adata, np.arange(adata.n_vars), [coded], layer=roles.layer)
-    clean, keys, sd = found.without_batches(screen, names)
+    clean, keys, sd = environments.without_batches(screen, names)
     pairs, place = distinct(keys[:, 0], keys[:, 1])
     moments, group = clean.pool(place, len(pairs)), pairs[:, 0]
     spread = 0.0
@@ -394,7 +358,8 @@ def _of_cells(adata: ad.AnnData) -> _Given:
     cells: Array = pooled.n_cells.astype(np.float64)
     if "n_cells" in adata.obs:  # rows are samples, of so many cells each
         each = real_values(adata.obs["n_cells"], "n_cells")
-        sample = np.append(found.groups([roles.control, *names]), -1)[found.codes]
+        groups = np.append(environments.groups([roles.control, *names]), -1)
+        sample = groups[environments.codes]
         cells = np.zeros(1 + len(names))
         np.add.at(cells, sample[sample >= 0], each[sample >= 0])
     obs = pd.DataFrame({"n_cells": cells[1:], "n_controls": cells[0]}, index=effects.index)
@@ -411,16 +376,21 @@ def _of_cells(adata: ad.AnnData) -> _Given:
     return _Given(effects, se, labels, obs, var, None, how, roles, alike, source)
 
 
+def _require_once(names: pd.Index[Any], what: str) -> None:
+    twice = names[names.duplicated()].unique()
+    if len(twice):
+        message = f"{what} given more than once: {list_names(map(str, twice))}."
+        raise ValueError(message)
+
+
 def _aligned(effects: pd.DataFrame, se: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return both tables with the rows and columns of the first."""
     for one, other, what in (
         (effects.index, se.index, "perturbations"),
         (effects.columns, se.columns, "genes"),
     ):
-        twice = one[one.duplicated()].union(other[other.duplicated()])
-        if len(twice):
-            message = f"Tables with {what} given more than once: {list_names(map(str, twice))}."
-            raise ValueError(message)
+        for names in (one, other):
+            _require_once(names, what.capitalize())
         differ = one.symmetric_difference(other)
         if len(differ):
             message = (
@@ -453,36 +423,36 @@ def _values(asked: Any, frame: pd.DataFrame, names: list[str], argument: str) ->
         return list(frame[asked])
     if not isinstance(asked, (Mapping, pd.Series)):
         return [asked] * len(names)
-    told = {str(name): value for name, value in asked.items()}
-    absent = sorted(set(names) - set(told))
+    by_name = {str(name): value for name, value in asked.items()}
+    absent = sorted(set(names) - set(by_name))
     if absent:
         message = f"{argument} has no value for {list_names(absent)}."
         raise ValueError(message)
-    return [told[name] for name in names]
+    return [by_name[name] for name in names]
 
 
 def _numbers(values: list[Any] | None, argument: str) -> Array | None:
     """Return values as finite numbers."""
     if values is None:
         return None
-    found = real_values(pd.Series(values, dtype=object), argument)
-    if not np.isfinite(found).all():
-        message = f"{argument} is missing or infinite for {int((~np.isfinite(found)).sum())} rows."
+    numbers = real_values(pd.Series(values, dtype=object), argument)
+    if n := int((~np.isfinite(numbers)).sum()):
+        message = f"{argument} is missing or infinite for {n} rows."
         raise ValueError(message)
-    require_small(found, argument)
-    return found
+    require_small(numbers, argument)
+    return numbers
 
 
 def _counts(values: list[Any] | None, argument: str) -> NDArray[np.int64] | None:
     """Return values as numbers of cells: two at least, which have a variance."""
-    found = _numbers(values, argument)
-    if found is None:
+    numbers = _numbers(values, argument)
+    if numbers is None:
         return None
-    wrong = found[(found < 1) | (found > _MOST_CELLS)]
+    wrong = numbers[(numbers < 1) | (numbers > _MOST_CELLS)]
     if len(wrong):
         message = f"{argument} must be 1 to {_MOST_CELLS:g}, but is {wrong[0]:g} in a row."
         raise ValueError(message)
-    return np.maximum(np.round(found), 2).astype(np.int64)
+    return np.maximum(np.round(numbers), 2).astype(np.int64)
 
 
 def _of_controls(
@@ -498,37 +468,20 @@ def _of_controls(
     """
     if isinstance(asked, (Mapping, pd.Series)) and set(map(str, asked.keys())) >= set(each):
         return _values(asked, obs, each.tolist(), "n_controls")
-    found = _values(asked, obs, labels, "n_controls")
-    if found is None:
+    values = _values(asked, obs, labels, "n_controls")
+    if values is None:
         return None
-    first = pd.Series(found).groupby(block).first()
-    if any(value != first[k] for value, k in zip(found, block, strict=True)):
+    by_batch = pd.Series(values).groupby(block)
+    if (by_batch.transform("first") != pd.Series(values)).any():
         message = "n_controls differs between perturbations of one batch, which share controls."
         raise ValueError(message)
-    return list(first)
-
-
-def _require_once(
-    labels: list[str], batches: list[str] | None, genes: list[str], control: str
-) -> None:
-    rows = pd.Series(labels if batches is None else zip(labels, batches, strict=True))
-    for names, what in ((rows, "Perturbations"), (pd.Series(genes), "Genes")):
-        twice = names[names.duplicated()].unique()
-        if len(twice):
-            message = f"{what} given more than once: {list_names(map(str, twice))}."
-            raise ValueError(message)
-    if control in labels:
-        message = (
-            f"The table has a row of the controls, {control!r}, to which effects are relative: "
-            f"leave it out, and give control_mean and control_se."
-        )
-        raise ValueError(message)
+    return list(by_batch.first())
 
 
 def _require_alike(known: NDArray[np.bool_], labels: list[str]) -> None:
     """Raise if a perturbation of several batches has genes that only some of them tell of."""
-    share = pd.DataFrame(known).groupby(labels).mean()
-    part = share.index[((share > 0) & (share < 1)).any(axis=1)]
+    fraction = pd.DataFrame(known).groupby(labels).mean()
+    part = fraction.index[((fraction > 0) & (fraction < 1)).any(axis=1)]
     if len(part):
         message = (
             f"Perturbations with genes that are missing in some of their batches only: "

@@ -19,7 +19,6 @@ from nextpert.pp._steps.bookkeeping import (
     Bookkeeping,
     CountOptions,
     ScreenOptions,
-    tally,
 )
 from nextpert.pp._steps.guides import TARGETING, CellTargets, GuideSets, cell_guides
 from nextpert.pp._steps.screen import finish, prepare
@@ -33,23 +32,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONTROLS = ("no_guide", "control_guide", "both")
-_DEFAULTS: Mapping[str, Any] = {
-    "controls": "control_guide",
-    "panel": None,
-    "min_cells": 20,
-    "combinations": "drop",
-    "max_guides": None,
-    "target_sum": 1e4,
-}
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "zhang2023": {
-        "controls": "no_guide",
-        "panel": "zhang2023",
-        "min_cells": 1,
-        "combinations": "drop",
-        "max_guides": 1,
-        "target_sum": 1e6,
-    }
+# By default, and as Zhang et al. 2023 chose.
+CHOICES: Mapping[str, tuple[Any, Any]] = {
+    "controls": ("control_guide", "no_guide"),
+    "panel": (None, "zhang2023"),
+    "min_cells": (20, 1),
+    "combinations": ("drop", "drop"),
+    "max_guides": (None, 1),
+    "target_sum": (1e4, 1e6),
 }
 
 
@@ -72,7 +62,7 @@ class _CountOptions(CountOptions):
 
 @checked(
     controls=one_of(*CONTROLS), min_cells=at_least(0), combinations=one_of(*COMBINATIONS),
-    preset=one_of(*PRESETS), label_options=_LabelOptions, count_options=_CountOptions,
+    preset=one_of("zhang2023"), label_options=_LabelOptions, count_options=_CountOptions,
 )  # fmt: skip
 def perturb_cite_seq(
     adata: ad.AnnData,
@@ -92,89 +82,45 @@ def perturb_cite_seq(
     key_added: str = "preprocessing",
     copy: bool = False,
 ) -> ad.AnnData | None:
-    r"""Select the cells and genes of the Perturb-CITE-seq screen, by our defaults or as the paper.
+    """Select the cells and genes of the Perturb-CITE-seq screen, by our defaults or as the paper.
 
-    The screen is that of Frangieh et al. 2021 (doi:10.1038/s41588-021-00779-1), as
-    ``datasets.perturb_cite_seq`` loads it. The result is ready for :func:`nextpert.tl.learn_dag`,
-    :func:`nextpert.tl.fit_dag_blr` and :func:`nextpert.tl.design_interventions`. Every step logs
-    and records how many cells it kept and dropped, and why. Cells and genes are dropped in place,
-    as by :func:`scanpy.pp.filter_cells`. Nothing changes on error.
-
-    ``preset="zhang2023"`` makes the choices of Zhang et al. 2023
-    (doi:10.1038/s42256-023-00719-0); other arguments take precedence over it. Our defaults differ
-    as follows:
-
-    ============  ===================  ===================  =======================================
-    choice        paper                default              why
-    ============  ===================  ===================  =======================================
-    controls      ``"no_guide"``       ``"control_guide"``  cells were selected for a guide, so the
-                                                            guide of a cell without one was most
-                                                            likely missed; 9 of 10 guides perturb
-    max_guides    1                    ``None``             two guides of one gene, or one and a
-                                                            control guide, are one perturbation
-    target_sum    1e6 (ln(1 + TPM))    1e4                  in a cell with 10,000 counts, the first
-                                                            count adds 4.6 and the second 0.7 in
-                                                            ln(1 + TPM); with 1e4, 0.7 and 0.4
-    min_cells     1                    20                   a mean of fewer is mostly noise
-    panel         ``"zhang2023"``      ``None``             genes detected in 10% of the controls
-    ============  ===================  ===================  =======================================
-
-    In the TAP-seq screen of Schraivogel et al. 2020, the mean of the 662 cells without a guide is
-    as far from that of cells with a non-targeting guide (6.1 squared units at 1e4 counts per cell)
-    as the means of strong perturbations. The same number of random non-targeting cells has a
-    distance of 0.1 to 0.2.
+    For the screen of Frangieh et al. 2021 (doi:10.1038/s41588-021-00779-1) as
+    ``datasets.perturb_cite_seq`` loads it. ``preset="zhang2023"`` makes the choices of Zhang et al.
+    2023 (doi:10.1038/s42256-023-00719-0); other arguments take precedence. How the defaults differ,
+    and why: :doc:`/guides/the_paper`. Every step logs and records how many cells it kept and
+    dropped. Cells and genes are dropped in place; nothing changes on error. Next:
+    :func:`nextpert.tl.learn_dag`.
 
     Parameters
     ----------
     adata
-        Cells x genes with ``obs["guides"]`` (joined by commas) and ``uns["guides"]`` (``target``
-        and ``kind`` of every guide; without it they follow from names such as ``HLA-A_2`` and
-        ``NO_SITE_694``). X holds ln(1 + TPM), or counts; dense or sparse; a view becomes
-        actual. Backed files with ``copy=True``.
+        Cells x genes, ln(1 + TPM) or counts, with ``obs["guides"]`` (joined by commas) and
+        ``uns["guides"]`` (``target`` and ``kind`` of every guide; by default they follow from names
+        such as ``HLA-A_2`` and ``NO_SITE_694``). Backed files with ``copy=True``.
     condition
-        Condition of the cells: ``"Control"`` (default), ``"IFNγ"``, ``"Co-culture"``, or ``None``
-        for all together.
+        ``"Control"`` (default), ``"IFNγ"``, ``"Co-culture"``, or ``None`` for all together.
     controls
         ``"no_guide"``, cells without any guide; ``"control_guide"`` (default), cells whose guides
         are all control guides; or ``"both"``.
-    panel
-        Genes of the analysis: a list; ``"zhang2023"``, the paper's 36 genes; or ``None``
-        (default), every gene seen in a tenth of the control cells. Genes that are constant
-        among the control cells are left out.
-    min_cells
-        Fewest cells of a perturbation; by default 20.
-    combinations
-        Cells with several targets: ``"drop"`` (default); ``"keep"``; or ``"panel_only"``, which
-        names them by their targets in the panel alone: ``A+X`` with ``X`` outside the panel
-        becomes ``A``, and ``obs["other_targets"]`` says ``X``.
+    panel, min_cells, combinations
+        As of :func:`perturbation_screen`.
     max_guides
         Most guides of a cell, control guides counted; ``None`` for any number.
     preset
         ``"zhang2023"`` for the choices of the paper.
     label_options
-        A mapping with some of ``"aliases"``, as in :func:`perturbation_screen`, and ``"outside"``:
-        cells whose label names a target that is outside the panel or not measured: ``"drop"``
-        (default), or ``"keep"``, as target states for example.
+        Any of ``"aliases"`` and ``"outside"`` (here ``"drop"``), as of :func:`perturbation_screen`.
     count_options
-        A mapping with some of ``"min_seen"``, ``"min_depth"`` and ``"check_scale"``, as in
-        :func:`perturbation_screen`, and
-
-        - ``"normalise"``: ``"auto"`` (default) takes whole numbers for counts and other values for
-          ln(1 + TPM); ``"counts"``; ``"log_tpm"``; or ``"none"``, which keeps the values as they
-          are.
-        - ``"target_sum"``: counts that a cell is scaled to; by default 1e4. 1e6 keeps ln(1 + TPM)
-          as it is; ``"median"`` stands for the median of all cells kept.
-        - ``"depth_key"``: column of ``adata.obs`` with all counts of a cell; by default
-          ``"UMI_count"``, if there, or the sum over all genes.
+        As of :func:`perturbation_screen`, but ``"normalise"`` may be ``"log_tpm"``, which
+        ``"auto"`` takes all values for that are no counts; ``"target_sum"`` is 1e4 by default
+        (1e6 keeps ln(1 + TPM) as it is), and ``"depth_key"`` is ``"UMI_count"``, if there.
     condition_key, guides_key
         Columns of ``adata.obs``.
     layer
         Layer to read; ``None`` stands for ``layers["log_tpm"]`` where an earlier call left it,
         and else for ``adata.X``.
-    key_added
-        Name of the books in ``adata.uns``.
-    copy
-        Whether to return a copy instead of changing ``adata``.
+    key_added, copy
+        Name of the books in ``adata.uns``, and whether to return a copy.
 
     Returns
     -------
@@ -188,18 +134,12 @@ def perturb_cite_seq(
           every gene in control cells.
         - ``layers["log_tpm"]`` or ``layers["counts"]`` (array, ``(n_cells, n_vars)``): the earlier
           values of X, if it was rescaled.
-        - ``uns["screen"]`` (mapping): the roles of columns (``perturbation_key``, ``control`` and
-          others) and the scale of the ``values``.
+        - ``uns["screen"]`` (mapping): roles (``perturbation_key``, ``control``, ...) and the scale
+          of the ``values``, as of :func:`setup_screen`.
         - ``uns["preprocessing"]`` (mapping): the tables ``steps``, ``genes`` and ``perturbations``,
           ``n_control_cells`` and ``params``; also ``guides``, a table of the guides in the cells of
           the condition: ``guides`` (``none``, ``one``, ``several``), ``kind``, ``n_cells`` and
           ``n_cells_kept``.
-
-    Warns
-    -----
-    UserWarning
-        If control cells hardly express a target (CDH19, NGFR, CXCR4 and CCR10 in this screen), so
-        that the shift of its knockout is near 0; and as :func:`perturbation_screen`.
 
     Raises
     ------
@@ -218,61 +158,48 @@ def perturb_cite_seq(
     >>> npt.pp.perturb_cite_seq(adata)
     >>> adata.obs["perturbation"].value_counts().to_dict()
     {'control': 50, 'MYC': 40}
-    >>> adata.uns["preprocessing"]["guides"][["guides", "kind", "n_cells"]]
-        guides        kind  n_cells
-    0     none                   10
-    1      one   targeting       25
-    2      one     no_site       50
-    3  several  one target       15
     """
     join.check_in_place(adata, copy=copy)
     counts = _CountOptions(**count_options or {})
-    chosen = _choose(
-        preset, controls=controls, panel=panel, min_cells=min_cells, combinations=combinations,
-        max_guides=max_guides, target_sum=counts.target_sum,
-    )  # fmt: skip
-    if counts.depth_key is None and "UMI_count" in adata.obs.columns:
-        counts = replace(counts, depth_key="UMI_count")
+    choices: dict[str, Any] = {
+        "controls": controls, "panel": panel, "min_cells": min_cells, "combinations": combinations,
+        "max_guides": max_guides, "target_sum": counts.target_sum,
+    }  # fmt: skip
+    for name, choice in CHOICES.items():
+        if choices[name] is None:
+            choices[name] = choice[preset is not None]
+    depth_key = counts.depth_key
+    if depth_key is None and "UMI_count" in adata.obs.columns:
+        depth_key = "UMI_count"
+    counts = replace(counts, target_sum=choices["target_sum"], depth_key=depth_key)
     if layer is None and "log_tpm" in adata.layers:
         layer = "log_tpm"
     asked = ScreenOptions(
-        panel=chosen["panel"], min_cells=chosen["min_cells"], combinations=chosen["combinations"],
-        separator="+", layer=layer, kinds="log_tpm", **vars(_LabelOptions(**label_options or {})),
-        **vars(replace(counts, target_sum=chosen["target_sum"])),
+        choices["panel"], choices["min_cells"], choices["combinations"],
+        _LabelOptions(**label_options or {}), counts, layer, kinds="log_tpm",
     )  # fmt: skip
-    told = read_roles(adata, separator="+")
+    roles = read_roles(adata, separator="+")
     sets = cell_guides(adata, guides_key, ",", "guides")
     book = Bookkeeping(adata.n_obs)
     if condition is not None:
         labels = _adata.read_labels(adata, condition_key, argument="condition_key")
         labels.require([condition], "Conditions")
-        is_there = labels.groups([condition]) == 0
-        others = np.array([*labels.names, "no condition"], dtype=object)[labels.codes[~is_there]]
-        book.keep("condition", is_there, f"other conditions: {tally(others)}")
-    read = book.kept
-    if chosen["max_guides"] is not None:
-        few = sets.cells(sets.n_guides <= chosen["max_guides"])
-        book.keep("guides", few, f"more than {chosen['max_guides']} guide(s)")
-    found = _roles(sets, chosen["controls"])
-    unused = found.cells("unassigned")
-    gone = sets.cells(np.array(sets.kinds, dtype=object))[book.kept & unused]
-    names = np.where(gone == "none", "no guide", gone)
-    book.keep(
-        "controls", ~unused, f"not controls by controls={chosen['controls']!r}: {tally(names)}"
-    )
-    prepared = prepare(adata, found, book, asked)
-    params = {"condition": condition, "preset": preset, "max_guides": chosen["max_guides"]}
+        names = np.array([*labels.names, "no condition"], dtype=object)[labels.codes]
+        book.keep("condition", labels.groups([condition]) == 0, "other conditions: ", names)
+    read, most = book.kept, choices["max_guides"]
+    if most is not None:
+        book.keep("guides", sets.cells(sets.n_guides <= most), f"more than {most} guide(s)")
+    cells = _roles(sets, choices["controls"])
+    kinds = np.array(["no guide" if kind == "none" else kind for kind in sets.kinds], dtype=object)
+    why = f"not controls by controls={choices['controls']!r}: "
+    book.keep("controls", ~cells.cells("unassigned"), why, sets.cells(kinds))
+    prepared = prepare(adata, cells, book, asked)
+    params = {"condition": condition, "preset": preset, "max_guides": most}
     prepared.tables["params"] |= {k: v for k, v in params.items() if v is not None}
-    prepared.tables["params"]["controls"] = chosen["controls"]
+    prepared.tables["params"]["controls"] = choices["controls"]
     prepared.tables["guides"] = _count_guides(sets, read, book.kept)
-    tables = {key_added: prepared.tables, KEY: prepared.record(told)}
+    tables = {key_added: prepared.tables, KEY: prepared.record(roles)}
     return finish(adata, prepared, tables, copy=copy)
-
-
-def _choose(preset: str | None, **given: Any) -> dict[str, Any]:
-    """Return the choices: those given, then those of the preset, then the defaults."""
-    base = _DEFAULTS if preset is None else PRESETS[preset]
-    return {name: base[name] if value is None else value for name, value in given.items()}
 
 
 def _roles(sets: GuideSets, controls: str) -> CellTargets:
@@ -294,27 +221,21 @@ def _count_guides(
 
     ``read`` and ``kept`` say which cells these are, shape ``(n_cells,)``.
     """
-    numbers = np.array(["none", "one", "several"], dtype=object)
-    several = ["one target", "several targets"]
-    kinds = [
-        ("" if n == 0 else kind)
-        if n < 2
-        else several[len(targets) > 1]
-        if kind == TARGETING
-        else "control guides"
-        for n, kind, targets in zip(sets.n_guides, sets.kinds, sets.targets, strict=True)
-    ]
-    front = [TARGETING, *several]
-    every = pd.DataFrame(
-        {
-            "guides": pd.Categorical(numbers[np.minimum(sets.n_guides, 2)], numbers),
-            "kind": pd.Categorical(kinds, [*front, *sorted(set(kinds).difference(front))]),
-            "n_cells": np.bincount(sets.codes[read], minlength=len(kinds)),
-            "n_cells_kept": np.bincount(sets.codes[kept], minlength=len(kinds)),
-        }
-    )
-    here = every[every["n_cells"] > 0].groupby(["guides", "kind"], observed=True)
-    table = here.sum().reset_index()
+    kinds = []
+    for n, kind, targets in zip(sets.n_guides, sets.kinds, sets.targets, strict=True):
+        several = "several targets" if len(targets) > 1 else "one target"
+        of_many = several if kind == TARGETING else "control guides"
+        kinds.append(of_many if n > 1 else kind if n else "")
+    numbers = np.array(["none", "one", "several"])
+    in_order = sorted(set(kinds), key=lambda kind: ("target" not in kind, kind))
+    every = pd.DataFrame({
+        "guides": pd.Categorical(numbers[np.minimum(sets.n_guides, 2)], numbers),
+        "kind": pd.Categorical(kinds, in_order),
+        "n_cells": np.bincount(sets.codes[read], minlength=len(kinds)),
+        "n_cells_kept": np.bincount(sets.codes[kept], minlength=len(kinds)),
+    })  # fmt: skip
+    table = every[every["n_cells"] > 0].groupby(["guides", "kind"], observed=True).sum()
+    table = table.reset_index().astype({"guides": object, "kind": object})
     for name in ("guides", "kind"):
         table[name] = _adata.strings(table[name])
     for row in table.itertuples():

@@ -41,48 +41,37 @@ def setup_screen(
 ) -> ad.AnnData | None:
     """Declare which column of ``obs`` has which role, for all later calls, and check the values.
 
-    Keywords of a later call take precedence over what is stored. Called again, this function
-    changes only what is given: an argument left out keeps its role, and ``None`` clears it.
-
-    A sample of at most 1,000 labelled cells shows the scale of the values. Whole numbers are
-    counts. If the values of each cell are multiples of one number, or sum up to the same total in
-    all cells, they are scaled counts. If that holds after ``expm1``, they are log-normalised; if it
-    takes ``expm1`` twice, they are logarithms of logarithms. Other values are assumed to be
-    log-normalised, unless they exceed 64, the binary logarithm of the largest 64-bit number.
-    Values below 0 (centred, standardised or simulated) are used as they are.
+    Call it first on log-normalised cells. Keywords of a later call take precedence over what is
+    stored. Called again, it changes only what is given: an argument left out keeps its role, and
+    ``None`` clears it. A sample of at most 1,000 labelled cells shows the scale of the values:
+    counts, scaled counts and logarithms of logarithms are an error, others are assumed to be
+    log-normalised; values below 0 (centred or simulated) are used as they are
+    (:doc:`/guides/prepare_a_screen`).
 
     Parameters
     ----------
     adata
         Cells x genes.
-    perturbation_key
-        Column of ``adata.obs`` with the perturbation of every cell, ``"perturbation"`` if never
-        given. Cells without a label are not used, nor are those whose label names no perturbation:
-        ``unassigned``, ``unknown``, ``ambiguous``, ``negative``, ``multi``, ``multiple``,
-        ``multiplet``, ``doublet``, ``no guide``, ``NA`` and the like, in upper or lower case,
-        unless it is ``control``.
-    control
-        Label of the unperturbed cells, ``"control"`` if never given.
+    perturbation_key, control
+        Column with the perturbation of every cell, and the label of unperturbed cells; if never
+        given ``"perturbation"`` and ``"control"``. Cells without a label, or with one such as
+        ``unassigned``, ``multiplet`` or ``NA``, are not used.
     guide_key
         Column with the guide of every cell. Guides of one perturbation are its repeats: what they
         differ by is noise, however many cells they have.
     batch_key
         Column, or columns, with batches, replicates or donors: fixed effects, estimated with
-        everything else, so that intervals contain their error. They may be crossed with
-        perturbations and one another.
+        everything else. They may be crossed with perturbations and one another.
     condition_key
         Column with conditions, such as cell lines or treatments, in which perturbations may act
-        differently; each has controls of its own. Effects are estimated in every condition, and
-        how much conditions share is learned (:func:`nextpert.tl.fit_dag_blr`). For all else it is
-        a ``batch_key``.
+        differently; each has controls of its own. For all but effects it is a ``batch_key``.
     covariates
-        Columns of what else is known of the cells and may act on genes: numbers (depth, cell
-        cycle scores) or categories (conditions, doses), the first of which is the reference.
+        Columns of what else may act on genes: numbers (depth, cell cycle scores) or categories
+        (doses), the first of which is the reference.
     layer
         Layer with the log-normalised expression; ``None`` stands for ``adata.X``.
     separator
-        What joins the targets of a label, ``"+"`` if never given, as in ``"MYC+STK3"``.
-        ``"STK3+MYC"`` is the same perturbation. ``""`` takes every label as it is.
+        What joins the targets of a label, ``"+"`` if never given. ``""`` takes labels as they are.
     gene_symbols
         Column of ``adata.var`` with the names of genes that labels, panels and targets use, where
         ``adata.var_names`` holds others (Ensembl ids).
@@ -105,21 +94,12 @@ def setup_screen(
         - ``left_out`` (table): the labels that name no perturbation, if there are any:
           ``perturbation``, ``n_cells``, ``reason``.
 
-    Warns
-    -----
-    UserWarning
-        If the values may not be log-normalised, but the sample does not show it, or fewer than two
-        conditions have perturbed cells.
-
     Raises
     ------
     ValueError
         If a column or layer is absent, a column has two roles, no cell is a control, a condition
         has no control, a batch, condition or covariate is missing for a labelled cell,
-        ``batch_key`` names about one batch per cell or a continuous quantity, or the values cannot
-        be log-normalised. Nothing is written on error.
-    TypeError
-        If a name is not a string.
+        ``batch_key`` is no category, or the values cannot be log-normalised.
 
     Examples
     --------

@@ -13,7 +13,7 @@ from nextpert._adata import strings
 from nextpert._adata.arguments import above, at_least, between, one_of, options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
@@ -40,30 +40,25 @@ class CountOptions:
 
 @dataclass(frozen=True)
 class ScreenOptions:
-    """Choices of :func:`nextpert.pp.perturbation_screen`, all its options under the same names.
+    """Choices of :func:`nextpert.pp.perturbation_screen`, its options under the same names.
 
     Parameters
     ----------
+    labels, counts
+        Its ``label_options`` and ``count_options``.
     kinds
         What the matrix may hold besides counts: ``"log_tpm"`` or ``"none"`` (as it is).
     """
 
     panel: str | Iterable[str] | None
-    aliases: Mapping[str, str] | None
     min_cells: int
     combinations: str
-    outside: str
-    separator: str
-    min_seen: float
-    normalise: str
-    target_sum: float | str
-    depth_key: str | None
-    min_depth: float
+    labels: Any
+    counts: CountOptions
     layer: str | None
     kinds: str = "none"
-    check_scale: bool = True
     gene_symbols: str | None = None
-    unassigned: Sequence[str] = ()
+    separator: str = "+"
 
     def params(self) -> dict[str, Any]:
         """Return the choices as they are stored."""
@@ -72,10 +67,10 @@ class ScreenOptions:
             "panel": "genes seen" if self.panel is None else panel,
             "min_cells": int(self.min_cells),
             "combinations": self.combinations,
-            "outside": self.outside,
+            "outside": self.labels.outside,
             "separator": self.separator,
-            "min_depth": float(self.min_depth),
-            "min_seen": float(self.min_seen) if self.panel is None else None,
+            "min_depth": float(self.counts.min_depth),
+            "min_seen": float(self.counts.min_seen) if self.panel is None else None,
             "layer": self.layer,
             "gene_symbols": self.gene_symbols,
         }
@@ -107,28 +102,21 @@ class Bookkeeping:
         self._rows: list[tuple[str, int, int, str]] = []
         self._note(f"all {what}", 0, "")
 
-    def dropping(self, keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return which a step would drop."""
-        return self.kept & ~keep
-
-    def keep(self, step: str, keep: NDArray[np.bool_], why: str) -> None:
-        """Keep those alone; ``why`` says why the others go."""
-        n_dropped = int(self.dropping(keep).sum())
+    def keep(
+        self, step: str, keep: NDArray[np.bool_], why: str, names: NDArray[Any] | None = None
+    ) -> None:
+        """Keep those alone; ``why`` says why the others go, ``names`` what each is, to count."""
+        gone = self.kept & ~keep
         self.kept = self.kept & keep
-        self._note(step, n_dropped, why if n_dropped else "")
+        if names is not None:
+            why += tally(names[gone])
+        self._note(step, int(gone.sum()), why if gone.any() else "")
 
     def table(self) -> pd.DataFrame:
         """Return one row per step: ``step``, ``n_cells_kept``, ``n_cells_dropped``, ``why``."""
-        step, kept, dropped, why = zip(*self._rows, strict=True)
-        return pd.DataFrame(
-            {
-                "step": strings(step),
-                f"n_{self._what}_kept": np.array(kept, dtype=np.int64),
-                f"n_{self._what}_dropped": np.array(dropped, dtype=np.int64),
-                "why": strings(why),
-            },
-            index=pd.Index(np.arange(len(step))),
-        )
+        columns = ["step", f"n_{self._what}_kept", f"n_{self._what}_dropped", "why"]
+        table = pd.DataFrame(self._rows, columns=columns, index=np.arange(len(self._rows)))
+        return table.assign(step=strings(table["step"]), why=strings(table["why"]))
 
     def _note(self, step: str, n_dropped: int, why: str) -> None:
         n_kept = int(self.kept.sum())
@@ -139,9 +127,8 @@ class Bookkeeping:
         )  # fmt: skip
 
 
-def tally(names: pd.Series | NDArray[np.object_] | list[str], limit: int = 6) -> str:
+def tally(names: Any, limit: int = 6) -> str:
     """Return ``"multi 2255, unassigned 662"``: how often each name comes, the most first."""
     counts = pd.Series(names, dtype=object).value_counts(sort=True)
     shown = ", ".join(f"{name} {count}" for name, count in counts.iloc[:limit].items())
-    more = len(counts) - limit
-    return shown + (f" and {more} more labels" if more > 0 else "")
+    return shown + (f" and {len(counts) - limit} more labels" if len(counts) > limit else "")

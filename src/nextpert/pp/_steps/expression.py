@@ -83,28 +83,24 @@ def log_normalise(
     return out
 
 
-def blown_up_message(depth: NDArray[np.float64], target_sum: float) -> str | None:
+def blown_up_messages(depth: NDArray[np.float64], target_sum: float) -> list[str]:
     """Return the warning about cells scaled to many times their counts, if they are.
 
-    Parameters
-    ----------
-    depth
-        Total counts of the cells kept.
-    target_sum
-        Counts a cell is scaled to.
+    ``depth`` are the total counts of the cells, which are scaled to ``target_sum``.
     """
     typical = float(np.median(depth))
     if target_sum <= _BLOWN_UP * typical:
-        return None
+        return []
     first = np.log1p(target_sum / typical)
     second = np.log1p(2 * target_sum / typical) - first
-    return (
+    message = (
         f"Cells hold {typical:.3g} counts (median) and are scaled to {target_sum:g}: the first "
         f"count of a gene adds {first:.1f} and the second {second:.1f}, so values depend mostly on "
         f"whether a gene is detected. Leave target_sum at 'median', and if the matrix has only a "
         f"panel of genes, name the cells' total counts over all genes with depth_key in "
         f"count_options."
     )
+    return [message]
 
 
 def _entries(matrix: Any) -> Iterator[tuple[NDArray[Any], Any]]:

@@ -51,12 +51,9 @@ class GeneNames:
 
     def table(self) -> pd.DataFrame:
         """Return one row per name that stood for a gene of another name."""
-        names = sorted(self.used)
-        genes = [self.used[name] for name in names]
-        return pd.DataFrame(
-            {"name": _adata.strings(names), "gene": _adata.strings(genes)},
-            index=pd.Index(np.arange(len(names))),
-        )
+        names = dict(sorted(self.used.items()))
+        columns = {"name": _adata.strings(names), "gene": _adata.strings(names.values())}
+        return pd.DataFrame(columns, index=np.arange(len(names)))
 
 
 @dataclass(frozen=True)
@@ -138,7 +135,7 @@ def choose_panel(
     depth
         Total counts of every cell, where the matrix holds counts.
     options
-        ``panel``, ``min_seen``, ``layer`` and ``gene_symbols`` are looked at.
+        ``panel``, ``counts``, ``layer`` and ``gene_symbols`` are looked at.
 
     Raises
     ------
@@ -148,37 +145,35 @@ def choose_panel(
     genes, columns = _adata.resolve_panel(
         adata, read_panel(options.panel, names), gene_symbols=options.gene_symbols
     )
-    share, constant = _adata.seen_and_constant(adata, columns, controls, options.layer, depth)
-    book = Bookkeeping(adata.n_vars, "genes")
+    seen, constant = _adata.seen_and_constant(adata, columns, controls, options.layer, depth)
+    book, n = Bookkeeping(adata.n_vars, "genes"), len(controls)
     why_not: dict[str, str] = {}
     keep = np.ones(len(genes), dtype=bool)
     if options.panel is not None:
         book.keep("panel", np.isin(np.arange(adata.n_vars), columns), "outside the panel")
     else:
-        keep = share >= max(options.min_seen, 1e-12)
-        why = f"seen in less than {options.min_seen:.0%} of {len(controls)} control cells"
-        book.keep("seen", keep, why)
-        why_not = {
-            gene: f"outside the panel: seen in {part:.1%} of control cells"
-            for gene, part in zip(genes, share.tolist(), strict=True)
-        }
+        least = options.counts.min_seen
+        keep = seen >= max(least, 1e-12)
+        book.keep("seen", keep, f"seen in less than {least:.0%} of {n} control cells")
+        for gene, part in zip(genes, seen.tolist(), strict=True):
+            why_not[gene] = f"outside the panel: seen in {part:.1%} of control cells"
         if not keep.any():
             message = (
-                f"No gene is seen in {options.min_seen:.0%} of the {len(controls)} control cells: "
-                f"lower min_seen, or name the genes with panel."
+                f"No gene is seen in {least:.0%} of the {n} control cells: lower min_seen, or name "
+                f"the genes with panel."
             )
             raise ValueError(message)
     # A gene that does not vary has no noise to compare an effect with, and no place in a graph.
-    same = [gene for gene, k, c in zip(genes, keep, constant, strict=True) if k and c]
-    why = f"constant among {len(controls)} control cells: {_adata.list_names(same)}"
+    every = np.array(genes, dtype=object)
+    same = every[keep & constant].tolist()
+    why = f"constant among {n} control cells: {_adata.list_names(same)}"
     book.keep("varying", ~np.isin(np.arange(adata.n_vars), columns[constant]), why)
     why_not |= dict.fromkeys(same, "outside the panel: constant among control cells")
     keep &= ~constant
     if not keep.any():
         message = (
-            f"All genes of the panel are constant among the {len(controls)} control cells: name "
-            f"other genes with panel, or check the cells that control names."
+            f"All genes of the panel are constant among the {n} control cells: name other genes "
+            f"with panel, or check the cells that control names."
         )
         raise ValueError(message)
-    kept = [gene for gene, k in zip(genes, keep, strict=True) if k]
-    return Panel(kept, columns[keep], why_not, book, same)
+    return Panel(every[keep].tolist(), columns[keep], why_not, book, same)

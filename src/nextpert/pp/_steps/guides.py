@@ -48,56 +48,32 @@ class CellTargets:
 
     def cells(self, role: str) -> NDArray[np.bool_]:
         """Return which cells have a role."""
-        return np.array([found == role for found in self.roles], dtype=bool)[self.codes]
-
-
-@dataclass(frozen=True)
-class PanelLabels:
-    """The labels of a panel, one for everything that is found in a cell.
-
-    Parameters
-    ----------
-    labels
-        The label an analysis uses.
-    shown
-        The targets it names.
-    others
-        Targets that the cells carry too, but that the label does not name.
-    usable
-        Whether the panel has a place for it.
-    """
-
-    labels: list[str]
-    shown: list[list[str]]
-    others: list[list[str]]
-    usable: list[bool]
-
-    @property
-    def n_targets(self) -> NDArray[np.int64]:
-        """Number of different targets, those that the label does not name included."""
-        pairs = zip(self.shown, self.others, strict=True)
-        return np.array([len(shown) + len(others) for shown, others in pairs], dtype=np.int64)
+        return np.array([each == role for each in self.roles], dtype=bool)[self.codes]
 
 
 def label_cells(
-    found: CellTargets, panel: Collection[str], names: GeneNames, options: ScreenOptions
-) -> PanelLabels:
-    """Name everything found by the genes of its targets."""
-    genes = set(panel)
-    out = PanelLabels([], [], [], [])
-    for targets, role in zip(found.targets, found.roles, strict=True):
+    carried: CellTargets, panel: Collection[str], names: GeneNames, options: ScreenOptions
+) -> pd.DataFrame:
+    """Name everything that cells carry by the genes of its targets, one row each.
+
+    ``label`` is what an analysis uses, ``shown`` the targets that it names, ``others`` those that
+    it does not name, ``n_targets`` the number of both, and ``usable`` whether the panel has a place
+    for it.
+    """
+    genes, rows = set(panel), []
+    for targets, role in zip(carried.targets, carried.roles, strict=True):
         every = sorted({names.find(target) for target in targets}) if role == "perturbed" else []
         inside = [target for target in every if target in genes]
         shown = inside if options.combinations == "panel_only" and inside else every
-        out.labels.append(options.separator.join(shown) if role == "perturbed" else CONTROL)
-        out.shown.append(shown)
-        out.others.append([target for target in every if target not in shown])
-        out.usable.append(options.outside == "keep" or genes.issuperset(shown))
-    return out
+        label = options.separator.join(shown) if role == "perturbed" else CONTROL
+        others = [target for target in every if target not in shown]
+        usable = options.labels.outside == "keep" or genes.issuperset(shown)
+        rows.append((label, shown, others, len(every), usable))
+    return pd.DataFrame(rows, columns=["label", "shown", "others", "n_targets", "usable"])
 
 
 def perturbation_table(
-    named: PanelLabels,
+    named: pd.DataFrame,
     n_found: NDArray[np.int64],
     n_kept: NDArray[np.int64],
     reason: Callable[[str], str],
@@ -109,24 +85,24 @@ def perturbation_table(
     Parameters
     ----------
     named
-        The labels.
+        As of :func:`label_cells`.
     n_found, n_kept
-        Number of cells of each entry of ``named``, before and after all choices.
+        Number of cells of each row of ``named``, before and after all choices.
     reason
         Why a target has no place in the panel.
     """
-    n_targets = np.array([len(shown) for shown in named.shown])
+    n_targets = named["shown"].map(len).to_numpy()
     listed = (n_targets > 0) & (n_found > 0) & ((n_targets == 1) | (n_kept > 0))
     entries = pd.DataFrame(
         {
-            "perturbation": named.labels,
-            "target_genes": [", ".join(shown) for shown in named.shown],
+            "perturbation": named["label"],
+            "target_genes": named["shown"].map(", ".join),
             "n_cells": n_kept,
             "n_cells_found": n_found,
-            "n_cells_with_other_targets": n_kept * np.array([bool(o) for o in named.others]),
+            "n_cells_with_other_targets": n_kept * named["others"].map(bool),
             "reason": [
                 "too few cells" if usable or not shown else reason(shown[0])
-                for usable, shown in zip(named.usable, named.shown, strict=True)
+                for usable, shown in zip(named["usable"], named["shown"], strict=True)
             ],
         }
     )
@@ -174,11 +150,6 @@ class GuideSets:
         return np.asarray(values)[self.codes]
 
 
-def default_target(guide: str) -> str:
-    """Return what stands before the last underscore: ``"HLA-A_2"`` targets ``"HLA-A"``."""
-    return guide.rsplit("_", 1)[0]
-
-
 def guide_table(
     guides: Iterable[str],
     target_of: Mapping[str, str] | Callable[[str], str] | None = None,
@@ -193,39 +164,11 @@ def guide_table(
         guide and no target.
     """
     names = [str(guide) for guide in guides]
-    look_up = target_of.get if isinstance(target_of, Mapping) else target_of or default_target
-    # Missing values of any kind (None, NaN, pandas.NA) read as in tables.
-    targets = [str(look_up(name)).strip() for name in names]
-    controls = _control_names(names, targets, control_guides)
-    without = [
-        name
-        for name, target in zip(names, targets, strict=True)
-        if target.lower() in MISSING and controls.isdisjoint((name, target))
-    ]
-    if without:
-        message = (
-            f"Guides without a target: {list_names(without)}. Give each one with target_of, or "
-            f"name it in control_guides if it is a control guide."
-        )
-        raise ValueError(message)
-    kinds = []
-    for name, target in zip(names, targets, strict=True):
-        low = target.lower()
-        is_control = name in controls or target in controls
-        is_control = is_control or (control_guides is None and low in CONTROL_TARGETS)
-        kinds.append(TARGETING if not is_control else low if low in _KINDS else "control")
-    shown = ["" if k != TARGETING else t for t, k in zip(targets, kinds, strict=True)]
-    return pd.DataFrame(
-        {"target": strings(shown), "kind": strings(kinds)}, index=pd.Index(strings(names))
-    )
-
-
-def _control_names(
-    names: list[str], targets: list[str], control_guides: Iterable[str] | None
-) -> set[str]:
-    if control_guides is None:
-        return set()
-    controls = {str(name) for name in control_guides}
+    look_up = target_of.get if isinstance(target_of, Mapping) else target_of
+    # What stands before the last underscore: "HLA-A_2" targets "HLA-A". Missing values of any kind
+    # (None, NaN, pandas.NA) read as in tables.
+    targets = [str(look_up(name) if look_up else name.rsplit("_", 1)[0]).strip() for name in names]
+    controls = set() if control_guides is None else {str(name) for name in control_guides}
     unknown = sorted(controls.difference(names, targets))
     if unknown:
         message = (
@@ -233,14 +176,30 @@ def _control_names(
             f"{closest(unknown, [*targets, *names])}"
         )
         raise ValueError(message)
-    return controls
+    kinds, without = [], []
+    for name, target in zip(names, targets, strict=True):
+        low, is_control = target.lower(), name in controls or target in controls
+        if low in MISSING and not is_control:
+            without.append(name)
+        is_control = is_control or (control_guides is None and low in CONTROL_TARGETS)
+        kinds.append(TARGETING if not is_control else low if low in _KINDS else "control")
+    if without:
+        message = (
+            f"Guides without a target: {list_names(without)}. Give each one with target_of, or "
+            f"name it in control_guides if it is a control guide."
+        )
+        raise ValueError(message)
+    shown = ["" if k != TARGETING else t for t, k in zip(targets, kinds, strict=True)]
+    return pd.DataFrame(
+        {"target": strings(shown), "kind": strings(kinds)}, index=pd.Index(strings(names))
+    )
 
 
 def split_lists(lists: pd.Series, separator: str) -> tuple[NDArray[np.int64], list[list[str]]]:
     """Return for every cell the position of its list of guides, and the different lists."""
     text = lists.astype(object).where(lists.notna(), "").astype(str)
-    codes, found = pd.factorize(text.to_numpy(dtype=object), sort=True)
-    parts = [[part.strip() for part in str(joined).split(separator)] for joined in found]
+    codes, joined = pd.factorize(text.to_numpy(dtype=object), sort=True)
+    parts = [[part.strip() for part in str(each).split(separator)] for each in joined]
     split = [[part for part in each if part.lower() not in MISSING] for each in parts]
     return codes.astype(np.int64), split
 
@@ -273,13 +232,8 @@ def guide_sets(
         targets.append(tuple(sorted({target_of[guide] for guide in aimed})))
         others = sorted({kind_of[guide] for guide in each})
         kinds.append(TARGETING if aimed else "+".join(others) or "none")
-    return GuideSets(
-        codes,
-        [separator.join(each) for each in lists],
-        np.array([len(each) for each in lists], dtype=np.int64),
-        targets,
-        kinds,
-    )
+    n_guides = np.array([len(each) for each in lists], dtype=np.int64)
+    return GuideSets(codes, [separator.join(each) for each in lists], n_guides, targets, kinds)
 
 
 def cell_guides(adata: ad.AnnData, key: str, separator: str, table_key: str) -> GuideSets:
@@ -287,10 +241,7 @@ def cell_guides(adata: ad.AnnData, key: str, separator: str, table_key: str) -> 
 
     Without that table, targets follow from the guides' names.
     """
-    remedy = (
-        "load the study with datasets.perturb_cite_seq, call pp.assign_guides first, or name the "
-        "column with the guides of every cell with guides_key"
-    )
+    remedy = "call pp.assign_guides, or name the column with the guides of cells with guides_key"
     codes, lists = split_lists(column_of(adata, key, remedy), separator)
     table = adata.uns.get(table_key)
     if not isinstance(table, pd.DataFrame):

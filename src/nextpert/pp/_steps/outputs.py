@@ -81,8 +81,8 @@ def source_of(columns: list[str]) -> str | None:
     >>> source_of(["gene", "log2FoldChange", "lfcSE"]), source_of(["gene", "score"])
     ('deseq2', None)
     """
-    found = (name for name, output in OUTPUTS.items() if output.effect in columns)
-    return next((name.split()[0] for name in found), None)
+    names = (name for name, output in OUTPUTS.items() if output.effect in columns)
+    return next((name.split()[0] for name in names), None)
 
 
 class Effects(NamedTuple):
@@ -123,8 +123,8 @@ def read_output(
         raise ValueError(message)
     gene = _column(columns, (gene_key,) if gene_key else asked.genes, "genes", "gene_key")
     usual = ("perturbation", *asked.perturbations)
-    wanted = (perturbation_key,) if perturbation_key else usual
-    label = _column(columns, wanted, "perturbations", "perturbation_key")
+    candidates = (perturbation_key,) if perturbation_key else usual
+    label = _column(columns, candidates, "perturbations", "perturbation_key")
     for name, what in ((label, "Rows by perturbation"), (gene, "Rows by gene")):
         table = table[with_names(table[name], what)]
     effect = real_values(table[asked.effect], f"The column {asked.effect!r}")
@@ -146,22 +146,20 @@ def read_output(
     (rows, labels), (places, genes) = (
         pd.factorize(names.get_level_values(level)) for level in (0, 1)
     )
-    wide = []
-    for values in (effect, se):
-        matrix = np.full((len(labels), len(genes)), np.nan)
-        matrix[rows, places] = values
-        wide.append(pd.DataFrame(matrix, index=labels, columns=genes))
-    return Effects(wide[0], wide[1], asked.base or "e", how)
+    wide = np.full((2, len(labels), len(genes)), np.nan)
+    wide[:, rows, places] = effect, se
+    one, two = (pd.DataFrame(each, index=labels, columns=genes) for each in wide)
+    return Effects(one, two, asked.base or "e", how)
 
 
-def _column(columns: list[str], wanted: tuple[str, ...], what: str, argument: str) -> str:
-    for name in wanted:
+def _column(columns: list[str], candidates: tuple[str, ...], what: str, argument: str) -> str:
+    for name in candidates:
         if name in columns:
             return name
     message = (
-        f"The table has no column {' or '.join(map(repr, wanted))} of {what}."
-        f"{closest(list(wanted), columns)} It holds {list_names(columns)}: name the column with "
-        f"{argument}."
+        f"The table has no column {' or '.join(map(repr, candidates))} of {what}."
+        f"{closest(list(candidates), columns)} It holds {list_names(columns)}: name the column "
+        f"with {argument}."
     )
     raise ValueError(message)
 
@@ -180,44 +178,35 @@ def _standard_errors(
 
     ``effect`` has the shape ``(n_rows,)``, as what is returned; NaN where nothing is known.
     """
-    columns = [str(column) for column in table.columns]
-    for name in asked.se:
-        if name in columns:
-            return real_values(table[name], f"The column {name!r}"), f"column {name}"
-    for name in (*asked.signed, *asked.squared):
-        if name in columns:
-            told = real_values(table[name], f"The column {name!r}")
-            if name in asked.squared:
-                told = np.sqrt(_missing(told, told < 0, f"values of {name!r} are below 0"))
-            told = np.abs(told)
-            with np.errstate(all="ignore"):
-                # No effect and a statistic of 0 say nothing of the error.
-                return np.where(told > 0, np.abs(effect) / told, np.nan), f"column {name}"
-    for name in asked.p:
-        if name in columns:
-            return _by_p(real_values(table[name], f"The column {name!r}"), effect, name)
-    wanted = [*asked.se, *asked.signed, *asked.squared, *asked.p]
-    message = (
-        f"No standard error follows from the columns {list_names(columns)}: give "
-        f"{' or '.join(wanted)} beside {asked.effect}."
-    )
-    raise ValueError(message)
-
-
-def _by_p(p: np.ndarray, effect: np.ndarray, name: str) -> tuple[np.ndarray, str]:
-    """Return standard errors by two-sided p-values of effects, ``(n_rows,)``."""
-    with np.errstate(invalid="ignore"):
-        outside = (p < 0) | (p > 1)
-        alone = np.isfinite(effect) & ((p == 0) | (p == 1))
-    if outside.any():
-        message = f"The column {name!r} holds values below 0 or above 1, which are no p-values."
-        raise ValueError(message)
-    if alone.any():
+    kinds = {n: k for k in ("se", "signed", "squared", "p") for n in getattr(asked, k)}
+    name = next((name for name in kinds if name in table), None)
+    if name is None:
         message = (
-            f"{int(alone.sum())} p-values in {name!r} are 0 or 1, from which no standard error "
-            f"follows: give the statistic or the standard error as well, or leave these rows out."
+            f"No standard error follows from the columns {list_names(map(str, table.columns))}: "
+            f"give {' or '.join(kinds)} beside {asked.effect}."
         )
         raise ValueError(message)
+    values = real_values(table[name], f"The column {name!r}")
+    if kinds[name] == "se":
+        return values, f"column {name}"
+    if kinds[name] == "p":
+        if ((values < 0) | (values > 1)).any():
+            message = f"The column {name!r} holds values below 0 or above 1, which are no p-values."
+            raise ValueError(message)
+        alone = np.isfinite(effect) & ((values == 0) | (values == 1))
+        if alone.any():
+            message = (
+                f"{int(alone.sum())} p-values in {name!r} are 0 or 1, from which no standard error "
+                f"follows: give the statistic or the standard error as well, or leave these rows "
+                f"out."
+            )
+            raise ValueError(message)
+        values = -ndtri(values / 2)
+    elif kinds[name] == "squared":
+        values = np.sqrt(_missing(values, values < 0, f"values of {name!r} are below 0"))
     with np.errstate(all="ignore"):
-        found = np.abs(effect) / -ndtri(p / 2)
-    return np.where(found > 0, found, np.nan), f"p-values in column {name}"
+        se = np.abs(effect) / np.abs(values)
+    # Where statistic or effect are 0, p-values and statistics say nothing of the error.
+    known = se > 0 if kinds[name] == "p" else np.abs(values) > 0
+    how = f"p-values in column {name}" if kinds[name] == "p" else f"column {name}"
+    return np.where(known, se, np.nan), how

@@ -23,7 +23,6 @@ from nextpert._adata.stored import with_format
 from nextpert._warn import warn
 from nextpert.core.model.effects import speaks_of_knockouts
 from nextpert.pp._steps import expression
-from nextpert.pp._steps.bookkeeping import tally
 from nextpert.pp._steps.genes import choose_panel, gene_names
 from nextpert.pp._steps.guides import CONTROL, label_cells, perturbation_table
 
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
     from nextpert._adata.scale import Scale
     from nextpert.pp._steps.bookkeeping import Bookkeeping, ScreenOptions
-    from nextpert.pp._steps.guides import CellTargets, PanelLabels
+    from nextpert.pp._steps.guides import CellTargets
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ class Prepared:
     values: dict[str, Any]
     warnings: list[str]
 
-    def record(self, told: Roles) -> dict[str, Any]:
+    def record(self, given: Roles) -> dict[str, Any]:
         """Return ``uns["screen"]``: the roles of its columns, and what its values are.
 
         Raises
@@ -69,42 +68,42 @@ class Prepared:
         ValueError
             If a cell lacks a batch or covariate.
         """
-        roles = replace(told, perturbation_key=LABELS, control=CONTROL, layer=None)
-        if told.columns[1:]:
+        roles = replace(given, perturbation_key=LABELS, control=CONTROL, layer=None)
+        if given.columns[1:]:
             read_environments(self.adata, roles)  # raises
         return with_format(screen_record(roles, self.values))
 
 
 def prepare(
-    adata: ad.AnnData, found: CellTargets, book: Bookkeeping, options: ScreenOptions
+    adata: ad.AnnData, carried: CellTargets, book: Bookkeeping, options: ScreenOptions
 ) -> Prepared:
     """Choose cells and genes, normalise and label them; ``adata`` stays as it is."""
     _adata.require_layer(adata, options.layer)
     matrix = _read_matrix(adata, book, options)
-    if matrix.depth is not None and (options.min_depth > 0 or matrix.kind == "counts"):
-        least = options.min_depth
+    if matrix.depth is not None and (options.counts.min_depth > 0 or matrix.kind == "counts"):
+        least = options.counts.min_depth
         why = f"total counts below {least:g}" if least > 0 else "no counts"
         book.keep("depth", (matrix.depth >= least) & (matrix.depth > 0), why)
-    _require_controls(found, book)
-    names = gene_names(adata, options.aliases, options.gene_symbols)
-    controls = np.flatnonzero(book.kept & found.cells("control"))
+    _require_controls(carried, book)
+    names = gene_names(adata, options.labels.aliases, options.gene_symbols)
+    controls = np.flatnonzero(book.kept & carried.cells("control"))
     counted = matrix.depth if matrix.kind == "counts" else None
     panel = choose_panel(adata, controls, names, counted, options)
-    named = label_cells(found, panel.genes, names, options)
-    n_found = np.bincount(found.codes[book.kept], minlength=len(found.names))
+    named = label_cells(carried, panel.genes, names, options)
+    n_found = np.bincount(carried.codes[book.kept], minlength=len(carried.names))
     reason = partial(panel.reason, names=names)
-    _drop_by_targets(found, named, book, options)
-    n_kept = np.bincount(found.codes[book.kept], minlength=len(found.names))
+    _drop_by_targets(carried, named, book, options)
+    n_kept = np.bincount(carried.codes[book.kept], minlength=len(carried.names))
     table = perturbation_table(named, n_found, n_kept, reason)
     cells = np.flatnonzero(book.kept)
     new = join.take(adata, cells, panel.columns)
     target_sum = _normalise(new, panel.genes, matrix, cells, options)
-    codes, others = found.codes[cells], [options.separator.join(x) for x in named.others]
-    new.obs[LABELS] = pd.Categorical(np.array(named.labels, dtype=object)[codes])
-    new.obs["n_targets"] = named.n_targets[codes]
-    new.obs["other_targets"] = pd.Categorical(np.array(others, dtype=object)[codes])
+    codes, others = carried.codes[cells], named["others"].map(options.separator.join)
+    new.obs[LABELS] = pd.Categorical(named["label"].to_numpy(object)[codes])
+    new.obs["n_targets"] = named["n_targets"].to_numpy()[codes]
+    new.obs["other_targets"] = pd.Categorical(others.to_numpy(object)[codes])
     weak = _write_genes(new, panel.genes, options)
-    targets = dict(zip(named.labels, named.shown, strict=True))
+    targets = dict(zip(named["label"], named["shown"], strict=True))
     table["hardly_expressed"] = [
         bool(kept) and not weak.isdisjoint(targets[label])
         for kept, label in zip(table["kept"], table["perturbation"], strict=True)
@@ -130,12 +129,11 @@ def prepare(
     scale = matrix.scale
     if scale is None or matrix.kind != "none":
         scale = read_scale(new, np.arange(new.n_vars), np.arange(new.n_obs), None)
-    if scale.doubt and options.check_scale:
+    if scale.doubt and options.counts.check_scale:
         messages.append(scale.doubt)
-    if target_sum is not None and matrix.kind == "counts" and matrix.depth is not None:
-        blown_up = expression.blown_up_message(matrix.depth[cells], target_sum)
-        messages += [blown_up] if blown_up else []
-    return Prepared(new, tables, scale.stored(checked=options.check_scale), messages)
+    if target_sum is not None and counted is not None:
+        messages += expression.blown_up_messages(counted[cells], target_sum)
+    return Prepared(new, tables, scale.stored(checked=options.counts.check_scale), messages)
 
 
 def finish(
@@ -152,7 +150,7 @@ def finish(
 
 
 def _read_matrix(adata: ad.AnnData, book: Bookkeeping, options: ScreenOptions) -> Matrix:
-    kind = options.normalise
+    kind = options.counts.normalise
     cells = np.flatnonzero(book.kept)
     scale = None
     if kind != "counts":
@@ -161,13 +159,15 @@ def _read_matrix(adata: ad.AnnData, book: Bookkeeping, options: ScreenOptions) -
         kind = "counts" if scale.whole else options.kinds
         what = {"none": "log-normalised expression", "log_tpm": "ln(1 + TPM)"}.get(kind, kind)
         logger.info("The values are interpreted as %s.", what)
-    if kind != "counts" and scale is not None and scale.fault and options.check_scale:
+    if kind != "counts" and scale is not None and scale.fault and options.counts.check_scale:
         raise ValueError(overruled_by(scale, "count_options={'check_scale': False}"))
-    if options.depth_key is not None:
-        return Matrix(kind, expression.read_depth(adata, options.depth_key), scale)
+    if options.counts.depth_key is not None:
+        return Matrix(kind, expression.read_depth(adata, options.counts.depth_key), scale)
     if kind == "counts":
         return Matrix(kind, expression.total_counts(adata, cells, options.layer), scale)
-    if options.min_depth > 0 or (kind == "log_tpm" and options.target_sum == "median"):
+    if options.counts.min_depth > 0 or (
+        kind == "log_tpm" and options.counts.target_sum == "median"
+    ):
         message = (
             "The depth of the cells is needed (min_depth, or target_sum='median'), but the matrix "
             "holds no counts: name the column of every cell's total counts with depth_key."
@@ -176,8 +176,8 @@ def _read_matrix(adata: ad.AnnData, book: Bookkeeping, options: ScreenOptions) -
     return Matrix(kind, None, scale)
 
 
-def _require_controls(found: CellTargets, book: Bookkeeping) -> None:
-    if not (book.kept & found.cells("control")).any():
+def _require_controls(carried: CellTargets, book: Bookkeeping) -> None:
+    if not (book.kept & carried.cells("control")).any():
         steps = book.table()
         at = steps.loc[steps["n_cells_dropped"] > 0, "step"]
         message = (
@@ -188,25 +188,20 @@ def _require_controls(found: CellTargets, book: Bookkeeping) -> None:
 
 
 def _drop_by_targets(
-    found: CellTargets,
-    named: PanelLabels,
-    book: Bookkeeping,
-    options: ScreenOptions,
+    carried: CellTargets, named: pd.DataFrame, book: Bookkeeping, options: ScreenOptions
 ) -> None:
+    n_targets, labels, usable = (
+        named[name].to_numpy(kind)[carried.codes]
+        for name, kind in (("n_targets", int), ("label", object), ("usable", bool))
+    )
     if options.combinations == "drop":
-        several = (named.n_targets > 1)[found.codes]
-        counts = tally([f"{n} targets" for n in named.n_targets[found.codes[book.kept & several]]])
-        book.keep("combinations", ~several, f"more than one target: {counts}")
-    usable = np.array(named.usable, dtype=bool)
-    labels = np.array(named.labels, dtype=object)
-    gone = tally(labels[found.codes[book.dropping(usable[found.codes])]])
-    book.keep("panel", usable[found.codes], f"targets outside the panel or not measured: {gone}")
+        names = np.array([f"{n} targets" for n in named["n_targets"]], dtype=object)[carried.codes]
+        book.keep("combinations", n_targets <= 1, "more than one target: ", names)
+    book.keep("panel", usable, "targets outside the panel or not measured: ", labels)
     number, names = pd.factorize(labels)
-    number = number[found.codes]
     n_cells = np.bincount(number[book.kept], minlength=len(names))
-    enough = (n_cells >= options.min_cells) | (names == CONTROL)
-    gone = tally(names[number[book.dropping(enough[number])]])
-    book.keep("min_cells", enough[number], f"fewer than {options.min_cells} cells: {gone}")
+    enough = ((n_cells >= options.min_cells) | (names == CONTROL))[number]
+    book.keep("min_cells", enough, f"fewer than {options.min_cells} cells: ", labels)
 
 
 def _normalise(
@@ -235,9 +230,10 @@ def _normalise(
         expression.check_counts(values)
     else:
         expression.check_log_tpm(values, depth)
-    wanted = np.median(depth) if depth is not None and options.target_sum == "median" else None
-    target_sum = float(options.target_sum if wanted is None else wanted)
-    counted = depth if matrix.kind == "counts" else None
+    target_sum, counted = options.counts.target_sum, depth if matrix.kind == "counts" else None
+    if target_sum == "median" and depth is not None:
+        target_sum = np.median(depth)
+    target_sum = float(target_sum)
     new.X = expression.log_normalise(values, matrix.kind, counted, target_sum)
     if new.X is not values and matrix.kind not in new.layers:
         new.layers[matrix.kind] = values

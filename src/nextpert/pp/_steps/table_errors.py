@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-# Where numbers of cells are not told they are no more than a scale: an effect of 10 standard errors
-# is one standard deviation of a gene, about as in screens of 100 cells per perturbation.
+# Where numbers of cells are not given they are no more than a scale: an effect of 10 standard
+# errors is one standard deviation of a gene, about as in screens of 100 cells per perturbation.
 _CELLS = 100
 # Control cells or samples that tell a correlation. Of effects called on 100 correlated genes, 15 of
 # 918 were false with 20 (1.8 stated, 8 allowed), and 1 of 939 with 50 (1.6 stated, 7 allowed).
@@ -106,22 +106,22 @@ def read_correlation(given: ad.AnnData | pd.DataFrame | None, genes: Sequence[st
         if labels.has_duplicates:
             message = "correlation has a gene more than once among its rows: give each once."
             raise ValueError(message)
-        found = real_values(table.set_axis(labels, axis=0).loc[list(genes)], "correlation")
-        bad = not np.isfinite(found).all() or not np.allclose(found, found.T, atol=1e-6)
-        if bad or not np.allclose(found.diagonal(), 1.0) or np.abs(found).max() > 1 + 1e-6:
+        matrix = real_values(table.set_axis(labels, axis=0).loc[list(genes)], "correlation")
+        bad = not np.isfinite(matrix).all() or not np.allclose(matrix, matrix.T, atol=1e-6)
+        if bad or not np.allclose(matrix.diagonal(), 1.0) or np.abs(matrix).max() > 1 + 1e-6:
             message = (
                 "correlation must be symmetric, within -1 to 1, with a diagonal of 1: give a "
                 "correlation of genes, or the values of control cells or samples."
             )
             raise ValueError(message)
-        least = float(np.linalg.eigvalsh(found)[0])
+        least = float(np.linalg.eigvalsh(matrix)[0])
         if least < -1e-6:
             message = (
                 f"correlation has a negative eigenvalue ({least:.2g}): compute it from samples "
                 f"without missing values, or give these samples."
             )
             raise ValueError(message)
-        return found
+        return matrix
     values = real_values(table, "correlation")
     if len(values) < FEWEST or not np.isfinite(values).all():
         message = (
@@ -129,8 +129,8 @@ def read_correlation(given: ad.AnnData | pd.DataFrame | None, genes: Sequence[st
             f"samples, but has {len(values)}: leave it out, or give more."
         )
         raise ValueError(message)
-    away = values - values.mean(axis=0)
-    return shrunk_correlation(away.T @ away, len(values) - 1.0)
+    centred = values - values.mean(axis=0)
+    return shrunk_correlation(centred.T @ centred, len(values) - 1.0)
 
 
 def batch_factor(effects: Array, errors: Array, labels: Sequence[str]) -> float:
