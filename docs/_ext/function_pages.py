@@ -153,6 +153,16 @@ def table_of_stored(rows: list[tuple[str, str, str]]) -> list[str]:
     return [*lines, ""]
 
 
+def all_fields(name: str) -> list[str]:
+    """Return a link to the section on a function of the page of stored results."""
+    page = (DOCS / "model" / "stored_results.md").read_text(encoding="utf-8")
+    if f"\n## `{name}`\n" not in page:
+        return []
+    anchor = name.replace(".", "")
+    link = f"`All fields, and the columns of tables <../../model/stored_results.html#{anchor}>`__"
+    return [f"{link}.", ""]
+
+
 def with_defaults(obj: Any, lines: list[str]) -> list[str]:
     """Return the lines with the default of each parameter whose text does not state it."""
     heads = [i for i, line in enumerate(lines) if re.match(r":\w|\.\. rubric", line)]
@@ -193,7 +203,7 @@ def add(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
         text = " ".join(line.strip() for line in lines[start:first]).strip()
         lines[start:end] = [re.sub(r"(,? with)?:$", " (see the table below).", text), ""]
     examples = next((i for i, line in enumerate(lines) if "rubric:: Examples" in line), len(lines))
-    more = table_of_stored(rows) if rows else []
+    more = [*table_of_stored(rows), *all_fields(short)] if rows else []
     if what == "function" and short in array_types.FUNCTIONS:
         more += array_types.of_function(short)
     lines[examples:examples] = ["", *more, *formulas(short)]
