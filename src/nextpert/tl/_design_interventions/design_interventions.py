@@ -109,8 +109,7 @@ def design_interventions(
 
         - ``ranking`` (table): candidates, best first, and the control last: ``perturbation``,
           ``probability_best``, ``predicted_distance`` (squared units) and its 90% interval
-          ``predicted_low`` to ``predicted_high``, ``relative_distance`` (to the control's) and
-          more.
+          ``predicted_low`` to ``predicted_high``, ``relative_distance`` (to that of the control)
         - ``advice`` (mapping): what to do next, as in :func:`plan_cells`; ``words`` is a sentence.
         - ``not_ranked`` (table): candidates that were left out, and why.
         - ``trace`` (table): the choice of this and of all earlier rounds.
@@ -129,9 +128,10 @@ def design_interventions(
     >>> adata = npt.datasets.simulated_screen(n_genes=10, n_control=600, n_perturbed=60, rng=7)
     >>> npt.tl.learn_dag(adata, method="boss", environments="all")
     >>> npt.tl.fit_dag_blr(adata)
-    >>> npt.tl.design_interventions(adata, {"CTSA": 1.0, "CTSD": 2.0})
-    >>> adata.uns["design"]["ranking"].columns[:3].tolist()
-    ['rank', 'perturbation', 'predicted_distance']
+    >>> npt.tl.design_interventions(adata, "CDK4")  # which knockout is nearest to its state?
+    >>> first = adata.uns["design"]["ranking"].iloc[0]
+    >>> first["perturbation"], bool(first["probability_best"] > 0.9)
+    ('CDH19', True)
     """
     fit = _adata.posterior_from(adata, posterior_key, compare=False)
     trace = tables.read_trace(adata, key_added, fit.genes)

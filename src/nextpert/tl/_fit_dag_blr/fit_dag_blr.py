@@ -98,11 +98,11 @@ def fit_dag_blr(
     dag_key
         Graph in ``adata.varp`` (row = parent), from :func:`learn_dag` or put there by hand.
     gene_symbols
-        Column of ``adata.var`` with the gene names that labels use. ``None``: as of the graph.
+        Column of ``adata.var`` with the gene names that labels use. ``None``: that of the graph.
     perturbation_key, control, guide_key, layer
-        Columns of labels and of guides (replicates, donors, clones), label of the controls, and
-        layer. ``None``: as declared by :func:`nextpert.pp.setup_screen`, or ``"perturbation"``, no
-        guides, ``"control"`` and ``adata.X``.
+        Column of labels, label of the controls, column of guides (replicates, donors, clones), and
+        layer. ``None``: as declared by :func:`nextpert.pp.setup_screen`, or ``"perturbation"``,
+        ``"control"``, no guides and ``adata.X``.
     perturbations
         Labels to use; ``None`` uses all labels, ``[]`` the controls alone.
     shift
@@ -125,10 +125,8 @@ def fit_dag_blr(
           paper) or ``"evidence"``, the better of both, the default if the scale is learned.
         - ``"noise_var"``: known noise variances in squared units of the data, one or one per gene.
         - ``"intercept"`` (``True``): ``False`` only for data centred on the controls.
-    key_added
-        Name of the results.
-    copy
-        Whether to return a copy instead of writing to ``adata``.
+    key_added, copy
+        Name of the results, and whether to return a copy instead of writing to ``adata``.
 
     Returns
     -------
@@ -141,15 +139,15 @@ def fit_dag_blr(
 
         - ``environments`` (table): perturbations used, with targets, shifts, cells and q-values.
         - ``left_out`` (table): labels that were not used, and why.
-        - ``efficacy`` (mapping): unless exact, the ``mean`` and ``sd`` of what knockouts achieve.
+        - ``efficacy`` (mapping): unless exact, its ``mean`` (1 is a full knockout) and ``sd``.
         - ``predictors`` (mapping): unless exact, names and ``weights`` of the predictors.
         - ``log_evidence`` (number): of the weights of the graph.
 
     Raises
     ------
     ValueError
-        If graph, labels or controls are absent, the graph has a cycle or other genes, or values
-        are constant in the controls, not finite or not log-normalised. Nothing is written then.
+        If graph, labels or controls are absent, the graph has a cycle or other genes, a gene is
+        constant in the controls, or values are not finite or not log-normalised.
 
     Examples
     --------

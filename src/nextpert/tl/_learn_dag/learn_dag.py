@@ -107,8 +107,8 @@ def learn_dag(
         Your own graph, with ``method="given"``: edges as pairs ``(parent, child)``, a DataFrame or
         a matrix over the panel (row = parent), or a :class:`nextpert.core.Dag`.
     n_graphs
-        Above 1, as many graphs of resampled cells as well (25 is enough), so that intervals of
-        :func:`fit_dag_blr` include uncertainty about the graph.
+        Above 1, also the graphs of so many resamples of the cells (25 is usual), so that intervals
+        of :func:`fit_dag_blr` include uncertainty about the graph.
     search_options
         Rarely changed options of the search, a mapping with some of:
 
@@ -120,7 +120,7 @@ def learn_dag(
           ``"tiers"`` (lists of genes, the most upstream first, or gene -> tier), ``"required"``
           and ``"forbidden"`` (edges ``(parent, child)``).
         - ``"perturbation_targets"``: genes that perturbations act on: ``"learned"`` (default),
-          ``"known"`` (its gene alone), or a mapping of perturbations to lists of genes.
+          ``"known"`` (the perturbed gene alone), or a mapping of perturbations to lists of genes.
     perturbation_key, control, layer
         Column of labels, label of the controls, and layer; ``None`` takes the declared ones, or
         ``"perturbation"``, ``"control"`` and ``adata.X``.
