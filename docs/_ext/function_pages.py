@@ -180,6 +180,22 @@ def with_defaults(obj: Any, lines: list[str]) -> list[str]:
     return done
 
 
+def said_once(lines: list[str]) -> list[str]:
+    """Return the lines with a text that parameters share at the first of them alone."""
+    heads = [i for i, line in enumerate(lines) if re.match(r":\w|\.\. rubric", line)]
+    done, shared = lines[: heads[0]] if heads else lines, ("", "")
+    for start, end in zip(heads, [*heads[1:], len(lines)], strict=False):
+        part = lines[start:end]
+        name = re.match(r":param (\w+): *", part[0])
+        text = " ".join([part[0][name.end() :], *part[1:]]).strip() if name else ""
+        if name and text and text == shared[1]:
+            part = [f":param {name[1]}: See ``{shared[0]}``.", ""]
+        elif name:
+            shared = (name[1], text)
+        done = [*done, *part]
+    return done
+
+
 def add(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Add to a page what follows from elsewhere, and say what a function returns once."""
     # What is returned stands in "Returns", better than the signature says it.
@@ -191,7 +207,7 @@ def add(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
     if what not in ("function", "class"):
         return
     short = name.removeprefix("nextpert.")
-    lines[:] = with_defaults(obj, lines)
+    lines[:] = with_defaults(obj, said_once(lines))
     rows = stored(inspect.getdoc(obj) or "") if short.startswith(("pp.", "tl.")) else []
     if rows:
         start = next(i for i, line in enumerate(lines) if line.startswith(":return"))

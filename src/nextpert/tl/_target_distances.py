@@ -84,8 +84,10 @@ def target_distances(
     confidence
         Coverage of each single interval. Distances share the noise of the target's mean: to
         compare with control cells, use the differences.
-    key_added, copy
-        Name of the results, and whether to return a copy instead of writing to ``adata``.
+    key_added
+        Name of the results.
+    copy
+        Whether to return a copy instead of writing to ``adata``.
 
     Returns
     -------

@@ -98,8 +98,10 @@ def design_interventions(
         Posterior draws; 400 give probabilities a standard error of at most 0.025.
     rng
         Seed or generator. A seed is combined with the number of the round.
-    key_added, copy
-        Name of the results, and whether to return a copy instead of writing to ``adata``.
+    key_added
+        Name of the results.
+    copy
+        Whether to return a copy instead of writing to ``adata``.
 
     Returns
     -------
@@ -113,8 +115,6 @@ def design_interventions(
         - ``advice`` (mapping): what to do next, as in :func:`plan_cells`; ``words`` is a sentence.
         - ``not_ranked`` (table): candidates that were left out, and why.
         - ``trace`` (table): the choice of this and of all earlier rounds.
-        - ``floor`` (number): squared distance that sampling error of the target's cells causes.
-        - ``target_mean`` (array, ``(n_genes,)``): the target state, over ``genes``.
 
     Raises
     ------

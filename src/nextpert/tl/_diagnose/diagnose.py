@@ -70,8 +70,10 @@ def diagnose(
         Number of threads of the searches; the result does not depend on it.
     rng
         Seed or generator, which splits the cells.
-    key_added, copy
-        Name of the results, and whether to return a copy instead of writing to ``adata``.
+    key_added
+        Name of the results.
+    copy
+        Whether to return a copy instead of writing to ``adata``.
 
     Returns
     -------

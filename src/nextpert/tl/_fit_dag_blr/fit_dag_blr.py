@@ -125,8 +125,10 @@ def fit_dag_blr(
           paper) or ``"evidence"``, the better of both, the default if the scale is learned.
         - ``"noise_var"``: known noise variances in squared units of the data, one or one per gene.
         - ``"intercept"`` (``True``): ``False`` only for data centred on the controls.
-    key_added, copy
-        Name of the results, and whether to return a copy instead of writing to ``adata``.
+    key_added
+        Name of the results.
+    copy
+        Whether to return a copy instead of writing to ``adata``.
 
     Returns
     -------

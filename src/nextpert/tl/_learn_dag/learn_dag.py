@@ -126,8 +126,10 @@ def learn_dag(
         ``"perturbation"``, ``"control"`` and ``adata.X``.
     rng, n_jobs
         Seed or generator, of the starts and resamples; and threads, which change no result.
-    key_added, copy
-        Name of the results, and whether to return a copy instead of writing to ``adata``.
+    key_added
+        Name of the results.
+    copy
+        Whether to return a copy instead of writing to ``adata``.
 
     Returns
     -------
@@ -142,8 +144,6 @@ def learn_dag(
 
         - ``edges`` (table): ``parent``, ``child``, and ``oriented_by``, what orients the edge.
         - ``direct_targets`` (table): edges from perturbations into genes.
-        - ``genes``, ``order`` (names, ``(n_genes,)``): the panel, and in topological order.
-        - ``n_edges``, ``n_cells``, ``n_control_cells`` (numbers): edges, and cells read.
 
     Raises
     ------

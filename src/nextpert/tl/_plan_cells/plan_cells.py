@@ -94,8 +94,10 @@ def plan_cells(
     n_samples, rng
         Draws of the distances (1,000 give probabilities a standard error of at most 0.016), and
         seed or generator.
-    key_added, copy
-        Name of the results, and whether to return a copy instead of writing to ``adata``.
+    key_added
+        Name of the results.
+    copy
+        Whether to return a copy instead of writing to ``adata``.
 
     Returns
     -------

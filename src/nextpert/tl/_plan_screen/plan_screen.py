@@ -106,10 +106,8 @@ def plan_screen(
 
         - ``"include"``: candidates that the plan has to contain.
         - ``"exclude"``: labels, or genes that no candidate may target.
-        - ``"max_combination"`` (1): maximum number of perturbations in a cell. Above 1, the 200
-          combinations of each size with the nearest expected states become candidates.
-        - ``"min_cells"`` (20): minimum number of cells per perturbation. If ``n_cells`` is too
-          small, fewer perturbations are planned.
+        - ``"max_combination"`` (1): perturbations per cell; above 1, the 200 nearest of each size.
+        - ``"min_cells"`` (20): minimum per perturbation; fewer are planned if cells do not suffice.
         - ``"max_new"``: maximum number of perturbations without cells; by default any number.
         - ``"costs"``: ``{"budget": ..., "perturbation": ..., "cell": ...}``, in any currency; the
           cost of a perturbation may be a mapping. Gain per cost then chooses.
@@ -125,8 +123,10 @@ def plan_screen(
         Posterior in ``adata.uns``.
     rng
         Seed or generator.
-    key_added, copy
-        Name of the results, and whether to return a copy instead of writing to ``adata``.
+    key_added
+        Name of the results.
+    copy
+        Whether to return a copy instead of writing to ``adata``.
 
     Returns
     -------

@@ -110,8 +110,10 @@ def replay_design(
         Seed or generator. All strategies see the same cells in each repeat.
     n_jobs
         Number of processes; the results do not depend on it. ``None``: joblib's context.
-    key_added, copy
-        Name of the results, and whether to return a copy instead of writing to ``adata``.
+    key_added
+        Name of the results.
+    copy
+        Whether to return a copy instead of writing to ``adata``.
 
     Returns
     -------
