@@ -65,8 +65,9 @@ def plan_cells(
     These numbers are conservative: shrunken effects (:func:`perturbation_effects`) need fewer cells
     for the same error. With a target there is also an advice: the target does not differ from the
     control, no perturbation differs from the others, confirm what you have, measure more cells, or
-    order this plan. :doc:`/guides/plan_a_plate` has the rule; :func:`nextpert.pl.plan_cells` the
-    plot.
+    order this plan (of the size in ``uns["plan"]``, if there is one). It uses the tests of a
+    :func:`diagnose` of this fit. :doc:`/guides/plan_a_plate` has the rule, and
+    :func:`nextpert.pl.plan_cells` draws the curves.
 
     Parameters
     ----------

@@ -105,7 +105,8 @@ def replay_design(
         - ``"simulated"`` (``False``): draw the cells from a fit to the screen, where the model is
           correct, to see what it can gain at most.
     dag_key
-        Graph in ``adata.varp`` (row = parent), used in every fit.
+        Graph in ``adata.varp`` (row = parent), used as it is in every fit, also if it was learned
+        from the cells that are replayed. Bootstrap graphs are not used.
     rng
         Seed or generator. All strategies see the same cells in each repeat.
     n_jobs
