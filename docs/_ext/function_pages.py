@@ -187,9 +187,9 @@ def said_once(lines: list[str]) -> list[str]:
     for start, end in zip(heads, [*heads[1:], len(lines)], strict=False):
         part = lines[start:end]
         name = re.match(r":param (\w+): *", part[0])
-        text = " ".join([part[0][name.end() :], *part[1:]]).strip() if name else ""
+        text = " ".join(" ".join([part[0][name.end() :], *part[1:]]).split()) if name else ""
         if name and text and text == shared[1]:
-            part = [f":param {name[1]}: See ``{shared[0]}``.", ""]
+            part = [f":param {name[1]}: See ``{shared[0]}``.", *(part[-1:] if not part[-1] else ())]
         elif name:
             shared = (name[1], text)
         done = [*done, *part]

@@ -122,6 +122,6 @@ def test_a_text_that_parameters_share_is_said_once():
         "    labels.",
     ]
     lines += [":param c: Other.", "", ".. rubric:: Examples", ""]
-    wanted = [*lines[:4], ":param b: See ``a``.", "", *lines[6:]]
+    wanted = [*lines[:4], ":param b: See ``a``.", *lines[6:]]
     assert function_pages.said_once(lines) == wanted
     assert function_pages.said_once(["Do."]) == ["Do."]
