@@ -122,6 +122,8 @@ def test_docstring(sub, name):
     doc = function(sub, name).__doc__
     found = sections(doc)
     assert inspect.cleandoc(doc).splitlines()[0].endswith(".")
+    if sub != "pp":
+        assert len(inspect.cleandoc(doc).splitlines()) <= 80
     assert {"Parameters", "Returns", "Raises", "Examples"} <= set(found)
     assert ">>> " in found["Examples"]
     described = {

@@ -1,4 +1,7 @@
-"""Every slot that a function writes, and every field of it, is named in its docstring."""
+"""Every slot that a function writes is named in its docstring, and every field there or on a page.
+
+The page is ``docs/model/stored_results.md``; the columns of tables are fields, too.
+"""
 
 import dataclasses
 import hashlib
@@ -16,11 +19,12 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
+import stored_results
 from function_pages import stored
-from nextpert.core._codec import FORMAT
+from nextpert._adata.graph import GraphsRecord
+from nextpert._adata.posterior import FittedPosterior
+from nextpert.core._codec import FORMAT, describe
 
-# What every stored result carries, as the developer's page says.
-STAMP = {"version", "format", "contents"}
 SLOTS = ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns")
 
 
@@ -160,6 +164,80 @@ def test_every_function_that_writes_is_called():
     assert set(CALLS) == public - {"pp.effect_table"}  # which makes an AnnData
 
 
+# How the page calls what :func:`describe` finds.
+KINDS = {
+    "number": ("numbers",), "yes or no": ("numbers",), "text": ("text",), "names": ("text",),
+    "labels": ("text",), "array": ("numbers", "empty"), "sparse": ("sparse",),
+    "table": ("columns",), "mapping": ("parts",),
+}  # fmt: skip
+WITH_KIND = re.compile(rf"((?:`\w+`(?:, | and )?)+) \(({'|'.join(KINDS)})")
+
+
+def blocks(page):
+    """Return what a page says of each table or mapping, and of other fields (without a place)."""
+    first, *parts = re.split(r"(?:Columns|Fields) of `([^`]+)`", page)
+    found = {"": first}
+    for title, text in zip(parts[::2], parts[1::2], strict=True):
+        own, _, others = text.partition("Further fields")
+        found[re.sub(r'\["(\w+)"\]', r"/\1", title).replace(".", "/")] = own
+        found[""] += others
+    return found
+
+
+def places_without_a_name(value, key, returns, page):
+    """Yield fields and columns that are not named, or as of another kind than is stored."""
+    every = stored_results.sections()
+    common = set(re.findall(r"^- `(\w+)`", every["What every result has"], re.M))
+    waiting = [("", describe({key: value})[key])]
+    for place, found in waiting:
+        if not isinstance(found, Mapping):
+            continue
+        text = blocks(page).get(place, page)
+        text = every["Advice"] if place == "advice" else text
+        last = place.rsplit("/", 1)[-1]
+        items = re.findall(rf"^ *- [^\n]*``{last}``[^:]*(:.*?)(?=^ *- |\Z)", returns, re.M | re.S)
+        text += "".join(items).replace("``", "`") if place else returns
+        of_kind = [
+            (each, known)
+            for names, known in WITH_KIND.findall(text)
+            for each in re.findall(r"\w+", names)
+        ]
+        (parts,) = found.values()
+        for name, part in parts.items():
+            where = f"{place}/{name}".strip("/")
+            if (not place and name in common) or name.isdigit():
+                continue
+            kind = next(iter(part)) if isinstance(part, Mapping) else part.split(" ")[0]
+            kinds = [known for each, known in of_kind if each == name]
+            if not re.search(rf'(?:`|\["){name}(?:`|"\])', text if place else page + returns):
+                yield where
+            if kinds and not any(kind in KINDS[known] for known in kinds):
+                yield f"{where} ({kind}, not {' or '.join(kinds)})"
+            waiting.append((where, part))
+
+
+def test_a_field_without_a_name_is_found():
+    value = {"a": 1.0, "table": pd.DataFrame({"b": [1], "c": ["x"]}), "d": {"e": "x"}}
+    returns = "- ``a`` (number): A.\n- ``d`` (mapping): D, with ``e``.\n"
+    page = "- `table` (table): T.\n\nColumns of `table`: `b` (number), `c` (text).\n"
+
+    def found(returns, page):
+        return set(places_without_a_name(value, "x", returns, page))
+
+    assert not found(returns, page)
+    assert found("", page) == {"a", "d", "d/e"}
+    assert found(returns, page.replace("`b`", "`a`")) == {"table/b"}
+    assert found(returns, page.replace("(text)", "(number)")) == {"table/c (text, not number)"}
+
+
+def test_every_field_that_a_dataclass_declares_has_a_meaning():
+    for record in (FittedPosterior, GraphsRecord):
+        rows = re.findall(r"^\| `\w+` \| (.+) \| (.+) \|$", stored_results.fields_of(record), re.M)
+        assert len(rows) > 2
+        assert all(len(kind) > 3 and len(meaning) > 5 for kind, meaning in rows)
+    assert set(CALLS) <= set(stored_results.sections())
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_what_is_written_is_documented(name, small_screen):
     before, options = CALLS[name]
@@ -183,13 +261,16 @@ def test_what_is_written_is_documented(name, small_screen):
     assert (FORMAT, digest(contents)) == (FIELDS_OF_FORMAT, FIELDS[name]), NEW_FORMAT
     assert written or name == "tl.learn_dag"
     assert written <= documented
-    for slot, key in written:
-        value = small_screen.uns[key] if slot == "uns" else None
-        if isinstance(value, Mapping):
-            absent = [
-                field for field in value.keys() - STAMP if not re.search(rf"\b{field}\b", returns)
-            ]
-            assert not absent, f"{name} writes uns[{key!r}] with {absent}, which it does not name"
+    # Functions of pp write the same tables, which the page describes once.
+    alike = [name, *(each for each in CALLS if sub == "pp" and each[:3] == "pp.")]
+    page = "\n".join(stored_results.sections()[each] for each in dict.fromkeys(alike))
+    unnamed = {
+        f"uns[{key!r}]/{place}"
+        for slot, key in written
+        if slot == "uns"
+        for place in places_without_a_name(small_screen.uns[key], key, returns, page)
+    }
+    assert not unnamed, f"{name} writes fields that neither its docstring nor the page names"
     # The table on the page has a row of the type that is stored.
     rows = {
         key: (kind, meaning)

@@ -153,6 +153,16 @@ def table_of_stored(rows: list[tuple[str, str, str]]) -> list[str]:
     return [*lines, ""]
 
 
+def all_fields(name: str) -> list[str]:
+    """Return a link to the section on a function of the page of stored results."""
+    page = (DOCS / "model" / "stored_results.md").read_text(encoding="utf-8")
+    if f"\n## `{name}`\n" not in page:
+        return []
+    anchor = name.replace(".", "")
+    link = f"`All fields, and the columns of tables <../../model/stored_results.html#{anchor}>`__"
+    return [f"{link}.", ""]
+
+
 def with_defaults(obj: Any, lines: list[str]) -> list[str]:
     """Return the lines with the default of each parameter whose text does not state it."""
     heads = [i for i, line in enumerate(lines) if re.match(r":\w|\.\. rubric", line)]
@@ -170,6 +180,22 @@ def with_defaults(obj: Any, lines: list[str]) -> list[str]:
     return done
 
 
+def said_once(lines: list[str]) -> list[str]:
+    """Return the lines with a text that parameters share at the first of them alone."""
+    heads = [i for i, line in enumerate(lines) if re.match(r":\w|\.\. rubric", line)]
+    done, shared = lines[: heads[0]] if heads else lines, ("", "")
+    for start, end in zip(heads, [*heads[1:], len(lines)], strict=False):
+        part = lines[start:end]
+        name = re.match(r":param (\w+): *", part[0])
+        text = " ".join(" ".join([part[0][name.end() :], *part[1:]]).split()) if name else ""
+        if name and text and text == shared[1]:
+            part = [f":param {name[1]}: See ``{shared[0]}``.", *(part[-1:] if not part[-1] else ())]
+        elif name:
+            shared = (name[1], text)
+        done = [*done, *part]
+    return done
+
+
 def add(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Add to a page what follows from elsewhere, and say what a function returns once."""
     # What is returned stands in "Returns", better than the signature says it.
@@ -181,7 +207,7 @@ def add(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
     if what not in ("function", "class"):
         return
     short = name.removeprefix("nextpert.")
-    lines[:] = with_defaults(obj, lines)
+    lines[:] = with_defaults(obj, said_once(lines))
     rows = stored(inspect.getdoc(obj) or "") if short.startswith(("pp.", "tl.")) else []
     if rows:
         start = next(i for i, line in enumerate(lines) if line.startswith(":return"))
@@ -193,7 +219,7 @@ def add(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
         text = " ".join(line.strip() for line in lines[start:first]).strip()
         lines[start:end] = [re.sub(r"(,? with)?:$", " (see the table below).", text), ""]
     examples = next((i for i, line in enumerate(lines) if "rubric:: Examples" in line), len(lines))
-    more = table_of_stored(rows) if rows else []
+    more = [*table_of_stored(rows), *all_fields(short)] if rows else []
     if what == "function" and short in array_types.FUNCTIONS:
         more += array_types.of_function(short)
     lines[examples:examples] = ["", *more, *formulas(short)]

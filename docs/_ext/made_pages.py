@@ -11,6 +11,7 @@ import function_pages
 import gallery_page
 import llms
 import package_structure
+import stored_results
 import tutorial_pages
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def make(app: Sphinx, config: Any) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the steps to Sphinx."""
     app.connect("config-inited", make)
+    app.connect("source-read", stored_results.fill)
     # After napoleon, which turns numpydoc sections into fields.
     app.connect("autodoc-process-docstring", function_pages.add, priority=900)
     app.connect("build-finished", llms.write)

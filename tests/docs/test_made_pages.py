@@ -110,3 +110,18 @@ def test_defaults_are_stated_once():
     wanted[2] += " Default: ``100``."
     wanted[6] += " Default: ``False``."
     assert function_pages.with_defaults(example, lines) == wanted
+
+
+def test_a_text_that_parameters_share_is_said_once():
+    lines = [
+        "Do.",
+        "",
+        ":param a: Columns of",
+        "    labels.",
+        ":param b: Columns of",
+        "    labels.",
+    ]
+    lines += [":param c: Other.", "", ".. rubric:: Examples", ""]
+    wanted = [*lines[:4], ":param b: See ``a``.", *lines[6:]]
+    assert function_pages.said_once(lines) == wanted
+    assert function_pages.said_once(["Do."]) == ["Do."]

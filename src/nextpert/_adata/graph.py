@@ -172,7 +172,17 @@ def symbols_of(stored: Any) -> str:
 
 @dataclass(frozen=True)
 class GraphsRecord:
-    """Graphs one below the other in one CSR matrix over the panel, row = parent."""
+    """Graphs one below the other in one CSR matrix over the panel, row = parent.
+
+    Parameters
+    ----------
+    n_graphs
+        Number of graphs.
+    indptr
+        Where each row begins, ``n_graphs`` times ``n_genes`` rows and the end.
+    indices
+        Columns (children) of the edges.
+    """
 
     n_graphs: int = array(whole=True, least=1)
     indptr: NDArray[np.int64] = array("n_pointers", whole=True)

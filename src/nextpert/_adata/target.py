@@ -44,27 +44,26 @@ _DISTANCES, _OWN_GENES = one_of(*DISTANCES), one_of("exclude", "include")
 class Target:
     """The state that cells should reach: states, a signature, bounds, states to avoid.
 
-    The distance to a target is the sum of the distances to all of its parts; it is 0 if all are
-    reached. See :class:`nextpert.core.Goal` for the formula. Wherever a function takes a
-    ``target``, a plain label, pair, mapping or vector stands for ``Target(state=...)``.
+    Use it wherever a function takes a ``target`` and one state is not enough; a label, pair,
+    mapping or vector alone stands for ``Target(state=...)``. The distance to a target is the sum of
+    the distances to its parts, and is 0 if all are reached. See :class:`nextpert.core.Goal` for the
+    formula, and :doc:`/guides/read_a_ranking` for which targets are possible.
 
     Parameters
     ----------
     state
-        The target state: a perturbation label (its state by the fit, or the mean of its cells if it
-        is not in the fit or of another column); a group, as a tuple ``(obs key, value)``; a mapping
-        gene -> target mean, log-normalised expression, in which unlisted genes of the panel keep
-        their control mean; or a NumPy vector of target means, one per gene of the panel, in its
-        order (``uns["dag_blr"]["genes"]``). A list has several states; the sum of squared distances
-        is that to their mean, weighted by ``shares``, plus a constant.
+        The target state: a perturbation label (its state by the fit, or the mean of its cells); a
+        group, as a tuple ``(obs key, value)``; a mapping gene -> mean, log-normalised expression,
+        in which other genes of the panel keep their control mean; or a NumPy vector of means, one
+        per gene of the panel (``uns["dag_blr"]["genes"]``). A list has several states: the sum of
+        squared distances is that to their mean, weighted by ``shares``, plus a constant.
     shares
         Weights of several states; equal by default.
     signature
-        Mapping gene -> change from the control mean to reach, positive for up and negative for
-        down, in log-normalised expression (standard deviations with ``distance="noise"``). The
-        distance is the part of the change that is missing along this direction: genes compensate
-        for each other as in a score, and a larger change has no penalty. All states that reach it
-        have a distance of 0: choose larger changes to rank them by the score.
+        Mapping gene -> change from the control mean to reach, in log-normalised expression
+        (standard deviations with ``distance="noise"``). The distance is the part of the change that
+        is missing along this direction: genes compensate for each other, as in a score, and a
+        larger change has no penalty. Ask for larger changes to rank states that all reach it.
     at_least, at_most
         Mappings gene -> minimum and maximum mean; give both for a range. Genes do not compensate
         for each other.
@@ -74,29 +73,24 @@ class Target:
         Minimum distance to the states to avoid, not squared. ``None`` (default): that of the
         control cells.
     weights
-        Weights of genes: ``None`` (default) for equal weights; a list of genes (a program), whose
-        weight is 1 while that of all others is 0; or a mapping gene -> weight.
+        Weights of genes: ``None`` (default) for equal weights; a list of genes (a program), which
+        have the weight 1 and all others 0; or a mapping gene -> weight.
     penalty
         Weight of bounds and margins relative to state and signature.
     distance
-        ``"squared"`` (default): squared differences of log-normalised expression. ``"noise"``:
-        in units of the variance of control cells, gene by gene. It ignores correlations between
-        genes, because their inverse would give most weight to directions in which cells hardly
-        differ, and its estimate takes far more cells than genes. Genes that hardly vary have large
-        weights: leave irrelevant ones out of ``weights``. ``"cosine"``: the direction from the
-        control cells alone, one minus the cosine of the angle to the change to reach, 0 to 2; for
-        ``state`` or ``signature``, with ``weights``. Weak effects have a random direction: check
-        the interval of their distance, and the size of the effect.
+        ``"squared"`` (default): squared differences of log-normalised expression. ``"noise"``: in
+        units of the variance of control cells, gene by gene; leave genes that hardly vary out of
+        ``weights``, because their weights are large. ``"cosine"``: one minus the cosine of the
+        angle to the change to reach, 0 to 2, for ``state`` or ``signature``, with ``weights``; the
+        direction of weak effects is random, so check the interval.
     own_genes
-        Of a ``state`` that is a perturbation of the fit, with nothing but ``weights`` beside it:
-        whether the genes that perturbations target count. ``"exclude"`` (default): the genes that
-        this perturbation targets count for no candidate, and those that a candidate targets (all
-        members of a combination) not for this candidate, because the loss of its own messenger RNA
-        says nothing of whether it does what the target does. Distances are then multiplied by the
-        control's over that on the same genes, so that they are compared relative to the control's
-        (:doc:`/model/mathematics`, equation 39). A candidate without whose genes less than half of
-        the control's distance is left is not ranked. ``"include"``: all genes count for all, as for
-        all other targets and in exact fits (``shift_sd=0``).
+        For a ``state`` that is a perturbation of the fit, alone or with ``weights``: whether the
+        genes that perturbations target count. ``"exclude"`` (default) leaves out the genes that
+        this perturbation targets, and for each candidate those that the candidate targets, because
+        the loss of its own messenger RNA does not show whether it has the same effect; distances
+        are scaled to that of the control on the same genes (:doc:`/model/mathematics`, equation
+        39). ``"include"`` counts all genes, as for other targets and in exact fits
+        (``shift_sd=0``).
 
     Raises
     ------

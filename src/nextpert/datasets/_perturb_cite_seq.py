@@ -44,35 +44,22 @@ def perturb_cite_seq(
 
     Melanoma cells with knockouts of 248 genes, alone, with IFNγ and in co-culture: 218,331 cells
     and 23,712 genes, the screen analysed in Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0).
-    Without ``source`` scPerturb's h5ad of the study (RNA; Peidli et al. 2024,
-    doi:10.1038/s41592-023-02144-y) is downloaded once from Zenodo, 1.5 GB, without sign-in. Or give
-    that file, or the files of the Single Cell Portal (SCP1064), which needs a sign-in and has the
-    protein counts. Without either, :func:`perturb_cite_seq_standin` writes a small made-up study.
-    The values are natural logarithms,
-
-    .. math:: x = \ln(1 + 10^6\, c / u),
-
-    of a gene's UMI count :math:`c` in a cell with :math:`u` UMI. The table of genes x cells is read
-    line by line, and entries wanted are put into a temporary file (up to 10 GB for all genes and
-    cells): memory holds the result and a buffer, or with ``backed`` the buffer alone.
-
-    Damaged files are errors, with the file's name and the line of the table. Beside the layout, the
-    checksum of gzipped files is verified, and (with ``verify``) that every cell's values sum up to
-    a million transcripts, to 10, and are whole counts of its UMI, to 0.1: that finds values
-    exchanged between cells or altered in their first five digits, and genes that are missing. It
-    cannot find values exchanged between genes of one cell in a file that was gzipped afterwards,
-    nor names exchanged between genes.
+    Without ``source`` scPerturb's h5ad (RNA; Peidli et al. 2024, doi:10.1038/s41592-023-02144-y) is
+    downloaded once from Zenodo, 1.5 GB, without sign-in. The files of the Single Cell Portal
+    (SCP1064) need a sign-in and have the protein counts. :func:`perturb_cite_seq_standin` writes a
+    small made-up study. The values are :math:`x = \ln(1 + 10^6\, c / u)` of a gene's UMI count
+    :math:`c` in a cell with :math:`u` UMI. The portal's tables are read line by line, through a
+    temporary file of up to 10 GB. Next, call :func:`nextpert.pp.perturb_cite_seq`.
 
     Parameters
     ----------
     source
         ``None`` (default): scPerturb's file, from the cache or from Zenodo, checked by its MD5. An
-        AnnData, or the path of an h5ad, of the study: scPerturb's ``FrangiehIzar2021_RNA``,
-        pertpy's ``frangieh_2021_rna``, or one that this function made. Or the folder of the
-        portal's files, as downloaded or all in one place, gzipped or not: the full
-        ``RNA_expression.csv.gz`` or the six subset files, ``RNA_metadata.csv``,
+        AnnData or the path of an h5ad: scPerturb's ``FrangiehIzar2021_RNA``, pertpy's
+        ``frangieh_2021_rna``, or one that this function made. Or the folder of the portal's files,
+        gzipped or not: ``RNA_expression.csv.gz`` or the six subset files, ``RNA_metadata.csv``,
         ``all_sgRNA_assignments.txt``, and optionally ``RNA_UMAP_cluster.csv``,
-        ``raw_CITE_expression.csv.gz``, ``Protein_expression.csv.gz``.
+        ``raw_CITE_expression.csv.gz`` and ``Protein_expression.csv.gz``.
     subset
         Subset files to read (``"1a"``, ``"1b_alpha"``, ``"1b_beta"``, ``"2"``, ``"3"``, ``"4"``),
         six consecutive blocks of cells. By default the full file, or all six if it is absent.
@@ -82,39 +69,36 @@ def perturb_cite_seq(
         Genes to keep, in this order; by default all, in the order of the file. ``"zhang2023"``
         stands for the 36 genes of Zhang et al. 2023.
     protein
-        Surface proteins: ``"clr"`` or ``True`` for the raw antibody counts :math:`c` as centred
-        log ratios, :math:`\ln(1 + c)` minus its mean over the antibodies of the cell;
-        ``"counts"`` for the raw counts; ``"study"`` for the scale of ``Protein_expression``,
-        also taken by ``True`` if the raw counts are absent; ``False`` for none.
+        Surface proteins: ``"clr"`` or ``True`` for centred log ratios of the raw counts (``True``
+        takes the scale of the study if these are absent), ``"counts"`` for the raw counts,
+        ``"study"`` for the scale of ``Protein_expression``, ``False`` for none.
     counts
-        Whether to restore the integer counts to ``layers["counts"]``. A value that is not within
-        0.1 of a whole count is an error.
+        Whether to restore the integer counts to ``layers["counts"]``.
     backed
-        Path of an h5ad to write the result to, in bounded memory. It is there whole or not at all,
-        and an existing file is replaced. The AnnData returned reads ``X`` from it.
+        Path of an h5ad to write the result to, in bounded memory; an existing file is replaced.
+        The AnnData returned reads ``X`` from it.
     cache
         Folder that keeps the download; by default the user's cache folder.
     verify
-        Whether values that cannot be those of the study are an error. With ``False`` sums that
-        differ from a million are a warning.
+        Whether to check that the values of every cell are whole counts that sum to a million
+        transcripts, which finds altered and missing values, but not values exchanged between genes
+        of a cell. With ``False`` other sums cause a warning.
 
     Returns
     -------
     ~anndata.AnnData
-        ``X``: :math:`\ln(1 + \mathrm{TPM})`, float32 CSR, cells x genes, cells in the order of
-        the metadata, with
+        ``X``: :math:`\ln(1 + \mathrm{TPM})`, float32 CSR, cells x genes, with
 
         - ``layers["counts"]``: int32 CSR, with ``counts`` only,
-        - ``obs``: ``condition``, ``MOI`` (number of guides), ``sgRNA`` (as in the metadata: the
-          guide of cells with one), ``guides`` (all guides, joined by ``,``), ``UMI_count``,
-          ``library_preparation_protocol``, ``n_guides``, ``n_targets``, and ``perturbation``: the
-          sorted target genes joined by ``+``, ``no_guide``, or ``control_guide`` for cells that
-          bear control guides only. A control guide beside others does not enter the label,
+        - ``obs``: ``perturbation`` (the sorted target genes joined by ``+``, ``no_guide``, or
+          ``control_guide`` for cells with control guides only), ``condition``, ``MOI``, ``sgRNA``,
+          ``guides`` (joined by ``,``), ``UMI_count``, ``library_preparation_protocol``,
+          ``n_guides`` and ``n_targets``,
         - ``uns["guides"]``: table of guides, ``target`` (``""`` for controls) and ``kind``
           (``targeting``, ``no_site``, ``one_non-gene_site``),
         - ``obsm["X_umap"]``, ``obsm["protein"]`` (cells x antibodies, NaN for cells that the
           protein file lacks), where the source has them,
-        - ``uns["perturb_cite_seq"]``: where it all came from.
+        - ``uns["perturb_cite_seq"]``: the source, its checksums and the options.
 
     Raises
     ------
@@ -123,8 +107,7 @@ def perturb_cite_seq(
     ConnectionError
         If the file cannot be downloaded; the error says how to get the data.
     ValueError
-        If a file is damaged, or files are not of the same study; a condition, gene or subset is
-        unknown (close names are suggested); counts or values cannot be those of the study.
+        If a file is damaged or of another study, or a condition, gene or subset is unknown.
 
     Examples
     --------

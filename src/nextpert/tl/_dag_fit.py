@@ -57,19 +57,15 @@ def dag_fit(
         Cells x genes, log-normalised expression; dense or sparse, in memory or backed.
     dag_key
         Graph in ``adata.varp`` (row = parent), from :func:`learn_dag` or put there by hand.
-    perturbation_key
-        Column of ``adata.obs`` with the label of every cell. ``None`` (default): the column
-        declared by :func:`nextpert.pp.setup_screen`, or ``"perturbation"``.
-    control
-        Label of the control cells, which are used. ``None`` (default): the declared label, or
-        ``"control"``.
+    perturbation_key, control, layer
+        Column of labels, label of the controls, which are the cells used, and layer. ``None`` takes
+        the declared ones (:func:`nextpert.pp.setup_screen`), or ``"perturbation"``, ``"control"``
+        and ``adata.X``.
     n_folds
         Number of folds, at least 2.
     n_random
         Number of random graphs, at least 2; with 100 the smallest possible p-value is 0.01. See
         :func:`nextpert.core.graph.random_dag.matched_random_dag`.
-    layer
-        Layer to read; ``None`` reads ``adata.X``.
     rng
         Seed or generator, of the folds and the random graphs.
     key_added

@@ -51,51 +51,39 @@ def target_distances(
 ) -> ad.AnnData | None:
     r"""Measure the squared distance of every perturbation's mean to a target state.
 
-    The distances are those of measured cells, as in Fig. 6b of Zhang et al. 2023
-    (doi:10.1038/s42256-023-00719-0); :func:`design_interventions` predicts distances. The squared
-    distance of two sample means is biased upwards by the variance of both means, most of all for
-    perturbations with few cells. The estimate subtracts that bias:
+    Use it to describe measured cells, as in Fig. 6b of Zhang et al. 2023
+    (doi:10.1038/s42256-023-00719-0); :func:`design_interventions` predicts distances, also of
+    candidates without cells. The squared distance of two sample means is biased upwards by the
+    variance of both, most of all for few cells. The estimate subtracts this bias:
 
     .. math:: |\bar x - \bar x^*|^2 - \operatorname{tr} \Sigma / n
         - \operatorname{tr} \Sigma^* / n^*
 
-    It has a score interval from the same moments; see
-    :func:`nextpert.core.screen.mean_distance.mean_distance`. The difference to the control cells'
-    distance has an interval of its own, in which the noise of the target's mean cancels; see
-    :func:`nextpert.core.screen.mean_distance.distance_difference`. Plot them with
+    Intervals are score intervals from the same moments
+    (:func:`nextpert.core.screen.mean_distance.mean_distance`). All genes count, also the targets of
+    perturbations, which :func:`design_interventions` leaves out. Plot the table with
     :func:`nextpert.pl.target_distances`.
-
-    All genes count, also those that the target or a perturbation targets, as in Fig. 6b: this is a
-    measurement of the whole state, one panel for all. :func:`design_interventions` leaves them out
-    of distances to the state of a perturbation; its column ``measured_distance`` has the distances
-    of the cells on the same genes.
 
     Parameters
     ----------
     adata
         Cells x genes, log-normalised expression; dense or sparse, in memory or backed.
     target
-        A perturbation label, a pair ``(obs key, value)``, or a mapping gene -> target mean, known
-        without error; the distance is then over its genes. A NumPy vector has the means of
-        ``genes``, in their order. Cells of a group count as target
-        only, not as cells of their perturbation. A :class:`nextpert.Target` of one state gives
-        weights to genes, or measures in units of the variance of control cells.
+        A label, a pair ``(obs key, value)``, a mapping gene -> mean (the distance is then over its
+        genes), a vector of means of ``genes``, or a :class:`nextpert.Target` of one state. Cells
+        of a group that is the target count as target alone.
     genes
         The genes to use; by default all.
     gene_symbols
         Column of ``adata.var`` with the names of genes, if not ``adata.var_names``.
-    perturbation_key
-        Column of ``adata.obs`` with the label of every cell. ``None`` (default): the column
-        declared by :func:`nextpert.pp.setup_screen`, or ``"perturbation"``.
-    control
-        Label of the control cells. ``None`` (default): the declared label, or ``"control"``.
+    perturbation_key, control, layer
+        Column of labels, label of the controls, and layer; ``None`` takes the declared ones, or
+        ``"perturbation"``, ``"control"`` and ``adata.X``.
     perturbations
         Labels to measure in addition to ``control``; by default all.
     confidence
-        Coverage of each single interval. The distances share the noise of the target's mean: to
+        Coverage of each single interval. Distances share the noise of the target's mean: to
         compare with control cells, use the differences.
-    layer
-        Layer to read; ``None`` reads ``adata.X``.
     key_added
         Name of the results.
     copy
@@ -104,34 +92,23 @@ def target_distances(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. Writes ``uns["target_distances"]`` with:
+        ``None``, or the copy. :doc:`/model/stored_results` lists all columns. Writes
+        ``uns["target_distances"]`` with:
 
         - ``table`` (table): one row per perturbation, nearest first: ``perturbation``, ``n_cells``,
-          ``distance`` (unbiased, so it can be below 0 if the true distance is about 0), ``sd``,
-          ``low`` and ``high`` (bounds of the interval), ``plug_in_distance`` (of the sample means,
-          biased upwards), in squared units of the data (or in those of the target),
-          ``relative_distance`` (divided by that of ``control``; NaN if that is not above 0),
-          ``difference`` (to the distance of ``control``, below 0 if nearer; unbiased),
-          ``difference_low`` and ``difference_high``, NaN for ``control`` itself.
+          ``distance`` (squared units of the data) and its interval ``low`` to ``high``,
+          ``relative_distance`` (to that of the control) and ``difference`` (from that of the
+          control, below 0 if nearer).
         - ``target`` (text): the name of the target.
         - ``n_target_cells`` (number): its cells; 0 for a mapping.
         - ``genes`` (names, ``(n_genes,)``): the genes of the distance.
         - ``params`` (mapping): the options of the call.
 
-    Warns
-    -----
-    UserWarning
-        If labels with fewer than 2 cells are left out.
-
     Raises
     ------
     ValueError
-        If a label, gene or column is unknown, there are no control cells, the target has fewer
-        than 2 cells or a mean that is not finite, ``genes`` is given with a mapping, a value is
-        NaN or infinite, or a :class:`nextpert.Target` has more than one state. Nothing is written
-        on error.
-    TypeError
-        If ``target`` has none of its forms.
+        If a name is unknown, the target or the controls have fewer than 2 cells, or a value is not
+        finite; TypeError if ``target`` has none of its forms. Nothing is written then.
 
     Examples
     --------

@@ -71,7 +71,51 @@ def checked_prior(
 
 @dataclass(frozen=True)
 class StoredPosterior:
-    """Graph, statistics, blocks (see ``_parts``) and options of a posterior."""
+    """Graph, statistics, blocks (see ``_parts``) and options of a posterior.
+
+    Parameters
+    ----------
+    indptr
+        Where the parents of each node begin.
+    indices
+        Parents, one node after the other.
+    xtx
+        Products of the design columns (intercept, then parents), one square block per node.
+    xty
+        Products of the design columns with the node minus its shifts.
+    yty
+        Sum of squares of the node minus its shifts.
+    cells
+        Number of cells of each node that count.
+    cov
+        Posterior covariance of the weights over the noise variance, one square block per node.
+    weights
+        Posterior mean of intercept and weights, one node after the other.
+    residual
+        Sum of squares that the posterior mean leaves.
+    logdet
+        Log determinant of the posterior covariance over that of the prior.
+    precision
+        Prior precision of each design column.
+    noise_known
+        Whether noise variances are known.
+    intercept
+        Whether nodes have an intercept.
+    n_fixed
+        Number of additional columns with a flat prior, such as batches.
+    pooled
+        Whether the scale of the prior is common to all nodes.
+    prior_scale
+        Scale of the prior of the weights.
+    prior_units
+        Units of this scale.
+    prior_shape
+        Shape of the prior of the noise variances.
+    prior_rate
+        Rate of the prior of the noise variances; ``"cells"`` for a share of the cells' variance.
+    known_noise_var
+        Known noise variances.
+    """
 
     stored_beside = (("format", 2),)
 

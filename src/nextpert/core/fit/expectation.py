@@ -30,7 +30,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InteractionsRecord:
-    """What is stored of ``Interactions``: of any combination."""
+    """What is stored of ``Interactions``: the effects of any combination (equation 12).
+
+    Parameters
+    ----------
+    strength
+        Mean factor of the sum of the members' effects; 1 if effects are additive.
+    strength_sd
+        Its standard deviation.
+    strengths
+        Grid of this factor.
+    chances
+        Posterior probability of each value of the grid.
+    scale
+        Size of the effects of single perturbations, in units of the data.
+    member_sd
+        Standard deviation of a member's departure in combinations, in units of ``scale``.
+    rest_sd
+        Standard deviation of what is specific to a combination, in units of ``scale``.
+    n_combinations
+        Number of combinations that these were learned from.
+    """
 
     strength: float = array()
     strength_sd: float = array(least=0)

@@ -49,7 +49,19 @@ def _posterior() -> Any:
 
 @dataclass(frozen=True)
 class EfficacyRecord:
-    """What is stored of an ``Efficacy``: of perturbations that were not measured."""
+    """What is stored of an ``Efficacy``: the efficacy of a perturbation that was not measured.
+
+    Parameters
+    ----------
+    mean
+        Mean change of the target gene over that expected of a full knockout (1), without unit.
+    sd
+        Standard deviation for a new perturbation, uncertainty about the mean included.
+    spread
+        Standard deviation between the perturbations of the screen.
+    n_measured
+        Number of changes of target genes that it was learned from.
+    """
 
     mean: float = array()
     sd: float = array(least=0)
@@ -59,7 +71,26 @@ class EfficacyRecord:
 
 @dataclass(frozen=True)
 class PredictorRecord:
-    """Weights of predictors, and what they leave of perturbations without cells."""
+    """Weights of the predictors of perturbations without cells.
+
+    Parameters
+    ----------
+    predictors
+        Names of the predictors.
+    weights
+        Weight of each predictor, 0 or more, learned from left-out perturbations.
+    error_alone
+        Squared error of each predictor alone, relative to that of "no effect".
+    error
+        Squared error of all together, relative to that of "no effect".
+    residual_variance
+        Mean squared effect that the predictors do not explain, in units of a gene's variance.
+    interactions
+        Of combinations: strength and variances of their effects.
+    scales
+        Factors of the variances of effects of perturbations without cells; rows: without and with
+        features, columns: what perturbations share, and own parts.
+    """
 
     predictors: list[str] = texts("n_predictors")
     weights: Array = array("n_predictors", least=0)
@@ -74,7 +105,21 @@ class PredictorRecord:
 
 @dataclass(frozen=True)
 class FeaturesRecord:
-    """Side information about perturbations, and effects in another screen on the panel."""
+    """Side information about perturbations, and effects in another screen on the panel.
+
+    Parameters
+    ----------
+    perturbations
+        Names of the perturbations with side information.
+    rows
+        Components whose products are the similarities between perturbations.
+    effects
+        Effects in the other screen, shrunk, its mean where unknown, in units of the data.
+    observed
+        These effects as they were observed.
+    precision
+        Their precisions (one over the squared standard error), 0 where unknown.
+    """
 
     perturbations: list[str] = texts("n_features")
     rows: Array = array("n_features", "rank", dtype=np.float32)
@@ -85,10 +130,54 @@ class FeaturesRecord:
 
 @dataclass(frozen=True)
 class FittedPosterior:
-    """All of a fit; its entries in ``.uns`` are described in ``tl.fit_dag_blr``.
+    """All of a fit, as ``tl.fit_dag_blr`` writes it to ``.uns``.
 
     ``columns`` are those of its genes in the data it was read from, shape ``(n_genes,)``; they are
     not stored.
+
+    Parameters
+    ----------
+    genes
+        The panel.
+    posterior
+        The posterior over the weights of the graph.
+    control_mean
+        Mean of the control cells, in units of the data.
+    n_control_cells
+        Control cells read.
+    environments
+        One row per perturbation used.
+    targets
+        Target genes of each perturbation.
+    shifts
+        Expected shifts, in units of the data.
+    left_out
+        Labels that were not used.
+    log_evidence
+        Logarithm of the evidence of the weights of the graph.
+    params
+        Options of the call.
+    cells
+        Fingerprints of the cells, by which later calls notice changes: ``roles`` (the columns with
+        a role), ``values`` (the cells, in any order), and the roles ``declared``.
+    digest
+        Digest of the whole fit; results computed from the fit keep it as ``fit``.
+    means
+        Unless shifts are exact: the cells' means.
+    guide_variance
+        Unless shifts are exact: variance between guides, relative to the noise variance.
+    hierarchical
+        Unless shifts are exact: draws of the hierarchical model.
+    efficacy
+        Unless shifts are exact: efficacy of perturbations on their target genes.
+    predictors
+        Unless shifts are exact: weights of the predictors of perturbations without cells.
+    screen
+        Unless shifts are exact: moments of the cells that these weights were learned from.
+    features
+        Side information, if it was given.
+    ensemble
+        Posterior over the weights on each bootstrap graph, if there are any.
     """
 
     genes: list[str] = texts("n_nodes")

@@ -52,11 +52,14 @@ class Weights:
 
     Parameters
     ----------
-    program, factors
-        Of :data:`SCORES`: for scores on the program, and for those along all factors.
-    scales, tails
-        Of :data:`~nextpert.core.model.effect_draws.SCALES` and
-        :data:`~nextpert.core.model.effect_draws.TAILS`.
+    program
+        Of the exponents ``SCORES``, for scores on the program.
+    factors
+        Of the same exponents, for scores along all factors.
+    scales
+        Of the exponents ``SCALES``, for the scales of perturbations.
+    tails
+        Of the exponents ``TAILS``, for the tails of genes.
     """
 
     program: Array = array("n_draws", len(SCORES), least=0)

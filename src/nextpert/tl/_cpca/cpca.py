@@ -78,25 +78,20 @@ def cpca(
         The genes to use; by default all.
     gene_symbols
         Column of ``adata.var`` with the names of genes, if not ``adata.var_names``.
-    perturbation_key
-        Column of ``adata.obs`` with the label of every cell. ``None`` (default): the column
-        declared by :func:`nextpert.pp.setup_screen`, or ``"perturbation"``.
-    control
-        Label of the control cells, the background. ``None`` (default): the declared label, or
-        ``"control"``.
+    perturbation_key, control, layer
+        Column of labels, label of the controls (the background), and layer. ``None`` takes the
+        declared ones (:func:`nextpert.pp.setup_screen`), or ``"perturbation"``, ``"control"`` and
+        ``adata.X``.
     groups
         Labels of the foreground; by default all perturbations. Cells without a label belong to
         neither, nor do those whose label names no perturbation, such as ``"unassigned"``.
     n_components
         Number of components; :func:`nextpert.pl.cpca_density` draws two.
     alpha
-        Weight of the background, 0 (plain PCA of the perturbed cells) or more. ``"auto"`` considers
-        the candidates that the package ``contrastive`` finds by spectral clustering (up to the
-        alpha above which no eigenvalue is positive), and chooses the one whose components separate
-        groups and controls best (largest ratio of the variance between them to the variance
-        within, the Hotelling-Lawley trace).
-    layer
-        Layer to read; ``None`` reads ``adata.X``.
+        Weight of the background, 0 (plain PCA of the perturbed cells) or more. ``"auto"`` chooses,
+        of the candidates that the package ``contrastive`` finds, the one whose components
+        separate groups and controls best (variance between over variance within, the
+        Hotelling-Lawley trace).
     standardize
         Whether to divide every gene by its standard deviation in control cells.
     rng

@@ -43,35 +43,29 @@ def diagnose(
     key_added: str = "diagnosis",
     copy: bool = False,
 ) -> ad.AnnData | None:
-    r"""Test which parts of a fit are reliable on this screen.
+    """Test which parts of a fit are reliable on this screen.
 
-    Run it after every fit, before a decision rests on it. Each part is scored on cells, guides,
+    Run it after every fit, before a decision depends on it. Each part is scored on cells, guides,
     batches or perturbations that it was not fitted to, and compared with a baseline that needs no
-    model. :doc:`/model/diagnosis` describes each part and its rule.
+    model. :doc:`/model/diagnosis` describes each part and its rule; plot it with
+    :func:`nextpert.pl.diagnose`.
 
     - *cells*: how many perturbations differ from the controls, and from one another.
-    - *negative controls*: control cells that take the place of perturbations, whose effects are 0:
-      how many of these are significant, and whether standard errors are too small.
-    - *positive controls*: the change of target genes, in the direction that the fit expects.
-    - *shrinkage*: effects learned from one half of the guides (or cells), scored on the means of
-      the other half, beside the cells' means and "no effect".
-    - *unseen perturbations*: predictions for perturbations without cells, after graph and fit were
-      learned again without them, and the largest correlation that is possible (the *ceiling*).
-    - *graph*: its weight among the predictors, and the error of the others without it.
-    - *guides* and *batches*, if they are declared: effects learned without one, scored on it. A
-      column that nests in the labels as guides do is tested, and named with the call to declare it.
-
-    Of more than 150 perturbations, 150 drawn at random are judged by the fits to parts of the
-    cells; all are tested for differences. A table of effects (:func:`nextpert.pp.effect_table`) is
-    split by its standard errors, and judged given these.
+    - *negative controls*: how many effects of control cells, which are 0, are significant.
+    - *positive controls*: whether target genes change in the expected direction.
+    - *shrinkage*: effects from one half of the cells, scored on the other half.
+    - *unseen perturbations*: predictions for perturbations whose cells were left out.
+    - *graph*: its weight among the predictors, and their error without it.
+    - *guides* and *batches*, if declared: effects learned without one, scored on it.
 
     Parameters
     ----------
     adata
-        Cells x genes, or a table of effects, after :func:`fit_dag_blr` with three perturbations or
-        more.
+        Cells x genes, or a table of effects (:func:`nextpert.pp.effect_table`), after
+        :func:`fit_dag_blr` with three perturbations or more. Of more than 150, a sample of 150 is
+        used for the parts that fit again.
     posterior_key
-        Its ``key_added``.
+        The ``key_added`` of the fit.
     n_jobs
         Number of threads of the searches; the result does not depend on it.
     rng
@@ -84,69 +78,28 @@ def diagnose(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. Writes ``uns["diagnosis"]`` with:
+        ``None``, or the copy. :doc:`/model/stored_results` lists all columns. Writes
+        ``uns["diagnosis"]`` with:
 
-        - ``verdict`` (text): what to trust, in sentences.
+        - ``verdict`` (text): which parts to trust, in sentences.
         - ``level`` (text): ``"trust"``, ``"care"`` or ``"do not trust"``.
-        - ``parts`` (table): one row per ``part``: ``level``, ``verdict``.
-        - ``summary`` (table): one row per ``quantity`` of a ``part``: ``value``,
-          ``standard_error`` (over perturbations), ``n``, ``rule``, whether it ``passed``
-          (``"yes"``, ``"no"`` or empty), ``meaning``.
-        - ``predictors`` (table): one row per predictor (``predictor``), all together last:
-          ``weight`` in the fit; ``error_to_no_effect`` (squared error on left-out perturbations
-          relative to that of "no effect", sampling error subtracted from both; genes in units of
-          their standard deviation; each predictor with the weight that it gets alone, without their
-          fold) and its standard error ``error_to_no_effect_se``; ``r`` and ``r_se``.
+        - ``parts`` (table): ``level`` and ``verdict`` of each ``part``.
+        - ``summary`` (table): each ``quantity`` of a ``part``: ``value``, ``standard_error``,
+          ``n``, ``rule``, ``passed`` and ``meaning``.
+        - ``predictors`` (table): ``weight`` and left-out error of each predictor.
+        - ``perturbations`` (table): of each, q-values, the change of its target genes, and errors
+          and coverage on the cells left out.
+        - ``coverage_by_size`` (table): coverage of 90% intervals by the size of the effect.
+        - ``negative_controls`` (table): each group of controls in the place of a perturbation.
+        - ``null_z`` (array, ``(n_groups, n_genes)``): the z-scores of these groups.
         - ``unseen_mean``, ``unseen_sd``, ``unseen_lower``, ``unseen_upper`` (arrays,
-          ``(n_perturbations, n_genes)``): predictions of every perturbation without its fold, as
-          :func:`perturbation_effects` writes them, with 90% intervals; NaN without a prediction.
-        - ``genes`` (array, ``(n_genes,)``): the genes of these.
-        - ``perturbations`` (table): one row each: ``perturbation``, ``target_genes``,
-          ``n_cells``; ``squared_distance`` from the controls, unbiased (squared log-normalised
-          expression), ``q_value`` and ``is_significant``; against the mean of the others
-          ``q_value_from_others`` and ``is_distinct`` (significant by both);
-          ``weakest_target`` with its change ``target_gene_change`` (log-normalised expression),
-          ``target_gene_z`` (in standard errors), its effect as :func:`perturbation_effects` states
-          it (``target_gene_mean``, ``target_gene_lower``, ``target_gene_upper``,
-          ``target_gene_lfsr``), the expected direction ``target_gene_expected`` (1 or -1) and
-          ``target_gene_found`` (``"yes"``: local false sign rate below 0.05 in the expected
-          direction, ``"opposite direction"``, ``"no"``, or empty without a target on the panel);
-          ``split_by`` (``"guides"``, ``"cells"`` or ``"table"``, how its halves were made; empty
-          if it is not among the 150 that fits to parts of the cells are judged by);
-          ``reliability`` (correlation of the halves, extrapolated to all cells);
-          ``error_half`` of shrunken effects, ``error_half_raw_means``, ``error_half_no_graph`` (on
-          an empty graph; equal to ``error_half`` where the graph has no weight),
-          ``error_half_no_effect`` (squared error on the other half, sums over genes, sampling error
-          and the variance between declared guides subtracted, squared units of expression),
-          ``coverage_half`` and, of large effects alone, ``coverage_half_large``; of left-out
-          perturbations ``error_unseen``, ``error_unseen_no_effect``, ``r_all`` and that of each
-          predictor, ``coverage_unseen`` and ``coverage_unseen_large``, ``error_unseen_mean`` of
-          the mean perturbation alone, ``ceiling_r`` (the correlation that a perfect predictor would
-          have with the observed effects on other genes: the root of their reliability between
-          the halves, or what the predictors reached, if that is more) and
-          ``ceiling`` (``"predicted by the mean perturbation"``, ``"predicted by other
-          predictors"``, ``"room for improvement"``, ``"not measurable"``, or empty without a
-          prediction); with guides or batches
-          ``error_guides``, ``error_guides_no_effect``, ``coverage_guides``,
-          ``coverage_guides_large`` and the same of ``batches``. Coverage is that of 90% intervals;
-          values that were not computed are NaN.
-        - ``coverage_by_size`` (table): the coverage of 90% intervals of effects learned from one
-          half, by what a user sees of an effect: its distance from 0 in standard deviations of its
-          posterior, ``size_from`` to ``size_to``; ``n`` effects (both ways), ``coverage`` and its
-          ``standard_error`` over perturbations.
-        - ``negative_controls`` (table): one row per group of control cells in the place of a
-          perturbation: ``name`` of the guide or batch, ``n_cells``, ``n_false`` (significant
-          effects), ``coverage`` of 0 by 90% intervals, ``width`` of its z-scores.
-        - ``null_z`` (array, ``(n_groups, n_genes)``): these z-scores.
-        - ``cells``, ``fit`` (texts): the fingerprint of the fit's cells, and the digest of the fit.
-        - ``params`` (mapping): the options of the call.
+          ``(n_perturbations, n_genes)``): predictions without the cells of the perturbation.
 
     Raises
     ------
     ValueError
         If there is no fit, it has fewer than three perturbations, there are fewer than four control
-        cells, or a value is NaN or infinite.
-        Nothing is written on error.
+        cells, or a value is not finite. Nothing is written then.
 
     Examples
     --------

@@ -77,46 +77,16 @@ def fit_dag_blr(
     key_added: str = "dag_blr",
     copy: bool = False,
 ) -> ad.AnnData | None:
-    """Fit the posterior over the weights of a graph to control and perturbed cells (DAG-BLR).
+    """Fit the effects of perturbations and the weights of the graph to the cells (DAG-BLR).
 
-    Every gene is modelled as ``x_i = c_i + sum_k B_ik x_k + a_i + noise`` over its parents ``k``,
-    with a normal-inverse-gamma prior (Zhang et al. 2023, doi:10.1038/s42256-023-00719-0,
-    Definition 2 and Lemma 1). With ``shift_sd=0`` the shift ``a`` of every perturbation is taken as
-    exact, as in the paper. By default it is not known: a knockdown may be partial or hit other
-    genes, and the graph may miss edges. The weights ``B`` are then those of cells less the mean of
-    their own environment, whatever the shifts. A perturbation whose target is not measured (a
-    weakly expressed gene, an enhancer, a drug) is fitted like any other. Cells are read once.
-
-    A combination (``"MYC+STK3"``, the same as ``"STK3+MYC"``: cells of both are pooled under the
-    label of the first cell, and the log reports it) is expected to have the sum of its members'
-    effects, times a factor. This factor, the departures of each member in combinations, and the
-    residual variance of combinations are learned from the combinations of the screen, each
-    predicted from the others and from its members alone. The effect of a member without cells of
-    its own is estimated from the combinations that contain it.
-
-    The effects of perturbations with cells are estimated by one hierarchical model
-    (:doc:`/model/mathematics`, equations 19 to 27), sampled by Gibbs sampling with a fixed seed.
-    The effect of a perturbation is the sum of a program that perturbations share, a part along the
-    coexpression of genes, and a sparse part of its own, the scale of which is uncertain. The model
-    includes the sampling error of the controls and the variance of the response of cells, some of
-    which respond more than others. What is expected beforehand is the change of target genes, by
-    the efficacy of the screen; what follows from it on the graph, times the weight of the graph,
-    which is learned from the other perturbations; and what the members of a combination clearly do.
-    The other predictors have no influence on these effects: they are used to predict perturbations
-    without cells. :func:`perturbation_effects`, :func:`design_interventions`, :func:`plan_screen`
-    and :func:`diagnose` all use the draws of this model.
-
-    With ``condition_key`` (:func:`nextpert.pp.setup_screen`), each condition, such as a cell line,
-    has a fit of its own cells and controls besides. The cells of other conditions count there as
-    far as their effects are probably the same, for every perturbation and gene (equation 28).
-    :func:`perturbation_effects` returns the effects in a ``condition``. Without one, and in
-    rankings and plans, effects are those of the cells of all conditions, which are compared within
-    conditions. The graph, the other predictors and replays see conditions as batches.
-
-    If :func:`learn_dag` stored bootstrap graphs (``n_graphs``), the same cells are also fitted on
-    each of them, with the same prior, and :func:`design_interventions` uses all of these fits. The
-    graphs have equal weights: on simulated screens, weights by evidence lowered the coverage of 90%
-    intervals (``python -m benchmarks.ensemble_calibration``).
+    Run it after :func:`learn_dag`. Effects, diagnosis, rankings and plans are computed from this
+    fit. By default the effects of perturbations are estimated from their cells by one hierarchical
+    model (:doc:`/model/mathematics`, equations 19 to 28), and the weights of the graph from cells
+    centred on the mean of their environment. With ``shift_sd=0`` the fit is the exact model of
+    Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0, Definition 2 and Lemma 1), in which all
+    shifts are known. Combinations are labels such as ``"MYC+STK3"``, in any order. Targets need not
+    be measured. With ``condition_key`` (:func:`nextpert.pp.setup_screen`) effects are also
+    estimated by condition.
 
     Parameters
     ----------
@@ -125,72 +95,33 @@ def fit_dag_blr(
     dag_key
         Graph in ``adata.varp`` (row = parent), from :func:`learn_dag` or put there by hand.
     gene_symbols
-        Column of ``adata.var`` with the gene names that labels use, if ``adata.var_names`` are
-        others (such as Ensembl ids). ``None`` (default): the column that the graph was learned
-        with.
-    perturbation_key
-        Column of ``adata.obs`` with the label of every cell. ``None`` (default): the column
-        declared by :func:`nextpert.pp.setup_screen`, or ``"perturbation"``.
-    control
-        Label of the control cells. ``None`` (default): the declared label, or ``"control"``.
-    guide_key
-        Column with the guide (or replicate, donor, clone) of every cell. ``None`` (default): the
-        declared column, if any. The variance between guides is learned from the guides of the
-        controls (of the perturbations, if the controls have fewer than three), and limits the
-        weight of each guide. If no column is declared but one nests in the perturbation labels
-        (each level belongs to one label, and at least half of the labels have two levels of five
-        cells or more), a warning names it and gives the variance between its levels.
+        Column of ``adata.var`` with the gene names that labels use. ``None``: that of the graph.
+    perturbation_key, control, guide_key, layer
+        Column of labels, label of the controls, column of guides (replicates, donors, clones), and
+        layer. ``None``: as declared by :func:`nextpert.pp.setup_screen`, or ``"perturbation"``,
+        ``"control"``, no guides and ``adata.X``.
     perturbations
-        Labels to use; ``None`` (default) uses every label but ``control``, ``[]`` the controls
-        alone.
+        Labels to use; ``None`` uses all labels, ``[]`` the controls alone.
     shift
-        The expected shift. ``"knockout"`` (default) is minus the control mean of every target
-        gene, ``"activation"`` is plus one unit; both are multiplied by an efficacy that is learned
-        from the screen. Or a table of shifts in units of the data, as a DataFrame (perturbations x
-        genes) or ``{perturbation: {gene: shift}}``. Perturbations without a row, or without a
-        measured target, have an expected shift of 0.
+        The expected shift. ``"knockout"`` (default) is minus the control mean of the target genes,
+        ``"activation"`` plus one unit; an efficacy learned from the screen multiplies both. Or a
+        table in units of the data: a DataFrame (perturbations x genes), or nested mappings.
     shift_sd
-        ``"learned"`` (default) learns the effects of perturbations from their cells. ``0`` takes
-        the expected shifts as exact, as the paper does. Labels that name a gene outside the panel,
-        or have no row in the table, are then left out, with a warning, and listed in ``.uns``.
+        ``"learned"`` (default), or ``0`` to take shifts as exact; labels without a target on the
+        panel are then left out, with a warning.
     features
-        Side information about perturbations, measured or not (:doc:`/guides/side_information`).
-        Perturbations with similar features are expected to have similar effects, as far as this
-        predicts left-out perturbations of the screen, and better than permuted rows do; the weight
-        is learned. Rows are named as labels, or as the genes that labels target. One of:
-
-        - a table of numbers, a row per perturbation or gene (DataFrame, or a mapping of names to
-          vectors), such as an embedding; columns are standardised, NaN stands for unknown;
-        - an edge list: a DataFrame with the columns ``source``, ``target`` and, if edges have one,
-          ``weight``; by these names it is distinguished from a table of numbers;
-        - gene sets: a mapping of names to lists of genes;
-        - effects in another screen (cell line, condition, study): an AnnData of perturbations x
-          genes, effects in ``X``, NaN where unknown, or as :func:`perturbation_effects` returns
-          them, from whose layers the standard errors follow.
-          They also predict the same perturbations here, and perturbations that the other screen
-          lacks by its mean, with a weight of their own. Standard errors in ``layers["se"]`` shrink
-          them towards that mean. If they are given, that weight is at least 0.25, and no
-          ``condition_key`` is declared, the other screen also tells of perturbations with cells, as
-          another condition does (equation 28); all other side information is about perturbations
-          without;
-        - the path of a file with one of these: ``.gmt``, ``.csv``, ``.tsv``, ``.h5ad``, ``.zarr``;
-        - a mapping of names to several of these (one AnnData at most), which count alike.
+        Side information to predict perturbations without cells (:doc:`/guides/side_information`):
+        a table of numbers, a row per perturbation or gene; an edge list with the columns
+        ``source``, ``target``, ``weight``; gene sets, a mapping of names to lists; an AnnData of
+        the effects in another screen; the path of such a file; or a mapping of names to several.
     prior_options
-        Rarely needed options of the prior of the weights, as of :class:`nextpert.core.DagBlr`, a
-        mapping with some of:
+        Rarely changed options of the prior of the weights, a mapping with some of:
 
-        - ``"prior_scale"``: ``"evidence"`` (default) learns the scale of the prior of the weights;
-          a number fixes it (1 in the paper).
-        - ``"prior_units"``: ``"noise"`` measures weights in units of the noise of child and parent,
-          so that the posterior does not depend on the scale of a gene; ``"data"`` measures them in
-          units of the data, as the paper does; ``"evidence"`` chooses the one with the higher
-          evidence. By default ``"evidence"`` if the scale is learned, else ``"data"``.
-        - ``"noise_var"``: known noise variances, one number or one per gene, in squared units of
-          the data; by default they are inferred.
-        - ``"intercept"`` (``True``): whether genes have an intercept. Turn it off only for data
-          centred on the controls.
-    layer
-        Layer to read; ``None`` reads ``adata.X``.
+        - ``"prior_scale"``: ``"evidence"`` (default) learns the scale; 1 is that of the paper.
+        - ``"prior_units"``: ``"noise"`` (unaffected by the scale of a gene), ``"data"`` (the
+          paper) or ``"evidence"``, the better of both, the default if the scale is learned.
+        - ``"noise_var"``: known noise variances in squared units of the data, one or one per gene.
+        - ``"intercept"`` (``True``): ``False`` only for data centred on the controls.
     key_added
         Name of the results.
     copy
@@ -199,93 +130,32 @@ def fit_dag_blr(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. Fields written:
+        ``None``, or the copy. :doc:`/model/stored_results` lists all fields. Fields written:
 
-        - ``varp["dag_blr_mean"]`` (sparse, ``(n_vars, n_vars)``): posterior mean of the weights,
-          row = parent as in the graph: entry ``[k, i]`` is the change of gene ``i`` per unit of
-          gene ``k``, so the transpose of ``B``.
+        - ``varp["dag_blr_mean"]`` (sparse, ``(n_vars, n_vars)``): mean weights, row = parent.
 
         Fields of ``uns["dag_blr"]``:
 
-        - ``posterior`` (mapping): the complete posterior over the weights; see
-          :meth:`nextpert.core.DagBlr.to_dict`.
-        - ``genes`` (names, ``(n_genes,)``): the panel.
-        - ``control_mean`` (array, ``(n_genes,)``): mean of the control cells.
-        - ``n_control_cells`` (number): control cells read.
-        - ``environments`` (table): one row per perturbation used: ``perturbation``,
-          ``target_genes``, ``shift`` and its source, ``n_cells``; ``q_value`` and
-          ``q_value_from_others``, of the tests of :func:`diagnose` that its cells differ from the
-          controls, and from the mean of the others.
-        - ``targets`` (mapping): the target genes of all perturbations, ``names``, one list after
-          the other, and ``offsets``.
-        - ``shifts`` (sparse, ``(n_environments, n_genes)``): the expected shifts.
-        - ``left_out`` (table): the labels that were not used: ``perturbation``, ``n_cells``,
-          ``reason``.
+        - ``environments`` (table): perturbations used, with targets, shifts, cells and q-values.
+        - ``left_out`` (table): labels that were not used, and why.
+        - ``efficacy`` (mapping): unless exact, its ``mean`` (1 is a full knockout) and ``sd``.
+        - ``predictors`` (mapping): unless exact, names and ``weights`` of the predictors.
         - ``log_evidence`` (number): of the weights of the graph.
-        - ``cells`` (mapping): fingerprints by which later calls notice changes, of the columns with
-          a role (``roles``) and the ``values`` of cells, in any order; and the roles ``declared``.
-        - ``digest`` (text): of all that the fit has found; results computed from it keep it as
-          ``fit``.
-        - ``means`` (mapping): unless shifts are exact, of every perturbation the number of cells
-          that count, ``n``, their ``mean``, and their variance over that of all cells, ``ratio``.
-        - ``guide_variance`` (number): unless shifts are exact, the variance between guides,
-          relative to the noise variance.
-        - ``efficacy`` (mapping): unless shifts are exact, its ``mean``, its ``sd`` for a new
-          perturbation, ``spread`` and ``n_measured``.
-        - ``hierarchical`` (mapping): unless shifts are exact, draws of the hierarchical model (up
-          to 200, fewer of large screens): ``effects`` of perturbations with cells (``unit``, the
-          standard deviation of every gene within cells; the ``expected`` effects; ``precision`` of
-          the cells' means and ``place``, the index of the prior variance of an own part in every
-          draw, in units of ``unit``; and ``cells``, from which the means of effects in a draw
-          follow: the ``change`` of the cells' means, less ``expected``, the scores of their
-          ``noise`` along the factors, their ``response``, and ``own_share``, the share of a change
-          that is an own part where its variance is known; in several conditions these means
-          themselves, ``centre``); ``control``, the mean of the controls, shape ``(n_draws,
-          n_genes)``;
-          ``program`` and the ``scores`` of perturbations on it; the ``factors`` of coexpression,
-          shape ``(n_genes, n_factors)``, and the scores ``along`` them; the ``weights`` of prior
-          variances (``program``, ``factors``, ``scales``, ``tails``); ``squares``, the summed
-          squares of the differences to the controls; and with ``condition_key`` ``conditions``,
-          ``"0"``, ``"1"`` and so on: ``name``, ``effects`` and ``control`` as above, ``n_cells``
-          of each perturbation, and ``change``, the differences of its means to the controls'.
-          Tables of perturbations x genes with more than 10 million numbers are in single precision.
-        - ``predictors`` (mapping): unless shifts are exact, the names of the ``predictors``, their
-          ``weights``, ``scales``, what the variances of effects of perturbations without cells are
-          multiplied by (rows: without and with features; columns: what perturbations share, and own
-          parts), and, with combinations, ``interactions`` (``strength``, 1 if effects are additive,
-          and ``strength_sd``; ``member_sd`` and ``rest_sd`` in units of ``scale``, the size of
-          single effects; ``n_combinations``).
-        - ``screen`` (mapping): unless shifts are exact, the moments of the cells that the weights
-          of the predictors were learned from.
-        - ``features`` (mapping): if given, ``perturbations``; ``rows`` of components (all of up to
-          1,000 perturbations of the screen, of more the largest, 316 of 10,000), whose products
-          with those of the screen's perturbations are similarities; and the ``effects`` in another
-          screen on the panel, its mean where unknown.
-        - ``ensemble`` (mapping): with bootstrap graphs, the posterior on each of them, ``"0"``,
-          ``"1"`` and so on, as ``posterior``.
-        - ``params`` (mapping): the options of the call.
 
     Raises
     ------
     ValueError
-        If the graph or the column of labels is absent, a graph has a cycle or belongs to
-        another gene panel, ``features`` are effects of these same cells, there are no control
-        cells, a gene is constant among them, a label is unknown, a value is NaN or infinite, or the
-        values cannot be log-normalised (unless the screen was set up with ``check_scale=False``).
-        Nothing is written on error.
+        If graph, labels or controls are absent, the graph has a cycle or other genes, a gene is
+        constant in the controls, or values are not finite or not log-normalised.
 
     Examples
     --------
-    >>> import anndata as ad, numpy as np, pandas as pd, nextpert as npt
-    >>> rng = np.random.default_rng(2)
-    >>> a = 2 + rng.normal(size=600) - 2 * np.repeat([0, 1], 300)
-    >>> x = np.column_stack([a, 1 + 0.5 * a + rng.normal(size=600)])
-    >>> obs = pd.DataFrame({"perturbation": ["control"] * 300 + ["A"] * 300})
-    >>> adata = ad.AnnData(x, obs.set_index(obs.index.astype(str)), pd.DataFrame(index=["A", "B"]))
-    >>> npt.tl.learn_dag(adata, method="given", dag=[("A", "B")])
+    >>> import nextpert as npt
+    >>> adata = npt.datasets.simulated_screen(n_genes=6, n_control=500, perturbed=["CD58", "CD59"])
+    >>> npt.tl.learn_dag(adata, method="boss", environments="all")
     >>> npt.tl.fit_dag_blr(adata)
-    >>> round(float(adata.varp["dag_blr_mean"][0, 1]), 1)
-    0.5
+    >>> adata.uns["dag_blr"]["environments"][["perturbation", "n_cells"]].values.tolist()
+    [['CD58', 100], ['CD59', 100]]
     """
     # Read: roles, side information, the graph and the labels that its cells have.
     roles = _adata.read_roles(

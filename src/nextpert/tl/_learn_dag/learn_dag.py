@@ -81,28 +81,14 @@ def learn_dag(
 ) -> ad.AnnData | None:
     """Learn the graph of a gene panel from control cells or from all cells, or take your own.
 
-    By default the greedy sparsest permutation algorithm (GSP) learns it from control cells, as in
-    Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0); but besides random orders, it starts from
-    the order that the best-order score search (BOSS) finds, because GSP alone stops at denser
-    graphs. ``search_options={"starts": "random", "n_runs": 1000}`` is GSP alone, as in the paper.
-    Of five simulated models of 36 genes (104.8 edges, 5,039 cells), 1,000 starts of GSP alone found
-    110.0 edges on average, 10.6 edges from the true equivalence class (SHD); with the order of
-    BOSS, which takes 0.1 s, it found 105.0 edges, 0.2 from it. Of sparse graphs (69 edges) both
-    found the true class.
-
-    We recommend ``method="boss", environments="all"``. Control cells leave many edges unoriented;
-    perturbed cells orient them. What the experiment sets (perturbations, conditions, numeric
-    covariates) are context nodes without parents, whose edges into genes are chosen by the same
-    score (joint causal inference; Mooij et al. 2020, JMLR 21:99). Perturbations by drugs, of
-    enhancers and of genes that are not measured are therefore used as well. Batches are fixed
-    effects on every gene. The variance between guides of the controls limits the weight of each
-    guide. Their columns are declared by :func:`nextpert.pp.setup_screen`.
-
-    GSP searches for the order of genes whose minimal I-map has the fewest edges, and tests partial
-    correlations with Fisher's z, two-sided, at ``alpha`` (Solus et al. 2021,
-    doi:10.1093/biomet/asaa104). BOSS (Andrews et al. 2023, arXiv:2310.17679) moves one gene after
-    the other to its best place in the order. With 5,000 cells of 100 genes with 6 neighbours each,
-    the F1 score of its adjacencies is above 0.99; with 400 genes it is 0.997.
+    We recommend ``method="boss", environments="all"``: control cells leave many edges unoriented,
+    and perturbed cells orient them. What the experiment sets (perturbations, conditions,
+    covariates) are context nodes without parents (joint causal inference; Mooij et al. 2020, JMLR
+    21:99), so targets need not be measured. The best-order score search (BOSS) is that of Andrews
+    et al. 2023 (arXiv:2310.17679). The default is the greedy sparsest permutation algorithm on
+    control cells (GSP; Solus et al. 2021, doi:10.1093/biomet/asaa104), as in Zhang et al. 2023
+    (doi:10.1038/s42256-023-00719-0), with the order of BOSS as one more start. Declare batches and
+    guides by :func:`nextpert.pp.setup_screen`. See :doc:`/guides/learn_a_graph`.
 
     Parameters
     ----------
@@ -111,62 +97,35 @@ def learn_dag(
     genes
         The panel; ``None`` (default) takes every gene, or those of the given graph if it has edges.
     gene_symbols
-        Column of ``adata.var`` with the names of genes that labels, ``genes`` and edges use, where
-        ``adata.var_names`` holds others (Ensembl ids).
+        Column of ``adata.var`` with gene names, if ``adata.var_names`` has others (Ensembl ids).
     method
-        ``"gsp"`` (default), ``"boss"``, ``"causaldag"`` for the original implementation of GSP,
-        where the extra ``nextpert[causaldag]`` is installed (it has no start from the order of
-        BOSS, and stops at denser graphs), or ``"given"`` to use ``dag``.
+        ``"gsp"`` (default), ``"boss"``, ``"causaldag"`` (the original GSP, with the extra
+        ``nextpert[causaldag]``), or ``"given"`` to use ``dag``.
     environments
-        ``"control"`` (default) reads the control cells alone; ``"all"`` every labelled cell, with
-        ``method="boss"``.
+        ``"control"`` (default) or, with ``method="boss"``, ``"all"`` labelled cells.
     dag
-        Your own graph, for ``method="given"``: edges as pairs ``(parent, child)`` of gene names
-        (name the panel in ``genes`` if it has genes without edges), a DataFrame (rows = parents,
-        columns = children), a matrix over the panel (row = parent) or a
-        :class:`nextpert.core.Dag`. No cells are read then.
+        Your own graph, with ``method="given"``: edges as pairs ``(parent, child)``, a DataFrame or
+        a matrix over the panel (row = parent), or a :class:`nextpert.core.Dag`.
     n_graphs
-        With more than 1: an ensemble, the graphs of so many resamples of the cells, besides the
-        graph of all. BOSS starts on each from the order of that graph and, up to 300 genes, one of
-        its own. A resample takes a cell ``w`` times, ``w`` Poisson of mean 1; the guides of a
-        perturbation that has three or more are drawn whole, with replacement. A gene that does not
-        vary in a resample has no edges there. :func:`fit_dag_blr` fits them all. The cells are read
-        once for as many resamples as 1 GB holds the sums of.
+        Above 1, also the graphs of so many resamples of the cells (25 is usual), so that intervals
+        of :func:`fit_dag_blr` include uncertainty about the graph.
     search_options
-        Rarely needed options of the search, a mapping with some of:
+        Rarely changed options of the search, a mapping with some of:
 
-        - ``"alpha"`` (0.001): of GSP, significance level of the tests, above 0 and below 1.
-        - ``"penalty"`` (2): of BOSS, factor on the penalty of the BIC; 1 is the BIC proper, higher
-          gives fewer edges. If cells are not independent, such as those of a clone, declare the
-          column that says which belong together (:func:`nextpert.pp.setup_screen`).
-        - ``"n_runs"``: number of restarts; by default 100 of GSP and 10 of BOSS (3 above 100
-          genes). In 8 of 23 models of 20 to 100 genes, simulated as above, a single start of BOSS
-          ended with 3 to 63% more edges than are true; the best of 10 did in none.
-        - ``"starts"``: of GSP, ``"boss"`` (default) for orders that are drawn at random and that of
-          BOSS, or ``"random"`` for drawn orders alone. They are drawn by minimum-degree elimination
-          with ties broken at random, as in ``causaldag``.
-        - ``"prior"``: prior knowledge, a mapping with some of ``"before"``: pairs ``(earlier,
-          later)`` of genes, no path leads from the later to the earlier; ``"tiers"``: lists of
-          genes, the most upstream first, or a mapping gene -> tier, no path leads from a later tier
-          to an earlier one and genes in no tier are free; ``"required"``, ``"forbidden"``: edges
-          ``(parent, child)`` that the graph must, or must not, have.
-        - ``"perturbation_targets"``: with ``environments="all"``, the genes that perturbations act
-          on directly. ``"learned"`` (default) learns them from the cells. With ``"known"`` the
-          perturbation of a gene of the panel acts on that gene and on no other, whether or not its
-          cells show it; perturbations of other genes, conditions and covariates stay free. Or a
-          mapping from perturbations, members of combinations or conditions (as ``direct_targets``
-          names them) to lists of genes, which may be empty; those that are not in it stay free.
+        - ``"alpha"`` (0.001): of GSP, significance level of the tests.
+        - ``"penalty"`` (2): of BOSS, factor on the penalty of the BIC; higher gives fewer edges.
+        - ``"n_runs"``: number of starts; 100 of GSP, 10 of BOSS (3 above 100 genes).
+        - ``"starts"``: of GSP, ``"boss"`` (default), or ``"random"`` as in the paper.
+        - ``"prior"``: a mapping with ``"before"`` (pairs ``(earlier, later)``: no path leads back),
+          ``"tiers"`` (lists of genes, the most upstream first, or gene -> tier), ``"required"``
+          and ``"forbidden"`` (edges ``(parent, child)``).
+        - ``"perturbation_targets"``: genes that perturbations act on: ``"learned"`` (default),
+          ``"known"`` (the perturbed gene alone), or a mapping of perturbations to lists of genes.
     perturbation_key, control, layer
-        Column of ``adata.obs`` with the label of every cell, label of the unperturbed cells, and
-        layer to read; ``None`` stands for what :func:`nextpert.pp.setup_screen` was told, or
+        Column of labels, label of the controls, and layer; ``None`` takes the declared ones, or
         ``"perturbation"``, ``"control"`` and ``adata.X``.
-    rng
-        Seed or generator. The graph of all cells does not depend on their order, but where two
-        graphs score alike to rounding; resamples go by the place of a cell, so the same cells in
-        another order make other ones.
-    n_jobs
-        Number of threads; the result does not depend on it. With joblib's dask backend
-        (``joblib.parallel_config("dask")``) runs and graphs are spread over a cluster.
+    rng, n_jobs
+        Seed or generator, of the starts and resamples; and threads, which change no result.
     key_added
         Name of the results.
     copy
@@ -175,58 +134,22 @@ def learn_dag(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. Fields written:
+        ``None``, or the copy. :doc:`/model/stored_results` lists all fields. Fields written:
 
-        - ``varp["dag"]`` (sparse, ``(n_vars, n_vars)``): the graph over all genes, row = parent,
-          column = child, ones on edges.
-        - ``varp["dag_frequency"]`` (sparse, ``(n_vars, n_vars)``): with ``n_graphs`` above 1, the
-          fraction of the bootstrap graphs that contain the edge.
+        - ``varp["dag"]`` (sparse, ``(n_vars, n_vars)``): the graph, row = parent, ones on edges.
+        - ``varp["dag_frequency"]`` (sparse, ``(n_vars, n_vars)``): share of the graphs with an
+          edge.
 
         Fields of ``uns["dag"]``:
 
-        - ``genes`` (names, ``(n_genes,)``): the panel.
-        - ``n_edges`` (number): edges of the graph.
-        - ``order`` (names, ``(n_genes,)``): the genes in topological order.
-        - ``n_control_cells``, ``n_cells`` (numbers): the control cells, and all cells read, where
-          the graph was learned.
-        - ``edges`` (table): one row per edge, where the graph was learned: ``parent``, ``child``,
-          ``oriented_by`` (what orients the edge: ``cells``, if all graphs of the equivalence class
-          share its direction; ``interventions``; ``prior knowledge``; or ``open``, if it is
-          unoriented) and, with bootstrap graphs, ``frequency`` and ``adjacency`` (frequency in
-          either direction).
-        - ``direct_targets`` (table): with context nodes, their edges into genes:
-          ``perturbation``, ``gene`` and, with bootstrap graphs, ``frequency``.
-        - ``left_out`` (table): with ``environments="all"``, the labels that name no perturbation:
-          ``perturbation``, ``n_cells``, ``reason``.
-        - ``graphs`` (mapping): with bootstrap graphs, these graphs one below the other as one CSR
-          matrix over the panel.
-        - ``frequency_key`` (text): with bootstrap graphs, the name of their frequencies in
-          ``varp``.
-        - ``score`` (number): with BOSS, the score of the graph.
-        - ``run_scores`` (array, ``(n_runs,)``): with BOSS, the score at the end of every run.
-        - ``run_n_edges`` (numbers, ``(n_runs,)``): with GSP, the edges at the end of every run; the
-          run from BOSS's order is the last, one more than ``n_runs``.
-        - ``prior`` (mapping): with prior knowledge, orders and edges, as rows of the panel.
-        - ``perturbation_targets`` (table): with known targets, ``perturbation`` and ``gene`` (empty
-          for a perturbation that acts on none).
-        - ``params`` (mapping): the options of the call.
-
-    Warns
-    -----
-    UserWarning
-        If there are fewer cells than genes plus two, in which case correlations are shrunk, and if
-        the values may not be log-normalised (:func:`nextpert.pp.setup_screen`).
+        - ``edges`` (table): ``parent``, ``child``, and ``oriented_by``, what orients the edge.
+        - ``direct_targets`` (table): edges from perturbations into genes.
 
     Raises
     ------
     ValueError
-        If a gene is absent, given twice or constant among the cells, a value is NaN or infinite,
-        the values cannot be log-normalised (unless the screen was set up with
-        ``check_scale=False``), there are no control cells or fewer than four cells, a column is
-        absent, an option is unknown or out of range, or ``perturbation_targets`` names a
-        perturbation or gene that there is none of. Nothing is written on error.
-    nextpert.core.CycleError
-        If the given graph, or the prior knowledge, has a cycle; its genes are named.
+        If genes, columns or controls are absent, or values are constant, not finite or not
+        log-normalised. :class:`nextpert.core.CycleError` if graph or prior knowledge has a cycle.
 
     Examples
     --------
@@ -236,14 +159,6 @@ def learn_dag(
     >>> edges = adata.uns["dag"]["edges"]
     >>> len(edges), int((edges["oriented_by"] == "open").sum())
     (4, 0)
-
-    Each guide is known to act on its gene alone:
-
-    >>> known = {"perturbation_targets": "known"}
-    >>> npt.tl.learn_dag(adata, method="boss", environments="all", search_options=known)
-    >>> acts = adata.uns["dag"]["direct_targets"]
-    >>> bool((acts["perturbation"] == acts["gene"]).all())
-    True
     """
     chosen = _SearchOptions(**search_options or {})
     _check_together(method, environments, dag, chosen)

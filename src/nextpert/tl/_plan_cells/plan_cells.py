@@ -56,74 +56,45 @@ def plan_cells(
     key_added: str = "plan_cells",
     copy: bool = False,
 ) -> ad.AnnData | None:
-    r"""Compute how many cells, guides and replicates per perturbation are needed, and what to do.
+    r"""Compute how many cells, guides and replicates are needed, and advise what to do next.
 
-    The mean of ``n`` cells in ``g`` guides and ``r`` replicates has the variance
-    :math:`\sigma^2 (1/n + \tau_g^2/g + \tau_r^2/r)`. The variances of cells, guides and replicates
-    (batches, after their effect on all cells is subtracted) are estimated from this screen. If
-    guides differ, more cells cannot reduce the variance below :math:`\sigma^2 \tau_g^2/g`, and the
-    plan states how many guides are needed. From these variances follow:
-
-    - the power to detect an effect on a gene, by Welch's test against the existing controls;
-    - the precision of the squared distance to a target
-      (:func:`~nextpert.core.screen.mean_distance.mean_distance`);
-    - the probability that the nearest perturbation is also measured nearer than another
-      (:class:`~nextpert.core.design.power.NearerChance`, by draws of the errors of means).
-
-    With a target it also gives the advice on what to do next, by one rule that
-    :func:`design_interventions`, :func:`plan_screen` and :func:`nextpert.report` share
-    (:doc:`/guides/plan_a_plate` has its table): the target does not differ from the control; no
-    perturbation differs from the others, at a false discovery rate of 0.1%; confirm what you have,
-    if with probability 0.95 or more no candidate is closer than the best known by more than
-    ``tolerance``; measure more cells of these first, if that gains as much as the best plan of as
-    many cells (:func:`~nextpert.core.design.stopping.stopping`); else order this plan.
-    If ``uns["diagnosis"]`` is the :func:`diagnose` of this fit, its tests are used, and nothing is
-    said to differ if its negative controls are not trusted.
-    The plan has the size of that in ``uns["plan"]``, if there is one, else the default size of
-    :func:`plan_screen`.
-
-    The power is that of a two-sided test, averaged over increases and decreases. With few cells the
-    power for one of the two is higher, because counts are skewed.
-
-    Power and precision are those of means of cells. Shrinkage (:func:`perturbation_effects`) needs
-    fewer cells for the same error, so these numbers are conservative. Plot the curves with
-    :func:`nextpert.pl.plan_cells`.
+    The mean of ``n`` cells in ``g`` guides and ``r`` replicates (batches) has the variance
+    :math:`\sigma^2 (1/n + \tau_g^2/g + \tau_r^2/r)`, estimated from this screen. From it follow the
+    power to detect an effect on a gene by Welch's test, the precision of the squared distance to a
+    target, and the probability that the nearest perturbation is also measured nearer than another.
+    These numbers are conservative: shrunken effects (:func:`perturbation_effects`) need fewer cells
+    for the same error. With a target there is also an advice: the target does not differ from the
+    control, no perturbation differs from the others, confirm what you have, measure more cells, or
+    order this plan (of the size in ``uns["plan"]``, if there is one). It uses the tests of a
+    :func:`diagnose` of this fit. :doc:`/guides/plan_a_plate` has the rule, and
+    :func:`nextpert.pl.plan_cells` draws the curves.
 
     Parameters
     ----------
     adata
         Cells x genes, after :func:`fit_dag_blr`, whose panel, labels, guides and batches are used.
     target
-        A perturbation label, a pair ``(obs key, value)``, a mapping gene -> target mean, a NumPy
-        vector of means over the panel, or a :class:`nextpert.Target`, as in
-        :func:`design_interventions`. For a :class:`nextpert.Target` that is not a single state,
-        only the advice is given. ``None`` (default) plans for effects alone.
+        The target state, as in :func:`design_interventions`; ``None`` plans for effects alone. A
+        :class:`nextpert.Target` that is more than one state gets the advice alone.
     posterior_key
         The ``key_added`` of the fit.
     effect
-        Size of the effect on a gene to detect, in units of the data: with natural logarithms, 0.2
-        is a change of a well expressed gene by a fifth.
+        Effect on a gene to detect, in units of the data: with natural logarithms, 0.2 is a change
+        by a fifth.
     tolerance
-        Precision needed of distances, relative to the control's distance: half the width of the
-        interval. For the advice, what need not be gained any more.
+        Precision needed of a distance (half the width of its interval), relative to the control's
+        distance. For the advice: the gain that is not worth another experiment.
     power
-        Probability needed of detecting the effect, and of distinguishing the nearest perturbation
-        from another, above 0.5. 0.8 is the usual choice.
+        Probability of detecting the effect, above 0.5; 0.8 is the usual choice.
     confidence
-        One minus the level of each single test; for ``m`` tests together, ``1 - 0.05 / m``.
-        Intervals cover 90% whatever it is, as everywhere in the package.
+        One minus the level of each test; for ``m`` tests together, ``1 - 0.05 / m``.
     n_guides, n_replicates
-        Number of guides and of replicates per perturbation to plan for. ``None`` (default): the
-        median of the screen.
-    candidates
-        Candidates for the advice, as in :func:`design_interventions`: ``None`` (default)
-        for the perturbations of the fit, ``"genes"`` for these and all genes of the panel.
-    target_is_candidate
-        As in :func:`design_interventions`, for the advice.
+        Guides and replicates per perturbation to plan for; ``None``: the median of the screen.
+    candidates, target_is_candidate
+        Candidates for the advice, as in :func:`design_interventions`.
     n_samples, rng
-        Number of draws of the distances for the advice; and seed or generator, of these and
-        of the draws that compare the nearest with another. With 1,000 draws the standard error of a
-        probability is at most 0.016.
+        Draws of the distances (1,000 give probabilities a standard error of at most 0.016), and
+        seed or generator.
     key_added
         Name of the results.
     copy
@@ -132,54 +103,23 @@ def plan_cells(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. Writes ``uns["plan_cells"]`` with:
+        ``None``, or the copy. :doc:`/model/stored_results` lists all columns. Writes
+        ``uns["plan_cells"]`` with:
 
-        - ``genes`` (table): one row per gene: ``cell_sd`` (of a perturbed cell), ``half_width`` and
-          ``power`` (with the current median number of cells), ``cells_needed`` (infinite if guides,
-          replicates or controls do not allow it), ``guides_needed`` (the minimum with which some
-          number of cells suffices), ``highest_power`` (for infinitely many cells),
-          ``cells_for_half`` (for an interval of ± half the effect).
-        - ``curves`` (table): by ``n_guides`` and ``n_cells``, ``half_width`` of the median gene and
-          ``power``, the fraction of genes in which the effect is detected; with a target
-          ``distance_half_width`` of the nearest (relative to the control's distance) and
-          ``right_choice``, the probability that it is measured nearer than the second.
-        - ``distances`` (table): with a target, one row per perturbation, nearest first:
-          ``distance`` (unbiased, squared units), ``sd``, ``relative_distance``, ``cells_needed``
-          and ``guides_needed`` for ``tolerance``, ``difference`` to the nearest (of the nearest: to
-          the second) and ``cells_to_distinguish``, ``guides_to_distinguish``: the numbers per
-          perturbation that distinguish the two, if the difference is as measured. Values relative
-          to the control's distance, and the cells needed for them, are NaN if that distance is
-          estimated as 0.
-        - ``advice`` (mapping): with a target: ``kind``, one of the five above, and ``words``, the
-          sentence; ``best_known`` (the measured candidate of the smallest expected distance, or no
-          perturbation), ``probability_best_known`` (of being the nearest of all candidates) and its
-          ``relative_distance`` (predicted, a share of the control's); ``good_enough``, the
-          probability that no candidate is closer than the best known by more than ``tolerance``;
-          ``gain``, the squared distance by which the best known is expected to be closer after the
-          best plan, ``relative_gain``, that as a share of the control's distance, and
-          ``relative_gain_of_more``, by as many more cells of measured candidates;
-          ``perturbations``, those to confirm or to measure; ``cells_needed``, the cells of each of
-          them that estimate its distance within ``tolerance`` (else 0); ``n_perturbations``
-          and ``n_cells`` (of each) of the plan, and ``n_new_guides`` for more cells of measured
-          perturbations, 0 if guides do not differ; ``n_distinct`` and ``n_untested``, the
-          candidates that differ and those without cells; ``controls_trusted``, 0 if a diagnosis of
-          this fit does not trust its negative controls; ``tolerance`` and ``confidence``; and
-          ``candidates``. Shares and ``good_enough`` are NaN if the control cannot be distinguished
-          from the target.
-        - ``noise`` (mapping): ``guide_variance`` and ``replicate_variance`` (relative to that of a
-          cell), ``control_guide_variance``, ``n_guides``, ``n_replicates``, ``n_cells`` (medians),
-          ``n_control_cells``.
-        - ``verdict`` (text): all results in sentences, a subject on each line.
-        - ``cells``, ``fit`` (texts): the fingerprint of the fit's cells, and the digest of the fit.
-        - ``params`` (mapping): the options of the call.
+        - ``verdict`` (text): all results in sentences.
+        - ``genes`` (table): by gene, ``power`` with the present cells, and ``cells_needed``.
+        - ``curves`` (table): ``power`` and ``half_width`` by ``n_guides`` and ``n_cells``.
+        - ``distances`` (table): with a target, the ``distance`` of every perturbation, nearest
+          first, and ``cells_to_distinguish`` it from the nearest.
+        - ``advice`` (mapping): with a target, ``kind``, ``words`` (a sentence), ``best_known``,
+          ``good_enough``, ``perturbations``, ``n_perturbations``, ``n_cells`` and others.
+        - ``noise`` (mapping): variances between guides and replicates, relative to that of a cell.
 
     Raises
     ------
     ValueError
-        If there is no fit, it has no perturbed cells, the target or a candidate is unknown, or a
-        number is out of range. Nothing is written on error.
-    TypeError
-        If ``target`` has none of its forms.
+        If there is no fit, it has no perturbed cells, a name is unknown, or a number is out of
+        range. TypeError if ``target`` has none of its forms. Nothing is written then.
 
     Examples
     --------

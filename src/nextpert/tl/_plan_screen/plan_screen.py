@@ -79,22 +79,13 @@ def plan_screen(
 ) -> ad.AnnData | None:
     """Plan the next plate: perturbations, cells of each and controls, within a budget.
 
-    Each perturbation of the plate is chosen by one of two strategies.
-
-    - ``"exploit"`` looks for the nearest candidate. Half of the perturbations (rounded up) are the
-      candidates whose expected state is nearest to the target. The other half are, of the remaining
-      candidates, those that are most likely the nearest. This rule did best in replays of screens.
-      It chooses no candidate whose expected state is farther from the target than the control. If
-      too few candidates are nearer, the rest of the plate is chosen by ``"explore"``, with a
-      warning. An untested combination is a candidate only if it is nearer than all its members, and
-      nearer than the best measured candidate, each with a probability above 0.5.
-    - ``"explore"`` reduces uncertainty. It adds one candidate after the other: the one whose cells
-      are expected to resolve most of the remaining uncertainty about the distances of all
-      candidates that may be nearer than the control (causal integrated variance, Zhang et al. 2023,
-      doi:10.1038/s42256-023-00719-0).
-
-    ``strategy="both"`` chooses by ``"exploit"`` until the plate contains the nearest candidate with
-    probability 0.95, and the others by ``"explore"``.
+    Use it after :func:`fit_dag_blr` and :func:`diagnose`. ``strategy="exploit"`` (default) looks
+    for the nearest candidate: half of the plate are the candidates whose expected state is nearest
+    to the target, half those that are most likely the nearest of the others. ``"explore"`` reduces
+    uncertainty about the distances of all candidates (causal integrated variance, Zhang et al.
+    2023, doi:10.1038/s42256-023-00719-0). ``"both"`` chooses by ``"exploit"`` until the plate
+    contains the nearest candidate with probability 0.95, and then by ``"explore"``. Read
+    :doc:`/guides/plan_a_plate`; :func:`nextpert.report` writes the plate as a csv file for the lab.
 
     Parameters
     ----------
@@ -103,52 +94,31 @@ def plan_screen(
     target
         The target state, as in :func:`design_interventions`.
     n_perturbations
-        Maximum number of perturbations on the plate. Set it to what your lab can make.
+        Maximum number of perturbations on the plate: what your lab can make.
     n_cells
-        Number of cells in all, controls included. Set it to what your lab can sequence.
+        Number of cells in all, controls included: what your lab can sequence.
     strategy
-        ``"exploit"`` (default), ``"explore"`` or ``"both"``; or an acquisition of
-        :func:`design_interventions`, such as ``"thompson"`` or ``"ei"``, which then fills all
-        wells.
-    candidates
-        As in :func:`design_interventions`: ``None`` (default), every perturbation the fit used;
-        ``"genes"``; a list of labels, combinations included; or a table of shifts.
-    target_is_candidate
-        As in :func:`design_interventions`: whether a target that is a label keeps its own
-        perturbation among the candidates.
+        ``"exploit"``, ``"explore"``, ``"both"``, or an acquisition of :func:`design_interventions`.
+    candidates, target_is_candidate
+        As in :func:`design_interventions`.
     constraints
         Limits of the lab, a mapping with some of:
 
         - ``"include"``: candidates that the plan has to contain.
-        - ``"exclude"``: labels, or genes that no candidate may target. Combinations that contain
-          such a perturbation are excluded as well. An excluded perturbation is not a candidate: it
-          is part of no distance and no probability.
-        - ``"max_combination"`` (1): maximum number of perturbations combined in one cell. Above 1,
-          the 200 combinations of each size that are expected nearest to the target become
-          candidates, tested or not. All pairs are compared; larger combinations are found by a
-          beam search. They contain candidates only.
-        - ``"min_cells"`` (20): minimum number of cells per perturbation. With
-          ``strategy="explore"`` the cells are divided to reduce uncertainty most, else equally. If
-          ``n_cells`` is too small, fewer perturbations are planned.
-        - ``"max_new"``: maximum number of perturbations without cells so far, for which new guides
-          have to be made; by default any number.
-        - ``"costs"``: a mapping with ``"budget"``, ``"perturbation"`` (cost of one, or a mapping of
-          candidates to costs) and ``"cell"``, in any currency: perturbations are then chosen by
-          their gain per cost. By default only perturbations and cells are limited.
-        - ``"plate_format"``: for an arrayed screen, the wells of a plate (8, 96 or 384): every
-          perturbation is assigned to a well. By default the screen is pooled.
+        - ``"exclude"``: labels, or genes that no candidate may target.
+        - ``"max_combination"`` (1): perturbations per cell; above 1, the 200 nearest of each size.
+        - ``"min_cells"`` (20): minimum per perturbation; fewer are planned if cells do not suffice.
+        - ``"max_new"``: maximum number of perturbations without cells; by default any number.
+        - ``"costs"``: ``{"budget": ..., "perturbation": ..., "cell": ...}``, in any currency; the
+          cost of a perturbation may be a mapping. Gain per cost then chooses.
+        - ``"plate_format"``: wells of a plate (8, 96 or 384) of an arrayed screen.
     pending
-        Candidates under way or in the freezer, counted as if measured: labels (with as many cells
-        as a well of this plate), or a mapping of labels to numbers of cells. They stay candidates,
-        but are not chosen.
+        Labels in progress, counted as if measured and not chosen, or labels -> cells.
     n_controls
-        Control cells on the plate, of ``n_cells``. ``None`` (default): as many as make the
-        differences between ``k`` perturbations and their controls most precise, the square root
-        of ``k`` times the cells of a perturbation (Dunnett 1955, doi:10.2307/2281208).
+        Control cells, of ``n_cells``. ``None`` (default): the square root of the number of
+        perturbations times the cells of one (Dunnett 1955, doi:10.2307/2281208).
     n_guides
-        Guides of a perturbation, which share its cells, so at most as many as these. ``None``
-        (default): as many as one of the screen's has (the median), and of a measured one no more
-        than it has; 1 where guides are not known.
+        Guides per perturbation. ``None`` (default): the median of the screen.
     posterior_key
         Posterior in ``adata.uns``.
     rng
@@ -161,65 +131,28 @@ def plan_screen(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. Writes ``uns["plan"]`` with:
+        ``None``, or the copy. :doc:`/model/stored_results` lists all columns. Writes
+        ``uns["plan"]`` with:
 
-        - ``plate`` (table): one row per perturbation in the order chosen, controls last: ``well``
-          (with a ``"plate_format"``), ``perturbation``, ``target_genes``, ``genes_left_out`` (of
-          its distances, as in :func:`design_interventions`), ``n_guides``,
-          ``n_cells``, ``n_cells_seen``, ``strategy`` (that chose it), ``why`` (a sentence),
-          ``state_distance`` (of the expected state, as in :func:`design_interventions`; it chooses
-          the first half of ``"exploit"``), ``probability_among_rest`` (of being the nearest of the
-          candidates not chosen by ``state_distance``, to first order in the uncertainty; it chooses
-          the second
-          half, and is NaN for others), ``probability_best`` (of being the nearest of all
-          candidates), ``probability_contains_best`` (that the nearest is among those up to this one
-          or in progress), ``variance_reduction`` (expected, by the cells up to this one),
-          ``predicted_distance`` with its 90% interval ``predicted_low`` to ``predicted_high`` (the
-          median, as in :func:`design_interventions`), ``probability_nearer_than_members``,
-          ``probability_nearer_than_measured`` and ``members_without_effect`` (of untested
-          combinations, as in :func:`design_interventions`) and ``cost``.
-        - ``constructs`` (table): what to make, one row per construct, the controls last:
-          ``perturbation``, ``construct`` (its number within the perturbation), ``kind``
-          (``"single guide"``, ``"dual guide"``, ``"control"``), ``status`` (``"existing"``: in the
-          screen; ``"clone"``: to be cloned from guides of the screen; ``"design"``: with a guide to
-          design), ``guides`` (identifiers of guides that exist, empty if not known),
-          ``new_guides_of`` (members for which a guide is to be designed), ``target_genes`` (of all
-          members, also outside the panel) and ``n_cells``.
-        - ``summary`` (mapping): ``n_cells``, ``n_controls``, ``cost``,
-          ``probability_contains_best`` and ``variance_reduction`` of the whole plate;
-          ``probability_contains_better``, that one of the plate or in progress is nearer to the
-          target than the control, which is no candidate: the nearest candidate may be farther;
-          ``most_informative_combination``, the combination among the candidates whose cells are
-          most informative about interactions, empty without one; ``n_not_admitted``, the untested
-          combinations that are no candidates; and ``if_effects_add_up``, 1 if some are candidates
-          and no measured combination tells of interactions: probabilities then hold only if effects
-          add up.
-        - ``advice`` (mapping): what to do next, as in :func:`plan_cells`, for this plan.
-        - ``pending`` (table): the perturbations in progress.
-        - ``target_mean`` (array, ``(n_genes,)``): the target state.
-        - ``genes`` (names, ``(n_genes,)``): its genes.
-        - ``cells``, ``fit`` (texts): the fingerprint of the fit's cells, and the digest of the fit.
-        - ``params`` (mapping): the options of the call.
-
-        :func:`nextpert.report` contains the plate as a csv file for the lab.
+        - ``plate`` (table): perturbations in the order chosen, and controls: ``perturbation``,
+          ``n_cells``, ``n_guides``, ``why`` (a sentence), ``probability_best`` and more.
+        - ``constructs`` (table): guides to use, to clone or to design.
+        - ``summary`` (mapping): ``cost``, ``probability_contains_best`` and others of the plate.
+        - ``advice`` (mapping): what to do next, as in :func:`plan_cells`.
 
     Raises
     ------
     ValueError
-        If there is no posterior, a name is unknown (close matches are suggested), constraints
-        contradict each other, or cells or budget do not suffice for one perturbation. Nothing is
-        written on error.
+        If there is no posterior, a name is unknown, constraints contradict each other, or cells or
+        budget are too few for one perturbation. Nothing is written then.
 
     Examples
     --------
     >>> import nextpert as npt
-    >>> adata = npt.datasets.simulated_screen(
-    ...     n_genes=6, n_control=300, n_perturbed=40, perturbed=4, expected_degree=2
-    ... )
-    >>> npt.tl.learn_dag(adata, search_options={"n_runs": 2})
+    >>> adata = npt.datasets.simulated_screen(n_genes=6, n_control=300, perturbed=4)
+    >>> npt.tl.learn_dag(adata, method="boss", environments="all")
     >>> npt.tl.fit_dag_blr(adata)
-    >>> target = adata.obs["perturbation"].unique()[1]
-    >>> npt.tl.plan_screen(adata, target, n_perturbations=2, n_cells=200, candidates="genes")
+    >>> npt.tl.plan_screen(adata, "CD59", n_perturbations=2, n_cells=200, candidates="genes")
     >>> plate = adata.uns["plan"]["plate"]
     >>> len(plate), int(plate["n_cells"].sum())
     (3, 200)

@@ -66,79 +66,51 @@ def replay_design(
 ) -> ad.AnnData | None:
     """Replay a screen as campaigns, to compare how many plates strategies need to find a state.
 
-    The cells of the screen replace the experiments (Zhang et al. 2023,
-    doi:10.1038/s42256-023-00719-0, Fig. 6c). A campaign starts from a few control cells. In each
-    round it draws cells of a few perturbations without replacement (a plate), and fits its model
-    again. It makes the calls that users make: a fit, a plan of the next plate without controls, a
-    ranking. After each plate it recommends a perturbation. The target state is the mean of half of
-    the cells of a target, drawn anew in each repeat; the other half are in the pool. The score is
-    the squared distance of the mean of *all* cells of the recommended perturbation to that of all
-    cells of the target, with the sampling error subtracted. It is that of the current
-    recommendation, not of the best so far.
+    Use it on a finished screen, before you choose a strategy for the next one. The cells of the
+    screen replace the experiments, as in Fig. 6c of Zhang et al. 2023
+    (doi:10.1038/s42256-023-00719-0): each campaign starts from a few control cells, draws a plate
+    in each round, fits the model again with the calls that users make, and recommends a
+    perturbation. The score is the squared distance of the mean of all cells of the recommended
+    perturbation to the target, minus the sampling error. :doc:`/guides/plan_a_plate` shows an
+    example; :func:`nextpert.pl.replay` draws the result.
 
     Parameters
     ----------
     adata
-        Cells x genes, log-normalised expression, with a graph from :func:`learn_dag`. The cells
-        replayed are held in memory, dense, on the panel.
+        Cells x genes, log-normalised expression, with a graph from :func:`learn_dag`.
     targets
-        What is to be reached: perturbations, as labels, for the state of each; or
-        :class:`nextpert.Target` of any kind (cells of other groups, signatures, bounds, what to
-        stay away from). States of perturbations in it are those of half of their cells, too, and
-        all cells tell the truth. ``None`` (default): every candidate that lies three standard
-        errors or more off the control cells.
+        Labels, for the state of each (the mean of half of its cells), or :class:`nextpert.Target`.
+        ``None`` (default): the candidates three standard errors or more from the controls.
     candidates
-        Labels that may be proposed; ``None`` (default) takes all perturbations of 4 cells or more,
-        their targets measured or not.
+        Labels that may be proposed; ``None`` (default) takes all with 4 cells or more.
     strategies
-        How plates are chosen. By a model that is fitted after every plate to all cells seen so
-        far, as :func:`fit_dag_blr` does, and asked as :func:`plan_screen` asks it for the next
-        plate: a ``strategy`` of it, so ``"exploit"`` (half of a plate those expected nearest, half
-        the most probably nearest of the others), ``"explore"``, ``"both"``, or an acquisition such
-        as ``"thompson"`` (each perturbation the nearest under a draw of the posterior), ``"ei"``
-        (expected improvement), ``"civ"`` (causal integrated variance) and ``"random"``.
-        ``"exact_greedy"`` and ``"exact_civ"`` take shifts as known and full, as in the paper
-        (``shift_sd=0``). What is recommended is the
-        candidate with the smallest ``mean_distance`` in the table of
-        :func:`design_interventions`.
-        Without a model: ``"round_robin_means"``, one perturbation after the other, recommending the
-        nearest mean of cells, less what sampling adds; it is added where it is absent, and the
-        others are compared with it. ``"thompson_means"``, Thompson sampling on those means.
+        How plates are chosen: a ``strategy`` of :func:`plan_screen` (``"exploit"``, ``"explore"``,
+        ``"both"``, or an acquisition such as ``"thompson"``), ``"random"``, ``"exact_greedy"`` and
+        ``"exact_civ"`` (known shifts, as in the paper), or, without a model,
+        ``"thompson_means"`` and ``"round_robin_means"``, the baseline that is always added.
     held_out
-        ``False`` (default): the target itself is in the pool. ``True``: it is not, so that the
-        best of the others must be found. ``"both"``: one after the other, on the same cells.
+        Whether the target itself is kept out of the pool, so that the best of the others is to be
+        found: ``False`` (default), ``True`` or ``"both"``.
     n_rounds
         Number of plates.
     n_perturbations, n_cells
-        Different perturbations on a plate, and cells of each. A perturbation gives the cells it
-        has left; with none left it is proposed no more.
+        Perturbations per plate, and cells per perturbation.
     n_repeats
         Number of repeats, at least 2.
     campaign_options
-        Rarely needed options of a campaign, a mapping with some of:
+        Rarely changed options of a campaign, a mapping with some of:
 
-        - ``"n_warmup"`` (100): number of control cells that it starts from, drawn anew in each
-          repeat.
-        - ``"shift"``: what a full perturbation does to its targets: ``"knockout"`` (default) minus
-          their mean in the control cells seen, ``"activation"`` one unit up; or a table as in
-          :func:`fit_dag_blr`. What part of it perturbations achieve is learned, but by
-          ``"exact_"``.
-        - ``"simulated"`` (``False``): whether cells are drawn from a fit to the screen (its graph,
-          noise, learned shifts and number of cells a perturbation) in place of its own. There the
-          model holds, so that what it gains on the screen's own cells beside is what can be
-          believed.
+        - ``"n_warmup"`` (100): control cells at the start, drawn anew in each repeat.
+        - ``"shift"``: expected shift, as in :func:`fit_dag_blr`; ``"knockout"`` by default.
+        - ``"simulated"`` (``False``): draw the cells from a fit to the screen, where the model is
+          correct, to see what it can gain at most.
     dag_key
-        Graph in ``adata.varp`` (row = parent), with the label of every cell, the controls and the
-        layer as :func:`learn_dag` took them; of a graph that was given, as
-        :func:`nextpert.pp.setup_screen` was told. It may have been learned from the very cells that
-        are replayed, and is taken as it is in every fit; graphs of resamples take no part. One
-        without edges (``method="given"``, ``dag=[]``, and ``genes``) leaves shrinkage alone.
+        Graph in ``adata.varp`` (row = parent), used as it is in every fit, also if it was learned
+        from the cells that are replayed. Bootstrap graphs are not used.
     rng
-        Seed or generator. Each target and repeat has its own stream; within it all strategies see
-        the same control cells, and the same cells of a perturbation in the same order.
+        Seed or generator. All strategies see the same cells in each repeat.
     n_jobs
-        Number of processes; the results are the same to the bit for any, and if one is killed
-        its share is done by the calling one. ``None`` leaves it to joblib's context.
+        Number of processes; the results do not depend on it. ``None``: joblib's context.
     key_added
         Name of the results.
     copy
@@ -147,59 +119,31 @@ def replay_design(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. Writes ``uns["replay"]`` with:
+        ``None``, or the copy. :doc:`/model/stored_results` lists all columns. Writes
+        ``uns["replay"]`` with:
 
-        - ``overall`` (table): one row per ``held_out`` and strategy, means over all targets:
-          ``plates`` until the recommendation is as good as the best and stays so, with
-          ``plates_sem`` (over repeats). A recommendation is as good as the best if all cells cannot
-          distinguish the two at 95% confidence; one plate more than all stands for never.
-          ``share_good_last``; ``relative_first`` and ``relative_last``, the distance before the
-          first and after the last plate relative to that of the controls; ``relative_difference``
-          to ``"round_robin_means"``, averaged over plates 1 to the last (below 0 is nearer), and
-          ``plates_difference``, with standard errors over repeats, p-values of paired t tests and
-          the same adjusted over strategies by Holm's method; ``verdict`` at level 0.05; the number
-          of targets for which it is nearer or further.
-        - ``comparison`` (table): one row per target and strategy: the difference to
-          ``"round_robin_means"`` (``last_difference`` after the last plate), p-values adjusted over
-          targets.
-        - ``table`` (table): one row per target, ``held_out``, strategy and round (0 is before any
-          plate): ``n_cells`` drawn so far, ``mean`` and ``sem`` (standard error over repeats) of
-          the squared distance (squared log-normalised expression), the same relative to the
-          distance of the controls, and ``share_good``.
-        - ``targets`` (table): distance of the best candidate, of the control and, on average, of
-          the pool (a random choice); the number of candidates as good as the best.
-        - ``candidates`` (table): ``distance`` of each to each target, with ``sd``.
-        - ``environments``, ``left_out`` (tables): as in :func:`fit_dag_blr`.
         - ``summary`` (text): the results in sentences.
-        - ``runs`` (mapping): ``distance``, ``recommended``, ``chosen`` of every campaign, shape
-          ``(n_targets, n_readings, n_strategies, n_repeats, n_rounds + 1)``; ``chosen`` has one
-          round less and one more axis for the plate, -1 for none; numbers as in ``environments``.
-        - ``genes`` (names, ``(n_genes,)``): the panel.
-        - ``params`` (mapping): the options of the call, with the ``shift_sd`` of every strategy
-          (empty without a model).
+        - ``overall`` (table): by ``strategy``, over targets: ``plates`` needed, ``relative_last``
+          (last distance, relative to the control's) and ``verdict`` beside the baseline.
+        - ``comparison`` (table): the same comparison by ``target``.
+        - ``table`` (table): ``mean`` and ``sem`` of the squared distance after every ``round``.
+        - ``targets``, ``candidates`` (tables): distances of the best, the control and the pool.
 
     Raises
     ------
     ValueError
-        If there is no graph, a label or strategy is unknown, there are fewer than two
-        candidates, no target stands out from the controls, there are too few control cells, or a
-        number is too small. Nothing is written on error.
-    TypeError
-        If ``targets``, ``candidates`` or ``strategies`` is a string.
+        If there is no graph, a name is unknown, there are too few cells or candidates, or no target
+        differs from the controls; TypeError if a list is a string. Nothing is written then.
 
     Examples
     --------
     >>> import nextpert as npt
-    >>> adata = npt.datasets.simulated_screen(
-    ...     n_genes=6, n_control=300, n_perturbed=60, perturbed=4, expected_degree=3
-    ... )
+    >>> adata = npt.datasets.simulated_screen(n_genes=6, n_control=300, n_perturbed=60, perturbed=4)
     >>> npt.tl.learn_dag(adata, search_options={"n_runs": 2})
-    >>> npt.tl.replay_design(
-    ...     adata, strategies=["exploit"], n_perturbations=2, n_rounds=3, n_repeats=4
-    ... )
-    >>> table = adata.uns["replay"]["table"]
-    >>> len(table), sorted(set(table["strategy"]))  # 4 targets x 2 strategies x (1 + 3) rounds
-    (32, ['exploit', 'round_robin_means'])
+    >>> plates = {"n_perturbations": 2, "n_rounds": 3, "n_repeats": 4}
+    >>> npt.tl.replay_design(adata, strategies=["exploit"], **plates)
+    >>> adata.uns["replay"]["overall"]["strategy"].tolist()
+    ['exploit', 'round_robin_means']
     """
     require_cells(adata, "replay_design")
     chosen = _CampaignOptions(**campaign_options or {})

@@ -112,14 +112,13 @@ def boss(
         their edges into the others are chosen by the same score, and orient edges (joint causal
         inference; Mooij et al. 2020, JMLR 21:99).
     targets
-        Known targets, nodes by the number of the context node (from 0): it has edges into these
-        alone. Context nodes that are not in it are free; ``None`` (default) leaves all of them so.
+        Known targets: a mapping from the number of a context node (from 0) to the nodes that it
+        has edges into. The targets of other context nodes are learned; ``None``: of all.
     penalty
         Factor on the penalty of the BIC; 1 is the BIC proper, higher gives fewer edges.
     n_starts
         Number of starts: the first from the sparsest minimum-degree order, as in :func:`gsp`, the
-        others from randomised ones. By default 10, 3 above 100 nodes, 1 beside ``orders``, where
-        it may be 0.
+        others from randomised ones. By default 10, or 3 above 100 nodes; 1 (or 0) with ``orders``.
     orders
         Orders of the nodes other than context nodes to start further runs from, shape
         ``(n_orders, n_nodes)`` or ``(n_nodes,)``; they must agree with the prior knowledge.
@@ -127,10 +126,9 @@ def boss(
         Whether to end with a backward equivalence search; with prior knowledge, only over classes
         with a member that agrees with it.
     prior
-        Orders, required and forbidden edges of the nodes other than context nodes. They bar many
-        ways to the best order, so every start searches twice: from its own order, and from where
-        the search without prior knowledge ends (a member of that class that agrees, if there is
-        one). Nodes are also moved together with those that they may not pass.
+        Orders, required and forbidden edges of the nodes other than context nodes. Every start
+        then searches twice: from its own order, and from where the search without prior knowledge
+        ends, because constraints block many ways to the best order.
     rng
         Seed or generator. Every start gets a seed drawn from it, so the result does not depend on
         the number of workers.
