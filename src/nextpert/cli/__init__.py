@@ -57,8 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         job = parse(argv)
         if job is not None:  # else help, or the version, is printed
             with _signals_interrupt(), _messages(job):
-                from nextpert.cli._run import run
-
+                if job.name == "demo":
+                    from nextpert.cli._demo import run_demo as run
+                else:
+                    from nextpert.cli._run import run
                 run(job)
         sys.stdout.flush()
     except KeyboardInterrupt as error:

@@ -42,12 +42,8 @@ HISTORY = "commands"  # that a screen has gone through, in uns
 
 
 def run(job: Job) -> None:
-    """Run a command; ``job.written`` says once the results are there."""
-    if job.name == "demo":
-        from nextpert.cli._demo import run_demo
-
-        run_demo(job)
-    elif job.name == "report":
+    """Run a step or the report; ``job.written`` says once the results are there."""
+    if job.name == "report":
         _run_report(job)
     else:
         _run_step(job)
