@@ -96,10 +96,8 @@ def test_noise_aware_gradients_pools_and_bounds(fitted, kind):
     single = [acquisition.value(a) for a in shifts[:40]]
     np.testing.assert_allclose(acquisition.values(shifts)[:40], single, rtol=1e-12)
     shifts /= np.linalg.norm(shifts, axis=1, keepdims=True)
-    bound = acquisition.lower_bound(1.0)
     found = Sphere(1.0).minimise(acquisition, rng=0)
-    least = min(acquisition.values(shifts).min(), found.value)
-    assert bound <= least + 1e-10 * abs(bound)
+    assert found.value <= acquisition.values(shifts).min() * (1 + 1e-10)
     # seeing scatter too never leaves more than the paper's look ahead
     paper = kind(blr, acquisition.target_mean, n_cells=8)
     same = {"quad": acquisition.problem.quad, "lin": acquisition.problem.lin}

@@ -1,7 +1,4 @@
-"""Acquisitions averaged over posterior draws: values and gradients by two substitutions, compiled.
-
-Arrays of draws have one column a draw, so that inner loops run along memory.
-"""
+"""Acquisitions averaged over posterior draws: values and gradients by two substitutions a draw."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from numpy.typing import NDArray
 from nextpert.core._checks import as_rng, as_vector, require_count
 from nextpert.core._compile import entry
 from nextpert.core.causal._kernels import longest_row
-from nextpert.core.causal._lookahead import adjoint, node_columns, reach
+from nextpert.core.causal._lookahead import add_slope, adjoint, look_ahead, reach
 from nextpert.core.causal.base import Acquisition, project
 
 if TYPE_CHECKING:
@@ -24,19 +21,18 @@ if TYPE_CHECKING:
     from nextpert.core.causal.dag_blr import DagBlr
 
 Array = NDArray[np.float64]
-_NO_GRADIENT = np.empty(0)
 
 
 class Draws(NamedTuple):
-    """The draws, and their posterior; layout of the blocks as in ``posterior._kernels``."""
+    """The draws, and their posterior; layout of the blocks as in ``_kernels``."""
 
     indptr: NDArray[np.int64]
     indices: NDArray[np.int64]
     order: NDArray[np.int64]
     vptr: NDArray[np.int64]
     mptr: NDArray[np.int64]
-    weights: Array  # of each draw, flat: (vptr[-1], s)
-    offset: Array  # c plus noise of each draw, (p, s)
+    weights: Array  # of each draw, flat: (s, vptr[-1])
+    offset: Array  # c plus noise of each draw, (s, p)
     target: Array  # (p,)
     best: float  # squared distance to beat (improvement)
     inv_n: float
@@ -47,56 +43,47 @@ class Draws(NamedTuple):
 
 @entry
 def improvement(draws: Any, shift: Array, grad: Array) -> float:
-    """Mean of ``min(|x - target|^2, best)``; fills its gradient unless ``grad`` is empty."""
-    p, s = draws.offset.shape
-    x, loss = np.empty((p, s)), np.zeros(s)
-    reach(draws, shift, x)
-    for i in range(p):
-        for j in range(s):
-            x[i, j] -= draws.target[i]
-            loss[j] += x[i, j] * x[i, j]
-    value = 0.0
+    """Mean of ``min(|x - target|^2, best)``; adds its gradient to ``grad``."""
+    s, p = draws.offset.shape
+    layout = (draws.indptr, draws.indices, draws.vptr, draws.mptr)
+    x, value = np.empty(p), 0.0
     for j in range(s):
-        value += min(loss[j], draws.best) / s
-    if len(grad):
+        reach(layout, draws.order, draws.weights[j], draws.offset[j], shift, x)
+        loss = 0.0
         for i in range(p):
-            for j in range(s):
-                x[i, j] *= 2.0 / s if loss[j] < draws.best else 0.0
-        adjoint(draws, x, grad)
+            x[i] -= draws.target[i]
+            loss += x[i] * x[i]
+        value += min(loss, draws.best) / s
+        if loss < draws.best:  # the slope by x is 2 (x - target)
+            adjoint(layout, draws.order, draws.weights[j], x)
+            for i in range(p):
+                grad[i] += 2.0 / s * x[i]
     return value
 
 
 @entry
 def information(draws: Any, shift: Array, grad: Array) -> float:
-    """Mean of ``sum_i log(w_i' / w_i) / 2``, ``w_i'`` after cells at ``x``; fills its gradient."""
-    p, s = draws.offset.shape
+    """Mean of ``sum_i log(w_i' / w_i) / 2``, ``w_i'`` after cells at ``x``; adds its gradient."""
+    s, p = draws.offset.shape
     layout = (draws.indptr, draws.indices, draws.vptr, draws.mptr)
-    x, gx, most = np.empty((p, s)), np.zeros((p, s)), longest_row(draws.vptr)
-    rows, y = np.empty((most, s)), np.empty((most, s))
-    d1, d2, slope = np.empty(s), np.empty(s), np.empty(s)
-    reach(draws, shift, x)
+    order, cov, u, w0, vptr = draws.order, draws.cov, draws.u, draws.w0, draws.vptr
+    most = longest_row(vptr)
+    x, gx, row, y = np.empty(p), np.empty(p), np.empty(most), np.empty(most)
     value = 0.0
-    for i in range(p):
-        w = draws.w0[i]
-        if w <= 0.0:  # no parents, or none with a place in the target: nothing to learn
-            continue
-        node_columns(layout, draws.cov, draws.u, i, x, rows, y, d1, d2)
-        for j in range(s):
-            d2[j] += draws.inv_n
-            ratio = d1[j] / d2[j]
-            value += np.log1p(-d1[j] * ratio / w)
-            d1[j] = ratio
-            slope[j] = ratio / (w - ratio * ratio * d2[j]) / s
-        if not len(grad):
-            continue
-        first, v = draws.indptr[i], draws.vptr[i]
-        k = draws.vptr[i + 1] - v - (draws.indptr[i + 1] - first)
-        for a in range(draws.indptr[i + 1] - first):
-            own, u = draws.indices[first + a], draws.u[v + k + a]
-            for j in range(s):
-                gx[own, j] += slope[j] * (d1[j] * y[k + a, j] - u)
-    if len(grad):
-        adjoint(draws, gx, grad)
+    for j in range(s):
+        reach(layout, order, draws.weights[j], draws.offset[j], shift, x)
+        gx[:] = 0.0
+        for i in range(p):
+            if w0[i] > 0.0:  # else no parents, or none with a place in the target
+                k = vptr[i + 1] - vptr[i] - (draws.indptr[i + 1] - draws.indptr[i])
+                d1, d2 = look_ahead(layout, k, draws.inv_n, cov, u, i, x, row, y)
+                ratio = d1 / d2
+                value += np.log1p(-d1 * ratio / w0[i])
+                scale = 1.0 / (w0[i] - d1 * ratio) / s
+                add_slope(layout, k, i, scale, ratio, y, u[vptr[i] :], gx)
+        adjoint(layout, order, draws.weights[j], gx)
+        for i in range(p):
+            grad[i] += gx[i]
     return value / (2.0 * s)
 
 
@@ -123,12 +110,13 @@ class DrawnAcquisition(Acquisition):
         super().__init__(posterior, target_mean, n_cells=n_cells)
         posterior, p, dag = self.posterior, self.n_nodes, self.posterior.dag
         count, generator = require_count(n_samples, "n_samples"), as_rng(rng)
-        drawn, noise_var = posterior.sample(count, generator)
-        weights = np.ascontiguousarray(drawn.T)
-        offset = weights[posterior.vptr[:-1]] if posterior.intercept else np.zeros((p, count))
+        weights, noise_var = posterior.sample(count, generator)
+        offset = np.zeros((count, p))
+        if posterior.intercept:
+            offset = weights[:, posterior.vptr[:-1]]
         if self.noisy:
             sd = np.sqrt(noise_var / self.n_cells)
-            offset = offset + (sd * generator.standard_normal((count, p))).T
+            offset = offset + sd * generator.standard_normal((count, p))
         u, w = project(posterior, self.target_mean)
         self.draws = Draws(
             dag.indptr, dag.indices, dag.order, posterior.vptr, posterior.mptr,
@@ -138,12 +126,10 @@ class DrawnAcquisition(Acquisition):
 
     def value_and_grad(self, shift: ArrayLike) -> tuple[float, Array]:
         """Return the acquisition and its gradient at one shift, shape ``(n_nodes,)``."""
-        grad = np.empty(self.n_nodes)
+        grad = np.zeros(self.n_nodes)
         vector = as_vector(shift, self.n_nodes, "shift")
         return float(type(self).kernel(self.draws, vector, grad)), grad
 
     def values(self, shifts: ArrayLike) -> Array:
         """Return the acquisition at every shift of a pool, ``(n_shifts, n_nodes)``."""
-        rows = np.ascontiguousarray(self._pool(shifts))
-        kernel = type(self).kernel
-        return np.array([kernel(self.draws, row, _NO_GRADIENT) for row in rows], dtype=np.float64)
+        return np.array([self.value(row) for row in self._pool(shifts)], dtype=np.float64)

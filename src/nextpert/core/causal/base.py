@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from inspect import signature
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_numbers, as_vector, require_finite, require_positive
 from nextpert.core._shown import Shown
 from nextpert.core.causal import _lookahead as lookahead
-from nextpert.core.causal.domains import Pool
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.causal.dag_blr import DagBlr
@@ -43,51 +41,8 @@ class Ranked(NamedTuple):
     variance_reduction: Vector | None = None
 
 
-class Asked(Protocol):
-    """What an acquisition may ask of candidates and target: :class:`~nextpert.core.Candidates`."""
-
-    graphs: list[DagBlr]
-    main: DagBlr
-    goal: Any  # ``Goal``
-    states: Any  # ``States``: joint draws of candidates and control
-    n_cells: float
-    noise_aware: bool
-    measured: NDArray[np.bool_]
-    rng: np.random.Generator
-
-    @property
-    def size(self) -> int:
-        """Number of candidates."""
-
-    @property
-    def exact(self) -> bool:
-        """Whether shifts are exact."""
-
-    @property
-    def shifts(self) -> Vector:
-        """Exact shifts, shape ``(n_candidates, n_nodes)``."""
-
-    @property
-    def target_mean(self) -> Vector:
-        """The target state, shape ``(n_nodes,)``."""
-
-    @property
-    def noise(self) -> Any:
-        """Variance of the distance that cells measure, ``NoiseTerms``."""
-
-    @property
-    def remaining(self) -> Any:
-        """The variance of distances, ``RemainingVariance``."""
-
-    @property
-    def distances(self) -> Any:
-        """Distances by draws, ``RankedDistance``."""
-
-    def draw(self, n_samples: int) -> Any:
-        """Return the distances by other draws."""
-
-    def first_order(self, n_samples: int) -> tuple[Vector, Vector]:
-        """Return expected distances and draws to first order."""
+# What an acquisition may ask of candidates and target: ``nextpert.core.Candidates``, a room above.
+Asked: TypeAlias = Any
 
 
 class Acquisition(Shown):
@@ -130,20 +85,8 @@ class Acquisition(Shown):
             If shifts are uncertain.
         """
         cls._require_exact(asked)
-        pool = Pool(asked.shifts)
-
-        def build(noise_aware: bool) -> Any:
-            return cls.build(
-                asked.main, asked.target_mean, domain=pool, n_cells=asked.n_cells,
-                noise_aware=noise_aware, rng=asked.rng,
-            )  # fmt: skip
-
-        found = build(asked.noise_aware)
-        if not isinstance(found, LookaheadAcquisition):
-            return Ranked(found.values(pool.shifts))
-        # What is reported as removed is what is expected, by the cells' scatter too.
-        aware = found if found.noise_aware else build(True)
-        return Ranked(found.values(pool.shifts), aware.variance_reduction(pool.shifts))
+        own = cls.build(asked.main, asked.target_mean, n_cells=asked.n_cells, rng=asked.rng)
+        return Ranked(own.values(asked.shifts))
 
     @classmethod
     def _require_exact(cls, asked: Asked) -> None:
@@ -240,8 +183,8 @@ class LookaheadAcquisition(Acquisition):
         self.problem = lookahead.Problem(
             self.kind, 1.0 / self.n_cells, int(posterior.intercept),
             dag.indptr, dag.indices, dag.order,
-            posterior.vptr, posterior.mptr, posterior.blocks["weights"][:, None], self.cov,
-            np.ascontiguousarray(posterior.intercept_mean)[:, None], u, w0, quad, lin,
+            posterior.vptr, posterior.mptr, posterior.blocks["weights"], self.cov,
+            np.ascontiguousarray(posterior.intercept_mean), u, w0, quad, lin,
             eigval, eigvec, root, root_q,
         )  # fmt: skip
 
@@ -296,38 +239,37 @@ class LookaheadAcquisition(Acquisition):
 
     def values(self, shifts: ArrayLike) -> Vector:
         """Return the acquisition at every shift of a pool, ``(n_shifts, n_nodes)``."""
-        matrix = self._pool(shifts)
-        return self.floor + self.excess(matrix)
+        return self.floor + self.excess(self._pool(shifts))
 
     def excess(self, shifts: NDArray[np.float64]) -> Vector:
         """Return the part of the acquisition due to uncertain weights, ``values - floor``."""
-        problem, out = self.problem, np.empty(len(shifts))
-        if self.kind == lookahead.NORM:
-            lookahead.evaluate_each(problem, np.ascontiguousarray(shifts), out)
-            return out
+        if self.kind == lookahead.NORM:  # which has no floor
+            return np.array([self.value(shift) for shift in shifts], dtype=np.float64)
+        out = np.empty(len(shifts))
         for begin in range(0, len(shifts), _STRIP):
-            w = self.left(shifts[begin : begin + _STRIP])
-            if self.kind == lookahead.MAX:
-                out[begin : begin + _STRIP] = (problem.lin[:, None] * w).max(axis=0, initial=0.0)
-            else:
-                linear = problem.lin + 2 * problem.inv_n * problem.quad
-                out[begin : begin + _STRIP] = problem.quad @ (w * w) + linear @ w
+            strip = slice(begin, begin + _STRIP)
+            out[strip] = self._combine(self.left(shifts[strip]))
         return out
 
     def left(self, shifts: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return ``w_i`` after the cells of each shift (equation 16), ``(n_nodes, n_shifts)``."""
+        problem, order, k = self.problem, self.posterior.dag.order, self.problem.intercept
         reached = np.ascontiguousarray(self.posterior.predict_mean(shifts).T)
-        problem = self.problem
+        w = np.repeat(problem.w0[:, None], len(shifts), axis=1)
         if len(problem.root):  # as in the compiled sum, many shifts at a time
-            order, k = self.posterior.dag.order, problem.intercept
             z = problem.root @ np.vstack([np.ones((k, len(shifts))), reached[order[:-1]]])
             d1 = np.cumsum(problem.root_q[:, None] * z, axis=0)
-            w = np.repeat(problem.w0[:, None], len(shifts), axis=1)
             w[order[1 - k :]] -= d1**2 / (problem.inv_n + np.cumsum(z**2, axis=0))
-            return w
-        w = np.empty_like(reached)
-        lookahead.w_of_states(self.problem, reached, w)
+        else:
+            lookahead.take_off(problem, reached, w)
         return w
+
+    def _combine(self, w: NDArray[np.float64]) -> Any:
+        """Return the acquisition less its floor for the ``w`` of every node, ``(n_nodes, ...)``."""
+        quad, lin = self.problem.quad, self.problem.lin
+        if self.kind == lookahead.MAX:
+            return (lin * w.T).max(axis=-1, initial=0.0)
+        return quad @ (w * w) + (lin + 2 * self.problem.inv_n * quad) @ w
 
     @property
     def floor(self) -> float:
@@ -338,7 +280,7 @@ class LookaheadAcquisition(Acquisition):
 
     def current(self) -> float:
         """Return the acquisition now, before any further cell (noise terms as for ``n_cells``)."""
-        return self._combine(self.w_now)
+        return self.floor + float(self._combine(self.w_now))
 
     def variance_reduction(self, shifts: ArrayLike) -> Vector:
         """Return the variance reduction by the cells of each shift, relative to the weights' part.
@@ -347,64 +289,33 @@ class LookaheadAcquisition(Acquisition):
         pool, ``(n_shifts, n_nodes)``. Expected with ``noise_aware``, else as the paper looks
         ahead.
         """
-        matrix = self._pool(shifts)
-        before = self.current() - self.floor
-        if before <= 0:
-            return np.zeros(len(matrix))
-        return 1 - self.excess(matrix) / before
+        return reduction(self.current() - self.floor, self.excess(self._pool(shifts)))
 
-    def lower_bound(self, radius: float) -> float:
-        """Return a bound no shift of norm up to ``radius`` can beat; a certificate for a search.
+    @classmethod
+    def of_candidates(cls, asked: Asked) -> Ranked:
+        """Return it after cells of every candidate, whose shifts are exact."""
+        cls._require_exact(asked)
+        values, removed = cls._over_graphs(asked, asked.graphs, noise_aware=asked.noise_aware)
+        if not asked.noise_aware:
+            # What is reported as removed is what is expected, by the cells' scatter too.
+            _, removed = cls._over_graphs(asked, asked.graphs, noise_aware=True)
+        return Ranked(values, removed)
 
-        Each node's ``w_i`` is bounded on its own (a generalised Rayleigh quotient), so the bound
-        need not be attained; value and bound close together prove a search done.
-        """
-        problem, u = self.problem, self.problem.u
-        if not len(u):
-            u = project(self.posterior, self.target_mean, self.cov)[0]
-        bound = np.zeros(self.n_nodes)
-        for i, (first, last) in enumerate(pairwise(problem.vptr)):
-            if first < last:
-                gain = self._largest_gain(i, radius, u[first:last])
-                bound[i] = max(problem.w0[i] - gain, 0.0)
-        return self._combine(bound)
-
-    def _combine(self, w: Vector) -> float:
-        quad, lin = self.problem.quad, self.problem.lin
-        if self.kind == lookahead.MAX:
-            return float((lin * w).max(initial=0.0))
-        return self.floor + float(((quad * (w + 2 / self.n_cells) + lin) * w).sum())
-
-    def _largest_gain(self, i: int, radius: float, u: Vector) -> float:
-        """Return how much ``v'Mv`` of node ``i`` falls at most, ``u = Mv``.
-
-        With ``x'_P = G (1, a)`` and ``D = diag(t, (1 - t)/radius^2 I)/n``, for any t in (0, 1)
-        ``1/n >= (1, a)' D (1, a)``, so ``d1^2/d2 <= u' G (D + G' M G)^-1 G' u``: the least over t.
-        """
-        problem, d = self.problem, len(u)
-        cov = problem.cov[problem.mptr[i] : problem.mptr[i + 1]].reshape(d, d)
-        parents, n = self.posterior.dag.parents(i), self.n_cells
-        rows = self._effects[parents]
-        gram = n * radius**2 * (rows @ rows.T)
-
-        def gain(reach: NDArray[np.float64]) -> float:
-            return float(u @ reach @ np.linalg.solve(np.eye(d) + cov @ reach, u))
-
-        if not self.posterior.intercept:
-            return gain(gram)
-        rest = np.concatenate([[1.0], rows @ problem.offset[:, 0]])
-        fixed, free = n * np.outer(rest, rest), np.zeros((d, d))
-        if d == 1:
-            return gain(fixed)
-        free[1:, 1:] = gram
-        found = minimize_scalar(
-            lambda t: gain(fixed / t + free / (1 - t)), bounds=(0.0, 1.0), method="bounded"
+    @classmethod
+    def _over_graphs(
+        cls, asked: Asked, graphs: Sequence[DagBlr], *, noise_aware: bool
+    ) -> tuple[Vector, Vector]:
+        """Return values and variance reductions over graphs; here on the main one alone."""
+        own: Any = cls.build(
+            asked.main, asked.target_mean, n_cells=asked.n_cells, noise_aware=noise_aware
         )
-        return float(found.fun)
+        excess = own.excess(asked.shifts)
+        return own.floor + excess, reduction(own.current() - own.floor, excess)
 
-    @cached_property
-    def _effects(self) -> NDArray[np.float64]:
-        return self.posterior.solve(np.eye(self.n_nodes))
+
+def reduction(before: float, left: Vector) -> Vector:
+    """Return the share of a variance that is gone; 0 where there was none."""
+    return 1 - left / before if before > 0 else np.zeros_like(left)
 
 
 def project(posterior: DagBlr, target: Vector, cov: Vector | None = None) -> tuple[Vector, Vector]:
@@ -412,10 +323,9 @@ def project(posterior: DagBlr, target: Vector, cov: Vector | None = None) -> tup
 
     ``q = (1, mu*_P)`` of the target ``mu*``, ``(n_nodes,)``; ``M`` as in the posterior, or ``cov``.
     """
-    dag, u, w = posterior.dag, np.zeros(posterior.vptr[-1]), np.empty(posterior.n_nodes)
-    layout = (dag.indptr, dag.indices, posterior.vptr, posterior.mptr)
+    u, w = np.zeros(posterior.vptr[-1]), np.empty(posterior.n_nodes)
     cov = posterior.blocks["cov"] if cov is None else cov
-    lookahead.project_target(layout, cov, np.ascontiguousarray(target[:, None]), u, w)
+    lookahead.project_target(posterior.place, int(posterior.intercept), cov, target, u, w)
     return u, w
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -31,15 +31,11 @@ class Optimum(Shown):
         The acquisition there; lower is better.
     index
         Its place in the pool, ``None`` in other domains.
-    lower_bound
-        Lower bound of the acquisition over the domain; ``nan`` if it is not known or was not
-        requested. Equal to ``value`` in a pool, which is searched exhaustively.
     """
 
     shift: Vector
     value: float
     index: int | None = None
-    lower_bound: float = float("nan")
 
 
 class Criterion(Protocol):
@@ -95,7 +91,6 @@ class Domain(Shown):
         *,
         starts: Sequence[ArrayLike] | None = None,
         n_random: int = 2,
-        certify: bool = False,
         rng: int | np.random.Generator | None = None,
     ) -> Optimum:
         """Return the best shift of the domain.
@@ -110,17 +105,13 @@ class Domain(Shown):
         n_random
             Number of further random starts; a box, where searches end in many places, takes
             twelve times as many, the best of its draws.
-        certify
-            Whether to compute the lower bound too, where one is known (costs one small solve a
-            node).
         rng
             Seed or generator of the random starts.
         """
         generator = as_rng(rng)
         known = acquisition.closed_form(self, generator)
         if known is not None:
-            value = acquisition.value(known)
-            return Optimum(known, value, None, value)
+            return Optimum(known, acquisition.value(known))
         p = acquisition.n_nodes
         points = [
             as_vector(s, p, "A start", finite=False) for s in ([] if starts is None else starts)
@@ -130,16 +121,12 @@ class Domain(Shown):
         usable = [s for s in points if np.isfinite(s).all() and np.any(s)]
         if not usable:
             usable = list(self.sample(1, p, generator))
-        found = self._search(acquisition, usable)
-        return replace(found, lower_bound=self._bound(acquisition)) if certify else found
+        return self._search(acquisition, usable)
 
     def _random_starts(
         self, acquisition: Criterion, n: int, rng: np.random.Generator
     ) -> list[Vector]:
         return list(self.sample(n, acquisition.n_nodes, rng))
-
-    def _bound(self, acquisition: Criterion) -> float:
-        return float("nan")
 
     def _search(self, acquisition: Criterion, starts: list[Vector]) -> Optimum:
         raise NotImplementedError
@@ -217,8 +204,7 @@ class Pool(Domain):
         """Return the best candidate; the first of equals. Further options are not needed."""
         values = acquisition.values(self.shifts)
         index = int(np.argmin(values))
-        value = float(values[index])
-        return Optimum(self.shifts[index].copy(), value, index, value)
+        return Optimum(self.shifts[index].copy(), float(values[index]), index)
 
     def _require(self, n_nodes: int) -> None:
         if self.shifts.shape[1] != n_nodes:

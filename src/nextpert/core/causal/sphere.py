@@ -83,10 +83,6 @@ class Sphere(Domain):
         shift, value = search_sphere(acquisition, self.radius, mask, starts)
         return Optimum(shift, value)
 
-    def _bound(self, acquisition: Criterion) -> float:
-        bound = getattr(acquisition, "lower_bound", None)
-        return bound(self.radius) if bound else float("nan")
-
 
 def search_sphere(
     acquisition: Criterion, radius: float, mask: NDArray[np.bool_], starts: list[Vector]

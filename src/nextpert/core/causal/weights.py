@@ -9,7 +9,6 @@ import numpy as np
 from nextpert.core._blas import in_blocks
 from nextpert.core._checks import as_numbers, as_rng, require_count, require_finite
 from nextpert.core.causal import _kernels as kernels
-from nextpert.core.causal._blocks import fill_blocks
 from nextpert.core.causal.dag_blr import DagBlr, require_squares
 
 if TYPE_CHECKING:
@@ -67,8 +66,7 @@ def fit_weights(posterior: DagBlr, cells: PooledGuides, shifts: ArrayLike | None
     if n_fixed != posterior.n_fixed:  # what batches add has columns of its own
         posterior = DagBlr(posterior.dag, n_fixed=n_fixed, **posterior.options)
     blr = posterior._copied(with_blocks=False)
-    blr._blocks = None
-    sums, longest = (blr.xtx, blr.xty, blr.yty), blr._layout.longest
+    sums, longest = blr.sums[:3], blr.longest
     room = np.empty(longest, np.int64)
     kernels.add_within(*blr.place, cells.scatter, cells.fixed_scatter, *sums, room)
     design = np.ascontiguousarray(np.hstack([cells.mean, cells.fixed[:, :n_fixed]]))
@@ -82,7 +80,7 @@ def fit_weights(posterior: DagBlr, cells: PooledGuides, shifts: ArrayLike | None
     # Every free shift takes one degree of freedom of the noise.
     free = 0 if shifts is not None else np.count_nonzero(cells.n_cells[1:])
     blr.cells += float(cells.n_cells.sum() - free)
-    blr._blocks = fill_blocks(blr._layout, blr._statistics, blr._prior)
+    _ = blr.blocks  # what cannot be fitted is refused here
     return blr.without_fixed()
 
 

@@ -60,19 +60,3 @@ class MaxVariance(LookaheadAcquisition):
         blocks = self._each(self.posterior.blocks["cov"])
         tops = [np.linalg.eigvalsh(block).max(initial=0.0) for block in blocks]
         return float((self.problem.lin * np.array(tops)).max())
-
-    def lower_bound(self, radius: float) -> float:
-        """Return a bound no shift of norm up to ``radius`` can beat; a certificate for a search.
-
-        Cells of one shift show one direction only: the second eigenvalue stays, and the first
-        direction keeps what no shift within the radius can take from it.
-        """
-        problem, bound = self.problem, np.zeros(self.n_nodes)
-        for i, (first, last) in enumerate(pairwise(problem.vptr)):
-            d = last - first
-            if d:
-                vectors = problem.eigvec[problem.mptr[i] : problem.mptr[i + 1]].reshape(d, d)
-                top, second = problem.eigval[last - 1], problem.eigval[last - 2] if d > 1 else 0.0
-                gain = self._largest_gain(i, radius, top * vectors[:, -1])
-                bound[i] = max(second, top - gain)
-        return float((problem.lin * bound).max())
