@@ -126,35 +126,6 @@ def fill_row(indptr, indices, vptr, i, x, row):
 
 
 @entry
-def add_statistics(
-    indptr, indices, vptr, mptr, n, mean, scatter, shift, skip, xtx, xty, yty, cells
-):
-    """Add the sums of equation 2 over the cells of one environment in place: X'X, X'y, y'y."""
-    row = np.empty(longest_row(vptr))
-    for i in range(len(indptr) - 1):
-        if skip[i]:
-            continue
-        d = fill_row(indptr, indices, vptr, i, mean, row)
-        first, k = indptr[i], d - (indptr[i + 1] - indptr[i])
-        response = mean[i] - shift[i]
-        for a in range(d):
-            s, line = n * row[a], mptr[i] + a * d
-            # The intercept does not scatter, nor does a single cell: n r r' is all that it adds.
-            plain = d if n == 1 or a < k else k
-            for b in range(plain):
-                xtx[line + b] += s * row[b]
-            if plain == d:
-                xty[vptr[i] + a] += s * response
-                continue
-            j = indices[first + a - k]
-            xty[vptr[i] + a] += scatter[j, i] + s * response
-            for b in range(k, d):
-                xtx[line + b] += scatter[j, indices[first + b - k]] + s * row[b]
-        yty[i] += scatter[i, i] + n * response * response
-        cells[i] += n
-
-
-@entry
 def rank_one_update(indptr, indices, vptr, mptr, x, shift, skip, cov, mean, residual, logdet):
     """Update equations 2 and 3 in place for a single cell ``x`` (Sherman and Morrison)."""
     widest = longest_row(vptr)
@@ -200,14 +171,16 @@ def solve_forward(indptr, indices, order, vptr, weights, x):
 
 
 @lean
-def add_within(indptr, indices, vptr, mptr, scatter, fixed, xtx, xty, yty, place):
-    """Add the scatter within environments in place: nothing for the intercept.
+def add_within(indptr, indices, vptr, mptr, scatter, fixed, skip, xtx, xty, yty, place):
+    """Add the scatter within environments in place: nothing for the intercept, nor nodes to skip.
 
     ``scatter`` is (p, p) of the nodes; ``fixed`` (n, p + n) that of n fixed columns with the nodes
     and then with one another. ``place`` is room for the numbers of a design row's columns.
     """
     p = len(indptr) - 1
     for i in range(p):
+        if skip[i]:
+            continue
         first, last = indptr[i], indptr[i + 1]
         d = vptr[i + 1] - vptr[i]
         k = d - (last - first)
@@ -215,7 +188,7 @@ def add_within(indptr, indices, vptr, mptr, scatter, fixed, xtx, xty, yty, place
             place[a] = p + a - 1
         for a in range(last - first):
             place[k + a] = indices[first + a]
-        for a in range(min(k, 1), d):
+        for a in range(min(k, 1), d):  # Sum of (x - mean)(x - mean)', column by column
             j = place[a]
             xty[vptr[i] + a] += scatter[j, i] if j < p else fixed[j - p, i]
             row = mptr[i] + a * d
@@ -241,7 +214,7 @@ def add_means(indptr, indices, vptr, mptr, mean, shift, count, xtx, xty, yty, de
             if k == 0.0:
                 continue
             d = fill_row(indptr, indices, vptr, i, mean[j], design)
-            response = mean[j, i] - shift[j, i]
+            response = mean[j, i] - shift[j, i]  # x_i - a_i = (1, f, x_P)' (c, ., B_iP) + noise
             for a in range(d):
                 xty[vptr[i] + a] += k * design[a] * response
                 line = mptr[i] + a * d

@@ -331,3 +331,53 @@ def take_off(problem, x, w):
                 d2[j] += rows[a, j] * y[j]
         for j in range(m):
             w[i, j] -= d1[j] * d1[j] / d2[j]
+
+
+@entry
+def improvement(layout, order, weights, offset, target, best, shift, grad):
+    """Mean over draws of ``min(|x - target|^2, best)``; adds its gradient to ``grad``.
+
+    ``weights`` (s, vptr[-1]) and ``offset`` (s, p), the intercepts, have a row a draw.
+    """
+    s, p = offset.shape
+    x, value = np.empty(p), 0.0
+    for j in range(s):
+        reach(layout, order, weights[j], offset[j], shift, x)
+        loss = 0.0
+        for i in range(p):
+            x[i] -= target[i]
+            loss += x[i] * x[i]
+        value += min(loss, best) / s
+        if loss < best:  # the slope by x is 2 (x - target)
+            adjoint(layout, order, weights[j], x)
+            for i in range(p):
+                grad[i] += 2.0 / s * x[i]
+    return value
+
+
+@entry
+def information(layout, order, weights, offset, inv_n, cov, u, w0, shift, grad):
+    """Mean of ``sum_i log(w_i' / w_i) / 2``, ``w_i'`` after cells at ``x``; adds its gradient.
+
+    ``offset`` holds the noise of the cells too; ``cov``, ``u`` and ``w0`` as in :class:`Problem`.
+    """
+    indptr, _, vptr, _ = layout
+    s, p = offset.shape
+    most = longest_row(vptr)
+    x, gx, row, y = np.empty(p), np.empty(p), np.empty(most), np.empty(most)
+    value = 0.0
+    for j in range(s):
+        reach(layout, order, weights[j], offset[j], shift, x)
+        gx[:] = 0.0
+        for i in range(p):
+            if w0[i] > 0.0:  # else no parents, or none with a place in the target
+                k = vptr[i + 1] - vptr[i] - (indptr[i + 1] - indptr[i])
+                d1, d2 = look_ahead(layout, k, inv_n, cov, u, i, x, row, y)
+                ratio = d1 / d2
+                value += np.log1p(-d1 * ratio / w0[i])
+                scale = 1.0 / (w0[i] - d1 * ratio) / s
+                add_slope(layout, k, i, scale, ratio, y, u[vptr[i] :], gx)
+        adjoint(layout, order, weights[j], gx)
+        for i in range(p):
+            grad[i] += gx[i]
+    return value / (2.0 * s)

@@ -80,18 +80,6 @@ def _line_search(problem, radius, mask, z, value, slope, length, ahead, trial, s
     return value, 0.0, 30
 
 
-@inner
-def _remember(ahead, length, fresh, grad, steps, changes, rho, at):
-    """Store a step and the change of the gradient; say whether their curvature is of use."""
-    for i in range(len(grad)):
-        steps[at, i] = length * ahead[i]
-        changes[at, i] = fresh[i] - grad[i]
-    curvature = _dot(steps[at], changes[at])
-    size = np.sqrt(_dot(steps[at], steps[at]) * _dot(changes[at], changes[at]))
-    rho[at] = 1.0 / curvature
-    return curvature > 1e-12 * size
-
-
 @entry
 def minimise_on_sphere(problem, radius, mask, start, max_iter, tol):
     """Minimise the acquisition over shifts of norm ``radius`` from ``start``.
@@ -132,8 +120,15 @@ def minimise_on_sphere(problem, radius, mask, start, max_iter, tol):
                 stored = 0
                 continue
             break
+        # The step s and the change y of the gradient are remembered where s'y shows a curvature.
         at = (newest + 1) % _MEMORY
-        if _remember(ahead, length, fresh, grad, steps, changes, rho, at):
+        for i in range(p):
+            steps[at, i] = length * ahead[i]
+            changes[at, i] = fresh[i] - grad[i]
+        curvature = _dot(steps[at], changes[at])
+        size = np.sqrt(_dot(steps[at], steps[at]) * _dot(changes[at], changes[at]))
+        rho[at] = 1.0 / curvature
+        if curvature > 1e-12 * size:
             newest, stored = at, min(stored + 1, _MEMORY)
         quiet = quiet + 1 if value - new <= tol * abs(new) else 0
         value = new

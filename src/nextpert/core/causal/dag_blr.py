@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
+OPTIONS = ("intercept", "prior_scale", "prior_units", "pooled", "prior_shape", "prior_rate")
 # Of a sum of squares; sums, products and differences of many such stay finite.
 _LARGEST = 1e290
 
@@ -154,8 +155,15 @@ class DagBlr(Regressions):
         fixed = self._blocks is not None and self.prior_scale != "evidence" and given
         rank_one = bool(moments.n == 1 and fixed and complete)
         new = self if inplace else self._copied(with_blocks=rank_one)
-        cells = (moments.n, moments.mean, moments.scatter)
-        kernels.add_statistics(*self.place, *cells, offset, skip, *new.sums)
+        *sums, cells = new.sums
+        count = np.where(skip, 0.0, moments.n)
+        if moments.n > 1:  # a single cell does not scatter
+            room = np.empty(self.longest, np.int64)
+            no_columns = np.zeros((0, p))
+            kernels.add_within(*self.place, moments.scatter, no_columns, skip, *sums, room)
+        around = (moments.mean[None], offset[None], count[None])
+        kernels.add_means(*self.place, *around, *sums, np.empty(self.longest))
+        cells += count
         if rank_one:
             changing = (new.blocks[name] for name in ("cov", "weights", "residual", "logdet"))
             kernels.rank_one_update(*self.place, moments.mean, offset, skip, *changing)
@@ -174,8 +182,8 @@ class DagBlr(Regressions):
     @property
     def options(self) -> dict[str, Any]:
         """The options that it was created with, without ``n_fixed``."""
-        names = ("intercept", "prior_scale", "prior_units", "pooled", "prior_shape", "prior_rate")
-        return {"noise_var": self.known_noise_var} | {name: getattr(self, name) for name in names}
+        given = {name: getattr(self, name) for name in OPTIONS}
+        return {"noise_var": self.known_noise_var} | given
 
     # -- posterior ------------------------------------------------------------------------------
 
@@ -357,12 +365,10 @@ class DagBlr(Regressions):
         where, remedy = "The stored posterior", "fit it again (tl.fit_dag_blr)"
         held = unpack(StoredPosterior, stored, where, remedy)
         try:
-            blr = cls(
-                held.dag, noise_var=held.known_noise_var, intercept=held.intercept,
-                n_fixed=held.n_fixed, prior_scale=held.prior_scale, prior_units=held.prior_units,
-                pooled=held.pooled, prior_shape=held.prior_shape,
-                prior_rate=None if isinstance(held.prior_rate, str) else held.prior_rate,
-            )  # fmt: skip
+            options = {name: getattr(held, name) for name in (*OPTIONS, "n_fixed")}
+            if held.prior_rate == "cells":
+                options["prior_rate"] = None
+            blr = cls(held.dag, noise_var=held.known_noise_var, **options)
         except ValueError as error:  # options that do not go together
             raise Reading(where, remedy, {}).damaged(str(error)) from None
         vars(blr).update({name: getattr(held, name).copy() for name in SUMS})

@@ -78,7 +78,7 @@ class Domain(Shown):
         """Draw shifts uniformly, shape ``(n, n_nodes)``."""
         raise NotImplementedError
 
-    def output_weighted_square(self, b: Vector, kappa: float | None = None) -> Vector:
+    def output_weighted_square(self, b: Vector) -> Vector:
         """Return ``E(a_i - b_i)^2`` under output weights; not every domain has them."""
         message = (
             f"CIV-OW has no output weights on {type(self).__name__}: use Sphere or Pool, or Civ."
@@ -193,11 +193,8 @@ class Pool(Domain):
         width = np.concatenate([half, [0.0]]) + np.concatenate([[0.0], half])
         return (width / counts)[which] / width.sum()
 
-    def output_weighted_square(self, b: Vector, kappa: float | None = None) -> Vector:
+    def output_weighted_square(self, b: Vector) -> Vector:
         """Return ``E(a_i - b_i)^2`` under :meth:`output_weights`, shape ``(n_nodes,)``."""
-        if kappa is not None:
-            message = "kappa belongs to spheres: leave it out for a pool."
-            raise ValueError(message)
         return self.output_weights(b) @ (self.shifts - b) ** 2
 
     def minimise(self, acquisition: Criterion, **kwargs: object) -> Optimum:

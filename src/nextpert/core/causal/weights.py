@@ -68,7 +68,8 @@ def fit_weights(posterior: DagBlr, cells: PooledGuides, shifts: ArrayLike | None
     blr = posterior._copied(with_blocks=False)
     sums, longest = blr.sums[:3], blr.longest
     room = np.empty(longest, np.int64)
-    kernels.add_within(*blr.place, cells.scatter, cells.fixed_scatter, *sums, room)
+    skip = np.zeros(blr.n_nodes, np.bool_)
+    kernels.add_within(*blr.place, cells.scatter, cells.fixed_scatter, skip, *sums, room)
     design = np.ascontiguousarray(np.hstack([cells.mean, cells.fixed[:, :n_fixed]]))
     given = np.vstack([np.zeros((1, posterior.n_nodes)), known])
     counted = np.ascontiguousarray(cells.counted)

@@ -151,7 +151,8 @@ class Civ(LookaheadAcquisition):
         cls._require_exact(asked)
         left = asked.remaining
         gains = left.gains(asked.noise.at(asked.n_cells))
-        return Ranked(left.before - gains, reduction(left.before, left.before - gains))
+        removed = gains / left.before if left.before > 0 else np.zeros_like(gains)
+        return Ranked(left.before - gains, removed)
 
     @classmethod
     def _over_graphs(
@@ -227,9 +228,6 @@ class CivOw(Civ):
         As for :class:`Civ`.
     domain
         A sphere (unit by default) or a pool.
-    kappa
-        Concentration of a bimodal von Mises-Fisher density about +-b, used instead of eq. 8. The
-        paper uses it at p = 3, where eq. 8 gives CIV itself; spheres only.
 
     Raises
     ------
@@ -248,24 +246,9 @@ class CivOw(Civ):
     exact_only = True
     in_words = "what their cells would teach (output-weighted causal integrated variance)"
 
-    def __init__(
-        self,
-        posterior: DagBlr,
-        target_mean: ArrayLike,
-        *,
-        domain: Domain | None = None,
-        n_cells: float = 1,
-        noise_aware: bool = False,
-        kappa: float | None = None,
-    ) -> None:
-        self.kappa = None if kappa is None else require_positive(kappa, "kappa")
-        super().__init__(
-            posterior, target_mean, domain=domain, n_cells=n_cells, noise_aware=noise_aware
-        )
-
     def mean_square(self) -> Vector:
         """Return ``E(a_i - b_i)^2`` under the output weights, shape ``(n_nodes,)``."""
-        return self.domain.output_weighted_square(self.ideal_shift, self.kappa)
+        return self.domain.output_weighted_square(self.ideal_shift)
 
 
 def gap_variance(
