@@ -80,13 +80,14 @@ def test_a_single_descent_in_a_box_ends_at_the_best_point(seed, floor):
     low = plain.centre - rng.uniform(0.1, 2, 5) * [1, 30, 1, 0.1, 1]
     high = low + rng.uniform(0.1, 2, 5) * [1, 30, 1, 0.1, 1]
     exact = lsq_linear(plain.root, plain.root @ plain.centre, (low, high), tol=1e-14).x
-    found = Box(low, high)._descend(acquisition, low)
+    found, value = Box(low, high)._descend(acquisition, low)
+    assert value == acquisition.value(found)
     np.testing.assert_allclose(found, exact, atol=1e-3 * (high - low).max())
     gap, best = (plain.root @ (a - plain.centre) for a in (found, exact))
     assert gap @ gap <= best @ best * (1 + 1e-6) + 1e-6
     # Nothing is left to gain where a search starts at the best point of all.
     wide = Box(plain.centre - 1, plain.centre + 1)
-    np.testing.assert_array_equal(wide._descend(acquisition, plain.centre), plain.centre)
+    np.testing.assert_array_equal(wide._descend(acquisition, plain.centre)[0], plain.centre)
 
 
 def test_searches_in_a_box_start_from_the_best_of_many_draws():

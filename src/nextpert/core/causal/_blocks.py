@@ -7,6 +7,7 @@ projected out, columns divided by ``sqrt(r_k)``) gives a node's evidence for eve
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from nextpert.core.causal import _kernels as kernels
 from nextpert.core.graph.dag import Dag
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import ArrayLike, NDArray
 
     Vector = NDArray[np.float64]
@@ -159,6 +162,11 @@ class Regressions(Shown):
             self._blocks = self._fitted()
         return self._blocks
 
+    def squares(self, flat: Vector) -> Iterator[Vector]:
+        """Yield the square block of every node, a view of an array that is laid out as ``cov``."""
+        for (first, last), d in zip(pairwise(self.mptr), np.diff(self.vptr), strict=True):
+            yield flat[first:last].reshape(d, d)
+
     @property
     def prior_rates(self) -> Vector:
         """Prior rate of every node's noise variance, shape ``(n_nodes,)``."""
@@ -175,6 +183,7 @@ class Regressions(Shown):
         variance = square.copy()
         if self.intercept:
             variance -= self.xty[self.vptr[:-1]] ** 2 / cells
+        # What is left of y'y by rounding alone is no variance.
         variance = np.where(variance > 1e-12 * square, variance, square) / cells
         return np.where(variance > 0, variance, 1.0)
 
@@ -209,6 +218,7 @@ class Regressions(Shown):
         ValueError
             If the parents of a node are collinear to working precision, or a result overflows.
         """
+        # Equation 2 with m = 0: M' = (Lambda + X'X)^-1 and m' = M' X'y, node by node.
         cov, weights = np.empty(self.mptr[-1]), np.empty(self.vptr[-1])
         residual, logdet = np.empty(self.n_nodes), np.empty(self.n_nodes)
         kernels.posterior_blocks(
@@ -239,6 +249,7 @@ class Regressions(Shown):
         ValueError
             If the prior of the noise variances is improper.
         """
+        # log N(y | 0, sigma^2 (I + X M X')), known or integrated over sigma^2.
         cells, residual = self.cells, blocks["residual"]
         constant = -0.5 * cells * np.log(2 * np.pi) + 0.5 * blocks["logdet"]
         known = self.known_noise_var
@@ -267,6 +278,7 @@ class Regressions(Shown):
             scale = self._learned_precision(relative)
         else:
             scale = np.full(self.n_nodes, 1.0 / self.prior_scale)
+        # Intercepts and fixed columns keep a prior of their own, next to flat.
         precision = np.repeat(scale, np.diff(self.vptr)) * relative
         precision[~self.is_weight] = INTERCEPT_PRECISION
         return precision
@@ -318,9 +330,11 @@ class Regressions(Shown):
             for c in range(k):  # sweep out one column after the other
                 pivot = (self.cells[nodes] if c == 0 else gram[:, c, c]) + INTERCEPT_PRECISION
                 rest[nodes] -= cross[:, c] ** 2 / pivot
+                # Schur complement: what is left of all columns at fixed values of this one.
                 slope = gram[:, c] / pivot[:, None]
                 cross = cross - slope * cross[:, c, None]
                 gram = gram - slope[:, :, None] * gram[:, c, None]
+            # In columns over sqrt(r_k) the prior is the same for all: lambda I.
             by = 1.0 / np.sqrt(relative[columns[:, k:]])
             gram = gram[:, k:, k:] * by[:, None] * by[:, :, None]
             basis = np.empty_like(gram)

@@ -51,6 +51,7 @@ def _invert_spd(matrix, low, rows, inverse, d):
     and ``rows`` are room to work in.
     """
     logdet = 0.0
+    # Row by row, matrix = L L'; log|matrix| is the sum of the logs of the squared diagonal.
     for i in range(d):
         for j in range(i + 1):
             s = matrix[i, j]
@@ -71,7 +72,7 @@ def _invert_spd(matrix, low, rows, inverse, d):
             for k in range(j, i):
                 s -= low[i, k] * rows[j, k]
             rows[j, i] = s / low[i, i]
-    for i in range(d):
+    for i in range(d):  # the inverse is L^-1' L^-1
         for j in range(i + 1):
             s = 0.0
             for k in range(i, d):
@@ -97,7 +98,9 @@ def posterior_blocks(vptr, mptr, precision, xtx, xty, yty, cov, mean, residual, 
                 block[a, b] = xtx[m + a * d + b]
             block[a, a] += precision[v + a]
             prior += np.log(precision[v + a])
+        # M' = (X'X + Lambda)^-1 and m' = M' X'y, for a prior of mean zero.
         logdet[i] = prior - _invert_spd(block, work[2], work[3], inverse, d)
+        # y'y - m'' M'^-1 m' of equation 3 is y'y - m'' X'y; rounding may leave it below 0.
         fitted = 0.0
         for a in range(d):
             s = 0.0
@@ -141,6 +144,7 @@ def rank_one_update(indptr, indices, vptr, mptr, x, shift, skip, cov, mean, resi
         for b in range(d):
             for a in range(d):
                 y[a] += design[b] * block[b, a]
+        # M' = M - y y' / (1 + x'y) with y = M x, and m' = m + y error / (1 + x'y).
         spread, error = 1.0, x[i] - shift[i]
         for a in range(d):
             spread += design[a] * y[a]
@@ -157,6 +161,7 @@ def rank_one_update(indptr, indices, vptr, mptr, x, shift, skip, cov, mean, resi
 @lean
 def solve_forward(indptr, indices, order, vptr, weights, x):
     """Replace ``x``, (p, m), by y of ``y = B y + x`` (equation 1), in topological order."""
+    # One column a right-hand side, so that the inner loop runs along memory.
     width = x.shape[1]
     for t in range(len(order)):
         i = order[t]
@@ -171,11 +176,11 @@ def solve_forward(indptr, indices, order, vptr, weights, x):
 
 
 @lean
-def add_within(indptr, indices, vptr, mptr, scatter, fixed, skip, xtx, xty, yty, place):
+def add_within(indptr, indices, vptr, mptr, scatter, skip, xtx, xty, yty, place):
     """Add the scatter within environments in place: nothing for the intercept, nor nodes to skip.
 
-    ``scatter`` is (p, p) of the nodes; ``fixed`` (n, p + n) that of n fixed columns with the nodes
-    and then with one another. ``place`` is room for the numbers of a design row's columns.
+    ``scatter`` is that of the p nodes, and of fixed columns after them. ``place`` is room for the
+    numbers of a design row's columns.
     """
     p = len(indptr) - 1
     for i in range(p):
@@ -188,16 +193,12 @@ def add_within(indptr, indices, vptr, mptr, scatter, fixed, skip, xtx, xty, yty,
             place[a] = p + a - 1
         for a in range(last - first):
             place[k + a] = indices[first + a]
-        for a in range(min(k, 1), d):  # Sum of (x - mean)(x - mean)', column by column
-            j = place[a]
-            xty[vptr[i] + a] += scatter[j, i] if j < p else fixed[j - p, i]
-            row = mptr[i] + a * d
+        # Sums of (x - mean)(x - mean)': the intercept's column, if there is one, does not vary.
+        for a in range(min(k, 1), d):
+            line = mptr[i] + a * d
+            xty[vptr[i] + a] += scatter[place[a], i]
             for b in range(min(k, 1), d):
-                other = place[b]
-                if j >= p:
-                    xtx[row + b] += fixed[j - p, other]
-                else:
-                    xtx[row + b] += scatter[j, other] if other < p else fixed[other - p, j]
+                xtx[line + b] += scatter[place[a], place[b]]
         yty[i] += scatter[i, i]
 
 
@@ -211,6 +212,7 @@ def add_means(indptr, indices, vptr, mptr, mean, shift, count, xtx, xty, yty, de
     for j in range(len(mean)):
         for i in range(len(indptr) - 1):
             k = count[j, i]
+            # Nodes that were held fixed (do) in an environment have no cells there.
             if k == 0.0:
                 continue
             d = fill_row(indptr, indices, vptr, i, mean[j], design)

@@ -56,6 +56,7 @@ def reach(layout, order, weights, offset, shift, x):
     for t in range(len(order)):
         i = order[t]
         first, last = indptr[i], indptr[i + 1]
+        # x_i = c_i + a_i + B_iP x_P, parents before their children.
         x[i] = shift[i] + offset[i]
         x[i] += dot_at(weights[vptr[i + 1] - (last - first) :], x, indices[first:last])
 
@@ -71,6 +72,7 @@ def adjoint(layout, order, weights, slopes):
         i = order[t]
         first = indptr[i]
         degree = indptr[i + 1] - first
+        # Children before their parents: A = (I - B)^-1, so a slope g solves g = B' g + slope.
         start, slope = vptr[i + 1] - degree, slopes[i]
         for a in range(degree):
             slopes[indices[first + a]] += weights[start + a] * slope
@@ -94,6 +96,7 @@ def look_ahead(layout, k, inv_n, cov, u, i, x, row, y):
         s = row[b]
         for a in range(d):
             y[a] += s * block[b, a]
+    # Equation 16: d1 = q'M x' (u = M q), and d2 = 1/n + x'' M x'.
     d1, d2 = 0.0, inv_n
     for a in range(d):
         d1 += u[v + a] * row[a]
@@ -113,6 +116,7 @@ def _top_decrease(values, z, d2):
     low, high = 0.0, z[d - 1] * z[d - 1] / d2
     if d > 1:
         high = min(high, last - values[d - 2])
+    # The secular equation falls in t on this interval, so that a bisection finds its one root.
     for _ in range(60):
         mid = 0.5 * (low + high)
         if mid <= low or mid >= high:
@@ -137,6 +141,7 @@ def _norm(problem, i, row, d2, z, vec):
     """
     v, m = problem.vptr[i], problem.mptr[i]
     d = problem.vptr[i + 1] - v
+    # In the eigenbasis of M, M' = diag(values) - z z' / d2 with z = V' M row.
     values = problem.eigval[v : v + d]
     for j in range(d):
         s = 0.0
@@ -151,6 +156,7 @@ def _norm(problem, i, row, d2, z, vec):
             for a in range(d):
                 vec[a] = 0.0
             return values[d - 1] - decrease
+        # Of a diagonal less a rank-one matrix, the eigenvector of t is z / (values - t).
         vec[j] = z[j] / gap
         total += vec[j] * vec[j]
     for a in range(d):
@@ -178,8 +184,7 @@ def evaluate(problem, shift, grad):
     layout = (problem.indptr, problem.indices, problem.vptr, problem.mptr)
     order, weights, x = problem.order, problem.weights, np.empty(len(shift))
     reach(layout, order, weights, problem.offset, shift, x)
-    for i in range(len(shift)):
-        grad[i] = 0.0
+    grad[:] = 0.0
     if len(problem.root):
         value = _shared(problem, x, grad)
     elif problem.kind == SUM:
@@ -206,6 +211,7 @@ def _summed(problem, layout, x, gx):
             d1, d2 = look_ahead(layout, k, inv_n, cov, u, i, x, row, y)
             ratio = d1 / d2
             w = w0[i] - d1 * ratio
+            # a (w^2 + 2 w / n) + b w, and then its slope by w.
             slope = quad[i] * (w + 2.0 * inv_n) + lin[i]
             value += slope * w
             scale = 2.0 * (slope + quad[i] * w)
@@ -228,6 +234,7 @@ def _shared(problem, x, gx):
         row[k + t] = x[order[t]]
     for m in range(size):
         z[m] = dot(root[m, : m + 1], row)
+    # A node later in the order sees one number more: both sums run on.
     value, d1, d2 = 0.0, 0.0, inv_n
     along, square = np.zeros(size + 1), np.zeros(size + 1)  # slopes by d1 and d2 of later nodes
     for t in range(p):

@@ -31,6 +31,7 @@ def _value_on_sphere(problem, radius, mask, z, shift, grad):
     norm = np.sqrt(_dot(z, z))
     for i in range(len(z)):
         shift[i] = radius * z[i] / norm
+    # The shift does not change with the length of z: only the slope across z counts.
     value = evaluate(problem, shift, grad)
     inner = 0.0
     for i in range(len(z)):
@@ -47,11 +48,13 @@ def _direction(grad, steps, changes, rho, stored, newest, q):
     """Fill q with the step of the two-loop recursion; the memory is a ring."""
     for i in range(len(q)):
         q[i] = -grad[i]
+    # Two loops (Nocedal 1980): H grad for the inverse Hessian H of the stored steps.
     alpha = np.zeros(_MEMORY)
     for j in range(stored):
         at = (newest - j) % _MEMORY
         alpha[at] = rho[at] * _dot(steps[at], q)
         _add(q, -alpha[at], changes[at])
+    # The middle factor: the curvature along the newest step.
     if stored:
         scale = 1.0 / (rho[newest] * _dot(changes[newest], changes[newest]))
         for i in range(len(q)):
@@ -74,6 +77,7 @@ def _line_search(problem, radius, mask, z, value, slope, length, ahead, trial, s
         new = _value_on_sphere(problem, radius, mask, trial, shift, fresh)
         if new <= value + _ARMIJO * length * slope:
             return new, length, attempt + 1
+        # The least point of the parabola through both values and the slope, within limits.
         fit = 2.0 * (new - value - length * slope)
         shorter = -slope * length * length / fit if fit > 0.0 else 0.5 * length
         length = min(max(shorter, 0.1 * length), 0.5 * length)
@@ -102,14 +106,17 @@ def minimise_on_sphere(problem, radius, mask, start, max_iter, tol):
     stored, newest, quiet = 0, -1, 0
     for _ in range(max_iter):
         norm = np.sqrt(_dot(grad, grad))
+        # Of values less their floor: what noise leaves does not hide the slope.
         if norm <= tol * abs(value):
             break
         _direction(grad, steps, changes, rho, stored, newest, ahead)
         slope = _dot(ahead, grad)
+        # Not downhill by rounding: start anew along the gradient.
         if not slope < 0.0:
             for i in range(p):
                 ahead[i] = -grad[i]
             slope, stored = -norm * norm, 0
+        # A quasi-Newton step has the right length; the first one turns z by 0.3 at most.
         length = 1.0 if stored else 0.3 / norm
         new, length, tried = _line_search(
             problem, radius, mask, z, value, slope, length, ahead, trial, shift, fresh
@@ -136,6 +143,7 @@ def minimise_on_sphere(problem, radius, mask, start, max_iter, tol):
             z[i], grad[i] = trial[i], fresh[i]
         if quiet >= 2:
             break
+    # The last trial may lie elsewhere than the best point.
     norm = np.sqrt(_dot(z, z))
     for i in range(p):
         shift[i] = radius * z[i] / norm

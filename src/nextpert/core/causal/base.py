@@ -72,6 +72,7 @@ class Acquisition(Shown):
     def build(cls, posterior: DagBlr, target_mean: ArrayLike, **options: Any) -> Acquisition:
         """Return the acquisition on a posterior, with those of the options that its class takes."""
         made: Any = cls
+        # Each class takes what it needs: a greedy one no domain, a drawn one a generator.
         taken = signature(cls).parameters
         return made(posterior, target_mean, **{k: options[k] for k in options if k in taken})
 
@@ -178,6 +179,7 @@ class LookaheadAcquisition(Acquisition):
             u, w0 = project(posterior, self.target_mean, self.cov)
         if not self.noise_aware:
             self.w_now = w0
+        # Coefficients take the noise as it will be after these cells.
         quad, lin = self.coefficients()
         eigval, eigvec = self._eigen()
         self.problem = lookahead.Problem(
@@ -196,22 +198,21 @@ class LookaheadAcquisition(Acquisition):
         """
         posterior, dag, k = self.posterior, self.posterior.dag, int(self.posterior.intercept)
         p, order = self.n_nodes, dag.order
+        # On fewer than three edges, or a sparser graph, nothing is shared.
+        none = np.zeros((0, 0)), np.zeros(0)
         if self.kind != lookahead.SUM or dag.n_edges < max(p * (p - 1) // 2, 3):
-            return np.zeros((0, 0)), np.zeros(0)
+            return none
         last = int(order[-1])
-        block = slice(posterior.vptr[last], posterior.vptr[last + 1])
-        is_weight = np.ones(posterior.vptr[-1], bool)
-        is_weight[posterior.vptr[:-1][: k * p]] = False
         precision, alike = posterior.blocks["precision"], np.ones(p)
-        alike[dag.parents(last)] = precision[block][k:]
+        alike[dag.parents(last)] = precision[posterior.vptr[last] + k : posterior.vptr[last + 1]]
+        # Learned scales differ from node to node, and so do then their precisions.
         alike = alike[dag.indices]
-        if (np.abs(precision[is_weight] - alike) > 1e-12 * alike).any():
-            return np.zeros((0, 0)), np.zeros(0)
-        place = np.append(np.arange(k), k + np.searchsorted(dag.parents(last), order[:-1]))
-        size = len(place)
-        cov = self.cov[posterior.mptr[last] : posterior.mptr[last + 1]].reshape(size, size)
+        if (np.abs(precision[posterior.is_weight] - alike) > 1e-12 * alike).any():
+            return none
         # M = R'R with R = L^-1 lower triangular: the Cholesky factor from the other end.
-        back = place[::-1]
+        place = np.append(np.arange(k), k + np.searchsorted(dag.parents(last), order[:-1]))
+        back, size = place[::-1], len(place)
+        cov = self.cov[posterior.mptr[last] : posterior.mptr[last + 1]].reshape(size, size)
         ends = np.linalg.cholesky(cov[np.ix_(back, back)])
         root = np.ascontiguousarray(ends[::-1, ::-1].T)
         return root, root @ np.append(np.ones(k), self.target_mean[order[:-1]])
@@ -269,6 +270,7 @@ class LookaheadAcquisition(Acquisition):
         quad, lin = self.problem.quad, self.problem.lin
         if self.kind == lookahead.MAX:
             return (lin * w.T).max(axis=-1, initial=0.0)
+        # a s^2 + b s less its value at w = 0, with s = 1/n + w (equation 15).
         return quad @ (w * w) + (lin + 2 * self.problem.inv_n * quad) @ w
 
     @property
@@ -343,13 +345,12 @@ def settle_by_noise(posterior: DagBlr, n_cells: float) -> Vector:
     # The variances as they are estimated now: the cells are not yet observed.
     spread = (effects * posterior.noise_var) @ effects.T
     ahead = np.empty_like(blocks["cov"])
-    for i in range(posterior.n_nodes):
-        d = int(posterior.vptr[i + 1] - posterior.vptr[i])
-        place = slice(posterior.mptr[i], posterior.mptr[i + 1])
-        cov = blocks["cov"][place].reshape(d, d)
-        parents = dag.parents(i)
-        noise = np.zeros((d, d))  # the intercept's column does not vary
-        noise[d - len(parents) :, d - len(parents) :] = n_cells * spread[np.ix_(parents, parents)]
-        block = np.linalg.solve(np.eye(d) + cov @ noise, cov)
-        ahead[place] = ((block + block.T) / 2).ravel()
+    pairs = zip(posterior.squares(blocks["cov"]), posterior.squares(ahead), strict=True)
+    for i, (cov, later) in enumerate(pairs):
+        parents, noise = dag.parents(i), np.zeros_like(cov)
+        k = len(cov) - len(parents)  # the intercept's column does not vary
+        noise[k:, k:] = n_cells * spread[np.ix_(parents, parents)]
+        # (M^-1 + n Cov)^-1 = (I + M n Cov)^-1 M, without an inverse of M.
+        block = np.linalg.solve(np.eye(len(cov)) + cov @ noise, cov)
+        later[:] = (block + block.T) / 2
     return ahead

@@ -41,6 +41,7 @@ def require_squares(n: ArrayLike, means: Vector, scatter: Vector, shifts: Vector
     Of one environment, or of several, ``n`` then a column.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # 0 cells times infinity
+        # The largest number that n |x - a|^2 may reach, signs aside.
         squares = np.abs(means)
         squares += np.abs(shifts)
         squares **= 2
@@ -159,8 +160,7 @@ class DagBlr(Regressions):
         count = np.where(skip, 0.0, moments.n)
         if moments.n > 1:  # a single cell does not scatter
             room = np.empty(self.longest, np.int64)
-            no_columns = np.zeros((0, p))
-            kernels.add_within(*self.place, moments.scatter, no_columns, skip, *sums, room)
+            kernels.add_within(*self.place, moments.scatter, skip, *sums, room)
         around = (moments.mean[None], offset[None], count[None])
         kernels.add_means(*self.place, *around, *sums, np.empty(self.longest))
         cells += count
@@ -190,6 +190,7 @@ class DagBlr(Regressions):
     def mean(self) -> sp.csr_array:
         """Return the posterior mean of B, sparse ``(n_nodes, n_nodes)``, row = child."""
         data = self.blocks["weights"][self.is_weight]
+        # Blocks hold the parents of one node after the other: the rows of B in CSR.
         shape = (self.n_nodes, self.n_nodes)
         return sp.csr_array((data, self.dag.indices.copy(), self.dag.indptr.copy()), shape=shape)
 
@@ -235,6 +236,7 @@ class DagBlr(Regressions):
         """
         if self.known_noise_var is not None:
             return self.known_noise_var, 2 * self.known_noise_var**2
+        # Moments of an inverse gamma: E sigma^2 = e, and Var of a squared error by kappa.
         alpha, beta = self.shape + extra_cells / 2, self.rate
         if expected:
             beta = beta + extra_cells / 2 * self.noise_var
@@ -266,16 +268,15 @@ class DagBlr(Regressions):
         """
         count, generator = require_count(n_samples, "n_samples"), as_rng(rng)
         if self.known_noise_var is None:  # inverse gamma
+            # beta / Gamma(alpha) is inverse gamma.
             drawn = generator.standard_gamma(self.shape, size=(count, self.n_nodes))
             noise_var = self.rate / drawn
         else:
             noise_var = np.tile(self.known_noise_var, (count, 1))
         draws, sd = generator.standard_normal((count, int(self.vptr[-1]))), np.sqrt(noise_var)
-        for i in range(self.n_nodes):
+        for i, block in enumerate(self.squares(self.blocks["cov"])):
             columns = slice(self.vptr[i], self.vptr[i + 1])
-            d = columns.stop - columns.start
-            if d:
-                block = self.blocks["cov"][self.mptr[i] : self.mptr[i + 1]].reshape(d, d)
+            if len(block):  # B_iP | sigma_i^2 ~ N(m, sigma_i^2 M)
                 scaled = (draws[:, columns] @ np.linalg.cholesky(block).T) * sd[:, i, None]
                 draws[:, columns] = self.blocks["weights"][columns] + scaled
         return draws, noise_var
@@ -292,21 +293,21 @@ class DagBlr(Regressions):
         kept = np.ones(self.vptr[-1], bool)
         kept[self.vptr[:-1, None] + 1 + np.arange(self.n_fixed)] = False
         in_squares = np.zeros(self.mptr[-1], bool)
-        for i in range(self.n_nodes):
-            rows = kept[self.vptr[i] : self.vptr[i + 1]]
-            inside, of_new = (slice(*each.mptr[i : i + 2]) for each in (self, new))
-            in_squares[inside] = np.outer(rows, rows).ravel()
-            gram = self.xtx[inside].reshape(len(rows), len(rows))
-            sums = self.xty[self.vptr[i] : self.vptr[i + 1]]
+        each = zip(
+            self.squares(in_squares), self.squares(self.xtx), new.squares(new.xtx), strict=True
+        )
+        for i, (in_square, gram, rest) in enumerate(each):
+            own = slice(self.vptr[i], self.vptr[i + 1])
+            rows, sums = kept[own], self.xty[own]
+            in_square[:] = np.outer(rows, rows)
             # What the fixed columns explain, by least squares (Frisch, Waugh, Lovell).
             pivot = gram[np.ix_(~rows, ~rows)] + INTERCEPT_PRECISION * np.eye(self.n_fixed)
-            solved = np.linalg.solve(
-                pivot, np.column_stack([gram[np.ix_(~rows, rows)], sums[~rows]])
-            )
-            rest = gram[np.ix_(rows, rows)] - gram[np.ix_(rows, ~rows)] @ solved[:, :-1]
-            new.xtx[of_new] = ((rest + rest.T) / 2).ravel()
-            left = sums[rows] - gram[np.ix_(rows, ~rows)] @ solved[:, -1]
-            new.xty[new.vptr[i] : new.vptr[i + 1]] = left
+            cross = np.column_stack([gram[np.ix_(~rows, rows)], sums[~rows]])
+            solved = np.linalg.solve(pivot, cross)
+            left = gram[np.ix_(rows, rows)] - gram[np.ix_(rows, ~rows)] @ solved[:, :-1]
+            rest[:] = (left + left.T) / 2
+            explained = gram[np.ix_(rows, ~rows)] @ solved[:, -1]
+            new.xty[new.vptr[i] : new.vptr[i + 1]] = sums[rows] - explained
             new.yty[i] = self.yty[i] - sums[~rows] @ solved[:, -1]
         flat = {"cov": in_squares, "weights": kept, "precision": kept}
         new._blocks = {
@@ -341,6 +342,7 @@ class DagBlr(Regressions):
     def ideal_shift(self, target_mean: ArrayLike) -> Vector:
         """Return ``b = (I - B) mu* - c``, the estimated shift that reaches ``target_mean``."""
         target = as_vector(target_mean, self.n_nodes, "target_mean")
+        # From mu* = B mu* + c + a, by the posterior mean of B.
         return target - self.mean() @ target - self.intercept_mean
 
     # -- storage --------------------------------------------------------------------------------

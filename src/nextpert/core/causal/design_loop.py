@@ -182,7 +182,9 @@ def design_loop(
     p = posterior.n_nodes
     target = as_vector(target_mean, p, "target_mean")
     where = Sphere(1.0) if domain is None else domain
+    # Loops of different acquisitions with one seed see the same noise.
     noise, search = as_rng(rng).spawn(2)
+    # Distances relative to that of the control, as in the paper.
     scale = float(((target - source.mean(np.zeros(p))) ** 2).sum()) or 1.0
     shifts, recommended = np.empty((rounds, p)), np.empty((rounds + 1, p))
     values, seconds, distance = np.empty(rounds), np.empty(rounds), np.empty(rounds + 1)

@@ -120,6 +120,7 @@ class LinearScm(Shown):
     @one_thread()
     def covariance(self) -> NDArray[np.float64]:
         """Return the covariance of control cells (shifts do not change it)."""
+        # A = (I - B)^-1, column by column; the covariance is A diag(sigma^2) A'.
         effects = self._propagate(np.eye(self.n_nodes), {})
         return (effects * self.noise_var) @ effects.T
 
@@ -131,6 +132,7 @@ class LinearScm(Shown):
 
     def standardised(self) -> LinearScm:
         """Return the same model in units in which every node has variance one."""
+        # x / sd: B_ij sd_j / sd_i, sigma_i^2 / sd_i^2 and c_i / sd_i.
         scale = 1 / np.sqrt(np.diag(self.covariance()))
         weights = scale[:, None] * self.weights / scale
         return LinearScm(weights, self.noise_var * scale**2, self.intercept * scale)

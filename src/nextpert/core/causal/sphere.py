@@ -75,6 +75,7 @@ class Sphere(Domain):
         p, norm = len(b), np.linalg.norm(b)
         if norm == 0 or p == 1:
             return b**2 + self.radius**2 / p
+        # t = a'b / |b| has the mean square tau R^2 and the other p - 1 directions share the rest.
         tau = 1 / 3
         if kappa is not None:
             # Mean square cosine under von Mises-Fisher; ive scales both Bessel functions alike.
@@ -182,6 +183,7 @@ class Sparse(Sphere):
 
     def _search(self, acquisition: Criterion, starts: list[Vector]) -> Optimum:
         p = acquisition.n_nodes
+        # One node: all 2 p shifts are tried.
         singles = self.radius * np.vstack([np.eye(p), -np.eye(p)])
         values = acquisition.values(singles)
         best, least = singles[int(values.argmin())], float(values.min())

@@ -252,7 +252,10 @@ def _distinguishable(sets: dict[str, list[str]]) -> dict[str, list[str]]:
     n_groups, group = connected_components(holds.T @ holds, directed=False)
     labels, out = list(sets), dict(sets)
     for k in range(n_groups):  # members that share labels, directly or through others
-        part = holds[:, np.flatnonzero(group == k)]
+        members = np.flatnonzero(group == k)
+        if len(members) < 2:
+            continue
+        part = holds[:, members]
         present = np.flatnonzero(part.sum(axis=1))
         distinct = np.unique(part.toarray()[present], axis=1)  # equal ones become one node
         if np.linalg.matrix_rank(distinct.T @ distinct, hermitian=True) < distinct.shape[1]:

@@ -130,6 +130,7 @@ class Civ(LookaheadAcquisition):
 
     def mean_square(self) -> Vector:
         """Return ``E(a_i - b_i)^2`` over the domain, shape ``(n_nodes,)``."""
+        # d_i^2 of equation 14, averaged over the domain.
         mean, variance = self.domain.moments(self.n_nodes)
         return variance + (mean - self.ideal_shift) ** 2
 
@@ -149,6 +150,7 @@ class Civ(LookaheadAcquisition):
         if asked.exact and asked.goal.is_plain:
             return super().of_candidates(asked)
         cls._require_exact(asked)
+        # Equation 37: what cells of each leave of the variance of all distances.
         left = asked.remaining
         gains = left.gains(asked.noise.at(asked.n_cells))
         removed = gains / left.before if left.before > 0 else np.zeros_like(gains)
@@ -177,6 +179,7 @@ class Civ(LookaheadAcquisition):
         level = [e_k.sum() / asked.n_cells for e_k in e]
         apart = [((pool.shifts - part.ideal_shift) ** 2).sum(axis=1) for part in parts]
         apart = np.array(apart) + np.array(level)[:, None]
+        # Var over graphs of moved + apart: both variances, and twice their covariance.
         mean = apart.mean(axis=1)
         between = moved.var(axis=0) + apart.var(axis=0).mean()
         between += 2.0 * (mean - mean.mean()) @ (moved - moved.mean(axis=0)) / len(parts)
@@ -292,6 +295,7 @@ def gap_variance(
     posterior = posterior.without_fixed()
     target = as_vector(target_mean, posterior.n_nodes, "target_mean")
     offset = as_vector(shift, posterior.n_nodes, "shift") - posterior.ideal_shift(target)
+    # Equations 14 and 15.
     s = 1 / require_positive(n_cells, "n_cells") + project(posterior, target)[1]
     e, kappa = posterior.spread()
     return float((kappa * s**2 + 4 * e * offset**2 * s).sum())

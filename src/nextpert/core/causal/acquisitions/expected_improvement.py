@@ -105,6 +105,7 @@ def kept_distance(distances: Any, measured: NDArray[np.bool_]) -> NDArray[np.flo
     >>> kept_distance(distances, np.array([True, True])).tolist()
     [0.0, 0.0]
     """
+    # The control, last, has cells.
     usable = np.append(measured, True)
     incumbent = int(np.where(usable, distances.mean, np.inf).argmin())
     best = distances.draws[:, incumbent, None]
