@@ -142,3 +142,18 @@ def test_nodes_of_unlike_priors_share_no_factor():
     blr = DagBlr(dag, pooled=False).update(Moments.from_array(x))
     assert np.ptp(blr.blocks["precision"]) > 0.01
     assert not len(Civ(blr, np.ones(p), domain=Sphere(1.0)).problem.root)
+
+
+@pytest.mark.parametrize("place", [1, 3, 4])
+def test_nodes_that_saw_other_cells_share_no_factor(place, monkeypatch):
+    """A node that was held fixed (do) learned nothing then, where the others did."""
+    rng, p = np.random.default_rng(4), 5
+    dag = Dag.from_edges(p, [(a, b) for b in range(p) for a in range(b)])
+    x = Moments.from_array(rng.normal(size=(40, p)) @ np.triu(rng.normal(size=(p, p))))
+    blr = DagBlr(dag, prior_scale=1.0).update(x)
+    assert len(Civ(blr, np.ones(p)).problem.root)
+    held = blr.update(Moments.from_array(rng.normal(size=(30, p)) + 1), np.ones(p), do=[place])
+    civ, shifts = Civ(held, np.ones(p)), rng.normal(size=(4, p))
+    monkeypatch.setattr(Civ, "_shared_root", lambda self: (np.zeros((0, 0)), np.zeros(0)))
+    plain = Civ(held, np.ones(p))
+    np.testing.assert_allclose(civ.values(shifts), plain.values(shifts), rtol=1e-12)

@@ -98,6 +98,8 @@ class Regressions(Shown):
         self.mptr: Pointers = np.concatenate([[0], np.cumsum(width**2)])
         self.place = (dag.indptr, dag.indices, self.vptr, self.mptr)
         self.longest = int(width.max(initial=0))
+        column = np.arange(self.vptr[-1]) - np.repeat(self.vptr[:-1], width)
+        self.diagonal = np.repeat(self.mptr[:-1], width) + column * np.repeat(width + 1, width)
         # Design columns that are parents, not fixed, shape (vptr[-1],).
         self.is_weight = np.ones(self.vptr[-1], dtype=np.bool_)
         self.is_weight[self.vptr[:-1, None] + np.arange(fixed)] = False
@@ -270,48 +272,43 @@ class Regressions(Shown):
 
         ``lambda_i`` in units of the data, ``lambda_i sigma_k^2`` for parent ``k`` in units of the
         noise: the prior variance of ``B_ik`` is then ``sigma_i^2 / (lambda_i sigma_k^2)``.
+        ``lambda_i`` is given, or maximises the log evidence of DAG-BLR plus a weak log-normal
+        hyperprior: one value of all nodes, from which that of each may depart if not pooled.
         """
-        relative = np.ones(self.vptr[-1])
+        p, vptr, fixed = self.n_nodes, self.vptr, self.intercept + self.n_fixed
+        relative = np.ones(vptr[-1])
         if units is not None:
             relative[self.is_weight] = units[self.dag.indices]
-        if isinstance(self.prior_scale, str):
-            scale = self._learned_precision(relative)
+        if not isinstance(self.prior_scale, str):
+            scale = np.full(p, 1.0 / self.prior_scale)
         else:
-            scale = np.full(self.n_nodes, 1.0 / self.prior_scale)
+            log_scale = np.zeros(p)
+            known = np.zeros(p) if self.known_noise_var is None else self.known_noise_var
+            head = (vptr, fixed, *self._spectra(relative))
+            tail = (np.full(p, self.prior_shape), self.prior_rates, self.cells / 2, known)
+            nodes, grid = np.flatnonzero(np.diff(vptr) > fixed), np.linspace(*_BOUNDS, 33)
+            centre, sd = 0.0, HYPER_SD
+            # All nodes about 0 first, then each by itself about the common value.
+            for some in [nodes, *([] if self.pooled else nodes[:, None])]:
+
+                def loss(t: float, some: Any = some, at: float = centre, sd: float = sd) -> float:
+                    evidence = _total_evidence(some, *head, t, *tail)
+                    return 0.5 * ((t - at) / sd) ** 2 - float(evidence)
+
+                # The evidence may have more than one mode: a grid finds the best, Brent refines it.
+                best = int(np.argmin(list(map(loss, grid))))
+                ends = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+                mode = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-4})
+                if some is nodes:
+                    log_scale[:] = centre = float(mode.x)
+                    sd = NODE_SD
+                else:
+                    log_scale[some] = float(mode.x)
+            scale = np.exp(log_scale)
         # Intercepts and fixed columns keep a prior of their own, next to flat.
-        precision = np.repeat(scale, np.diff(self.vptr)) * relative
+        precision = np.repeat(scale, np.diff(vptr)) * relative
         precision[~self.is_weight] = INTERCEPT_PRECISION
         return precision
-
-    def _learned_precision(self, relative: Vector) -> Vector:
-        """Return the ``lambda_i`` that maximise log evidence plus log hyperprior, ``(n_nodes,)``.
-
-        The hyperprior is a weak log-normal: one value of all nodes, from which that of each may
-        depart if not pooled.
-        """
-        fixed, vptr = self.intercept + self.n_fixed, self.vptr
-        known = np.zeros(self.n_nodes) if self.known_noise_var is None else self.known_noise_var
-        head = (vptr, fixed, *self._spectra(relative))
-        tail = (np.full(self.n_nodes, self.prior_shape), self.prior_rates, self.cells / 2, known)
-        nodes = np.flatnonzero(np.diff(vptr) > fixed)
-        log_scale, grid = np.zeros(self.n_nodes), np.linspace(*_BOUNDS, 33)
-        centre, sd = 0.0, HYPER_SD
-        # All nodes about 0 first, then each by itself about the common value.
-        for some in [nodes, *([] if self.pooled else nodes[:, None])]:
-
-            def loss(t: float, some: Pointers = some, at: float = centre, sd: float = sd) -> float:
-                return 0.5 * ((t - at) / sd) ** 2 - float(_total_evidence(some, *head, t, *tail))
-
-            # The evidence may have more than one mode: a grid finds the best, Brent refines it.
-            best = int(np.argmin(list(map(loss, grid))))
-            ends = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-            mode = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-4})
-            if some is nodes:
-                log_scale[:] = centre = float(mode.x)
-                sd = NODE_SD
-            else:
-                log_scale[some] = float(mode.x)
-        return np.exp(log_scale)
 
     def _spectra(self, relative: Vector) -> tuple[Vector, Vector, Vector]:
         """Return eigenvalues of each node's parent gram, X'y in that basis, and y'y.

@@ -193,8 +193,9 @@ class LookaheadAcquisition(Acquisition):
     def _shared_root(self) -> tuple[NDArray[np.float64], Vector]:
         """Return ``L^-1``, ``L^-1 q`` if the precisions of all nodes are blocks of one, ``L L'``.
 
-        They are on a complete graph whose nodes have the same prior: that of a node is the leading
-        block of the last node's, in the order of the graph. Else both are empty.
+        They are on a complete graph whose nodes have the same prior and saw the same cells: that of
+        a node is the leading block of the last node's, in the order of the graph. Else both are
+        empty.
         """
         posterior, dag, k = self.posterior, self.posterior.dag, int(self.posterior.intercept)
         p, order = self.n_nodes, dag.order
@@ -203,11 +204,13 @@ class LookaheadAcquisition(Acquisition):
         if self.kind != lookahead.SUM or dag.n_edges < max(p * (p - 1) // 2, 3):
             return none
         last = int(order[-1])
-        precision, alike = posterior.blocks["precision"], np.ones(p)
-        alike[dag.parents(last)] = precision[posterior.vptr[last] + k : posterior.vptr[last + 1]]
-        # Learned scales differ from node to node, and so do then their precisions.
+        # Their diagonals, prior plus sums of squares, say whether they are: learned scales differ
+        # from node to node, and so do the cells where some nodes were held fixed (do).
+        diagonal = posterior.blocks["precision"] + posterior.xtx[posterior.diagonal]
+        alike = np.ones(p)
+        alike[dag.parents(last)] = diagonal[posterior.vptr[last] + k : posterior.vptr[last + 1]]
         alike = alike[dag.indices]
-        if (np.abs(precision[posterior.is_weight] - alike) > 1e-12 * alike).any():
+        if (np.abs(diagonal[posterior.is_weight] - alike) > 1e-12 * alike).any():
             return none
         # M = R'R with R = L^-1 lower triangular: the Cholesky factor from the other end.
         place = np.append(np.arange(k), k + np.searchsorted(dag.parents(last), order[:-1]))

@@ -80,7 +80,7 @@ def fit_weights(posterior: DagBlr, cells: PooledGuides, shifts: ArrayLike | None
     # Every free shift takes one degree of freedom of the noise.
     free = 0 if shifts is not None else np.count_nonzero(cells.n_cells[1:])
     blr.cells += float(cells.n_cells.sum() - free)
-    _ = blr.blocks  # what cannot be fitted is refused here
+    blr._blocks = blr._fitted()  # what cannot be fitted is refused here
     return blr.without_fixed()
 
 
