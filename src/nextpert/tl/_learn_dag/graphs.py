@@ -202,6 +202,7 @@ def _isolated(joint: Joint, n_genes: int) -> Joint:
     lost = [int(i) for i in joint.moments.constant_nodes() if i < n_genes]
     if not lost:
         return joint
+    # Of variance above 0 and correlated with none: no test finds an edge.
     scatter = joint.moments.scatter.copy()
     scatter[lost] = scatter[:, lost] = 0.0
     scatter[lost, lost] = joint.moments.n * (1 + joint.moments.mean[lost] ** 2)

@@ -207,12 +207,14 @@ def read_distances(
     weights = np.atleast_2d(target.cells.weigh(np.ones(len(goal))))  # the controls are last
     root = np.broadcast_to(np.sqrt(np.roll(weights, 1, axis=0)), noise.pooled.mean.shape)
     gap = root * (noise.pooled.mean - target.cells.states[0])
+    # |difference|^2 less the variances of both means, in units of the weights.
     every = np.array([
         gap[j] @ gap[j] - root[j] ** 2 @ (noise.spread(j) * noise.variance(j) + goal.diagonal())
         for j in range(len(gap))
     ])  # fmt: skip
     rows = np.array(own)[np.argsort(every[own], kind="stable")]
 
+    # Covariances of one cell of a perturbation, and of the difference of means to the target's.
     def cell(j: int) -> Array:
         return np.outer(root[j], root[j]) * noise.cell_covariance(j)
 
@@ -231,11 +233,8 @@ def read_distances(
 
     def apart(row: int) -> NearerChance:
         i, j = rows[row], rows[0] if row else rows[min(1, len(rows) - 1)]
-        (a, r), (b, s), between = (
-            (gap[i], root[i]),
-            (gap[j], root[j]),
-            root[i] ** 2 - root[j] ** 2,
-        )
+        a, b, r, s = gap[i], gap[j], root[i], root[j]
+        between = r**2 - s**2  # the target's error counts in both distances, as each weighs it
         wrong = np.outer(r, r) * cell(i) * noise.spread(i) + np.outer(between, between) * goal
         wrong += np.outer(s, s) * cell(j) * noise.spread(j)
         return NearerChance.of_draws(
