@@ -41,7 +41,11 @@ def scm(weights, noise_var=(1, 1)):
 
 def many(name, call, *values):
     """One case for each wrong value of a parameter."""
-    return [(f"{name}={value!r}"[:60], lambda value=value: call(value), name) for value in values]
+    shown = [getattr(value, "__name__", repr(value)) for value in values]
+    return [
+        (f"{name}={word}"[:60], lambda value=value: call(value), name)
+        for word, value in zip(shown, values, strict=True)
+    ]
 
 
 CASES = [

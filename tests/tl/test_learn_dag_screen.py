@@ -10,10 +10,10 @@ import nextpert as npt
 from nextpert._adata.roles import fitted_roles
 from nextpert.core import LinearScm
 from nextpert.tl._learn_dag import graphs
-from nextpert.tl._learn_dag.context import ContextNodes, _joined, _told_apart
+from nextpert.tl._learn_dag.context import ContextNodes, _distinguishable, _joined
 from nextpert.tl._learn_dag.from_cells import target_table
 from nextpert.tl._learn_dag.graphs import read_held_out
-from nextpert.tl._learn_dag.prior import told_targets
+from nextpert.tl._learn_dag.prior import read_stored_targets
 
 
 def edges_of(adata, key="dag"):
@@ -165,7 +165,7 @@ def test_a_target_of_half_the_graphs_is_shown():
 
 def test_members_that_are_always_set_together_are_one_node():
     sets = {"P+Q": ["P", "Q"], "P+Q+R": ["P", "Q", "R"], "R": ["R"]}
-    assert _told_apart(sets) == sets
+    assert _distinguishable(sets) == sets
     alike = np.array([[0.0, 0, 0], [1, 1, 0], [1, 1, 1]])
     names, columns = _joined(["P", "Q", "R"], alike)
     assert names == [["P", "Q"], ["R"]]
@@ -207,7 +207,7 @@ def test_frequencies_of_direct_targets(chain):
     assert (edges["adjacency"] > 0.9).all()
 
 
-def test_combinations_stand_for_members_that_cannot_be_told_apart(chain):
+def test_combinations_stand_for_members_that_cannot_be_distinguishable(chain):
     labels = chain.obs["perturbation"].replace({"A": "P+Q", "enh": "Q+R", "A+D": "R+S"})
     chain.obs["perturbation"] = labels  # three combinations of four members; D as before
     npt.tl.learn_dag(chain, method="boss", environments="all")
@@ -272,7 +272,7 @@ def test_targets_in_a_table(chain):
     assert "enh" not in {name for name, _ in table(chain)}
     told = chain.uns["dag"]["perturbation_targets"]
     assert told.to_numpy().tolist() == [["enh", ""]]
-    assert told_targets(chain.uns["dag"]) == {"enh": ()}
+    assert read_stored_targets(chain.uns["dag"]) == {"enh": ()}
 
 
 def test_targets_of_members_and_conditions(chain):

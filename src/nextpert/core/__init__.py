@@ -12,12 +12,7 @@ from nextpert.core.causal.acquisitions.thompson import Thompson
 from nextpert.core.causal.acquisitions.upper_confidence import UpperConfidenceInt
 from nextpert.core.causal.base import Acquisition, LookaheadAcquisition, Ranked
 from nextpert.core.causal.dag_blr import DagBlr
-from nextpert.core.causal.design_loop import (
-    DesignLoopResult,
-    design_loop,
-    design_loop_rows,
-    design_loops,
-)
+from nextpert.core.causal.design_loop import DesignLoopResult, design_loop, design_loops
 from nextpert.core.causal.domains import Box, Domain, Optimum, Pool
 from nextpert.core.causal.registry import (
     acquisitions,
@@ -83,7 +78,6 @@ __all__ = [
     "causaldag_gsp",
     "context_moments",
     "design_loop",
-    "design_loop_rows",
     "design_loops",
     "find_acquisition",
     "fisher_z_threshold",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,11 +19,8 @@ from nextpert.core.screen.moments import Moments
 
 if TYPE_CHECKING:
     import anndata as ad
-    from numpy.typing import NDArray
 
     from nextpert.core import Dag
-
-    Array = NDArray[np.float64]
 
 logger = logging.getLogger(__name__)
 
@@ -140,12 +137,30 @@ def dag_fit(
     ]
     graphs = [dag, *(matched_random_dag(dag.in_degree, rng=generator) for _ in range(n_random))]
     nodes = np.flatnonzero(dag.in_degree).tolist()
-    r = np.column_stack(
+    r = np.column_stack(  # a row a graph, a column a gene; the first row is of this graph
         [parent_fit(others, folds, i, [graph.parents(i) for graph in graphs]) for i in nodes]
     )
-    in_sample = [parent_fit([every], [every], i, [dag.parents(i)])[0] for i in nodes]
-    stored = _summary(r) | {
-        "table": _table([genes[i] for i in nodes], dag.in_degree[nodes], r, np.array(in_sample)),
+    table = pd.DataFrame(
+        {
+            "gene": _adata.strings(genes[i] for i in nodes),
+            "n_parents": dag.in_degree[nodes],
+            "r": r[0],
+            "r_in_sample": [parent_fit([every], [every], i, [dag.parents(i)])[0] for i in nodes],
+            "random_mean": r[1:].mean(axis=0),
+            "random_sd": r[1:].std(axis=0, ddof=1),
+            "p_value": (r >= r[0]).mean(axis=0),
+        },
+        index=pd.Index(np.arange(len(nodes))),
+    )
+    mean = r.mean(axis=1)  # over all genes
+    own, random = float(mean[0]), mean[1:]
+    sd = float(random.std(ddof=1))
+    stored = {
+        "mean_r": own,
+        "random_mean_r": random,
+        "z": (own - float(random.mean())) / sd if sd > 0 else float("nan"),
+        "p_value": float((mean >= own).mean()),
+        "table": table,
         "random_r": r[1:],
         "n_cells": len(cells),
         "params": {
@@ -155,7 +170,7 @@ def dag_fit(
     }  # fmt: skip
     logger.info(
         "Mean r of %d genes with their parents: %.3f, in random graphs %.3f.",
-        len(nodes), stored["mean_r"], stored["random_mean_r"].mean(),
+        len(nodes), own, random.mean(),
     )  # fmt: skip
     return _adata.write_results(adata, uns={key_added: stored}, copy=copy)
 
@@ -168,31 +183,3 @@ def _require_enough(n_cells: int, n_folds: int, dag: Dag, genes: list[str]) -> N
             f"{genes[int(dag.in_degree.argmax())]} on its {most} parents: use more cells."
         )
         raise ValueError(message)
-
-
-def _summary(r: Array) -> dict[str, Any]:
-    """Compare the graph (first row of ``r``) with the random ones, over all genes."""
-    mean = r.mean(axis=1)
-    own, random = float(mean[0]), mean[1:]
-    sd = float(random.std(ddof=1))
-    return {
-        "mean_r": own,
-        "random_mean_r": random,
-        "z": (own - float(random.mean())) / sd if sd > 0 else float("nan"),
-        "p_value": float((mean >= own).mean()),
-    }
-
-
-def _table(genes: list[str], n_parents: NDArray[np.int64], r: Array, in_sample: Array) -> Any:
-    return pd.DataFrame(
-        {
-            "gene": _adata.strings(genes),
-            "n_parents": n_parents,
-            "r": r[0],
-            "r_in_sample": in_sample,
-            "random_mean": r[1:].mean(axis=0),
-            "random_sd": r[1:].std(axis=0, ddof=1),
-            "p_value": (r >= r[0]).mean(axis=0),
-        },
-        index=pd.Index(np.arange(len(genes))),
-    )

@@ -28,10 +28,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import anndata as ad
-    from numpy.typing import NDArray
 
     from nextpert._adata import LabelTable
     from nextpert._adata.target import Target, Vector
+
+
+COLUMNS = (
+    "perturbation", "n_cells", "distance", "sd", "low", "high", "plug_in_distance",
+    "relative_distance", "difference", "difference_low", "difference_high",
+)  # fmt: skip
 
 
 @checked(confidence=between(0, 1))
@@ -124,13 +129,12 @@ def target_distances(
         adata, perturbation_key=perturbation_key, control=control, layer=layer,
         gene_symbols=gene_symbols,
     )  # fmt: skip
-    perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
     perturbations = None if perturbations is None else _adata.in_order(perturbations)
     labels = _adata.read_perturbations(adata, roles, named=perturbations)
-    _adata.require_control(labels, control)
+    _adata.require_control(labels, roles.control)
     _adata.say_pooled(labels)
     if perturbations is None:
-        say_left_out(labels.left_out, perturbation_key)
+        say_left_out(labels.left_out, roles.perturbation_key)
     given = as_target(target)
     if isinstance(given.state, np.ndarray):
         panel, _ = _adata.resolve_panel(adata, genes, gene_symbols=gene_symbols)
@@ -145,71 +149,71 @@ def target_distances(
         mean = np.array([float(value) for _, value in given.state.items()])
         name = numbers_in_words(given.state, "=")
     else:
-        group = read_group(adata, given.state, roles, perturbation_key)
+        group = read_group(adata, given.state, roles, roles.perturbation_key)
         name = group.name
     names, columns = _adata.resolve_panel(adata, genes, gene_symbols=gene_symbols)
     own = None if group is None else group.label
-    rows = _rows(labels, perturbations, control, own)
+    rows = _rows(labels, perturbations, roles.control, own)
     codes = labels.groups(rows)
     if group is not None:
         codes[group.codes == 0] = len(rows)
     counts = np.bincount(codes[codes >= 0], minlength=len(rows) + 1)
-    has_control = control != own  # in the first row then
-    short = []
+    has_control = roles.control != own  # in the first row then
+    short = ""
     if group is not None and counts[-1] < 2:
-        short.append(f"the target {name!r} has {counts[-1]}")
-    if has_control and counts[0] < 2:
-        short.append(f"control {control!r} has {counts[0]} outside the target")
+        short = f"the target {name!r} has {counts[-1]}"
+    elif has_control and counts[0] < 2:
+        short = f"control {roles.control!r} has {counts[0]} outside the target"
     if short:
-        message = f"At least 2 cells are needed for a mean with a variance, but {short[0]}."
+        message = f"At least 2 cells are needed for a mean with a variance, but {short}."
         raise ValueError(message)
     _adata.check_scale(adata, columns, np.flatnonzero(codes >= 0), roles, only_warn=True)
-    found, batches = _adata.read_groups(adata, columns, codes, len(rows) + 1, roles)
+    cells, batches = _adata.read_groups(adata, columns, codes, len(rows) + 1, roles)
     errors = np.zeros((len(rows) + 1, 0))
-    if batches is not None:
+    if batches is not None:  # errors of the means of batches, for each perturbation and the target
         errors = batches.errors(codes, len(rows) + 1)
     weights = weights_of(given, names)
     if given.distance == "noise":
         if not has_control:
             message = "distance='noise' needs control cells that are not the target."
             raise ValueError(message)
-        weights = weights / cell_variance(found[0], names, weights)
-    if (weights != 1).any():  # what genes are multiplied by, so that distances are as wanted
+        weights = weights / cell_variance(cells[0], names, weights)
+    if (weights != 1).any():  # in units in which the weighted distance is the plain one
         units = np.sqrt(weights)
-        scaled = np.outer(units, units)
-        found = [Moments(x.n, units * x.mean, scaled * x.scatter) for x in found]
+        cells = [Moments(x.n, units * x.mean, np.outer(units, units) * x.scatter) for x in cells]
         mean = None if mean is None else units * mean
-    wanted: Any = found[-1] if mean is None else mean
-    kept = [i for i in range(len(rows)) if counts[i] >= 2]
-    distances = _distances(
-        [found[i] for i in kept], wanted, errors[[*kept, -1]], confidence, has_control=has_control
-    )
-    table = pd.DataFrame(
-        {
-            "perturbation": _adata.strings(rows[i] for i in kept),
-            "n_cells": counts[kept].astype(np.int64),
-            **distances,
-        }
-    ).sort_values("distance", kind="stable")
-    params: dict[str, Any] = {
-        **roles.stored(),
-        "confidence": float(confidence),
-        "distance": given.distance,
-    }
-    stored = {
-        "table": table.set_axis(pd.Index(np.arange(len(table))), axis=0),
-        "target": "; ".join([name, *how_measured(given)]),
-        "n_target_cells": int(counts[-1]),
-        "genes": _adata.strings(names),
-        "params": params,
-    }
-    few = [rows[i] for i in range(len(rows)) if i not in kept]
+    goal: Any = cells[-1] if mean is None else mean
+    records: list[tuple[Any, ...]] = []
+    for i in (i for i in range(len(rows)) if counts[i] >= 2):
+        x = mean_distance(cells[i], goal, confidence=confidence, errors=errors[[i, -1]])
+        difference: Any = (np.nan,) * 3
+        if i and has_control:
+            difference = distance_difference(
+                cells[i], cells[0], goal, confidence=confidence, errors=errors[[i, 0, -1]]
+            )
+        of_control = records[0][2] if records else x.estimate
+        relative = x.estimate / of_control if has_control and of_control > 0 else np.nan
+        known = (x.estimate, x.sd, x.low, x.high, x.plug_in, relative)
+        records.append((rows[i], int(counts[i]), *known, *difference))
+    table = pd.DataFrame(records, columns=COLUMNS)
+    table = table.assign(perturbation=_adata.strings(table["perturbation"]))
+    table = table.sort_values("distance", kind="stable", ignore_index=True)
+    few = [row for row, count in zip(rows, counts, strict=False) if count < 2]
     if few:
         message = (
             "Perturbations left out, with fewer than 2 cells outside the target: "
             f"{_adata.list_names(few)}."
         )
         warn(message)
+    stored = {
+        "table": table,
+        "target": "; ".join([name, *how_measured(given)]),
+        "n_target_cells": int(counts[-1]),
+        "genes": _adata.strings(names),
+        "params": {
+            **roles.stored(), "confidence": float(confidence), "distance": given.distance,
+        },
+    }  # fmt: skip
     return _adata.write_results(adata, uns={key_added: stored}, copy=copy)
 
 
@@ -225,52 +229,6 @@ def _require_one_state(given: Target) -> None:
             "alone."
         )
         raise ValueError(message)
-
-
-def _distances(
-    cells: list[Moments],
-    wanted: Any,
-    errors: NDArray[np.float64],
-    confidence: float,
-    *,
-    has_control: bool,
-) -> dict[str, NDArray[np.float64]]:
-    """Return columns of distances to a target, and of their differences to the controls'.
-
-    Parameters
-    ----------
-    cells
-        Moments of each perturbation; the controls' come first, where ``has_control``.
-    wanted
-        The target's moments, or its mean, shape ``(n_genes,)``.
-    errors
-        Errors of the batches' means for each perturbation, and last for the target.
-    confidence
-        Coverage of the intervals.
-    has_control
-        Whether the controls are among them.
-    """
-    found = [
-        mean_distance(each, wanted, confidence=confidence, errors=errors[[i, -1]])
-        for i, each in enumerate(cells)
-    ]
-    distance, differences = np.array([x.estimate for x in found]), np.full((len(cells), 3), np.nan)
-    for i in range(1, len(cells) if has_control else 0):
-        differences[i] = distance_difference(
-            cells[i], cells[0], wanted, confidence=confidence, errors=errors[[i, 0, -1]]
-        )
-    of_control = distance[0] if has_control and distance[0] > 0 else np.nan
-    return {
-        "distance": distance,
-        "sd": np.array([x.sd for x in found]),
-        "low": np.array([x.low for x in found]),
-        "high": np.array([x.high for x in found]),
-        "plug_in_distance": np.array([x.plug_in for x in found]),
-        "relative_distance": distance / of_control,
-        "difference": differences[:, 0],
-        "difference_low": differences[:, 1],
-        "difference_high": differences[:, 2],
-    }
 
 
 def _rows(

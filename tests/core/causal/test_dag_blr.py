@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from nextpert.core import Dag, DagBlr, Moments
-from nextpert.core.causal._blocks import solve_blocks
 
 
 def environments(parents, cells, intercept, rng):
@@ -105,7 +104,7 @@ def test_many_updates_equal_one_batch(parents, intercept, known, cells):
     assert ranked >= 59
     assert_same_posterior(parts, batch, 1e-10)
     assert_same_posterior(one_by_one, batch, 1e-10)
-    again = solve_blocks(one_by_one._layout, one_by_one._statistics, one_by_one.blocks["precision"])
+    again = one_by_one.solve_blocks(one_by_one.blocks["precision"])
     np.testing.assert_allclose(one_by_one.blocks["cov"], again["cov"], rtol=0, atol=1e-10)
 
 
@@ -118,7 +117,7 @@ def test_the_first_cell_under_an_intercept_keeps_its_digits(cells, graphs):
         for row in x:
             _ = blr.blocks
             blr = blr.update(Moments.from_array(row[None]), do=do if blr.n_cells == 0 else ())
-            plain = solve_blocks(blr._layout, blr._statistics, blr.blocks["precision"])
+            plain = blr.solve_blocks(blr.blocks["precision"])
             for name in ("cov", "weights"):
                 np.testing.assert_allclose(blr.blocks[name], plain[name], rtol=0, atol=1e-11)
 
@@ -132,7 +131,7 @@ def test_rank_one_update_leaves_held_nodes_alone(cells, graphs):
     cell = Moments.from_array(rng.normal(size=(1, 6)))
     fast = blr.update(cell, do=[1, 4])
     assert fast._blocks is not None
-    plain = solve_blocks(fast._layout, fast._statistics, fast.blocks["precision"])
+    plain = fast.solve_blocks(fast.blocks["precision"])
     for name in ("cov", "weights", "residual", "logdet"):
         np.testing.assert_allclose(fast.blocks[name], plain[name], rtol=1e-10, atol=1e-10)
         np.testing.assert_array_equal(blr.blocks[name], before[name])

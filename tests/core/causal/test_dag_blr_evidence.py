@@ -5,7 +5,6 @@ import pytest
 from scipy import stats
 
 from nextpert.core import Dag, DagBlr, Moments
-from nextpert.core.causal._blocks import gap_terms
 from tests.core.causal.test_dag_blr import environments, feed
 
 
@@ -76,11 +75,11 @@ def test_evidence_by_quadrature_over_weight_and_noise():
 def test_terms_of_the_gap_by_the_moments_of_noise_variances(shape):
     rate = np.array([0.1, 3.0])
     mean, variance = stats.invgamma(shape, scale=rate).stats("mv")
-    e, kappa = gap_terms(np.full(2, shape), rate)
-    np.testing.assert_allclose(e, mean, rtol=1e-10)
-    np.testing.assert_allclose(kappa, 2 * (mean**2 + variance) + variance, rtol=1e-10)
+    for at, e, v in zip(rate, mean, variance, strict=True):
+        blr = DagBlr(Dag.from_edges(1, []), prior_shape=shape, prior_rate=at)
+        np.testing.assert_allclose(blr.spread(), [[e], [2 * (e**2 + v) + v]], rtol=1e-10)
 
 
 def test_there_are_none_at_the_shape_at_which_variances_vary_without_end():
     with pytest.raises(ValueError, match="shape <= 2"):
-        gap_terms(np.array([3.0, 2.0]), np.ones(2))
+        DagBlr(Dag.from_edges(1, []), prior_shape=2.0, prior_rate=1.0).spread()

@@ -44,20 +44,14 @@ def test_the_number_of_workers_does_not_matter(own, task):
     assert n_different == (4 if own == "mixed" else 5)
 
 
-def test_progress_and_order(task):
-    seen = []
-    found = design_loops(
-        [task | {"n_rounds": n} for n in (3, 1, 2)],
-        rng=0,
-        progress=lambda done, total: seen.append((done, total)),
-    )
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+def test_results_are_in_the_order_of_the_tasks(task):
+    found = design_loops([task | {"n_rounds": n} for n in (3, 1, 2)], rng=0)
     assert [len(result.shifts) for result in found] == [3, 1, 2]
     assert design_loops([]) == []
 
 
 def test_what_a_killed_worker_leaves_is_done_here(task):
-    scm, parent, seen = task["source"], os.getpid(), []
+    scm, parent = task["source"], os.getpid()
 
     class Fragile:
         n_nodes, mean = scm.n_nodes, scm.mean
@@ -69,14 +63,13 @@ def test_what_a_killed_worker_leaves_is_done_here(task):
 
     tasks = [task | {"source": Fragile() if k == 3 else scm} for k in range(6)]
     with pytest.warns(UserWarning, match=r"A worker was killed.* finished tasks are kept"):
-        found = design_loops(tasks, rng=1, n_jobs=2, progress=lambda *done: seen.append(done))
+        found = design_loops(tasks, rng=1, n_jobs=2)
     assert_same(found, design_loops([task] * 6, rng=1))
-    assert seen == [(k, 6) for k in range(1, 7)]
 
 
 def test_wrong_arguments_are_named(task):
-    with pytest.raises(ValueError, match="Task 1 has the unknown argument n_round:"):
+    with pytest.raises(ValueError, match=r"Task 1: .*unexpected keyword argument 'n_round'"):
         design_loops([task, task | {"n_round": 3}])
     del (lacking := dict(task))["source"]
-    with pytest.raises(ValueError, match="Task 0 lacks source:"):
+    with pytest.raises(ValueError, match=r"Task 0: missing .* 'source'"):
         design_loops([lacking])

@@ -1,4 +1,4 @@
-"""The blocks of a posterior, from statistics and prior: precision, noise, evidence, prior scale.
+"""One regression a node: from prior and sums over cells to posterior, evidence and prior scale.
 
 The prior variance of node i's weight on parent k is ``sigma_i^2 / (lambda_i r_k)``, with ``r_k``
 one or the noise variance of the parent. One eigendecomposition of the parents' gram (fixed columns
@@ -7,115 +7,37 @@ projected out, columns divided by ``sqrt(r_k)``) gives a node's evidence for eve
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.linalg.lapack import dsyevd
 from scipy.optimize import minimize_scalar
 from scipy.special import gammaln
 
+from nextpert.core._checks import as_numbers, require_kind, require_positive
 from nextpert.core._compile import lean
+from nextpert.core._shown import Shown
 from nextpert.core.causal import _kernels as kernels
+from nextpert.core.graph.dag import Dag
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     Vector = NDArray[np.float64]
     Pointers = NDArray[np.int64]
 
+# Sums over the cells seen: X'X, X'y, y'y and the number of cells of each node.
+SUMS = ("xtx", "xty", "yty", "cells")
 # M, m, y'y - m'X'y, log|M| over the prior's, and the prior precision of every design column.
 BLOCKS = ("cov", "weights", "residual", "logdet", "precision")
+INTERCEPT_PRECISION = 1e-6  # of the prior, over the noise: next to flat in any units of log counts
 RATE_SHARE = 1e-3  # the default rate of a noise variance, over the variance of the cells
-
-
-class Layout(NamedTuple):
-    """Where the ragged blocks of every node lie in the flat arrays (see ``_kernels``)."""
-
-    indices: Pointers  # parents, one node after the other
-    vptr: Pointers
-    mptr: Pointers
-    fixed: int  # columns before the parents, with a flat prior: the intercept, and batches
-    is_weight: NDArray[np.bool_]  # which design columns are parents, (vptr[-1],)
-    longest: int  # columns of the longest design row
-
-
-class Statistics(NamedTuple):
-    """Sums over the cells seen: ``X'X``, ``X'y``, ``y'y`` and the number of cells of each node."""
-
-    xtx: Vector
-    xty: Vector
-    yty: Vector
-    cells: Vector
-
-
-class Prior(NamedTuple):
-    """What was believed before any cell; the options of ``DagBlr`` by the same names."""
-
-    scale: float | str
-    units: str
-    pooled: bool
-    shape: float
-    rate: float | None  # a share of the cells' variance where None
-    noise_var: Vector | None  # known ones
-    intercept_precision: float
-
-    def rates(self, layout: Layout, statistics: Statistics) -> Vector:
-        """Return the rate of every node's noise variance, shape ``(n_nodes,)``."""
-        if self.rate is None:
-            return RATE_SHARE * cell_variance(layout, statistics)
-        return np.full(len(statistics.yty), self.rate)
-
-
-def cell_variance(layout: Layout, statistics: Statistics) -> Vector:
-    """Return the variance of every node's cells less their shifts: a number in its units.
-
-    Above 0 throughout: the mean square where the cells do not vary, 1 where there are none.
-    """
-    cells, square = np.maximum(statistics.cells, 1), statistics.yty
-    variance = square.copy()
-    if layout.fixed:
-        variance -= statistics.xty[layout.vptr[:-1]] ** 2 / cells
-    variance = np.where(variance > 1e-12 * square, variance, square) / cells
-    return np.where(variance > 0, variance, 1.0)
-
-
 HYPER_SD = 3.0  # of log lambda about 0: weak, a factor of 20 either way is one standard deviation
 NODE_SD = 1.0  # of a node's log lambda about the common one
 _BOUNDS = (-14.0, 18.0)  # of log lambda
-
-
-def _spectra(
-    layout: Layout, statistics: Statistics, tau: float, relative: Vector
-) -> tuple[Vector, Vector, Vector]:
-    """Return eigenvalues of each node's parent gram, X'y in that basis, and y'y.
-
-    Two of shape ``(vptr[-1],)``, as ``relative``, and one of ``(n_nodes,)``. Fixed columns, of
-    precision ``tau`` over the noise, are projected out. Nodes of as many columns go together.
-    """
-    vptr, k = layout.vptr, layout.fixed
-    widths = np.diff(vptr)
-    values, scores, rest = np.zeros(vptr[-1]), np.zeros(vptr[-1]), statistics.yty.copy()
-    for d in np.unique(widths[widths > k]):
-        nodes = np.flatnonzero(widths == d)
-        columns = vptr[nodes, None] + np.arange(d)
-        gram = statistics.xtx[layout.mptr[nodes, None] + np.arange(d * d)].reshape(-1, d, d)
-        cross = statistics.xty[columns]
-        for c in range(k):  # sweep out one column after the other
-            pivot = (statistics.cells[nodes] if c == 0 else gram[:, c, c]) + tau
-            rest[nodes] -= cross[:, c] ** 2 / pivot
-            share = gram[:, c] / pivot[:, None]
-            cross = cross - share * cross[:, c, None]
-            gram = gram - share[:, :, None] * gram[:, c, None]
-        by = 1.0 / np.sqrt(relative[columns[:, k:]])
-        gram = gram[:, k:, k:] * by[:, None] * by[:, :, None]
-        basis = np.empty_like(gram)
-        for i, node in enumerate(nodes):
-            found, basis[i], _ = dsyevd(gram[i], lower=1)
-            values[vptr[node] + k : vptr[node + 1]] = np.maximum(found, 0.0)
-        scores[columns[:, k:]] = (basis * (cross[:, k:] * by)[:, :, None]).sum(axis=1)
-    return values, scores, rest
 
 
 @lean
@@ -123,6 +45,8 @@ def _node_evidence(i, vptr, k, values, scores, rest, log_lambda, shape, rate, ha
     """Log evidence of node i as a function of log lambda, up to a constant."""
     start = vptr[i] + k
     lam = np.exp(log_lambda)
+    # With eigenvalues v of the gram and X'y = s in its basis: sum log(1 + v / lambda), and
+    # y'y - sum s^2 / (v + lambda), the sum of squares that the weights leave.
     logdet, quad = 0.0, rest[i]
     for a in range(start, vptr[i + 1]):
         logdet += np.log1p(values[a] / lam)
@@ -141,150 +65,278 @@ def _total_evidence(nodes, vptr, k, values, scores, rest, t, shape, rate, half, 
     return total
 
 
-def gap_terms(alpha: Vector, beta: Vector) -> tuple[Vector, Vector]:
-    """Return ``e`` and ``kappa`` of equation 14 for noise variances ``IG(alpha, beta)``.
+class Regressions(Shown):
+    """Layout, prior, sums over the cells and posterior of the regression of every node.
 
-    Raises
-    ------
-    ValueError
-        If ``alpha <= 2``: the variance of the gap is infinite.
+    Parameters are those of :class:`~nextpert.core.DagBlr`.
     """
-    if (alpha <= 2).any():
-        message = (
-            "The variance of the optimality gap is infinite while the noise variances have "
-            "shape <= 2: update with control cells first, or raise prior_shape above 2."
-        )
-        raise ValueError(message)
-    kappa = beta**2 * (2 * alpha - 1) / ((alpha - 1) ** 2 * (alpha - 2))
-    return beta / (alpha - 1), kappa
 
+    _shown = ("dag", "n_cells")
 
-def log_evidence(
-    layout: Layout, statistics: Statistics, prior: Prior, blocks: Mapping[str, Vector]
-) -> Vector:
-    """Return the log evidence of every node, shape ``(n_nodes,)``.
+    def __init__(
+        self,
+        dag: Dag,
+        *,
+        noise_var: ArrayLike | None = None,
+        intercept: bool = True,
+        n_fixed: int = 0,
+        prior_scale: float | str = "evidence",
+        prior_units: str | None = None,
+        pooled: bool = True,
+        prior_shape: float = 2.0,
+        prior_rate: float | None = None,
+    ) -> None:
+        require_kind(dag, Dag, "dag")
+        self.dag, self.n_nodes = dag, dag.n_nodes
+        self.intercept, self.n_fixed, self.pooled = bool(intercept), int(n_fixed), bool(pooled)
+        self.prior_shape = require_positive(prior_shape, "prior_shape")
+        self._read_prior(noise_var, prior_scale, prior_units, prior_rate)
+        # Where the blocks of every node lie in flat arrays, as kernels take them.
+        fixed = self.intercept + self.n_fixed
+        width = dag.in_degree + fixed
+        self.vptr: Pointers = np.concatenate([[0], np.cumsum(width)])
+        self.mptr: Pointers = np.concatenate([[0], np.cumsum(width**2)])
+        self.place = (dag.indptr, dag.indices, self.vptr, self.mptr)
+        self.longest = int(width.max(initial=0))
+        column = np.arange(self.vptr[-1]) - np.repeat(self.vptr[:-1], width)
+        self.diagonal = np.repeat(self.mptr[:-1], width) + column * np.repeat(width + 1, width)
+        # Design columns that are parents, not fixed, shape (vptr[-1],).
+        self.is_weight = np.ones(self.vptr[-1], dtype=np.bool_)
+        self.is_weight[self.vptr[:-1, None] + np.arange(fixed)] = False
+        self.xtx, self.xty = np.zeros(self.mptr[-1]), np.zeros(self.vptr[-1])
+        self.yty, self.cells = np.zeros(dag.n_nodes), np.zeros(dag.n_nodes)
+        self._blocks: dict[str, Vector] | None = None
 
-    Raises
-    ------
-    ValueError
-        If the prior of the noise variances is improper.
-    """
-    cells, residual = statistics.cells, blocks["residual"]
-    constant = -0.5 * cells * np.log(2 * np.pi) + 0.5 * blocks["logdet"]
-    if prior.noise_var is not None:
-        return constant - 0.5 * cells * np.log(prior.noise_var) - 0.5 * residual / prior.noise_var
-    if prior.rate == 0:
-        message = "prior_rate=0 is improper: the evidence is undefined."
-        raise ValueError(message)
-    before_rate = prior.rates(layout, statistics)
-    shape, rate = prior.shape + cells / 2, before_rate + residual / 2
-    before = prior.shape * np.log(before_rate) - gammaln(prior.shape)
-    after = -shape * np.log(rate) + gammaln(shape)
-    return constant + before + after
-
-
-def fill_blocks(layout: Layout, statistics: Statistics, prior: Prior) -> dict[str, Vector]:
-    """Return the blocks under the prior, whose scale and units are learned where they are to be."""
-    noise_var = prior.noise_var
-    if not len(layout.indices):  # no edges, so neither scale nor units matter
-        intercepts = np.full(layout.vptr[-1], prior.intercept_precision)
-        return solve_blocks(layout, statistics, intercepts)
-    if prior.units == "data":
-        return solve_blocks(layout, statistics, _column_precision(layout, statistics, prior, None))
-    if noise_var is None:
-        # Noise variances are not known before the fit: those of a first one, where variances of
-        # the cells stand for them. Taken is 1 / E[1 / sigma^2], which is finite for any prior.
-        variance = cell_variance(layout, statistics)
-        precision = _column_precision(layout, statistics, prior, variance)
-        plain = solve_blocks(layout, statistics, precision)
-        rate = prior.rates(layout, statistics) + plain["residual"] / 2
-        noise_var = rate / (prior.shape + statistics.cells / 2)
-    by_noise = solve_blocks(
-        layout, statistics, _column_precision(layout, statistics, prior, noise_var)
-    )
-    if prior.units == "noise":
-        return by_noise
-    # One unit for all genes, in the middle of theirs, so that the scale's hyperprior means the
-    # same for both, in whatever units the data come.
-    middle = np.full(len(statistics.yty), np.exp(np.log(noise_var).mean()))
-    alike = solve_blocks(layout, statistics, _column_precision(layout, statistics, prior, middle))
-    gain = log_evidence(layout, statistics, prior, by_noise)
-    gain -= log_evidence(layout, statistics, prior, alike)
-    return by_noise if gain.sum() > 0 else alike
-
-
-def _column_precision(
-    layout: Layout, statistics: Statistics, prior: Prior, units: Vector | None
-) -> Vector:
-    """Return the prior precision of every design column over ``sigma_i^2``, shape ``(width,)``.
-
-    ``lambda_i`` in units of the data, ``lambda_i sigma_k^2`` for parent ``k`` in units of the
-    noise: the prior variance of ``B_ik`` is then ``sigma_i^2 / (lambda_i sigma_k^2)``.
-    ``lambda_i`` is given, or maximises the log evidence of DAG-BLR plus a weak log-normal
-    hyperprior: one value of all nodes, from which that of each may depart if not pooled.
-    """
-    p, vptr = len(statistics.yty), layout.vptr
-    relative = np.ones(vptr[-1])
-    if units is not None:
-        relative[layout.is_weight] = units[layout.indices]
-    if prior.scale == "evidence":
-        values, scores, rest = _spectra(layout, statistics, prior.intercept_precision, relative)
-        known = np.zeros(p) if prior.noise_var is None else prior.noise_var
-        shape, rate = np.full(p, prior.shape), prior.rates(layout, statistics)
-        head = (vptr, layout.fixed, values, scores, rest)
-        tail = (shape, rate, statistics.cells / 2, known)
-        nodes = np.flatnonzero(np.diff(vptr) > layout.fixed)
-        log_scale, grid = np.zeros(p), np.linspace(*_BOUNDS, 33)
-        centre, sd = 0.0, HYPER_SD
-        # All nodes about 0 first, then each by itself about the common value.
-        for some in [nodes, *([] if prior.pooled else nodes[:, None])]:
-
-            def loss(t: float, some: Pointers = some, at: float = centre, sd: float = sd) -> float:
-                return 0.5 * ((t - at) / sd) ** 2 - float(_total_evidence(some, *head, t, *tail))
-
-            # The evidence may have more than one mode: a grid finds the best, Brent refines it.
-            best = int(np.argmin(list(map(loss, grid))))
-            ends = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-            found = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-4})
-            if some is nodes:
-                log_scale[:] = centre = float(found.x)
-                sd = NODE_SD
+    def _read_prior(
+        self, noise_var: Any, scale: Any, units: str | None, rate: float | None
+    ) -> None:
+        """Set known noise variances, scale, units and rate of the prior, or raise."""
+        learned = scale == "evidence"
+        units = ("evidence" if learned else "data") if units is None else units
+        self.known_noise_var: Vector | None = None
+        message = ""
+        if self.n_fixed and not self.intercept:
+            message = "Fixed columns need an intercept: use intercept=True, or n_fixed=0."
+        elif isinstance(scale, str) and not learned:
+            message = f"prior_scale must be 'evidence' or a number, but is {scale!r}."
+        elif units not in ("data", "noise", "evidence"):
+            message = f"prior_units must be 'evidence', 'data', 'noise' or None, but is {units!r}."
+        elif units == "evidence" and not learned:
+            message = (
+                "prior_units='evidence' needs a scale that is learned: use prior_scale="
+                "'evidence', or prior_units='data' or 'noise'."
+            )
+        elif rate is not None and not (np.isfinite(rate) and rate >= 0):
+            message = f"prior_rate must be a finite number, 0 or above, but is {rate!r}."
+        elif rate == 0 and noise_var is None and (learned or units == "noise"):
+            message = (
+                "prior_rate=0 has no evidence to learn from: give prior_scale a number, and "
+                "prior_units='data'."
+            )
+        if noise_var is not None and not message:
+            given = as_numbers(noise_var, "noise_var")
+            if given.shape not in ((), (1,), (self.n_nodes,)):
+                message = f"noise_var has shape {given.shape}: give one number, or one for each of "
+                message += f"{self.n_nodes} nodes."
+            elif not (np.isfinite(given).all() and (given > 0).all()):
+                message = "noise_var must be finite and above 0 for every node."
             else:
-                log_scale[some] = float(found.x)
-        scale = np.exp(log_scale)
-    else:
-        scale = np.full(p, 1.0 / float(prior.scale))
-    precision = np.repeat(scale, np.diff(vptr)) * relative
-    precision[~layout.is_weight] = prior.intercept_precision
-    return precision
+                self.known_noise_var = np.broadcast_to(given, (self.n_nodes,)).copy()
+        if message:
+            raise ValueError(message)
+        self.prior_scale = scale if learned else require_positive(scale, "prior_scale")
+        self.prior_units, self.prior_rate = units, None if rate is None else float(rate)
 
+    @property
+    def n_cells(self) -> int:
+        """Number of cells (of the node with the most)."""
+        return int(self.cells.max(initial=0))
 
-def solve_blocks(layout: Layout, statistics: Statistics, precision: Vector) -> dict[str, Vector]:
-    """Return the blocks for the prior precision of every design column (equations 2 and 3).
+    @property
+    def sums(self) -> tuple[Vector, ...]:
+        """The sums over the cells seen, in the order of ``SUMS``."""
+        return self.xtx, self.xty, self.yty, self.cells
 
-    Raises
-    ------
-    ValueError
-        If the parents of a node are collinear to working precision, or a result overflows.
-    """
-    vptr, mptr = layout.vptr, layout.mptr
-    cov, weights = np.empty(mptr[-1]), np.empty(vptr[-1])
-    residual, logdet = np.empty(len(statistics.yty)), np.empty(len(statistics.yty))
-    sums = (statistics.xtx, statistics.xty, statistics.yty)
-    work = np.empty((4, layout.longest, layout.longest))
-    kernels.posterior_blocks(vptr, mptr, precision, *sums, cov, weights, residual, logdet, work)
-    failed = np.flatnonzero(~np.isfinite(logdet))
-    if len(failed):
-        message = (
-            f"The parents of nodes {failed[:10].tolist()} are collinear to working precision: "
-            "drop duplicated nodes or use a smaller prior_scale."
-        )
-        raise ValueError(message)
-    values = (cov, weights, residual, logdet, precision)
-    if not all(np.isfinite(value).all() for value in values):
-        message = (
-            "The posterior of the weights is not finite: the cells' values differ too much in "
-            "size for floating point numbers. Give the genes in comparable units."
-        )
-        raise ValueError(message)
-    return dict(zip(BLOCKS, values, strict=True))
+    @property
+    def blocks(self) -> dict[str, Vector]:
+        """Flat arrays ``cov`` (M), ``weights`` (m), ``residual``, ``logdet``, ``precision``."""
+        if self._blocks is None:
+            self._blocks = self._fitted()
+        return self._blocks
+
+    def squares(self, flat: Vector) -> Iterator[Vector]:
+        """Yield the square block of every node, a view of an array that is laid out as ``cov``."""
+        for (first, last), d in zip(pairwise(self.mptr), np.diff(self.vptr), strict=True):
+            yield flat[first:last].reshape(d, d)
+
+    @property
+    def prior_rates(self) -> Vector:
+        """Prior rate of every node's noise variance, shape ``(n_nodes,)``."""
+        if self.prior_rate is None:
+            return RATE_SHARE * self._cell_variance()
+        return np.full(self.n_nodes, self.prior_rate)
+
+    def _cell_variance(self) -> Vector:
+        """Return the variance of every node's cells less their shifts: a number in its units.
+
+        Above 0 throughout: the mean square where the cells do not vary, 1 where there are none.
+        """
+        cells, square = np.maximum(self.cells, 1), self.yty
+        variance = square.copy()
+        if self.intercept:
+            variance -= self.xty[self.vptr[:-1]] ** 2 / cells
+        # What is left of y'y by rounding alone is no variance.
+        variance = np.where(variance > 1e-12 * square, variance, square) / cells
+        return np.where(variance > 0, variance, 1.0)
+
+    def _fitted(self) -> dict[str, Vector]:
+        """Return the blocks under the prior, whose scale and units are learned if asked for."""
+        if not self.dag.n_edges:  # so neither scale nor units matter
+            return self.solve_blocks(np.full(self.vptr[-1], INTERCEPT_PRECISION))
+        if self.prior_units == "data":
+            return self.solve_blocks(self._column_precision(None))
+        noise_var = self.known_noise_var
+        if noise_var is None:
+            # Noise variances are not known before the fit: those of a first one, where variances of
+            # the cells stand for them. Taken is 1 / E[1 / sigma^2], which is finite for any prior.
+            plain = self.solve_blocks(self._column_precision(self._cell_variance()))
+            rate = self.prior_rates + plain["residual"] / 2
+            noise_var = rate / (self.prior_shape + self.cells / 2)
+        by_noise = self.solve_blocks(self._column_precision(noise_var))
+        if self.prior_units == "noise":
+            return by_noise
+        # One unit for all genes, in the middle of theirs, so that the scale's hyperprior means the
+        # same for both, in whatever units the data come.
+        middle = np.full(self.n_nodes, np.exp(np.log(noise_var).mean()))
+        alike = self.solve_blocks(self._column_precision(middle))
+        gain = self._evidence_of(by_noise) - self._evidence_of(alike)
+        return by_noise if gain.sum() > 0 else alike
+
+    def solve_blocks(self, precision: Vector) -> dict[str, Vector]:
+        """Return the blocks for the prior precision of every design column (equations 2 and 3).
+
+        Raises
+        ------
+        ValueError
+            If the parents of a node are collinear to working precision, or a result overflows.
+        """
+        # Equation 2 with m = 0: M' = (Lambda + X'X)^-1 and m' = M' X'y, node by node.
+        cov, weights = np.empty(self.mptr[-1]), np.empty(self.vptr[-1])
+        residual, logdet = np.empty(self.n_nodes), np.empty(self.n_nodes)
+        kernels.posterior_blocks(
+            self.vptr, self.mptr, precision, self.xtx, self.xty, self.yty,
+            cov, weights, residual, logdet, np.empty((4, self.longest, self.longest)),
+        )  # fmt: skip
+        failed = np.flatnonzero(~np.isfinite(logdet))
+        values = (cov, weights, residual, logdet, precision)
+        if len(failed):
+            message = (
+                f"The parents of nodes {failed[:10].tolist()} are collinear to working precision: "
+                "drop duplicated nodes or use a smaller prior_scale."
+            )
+            raise ValueError(message)
+        if not all(np.isfinite(value).all() for value in values):
+            message = (
+                "The posterior of the weights is not finite: the cells' values differ too much in "
+                "size for floating point numbers. Give the genes in comparable units."
+            )
+            raise ValueError(message)
+        return dict(zip(BLOCKS, values, strict=True))
+
+    def _evidence_of(self, blocks: dict[str, Vector]) -> Vector:
+        """Return the log evidence of every node under a prior, shape ``(n_nodes,)``.
+
+        Raises
+        ------
+        ValueError
+            If the prior of the noise variances is improper.
+        """
+        # log N(y | 0, sigma^2 (I + X M X')), known or integrated over sigma^2.
+        cells, residual = self.cells, blocks["residual"]
+        constant = -0.5 * cells * np.log(2 * np.pi) + 0.5 * blocks["logdet"]
+        known = self.known_noise_var
+        if known is not None:
+            return constant - 0.5 * cells * np.log(known) - 0.5 * residual / known
+        if self.prior_rate == 0:
+            message = "prior_rate=0 is improper: the evidence is undefined."
+            raise ValueError(message)
+        # Of sigma^2 ~ IG(alpha, beta): beta^alpha / Gamma(alpha) before, over the same after.
+        before_rate = self.prior_rates
+        shape, rate = self.prior_shape + cells / 2, before_rate + residual / 2
+        before = self.prior_shape * np.log(before_rate) - gammaln(self.prior_shape)
+        after = -shape * np.log(rate) + gammaln(shape)
+        return constant + before + after
+
+    def _column_precision(self, units: Vector | None) -> Vector:
+        """Return the prior precision of every design column over ``sigma_i^2``, ``(vptr[-1],)``.
+
+        ``lambda_i`` in units of the data, ``lambda_i sigma_k^2`` for parent ``k`` in units of the
+        noise: the prior variance of ``B_ik`` is then ``sigma_i^2 / (lambda_i sigma_k^2)``.
+        ``lambda_i`` is given, or maximises the log evidence of DAG-BLR plus a weak log-normal
+        hyperprior: one value of all nodes, from which that of each may depart if not pooled.
+        """
+        p, vptr, fixed = self.n_nodes, self.vptr, self.intercept + self.n_fixed
+        relative = np.ones(vptr[-1])
+        if units is not None:
+            relative[self.is_weight] = units[self.dag.indices]
+        if not isinstance(self.prior_scale, str):
+            scale = np.full(p, 1.0 / self.prior_scale)
+        else:
+            log_scale = np.zeros(p)
+            known = np.zeros(p) if self.known_noise_var is None else self.known_noise_var
+            head = (vptr, fixed, *self._spectra(relative))
+            tail = (np.full(p, self.prior_shape), self.prior_rates, self.cells / 2, known)
+            nodes, grid = np.flatnonzero(np.diff(vptr) > fixed), np.linspace(*_BOUNDS, 33)
+            centre, sd = 0.0, HYPER_SD
+            # All nodes about 0 first, then each by itself about the common value.
+            for some in [nodes, *([] if self.pooled else nodes[:, None])]:
+
+                def loss(t: float, some: Any = some, at: float = centre, sd: float = sd) -> float:
+                    evidence = _total_evidence(some, *head, t, *tail)
+                    return 0.5 * ((t - at) / sd) ** 2 - float(evidence)
+
+                # The evidence may have more than one mode: a grid finds the best, Brent refines it.
+                best = int(np.argmin(list(map(loss, grid))))
+                ends = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+                mode = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-4})
+                if some is nodes:
+                    log_scale[:] = centre = float(mode.x)
+                    sd = NODE_SD
+                else:
+                    log_scale[some] = float(mode.x)
+            scale = np.exp(log_scale)
+        # Intercepts and fixed columns keep a prior of their own, next to flat.
+        precision = np.repeat(scale, np.diff(vptr)) * relative
+        precision[~self.is_weight] = INTERCEPT_PRECISION
+        return precision
+
+    def _spectra(self, relative: Vector) -> tuple[Vector, Vector, Vector]:
+        """Return eigenvalues of each node's parent gram, X'y in that basis, and y'y.
+
+        Two of shape ``(vptr[-1],)``, as ``relative``, and one of ``(n_nodes,)``. Fixed columns are
+        projected out. Nodes of as many columns go together.
+        """
+        vptr, k = self.vptr, self.intercept + self.n_fixed
+        widths = np.diff(vptr)
+        values, scores, rest = np.zeros(vptr[-1]), np.zeros(vptr[-1]), self.yty.copy()
+        for d in np.unique(widths[widths > k]):
+            nodes = np.flatnonzero(widths == d)
+            columns = vptr[nodes, None] + np.arange(d)
+            gram = self.xtx[self.mptr[nodes, None] + np.arange(d * d)].reshape(-1, d, d)
+            cross = self.xty[columns]
+            for c in range(k):  # sweep out one column after the other
+                pivot = (self.cells[nodes] if c == 0 else gram[:, c, c]) + INTERCEPT_PRECISION
+                rest[nodes] -= cross[:, c] ** 2 / pivot
+                # Schur complement: what is left of all columns at fixed values of this one.
+                slope = gram[:, c] / pivot[:, None]
+                cross = cross - slope * cross[:, c, None]
+                gram = gram - slope[:, :, None] * gram[:, c, None]
+            # In columns over sqrt(r_k) the prior is the same for all: lambda I.
+            by = 1.0 / np.sqrt(relative[columns[:, k:]])
+            gram = gram[:, k:, k:] * by[:, None] * by[:, :, None]
+            basis = np.empty_like(gram)
+            for i, node in enumerate(nodes):
+                eigenvalues, basis[i], _ = dsyevd(gram[i], lower=1)
+                values[vptr[node] + k : vptr[node + 1]] = np.maximum(eigenvalues, 0.0)
+            scores[columns[:, k:]] = (basis * (cross[:, k:] * by)[:, :, None]).sum(axis=1)
+        return values, scores, rest

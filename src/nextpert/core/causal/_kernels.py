@@ -51,6 +51,7 @@ def _invert_spd(matrix, low, rows, inverse, d):
     and ``rows`` are room to work in.
     """
     logdet = 0.0
+    # Row by row, matrix = L L'; log|matrix| is the sum of the logs of the squared diagonal.
     for i in range(d):
         for j in range(i + 1):
             s = matrix[i, j]
@@ -71,7 +72,7 @@ def _invert_spd(matrix, low, rows, inverse, d):
             for k in range(j, i):
                 s -= low[i, k] * rows[j, k]
             rows[j, i] = s / low[i, i]
-    for i in range(d):
+    for i in range(d):  # the inverse is L^-1' L^-1
         for j in range(i + 1):
             s = 0.0
             for k in range(i, d):
@@ -97,7 +98,9 @@ def posterior_blocks(vptr, mptr, precision, xtx, xty, yty, cov, mean, residual, 
                 block[a, b] = xtx[m + a * d + b]
             block[a, a] += precision[v + a]
             prior += np.log(precision[v + a])
+        # M' = (X'X + Lambda)^-1 and m' = M' X'y, for a prior of mean zero.
         logdet[i] = prior - _invert_spd(block, work[2], work[3], inverse, d)
+        # y'y - m'' M'^-1 m' of equation 3 is y'y - m'' X'y; rounding may leave it below 0.
         fitted = 0.0
         for a in range(d):
             s = 0.0
@@ -126,35 +129,6 @@ def fill_row(indptr, indices, vptr, i, x, row):
 
 
 @entry
-def add_statistics(
-    indptr, indices, vptr, mptr, n, mean, scatter, shift, skip, xtx, xty, yty, cells
-):
-    """Add the sums of equation 2 over the cells of one environment in place: X'X, X'y, y'y."""
-    row = np.empty(longest_row(vptr))
-    for i in range(len(indptr) - 1):
-        if skip[i]:
-            continue
-        d = fill_row(indptr, indices, vptr, i, mean, row)
-        first, k = indptr[i], d - (indptr[i + 1] - indptr[i])
-        response = mean[i] - shift[i]
-        for a in range(d):
-            s, line = n * row[a], mptr[i] + a * d
-            # The intercept does not scatter, nor does a single cell: n r r' is all that it adds.
-            plain = d if n == 1 or a < k else k
-            for b in range(plain):
-                xtx[line + b] += s * row[b]
-            if plain == d:
-                xty[vptr[i] + a] += s * response
-                continue
-            j = indices[first + a - k]
-            xty[vptr[i] + a] += scatter[j, i] + s * response
-            for b in range(k, d):
-                xtx[line + b] += scatter[j, indices[first + b - k]] + s * row[b]
-        yty[i] += scatter[i, i] + n * response * response
-        cells[i] += n
-
-
-@entry
 def rank_one_update(indptr, indices, vptr, mptr, x, shift, skip, cov, mean, residual, logdet):
     """Update equations 2 and 3 in place for a single cell ``x`` (Sherman and Morrison)."""
     widest = longest_row(vptr)
@@ -170,6 +144,7 @@ def rank_one_update(indptr, indices, vptr, mptr, x, shift, skip, cov, mean, resi
         for b in range(d):
             for a in range(d):
                 y[a] += design[b] * block[b, a]
+        # M' = M - y y' / (1 + x'y) with y = M x, and m' = m + y error / (1 + x'y).
         spread, error = 1.0, x[i] - shift[i]
         for a in range(d):
             spread += design[a] * y[a]
@@ -186,6 +161,7 @@ def rank_one_update(indptr, indices, vptr, mptr, x, shift, skip, cov, mean, resi
 @lean
 def solve_forward(indptr, indices, order, vptr, weights, x):
     """Replace ``x``, (p, m), by y of ``y = B y + x`` (equation 1), in topological order."""
+    # One column a right-hand side, so that the inner loop runs along memory.
     width = x.shape[1]
     for t in range(len(order)):
         i = order[t]
@@ -200,14 +176,16 @@ def solve_forward(indptr, indices, order, vptr, weights, x):
 
 
 @lean
-def add_within(indptr, indices, vptr, mptr, scatter, fixed, xtx, xty, yty, place):
-    """Add the scatter within environments in place: nothing for the intercept.
+def add_within(indptr, indices, vptr, mptr, scatter, skip, xtx, xty, yty, place):
+    """Add the scatter within environments in place: nothing for the intercept, nor nodes to skip.
 
-    ``scatter`` is (p, p) of the nodes; ``fixed`` (n, p + n) that of n fixed columns with the nodes
-    and then with one another. ``place`` is room for the numbers of a design row's columns.
+    ``scatter`` is that of the p nodes, and of fixed columns after them. ``place`` is room for the
+    numbers of a design row's columns.
     """
     p = len(indptr) - 1
     for i in range(p):
+        if skip[i]:
+            continue
         first, last = indptr[i], indptr[i + 1]
         d = vptr[i + 1] - vptr[i]
         k = d - (last - first)
@@ -215,16 +193,12 @@ def add_within(indptr, indices, vptr, mptr, scatter, fixed, xtx, xty, yty, place
             place[a] = p + a - 1
         for a in range(last - first):
             place[k + a] = indices[first + a]
+        # Sums of (x - mean)(x - mean)': the intercept's column, if there is one, does not vary.
         for a in range(min(k, 1), d):
-            j = place[a]
-            xty[vptr[i] + a] += scatter[j, i] if j < p else fixed[j - p, i]
-            row = mptr[i] + a * d
+            line = mptr[i] + a * d
+            xty[vptr[i] + a] += scatter[place[a], i]
             for b in range(min(k, 1), d):
-                other = place[b]
-                if j >= p:
-                    xtx[row + b] += fixed[j - p, other]
-                else:
-                    xtx[row + b] += scatter[j, other] if other < p else fixed[other - p, j]
+                xtx[line + b] += scatter[place[a], place[b]]
         yty[i] += scatter[i, i]
 
 
@@ -238,10 +212,11 @@ def add_means(indptr, indices, vptr, mptr, mean, shift, count, xtx, xty, yty, de
     for j in range(len(mean)):
         for i in range(len(indptr) - 1):
             k = count[j, i]
+            # Nodes that were held fixed (do) in an environment have no cells there.
             if k == 0.0:
                 continue
             d = fill_row(indptr, indices, vptr, i, mean[j], design)
-            response = mean[j, i] - shift[j, i]
+            response = mean[j, i] - shift[j, i]  # x_i - a_i = (1, f, x_P)' (c, ., B_iP) + noise
             for a in range(d):
                 xty[vptr[i] + a] += k * design[a] * response
                 line = mptr[i] + a * d

@@ -23,7 +23,7 @@ SUM, MAX, NORM = 0, 1, 2  # sum of a s^2 + b s; largest b w; largest b ||M'||
 
 
 class Problem(NamedTuple):
-    """All arrays of one acquisition; layout of the blocks as in ``posterior._kernels``."""
+    """All arrays of one acquisition; layout of the blocks as in ``_kernels``."""
 
     kind: int
     inv_n: float
@@ -33,77 +33,53 @@ class Problem(NamedTuple):
     order: NDArray[np.int64]
     vptr: NDArray[np.int64]
     mptr: NDArray[np.int64]
-    weights: NDArray[np.float64]  # (vptr[-1], 1)
+    weights: NDArray[np.float64]  # (vptr[-1],)
     cov: NDArray[np.float64]
-    offset: NDArray[np.float64]  # c, (p, 1)
+    offset: NDArray[np.float64]  # c, (p,)
     u: NDArray[np.float64]  # M q of each node, flat
     w0: NDArray[np.float64]  # q' M q, (p,)
     quad: NDArray[np.float64]  # a of the sum, (p,)
     lin: NDArray[np.float64]  # b of the sum or the maximum, (p,)
     eigval: NDArray[np.float64]  # of M, ascending, flat (NORM only)
     eigvec: NDArray[np.float64]  # of M, columns, flat (NORM only)
-    root: NDArray[np.float64]  # shared by all nodes of a complete graph, else (0, 0): see _shared
+    root: NDArray[np.float64]  # L^-1 shared by all nodes of a complete graph, else (0, 0)
     root_q: NDArray[np.float64]  # its product with q = (1, mu*), in the order of the graph
 
 
 @inner
-def reach(problem, shift, x):
-    """Fill the means ``x`` (p, s) that a shift (p,) reaches under each of s draws of the weights.
+def reach(layout, order, weights, offset, shift, x):
+    """Fill the mean ``x`` (p,) that a shift (p,) reaches: equation 1, substituted along the order.
 
-    Equation 1, substituted along the order; ``problem`` is a :class:`Problem`, or draws.
+    ``weights`` (vptr[-1],) and ``offset`` (p,), the intercepts, are the posterior's mean or a draw.
     """
-    if x.shape[1] == 1:
-        weights, state = problem.weights.reshape(-1), x.reshape(-1)
-        for t in range(len(problem.order)):
-            i = problem.order[t]
-            first, last = problem.indptr[i], problem.indptr[i + 1]
-            own = weights[problem.vptr[i + 1] - (last - first) :]
-            state[i] = shift[i] + problem.offset[i, 0]
-            state[i] += dot_at(own, state, problem.indices[first:last])
-        return
-    for t in range(len(problem.order)):
-        i = problem.order[t]
-        first = problem.indptr[i]
-        degree = problem.indptr[i + 1] - first
-        start = problem.vptr[i + 1] - degree
-        for j in range(x.shape[1]):
-            x[i, j] = shift[i] + problem.offset[i, j]
-        for a in range(degree):
-            k = problem.indices[first + a]
-            for j in range(x.shape[1]):
-                x[i, j] += problem.weights[start + a, j] * x[k, j]
+    indptr, indices, vptr, _ = layout
+    for t in range(len(order)):
+        i = order[t]
+        first, last = indptr[i], indptr[i + 1]
+        # x_i = c_i + a_i + B_iP x_P, parents before their children.
+        x[i] = shift[i] + offset[i]
+        x[i] += dot_at(weights[vptr[i + 1] - (last - first) :], x, indices[first:last])
 
 
 @inner
-def adjoint(problem, gx, grad):
-    """Fill the gradient ``grad`` (p,) by the shift from that by ``x``, ``gx`` (p, s): used up.
+def adjoint(layout, order, weights, slopes):
+    """Turn the slopes (p,) by the mean that a shift reaches into those by the shift, in place.
 
-    ``grad = sum_s A' gx`` by one substitution against the order.
+    ``A' slopes`` with ``A = (I - B)^-1``, by one substitution against the order.
     """
-    indptr, indices, vptr, weights = problem.indptr, problem.indices, problem.vptr, problem.weights
-    single = gx.shape[1] == 1
-    flat, slopes = weights.reshape(-1), gx.reshape(-1)  # plain counters where there is one draw
-    for t in range(len(problem.order) - 1, -1, -1):
-        i = problem.order[t]
+    indptr, indices, vptr, _ = layout
+    for t in range(len(order) - 1, -1, -1):
+        i = order[t]
         first = indptr[i]
         degree = indptr[i + 1] - first
-        start = vptr[i + 1] - degree
-        if single:
-            grad[i] = slopes[i]
-            for a in range(degree):
-                slopes[indices[first + a]] += flat[start + a] * grad[i]
-            continue
-        grad[i] = 0.0
-        for j in range(gx.shape[1]):
-            grad[i] += gx[i, j]
+        # Children before their parents: A = (I - B)^-1, so a slope g solves g = B' g + slope.
+        start, slope = vptr[i + 1] - degree, slopes[i]
         for a in range(degree):
-            k = indices[first + a]
-            for j in range(gx.shape[1]):
-                gx[k, j] += weights[start + a, j] * gx[i, j]
+            slopes[indices[first + a]] += weights[start + a] * slope
 
 
 @inner
-def _node(layout, k, inv_n, cov, u, i, x, row, y):
+def look_ahead(layout, k, inv_n, cov, u, i, x, row, y):
     """Fill the design row of node i and y = M row; return d1, d2: equation 16 is ``d1^2 / d2``."""
     indptr, indices, vptr, mptr = layout
     first, v, m = indptr[i], vptr[i], mptr[i]
@@ -120,6 +96,7 @@ def _node(layout, k, inv_n, cov, u, i, x, row, y):
         s = row[b]
         for a in range(d):
             y[a] += s * block[b, a]
+    # Equation 16: d1 = q'M x' (u = M q), and d2 = 1/n + x'' M x'.
     d1, d2 = 0.0, inv_n
     for a in range(d):
         d1 += u[v + a] * row[a]
@@ -127,8 +104,8 @@ def _node(layout, k, inv_n, cov, u, i, x, row, y):
     return d1, d2
 
 
-@entry
-def top_decrease(values, z, d2):
+@inner
+def _top_decrease(values, z, d2):
     """How far the largest eigenvalue of ``diag(values) - z z' / d2`` lies below the last value.
 
     ``values`` ascend. The decrease t solves ``1 = sum z^2 / (d2 (values - values[-1] + t))`` and
@@ -139,6 +116,7 @@ def top_decrease(values, z, d2):
     low, high = 0.0, z[d - 1] * z[d - 1] / d2
     if d > 1:
         high = min(high, last - values[d - 2])
+    # The secular equation falls in t on this interval, so that a bisection finds its one root.
     for _ in range(60):
         mid = 0.5 * (low + high)
         if mid <= low or mid >= high:
@@ -163,13 +141,14 @@ def _norm(problem, i, row, d2, z, vec):
     """
     v, m = problem.vptr[i], problem.mptr[i]
     d = problem.vptr[i + 1] - v
+    # In the eigenbasis of M, M' = diag(values) - z z' / d2 with z = V' M row.
     values = problem.eigval[v : v + d]
     for j in range(d):
         s = 0.0
         for a in range(d):
             s += problem.eigvec[m + a * d + j] * row[a]
         z[j] = values[j] * s
-    decrease = top_decrease(values, z[:d], d2)
+    decrease = _top_decrease(values, z[:d], d2)
     total = 0.0
     for j in range(d - 1, -1, -1):
         gap = values[j] - values[d - 1] + decrease
@@ -177,6 +156,7 @@ def _norm(problem, i, row, d2, z, vec):
             for a in range(d):
                 vec[a] = 0.0
             return values[d - 1] - decrease
+        # Of a diagonal less a rank-one matrix, the eigenvector of t is z / (values - t).
         vec[j] = z[j] / gap
         total += vec[j] * vec[j]
     for a in range(d):
@@ -185,62 +165,57 @@ def _norm(problem, i, row, d2, z, vec):
 
 
 @inner
-def _back(layout, k, i, scale, direction, gx):
-    """Add ``scale * direction`` to the gradient ``gx`` (p,) at the parents of node i.
+def add_slope(layout, k, i, scale, ratio, y, u, gx):
+    """Add ``scale`` times half the slope of ``-d1^2 / d2`` of node i to ``gx`` (p,) at its parents.
 
-    ``direction`` (d,) has k entries for the intercept before those of the parents.
+    By the row it is ``-2 d1 u / d2 + 2 (d1 / d2)^2 y``, with ``ratio = d1 / d2`` and ``y = M row``;
+    ``y`` and ``u`` (d,) have k entries for the intercept before those of the parents.
     """
     indptr, indices, _, _ = layout
     first = indptr[i]
-    for a in range(indptr[i + 1] - first):
-        gx[indices[first + a]] += scale * direction[k + a]
+    for a in range(k, k + indptr[i + 1] - first):
+        gx[indices[first + a - k]] += scale * (ratio * (ratio * y[a] - u[a]))
 
 
 @entry
 def evaluate(problem, shift, grad):
-    """Return the acquisition at ``shift`` (p,), less its floor; fill ``grad`` unless empty."""
+    """Return the acquisition at ``shift`` (p,), less its floor; fill its gradient ``grad``."""
     # Arrays are taken out of the tuple once: each access costs a count of references.
     layout = (problem.indptr, problem.indices, problem.vptr, problem.mptr)
-    k, inv_n, kind, vptr = problem.intercept, problem.inv_n, problem.kind, problem.vptr
-    cov, u, w0, quad, lin = problem.cov, problem.u, problem.w0, problem.quad, problem.lin
-    eigval = problem.eigval
-    p = len(shift)
-    x, gx, most = np.empty(p), np.zeros(p), longest_row(vptr)
-    row, y, step = np.empty(most), np.empty(most), np.empty(most)
-    z, vec = np.empty(most), np.empty(most)
-    reach(problem, shift, x.reshape(p, 1))
-    value, best = 0.0, -1
+    order, weights, x = problem.order, problem.weights, np.empty(len(shift))
+    reach(layout, order, weights, problem.offset, shift, x)
+    grad[:] = 0.0
     if len(problem.root):
-        value = _shared(problem, x, gx)
-        if len(grad):
-            adjoint(problem, gx.reshape(p, 1), grad)
-        return value
-    for i in range(p):
-        v = vptr[i]
-        d = vptr[i + 1] - v
-        if d == 0 or (kind == NORM and lin[i] * eigval[v + d - 1] <= value):
-            continue
-        d1, d2 = _node(layout, k, inv_n, cov, u, i, x, row, y)
-        if kind == SUM:
+        value = _shared(problem, x, grad)
+    elif problem.kind == SUM:
+        value = _summed(problem, layout, x, grad)
+    else:
+        value = _largest(problem, layout, x, grad)
+    adjoint(layout, order, weights, grad)
+    return value
+
+
+@inner
+def _summed(problem, layout, x, gx):
+    """Return the sum of ``a s^2 + b s`` over nodes at the mean ``x`` (p,); add its slope to ``gx``.
+
+    Less its value at w = 0: ``s^2 - 1/n^2 = w (w + 2/n)`` with ``s = 1/n + w``.
+    """
+    k, inv_n, vptr, cov = problem.intercept, problem.inv_n, problem.vptr, problem.cov
+    u, w0, quad, lin = problem.u, problem.w0, problem.quad, problem.lin
+    most = longest_row(vptr)
+    row, y = np.empty(most), np.empty(most)
+    value = 0.0
+    for i in range(len(x)):
+        if vptr[i] < vptr[i + 1]:
+            d1, d2 = look_ahead(layout, k, inv_n, cov, u, i, x, row, y)
             ratio = d1 / d2
             w = w0[i] - d1 * ratio
+            # a (w^2 + 2 w / n) + b w, and then its slope by w.
             slope = quad[i] * (w + 2.0 * inv_n) + lin[i]
             value += slope * w
-            for a in range(d):
-                step[a] = ratio * (ratio * y[a] - u[v + a])
-            _back(layout, k, i, 2.0 * (slope + quad[i] * w), step, gx)
-            continue
-        if kind == MAX:
-            candidate = lin[i] * (w0[i] - d1 * d1 / d2)
-        else:
-            candidate = lin[i] * _norm(problem, i, row, d2, z, vec)
-        if candidate > value:
-            value, best = candidate, i
-    if not len(grad):
-        return value
-    if best >= 0:
-        _max_gradient(problem, layout, best, x, row, y, z, vec, step, gx)
-    adjoint(problem, gx.reshape(p, 1), grad)
+            scale = 2.0 * (slope + quad[i] * w)
+            add_slope(layout, k, i, scale, ratio, y, u[vptr[i] :], gx)
     return value
 
 
@@ -259,11 +234,12 @@ def _shared(problem, x, gx):
         row[k + t] = x[order[t]]
     for m in range(size):
         z[m] = dot(root[m, : m + 1], row)
+    # A node later in the order sees one number more: both sums run on.
     value, d1, d2 = 0.0, 0.0, inv_n
     along, square = np.zeros(size + 1), np.zeros(size + 1)  # slopes by d1 and d2 of later nodes
     for t in range(p):
         n = k + t  # numbers that the t-th node sees
-        if n:
+        if n:  # equation 16, as in _summed
             d1 += zq[n - 1] * z[n - 1]
             d2 += z[n - 1] * z[n - 1]
             i, ratio = order[t], d1 / d2
@@ -272,6 +248,7 @@ def _shared(problem, x, gx):
             value += slope * w
             slope += problem.quad[i] * w
             along[n], square[n] = slope * ratio, slope * ratio * ratio
+    # Back: the slope by z_m is 2 (z_m sum ratio^2 - z_q,m sum ratio) over the nodes that see it.
     row[:] = 0.0
     for m in range(size - 1, -1, -1):
         h = 2.0 * (z[m] * square[m + 1] - zq[m] * along[m + 1])
@@ -285,105 +262,129 @@ def _shared(problem, x, gx):
 
 
 @inner
-def _max_gradient(problem, layout, i, x, row, y, z, vec, step, gx):
-    """Add to ``gx`` (p,) the gradient of node i's term at the mean ``x`` (p,) that a shift reaches.
-
-    ``row``, ``y``, ``z``, ``vec`` and ``step`` are room for as many numbers as the widest row has.
-    """
-    v, m = problem.vptr[i], problem.mptr[i]
-    d = problem.vptr[i + 1] - v
-    k, inv_n = problem.intercept, problem.inv_n
-    d1, d2 = _node(layout, k, inv_n, problem.cov, problem.u, i, x, row, y)
-    if problem.kind == MAX:
-        ratio = d1 / d2
+def _largest(problem, layout, x, gx):
+    """Return the largest term of any node at the mean ``x`` (p,); add its slope to ``gx`` (p,)."""
+    k, inv_n, vptr, cov = problem.intercept, problem.inv_n, problem.vptr, problem.cov
+    lin, is_norm, most = problem.lin, problem.kind == NORM, longest_row(vptr)
+    row, y, u = np.empty(most), np.empty(most), np.empty(most)
+    z, vec = np.empty(most), np.empty(most)
+    value, best = 0.0, -1
+    for i in range(len(x)):
+        d = vptr[i + 1] - vptr[i]
+        # Cells only take away: where all of M gives less, M' need not be looked at.
+        if d == 0 or (is_norm and lin[i] * problem.eigval[vptr[i + 1] - 1] <= value):
+            continue
+        d1, d2 = look_ahead(layout, k, inv_n, cov, problem.u, i, x, row, y)
+        if is_norm:
+            term = lin[i] * _norm(problem, i, row, d2, z, vec)
+        else:
+            term = lin[i] * (problem.w0[i] - d1 * d1 / d2)
+        if term > value:
+            value, best = term, i
+    if best < 0:
+        return value
+    v, m = vptr[best], problem.mptr[best]
+    d = vptr[best + 1] - v
+    d1, d2 = look_ahead(layout, k, inv_n, cov, problem.u, best, x, row, y)
+    for a in range(d):
+        u[a] = problem.u[v + a]
+    if is_norm:  # v' M' v with its eigenvector v held: as w, with v in place of q
+        _norm(problem, best, row, d2, z, vec)
+        d1 = dot(vec[:d], z)
         for a in range(d):
-            step[a] = ratio * (ratio * y[a] - problem.u[v + a])
-    else:
-        _norm(problem, i, row, d2, z, vec)
-        ratio = 0.0
-        for j in range(d):
-            ratio += vec[j] * z[j] / d2
-        for a in range(d):
-            s = 0.0
+            u[a] = 0.0
             for j in range(d):
-                s += problem.eigvec[m + a * d + j] * problem.eigval[v + j] * vec[j]
-            step[a] = ratio * (ratio * y[a] - s)
-    _back(layout, k, i, 2.0 * problem.lin[i], step, gx)
+                u[a] += problem.eigvec[m + a * d + j] * problem.eigval[v + j] * vec[j]
+    add_slope(layout, k, best, 2.0 * lin[best], d1 / d2, y, u, gx)
+    return value
 
 
 @entry
-def evaluate_each(problem, shifts, out):
-    """Fill the acquisition, less its floor, at every row of ``shifts`` (m, p)."""
-    for j in range(len(shifts)):
-        out[j] = evaluate(problem, shifts[j], np.empty(0))
-
-
-@entry
-def project_target(layout, cov, target, u, w0):
-    """Fill ``u = M q``, zeros before, and ``w0 = q' M q`` of each node, q = (1, mu*_P).
-
-    ``target`` is mu*, (p, 1).
-    """
+def project_target(layout, k, cov, target, u, w0):
+    """Fill ``u = M q``, zeros before, and ``w0 = q' M q`` of each node, q = (1, mu*_P)."""
     vptr = layout[2]
-    d1, rows, y = np.empty(1), np.empty((longest_row(vptr), 1)), np.empty((longest_row(vptr), 1))
+    row, y = np.empty(longest_row(vptr)), np.empty(longest_row(vptr))
     for i in range(len(w0)):
-        node_columns(layout, cov, u, i, target, rows, y, d1, w0[i : i + 1])
+        _, w0[i] = look_ahead(layout, k, 0.0, cov, u, i, target, row, y)
         for a in range(vptr[i + 1] - vptr[i]):
-            u[vptr[i] + a] = y[a, 0]
+            u[vptr[i] + a] = y[a]
 
 
 @entry
-def w_of_states(problem, x, out):
-    """Fill ``w_i`` of every node (p, m) after cells at each state of ``x`` (p, m): equation 16."""
-    p, m = x.shape
-    d1, d2, most = np.empty(m), np.empty(m), longest_row(problem.vptr)
-    rows, y = np.empty((most, m)), np.empty((most, m))
-    layout = (problem.indptr, problem.indices, problem.vptr, problem.mptr)
-    for i in range(p):
-        node_columns(layout, problem.cov, problem.u, i, x, rows, y, d1, d2)
-        for j in range(m):
-            out[i, j] = problem.w0[i] - d1[j] * d1[j] / (problem.inv_n + d2[j])
+def take_off(problem, x, w):
+    """Take from ``w`` (p, m) what cells at each state of ``x`` (p, m) teach (equation 16).
 
-
-@inner
-def node_columns(layout, cov, u, i, x, rows, y, d1, d2):
-    """Fill rows ``(1, x_P)``, ``y = M rows``, (d, m), ``d1 = u' rows`` and ``d2 = rows' M rows``.
-
-    As :func:`_node`, at many means ``x`` (p, m), one a column so that inner loops run along memory.
+    As :func:`look_ahead`, with one state a column, so that inner loops run along memory.
     """
-    indptr, indices, vptr, mptr = layout
-    first, v = indptr[i], vptr[i]
-    d = vptr[i + 1] - v
-    k = d - (indptr[i + 1] - first)
-    for a in range(d):
-        for j in range(x.shape[1]):
-            rows[a, j] = 1.0 if a < k else x[indices[first + a - k], j]
-    multiply(cov, mptr[i], rows[:d], y, d2)
-    cross(u[v : v + d], rows, d1)
-
-
-@inner
-def multiply(cov, start, rows, product, square):
-    """Fill ``product = M rows`` (d, m) and ``square = rows' M rows`` (m,), M from ``start`` on."""
-    d, m = rows.shape
-    for j in range(m):
-        square[j] = 0.0
-    for a in range(d):
+    m, most = x.shape[1], longest_row(problem.vptr)
+    rows, y, d1, d2 = np.empty((most, m)), np.empty(m), np.empty(m), np.empty(m)
+    for i in range(len(x)):
+        first, v, start = problem.indptr[i], problem.vptr[i], problem.mptr[i]
+        d = problem.vptr[i + 1] - v
+        k = problem.intercept
         for j in range(m):
-            product[a, j] = 0.0
-        for b in range(d):
-            entry = cov[start + a * d + b]
+            d1[j], d2[j] = 0.0, problem.inv_n
+        for a in range(d):
             for j in range(m):
-                product[a, j] += entry * rows[b, j]
+                rows[a, j] = 1.0 if a < k else x[problem.indices[first + a - k], j]
+        for a in range(d):
+            y[:] = 0.0
+            for b in range(d):
+                entry = problem.cov[start + a * d + b]
+                for j in range(m):
+                    y[j] += entry * rows[b, j]
+            for j in range(m):
+                d1[j] += problem.u[v + a] * rows[a, j]
+                d2[j] += rows[a, j] * y[j]
         for j in range(m):
-            square[j] += rows[a, j] * product[a, j]
+            w[i, j] -= d1[j] * d1[j] / d2[j]
 
 
-@inner
-def cross(row, product, out):
-    """Fill ``out = row' product`` (m,), of a row (d,) and the first d rows of ``product``."""
-    for j in range(len(out)):
-        out[j] = 0.0
-    for a in range(len(row)):
-        for j in range(len(out)):
-            out[j] += row[a] * product[a, j]
+@entry
+def improvement(layout, order, weights, offset, target, best, shift, grad):
+    """Mean over draws of ``min(|x - target|^2, best)``; adds its gradient to ``grad``.
+
+    ``weights`` (s, vptr[-1]) and ``offset`` (s, p), the intercepts, have a row a draw.
+    """
+    s, p = offset.shape
+    x, value = np.empty(p), 0.0
+    for j in range(s):
+        reach(layout, order, weights[j], offset[j], shift, x)
+        loss = 0.0
+        for i in range(p):
+            x[i] -= target[i]
+            loss += x[i] * x[i]
+        value += min(loss, best) / s
+        if loss < best:  # the slope by x is 2 (x - target)
+            adjoint(layout, order, weights[j], x)
+            for i in range(p):
+                grad[i] += 2.0 / s * x[i]
+    return value
+
+
+@entry
+def information(layout, order, weights, offset, inv_n, cov, u, w0, shift, grad):
+    """Mean of ``sum_i log(w_i' / w_i) / 2``, ``w_i'`` after cells at ``x``; adds its gradient.
+
+    ``offset`` holds the noise of the cells too; ``cov``, ``u`` and ``w0`` as in :class:`Problem`.
+    """
+    indptr, _, vptr, _ = layout
+    s, p = offset.shape
+    most = longest_row(vptr)
+    x, gx, row, y = np.empty(p), np.empty(p), np.empty(most), np.empty(most)
+    value = 0.0
+    for j in range(s):
+        reach(layout, order, weights[j], offset[j], shift, x)
+        gx[:] = 0.0
+        for i in range(p):
+            if w0[i] > 0.0:  # else no parents, or none with a place in the target
+                k = vptr[i + 1] - vptr[i] - (indptr[i + 1] - indptr[i])
+                d1, d2 = look_ahead(layout, k, inv_n, cov, u, i, x, row, y)
+                ratio = d1 / d2
+                value += np.log1p(-d1 * ratio / w0[i])
+                scale = 1.0 / (w0[i] - d1 * ratio) / s
+                add_slope(layout, k, i, scale, ratio, y, u[vptr[i] :], gx)
+        adjoint(layout, order, weights[j], gx)
+        for i in range(p):
+            grad[i] += gx[i]
+    return value / (2.0 * s)

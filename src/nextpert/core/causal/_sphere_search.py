@@ -31,6 +31,7 @@ def _value_on_sphere(problem, radius, mask, z, shift, grad):
     norm = np.sqrt(_dot(z, z))
     for i in range(len(z)):
         shift[i] = radius * z[i] / norm
+    # The shift does not change with the length of z: only the slope across z counts.
     value = evaluate(problem, shift, grad)
     inner = 0.0
     for i in range(len(z)):
@@ -47,11 +48,13 @@ def _direction(grad, steps, changes, rho, stored, newest, q):
     """Fill q with the step of the two-loop recursion; the memory is a ring."""
     for i in range(len(q)):
         q[i] = -grad[i]
+    # Two loops (Nocedal 1980): H grad for the inverse Hessian H of the stored steps.
     alpha = np.zeros(_MEMORY)
     for j in range(stored):
         at = (newest - j) % _MEMORY
         alpha[at] = rho[at] * _dot(steps[at], q)
         _add(q, -alpha[at], changes[at])
+    # The middle factor: the curvature along the newest step.
     if stored:
         scale = 1.0 / (rho[newest] * _dot(changes[newest], changes[newest]))
         for i in range(len(q)):
@@ -74,22 +77,11 @@ def _line_search(problem, radius, mask, z, value, slope, length, ahead, trial, s
         new = _value_on_sphere(problem, radius, mask, trial, shift, fresh)
         if new <= value + _ARMIJO * length * slope:
             return new, length, attempt + 1
+        # The least point of the parabola through both values and the slope, within limits.
         fit = 2.0 * (new - value - length * slope)
         shorter = -slope * length * length / fit if fit > 0.0 else 0.5 * length
         length = min(max(shorter, 0.1 * length), 0.5 * length)
     return value, 0.0, 30
-
-
-@inner
-def _remember(ahead, length, fresh, grad, steps, changes, rho, at):
-    """Store a step and the change of the gradient; say whether their curvature is of use."""
-    for i in range(len(grad)):
-        steps[at, i] = length * ahead[i]
-        changes[at, i] = fresh[i] - grad[i]
-    curvature = _dot(steps[at], changes[at])
-    size = np.sqrt(_dot(steps[at], steps[at]) * _dot(changes[at], changes[at]))
-    rho[at] = 1.0 / curvature
-    return curvature > 1e-12 * size
 
 
 @entry
@@ -114,14 +106,17 @@ def minimise_on_sphere(problem, radius, mask, start, max_iter, tol):
     stored, newest, quiet = 0, -1, 0
     for _ in range(max_iter):
         norm = np.sqrt(_dot(grad, grad))
+        # Of values less their floor: what noise leaves does not hide the slope.
         if norm <= tol * abs(value):
             break
         _direction(grad, steps, changes, rho, stored, newest, ahead)
         slope = _dot(ahead, grad)
+        # Not downhill by rounding: start anew along the gradient.
         if not slope < 0.0:
             for i in range(p):
                 ahead[i] = -grad[i]
             slope, stored = -norm * norm, 0
+        # A quasi-Newton step has the right length; the first one turns z by 0.3 at most.
         length = 1.0 if stored else 0.3 / norm
         new, length, tried = _line_search(
             problem, radius, mask, z, value, slope, length, ahead, trial, shift, fresh
@@ -132,8 +127,15 @@ def minimise_on_sphere(problem, radius, mask, start, max_iter, tol):
                 stored = 0
                 continue
             break
+        # The step s and the change y of the gradient are remembered where s'y shows a curvature.
         at = (newest + 1) % _MEMORY
-        if _remember(ahead, length, fresh, grad, steps, changes, rho, at):
+        for i in range(p):
+            steps[at, i] = length * ahead[i]
+            changes[at, i] = fresh[i] - grad[i]
+        curvature = _dot(steps[at], changes[at])
+        size = np.sqrt(_dot(steps[at], steps[at]) * _dot(changes[at], changes[at]))
+        rho[at] = 1.0 / curvature
+        if curvature > 1e-12 * size:
             newest, stored = at, min(stored + 1, _MEMORY)
         quiet = quiet + 1 if value - new <= tol * abs(new) else 0
         value = new
@@ -141,6 +143,7 @@ def minimise_on_sphere(problem, radius, mask, start, max_iter, tol):
             z[i], grad[i] = trial[i], fresh[i]
         if quiet >= 2:
             break
+    # The last trial may lie elsewhere than the best point.
     norm = np.sqrt(_dot(z, z))
     for i in range(p):
         shift[i] = radius * z[i] / norm

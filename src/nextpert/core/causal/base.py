@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from inspect import signature
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_numbers, as_vector, require_finite, require_positive
 from nextpert.core._shown import Shown
 from nextpert.core.causal import _lookahead as lookahead
-from nextpert.core.causal.domains import Pool
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.causal.dag_blr import DagBlr
@@ -43,51 +41,8 @@ class Ranked(NamedTuple):
     variance_reduction: Vector | None = None
 
 
-class Asked(Protocol):
-    """What an acquisition may ask of candidates and target: :class:`~nextpert.core.Candidates`."""
-
-    graphs: list[DagBlr]
-    main: DagBlr
-    goal: Any  # ``Goal``
-    states: Any  # ``States``: joint draws of candidates and control
-    n_cells: float
-    noise_aware: bool
-    measured: NDArray[np.bool_]
-    rng: np.random.Generator
-
-    @property
-    def size(self) -> int:
-        """Number of candidates."""
-
-    @property
-    def exact(self) -> bool:
-        """Whether shifts are exact."""
-
-    @property
-    def shifts(self) -> Vector:
-        """Exact shifts, shape ``(n_candidates, n_nodes)``."""
-
-    @property
-    def target_mean(self) -> Vector:
-        """The target state, shape ``(n_nodes,)``."""
-
-    @property
-    def noise(self) -> Any:
-        """Variance of the distance that cells measure, ``NoiseTerms``."""
-
-    @property
-    def remaining(self) -> Any:
-        """The variance of distances, ``RemainingVariance``."""
-
-    @property
-    def distances(self) -> Any:
-        """Distances by draws, ``RankedDistance``."""
-
-    def draw(self, n_samples: int) -> Any:
-        """Return the distances by other draws."""
-
-    def first_order(self, n_samples: int) -> tuple[Vector, Vector]:
-        """Return expected distances and draws to first order."""
+# What an acquisition may ask of candidates and target: ``nextpert.core.Candidates``, a room above.
+Asked: TypeAlias = Any
 
 
 class Acquisition(Shown):
@@ -117,6 +72,7 @@ class Acquisition(Shown):
     def build(cls, posterior: DagBlr, target_mean: ArrayLike, **options: Any) -> Acquisition:
         """Return the acquisition on a posterior, with those of the options that its class takes."""
         made: Any = cls
+        # Each class takes what it needs: a greedy one no domain, a drawn one a generator.
         taken = signature(cls).parameters
         return made(posterior, target_mean, **{k: options[k] for k in options if k in taken})
 
@@ -130,20 +86,8 @@ class Acquisition(Shown):
             If shifts are uncertain.
         """
         cls._require_exact(asked)
-        pool = Pool(asked.shifts)
-
-        def build(noise_aware: bool) -> Any:
-            return cls.build(
-                asked.main, asked.target_mean, domain=pool, n_cells=asked.n_cells,
-                noise_aware=noise_aware, rng=asked.rng,
-            )  # fmt: skip
-
-        found = build(asked.noise_aware)
-        if not isinstance(found, LookaheadAcquisition):
-            return Ranked(found.values(pool.shifts))
-        # What is reported as removed is what is expected, by the cells' scatter too.
-        aware = found if found.noise_aware else build(True)
-        return Ranked(found.values(pool.shifts), aware.variance_reduction(pool.shifts))
+        own = cls.build(asked.main, asked.target_mean, n_cells=asked.n_cells, rng=asked.rng)
+        return Ranked(own.values(asked.shifts))
 
     @classmethod
     def _require_exact(cls, asked: Asked) -> None:
@@ -235,40 +179,43 @@ class LookaheadAcquisition(Acquisition):
             u, w0 = project(posterior, self.target_mean, self.cov)
         if not self.noise_aware:
             self.w_now = w0
+        # Coefficients take the noise as it will be after these cells.
         quad, lin = self.coefficients()
         eigval, eigvec = self._eigen()
         self.problem = lookahead.Problem(
             self.kind, 1.0 / self.n_cells, int(posterior.intercept),
             dag.indptr, dag.indices, dag.order,
-            posterior.vptr, posterior.mptr, posterior.blocks["weights"][:, None], self.cov,
-            np.ascontiguousarray(posterior.intercept_mean)[:, None], u, w0, quad, lin,
+            posterior.vptr, posterior.mptr, posterior.blocks["weights"], self.cov,
+            np.ascontiguousarray(posterior.intercept_mean), u, w0, quad, lin,
             eigval, eigvec, root, root_q,
         )  # fmt: skip
 
     def _shared_root(self) -> tuple[NDArray[np.float64], Vector]:
         """Return ``L^-1``, ``L^-1 q`` if the precisions of all nodes are blocks of one, ``L L'``.
 
-        They are on a complete graph whose nodes have the same prior: that of a node is the leading
-        block of the last node's, in the order of the graph. Else both are empty.
+        They are on a complete graph whose nodes have the same prior and saw the same cells: that of
+        a node is the leading block of the last node's, in the order of the graph. Else both are
+        empty.
         """
         posterior, dag, k = self.posterior, self.posterior.dag, int(self.posterior.intercept)
         p, order = self.n_nodes, dag.order
+        # On fewer than three edges, or a sparser graph, nothing is shared.
+        none = np.zeros((0, 0)), np.zeros(0)
         if self.kind != lookahead.SUM or dag.n_edges < max(p * (p - 1) // 2, 3):
-            return np.zeros((0, 0)), np.zeros(0)
+            return none
         last = int(order[-1])
-        block = slice(posterior.vptr[last], posterior.vptr[last + 1])
-        is_weight = np.ones(posterior.vptr[-1], bool)
-        is_weight[posterior.vptr[:-1][: k * p]] = False
-        precision, alike = posterior.blocks["precision"], np.ones(p)
-        alike[dag.parents(last)] = precision[block][k:]
+        # Their diagonals, prior plus sums of squares, say whether they are: learned scales differ
+        # from node to node, and so do the cells where some nodes were held fixed (do).
+        diagonal = posterior.blocks["precision"] + posterior.xtx[posterior.diagonal]
+        alike = np.ones(p)
+        alike[dag.parents(last)] = diagonal[posterior.vptr[last] + k : posterior.vptr[last + 1]]
         alike = alike[dag.indices]
-        if (np.abs(precision[is_weight] - alike) > 1e-12 * alike).any():
-            return np.zeros((0, 0)), np.zeros(0)
-        place = np.append(np.arange(k), k + np.searchsorted(dag.parents(last), order[:-1]))
-        size = len(place)
-        cov = self.cov[posterior.mptr[last] : posterior.mptr[last + 1]].reshape(size, size)
+        if (np.abs(diagonal[posterior.is_weight] - alike) > 1e-12 * alike).any():
+            return none
         # M = R'R with R = L^-1 lower triangular: the Cholesky factor from the other end.
-        back = place[::-1]
+        place = np.append(np.arange(k), k + np.searchsorted(dag.parents(last), order[:-1]))
+        back, size = place[::-1], len(place)
+        cov = self.cov[posterior.mptr[last] : posterior.mptr[last + 1]].reshape(size, size)
         ends = np.linalg.cholesky(cov[np.ix_(back, back)])
         root = np.ascontiguousarray(ends[::-1, ::-1].T)
         return root, root @ np.append(np.ones(k), self.target_mean[order[:-1]])
@@ -296,38 +243,38 @@ class LookaheadAcquisition(Acquisition):
 
     def values(self, shifts: ArrayLike) -> Vector:
         """Return the acquisition at every shift of a pool, ``(n_shifts, n_nodes)``."""
-        matrix = self._pool(shifts)
-        return self.floor + self.excess(matrix)
+        return self.floor + self.excess(self._pool(shifts))
 
     def excess(self, shifts: NDArray[np.float64]) -> Vector:
         """Return the part of the acquisition due to uncertain weights, ``values - floor``."""
-        problem, out = self.problem, np.empty(len(shifts))
-        if self.kind == lookahead.NORM:
-            lookahead.evaluate_each(problem, np.ascontiguousarray(shifts), out)
-            return out
+        if self.kind == lookahead.NORM:  # which has no floor
+            return np.array([self.value(shift) for shift in shifts], dtype=np.float64)
+        out = np.empty(len(shifts))
         for begin in range(0, len(shifts), _STRIP):
-            w = self.left(shifts[begin : begin + _STRIP])
-            if self.kind == lookahead.MAX:
-                out[begin : begin + _STRIP] = (problem.lin[:, None] * w).max(axis=0, initial=0.0)
-            else:
-                linear = problem.lin + 2 * problem.inv_n * problem.quad
-                out[begin : begin + _STRIP] = problem.quad @ (w * w) + linear @ w
+            strip = slice(begin, begin + _STRIP)
+            out[strip] = self._combine(self.left(shifts[strip]))
         return out
 
     def left(self, shifts: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return ``w_i`` after the cells of each shift (equation 16), ``(n_nodes, n_shifts)``."""
+        problem, order, k = self.problem, self.posterior.dag.order, self.problem.intercept
         reached = np.ascontiguousarray(self.posterior.predict_mean(shifts).T)
-        problem = self.problem
+        w = np.repeat(problem.w0[:, None], len(shifts), axis=1)
         if len(problem.root):  # as in the compiled sum, many shifts at a time
-            order, k = self.posterior.dag.order, problem.intercept
             z = problem.root @ np.vstack([np.ones((k, len(shifts))), reached[order[:-1]]])
             d1 = np.cumsum(problem.root_q[:, None] * z, axis=0)
-            w = np.repeat(problem.w0[:, None], len(shifts), axis=1)
             w[order[1 - k :]] -= d1**2 / (problem.inv_n + np.cumsum(z**2, axis=0))
-            return w
-        w = np.empty_like(reached)
-        lookahead.w_of_states(self.problem, reached, w)
+        else:
+            lookahead.take_off(problem, reached, w)
         return w
+
+    def _combine(self, w: NDArray[np.float64]) -> Any:
+        """Return the acquisition less its floor for the ``w`` of every node, ``(n_nodes, ...)``."""
+        quad, lin = self.problem.quad, self.problem.lin
+        if self.kind == lookahead.MAX:
+            return (lin * w.T).max(axis=-1, initial=0.0)
+        # a s^2 + b s less its value at w = 0, with s = 1/n + w (equation 15).
+        return quad @ (w * w) + (lin + 2 * self.problem.inv_n * quad) @ w
 
     @property
     def floor(self) -> float:
@@ -338,7 +285,7 @@ class LookaheadAcquisition(Acquisition):
 
     def current(self) -> float:
         """Return the acquisition now, before any further cell (noise terms as for ``n_cells``)."""
-        return self._combine(self.w_now)
+        return self.floor + float(self._combine(self.w_now))
 
     def variance_reduction(self, shifts: ArrayLike) -> Vector:
         """Return the variance reduction by the cells of each shift, relative to the weights' part.
@@ -347,64 +294,33 @@ class LookaheadAcquisition(Acquisition):
         pool, ``(n_shifts, n_nodes)``. Expected with ``noise_aware``, else as the paper looks
         ahead.
         """
-        matrix = self._pool(shifts)
-        before = self.current() - self.floor
-        if before <= 0:
-            return np.zeros(len(matrix))
-        return 1 - self.excess(matrix) / before
+        return reduction(self.current() - self.floor, self.excess(self._pool(shifts)))
 
-    def lower_bound(self, radius: float) -> float:
-        """Return a bound no shift of norm up to ``radius`` can beat; a certificate for a search.
+    @classmethod
+    def of_candidates(cls, asked: Asked) -> Ranked:
+        """Return it after cells of every candidate, whose shifts are exact."""
+        cls._require_exact(asked)
+        values, removed = cls._over_graphs(asked, asked.graphs, noise_aware=asked.noise_aware)
+        if not asked.noise_aware:
+            # What is reported as removed is what is expected, by the cells' scatter too.
+            _, removed = cls._over_graphs(asked, asked.graphs, noise_aware=True)
+        return Ranked(values, removed)
 
-        Each node's ``w_i`` is bounded on its own (a generalised Rayleigh quotient), so the bound
-        need not be attained; value and bound close together prove a search done.
-        """
-        problem, u = self.problem, self.problem.u
-        if not len(u):
-            u = project(self.posterior, self.target_mean, self.cov)[0]
-        bound = np.zeros(self.n_nodes)
-        for i, (first, last) in enumerate(pairwise(problem.vptr)):
-            if first < last:
-                gain = self._largest_gain(i, radius, u[first:last])
-                bound[i] = max(problem.w0[i] - gain, 0.0)
-        return self._combine(bound)
-
-    def _combine(self, w: Vector) -> float:
-        quad, lin = self.problem.quad, self.problem.lin
-        if self.kind == lookahead.MAX:
-            return float((lin * w).max(initial=0.0))
-        return self.floor + float(((quad * (w + 2 / self.n_cells) + lin) * w).sum())
-
-    def _largest_gain(self, i: int, radius: float, u: Vector) -> float:
-        """Return how much ``v'Mv`` of node ``i`` falls at most, ``u = Mv``.
-
-        With ``x'_P = G (1, a)`` and ``D = diag(t, (1 - t)/radius^2 I)/n``, for any t in (0, 1)
-        ``1/n >= (1, a)' D (1, a)``, so ``d1^2/d2 <= u' G (D + G' M G)^-1 G' u``: the least over t.
-        """
-        problem, d = self.problem, len(u)
-        cov = problem.cov[problem.mptr[i] : problem.mptr[i + 1]].reshape(d, d)
-        parents, n = self.posterior.dag.parents(i), self.n_cells
-        rows = self._effects[parents]
-        gram = n * radius**2 * (rows @ rows.T)
-
-        def gain(reach: NDArray[np.float64]) -> float:
-            return float(u @ reach @ np.linalg.solve(np.eye(d) + cov @ reach, u))
-
-        if not self.posterior.intercept:
-            return gain(gram)
-        rest = np.concatenate([[1.0], rows @ problem.offset[:, 0]])
-        fixed, free = n * np.outer(rest, rest), np.zeros((d, d))
-        if d == 1:
-            return gain(fixed)
-        free[1:, 1:] = gram
-        found = minimize_scalar(
-            lambda t: gain(fixed / t + free / (1 - t)), bounds=(0.0, 1.0), method="bounded"
+    @classmethod
+    def _over_graphs(
+        cls, asked: Asked, graphs: Sequence[DagBlr], *, noise_aware: bool
+    ) -> tuple[Vector, Vector]:
+        """Return values and variance reductions over graphs; here on the main one alone."""
+        own: Any = cls.build(
+            asked.main, asked.target_mean, n_cells=asked.n_cells, noise_aware=noise_aware
         )
-        return float(found.fun)
+        excess = own.excess(asked.shifts)
+        return own.floor + excess, reduction(own.current() - own.floor, excess)
 
-    @cached_property
-    def _effects(self) -> NDArray[np.float64]:
-        return self.posterior.solve(np.eye(self.n_nodes))
+
+def reduction(before: float, left: Vector) -> Vector:
+    """Return the share of a variance that is gone; 0 where there was none."""
+    return 1 - left / before if before > 0 else np.zeros_like(left)
 
 
 def project(posterior: DagBlr, target: Vector, cov: Vector | None = None) -> tuple[Vector, Vector]:
@@ -412,10 +328,9 @@ def project(posterior: DagBlr, target: Vector, cov: Vector | None = None) -> tup
 
     ``q = (1, mu*_P)`` of the target ``mu*``, ``(n_nodes,)``; ``M`` as in the posterior, or ``cov``.
     """
-    dag, u, w = posterior.dag, np.zeros(posterior.vptr[-1]), np.empty(posterior.n_nodes)
-    layout = (dag.indptr, dag.indices, posterior.vptr, posterior.mptr)
+    u, w = np.zeros(posterior.vptr[-1]), np.empty(posterior.n_nodes)
     cov = posterior.blocks["cov"] if cov is None else cov
-    lookahead.project_target(layout, cov, np.ascontiguousarray(target[:, None]), u, w)
+    lookahead.project_target(posterior.place, int(posterior.intercept), cov, target, u, w)
     return u, w
 
 
@@ -433,13 +348,12 @@ def settle_by_noise(posterior: DagBlr, n_cells: float) -> Vector:
     # The variances as they are estimated now: the cells are not yet observed.
     spread = (effects * posterior.noise_var) @ effects.T
     ahead = np.empty_like(blocks["cov"])
-    for i in range(posterior.n_nodes):
-        d = int(posterior.vptr[i + 1] - posterior.vptr[i])
-        place = slice(posterior.mptr[i], posterior.mptr[i + 1])
-        cov = blocks["cov"][place].reshape(d, d)
-        parents = dag.parents(i)
-        noise = np.zeros((d, d))  # the intercept's column does not vary
-        noise[d - len(parents) :, d - len(parents) :] = n_cells * spread[np.ix_(parents, parents)]
-        block = np.linalg.solve(np.eye(d) + cov @ noise, cov)
-        ahead[place] = ((block + block.T) / 2).ravel()
+    pairs = zip(posterior.squares(blocks["cov"]), posterior.squares(ahead), strict=True)
+    for i, (cov, later) in enumerate(pairs):
+        parents, noise = dag.parents(i), np.zeros_like(cov)
+        k = len(cov) - len(parents)  # the intercept's column does not vary
+        noise[k:, k:] = n_cells * spread[np.ix_(parents, parents)]
+        # (M^-1 + n Cov)^-1 = (I + M n Cov)^-1 M, without an inverse of M.
+        block = np.linalg.solve(np.eye(len(cov)) + cov @ noise, cov)
+        later[:] = (block + block.T) / 2
     return ahead

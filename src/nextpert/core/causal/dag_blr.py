@@ -16,22 +16,11 @@ from nextpert.core._checks import (
     as_vector,
     require_count,
     require_kind,
-    require_positive,
 )
 from nextpert.core._codec import Reading, pack, unpack
-from nextpert.core._shown import Shown
 from nextpert.core.causal import _kernels as kernels
-from nextpert.core.causal._blocks import (
-    BLOCKS,
-    Layout,
-    Prior,
-    Statistics,
-    fill_blocks,
-    gap_terms,
-    log_evidence,
-)
-from nextpert.core.causal.prior import StoredPosterior, checked_prior
-from nextpert.core.graph.dag import Dag
+from nextpert.core.causal._blocks import BLOCKS, INTERCEPT_PRECISION, SUMS, Regressions
+from nextpert.core.causal.stored import StoredPosterior
 from nextpert.core.screen.moments import Moments, too_large
 
 if TYPE_CHECKING:
@@ -41,6 +30,7 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
+OPTIONS = ("intercept", "prior_scale", "prior_units", "pooled", "prior_shape", "prior_rate")
 # Of a sum of squares; sums, products and differences of many such stay finite.
 _LARGEST = 1e290
 
@@ -51,6 +41,7 @@ def require_squares(n: ArrayLike, means: Vector, scatter: Vector, shifts: Vector
     Of one environment, or of several, ``n`` then a column.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # 0 cells times infinity
+        # The largest number that n |x - a|^2 may reach, signs aside.
         squares = np.abs(means)
         squares += np.abs(shifts)
         squares **= 2
@@ -61,7 +52,7 @@ def require_squares(n: ArrayLike, means: Vector, scatter: Vector, shifts: Vector
         raise too_large(bad)
 
 
-class DagBlr(Shown):
+class DagBlr(Regressions):
     """DAG-BLR: a normal-inverse-gamma posterior over the weights of every node.
 
     The model of node ``i`` with parents ``P`` is ``x_i = c_i + B_iP x_P + a_i + noise`` with shift
@@ -119,55 +110,6 @@ class DagBlr(Shown):
     (0.8, 5000)
     """
 
-    intercept_precision = 1e-6
-
-    _shown = ("dag", "n_cells")
-
-    def __init__(
-        self,
-        dag: Dag,
-        *,
-        noise_var: ArrayLike | None = None,
-        intercept: bool = True,
-        n_fixed: int = 0,
-        prior_scale: float | str = "evidence",
-        prior_units: str | None = None,
-        pooled: bool = True,
-        prior_shape: float = 2.0,
-        prior_rate: float | None = None,
-    ) -> None:
-        require_kind(dag, Dag, "dag")
-        self.dag = dag
-        self.intercept, self.n_fixed = bool(intercept), int(n_fixed)
-        if self.n_fixed and not self.intercept:
-            message = "Fixed columns need an intercept: use intercept=True, or n_fixed=0."
-            raise ValueError(message)
-        self.pooled, self.n_nodes = bool(pooled), dag.n_nodes
-        self.prior_shape = require_positive(prior_shape, "prior_shape")
-        self.known_noise_var, self.prior_scale, self.prior_units, self.prior_rate = checked_prior(
-            dag.n_nodes, noise_var, prior_scale, prior_units, prior_rate
-        )
-        self._prior = Prior(
-            self.prior_scale, self.prior_units, self.pooled, self.prior_shape, self.prior_rate,
-            self.known_noise_var, self.intercept_precision,
-        )  # fmt: skip
-        # Where the blocks of every node lie in flat arrays, as kernels take them.
-        fixed = self.intercept + self.n_fixed
-        width = dag.in_degree + fixed
-        self.vptr: NDArray[np.int64] = np.concatenate([[0], np.cumsum(width)])
-        self.mptr: NDArray[np.int64] = np.concatenate([[0], np.cumsum(width**2)])
-        self.place = (dag.indptr, dag.indices, self.vptr, self.mptr)
-        # Design columns that are parents, not fixed, shape (vptr[-1],).
-        self.is_weight = np.ones(self.vptr[-1], dtype=np.bool_)
-        self.is_weight[self.vptr[:-1, None] + np.arange(fixed)] = False
-        self._layout = Layout(
-            dag.indices, self.vptr, self.mptr, fixed, self.is_weight,
-            int(width.max(initial=0)),
-        )  # fmt: skip
-        self.xtx, self.xty = np.zeros(self.mptr[-1]), np.zeros(self.vptr[-1])
-        self.yty, self.cells = np.zeros(dag.n_nodes), np.zeros(dag.n_nodes)
-        self._blocks: dict[str, Vector] | None = None
-
     # -- data -----------------------------------------------------------------------------------
 
     def update(
@@ -214,8 +156,14 @@ class DagBlr(Shown):
         fixed = self._blocks is not None and self.prior_scale != "evidence" and given
         rank_one = bool(moments.n == 1 and fixed and complete)
         new = self if inplace else self._copied(with_blocks=rank_one)
-        cells = (moments.n, moments.mean, moments.scatter)
-        kernels.add_statistics(*self.place, *cells, offset, skip, *new._statistics)
+        *sums, cells = new.sums
+        count = np.where(skip, 0.0, moments.n)
+        if moments.n > 1:  # a single cell does not scatter
+            room = np.empty(self.longest, np.int64)
+            kernels.add_within(*self.place, moments.scatter, skip, *sums, room)
+        around = (moments.mean[None], offset[None], count[None])
+        kernels.add_means(*self.place, *around, *sums, np.empty(self.longest))
+        cells += count
         if rank_one:
             changing = (new.blocks[name] for name in ("cov", "weights", "residual", "logdet"))
             kernels.rank_one_update(*self.place, moments.mean, offset, skip, *changing)
@@ -225,7 +173,8 @@ class DagBlr(Shown):
 
     def _copied(self, *, with_blocks: bool) -> DagBlr:
         new = copy.copy(self)
-        vars(new).update({k: value.copy() for k, value in self._statistics._asdict().items()})
+        vars(new).update({name: getattr(self, name).copy() for name in SUMS})
+        new._blocks = None
         if with_blocks:
             new._blocks = {name: block.copy() for name, block in self.blocks.items()}
         return new
@@ -233,30 +182,15 @@ class DagBlr(Shown):
     @property
     def options(self) -> dict[str, Any]:
         """The options that it was created with, without ``n_fixed``."""
-        names = ("intercept", "prior_scale", "prior_units", "pooled", "prior_shape", "prior_rate")
-        return {"noise_var": self.known_noise_var} | {name: getattr(self, name) for name in names}
-
-    @property
-    def _statistics(self) -> Statistics:
-        return Statistics(self.xtx, self.xty, self.yty, self.cells)
-
-    @property
-    def n_cells(self) -> int:
-        """Number of cells (of the node with the most)."""
-        return int(self.cells.max(initial=0))
+        given = {name: getattr(self, name) for name in OPTIONS}
+        return {"noise_var": self.known_noise_var} | given
 
     # -- posterior ------------------------------------------------------------------------------
-
-    @property
-    def blocks(self) -> dict[str, Vector]:
-        """Flat arrays ``cov`` (M), ``weights`` (m), ``residual``, ``logdet``, ``precision``."""
-        if self._blocks is None:
-            self._blocks = fill_blocks(self._layout, self._statistics, self._prior)
-        return self._blocks
 
     def mean(self) -> sp.csr_array:
         """Return the posterior mean of B, sparse ``(n_nodes, n_nodes)``, row = child."""
         data = self.blocks["weights"][self.is_weight]
+        # Blocks hold the parents of one node after the other: the rows of B in CSR.
         shape = (self.n_nodes, self.n_nodes)
         return sp.csr_array((data, self.dag.indices.copy(), self.dag.indptr.copy()), shape=shape)
 
@@ -275,7 +209,7 @@ class DagBlr(Shown):
     @property
     def rate(self) -> Vector:
         """Posterior rate beta of the noise variances, shape ``(n_nodes,)``."""
-        return self._prior.rates(self._layout, self._statistics) + self.blocks["residual"] / 2
+        return self.prior_rates + self.blocks["residual"] / 2
 
     @property
     def noise_var(self) -> Vector:
@@ -302,15 +236,22 @@ class DagBlr(Shown):
         """
         if self.known_noise_var is not None:
             return self.known_noise_var, 2 * self.known_noise_var**2
+        # Moments of an inverse gamma: E sigma^2 = e, and Var of a squared error by kappa.
         alpha, beta = self.shape + extra_cells / 2, self.rate
         if expected:
             beta = beta + extra_cells / 2 * self.noise_var
-        return gap_terms(alpha, beta)
+        if (alpha <= 2).any():
+            message = (
+                "The variance of the optimality gap is infinite while the noise variances have "
+                "shape <= 2: update with control cells first, or raise prior_shape above 2."
+            )
+            raise ValueError(message)
+        kappa = beta**2 * (2 * alpha - 1) / ((alpha - 1) ** 2 * (alpha - 2))
+        return beta / (alpha - 1), kappa
 
     def log_evidence(self) -> float:
         """Return the log evidence (marginal likelihood) of all cells seen."""
-        terms = log_evidence(self._layout, self._statistics, self._prior, self.blocks)
-        return float(terms.sum())
+        return float(self._evidence_of(self.blocks).sum())
 
     def sample(
         self, n_samples: int, rng: int | np.random.Generator | None = None
@@ -327,16 +268,15 @@ class DagBlr(Shown):
         """
         count, generator = require_count(n_samples, "n_samples"), as_rng(rng)
         if self.known_noise_var is None:  # inverse gamma
+            # beta / Gamma(alpha) is inverse gamma.
             drawn = generator.standard_gamma(self.shape, size=(count, self.n_nodes))
             noise_var = self.rate / drawn
         else:
             noise_var = np.tile(self.known_noise_var, (count, 1))
         draws, sd = generator.standard_normal((count, int(self.vptr[-1]))), np.sqrt(noise_var)
-        for i in range(self.n_nodes):
+        for i, block in enumerate(self.squares(self.blocks["cov"])):
             columns = slice(self.vptr[i], self.vptr[i + 1])
-            d = columns.stop - columns.start
-            if d:
-                block = self.blocks["cov"][self.mptr[i] : self.mptr[i + 1]].reshape(d, d)
+            if len(block):  # B_iP | sigma_i^2 ~ N(m, sigma_i^2 M)
                 scaled = (draws[:, columns] @ np.linalg.cholesky(block).T) * sd[:, i, None]
                 draws[:, columns] = self.blocks["weights"][columns] + scaled
         return draws, noise_var
@@ -350,30 +290,28 @@ class DagBlr(Shown):
             return self
         new = DagBlr(self.dag, **self.options)
         new.cells = self.cells
-        blocks, xtx, xty, yty = self.blocks, [], [], []
         kept = np.ones(self.vptr[-1], bool)
         kept[self.vptr[:-1, None] + 1 + np.arange(self.n_fixed)] = False
-        both = []
-        for i in range(self.n_nodes):
-            rows = kept[self.vptr[i] : self.vptr[i + 1]]
-            inside = slice(self.mptr[i], self.mptr[i + 1])
-            gram = self.xtx[inside].reshape(len(rows), len(rows))
-            sums = self.xty[self.vptr[i] : self.vptr[i + 1]]
+        in_squares = np.zeros(self.mptr[-1], bool)
+        each = zip(
+            self.squares(in_squares), self.squares(self.xtx), new.squares(new.xtx), strict=True
+        )
+        for i, (in_square, gram, rest) in enumerate(each):
+            own = slice(self.vptr[i], self.vptr[i + 1])
+            rows, sums = kept[own], self.xty[own]
+            in_square[:] = np.outer(rows, rows)
             # What the fixed columns explain, by least squares (Frisch, Waugh, Lovell).
-            pivot = gram[np.ix_(~rows, ~rows)] + self.intercept_precision * np.eye(self.n_fixed)
-            solved = np.linalg.solve(
-                pivot, np.column_stack([gram[np.ix_(~rows, rows)], sums[~rows]])
-            )
-            rest = gram[np.ix_(rows, rows)] - gram[np.ix_(rows, ~rows)] @ solved[:, :-1]
-            xtx.append(((rest + rest.T) / 2).ravel())
-            xty.append(sums[rows] - gram[np.ix_(rows, ~rows)] @ solved[:, -1])
-            yty.append(self.yty[i] - sums[~rows] @ solved[:, -1])
-            both.append(np.outer(rows, rows).ravel())
-        new.xtx, new.xty, new.yty = np.concatenate(xtx), np.concatenate(xty), np.array(yty)
-        flat = {"cov": np.concatenate(both), "weights": kept, "precision": kept}
+            pivot = gram[np.ix_(~rows, ~rows)] + INTERCEPT_PRECISION * np.eye(self.n_fixed)
+            cross = np.column_stack([gram[np.ix_(~rows, rows)], sums[~rows]])
+            solved = np.linalg.solve(pivot, cross)
+            left = gram[np.ix_(rows, rows)] - gram[np.ix_(rows, ~rows)] @ solved[:, :-1]
+            rest[:] = (left + left.T) / 2
+            explained = gram[np.ix_(rows, ~rows)] @ solved[:, -1]
+            new.xty[new.vptr[i] : new.vptr[i + 1]] = sums[rows] - explained
+            new.yty[i] = self.yty[i] - sums[~rows] @ solved[:, -1]
+        flat = {"cov": in_squares, "weights": kept, "precision": kept}
         new._blocks = {
-            name: block[flat[name]] if name in flat else block.copy()
-            for name, block in blocks.items()
+            name: block[flat.get(name, ...)].copy() for name, block in self.blocks.items()
         }
         return new
 
@@ -404,13 +342,14 @@ class DagBlr(Shown):
     def ideal_shift(self, target_mean: ArrayLike) -> Vector:
         """Return ``b = (I - B) mu* - c``, the estimated shift that reaches ``target_mean``."""
         target = as_vector(target_mean, self.n_nodes, "target_mean")
+        # From mu* = B mu* + c + a, by the posterior mean of B.
         return target - self.mean() @ target - self.intercept_mean
 
     # -- storage --------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as a flat dict of arrays, numbers and strings, safe to save."""
-        held = vars(self) | self._statistics._asdict() | self.blocks
+        held = vars(self) | self.blocks
         held |= {"indptr": self.dag.indptr, "indices": self.dag.indices}
         held["noise_known"] = self.known_noise_var is not None
         held["prior_rate"] = "cells" if self.prior_rate is None else self.prior_rate
@@ -428,14 +367,12 @@ class DagBlr(Shown):
         where, remedy = "The stored posterior", "fit it again (tl.fit_dag_blr)"
         held = unpack(StoredPosterior, stored, where, remedy)
         try:
-            blr = cls(
-                held.dag, noise_var=held.known_noise_var, intercept=held.intercept,
-                n_fixed=held.n_fixed, prior_scale=held.prior_scale, prior_units=held.prior_units,
-                pooled=held.pooled, prior_shape=held.prior_shape,
-                prior_rate=None if isinstance(held.prior_rate, str) else held.prior_rate,
-            )  # fmt: skip
+            options = {name: getattr(held, name) for name in (*OPTIONS, "n_fixed")}
+            if held.prior_rate == "cells":
+                options["prior_rate"] = None
+            blr = cls(held.dag, noise_var=held.known_noise_var, **options)
         except ValueError as error:  # options that do not go together
             raise Reading(where, remedy, {}).damaged(str(error)) from None
-        vars(blr).update({name: getattr(held, name).copy() for name in Statistics._fields})
+        vars(blr).update({name: getattr(held, name).copy() for name in SUMS})
         blr._blocks = {name: getattr(held, name).copy() for name in BLOCKS}
         return blr

@@ -24,7 +24,7 @@ from nextpert.core.causal.sphere import Sphere
 from nextpert.core.screen.moments import Moments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -98,7 +98,7 @@ class DesignLoopResult(Shown):
     shifts
         Shift tried in each round, shape ``(n_rounds, n_nodes)``.
     values
-        The acquisition at that shift, shape ``(n_rounds,)``; NaN in the rounds of the warm-up.
+        The acquisition at that shift, shape ``(n_rounds,)``.
     distance
         Relative squared distance ``|mu_t - mu*|^2 / |mu* - mu_0|^2`` of the mean reached by the
         recommended shift after 0, 1, ... rounds, shape ``(n_rounds + 1,)``; ``mu_0`` is the
@@ -130,17 +130,15 @@ def design_loop(
     n_rounds: int = 50,
     n_cells: int = 1,
     n_random: int = 0,
-    n_warmup: int = 0,
-    recommend: str = "ideal",
     rng: int | np.random.Generator | None = None,
 ) -> DesignLoopResult:
     """Run a simulated loop: propose, observe, update, for a number of rounds.
 
     Searches start, as in Zhang et al. 2023, from the last shift and the current estimate, plus
-    ``n_random`` random points. The noise of the cells, the random starts and the warm-up come
-    from separate streams, so that loops of different acquisitions with one seed see the same
-    noise and the same warm-up. Expected improvement has to beat the smallest squared distance to
-    the target of the mean of any earlier round's cells.
+    ``n_random`` random points. The noise of the cells and the random starts come from separate
+    streams, so that loops of different acquisitions with one seed see the same noise. Expected
+    improvement has to beat the smallest squared distance to the target of the mean of any earlier
+    round's cells. The shift that is scored is the estimate of the ideal one.
 
     Parameters
     ----------
@@ -158,12 +156,6 @@ def design_loop(
         Number of rounds, and of cells per round.
     n_random
         Number of random starts of each search.
-    n_warmup
-        How many of the rounds, the first ones, try random shifts of the domain, the same for
-        every acquisition.
-    recommend
-        The shift that is scored: ``"ideal"`` (default), the estimated ideal shift itself, or
-        ``"domain"``, the point of the domain nearest to it (of a pool, a candidate).
     rng
         Seed or generator.
 
@@ -174,8 +166,7 @@ def design_loop(
     Raises
     ------
     ValueError
-        For an unknown acquisition or recommendation, a target of the wrong length, or a warm-up
-        longer than the loop.
+        For an unknown acquisition, or a target of the wrong length.
 
     Examples
     --------
@@ -187,48 +178,33 @@ def design_loop(
     True
     """
     rounds, cells = require_count(n_rounds, "n_rounds", least=0), require_count(n_cells, "n_cells")
-    warm = require_count(n_warmup, "n_warmup", least=0)
     find_acquisition(acquisition, on_domain=True)  # a wrong name is found before cells are drawn
-    message = ""
-    if warm > rounds:
-        message = f"n_warmup is {warm}, but there are {rounds} rounds: warm-up rounds count too."
-    elif recommend not in ("ideal", "domain"):
-        message = f"recommend must be 'ideal' or 'domain', but is {recommend!r}."
-    if message:
-        raise ValueError(message)
     p = posterior.n_nodes
     target = as_vector(target_mean, p, "target_mean")
     where = Sphere(1.0) if domain is None else domain
+    # Loops of different acquisitions with one seed see the same noise.
     noise, search = as_rng(rng).spawn(2)
+    # Distances relative to that of the control, as in the paper.
     scale = float(((target - source.mean(np.zeros(p))) ** 2).sum()) or 1.0
     shifts, recommended = np.empty((rounds, p)), np.empty((rounds + 1, p))
-    values, seconds, distance = np.full(rounds, np.nan), np.zeros(rounds), np.empty(rounds + 1)
+    values, seconds, distance = np.empty(rounds), np.empty(rounds), np.empty(rounds + 1)
 
     def score(t: int) -> None:
-        ideal = posterior.ideal_shift(target)
-        recommended[t] = ideal if recommend == "ideal" else where.project(ideal)
+        recommended[t] = posterior.ideal_shift(target)
         distance[t] = ((source.mean(recommended[t]) - target) ** 2).sum() / scale
 
     score(0)
-    shifts[:warm] = where.sample(warm, p, search.spawn(1)[0])
     nearest = np.inf
     for t in range(rounds):
-        if t >= warm:
-            start = time.perf_counter()
-            built = build_acquisition(
-                acquisition,
-                posterior,
-                target,
-                domain=where,
-                n_cells=cells,
-                best=nearest,
-                rng=search,
-            )
-            best = where.minimise(
-                built, starts=list(shifts[max(t - 1, 0) : t]), n_random=n_random, rng=search
-            )
-            shifts[t], values[t] = best.shift, best.value
-            seconds[t] = time.perf_counter() - start
+        start = time.perf_counter()
+        built = build_acquisition(
+            acquisition, posterior, target, domain=where, n_cells=cells, best=nearest, rng=search
+        )
+        best = where.minimise(
+            built, starts=list(shifts[max(t - 1, 0) : t]), n_random=n_random, rng=search
+        )
+        shifts[t], values[t] = best.shift, best.value
+        seconds[t] = time.perf_counter() - start
         seen = Moments.from_array(source.sample(cells, shifts[t], rng=noise))
         nearest = min(nearest, float(((seen.mean - target) ** 2).sum()))
         posterior = posterior.update(seen, shifts[t], inplace=t > 0)
@@ -241,7 +217,7 @@ def design_loops(
     *,
     rng: int | np.random.Generator | None = None,
     n_jobs: int | None = 1,
-    progress: bool | Callable[[int, int], object] | None = None,
+    progress: bool = False,
 ) -> list[DesignLoopResult]:
     """Run many independent loops, in parallel, as in the replays of Zhang et al. 2023.
 
@@ -261,8 +237,7 @@ def design_loops(
         loops are spread over a cluster). If one is killed, the loops that are finished
         are kept and the rest is run by the calling one, with a warning.
     progress
-        ``True`` shows a progress bar; a function is called with the number of loops done and
-        of all, after each.
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -284,99 +259,24 @@ def design_loops(
     >>> [result.shifts.shape for result in results]
     [(5, 4), (5, 4), (5, 4)]
     """
-    arguments = signature(design_loop).parameters
-    needed = {name for name, argument in arguments.items() if argument.default is argument.empty}
     given = [dict(task) for task in tasks]
     children = as_rng(rng).spawn(len(given))
     for i, (task, child) in enumerate(zip(given, children, strict=True)):
-        unknown, lacking = set(task) - set(arguments), needed - set(task)
-        if unknown or lacking:
-            what = "lacks" if lacking else "has the unknown argument"
-            names = ", ".join(sorted(lacking or unknown))
-            message = f"Task {i} {what} {names}: tasks hold the arguments of design_loop by name."
-            raise ValueError(message)
+        try:
+            signature(design_loop).bind(**task)
+        except TypeError as error:
+            message = f"Task {i}: {error}. Tasks hold the arguments of design_loop by name."
+            raise ValueError(message) from None
         own = task.get("rng")
         # Spawned here, in the order of the tasks: workers hold copies of a shared generator.
         task["rng"] = child if own is None else own.spawn(1)[0] if hasattr(own, "spawn") else own
     results: dict[int, DesignLoopResult] = {}
-    with tqdm(total=len(given), desc="Design loops", disable=progress is not True) as bar:
+    with tqdm(total=len(given), desc="Design loops", disable=not progress) as bar:
         for i, result in run_tasks(_run, [(task,) for task in given], n_jobs=n_jobs):
             results[i] = result
             bar.update()
-            if callable(progress):
-                progress(len(results), len(given))
     return [results[i] for i in range(len(given))]
 
 
 def _run(task: Mapping[str, Any]) -> DesignLoopResult:
     return design_loop(**task)
-
-
-COLUMNS = ("round", "distance", "value", "seconds")
-
-
-def design_loop_rows(
-    results: Sequence[DesignLoopResult], labels: Sequence[Mapping[str, Any]]
-) -> dict[str, NDArray[Any]]:
-    """Return one row for every round of every loop, column by column.
-
-    Plain columns of numbers and strings: they save as they are (``numpy.savez``), and
-    ``pandas.DataFrame(design_loop_rows(...))`` is a table. Distances are those of Zhang et al. 2023
-    (doi:10.1038/s42256-023-00719-0), squared.
-
-    Parameters
-    ----------
-    results
-        Results of :func:`design_loops`.
-    labels
-        Labels of each loop (such as acquisition, instance and run), one mapping per loop, all with
-        the same keys.
-
-    Returns
-    -------
-    dict
-        A column for every label, then ``round`` (0 is before the first), ``distance`` (relative
-        and squared, of the recommended shift after the round), ``value`` (of the acquisition at the
-        shift tried in the round; NaN at round 0 and in a warm-up) and ``seconds`` (wall time to
-        propose it; NaN at round 0, 0 in a warm-up).
-
-    Raises
-    ------
-    ValueError
-        If the labels do not match the results, differ in their keys, or take a column's name.
-
-    Examples
-    --------
-    >>> from nextpert.core import DagBlr, design_loop_rows, design_loops, random_scm
-    >>> scm = random_scm(4, rng=0)
-    >>> blr = DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False)
-    >>> task = {"source": scm, "posterior": blr, "target_mean": scm.mean([0, 0, 0.6, 0.8])}
-    >>> names = ["civ", "greedy"]
-    >>> tasks = [task | {"acquisition": name, "n_rounds": 2, "rng": 0} for name in names]
-    >>> results = design_loops(tasks)
-    >>> rows = design_loop_rows(results, [{"acquisition": name} for name in names])
-    >>> rows["acquisition"].tolist()
-    ['civ', 'civ', 'civ', 'greedy', 'greedy', 'greedy']
-    >>> rows["round"].tolist()
-    [0, 1, 2, 0, 1, 2]
-    """
-    if len(results) != len(labels):
-        message = f"There are {len(results)} results, but {len(labels)} labels: give one to each."
-        raise ValueError(message)
-    keys = list(labels[0]) if len(labels) else []
-    for i, label in enumerate(labels):
-        if set(label) != set(keys):
-            message = f"Label {i} has the keys {list(label)}, but the first one has {keys}."
-            raise ValueError(message)
-    taken = sorted(set(keys) & set(COLUMNS))
-    if taken:
-        message = f"Labels must not be called {', '.join(taken)}: the table has these columns."
-        raise ValueError(message)
-    lengths = [len(result.distance) for result in results]
-    columns = {key: np.repeat(np.array([label[key] for label in labels]), lengths) for key in keys}
-    return columns | {
-        "round": np.concatenate([np.empty(0, np.int64), *map(np.arange, lengths)]),
-        "distance": np.concatenate([np.empty(0), *(x.distance for x in results)]),
-        "value": np.concatenate([np.empty(0), *(np.append(np.nan, x.values) for x in results)]),
-        "seconds": np.concatenate([np.empty(0), *(np.append(np.nan, x.seconds) for x in results)]),
-    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -31,15 +31,11 @@ class Optimum(Shown):
         The acquisition there; lower is better.
     index
         Its place in the pool, ``None`` in other domains.
-    lower_bound
-        Lower bound of the acquisition over the domain; ``nan`` if it is not known or was not
-        requested. Equal to ``value`` in a pool, which is searched exhaustively.
     """
 
     shift: Vector
     value: float
     index: int | None = None
-    lower_bound: float = float("nan")
 
 
 class Criterion(Protocol):
@@ -82,7 +78,7 @@ class Domain(Shown):
         """Draw shifts uniformly, shape ``(n, n_nodes)``."""
         raise NotImplementedError
 
-    def output_weighted_square(self, b: Vector, kappa: float | None = None) -> Vector:
+    def output_weighted_square(self, b: Vector) -> Vector:
         """Return ``E(a_i - b_i)^2`` under output weights; not every domain has them."""
         message = (
             f"CIV-OW has no output weights on {type(self).__name__}: use Sphere or Pool, or Civ."
@@ -95,7 +91,6 @@ class Domain(Shown):
         *,
         starts: Sequence[ArrayLike] | None = None,
         n_random: int = 2,
-        certify: bool = False,
         rng: int | np.random.Generator | None = None,
     ) -> Optimum:
         """Return the best shift of the domain.
@@ -110,36 +105,29 @@ class Domain(Shown):
         n_random
             Number of further random starts; a box, where searches end in many places, takes
             twelve times as many, the best of its draws.
-        certify
-            Whether to compute the lower bound too, where one is known (costs one small solve a
-            node).
         rng
             Seed or generator of the random starts.
         """
         generator = as_rng(rng)
         known = acquisition.closed_form(self, generator)
         if known is not None:
-            value = acquisition.value(known)
-            return Optimum(known, value, None, value)
+            return Optimum(known, acquisition.value(known))
         p = acquisition.n_nodes
         points = [
-            as_vector(s, p, "A start", finite=False) for s in ([] if starts is None else starts)
+            as_vector(start, p, "A start", finite=False)
+            for start in (() if starts is None else starts)
         ]
         points += acquisition.starts()
         points += self._random_starts(acquisition, n_random, generator)
         usable = [s for s in points if np.isfinite(s).all() and np.any(s)]
         if not usable:
             usable = list(self.sample(1, p, generator))
-        found = self._search(acquisition, usable)
-        return replace(found, lower_bound=self._bound(acquisition)) if certify else found
+        return self._search(acquisition, usable)
 
     def _random_starts(
         self, acquisition: Criterion, n: int, rng: np.random.Generator
     ) -> list[Vector]:
         return list(self.sample(n, acquisition.n_nodes, rng))
-
-    def _bound(self, acquisition: Criterion) -> float:
-        return float("nan")
 
     def _search(self, acquisition: Criterion, starts: list[Vector]) -> Optimum:
         raise NotImplementedError
@@ -202,23 +190,20 @@ class Pool(Domain):
         levels, which, counts = np.unique(gap, return_inverse=True, return_counts=True)
         if len(levels) == 1:
             return np.full(len(gap), 1 / len(gap))
+        # Each level reaches half way to its neighbours.
         half = np.diff(levels) / 2
         width = np.concatenate([half, [0.0]]) + np.concatenate([[0.0], half])
         return (width / counts)[which] / width.sum()
 
-    def output_weighted_square(self, b: Vector, kappa: float | None = None) -> Vector:
+    def output_weighted_square(self, b: Vector) -> Vector:
         """Return ``E(a_i - b_i)^2`` under :meth:`output_weights`, shape ``(n_nodes,)``."""
-        if kappa is not None:
-            message = "kappa belongs to spheres: leave it out for a pool."
-            raise ValueError(message)
         return self.output_weights(b) @ (self.shifts - b) ** 2
 
     def minimise(self, acquisition: Criterion, **kwargs: object) -> Optimum:
         """Return the best candidate; the first of equals. Further options are not needed."""
         values = acquisition.values(self.shifts)
         index = int(np.argmin(values))
-        value = float(values[index])
-        return Optimum(self.shifts[index].copy(), value, index, value)
+        return Optimum(self.shifts[index].copy(), float(values[index]), index)
 
     def _require(self, n_nodes: int) -> None:
         if self.shifts.shape[1] != n_nodes:
@@ -253,16 +238,15 @@ class Box(Domain):
     """
 
     def __init__(self, low: ArrayLike, high: ArrayLike) -> None:
-        self.low = as_numbers(low, "low")
-        self.high = as_numbers(high, "high")
+        self.low, self.high = as_numbers(low, "low"), as_numbers(high, "high")
+        message = ""
         if self.low.size != self.high.size and 1 not in (self.low.size, self.high.size):
             message = f"low has shape {self.low.shape}, but high {self.high.shape}: give one size."
-            raise ValueError(message)
-        if not (np.isfinite(self.low).all() and np.isfinite(self.high).all()):
+        elif not (np.isfinite(self.low).all() and np.isfinite(self.high).all()):
             message = "The bounds of a box must be finite."
-            raise ValueError(message)
-        if np.any(self.low > self.high):
+        elif np.any(self.low > self.high):
             message = "A box needs low <= high for every node."
+        if message:
             raise ValueError(message)
 
     def _facts(self) -> dict[str, float]:
@@ -297,21 +281,18 @@ class Box(Domain):
         p = acquisition.n_nodes
         low, high = self._bounds(p)
         half = _DRAWS // 2
+        # Corners with any share of high bounds, not half of them alone.
         corners = rng.uniform(size=(half, p)) < rng.uniform(size=(half, 1))
         draws = np.vstack([self.sample(half, p, rng), np.where(corners, high, low)])
         best = np.argsort(acquisition.values(draws), kind="stable")[: _PER_START * n]
         return list(draws[best])
 
     def _search(self, acquisition: Criterion, starts: list[Vector]) -> Optimum:
-        found = [self._descend(acquisition, self.project(start)) for start in starts]
-        values = np.array([acquisition.value(shift) for shift in found])
+        ends = [self._descend(acquisition, self.project(start)) for start in starts]
+        ends.sort(key=lambda end: end[1])
         rng = np.random.default_rng(0)
-        ends = [
-            self._stir(acquisition, found[k], float(values[k]), rng)
-            for k in np.argsort(values, kind="stable")[:_STIRRED]
-        ]
-        shift, value = min(ends, key=lambda end: end[1])
-        return Optimum(shift, value)
+        stirred = [self._stir(acquisition, *end, rng) for end in ends[:_STIRRED]]
+        return Optimum(*min(stirred, key=lambda end: end[1]))
 
     def _stir(
         self, acquisition: Criterion, shift: Vector, value: float, rng: np.random.Generator
@@ -324,6 +305,7 @@ class Box(Domain):
         low, high = self._bounds(p)
         for _ in range(20):
             reach = 10 ** rng.uniform(-3, 0, size=(_ROUND, 1)) * (high - low)
+            # Of some nodes, from few to all of them.
             moved = rng.uniform(size=(_ROUND, p)) < rng.uniform(size=(_ROUND, 1))
             draws = shift + np.where(moved, reach * rng.standard_normal((_ROUND, p)), 0.0)
             draws = np.clip(draws, low, high)
@@ -332,13 +314,12 @@ class Box(Domain):
             if not values[best] < value:
                 break
             before = value
-            shift = self._descend(acquisition, draws[best])
-            value = acquisition.value(shift)
+            shift, value = self._descend(acquisition, draws[best])
             if not value < before - 1e-5 * abs(before - floor):
                 break
         return shift, value
 
-    def _descend(self, acquisition: Criterion, start: Vector) -> Vector:
+    def _descend(self, acquisition: Criterion, start: Vector) -> tuple[Vector, float]:
         # In widths of the box and in shares of the part of the value that shifts can change, so
         # that tolerances mean the same in any units and however large the floor. The share is
         # taken anew where a descent ends, as it may end orders of magnitude below its start.
@@ -353,15 +334,15 @@ class Box(Domain):
                 return (value - floor) / scale, grad * width / scale
 
             within = np.divide(shift - low, width, out=np.zeros_like(low), where=width > 0)
-            found = minimize(
+            end = minimize(
                 objective, within, jac=True, method="L-BFGS-B", bounds=[(0, 1)] * len(low),
                 options={"ftol": 1e-12, "gtol": 1e-8, "maxiter": 1000},
             )  # fmt: skip
-            moved = np.where(found.x < 1, self.project(low + width * found.x), high)
+            moved = np.where(end.x < 1, self.project(low + width * end.x), high)
             value = acquisition.value(moved) - floor
             if value < least:
                 shift = moved
             if not value < least - 1e-9 * abs(least):
                 break
             least = value
-        return shift
+        return shift, acquisition.value(shift)

@@ -58,7 +58,13 @@ def parent_fit(
     covariance, predicted = np.zeros((2, len(sets)))
     own = 0.0
     for known, held_out in zip(train, test, strict=True):
-        weights = _weights(known.scatter, node, sets)
+        # Least squares in units of each parent's scatter: (n_sets, n_parents) weights.
+        scale = np.sqrt(np.diag(known.scatter))
+        scale = np.where(scale > 0, scale, 1.0)[sets]
+        gram = known.scatter[sets[:, :, None], sets[:, None, :]]
+        gram = gram / (scale[:, :, None] * scale[:, None, :]) + _RIDGE * np.eye(sets.shape[1])
+        moment = known.scatter[sets, node] / scale
+        weights = np.linalg.solve(gram, moment[:, :, None])[:, :, 0] / scale
         scatter = held_out.scatter
         covariance += (weights * scatter[sets, node]).sum(axis=1)
         block = scatter[sets[:, :, None], sets[:, None, :]]
@@ -68,15 +74,3 @@ def parent_fit(
         return np.full(len(sets), np.nan)
     scale = np.sqrt(np.maximum(predicted, 0.0) * own)
     return np.divide(covariance, scale, out=np.zeros(len(sets)), where=scale > 0)
-
-
-def _weights(
-    scatter: NDArray[np.float64], node: int, sets: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Return the least-squares weights of every set, shape ``(n_sets, n_parents)``."""
-    scale = np.sqrt(np.diag(scatter))
-    scale = np.where(scale > 0, scale, 1.0)[sets]  # (n_sets, n_parents)
-    gram = scatter[sets[:, :, None], sets[:, None, :]] / (scale[:, :, None] * scale[:, None, :])
-    gram += _RIDGE * np.eye(sets.shape[1])
-    moment = scatter[sets, node] / scale
-    return np.linalg.solve(gram, moment[:, :, None])[:, :, 0] / scale

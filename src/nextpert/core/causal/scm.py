@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -74,28 +74,23 @@ class LinearScm(Shown):
         self.dag = Dag.from_matrix(matrix.T)
         self.weights = matrix.toarray()
         self.n_nodes = self.dag.n_nodes
-        children = np.repeat(np.arange(self.n_nodes), self.dag.in_degree)
-        self._flat = self.weights[children, self.dag.indices]
         self.noise_var = as_vector(noise_var, self.n_nodes, "noise_var")
         if (self.noise_var <= 0).any():
             message = "noise_var must be above 0 for every node."
             raise ValueError(message)
-        zero = np.zeros(self.n_nodes)
-        self.intercept = (
-            zero if intercept is None else as_vector(intercept, self.n_nodes, "intercept")
-        )
+        given = np.zeros(self.n_nodes) if intercept is None else intercept
+        self.intercept = as_vector(given, self.n_nodes, "intercept")
 
     @one_thread()
     def _propagate(self, source: NDArray[np.float64], fixed: Mapping[int, float]) -> Vector:
-        # One substitution along the topological order; columns are cells.
+        # One substitution along the topological order (equation 1); columns are cells.
         as_nodes(fixed, self.n_nodes, "do")
         x = source.copy()
         for i in self.dag.order:
+            parents = self.dag.parents(i)
             if int(i) in fixed:
                 x[i] = fixed[int(i)]
-                continue
-            parents = self.dag.parents(i)
-            if len(parents):
+            elif len(parents):
                 x[i] += self.weights[i, parents] @ x[parents]
         return x
 
@@ -125,6 +120,7 @@ class LinearScm(Shown):
     @one_thread()
     def covariance(self) -> NDArray[np.float64]:
         """Return the covariance of control cells (shifts do not change it)."""
+        # A = (I - B)^-1, column by column; the covariance is A diag(sigma^2) A'.
         effects = self._propagate(np.eye(self.n_nodes), {})
         return (effects * self.noise_var) @ effects.T
 
@@ -136,6 +132,7 @@ class LinearScm(Shown):
 
     def standardised(self) -> LinearScm:
         """Return the same model in units in which every node has variance one."""
+        # x / sd: B_ij sd_j / sd_i, sigma_i^2 / sd_i^2 and c_i / sd_i.
         scale = 1 / np.sqrt(np.diag(self.covariance()))
         weights = scale[:, None] * self.weights / scale
         return LinearScm(weights, self.noise_var * scale**2, self.intercept * scale)
@@ -196,11 +193,9 @@ def random_scm(
         shape = np.shape(noise_var)
         message = f"noise_var must be one number or one per node ({count}), but has shape {shape}."
         raise ValueError(message)
-    dag = (
-        random_dag(count, graph, expected_degree=expected_degree, rng=generator)
-        if isinstance(graph, str)
-        else graph
-    )
+    dag: Any = graph
+    if isinstance(graph, str):
+        dag = random_dag(count, graph, expected_degree=expected_degree, rng=generator)
     if dag.n_nodes != count:
         message = f"The graph has {dag.n_nodes} nodes, but n_nodes is {count}."
         raise ValueError(message)
@@ -261,11 +256,9 @@ def random_target(
         message = f"where must be 'random' or 'downstream', but is {where!r}."
         raise ValueError(message)
     entries = generator.uniform(0.25, 1, count) * generator.choice([-1, 1], count)
-    nodes = (
-        scm.dag.order[-count:]
-        if where == "downstream"
-        else generator.choice(scm.n_nodes, count, replace=False)
-    )
+    nodes = scm.dag.order[-count:]
+    if where == "random":
+        nodes = generator.choice(scm.n_nodes, count, replace=False)
     shift = np.zeros(scm.n_nodes)
     shift[nodes] = entries / np.linalg.norm(entries)
     return shift, scm.mean(shift)

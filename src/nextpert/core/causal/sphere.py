@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nextpert.core.causal.domains import Criterion
 
     Vector = NDArray[np.float64]
-    _Found = tuple[Vector, float, NDArray[np.bool_]]  # a shift, its value and its support
+    _End = tuple[Vector, float, NDArray[np.bool_]]  # a shift, its value and its support
 
 
 class Sphere(Domain):
@@ -67,10 +67,15 @@ class Sphere(Domain):
         return self.radius * normals / np.linalg.norm(normals, axis=1, keepdims=True)
 
     def output_weighted_square(self, b: Vector, kappa: float | None = None) -> Vector:
-        """Return ``E(a_i - b_i)^2`` under the output weights (see :class:`CivOw`)."""
+        """Return ``E(a_i - b_i)^2`` under the output weights (see :class:`CivOw`).
+
+        ``kappa`` is the concentration of a bimodal von Mises-Fisher density about +-b, used instead
+        of equation 8 of the paper at p = 3 (its Fig. 3), where that gives CIV itself.
+        """
         p, norm = len(b), np.linalg.norm(b)
         if norm == 0 or p == 1:
             return b**2 + self.radius**2 / p
+        # t = a'b / |b| has the mean square tau R^2 and the other p - 1 directions share the rest.
         tau = 1 / 3
         if kappa is not None:
             # Mean square cosine under von Mises-Fisher; ive scales both Bessel functions alike.
@@ -83,26 +88,14 @@ class Sphere(Domain):
         shift, value = search_sphere(acquisition, self.radius, mask, starts)
         return Optimum(shift, value)
 
-    def _bound(self, acquisition: Criterion) -> float:
-        bound = getattr(acquisition, "lower_bound", None)
-        return bound(self.radius) if bound else float("nan")
-
 
 def search_sphere(
     acquisition: Criterion, radius: float, mask: NDArray[np.bool_], starts: list[Vector]
 ) -> tuple[Vector, float]:
     """Return the best shift of norm ``radius`` supported on ``mask``, over all starts."""
-    best, least = None, np.inf
-    for start in starts:
-        if not np.any(start[mask]):
-            continue
-        shift, value = _descend(acquisition, radius, mask, start)
-        if value < least:
-            best, least = shift, value
-    if best is None:
-        start = mask.astype(np.float64)
-        best, least = _descend(acquisition, radius, mask, start)
-    return best, least
+    usable = [start for start in starts if np.any(start[mask])] or [mask.astype(np.float64)]
+    ends = [_descend(acquisition, radius, mask, start) for start in usable]
+    return min(ends, key=lambda end: end[1])
 
 
 def _descend(
@@ -125,10 +118,10 @@ def _descend(
         inner = grad @ unit
         return value, radius * (grad - inner * unit)[mask] / norm
 
-    found = minimize(objective, start[mask], jac=True, method="L-BFGS-B")
+    end = minimize(objective, start[mask], jac=True, method="L-BFGS-B")
     shift = np.zeros(len(mask))
-    shift[mask] = radius * found.x / np.linalg.norm(found.x)
-    return shift, float(found.fun)
+    shift[mask] = radius * end.x / np.linalg.norm(end.x)
+    return shift, float(end.fun)
 
 
 class Sparse(Sphere):
@@ -163,7 +156,9 @@ class Sparse(Sphere):
         self.k = require_count(k, "k")
         super().__init__(radius)
 
-    output_weighted_square = Domain.output_weighted_square  # there are none on few nodes
+    def output_weighted_square(self, b: Vector, kappa: float | None = None) -> Vector:
+        """Raise: shifts on few nodes have no output weights."""
+        return Domain.output_weighted_square(self, b)
 
     def project(self, shift: ArrayLike) -> Vector:
         """Return the k largest entries, scaled to norm ``radius``."""
@@ -188,15 +183,17 @@ class Sparse(Sphere):
 
     def _search(self, acquisition: Criterion, starts: list[Vector]) -> Optimum:
         p = acquisition.n_nodes
+        # One node: all 2 p shifts are tried.
         singles = self.radius * np.vstack([np.eye(p), -np.eye(p)])
         values = acquisition.values(singles)
         best, least = singles[int(values.argmin())], float(values.min())
         support = best != 0
 
-        def on(support: NDArray[np.bool_], *more: Vector) -> _Found:
+        def on(support: NDArray[np.bool_], *more: Vector) -> _End:
             even = support / np.sqrt(support.sum())
-            found = search_sphere(acquisition, self.radius, support, [*more, *starts, even])
-            return *found, support
+            return *search_sphere(
+                acquisition, self.radius, support, [*more, *starts, even]
+            ), support
 
         each = np.eye(p, dtype=np.bool_)
         for _ in range(min(self.k, p) - 1):  # the node whose addition lowers the acquisition most
@@ -204,7 +201,7 @@ class Sparse(Sphere):
                 on(support | each[new], np.where(each[new], 0.1 * self.radius, best))
                 for new in np.flatnonzero(~support)
             ]
-            shift, value, support = min(wider, key=lambda found: found[1])
+            shift, value, support = min(wider, key=lambda end: end[1])
             # A wider support holds the shift so far: keep it where no search got below it.
             if value < least:
                 best, least = shift, value
@@ -212,7 +209,7 @@ class Sparse(Sphere):
             swaps = product(np.flatnonzero(support), np.flatnonzero(~support))
             exchanged = (on(support ^ each[gone] ^ each[new]) for gone, new in swaps)
             limit = least - 1e-9 * abs(least)
-            better = next((found for found in exchanged if found[1] < limit), None)
+            better = next((end for end in exchanged if end[1] < limit), None)
             if better is None:
                 break
             best, least, support = better

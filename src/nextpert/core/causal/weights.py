@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core._blas import in_blocks
 from nextpert.core._checks import as_numbers, as_rng, require_count, require_finite
 from nextpert.core.causal import _kernels as kernels
-from nextpert.core.causal._blocks import fill_blocks
 from nextpert.core.causal.dag_blr import DagBlr, require_squares
 
 if TYPE_CHECKING:
@@ -60,29 +58,29 @@ def fit_weights(posterior: DagBlr, cells: PooledGuides, shifts: ArrayLike | None
     >>> round(float(blr.mean()[1, 0]), 1)
     0.5
     """
-    known = np.zeros((0, posterior.n_nodes)) if shifts is None else np.asarray(shifts, np.float64)
-    n_fixed = cells.fixed.shape[1] if posterior.intercept else 0
-    size = known if len(known) else np.zeros((1, posterior.n_nodes))
-    require_squares(cells.n_cells[1:, None], cells.mean[1:], cells.scatter, size)
+    given = np.zeros((1, posterior.n_nodes))  # of the controls, whose shift is known
+    if shifts is not None:
+        given = np.vstack([given, np.asarray(shifts, np.float64)])
+    n_known, n_fixed = len(given), cells.fixed.shape[1] if posterior.intercept else 0
+    least = given[1:] if n_known > 1 else given
+    require_squares(cells.n_cells[1:, None], cells.mean[1:], cells.scatter, least)
     if n_fixed != posterior.n_fixed:  # what batches add has columns of its own
         posterior = DagBlr(posterior.dag, n_fixed=n_fixed, **posterior.options)
     blr = posterior._copied(with_blocks=False)
-    blr._blocks = None
-    sums, longest = (blr.xtx, blr.xty, blr.yty), blr._layout.longest
-    room = np.empty(longest, np.int64)
-    kernels.add_within(*blr.place, cells.scatter, cells.fixed_scatter, *sums, room)
-    design = np.ascontiguousarray(np.hstack([cells.mean, cells.fixed[:, :n_fixed]]))
-    given = np.vstack([np.zeros((1, posterior.n_nodes)), known])
-    counted = np.ascontiguousarray(cells.counted)
-    for rows in in_blocks(*given.shape):
-        some = np.arange(len(given))[rows]
-        kernels.add_means(
-            *blr.place, design[some], given[some], counted[some], *sums, np.empty(longest)
-        )
+    sums, longest, scatter = blr.sums[:3], blr.longest, cells.scatter
+    if n_fixed:  # with the columns of batches after the nodes
+        cross = cells.fixed_scatter[:, : blr.n_nodes]
+        scatter = np.vstack([np.hstack([scatter, cross.T]), cells.fixed_scatter])
+    skip, room = np.zeros(blr.n_nodes, np.bool_), np.empty(longest, np.int64)
+    kernels.add_within(*blr.place, scatter, skip, *sums, room)
+    # Means tell of the weights where the shift is known: those of the controls at least.
+    design = np.hstack([cells.mean[:n_known], cells.fixed[:n_known, :n_fixed]])
+    counted = np.ascontiguousarray(cells.counted[:n_known])
+    kernels.add_means(*blr.place, design, given, counted, *sums, np.empty(longest))
     # Every free shift takes one degree of freedom of the noise.
     free = 0 if shifts is not None else np.count_nonzero(cells.n_cells[1:])
     blr.cells += float(cells.n_cells.sum() - free)
-    blr._blocks = fill_blocks(blr._layout, blr._statistics, blr._prior)
+    blr._blocks = blr._fitted()  # what cannot be fitted is refused here
     return blr.without_fixed()
 
 
@@ -93,6 +91,7 @@ def downstream(posteriors: Sequence[DagBlr], changes: Array) -> Array:
     """
     if not any(blr.dag.n_edges for blr in posteriors):
         return np.zeros_like(changes)
+    # (I - B)^-1 a less a, by one substitution a graph.
     columns, reached = np.ascontiguousarray(changes.T), np.zeros_like(changes)
     for blr in posteriors:
         reached += blr.solve(columns).T

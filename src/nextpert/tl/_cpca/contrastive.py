@@ -61,8 +61,8 @@ class CovarianceCpca(CPCA):
         with threadpool_limits(1), _seeded_global_state(rng), warnings.catch_warnings():
             # Subspaces that share no direction split the affinity graph: expected, and harmless.
             warnings.filterwarnings("ignore", message="Graph is not fully connected")
-            found, *_ = self.find_spectral_alphas(40, most, 4)
-        return np.asarray(found, dtype=np.float64)
+            alphas, *_ = self.find_spectral_alphas(40, most, 4)
+        return np.asarray(alphas, dtype=np.float64)
 
     def largest_alpha(self) -> float:
         """Return the alpha beyond which no eigenvalue of the contrast is positive.

@@ -6,21 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import (
-    check_scale,
-    in_order,
-    list_names,
-    read_blocks,
-    read_groups,
-    read_perturbations,
-    read_roles,
-    require_control,
-    require_layer,
-    resolve_panel,
-    seed_of,
-    strings,
-    write_results,
-)
+from nextpert import _adata
 from nextpert._adata.arguments import at_least, checked, one_of
 from nextpert._adata.labels import say_left_out
 from nextpert._adata.table import require_cells
@@ -35,7 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert.core import Moments
-    from nextpert.tl._cpca.contrastive import CovarianceCpca
 
     Array = NDArray[np.float64]
 
@@ -137,14 +122,12 @@ def cpca(
     ((1700, 2), (36, 2))
     """
     require_cells(adata, "cpca")
-    roles = read_roles(
+    roles = _adata.read_roles(
         adata, perturbation_key=perturbation_key, control=control, layer=layer,
         gene_symbols=gene_symbols,
     )  # fmt: skip
-    perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
-    require_layer(adata, layer)
-    chosen = None if isinstance(alpha, str) else float(alpha)
-    names, columns = resolve_panel(
+    _adata.require_layer(adata, roles.layer)
+    names, columns = _adata.resolve_panel(
         adata, genes, least=max(2, n_components), gene_symbols=gene_symbols
     )
     if len(names) > _MANY_GENES:
@@ -153,52 +136,49 @@ def cpca(
             "long: pass fewer with `genes`, such as the highly variable ones."
         )
         warn(message)
-    groups = [groups] if isinstance(groups, str) else None if groups is None else in_order(groups)
-    labels = read_perturbations(adata, roles, named=groups)
-    require_control(labels, control)
+    if groups is not None:
+        groups = [groups] if isinstance(groups, str) else _adata.in_order(groups)
+    labels = _adata.read_perturbations(adata, roles, named=groups)
+    _adata.require_control(labels, roles.control)
     if groups is None:
-        say_left_out(labels.left_out, perturbation_key)
+        say_left_out(labels.left_out, roles.perturbation_key)
     foreground = labels.perturbations(groups, "groups")
     if not foreground:
         message = (
-            f"No perturbed cells: adata.obs[{labels.key!r}] has only {control!r}. "
+            f"No perturbed cells: adata.obs[{labels.key!r}] has only {roles.control!r}. "
             "Contrastive PCA needs cells of at least one other label."
         )
         raise ValueError(message)
-    codes = labels.groups([control, *foreground])
-    check_scale(adata, columns, np.flatnonzero(codes >= 0), roles, only_warn=True)
-    moments, batches = read_groups(adata, columns, codes, len(foreground) + 1, roles)
-    scale = _scale(moments[0], names, standardize=standardize)
+    codes = labels.groups([roles.control, *foreground])
+    _adata.check_scale(adata, columns, np.flatnonzero(codes >= 0), roles, only_warn=True)
+    moments, batches = _adata.read_groups(adata, columns, codes, len(foreground) + 1, roles)
+    scale = _scale(moments, names, standardize=standardize)
     with one_thread():
-        engine = _engine(moments, scale, n_components)
-        result = _result(engine, moments, scale, chosen, as_rng(rng))
-        loadings, eigenvalues = engine.directions(result["alpha"])
-    loadings, eigenvalues = loadings[:, :n_components], eigenvalues[:n_components]
+        result, loadings = _contrast(moments, scale, n_components, alpha, as_rng(rng))
     mapping = loadings / scale[:, None]
     scores = np.zeros((adata.n_obs, n_components))
-    for cells, block in read_blocks(adata, columns, np.arange(adata.n_obs), layer=layer):
+    every = np.arange(adata.n_obs)
+    for cells, block in _adata.read_blocks(adata, columns, every, layer=roles.layer):
         with one_thread():
             scores[cells] = block @ mapping
             if batches is not None:
                 scores[cells] -= batches.of_cells(cells) @ mapping
     scores -= moments[0].mean @ mapping
-    params: dict[str, Any] = {
-        **roles.stored(),
-        "alpha": alpha if isinstance(alpha, str) else float(alpha),
-        "n_components": int(n_components),
-        "standardize": bool(standardize),
-        "rng": seed_of(rng),
-    }
     result |= {
-        "eigenvalues": eigenvalues,
-        "genes": strings(names),
-        "groups": strings(foreground),
-        "params": params,
+        "genes": _adata.strings(names),
+        "groups": _adata.strings(foreground),
+        "params": {
+            **roles.stored(),
+            "alpha": alpha if isinstance(alpha, str) else float(alpha),
+            "n_components": int(n_components),
+            "standardize": bool(standardize),
+            "rng": _adata.seed_of(rng),
+        },
     }
     all_loadings = np.zeros((adata.n_vars, n_components))
     all_loadings[columns] = loadings
     in_varm = "cPCs" if key_added == "cpca" else f"{key_added}_cPCs"
-    return write_results(
+    return _adata.write_results(
         adata,
         uns={key_added: result},
         obsm={f"X_{key_added}": scores},
@@ -207,53 +187,59 @@ def cpca(
     )
 
 
-def _scale(controls: Moments, names: list[str], *, standardize: bool) -> Array:
+def _scale(moments: list[Moments], names: list[str], *, standardize: bool) -> Array:
+    """Return what every gene is divided by, or raise where there are too few cells."""
+    message, controls = "", moments[0]
     if controls.n < 2:
         message = "There is only one control cell: a background covariance needs at least two."
+    elif sum(group.n for group in moments[1:]) < 2:
+        message = "There is only one perturbed cell: a foreground covariance needs at least two."
+    constant = controls.constant_nodes() if standardize and not message else ()
+    if len(constant):
+        message = (
+            f"Genes constant among the control cells: "
+            f"{_adata.list_names(names[i] for i in constant)}. "
+            "Leave them out of `genes`, or pass standardize=False."
+        )
+    if message:
         raise ValueError(message)
     if not standardize:
         return np.ones(len(names))
-    constant = controls.constant_nodes()
-    if len(constant):
-        message = (
-            f"Genes constant among the control cells: {list_names(names[i] for i in constant)}. "
-            "Leave them out of `genes`, or pass standardize=False."
-        )
-        raise ValueError(message)
     return np.sqrt(np.diag(controls.scatter) / (controls.n - 1))
 
 
-def _engine(moments: list[Moments], scale: Array, n_components: int) -> CovarianceCpca:
-    from nextpert.tl._cpca.contrastive import CovarianceCpca
-
-    total = sum(moments[2:], start=moments[1])
-    if total.n < 2:
-        message = "There is only one perturbed cell: a foreground covariance needs at least two."
-        raise ValueError(message)
-    units = np.outer(scale, scale)
-    background = moments[0].scatter / (moments[0].n - 1) / units
-    return CovarianceCpca(total.scatter / (total.n - 1) / units, background, n_components)
-
-
-def _result(
-    engine: CovarianceCpca,
+def _contrast(
     moments: list[Moments],
     scale: Array,
-    alpha: float | None,
+    n_components: int,
+    alpha: float | str,
     rng: np.random.Generator,
-) -> dict[str, Any]:
-    """Return the alpha in use and the candidates it was chosen from."""
-    candidates = engine.candidate_alphas(rng) if alpha is None else np.array([alpha])
-    separation = [_separation(engine.directions(a)[0], moments, scale) for a in candidates]
-    best = float(candidates[int(np.argmax(separation))])
-    return {"alpha": best, "alphas": candidates, "separation": np.array(separation)}
+) -> tuple[dict[str, Any], Array]:
+    """Return the alpha in use, the candidates it was chosen from, eigenvalues, and loadings."""
+    from nextpert.tl._cpca.contrastive import CovarianceCpca
 
-
-def _separation(loadings: Array, moments: list[Moments], scale: Array) -> float:
-    """Return the Hotelling-Lawley trace of groups and controls in the projection."""
-    mapping = loadings / scale[:, None]
+    total, units = sum(moments[2:], start=moments[1]), np.outer(scale, scale)
+    background = moments[0].scatter / (moments[0].n - 1) / units
+    engine = CovarianceCpca(total.scatter / (total.n - 1) / units, background, n_components)
+    is_auto = isinstance(alpha, str)
+    candidates = engine.candidate_alphas(rng) if is_auto else np.array([float(alpha)])
+    # The Hotelling-Lawley trace of groups and controls: variance between over variance within.
     n_cells = sum(group.n for group in moments)
     grand = sum(group.n * group.mean for group in moments) / n_cells
-    means = np.array([np.sqrt(group.n) * (group.mean - grand) for group in moments]) @ mapping
-    within = mapping.T @ sum(group.scatter for group in moments) @ mapping
-    return float(np.trace(np.linalg.pinv(within, hermitian=True) @ (means.T @ means)))
+    means = np.array([np.sqrt(group.n) * (group.mean - grand) for group in moments])
+    pooled = sum(group.scatter for group in moments)
+    separation = []
+    for each in candidates:
+        mapping = engine.directions(each)[0] / scale[:, None]
+        between, within = means @ mapping, mapping.T @ pooled @ mapping
+        ratio = np.linalg.pinv(within, hermitian=True) @ (between.T @ between)
+        separation.append(float(np.trace(ratio)))
+    best = float(candidates[int(np.argmax(separation))])
+    loadings, eigenvalues = engine.directions(best)
+    result = {
+        "alpha": best,
+        "alphas": candidates,
+        "separation": np.array(separation),
+        "eigenvalues": eigenvalues[:n_components],
+    }
+    return result, loadings[:, :n_components]

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata.screen import Environments
-    from nextpert.core.fit.naming import Naming
     from nextpert.core.search.registry import Found, SearchOptions
 
 logger = logging.getLogger(__name__)
@@ -69,12 +68,12 @@ class ContextNodes:
         cls,
         environments: Environments,
         genes: Sequence[str],
-        told: Mapping[str, Sequence[str]] | None = None,
+        acts_on: Mapping[str, Sequence[str]] | None = None,
     ) -> ContextNodes:
         """Return those of some environments; a combination sets what each of its members sets.
 
         Members that are always set together are one node. If members cannot be distinguished (there
-        are more of them than combinations), the combinations are nodes instead. ``told`` has the
+        are more of them than combinations), the combinations are nodes instead. ``acts_on`` has the
         target genes of perturbations and conditions that they are known of
         (:func:`~nextpert.tl._learn_dag.prior.read_targets`); a node of several acts on those of
         all, if all are known.
@@ -84,7 +83,7 @@ class ContextNodes:
         for name in environments.perturbations():
             inside, outside = naming.targets(name)
             sets[name] = [*inside, *outside] or [name]
-        sets = _told_apart(sets)
+        sets = _distinguishable(sets)
         parts = sorted({part for each in sets.values() for part in each})
         column = {part: k for k, part in enumerate(parts)}
         label, roles = environments.perturbation, environments.roles
@@ -100,13 +99,15 @@ class ContextNodes:
             guide[is_control] = np.unique(own.astype(str), return_inverse=True)[1]
         group = np.unique(label.astype(str), return_inverse=True)[1]
         batches = environments.indicators(environments.roles.batch_key)[1]
-        first, targets = environments.covariate_names, {}
+        first, targets, acts_on = environments.covariate_names, {}, acts_on or {}
         place = {gene: i for i, gene in enumerate(genes)}
         merged = ["+".join(nodes) for nodes in groups]
         for k, (name, nodes) in enumerate(zip(merged, groups, strict=True), start=len(first)):
-            known = _known(name, nodes, naming, told or {})
-            if known is not None:
-                targets[k] = sorted({place[gene] for gene in known})
+            # A node acts where it is said to act, or else on the targets of all that it stands for.
+            parts = [part for x in nodes for part in ([x] if x in acts_on else naming.key(x))]
+            parts = [name] if name in acts_on else parts
+            if all(part in acts_on for part in parts):
+                targets[k] = sorted({place[gene] for part in parts for gene in acts_on[part]})
         return cls(first + merged, columns, batches, group, guide, targets)
 
     def guide_variance(self, screen: ScreenMoments, n_genes: int) -> float:
@@ -151,19 +152,6 @@ class Joint(NamedTuple):
         return cls(moments, present, [context.names[k] for k in present], targets)
 
 
-def warn_explained(context: ContextNodes, present: NDArray[np.int64]) -> None:
-    """Warn of the nodes that cannot be distinguished from batches and other nodes.
-
-    Examples are the perturbations of a plate without controls: one of them is the plate's effect.
-    """
-    gone = [name for k, name in enumerate(context.names) if k not in set(present.tolist())]
-    if gone:
-        logger.warning(
-            "Left out of the search, because batches and other perturbations explain them: %s.",
-            list_names(gone),
-        )
-
-
 def _independent(correlation: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the nodes that the earlier ones do not explain (their variance's share that is left).
 
@@ -180,16 +168,6 @@ def _independent(correlation: NDArray[np.float64]) -> NDArray[np.int64]:
             kept.append(k)
             left[k + 1 :, k + 1 :] -= np.outer(left[k + 1 :, k], left[k, k + 1 :]) / left[k, k]
     return np.array(kept, np.int64)
-
-
-def swept(moments: Moments, n_genes: int) -> Moments:
-    """Return the moments of the genes at fixed values of all nodes after them."""
-    if moments.n_nodes == n_genes:
-        return moments
-    inside = moments.scatter[n_genes:, n_genes:]
-    cross = moments.scatter[:n_genes, n_genes:]
-    left = moments.scatter[:n_genes, :n_genes] - cross @ np.linalg.lstsq(inside, cross.T)[0]
-    return Moments(moments.n, moments.mean[:n_genes], (left + left.T) / 2)
 
 
 class Panel(NamedTuple):
@@ -235,13 +213,16 @@ def search(
     ValueError
         If genes are copies of each other, or linearly dependent; they are named.
     """
-    method, p = searches()[options.method], len(genes)
-    n_context = joint.moments.n_nodes - p
-    cells = joint.moments if method.context else swept(joint.moments, p)
+    method, p, cells = searches()[options.method], len(genes), joint.moments
+    n_context = cells.n_nodes - p
+    if n_context and not method.context:  # the scatter of genes that no context node explains
+        cross = cells.scatter[:p, p:]
+        left = cells.scatter[:p, :p] - cross @ np.linalg.lstsq(cells.scatter[p:, p:], cross.T)[0]
+        cells = Moments(cells.n, cells.mean[:p], (left + left.T) / 2)
     known = {"targets": joint.targets} if joint.targets else {}
     try:
         with parallel_config("sequential") if n_jobs is None else nullcontext():
-            found = method.learn(
+            best = method.learn(
                 cells, options, n_context=cells.n_nodes - p, rng=rng, n_jobs=n_jobs or 1,
                 progress=progress, **known,
             )  # fmt: skip
@@ -257,26 +238,11 @@ def search(
         )
         raise ValueError(message) from error
     if method.context:
-        return found
-    return replace(found, context_edges=np.zeros((n_context, p), np.bool_))
+        return best
+    return replace(best, context_edges=np.zeros((n_context, p), np.bool_))
 
 
-def _known(
-    name: str, nodes: Sequence[str], naming: Naming, told: Mapping[str, Sequence[str]]
-) -> list[str] | None:
-    """Return the known targets of a node, those of all that it stands for; None if not known.
-
-    ``nodes`` are the members, or combinations, that share the node.
-    """
-    if name in told:
-        return list(told[name])
-    parts = [part for node in nodes for part in ([node] if node in told else naming.key(node))]
-    if not all(part in told for part in parts):
-        return None
-    return [gene for part in parts for gene in told[part]]
-
-
-def _told_apart(sets: dict[str, list[str]]) -> dict[str, list[str]]:
+def _distinguishable(sets: dict[str, list[str]]) -> dict[str, list[str]]:
     """Return the members of every label, or the label itself if they are not distinguishable."""
     names = sorted({part for parts in sets.values() for part in parts})
     place = {name: k for k, name in enumerate(names)}
@@ -284,17 +250,15 @@ def _told_apart(sets: dict[str, list[str]]) -> dict[str, list[str]]:
     rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
     holds = sp.csc_array((np.ones(len(rows)), (rows, columns)), shape=(len(sets), len(names)))
     n_groups, group = connected_components(holds.T @ holds, directed=False)
-    labels = list(sets)
-    out = dict(sets)
-    for k in range(n_groups):
+    labels, out = list(sets), dict(sets)
+    for k in range(n_groups):  # members that share labels, directly or through others
         members = np.flatnonzero(group == k)
         if len(members) < 2:
             continue
         part = holds[:, members]
         present = np.flatnonzero(part.sum(axis=1))
         distinct = np.unique(part.toarray()[present], axis=1)  # equal ones become one node
-        rank = np.linalg.matrix_rank(distinct.T @ distinct, hermitian=True)
-        if rank < distinct.shape[1]:
+        if np.linalg.matrix_rank(distinct.T @ distinct, hermitian=True) < distinct.shape[1]:
             out.update({labels[row]: [labels[row]] for row in present})
     return out
 

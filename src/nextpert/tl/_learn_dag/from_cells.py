@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from nextpert import _adata
+from nextpert._adata import list_names, strings
 from nextpert._adata.environments import require_varying
 from nextpert._adata.progress import progress
 from nextpert._adata.screen import describe, screen_moments
 from nextpert._warn import warn
 from nextpert.core.search._classes import INTERVENTIONS, OPEN, oriented_by
 from nextpert.core.search.minimal_imap import are_few
-from nextpert.tl._learn_dag.context import ContextNodes, Joint, search, warn_explained
+from nextpert.tl._learn_dag.context import ContextNodes, Joint, search
 from nextpert.tl._learn_dag.graphs import ensemble
 from nextpert.tl._learn_dag.prior import stored_knowledge, stored_targets
 
@@ -26,22 +26,11 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
     from numpy.typing import NDArray
 
-    from nextpert._adata.screen import Environments
     from nextpert.core import Dag, Moments
-    from nextpert.core.search.registry import Found, SearchOptions
+    from nextpert.core.search.registry import SearchOptions
     from nextpert.tl._learn_dag.context import Panel
-    from nextpert.tl._learn_dag.graphs import Ensemble
 
 logger = logging.getLogger(__name__)
-
-
-class Learned(NamedTuple):
-    """A graph, a topological order of it, what is stored of it, and how often its edges occur."""
-
-    dag: Dag
-    order: NDArray[np.int64]
-    stored: dict[str, Any]
-    frequency: sp.csr_array | None
 
 
 def learn_from_cells(
@@ -50,8 +39,8 @@ def learn_from_cells(
     options: SearchOptions,
     rng: np.random.Generator,
     n_jobs: int,
-) -> Learned:
-    """Return the graph of the environments, and with ``n_graphs`` above 1 of resamples of them.
+) -> tuple[Dag, dict[str, Any], sp.csr_array | None]:
+    """Return the graph of the cells, what is stored of it, and how often resamples have each edge.
 
     Parameters
     ----------
@@ -69,12 +58,17 @@ def learn_from_cells(
     ValueError
         If genes are constant or linearly dependent, or cells too few; the genes are named.
     """
-    adata, columns, genes, environments, told = panel
-    context = ContextNodes.of(environments, genes, told)
+    adata, columns, genes, environments, known_targets = panel
+    context = ContextNodes.of(environments, genes, known_targets)
     screen = screen_moments(adata, columns, environments)
     joint = Joint.of(screen, len(genes), context)
     logger.info("%s.", describe(environments))
-    warn_explained(context, joint.present)
+    explained = sorted(set(range(len(context.names))) - set(joint.present.tolist()))
+    if explained:  # such as perturbations of a plate without controls: one is the plate's effect
+        logger.warning(
+            "Left out of the search, because batches and other perturbations explain them: %s.",
+            list_names([context.names[k] for k in explained]),
+        )
     is_control = environments.perturbation == environments.roles.control
     what = "control cells" if is_control.all() else "cells"
     _require_enough(joint.moments.subset(np.arange(len(genes))), genes, options.method, what)
@@ -84,48 +78,40 @@ def learn_from_cells(
             bar.total = total
             bar.update(done - bar.n)
 
-        where = "among the cells"
-        found = search(joint, genes, options, rng, where, n_jobs=n_jobs, progress=show)
-    many = None
-    if n_graphs > 1:  # from where the search of all cells ended
-        known = replace(options, order=found.order)
-        many = ensemble(panel, context, n_graphs, known, rng, n_jobs)
+        best = search(joint, genes, options, rng, "among the cells", n_jobs=n_jobs, progress=show)
+    edges = oriented_by(best.dag, best.context_edges, options.prior)
     stored = {
+        "order": strings(genes[i] for i in best.order),
         "n_control_cells": int(screen.n[is_control].sum()),
         "n_cells": joint.moments.n,
-        "edges": edge_table(genes, found, options, many),
-        **found.stored,
-        **stored_targets(told),
+        "edges": pd.DataFrame(
+            {
+                "parent": strings(genes[x] for x, _, _ in edges),
+                "child": strings(genes[y] for _, y, _ in edges),
+                "oriented_by": strings(how for _, _, how in edges),
+            }
+        ),
+        **best.stored,
+        **stored_targets(known_targets),
         **stored_knowledge(options.prior),
     }
-    if joint.names:
-        frequency = None if many is None else many.context_frequency[joint.present]
-        stored["direct_targets"] = target_table(joint.names, genes, found.context_edges, frequency)
-    if many is not None:
+    frequency = of_context = None
+    if n_graphs > 1:  # from where the search of all cells ended
+        from_there = replace(options, order=best.order)
+        many = ensemble(panel, context, n_graphs, from_there, rng, n_jobs)
+        frequency, of_context = many.frequency, many.context_frequency[joint.present]
+        each = frequency.toarray()
+        stored["edges"]["frequency"] = np.array([each[x, y] for x, y, _ in edges])
+        stored["edges"]["adjacency"] = np.array([each[x, y] + each[y, x] for x, y, _ in edges])
         stored["graphs"] = many.stored()
-    return Learned(found.dag, found.order, stored, None if many is None else many.frequency)
-
-
-def edge_table(
-    genes: Sequence[str], found: Found, options: SearchOptions, many: Ensemble | None
-) -> pd.DataFrame:
-    """Return one row per edge: parent, child, what orients it, and how often it is found.
-
-    Of resamples, ``frequency`` has this direction and ``adjacency`` either.
-    """
-    edges = oriented_by(found.dag, found.context_edges, options.prior)
-    table = pd.DataFrame(
-        {
-            "parent": _adata.strings(genes[x] for x, _, _ in edges),
-            "child": _adata.strings(genes[y] for _, y, _ in edges),
-            "oriented_by": _adata.strings(how for _, _, how in edges),
-        }
-    )
-    if many is not None:
-        share = many.frequency.toarray()
-        table["frequency"] = np.array([share[x, y] for x, y, _ in edges])
-        table["adjacency"] = np.array([share[x, y] + share[y, x] for x, y, _ in edges])
-    return table
+    if joint.names:
+        stored["direct_targets"] = target_table(joint.names, genes, best.context_edges, of_context)
+    by = [how for _, _, how in edges]
+    logger.info(
+        "%d edges are oriented by interventions; %d remain unoriented (the table 'edges').",
+        by.count(INTERVENTIONS), by.count(OPEN),
+    )  # fmt: skip
+    return best.dag, stored, frequency
 
 
 def target_table(
@@ -143,28 +129,13 @@ def target_table(
     rows, columns = (index.tolist() for index in np.nonzero(shown))
     table = pd.DataFrame(
         {
-            "perturbation": _adata.strings(names[k] for k in rows),
-            "gene": _adata.strings(genes[i] for i in columns),
+            "perturbation": strings(names[k] for k in rows),
+            "gene": strings(genes[i] for i in columns),
         }
     )
     if frequency is not None:
         table["frequency"] = frequency[rows, columns]
     return table
-
-
-def report(learned: Learned, environments: Environments, which: str, key: str) -> None:
-    """Log what orients the edges, and what perturbed cells could orient."""
-    how = learned.stored["edges"]["oriented_by"]
-    n_open, n_oriented = int((how == OPEN).sum()), int((how == INTERVENTIONS).sum())
-    logger.info(
-        "%d edges are oriented by interventions; %d remain unoriented (uns[%r]['edges']).",
-        n_oriented, n_open, key,
-    )  # fmt: skip
-    if which == "control" and n_open and environments.perturbations():
-        logger.info(
-            'The cells of %d perturbations were not read: method="boss", environments="all" '
-            "learns from them too, and orients more edges.", len(environments.perturbations()),
-        )  # fmt: skip
 
 
 def _require_enough(cells: Moments, genes: list[str], method: str, what: str) -> None:

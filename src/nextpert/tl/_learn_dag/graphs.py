@@ -19,7 +19,7 @@ from nextpert.core._codec import pack
 from nextpert.core.causal.design_loop import run_tasks
 from nextpert.core.search.registry import SearchOptions, searches
 from nextpert.tl._learn_dag.context import ContextNodes, Joint, search
-from nextpert.tl._learn_dag.prior import read_knowledge, told_targets
+from nextpert.tl._learn_dag.prior import read_knowledge, read_stored_targets
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -67,7 +67,7 @@ def read_held_out(
     prior = read_knowledge(stored.get("prior"), n_genes)
     options = SearchOptions(str(params["method"]), 0.0, float(params["penalty"]), 0, prior)
     own = replace(own, separator=roles.separator)
-    return HeldOut(read_environments(adata, own, named=names), options, told_targets(stored))
+    return HeldOut(read_environments(adata, own, named=names), options, read_stored_targets(stored))
 
 
 def graphs_without(
@@ -120,7 +120,7 @@ def graphs_without(
     )
     pool = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
     with progress(len(sets), "Held-out graphs") as bar:
-        return [(found.dag, bar.update())[0] for found in pool(tasks)]
+        return [(best.dag, bar.update())[0] for best in pool(tasks)]
 
 
 def without_sets(
@@ -190,9 +190,9 @@ def ensemble(
     done: dict[int, sp.csr_array] = {}
     counts = np.zeros((len(context.names), len(genes)))
     with progress(n_graphs, "Graphs") as bar:
-        for k, (present, found) in run_tasks(_resampled, tasks, n_jobs=n_jobs, prefer="threads"):
-            done[k] = sp.csr_array(found.dag.to_matrix())
-            counts[present] += found.context_edges
+        for k, (present, best) in run_tasks(_resampled, tasks, n_jobs=n_jobs, prefer="threads"):
+            done[k] = sp.csr_array(best.dag.to_matrix())
+            counts[present] += best.context_edges
             bar.update()
     return Ensemble([done[i] for i in range(n_graphs)], counts / n_graphs)
 
@@ -202,6 +202,7 @@ def _isolated(joint: Joint, n_genes: int) -> Joint:
     lost = [int(i) for i in joint.moments.constant_nodes() if i < n_genes]
     if not lost:
         return joint
+    # Of variance above 0 and correlated with none: no test finds an edge.
     scatter = joint.moments.scatter.copy()
     scatter[lost] = scatter[:, lost] = 0.0
     scatter[lost, lost] = joint.moments.n * (1 + joint.moments.mean[lost] ** 2)

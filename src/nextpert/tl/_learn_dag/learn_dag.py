@@ -15,9 +15,10 @@ from nextpert._adata.roles import read_roles
 from nextpert._adata.screen import read_environments
 from nextpert._adata.table import require_cells
 from nextpert.core._checks import as_rng
+from nextpert.core.search._classes import OPEN
 from nextpert.core.search.registry import SearchOptions, names_that, searches
 from nextpert.tl._learn_dag.context import Panel
-from nextpert.tl._learn_dag.from_cells import Learned, learn_from_cells, report
+from nextpert.tl._learn_dag.from_cells import learn_from_cells
 from nextpert.tl._learn_dag.prior import given_graph, read_prior, read_targets
 
 if TYPE_CHECKING:
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
-
-
-def _methods() -> list[str]:
-    return [*searches(), "given"]
 
 
 _PENALTY = Bound(  # in place of "auto", which chose one for cells that are not independent
@@ -58,8 +55,8 @@ class _SearchOptions:
 
 
 @checked(
-    method=one_of(_methods), environments=one_of("control", "all"), n_jobs=WORKERS,
-    search_options=_SearchOptions,
+    method=one_of(lambda: [*searches(), "given"]), environments=one_of("control", "all"),
+    n_jobs=WORKERS, search_options=_SearchOptions,
 )  # fmt: skip
 def learn_dag(
     adata: ad.AnnData,
@@ -161,92 +158,81 @@ def learn_dag(
     (4, 0)
     """
     chosen = _SearchOptions(**search_options or {})
-    _check_together(method, environments, dag, chosen)
-    params: dict[str, Any] = {"method": method}
+    _check_together(method, environments, dag, n_graphs, chosen)
     roles = read_roles(
         adata, perturbation_key=perturbation_key, control=control, layer=layer,
         gene_symbols=gene_symbols,
     )  # fmt: skip
+    params: dict[str, Any] = {"method": method}
+    frequency = None
     if method == "given":
-        _refuse_with_given(n_graphs, chosen.prior)
         names, columns, graph = given_graph(adata, dag, genes, gene_symbols)
-        learned = Learned(graph, graph.order, {}, None)
+        stored: dict[str, Any] = {"order": _adata.strings(names[i] for i in graph.order)}
     else:
         require_cells(adata, f"learn_dag with method={method!r}")
         names, columns = _adata.resolve_panel(adata, genes, least=2, gene_symbols=gene_symbols)
-        found = read_environments(adata, roles)
-        search = searches()[method]
-        runs = search.default_runs(len(names)) if chosen.n_runs is None else chosen.n_runs
-        known = read_prior(names, chosen.prior)
-        penalty = float(chosen.penalty)
-        asked = SearchOptions(method, chosen.alpha, penalty, runs, known, starts=chosen.starts)
-        read = found if environments == "all" else found.only([roles.control])
+        every = read_environments(adata, roles)
+        search, is_all = searches()[method], environments == "all"
+        read = every if is_all else every.only([roles.control])
+        n_runs = int(search.default_runs(len(names)) if chosen.n_runs is None else chosen.n_runs)
+        asked = SearchOptions(
+            method, float(chosen.alpha), float(chosen.penalty), n_runs,
+            read_prior(names, chosen.prior), starts=chosen.starts,
+        )  # fmt: skip
         _adata.check_scale(adata, columns, np.flatnonzero(read.codes >= 0), roles)
-        if environments == "all":
-            say_left_out(found.left_out, roles.perturbation_key)
-        told = read_targets(chosen.perturbation_targets, read, names)
-        cells = Panel(adata, columns, names, read, told)
-        learned = learn_from_cells(cells, n_graphs, asked, as_rng(rng), n_jobs)
-        used = {"penalty": penalty, "alpha": float(chosen.alpha), "starts": chosen.starts}
-        params |= {"n_runs": int(runs), "environments": environments, "n_graphs": n_graphs}
-        params |= {name: used[name] for name in search.options if name in used}
+        if is_all:
+            say_left_out(every.left_out, roles.perturbation_key)
+        targets = read_targets(chosen.perturbation_targets, read, names)
+        panel = Panel(adata, columns, names, read, targets)
+        graph, stored, frequency = learn_from_cells(panel, n_graphs, asked, as_rng(rng), n_jobs)
+        if is_all:
+            stored["left_out"] = left_out_table(every.left_out)
+        elif stored["edges"]["oriented_by"].eq(OPEN).any() and every.perturbations():
+            logger.info(
+                'The cells of %d perturbations were not read: method="boss", environments="all" '
+                "learns from them too, and orients more edges.", len(every.perturbations()),
+            )  # fmt: skip
+        used = {name: getattr(asked, name) for name in search.options if hasattr(asked, name)}
+        params |= {"n_runs": n_runs, "environments": environments, "n_graphs": n_graphs, **used}
         params |= {**roles.stored(), "rng": _adata.seed_of(rng)}
     if roles.gene_symbols:
         params["gene_symbols"] = roles.gene_symbols
-    varp = {key_added: _adata.to_all_genes(learned.dag.to_matrix(), columns, adata.n_vars)}
-    stored = learned.stored | {
-        "genes": _adata.strings(names),
-        "n_edges": learned.dag.n_edges,
-        "order": _adata.strings(names[i] for i in learned.order),
-        "params": params,
-    }
-    if method != "given" and environments == "all":
-        stored["left_out"] = left_out_table(found.left_out)
-    if learned.frequency is not None:
+    stored |= {"genes": _adata.strings(names), "n_edges": graph.n_edges, "params": params}
+    varp = {key_added: _adata.to_all_genes(graph.to_matrix(), columns, adata.n_vars)}
+    if frequency is not None:
         stored["frequency_key"] = f"{key_added}_frequency"
-        share = _adata.to_all_genes(learned.frequency, columns, adata.n_vars)
-        varp[stored["frequency_key"]] = share
-    logger.info("Graph of %d genes with %d edges (%s).", len(names), learned.dag.n_edges, method)
-    if method != "given":
-        report(learned, found, environments, key_added)
-    return _write(adata, key_added, stored, varp, copy=copy)
-
-
-def _write(
-    adata: ad.AnnData, key: str, stored: dict[str, Any], varp: dict[str, Any], *, copy: bool
-) -> ad.AnnData | None:
-    """Write the results; frequencies of a graph that is written over go with it."""
-    earlier = adata.uns.get(key)
+        of_all = _adata.to_all_genes(frequency, columns, adata.n_vars)
+        varp[stored["frequency_key"]] = of_all
+    logger.info("Graph of %d genes with %d edges (%s).", len(names), graph.n_edges, method)
+    earlier = adata.uns.get(key_added)
     stale = earlier.get("frequency_key") if hasattr(earlier, "get") else None
-    written = _adata.write_results(adata, uns={key: stored}, varp=varp, copy=copy)
+    written = _adata.write_results(adata, uns={key_added: stored}, varp=varp, copy=copy)
     target = adata if written is None else written
+    # Frequencies of a graph that is written over go with it.
     if isinstance(stale, str) and stale not in varp and stale in target.varp:
         del target.varp[stale]
     return written
 
 
-def _check_together(method: str, environments: str, dag: Any, chosen: _SearchOptions) -> None:
+def _check_together(
+    method: str, environments: str, dag: Any, n_graphs: int, chosen: _SearchOptions
+) -> None:
     """Raise where arguments contradict each other; they are those of :func:`learn_dag`."""
+    search, message = searches().get(method), ""
     if (method == "given") != (dag is not None):
         message = 'method="given" and dag belong together: give both or neither.'
-        raise ValueError(message)
-    search = searches().get(method)
-    if environments == "all" and not (search and search.context):
+    elif environments == "all" and not (search and search.context):
         message = (
             f'environments="all" needs method={names_that(lambda s: s.context)}, but method is '
             f"{method!r}, whose tests assume that all cells come from one environment."
         )
-        raise ValueError(message)
-    if chosen.perturbation_targets != "learned" and environments != "all":
+    elif chosen.perturbation_targets != "learned" and environments != "all":
         message = (
             f'perturbation_targets needs environments="all", but it is {environments!r}, which '
             f"reads no perturbed cells."
         )
+    elif method == "given" and (n_graphs > 1 or chosen.prior is not None):
+        name = "n_graphs" if n_graphs > 1 else "prior"
+        message = f'{name} needs a graph that is learned: leave it out with method="given".'
+    if message:
         raise ValueError(message)
-
-
-def _refuse_with_given(n_graphs: int, prior: Any) -> None:
-    for name, is_given in {"n_graphs": n_graphs > 1, "prior": prior is not None}.items():
-        if is_given:
-            message = f'{name} needs a graph that is learned: leave it out with method="given".'
-            raise ValueError(message)

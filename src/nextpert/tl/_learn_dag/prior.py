@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata.screen import Environments
-    from nextpert.core import Dag
 
 
 def given_graph(
@@ -57,38 +56,31 @@ def given_graph(
             raise ValueError(message)
         place = panel_index(genes, names, "genes")
         dag = real_values(dag, "The graph")[np.ix_(place, place)]
-    if isinstance(dag, Dag) or sp.issparse(dag) or (isinstance(dag, np.ndarray) and _square(dag)):
-        wanted, columns = resolve_panel(adata, genes, gene_symbols=gene_symbols)
+    is_numbers = isinstance(dag, np.ndarray) and dag.ndim == 2 and dag.dtype.kind in "bifuc"
+    if isinstance(dag, Dag) or sp.issparse(dag) or is_numbers:
+        panel, columns = resolve_panel(adata, genes, gene_symbols=gene_symbols)
         matrix = dag.to_matrix() if isinstance(dag, Dag) else dag
-        if matrix.shape != (len(wanted), len(wanted)):
+        if matrix.shape != (len(panel), len(panel)):
             message = (
-                f"The graph has shape {matrix.shape}, but the panel has {len(wanted)} genes: "
+                f"The graph has shape {matrix.shape}, but the panel has {len(panel)} genes: "
                 f"name the genes of its rows with genes."
             )
             raise ValueError(message)
-        return wanted, columns, Dag.from_matrix(matrix, wanted)
-    return _from_edges(adata, dag, genes, gene_symbols)
-
-
-def _from_edges(
-    adata: ad.AnnData, dag: Any, genes: Sequence[str] | None, gene_symbols: str | None = None
-) -> tuple[list[str], NDArray[np.int64], Dag]:
+        return panel, columns, Dag.from_matrix(matrix, panel)
     edges = pairs_of_names(dag, "dag")
     ends = {gene for edge in edges for gene in edge}
     if genes is None and ends:
         resolve_panel(adata, sorted(ends), gene_symbols=gene_symbols)  # names the absent ones
         genes = [name for name in measured_genes(adata, gene_symbols) if name in ends]
-    wanted, columns = resolve_panel(adata, genes, gene_symbols=gene_symbols)
-    flat = panel_index([gene for edge in edges for gene in edge], wanted, "dag")
+    panel, columns = resolve_panel(adata, genes, gene_symbols=gene_symbols)
     twice = [edge for edge, count in Counter(edges).items() if count > 1]
     if twice:
         message = f"Edges given more than once: {list_names(' -> '.join(edge) for edge in twice)}."
         raise ValueError(message)
     try:
-        pairs = zip(flat[::2], flat[1::2], strict=True)
-        return wanted, columns, Dag.from_edges(len(wanted), pairs)
+        return panel, columns, Dag.from_edges(len(panel), _edges(edges, panel, "dag"))
     except CycleError as error:
-        raise error.named(wanted) from None
+        raise error.named(panel) from None
 
 
 def pairs_of_names(pairs: Any, what: str) -> list[tuple[str, str]]:
@@ -100,11 +92,6 @@ def pairs_of_names(pairs: Any, what: str) -> list[tuple[str, str]]:
     return [(str(first), str(second)) for first, second in rows]
 
 
-def _square(matrix: NDArray[Any]) -> bool:
-    return matrix.ndim == 2 and matrix.dtype.kind in "bifuc"
-
-
-Edges = list[tuple[int, int]]
 EDGES_OF = ("before", "required", "forbidden")
 KINDS = ("before", "tiers", "required", "forbidden")
 
@@ -127,11 +114,21 @@ def read_prior(genes: Sequence[str], prior: Mapping[str, Any] | None) -> PriorKn
         If a kind is unknown, a gene is outside the panel or in two tiers, or an edge is required
         and forbidden.
     """
-    said = _checked(prior)
-    if not said:
+    given = {name: value for name, value in (prior or {}).items() if value is not None}
+    unknown = [str(name) for name in prior or {} if name not in KINDS]
+    if unknown:
+        message = (
+            f"prior has unknown keys: {list_names(unknown)}. Use some of {', '.join(KINDS)}."
+            f"{closest(unknown, KINDS)}"
+        )
+        raise ValueError(message)
+    for name, value in given.items():
+        kind = "Mapping[str, float] | Iterable[Any]" if name == "tiers" else "Iterable[Any]"
+        check_value(value, f"prior[{name!r}]", kind)
+    if not given:
         return None
-    edges = {name: _edges(said.get(name), genes, name) for name in EDGES_OF}
-    tiers = said.get("tiers")
+    edges = {name: _edges(given.get(name), genes, name) for name in EDGES_OF}
+    tiers = given.get("tiers")
     if isinstance(tiers, Mapping):  # the numbers of tiers by gene
         levels = sorted(set(tiers.values()))
         tiers = [[gene for gene, tier in tiers.items() if tier == level] for level in levels]
@@ -155,24 +152,9 @@ def read_knowledge(stored: Any, n_genes: int) -> PriorKnowledge | None:
     return PriorKnowledge(n_genes, **edges)
 
 
-def _checked(prior: Any) -> dict[str, Any]:
-    if prior is None:
-        return {}
-    unknown = [str(name) for name in prior if name not in KINDS]
-    if unknown:
-        message = (
-            f"prior has unknown keys: {list_names(unknown)}. Use some of {', '.join(KINDS)}."
-            f"{closest(unknown, KINDS)}"
-        )
-        raise ValueError(message)
-    said = {name: value for name, value in prior.items() if value is not None}
-    for name, value in said.items():
-        kind = "Mapping[str, float] | Iterable[Any]" if name == "tiers" else "Iterable[Any]"
-        check_value(value, f"prior[{name!r}]", kind)
-    return said
-
-
-def _edges(pairs: Iterable[tuple[str, str]] | None, genes: Sequence[str], what: str) -> Edges:
+def _edges(
+    pairs: Iterable[tuple[str, str]] | None, genes: Sequence[str], what: str
+) -> list[tuple[int, int]]:
     rows = pairs_of_names(pairs, what)
     flat = panel_index([gene for row in rows for gene in row], genes, what)
     return list(zip(flat[::2], flat[1::2], strict=True))
@@ -236,7 +218,7 @@ def stored_targets(targets: Mapping[str, Sequence[str]]) -> dict[str, pd.DataFra
     return {"perturbation_targets": pd.DataFrame(table)} if rows else {}
 
 
-def told_targets(stored: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+def read_stored_targets(stored: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """Return known targets from what :func:`stored_targets` gave, none where it is absent."""
     table = stored.get("perturbation_targets")
     if table is None:

@@ -68,9 +68,9 @@ class Wanted:
             return table
         for rows in in_blocks(*shape):
             seen = self.pool.measured[rows] & (self.n_cells[rows] > 0)
-            away = means.mean[place[rows]] - fit.control_mean
+            difference = means.mean[place[rows]] - fit.control_mean
             known = seen[:, None] & (means.ratio[place[rows]] < UNKNOWN)
-            table[rows] = np.where(known, away, np.nan)
+            table[rows] = np.where(known, difference, np.nan)
         return table
 
 
@@ -89,8 +89,8 @@ def read_wanted(candidates: Any, fit: FittedPosterior) -> Wanted:
         every = Interventions(fit.names, fit.targets, fit.shifts, sources)
         return Wanted(fitted_candidates(every, fit), fit.n_cells)
     pool = read_candidates(candidates, None, fit)
-    told = isinstance(candidates, (pd.DataFrame, Mapping))
-    place = np.full(len(pool.place), -1) if told else fit.rows_of(pool.interventions.names)
+    is_table = isinstance(candidates, (pd.DataFrame, Mapping))
+    place = np.full(len(pool.place), -1) if is_table else fit.rows_of(pool.interventions.names)
     return Wanted(pool, np.append(fit.n_cells, 0)[place])
 
 
@@ -103,9 +103,9 @@ def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> E
     """
     pool = wanted.pool
     if pool.is_exact:
-        found = exact_effects(fit.posteriors, pool.interventions.shifts, level=level)
-        found.lfsr[wanted.unseen] = np.nan
-        return found
+        effects = exact_effects(fit.posteriors, pool.interventions.shifts, level=level)
+        effects.lfsr[wanted.unseen] = np.nan
+        return effects
     draws = fit.effects(pool.place, pool.without_cells)
     mean, sd, lower, upper, lfsr = draws.summary(level, n_jobs=threads(draws.expected.size))
     lfsr[wanted.unseen] = np.nan
@@ -113,9 +113,8 @@ def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> E
     if fit.posterior.dag.n_edges:  # (I - B) times the effect
         direct -= (fit.posterior.mean() @ mean.T).T
     weight = fit.data_weight()
-    if not np.array_equal(pool.place, np.arange(len(weight))):
-        weight = np.vstack([weight, np.zeros_like(weight[:1])])[pool.place] if len(weight) else (
-            np.zeros_like(mean))  # fmt: skip
+    if not np.array_equal(pool.place, np.arange(len(weight))):  # -1, without cells, is last
+        weight = np.vstack([weight, np.zeros((1, mean.shape[1]), weight.dtype)])[pool.place]
     return Effects(mean, sd, lower, upper, lfsr, direct, weight)
 
 

@@ -40,17 +40,13 @@ def program_tables(fit: FittedPosterior) -> dict[str, Any]:
     targets = np.zeros((len(seen), len(fit.genes)), bool)
     for row, own in zip(targets, places([fit.targets[j] for j in seen], fit.genes), strict=True):
         row[own] = True
-    found = find_programs(model, targets=targets)
-    number = np.arange(1, 1 + len(found.share))
-    genes = _long(number, "gene", fit.genes, {"effect": found.genes, "sd": found.genes_sd})
-    columns = {"score": found.scores.T, "sd": found.scores_sd.T, "takes_part": found.takes_part.T}
+    shared = find_programs(model, targets=targets)
+    number, on = np.arange(1, 1 + len(shared.share)), shared.takes_part
+    genes = _long(number, "gene", fit.genes, {"effect": shared.genes, "sd": shared.genes_sd})
+    columns = {"score": shared.scores.T, "sd": shared.scores_sd.T, "takes_part": on.T}
     scores = _long(number, "perturbation", names, columns)
     shares = pd.DataFrame(
-        {
-            "program": number,
-            "share": found.share,
-            "n_perturbations": found.takes_part.sum(axis=0),
-        }
+        {"program": number, "share": shared.share, "n_perturbations": on.sum(axis=0)}
     )
     among = strongest(model.effects, targets)
     probability, correlation = alike(
@@ -108,31 +104,29 @@ def groups_alike(pairs: pd.DataFrame) -> list[tuple[list[str], float]]:
     probability[one, two] = probability[two, one] = pairs["probability"]
     far = 1.0 - probability[np.triu_indices(len(names), 1)]
     group = fcluster(linkage(far, method="complete"), 1.0 - ALIKE, criterion="distance")
-    found = []
+    groups = []
     for label in range(1, group.max() + 1):
         some = np.flatnonzero(group == label)
         if len(some) > 1:
             among = probability[np.ix_(some, some)][np.triu_indices(len(some), 1)]
-            found.append(([names[i] for i in some], float(among.min())))
-    return sorted(found, key=lambda each: (-len(each[0]), each[0]))
+            groups.append(([names[i] for i in some], float(among.min())))
+    return sorted(groups, key=lambda each: (-len(each[0]), each[0]))
 
 
 def programs_in_words(stored: Mapping[str, Any]) -> str:
     """Return how many programs there are, and which perturbations are alike, in a line."""
     shares, scores = (stored["programs"][name] for name in ("shares", "scores"))
-    n = len(shares)
+    n, text = len(shares), "No program is shared by perturbations."
     if n:
         on = scores[scores["takes_part"].to_numpy(bool)]
         first = on.loc[on["program"] == 1, "perturbation"].astype(str)
-        said = (
+        text = (
             f"{n} program{'s' * (n > 1)} shared by perturbations; the largest "
             f"({100 * shares['share'].iloc[0]:.0f}% of the effects): {list_names(first, 6)}."
         )
-    else:
-        said = "No program is shared by perturbations."
     groups = groups_alike(stored["alike"])
     if groups:
-        told = [list_names(some, 8) for some, _ in groups[:3]]
+        listed = "; ".join(list_names(some, 8) for some, _ in groups[:3])
         more = f" and {len(groups) - 3} more groups" if len(groups) > 3 else ""
-        said += f" Alike (probability above {100 * ALIKE:.0f}%): {'; '.join(told)}{more}."
-    return said
+        text += f" Alike (probability above {100 * ALIKE:.0f}%): {listed}{more}."
+    return text

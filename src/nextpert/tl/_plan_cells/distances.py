@@ -104,9 +104,9 @@ def read_measured(
     _adata.warn_of_changed_cells(adata, fit, key, cells.checksum)
     known, sums = cells.fits[0]
     screen, keys, sd = known.without_batches(sums, names)
-    found, place = distinct(*keys.T)  # conditions would split guides into more than there are
-    group, guide, batch, _ = found.T
-    screen = screen.pool(place, len(found))
+    rows, place = distinct(*keys.T)  # conditions would split guides into more than there are
+    group, guide, batch, _ = rows.T
+    screen = screen.pool(place, len(rows))
     noise = screen_noise(screen, group, guide, batch, 1 + len(names), fixed_sd=sd)
     planned = Layout(
         _usual(noise.n_guides[1:]) if n_guides is None else n_guides,
@@ -137,10 +137,10 @@ def guides_of(adata: ad.AnnData, fit: FittedPosterior) -> dict[str, list[str]] |
     pairs, n_cells = np.unique(
         np.column_stack([group[labelled], read.codes[labelled]]), axis=0, return_counts=True
     )
-    found: dict[str, list[str]] = {name: [] for name in names}
+    guides: dict[str, list[str]] = {name: [] for name in names}
     for place, guide in pairs[np.argsort(-n_cells, kind="stable")]:
-        found[names[place]].append(read.names[guide])
-    return found
+        guides[names[place]].append(read.names[guide])
+    return guides
 
 
 def _usual(counts: NDArray[np.int64]) -> int:
@@ -162,7 +162,7 @@ class Distances:
         Unbiased squared distances, shape ``(n_perturbations,)``.
     sd
         Their standard deviations with the cells there are.
-    nothing
+    of_control
         That of the control cells.
     own
         Precision of each distance, with guides and replicates as planned.
@@ -175,7 +175,7 @@ class Distances:
     n_cells: NDArray[np.int64]
     distance: Array
     sd: Array
-    nothing: float
+    of_control: float
     own: list[DistancePrecision]
     apart: Callable[[int], NearerChance]
 
@@ -206,13 +206,15 @@ def read_distances(
     goal = noise.covariance * np.outer(of_goal, of_goal)
     weights = np.atleast_2d(target.cells.weigh(np.ones(len(goal))))  # the controls are last
     root = np.broadcast_to(np.sqrt(np.roll(weights, 1, axis=0)), noise.pooled.mean.shape)
-    away = root * (noise.pooled.mean - target.cells.states[0])
+    gap = root * (noise.pooled.mean - target.cells.states[0])
+    # |difference|^2 less the variances of both means, in units of the weights.
     every = np.array([
-        away[j] @ away[j] - root[j] ** 2 @ (noise.spread(j) * noise.variance(j) + goal.diagonal())
-        for j in range(len(away))
+        gap[j] @ gap[j] - root[j] ** 2 @ (noise.spread(j) * noise.variance(j) + goal.diagonal())
+        for j in range(len(gap))
     ])  # fmt: skip
     rows = np.array(own)[np.argsort(every[own], kind="stable")]
 
+    # Covariances of one cell of a perturbation, and of the difference of means to the target's.
     def cell(j: int) -> Array:
         return np.outer(root[j], root[j]) * noise.cell_covariance(j)
 
@@ -221,7 +223,7 @@ def read_distances(
 
     plans = [
         DistancePrecision.of_distance(
-            away[j], cell(j), target_covariance=np.outer(root[j], root[j]) * goal,
+            gap[j], cell(j), target_covariance=np.outer(root[j], root[j]) * goal,
             error=error(j), layout=measured.layout,
         )
         for j in rows
@@ -231,11 +233,8 @@ def read_distances(
 
     def apart(row: int) -> NearerChance:
         i, j = rows[row], rows[0] if row else rows[min(1, len(rows) - 1)]
-        (a, r), (b, s), between = (
-            (away[i], root[i]),
-            (away[j], root[j]),
-            root[i] ** 2 - root[j] ** 2,
-        )
+        a, b, r, s = gap[i], gap[j], root[i], root[j]
+        between = r**2 - s**2  # the target's error counts in both distances, as each weighs it
         wrong = np.outer(r, r) * cell(i) * noise.spread(i) + np.outer(between, between) * goal
         wrong += np.outer(s, s) * cell(j) * noise.spread(j)
         return NearerChance.of_draws(
@@ -253,24 +252,24 @@ def read_distances(
     return Distances(names, n_cells[rows], every[rows], np.array(sd), float(every[0]), plans, apart)
 
 
-def distances_table(found: Distances, *, tolerance: float, power: float) -> pd.DataFrame:
+def distances_table(distances: Distances, *, tolerance: float, power: float) -> pd.DataFrame:
     """Return one row per perturbation: its distance, and the cells and guides that are needed."""
-    nothing = found.nothing if found.nothing > 0 else np.nan
-    sd = tolerance * nothing / norm.ppf((1 + INTERVAL) / 2)
-    difference = found.distance - found.distance[0]
+    of_control = distances.of_control if distances.of_control > 0 else np.nan
+    sd = tolerance * of_control / norm.ppf((1 + INTERVAL) / 2)
+    difference = distances.distance - distances.distance[0]
     # Of the nearest itself, that of the second beyond it.
     difference[0] = difference[1] if len(difference) > 1 else np.nan
-    layout = found.own[0].layout
-    precise = [plan.spread_for(sd) for plan in found.own]
-    apart = [found.apart(row).spread_for(power) for row in range(len(found.names))]
+    layout = distances.own[0].layout
+    precise = [plan.spread_for(sd) for plan in distances.own]
+    apart = [distances.apart(row).spread_for(power) for row in range(len(distances.names))]
     known = np.where(np.isfinite(sd), 1.0, np.nan)  # NaN if the control's distance is 0
     return pd.DataFrame(
         {
-            "perturbation": _adata.strings(found.names),
-            "n_cells": found.n_cells.astype(np.int64),
-            "distance": found.distance,
-            "sd": found.sd,
-            "relative_distance": found.distance / nothing,
+            "perturbation": _adata.strings(distances.names),
+            "n_cells": distances.n_cells.astype(np.int64),
+            "distance": distances.distance,
+            "sd": distances.sd,
+            "relative_distance": distances.distance / of_control,
             "cells_needed": layout.cells_for(precise) * known,
             "guides_needed": layout.guides_for(precise) * known,
             "difference": difference,

@@ -148,13 +148,13 @@ def plan_cells(
         goal = read_target(adata, target, fit, str(fit.params["perturbation_key"]))
     measured = read_measured(adata, fit, posterior_key, n_guides, n_replicates)
     noise, layout = measured.noise, measured.layout
-    # For other goals the precision has no closed form.
-    closed = None if goal is None or not goal.goal.is_state else goal
-    found = None if closed is None else read_distances(measured, closed, fit, rng)
+    distances = None
+    if goal is not None and goal.goal.is_state:  # of others the precision has no closed form
+        distances = read_distances(measured, goal, fit, rng)
     genes = genes_table(fit.genes, measured, effect=effect, power=power, confidence=confidence)
     stored: dict[str, Any] = {
         "genes": genes,
-        "curves": curves_table(measured, found, effect=effect, confidence=confidence),
+        "curves": curves_table(measured, distances, effect=effect, confidence=confidence),
         "noise": {
             "guide_variance": noise.guide_variance,
             "control_guide_variance": noise.control_guide_variance,
@@ -165,7 +165,7 @@ def plan_cells(
             "n_cells": float(np.median(measured.n_cells)),
         },
     }
-    said = [effects_in_words(genes, layout, effect=effect, power=power)]
+    sentences = [effects_in_words(genes, layout, effect=effect, power=power)]
     params: dict[str, Any] = {
         "effect": effect,
         "power": power,
@@ -176,10 +176,10 @@ def plan_cells(
         "posterior_key": posterior_key,
         "rng": _adata.seed_of(rng),
     }
-    if found is not None and goal is not None:
+    if distances is not None and goal is not None:
         options = {"tolerance": tolerance, "power": power}
-        stored["distances"] = distances_table(found, **options)
-        said.append(distances_in_words(stored["distances"], goal.name, layout, **options))
+        stored["distances"] = distances_table(distances, **options)
+        sentences.append(distances_in_words(stored["distances"], goal.name, layout, **options))
     if goal is not None:
         params |= {
             "target": goal.name,
@@ -187,14 +187,14 @@ def plan_cells(
             "target_is_candidate": int(target_is_candidate),
         }
         pool = read_candidates(candidates, None, fit, goal, target_is_candidate=target_is_candidate)
-        pool, wanted = without_own_genes(pool, goal, fit)
-        params["genes_left_out"] = wanted.genes_in_words
+        pool, goal_without_own = without_own_genes(pool, goal, fit)
+        params["genes_left_out"] = goal_without_own.genes_in_words
         stored["advice"] = advise(
-            adata, fit, pool, wanted, n_guides=n_guides, tolerance=tolerance,
+            adata, fit, pool, goal_without_own, n_guides=n_guides, tolerance=tolerance,
             n_samples=n_samples, rng=rng,
         )  # fmt: skip
-        said.append(stored["advice"]["words"])
-    stored |= {"verdict": "\n".join(said), **fit.origin, "params": params}
+        sentences.append(stored["advice"]["words"])
+    stored |= {"verdict": "\n".join(sentences), **fit.origin, "params": params}
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     logger.info("%s", stored["verdict"])
     return written

@@ -41,12 +41,12 @@ def genes_table(
 
 
 def curves_table(
-    measured: Measured, found: Distances | None, *, effect: float, confidence: float
+    measured: Measured, distances: Distances | None, *, effect: float, confidence: float
 ) -> pd.DataFrame:
     """Return one row per number of guides and cells: precision, power, right choice."""
     planned = measured.layout
     guides = {planned.n_guides, *(GUIDES if planned.guide_variance > 0 else ())}
-    parts, apart = [], None if found is None else found.apart(0)
+    parts, apart = [], None if distances is None else distances.apart(0)
     for g in sorted(guides):
         layout = replace(planned, n_guides=g)
         cells = np.array([n for n in CELLS if n >= g])
@@ -57,10 +57,10 @@ def curves_table(
             "half_width": np.median(plan.half_width(cells, INTERVAL), axis=1),
             "power": plan.power(cells, effect, confidence).mean(axis=1),
         }
-        if found is not None and apart is not None:
-            nothing = found.nothing if found.nothing > 0 else np.nan
-            width = replace(found.own[0], layout=layout).half_width(cells, INTERVAL)
-            part["distance_half_width"] = width / nothing
+        if distances is not None and apart is not None:
+            of_control = distances.of_control if distances.of_control > 0 else np.nan
+            width = replace(distances.own[0], layout=layout).half_width(cells, INTERVAL)
+            part["distance_half_width"] = width / of_control
             part["right_choice"] = replace(apart, layout=layout).chance(cells)
         parts.append(pd.DataFrame(part))
     return pd.concat(parts, ignore_index=True)
@@ -73,27 +73,30 @@ def effects_in_words(table: pd.DataFrame, layout: Layout, *, effect: float, powe
     """Return how many cells detect a change in one gene."""
     cells = table["cells_needed"].to_numpy(float)
     median, most = (float(np.quantile(cells, q, method="higher")) for q in (0.5, 0.9))
-    said = (
-        f"Detecting a change of {effect:g} with {_percent(power)} power takes {_cells(median)} per "
+    parts = [
+        f"{n} {what}{'s' * (n > 1)}"
+        for n, what in ((layout.n_guides, "guide"), (layout.n_replicates, "replicate"))
+    ]
+    text = (
+        f"Detecting a change of {effect:g} with {100 * power:g}% power takes {_cells(median)} per "
         f"perturbation for the median gene and {_cells(most)} for nine of ten genes, "
-        f"{_layout(layout)}."
+        f"with {' and '.join(parts)} of each."
     )
-    out = cells > _MANY
-    if not out.any():
-        return said
-    guides = table["guides_needed"].to_numpy(float)[out]
+    lacking = cells > _MANY
+    guides = table["guides_needed"].to_numpy(float)[lacking]
     enough = guides[np.isfinite(guides) & (guides > layout.n_guides)]
     if len(enough):
-        said += (
+        low, high = int(enough.min()), int(enough.max())
+        text += (
             f" {len(enough)} of {len(table)} genes need more guides, not more cells: "
-            f"{_range(enough)}."
+            f"{low if low == high else f'{low} to {high}'} guides."
         )
-    if len(enough) < out.sum():
-        said += (
-            f" {out.sum() - len(enough)} of {len(table)} genes need more controls or replicates: "
-            f"more cells or guides do not suffice."
+    if len(enough) < lacking.sum():
+        text += (
+            f" {lacking.sum() - len(enough)} of {len(table)} genes need more controls or "
+            f"replicates: more cells or guides do not suffice."
         )
-    return said
+    return text
 
 
 def distances_in_words(
@@ -103,34 +106,34 @@ def distances_in_words(
     first = table.iloc[0]
     if np.isfinite(first["relative_distance"]):
         needed = _cells(float(first["cells_needed"]))
-        said = (
+        text = (
             f"Estimating the squared distance of {first['perturbation']} to {target} within "
-            f"±{_percent(tolerance)} of the control's distance takes {needed}"
+            f"±{100 * tolerance:g}% of the control's distance takes {needed}"
             f"{_why_not(first, 'cells_needed', 'guides_needed', layout)}."
         )
     else:
-        said = (
+        text = (
             f"The squared distance of the control to {target} is estimated as 0: precision cannot "
             f"be stated relative to it."
         )
     if len(table) > 1:
         second = table.iloc[1]
-        said += (
+        text += (
             f" Distinguishing {first['perturbation']} from {second['perturbation']} with "
-            f"{_percent(power)} power, if their distances differ as measured, takes "
+            f"{100 * power:g}% power, if their distances differ as measured, takes "
             f"{_cells(float(first['cells_to_distinguish']))} of each"
             f"{_why_not(first, 'cells_to_distinguish', 'guides_to_distinguish', layout)}."
         )
-    return said
+    return text
 
 
 def _why_not(row: pd.Series, cells: str, guides: str, layout: Layout) -> str:
     """Return what is needed if more cells do not suffice."""
-    wanted = float(row[guides])
+    needed = float(row[guides])
     if float(row[cells]) <= _MANY:
         return ""
-    if layout.n_guides < wanted < np.inf:
-        return f" (more guides are needed: {wanted:.0f})"
+    if layout.n_guides < needed < np.inf:
+        return f" (more guides are needed: {needed:.0f})"
     if layout.replicate_variance > 0:
         return " (more cells of the target, or more replicates, are needed)"
     return " (more cells of the target are needed)"
@@ -140,20 +143,3 @@ def _cells(number: float) -> str:
     if number > _MANY:
         return "more than 1,000,000 cells"
     return f"{number:,.0f} cell{'s' * (round(number) != 1)}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:g}%"
-
-
-def _layout(layout: Layout) -> str:
-    parts = [
-        f"{n} {what}{'s' * (n > 1)}"
-        for n, what in ((layout.n_guides, "guide"), (layout.n_replicates, "replicate"))
-    ]
-    return f"with {parts[0]} and {parts[1]} of each"
-
-
-def _range(values: np.ndarray) -> str:
-    low, high = int(values.min()), int(values.max())
-    return f"{low} guides" if low == high else f"{low} to {high} guides"

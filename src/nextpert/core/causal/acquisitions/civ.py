@@ -9,7 +9,7 @@ import numpy as np
 
 from nextpert.core._checks import as_vector, require_positive
 from nextpert.core.causal import _lookahead as lookahead
-from nextpert.core.causal.base import LookaheadAcquisition, Ranked, project
+from nextpert.core.causal.base import LookaheadAcquisition, Ranked, project, reduction
 from nextpert.core.causal.domains import Pool
 from nextpert.core.causal.registry import acquisition
 from nextpert.core.causal.sphere import Sphere
@@ -51,32 +51,25 @@ class CausalVariance(LookaheadAcquisition):
         return np.zeros(self.n_nodes), self.spread_ahead()[0]
 
     @classmethod
-    def of_candidates(cls, asked: Asked) -> Ranked:
-        """Return it of every candidate at its expected shift, over the graphs that count alike.
+    def _over_graphs(
+        cls, asked: Asked, graphs: Sequence[DagBlr], *, noise_aware: bool
+    ) -> tuple[Vector, Vector]:
+        """Return values and variance reductions over graphs that count alike.
 
         The variance of a coordinate is that within graphs and that between them, which cells to
         come leave as it is: ``mean_k e_ki w_ki + Var_k b_ki``.
         """
-        cls._require_exact(asked)
-        ideal = np.array([blr.ideal_shift(asked.target_mean) for blr in asked.graphs])
-        after, now = cls._within(asked, noise_aware=asked.noise_aware)
-        values = (after + ideal.var(axis=0)[:, None]).max(axis=0, initial=0.0)
-        if not asked.noise_aware:  # what is reported as removed is what is expected
-            after, now = cls._within(asked, noise_aware=True)
-        before = now.max(initial=0.0)
-        left = after.max(axis=0, initial=0.0)
-        return Ranked(values, 1 - left / before if before > 0 else np.zeros_like(left))
-
-    @classmethod
-    def _within(cls, asked: Asked, *, noise_aware: bool) -> tuple[Vector, Vector]:
-        """Return the mean over graphs of ``e_i w_i``, (p, m) after cells of each, and (p,) now."""
         parts = [
             cls(blr, asked.target_mean, n_cells=asked.n_cells, noise_aware=noise_aware)
-            for blr in asked.graphs
+            for blr in graphs
         ]
-        after = [part.problem.lin[:, None] * part.left(asked.shifts) for part in parts]
-        now = [part.problem.lin * part.w_now for part in parts]
-        return np.mean(after, axis=0), np.mean(now, axis=0)
+        between = np.var([part.ideal_shift for part in parts], axis=0)[:, None]
+        now = np.mean([part.problem.lin * part.w_now for part in parts], axis=0)
+        after = np.mean(
+            [part.problem.lin[:, None] * part.left(asked.shifts) for part in parts], axis=0
+        )
+        values = (after + between).max(axis=0, initial=0.0)
+        return values, reduction(now.max(initial=0.0), after.max(axis=0, initial=0.0))
 
 
 @acquisition("civ")
@@ -137,6 +130,7 @@ class Civ(LookaheadAcquisition):
 
     def mean_square(self) -> Vector:
         """Return ``E(a_i - b_i)^2`` over the domain, shape ``(n_nodes,)``."""
+        # d_i^2 of equation 14, averaged over the domain.
         mean, variance = self.domain.moments(self.n_nodes)
         return variance + (mean - self.ideal_shift) ** 2
 
@@ -153,19 +147,17 @@ class Civ(LookaheadAcquisition):
         of the distances that remains, by joint draws (see
         :class:`~nextpert.core.design.remaining_variance.RemainingVariance`).
         """
-        cls._require_exact(asked)
         if asked.exact and asked.goal.is_plain:
-            values, reduction = cls._on_graphs(asked, asked.graphs, noise_aware=asked.noise_aware)
-            if not asked.noise_aware:  # what is reported as removed is what is expected
-                reduction = cls._on_graphs(asked, asked.graphs, noise_aware=True)[1]
-            return Ranked(values, reduction)
+            return super().of_candidates(asked)
+        cls._require_exact(asked)
+        # Equation 37: what cells of each leave of the variance of all distances.
         left = asked.remaining
         gains = left.gains(asked.noise.at(asked.n_cells))
-        reduction = gains / left.before if left.before > 0 else np.zeros_like(gains)
-        return Ranked(left.before - gains, reduction)
+        removed = gains / left.before if left.before > 0 else np.zeros_like(gains)
+        return Ranked(left.before - gains, removed)
 
     @classmethod
-    def _on_graphs(
+    def _over_graphs(
         cls, asked: Asked, graphs: Sequence[DagBlr], *, noise_aware: bool
     ) -> tuple[Vector, Vector]:
         """Return the values over graphs that count alike, and the reductions within graphs.
@@ -187,11 +179,12 @@ class Civ(LookaheadAcquisition):
         level = [e_k.sum() / asked.n_cells for e_k in e]
         apart = [((pool.shifts - part.ideal_shift) ** 2).sum(axis=1) for part in parts]
         apart = np.array(apart) + np.array(level)[:, None]
+        # Var over graphs of moved + apart: both variances, and twice their covariance.
         mean = apart.mean(axis=1)
         between = moved.var(axis=0) + apart.var(axis=0).mean()
         between += 2.0 * (mean - mean.mean()) @ (moved - moved.mean(axis=0)) / len(parts)
         values = np.mean([part.floor for part in parts]) + left + between
-        return values, 1.0 - left / before if before > 0 else np.zeros_like(left)
+        return values, reduction(before, left)
 
     @classmethod
     def plate(cls, asked: Asked, ready: Index, size: int) -> Index:
@@ -203,7 +196,7 @@ class Civ(LookaheadAcquisition):
         remaining = None if closed else deepcopy(asked.remaining)
         for _ in range(min(size, len(ready))):
             if remaining is None:
-                values, _ = cls._on_graphs(asked, graphs, noise_aware=asked.noise_aware)
+                values, _ = cls._over_graphs(asked, graphs, noise_aware=asked.noise_aware)
             else:
                 values = -remaining.gains(noise)
             left = ready[~np.isin(ready, chosen)]
@@ -238,9 +231,6 @@ class CivOw(Civ):
         As for :class:`Civ`.
     domain
         A sphere (unit by default) or a pool.
-    kappa
-        Concentration of a bimodal von Mises-Fisher density about +-b, used instead of eq. 8. The
-        paper uses it at p = 3, where eq. 8 gives CIV itself; spheres only.
 
     Raises
     ------
@@ -259,24 +249,9 @@ class CivOw(Civ):
     exact_only = True
     in_words = "what their cells would teach (output-weighted causal integrated variance)"
 
-    def __init__(
-        self,
-        posterior: DagBlr,
-        target_mean: ArrayLike,
-        *,
-        domain: Domain | None = None,
-        n_cells: float = 1,
-        noise_aware: bool = False,
-        kappa: float | None = None,
-    ) -> None:
-        self.kappa = None if kappa is None else require_positive(kappa, "kappa")
-        super().__init__(
-            posterior, target_mean, domain=domain, n_cells=n_cells, noise_aware=noise_aware
-        )
-
     def mean_square(self) -> Vector:
         """Return ``E(a_i - b_i)^2`` under the output weights, shape ``(n_nodes,)``."""
-        return self.domain.output_weighted_square(self.ideal_shift, self.kappa)
+        return self.domain.output_weighted_square(self.ideal_shift)
 
 
 def gap_variance(
@@ -320,6 +295,7 @@ def gap_variance(
     posterior = posterior.without_fixed()
     target = as_vector(target_mean, posterior.n_nodes, "target_mean")
     offset = as_vector(shift, posterior.n_nodes, "shift") - posterior.ideal_shift(target)
+    # Equations 14 and 15.
     s = 1 / require_positive(n_cells, "n_cells") + project(posterior, target)[1]
     e, kappa = posterior.spread()
     return float((kappa * s**2 + 4 * e * offset**2 * s).sum())

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert.core.causal._drawn import DrawnAcquisition, improvement
+from nextpert.core.causal._drawn import DrawnAcquisition
+from nextpert.core.causal._lookahead import improvement
 from nextpert.core.causal.base import Ranked
 from nextpert.core.causal.registry import acquisition
 
@@ -70,8 +71,8 @@ class ExpectedImprovementInt(DrawnAcquisition):
         if not best >= 0:
             message = f"best must be a squared distance, 0 or above, but is {best!r}."
             raise ValueError(message)
-        super().__init__(posterior, target_mean, n_cells=1, best=best, n_samples=n_samples, rng=rng)
-        self.best = float(best)
+        super().__init__(posterior, target_mean, n_samples=n_samples, rng=rng)
+        self.own = (self.target_mean, float(best))
 
     @classmethod
     def of_candidates(cls, asked: Asked) -> Ranked:
@@ -79,7 +80,7 @@ class ExpectedImprovementInt(DrawnAcquisition):
         return Ranked(kept_distance(asked.distances, asked.measured))
 
 
-def kept_distance(found: Any, measured: NDArray[np.bool_]) -> NDArray[np.float64]:
+def kept_distance(distances: Any, measured: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the expected squared distance if the better is kept of candidate and incumbent.
 
     That of the incumbent, the measured candidate (or the control) of the least mean distance,
@@ -88,7 +89,7 @@ def kept_distance(found: Any, measured: NDArray[np.bool_]) -> NDArray[np.float64
 
     Parameters
     ----------
-    found
+    distances
         Distances by draws.
     measured
         Which candidates have cells, shape ``(n_perturbations,)``.
@@ -100,11 +101,12 @@ def kept_distance(found: Any, measured: NDArray[np.bool_]) -> NDArray[np.float64
     >>> from nextpert.core.causal.acquisitions.expected_improvement import kept_distance
     >>> from nextpert.core.design.distances import ranked_distance, states_of
     >>> blr = DagBlr(Dag.from_edges(1, []), noise_var=1.0, intercept=False)
-    >>> found = ranked_distance(states_of(blr, [[1.0], [2.0]]), [0.0])
-    >>> kept_distance(found, np.array([True, True])).tolist()
+    >>> distances = ranked_distance(states_of(blr, [[1.0], [2.0]]), [0.0])
+    >>> kept_distance(distances, np.array([True, True])).tolist()
     [0.0, 0.0]
     """
+    # The control, last, has cells.
     usable = np.append(measured, True)
-    incumbent = int(np.where(usable, found.mean, np.inf).argmin())
-    best = found.draws[:, incumbent, None]
-    return np.minimum(found.draws[:, :-1], best).mean(axis=0)
+    incumbent = int(np.where(usable, distances.mean, np.inf).argmin())
+    best = distances.draws[:, incumbent, None]
+    return np.minimum(distances.draws[:, :-1], best).mean(axis=0)

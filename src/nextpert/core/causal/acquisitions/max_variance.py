@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +11,6 @@ from nextpert.core.causal.base import LookaheadAcquisition
 from nextpert.core.causal.registry import acquisition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     Vector = NDArray[np.float64]
@@ -41,38 +38,13 @@ class MaxVariance(LookaheadAcquisition):
         return np.zeros(self.n_nodes), self.spread_ahead()[0]
 
     def _eigen(self) -> tuple[Vector, Vector]:
-        vptr = self.posterior.vptr
-        values, vectors = np.empty(vptr[-1]), np.empty_like(self.cov)
-        for i, block in enumerate(self._each(self.cov)):
-            w, v = np.linalg.eigh(block)
-            values[vptr[i] : vptr[i + 1]] = w
-            vectors[self.posterior.mptr[i] : self.posterior.mptr[i + 1]] = v.ravel()
-        return values, vectors
-
-    def _each(self, cov: Vector) -> Iterator[Vector]:
-        for (first, last), width in zip(
-            pairwise(self.posterior.mptr), np.diff(self.posterior.vptr), strict=True
-        ):
-            yield cov[first:last].reshape(width, width)
+        each = [np.linalg.eigh(block) for block in self.posterior.squares(self.cov)]
+        none = [np.empty(0)]  # of a graph without edges
+        values = np.concatenate([*none, *(values for values, _ in each)])
+        return values, np.concatenate([*none, *(vectors.ravel() for _, vectors in each)])
 
     def current(self) -> float:
         """Return the acquisition now, before any further cell."""
-        blocks = self._each(self.posterior.blocks["cov"])
+        blocks = self.posterior.squares(self.posterior.blocks["cov"])
         tops = [np.linalg.eigvalsh(block).max(initial=0.0) for block in blocks]
         return float((self.problem.lin * np.array(tops)).max())
-
-    def lower_bound(self, radius: float) -> float:
-        """Return a bound no shift of norm up to ``radius`` can beat; a certificate for a search.
-
-        Cells of one shift show one direction only: the second eigenvalue stays, and the first
-        direction keeps what no shift within the radius can take from it.
-        """
-        problem, bound = self.problem, np.zeros(self.n_nodes)
-        for i, (first, last) in enumerate(pairwise(problem.vptr)):
-            d = last - first
-            if d:
-                vectors = problem.eigvec[problem.mptr[i] : problem.mptr[i + 1]].reshape(d, d)
-                top, second = problem.eigval[last - 1], problem.eigval[last - 2] if d > 1 else 0.0
-                gain = self._largest_gain(i, radius, top * vectors[:, -1])
-                bound[i] = max(second, top - gain)
-        return float((problem.lin * bound).max())

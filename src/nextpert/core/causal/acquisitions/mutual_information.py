@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core.causal._drawn import DrawnAcquisition, information
+from nextpert.core.causal._drawn import DrawnAcquisition
+from nextpert.core.causal._lookahead import information
+from nextpert.core.causal.base import project
 from nextpert.core.causal.registry import acquisition
 
 if TYPE_CHECKING:
@@ -66,6 +68,6 @@ class MutualInformationInt(DrawnAcquisition):
         n_samples: int = 64,
         rng: int | np.random.Generator | None = None,
     ) -> None:
-        super().__init__(
-            posterior, target_mean, n_cells=n_cells, best=np.inf, n_samples=n_samples, rng=rng
-        )
+        super().__init__(posterior, target_mean, n_cells=n_cells, n_samples=n_samples, rng=rng)
+        projected = project(self.posterior, self.target_mean)
+        self.own = (1.0 / self.n_cells, self.posterior.blocks["cov"], *projected)

@@ -33,7 +33,8 @@ class TargetMeanVariance(LookaheadAcquisition):
     def coefficients(self) -> tuple[Vector, Vector]:
         """Return zeros and ``|A_.i|^2 e_i``."""
         e, _ = self.spread_ahead()
-        return np.zeros(self.n_nodes), (self._effects**2).sum(axis=0) * e
+        effects = self.posterior.solve(np.eye(self.n_nodes))
+        return np.zeros(self.n_nodes), (effects**2).sum(axis=0) * e
 
     @property
     def floor(self) -> float:

@@ -59,6 +59,7 @@ class UpperConfidenceInt(Acquisition):
             raise ValueError(message)
         super().__init__(posterior, target_mean)
         self.beta = float(beta)
+        # w = q' M q: the variance of (B mu*)_i over the noise variance.
         _, w = project(self.posterior, self.target_mean)
         e, kappa = self.posterior.spread()
         self._spread = e * w

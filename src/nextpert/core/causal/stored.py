@@ -1,4 +1,4 @@
-"""The prior of a posterior: checks of what a user sets, and how a posterior is stored."""
+"""How a posterior is stored, and what is checked where it is read."""
 
 from __future__ import annotations
 
@@ -7,66 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core._checks import as_numbers, require_positive
 from nextpert.core._codec import array, flag, text
 from nextpert.core.graph.dag import Dag
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     Vector = NDArray[np.float64]
-
-
-def checked_prior(
-    n_nodes: int,
-    noise_var: ArrayLike | None,
-    prior_scale: float | str,
-    prior_units: str | None,
-    prior_rate: float | None,
-) -> tuple[NDArray[np.float64] | None, float | str, str, float | None]:
-    """Return known noise variances, one a node, scale, units and rate of a prior, or raise."""
-    if prior_scale != "evidence":
-        if isinstance(prior_scale, str):
-            message = f"prior_scale must be 'evidence' or a number, but is {prior_scale!r}."
-            raise ValueError(message)
-        prior_scale = require_positive(prior_scale, "prior_scale")
-    if prior_units is None:
-        prior_units = "evidence" if prior_scale == "evidence" else "data"
-    if prior_units not in ("data", "noise", "evidence"):
-        message = (
-            f"prior_units must be 'evidence', 'data', 'noise' or None, but is {prior_units!r}."
-        )
-        raise ValueError(message)
-    if prior_units == "evidence" and prior_scale != "evidence":
-        message = (
-            "prior_units='evidence' needs a scale that is learned: use prior_scale='evidence', or "
-            "prior_units='data' or 'noise'."
-        )
-        raise ValueError(message)
-    known = None
-    if noise_var is not None:
-        given = as_numbers(noise_var, "noise_var")
-        if given.shape not in ((), (1,), (n_nodes,)):
-            message = f"noise_var has shape {given.shape}: give one number, or one for each of "
-            message += f"{n_nodes} nodes."
-            raise ValueError(message)
-        known = np.broadcast_to(given, (n_nodes,)).copy()
-        if not (np.isfinite(known).all() and (known > 0).all()):
-            message = "noise_var must be finite and above 0 for every node."
-            raise ValueError(message)
-    if prior_rate is not None:
-        if not (np.isfinite(prior_rate) and prior_rate >= 0):
-            message = f"prior_rate must be a finite number, 0 or above, but is {prior_rate!r}."
-            raise ValueError(message)
-        learned = prior_scale == "evidence" or prior_units == "noise"
-        if learned and known is None and prior_rate == 0:
-            message = (
-                "prior_rate=0 has no evidence to learn from: give prior_scale a number, and "
-                "prior_units='data'."
-            )
-            raise ValueError(message)
-        prior_rate = float(prior_rate)
-    return known, prior_scale, prior_units, prior_rate
 
 
 @dataclass(frozen=True)
