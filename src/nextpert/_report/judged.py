@@ -25,7 +25,6 @@ from nextpert._report.tables import (
     two_digits,
 )
 from nextpert._report.verdict import LEVELS, advice_of
-from nextpert.tl._diagnose.quantities import CEILINGS
 from nextpert.tl._diagnose.verdict import ceiling_in_words
 
 if TYPE_CHECKING:
@@ -138,11 +137,7 @@ def _proof(stored: Mapping[str, Any]) -> list[str]:
     """Return the proof on the screen: negative controls, positive controls, ceiling."""
     words = stored["parts"].set_index("part")["verdict"].astype(str)
     by = stored["summary"].set_index(["part", "quantity"])["value"]
-    n = {name: by[("ceiling", f"n_{name}")] for name in CEILINGS}
-    ceiling = (
-        f"Predictions of perturbations without cells: {n['by_mean']:.0f} perturbations are "
-        f"{ceiling_in_words(n)}."
-    )
+    ceiling = f"Predictions of perturbations without cells: {ceiling_in_words(by['ceiling'])}."
     return [words["negative controls"], words["positive controls"], ceiling]
 
 

@@ -14,6 +14,7 @@ from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert._adata.table import is_table
 from nextpert.core._checks import as_rng
+from nextpert.core.model.predictors.graph import Graph
 from nextpert.tl._diagnose import judged
 from nextpert.tl._diagnose import quantities as q
 from nextpert.tl._diagnose import verdict as verdicts
@@ -21,6 +22,7 @@ from nextpert.tl._diagnose.controls import guide_of, judge_controls
 from nextpert.tl._diagnose.halves import Folds, read_halves
 from nextpert.tl._diagnose.judged import read_sides
 from nextpert.tl._diagnose.model import read_refit
+from nextpert.tl._diagnose.perturbations import perturbation_table, scores_by_part
 from nextpert.tl._diagnose.unseen import judge_unseen
 from nextpert.tl._learn_dag.graphs import read_held_out
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
@@ -96,7 +98,7 @@ def diagnose(
           ``weight`` in the fit; ``error_to_no_effect`` (squared error on left-out perturbations
           relative to that of "no effect", sampling error subtracted from both; genes in units of
           their standard deviation; each predictor with the weight that it gets alone, without their
-          fold) and its standard error ``error_to_no_effect_se``; ``r`` and ``r_se``.
+          fold) and its standard error ``error_to_no_effect_se``.
         - ``unseen_mean``, ``unseen_sd``, ``unseen_lower``, ``unseen_upper`` (arrays,
           ``(n_perturbations, n_genes)``): predictions of every perturbation without its fold, as
           :func:`perturbation_effects` writes them, with 90% intervals; NaN without a prediction.
@@ -107,37 +109,31 @@ def diagnose(
           ``q_value_from_others`` and ``is_distinct`` (significant by both);
           ``weakest_target`` with its change ``target_gene_change`` (log-normalised expression),
           ``target_gene_z`` (in standard errors), its effect as :func:`perturbation_effects` states
-          it (``target_gene_mean``, ``target_gene_lower``, ``target_gene_upper``,
-          ``target_gene_lfsr``), the expected direction ``target_gene_expected`` (1 or -1) and
-          ``target_gene_found`` (``"yes"``: local false sign rate below 0.05 in the expected
-          direction, ``"opposite direction"``, ``"no"``, or empty without a target on the panel);
+          it (``target_gene_mean``, ``target_gene_lower``, ``target_gene_upper``), the expected
+          direction ``target_gene_expected`` (1 or -1) and ``target_gene_found`` (``"yes"``: local
+          false sign rate below 0.05 in the expected direction, ``"opposite direction"``, ``"no"``,
+          or empty without a target on the panel);
           ``split_by`` (``"guides"``, ``"cells"`` or ``"table"``, how its halves were made; empty
           if it is not among the 150 that fits to parts of the cells are judged by);
           ``reliability`` (correlation of the halves, extrapolated to all cells);
-          ``error_half`` of shrunken effects, ``error_half_raw_means``, ``error_half_no_graph`` (on
-          an empty graph; equal to ``error_half`` where the graph has no weight),
-          ``error_half_no_effect`` (squared error on the other half, sums over genes, sampling error
-          and the variance between declared guides subtracted, squared units of expression),
-          ``coverage_half`` and, of large effects alone, ``coverage_half_large``; of left-out
-          perturbations ``error_unseen``, ``error_unseen_no_effect``, ``r_all`` and that of each
-          predictor, ``coverage_unseen`` and ``coverage_unseen_large``, ``error_unseen_mean`` of
-          the mean perturbation alone, ``ceiling_r`` (the correlation that a perfect predictor would
+          ``error_half`` of shrunken effects, ``error_half_raw_means``, ``error_half_no_effect``
+          (squared error on the other half, sums over genes, sampling error and the variance between
+          declared guides subtracted, squared units of expression); of left-out perturbations
+          ``error_unseen``, ``error_unseen_no_effect``, the correlation ``r_all`` and that of each
+          predictor, ``ceiling_r`` (the correlation that a perfect predictor would
           have with the observed effects on other genes: the root of their reliability between
           the halves, or what the predictors reached, if that is more) and
           ``ceiling`` (``"predicted by the mean perturbation"``, ``"predicted by other
           predictors"``, ``"room for improvement"``, ``"not measurable"``, or empty without a
-          prediction); with guides or batches
-          ``error_guides``, ``error_guides_no_effect``, ``coverage_guides``,
-          ``coverage_guides_large`` and the same of ``batches``. Coverage is that of 90% intervals;
-          values that were not computed are NaN.
+          prediction); values that were not computed are NaN.
         - ``coverage_by_size`` (table): the coverage of 90% intervals of effects learned from one
           half, by what a user sees of an effect: its distance from 0 in standard deviations of its
           posterior, ``size_from`` to ``size_to``; ``n`` effects (both ways), ``coverage`` and its
           ``standard_error`` over perturbations.
         - ``negative_controls`` (table): one row per group of control cells in the place of a
           perturbation: ``name`` of the guide or batch, ``n_cells``, ``n_false`` (significant
-          effects), ``coverage`` of 0 by 90% intervals, ``width`` of its z-scores.
-        - ``null_z`` (array, ``(n_groups, n_genes)``): these z-scores.
+          effects), ``coverage`` of 0 by 90% intervals.
+        - ``null_z`` (array, ``(n_groups, n_genes)``): their z-scores.
         - ``cells``, ``fit`` (texts): the fingerprint of the fit's cells, and the digest of the fit.
         - ``params`` (mapping): the options of the call.
 
@@ -190,33 +186,35 @@ def diagnose(
     if fit.is_exact:  # with shifts learned
         effects = refit.effects(refit.learned(cells))
     how = np.where(halves.by_guides[1:], "guides", "table" if halves.of_table else "cells")
-    table = verdicts.perturbation_table(
-        refit, shown, on_halves, unseen, how.tolist(), left_out, effects,
-        nulls.width_of_tests.factor,
-    )  # fmt: skip
+    table = perturbation_table(
+        refit, shown, on_halves, unseen, how.tolist(), effects, nulls.width_of_tests.factor
+    )
     others = ~judged.measured(refit, cells).own()
-    rows = q.quantities(
-        table, on_halves, unseen, left_out, halves, cells, nulls,
-        float((effects.lfsr[others] < CLEAR_SIGN).mean()) if others.any() else 0.0, undeclared,
+    is_called = effects.lfsr[others] < CLEAR_SIGN
+    of_graph = unseen.left_out[:, list(unseen.weights).index(Graph.name)]
+    known = nulls.numbers(float(is_called.mean()) if len(is_called) else 0.0)
+    known[q.GRAPH_PART, "weight"] = (
+        unseen.weights[Graph.name], float(of_graph.std()), int(table["error_unseen"].count())
     )  # fmt: skip
-    predictors = q.predictor_table(unseen)
+    scores = scores_by_part(table, on_halves, unseen, left_out)
+    rows = q.quantities(scores, known, undeclared)
     n_judged = len(refit.sample)
     parts = verdicts.judge(
-        rows, predictors, nulls, undeclared, n_judged,
+        rows, unseen.weights, nulls, undeclared, n_judged,
         by_condition=roles.condition_key is not None,
     )  # fmt: skip
     level, verdict = verdicts.overall(parts, n_judged, len(refit.names))
     judged_parts, summary = verdicts.part_table(parts), q.summary_table(rows)
     if halves.of_table:
-        verdict = q.of_table(verdict)
+        verdict = verdicts.of_table(verdict)
         for each, column in ((judged_parts, "verdict"), (summary, "meaning")):
-            each[column] = _adata.strings(map(q.of_table, each[column]))
+            each[column] = _adata.strings(map(verdicts.of_table, each[column]))
     stored: dict[str, Any] = {
         "verdict": verdict,
         "level": level,
         "parts": judged_parts,
         "summary": summary,
-        "predictors": predictors,
+        "predictors": q.predictor_table(unseen),
         "perturbations": table,
         "coverage_by_size": by_size,
         "negative_controls": nulls.table,
