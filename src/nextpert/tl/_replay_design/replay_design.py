@@ -153,22 +153,17 @@ def replay_design(
           ``plates`` until the recommendation is as good as the best and stays so, with
           ``plates_sem`` (over repeats). A recommendation is as good as the best if all cells cannot
           distinguish the two at 95% confidence; one plate more than all stands for never.
-          ``share_good_last``; ``relative_first`` and ``relative_last``, the distance before the
-          first and after the last plate relative to that of the controls; ``relative_difference``
-          to ``"round_robin_means"``, averaged over plates 1 to the last (below 0 is nearer), and
-          ``plates_difference``, with standard errors over repeats, p-values of paired t tests and
-          the same adjusted over strategies by Holm's method; ``verdict`` at level 0.05; the number
-          of targets for which it is nearer or further.
-        - ``comparison`` (table): one row per target and strategy: the difference to
-          ``"round_robin_means"`` (``last_difference`` after the last plate), p-values adjusted over
-          targets.
+          ``share_good_last``; ``relative_last``, the distance after the last plate relative to
+          that of the controls; ``relative_difference`` to ``"round_robin_means"``, averaged over
+          plates 1 to the last (below 0 is nearer), and ``plates_difference``, with standard errors
+          over repeats, p-values of paired t tests and the same adjusted over strategies by Holm's
+          method; ``verdict`` at level 0.05.
         - ``table`` (table): one row per target, ``held_out``, strategy and round (0 is before any
           plate): ``n_cells`` drawn so far, ``mean`` and ``sem`` (standard error over repeats) of
           the squared distance (squared log-normalised expression), the same relative to the
           distance of the controls, and ``share_good``.
-        - ``targets`` (table): distance of the best candidate, of the control and, on average, of
-          the pool (a random choice); the number of candidates as good as the best.
-        - ``candidates`` (table): ``distance`` of each to each target, with ``sd``.
+        - ``targets`` (table): distance of the ``best`` candidate, of the control and, on average,
+          of the pool (a random choice); the number of candidates.
         - ``environments``, ``left_out`` (tables): as in :func:`fit_dag_blr`.
         - ``summary`` (text): the results in sentences.
         - ``runs`` (mapping): ``distance``, ``recommended``, ``chosen`` of every campaign, shape
@@ -283,26 +278,21 @@ def _results(
 ) -> dict[str, Any]:
     """Return the tables of the campaigns; ``runs`` as of ``run_all``."""
     recommended, chosen = runs
-    names, pool, goals = setup.plan.names, setup.pool, setup.goals
+    names, goals = setup.plan.names, setup.goals
     targets, good = tables.targets_table(goals, readings, tasks, names)
     distance = np.stack([g.truth.distance[x] for g, x in zip(goals, recommended, strict=True)])
-    shape = (-1, *distance.shape[2:])
-    is_good = np.take_along_axis(
-        good.reshape(len(targets), -1), recommended.reshape(len(targets), -1), axis=1
-    ).reshape(shape)
+    shape = (len(targets), *distance.shape[2:])
+    is_good = np.take_along_axis(good, recommended.reshape(len(targets), -1), axis=1).reshape(shape)
     flat = distance.reshape(shape)
     per_plate = options.n_cells * options.n_perturbations
-    table = tables.rounds_table(flat, is_good, targets, options.strategies, per_plate)
-    comparison = tables.comparison_table(flat, targets, options.strategies)
-    overall = tables.overall_table(flat, is_good, targets, comparison, options.strategies)
-    n_cells = [int(n) for n in pool.n_cells]
+    overall = tables.overall_table(flat, is_good, targets, options.strategies)
     return {
-        "table": table,
-        "comparison": comparison,
+        "table": tables.rounds_table(flat, is_good, targets, options.strategies, per_plate),
         "overall": overall,
         "targets": targets,
-        "candidates": tables.candidates_table(goals, names),
-        "environments": environments.environment_table(setup.used, setup.genes, n_cells),
+        "environments": environments.environment_table(
+            setup.used, setup.genes, setup.pool.n_cells.tolist()
+        ),
         "left_out": left_out_table(
             {name: setup.labels.n_cells(name) for name, _ in setup.plan.left_out},
             [reason for _, reason in setup.plan.left_out],
