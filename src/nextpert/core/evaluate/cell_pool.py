@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core._checks import as_numbers, as_rng, require_count, require_finite
+from nextpert.core._checks import as_numbers, as_rng, require_finite
 from nextpert.core.design.goal import Goal, sampling_root
 from nextpert.core.screen.mean_distance import (
     covariance_of_mean,
@@ -135,11 +135,6 @@ class Deal:
     target: Goal
     first: Index
 
-    @property
-    def target_mean(self) -> Array:
-        """Mean of half of the target's cells, shape ``(n_nodes,)``, units of the data."""
-        return self.target.states[0]
-
 
 @dataclass(frozen=True)
 class Truth:
@@ -183,7 +178,7 @@ class CellPool:
     Raises
     ------
     ValueError
-        If shapes do not fit, a perturbation has too few cells, or a value is NaN or infinite.
+        If a value is NaN or infinite.
 
     Examples
     --------
@@ -204,15 +199,12 @@ class CellPool:
         perturbed: Sequence[ArrayLike],
         environments: PoolEnvironments | None = None,
     ) -> None:
-        self.control = _cells(control, "The control cells", 2)
-        groups = [_cells(x, f"The cells of perturbation {j}", 4) for j, x in enumerate(perturbed)]
-        p = self.control.shape[1]
-        widths = {p, *(x.shape[1] for x in groups)}
-        if len(widths) != 1:
-            message = f"Controls and perturbations must have the same nodes, but have {widths}."
-            raise ValueError(message)
+        self.control = as_numbers(control, "The control cells", copy=False)
+        groups = [as_numbers(x, "The cells of perturbations", copy=False) for x in perturbed]
         # One array rather than a list: workers then share its pages.
-        self.cells = np.concatenate([np.empty((0, p)), *groups])
+        self.cells = np.concatenate([np.empty((0, self.control.shape[1])), *groups])
+        for each in (self.control, self.cells):
+            require_finite(each, "The cells of a pool")
         self.n_cells = np.array([len(x) for x in groups], dtype=np.int64)
         self.start = np.concatenate([[0], np.cumsum(self.n_cells)])
         plain = PoolEnvironments.plain(len(self.control), self.n_cells)
@@ -235,18 +227,9 @@ class CellPool:
         """Shuffle controls and cells; half of the target's say where it lies and are not dealt.
 
         A goal has as many targets as states that are means of the pool's cells.
-
-        Raises
-        ------
-        ValueError
-            If there are fewer than ``n_warmup`` control cells.
         """
-        wanted = require_count(n_warmup, "n_warmup", least=2)
-        if wanted > len(self.control):
-            message = f"n_warmup is {wanted}, but there are {len(self.control)} control cells."
-            raise ValueError(message)
         generator = as_rng(rng)
-        warmup = generator.choice(len(self.control), wanted, replace=False)
+        warmup = generator.choice(len(self.control), n_warmup, replace=False)
         orders = [self.start[j] + generator.permutation(int(n)) for j, n in enumerate(self.n_cells)]
         means = {}
         if not isinstance(target, PoolGoal):
@@ -279,17 +262,6 @@ class CellPool:
             return np.array(low) <= 0
 
         return Truth(distance[:-1], sd[:-1], float(distance[-1]), float(sd[-1]), alike)
-
-
-def _cells(value: ArrayLike, what: str, least: int) -> Array:
-    cells = as_numbers(value, what, copy=False)
-    if cells.ndim != 2 or len(cells) < least:
-        message = (
-            f"{what} must be a matrix with at least {least} rows, but have shape {cells.shape}."
-        )
-        raise ValueError(message)
-    require_finite(cells, what)
-    return cells
 
 
 def goal_truth(pool: CellPool, wanted: PoolGoal) -> Truth:
