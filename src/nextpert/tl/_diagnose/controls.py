@@ -68,8 +68,6 @@ class Nulls:
         Number of these.
     has_replicates
         As of :class:`~nextpert.tl._diagnose.halves.Halves`.
-    in_batches
-        Whether each holds cells of one batch, as most perturbations do.
     """
 
     kind: str
@@ -80,7 +78,6 @@ class Nulls:
     of_perturbations: float
     n_perturbations: int
     has_replicates: bool
-    in_batches: bool
 
     def numbers(self, called: float) -> dict[tuple[str, str], Numbers]:
         """Return the quantities of the negative controls; NaN where there are none.
@@ -120,7 +117,6 @@ class _Split(NamedTuple):
     halves: Halves
     screen: ScreenMoments
     members: dict[str, NDArray[np.bool_]]
-    in_batches: bool = False
 
 
 def judge_controls(refit: Refit, halves: Halves, undeclared: Nested | None) -> Nulls:
@@ -168,7 +164,7 @@ def judge_controls(refit: Refit, halves: Halves, undeclared: Nested | None) -> N
     of_tests = null_width(np.vstack(z_of_tests), covariance) if z_of_tests else width
     return Nulls(
         split.kind, table.assign(name=strings(table["name"])), every, width, of_tests,
-        of_perturbations, len(refit.names), has_replicates, split.in_batches,
+        of_perturbations, len(refit.names), has_replicates,
     )  # fmt: skip
 
 
@@ -217,7 +213,7 @@ def _split(halves: Halves) -> _Split:
             large.sort(key=lambda k: int(halves.batch[column == k][0]))
         members = {str(names[column == k][0]): control & (column == k) for k in large if k in may}
         if members:
-            return _Split(kind, halves, whole, members, nested)
+            return _Split(kind, halves, whole, members)
     return _halves_of_controls(halves, batches if nested else ())
 
 
@@ -240,7 +236,7 @@ def _halves_of_controls(halves: Halves, batches: Iterable[int]) -> _Split:
         if min(part.n[control & (halves.batch == b)].sum() for part in halves.parts) >= LEFT
     }
     if members:
-        return _Split(BY_CELLS, twice, screen, members, in_batches=True)
+        return _Split(BY_CELLS, twice, screen, members)
     return _Split(BY_CELLS, twice, screen, {"half of the control cells": second})
 
 

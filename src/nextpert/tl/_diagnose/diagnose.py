@@ -22,7 +22,6 @@ from nextpert.tl._diagnose.controls import guide_of, judge_controls
 from nextpert.tl._diagnose.halves import Folds, read_halves
 from nextpert.tl._diagnose.judged import read_sides
 from nextpert.tl._diagnose.model import read_refit
-from nextpert.tl._diagnose.perturbations import perturbation_table, scores_by_part
 from nextpert.tl._diagnose.unseen import judge_unseen
 from nextpert.tl._learn_dag.graphs import read_held_out
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
@@ -186,7 +185,7 @@ def diagnose(
     if fit.is_exact:  # with shifts learned
         effects = refit.effects(refit.learned(cells))
     how = np.where(halves.by_guides[1:], "guides", "table" if halves.of_table else "cells")
-    table = perturbation_table(
+    table = q.perturbation_table(
         refit, shown, on_halves, unseen, how.tolist(), effects, nulls.width_of_tests.factor
     )
     others = ~judged.measured(refit, cells).own()
@@ -196,7 +195,7 @@ def diagnose(
     known[q.GRAPH_PART, "weight"] = (
         unseen.weights[Graph.name], float(of_graph.std()), int(table["error_unseen"].count())
     )  # fmt: skip
-    scores = scores_by_part(table, on_halves, unseen, left_out)
+    scores = q.scores_by_part(table, on_halves, unseen, left_out)
     rows = q.quantities(scores, known, undeclared)
     n_judged = len(refit.sample)
     parts = verdicts.judge(

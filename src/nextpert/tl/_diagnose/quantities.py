@@ -8,21 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from nextpert._adata import strings
 from nextpert._adata.effects import CLEAR_SIGN
+from nextpert._adata.environments import shift_environments
 from nextpert.core.model.predictors.graph import Graph
-from nextpert.core.model.scores import mean_with_error, ratio_with_error
-from nextpert.tl._diagnose.judged import COVERAGE, COVERED, FIRST, LARGE, MEANS, NOTHING, SHRUNKEN
-from nextpert.tl._diagnose.unseen import ALONE, MEAN_ALONE, WHOLE, WITHOUT_GRAPH
+from nextpert.core.model.scores import mean_with_error, pooled_sizes, ratio_with_error
+from nextpert.core.screen.guides import UNKNOWN
+from nextpert.tl._diagnose.judged import (
+    COVERAGE,
+    COVERED,
+    FIRST,
+    LARGE,
+    MEANS,
+    NO_GRAPH,
+    NOTHING,
+    SHRUNKEN,
+    measured,
+)  # fmt: skip
+from nextpert.tl._diagnose.unseen import ALONE, MEAN_ALONE, R_OF, WHOLE, WITHOUT_GRAPH
 
 if TYPE_CHECKING:
     from nextpert._adata.nested import Nested
+    from nextpert.core.model.effects import Effects
+    from nextpert.tl._diagnose.model import Refit
     from nextpert.tl._diagnose.unseen import Unseen
+    from nextpert.tl._fit_dag_blr.cells import FitCells
 
 CELLS, SHRINKAGE, UNSEEN, GRAPH_PART = "cells", "shrinkage", "unseen perturbations", "graph"
 GUIDES, BATCHES = "guides", "batches"
@@ -144,129 +159,223 @@ class Row(NamedTuple):
     meaning: str
 
 
-def _held_out(part: str, of: str, cells: str) -> list[Row]:
-    """Return the coverage of intervals, of all effects and of large ones."""
+def _scored(part: str, of: str, where: str) -> list[Row]:
+    """Return the rows of shrunken effects on other cells: errors, and coverage of intervals."""
+    error = f"squared error of effects learned {where}, sampling error subtracted, relative to that"
     return [
-        Row(part, "coverage_90", ("mean", COVERAGE), _at_least(LEAST_COVERAGE),
-            f"fraction of {of} that their 90% intervals cover"),
-        Row(part, "coverage_90_large", ("coverage", COVERED, LARGE),
-            _at_least(LEAST_COVERAGE, fewest=FEWEST_LARGE),
-            f"the same for large effects only: 3 standard errors or more in {cells}; n is their "
-            f"number, and no rule applies to fewer than {FEWEST_LARGE}"),
+        Row(part, "error_to_raw_means", ("ratio", SHRUNKEN, MEANS),
+            _at_most(NOT_WORSE) if part == SHRINKAGE else None, f"{error} of the cells' means"),
+        Row(part, "error_to_no_effect", ("ratio", SHRUNKEN, NOTHING), BELOW_ONE,
+            f"{error} of 'no effect'"),
+        *_covered(part, of, "the cells that they are learned from"),
     ]  # fmt: skip
 
 
-_HALF_ERROR = (
-    "squared error of effects learned from half of the guides or cells (see n_by_guides) on the "
-    "other half, sampling error subtracted, relative to that of"
-)
-_OWN_STATE = (
-    "how often a distinct perturbation ranks first towards its own state, measured in one half, "
-    "among all perturbations estimated from the other half, by"
-)
-_LEARNED_FROM = "the cells that they are learned from"
+def _covered(part: str, of: str, cells: str) -> list[Row]:
+    return [
+        Row(part, "coverage_90", ("mean", COVERAGE), _at_least(LEAST_COVERAGE),
+            f"share of {of} inside their 90% intervals"),
+        Row(part, "coverage_90_large", ("coverage", COVERED, LARGE),
+            _at_least(LEAST_COVERAGE, fewest=FEWEST_LARGE),
+            f"the same for the n large effects: 3 standard errors or more in {cells}; no rule "
+            f"applies to fewer than {FEWEST_LARGE}"),
+    ]  # fmt: skip
+
+
+_END = "{} end of its 95% interval"
+_OWN = "share of distinct perturbations nearest to their own state in one half, as learned"
 ROWS = [
     Row(CELLS, "n_significant", ("count", "is_significant"), _ENOUGH,
-        f"perturbations whose cells differ from the controls (false discovery rate {CLEAR:g}, the "
-        "variance between levels of a column of guides included); n is all of them"),
+        f"perturbations whose cells differ from the controls (false discovery rate {CLEAR:g})"),
     Row(CELLS, "n_distinct", ("count", "is_distinct"), _ENOUGH,
         "those of them that also differ from the mean of the others"),
     Row(CELLS, "reliability", ("mean", "reliability"), None,
-        "correlation over genes of a perturbation's effects in the two halves, extrapolated to all "
-        "cells (Spearman-Brown)"),
+        "correlation of the effects in two halves, extrapolated to all cells (Spearman-Brown)"),
     Row(NEGATIVE, "n_controls", (), None,
-        "groups of control cells that took the place of perturbations, by folds, the other "
-        "controls staying controls; n is their number of cells"),
+        "groups of control cells in the place of perturbations; n is their number of cells"),
     Row(NEGATIVE, "n_false", (), None,
-        f"their effects of significant direction (lfsr < {CLEAR_SIGN:g}): false discoveries; n is "
-        "the number of their effects"),
+        f"their effects of significant direction (lfsr < {CLEAR_SIGN:g}), which are false"),
     Row(NEGATIVE, "false_share", (), None, "share of their effects that are false discoveries"),
-    Row(NEGATIVE, "false_share_lower", (), _FEW_FALSE,
-        "lower end of its 95% interval (Clopper-Pearson)"),
-    Row(NEGATIVE, "false_share_upper", (), None,
-        "upper end of its 95% interval (Clopper-Pearson)"),
+    Row(NEGATIVE, "false_share_lower", (), _FEW_FALSE, f"{_END.format('lower')} (Clopper-Pearson)"),
+    Row(NEGATIVE, "false_share_upper", (), None, f"{_END.format('upper')} (Clopper-Pearson)"),
     Row(NEGATIVE, "false_discovery_rate", (), None,
-        "share of false discoveries among the significant effects of the perturbations, at most: "
-        "false_share over the share of their effects that is significant"),
-    Row(NEGATIVE, "false_discovery_rate_lower", (), _FEW_FALSE,
-        "the same with the lower end of the interval"),
+        "share of the screen's significant effects that is false by this, at most"),
+    Row(NEGATIVE, "false_discovery_rate_lower", (), _FEW_FALSE, _END.format("lower")),
     Row(NEGATIVE, "coverage_90", (), _at_least(LEAST_NULL_COVERAGE, fewest=1),
-        "fraction of 90% intervals of their effects that cover 0"),
+        "share of 90% intervals of their effects that cover 0"),
     Row(NEGATIVE, "null_width", (), _NOT_ABOVE_ONE._replace(fewest=1),
-        "width of the null: standard deviation of their differences of means over standard errors, "
-        "from the median (1 if standard errors are right)"),
+        "width of the null: standard deviation of their z-scores, from the median"),
     Row(NEGATIVE, "standard_error_factor", (), None,
-        "factor by which the tests of cells and of target genes multiply standard errors: the "
-        "width of the null, where it is significantly above 1"),
+        "factor of the standard errors in tests of cells and target genes, from the width"),
     Row(NEGATIVE, "perturbations_width", (), _at_most(LARGEST_OF_TABLE, is_count=True),
-        "width of the z-scores (1 if standard errors are right and there is no effect) that the "
-        "quarter of perturbations that change the least do not exceed"),
+        "width of the z-scores of the quarter of perturbations that change the least"),
     Row(POSITIVE, "n_found", ("count", FOUND), _HALF,
-        "perturbations whose (weakest) target gene changes in the expected direction (lfsr < "
-        f"{CLEAR_SIGN:g}); n is those with target genes on the panel"),
+        f"target genes that change in the expected direction (lfsr < {CLEAR_SIGN:g})"),
     Row(POSITIVE, "n_opposite", ("count", OPPOSITE), None,
-        "those with a significant change in the opposite direction"),
+        "target genes that change significantly in the opposite direction"),
     Row(POSITIVE, "n_found_by_cells", ("count", "by_cells"), None,
-        "those that change in the expected direction by 2 standard errors or more by their cells "
-        "alone"),
+        "target genes that change as expected by 2 standard errors, by their cells alone"),
     Row(SHRINKAGE, "n_by_guides", ("count", "by_guides"), None,
-        "perturbations split into halves by guide; the others have one guide with enough cells, or "
-        "no column of guides is known, and are split by cells"),
-    Row(SHRINKAGE, "error_to_raw_means", ("ratio", SHRUNKEN, MEANS), _at_most(NOT_WORSE),
-        f"{_HALF_ERROR} the cells' means"),
-    Row(SHRINKAGE, "error_to_no_effect", ("ratio", SHRUNKEN, NOTHING), BELOW_ONE,
-        f"{_HALF_ERROR} 'no effect'"),
-    *_held_out(SHRINKAGE, "means of the other half", _LEARNED_FROM),
-    Row(SHRINKAGE, "own_state_first", ("mean", FIRST[SHRUNKEN]), None,
-        f"{_OWN_STATE} shrunken effects"),
+        "perturbations split into halves by guide; the others are split by cells"),
+    *_scored(SHRINKAGE, "means of the other half",
+             "from half of the guides or cells, on the other half"),
+    Row(SHRINKAGE, "own_state_first", ("mean", FIRST[SHRUNKEN]), None, f"{_OWN} from the other"),
     Row(SHRINKAGE, "own_state_first_by_raw_means", ("mean", FIRST[MEANS]), None,
-        f"{_OWN_STATE} the cells' means"),
+        "the same for the cells' means"),
     Row(UNSEEN, "error_to_no_effect", ("ratio", WHOLE, NOTHING), _MUCH_BELOW_ONE,
-        "squared error of effects on other genes, predicted without the fold of the perturbation, "
-        "relative to that of 'no effect'"),
+        "squared error of predicted effects on other genes, relative to that of 'no effect'"),
     Row(UNSEEN, "error_to_mean", ("gain", MEAN_ALONE), BELOW_ONE,
-        "the same relative to that of the weighted mean perturbation, which distinguishes no "
-        "perturbations"),
-    *_held_out(UNSEEN, "effects on other genes", "the half of the cells that is not scored on"),
+        "the same relative to that of the mean perturbation, which distinguishes none"),
+    *_covered(UNSEEN, "effects on other genes", "the half of the cells that is not scored on"),
     Row(CEILING, "n_by_mean", ("count", BY_MEAN), None,
-        "perturbations that the mean perturbation predicts with a correlation of at least "
-        f"{NEAR_CEILING:g} of what is possible; n is those that are predicted"),
+        f"perturbations that the mean perturbation predicts with {NEAR_CEILING:g} of ceiling_r"),
     Row(CEILING, "n_by_others", ("count", BY_OTHERS), None,
         "others that all predictors together predict so well"),
     Row(CEILING, "n_room", ("count", ROOM), None,
         "perturbations that a better predictor could predict better"),
     Row(CEILING, "n_not_measurable", ("count", NOT_MEASURABLE), None,
-        "perturbations that do not differ from the controls, or whose effects a perfect predictor "
-        f"would predict with a correlation below {LEAST_CEILING:g}"),
+        f"perturbations like the controls, or with ceiling_r below {LEAST_CEILING:g}"),
     Row(CEILING, "ceiling_r", ("mean", "ceiling_r"), None,
-        "correlation of a perfect predictor with the observed effects on other genes (root of "
-        "their reliability), mean over the perturbations that are measurable"),
-    Row(CEILING, "r", ("mean", "r_all"), None,
-        "correlation of predicted and observed effects of the same perturbations"),
+        "correlation that a perfect predictor has with the observed effects, of the measurable"),
+    Row(CEILING, "r", ("mean", "r_all"), None, "correlation that all predictors have with these"),
     Row(GRAPH_PART, "weight", (), _at_least(LEAST_WEIGHT),
-        "weight of the graph in predictions of perturbations without cells; the error is the "
-        "standard deviation over the folds left out"),
+        "weight of the graph among the predictors; the error is the spread over folds"),
     Row(GRAPH_PART, "error_alone", ("ratio", f"{Graph.name}{ALONE}", NOTHING), None,
-        "squared error of predictions by the graph alone, with the weight that it gets alone, "
-        "relative to that of 'no effect', which is the prediction of an empty graph"),
+        "squared error of predictions by the graph alone, relative to that of 'no effect'"),
     Row(GRAPH_PART, "error_to_no_graph", ("gain", WITHOUT_GRAPH), _at_most(LARGEST_SHARE),
-        "squared error of all predictors together relative to that of all but the graph"),
+        "squared error of all predictors, relative to that of all but the graph"),
     Row(GRAPH_PART, "error_half_added", ("ratio", "added", MEANS), _at_most(LARGEST_HARM),
-        "increase of the squared error of shrunken effects learned from one half by the graph, "
-        "relative to that of the cells' means; below 0 it helps"),
+        "what the graph adds to the error of shrunken effects, relative to the cells' means"),
+    *_scored(GUIDES, "means of the guide left out", "without a guide, on its means"),
+    *_scored(BATCHES, "means of the batch left out", "without a batch, on its means"),
 ]  # fmt: skip
-for _part, _one in ((GUIDES, "guide"), (BATCHES, "batch")):
-    _ERROR = (
-        f"squared error of effects learned without a {_one} on its means, sampling error "
-        f"subtracted, relative to that of"
+
+
+def perturbation_table(
+    refit: Refit,
+    cells: FitCells,
+    on_halves: pd.DataFrame,
+    unseen: Unseen,
+    split_by: list[str],
+    effects: Effects,
+    factor: float,
+) -> pd.DataFrame:
+    """Return one row per perturbation: what its cells show, and how well it was predicted.
+
+    Parameters
+    ----------
+    refit
+        The fit that is judged.
+    cells
+        Its cells.
+    on_halves, unseen
+        Scores on halves, and predictions without cells with their scores.
+    split_by
+        How each perturbation is split into halves.
+    effects
+        Effects as users get them, tables of shape ``(n_perturbations, n_genes)``.
+    factor
+        Factor by which the null says that standard errors are to be multiplied.
+    """
+    plan, genes, pooled = refit.spec.plan, np.array(refit.spec.genes), cells.pooled
+    from_controls, from_others = pooled_sizes(pooled, factor=factor)
+    differs = from_controls.q_value < CLEAR
+    # The positive control: each perturbation's weakest target gene, by its cells and as users get
+    # it; "" and NaN for a perturbation without any.
+    change, error = pooled.to_controls()
+    z = change / (factor * np.sqrt(np.maximum(pooled.covariance.diagonal() * error, 1e-300)))
+    own = measured(refit, cells).own() & (cells.n_cells > 0)[:, None]
+    own &= pooled.variance_ratio[1:] < UNKNOWN
+    has_target = own.any(axis=1)
+    weakest = np.arange(len(own)), np.where(own, np.abs(z), np.inf).argmin(axis=1)
+    expected = np.sign(shift_environments(plan, list(genes), cells.control).shifts)
+    if isinstance(plan.shift, str) and plan.shift == "knockout":
+        expected = np.where(own, -1.0, expected)  # also where control means are not known, or 0
+    status = np.where(np.sign(effects.mean) * expected < 0, OPPOSITE, FOUND)
+    status = np.where(effects.lfsr < CLEAR_SIGN, status, NOT_FOUND)
+    own_numbers = {
+        "change": change, "z": z, "mean": effects.mean, "lower": effects.lower,
+        "upper": effects.upper, "expected": expected,
+    }  # fmt: skip
+    predicted = unseen.table
+    r = {f"r_{name.replace(' ', '_')}": predicted[f"{R_OF}{name}"] for name in unseen.weights}
+    r_mean = r.setdefault("r_mean_perturbation", pd.Series(np.nan, predicted.index))
+    r_all, half, others = (
+        predicted[f"{R_OF}{WHOLE}"], on_halves["r"].clip(0.0), on_halves["r_others"].clip(0.0)
+    )  # fmt: skip
+    # Halves of few cells say little of the ceiling; what a predictor reached is possible too.
+    ceiling = np.fmax(np.sqrt(2 * others / (1 + others)), np.fmax(r_all, r_mean))
+    # What a better predictor could gain: nothing is predicted if a target is not on the panel.
+    is_measurable, near = differs & (ceiling >= LEAST_CEILING), NEAR_CEILING * ceiling
+    is_missing = predicted[WHOLE].isna()
+    kinds: list[Any] = [is_missing, ~is_measurable, r_mean >= near, r_all >= near]
+    words = ["", NOT_MEASURABLE, BY_MEAN, BY_OTHERS]
+    return pd.DataFrame(
+        {
+            "perturbation": strings(refit.names),
+            "target_genes": strings(", ".join(targets) for targets in plan.targets),
+            "n_cells": cells.n_cells,
+            "squared_distance": from_controls.estimate,
+            "q_value": from_controls.q_value,
+            "is_significant": differs,
+            "q_value_from_others": from_others.q_value,
+            "is_distinct": differs & (from_others.q_value < CLEAR),
+            "weakest_target": strings(np.where(has_target, genes[weakest[1]], "")),
+            **{
+                f"target_gene_{name}": np.where(has_target, each[weakest], np.nan)
+                for name, each in own_numbers.items()
+            },
+            "target_gene_found": strings(np.where(has_target, status[weakest], "")),
+            "split_by": strings(np.where(refit.is_sampled, split_by, "")),
+            "reliability": 2 * half / (1 + half),
+            "error_half": on_halves[SHRUNKEN],
+            "error_half_raw_means": on_halves[MEANS],
+            "error_half_no_effect": on_halves[NOTHING],
+            "error_unseen": predicted[WHOLE],
+            "error_unseen_no_effect": predicted[NOTHING],
+            "r_all": r_all,
+            **r,
+            "ceiling_r": ceiling,
+            "ceiling": strings(np.select(kinds, words, default=ROOM)),
+        },
+        index=pd.Index(np.arange(len(refit.names))),
     )
-    ROWS += [
-        Row(_part, "error_to_no_effect", ("ratio", SHRUNKEN, NOTHING), BELOW_ONE,
-            f"{_ERROR} 'no effect'"),
-        Row(_part, "error_to_raw_means", ("ratio", SHRUNKEN, MEANS), None,
-            f"{_ERROR} the cells' means"),
-        *_held_out(_part, f"means of the {_one} left out", _LEARNED_FROM),
-    ]  # fmt: skip
+
+
+def scores_by_part(
+    table: pd.DataFrame,
+    on_halves: pd.DataFrame,
+    unseen: Unseen,
+    left_out: Mapping[str, pd.DataFrame | None],
+) -> dict[str, pd.DataFrame]:
+    """Return the scores that the quantities are computed from, by part.
+
+    From the table of perturbations, and the scores on halves, without cells, and with a guide or
+    batch left out (by name, where these were judged).
+    """
+    own = table[table["target_gene_found"] != ""]
+    is_expected = np.sign(own["target_gene_change"]) == own["target_gene_expected"]
+    positive = {kind: own["target_gene_found"] == kind for kind in (FOUND, OPPOSITE)}
+    predicted = table[table["ceiling"] != ""]
+    is_measurable = predicted["ceiling"] != NOT_MEASURABLE
+    ceiling = {
+        kind: predicted["ceiling"] == kind for kind in (BY_MEAN, BY_OTHERS, ROOM, NOT_MEASURABLE)
+    }
+    by_guides = (table["split_by"] == "guides").where(table["split_by"] != "")
+    is_distinct = table["is_distinct"].astype(bool)
+    own_state = {name: on_halves[name].where(is_distinct) for name in FIRST.values()}
+    added = on_halves[SHRUNKEN] - on_halves[NO_GRAPH]
+    return {
+        CELLS: table,
+        POSITIVE: pd.DataFrame(
+            {**positive, "by_cells": (own["target_gene_z"].abs() >= SURE) & is_expected}
+        ),
+        SHRINKAGE: on_halves.assign(by_guides=by_guides, **own_state),
+        UNSEEN: unseen.table,
+        CEILING: predicted[["ceiling_r", "r_all"]].where(is_measurable).assign(**ceiling),
+        GRAPH_PART: unseen.table.assign(**{"added": added, MEANS: on_halves[MEANS]}),
+        **{part: scores for part, scores in left_out.items() if scores is not None},
+    }
 
 
 def quantities(

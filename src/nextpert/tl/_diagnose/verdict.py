@@ -37,13 +37,11 @@ _CONDITIONS = {  # what to do where perturbations act differently in batches, by
 _TOO_SMALL = (
     " The quarter of perturbations that change the least have z-scores of a width of "
     "{perturbations_width:.2f} or more, where 1 is expected without effects. Either most "
-    "perturbations change most genes, or standard errors are too small: all that follows is then "
-    "too optimistic. Check how they were computed."
+    "perturbations change most genes, or standard errors are too small."
 )
 _WITHIN_BATCH = (
     " Standard errors within a batch do not include the variation between clones and batches, and "
-    "no perturbation has rows in two batches that would show it: real alleles of a knockout in "
-    "another batch can differ by more."
+    "no perturbation has rows in two batches that would show it."
 )
 # What a table has in place of cells.
 _OF_TABLE = {
@@ -156,12 +154,10 @@ def _negative(of: _Rows, nulls: Nulls) -> Part:
         words = f"could not be judged, as the controls have fewer than {2 * LEFT} cells."
         return Part.of(q.NEGATIVE, [(True, CARE, "")], words)
     what = {
-        BY_GUIDES: f"{n} control guides" if n > 1 else "one of two control guides",
-        BY_BATCHES: f"the controls of {n} batches" if n > 1 else "the controls of one batch",
+        BY_GUIDES: f"{n} control guide{'s' * (n != 1)}",
+        BY_BATCHES: f"the controls of {n} batch{'es' * (n != 1)}",
         BY_CELLS: "half of the control cells",
     }[nulls.kind]
-    if nulls.in_batches:  # as perturbations are
-        what += " in one batch each" if nulls.kind == BY_GUIDES else f" in each of {n} batches"
     share, low, high, rate = (
         f"{of[name]:.2%}" if of[name].value < 0.1 else f"{of[name]:.0%}"
         for name in ("false_share", "false_share_lower", "false_share_upper",
