@@ -334,11 +334,12 @@ def test_a_killed_worker_loses_nothing(screen, monkeypatch, assert_same):
     expected = screen.uns["replay"]
     one, parent = running._one, os.getpid()
 
-    def fragile(pool, told, task, options, stream):
+    def fragile(*arguments):
+        stream = arguments[-1]
         # The third of eight repeats kills its worker.
         if os.getpid() != parent and stream.bit_generator.seed_seq.spawn_key[-2:] == (0, 2):
             os.kill(os.getpid(), signal.SIGKILL)
-        return one(pool, told, task, options, stream)
+        return one(*arguments)
 
     monkeypatch.setattr(running, "_one", fragile)
     with pytest.warns(UserWarning, match=r"A worker was killed.* finished tasks are kept"):

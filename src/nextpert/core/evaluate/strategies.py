@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -117,8 +116,7 @@ class Means:
         return int(np.where(n > 0, unbiased, np.inf).argmin())
 
 
-@dataclass(frozen=True)
-class PlatesResult:
+class PlatesResult(NamedTuple):
     """What one campaign in plates did, round by round.
 
     Parameters

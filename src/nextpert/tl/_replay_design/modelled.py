@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata import FittedPosterior
-    from nextpert._adata.effects import Interventions
     from nextpert.core.design.goal import Goal
-    from nextpert.core.evaluate.cell_pool import CellPool, PoolEnvironments, PoolGoal
+    from nextpert.core.evaluate.cell_pool import CellPool, PoolEnvironments, PoolGoal, Truth
     from nextpert.core.evaluate.strategies import Strategy
     from nextpert.tl._design_interventions.candidates import CandidateSet
     from nextpert.tl._fit_dag_blr.model import Spec
@@ -113,6 +112,7 @@ class Modelled:
 
     fit: FittedPosterior
     candidates: CandidateSet
+    joined: Joined
 
     def __init__(
         self, told: Told, strategy: str, goal: Goal, candidates: Index, rng: np.random.Generator
@@ -152,13 +152,15 @@ class Modelled:
         }  # fmt: skip
         record = model.record(params, left_out=pd.DataFrame())
         self.fit = replace(record, columns=np.arange(len(self.spec.genes)))
-        self.candidates = fitted_candidates(self._shifts(cells.control), self.fit)
-
-    def _shifts(self, control: Any) -> Interventions:
-        plan = self.asked.plan
-        if not isinstance(plan.shift, str):
-            return named.shift_environments(plan, self.spec.genes, control)
-        return as_fitted(plan.names, plan.targets, self.fit)
+        plan, states = self.asked.plan, self.goal.states
+        if isinstance(plan.shift, str):
+            shifts = as_fitted(plan.names, plan.targets, self.fit)
+        else:
+            shifts = named.shift_environments(plan, self.spec.genes, cells.control)
+        self.candidates = fitted_candidates(shifts, self.fit)
+        # What of the target has a part in the draws: its numbers, if it is one state.
+        numbers = given_by_numbers(states[0], self.fit) if len(states) == 1 else None
+        self.joined = Joined(numbers=numbers)
 
     def plate(self, ready: Index, size: int, n_cells: int) -> Index:
         """Return the plate of ``tl.plan_screen``, as many cells of each, no controls."""
@@ -167,16 +169,11 @@ class Modelled:
         limits = Constraints(allowed, [], nothing, nothing, 0.0, np.inf)
         wells = Wells(size, n_cells, 0, size * n_cells, n_cells)
         choice = Choice(
-            self.fit, self.candidates, self.goal, limits, wells, targets=self._joined(),
+            self.fit, self.candidates, self.goal, limits, wells, targets=self.joined,
             n_samples=N_SAMPLES, rng=self.rng.spawn(1)[0],
         )  # fmt: skip
         found = choice.choose(self.strategy, max_new=None, fixed_controls=0)
         return np.array(found.candidates, np.int64)
-
-    def _joined(self) -> Joined:
-        """Return what of the target has a part in the draws: its numbers, if it is one state."""
-        states = self.goal.states
-        return Joined(numbers=given_by_numbers(states[0], self.fit) if len(states) == 1 else None)
 
     def recommend(self) -> int:
         """Return the smallest ``predicted_distance`` in the table of ``tl.design_interventions``.
@@ -187,7 +184,7 @@ class Modelled:
         plates 1 to 10; by the predicted distance 0.21 and 1.20.
         """
         asked = as_asked(
-            self.fit, self.candidates, self.goal, self._joined(), n_samples=N_SAMPLES,
+            self.fit, self.candidates, self.goal, self.joined, n_samples=N_SAMPLES,
             rng=self.rng.spawn(1)[0],
         )  # fmt: skip
         return int(asked.distances.mean[:-1].argmin())
@@ -206,17 +203,31 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Task:
-    """One target: its number in the pool, or a goal, and the candidates of each reading."""
+class Replayed:
+    """What is to be reached, and how far all perturbations truly are from it.
 
+    Parameters
+    ----------
+    name
+        Its name.
+    target
+        The state of a perturbation, by its number in the pool, or a goal.
+    truth
+        The true distances.
+    candidates
+        Candidates of each reading, by their numbers in the pool.
+    """
+
+    name: str
     target: int | PoolGoal
+    truth: Truth
     candidates: list[Index]
 
 
 def run_all(
     pool: CellPool,
     told: Told,
-    tasks: list[Task],
+    goals: list[Replayed],
     options: Options,
     rng: np.random.Generator,
     *,
@@ -238,11 +249,10 @@ def run_all(
         Numbers of the candidates on every plate, -1 for none, shape ``(n_targets, n_readings,
         n_strategies, n_repeats, n_rounds, n_perturbations)``.
     """
-    streams = [stream.spawn(options.n_repeats) for stream in rng.spawn(len(tasks))]
     jobs = [
-        (pool, told, task, options, stream)
-        for task, own in zip(tasks, streams, strict=True)
-        for stream in own
+        (pool, told, goal.target, goal.candidates, options, stream)
+        for goal, own in zip(goals, rng.spawn(len(goals)), strict=True)
+        for stream in own.spawn(options.n_repeats)
     ]
     done = {}
     with progress(len(jobs), "Replayed campaigns") as bar:
@@ -252,7 +262,7 @@ def run_all(
     stacked = [np.stack(part) for part in zip(*(done[i] for i in range(len(jobs))), strict=True)]
     recommended, chosen = (
         np.ascontiguousarray(
-            np.moveaxis(x.reshape(len(tasks), options.n_repeats, *x.shape[1:]), 1, 3)
+            np.moveaxis(x.reshape(len(goals), options.n_repeats, *x.shape[1:]), 1, 3)
         )
         for x in stacked
     )
@@ -260,27 +270,31 @@ def run_all(
 
 
 def _one(
-    pool: CellPool, told: Told, task: Task, options: Options, stream: np.random.Generator
+    pool: CellPool,
+    told: Told,
+    target: int | PoolGoal,
+    readings: list[Index],
+    options: Options,
+    stream: np.random.Generator,
 ) -> tuple[Index, Index]:
     """Run all readings and strategies of one target and repeat."""
     order, search = stream.spawn(2)
     seed: Any = search.bit_generator.seed_seq
-    shape = (len(task.candidates), len(options.strategies), options.n_rounds)
+    shape = (len(readings), len(options.strategies), options.n_rounds)
     recommended = np.empty((*shape[:2], options.n_rounds + 1), np.int64)
     chosen = np.empty((*shape, options.n_perturbations), np.int64)
     # Small matrices: threads would only wait for each other, and could change the last bits.
     with threadpool_limits(1), without_bars():
-        deal = pool.deal(task.target, options.n_warmup, order)
-        for r, candidates in enumerate(task.candidates):
+        deal = pool.deal(target, options.n_warmup, order)
+        for r, candidates in enumerate(readings):
             for c, strategy in enumerate(options.strategies):
                 # The same for every strategy; a copy, as a sequence counts what it has spawned.
                 own = np.random.SeedSequence(seed.entropy, spawn_key=seed.spawn_key)
                 build = partial(told.build, strategy, deal.target, rng=np.random.default_rng(own))
-                result = replay_plates(
+                chosen[r, c], recommended[r, c] = replay_plates(
                     pool, deal, build, candidates=candidates, n_rounds=options.n_rounds,
                     n_perturbations=options.n_perturbations, n_cells=options.n_cells,
                 )  # fmt: skip
-                recommended[r, c], chosen[r, c] = result.recommended, result.chosen
     return recommended, chosen
 
 
@@ -299,18 +313,6 @@ def simulate_like(
     rng
         Source of the draws: of effects as far as their cells leave them open, and of cells.
     """
-    scm, drawn = model_like(cells, spec, graphs, rng)
-    every = np.vstack([np.zeros(scm.n_nodes), drawn])
-    return {
-        name: scm.sample(len(x), shift, rng=rng)
-        for (name, x), shift in zip(cells.items(), every, strict=True)
-    }
-
-
-def model_like(
-    cells: Mapping[str, Array], spec: Spec, graphs: Graphs, rng: np.random.Generator
-) -> tuple[LinearScm, Array]:
-    """Return the model of :func:`simulate_like` and its shifts, ``(n_perturbations, n_genes)``."""
     every = np.arange(len(cells))
     codes = np.repeat(every, [len(x) for x in cells.values()])
     screen = ScreenMoments.from_array(np.concatenate(list(cells.values())), codes, len(cells))
@@ -319,6 +321,10 @@ def model_like(
     assert model.effects is not None
     blr = model.posterior
     effects = next(model.effects.effects.draws(1, rng=rng))
-    # The shifts that lead to these effects: (I - B) times each.
-    drawn = effects - (blr.mean() @ effects.T).T
-    return LinearScm(blr.mean().toarray(), blr.noise_var, blr.intercept_mean), drawn
+    # The shifts that lead to these effects: (I - B) times each; none of the controls.
+    shifts = np.vstack([np.zeros(len(spec.genes)), effects - (blr.mean() @ effects.T).T])
+    scm = LinearScm(blr.mean().toarray(), blr.noise_var, blr.intercept_mean)
+    return {
+        name: scm.sample(len(x), shift, rng=rng)
+        for (name, x), shift in zip(cells.items(), shifts, strict=True)
+    }

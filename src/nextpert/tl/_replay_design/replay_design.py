@@ -216,13 +216,8 @@ def replay_design(
     generator = as_rng(rng)
     setup = read_setup(
         adata, targets, candidates, chosen.shift, dag_key=dag_key, roles=roles,
-        simulation=generator.spawn(1)[0] if chosen.simulated else None,
+        simulation=generator.spawn(1)[0] if chosen.simulated else None, held_out=readings,
     )  # fmt: skip
-    every = np.arange(setup.n_candidates)
-    tasks = [
-        modelled.Task(goal.wanted, [every[~(held & np.isin(every, goal.own))] for held in readings])
-        for goal in setup.goals
-    ]
     if options.n_warmup > len(setup.pool.control):
         message = (
             f"n_warmup is {options.n_warmup}, but only {len(setup.pool.control)} cells are "
@@ -238,7 +233,7 @@ def replay_design(
         raise ValueError(message)
     most = min(options.n_perturbations, setup.n_candidates)
     options = replace(options, n_perturbations=most)
-    runs = modelled.run_all(setup.pool, setup.told, tasks, options, generator, n_jobs=n_jobs)
+    runs = modelled.run_all(setup.pool, setup.told, setup.goals, options, generator, n_jobs=n_jobs)
     params: dict[str, Any] = {
         **asdict(options),
         "strategies": _adata.strings(options.strategies),
@@ -250,7 +245,7 @@ def replay_design(
         **roles.stored(),
         "rng": _adata.seed_of(rng),
     }
-    stored = _results(setup, readings, tasks, options, runs) | {"params": params}
+    stored = _results(setup, readings, options, runs) | {"params": params}
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     logger.info("%s", stored["summary"])
     return written
@@ -272,14 +267,13 @@ def _strategies(strategies: Sequence[str]) -> tuple[str, ...]:
 def _results(
     setup: Setup,
     readings: list[bool],
-    tasks: list[modelled.Task],
     options: modelled.Options,
     runs: tuple[NDArray[np.int64], NDArray[np.int64]],
 ) -> dict[str, Any]:
     """Return the tables of the campaigns; ``runs`` as of ``run_all``."""
     recommended, chosen = runs
     names, goals = setup.plan.names, setup.goals
-    targets, good = tables.targets_table(goals, readings, tasks, names)
+    targets, good = tables.targets_table(goals, readings, names)
     distance = np.stack([g.truth.distance[x] for g, x in zip(goals, recommended, strict=True)])
     shape = (len(targets), *distance.shape[2:])
     is_good = np.take_along_axis(good, recommended.reshape(len(targets), -1), axis=1).reshape(shape)

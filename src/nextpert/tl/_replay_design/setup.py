@@ -23,7 +23,7 @@ from nextpert.core.evaluate.cell_pool import (
 from nextpert.core.screen.moments import Moments
 from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._fit_dag_blr.model import Graphs, Spec
-from nextpert.tl._replay_design.modelled import Told, simulate_like
+from nextpert.tl._replay_design.modelled import Replayed, Told, simulate_like
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,27 +33,12 @@ if TYPE_CHECKING:
 
     from nextpert._adata import LabelTable, Roles
     from nextpert._adata.effects import Interventions
-    from nextpert.core.evaluate.cell_pool import Truth
 
     Vector = NDArray[np.float64]
     Index = NDArray[np.int64]
 
 FEWEST = 4  # cells of a perturbation: half of a target's are held back
 _CLEAR = 3.0  # standard errors that a target lies off the controls, unless it was asked for
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What is to be reached: the state of a perturbation, by its number in the pool, or a goal."""
-
-    name: str
-    wanted: int | PoolGoal
-    truth: Truth
-
-    @property
-    def own(self) -> list[int]:
-        """Perturbations whose states are wanted."""
-        return self.wanted.own if isinstance(self.wanted, PoolGoal) else [self.wanted]
 
 
 class Panel(NamedTuple):
@@ -77,7 +62,7 @@ class Setup:
     used: Interventions
     plan: environments.Plan
     labels: LabelTable
-    goals: list[Goal]
+    goals: list[Replayed]
     n_candidates: int
 
 
@@ -90,8 +75,11 @@ def read_setup(
     dag_key: str,
     roles: Roles,
     simulation: np.random.Generator | None,
+    held_out: Sequence[bool] = (False,),
 ) -> Setup:
     """Read graph, labels and cells; with ``simulation`` draw cells that copy these.
+
+    ``held_out`` says for each reading whether the target itself is no candidate.
 
     Raises
     ------
@@ -99,18 +87,18 @@ def read_setup(
         If a label is unknown, there are fewer than two candidates, or no target.
     """
     genes, columns, dag = _adata.read_graph(adata, dag_key)
-    every = _adata.read_every_label(adata, roles)
-    _adata.require_control(every, roles.control)
-    wanted = _read_wanted(targets, every, roles.control)
+    known = _adata.read_every_label(adata, roles)
+    _adata.require_control(known, roles.control)
+    wanted = _read_wanted(targets, known, roles.control)
     named = [
         label
         for each in wanted
         for states in ([each] if isinstance(each, str) else [each.state, each.away_from])
-        for label in _labels(states, every, roles)
+        for label in _labels(states, known, roles)
         if label
     ]
     chosen = [] if candidates is None else map(str, _adata.in_order(candidates))
-    chosen = list(dict.fromkeys(every.spelled(chosen)))
+    chosen = list(dict.fromkeys(known.spelled(chosen)))
     labels = _adata.read_perturbations(adata, roles, named=[*chosen, *named])
     plan = environments.plan_environments(
         labels,
@@ -160,11 +148,25 @@ def read_setup(
     if absent:
         message = f"Targets of fewer than {FEWEST} cells: {_adata.list_names(absent)}."
         raise ValueError(message)
-    panel = Panel(genes, columns, controls.mean, roles.stored())
-    goals = [_goal(adata, each, place, pool, panel, labels, roles) for each in wanted]
-    if not wanted:
-        every_goal = [Goal(name, j, pool.truth(j)) for name, j in place.items()]
-        goals = [x for x in every_goal if x.truth.control > _CLEAR * x.truth.control_sd]
+    panel: Any = Panel(genes, columns, controls.mean, roles.stored())
+    every, goals = np.arange(n_candidates), []
+    goal: int | PoolGoal
+    for each in wanted or plan.names:
+        if isinstance(each, str):
+            own = [place[each]]
+            name, goal, truth = each, own[0], pool.truth(own[0])
+            if not wanted and not truth.control > _CLEAR * truth.control_sd:
+                continue
+        else:
+            asked = read_target(adata, each, panel, roles.perturbation_key)
+            states, away = (
+                tuple(place.get(label, -1) for label in _labels(part, labels, roles))
+                for part in (each.state, each.away_from)
+            )
+            several = PoolGoal(asked.goal, states, away)
+            name, goal, truth, own = asked.name, several, goal_truth(pool, several), several.own
+        may = [every[~(held & np.isin(every, own))] for held in held_out]
+        goals.append(Replayed(name, goal, truth, may))
     if not goals:
         message = (
             f"No perturbation lies {_CLEAR:g} standard errors off the controls, so there is no "
@@ -172,30 +174,6 @@ def read_setup(
         )
         raise ValueError(message)
     return Setup(genes, told, pool, used, plan, labels, goals, n_candidates)
-
-
-def _goal(
-    adata: ad.AnnData,
-    target: str | Target,
-    place: dict[str, int],
-    pool: CellPool,
-    panel: Any,
-    labels: LabelTable,
-    roles: Roles,
-) -> Goal:
-    """Return the state of a perturbation, or a target of any kind, as a goal on the pool.
-
-    ``place`` are the numbers of perturbations in the pool, by name.
-    """
-    if isinstance(target, str):
-        return Goal(target, place[target], pool.truth(place[target]))
-    read = read_target(adata, target, panel, roles.perturbation_key)
-    states, away = (
-        tuple(place.get(label, -1) for label in _labels(part, labels, roles))
-        for part in (target.state, target.away_from)
-    )
-    wanted = PoolGoal(read.goal, states, away)
-    return Goal(read.name, wanted, goal_truth(pool, wanted))
 
 
 def _read_wanted(targets: Any, labels: LabelTable, control: str) -> list[str | Target]:

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nextpert.tl._replay_design.modelled import Task
-    from nextpert.tl._replay_design.setup import Goal
+    from nextpert.tl._replay_design.modelled import Replayed
 
     Vector = NDArray[np.float64]
 
@@ -62,16 +61,16 @@ def in_words(overall: pd.DataFrame, targets: pd.DataFrame, n_rounds: int) -> str
 
 
 def targets_table(
-    goals: Sequence[Goal], readings: Sequence[bool], tasks: Sequence[Task], names: Sequence[str]
+    goals: Sequence[Replayed], readings: Sequence[bool], names: Sequence[str]
 ) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
     """Return one row per target and reading, and which perturbations are as good as the best.
 
     The latter of shape ``(n_targets * n_readings, n_perturbations)``.
     """
     rows, good = [], []
-    for goal, task in zip(goals, tasks, strict=True):
+    for goal in goals:
         truth = goal.truth
-        for held_out, may in zip(readings, task.candidates, strict=True):
+        for held_out, may in zip(readings, goal.candidates, strict=True):
             best = may[int(np.argmin(truth.distance[may]))]
             good.append(np.zeros(len(names), bool))
             good[-1][may] = truth.as_good(may)
