@@ -190,10 +190,9 @@ def diagnose(
     )
     others = ~judged.measured(refit, cells).own()
     is_called = effects.lfsr[others] < CLEAR_SIGN
-    of_graph = unseen.left_out[:, list(unseen.weights).index(Graph.name)]
     known = nulls.numbers(float(is_called.mean()) if len(is_called) else 0.0)
     known[q.GRAPH_PART, "weight"] = (
-        unseen.weights[Graph.name], float(of_graph.std()), int(table["error_unseen"].count())
+        unseen.weights[Graph.name], unseen.graph_spread, int(table["error_unseen"].count())
     )  # fmt: skip
     scores = q.scores_by_part(table, on_halves, unseen, left_out)
     rows = q.quantities(scores, known, undeclared)

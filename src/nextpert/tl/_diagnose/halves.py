@@ -75,12 +75,11 @@ class Folds:
         ValueError
             If it has fewer than three perturbations.
         """
-        names = fit.names
-        if len(names) < FEWEST:
+        names, n = fit.names, len(fit.names)
+        if n < FEWEST:
             message = (
-                f"The fit in adata.uns[{key!r}] has {len(names)} perturbation"
-                f"{'s' * (len(names) != 1)}, but at least {FEWEST} are needed to predict one from "
-                f"the others: the other functions can be used."
+                f"The fit in adata.uns[{key!r}] has {n} perturbation{'s' * (n != 1)}, but at least "
+                f"{FEWEST} are needed to predict one from the others: fit more of them."
             )
             raise ValueError(message)
         sample = np.arange(len(names))
