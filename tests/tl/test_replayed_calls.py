@@ -69,7 +69,7 @@ def seen_after(campaign, deal, chosen):
 def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy, monkeypatch):
     _, setup, _, _ = campaign
     deal = setup.pool.deal(2, N_WARMUP, rng=1)
-    build = partial(setup.told.build, strategy, deal.target, rng=np.random.default_rng(SEED))
+    build = partial(setup.setting.build, strategy, deal.target, rng=np.random.default_rng(SEED))
     found = replay_plates(
         setup.pool, deal, build, n_rounds=N_ROUNDS, n_perturbations=SIZE, n_cells=N_CELLS
     )

@@ -247,8 +247,8 @@ class CellPool:
         Squared distances of means, unbiased (:func:`~nextpert.core.screen.mean_distance`).
         """
         every = [*map(self.moments, range(self.n_perturbations)), Moments.from_array(self.control)]
-        found = [mean_distance(each, every[target]) for each in every]
-        distance, sd = np.array([[each.estimate, each.sd] for each in found]).T
+        distances = [mean_distance(each, every[target]) for each in every]
+        distance, sd = np.array([[each.estimate, each.sd] for each in distances]).T
         distance[target] = sd[target] = 0.0
 
         def alike(one: int, others: Index) -> NDArray[np.bool_]:
@@ -264,7 +264,7 @@ class CellPool:
         return Truth(distance[:-1], sd[:-1], float(distance[-1]), float(sd[-1]), alike)
 
 
-def goal_truth(pool: CellPool, wanted: PoolGoal) -> Truth:
+def goal_truth(pool: CellPool, target: PoolGoal) -> Truth:
     """Return how far all perturbations and the controls are from a goal.
 
     Spreads come from draws of all means about those of the cells, with a fixed seed.
@@ -272,23 +272,23 @@ def goal_truth(pool: CellPool, wanted: PoolGoal) -> Truth:
     rng, control = np.random.default_rng(0), Moments.from_array(pool.control)
     every = [*(pool.moments(j) for j in range(pool.n_perturbations)), control]
     covariances = [covariance_of_mean(each) for each in every]
-    goal = wanted.with_means({j: every[j].mean for j in wanted.used})
-    numbers = [*wanted.states, *[-1] * (len(goal.states) - len(wanted.states))]
+    goal = target.with_means({j: every[j].mean for j in target.used})
+    numbers = [*target.states, *[-1] * (len(goal.states) - len(target.states))]
     variances = [
         own if j < 0 else covariances[j].diagonal()
-        for j, own in zip(numbers, wanted.goal.variances, strict=True)
+        for j, own in zip(numbers, target.goal.variances, strict=True)
     ]
 
     def errors(j: int) -> Array:
         root = sampling_root(covariances[j], control.n_nodes)[0]
         return rng.standard_normal((_N_DRAWS, len(root))) @ root.T
 
-    known = {j: errors(j) for j in wanted.used}
+    known = {j: errors(j) for j in target.used}
     moved = []  # the goal, draw by draw
     for k in range(_N_DRAWS):
-        off = wanted.goal.draw_errors(rng)
+        off = target.goal.draw_errors(rng)
         means = {j: every[j].mean + error[k] for j, error in known.items()}
-        moved.append(wanted.with_means(means, off))
+        moved.append(target.with_means(means, off))
     distance, draws = np.empty(len(every)), np.empty((_N_DRAWS, len(every)))
     for j, cells in enumerate(every):
         added = sum(

@@ -93,7 +93,7 @@ class Nulls:
         share_error, covered_error = (
             np.sqrt(p * (1 - p) / n) if n else p for p in (share, covered)
         )
-        found = {
+        numbers_of = {
             "n_controls": (size, NO_ERROR, int(self.table["n_cells"].sum())),
             "n_false": (false, NO_ERROR, n),
             "false_share": (share, share_error, n),
@@ -106,8 +106,12 @@ class Nulls:
             "standard_error_factor": (self.width_of_tests.factor, NO_ERROR, size),
         }
         if self.kind == OF_TABLE:
-            found["perturbations_width"] = self.of_perturbations, NO_ERROR, self.n_perturbations
-        return {(NEGATIVE, name): numbers for name, numbers in found.items()}
+            numbers_of["perturbations_width"] = (
+                self.of_perturbations,
+                NO_ERROR,
+                self.n_perturbations,
+            )
+        return {(NEGATIVE, name): numbers for name, numbers in numbers_of.items()}
 
 
 class _Split(NamedTuple):
@@ -131,8 +135,8 @@ def judge_controls(refit: Refit, halves: Halves, undeclared: Nested | None) -> N
     if halves.of_table:
         cells, has_replicates = halves.pool(halves.whole), halves.has_replicates
         known = cells.pooled.variance_ratio[1:] < UNKNOWN
-        away = [np.median(np.abs(z[k])) for z, k in zip(_z_scores(cells), known, strict=True)]
-        of_perturbations = float(np.quantile(away, _FEWEST_CHANGED)) / MEDIAN
+        widths = [np.median(np.abs(z[k])) for z, k in zip(_z_scores(cells), known, strict=True)]
+        of_perturbations = float(np.quantile(widths, _FEWEST_CHANGED)) / MEDIAN
     split = _split(halves)
     prefix, names = "null", list(split.members)
     while any(name.startswith(prefix) for name in refit.names):

@@ -190,7 +190,7 @@ def _weights(model: Model, kept: Collection[str]) -> dict[str, float]:
     return together | dict(zip(learned.names, learned.weights.tolist(), strict=True))
 
 
-def predictors(wanted: Wanted, fit: FittedPosterior, effects: Effects) -> dict[str, Array]:
+def predictors(candidates: Wanted, fit: FittedPosterior, effects: Effects) -> dict[str, Array]:
     """Return what each predictor of a fit says of perturbations without cells, before weights.
 
     Effects, and their covariance with the sampling error of the controls' means, each of shape
@@ -199,7 +199,7 @@ def predictors(wanted: Wanted, fit: FittedPosterior, effects: Effects) -> dict[s
     The changes of target genes that they start from are those expected by the efficacy. Of
     combinations none speaks but their members, whose word is what is predicted (``effects``).
     """
-    chosen, names = wanted.pool.interventions, wanted.names
+    chosen, names = candidates.pool.interventions, candidates.names
     targets = places(chosen.targets, fit.genes)
     nothing = np.zeros_like(effects.mean)
     rows, shared = shared_with_controls(names, fit)

@@ -188,20 +188,20 @@ def _negative(of: _Rows, nulls: Nulls) -> Part:
 
 def _positive(of: _Rows) -> Part:
     """Return the verdict on the change of target genes."""
-    found, opposite = of["n_found"], of["n_opposite"]
-    none_found = not found.value and found.n >= q.FEWEST
+    expected, opposite = of["n_found"], of["n_opposite"]
+    none_found = not expected.value and expected.n >= q.FEWEST
     cases: _Cases = [
-        (not found.n, CARE, "could not be judged, as no target gene is on the panel"),
-        (opposite.value >= max(found.value, 1) or none_found, NOT, "check labels and guides"),
-        (found.passed and not opposite.value, TRUST, ""),
+        (not expected.n, CARE, "could not be judged, as no target gene is on the panel"),
+        (opposite.value >= max(expected.value, 1) or none_found, NOT, "check labels and guides"),
+        (expected.passed and not opposite.value, TRUST, ""),
         (True, CARE, ""),
     ]
     words = (
-        f"the target gene changes in the expected direction in {found:.0f} of {found.n} "
+        f"the target gene changes in the expected direction in {expected:.0f} of {expected.n} "
         f"perturbations (lfsr < {CLEAR_SIGN:g}; {of['n_found_by_cells']:.0f} by their cells "
         f"alone), and in the opposite one in {opposite:.0f}."
     )
-    return Part.of(q.POSITIVE, cases, words if found.n else "")
+    return Part.of(q.POSITIVE, cases, words if expected.n else "")
 
 
 def _shrinkage(of: _Rows) -> Part:

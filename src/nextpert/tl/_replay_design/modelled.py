@@ -64,7 +64,7 @@ def shift_sd_of(strategy: str) -> str:
 
 
 @dataclass(frozen=True)
-class Told:
+class Setting:
     """What a user knows before the first cell, the same for all campaigns.
 
     Parameters
@@ -98,7 +98,7 @@ class Modelled:
 
     Parameters
     ----------
-    told
+    setting
         What is known before the first cell.
     strategy
         A strategy of ``tl.plan_screen``, with ``"exact_"`` in front if shifts are exact.
@@ -115,17 +115,22 @@ class Modelled:
     joined: Joined
 
     def __init__(
-        self, told: Told, strategy: str, goal: Goal, candidates: Index, rng: np.random.Generator
+        self,
+        setting: Setting,
+        strategy: str,
+        goal: Goal,
+        candidates: Index,
+        rng: np.random.Generator,
     ) -> None:
-        self.told, self.goal, self.may, self.rng = told, goal, candidates, rng
+        self.setting, self.goal, self.may, self.rng = setting, goal, candidates, rng
         self.strategy = strategy.removeprefix(EXACT)
-        self.spec = replace(told.spec, exact=self.strategy != strategy)
+        self.spec = replace(setting.spec, exact=self.strategy != strategy)
         self.asked = self.spec.rows(candidates.tolist())
 
     def see(self, screen: ScreenMoments) -> None:
         """Fit the model to all cells seen so far, as ``tl.fit_dag_blr`` does."""
-        told, has = self.told.environments, np.flatnonzero(screen.n)
-        group = told.group[has]
+        every, has = self.setting.environments, np.flatnonzero(screen.n)
+        group = every.group[has]
         # With exact shifts a perturbation without a known shift takes no part.
         taken = [
             j - 1 for j in np.unique(group[group > 0]).tolist()
@@ -137,13 +142,13 @@ class Modelled:
         seen = ScreenMoments(
             screen.n[used], screen.mean[used], screen.squares[used], screen.scatter
         )
-        clean, sd = seen.without_batches(told.fixed[used], told.condition[used])
-        guided = self.told.guided and not self.spec.exact
+        clean, sd = seen.without_batches(every.fixed[used], every.condition[used])
+        guided = self.setting.guided and not self.spec.exact
         cells = pool_cells(
-            clean, place[told.group[used]], len(taken) + 1,
-            guide=told.guide[used] if guided else None, fixed_sd=sd,
+            clean, place[every.group[used]], len(taken) + 1,
+            guide=every.guide[used] if guided else None, fixed_sd=sd,
         )  # fmt: skip
-        model = Model.fit(self.spec.rows(taken), cells, self.told.graphs)
+        model = Model.fit(self.spec.rows(taken), cells, self.setting.graphs)
         naming, shift = self.spec.naming, self.spec.plan.shift
         params = {
             "separator": naming.separator, "control": naming.control,
@@ -172,8 +177,8 @@ class Modelled:
             self.fit, self.candidates, self.goal, limits, wells, targets=self.joined,
             n_samples=N_SAMPLES, rng=self.rng.spawn(1)[0],
         )  # fmt: skip
-        found = choice.choose(self.strategy, max_new=None, fixed_controls=0)
-        return np.array(found.candidates, np.int64)
+        plate = choice.choose(self.strategy, max_new=None, fixed_controls=0)
+        return np.array(plate.candidates, np.int64)
 
     def recommend(self) -> int:
         """Return the smallest ``predicted_distance`` in the table of ``tl.design_interventions``.
@@ -226,7 +231,7 @@ class Replayed:
 
 def run_all(
     pool: CellPool,
-    told: Told,
+    setting: Setting,
     goals: list[Replayed],
     options: Options,
     rng: np.random.Generator,
@@ -250,7 +255,7 @@ def run_all(
         n_strategies, n_repeats, n_rounds, n_perturbations)``.
     """
     jobs = [
-        (pool, told, goal.target, goal.candidates, options, stream)
+        (pool, setting, goal.target, goal.candidates, options, stream)
         for goal, own in zip(goals, rng.spawn(len(goals)), strict=True)
         for stream in own.spawn(options.n_repeats)
     ]
@@ -271,7 +276,7 @@ def run_all(
 
 def _one(
     pool: CellPool,
-    told: Told,
+    setting: Setting,
     target: int | PoolGoal,
     readings: list[Index],
     options: Options,
@@ -290,7 +295,9 @@ def _one(
             for c, strategy in enumerate(options.strategies):
                 # The same for every strategy; a copy, as a sequence counts what it has spawned.
                 own = np.random.SeedSequence(seed.entropy, spawn_key=seed.spawn_key)
-                build = partial(told.build, strategy, deal.target, rng=np.random.default_rng(own))
+                build = partial(
+                    setting.build, strategy, deal.target, rng=np.random.default_rng(own)
+                )
                 chosen[r, c], recommended[r, c] = replay_plates(
                     pool, deal, build, candidates=candidates, n_rounds=options.n_rounds,
                     n_perturbations=options.n_perturbations, n_cells=options.n_cells,

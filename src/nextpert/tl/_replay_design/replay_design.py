@@ -199,10 +199,10 @@ def replay_design(
     require_cells(adata, "replay_design")
     chosen = _CampaignOptions(**campaign_options or {})
     learned = _adata.eager(adata.uns.get(dag_key))
-    told = learned.get("params", {}) if isinstance(learned, Mapping) else {}
+    of_graph = learned.get("params", {}) if isinstance(learned, Mapping) else {}
     roles = _adata.read_roles(
-        adata, perturbation_key=told.get("perturbation_key"), control=told.get("control"),
-        layer=told.get("layer"),
+        adata, perturbation_key=of_graph.get("perturbation_key"),
+        control=of_graph.get("control"), layer=of_graph.get("layer"),
     )  # fmt: skip
     options = modelled.Options(
         strategies=_strategies(strategies),
@@ -233,7 +233,9 @@ def replay_design(
         raise ValueError(message)
     most = min(options.n_perturbations, setup.n_candidates)
     options = replace(options, n_perturbations=most)
-    runs = modelled.run_all(setup.pool, setup.told, setup.goals, options, generator, n_jobs=n_jobs)
+    runs = modelled.run_all(
+        setup.pool, setup.setting, setup.goals, options, generator, n_jobs=n_jobs
+    )
     params: dict[str, Any] = {
         **asdict(options),
         "strategies": _adata.strings(options.strategies),

@@ -23,7 +23,7 @@ from nextpert.core.evaluate.cell_pool import (
 from nextpert.core.screen.moments import Moments
 from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._fit_dag_blr.model import Graphs, Spec
-from nextpert.tl._replay_design.modelled import Replayed, Told, simulate_like
+from nextpert.tl._replay_design.modelled import Replayed, Setting, simulate_like
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +57,7 @@ class Setup:
     """A screen made ready for replays; the first ``n_candidates`` of the pool may be proposed."""
 
     genes: list[str]
-    told: Told
+    setting: Setting
     pool: CellPool
     used: Interventions
     plan: environments.Plan
@@ -89,10 +89,10 @@ def read_setup(
     genes, columns, dag = _adata.read_graph(adata, dag_key)
     known = _adata.read_every_label(adata, roles)
     _adata.require_control(known, roles.control)
-    wanted = _read_wanted(targets, known, roles.control)
+    requested = _read_targets(targets, known, roles.control)
     named = [
         label
-        for each in wanted
+        for each in requested
         for states in ([each] if isinstance(each, str) else [each.state, each.away_from])
         for label in _labels(states, known, roles)
         if label
@@ -142,7 +142,7 @@ def read_setup(
         cells = simulate_like({name: cells[name] for name in ordered}, spec, graphs, simulation)
     pool = CellPool(cells[roles.control], [cells[name] for name in plan.names], shared)
     guided = simulation is None and roles.guide_key is not None
-    told = Told(spec, graphs, pool.environments, guided)
+    setting = Setting(spec, graphs, pool.environments, guided)
     place = {name: j for j, name in enumerate(plan.names)}
     absent = [name for name in named if name not in place]
     if absent:
@@ -151,11 +151,11 @@ def read_setup(
     panel: Any = Panel(genes, columns, controls.mean, roles.stored())
     every, goals = np.arange(n_candidates), []
     goal: int | PoolGoal
-    for each in wanted or plan.names:
+    for each in requested or plan.names:
         if isinstance(each, str):
             own = [place[each]]
             name, goal, truth = each, own[0], pool.truth(own[0])
-            if not wanted and not truth.control > _CLEAR * truth.control_sd:
+            if not requested and not truth.control > _CLEAR * truth.control_sd:
                 continue
         else:
             asked = read_target(adata, each, panel, roles.perturbation_key)
@@ -173,10 +173,10 @@ def read_setup(
             f"state to find: name targets yourself, or widen the panel."
         )
         raise ValueError(message)
-    return Setup(genes, told, pool, used, plan, labels, goals, n_candidates)
+    return Setup(genes, setting, pool, used, plan, labels, goals, n_candidates)
 
 
-def _read_wanted(targets: Any, labels: LabelTable, control: str) -> list[str | Target]:
+def _read_targets(targets: Any, labels: LabelTable, control: str) -> list[str | Target]:
     """Return targets as labels, where they are states of perturbations alone, or as they are.
 
     Raises
@@ -186,31 +186,31 @@ def _read_wanted(targets: Any, labels: LabelTable, control: str) -> list[str | T
     """
     if targets is None:
         return []
-    wanted: list[str | Target] = []
+    goals: list[str | Target] = []
     for each in targets if isinstance(targets, (list, tuple)) else _adata.in_order(targets):
         if isinstance(each, Target) and set(parts_of(each)) == {"state"}:
             each = each.state if isinstance(each.state, str) else each
-        wanted += [each] if isinstance(each, Target) else labels.spelled([str(each)])
-    wanted = list(dict.fromkeys(wanted))
-    if not wanted:
+        goals += [each] if isinstance(each, Target) else labels.spelled([str(each)])
+    goals = list(dict.fromkeys(goals))
+    if not goals:
         message = "targets is empty: name a label, or leave it at None for all clear ones."
         raise ValueError(message)
-    names = [each for each in wanted if isinstance(each, str)]
+    names = [each for each in goals if isinstance(each, str)]
     labels.require(names, "Targets")
     if control in names:
         message = f"targets holds {control!r}, the control state itself: leave it out."
         raise ValueError(message)
-    return wanted
+    return goals
 
 
 def _labels(states: Any, labels: LabelTable, roles: Roles) -> list[str]:
     """Return the perturbation of each state, empty for those that are none."""
-    found = []
+    names = []
     for state in listed(states):
         own = isinstance(state, tuple) and state[0] == roles.perturbation_key
         label = str(state[1]) if own else state if isinstance(state, str) else ""
-        found.append("" if label == roles.control else label)
-    return labels.spelled(found)
+        names.append("" if label == roles.control else label)
+    return labels.spelled(names)
 
 
 def _read_cells(
@@ -240,12 +240,12 @@ def _environments(
     adata: ad.AnnData, roles: Roles, names: list[str], rows: dict[str, Index]
 ) -> PoolEnvironments:
     """Return perturbation, guide, batch and condition of the cells, the controls named first."""
-    found = read_environments(adata, roles, named=names[1:]).only(names)
+    every = read_environments(adata, roles, named=names[1:]).only(names)
     place = {name: k for k, name in enumerate(names)}
     return PoolEnvironments(
-        np.array([place[name] for name in found.perturbation], np.int64),
-        found.levels(roles.perturbation_key, *found.condition_names),
-        found.levels(*([] if roles.guide_key is None else [roles.guide_key])),
-        found.indicators(roles.batch_key)[1], found.codes[rows[names[0]]],
-        found.codes[np.concatenate([rows[name] for name in names[1:]])],
+        np.array([place[name] for name in every.perturbation], np.int64),
+        every.levels(roles.perturbation_key, *every.condition_names),
+        every.levels(*([] if roles.guide_key is None else [roles.guide_key])),
+        every.indicators(roles.batch_key)[1], every.codes[rows[names[0]]],
+        every.codes[np.concatenate([rows[name] for name in names[1:]])],
     )  # fmt: skip
