@@ -129,14 +129,12 @@ def _at_least(limit: float, *, is_count: bool = False, fewest: int = 0) -> Rule:
     return Rule(f"at least {limit:g}", lambda q: q.value >= limit, is_count, fewest)
 
 
-def _is_below_one(q: Quantity) -> bool:
-    return q.value + SURE * q.error < 1 - 1e-9  # not by rounding
-
-
-BELOW_ONE = Rule("below 1 by 2 standard errors", _is_below_one)
+BELOW_ONE = Rule(  # not by rounding
+    "below 1 by 2 standard errors", lambda q: q.value + SURE * q.error < 1 - 1e-9
+)
 _MUCH_BELOW_ONE = Rule(
     f"at most {LARGEST_RATIO:g}, and below 1 by 2 standard errors",
-    lambda q: _is_below_one(q) and q.value <= LARGEST_RATIO,
+    lambda q: BELOW_ONE.holds(q) and q.value <= LARGEST_RATIO,
 )
 _NOT_ABOVE_ONE = Rule("not above 1 by 2 standard errors", lambda q: q.value - SURE * q.error <= 1)
 _HALF = Rule("half of them or more", lambda q: 2 * q.value >= q.n, is_count=True, fewest=1)
