@@ -39,7 +39,7 @@ from nextpert.core.screen.mean_distance import distance_difference
 from nextpert.core.screen.moments import Moments
 from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.target import read_target
-from nextpert.tl._replay_design.modelled import Modelled, Told
+from nextpert.tl._replay_design.modelled import Modelled, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -230,7 +230,7 @@ def strategy(way: Way, rng: np.random.Generator) -> Modelled:
     plan = Plan([f"candidate {j}" for j in range(n)], targets, [], direction)
     spec = Spec(genes, plan, DagBlr, Naming(frozenset(genes), ""))
     environments = PoolEnvironments.plain(0, np.zeros(n, np.int64))
-    told = Told(spec, Graphs.single(Dag.from_edges(p, [])), environments)
+    told = Setting(spec, Graphs.single(Dag.from_edges(p, [])), environments)
     return Modelled(told, "exploit", Goal.point(way.goal), np.arange(n), rng)
 
 

@@ -43,7 +43,7 @@ from nextpert.core.fit.interventions import Plan
 from nextpert.core.fit.learn import Graphs, Spec
 from nextpert.core.fit.naming import Naming
 from nextpert.tl._replay_design import modelled
-from nextpert.tl._replay_design.modelled import Told, shift_sd_of
+from nextpert.tl._replay_design.modelled import Setting, shift_sd_of
 from nextpert.tl._replay_design.tables import holm, plates_until_good
 
 if TYPE_CHECKING:
@@ -71,18 +71,18 @@ def full_shift(cells: Cells) -> np.ndarray:
     return full
 
 
-def known(cells: Cells, pool: CellPool, dag: Dag) -> Told:
+def known(cells: Cells, pool: CellPool, dag: Dag) -> Setting:
     """Return what is known before the first cell: the graph, and the targets of perturbations."""
     genes = [f"gene {i}" for i in range(cells.x.shape[1])]
     targets = [[genes[own]] if own >= 0 else [] for own in cells.own[1:]]
     shift = "activation" if cells.activation else "knockout"
     plan = Plan(cells.names[1:], targets, [], shift)
     spec = Spec(genes, plan, DagBlr, Naming(frozenset(genes), ""))
-    return Told(spec, Graphs.single(dag), pool.environments)
+    return Setting(spec, Graphs.single(dag), pool.environments)
 
 
 def campaigns(
-    pool: CellPool, on: tuple[Told, Told], target: int, repeat: int, strategies: list[str],
+    pool: CellPool, on: tuple[Setting, Setting], target: int, repeat: int, strategies: list[str],
     held_out: Sequence[bool],
 ) -> np.ndarray:  # fmt: skip
     """Return what is recommended, ``(n_readings, n_strategies, n_rounds + 1)``.

@@ -156,8 +156,7 @@ def test_the_mean_perturbation_is_not_correlated_with_nothing(right):
         obs = pd.DataFrame({"perturbation": label}, index=[f"cell{i}" for i in range(len(x))])
         adata = ad.AnnData(x, obs, right.var)
         npt.tl.learn_dag(adata, method="given", dag=right.varp["dag"])
-        predictors = diagnosed(adata)["predictors"].set_index("predictor")
-        means.append(predictors.loc["mean perturbation", "r"])
+        means.append(diagnosed(adata)["perturbations"]["r_mean_perturbation"].mean())
     assert abs(np.mean(means)) < 0.25
 
 
@@ -211,7 +210,7 @@ def test_a_ratio_without_a_standard_error_passes_no_rule():
     assert row["passed"] == "no"
     assert levels(found)["shrinkage"] == "care"
     words = found["parts"].set_index("part").loc["shrinkage", "verdict"]
-    assert "could not be judged (no standard error)" in words
+    assert "error_to_no_effect could not be judged (no standard error)." in words
     ratios = rows[rows["rule"].str.contains("at most|below 1|at least 0")]
     assert not (ratios["standard_error"].isna() & (ratios["passed"] == "yes")).any()
 
@@ -226,7 +225,7 @@ def test_an_error_below_0_is_not_printed_as_0(of_nothing):
 
 
 @pytest.mark.slow
-def test_intervals_that_miss_large_effects_are_told_first(of_empty_graph):
+def test_intervals_that_miss_large_effects_are_not_trusted(of_empty_graph):
     found = of_empty_graph
     row = found["summary"].set_index(["part", "quantity"]).loc["unseen perturbations"]
     assert row.loc["coverage_90", "passed"] == "yes"
@@ -235,9 +234,10 @@ def test_intervals_that_miss_large_effects_are_told_first(of_empty_graph):
     assert levels(found)["unseen perturbations"] == "do not trust"
     words = found["parts"].set_index("part").loc["unseen perturbations", "verdict"]
     whole, large = (100 * row.loc[f"coverage_90{name}", "value"] for name in ("", "_large"))
-    assert words.startswith(
-        f"Unseen perturbations: 90% intervals cover {whole:.0f}% of all effects but only "
-        f"{large:.0f}% of the large ones: do not rely on them for strong perturbations."
+    start = words.partition("All predictors")[0].removeprefix("Unseen perturbations: ")
+    assert start.startswith(("do not rely on them for strong perturbations.", "do not rank them, "))
+    assert words.endswith(
+        f"90% intervals cover {whole:.0f}% of all effects but only {large:.0f}% of the large ones."
     )
 
 
@@ -258,7 +258,6 @@ def test_large_effects_are_chosen_by_the_cells_that_they_are_learned_from(truste
         n += (np.abs(mean[1:] - mean[0]) >= 3 * np.sqrt(noise)).sum()
     rows = right.uns["diagnosis"]["summary"].set_index(["part", "quantity"])
     assert rows.loc[("shrinkage", "coverage_90_large"), "n"] == n
-    assert found["coverage_half_large"].between(0, 1).any()
 
 
 # -- the numbers --------------------------------------------------------------------------------

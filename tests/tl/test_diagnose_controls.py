@@ -188,8 +188,8 @@ def test_effects_of_controls_are_those_that_a_user_gets():
         # The fit weighs each perturbation's own scatter a little.
         np.testing.assert_allclose(found["null_z"][k], z, rtol=0.15, atol=0.02)
         ratios.append(found["null_z"][k] / z)
-        width = np.median(np.abs(found["null_z"][k])) / norm.ppf(0.75)
-        assert table["width"][k] == pytest.approx(width)
+    width = np.median(np.abs(found["null_z"])) / norm.ppf(0.75)
+    assert values(found)["null_width"] == pytest.approx(width)
     assert np.median(ratios) == pytest.approx(1.0, abs=0.03)
 
 
@@ -262,7 +262,7 @@ def test_of_two_guides_one_is_judged_and_a_guide_that_is_not_said_stays_a_contro
     adata = guided(n_guides=2)
     found = diagnosed(adata, guide_key="guide")
     assert len(found["negative_controls"]) == 1
-    assert "effects of one of two control guides" in part(found)["verdict"]
+    assert "effects of 1 control guide," in part(found)["verdict"]
     adata = guided(n_guides=5)
     adata.obs["guide"] = adata.obs["guide"].where(adata.obs["guide"] != "control_4")
     found = diagnosed(adata, guide_key="guide")
@@ -336,7 +336,7 @@ def test_controls_of_nested_batches_take_the_place_of_perturbations_batch_by_bat
     del adata.obs["guide"]
     found = diagnosed(adata, batch_key="batch")
     assert found["negative_controls"]["n_cells"].tolist() == [30] * 4
-    assert "effects of half of the control cells in each of 4 batches" in part(found)["verdict"]
+    assert "effects of half of the control cells" in part(found)["verdict"]
     assert part(found)["level"] == "trust"
 
 
@@ -349,7 +349,7 @@ def test_control_guides_of_nested_batches_are_judged_in_each():
     names = [f"control_{k} in {b}" for b in "abcd" for k in (0, 1)]
     assert sorted(table["name"]) == sorted(names)
     assert table["n_cells"].tolist() == [30] * 8
-    assert "effects of 8 control guides in one batch each" in part(found)["verdict"]
+    assert "effects of 8 control guides" in part(found)["verdict"]
     # A guide that is alone in its batch has to stay.
     alone = (adata.obs["guide"] != "control_1") | (adata.obs["batch"] != "c")
     found = diagnosed(adata[alone].copy())
@@ -422,7 +422,7 @@ def test_target_genes_are_found_as_the_effects_say(right):
     for name, row in table.iterrows():
         own = effects[name, name]
         assert row["target_gene_mean"] == pytest.approx(own.X.item())
-        for each in ("lower", "upper", "lfsr"):
+        for each in ("lower", "upper"):
             assert row[f"target_gene_{each}"] == pytest.approx(own.layers[each].item())
     assert table["target_gene_found"].eq("yes").all()
     assert table["target_gene_expected"].eq(-1).all()
@@ -436,7 +436,7 @@ def test_target_genes_that_rise_under_a_knockout_are_said_to():
     assert found["perturbations"]["target_gene_found"].eq("opposite direction").all()
     assert values(found, "positive controls")["n_opposite"] == 6
     assert part(found, "positive controls")["level"] == "do not trust"
-    assert "Check labels and guides." in part(found, "positive controls")["verdict"]
+    assert "check labels and guides." in part(found, "positive controls")["verdict"]
     adata = guided(sign=1.0)
     npt.tl.fit_dag_blr(adata, shift="activation", guide_key="guide")
     npt.tl.diagnose(adata)
@@ -487,8 +487,9 @@ def test_what_predictors_could_gain():
         others = np.arange(N_GENES) != int(name[1:])
         r = np.corrcoef(observed[others], effects[name][others])[0, 1]
         assert table.loc[name, "ceiling_r"] == pytest.approx(r, abs=0.04)
-    assert table.loc["G5", "error_unseen_mean"] > 0.9 * table.loc["G5", "error_unseen_no_effect"]
-    assert table.loc["G0", "error_unseen_mean"] < 0.5 * table.loc["G0", "error_unseen_no_effect"]
+    share = table["error_unseen"] / table["error_unseen_no_effect"]
+    assert share["G5"] > 0.9
+    assert share["G0"] < 0.5
     value = values(found, "ceiling")
     assert value[["n_by_mean", "n_by_others", "n_room", "n_not_measurable"]].tolist() == [
         5,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -69,7 +69,7 @@ def seen_after(campaign, deal, chosen):
 def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy, monkeypatch):
     _, setup, _, _ = campaign
     deal = setup.pool.deal(2, N_WARMUP, rng=1)
-    build = partial(setup.told.build, strategy, deal.target, rng=np.random.default_rng(SEED))
+    build = partial(setup.setting.build, strategy, deal.target, rng=np.random.default_rng(SEED))
     found = replay_plates(
         setup.pool, deal, build, n_rounds=N_ROUNDS, n_perturbations=SIZE, n_cells=N_CELLS
     )
@@ -78,7 +78,7 @@ def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy, m
     target = dict(zip(setup.genes, deal.target.states[0], strict=True))
     candidates = [setup.plan.names[j] for j in deal.first]
     options = {"candidates": candidates, "n_samples": modelled.N_SAMPLES}
-    planning = sys.modules["nextpert.tl._plan_screen.plan_screen"]
+    planning = import_module("nextpert.tl._plan_screen.plan_screen")
     monkeypatch.setattr(planning, "N_SAMPLES", modelled.N_SAMPLES)
     for t in range(N_ROUNDS):
         adata = seen_after(campaign, deal, found.chosen[:t])

@@ -14,7 +14,7 @@ from nextpert.core.evaluate.strategies import NO_MODEL, replay_plates
 from nextpert.core.fit.interventions import Plan
 from nextpert.core.fit.learn import Graphs, Spec
 from nextpert.core.fit.naming import Naming
-from nextpert.tl._replay_design.modelled import Told, shift_sd_of, strategies
+from nextpert.tl._replay_design.modelled import Setting, shift_sd_of, strategies
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
@@ -37,7 +37,7 @@ def run(pool, deal, strategy, *, dag=None, own=None, rng=0, **options):
     plan = Plan([f"P{j}" for j in range(n)], targets, [], "knockout")
     spec = Spec(genes, plan, DagBlr, Naming(frozenset(genes)))
     graphs = Graphs.single(Dag.from_edges(p, []) if dag is None else dag)
-    told = Told(spec, graphs, pool.environments)
+    told = Setting(spec, graphs, pool.environments)
     build = partial(told.build, strategy, deal.target, rng=np.random.default_rng(rng))
     return replay_plates(pool, deal, build, **options)
 

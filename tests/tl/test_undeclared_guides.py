@@ -177,7 +177,7 @@ def test_undeclared_guides_that_scatter_are_not_trusted(undeclared):
     assert quantity(found, "shrinkage", "coverage_90")["value"] < 0.75
     assert quantity(found, "shrinkage", "coverage_90_large")["value"] < 0.5
     assert parts.loc["shrinkage", "level"] == "do not trust"
-    assert parts.loc["shrinkage", "verdict"].startswith("Effects: 90% intervals cover ")
+    assert parts.loc["shrinkage", "verdict"].startswith("Effects: do not rely on them for ")
     adata = screen()
     npt.pp.setup_screen(adata, guide_key="guide")
     with warnings.catch_warnings():

@@ -16,7 +16,6 @@ from nextpert._report.page import Section, draw
 from nextpert._report.results import FIT, SOURCES
 from nextpert._report.tables import NOTHING, Table, above_0, number
 from nextpert._report.verdict import LEVELS, advice_of
-from nextpert.tl._diagnose.quantities import CEILINGS
 from nextpert.tl._diagnose.verdict import ceiling_in_words
 
 if TYPE_CHECKING:
@@ -66,12 +65,10 @@ def diagnosis_section(adata: AnnData, results: Results, keys: Keys) -> Section |
     parts, checks = (results["diagnosis"][name] for name in ("parts", "summary"))
     verdicts = parts.set_index("part")["verdict"].astype(str)
     values = checks.set_index(["part", "quantity"])["value"]
-    n = {name: values[("ceiling", f"n_{name}")] for name in CEILINGS}
     words = [
         verdicts["negative controls"],
         verdicts["positive controls"],
-        f"Predictions of perturbations without cells: {n['by_mean']:.0f} perturbations are "
-        f"{ceiling_in_words(n)}.",
+        f"Predictions of perturbations without cells: {ceiling_in_words(values['ceiling'])}.",
     ]
     why = parts["verdict"].astype(str).str.split(": ", n=1).str[-1]  # without the name of the part
     signs = {level: f"{sign} {name}" for level, (name, sign) in LEVELS.items()}

@@ -33,7 +33,7 @@ def test_a_deal_keeps_the_cells_of_the_target_apart(pool):
     own = np.arange(pool.start[2], pool.start[3])
     held = np.setdiff1d(own, deal.orders[2])
     assert len(held) == len(own) // 2
-    np.testing.assert_allclose(deal.target_mean, pool.cells[held].mean(axis=0))
+    np.testing.assert_allclose(deal.target.states[0], pool.cells[held].mean(axis=0))
     for j in range(J):
         if j != 2:
             every = np.arange(pool.start[j], pool.start[j + 1])
@@ -101,7 +101,7 @@ def test_in_turn_against_the_same_written_out(pool):
         squares = sum(((x - x.mean(axis=0)) ** 2).sum() for x in [warmup, *cells.values()])
         noise = squares / (len(warmup) - 1 + sum(len(x) - 1 for x in cells.values()))
         apart = {
-            j: ((x.mean(axis=0) - deal.target_mean) ** 2).sum() - noise / len(x)
+            j: ((x.mean(axis=0) - deal.target.states[0]) ** 2).sum() - noise / len(x)
             for j, x in cells.items()
         }
         assert result.recommended[t + 1] == min(apart, key=apart.get)
@@ -133,29 +133,6 @@ def test_batches_are_taken_off_by_the_cells_seen():
     np.testing.assert_allclose(found.noise, 1.0, atol=0.2)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"candidates": []}, "at least one perturbation"),
-        ({"candidates": [1, 1]}, "each once"),
-        ({"candidates": [J]}, f"candidates holds {J}"),
-        ({"n_perturbations": 0}, "n_perturbations"),
-        ({"n_cells": 0}, "n_cells"),
-    ],
-)
-def test_errors_of_campaigns(pool, change, message):
-    deal = pool.deal(0, 20, rng=0)
-    with pytest.raises(ValueError, match=message):
-        replay_plates(pool, deal, by_means("round_robin_means", pool, deal), **change)
-
-
-def test_errors_of_pools(pool):
-    control = np.zeros((9, 2))
-    with pytest.raises(ValueError, match="the same nodes"):
-        CellPool(control, [np.zeros((5, 3))])
-    with pytest.raises(ValueError, match="perturbation 0 must be a matrix with at least 4 rows"):
-        CellPool(control, [np.zeros((3, 2))])
+def test_cells_that_are_no_numbers_are_named():
     with pytest.raises(ValueError, match="NaN"):
-        CellPool(control, [np.full((5, 2), np.nan)])
-    with pytest.raises(ValueError, match="n_warmup is 500, but there are 200 control cells"):
-        pool.deal(0, 500)
+        CellPool(np.zeros((9, 2)), [np.full((5, 2), np.nan)])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core._checks import as_numbers, as_rng, require_count, require_finite
+from nextpert.core._checks import as_numbers, as_rng, require_finite
 from nextpert.core.design.goal import Goal, sampling_root
 from nextpert.core.screen.mean_distance import (
     covariance_of_mean,
@@ -135,11 +135,6 @@ class Deal:
     target: Goal
     first: Index
 
-    @property
-    def target_mean(self) -> Array:
-        """Mean of half of the target's cells, shape ``(n_nodes,)``, units of the data."""
-        return self.target.states[0]
-
 
 @dataclass(frozen=True)
 class Truth:
@@ -183,7 +178,7 @@ class CellPool:
     Raises
     ------
     ValueError
-        If shapes do not fit, a perturbation has too few cells, or a value is NaN or infinite.
+        If a value is NaN or infinite.
 
     Examples
     --------
@@ -204,15 +199,12 @@ class CellPool:
         perturbed: Sequence[ArrayLike],
         environments: PoolEnvironments | None = None,
     ) -> None:
-        self.control = _cells(control, "The control cells", 2)
-        groups = [_cells(x, f"The cells of perturbation {j}", 4) for j, x in enumerate(perturbed)]
-        p = self.control.shape[1]
-        widths = {p, *(x.shape[1] for x in groups)}
-        if len(widths) != 1:
-            message = f"Controls and perturbations must have the same nodes, but have {widths}."
-            raise ValueError(message)
+        self.control = as_numbers(control, "The control cells", copy=False)
+        groups = [as_numbers(x, "The cells of perturbations", copy=False) for x in perturbed]
         # One array rather than a list: workers then share its pages.
-        self.cells = np.concatenate([np.empty((0, p)), *groups])
+        self.cells = np.concatenate([np.empty((0, self.control.shape[1])), *groups])
+        for each in (self.control, self.cells):
+            require_finite(each, "The cells of a pool")
         self.n_cells = np.array([len(x) for x in groups], dtype=np.int64)
         self.start = np.concatenate([[0], np.cumsum(self.n_cells)])
         plain = PoolEnvironments.plain(len(self.control), self.n_cells)
@@ -235,18 +227,9 @@ class CellPool:
         """Shuffle controls and cells; half of the target's say where it lies and are not dealt.
 
         A goal has as many targets as states that are means of the pool's cells.
-
-        Raises
-        ------
-        ValueError
-            If there are fewer than ``n_warmup`` control cells.
         """
-        wanted = require_count(n_warmup, "n_warmup", least=2)
-        if wanted > len(self.control):
-            message = f"n_warmup is {wanted}, but there are {len(self.control)} control cells."
-            raise ValueError(message)
         generator = as_rng(rng)
-        warmup = generator.choice(len(self.control), wanted, replace=False)
+        warmup = generator.choice(len(self.control), n_warmup, replace=False)
         orders = [self.start[j] + generator.permutation(int(n)) for j, n in enumerate(self.n_cells)]
         means = {}
         if not isinstance(target, PoolGoal):
@@ -264,8 +247,8 @@ class CellPool:
         Squared distances of means, unbiased (:func:`~nextpert.core.screen.mean_distance`).
         """
         every = [*map(self.moments, range(self.n_perturbations)), Moments.from_array(self.control)]
-        found = [mean_distance(each, every[target]) for each in every]
-        distance, sd = np.array([[each.estimate, each.sd] for each in found]).T
+        distances = [mean_distance(each, every[target]) for each in every]
+        distance, sd = np.array([[each.estimate, each.sd] for each in distances]).T
         distance[target] = sd[target] = 0.0
 
         def alike(one: int, others: Index) -> NDArray[np.bool_]:
@@ -281,18 +264,7 @@ class CellPool:
         return Truth(distance[:-1], sd[:-1], float(distance[-1]), float(sd[-1]), alike)
 
 
-def _cells(value: ArrayLike, what: str, least: int) -> Array:
-    cells = as_numbers(value, what, copy=False)
-    if cells.ndim != 2 or len(cells) < least:
-        message = (
-            f"{what} must be a matrix with at least {least} rows, but have shape {cells.shape}."
-        )
-        raise ValueError(message)
-    require_finite(cells, what)
-    return cells
-
-
-def goal_truth(pool: CellPool, wanted: PoolGoal) -> Truth:
+def goal_truth(pool: CellPool, target: PoolGoal) -> Truth:
     """Return how far all perturbations and the controls are from a goal.
 
     Spreads come from draws of all means about those of the cells, with a fixed seed.
@@ -300,23 +272,23 @@ def goal_truth(pool: CellPool, wanted: PoolGoal) -> Truth:
     rng, control = np.random.default_rng(0), Moments.from_array(pool.control)
     every = [*(pool.moments(j) for j in range(pool.n_perturbations)), control]
     covariances = [covariance_of_mean(each) for each in every]
-    goal = wanted.with_means({j: every[j].mean for j in wanted.used})
-    numbers = [*wanted.states, *[-1] * (len(goal.states) - len(wanted.states))]
+    goal = target.with_means({j: every[j].mean for j in target.used})
+    numbers = [*target.states, *[-1] * (len(goal.states) - len(target.states))]
     variances = [
         own if j < 0 else covariances[j].diagonal()
-        for j, own in zip(numbers, wanted.goal.variances, strict=True)
+        for j, own in zip(numbers, target.goal.variances, strict=True)
     ]
 
     def errors(j: int) -> Array:
         root = sampling_root(covariances[j], control.n_nodes)[0]
         return rng.standard_normal((_N_DRAWS, len(root))) @ root.T
 
-    known = {j: errors(j) for j in wanted.used}
+    known = {j: errors(j) for j in target.used}
     moved = []  # the goal, draw by draw
     for k in range(_N_DRAWS):
-        off = wanted.goal.draw_errors(rng)
+        off = target.goal.draw_errors(rng)
         means = {j: every[j].mean + error[k] for j, error in known.items()}
-        moved.append(wanted.with_means(means, off))
+        moved.append(target.with_means(means, off))
     distance, draws = np.empty(len(every)), np.empty((_N_DRAWS, len(every)))
     for j, cells in enumerate(every):
         added = sum(

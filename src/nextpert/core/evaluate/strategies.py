@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from nextpert.core._checks import require_count
 from nextpert.core.causal.acquisitions.thompson import DRAWS, thompson_plate
 from nextpert.core.screen.screen import ScreenMoments
 
@@ -78,8 +76,8 @@ class Means:
         """Pool environments of the same perturbation, batches taken off."""
         has = (screen.n > 0) & (self.group >= 0)
         seen = ScreenMoments(screen.n[has], screen.mean[has], screen.squares[has], screen.scatter)
-        told = self.environments
-        clean = seen.without_fixed(told.fixed[has], told.condition[has])
+        fixed, condition = self.environments.fixed[has], self.environments.condition[has]
+        clean = seen.without_fixed(fixed, condition)
         self.screen = clean.pool(self.group[has], self.n_groups)
         freedom = np.maximum(self.screen.n - 1, 0).sum()
         self.noise = self.screen.squares.sum(axis=0) / freedom
@@ -118,8 +116,7 @@ class Means:
         return int(np.where(n > 0, unbiased, np.inf).argmin())
 
 
-@dataclass(frozen=True)
-class PlatesResult:
+class PlatesResult(NamedTuple):
     """What one campaign in plates did, round by round.
 
     Parameters
@@ -166,11 +163,6 @@ def replay_plates(
         Different perturbations on a plate, and cells of each. A perturbation gives the cells it
         has left; with none left it is proposed no more.
 
-    Raises
-    ------
-    ValueError
-        If there is no candidate, or a number is too small.
-
     Examples
     --------
     >>> import numpy as np
@@ -187,40 +179,25 @@ def replay_plates(
     >>> result.chosen.shape, int(result.recommended[-1])
     ((3, 2), 1)
     """
-    rounds = require_count(n_rounds, "n_rounds", least=0)
-    size = require_count(n_perturbations, "n_perturbations")
-    batch = require_count(n_cells, "n_cells")
     # In the order of the deal, so that the first of those that are alike is a random one.
-    may = deal.first[np.isin(deal.first, _candidates(pool.n_perturbations, candidates))]
-    run, told = build(may), pool.environments
-    n_environments = len(told.group)
-    screen = ScreenMoments.from_array(
-        pool.control[deal.warmup], told.control[deal.warmup], n_environments
-    )
+    may = deal.first if candidates is None else deal.first[np.isin(deal.first, candidates)]
+    run, its = build(may), pool.environments
+    n = len(its.group)
+    screen = ScreenMoments.from_array(pool.control[deal.warmup], its.control[deal.warmup], n)
     drawn, available = np.zeros(len(may), np.int64), np.array([len(deal.orders[j]) for j in may])
-    chosen, recommended = np.full((rounds, size), -1), np.empty(rounds + 1, dtype=np.int64)
-    for t in range(rounds + 1):
+    chosen = np.full((n_rounds, n_perturbations), -1)
+    recommended = np.empty(n_rounds + 1, dtype=np.int64)
+    for t in range(n_rounds + 1):
         run.see(screen)
         recommended[t] = may[run.recommend()]
         ready = np.flatnonzero(drawn < available)
-        if t == rounds or not len(ready):
+        if t == n_rounds or not len(ready):
             recommended[t:] = recommended[t]
             break
-        plate = run.plate(ready, min(size, len(ready)), batch)
-        rows = [deal.orders[may[j]][drawn[j] : drawn[j] + batch] for j in plate]
+        plate = run.plate(ready, min(n_perturbations, len(ready)), n_cells)
+        rows = [deal.orders[may[j]][drawn[j] : drawn[j] + n_cells] for j in plate]
         new = np.concatenate(rows)
-        screen = screen + ScreenMoments.from_array(pool.cells[new], told.cells[new], n_environments)
+        screen = screen + ScreenMoments.from_array(pool.cells[new], its.cells[new], n)
         drawn[plate] += [len(each) for each in rows]
         chosen[t, : len(plate)] = may[plate]
     return PlatesResult(chosen, recommended)
-
-
-def _candidates(n: int, candidates: ArrayLike | None) -> Index:
-    may = np.arange(n) if candidates is None else np.asarray(candidates, dtype=np.int64)
-    if may.ndim != 1 or len(may) == 0 or len(np.unique(may)) < len(may) or np.any(may < 0):
-        message = "candidates must name at least one perturbation, each once, by its number."
-        raise ValueError(message)
-    if may.max() >= n:
-        message = f"candidates holds {int(may.max())}, but the pool has {n} perturbations."
-        raise ValueError(message)
-    return may

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
 from nextpert._adata import strings
 from nextpert._adata.effects import CLEAR_SIGN
@@ -16,6 +17,7 @@ from nextpert.core import ScreenMoments
 from nextpert.core.model.empirical_null import MEDIAN, NullWidth, null_width
 from nextpert.core.screen.guides import UNKNOWN, distinct
 from nextpert.tl._diagnose.judged import LEFT
+from nextpert.tl._diagnose.quantities import NEGATIVE, NO_ERROR
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.tl._diagnose.halves import Halves
     from nextpert.tl._diagnose.model import Refit
+    from nextpert.tl._diagnose.quantities import Numbers
 
     Array = NDArray[np.float64]
 
@@ -48,7 +51,7 @@ class Nulls:
         cells but a table of effects.
     table
         One row each: ``name``, ``n_cells``, ``n_false`` (effects of significant direction),
-        ``coverage`` of 0 by 90% intervals, ``width`` of its z-scores.
+        ``coverage`` of 0 by 90% intervals.
     z
         Differences of means over their standard errors, as the fit takes them, shape
         ``(n_nulls, n_genes)``.
@@ -60,20 +63,54 @@ class Nulls:
     of_perturbations
         Of a table, the width of the z-scores of the perturbations: that which a quarter of them
         does not exceed. It is about 1 if standard errors are right and as many change few genes.
+    n_perturbations
+        Number of these.
     has_replicates
         As of :class:`~nextpert.tl._diagnose.halves.Halves`.
-    in_batches
-        Whether each holds cells of one batch, as most perturbations do.
     """
 
     kind: str
     table: pd.DataFrame
     z: Array
-    width: NullWidth = field(default_factory=NullWidth)
-    width_of_tests: NullWidth = field(default_factory=NullWidth)
-    of_perturbations: float = float("nan")
-    has_replicates: bool = True
-    in_batches: bool = False
+    width: NullWidth
+    width_of_tests: NullWidth
+    of_perturbations: float
+    n_perturbations: int
+    has_replicates: bool
+
+    def numbers(self, called: float) -> dict[tuple[str, str], Numbers]:
+        """Return the quantities of the negative controls; NaN where there are none.
+
+        ``called`` is the share of the effects of the perturbations that is significant.
+        """
+        n, size, false = self.z.size, len(self.table), int(self.table["n_false"].sum())
+        covered, share, low, high = (
+            (float(self.table["coverage"].mean()), false / n, *binomtest(false, n).proportion_ci())
+            if n else np.full(4, np.nan)
+        )  # fmt: skip
+        rate, least = (min(x / called, 1.0) if called > 0 else NO_ERROR for x in (share, low))
+        share_error, covered_error = (
+            np.sqrt(p * (1 - p) / n) if n else p for p in (share, covered)
+        )
+        numbers_of = {
+            "n_controls": (size, NO_ERROR, int(self.table["n_cells"].sum())),
+            "n_false": (false, NO_ERROR, n),
+            "false_share": (share, share_error, n),
+            "false_share_lower": (low, NO_ERROR, n),
+            "false_share_upper": (high, NO_ERROR, n),
+            "false_discovery_rate": (rate, NO_ERROR, n),
+            "false_discovery_rate_lower": (least, NO_ERROR, n),
+            "coverage_90": (covered, covered_error, n),
+            "null_width": (self.width.value, self.width.error, size),
+            "standard_error_factor": (self.width_of_tests.factor, NO_ERROR, size),
+        }
+        if self.kind == OF_TABLE:
+            numbers_of["perturbations_width"] = (
+                self.of_perturbations,
+                NO_ERROR,
+                self.n_perturbations,
+            )
+        return {(NEGATIVE, name): numbers for name, numbers in numbers_of.items()}
 
 
 class _Split(NamedTuple):
@@ -83,7 +120,6 @@ class _Split(NamedTuple):
     halves: Halves
     screen: ScreenMoments
     members: dict[str, NDArray[np.bool_]]
-    in_batches: bool = False
 
 
 def judge_controls(refit: Refit, halves: Halves, undeclared: Nested | None) -> Nulls:
@@ -94,23 +130,20 @@ def judge_controls(refit: Refit, halves: Halves, undeclared: Nested | None) -> N
     users fit it, with all perturbations of the screen. A table has no control cells: the width of
     the z-scores of its perturbations is all that tells of its standard errors.
     """
-    split = _split(halves)
-    if not split.members:
-        nothing = _table([], np.zeros(0, np.int64), *np.zeros((2, 0, 1), bool))
-        none = Nulls(split.kind, nothing, np.zeros((0, len(refit.spec.genes))))
-        if not halves.of_table:
-            return none
-        cells = halves.pool(halves.whole)
+    of_perturbations, has_replicates = float("nan"), True
+    if halves.of_table:
+        cells, has_replicates = halves.pool(halves.whole), halves.has_replicates
         known = cells.pooled.variance_ratio[1:] < UNKNOWN
-        away = [np.median(np.abs(z[k])) for z, k in zip(_z_scores(cells), known, strict=True)]
-        quarter = float(np.quantile(away, _FEWEST_CHANGED)) / MEDIAN
-        return replace(none, of_perturbations=quarter, has_replicates=halves.has_replicates)
+        widths = [np.median(np.abs(z[k])) for z, k in zip(_z_scores(cells), known, strict=True)]
+        of_perturbations = float(np.quantile(widths, _FEWEST_CHANGED)) / MEDIAN
+    split = _split(halves)
     prefix, names = "null", list(split.members)
     while any(name.startswith(prefix) for name in refit.names):
         prefix += "0"
     n_folds = min(_FOLDS, len(names))
     folds = [names[k::n_folds] for k in range(n_folds)]
-    tables, z, z_of_tests, covariance = [], [], [], np.zeros((0, 0))
+    rows: list[tuple[Any, ...]] = []
+    z, z_of_tests, covariance = [np.zeros((0, len(refit.spec.genes)))], [], np.zeros((0, 0))
     for fold in progress(n_folds, "Negative controls", iterable=folds):
         held = _in_place_of_perturbations(split.halves, [split.members[name] for name in fold])
         alike = np.zeros(held.n_groups, bool)
@@ -118,19 +151,24 @@ def judge_controls(refit: Refit, halves: Halves, undeclared: Nested | None) -> N
             alike[[0, *range(halves.n_groups, held.n_groups)]] = True
         cells = held.pool(split.screen, by_guide=halves.declared, alike=alike)
         model = refit.with_others(cells, [f"{prefix}{k}" for k in range(len(fold))])
-        found, mine = refit.effects(model), slice(-len(fold), None)
-        inside = (found.lower[mine] <= 0) & (found.upper[mine] >= 0)
-        tables.append(_table(fold, cells.n_cells[mine], found.lfsr[mine] < CLEAR_SIGN, inside))
+        effects, mine = refit.effects(model), slice(-len(fold), None)
+        inside = (effects.lower[mine] <= 0) & (effects.upper[mine] >= 0)
+        n_false = (effects.lfsr[mine] < CLEAR_SIGN).sum(axis=1)
+        rows += zip(fold, cells.n_cells[mine], n_false, inside.mean(axis=1), strict=True)
         z.append(_z_scores(cells)[mine])
         if undeclared is not None:
             cells = held.pool(split.screen, by_guide=True, spread=undeclared.variance, alike=alike)
             z_of_tests.append(_z_scores(cells)[mine])
         covariance = cells.pooled.covariance
-    table, every = pd.concat(tables, ignore_index=True), np.vstack(z)
-    table["width"] = [null_width(row[None], covariance).value for row in every]
+    table = pd.DataFrame(rows, columns=["name", "n_cells", "n_false", "coverage"])
+    table = table.astype({"n_cells": np.int64, "n_false": np.int64, "coverage": np.float64})
+    every = np.vstack(z)
     width = null_width(every, covariance)
     of_tests = null_width(np.vstack(z_of_tests), covariance) if z_of_tests else width
-    return Nulls(split.kind, table, every, width, of_tests, in_batches=split.in_batches)
+    return Nulls(
+        split.kind, table.assign(name=strings(table["name"])), every, width, of_tests,
+        of_perturbations, len(refit.names), has_replicates,
+    )  # fmt: skip
 
 
 def _split(halves: Halves) -> _Split:
@@ -178,7 +216,7 @@ def _split(halves: Halves) -> _Split:
             large.sort(key=lambda k: int(halves.batch[column == k][0]))
         members = {str(names[column == k][0]): control & (column == k) for k in large if k in may}
         if members:
-            return _Split(kind, halves, whole, members, nested)
+            return _Split(kind, halves, whole, members)
     return _halves_of_controls(halves, batches if nested else ())
 
 
@@ -201,7 +239,7 @@ def _halves_of_controls(halves: Halves, batches: Iterable[int]) -> _Split:
         if min(part.n[control & (halves.batch == b)].sum() for part in halves.parts) >= LEFT
     }
     if members:
-        return _Split(BY_CELLS, twice, screen, members, in_batches=True)
+        return _Split(BY_CELLS, twice, screen, members)
     return _Split(BY_CELLS, twice, screen, {"half of the control cells": second})
 
 
@@ -222,25 +260,6 @@ def _z_scores(cells: FitCells) -> Array:
     change, error = cells.pooled.to_controls()
     variance = cells.pooled.covariance.diagonal() * error
     return np.where(variance > 0, change / np.sqrt(np.where(variance > 0, variance, 1.0)), 0.0)
-
-
-def _table(
-    names: list[str],
-    n_cells: NDArray[np.int64],
-    significant: NDArray[np.bool_],
-    inside: NDArray[np.bool_],
-) -> pd.DataFrame:
-    """Return the table of :class:`Nulls` of a fold, without widths."""
-    return pd.DataFrame(
-        {
-            "name": strings(names),
-            "n_cells": n_cells,
-            "n_false": np.asarray(significant.sum(axis=1), np.int64),
-            "coverage": inside.mean(axis=1),
-            "width": np.full(len(names), np.nan),
-        },
-        index=pd.Index(np.arange(len(names))),
-    )
 
 
 class StoredNull(NamedTuple):

@@ -14,6 +14,7 @@ from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert._adata.table import is_table
 from nextpert.core._checks import as_rng
+from nextpert.core.model.predictors.graph import Graph
 from nextpert.tl._diagnose import judged
 from nextpert.tl._diagnose import quantities as q
 from nextpert.tl._diagnose import verdict as verdicts
@@ -143,33 +144,34 @@ def diagnose(
     if fit.is_exact:  # with shifts learned
         effects = refit.effects(refit.learned(cells))
     how = np.where(halves.by_guides[1:], "guides", "table" if halves.of_table else "cells")
-    table = verdicts.perturbation_table(
-        refit, shown, on_halves, unseen, how.tolist(), left_out, effects,
-        nulls.width_of_tests.factor,
-    )  # fmt: skip
+    table = q.perturbation_table(
+        refit, shown, on_halves, unseen, how.tolist(), effects, nulls.width_of_tests.factor
+    )
     others = ~judged.measured(refit, cells).own()
-    rows = q.quantities(
-        table, on_halves, unseen, left_out, halves, cells, nulls,
-        float((effects.lfsr[others] < CLEAR_SIGN).mean()) if others.any() else 0.0, undeclared,
+    is_called = effects.lfsr[others] < CLEAR_SIGN
+    known = nulls.numbers(float(is_called.mean()) if len(is_called) else 0.0)
+    known[q.GRAPH_PART, "weight"] = (
+        unseen.weights[Graph.name], unseen.graph_spread, int(table["error_unseen"].count())
     )  # fmt: skip
-    predictors = q.predictor_table(unseen)
+    scores = q.scores_by_part(table, on_halves, unseen, left_out)
+    rows = q.quantities(scores, known, undeclared)
     n_judged = len(refit.sample)
     parts = verdicts.judge(
-        rows, predictors, nulls, undeclared, n_judged,
+        rows, unseen.weights, nulls, undeclared, n_judged,
         by_condition=roles.condition_key is not None,
     )  # fmt: skip
     level, verdict = verdicts.overall(parts, n_judged, len(refit.names))
     judged_parts, summary = verdicts.part_table(parts), q.summary_table(rows)
     if halves.of_table:
-        verdict = q.of_table(verdict)
+        verdict = verdicts.of_table(verdict)
         for each, column in ((judged_parts, "verdict"), (summary, "meaning")):
-            each[column] = _adata.strings(map(q.of_table, each[column]))
+            each[column] = _adata.strings(map(verdicts.of_table, each[column]))
     stored: dict[str, Any] = {
         "verdict": verdict,
         "level": level,
         "parts": judged_parts,
         "summary": summary,
-        "predictors": predictors,
+        "predictors": q.predictor_table(unseen),
         "perturbations": table,
         "coverage_by_size": by_size,
         "negative_controls": nulls.table,

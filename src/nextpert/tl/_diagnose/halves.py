@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from nextpert._adata import Roles
     from nextpert._adata.read import Checksum
-    from nextpert._adata.screen import Environments
     from nextpert.core import ScreenMoments
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.core.screen.screen import Screen
@@ -75,12 +74,11 @@ class Folds:
         ValueError
             If it has fewer than three perturbations.
         """
-        names = fit.names
-        if len(names) < FEWEST:
+        names, n = fit.names, len(fit.names)
+        if n < FEWEST:
             message = (
-                f"The fit in adata.uns[{key!r}] has {len(names)} perturbation"
-                f"{'s' * (len(names) != 1)}, but at least {FEWEST} are needed to predict one from "
-                f"the others: the other functions can be used."
+                f"The fit in adata.uns[{key!r}] has {n} perturbation{'s' * (n != 1)}, but at least "
+                f"{FEWEST} are needed to predict one from the others: fit more of them."
             )
             raise ValueError(message)
         sample = np.arange(len(names))
@@ -195,15 +193,15 @@ class Halves:
         clean, sd = screen.some(kept).without_batches(self.fixed[kept], self.condition[kept])
         guided = by_guide and self.guide_column is not None
         group, guide = self.group[kept], self.guide[kept] if guided else None
-        found = pool_cells(
+        pooled = pool_cells(
             clean, group, self.n_groups, guide=guide, spread=spread, alike=alike, fixed_sd=sd
         )
         if not self.line_names:
-            return found
+            return pooled
         within = distinct(self.condition, self.line)[1][kept]
         clean, sd = screen.some(kept).without_batches(self.fixed[kept], within)
         return with_conditions(
-            found, clean, group, self.line[kept], self.line_names, guide=guide, alike=alike,
+            pooled, clean, group, self.line[kept], self.line_names, guide=guide, alike=alike,
             fixed_sd=sd,
         )  # fmt: skip
 
@@ -228,26 +226,27 @@ def read_halves(
     """
     folds = Folds([], np.arange(len(names)), [], [], []) if folds is None else folds
     column = undeclared if roles.guide_key is None else roles.guide_key
-    found = read_environments(adata, replace(roles, guide_key=column), named=names)
-    mine = found.groups([roles.control, *names]) >= 0
-    found = found.only(sorted(set(found.perturbation[mine])))
-    group, table = found.groups([roles.control, *names]), found.table
-    guide = found.levels(*([] if column is None else [column]))
-    of_table = is_table(adata)
-    half = np.zeros(len(found.codes), np.int64)
+    every = read_environments(adata, replace(roles, guide_key=column), named=names)
+    mine = every.groups([roles.control, *names]) >= 0
+    every = every.only(sorted(set(every.perturbation[mine])))
+    group, codes, n = every.groups([roles.control, *names]), every.codes, len(every.table)
+    guides, conditions = (
+        [] if each is None else [each] for each in (column, roles.condition_key)
+    )  # fmt: skip
+    guide, of_table = every.levels(*guides), is_table(adata)
+    half = np.zeros(len(codes), np.int64)
     if not of_table:  # every second cell of an environment, in random order
         order = rng.permutation(len(half))
-        order = order[np.argsort(found.codes[order], kind="stable")]
-        first = np.searchsorted(found.codes[order], found.codes[order])
-        odd = rng.integers(2, size=int(found.codes.max(initial=-1)) + 2)
-        half[order] = (np.arange(len(half)) - first + odd[found.codes[order]]) % 2
-    cells = np.bincount(found.codes[found.codes >= 0], minlength=len(table))
-    dealt = _deal(group, guide, cells, rng)
+        order = order[np.argsort(codes[order], kind="stable")]
+        first = np.searchsorted(codes[order], codes[order])
+        odd = rng.integers(2, size=int(codes.max(initial=-1)) + 2)
+        half[order] = (np.arange(len(half)) - first + odd[codes[order]]) % 2
+    dealt = _deal(group, guide, np.bincount(codes[codes >= 0], minlength=n), rng)
     by_guides = np.zeros(1 + len(names), bool)
     by_guides[group[dealt >= 0]] = True
-    of_cell = np.append(dealt, -1)[found.codes]
+    of_cell = np.append(dealt, -1)[codes]
     half = np.where(of_cell >= 0, of_cell, half)
-    n_controls = np.bincount(half[np.append(group, -1)[found.codes] == 0], minlength=2)
+    n_controls = np.bincount(half[np.append(group, -1)[codes] == 0], minlength=2)
     if not of_table and n_controls.min() < FEWEST_CONTROLS:
         message = (
             f"Each half of the cells needs at least {FEWEST_CONTROLS} control cells, but there are "
@@ -258,31 +257,30 @@ def read_halves(
     read = read_cells(
         adata, columns, fit_environments(adata, roles, some), some, without=folds.outer,
         searches=None if held_out is None else held_out.environments, sets=folds.sets,
-        halves=(found, half), checksum=checksum,
+        halves=(every, half), checksum=checksum,
     )  # fmt: skip
-    whole = cast("Screen", read.halves)
-    of_half = [whole] if of_table else whole.halves("half")
-    parts = [part.pool("environment", len(table)) for part in of_half]
-    every, has_replicates = parts[0] if of_table else parts[0] + parts[1], True
+    screen = cast("Screen", read.halves)
     if of_table:
-        parts = in_halves(every, rng)
-        several = np.bincount(group[group > 0], minlength=1).max() > 1
-        has_replicates = bool(several) or of_samples(adata)
-    condition = found.levels(roles.perturbation_key, *found.condition_names)
-    return Halves(
-        group, condition, guide, found.levels(*roles.batch_key),
-        found.indicators(roles.batch_key)[1],
-        1 + len(names), column, roles.guide_key is not None, by_guides, (parts[0], parts[1]), read,
-        _names(found, [] if column is None else [column]), _names(found, roles.batch_key),
-        found.levels(*([] if roles.condition_key is None else [roles.condition_key])),
-        condition_names(found), of_table, every, has_replicates,
+        whole = screen.pool("environment", n)
+        parts = in_halves(whole, rng)
+    else:
+        parts = [part.pool("environment", n) for part in screen.halves("half")]
+        whole = parts[0] + parts[1]
+    several = np.bincount(group[group > 0], minlength=1).max() > 1
+    guide_name, batch_name = (
+        np.array([" ".join(row) for row in every.table[list(columns)].astype(str).to_numpy()] or [],
+                 dtype=object)
+        for columns in (guides, roles.batch_key)
     )  # fmt: skip
-
-
-def _names(found: Environments, columns: Sequence[str]) -> NDArray[np.object_]:
-    """Return the levels of some columns of every environment, joined; ``""`` of no column."""
-    rows = found.table[list(columns)].astype(str).to_numpy(dtype=object)
-    return np.array([" ".join(row) for row in rows] or [], dtype=object)
+    return Halves(
+        group=group, condition=every.levels(roles.perturbation_key, *every.condition_names),
+        guide=guide, batch=every.levels(*roles.batch_key),
+        fixed=every.indicators(roles.batch_key)[1], n_groups=1 + len(names), guide_column=column,
+        declared=roles.guide_key is not None, by_guides=by_guides, parts=(parts[0], parts[1]),
+        cells=read, guide_name=guide_name, batch_name=batch_name, line=every.levels(*conditions),
+        line_names=condition_names(every), of_table=of_table, whole=whole,
+        has_replicates=not of_table or bool(several) or of_samples(adata),
+    )  # fmt: skip
 
 
 def _deal(

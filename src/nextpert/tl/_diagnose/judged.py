@@ -141,8 +141,8 @@ def judge_halves(refit: Refit, sides: list[Side]) -> tuple[pd.DataFrame, pd.Data
             )
         parts.append(table)
         inside = scores.holds(effects, truth, np.where(known, other.variance, 0.0))
-        away = np.abs(effects.mean) / np.maximum(effects.sd, np.finfo(np.float64).tiny)
-        sizes = np.searchsorted(SIZES, away, side="right") - 1
+        z = np.abs(effects.mean) / np.maximum(effects.sd, np.finfo(np.float64).tiny)
+        sizes = np.searchsorted(SIZES, z, side="right") - 1
         for k in range(len(SIZES)):
             which = (sizes == k) & known
             by_size[:, :, k] += (inside & which).sum(axis=1), which.sum(axis=1)

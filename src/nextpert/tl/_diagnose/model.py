@@ -125,14 +125,14 @@ class Refit:
         NaN of perturbations that are not judged; others of the model come after all of these.
         """
         fit = self.as_stored(model)
-        found = panel_effects(fit, read_wanted(None, fit))
+        effects = panel_effects(fit, read_wanted(None, fit))
         n, n_judged = len(self.names), len(self.sample)
         if n_judged == n:
-            return found
-        place = np.append(self.sample, np.arange(n, n + len(found.mean) - n_judged))
-        shape = n + len(found.mean) - n_judged, len(fit.genes)
-        tables = {name: np.full(shape, np.nan) for name in vars(found)}
-        for name, each in vars(found).items():
+            return effects
+        place = np.append(self.sample, np.arange(n, n + len(effects.mean) - n_judged))
+        shape = n + len(effects.mean) - n_judged, len(fit.genes)
+        tables = {name: np.full(shape, np.nan) for name in vars(effects)}
+        for name, each in vars(effects).items():
             tables[name][place] = each
         return Effects(**tables)
 
@@ -171,12 +171,12 @@ def read_refit(
     seed = int(text) if text.isdigit() else 0
     for rest in folds.inner:
         streams += [as_rng(seed), *fold_streams(len(rest))]
-    found = graphs_without(
+    graphs = graphs_without(
         fit.posterior.dag, held_out, cells.searches, fit.genes, folds.sets, streams, n_jobs=n_jobs
     )
-    each = iter(found)
-    graphs = [(next(each), [next(each) for _ in rest]) for rest in folds.inner]
-    without, both = (list(some) for some in zip(*graphs, strict=True))
+    each = iter(graphs)
+    pairs = [(next(each), [next(each) for _ in rest]) for rest in folds.inner]
+    without, both = (list(some) for some in zip(*pairs, strict=True))
     roles = _adata.fitted_roles(adata, params)
     judged = np.isin(np.arange(len(names)), folds.sample)
     return Refit(

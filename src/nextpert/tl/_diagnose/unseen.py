@@ -62,8 +62,8 @@ class Unseen:
     ----------
     weights
         Weight of every predictor in the fit, by name.
-    left_out
-        Those without each fold, shape ``(n_folds, n_predictors)``.
+    graph_spread
+        Standard deviation of the weight of the graph without each fold.
     effects
         Predictions as users get them; tables of shape ``(n_perturbations, n_genes)``.
     table
@@ -79,7 +79,7 @@ class Unseen:
     """
 
     weights: Mapping[str, float]
-    left_out: Array
+    graph_spread: float
     effects: Effects
     table: pd.DataFrame
 
@@ -114,14 +114,13 @@ def judge_unseen(refit: Refit, halves: Halves, cells: FitCells, sides: list[Side
         *(f"{R_OF}{x}" for x in (WHOLE, *weights)),
     ]
     table = pd.DataFrame(np.nan, index=range(shape[0]), columns=columns)
-    left_out = np.zeros((len(refit.folds), len(weights)))
+    of_graph = []
     folds = progress(len(refit.folds), "Held-out perturbations", iterable=refit.folds)
     for k, fold in enumerate(folds):
         with without_bars():
             model = Model.fit(*refit.without_fold(k))
         fit = refit.as_stored(model)
-        learned = _weights(model, weights)
-        left_out[k] = [learned.get(name, 0.0) for name in weights]
+        of_graph.append(_weights(model, weights).get(Graph.name, 0.0))
         asked = [name for name in fold if can_be_candidate(name, fit)]
         if not asked:
             continue
@@ -132,14 +131,28 @@ def judge_unseen(refit: Refit, halves: Halves, cells: FitCells, sides: list[Side
         effects = panel_effects(fit, chosen)
         for name, each in vars(effects).items():
             tables[name][rows] = each
+        # Effects and, after them, their covariance with the sampling error of the observed ones
+        # (that of the controls is in both): before weights, and by the weights that some
+        # predictors get without the others.
+        nothing = np.zeros((2, *effects.mean.shape))
+        single = dict.fromkeys(weights, nothing) | predictors(chosen, fit, effects)
+        some = {
+            WHOLE: [*single], WITHOUT_GRAPH: [name for name in single if name != Graph.name],
+            MEAN_ALONE: [MeanPerturbation.name], **{f"{name}{ALONE}": [name] for name in weights},
+        }  # fmt: skip
+        estimates = single | {NOTHING: nothing}
+        for name, kept in some.items():
+            by_weight = _weights(model, kept).items()
+            estimates[name] = sum((w * single[each] for each, w in by_weight), start=nothing)
+        estimates[WHOLE] = np.array([effects.mean, estimates[WHOLE][1]])
         observed = seen.observed[rows] / by
-        for name, (effect, covariance) in _said_of(chosen, fit, model, effects, weights).items():
-            said, shared = effect / by, covariance / by**2
+        for name, (effect, covariance) in estimates.items():
+            predicted, shared = effect / by, covariance / by**2
             if name in table:
-                away = (observed - said) ** 2 - noise[rows] + 2 * shared
-                table.loc[rows, name] = (away * counts[rows]).sum(axis=1)
+                departure = (observed - predicted) ** 2 - noise[rows] + 2 * shared
+                table.loc[rows, name] = (departure * counts[rows]).sum(axis=1)
             if (of_name := f"{R_OF}{name}") in table:
-                r = scores.correlations(said, observed, used[rows], shared)
+                r = scores.correlations(predicted, observed, used[rows], shared)
                 table.loc[rows, of_name] = r
     used &= table[NOTHING].notna().to_numpy()[:, None]
     effects = Effects(**tables)
@@ -155,52 +168,7 @@ def judge_unseen(refit: Refit, halves: Halves, cells: FitCells, sides: list[Side
         which = both & mine.large
         table[COVERED] += (scores.holds(effects, other.seen.observed, spread) & which).sum(axis=1)
         table[LARGE] += which.sum(axis=1)
-    return Unseen(weights, left_out, effects, table)
-
-
-def _said_of(
-    wanted: Wanted,
-    fit: FittedPosterior,
-    model: Model,
-    effects: Effects,
-    weights: Mapping[str, float],
-) -> dict[str, Array]:
-    """Return what is said of perturbations without cells: by all predictors, and by some.
-
-    Parameters
-    ----------
-    wanted
-        The perturbations.
-    fit, model
-        The fit that has not seen them, as stored and as learned.
-    effects
-        What it predicts of them, tables of shape ``(n_perturbations, n_genes)``.
-    weights
-        The predictors of the whole screen, by name. What each says is returned before weights, and
-        by the weight that it gets alone.
-
-    Returns
-    -------
-    dict
-        Effects and, after them, their covariance with the sampling error of the observed effects
-        (that of the controls is in both), each of shape ``(2, n_perturbations, n_genes)``.
-    """
-    nothing = np.zeros((2, *effects.mean.shape))
-    told = dict.fromkeys(weights, nothing) | predictors(wanted, fit, effects)
-
-    def weighted(*kept: str) -> Array:
-        """Return the sum of some predictors, by the weights that they get without the others."""
-        return sum((w * told[name] for name, w in _weights(model, kept).items()), start=nothing)
-
-    said = told | {
-        NOTHING: nothing,
-        WHOLE: np.array([effects.mean, weighted(*told)[1]]),
-        WITHOUT_GRAPH: weighted(*(name for name in told if name != Graph.name)),
-        MEAN_ALONE: weighted(MeanPerturbation.name),
-    }
-    for name in weights:
-        said[f"{name}{ALONE}"] = weighted(name)
-    return said
+    return Unseen(weights, float(np.std(of_graph)), effects, table)
 
 
 def _weights(model: Model, kept: Collection[str]) -> dict[str, float]:
@@ -223,21 +191,22 @@ def _weights(model: Model, kept: Collection[str]) -> dict[str, float]:
     return together | dict(zip(learned.names, learned.weights.tolist(), strict=True))
 
 
-def predictors(wanted: Wanted, fit: FittedPosterior, effects: Effects) -> dict[str, Array]:
+def predictors(candidates: Wanted, fit: FittedPosterior, effects: Effects) -> dict[str, Array]:
     """Return what each predictor of a fit says of perturbations without cells, before weights.
 
-    Each as in :func:`_said_of`.
+    Effects, and their covariance with the sampling error of the controls' means, each of shape
+    ``(2, n_perturbations, n_genes)``.
 
     The changes of target genes that they start from are those expected by the efficacy. Of
     combinations none speaks but their members, whose word is what is predicted (``effects``).
     """
-    chosen, names = wanted.pool.interventions, wanted.names
+    chosen, names = candidates.pool.interventions, candidates.names
     targets = places(chosen.targets, fit.genes)
     nothing = np.zeros_like(effects.mean)
     rows, shared = shared_with_controls(names, fit)
     together = Together(np.array(rows, np.int64), effects.mean[rows], effects.sd[rows] ** 2, shared)
     if fit.expectation is not None:
-        found = fit.expectation.predictions(
+        every = fit.expectation.predictions(
             names, targets, chosen.shifts, weights=fit.posterior.mean().toarray(), together=together
         )
     else:  # too few perturbations to learn weights from: shifts on the graph, and members
@@ -247,10 +216,9 @@ def predictors(wanted: Wanted, fit: FittedPosterior, effects: Effects) -> dict[s
         follows = fit.posterior.solve(np.ascontiguousarray(chosen.shifts.T)).T
         members = nothing.copy()
         members[rows] = together.mean
-        found = [
+        every = [
             Prediction(name, np.where(own, 0.0, table))
             for name, table in ((Graph.name, follows), (Members.name, members))
         ]
-    found = [Members(together).silenced(each) for each in found]
-    shared_of = ((p, nothing if p.shared is None else p.shared) for p in found)
-    return {p.name: np.array([p.effects, each]) for p, each in shared_of}
+    every = [Members(together).silenced(each) for each in every]
+    return {p.name: np.array([p.effects, nothing if p.shared is None else p.shared]) for p in every}

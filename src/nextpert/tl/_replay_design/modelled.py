@@ -32,11 +32,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert.core.design.goal import Goal
-    from nextpert.core.evaluate.cell_pool import CellPool, PoolEnvironments, PoolGoal
+    from nextpert.core.evaluate.cell_pool import CellPool, PoolEnvironments, PoolGoal, Truth
     from nextpert.core.evaluate.strategies import Strategy
     from nextpert.core.fit.candidates import CandidateSet
     from nextpert.core.fit.fitted import FittedPosterior
-    from nextpert.core.fit.interventions import Interventions
     from nextpert.core.fit.learn import Spec
 
     Index = NDArray[np.int64]
@@ -67,7 +66,7 @@ def shift_sd_of(strategy: str) -> str:
 
 
 @dataclass(frozen=True)
-class Told:
+class Setting:
     """What a user knows before the first cell, the same for all campaigns.
 
     Parameters
@@ -101,7 +100,7 @@ class Modelled:
 
     Parameters
     ----------
-    told
+    setting
         What is known before the first cell.
     strategy
         A strategy of ``tl.plan_screen``, with ``"exact_"`` in front if shifts are exact.
@@ -115,19 +114,25 @@ class Modelled:
 
     fit: FittedPosterior
     candidates: CandidateSet
+    joined: Joined
 
     def __init__(
-        self, told: Told, strategy: str, goal: Goal, candidates: Index, rng: np.random.Generator
+        self,
+        setting: Setting,
+        strategy: str,
+        goal: Goal,
+        candidates: Index,
+        rng: np.random.Generator,
     ) -> None:
-        self.told, self.goal, self.may, self.rng = told, goal, candidates, rng
+        self.setting, self.goal, self.may, self.rng = setting, goal, candidates, rng
         self.strategy = strategy.removeprefix(EXACT)
-        self.spec = replace(told.spec, exact=self.strategy != strategy)
+        self.spec = replace(setting.spec, exact=self.strategy != strategy)
         self.asked = self.spec.rows(candidates.tolist())
 
     def see(self, screen: ScreenMoments) -> None:
         """Fit the model to all cells seen so far, as ``tl.fit_dag_blr`` does."""
-        told, has = self.told.environments, np.flatnonzero(screen.n)
-        group = told.group[has]
+        every, has = self.setting.environments, np.flatnonzero(screen.n)
+        group = every.group[has]
         # With exact shifts a perturbation without a known shift takes no part.
         taken = [
             j - 1 for j in np.unique(group[group > 0]).tolist()
@@ -139,13 +144,13 @@ class Modelled:
         seen = ScreenMoments(
             screen.n[used], screen.mean[used], screen.squares[used], screen.scatter
         )
-        clean, sd = seen.without_batches(told.fixed[used], told.condition[used])
-        guided = self.told.guided and not self.spec.exact
+        clean, sd = seen.without_batches(every.fixed[used], every.condition[used])
+        guided = self.setting.guided and not self.spec.exact
         cells = pool_cells(
-            clean, place[told.group[used]], len(taken) + 1,
-            guide=told.guide[used] if guided else None, fixed_sd=sd,
+            clean, place[every.group[used]], len(taken) + 1,
+            guide=every.guide[used] if guided else None, fixed_sd=sd,
         )  # fmt: skip
-        model = Model.fit(self.spec.rows(taken), cells, self.told.graphs)
+        model = Model.fit(self.spec.rows(taken), cells, self.setting.graphs)
         naming, shift = self.spec.naming, self.spec.plan.shift
         params = {
             "separator": naming.separator, "control": naming.control,
@@ -154,13 +159,15 @@ class Modelled:
         }  # fmt: skip
         record = record_of(model, params, left_out=pd.DataFrame())
         self.fit = replace(record, columns=np.arange(len(self.spec.genes)))
-        self.candidates = fitted_candidates(self._shifts(cells.control), self.fit)
-
-    def _shifts(self, control: Any) -> Interventions:
-        plan = self.asked.plan
-        if not isinstance(plan.shift, str):
-            return shift_environments(plan, self.spec.genes, control)
-        return as_fitted(plan.names, plan.targets, self.fit)
+        plan, states = self.asked.plan, self.goal.states
+        if isinstance(plan.shift, str):
+            shifts = as_fitted(plan.names, plan.targets, self.fit)
+        else:
+            shifts = shift_environments(plan, self.spec.genes, cells.control)
+        self.candidates = fitted_candidates(shifts, self.fit)
+        # What of the target has a part in the draws: its numbers, if it is one state.
+        numbers = given_by_numbers(states[0], self.fit) if len(states) == 1 else None
+        self.joined = Joined(numbers=numbers)
 
     def plate(self, ready: Index, size: int, n_cells: int) -> Index:
         """Return the plate of ``tl.plan_screen``, as many cells of each, no controls."""
@@ -169,16 +176,11 @@ class Modelled:
         limits = Constraints(allowed, [], nothing, nothing, 0.0, np.inf)
         wells = Wells(size, n_cells, 0, size * n_cells, n_cells)
         choice = Choice(
-            self.fit, self.candidates, self.goal, limits, wells, targets=self._joined(),
+            self.fit, self.candidates, self.goal, limits, wells, targets=self.joined,
             n_samples=N_SAMPLES, rng=self.rng.spawn(1)[0],
         )  # fmt: skip
-        found = choice.choose(self.strategy, max_new=None, fixed_controls=0)
-        return np.array(found.candidates, np.int64)
-
-    def _joined(self) -> Joined:
-        """Return what of the target has a part in the draws: its numbers, if it is one state."""
-        states = self.goal.states
-        return Joined(numbers=given_by_numbers(states[0], self.fit) if len(states) == 1 else None)
+        plate = choice.choose(self.strategy, max_new=None, fixed_controls=0)
+        return np.array(plate.candidates, np.int64)
 
     def recommend(self) -> int:
         """Return the smallest ``predicted_distance`` in the table of ``tl.design_interventions``.
@@ -189,7 +191,7 @@ class Modelled:
         plates 1 to 10; by the predicted distance 0.21 and 1.20.
         """
         asked = as_asked(
-            self.fit, self.candidates, self.goal, self._joined(), n_samples=N_SAMPLES,
+            self.fit, self.candidates, self.goal, self.joined, n_samples=N_SAMPLES,
             rng=self.rng.spawn(1)[0],
         )  # fmt: skip
         return int(asked.distances.mean[:-1].argmin())
@@ -208,17 +210,31 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Task:
-    """One target: its number in the pool, or a goal, and the candidates of each reading."""
+class Replayed:
+    """What is to be reached, and how far all perturbations truly are from it.
 
+    Parameters
+    ----------
+    name
+        Its name.
+    target
+        The state of a perturbation, by its number in the pool, or a goal.
+    truth
+        The true distances.
+    candidates
+        Candidates of each reading, by their numbers in the pool.
+    """
+
+    name: str
     target: int | PoolGoal
+    truth: Truth
     candidates: list[Index]
 
 
 def run_all(
     pool: CellPool,
-    told: Told,
-    tasks: list[Task],
+    setting: Setting,
+    goals: list[Replayed],
     options: Options,
     rng: np.random.Generator,
     *,
@@ -240,11 +256,10 @@ def run_all(
         Numbers of the candidates on every plate, -1 for none, shape ``(n_targets, n_readings,
         n_strategies, n_repeats, n_rounds, n_perturbations)``.
     """
-    streams = [stream.spawn(options.n_repeats) for stream in rng.spawn(len(tasks))]
     jobs = [
-        (pool, told, task, options, stream)
-        for task, own in zip(tasks, streams, strict=True)
-        for stream in own
+        (pool, setting, goal.target, goal.candidates, options, stream)
+        for goal, own in zip(goals, rng.spawn(len(goals)), strict=True)
+        for stream in own.spawn(options.n_repeats)
     ]
     done = {}
     with progress(len(jobs), "Replayed campaigns") as bar:
@@ -254,7 +269,7 @@ def run_all(
     stacked = [np.stack(part) for part in zip(*(done[i] for i in range(len(jobs))), strict=True)]
     recommended, chosen = (
         np.ascontiguousarray(
-            np.moveaxis(x.reshape(len(tasks), options.n_repeats, *x.shape[1:]), 1, 3)
+            np.moveaxis(x.reshape(len(goals), options.n_repeats, *x.shape[1:]), 1, 3)
         )
         for x in stacked
     )
@@ -262,27 +277,33 @@ def run_all(
 
 
 def _one(
-    pool: CellPool, told: Told, task: Task, options: Options, stream: np.random.Generator
+    pool: CellPool,
+    setting: Setting,
+    target: int | PoolGoal,
+    readings: list[Index],
+    options: Options,
+    stream: np.random.Generator,
 ) -> tuple[Index, Index]:
     """Run all readings and strategies of one target and repeat."""
     order, search = stream.spawn(2)
     seed: Any = search.bit_generator.seed_seq
-    shape = (len(task.candidates), len(options.strategies), options.n_rounds)
+    shape = (len(readings), len(options.strategies), options.n_rounds)
     recommended = np.empty((*shape[:2], options.n_rounds + 1), np.int64)
     chosen = np.empty((*shape, options.n_perturbations), np.int64)
     # Small matrices: threads would only wait for each other, and could change the last bits.
     with threadpool_limits(1), without_bars():
-        deal = pool.deal(task.target, options.n_warmup, order)
-        for r, candidates in enumerate(task.candidates):
+        deal = pool.deal(target, options.n_warmup, order)
+        for r, candidates in enumerate(readings):
             for c, strategy in enumerate(options.strategies):
                 # The same for every strategy; a copy, as a sequence counts what it has spawned.
                 own = np.random.SeedSequence(seed.entropy, spawn_key=seed.spawn_key)
-                build = partial(told.build, strategy, deal.target, rng=np.random.default_rng(own))
-                result = replay_plates(
+                build = partial(
+                    setting.build, strategy, deal.target, rng=np.random.default_rng(own)
+                )
+                chosen[r, c], recommended[r, c] = replay_plates(
                     pool, deal, build, candidates=candidates, n_rounds=options.n_rounds,
                     n_perturbations=options.n_perturbations, n_cells=options.n_cells,
                 )  # fmt: skip
-                recommended[r, c], chosen[r, c] = result.recommended, result.chosen
     return recommended, chosen
 
 
@@ -301,18 +322,6 @@ def simulate_like(
     rng
         Source of the draws: of effects as far as their cells leave them open, and of cells.
     """
-    scm, drawn = model_like(cells, spec, graphs, rng)
-    every = np.vstack([np.zeros(scm.n_nodes), drawn])
-    return {
-        name: scm.sample(len(x), shift, rng=rng)
-        for (name, x), shift in zip(cells.items(), every, strict=True)
-    }
-
-
-def model_like(
-    cells: Mapping[str, Array], spec: Spec, graphs: Graphs, rng: np.random.Generator
-) -> tuple[LinearScm, Array]:
-    """Return the model of :func:`simulate_like` and its shifts, ``(n_perturbations, n_genes)``."""
     every = np.arange(len(cells))
     codes = np.repeat(every, [len(x) for x in cells.values()])
     screen = ScreenMoments.from_array(np.concatenate(list(cells.values())), codes, len(cells))
@@ -321,6 +330,10 @@ def model_like(
     assert model.effects is not None
     blr = model.posterior
     effects = next(model.effects.effects.draws(1, rng=rng))
-    # The shifts that lead to these effects: (I - B) times each.
-    drawn = effects - (blr.mean() @ effects.T).T
-    return LinearScm(blr.mean().toarray(), blr.noise_var, blr.intercept_mean), drawn
+    # The shifts that lead to these effects: (I - B) times each; none of the controls.
+    shifts = np.vstack([np.zeros(len(spec.genes)), effects - (blr.mean() @ effects.T).T])
+    scm = LinearScm(blr.mean().toarray(), blr.noise_var, blr.intercept_mean)
+    return {
+        name: scm.sample(len(x), shift, rng=rng)
+        for (name, x), shift in zip(cells.items(), shifts, strict=True)
+    }

@@ -125,9 +125,8 @@ def replay_design(
         - ``summary`` (text): the results in sentences.
         - ``overall`` (table): by ``strategy``, over targets: ``plates`` needed, ``relative_last``
           (last distance, relative to the control's) and ``verdict`` beside the baseline.
-        - ``comparison`` (table): the same comparison by ``target``.
         - ``table`` (table): ``mean`` and ``sem`` of the squared distance after every ``round``.
-        - ``targets``, ``candidates`` (tables): distances of the best, the control and the pool.
+        - ``targets`` (table): distances of the best, the control and the pool.
 
     Raises
     ------
@@ -148,10 +147,10 @@ def replay_design(
     require_cells(adata, "replay_design")
     chosen = _CampaignOptions(**campaign_options or {})
     learned = _adata.eager(adata.uns.get(dag_key))
-    told = learned.get("params", {}) if isinstance(learned, Mapping) else {}
+    of_graph = learned.get("params", {}) if isinstance(learned, Mapping) else {}
     roles = _adata.read_roles(
-        adata, perturbation_key=told.get("perturbation_key"), control=told.get("control"),
-        layer=told.get("layer"),
+        adata, perturbation_key=of_graph.get("perturbation_key"),
+        control=of_graph.get("control"), layer=of_graph.get("layer"),
     )  # fmt: skip
     options = modelled.Options(
         strategies=_strategies(strategies),
@@ -165,13 +164,8 @@ def replay_design(
     generator = as_rng(rng)
     setup = read_setup(
         adata, targets, candidates, chosen.shift, dag_key=dag_key, roles=roles,
-        simulation=generator.spawn(1)[0] if chosen.simulated else None,
+        simulation=generator.spawn(1)[0] if chosen.simulated else None, held_out=readings,
     )  # fmt: skip
-    every = np.arange(setup.n_candidates)
-    tasks = [
-        modelled.Task(goal.wanted, [every[~(held & np.isin(every, goal.own))] for held in readings])
-        for goal in setup.goals
-    ]
     if options.n_warmup > len(setup.pool.control):
         message = (
             f"n_warmup is {options.n_warmup}, but only {len(setup.pool.control)} cells are "
@@ -187,7 +181,9 @@ def replay_design(
         raise ValueError(message)
     most = min(options.n_perturbations, setup.n_candidates)
     options = replace(options, n_perturbations=most)
-    runs = modelled.run_all(setup.pool, setup.told, tasks, options, generator, n_jobs=n_jobs)
+    runs = modelled.run_all(
+        setup.pool, setup.setting, setup.goals, options, generator, n_jobs=n_jobs
+    )
     params: dict[str, Any] = {
         **asdict(options),
         "strategies": _adata.strings(options.strategies),
@@ -199,7 +195,7 @@ def replay_design(
         **roles.stored(),
         "rng": _adata.seed_of(rng),
     }
-    stored = _results(setup, readings, tasks, options, runs) | {"params": params}
+    stored = _results(setup, readings, options, runs) | {"params": params}
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     logger.info("%s", stored["summary"])
     return written
@@ -221,32 +217,26 @@ def _strategies(strategies: Sequence[str]) -> tuple[str, ...]:
 def _results(
     setup: Setup,
     readings: list[bool],
-    tasks: list[modelled.Task],
     options: modelled.Options,
     runs: tuple[NDArray[np.int64], NDArray[np.int64]],
 ) -> dict[str, Any]:
     """Return the tables of the campaigns; ``runs`` as of ``run_all``."""
     recommended, chosen = runs
-    names, pool, goals = setup.plan.names, setup.pool, setup.goals
-    targets, good = tables.targets_table(goals, readings, tasks, names)
+    names, goals = setup.plan.names, setup.goals
+    targets, good = tables.targets_table(goals, readings, names)
     distance = np.stack([g.truth.distance[x] for g, x in zip(goals, recommended, strict=True)])
-    shape = (-1, *distance.shape[2:])
-    is_good = np.take_along_axis(
-        good.reshape(len(targets), -1), recommended.reshape(len(targets), -1), axis=1
-    ).reshape(shape)
+    shape = (len(targets), *distance.shape[2:])
+    is_good = np.take_along_axis(good, recommended.reshape(len(targets), -1), axis=1).reshape(shape)
     flat = distance.reshape(shape)
     per_plate = options.n_cells * options.n_perturbations
-    table = tables.rounds_table(flat, is_good, targets, options.strategies, per_plate)
-    comparison = tables.comparison_table(flat, targets, options.strategies)
-    overall = tables.overall_table(flat, is_good, targets, comparison, options.strategies)
-    n_cells = [int(n) for n in pool.n_cells]
+    overall = tables.overall_table(flat, is_good, targets, options.strategies)
     return {
-        "table": table,
-        "comparison": comparison,
+        "table": tables.rounds_table(flat, is_good, targets, options.strategies, per_plate),
         "overall": overall,
         "targets": targets,
-        "candidates": tables.candidates_table(goals, names),
-        "environments": environments.environment_table(setup.used, setup.genes, n_cells),
+        "environments": environments.environment_table(
+            setup.used, setup.genes, setup.pool.n_cells.tolist()
+        ),
         "left_out": left_out_table(
             {name: setup.labels.n_cells(name) for name, _ in setup.plan.left_out},
             [reason for _, reason in setup.plan.left_out],

@@ -24,7 +24,7 @@ from nextpert.core.fit.learn import Graphs, Spec
 from nextpert.core.fit.naming import Naming
 from nextpert.core.screen.moments import Moments
 from nextpert.tl._design_interventions.target import read_target
-from nextpert.tl._replay_design.modelled import Told, simulate_like
+from nextpert.tl._replay_design.modelled import Replayed, Setting, simulate_like
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata import LabelTable, Roles
-    from nextpert.core.evaluate.cell_pool import Truth
     from nextpert.core.fit.interventions import Interventions
 
     Vector = NDArray[np.float64]
@@ -41,20 +40,6 @@ if TYPE_CHECKING:
 
 FEWEST = 4  # cells of a perturbation: half of a target's are held back
 _CLEAR = 3.0  # standard errors that a target lies off the controls, unless it was asked for
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What is to be reached: the state of a perturbation, by its number in the pool, or a goal."""
-
-    name: str
-    wanted: int | PoolGoal
-    truth: Truth
-
-    @property
-    def own(self) -> list[int]:
-        """Perturbations whose states are wanted."""
-        return self.wanted.own if isinstance(self.wanted, PoolGoal) else [self.wanted]
 
 
 class Panel(NamedTuple):
@@ -73,12 +58,12 @@ class Setup:
     """A screen made ready for replays; the first ``n_candidates`` of the pool may be proposed."""
 
     genes: list[str]
-    told: Told
+    setting: Setting
     pool: CellPool
     used: Interventions
     plan: Plan
     labels: LabelTable
-    goals: list[Goal]
+    goals: list[Replayed]
     n_candidates: int
 
 
@@ -91,8 +76,11 @@ def read_setup(
     dag_key: str,
     roles: Roles,
     simulation: np.random.Generator | None,
+    held_out: Sequence[bool] = (False,),
 ) -> Setup:
     """Read graph, labels and cells; with ``simulation`` draw cells that copy these.
+
+    ``held_out`` says for each reading whether the target itself is no candidate.
 
     Raises
     ------
@@ -100,18 +88,18 @@ def read_setup(
         If a label is unknown, there are fewer than two candidates, or no target.
     """
     genes, columns, dag = _adata.read_graph(adata, dag_key)
-    every = _adata.read_every_label(adata, roles)
-    _adata.require_control(every, roles.control)
-    wanted = _read_wanted(targets, every, roles.control)
+    known = _adata.read_every_label(adata, roles)
+    _adata.require_control(known, roles.control)
+    requested = _read_targets(targets, known, roles.control)
     named = [
         label
-        for each in wanted
+        for each in requested
         for states in ([each] if isinstance(each, str) else [each.state, each.away_from])
-        for label in _labels(states, every, roles)
+        for label in _labels(states, known, roles)
         if label
     ]
     chosen = [] if candidates is None else map(str, _adata.in_order(candidates))
-    chosen = list(dict.fromkeys(every.spelled(chosen)))
+    chosen = list(dict.fromkeys(known.spelled(chosen)))
     labels = _adata.read_perturbations(adata, roles, named=[*chosen, *named])
     plan = environments.plan_environments(
         labels,
@@ -155,51 +143,41 @@ def read_setup(
         cells = simulate_like({name: cells[name] for name in ordered}, spec, graphs, simulation)
     pool = CellPool(cells[roles.control], [cells[name] for name in plan.names], shared)
     guided = simulation is None and roles.guide_key is not None
-    told = Told(spec, graphs, pool.environments, guided)
+    setting = Setting(spec, graphs, pool.environments, guided)
     place = {name: j for j, name in enumerate(plan.names)}
     absent = [name for name in named if name not in place]
     if absent:
         message = f"Targets of fewer than {FEWEST} cells: {_adata.list_names(absent)}."
         raise ValueError(message)
-    panel = Panel(genes, columns, controls.mean, roles.stored())
-    goals = [_goal(adata, each, place, pool, panel, labels, roles) for each in wanted]
-    if not wanted:
-        every_goal = [Goal(name, j, pool.truth(j)) for name, j in place.items()]
-        goals = [x for x in every_goal if x.truth.control > _CLEAR * x.truth.control_sd]
+    panel: Any = Panel(genes, columns, controls.mean, roles.stored())
+    every, goals = np.arange(n_candidates), []
+    goal: int | PoolGoal
+    for each in requested or plan.names:
+        if isinstance(each, str):
+            own = [place[each]]
+            name, goal, truth = each, own[0], pool.truth(own[0])
+            if not requested and not truth.control > _CLEAR * truth.control_sd:
+                continue
+        else:
+            asked = read_target(adata, each, panel, roles.perturbation_key)
+            states, away = (
+                tuple(place.get(label, -1) for label in _labels(part, labels, roles))
+                for part in (each.state, each.away_from)
+            )
+            several = PoolGoal(asked.goal, states, away)
+            name, goal, truth, own = asked.name, several, goal_truth(pool, several), several.own
+        may = [every[~(held & np.isin(every, own))] for held in held_out]
+        goals.append(Replayed(name, goal, truth, may))
     if not goals:
         message = (
             f"No perturbation lies {_CLEAR:g} standard errors off the controls, so there is no "
             f"state to find: name targets yourself, or widen the panel."
         )
         raise ValueError(message)
-    return Setup(genes, told, pool, used, plan, labels, goals, n_candidates)
+    return Setup(genes, setting, pool, used, plan, labels, goals, n_candidates)
 
 
-def _goal(
-    adata: ad.AnnData,
-    target: str | Target,
-    place: dict[str, int],
-    pool: CellPool,
-    panel: Any,
-    labels: LabelTable,
-    roles: Roles,
-) -> Goal:
-    """Return the state of a perturbation, or a target of any kind, as a goal on the pool.
-
-    ``place`` are the numbers of perturbations in the pool, by name.
-    """
-    if isinstance(target, str):
-        return Goal(target, place[target], pool.truth(place[target]))
-    read = read_target(adata, target, panel, roles.perturbation_key)
-    states, away = (
-        tuple(place.get(label, -1) for label in _labels(part, labels, roles))
-        for part in (target.state, target.away_from)
-    )
-    wanted = PoolGoal(read.goal, states, away)
-    return Goal(read.name, wanted, goal_truth(pool, wanted))
-
-
-def _read_wanted(targets: Any, labels: LabelTable, control: str) -> list[str | Target]:
+def _read_targets(targets: Any, labels: LabelTable, control: str) -> list[str | Target]:
     """Return targets as labels, where they are states of perturbations alone, or as they are.
 
     Raises
@@ -209,31 +187,31 @@ def _read_wanted(targets: Any, labels: LabelTable, control: str) -> list[str | T
     """
     if targets is None:
         return []
-    wanted: list[str | Target] = []
+    goals: list[str | Target] = []
     for each in targets if isinstance(targets, (list, tuple)) else _adata.in_order(targets):
         if isinstance(each, Target) and set(parts_of(each)) == {"state"}:
             each = each.state if isinstance(each.state, str) else each
-        wanted += [each] if isinstance(each, Target) else labels.spelled([str(each)])
-    wanted = list(dict.fromkeys(wanted))
-    if not wanted:
+        goals += [each] if isinstance(each, Target) else labels.spelled([str(each)])
+    goals = list(dict.fromkeys(goals))
+    if not goals:
         message = "targets is empty: name a label, or leave it at None for all clear ones."
         raise ValueError(message)
-    names = [each for each in wanted if isinstance(each, str)]
+    names = [each for each in goals if isinstance(each, str)]
     labels.require(names, "Targets")
     if control in names:
         message = f"targets holds {control!r}, the control state itself: leave it out."
         raise ValueError(message)
-    return wanted
+    return goals
 
 
 def _labels(states: Any, labels: LabelTable, roles: Roles) -> list[str]:
     """Return the perturbation of each state, empty for those that are none."""
-    found = []
+    names = []
     for state in listed(states):
         own = isinstance(state, tuple) and state[0] == roles.perturbation_key
         label = str(state[1]) if own else state if isinstance(state, str) else ""
-        found.append("" if label == roles.control else label)
-    return labels.spelled(found)
+        names.append("" if label == roles.control else label)
+    return labels.spelled(names)
 
 
 def _read_cells(
@@ -263,12 +241,12 @@ def _environments(
     adata: ad.AnnData, roles: Roles, names: list[str], rows: dict[str, Index]
 ) -> PoolEnvironments:
     """Return perturbation, guide, batch and condition of the cells, the controls named first."""
-    found = read_environments(adata, roles, named=names[1:]).only(names)
+    every = read_environments(adata, roles, named=names[1:]).only(names)
     place = {name: k for k, name in enumerate(names)}
     return PoolEnvironments(
-        np.array([place[name] for name in found.perturbation], np.int64),
-        found.levels(roles.perturbation_key, *found.condition_names),
-        found.levels(*([] if roles.guide_key is None else [roles.guide_key])),
-        found.indicators(roles.batch_key)[1], found.codes[rows[names[0]]],
-        found.codes[np.concatenate([rows[name] for name in names[1:]])],
+        np.array([place[name] for name in every.perturbation], np.int64),
+        every.levels(roles.perturbation_key, *every.condition_names),
+        every.levels(*([] if roles.guide_key is None else [roles.guide_key])),
+        every.indicators(roles.batch_key)[1], every.codes[rows[names[0]]],
+        every.codes[np.concatenate([rows[name] for name in names[1:]])],
     )  # fmt: skip

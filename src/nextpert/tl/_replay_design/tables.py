@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,14 +15,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nextpert.tl._replay_design.modelled import Task
-    from nextpert.tl._replay_design.setup import Goal
+    from nextpert.tl._replay_design.modelled import Replayed
 
     Vector = NDArray[np.float64]
 
 LEVEL = 0.05
 BASELINE = "round_robin_means"
 VERDICTS = {-1: "nearer", 0: "no difference seen", 1: "further"}
+_HEADS = {
+    "nearer": "nearer than", "no difference seen": "not significantly different from",
+    "further": "further than",
+}  # fmt: skip
 
 
 def in_words(overall: pd.DataFrame, targets: pd.DataFrame, n_rounds: int) -> str:
@@ -35,16 +38,14 @@ def in_words(overall: pd.DataFrame, targets: pd.DataFrame, n_rounds: int) -> str
             f"{name} {row['plates']:.1f} (good at the end in {row['share_good_last']:.0%})"
             for name, row in rows.sort_values("plates").iterrows()
         )
-        others = rows.drop(index=BASELINE).sort_values("relative_difference")
-        heads = {-1: "nearer than", 0: "not significantly different from", 1: "further than"}
-        said = []
-        for sign, head in heads.items():
+        others, words = rows.drop(index=BASELINE).sort_values("relative_difference"), []
+        for verdict, head in _HEADS.items():
             each = [
                 f"{name} {row['relative_difference']:+.3f} ± {row['relative_difference_sem']:.3f}"
-                for name, row in others[others["verdict"] == VERDICTS[sign]].iterrows()
+                for name, row in others[others["verdict"] == verdict].iterrows()
             ]
             if each:
-                said.append(f"{head} {BASELINE}: {list_names(each, limit=len(each))}")
+                words.append(f"{head} {BASELINE}: {list_names(each, limit=len(each))}")
         share = some[["best_distance", "pool_distance"]].div(some["control_distance"], axis=0)
         best, blind = share.mean()
         ends = ", ".join(f"{name} {last:.2f}" for name, last in rows["relative_last"].items())
@@ -52,7 +53,7 @@ def in_words(overall: pd.DataFrame, targets: pd.DataFrame, n_rounds: int) -> str
             f"Target {'held out' if held_out else 'in the pool'} ({n} target{'s' * (n > 1)}): "
             f"plates until the recommendation is as good as the best and stays so ({n_rounds + 1} "
             f"stands for never): {needed}. Distance over all plates relative to the control's, ± "
-            f"one standard error, p-values by Holm: {'; '.join(said) or 'nothing to compare'}. "
+            f"one standard error, p-values by Holm: {'; '.join(words) or 'nothing to compare'}. "
             f"Distance of the recommendation after plate {n_rounds}: {ends}; of the best candidate "
             f"{best:.2f}, of the control 1, of a random candidate {blind:.2f}."
         )
@@ -60,49 +61,33 @@ def in_words(overall: pd.DataFrame, targets: pd.DataFrame, n_rounds: int) -> str
 
 
 def targets_table(
-    goals: Sequence[Goal], readings: Sequence[bool], tasks: Sequence[Task], names: Sequence[str]
+    goals: Sequence[Replayed], readings: Sequence[bool], names: Sequence[str]
 ) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
     """Return one row per target and reading, and which perturbations are as good as the best.
 
-    The latter of shape ``(n_targets, n_readings, n_perturbations)``.
+    The latter of shape ``(n_targets * n_readings, n_perturbations)``.
     """
-    rows, good = [], np.zeros((len(goals), len(readings), len(names)), bool)
-    for i, (goal, task) in enumerate(zip(goals, tasks, strict=True)):
-        for r, (held_out, may) in enumerate(zip(readings, task.candidates, strict=True)):
-            truth = goal.truth
+    rows, good = [], []
+    for goal in goals:
+        truth = goal.truth
+        for held_out, may in zip(readings, goal.candidates, strict=True):
             best = may[int(np.argmin(truth.distance[may]))]
-            good[i, r, may] = truth.as_good(may)
+            good.append(np.zeros(len(names), bool))
+            good[-1][may] = truth.as_good(may)
             rows.append(
                 {
                     "target": goal.name,
                     "held_out": held_out,
                     "n_candidates": len(may),
                     "best": names[best],
-                    "n_good": int(good[i, r].sum()),
                     "best_distance": truth.distance[best],
                     "control_distance": truth.control,
-                    "control_sd": truth.control_sd,
                     "pool_distance": truth.distance[may].mean(),
                 }
             )
     table = pd.DataFrame(rows, index=pd.Index(np.arange(len(rows))))
-    for name in ("target", "best"):
-        table[name] = strings(table[name])
-    return table, good
-
-
-def candidates_table(goals: Sequence[Goal], names: Sequence[str]) -> pd.DataFrame:
-    """Return one row per target and candidate: its true distance, with its standard deviation."""
-    n = len(names)
-    return pd.DataFrame(
-        {
-            "target": strings(np.repeat([goal.name for goal in goals], n)),
-            "perturbation": strings([*names] * len(goals)),
-            "is_target": np.concatenate([np.isin(np.arange(n), goal.own) for goal in goals]),
-            "distance": np.concatenate([goal.truth.distance for goal in goals]),
-            "sd": np.concatenate([goal.truth.sd for goal in goals]),
-        },
-        index=pd.Index(np.arange(n * len(goals))),
+    return table.assign(**{name: strings(table[name]) for name in ("target", "best")}), np.array(
+        good
     )
 
 
@@ -145,56 +130,8 @@ def plates_until_good(is_good: NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.asarray(is_good.shape[-1] - stays.sum(axis=-1), np.int64)
 
 
-def comparison_table(
-    distance: Vector, targets: pd.DataFrame, strategies: Sequence[str]
-) -> pd.DataFrame:
-    """Return one row per target, reading and strategy: the paired difference to the baseline.
-
-    The difference is averaged over the rounds from the first on; below 0 is nearer. P-values of
-    the paired t test are adjusted over the targets of one strategy and reading by Holm's method.
-    """
-    baseline = list(strategies).index(BASELINE)
-    names = [name for name in strategies if name != BASELINE]
-    if not names:
-        return pd.DataFrame(index=pd.Index(np.arange(0)))
-    gap = np.delete(distance - distance[:, [baseline]], baseline, axis=1).swapaxes(0, 1)
-    difference, sem, p_value = (x.ravel() for x in _paired(gap[..., 1:].mean(axis=-1)))
-    last, last_sem, _ = (x.ravel() for x in _paired(gap[..., -1]))
-    strategy, row = (x.ravel() for x in np.indices(gap.shape[:2]))
-    control = targets["control_distance"].to_numpy()[row]
-    table = pd.DataFrame(
-        {
-            "target": targets["target"].to_numpy()[row],
-            "held_out": targets["held_out"].to_numpy()[row],
-            "strategy": strings(np.asarray(names)[strategy]),
-            "difference": difference,
-            "difference_sem": sem,
-            "relative_difference": difference / control,
-            "relative_difference_sem": sem / control,
-            "last_difference": last,
-            "last_difference_sem": last_sem,
-            "p_value": p_value,
-        },
-        index=pd.Index(np.arange(len(row))),
-    )
-    by_family = table.groupby(["held_out", "strategy"], sort=False)["p_value"]
-    adjusted = by_family.transform(lambda p: holm(p.to_numpy()))
-    table["p_adjusted"] = adjusted.to_numpy(dtype=np.float64)
-    table["verdict"] = _verdicts(table["difference"], table["p_adjusted"])
-    return table
-
-
-def _verdicts(difference: pd.Series, p_adjusted: pd.Series) -> Any:
-    sign = np.where(p_adjusted < LEVEL, np.sign(difference), 0)
-    return strings(VERDICTS[int(s)] for s in sign)
-
-
 def overall_table(
-    distance: Vector,
-    is_good: NDArray[np.bool_],
-    targets: pd.DataFrame,
-    comparison: pd.DataFrame,
-    strategies: Sequence[str],
+    distance: Vector, is_good: NDArray[np.bool_], targets: pd.DataFrame, strategies: Sequence[str]
 ) -> pd.DataFrame:
     """Return one row per reading and strategy: the mean over all targets, each counted once.
 
@@ -205,8 +142,8 @@ def overall_table(
     ----------
     distance, is_good
         Shape ``(n_targets * n_readings, n_strategies, n_repeats, n_rounds + 1)``.
-    targets, comparison
-        The tables of targets and of comparisons.
+    targets
+        The table of targets.
     strategies
         Names of the strategies.
     """
@@ -216,43 +153,38 @@ def overall_table(
     shape = (-1, len(readings), *distance.shape[1:])
     relative, good = (distance / control).reshape(shape).mean(axis=0), is_good.reshape(shape)
     plates = plates_until_good(good).mean(axis=0)
-    gap, gap_sem, p_value = _paired((relative - relative[:, [baseline]])[..., 1:].mean(axis=-1))
+    nearer, nearer_sem, p_value = _paired(
+        (relative - relative[:, [baseline]])[..., 1:].mean(axis=-1)
+    )
     sooner, sooner_sem, p_plates = _paired(plates - plates[:, [baseline]])
     p_value[:, baseline] = p_plates[:, baseline] = np.nan  # no comparison
     adjusted = np.array([holm(p.ravel()) for p in np.stack([p_value, p_plates], axis=-1)])
-    reading, strategy = (x.ravel() for x in np.indices(gap.shape))
+    p_adjusted, p_plates_adjusted = adjusted.reshape(-1, 2).T
+    sign = np.where(p_adjusted < LEVEL, np.sign(nearer).ravel(), 0)
+    reading, strategy = (x.ravel() for x in np.indices(nearer.shape))
     columns = {
         "plates": plates.mean(axis=-1),
         "plates_sem": _paired(plates)[1],
         "share_good_last": good[..., -1].mean(axis=(0, 3)),
-        "relative_first": relative[..., 0].mean(axis=-1),
         "relative_last": relative[..., -1].mean(axis=-1),
-        "relative_last_sem": _paired(relative[..., -1])[1],
-        "relative_difference": gap,
-        "relative_difference_sem": gap_sem,
+        "relative_difference": nearer,
+        "relative_difference_sem": nearer_sem,
         "p_value": p_value,
         "plates_difference": sooner,
         "plates_difference_sem": sooner_sem,
         "p_plates": p_plates,
+        "p_adjusted": p_adjusted,
+        "p_plates_adjusted": p_plates_adjusted,
     }
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
             "held_out": readings[reading],
             "strategy": strings(np.asarray(strategies)[strategy]),
-            "n_targets": len(good),
             **{name: values.ravel() for name, values in columns.items()},
+            "verdict": strings(VERDICTS[int(s)] for s in sign),
         },
         index=pd.Index(np.arange(len(reading))),
     )
-    verdicts: dict[Any, list[str]] = {}
-    if len(comparison):
-        verdicts = dict(comparison.groupby(["held_out", "strategy"])["verdict"].agg(list))
-    said = [verdicts.get(key, []) for key in zip(table["held_out"], table["strategy"], strict=True)]
-    for name, sign in (("n_nearer", -1), ("n_further", 1)):
-        table[name] = [each.count(VERDICTS[sign]) for each in said]
-    table["p_adjusted"], table["p_plates_adjusted"] = adjusted.reshape(-1, 2).T
-    table["verdict"] = _verdicts(table["relative_difference"], table["p_adjusted"])
-    return table
 
 
 def holm(p_values: Vector) -> Vector:
