@@ -94,7 +94,7 @@ class Target:
         members of a combination) not for this candidate, because the loss of its own messenger RNA
         says nothing of whether it does what the target does. Distances are then multiplied by the
         control's over that on the same genes, so that they are compared relative to the control's
-        (:doc:`/model/mathematics`, equation 39). A candidate without whose genes less than half of
+        (:doc:`/model/mathematics`, equation 28). A candidate without whose genes less than half of
         the control's distance is left is not ranked. ``"include"``: all genes count for all, as for
         all other targets and in exact fits (``shift_sd=0``).
 

@@ -80,7 +80,7 @@ def effect_table(
     :func:`~nextpert.tl.design_interventions`, :func:`~nextpert.tl.plan_screen` and
     :class:`~nextpert.Campaign` take as they take cells. An effect with the standard error ``s``
     counts for :math:`\sigma^2 / s^2` cells, where :math:`\sigma^2` is the variance of the gene
-    (:doc:`/model/mathematics`, equation 31), and a missing one for none. What needs cells, such as
+    (:doc:`/model/mathematics`, equation 25), and a missing one for none. What needs cells, such as
     learning a graph, raises an error. The panel is all genes, on a graph without edges: call
     :func:`~nextpert.tl.learn_dag` with ``method="given"`` for a graph of your own, or for fewer
     genes.

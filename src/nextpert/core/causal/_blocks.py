@@ -142,7 +142,7 @@ def _total_evidence(nodes, vptr, k, values, scores, rest, t, shape, rate, half, 
 
 
 def gap_terms(alpha: Vector, beta: Vector) -> tuple[Vector, Vector]:
-    """Return ``e`` and ``kappa`` of equation 14 for noise variances ``IG(alpha, beta)``.
+    """Return ``e`` and ``kappa`` of equation 4 for noise variances ``IG(alpha, beta)``.
 
     Raises
     ------

@@ -104,7 +104,7 @@ def adjoint(problem, gx, grad):
 
 @inner
 def _node(layout, k, inv_n, cov, u, i, x, row, y):
-    """Fill the design row of node i and y = M row; return d1, d2: equation 16 is ``d1^2 / d2``."""
+    """Fill the design row of node i and y = M row; return d1, d2: equation 6 is ``d1^2 / d2``."""
     indptr, indices, vptr, mptr = layout
     first, v, m = indptr[i], vptr[i], mptr[i]
     d = vptr[i + 1] - v
@@ -334,7 +334,7 @@ def project_target(layout, cov, target, u, w0):
 
 @entry
 def w_of_states(problem, x, out):
-    """Fill ``w_i`` of every node (p, m) after cells at each state of ``x`` (p, m): equation 16."""
+    """Fill ``w_i`` of every node (p, m) after cells at each state of ``x`` (p, m): equation 6."""
     p, m = x.shape
     d1, d2, most = np.empty(m), np.empty(m), longest_row(problem.vptr)
     rows, y = np.empty((most, m)), np.empty((most, m))

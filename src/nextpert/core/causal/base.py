@@ -315,7 +315,7 @@ class LookaheadAcquisition(Acquisition):
         return out
 
     def left(self, shifts: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return ``w_i`` after the cells of each shift (equation 16), ``(n_nodes, n_shifts)``."""
+        """Return ``w_i`` after the cells of each shift (equation 6), ``(n_nodes, n_shifts)``."""
         reached = np.ascontiguousarray(self.posterior.predict_mean(shifts).T)
         problem = self.problem
         if len(problem.root):  # as in the compiled sum, many shifts at a time

@@ -62,7 +62,7 @@ def design_interventions(
     from the target. Where shifts are uncertain (the default fit), the default acquisition is the
     probability of being the nearest of all candidates, by joint draws of their states and of the
     controls from the hierarchical model of :func:`fit_dag_blr`, and CIV is the variance of the
-    distances in these draws that remains (:doc:`/model/mathematics`, equation 37). A
+    distances in these draws that remains (:doc:`/model/mathematics`, equation 33). A
     target that is a perturbation of the fit is part of the same draws, and is estimated like the
     candidates; the mean of other cells is taken as it is, with its sampling error. Ties, such as
     candidates that are nearest in no draw, are ordered by the distance of the expected state.
@@ -173,7 +173,7 @@ def design_interventions(
           units of expression (or in those of the target), with the sampling error of a target that
           is a mean of cells subtracted: ``state_distance`` of the expected state;
           ``predicted_distance``, the posterior median, and its 90% interval ``predicted_low`` to
-          ``predicted_high`` (:doc:`/model/mathematics`, equation 34); the posterior mean
+          ``predicted_high`` (:doc:`/model/mathematics`, equation 30); the posterior mean
           ``mean_distance``, which includes the variance of the state, with
           ``predicted_distance_sd``; ``relative_distance``
           (the predicted one divided by that of the control; NaN if that is 0); ``probability_best``

@@ -98,7 +98,7 @@ def fit_dag_blr(
     its own is estimated from the combinations that contain it.
 
     The effects of perturbations with cells are estimated by one hierarchical model
-    (:doc:`/model/mathematics`, equations 19 to 27), sampled by Gibbs sampling with a fixed seed.
+    (:doc:`/model/mathematics`, equations 13 to 23), sampled by Gibbs sampling with a fixed seed.
     The effect of a perturbation is the sum of a program that perturbations share, a part along the
     coexpression of genes, and a sparse part of its own, the scale of which is uncertain. The model
     includes the sampling error of the controls and the variance of the response of cells, some of
@@ -111,7 +111,7 @@ def fit_dag_blr(
 
     With ``condition_key`` (:func:`nextpert.pp.setup_screen`), each condition, such as a cell line,
     has a fit of its own cells and controls besides. The cells of other conditions count there as
-    far as their effects are probably the same, for every perturbation and gene (equation 28).
+    far as their effects are probably the same, for every perturbation and gene (equation 24).
     :func:`perturbation_effects` returns the effects in a ``condition``. Without one, and in
     rankings and plans, effects are those of the cells of all conditions, which are compared within
     conditions. The graph, the other predictors and replays see conditions as batches.
@@ -174,7 +174,7 @@ def fit_dag_blr(
           lacks by its mean, with a weight of their own. Standard errors in ``layers["se"]`` shrink
           them towards that mean. If they are given, that weight is at least 0.25, and no
           ``condition_key`` is declared, the other screen also tells of perturbations with cells, as
-          another condition does (equation 28); all other side information is about perturbations
+          another condition does (equation 24); all other side information is about perturbations
           without;
         - the path of a file with one of these: ``.gmt``, ``.csv``, ``.tsv``, ``.h5ad``, ``.zarr``;
         - a mapping of names to several of these (one AnnData at most), which count alike.

@@ -282,7 +282,7 @@ class CivOw(Civ):
 def gap_variance(
     posterior: DagBlr, shift: ArrayLike, target_mean: ArrayLike, *, n_cells: float = 1
 ) -> float:
-    """Return the variance of the optimality gap of a shift (equation 14).
+    """Return the variance of the optimality gap of a shift (equation 4).
 
     The gap is ``g(a) = |a + mean of n noise vectors - (I - B) mu*|^2``; its variance is
     ``sum_i kappa_i s_i^2 + 4 s_i e_i (a_i - b_i)^2`` with ``s_i = 1/n + w_i``
