@@ -1,4 +1,4 @@
-"""Intervals of distances where nothing happens: they were too far (equations 27, 34 and 35)."""
+"""Intervals of distances where nothing happens: they were too far (equations 23, 30 and 31)."""
 
 import numpy as np
 import pytest

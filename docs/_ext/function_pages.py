@@ -30,15 +30,15 @@ OTHER_PICTURES = {
 }
 # Equations of the page on mathematics, and the sections that explain the rest.
 EQUATIONS: dict[str, tuple[int, ...]] = {
-    "pp.effect_table": (31,),
+    "pp.effect_table": (25,),
     "tl.learn_dag": (1,),
-    "tl.fit_dag_blr": (2, 5, 19),
-    "tl.perturbation_effects": (19, 13),
-    "tl.design_interventions": (14, 16, 37),
-    "tl.plan_screen": (37, 38),
+    "tl.fit_dag_blr": (2, 9, 13),
+    "tl.perturbation_effects": (13, 20),
+    "tl.design_interventions": (4, 6, 33),
+    "tl.plan_screen": (33, 34),
     "core.DagBlr": (2, 3),
-    "core.Civ": (14, 16),
-    "core.gap_variance": (14, 15),
+    "core.Civ": (4, 6),
+    "core.gap_variance": (4, 5),
 }
 SECTIONS = {
     "tl.dag_fit": ("Graphs",),

@@ -100,7 +100,7 @@ def screen_of(table, genes=None):
 
 
 def test_means_have_the_standard_errors_of_the_table():
-    """Equation 31: the variance of a difference of means is the squared standard error."""
+    """Equation 25: the variance of a difference of means is the squared standard error."""
     table, se = effects()
     rng = np.random.default_rng(3)
     se *= rng.uniform(0.8, 1.2, size=se.shape)

@@ -242,7 +242,7 @@ def test_effects_of_another_fit_tell_as_much_as_their_cells(modules):
     other = npt.tl.perturbation_effects(there, as_anndata=True)
     found, alone = effects_with_cells(adata, other), effects_with_cells(adata)
     far, truth = ((alone.X - effects[:N_SEEN]) ** 2).sum(), effects[:N_SEEN]
-    # 0.89; one chain for both screens (equation 28 of before) had 0.70.
+    # 0.89; one chain for both screens (equation 24 of before) had 0.70.
     assert ((found.X - truth) ** 2).sum() < 0.95 * far
 
 

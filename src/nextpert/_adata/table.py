@@ -1,4 +1,4 @@
-"""Screens given as tables: effects with standard errors in place of cells (equation 31)."""
+"""Screens given as tables: effects with standard errors in place of cells (equation 25)."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def table_moments(
 ) -> tuple[ScreenMoments, Array]:
     r"""Return the moments of a table, a row an environment, and the variance of every gene.
 
-    A mean counts for :math:`n_{jg} = \sigma_g^2 / s_{jg}^2` cells (equation 31). There is no
+    A mean counts for :math:`n_{jg} = \sigma_g^2 / s_{jg}^2` cells (equation 25). There is no
     scatter: it stays with the caller. Variances are learned from the rows that are ``used``, unless
     these say nothing of a gene.
     """

@@ -89,7 +89,7 @@ class Target:
         this perturbation targets, and for each candidate those that the candidate targets, because
         the loss of its own messenger RNA does not show whether it has the same effect; distances
         are scaled to that of the control on the same genes (:doc:`/model/mathematics`, equation
-        39). ``"include"`` counts all genes, as for other targets and in exact fits
+        28). ``"include"`` counts all genes, as for other targets and in exact fits
         (``shift_sd=0``).
 
     Raises

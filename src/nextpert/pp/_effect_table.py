@@ -80,7 +80,7 @@ def effect_table(
     :func:`~nextpert.tl.plan_screen` and :class:`~nextpert.Campaign` as cells do. What needs cells,
     such as learning a graph, raises an error; the panel is all genes, without edges
     (:func:`~nextpert.tl.learn_dag` with ``method="given"`` for others). An effect with the standard
-    error ``s`` counts for :math:`\sigma^2 / s^2` cells (:doc:`/model/mathematics`, equation 31). A
+    error ``s`` counts for :math:`\sigma^2 / s^2` cells (:doc:`/model/mathematics`, equation 25). A
     screen of cells or pseudo-bulk samples becomes the table of its differences of means. Bring the
     error of the controls, which all effects of a batch share, and above 30 perturbations the
     ``correlation`` of genes, without which no program is modelled.

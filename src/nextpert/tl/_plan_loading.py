@@ -84,7 +84,7 @@ def plan_loading(
     3. Cells fall into droplets at random, so that more cells in a lane give more doublets.
     4. Of the cells loaded a share is captured in droplets.
 
-    Equations 40 to 42 of :doc:`/model/mathematics`.
+    Equations 37 to 39 of :doc:`/model/mathematics`.
 
     Parameters
     ----------

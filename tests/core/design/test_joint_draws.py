@@ -136,7 +136,7 @@ def test_slopes_have_the_distribution_of_those_of_states(rows):
 
 
 def test_numbers_of_a_target_correct_the_error_of_the_controls():
-    """Against the posterior of every control mean on a grid, weights by plain EM (equation 35)."""
+    """Against the posterior of every control mean on a grid, weights by plain EM (equation 31)."""
     rng, p, n = np.random.default_rng(8), 300, 4000
     unit, error = rng.uniform(0.5, 2.0, p), 0.15
     truth = rng.normal(size=p)

@@ -27,7 +27,7 @@ def test_distances_by_dense_draws(uncertain):
     assert (np.abs(found.mean[:-1] - wanted.mean(axis=0)) < tolerance).all()
     np.testing.assert_allclose(found.sd[:-1], wanted.std(axis=0), rtol=0.05)
     np.testing.assert_allclose(found.median[:-1], np.median(wanted, axis=0), rtol=0.03)
-    # Equation 34: the lower end is that of the shortest interval, or of draws to first order.
+    # Equation 30: the lower end is that of the shortest interval, or of draws to first order.
     ends = [np.quantile(wanted, [a, a + 0.9], axis=0) for a in np.linspace(0, 0.1, 41)]
     shortest = np.array([low for low, _ in ends])[
         np.argmin([high - low for low, high in ends], axis=0), range(5)

@@ -27,7 +27,7 @@ def problem(request):
 
 
 def shrunken(draws, weights):
-    """The covariance with all covariances shrunk as equation 37 says, entry by entry."""
+    """The covariance with all covariances shrunk as equation 33 says, entry by entry."""
     c, n = np.cov(draws.T), len(draws)
     pairs = [(j, k) for j in range(len(c)) for k in range(len(c)) if j != k]
     weight = np.array([weights[j] * weights[k] for j, k in pairs])

@@ -98,7 +98,7 @@ def before_of(sampler):
 
 
 def regression(sampler, j, before, size):
-    """Mean and covariance of the scores of perturbation j by dense algebra (equation 20)."""
+    """Mean and covariance of the scores of perturbation j by dense algebra (equation 14)."""
     program, gamma = sampler.means.design[0], sampler.means.design[1:].T
     design = np.hstack([program[:, None], gamma, gamma])
     noise = sampler.means.psi * sampler.means.error[j] + before[j]
@@ -140,7 +140,7 @@ def test_scores_have_the_mean_and_covariance_of_dense_algebra(sampler):
 
 @pytest.mark.parametrize("uniform", [0.02, 0.5, 0.98])
 def test_sizes_of_scores_are_those_of_enumeration(sampler, uniform):
-    """With the density of the means, all scores integrated out (equation 24)."""
+    """With the density of the means, all scores integrated out (equation 18)."""
     before, start = before_of(sampler), sampler.state.size.copy()
     n = len(start)
     visited(sampler, np.zeros(sampler.state.scores.shape), uniforms(sampler, uniform))
@@ -167,7 +167,7 @@ def test_sizes_of_scores_are_those_of_enumeration(sampler, uniform):
 
 
 def test_what_all_share_moves_by_its_density(sampler):
-    """Of scores, controls' cells and batches; states of perturbations stay (equation 25)."""
+    """Of scores, controls' cells and batches; states of perturbations stay (equation 19)."""
     n, size = sampler.state.scores.shape
     q, rng, gamma = (size - 1) // 2, np.random.default_rng(0), sampler.means.design[1:].T
     visited(sampler, np.zeros((n, size)), uniforms(sampler, 0.5))
@@ -254,7 +254,7 @@ def test_scales_and_tails_are_those_of_enumeration(sampler, uniform):
 
 
 def test_the_program_is_the_regression_of_every_gene(sampler):
-    """Its mean and variance over many draws are those of the dense regression (equation 22)."""
+    """Its mean and variance over many draws are those of the dense regression (equation 16)."""
     (n, size), p = sampler.state.scores.shape, sampler.means.x.shape[1]
     q = len(sampler.means.design) - 1
     sums, _ = visited(sampler, np.zeros((n, size)), uniforms(sampler, 0.5))

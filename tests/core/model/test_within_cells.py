@@ -1,4 +1,4 @@
-"""The variance of how far cells respond, with its prior (equation 27)."""
+"""The variance of how far cells respond, with its prior (equation 23)."""
 
 import numpy as np
 import pytest

@@ -80,7 +80,7 @@ def adjoint(layout, order, weights, slopes):
 
 @inner
 def look_ahead(layout, k, inv_n, cov, u, i, x, row, y):
-    """Fill the design row of node i and y = M row; return d1, d2: equation 16 is ``d1^2 / d2``."""
+    """Fill the design row of node i and y = M row; return d1, d2: equation 6 is ``d1^2 / d2``."""
     indptr, indices, vptr, mptr = layout
     first, v, m = indptr[i], vptr[i], mptr[i]
     d = vptr[i + 1] - v
@@ -96,7 +96,7 @@ def look_ahead(layout, k, inv_n, cov, u, i, x, row, y):
         s = row[b]
         for a in range(d):
             y[a] += s * block[b, a]
-    # Equation 16: d1 = q'M x' (u = M q), and d2 = 1/n + x'' M x'.
+    # Equation 6: d1 = q'M x' (u = M q), and d2 = 1/n + x'' M x'.
     d1, d2 = 0.0, inv_n
     for a in range(d):
         d1 += u[v + a] * row[a]
@@ -239,7 +239,7 @@ def _shared(problem, x, gx):
     along, square = np.zeros(size + 1), np.zeros(size + 1)  # slopes by d1 and d2 of later nodes
     for t in range(p):
         n = k + t  # numbers that the t-th node sees
-        if n:  # equation 16, as in _summed
+        if n:  # equation 6, as in _summed
             d1 += zq[n - 1] * z[n - 1]
             d2 += z[n - 1] * z[n - 1]
             i, ratio = order[t], d1 / d2
@@ -312,7 +312,7 @@ def project_target(layout, k, cov, target, u, w0):
 
 @entry
 def take_off(problem, x, w):
-    """Take from ``w`` (p, m) what cells at each state of ``x`` (p, m) teach (equation 16).
+    """Take from ``w`` (p, m) what cells at each state of ``x`` (p, m) teach (equation 6).
 
     As :func:`look_ahead`, with one state a column, so that inner loops run along memory.
     """

@@ -256,7 +256,7 @@ class LookaheadAcquisition(Acquisition):
         return out
 
     def left(self, shifts: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return ``w_i`` after the cells of each shift (equation 16), ``(n_nodes, n_shifts)``."""
+        """Return ``w_i`` after the cells of each shift (equation 6), ``(n_nodes, n_shifts)``."""
         problem, order, k = self.problem, self.posterior.dag.order, self.problem.intercept
         reached = np.ascontiguousarray(self.posterior.predict_mean(shifts).T)
         w = np.repeat(problem.w0[:, None], len(shifts), axis=1)
@@ -273,7 +273,7 @@ class LookaheadAcquisition(Acquisition):
         quad, lin = self.problem.quad, self.problem.lin
         if self.kind == lookahead.MAX:
             return (lin * w.T).max(axis=-1, initial=0.0)
-        # a s^2 + b s less its value at w = 0, with s = 1/n + w (equation 15).
+        # a s^2 + b s less its value at w = 0, with s = 1/n + w (equation 5).
         return quad @ (w * w) + (lin + 2 * self.problem.inv_n * quad) @ w
 
     @property

@@ -26,7 +26,7 @@ def fit_weights(posterior: DagBlr, cells: PooledGuides, shifts: ArrayLike | None
     Where shifts are known, as in Zhang et al. 2023, the means of perturbations tell of the weights
     (Lemma 1). Where they are not, every perturbation shifts every gene freely: a regression with an
     intercept for each environment, in which the scatter within environments tells of the weights,
-    and the mean of the controls of their intercept (equation 5).
+    and the mean of the controls of their intercept (equation 9).
 
     Parameters
     ----------

@@ -132,7 +132,7 @@ class RankedDistance(Shown):
         Posterior median, not below 0: uncertain states do not have a large one by the rare draws
         that are far away.
     low, high
-        Ends of the interval, not below 0. Of a squared distance to target states (equation 34),
+        Ends of the interval, not below 0. Of a squared distance to target states (equation 30),
         ``high`` is a quantile of the draws, and ``low`` the smaller one of two: the lower end of
         the shortest interval, and the quantile of draws to first order, which lack the variance of
         the state that every draw adds to its distance. Of goals with other parts it is the
@@ -265,7 +265,7 @@ def ranked_distance(
     draws, control = (np.concatenate(each) - 2 * goal.floor for each in zip(*found, strict=True))
     centre = goal.distance(expected, expected[-1]) - goal.floor
     low, high = shortest_interval(np.maximum(draws, 0.0), confidence)
-    if slopes:  # equation 34
+    if slopes:  # equation 30
         linear = np.concatenate(slopes)
         linear += goal.error_sd(expected) * more.standard_normal(linear.shape)
         ends = (1.0 - confidence) / 2, (1.0 + confidence) / 2

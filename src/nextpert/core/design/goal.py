@@ -246,7 +246,7 @@ class Goal(Shown):
         r"""Return the goal without some nodes, and for every candidate without its own.
 
         With :math:`O_j` the nodes left out for candidate ``j``, and :math:`d_{0j}` the control's
-        expected distance on the others, its distance is (equation 39)
+        expected distance on the others, its distance is (equation 28)
 
         .. math:: \frac{d_0}{d_{0j}} \sum_{i \notin O_j} w_i (\theta_i - m_i)^2,
 

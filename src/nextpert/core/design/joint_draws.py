@@ -221,7 +221,7 @@ def given_numbers(numbers: Array, control: Array, unit: Array) -> Array:
     r"""Return how draws of the controls' means move if a target's numbers are known.
 
     Target ``g`` and controls ``c`` differ by ``delta_i ~ sum_m pi_m N(0, 2^m s_i^2)`` with weights
-    learned from all genes, as most genes of a target are those of the controls (equation 35). With
+    learned from all genes, as most genes of a target are those of the controls (equation 31). With
     ``S_i`` the variance of the draws of ``c_i``, and ``delta_i`` drawn with its variance ``v``, a
     draw of ``c_i`` moves by ``S_i (g_i - c_i - delta_i) / (S_i + v)`` (Matheron's rule).
 
@@ -279,7 +279,7 @@ def distance_draws(
     Both ``(count, n_perturbations + 1)``; ``(count, 1)`` of the control if all are of one set.
 
     Given what draws share, the squared distance to target states whose weighted mean is ``m`` is
-    (equation 32)
+    (equation 29)
 
     .. math:: \sum_i w_i (\theta_i + s_i z_i - m_i)^2 + \text{const},
 

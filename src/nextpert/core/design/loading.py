@@ -1,4 +1,4 @@
-"""From the cells that a plan needs to the cells to load; equations 40 to 42."""
+"""From the cells that a plan needs to the cells to load; equations 37 to 39."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST = 1e12  # cells; a library that needs more is not evened out by cells
 
 
 def share_single(moi: float) -> float:
-    """Return which share of transduced cells has one construct (equation 40).
+    """Return which share of transduced cells has one construct (equation 37).
 
     Constructs per cell are Poisson with the mean ``moi``, and cells without one are selected out.
 
@@ -51,7 +51,7 @@ def abundance_cv(n_cells: ArrayLike) -> float:
 
 
 def share_reached(n_cells: float, share: ArrayLike, least: ArrayLike, cv: ArrayLike) -> float:
-    """Return which share of perturbations has its least cells, of ``n_cells`` (equation 41).
+    """Return which share of perturbations has its least cells, of ``n_cells`` (equation 38).
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ class Lanes(NamedTuple):
 def lanes_for(
     n_cells: float, usable: float, *, droplets: float, most: float, of_barcodes: bool
 ) -> Lanes:
-    """Return the fewest lanes, and how they are loaded, for so many usable cells (equation 42).
+    """Return the fewest lanes, and how they are loaded, for so many usable cells (equation 39).
 
     Cells fall into droplets at random: with ``x`` of them for each of ``droplets``, a share
     ``1 - exp(-x)`` of droplets has cells and ``x exp(-x)`` has one.

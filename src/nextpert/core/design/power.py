@@ -194,7 +194,7 @@ _CERTAIN = 30.0  # standard errors from which the power is 1
 
 @dataclass(frozen=True)
 class EffectPrecision:
-    r"""Precision and power of differences of means (equation 17), perturbed cells less controls.
+    r"""Precision and power of differences of means (equation 35), perturbed cells less controls.
 
     The variance of a difference is :math:`s^2 k(n) + s_0^2 k_0`, with ``k`` the spread of a
     :class:`~nextpert.core.design.cell_numbers.Layout`. The variance of a cell is taken to be
@@ -324,7 +324,7 @@ class EffectPrecision:
 
 @dataclass(frozen=True)
 class DistancePrecision:
-    r"""Precision of unbiased squared distances to a target (equation 18).
+    r"""Precision of unbiased squared distances to a target (equation 36).
 
     With the covariance of the means of cells :math:`k(n) \Sigma`, the variance of the estimator
     :func:`~nextpert.core.screen.mean_distance.mean_distance` is a quadratic in ``k``:

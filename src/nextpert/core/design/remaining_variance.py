@@ -1,4 +1,4 @@
-"""CIV from joint draws: what cells of candidates leave uncertain of distances; equations 36-38."""
+"""CIV from joint draws: what cells of candidates leave uncertain of distances; equations 32-34."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class CellNoise:
     def terms(self, goal: Goal, states: Array, seed: int = 0) -> NoiseTerms:
         """Return how variable the distance of a mean of cells is at the state of each candidate.
 
-        To target states by equation 36, without genes x genes; to other goals by draws of cells.
+        To target states by equation 32, without genes x genes; to other goals by draws of cells.
         """
         if not goal.is_states:
             return self._drawn(goal, states, np.random.default_rng(seed))

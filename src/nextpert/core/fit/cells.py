@@ -146,7 +146,7 @@ def pool_cells(
     alike: NDArray[np.bool_] | None = None,
     fixed_sd: ArrayLike = (),
 ) -> FitCells:
-    """Pool the guides of the controls (group 0) and of every perturbation (equation 4).
+    """Pool the guides of the controls (group 0) and of every perturbation (equation 7).
 
     Parameters
     ----------

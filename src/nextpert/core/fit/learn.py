@@ -138,7 +138,7 @@ def learn_together(
     """Return the interactions of a screen, and what they expect of its combinations.
 
     Each is expected by its members and the other combinations; labels of the same members are one
-    of these. What members do alone is estimated first, from their own cells (equation 19); members
+    of these. What members do alone is estimated first, from their own cells (equation 13); members
     without any are estimated from combinations alone. ``members`` are those of every label.
     """
     first = {some: j for j, some in reversed(list(enumerate(members)))}
@@ -444,8 +444,8 @@ class Model(NamedTuple):
             if not spec.exact:
                 if spec.plan.names:  # weights of predictors (equation 11)
                     predicted = weigh_predictors(spec, cells, expected, graphs)
-                # Joint draws of effects (equations 19 to 25), and the scales of what is predicted
-                # of perturbations without cells (equation 33).
+                # Joint draws of effects (equations 13 to 19), and the scales of what is predicted
+                # of perturbations without cells (equation 21).
                 graph = resampled or [posterior]
                 effects = learn_effects(spec, cells, expected, predicted, graph, progress)
                 if predicted is not None and predicted.left_out is not None:

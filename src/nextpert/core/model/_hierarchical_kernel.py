@@ -1,6 +1,6 @@
 """Compiled steps of the hierarchical model of effects: a sweep of Gibbs sampling, and summaries.
 
-Equations 19 to 25 of the mathematics page. All is in units of the standard deviation of each gene
+Equations 13 to 19 of the mathematics page. All is in units of the standard deviation of each gene
 within cells.
 """
 
@@ -178,7 +178,7 @@ def _draw_from_logs(chance, uniform):
 
 @fast
 def _score_system(design, weight, departure, variance, size, spread, along, work, system, right):
-    """Fill the precision of the scores of a perturbation, and its right-hand side (equation 20).
+    """Fill the precision of the scores of a perturbation, and its right-hand side (equation 14).
 
     ``weight`` is the precision of what is neither program nor factors, and ``away`` the means less
     those of controls, ``(n_genes,)``, as ``work``. Scores have the prior variances
@@ -253,7 +253,7 @@ def _invert(factor, inverse):
 
 @inner
 def _draw_sizes(mean, cov, grid, size, spread, uniform, chance):
-    """Draw the prior variance of every score in turn, all scores integrated out (equation 24).
+    """Draw the prior variance of every score in turn, all scores integrated out (equation 18).
 
     ``mean`` and ``cov`` of scores, given these, follow; along factors they have ``spread`` more.
     """
@@ -310,7 +310,7 @@ def _fill_densities(left, noise, variance, density):
 
 @fast
 def _add_logs(density, tail, chance, product):
-    """Add the logarithm of every scale's likelihood, tails summed over (equation 21)."""
+    """Add the logarithm of every scale's likelihood, tails summed over (equation 15)."""
     n_genes = len(density)
     for m in range(N_SCALES):
         product[m] = 1.0
@@ -343,7 +343,7 @@ def _draw_tail(density, tail, uniform):
 
 @fast
 def _add_sums(noise, prior, departure, level, f, sums, weight, value):
-    """Add to the sums of the regression of genes (equation 22), and keep what they are of."""
+    """Add to the sums of the regression of genes (equation 16), and keep what they are of."""
     for i in range(len(noise)):
         precise = 1.0 / (noise[i] + prior[i])
         y = departure[i] + level[i]
@@ -377,7 +377,7 @@ def visit(
         ``(n_block, n_genes + 2 + n_factors)``: for tails, the scale, and sizes of scores.
     sums
         Added to: per gene the sums over perturbations of ``w, w f, w f^2, w y, w f y`` with ``w``
-        the precision of what is left and ``y`` the mean less factors (equation 22); shape
+        the precision of what is left and ``y`` the mean less factors (equation 16); shape
         ``(5, n_genes)``.
     held
         Filled with ``w`` and ``w y`` of every perturbation, shape ``(2, n_block, n_genes)``.
@@ -478,7 +478,7 @@ def fill_centres(
     """Fill means of effects given the rest of a draw, less what was expected.
 
     What is shared, and of what the cells' mean departs from it the share that an own part is
-    expected to have, all of it as far as cells respond (equations 20, 21 and 27).
+    expected to have, all of it as far as cells respond (equations 14, 15 and 23).
 
     Parameters
     ----------

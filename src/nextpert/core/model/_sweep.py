@@ -1,4 +1,4 @@
-"""The state of a chain of the hierarchical model, and one sweep of it (equations 19 to 25)."""
+"""The state of a chain of the hierarchical model, and one sweep of it (equations 13 to 19)."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Sampler:
         self.doubt = doubt
         counted = cells.n[0] / cells.variance_ratio[0]
         self.control_x, self.control_noise = cells.mean[0] / self.unit, psi / counted
-        # The scores of the controls' noise along the factors, equation 20 without the others.
+        # The scores of the controls' noise along the factors, equation 14 without the others.
         # The coefficients of batches have the noise of one cell.
         self.batches, self.batch_scores = (np.zeros((shared.shape[1], k)) for k in (p, q))
         of_cell = gamma.T @ (gamma / psi[:, None]) + np.eye(q)
@@ -148,7 +148,7 @@ class Sampler:
         """Draw everything once, given the rest."""
         if self.sums is not None:
             self._draw_program(self.sums)
-            # The weights of all grids (equation 23); those of tails are at first most likely.
+            # The weights of all grids (equation 17); those of tails are at first most likely.
             size = self.state.size
             drawn = []
             for which, n in (
@@ -219,7 +219,7 @@ class Sampler:
         return np.vstack([sums, *by_columns, self.products[first:last].T @ held[0]]), count
 
     def _draw_program(self, sums: Array) -> None:
-        """Draw what genes share, by regression gene by gene (equation 22).
+        """Draw what genes share, by regression gene by gene (equation 16).
 
         The controls' means, the program, and the coefficients of batches.
         """
@@ -262,7 +262,7 @@ class Sampler:
         self.program_variance = drawn_variance if self.has_program else _NO_PROGRAM
 
     def _move_common(self) -> None:
-        """Move what perturbations share between scores and what genes share (equation 25).
+        """Move what perturbations share between scores and what genes share (equation 19).
 
         Scores are drawn next, so that they need not be changed.
         """

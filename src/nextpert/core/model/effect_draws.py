@@ -365,7 +365,7 @@ class EffectDraws:
 
 @dataclass(frozen=True)
 class Condition:
-    """What a fit says of one condition, such as a cell line (equation 28).
+    """What a fit says of one condition, such as a cell line (equation 24).
 
     Parameters
     ----------

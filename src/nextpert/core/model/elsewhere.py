@@ -58,7 +58,7 @@ def fit_each(
     n_jobs: int = 1,
     progress: Callable[[int, int], object] | None = None,
 ) -> list[Hierarchical]:
-    """Sample the effects of perturbations in each of several conditions (equation 28).
+    """Sample the effects of perturbations in each of several conditions (equation 24).
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """One hierarchical model of effects: a shared program, coexpression, and sparse own parts.
 
 In units of the standard deviation of each gene within cells, with the covariance within cells
-written as ``Psi + Gamma Gamma'``, the means of the controls and of perturbation j are (equation 19)
+written as ``Psi + Gamma Gamma'``, the means of the controls and of perturbation j are (equation 13)
 
     x_0 = c + Gamma h_0 + e_0,
     x_j = c + E_j + lambda f_j + Gamma (g_j + h_j) + u_j + e_j,
@@ -161,7 +161,7 @@ class Hierarchical:
         scale: ArrayLike | None = None,
         rng: int | np.random.Generator | None = None,
     ) -> EffectDraws:
-        """Return draws of the effects of perturbations without cells (equations 19 and 33).
+        """Return draws of the effects of perturbations without cells (equations 13 and 21).
 
         In every draw each is like one of the perturbations with cells, taken at random: it has the
         sizes of its scores and, in any order of genes, of its own part. So a prediction says how
@@ -285,7 +285,7 @@ def fit_hierarchical(
     n_jobs: int = 1,
     progress: Callable[[int, int], object] | None = None,
 ) -> Hierarchical:
-    """Sample the effects of the perturbations of a screen by Gibbs sampling (equations 19 to 25).
+    """Sample the effects of the perturbations of a screen by Gibbs sampling (equations 13 to 19).
 
     Parameters
     ----------
@@ -402,7 +402,7 @@ def fit_hierarchical(
         along,
     )  # fmt: skip
     effects = EffectDraws(unit, expected, precision, place, None, from_cells)
-    # By how much more than on average cells respond (equation 27).
+    # By how much more than on average cells respond (equation 23).
     alike = cells if within is None else within
     phi = response_variance(alike, effects.posterior_mean, unit)
     spread = phi / np.maximum(alike.n[1:, None], 1.0)

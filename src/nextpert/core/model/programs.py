@@ -78,7 +78,7 @@ def strongest(effects: EffectDraws, targets: ArrayLike | None = None) -> NDArray
 def find_programs(
     fit: Hierarchical, *, targets: ArrayLike | None = None, n_draws: int = 100
 ) -> Programs:
-    """Return the programs of genes that two or more perturbations share (equation 26).
+    """Return the programs of genes that two or more perturbations share (equation 22).
 
     With effects in units of the standard deviation of genes within cells, the products of the
     effects of two perturbations, summed over genes, tell what they share. As a matrix they are

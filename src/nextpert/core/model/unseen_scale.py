@@ -1,4 +1,4 @@
-"""How far perturbations without cells depart from what predictors expect of them (equation 33).
+"""How far perturbations without cells depart from what predictors expect of them (equation 21).
 
 ``Hierarchical.predict`` draws departures as large as the effects of the perturbations with cells.
 Where predictors say much of these, the departures from what they say are smaller. By how much is
@@ -44,7 +44,7 @@ class WithoutCells(NamedTuple):
         same shape, squared units of the data.
     scale
         What variances of departures are multiplied by, those of what is shared and of own parts
-        (equation 33), shape ``(n_perturbations, 2)``.
+        (equation 21), shape ``(n_perturbations, 2)``.
     """
 
     effect: Array

@@ -38,7 +38,7 @@ _OUTLYING = 4.0
 def response_variance(
     cells: PooledGuides, effects: Callable[[slice], Array], unit: Array, error: Array | None = None
 ) -> float:
-    """Return the variance of how far cells respond to their perturbation (equation 27).
+    """Return the variance of how far cells respond to their perturbation (equation 23).
 
     Some escape, others respond more: ``x = c + s theta`` with ``s`` of mean 1 and variance phi. The
     variance of a gene then exceeds that of other cells by ``phi theta^2``, and the excess is

@@ -154,14 +154,14 @@ def _mean_squares(screen: ScreenMoments, blocks: ArrayLike) -> _MeanSquares | No
 # at most. Fewer than 20 are not believed, as the variances of genes in few cells scatter more than
 # those of normal values; more than 1e4 make no difference.
 _FREEDOM = (20.0, 1e4)
-# Variance ratio of a mean of a table where nothing is known of it (equation 31): it counts for next
+# Variance ratio of a mean of a table where nothing is known of it (equation 25): it counts for next
 # to no cell, so that no posterior shows it, and logarithms and inverses stay finite.
 UNKNOWN = 1e9
 
 
 @dataclass(frozen=True, repr=False)
 class PooledGuides(Shown):
-    """Perturbations whose guides (replicates, donors) are pooled (equation 4).
+    """Perturbations whose guides (replicates, donors) are pooled (equation 7).
 
     Parameters
     ----------

@@ -220,7 +220,7 @@ class ScreenMoments(Shown):
         shape ``(n_nodes, n_nodes)``.
     counted
         Of a screen given as a table, the cells that each mean counts for: the variance of its node
-        over the squared standard error, 0 where nothing is known (equation 31); same shape as
+        over the squared standard error, 0 where nothing is known (equation 25); same shape as
         ``mean``. ``squares`` are 0 where variances are not known. ``None`` (default): the cells.
 
     Examples
@@ -451,7 +451,7 @@ class ScreenMoments(Shown):
         """Return the moments as a fit takes them, and ``sd`` of :meth:`fixed_columns`.
 
         Batches are taken off the means (:meth:`without_fixed`), and the columns of the regression
-        that this is are the last nodes (equation 7).
+        that this is are the last nodes (equation 8).
         """
         if not np.shape(fixed)[1]:
             return self, np.zeros(0)

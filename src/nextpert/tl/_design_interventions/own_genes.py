@@ -34,7 +34,7 @@ def without_own_genes(
     """Return the candidates that can be ranked, and what is wanted of each.
 
     Towards the state of a perturbation, the genes that it targets count for nobody, and those that
-    a candidate targets do not count for it (equation 39). A candidate without whose genes less than
+    a candidate targets do not count for it (equation 28). A candidate without whose genes less than
     half of the control's distance is left is not ranked. The log says so.
 
     Raises

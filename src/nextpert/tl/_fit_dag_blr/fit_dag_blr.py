@@ -81,7 +81,7 @@ def fit_dag_blr(
 
     Run it after :func:`learn_dag`. Effects, diagnosis, rankings and plans are computed from this
     fit. By default the effects of perturbations are estimated from their cells by one hierarchical
-    model (:doc:`/model/mathematics`, equations 19 to 28), and the weights of the graph from cells
+    model (:doc:`/model/mathematics`, equations 13 to 24), and the weights of the graph from cells
     centred on the mean of their environment. With ``shift_sd=0`` the fit is the exact model of
     Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0, Definition 2 and Lemma 1), in which all
     shifts are known. Combinations are labels such as ``"MYC+STK3"``, in any order. Targets need not

@@ -48,7 +48,7 @@ def perturbation_effects(
     The effect is the mean of perturbed cells minus that of the controls. Use it after
     :func:`fit_dag_blr`, before you rank: effects from few cells are shrunk towards what
     perturbations share, with many cells they are differences of means (:doc:`/model/mathematics`,
-    equations 19 to 28). Perturbations without cells are predicted. *Programs* are sets of genes
+    equations 13 to 24). Perturbations without cells are predicted. *Programs* are sets of genes
     that two or more perturbations change together, as in GSFA (Zhou et al. 2023,
     doi:10.1038/s41592-023-02017-4) and FR-Perturb (Yao et al. 2023,
     doi:10.1038/s41587-023-01964-9). :doc:`/guides/read_a_ranking` shows how to read the results,

@@ -130,7 +130,7 @@ class Civ(LookaheadAcquisition):
 
     def mean_square(self) -> Vector:
         """Return ``E(a_i - b_i)^2`` over the domain, shape ``(n_nodes,)``."""
-        # d_i^2 of equation 14, averaged over the domain.
+        # d_i^2 of equation 4, averaged over the domain.
         mean, variance = self.domain.moments(self.n_nodes)
         return variance + (mean - self.ideal_shift) ** 2
 
@@ -150,7 +150,7 @@ class Civ(LookaheadAcquisition):
         if asked.exact and asked.goal.is_plain:
             return super().of_candidates(asked)
         cls._require_exact(asked)
-        # Equation 37: what cells of each leave of the variance of all distances.
+        # Equation 33: what cells of each leave of the variance of all distances.
         left = asked.remaining
         gains = left.gains(asked.noise.at(asked.n_cells))
         removed = gains / left.before if left.before > 0 else np.zeros_like(gains)
@@ -257,7 +257,7 @@ class CivOw(Civ):
 def gap_variance(
     posterior: DagBlr, shift: ArrayLike, target_mean: ArrayLike, *, n_cells: float = 1
 ) -> float:
-    """Return the variance of the optimality gap of a shift (equation 14).
+    """Return the variance of the optimality gap of a shift (equation 4).
 
     The gap is ``g(a) = |a + mean of n noise vectors - (I - B) mu*|^2``; its variance is
     ``sum_i kappa_i s_i^2 + 4 s_i e_i (a_i - b_i)^2`` with ``s_i = 1/n + w_i``
@@ -295,7 +295,7 @@ def gap_variance(
     posterior = posterior.without_fixed()
     target = as_vector(target_mean, posterior.n_nodes, "target_mean")
     offset = as_vector(shift, posterior.n_nodes, "shift") - posterior.ideal_shift(target)
-    # Equations 14 and 15.
+    # Equations 4 and 5.
     s = 1 / require_positive(n_cells, "n_cells") + project(posterior, target)[1]
     e, kappa = posterior.spread()
     return float((kappa * s**2 + 4 * e * offset**2 * s).sum())

@@ -57,7 +57,7 @@ class Solved(NamedTuple):
 
     @classmethod
     def of(cls, rows: Array, noise: Array, effects: Array, missing: Mask) -> Solved:
-        """Return these of ``K = Z Z' + D`` (equation 29), by ``r x r`` algebra.
+        """Return these of ``K = Z Z' + D`` (equation 26), by ``r x r`` algebra.
 
         Parameters
         ----------
@@ -104,7 +104,7 @@ class Solved(NamedTuple):
     def residuals(self) -> Array:
         """Return effects less what the other perturbations expect, the mean estimated along.
 
-        With ``P = A - A 1 1'A / (1'A 1)`` they are ``(P y)_j / P_jj`` (equation 30).
+        With ``P = A - A 1 1'A / (1'A 1)`` they are ``(P y)_j / P_jj`` (equation 27).
         """
         total = self.ones.sum(axis=0)
         left = self.diagonal - self.ones**2 / np.where(total > 0, total, 1.0)
@@ -290,7 +290,7 @@ class OtherScreen(Predictor):
 
 @predictor("features")
 class Features(Predictor):
-    """What perturbations of similar features do beyond the mean perturbation (equations 29, 30).
+    """What perturbations of similar features do beyond the mean perturbation (equations 26, 27).
 
     The effects on a gene, in units of its standard deviation, are a mean and normal departures,
     whose correlation between two perturbations is the share ``rho`` times the similarity of their
