@@ -97,6 +97,7 @@ def _full_screen(_small_screen, edges):
         npt.tl.target_distances(adata, "MYC")
         npt.tl.perturbation_effects(adata)
         npt.tl.plan_cells(adata, "MYC")
+        npt.tl.plan_screen(adata, "MYC", n_perturbations=2)
         npt.tl.replay_design(
             adata,
             ["MYC"],

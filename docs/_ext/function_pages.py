@@ -46,6 +46,7 @@ SECTIONS = {
     "tl.learn_dag": ("Graphs",),
     "tl.perturbation_effects": ("Predicted shifts",),
     "tl.plan_cells": ("Number of cells", "Acquisitions"),
+    "tl.plan_loading": ("Cells to load",),
     "tl.plan_screen": ("Acquisitions",),
     "tl.replay_design": ("Acquisitions",),
     "tl.target_distances": ("Number of cells", "The distance and its variance"),

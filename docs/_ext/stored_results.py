@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import nextpert
 from function_pages import stored
 from nextpert.core import DagBlr
-from nextpert.core.causal.prior import StoredPosterior
+from nextpert.core.causal.stored import StoredPosterior
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx

@@ -21,7 +21,7 @@ NAMES = (3, b"MYC", [None], [NAN], {"MYC": 1})
 PATH = (3, "", ["a.png"])
 OPTIONS = (
     "search_options", "constraints", "campaign_options", "prior_options", "label_options",
-    "count_options",
+    "count_options", "loading",
 )  # fmt: skip  # mappings
 WRONG = {
     "adata": (None, 3, "screen.h5ad", np.zeros((3, 3)), pd.DataFrame({"MYC": [1.0]})),
@@ -58,6 +58,9 @@ WRONG = {
         *({"budget": 9, "cell": NAN}, {"budget": 9, "perturbation": {"MYC": 1}}),
     ),
     "replay_key": (3, ""),
+    **dict.fromkeys(("moi", "droplets", "lane_cells", "reads"), (0, -1, *NUMBER)),
+    **dict.fromkeys(("kept", "recovery"), (-1, 2, *NUMBER)),
+    **dict.fromkeys(("construct", "cell", "lane", "million_reads"), (-1, *NUMBER)),
     **dict.fromkeys(("ncols", "n_cols", "n_perturbed", "min_umi"), COUNT),
     "n_graphs": COUNT,
     **dict.fromkeys(("n_samples", "n_folds", "n_genes", "n_control"), (1, *COUNT)),
@@ -126,6 +129,7 @@ FINE = {
     ("tl.design_interventions", "perturbation_key", "None"),
     ("pp.setup_screen", "separator", "None"),
     ("tl.plan_screen", "strategy", "'exploit'"),
+    ("tl.plan_loading", "costs", "{'cell': 1}"),
     ("pp.assign_guides", "threshold", "-1"),
     ("pp.assign_guides", "control", "'contrl'"),
     # The source is looked for first; see tests/datasets for the rest.

@@ -164,8 +164,6 @@ CASES = [
     *many("effects", lambda e: nearest_sums(e, [1.0], 1, 1), [1.0], [[NAN]]),
     *many("wanted", lambda w: nearest_sums([[1.0]], w, 1, 1), [1.0, 2.0]),
     *many("use Sphere or Pool", lambda d: core.CivOw(BLR, TARGET, domain=d), core.Box(0, 1)),
-    *many("kappa", lambda k: core.CivOw(BLR, TARGET, kappa=k), 0.0),
-    ("kappa of a pool", lambda: core.CivOw(BLR, TARGET, domain=POOL, kappa=1.0), "kappa"),
     ("shd of sizes", lambda: core.shd(DAG, core.Dag.from_edges(2, [])), "nodes"),
     ("posterior of nothing", lambda: core.DagBlr.from_dict({}), "posterior"),
     ("posterior of a list", lambda: core.DagBlr.from_dict([1]), "list"),
