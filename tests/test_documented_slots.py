@@ -106,7 +106,7 @@ FIELDS = {
     "pp.perturbation_screen": "48a42541", "pp.setup_screen": "5bca3346", "tl.cpca": "746c6242",
     "tl.dag_fit": "f2af4c86", "tl.design_interventions": "edc2210e", "tl.diagnose": "b0dcbee6",
     "tl.fit_dag_blr": "4c1928b1", "tl.learn_dag": "816b9e91", "tl.perturbation_effects": "24ee915f",
-    "tl.plan_cells": "cbffc5f5", "tl.plan_loading": "dace1c6f", "tl.plan_screen": "7c42d596",
+    "tl.plan_cells": "cbffc5f5", "tl.plan_loading": "5689acd2", "tl.plan_screen": "7c42d596",
     "tl.replay_design": "53b230a4", "tl.target_distances": "9b4b1718",
 }  # fmt: skip
 NEW_FORMAT = (

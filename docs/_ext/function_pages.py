@@ -21,6 +21,7 @@ DRAWN_BY = {
     "tl.cpca": "cpca_density",
     "tl.design_interventions": "design",
     "tl.learn_dag": "dag",
+    "tl.plan_loading": "plan_screen",
     "tl.replay_design": "replay",
     "pp.perturbation_screen": "perturbation_counts",
 }

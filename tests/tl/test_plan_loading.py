@@ -60,12 +60,12 @@ def test_more_cells_are_loaded_where_guides_are_unequal(planned):
 def test_cost_is_the_sum_of_its_items(planned):
     found, x = loaded(planned, costs={"lane": 1500, "million_reads": 3, "construct": 80})
     cost = found["cost"].set_index("item")
-    assert cost.loc["lane", "cost"] == 1500 * x["lanes"]
-    assert cost.loc["million_reads", "cost"] == pytest.approx(3 * x["million_reads"])
-    assert cost.loc["total", "cost"] == pytest.approx(cost["cost"].iloc[:-1].sum())
+    assert cost.loc["lane", "total"] == 1500 * x["lanes"]
+    assert cost.loc["million_reads", "total"] == pytest.approx(3 * x["million_reads"])
+    assert cost.loc["total", "total"] == pytest.approx(cost["total"].iloc[:-1].sum())
     new = (npt.get.order_df(planned)["status"] != "existing").sum()
     assert cost.loc["construct", "n"] == new
-    assert f"{cost.loc['total', 'cost']:,.0f} in all" in found["words"]
+    assert f"{cost.loc['total', 'total']:,.0f} in all" in found["words"]
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def plan_loading(
         - ``steps`` (table): ``quantity``, ``value``, ``source`` (``"the plan"``,
           ``"this screen"``, ``"given"`` or ``"typical"``) and ``meaning``, from the plan to the
           instrument.
-        - ``cost`` (table): ``item``, ``n``, ``price``, ``cost``; the total last.
+        - ``cost`` (table): ``item``, ``n``, ``price`` and ``total``; that of all last.
         - ``words`` (text): what to load, in two sentences.
         - ``params`` (mapping): the options of the call.
 
@@ -210,7 +210,7 @@ def plan_loading(
     cost = pd.DataFrame(
         {
             "item": [*vars(prices), "total"], "n": np.append(n, np.nan),
-            "price": np.append(price, np.nan), "cost": np.append(n * price, total),
+            "price": np.append(price, np.nan), "total": np.append(n * price, total),
         }
     )  # fmt: skip
     words = (
