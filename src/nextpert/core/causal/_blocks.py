@@ -325,7 +325,8 @@ class Regressions(Shown):
             gram = self.xtx[self.mptr[nodes, None] + np.arange(d * d)].reshape(-1, d, d)
             cross = self.xty[columns]
             for c in range(k):  # sweep out one column after the other
-                pivot = (self.cells[nodes] if c == 0 else gram[:, c, c]) + INTERCEPT_PRECISION
+                # Of free shifts only the controls tell of the intercept: X'X has their number.
+                pivot = gram[:, c, c] + INTERCEPT_PRECISION
                 rest[nodes] -= cross[:, c] ** 2 / pivot
                 # Schur complement: what is left of all columns at fixed values of this one.
                 slope = gram[:, c] / pivot[:, None]
