@@ -101,6 +101,8 @@ def steps_section(results: Results) -> Section | None:
             f"perturbation and {number(summary['n_controls'])} controls, counted after guides are "
             f"assigned and cells are filtered.",
         ]
+        if loading := loading_of(results):
+            steps.append(str(loading["words"]))
     elif "plan" not in results and "design" in results and advice.get("kind") == ORDER:
         steps.append(
             "Plan the cells and controls of the next round: run tl.plan_screen, and write this "
@@ -190,11 +192,24 @@ def plan_section(results: Results) -> Section | None:
     names = ["perturbation", "construct", "kind", "status", "guides", "new_guides_of",
              "target_genes", "n_cells"]  # fmt: skip
     constructs = Table("constructs", caption, made, names, download=plan["constructs"], in_print=14)
+    tables = [shown, constructs]
+    if loading := loading_of(results):
+        steps = loading["steps"]
+        tables.append(
+            Table("loading", "From the plan to the instrument", steps, list(steps), in_print=20)
+        )
     plates = plates_of(table, int(params["plate_format"])) if "well" in table else []
     legend = {name: STRATEGIES[name] for name in STRATEGIES if plates and name in used}
-    return Section(
-        "plan", "Next round", words, plates=plates, legend=legend, tables=[shown, constructs]
-    )
+    return Section("plan", "Next round", words, plates=plates, legend=legend, tables=tables)
+
+
+def loading_of(results: Results) -> Mapping[str, Any] | None:
+    """Return what to load for the plan; ``None`` where it was computed for another one, or not."""
+    loading = results.get("loading")
+    if loading is None:
+        return None
+    planned = loading["steps"].set_index("quantity")["value"]["planned_cells"]
+    return loading if planned == results["plan"]["summary"]["n_cells"] else None
 
 
 def plates_of(table: pd.DataFrame, plate_format: int) -> list[Plate]:

@@ -37,7 +37,12 @@ KINDS = {
     "replay": Kind("Replay", "tl.replay_design", "overall"),
     "diagnosis": Kind("Diagnostics", "tl.diagnose", "parts"),
 }
-SOURCES = {**KINDS, FIT: Kind("Fit", "tl.fit_dag_blr", "posterior")}
+# These have no section of their own: loading is part of the plan.
+SOURCES = {
+    **KINDS,
+    "loading": Kind("Loading", "tl.plan_loading", "cost"),
+    FIT: Kind("Fit", "tl.fit_dag_blr", "posterior"),
+}
 
 
 def keys_of(given: Keys | None) -> dict[str, str]:

@@ -154,13 +154,15 @@ def plan_loading(
     groups = labels
     if roles.guide_key is not None:
         groups = _adata.read_labels(adata, roles.guide_key, argument="guide_key")
-    counts = np.bincount(groups.codes[(groups.codes >= 0) & (labels.codes >= 0)])
+    # Controls are meant to be more than a perturbation: they say nothing of unequal guides.
+    is_perturbed = (labels.codes >= 0) & (labels.groups([roles.control]) < 0)
+    counts = np.bincount(groups.codes[(groups.codes >= 0) & is_perturbed])
     steps = _filters(adata)
     # Compute: usable cells, their share, and lanes.
     n_planned, least = int(plate["n_cells"].sum()), int(plan["params"]["min_cells"])
-    is_perturbed = (plate["strategy"].astype(str) != "control").to_numpy()
-    n_guides = np.maximum(plate["n_guides"].to_numpy(float)[is_perturbed], 1)
-    share = plate["n_cells"].to_numpy(float)[is_perturbed] / n_planned
+    planned = plate[plate["strategy"].astype(str) != "control"]
+    n_guides = np.maximum(planned["n_guides"].to_numpy(float), 1)
+    share = planned["n_cells"].to_numpy(float) / n_planned
     cv = abundance_cv(counts[counts > 0])
     each = cv / np.sqrt(n_guides) if by_guide else cv
     n_usable = max(float(n_planned), cells_to_reach(REACH, share, least, each))
