@@ -165,7 +165,7 @@ def drawn(
         return pool.cells[rows]
 
     way = Way(
-        deal.target_mean,
+        deal.target.states[0],
         own.var(axis=0, ddof=1) / max(len(own) // 2, 1),
         np.append(truth.distance[may], truth.control),
         np.append(truth.as_good(may), control_is_good(pool, target, may)),

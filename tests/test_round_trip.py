@@ -149,6 +149,7 @@ def effects(adata):
 def plan(adata):
     fit(adata)
     npt.tl.plan_screen(adata, "MYC", pending=["STK3"], candidates="genes")
+    npt.tl.plan_loading(adata)
 
 
 def plan_cells(adata):

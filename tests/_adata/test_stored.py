@@ -52,7 +52,7 @@ def damages(stored):
             yield {**stored, name: wrong}
         if isinstance(part, np.ndarray) and len(part):
             yield {**stored, name: part[:-1]}
-            if part.dtype.kind == "f":
+            if part.dtype.kind == "f" and np.isfinite(part).all():
                 yield {
                     **stored,
                     name: np.where(np.arange(part.size).reshape(part.shape), part, np.nan),

@@ -11,6 +11,7 @@ from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_numbers, as_vector, require_finite, require_positive
 from nextpert.core._shown import Shown
 from nextpert.core.causal import _lookahead as lookahead
+from nextpert.core.causal.domains import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -312,8 +313,9 @@ class LookaheadAcquisition(Acquisition):
     ) -> tuple[Vector, Vector]:
         """Return values and variance reductions over graphs; here on the main one alone."""
         own: Any = cls.build(
-            asked.main, asked.target_mean, n_cells=asked.n_cells, noise_aware=noise_aware
-        )
+            asked.main, asked.target_mean, domain=Pool(asked.shifts), n_cells=asked.n_cells,
+            noise_aware=noise_aware,
+        )  # fmt: skip
         excess = own.excess(asked.shifts)
         return own.floor + excess, reduction(own.current() - own.floor, excess)
 
