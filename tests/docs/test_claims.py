@@ -70,9 +70,9 @@ CLAIMS = {
     ),
     "weight of the graph": (
         graph_weight,
-        (RESULTS, "on one of four real screens (Papalexi, # ± 0.17), and even there"),
-        (RESULTS, "a weight on one** of four real screens (Papalexi, # ± 0.17)"),
-        (CHOOSER, "on one (Papalexi, # ± 0.17;"),
+        (RESULTS, "on one of four real screens (Papalexi, # ± 0.26), and even there"),
+        (RESULTS, "a weight on one** of four real screens (Papalexi, # ± 0.26)"),
+        (CHOOSER, "on one (Papalexi, # ± 0.26;"),
     ),
     "strong effects": (
         None,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +71,12 @@ _COLUMNS = ("round", "action", "perturbation", "n_cells", *NUMBERS, *_TEXT[2:])
 _PRINTED = ("n_observed", "n_cells", "best", "predicted_distance", "probability_best", "advice")
 
 
+@cache
+def _versions() -> str:
+    """Return the versions of what results depend on, looked up once in a process."""
+    return ", ".join(f"{name} {version(name)}" for name in ("nextpert", "numpy", "anndata"))
+
+
 def add_rows(
     history: pd.DataFrame | None,
     this_round: int,
@@ -89,7 +95,7 @@ def add_rows(
         **dict.fromkeys(NUMBERS, np.nan),
         "why": "",
         "when": now(),
-        "versions": ", ".join(f"{x} {version(x)}" for x in ("nextpert", "numpy", "anndata")),
+        "versions": _versions(),
         "seed": "",
         "options": json.dumps(dict(options or {})),
         **columns,
