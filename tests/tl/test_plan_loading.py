@@ -1,4 +1,4 @@
-"""``tl.plan_loading``: from a plan to cells to load, by what the screen shows or is told."""
+"""``tl.plan_loading``: from a plan to cells to load, by what the screen shows, or by numbers."""
 
 import numpy as np
 import pandas as pd

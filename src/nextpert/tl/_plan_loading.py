@@ -148,16 +148,15 @@ def plan_loading(
     plan = _adata.read_result(adata, key, "tl.plan_screen", what="plan", part="plate")
     plate, constructs, given = plan["plate"], plan["constructs"], dict(loading or {})
     asked, prices = _Loading(**given), _Prices(**costs or {})
-    roles = _adata.fitted_roles(adata, adata.uns[str(plan["params"]["posterior_key"])]["params"])
-    labels = _adata.read_every_label(adata, roles)
-    by_guide = roles.guide_key is not None
-    groups = labels
-    if roles.guide_key is not None:
+    fit = _adata.posterior_from(adata, str(plan["params"]["posterior_key"]), compare=False)
+    roles = _adata.fitted_roles(adata, fit.params)
+    groups = labels = _adata.read_every_label(adata, roles)
+    if by_guide := roles.guide_key is not None:
         groups = _adata.read_labels(adata, roles.guide_key, argument="guide_key")
     # Controls are meant to be more than a perturbation: they say nothing of unequal guides.
     is_perturbed = (labels.codes >= 0) & (labels.groups([roles.control]) < 0)
     counts = np.bincount(groups.codes[(groups.codes >= 0) & is_perturbed])
-    steps = _filters(adata)
+    filtered = None if given.keys() & {"moi", "kept"} else _share_filtered(adata)
     # Compute: usable cells, their share, and lanes.
     n_planned, least = int(plate["n_cells"].sum()), int(plan["params"]["min_cells"])
     planned = plate[plate["strategy"].astype(str) != "control"]
@@ -166,19 +165,19 @@ def plan_loading(
     cv = abundance_cv(counts[counts > 0])
     each = cv / np.sqrt(n_guides) if by_guide else cv
     n_usable = max(float(n_planned), cells_to_reach(REACH, share, least, each))
-    of_screen = steps is not None and not given.keys() & {"moi", "kept"}
-    single = share_single(asked.moi)
-    usable = steps if steps is not None and of_screen else single * asked.kept
+    single, of_screen = share_single(asked.moi), filtered is not None
     lanes = lanes_for(
-        n_usable, usable, droplets=asked.droplets, most=asked.lane_cells, of_barcodes=of_screen
-    )
+        n_usable, single * asked.kept if filtered is None else filtered, droplets=asked.droplets,
+        most=asked.lane_cells, of_barcodes=of_screen,
+    )  # fmt: skip
     barcodes, captured = lanes.n * lanes.barcodes, lanes.n * lanes.captured
-    n_load, reads = captured / asked.recovery, barcodes * asked.reads
+    usable, doublets = n_usable / barcodes, 1 - lanes.singles / lanes.barcodes
+    n_load, million_reads = captured / asked.recovery, barcodes * asked.reads / 1e6
 
     def of(name: str) -> str:
         return GIVEN if name in given else TYPICAL
 
-    found: list[tuple[str, float, str, str]] = [
+    rows: list[tuple[str, float, str, str]] = [
         ("planned_cells", n_planned, PLAN, "usable cells of the plan, controls included"),
         ("abundance_cv", cv, SCREEN, "coefficient of variation of the abundance of "
          f"{'guides' if by_guide else 'perturbations'}, beyond sampling"),
@@ -191,9 +190,9 @@ def plan_loading(
             ("share_kept", asked.kept, of("kept"), "share of these whose construct is detected and "
              "that pass filters"),
         ]),
-        ("share_usable", n_usable / barcodes, SCREEN if of_screen else "",
+        ("share_usable", usable, SCREEN if of_screen else "",
          "usable cells over droplets with cells"),
-        ("share_doublets", 1 - lanes.singles / lanes.barcodes, "",
+        ("share_doublets", doublets, "",
          "share of droplets with cells that have several"),
         ("droplets_with_cells", barcodes, "", "what software counts as cells"),
         ("captured_cells", captured, "", "cells in droplets"),
@@ -201,31 +200,39 @@ def plan_loading(
         ("recovery", asked.recovery, of("recovery"), "captured cells over cells loaded"),
         ("cells_to_load", n_load, "", "cells to load in all lanes"),
         ("cells_to_load_per_lane", n_load / lanes.n, "", "cells to load in each lane"),
-        ("million_reads", reads / 1e6, of("reads"), f"{asked.reads:,.0f} for each droplet with "
+        ("million_reads", million_reads, of("reads"), f"{asked.reads:,.0f} for each droplet with "
          "cells"),
     ]  # fmt: skip
-    table = pd.DataFrame(found, columns=["quantity", "value", "source", "meaning"])
+    quantities, values, sources, meanings = zip(*rows, strict=True)
+    table = pd.DataFrame(
+        {
+            "quantity": _adata.strings(quantities), "value": np.array(values, float),
+            "source": _adata.strings(sources), "meaning": _adata.strings(meanings),
+        }
+    )  # fmt: skip
     n_new = int((constructs["status"].astype(str) != "existing").sum())
-    amounts = {"construct": n_new, "cell": barcodes, "lane": lanes.n, "million_reads": reads / 1e6}
+    amounts = {
+        "construct": n_new,
+        "cell": barcodes,
+        "lane": lanes.n,
+        "million_reads": million_reads,
+    }
     n, price = np.array([[amounts[name], value] for name, value in vars(prices).items()]).T
     total = float(n @ price)
     cost = pd.DataFrame(
         {
-            "item": [*vars(prices), "total"], "n": np.append(n, np.nan),
+            "item": _adata.strings([*vars(prices), "total"]), "n": np.append(n, np.nan),
             "price": np.append(price, np.nan), "total": np.append(n * price, total),
         }
     )  # fmt: skip
     words = (
         f"Load {n_load:,.0f} cells in {lanes.n} lane{'s' * (lanes.n > 1)} for {n_planned:,} usable "
-        f"ones: about {barcodes:,.0f} droplets with cells, {percent(n_usable / barcodes)} of them "
-        f"usable, {percent(1 - lanes.singles / lanes.barcodes)} doublets; {reads / 1e6:,.0f} "
-        f"million reads. {n_new} construct{'s' * (n_new != 1)} to make"
+        f"ones: about {barcodes:,.0f} droplets with cells, {percent(usable)} of them "
+        f"usable, {percent(doublets)} doublets; {million_reads:,.0f} million reads. "
+        f"{n_new} construct{'s' * (n_new != 1)} to make"
     )
     words += f"; {total:,.0f} in all." if total else "."
     # Write.
-    for each in (table, cost):
-        for name in set(each) & {"quantity", "source", "meaning", "item"}:
-            each[name] = _adata.strings(each[name])
     stored = {
         "steps": table,
         "cost": cost,
@@ -237,7 +244,7 @@ def plan_loading(
     return written
 
 
-def _filters(adata: ad.AnnData) -> float | None:
+def _share_filtered(adata: ad.AnnData) -> float | None:
     """Return which share of all cells the preprocessing kept; ``None`` if it is not known."""
     stored: Any = _adata.eager(adata.uns.get("preprocessing", {}))
     steps = stored.get("steps") if hasattr(stored, "get") else None

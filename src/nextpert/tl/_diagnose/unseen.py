@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from nextpert._adata.progress import progress, without_bars
+from nextpert._adata.progress import progress
 from nextpert.core.fit.combinations import shared_with_controls
 from nextpert.core.fit.learn import Model
 from nextpert.core.fit.naming import places
@@ -117,8 +117,7 @@ def judge_unseen(refit: Refit, halves: Halves, cells: FitCells, sides: list[Side
     of_graph = []
     folds = progress(len(refit.folds), "Held-out perturbations", iterable=refit.folds)
     for k, fold in enumerate(folds):
-        with without_bars():
-            model = Model.fit(*refit.without_fold(k))
+        model = Model.fit(*refit.without_fold(k))
         fit = refit.as_stored(model)
         of_graph.append(_weights(model, weights).get(Graph.name, 0.0))
         asked = [name for name in fold if can_be_candidate(name, fit)]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata.progress import progress, without_bars
+from nextpert._adata.progress import progress
 from nextpert.core._blas import in_blocks
 from nextpert.core._codec import table_type
 from nextpert.core.fit.combinations import fitted_candidates
@@ -162,8 +162,7 @@ def outside_tables(
         labels = [*(names[j] for j in seen), *(wanted.names[j] for j in new)]
         own = _own_genes([genes[int(i)] for i in here[varies]], labels, fit, some)
         (shift, expected), (variance, of_new) = (np.split(each, [len(seen)]) for each in own)
-        with without_bars():
-            model = fit_hierarchical(some, expected=shift, own_variance=variance, rng=0)
+        model = fit_hierarchical(some, expected=shift, own_variance=variance, rng=0)
         unseen = model.predict(expected, own_variance=of_new, rng=0)
         draws = model.effects.joined(unseen).rows(number)
         for name, table in draws.summary(level)._asdict().items():
