@@ -51,9 +51,9 @@ class Chain(NamedTuple):
     def of_size(cls, size: int) -> Chain:
         """Return lengths for a number of effects: weights learned from many need few sweeps.
 
-        Up to 400,000 effects 50 sweeps are thrown away and 200 draws kept: on Papalexi and TAP-seq
-        with 20 cells a perturbation means are off by 0.07 to 0.08 sd (root mean square), by 0.06
-        with 1,000 sweeps. Of 10 million effects 40 are thrown away, and 40 kept of 80; of 50
+        Up to 400,000 effects 50 sweeps are thrown away and 200 draws kept: on TAP-seq with 20
+        cells a perturbation means are off by 0.07 to 0.11 sd (root mean square, four seeds), by
+        0.07 with 1,000 sweeps. Of 10 million effects 40 are thrown away, and 40 kept of 80; of 50
         million and more 15, and 10 kept of 20.
         """
         least = np.clip(_MOST // max(size, 1), 10, 40)
