@@ -142,14 +142,6 @@ def mean_draws(
     ------
     ndarray
         Means, that of no shift last, shape ``(n_shifts + 1, n_nodes)``, units of the data.
-
-    Examples
-    --------
-    >>> from nextpert.core import Dag, DagBlr
-    >>> from nextpert.core.causal.weights import mean_draws
-    >>> blr = DagBlr(Dag.from_edges(2, []), noise_var=1.0, intercept=False)
-    >>> [x.tolist() for x in mean_draws([blr], [[1.0, 2.0]], n_samples=1)]
-    [[[1.0, 2.0], [0.0, 0.0]]]
     """
     count, generator = require_count(n_samples, "n_samples"), as_rng(rng)
     given = known_shifts(posteriors, shifts)

@@ -35,14 +35,6 @@ class Naming:
         What joins the members of a label; empty where none does.
     control
         Label of the controls.
-
-    Examples
-    --------
-    >>> from nextpert.core.fit.naming import Naming
-    >>> Naming().spelled(["MYC+FOS", "STK3", "FOS+STK3", "STK3 + FOS"], known=["FOS+MYC"])
-    ['FOS+MYC', 'STK3', 'FOS+STK3', 'FOS+STK3']
-    >>> Naming().members("MYC + FOS"), Naming({"MYC", "STK3"}).targets("MYC+HS2")
-    (('FOS', 'MYC'), (['MYC'], ['HS2']))
     """
 
     genes: Container[str] = frozenset()

@@ -96,15 +96,6 @@ def learn_efficacy(
         Its standard error, same shape and units.
     direction
         -1 for knockouts and knockdowns, 1 for activation.
-
-    Examples
-    --------
-    >>> from nextpert.core.model.effects import learn_efficacy
-    >>> found = learn_efficacy([2.0, 1.0, 3.0], [-1.6, -0.8, -2.5], [0.1, 0.1, 0.1])
-    >>> round(found.mean, 1), found.n_measured
-    (0.8, 3)
-    >>> round(learn_efficacy([2.0], [float("nan")], [1.0]).mean, 1)
-    0.5
     """
     x = direction * np.asarray(control_mean, np.float64)
     y, error = np.asarray(target_gene_change, np.float64), np.asarray(target_gene_se, np.float64)
@@ -178,15 +169,7 @@ def screen_efficacy(
 
 
 def speaks_of_knockouts(control_mean: Array, control_sd: Array) -> NDArray[np.bool_]:
-    """Return which genes are there enough in the controls for a knockout to show.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core.model.effects import speaks_of_knockouts
-    >>> speaks_of_knockouts(np.array([2.0, 0.01]), np.array([0.5, 0.3])).tolist()
-    [True, False]
-    """
+    """Return which genes are there enough in the controls for a knockout to show."""
     return control_mean > _ABOUT_NOTHING * control_sd
 
 
@@ -249,16 +232,6 @@ def exact_effects(
         Number of draws.
     rng
         Seed or generator.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core import Dag, DagBlr, Moments
-    >>> from nextpert.core.model.effects import exact_effects
-    >>> x = np.random.default_rng(0).normal(size=(500, 2)).cumsum(axis=1)
-    >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)])).update(Moments.from_array(x))
-    >>> exact_effects([blr], [[-2.0, 0.0]]).mean.round(1).tolist()
-    [[-2.0, -2.0]]
     """
     given = np.atleast_2d(np.asarray(shifts, np.float64))
     every = np.ascontiguousarray(given.T)

@@ -73,23 +73,6 @@ def fit_each(
     ------
     ValueError
         If a condition has no controls, or as in ``fit_hierarchical``.
-
-    Examples
-    --------
-    Two lines; the second perturbation acts in the second line alone.
-
-    >>> import numpy as np
-    >>> from nextpert.core import ScreenMoments
-    >>> from nextpert.core.model.elsewhere import fit_each
-    >>> from nextpert.core.screen.guides import pool_guides
-    >>> rng, code = np.random.default_rng(0), np.repeat(np.arange(4), [300, 50, 50, 50])
-    >>> parts = []
-    >>> for size in ([0, 1, 0, 0], [0, 1, 1, 0]):
-    ...     x = np.outer(np.array(size)[code], np.arange(6) < 2) + rng.normal(size=(450, 6))
-    ...     parts.append(pool_guides(ScreenMoments.from_array(x, code, 4), range(4), 4))
-    >>> found = fit_each(parts, rng=0)
-    >>> [(each.effects.summary().lfsr[1] < 0.05).astype(int).tolist() for each in found]
-    [[0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0]]
     """
     if not all(part.n[0] > 0 for part in parts):
         message = "Every condition needs controls: leave out the conditions without."
@@ -253,18 +236,6 @@ def of_table(cells: PooledGuides, effects: ArrayLike, precision: ArrayLike) -> P
     effects, precision
         Effects in the other screen, and one over their sampling variances, the error of its
         controls included; shape ``(n_perturbations, n_genes)``, 0 where unknown.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core import ScreenMoments
-    >>> from nextpert.core.model.elsewhere import of_table
-    >>> from nextpert.core.screen.guides import pool_guides
-    >>> x = np.random.default_rng(0).normal(size=(300, 2))
-    >>> cells = pool_guides(ScreenMoments.from_array(x, np.repeat([0, 1, 2], 100), 3), range(3), 3)
-    >>> there = of_table(cells, [[1.0, 0.5], [0.0, 2.0]], [[50.0, 50.0], [0.0, 25.0]])
-    >>> (cells.covariance.diagonal() * there.to_controls()[1]).round(2)[:, 1].tolist()
-    [0.02, 0.04]
     """
     there, known = np.asarray(effects, np.float64), np.asarray(precision, np.float64)
     within = np.maximum(cells.covariance.diagonal(), np.finfo(np.float64).tiny)

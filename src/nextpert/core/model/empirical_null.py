@@ -60,15 +60,6 @@ def null_width(z: ArrayLike, covariance: ArrayLike) -> NullWidth:
         one fewer is independent.
     covariance
         Covariance within cells, shape ``(n_genes, n_genes)``; genes without variance are left out.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core.model.empirical_null import null_width
-    >>> z = np.random.default_rng(0).normal(size=(8, 200))
-    >>> right, narrow = null_width(z, np.eye(200)), null_width(1.5 * z, np.eye(200))
-    >>> right.factor, 1.4 < narrow.factor < 1.6
-    (1.0, True)
     """
     sigma = np.asarray(covariance, np.float64)
     kept = np.flatnonzero(sigma.diagonal() > 0)

@@ -317,21 +317,6 @@ def fit_hierarchical(
     ValueError
         If there are no perturbations, the controls or a perturbation have no cells, no gene varies
         within them, or the expected effects do not fit.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core import ScreenMoments
-    >>> from nextpert.core.model.hierarchical import fit_hierarchical
-    >>> from nextpert.core.screen.guides import pool_guides
-    >>> rng = np.random.default_rng(0)
-    >>> effect = np.outer([0.0, 1.0, -1.0, 1.0, 0.0], np.arange(6) < 2)
-    >>> code = np.repeat(np.arange(5), [500, 25, 25, 25, 25])
-    >>> x = effect[code] + rng.normal(size=(600, 6))
-    >>> cells = pool_guides(ScreenMoments.from_array(x, code, 5), range(5), 5)
-    >>> fit = fit_hierarchical(cells, rng=0)
-    >>> (fit.effects.summary().lfsr < 0.05).astype(int).tolist()
-    [[1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]]
     """
     n, p = len(cells.mean) - 1, cells.mean.shape[1]
     if n < 1:

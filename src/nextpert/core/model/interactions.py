@@ -326,21 +326,6 @@ def learn_interactions(
     learned
         ``member_sd``, ``rest_sd``, ``strengths`` and ``chances`` as learned before, to be taken as
         they are; by default they are learned.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core.model.interactions import learn_interactions
-    >>> rng = np.random.default_rng(0)
-    >>> alone = rng.normal(size=(10, 50))
-    >>> pairs = [(0, 1), (2, 3), (4, 5), (6, 7)]
-    >>> does = np.array([0.7 * (alone[a] + alone[b]) for a, b in pairs])
-    >>> found = learn_interactions(alone, 0 * alone, pairs, does, 0 * does)
-    >>> round(found.strength, 1)
-    0.7
-    >>> mean, variance = found.predict([(8, 9), (9,)])
-    >>> bool(np.abs(mean[0] - 0.7 * (alone[8] + alone[9])).max() < 0.1)
-    True
     """
     members = tuple(canonical(combinations))
     effects, noise = np.asarray(effects, np.float64), np.asarray(noise, np.float64)

@@ -77,20 +77,6 @@ class Perturbations:
     ------
     ValueError
         If lengths differ, an environment or a gene does not exist, or there are no controls.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core import ScreenMoments
-    >>> from nextpert.core.model.perturbations import Perturbations
-    >>> rng, knocked = np.random.default_rng(0), np.repeat([0, 1, 2], 500)
-    >>> x = rng.normal(size=(1500, 3)) - 3 * np.outer(knocked == 1, [1, 0, 0])
-    >>> x[:, 1] += x[:, 0]
-    >>> screen = ScreenMoments.from_array(x, knocked, 3)
-    >>> found = Perturbations(screen, 0, [1, 2], [[0], []])
-    >>> found.observed.round(0) + 0.0
-    array([[-3., -3.,  0.],
-           [ 0.,  0.,  0.]])
     """
 
     moments: ScreenMoments

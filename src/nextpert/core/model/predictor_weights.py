@@ -128,20 +128,6 @@ def learn_predictor_weights(
         without cells.
     sd
         Standard deviation of every gene between cells, shape ``(n_genes,)``.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core.model.predictors.base import Prediction
-    >>> from nextpert.core.model.predictor_weights import learn_predictor_weights
-    >>> rng = np.random.default_rng(0)
-    >>> truth, wrong = rng.normal(size=(2, 20, 50))
-    >>> predictions = [Prediction("right", truth), Prediction("wrong", wrong)]
-    >>> seen = truth + 0.1 * rng.normal(size=truth.shape)
-    >>> noise = np.full(truth.shape, 0.1**2)
-    >>> learned = learn_predictor_weights(seen, noise, predictions, noise > 0, sd=np.ones(50))
-    >>> learned.weights.round(1).tolist()
-    [1.0, 0.0]
     """
     n, p = scored.shape
     n_some = max(_LEARNED // max(n, 1), 1)

@@ -100,25 +100,6 @@ def find_programs(
         them says nothing of programs and is left out of all sums; by default nothing is.
     n_draws
         Draws that standard deviations are taken over, at most those that were kept.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core import ScreenMoments
-    >>> from nextpert.core.model.hierarchical import fit_hierarchical
-    >>> from nextpert.core.model.programs import find_programs
-    >>> from nextpert.core.screen.guides import pool_guides
-    >>> rng = np.random.default_rng(0)
-    >>> score = np.array([[0, 0], [1, 0], [1, 0], [0, 1], [0, -1], [0, 0]])
-    >>> genes = np.array([np.arange(20) < 5, np.arange(20) > 14]).astype(float)
-    >>> code = np.repeat(np.arange(6), [500, 50, 50, 50, 50, 50])
-    >>> x = (score @ genes)[code] + rng.normal(size=(750, 20))
-    >>> cells = pool_guides(ScreenMoments.from_array(x, code, 6), range(6), 6)
-    >>> found = find_programs(fit_hierarchical(cells, rng=0))
-    >>> found.scores.shape
-    (5, 2)
-    >>> sorted(np.abs(found.scores).round().astype(int).T.tolist())
-    [[0, 0, 1, 1, 0], [1, 1, 0, 0, 0]]
     """
     effects, unit = fit.effects, fit.effects.unit
     mean = _in_others(effects.posterior_mean(), effects, targets)

@@ -70,14 +70,6 @@ def squared_size(
     overlap
         Lower bound of :math:`\operatorname{tr} V^2 / (\operatorname{tr} V)^2`, where errors of
         genes are correlated by more than the covariance says; 0 (default): no bound.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core.model.scores import squared_size
-    >>> found = squared_size([[0.1, 0.1], [1.0, 0.0]], np.full((2, 2), 50.0), np.eye(2))
-    >>> found.estimate.round(2).tolist(), (found.q_value < 0.05).tolist()
-    ([-0.02, 0.96], [False, True])
     """
     d, n = np.atleast_2d(np.asarray(effects, np.float64)), np.asarray(counted, np.float64)
     sigma = np.asarray(covariance, np.float64)
@@ -128,18 +120,6 @@ def pooled_sizes(pooled: PooledGuides, *, factor: float = 1.0) -> tuple[SquaredS
     factor
         Factor by which standard errors are multiplied
         (:attr:`nextpert.core.model.empirical_null.NullWidth.factor`).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core import ScreenMoments
-    >>> from nextpert.core.screen.guides import pool_guides
-    >>> from nextpert.core.model.scores import pooled_sizes
-    >>> group = np.arange(400) % 4
-    >>> x = np.random.default_rng(0).normal(size=(400, 2)) + 2.0 * (group == 3)[:, None]
-    >>> pooled = pool_guides(ScreenMoments.from_array(x, group, 4), range(4), 4)
-    >>> [(found.q_value < 0.05).tolist() for found in pooled_sizes(pooled)]
-    [[False, False, True], [True, True, True]]
     """
     counted = np.where(pooled.variance_ratio < UNKNOWN, pooled.counted, 0.0)
     mean, n = pooled.mean[1:], counted[1:]
@@ -200,12 +180,6 @@ def ratio_with_error(over: ArrayLike, under: ArrayLike) -> tuple[float, float]:
     """Return the ratio of two totals and its standard error, by the jackknife over the parts.
 
     nan where the total below is not above 0.
-
-    Examples
-    --------
-    >>> from nextpert.core.model.scores import ratio_with_error
-    >>> ratio_with_error([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
-    (0.5, 0.0)
     """
     a, b = np.asarray(over, np.float64), np.asarray(under, np.float64)
     known = np.isfinite(a) & np.isfinite(b)

@@ -104,25 +104,6 @@ def learn_scales(model: Hierarchical, left_out: LeftOut) -> Array:
         The hierarchical model of the perturbations with cells.
     left_out
         What their effects depart by from what is expected without their cells.
-
-    Examples
-    --------
-    Half of every effect is expected, and all but a tenth where something is known.
-
-    >>> import numpy as np
-    >>> from nextpert.core import ScreenMoments
-    >>> from nextpert.core.model.hierarchical import fit_hierarchical
-    >>> from nextpert.core.model.unseen_scale import LeftOut, learn_scales
-    >>> from nextpert.core.screen.guides import pool_guides
-    >>> rng = np.random.default_rng(0)
-    >>> effects, code = rng.normal(size=(40, 10)), np.repeat(np.arange(41), [4000, *[400] * 40])
-    >>> x = np.vstack([np.zeros(10), effects])[code] + rng.normal(size=(len(code), 10))
-    >>> cells = pool_guides(ScreenMoments.from_array(x, code, 41), range(41), 41)
-    >>> fit = fit_hierarchical(cells, rng=0)
-    >>> seen, every = np.full(effects.shape, 1 / 400), np.ones(effects.shape, bool)
-    >>> left_out = LeftOut(0.1 * effects, 0.5 * effects, seen, every, np.ones(40, bool))
-    >>> learn_scales(fit, left_out)[:, 1].round(1).tolist()
-    [0.2, 0.0]
     """
     few, known = model.thinned(_SIZE), left_out.known
     parts = [(left_out.alone, np.ones_like(known))]

@@ -79,13 +79,6 @@ class SideInformation:
     observed, precision
         These effects as they were measured, and one over their sampling variances, same shape; 0
         where unknown. ``None`` where the other screen has no standard errors.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core.model.predictors.base import SideInformation
-    >>> SideInformation(["MYC", "JUN"], np.eye(2)).of(["JUN", "HS2"]).tolist()
-    [[0.0, 1.0], [0.0, 0.0]]
     """
 
     names: list[str]

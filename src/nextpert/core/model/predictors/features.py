@@ -234,20 +234,6 @@ class OtherScreen(Predictor):
     ----------
     known
         Side information that has effects.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core import ScreenMoments
-    >>> from nextpert.core.model.perturbations import Perturbations
-    >>> from nextpert.core.model.predictors.base import SideInformation
-    >>> from nextpert.core.model.predictors.features import OtherScreen
-    >>> x = np.random.default_rng(0).normal(size=(60, 2))
-    >>> screen = ScreenMoments.from_array(x, np.zeros(60, int), 1)
-    >>> asked = Perturbations(screen, 0, [-1, -1], [[0], []], names=["MYC", "JUN"])
-    >>> known = SideInformation(["MYC", "FOS"], np.eye(2), np.array([[1.0, 1.0], [3.0, 2.0]]))
-    >>> OtherScreen(known).predict(asked, asked).effects.tolist()
-    [[0.0, 1.0], [2.0, 1.5]]
     """
 
     order: ClassVar[int] = 4

@@ -25,18 +25,6 @@ class MeanPerturbation(Predictor):
     variance of effects about their mean beyond sampling, in units of a gene's variance, one number
     for the screen (a random-effects mean): perturbations of few cells count for less. Their own
     target genes are left out.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core import ScreenMoments
-    >>> from nextpert.core.model.perturbations import Perturbations
-    >>> from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
-    >>> rng, label = np.random.default_rng(0), np.repeat([0, 1, 2], 2000)
-    >>> x = rng.normal(size=(6000, 2)) + 2 * (label > 0)[:, None]
-    >>> screen = Perturbations(ScreenMoments.from_array(x, label, 3), 0, [1, 2], [[], [0]])
-    >>> MeanPerturbation().held_out(screen).effects.round(1).tolist()
-    [[0.0, 2.0], [0.0, 2.0]]
     """
 
     order: ClassVar[int] = 3
