@@ -155,11 +155,9 @@ def as_rng(rng: int | np.random.Generator | None, stream: str = "") -> np.random
 def require_positive(value: float, name: str) -> float:
     """Return ``value`` if it is a finite number above zero, or raise an error that names it."""
     number = _real(value)
-    message = f"{name} must be a finite number above 0, but is {reprlib.repr(value)}."
-    if number is None:
-        raise TypeError(message)
-    if not np.isfinite(number) or number <= 0:
-        raise ValueError(message)
+    if number is None or not np.isfinite(number) or number <= 0:
+        message = f"{name} must be a finite number above 0, but is {reprlib.repr(value)}."
+        raise (TypeError if number is None else ValueError)(message)
     return number
 
 

@@ -217,9 +217,11 @@ def add_means(indptr, indices, vptr, mptr, mean, shift, count, xtx, xty, yty, de
                 continue
             d = fill_row(indptr, indices, vptr, i, mean[j], design)
             response = mean[j, i] - shift[j, i]  # x_i - a_i = (1, f, x_P)' (c, ., B_iP) + noise
+            # A two-dimensional view, so that the inner loop vectorises.
+            block = xtx[mptr[i] : mptr[i + 1]].reshape(d, d)
             for a in range(d):
-                xty[vptr[i] + a] += k * design[a] * response
-                line = mptr[i] + a * d
+                weighted = k * design[a]
+                xty[vptr[i] + a] += weighted * response
                 for b in range(d):
-                    xtx[line + b] += k * design[a] * design[b]
+                    block[a, b] += weighted * design[b]
             yty[i] += k * response * response

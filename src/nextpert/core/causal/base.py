@@ -118,7 +118,7 @@ class Acquisition(Shown):
         """Return the acquisition at every shift of a pool, ``(n_shifts, n_nodes)``."""
         raise NotImplementedError
 
-    def closed_form(self, domain: Domain, rng: np.random.Generator) -> Vector | None:
+    def closed_form(self, domain: Domain) -> Vector | None:
         """Return the best shift of ``domain`` where it is known without a search, else ``None``."""
         return None
 

@@ -56,7 +56,7 @@ class Criterion(Protocol):
     def values(self, shifts: ArrayLike) -> Vector:
         """Return the acquisition at every shift of a pool."""
 
-    def closed_form(self, domain: Domain, rng: np.random.Generator) -> Vector | None:
+    def closed_form(self, domain: Domain) -> Vector | None:
         """Return the best shift of ``domain`` where it is known without a search."""
 
     def starts(self) -> list[Vector]:
@@ -108,8 +108,7 @@ class Domain(Shown):
         rng
             Seed or generator of the random starts.
         """
-        generator = as_rng(rng)
-        known = acquisition.closed_form(self, generator)
+        known = acquisition.closed_form(self)
         if known is not None:
             return Optimum(known, acquisition.value(known))
         p = acquisition.n_nodes
@@ -118,10 +117,11 @@ class Domain(Shown):
             for start in (() if starts is None else starts)
         ]
         points += acquisition.starts()
-        points += self._random_starts(acquisition, n_random, generator)
+        if n_random:
+            points += self._random_starts(acquisition, n_random, as_rng(rng))
         usable = [s for s in points if np.isfinite(s).all() and np.any(s)]
         if not usable:
-            usable = list(self.sample(1, p, generator))
+            usable = list(self.sample(1, p, rng))
         return self._search(acquisition, usable)
 
     def _random_starts(

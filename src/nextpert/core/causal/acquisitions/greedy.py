@@ -58,7 +58,7 @@ class Greedy(Acquisition):
         """Return ``|a - b|^2`` of every shift of a pool, ``(n_shifts, n_nodes)``."""
         return ((self._pool(shifts) - self.ideal_shift) ** 2).sum(axis=1)
 
-    def closed_form(self, domain: Domain, rng: np.random.Generator) -> Vector | None:
+    def closed_form(self, domain: Domain) -> Vector | None:
         """Return the point of ``domain`` nearest to ``b``."""
         return domain.project(self.ideal_shift)
 

@@ -75,6 +75,6 @@ class Random(Acquisition):
         """Return up to ``size`` of the candidates ``ready``, drawn at random."""
         return asked.rng.choice(ready, min(size, len(ready)), replace=False)
 
-    def closed_form(self, domain: Domain, rng: np.random.Generator) -> Vector | None:
+    def closed_form(self, domain: Domain) -> Vector | None:
         """Return a random point of ``domain``."""
         return domain.sample(1, self.n_nodes, self._rng)[0]
