@@ -1,65 +1,80 @@
-"""Downloads that resume, are checked, and appear under their name only once they are whole.
+"""Downloads that resume, are checked, and get their name only once they are complete.
 
 Beside the file, ``NAME.part`` holds what has come so far, as the server stores it, and
-``NAME.part.json`` the ETag, length and encoding by which it can be gone on with (no link).
-``.NAME.lock`` keeps a second process from writing to the same part.
+``NAME.part.etag`` the ETag of the file it is a part of. ``.NAME.lock`` keeps a second process from
+writing to the same part. Signed links are credentials: messages show host and path alone.
 """
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
-import http.client
 import logging
 import os
+import re
 import shutil
 import time
 import zlib
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
 
-from _http import DownloadError, PassingError, RangeError, get
-from _lock import alone
-from _state import Expected, State, start_of, state_of
+import requests
 from tqdm import tqdm
+from urllib3.exceptions import HTTPError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+from nextpert._files import alone
 
 logger = logging.getLogger("fetch")
+logging.getLogger("urllib3").setLevel(logging.INFO)  # its debug messages hold whole addresses
 
 _CHUNK = 1 << 20
-_SPARE = 100_000_000  # bytes to leave free on the disk
-_LONGEST_WAIT = 60.0
+_TIMEOUT = 60.0  # seconds without a byte
+_LONGEST_WAIT = 120.0
+_PASSING = (408, 425, 429, 500, 502, 503, 504)
+# Of the links of the portal (and of Google's storage behind it) that are too old, or spent.
+_EXPIRED = (400, 401, 403, 410)
+_LOOPBACK = ("127.0.0.1", "localhost")
+_GZIP = b"\x1f\x8b"
 _sleep = time.sleep
 
 
-def part_of(target: Path) -> Path:
-    """Return where a download is kept until it is whole."""
-    return target.with_name(target.name + ".part")
+class DownloadError(Exception):
+    """A download that cannot go on; the message says why and what to do."""
 
 
-def note_of(target: Path) -> Path:
-    """Return where the state of a download is kept."""
-    return target.with_name(target.name + ".part.json")
+@dataclass
+class PassingError(Exception):
+    """A fault that may be gone after a while."""
+
+    reason: str
+    wait: float | None = None  # seconds the server asks for
+
+
+def part_of(target: Path, ending: str = ".part") -> Path:
+    """Return where a download is kept until it is complete, or a file beside it."""
+    return target.with_name(target.name + ending)
 
 
 def size_of(path: Path) -> int:
     """Return the size of a file, 0 if there is none."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+    return path.stat().st_size if path.exists() else 0
 
 
-def download(
-    url: str, target: Path, *, expected: Expected | None = None, tries: int = 6, quiet: bool = False
-) -> None:
+def has_md5(path: Path, md5: str) -> bool:
+    """Whether the content of a file has a checksum."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "md5").hexdigest() == md5
+
+
+def download(url: str, target: Path, *, md5: str | None = None, tries: int = 6) -> None:
     """Download a file, going on where an earlier run stopped.
 
-    The length is checked, and the MD5 where ``expected`` or the server gives it. Passing faults
-    are tried again until ``tries`` of them have come in a row without a new byte in between,
-    after 1, 2, 4, ... seconds or as long as the server asks for.
+    The length is checked, and the MD5 if it is given or the server tells it. Temporary errors are
+    tried again until ``tries`` of them have come in a row without a new byte in between, after
+    1, 2, 4, ... seconds or as long as the server asks for.
 
     Raises
     ------
@@ -68,180 +83,183 @@ def download(
         If another process is downloading it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with alone(target):
-        _download(url, target, Expected() if expected is None else expected, tries, quiet=quiet)
+    taken = f"{target.name} is being downloaded by another process: wait until it has ended."
+    bar = tqdm(desc=target.name, unit="B", unit_scale=True, disable=None)
+    with alone(target, DownloadError(taken)), bar:
+        md5 = _fetch_with_retries(url, target, md5, tries, bar)
+        part = part_of(target)
+        if md5 is not None and not has_md5(part, md5):
+            raise _discarded(target, "has another MD5 checksum than the file expected")
+        complete = _decoded(part, target)
+        with complete.open("rb+") as handle:
+            os.fsync(handle.fileno())  # so that the name never stands for bytes not yet on the disk
+        complete.replace(target)
+        _discard(target)
+    by = "length" if md5 is None else "MD5 checksum"
+    logger.info("%s: %d bytes, complete by its %s", target.name, size_of(target), by)
 
 
-def _download(url: str, target: Path, expected: Expected, tries: int, *, quiet: bool) -> None:
-    part = part_of(target)
-    with tqdm(desc=target.name, unit="B", unit_scale=True, disable=True if quiet else None) as bar:
-        retry(
-            lambda: _fetch(url, target, expected, bar),
-            target.name,
-            tries=tries,
-            reached=lambda: size_of(part),
-        )
-    state = State.read(note_of(target))
-    by = _check(target, expected, state)
-    _publish(_decode(target) if state.encoding == "gzip" else part, target)
-    _discard(target)
-    logger.info("%s: %d bytes, whole by its %s", target.name, size_of(target), by)
-
-
-def retry(
-    attempt: Callable[[], Any],
-    name: str,
-    *,
-    tries: int = 6,
-    reached: Callable[[], int] = lambda: 0,
-) -> Any:
-    """Return what the attempt returns, made again after passing faults.
-
-    Parameters
-    ----------
-    attempt
-        What to do.
-    name
-        What it is about, for messages.
-    tries
-        How many faults in a row end it.
-    reached
-        Tells how far the attempts have come; farther than ever starts the count anew.
-    """
-    failures, farthest = 0, reached()
+def _fetch_with_retries(
+    url: str, target: Path, md5: str | None, tries: int, bar: Any
+) -> str | None:
+    failures, farthest = 0, size_of(part_of(target))
     while True:
         try:
-            return attempt()
+            return _fetch(url, target, md5, bar)
         except PassingError as error:
-            failures = 1 if reached() > farthest else failures + 1
-            farthest = max(farthest, reached())
+            reached = size_of(part_of(target))
+            failures = 1 if reached > farthest else failures + 1
+            farthest = max(farthest, reached)
             if failures >= tries:
-                here = f" It goes on from byte {reached()}." if reached() else ""
                 message = (
-                    f"{name}: {error.reason}; given up after {failures} tries. Run the same "
-                    f"command again later.{here}"
+                    f"{target.name}: {error.reason}; given up after {failures} tries. The same "
+                    f"command goes on later from byte {reached}."
                 )
                 raise DownloadError(message) from None
-            wait = min(2.0 ** (failures - 1), _LONGEST_WAIT) if error.wait is None else error.wait
-            logger.warning("%s: %s; trying again in %.0f s", name, error.reason, wait)
+            wait = min(2.0 ** (failures - 1) if error.wait is None else error.wait, _LONGEST_WAIT)
+            logger.warning("%s: %s; trying again in %.0f s", target.name, error.reason, wait)
             _sleep(wait)
 
 
-def _fetch(url: str, target: Path, expected: Expected, bar: Any) -> None:
-    """Bring the part file to its full length, or raise."""
-    part, note = part_of(target), note_of(target)
-    there, state = size_of(part), State.read(note)
-    size = state.size if expected.size is None else expected.size
-    # Without an ETag only the checksum can tell whether the file is still the same.
-    if (state.etag is None and expected.md5 is None) or (size is not None and there > size):
-        there = 0
-    if there and there == size:
-        return
+def _fetch(url: str, target: Path, md5: str | None, bar: Any) -> str | None:
+    """Bring the part file to its full length; return the MD5 it must have, if that is known."""
+    part, note = part_of(target), part_of(target, ".part.etag")
+    etag = note.read_text(encoding="utf-8") if note.exists() else ""
+    # Without an ETag only a checksum can tell whether the file is still the same.
+    there = size_of(part) if etag or md5 else 0
     # Of a file with a known checksum we want the bytes it is the checksum of.
-    headers = {"Accept-Encoding": "gzip" if expected.md5 is None else "identity"}
-    ask = {"Range": f"bytes={there}-"} if there else {}
-    if there and state.etag is not None and not state.etag.startswith("W/"):
-        ask["If-Range"] = state.etag
-    try:
-        answer = get(url, target.name, headers | ask)
-    except RangeError:  # what is here is longer than the file that is there now
-        there, answer = 0, get(url, target.name, headers)
-    with answer:
-        start, found = start_of(answer, there, target.name), state_of(answer, target.name)
-        if start and found.contradicts(state):
-            part.unlink()
-            raise PassingError(f"{target.name} has changed since the download began", 0.0)
-        if start:
-            found = found.completed(state)
-        _require(answer, found, expected, target, start)
-        found.write(note)
-        bar.reset(found.size)
-        bar.update(start)
-        _append(answer, part, start, bar)
-    if found.size is not None and size_of(part) != found.size:
-        raise PassingError(f"cut off after {size_of(part)} of {found.size} bytes")
-
-
-def _require(
-    answer: http.client.HTTPResponse, found: State, expected: Expected, target: Path, start: int
-) -> None:
-    """Raise before the first byte where the download cannot end well."""
-    name = target.name
-    if expected.size is not None and found.size not in (None, expected.size):
-        message = f"{name} has {found.size} bytes on the server, but should have {expected.size}."
-        raise DownloadError(message)
-    if found.size is None and not answer.chunked and expected.md5 is None:
-        message = f"{name}: the server tells no length, so a download cut off would go unseen."
-        raise DownloadError(message)
-    if found.size is not None:
-        need, free = found.size - start + _SPARE, shutil.disk_usage(target.parent).free
-        if need > free:
-            message = f"{name} needs {need} bytes on the disk, but {free} are free: make room."
+    headers = {"Accept-Encoding": "identity" if md5 else "gzip"}
+    if there:
+        headers["Range"] = f"bytes={there}-"
+        if etag:
+            headers["If-Range"] = etag  # else the server sends the new file from its beginning
+    with get(url, target.name, headers) as answer:
+        length = answer.headers.get("Content-Length", "")
+        if answer.status_code != 200:
+            found = re.fullmatch(r"bytes (.*)/(\d+)", answer.headers.get("Content-Range", ""))
+            span, length = found.groups() if found else ("", "")
+            if answer.status_code == 416 and length == str(there):
+                return md5
+            is_other = etag and answer.headers.get("ETag") not in (etag, None)
+            if is_other or not span.startswith(f"{there}-"):
+                part.unlink()
+                raise PassingError(f"{target.name} has changed since the download began", 0.0)
+        elif not (length or md5 or "Transfer-Encoding" in answer.headers):
+            message = f"{target.name}: the server tells no length, so that a cut would go unseen."
             raise DownloadError(message)
-
-
-def _append(answer: http.client.HTTPResponse, part: Path, start: int, bar: Any) -> None:
-    with part.open("r+b" if start else "wb") as out:
-        out.seek(start)
-        while True:
-            fault = None
+        note.write_text(answer.headers.get("ETag", ""), encoding="utf-8")
+        start = 0 if answer.status_code == 200 else there
+        bar.reset(int(length) if length else None)
+        bar.update(start)
+        with part.open("ab" if start else "wb") as out:
             try:
-                chunk = answer.read(_CHUNK)
-            except http.client.IncompleteRead as error:
-                chunk, fault = error.partial, "IncompleteRead"
-            except (OSError, http.client.HTTPException) as error:
-                chunk, fault = b"", type(error).__name__
-            out.write(chunk)
-            bar.update(len(chunk))
-            if fault is not None:
-                raise PassingError(f"cut off after {out.tell()} bytes ({fault})")
-            if not chunk:
-                return
+                for chunk in answer.raw.stream(_CHUNK, decode_content=False):
+                    out.write(chunk)
+                    bar.update(len(chunk))
+            except HTTPError as error:
+                reason = f"cut off after {out.tell()} of {length or 'unknown'} bytes"
+                raise PassingError(f"{reason} ({type(error).__name__})") from None
+        if length and size_of(part) != int(length):
+            raise PassingError(f"cut off after {size_of(part)} of {length} bytes")
+    given = re.search(r"md5=([\w+/]+=*)", answer.headers.get("x-goog-hash", ""))
+    return base64.b64decode(given[1]).hex() if given and md5 is None else md5
 
 
-def _check(target: Path, expected: Expected, state: State) -> str:
-    """Raise unless the part file is the one expected; return what it was checked by."""
-    part, md5 = part_of(target), expected.md5 or state.md5
-    fault = None
-    if expected.size is not None and size_of(part) != expected.size:
-        fault = f"it has {size_of(part)} bytes instead of {expected.size}"
-    elif md5 is not None:
-        with part.open("rb") as handle:
-            if hashlib.file_digest(handle, "md5").hexdigest() != md5:
-                fault = "its MD5 checksum differs"
-    if fault is not None:
-        _discard(target)
-        message = (
-            f"{target.name} is not the file expected ({fault}); the download was discarded. Run "
-            "the command again; if that does not help, the file has changed at its origin."
-        )
-        raise DownloadError(message)
-    return "length" if md5 is None else "MD5 checksum"
-
-
-def _decode(target: Path) -> Path:
-    """Undo the compression that the server stores a plain file with; return the plain one."""
-    part, plain = part_of(target), target.with_name(target.name + ".plain.part")
+def _decoded(part: Path, target: Path) -> Path:
+    """Undo the compression that the portal stores a plain file with; return the plain one."""
+    with part.open("rb") as stored:
+        if stored.read(2) != _GZIP:
+            return part
+    plain = part_of(target, ".plain.part")
     try:
         with gzip.open(part) as packed, plain.open("wb") as out:
             start = packed.read(2)
-            if target.suffix == ".gz" and start != b"\x1f\x8b":
+            if target.suffix == ".gz" and start != _GZIP:
                 return part  # it was uploaded as gzip, and is to stay so
             out.write(start)
             shutil.copyfileobj(packed, out, _CHUNK)
     except (EOFError, zlib.error, gzip.BadGzipFile):
-        _discard(target)
-        message = f"{target.name} came corrupted and was discarded: run the command again."
-        raise DownloadError(message) from None
+        raise _discarded(target, "came corrupted") from None
     return plain
 
 
+def _discarded(target: Path, fault: str) -> DownloadError:
+    _discard(target)
+    message = (
+        f"{target.name} {fault} and was discarded: run the command again. If that does not help, "
+        f"the file has changed at its origin."
+    )
+    return DownloadError(message)
+
+
 def _discard(target: Path) -> None:
-    for left in (note_of(target), part_of(target), target.with_name(target.name + ".plain.part")):
-        left.unlink(missing_ok=True)
+    for ending in (".part", ".part.etag", ".plain.part"):
+        part_of(target, ending).unlink(missing_ok=True)
 
 
-def _publish(whole: Path, target: Path) -> None:
-    with whole.open("rb+") as handle:
-        os.fsync(handle.fileno())  # so that the name never stands for bytes not yet on the disk
-    whole.replace(target)
+def get(url: str, name: str, headers: dict[str, str]) -> requests.Response:
+    """Open the address of a file; errors show its host and path only.
+
+    Raises
+    ------
+    PassingError
+        If trying again may help.
+    DownloadError
+        If it cannot.
+    """
+    where = redacted(check_url(url, name))
+    try:
+        answer = requests.get(
+            url, headers={"User-Agent": "nextpert"} | headers, stream=True, timeout=_TIMEOUT,
+            hooks={"response": _check_redirect},
+        )  # fmt: skip
+    except (requests.RequestException, HTTPError) as error:  # their texts hold the address
+        raise PassingError(f"{where} cannot be reached ({type(error).__name__})") from None
+    code = answer.status_code
+    if code in (200, 206, 416):
+        return answer
+    answer.close()
+    if code in _PASSING:
+        seconds = answer.headers.get("Retry-After", "")
+        wait = float(seconds) if seconds.isdigit() else None
+        raise PassingError(f"{where} answers with status {code}", wait)
+    remedy = "check that it is still there."
+    if urlsplit(url).query and code in _EXPIRED:
+        remedy = (
+            "the link has expired, or is not for you. The portal's links hold for a day: ask the "
+            "portal for a new configuration file and run the same command with it; what is "
+            "downloaded so far is kept."
+        )
+    message = f"{name} is refused by {where} (status {code}): {remedy}"
+    raise DownloadError(message)
+
+
+def _check_redirect(answer: requests.Response, **_: Any) -> None:
+    if answer.is_redirect:
+        place = urljoin(answer.url, answer.headers["Location"])
+        check_url(place, f"what {redacted(answer.url)} redirects to")
+
+
+def redacted(url: str) -> str:
+    """Return host and path of an address: neither user, password, query nor fragment."""
+    parts = urlsplit(url)
+    return parts.netloc.rpartition("@")[2] + parts.path
+
+
+def check_url(url: str, what: str) -> str:
+    """Return the address if it is https, or http to this very machine; else raise."""
+    sound = url.isascii() and url.isprintable() and not re.search(r"[\s\\]", url)
+    try:
+        parts = urlsplit(url)
+        sound &= bool(parts.hostname) and "@" not in parts.netloc and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        message = f"The address of {what} cannot be used: get it anew from where it came from."
+        raise DownloadError(message)
+    if parts.scheme != "https" and (parts.scheme, parts.hostname) not in [
+        ("http", host) for host in _LOOPBACK
+    ]:
+        message = f"The address of {what} is {parts.scheme or 'no'}, not https: refused."
+        raise DownloadError(message)
+    return url

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
-from _http import DownloadError, check_url
+from _download import DownloadError, check_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # What the loader reads; of the expression either the full file or its six parts.
-FULL = ("RNA_expression.csv",)
-SUBSETS = ("RNA_expression_subset*.csv",)
+FULL = "RNA_expression.csv"
+SUBSETS = "RNA_expression_subset*.csv"
 PROTEIN = ("raw_CITE_expression.csv", "Protein_expression.csv")
 OTHERS = ("RNA_metadata.csv", "all_sgRNA_assignments.txt", "RNA_UMAP_cluster.csv", *PROTEIN)
 _MANIFEST = "file_supplemental_info.tsv"
-# Options that change nothing for us: folders are always made, bodies decoded, redirects followed.
-_HARMLESS = ("create-dirs", "compressed", "location")
-_OPTION = re.compile(r"(?:--)?(?P<name>[A-Za-z][\w.-]*)(?:\s*[=:]\s*|\s+|$)(?P<value>.*)", re.S)
-_LONGEST = 10_000_000  # characters
+_LINE = re.compile(r'(url|output)\s*=\s*"([^"]+)"')
+# Folders are always made, bodies decoded, and redirects followed.
+_HARMLESS = re.compile(r"(--)?(create-dirs|compressed|location)")
+_FAILED = re.compile(r"# Error downloading (.+?)\.  .*")
 _ASK_AGAIN = (
     "In the browser, the study's Download tab gives a command with a sign-in code, which holds "
     "for half an hour; run its first half, which writes cfg.txt."
@@ -57,94 +57,59 @@ def read_configuration(text: str) -> tuple[list[Link], list[str]]:
         If it is no such configuration, or an output lies outside the folder of downloads. Line
         numbers are named, never their content.
     """
-    _require_configuration(text)
-    links: list[Link] = []
-    failed: list[str] = []
-    held: dict[str, str] = {}
-    for number, raw in enumerate(text.lstrip("\ufeff").splitlines(), 1):
-        line = raw.strip()
-        if line.startswith("# Error downloading "):
-            failed.append(line.removeprefix("# Error downloading ").split(".  ")[0])
-        if not line or line.startswith("#"):
-            continue
-        name, value = _option(line, number)
-        if name in _HARMLESS and not value:
-            continue
-        if name not in ("url", "output") or not value:
-            message = f"Line {number} of the configuration sets {name!r}: only url and output may."
-            raise DownloadError(message)
-        if name in held:
-            message = f"Line {number} of the configuration gives a second {name} for one file."
-            raise DownloadError(message)
-        held[name] = value
-        if len(held) == 2:
-            url = check_url(held["url"], f"the file before line {number} of the configuration")
-            links.append(Link(url, safe_parts(held["output"], number)))
-            held = {}
-    if held:
-        message = "The configuration ends within a file: it has been cut short. " + _ASK_AGAIN
-        raise DownloadError(message)
-    _require_distinct(links)
-    return links, failed
-
-
-def _require_configuration(text: str) -> None:
-    fault = None
-    start = text.lstrip("\ufeff \t\r\n")[:200]
-    if not start:
-        fault = "is empty"
-    elif len(text) > _LONGEST:
-        fault = "is far too long"
-    elif start.startswith(("{", "<")):
-        fault = "is an answer of the portal that reports a fault; the sign-in code may be spent"
-    elif re.match(r"curl\s", start):
-        fault = "is the command that fetches it"
-    if fault is not None:
-        message = f"The configuration file {fault}. {_ASK_AGAIN}"
-        raise DownloadError(message)
-
-
-def _option(line: str, number: int) -> tuple[str, str]:
-    match = _OPTION.fullmatch(line)
-    value = match["value"].strip() if match else ""
-    if value.startswith('"'):
-        closed = len(value) > 1 and value.endswith('"') and '"' not in value[1:-1]
-        if not closed:
-            match = None
-        value = value[1:-1]
-    if match is None:
-        message = f"Line {number} is no line of a curl configuration. {_ASK_AGAIN}"
-        raise DownloadError(message)
-    return match["name"].lower(), value
-
-
-def safe_parts(output: str, number: int) -> tuple[str, ...]:
-    """Return the parts of a relative path that stays inside its folder (/ or Windows' own)."""
-    parts = tuple(output.replace("\\", "/").split("/"))
-    bad = any(
-        part in ("", ".", "..")
-        or part != part.strip()
-        or ":" in part
-        or part.endswith((".part", ".part.json"))
-        or not part.isprintable()
-        for part in parts
-    )
-    if bad:
+    text = text.lstrip("\ufeff")
+    if not text.strip() or text.lstrip().startswith(("{", "<", "curl ")):
         message = (
-            f"The output of line {number} of the configuration is no plain path below the folder "
-            "of downloads: it is refused, and nothing was downloaded."
+            "The configuration file is empty, the command that fetches it, or an answer of the "
+            f"portal that reports a fault; the sign-in code may be spent. {_ASK_AGAIN}"
         )
         raise DownloadError(message)
-    return parts
-
-
-def _require_distinct(links: Sequence[Link]) -> None:
+    links: list[Link] = []
+    failed: list[str] = []
+    url = ""
+    for number, line in enumerate(map(str.strip, text.splitlines()), 1):
+        if found := _FAILED.fullmatch(line):
+            failed.append(found[1])
+        if not line or line.startswith("#") or _HARMLESS.fullmatch(line):
+            continue
+        match = _LINE.fullmatch(line)
+        if match is None or match[1] != ("output" if url else "url"):
+            message = f"Line {number} of the configuration is no url, or output after its url."
+            raise DownloadError(message)
+        if not url:
+            url = check_url(match[2], f"the file in line {number} of the configuration")
+            continue
+        links.append(Link(url, _safe_parts(match[2], number)))
+        url = ""
+    if url:
+        message = "The configuration ends within a file: it has been cut short. " + _ASK_AGAIN
+        raise DownloadError(message)
     seen: set[str] = set()
     for link in links:
         if link.name.casefold() in seen:
             message = f"The configuration writes {link.name!r} twice: keep one of the two."
             raise DownloadError(message)
         seen.add(link.name.casefold())
+    return links, failed
+
+
+def _safe_parts(output: str, number: int) -> tuple[str, ...]:
+    """Return the parts of a relative path that stays inside its folder (/ or Windows' own)."""
+    parts = tuple(output.replace("\\", "/").split("/"))
+    if any(
+        part in ("", ".", "..")
+        or part != part.strip()
+        or ":" in part
+        or part.endswith((".part", ".part.etag"))
+        or not part.isprintable()
+        for part in parts
+    ):
+        message = (
+            f"The output of line {number} of the configuration is no plain path below the folder "
+            "of downloads: it is refused, and nothing was downloaded."
+        )
+        raise DownloadError(message)
+    return parts
 
 
 def choose(
@@ -170,24 +135,19 @@ def choose(
             message = f"No file matches {', '.join(map(repr, idle))}; there are {names}."
             raise DownloadError(message)
         return chosen, []
-    expression = SUBSETS if subsets or not _any(links, FULL[0]) else FULL
-    wanted = (*expression, *OTHERS)
-    chosen = [link for link in links if any(_is(link, name) for name in wanted)]
-    missing = [name for name in wanted if not _any(links, name)]
-    if not chosen:
+    by_name = {
+        name: [link for link in links if fnmatch(link.parts[-1].removesuffix(".gz"), name)]
+        for name in (FULL, SUBSETS, *OTHERS)
+    }
+    del by_name[FULL if subsets or not by_name[FULL] else SUBSETS]
+    wanted = [link for found in by_name.values() for link in found]
+    if not wanted:
         message = (
             "The configuration names none of the files of SCP1064: is it that of another study?"
         )
         raise DownloadError(message)
-    return chosen, missing
-
-
-def _is(link: Link, name: str) -> bool:
-    return fnmatch(link.parts[-1].removesuffix(".gz"), name)
-
-
-def _any(links: Sequence[Link], name: str) -> bool:
-    return any(_is(link, name) for link in links)
+    chosen = [link for link in links if link in wanted]
+    return chosen, [name for name, found in by_name.items() if not found]
 
 
 def _matches(link: Link, pattern: str) -> bool:

@@ -14,7 +14,6 @@ or from the scPerturb collection on Zenodo, which needs no sign-in::
 from __future__ import annotations
 
 import argparse
-import hashlib
 import logging
 import sys
 from dataclasses import dataclass
@@ -23,9 +22,9 @@ from typing import TYPE_CHECKING
 
 import _download
 import _portal
-import _zenodo
-from _http import DownloadError, redacted
-from _state import Expected
+from _download import DownloadError, part_of, redacted, size_of
+
+from nextpert.datasets._perturb_cite_seq import SCPERTURB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,27 +33,12 @@ logger = logging.getLogger("fetch")
 
 
 @dataclass(frozen=True)
-class Task:
-    """One file to download."""
-
-    url: str
-    name: str
-    target: Path
-    expected: Expected
-
-    def __repr__(self) -> str:
-        """Leave the link out: it may be a credential."""
-        return f"Task({self.name!r})"
-
-
-@dataclass(frozen=True)
 class Plan:
-    """The files to download, and what is read from where to be converted."""
+    """The files to download, their MD5 if known, and what is read from where to be converted."""
 
-    tasks: list[Task]
+    links: list[_portal.Link]
     source: Path
-    complaints: list[str]
-    complete: bool = True
+    md5: str | None = None
     with_protein: bool = True
 
 
@@ -62,25 +46,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     options = _parser().parse_args(argv)
+    result = options.h5ad or options.to / "perturb_cite_seq.h5ad"
     try:
         plan = _plan_portal(options) if options.origin == "portal" else _plan_scperturb(options)
-        result = options.h5ad or options.to / "perturb_cite_seq.h5ad"
         if options.dry_run:
-            _show(plan, None if options.no_convert else result)
+            _show(plan, options, result)
             return 0
-        for complaint in plan.complaints:
-            logger.warning(complaint)
-        for task in plan.tasks:
-            if _is_there(task):
-                logger.info("%s is there already", task.name)
-                continue
-            _download.download(task.url, task.target, expected=task.expected, tries=options.tries)
+        for link in plan.links:
+            target = _target(options, link)
+            if _is_there(target, plan.md5):
+                logger.info("%s is there already", link.name)
+            else:
+                _download.download(link.url, target, md5=plan.md5, tries=options.tries)
         if not options.no_convert:
-            _convert(plan, result, condition=options.condition, counts=options.counts)
-    except DownloadError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:  # of a disk: those of the network are DownloadErrors by now
+            _convert(plan, options, result)
+    except (DownloadError, OSError) as error:  # those of the network are DownloadErrors by now
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -122,20 +102,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _plan_portal(options: argparse.Namespace) -> Plan:
-    text = _read_text(options.configuration)
-    links, failed = _portal.read_configuration(text)
+    links, failed = _portal.read_configuration(_read_text(options.configuration))
     chosen, missing = _portal.choose(links, subsets=options.subsets, patterns=options.only)
-    complaints = [f"The portal gives no link to {name}." for name in failed]
+    for name in failed:
+        logger.warning("The portal gives no link to %s.", name)
     if missing:
-        complaints.append(f"Not in the configuration: {', '.join(missing)}.")
-    tasks = [
-        Task(link.url, link.name, _inside(options.to, link.parts), Expected()) for link in chosen
-    ]
-    tops = {link.parts[0] for link in chosen if len(link.parts) > 1}
-    alone = len(tops) == 1 and all(len(link.parts) > 1 for link in chosen)
-    source = options.to / tops.pop() if alone else options.to
-    with_protein = not set(_portal.PROTEIN) <= set(missing)
-    return Plan(tasks, source, complaints, not options.only, with_protein)
+        logger.warning("Not in the configuration: %s.", ", ".join(missing))
+    options.no_convert |= bool(options.only)
+    tops = {link.parts[0] if len(link.parts) > 1 else "" for link in chosen}
+    source = options.to / (tops.pop() if len(tops) == 1 else "")
+    return Plan(chosen, source, with_protein=not set(_portal.PROTEIN) <= set(missing))
 
 
 def _read_text(path: str) -> str:
@@ -148,76 +124,53 @@ def _read_text(path: str) -> str:
         raise DownloadError(message) from None
 
 
-def _inside(folder: Path, parts: tuple[str, ...]) -> Path:
-    """Return the path below the folder; links on the disk must not lead out of it either."""
-    target = folder.joinpath(*parts)
-    if not target.resolve().is_relative_to(folder.resolve()):
-        message = f"{'/'.join(parts)} leads out of {folder} through a symbolic link: refused."
+def _plan_scperturb(options: argparse.Namespace) -> Plan:
+    link = _portal.Link(SCPERTURB.url, ("scPerturb", SCPERTURB.name))
+    return Plan([link], _target(options, link), SCPERTURB.digits)
+
+
+def _target(options: argparse.Namespace, link: _portal.Link) -> Path:
+    """Return where a file goes; links on the disk must not lead out of the folder either."""
+    target = Path(options.to, *link.parts)
+    if not target.resolve().is_relative_to(options.to.resolve()):
+        message = f"{link.name} leads out of {options.to} through a symbolic link: refused."
         raise DownloadError(message)
     return target
 
 
-def _plan_scperturb(options: argparse.Namespace) -> Plan:
-    stored = _download.retry(_zenodo.look_up, "Zenodo's record", tries=options.tries)
-    target = options.to / "scPerturb" / stored.name
-    task = Task(stored.url, stored.name, target, Expected(stored.size, stored.md5))
-    return Plan([task], target, [])
-
-
-def _is_there(task: Task) -> bool:
-    """Whether the file is there; only whole files bear its name, but others may have put one."""
-    if not task.target.exists():
-        return False
-    fault = None
-    size = task.target.stat().st_size
-    if task.expected.size is not None and size != task.expected.size:
-        fault = f"has {size} bytes instead of {task.expected.size}"
-    elif task.expected.md5 is not None:
-        with task.target.open("rb") as handle:
-            if hashlib.file_digest(handle, "md5").hexdigest() != task.expected.md5:
-                fault = "has another MD5 checksum"
-    if fault is not None:
-        message = f"{task.target} is another file ({fault}): move it away and run this again."
+def _is_there(target: Path, md5: str | None) -> bool:
+    """Whether the file is there; only complete files have its name, but others may have put one."""
+    if target.exists() and md5 is not None and not _download.has_md5(target, md5):
+        message = f"{target} has another MD5 checksum: move it away and run this again."
         raise DownloadError(message)
-    return True
+    return target.exists()
 
 
-def _show(plan: Plan, result: Path | None) -> None:
-    for complaint in plan.complaints:
-        print(complaint)
-    for task in plan.tasks:
-        size = "" if task.expected.size is None else f" of {task.expected.size}"
-        came = _download.size_of(_download.part_of(task.target))
-        if _is_there(task):
+def _show(plan: Plan, options: argparse.Namespace, result: Path) -> None:
+    for link in plan.links:
+        target = _target(options, link)
+        came = size_of(part_of(target))
+        doing = f"to go on from byte {came}" if came else "to download"
+        if _is_there(target, plan.md5):
             doing = "there already"
-        elif came:
-            doing = f"to go on from byte {came}{size}"
-        else:
-            doing = "to download" if not size else f"to download, {task.expected.size} bytes"
-        print(f"{task.target}  <-  {redacted(task.url)}  ({doing})")
-    if result is not None and plan.complete:
+        print(f"{target}  <-  {redacted(link.url)}  ({doing})")
+    if not options.no_convert:
         there = ", which is there already: nothing to do" if result.exists() else ""
         print(f"then {plan.source} to {result}{there}")
     print("Dry run: nothing was downloaded or written.")
 
 
-def _convert(plan: Plan, result: Path, *, condition: str | None, counts: bool) -> None:
-    if not plan.complete:
-        return
+def _convert(plan: Plan, options: argparse.Namespace, result: Path) -> None:
     if result.exists():
         logger.info("%s is there already", result)
         return
     import nextpert as npt
 
-    result.parent.mkdir(parents=True, exist_ok=True)
     try:
         adata = npt.datasets.perturb_cite_seq(
-            plan.source,
-            condition=condition,
-            counts=counts,
-            protein=plan.with_protein,
-            backed=result,
-        )
+            plan.source, condition=options.condition, counts=options.counts,
+            protein=plan.with_protein, backed=result,
+        )  # fmt: skip
     except ValueError as error:
         message = f"The files could not be converted: {error}"
         raise DownloadError(message) from error

@@ -2,22 +2,17 @@
 
 import gzip
 import hashlib
-import json
 import logging
-import re
 from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
 import pytest
 
+from nextpert.datasets._fetch import RemoteFile
 from nextpert.datasets._scp1064.standin import write_portal_standin
 
 BODY = np.random.default_rng(0).bytes(300_000)  # as the server sends unless told otherwise
-
-
-def md5_of(body):
-    return hashlib.md5(body).hexdigest()
 
 
 @pytest.fixture
@@ -83,64 +78,24 @@ def test_a_dry_run_touches_nothing(
     assert "perturb_cite_seq.h5ad" in shown
 
 
-@pytest.fixture
-def record(scripts, server, monkeypatch):
-    """A record as Zenodo's API gives it."""
-    entry = {
-        "key": scripts.zenodo.FILE,
-        "size": len(BODY),
-        "checksum": f"md5:{md5_of(BODY)}",
-        "links": {"self": server.url("content").split("?")[0]},
-    }
-    server.add("content")
-    server.add("record", json.dumps({"files": [{"key": "other"}, entry]}).encode())
-    monkeypatch.setattr(scripts.zenodo, "RECORD", server.url("record").split("?")[0])
-    return entry
-
-
-def test_from_zenodo_to_h5ad(scripts, server, record, loader, tmp_path, capsys, files_in):
+def test_from_zenodo_to_h5ad(scripts, server, monkeypatch, loader, tmp_path, capsys, files_in):
+    server.add("content", cuts=[1000], etag=None)  # the checksum is enough to go on
+    file = RemoteFile("x.h5ad", server.url("content"), hashlib.md5(BODY).hexdigest(), "md5")
+    monkeypatch.setattr(scripts.command, "SCPERTURB", file)
     command = ["scperturb", "--to", str(tmp_path)]
     assert scripts.main([*command, "--dry-run"]) == 0
-    assert f"to download, {len(BODY)} bytes" in capsys.readouterr().out
+    assert "(to download)" in capsys.readouterr().out
     assert files_in(tmp_path) == []
-    server.files["content"].cuts = [1000]
-    server.files["content"].etag = None  # the checksum is enough to go on
-    assert scripts.main([*command, "--h5ad", str(tmp_path / "deep" / "x.h5ad")]) == 0
-    target = tmp_path / "scPerturb" / scripts.zenodo.FILE
+    assert scripts.main([*command, "--h5ad", str(tmp_path / "y.h5ad")]) == 0
+    target = tmp_path / "scPerturb" / "x.h5ad"
     assert target.read_bytes() == BODY
     assert server.asked[-1] == ("content", "bytes=1000-")
     assert loader == [(target, {"condition": None, "counts": False, "protein": True})]
-    assert (tmp_path / "deep" / "x.h5ad").exists()
+    assert (tmp_path / "y.h5ad").exists()
     target.write_bytes(BODY[:-1] + b"?")
     assert scripts.main(command) == 1
     assert "another MD5 checksum" in capsys.readouterr().err
     assert target.read_bytes() == BODY[:-1] + b"?"  # not ours to delete
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        (b"<html>", "is no JSON"),
-        (b"[]", "does not list it"),
-        (b'{"files": null}', "does not list it"),
-        (b'{"files": [{"key": "FrangiehIzar2021_RNA.h5ad", "size": 3}]}', "no link, size or MD5"),
-    ],
-)
-def test_records_that_cannot_be_used(
-    scripts, server, record, body, message, tmp_path, capsys, files_in
-):
-    server.add("record", body)
-    assert scripts.main(["scperturb", "--to", str(tmp_path)]) == 1
-    assert re.search(message + ".*by hand", capsys.readouterr().err)
-    assert files_in(tmp_path) == []
-
-
-def test_other_forms_of_the_record(scripts, server, record):
-    record["links"] = {"content": record["links"]["self"]}
-    files = {"files": {"entries": {record["key"]: record}}}
-    server.add("record", json.dumps(files).encode())
-    found = scripts.zenodo.look_up()
-    assert (found.size, found.md5) == (len(BODY), md5_of(BODY))
 
 
 def test_failures_of_the_conversion(scripts, configuration, tmp_path, monkeypatch, capsys):
