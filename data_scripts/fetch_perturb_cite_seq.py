@@ -126,7 +126,7 @@ def _read_text(path: str) -> str:
 
 def _plan_scperturb(options: argparse.Namespace) -> Plan:
     link = _portal.Link(SCPERTURB.url, ("scPerturb", SCPERTURB.name))
-    return Plan([link], _target(options, link), SCPERTURB.digits)
+    return Plan([link], _target(options, link), SCPERTURB.checksum.removeprefix("md5:"))
 
 
 def _target(options: argparse.Namespace, link: _portal.Link) -> Path:

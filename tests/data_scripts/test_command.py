@@ -80,7 +80,7 @@ def test_a_dry_run_touches_nothing(
 
 def test_from_zenodo_to_h5ad(scripts, server, monkeypatch, loader, tmp_path, capsys, files_in):
     server.add("content", cuts=[1000], etag=None)  # the checksum is enough to go on
-    file = RemoteFile("x.h5ad", server.url("content"), hashlib.md5(BODY).hexdigest(), "md5")
+    file = RemoteFile("x.h5ad", server.url("content"), f"md5:{hashlib.md5(BODY).hexdigest()}")
     monkeypatch.setattr(scripts.command, "SCPERTURB", file)
     command = ["scperturb", "--to", str(tmp_path)]
     assert scripts.main([*command, "--dry-run"]) == 0

@@ -12,16 +12,13 @@ from nextpert.datasets import perturb_cite_seq
 
 pytestmark = pytest.mark.processes
 
-GUIDES = "documentation/all_sgRNA_assignments.txt"
-
-
 SLOW = """
 import os, sys, time
 from nextpert.datasets._scp1064 import rows
 from nextpert.datasets import perturb_cite_seq
 write = rows.write_rows
-def slowly(path, *args, **options):
-    write(path, *args, **options)
+def slowly(*args, **options):
+    write(*args, **options)
     print("written", flush=True)
     time.sleep(60)
 rows.write_rows = slowly
@@ -54,14 +51,14 @@ def status(field):
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 # Smaller buffers than the default ones: what is left grows with the table, if anything does.
 rows._BLOCK, rows._GROUP = 1 << 17, 256
-warm = {"counts": True, "backed": sys.argv[3]}
+warm = {"counts": True, "protein": False, "backed": sys.argv[3]}
 perturb_cite_seq(sys.argv[1], **warm).file.close()
 for backed in (sys.argv[3], None):
     gc.collect()
     before = status("VmRSS:")
     Path("/proc/self/clear_refs").write_text("5")
     options = {"counts": backed is None, "backed": backed}
-    adata = perturb_cite_seq(sys.argv[2], **options)
+    adata = perturb_cite_seq(sys.argv[2], protein=False, **options)
     print(status("VmHWM:") - before, adata.n_obs)
     del adata
 """
@@ -86,12 +83,8 @@ def test_memory_is_the_result_and_a_buffer(portal, tmp_path):
     header = "NAME,library_preparation_protocol,condition,MOI,sgRNA,UMI_count"
     rows = [f"{c},10x,Control,0,,{n}" for c, n in zip(cells, total, strict=True)]
     (folder / "RNA_metadata.csv").write_text("\n".join([header, *rows]))
-    (folder / GUIDES.rpartition("/")[2]).write_text(
-        "\n".join(["Cell,sgRNAs", *(f"{c}," for c in cells)])
-    )
-    (folder / "Protein_expression.csv").write_text(
-        ",".join(["Protein", *cells]) + "\n" + ",".join(["CD9 protein", *(["0.5"] * n_cells)])
-    )
+    guides = ["Cell,sgRNAs", *(f"{c}," for c in cells)]
+    (folder / "all_sgRNA_assignments.txt").write_text("\n".join(guides))
     result = counts.sum() * 16 / 2**20  # two CSR of 4 + 4 bytes an entry
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(portal[0]), str(folder), str(tmp_path / "o.h5ad")],

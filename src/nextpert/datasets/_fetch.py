@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import os
 
-logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file at a fixed address whose content is known by its checksum, SHA-256 or that named."""
+class RemoteFile(NamedTuple):
+    """A file at a fixed address whose content is known by a checksum, ``"sha256:..."``."""
 
     name: str
     url: str
-    digits: str
-    checksum: str = "sha256"
-
-    def is_at(self, path: Path) -> bool:
-        """Whether a file has the content that is expected."""
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, self.checksum).hexdigest() == self.digits
+    checksum: str
 
 
 def from_folder(file: RemoteFile, folder: str | os.PathLike[str], *, verify: bool) -> Path:
     """Return the path of ``file`` inside ``folder`` once its content is the expected one."""
+    import pooch
+
     path = Path(folder) / file.name
     if not path.is_file():
         message = (
@@ -38,7 +28,8 @@ def from_folder(file: RemoteFile, folder: str | os.PathLike[str], *, verify: boo
             "into that folder, or leave out `folder` to have it fetched."
         )
         raise FileNotFoundError(message)
-    if verify and not file.is_at(path):
+    algorithm, _, digits = file.checksum.partition(":")
+    if verify and pooch.file_hash(path, algorithm) != digits:
         message = (
             f"{str(path)!r} is not the file expected (its checksum differs; was the download "
             f"truncated?): download it anew from {file.url}, or pass `verify=False` if it is "
@@ -61,14 +52,8 @@ def fetch(
     import pooch
 
     where = Path(cache) if cache is not None else Path(pooch.os_cache("nextpert"))
-    path = where / file.name
-    if path.is_file() and file.is_at(path):
-        return path
-    logger.info("Downloading %s from %s", file.name, file.url)
     try:
-        found = pooch.retrieve(
-            file.url, known_hash=f"{file.checksum}:{file.digits}", fname=file.name, path=where
-        )
+        return Path(pooch.retrieve(file.url, file.checksum, fname=file.name, path=where))
     except ValueError as error:
         message = (
             f"The download of {file.name!r} from {file.url} is corrupted or has changed (its "
@@ -81,4 +66,3 @@ def fetch(
             f"check the connection, or {otherwise}."
         )
         raise ConnectionError(message) from error
-    return Path(found)

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 SCPERTURB = RemoteFile(  # with the MD5 of Zenodo's record, which has no SHA-256
     "FrangiehIzar2021_RNA.h5ad",
     "https://zenodo.org/records/10044268/files/FrangiehIzar2021_RNA.h5ad",
-    "dc438f53c476a3dd562898654d48ed15",
-    "md5",
+    "md5:dc438f53c476a3dd562898654d48ed15",
 )
 _BY_HAND = (
     "download it by hand (1.5 GB, no sign-in) and pass its path as `source`, pass the folder of "

@@ -75,6 +75,6 @@ def perturb_cite_seq_standin(
     written = write_portal_standin(
         folder, n_cells=n_cells, n_genes=n_genes, rng=rng, targets=[*ZHANG2023, *_OUTSIDE],
         conditions=np.repeat(CONDITIONS, [n_cells - 2 * others, others, others]).tolist(),
-        subsets=False, digits=8,
+        subsets=False,
     )  # fmt: skip
     return pd.DataFrame(written.weights.T, written.measured, written.measured)

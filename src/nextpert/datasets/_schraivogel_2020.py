@@ -24,12 +24,12 @@ COUNTS = RemoteFile(
     "gene_expression_counts.csv",
     f"{_ORIGIN}/b6b4ed5594ae11f52131d5c5a855d376e785d86d"
     "/example_data/Schraivogel/gene_expression_counts.csv",
-    "41468aa891cb97140660edf0d4d2cb6dd435fa42b5f92d954f31082c142ec807",
+    "sha256:41468aa891cb97140660edf0d4d2cb6dd435fa42b5f92d954f31082c142ec807",
 )
 GUIDES = RemoteFile(
     "gRNA_counts.h5ad",
     f"{_ORIGIN}/0c2acf67d37dc2e8c5fe3a50927fc1fea340eee8/example_data/Schraivogel/gRNA_counts.h5ad",
-    "6452607435b54236dc974530fcb90f468782682cdeba4da677f560affb723003",
+    "sha256:6452607435b54236dc974530fcb90f468782682cdeba4da677f560affb723003",
 )
 # CROPseq_dCas9_DS_CCNE2_+_95907328.23-P1P2, ..._GATA1-A, ..._non-targeting_00012
 _GUIDE = re.compile(
@@ -92,19 +92,14 @@ def schraivogel_2020(
     >>> adata.obs["perturbation"].value_counts()["non-targeting"]  # doctest: +SKIP
     7760
     """
-    if folder is None:
-        counts_path, guides_path = fetch(COUNTS, cache), fetch(GUIDES, cache)
-    else:
-        counts_path = from_folder(COUNTS, folder, verify=verify)
-        guides_path = from_folder(GUIDES, folder, verify=verify)
-    return _build(counts_path, guides_path, min_umi)
-
-
-def _build(counts_path: Path, guides_path: Path, min_umi: int) -> AnnData:
     import anndata as ad
     import pandas as pd
     import scipy.sparse as sp
 
+    counts_path, guides_path = (
+        fetch(file, cache) if folder is None else from_folder(file, folder, verify=verify)
+        for file in (COUNTS, GUIDES)
+    )
     counts = _read_counts(counts_path)
     try:
         guides = ad.read_h5ad(guides_path)
@@ -113,17 +108,14 @@ def _build(counts_path: Path, guides_path: Path, min_umi: int) -> AnnData:
             f"{str(guides_path)!r} is truncated or no h5ad file: download it from {GUIDES.url}."
         )
         raise ValueError(message) from error
-    if not counts.index.equals(guides.obs_names):
-        absent = guides.obs_names.difference(counts.index).union(
-            counts.index.difference(guides.obs_names)
+    differ = counts.index.symmetric_difference(guides.obs_names)
+    if len(differ):
+        message = (
+            f"{counts_path.name!r} and {guides_path.name!r} do not name the same cells "
+            f"({len(differ)} differ, such as {differ[0]!r}): download both anew."
         )
-        if len(absent):
-            message = (
-                f"{counts_path.name!r} and {guides_path.name!r} do not name the same cells "
-                f"({len(absent)} differ, such as {absent[0]!r}): download both anew."
-            )
-            raise ValueError(message)
-        guides = guides[counts.index]
+        raise ValueError(message)
+    guides = guides[counts.index]
     umi = sp.csr_matrix(guides.X, copy=True)
     umi.sum_duplicates()
     called = sp.csr_matrix(umi >= min_umi)
@@ -145,10 +137,7 @@ def _read_counts(path: Path) -> pd.DataFrame:
     """Read the table of counts, cells x genes; a row cut short is an error."""
     import pandas as pd
 
-    with path.open("rb") as handle:
-        handle.seek(0, 2)
-        handle.seek(max(handle.tell() - 1, 0))
-        whole = handle.read(1) == b"\n"
+    whole = path.read_bytes().endswith(b"\n")
     try:
         counts = pd.read_csv(path, index_col=0)
     except (pd.errors.ParserError, pd.errors.EmptyDataError):

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from nextpert._adata.arguments import at_least, checked
 from nextpert._adata.panel import ZHANG2023 as PANEL
-from nextpert.core._checks import as_rng, require_count
+from nextpert.core._checks import as_rng
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,6 +83,9 @@ def simulated_screen(
     >>> adata.obs["perturbation"].cat.categories.tolist()
     ['MYC', 'control']
     """
+    import anndata as ad
+    import pandas as pd
+
     generator = as_rng(rng)
     genes = np.array([*PANEL, *(f"GENE{i + 1}" for i in range(len(PANEL), n_genes))][:n_genes])
     knocked_out = _choose(perturbed, genes, generator)
@@ -94,7 +97,19 @@ def simulated_screen(
         shift[i] = -mean[i]
         blocks.append(scm.sample(n_perturbed, shift, rng=generator))
         labels += [str(genes[i])] * n_perturbed
-    return _assemble(np.concatenate(blocks), labels, genes, scm, mean)
+    x = np.concatenate(blocks).astype(np.float32)
+    truth = {
+        "genes": genes.astype(object),
+        "weights": sp.csr_matrix(scm.weights),
+        "noise_var": scm.noise_var,
+        "intercept": scm.intercept,
+        "control_mean": mean,
+        "order": scm.dag.order.copy(),
+    }
+    names = [f"cell_{i}" for i in range(len(x))]
+    obs = pd.DataFrame({"perturbation": pd.Categorical(labels)}, index=names)
+    var = pd.DataFrame(index=pd.Index(truth["genes"]))
+    return ad.AnnData(x, obs, var, uns={"truth": truth})
 
 
 def _choose(
@@ -104,11 +119,12 @@ def _choose(
     if perturbed is None:
         perturbed = (2 * len(genes)) // 3
     if isinstance(perturbed, (int, np.integer)):
-        n = require_count(perturbed, "perturbed", least=0)
-        if n > len(genes):
-            message = f"perturbed asks for {n} knockouts, but there are only {len(genes)} genes."
+        if perturbed > len(genes):
+            message = (
+                f"perturbed asks for {perturbed} knockouts, but there are only {len(genes)} genes."
+            )
             raise ValueError(message)
-        return sorted(rng.choice(len(genes), n, replace=False).tolist())
+        return sorted(rng.choice(len(genes), perturbed, replace=False).tolist())
     names = [perturbed] if isinstance(perturbed, str) else list(perturbed)
     unknown = sorted(set(names) - set(genes.tolist()))
     if unknown or len(set(names)) < len(names):
@@ -136,30 +152,3 @@ def _expression_model(
     weights = unit.weights[np.ix_(place, place)] * spread[:, None] / spread
     noise_var = unit.noise_var[place] * spread**2
     return LinearScm(weights, noise_var, intercept=mean - weights @ mean), mean
-
-
-def _assemble(
-    x: NDArray[np.float64],
-    labels: list[str],
-    genes: NDArray[np.str_],
-    scm: LinearScm,
-    mean: NDArray[np.float64],
-) -> AnnData:
-    import anndata as ad
-    import pandas as pd
-
-    names = pd.Index([f"cell_{i}" for i in range(len(x))])
-    truth = {
-        "genes": genes.astype(object),
-        "weights": sp.csr_matrix(scm.weights),
-        "noise_var": scm.noise_var,
-        "intercept": scm.intercept,
-        "control_mean": mean,
-        "order": scm.dag.order.copy(),
-    }
-    return ad.AnnData(
-        x.astype(np.float32),
-        obs=pd.DataFrame({"perturbation": pd.Categorical(labels)}, index=names),
-        var=pd.DataFrame(index=pd.Index(genes.astype(object))),
-        uns={"truth": truth},
-    )

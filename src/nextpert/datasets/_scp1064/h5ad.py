@@ -56,7 +56,12 @@ def opened(
 
 
 def read_object(adata: AnnData, name: str, wanted: Wanted) -> tuple[Study, Iterator[Entries]]:
-    """Bring the study into the shape of the portal's files; its matrix comes in entries."""
+    """Bring the study into the shape of the portal's files; its matrix comes in entries.
+
+    What this function made says so in ``.uns`` and holds ln(1 + TPM); all other files of the study
+    hold counts.
+    """
+    holds = "ln(1 + TPM)" if "perturb_cite_seq" in adata.uns else "counts"
     measured = [*map(str, adata.var_names)]
     genes = measured if wanted.genes is None else list(wanted.genes)
     absent = [gene for gene in genes if gene not in set(measured)]
@@ -70,16 +75,15 @@ def read_object(adata: AnnData, name: str, wanted: Wanted) -> tuple[Study, Itera
         obsm["X_umap"] = np.asarray(adata.obsm["X_umap"])[kept].astype(np.float32)
     elif {"umap_x", "umap_y"} <= set(adata.obs):
         obsm["X_umap"] = adata.obs.loc[kept, ["umap_x", "umap_y"]].to_numpy(dtype=np.float32)
-    facts = {"source": name, "n_genes_study": len(measured), "protein": "none"}
+    facts = {"source": name, "values_of_source": holds, "n_genes_study": len(measured)}
+    facts["protein"] = "none"
     if wanted.protein and "protein" in adata.obsm:
         obsm["protein"] = adata.obsm["protein"][kept]
         facts["protein"] = "as in the source"
     elif wanted.protein:
         logger.info("The source has no obsm['protein']")
-    made_here = "perturb_cite_seq" in adata.uns
-    facts["values_of_source"] = "ln(1 + TPM)" if made_here else "counts"
     study = Study(obs, guides, kept, genes, obsm, facts)
-    return study, _entries(adata.X, measured, study, wanted, logarithms=made_here)
+    return study, _entries(adata.X, measured, study, wanted)
 
 
 def _cells(obs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -99,33 +103,30 @@ def _cells(obs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
             "frangieh_2021_rna)?"
         )
         raise ValueError(message)
-    study = pd.DataFrame(index=obs.index.rename(None))
-    for name in ("condition", "sgRNA", "library_preparation_protocol"):
-        study[name] = found[name].astype(object).where(found[name].notna(), "").astype(str)
-    listed = found["guides"].astype(object).where(found["guides"].notna(), "").astype(str)
+    text = found[[name for name in needed if name not in ("MOI", "UMI_count")]].astype(object)
+    text = text.where(text.notna(), "").astype(str)
     called = [
-        [name for name in re.split("[;,]", text) if name not in ("", "nan")] for text in listed
+        [name for name in re.split("[;,]", guides) if name not in ("", "nan")]
+        for guides in text.pop("guides")
     ]
+    study = text.rename_axis(index=None)
     labels, guides = label_cells(called, study.index, "adata.obs")
     study["MOI"] = found["MOI"].astype(np.int64)
     study["UMI_count"] = found["UMI_count"].astype(np.float64)
     return study.join(labels), guides
 
 
-def _entries(
-    matrix: Any, measured: list[str], study: Study, wanted: Wanted, *, logarithms: bool
-) -> Iterator[Entries]:
-    """Yield the entries of a matrix of counts, or of ln(1 + TPM), with both, and check them.
+def _entries(matrix: Any, measured: list[str], study: Study, wanted: Wanted) -> Iterator[Entries]:
+    """Yield the entries of a matrix of counts, or of ln(1 + TPM), as both, and check them.
 
     ``measured`` names the columns of the matrix, shape ``(n_cells, n_genes)``.
     """
+    has_counts = study.facts["values_of_source"] == "counts"
     row, umi = study.row, study.obs["UMI_count"].to_numpy()
     column = pd.Index(study.genes).get_indexer(pd.Index(measured))
     totals = np.zeros(len(umi))
     for cells, genes, data in _blocks(matrix):
-        wrong = ~np.isfinite(data) | (data < 0)
-        if not logarithms:
-            wrong |= data != np.round(data)
+        wrong = ~np.isfinite(data) | (data < 0) | (has_counts & (data != np.round(data)))
         if wrong.any():
             i = int(wrong.argmax())
             message = (
@@ -134,8 +135,10 @@ def _entries(
                 "perturb_cite_seq made."
             )
             raise ValueError(message)
-        values = data if logarithms else np.log1p(data * 1e6 / umi[cells])
-        counts = counts_of(data, umi[cells], "The source", wanted) if logarithms else data
+        if has_counts:
+            values, counts = np.log1p(data * 1e6 / umi[cells]), data
+        else:
+            values, counts = data, counts_of(data, umi[cells], "The source", wanted)
         totals += np.bincount(cells, counts, len(umi))
         kept = (row[cells] >= 0) & (column[genes] >= 0)
         yield row[cells[kept]], column[genes[kept]], values[kept], counts[kept]

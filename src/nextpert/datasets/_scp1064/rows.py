@@ -1,15 +1,14 @@
-"""Turn entries that come gene by gene into the rows of an AnnData, in memory or in an h5ad file.
+"""Turn entries that come gene by gene into the rows of an h5ad file.
 
 Some millions of entries at a time are sorted by cell and put into a temporary file. The rows of a
 group of cells are then joined from the blocks of this file, one group after the other. So no more
-is held in memory than the result and one block.
+is held in memory than one block, and than the result if that is to be in memory.
 """
 
 from __future__ import annotations
 
 import logging
 import tempfile
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,75 +125,64 @@ def to_anndata(study: Study, entries: Iterable[Entries], wanted: Wanted) -> AnnD
     """Return the AnnData of a study and its entries, in memory or backed by a file."""
     import anndata as ad
 
-    with (
-        whole_file(wanted.backed) if wanted.backed is not None else nullcontext() as part,
-        RowStore(int(study.kept.sum()), part and part.parent) as store,
-    ):
-        for some in entries:
-            store.add(*some)
-        facts = study.facts | {
-            "accession": "SCP1064",
-            "doi": "10.1038/s41588-021-00779-1",
-            "values": "ln(1 + TPM)",
-            "n_cells_study": len(study.obs),
-            "counts": bool(wanted.counts),
-            "verified": bool(wanted.verify),
-        }
-        obs = study.obs.loc[study.kept, list(_COLUMNS)].copy()
-        found = set(obs["condition"])  # categories in the study's order
-        known = [name for name in CONDITIONS if name in found]
-        obs["condition"] = pd.Categorical(obs["condition"], [*known, *sorted(found - set(known))])
-        for name in ("sgRNA", "guides", "library_preparation_protocol", "perturbation"):
-            obs[name] = pd.Categorical(obs[name])
-        adata = ad.AnnData(
-            obs=obs, var=pd.DataFrame(index=pd.Index(study.genes)), obsm=study.obsm,
-            uns={"guides": study.guides, "perturb_cite_seq": facts},
-        )  # fmt: skip
-        logger.info("%d cells x %d genes", adata.n_obs, adata.n_vars)
-        kinds = {"value": np.float32} | ({"count": np.int32} if wanted.counts else {})
-        if part is None:
-            matrices = store.in_memory(adata.n_vars, kinds)
-            adata.X = matrices["value"]
-            if wanted.counts:
-                adata.layers["counts"] = matrices["count"]
-            return adata
-        write_rows(part, adata, store, kinds)
-    return ad.read_h5ad(Path(str(wanted.backed)), backed="r")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "study.h5ad") if wanted.backed is None else Path(wanted.backed)
+        with whole_file(path) as part, RowStore(int(study.kept.sum()), part.parent) as store:
+            for some in entries:
+                store.add(*some)
+            adata = _annotated(study, wanted)
+            logger.info("%d cells x %d genes", adata.n_obs, adata.n_vars)
+            write_rows(part, adata, store, counts=wanted.counts)
+        return ad.read_h5ad(path, backed=None if wanted.backed is None else "r")
 
 
-def write_rows(path: Path, adata: AnnData, store: RowStore, kinds: dict[str, Any]) -> None:
+def _annotated(study: Study, wanted: Wanted) -> AnnData:
+    """Return the AnnData of a study without its matrices."""
+    import anndata as ad
+
+    facts = study.facts | {
+        "accession": "SCP1064",
+        "doi": "10.1038/s41588-021-00779-1",
+        "values": "ln(1 + TPM)",
+        "n_cells_study": len(study.obs),
+        "counts": bool(wanted.counts),
+        "verified": bool(wanted.verify),
+    }
+    obs = study.obs.loc[study.kept, list(_COLUMNS)].copy()
+    found = set(obs["condition"])  # categories in the study's order
+    known = [name for name in CONDITIONS if name in found]
+    obs["condition"] = pd.Categorical(obs["condition"], [*known, *sorted(found - set(known))])
+    for name in ("sgRNA", "guides", "library_preparation_protocol", "perturbation"):
+        obs[name] = pd.Categorical(obs[name])
+    return ad.AnnData(
+        obs=obs, var=pd.DataFrame(index=pd.Index(study.genes)), obsm=study.obsm,
+        uns={"guides": study.guides, "perturb_cite_seq": facts},
+    )  # fmt: skip
+
+
+def write_rows(path: Path, adata: AnnData, store: RowStore, *, counts: bool) -> None:
     """Write annotation and rows to an h5ad file: values to ``X``, counts to ``layers``."""
     import h5py  # type: ignore[import-untyped]
     from anndata.io import sparse_dataset, write_elem
 
     adata.write_h5ad(path)
     with h5py.File(path, "r+") as file:
-        matrices: dict[str, Any] = {}
-        for name, kind in kinds.items():
-            place = "X" if name == "value" else "layers/counts"
-            empty = sp.csr_matrix((0, adata.n_vars), dtype=kind)
+        places = {"value": "X"} | ({"count": "layers/counts"} if counts else {})
+        for name, place in places.items():
+            empty = sp.csr_matrix((0, adata.n_vars), dtype=_ENTRY[name])
             if store.n_entries.sum() > np.iinfo(np.int32).max:
                 empty.indptr = empty.indptr.astype(np.int64)
-            group = file if place == "X" else file.require_group("layers")
-            write_elem(group, place.split("/")[-1], empty, dataset_kwargs={"chunks": _CHUNK})
-            matrices[name] = sparse_dataset(file[place])
+            write_elem(file, place, empty, dataset_kwargs={"chunks": _CHUNK})
+        matrices = {name: sparse_dataset(file[place]) for name, place in places.items()}
         for rows in store.rows(adata.n_vars):
             for name, matrix in matrices.items():
                 matrix.append(rows[name])
 
 
 class RowStore:
-    """Collects entries of a matrix of cells x genes in a temporary file and gives its rows.
+    """Collects entries of a matrix of cells x genes in a temporary file and gives its rows."""
 
-    Parameters
-    ----------
-    n_cells
-        Number of cells.
-    folder
-        Folder for the temporary file; by default that of the system.
-    """
-
-    def __init__(self, n_cells: int, folder: Path | None = None) -> None:
+    def __init__(self, n_cells: int, folder: Path) -> None:
         self.n_entries = np.zeros(n_cells, np.int64)
         self._edges = np.append(np.arange(0, n_cells, _GROUP), n_cells)
         self._new: list[NDArray[Any]] = []
@@ -249,23 +237,3 @@ class RowStore:
             yield {
                 name: sp.csr_matrix((entries[name], place), shape) for name in ("value", "count")
             }
-
-    def in_memory(self, n_genes: int, kinds: dict[str, Any]) -> dict[str, sp.csr_matrix]:
-        """Return the matrices of values and counts, of those whose kind is given."""
-        self._put_aside()
-        indptr = np.concatenate([[0], np.cumsum(self.n_entries)])
-        n = int(indptr[-1])
-        index = np.int32 if n <= np.iinfo(np.int32).max else np.int64
-        # Each matrix owns its indices: functions that change a matrix in place spare the other.
-        parts = {name: (np.empty(n, kind), np.empty(n, index)) for name, kind in kinds.items()}
-        start = 0
-        for rows in self.rows(n_genes):
-            stop = start + rows["value"].nnz
-            for name, (data, indices) in parts.items():
-                data[start:stop], indices[start:stop] = rows[name].data, rows[name].indices
-            start = stop
-        shape = (len(self.n_entries), n_genes)
-        return {
-            name: sp.csr_matrix((*part, indptr.astype(index)), shape)
-            for name, part in parts.items()
-        }

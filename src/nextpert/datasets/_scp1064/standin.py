@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert._files import writing_to
-from nextpert.core._checks import as_rng, require_count
+from nextpert.core._checks import as_rng
 from nextpert.datasets._scp1064.portal import SUBSETS
 from nextpert.datasets._scp1064.rows import CONDITIONS
 from nextpert.datasets._simulated_screen import PANEL, _expression_model
@@ -78,11 +78,8 @@ def write_portal_standin(
     n_genes: int = 60,
     rng: int | np.random.Generator | None = 0,
     targets: Sequence[str] | None = None,
-    genes: Sequence[str] | None = None,
     conditions: Sequence[str] | None = None,
     subsets: bool = True,
-    newline: str = "\n",
-    digits: int = 15,
 ) -> PortalStandin:
     """Write a made-up study in exactly the layouts of the portal's files, and return its content.
 
@@ -95,51 +92,40 @@ def write_portal_standin(
     folder
         Folder to write to; made if absent.
     n_cells, n_genes
-        Numbers of cells (``CELL_1``, ...) and genes.
+        Numbers of cells (``CELL_1``, ...) and genes: the targets and ``GENE37``, ``GENE38``, ...
     rng
         Seed or generator.
     targets
         Genes with guides, three each. By default the paper's panel, cut to half of the genes.
-        Targets outside ``genes`` have guides without any effect.
-    genes
-        Names of all genes; by default the targets and ``GENE37``, ``GENE38``, ...
+        Targets beyond ``n_genes`` have guides without any effect.
     conditions
         Condition of every cell, instead of the proportions of the study.
     subsets
         Whether to write the six files of consecutive cells beside the full one.
-    newline
-        Line end.
-    digits
-        Significant digits of the values.
     """
-    require_count(n_cells, "n_cells", least=12)
-    require_count(n_genes, "n_genes", least=4)
     rng = as_rng(rng)
     wanted = list(PANEL[: n_genes // 2]) if targets is None else [str(name) for name in targets]
-    if genes is None:  # the targets spread among genes that nothing targets
-        others = [f"GENE{i + 1}" for i in range(len(wanted), n_genes)]
-        genes = [*others[::2], *wanted, *others[1::2]][:n_genes]
-    names = [str(name) for name in genes]
+    # The targets spread among genes that nothing targets.
+    others = [f"GENE{i + 1}" for i in range(len(wanted), n_genes)]
+    names = [*others[::2], *wanted, *others[1::2]][:n_genes]
     cells = [f"CELL_{i + 1}" for i in range(n_cells)]
-    # Conditions follow each other in the files: CELL_1..CELL_57627 are the study's Control.
-    sizes = np.maximum(np.round(np.array(_CONDITION_SHARE) * n_cells).astype(int), 1)
-    sizes[2] = n_cells - sizes[0] - sizes[1]
-    each = list(np.repeat(CONDITIONS, sizes) if conditions is None else conditions)
+    if conditions is None:  # they follow each other in the files, as those of the study do
+        ends = np.round(np.cumsum(_CONDITION_SHARE) * n_cells)
+        conditions = [CONDITIONS[k] for k in np.searchsorted(ends, np.arange(n_cells), "right")]
+    each = list(conditions)
     guides = _draw_guides(n_cells, wanted, rng)
     measured = [name for name in wanted if name in set(names)]
     counts, weights = _draw_counts(names, measured, each, guides, rng)
-    kept = np.setdiff1d(np.arange(n_cells), rng.choice(n_cells, 3, replace=False))
-    order = rng.permutation(kept)
+    # Proteins are missing for three cells; the others come in an order of their own.
+    order = rng.permutation(n_cells)[3:]
     n_antibodies = len(ANTIBODIES) + len(ISOTYPES)
-    level = np.exp(rng.normal(2, 1, n_antibodies) + rng.normal(0, 0.5, (n_cells, 1)))
-    protein = rng.poisson(level)
+    protein = rng.poisson(np.exp(rng.normal(2, 1, n_antibodies) + rng.normal(0, 0.5, (n_cells, 1))))
     standin = PortalStandin(
         cells, names, counts, counts.sum(axis=1), each, guides,
         [cells[i] for i in order], protein[order], weights, measured,
     )  # fmt: skip
-
     place = rng.normal(size=(n_cells, 2)).round(5)
-    _write_files(Path(folder), standin, protein, place, subsets, newline, digits)
+    _write_files(Path(folder), standin, protein, place, subsets)
     return standin
 
 
@@ -149,39 +135,35 @@ def _write_files(
     protein: NDArray[np.int64],
     place: NDArray[np.float64],
     subsets: bool,
-    newline: str,
-    digits: int,
 ) -> None:
     """Write a study in the portal's layouts.
 
     ``protein`` are counts of all cells, shape ``(n_cells, n_antibodies)``, and ``place`` their
-    embedding, shape ``(n_cells, 2)``; the others are arguments of :func:`write_portal_standin`.
+    embedding, shape ``(n_cells, 2)``.
     """
-    cells, counts, guides = standin.cells, standin.counts, standin.guides
-    n_cells = len(cells)
+    cells, guides = standin.cells, standin.guides
 
     def write(name: str, rows: Iterable[Sequence[object]], **quotes: Any) -> None:
         text = io.StringIO()
-        csv.writer(text, lineterminator=newline, **quotes).writerows(rows)
+        csv.writer(text, lineterminator="\n", **quotes).writerows(rows)
         data = text.getvalue().encode()
         with writing_to(folder / name) as path:
             path.write_bytes(gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data)
 
-    parts = {"other/RNA_expression.csv.gz": slice(0, n_cells)}
+    values = np.log1p(standin.counts * 1e6 / standin.umi_count[:, None]).T.tolist()
+    table = [["GENE", *cells]]
+    for gene, row in zip(standin.genes, values, strict=True):
+        table.append([gene, *(f"{v:.8g}" if v else "0" for v in row)])
+    write("other/RNA_expression.csv.gz", table)
     if subsets:
-        edges = np.linspace(0, n_cells, len(SUBSETS) + 1).astype(int)
+        edges = np.linspace(1, 1 + len(cells), len(SUBSETS) + 1).astype(int)
         for name, start, stop in zip(SUBSETS, edges[:-1], edges[1:], strict=True):
-            parts[f"expression/RNA_expression_subset{name}.csv.gz"] = slice(start, stop)
-    for name, some in parts.items():
-        values = np.log1p(counts[some] * 1e6 / standin.umi_count[some, None]).T.tolist()
-        rows = [[f"{v:.{digits}g}" if v else "0" for v in row] for row in values]
-        table = [[gene, *row] for gene, row in zip(standin.genes, rows, strict=True)]
-        write(name, [["GENE", *cells[some]], *table])
-    n_guides = [len(some) for some in guides]
+            part = [[row[0], *row[start:stop]] for row in table]
+            write(f"expression/RNA_expression_subset{name}.csv.gz", part)
     write("metadata/RNA_metadata.csv", [
         ["NAME", "library_preparation_protocol", "condition", "MOI", "sgRNA", "UMI_count"],
         ["TYPE", "group", "group", "numeric", "group", "numeric"],
-        *zip(cells, ["10x 3' v3 sequencing"] * n_cells, standin.conditions, n_guides,
+        *zip(cells, ["10x 3' v3 sequencing"] * len(cells), standin.conditions, map(len, guides),
              [some[0] if len(some) == 1 else "" for some in guides],
              standin.umi_count.tolist(), strict=True),
     ])  # fmt: skip
@@ -190,8 +172,8 @@ def _write_files(
     umap = [[cell, *xy] for cell, xy in zip(cells, place.tolist(), strict=True)]
     types = ["TYPE", "numeric", "numeric"]
     write("cluster/5fb2a1c0/RNA_UMAP_cluster.csv", [["NAME", "X", "Y"], types, *umap])
-    values = zip([*ANTIBODIES, *ISOTYPES], standin.protein.T.tolist(), strict=True)
-    rows = [[name, *row] for name, row in values]
+    antibodies = zip([*ANTIBODIES, *ISOTYPES], standin.protein.T.tolist(), strict=True)
+    rows = [[name, *row] for name, row in antibodies]
     write("other/raw_CITE_expression.csv.gz", [["", *standin.protein_cells], *rows])
     # The study's scale: log ratio to an isotype control, zero where that is larger.
     isotype = protein[:, [len(ANTIBODIES)]]
