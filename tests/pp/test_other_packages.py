@@ -1,0 +1,106 @@
+"""Objects of other packages as they come: MuData, pertpy's Papalexi screen, files of scPerturb."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import nextpert as npt
+
+pytestmark = pytest.mark.formats
+
+GENES = ["IFNGR1", "STAT1", "JAK2", "B2M", "ACTB"]
+TARGETS = ["NT", "IFNGR1", "STAT1", "JAK2"]
+
+
+def cells(targets: list[str], rng: np.random.Generator) -> sp.csr_matrix:
+    """Counts in which a target loses nine tenths of its messenger RNA."""
+    mean = np.full((len(targets), len(GENES)), 20.0)
+    for row, target in zip(mean, targets, strict=True):
+        for gene in target.split("_"):
+            if gene in GENES:
+                row[GENES.index(gene)] = 2.0
+    return sp.csr_matrix(rng.poisson(mean).astype(np.float32))
+
+
+def papalexi() -> tuple[ad.AnnData, ad.AnnData]:
+    """The modalities rna and gdo of pertpy's `papalexi_2021`, by their columns."""
+    rng = np.random.default_rng(0)
+    target = np.repeat(TARGETS, 60)
+    guide = [f"{name}g{1 + k % 2}" for k, name in enumerate(target)]
+    index = [f"l1_{k:04d}" for k in range(len(target))]
+    obs = pd.DataFrame(
+        {
+            "orig.ident": "Lane1", "nCount_RNA": 100.0, "replicate": ["rep1", "rep2", "rep3"] * 80,
+            "Phase": "G1", "guide_ID": guide, "gene_target": target,
+            "NT": np.where(target == "NT", "NT", guide),
+            "perturbation": np.where(target == "NT", "NT", "Perturbed"),
+        },
+        index=index,
+    )  # fmt: skip
+    rna = ad.AnnData(cells(target.tolist(), rng), obs, pd.DataFrame(index=GENES))
+    names = sorted(set(guide))
+    umi = rng.poisson(0.1, (len(guide), len(names)))
+    umi[np.arange(len(guide)), [names.index(name) for name in guide]] = 40
+    gdo = ad.AnnData(sp.csr_matrix(umi.astype(np.float32)), obs[[]], pd.DataFrame(index=names))
+    return rna, gdo
+
+
+def effect_on_itself(adata: ad.AnnData, gene: str) -> float:
+    npt.tl.learn_dag(adata, method="given", dag=[])
+    npt.tl.fit_dag_blr(adata)
+    npt.tl.perturbation_effects(adata)
+    return npt.get.effects_df(adata).set_index(["perturbation", "gene"])["mean"][gene, gene]
+
+
+@pytest.mark.brief_chain
+def test_guides_are_another_modality_of_a_mudata():
+    mudata = pytest.importorskip("mudata")
+    rna, gdo = papalexi()
+    mdata = mudata.MuData({"rna": rna[:, ::-1].copy(), "gdo": gdo[::-1].copy()})
+    npt.pp.assign_guides(
+        mdata["rna"], guides=mdata["gdo"], target_of=lambda guide: guide[:-2],
+        control_guides=["NT"],
+    )  # fmt: skip
+    assert mdata["rna"].obs["guides"].tolist() == rna.obs["guide_ID"].tolist()
+    npt.pp.perturbation_screen(mdata["rna"], guide_key="guides")
+    assert effect_on_itself(mdata["rna"], "STAT1") < -1
+
+
+@pytest.mark.brief_chain
+def test_the_papalexi_screen_of_pertpy():
+    rna, _ = papalexi()
+    npt.pp.perturbation_screen(
+        rna, "gene_target", "NT", guide_key="guide_ID", batch_key="replicate"
+    )
+    assert rna.obs["perturbation"].value_counts().to_dict() == dict.fromkeys(
+        ["control", *TARGETS[1:]], 60
+    )
+    assert effect_on_itself(rna, "JAK2") < -1
+
+
+@pytest.mark.brief_chain
+def test_a_file_of_scperturb(tmp_path):
+    rng = np.random.default_rng(1)
+    target = np.repeat(["control", "IFNGR1", "STAT1", "IFNGR1_STAT1"], 60)
+    obs = pd.DataFrame(
+        {
+            "guide_id": target, "perturbation": target,
+            "nperts": [t.count("_") + 1 for t in target],
+            "perturbation_type": "CRISPR", "organism": "human", "cancer": True, "ncounts": 100.0,
+            "ngenes": 5, "percent_mito": 0.0, "percent_ribo": 0.0, "celltype": "lymphoblasts",
+        },
+        index=pd.Index([f"cell{k}-1" for k in range(len(target))], name="cell_barcode"),
+    )  # fmt: skip
+    var = pd.DataFrame(
+        {"ensembl_id": [f"ENSG{k}" for k in range(5)], "ncounts": 1.0, "ncells": 9},
+        index=pd.Index(GENES, name="gene_symbol"),
+    )
+    ad.AnnData(cells(target.tolist(), rng), obs, var).write_h5ad(tmp_path / "screen.h5ad")
+    adata = ad.read_h5ad(tmp_path / "screen.h5ad")
+    npt.pp.perturbation_screen(
+        adata, control="control", combinations="keep", label_options={"separator": "_"}
+    )
+    assert set(adata.obs["perturbation"]) == {"control", "IFNGR1", "STAT1", "IFNGR1_STAT1"}
+    assert effect_on_itself(adata, "STAT1") < -1
