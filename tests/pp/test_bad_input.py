@@ -38,41 +38,33 @@ def labelled(adata):
     return adata
 
 
-def with_value(value, gene="MYC"):
+def with_value(value):
     def change(adata):
         adata.X = adata.X.toarray()
-        adata.X[::2, list(adata.var_names).index(gene)] = value
+        adata.X[::2, list(adata.var_names).index("MYC")] = value
         return labelled(adata)
 
     return change
 
 
-def with_column(name, value):
-    def change(adata):
-        adata.obs[name] = value
-        return labelled(adata)
-
-    return change
+def with_letters(adata):
+    adata.obs["d"] = "x"
+    return adata
 
 
 def with_table(**columns):
     def change(adata):
-        names = ["MYC_1", "MYC_2"]
-        adata.uns["guides"] = pd.DataFrame(columns, index=names)
+        adata.uns["guides"] = pd.DataFrame(columns, index=["MYC_1", "MYC_2"])
         return adata
 
     return change
 
 
-def log_values(adata):
+def roots(adata):
     """Values that are neither counts nor ln(1 + TPM), and counts of every cell."""
     adata.obs["UMI_count"] = 1000.0
     adata.X = np.sqrt(adata.X)
-    return adata
-
-
-def roots(adata):
-    return labelled(log_values(adata))
+    return labelled(adata)
 
 
 def guide_counts(change, **options):
@@ -92,21 +84,13 @@ def case(name, prepare, call, *words, error=ValueError):
 case("condition", same, study(condition="Contrl"), "Contrl", "Close matches: Control")
 case("condition column", same, study(condition_key="cond"), "'cond'", "condition_key")
 case("guides column", same, study(guides_key="guide"), "'guide'", "guides_key", "assign_guides")
-case(
-    "unknown controls",
-    same,
-    study(controls="none"),
-    "'none'",
-    "'no_guide', 'control_guide', 'both' or None",
-)
+case("unknown controls", same, study(controls="none"), "'no_guide', 'control_guide', 'both'")
 case("unknown preset", same, study(preset="zhang"), "'zhang'", "zhang2023")
 case("unknown combinations", same, study(combinations="dropp"), "dropp", "Close matches: drop")
 case("unknown outside", same, study(outside="x"), "outside", "'drop' or 'keep'")
 case("unknown normalise", same, study(normalise="log"), "normalise", "log_tpm")
 case("no guides allowed", same, study(max_guides=0), "max_guides")
-case("fewest cells below 0", same, study(min_cells=-1), "min_cells", "-1")
 case("sum of 0", same, study(target_sum=0), "target_sum", "median")
-case("sum of a word", same, study(target_sum="mean"), "target_sum", "'mean'")
 case("depth below 0", same, study(min_depth=-1), "min_depth")
 case("share above 1", same, study(min_seen=10), "min_seen", "between 0 and 1")
 case("no gene seen", same, study(min_seen=1.0), "No gene", "min_seen", "panel")
@@ -118,12 +102,11 @@ case("two names of a gene", same, study(panel=["NUP50-AS", "NUP50-AS1"]), "once:
 case("alias to nowhere", same, study(aliases={"HLA-H": "HLAH"}), "HLAH", "aliases")
 case("aliases a list", same, study(aliases=["HLA-H"]), "mapping", error=TypeError)
 case("no controls left", same, study(min_depth=1e9), "No control cells", "depth")
-case("no layer", same, study(layer="countz"), "countz")
-case("neither counts nor TPM", log_values, study(), "ln(1 + TPM)", "'normalise': 'none'")
+case("neither counts nor TPM", roots, study(), "ln(1 + TPM)", "'normalise': 'none'")
 case("below 0", with_value(-1.5), study(panel=["MYC"]), "ln(1 + TPM)", "below 0")
 case("NaN", with_value(np.nan), study(panel=["MYC"]), "MYC", "NaN")
-case("no counts", log_values, study(normalise="counts", panel=["MYC"]), "not counts", "layer")
-case("depth of letters", with_column("d", "x"), study(depth_key="d"), "'d'", "total counts")
+case("no counts", roots, study(normalise="counts", panel=["MYC"]), "not counts", "layer")
+case("depth of letters", with_letters, study(depth_key="d"), "'d'", "total counts")
 case("depth column", same, study(depth_key="UMI"), "'UMI'", "depth_key")
 case("guides without a table", with_table(target="MYC"), study(), "'target' and 'kind'")
 case("unknown guide", with_table(target="MYC", kind="targeting"), study(), "CDK4_1", "table")
@@ -137,7 +120,6 @@ case("log of counts only", labelled, screen(normalise="log_tpm"), "'auto', 'coun
 case("depth unknown", roots, screen(min_depth=9), "depth_key", "min_depth")
 as_it_is = screen(normalise="none", panel=["MYC"], check_scale=False)
 case("infinite", with_value(np.inf), as_it_is, "MYC", "infinite")
-case("slash in a key, screen", labelled, screen(key_added="a/b"), "slash")
 
 case("no such guides", same, assign("guide"), "'guide'", "Close matches: guides")
 case("guides of no kind", same, assign(3), "is 3", "DataFrame", error=TypeError)
@@ -147,13 +129,11 @@ case("guide without a target", same, assign(target_of={"MYC_1": "MYC"}), "CDK4_1
 case("unknown control guide", same, assign(control_guides=["NOSITE"]), "NOSITE", "NO_SITE")
 case("controls a string", same, assign(control_guides="NO_SITE"), "['NO_SITE']", error=TypeError)
 case("key of another column", same, assign(key_added="n_guides"), "n_guides")
-case("guide separator", same, assign(guide_separator=""), "guide_separator")
 case("negative", same, guide_counts(lambda t: -t), "negative")
 case("NaN counts", same, guide_counts(lambda t: t * np.nan), "NaN")
 case("cells absent", same, guide_counts(lambda t: t.iloc[3:]), "lacks 3 of", "CELL_0")
 case("cells twice", same, guide_counts(lambda t: pd.concat([t, t])), "cells twice", "CELL_0")
 case("guides twice", same, guide_counts(lambda t: t.iloc[:, [0, 0]]), "guides twice: MYC_1")
-case("slash in a key, guides", same, assign(key_added="a/b"), "slash")
 
 
 @pytest.mark.parametrize("case", CASES)

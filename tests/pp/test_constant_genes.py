@@ -32,9 +32,9 @@ def screen(form=np.asarray, *, logs=True):
     return ad.AnnData(form(x), obs, pd.DataFrame(index=GENES))
 
 
-@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix, sp.csc_matrix])
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix])
 @pytest.mark.parametrize("logs", [True, False])
-@pytest.mark.parametrize("panel", [None, GENES, GENES[::-1]])
+@pytest.mark.parametrize("panel", [None, GENES[::-1]])
 def test_they_are_dropped_with_a_count(form, logs, panel, caplog):
     caplog.set_level(logging.INFO, logger="nextpert")
     adata = screen(form, logs=logs)
@@ -68,27 +68,11 @@ def test_their_perturbations_are_outside_the_panel():
     assert reasons["OFF"] == "outside the panel: constant among control cells"
 
 
-def test_the_study_is_prepared_in_the_same_way():
-    adata = screen(logs=False)
-    with pytest.warns(
-        UserWarning, match=r"Genes constant among the 120 control cells, left out: O"
-    ):
-        npt.pp.perturb_cite_seq(
-            adata, panel=["MYC", "OFF", "JUN"], count_options={"target_sum": "median"}
-        )
-    assert adata.var_names.tolist() == ["MYC", "JUN"]
-    assert adata.uns["preprocessing"]["genes"]["n_genes_kept"].tolist() == [5, 3, 2]
-    assert adata.uns["screen"]["perturbation_key"] == "perturbation"
-
-
-@pytest.mark.parametrize("panel", [["OFF", "SAME"], ["SAME"]])
-def test_a_panel_of_them_alone_is_an_error(panel, assert_same_adata):
+def test_a_panel_of_them_alone_is_an_error(assert_same_adata):
     adata = screen()
     before = adata.copy()
-    with pytest.raises(
-        ValueError, match="All genes of the panel are constant among the 120 control"
-    ):
-        npt.pp.perturbation_screen(adata, panel=panel)
+    with pytest.raises(ValueError, match="All genes of the panel are constant among the 120 con"):
+        npt.pp.perturbation_screen(adata, panel=["OFF", "SAME"])
     assert_same_adata(adata, before)
 
 

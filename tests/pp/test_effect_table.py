@@ -271,20 +271,15 @@ def test_labels_are_those_of_a_column_or_the_names_of_rows(plain):
     assert list(npt.pp.effect_table(adata).obs_names) == ["control", "G", "H", "I"]
 
 
-def test_logarithms_are_converted(plain, caplog):
+def test_logarithms_are_converted_and_what_is_not_told_is_said(plain, caplog):
     table, se, told = plain
     one = npt.pp.effect_table(table, se, **told)
+    assert "does not tell" not in caplog.text
     with caplog.at_level(logging.INFO, "nextpert"):
         two = npt.pp.effect_table(table / np.log(2), se / np.log(2), base="2", **told)
     assert "base 2 were converted to natural ones" in caplog.text
     assert np.allclose(one.X, two.X)
     assert np.allclose(one.layers["se"], two.layers["se"])
-
-
-def test_what_is_not_told_is_said(plain, caplog):
-    table, se, told = plain
-    npt.pp.effect_table(table, se, **told)
-    assert "does not tell" not in caplog.text
     npt.pp.effect_table(table, se, control_se="conservative")
     for name in ("n_cells", "n_controls", "control_mean"):
         assert name in caplog.text
@@ -292,10 +287,8 @@ def test_what_is_not_told_is_said(plain, caplog):
 
 def controls(n=60, seed=0, names=GENES):
     rng = np.random.default_rng(seed)
-    x = rng.normal(size=(n, 2)) @ rng.normal(size=(2, len(names))) + rng.normal(
-        size=(n, len(names))
-    )
-    return pd.DataFrame(x, columns=names)
+    x = rng.normal(size=(n, 2)) @ rng.normal(size=(2, len(names)))
+    return pd.DataFrame(x + rng.normal(size=x.shape), columns=names)
 
 
 def test_correlations_are_read_from_genes_or_from_controls(plain):
@@ -326,9 +319,10 @@ def test_correlations_are_read_from_genes_or_from_controls(plain):
     [
         (controls(names=GENES[1:]), r"correlation has no column, or several, for g0"),
         (controls(49), r"correlation must have 50 rows of finite values or more.*but has 49"),
-        (pd.DataFrame(2 * np.eye(30), GENES, GENES), r"with a diagonal of 1"),
-        (pd.DataFrame(np.triu(np.ones((30, 30))), GENES, GENES), r"must be symmetric"),
-        (pd.DataFrame(1.8 * np.eye(30) - 0.8, GENES, GENES), r"negative eigenvalue"),
+        (pd.DataFrame(2 * np.eye(30), GENES, GENES), r"must have each gene once"),
+        (pd.DataFrame(np.triu(np.ones((30, 30))), GENES, GENES), r"must have each gene once"),
+        (pd.DataFrame(1.8 * np.eye(30) - 0.8, GENES, GENES), r"must have each gene once"),
+        (pd.DataFrame(np.eye(31, 30), [*GENES, "g0"], GENES), r"must have each gene once"),
     ],
 )
 def test_correlations_that_are_none_are_refused(plain, given, message):
@@ -337,14 +331,9 @@ def test_correlations_that_are_none_are_refused(plain, given, message):
         npt.pp.effect_table(table, se, correlation=given, **told)
 
 
-def many(n=40):
-    rng = np.random.default_rng(2)
-    names = [f"p{j:02}" for j in range(n)]
-    return pd.DataFrame(rng.normal(size=(n, len(GENES))), names, GENES)
-
-
 def test_many_perturbations_have_a_program_only_if_correlations_are_known(caplog):
-    table = many()
+    x = np.random.default_rng(2).normal(size=(40, len(GENES)))
+    table = pd.DataFrame(x, [f"p{j:02}" for j in range(40)], GENES)
     told = {"n_cells": 100, "n_controls": 400}
     for correlation, has_program in ((None, False), (controls(), True)):
         caplog.clear()
@@ -435,50 +424,40 @@ def test_a_graph_of_ones_own_and_fewer_genes(plain):
     ]  # fmt: skip
 
 
+def at(table, value):
+    """Put a value in the place of g1 on g2."""
+    return table.astype(object).mask(table == table.iloc[1, 2], value)
+
+
 BAD = {
     "no layer of errors": (lambda t, s: (ad.AnnData(t),), r"no layer 'se'"),
     "no errors": (lambda t, s: (t,), r"needs one of their standard errors"),
     "zero": (lambda t, s: (t, s.mask(t == t.iloc[1, 2], 0.0)),
              r"must be above 0, but are not for g1 on g2: "),
     "next to nothing": (lambda t, s: (t, s.mask(t == t.iloc[1, 2], 1e-12)),
-                        r"below a billionth of the table's median, .*for g1 on g2: make them NaN"),
-    "tiny errors": (lambda t, s: (t * 1e-101, s * 1e-100), r"or 1e-100, for g0 on g0"),
-    "a tiny effect": (lambda t, s: (t.mask(t == t.iloc[1, 2], 1e-101), s),
-                      r"not 0, but below 1e-100, for g1 on g2"),
-    "negative": (lambda t, s: (t, -s), r"must be above 0, but are not for g0 on g0, g0 on g1"),
-    "infinite": (lambda t, s: (t.mask(t == t.iloc[1, 2], np.inf), s), r"infinite for g1 on g2"),
-    "a gene without any": (
-        lambda t, s: (t.assign(g2=np.nan), s),
-        r"known of the genes g2: leave them out",
+                        r"below a billionth of their median for g1 on g2: make them NaN"),
+    "infinite": (lambda t, s: (at(t, np.inf), s), r"infinite for g1 on g2"),
+    "too large": (lambda t, s: (at(t, 1e80), s), r"Effects holds values above 1e\+70"),
+    "10**400": (lambda t, s: (at(t, 10**400), s), r"real numbers alone, but those of g2 are none"),
+    "texts": (lambda t, s: (at(t, "x"), s), r"real numbers"),
+    "a gene without any": (lambda t, s: (t.assign(g2=np.nan), s), r"the genes g2: leave them out"),
+    "a perturbation without any": (
+        lambda t, s: (t, s.mask(np.outer(t.index == "HS1", t.columns != ""))),
+        r"known of the perturbations HS1",
     ),
-    "a perturbation without any": (lambda t, s: (t.mask((t.index == "HS1")[:, None]
-                                                        & np.ones(t.shape, bool)), s),
-                                   r"known of the perturbations HS1"),
     "no rows": (lambda t, s: (t[:0], s[:0]), r"has no row, or no column, of effects"),
     "rows of two levels": (lambda t, s: (t.set_axis(pd.MultiIndex.from_product([[1], t.index])), s),
                            r"Perturbations have names of several levels: give each one name"),
-    "10**400": (lambda t, s: (t.astype(object).mask(t == t.iloc[0, 0], 10**400), s),
-                r"Effects must hold real numbers alone, but those of g0 are none"),
-    "nothing at all": (lambda t, s: (t * np.nan, s), r"No effect with a standard error"),
-    "rows twice": (lambda t, s: (pd.concat([t, t]), pd.concat([s, s])),
-                   r"Perturbations given more than once: g0, g1"),
-    "genes twice": (lambda t, s: (t.rename(columns={"g1": "g0"}), s.rename(columns={"g1": "g0"})),
-                    r"Genes given more than once: g0"),
-    "rows of an AnnData twice": (lambda t, s: (_twice(t, s),), r"Perturbations given more than"),
+    "rows twice": (lambda t, s: (pd.concat([t, t]), s), r"Perturbations given more than once: g0"),
+    "errors twice": (lambda t, s: (t, pd.concat([s, s])), r"Perturbations given more than once"),
+    "genes twice": (lambda t, s: (t.set_axis(["g0", "g0", *GENES[2:]], axis=1),
+                                  s.drop(columns="g1")), r"Genes given more than once: g0"),
     "other genes": (lambda t, s: (t, s.rename(columns={"g1": "G1"})), r"differ in their genes: G1"),
     "other perturbations": (lambda t, s: (t, s.rename(index={"g1": "G1"})), r"perturbations: G1"),
     "the controls": (lambda t, s: (t.rename(index={"HS1": "control"}),
                                    s.rename(index={"HS1": "control"})),
                      r"has a row of the controls, 'control'"),
-    "texts": (lambda t, s: (t.astype(object).mask(t == t.iloc[0, 0], "x"), s), r"real numbers"),
 }  # fmt: skip
-
-
-def _twice(table, se):
-    obs = pd.DataFrame({"perturbation": ["g0", *NAMES[:-1]]}, index=NAMES)
-    adata = ad.AnnData(table.to_numpy(), obs, pd.DataFrame(index=GENES))
-    adata.layers["se"] = se.to_numpy()
-    return adata
 
 
 @pytest.mark.parametrize("case", list(BAD))
@@ -491,18 +470,17 @@ def test_bad_tables_are_refused(case):
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ({}, r"the error of the controls.*n_controls \(with n_cells\) or control_se.*conservative"),
+        ({}, r"the error of the controls.*n_controls with n_cells, or control_se.*conservative"),
         ({"n_cells": 100}, r"the error of the controls"),
-        ({"n_controls": 100}, r"beside n_cells"),
+        ({"n_controls": 100}, r"n_controls with n_cells"),
+        ({"n_controls": 100, "control_se": "conservative"}, r"n_controls with n_cells"),
         ({"n_cells": {"g0": 100}}, r"n_cells has no value for HS1, HS2, g1"),
         ({"n_cells": 0}, r"n_cells must be 1 to 1e\+12, but is 0"),
-        ({"n_cells": 1e30}, r"n_cells must be 1 to 1e\+12, but is 1e\+30"),
         ({"n_cells": "ten"}, r"n_cells: no column 'ten'"),
-        ({"n_cells": "cells"}, r"n_cells: no column 'cells'"),
-        ({"n_cells": dict.fromkeys(NAMES, np.nan)}, r"n_cells must be a finite|n_cells\['g0'\]"),
+        ({"n_cells": dict.fromkeys(NAMES, np.nan)}, r"n_cells\['g0'\] must be a finite"),
         ({"n_cells": 9, "batch": dict.fromkeys(NAMES, "a"),
           "n_controls": {n: 9 + (n == "g1") for n in NAMES}}, r"differs between perturbations"),
-        ({"control_se": dict.fromkeys(GENES, 0.0)}, r"control_se must be above 0"),
+        ({"control_se": dict.fromkeys(GENES, 0.0)}, r"control_se must be 1e-100 to"),
         ({"control_mean": dict.fromkeys(GENES[1:], 0.0)}, r"control_mean has no value for g0"),
         ({"base": "10", "source": "deseq2"}, r"holds its standard errors"),
     ],

@@ -120,30 +120,10 @@ def test_pseudo_bulk_counts_become_a_table():
     assert table.uns["diagnosis"]["level"] == "care"
 
 
-def test_pseudo_bulk_through_deseq2_has_its_columns():
-    """What pydeseq2 0.5.4 writes of each contrast, one below the other."""
-    genes = pd.Index(GENES)
-    rng, one = np.random.default_rng(0), {}
-    for name in NAMES:
-        effect = rng.normal(size=60)
-        columns = {"baseMean": 50.0, "log2FoldChange": effect, "lfcSE": 0.2, "stat": effect / 0.2}
-        one[name] = pd.DataFrame(columns | {"pvalue": 0.5, "padj": 0.5}, index=genes)
-    one["g0"].loc["g3", ["log2FoldChange", "lfcSE"]] = np.nan  # no counts
-    long = pd.concat(one, names=["perturbation", "gene"]).reset_index()
-    table = npt.pp.effect_table(long, source="deseq2", n_cells=200, n_controls=1000)
-    assert table.shape == (9, 60)
-    assert table.uns["effect_table"]["n_missing"] == 1
-    assert np.allclose(table.to_df().loc["g1"], one["g1"]["log2FoldChange"] * np.log(2), rtol=1e-12)
-
-
-def test_cells_without_roles_are_no_table():
-    screen, _ = cells()
-    with pytest.raises(ValueError, match=r"declare their roles with pp.setup_screen first"):
-        npt.pp.effect_table(screen)
-
-
 def test_genes_that_do_not_vary_are_left_out():
     screen, _ = cells()
     screen.X[:, 7] = 1.0
+    with pytest.raises(ValueError, match=r"declare their roles with pp.setup_screen first"):
+        npt.pp.effect_table(screen)
     npt.pp.setup_screen(screen, perturbation_key="target", control="nt")
     assert "g7" not in npt.pp.effect_table(screen).var_names

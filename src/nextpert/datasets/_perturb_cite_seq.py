@@ -47,8 +47,8 @@ def perturb_cite_seq(
     downloaded once from Zenodo, 1.5 GB, without sign-in. The files of the Single Cell Portal
     (SCP1064) need a sign-in and have the protein counts. :func:`perturb_cite_seq_standin` writes a
     small made-up study. The values are :math:`x = \ln(1 + 10^6\, c / u)` of a gene's UMI count
-    :math:`c` in a cell with :math:`u` UMI. The portal's tables are read line by line, through a
-    temporary file of up to 10 GB. Next, call :func:`nextpert.pp.perturb_cite_seq`.
+    :math:`c` in a cell with :math:`u` UMI. The portal's tables are read line by line, through
+    temporary files of up to 20 GB. Next, call :func:`nextpert.pp.perturb_cite_seq`.
 
     Parameters
     ----------

@@ -121,8 +121,8 @@ def assign_guides(
         matrix, every = _umi(adata, guides)
         codes, lists = _call(matrix, every, threshold)
     table = _guides.guide_table(every, target_of, control_guides)
-    sets = _guides.guide_sets(codes, lists, table, guide_separator)
-    labels = sets.cells(np.array(_labels(sets, control, multiple, separator), dtype=object))
+    sets = _guides.guide_sets(lists, table, guide_separator)
+    labels = _labels(sets, control, multiple, separator)[codes]
     n_cells = dict.fromkeys(every, 0)
     for each, n in zip(lists, np.bincount(codes, minlength=len(lists)), strict=True):
         for guide in each:
@@ -130,9 +130,9 @@ def assign_guides(
     table["n_cells"] = np.array(list(n_cells.values()), dtype=np.int64)
     columns: dict[str, Any] = {
         key_added: pd.Categorical(labels),
-        "guides": pd.Categorical(sets.cells(np.array(sets.names, dtype=object))),
-        "n_guides": sets.cells(sets.n_guides),
-        "n_targets": sets.cells([len(targets) for targets in sets.targets]),
+        "guides": pd.Categorical(sets["name"].to_numpy(object)[codes]),
+        "n_guides": sets["n_guides"].to_numpy()[codes],
+        "n_targets": sets["targets"].map(len).to_numpy()[codes],
     }
     written = _adata.write_results(adata, obs=columns, uns={"guides": table}, copy=copy)
     logger.info("Guides: %s.", tally(labels))
@@ -189,11 +189,8 @@ def _call(
     return codes, [[names[j] for j in guides] for guides in number]
 
 
-def _labels(sets: _guides.GuideSets, control: str, multiple: str, separator: str) -> list[str]:
-    labels = []
-    for n, targets in zip(sets.n_guides, sets.targets, strict=True):
-        if n > 1 and multiple == "multi":
-            labels.append("multi")
-        else:
-            labels.append(separator.join(targets) or (control if n else "unassigned"))
-    return labels
+def _labels(sets: pd.DataFrame, control: str, multiple: str, separator: str) -> NDArray[Any]:
+    labels = sets["targets"].map(separator.join).to_numpy(object)
+    without = np.where(sets["n_guides"] > 0, control, "unassigned").astype(object)
+    labels = np.where(labels == "", without, labels)
+    return np.where((sets["n_guides"] > 1) & (multiple == "multi"), "multi", labels)

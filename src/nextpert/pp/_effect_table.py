@@ -30,7 +30,7 @@ from nextpert._adata.table import (
     not_told,
     shrunk_correlation,
 )
-from nextpert.core._checks import list_names, require_small
+from nextpert.core._checks import LARGEST, list_names
 from nextpert.core._codec import table_type
 from nextpert.core.model.within_cells import WITHOUT_CORRELATION, without_responses
 from nextpert.core.screen.guides import distinct, pool_guides, spread_within
@@ -53,6 +53,7 @@ logger = logging.getLogger(__name__)
 _LOGARITHMS = {"e": 1.0, "2": float(np.log(2)), "10": float(np.log(10))}
 CONSERVATIVE = "conservative"  # the error of controls of whom nothing is known
 _MOST_CELLS = 1e12  # sums of a thousand times as many are whole numbers still
+_LEAST = 1e-100  # of standard errors, whose squares are squared again
 
 
 @checked(source=one_of(*NAMES), base=one_of(*_LOGARITHMS))
@@ -190,27 +191,19 @@ def effect_table(
                 "Perturbations in several batches differ by %.2f times their standard errors: all "
                 "standard errors are multiplied by this.", factor,
             )  # fmt: skip
-    cells = _counts(_values(n_cells, given.obs, labels, "n_cells"), "n_cells")
-    controls = _counts(_of_controls(n_controls, given.obs, labels, each, block), "n_controls")
-    mean = _numbers(_values(control_mean, given.var, genes, "control_mean"), "control_mean")
+    cells = _counts(n_cells, given.obs, labels, "n_cells")
+    controls = _of_controls(n_controls, given.obs, labels, each, block)
+    mean = _numbers(control_mean, given.var, genes, "control_mean")
     is_conservative = isinstance(control_se, str) and control_se == CONSERVATIVE
     error = None
     if not is_conservative:
-        error = _numbers(_values(control_se, given.var, genes, "control_se"), "control_se")
-    if error is not None and not (error > 0).all():
-        message = "control_se must be above 0 for every gene."
-        raise ValueError(message)
-    if controls is None and error is None and not is_conservative:
+        error = _numbers(control_se, given.var, genes, "control_se", _LEAST)
+    has_error = controls is not None or error is not None
+    if not (has_error or is_conservative) or (controls is not None and cells is None):
         message = (
             "The table does not tell the error of the controls, which all effects of a batch "
-            "share: give n_controls (with n_cells) or control_se, or control_se='conservative' "
+            "share: give n_controls with n_cells, or control_se, or control_se='conservative' "
             "if neither is known."
-        )
-        raise ValueError(message)
-    if controls is not None and cells is None:
-        message = (
-            "n_controls tells how large the error of the controls is only beside n_cells: give "
-            "n_cells as well, or control_se in its place."
         )
         raise ValueError(message)
     variance = np.where(known, errors, np.inf) ** 2
@@ -234,7 +227,7 @@ def effect_table(
         "base": base,
         "n_missing": int((~known).sum()),
         "cells_given": int(cells is not None),
-        "controls_given": int(controls is not None or error is not None),
+        "controls_given": int(has_error),
         "means_given": int(mean is not None),
     }
     graph = {"genes": _adata.strings(genes), "n_edges": 0, "order": _adata.strings(genes)}
@@ -389,8 +382,7 @@ def _aligned(effects: pd.DataFrame, se: pd.DataFrame) -> tuple[pd.DataFrame, pd.
         (effects.index, se.index, "perturbations"),
         (effects.columns, se.columns, "genes"),
     ):
-        for names in (one, other):
-            _require_once(names, what.capitalize())
+        _require_once(other, what.capitalize())
         differ = one.symmetric_difference(other)
         if len(differ):
             message = (
@@ -431,28 +423,32 @@ def _values(asked: Any, frame: pd.DataFrame, names: list[str], argument: str) ->
     return [by_name[name] for name in names]
 
 
-def _numbers(values: list[Any] | None, argument: str) -> Array | None:
-    """Return values as finite numbers."""
+def _numbers(
+    asked: Any,
+    frame: pd.DataFrame,
+    names: list[str],
+    argument: str,
+    least: float = -LARGEST,
+    most: float = LARGEST,
+) -> Array | None:
+    """Return :func:`_values` as numbers within bounds."""
+    values = _values(asked, frame, names, argument)
     if values is None:
         return None
     numbers = real_values(pd.Series(values, dtype=object), argument)
-    if n := int((~np.isfinite(numbers)).sum()):
-        message = f"{argument} is missing or infinite for {n} rows."
+    wrong = numbers[~((numbers >= least) & (numbers <= most))]
+    if len(wrong):
+        message = f"{argument} must be {least:g} to {most:g}, but is {wrong[0]:g} in a row."
         raise ValueError(message)
-    require_small(numbers, argument)
     return numbers
 
 
-def _counts(values: list[Any] | None, argument: str) -> NDArray[np.int64] | None:
-    """Return values as numbers of cells: two at least, which have a variance."""
-    numbers = _numbers(values, argument)
-    if numbers is None:
-        return None
-    wrong = numbers[(numbers < 1) | (numbers > _MOST_CELLS)]
-    if len(wrong):
-        message = f"{argument} must be 1 to {_MOST_CELLS:g}, but is {wrong[0]:g} in a row."
-        raise ValueError(message)
-    return np.maximum(np.round(numbers), 2).astype(np.int64)
+def _counts(
+    asked: Any, frame: pd.DataFrame, names: list[str], argument: str
+) -> NDArray[np.int64] | None:
+    """Return :func:`_values` as numbers of cells: two at least, which have a variance."""
+    numbers = _numbers(asked, frame, names, argument, 1.0, _MOST_CELLS)
+    return None if numbers is None else np.maximum(np.round(numbers), 2).astype(np.int64)
 
 
 def _of_controls(
@@ -461,21 +457,18 @@ def _of_controls(
     labels: list[str],
     each: NDArray[np.str_],
     block: NDArray[np.int64],
-) -> list[Any] | None:
-    """Return the number of controls of every batch; arguments as of :func:`_values`.
-
-    ``each`` are the batches, and ``block`` that of every row.
-    """
+) -> NDArray[np.int64] | None:
+    """Return the number of controls of every batch in ``each``; ``block`` is that of every row."""
     if isinstance(asked, (Mapping, pd.Series)) and set(map(str, asked.keys())) >= set(each):
-        return _values(asked, obs, each.tolist(), "n_controls")
-    values = _values(asked, obs, labels, "n_controls")
-    if values is None:
+        return _counts(asked, obs, each.tolist(), "n_controls")
+    of_rows = _counts(asked, obs, labels, "n_controls")
+    if of_rows is None:
         return None
-    by_batch = pd.Series(values).groupby(block)
-    if (by_batch.transform("first") != pd.Series(values)).any():
+    of_batches = of_rows[np.unique(block, return_index=True)[1]]
+    if (of_batches[block] != of_rows).any():
         message = "n_controls differs between perturbations of one batch, which share controls."
         raise ValueError(message)
-    return list(by_batch.first())
+    return of_batches
 
 
 def _require_alike(known: NDArray[np.bool_], labels: list[str]) -> None:

@@ -12,7 +12,6 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata import join, read_roles
 from nextpert._adata.arguments import at_least, checked, one_of, options
-from nextpert._adata.roles import KEY
 from nextpert.pp._steps.bookkeeping import (
     COMBINATIONS,
     OUTSIDE,
@@ -20,7 +19,7 @@ from nextpert.pp._steps.bookkeeping import (
     CountOptions,
     ScreenOptions,
 )
-from nextpert.pp._steps.guides import TARGETING, CellTargets, GuideSets, cell_guides
+from nextpert.pp._steps.guides import TARGETING, CellTargets, cell_guides
 from nextpert.pp._steps.screen import finish, prepare
 
 if TYPE_CHECKING:
@@ -179,7 +178,7 @@ def perturb_cite_seq(
         _LabelOptions(**label_options or {}), counts, layer, kinds="log_tpm",
     )  # fmt: skip
     roles = read_roles(adata, separator="+")
-    sets = cell_guides(adata, guides_key, ",", "guides")
+    codes, sets = cell_guides(adata, guides_key, ",", "guides")
     book = Bookkeeping(adata.n_obs)
     if condition is not None:
         labels = _adata.read_labels(adata, condition_key, argument="condition_key")
@@ -188,51 +187,45 @@ def perturb_cite_seq(
         book.keep("condition", labels.groups([condition]) == 0, "other conditions: ", names)
     read, most = book.kept, choices["max_guides"]
     if most is not None:
-        book.keep("guides", sets.cells(sets.n_guides <= most), f"more than {most} guide(s)")
-    cells = _roles(sets, choices["controls"])
-    kinds = np.array(["no guide" if kind == "none" else kind for kind in sets.kinds], dtype=object)
-    why = f"not controls by controls={choices['controls']!r}: "
-    book.keep("controls", ~cells.cells("unassigned"), why, sets.cells(kinds))
-    prepared = prepare(adata, cells, book, asked)
-    params = {"condition": condition, "preset": preset, "max_guides": most}
-    prepared.tables["params"] |= {k: v for k, v in params.items() if v is not None}
-    prepared.tables["params"]["controls"] = choices["controls"]
-    prepared.tables["guides"] = _count_guides(sets, read, book.kept)
-    tables = {key_added: prepared.tables, KEY: prepared.record(roles)}
-    return finish(adata, prepared, tables, copy=copy)
-
-
-def _roles(sets: GuideSets, controls: str) -> CellTargets:
-    """Say which sets of guides are controls, and which perturb."""
-    roles = []
-    for n, kind in zip(sets.n_guides, sets.kinds, strict=True):
-        own = "no_guide" if n == 0 else "control_guide"
-        is_control = controls in (own, "both")
-        roles.append(
-            "perturbed" if kind == TARGETING else "control" if is_control else "unassigned"
+        book.keep(
+            "guides", (sets["n_guides"] <= most).to_numpy()[codes], f"more than {most} guide(s)"
         )
-    return CellTargets(sets.codes, sets.names, sets.targets, roles)
+    own = np.where(sets["n_guides"] == 0, "no_guide", "control_guide")
+    is_control = (own == choices["controls"]) | (choices["controls"] == "both")
+    not_targeting = np.where(is_control, "control", "unassigned")
+    sets["role"] = np.where(sets["kind"] == TARGETING, "perturbed", not_targeting)
+    cells = CellTargets(codes, sets)
+    kinds = sets["kind"].replace("none", "no guide").to_numpy(object)[codes]
+    why = f"not controls by controls={choices['controls']!r}: "
+    book.keep("controls", ~cells.have("unassigned"), why, kinds)
+    new, tables, warnings = prepare(adata, cells, book, asked, roles)
+    params = {"condition": condition, "preset": preset, "max_guides": most}
+    tables["params"] |= {k: v for k, v in params.items() if v is not None}
+    tables["params"]["controls"] = choices["controls"]
+    tables["guides"] = _count_guides(cells, read, book.kept)
+    new.uns[key_added] = tables
+    return finish(adata, new, warnings, copy=copy)
 
 
 def _count_guides(
-    sets: GuideSets, read: NDArray[np.bool_], kept: NDArray[np.bool_]
+    cells: CellTargets, read: NDArray[np.bool_], kept: NDArray[np.bool_]
 ) -> pd.DataFrame:
     """Return how many of the cells that are read carry what, and how many of these are kept.
 
     ``read`` and ``kept`` say which cells these are, shape ``(n_cells,)``.
     """
     kinds = []
-    for n, kind, targets in zip(sets.n_guides, sets.kinds, sets.targets, strict=True):
+    for n, kind, targets in cells.table[["n_guides", "kind", "targets"]].itertuples(index=False):
         several = "several targets" if len(targets) > 1 else "one target"
         of_many = several if kind == TARGETING else "control guides"
         kinds.append(of_many if n > 1 else kind if n else "")
     numbers = np.array(["none", "one", "several"])
     in_order = sorted(set(kinds), key=lambda kind: ("target" not in kind, kind))
     every = pd.DataFrame({
-        "guides": pd.Categorical(numbers[np.minimum(sets.n_guides, 2)], numbers),
+        "guides": pd.Categorical(numbers[np.minimum(cells.table["n_guides"], 2)], numbers),
         "kind": pd.Categorical(kinds, in_order),
-        "n_cells": np.bincount(sets.codes[read], minlength=len(kinds)),
-        "n_cells_kept": np.bincount(sets.codes[kept], minlength=len(kinds)),
+        "n_cells": np.bincount(cells.codes[read], minlength=len(kinds)),
+        "n_cells_kept": np.bincount(cells.codes[kept], minlength=len(kinds)),
     })  # fmt: skip
     table = every[every["n_cells"] > 0].groupby(["guides", "kind"], observed=True).sum()
     table = table.reset_index().astype({"guides": object, "kind": object})

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata import join, read_roles
 from nextpert._adata.arguments import at_least, checked, one_of, options
 from nextpert._adata.labels import names_no_perturbation
-from nextpert._adata.roles import KEY
 from nextpert.core.fit.naming import Naming
 from nextpert.pp._steps.bookkeeping import (
     COMBINATIONS,
@@ -155,12 +155,12 @@ def perturbation_screen(
     )  # fmt: skip
     cells = _read_targets(adata, perturbation_key, control, asked)
     book = Bookkeeping(adata.n_obs)
-    names = np.array([name or "empty label" for name in cells.names], dtype=object)
-    book.keep("assigned", ~cells.cells("unassigned"), "", names[cells.codes])
-    prepared = prepare(adata, cells, book, asked)
-    prepared.tables["params"]["perturbation_key"] = perturbation_key
-    tables = {key_added: prepared.tables, KEY: prepared.record(roles)}
-    return finish(adata, prepared, tables, copy=copy)
+    names = cells.table["name"].replace("", "empty label").to_numpy(object)[cells.codes]
+    book.keep("assigned", ~cells.have("unassigned"), "", names)
+    new, tables, warnings = prepare(adata, cells, book, asked, roles)
+    tables["params"]["perturbation_key"] = perturbation_key
+    new.uns[key_added] = tables
+    return finish(adata, new, warnings, copy=copy)
 
 
 def _read_targets(
@@ -181,14 +181,13 @@ def _read_targets(
     unknown = {unassigned} if isinstance(unassigned, str) else {str(name) for name in unassigned}
     measured = set(_adata.measured_genes(adata, asked.gene_symbols))
     naming = Naming(measured, asked.separator)
-    targets: list[tuple[str, ...]] = []
-    roles = []
+    rows = []
     for name in labels.names:
         inside, outside = naming.targets(name)
-        parts = [part for part in [*inside, *outside] if part not in controls]
-        targets.append(tuple(parts))
-        is_control = name in controls
-        is_unknown = name in unknown or names_no_perturbation(name) or not parts
-        roles.append("control" if is_control else "unassigned" if is_unknown else "perturbed")
+        targets = tuple(part for part in [*inside, *outside] if part not in controls)
+        is_unknown = name in unknown or names_no_perturbation(name) or not targets
+        role = "control" if name in controls else "unassigned" if is_unknown else "perturbed"
+        rows.append((name, targets, role))
+    rows.append(("no label", (), "unassigned"))
     codes = np.where(labels.codes < 0, len(labels.names), labels.codes)
-    return CellTargets(codes, [*labels.names, "no label"], [*targets, ()], [*roles, "unassigned"])
+    return CellTargets(codes, pd.DataFrame(rows, columns=["name", "targets", "role"]))

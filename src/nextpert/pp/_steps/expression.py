@@ -12,15 +12,12 @@ from nextpert._adata.labels import column_of
 from nextpert._adata.sources import dense
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import anndata as ad
     from numpy.typing import NDArray
 
 _PER_MILLION = 1e6
 # Cells looked at to tell whether ln(1 + TPM) gives back counts.
 _PROBED = 1000
-_BLOCK = 2**20
 # Scaled by more than this, the first count of a gene tells five times what the second does.
 _BLOWN_UP = 20
 
@@ -71,16 +68,19 @@ def log_normalise(
     if kind == "log_tpm" and target_sum == _PER_MILLION:
         return values
     dtype = values.dtype if values.dtype.kind == "f" else np.float32
-    out = values.astype(dtype, copy=True)
-    if sp.issparse(out):
-        out = out.tocsr()
-    scale = target_sum / (np.full(out.shape[0], _PER_MILLION) if depth is None else depth)
-    for part, rows in _entries(out):
-        exact = part.astype(np.float64)
-        if kind == "log_tpm":
-            exact = np.expm1(exact)
-        part[...] = np.log1p(exact * scale[rows])
-    return out
+    scale = np.broadcast_to(
+        target_sum / (_PER_MILLION if depth is None else depth), values.shape[0]
+    )
+    is_sparse = sp.issparse(values)
+    out = values.tocsr(copy=True) if is_sparse else values
+    exact = (out.data if is_sparse else out).astype(np.float64)
+    if kind == "log_tpm":
+        np.expm1(exact, out=exact)
+    exact *= np.repeat(scale, np.diff(out.indptr)) if is_sparse else scale[:, None]
+    exact = np.log1p(exact, out=exact).astype(dtype, copy=False)
+    if is_sparse:
+        out.data = exact
+    return out if is_sparse else exact
 
 
 def blown_up_messages(depth: NDArray[np.float64], target_sum: float) -> list[str]:
@@ -101,20 +101,6 @@ def blown_up_messages(depth: NDArray[np.float64], target_sum: float) -> list[str
         f"count_options."
     )
     return [message]
-
-
-def _entries(matrix: Any) -> Iterator[tuple[NDArray[Any], Any]]:
-    """Yield blocks of the values, to be written to, and the row of each."""
-    n_rows, n_columns = matrix.shape
-    step = max(1, _BLOCK // max(n_columns, 1))
-    for start in range(0, n_rows, step):
-        stop = min(start + step, n_rows)
-        if sp.issparse(matrix):
-            first, last = matrix.indptr[start], matrix.indptr[stop]
-            counts = np.diff(matrix.indptr[start : stop + 1])
-            yield matrix.data[first:last], np.repeat(np.arange(start, stop), counts)
-        else:
-            yield matrix[start:stop], np.arange(start, stop)[:, None]
 
 
 def check_counts(values: Any) -> None:

@@ -60,21 +60,15 @@ class GeneNames:
 class Panel:
     """The genes of the analysis.
 
-    ``why_not`` says why a measured gene is not among them, ``book`` counts them step by step, and
+    ``reasons`` says why a target is not among them, ``book`` counts genes step by step, and
     ``constant`` are those left out as they do not vary among the control cells.
     """
 
     genes: list[str]
     columns: NDArray[np.int64]
-    why_not: dict[str, str]
+    reasons: Mapping[str, str]
     book: Bookkeeping
     constant: list[str]
-
-    def reason(self, target: str, names: GeneNames) -> str:
-        """Return why a target is not on the panel."""
-        if target not in names.measured:
-            return "not measured"
-        return self.why_not.get(target, "outside the panel")
 
 
 def gene_names(
@@ -147,7 +141,7 @@ def choose_panel(
     )
     seen, constant = _adata.seen_and_constant(adata, columns, controls, options.layer, depth)
     book, n = Bookkeeping(adata.n_vars, "genes"), len(controls)
-    why_not: dict[str, str] = {}
+    reasons = dict.fromkeys(names.measured, "outside the panel")
     keep = np.ones(len(genes), dtype=bool)
     if options.panel is not None:
         book.keep("panel", np.isin(np.arange(adata.n_vars), columns), "outside the panel")
@@ -156,7 +150,7 @@ def choose_panel(
         keep = seen >= max(least, 1e-12)
         book.keep("seen", keep, f"seen in less than {least:.0%} of {n} control cells")
         for gene, part in zip(genes, seen.tolist(), strict=True):
-            why_not[gene] = f"outside the panel: seen in {part:.1%} of control cells"
+            reasons[gene] = f"outside the panel: seen in {part:.1%} of control cells"
         if not keep.any():
             message = (
                 f"No gene is seen in {least:.0%} of the {n} control cells: lower min_seen, or name "
@@ -168,7 +162,7 @@ def choose_panel(
     same = every[keep & constant].tolist()
     why = f"constant among {n} control cells: {_adata.list_names(same)}"
     book.keep("varying", ~np.isin(np.arange(adata.n_vars), columns[constant]), why)
-    why_not |= dict.fromkeys(same, "outside the panel: constant among control cells")
+    reasons |= dict.fromkeys(same, "outside the panel: constant among control cells")
     keep &= ~constant
     if not keep.any():
         message = (
@@ -176,4 +170,4 @@ def choose_panel(
             f"with panel, or check the cells that control names."
         )
         raise ValueError(message)
-    return Panel(every[keep].tolist(), columns[keep], why_not, book, same)
+    return Panel(every[keep].tolist(), columns[keep], reasons, book, same)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,30 +24,24 @@ if TYPE_CHECKING:
 CONTROL = "control"
 
 
-@dataclass(frozen=True)
-class CellTargets:
+class CellTargets(NamedTuple):
     """What every cell carries, as found.
 
     Parameters
     ----------
     codes
-        Position in the lists below, shape ``(n_cells,)``.
-    names
-        The label, or list of guides, as found.
-    targets
-        Its targets.
-    roles
-        ``"control"``, ``"perturbed"`` or ``"unassigned"``.
+        Row of the table, shape ``(n_cells,)``.
+    table
+        One row for each different label, or list of guides: ``name`` as found, ``targets``, and
+        ``role``: ``"control"``, ``"perturbed"`` or ``"unassigned"``.
     """
 
     codes: NDArray[np.int64]
-    names: list[str]
-    targets: list[tuple[str, ...]]
-    roles: list[str]
+    table: pd.DataFrame
 
-    def cells(self, role: str) -> NDArray[np.bool_]:
+    def have(self, role: str) -> NDArray[np.bool_]:
         """Return which cells have a role."""
-        return np.array([each == role for each in self.roles], dtype=bool)[self.codes]
+        return (self.table["role"] == role).to_numpy()[self.codes]
 
 
 def label_cells(
@@ -61,7 +54,7 @@ def label_cells(
     for it.
     """
     genes, rows = set(panel), []
-    for targets, role in zip(carried.targets, carried.roles, strict=True):
+    for targets, role in zip(carried.table["targets"], carried.table["role"], strict=True):
         every = sorted({names.find(target) for target in targets}) if role == "perturbed" else []
         inside = [target for target in every if target in genes]
         shown = inside if options.combinations == "panel_only" and inside else every
@@ -76,7 +69,7 @@ def perturbation_table(
     named: pd.DataFrame,
     n_found: NDArray[np.int64],
     n_kept: NDArray[np.int64],
-    reason: Callable[[str], str],
+    reasons: Mapping[str, str],
 ) -> pd.DataFrame:
     """Return one row per perturbation: its targets, its cells, and why it is left out.
 
@@ -88,8 +81,8 @@ def perturbation_table(
         As of :func:`label_cells`.
     n_found, n_kept
         Number of cells of each row of ``named``, before and after all choices.
-    reason
-        Why a target has no place in the panel.
+    reasons
+        Why a target that is measured has no place in the panel.
     """
     n_targets = named["shown"].map(len).to_numpy()
     listed = (n_targets > 0) & (n_found > 0) & ((n_targets == 1) | (n_kept > 0))
@@ -101,7 +94,7 @@ def perturbation_table(
             "n_cells_found": n_found,
             "n_cells_with_other_targets": n_kept * named["others"].map(bool),
             "reason": [
-                "too few cells" if usable or not shown else reason(shown[0])
+                "too few cells" if usable or not shown else reasons.get(shown[0], "not measured")
                 for usable, shown in zip(named["usable"], named["shown"], strict=True)
             ],
         }
@@ -119,35 +112,6 @@ def perturbation_table(
 # Of these the study of Perturb-CITE-seq has two kinds, which it tells apart.
 _KINDS = ("no_site", "one_non-gene_site")
 TARGETING = "targeting"
-
-
-@dataclass(frozen=True)
-class GuideSets:
-    """The different sets of guides of a screen, and the set of every cell.
-
-    Parameters
-    ----------
-    codes
-        Position of every cell's set, shape ``(n_cells,)``.
-    names
-        The guides of each set, joined.
-    n_guides
-        Number of guides of each set.
-    targets
-        Targets of each set, sorted, control guides left aside.
-    kinds
-        ``"none"``, ``"targeting"``, or the kind of the control guides where there are no others.
-    """
-
-    codes: NDArray[np.int64]
-    names: list[str]
-    n_guides: NDArray[np.int64]
-    targets: list[tuple[str, ...]]
-    kinds: list[str]
-
-    def cells(self, values: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
-        """Return for every cell the value of its set."""
-        return np.asarray(values)[self.codes]
 
 
 def guide_table(
@@ -204,10 +168,12 @@ def split_lists(lists: pd.Series, separator: str) -> tuple[NDArray[np.int64], li
     return codes.astype(np.int64), split
 
 
-def guide_sets(
-    codes: NDArray[np.int64], lists: Sequence[Sequence[str]], table: pd.DataFrame, separator: str
-) -> GuideSets:
-    """Look up the guides of every list.
+def guide_sets(lists: Sequence[Sequence[str]], table: pd.DataFrame, separator: str) -> pd.DataFrame:
+    """Return one row per list of guides, looked up in the table of guides.
+
+    ``name`` joins the guides, ``n_guides`` counts them, ``targets`` are those of targeting guides,
+    sorted, and ``kind`` is ``"none"``, ``"targeting"``, or that of the control guides where there
+    are no others.
 
     Raises
     ------
@@ -224,22 +190,23 @@ def guide_sets(
             f"{closest(unknown[:3], table.index)}"
         )
         raise ValueError(message)
-    kind_of = dict(zip(table.index, table["kind"].astype(str), strict=True))
-    target_of = dict(zip(table.index, table["target"].astype(str), strict=True))
-    targets, kinds = [], []
+    kind_of, target_of = table["kind"].astype(str).to_dict(), table["target"].astype(str).to_dict()
+    rows = []
     for each in lists:
-        aimed = [guide for guide in each if kind_of[guide] == TARGETING]
-        targets.append(tuple(sorted({target_of[guide] for guide in aimed})))
-        others = sorted({kind_of[guide] for guide in each})
-        kinds.append(TARGETING if aimed else "+".join(others) or "none")
-    n_guides = np.array([len(each) for each in lists], dtype=np.int64)
-    return GuideSets(codes, [separator.join(each) for each in lists], n_guides, targets, kinds)
+        kinds = {kind_of[guide] for guide in each}
+        targets = {target_of[guide] for guide in each if kind_of[guide] == TARGETING}
+        kind = TARGETING if targets else "+".join(sorted(kinds)) or "none"
+        rows.append((separator.join(each), len(each), tuple(sorted(targets)), kind))
+    return pd.DataFrame(rows, columns=["name", "n_guides", "targets", "kind"])
 
 
-def cell_guides(adata: ad.AnnData, key: str, separator: str, table_key: str) -> GuideSets:
-    """Return the guides of ``adata.obs[key]``, looked up in ``adata.uns[table_key]``.
+def cell_guides(
+    adata: ad.AnnData, key: str, separator: str, table_key: str
+) -> tuple[NDArray[np.int64], pd.DataFrame]:
+    """Return the row of every cell, and :func:`guide_sets`, of the guides of ``adata.obs[key]``.
 
-    Without that table, targets follow from the guides' names.
+    Guides are looked up in ``adata.uns[table_key]``. Without that table, targets follow from their
+    names.
     """
     remedy = "call pp.assign_guides, or name the column with the guides of cells with guides_key"
     codes, lists = split_lists(column_of(adata, key, remedy), separator)
@@ -249,4 +216,4 @@ def cell_guides(adata: ad.AnnData, key: str, separator: str, table_key: str) -> 
     elif not {"target", "kind"} <= set(table.columns):
         message = f"adata.uns[{table_key!r}] must hold the columns 'target' and 'kind'."
         raise ValueError(message)
-    return guide_sets(codes, lists, table, separator)
+    return codes, guide_sets(lists, table, separator)

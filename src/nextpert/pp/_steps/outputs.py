@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -85,19 +84,12 @@ def source_of(columns: list[str]) -> str | None:
     return next((name.split()[0] for name in names), None)
 
 
-class Effects(NamedTuple):
-    """Effects and standard errors, perturbations x genes, and where these came from, in words."""
-
-    effects: pd.DataFrame
-    se: pd.DataFrame
-    base: str
-    how: str
-
-
 def read_output(
     table: pd.DataFrame, source: str, perturbation_key: str | None, gene_key: str | None
-) -> Effects:
+) -> tuple[pd.DataFrame, pd.DataFrame, str, str]:
     """Return effects and standard errors of an output of ``source``, one of :data:`NAMES`.
+
+    Also the base of logarithms, and where the standard errors came from, in words.
 
     Raises
     ------
@@ -138,9 +130,9 @@ def read_output(
             se = np.where(seen, se / effect, np.nan)
             effect = np.where(seen, np.log(effect), np.nan)
     names = pd.MultiIndex.from_arrays([table[label].astype(str), table[gene].astype(str)])
-    twice = names[names.duplicated()]
-    if len(twice):
-        shown = list_names(f"{one} on {other}" for one, other in twice.unique())
+    if names.has_duplicates:
+        twice = names[names.duplicated()].unique()
+        shown = list_names(f"{one} on {other}" for one, other in twice)
         message = f"Effects given more than once: {shown}. Keep one row of each."
         raise ValueError(message)
     (rows, labels), (places, genes) = (
@@ -149,7 +141,7 @@ def read_output(
     wide = np.full((2, len(labels), len(genes)), np.nan)
     wide[:, rows, places] = effect, se
     one, two = (pd.DataFrame(each, index=labels, columns=genes) for each in wide)
-    return Effects(one, two, asked.base or "e", how)
+    return one, two, asked.base or "e", how
 
 
 def _column(columns: list[str], candidates: tuple[str, ...], what: str, argument: str) -> str:
@@ -190,15 +182,12 @@ def _standard_errors(
     if kinds[name] == "se":
         return values, f"column {name}"
     if kinds[name] == "p":
-        if ((values < 0) | (values > 1)).any():
-            message = f"The column {name!r} holds values below 0 or above 1, which are no p-values."
-            raise ValueError(message)
-        alone = np.isfinite(effect) & ((values == 0) | (values == 1))
-        if alone.any():
+        bad = np.isfinite(effect) & ((values <= 0) | (values >= 1))
+        if bad.any():
             message = (
-                f"{int(alone.sum())} p-values in {name!r} are 0 or 1, from which no standard error "
-                f"follows: give the statistic or the standard error as well, or leave these rows "
-                f"out."
+                f"{int(bad.sum())} p-values in {name!r} are not between 0 and 1, so that no "
+                f"standard error follows: give the statistic or the standard error as well, or "
+                f"leave these rows out."
             )
             raise ValueError(message)
         values = -ndtri(values / 2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from nextpert._adata import join
 from nextpert._adata.effects import hardly_expressed_message
 from nextpert._adata.panel import MODULE_OF, PROGRAM_OF
 from nextpert._adata.read import require_finite
-from nextpert._adata.roles import Roles, screen_record
+from nextpert._adata.roles import KEY, screen_record
 from nextpert._adata.scale import overruled_by, read_scale
 from nextpert._adata.screen import read_environments
 from nextpert._adata.stored import with_format
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
+    from nextpert._adata.roles import Roles
     from nextpert._adata.scale import Scale
     from nextpert.pp._steps.bookkeeping import Bookkeeping, ScreenOptions
     from nextpert.pp._steps.guides import CellTargets
@@ -51,33 +51,19 @@ class Matrix:
     scale: Scale | None = None
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A screen of one panel, not yet put in the place of the whole."""
-
-    adata: ad.AnnData
-    tables: dict[str, Any]
-    values: dict[str, Any]
-    warnings: list[str]
-
-    def record(self, given: Roles) -> dict[str, Any]:
-        """Return ``uns["screen"]``: the roles of its columns, and what its values are.
-
-        Raises
-        ------
-        ValueError
-            If a cell lacks a batch or covariate.
-        """
-        roles = replace(given, perturbation_key=LABELS, control=CONTROL, layer=None)
-        if given.columns[1:]:
-            read_environments(self.adata, roles)  # raises
-        return with_format(screen_record(roles, self.values))
-
-
 def prepare(
-    adata: ad.AnnData, carried: CellTargets, book: Bookkeeping, options: ScreenOptions
-) -> Prepared:
-    """Choose cells and genes, normalise and label them; ``adata`` stays as it is."""
+    adata: ad.AnnData, carried: CellTargets, book: Bookkeeping, options: ScreenOptions, roles: Roles
+) -> tuple[ad.AnnData, dict[str, Any], list[str]]:
+    """Choose cells and genes, normalise and label them; ``adata`` stays as it is.
+
+    Return the new screen, the tables of what was done, and the warnings.
+
+    Raises
+    ------
+    ValueError
+        If no control cell or gene is left, values cannot be normalised, or a cell lacks a batch or
+        covariate.
+    """
     _adata.require_layer(adata, options.layer)
     matrix = _read_matrix(adata, book, options)
     if matrix.depth is not None and (options.counts.min_depth > 0 or matrix.kind == "counts"):
@@ -86,15 +72,14 @@ def prepare(
         book.keep("depth", (matrix.depth >= least) & (matrix.depth > 0), why)
     _require_controls(carried, book)
     names = gene_names(adata, options.labels.aliases, options.gene_symbols)
-    controls = np.flatnonzero(book.kept & carried.cells("control"))
+    controls = np.flatnonzero(book.kept & carried.have("control"))
     counted = matrix.depth if matrix.kind == "counts" else None
     panel = choose_panel(adata, controls, names, counted, options)
     named = label_cells(carried, panel.genes, names, options)
-    n_found = np.bincount(carried.codes[book.kept], minlength=len(carried.names))
-    reason = partial(panel.reason, names=names)
+    n_found = np.bincount(carried.codes[book.kept], minlength=len(carried.table))
     _drop_by_targets(carried, named, book, options)
-    n_kept = np.bincount(carried.codes[book.kept], minlength=len(carried.names))
-    table = perturbation_table(named, n_found, n_kept, reason)
+    n_kept = np.bincount(carried.codes[book.kept], minlength=len(carried.table))
+    table = perturbation_table(named, n_found, n_kept, panel.reasons)
     cells = np.flatnonzero(book.kept)
     new = join.take(adata, cells, panel.columns)
     target_sum = _normalise(new, panel.genes, matrix, cells, options)
@@ -133,19 +118,23 @@ def prepare(
         messages.append(scale.doubt)
     if target_sum is not None and counted is not None:
         messages += expression.blown_up_messages(counted[cells], target_sum)
-    return Prepared(new, tables, scale.stored(checked=options.counts.check_scale), messages)
+    roles = replace(roles, perturbation_key=LABELS, control=CONTROL, layer=None)
+    if roles.columns[1:]:
+        read_environments(new, roles)  # raises
+    record = screen_record(roles, scale.stored(checked=options.counts.check_scale))
+    new.uns[KEY] = with_format(record)
+    return new, tables, messages
 
 
 def finish(
-    adata: ad.AnnData, prepared: Prepared, tables: dict[str, Any], *, copy: bool
+    adata: ad.AnnData, new: ad.AnnData, warnings: list[str], *, copy: bool
 ) -> ad.AnnData | None:
-    """Store the tables in ``.uns`` and put the screen in the place of ``adata``, or return it."""
-    prepared.adata.uns.update(tables)
-    for message in prepared.warnings:
+    """Warn, and put the new screen in the place of ``adata``, or return it."""
+    for message in warnings:
         warn(message)
     if copy:
-        return prepared.adata
-    join.replace(adata, prepared.adata)
+        return new
+    join.replace(adata, new)
     return None
 
 
@@ -177,7 +166,7 @@ def _read_matrix(adata: ad.AnnData, book: Bookkeeping, options: ScreenOptions) -
 
 
 def _require_controls(carried: CellTargets, book: Bookkeeping) -> None:
-    if not (book.kept & carried.cells("control")).any():
+    if not (book.kept & carried.have("control")).any():
         steps = book.table()
         at = steps.loc[steps["n_cells_dropped"] > 0, "step"]
         message = (
