@@ -91,7 +91,7 @@ def to_result_of_the_command(adata, path):
 @pytest.mark.parametrize(
     ("write", "name"),
     [
-        (to_report, "x.html"), (to_plot, "x.png"), (to_campaign, "x.h5ad"), (to_campaign, "x.zarr"),
+        (to_report, "x.html"), (to_plot, "x.png"), (to_campaign, "x.h5ad"),
         (to_study, "other/RNA_expression.csv.gz"), (to_result_of_the_command, "x.csv"),
         (to_result_of_the_command, "x.h5ad"), (to_result_of_the_command, "x.zarr"),
     ],

@@ -65,12 +65,6 @@ def test_a_figure_without_an_ending_gets_the_usual_one(planned, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
 
 
-def test_a_campaign_is_no_folder(tmp_path):
-    (tmp_path / "c.h5ad").mkdir()
-    with pytest.raises(ValueError, match=r"c\.h5ad' is a folder: name the file of a campaign"):
-        npt.Campaign.load(tmp_path / "c.h5ad")
-
-
 def test_the_command_says_that_a_folder_is_one(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["learn", str(tmp_path)]) == 2

@@ -7,9 +7,10 @@ import hashlib
 import io
 import os
 import re
+import shutil
 import tempfile
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _SEAL = b"nextpert"  # before the digest at the end of an h5ad
-_ZARR_SEAL = "nextpert_seal"  # attribute of a zarr with its digest
+_LOCK = ".lock"  # in a hidden folder
 
 # Beginnings of formulas (OWASP, "CSV Injection"), in their wide forms too.
 _STARTS = r"\s*[=+\-@＝＋－＠]"
@@ -57,7 +58,7 @@ def alone(path: Path, taken: Exception, *, wait: float = 0.0) -> Iterator[None]:
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a path to write to; it becomes ``path`` at the end, or vanishes after an error.
 
-    The temporary file lies in a temporary folder beside ``path``, so that the move is one step,
+    The temporary file lies in a hidden folder beside ``path``, so that the move is one step,
     and bears the same name, since writers take the format from its ending.
 
     Raises
@@ -67,13 +68,25 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     OSError
         If it cannot be written.
     """
-    with (
-        writing_to(path) as target,
-        tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as folder,
-    ):
-        temporary = Path(folder) / target.name
-        yield temporary
-        os.replace(temporary, target)
+    with writing_to(path) as target, hidden_folder(target.parent) as folder:
+        yield folder / target.name
+        os.replace(folder / target.name, target)
+
+
+@contextmanager
+def hidden_folder(place: Path) -> Iterator[Path]:
+    """Yield a new folder in another, locked as long as this process lives, and remove it.
+
+    The folders of processes that were killed, whose locks are free, are removed too.
+    """
+    from filelock import FileLock, Timeout
+
+    for lock in place.glob(f".nextpert_*/{_LOCK}"):
+        with suppress(Timeout, OSError), FileLock(lock, timeout=0):
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    hidden = tempfile.TemporaryDirectory(prefix=".nextpert_", dir=place)
+    with hidden as name, FileLock(Path(name) / _LOCK):
+        yield Path(name)
 
 
 def followed(path: str | os.PathLike[str]) -> Path:
@@ -104,11 +117,11 @@ def write_adata(
 
     On a full disk the HDF5 library ends Python with a segmentation fault; plain bytes raise an
     OSError there. After an error zarr's threads write on, and make anew the folder that one
-    removes. A ``sealed`` file holds a digest of its bytes (:func:`is_sealed`).
+    removes. A ``sealed`` h5ad ends with a digest of its bytes (:func:`is_sealed`).
     """
     adata.strings_to_categoricals()
     if path.suffix == ".zarr":
-        _write_zarr(adata, path, attributes, sealed=sealed)
+        _write_zarr(adata, path, attributes)
         return
     import anndata as ad
     import h5py  # type: ignore[import-untyped]
@@ -125,7 +138,16 @@ def write_adata(
         os.fsync(out.fileno())
 
 
-def _write_zarr(adata: AnnData, path: Path, attributes: Mapping[str, str], *, sealed: bool) -> None:
+def is_sealed(content: bytes) -> bool:
+    """Whether the bytes of an h5ad end with their digest.
+
+    In some damaged files the HDF5 library loops for ever: they are not to be opened.
+    """
+    end = len(_SEAL) + hashlib.sha256().digest_size
+    return content.endswith(_SEAL + hashlib.sha256(memoryview(content)[:-end]).digest())
+
+
+def _write_zarr(adata: AnnData, path: Path, attributes: Mapping[str, str]) -> None:
     import zarr
 
     held: dict[str, Any] = {}
@@ -134,25 +156,11 @@ def _write_zarr(adata: AnnData, path: Path, attributes: Mapping[str, str], *, se
     with warnings.catch_warnings():  # either version of zarr does
         warnings.filterwarnings("ignore", message="Writing zarr v2")
         adata.write_zarr(store)
-
-    def files() -> dict[str, bytes]:
-        return {k: x.to_bytes() if is_new else bytes(x) for k, x in held.items()}
-
-    seal = {_ZARR_SEAL: _digest(files())} if sealed else {}
-    root = zarr.open_group(store, mode="r+")
-    root.attrs.update({**attributes, **seal})
-    for key, content in files().items():
+    zarr.open_group(store, mode="r+").attrs.update(attributes)
+    for key, content in held.items():
         file = path / key
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-
-
-def _digest(files: Mapping[str, bytes]) -> str:
-    """Return a digest of the files of a zarr but those of its root, which hold it."""
-    text = hashlib.sha256()
-    for name in sorted(files.keys() - {".zattrs", ".zgroup", ".zmetadata", "zarr.json"}):
-        text.update(f"{name}\0{len(files[name])}\0".encode() + files[name])
-    return text.hexdigest()
+        file.write_bytes(content.to_bytes() if is_new else bytes(content))
 
 
 def root_attributes(path: Path) -> dict[str, Any]:
@@ -165,27 +173,6 @@ def root_attributes(path: Path) -> dict[str, Any]:
 
     with h5py.File(path, "r") as file:
         return dict(file.attrs)
-
-
-def is_sealed(path: Path) -> bool | None:
-    """Whether an h5ad or zarr holds the digest of its bytes; ``None`` if it has no digest.
-
-    In some damaged files the HDF5 library loops for ever: they are not to be opened.
-    """
-    if path.suffix == ".zarr":
-        files = {x.relative_to(path).as_posix(): x.read_bytes() for x in path.rglob("*")
-                 if x.is_file()}  # fmt: skip
-        seal = root_attributes(path).get(_ZARR_SEAL)
-        return None if seal is None else seal == _digest(files)
-    text = hashlib.sha256()
-    left = max(path.stat().st_size - len(_SEAL) - text.digest_size, 0)
-    with path.open("rb") as file:
-        while part := file.read(min(left, 2**20)):
-            text.update(part)
-            left -= len(part)
-        end = file.read()
-    is_there = end.startswith(_SEAL)
-    return end == _SEAL + text.digest() if is_there else None
 
 
 @contextmanager

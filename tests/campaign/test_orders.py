@@ -34,7 +34,6 @@ def campaign(parts, target, given):
     return started(parts, target, given, candidates=[ONE, "CD58", "B2M"])
 
 
-@pytest.mark.slow
 def test_what_is_observed_is_pending_no_more(campaign, cells):
     campaign.mark_pending(["CD58", "B2M"])
     assert campaign.propose(1, 100)["perturbation"].iloc[0] == ONE
@@ -48,7 +47,6 @@ def test_what_is_observed_is_pending_no_more(campaign, cells):
     assert sorted(names) == ["B2M", TURNED, "control"]
 
 
-@pytest.mark.slow
 def test_cells_of_both_orders_are_one_perturbation(campaign, cells, parts):
     first, second = cells(TURNED)[:20].copy(), cells(ONE)[20:].copy()
     campaign.observe(first, batch="same")
@@ -63,20 +61,20 @@ def test_cells_of_both_orders_are_one_perturbation(campaign, cells, parts):
         campaign.observe(first, batch="same")
 
 
-@pytest.mark.slow
-def test_what_failed_is_not_proposed(campaign):
+def test_marks_in_any_order(campaign):
     campaign.mark_failed([TURNED], reason="no virus")
     assert campaign.failed == {ONE: "no virus"}
     assert ONE not in set(campaign.propose(3, 300)["perturbation"])
-    campaign.mark_pending([TURNED])
-    assert ONE not in campaign.failed
+    campaign.mark_pending([ONE, TURNED, "CD59 + B2M"], n_cells=12)
+    campaign.mark_pending([TURNED], n_cells=30)
+    assert not campaign.failed
+    assert campaign.pending[ONE] == 30
     campaign.mark_failed([ONE])
     assert ONE not in campaign.pending
     campaign.retry([TURNED])
     assert not campaign.failed
 
 
-@pytest.mark.slow
 def test_what_failed_is_not_made_up_again(parts, target, given):
     campaign = started(parts, target, given, candidates=["B2M", "CD59"], max_combination=2)
     assert ONE in set(campaign.propose(3, 300, strategy="explore")["perturbation"])
@@ -87,30 +85,16 @@ def test_what_failed_is_not_made_up_again(parts, target, given):
     assert not {ONE, TURNED} & set(campaign.propose(3, 300)["perturbation"])
 
 
-@pytest.mark.slow
-def test_marked_once_in_any_order(campaign):
-    campaign.mark_pending([ONE, TURNED, "CD59 + B2M"], n_cells=12)
-    assert campaign.pending == {ONE: 12}
-    campaign.mark_pending([TURNED], n_cells=30)
-    assert campaign.pending == {ONE: 30}
-    plate = campaign.propose(3, 300)["perturbation"].tolist()
-    assert sorted(plate) == ["B2M", "CD58", "control"]
-    assert campaign.adata.uns["plan"]["pending"]["perturbation"].tolist() == [ONE]
-
-
-@pytest.mark.slow
-def test_what_must_be_there_is_left_out_while_it_is_under_way(parts, target, given):
+def test_constraints_in_any_order(parts, target, given):
+    """What must be on the plate is left out while it is under way."""
     campaign = started(parts, target, given, candidates=[ONE, "CD58"], include=[TURNED])
     assert ONE in set(campaign.propose(1, 100)["perturbation"])
     assert set(campaign.propose(1, 100)["perturbation"]) == {"CD58", "control"}
-
-
-def test_what_never_may_be_is_taken_in_any_order(parts, target, given):
+    assert campaign.adata.uns["plan"]["pending"]["perturbation"].tolist() == [ONE]
     campaign = started(parts, target, given, candidates=[ONE, "CD58"], exclude=[TURNED])
     assert set(campaign.propose(2, 200)["perturbation"]) == {"CD58", "control"}
 
 
-@pytest.mark.slow
 def test_another_separator(parts, target, given):
     first, later = (part.copy() for part in parts)
     later.obs["perturbation"] = np.resize(["CD59_B2M", "B2M_CD59"], later.n_obs)

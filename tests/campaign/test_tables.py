@@ -94,7 +94,7 @@ def screen_of_cells(seed, names=tuple(GENES[:3])):
 def test_the_remedies_for_tables_beside_cells_are_ones(campaign):
     """The table of new cells is observed; a campaign of cells goes on as one of their table."""
     cells = screen_of_cells(4, (GENES[5], GENES[6]))
-    with pytest.raises(ValueError, match="does not go together with cells"):
+    with pytest.raises(ValueError, match=r"observe npt.pp.effect_table\(cells\)"):
         campaign.observe(cells)
     campaign.observe(npt.pp.effect_table(cells))
     assert campaign.summarize()["n_cells"].tolist() == [1200]

@@ -65,7 +65,7 @@ def test_every_parameter_has_an_option_and_its_default(command):
 
 def test_the_demo_has_the_defaults_of_the_steps():
     steps = defaults_of("learn") | defaults_of("design") | defaults_of("preprocess")
-    steps |= {"out": Path("nextpert_demo"), "data": None, "figures": True, "n_graphs": 25}
+    steps |= {"out": Path("nextpert_demo"), "data": None, "n_graphs": 25}
     assert {name: steps[name] for name in defaults_of("demo")} == defaults_of("demo")
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
+from functools import partial
 
 import anndata as ad
 import h5py
-import numpy as np
 import pytest
 
 import nextpert as npt
-from nextpert.campaign.file import write_campaign
+from nextpert._files import hidden_folder
 from nextpert.cli import main
-from nextpert.cli._output import _hidden_folder, require_free
+from nextpert.cli._output import require_free, write_all, write_screen
 
 pytestmark = [pytest.mark.processes, pytest.mark.brief_chain]
 
@@ -31,7 +30,11 @@ def run(*words):
     return main([*map(str, words), "--quiet"])
 
 
-@pytest.mark.processes
+@pytest.fixture
+def not_called(monkeypatch):
+    monkeypatch.setattr("nextpert.tl.perturbation_effects", None, raising=False)
+
+
 @pytest.mark.parametrize(("kind", "table"), [("zarr", "csv"), ("h5ad", "parquet")])
 def test_results_are_replaced_with_leave_alone(kind, table, fitted, capsys):
     if table == "parquet":
@@ -42,58 +45,48 @@ def test_results_are_replaced_with_leave_alone(kind, table, fitted, capsys):
     assert run(*words) == 0
     before = contents(folder)
     assert run(*words, "--level", 0.5) == 2
-    told = error(capsys)
-    assert f"'{out}' exists" in told
-    assert "--overwrite" in told
+    assert f"'{out}' exists: replace it with --overwrite" in error(capsys)
     assert contents(folder) == before
     assert run(*words, "--level", 0.5, "--overwrite") == 0
     stored = (ad.read_zarr if kind == "zarr" else ad.read_h5ad)(out)
     assert stored.uns["perturbation_effects"]["params"]["level"] == 0.5
-    assert "overwrite =" not in (folder / f"x.{kind}.toml").read_text()
-    assert run("effects", "--config", folder / f"x.{kind}.toml") == 2
-    assert run("effects", "--config", folder / f"x.{kind}.toml", "--overwrite") == 0
+    config = ["--config", folder / f"x.{kind}.toml"]  # leave is given anew
+    assert [run("effects", *config), run("effects", *config, "--overwrite")] == [2, 0]
 
 
 @pytest.mark.parametrize("left", ["x.h5ad", "x.h5ad.toml", "x.csv"])
-def test_each_file_of_a_run_counts(left, fitted, monkeypatch, capsys):
+def test_each_file_of_a_run_counts(left, fitted, not_called, capsys):
     folder = fitted.parent
-    words = ["effects", fitted, "--out", folder / "x.h5ad", "--table", folder / "x.csv"]
-    assert run(*words) == 0
-    for name in {"x.h5ad", "x.h5ad.toml", "x.csv"} - {left}:
-        (fitted.parent / name).unlink()
-    before = contents(fitted.parent)
-    monkeypatch.setattr("nextpert.tl.perturbation_effects", None, raising=False)  # not called
-    assert run(*words) == 2
+    (folder / left).write_text("here")
+    before = contents(folder)
+    assert run("effects", fitted, "--out", folder / "x.h5ad", "--table", folder / "x.csv") == 2
     assert f"{left}' exists: replace it with --overwrite" in error(capsys)
-    assert contents(fitted.parent) == before
+    assert contents(folder) == before
 
 
-def foreign(name, folder, fitted):
+def put(name, folder, fitted):
     """Put what is not the command's where it is to write."""
     path = folder / name
-    if name == "folder.zarr":
+    if name.startswith("folder"):
         path.mkdir()
         (path / "thesis.txt").write_text("five years")
-    elif name.endswith(".zarr"):
+    elif name == "mine.zarr":
         ad.read_h5ad(fitted).write_zarr(path)
-    elif name == "mine.h5ad":
-        ad.read_h5ad(fitted).write_h5ad(path)
-    elif name == "campaign.h5ad":
-        write_campaign(ad.AnnData(np.ones((2, 2))), path, [])
     elif name == "text.h5ad":
         path.write_text("no HDF5")
-    elif name == "folder.csv":
-        path.mkdir()
+    else:  # written by the command, and changed since
+        assert run("effects", fitted, "--out", path) == 0
+        ad.read_h5ad(path).write_h5ad(path)
+        path.with_name(f"{name}.toml").unlink()
     return path
 
 
 @pytest.mark.filterwarnings("ignore:Writing zarr v2")
 @pytest.mark.parametrize(
-    "name",
-    ["folder.zarr", "mine.zarr", "mine.h5ad", "campaign.h5ad", "text.h5ad", "folder.csv"],
+    "name", ["folder.zarr", "mine.zarr", "text.h5ad", "folder.csv", "changed.h5ad"]
 )
 def test_what_the_command_did_not_write_stays(name, fitted, monkeypatch, capsys):
-    path = foreign(name, fitted.parent, fitted)
+    path = put(name, fitted.parent, fitted)
     option = "--out" if path.suffix in (".zarr", ".h5ad") else "--table"
     before = contents(fitted.parent)
     monkeypatch.setattr("nextpert.tl.perturbation_effects", None, raising=False)  # not called
@@ -104,15 +97,15 @@ def test_what_the_command_did_not_write_stays(name, fitted, monkeypatch, capsys)
     assert path.exists()
 
 
-def test_a_result_that_was_changed_since_is_no_longer_replaced(fitted, capsys):
-    out = fitted.parent / "x.h5ad"
-    assert run("effects", fitted, "--out", out) == 0
-    ad.read_h5ad(out).write_h5ad(out)
-    assert run("effects", fitted, "--out", out, "--overwrite") == 2
-    assert "was not written by this command, so --overwrite does not" in error(capsys)
+def test_the_screen_itself_is_never_written_over(fitted, not_called, monkeypatch, capsys):
+    before = fitted.read_bytes()
+    monkeypatch.chdir(fitted.parent)
+    for out in (str(fitted), fitted.name, f"../{fitted.parent.name}/{fitted.name}"):
+        assert run("effects", fitted.name, "--out", out, "--overwrite") == 2
+        assert "is the screen itself" in error(capsys)
+    assert fitted.read_bytes() == before
 
 
-@pytest.mark.processes
 def test_links_are_followed(fitted):
     store, desk = fitted.parent / "store", fitted.parent / "desk"
     store.mkdir()
@@ -132,7 +125,7 @@ def test_links_are_followed(fitted):
 def test_hidden_folders_of_killed_runs_are_removed_and_those_of_others_stay(tmp_path):
     (tmp_path / ".nextpert_killed").mkdir()
     (tmp_path / ".nextpert_killed" / ".lock").touch()
-    with _hidden_folder(tmp_path) as alive:
+    with hidden_folder(tmp_path) as alive:
         require_free({tmp_path / "x.csv": print}, None, overwrite=False)
         assert list(tmp_path.iterdir()) == [alive]
     assert not list(tmp_path.iterdir())
@@ -153,31 +146,41 @@ def test_what_comes_in_the_meantime_stays(fitted, monkeypatch, capsys):
     assert sorted(p.name for p in fitted.parent.iterdir()) == [fitted.name, "x.h5ad"]
 
 
-@pytest.mark.processes
-@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
-def test_a_move_that_fails_brings_back_what_was_there(kind, fitted, monkeypatch):
-    words = ["effects", fitted, "--out", fitted.parent / f"x.{kind}"]
-    words += ["--table", fitted.parent / "x.csv"]
-    assert run(*words) == 0
-    before, real = contents(fitted.parent), os.replace
+@pytest.mark.filterwarnings("ignore:Writing zarr v2")
+@pytest.mark.parametrize("by", ["error", "signal"])
+@pytest.mark.parametrize(("is_new", "n_moves"), [(True, 2), (False, 4)])
+def test_a_move_stopped_anywhere_is_undone(by, is_new, n_moves, tmp_path, monkeypatch):
+    """By an error in place of each change of a name, or a signal after it."""
+    real = os.replace
 
-    def fail(source, target):
-        if str(target).endswith("x.csv") and "old_" not in str(source):
-            raise OSError("no")
-        real(source, target)
+    def write(text, stop_at=-1):
+        left = [stop_at]
 
-    with monkeypatch.context() as patch:
-        patch.setattr("nextpert.cli._output.os.replace", fail)
-        assert run(*words, "--level", 0.5, "--overwrite") == 2
-    assert contents(fitted.parent) == before
-    (fitted.parent / "x.csv").unlink()
-    shutil.move(fitted.parent / f"x.{kind}", fitted.parent / f"y.{kind}")
-    (fitted.parent / f"x.{kind}.toml").unlink()
-    before = contents(fitted.parent)
-    with monkeypatch.context() as patch:
-        patch.setattr("nextpert.cli._output.os.replace", fail)
-        assert run(*words) == 2
-    assert contents(fitted.parent) == before
+        def change(*names):
+            left[0] -= 1
+            if by == "signal" or left[0] != 0:
+                real(*names)
+            if left[0] == 0:
+                raise OSError("no") if by == "error" else KeyboardInterrupt
+
+        writers = {
+            tmp_path / "new" / "x.zarr": partial(write_screen, ad.AnnData(uns={"text": text})),
+            tmp_path / "tables" / "x.csv": lambda path: path.write_text(text),
+        }
+        with monkeypatch.context() as patch:
+            patch.setattr("nextpert.cli._output.os.replace", change)
+            write_all(writers, None, overwrite=True)
+
+    if not is_new:
+        write("before")
+    before, folders = contents(tmp_path), sorted(tmp_path.rglob("*"))
+    for n in range(1, n_moves + 1):
+        with pytest.raises((OSError, KeyboardInterrupt)):
+            write("after", stop_at=n)
+        assert contents(tmp_path) == before
+        assert sorted(tmp_path.rglob("*")) == folders
+    write("after")
+    assert (tmp_path / "tables" / "x.csv").read_text() == "after"
 
 
 def test_the_mark_is_no_part_of_the_screen(fitted):

@@ -6,7 +6,6 @@ import json
 import logging
 import re
 import shutil
-import subprocess
 import sys
 from functools import wraps
 from pathlib import Path
@@ -138,17 +137,13 @@ def run(step, *words):
     return main([step, *map(str, words), "--quiet"])
 
 
-def test_all_steps_are_here():
-    assert set(COLUMNS) == set(CALLS) == set(STEPS)
-
-
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Perturbations left out", "ignore:Variances")
 @pytest.mark.parametrize(("step", "options", "arguments"), RUNS, ids=ids)
 def test_a_run_gives_what_the_function_gives_and_repeats_itself(
     step, options, arguments, fitted, place, capsys, assert_same_adata
 ):
-    """The file of settings alone gives the same bits: the screen, the table, what is told."""
+    """The file of settings alone gives the same bits: the screen, the table, what is printed."""
+    assert set(COLUMNS) == set(CALLS) == set(STEPS)
     expected = ad.read_h5ad(fitted)
     room, name = STEPS[step].function.split(".")
     function = getattr(getattr(npt, room), name)
@@ -161,10 +156,10 @@ def test_a_run_gives_what_the_function_gives_and_repeats_itself(
     assert found.uns.pop("commands").tolist()[0].startswith(f"nextpert {step} {fitted} --out {out}")
     assert_same_adata(found, ad.read_h5ad(place / "expected.h5ad"))
 
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     first = {path: path.read_bytes() for path in (out, table)}
     assert COLUMNS[step] <= set(pd.read_csv(table).columns)
-    found = json.loads(told)
+    found = json.loads(printed)
     assert found["step"] == step
     assert found["verdict"]
     assert ("shared by perturbations" in found["verdict"]) == (step == "effects")
@@ -173,7 +168,7 @@ def test_a_run_gives_what_the_function_gives_and_repeats_itself(
     settings = place / "settings.toml"
     shutil.copy(f"{out}.toml", settings)
     assert main([step, "--config", str(settings), "--overwrite", "--json", "--quiet"]) == 0
-    assert capsys.readouterr().out == told
+    assert capsys.readouterr().out == printed
     assert {path: path.read_bytes() for path in first} == first
     assert out.with_name(f"{out.name}.toml").read_bytes() == settings.read_bytes()
 
@@ -257,9 +252,7 @@ def test_labels_in_tables_are_no_formulas(small_screen, tmp_path):
     small_screen.obs["perturbation"] = labels
     small_screen.write_h5ad(tmp_path / "screen.h5ad")
     assert run("preprocess", tmp_path / "screen.h5ad", "--table", tmp_path / "book.csv") == 0
-    table = pd.read_csv(tmp_path / "book.csv")
-    assert table["perturbation"].str.contains("HYPERLINK").sum() == 1
-    assert "'=HYPERLINK(1)" in set(table["perturbation"])
+    assert "'=HYPERLINK(1)" in set(pd.read_csv(tmp_path / "book.csv")["perturbation"])
 
 
 def test_a_given_graph_and_the_defaults_of_python(screen, tmp_path, capsys):
@@ -283,56 +276,58 @@ def test_a_given_graph_and_the_defaults_of_python(screen, tmp_path, capsys):
 def test_zarr_in_and_out(screen, small_screen, assert_same_adata):
     folder = screen.parent
     small_screen.write_zarr(folder / "copy.zarr")
-    for _ in range(2):  # the second takes the place of the first
-        assert run("preprocess", folder / "copy.zarr", "--min-cells", 5, "--overwrite") == 0
-    assert run("preprocess", screen, "--min-cells", 5) == 0
-    assert (
-        run("preprocess", folder / "copy.zarr", "--min-cells", 5, "--out", folder / "x.h5ad") == 0
-    )
+    for path, more in ((folder / "copy.zarr", []), (screen, ["--out", folder / "x.h5ad"])):
+        assert run("preprocess", path, "--min-cells", 5, *more) == 0
+    assert run("preprocess", folder / "copy.zarr", "--out", folder / "y.h5ad") == 0
     results = [
         ad.read_zarr(folder / "copy.preprocess.zarr"),
-        ad.read_h5ad(folder / "screen.preprocess.h5ad"),
         ad.read_h5ad(folder / "x.h5ad"),
+        ad.read_h5ad(folder / "y.h5ad"),
     ]
     for adata in results:
         del adata.uns["commands"]
+        del adata.uns["preprocessing"]["params"]["min_cells"]
     np.testing.assert_array_equal(results[0].X, results[1].X)
     assert_same_adata(results[2], results[1])
-    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.slow
-def test_a_run_without_a_name_for_its_result_repeats_itself(screen):
+def test_names_of_results_and_repeats_without_one(screen, capsys):
+    folder = screen.parent
     assert run("preprocess", screen, "--min-cells", "5") == 0
-    out = screen.parent / "screen.preprocess.h5ad"
-    first = out.read_bytes()
-    settings = out.with_name(f"{out.name}.toml")
+    out = folder / "screen.preprocess.h5ad"
+    first, settings = out.read_bytes(), out.with_name(f"{out.name}.toml")
     assert run("preprocess", "--config", settings, "--overwrite") == 0
     assert out.read_bytes() == first
     command = f"nextpert preprocess {screen} --min-cells 5"
     assert ad.read_h5ad(out).uns["commands"].tolist() == [command]
+    assert run("learn", out, *LEARN) == 0  # the name of the last step gives way
+    files = f"Written: {folder / 'screen.learn.h5ad'}, {folder / 'screen.learn.h5ad.toml'}"
+    assert capsys.readouterr().out.splitlines()[-1] == files
+    assert run("learn", folder / "screen.learn.h5ad") == 2
+    assert "is the screen itself" in capsys.readouterr().err
 
 
 @pytest.mark.formats
-def test_the_page_joins_the_results_of_files_of_one_fit(fitted, capsys):
+def test_the_page_joins_the_results_of_files_of_one_fit(fitted, screen, capsys):
     folder = fitted.parent
-    target = ["--target", "MYC", "--n-samples", "20"]
     assert run("effects", fitted) == 0
-    assert run("design", fitted, *target) == 0
+    assert run("design", fitted, "--target", "MYC", "--n-samples", "20") == 0
     assert run("plan", fitted, *PLAN) == 0
-    names = [f"screen.{x}.h5ad" for x in ("plan", "effects", "design")]
-    files = [folder / name for name in names]
+    assert run("distances", screen, "--target", "MYC") == 0  # needs no fit
+    steps = ("plan", "effects", "design", "distances")
+    files = [folder / f"screen.{step}.h5ad" for step in steps]
     capsys.readouterr()
     options = ["--also", *files[1:], "--title", "Plate <1>"]
     assert run("report", files[0], *options, "--json") == 0
-    told = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)
     page = folder / "screen.report.html"
-    assert told["files"] == [str(page), f"{page}.toml"]
-    assert "MYC" in told["verdict"]
+    assert printed["files"] == [str(page), f"{page}.toml"]
+    assert "MYC" in printed["verdict"]
     text = page.read_text()
     assert "Plate &lt;1&gt;" in text
-    for name in ("plan", "effects", "design"):
-        assert f"nextpert {name} {fitted}" in text
+    assert "Measured distances" in text
+    for step, path in zip(steps, (fitted, fitted, fitted, screen), strict=True):
+        assert f"nextpert {step} {path}" in text
     settings = folder / "page.toml"
     page.with_name(f"{page.name}.toml").rename(settings)
     page.unlink()
@@ -340,33 +335,25 @@ def test_the_page_joins_the_results_of_files_of_one_fit(fitted, capsys):
     assert page.read_text() == text
 
 
-@pytest.mark.slow
-def test_the_page_takes_no_other_fit(fitted, screen, capsys):
+def test_the_page_takes_no_other_fit_or_graph(fitted, screen, edges, capsys):
     folder = fitted.parent
     assert run("effects", fitted) == 0
-    other = folder / "other.h5ad"
-    assert run("fit", fitted, "--shift-sd", "0", "--out", other) == 0
-    cells = ad.read_h5ad(fitted)[:-1].copy()
-    cells.write_h5ad(folder / "cells.h5ad")
+    assert run("fit", fitted, "--shift-sd", "0", "--out", folder / "fit.h5ad") == 0
+    adata = ad.read_h5ad(fitted)
+    adata[:-1].copy().write_h5ad(folder / "cells.h5ad")
+    npt.tl.learn_dag(adata, method="given", dag=edges[1:])
+    del adata.uns["dag_blr"]
+    adata.write_h5ad(folder / "graph.h5ad")
     capsys.readouterr()
     before = sorted(folder.iterdir())
-    for path, word in ((other, "fit"), (folder / "cells.h5ad", "cells")):
-        assert run("report", folder / "screen.effects.h5ad", "--also", path) == 2
+    for name in ("fit", "cells", "graph"):
+        other = folder / f"{name}.h5ad"
+        assert run("report", folder / "screen.effects.h5ad", "--also", other) == 2
         line = capsys.readouterr().err
-        assert word in line
-        assert path.name in line
+        assert f"--also {other} holds other cells or genes, or another graph or fit" in line
     assert run("report", screen) == 2
     assert "result" in capsys.readouterr().err
     assert sorted(folder.iterdir()) == before
-
-
-@pytest.mark.slow
-def test_the_page_takes_results_that_need_no_fit(fitted, screen):
-    assert run("effects", fitted) == 0
-    assert run("distances", screen, "--target", "MYC") == 0
-    files = [fitted.parent / f"screen.{step}.h5ad" for step in ("effects", "distances")]
-    assert run("report", files[0], "--also", files[1]) == 0
-    assert "Measured distances" in (fitted.parent / "screen.report.html").read_text()
 
 
 @pytest.mark.formats
@@ -388,44 +375,24 @@ def test_settings_of_several_steps_in_one_file(fitted, capsys):
 
 
 def test_a_parquet_needs_pyarrow(fitted, capsys, monkeypatch):
-    table = fitted.parent / "table.parquet"
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert run("effects", fitted, "--table", table) == 2
+    assert run("effects", fitted, "--table", fitted.parent / "table.parquet") == 2
     assert "pyarrow" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_parquet(fitted):
-    pytest.importorskip("pyarrow")
-    table = fitted.parent / "table.parquet"
-    assert run("effects", fitted, "--table", table, "--json") == 0
-    assert COLUMNS["effects"] <= set(pd.read_parquet(table).columns)
-
-
-@pytest.mark.slow
-def test_the_name_of_the_last_step_gives_way(screen, capsys):
-    folder = screen.parent
-    assert run("preprocess", screen, "--min-cells", "5") == 0
-    assert run("learn", folder / "screen.preprocess.h5ad", *LEARN) == 0
-    assert (folder / "screen.learn.h5ad.toml").is_file()
-    assert "Written: " in capsys.readouterr().out.splitlines()[-1]
-    assert run("learn", folder / "screen.learn.h5ad") == 2
-    assert "is the screen itself" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("target", ["MYC", "STK3"])
 def test_commands_give_one_advice_on_their_output(fitted, capsys, target):
-    said = {}
+    words = {}
     for step in ("design", "cells", "plan"):
         assert run(step, fitted, "--target", target, "--out", fitted.parent / f"{step}.h5ad") == 0
         out, err = capsys.readouterr()
         advice = ad.read_h5ad(fitted.parent / f"{step}.h5ad").uns[STEPS[step].key]["advice"]
-        said[step] = str(advice["words"])
-        assert said[step] in out.splitlines()
-        assert said[step] not in err
+        words[step] = str(advice["words"])
+        assert words[step] in out.splitlines()
+        assert words[step] not in err
     assert run("report", fitted.parent / "plan.h5ad", "--out", fitted.parent / "x.html") == 0
-    assert said["plan"] in capsys.readouterr().out
-    assert len(set(said.values())) == 1
+    assert words["plan"] in capsys.readouterr().out
+    assert len(set(words.values())) == 1
 
 
 def test_debug_shows_where_an_error_comes_from(fitted):
@@ -433,72 +400,46 @@ def test_debug_shows_where_an_error_comes_from(fitted):
         run("design", fitted, "--target", "MYCC", "--debug")
 
 
-def test_warnings_take_one_line(fitted, capsys):
+def test_warnings_and_what_functions_log_take_one_line_each(fitted, monkeypatch, capsys):
+    real = npt.tl.fit_dag_blr
+
+    @wraps(real)
+    def log(*args, **options):
+        for _ in range(2):
+            logging.getLogger("nextpert.tl.anything").warning("two\nlines of %s", "it")
+        return real(*args, **options)
+
+    monkeypatch.setattr("nextpert.tl.fit_dag_blr", log, raising=False)
     assert run("fit", fitted, "--shift-sd", "0", "--out", fitted.parent / "x.h5ad") == 0
     lines = capsys.readouterr().err.splitlines()
+    assert "nextpert: note: two lines of it" in lines
     assert any(line.startswith("nextpert: warning: ") and "HS2" in line for line in lines)
     assert all(line.startswith("nextpert: ") for line in lines)
     assert len(lines) == len(set(lines))
-
-
-@pytest.mark.slow
-def test_what_functions_log_takes_one_line(fitted, monkeypatch, capsys):
-    real = npt.tl.diagnose
-
-    def log(*args, **options):
-        logging.getLogger("nextpert.tl.anything").warning("two\nlines of %s", "it")
-        return real(*args, **options)
-
-    monkeypatch.setattr("nextpert.tl.diagnose", log, raising=False)
-    assert run("diagnose", fitted) == 0
-    printed = capsys.readouterr()
-    assert "nextpert: note: two lines of it" in printed.err.splitlines()
-    assert printed.out.startswith("Trust") or printed.out.startswith("Do not trust")
-    parts = [line.split(": ")[0] for line in printed.out.splitlines()[1:8]]
-    assert {"Cells", "Effects", "Graph"} <= set(parts)  # one line per part of the model
     assert not logging.getLogger("nextpert").handlers
 
 
-@pytest.mark.slow
-def test_progress_goes_to_standard_error(fitted, capsys):
+def test_progress_goes_to_standard_error_and_json_alone_to_output(fitted, capsys):
     assert main(["effects", str(fitted), "--json"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["summary"] == {"n_cells": 680, "n_genes": 8}
     assert "of perturbations on genes, with intervals: done in" in printed.err
 
 
-def test_the_installed_command_runs():
-    command = [sys.executable, "-m", "nextpert.cli", "design", "a", "--target", "b"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "nextpert: error: There is no file 'a'." in done.stderr.splitlines()
-
-
-@pytest.mark.slow
-def test_rows_shown(fitted, capsys):
-    quick = ["--target", "MYC", "--n-samples", "20"]
-    assert run("design", fitted, *quick, "--show", 1) == 0
-    told = capsys.readouterr().out
-    assert re.search(r"^3 more rows and \d more columns: --table FILE.csv writes all$", told, re.M)
-    assert run("design", fitted, *quick, "--show", 0, "--overwrite") == 0
+def test_the_ranking_in_text(fitted, capsys):
+    quick = ["--target", "MYC", "--n-samples", "20", "--acquisition", "civ"]
+    assert run("design", fitted, *quick, "--show", 0) == 0
     assert "perturbation  predicted" not in capsys.readouterr().out
-    assert run("effects", fitted, "--show", 2) == 0
-    assert "38 more rows: --table FILE.csv writes all" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_table_of_the_ranking(fitted):
-    quick = ["--target", "MYC", "--n-samples", "20"]
-    assert run("design", fitted, *quick, "--acquisition", "civ") == 0
+    assert run("design", fitted, *quick, "--show", 2, "--overwrite") == 0
     adata = ad.read_h5ad(fitted.parent / "screen.design.h5ad")
     ranking = candidates_of(adata.uns["design"]["ranking"])
-    header, *rows, control, rest = rows_in_text("design", adata, 2).splitlines()
+    header, *rows, control, rest, _ = capsys.readouterr().out.splitlines()[-6:]
     assert header.split() == [
         "rank", "perturbation", "predicted_distance", "relative_distance", "probability_best",
         "n_cells_seen",
     ]  # fmt: skip
     assert control.split()[:2] == ["0", "control"]
-    assert rest.startswith(f"{len(ranking) - 2} more rows")
+    assert re.match(rf"{len(ranking) - 2} more rows and \d more columns: --table FILE.csv", rest)
     for line, (_, row) in zip(rows, ranking[:2].iterrows(), strict=True):
         assert line.split()[:2] == [str(row["rank"]), row["perturbation"]]
         for name in ("predicted_distance", "relative_distance"):
@@ -517,41 +458,33 @@ def test_tables_fit_and_leave_out_what_is_empty(command, monkeypatch):
          "text": ["", ""], "probability_best": [1.0, 0.004], "is_control": [False, True]}
     )  # fmt: skip
     monkeypatch.setattr("nextpert.cli._results.table_of", lambda *_: table)
-    text = rows_in_text(command, ad.AnnData(np.zeros((1, 1))), 15)
-    lines = text.splitlines()
+    lines = rows_in_text(command, ad.AnnData(np.zeros((1, 1))), 15).splitlines()
     assert max(map(len, lines)) <= 100
     header = lines[0].split()
-    assert not {"none", "text"} & set(header)
-    assert "cost" not in header
-    assert "-0" not in text
+    assert not {"none", "text", "cost"} & set(header)
+    assert not any("-0" in line for line in lines)
     if command == "plan":
         assert header[:3] == ["rank", "perturbation", "distance"]
         assert header[-3:] == ["n_cells", "probability_best", "is_control"]
-        assert lines[-1].endswith("more columns: --table FILE.csv writes all")
-        n_left = int(lines[-1].split()[0])
-        assert n_left == 10 + 6 + 1 - len(header)
+        assert int(lines[-1].split(" more columns")[0]) == 10 + 6 + 1 - len(header)
     if command != "distances":
         assert "> 99%" in lines[1]
         assert "< 1%" in lines[2]
 
 
-@pytest.mark.slow
 def test_cells_without_a_target(fitted, capsys):
     assert run("cells", fitted, "--show", "0") == 0
-    told = capsys.readouterr().out
     plan = ad.read_h5ad(fitted.parent / "screen.cells.h5ad").uns["plan_cells"]
     assert "stopping" not in plan
-    assert told.startswith(plan["verdict"])
-    assert "Detecting a change of 0.2" in told
+    assert capsys.readouterr().out.startswith(plan["verdict"])
 
 
-@pytest.mark.slow
 def test_the_nearest_cells_are_named(fitted, capsys):
     assert run("distances", fitted, "--target", "OXR1", "--show", "0") == 0
     table = ad.read_h5ad(fitted.parent / "screen.distances.h5ad").uns["target_distances"]["table"]
-    first, told = table.iloc[0], capsys.readouterr().out
-    assert f"Nearest to OXR1: {first['perturbation']}, at {first['distance']:.3g} (" in told
+    first, printed = table.iloc[0], capsys.readouterr().out
+    assert f"Nearest to OXR1: {first['perturbation']}, at {first['distance']:.3g} (" in printed
     perturbed = table[table["perturbation"] != "control"]
     nearer = (perturbed["difference_high"] < 0).sum()
     assert 0 < nearer < len(perturbed)
-    assert f"{nearer} of {len(perturbed)} perturbations are nearer than control cells" in told
+    assert f"{nearer} of {len(perturbed)} perturbations are nearer than control cells" in printed

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
@@ -16,43 +17,51 @@ from nextpert.cli import main
 
 pytestmark = [pytest.mark.processes, pytest.mark.brief_chain]
 
-FAST = ["--quiet", "--n-runs", "2", "--n-samples", "20", "--no-figures", "--n-graphs", "2"]
-KEEP = ["--combinations", "keep"]
+
+@pytest.fixture
+def demo(screen, monkeypatch):
+    """Run the demo into a folder beside the screen, up to the graph, which it must not learn."""
+
+    def never(*args, **options):
+        raise AssertionError
+
+    def run(out="out"):
+        data = ["--data", str(screen), "--target", "MYC", "--combinations", "keep", "--quiet"]
+        return main(["demo", *data, "--out", str(screen.parent / out)])
+
+    monkeypatch.setattr("nextpert.tl.learn_dag", never, raising=False)
+    return run
 
 
-def _demo(path, *options, out=None):
-    out = path.parent / "out" if out is None else out
-    data = ["--data", str(path), "--target", "MYC", *KEEP]
-    return main(["demo", *data, "--out", str(out), *FAST, *options])
+def stop(*args, **options):
+    signal.raise_signal(signal.SIGTERM)
 
 
-def _never(*args, **options):
-    raise AssertionError
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, signal.SIGTERM, signal.SIGHUP])
-def test_interruption_leaves_nothing(error, fitted, monkeypatch, capsys):
-    def interrupt(*args, **options):
-        if isinstance(error, signal.Signals):
-            signal.raise_signal(error)
-        raise KeyboardInterrupt
-
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("nextpert.cli._run.write_screen", interrupt)
-    code = 130 if error is KeyboardInterrupt else 128 + error
-    assert main(["effects", str(fitted), "--quiet"]) == code
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.endswith("interrupted, nothing written" if code == 130 else "nothing written")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interruption_leaves_nothing(number, fitted, monkeypatch, capsys):
+    before = signal.getsignal(number)
+    monkeypatch.setattr("nextpert.cli._run.write_screen", lambda *args: signal.raise_signal(number))
+    assert main(["effects", str(fitted), "--quiet"]) == 128 + number
+    what = "interrupted" if number == signal.SIGINT else "terminated"
+    assert capsys.readouterr().err.splitlines()[-1] == f"nextpert: {what}, nothing written"
     assert list(fitted.parent.iterdir()) == [fitted]
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(number) == before
+
+
+def test_a_signal_that_is_ignored_stays_so(fitted, monkeypatch):
+    """As by nohup."""
+    hang_up = lambda *args: signal.raise_signal(signal.SIGHUP)  # noqa: E731
+    monkeypatch.setattr("nextpert.cli._run.verdict_of", hang_up)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert main(["effects", str(fitted), "--quiet"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_signal_during_the_report_says_that_results_are_there(fitted, monkeypatch, capsys):
-    def stop(*args):
-        signal.raise_signal(signal.SIGTERM)
-
-    monkeypatch.setattr("nextpert.cli._run.verdict_of", stop)
-    assert main(["effects", str(fitted), "--quiet"]) == 143
+    monkeypatch.setattr("nextpert.cli._run.json", SimpleNamespace(dumps=stop))
+    assert main(["effects", str(fitted), "--quiet", "--json"]) == 143
     assert "terminated, results are written" in capsys.readouterr().err
     assert (fitted.parent / "screen.effects.h5ad").is_file()
 
@@ -75,30 +84,26 @@ def test_a_terminated_process_leaves_nothing(screen):
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "out/ranking.csv"])
-def test_a_folder_that_cannot_be_is_found_early(place, screen, monkeypatch, capsys):
+def test_a_folder_that_cannot_be_is_found_early(place, screen, demo, capsys):
     (screen.parent / "file").write_text("")
     if place == "out/ranking.csv":
         (screen.parent / place).mkdir(parents=True)
         place = "out"
     before = sorted(screen.parent.rglob("*"))
-    monkeypatch.setattr("nextpert.tl.learn_dag", _never, raising=False)
-    assert _demo(screen, out=screen.parent / place) == 2
+    assert demo(place) == 2
     assert "folder" in capsys.readouterr().err
     assert sorted(screen.parent.rglob("*")) == before
 
 
-def test_a_folder_without_permission_is_found_early(screen, monkeypatch, capsys):
+def test_a_folder_without_permission_is_found_early(demo, monkeypatch, capsys):
     """The tests may run as root, to whom no folder is closed."""
 
     def refuse(*args, **options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("nextpert.cli._output.tempfile.TemporaryDirectory", refuse)
-    monkeypatch.setattr("nextpert.tl.learn_dag", _never, raising=False)
-    assert _demo(screen) == 2
-    line = capsys.readouterr().err
-    assert "Permission denied" in line
-    assert "name another" in line
+    monkeypatch.setattr("nextpert._files.tempfile.TemporaryDirectory", refuse)
+    assert demo() == 2
+    assert "(Permission denied): make room there, or name another" in capsys.readouterr().err
 
 
 def test_a_disk_that_takes_no_more(fitted, brief_command):
@@ -118,46 +123,6 @@ def test_a_disk_that_takes_no_more(fitted, brief_command):
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) <= 3, "HDF5 says nothing of its own"
     assert list(fitted.parent.iterdir()) == [fitted]
-
-
-@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
-def test_a_step_writes_all_or_none(kind, fitted, monkeypatch, capsys):
-    out, table = fitted.parent / "new" / f"x.{kind}", fitted.parent / "tables" / "x.csv"
-    command = ["effects", str(fitted), "--out", str(out), "--table", str(table), "--quiet"]
-    before = sorted(fitted.parent.iterdir())
-    real = os.replace
-
-    def fail(source, target):
-        if str(target).endswith(".toml"):
-            raise OSError("no")
-        real(source, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("nextpert.cli._output.os.replace", fail)
-        assert main(command) == 2
-    assert sorted(fitted.parent.iterdir()) == before
-    assert main(command) == 0
-    files = {path for path in out.parent.rglob("*") if path.is_file()}
-    kept = {path: path.read_bytes() for path in files}
-
-    def stop(*args):
-        signal.raise_signal(signal.SIGTERM)
-
-    monkeypatch.setattr("nextpert.cli._run.write_table", stop)
-    assert main([*command, "--overwrite"]) == 143
-    assert capsys.readouterr().err.splitlines()[-1].endswith("terminated, nothing written")
-    assert {path: path.read_bytes() for path in files} == kept
-    assert {path.name for path in out.parent.iterdir()} == {out.name, f"{out.name}.toml"}
-
-
-def test_the_screen_itself_is_never_written_over(fitted, monkeypatch, capsys):
-    before = fitted.read_bytes()
-    monkeypatch.chdir(fitted.parent)
-    for out in (str(fitted), fitted.name, f"../{fitted.parent.name}/{fitted.name}"):
-        assert main(["effects", fitted.name, "--out", out, "--quiet"]) == 2
-        assert "is the screen itself" in capsys.readouterr().err
-    assert main(["effects", fitted.name, "--table", "screen.csv", "--quiet"]) == 0
-    assert fitted.read_bytes() == before
 
 
 def _into(words, place, unbuffered, **options):

@@ -287,16 +287,16 @@ class Campaign:
             a tenth of the control's distance; and ``advice``, the kind of advice, as of
             :func:`nextpert.tl.plan_cells`.
         """
-        return summary_table(self._state, self._control)
+        return summary_table(self._state, self._cells)
 
     @checked()
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Save the campaign as one h5ad or zarr file, completely or not at all.
+        """Save the campaign as one h5ad file, completely or not at all.
 
         Parameters
         ----------
         path
-            A file that ends in ``.h5ad`` or ``.zarr``.
+            A file that ends in ``.h5ad``.
 
         Raises
         ------
@@ -326,7 +326,7 @@ class Campaign:
         FileNotFoundError
             If there is none.
         ValueError
-            If it has no campaign, or one of another version, or is truncated or damaged.
+            If it is no campaign, one of another version, or truncated or damaged.
         """
         cells, stamp = read_campaign(Path(path))
         out = cls.__new__(cls)
@@ -334,18 +334,10 @@ class Campaign:
         return out
 
     def __repr__(self) -> str:
-        return as_text(self._state, self._control, self._goal)
+        return as_text(self._state, self._cells)
 
     def _repr_html_(self) -> str:
-        return as_html(self._state, self._control, self._goal)
-
-    @property
-    def _control(self) -> str:
-        return str(self._cells.uns["screen"]["control"])
-
-    @property
-    def _goal(self) -> str:
-        return str(self._cells.uns["design"]["params"]["target"])
+        return as_html(self._state, self._cells)
 
     def _names(self, perturbations: Iterable[str]) -> list[str]:
         names = [str(name) for name in _adata.in_order(perturbations)]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from nextpert import _adata
-from nextpert.core.fit.naming import Naming
 from nextpert.tl._design_interventions.candidates import Excluded, can_be_candidate
 from nextpert.tl._plan_screen.wells import N_SAMPLES
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     import anndata as ad
 
     from nextpert._adata import Roles
-
+    from nextpert.core.fit.fitted import FittedPosterior
 
 logger = logging.getLogger(__name__)
 
@@ -60,16 +59,14 @@ def with_batches(
 def _named(known: pd.Series, batch: str | None, this_time: int) -> str:
     if batch is None:
         return f"observed {this_time}"
-    if batch != SAME:
-        return batch
     names = sorted(set(known.dropna()))
-    if len(names) == 1:
-        return str(names[0])
-    message = (
-        f"batch='same' could be any of the batches {_adata.list_names(names)}: name the one "
-        f"that the new cells are of."
-    )
-    raise ValueError(message)
+    if batch == SAME and len(names) > 1:
+        message = (
+            f"batch='same' could be any of the batches {_adata.list_names(names)}: name the one "
+            f"that the new cells are of."
+        )
+        raise ValueError(message)
+    return str(names[0]) if batch == SAME else batch
 
 
 def _require_controls(old: pd.DataFrame, new: pd.DataFrame, keys: list[str], roles: Roles) -> None:
@@ -96,6 +93,11 @@ def _require_controls(old: pd.DataFrame, new: pd.DataFrame, keys: list[str], rol
             )  # fmt: skip
 
 
+def fit_of(cells: ad.AnnData) -> FittedPosterior:
+    """Return the fit of a campaign, whose cells nobody has changed since."""
+    return _adata.posterior_from(cells, compare=False)
+
+
 def plate_options(
     cells: ad.AnnData,
     plan: Mapping[str, Any],
@@ -103,10 +105,10 @@ def plate_options(
     failed: Iterable[str],
 ) -> dict[str, Any]:
     """Return the options of the next plate: nothing twice, nothing that failed."""
-    options, naming, names = dict(plan), naming_of(cells), _names(cells, plan)
+    fit, options = fit_of(cells), dict(plan)
+    naming, names = fit.naming, _names(fit, plan)
     if not isinstance(plan.get("candidates"), (Mapping, pd.DataFrame)):
-        names = list(dict.fromkeys(naming.spelled([*names, *pending])))
-        options["candidates"] = names
+        options["candidates"] = names = list(dict.fromkeys(naming.spelled([*names, *pending])))
     known, out = ({naming.key(x) for x in each} for each in (names, (*pending, *failed)))
     options["pending"] = {x: n for x, n in pending.items() if naming.key(x) in known} or None
     members = {member for key in known for member in key}
@@ -126,13 +128,13 @@ def standing_options(
 
     Of those that failed, the ones that have cells stay: these were measured.
     """
-    fit = _adata.posterior_from(cells)
-    measured = {fit.naming.key(name) for name in _measured(cells)}
+    fit = fit_of(cells)
+    measured = {fit.naming.key(name) for name in fit.names}
     exclude = Excluded.read(map(str, (plan.get("constraints") or {}).get("exclude") or []), fit)
     out = Excluded.read(failed, fit)
     names = [
         name
-        for name in _names(cells, plan)
+        for name in _names(fit, plan)
         if not exclude.holds(name, (), fit)
         and (fit.naming.key(name) in measured or not out.holds(name, (), fit))
     ]
@@ -152,12 +154,6 @@ def standing_options(
     }
 
 
-def naming_of(cells: ad.AnnData) -> Naming:
-    """Return which labels name the same perturbation, as the fit reads them."""
-    params = cells.uns["dag_blr"]["params"]
-    return Naming(set(_genes(cells)), str(params["separator"]), str(params["control"]))
-
-
 def known_names(
     cells: ad.AnnData, names: list[str], marked: Iterable[str], plan: Mapping[str, Any]
 ) -> list[str]:
@@ -165,12 +161,12 @@ def known_names(
 
     Raise if one is no perturbation that could be on a plate.
     """
-    fit, naming = _adata.posterior_from(cells), naming_of(cells)
-    known = [*_measured(cells), *marked, *_names(cells, plan)]
+    fit = fit_of(cells)
+    naming, known = fit.naming, [*fit.names, *marked, *_names(fit, plan)]
     if naming.control in names:
         message = f"{naming.control!r} are the controls, on every plate: name only perturbations."
         raise ValueError(message)
-    every = {*known, *_genes(cells)}
+    every = {*known, *fit.genes}
     keys = {naming.key(name) for name in every}
     unknown = [x for x in names if naming.key(x) not in keys and not can_be_candidate(x, fit)]
     if unknown:
@@ -182,20 +178,11 @@ def known_names(
     return list(dict.fromkeys(naming.spelled(names, known)))
 
 
-def _names(cells: ad.AnnData, plan: Mapping[str, Any]) -> list[str]:
+def _names(fit: FittedPosterior, plan: Mapping[str, Any]) -> list[str]:
     """Return the candidates by name, those that are rows of a table of shifts among them."""
     given = plan.get("candidates")
     if given is None:
-        return _measured(cells)
+        return list(fit.names)
     if isinstance(given, str):
-        return list(dict.fromkeys([*_measured(cells), *_genes(cells)]))
-    rows: Any = given.index if isinstance(given, pd.DataFrame) else given
-    return list(dict.fromkeys(map(str, rows)))
-
-
-def _measured(cells: ad.AnnData) -> list[str]:
-    return [str(name) for name in cells.uns["dag_blr"]["environments"]["perturbation"]]
-
-
-def _genes(cells: ad.AnnData) -> list[str]:
-    return [str(gene) for gene in cells.uns["dag_blr"]["genes"]]
+        return list(dict.fromkeys([*fit.names, *fit.genes]))
+    return list(dict.fromkeys(map(str, given.index if isinstance(given, pd.DataFrame) else given)))

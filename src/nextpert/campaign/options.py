@@ -58,33 +58,26 @@ def require_same_scale(joined: ad.AnnData, n_old: int, roles: Roles, panel: Sequ
     is_control = environments.perturbation[cells.columns["environment"]] == roles.control
     whole_old, whole_new = (looks_like_counts(_pooled(screen, is_new == x)) for x in (False, True))
     if whole_old != whole_new:
-        raise _other_scale(
-            "are whole numbers, such as counts, but the campaign's cells are not: log-normalise "
-            "them in the same way"
-            if whole_new
-            else "are not whole numbers, but the campaign's cells are: give them on the same scale"
-        )
+        which = "are" if whole_new else "are not"
+        raise _other_scale(f"{which} whole numbers, such as counts, unlike the campaign's")
     used, who, most = is_control, "controls", _FACTOR
     if min(screen.n[is_control & (is_new == x)].sum() for x in (False, True)) < _ENOUGH:
         used, who, most = np.ones_like(is_control), "cells", _FACTOR_PERTURBED
     old, new = (_level(screen, used & (is_new == x)) for x in (False, True))
     sd = new[0] / old[0] if min(old[0], new[0]) > 0 else 1.0
-    if not 1 / most <= sd <= most:
-        raise _other_scale(
-            f"are on another scale: the standard deviation of their {who} is {sd:.3g} times that "
-            f"of the campaign's. Normalise all alike (logarithm, target_sum)"
-        )
     mean = new[1] / old[1] if old[1] > _CENTRED * old[0] else 1.0
-    if not 1 / _FACTOR_MEAN <= mean <= _FACTOR_MEAN:
-        raise _other_scale(
-            f"are on another scale: the mean of their {who} is {mean:.3g} times that of the "
-            f"campaign's. Normalise all alike"
-        )
+    for what, ratio, limit in (("standard deviation", sd, most), ("mean", mean, _FACTOR_MEAN)):
+        if not 1 / limit <= ratio <= limit:
+            raise _other_scale(
+                f"are on another scale: the {what} of their {who} is {ratio:.3g} times that of "
+                f"the campaign's"
+            )
 
 
 def _other_scale(how: str) -> ValueError:
     return ValueError(
-        f"The new cells {how}, or pass check_scale=False if they are meant to differ."
+        f"The new cells {how}. Normalise all alike (logarithm, target_sum), or pass "
+        f"check_scale=False if they are meant to differ."
     )
 
 

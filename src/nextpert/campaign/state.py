@@ -41,11 +41,10 @@ def lined_up(target: Any, cells: ad.AnnData, n_start: int) -> Any:
     if batches is None:
         return target
     labels = _adata.read_perturbations(cells, roles)
+    # Rows of a table stand for several cells each.
+    cells_of = np.ones(cells.n_obs) if labels.cells is None else labels.cells
     start = np.flatnonzero(labels.codes >= 0)
-    if labels.cells is None:
-        start = start[:n_start]
-    else:  # rows of a table stand for several each
-        start = start[np.cumsum(labels.cells[start]) <= n_start]
+    start = start[np.cumsum(cells_of[start]) <= n_start]
     added = dict(zip(genes, batches.of_cells(start).mean(axis=0), strict=True))
     if not isinstance(target, Target):
         return _moved(target, added)
@@ -100,11 +99,8 @@ def add_rows(
         "options": json.dumps(dict(options or {})),
         **columns,
     }
-    rows = pd.DataFrame(added, index=range(len(perturbations)), columns=list(_COLUMNS))
-    if history is None:
-        return _typed(rows)
-    # Column by column: pandas passes over the types of columns without a value.
-    return _typed(pd.DataFrame({x: np.concatenate([history[x], rows[x]]) for x in _COLUMNS}))
+    rows = _typed(pd.DataFrame(added, index=range(len(perturbations)), columns=list(_COLUMNS)))
+    return rows if history is None else pd.concat([history, rows], ignore_index=True)
 
 
 def _typed(history: pd.DataFrame) -> pd.DataFrame:
@@ -118,9 +114,9 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def summary_table(state: State, control: str) -> pd.DataFrame:
+def summary_table(state: State, cells: ad.AnnData) -> pd.DataFrame:
     """Return one row per round; 0 is what the campaign started from."""
-    rows = []
+    rows, control = [], str(cells.uns["screen"]["control"])
     for this_round in range(state.round + 1):
         at = state.history[state.history["round"] == this_round]
         names = at.groupby("action")["perturbation"].unique()
@@ -139,23 +135,23 @@ def summary_table(state: State, control: str) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("round")
 
 
-def as_text(state: State, control: str, target: str) -> str:
+def as_text(state: State, cells: ad.AnnData) -> str:
     """Return a summary of a campaign and its rounds, to print."""
-    table = summary_table(state, control)[list(_PRINTED)]
+    table = summary_table(state, cells)[list(_PRINTED)]
     rounds = table.to_string(
         float_format="{:.2g}".format, na_rep="-", formatters={"probability_best": percent}
     )
-    return lines(*_card(state, target), f"\n{rounds}")
+    return lines(*_card(state, cells), f"\n{rounds}")
 
 
-def as_html(state: State, control: str, target: str) -> str:
+def as_html(state: State, cells: ad.AnnData) -> str:
     """Return the same for a notebook, with all columns."""
-    table = summary_table(state, control)
+    table = summary_table(state, cells)
     shown = table.to_html(float_format="{:.2g}".format, na_rep="", border=0)
-    return card(*_card(state, target), shown)
+    return card(*_card(state, cells), shown)
 
 
-def _card(state: State, target: str) -> tuple[str, dict[str, str]]:
+def _card(state: State, cells: ad.AnnData) -> tuple[str, dict[str, str]]:
     last = state.standings.iloc[-1]
     best = f"{last['best']} (no relative distance, because the control's is not above 0)"
     if np.isfinite(distance := last["predicted_distance"]):
@@ -174,7 +170,7 @@ def _card(state: State, target: str) -> tuple[str, dict[str, str]]:
         "Pending": list_names(state.pending),
         "Failed": list_names(state.failed),
     }
-    return f"Campaign towards {target}", facts
+    return f"Campaign towards {cells.uns['design']['params']['target']}", facts
 
 
 def _text_index(table: pd.DataFrame) -> pd.DataFrame:

@@ -12,10 +12,11 @@ import numpy as np
 
 from nextpert import _adata, tl
 from nextpert._adata.join import joined_cells, kept_cells, require_genes
+from nextpert._adata.labels import column_of
 from nextpert._adata.roles import Roles, read_roles
 from nextpert._adata.table import is_table
 from nextpert._adata.target import columns_of
-from nextpert.campaign.candidates import naming_of, plate_options, with_batches
+from nextpert.campaign.candidates import fit_of, plate_options, with_batches
 from nextpert.campaign.model import set_up, standing
 from nextpert.campaign.options import LEARN, kept_value, require_same_scale
 from nextpert.campaign.state import NUMBERS, State, add_rows, add_standing, lined_up
@@ -59,25 +60,17 @@ def with_new_cells(
     """
     if is_table(before) != is_table(cells):
         message = (
-            "This campaign started from a table of effects, which does not go together with cells: "
-            "observe npt.pp.effect_table(cells), after npt.pp.setup_screen(cells, ...)."
-            if is_table(before)
-            else "This campaign started from cells, which do not go together with a table of "
-            "effects: observe it in npt.Campaign(npt.pp.effect_table(campaign.adata), target)."
+            "Cells and tables of effects do not go together in one campaign. In one that started "
+            "from a table, observe npt.pp.effect_table(cells), after npt.pp.setup_screen(cells). "
+            "Of one that started from cells, go on with "
+            "npt.Campaign(npt.pp.effect_table(campaign.adata), target)."
         )
         raise ValueError(message)
     genes = require_genes(cells, panel, [str(gene) for gene in before.var_names])
     _adata.require_layer(cells, roles.layer)
-    there = list(map(str, cells.obs.columns))
-    absent = [name for name in roles.columns if name not in {*there, *roles.batch_key}]
-    if absent:
-        message = (
-            f"obs of the new cells has no columns {_adata.list_names(absent)}, which have a role "
-            f"in this campaign.{_adata.closest(absent, there)} It holds "
-            f"{_adata.list_names(sorted(there)) or 'no column'}."
-        )
-        raise ValueError(message)
-    columns = [str(name) for name in before.obs.columns if name in there]
+    for name in set(roles.columns) - set(roles.batch_key):
+        column_of(cells, name, "the new cells need it, as it has a role in this campaign")
+    columns = [str(name) for name in before.obs.columns if name in cells.obs.columns]
     new = kept_cells(cells, columns, roles.layer, numbers=roles.covariates, genes=genes)
     if not labels_and_cells(new, roles):
         message = f"No new cell has a label in obs[{roles.perturbation_key!r}]: label them."
@@ -127,7 +120,7 @@ def started(adata: ad.AnnData, target: Any, options: Options) -> tuple[ad.AnnDat
     best = standing(cells, lined_up(target, cells, sum(counts.values())), options["plan"])
     history = add_rows(
         None, 0, "started", list(counts), n_cells=list(counts.values()),
-        options={"cells": digest(cells, naming_of(cells), roles, panel_of(cells))},
+        options={"cells": digest(cells, fit_of(cells).naming, roles, panel_of(cells))},
     )  # fmt: skip
     return cells, State(target, options, history, add_standing(None, 0, best), {}, {})
 
@@ -170,7 +163,7 @@ def observed(
     joined, new, roles = with_new_cells(
         before, cells, roles, panel, batch, 1 + earlier["options"].nunique()
     )
-    seen = digest(new, naming_of(before), roles, panel)
+    seen = digest(new, fit_of(before).naming, roles, panel)
     _require_unseen(state, seen)
     if is_table(joined):
         pass  # effects of any table are differences of natural logarithms
@@ -179,7 +172,7 @@ def observed(
     else:
         roles = replace(roles, values={"checked": False})
     set_up(joined, roles, state.options)
-    naming, n_cells = naming_of(joined), labels_and_cells(new, roles)
+    naming, n_cells = fit_of(joined).naming, labels_and_cells(new, roles)
     names = naming.spelled(n_cells, labels_and_cells(joined, roles))
     failed, pending = (without(x, names, naming.key) for x in (state.failed, state.pending))
     target = lined_up(state.target, joined, state.n_start)

@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -90,23 +91,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _signals_interrupt() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP interrupt as Ctrl-C does, so that temporary files are removed."""
+    """Let SIGTERM and SIGHUP interrupt as Ctrl-C does, once, so that what was done is undone."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
-    names = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is none of Windows
+    known = {each: signal.getsignal(each) for each in signal.Signals if each.name in names}
+    before = {each: handler for each, handler in known.items() if handler != signal.SIG_IGN}
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for name in names:  # once is enough: tidying up is not to be cut short
-            signal.signal(name, signal.SIG_IGN)
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt(number)
 
-    before = {name: signal.signal(name, stop) for name in names}
     try:
+        for each in before:
+            signal.signal(each, stop)
         yield
     finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 @contextmanager
@@ -114,12 +118,7 @@ def _messages(job: Job) -> Iterator[None]:
     """Print warnings, each once and on one line; keep in the job what functions log as results."""
     from nextpert.cli._words import ADVICE, say
 
-    printed = set()
-
-    def once(line: str) -> None:
-        if line not in printed:
-            printed.add(line)
-            say(line)
+    once = cache(say)
 
     def take(record: logging.LogRecord) -> None:
         if record.levelno > logging.INFO and record.name != ADVICE:

@@ -538,7 +538,6 @@ def demo(
     *,
     data: Annotated[Path | None, Parameter(group=FILES)] = None,
     out: Annotated[Path, Parameter(group=FILES)] = Path("nextpert_demo"),
-    figures: Annotated[bool, Parameter(group=FILES)] = True,
     target: TargetState = _TARGET,
     labels: Labels = _LABELS,
     n_runs: WholeOrNone = None,
@@ -564,8 +563,6 @@ def demo(
         A screen of your own, h5ad or zarr.
     out
         Folder of the results.
-    figures
-        Draw figures.
     n_runs
         Number of restarts of the search for the graph. By default 10 (3 above 100 genes).
     n_graphs

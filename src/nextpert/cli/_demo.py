@@ -6,7 +6,6 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 
 import nextpert
 from nextpert import _adata, tl
@@ -15,7 +14,7 @@ from nextpert.cli._options import Labels, TargetState
 from nextpert.cli._output import require_free, write_screen, write_table
 from nextpert.cli._read import arguments_of, read_screen
 from nextpert.cli._results import rows_in_text, summary_of, table_of
-from nextpert.cli._run import answer, call, finish, history, note_command, settings_file
+from nextpert.cli._run import call, deliver, note_command, settings_file, write_page
 from nextpert.cli._words import flag_of, stage
 from nextpert.tl._design_interventions.tables import candidates_of
 
@@ -28,9 +27,7 @@ if TYPE_CHECKING:
     from nextpert.cli._options import Job
     from nextpert.cli._run import Writers
 
-_MOST_PANELS = 12  # that a page holds
 _FEWEST_JUDGED = 3  # perturbations that a diagnosis can be made of
-_FIGURES = ("cpca_density.png", "dag.png", "design.png")
 _LABELS, _TARGETS = ([each.name for each in fields(group)] for group in (Labels, TargetState))
 
 
@@ -41,44 +38,38 @@ def run_demo(job: Job) -> None:
     writers: Writers = {
         out / "annotated.h5ad": lambda path: write_screen(adata, path),
         out / "effects.csv": lambda path: write_table(table_of("effects", adata), path),
-        out / "ranking.csv": lambda path: write_table(adata.uns["design"]["ranking"], path),
-        out / "report.html": lambda path: nextpert.report(
-            adata, path, command="\n".join(history(adata))
-        ),
+        out / "ranking.csv": lambda path: write_table(table_of("design", adata), path),
+        out / "report.html": lambda path: write_page(adata, path),
         out / "trace.csv": lambda path: write_table(adata.uns["design"]["trace"], path),
         **settings_file(job, out),
     }
-    if options["figures"]:
-        writers |= {out / name: lambda path: _draw(adata, path) for name in _FIGURES}
     require_free(writers, data, overwrite=options["overwrite"])
-    named = [flag_of(name) for name in _TARGETS if name in job.given]
-    if data is None and named:
-        message = f"The simulated screen has its own target: {named[0]} needs --data FILE.h5ad."
-        raise ValueError(message)
-    ranking = {name: value for name, value in job.given.items() if name not in _LABELS}
-    with stage(options, "Reading the screen"):
-        if data is None:
-            adata = nextpert.datasets.simulated_screen(rng=options["rng"])
-            target, hidden = unseen_target(adata)
-            design = arguments_of(tl.design_interventions, {"target": hidden, **ranking})
-            design = {"candidates": "genes", **design, "target": target}
-        else:
-            design = arguments_of(tl.design_interventions, ranking)
+    given = {name: value for name, value in job.given.items() if name not in _LABELS}
+    if data is None:
+        if named := [flag_of(name) for name in _TARGETS if name in given]:
+            message = f"The simulated screen has its own target: {named[0]} needs --data FILE.h5ad."
+            raise ValueError(message)
+        adata = nextpert.datasets.simulated_screen(rng=options["rng"])
+        target, hidden = unseen_target(adata)
+        design = arguments_of(tl.design_interventions, {"target": hidden, **given})
+        design = {"candidates": "genes", **design, "target": target}
+    else:
+        design = arguments_of(tl.design_interventions, given)
+        with stage(options, "Reading the screen"):
             adata = _preprocessed(data, job)
-            if isinstance(design["target"], str):  # the others are examined by the ranking
-                known = _adata.read_every_label(adata, _adata.read_roles(adata))
-                known.require([design["target"]], "target")
+        if isinstance(design["target"], str):  # the others are examined by the ranking
+            known = _adata.read_every_label(adata, _adata.read_roles(adata))
+            known.require([design["target"]], "target")
     words, truth = _analyse(adata, job, design), None
     note_command(adata, job)
-    finish(job, writers, data)
     if data is None:
-        goal = f"Target: the mean under a knockout of {hidden}, which the screen does not contain."
         truth = true_distances(adata)
+        goal = f"Target: the mean under a knockout of {hidden}, which the screen does not contain."
         words = [goal, *words, _against_the_truth(adata, truth)]
     if "diagnosis" in adata.uns:
         words.append(str(adata.uns["diagnosis"]["verdict"]))
-    rows = rows_in_text("design", adata, options["show"], truth) if options["show"] else ""
-    answer(job, "\n".join(words), summary_of("demo", adata), writers, rows)
+    rows = rows_in_text("design", adata, options["show"], truth)
+    deliver(job, writers, data, "\n".join(words), summary_of("demo", adata), rows)
 
 
 def _preprocessed(data: Path, job: Job) -> AnnData:
@@ -86,7 +77,7 @@ def _preprocessed(data: Path, job: Job) -> AnnData:
     adata, given = read_screen(data), [name for name in _LABELS if name in job.given]
     if "preprocessing" not in adata.uns:
         function = nextpert.pp.perturbation_screen
-        call(job, function, adata, arguments_of(function, job.given))
+        call(job, function, adata, **arguments_of(function, job.given))
     elif given:
         message = f"{str(data)!r} is preprocessed already: leave out {flag_of(given[0])}."
         raise ValueError(message)
@@ -96,48 +87,23 @@ def _preprocessed(data: Path, job: Job) -> AnnData:
 def _analyse(adata: AnnData, job: Job, design: dict[str, Any]) -> list[str]:
     """Learn, fit, rank and judge, the graph as we recommend it; return what the ranking logged."""
     options = job.options
-    common = {name: options[name] for name in ("rng", "gene_symbols")}
-    learn = {name: options[name] for name in ("n_runs", "n_graphs", "n_jobs")} | common
+    learn = {name: options[name] for name in ("n_runs", "n_graphs", "n_jobs", "rng")}
     learn |= {"method": "boss", "environments": "all"}
     with stage(options, "Learning the graph from all cells (the first run compiles code)"):
-        call(job, tl.learn_dag, adata, in_mappings(tl.learn_dag, learn))
+        call(job, tl.learn_dag, adata, **in_mappings(tl.learn_dag, learn))
     with stage(options, "Fitting the model and estimating effects"):
-        call(job, tl.fit_dag_blr, adata, {})
-        call(job, tl.perturbation_effects, adata, {})
+        call(job, tl.fit_dag_blr, adata)
+        call(job, tl.perturbation_effects, adata)
     with stage(options, "Ranking the candidates"):
-        logged = call(job, tl.design_interventions, adata, design)
-    fitted = _fitted(adata)
+        logged = call(job, tl.design_interventions, adata, **design)
+    fitted = adata.uns["dag_blr"]["environments"]["perturbation"].tolist()
     if len(fitted) >= _FEWEST_JUDGED:
         with stage(options, "Judging which parts of the fit to trust"):
-            call(job, tl.diagnose, adata, {"rng": options["rng"]})
+            call(job, tl.diagnose, adata, rng=options["rng"])
     if fitted:
-        groups = {"genes": adata.uns["dag"]["genes"], "groups": fitted}
-        call(job, tl.cpca, adata, groups | common)
+        genes = adata.uns["dag"]["genes"]
+        call(job, tl.cpca, adata, genes=genes, groups=fitted, rng=options["rng"])
     return logged
-
-
-def _draw(adata: AnnData, path: Path) -> None:
-    """Draw the figure of a file's name, without a window."""
-    import matplotlib.pyplot as plt
-
-    from nextpert import pl
-
-    plt.switch_backend("agg")
-    design, fitted = adata.uns["design"], _fitted(adata)
-    ranked = [name for name in design["ranking"]["perturbation"] if name in fitted]
-    if path.name == "dag.png":
-        first = design["targets"]["names"][: design["targets"]["offsets"][1]]
-        pl.dag(adata, highlight=[str(gene) for gene in first], save=path, show=False)
-    elif path.name == "design.png":
-        pl.design(adata, save=path, show=False)
-    elif fitted:
-        groups = list(dict.fromkeys(ranked + fitted))[:_MOST_PANELS]
-        pl.cpca_density(adata, groups=groups, save=path, show=False)
-    plt.close("all")
-
-
-def _fitted(adata: AnnData) -> list[str]:
-    return [str(name) for name in adata.uns["dag_blr"]["environments"]["perturbation"]]
 
 
 def _against_the_truth(adata: AnnData, truth: NDArray[np.float64]) -> str:
@@ -157,11 +123,12 @@ def _against_the_truth(adata: AnnData, truth: NDArray[np.float64]) -> str:
 
 def unseen_target(adata: AnnData) -> tuple[dict[str, float], str]:
     """Return the true mean under the strongest knockout that was not performed, and its name."""
-    genes, mean, effects = _truth(adata)
+    mean, effects = _truth(adata)
     change = -effects * mean  # one column per knockout
-    change[:, np.isin(genes, adata.obs["perturbation"].astype(str))] = 0.0
+    change[:, adata.var_names.isin(adata.obs["perturbation"])] = 0.0
     best = int((change**2).sum(axis=0).argmax())
-    return dict(zip(genes, (mean + change[:, best]).tolist(), strict=True)), genes[best]
+    reached = (mean + change[:, best]).tolist()
+    return dict(zip(adata.var_names, reached, strict=True)), str(adata.var_names[best])
 
 
 def true_distances(adata: AnnData) -> NDArray[np.float64]:
@@ -170,17 +137,13 @@ def true_distances(adata: AnnData) -> NDArray[np.float64]:
     The shift of a candidate is taken as the ranking has it, and what it does downstream from the
     model that the screen was simulated with.
     """
-    genes, mean, effects = _truth(adata)
+    mean, effects = _truth(adata)
     design = adata.uns["design"]
-    place = [genes.index(str(gene)) for gene in design["genes"]]
-    shifts = sp.csr_array(design["shifts"]).toarray()
-    reached = mean[place] + shifts @ effects[np.ix_(place, place)].T
+    reached = mean + design["shifts"].toarray() @ effects.T
     return np.asarray(((reached - design["target_mean"]) ** 2).sum(axis=1))
 
 
-def _truth(adata: AnnData) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the genes, their control means, and the total effect of column on row."""
+def _truth(adata: AnnData) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the means of genes in control cells, and the total effect of column on row."""
     truth = adata.uns["truth"]
-    genes = [str(gene) for gene in truth["genes"]]
-    effects = np.linalg.inv(np.eye(len(genes)) - truth["weights"].toarray())
-    return genes, truth["control_mean"], effects
+    return truth["control_mean"], np.linalg.inv(np.eye(adata.n_vars) - truth["weights"].toarray())

@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import tempfile
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextpert import __version__
-from nextpert._files import as_csv, errors_about, followed, root_attributes, write_adata
+from nextpert._files import (
+    as_csv,
+    errors_about,
+    followed,
+    hidden_folder,
+    root_attributes,
+    write_adata,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     import pandas as pd
     from anndata import AnnData
@@ -25,7 +30,6 @@ if TYPE_CHECKING:
     Writers = Mapping[Path, Callable[[Path], Any]]
 
 SCREENS = (".h5ad", ".zarr")
-_LOCK = ".lock"  # in the hidden folder of a run
 # Attribute of the root of an h5ad or zarr that the command wrote. No other writer copies it, so
 # a file that was changed since is no longer one of these.
 _MARK = "nextpert"
@@ -63,29 +67,8 @@ def require_free(writers: Writers, source: Path | None, *, overwrite: bool) -> N
                 "not replace it: name another, or move it away."
             )
             raise ValueError(message)
-        with errors_about(path):
-            _remove_left_over(place)
-            with _hidden_folder(place):
-                pass
-
-
-@contextmanager
-def _hidden_folder(place: Path) -> Iterator[Path]:
-    """Yield a new folder, locked as long as this process lives, and remove it."""
-    from filelock import FileLock
-
-    hidden = tempfile.TemporaryDirectory(prefix=".nextpert_", dir=place)
-    with hidden as name, FileLock(Path(name) / _LOCK):
-        yield Path(name)
-
-
-def _remove_left_over(place: Path) -> None:
-    """Remove the hidden folders of runs that were killed, whose locks are free."""
-    from filelock import FileLock, Timeout
-
-    for lock in place.glob(f".nextpert_*/{_LOCK}"):
-        with suppress(Timeout, OSError), FileLock(lock, timeout=0):
-            shutil.rmtree(lock.parent, ignore_errors=True)
+        with errors_about(path), hidden_folder(place):
+            pass
 
 
 def _may_be_replaced(path: Path) -> bool:
@@ -108,31 +91,35 @@ def write_all(writers: Writers, source: Path | None, *, overwrite: bool) -> None
         ready: dict[Path, Path] = {}
         for path, write in writers.items():
             target = followed(path)
-            new = stack.enter_context(_hidden_folder(_existing(target.parent)))
+            new = stack.enter_context(hidden_folder(_existing(target.parent)))
             ready[target] = new / path.name
             with errors_about(path):
                 write(ready[target])
         require_free(writers, source, overwrite=overwrite)
-        with _undisturbed():
-            _move(ready)
+        _move(ready)
 
 
 def _move(ready: Mapping[Path, Path]) -> None:
-    """Move files to their places; an error brings back what was there before."""
+    """Move files to their places; an error or a signal brings back what was there before."""
     with ExitStack() as undo:
         for path, temporary in ready.items():
-            place = _existing(path.parent)
-            if place != path.parent:  # all folders below are made here
-                undo.callback(shutil.rmtree, place / path.relative_to(place).parts[0], True)
-                path.parent.mkdir(parents=True)
-            old = temporary.with_name(f"old_{path.name}")
+            place, old = _existing(path.parent), temporary.with_name(f"old_{path.name}")
             with errors_about(path):
+                if place != path.parent:  # all folders below are made here
+                    undo.callback(shutil.rmtree, place / path.relative_to(place).parts[0], True)
+                    path.parent.mkdir(parents=True)
                 if path.exists():
+                    undo.callback(_put_back, old, path)
                     os.replace(path, old)
-                    undo.callback(os.replace, old, path)
+                undo.callback(_put_back, path, temporary)
                 os.replace(temporary, path)
-                undo.callback(os.replace, path, temporary)
         undo.pop_all()
+
+
+def _put_back(moved: Path, path: Path) -> None:
+    """Undo a move, if it has happened."""
+    if not path.exists():
+        os.replace(moved, path)
 
 
 def write_screen(adata: AnnData, path: Path) -> None:
@@ -151,17 +138,3 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 def _existing(path: Path) -> Path:
     """Return the path, or the nearest folder above it that exists."""
     return next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Put off signals that end the process, so that files are moved all or none."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    ending = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -145,9 +145,15 @@ def _shifts(word: str) -> Any:
     return pd.read_csv(word, index_col=0).fillna(0.0).astype(float)
 
 
-def _rows(path: str | Path) -> Pairs:
-    """Return the rows of a csv file with a header and two columns."""
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+def _pairs(given: str | Path | Iterable[str]) -> Pairs:
+    """Return the rows of a csv file with two columns, or name and value of words: ``MYC=1.5``."""
+    if not isinstance(given, str | Path):
+        pairs = [(name, text) for name, _, text in (word.rpartition("=") for word in given)]
+        if not all(name for name, _ in pairs):
+            message = "each must be NAME=VALUE"
+            raise ValueError(message)
+        return pairs
+    table = pd.read_csv(given, dtype=str, keep_default_na=False)
     if table.shape[1] != 2:
         message = f"the file must have two columns, but has {table.shape[1]}"
         raise ValueError(message)
@@ -159,23 +165,17 @@ def _genes_of(word: str) -> str | dict[str, list[str]]:
     if not word.endswith(".csv"):
         return word
     genes: dict[str, list[str]] = {}
-    for name, gene in _rows(word):
+    for name, gene in _pairs(word):
         genes.setdefault(name, []).extend([gene] if gene else [])
     return genes
 
 
-def _pairs(words: Iterable[str]) -> Pairs:
-    """Return name and value of words such as ``MYC=1.5``."""
-    pairs = [(name, text) for name, _, text in (word.rpartition("=") for word in words)]
-    if not all(name for name, _ in pairs):
-        message = "each must be NAME=VALUE"
-        raise ValueError(message)
-    return pairs
-
-
-def _numbers(pairs: Pairs) -> dict[str, float]:
-    """Return a number for every name."""
-    numbers = {name: float(text) for name, text in pairs}
+def _numbers(
+    given: str | Path | Iterable[str], kind: Callable[[str], float] = float
+) -> dict[str, float]:
+    """Return a number for every name of a csv file or of words."""
+    pairs = _pairs(given)
+    numbers = {name: kind(text) for name, text in pairs}
     if len(numbers) < len(pairs):
         message = "a name is given more than once"
         raise ValueError(message)
@@ -190,32 +190,19 @@ def _candidates(words: list[str]) -> Any:
     return words
 
 
-def _pending(words: list[str]) -> Any:
-    if not any("=" in word for word in words):
-        return words
-    return {name: int(n) if n.is_integer() else n for name, n in _numbers(_pairs(words)).items()}
-
-
-def _costs(words: list[str]) -> dict[str, Any]:
-    return {
-        name: _numbers(_rows(text)) if text.endswith(".csv") else float(text)
-        for name, text in _pairs(words)
-    }
-
-
 _READERS: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("before", "required", "forbidden", "dag"), _rows),
+    **dict.fromkeys(("before", "required", "forbidden", "dag"), _pairs),
     **dict.fromkeys(("aliases", "keys"), lambda words: dict(_pairs(words))),
+    **dict.fromkeys(("tiers", "target_mean"), _numbers),
     "candidates": _candidates,
-    "costs": _costs,
+    "costs": lambda words: {
+        name: _numbers(text) if text.endswith(".csv") else float(text)
+        for name, text in _pairs(words)
+    },
     "held_out": lambda word: word if word == "both" else word == "true",
-    "pending": _pending,
+    "pending": lambda words: _numbers(words, int) if "=" in "".join(words) else words,
     "perturbation_targets": _genes_of,
     "shift": _shifts,
-    "target_file": lambda path: (
-        read_target(path) if path.suffix == ".toml" else _numbers(_rows(path))
-    ),
-    "target_mean": lambda words: _numbers(_pairs(words)),
+    "target_file": lambda path: read_target(path) if path.suffix == ".toml" else _numbers(path),
     "targets": lambda words: [read_target(x) if x.endswith(".toml") else x for x in words],
-    "tiers": lambda path: _numbers(_rows(path)),
 }

@@ -104,6 +104,8 @@ def rows_in_text(
     ``truth`` holds the true distances of the candidates, shape ``(n_candidates,)``. Columns without
     a value and those in the middle that do not fit are left out.
     """
+    if not n:
+        return ""
     table = table_of(command, adata)
     shown, n_rest = table.head(n), len(table) - n
     if command == "design":

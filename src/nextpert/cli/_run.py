@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +32,6 @@ from nextpert.cli._results import rows_in_text, summary_of, table_of, verdict_of
 from nextpert.cli._words import command_of, flag_of, settings, stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from anndata import AnnData
 
     from nextpert.cli._options import Job
@@ -43,10 +42,7 @@ HISTORY = "commands"  # that a screen has gone through, in uns
 
 def run(job: Job) -> None:
     """Run a step or the report; ``job.written`` says once the results are there."""
-    if job.name == "report":
-        _run_report(job)
-    else:
-        _run_step(job)
+    (_run_report if job.name == "report" else _run_step)(job)
 
 
 def _run_step(job: Job) -> None:
@@ -59,13 +55,11 @@ def _run_step(job: Job) -> None:
             import_module("pyarrow")
         writers[table] = lambda path: write_table(table_of(job.name, adata), path)
     require_free(writers, screen, overwrite=options["overwrite"])
-    room, name = STEPS[job.name].function.split(".")
-    function = getattr(getattr(nextpert, room), name)
+    function = attrgetter(STEPS[job.name].function)(nextpert)
     arguments = arguments_of(function, job.given)
-    is_effects = job.name == "effects"
-    is_table = is_effects and screen.suffix == ".csv"
+    is_table = job.name == "effects" and screen.suffix == ".csv"
     of_tables = [flag_of(each.name) for each in fields(FromTable) if each.name in job.given]
-    if is_effects and of_tables and not is_table:
+    if job.name == "effects" and of_tables and not is_table:
         message = f"{', '.join(of_tables)} are for a csv file of effects, but {screen} is none."
         raise ValueError(message)
     with stage(options, "Reading the screen"):
@@ -73,12 +67,11 @@ def _run_step(job: Job) -> None:
     with stage(options, app[job.name].help.split("\n")[0].rstrip(".")):
         if is_table:
             nextpert.tl.fit_dag_blr(adata)
-        logged = call(job, function, adata, arguments)
+        logged = call(job, function, adata, **arguments)
     note_command(adata, job, usual_out)
-    finish(job, writers, screen)
-    rows = rows_in_text(job.name, adata, options["show"]) if options["show"] else ""
     words = verdict_of(job.name, adata, logged)
-    answer(job, words, summary_of(job.name, adata), writers, rows)
+    rows = rows_in_text(job.name, adata, options["show"])
+    deliver(job, writers, screen, words, summary_of(job.name, adata), rows)
 
 
 def _run_report(job: Job) -> None:
@@ -86,26 +79,22 @@ def _run_report(job: Job) -> None:
     usual_out = _usual_out(screen, "report").with_suffix(".html")
     out = require_ending(options["out"] or usual_out, "--out", ".html")
     arguments = arguments_of(nextpert.report, job.given)
-
-    def write(path: Path) -> None:
-        nextpert.report(adata, path, command="\n".join(history(adata)) or None, **arguments)
-
-    writers: Writers = {out: write, **settings_file(job, out)}
+    writers: Writers = {
+        out: lambda path: write_page(adata, path, **arguments),
+        **settings_file(job, out),
+    }
     require_free(writers, screen, overwrite=options["overwrite"])
     with stage(options, "Reading the results"):
         adata = read_screen(screen)
         for path in options["also"] or ():
             _join(adata, read_screen(Path(path)), path)
-    finish(job, writers, screen)
     keys = arguments.get("keys", {})
     verdict = verdict_on_all(read_all(adata, keys_of(keys), keys))
     words = "\n".join([verdict.next, verdict.trust, *verdict.notes])
-    answer(job, words, {"n_cells": adata.n_obs}, writers)
+    deliver(job, writers, screen, words, {"n_cells": adata.n_obs})
 
 
-def call(
-    job: Job, function: Callable[..., Any], adata: AnnData, arguments: Mapping[str, Any]
-) -> list[str]:
+def call(job: Job, function: Callable[..., Any], adata: AnnData, **arguments: Any) -> list[str]:
     """Call a function on the screen, and return what it logged."""
     n = len(job.logged)
     with without_bars(job.options["quiet"] or not sys.stderr.isatty()):
@@ -113,17 +102,21 @@ def call(
     return job.logged[n:]
 
 
-def history(adata: AnnData) -> list[str]:
-    """Return the commands that a screen has gone through."""
-    return [str(command) for command in np.ravel(adata.uns.get(HISTORY, []))]
-
-
 def note_command(adata: AnnData, job: Job, usual_out: Path | None = None) -> None:
     """Add the command to those of the screen; the number of workers changes no result."""
     given = {name: value for name, value in job.given.items() if name != "n_jobs"}
     if given.get("out") == usual_out:
         given["out"] = None
-    adata.uns[HISTORY] = _adata.strings([*history(adata), command_of(job.name, given)])
+    adata.uns[HISTORY] = _adata.strings([*_history(adata), command_of(job.name, given)])
+
+
+def _history(adata: AnnData) -> list[str]:
+    return [str(command) for command in np.ravel(adata.uns.get(HISTORY, []))]
+
+
+def write_page(adata: AnnData, path: Path, **arguments: Any) -> None:
+    """Write the report, with the commands that the screen has gone through."""
+    nextpert.report(adata, path, command="\n".join(_history(adata)) or None, **arguments)
 
 
 def settings_file(job: Job, out: Path) -> Writers:
@@ -133,22 +126,23 @@ def settings_file(job: Job, out: Path) -> Writers:
     return {path: lambda path: path.write_text(text, encoding="utf-8")}
 
 
-def finish(job: Job, writers: Writers, source: Path | None) -> None:
-    """Write the results."""
+def deliver(
+    job: Job,
+    writers: Writers,
+    source: Path | None,
+    words: str,
+    summary: dict[str, Any],
+    rows: str = "",
+) -> None:
+    """Write the files; print words, rows and files, or one JSON object and nothing else."""
     with stage(job.options, "Writing"):
         write_all(writers, source, overwrite=job.options["overwrite"])
         job.written = True
-
-
-def answer(
-    job: Job, words: str, summary: dict[str, Any], files: Iterable[Path], rows: str = ""
-) -> None:
-    """Print the results in words, rows and the files, or one JSON object and nothing else."""
-    names = [str(path) for path in files]
+    files = [str(path) for path in writers]
     if not job.options["json"]:
-        sys.stdout.write(f"{words}\n{rows}Written: {', '.join(names)}\n")
+        sys.stdout.write(f"{words}\n{rows}Written: {', '.join(files)}\n")
         return
-    printed = {"step": job.name, "verdict": words, "summary": summary, "files": names}
+    printed = {"step": job.name, "verdict": words, "summary": summary, "files": files}
     printed |= {"seed": job.options["rng"]} if "rng" in job.options else {}
     printed["nextpert"] = nextpert.__version__
     sys.stdout.write(json.dumps(printed, ensure_ascii=False) + "\n")
@@ -171,7 +165,7 @@ def _join(adata: AnnData, other: AnnData, path: str) -> None:
             "make the results of one page from one fit."
         )
         raise ValueError(message)
-    commands = dict.fromkeys([*history(adata), *history(other)])
+    commands = dict.fromkeys([*_history(adata), *_history(other)])
     for slot in ("uns", "obsm", "varm"):
         ours, theirs = getattr(adata, slot), getattr(other, slot)
         ours.update({key: theirs[key] for key in theirs.keys() - ours.keys()})
