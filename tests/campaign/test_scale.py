@@ -80,7 +80,7 @@ def test_a_campaign_of_whole_numbers(batch, target, given):
         npt.Campaign(first, target, learn=given)
     npt.pp.setup_screen(first, check_scale=False)
     campaign = npt.Campaign(first, target, learn=given)
-    with pytest.raises(ValueError, match="are not whole numbers, .* unlike the campaign's"):
+    with pytest.raises(ValueError, match=r"are not whole numbers, .* unlike the campaign's"):
         campaign.observe(changed(batch[1], lambda x: 10 * np.abs(x)))
     campaign.observe(later)
     assert campaign.history["action"].iloc[-1] == "observed"
