@@ -28,12 +28,13 @@ import numpy as np
 from benchmarks._cells import table
 from benchmarks._table import options, save
 from nextpert.core import (
+    Candidates,
     DagBlr,
     Goal,
     LinearScm,
     Moments,
+    find_acquisition,
     random_scm,
-    uncertain_values,
 )
 from nextpert.core.design.distances import states_of
 
@@ -71,9 +72,10 @@ def values(
     """Return an acquisition of every candidate, lower is better."""
     name, _, point = acquisition.partition(", ")
     wanted = goal.quadratic(goal.origin).point if point else goal
-    return uncertain_values(
-        name, blr, shifts, wanted, n_cells=CELLS, noise_aware=True, n_samples=200, rng=rng
+    asked = Candidates(
+        blr, shifts, wanted, n_cells=CELLS, noise_aware=True, n_samples=200, rng=rng
     )
+    return find_acquisition(name).of_candidates(asked).values
 
 
 def regrets(kind: str, seed: int) -> np.ndarray:

@@ -63,7 +63,6 @@ RENAMED: dict[str, str] = {
     "probability_covered": "probability_contains_best",
     "probability_known": "probability_best_known",
     "uncertainty_removed": "variance_reduction",
-    "teaches_interactions": "most_informative_combination",
     "cells_to_tell": "cells_to_distinguish",
     "guides_to_tell": "guides_to_distinguish",
     "is_clear": "is_significant",

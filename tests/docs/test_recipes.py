@@ -181,12 +181,13 @@ import sys
 import numpy as np
 import nextpert.core.causal.acquisitions
 nextpert.core.causal.acquisitions.__path__.append({str(tmp_path)!r})
-from nextpert.core import Dag, DagBlr, Pool, build_acquisition, uncertain_values
+from nextpert.core import Candidates, Dag, DagBlr, Pool, build_acquisition, find_acquisition
 blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
 pool = np.array([[0.0, 1.0], [0.0, -2.0]])
 one = build_acquisition("chosen_genes", blr, [1.0, 0.0], domain=Pool(pool), n_cells=20)
-other = uncertain_values("chosen_genes", blr, pool, [1.0, 0.0], n_cells=20)
-assert one.values(pool).tolist() == other.tolist()
+asked = Candidates(blr, pool, [1.0, 0.0], n_cells=20)
+other = find_acquisition("chosen_genes").of_candidates(asked)
+assert one.values(pool).tolist() == other.values.tolist()
 assert {Path(path).stem!r} in "".join(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=False)

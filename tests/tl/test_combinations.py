@@ -148,7 +148,6 @@ def test_a_plan_takes_interactions_as_the_fit_learned_them(fitted, truth, monkey
     )
     plan = fitted.uns["plan"]
     assert "A+D" in set(plan["plate"]["perturbation"])
-    assert plan["summary"]["most_informative_combination"].count("+") == 1
 
 
 def labelled(truth, names, genes=GENES, rng=1):

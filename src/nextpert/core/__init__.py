@@ -21,7 +21,7 @@ from nextpert.core.causal.registry import (
 )
 from nextpert.core.causal.scm import LinearScm, random_scm, random_target
 from nextpert.core.causal.sphere import Sparse, Sphere
-from nextpert.core.design.candidates import Candidates, uncertain_values
+from nextpert.core.design.candidates import Candidates
 from nextpert.core.design.distances import RankedDistance, ranked_distance
 from nextpert.core.design.goal import Goal
 from nextpert.core.graph.dag import CycleError, Dag, perturb_dag, shd
@@ -92,5 +92,4 @@ __all__ = [
     "random_target",
     "ranked_distance",
     "shd",
-    "uncertain_values",
 ]

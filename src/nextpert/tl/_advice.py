@@ -21,6 +21,8 @@ from nextpert.core.design.stopping import (
     draw_plate,
     stopping,
 )
+from nextpert.core.fit.candidates import as_asked
+from nextpert.tl._design_interventions.combinations import admit
 from nextpert.tl._diagnose.controls import stored_null
 from nextpert.tl._plan_cells.distances import guides_of, usual_guides
 from nextpert.tl._plan_screen.pool import Constraints
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert.core.design.distances import RankedDistance
     from nextpert.core.fit.candidates import CandidateSet
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.tl._design_interventions.target import Wanted
@@ -61,7 +62,6 @@ def advise(
     wanted: Wanted,
     *,
     wells: Wells | None = None,
-    n_controls: int | None = None,
     n_guides: int | None = None,
     tolerance: float = TOLERANCE,
     are_admitted: bool = False,
@@ -74,9 +74,8 @@ def advise(
     ----------
     adata, fit, pool, wanted
         Cells, fit, candidates and target.
-    wells, n_controls
-        Size of the plan, and control cells; by default those of the plan in ``uns["plan"]``, or of
-        :data:`PLAN`.
+    wells
+        Size of the plan; by default that of the plan in ``uns["plan"]``, or :data:`PLAN`.
     n_guides
         Guides of a perturbation; by default those of the screen.
     tolerance
@@ -86,22 +85,21 @@ def advise(
     n_samples, rng
         Draws, and their seed or generator.
     """
-    if wells is None:
-        wells, n_controls = _usual(adata)
+    wells = wells or _usual(adata)
     guides = usual_guides(guides_of(adata, fit)) if n_guides is None else n_guides
-    none = np.zeros(len(pool.place))
-    choice = Choice(
-        fit, pool, wanted.goal, Constraints(none == 0, [], none, none, 0.0, np.inf),
-        wells, targets=wanted.targets, n_guides=guides, n_samples=n_samples, rng=as_rng(rng),
+    asked = as_asked(
+        fit, pool, wanted.goal, wanted.targets, n_guides=guides, n_cells=wells.each,
+        n_samples=n_samples, rng=as_rng(rng),
     )  # fmt: skip
-    if not are_admitted:
-        choice.admit(pool, fit, wanted)
-    planned = choice.choose("exploit", max_new=None, fixed_controls=n_controls)
-    return advice_on(adata, fit, pool, wanted, choice, planned, tolerance=tolerance)
+    every = np.ones(pool.size, bool)
+    admitted = every if are_admitted else admit(asked, pool, fit, wanted).admitted
+    choice = Choice(asked, Constraints(every), wells, admitted)
+    planned = choice.choose("exploit")
+    return advice_on(adata, fit, pool, wanted, choice, planned, guides, tolerance=tolerance)
 
 
-def _usual(adata: ad.AnnData) -> tuple[Wells, int | None]:
-    """Return the size of the plan in ``uns["plan"]``, or the usual one, and its controls."""
+def _usual(adata: ad.AnnData) -> Wells:
+    """Return the size of the plan in ``uns["plan"]``, or the usual one."""
     size, controls = PLAN, None
     try:
         plan: Any = _adata.eager(_adata.read_stored(adata, "plan", "tl.plan_screen"))
@@ -109,9 +107,7 @@ def _usual(adata: ad.AnnData) -> tuple[Wells, int | None]:
         controls = int(plan["summary"]["n_controls"])
     except (ValueError, KeyError):  # none, of an earlier version, or another's
         pass
-    return split_cells(
-        size["n_cells"], size["n_perturbations"], controls, size["min_cells"]
-    ), controls
+    return split_cells(size["n_cells"], size["n_perturbations"], controls, size["min_cells"])
 
 
 def advice_on(
@@ -121,6 +117,7 @@ def advice_on(
     wanted: Wanted,
     choice: Choice,
     planned: Chosen,
+    n_guides: int,
     *,
     tolerance: float = TOLERANCE,
 ) -> dict[str, Any]:
@@ -130,18 +127,18 @@ def advice_on(
     ----------
     adata, fit, pool, wanted
         Cells, fit, candidates and target.
-    choice, planned
-        What the plan is chosen by, and the plan.
+    choice, planned, n_guides
+        What the plan is chosen by, the plan, and the guides of a perturbation.
     tolerance
         As of :func:`nextpert.core.design.stopping.stopping`.
     """
     some = choice.admitted.copy()
     some[planned.candidates] = True  # also those included on request
     kept = np.flatnonzero(some)
-    found, pool, wanted = choice.distance.rows(kept), pool.rows(kept), wanted.rows(kept)
-    names = pool.interventions.names
+    found, noise = choice.asked.distances.rows(kept), choice.asked.noise
+    pool, wanted = pool.rows(kept), wanted.rows(kept)
+    names, seen = pool.interventions.names, pool.measured
     rows = fit.rows_of(names)
-    seen = pool.measured
     if fit.is_exact:
         seen = (rows >= 0) & (np.append(fit.n_cells, 0)[rows] > 0)
     null = stored_null(adata, fit)
@@ -149,51 +146,55 @@ def advice_on(
     tests = tests.set_index("perturbation").reindex(fit.names)
     differs = differing(tests["q_value"], tests["q_value_from_others"])[rows[seen]]
     n_cells = round(float(np.median(planned.cells)))
-    variance = (1 / n_cells + choice.asked.noise.shared) * _variance(fit)
-
-    def draws(candidates: NDArray[np.int64]) -> Any:
-        return draw_plate(
-            pool.rows(candidates).states(fit, wanted.targets),
-            wanted.goal.rows([*candidates, -1]), candidates, variance=variance,
-            n_samples=len(found.draws), rng=0,
-        )  # fmt: skip
-
-    plate = np.searchsorted(kept, planned.candidates)
-    again = plate if seen[plate].all() else _of_measured(found, seen, len(plate))
-    planned_draws = draws(plate)
-    more = planned_draws if again is plate else draws(again) if len(again) else None
-    said = stopping(
-        found, seen, planned_draws, more, tolerance=tolerance, confidence=CONFIDENCE,
-        distinct=(bool(differs.any()) or not seen.any()) and null.is_trusted,
+    plate, with_cells = np.searchsorted(kept, planned.candidates), np.flatnonzero(seen)
+    plates = [plate]
+    if len(with_cells) and not seen[plate].all():  # as large a plate of candidates with cells alone
+        best = best_plate(found.centre[with_cells], found.draws[:, with_cells], len(plate))
+        plates.append(with_cells[best])
+    variance = (1 / n_cells + noise.shared) * _variance(fit)
+    drawn = [
+        draw_plate(
+            pool.rows(some).states(fit, wanted.targets), wanted.goal.rows([*some, -1]), some,
+            variance=variance, n_samples=len(found.draws), rng=0,
+        )
+        for some in plates
+    ]  # fmt: skip
+    advised = stopping(
+        found, seen, drawn[0], drawn[-1] if len(with_cells) else None, tolerance=tolerance,
+        confidence=CONFIDENCE, distinct=(differs.any() or not seen.any()) and null.is_trusted,
     )  # fmt: skip
     nothing = float(found.mean[-1])
-    away = np.isfinite(said.relative_gain)
-    first, named, cells = said.chosen, np.zeros(0, np.int64), 0.0
-    if said.advice == CONFIRM and first < len(names):
+    is_apart = np.isfinite(advised.relative_gain)
+    first, named, cells = advised.chosen, np.zeros(0, np.int64), 0.0
+    if advised.advice == CONFIRM and first < len(names):
         near = found.draws - found.draws.min(axis=1, keepdims=True) <= tolerance * nothing
         also = np.flatnonzero(seen & (near.mean(axis=0)[:-1] >= _AS_NEAR))
         also = also[np.argsort(found.mean[also], kind="stable")]
         named = np.append(first, also[also != first])[:_NAMED]
-        noise = choice.asked.noise.rows(kept[named].tolist())
-        cells = _rounded_up(noise.cells_for((tolerance * nothing / _INTERVAL) ** 2).max())
-    elif said.advice == MEASURE:
-        likely = found.nearest[again] >= _LIKELY  # a plan may be filled up with others
-        named = again[likely] if likely.any() else again
-    of_more = said.gain_of_more if len(again) else 0.0
+        of_named = noise.rows(kept[named].tolist())
+        cells = float(of_named.cells_for((tolerance * nothing / _INTERVAL) ** 2).max())
+        if np.isfinite(cells):  # up to the next ten, of many to two digits
+            step = 10.0 ** max(floor(log10(max(cells, 1.0))) - 1, 1)
+            cells = float(step * np.ceil(cells / step))
+    elif advised.advice == MEASURE:
+        likely = found.nearest[plates[-1]] >= _LIKELY  # a plan may be filled up with others
+        named = plates[-1][likely] if likely.any() else plates[-1]
+    of_more = advised.gain_of_more if len(with_cells) else 0.0
+    relative = found.median[first] / found.median[-1] if is_apart else np.nan
     stored = {
-        "kind": said.advice,
+        "kind": advised.advice,
         "best_known": [*names, NO_PERTURBATION][first],
         "probability_best_known": float(found.nearest[first]),
-        "good_enough": said.good_enough,
-        "gain": said.gain,
-        "relative_gain": said.relative_gain,
-        "relative_gain_of_more": of_more / nothing if away else np.nan,
-        "relative_distance": float(found.median[first] / found.median[-1]) if away else np.nan,
+        "good_enough": advised.good_enough,
+        "gain": advised.gain,
+        "relative_gain": advised.relative_gain,
+        "relative_gain_of_more": of_more / nothing if is_apart else np.nan,
+        "relative_distance": float(relative),
         "perturbations": _adata.strings(names[i] for i in named),
         "cells_needed": cells,
         "n_perturbations": len(plate),
         "n_cells": n_cells,
-        "n_new_guides": choice.n_guides if choice.asked.noise.shared > 0 else 0,
+        "n_new_guides": n_guides if noise.shared > 0 else 0,
         "n_distinct": int(differs.sum()),
         "n_untested": int((~seen).sum()),
         "controls_trusted": int(null.is_trusted),
@@ -202,22 +203,6 @@ def advice_on(
         "candidates": _adata.strings(names),
     }
     return stored | {"words": in_words(stored, name_of(wanted.name), wanted.genes_in_words)}
-
-
-def _rounded_up(cells: float) -> float:
-    """Return a number of cells to the next ten, of many to two digits."""
-    if not np.isfinite(cells):
-        return float(cells)
-    step = 10.0 ** max(floor(log10(max(cells, 1.0))) - 1, 1)
-    return float(step * np.ceil(cells / step))
-
-
-def _of_measured(found: RankedDistance, seen: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
-    """Return the plate of candidates with cells alone."""
-    some = np.flatnonzero(seen)
-    if not len(some):
-        return some
-    return some[best_plate(found.centre[some], found.draws[:, some], size)]
 
 
 def _variance(fit: FittedPosterior) -> Vector:

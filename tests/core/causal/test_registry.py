@@ -9,6 +9,7 @@ import pytest
 
 from nextpert.core import (
     Acquisition,
+    Candidates,
     Dag,
     DagBlr,
     Pool,
@@ -16,7 +17,6 @@ from nextpert.core import (
     acquisitions,
     build_acquisition,
     find_acquisition,
-    uncertain_values,
 )
 from nextpert.core.causal import registry
 from nextpert.core.causal.registry import acquisition
@@ -54,7 +54,7 @@ def test_the_names_of_the_paper_and_of_draws():
 
 def test_an_unknown_name_is_answered_by_the_names_there_are():
     with pytest.raises(ValueError, match=re.escape(", ".join(acquisitions()))):
-        uncertain_values("best", BLR, np.eye(2), [1.0, 0.0])
+        find_acquisition("best")
     shown = re.escape(", ".join(acquisitions(on_domain=True)))
     for name in ("best", "thompson"):
         with pytest.raises(ValueError, match=shown):
@@ -64,7 +64,8 @@ def test_an_unknown_name_is_answered_by_the_names_there_are():
 def test_one_of_your_own_is_found_wherever_names_are(nearest):
     pool, target = np.array([[0.0, 3.0], [2.0, 0.0], [1.0, 1.0]]), np.array([1.0, 0.0])
     wanted = [4.0, 1.0, 1.0]
-    assert uncertain_values("nearest", BLR, pool, target).tolist() == wanted
+    found = find_acquisition("nearest").of_candidates(Candidates(BLR, pool, target))
+    assert found.values.tolist() == wanted
     made = build_acquisition("nearest", BLR, target, domain=Pool(pool), n_cells=7)
     assert isinstance(made, nearest)
     assert (made.name, made.n_cells) == ("nearest", 7)

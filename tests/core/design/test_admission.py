@@ -29,6 +29,6 @@ def test_cells_for_a_variance_are_the_least_that_have_it(shared):
     for variance in (0.02, 0.3):
         found = noise.cells_for(variance)
         for k in range(3):
-            enough = [n for n in range(1, 3000) if noise.at(n, k) <= variance]
+            enough = [n for n in range(1, 3000) if noise.at(n)[k] <= variance]
             assert found[k] == (enough[0] if enough else np.inf)
-            assert noise.cells_for(variance, [k])[0] == found[k]
+            assert noise.rows([k]).cells_for(variance)[0] == found[k]

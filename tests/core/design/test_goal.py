@@ -219,6 +219,7 @@ def test_bad_goals_are_refused():
         "target_variance must not be negative": {"states": [one], "variances": [-one]},
         "penalty must be": {"states": [one], "penalty": -1.0},
         "one row per state": {"states": [[1.0, 2.0]]},
+        "margins must be": {"states": [one], "away_from": [one], "margins": [-1.0]},
         "states holds NaN": {"states": [np.nan * one]},
         "nothing beside it": {"states": [one], "high": one, "direction_only": True},
         "direction_only takes": {"states": [one], "signature": one, "direction_only": True},

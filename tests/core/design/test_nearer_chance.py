@@ -98,12 +98,11 @@ def test_cells_and_guides_are_the_least_that_do():
     layout = Layout(2, guide_variance=0.02)
     noise = draw_noise(np.eye(2), 0)
     pair = NearerChance.of_draws(([1.0, 0.0], [1.0, 0.5]), noise)
-    n = pair.cells_for(0.9)
+    n = pair.layout.cells_for(pair.spread_for(0.9))
     assert pair.chance(n) >= 0.9 > pair.chance(n - 1)
-    of_guides = replace(pair, layout=layout)
-    assert of_guides.cells_for(0.7) > pair.cells_for(0.7)
-    assert of_guides.cells_for(0.999) == np.inf
-    g = of_guides.guides_for(0.999)
+    assert layout.cells_for(pair.spread_for(0.7)) > pair.layout.cells_for(pair.spread_for(0.7))
+    assert layout.cells_for(pair.spread_for(0.999)) == np.inf
+    g = layout.guides_for(pair.spread_for(0.999))
     assert replace(pair, layout=replace(layout, n_guides=int(g))).chance(1e12) >= 0.999
     assert replace(pair, layout=replace(layout, n_guides=int(g) - 1)).chance(1e12) < 0.999
 
@@ -112,10 +111,9 @@ def test_where_no_cells_do():
     noise = draw_noise(np.eye(2), 0)
     same = NearerChance.of_draws(([1.0, 0.0], [0.0, 1.0]), noise)
     assert same.chance([10, 1000]).tolist() == [0.5, 0.5]
-    assert same.cells_for(0.8) == np.inf
+    assert same.spread_for(0.8) == -np.inf
     vague = NearerChance.of_draws(([1.0, 0.0], [0.0, 1.1]), noise, scales=(1.0, 1.0, 1.0, 1.0))
     assert vague.spread_for(0.9) == -np.inf
-    assert vague.guides_for(0.9) == np.inf
 
 
 def test_errors_of_either_mean_come_with_both_signs():

@@ -102,7 +102,6 @@ def test_cells_are_the_least_that_do():
             else:
                 assert value([1e12])[0, gene] < 0
     assert np.isinf(plan.cells_for_width(0.2)[2])
-    assert (plan.limit(effect) >= plan.power([1e5], effect)[0] - 1e-6).all()
 
 
 def test_guides_for_power_are_the_least_that_do():
@@ -113,7 +112,9 @@ def test_guides_for_power_are_the_least_that_do():
     assert np.isinf(guides[2])
     for gene in (0, 1):
         limits = [
-            EffectPrecision(**options, layout=Layout(g, guide_variance=0.1)).limit(effect)[gene]
+            EffectPrecision(**options, layout=Layout(g, guide_variance=0.1)).power([1e15], effect)[
+                0, gene
+            ]
             for g in (int(guides[gene]) - 1, int(guides[gene]))
         ]
         assert limits[0] < 0.8 < limits[1]
@@ -181,8 +182,8 @@ def test_cells_for_a_distance():
         [1.0, 0.0, 0.5], np.eye(3), target_covariance=goal, layout=layout
     )
     for sd in (0.5, 0.25):
-        n = float(plan.cells_for(sd))
+        n = float(layout.cells_for(plan.spread_for(sd)))
         assert plan.sd(n) <= sd < plan.sd(n - 1)
-    assert np.isinf(plan.cells_for(0.1))  # guides
-    assert plan.guides_for(0.17) > 2
+    assert np.isinf(layout.cells_for(plan.spread_for(0.1)))  # guides
+    assert layout.guides_for(plan.spread_for(0.17)) > 2
     assert plan.spread_for(0.05) == -np.inf  # the target's own error

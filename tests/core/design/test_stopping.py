@@ -9,8 +9,6 @@ from nextpert.core.design.stopping import (
     NO_DIFFERENCE,
     ORDER,
     NextPlate,
-    best_known,
-    control_is_away,
     differing,
     record_chance,
     record_gain,
@@ -126,8 +124,9 @@ def test_shares_are_nan_where_the_control_is_at_the_target():
     # A target known without error: draws of the control lie away from it by its own error alone.
     near = ranked(rng.gamma(8, 0.1, (400, 3)), 0.5)
     assert near.draws[:, -1].min() > 0
-    assert not control_is_away(near)
-    assert control_is_away(ranked(rng.gamma(8, 0.1, (400, 3)), 0.1))
+    assert advised(near, [True, True]).advice == AT_TARGET
+    apart = ranked(rng.gamma(8, 0.1, (400, 3)), 0.1)
+    assert advised(apart, [True, True]).advice != AT_TARGET
 
 
 def test_which_perturbations_differ():
@@ -154,13 +153,9 @@ def test_the_control_is_chosen_where_nothing_was_tested():
     result = advised(found, [False, False])
     assert (result.chosen, result.good_enough) == (2, 0.0)
     assert advised(found, [True, True]).advice == CONFIRM
-
-
-def test_the_best_known_has_cells():
     rng = np.random.default_rng(0)
     found = ranked(rng.normal([3, 1, 2, 5, 6, 9], 0.1, (50, 6)))
-    seen = np.array([False, False, False, True, True])
-    assert best_known(found, seen) == 3
+    assert advised(found, np.arange(5) > 2).chosen == 3
 
 
 @pytest.mark.slow
@@ -215,8 +210,3 @@ def test_stops_too_early_no_more_often_than_said():
         n_early += result.advice == CONFIRM and truth[result.chosen] - truth.min() > 0.6
     assert n_stopped > 100
     assert n_early <= 0.1 * n_stopped + 3 * np.sqrt(0.09 * n_stopped)
-
-
-def test_measured_has_to_fit():
-    with pytest.raises(ValueError, match="one truth value for each of 2 candidates"):
-        advised(ranked([[1, 2, 3], [1, 2, 3]]), [True])

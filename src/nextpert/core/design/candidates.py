@@ -10,7 +10,6 @@ import numpy as np
 from nextpert.core._checks import as_rng
 from nextpert.core._shown import Shown
 from nextpert.core.causal.dag_blr import DagBlr
-from nextpert.core.causal.registry import find_acquisition
 from nextpert.core.causal.weights import known_shifts
 from nextpert.core.design.distances import (
     RankedDistance,
@@ -96,7 +95,7 @@ class Candidates(Shown):
                 message = "Uncertain shifts need the joint posterior of the states: give states."
                 raise ValueError(message)
             states = states_of(self.graphs, self._shifts)
-        self.states = states
+        self.states, self.size = states, len(states.mean) - 1
         self.goal = as_goal(target, self.graphs[0].n_nodes, target_variance)
         self.n_cells, self.noise_aware = n_cells, bool(noise_aware)
         self.n_samples, self.rng = n_samples, as_rng(rng)
@@ -106,11 +105,6 @@ class Candidates(Shown):
 
     def _facts(self) -> dict[str, Any]:
         return {"n_candidates": self.size, "n_cells": self.n_cells, "goal": self.goal}
-
-    @property
-    def size(self) -> int:
-        """Number of candidates."""
-        return len(self.states.mean) - 1
 
     @property
     def exact(self) -> bool:
@@ -159,58 +153,3 @@ class Candidates(Shown):
     def first_order(self, n_samples: int) -> tuple[Vector, Vector]:
         """Return expected distances and draws to first order in the uncertainty (equation 31)."""
         return first_order_distances(self.states, self.goal, n_samples=n_samples, rng=self.rng)
-
-
-def uncertain_values(
-    acquisition: str,
-    posterior: DagBlr | Sequence[DagBlr],
-    shifts: ArrayLike,
-    target: ArrayLike | Goal,
-    *,
-    n_cells: float = 1,
-    noise_aware: bool = False,
-    target_variance: ArrayLike | None = None,
-    n_samples: int = 1000,
-    rng: int | np.random.Generator | None = None,
-) -> NDArray[np.float64]:
-    """Return an acquisition of every candidate, cells seen or not; lower is better.
-
-    Parameters
-    ----------
-    acquisition
-        ``"civ"``: the variance that remains (see :class:`Civ`). ``"greedy"``: the expected squared
-        distance. On draws of the states (see
-        :func:`~nextpert.core.ranked_distance`): ``"ei"``, the expected
-        squared distance to the target if the better is kept of the candidate and the incumbent
-        (see ``kept_distance``); ``"probability"``, minus the probability of being the nearest;
-        ``"thompson"``, the squared distance under a single draw, so that its best candidate is
-        drawn with its probability of being the nearest. ``"random"``: uniform numbers.
-        The others of :func:`acquisitions` need exact shifts.
-    posterior, shifts, target, n_cells, noise_aware, target_variance, n_samples, rng
-        See :class:`Candidates`.
-
-    Returns
-    -------
-    ndarray
-        Values, shape ``(n_perturbations,)``.
-
-    Raises
-    ------
-    ValueError
-        For an unknown name, or if posteriors, shifts and target do not fit together.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core import Dag, DagBlr, uncertain_values
-    >>> blr = DagBlr(Dag.from_edges(2, []), noise_var=1.0, intercept=False)
-    >>> known = [[1.0, 2.0], [3.0, 0.0]]
-    >>> uncertain_values("ei", blr, known, [0.0, 2.0]).tolist()
-    [1.0, 4.0]
-    """
-    kind = find_acquisition(acquisition)
-    asked = Candidates(
-        posterior, shifts, target, n_cells=n_cells, noise_aware=noise_aware,
-        target_variance=target_variance, n_samples=n_samples, rng=rng,
-    )  # fmt: skip
-    return kind.of_candidates(asked).values

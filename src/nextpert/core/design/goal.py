@@ -41,32 +41,24 @@ def sampling_root(variance: ArrayLike | None, p: int) -> tuple[Array, Array]:
     return np.diag(sd) if vectors is None else vectors * sd, np.maximum(diagonal, 0.0)
 
 
-def positive(value: ArrayLike | None, n: int, name: str) -> Array:
-    """Return numbers of at least 0, one by default, not all of them 0."""
-    found = np.ones(n) if value is None else as_vector(value, n, name)
-    if (found < 0).any() or (n and not found.any()):
-        message = f"{name} must be numbers of at least 0, and not all of them 0."
-        raise ValueError(message)
-    return found
+def numbers(
+    value: ArrayLike | None, n: int, name: str, default: float, *, many: bool = False
+) -> Array:
+    """Return ``n`` numbers, ``default`` if they are not given; of ``many`` states one row each.
 
-
-def rows(value: ArrayLike | None, p: int, name: str) -> Array:
-    """Return states, one per row; none by default."""
+    They must be finite unless ``default`` is infinite: bounds, of which no other can be infinite.
+    """
     if value is None:
-        return np.empty((0, p))
+        return np.full((0, n) if many else n, default)
     found = as_numbers(value, name)
-    if found.ndim != 2 or found.shape[1] != p:
-        message = f"{name} must be one row per state, each of {p} nodes, but is {found.shape}."
+    if found.ndim != 1 + many or found.shape[-1] != n:
+        rows = "one row per state, " * many
+        message = f"{name} has shape {found.shape}: give {rows}one value for each of {n}."
         raise ValueError(message)
-    require_finite(found, name)
-    return found
-
-
-def bounds(value: ArrayLike | None, p: int, name: str, free: float) -> Array:
-    """Return bounds, ``free`` where there is none."""
-    found = np.full(p, free) if value is None else as_vector(value, p, name, finite=False)
-    if np.isnan(found).any() or (found == -free).any():
-        message = f"{name} holds NaN or a bound that no state keeps: use {free} for none."
+    if np.isfinite(default):
+        require_finite(found, name)
+    elif np.isnan(found).any() or (found == -default).any():
+        message = f"{name} holds NaN or a bound that no state keeps: use {default} for none."
         raise ValueError(message)
     return found
 
@@ -186,41 +178,34 @@ class Goal(Shown):
         penalty: float = 1.0,
         direction_only: bool = False,
     ) -> None:
-        p = len(np.atleast_1d(np.asarray(origin)))
-        self.origin = as_vector(origin, p, "origin")
-        self.scale = positive(scale, p, "scale")
-        self.weights = positive(weights, p, "weights") * self.scale
+        p = self.n_nodes = len(np.atleast_1d(np.asarray(origin)))
+        self.origin = numbers(origin, p, "origin", 0.0)
+        self.scale = numbers(scale, p, "scale", 1.0)
+        self.weights = numbers(weights, p, "weights", 1.0) * self.scale
         self.penalty = float(penalty)
         self.direction_only = bool(direction_only)
         self.own: OwnNodes | None = None
-        self.states = rows(states, p, "states")
-        self.shares = positive(shares, len(self.states), "shares")
-        if len(self.states):
-            self.shares = self.shares / self.shares.sum()
+        self.states = numbers(states, p, "states", 0.0, many=True)
+        self.shares = numbers(shares, len(self.states), "shares", 1.0)
         self.signature = None if signature is None else as_vector(signature, p, "signature")
-        self.low = bounds(low, p, "low", -np.inf)
-        self.high = bounds(high, p, "high", np.inf)
-        self.away_from = rows(away_from, p, "away_from")
-        self.margins = (
-            self._length(self.away_from - self.origin)
-            if margins is None
-            else positive(margins, len(self.away_from), "margins")
-        )
+        self.low = numbers(low, p, "low", -np.inf)
+        self.high = numbers(high, p, "high", np.inf)
+        self.away_from = numbers(away_from, p, "away_from", 0.0, many=True)
+        self.margins = self._length(self.away_from - self.origin)  # those of the origin
+        if margins is not None:
+            self.margins = numbers(margins, len(self.away_from), "margins", 0.0)
         self._bounded = np.isfinite(self.low) | np.isfinite(self.high)
-        self._require_sound()
         given = [None] * len(self.states) if variances is None else list(variances)
-        if len(given) != len(self.states):
-            message = f"variances must be one for each of {len(self.states)} states, or None."
-            raise ValueError(message)
+        self._require_sound(len(given))
+        self.shares = self.shares / max(self.shares.sum(), 1e-300)
+        # Whether it is only the squared distance to target states, weighted or not.
+        beside = self.signature is not None or self._bounded.any() or len(self.away_from) > 0
+        self.is_states = len(self.states) > 0 and not self.direction_only and not beside
         found = [sampling_root(variance, p) for variance in given]
         self._roots = [root for root, _ in found]
         self.variances = np.array([each for _, each in found]).reshape(-1, p)
-        self.floor = self._floor()
-
-    def _floor(self) -> Any:
-        """Return what the errors of the target states add; with own nodes ``(n,)``."""
-        found = np.asarray(self.shares @ [self.excess(each) for each in self.variances])
-        return found if found.ndim else float(found)
+        # What the errors of the target states add to the distance; with own nodes ``(n,)``.
+        self.floor: Any = self.shares @ [self.excess(each) for each in self.variances]
 
     @classmethod
     def point(cls, mean: ArrayLike, variance: ArrayLike | None = None) -> Goal:
@@ -275,7 +260,7 @@ class Goal(Shown):
             if not self.direction_only:  # which has no size
                 np.divide(counted.sum(), left, out=factor, where=left > 0)
             found.own = OwnNodes(out, factor)
-        found.floor = found._floor()
+        found.floor = found.shares @ [found.excess(each) for each in found.variances]
         return found
 
     def rows(self, which: Any) -> Goal:
@@ -315,25 +300,10 @@ class Goal(Shown):
         return {"n_nodes": self.n_nodes, **{name: n or None for name, n in parts.items()}}
 
     @property
-    def n_nodes(self) -> int:
-        """Number of nodes."""
-        return len(self.origin)
-
-    @property
-    def is_states(self) -> bool:
-        """Whether it is only the squared distance to target states, weighted or not."""
-        beside = self.signature is not None or self._bounded.any() or len(self.away_from) > 0
-        return len(self.states) > 0 and not self.direction_only and not beside
-
-    @property
-    def is_state(self) -> bool:
-        """Whether it is only the squared distance to one state, weighted or not."""
-        return len(self.states) == 1 and self.is_states
-
-    @property
     def is_plain(self) -> bool:
         """Whether it is the squared distance to one state with equal weights of nodes."""
-        return bool(self.is_state and (self.weights == 1).all() and (self.scale == 1).all())
+        equal = (self.weights == 1).all() and (self.scale == 1).all()
+        return bool(self.is_states and len(self.states) == 1 and equal)
 
     def distance(
         self, states: ArrayLike, origin: ArrayLike | None = None, errors: Array | None = None
@@ -473,23 +443,30 @@ class Goal(Shown):
         far = float(shares @ self._length(directions))
         return self.origin + (along if along > 0 else far) * v
 
-    def _require_sound(self) -> None:
-        pulls = len(self.states) > 0 or self.signature is not None
-        both = len(self.states) > 0 and self.signature is not None
-        bounded, crossed = bool(self._bounded.any()), np.flatnonzero(self.low > self.high)[:5]
-        message = ""
-        if not np.isfinite(self.penalty) or self.penalty < 0:
-            message = f"penalty must be a number of at least 0, but is {self.penalty}."
-        elif len(crossed):
-            message = f"low is above high at nodes {crossed.tolist()}: no state is between."
-        elif not (pulls or bounded):
-            message = "Nothing is wanted: give states, a signature or bounds."
-        elif self.signature is not None and not self._length(self.signature) > 0:
-            message = "The signature asks for no change: give it a node that counts."
-        elif self.direction_only and (not pulls or both or bounded or len(self.away_from)):
-            message = "direction_only takes states or a signature, and nothing beside it."
-        if message:
-            raise ValueError(message)
+    def _require_sound(self, n_variances: int) -> None:
+        n, signed, bounded = len(self.states), self.signature is not None, self._bounded.any()
+        crossed = np.flatnonzero(self.low > self.high)[:5]
+        wrong: dict[str, Any] = {}
+        for name in ("scale", "weights", "shares", "margins", "penalty"):
+            value, may_be_0 = np.atleast_1d(getattr(self, name)), name in ("margins", "penalty")
+            nothing = len(value) > 0 and not value.any() and not may_be_0
+            wrong[f"{name} must be numbers of at least 0, and not all of them 0."] = (
+                not (np.isfinite(value) & (value >= 0)).all() or nothing
+            )
+        wrong |= {
+            f"variances must be one for each of {n} states, or None.": n_variances != n,
+            f"low is above high at nodes {crossed.tolist()}: no state is between.": len(crossed),
+            "Nothing is wanted: give states, a signature or bounds.": not (n or signed or bounded),
+            "The signature asks for no change: give it a node that counts.": (
+                self.signature is not None and not self._length(self.signature) > 0
+            ),
+            "direction_only takes states or a signature, and nothing beside it.": (
+                self.direction_only and (bool(n) == signed or bounded or len(self.away_from))
+            ),
+        }
+        for message, is_wrong in wrong.items():
+            if is_wrong:
+                raise ValueError(message)
 
 
 def as_goal(target: ArrayLike | Goal, n_nodes: int, variance: ArrayLike | None = None) -> Goal:

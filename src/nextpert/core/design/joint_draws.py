@@ -310,16 +310,17 @@ def distance_draws(
     if drawn.spread is None or not goal.is_states:
         pairs = []
         for one in drawn.sampled(rng):
-            error, start = _together(goal.draw_errors(own), one.target_error), one.states[-1]
+            error, start = goal.draw_errors(own), one.states[-1]
+            if one.target_error is not None:
+                error = one.target_error + (0.0 if error is None else error)
             each = goal.distance(one.states, start, error)
             same = np.broadcast_to(start, one.states.shape)
             pairs.append((each, goal.distance(same, start, error) if goal.own else each[-1:]))
         return np.array([each for each, _ in pairs]), np.array([each for _, each in pairs])
     errors = drawn.errors(rng)
-    told = [goal.draw_errors(own) for _ in range(drawn.count)]
-    off = _together(None if told[0] is None else np.array(told), errors)
-    if off is None:
-        off = np.zeros((1, *goal.states.shape))
+    off: Array = np.zeros((1, *goal.states.shape)) if errors is None else errors
+    if np.any(goal.floor):
+        off = np.array([goal.draw_errors(own) for _ in range(drawn.count)]) + off
     wanted = goal.states + off
     middle, reference = goal.shares @ wanted, goal.shares @ goal.states
     scattered = (wanted - middle[:, None]) ** 2  # of the states about their mean
@@ -345,10 +346,6 @@ def distance_draws(
         part = csr_array((goal.weights[node], (at, np.arange(len(at)))), (len(spread), len(at)))
         control = (control - (part @ square.T).T) * goal.own.factor
     return found, control
-
-
-def _together(one: Array | None, other: Array | None) -> Array | None:
-    return other if one is None else one if other is None else one + other
 
 
 def _square_draws(

@@ -155,17 +155,6 @@ class NearerChance:
         spread = self.layout.spread(n_cells)
         return np.array([self._chance(k) for k in spread.ravel()]).reshape(spread.shape)
 
-    def cells_for(self, chance: float) -> float:
-        """Return the least cells of each that give this chance, above .5.
-
-        Infinite where guides, replicates or the target's own error do not allow it.
-        """
-        return float(self.layout.cells_for(self.spread_for(chance)))
-
-    def guides_for(self, chance: float) -> float:
-        """Return the least guides of each with which some number of cells does that."""
-        return float(self.layout.guides_for(self.spread_for(chance)))
-
     def spread_for(self, chance: float) -> float:
         """Return the largest spread of a mean, over the variance of a cell, that gives the chance.
 
@@ -187,7 +176,7 @@ class NearerChance:
         return float((found > 0).mean())
 
 
-_MOST = 2.0**50  # cells; what these do not reach is out of reach
+MOST = 2.0**50  # cells; what these do not reach is out of reach
 _FEW = 100.0  # degrees of freedom up to which the noncentral t distribution is taken as it is
 _CERTAIN = 30.0  # standard errors from which the power is 1
 
@@ -231,10 +220,6 @@ class EffectPrecision:
     control_layout: Layout = field(default_factory=Layout)
     batches: float = 0.0
 
-    def sd(self, n_cells: ArrayLike) -> Array:
-        """Return the standard deviation of the differences, shape ``(len(n_cells), n_nodes)``."""
-        return self._error(np.asarray(n_cells, np.float64)[..., None], 0.95)[0]
-
     def half_width(self, n_cells: ArrayLike, confidence: float = 0.95) -> Array:
         """Return half the width of confidence intervals, ``(len(n_cells), n_nodes)``."""
         return self._width(np.asarray(n_cells, np.float64)[..., None], confidence)
@@ -276,10 +261,6 @@ class EffectPrecision:
         variance = np.maximum(np.asarray(self.variance, np.float64), np.finfo(float).tiny)
         return self.layout.guides_for(own / variance)
 
-    def limit(self, effect: ArrayLike, confidence: float = 0.95) -> Array:
-        """Return the power that no number of cells exceeds, shape ``(n_nodes,)``."""
-        return self.power([_MOST], effect, confidence)[0]
-
     @property
     def _control_error(self) -> Array:
         """What the controls add to the variance of the differences, number or ``(n_nodes,)``."""
@@ -293,7 +274,7 @@ class EffectPrecision:
         total = np.maximum(own + other, np.finfo(float).tiny)
         of_own = (own / total) ** 2 / np.maximum(n - 1, 1.0)
         of_other = (other / total) ** 2 / max(self.n_control - 1, 1.0)
-        freedom = 1 / np.maximum(of_own + of_other, 1 / (2 * _MOST))
+        freedom = 1 / np.maximum(of_own + of_other, 1 / (2 * MOST))
         reach = np.asarray(student.ppf((1 + confidence) / 2, freedom))
         return np.sqrt(own + other), freedom, reach
 
@@ -313,7 +294,7 @@ class EffectPrecision:
         nodes = np.broadcast_shapes(np.shape(self.variance), np.shape(self.control_variance))
         # A cell a guide, and two to have a variance.
         few = np.full(nodes, max(float(self.layout.n_guides) - 1, 1.0))
-        many = np.full(nodes, _MOST)
+        many = np.full(nodes, MOST)
         never = ~np.broadcast_to(enough(many), nodes)
         while np.any(many - few > 1):
             middle = np.floor((few + many) / 2)
@@ -395,17 +376,6 @@ class DistancePrecision:
     def half_width(self, n_cells: ArrayLike, confidence: float = 0.95) -> Array:
         """Return half the width of confidence intervals (normal) with so many cells of each."""
         return norm.ppf((1 + confidence) / 2) * self.sd(n_cells)
-
-    def cells_for(self, sd: ArrayLike) -> Array:
-        """Return the least cells of each that bring the standard deviation so low.
-
-        Infinite where guides, replicates or the target's own error do not allow it.
-        """
-        return self.layout.cells_for(self.spread_for(sd))
-
-    def guides_for(self, sd: ArrayLike) -> Array:
-        """Return the least guides of each with which some number of cells does that."""
-        return self.layout.guides_for(self.spread_for(sd))
 
     def spread_for(self, sd: ArrayLike) -> Array:
         """Return the largest spread of a mean with which the standard deviation is so low.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -33,19 +33,18 @@ class NoiseTerms(NamedTuple):
     square: Array
     shared: float = 0.0
 
-    def rows(self, which: Sequence[int]) -> NoiseTerms:
+    def rows(self, some: Sequence[int]) -> NoiseTerms:
         """Return those of some candidates."""
-        return self._replace(linear=self.linear[list(which)], square=self.square[list(which)])
+        return self._replace(linear=self.linear[list(some)], square=self.square[list(some)])
 
-    def at(self, n_cells: ArrayLike, which: Any = slice(None)) -> Array:
-        """Return it for so many cells (above 0) of all candidates, or of some."""
+    def at(self, n_cells: ArrayLike) -> Array:
+        """Return it for so many cells (above 0) of all candidates, or of each."""
         v: Array = 1.0 / np.asarray(n_cells, np.float64) + self.shared
-        return np.asarray(self.linear[which] * v + self.square[which] * v**2)
+        return np.asarray(self.linear * v + self.square * v**2)
 
-    def cells_for(self, variance: float, which: Any = slice(None)) -> Array:
+    def cells_for(self, variance: float) -> Array:
         """Return the least cells for a variance so low, infinite where guides alone exceed it."""
-        linear, square = self.linear[which], self.square[which]
-        root = linear + np.sqrt(linear**2 + 4 * square * variance)
+        root = self.linear + np.sqrt(self.linear**2 + 4 * self.square * variance)
         spare = 2 * variance / np.maximum(root, 1e-300) - self.shared
         return np.where(spare > 0, np.ceil(1 / np.where(spare > 0, spare, 1.0)), np.inf)
 

@@ -153,6 +153,7 @@ KINDS = (AT_TARGET, NO_DIFFERENCE, CONFIRM, MEASURE, ORDER)
 # False discovery rate. Stricter than that of tl.diagnose: of 9 perturbations without effects one
 # differs at 0.05 in every 25th screen, and a plan would be advised.
 DIFFERS = 0.001
+_INTERVAL = 0.9  # coverage of the interval of the control's distance
 _NEAREST = 5  # spacings that determine the scale of the lower tail
 _NODES = 50  # of the quadratures over that scale, and over the gain
 _TINY = 1e-150  # keeps 0 / 0 from a division; its square is a number still
@@ -240,11 +241,6 @@ def stopping(
         Whether any candidate with cells differs from the others. Where none does, no plate is
         advised.
 
-    Raises
-    ------
-    ValueError
-        If ``measured`` does not fit.
-
     Examples
     --------
     >>> from nextpert.core import Dag, DagBlr, ranked_distance
@@ -258,9 +254,15 @@ def stopping(
     >>> [stopping(found, [True, seen], plate).advice for seen in (False, True)]
     ['order this plan', 'confirm what you have']
     """
-    seen = _which(measured, found)
-    chosen, nothing = best_known(found, seen), float(found.mean[-1])
-    away = control_is_away(found)
+    seen, nothing = np.asarray(measured, np.bool_), float(found.mean[-1])
+    known = np.append(seen, True)  # the control is
+    chosen = int(np.where(known, found.mean, np.inf).argmin())
+    # The control can be distinguished from the target if the interval of its draws is above 0, once
+    # what the error of its state adds is taken out: twice, as draws scatter about an estimate that
+    # is itself off.
+    low = float(np.quantile(found.draws[:, -1], (1 - _INTERVAL) / 2))
+    error = max(float(nothing - found.centre[-1]), 0.0)
+    is_apart = low - 2 * error > 0 and nothing > 0
     enough = tolerance * max(nothing, 0.0)
     within = found.draws[:, chosen] - found.draws.min(axis=1) <= enough
     tried = found.mean[:-1][seen]
@@ -270,10 +272,16 @@ def stopping(
     n_new = int((~seen).sum())
     record = float(record_chance(tried, n_new, farther + enough, farther + room))
     good = float(within.mean()) * (1 - record)
-    gradient = _gradient(found, seen, plate)
-    gain = max(gradient, record_gain(tried, int((~seen[plate.candidates]).sum()), farther, room))
-    of_more = np.nan if more is None else _gradient(found, seen, more)
-    if not away:
+    gradients = [np.nan, np.nan]
+    for i, each in enumerate((plate, more)):
+        if each is not None:
+            elsewhere = known.copy()
+            elsewhere[each.candidates] = False
+            nearest = float(found.mean[elsewhere].min())
+            gradients[i] = knowledge_gradient(each, seen[each.candidates], nearest)
+    of_records = record_gain(tried, int((~seen[plate.candidates]).sum()), farther, room)
+    gain, of_more = max(gradients[0], of_records), gradients[1]
+    if not is_apart:
         advice = AT_TARGET
     elif not distinct:
         advice = NO_DIFFERENCE
@@ -281,21 +289,8 @@ def stopping(
         advice = CONFIRM
     else:
         advice = MEASURE if of_more >= gain else ORDER
-    share = gain / nothing if away else np.nan
-    return Stopping(chosen, gain, share, good if away else np.nan, of_more, advice)
-
-
-def _gradient(found: RankedDistance, seen: NDArray[np.bool_], plate: NextPlate) -> float:
-    known = np.append(seen, True)
-    known[plate.candidates] = False
-    elsewhere = float(found.mean[known].min())
-    return knowledge_gradient(plate, seen[plate.candidates], elsewhere)
-
-
-def best_known(found: RankedDistance, measured: ArrayLike) -> int:
-    """Return the candidate with cells, or the control (the last), of the smallest mean distance."""
-    known = np.append(_which(measured, found), True)
-    return int(np.where(known, found.mean, np.inf).argmin())
+    share = gain / nothing if is_apart else np.nan
+    return Stopping(chosen, gain, share, good if is_apart else np.nan, of_more, advice)
 
 
 def differing(q_value: ArrayLike, q_value_from_others: ArrayLike) -> NDArray[np.bool_]:
@@ -306,17 +301,6 @@ def differing(q_value: ArrayLike, q_value_from_others: ArrayLike) -> NDArray[np.
     """
     others = np.asarray(q_value_from_others, np.float64)
     return (np.asarray(q_value, np.float64) < DIFFERS) & ((others < DIFFERS) | np.isnan(others))
-
-
-def control_is_away(found: RankedDistance, confidence: float = 0.9) -> bool:
-    """Return whether the control can be distinguished from the target.
-
-    That is where its distance is above 0, by the interval of its draws, once what the error of its
-    state adds is taken out: twice, for draws scatter about an estimate that is itself off.
-    """
-    low = float(np.quantile(found.draws[:, -1], (1 - confidence) / 2))
-    error = float(found.mean[-1] - found.centre[-1])
-    return low - 2 * max(error, 0.0) > 0 and bool(found.mean[-1] > 0)
 
 
 def record_gain(values: ArrayLike, n_more: int, excess: float, most: float) -> float:
@@ -391,14 +375,3 @@ def record_chance(values: ArrayLike, n_more: int, excess: float, most: ArrayLike
     ratio = n_more / len(known) * share / np.maximum(1 - end, _TINY)
     chance = (ratio / (1 + ratio)).mean(axis=0).reshape(most.shape)
     return np.where(possible, chance, 0.0)
-
-
-def _which(measured: ArrayLike, found: RankedDistance) -> NDArray[np.bool_]:
-    seen, n = np.asarray(measured, np.bool_), found.draws.shape[1] - 1
-    if seen.shape != (n,):
-        message = (
-            f"measured must hold one truth value for each of {n} candidates, but its shape is "
-            f"{seen.shape}."
-        )
-        raise ValueError(message)
-    return seen

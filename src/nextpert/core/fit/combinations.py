@@ -72,27 +72,6 @@ def shared_with_controls(names: Sequence[str], fit: FittedPosterior) -> tuple[li
     return rows, shared
 
 
-def information_on_interactions(
-    names: Sequence[str], fit: FittedPosterior, n_cells: int
-) -> dict[str, float]:
-    """Return what cells of each combination without cells would tell of interactions, in nats.
-
-    That is of what is not known of how far effects add up and of what its members do in company,
-    against its own rest and the cells' noise, summed over genes. ``n_cells`` are those of a
-    combination.
-    """
-    rows, members = _without_cells(names, fit)
-    if not rows or fit.is_exact:
-        return {}
-    known, numbers, within = _interactions(members, fit)
-    _, variance = known.predict(numbers)
-    rest = (known.rest_sd * known.scale) ** 2
-    alone = np.array([known.variance[list(some)].sum(axis=0) for some in numbers])
-    shared = np.maximum(variance - rest - known.strength**2 * alone, 0.0)
-    nats = 0.5 * np.log1p(shared / (rest + within / n_cells)).sum(axis=1)
-    return dict(zip([names[i] for i in rows], nats.tolist(), strict=True))
-
-
 def _alone_in(fit: FittedPosterior) -> dict[str, int]:
     """Return the row of every member that was perturbed alone."""
     return {some[0]: j for j, some in enumerate(fit.members) if len(some) == 1}

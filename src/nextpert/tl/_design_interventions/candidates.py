@@ -42,13 +42,6 @@ class Excluded:
     names: frozenset[str]
     members: tuple[frozenset[str], ...]
 
-    @classmethod
-    def read(cls, names: Iterable[str], fit: FittedPosterior) -> Excluded:
-        """Return what is excluded by its names."""
-        given = frozenset(names)
-        members = (frozenset(fit.naming.members(name)) for name in sorted(given))
-        return cls(given, tuple(some for some in members if some))
-
     def holds(self, name: str, targets: Iterable[str], fit: FittedPosterior) -> bool:
         """Whether a candidate is excluded: by name, by what it combines, or by a target gene."""
         combined = set(fit.naming.members(name))
@@ -58,30 +51,41 @@ class Excluded:
             or any(some <= combined for some in self.members)
         )
 
-    def require_known(
-        self, candidates: Sequence[str], targets: Sequence[list[str]], fit: FittedPosterior
-    ) -> None:
-        """Raise unless each name is of a candidate, of its members or of a target gene.
+    @classmethod
+    def read(
+        cls,
+        names: Iterable[str],
+        fit: FittedPosterior,
+        candidates: Sequence[str] | None = None,
+        targets: Sequence[list[str]] = (),
+    ) -> Excluded:
+        """Return what is excluded by its names.
+
+        With ``candidates`` and their target genes, each must be one of these, or of their members.
 
         Raises
         ------
         ValueError
             If one is not (close matches are suggested).
         """
+        given = {name: fit.naming.members(name) for name in sorted(names)}
+        of_names = tuple(frozenset(some) for some in given.values() if some)
+        if candidates is None:
+            return cls(frozenset(given), of_names)
         genes = {gene for some in targets for gene in some}
         members = {member for name in candidates for member in fit.naming.members(name)}
         known = {*candidates, *genes, *members}
-        unknown = sorted(
-            name
-            for name in self.names - known
-            if not members.issuperset(fit.naming.members(name) or (name,))
-        )
+        unknown = [
+            name for name in given
+            if name not in known and not members.issuperset(given[name] or (name,))
+        ]  # fmt: skip
         if unknown:
             message = (
                 f"exclude has names that are neither a candidate nor a target gene of one: "
                 f"{list_names(unknown)}.{closest(unknown, sorted(known))}"
             )
             raise ValueError(message)
+        return cls(frozenset(given), of_names)
 
 
 def own_perturbation(names: Iterable[str], label: str | None, fit: FittedPosterior) -> list[str]:
@@ -90,41 +94,6 @@ def own_perturbation(names: Iterable[str], label: str | None, fit: FittedPosteri
         return []
     own = fit.naming.key(label)
     return [name for name in names if fit.naming.key(name) == own]
-
-
-def without_own(
-    label: str | None, names: list[str], fit: FittedPosterior, *, note: bool
-) -> list[str]:
-    """Return the names of the candidates except the perturbation that defines the target.
-
-    Parameters
-    ----------
-    label
-        The target, where it is a perturbation; ``None`` excludes nothing.
-    names, fit
-        The candidates, and the fit.
-    note
-        Whether to log what was excluded.
-
-    Raises
-    ------
-    ValueError
-        If none is left.
-    """
-    own = own_perturbation(names, label, fit)
-    kept = [name for name in names if name not in own]
-    if not kept:
-        message = (
-            f"No candidate is left: {list_names(own)}, the only candidate, defines the target "
-            f"state. Give other candidates, or target_is_candidate=True to keep it."
-        )
-        raise ValueError(message)
-    if own and note:
-        logger.info(
-            "%s is excluded from the candidates, because it defines the target state; "
-            "target_is_candidate=True keeps it.", list_names(own),
-        )  # fmt: skip
-    return kept
 
 
 def read_candidates(
@@ -145,7 +114,6 @@ def read_candidates(
     ValueError
         If there are none, or one names a gene outside the panel (close matches are suggested).
     """
-    own = None if target_is_candidate or target is None else target.label
     if isinstance(candidates, (pd.DataFrame, Mapping)):
         table = read_table(candidates, fit.genes, fit.spelled, fit.naming.control)
         if not table.names:
@@ -153,10 +121,26 @@ def read_candidates(
                 "There are no candidates: the table of shifts is empty. Give a row per candidate."
             )
             raise ValueError(message)
-        names = without_own(own, table.names, fit, note=True)
+        every, is_asked = table.names, True
     else:
-        named = candidates is not None and not isinstance(candidates, str)
-        names = without_own(own, _names(candidates, fit), fit, note=named)
+        table, every = None, _names(candidates, fit)
+        is_asked = candidates is not None and not isinstance(candidates, str)
+    own = own_perturbation(
+        every, None if target_is_candidate or target is None else target.label, fit
+    )
+    names = [name for name in every if name not in own]
+    if not names:
+        message = (
+            f"No candidate is left: {list_names(own)}, the only candidate, defines the target "
+            f"state. Give other candidates, or target_is_candidate=True to keep it."
+        )
+        raise ValueError(message)
+    if own and is_asked:
+        logger.info(
+            "%s is excluded from the candidates, because it defines the target state; "
+            "target_is_candidate=True keeps it.", list_names(own),
+        )  # fmt: skip
+    if table is None:
         targets, guessed = _targets(names, fit)
         if guessed:
             warn(

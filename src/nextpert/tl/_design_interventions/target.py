@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata import Roles
+    from nextpert._adata.batches import Batches
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.core.screen.moments import Moments
 
@@ -188,12 +189,18 @@ def read_target(
     ]
     if given.distance == "noise":
         groups.append(read_group(adata, str(fit.params["control"]), roles, own_key))
-    found, number = _moments(adata, fit, [each for each in groups if each is not None], key)
-    if key is not None:
-        warn_of_changed_cells(adata, fit, key, number)
-    read_cells = iter(found)
+    codes = [(group.codes, 1) for group in groups if group is not None]
+    moments: list[list[Moments]] = []
+    batches, checksum = None, None if key is None else checksum_of_cells(adata, fit)
+    if codes or checksum is not None:
+        moments, batches, number = read_groupings(
+            adata, fit.columns, codes, roles, checksum=checksum
+        )
+        if key is not None:
+            warn_of_changed_cells(adata, fit, key, number)
+    cells = (one for (one,) in moments)
     read = [
-        _as_given(state, fit) if group is None else _state(group, *next(read_cells))
+        _as_given(state, fit) if group is None else _state(group, next(cells), batches)
         for state, group in zip(asked, groups, strict=False)
     ]
     for state in read:
@@ -208,7 +215,7 @@ def read_target(
     weights = weights_of(given, fit.genes)
     scale = np.ones(len(fit.genes))
     if given.distance == "noise":
-        scale = 1 / cell_variance(next(read_cells)[0], fit.genes, weights)
+        scale = 1 / cell_variance(next(cells), fit.genes, weights)
     low = _by_gene(given.at_least, fit.genes, "at_least", -np.inf)
     high = _by_gene(given.at_most, fit.genes, "at_most", np.inf)
     crossed = [fit.genes[i] for i in np.flatnonzero(low > high)]
@@ -237,33 +244,29 @@ def read_target(
         direction_only=given.distance == "cosine",
     )
     means, variances = [each.mean for each in states], [each.variance for each in states]
-    cells = make(states=means or None, variances=variances)
+    of_cells = make(states=means or None, variances=variances)
     name = _in_words(given, states, away)
-    _require_something(cells, name, away)
-    targets = _joined(states, fit, is_own=perturbation_key == own_key)
+    _require_something(of_cells, name, away)
+    targets = NOT_JOINED
+    if fit.hierarchical is not None:  # what of the target has a part in its draws
+        found = fit.rows_of(state.label or "" for state in states)
+        is_own = perturbation_key == own_key
+        rows = (int(row) if is_own and row >= 0 and fit.seen[row] else -1 for row in found)
+        by_numbers = len(states) == 1 and not states[0].n_cells
+        numbers = given_by_numbers(states[0].mean, fit) if by_numbers else None
+        targets = Joined(tuple(rows), numbers)
     for k, row in enumerate(targets.rows):
         if row >= 0:  # its error is that of the draws
             means[k], variances[k] = fit.expected_state(row), None
-    goal = make(states=means, variances=variances) if max(targets.rows, default=-1) >= 0 else cells
+    goal = of_cells
+    if max(targets.rows, default=-1) >= 0:
+        goal = make(states=means, variances=variances)
     label = states[0].label if len(states) == 1 else None
     genes = None
     plain = goal.is_states or (goal.direction_only and given.state is not None)
     if given.own_genes == "exclude" and plain and min(targets.rows, default=-1) >= 0:
         genes = tuple(dict.fromkeys(gene for row in targets.rows for gene in fit.targets[row]))
-    return Wanted(name, goal, cells, given.distance, label, targets, genes)
-
-
-def _joined(states: list[_Read], fit: FittedPosterior, *, is_own: bool) -> Joined:
-    """Return what of target states has a part in the draws of the hierarchical model.
-
-    ``is_own`` says whether labels are those of the fit.
-    """
-    if fit.hierarchical is None:
-        return NOT_JOINED
-    found = fit.rows_of(state.label or "" for state in states)
-    rows = [int(row) if is_own and row >= 0 and fit.seen[row] else -1 for row in found]
-    by_numbers = len(states) == 1 and not states[0].n_cells
-    return Joined(tuple(rows), given_by_numbers(states[0].mean, fit) if by_numbers else None)
+    return Wanted(name, goal, of_cells, given.distance, label, targets, genes)
 
 
 def given_by_numbers(mean: Vector, fit: FittedPosterior) -> Vector:
@@ -291,32 +294,12 @@ def _require_something(goal: Goal, name: str, away: list[_Read]) -> None:
         raise ValueError(message)
 
 
-def _state(group: Group, moments: Moments, batches: float) -> _Read:
+def _state(group: Group, cells: Moments, batches: Batches | None) -> _Read:
     variance = None
-    if moments.n > 1:
-        variance = moments.scatter.diagonal() / (moments.n - 1) * (1 / moments.n + batches)
-    return _Read(group.name, moments.mean, variance, group.label, int(moments.n))
-
-
-def _moments(
-    adata: ad.AnnData, fit: FittedPosterior, groups: Sequence[Group], key: str | None
-) -> tuple[list[tuple[Moments, float]], int]:
-    """Return moments of groups, and what batches add to the variance of their means; a checksum.
-
-    With ``key`` it is the one by which cells are compared with those of the fit.
-    """
-    checksum = None if key is None else checksum_of_cells(adata, fit)
-    if not groups and checksum is None:
-        return [], 0
-    found, batches, number = read_groupings(
-        adata, fit.columns, [(each.codes, 1) for each in groups], fitted_roles(adata, fit.params),
-        checksum=checksum,
-    )  # fmt: skip
-    errors = [
-        0.0 if batches is None else float((batches.errors(each.codes, 1) ** 2).sum())
-        for each in groups
-    ]
-    return [(one, error) for (one,), error in zip(found, errors, strict=True)], number
+    if cells.n > 1:
+        error = 0.0 if batches is None else float((batches.errors(group.codes, 1) ** 2).sum())
+        variance = cells.scatter.diagonal() / (cells.n - 1) * (1 / cells.n + error)
+    return _Read(group.name, cells.mean, variance, group.label, int(cells.n))
 
 
 def _as_given(state: Mapping[str, float] | pd.Series, fit: FittedPosterior) -> _Read:

@@ -149,7 +149,8 @@ def plan_cells(
     measured = read_measured(adata, fit, posterior_key, n_guides, n_replicates)
     noise, layout = measured.noise, measured.layout
     distances = None
-    if goal is not None and goal.goal.is_state:  # of others the precision has no closed form
+    # Of a goal that is not one state the precision has no closed form.
+    if goal is not None and goal.goal.is_states and len(goal.goal.states) == 1:
         distances = read_distances(measured, goal, fit, rng)
     genes = genes_table(fit.genes, measured, effect=effect, power=power, confidence=confidence)
     stored: dict[str, Any] = {

@@ -16,12 +16,13 @@ from nextpert.core import acquisitions
 from nextpert.core._checks import as_rng
 from nextpert.core._shown import percent
 from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE, ORDER
+from nextpert.core.fit.candidates import as_asked
 from nextpert.tl._advice import ADDS_UP, advice_on, advise, log_advice
-from nextpert.tl._design_interventions.combinations import not_admitted_in_words
+from nextpert.tl._design_interventions.combinations import admit, not_admitted_in_words
 from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._plan_cells.distances import guides_of, usual_guides
 from nextpert.tl._plan_screen.constructs import constructs_table
-from nextpert.tl._plan_screen.pool import most_informative_combination, read_constraints, read_pool
+from nextpert.tl._plan_screen.pool import read_constraints, read_pool
 from nextpert.tl._plan_screen.wells import (
     FORMATS,
     N_SAMPLES,
@@ -170,16 +171,18 @@ def plan_screen(
     pool, wanted = read.candidates, read.wanted
     wells = split_cells(n_cells, n_perturbations, n_controls, asked.min_cells)
     limits = read_constraints(
-        read, include=asked.include, pending=pending, costs=asked.costs, cells_each=wells.each
-    )
+        read, include=asked.include, pending=pending, costs=asked.costs, max_new=asked.max_new,
+        cells_each=wells.each,
+    )  # fmt: skip
     there = guides_of(adata, fit)
     usual = usual_guides(there) if n_guides is None else n_guides
-    choice = Choice(
-        fit, pool, wanted.goal, limits, wells, targets=wanted.targets, n_guides=usual,
+    ranked = as_asked(
+        fit, pool, wanted.goal, wanted.targets, n_guides=usual, n_cells=wells.each,
         n_samples=N_SAMPLES, rng=as_rng(rng),
     )  # fmt: skip
-    admission = choice.admit(pool, fit, wanted)
-    found = choice.choose(strategy, max_new=asked.max_new, fixed_controls=n_controls)
+    admission = admit(ranked, pool, fit, wanted)
+    choice = Choice(ranked, limits, wells, admission.admitted)
+    found = choice.choose(strategy)
     if n_guides is not None and n_guides > found.cells.min():
         message = (
             f"n_guides is {n_guides}, but a perturbation of this plate has {found.cells.min()} "
@@ -195,12 +198,12 @@ def plan_screen(
     some = np.flatnonzero(admission.admitted)
     if 0 < len(some) < len(names):  # by the draws of candidates that no combination is among
         advice = advise(
-            adata, fit, pool.rows(some), wanted.rows(some), wells=wells, n_controls=n_controls,
-            n_guides=n_guides, are_admitted=True, rng=rng,
+            adata, fit, pool.rows(some), wanted.rows(some), wells=wells, n_guides=n_guides,
+            are_admitted=True, rng=rng,
         )  # fmt: skip
     else:
-        advice = advice_on(adata, fit, pool, wanted, choice, found)
-    nearer = choice.distance.is_nearer[:, [*found.candidates, *under_way]].any(axis=1)
+        advice = advice_on(adata, fit, pool, wanted, choice, found, usual)
+    nearer = ranked.distances.is_nearer[:, [*found.candidates, *under_way]].any(axis=1)
     stored = {
         "plate": plate,
         "constructs": constructs_table(plate, fit, there, [names[i] for i in under_way]),
@@ -211,7 +214,6 @@ def plan_screen(
             "probability_contains_best": float(plate["probability_contains_best"].iloc[-1]),
             "probability_contains_better": float(nearer.mean()),
             "variance_reduction": float(plate["variance_reduction"].iloc[-1]),
-            "most_informative_combination": most_informative_combination(pool, fit, wells.each),
             "n_not_admitted": int((~admission.admitted).sum()),
             "if_effects_add_up": int(admission.adds_up),
         },
@@ -219,7 +221,7 @@ def plan_screen(
         "pending": pd.DataFrame(
             {
                 "perturbation": _adata.strings(names[i] for i in under_way),
-                "n_cells": limits.pending[under_way],
+                "n_cells": np.array(limits.pending, np.float64),
             },
             index=pd.Index(np.arange(len(under_way))),
         ),

@@ -12,7 +12,6 @@ from nextpert._adata import closest, in_order, list_names
 from nextpert._adata.arguments import Bound, above, at_least, check_value
 from nextpert.core.design.nearest_sums import nearest_sums
 from nextpert.core.fit.candidates import CandidateSet
-from nextpert.core.fit.combinations import information_on_interactions
 from nextpert.tl._design_interventions.candidates import Excluded, own_perturbation, read_candidates
 from nextpert.tl._design_interventions.own_genes import without_own_genes
 
@@ -80,15 +79,6 @@ def with_combinations(
     return read_candidates(found, None, fit)
 
 
-def most_informative_combination(pool: CandidateSet, fit: FittedPosterior, n_cells: int) -> str:
-    """Return the combination most informative about interactions; empty if there is none."""
-    if fit.params["shift_sd"] != "learned" or pool.interventions.sources[0] == "table":
-        return ""
-    gains = information_on_interactions(pool.interventions.names, fit, n_cells)
-    return max(gains, key=lambda name: gains[name]) if gains else ""
-
-
-_NOT_NEGATIVE = at_least(0)
 _CELLS = Bound("that is a number of cells", lambda n: 0 < n <= 1e12)
 COSTS = ("budget", "perturbation", "cell")
 
@@ -104,27 +94,30 @@ class Constraints:
         those in progress are not.
     include
         Candidates that have to be on the plate.
-    pending
-        Cells in progress of every candidate, shape ``(n_candidates,)``.
+    under_way, pending
+        Candidates in progress, and the cells of each.
     cost
-        Cost of a well of every candidate, without its cells, shape ``(n_candidates,)``.
+        Cost of a well, without its cells, or of a well of every candidate.
     cell_cost
         Cost of a cell.
     budget
         Maximum cost; infinite if none was given.
+    max_new
+        Maximum number of perturbations without cells; ``None`` for any.
     """
 
     allowed: NDArray[np.bool_]
-    include: list[int]
-    pending: Vector
-    cost: Vector
-    cell_cost: float
-    budget: float
+    include: Sequence[int] = ()
+    under_way: Sequence[int] = ()
+    pending: Sequence[float] = ()
+    cost: float | Vector = 0.0
+    cell_cost: float = 0.0
+    budget: float = np.inf
+    max_new: int | None = None
 
-    @property
-    def under_way(self) -> list[int]:
-        """Candidates with cells in progress."""
-        return np.flatnonzero(self.pending).tolist()
+    def price(self, n_cells: float = 0.0) -> Vector:
+        """Return the cost of a well of so many cells of every candidate, ``(n_candidates,)``."""
+        return np.full(len(self.allowed), self.cost + self.cell_cost * n_cells)
 
 
 @dataclass(frozen=True)
@@ -191,9 +184,11 @@ def read_pool(
     every = read_candidates(candidates, None, fit, wanted, target_is_candidate=target_is_candidate)
     given = every.interventions
     own = None if target_is_candidate else wanted.label
-    excluded = Excluded.read(named(exclude, (), "exclude", fit.naming), fit)
     # Excluding the perturbation that defines the target is redundant, but no error.
-    excluded.require_known([*given.names, *([] if own is None else [own])], given.targets, fit)
+    candidates_and_own = [*given.names, *([] if own is None else [own])]
+    excluded = Excluded.read(
+        named(exclude, (), "exclude", fit.naming), fit, candidates_and_own, given.targets
+    )
     under_way = set(named(pending, given.names, "pending", fit.naming))
     kept = [
         i
@@ -212,7 +207,13 @@ def read_pool(
 
 
 def read_constraints(
-    pool: Pool, *, include: Any, pending: Any, costs: Mapping[str, Any] | None, cells_each: float
+    pool: Pool,
+    *,
+    include: Any,
+    pending: Any,
+    costs: Mapping[str, Any] | None,
+    max_new: int | None,
+    cells_each: float,
 ) -> Constraints:
     """Return the constraints on candidates, whose names are taken with members in any order.
 
@@ -220,7 +221,7 @@ def read_constraints(
     ----------
     pool
         The candidates.
-    include, pending, costs
+    include, pending, costs, max_new
         As in ``tl.plan_screen``.
     cells_each
         Cells in progress of a candidate for which no number is given.
@@ -235,26 +236,28 @@ def read_constraints(
     names, naming = pool.names, pool.fit.naming
     given = dict.fromkeys(named(pending, names, "pending", naming), cells_each)
     if isinstance(pending, Mapping):
-        naming.require_distinct(map(str, pending), "pending")
         amounts = {
             name: check_value(n, f"pending[{name!r}]", "int", _CELLS) for name, n in pending.items()
         }
         given = naming.renamed(amounts, names, "pending")
     # Cells of the perturbation that defines the target, or of one not ranked, concern no candidate.
     counted = [name for name in given if pool.excluded_by(name) not in ("target", "genes")]
-    cells = np.zeros(len(names))
-    cells[_places(counted, pool, "pending")] = [given[name] for name in counted]
+    cells = dict(zip(_places(counted, pool, "pending"), (given[x] for x in counted), strict=True))
     wanted = _places(named(include, names, "include", naming), pool, "include")
-    both = [names[i] for i in wanted if cells[i] > 0]
+    both = [names[i] for i in wanted if i in cells]
     if both:
         message = (
             f"{list_names(both)} is both in include and in pending: take it out of one of them."
         )
         raise ValueError(message)
-    if cells.all():
+    if len(cells) == len(names):
         message = "No candidate is left: all are in exclude or pending. Give other candidates."
         raise ValueError(message)
-    return Constraints(cells == 0, wanted, cells, *_costs(costs, names, naming))
+    under_way = sorted(cells)
+    return Constraints(
+        ~np.isin(np.arange(len(names)), under_way), wanted, under_way,
+        [cells[i] for i in under_way], *_costs(costs, names, naming), max_new,
+    )  # fmt: skip
 
 
 def _places(given: list[str], pool: Pool, what: str) -> list[int]:
@@ -313,7 +316,8 @@ def named(given: Any, known: Iterable[str], what: str, naming: Naming) -> list[s
 
 def _costs(
     costs: Mapping[str, Any] | None, names: Sequence[str], naming: Naming
-) -> tuple[Vector, float, float]:
+) -> tuple[float | Vector, float, float]:
+    """Return the cost of a well, or of a well of every candidate, of a cell, and the budget."""
     told = dict(costs or {})
     unknown = sorted(set(told) - set(COSTS))
     if unknown:
@@ -335,13 +339,15 @@ def _costs(
                 f"candidate."
             )
             raise ValueError(message)
-        cost = [_cost(each[name], f"costs['perturbation'][{name!r}]") for name in names]
+        numbers = {f"['perturbation'][{name!r}]": each[name] for name in names}
     else:
-        cost = [_cost(each, "costs['perturbation']")] * len(names)
-    cell = _cost(told.get("cell", 0.0), "costs['cell']")
-    budget = _cost(told["budget"], "costs['budget']", above(0)) if told else np.inf
-    return np.array(cost), cell, budget
-
-
-def _cost(value: Any, what: str, bound: Bound = _NOT_NEGATIVE) -> float:
-    return float(check_value(value, what, "float", bound))
+        numbers = {"['perturbation']": each}
+    budget = told.get("budget", np.inf)
+    if told:
+        check_value(budget, "costs['budget']", "float", above(0))
+    numbers["['cell']"] = told.get("cell", 0.0)
+    *cost, cell = (
+        float(check_value(value, f"costs{name}", "float", at_least(0)))
+        for name, value in numbers.items()
+    )
+    return cost[0] if len(numbers) == 2 else np.array(cost), cell, float(budget)

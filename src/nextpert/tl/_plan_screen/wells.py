@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,14 +16,8 @@ from nextpert.core._shown import percent
 from nextpert.core.causal.registry import find_acquisition
 from nextpert.core.design.cell_numbers import dunnett_controls
 from nextpert.core.design.distances import probability_nearest
-from nextpert.core.design.joint_draws import NOT_JOINED, Joined
 from nextpert.core.design.plate import best_order, greedy_plate
-from nextpert.core.design.remaining_variance import (
-    removed,
-    split_by_variance,
-)
-from nextpert.core.fit.candidates import as_asked
-from nextpert.tl._design_interventions.combinations import admit
+from nextpert.core.design.remaining_variance import removed, split_by_variance
 from nextpert.tl._design_interventions.tables import left_out_of
 
 if TYPE_CHECKING:
@@ -30,8 +25,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from nextpert.core.design.candidates import Candidates
     from nextpert.core.design.distances import RankedDistance
-    from nextpert.core.design.goal import Goal
+    from nextpert.core.design.remaining_variance import RemainingVariance
     from nextpert.core.fit.candidates import CandidateSet
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.tl._design_interventions.combinations import Admission
@@ -51,13 +47,40 @@ FORMATS = {8: 8, 96: 8, 384: 16}
 
 
 class Wells(NamedTuple):
-    """Maximum number of perturbations on a plate, cells of each, and control cells."""
+    """What a plate is to hold.
+
+    Parameters
+    ----------
+    size
+        Maximum number of perturbations.
+    each
+        Cells of each, if there are so many.
+    total
+        Cells in all, controls included.
+    least
+        Minimum number of cells of a perturbation.
+    n_controls
+        Control cells; ``None``: as many as are best for the perturbations (:func:`share_out`).
+    """
 
     size: int
     each: int
-    controls: int
     total: int
     least: int
+    n_controls: int | None = None
+
+
+def share_out(totals: Sequence[int], n_controls: int | None, least: int) -> tuple[Index, int]:
+    """Return the cells of as many perturbations as they suffice for, and of the controls.
+
+    ``totals`` are the cells of one perturbation and its controls, of two and theirs, and so on.
+    """
+    for k in range(len(totals), 0, -1):
+        best = round(dunnett_controls(totals[k - 1], k)) if n_controls is None else n_controls
+        each, more = divmod(totals[k - 1] - best, k)
+        if each >= least:
+            return each + (np.arange(k) < more).astype(np.int64), best
+    return np.zeros(0, np.int64), 0
 
 
 def split_cells(total: int, size: int, n_controls: int | None, least: int) -> Wells:
@@ -72,22 +95,20 @@ def split_cells(total: int, size: int, n_controls: int | None, least: int) -> We
     --------
     >>> from nextpert.tl._plan_screen.wells import split_cells
     >>> split_cells(1200, 4, None, 20)
-    Wells(size=4, each=200, controls=400, total=1200, least=20)
+    Wells(size=4, each=200, total=1200, least=20, n_controls=None)
     >>> split_cells(100, 8, 10, 20).size
     4
     """
-    most = (total - (n_controls or 0)) // least  # wells that cells suffice for
-    for k in range(min(size, most), 0, -1):
-        wanted = round(dunnett_controls(total, k)) if n_controls is None else n_controls
-        each = (total - wanted) // k
-        if each >= least:
-            return Wells(k, each, wanted, total, least)
-    controls = "" if n_controls is None else f" beside {n_controls} controls"
-    message = (
-        f"{total} cells do not suffice for a perturbation of at least {least}{controls}: give more "
-        f"n_cells, or fewer min_cells or n_controls."
-    )
-    raise ValueError(message)
+    most = (total - (n_controls or 0)) // least  # perturbations that cells suffice for
+    cells, _ = share_out([total] * min(size, most), n_controls, least)
+    if not len(cells):
+        controls = "" if n_controls is None else f" beside {n_controls} controls"
+        message = (
+            f"{total} cells do not suffice for a perturbation of at least {least}{controls}: give "
+            f"more n_cells, or fewer min_cells or n_controls."
+        )
+        raise ValueError(message)
+    return Wells(len(cells), int(cells[-1]), total, least, n_controls)
 
 
 class Chosen(NamedTuple):
@@ -103,63 +124,34 @@ class Chosen(NamedTuple):
     n_controls: int
 
 
+@dataclass(frozen=True)
 class Choice:
-    """What the perturbations of a plate are chosen by, each part computed once, on demand.
+    """What the perturbations of a plate are chosen by.
 
     ``tl.plan_screen`` and every plate of ``tl.replay_design`` are chosen here.
 
     Parameters
     ----------
-    fit, pool
-        The fit, and the candidates.
-    goal, targets
-        The target, and the target states that join the draws (see :class:`Wanted`).
+    asked
+        The candidates, their distances, and what cells of each measure.
     limits, wells
         Constraints of the lab, and the numbers of perturbations and cells.
-    n_guides
-        Guides of a candidate, which share its cells.
-    n_samples, rng
-        Number of draws, and their generator.
+    admitted
+        Candidates that ``"exploit"`` chooses from, shape ``(n_candidates,)``.
     """
 
-    def __init__(
-        self,
-        fit: FittedPosterior,
-        pool: CandidateSet,
-        goal: Goal,
-        limits: Constraints,
-        wells: Wells,
-        *,
-        targets: Joined = NOT_JOINED,
-        n_guides: int = 1,
-        n_samples: int,
-        rng: np.random.Generator,
-    ) -> None:
-        self.limits, self.wells, self.n_guides = limits, wells, n_guides
-        self.admitted = np.ones(len(limits.allowed), bool)
-        self.asked = as_asked(
-            fit, pool, goal, targets, n_guides=n_guides, n_cells=wells.each, n_samples=n_samples,
-            rng=rng,
-        )  # fmt: skip
-
-    def admit(self, pool: CandidateSet, fit: FittedPosterior, wanted: Wanted) -> Admission:
-        """Leave untested combinations that add nothing out of ``"exploit"``."""
-        found = admit(self.asked, pool, fit, wanted)
-        self.admitted = found.admitted
-        return found
-
-    @property
-    def distance(self) -> RankedDistance:
-        """The distances of all candidates, and of the control."""
-        return self.asked.distances
+    asked: Candidates
+    limits: Constraints
+    wells: Wells
+    admitted: NDArray[np.bool_]
 
     def removed(self, chosen: Sequence[int], cells: Index) -> Vector:
-        """Return the share of that variance that the first well removes, the first two and so on.
+        """Return the share of the variance that the first well removes, the first two and so on.
 
         Those in progress are counted with each.
         """
         covariance, gain, fixed = self._among(chosen)
-        noise = np.append(self.asked.noise.at(cells, list(chosen)), fixed)
+        noise = np.append(self.asked.noise.rows(chosen).at(cells), fixed)
         n, before, found = len(chosen), self.asked.remaining.before, []
         for k in range(1, n + 1):
             some = [*range(k), *range(n, len(noise))]
@@ -171,16 +163,16 @@ class Choice:
     def _among(self, chosen: Sequence[int]) -> tuple[Vector, Vector, Vector]:
         """Return covariance and gains of those chosen, then in progress, and the noise of these."""
         under_way = self.limits.under_way
-        fixed = self.asked.noise.at(self.limits.pending[under_way], under_way)
+        fixed = self.asked.noise.rows(under_way).at(self.limits.pending)
         return *self.asked.remaining.among([*chosen, *under_way]), fixed
 
-    def choose(self, strategy: str, *, max_new: int | None, fixed_controls: int | None) -> Chosen:
+    def choose(self, strategy: str) -> Chosen:
         """Return the perturbations to include, and those that a strategy adds to them.
 
         ``strategy`` is one of :data:`STRATEGIES`, or the name of an acquisition.
         """
-        limits, wells = self.limits, self.wells
-        chance = np.full(len(limits.allowed), np.nan)
+        asked, limits, wells = self.asked, self.limits, self.wells
+        chance = np.full(asked.size, np.nan)
         # Each fills up to so many, by a rank or, without one, by what remains uncertain.
         stages: list[tuple[str, Vector | None, int]] = []
         if strategy in ("exploit", "both"):
@@ -191,60 +183,73 @@ class Choice:
             stages.append(("explore", None, wells.size))
         else:
             some = np.flatnonzero(limits.allowed)
-            limited = np.isfinite(limits.budget) or max_new is not None
+            limited = np.isfinite(limits.budget) or limits.max_new is not None
             size = len(some) if limited else wells.size
-            order = find_acquisition(strategy).plate(self.asked, some, size)
-            rank = np.full(len(limits.allowed), -np.inf)
+            order = find_acquisition(strategy).plate(asked, some, size)
+            rank = np.full(asked.size, -np.inf)
             rank[order] = -np.arange(len(order))
             stages.append(("acquisition", rank, wells.size))
         chosen: list[int] = []
         strategies: list[str] = []
-        bar = progress(wells.size, "Choosing perturbations")
+        bar, noise = progress(wells.size, "Choosing perturbations"), asked.noise.at(wells.each)
+        remaining = asked.remaining
+        left: RemainingVariance | None = None  # after those in progress and so many of those chosen
+        n_observed = 0
 
-        noise, observed = self.asked.noise, [-1]  # the wells that `left` takes in, none so far
-        left = self.asked.remaining
-
-        def gain(by: Vector | None, before: list[int]) -> Vector:
+        def gain(rank: Vector | None, before: list[int]) -> Vector:
             """Return a rank, or what a well of each candidate would remove after those before."""
-            nonlocal left, observed
+            nonlocal left, n_observed
             bar.update(len(before) - bar.n)
-            if by is not None:
-                return by
-            if before[: len(observed)] != observed:
-                left, observed = deepcopy(self.asked.remaining), []
-                for k in limits.under_way:
-                    left.observe(k, float(noise.at(limits.pending[k], k)))
-            measures = noise.at(wells.each)
-            for k in before[len(observed) :]:
-                left.observe(k, float(measures[k]))
-            observed = list(before)
-            return left.gains(measures)
+            if rank is not None:
+                return rank
+            if left is None:
+                left = deepcopy(remaining)
+                in_progress = asked.noise.rows(limits.under_way).at(limits.pending)
+                for k, variance in zip(limits.under_way, in_progress, strict=True):
+                    left.observe(k, float(variance))
+            for k in before[n_observed:]:
+                left.observe(k, float(noise[k]))
+            n_observed = len(before)
+            return left.gains(noise)
 
         # With fewer cells each if the budget does not cover more.
         for each in (wells.total / wells.size, wells.least):
-            price = limits.cost + limits.cell_cost * each
+            price = limits.price(each)
             if each > wells.least and price[limits.include].sum() > limits.budget:
                 continue
             chosen, strategies = list(limits.include), ["include"] * len(limits.include)
+            left, n_observed = None, 0
             for stage, by, end in stages:
                 allowed = limits.allowed if by is None else np.isfinite(by)
                 if strategy == "exploit" and (allowed & self.admitted).any():
                     allowed = allowed & self.admitted
                 chosen = greedy_plate(
                     partial(gain, by), end, include=chosen, allowed=allowed, cost=price,
-                    budget=limits.budget, per_cost=stage == "explore", new=~self.asked.measured,
-                    max_new=max_new,
+                    budget=limits.budget, per_cost=stage == "explore", new=~asked.measured,
+                    max_new=limits.max_new,
                 )  # fmt: skip
                 strategies += [stage] * (len(chosen) - len(strategies))
             if chosen:
                 break
         bar.close()
-        cells, n_controls = _cells(chosen, limits, wells, fixed_controls)
+        totals = [wells.total] * len(chosen)
+        if limits.cell_cost > 0 and np.isfinite(limits.budget):
+            for k in range(len(chosen)):
+                spare = limits.budget - limits.price()[chosen[: k + 1]].sum()
+                totals[k] = min(wells.total, int(spare / limits.cell_cost))
+        cells, n_controls = share_out(totals, wells.n_controls, wells.least)
+        if not len(cells):
+            message = (
+                f"No perturbation can be planned: the budget of {limits.budget:g} does not cover "
+                f"one of at least {wells.least} cells and its controls, or max_new excludes all. "
+                f"Raise one of them."
+            )
+            raise ValueError(message)
         chosen, strategies = chosen[: len(cells)], strategies[: len(cells)]
         if strategy == "explore":  # divided to reduce uncertainty most, else equally
             covariance, gains, fixed = self._among(chosen)
-            noise, total = self.asked.noise.rows(chosen), int(cells.sum())
-            cells = split_by_variance(covariance, gains, noise, total, wells.least, fixed)
+            own, total = asked.noise.rows(chosen), int(cells.sum())
+            cells = split_by_variance(covariance, gains, own, total, wells.least, fixed)
         chance = np.where(np.array(strategies) == "exploit", chance[chosen], np.nan)
         return Chosen(chosen, strategies, chance, cells, n_controls)
 
@@ -256,8 +261,8 @@ class Choice:
         NaN for the others. With ``strategy="both"`` there are as many wells as surely enough hold
         the nearest of all candidates.
         """
-        asked, limits, centre = self.asked, self.limits, self.distance.centre
-        expected, draws = asked.first_order(len(self.distance.draws))
+        asked, limits, centre = self.asked, self.limits, self.asked.distances.centre
+        expected, draws = asked.first_order(len(asked.distances.draws))
         some = np.flatnonzero(limits.allowed & self.admitted)
         usable = limits.allowed & self.admitted & (centre[:-1] < centre[-1])
 
@@ -279,27 +284,6 @@ class Choice:
             if elsewhere + nearest[first].sum() >= SURE:
                 return *ranked(max(n, 1)), n
         return *ranked(max(n_best, 1)), n_best
-
-
-def _cells(
-    chosen: Sequence[int], limits: Constraints, wells: Wells, fixed_controls: int | None
-) -> tuple[Index, int]:
-    """Return the cells of each perturbation that cells and budget suffice for, and of controls."""
-    for k in range(len(chosen), 0, -1):
-        total = wells.total
-        if limits.cell_cost > 0 and np.isfinite(limits.budget):
-            spare = limits.budget - limits.cost[chosen[:k]].sum()
-            total = min(total, int(spare / limits.cell_cost))
-        wanted = dunnett_controls(total, k)
-        controls = round(wanted) if fixed_controls is None else fixed_controls
-        each, more = divmod(total - controls, k)
-        if each >= wells.least:
-            return each + (np.arange(k) < more).astype(np.int64), controls
-    message = (
-        f"No perturbation can be planned: the budget of {limits.budget:g} does not cover one of at "
-        f"least {wells.least} cells and its controls, or max_new excludes all. Raise one of them."
-    )
-    raise ValueError(message)
 
 
 def well_names(n: int, plate_format: int) -> list[str]:
@@ -337,7 +321,7 @@ def plate_table(
     ``n_guides`` are those of each, shape ``(n_perturbations,)``. There are wells if a format of
     plates is given.
     """
-    given, distance, limits = pool.interventions, choice.distance, choice.limits
+    given, distance, limits = pool.interventions, choice.asked.distances, choice.limits
     chosen = found.candidates
     rows = [*chosen, -1] if found.n_controls else chosen  # the control is last in distances
 
@@ -373,7 +357,7 @@ def plate_table(
             "predicted_low": distance.low[rows],
             "predicted_high": distance.high[rows],
             **admission.columns(rows),
-            "cost": column(limits.cost[chosen], 0.0) + limits.cell_cost * n_cells,
+            "cost": column(limits.price()[chosen], 0.0) + limits.cell_cost * n_cells,
         },
         index=pd.Index(np.arange(len(rows))),
     )

@@ -171,16 +171,14 @@ class Modelled:
 
     def plate(self, ready: Index, size: int, n_cells: int) -> Index:
         """Return the plate of ``tl.plan_screen``, as many cells of each, no controls."""
-        nothing = np.zeros(len(self.may))
-        allowed = np.isin(np.arange(len(self.may)), ready)
-        limits = Constraints(allowed, [], nothing, nothing, 0.0, np.inf)
-        wells = Wells(size, n_cells, 0, size * n_cells, n_cells)
-        choice = Choice(
-            self.fit, self.candidates, self.goal, limits, wells, targets=self.joined,
+        limits = Constraints(np.isin(np.arange(len(self.may)), ready))
+        wells = Wells(size, n_cells, size * n_cells, n_cells, n_controls=0)
+        asked = as_asked(
+            self.fit, self.candidates, self.goal, self.joined, n_cells=n_cells,
             n_samples=N_SAMPLES, rng=self.rng.spawn(1)[0],
         )  # fmt: skip
-        plate = choice.choose(self.strategy, max_new=None, fixed_controls=0)
-        return np.array(plate.candidates, np.int64)
+        choice = Choice(asked, limits, wells, np.ones(asked.size, bool))
+        return np.array(choice.choose(self.strategy).candidates, np.int64)
 
     def recommend(self) -> int:
         """Return the smallest ``predicted_distance`` in the table of ``tl.design_interventions``.

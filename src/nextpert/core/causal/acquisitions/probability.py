@@ -19,10 +19,10 @@ class Probability(Acquisition):
 
     Examples
     --------
-    >>> from nextpert.core import Dag, DagBlr, uncertain_values
+    >>> from nextpert.core import Candidates, Dag, DagBlr, find_acquisition
     >>> blr = DagBlr(Dag.from_edges(2, []), noise_var=1.0, intercept=False)
-    >>> known = [[1.0, 2.0], [3.0, 0.0]]
-    >>> uncertain_values("probability", blr, known, [0.0, 2.0]).tolist()
+    >>> asked = Candidates(blr, [[1.0, 2.0], [3.0, 0.0]], [0.0, 2.0])
+    >>> find_acquisition("probability").of_candidates(asked).values.tolist()
     [-1.0, 0.0]
     """
 
