@@ -72,9 +72,7 @@ def values(
     """Return an acquisition of every candidate, lower is better."""
     name, _, point = acquisition.partition(", ")
     wanted = goal.quadratic(goal.origin).point if point else goal
-    asked = Candidates(
-        blr, shifts, wanted, n_cells=CELLS, noise_aware=True, n_samples=200, rng=rng
-    )
+    asked = Candidates(blr, shifts, wanted, n_cells=CELLS, noise_aware=True, n_samples=200, rng=rng)
     return find_acquisition(name).of_candidates(asked).values
 
 
