@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nextpert.core._checks import as_rng, as_vector, require_count
+from nextpert.core.causal._lookahead import adjoint_by_draws, reach_by_draws
 from nextpert.core.causal.base import Acquisition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import ArrayLike
 
     from nextpert.core.causal.dag_blr import DagBlr
@@ -24,11 +23,9 @@ class DrawnAcquisition(Acquisition):
     """A mean over draws of the weights, the same for every shift: a smooth, repeatable function.
 
     Draws are ``B_iP | sigma_i^2 ~ N(m, sigma_i^2 M)``; with ``noisy`` each comes with the noise of
-    the mean of ``n_cells`` cells. A subclass sets ``own``, what its ``kernel`` takes besides draws.
+    the mean of ``n_cells`` cells.
     """
 
-    kernel: Callable[..., float]
-    own: tuple[Any, ...]
     noisy = False
 
     def __init__(
@@ -41,22 +38,29 @@ class DrawnAcquisition(Acquisition):
         rng: int | np.random.Generator | None,
     ) -> None:
         super().__init__(posterior, target_mean, n_cells=n_cells)
-        posterior, p, dag = self.posterior, self.n_nodes, self.posterior.dag
+        posterior, p = self.posterior, self.n_nodes
         count, generator = require_count(n_samples, "n_samples"), as_rng(rng)
         weights, noise_var = posterior.sample(count, generator)
-        offset = np.zeros((count, p))
-        if posterior.intercept:
-            offset = weights[:, posterior.vptr[:-1]]
+        # One column a draw: weights (vptr[-1], n_samples), and c plus noise, (p, n_samples).
+        weights = np.ascontiguousarray(weights.T)
+        self.offset = weights[posterior.vptr[:-1]] if posterior.intercept else np.zeros((p, count))
         if self.noisy:
             sd = np.sqrt(noise_var / self.n_cells)
-            offset = offset + sd * generator.standard_normal((count, p))
-        self.draws = (posterior.place, dag.order, weights, np.ascontiguousarray(offset))
+            self.offset = self.offset + (sd * generator.standard_normal((count, p))).T
+        self._draws = (posterior.place, posterior.dag.order, weights)
 
     def value_and_grad(self, shift: ArrayLike) -> tuple[float, Array]:
         """Return the acquisition and its gradient at one shift, shape ``(n_nodes,)``."""
-        grad = np.zeros(self.n_nodes)
         vector = as_vector(shift, self.n_nodes, "shift")
-        return float(type(self).kernel(*self.draws, *self.own, vector, grad)), grad
+        x = np.ascontiguousarray(self.offset + vector[:, None])
+        reach_by_draws(*self._draws, x)
+        value, slopes = self.at_means(x)
+        adjoint_by_draws(*self._draws, slopes)
+        return value, slopes.sum(axis=1)
+
+    def at_means(self, x: Array) -> tuple[float, Array]:
+        """Return the acquisition if the draws reach ``x``, ``(n_nodes, n_samples)``, and slopes."""
+        raise NotImplementedError
 
     def values(self, shifts: ArrayLike) -> Array:
         """Return the acquisition at every shift of a pool, ``(n_shifts, n_nodes)``."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core._compile import entry, inner
+from nextpert.core._compile import entry, inner, lean
 from nextpert.core.causal._kernels import dot, dot_at, longest_row
 
 if TYPE_CHECKING:
@@ -310,81 +310,95 @@ def project_target(layout, k, cov, target, u, w0):
             u[vptr[i] + a] = y[a]
 
 
+@inner
+def _look_ahead_columns(layout, k, inv_n, cov, u, i, x, rows, y, d1, d2):
+    """As :func:`look_ahead` with one state a column of ``x`` (p, m): loops run along memory.
+
+    Fills the design rows and ``y = M rows``, both (d, m), and ``d1`` and ``d2``, both (m,).
+    """
+    indptr, indices, vptr, mptr = layout
+    first, v, m = indptr[i], vptr[i], x.shape[1]
+    d = vptr[i + 1] - v
+    block = cov[mptr[i] : mptr[i + 1]].reshape(d, d)
+    for j in range(m):
+        d1[j], d2[j] = 0.0, inv_n
+    for a in range(d):
+        for j in range(m):
+            rows[a, j] = 1.0 if a < k else x[indices[first + a - k], j]
+    for a in range(d):
+        for j in range(m):
+            y[a, j] = 0.0
+        for b in range(d):
+            entry = block[a, b]
+            for j in range(m):
+                y[a, j] += entry * rows[b, j]
+        slope = u[v + a]
+        for j in range(m):
+            d1[j] += slope * rows[a, j]
+            d2[j] += rows[a, j] * y[a, j]
+
+
 @entry
 def take_off(problem, x, w):
-    """Take from ``w`` (p, m) what cells at each state of ``x`` (p, m) teach (equation 6).
-
-    As :func:`look_ahead`, with one state a column, so that inner loops run along memory.
-    """
+    """Take from ``w`` (p, m) what cells at each state of ``x`` (p, m) teach (equation 6)."""
+    layout = (problem.indptr, problem.indices, problem.vptr, problem.mptr)
+    k, inv_n, cov, u = problem.intercept, problem.inv_n, problem.cov, problem.u
     m, most = x.shape[1], longest_row(problem.vptr)
-    rows, y, d1, d2 = np.empty((most, m)), np.empty(m), np.empty(m), np.empty(m)
+    rows, y, d1, d2 = np.empty((most, m)), np.empty((most, m)), np.empty(m), np.empty(m)
     for i in range(len(x)):
-        first, v, start = problem.indptr[i], problem.vptr[i], problem.mptr[i]
-        d = problem.vptr[i + 1] - v
-        k = problem.intercept
-        for j in range(m):
-            d1[j], d2[j] = 0.0, problem.inv_n
-        for a in range(d):
-            for j in range(m):
-                rows[a, j] = 1.0 if a < k else x[problem.indices[first + a - k], j]
-        for a in range(d):
-            y[:] = 0.0
-            for b in range(d):
-                entry = problem.cov[start + a * d + b]
-                for j in range(m):
-                    y[j] += entry * rows[b, j]
-            for j in range(m):
-                d1[j] += problem.u[v + a] * rows[a, j]
-                d2[j] += rows[a, j] * y[j]
+        _look_ahead_columns(layout, k, inv_n, cov, u, i, x, rows, y, d1, d2)
         for j in range(m):
             w[i, j] -= d1[j] * d1[j] / d2[j]
 
 
+@lean
+def reach_by_draws(layout, order, weights, x):
+    """Replace column j of ``x`` (p, m) by the mean that it reaches under ``weights[:, j]``."""
+    indptr, indices, vptr, _ = layout
+    for t in range(len(order)):
+        i = order[t]
+        first, last = indptr[i], indptr[i + 1]
+        start = vptr[i + 1] - (last - first)
+        for a in range(last - first):
+            k = indices[first + a]
+            for j in range(x.shape[1]):
+                x[i, j] += weights[start + a, j] * x[k, j]
+
+
+@lean
+def adjoint_by_draws(layout, order, weights, slopes):
+    """Turn slopes (p, m) by such means into those by the shift, as :func:`adjoint` does."""
+    indptr, indices, vptr, _ = layout
+    for t in range(len(order) - 1, -1, -1):
+        i = order[t]
+        first, last = indptr[i], indptr[i + 1]
+        start = vptr[i + 1] - (last - first)
+        for a in range(last - first):
+            k = indices[first + a]
+            for j in range(slopes.shape[1]):
+                slopes[k, j] += weights[start + a, j] * slopes[i, j]
+
+
 @entry
-def improvement(layout, order, weights, offset, target, best, shift, grad):
-    """Mean over draws of ``min(|x - target|^2, best)``; adds its gradient to ``grad``.
+def information(layout, k, inv_n, cov, u, w0, x, gone, slopes):
+    """Fill ``gone``, the share of ``w0`` (p,) that cells at states ``x`` (p, m) take off.
 
-    ``weights`` (s, vptr[-1]) and ``offset`` (s, p), the intercepts, have a row a draw.
+    Adds to ``slopes`` (p, m) those of ``sum_i log(1 - gone) / 2`` by ``x``.
     """
-    s, p = offset.shape
-    x, value = np.empty(p), 0.0
-    for j in range(s):
-        reach(layout, order, weights[j], offset[j], shift, x)
-        loss = 0.0
-        for i in range(p):
-            x[i] -= target[i]
-            loss += x[i] * x[i]
-        value += min(loss, best) / s
-        if loss < best:  # the slope by x is 2 (x - target)
-            adjoint(layout, order, weights[j], x)
-            for i in range(p):
-                grad[i] += 2.0 / s * x[i]
-    return value
-
-
-@entry
-def information(layout, order, weights, offset, inv_n, cov, u, w0, shift, grad):
-    """Mean of ``sum_i log(w_i' / w_i) / 2``, ``w_i'`` after cells at ``x``; adds its gradient.
-
-    ``offset`` holds the noise of the cells too; ``cov``, ``u`` and ``w0`` as in :class:`Problem`.
-    """
-    indptr, _, vptr, _ = layout
-    s, p = offset.shape
-    most = longest_row(vptr)
-    x, gx, row, y = np.empty(p), np.empty(p), np.empty(most), np.empty(most)
-    value = 0.0
-    for j in range(s):
-        reach(layout, order, weights[j], offset[j], shift, x)
-        gx[:] = 0.0
-        for i in range(p):
-            if w0[i] > 0.0:  # else no parents, or none with a place in the target
-                k = vptr[i + 1] - vptr[i] - (indptr[i + 1] - indptr[i])
-                d1, d2 = look_ahead(layout, k, inv_n, cov, u, i, x, row, y)
-                ratio = d1 / d2
-                value += np.log1p(-d1 * ratio / w0[i])
-                scale = 1.0 / (w0[i] - d1 * ratio) / s
-                add_slope(layout, k, i, scale, ratio, y, u[vptr[i] :], gx)
-        adjoint(layout, order, weights[j], gx)
-        for i in range(p):
-            grad[i] += gx[i]
-    return value / (2.0 * s)
+    indptr, indices, vptr, _ = layout
+    m, most = x.shape[1], longest_row(vptr)
+    rows, y, d1, d2 = np.empty((most, m)), np.empty((most, m)), np.empty(m), np.empty(m)
+    for i in range(len(x)):
+        if w0[i] > 0.0:  # else no parents, or none with a place in the target
+            _look_ahead_columns(layout, k, inv_n, cov, u, i, x, rows, y, d1, d2)
+            for j in range(m):
+                ratio = d1[j] / d2[j]
+                gone[i, j] = d1[j] * ratio / w0[i]
+                # By the row of w' it is 2 ratio (ratio y - u).
+                d2[j] = ratio / (w0[i] - d1[j] * ratio)
+                d1[j] = ratio
+            first, v = indptr[i], vptr[i]
+            for a in range(k, vptr[i + 1] - v):
+                parent, slope = indices[first + a - k], u[v + a]
+                for j in range(m):
+                    slopes[parent, j] += d2[j] * (d1[j] * y[a, j] - slope)

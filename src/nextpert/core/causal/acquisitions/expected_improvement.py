@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert.core.causal._drawn import DrawnAcquisition
-from nextpert.core.causal._lookahead import improvement
 from nextpert.core.causal.base import Ranked
 from nextpert.core.causal.registry import acquisition
 
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
 
     from nextpert.core.causal.base import Asked
     from nextpert.core.causal.dag_blr import DagBlr
+
+    Array = NDArray[np.float64]
 
 
 @acquisition("ei")
@@ -57,7 +58,6 @@ class ExpectedImprovementInt(DrawnAcquisition):
 
     exact_only = False
     in_words = "expected improvement"
-    kernel = staticmethod(improvement)
 
     def __init__(
         self,
@@ -72,7 +72,14 @@ class ExpectedImprovementInt(DrawnAcquisition):
             message = f"best must be a squared distance, 0 or above, but is {best!r}."
             raise ValueError(message)
         super().__init__(posterior, target_mean, n_samples=n_samples, rng=rng)
-        self.own = (self.target_mean, float(best))
+        self.best = float(best)
+
+    def at_means(self, x: Array) -> tuple[float, Array]:
+        """Return the mean of ``min(|x - mu*|^2, best)`` over draws, and its slopes by ``x``."""
+        gap = x - self.target_mean[:, None]
+        loss = (gap**2).sum(axis=0)
+        slopes = gap * (2.0 / len(loss) * (loss < self.best))
+        return float(np.minimum(loss, self.best).mean()), slopes
 
     @classmethod
     def of_candidates(cls, asked: Asked) -> Ranked:

@@ -12,9 +12,11 @@ from nextpert.core.causal.base import project
 from nextpert.core.causal.registry import acquisition
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.causal.dag_blr import DagBlr
+
+    Array = NDArray[np.float64]
 
 
 @acquisition("mi")
@@ -56,7 +58,6 @@ class MutualInformationInt(DrawnAcquisition):
     True
     """
 
-    kernel = staticmethod(information)
     noisy = True
 
     def __init__(
@@ -69,5 +70,12 @@ class MutualInformationInt(DrawnAcquisition):
         rng: int | np.random.Generator | None = None,
     ) -> None:
         super().__init__(posterior, target_mean, n_cells=n_cells, n_samples=n_samples, rng=rng)
-        projected = project(self.posterior, self.target_mean)
-        self.own = (1.0 / self.n_cells, self.posterior.blocks["cov"], *projected)
+        self.u, self.w0 = project(self.posterior, self.target_mean)
+
+    def at_means(self, x: Array) -> tuple[float, Array]:
+        """Return the mean of ``sum_i log(w_i' / w_i) / 2`` over draws, and its slopes by ``x``."""
+        posterior, gone, slopes = self.posterior, np.zeros_like(x), np.zeros_like(x)
+        k, cov = int(posterior.intercept), posterior.blocks["cov"]
+        information(posterior.place, k, 1.0 / self.n_cells, cov, self.u, self.w0, x, gone, slopes)
+        n_samples = x.shape[1]
+        return float(np.log1p(-gone).sum()) / (2 * n_samples), slopes / n_samples
