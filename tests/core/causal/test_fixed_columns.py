@@ -92,6 +92,14 @@ def test_fixed_columns_survive_storage_and_need_an_intercept(with_columns):
     assert fit_weights(plain, cells).n_fixed == 0
 
 
+def test_cells_of_an_update_have_nothing_in_the_fixed_columns():
+    screen, x = Screen(), np.random.default_rng(0).normal(size=(40, P))
+    with_some, without = (
+        DagBlr(screen.dag, n_fixed=n).update(Moments.from_array(x)) for n in (2, 0)
+    )
+    np.testing.assert_allclose(with_some.mean().toarray(), without.mean().toarray(), rtol=1e-8)
+
+
 def test_columns_span_what_groups_leave_free():
     """A batch of one perturbation without controls cannot be told from it and is left alone."""
     rng = np.random.default_rng(0)

@@ -153,11 +153,6 @@ class Regressions(Shown):
         return int(self.cells.max(initial=0))
 
     @property
-    def sums(self) -> tuple[Vector, ...]:
-        """The sums over the cells seen, in the order of ``SUMS``."""
-        return self.xtx, self.xty, self.yty, self.cells
-
-    @property
     def blocks(self) -> dict[str, Vector]:
         """Flat arrays ``cov`` (M), ``weights`` (m), ``residual``, ``logdet``, ``precision``."""
         if self._blocks is None:
@@ -168,6 +163,26 @@ class Regressions(Shown):
         """Yield the square block of every node, a view of an array that is laid out as ``cov``."""
         for (first, last), d in zip(pairwise(self.mptr), np.diff(self.vptr), strict=True):
             yield flat[first:last].reshape(d, d)
+
+    def add_scatter(self, scatter: Vector, skip: Pointers | tuple[()] = ()) -> None:
+        """Add the scatter within environments to the sums of equation 2, but for nodes to skip.
+
+        ``scatter`` is that of the nodes, and of fixed columns after them where the cells have any.
+        """
+        fixed = np.arange(self.n_nodes, len(scatter))
+        for i, square in enumerate(self.squares(self.xtx)):
+            if i not in skip:
+                # Sums of (x - mean)(x - mean)': the intercept's column does not vary.
+                columns = np.append(fixed, self.dag.parents(i))
+                first = len(square) - len(columns)
+                square[first:, first:] += scatter[columns[:, None], columns]
+                self.xty[self.vptr[i] + first : self.vptr[i + 1]] += scatter[columns, i]
+                self.yty[i] += scatter[i, i]
+
+    def add_means(self, means: Vector, shifts: Vector, counted: Vector) -> None:
+        """Add the means of environments, which count for ``counted[j, i]`` cells at node i."""
+        sums, room = (self.xtx, self.xty, self.yty), np.empty(self.longest)
+        kernels.add_means(*self.place, means, shifts, counted, *sums, room)
 
     @property
     def prior_rates(self) -> Vector:

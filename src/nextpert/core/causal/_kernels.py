@@ -176,33 +176,6 @@ def solve_forward(indptr, indices, order, vptr, weights, x):
 
 
 @lean
-def add_within(indptr, indices, vptr, mptr, scatter, skip, xtx, xty, yty, place):
-    """Add the scatter within environments in place: nothing for the intercept, nor nodes to skip.
-
-    ``scatter`` is that of the p nodes, and of fixed columns after them. ``place`` is room for the
-    numbers of a design row's columns.
-    """
-    p = len(indptr) - 1
-    for i in range(p):
-        if skip[i]:
-            continue
-        first, last = indptr[i], indptr[i + 1]
-        d = vptr[i + 1] - vptr[i]
-        k = d - (last - first)
-        for a in range(1, k):
-            place[a] = p + a - 1
-        for a in range(last - first):
-            place[k + a] = indices[first + a]
-        # Sums of (x - mean)(x - mean)': the intercept's column, if there is one, does not vary.
-        for a in range(min(k, 1), d):
-            line = mptr[i] + a * d
-            xty[vptr[i] + a] += scatter[place[a], i]
-            for b in range(min(k, 1), d):
-                xtx[line + b] += scatter[place[a], place[b]]
-        yty[i] += scatter[i, i]
-
-
-@lean
 def add_means(indptr, indices, vptr, mptr, mean, shift, count, xtx, xty, yty, design):
     """Add the means of environments to the sums of equation 2 in place.
 

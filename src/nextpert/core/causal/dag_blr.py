@@ -148,22 +148,20 @@ class DagBlr(Regressions):
             raise ValueError(message)
         offset = as_vector(np.zeros(p) if shift is None else shift, p, "shift")
         require_squares(moments.n, moments.mean, moments.scatter, offset)
-        skip = np.zeros(p, dtype=np.bool_)
-        skip[as_nodes(() if do is None else do, p, "do")] = True
+        held = as_nodes(() if do is None else do, p, "do")
+        count = np.full(p, float(moments.n))
+        count[held] = 0.0
+        skip = count == 0
         # The intercept's prior variance is large: taking the first cell off it would cost digits.
         complete = not self.intercept or (self.cells[~skip] > 0).all()
         given = self.prior_units == "data" or self.known_noise_var is not None
         fixed = self._blocks is not None and self.prior_scale != "evidence" and given
         rank_one = bool(moments.n == 1 and fixed and complete)
         new = self if inplace else self._copied(with_blocks=rank_one)
-        *sums, cells = new.sums
-        count = np.where(skip, 0.0, moments.n)
         if moments.n > 1:  # a single cell does not scatter
-            room = np.empty(self.longest, np.int64)
-            kernels.add_within(*self.place, moments.scatter, skip, *sums, room)
-        around = (moments.mean[None], offset[None], count[None])
-        kernels.add_means(*self.place, *around, *sums, np.empty(self.longest))
-        cells += count
+            new.add_scatter(moments.scatter, held)
+        new.add_means(moments.mean[None], offset[None], count[None])
+        new.cells += count
         if rank_one:
             changing = (new.blocks[name] for name in ("cov", "weights", "residual", "logdet"))
             kernels.rank_one_update(*self.place, moments.mean, offset, skip, *changing)

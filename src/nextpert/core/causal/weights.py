@@ -67,16 +67,15 @@ def fit_weights(posterior: DagBlr, cells: PooledGuides, shifts: ArrayLike | None
     if n_fixed != posterior.n_fixed:  # what batches add has columns of its own
         posterior = DagBlr(posterior.dag, n_fixed=n_fixed, **posterior.options)
     blr = posterior._copied(with_blocks=False)
-    sums, longest, scatter = blr.sums[:3], blr.longest, cells.scatter
+    scatter = cells.scatter
     if n_fixed:  # with the columns of batches after the nodes
         cross = cells.fixed_scatter[:, : blr.n_nodes]
         scatter = np.vstack([np.hstack([scatter, cross.T]), cells.fixed_scatter])
-    skip, room = np.zeros(blr.n_nodes, np.bool_), np.empty(longest, np.int64)
-    kernels.add_within(*blr.place, scatter, skip, *sums, room)
+    blr.add_scatter(scatter)
     # Means tell of the weights where the shift is known: those of the controls at least.
     design = np.hstack([cells.mean[:n_known], cells.fixed[:n_known, :n_fixed]])
     counted = np.ascontiguousarray(cells.counted[:n_known])
-    kernels.add_means(*blr.place, design, given, counted, *sums, np.empty(longest))
+    blr.add_means(design, given, counted)
     # Every free shift takes one degree of freedom of the noise.
     free = 0 if shifts is not None else np.count_nonzero(cells.n_cells[1:])
     blr.cells += float(cells.n_cells.sum() - free)
