@@ -1,9 +1,9 @@
 """The array core: moments, graphs, posterior, acquisitions, domains; no AnnData here."""
 
-from nextpert.core.causal.acquisitions.civ import CausalVariance, Civ, CivOw, gap_variance
+from nextpert.core.causal.acquisitions.civ import Civ, CivOw, gap_variance
 from nextpert.core.causal.acquisitions.expected_improvement import ExpectedImprovementInt
 from nextpert.core.causal.acquisitions.greedy import Greedy
-from nextpert.core.causal.acquisitions.max_variance import MaxVariance
+from nextpert.core.causal.acquisitions.largest_variance import CausalVariance, MaxVariance
 from nextpert.core.causal.acquisitions.mutual_information import MutualInformationInt
 from nextpert.core.causal.acquisitions.probability import Probability
 from nextpert.core.causal.acquisitions.random import Random

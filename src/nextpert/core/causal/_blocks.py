@@ -22,7 +22,7 @@ from nextpert.core.causal import _kernels as kernels
 from nextpert.core.graph.dag import Dag
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -164,7 +164,7 @@ class Regressions(Shown):
         for (first, last), d in zip(pairwise(self.mptr), np.diff(self.vptr), strict=True):
             yield flat[first:last].reshape(d, d)
 
-    def add_scatter(self, scatter: Vector, skip: Pointers | tuple[()] = ()) -> None:
+    def add_scatter(self, scatter: Vector, skip: Sequence[int] = ()) -> None:
         """Add the scatter within environments to the sums of equation 2, but for nodes to skip.
 
         ``scatter`` is that of the nodes, and of fixed columns after them where the cells have any.

@@ -19,13 +19,10 @@ from nextpert.core.causal._kernels import dot, dot_at, longest_row
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SUM, MAX, NORM = 0, 1, 2  # sum of a s^2 + b s; largest b w; largest b ||M'||
-
 
 class Problem(NamedTuple):
     """All arrays of one acquisition; layout of the blocks as in ``_kernels``."""
 
-    kind: int
     inv_n: float
     intercept: int
     indptr: NDArray[np.int64]
@@ -39,9 +36,7 @@ class Problem(NamedTuple):
     u: NDArray[np.float64]  # M q of each node, flat
     w0: NDArray[np.float64]  # q' M q, (p,)
     quad: NDArray[np.float64]  # a of the sum, (p,)
-    lin: NDArray[np.float64]  # b of the sum or the maximum, (p,)
-    eigval: NDArray[np.float64]  # of M, ascending, flat (NORM only)
-    eigvec: NDArray[np.float64]  # of M, columns, flat (NORM only)
+    lin: NDArray[np.float64]  # b of the sum, (p,)
     root: NDArray[np.float64]  # L^-1 shared by all nodes of a complete graph, else (0, 0)
     root_q: NDArray[np.float64]  # its product with q = (1, mu*), in the order of the graph
 
@@ -105,66 +100,6 @@ def look_ahead(layout, k, inv_n, cov, u, i, x, row, y):
 
 
 @inner
-def _top_decrease(values, z, d2):
-    """How far the largest eigenvalue of ``diag(values) - z z' / d2`` lies below the last value.
-
-    ``values`` ascend. The decrease t solves ``1 = sum z^2 / (d2 (values - values[-1] + t))`` and
-    ends at the second value at the latest; bisecting t itself keeps its digits where it is small.
-    """
-    d = len(values)
-    last = values[d - 1]
-    low, high = 0.0, z[d - 1] * z[d - 1] / d2
-    if d > 1:
-        high = min(high, last - values[d - 2])
-    # The secular equation falls in t on this interval, so that a bisection finds its one root.
-    for _ in range(60):
-        mid = 0.5 * (low + high)
-        if mid <= low or mid >= high:
-            break
-        f = 1.0
-        for j in range(d):
-            gap = values[j] - last + mid
-            if gap != 0.0:
-                f -= z[j] * z[j] / (d2 * gap)
-        if f > 0.0:
-            high = mid
-        else:
-            low = mid
-    return 0.5 * (low + high)
-
-
-@inner
-def _norm(problem, i, row, d2, z, vec):
-    """Largest eigenvalue of M' of node i; fills z = V' M row and the eigenvector, eigenbasis.
-
-    The vector is left zero where it is perpendicular to z, so that its gradient comes out as zero.
-    """
-    v, m = problem.vptr[i], problem.mptr[i]
-    d = problem.vptr[i + 1] - v
-    # In the eigenbasis of M, M' = diag(values) - z z' / d2 with z = V' M row.
-    values = problem.eigval[v : v + d]
-    for j in range(d):
-        s = 0.0
-        for a in range(d):
-            s += problem.eigvec[m + a * d + j] * row[a]
-        z[j] = values[j] * s
-    decrease = _top_decrease(values, z[:d], d2)
-    total = 0.0
-    for j in range(d - 1, -1, -1):
-        gap = values[j] - values[d - 1] + decrease
-        if gap == 0.0:  # equal eigenvalues, or a direction the cells do not touch
-            for a in range(d):
-                vec[a] = 0.0
-            return values[d - 1] - decrease
-        # Of a diagonal less a rank-one matrix, the eigenvector of t is z / (values - t).
-        vec[j] = z[j] / gap
-        total += vec[j] * vec[j]
-    for a in range(d):
-        vec[a] /= np.sqrt(total)
-    return values[d - 1] - decrease
-
-
-@inner
 def add_slope(layout, k, i, scale, ratio, y, u, gx):
     """Add ``scale`` times half the slope of ``-d1^2 / d2`` of node i to ``gx`` (p,) at its parents.
 
@@ -185,12 +120,7 @@ def evaluate(problem, shift, grad):
     order, weights, x = problem.order, problem.weights, np.empty(len(shift))
     reach(layout, order, weights, problem.offset, shift, x)
     grad[:] = 0.0
-    if len(problem.root):
-        value = _shared(problem, x, grad)
-    elif problem.kind == SUM:
-        value = _summed(problem, layout, x, grad)
-    else:
-        value = _largest(problem, layout, x, grad)
+    value = _shared(problem, x, grad) if len(problem.root) else _summed(problem, layout, x, grad)
     adjoint(layout, order, weights, grad)
     return value
 
@@ -258,44 +188,6 @@ def _shared(problem, x, gx):
         square[m] += square[m + 1]
     for t in range(size - k):
         gx[order[t]] += row[k + t]
-    return value
-
-
-@inner
-def _largest(problem, layout, x, gx):
-    """Return the largest term of any node at the mean ``x`` (p,); add its slope to ``gx`` (p,)."""
-    k, inv_n, vptr, cov = problem.intercept, problem.inv_n, problem.vptr, problem.cov
-    lin, is_norm, most = problem.lin, problem.kind == NORM, longest_row(vptr)
-    row, y, u = np.empty(most), np.empty(most), np.empty(most)
-    z, vec = np.empty(most), np.empty(most)
-    value, best = 0.0, -1
-    for i in range(len(x)):
-        d = vptr[i + 1] - vptr[i]
-        # Cells only take away: where all of M gives less, M' need not be looked at.
-        if d == 0 or (is_norm and lin[i] * problem.eigval[vptr[i + 1] - 1] <= value):
-            continue
-        d1, d2 = look_ahead(layout, k, inv_n, cov, problem.u, i, x, row, y)
-        if is_norm:
-            term = lin[i] * _norm(problem, i, row, d2, z, vec)
-        else:
-            term = lin[i] * (problem.w0[i] - d1 * d1 / d2)
-        if term > value:
-            value, best = term, i
-    if best < 0:
-        return value
-    v, m = vptr[best], problem.mptr[best]
-    d = vptr[best + 1] - v
-    d1, d2 = look_ahead(layout, k, inv_n, cov, problem.u, best, x, row, y)
-    for a in range(d):
-        u[a] = problem.u[v + a]
-    if is_norm:  # v' M' v with its eigenvector v held: as w, with v in place of q
-        _norm(problem, best, row, d2, z, vec)
-        d1 = dot(vec[:d], z)
-        for a in range(d):
-            u[a] = 0.0
-            for j in range(d):
-                u[a] += problem.eigvec[m + a * d + j] * problem.eigval[v + j] * vec[j]
-    add_slope(layout, k, best, 2.0 * lin[best], d1 / d2, y, u, gx)
     return value
 
 

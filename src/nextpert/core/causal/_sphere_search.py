@@ -26,8 +26,8 @@ def _add(target, factor, other):
 
 
 @entry
-def _value_on_sphere(problem, radius, mask, z, shift, grad):
-    """Acquisition and its gradient by z at ``radius z / |z|``, entries off the mask are zero."""
+def _value_on_sphere(problem, radius, z, shift, grad):
+    """Acquisition and its gradient by z at ``radius z / |z|``."""
     norm = np.sqrt(_dot(z, z))
     for i in range(len(z)):
         shift[i] = radius * z[i] / norm
@@ -35,11 +35,9 @@ def _value_on_sphere(problem, radius, mask, z, shift, grad):
     value = evaluate(problem, shift, grad)
     inner = 0.0
     for i in range(len(z)):
-        if not mask[i]:
-            grad[i] = 0.0
         inner += grad[i] * z[i] / norm
     for i in range(len(z)):
-        grad[i] = radius * (grad[i] - inner * z[i] / norm) / norm if mask[i] else 0.0
+        grad[i] = radius * (grad[i] - inner * z[i] / norm) / norm
     return value
 
 
@@ -65,7 +63,7 @@ def _direction(grad, steps, changes, rho, stored, newest, q):
 
 
 @inner
-def _line_search(problem, radius, mask, z, value, slope, length, ahead, trial, shift, fresh):
+def _line_search(problem, radius, z, value, slope, length, ahead, trial, shift, fresh):
     """Backtrack along ``ahead``; fills the trial point and its gradient.
 
     Returns the new value, the length of the step (0 where none lowers the value) and the number of
@@ -74,7 +72,7 @@ def _line_search(problem, radius, mask, z, value, slope, length, ahead, trial, s
     for attempt in range(30):
         for i in range(len(z)):
             trial[i] = z[i] + length * ahead[i]
-        new = _value_on_sphere(problem, radius, mask, trial, shift, fresh)
+        new = _value_on_sphere(problem, radius, trial, shift, fresh)
         if new <= value + _ARMIJO * length * slope:
             return new, length, attempt + 1
         # The least point of the parabola through both values and the slope, within limits.
@@ -85,7 +83,7 @@ def _line_search(problem, radius, mask, z, value, slope, length, ahead, trial, s
 
 
 @entry
-def minimise_on_sphere(problem, radius, mask, start, max_iter, tol):
+def minimise_on_sphere(problem, radius, start, max_iter, tol):
     """Minimise the acquisition over shifts of norm ``radius`` from ``start``.
 
     Returns the shift, its value less the floor and the number of evaluations. Stops where two
@@ -95,12 +93,10 @@ def minimise_on_sphere(problem, radius, mask, start, max_iter, tol):
     p = len(start)
     z, trial, ahead = np.empty(p), np.empty(p), np.empty(p)
     shift, grad, fresh = np.empty(p), np.empty(p), np.empty(p)
+    norm = np.sqrt(_dot(start, start))
     for i in range(p):
-        z[i] = start[i] if mask[i] else 0.0
-    norm = np.sqrt(_dot(z, z))
-    for i in range(p):
-        z[i] /= norm
-    value = _value_on_sphere(problem, radius, mask, z, shift, grad)
+        z[i] = start[i] / norm
+    value = _value_on_sphere(problem, radius, z, shift, grad)
     evaluations = 1
     steps, changes, rho = np.empty((_MEMORY, p)), np.empty((_MEMORY, p)), np.empty(_MEMORY)
     stored, newest, quiet = 0, -1, 0
@@ -119,7 +115,7 @@ def minimise_on_sphere(problem, radius, mask, start, max_iter, tol):
         # A quasi-Newton step has the right length; the first one turns z by 0.3 at most.
         length = 1.0 if stored else 0.3 / norm
         new, length, tried = _line_search(
-            problem, radius, mask, z, value, slope, length, ahead, trial, shift, fresh
+            problem, radius, z, value, slope, length, ahead, trial, shift, fresh
         )
         evaluations += tried
         if length == 0.0:

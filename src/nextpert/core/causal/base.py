@@ -156,7 +156,7 @@ class LookaheadAcquisition(Acquisition):
         the information in their scatter: use it to report what is expected to remain.
     """
 
-    kind = lookahead.SUM
+    is_sum = True  # of ``a s^2 + b s`` over nodes, which compiled searches minimise
 
     def __init__(
         self,
@@ -182,13 +182,12 @@ class LookaheadAcquisition(Acquisition):
             self.w_now = w0
         # Coefficients take the noise as it will be after these cells.
         quad, lin = self.coefficients()
-        eigval, eigvec = self._eigen()
         self.problem = lookahead.Problem(
-            self.kind, 1.0 / self.n_cells, int(posterior.intercept),
+            1.0 / self.n_cells, int(posterior.intercept),
             dag.indptr, dag.indices, dag.order,
             posterior.vptr, posterior.mptr, posterior.blocks["weights"], self.cov,
             np.ascontiguousarray(posterior.intercept_mean), u, w0, quad, lin,
-            eigval, eigvec, root, root_q,
+            root, root_q,
         )  # fmt: skip
 
     def _shared_root(self) -> tuple[NDArray[np.float64], Vector]:
@@ -202,7 +201,7 @@ class LookaheadAcquisition(Acquisition):
         p, order = self.n_nodes, dag.order
         # On fewer than three edges, or a sparser graph, nothing is shared.
         none = np.zeros((0, 0)), np.zeros(0)
-        if self.kind != lookahead.SUM or dag.n_edges < max(p * (p - 1) // 2, 3):
+        if dag.n_edges < max(p * (p - 1) // 2, 3):
             return none
         last = int(order[-1])
         # Their diagonals, prior plus sums of squares, say whether they are: learned scales differ
@@ -222,7 +221,7 @@ class LookaheadAcquisition(Acquisition):
         return root, root @ np.append(np.ones(k), self.target_mean[order[:-1]])
 
     def coefficients(self) -> tuple[Vector, Vector]:
-        """Return the coefficients ``(quadratic, linear)`` of ``s_i = 1/n + w_i`` in the sum."""
+        """Return the coefficients ``(quadratic, linear)`` of ``s_i = 1/n + w_i``."""
         raise NotImplementedError
 
     def spread_ahead(self) -> tuple[Vector, Vector]:
@@ -232,9 +231,6 @@ class LookaheadAcquisition(Acquisition):
         :meth:`~nextpert.core.DagBlr.spread` defines them; each of shape ``(n_nodes,)``.
         """
         return self.posterior.spread(self.n_cells, expected=self.noise_aware)
-
-    def _eigen(self) -> tuple[Vector, Vector]:
-        return np.empty(0), np.empty(0)
 
     def value_and_grad(self, shift: ArrayLike) -> tuple[float, Vector]:
         """Return the acquisition and its gradient at one shift, shape ``(n_nodes,)``."""
@@ -248,13 +244,14 @@ class LookaheadAcquisition(Acquisition):
 
     def excess(self, shifts: NDArray[np.float64]) -> Vector:
         """Return the part of the acquisition due to uncertain weights, ``values - floor``."""
-        if self.kind == lookahead.NORM:  # which has no floor
-            return np.array([self.value(shift) for shift in shifts], dtype=np.float64)
         out = np.empty(len(shifts))
         for begin in range(0, len(shifts), _STRIP):
             strip = slice(begin, begin + _STRIP)
-            out[strip] = self._combine(self.left(shifts[strip]))
+            out[strip] = self._excess(shifts[strip])
         return out
+
+    def _excess(self, shifts: NDArray[np.float64]) -> Vector:
+        return np.asarray(self._combine(self.left(shifts)))
 
     def left(self, shifts: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return ``w_i`` after the cells of each shift (equation 6), ``(n_nodes, n_shifts)``."""
@@ -272,16 +269,12 @@ class LookaheadAcquisition(Acquisition):
     def _combine(self, w: NDArray[np.float64]) -> Any:
         """Return the acquisition less its floor for the ``w`` of every node, ``(n_nodes, ...)``."""
         quad, lin = self.problem.quad, self.problem.lin
-        if self.kind == lookahead.MAX:
-            return (lin * w.T).max(axis=-1, initial=0.0)
         # a s^2 + b s less its value at w = 0, with s = 1/n + w (equation 5).
         return quad @ (w * w) + (lin + 2 * self.problem.inv_n * quad) @ w
 
     @property
     def floor(self) -> float:
         """The part of the acquisition due to noise alone: its value for known weights."""
-        if self.kind != lookahead.SUM:
-            return 0.0
         return float(((self.problem.quad / self.n_cells + self.problem.lin) / self.n_cells).sum())
 
     def current(self) -> float:

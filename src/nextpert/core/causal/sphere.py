@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from scipy.optimize import minimize
@@ -84,44 +84,38 @@ class Sphere(Domain):
         return b**2 + self.radius**2 * (tau * share + (1 - tau) * (1 - share) / (p - 1))
 
     def _search(self, acquisition: Criterion, starts: list[Vector]) -> Optimum:
-        mask = np.ones(acquisition.n_nodes, dtype=np.bool_)
-        shift, value = search_sphere(acquisition, self.radius, mask, starts)
-        return Optimum(shift, value)
+        ends = [self._descend(acquisition, start) for start in starts]
+        return Optimum(*min(ends, key=lambda end: end[1]))
 
+    def _descend(
+        self, acquisition: Criterion, start: Vector, support: NDArray[np.bool_] | None = None
+    ) -> tuple[Vector, float]:
+        """Return the best shift found from ``start``, on some nodes where given, and its value."""
+        if support is None and getattr(acquisition, "is_sum", False):
+            from nextpert.core.causal._sphere_search import minimise_on_sphere
 
-def search_sphere(
-    acquisition: Criterion, radius: float, mask: NDArray[np.bool_], starts: list[Vector]
-) -> tuple[Vector, float]:
-    """Return the best shift of norm ``radius`` supported on ``mask``, over all starts."""
-    usable = [start for start in starts if np.any(start[mask])] or [mask.astype(np.float64)]
-    ends = [_descend(acquisition, radius, mask, start) for start in usable]
-    return min(ends, key=lambda end: end[1])
+            problem: Any = acquisition.problem  # type: ignore[attr-defined]
+            shift, excess, _ = minimise_on_sphere(problem, self.radius, start, 500, 1e-7)
+            return shift, acquisition.floor + float(excess)
+        unit = np.zeros(len(start))
+        some = slice(None) if support is None else support
+        # In shares of the part of the value that shifts can change, so that tolerances do not
+        # depend on the units.
+        floor = acquisition.floor
+        scale = abs(acquisition.value(self.project(start)) - floor) or 1.0
 
+        def objective(z: Vector) -> tuple[float, Vector]:
+            # The shift is radius z / |z|; only the gradient across z counts.
+            norm = np.linalg.norm(z)
+            unit[some] = z / norm
+            value, grad = acquisition.value_and_grad(self.radius * unit)
+            across = self.radius * (grad - (grad @ unit) * unit)[some] / norm
+            return (value - floor) / scale, across / scale
 
-def _descend(
-    acquisition: Criterion, radius: float, mask: NDArray[np.bool_], start: Vector
-) -> tuple[Vector, float]:
-    """Return the best shift (p,) found from ``start`` on the nodes of ``mask`` (p,), its value."""
-    problem = getattr(acquisition, "problem", None)
-    if problem is not None:
-        from nextpert.core.causal._sphere_search import minimise_on_sphere
-
-        shift, excess, _ = minimise_on_sphere(problem, radius, mask, start, 500, 1e-7)
-        return shift, acquisition.floor + float(excess)
-
-    def objective(z: Vector) -> tuple[float, Vector]:
-        # The shift is radius z / |z|; only the gradient across z counts.
-        norm = np.linalg.norm(z)
-        unit = np.zeros(len(mask))
-        unit[mask] = z / norm
-        value, grad = acquisition.value_and_grad(radius * unit)
-        inner = grad @ unit
-        return value, radius * (grad - inner * unit)[mask] / norm
-
-    end = minimize(objective, start[mask], jac=True, method="L-BFGS-B")
-    shift = np.zeros(len(mask))
-    shift[mask] = radius * end.x / np.linalg.norm(end.x)
-    return shift, float(end.fun)
+        options = {"ftol": 1e-9, "gtol": 1e-8, "maxiter": 1000, "maxls": 8}
+        end = minimize(objective, start[some], jac=True, method="L-BFGS-B", options=options)
+        unit[some] = end.x / np.linalg.norm(end.x)
+        return self.radius * unit, floor + scale * float(end.fun)
 
 
 class Sparse(Sphere):
@@ -190,10 +184,12 @@ class Sparse(Sphere):
         support = best != 0
 
         def on(support: NDArray[np.bool_], *more: Vector) -> _End:
-            even = support / np.sqrt(support.sum())
-            return *search_sphere(
-                acquisition, self.radius, support, [*more, *starts, even]
-            ), support
+            usable = [start for start in [*more, *starts] if start[support].any()]
+            ends = [
+                self._descend(acquisition, s, support)
+                for s in [*usable, support.astype(np.float64)]
+            ]
+            return *min(ends, key=lambda end: end[1]), support
 
         each = np.eye(p, dtype=np.bool_)
         for _ in range(min(self.k, p) - 1):  # the node whose addition lowers the acquisition most

@@ -1,4 +1,4 @@
-"""CIV, the causal integrated variance, and CV, the largest variance left of the ideal shift."""
+"""CIV, the causal integrated variance, and CIV-OW, which is weighted by output."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert.core._checks import as_vector, require_positive
-from nextpert.core.causal import _lookahead as lookahead
 from nextpert.core.causal.base import LookaheadAcquisition, Ranked, project, reduction
 from nextpert.core.causal.domains import Pool
 from nextpert.core.causal.registry import acquisition
@@ -26,50 +25,6 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
     Index = NDArray[np.int64]
-
-
-@acquisition("cv")
-class CausalVariance(LookaheadAcquisition):
-    """CV: the largest remaining variance of a coordinate of the ideal shift, ``max_i e_i w_i``.
-
-    Zhang et al. 2023, Methods (baselines). Not smooth where two nodes tie; the gradient is that
-    of the largest.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core import CausalVariance, Dag, DagBlr
-    >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
-    >>> CausalVariance(blr, np.array([1.0, 0.0])).value([1.0, 0.0])
-    0.5
-    """
-
-    kind = lookahead.MAX
-
-    def coefficients(self) -> tuple[Vector, Vector]:
-        """Return zeros and ``e``."""
-        return np.zeros(self.n_nodes), self.spread_ahead()[0]
-
-    @classmethod
-    def _over_graphs(
-        cls, asked: Asked, graphs: Sequence[DagBlr], *, noise_aware: bool
-    ) -> tuple[Vector, Vector]:
-        """Return values and variance reductions over graphs that count alike.
-
-        The variance of a coordinate is that within graphs and that between them, which cells to
-        come leave as it is: ``mean_k e_ki w_ki + Var_k b_ki``.
-        """
-        parts = [
-            cls(blr, asked.target_mean, n_cells=asked.n_cells, noise_aware=noise_aware)
-            for blr in graphs
-        ]
-        between = np.var([part.ideal_shift for part in parts], axis=0)[:, None]
-        now = np.mean([part.problem.lin * part.w_now for part in parts], axis=0)
-        after = np.mean(
-            [part.problem.lin[:, None] * part.left(asked.shifts) for part in parts], axis=0
-        )
-        values = (after + between).max(axis=0, initial=0.0)
-        return values, reduction(now.max(initial=0.0), after.max(axis=0, initial=0.0))
 
 
 @acquisition("civ")
