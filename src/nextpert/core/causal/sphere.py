@@ -115,7 +115,7 @@ class Sphere(Domain):
         options = {"ftol": 1e-9, "gtol": 1e-8, "maxiter": 1000, "maxls": 8}
         end = minimize(objective, start[some], jac=True, method="L-BFGS-B", options=options)
         unit[some] = end.x / np.linalg.norm(end.x)
-        return self.radius * unit, floor + scale * float(end.fun)
+        return self.radius * unit, acquisition.value(self.radius * unit)
 
 
 class Sparse(Sphere):
