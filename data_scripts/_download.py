@@ -136,8 +136,8 @@ def _fetch(url: str, target: Path, md5: str | None, bar: Any) -> str | None:
     with get(url, target.name, headers) as answer:
         length = answer.headers.get("Content-Length", "")
         if answer.status_code != 200:
-            found = re.fullmatch(r"bytes (.*)/(\d+)", answer.headers.get("Content-Range", ""))
-            span, length = found.groups() if found else ("", "")
+            place = re.fullmatch(r"bytes (.*)/(\d+)", answer.headers.get("Content-Range", ""))
+            span, length = place.groups() if place else ("", "")
             if answer.status_code == 416 and length == str(there):
                 return md5
             is_other = etag and answer.headers.get("ETag") not in (etag, None)

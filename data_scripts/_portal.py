@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 # What the loader reads; of the expression either the full file or its six parts.
 FULL = "RNA_expression.csv"
 SUBSETS = "RNA_expression_subset*.csv"
-PROTEIN = ("raw_CITE_expression.csv", "Protein_expression.csv")
-OTHERS = ("RNA_metadata.csv", "all_sgRNA_assignments.txt", "RNA_UMAP_cluster.csv", *PROTEIN)
+OTHERS = (
+    "RNA_metadata.csv", "all_sgRNA_assignments.txt", "RNA_UMAP_cluster.csv",
+    "raw_CITE_expression.csv", "Protein_expression.csv",
+)  # fmt: skip
 _MANIFEST = "file_supplemental_info.tsv"
 _LINE = re.compile(r'(url|output)\s*=\s*"([^"]+)"')
 # Folders are always made, bodies decoded, and redirects followed.
@@ -68,8 +70,8 @@ def read_configuration(text: str) -> tuple[list[Link], list[str]]:
     failed: list[str] = []
     url = ""
     for number, line in enumerate(map(str.strip, text.splitlines()), 1):
-        if found := _FAILED.fullmatch(line):
-            failed.append(found[1])
+        if failure := _FAILED.fullmatch(line):
+            failed.append(failure[1])
         if not line or line.startswith("#") or _HARMLESS.fullmatch(line):
             continue
         match = _LINE.fullmatch(line)
@@ -140,14 +142,14 @@ def choose(
         for name in (FULL, SUBSETS, *OTHERS)
     }
     del by_name[FULL if subsets or not by_name[FULL] else SUBSETS]
-    wanted = [link for found in by_name.values() for link in found]
-    if not wanted:
+    needed = [link for named in by_name.values() for link in named]
+    if not needed:
         message = (
             "The configuration names none of the files of SCP1064: is it that of another study?"
         )
         raise DownloadError(message)
-    chosen = [link for link in links if link in wanted]
-    return chosen, [name for name, found in by_name.items() if not found]
+    chosen = [link for link in links if link in needed]
+    return chosen, [name for name, named in by_name.items() if not named]
 
 
 def _matches(link: Link, pattern: str) -> bool:

@@ -39,7 +39,6 @@ class Plan:
     links: list[_portal.Link]
     source: Path
     md5: str | None = None
-    with_protein: bool = True
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -111,7 +110,7 @@ def _plan_portal(options: argparse.Namespace) -> Plan:
     options.no_convert |= bool(options.only)
     tops = {link.parts[0] if len(link.parts) > 1 else "" for link in chosen}
     source = options.to / (tops.pop() if len(tops) == 1 else "")
-    return Plan(chosen, source, with_protein=not set(_portal.PROTEIN) <= set(missing))
+    return Plan(chosen, source)
 
 
 def _read_text(path: str) -> str:
@@ -168,8 +167,7 @@ def _convert(plan: Plan, options: argparse.Namespace, result: Path) -> None:
 
     try:
         adata = npt.datasets.perturb_cite_seq(
-            plan.source, condition=options.condition, counts=options.counts,
-            protein=plan.with_protein, backed=result,
+            plan.source, condition=options.condition, counts=options.counts, backed=result
         )  # fmt: skip
     except ValueError as error:
         message = f"The files could not be converted: {error}"

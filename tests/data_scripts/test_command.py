@@ -9,6 +9,7 @@ import anndata as ad
 import numpy as np
 import pytest
 
+from nextpert._adata.panel import ZHANG2023
 from nextpert.datasets._fetch import RemoteFile
 from nextpert.datasets._scp1064.standin import write_portal_standin
 
@@ -42,7 +43,7 @@ def test_from_the_portal_to_h5ad(
         assert (tmp_path / "data" / name).read_bytes() == study[name]
     found = {str(p.relative_to(tmp_path / "data")) for p in (tmp_path / "data").rglob("[!.]*.*")}
     assert found == {*needed, "perturb_cite_seq.h5ad"}
-    options = {"condition": "Control", "counts": False, "protein": True}
+    options = {"condition": "Control", "counts": False}
     assert loader == [(tmp_path / "data" / "SCP1064", options)]
     asked = len(server.asked)
     assert scripts.main(command) == 0  # all is there
@@ -64,9 +65,8 @@ def test_a_dry_run_touches_nothing(
     (tmp_path / "data" / needed[1]).parent.mkdir(parents=True)
     (tmp_path / "data" / needed[1]).write_bytes(study[needed[1]])
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    assert (
-        scripts.main(["portal", str(configuration), "--to", str(part.parents[2]), "--dry-run"]) == 0
-    )
+    command = ["portal", str(configuration), "--to", str(tmp_path / "data"), "--dry-run"]
+    assert scripts.main(command) == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     assert (server.asked, loader) == ([], [])
     shown, _ = capsys.readouterr()
@@ -90,7 +90,7 @@ def test_from_zenodo_to_h5ad(scripts, server, monkeypatch, loader, tmp_path, cap
     target = tmp_path / "scPerturb" / "x.h5ad"
     assert target.read_bytes() == BODY
     assert server.asked[-1] == ("content", "bytes=1000-")
-    assert loader == [(target, {"condition": None, "counts": False, "protein": True})]
+    assert loader == [(target, {"condition": None, "counts": False})]
     assert (tmp_path / "y.h5ad").exists()
     target.write_bytes(BODY[:-1] + b"?")
     assert scripts.main(command) == 1
@@ -114,12 +114,14 @@ def test_failures_of_the_conversion(scripts, configuration, tmp_path, monkeypatc
 @pytest.mark.parametrize("protein", [True, False])
 def test_a_whole_study_through_the_loader(scripts, server, tmp_path, protein):
     """A stand-in in the portal's layouts; plain files are stored compressed, as the portal does."""
-    study = write_portal_standin(tmp_path / "made", n_cells=60, n_genes=12, subsets=False)
+    conditions = ["Control", "IFNγ"] * 30
+    study = write_portal_standin(tmp_path / "made", ZHANG2023[:6], conditions, n_genes=12)
+    if protein:
+        rows = ",".join(["", *study.cells]) + "\nCD9," + ",".join(["3"] * 60)
+        (tmp_path / "made" / "raw_CITE_expression.csv.gz").write_bytes(gzip.compress(rows.encode()))
     lines = []
     for path in (tmp_path / "made").rglob("*.*"):
         name = f"SCP1064/{path.relative_to(tmp_path / 'made').as_posix()}"
-        if not protein and ("CITE" in name or "Protein" in name):
-            continue
         plain = path.suffix != ".gz"
         body = gzip.compress(path.read_bytes()) if plain else path.read_bytes()
         server.add(name, body, headers={"Content-Encoding": "gzip"} if plain else {}, cuts=[99])

@@ -181,12 +181,13 @@ def test_one_gene_as_text(portal):
         perturb_cite_seq(portal[0], genes="MYC")
 
 
-def test_the_scale_of_the_study_stands_in_for_raw_proteins(study):
+def test_proteins_are_taken_as_they_are_there(study):
     (study / PROTEIN).unlink()
     assert perturb_cite_seq(study).uns["perturb_cite_seq"]["protein"] == "study"
     (study / "documentation/Protein_expression.csv.gz").unlink()
+    assert "protein" not in perturb_cite_seq(study).obsm
     with pytest.raises(FileNotFoundError, match=r"raw_CITE.*protein=False"):
-        perturb_cite_seq(study)
+        perturb_cite_seq(study, protein="clr")
 
 
 @pytest.mark.parametrize("file", [METADATA, GUIDES])

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from nextpert._adata.panel import ZHANG2023
 from nextpert.datasets import perturb_cite_seq
 from nextpert.datasets._scp1064.standin import write_portal_standin
 
@@ -16,7 +17,7 @@ EXPRESSION = "other/RNA_expression.csv.gz"
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fuzz")
-    standin = write_portal_standin(folder, n_cells=24, n_genes=12, rng=2, subsets=False)
+    standin = write_portal_standin(folder, ZHANG2023[:6], ["Control"] * 24, n_genes=12, rng=2)
     truth = perturb_cite_seq(folder, counts=True, protein=False)
     assert np.array_equal(truth.layers["counts"].toarray(), standin.counts)
     return folder, gzip.decompress((folder / EXPRESSION).read_bytes()), truth

@@ -257,18 +257,17 @@ def test_an_anndata_and_two_tables_are_one_screen(plain, assert_same_adata):
     assert np.array_equal(three.layers["se"], one.layers["se"])
 
 
-def test_labels_are_those_of_a_column_or_the_names_of_rows(plain):
-    effects, se = pd.DataFrame(np.eye(3), list("ABC"), list("XYZ")), np.ones((3, 3))
-    adata = ad.AnnData(effects, pd.DataFrame({"n_cells": 9, "n_controls": 9}, list("ABC")))
-    adata.layers["se"] = se
+def test_labels_are_those_of_a_column_or_the_names_of_rows():
+    adata = ad.AnnData(pd.DataFrame(np.eye(3), list("ABC"), list("XYZ")))
+    adata.obs["n_cells"] = adata.obs["n_controls"] = 9
+    adata.layers["se"] = np.ones((3, 3))
     assert list(npt.pp.effect_table(adata).obs_names) == ["control", "A", "B", "C"]
-    adata.obs["target"] = list("DEF")
+    adata.obs["target"], adata.obs["perturbation"] = list("DEF"), list("GHI")
+    assert list(npt.pp.effect_table(adata).obs_names) == ["control", "G", "H", "I"]
     found = npt.pp.effect_table(adata, perturbation_key="target")
     assert list(found.obs["perturbation"]) == ["control", "D", "E", "F"]
     with pytest.raises(ValueError, match=r"no column 'targt'.*Close matches: target"):
         npt.pp.effect_table(adata, perturbation_key="targt")
-    adata.obs["perturbation"] = list("GHI")
-    assert list(npt.pp.effect_table(adata).obs_names) == ["control", "G", "H", "I"]
 
 
 def test_logarithms_are_converted_and_what_is_not_told_is_said(plain, caplog):
@@ -361,13 +360,6 @@ def test_tables_are_kept_in_files(plain, tmp_path, assert_same_adata):
         for each in (screen, back):
             npt.tl.perturbation_effects(each)
         assert_same_adata(screen, back)
-    backed = ad.read_h5ad(tmp_path / "a.h5ad", backed="r+")
-    npt.tl.fit_dag_blr(backed)
-    one, other = (x.uns["dag_blr"]["hierarchical"]["effects"] for x in (backed, screen))
-    assert np.array_equal(one["place"], other["place"])
-    for name in ("change", "noise", "response"):
-        assert np.array_equal(one["cells"][name], other["cells"][name])
-    backed.file.close()
 
 
 def test_a_change_of_the_table_is_noticed(plain, recwarn):
@@ -419,9 +411,6 @@ def test_a_graph_of_ones_own_and_fewer_genes(plain):
     npt.pp.setup_screen(screen, separator="|")  # roles may change; the values are a table's
     npt.tl.fit_dag_blr(screen, shift_sd=0)
     npt.tl.design_interventions(screen, "g1", candidates="genes", acquisition="civ")
-    assert npt.pl.perturbation_counts(screen, return_fig=True).axes[0].get_title().splitlines() == [
-        "8 perturbations, 800 cells", "500 cells control",
-    ]  # fmt: skip
 
 
 def at(table, value):
@@ -505,28 +494,23 @@ def test_groups_of_rows_are_weighted_by_what_they_count_for():
     assert np.allclose(*variance)
 
 
-@pytest.mark.parametrize("missing", [np.nan, None, "", " ", pd.NA], ids=repr)
+@pytest.mark.parametrize("missing", [np.nan, None, " ", pd.NA], ids=repr)
 @pytest.mark.parametrize("what", ["row", "gene", "batch", "label", "long row", "long gene"])
 def test_rows_without_a_name_are_left_out_with_a_count(what, missing, caplog):
-    names, genes = pd.Index(list("ABCD"), dtype=object), pd.Index(list("ghi"), dtype=object)
-    values = np.arange(1.0, 13.0).reshape(4, 3)
-    some, held = names.map(lambda x: missing if x == "D" else x), names
-    if "gene" in what:
-        some, genes = names, genes.map(lambda x: missing if x == "i" else x)
-    told = {"control_se": "conservative"}
-    if what == "batch":
-        told["batch"] = {"A": "x", "B": "x", "C": "x", "D": missing}
+    rows, genes, held = list("ABCD"), list("ghi"), list("ABCD")
+    (genes if "gene" in what else rows)[-1] = missing
+    values, told = np.arange(1.0, 13.0).reshape(4, 3), {"control_se": "conservative"}
+    if what.startswith("long"):
+        given = pd.DataFrame([(row, gene) for row in rows for gene in genes], dtype=object)
+        given = given.set_axis(["perturbation", "gene"], axis=1)
+        given, told["source"] = given.assign(effect=values.ravel(), se=1.0), "plain"
     elif what == "label":
-        given = ad.AnnData(values, pd.DataFrame({"perturbation": some}, held))
+        given = ad.AnnData(values, pd.DataFrame({"perturbation": rows}, held))
         given.layers["se"], given.var_names = values, genes
     else:
-        held = some
-    if what.startswith("long"):
-        pairs = [(name, gene) for name in some for gene in genes]
-        given = pd.DataFrame(pairs, columns=["perturbation", "gene"], dtype=object)
-        given, told["source"] = given.assign(effect=values.ravel(), se=1.0), "plain"
-    elif what != "label":
-        given, told["se"] = (pd.DataFrame(values, held, genes) for _ in range(2))
+        if what == "batch":
+            told["batch"], rows = dict(zip(held, ["x", "x", "x", missing], strict=True)), held
+        given, told["se"] = (pd.DataFrame(values, rows, genes) for _ in range(2))
     table = npt.pp.effect_table(given, **told)
     assert table.obs["perturbation"].tolist() == ["control", *("ABCD" if "gene" in what else "ABC")]
     assert table.var_names.tolist() == list("gh" if "gene" in what else "ghi")

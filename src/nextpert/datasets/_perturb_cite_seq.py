@@ -68,9 +68,9 @@ def perturb_cite_seq(
         Genes to keep, in this order; by default all, in the order of the file. ``"zhang2023"``
         stands for the 36 genes of Zhang et al. 2023.
     protein
-        Surface proteins: ``"clr"`` or ``True`` for centred log ratios of the raw counts (``True``
-        takes the scale of the study if these are absent), ``"counts"`` for the raw counts,
-        ``"study"`` for the scale of ``Protein_expression``, ``False`` for none.
+        Surface proteins: ``"clr"`` for centred log ratios of the raw counts, ``"counts"`` for the
+        raw counts, ``"study"`` for the scale of ``Protein_expression``, ``False`` for none.
+        ``True`` takes ``"clr"``, ``"study"`` if there are no raw counts, and none without either.
     counts
         Whether to restore the integer counts to ``layers["counts"]``.
     backed
@@ -118,7 +118,7 @@ def perturb_cite_seq(
     from nextpert._adata.panel import PANELS
     from nextpert.datasets._scp1064.h5ad import opened, read_object
     from nextpert.datasets._scp1064.portal import read_portal
-    from nextpert.datasets._scp1064.rows import Wanted, to_anndata
+    from nextpert.datasets._scp1064.rows import Options, to_anndata
 
     if isinstance(genes, str):
         if genes not in PANELS:
@@ -130,13 +130,13 @@ def perturb_cite_seq(
         if not genes or len(set(genes)) < len(genes):
             message = f"genes must name some genes, each once, but is {list_names(genes) or '[]'}."
             raise ValueError(message)
-    wanted = Wanted(condition, genes, protein, counts, backed, verify)
+    options = Options(condition, genes, protein, counts, backed, verify)
     if isinstance(source, (str, os.PathLike)) and not Path(source).is_file():
-        return to_anndata(*read_portal(source, subset, wanted), wanted)
+        return to_anndata(*read_portal(source, subset, options), options)
     if subset is not None:
         message = "subset names files of the portal's folder: leave it out for an h5ad."
         raise ValueError(message)
     if source is None:
         source = fetch(SCPERTURB, cache, _BY_HAND)
-    with opened(source, wanted) as (adata, name):
-        return to_anndata(*read_object(adata, name, wanted), wanted)
+    with opened(source, options) as (adata, name):
+        return to_anndata(*read_object(adata, name, options), options)

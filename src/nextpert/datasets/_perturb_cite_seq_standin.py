@@ -29,10 +29,11 @@ def perturb_cite_seq_standin(
     """Write a small made-up Perturb-CITE-seq study in the layouts of the portal's files.
 
     The study of Frangieh et al. 2021 (Single Cell Portal, SCP1064) needs a sign-in. What is
-    written here is read by :func:`perturb_cite_seq` in the same way, so that an analysis can be
-    tried before the files are there. Counts are Poisson draws around a linear causal model; a guide
-    takes nine tenths of its target's control mean away. Targets are the 36 genes of Zhang et al.
-    2023, and three more. Nothing in it is a finding about any gene.
+    written here, expression, metadata and guides, is read by :func:`perturb_cite_seq` in the same
+    way, so that an analysis can be tried before the files are there. Counts are Poisson draws
+    around a linear causal model; a guide takes nine tenths of its target's control mean away.
+    Targets are the 36 genes of Zhang et al. 2023, and three more. Nothing in it is a finding about
+    any gene.
 
     Parameters
     ----------
@@ -72,9 +73,7 @@ def perturb_cite_seq_standin(
     from nextpert.datasets._scp1064.standin import write_portal_standin
 
     others = n_cells // _OTHER_CONDITIONS
-    written = write_portal_standin(
-        folder, n_cells=n_cells, n_genes=n_genes, rng=rng, targets=[*ZHANG2023, *_OUTSIDE],
-        conditions=np.repeat(CONDITIONS, [n_cells - 2 * others, others, others]).tolist(),
-        subsets=False,
-    )  # fmt: skip
+    conditions = np.repeat(CONDITIONS, [n_cells - 2 * others, others, others]).tolist()
+    targets = [*ZHANG2023, *_OUTSIDE]
+    written = write_portal_standin(folder, targets, conditions, n_genes=n_genes, rng=rng)
     return pd.DataFrame(written.weights.T, written.measured, written.measured)

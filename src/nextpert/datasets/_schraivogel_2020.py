@@ -161,10 +161,10 @@ def _call_guides(called: csr_matrix, names: Sequence[str]) -> dict[str, Any]:
     targets = [_target_of(name) for name in names]
     guide_lists, target_lists, labels = [], [], []
     for start, stop in zip(called.indptr[:-1], called.indptr[1:], strict=True):
-        found = called.indices[start:stop]
-        guide_lists.append(";".join(names[j] for j in found))
-        target_lists.append("_".join(sorted({targets[j] for j in found})))
-        labels.append({0: "unassigned", 1: target_lists[-1]}.get(len(found), "multi"))
+        guides = called.indices[start:stop]
+        guide_lists.append(";".join(names[j] for j in guides))
+        target_lists.append("_".join(sorted({targets[j] for j in guides})))
+        labels.append({0: "unassigned", 1: target_lists[-1]}.get(len(guides), "multi"))
     return {
         "n_guides": np.diff(called.indptr).astype(np.int64),
         "guides": pd.Categorical(guide_lists),

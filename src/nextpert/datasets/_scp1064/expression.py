@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nextpert.datasets._scp1064.rows import Entries, Study, Wanted
+    from nextpert.datasets._scp1064.rows import Entries, Options, Study
 
     Line = tuple[str, NDArray[np.int64], NDArray[np.float64]]
 
@@ -103,7 +103,9 @@ class WideTable:
                 ) from error
 
 
-def read_expression(tables: Sequence[WideTable], study: Study, wanted: Wanted) -> Iterator[Entries]:
+def read_expression(
+    tables: Sequence[WideTable], study: Study, options: Options
+) -> Iterator[Entries]:
     """Yield the entries of tables of genes x cells; tables without any cell wanted are left out.
 
     Names of genes are appended to ``study.genes`` as they come, unless some are wanted.
@@ -118,12 +120,12 @@ def read_expression(tables: Sequence[WideTable], study: Study, wanted: Wanted) -
         with progress(table.path.stat().st_size, "Expression", unit="B", unit_scale=True) as bar:
             for gene, fields, values in table.rows(most=LARGEST, bar=bar):
                 seen.append(gene)
-                if wanted.genes is None and gene not in column:
+                if options.genes is None and gene not in column:
                     column[gene] = len(study.genes)
                     study.genes.append(gene)
                 sums[fields] += np.expm1(values)
                 where = f"{table.path.name!r}, line {table.line},"
-                counts = counts_of(values, umi[place[fields]], where, wanted)
+                counts = counts_of(values, umi[place[fields]], where, options)
                 kept = rows[fields] >= 0
                 if gene in column:
                     at = np.full(int(kept.sum()), column[gene])
@@ -141,7 +143,7 @@ def read_expression(tables: Sequence[WideTable], study: Study, wanted: Wanted) -
                 f"{closest(unknown, seen)} Correct the names or leave these genes out."
             )
             raise ValueError(message)
-        _check_sums(table, sums, verify=wanted.verify)
+        _check_sums(table, sums, verify=options.verify)
     study.facts["n_genes_study"] = len(genes)
 
 

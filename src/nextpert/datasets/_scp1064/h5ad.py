@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from nextpert._adata import closest, list_names
 from nextpert._warn import warn
 from nextpert.datasets._scp1064.portal import label_cells
-from nextpert.datasets._scp1064.rows import Study, Wanted, counts_of
+from nextpert.datasets._scp1064.rows import Options, Study, counts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ _ELEMENTS = 1 << 22  # of a block
 
 @contextmanager
 def opened(
-    source: AnnData | str | os.PathLike[str], wanted: Wanted
+    source: AnnData | str | os.PathLike[str], options: Options
 ) -> Iterator[tuple[AnnData, str]]:
     """Open an h5ad, or take an AnnData as it is; yield it and its name."""
     if not isinstance(source, (str, os.PathLike)):
@@ -41,7 +41,7 @@ def opened(
     import anndata as ad
 
     path = Path(source)
-    if wanted.backed is not None and Path(wanted.backed).resolve() == path.resolve():
+    if options.backed is not None and Path(options.backed).resolve() == path.resolve():
         message = f"backed names {path.name!r}, the file that is read: choose another name."
         raise ValueError(message)
     try:
@@ -55,7 +55,7 @@ def opened(
         adata.file.close()
 
 
-def read_object(adata: AnnData, name: str, wanted: Wanted) -> tuple[Study, Iterator[Entries]]:
+def read_object(adata: AnnData, name: str, options: Options) -> tuple[Study, Iterator[Entries]]:
     """Bring the study into the shape of the portal's files; its matrix comes in entries.
 
     What this function made says so in ``.uns`` and holds ln(1 + TPM); all other files of the study
@@ -63,13 +63,13 @@ def read_object(adata: AnnData, name: str, wanted: Wanted) -> tuple[Study, Itera
     """
     holds = "ln(1 + TPM)" if "perturb_cite_seq" in adata.uns else "counts"
     measured = [*map(str, adata.var_names)]
-    genes = measured if wanted.genes is None else list(wanted.genes)
+    genes = measured if options.genes is None else list(options.genes)
     absent = [gene for gene in genes if gene not in set(measured)]
     if absent:
         message = f"{name!r} holds no such genes: {list_names(absent)}.{closest(absent, measured)}"
         raise ValueError(message)
     obs, guides = _cells(adata.obs)
-    kept = wanted.cells(obs["condition"])
+    kept = options.cells(obs["condition"])
     obsm: dict[str, Any] = {}
     if "X_umap" in adata.obsm:
         obsm["X_umap"] = np.asarray(adata.obsm["X_umap"])[kept].astype(np.float32)
@@ -77,13 +77,13 @@ def read_object(adata: AnnData, name: str, wanted: Wanted) -> tuple[Study, Itera
         obsm["X_umap"] = adata.obs.loc[kept, ["umap_x", "umap_y"]].to_numpy(dtype=np.float32)
     facts = {"source": name, "values_of_source": holds, "n_genes_study": len(measured)}
     facts["protein"] = "none"
-    if wanted.protein and "protein" in adata.obsm:
+    if options.protein and "protein" in adata.obsm:
         obsm["protein"] = adata.obsm["protein"][kept]
         facts["protein"] = "as in the source"
-    elif wanted.protein:
+    elif options.protein:
         logger.info("The source has no obsm['protein']")
     study = Study(obs, guides, kept, genes, obsm, facts)
-    return study, _entries(adata.X, measured, study, wanted)
+    return study, _entries(adata.X, measured, study, options)
 
 
 def _cells(obs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -94,16 +94,16 @@ def _cells(obs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     names = {"guide_id": "guides", "perturbation_2": "condition", "ncounts": "UMI_count"}
     own = obs.drop(columns=[new for old, new in names.items() if old in obs], errors="ignore")
-    found = own.rename(columns=names)
+    columns = own.rename(columns=names)
     needed = ("condition", "guides", "MOI", "sgRNA", "UMI_count", "library_preparation_protocol")
-    if lacking := [name for name in needed if name not in found]:
+    if lacking := [name for name in needed if name not in columns]:
         message = (
             f"adata.obs lacks {list_names(lacking)}; it holds {list_names(obs.columns)}. Is this "
             "the Perturb-CITE-seq study (scPerturb's FrangiehIzar2021_RNA, pertpy's "
             "frangieh_2021_rna)?"
         )
         raise ValueError(message)
-    text = found[[name for name in needed if name not in ("MOI", "UMI_count")]].astype(object)
+    text = columns[[name for name in needed if name not in ("MOI", "UMI_count")]].astype(object)
     text = text.where(text.notna(), "").astype(str)
     called = [
         [name for name in re.split("[;,]", guides) if name not in ("", "nan")]
@@ -111,12 +111,12 @@ def _cells(obs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     ]
     study = text.rename_axis(index=None)
     labels, guides = label_cells(called, study.index, "adata.obs")
-    study["MOI"] = found["MOI"].astype(np.int64)
-    study["UMI_count"] = found["UMI_count"].astype(np.float64)
+    study["MOI"] = columns["MOI"].astype(np.int64)
+    study["UMI_count"] = columns["UMI_count"].astype(np.float64)
     return study.join(labels), guides
 
 
-def _entries(matrix: Any, measured: list[str], study: Study, wanted: Wanted) -> Iterator[Entries]:
+def _entries(matrix: Any, measured: list[str], study: Study, options: Options) -> Iterator[Entries]:
     """Yield the entries of a matrix of counts, or of ln(1 + TPM), as both, and check them.
 
     ``measured`` names the columns of the matrix, shape ``(n_cells, n_genes)``.
@@ -138,7 +138,7 @@ def _entries(matrix: Any, measured: list[str], study: Study, wanted: Wanted) -> 
         if has_counts:
             values, counts = np.log1p(data * 1e6 / umi[cells]), data
         else:
-            values, counts = data, counts_of(data, umi[cells], "The source", wanted)
+            values, counts = data, counts_of(data, umi[cells], "The source", options)
         totals += np.bincount(cells, counts, len(umi))
         kept = (row[cells] >= 0) & (column[genes] >= 0)
         yield row[cells[kept]], column[genes[kept]], values[kept], counts[kept]
@@ -148,7 +148,7 @@ def _entries(matrix: Any, measured: list[str], study: Study, wanted: Wanted) -> 
             f"The values of {len(above)} cells, such as {study.obs.index[above[0]]!r}, sum up to "
             "more UMI than the cell has: they do not agree with the UMI counts in obs."
         )
-        if wanted.verify:
+        if options.verify:
             raise ValueError(f"{message} Pass `verify=False` to load them as they are.")
         warn(message)
 

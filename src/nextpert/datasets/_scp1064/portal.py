@@ -14,7 +14,7 @@ import pandas as pd
 from nextpert._adata import closest, list_names
 from nextpert._warn import warn
 from nextpert.datasets._scp1064.expression import WideTable, read_expression
-from nextpert.datasets._scp1064.rows import Study, Wanted
+from nextpert.datasets._scp1064.rows import Options, Study
 
 if TYPE_CHECKING:
     import os
@@ -33,7 +33,7 @@ _GUIDE = re.compile(r"(?P<target>.+)_\d+")
 
 
 def read_portal(
-    folder: str | os.PathLike[str], subset: str | Sequence[str] | None, wanted: Wanted
+    folder: str | os.PathLike[str], subset: str | Sequence[str] | None, options: Options
 ) -> tuple[Study, Iterator[Entries]]:
     """Read what a folder of the portal's files says of the cells; the matrix comes in entries.
 
@@ -54,14 +54,14 @@ def read_portal(
     paths = _expression_files(root, subset)
     metadata = _table(_need(root, "RNA_metadata.csv"), "NAME", *_METADATA)
     assigned = _table(_need(root, "all_sgRNA_assignments.txt"), "Cell", "sgRNAs")
-    obs, guides = _cells(metadata, assigned, verify=wanted.verify)
+    obs, guides = _cells(metadata, assigned, verify=options.verify)
     tables = [WideTable(path) for path in paths]
     held = pd.Index([cell for table in tables for cell in table.cells])
     _require_same(held, obs.index, "The expression", part=subset is not None)
-    kept = wanted.cells(obs["condition"]) & obs.index.isin(held)
+    kept = options.cells(obs["condition"]) & obs.index.isin(held)
     if not kept.any():
         message = (
-            f"No cell of RNA_metadata.csv is of condition {wanted.condition!r} and in subset "
+            f"No cell of RNA_metadata.csv is of condition {options.condition!r} and in subset "
             f"{subset!r}: choose others."
         )
         raise ValueError(message)
@@ -73,20 +73,20 @@ def read_portal(
         _require_same(umap.index, obs.index, path.name)
         xy = umap.loc[obs.index[kept]]
         obsm["X_umap"] = np.column_stack([_numbers(xy, name) for name in "XY"]).astype(np.float32)
-    kind = "none"
-    if wanted.protein:
-        raw, scaled = "raw_CITE_expression.csv", "Protein_expression.csv"
-        kind = "clr" if wanted.protein is True else str(wanted.protein)
-        if wanted.protein is True and _find(root, raw) is None and _find(root, scaled) is not None:
-            kind = "study"
+    raw, scaled, kind = "raw_CITE_expression.csv", "Protein_expression.csv", options.protein
+    if kind is True:
+        kind = "clr" if _find(root, raw) else "study" if _find(root, scaled) else False
+        if not kind:
+            logger.info("No file of proteins: the result has no obsm['protein']")
+    if kind:
         path = _need(root, scaled if kind == "study" else raw, ", or pass `protein=False`")
-        protein = _read_protein(path, kind)
+        protein = _read_protein(path, str(kind))
         _require_same(protein.index, obs.index, path.name, part=True)
         obsm["protein"] = protein.reindex(obs.index[kept])
     names = np.array([path.name for path in paths], dtype=object)
-    facts = {"source": "portal", "files": names, "protein": kind}
-    study = Study(obs, guides, kept, list(wanted.genes or ()), obsm, facts)
-    return study, read_expression(tables, study, wanted)
+    facts = {"source": "portal", "files": names, "protein": kind or "none"}
+    study = Study(obs, guides, kept, list(options.genes or ()), obsm, facts)
+    return study, read_expression(tables, study, options)
 
 
 def _expression_files(root: Path, subset: str | Sequence[str] | None) -> list[Path]:
@@ -106,26 +106,26 @@ def _expression_files(root: Path, subset: str | Sequence[str] | None) -> list[Pa
 
 
 def _need(root: Path, name: str, instead: str = "") -> Path:
-    found = _find(root, name)
-    if found is None:
+    path = _find(root, name)
+    if path is None:
         message = (
             f"The folder {root.name!r} lacks '{name}' and '{name}.gz': download it from the "
             f"portal (SCP1064){instead}."
         )
         raise FileNotFoundError(message)
-    return found
+    return path
 
 
 def _find(root: Path, name: str) -> Path | None:
     """Return a file's path; of a gzipped one and a plain copy of it, the first has a checksum."""
-    for wanted in (f"{name}.gz", name):
-        found = [path for path in root.rglob(wanted) if path.is_file()]
-        if len(found) > 1:
-            shown = list_names([str(path.relative_to(root)) for path in found])
-            message = f"The folder {root.name!r} holds {wanted!r} more than once: {shown}."
+    for file in (f"{name}.gz", name):
+        paths = [path for path in root.rglob(file) if path.is_file()]
+        if len(paths) > 1:
+            shown = list_names([str(path.relative_to(root)) for path in paths])
+            message = f"The folder {root.name!r} holds {file!r} more than once: {shown}."
             raise ValueError(message)
-        if found:
-            return found[0]
+        if paths:
+            return paths[0]
     return None
 
 
@@ -209,15 +209,15 @@ def label_cells(
     not enter it.
     """
     names = sorted({name for some in called for name in some})
-    found = [_GUIDE.fullmatch(name) for name in names]
-    unclear = [name for name, match in zip(names, found, strict=True) if match is None]
+    matches = [_GUIDE.fullmatch(name) for name in names]
+    unclear = [name for name, match in zip(names, matches, strict=True) if match is None]
     if unclear:
         message = (
             f"{where} holds guides that are not named 'TARGET_<number>': {list_names(unclear)}. "
             "Is this the study's list of guides?"
         )
         raise ValueError(message)
-    stems = [match["target"] for match in found if match is not None]
+    stems = [match["target"] for match in matches if match is not None]
     targets = ["" if stem in _KINDS else stem for stem in stems]
     kinds = pd.Categorical([_KINDS.get(stem, "targeting") for stem in stems])
     index = pd.Index(names, name="guide")

@@ -44,7 +44,7 @@ _WHOLE = 0.1  # how far a count may be from a whole number, by the digits printe
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Options:
     """What the caller asks for, under the names of :func:`nextpert.datasets.perturb_cite_seq`."""
 
     condition: str | Sequence[str] | None
@@ -59,12 +59,12 @@ class Wanted:
         if self.condition is None:
             return np.ones(len(conditions), dtype=bool)
         names = [self.condition] if isinstance(self.condition, str) else [*self.condition]
-        found = list(dict.fromkeys(conditions))
-        unknown = [name for name in names if name not in found]
+        present = list(dict.fromkeys(conditions))
+        unknown = [name for name in names if name not in present]
         if unknown or not names:
             message = (
-                f"No cells of condition {list_names(unknown) or '[]'}.{closest(unknown, found)} "
-                f"The conditions are {list_names(found)}."
+                f"No cells of condition {list_names(unknown) or '[]'}.{closest(unknown, present)} "
+                f"The conditions are {list_names(present)}."
             )
             raise ValueError(message)
         return np.array(conditions.isin(names))
@@ -102,7 +102,7 @@ class Study:
 
 
 def counts_of(
-    values: NDArray[np.float64], umi: NDArray[np.float64], where: str, wanted: Wanted
+    values: NDArray[np.float64], umi: NDArray[np.float64], where: str, options: Options
 ) -> NDArray[np.float64]:
     """Return the counts behind values ln(1 + 1e6 count / UMI), or raise where they are not whole.
 
@@ -110,33 +110,33 @@ def counts_of(
     """
     counts = np.expm1(values) * umi / 1e6
     wrong = np.flatnonzero(np.abs(counts - np.rint(counts)) > _WHOLE)
-    if len(wrong) and (wanted.counts or wanted.verify):
+    if len(wrong) and (options.counts or options.verify):
         i = wrong[0]
         message = (
             f"{where} holds {values[i]:g} for a cell with {umi[i]:g} UMI: that is a count of "
             f"{counts[i]:.6g}, no whole number. Are the metadata of the same study? Pass "
-            f"`{'counts' if wanted.counts else 'verify'}=False` to load the values as they are."
+            f"`{'counts' if options.counts else 'verify'}=False` to load the values as they are."
         )
         raise ValueError(message)
     return np.rint(counts)
 
 
-def to_anndata(study: Study, entries: Iterable[Entries], wanted: Wanted) -> AnnData:
+def to_anndata(study: Study, entries: Iterable[Entries], options: Options) -> AnnData:
     """Return the AnnData of a study and its entries, in memory or backed by a file."""
     import anndata as ad
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "study.h5ad") if wanted.backed is None else Path(wanted.backed)
+        path = Path(folder, "study.h5ad") if options.backed is None else Path(options.backed)
         with whole_file(path) as part, RowStore(int(study.kept.sum()), part.parent) as store:
             for some in entries:
                 store.add(*some)
-            adata = _annotated(study, wanted)
+            adata = _annotated(study, options)
             logger.info("%d cells x %d genes", adata.n_obs, adata.n_vars)
-            write_rows(part, adata, store, counts=wanted.counts)
-        return ad.read_h5ad(path, backed=None if wanted.backed is None else "r")
+            write_rows(part, adata, store, counts=options.counts)
+        return ad.read_h5ad(path, backed=None if options.backed is None else "r")
 
 
-def _annotated(study: Study, wanted: Wanted) -> AnnData:
+def _annotated(study: Study, options: Options) -> AnnData:
     """Return the AnnData of a study without its matrices."""
     import anndata as ad
 
@@ -145,13 +145,13 @@ def _annotated(study: Study, wanted: Wanted) -> AnnData:
         "doi": "10.1038/s41588-021-00779-1",
         "values": "ln(1 + TPM)",
         "n_cells_study": len(study.obs),
-        "counts": bool(wanted.counts),
-        "verified": bool(wanted.verify),
+        "counts": bool(options.counts),
+        "verified": bool(options.verify),
     }
     obs = study.obs.loc[study.kept, list(_COLUMNS)].copy()
-    found = set(obs["condition"])  # categories in the study's order
-    known = [name for name in CONDITIONS if name in found]
-    obs["condition"] = pd.Categorical(obs["condition"], [*known, *sorted(found - set(known))])
+    present = set(obs["condition"])  # categories in the study's order
+    known = [name for name in CONDITIONS if name in present]
+    obs["condition"] = pd.Categorical(obs["condition"], [*known, *sorted(present - set(known))])
     for name in ("sgRNA", "guides", "library_preparation_protocol", "perturbation"):
         obs[name] = pd.Categorical(obs[name])
     return ad.AnnData(
@@ -226,12 +226,12 @@ class RowStore:
         """Yield the values, and the counts, of one group of cells after the other."""
         self._put_aside()
         for group, first in enumerate(self._edges[:-1]):
-            found = []
+            parts = []
             for start, stop in (starts[group : group + 2] for starts in self._starts):
                 self._file.seek(start * _ENTRY.itemsize)
                 data = self._file.read((stop - start) * _ENTRY.itemsize)
-                found.append(np.frombuffer(data, _ENTRY))
-            entries = np.concatenate(found)
+                parts.append(np.frombuffer(data, _ENTRY))
+            entries = np.concatenate(parts)
             place = (entries["cell"] - first, entries["gene"])
             shape = (self._edges[group + 1] - first, n_genes)
             yield {

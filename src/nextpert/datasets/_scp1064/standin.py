@@ -7,15 +7,13 @@ import gzip
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nextpert._files import writing_to
 from nextpert.core._checks import as_rng
-from nextpert.datasets._scp1064.portal import SUBSETS
-from nextpert.datasets._scp1064.rows import CONDITIONS
-from nextpert.datasets._simulated_screen import PANEL, _expression_model
+from nextpert.datasets._simulated_screen import _expression_model
 
 if TYPE_CHECKING:
     import os
@@ -23,13 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-ANTIBODIES = (
-    "CD117", "CD119", "CD140a", "CD140b", "CD172a", "CD184", "CD202b", "CD274", "CD29", "CD309",
-    "CD44", "CD47", "CD49f", "CD58", "CD59", "CD61", "HLA_A", "HLA_E", "CD9", "CD279",
-)  # fmt: skip
-ISOTYPES = ("Mouse_IgG1", "Mouse_IgG2a", "Mouse_IgG2b", "Rat_IgG2a")
-# Shares of cells as in the study: conditions, and 0, 1, 2, ... guides.
-_CONDITION_SHARE = (0.264, 0.401, 0.335)
+# Shares of cells with 0, 1, 2, ... guides, as in the study.
 _N_GUIDES_SHARE = (0.105, 0.582, 0.207, 0.073, 0.033)
 _CONTROL_GUIDES = ("NO_SITE", "ONE_NON-GENE_SITE")
 _CONTROL_SHARE = (0.072, 0.052)  # of all guides called
@@ -49,9 +41,6 @@ class PortalStandin:
         UMI counts, shape ``(n_cells, n_genes)``; ``umi_count`` are their row sums.
     conditions, guides
         Condition and guides of every cell.
-    protein_cells, protein
-        Cells of the protein files in their order, and counts, shape
-        ``(n_protein_cells, n_antibodies)``.
     weights
         Weights of the causal model of the targets that are measured, row = child; in the order
         of ``measured``.
@@ -65,21 +54,17 @@ class PortalStandin:
     umi_count: NDArray[np.int64]
     conditions: list[str]
     guides: list[list[str]]
-    protein_cells: list[str]
-    protein: NDArray[np.int64]
     weights: NDArray[np.float64]
     measured: list[str]
 
 
 def write_portal_standin(
     folder: str | os.PathLike[str],
+    targets: Sequence[str],
+    conditions: Sequence[str],
     *,
-    n_cells: int = 600,
-    n_genes: int = 60,
+    n_genes: int,
     rng: int | np.random.Generator | None = 0,
-    targets: Sequence[str] | None = None,
-    conditions: Sequence[str] | None = None,
-    subsets: bool = True,
 ) -> PortalStandin:
     """Write a made-up study in exactly the layouts of the portal's files, and return its content.
 
@@ -91,100 +76,47 @@ def write_portal_standin(
     ----------
     folder
         Folder to write to; made if absent.
-    n_cells, n_genes
-        Numbers of cells (``CELL_1``, ...) and genes: the targets and ``GENE37``, ``GENE38``, ...
+    targets
+        Genes with guides, three each. Those beyond ``n_genes`` have guides without any effect.
+    conditions
+        Condition of every cell (``CELL_1``, ...).
+    n_genes
+        Number of genes: the targets, spread among others (``GENE37``, ...) that nothing targets.
     rng
         Seed or generator.
-    targets
-        Genes with guides, three each. By default the paper's panel, cut to half of the genes.
-        Targets beyond ``n_genes`` have guides without any effect.
-    conditions
-        Condition of every cell, instead of the proportions of the study.
-    subsets
-        Whether to write the six files of consecutive cells beside the full one.
     """
     rng = as_rng(rng)
-    wanted = list(PANEL[: n_genes // 2]) if targets is None else [str(name) for name in targets]
-    # The targets spread among genes that nothing targets.
-    others = [f"GENE{i + 1}" for i in range(len(wanted), n_genes)]
-    names = [*others[::2], *wanted, *others[1::2]][:n_genes]
-    cells = [f"CELL_{i + 1}" for i in range(n_cells)]
-    if conditions is None:  # they follow each other in the files, as those of the study do
-        ends = np.round(np.cumsum(_CONDITION_SHARE) * n_cells)
-        conditions = [CONDITIONS[k] for k in np.searchsorted(ends, np.arange(n_cells), "right")]
-    each = list(conditions)
-    guides = _draw_guides(n_cells, wanted, rng)
-    measured = [name for name in wanted if name in set(names)]
-    counts, weights = _draw_counts(names, measured, each, guides, rng)
-    # Proteins are missing for three cells; the others come in an order of their own.
-    order = rng.permutation(n_cells)[3:]
-    n_antibodies = len(ANTIBODIES) + len(ISOTYPES)
-    protein = rng.poisson(np.exp(rng.normal(2, 1, n_antibodies) + rng.normal(0, 0.5, (n_cells, 1))))
-    standin = PortalStandin(
-        cells, names, counts, counts.sum(axis=1), each, guides,
-        [cells[i] for i in order], protein[order], weights, measured,
-    )  # fmt: skip
-    place = rng.normal(size=(n_cells, 2)).round(5)
-    _write_files(Path(folder), standin, protein, place, subsets)
-    return standin
+    others = [f"GENE{i + 1}" for i in range(len(targets), n_genes)]
+    genes = [*others[::2], *targets, *others[1::2]][:n_genes]
+    cells = [f"CELL_{i + 1}" for i in range(len(conditions))]
+    guides = _draw_guides(len(cells), targets, rng)
+    measured = [name for name in targets if name in set(genes)]
+    counts, weights = _draw_counts(genes, measured, conditions, guides, rng)
+    umi = counts.sum(axis=1)
 
-
-def _write_files(
-    folder: Path,
-    standin: PortalStandin,
-    protein: NDArray[np.int64],
-    place: NDArray[np.float64],
-    subsets: bool,
-) -> None:
-    """Write a study in the portal's layouts.
-
-    ``protein`` are counts of all cells, shape ``(n_cells, n_antibodies)``, and ``place`` their
-    embedding, shape ``(n_cells, 2)``.
-    """
-    cells, guides = standin.cells, standin.guides
-
-    def write(name: str, rows: Iterable[Sequence[object]], **quotes: Any) -> None:
+    def write(name: str, rows: Iterable[Sequence[object]]) -> None:
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n", **quotes).writerows(rows)
+        csv.writer(text, lineterminator="\n").writerows(rows)
         data = text.getvalue().encode()
-        with writing_to(folder / name) as path:
+        with writing_to(Path(folder, name)) as path:
             path.write_bytes(gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data)
 
-    values = np.log1p(standin.counts * 1e6 / standin.umi_count[:, None]).T.tolist()
     table = [["GENE", *cells]]
-    for gene, row in zip(standin.genes, values, strict=True):
+    for gene, row in zip(genes, np.log1p(counts * 1e6 / umi[:, None]).T.tolist(), strict=True):
         table.append([gene, *(f"{v:.8g}" if v else "0" for v in row)])
     write("other/RNA_expression.csv.gz", table)
-    if subsets:
-        edges = np.linspace(1, 1 + len(cells), len(SUBSETS) + 1).astype(int)
-        for name, start, stop in zip(SUBSETS, edges[:-1], edges[1:], strict=True):
-            part = [[row[0], *row[start:stop]] for row in table]
-            write(f"expression/RNA_expression_subset{name}.csv.gz", part)
     write("metadata/RNA_metadata.csv", [
         ["NAME", "library_preparation_protocol", "condition", "MOI", "sgRNA", "UMI_count"],
         ["TYPE", "group", "group", "numeric", "group", "numeric"],
-        *zip(cells, ["10x 3' v3 sequencing"] * len(cells), standin.conditions, map(len, guides),
-             [some[0] if len(some) == 1 else "" for some in guides],
-             standin.umi_count.tolist(), strict=True),
+        *zip(cells, ["10x 3' v3 sequencing"] * len(cells), conditions, map(len, guides),
+             [some[0] if len(some) == 1 else "" for some in guides], umi.tolist(), strict=True),
     ])  # fmt: skip
     listed = zip(cells, [",".join(some) for some in guides], strict=True)
     write("documentation/all_sgRNA_assignments.txt", [["Cell", "sgRNAs"], *listed])
-    umap = [[cell, *xy] for cell, xy in zip(cells, place.tolist(), strict=True)]
-    types = ["TYPE", "numeric", "numeric"]
-    write("cluster/5fb2a1c0/RNA_UMAP_cluster.csv", [["NAME", "X", "Y"], types, *umap])
-    antibodies = zip([*ANTIBODIES, *ISOTYPES], standin.protein.T.tolist(), strict=True)
-    rows = [[name, *row] for name, row in antibodies]
-    write("other/raw_CITE_expression.csv.gz", [["", *standin.protein_cells], *rows])
-    # The study's scale: log ratio to an isotype control, zero where that is larger.
-    isotype = protein[:, [len(ANTIBODIES)]]
-    ratio = np.log((protein[:, : len(ANTIBODIES)] + 1) / (isotype + 1))
-    scaled = zip(ANTIBODIES, np.maximum(ratio, 0).round(6).T.tolist(), strict=True)
-    rows = [[f'"{name} protein"', *row] for name, row in scaled]
-    as_is: dict[str, Any] = {"quoting": csv.QUOTE_NONE, "quotechar": None}
-    write("documentation/Protein_expression.csv.gz", [["Protein", *cells], *rows], **as_is)
+    return PortalStandin(cells, genes, counts, umi, list(conditions), guides, weights, measured)
 
 
-def _draw_guides(n_cells: int, targets: list[str], rng: np.random.Generator) -> list[list[str]]:
+def _draw_guides(n_cells: int, targets: Sequence[str], rng: np.random.Generator) -> list[list[str]]:
     pool = [f"{name}_{k}" for name in targets for k in (1, 2, 3)]
     share = [(1 - sum(_CONTROL_SHARE)) / len(pool)] * len(pool)
     for name, part in zip(_CONTROL_GUIDES, _CONTROL_SHARE, strict=True):
@@ -200,7 +132,7 @@ def _draw_guides(n_cells: int, targets: list[str], rng: np.random.Generator) -> 
 def _draw_counts(
     names: list[str],
     measured: list[str],
-    conditions: list[str],
+    conditions: Sequence[str],
     guides: list[list[str]],
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
