@@ -1,4 +1,4 @@
-"""Cells of a screen as arrays, parts of them as AnnData, and tables in Markdown."""
+"""Cells of a screen as arrays, and parts of them as AnnData."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Cells(NamedTuple):
 
 def read_cells(screen: Screen) -> Cells:
     """Return the cells of a screen."""
-    label = screen.cells.obs[screen.environments.roles.perturbation_key].astype(str).to_numpy()
+    label = screen.labels()
     names = [screen.control, *sorted(set(label) - {screen.control})]
     code = np.array([names.index(name) for name in label])
     own = [screen.targets.get(name, -1) for name in names]
@@ -69,9 +69,3 @@ def fitted(cells: Cells, kept: np.ndarray, *, graph: str = "none") -> ad.AnnData
     npt.tl.fit_dag_blr(adata, shift="activation" if cells.activation else "knockout")
     adata.uns["columns"] = varies
     return adata
-
-
-def table(head: list[str], rows: dict[str, list[str]]) -> str:
-    """Return a table in Markdown."""
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *(f"| {' | '.join([name, *row])} |" for name, row in rows.items())])

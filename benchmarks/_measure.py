@@ -32,11 +32,11 @@ class Measured:
     memory_peer: dict[str, float] | None = None
 
 
-def time_row(row: Row, *, quick: bool, scratch: str) -> Measured:
+def time_row(row: Row, *, quick: bool) -> Measured:
     """Time both sides by turns in this process: peer, ours, peer, ours, ..."""
     with_peer = bool(row.peer) and not row.absent
-    _warm_up(row, ["ours", "peer"] if with_peer else ["ours"], scratch)
-    work = row.work(quick=quick, scratch=scratch)
+    _warm_up(row, ["ours", "peer"] if with_peer else ["ours"])
+    work = row.work(quick=quick)
     repeats = 1 if quick else row.repeats
     peer_repeats = min(repeats, row.peer_repeats) if with_peer else 0
     if with_peer:
@@ -57,9 +57,9 @@ def time_row(row: Row, *, quick: bool, scratch: str) -> Measured:
     return Measured(ours, peer, remark, ok)
 
 
-def _warm_up(row: Row, sides: list[str], scratch: str) -> None:
+def _warm_up(row: Row, sides: list[str]) -> None:
     """Import and compile all that the work needs, at its smallest size."""
-    small = row.work(quick=True, scratch=scratch)
+    small = row.work(quick=True)
     if "ours" in sides:
         small.ours(0)
     if "peer" in sides:
@@ -78,22 +78,22 @@ def _time(call: Any, k: int, inner: int) -> tuple[float, Any]:
     return (own / inner, result.result) if isinstance(result, Timed) else (seconds / inner, result)
 
 
-def memory_of(row: Row, *, side: str, quick: bool, scratch: str) -> dict[str, float]:
+def memory_of(row: Row, *, side: str, quick: bool) -> dict[str, float]:
     """Return the peak of one run, over this process with everything imported, and in all (MB)."""
-    _warm_up(row, [side], scratch)
+    _warm_up(row, [side])
     gc.collect()
-    before = _resident()
-    work = row.work(quick=quick, scratch=scratch)
+    before = resident()
+    work = row.work(quick=quick)
     if side == "peer":
         work.setup_peer()
     gc.collect()
-    _forget_peak()
+    forget_peak()
     if side == "peer":
         (work.peer_once or (lambda: work.peer(0)))()
     else:
         work.ours(0)
-    peak = _peak()
-    return {"extra": max(peak - before, 0.0), "total": peak}
+    top = peak()
+    return {"extra": max(top - before, 0.0), "total": top}
 
 
 def _status(field: str) -> float | None:
@@ -105,16 +105,18 @@ def _status(field: str) -> float | None:
     return None
 
 
-def _peak() -> float:
+def peak() -> float:
+    """Return the most memory that this process has held since it was set back (MB)."""
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return _status("VmHWM:") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def _resident() -> float:
-    return _status("VmRSS:") or _peak()
+def resident() -> float:
+    """Return the memory that this process holds (MB)."""
+    return _status("VmRSS:") or peak()
 
 
-def _forget_peak() -> None:
-    # Linux lets a process set its peak back to what it holds now; elsewhere setting up counts too.
+def forget_peak() -> None:
+    """Set the peak back to what is held now, where the system can; elsewhere setting up counts."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")

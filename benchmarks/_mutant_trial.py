@@ -9,12 +9,9 @@ import importlib
 import json
 import multiprocessing
 import os
-import re
 import resource
-import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,10 +19,10 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks._page import ROOT
+
 PACKAGE = Path("src/nextpert")
 PARTS = ("src", "tests", "benchmarks")
-BESIDE = ("docs", "tutorials", "data_scripts", ".git*", ".ci", "*.*")
 WARM = ("anndata", "hypothesis", "joblib", "numba", "pandas", "scipy.optimize",
         "scipy.sparse.csgraph", "scipy.stats", "threadpoolctl")  # fmt: skip
 TIMES, SPARE, MEMORY = 5.0, 20.0, 8 * 2**30  # seconds of processor; bytes of addresses
@@ -56,19 +53,17 @@ class Trial:
         self.seconds = json.loads((folder / "seconds").read_text())
         print(f"{room}: {len(self.seconds)} tests, {sum(self.seconds.values()):.0f} s", flush=True)
 
-    def run(self, mutant: dict[str, str]) -> None:
-        """Put a mutant in, run the tests, take it out; sets outcome, seconds, and by what."""
+    def run(self, mutant: dict[str, str]) -> tuple[str, str]:
+        """Put a mutant in, run the tests, take it out; return what became of it, and by what."""
         path = PACKAGE / mutant["file"]
         source = (self.folder / path).read_text(encoding="utf-8")
-        changed, start = mutated(source, mutant), time.perf_counter()
-        if changed == source:
-            return
+        lines = source.split("\n")
+        lines[int(mutant["line"]) - 1] = mutant["after"]
         try:
-            (self.folder / path).write_text(changed, encoding="utf-8")
-            mutant["outcome"], mutant["by"] = self._tests(path)
+            (self.folder / path).write_text("\n".join(lines), encoding="utf-8")
+            return self._tests(path)
         finally:
             (self.folder / path).write_text(source, encoding="utf-8")
-        mutant["seconds"] = f"{time.perf_counter() - start:.0f}"
 
     def _tests(self, path: Path) -> tuple[str, str]:
         """Return what became of the tests of the room and the doctests of a path, and where."""
@@ -85,45 +80,6 @@ class Trial:
             return "survived", ""
         timed_out = process.exitcode in (-signal.SIGPROF, -signal.SIGKILL)
         return "timed out" if timed_out else "killed", by
-
-
-class Together:
-    """A copy of the repository in which a command runs with several mutants at once."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        for part in PARTS:  # with times: what is compiled stays valid
-            shutil.copytree(ROOT / part, folder / part)
-        for path in {path for pattern in BESIDE for path in ROOT.glob(pattern)}:
-            (folder / path.name).symlink_to(path)
-
-    def failed(self, command: str, mutants: list[dict[str, str]]) -> list[str]:
-        """Return the tests that fail with the mutants in the sources."""
-        kept = {m["file"]: (self.folder / PACKAGE / m["file"]).read_text() for m in mutants}
-        try:
-            for mutant in mutants:
-                path = self.folder / PACKAGE / mutant["file"]
-                path.write_text(mutated(path.read_text(encoding="utf-8"), mutant), encoding="utf-8")
-            here = os.pathsep.join([str(self.folder / "src"), str(self.folder)])
-            environment = {**os.environ, "PYTHONPATH": here, "PYTHONDONTWRITEBYTECODE": "1"}
-            done = subprocess.run(
-                [sys.executable, "-m", *shlex.split(command)], cwd=self.folder, env=environment,
-                capture_output=True, text=True, check=False,
-            )  # fmt: skip
-        finally:
-            for file, source in kept.items():
-                (self.folder / PACKAGE / file).write_text(source, encoding="utf-8")
-        return re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", done.stdout, re.MULTILINE)
-
-
-def mutated(source: str, mutant: dict[str, str]) -> str:
-    """Return a source with a mutant in it, near the line that it was drawn for."""
-    lines = source.split("\n")
-    same = [k for k, line in enumerate(lines) if line == mutant["before"]]
-    if not same:  # the source was changed since
-        return source
-    lines[min(same, key=lambda k: abs(k + 1 - int(mutant["line"])))] = mutant["after"]
-    return "\n".join(lines)
 
 
 def place_of(room: str) -> Path:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anndata as ad
 import numpy as np
@@ -15,7 +14,9 @@ from nextpert._adata.screen import Environments, read_environments, screen_momen
 from nextpert.core import ScreenMoments
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
     from collections.abc import Iterator
+    from pathlib import Path
 
 UNASSIGNED = ("unassigned", "multi", "no_guide", "control_guide", "nan", "")
 
@@ -89,16 +90,6 @@ class Statistics:
         names = np.array(self.perturbations, dtype=object)
         return (self.label[:, None] == names).astype(float)
 
-    def means(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Return means and numbers of cells by label, batches taken off."""
-        names, codes = np.unique(self.label.astype(str), return_inverse=True)
-        moments = self.moments
-        if self.fixed is not None and self.fixed.shape[1]:
-            moments = moments.without_fixed(self.fixed, codes)
-        pooled = moments.pool(codes, len(names))
-        found = zip(names, pooled.mean, pooled.n, strict=True)
-        return {name: mean for name, mean, _ in found}, dict(zip(names, pooled.n, strict=True))
-
 
 @dataclass(frozen=True)
 class Screen:
@@ -114,29 +105,22 @@ class Screen:
         """Label of the controls."""
         return self.environments.roles.control
 
-    def statistics(
-        self, perturbations: list[str], rng: np.random.Generator | None = None
-    ) -> Statistics:
-        """Return the statistics of the cells of some labels; of a resample of them with ``rng``.
+    @property
+    def guide_key(self) -> str | None:
+        """Column with the guide of every cell."""
+        return SOURCES[self.name].guide_key if self.name in SOURCES else None
 
-        A resample draws, within every environment, as many cells as it has.
-        """
+    def labels(self) -> np.ndarray:
+        """Return the perturbation of every cell."""
+        return self.cells.obs[self.environments.roles.perturbation_key].astype(str).to_numpy()
+
+    def statistics(self, perturbations: list[str]) -> Statistics:
+        """Return the statistics of the cells of some labels."""
         kept = self.environments.only(perturbations)
-        weights = None if rng is None else resample_within(kept.codes, rng)
-        moments = screen_moments(self.cells, np.arange(self.cells.n_vars), kept, weights=weights)
+        moments = screen_moments(self.cells, np.arange(self.cells.n_vars), kept)
         return Statistics(
             moments, kept.perturbation, self.control, kept.indicators(kept.roles.batch_key)[1]
         )
-
-
-def resample_within(codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return how often a stratified resample takes every cell; cells with code -1 not at all."""
-    weights = np.zeros(len(codes), np.int64)
-    for code in range(codes.max(initial=-1) + 1):
-        members = np.flatnonzero(codes == code)
-        drawn = rng.integers(len(members), size=len(members))
-        weights[members] = np.bincount(drawn, minlength=len(members))
-    return weights
 
 
 def read_screen(
@@ -187,48 +171,26 @@ def read_screen(
     return Screen(name, cells, environments, targets)
 
 
-def add_arguments(parser: Any) -> None:
-    """Add what says how a screen of one's own is read."""
-    group = parser.add_argument_group("a screen of your own (or changes to a known one)")
-    group.add_argument("--file", help="h5ad file, in place of a known screen")
-    group.add_argument("--perturbation-key")
-    group.add_argument("--control")
-    group.add_argument("--batch-key", nargs="+", help="columns of batches")
+def add_arguments(parser: ArgumentParser, *names: str) -> None:
+    """Add the screens to read, by default ``names``, or a file of one's own in their place."""
+    parser.add_argument("--screens", nargs="*", default=list(names or SOURCES), choices=SOURCES)
+    group = parser.add_argument_group("a screen of your own")
+    group.add_argument("--file", help="h5ad file of counts, in place of a known screen")
+    group.add_argument("--perturbation-key", default="perturbation")
+    group.add_argument("--control", default="control")
+    group.add_argument("--batch-key", nargs="+", default=[], help="columns of batches")
     group.add_argument("--layer", help="layer of log-normalised values, taken as they are")
-    group.add_argument("--normalised", action="store_true", help="X is log-normalised")
-    group.add_argument("--depth-key", help="column of all counts of a cell")
     group.add_argument("--genes", type=int, default=100, help="variable genes in the panel")
-    group.add_argument("--min-seen", type=float, default=0.1)
-    group.add_argument("--min-cells", type=int, default=20)
 
 
-def sources_of(args: Any) -> dict[str, Source]:
-    """Return the screens asked for: those of ``--screens``, or ``--file``."""
-    named = {args.file: Source(args.file, Roles())} if args.file else {
-        name: SOURCES[name] for name in args.screens
-    }  # fmt: skip
-    said = {
-        key: getattr(args, key)
-        for key in ("perturbation_key", "control", "layer")
-        if getattr(args, key)
-    }
-    if args.batch_key:
-        said["batch_key"] = tuple(args.batch_key)
-    out = {}
-    for name, source in named.items():
-        changed = replace(source, roles=replace(source.roles, **said))
-        if args.layer or args.normalised:
-            changed = replace(changed, counts=False)
-        if args.depth_key:
-            changed = replace(changed, depth_key=args.depth_key)
-        out[name] = changed
-    return out
-
-
-def screens_of(args: Any) -> Iterator[tuple[Source, Screen]]:
-    """Yield the screens asked for, read from ``args.data`` as the arguments say."""
-    for name, source in sources_of(args).items():
-        yield source, read_screen(
-            Path(args.data), source, name=name, n_variable=args.genes, min_seen=args.min_seen,
-            min_cells=args.min_cells,
+def screens_of(args: Namespace) -> Iterator[Screen]:
+    """Yield the screens asked for, read from ``args.data``."""
+    asked = {name: SOURCES[name] for name in args.screens}
+    if args.file:
+        roles = Roles(
+            perturbation_key=args.perturbation_key, control=args.control, layer=args.layer,
+            batch_key=tuple(args.batch_key),
         )  # fmt: skip
+        asked = {args.file: Source(args.file, roles, counts=args.layer is None)}
+    for name, source in asked.items():
+        yield read_screen(args.data, source, name=name, n_variable=args.genes)

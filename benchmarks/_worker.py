@@ -11,18 +11,18 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from benchmarks._page import ROOT
 
 if TYPE_CHECKING:
     from benchmarks._row import Row
 
-_ROOT = Path(__file__).resolve().parents[1]
 _LIBRARIES = ("OMP", "OPENBLAS", "MKL", "NUMBA", "VECLIB_MAXIMUM", "NUMEXPR")
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in _LIBRARIES}
 
 
-def run_apart(row: Row, mode: str, *, quick: bool, scratch: str) -> dict[str, Any]:
+def run_apart(row: Row, mode: str, *, quick: bool) -> dict[str, Any]:
     """Run one measurement in a process of its own.
 
     Raises
@@ -30,10 +30,10 @@ def run_apart(row: Row, mode: str, *, quick: bool, scratch: str) -> dict[str, An
     RuntimeError
         If it fails; the message is the last line it wrote.
     """
-    job = json.dumps({"row": row.name, "mode": mode, "quick": quick, "scratch": scratch})
+    job = json.dumps({"row": row.name, "mode": mode, "quick": quick})
     command = [sys.executable, "-m", "benchmarks._worker", job]
     env = {**os.environ, **ONE_THREAD}  # read when the libraries are imported
-    done = subprocess.run(command, capture_output=True, text=True, cwd=_ROOT, env=env, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no message"]
         message = f"{row.name} ({mode}): {lines[-1]}"
@@ -42,12 +42,10 @@ def run_apart(row: Row, mode: str, *, quick: bool, scratch: str) -> dict[str, An
 
 
 def find_row(name: str) -> Row:
-    """Return the row, or point of a series, of a name."""
-    from benchmarks._growth import SERIES
+    """Return the row of a name."""
     from benchmarks._rows import ROWS
 
-    points = (row for series in SERIES for _, row in series.points)
-    return next(row for row in (*ROWS, *points) if row.name == name)
+    return next(row for row in ROWS if row.name == name)
 
 
 def main() -> None:
@@ -56,15 +54,11 @@ def main() -> None:
 
     job = json.loads(sys.argv[1])
     row, mode = find_row(job["row"]), job["mode"]
-    options = {"quick": job["quick"], "scratch": job["scratch"]}
     with contextlib.redirect_stdout(sys.stderr):  # peers print their progress
-        if mode == "prepare":
-            row.prepare(**options)
-            result: dict[str, Any] = {}
-        elif mode == "time":
-            result = vars(time_row(row, **options))
+        if mode == "time":
+            result: dict[str, Any] = vars(time_row(row, quick=job["quick"]))
         else:
-            result = memory_of(row, side=mode.removeprefix("memory-"), **options)
+            result = memory_of(row, side=mode.removeprefix("memory-"), quick=job["quick"])
     print(json.dumps(result))
 
 

@@ -24,7 +24,6 @@ are. Intervals of 90%, with the error of the cells set apart.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import anndata as ad
@@ -32,8 +31,8 @@ import numpy as np
 import pandas as pd
 
 import nextpert as npt
+from benchmarks._page import options, save, show, table, with_error
 from benchmarks._screens import SOURCES, read_screen
-from benchmarks._table import options, save
 from benchmarks.side_information import described
 from nextpert.core import ScreenMoments
 from nextpert.core.model.perturbations import Perturbations
@@ -117,8 +116,7 @@ def without_batches(
 def of_replicates(screen: Screen, column: str, n_cells: int, seed: int) -> Scores:
     """Return the scores of one draw of cells of a real screen, its first replicate the other."""
     rng = np.random.default_rng(seed)
-    label = screen.cells.obs[screen.environments.roles.perturbation_key].astype(str)
-    names, code = np.unique(label.to_numpy(), return_inverse=True)
+    names, code = np.unique(screen.labels(), return_inverse=True)
     batch = np.unique(screen.cells.obs[column].astype(str).to_numpy(), return_inverse=True)[1]
     control = int(np.flatnonzero(names == screen.control)[0])
     seen = np.zeros(len(code), bool)
@@ -177,7 +175,7 @@ class Split(NamedTuple):
     def of(cls, screen: Screen, seed: int, column: str | None = None) -> Split:
         """Return a random split, or with ``column`` its first value as the other screen."""
         rng = np.random.default_rng(seed)
-        label = screen.cells.obs[screen.environments.roles.perturbation_key].astype(str).to_numpy()
+        label = screen.labels()
         sizes = pd.Series(label).value_counts()
         names = sorted(set(sizes.index[sizes >= 60]) - {screen.control})
         part, genes = np.full(len(label), -1), list(screen.cells.var_names)
@@ -263,28 +261,24 @@ def by_fits(title: str, splits: list[Split]) -> str:
         }
         for name, values in each.items():
             rows.setdefault(name, []).append(values)
-    lines = [f"## {title}", "", "| fit | error | over that without | coverage | of large ones |"]
-    lines.append("|---|---|---|---|---|")
     alone = np.array(rows["without another screen"])[:, 0]
+    shown = {}
     for name, values in rows.items():
         error, inside, large = np.mean(values, axis=0)
-        ratio = np.array(values)[:, 0] / alone
-        spread = ratio.std(ddof=1) / np.sqrt(len(ratio)) if len(ratio) > 1 else np.nan
-        over = f"{ratio.mean():.2f} ± {spread:.2f}"
-        lines.append(f"| {name} | {error:.3f} | {over} | {inside:.2f} | {large:.2f} |")
-    return "\n".join(lines) + "\n"
+        over = with_error(np.array(values)[:, 0] / alone)
+        shown[name] = [f"{error:.3f}", over, f"{inside:.2f}", f"{large:.2f}"]
+    head = ("fit", "error", "over that without", "coverage", "of large ones")
+    return f"## {title}\n\n{table(head, shown)}"
 
 
-def table(title: str, draws: list[Scores]) -> str:
+def by_expectation(title: str, draws: list[Scores]) -> str:
     """Return the means over draws as a table."""
-    lines = [f"## {title}", ""]
-    lines.append("| expectation | before the cells | after them | weight of it | of its features |")
-    lines.append("|---|---|---|---|---|")
+    rows = {}
     for row in draws[0]:
         values = np.mean([draw[row] for draw in draws], axis=0)
-        shown = ["-" if np.isnan(v) else f"{v:.2f}" for v in values]
-        lines.append(f"| {row} | {' | '.join(shown)} |")
-    return "\n".join(lines) + "\n"
+        rows[row] = ["-" if np.isnan(v) else f"{v:.2f}" for v in values]
+    head = ("expectation", "before the cells", "after them", "weight of it", "of its features")
+    return f"## {title}\n\n{table(head, rows)}"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -296,25 +290,24 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--simulated", action="store_true", help="simulated cell lines alone")
     args = parser.parse_args(arguments)
     sections, seeds = [], range(0 if args.fits else args.draws)
-    if args.fits:
-        for name, source in SOURCES.items():
-            screen = read_screen(Path(args.data), source, name=name)
-            splits = [Split.of(screen, seed) for seed in range(args.fits)]
-            sections.append(by_fits(f"{name}, cells at random", splits))
-            if name == "papalexi":
-                splits = [Split.of(screen, seed, "bio_rep") for seed in range(args.fits)]
-                sections.append(by_fits(f"{name}, replicate 1 for replicates 2 and 3", splits))
-    elif not args.simulated:
-        screen = read_screen(Path(args.data), SOURCES["papalexi"], name="papalexi")
+    for name, source in SOURCES.items() if args.fits else ():
+        screen = read_screen(args.data, source, name=name)
+        splits = [Split.of(screen, seed) for seed in range(args.fits)]
+        sections.append(show(by_fits(f"{name}, cells at random", splits)))
+        if name == "papalexi":
+            splits = [Split.of(screen, seed, "bio_rep") for seed in range(args.fits)]
+            title = f"{name}, replicate 1 for replicates 2 and 3"
+            sections.append(show(by_fits(title, splits)))
+    if seeds and not args.simulated:
+        screen = read_screen(args.data, SOURCES["papalexi"], name="papalexi")
         draws = [of_replicates(screen, "bio_rep", args.cells, seed) for seed in seeds]
         title = f"Papalexi, replicate 1 for replicates 2 and 3, {args.cells} cells of each"
-        sections.append(table(title, draws))
-    for same, words in ((0.0, "none"), (0.5, "half"), (1.0, "all")) if len(seeds) else ():
+        sections.append(show(by_expectation(title, draws)))
+    for same, words in ((0.0, "none"), (0.5, "half"), (1.0, "all")) if seeds else ():
         draws = [simulated(same, 2 * args.cells, seed) for seed in seeds]
         title = f"Simulated cell lines, effects of {words} alike, {2 * args.cells} cells"
-        sections.append(table(title, draws))
-    print("\n".join(sections))
-    save(sections, args.save)
+        sections.append(show(by_expectation(title, draws)))
+    save("another_screen", sections, args.save)
 
 
 if __name__ == "__main__":

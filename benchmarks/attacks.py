@@ -13,7 +13,6 @@ more than 20 seconds.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import signal
 import traceback
@@ -28,6 +27,7 @@ import numpy as np
 import pandas as pd
 
 import nextpert as npt
+from benchmarks._page import options, save, show, table
 from nextpert.core.model.chain import Chain
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def results(adata: ad.AnnData) -> list[np.ndarray]:
     return [each.to_numpy(str) for each in tables]
 
 
-def table(rng: np.random.Generator) -> Case:
+def effect_table(rng: np.random.Generator) -> Case:
     """Change an entry, a name or a number of a table of effects."""
     effects = pd.DataFrame(rng.normal(size=(3, 8)), NAMES[:3], GENES)
     se, told = effects * 0 + 0.1, {"n_cells": 50.0, "n_controls": 200.0}
@@ -314,10 +314,7 @@ def outcome(case: Case, sound: list[Any]) -> tuple[str, str]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the cases and print the table."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.attacks", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("attacks", __doc__)
     parser.add_argument("--n", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=40)
     parser.add_argument("--show", action="store_true", help="print what is not clear")
@@ -328,7 +325,7 @@ def main(arguments: list[str] | None = None) -> None:
         base = fitted(guide_key="guide", batch_key="batch")
         again = base.copy()
     kinds = {
-        "tables of effects": table,
+        "tables of effects": effect_table,
         "side information": lambda rng: features(rng, base),
         "columns and values": labels,
         "arguments": lambda rng: argument(rng, base),
@@ -349,9 +346,8 @@ def main(arguments: list[str] | None = None) -> None:
         counts[kind][found] += 1
         if args.show and found not in ("clear", "same"):
             print(f"{found}: {kind} | {case[0]} | {' '.join(text.split())[:160]}", flush=True)
-    print(f"\n| kind of case | {' | '.join(OUTCOMES)} |\n|---|{'---|' * len(OUTCOMES)}")
-    for kind, count in counts.items():
-        print(f"| {kind} | {' | '.join(str(count[name]) for name in OUTCOMES)} |")
+    rows = {kind: [count[name] for name in OUTCOMES] for kind, count in counts.items()}
+    save("attacks", [show(table(("kind of case", *OUTCOMES), rows))], args.save)
 
 
 if __name__ == "__main__":

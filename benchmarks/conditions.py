@@ -28,8 +28,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import nbinom, poisson
 
-from benchmarks._quiet import quiet
-from benchmarks._table import options, save
+from benchmarks._page import options, quiet, save, show, table
 from nextpert.core import ScreenMoments
 from nextpert.core.model.chain import Chain
 from nextpert.core.model.elsewhere import fit_each
@@ -150,26 +149,23 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> str:
     return f"{value:.3f} ± {np.sqrt((n - 1) * left.var()):.3f}"
 
 
-def rows(kind: str, scores: list[dict[str, dict[str, float]]]) -> list[str]:
+def rows(kind: str, scores: list[dict[str, dict[str, float]]]) -> list[list[str]]:
     """Return the rows of a kind."""
     by_method = {
         name: {key: np.array([one[name][key] for one in scores], float) for key in scores[0][name]}
         for name in METHODS
     }
-    lines = []
-    for name, each in by_method.items():
-        stated = each["stated"].sum()
-        n, one = len(scores), np.ones(len(scores))
-        values = [
-            _ratio(each["error"], by_method[ALONE]["error"]),
-            _ratio(each["error"], by_method[POOLED]["error"]),
+    return [
+        [
+            kind, name, *(_ratio(each["error"], by_method[m]["error"]) for m in (ALONE, POOLED)),
             *(f"{each[key].sum():.0f}" for key in ("outside", "significant", "false")),
-            f"{stated:.1f}", f"{poisson.ppf(0.975, 2 * stated) if n else 0:.0f}",
-            _ratio(each["inside"], one), _ratio(each["inside significant"], each["significant"]),
+            f"{each['stated'].sum():.1f}", f"{poisson.ppf(0.975, 2 * each['stated'].sum()):.0f}",
+            _ratio(each["inside"], np.ones(len(scores))),
+            _ratio(each["inside significant"], each["significant"]),
             _ratio(each["inside large"], each["large"]),
-        ]  # fmt: skip
-        lines.append(f"| {kind} | {name} | " + " | ".join(values) + " |")
-    return lines
+        ]
+        for name, each in by_method.items()
+    ]  # fmt: skip
 
 
 @quiet()
@@ -179,11 +175,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--screens", type=int, default=20)
     args = parser.parse_args(arguments)
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
+    found = []
     for kind in args.kinds:
-        lines += rows(kind, [judge(kind, seed) for seed in range(args.screens)])
-        print("\n".join(lines[-len(METHODS) :]), flush=True)
-    save(lines, args.save)
+        found += rows(kind, [judge(kind, seed) for seed in range(args.screens)])
+    save("conditions", [show(table(COLUMNS, found))], args.save)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anndata as ad
@@ -43,8 +42,7 @@ import pandas as pd
 from scipy.stats import poisson
 
 import nextpert as npt
-from benchmarks._quiet import quiet
-from benchmarks._table import options, save
+from benchmarks._page import options, quiet, save, show, table
 
 Array = np.ndarray
 Judged = tuple[dict[str, Any], pd.DataFrame]  # tables of effects, and the true effects
@@ -215,7 +213,7 @@ def scores(found: dict[str, Any], truth: pd.DataFrame) -> dict[str, float]:
     }  # fmt: skip
 
 
-def line(name: str, every: pd.DataFrame) -> str:
+def row(every: pd.DataFrame) -> list[str]:
     """Return the row of a design, from one row of scores per screen."""
     total, error = every.sum(), every.std(ddof=1) / np.sqrt(every.notna().sum())
     limit = poisson.ppf(0.975, 2 * total["stated"])
@@ -223,35 +221,27 @@ def line(name: str, every: pd.DataFrame) -> str:
         "" if np.isnan(mean) else f"{mean:.3f} ± {error[which]:.3f}"
         for which, mean in every.mean()[["of all", "of called", "of large"]].items()
     )
-    values = (
+    return [
         f"{total['called']:.0f}", f"{total['false']:.0f} ± {len(every) * error['false']:.1f}",
         f"{total['stated']:.1f}", f"{limit:.0f}", "yes" if total["false"] <= limit else "no",
         *covered,
-    )  # fmt: skip
-    return f"| {name} | {' | '.join(values)} |"
+    ]  # fmt: skip
 
 
 @quiet()
 def main(arguments: list[str] | None = None) -> None:
-    """Print the table, and write it and the scores of every screen to files."""
+    """Print the table."""
     parser = options("designs", __doc__)
     parser.add_argument("--designs", nargs="+", choices=list(DESIGNS), default=list(DESIGNS))
     parser.add_argument("--screens", type=int, default=12)
     parser.add_argument("--first", type=int, default=0, help="seed of the first screen")
     args = parser.parse_args(arguments)
-    head = ("design", "called", "false", "stated", "limit", "holds")
-    head = (*head, "coverage, all", "called", "large")
-    lines, every = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"], {}
-    print(*lines, sep="\n")
+    rows, seeds = {}, range(args.first, args.first + args.screens)
     for name in args.designs:
-        seeds = range(args.first, args.first + args.screens)
-        every[name] = pd.DataFrame([scores(*DESIGNS[name](seed)) for seed in seeds], seeds)
-        lines.append(line(name, every[name]))
-        print(lines[-1], flush=True)
-        save(lines, args.save)
-        if args.save:
-            table = pd.concat(every, names=["design", "seed"])
-            table.to_csv(Path(args.save).with_suffix(".csv"), float_format="%.4g")
+        rows[name] = row(pd.DataFrame([scores(*DESIGNS[name](seed)) for seed in seeds], seeds))
+    head = ("design", "called", "false", "stated", "limit", "holds")
+    text = table((*head, "coverage, all", "called", "large"), rows)
+    save("designs", [show(text)], args.save)
 
 
 if __name__ == "__main__":

@@ -20,14 +20,13 @@ posterior (of 20 effects or more).
 from __future__ import annotations
 
 import argparse
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 import nextpert as npt
-from benchmarks._screens import SOURCES, add_arguments, screens_of
-from benchmarks._table import options, save
+from benchmarks._page import options, quiet, save, show, table
+from benchmarks._screens import add_arguments, screens_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,15 +53,6 @@ CONTROLS = (
 )  # fmt: skip
 
 
-def sizes(name: str, table: pd.DataFrame) -> str:
-    """Return the row of a screen in the table of coverage by size."""
-    shown = [
-        f"{r.coverage:.2f} ± {r.standard_error:.2f} ({r.n})" if r.n >= 20 else ""
-        for r in table.itertuples()
-    ]
-    return f"| {' | '.join([name, *shown])} |"
-
-
 def simulated() -> Iterator[tuple[str, ad.AnnData]]:
     """Yield the simulated screens, fitted."""
     adata = npt.datasets.simulated_screen(n_genes=20, n_control=2000, expected_degree=5, rng=4)
@@ -86,20 +76,16 @@ def simulated() -> Iterator[tuple[str, ad.AnnData]]:
 
 def real(args: argparse.Namespace) -> Iterator[tuple[str, ad.AnnData]]:
     """Yield the real screens asked for, fitted."""
-    for source, screen in screens_of(args):
-        name, adata = screen.name, screen.cells
-        roles = source.roles
+    for screen in screens_of(args):
+        name, adata, roles = screen.name, screen.cells, screen.environments.roles
         npt.pp.setup_screen(
             adata, perturbation_key=roles.perturbation_key, control=roles.control,
-            guide_key=source.guide_key, batch_key=roles.batch_key or None,
+            guide_key=screen.guide_key, batch_key=roles.batch_key or None,
         )  # fmt: skip
+        columns = [each for each in (roles.perturbation_key, screen.guide_key) if each]
         for shuffle in range(1 + args.shuffles):
             each, title = adata.copy(), f"{name} ({adata.n_vars} genes)"
             if shuffle:
-                columns = [
-                    roles.perturbation_key,
-                    *([source.guide_key] if source.guide_key else []),
-                ]
                 order = np.random.default_rng(shuffle).permutation(adata.n_obs)
                 each.obs[columns] = adata.obs[columns].to_numpy()[order]
                 control = (each.obs[roles.perturbation_key] == roles.control).to_numpy()
@@ -110,7 +96,7 @@ def real(args: argparse.Namespace) -> Iterator[tuple[str, ad.AnnData]]:
             yield title, each
 
 
-def controls(name: str, adata: ad.AnnData) -> str:
+def controls(adata: ad.AnnData) -> list[str]:
     """Return the row of a screen in the table of negative and positive controls."""
     found = adata.uns["diagnosis"]
     by = found["summary"].set_index(["part", "quantity"])
@@ -120,8 +106,7 @@ def controls(name: str, adata: ad.AnnData) -> str:
     npt.tl.plan_cells(adata, str(effects["perturbations"][0]))
     value = negative["value"]
     target = by.loc[("positive controls", "n_found")]
-    shown = [
-        name,
+    return [
         f"{value['n_controls']:.0f} ({negative.loc['n_controls', 'n']:.0f} cells)",
         f"{value['n_false']:.0f} / {negative.loc['n_false', 'n']:.0f}",
         f"{value['false_share_lower']:.4f} to {value['false_share_upper']:.4f}",
@@ -133,60 +118,56 @@ def controls(name: str, adata: ad.AnnData) -> str:
         str(found["level"]),
         str(adata.uns["plan_cells"]["advice"]["kind"]),
     ]
-    return f"| {' | '.join(shown)} |"
 
 
-def row(name: str, summary: pd.DataFrame) -> str:
-    """Return the row of a screen in the table."""
-    shown = [name]
-    by = summary.set_index(["part", "quantity"])
+def parts_of(summary: pd.DataFrame) -> list[str]:
+    """Return the row of a screen in the table of the parts of a fit."""
+    shown, by = [], summary.set_index(["part", "quantity"])
     for key in COLUMNS.values():
-        if key not in by.index:
+        value, error, n = by.loc[key, ["value", "standard_error", "n"]] if key in by.index else (
+            np.nan, np.nan, np.nan
+        )  # fmt: skip
+        if not np.isfinite(value):
             shown.append("")
-            continue
-        value, error, n = by.loc[key, ["value", "standard_error", "n"]]
-        if key[1].startswith("n_"):
+        elif key[1].startswith("n_"):
             shown.append(f"{value:.0f} of {n:.0f}")
         else:
             spread = f" ± {error:.2f}" if np.isfinite(error) else ""
-            shown.append(f"{round(value, 2) + 0.0:.2f}{spread}" if np.isfinite(value) else "")
-    return f"| {' | '.join(shown)} |"
+            shown.append(f"{round(value, 2) + 0.0:.2f}{spread}")
+    return shown
 
 
+@quiet()
 def main(arguments: list[str] | None = None) -> None:
-    """Diagnose the screens and print the table and the verdicts."""
+    """Diagnose the screens and print the tables and the verdicts."""
     parser = options("diagnosis", __doc__, data=True)
-    parser.add_argument("--screens", nargs="*", default=list(SOURCES), choices=list(SOURCES))
     parser.add_argument("--shuffles", type=int, default=3, help="of the labels of all cells")
     add_arguments(parser)
     args = parser.parse_args(arguments)
-    bins = ("below 1", "1 to 2", "2 to 3", "3 to 5", "above 5")
-    lines, proof, covered = (
-        [title, "", f"| screen | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-        for title, names in (
-            ("Parts of the fit:", COLUMNS),
-            ("Negative and positive controls:", CONTROLS),
-            ("Coverage of 90% intervals, by standard deviations of the estimate from 0 (effects):",
-             bins),
-        )
-    )  # fmt: skip
-    said = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for screens in (of_truth := simulated(), real(args)):
-            for name, adata in screens:
-                npt.tl.diagnose(adata)
-                found = adata.uns["diagnosis"]
-                if "shuffled (" not in name:
-                    lines.append(row(name, found["summary"]))
-                    covered.append(sizes(name, found["coverage_by_size"]))
-                    said.append(f"**{name}**: *{found['level']}*. {found['verdict']}")
-                if screens is not of_truth:
-                    proof.append(controls(name, adata))
-                    print(proof[-1], flush=True)
-    text = "\n".join([*lines, "", *proof, "", *covered, "", *("\n" + each for each in said)]) + "\n"
-    print(text)
-    save([text], args.save)
+    parts, proof, covered, verdicts = {}, {}, {}, []
+    for is_real, screens in enumerate((simulated(), real(args))):
+        for name, adata in screens:
+            npt.tl.diagnose(adata)
+            found = adata.uns["diagnosis"]
+            if "shuffled (" not in name:
+                parts[name] = parts_of(found["summary"])
+                covered[name] = [
+                    f"{r.coverage:.2f} ± {r.standard_error:.2f} ({r.n})" if r.n >= 20 else ""
+                    for r in found["coverage_by_size"].itertuples()
+                ]
+                verdicts.append(f"**{name}**: *{found['level']}*. {found['verdict']}")
+            if is_real:
+                proof[name] = controls(adata)
+    title = "Coverage of 90% intervals, by standard deviations of the estimate from 0 (effects):"
+    tables = {
+        "Parts of the fit:": (COLUMNS, parts),
+        "Negative and positive controls:": (CONTROLS, proof),
+        title: (("below 1", "1 to 2", "2 to 3", "3 to 5", "above 5"), covered),
+    }
+    sections = [
+        f"{words}\n\n{table(('screen', *head), rows)}" for words, (head, rows) in tables.items()
+    ]
+    save("diagnosis", map(show, [*sections, *verdicts]), args.save)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ the ranking of ``tl.design_interventions`` is asked twice: "label" names the per
 gives the mean of its cells of the truth as numbers. Coverage is that of the 90% intervals
 ``predicted_low`` to ``predicted_high``. The truth is the unbiased distance of held-out means; as it
 has an error of its own, the half widths of the interval and 1.64 of its standard errors are added
-in quadrature. The target as a vector is taken as exact. With ``nothing``, simulated cells of 12
+in quadrature. The target as a vector is taken as exact. With ``--nothing``, simulated cells of 12
 perturbations without any effect (100 genes with three factors in common, 100 control cells); the
 truth is then known exactly. Half width and truth are medians, relative to the sum of the variances
 of the genes within cells over n: the squared error of the mean of n cells. After ± the standard
@@ -15,7 +15,7 @@ error over splits, which are of the same cells.
 
     python -m benchmarks.distance_coverage                           # data: NEXTPERT_DATA
     python -m benchmarks.distance_coverage --screens papalexi --without-strong 8 --targets 0
-    python -m benchmarks.distance_coverage --screens nothing
+    python -m benchmarks.distance_coverage --nothing
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ import numpy as np
 import pandas as pd
 
 import nextpert as npt
-from benchmarks._quiet import quiet
+from benchmarks._page import options, quiet, save, show, table, with_error
 from benchmarks._screens import Screen, add_arguments, screens_of
-from benchmarks._table import options, save
 from nextpert.core import Moments
 from nextpert.core.screen.mean_distance import mean_distance
 
@@ -43,7 +42,7 @@ class Halves:
     def __init__(self, screen: Screen, n_targets: int, n_without: int, seed: int) -> None:
         roles = screen.environments.roles
         self.key, self.control, self.cells = roles.perturbation_key, roles.control, screen.cells
-        label = screen.cells.obs[self.key].astype(str).to_numpy()
+        label = screen.labels()
         rng, self.x = np.random.default_rng(seed), np.asarray(screen.cells.X)
         self.known: dict[str, np.ndarray] = {}
         self.held: dict[str, Moments] = {}
@@ -137,53 +136,44 @@ def asked(screen: Halves, n: int) -> dict[str, np.ndarray]:
     return {kind: np.array(each, float) for kind, each in rows.items()}
 
 
-def shown(name: str, n: int, splits: list[dict[str, np.ndarray]]) -> list[str]:
+def rows_of(name: str, n: int, splits: list[dict[str, np.ndarray]]) -> list[list[str]]:
     """Return rows of the table, from the distances of every split."""
-    lines = []
+    rows = []
     for kind in KINDS:
-        each = [split[kind] for split in splits]
-        every = np.concatenate(each)
-        share = np.array([one[:, 0].mean() for one in each])
-        error = f" ± {share.std(ddof=1) / np.sqrt(len(share)):.2f}" if len(share) > 1 else ""
+        every = np.concatenate([split[kind] for split in splits])
         width, truth = np.median(every[:, 1:], axis=0)
-        lines.append(
-            f"| {name} | {n} | {kind} | {len(every)} | {share.mean():.2f}{error} | {width:.2f} "
-            f"| {truth:.2f} |"
-        )
-    print(*lines, sep="\n", flush=True)
-    return lines
+        covered = with_error([split[kind][:, 0].mean() for split in splits])
+        rows.append([name, n, kind, len(every), covered, f"{width:.2f}", f"{truth:.2f}"])
+    return rows
 
 
 @quiet()
 def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
     parser = options("distance_coverage", __doc__, data=True)
-    parser.add_argument("--screens", nargs="+", default=["hill", "papalexi", "tapseq", "norman"])
     parser.add_argument("--cells", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--targets", type=int, default=6, help="the strongest; 0 for all")
     parser.add_argument(
         "--without-strong", type=int, default=0, help="leave out the strongest perturbations"
     )
     parser.add_argument("--splits", type=int, default=3)
-    add_arguments(parser)
+    parser.add_argument("--nothing", action="store_true", help="simulated screens without effects")
+    add_arguments(parser, "hill", "papalexi", "tapseq")
     args = parser.parse_args(arguments)
-    lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
-    parts: list[Halves]
-    if "nothing" in args.screens:
-        args.screens.remove("nothing")
-        parts = [Nothing(seed, args.targets) for seed in range(args.splits)]
-        for n in args.cells:
-            lines += shown("nothing", n, [asked(each, n) for each in parts])
-    for _, screen in screens_of(args):
-        parts = [
-            Halves(screen, args.targets, args.without_strong, seed) for seed in range(args.splits)
+    seeds, rows = range(args.splits), []
+    screens = () if args.nothing else screens_of(args)
+    without = args.without_strong
+    every = {"nothing": [Nothing(k, args.targets) for k in seeds]} if args.nothing else {}
+    every |= {
+        screen.name + (f" without {without}" if without else ""): [
+            Halves(screen, args.targets, without, seed) for seed in seeds
         ]
-        name = screen.name + (f" without {args.without_strong}" if args.without_strong else "")
+        for screen in screens
+    }
+    for name, splits in every.items():
         for n in args.cells:
-            lines += shown(name, n, [asked(each, n) for each in parts])
-    text = "\n".join(lines) + "\n"
-    save([text], args.save)
-    print("\n" + text)
+            rows += rows_of(name, n, [asked(each, n) for each in splits])
+    save("distance_coverage", [show(table(HEAD, rows))], args.save)
 
 
 if __name__ == "__main__":

@@ -17,13 +17,14 @@ more genes; effects are on the logarithm of a gene's mean.
 
 from __future__ import annotations
 
+from itertools import product
+
 import anndata as ad
 import numpy as np
 import pandas as pd
 
 import nextpert as npt
-from benchmarks._quiet import quiet
-from benchmarks._table import options, save
+from benchmarks._page import options, quiet, save, show, table, with_error
 
 SHARES = (0.01, 0.05, 0.2, 0.8)
 N_GENES, N_PERTURBATIONS, N_CELLS, N_CONTROL = 150, 20, 60, 600
@@ -77,24 +78,6 @@ def judge(kind: str, share: float, seed: int) -> tuple[float, float, float, int]
     )  # fmt: skip
 
 
-def table(kinds: list[str], shares: list[float], n_screens: int) -> list[str]:
-    """Return the table, one row a kind and share of effects."""
-    lines = [
-        "| data | effects not zero | significant per screen | false | stated | effects found |",
-        "|---" * 6 + "|",
-    ]
-    for kind in kinds:
-        for share in shares:
-            rows = np.array([judge(kind, share, seed) for seed in range(n_screens)])
-            mean, error = rows.mean(axis=0), rows.std(axis=0, ddof=1) / np.sqrt(n_screens)
-            lines.append(
-                f"| {kind} | {share:.0%} | {mean[3]:.0f} | {mean[0]:.3f} ± {error[0]:.3f} "
-                f"| {mean[1]:.4f} | {mean[2]:.2f} |"
-            )
-            print(lines[-1], flush=True)
-    return lines
-
-
 @quiet()
 def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
@@ -103,8 +86,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
     parser.add_argument("--screens", type=int, default=10)
     args = parser.parse_args(arguments)
-    lines = table(args.kinds, args.shares, args.screens)
-    save(lines, args.save)
+    rows = []
+    for kind, share in product(args.kinds, args.shares):
+        false, stated, found, n = np.array(
+            [judge(kind, share, seed) for seed in range(args.screens)]
+        ).T
+        rows.append([
+            kind, f"{share:.0%}", f"{n.mean():.0f}", with_error(false, 3), f"{stated.mean():.4f}",
+            f"{found.mean():.2f}",
+        ])  # fmt: skip
+    head = "data", "effects not zero", "significant per screen", "false", "stated", "effects found"
+    save("false_signs", [show(table(head, rows))], args.save)
 
 
 if __name__ == "__main__":

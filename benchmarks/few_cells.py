@@ -26,13 +26,12 @@ from collections import defaultdict
 import numpy as np
 
 import nextpert as npt
-from benchmarks._cells import Cells, fitted, moments, read_cells, table
-from benchmarks._quiet import quiet
-from benchmarks._screens import SOURCES, add_arguments, screens_of
+from benchmarks._cells import Cells, fitted, moments, read_cells
+from benchmarks._page import options, quiet, ratio, save, show, table
+from benchmarks._screens import add_arguments, screens_of
 from benchmarks._shrinkage import ash, james_stein, significant
-from benchmarks._table import options, save
 
-SIZES, SCREENS = (10, 25, 50), ("papalexi", "tapseq", "norman")
+SIZES = (10, 25, 50)
 LEFT = 20  # cells to score on, at least
 RAW, NOTHING, OURS = "means of the cells", "no effect", "nextpert"
 Z = 1.6449  # of a 90% interval
@@ -134,34 +133,23 @@ def run(name: str, cells: Cells, sizes: list[int], repeats: int, graph: str = "n
         "Coverage of 90% intervals:",
         table(["", *head], coverage),
     ]
-    return "\n\n".join(parts) + "\n"
-
-
-def ratio(ours: np.ndarray, theirs: np.ndarray) -> str:
-    """Return the ratio of mean errors, and its standard error over repeats."""
-    value = ours.mean() / theirs.mean()
-    if len(ours) < 2:
-        return f"{value:.2f}"
-    spread = (ours - value * theirs).std(ddof=1) / (np.sqrt(len(ours)) * abs(theirs.mean()))
-    return f"{value:.2f} ± {spread:.2f}"
+    return "\n\n".join(parts)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the screens asked for and print their tables."""
     parser = options("few_cells", __doc__, data=True)
-    parser.add_argument("--screens", nargs="+", default=list(SCREENS), choices=list(SOURCES))
     parser.add_argument("--cells", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--graph", choices=("none", "learned"), default="none")
-    add_arguments(parser)
+    add_arguments(parser, "papalexi", "tapseq", "norman")
     args = parser.parse_args(arguments)
     sections = []
-    for _, screen in screens_of(args):
+    for screen in screens_of(args):
         cells = read_cells(screen)
         sizes = [n for n in args.cells if n + LEFT <= np.bincount(cells.code)[1:].max()]
-        sections.append(run(screen.name, cells, sizes, args.repeats, args.graph))
-        print(sections[-1], flush=True)
-        save(sections, args.save)
+        sections.append(show(run(screen.name, cells, sizes, args.repeats, args.graph)))
+    save("few_cells", sections, args.save)
 
 
 if __name__ == "__main__":

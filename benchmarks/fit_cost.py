@@ -10,9 +10,6 @@ genes knocked out and the others perturbations of genes that are not measured.
 
 from __future__ import annotations
 
-import argparse
-import resource
-import sys
 import time
 
 import anndata as ad
@@ -21,6 +18,8 @@ import pandas as pd
 import scipy.sparse as sp
 
 import nextpert as npt
+from benchmarks._measure import peak
+from benchmarks._page import options, save, show, table
 from nextpert.core import random_dag
 from nextpert.core.model.hierarchical import fit_hierarchical
 from nextpert.core.screen.guides import PooledGuides
@@ -30,30 +29,25 @@ N_CELLS, N_CONTROL = 20, 5000
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.fit_cost", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("fit_cost", __doc__)
     parser.add_argument("--perturbations", type=int, default=10_000)
     parser.add_argument("--genes", type=int, default=1_000)
     parser.add_argument("--chain", type=int, metavar="THREADS",
                         help="only the hierarchical model of simulated means")  # fmt: skip
     args = parser.parse_args(arguments)
     if args.chain:
-        print(chain(args.perturbations, args.genes, args.chain))
+        save("fit_cost", [show(chain(args.perturbations, args.genes, args.chain))], args.save)
         return
     adata = screen(args.perturbations, args.genes)
-    print(f"{args.perturbations:,} perturbations x {args.genes:,} genes, {adata.n_obs:,} cells\n")
-    print("| step | wall s | CPU s | peak memory, GB |\n|---|---|---|---|")
-    print(f"| (cells made) | | | {_peak():.2f} |", flush=True)
-    for name, step in (
-        ("tl.fit_dag_blr", npt.tl.fit_dag_blr),
-        ("tl.perturbation_effects", npt.tl.perturbation_effects),
-    ):
+    rows = {"(cells made)": ["", "", f"{peak() / 1e3:.2f}"]}
+    for step in (npt.tl.fit_dag_blr, npt.tl.perturbation_effects):
         wall, cpu = time.perf_counter(), time.process_time()
         step(adata)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        print(f"| {name} | {wall:.0f} | {cpu:.0f} | {_peak():.2f} |", flush=True)
+        rows[f"tl.{step.__name__}"] = [f"{wall:.0f}", f"{cpu:.0f}", f"{peak() / 1e3:.2f}"]
+    text = table(("step", "wall s", "CPU s", "peak memory, GB"), rows)
+    title = f"{args.perturbations:,} perturbations x {args.genes:,} genes, {adata.n_obs:,} cells"
+    save("fit_cost", [show(f"{title}\n\n{text}")], args.save)
 
 
 def chain(n: int, p: int, n_jobs: int) -> str:
@@ -73,7 +67,7 @@ def chain(n: int, p: int, n_jobs: int) -> str:
     effects.summary(n_jobs=n_jobs)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     size = f"{n:,} perturbations x {p:,} genes, {n_jobs} threads, {effects.n_draws} draws"
-    return f"{size}: {wall:.0f} s, {cpu:.0f} s of the processor, {_peak():.1f} GB"
+    return f"{size}: {wall:.0f} s, {cpu:.0f} s of the processor, {peak() / 1e3:.1f} GB"
 
 
 def screen(n_perturbations: int, n_genes: int) -> ad.AnnData:
@@ -105,11 +99,6 @@ def screen(n_perturbations: int, n_genes: int) -> ad.AnnData:
     adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"G{i}" for i in range(n_genes)]))
     npt.tl.learn_dag(adata, method="given", dag=weights.T, genes=list(adata.var_names))
     return adata
-
-
-def _peak() -> float:
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size / (1e9 if sys.platform == "darwin" else 1e6)
 
 
 if __name__ == "__main__":

@@ -6,27 +6,15 @@ at a place. Left out: files compiled by numba, signatures, annotations, docstrin
 would only raise (a shift of bits for a sum). A mutant stands in a copy of the sources, and the
 tests of its room run: those that name its file and the file's doctest first, quick ones before slow
 ones, up to the first that fails. A test is given five times the seconds of processor that it takes
-without a mutant, and 20.
+without a mutant, and 20. The table has those that survived; some are equivalent to the source.
 
     pip install cosmic-ray
-    python -m benchmarks.mutants --rooms model design --n 135 --seed 0   # 1-2 hours
-    python -m benchmarks.mutants --again    # those that survived once more, after tests were added
-    python -m benchmarks.mutants --command 'pytest -q -n auto'    # survivors against the core set
-
-With a command, all survivors stand in the sources at once; what fails then is run once more with
-each of them alone. So a set of tests runs once, not once for every survivor.
-
-Every mutant is in the CSV as soon as it was run, so a run that was stopped goes on; another --table
-draws anew, from the sources as they are. Its last column, what was made of a survivor, is written
-by hand; the Markdown beside it is made of it each time.
+    python -m benchmarks.mutants --rooms model design --n 60 --seed 0   # about an hour
 """
 
 from __future__ import annotations
 
-import argparse
 import ast
-import csv
-import shlex
 import tempfile
 from collections import Counter
 from itertools import islice
@@ -35,63 +23,39 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._mutant_trial import PACKAGE, ROOT, Together, Trial, place_of
+from benchmarks._mutant_trial import PACKAGE, Trial, place_of
+from benchmarks._page import ROOT, options, save, show, table
 
-FIELDS = ("room", "file", "line", "operator", "before", "after", "outcome", "by", "seconds",
-          "verdict")  # fmt: skip
-OUTCOMES = ("killed", "timed out", "survived", "killed since")
 ARITHMETIC, BITS = {"Add", "Sub", "Mul", "Div"}, {"BitOr", "BitAnd", "BitXor"}
 Mutant = dict[str, str]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Draw the mutants, or go on with those drawn, and write both tables."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.mutants", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    """Draw the mutants, run the tests of their rooms, and print what survived."""
+    parser = options("mutants", __doc__)
     parser.add_argument("--rooms", nargs="+", default=["model", "design"])
-    parser.add_argument("--n", type=int, default=135, help="mutants, over all rooms")
+    parser.add_argument("--n", type=int, default=60, help="mutants, over all rooms")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--table", type=Path, default=ROOT / "benchmarks/results/mutants.csv")
-    parser.add_argument("--again", action="store_true", help="run what survived once more")
-    parser.add_argument("--command", help="run the survivors of all rooms against these tests")
     args = parser.parse_args(arguments)
-    if not args.table.exists():
-        write(args.table, draw(args.rooms, args.n, args.seed))
-    if args.command:
-        again(args.table, args.command)
-        args.rooms = []
-    waiting = "survived" if args.again else ""
+    counts, survivors = {}, []
     with tempfile.TemporaryDirectory() as scratch:
         for room in args.rooms:
-            todo = [m for m in read(args.table) if (m["room"], m["outcome"]) == (room, waiting)]
-            trial = Trial(Path(scratch) / room, room) if todo else None
-            for mutant in todo:
-                trial.run(mutant)
-                if args.again and mutant["outcome"] == "killed":
-                    mutant["outcome"] = "killed since"
-                keep(args.table, mutant)
-                print(*(mutant[key] for key in FIELDS[1:-1]), sep=" | ", flush=True)
-    args.table.with_suffix(".md").write_text(report(read(args.table)), encoding="utf-8")
-
-
-def again(table: Path, command: str) -> None:
-    """Run what survived once more, all at once, and what fails then with each alone."""
-    survivors = [m for m in read(table) if m["outcome"] == "survived"]
-    with tempfile.TemporaryDirectory() as scratch:
-        copy = Together(Path(scratch))
-        tests = copy.failed(command, survivors)
-        print(f"{len(survivors)} survivors together fail {len(tests)} tests", flush=True)
-        if not tests:
-            return
-        alone = " ".join([command, *map(shlex.quote, tests)])
-        without = copy.failed(alone, [])
-        for mutant in survivors:
-            failed = [test for test in copy.failed(alone, [mutant]) if test not in without]
-            if failed:
-                mutant.update(outcome="killed since", by=failed[0])
-                keep(table, mutant)
+            drawn = draw([room], args.n // len(args.rooms), args.seed)
+            trial, outcomes = Trial(Path(scratch) / room, room), Counter()
+            for mutant in drawn:
+                outcome, by = trial.run(mutant)
+                outcomes[outcome] += 1
+                print(*mutant.values(), outcome, by, sep=" | ", flush=True)
+                if outcome == "survived":
+                    code = [f"`{mutant[key].strip()}`" for key in ("before", "after")]
+                    cells = [f"`{mutant['file']}`", mutant["line"], *code]
+                    survivors.append([cell.replace("|", "\\|") for cell in cells])
+            counts[room] = [len(drawn), *(outcomes[k] for k in ("killed", "timed out", "survived"))]
+    parts = [
+        table(("room", "run", "killed", "timed out", "survived"), counts),
+        table(("file", "line", "was", "mutant that survived"), survivors),
+    ]
+    save("mutants", map(show, parts), args.save)
 
 
 def draw(rooms: list[str], n: int, seed: int) -> list[Mutant]:
@@ -103,7 +67,7 @@ def draw(rooms: list[str], n: int, seed: int) -> list[Mutant]:
                  for place in places(path)]  # fmt: skip
         made = (change(*found[j], rng) for j in rng.permutation(len(found)))
         kept = islice(filter(None, made), n // len(rooms) + (k < n % len(rooms)))
-        drawn += [{**dict.fromkeys(FIELDS, ""), "room": room, **mutant} for mutant in kept]
+        drawn += [{"room": room, **mutant} for mutant in kept]
     return drawn
 
 
@@ -183,48 +147,6 @@ def cosmic_ray() -> tuple[Any, ...]:
         message = "Mutants are drawn by cosmic-ray, which is not installed: pip install cosmic-ray"
         raise ImportError(message) from error
     return get_operator, operator_names, ast_nodes, get_ast, mutate_code
-
-
-def read(table: Path) -> list[Mutant]:
-    """Return the mutants of a table."""
-    with table.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def write(table: Path, mutants: list[Mutant]) -> None:
-    """Write the mutants, all or none."""
-    part = table.with_suffix(".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        out = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        out.writeheader()
-        out.writerows(mutants)
-    part.replace(table)
-
-
-def keep(table: Path, mutant: Mutant) -> None:
-    """Write what became of a mutant; the table is read anew, for verdicts may be written by now."""
-    rows = read(table)
-    for row in rows:
-        if all(row[key] == mutant[key] for key in FIELDS[:6]):
-            row.update({key: mutant[key] for key in ("outcome", "by", "seconds")})
-    write(table, rows)
-
-
-def report(mutants: list[Mutant]) -> str:
-    """Return the counts of every room, and what was not killed at once with its verdict."""
-    text = ["# Mutants\n", "From `python -m benchmarks.mutants`; the verdicts are ours.\n",
-            f"| room | drawn | run | {' | '.join(OUTCOMES)} |", "|---" * 7 + "|"]  # fmt: skip
-    for room in [*dict.fromkeys(m["room"] for m in mutants), "all"]:
-        counts = Counter(m["outcome"] for m in mutants if room in (m["room"], "all"))
-        numbers = [counts.total(), counts.total() - counts[""], *(counts[o] for o in OUTCOMES)]
-        text.append(f"| {room} | {' | '.join(map(str, numbers))} |")
-    text += ["", "| file, line | was | mutant | outcome | verdict |", "|---|---|---|---|---|"]
-    for m in mutants:
-        if m["outcome"] in OUTCOMES[1:]:
-            code = [f"`{m[key].strip()}`".replace("|", "\\|") for key in ("before", "after")]
-            place = f"`{m['file']}`, {m['line']}"
-            text.append(f"| {' | '.join([place, *code, m['outcome'], m['verdict'] or '-'])} |")
-    return "\n".join(text) + "\n"
 
 
 if __name__ == "__main__":

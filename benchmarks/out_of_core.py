@@ -11,7 +11,6 @@ of all cells are compared with those of the block; environments are drawn anew e
 
 from __future__ import annotations
 
-import argparse
 import gc
 import tempfile
 import time
@@ -23,7 +22,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from benchmarks._measure import _forget_peak, _peak, _resident
+from benchmarks._measure import forget_peak, peak, resident
+from benchmarks._page import options, save, show, table
 from nextpert._adata.roles import Roles
 from nextpert._adata.screen import read_environments, screen_moments
 
@@ -60,10 +60,7 @@ def write(path: Path, n_cells: int, n_genes: int, n_environments: int) -> sp.csr
 
 def main(arguments: list[str] | None = None) -> None:
     """Write the file, read it and print what it took."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.out_of_core", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = options("out_of_core", __doc__)
     parser.add_argument("--cells", type=int, default=2_000_000)
     parser.add_argument("--genes", type=int, default=1000)
     parser.add_argument("--environments", type=int, default=10_000)
@@ -75,11 +72,11 @@ def main(arguments: list[str] | None = None) -> None:
         adata = ad.read_h5ad(path, backed="r")
         environments = read_environments(adata, Roles())
         gc.collect()
-        _forget_peak()
-        before, wall, own = _resident(), time.perf_counter(), time.process_time()
+        forget_peak()
+        before, wall, own = resident(), time.perf_counter(), time.process_time()
         screen = screen_moments(adata, np.arange(args.genes), environments)
         wall, own = time.perf_counter() - wall, time.process_time() - own
-        peak, size = _peak() - before, path.stat().st_size
+        more, size = peak() - before, path.stat().st_size
         adata.file.close()
     dense = block.toarray().astype(np.float64)
     times = int(screen.n.sum()) // len(dense)
@@ -87,11 +84,15 @@ def main(arguments: list[str] | None = None) -> None:
     total = screen.total()
     worst = np.abs(total.gram - gram).max() / np.abs(gram).max()
     held = sum(getattr(screen, name).nbytes for name in ("n", "mean", "squares", "scatter"))
-    print("| cells | genes | environments | file, MB | s | s of the processor "
-          "| peak, MB over before | MB kept | sums agree to |")  # fmt: skip
-    print("|---" * 9 + "|")
-    print(f"| {screen.n.sum():,} | {args.genes:,} | {len(screen.n):,} | {size / 1e6:,.0f} "
-          f"| {wall:.0f} | {own:.0f} | {peak:,.0f} | {held / 1e6:.0f} | {worst:.0e} |")  # fmt: skip
+    head = (
+        "cells", "genes", "environments", "file, MB", "s", "s of the processor",
+        "peak, MB over before", "MB kept", "sums agree to",
+    )  # fmt: skip
+    row = [
+        f"{screen.n.sum():,}", args.genes, f"{len(screen.n):,}", f"{size / 1e6:,.0f}",
+        f"{wall:.0f}", f"{own:.0f}", f"{more:,.0f}", f"{held / 1e6:.0f}", f"{worst:.0e}",
+    ]  # fmt: skip
+    save("out_of_core", [show(table(head, [row]))], args.save)
 
 
 if __name__ == "__main__":

@@ -25,15 +25,13 @@ from __future__ import annotations
 import sys
 import time
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 
 import nextpert as npt
-from benchmarks._cells import Cells, fitted, moments, read_cells, table
-from benchmarks._quiet import quiet
-from benchmarks._screens import SOURCES, read_screen
-from benchmarks._table import options, save
+from benchmarks._cells import Cells, fitted, moments, read_cells
+from benchmarks._page import options, quiet, save, show, table, with_error
+from benchmarks._screens import add_arguments, screens_of
 from nextpert.core import Moments
 from nextpert.core.screen.mean_distance import mean_distance
 
@@ -96,48 +94,28 @@ def split(cells: Cells, targets: list[int], n: int, seed: int) -> dict[str, dict
 def run(name: str, cells: Cells, sizes: tuple[int, ...], n_splits: int) -> str:
     """Return the section of one screen."""
     start, targets = time.perf_counter(), above_noise(cells)
-    rows: dict[str, dict[str, list[str]]] = {
-        k: defaultdict(list) for k in ("all", "measured", "not")
-    }
-    groups = {
-        "all": targets,
-        "measured": [j for j in targets if cells.own[j] >= 0],
-        "not": [j for j in targets if cells.own[j] < 0],
-    }
+    rows: dict[str, list[str]] = defaultdict(list)
     lines: dict[str, list[str]] = defaultdict(list)
-    chances: dict[int, np.ndarray] = {}
     for n in sizes:
         found = [split(cells, targets, n, seed) for seed in range(n_splits)]
         for way in found[0]:
             hit = {j: np.mean([r[way][j].argmin() == j - 1 for r in found]) for j in targets}
-            for group, members in groups.items():
-                shown = f"{np.mean([hit[j] for j in members]):.3f}" if members else "-"
-                rows[group][way].append(shown)
+            rows[way].append(f"{np.mean(list(hit.values())):.3f}")
             if way in SHOWN:
                 for j in targets:
                     lines[cells.names[j]].append(f"{hit[j]:.2f}")
-        chances = {j: -np.mean([r[SHOWN[-1]][j] for r in found], axis=0) for j in targets}
         print(f"{name}, n = {n}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
     heads = ["all" if n >= 10**6 else f"n = {n}" for n in sizes]
     part = [
         f"## {name}: {len(targets)} of {len(cells.names) - 1} perturbations above noise, "
         f"{n_splits} splits",
     ]
-    titles = {"all": "All targets", "measured": "Own gene measured", "not": "Own gene not measured"}
-    for group, members in groups.items():
-        if members:
-            part.append(f"{titles[group]} ({len(members)}), share of splits ranked first:")
-            part.append(table(["", *heads], rows[group]))
+    part.append("Share of splits ranked first:")
+    part.append(table(["", *heads], rows))
     part.append(f"One by one: cells' means, centre and nearest, the two with {MODEL}:")
     ways = ("means", "centre", "nearest")
     part.append(table(["", *(f"{way}, {h}" for h in heads for way in ways)], dict(lines)))
-    part.append(f"Probability of being the nearest, all cells, {MODEL} (above 0.02):")
-    shown = {}
-    for j, chance in chances.items():
-        order = [k for k in np.argsort(-chance) if chance[k] > 0.02]
-        shown[cells.names[j]] = [", ".join(f"{cells.names[k + 1]} {chance[k]:.2f}" for k in order)]
-    part.append(table(["towards", ""], shown))
-    return "\n\n".join(part) + "\n"
+    return "\n\n".join(part)
 
 
 def apart(cells: Cells, kept: np.ndarray, genes: np.ndarray) -> np.ndarray:
@@ -215,9 +193,7 @@ def compared(by_screen: dict[str, dict[str, np.ndarray]]) -> str:
     rows = {}
     for name, mean in by_screen.items():
         row = [str(len(mean[MEANS])), *(f"{mean[way].mean():.3f}" for way in ways)]
-        for way in ways[1:]:
-            less = mean[ways[0]] - mean[way]
-            row.append(f"{less.mean():+.3f} ± {less.std(ddof=1) / len(less) ** 0.5:.3f}")
+        row += [f"{with_error(mean[ways[0]] - mean[way], 3)}" for way in ways[1:]]
         rows[name] = row
     return table(["", "targets", *ways, *(f"less that of {way}" for way in ways[1:])], rows)
 
@@ -225,23 +201,22 @@ def compared(by_screen: dict[str, dict[str, np.ndarray]]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Run the screens asked for and print their tables."""
     parser = options("own_state", __doc__, data=True)
-    parser.add_argument("--screens", nargs="+", default=["papalexi", "tapseq"], choices=SOURCES)
     parser.add_argument("--cells", type=int, nargs="+", default=list(SIZES))
-    parser.add_argument("--splits", type=int, default=20)
+    parser.add_argument("--splits", type=int, default=8)
     parser.add_argument("--choices", action="store_true", help="judge recommended candidates")
+    add_arguments(parser, "papalexi", "tapseq", "norman")
     args = parser.parse_args(arguments)
     sections, by_screen = [], {}
-    for name in args.screens:
-        cells = read_cells(read_screen(Path(args.data), SOURCES[name], name=name))
+    for screen in screens_of(args):
+        cells = read_cells(screen)
         if args.choices:
-            section, by_screen[name] = choices(name, cells, args.splits)
-            sections = [compared(by_screen), *sections[1:], section]
+            section, by_screen[screen.name] = choices(screen.name, cells, args.splits)
         else:
-            sections.append(run(name, cells, tuple(args.cells), args.splits))
-        print(sections[-1], flush=True)
-        save(sections, args.save)
+            section = run(screen.name, cells, tuple(args.cells), args.splits)
+        sections.append(show(section))
     if args.choices:
-        print(sections[0])
+        sections.insert(0, show(compared(by_screen)))
+    save("own_state", sections, args.save)
 
 
 if __name__ == "__main__":

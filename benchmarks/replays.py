@@ -25,15 +25,14 @@ import sys
 import time
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import ttest_1samp
 
-from benchmarks._cells import Cells, learn, moments, read_cells, table
+from benchmarks._cells import Cells, learn, moments, read_cells
+from benchmarks._page import options, save, show, table, with_error
 from benchmarks._screens import SOURCES, read_screen
-from benchmarks._table import options, save
 from benchmarks.own_state import above_noise
 from nextpert.core import Dag, DagBlr, Moments, boss
 from nextpert.core.causal.design_loop import run_tasks
@@ -171,9 +170,8 @@ def run(
     rows = {}
     for (held, s, what), adjusted in zip(gaps, p, strict=True):
         gap = gaps[held, s, what]
-        sem = gap.std(ddof=1) / np.sqrt(n_repeats)
         head = f"{OURS} less {s}, {readings[held]}"
-        rows.setdefault(head, []).append(f"{gap.mean():+.3f} ± {sem:.3f} (p {adjusted:.2g})")
+        rows.setdefault(head, []).append(f"{with_error(gap, 3)} (p {adjusted:.2g})")
     parts.append("Differences (below 0: nearer, sooner), p-values by Holm:")
     parts.append(table(["", "distance", "plates until good"], rows))
     print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
@@ -197,14 +195,12 @@ def main(arguments: list[str] | None = None) -> None:
     sections = []
     for name in args.screens:
         least = 0.0 if name == "norman" else 0.1
-        screen = read_screen(Path(args.data), SOURCES[name], name=name, min_seen=least)
-        cells = read_cells(screen)
+        cells = read_cells(read_screen(args.data, SOURCES[name], name=name, min_seen=least))
         held_out = (True,) if args.held_out else (False, True)
         sections.append(
-            run(name, cells, strategies, args.repeats, args.workers, held_out, args.every)
+            show(run(name, cells, strategies, args.repeats, args.workers, held_out, args.every))
         )
-        print(sections[-1], flush=True)
-        save(sections, args.save)
+    save("replays", sections, args.save)
 
 
 if __name__ == "__main__":

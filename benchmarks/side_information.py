@@ -13,25 +13,11 @@ the mean perturbation predict them, alone and with random tables (10 normal colu
 effects of perturbations in one half of the cells and their standard errors, rows permuted, as
 another screen: the squared error on genes that are no targets, over that without features.
 
-**Features** (``--features FILE ...``). Gene sets, networks or tables of genes from files, on the
-real screens without combinations, and (``--screens norman_means``) on the mean effects of all 105
-single perturbations of Norman et al. on 8 axes, for which no standard errors are given, and 0.05 is
-assumed. Perturbations are left out one by one (the 105 a tenth at a time), the weights learned from
-the others: squared errors on genes that are no targets, in units of their standard deviation, with
-features over without, with its standard error over perturbations; the same with rows permuted among
-perturbations (``--draws`` tables: mean, standard error, 95% quantile, largest, and how many get a
-weight when some perturbation is left out); and without features over "no effect", beside the mean
-of the other perturbations. The weight of features and the coverage of 90% intervals, with the
-sampling error of the observed effect, are those of ``tl.fit_dag_blr`` and
-``tl.perturbation_effects``, a fifth of the perturbations left out at a time. Several files joined
-by ``+`` are given together.
-
 **Cost.** 10,000 perturbations x 1,000 genes with a table of 768 columns, which are read to 316
 components: the share, 99 permutations and left-out predictions of all of them, and predictions of
 1,000 candidates; seconds of the processor and peak memory in MB.
 
     python -m benchmarks.side_information           # data: NEXTPERT_DATA
-    python -m benchmarks.side_information --features reactome.gmt string.csv reactome.gmt+string.csv
 """
 
 from __future__ import annotations
@@ -39,8 +25,6 @@ from __future__ import annotations
 import resource
 import time
 import warnings
-from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -49,22 +33,22 @@ import numpy as np
 import pandas as pd
 
 import nextpert as npt
+from benchmarks._page import options, save, show, table, with_error
 from benchmarks._screens import SOURCES, Screen, read_screen
-from benchmarks._table import options, save
 from nextpert._adata.features import read_features
 from nextpert.core import ScreenMoments
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictor_weights import learn_predictor_weights
-from nextpert.core.model.predictors.base import Predictor, SideInformation
+from nextpert.core.model.predictors.base import Predictor
 from nextpert.core.model.predictors.coexpression import Coexpression
 from nextpert.core.model.predictors.features import Features, OtherScreen
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 N_MODULES, N_SEEN, N_UNSEEN, N_GENES = 6, 40, 20, 40
-MEANS = "norman2019/norman_mean_geometry.npz"
 TABLES = ("informative", "permuted", "none")
 
 
@@ -104,23 +88,22 @@ def simulated(seed: int) -> dict[str, tuple[float, float, float]]:
 def simulated_table(n_screens: int) -> str:
     """Return the table of the simulated screens."""
     draws = [simulated(seed) for seed in range(n_screens)]
-    lines = [f"## Simulated: {n_screens} screens of {N_SEEN} perturbations, {N_UNSEEN} unseen", ""]
-    lines += ["| features | error / without | ± | largest | coverage | weight | used in |"]
-    lines += ["|---" * 7 + "|"]
+    rows = {}
     for which in TABLES:
         ratio = np.array([draw[which][0] / draw["none"][0] for draw in draws])
         covered, weight = np.array([draw[which][1:] for draw in draws]).T
-        lines.append(
-            f"| {which} | {ratio.mean():.3f} | {ratio.std(ddof=1) / np.sqrt(len(ratio)):.3f} | "
-            f"{ratio.max():.3f} | {100 * covered.mean():.0f}% | {weight.mean():.2f} | "
-            f"{(weight > 0).sum()} of {len(weight)} |"
-        )
-    return "\n".join(lines) + "\n"
+        rows[which] = [
+            *with_error(ratio, 3).split(" ± "), f"{ratio.max():.3f}", f"{covered.mean():.0%}",
+            f"{weight.mean():.2f}", f"{(weight > 0).sum()} of {len(weight)}",
+        ]  # fmt: skip
+    head = ("features", "error / without", "±", "largest", "coverage", "weight", "used in")
+    title = f"## Simulated: {n_screens} screens of {N_SEEN} perturbations, {N_UNSEEN} unseen"
+    return f"{title}\n\n{table(head, rows)}"
 
 
 def perturbations(screen: Screen, kept: np.ndarray) -> Perturbations:
     """Return the perturbations of some cells of a screen."""
-    label = screen.cells.obs[screen.environments.roles.perturbation_key].astype(str).to_numpy()
+    label = screen.labels()
     names = sorted(set(label) - {screen.control})
     place = {name: k for k, name in enumerate([screen.control, *names])}
     code = np.array([place[name] for name in label])
@@ -135,32 +118,32 @@ def left_out_errors(
 ) -> np.ndarray:
     """Return squared errors of perturbations, a fold left out at a time, in units of sd.
 
-    Rows are "no effect", the mean of the others, all predictors with their weights, and the same
-    with what each of ``tables`` adds. One that gets no weight is not weighed again.
+    Rows are all predictors with their weights, and the same with what each of ``tables`` adds; one
+    that gets no weight is not weighed again.
     """
     n, always = len(every.targets), [Coexpression(), MeanPerturbation()]
-    errors = np.zeros((3 + len(tables), n))
+    errors = np.zeros((1 + len(tables), n))
     for fold in range(n_folds):
         rows = np.arange(fold, n, n_folds)
         rest, gone = every.without(rows), every.some(rows)
-        held, said = zip(
+        held, predicted = zip(
             *((each.held_out(rest), each.predict(rest, gone).effects) for each in always),
             strict=True,
         )
-        expected = [0 * said[1], said[1]]
+        expected: list[np.ndarray] = []
         for extra in ([], *tables):
             more = [each.held_out(rest) for each in extra]
             if extra and not any(each.most for each in more):
-                expected.append(expected[2])
+                expected.append(expected[0])
                 continue
             learned = learn_predictor_weights(
                 rest.observed, rest.variance, [*held, *more], rest.scored(), sd=rest.sd
             )
-            each_said = [*said, *(each.predict(rest, gone).effects for each in extra)]
-            expected.append(np.tensordot(learned.weights, each_said, axes=1))
+            parts = [*predicted, *(each.predict(rest, gone).effects for each in extra)]
+            expected.append(np.tensordot(learned.weights, parts, axes=1))
         by = np.where(rest.sd > 0, rest.sd, 1.0)
-        away = np.where(gone.scored(), (gone.observed - np.array(expected)) / by, 0.0)
-        errors[:, rows] = (away**2).sum(axis=2)
+        gap = np.where(gone.scored(), (gone.observed - np.array(expected)) / by, 0.0)
+        errors[:, rows] = (gap**2).sum(axis=2)
     return errors
 
 
@@ -176,9 +159,7 @@ def described(features: Any, every: Perturbations, genes: list[str]) -> list[Pre
 
 def real_table(data: Path, names: list[str], n_draws: int) -> str:
     """Return the table of tables that say nothing of real screens."""
-    lines = [f"## Real screens: tables that say nothing, {n_draws} of each kind", ""]
-    lines += ["| screen | perturbations | random | ± | largest | permuted | ± | largest |"]
-    lines += ["|---" * 8 + "|"]
+    rows = {}
     for name in names:
         screen = read_screen(data, SOURCES[name], name=name)
         every = perturbations(screen, np.ones(screen.cells.n_obs, bool))
@@ -195,113 +176,13 @@ def real_table(data: Path, names: list[str], n_draws: int) -> str:
             other.layers["se"] = np.sqrt(half.variance[order])
             other.layers["se"][~(other.layers["se"] > 0)] = np.nan
             tables += [described(each, every, genes) for each in (table, other)]
-        plain, *total = left_out_errors(every, tables, 5)[2:].sum(axis=1)
+        plain, *total = left_out_errors(every, tables, 5).sum(axis=1)
         ratio = (np.array(total) / plain).reshape(-1, 2)
-        shown = [
-            f"{each.mean():.3f} | {each.std(ddof=1) / np.sqrt(n_draws):.3f} | {each.max():.3f}"
-            for each in ratio.T
-        ]
-        lines.append(f"| {name} | {len(every.targets)} | {' | '.join(shown)} |")
-    return "\n".join(lines) + "\n"
-
-
-def singles(data: Path, name: str) -> tuple[Perturbations, Screen | None]:
-    """Return the perturbations of a screen that are no combinations, and its cells if any."""
-    if name != "norman_means":
-        screen = read_screen(data, SOURCES[name], name=name)
-        label = screen.cells.obs[screen.environments.roles.perturbation_key].astype(str)
-        alone = ~label.str.contains("+", regex=False).to_numpy()
-        screen = replace(screen, cells=screen.cells[alone].copy())
-        return perturbations(screen, np.ones(screen.cells.n_obs, bool)), screen
-    with np.load(data / MEANS, allow_pickle=True) as file:
-        labels, means = file["labels"].astype(str), file["means"].astype(float)
-    alone = np.array(["+" not in name for name in labels])
-    n = np.r_[10_000.0, np.full(alone.sum(), 100.0)]
-    mean = np.vstack([np.zeros(means.shape[1]), means[alone]])
-    square = 0.5**2 * np.broadcast_to((n - 1)[:, None], mean.shape)  # 0.05 of 100 cells
-    scatter = np.eye(mean.shape[1]) * 0.5**2 * (n.sum() - len(n))
-    moments = ScreenMoments(n, mean, square, scatter)
-    names = labels[alone].tolist()
-    return Perturbations(moments, 0, np.arange(1, len(n)), [[]] * len(names), names=names), None
-
-
-def public(screen: Screen, every: Perturbations, features: Any) -> tuple[float, float]:
-    """Return the weight of features and the coverage of left-out perturbations by public calls."""
-    roles = screen.environments.roles
-    label = screen.cells.obs[roles.perturbation_key].astype(str)
-    weights, covered = [], []
-    for fold in range(5):
-        gone = [every.names[row] for row in range(fold, len(every.names), 5)]
-        if 2 * len(screen.targets) < len(every.names):
-            asked = gone
-        else:  # others are refused without features
-            asked = [name for name in gone if name in screen.targets]
-        kept = screen.cells[~label.isin(gone).to_numpy()].copy()
-        with warnings.catch_warnings():  # that nothing is known of some of these
-            warnings.simplefilter("ignore", UserWarning)
-            npt.pp.setup_screen(
-                kept, perturbation_key=roles.perturbation_key, control=roles.control,
-                check_scale=False,
-            )  # fmt: skip
-            npt.tl.learn_dag(kept, method="given", dag=[], genes=list(kept.var_names))
-            npt.tl.fit_dag_blr(kept, features=features)
-            npt.tl.perturbation_effects(kept, candidates=asked)
-        learned, found = kept.uns["dag_blr"]["predictors"], kept.uns["perturbation_effects"]
-        weight = dict(zip(learned["predictors"], learned["weights"], strict=True))
-        weights.append(float(weight.get("features", 0.0)))
-        rows = [every.names.index(str(name)) for name in found["perturbations"]]
-        half = np.sqrt(
-            ((found["upper"] - found["lower"]) / 2) ** 2 + 1.645**2 * every.variance[rows]
-        )
-        inside = np.abs(every.observed[rows] - found["mean"]) <= half
-        covered.append(inside[every.scored()[rows]])
-    return float(np.mean(weights)), float(np.concatenate(covered).mean())
-
-
-def features_table(data: Path, name: str, files: list[str], n_draws: int) -> str:
-    """Return the table of features from files on one screen."""
-    every, screen = singles(data, name)
-    genes = [] if screen is None else [str(gene) for gene in screen.cells.var_names]
-    n_folds = len(every.names) if len(every.names) <= 50 else 10
-    nothing, mean, alone = left_out_errors(every, [], n_folds).sum(axis=1)
-    lines = [f"## {name}: {len(every.names)} perturbations, features from files", ""]
-    lines += [
-        f"Error over no effect: mean of the other perturbations {mean / nothing:.3f}, "
-        f"all predictors without features {alone / nothing:.3f}.", "",
-    ]  # fmt: skip
-    lines += ["| features | known of | error / without | ± | permuted | ± | 95% | largest | used "
-              "| weight | coverage | without |", "|---" * 12 + "|"]  # fmt: skip
-    before = None if screen is None else public(screen, every, None)
-    for file in files:
-        given: Any = {Path(each).stem: each for each in file.split("+")}
-        (known,) = described(given, every, genes)
-        rows = known.known.of(every.names)
-        some = np.flatnonzero(rows.any(axis=1))
-        orders = [rows, *(permuted(rows, some, seed) for seed in range(n_draws))]
-        tables = [[Features(SideInformation(list(every.names), each))] for each in orders]
-        plain, own, *drawn = left_out_errors(every, tables, n_folds)[2:]
-        error = (own - plain).std(ddof=1) * np.sqrt(len(own)) / alone
-        chance = np.sum(drawn, axis=1) / alone
-        used = sum(bool((each != plain).any()) for each in drawn)
-        told = ["-"] * 3
-        if screen is not None and before is not None:
-            weight, covered = public(screen, every, given)
-            told = [f"{weight:.2f}", f"{100 * covered:.0f}%", f"{100 * before[1]:.0f}%"]
-        lines.append(
-            f"| {'+'.join(given)} | {len(some)} | {own.sum() / alone:.3f} | {error:.3f} | "
-            f"{chance.mean():.3f} | {chance.std(ddof=1) / np.sqrt(n_draws):.3f} | "
-            f"{np.quantile(chance, 0.95):.3f} | {chance.max():.3f} | {used} of {n_draws} | "
-            f"{' | '.join(told)} |"
-        )
-        print(lines[-1], flush=True)
-    return "\n".join(lines) + "\n"
-
-
-def permuted(rows: np.ndarray, some: np.ndarray, seed: int) -> np.ndarray:
-    """Return rows with those of some perturbations permuted."""
-    out = rows.copy()
-    out[some] = rows[np.random.default_rng(seed).permutation(some)]
-    return out
+        shown = [[*with_error(each, 3).split(" ± "), f"{each.max():.3f}"] for each in ratio.T]
+        rows[name] = [len(every.targets), *shown[0], *shown[1]]
+    head = ("screen", "perturbations", "random", "±", "largest", "permuted", "±", "largest")
+    title = f"## Real screens: tables that say nothing, {n_draws} of each kind"
+    return f"{title}\n\n{table(head, rows)}"
 
 
 def cost_table(n: int, n_genes: int) -> str:
@@ -327,11 +208,9 @@ def cost_table(n: int, n_genes: int) -> str:
     known.predict(screen, screen.some(np.arange(min(1000, n))))
     steps.append(time.process_time() - started - sum(steps))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return (
-        f"## Cost: {n:,} perturbations x {n_genes:,} genes\n\n"
-        f"| reading | left out | 1,000 candidates | peak memory |\n|---|---|---|---|\n"
-        f"| {' | '.join(f'{s:.0f} s' for s in steps)} | {peak:,.0f} MB |\n"
-    )
+    head = ("reading", "left out", "1,000 candidates", "peak memory")
+    row = [*(f"{seconds:.0f} s" for seconds in steps), f"{peak:,.0f} MB"]
+    return f"## Cost: {n:,} perturbations x {n_genes:,} genes\n\n{table(head, [row])}"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -340,20 +219,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--simulated", type=int, default=20, help="number of screens")
     parser.add_argument("--draws", type=int, default=20, help="tables on real screens; 0 for none")
     parser.add_argument("--screens", nargs="+", default=list(SOURCES))
-    parser.add_argument("--features", nargs="+", metavar="FILE", help="only this table")
     parser.add_argument("--size", type=int, nargs=2, default=(10_000, 1000), help="of the cost")
     args = parser.parse_args(arguments)
-    if args.features:
-        data, draws = Path(args.data), max(args.draws, 2)
-        tables = [features_table(data, n, args.features, draws) for n in args.screens]
-        print("\n".join(tables))
-        return
-    sections = [cost_table(*args.size)]  # first, while the process has held nothing else
-    sections.insert(0, simulated_table(args.simulated))
+    cost = cost_table(*args.size)  # first, while the process has held nothing else
+    sections = [show(simulated_table(args.simulated))]
     if args.draws:
-        sections.insert(1, real_table(Path(args.data), args.screens, args.draws))
-    print("\n".join(sections), flush=True)
-    save(sections, args.save)
+        sections.append(show(real_table(args.data, args.screens, args.draws)))
+    save("side_information", [*sections, show(cost)], args.save)
 
 
 if __name__ == "__main__":

@@ -1,43 +1,42 @@
 """The numbers of all main calls in one file, to compare two revisions item by item.
 
-TAP-seq, Papalexi, a subset of Norman and two simulated screens (batches and guides; combinations):
-graphs, fits, effects, intervals, rankings, plans, numbers of cells, diagnosis, replays and a
-campaign; the paper's figures at a reduced size, and its acquisitions in each domain. The real
-screens are in the folder ``NEXTPERT_DATA``; without it they are left out. It takes some two
-minutes of one core. Save in one revision, compare in the other::
+TAP-seq, a subset of Norman and two simulated screens (batches and guides; combinations): graphs,
+fits, effects, rankings, plans, numbers of cells, diagnosis, replays and a campaign; a figure of the
+paper at a reduced size. The real screens are in the folder ``NEXTPERT_DATA``. Save in one revision,
+compare in the other::
 
     python -m benchmarks.snapshot --save before.npz
     python -m benchmarks.snapshot --compare before.npz
-    python -m benchmarks.snapshot --compare before.npz --with after.npz
-    python -m benchmarks.snapshot --compare before.npz --only tapseq combinations/plans figures/ed5
+    python -m benchmarks.snapshot --compare before.npz --only tapseq combinations/plans paper/fig5
 
-``--compare`` runs what the file holds (of ``--only``) and prints a row for each item that is not
-the same, and a row for each step; ``--all`` prints all items. A table is compared row by row, by
-its labels, so that two rows that change places differ in ``order`` alone.
+``--compare`` runs what ``--only`` names and prints a row for each item that is not the same. A
+table is compared row by row, by its labels, so that two rows that change places differ in ``order``
+alone.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from benchmarks._quiet import quiet
-from benchmarks._snapshot_steps import CASES, PAPER, STEPS, fitted
+import nextpert as npt
+from benchmarks._page import options, quiet, show, table
+from benchmarks._snapshot_screens import CASES, Case
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-TOLERANCE = 1e-8
-REAL = ("tapseq", "papalexi", "norman")
+    Items = Iterator[tuple[str, Any]]
+
+TOLERANCE, N_SAMPLES = 1e-8, 200
 # What no revision has to keep: how results are stored, options, sentences, times.
 SKIPPED = {
     "params", "version", "format", "contents", "cells", "graphs", "pending", "why", "meaning",
@@ -49,39 +48,152 @@ KEYS = (
     "round", "part", "quantity", "predictor", "action", "n_guides", "n_cells", "setting", "prior",
     "well",
 )  # fmt: skip
-# Names in files saved before -> names now: add a line where a column or a key is renamed.
-RENAMED: dict[str, str] = {
-    "stack": "predictors",
-    "arcs": "edges",
-    "n_arcs": "n_edges",
-    "settled_by": "oriented_by",
-    "expert": "predictor",
-    "experts": "predictors",
-    "aim": "strategy",
-    "share_from_cells": "data_weight",
-    "cells_mean": "raw_mean",
-    "probability_covered": "probability_contains_best",
-    "probability_known": "probability_best_known",
-    "uncertainty_removed": "variance_reduction",
-    "cells_to_tell": "cells_to_distinguish",
-    "guides_to_tell": "guides_to_distinguish",
-    "is_clear": "is_significant",
-    "own_change": "target_gene_change",
-    "own_z": "target_gene_z",
-    "is_own": "is_target",
-    "error_half_cells": "error_half_raw_means",
-    "error_half_alone": "error_half_no_predictors",
-    "error_half_nothing": "error_half_no_effect",
-    "error_unseen_nothing": "error_unseen_no_effect",
-    "error_guides_nothing": "error_guides_no_effect",
-    "error_batches_nothing": "error_batches_no_effect",
-    "error_to_nothing": "error_to_no_effect",
-    "error_to_nothing_se": "error_to_no_effect_se",
-    "coverage_half_clear": "coverage_half_large",
-    "coverage_unseen_clear": "coverage_unseen_large",
-    "coverage_guides_clear": "coverage_guides_large",
-    "coverage_batches_clear": "coverage_batches_large",
-}
+
+
+def fitted(case: Case) -> ad.AnnData:
+    """Return the screen with its graphs, ``dag`` and ``gsp``, and two fits, the paper's too."""
+    adata = case.read()
+    npt.tl.learn_dag(adata, method="boss", environments="all", n_graphs=4)
+    npt.tl.learn_dag(adata, search_options={"n_runs": 5}, key_added="gsp")
+    npt.tl.fit_dag_blr(adata)
+    npt.tl.fit_dag_blr(
+        adata, dag_key="gsp", shift_sd=0, prior_options={"prior_scale": 1.0}, key_added="exact"
+    )
+    return adata
+
+
+def fits(adata: ad.AnnData, case: Case) -> Items:
+    """Graphs, weights, and what the fit learned of shifts, predictors and models."""
+    for key in ("dag", "gsp", "dag_frequency"):
+        yield key, adata.varp[key]
+    yield "edges", adata.uns["dag"]
+    for key in ("dag_blr", "exact"):
+        stored = adata.uns[key]
+        names = ("environments", "efficacy", "predictors", "guide_variance", "control_mean")
+        yield key, {name: stored[name] for name in names if name in stored}
+        yield f"{key}/weights", adata.varp[f"{key}_mean"]
+
+
+def effects(adata: ad.AnnData, case: Case) -> Items:
+    """Effects of all perturbations, measured or not, by the fit and with exact shifts."""
+    for key, candidates in (("dag_blr", None), ("dag_blr", case.unseen), ("exact", None)):
+        npt.tl.perturbation_effects(adata, posterior_key=key, candidates=candidates)
+        yield key if candidates is None else "unseen", adata.uns["perturbation_effects"]
+    npt.tl.target_distances(adata, case.target)
+    yield "distances", adata.uns["target_distances"]
+
+
+def rankings(adata: ad.AnnData, case: Case) -> Items:
+    """Rankings by each acquisition, by both fits, and for targets of several parts."""
+    numbers = goal(adata, case)
+    asked: dict[str, tuple[Any, dict[str, Any]]] = {}
+    for name in ("probability", "ei", "thompson", "greedy", "civ", "random"):
+        asked[name] = case.target, {"acquisition": name}
+        asked[f"exact/{name}"] = numbers, {"acquisition": name, "posterior_key": "exact"}
+    for name in ("civ_ow", "cv", "maxv", "target_mean_variance"):
+        asked[f"exact/{name}"] = numbers, {"acquisition": name, "posterior_key": "exact"}
+    first, second, *rest = list(numbers)[:6]
+    for name, target in {
+        "region": npt.Target(at_least={first: numbers[first] + 0.2}, at_most={second: 0.5}),
+        "avoid": npt.Target(state=case.target, away_from=case.later, penalty=0.5),
+        "cosine": npt.Target(state=case.target, distance="cosine"),
+        "noise": npt.Target(state=case.target, distance="noise", weights=rest),
+        "signature": npt.Target(signature={n: (-0.5) ** k for k, n in enumerate(rest)}),
+    }.items():
+        asked[name] = target, {}
+    named = {"candidates": [case.later, *case.unseen], "target_is_candidate": True}
+    asked["candidates"] = case.target, named
+    for name, (target, more) in asked.items():
+        npt.tl.design_interventions(adata, target, n_samples=N_SAMPLES, **more)
+        yield name, adata.uns["design"]["ranking"]
+
+
+def goal(adata: ad.AnnData, case: Case) -> dict[str, float]:
+    """Return the mean of the target's cells, gene by gene."""
+    layer = adata.uns.get("screen", {}).get("layer")
+    cells = adata[(adata.obs["perturbation"] == case.target).to_numpy()].to_df(layer)
+    return cells[list(adata.uns["exact"]["genes"])].mean().astype(float).to_dict()
+
+
+def plans(adata: ad.AnnData, case: Case) -> Items:
+    """Plates of each strategy, with constraints, pending perturbations and combinations."""
+    asked: dict[str, dict[str, Any]] = {
+        strategy: {"strategy": strategy} for strategy in ("exploit", "explore", "both")
+    }
+    names = adata.uns["dag_blr"]["environments"]["perturbation"]
+    first, second, *_ = (n for n in names if "+" not in n and n not in (case.target, case.later))
+    asked["constraints"] = {
+        "constraints": {"include": [case.later], "exclude": [first], "min_cells": 30},
+        "pending": {second: 50}, "n_controls": 100, "n_perturbations": 5,
+    }  # fmt: skip
+    for name, more in {**asked, **case.plans}.items():
+        npt.tl.plan_screen(adata, case.target, **more)
+        yield name, adata.uns["plan"]
+
+
+def cells(adata: ad.AnnData, case: Case) -> Items:
+    """How many cells are needed, and when to stop."""
+    npt.tl.plan_cells(adata, n_samples=N_SAMPLES)
+    yield "genes", adata.uns["plan_cells"]
+    npt.tl.plan_cells(adata, case.target, n_samples=N_SAMPLES, n_guides=3, n_replicates=2)
+    yield "target", adata.uns["plan_cells"]
+
+
+def diagnosis(adata: ad.AnnData, case: Case) -> Items:
+    """Judgement of fit and graph; and contrastive PCA up to signs."""
+    npt.tl.diagnose(adata)
+    yield "diagnosis", adata.uns["diagnosis"]
+    npt.tl.dag_fit(adata, n_random=20)
+    yield "dag_fit", adata.uns["dag_fit"]
+    npt.tl.cpca(adata)
+    yield "cpca", {**adata.uns["cpca"], "components": np.abs(adata.varm["cPCs"])}
+
+
+def replays(adata: ad.AnnData, case: Case) -> Items:
+    """Replays of the screen, real and simulated, by each strategy."""
+    every = ("exploit", "thompson", "civ", "exact_greedy", "thompson_means", "random")
+    for name, more in {
+        "real": {"strategies": every, "held_out": "both", "campaign_options": {"n_warmup": 80}},
+        "simulated": {"campaign_options": {"n_warmup": 80, "simulated": True}},
+    }.items():
+        npt.tl.replay_design(
+            adata, [case.target], n_rounds=2, n_repeats=2, n_perturbations=3, **more
+        )
+        yield name, adata.uns["replay"]
+
+
+def campaign(adata: ad.AnnData, case: Case) -> Items:
+    """Plates of a campaign: what is proposed, what comes back, and its summary."""
+    screen = case.read()
+    back = (screen.obs["perturbation"] == case.later).to_numpy()
+    learn = {"method": "boss", "environments": "all", "search_options": {"n_runs": 2}}
+    plan = {"candidates": "genes"}
+    run = npt.Campaign(screen[~back].copy(), case.target, learn=learn, plan=plan)
+    yield "plate 1", run.propose(4, 800)
+    run.mark_failed([next(iter(run.pending))], reason="no cells")
+    batch = None if "batch_key" in screen.uns.get("screen", {}) else "same"
+    run.observe(screen[back].copy(), batch=batch)
+    with tempfile.TemporaryDirectory() as folder:
+        run.save(f"{folder}/a.h5ad")
+        run = npt.Campaign.load(f"{folder}/a.h5ad")
+    yield "plate 2", run.propose(4, 800, strategy="both")
+    yield "summary", run.summarize()
+    yield "history", run.history.drop(columns=["when", "versions", "options"])
+
+
+def figure(key: str) -> Items:
+    """Numbers of one figure of the paper at a reduced size."""
+    from benchmarks.paper import _figures, _run
+
+    yield "curves", _run.by_round(_run.curves(_figures.FIGURES[key].quick(), 1))
+
+
+STEPS: tuple[Callable[[ad.AnnData, Case], Items], ...] = (
+    fits, effects, rankings, plans, cells, diagnosis, replays, campaign
+)  # fmt: skip
+FIGURES = ("fig5", "ed5")
+NAMES = [f"{case}/{step.__name__}" for case in CASES for step in STEPS]
+NAMES += [f"paper/{key}" for key in FIGURES]
 
 
 def flat(value: Any, name: str) -> Iterator[tuple[str, np.ndarray]]:
@@ -112,35 +224,28 @@ def flat(value: Any, name: str) -> Iterator[tuple[str, np.ndarray]]:
             yield name, array  # a sentence is nobody's number
 
 
-def names_of_all(only: Iterable[str] = ()) -> list[str]:
+def chosen(only: Iterable[str]) -> list[str]:
     """Return the steps, ``screen/step``, that begin as one of ``only`` does (or are all)."""
-    every = [f"{case}/{step}" for case in CASES for step in STEPS] + list(PAPER)
-    wanted = [word.rstrip("/") for word in only]
+    wanted = tuple(only)
     for word in wanted:
-        if not any(name == word or name.startswith(f"{word}/") for name in every):
-            message = f"No step is called {word!r}. They are {', '.join(every)}."
-            raise SystemExit(message)
-    chosen = [n for n in every if not wanted or any(f"{n}/".startswith(f"{w}/") for w in wanted)]
-    if "NEXTPERT_DATA" not in os.environ and not Path("../shared/data").is_dir():
-        print("NEXTPERT_DATA names no folder: real screens are left out.", file=sys.stderr)
-        chosen = [name for name in chosen if name.split("/")[0] not in REAL]
-    return chosen
+        if not any(name.startswith(word) for name in NAMES):
+            raise SystemExit(f"No step is called {word!r}. They are {', '.join(NAMES)}.")
+    return [name for name in NAMES if not wanted or name.startswith(wanted)]
 
 
+@quiet()
 def run(names: list[str]) -> dict[str, np.ndarray]:
     """Return the arrays of the steps; a step that fails leaves ``error`` and the others go on."""
     found: dict[str, np.ndarray] = {}
-    ready: dict[str, Any] = {}
+    ready: dict[str, ad.AnnData] = {}
+    steps = {step.__name__: step for step in STEPS}
     for name in names:
         start = time.process_time()
-        first, second = name.split("/")
+        screen, step = name.split("/")
         try:
-            if name in PAPER:
-                items = PAPER[name]()
-            else:
-                if first not in ready:
-                    ready = {first: fitted(CASES[first])}
-                items = STEPS[second](ready[first], CASES[first])
+            if screen != "paper" and screen not in ready:
+                ready = {screen: fitted(CASES[screen])}
+            items = figure(step) if screen == "paper" else steps[step](ready[screen], CASES[screen])
             for item, value in items:
                 found.update(flat(value, f"{name}/{item}"))
         except Exception as error:
@@ -179,79 +284,41 @@ def difference(a: np.ndarray, b: np.ndarray, tolerance: float) -> tuple[float, f
 
 def compare(
     before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], tolerance: float
-) -> pd.DataFrame:
-    """Return one row an item: largest absolute and relative difference, and the verdict."""
-    rows = []
+) -> dict[str, tuple[float, float, str]]:
+    """Return for each item the largest absolute and relative difference, and the verdict."""
+    found = {}
     for item in dict.fromkeys([*before, *after]):
-        if item not in after:
-            rows.append((item, np.nan, np.nan, "ONLY BEFORE"))
-        elif item not in before:
-            rows.append((item, np.nan, np.nan, "ONLY AFTER"))
+        if item in before and item in after:
+            found[item] = difference(before[item], after[item], tolerance)
         else:
-            rows.append((item, *difference(before[item], after[item], tolerance)))
-    return pd.DataFrame(rows, columns=["item", "absolute", "relative", "verdict"])
-
-
-def step_of(item: str) -> str:
-    """Return the step that an item is of."""
-    return "/".join(item.split("/")[:2])
-
-
-def as_read(path: str, names: list[str]) -> dict[str, np.ndarray]:
-    """Return the arrays of a file that are of the named steps, under the names of today."""
-    wanted, found = set(names), {}
-    with np.load(path, allow_pickle=False) as file:
-        for key in file.files:
-            item = "/".join(RENAMED.get(part, part) for part in key.split("/"))
-            if step_of(item) in wanted:
-                found[item] = file[key]
+            found[item] = np.nan, np.nan, "ONLY BEFORE" if item in before else "ONLY AFTER"
     return found
-
-
-def show(table: pd.DataFrame, *, every: bool, tolerance: float) -> int:
-    """Print the items that differ and one row a step, and return how many items differ."""
-    bad = ~table["verdict"].isin(["same", "within"])
-    shown = table if every else table[bad]
-    line = "| {} | {:.1e} | {:.1e} | {} |".format
-    print("| item | absolute | relative | verdict |\n|---|---|---|---|")
-    for row in shown.itertuples(index=False):
-        print(line(*row))
-    print("\n| step | items | absolute | relative | differ |\n|---|---|---|---|---|")
-    for step, part in table.groupby(table["item"].map(step_of), sort=False):
-        sizes = part[["absolute", "relative"]].max()
-        print(f"| {step} | {len(part)} | {sizes.iloc[0]:.1e} | {sizes.iloc[1]:.1e} | "
-              f"{int(bad[part.index].sum())} |")  # fmt: skip
-    print(f"\n{int(bad.sum())} of {len(table)} items differ by more than {tolerance:g}.")
-    return int(bad.sum())
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Save or compare, as the arguments say."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.snapshot", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("--save", metavar="FILE", help="npz to write")
+    parser = options("snapshot", __doc__)
     parser.add_argument("--compare", metavar="FILE", help="npz saved before")
-    parser.add_argument("--with", dest="other", metavar="FILE", help="npz saved after; else run")
     parser.add_argument("--only", nargs="+", metavar="STEP", default=(), help="screen or step")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE)
-    parser.add_argument("--all", action="store_true", help="print the items that are the same too")
-    options = parser.parse_args(arguments)
-    if not options.save and not options.compare:
-        parser.error("name a file to --save to, or one to --compare with")
-    names = names_of_all(options.only)
-    if options.other:
-        after = as_read(options.other, names)
-    else:
-        with quiet():
-            after = run(names)
-    if options.save:
-        np.savez_compressed(options.save, **after)
-    if not options.compare:
+    args = parser.parse_args(arguments)
+    names = chosen(args.only)
+    after = run(names)
+    if args.save:
+        np.savez_compressed(args.save, **after)
+    if not args.compare:
         return 0
-    table = compare(as_read(options.compare, names), after, options.tolerance)
-    return int(show(table, every=options.all, tolerance=options.tolerance) > 0)
+    with np.load(args.compare, allow_pickle=False) as file:
+        before = {item: file[item] for item in file.files if item.startswith(tuple(names))}
+    rows = compare(before, after, args.tolerance)
+    bad = {
+        item: [f"{absolute:.1e}", f"{relative:.1e}", verdict]
+        for item, (absolute, relative, verdict) in rows.items()
+        if verdict not in ("same", "within")
+    }
+    show(table(("item", "absolute", "relative", "verdict"), bad))
+    show(f"{len(bad)} of {len(rows)} items differ by more than {args.tolerance:g}.")
+    return int(bool(bad))
 
 
 if __name__ == "__main__":

@@ -21,9 +21,8 @@ strength is over screens.
 from __future__ import annotations
 
 import itertools
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anndata as ad
 import numpy as np
@@ -31,11 +30,13 @@ import pandas as pd
 from scipy.stats import norm
 
 import nextpert as npt
-from benchmarks._quiet import quiet
+from benchmarks._page import options, quiet, save, show, table
 from benchmarks._screens import SOURCES, Screen, read_screen
-from benchmarks._table import options, save
 from benchmarks.combinations import read_doubles
 from nextpert.core.model.interactions import learn_interactions
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LEVEL = 0.9
 OURS, SUM, CELLS = "ours", "sum of posteriors", "sum of cells' means"
@@ -93,10 +94,7 @@ def asked(adata: ad.AnnData, names: list[str]) -> dict[str, np.ndarray]:
 def norman(screen: Screen) -> dict[str, Scores]:
     """Return scores of the doubles whose members were both measured alone, and of others."""
     roles = screen.environments.roles
-    label = screen.cells.obs[roles.perturbation_key].astype(str).to_numpy()
-    x = np.asarray(
-        screen.cells.X.todense() if hasattr(screen.cells.X, "todense") else screen.cells.X
-    )
+    label, x = screen.labels(), np.asarray(screen.cells.X)
     controls = np.random.default_rng(0).permutation(np.flatnonzero(label == roles.control))
     halves = controls[: len(controls) // 2], controls[len(controls) // 2 :]
     varies = np.all([x[half].std(axis=0) > 0 for half in halves], axis=0)
@@ -141,7 +139,7 @@ def norman(screen: Screen) -> dict[str, Scores]:
     return out
 
 
-def axes(folder: str) -> Scores:
+def axes(folder: Path) -> Scores:
     """Return scores of all doubles of Norman in eight axes, their means taken as exact."""
     doubles, scores = read_doubles(folder), Scores()
     exact = np.zeros_like(doubles.alone)
@@ -208,10 +206,9 @@ def simulated(
     return float(adata.uns["dag_blr"]["predictors"]["interactions"]["strength"])
 
 
-def line(title: str, count: int, scores: Scores, *more: str) -> str:
+def row(count: int, scores: Scores) -> list[str]:
     """Return one row of a table."""
-    cells = [title, str(count), *(scores.error(row) for row in ROWS), *scores.holds(), *more]
-    return f"| {' | '.join(cells)} |"
+    return [str(count), *(scores.error(row) for row in ROWS), *scores.holds()]
 
 
 @quiet()
@@ -220,31 +217,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser = options("unseen_combinations", __doc__, data=True)
     parser.add_argument("--seeds", type=int, default=5, help="simulated screens of each kind")
     args = parser.parse_args(arguments)
-    header = f"combinations | {' | '.join(ROWS)} | intervals cover, % | of clear effects, %"
-    screen = read_screen(Path(args.data), SOURCES["norman"], name="norman", min_seen=0.0)
-    lines = [
-        "## Norman: doubles left out one by one", "",
-        f"| members | {header} |", "|---" * 7 + "|",
-    ]  # fmt: skip
-    lines += [
-        line(title, len(s.sizes[OURS]) // 2, s) for title, s in norman(screen).items() if s.inside
-    ]
+    head = ["combinations", *ROWS, "intervals cover, %", "of clear effects, %"]
+    screen = read_screen(args.data, SOURCES["norman"], name="norman", min_seen=0.0)
+    doubles = {
+        title: row(len(s.sizes[OURS]) // 2, s) for title, s in norman(screen).items() if s.inside
+    }
     all_doubles = axes(args.data)
-    lines.append(line("both, 8 axes", len(all_doubles.inside), all_doubles))
-    print("\n".join(lines), file=sys.stderr, flush=True)
-    lines += [
-        "", f"## Simulated: {N_MEASURED} pairs of {N_MEMBERS} measured, {args.seeds} screens each",
-        "", f"| truth | {header} | strength | learned | ± |", "|---" * 10 + "|",
-    ]  # fmt: skip
+    doubles["both, 8 axes"] = row(len(all_doubles.inside), all_doubles)
+    made = {}
     for title, truth in SIMULATED.items():
         scores = Scores()
         learned = [simulated(*truth, seed, scores) for seed in range(args.seeds)]
         error = np.std(learned, ddof=1) / np.sqrt(len(learned)) if len(learned) > 1 else np.nan
-        more = (f"{truth[0]:.1f}", f"{np.mean(learned):.2f}", f"{error:.2f}")
-        lines.append(line(title, len(scores.sizes[OURS]), scores, *more))
-        print(lines[-1], file=sys.stderr, flush=True)
-    print("\n".join(lines))
-    save(lines, args.save)
+        strengths = [f"{value:.2f}" for value in (truth[0], np.mean(learned), error)]
+        made[title] = [*row(len(scores.sizes[OURS]), scores), *strengths]
+    sections = [
+        f"## Norman: doubles left out one by one\n\n{table(['members', *head], doubles)}",
+        f"## Simulated: {N_MEASURED} pairs of {N_MEMBERS} measured, {args.seeds} screens each\n\n"
+        + table(["truth", *head, "strength", "learned", "±"], made),
+    ]
+    save("unseen_combinations", map(show, sections), args.save)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ import numpy as np
 from scipy.stats import norm
 
 import nextpert as npt
+from benchmarks._page import options, save, show, table
 from benchmarks._screens import Screen, add_arguments, screens_of
-from benchmarks._table import options, save
 from nextpert._adata.posterior import posterior_from
 
 LEVEL = 0.9
@@ -27,26 +27,23 @@ LEVEL = 0.9
 def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
     parser = options("unseen_coverage", __doc__, data=True)
-    parser.add_argument("--screens", nargs="+", default=["papalexi", "tapseq", "hill"])
-    add_arguments(parser)
-    args = parser.parse_args(arguments)
-    lines = [
-        "| screen | perturbations | coverage, all genes | coverage, changed genes | error | "
-        "error, other genes | weights: graph, coexpression, mean |",
-        "|---" * 7 + "|",
-    ]
-    for _, screen in screens_of(args):
-        rows = [left_out(screen, target) for target in sorted(screen.targets)]
-        *tables, others, nothing_else, weights = zip(*rows, strict=True)
+    add_arguments(parser, "papalexi", "tapseq", "hill")
+    rows = {}
+    for screen in screens_of(parser.parse_args(arguments)):
+        found = [left_out(screen, target) for target in sorted(screen.targets)]
+        *tables, others, nothing_else, weights = zip(*found, strict=True)
         inside, changed, error, nothing = map(np.concatenate, tables)
-        lines.append(
-            f"| {screen.name} | {len(rows)} | {100 * inside.mean():.1f}% | "
-            f"{100 * inside[changed].mean():.1f}% of {changed.sum()} | "
-            f"{error.sum() / nothing.sum():.2f} | {sum(others) / sum(nothing_else):.3f} | "
-            f"{', '.join(f'{w:.2f}' for w in np.mean(weights, axis=0)[:3])} |"
-        )
-    print("\n".join(lines), flush=True)
-    save(lines, args.save)
+        rows[screen.name] = [
+            len(found), f"{100 * inside.mean():.1f}%",
+            f"{100 * inside[changed].mean():.1f}% of {changed.sum()}",
+            f"{error.sum() / nothing.sum():.2f}", f"{sum(others) / sum(nothing_else):.3f}",
+            ", ".join(f"{w:.2f}" for w in np.mean(weights, axis=0)[:3]),
+        ]  # fmt: skip
+    head = (
+        "screen", "perturbations", "coverage, all genes", "coverage, changed genes", "error",
+        "error, other genes", "weights: graph, coexpression, mean",
+    )  # fmt: skip
+    save("unseen_coverage", [show(table(head, rows))], parser.parse_args(arguments).save)
 
 
 def left_out(screen: Screen, name: str) -> tuple[np.ndarray, ...]:
@@ -56,7 +53,7 @@ def left_out(screen: Screen, name: str) -> tuple[np.ndarray, ...]:
     error that the prediction shares with what it is scored on; and the predictors' weights.
     """
     roles = screen.environments.roles
-    label = screen.cells.obs[roles.perturbation_key].astype(str).to_numpy()
+    label = screen.labels()
     cells, control = (screen.cells.X[label == which] for which in (name, roles.control))
     change = cells.mean(axis=0) - control.mean(axis=0)
     variance = cells.var(axis=0) / len(cells) + control.var(axis=0) / len(control)

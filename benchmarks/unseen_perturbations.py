@@ -1,33 +1,29 @@
 """Unseen perturbations: what single predictors say, and their weighted sum.
 
 Each perturbation is left out of everything: of the graph, of what every predictor learns from, and
-of the weights, which leave the others out in turn. Its effect on the other genes is
-then predicted from its measured change of its own gene. Perturbations without a measured target
-are left out too; only the mean of the others speaks of them. The tables have the mean correlation
-(0 where a prediction is constant), the total squared error over that of "no effect", the same with
-sampling error taken out of both (the error the true effects would show; a predictor that shares
-the controls' error with the measured effects predicts that error, too), and the mean weights.
-
-Rows: a stack takes the graph learned without the outer perturbation for the inner ones too, which
-its graph has seen; "left out two by two" learns a graph without either. "Own change expected" does
-not know the change of the own gene, but expects it by the efficacy of the others.
+of the weights, which leave the others out in turn. Its effect on the other genes is then predicted
+from its measured change of its own gene. Perturbations without a measured target are left out too;
+only the mean of the others speaks of them. The tables have the mean correlation (0 where a
+prediction is constant), the total squared error over that of "no effect", the same with sampling
+error taken out of both (a predictor that shares the controls' error with the measured effects
+predicts that error, too), and the mean weights. A stack takes the graph learned without the outer
+perturbation for the inner ones too, which its graph has seen. "Own change expected" does not know
+the change of the own gene, but expects it by the efficacy of the others.
 
     python -m benchmarks.unseen_perturbations
-    python -m benchmarks.unseen_perturbations --file mine.h5ad --control NT --layer lognorm
+    python -m benchmarks.unseen_perturbations --screens --file mine.h5ad --control NT
 """
 
 from __future__ import annotations
 
-import sys
-import time
 from dataclasses import dataclass
 
 import numpy as np
 from joblib import Parallel, delayed
 
+from benchmarks._page import options, save, show, table
 from benchmarks._predictors import fit_weights, search_all
-from benchmarks._screens import SOURCES, Screen, Statistics, add_arguments, screens_of
-from benchmarks._table import options, save
+from benchmarks._screens import Screen, Statistics, add_arguments, screens_of
 from nextpert.core.model.effects import learn_efficacy
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictor_weights import learn_predictor_weights
@@ -36,16 +32,10 @@ from nextpert.core.model.predictors.coexpression import Coexpression
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
 
-PLAIN, FIRST = "graph", "graph, targets first"
-SINGLE = (PLAIN, FIRST, "coexpression, all other cells", "mean of the other perturbations")
-STACKS = {  # row of a stack: its predictors among SINGLE
-    "stack": (0, 2, 3),
-    "stack, targets first": (1, 2, 3),
-    "stack without a graph": (2, 3),
-    "stack, graphs left out two by two": (0, 2, 3),
-    "stack, own change expected": (0, 2, 3),
-}
-TWO_BY_TWO, EXPECTED = tuple(STACKS)[3:]
+SINGLE = ("graph", "coexpression, all other cells", "mean of the other perturbations")
+EXPECTED = "stack, own change expected"
+# Rows of stacks: their predictors among SINGLE.
+STACKS = {"stack": (0, 1, 2), "stack without a graph": (1, 2), EXPECTED: (0, 1, 2)}
 
 
 @dataclass(frozen=True)
@@ -76,62 +66,46 @@ def perturbations_of(
     return Perturbations(pooled, place[found.control], members, targets, changes)
 
 
-def graph_without(screen: Screen, left: set[str], first: bool) -> np.ndarray:
-    """Return the weights of a graph learned and fitted without some perturbations."""
-    kept = [screen.control, *(q for q in screen.environments.perturbations() if q not in left)]
+def graph_without(screen: Screen, left: str) -> np.ndarray:
+    """Return the weights of a graph learned and fitted without a perturbation."""
+    kept = [screen.control, *(q for q in screen.environments.perturbations() if q != left)]
     rest = screen.statistics(kept)
-    tier = set(screen.targets.values()) if first else None
-    return fit_weights(rest, *search_all(rest, tier), screen.targets)
+    return fit_weights(rest, *search_all(rest), screen.targets)
 
 
-def predict(
-    screen: Screen, name: str, everything: Perturbations, pairs: dict[frozenset[str], np.ndarray]
-) -> Found:
+def predict(screen: Screen, name: str, everything: Perturbations) -> Found:
     """Return what predictors and their weighted sums say of a perturbation that was left out."""
     others = [q for q in screen.environments.perturbations() if q not in (name, screen.control)]
     rest = screen.statistics([screen.control, *others])
     row = sorted([*others, name]).index(name)
     here = perturbations_of(screen, rest, name, everything.observed[row])
-    # A graph without the perturbation; nothing follows from one whose target is not measured.
-    graphs = [graph_without(screen, {name}, first) for first in (False, True)]
-    graph = graphs[0]
-    single = said_of(here, graphs)
+    graph = graph_without(screen, name)
+    single = predictions(here, graph)
     effects = {label: e.effects[-1] for label, e in zip(SINGLE, single, strict=True)}
     # Sampling error that the prediction shares with what it is compared with, its change measured.
     measured = Perturbations(
         everything.moments, everything.control, everything.members, everything.targets
     )
-    sharing = said_of(measured, graphs)
+    sharing = predictions(measured, graph)
     shared = {label: np.asarray(e.shared)[row] for label, e in zip(SINGLE, sharing, strict=True)}
     weights = {}
     for label, chosen in STACKS.items():
-        predictions = [single[k] for k in chosen]
-        if label == TWO_BY_TWO:
-            inner = [pairs.get(frozenset((name, q)), graph) for q in others]
-            each = [(np.array([j]), g) for j, g in enumerate([*inner, graph])]
-            predictions[0] = Graph(None, each).held_out(here)
-        weights[label] = weigh(here, predictions)
-        said = [e.effects[-1] for e in predictions]
+        weights[label] = learn_predictor_weights(
+            here.observed, here.variance, [single[k] for k in chosen], here.scored(), sd=here.sd
+        ).weights
+        predicted = [single[k].effects[-1] for k in chosen]
         own = [shared[SINGLE[k]] for k in chosen]
         if label == EXPECTED:
-            said = [e.effects[-1] for e in with_expected_change(here, screen, rest, graph)]
+            predicted = [e.effects[-1] for e in with_expected_change(here, screen, rest, graph)]
             own = [own[0] * 0, own[1] * 0, own[2]]
-        effects[label], shared[label] = weights[label] @ said, weights[label] @ own
+        effects[label], shared[label] = weights[label] @ predicted, weights[label] @ own
     return Found(effects, shared, weights)
 
 
-def said_of(here: Perturbations, graphs: list[np.ndarray]) -> list[Prediction]:
-    """Return what every graph, coexpression and the mean perturbation predict."""
-    on_graphs = [Graph(g).predict(here, here) for g in graphs]
-    return [*on_graphs, *(each.held_out(here) for each in (Coexpression(), MeanPerturbation()))]
-
-
-def weigh(here: Perturbations, predictions: list[Prediction]) -> np.ndarray:
-    """Return the weights of the predictors."""
-    found = learn_predictor_weights(
-        here.observed, here.variance, predictions, here.scored(), sd=here.sd
-    )
-    return found.weights
+def predictions(here: Perturbations, graph: np.ndarray) -> list[Prediction]:
+    """Return what the graph, coexpression and the mean perturbation predict."""
+    on_graph = Graph(graph).predict(here, here)
+    return [on_graph, *(each.held_out(here) for each in (Coexpression(), MeanPerturbation()))]
 
 
 def with_expected_change(
@@ -149,7 +123,7 @@ def with_expected_change(
     name = next(q for q in screen.environments.perturbations() if q not in rest.label)
     expected = direction * efficacy.mean * control
     unseen = perturbations_of(screen, rest, name, expected)
-    return said_of(unseen, [graph])
+    return predictions(unseen, graph)
 
 
 def score(found: dict[str, Found], everything: Perturbations) -> dict[str, np.ndarray]:
@@ -171,83 +145,51 @@ def score(found: dict[str, Found], everything: Perturbations) -> dict[str, np.nd
     return {row: np.array(values) for row, values in out.items()}
 
 
-def table(
-    scores: dict[str, np.ndarray], weights: dict[str, np.ndarray], chosen: np.ndarray
-) -> list[str]:
+def shown(scores: dict[str, np.ndarray], weights: dict[str, np.ndarray], chosen: np.ndarray) -> str:
     """Return the table over some of the perturbations."""
-    lines = [
-        "| prediction | mean r | ± | error / no effect | sampling error taken out | "
-        "weight of graph | of coexpression | of the mean |",
-        "|---" * 8 + "|",
-    ]
+    rows = {}
     for row, values in scores.items():
         r, error, shared, noise, size = values[chosen].T
         sem = r.std(ddof=1) / np.sqrt(len(r)) if len(r) > 1 else np.nan
         true_size = (size - noise).sum()
         clean = (error + 2 * shared - noise).sum() / true_size if true_size > 0 else np.nan
-        shown = [""] * 3
-        if row in weights:
-            mean = weights[row][chosen].mean(axis=0)
-            shown = ["-"] * (3 - len(mean)) + [f"{w:.2f}" for w in mean]
-        lines.append(
-            f"| {row} | {r.mean():.3f} | {sem:.3f} | {error.sum() / size.sum():.3f} | "
-            f"{clean:.2f} | {' | '.join(shown)} |"
-        )
-    return lines
+        mean = weights[row][chosen].mean(axis=0) if row in weights else ()
+        of_each = [""] * 3 if row not in weights else ["-"] * (3 - len(mean))
+        rows[row] = [
+            f"{r.mean():.3f}", f"{sem:.3f}", f"{error.sum() / size.sum():.3f}", f"{clean:.2f}",
+            *of_each, *(f"{w:.2f}" for w in mean),
+        ]  # fmt: skip
+    head = (
+        "prediction", "mean r", "±", "error / no effect", "sampling error taken out",
+        "weight of graph", "of coexpression", "of the mean",
+    )  # fmt: skip
+    return table(head, rows)
 
 
 def run(screen: Screen, workers: int) -> str:
     """Return the section of one screen."""
-    start = time.perf_counter()
     whole = screen.statistics([screen.control, *screen.environments.perturbations()])
-    everything = perturbations_of(screen, whole)
-    names = whole.perturbations
-    targeted = sorted(screen.targets)
-    # Left out two by two; a perturbation of an unmeasured gene is no matter to the graph.
-    both = [frozenset((a, b)) for a in names for b in targeted if a != b]
-    both = sorted(set(both), key=sorted)
-    both = [pair for pair in both if any(q in screen.targets for q in pair)]
-    graphs = Parallel(n_jobs=workers)(
-        delayed(graph_without)(screen, set(pair), False) for pair in both
-    )
-    pairs = dict(zip(both, graphs, strict=True))
-    results = Parallel(n_jobs=workers)(
-        delayed(predict)(screen, name, everything, pairs) for name in names
-    )
-    found = dict(zip(names, results, strict=True))
-    scores = score(found, everything)
+    everything, names = perturbations_of(screen, whole), whole.perturbations
+    results = Parallel(n_jobs=workers)(delayed(predict)(screen, name, everything) for name in names)
+    scores = score(dict(zip(names, results, strict=True)), everything)
     weights = {row: np.array([f.weights[row] for f in results]) for row in STACKS}
     with_target = np.array([name in screen.targets for name in names])
-    lines = [
+    return "\n\n".join([
         f"## {screen.name}: {len(names)} perturbations left out one by one, {with_target.sum()} "
         f"with a measured target, {screen.cells.n_vars} genes, {whole.moments.n.sum():,} cells",
-    ]
-    for title, chosen in (
-        ("Those with a measured target", with_target), ("All", np.ones(len(names), bool)),
-    ):  # fmt: skip
-        lines += ["", f"{title}:", "", *table(scores, weights, chosen)]
-    graph = weights["stack"][:, 0]
-    lines += [
-        "",
-        f"The stack's weight of the graph, over those left out: {graph.min():.2f} to "
-        f"{graph.max():.2f}, 0 in {(graph == 0).sum()} of {len(graph)}.",
-    ]
-    print(f"{screen.name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
-    return "\n".join(lines) + "\n"
+        "Those with a measured target:", shown(scores, weights, with_target),
+        "All:", shown(scores, weights, np.ones(len(names), bool)),
+    ])  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the screens asked for and print their tables."""
     parser = options("unseen_perturbations", __doc__, data=True)
-    parser.add_argument("--screens", nargs="+", default=list(SOURCES), choices=list(SOURCES))
     parser.add_argument("--workers", type=int, default=1)
     add_arguments(parser)
     args = parser.parse_args(arguments)
-    sections = []
-    for _, screen in screens_of(args):
-        sections.append(run(screen, args.workers))
-        print(sections[-1], flush=True)
-    save(sections, args.save)
+    sections = [show(run(screen, args.workers)) for screen in screens_of(args)]
+    save("unseen_perturbations", sections, args.save)
 
 
 if __name__ == "__main__":

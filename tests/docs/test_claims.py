@@ -76,10 +76,8 @@ CLAIMS = {
     ),
     "strong effects": (
         None,
-        (README, "first towards the state that they produce, differences of means #% (33 cells); "
-                 "in a second measurement the means are ahead, # to #% (50"),
-        (CHOOSER, "and #% by differences of means; in a second measurement, with 50 cells, the "
-                  "means are ahead, # to #% ("),
+        (README, "first towards the state that they produce, differences of means #% (33 cells"),
+        (CHOOSER, "and #% by differences of means, which is not distinguished"),
     ),
     "efficacy": (
         None,

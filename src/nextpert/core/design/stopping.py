@@ -235,8 +235,7 @@ def stopping(
     tolerance
         What need not be gained any more, as a share of the control's distance.
     confidence
-        Probability asked for. The default was chosen by simulation, such that at most 5% of
-        campaigns stop too early (``python -m benchmarks.power``).
+        Probability asked for.
     distinct
         Whether any candidate with cells differs from the others. Where none does, no plate is
         advised.

@@ -201,8 +201,8 @@ def learn(
 ) -> Found:
     """Search as :func:`gsp` does; one more run starts from the order that BOSS ends at.
 
-    Not if ``options.starts`` is ``"random"``. It is the sparsest start there is: see the table
-    ``starts`` of ``benchmarks/simulated_screens.py``.
+    Not if ``options.starts`` is ``"random"``. BOSS ends at a sparser graph than the orders that are
+    drawn, so that this start is the sparsest.
     """
     order = None
     if options.starts == "boss":
