@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 import nextpert as npt
-from nextpert.core import Dag, ScreenMoments, boss, context_moments
+from nextpert.core import ScreenMoments
 
 if TYPE_CHECKING:
     from benchmarks._screens import Screen
@@ -37,13 +37,6 @@ def read_cells(screen: Screen) -> Cells:
 def moments(cells: Cells, kept: np.ndarray) -> ScreenMoments:
     """Return the moments of the perturbations, of some cells."""
     return ScreenMoments.from_array(cells.x[kept], cells.code[kept], len(cells.names))
-
-
-def learn(found: ScreenMoments) -> Dag:
-    """Return the graph of cells, with indicators of the perturbations."""
-    n = found.n_environments
-    joint = context_moments(found, np.eye(n)[:, 1:])
-    return boss(joint, n_context=n - 1, rng=0).dag
 
 
 def fitted(cells: Cells, kept: np.ndarray, *, graph: str = "none") -> ad.AnnData:

@@ -18,28 +18,14 @@ _DRAWS = 1000
 
 @dataclass(frozen=True)
 class State:
-    """What a method knows.
+    """What a method knows."""
 
-    Parameters
-    ----------
-    alone
-        Effects of single perturbations, NaN where not measured, ``(n_members, n_dims)``.
-    pairs
-        Members of all combinations there are.
-    seen, effects
-        Numbers of those measured, in order, and their effects.
-    left
-        Numbers of those that may be chosen.
-    goal
-        The effect to reach.
-    """
-
-    alone: np.ndarray
-    pairs: list[tuple[int, ...]]
-    seen: list[int]
-    effects: np.ndarray
-    left: np.ndarray
-    goal: np.ndarray
+    alone: np.ndarray  # effects of single perturbations, NaN where unknown, (n_members, n_dims)
+    pairs: list[tuple[int, ...]]  # members of all combinations there are
+    seen: list[int]  # numbers of those measured, in order
+    effects: np.ndarray  # of those measured
+    left: np.ndarray  # numbers of those that may be chosen
+    goal: np.ndarray  # the effect to reach
 
     def square(self, effects: np.ndarray) -> np.ndarray:
         """Return squared distances to the goal."""

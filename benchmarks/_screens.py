@@ -25,26 +25,14 @@ UNASSIGNED = ("unassigned", "multi", "no_guide", "control_guide", "nan", "")
 class Source:
     """Where a screen lies and how it is read.
 
-    Parameters
-    ----------
-    path
-        File below the folder of the data.
-    roles
-        Roles of the columns; of the layer, too.
-    counts
-        Whether the matrix holds counts, to be normalised by the cell's total to the median total
-        and taken as ``log(1 + x)``.
-    depth_key
-        Column with the cell's total; by default the sum over the matrix.
-    guide_key
-        Column with the guide of every cell, for benchmarks that tell guides apart.
+    Counts are divided by the total of a cell, times the median total, and taken as ``log(1 + x)``.
     """
 
-    path: str
-    roles: Roles
-    counts: bool = True
-    depth_key: str | None = None
-    guide_key: str | None = None
+    path: str  # below the folder of the data
+    roles: Roles  # of columns, and of the layer
+    counts: bool = True  # whether the matrix holds counts
+    depth_key: str | None = None  # column with the total of a cell; by default the sum over X
+    guide_key: str | None = None  # for benchmarks that distinguish guides
 
 
 SOURCES = {
@@ -61,24 +49,12 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Statistics:
-    """Moments of environments, and what the experiment set in each.
-
-    Parameters
-    ----------
-    moments
-        Of all environments.
-    label
-        Perturbation of every environment.
-    control
-        Label of the controls.
-    fixed
-        Indicators of batches, shape ``(n_environments, n_fixed)``; ``None`` to ignore batches.
-    """
+    """Moments of environments, and what the experiment set in each."""
 
     moments: ScreenMoments
-    label: np.ndarray
+    label: np.ndarray  # perturbation of every environment
     control: str
-    fixed: np.ndarray | None = None
+    fixed: np.ndarray | None = None  # indicators of batches, (n_environments, n_fixed)
 
     @property
     def perturbations(self) -> list[str]:

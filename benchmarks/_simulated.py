@@ -14,65 +14,31 @@ N_UNMEASURED = 6
 
 @dataclass(frozen=True)
 class Setting:
-    """One row of the table.
+    """One row of a table; error and factors are in units of a gene's own variance and SD."""
 
-    Parameters
-    ----------
-    degree
-        Expected number of neighbours of a gene.
-    n_genes, n_seen
-        Genes, and how many of them are knocked out in the screen.
-    efficacy
-        Share of the control mean that a knockout takes off its target: least and most.
-    n_control, n_cells
-        Control cells, and cells of each perturbation.
-    unmeasured
-        Whether there are also perturbations of genes that are not measured; each shifts three.
-    error
-        Variance of measurement error, in units of a gene's own.
-    hidden
-        Standard deviation of what one hidden factor gives to every gene, in units of its own.
-    n_batches, batch_sd
-        Batches crossed with all perturbations, and the standard deviation of their shifts.
-    """
-
-    degree: float
+    degree: float  # expected number of neighbours of a gene
     n_genes: int = 36
-    n_seen: int = 18
-    efficacy: tuple[float, float] = (1.0, 1.0)
+    n_seen: int = 18  # genes that are knocked out in the screen
+    efficacy: tuple[float, float] = (1.0, 1.0)  # least and largest share of the control mean
     n_control: int = 5000
-    n_cells: int = 100
-    unmeasured: bool = False
-    error: float = 0.0
-    hidden: float = 0.0
-    n_batches: int = 1
-    batch_sd: float = 1.0
+    n_cells: int = 100  # of each perturbation
+    unmeasured: bool = False  # also perturbations of genes off the panel; each shifts three
+    error: float = 0.0  # variance of measurement error
+    hidden: float = 0.0  # what one hidden factor gives to every gene
+    n_batches: int = 1  # crossed with all perturbations
+    batch_sd: float = 1.0  # of the shifts of batches
 
 
 @dataclass(frozen=True)
 class Simulated:
-    """A screen and its truth; genes in random order, of standard deviation one in controls.
-
-    Parameters
-    ----------
-    scm
-        The model.
-    seen, unseen
-        Genes knocked out, and those whose knockout is to be predicted.
-    change
-        Full shift of a knockout of each gene: minus its control mean.
-    cells
-        Shape ``(n_cells, n_genes)``.
-    label, batch
-        Perturbation and batch of every cell; a knockout is called by the number of its gene.
-    """
+    """A screen and its truth; genes in random order, of standard deviation one in controls."""
 
     scm: LinearScm
-    seen: np.ndarray
-    unseen: np.ndarray
-    change: np.ndarray
-    cells: np.ndarray
-    label: np.ndarray
+    seen: np.ndarray  # genes knocked out
+    unseen: np.ndarray  # genes whose knockout is to be predicted
+    change: np.ndarray  # full shift of a knockout of each gene: minus its control mean
+    cells: np.ndarray  # shape (n_cells, n_genes)
+    label: np.ndarray  # perturbation of every cell; a knockout is the number of its gene
     batch: np.ndarray
 
     @property

@@ -22,26 +22,12 @@ N_GENES = 60  # the most variable of Norman, so that all of it takes minutes
 
 @dataclass(frozen=True)
 class Case:
-    """One screen and what is asked of it.
-
-    Parameters
-    ----------
-    read
-        Returns the cells, normalised, with roles of columns declared.
-    target
-        Label of the perturbation whose state is wanted.
-    unseen
-        Candidates without cells.
-    later
-        Label of the cells that come back in the campaign.
-    plans
-        Further options of ``tl.plan_screen`` by a name.
-    """
+    """One screen and what is asked of it."""
 
     read: Callable[[], ad.AnnData]
-    target: str
-    unseen: list[str]
-    later: str
+    target: str  # perturbation whose state is wanted
+    unseen: list[str]  # candidates without cells
+    later: str  # perturbation whose cells come back in the campaign
     plans: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 

@@ -43,19 +43,11 @@ FILE = "norman2019/norman_mean_geometry.npz"
 
 @dataclass(frozen=True)
 class Doubles:
-    """Mean effects of single and double perturbations.
+    """Mean effects of single and double perturbations."""
 
-    Parameters
-    ----------
-    alone
-        Effects of single perturbations, ``(n_members, n_dims)``.
-    pairs, effects
-        Members and effects of the doubles, ``(n_pairs, n_dims)``.
-    """
-
-    alone: np.ndarray
-    pairs: list[tuple[int, ...]]
-    effects: np.ndarray
+    alone: np.ndarray  # of single perturbations, (n_members, n_dims)
+    pairs: list[tuple[int, ...]]  # members of the doubles
+    effects: np.ndarray  # of the doubles, (n_pairs, n_dims)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def results(adata: ad.AnnData, target: str) -> dict[str, Any]:
     return {
         "effects": npt.tl.perturbation_effects(adata, as_anndata=True).to_df(),
         "first five": adata.uns["design"]["ranking"]["perturbation"].tolist()[:5],
-        "plate": plate["perturbation"].tolist(),
+        "plate": plate.loc[plate["strategy"] != "control", "perturbation"].tolist(),
     }
 
 

@@ -2,7 +2,6 @@
 
 import importlib.util
 import re
-import subprocess
 import tarfile
 import tomllib
 import zipfile
@@ -17,21 +16,10 @@ pytestmark = pytest.mark.docs
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
-WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
 def read(path):
     return yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
-
-
-def test_groups_are_the_extras():
-    groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
-        "dependency-groups"
-    ]
-    extras = PROJECT["optional-dependencies"]
-    assert set(groups) - {"dev"} <= set(extras)
-    for name in set(groups) - {"dev"}:
-        assert groups[name] == [f"nextpert[{name}]"]
 
 
 def test_the_conda_recipe_asks_for_the_same():
@@ -56,22 +44,6 @@ def test_the_conda_recipe_asks_for_the_same():
     assert recipe["about"]["homepage"] == PROJECT["urls"]["Source"]
 
 
-def test_only_a_tag_is_published_and_without_a_token():
-    release = read(".github/workflows/release.yml")
-    # YAML 1.1 takes the key `on` for true.
-    assert release[True] == {"push": {"tags": ["v*"]}}
-    publish = release["jobs"]["publish"]
-    assert publish["permissions"] == {"id-token": "write"}
-    assert set(publish["needs"]) == {"build", "same-version"}
-    assert "secrets." not in (ROOT / ".github/workflows/release.yml").read_text()
-
-
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_files_that_a_workflow_names_are_there(path):
-    named = re.findall(r"(?:tests|src|tutorials|\.github)/[\w./-]+", path.read_text())
-    assert [name for name in named if not (ROOT / name.rstrip("/")).exists()] == []
-
-
 def test_the_oldest_versions_are_those_stated():
     stated = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dask"]
     floors = dict(re.fullmatch(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)", line).groups() for line in stated)
@@ -91,32 +63,6 @@ def test_the_version_is_the_same_everywhere():
     assert read(".github/conda/recipe.yaml")["context"]["version"] == version
     released = re.findall(r"^## \[(\d[^]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert released[0] == version
-
-
-def test_addresses_that_do_not_exist_yet_stand_in_one_place():
-    if not (ROOT / ".git").exists():
-        pytest.skip("not a clone")
-    planned = [
-        PROJECT["urls"][name].removeprefix("https://") for name in ("Source", "Documentation")
-    ]
-    planned += ["colab.research", "pip install nextpert"]
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    paths = {name: ROOT / name for name in listed.stdout.split("\0") if name}
-    naming = {
-        name
-        for name, path in paths.items()
-        if path.is_file()
-        and any(one in path.read_text(encoding="utf-8", errors="ignore") for one in planned)
-    }
-    # What is handed in at a release, and the page and the test that say so.
-    release = {
-        ".github/conda/recipe.yaml",
-        ".github/scverse/meta.yaml",
-        "docs/developer/release.md",
-    }
-    assert naming - release == {"pyproject.toml", "tests/test_repository.py"}
 
 
 def test_a_file_missing_from_an_archive_is_named(tmp_path):

@@ -12,9 +12,9 @@ from scipy.special import beta
 from scipy.stats import beta as beta_law
 from scipy.stats import kstest
 
+from benchmarks._page import table as markdown
 from benchmarks.paper._draw import STYLE, plt, save
 from benchmarks.paper._files import read_csv, write_csv
-from benchmarks.paper._tables import markdown
 from nextpert.core import Sphere
 
 Array = np.ndarray

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks._page import table as markdown
 from benchmarks.paper._draw import LOOKS, STYLE, legend, plt, save
 from benchmarks.paper._figures import NAMES
 from benchmarks.paper._files import read_csv, write_csv
 from benchmarks.paper._run import mean_and_error
 from benchmarks.paper._settings import Instance, Setting, instance, task
-from benchmarks.paper._tables import markdown, value
+from benchmarks.paper._tables import value
 from nextpert.core import Dag, design_loops
 
 Array = np.ndarray

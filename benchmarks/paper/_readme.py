@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks._page import table as markdown
 from benchmarks.paper import _fig3, _fig4, _screen
 from benchmarks.paper._figures import ACQUISITIONS, FIGURES, NAMES
 from benchmarks.paper._files import read_csv, read_facts
@@ -15,7 +16,6 @@ from benchmarks.paper._tables import (
     at_the_end,
     claim_row,
     distances,
-    markdown,
     pairs_table,
     priors_table,
     value,

@@ -9,15 +9,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
+from benchmarks._page import table as markdown
 from benchmarks.paper._figures import BASELINES, FIGURES, MONTE_CARLO, NAMES
 from benchmarks.paper._files import read_csv
-
-
-def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Return a table in markdown."""
-    names = list(header)
-    lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
 def value(mean: float, error: float) -> str:
