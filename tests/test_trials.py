@@ -211,7 +211,7 @@ def test_a_file_read_out_of_core_gives_the_sums_of_its_cells(bench, tmp_path, ca
     bench.out_of_core.main([
         "--cells", "60000", "--genes", "20", "--environments", "50", "--scratch", str(tmp_path)
     ])  # fmt: skip
-    cells = capsys.readouterr().out.splitlines()[-1].strip("| ").split(" | ")
+    cells = capsys.readouterr().out.strip().splitlines()[-1].strip("| ").split(" | ")
     assert cells[:3] == ["60,000", "20", "50"]
     assert float(cells[-1]) < 1e-12
     assert list(tmp_path.iterdir()) == []
