@@ -16,18 +16,6 @@ PLOTS = [getattr(npt.pl, name) for name in npt.pl.__all__]
 names = [plot.__name__ for plot in PLOTS]
 
 
-@pytest.fixture
-def autoshow():
-    """Set scanpy's ``autoshow``, and put it back afterwards."""
-    before = sc.settings.autoshow
-
-    def put(value):
-        sc.settings.autoshow = value
-
-    yield put
-    put(before)
-
-
 def _one(plot, adata, **options):
     """Call a plot so that it fits on one axes."""
     if plot is npt.pl.cpca_density:
@@ -53,8 +41,10 @@ def test_signature(plot):
 
 
 @pytest.mark.parametrize("plot", PLOTS, ids=names)
-def test_returns_figure_axes_or_nothing(plot, designed, monkeypatch, autoshow):
-    shown = []
+def test_returns_figure_axes_or_nothing_and_leaves_adata_alone(
+    plot, designed, monkeypatch, assert_same_adata
+):
+    shown, before = [], designed.copy()
     monkeypatch.setattr(plt, "show", lambda: shown.append(True))
     assert isinstance(plot(designed, return_fig=True), Figure)
     axes = plot(designed, show=False)
@@ -62,12 +52,11 @@ def test_returns_figure_axes_or_nothing(plot, designed, monkeypatch, autoshow):
     assert not shown
     assert plot(designed, show=True) is None
     assert len(shown) == 1
-    autoshow(True)
-    assert plot(designed) is None
-    assert len(shown) == 2
-    autoshow(False)
-    assert plot(designed) is not None
-    assert len(shown) == 2
+    for is_on in (True, False):
+        monkeypatch.setattr(sc.settings, "autoshow", is_on)
+        assert (plot(designed) is None) == is_on
+        assert len(shown) == 2
+    assert_same_adata(designed, before)
 
 
 @pytest.mark.parametrize(
@@ -89,9 +78,9 @@ def test_nothing_is_cut_off_and_texts_do_not_overlap(
 
 
 @pytest.mark.parametrize("plot", PLOTS, ids=names)
-def test_draws_on_the_axes_given_and_does_not_show_them(plot, designed, monkeypatch, autoshow):
+def test_draws_on_the_axes_given_and_does_not_show_them(plot, designed, monkeypatch):
     monkeypatch.setattr(plt, "show", lambda: pytest.fail("shown"))
-    autoshow(True)
+    monkeypatch.setattr(sc.settings, "autoshow", True)
     figure, ax = plt.subplots()
     before = len(plt.get_fignums())
     result = _one(plot, designed, ax=ax)
@@ -99,20 +88,15 @@ def test_draws_on_the_axes_given_and_does_not_show_them(plot, designed, monkeypa
     assert len(plt.get_fignums()) == before
     assert figure.axes == [ax]
     assert ax.has_data() or ax.texts
-
-
-@pytest.mark.parametrize("plot", PLOTS, ids=names)
-def test_the_figure_of_a_part_is_the_whole(plot, designed):
     whole = plt.figure()
     ax = whole.subfigures(1, 2)[1].subplots()
     assert _one(plot, designed, ax=ax, return_fig=True) is whole
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf"])
-@pytest.mark.parametrize("plot", PLOTS, ids=names)
-def test_saves_whole_files(plot, designed, tmp_path, suffix):
+def test_saves_whole_files(designed, tmp_path, suffix):
     path = tmp_path / "new" / f"figure.{suffix}"
-    plot(designed, save=path, show=False)
+    npt.pl.diagnose(designed, panel="checks", save=path, show=False)
     assert path.read_bytes()[:4] in (b"\x89PNG", b"%PDF")
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
@@ -172,13 +156,6 @@ def test_plots_of_the_cells_themselves_name_absent_labels(designed, plot):
     with pytest.raises(ValueError, match="No control cells"):
         plot(designed, control="mine")
     assert not plt.get_fignums()
-
-
-@pytest.mark.parametrize("plot", PLOTS, ids=names)
-def test_adata_is_left_alone(plot, designed, assert_same_adata):
-    before = designed.copy()
-    plot(designed, show=False)
-    assert_same_adata(designed, before)
 
 
 @pytest.mark.parametrize("n_top", [0, 1.5, True])

@@ -27,7 +27,7 @@ def test_points_bars_and_medians(designed):
     assert f"z = {stored['z']:.1f}" in means.get_title()
 
 
-def test_some_genes(designed):
+def test_some_genes_and_more_than_have_room_for_names(designed, monkeypatch):
     chosen = designed.uns["dag_fit"]["table"]["gene"][:2].tolist()
     genes, _ = dag_fit(designed, genes=chosen, show=False)
     shown = [text.get_text().split(" ")[0] for text in genes.get_xticklabels()]
@@ -36,9 +36,6 @@ def test_some_genes(designed):
         with pytest.raises(ValueError, match=r"NOPE|none given"):
             dag_fit(designed, genes=option)
 
-
-@pytest.mark.slow
-def test_more_genes_than_have_room_for_names_are_drawn_by_rank(designed, monkeypatch):
     r = designed.uns["dag_fit"]["table"]["r"]
     for most, label in ((len(r), "gene (number of parents)"), (len(r) - 1, "rank of the gene")):
         monkeypatch.setattr("nextpert.pl._dag_fit._MOST_NAMES", most)

@@ -29,10 +29,7 @@ def test_a_target_at_the_control_has_no_relative_distance(designed):
     labels = [ax.get_ylabel() for ax in plan_cells(designed, show=False)]
     assert len(labels) == 3
     assert not [label for label in labels if "relative to the control" in label]
-
-
-def test_without_a_target(designed):
-    npt.tl.plan_cells(designed)
+    npt.tl.plan_cells(designed)  # without a target
     assert len(plan_cells(designed, show=False)) == 2
 
 

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
 
 @pytest.fixture(scope="module")
-def _large():
+def large():
     """200 genes, 50 perturbations."""
     adata = npt.datasets.simulated_screen(
         n_genes=200, n_control=150, n_perturbed=12, perturbed=50, expected_degree=2, rng=3
@@ -41,14 +41,9 @@ def _large():
     return adata
 
 
-@pytest.fixture
-def large(_large):
-    return _large.copy()
-
-
 @pytest.mark.parametrize("name", npt.pl.__all__)
 def test_at_most_one_screen_high_and_names_apart(name, large, overlaps, tick_labels):
-    figure = getattr(npt.pl, name)(large, return_fig=True)
+    figure = getattr(npt.pl, name)(large.copy(), return_fig=True)
     width, height = figure.get_size_inches()
     assert height <= SCREEN + 1e-9
     assert width < 3 * SCREEN
@@ -62,7 +57,7 @@ def test_at_most_one_screen_high_and_names_apart(name, large, overlaps, tick_lab
     assert overlaps(titles, figure) == []
 
 
-@pytest.mark.parametrize("n", [1, 3, 4, 5, 12, 25, 51])
+@pytest.mark.parametrize("n", [1, 4, 5, 51])
 def test_panels_fill_a_grid(n):
     panels, columns = panels_of(None, n, None, 4, (2.2, 2.2), (0.9, 1.2))
     rows = -(-n // columns)

@@ -30,15 +30,9 @@ def test_points_intervals_and_sample_means_in_order(designed):
     target = designed.uns["target_distances"]["target"]
     assert ax.get_title() == f"distance to {target} (30 cells)\nover 36 genes"
     assert "90% intervals" in ax.get_xlabel()
-
-
-def test_the_nearest_alone(designed):
     ax = target_distances(designed, n_top=2, show=False)
     assert len(ax.get_yticklabels()) == 2
     assert "nearest 2 of 4" in ax.get_title()
-
-
-def test_distances_below_zero_are_in_view(designed):
     designed.uns["target_distances"]["table"][["distance", "low", "high"]] -= 10
     ax = target_distances(designed, show=False)
     assert ax.get_xlim()[0] < designed.uns["target_distances"]["table"]["low"].min()

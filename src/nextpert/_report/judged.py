@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import re
-from importlib.metadata import requires, version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,15 +83,14 @@ def diagnosis_section(adata: AnnData, results: Results, keys: Keys) -> Section |
     width = values[("negative controls", "null_width")]
     figures = []
     if np.isfinite(width):
-        figure = draw(
+        figures = [draw(
             pl.diagnose, adata,
             f"Quantiles of the z-scores of negative controls against those of a standard normal "
             f"distribution; the width of the null is {width:.2f}.",
             "Control cells in the place of perturbations: on the dashed diagonal, standard errors "
             "are right; points on a steeper line mean that they are too small.",
             key=keys["diagnosis"], panel="negative controls",
-        )  # fmt: skip
-        figures = [figure]
+        )]  # fmt: skip
     return Section("diagnostics", "Diagnostics", words, figures=figures, tables=[first, second])
 
 
@@ -105,13 +101,13 @@ def made_section(adata: AnnData, results: Results, keys: Keys, command: str | No
         source = "A table of effects and standard errors in place of cells"
     words, tables = [f"{source}, {number(adata.n_vars)} genes."], []
     if FIT in results:
-        fit = results[FIT]
+        fit, cells = results[FIT], ""
         table, n_genes = fit["environments"], number(len(fit["genes"]))
-        cells = (
-            f"{number(fit['n_control_cells'])} control cells ({fit['params']['control']}) and "
-            f"{number(table['n_cells'].sum())} cells of "
-        )
-        cells = "" if is_table(adata) else cells
+        if not is_table(adata):
+            cells = (
+                f"{number(fit['n_control_cells'])} control cells ({fit['params']['control']}) and "
+                f"{number(table['n_cells'].sum())} cells of "
+            )
         words[0] += f" Fitted to {cells}{len(table)} perturbations, over {n_genes} genes."
         if len(left := fit.get("left_out", [])):
             caption, names = "Labels left out of the fit", ["perturbation", "n_cells", "reason"]
@@ -129,19 +125,7 @@ def made_section(adata: AnnData, results: Results, keys: Keys, command: str | No
     caption = "Every result on this page: version, seed and options, as stored with it"
     frame = pd.DataFrame(rows, columns=names)
     tables.append(Table("options", caption, frame, names, in_print=0))
-    versions = [("Versions of packages", _versions())]
-    return Section(
-        "made", "How this was made", words, tables=tables, code=command or "", folded=versions
-    )
-
-
-def _versions() -> str:
-    """Return nextpert, what it requires, Python and system, as Markdown that an issue can quote."""
-    needed = [line for line in requires("nextpert") or [] if "extra ==" not in line]
-    names = ["nextpert", *sorted(re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in needed)]
-    rows = {"Package": "Version", "----": "----"} | {name: version(name) for name in names}
-    rows |= {"Python": platform.python_version(), "System": platform.platform()}
-    return "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return Section("made", "How this was made", words, tables=tables, code=command or "")
 
 
 def _plain(value: Any) -> str:

@@ -12,7 +12,7 @@ from nextpert import pl
 from nextpert._adata import eager, list_names, read_graph
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.target import DISTANCES
-from nextpert._report.page import Section, draw
+from nextpert._report.page import Figure, Section, draw
 from nextpert._report.tables import MOST_ROWS, Table, above_0, number, ratio
 from nextpert.core._shown import percent
 from nextpert.tl._advice import name_of
@@ -80,9 +80,8 @@ def effects_section(adata: AnnData, results: Results, keys: Keys) -> Section | N
         alt = f"Map of the strongest effects. The largest: {largest}."
         about = "The strongest effects, ordered by clustering."
         tables = [_by_perturbation(stored, is_significant)]
-        figures = [
-            draw(pl.perturbation_effects, adata, alt, about, key=keys["perturbation_effects"])
-        ]
+        key = keys["perturbation_effects"]
+        figures = [draw(pl.perturbation_effects, adata, alt, about, key=key)]
     caption = (
         f"Effects of significant direction, the strongest first, with "
         f"{100 * float(stored['params']['level']):g}% intervals (log-normalised expression); the "
@@ -141,19 +140,15 @@ def _by_perturbation(stored: Mapping[str, Any], is_significant: NDArray[np.bool_
         gene, size = (sign * mean).idxmax(axis=1), (sign * mean).max(axis=1)
         return (gene + (sign * size).map(" ({:+.2g})".format)).where(size > 0, "")
 
-    frame = pd.DataFrame(
-        {
-            "n_cells": np.asarray(stored["n_cells"]),
-            "n_significant_effects": is_significant.sum(axis=1),
-            "most_raised": largest(1),
-            "most_lowered": largest(-1),
-        },
-        pd.Index(names, name="perturbation"),
-    ).sort_values("n_significant_effects", ascending=False, kind="stable")
-    frame = frame.reset_index()
-    caption = (
-        "Perturbations: genes with an effect of significant direction, and the largest of them"
-    )
+    columns = {
+        "n_cells": np.asarray(stored["n_cells"]),
+        "n_significant_effects": is_significant.sum(axis=1),
+        "most_raised": largest(1),
+        "most_lowered": largest(-1),
+    }
+    frame = pd.DataFrame(columns).rename_axis("perturbation").reset_index()
+    frame = frame.sort_values("n_significant_effects", ascending=False, kind="stable")
+    caption = "Perturbations, the number of their significant effects, and the largest of these"
     return Table("perturbations", caption, frame, [*map(str, frame)], download=frame, in_print=7)
 
 
@@ -163,31 +158,22 @@ def programs_section(adata: AnnData, results: Results, keys: Keys) -> Section | 
     if "programs" not in stored or (np.asarray(stored["n_cells"]) > 0).sum() < 2:
         return None
     shares, genes, scores = (stored["programs"][name] for name in ("shares", "genes", "scores"))
-    words, tables, figures = ["No program is shared by two or more perturbations."], [], []
+    words = ["No program is shared by two or more perturbations."]
+    tables, figures = list[Table](), list[Figure]()
     if len(shares):
         words = [
             "A program is a set of genes that two or more perturbations change together; the score "
             "of a perturbation says how strongly, and in which direction. What perturbations do to "
             "their own target genes is left out."
         ]
-        of_program = shares.set_index("program")
-        shown = pd.DataFrame(
-            {
-                "share": of_program["share"],
-                "perturbations": _in_words(
-                    scores[scores["takes_part"].astype(bool)], "perturbation", "score"
-                ),
-                "genes": _in_words(genes.groupby("program").head(8), "gene", "effect"),
-            },
-            index=of_program.index,
-        ).reset_index()
-        caption = (
-            "Programs, the largest share of the effects first, with the genes that change most"
-        )
-        every = genes.merge(shares[["program", "share"]], on="program")
-        tables.append(
-            Table("programs", caption, shown, [*map(str, shown)], download=every, in_print=3)
-        )
+        on = scores[scores["takes_part"].astype(bool)]
+        shown = shares.set_index("program")[["share"]].assign(
+            perturbations=_in_words(on, "perturbation", "score"),
+            genes=_in_words(genes.groupby("program").head(8), "gene", "effect"),
+        ).reset_index()  # fmt: skip
+        caption = "Programs with the genes that change most, the largest share of the effects first"
+        every, names = genes.merge(shares[["program", "share"]], on="program"), [*map(str, shown)]
+        tables = [Table("programs", caption, shown, names, download=every, in_print=3)]
         alt = (
             f"Scores of perturbations and effects on genes, program by program. The largest: "
             f"{shown['perturbations'].iloc[0]}; {shown['genes'].iloc[0]}."
@@ -213,12 +199,12 @@ def _in_words(table: pd.DataFrame, name: str, value: str) -> pd.Series:
 
 def _alike_in_words(pairs: pd.DataFrame) -> list[str]:
     """Return a sentence for each of the first groups of perturbations that do the same."""
-    groups, words = groups_alike(pairs), []
-    for names, least in groups[:_MOST_GROUPS]:
-        probability = f"each pair with probability at least {percent(least)}"
-        if len(names) == 2:
-            probability = f"with probability {percent(least)}"
-        words.append(f"{list_names(names, 12)} do the same, {probability}.")
+    groups = groups_alike(pairs)
+    words = [
+        f"{list_names(names, 12)} do the same, with probability {percent(least)}"
+        f"{' for the least likely pair' * (len(names) > 2)}."
+        for names, least in groups[:_MOST_GROUPS]
+    ]
     if len(groups) > _MOST_GROUPS:
         words.append(f"{len(groups) - _MOST_GROUPS} more groups do the same: see the table.")
     if not groups:

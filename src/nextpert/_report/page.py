@@ -47,8 +47,7 @@ class Plate(NamedTuple):
 class Section:
     """A section, from top to bottom: words, steps, text letter by letter, plates, figures, tables.
 
-    ``legend`` has sign and words of all strategies on the maps of ``plates``; ``folded`` has titles
-    and texts that a reader opens.
+    ``legend`` has sign and words of all strategies on the maps of ``plates``.
     """
 
     name: str
@@ -60,7 +59,6 @@ class Section:
     legend: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
-    folded: Sequence[tuple[str, str]] = ()
 
 
 def draw(

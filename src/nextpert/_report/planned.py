@@ -14,17 +14,17 @@ from nextpert._report.page import Plate, Section
 from nextpert._report.tables import Table, number, ratio
 from nextpert._report.verdict import advice_of, chosen_of, contains_best, orders_plan
 from nextpert.core.design.stopping import MEASURE, ORDER
+from nextpert.pl._figure import counted
 from nextpert.tl._advice import name_of
 from nextpert.tl._design_interventions.combinations import not_admitted_in_words
 from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
+from nextpert.tl._plan_screen.wells import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nextpert._report.results import Results
 
-# Rows and columns of standard plates, by their number of wells.
-SHAPES = {8: (8, 1), 96: (8, 12), 384: (16, 24)}
 # Sign and words of every strategy, in the order of the legend.
 STRATEGIES = {
     "exploit": ("●", "to find the best"),
@@ -132,15 +132,11 @@ def _orders(constructs: pd.DataFrame) -> str:
             n_of_each = rows["perturbation"].astype(str).value_counts(sort=False)
             n = f": {_range(n_of_each)} for each of" if len(n_of_each) > 1 else ", for"
             orders.append(
-                f"{doing} {_several(len(rows), noun)}{parts}{n} {', '.join(n_of_each.index)}."
+                f"{doing} {counted(len(rows), noun)}{parts}{n} {', '.join(n_of_each.index)}."
             )
     text = " ".join(orders)
     is_reuse = all(order.startswith("Reuse") for order in orders)
     return f"Order no guides: {text[:1].lower()}{text[1:]}" if is_reuse else text
-
-
-def _several(n: int, noun: str) -> str:
-    return f"{number(n)} {noun}" + ("" if n == 1 else "s")
 
 
 def _range(numbers: pd.Series) -> str:
@@ -224,12 +220,12 @@ def plates_of(table: pd.DataFrame, plate_format: int) -> list[Plate]:
     >>> plate.number, plate.rows, plate.wells["B1"]["perturbation"]
     (2, 'ABCDEFGH', 'MYC')
     """
-    n_rows, n_columns = SHAPES[plate_format]
     plates: dict[int, dict[str, Any]] = {}
     for row in table.to_dict("records"):
         plate, _, place = str(row["well"]).rpartition("-")
         plates.setdefault(int(plate or 1), {})[place] = row
-    shape = "ABCDEFGHIJKLMNOP"[:n_rows], range(1, n_columns + 1)
+    n_rows = FORMATS[plate_format]
+    shape = "ABCDEFGHIJKLMNOP"[:n_rows], range(1, 1 + plate_format // n_rows)
     return [Plate(plate, *shape, wells) for plate, wells in sorted(plates.items())]
 
 

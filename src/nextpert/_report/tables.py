@@ -6,7 +6,7 @@ import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -80,10 +80,6 @@ def _rate(value: float) -> str:
     return "below 0.001" if value < 0.001 else number(value, 2)
 
 
-def _two_digits(value: float) -> str:
-    return number(value, 2)
-
-
 def _signed(value: float) -> str:
     return f"+{number(value)}" if value > 0 else number(value)
 
@@ -125,9 +121,9 @@ LOOKS = {
     "change": Look(show=_signed),
     "cells_needed": Look("Cells to estimate its distance"),
     "cells_to_distinguish": Look("Cells to distinguish it from the nearest"),
-    "plates": Look("Rounds to the best", _two_digits),
-    "plates_sem": Look("± standard error", _two_digits),
-    "standard_error": Look("± standard error", _two_digits),
+    "plates": Look("Rounds to the best", partial(number, digits=2)),
+    "plates_sem": Look("± standard error", partial(number, digits=2)),
+    "standard_error": Look("± standard error", partial(number, digits=2)),
     "share_good_last": Look("Found in the end", ratio),
     "relative_last": Look("Distance in the end", ratio),
     "nextpert": Look("nextpert"),

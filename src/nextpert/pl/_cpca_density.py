@@ -8,7 +8,6 @@ import numpy as np
 
 from nextpert._adata import (
     Roles,
-    list_names,
     read_every_label,
     read_stored,
     require_control,
@@ -126,11 +125,9 @@ def cpca_density(
     low, high = ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)
     margin = 0.15 * np.maximum(high - low, 1e-9)
     limits = np.stack([low - margin, high + margin], axis=1)  # (component, end)
-    panels, columns = panels_of(
+    panels, _ = panels_of(
         ax, len(names), ncols, 4, (2.2, 2.2), (0.9, 1.2), sharex=True, sharey=True
     )
-    for panel in panels[-columns:]:  # the lowest panel of a column keeps its tick labels
-        panel.tick_params(labelbottom=True)
     for panel, name in zip(panels, names, strict=True):
         _draw(panel, drawn[control], limits, GREY, fill=True, alpha=0.55, antialiased=True)
         if name != control:
@@ -146,8 +143,8 @@ def cpca_density(
     title = f"α = {float(stored['alpha']):.3g}"
     if len(names) < n_all:
         title += f"; strongest {len(names)} of {n_all} perturbations"
-    options: dict[str, Any] = {"title": title, "title_fontsize": SMALL, "ncols": 2}
-    label_grid(panels, ax, (across, up), handles, "outside upper right", **options)
+    where: dict[str, Any] = {"loc": "outside upper right", "title": title, "ncols": 2}
+    label_grid(panels, ax, (across, up), handles, **where, title_fontsize=SMALL)
     return finish(panels, own=ax is None, show=show, return_fig=return_fig, save=save)
 
 
@@ -165,14 +162,13 @@ def _scores(adata: AnnData, key: str, components: tuple[int, int]) -> Scores:
         raise ValueError(message)
     scores = np.asarray(adata.obsm[name])
     require_numbers(scores, f"adata.obsm[{name!r}]")
-    n = scores.shape[1]
-    if not all(1 <= c <= n for c in components):
+    if not 1 <= min(components) <= max(components) <= scores.shape[1]:
         message = (
-            f"components must be two of 1 to {n}, but are {list_names(map(str, components))}: "
-            "run tl.cpca with more n_components for others."
+            f"components must be two of 1 to {scores.shape[1]}, but are {components}: run tl.cpca "
+            f"with more n_components for others."
         )
         raise ValueError(message)
-    return scores[:, [c - 1 for c in components]].astype(np.float64)
+    return scores[:, np.array(components) - 1].astype(np.float64)
 
 
 def _thin(cells: Scores, rng: np.random.Generator) -> Scores:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,7 +14,8 @@ from nextpert._adata.arguments import at_least, checked
 from nextpert.core.screen.moments import require_sound
 from nextpert.pl._dag_parts import (
     draw_edges,
-    module_styles,
+    draw_modules,
+    lies_below,
     read_edges,
     read_modules,
     strongest,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     Nodes = NDArray[np.int64]
 
 _LINE = 0.14  # height of a line of text, in inches
-_MOST_LINES = 6  # of text, for the names of genes without edges
+_MOST_NAMES = 30  # of genes without edges
 
 
 @checked(min_weight=at_least(0))
@@ -111,7 +112,9 @@ def dag(
     directed
         Whether to draw edges as causes and effects; ``False`` calls them associations, for a graph
         whose directions are not trusted (:func:`nextpert.tl.diagnose`).
-    %(end)s
+    ax
+        Axes to draw on.
+    %(show)s
 
     Returns
     -------
@@ -143,43 +146,36 @@ def dag(
     member: dict[str, str] = {}
     if modules is not None:
         member = read_modules(adata, modules, shown, symbols_of(adata.uns.get(key)))
-    weights = _weights(adata, posterior_key, columns[drawn])
-    every = read_edges(adjacency, shown, weights, _table(adata, key, "edges"))
+    weights, stored = _weights(adata, posterior_key, columns[drawn]), adata.uns.get(key)
+    table = eager(stored["edges"]) if hasattr(stored, "keys") and "edges" in stored else None
+    every = read_edges(adjacency, shown, weights, table, directed=directed)
     if weights is not None:
         every = every[every["weight"].abs() >= min_weight]
     edges = strongest(every, n_top)
+    is_cut = len(edges) < len(every)
     bold, linked = set(map(str, highlight)), {*edges["parent"], *edges["child"]}
     order, layer = _order(type(graph).from_matrix(adjacency), [gene in linked for gene in shown])
     marked = linked | bold or set(shown)
     here = [i for i in order if shown[i] in marked]
-    apart = [gene for gene in shown if gene not in marked]
-    what = _Drawing([shown[i] for i in here], layer[here], edges, member, bold, directed)
-    is_cut = len(edges) < len(every)
-    panel = _draw(ax, what, apart, f"{len(apart)} genes have none of these edges" if is_cut else "")
+    text = "an edge joins two genes that are associated; which acts on which is not known"
+    if directed:
+        text = "genes in topological order: causes left, effects right"
+    if apart := [gene for gene in shown if gene not in marked]:
+        text += f"\n{counted(len(apart), 'gene')} without {'any of these ' if is_cut else ''}edges"
+        text += "" if is_cut else f": {list_names(apart, _MOST_NAMES)}"
+    names = [shown[i] for i in here]
+    panel, band = _draw_names(ax, names, bold, text, edges)
+    if directed:
+        _shade_layers(panel, layer[here])
+    handles = draw_edges(panel, edges, names, band, directed=directed)
+    legend(panel, [*handles, *draw_modules(panel, member, names, band)])
     n_edges = counted(len(every), "edge" if directed else "association")
     title = f"{len(shown)} genes, {f'strongest {len(edges)} of ' if is_cut else ''}{n_edges}"
-    if directed and edges["is_open"].any():
+    if edges["is_open"].any():
         title += f", {edges['is_open'].sum()} unoriented"
     # From the left: it may be wider than the genes.
     panel.set_title(title, fontsize=TEXT, x=0.0, ha="left")
     return finish(panel, own=ax is None, show=show, return_fig=return_fig, save=save)
-
-
-class _Drawing(NamedTuple):
-    """What is drawn: genes from left to right, their layers, edges, modules, and bold names."""
-
-    names: list[str]
-    layer: Nodes
-    edges: pd.DataFrame
-    member: Mapping[str, str]
-    bold: set[str]
-    directed: bool
-
-
-def _table(adata: AnnData, key: str, name: str) -> pd.DataFrame | None:
-    """Return a table that is stored with the graph, or ``None`` where there is none."""
-    stored = adata.uns.get(key)
-    return eager(stored[name]) if hasattr(stored, "keys") and name in stored else None
 
 
 def _weights(adata: AnnData, posterior_key: str | None, columns: Nodes) -> Vector | None:
@@ -212,60 +208,48 @@ def _order(graph: Dag, linked: list[bool]) -> tuple[list[int], Nodes]:
     return sorted(order, key=lambda i: not linked[i]), np.where(linked, layer, -1)
 
 
-def _draw(ax: Axes | None, what: _Drawing, apart: list[str], note: str) -> Axes:
-    """Draw the graph; ``apart`` are the genes without edges, ``note`` stands for their names."""
-    from matplotlib.patches import Patch, Rectangle
+def _draw_names(
+    ax: Axes | None, names: list[str], bold: set[str], text: str, edges: pd.DataFrame
+) -> tuple[Axes, float]:
+    """Draw the names of genes side by side, and a text below; return half the height of the names.
 
-    names, edges = what.names, what.edges
+    The panel, which is returned first, has room for the ``edges`` above and below.
+    """
     column = float(np.clip(19.0 / len(names), 0.1, 0.21))  # width of a gene, in inches
     size = font_size(column)
-    names_high = 0.66 * size / 72 * (max(map(len, names)) + 1.5)  # they stand upright
     width = max(2.0 + column * len(names), 4.0)
     panel = panel_of(ax, (width, min(max(0.5 * width, 3.4), SCREEN)))
     figure = root_figure(panel)
-    text = "genes in topological order: causes left, effects right"
-    if not what.directed:
-        text = "an edge joins two genes that are associated; which acts on which is not known"
-    if apart:
-        text += "\n" + (note or _names_below(apart, panel.get_window_extent().width / figure.dpi))
+    letters = 72 * max(panel.get_window_extent().width / figure.dpi, 3.6) / (0.56 * SMALL)
+    text = "\n".join(
+        textwrap.fill(line, int(letters), break_on_hyphens=False) for line in text.splitlines()
+    )
+    below = _LINE * text.count("\n")
     if ax is None:
-        figure.set_figheight(min(figure.get_figheight() + _LINE * text.count("\n"), SCREEN))
-    bounds = np.flatnonzero(np.diff(what.layer, prepend=-2, append=-2))
-    for shade, (start, stop) in enumerate(itertools.pairwise(bounds)):
-        if what.directed and shade % 2 == 0 and what.layer[start] >= 0:
-            panel.axvspan(start - 0.5, stop - 0.5, color=LIGHT, alpha=0.6, linewidth=0, zorder=0)
+        figure.set_figheight(min(figure.get_figheight() + below, SCREEN))
+    place = {name: x for x, name in enumerate(names)}
+    span = (edges["child"].map(place) - edges["parent"].map(place)).to_numpy(float)
+    is_below = lies_below(edges)
+    up, down = (1.03 * span[side].max(initial=1.0) ** 0.75 for side in (~is_below, is_below))
+    down *= bool(is_below.any())
+    names_high = 0.66 * size / 72 * (max(map(len, names)) + 1.5)  # they stand upright
+    high = panel.get_window_extent().height / figure.dpi - below
+    fraction = min(names_high / high, 0.6)
+    band = (up + down) * fraction / (1 - fraction) / 2  # in units of the y axis
     for x, name in enumerate(names):
         panel.text(
             x, 0, name, rotation=90, ha="center", va="center", color=BLACK, zorder=3,
-            fontsize=size, fontweight="bold" if name in what.bold else "normal",
+            fontsize=size, fontweight="bold" if name in bold else "normal",
         )  # fmt: skip
-    place = {name: x for x, name in enumerate(names)}
-    span = (edges["child"].map(place) - edges["parent"].map(place)).to_numpy(float)
-    is_below = np.zeros(len(edges), bool)
-    if "weight" in edges:
-        is_below = edges["weight"].to_numpy() < 0
-    up, down = (1.03 * span[side].max(initial=1.0) ** 0.75 for side in (~is_below, is_below))
-    down *= bool(is_below.any())
-    # Half the height of the band of names, in units of the y axis.
-    high = panel.get_window_extent().height / figure.dpi - _LINE * text.count("\n")
-    fraction = min(names_high / high, 0.6)
-    band = (up + down) * fraction / (1 - fraction) / 2
-    handles = draw_edges(panel, edges, place, band, is_below, directed=what.directed)
     panel.set(xlim=(-0.9, len(names) - 0.1), ylim=(-band - down, band + up), xticks=[], yticks=[])
     panel.set_xlabel(text, fontsize=SMALL, loc="left")
     panel.spines[:].set_visible(False)
-    styles = module_styles(what.member)
-    for name, module in what.member.items():
-        if name in place:
-            corner = place[name] - 0.5, -0.96 * band
-            panel.add_patch(Rectangle(corner, 1.0, 1.92 * band, zorder=1, **styles[module]))
-    legend(panel, [*handles, *(Patch(label=name, **style) for name, style in styles.items())])
-    return panel
+    return panel, band
 
 
-def _names_below(apart: list[str], width: float) -> str:
-    """Return lines with the names of genes without edges, as many as fit; ``width`` in inches."""
-    letters = int(72 * max(width, 3.6) / (0.56 * SMALL))
-    limit = max((_MOST_LINES - 1) * letters // (max(map(len, apart)) + 2), 1)
-    text = f"{counted(len(apart), 'gene')} without edges: {list_names(apart, limit)}"
-    return "\n".join(textwrap.wrap(text, letters, break_on_hyphens=False))
+def _shade_layers(panel: Axes, layer: Nodes) -> None:
+    """Shade every other topological layer."""
+    bounds = np.flatnonzero(np.diff(layer, prepend=-2, append=-2))
+    for start, stop in list(itertools.pairwise(bounds))[::2]:
+        if layer[start] >= 0:
+            panel.axvspan(start - 0.5, stop - 0.5, color=LIGHT, alpha=0.6, linewidth=0, zorder=0)

@@ -9,7 +9,7 @@ import numpy as np
 from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
 from nextpert.pl._docs import documented
-from nextpert.pl._figure import BLUE, GREY, LIGHT, chosen, entry, finish, legend
+from nextpert.pl._figure import BLUE, GREY, LIGHT, chosen, entry, finish, legend, row_panels
 
 if TYPE_CHECKING:
     import os
@@ -77,23 +77,15 @@ def dag_fit(
     >>> figure.axes[1].get_xlabel()
     'mean r over the genes'
     """
-    import matplotlib.pyplot as plt
-
     stored = read_result(adata, key, "tl.dag_fit", what="comparison", part="random_r")
     names = [str(gene) for gene in stored["table"]["gene"]]
     rows = chosen(genes, names, "Genes without parents", f"adata.uns[{key!r}]")
     rows = rows[np.argsort(stored["table"]["r"].to_numpy(float)[rows], kind="stable")]
-    if ax is not None:
-        panels = [ax]
-    else:
-        width = float(np.clip(1.6 + 0.18 * len(rows), 3.6, 9.8))
-        panels = list(
-            plt.subplots(
-                1, 2, figsize=(width + 2.6, 4.0), width_ratios=[width, 2.4], layout="constrained"
-            )[1]
-        )
-        _draw_means(panels[1], stored)
+    width = float(np.clip(1.6 + 0.18 * len(rows), 3.6, 9.8))
+    panels = [ax] if ax is not None else row_panels(0, (width, 2.6), least=4.0)
     _draw_genes(panels[0], stored["table"].iloc[rows], stored["random_r"][:, rows])
+    if ax is None:
+        _draw_means(panels[1], stored)
     drawn = panels if ax is None else ax
     return finish(drawn, own=ax is None, show=show, return_fig=return_fig, save=save)
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nextpert._adata import closest, list_names, measured_genes
+from nextpert._adata import list_names, measured_genes
 from nextpert.core.search._classes import CELLS, INTERVENTIONS, OPEN, PRIOR
-from nextpert.pl._figure import BLUE, GREEN, GREY, ORANGE, PALETTE, entry
+from nextpert.pl._figure import BLUE, GREEN, GREY, ORANGE, PALETTE, chosen, entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,13 +32,18 @@ _ORIENTED = {
 
 
 def read_edges(
-    adjacency: Any, names: Sequence[str], weights: Vector | None, table: pd.DataFrame | None
+    adjacency: Any,
+    names: Sequence[str],
+    weights: Vector | None,
+    table: pd.DataFrame | None,
+    *,
+    directed: bool,
 ) -> pd.DataFrame:
     """Return the edges between genes: ``parent``, ``child``, ``is_open``, and what is known.
 
-    That is ``weight``, ``oriented_by``, and ``share``: that of the bootstrap graphs that have the
-    edge, in either direction where it is unoriented. A graph that was changed by hand has edges
-    that the stored ``table`` does not know: it says nothing then.
+    That is ``weight``, ``oriented_by`` (if ``directed``), and ``share``: that of the bootstrap
+    graphs that have the edge, in either direction where it is unoriented. A graph that was changed
+    by hand has edges that the stored ``table`` does not know: it says nothing then.
     """
     parent, child = adjacency.nonzero()
     genes = np.array(names, dtype=object)
@@ -53,10 +58,16 @@ def read_edges(
     known = edges.merge(table, how="left", on=ends)
     if known["oriented_by"].isna().any():
         return edges
-    known["is_open"] = known["oriented_by"] == OPEN
+    is_open = known["oriented_by"] == OPEN
     if "frequency" in known:
-        known["share"] = known["adjacency"].where(known["is_open"], known["frequency"])
-    return known
+        known["share"] = known["adjacency"].where(is_open, known["frequency"])
+    return known.assign(is_open=is_open) if directed else known.drop(columns="oriented_by")
+
+
+def lies_below(edges: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return which edges are drawn below the names: those of negative weight."""
+    weight = edges["weight"] if "weight" in edges else np.zeros(len(edges))
+    return np.asarray(weight) < 0
 
 
 def strongest(edges: pd.DataFrame, n: int) -> pd.DataFrame:
@@ -77,50 +88,45 @@ def strongest(edges: pd.DataFrame, n: int) -> pd.DataFrame:
 def draw_edges(
     panel: Axes,
     edges: pd.DataFrame,
-    place: Mapping[str, int],
+    names: Sequence[str],
     band: float,
-    below: NDArray[np.bool_],
     *,
     directed: bool,
 ) -> list[Any]:
-    """Draw edges above the band of names, those ``below`` under it; return the legend's entries.
-
-    ``place`` is that of each gene from the left, ``band`` half the height of the names. Unless
-    ``directed``, nothing is said of directions.
+    """Draw edges above and below the names of genes, whose band is twice ``band`` high.
 
     Share is darkness. Width is that of the weight, or again of the share. Colour is the sign of
-    the weight, or what orients the edge.
+    the weight, or what orients the edge. Return the legend's entries; unless ``directed``, they say
+    nothing of directions.
     """
     from matplotlib.collections import LineCollection
     from matplotlib.colors import to_rgba_array
 
-    if not directed:
-        edges = edges.drop(columns="oriented_by", errors="ignore").assign(is_open=False)
+    place = {name: x for x, name in enumerate(names)}
     start, stop = (edges[end].map(place).to_numpy(float)[:, None] for end in ("parent", "child"))
     t = np.linspace(0, np.pi, 80)
     x = (start + stop) / 2 - (stop - start) / 2 * np.cos(t)
     y = band + (stop - start) ** 0.75 * np.sin(t)
-    y[below] *= -1
+    y[lies_below(edges)] *= -1
     n = len(edges)
-    names, width, alpha = [GREY] * n, np.full(n, 0.8), np.full(n, 0.65)
+    colours, width, alpha = [GREY] * n, np.full(n, 0.8), np.full(n, 0.65)
     if "oriented_by" in edges:
-        names = [_ORIENTED[how][0] for how in edges["oriented_by"]]
+        colours = [_ORIENTED[how][0] for how in edges["oriented_by"]]
     if "share" in edges:
         share = edges["share"].to_numpy(float)
         width, alpha = _width_of_share(share), _darkness(share)
     if "weight" in edges:
         weight = edges["weight"].to_numpy()
         strength = np.abs(weight) / (np.abs(weight).max(initial=0.0) or 1.0)
-        names = np.where(weight < 0, ORANGE, BLUE).tolist()
+        colours = np.where(weight < 0, ORANGE, BLUE).tolist()
         width = _width_of_weight(strength)
         if "share" not in edges:
             alpha = 0.45 + 0.4 * strength  # weak edges step back
     dashes = [_dashes(w) if d else "solid" for w, d in zip(width, edges["is_open"], strict=True)]
     if n:
-        colours = to_rgba_array(names, alpha)
-        lines = list(np.stack([x, y], axis=-1))
+        lines, ink = list(np.stack([x, y], axis=-1)), to_rgba_array(colours, alpha)
         panel.add_collection(
-            LineCollection(lines, linewidths=width, linestyles=dashes, colors=colours, zorder=2)
+            LineCollection(lines, linewidths=width, linestyles=dashes, colors=ink, zorder=2)
         )
     words = ("raises", "lowers") if directed else ("positive", "negative")
     return _handles(edges, words)
@@ -160,10 +166,8 @@ def _handles(edges: pd.DataFrame, words: tuple[str, str]) -> list[Any]:
             elif not has_weight:
                 handles.append(entry(label, colour, line="-", linewidth=1.5))
     for share in (1.0, 0.5, 0.1) if "share" in edges else ():
-        label, width = (
-            f"in {share:.0%} of the graphs",
-            1.5 if has_weight else _width_of_share(share),
-        )
+        label, width = f"in {share:.0%} of the graphs", _width_of_share(share)
+        width = 1.5 if has_weight else width
         handles.append(entry(label, GREY, line="-", alpha=_darkness(share), linewidth=width))
     return handles
 
@@ -179,13 +183,8 @@ def read_modules(
         If the column of ``adata.var`` is absent, or no gene has a module.
     """
     if isinstance(modules, str):
-        if modules not in adata.var.columns:
-            columns = [str(column) for column in adata.var.columns]
-            message = (
-                f"adata.var has no column {modules!r}.{closest([modules], columns)} It holds "
-                f"{list_names(columns) or 'no column'}."
-            )
-            raise ValueError(message)
+        columns = [str(column) for column in adata.var.columns]
+        chosen(modules, columns, "Columns that are not in adata.var", "It")
         names = measured_genes(adata, gene_symbols)
         modules = pd.Series(adata.var[modules].to_numpy(), names, dtype=object)
     given = {str(gene): value for gene, value in modules.items()}
@@ -196,14 +195,23 @@ def read_modules(
     return member
 
 
-def module_styles(member: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Return the style of every module, by name, in the order of the legend."""
-    import seaborn as sns
+def draw_modules(
+    panel: Axes, member: Mapping[str, str], names: Sequence[str], band: float
+) -> list[Any]:
+    """Draw a tile behind every name that has a module, in its colour; return the legend's entries.
 
-    names = sorted(set(member.values()))
-    colours = PALETTE if len(names) <= len(PALETTE) else sns.husl_palette(len(names))
+    ``band`` is half the height of the names.
+    """
+    import seaborn as sns
+    from matplotlib.patches import Patch, Rectangle
+
+    modules = sorted(set(member.values()))
+    colours = PALETTE if len(modules) <= len(PALETTE) else sns.husl_palette(len(modules))
     # Light enough for black names.
     tints = [sns.blend_palette(["white", colour], 21)[11] for colour in colours]
-    return {
-        name: {"facecolor": tint, "linewidth": 0} for name, tint in zip(names, tints, strict=False)
-    }
+    tint = dict(zip(modules, tints, strict=False))
+    for x, name in enumerate(names):
+        if name in member:
+            style = {"facecolor": tint[member[name]], "linewidth": 0, "zorder": 1}
+            panel.add_patch(Rectangle((x - 0.5, -0.96 * band), 1.0, 1.92 * band, **style))
+    return [Patch(label=module, facecolor=tint[module], linewidth=0) for module in modules]

@@ -20,11 +20,11 @@ from nextpert.pl._figure import (
     SCREEN,
     draw_intervals,
     finish,
-    first_of,
     legend_above,
     logarithmic,
     name_rows,
     panel_of,
+    panels_of,
     root_figure,
     row_height,
     row_panels,
@@ -141,11 +141,9 @@ def diagnose(
 
 def _draw_checks(stored: dict[str, Any], table: pd.DataFrame) -> list[Axes]:
     """Draw the checks of the model in four panels, on a figure of their own."""
-    import matplotlib.pyplot as plt
-
     held_out, raw = _words(table)
     predictors, summary = stored["predictors"], stored["summary"]
-    parts = {"shrinkage": held_out, "guides": "guide", "batches": "batch"}
+    parts = {"shrinkage": f"new {held_out}", "guides": "new guide", "batches": "new batch"}
     beside = {"error_to_raw_means": raw, "error_to_no_effect": "no effect"}
     errors = summary[summary["part"].isin(parts) & summary["quantity"].isin(beside)]
     # Negative controls cover 0.
@@ -153,29 +151,21 @@ def _draw_checks(stored: dict[str, Any], table: pd.DataFrame) -> list[Axes]:
         (summary["quantity"] == "coverage_90") & summary["part"].ne("negative controls")
     ]
     rows = [1.5 + max(len(predictors), len(errors)), max(1.5 + len(covered), 9.0)]
-    grid = plt.subplots(
-        2, 2, figsize=(9.6, min(1.2 + 0.34 * sum(rows), SCREEN)), height_ratios=rows,
-        layout="constrained",
-    )[1]  # fmt: skip
-    panels = list(grid.ravel())
-    names = [
-        f"{name} ({weight:.2f})" if np.isfinite(weight) else str(name)
-        for name, weight in zip(predictors["predictor"], predictors["weight"], strict=True)
-    ]
-    colours = [*[BLUE] * (len(names) - 1), ORANGE]  # all together
+    size = 4.8, min(0.6 + 0.17 * sum(rows), SCREEN / 2)
+    panels, _ = panels_of(None, 4, 2, 2, size, (0.0, 0.0), height_ratios=rows)
+    weights = predictors["weight"].map(" ({:.2f})".format, na_action="ignore").fillna("")
+    colours = [*[BLUE] * (len(predictors) - 1), ORANGE]  # all together
     values, sd = predictors["error_to_no_effect"], predictors["error_to_no_effect_se"]
-    _draw_points(panels[0], names, values, sd, colours)
+    _draw_points(panels[0], predictors["predictor"].astype(str) + weights, values, sd, colours)
     label = "squared error over that of no effect"
     panels[0].set(title="predictors (weight), left out", xlabel=label)
-    pairs = zip(errors["part"], errors["quantity"], strict=True)
-    names = [f"new {parts[part]} vs {beside[quantity]}" for part, quantity in pairs]
+    names = errors["part"].map(parts) + " vs " + errors["quantity"].map(beside)
     _draw_points(panels[1], names, errors["value"], errors["standard_error"])
     label = "squared error of shrunken effects, ratio"
     panels[1].set(title="shrinkage and replication", xlabel=label)
     words = {"shrinkage": held_out, "unseen perturbations": "perturbations"}
-    names = [words.get(part, part) for part in covered["part"]]
     values, sd = 100 * covered["value"], 100 * covered["standard_error"]
-    _draw_points(panels[2], names, values, sd, line=90.0)
+    _draw_points(panels[2], covered["part"].replace(words), values, sd, line=90.0)
     panels[2].set_xlim(min(45.0, np.nanmin(values, initial=90.0) - 5), 102)
     label = "held-out means inside 90% intervals, %"
     panels[2].set(title="calibration, by what was held out", xlabel=label)
@@ -209,7 +199,7 @@ def _draw_errors(panel: Axes, table: pd.DataFrame, n_all: int) -> None:
     name_rows(panel, table["perturbation"].tolist(), row_height(len(table), _AROUND))
     panel.set_xlabel("squared error on the other half\n(log-normalised expression²)")
     half = "half of the cells" if held_out == "cells" else "half of the table"
-    number = first_of(len(table), n_all, "").strip() if len(table) < n_all else f"all {n_all}"
+    number = f"{len(table)} of {n_all}" if len(table) < n_all else f"all {n_all}"
     panel.set_title(f"effects from {half}, {number}")
     legend_above(panel)
 
@@ -222,9 +212,10 @@ def _draw_correlations(panel: Axes, table: pd.DataFrame) -> None:
     panel.scatter(
         ceiling, range(len(table)), marker="|", s=120, color=BLACK, label="largest possible"
     )
-    for k, row in enumerate(np.flatnonzero(kind == "not measurable")):
-        label = "" if k else "not measurable"
-        panel.axhspan(row - 0.5, row + 0.5, color="0.92", linewidth=0, zorder=-1, label=label)
+    rows = np.flatnonzero(kind == "not measurable")
+    if len(rows):
+        style: dict[str, Any] = {"color": "0.92", "linewidth": 0, "label": "not measurable"}
+        panel.barh(rows, 2.1, height=1.0, left=-1.05, zorder=-1, **style)
     _scatter(panel, table, (
         ("r_mean_perturbation", "s", BLUE, BLUE, "mean perturbation"),
         ("r_coexpression", "v", PURPLE, PURPLE, "coexpression"),
@@ -258,11 +249,8 @@ def _draw_strength(panel: Axes, table: pd.DataFrame) -> None:
         ("opposite direction", ORANGE, "opposite direction"),
     ):
         rows = np.flatnonzero(table["target_gene_found"] == status)
-        mean, low, high = (
-            table[f"target_gene_{name}"].iloc[rows] for name in ("mean", "lower", "upper")
-        )
+        values = [table[f"target_gene_{x}"].iloc[rows] for x in ("mean", "lower", "upper")]
         if len(rows):
-            values = (mean, low, high)
             draw_intervals(panel, values, status != "no", colour, rows=rows, label=label)
     panel.set_xlabel("effect on the target gene\n(log-normalised expression)")
     panel.set_title("positive controls: target gene")
@@ -300,7 +288,7 @@ def _draw_null(panel: Axes, stored: dict[str, Any]) -> None:
 
 def _draw_points(
     panel: Axes,
-    names: list[str],
+    names: pd.Series,
     values: pd.Series,
     errors: pd.Series,
     colours: Any = BLUE,
@@ -315,4 +303,4 @@ def _draw_points(
         # A wild interval must not hide the others.
         low, high = min(values.min(), 0.0), max(1.6 * values.max(), 1.2)
         panel.set_xlim(low - 0.05 * (high - low), high)
-    name_rows(panel, names)
+    name_rows(panel, names.tolist())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from textwrap import indent
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -12,10 +13,6 @@ if TYPE_CHECKING:
 
 # What stands for ``%(name)s`` on a line of its own.
 FRAGMENTS = {
-    "ax": """
-ax
-    Axes to draw on.
-""",
     "show": """
 show
     Whether to show the figure; by default as set in :attr:`scanpy.settings.autoshow`.
@@ -38,7 +35,6 @@ separator
     What joins the targets of a label, as in ``"MYC+STK3"``.
 """,
 }
-FRAGMENTS["end"] = FRAGMENTS["ax"].rstrip() + FRAGMENTS["show"]
 
 
 def documented(function: F) -> F:
@@ -48,20 +44,19 @@ def documented(function: F) -> F:
     --------
     >>> from nextpert.pl._docs import documented
     >>> @documented
-    ... def plot(ax=None):
+    ... def plot(show=None):
     ...     '''Draw it.
     ...
     ...     Parameters
     ...     ----------
-    ...     %(ax)s
+    ...     %(show)s
     ...     '''
     >>> print(plot.__doc__.rstrip().splitlines()[-1].strip())
-    Axes to draw on.
+    File to save the figure to.
     """
 
     def fragment(match: re.Match[str]) -> str:
-        lines = FRAGMENTS[match[2]].strip("\n").splitlines()
-        return "\n".join(match[1] + line for line in lines)
+        return indent(FRAGMENTS[match[2]].strip("\n"), match[1])
 
     function.__doc__ = re.sub(r"(?m)^( *)%\((\w+)\)s$", fragment, function.__doc__ or "")
     return function

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert._adata import (
-    list_names,
     measured_genes,
     read_blocks,
     read_labels,
@@ -25,6 +24,8 @@ from nextpert.pl._figure import (
     GREY,
     LIGHT,
     REACH,
+    SMALL,
+    chosen,
     counted,
     entry,
     finish,
@@ -119,28 +120,21 @@ def expression_shift(
     require_control(labels, control)
     naming = Naming(set(measured_genes(adata, gene_symbols)), separator, control)
     cells = _perturbed_cells(naming, labels, control)
-    names = list(cells)
-    if genes is not None:
-        names = [genes] if isinstance(genes, str) else list(dict.fromkeys(map(str, genes)))
-        resolve_panel(adata, names, gene_symbols=gene_symbols)
-    without = [gene for gene in names if gene not in cells]
-    if without or not names:
-        message = (
-            f"No cell is perturbed in {list_names(without) or 'a measured gene'} alone, by "
-            f"adata.obs[{labels.key!r}]. Genes with such cells: "
-            f"{list_names(cells, limit=30) or 'none'}."
-        )
-        raise ValueError(message)
+    held = list(cells)
+    without = "No cells perturbed in these measured genes alone"
+    rows = chosen(held if genes is None else genes, held, without, f"adata.obs[{labels.key!r}]")
+    names = [held[i] for i in rows]
     if ax is not None and len(names) > 1:
         message = f"ax takes one gene, but there are {len(names)}: name one with `genes`."
         raise ValueError(message)
     every = {"": labels.groups([control]) == 0} | {gene: cells[gene] for gene in names}
     values = _read(adata, names, every, roles.layer, gene_symbols)
-    axes, columns = panels_of(ax, len(names), ncols, 6, (1.7, 1.5), (0.4, 1.0))
+    axes, columns = panels_of(ax, len(names), ncols, 6, (1.7, 1.5), (0.4, 1.2))
+    width = root_figure(axes[0]).get_figwidth() / columns
     zeros = any((part == 0).any() for pair in values for part in pair)
     for panel, gene, (controls, perturbed) in zip(axes, names, values, strict=True):
         _draw(panel, controls, perturbed, zeros=zeros)
-        panel.set_title(_title(gene, controls, perturbed), fontsize=8)
+        panel.set_title(_title(gene, controls, perturbed), fontsize=min(5.5 * width, SMALL))
     handles = [
         Patch(color=GREY, alpha=0.55, linewidth=0, label=control),
         Patch(edgecolor=BLUE, facecolor="none", label="perturbed"),
@@ -149,16 +143,9 @@ def expression_shift(
     ]
     if zeros:
         handles.append(Patch(color=LIGHT, linewidth=0, label="bars: share of zeros"))
-    unit = "expression (log-normalised)"
-    is_wide = columns >= 5
-    where = "outside upper center" if is_wide else "outside right upper"
-    if ax is None:
-        unit += "; " if is_wide else "\n"
-        unit += "in titles: change of the mean ± half of its 90% interval"
-    if ax is None and not is_wide:
-        figure = root_figure(axes[0])
-        figure.set_figwidth(figure.get_figwidth() + 1.8)  # for the legend
-    label_grid(axes, ax, (unit, "cells"), handles, where, ncols=len(handles) if is_wide else 1)
+    unit = "expression (log-normalised)\nin titles: change of the mean ± half of its 90% interval"
+    n_columns = len(handles) if columns >= 5 else 2
+    label_grid(axes, ax, (unit, "cells"), handles, loc="outside upper center", ncols=n_columns)
     return finish(axes, own=ax is None, show=show, return_fig=return_fig, save=save)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +10,9 @@ import numpy as np
 
 from nextpert._adata import closest, in_order, list_names
 from nextpert._adata.target import DISTANCES
-from nextpert._files import followed, whole_file
+from nextpert._files import whole_file
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable, Sequence
 
     from matplotlib.axes import Axes
@@ -71,10 +71,7 @@ def finish(
                 text.set_parse_math(False)
     if save is not None:
         path = Path(save)
-        if followed(save).is_dir():
-            message = f"save={str(save)!r} is a folder: name a file in it."
-            raise ValueError(message)
-        if not path.suffix:
+        if not path.suffix and not os.path.isdir(path):
             path = path.with_name(f"{path.name}.{mpl.rcParams['savefig.format']}")
         with whole_file(path) as file:
             figure.savefig(file, dpi=150, bbox_inches="tight")
@@ -131,6 +128,8 @@ def panels_of(
     )[1]
     for unused in grid.flat[n:]:
         unused.remove()
+    for lowest in grid.flat[max(n - columns, 0) : n]:
+        lowest.tick_params(labelbottom=True)
     return list(grid.flat[:n]), columns
 
 
@@ -177,7 +176,7 @@ def name_rows(panel: Axes, names: Sequence[str], row: float | None = None) -> No
 
 def draw_intervals(
     panel: Axes,
-    values: tuple[Any, Any, Any],
+    values: Iterable[Any],
     filled: Any = True,
     colours: Any = BLUE,
     *,
@@ -230,18 +229,18 @@ def label_grid(
     ax: Axes | None,
     labels: tuple[str, str],
     handles: Sequence[Any],
-    where: str,
-    **options: Any,
+    **where: Any,
 ) -> None:
     """Label the x and y axis of all panels at once, with a legend; or those of the axes given."""
-    place: Any = ax
     if ax is not None:
         ax.set(xlabel=labels[0], ylabel=labels[1])
-    else:
-        place = root_figure(panels[0])
-        place.supxlabel(labels[0], fontsize=TEXT)
-        place.supylabel(labels[1], fontsize=TEXT)
-    legend(place, handles, loc=where if ax is None else "best", **options)
+        beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "ncols": 1}
+        legend(ax, handles, **where | beside)
+        return
+    figure = root_figure(panels[0])
+    figure.supxlabel(labels[0], fontsize=TEXT)
+    figure.supylabel(labels[1], fontsize=TEXT)
+    legend(figure, handles, **where)
 
 
 def legend_above(panel: Axes) -> None:

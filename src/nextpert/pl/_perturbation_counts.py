@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from nextpert._adata import (
-    measured_genes,
-    read_perturbations,
-    read_roles,
-    require_control,
-)
+from nextpert._adata import measured_genes, read_perturbations, read_roles, require_control
 from nextpert._adata.arguments import ANY_TEXT, checked
 from nextpert.core.fit.naming import Naming
 from nextpert.pl._docs import documented
@@ -77,7 +72,9 @@ def perturbation_counts(
         counts their cells.
     min_cells
         Draw a line at this number of cells, and count the perturbations that reach it.
-    %(end)s
+    ax
+        Axes to draw on.
+    %(show)s
 
     Returns
     -------
@@ -110,16 +107,14 @@ def perturbation_counts(
     has_legend = n_groups > 1 or min_cells is not None
     width = max(1.0 + 0.21 * len(table), 3.6) if is_named else 5.0
     panel = panel_of(ax, (width + 2.4 * has_legend, 3.6))
-    for n_targets, colour in enumerate(_COLOURS, 1):
-        ranked = table[table["n_targets"] == n_targets]
-        label, n_cells = _describe(n_targets, ranked["n_cells"], min_cells), ranked["n_cells"]
-        if ranked.empty:
-            continue
+    for n_targets in sorted(set(table["n_targets"])):
+        n_cells = table.loc[table["n_targets"] == n_targets, "n_cells"]
+        label, colour = _describe(n_targets, n_cells, min_cells), _COLOURS[n_targets - 1]
         if is_named:
-            bars = panel.bar(ranked.index, n_cells, 0.75, color=colour, label=label, linewidth=0)
+            bars = panel.bar(n_cells.index, n_cells, 0.75, color=colour, label=label, linewidth=0)
             panel.bar_label(bars, padding=3, rotation=90, fontsize=7, color=BLACK)
         else:
-            rank, marker = np.arange(1, len(ranked) + 1), "o" if len(ranked) == 1 else None
+            rank, marker = np.arange(1, len(n_cells) + 1), "o" if len(n_cells) == 1 else None
             panel.plot(
                 rank, n_cells, color=colour, linewidth=1.8, label=label, drawstyle="steps-mid",
                 marker=marker, markersize=4,

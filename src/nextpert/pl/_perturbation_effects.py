@@ -75,7 +75,9 @@ def perturbation_effects(
         The ``key_added`` of the effects.
     n_top
         Maximum number of perturbations, and of genes: those with the largest effects.
-    %(end)s
+    ax
+        Axes to draw on.
+    %(show)s
 
     Returns
     -------

@@ -17,11 +17,14 @@ from nextpert.pl._figure import (
     ORANGE,
     PALETTE,
     PURPLE,
+    TEXT,
     counted,
     finish,
     goal,
     legend,
     logarithmic,
+    panels_of,
+    root_figure,
     short,
 )
 
@@ -93,21 +96,15 @@ def plan_cells(
     >>> len(figure.axes)
     4
     """
-    import matplotlib.pyplot as plt
-
     stored = read_result(adata, key, "tl.plan_cells", what="plan of cells", part="curves")
     what = _what_to_draw(stored)
-    if ax is not None:
-        panels, what = [ax], what[:1]
-    else:
-        rows = -(-len(what) // 2)
-        figure = plt.figure(figsize=(7.6, 0.7 + 2.6 * rows), layout="constrained")
-        panels = [figure.add_subplot(rows, 2, i + 1) for i in range(len(what))]
+    panels, _ = panels_of(ax, len(what), 2, 2, (3.8, 2.6), (0.0, 0.7))
+    if ax is None:
         title = f"{stored['noise']['n_control_cells']} control cells"
         if "target" in stored["params"]:
             title += f"; target {goal(stored['params']['target'])}"
-        figure.suptitle(title, fontsize=9)
-    for panel, (column, label, needed) in zip(panels, what, strict=True):
+        root_figure(panels[0]).suptitle(title, fontsize=TEXT)
+    for panel, (column, label, needed) in zip(panels, what, strict=ax is None):
         _draw(panel, stored, column, needed)
         panel.set_ylabel(label)
     legend(panels[0], panels[0].get_legend_handles_labels()[0], loc="lower right")

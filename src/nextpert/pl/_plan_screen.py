@@ -109,13 +109,13 @@ def plan_screen(
     """
     stored = read_result(adata, key, "tl.plan_screen", what="plan", part="plate")
     table = stored["plate"].astype({"strategy": str})
-    replayed = ax is None and replay_key is not None and replay_key in adata.uns
-    widths = [4.0, 1.8, 2.5, *([3.7] if replayed else [])]
-    panels = [ax] if ax is not None else row_panels(len(table), widths, shared=3, least=3.4)
-    handles = _draw_distances(panels[0], table, stored)
+    replayed = replay_key is not None and replay_key in adata.uns
     if ax is not None:
-        legend(ax, handles, loc="best")
+        legend(ax, _draw_distances(ax, table, stored), loc="best")
         return finish(ax, own=False, show=show, return_fig=return_fig, save=save)
+    widths = [4.0, 1.8, 2.5, *([3.7] if replayed else [])]
+    panels = row_panels(len(table), widths, shared=3, least=3.4)
+    handles = _draw_distances(panels[0], table, stored)
     _draw_cells(panels[1], table)
     handles += _draw_worth(panels[2], table[table["strategy"] != "control"])
     ncols = len(handles) if replayed else 4
@@ -128,16 +128,14 @@ def plan_screen(
 
 def _draw_distances(panel: Axes, table: pd.DataFrame, stored: Any) -> list[Any]:
     """Draw a row per perturbation, marked by its strategy; return the legend's entries."""
-    mean, low, high = (
-        table[f"predicted_{name}"].to_numpy(dtype=float) for name in ("distance", "low", "high")
-    )
+    names = [f"predicted_{name}" for name in ("distance", "low", "high")]
     seen, handles = table["n_cells_seen"].to_numpy(dtype=int), []
     for strategy, (colour, marker, words) in _STRATEGIES.items():
         rows = np.flatnonzero(table["strategy"] == strategy)
-        values = mean[rows], low[rows], high[rows]
+        values = table[names].to_numpy(dtype=float)[rows].T
         draw_intervals(panel, values, seen[rows] > 0, colour, rows=rows, marker=marker, s=32)
         if strategy == "control":
-            for distance in mean[rows]:
+            for distance in values[0]:
                 panel.axvline(distance, color=GREY, linestyle="--", linewidth=1, zorder=0)
         elif len(rows):
             handles.append(entry(words, colour, marker))
@@ -145,7 +143,7 @@ def _draw_distances(panel: Axes, table: pd.DataFrame, stored: Any) -> list[Any]:
     wells = [f"{well}  " for well in table["well"]] if "well" in table else [""] * len(table)
     named = zip(wells, table["perturbation"], seen, strict=True)
     name_rows(panel, [f"{well}{name}{'' if n else ' (new)'}" for well, name, n in named])
-    from_zero(panel, low)
+    from_zero(panel, table["predicted_low"])
     panel.set_xlabel(f"predicted distance, 90% interval\n({unit_of_distance(stored)})")
     panel.set_title(f"next round towards {goal(stored['params']['target'])}")
     return [*handles, entry("its expected mean", BLACK, "|"), entry("control", GREY, line="--")]
@@ -183,9 +181,8 @@ def _tell_rounds(panel: Axes, replayed: Any) -> None:
     table = replayed["overall"]
     reading = bool(replayed["params"]["held_out"][0])  # that which is drawn
     rows = table[table["held_out"] == reading].set_index("strategy")
-    beside = panel.get_legend()
-    for text in [] if beside is None else beside.get_texts():
-        name = text.get_text()
-        if name in rows.index:
+    beside: Any = panel.get_legend()
+    for text in beside.get_texts():
+        if (name := text.get_text()) in rows.index:
             row = rows.loc[name]
             text.set_text(f"{name}: {row['plates']:.1f} ± {REACH * row['plates_sem']:.1f}")

@@ -19,10 +19,9 @@ from nextpert.pl._figure import (
     PALETTE,
     PURPLE,
     SMALL,
-    TEXT,
     chosen,
     finish,
-    legend,
+    label_grid,
     panels_of,
     root_figure,
     short,
@@ -122,26 +121,18 @@ def replay(
     stored = read_result(adata, key, "tl.replay_design", what="replay", part="runs")
     table, lines = _chosen(stored, {"target": targets, "strategy": strategies}, held_out)
     names = list(dict.fromkeys(table["target"]))
-    if ax is not None:
-        _draw(ax, table, lines, names[0] if len(names) == 1 else None)
-        ax.set(xlabel="rounds", ylabel=_LABEL)
-        legend(ax, ax.get_lines())
-        return finish(ax, own=False, show=show, return_fig=return_fig, save=save)
     shown = [None, *names] if len(names) > 1 else list(names)
-    panels, columns = panels_of(None, len(shown), n_cols, 4, (2.3, 2.0), (0.6, 0.9))
-    figure = root_figure(panels[0])
-    letters = int(30 * (figure.get_figwidth() - 0.6) / columns / 2.3)  # that fit above a panel
-    for i, (panel, name) in enumerate(zip(panels, shown, strict=True)):
+    size, around = (2.3, 2.0), (0.6, 1.1)
+    panels, columns = panels_of(ax, len(shown), n_cols, 4, size, around, sharex=True)
+    width = root_figure(panels[0]).get_figwidth()
+    letters = 32 if ax is not None else int(13 * (width - 0.6) / columns)  # that fit above a panel
+    for panel, name in zip(panels, shown, strict=ax is None):
         _draw(panel, table, lines, name, letters)
-        if i + columns < len(shown):
-            panel.tick_params(labelbottom=False)
-        else:
-            panel.set_xlabel("rounds")
-    figure.supylabel(_LABEL, fontsize=TEXT)
     control, best, *curves = panels[0].get_lines()
-    n_columns = min(2 + len(curves), 1 + 2 * columns)
-    legend(figure, [*curves, control, best], loc="outside upper center", ncols=n_columns)
-    return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
+    where = {"loc": "outside upper center", "ncols": min(2 + len(curves), int(width / 1.4))}
+    label_grid(panels, ax, ("rounds", _LABEL), [*curves, control, best], **where)
+    drawn = panels if ax is None else ax
+    return finish(drawn, own=ax is None, show=show, return_fig=return_fig, save=save)
 
 
 def _chosen(
@@ -177,7 +168,7 @@ def _chosen(
 
 
 def _draw(
-    panel: Axes, table: pd.DataFrame, lines: pd.DataFrame, name: str | None, letters: int = 32
+    panel: Axes, table: pd.DataFrame, lines: pd.DataFrame, name: str | None, letters: int
 ) -> None:
     """Draw the lines of reference and a curve per strategy; all targets unless one has a name."""
     from matplotlib.ticker import MaxNLocator

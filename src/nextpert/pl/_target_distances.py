@@ -65,7 +65,9 @@ def target_distances(
         Its ``key_added``.
     n_top
         Maximum number of perturbations; the line of the control is always included.
-    %(end)s
+    ax
+        Axes to draw on.
+    %(show)s
 
     Returns
     -------
