@@ -15,16 +15,14 @@ def _designed():
     edges = adata.uns["truth"]["weights"].T
     npt.tl.learn_dag(adata, method="given", dag=edges)
     npt.tl.fit_dag_blr(adata)
-    for acquisition in ("civ", "greedy", "civ"):
-        npt.tl.design_interventions(
-            adata, {"MYC": 1.0}, acquisition=acquisition, candidates="genes"
-        )
+    for name in ("civ", "greedy", "civ"):
+        npt.tl.design_interventions(adata, {"MYC": 1.0}, acquisition=name, candidates="genes")
     npt.tl.cpca(adata, alpha=1.0, n_components=3)
     npt.tl.dag_fit(adata, n_random=30)
     npt.tl.diagnose(adata)
-    npt.tl.target_distances(adata, str(adata.uns["cpca"]["groups"][0]))
     npt.tl.perturbation_effects(adata)
     state = str(adata.uns["cpca"]["groups"][0])
+    npt.tl.target_distances(adata, state)
     npt.tl.plan_cells(adata, npt.Target(state=state, own_genes="include"))
     npt.tl.plan_screen(adata, {"MYC": 1.0}, candidates="genes")
     npt.tl.replay_design(adata, strategies=["exact_greedy"], n_rounds=2, n_repeats=2)
@@ -87,16 +85,5 @@ def rows():
                     found += zip(at[:, 1], at[:, 0], *ends.T, filled, strict=True)
         table = pd.DataFrame(found, columns=["place", "value", "low", "high", "filled"])
         return table.sort_values("place", kind="stable").reset_index(drop=True)
-
-    return find
-
-
-@pytest.fixture(scope="session")
-def names_of():
-    """Return the texts of a legend, or of the ticks of an axis."""
-
-    def find(part):
-        texts = part.get_ticklabels() if hasattr(part, "get_ticklabels") else part.get_texts()
-        return [text.get_text() for text in texts]
 
     return find

@@ -16,6 +16,13 @@ PLOTS = [getattr(npt.pl, name) for name in npt.pl.__all__]
 names = [plot.__name__ for plot in PLOTS]
 
 
+@pytest.fixture(autouse=True)
+def _same_autoshow():
+    before = sc.settings.autoshow
+    yield
+    sc.settings.autoshow = before
+
+
 def _one(plot, adata, **options):
     """Call a plot so that it fits on one axes."""
     if plot is npt.pl.cpca_density:
@@ -53,7 +60,7 @@ def test_returns_figure_axes_or_nothing_and_leaves_adata_alone(
     assert plot(designed, show=True) is None
     assert len(shown) == 1
     for is_on in (True, False):
-        monkeypatch.setattr(sc.settings, "autoshow", is_on)
+        sc.settings.autoshow = is_on
         assert (plot(designed) is None) == is_on
         assert len(shown) == 2
     assert_same_adata(designed, before)
@@ -80,7 +87,7 @@ def test_nothing_is_cut_off_and_texts_do_not_overlap(
 @pytest.mark.parametrize("plot", PLOTS, ids=names)
 def test_draws_on_the_axes_given_and_does_not_show_them(plot, designed, monkeypatch):
     monkeypatch.setattr(plt, "show", lambda: pytest.fail("shown"))
-    monkeypatch.setattr(sc.settings, "autoshow", True)
+    sc.settings.autoshow = True
     figure, ax = plt.subplots()
     before = len(plt.get_fignums())
     result = _one(plot, designed, ax=ax)
@@ -124,25 +131,25 @@ def test_a_failed_save_leaves_the_old_file(designed, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("plot", "slot", "key", "function"),
+    ("name", "where", "function"),
     [
-        (npt.pl.cpca_density, "obsm", "X_cpca", "tl.cpca"),
-        (npt.pl.dag, "varp", "dag", "tl.learn_dag"),
-        (npt.pl.dag_fit, "uns", "dag_fit", "tl.dag_fit"),
-        (npt.pl.design, "uns", "design", "tl.design_interventions"),
-        (npt.pl.diagnose, "uns", "diagnosis", "tl.diagnose"),
-        (npt.pl.perturbation_effects, "uns", "perturbation_effects", "tl.perturbation_effects"),
-        (npt.pl.plan_cells, "uns", "plan_cells", "tl.plan_cells"),
-        (npt.pl.plan_screen, "uns", "plan", "tl.plan_screen"),
-        (npt.pl.programs, "uns", "perturbation_effects", "tl.perturbation_effects"),
-        (npt.pl.replay, "uns", "replay", "tl.replay_design"),
-        (npt.pl.target_distances, "uns", "target_distances", "tl.target_distances"),
+        ("cpca_density", "obsm X_cpca", "cpca"),
+        ("dag", "varp dag", "learn_dag"),
+        ("dag_fit", "uns dag_fit", "dag_fit"),
+        ("design", "uns design", "design_interventions"),
+        ("diagnose", "uns diagnosis", "diagnose"),
+        ("perturbation_effects", "uns perturbation_effects", "perturbation_effects"),
+        ("plan_cells", "uns plan_cells", "plan_cells"),
+        ("plan_screen", "uns plan", "plan_screen"),
+        ("programs", "uns perturbation_effects", "perturbation_effects"),
+        ("replay", "uns replay", "replay_design"),
+        ("target_distances", "uns target_distances", "target_distances"),
     ],
-    ids=lambda value: getattr(value, "__name__", None),
 )
-def test_a_missing_result_names_the_function_to_run_first(designed, plot, slot, key, function):
+def test_a_missing_result_names_the_function_to_run_first(designed, name, where, function):
+    (slot, key), plot = where.split(), getattr(npt.pl, name)
     del getattr(designed, slot)[key]
-    with pytest.raises(ValueError, match=f"(?s){key}.*run {function} first"):
+    with pytest.raises(ValueError, match=rf"(?s){key}.*run tl\.{function} first"):
         plot(designed)
     with pytest.raises(ValueError, match="'mine'"):
         plot(designed, key="mine")
@@ -156,13 +163,6 @@ def test_plots_of_the_cells_themselves_name_absent_labels(designed, plot):
     with pytest.raises(ValueError, match="No control cells"):
         plot(designed, control="mine")
     assert not plt.get_fignums()
-
-
-@pytest.mark.parametrize("n_top", [0, 1.5, True])
-@pytest.mark.parametrize("plot", [p for p in PLOTS if "n_top" in inspect.signature(p).parameters])
-def test_n_top_is_a_count(plot, n_top, designed):
-    with pytest.raises((ValueError, TypeError), match="n_top must be a whole number of at least 1"):
-        plot(designed, n_top=n_top)
 
 
 def test_importing_the_package_loads_no_plotting():

@@ -17,7 +17,7 @@ def _acquisition(ax):
 
 
 @pytest.mark.parametrize("n_top", [30, 50])
-def test_a_row_for_every_candidate_the_chosen_one_on_top(designed, rows, names_of, n_top):
+def test_a_row_for_every_candidate_the_chosen_one_on_top(designed, rows, n_top):
     ranking = candidates_of(designed.uns["design"]["ranking"]).head(n_top)
     axes = design(designed, n_top=n_top, show=False)
     drawn = rows(axes[0])
@@ -25,7 +25,7 @@ def test_a_row_for_every_candidate_the_chosen_one_on_top(designed, rows, names_o
     np.testing.assert_allclose(drawn[["value", "low", "high"]], ranking[columns])
     assert drawn["place"].tolist() == list(range(len(ranking)))
     assert drawn["filled"].tolist() == (ranking["n_cells_seen"] > 0).tolist()
-    assert names_of(axes[0].yaxis) == [
+    assert [text.get_text() for text in axes[0].get_yticklabels()] == [
         f"{name} ({f'{n} cells' if n else 'no cells yet'})"
         for name, n in zip(ranking["perturbation"], ranking["n_cells_seen"], strict=True)
     ]

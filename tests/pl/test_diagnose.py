@@ -27,9 +27,8 @@ def offsets(ax, label):
     return np.asarray(points.get_offsets())
 
 
-def offsets_of(ax):
-    (points,) = ax.collections
-    return np.asarray(points.get_offsets())
+def labels(ax):
+    return [text.get_text() for text in ax.get_yticklabels()]
 
 
 def test_errors_of_effects_from_half_of_the_cells_the_largest_on_top(designed):
@@ -45,30 +44,30 @@ def test_errors_of_effects_from_half_of_the_cells_the_largest_on_top(designed):
         drawn = offsets(ax, label)
         np.testing.assert_allclose(drawn[:, 0], np.maximum(table[column], least))
         np.testing.assert_array_equal(drawn[:, 1], np.arange(len(table)))
-    assert [t.get_text() for t in ax.get_yticklabels()] == table["perturbation"].tolist()
+    assert labels(ax) == table["perturbation"].tolist()
     low, high = ax.get_ylim()
     assert low > high
     assert ax.get_title() == f"effects from half of the cells, all {len(table)}"
 
 
-def test_the_perturbations_with_most_cells_are_drawn(many):
-    axes = diagnose(many, n_top=12, show=False)
-    names = [t.get_text() for t in axes[0].get_yticklabels()]
-    assert sorted(names) == sorted(f"LONGNAME{i}" for i in range(28, 40))
-    assert axes[0].get_title() == "effects from half of the cells, 12 of 40"
-
-
-def test_correlations_and_own_genes_share_the_rows(many, rows):
-    table = many.uns["diagnosis"]["perturbations"].set_index("perturbation")
+def test_correlations_and_own_genes_of_those_with_most_cells(many, rows):
+    few = diagnose(many, n_top=12, show=False)[0]
+    assert sorted(labels(few)) == sorted(f"LONGNAME{i}" for i in range(28, 40))
+    assert few.get_title() == "effects from half of the cells, 12 of 40"
+    table = many.uns["diagnosis"]["perturbations"]
+    table["ceiling"] = np.resize(["room for improvement", "not measurable", ""], len(table))
     axes = diagnose(many, n_top=40, show=False)
-    names = [t.get_text() for t in axes[0].get_yticklabels()]
+    table = table.set_index("perturbation").loc[labels(axes[0])]
     for label, column in {
         "all predictors": "r_all", "graph": "r_graph", "coexpression": "r_coexpression",
         "mean perturbation": "r_mean_perturbation",
     }.items():  # fmt: skip
-        drawn = offsets(axes[1], label)
-        np.testing.assert_allclose(drawn[:, 0], table.loc[names, column])
-    table = table.loc[names]
+        np.testing.assert_allclose(offsets(axes[1], label)[:, 0], table[column])
+    drawn = np.ma.filled(offsets(axes[1], "largest possible")[:, 0], np.nan)
+    wanted = table["ceiling_r"].where(table["ceiling"] == "room for improvement")
+    np.testing.assert_allclose(drawn, wanted)
+    grey = sorted(round(patch.get_y() + 0.5) for patch in axes[1].patches)
+    assert grey == np.flatnonzero(table["ceiling"] == "not measurable").tolist()
     for label, status in {
         "found (lfsr < 0.05)": "yes", "not found": "no", "opposite direction": "opposite direction",
     }.items():  # fmt: skip
@@ -80,28 +79,12 @@ def test_correlations_and_own_genes_share_the_rows(many, rows):
     assert drawn["filled"].tolist() == (table["target_gene_found"] != "no").tolist()
 
 
-def test_the_largest_possible_correlation_is_drawn_where_it_can_be_measured(many):
-    table = many.uns["diagnosis"]["perturbations"]
-    table["ceiling"] = np.resize(["room for improvement", "not measurable", ""], len(table))
-    axes = diagnose(many, n_top=40, show=False)
-    rows = [t.get_text() for t in axes[0].get_yticklabels()]
-    table = table.set_index("perturbation").loc[rows]
-    kind = table["ceiling"]
-    drawn = offsets(axes[1], "largest possible")[:, 0]
-    wanted = table["ceiling_r"].where(kind == "room for improvement")
-    np.testing.assert_allclose(np.ma.filled(drawn, np.nan), wanted)
-    grey = sorted(round(patch.get_y() + 0.5) for patch in axes[1].patches)
-    assert grey == np.flatnonzero(kind == "not measurable").tolist()
-
-
 def test_negative_controls_are_drawn_against_a_normal(designed):
     stored = designed.uns["diagnosis"]
-    ax = diagnose(designed, panel="checks", show=False)[3]
-    np.testing.assert_allclose(offsets_of(ax)[:, 1], np.sort(stored["null_z"].ravel()))
     z = np.random.default_rng(0).normal(size=(5, 2000)) * 1.5
     ax = plt.figure().add_subplot()
     _draw_null(ax, stored | {"null_z": z})
-    drawn = offsets_of(ax)
+    drawn = np.asarray(ax.collections[0].get_offsets())
     assert len(drawn) == z.size
     for x, y in drawn[:: len(drawn) // 20]:
         assert (z <= y).mean() == pytest.approx(norm.cdf(x), abs=1e-4)
@@ -110,6 +93,9 @@ def test_negative_controls_are_drawn_against_a_normal(designed):
     np.testing.assert_allclose(right.get_ydata(), right.get_xdata())
     np.testing.assert_allclose(wide.get_ydata(), width["null_width"] * wide.get_xdata())
     assert f"width {width['null_width']:.2f} ± " in wide.get_label()
+    ax = plt.figure().add_subplot()
+    _draw_null(ax, stored | {"null_z": np.zeros((0, 20))})
+    assert [t.get_text() for t in ax.texts] == ["too few controls"]
 
 
 def test_one_panel_alone(designed):
@@ -117,9 +103,6 @@ def test_one_panel_alone(designed):
         ax = diagnose(designed, panel=panel, show=False)
         assert label in ax.get_xlabel()
         assert len(ax.figure.axes) == 1
-    ax = plt.figure().add_subplot()
-    _draw_null(ax, designed.uns["diagnosis"] | {"null_z": np.zeros((0, 20))})
-    assert [t.get_text() for t in ax.texts] == ["too few controls"]
     with pytest.raises(ValueError, match="panel"):
         diagnose(designed, panel="all")
 
@@ -128,42 +111,38 @@ def test_predictors_shares_and_coverage(designed, rows):
     stored = designed.uns["diagnosis"]
     summary = stored["summary"]  # values without a standard error are open
     summary["standard_error"] = np.where(summary["quantity"] == "error_to_raw_means", np.nan, 0.1)
-    axes = diagnose(designed, panel="checks", show=False)
-    predictors = stored["predictors"]
+    axes, predictors = diagnose(designed, panel="checks", show=False), stored["predictors"]
     np.testing.assert_allclose(rows(axes[0])["value"], predictors["error_to_no_effect"])
-    names = [t.get_text() for t in axes[0].get_yticklabels()]
-    assert names[0] == f"graph ({predictors['weight'][0]:.2f})"
-    assert names[-1] == "all together"
-    value = stored["summary"].set_index(["part", "quantity"])["value"]
+    assert labels(axes[0])[0] == f"graph ({predictors['weight'][0]:.2f})"
+    assert labels(axes[0])[-1] == "all together"
+    value = summary.set_index(["part", "quantity"])["value"]
     shares = [value["shrinkage", f"error_to_{name}"] for name in ("raw_means", "no_effect")]
     drawn = rows(axes[1])
     np.testing.assert_allclose(drawn["value"], shares)
+    assert labels(axes[1]) == ["new cells vs cells' means", "new cells vs no effect"]
     assert drawn["filled"].tolist() == [False, True]
     reach = [0.0, 1.645 * 0.1]
     np.testing.assert_allclose(drawn["high"] - drawn["value"], reach, atol=1e-12)
     covered = [100 * value[part, "coverage_90"] for part in ("shrinkage", "unseen perturbations")]
     np.testing.assert_allclose(rows(axes[2])["value"], covered)
-    assert [t.get_text() for t in axes[2].get_yticklabels()] == ["cells", "perturbations"]
+    assert labels(axes[2]) == ["cells", "perturbations"]
+    assert "%" in axes[2].get_xlabel()
+    np.testing.assert_allclose(
+        axes[3].collections[0].get_offsets()[:, 1], np.sort(stored["null_z"].ravel())
+    )
 
 
-def test_the_verdict_is_one_line_and_units_are_on_the_axes(designed):
+def test_the_verdict_is_one_line_and_nothing_known_is_drawn_as_such(designed):
     stored = designed.uns["diagnosis"]
     stored["level"] = "care"
     stored["parts"] = stored["parts"].head(3).assign(level=["care", "trust", "care"])
+    stored["predictors"]["error_to_no_effect"] = np.nan
+    stored["perturbations"]["target_gene_mean"] = np.nan
+    stored["perturbations"]["target_gene_found"] = ""
     axes = diagnose(designed, show=False)
     one, two, three = stored["parts"]["part"]
     assert axes[0].figure.get_suptitle() == (
         f"Verdict: trust with care.   trust: {two};   trust with care: {one}, {three}"
     )
-    assert "expression²" in axes[0].get_xlabel()
-    assert "log-normalised" in axes[2].get_xlabel()
-    assert "%" in diagnose(designed, panel="checks", show=False)[2].get_xlabel()
-
-
-def test_nothing_known_is_drawn_as_such(designed):
-    stored = designed.uns["diagnosis"]
-    stored["predictors"]["error_to_no_effect"] = np.nan
-    stored["perturbations"]["target_gene_mean"] = np.nan
-    stored["perturbations"]["target_gene_found"] = ""
-    axes = diagnose(designed, show=False)
     assert [t.get_text() for t in axes[2].texts] == ["no target gene on the panel"]
+    assert diagnose(designed, panel="checks", show=False)

@@ -37,9 +37,6 @@ def test_bars_by_number_of_targets_ranked(screen):
     ]  # fmt: skip
     # The cells without a target are left out, with the junk.
     assert ax.get_title() == "6 perturbations, 38 cells\n50 cells control, 11 cells left out"
-
-
-def test_a_least_number_of_cells(screen):
     ax = perturbation_counts(screen, min_cells=7, show=False)
     assert [line.get_ydata()[0] for line in ax.lines] == [7]
     legend = [text.get_text() for text in ax.get_legend().get_texts()]
@@ -61,15 +58,10 @@ def test_many_perturbations_are_curves():
     assert ax.get_yscale() == "log"
 
 
-def test_bars_that_differ_widely_are_logarithmic():
-    assert (
-        perturbation_counts(_screen({"control": 5, "A": 300, "B": 2}), show=False).get_yscale()
-        == "log"
-    )
-    assert (
-        perturbation_counts(_screen({"control": 5, "A": 30, "B": 2}), show=False).get_yscale()
-        == "linear"
-    )
+@pytest.mark.parametrize(("n", "scale"), [(30, "linear"), (300, "log")])
+def test_bars_that_differ_widely_are_logarithmic(n, scale):
+    screen = _screen({"control": 5, "A": n, "B": 2})
+    assert perturbation_counts(screen, show=False).get_yscale() == scale
 
 
 def test_errors(screen):

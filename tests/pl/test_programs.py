@@ -10,28 +10,21 @@ from nextpert._adata.stored import with_format
 from nextpert.pl import programs
 
 
-def with_programs(adata, n=2, n_genes=30):
+def with_programs(adata, n=2):
     """Put in programs of 12 perturbations: the first three on each, the next one the other way."""
-    rng = np.random.default_rng(0)
+    rng, tables = np.random.default_rng(0), {}
     stored = {k: v for k, v in adata.uns["perturbation_effects"].items() if k not in STAMP}
-    score = np.array([1.0, 0.8, 0.6, -0.5, *np.linspace(0.1, -0.1, 8)])
-    name, gene = [f"P{i}" for i in range(12)], [f"G{i}" for i in range(n_genes)]
-    effect = np.concatenate([[-1.5, 1.0, 0.8], np.linspace(0.2, -0.2, n_genes - 3)])
-
-    def table(column, names, value, values):
-        each = pd.DataFrame(
-            {column: names, value: values, "sd": rng.uniform(0.05, 0.1, len(names))}
-        )
+    for name, column, value, values in (
+        ("scores", "perturbation", "score", [1.0, 0.8, 0.6, -0.5, *np.linspace(0.1, -0.1, 8)]),
+        ("genes", "gene", "effect", [-1.5, 1.0, 0.8, *np.linspace(0.2, -0.2, 27)]),
+    ):
+        sd, names = rng.uniform(0.05, 0.1, len(values)), [f"{name}{i}" for i in range(len(values))]
+        each = pd.DataFrame({column: names, value: values, "sd": sd})
         each = each.iloc[np.argsort(-each[value].abs(), kind="stable")]
-        return pd.concat([each.assign(program=k) for k in range(1, n + 1)], ignore_index=True)
-
-    scores = table("perturbation", name, "score", score)
-    scores["takes_part"] = scores["score"].abs() > 0.25
+        tables[name] = pd.concat([each.assign(program=k) for k in range(1, n + 1)])
+    tables["scores"]["takes_part"] = tables["scores"]["score"].abs() > 0.25
     shares = pd.DataFrame({"program": range(1, n + 1), "share": np.linspace(0.5, 0.1, n)})
-    stored["programs"] = {
-        "shares": shares.assign(n_perturbations=4), "scores": scores,
-        "genes": table("gene", gene, "effect", effect),
-    }  # fmt: skip
+    stored["programs"] = tables | {"shares": shares.assign(n_perturbations=4)}
     adata.uns["perturbation_effects"] = with_format(stored)
     return stored["programs"]
 
@@ -78,7 +71,7 @@ def test_some_of_the_programs(designed):
     assert titles == [f"program {k}" for k in range(1, 7)]
     axes = programs(designed, program=8, n_top=4, show=False)
     assert [ax.get_title().split(":")[0] for ax in axes[::3]] == ["program 8"]
-    assert labels(axes[1]) == ["P0", "P1", "P2", "P3"]
+    assert labels(axes[1]) == ["scores0", "scores1", "scores2", "scores3"]
     for number, options in ((1, {}), (2, {"program": 2})):
         axes = programs(designed, ax=plt.figure().subplots(), **options)
         assert [ax.get_title().split(":")[0] for ax in axes[::3]] == [f"program {number}"]
@@ -88,22 +81,15 @@ def test_some_of_the_programs(designed):
     assert sum(text.startswith("effect of a score") for text in said) == 3
 
 
-def test_none_is_said(designed):
-    stored = {
-        k: v for k, v in designed.uns["perturbation_effects"].items() if k not in STAMP
-    }  # fmt: skip
+def test_none_is_said_and_errors_name_the_remedy(designed):
+    with_programs(designed)
+    with pytest.raises(ValueError, match=r"Programs that are not there: 3.*holds 1, 2"):
+        programs(designed, program=3)
+    stored = {k: v for k, v in designed.uns["perturbation_effects"].items() if k not in STAMP}
     stored["programs"] = {name: table.iloc[:0] for name, table in stored["programs"].items()}
     designed.uns["perturbation_effects"] = with_format(stored)
     [ax] = programs(designed, show=False)
     assert ax.texts[0].get_text() == "No program is shared by two perturbations."
-    with pytest.raises(ValueError, match="Programs that are not there: 1"):
-        programs(designed, program=1)
-
-
-def test_errors_name_the_remedy(designed):
-    with_programs(designed)
-    with pytest.raises(ValueError, match=r"Programs that are not there: 3.*holds 1, 2"):
-        programs(designed, program=3)
     npt.tl.fit_dag_blr(designed, shift_sd=0, key_added="exact")
     npt.tl.perturbation_effects(designed, posterior_key="exact")
     with pytest.raises(ValueError, match=r"no programs.*with shift_sd='learned'"):

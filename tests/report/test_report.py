@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import csv
 import io
-import platform
 import re
 from html import unescape
 from html.parser import HTMLParser
-from importlib.metadata import requires, version
 
 import anndata as ad
 import matplotlib as mpl
@@ -22,7 +20,8 @@ import zarr
 import nextpert as npt
 from nextpert._adata.stored import with_format
 from nextpert._report.judged import diagnosis_section
-from nextpert._report.results import KINDS
+from nextpert._report.planned import plan_section
+from nextpert._report.results import KINDS, keys_of, read_all
 from nextpert.core.design.stopping import ORDER
 
 pytestmark = pytest.mark.brief_chain
@@ -85,17 +84,18 @@ def download(text, name):
 
 
 @pytest.mark.slow
-def test_sections_stand_in_order_with_the_verdict_first(page):
+def test_the_verdict_stands_first_and_says_what_to_do_and_how_far_to_trust_it(adata, seen, page):
     assert headings(read(page)) == TITLES
-
-
-@pytest.mark.slow
-def test_the_verdict_says_what_to_do_and_how_far_to_trust_it(adata, seen):
     said, advice = words(seen), adata.uns["plan"]["advice"]["words"]
     assert said.count(advice) == 2  # as the verdict, and as the first step
     level = {"trust": "Trust", "care": "Trust with care", "do not trust": "Do not trust"}
     assert level[adata.uns["diagnosis"]["level"]] in said
     assert said.index(advice) < said.index("Target: ")
+    # A pooled screen has no wells.
+    assert "map" not in seen.tables
+    assert "Well" not in seen.tables["plate-table"][0]
+    said = said[said.index(advice) : said.index("Unbiased distances of the cells")]
+    assert not re.search(r"\b(wells?|plates?)\b", said)
 
 
 @pytest.mark.slow
@@ -122,18 +122,6 @@ def test_the_proof_on_the_screen_is_told_and_drawn(adata, tmp_path):
     section = diagnosis_section(adata, {"diagnosis": found}, {"diagnosis": "diagnosis"})
     assert len(section.words) == 3
     assert section.figures == []
-
-
-def test_a_pooled_screen_has_no_wells(adata, seen):
-    assert "map" not in seen.tables
-    assert "Well" not in seen.tables["plate-table"][0]
-    said = words(seen)
-    said = said[
-        said.index(adata.uns["plan"]["advice"]["words"]) : said.index(
-            "Unbiased distances of the cells"
-        )
-    ]
-    assert not re.search(r"\b(wells?|plates?)\b", said)
 
 
 def rows_of(page, name):
@@ -163,21 +151,15 @@ def test_every_well_is_on_the_map_once(adata, tmp_path, form, shape):
     assert (maps[:, 1:, 1:] != "").sum() == len(plate)
 
 
-def test_a_well_has_the_distance_that_chose_it(adata, seen):
+def test_tables_hold_what_the_results_hold(adata, page, seen):
     rows, plate = rows_of(seen, "plate"), adata.uns["plan"]["plate"]
     shown = rows["State distance"].str.replace(",", "").astype(float).tolist()
     assert shown == pytest.approx(plate["state_distance"].tolist(), rel=0.01, abs=1e-3)
     assert rows["Why"].tolist() == plate["why"].tolist()
-
-
-def test_no_section_recommends_the_perturbation_whose_state_is_the_target(adata, seen):
     target = adata.uns["plan"]["params"]["target"].split(";")[0]
-    for name in ("plate", "ranking"):
+    for name in ("plate", "ranking"):  # the perturbation whose state is the target is in neither
         assert target not in set(rows_of(seen, name)["Perturbation"])
     assert f"Perturb {target}" not in words(seen)
-
-
-def test_the_ranking_holds_every_candidate_and_its_interval(adata, page, seen):
     ranking = adata.uns["design"]["ranking"].query("not is_control")
     rows = seen.tables["ranking-table"][1:]
     assert [row[1] for row in rows] == ranking["perturbation"].tolist()
@@ -186,11 +168,7 @@ def test_the_ranking_holds_every_candidate_and_its_interval(adata, page, seen):
     assert float(low) == pytest.approx(first["predicted_low"], rel=0.06, abs=1e-3)
     assert float(high) == pytest.approx(first["predicted_high"], rel=0.06)
     assert len(download(read(page), "ranking")) == len(adata.uns["design"]["ranking"])
-
-
-def test_files_hold_what_the_results_hold(adata, page):
     wells = download(read(page), "plate")
-    plate = adata.uns["plan"]["plate"]
     assert [row["perturbation"] for row in wells] == plate["perturbation"].tolist()
     assert [int(row["n_cells"]) for row in wells] == plate["n_cells"].tolist()
     effects = download(read(page), "effects")
@@ -210,17 +188,12 @@ def test_labels_in_files_are_no_formulas(adata, tmp_path):
     assert (row["perturbation"], row["why"]) == ("'=1+1", "'@SUM(A1)")
 
 
-def test_target_genes_are_listed_where_labels_do_not_tell_them(adata, tmp_path):
-    def heads():
-        page = Page(read(npt.report(adata, tmp_path / "page.html")))
-        return page.tables["plate-table"][0]
-
-    plate = adata.uns["plan"]["plate"]
-    adata.uns = {"plan": adata.uns["plan"]}
-    plate.loc[0, ["perturbation", "target_genes"]] = ["B+A", "A, B"]
-    assert "Target genes" not in heads()
-    plate.loc[0, "perturbation"] = "enhancer 7"
-    assert "Target genes" in heads()
+@pytest.mark.parametrize(("label", "is_listed"), [("B+A", False), ("enhancer 7", True)])
+def test_target_genes_are_listed_where_labels_do_not_tell_them(adata, label, is_listed):
+    plan = adata.uns["plan"]
+    plan["plate"].loc[0, ["perturbation", "target_genes"]] = [label, "A, B"]
+    heads = [column.head for column in plan_section({"plan": plan}).tables[0].columns]
+    assert ("Target genes" in heads) == is_listed
 
 
 @pytest.mark.slow
@@ -243,10 +216,15 @@ def test_what_it_was_made_of_is_told(seen):
     assert "n_perturbations = 3" in options["tl.plan_screen"]
 
 
-def test_results_that_are_absent_are_named_with_their_function(adata, tmp_path):
-    for key in ("replay", "diagnosis", "cpca", "plan", "dag", "perturbation_effects"):
+def test_results_that_are_absent_are_named_and_the_cells_are_not_changed(adata, tmp_path):
+    for key in ("replay", "diagnosis", "cpca", "plan", "dag"):
         del adata.uns[key]
+    before = adata.copy()
+    plt.close("all")
     text = read(npt.report(adata, tmp_path / "page.html"))
+    assert plt.get_fignums() == []
+    assert list(adata.uns) == list(before.uns)
+    assert adata.obs.equals(before.obs)
     said = words(Page(text))
     for function in ("tl.replay_design", "tl.diagnose", "tl.cpca", "tl.plan_screen"):
         assert f"run nextpert.{function}" in said
@@ -261,9 +239,13 @@ def test_each_result_makes_a_page_alone(adata, tmp_path, name):
     assert len(headings(read(page))) >= 3
 
 
-def test_nothing_to_report_is_an_error_and_writes_nothing(adata, tmp_path):
+def test_nothing_to_report_or_a_damaged_result_is_an_error_and_writes_nothing(adata, tmp_path):
+    plan = adata.uns["plan"]
     adata.uns = {"dag_blr": adata.uns["dag_blr"], "plan": "tomorrow", "design": {"of": "others"}}
     with pytest.raises(ValueError, match=r"no result to report: run tl\.perturbation_effects"):
+        npt.report(adata, tmp_path / "page.html")
+    adata.uns = {"plan": {k: v for k, v in plan.items() if k != "summary"}}
+    with pytest.raises(ValueError, match=r"damaged.*run tl\.plan_screen again"):
         npt.report(adata, tmp_path / "page.html")
     assert list(tmp_path.iterdir()) == []
 
@@ -281,25 +263,14 @@ def test_keys_name_other_results(adata, tmp_path):
 
 
 @pytest.mark.parametrize("name", [*KINDS, "dag_blr"])
-def test_keys_that_name_a_result_of_another_kind_are_refused(name, adata, tmp_path):
+def test_results_of_another_kind_are_refused(name, adata):
     function = KINDS[name].function if name in KINDS else "tl.fit_dag_blr"
     for slot in {*KINDS, "dag_blr"} - {name}:
         message = rf"keys names '{slot}' for {name}, but .* no result of {function} there"
         with pytest.raises(ValueError, match=message):
-            npt.report(adata, tmp_path / "page.html", keys={name: slot})
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_result_of_another_kind_in_a_usual_slot_is_left_out(adata, tmp_path):
-    adata.uns = {"plan": adata.uns["plan_cells"], "design": adata.uns["design"]}
-    assert "Next round" not in headings(read(npt.report(adata, tmp_path / "page.html")))
-
-
-def test_a_damaged_result_is_an_error(adata, tmp_path):
-    del adata.uns["plan"]["summary"]
-    with pytest.raises(ValueError, match=r"damaged.*run tl\.plan_screen again"):
-        npt.report(adata, tmp_path / "page.html")
-    assert list(tmp_path.iterdir()) == []
+            read_all(adata, keys_of({name: slot}), {name: slot})
+    adata.uns[name] = adata.uns["plan" if name == "plan_cells" else "plan_cells"]
+    assert name not in read_all(adata, keys_of({}), {})  # in a usual slot it is left out
 
 
 @pytest.mark.slow
@@ -332,6 +303,7 @@ def test_names_are_text_wherever_they_stand(adata, tmp_path):
 @pytest.mark.slow
 def test_no_name_turns_the_direction_of_the_verdict(adata, tmp_path):
     turned = "MYC\u202e"
+    adata.uns.pop("cpca")
     adata.uns["plan"]["plate"].loc[0, "perturbation"] = turned
     adata.uns["plan"]["advice"]["kind"] = ORDER
     text = read(npt.report(adata, tmp_path / "page.html", title=turned, command=turned))
@@ -340,34 +312,13 @@ def test_no_name_turns_the_direction_of_the_verdict(adata, tmp_path):
     assert Page(text).tables["plate-table"][1][0] == "MYC\\u202e"
 
 
-def test_versions_of_all_that_is_required_are_folded_away(page):
-    folded = re.search(r"<details.*?<summary>(.*?)</summary>(.*?)</details>", read(page), re.S)
-    assert folded[1] == "Versions of packages"
-    rows = re.findall(r"^\| (\S+) +\| (.*?) +\|$", folded[2], re.M)
-    said = dict(rows)
-    assert said["nextpert"] == npt.__version__
-    required = {
-        re.match(r"[\w.-]+", line)[0] for line in requires("nextpert") if "extra" not in line
-    }
-    assert {name: said[name] for name in required} == {name: version(name) for name in required}
-    assert said["Python"] == platform.python_version()
-
-
-@pytest.mark.slow
-def test_the_cells_are_not_changed_and_no_figure_stays_open(adata, tmp_path):
-    del adata.uns["cpca"]
-    before = adata.copy()
-    plt.close("all")
-    npt.report(adata, tmp_path / "page.html")
-    assert plt.get_fignums() == []
-    assert list(adata.uns) == list(before.uns)
-    assert adata.obs.equals(before.obs)
-
-
 def test_a_failure_leaves_the_old_file(adata, tmp_path, monkeypatch):
-    path = tmp_path / "page.html"
-    path.write_text("old")
+    monkeypatch.chdir(tmp_path)
     adata.uns = {"plan": adata.uns["plan"]}
+    path = npt.report(adata)  # without a path in the working folder
+    assert path.name == "nextpert_report.html"
+    path = tmp_path / path
+    path.write_text("old")
 
     def failing(*_, **__):
         raise OSError("no space left")
@@ -375,15 +326,8 @@ def test_a_failure_leaves_the_old_file(adata, tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.write_text", failing)
     with pytest.raises(OSError, match="no space"):
         npt.report(adata, path)
-    assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
+    assert [p.name for p in tmp_path.iterdir()] == ["nextpert_report.html"]
     assert path.read_bytes() == b"old"
-
-
-def test_without_a_path_it_lies_in_the_working_folder(adata, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    adata.uns = {"plan": adata.uns["plan"]}
-    assert npt.report(adata).name == "nextpert_report.html"
-    assert (tmp_path / "nextpert_report.html").is_file()
 
 
 def test_nothing_is_loaded_from_elsewhere(page, seen):

@@ -19,42 +19,29 @@ def test_it_says_what_the_report_says(adata):
     assert found.facts["Reliability"] == verdict.trust
     assert all(note in found.facts["Notes"] for note in verdict.notes)
     assert list(adata.uns) == before
-
-
-def test_each_result_is_named_once(adata):
-    for kind in KINDS.values():
-        facts = npt.summary(adata).facts
+    for kind in KINDS.values():  # each result is named once
+        facts = found.facts
         assert (kind.function in facts["Results"]) != (kind.function in facts["Not computed"])
     del adata.uns["replay"]
     assert "tl.replay_design" in npt.summary(adata).facts["Not computed"]
     adata.uns["second"] = adata.uns.pop("plan")
-    assert (
-        'uns["second"] (tl.plan_screen)'
-        in npt.summary(adata, keys={"plan": "second"}).facts["Results"]
-    )
+    facts = npt.summary(adata, keys={"plan": "second"}).facts
+    assert 'uns["second"] (tl.plan_screen)' in facts["Results"]
+    adata.uns = {}
+    with pytest.raises(ValueError, match="no result to report"):
+        npt.summary(adata)
 
 
-def test_it_is_printed_in_short_lines(adata):
+def test_it_is_printed_in_short_lines_and_shown_in_a_notebook(adata):
     said = str(npt.summary(adata)).splitlines()
     assert said[0] == "Results in adata"
     assert max(map(len, said)) <= 100
-    assert [line.split()[0] for line in said if re.match(r"  \w", line)][:2] == [
-        "Next",
-        "Reliability",
-    ]
-
-
-def test_a_notebook_shows_names_as_text(adata):
+    heads = [line.split()[0] for line in said if re.match(r"  \w", line)]
+    assert heads[:2] == ["Next", "Reliability"]
     adata.uns["plan"]["plate"].loc[0, "perturbation"] = "<b>x</b>"
     page = npt.summary(adata)._repr_html_()
     assert "<b>" not in page
     assert "&lt;b&gt;x&lt;/b&gt;" in page
-
-
-def test_nothing_to_summarise(adata):
-    adata.uns = {}
-    with pytest.raises(ValueError, match="no result to report"):
-        npt.summary(adata)
 
 
 def test_methods_state_the_options_that_are_stored(adata):

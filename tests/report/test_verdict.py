@@ -80,9 +80,6 @@ def test_trust_is_that_of_the_diagnosis(found, level):
     assert verdict.trust.startswith(start)
     assert "that perturbations differ" in verdict.trust.split("with care: ")[0]
     assert "not reliable: predictions of perturbations without cells" in verdict.trust
-
-
-def test_trust_that_nobody_judged(found):
     del found["diagnosis"]
     verdict = verdict_of(found)
     assert verdict.level == "not checked"
@@ -112,7 +109,10 @@ def test_predicted_wells_are_counted_and_weighed(found, level, said):
     assert note.endswith("they are predicted.")
 
 
-def test_results_of_other_cells_are_named(found):
+def test_results_of_other_cells_and_targets_are_named(found):
+    assert not any("different targets" in note for note in verdict_of(found).notes)
+    found["plan"]["params"]["target"] = "another"
+    assert any("different targets" in note for note in verdict_of(found).notes)
     assert not any("other cells" in note for note in verdict_of(found).notes)
     found["design"]["fit"] = "an earlier one"
     (note,) = (note for note in verdict_of(found).notes if "other cells" in note)
@@ -121,12 +121,6 @@ def test_results_of_other_cells_are_named(found):
     (note,) = (note for note in verdict_of(found).notes if "other cells" in note)
     every = "the next round, the ranking, the effects, the number of cells, the diagnostics"
     assert note.endswith(f"run again: {every}.")
-
-
-def test_two_targets_are_told(found):
-    assert not any("different targets" in note for note in verdict_of(found).notes)
-    found["plan"]["params"]["target"] = "another"
-    assert any("different targets" in note for note in verdict_of(found).notes)
 
 
 def test_pairs_of_measured_members_are_not_judged_as_unseen_singles(found):
@@ -230,10 +224,10 @@ def test_steps_say_what_to_clone_and_what_to_design(planned):
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_steps_are_those_of_the_plan_only_where_it_is_to_be_ordered(planned, kind):
-    planned["plan"]["advice"] |= {"kind": kind}
-    assert len(steps(planned)) == {ORDER: 4, MEASURE: 2}.get(kind, 1)
+def test_steps_are_those_of_the_plan_only_where_it_is_to_be_ordered(planned):
+    for kind in KINDS:
+        planned["plan"]["advice"] |= {"kind": kind}
+        assert len(steps(planned)) == {ORDER: 4, MEASURE: 2}.get(kind, 1)
 
 
 def test_steps_without_a_plan(found):

@@ -162,7 +162,7 @@ def _scores(adata: AnnData, key: str, components: tuple[int, int]) -> Scores:
         raise ValueError(message)
     scores = np.asarray(adata.obsm[name])
     require_numbers(scores, f"adata.obsm[{name!r}]")
-    if not 1 <= min(components) <= max(components) <= scores.shape[1]:
+    if max(components) > scores.shape[1]:
         message = (
             f"components must be two of 1 to {scores.shape[1]}, but are {components}: run tl.cpca "
             f"with more n_components for others."
