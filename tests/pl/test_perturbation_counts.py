@@ -41,6 +41,7 @@ def test_bars_by_number_of_targets_ranked(screen):
     assert [line.get_ydata()[0] for line in ax.lines] == [7]
     legend = [text.get_text() for text in ax.get_legend().get_texts()]
     assert legend[0] == "1 target: 4 perturbations,\n2 with 7 cells or more"  # with the junk
+    assert legend[1].endswith("1 with 7 cells or more")
 
 
 def test_many_perturbations_are_curves():
