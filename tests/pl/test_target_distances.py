@@ -8,6 +8,8 @@ from nextpert.pl import target_distances
 
 def test_points_intervals_and_sample_means_in_order(designed):
     table = designed.uns["target_distances"]["table"]
+    some = table.index[table["perturbation"] != "control"]
+    table.loc[some[:2], ["difference_low", "difference_high"]] = [[-2.0, -1.0], [-1.0, 1.0]]
     ax = target_distances(designed, show=False)
     names = [text.get_text() for text in ax.get_yticklabels()]
     wanted = [
@@ -24,6 +26,7 @@ def test_points_intervals_and_sample_means_in_order(designed):
     apart = (table["difference_low"] > 0) | (table["difference_high"] < 0)
     filled = [colour[:3].min() < 0.9 for colour in points.get_facecolor()]
     assert filled == (apart | (table["perturbation"] == "control")).tolist()
+    assert not all(filled)
     np.testing.assert_allclose(ticks.get_offsets()[:, 0], table["plug_in_distance"])
     of_control = table.set_index("perturbation").loc["control"]
     assert of_control["distance"] in ax.lines[0].get_xdata()
