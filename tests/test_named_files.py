@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 import nextpert as npt
-from nextpert.cli import main
 
 
 @pytest.fixture
@@ -63,14 +62,6 @@ def test_no_temporary_file_is_named_where_the_disk_refuses(planned, tmp_path, mo
 def test_a_figure_without_an_ending_gets_the_usual_one(planned, tmp_path):
     npt.pl.plan_screen(planned, save=tmp_path / "figure", show=False)
     assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
-
-
-def test_the_command_says_that_a_folder_is_one(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(["learn", str(tmp_path)]) == 2
-    assert f"error: '{tmp_path}' cannot be read" in capsys.readouterr().err
-    assert main(["learn", "absent.h5ad"]) == 2
-    assert "There is no file 'absent.h5ad'." in capsys.readouterr().err
 
 
 def test_no_list_in_a_message_is_empty(small_screen):

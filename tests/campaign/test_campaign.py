@@ -162,14 +162,6 @@ def test_it_says_where_it_stands(campaign, monkeypatch):
     assert "&lt;i&gt;CDK4&lt;/i&gt;" in page
 
 
-@pytest.mark.slow
-def test_the_report_of_a_campaign_shows_its_plate(campaign, tmp_path):
-    plate = campaign.propose(3, 200)
-    page = npt.report(campaign.adata, tmp_path / "plate.html").read_text(encoding="utf-8")
-    names = ", ".join(plate["perturbation"][:3])
-    assert f"The plan has {names} in 200 cells" in page
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -16,12 +16,13 @@ import nextpert as npt
 from nextpert._adata.arguments import options_of
 from nextpert.cli import main
 from nextpert.cli._commands import parse
-from nextpert.cli._options import STEPS, FromTable, Prior, TargetState, app, defaults_of
+from nextpert.cli._options import STEPS, TargetState, app, defaults_of
+from nextpert.cli._read import _PRIOR, OF_TABLES
 
 CALLING = [*STEPS, "report"]
 ALL = [*CALLING, "demo"]
 # What Python takes as one argument and the command line in several forms.
-FORMS = {"target": list(vars(TargetState())), "prior": list(vars(Prior()))}
+FORMS = {"target": list(vars(TargetState())), "prior": _PRIOR}
 # Said by the file, by the command, or of no use in one.
 NO_OPTION = {
     "adata", "copy", "key_added", "dag_key", "posterior_key", "as_anndata",
@@ -59,7 +60,7 @@ def test_every_parameter_has_an_option_and_its_default(command):
             assert options[name] == wanted, name
     own = {"screen", "out", "config", "overwrite", "json", "quiet", "debug"}
     own |= {"also"} if command == "report" else {"table", "show"}
-    own |= set(vars(FromTable())) if command == "effects" else set()
+    own |= set(OF_TABLES) if command == "effects" else set()
     assert set(options) - expected == own
 
 
@@ -70,18 +71,13 @@ def test_the_demo_has_the_defaults_of_the_steps():
 
 
 @pytest.mark.parametrize("command", ALL)
-def test_help_teaches(command, capsys):
+def test_help_teaches_in_sentences(command, capsys):
     assert main([command, "--help"]) == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert " ".join(app[command].help.split("\n\n")[1].split()) in text
     assert text.startswith(f"Usage: nextpert {command} ")
-    assert f"Example: `nextpert {command} " in text
     for name in defaults_of(command):
         assert f"--{name.replace('_', '-')}" in text
-
-
-@pytest.mark.parametrize("command", ALL)
-def test_every_option_has_a_help_in_sentences(command):
     arguments = app[command].assemble_argument_collection(parse_docstring=True)
     for argument in (each for each in arguments if each.name != "*"):  # "*" is a group of options
         text = argument.parameter.help
@@ -90,18 +86,18 @@ def test_every_option_has_a_help_in_sentences(command):
         assert not re.search(r"\b(tl|pp)\.\w|``|\.\.", text), text
 
 
-def test_help_shows_the_pipeline(capsys):
+def test_the_list_of_commands_the_version_and_completion(capsys):
+    completion = app.generate_completion(shell="bash")
+    assert "--target-mean" in completion
     for argv in (["--help"], []):
         assert main(argv) == 0
         text = capsys.readouterr().out
         assert "preprocess -> learn -> fit -> effects" in text
+        assert "--install-completion" in text
         for command in ALL:
             assert f" {command} " in text
+            assert command in completion
             assert app[command].help.split("\n")[0][:40] in text
-    assert "--install-completion" in text
-
-
-def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == npt.__version__
 
@@ -146,10 +142,3 @@ def test_help_and_errors_of_usage_wait_for_nothing(argv):
         [sys.executable, "-c", code, *argv], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_completion_is_made_for_every_command():
-    script = app.generate_completion(shell="bash")
-    for command in ALL:
-        assert command in script
-    assert "--target-mean" in script

@@ -108,14 +108,12 @@ def checked_options(
     learn: Mapping[str, Any] | None, fit: Mapping[str, Any] | None, plan: Mapping[str, Any] | None
 ) -> dict[str, dict[str, Any]]:
     """Return the options of learning, fitting and planning, as they come back from a file."""
-    learn = dict(learn or {})
-    out = {
-        "learn": learn if "method" in learn else LEARN | learn,
-        "fit": dict(fit or {}),
-        "plan": dict(plan or {}),
-    }
-    calls: tuple[Callable[..., Any], ...] = (tl.learn_dag, tl.fit_dag_blr, tl.plan_screen)
-    for name, function in zip(out, calls, strict=True):
+    out = {"learn": dict(learn or {}), "fit": dict(fit or {}), "plan": dict(plan or {})}
+    if "method" not in out["learn"]:
+        out["learn"] = LEARN | out["learn"]
+    calls: dict[str, Callable[..., Any]]
+    calls = {"learn": tl.learn_dag, "fit": tl.fit_dag_blr, "plan": tl.plan_screen}
+    for name, function in calls.items():
         known = set(inspect.signature(function).parameters) - _ROLES - _OWN
         known -= _OF_A_PLATE if name == "plan" else set()
         unknown = sorted(set(out[name]) - known)

@@ -16,13 +16,11 @@ from nextpert.cli._options import (
     STEPS,
     Columns,
     Flag,
-    FromTable,
     Job,
     Jobs,
     Labels,
     Names,
     Pool,
-    Prior,
     Ranking,
     Results,
     Rng,
@@ -39,9 +37,9 @@ from nextpert.cli._options import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-_COLUMNS, _LABELS, _PRIOR = Columns(), Labels(), Prior()
+_COLUMNS, _LABELS = Columns(), Labels()
 _POOL, _RANKING = Pool(), Ranking()
-_TARGET, _RESULTS, _USUAL, _TABLE = TargetState(), Results(), Run(), FromTable()
+_TARGET, _RESULTS, _USUAL = TargetState(), Results(), Run()
 COMMANDS = (*STEPS, "report", "demo")
 
 
@@ -124,7 +122,10 @@ def learn(
     n_runs: WholeOrNone = None,
     starts: str = "boss",
     n_graphs: Whole = 1,
-    prior: Prior = _PRIOR,
+    before: Path | None = None,
+    tiers: Path | None = None,
+    required: Path | None = None,
+    forbidden: Path | None = None,
     perturbation_targets: Annotated[str, Parameter(metavar="WORD|FILE.csv")] = "learned",
     rng: Rng = 0,
     n_jobs: Jobs = 1,
@@ -161,6 +162,14 @@ def learn(
         as in the paper.
     n_graphs
         Number of bootstrap graphs, for the frequency of each edge and intervals. 1 for none.
+    before
+        Prior knowledge, a csv file (earlier, later): no path leads from the later gene back.
+    tiers
+        Prior knowledge, a csv file (gene, tier): no path leads to a gene of a smaller number.
+    required
+        Prior knowledge, a csv file (parent, child): edges that the graph must have.
+    forbidden
+        Prior knowledge, a csv file (parent, child): edges that the graph must not have.
     perturbation_targets
         Genes that a perturbation acts on directly, with --environments all: 'learned' from the
         cells; 'known', only the gene that it is named after; or a csv file (perturbation, gene).
@@ -229,7 +238,10 @@ def effects(
     genes: Names | None = None,
     condition: str | None = None,
     level: float = 0.9,
-    from_table: FromTable = _TABLE,
+    source: str | None = None,
+    n_cells: WholeOrNone = None,
+    n_controls: WholeOrNone = None,
+    control_se: str | None = None,
     run: Run = _USUAL,
 ) -> None:
     """Estimate the effects of perturbations on genes, with intervals.
@@ -251,6 +263,15 @@ def effects(
         Probability that the credible intervals cover.
     candidates
         Perturbations to report, named as for `nextpert plan`. By default those of the fit.
+    source
+        Of a csv file: what wrote it, 'plain' (columns perturbation, gene, effect, se), 'deseq2',
+        'edger', 'glmgampoi' or 'sceptre'. By default its columns tell.
+    n_cells
+        Of a csv file: number of cells of each perturbation, if known.
+    n_controls
+        Of a csv file: number of control cells, from which their error follows.
+    control_se
+        Of a csv file: 'conservative', if the number of control cells is not known.
     """
 
 

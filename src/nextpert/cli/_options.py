@@ -250,37 +250,6 @@ class Ranking(Pool):
     rng: Rng = 0
 
 
-@Parameter(name="*", group=_OPTIONS)
-@dataclass(frozen=True, kw_only=True)
-class Prior:
-    """What is known of the graph beforehand, each in a csv file."""
-
-    before: Path | None = None
-    """Prior knowledge, a csv file (earlier, later): no path leads from the later gene back."""
-    tiers: Path | None = None
-    """Prior knowledge, a csv file (gene, tier): no path leads to a gene of a smaller number."""
-    required: Path | None = None
-    """Prior knowledge, a csv file (parent, child): edges that the graph must have."""
-    forbidden: Path | None = None
-    """Prior knowledge, a csv file (parent, child): edges that the graph must not have."""
-
-
-@Parameter(name="*", group=_OPTIONS)
-@dataclass(frozen=True, kw_only=True)
-class FromTable:
-    """What is said of a csv file of effects, which a screen without cells starts from."""
-
-    source: str | None = None
-    """Of a csv file: what wrote it, 'plain' (columns perturbation, gene, effect, se), 'deseq2',
-    'edger', 'glmgampoi' or 'sceptre'. By default its columns tell."""
-    n_cells: WholeOrNone = None
-    """Of a csv file: number of cells of each perturbation, if known."""
-    n_controls: WholeOrNone = None
-    """Of a csv file: number of control cells, from which their error follows."""
-    control_se: str | None = None
-    """Of a csv file: 'conservative', if the number of control cells is not known."""
-
-
 @Parameter(name="*", group=FILES)
 @dataclass(frozen=True, kw_only=True)
 class Results:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from nextpert._adata.arguments import check_arguments, in_mappings, options_of
-from nextpert.cli._options import Prior, TargetState
+from nextpert.cli._options import TargetState
 from nextpert.cli._words import flag_of
 
 if TYPE_CHECKING:
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from nextpert import Target
 
 Pairs = list[tuple[str, str]]
-_TARGETS, _PRIOR = list(vars(TargetState())), list(vars(Prior()))
+_TARGETS = list(vars(TargetState()))
+_PRIOR = ("before", "tiers", "required", "forbidden")
+OF_TABLES = ("source", "n_cells", "n_controls", "control_se")  # a csv file of effects
 # Lists of one that are a word for many, and what is taken as a list or one.
 _WORDS = {("genes", "all"), ("panel", "zhang2023")}
 _ONE = {"control", "batch_key", "covariates"}
@@ -106,9 +108,9 @@ def read_table(path: Path, options: Mapping[str, Any]) -> AnnData:
     except ValueError as error:
         message = f"{str(path)!r} is no csv file with a header ({error})."
         raise ValueError(message) from error
-    given = {name: options[name] for name in ("n_cells", "n_controls", "control_se")}
-    source = options["source"] or source_of([*map(str, table.columns)]) or "plain"
-    return pp.effect_table(table, source=source, **given)
+    given = {name: options[name] for name in OF_TABLES}
+    given["source"] = given["source"] or source_of([*map(str, table.columns)]) or "plain"
+    return pp.effect_table(table, **given)
 
 
 def read_target(path: Path | str) -> Target:

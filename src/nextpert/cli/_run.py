@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import fields
 from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
@@ -18,7 +17,7 @@ from nextpert import _adata
 from nextpert._adata.progress import without_bars
 from nextpert._report.results import keys_of, read_all
 from nextpert._report.verdict import verdict_of as verdict_on_all
-from nextpert.cli._options import STEPS, FromTable, app
+from nextpert.cli._options import STEPS, app
 from nextpert.cli._output import (
     SCREENS,
     require_ending,
@@ -27,7 +26,7 @@ from nextpert.cli._output import (
     write_screen,
     write_table,
 )
-from nextpert.cli._read import arguments_of, read_screen, read_table
+from nextpert.cli._read import OF_TABLES, arguments_of, read_screen, read_table
 from nextpert.cli._results import rows_in_text, summary_of, table_of, verdict_of
 from nextpert.cli._words import command_of, flag_of, settings, stage
 
@@ -58,7 +57,7 @@ def _run_step(job: Job) -> None:
     function = attrgetter(STEPS[job.name].function)(nextpert)
     arguments = arguments_of(function, job.given)
     is_table = job.name == "effects" and screen.suffix == ".csv"
-    of_tables = [flag_of(each.name) for each in fields(FromTable) if each.name in job.given]
+    of_tables = [flag_of(name) for name in OF_TABLES if name in job.given]
     if job.name == "effects" and of_tables and not is_table:
         message = f"{', '.join(of_tables)} are for a csv file of effects, but {screen} is none."
         raise ValueError(message)
