@@ -43,6 +43,8 @@ class Process:
             if name != "open" or set(mode) & set("wax+"):
                 self.count += 1
                 if self.last is not None and self.count >= self.last:
+                    if name == "open" and not self.is_dead:
+                        change(*args, **options).close()  # opened, and nothing written
                     self.is_dead = True
                     raise Killed
             return change(*args, **options)
