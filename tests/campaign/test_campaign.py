@@ -40,7 +40,7 @@ def test_the_whole_loop_finds_the_state(campaign, parts, assert_same_adata):
         assert_same_adata(part, before)
 
 
-def test_shares_are_nan_where_the_control_is_at_the_target(parts, given):
+def test_shares_are_nan_where_the_control_is_at_the_target(parts, given, monkeypatch):
     """As a share of a control that was clipped to 0 it was 0, or as much as 1e298."""
     control = (parts[0].obs["perturbation"] == "control").to_numpy()
     gene = parts[0].var_names[3]
@@ -51,6 +51,10 @@ def test_shares_are_nan_where_the_control_is_at_the_target(parts, given):
     assert np.isnan(last["measured_distance"])
     assert np.isnan([last["expected_gain"], last["good_enough"]]).all()
     assert AT_TARGET in repr(campaign)
+    monkeypatch.setitem(campaign._state.standings, "predicted_distance", np.nan)
+    assert "no relative distance, because the control's is not above 0" in repr(campaign)
+    assert "nan" not in repr(campaign)
+    assert "nan" not in campaign._repr_html_().split("<table")[0]
 
 
 def test_nothing_under_way_is_proposed_again(campaign):
@@ -265,10 +269,3 @@ def test_a_combination_that_failed_is_not_proposed_again(parts, target, given):
     plate = campaign.propose(8, 800, strategy="explore")
     assert "B2M+CD58" in set(plate["perturbation"])
     assert "B2M+CD59" not in set(plate["perturbation"])
-
-
-def test_a_campaign_at_its_target_says_so_without_numbers(campaign, monkeypatch):
-    monkeypatch.setitem(campaign._state.standings, "predicted_distance", np.nan)
-    assert "no relative distance, because the control's is not above 0" in repr(campaign)
-    assert "nan" not in repr(campaign)
-    assert "nan" not in campaign._repr_html_().split("<table")[0]

@@ -64,7 +64,7 @@ def test_cells_of_both_orders_are_one_perturbation(campaign, cells, parts):
 def test_marks_in_any_order(campaign):
     campaign.mark_failed([TURNED], reason="no virus")
     assert campaign.failed == {ONE: "no virus"}
-    assert ONE not in set(campaign.propose(3, 300)["perturbation"])
+    assert ONE not in set(campaign.propose(3, 300, strategy="explore")["perturbation"])
     campaign.mark_pending([ONE, TURNED, "CD59 + B2M"], n_cells=12)
     campaign.mark_pending([TURNED], n_cells=30)
     assert not campaign.failed

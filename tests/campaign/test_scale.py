@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import anndata as ad
 import numpy as np
 import pytest
@@ -100,21 +98,14 @@ def test_batch_effects_are_none(change, campaign, batch):
     assert campaign.summarize()["n_cells"].sum() == sum(part.n_obs for part in batch)
 
 
-def test_batches_so_far_do_not_count_as_scatter(campaign, batch, parts):
-    later = batch[1]
-    half = np.arange(later.n_obs) % 2 == 0
-    campaign.observe(changed(later[half].copy(), lambda x: x + 9))
-    campaign.observe(later[~half].copy())
+def test_batches_and_perturbations_so_far_do_not_count_as_scatter(campaign, batch, parts):
+    half = np.arange(batch[1].n_obs) % 2 == 0
+    campaign.observe(changed(batch[1][half].copy(), lambda x: x + 9))
+    campaign.observe(batch[1][~half].copy())
     assert campaign.adata.obs["campaign_batch"].nunique() == 3
-
-
-def test_a_perturbation_that_does_much_is_none(campaign, parts):
-    later = parts[1].copy()
-    later.X[:, :2] += 20
-    campaign.observe(later, batch="same")
-    one = copy.deepcopy(parts[1])[:1].copy()
-    one.X = one.X + 0.5
-    campaign.observe(one, batch="same")
+    strong = changed(parts[1], lambda x: x + 20 * (np.arange(x.shape[1]) < 2))
+    campaign.observe(strong, batch="start")
+    campaign.observe(changed(parts[1][:1].copy(), lambda x: x + 0.5), batch="start")
 
 
 @pytest.mark.screen
