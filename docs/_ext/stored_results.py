@@ -43,29 +43,24 @@ KINDS = {
 def kind_of(field: dataclasses.Field[Any]) -> tuple[str, type | None]:
     """Return in words how a field is stored, and the dataclass that it holds."""
     part = field.metadata["part"]
-    made_by = part.unpack.__qualname__.split(".")[0]
-    declared = inspect.getclosurevars(part.unpack).nonlocals
-    if made_by == "series":  # "0", "1" and so on
-        inner = declared["part"]
-        record = StoredPosterior if inner.pack is DagBlr.to_dict else inner.record
-        record = record or inspect.getclosurevars(inner.unpack).nonlocals["record"]
+    if part.kind == "series":  # "0", "1" and so on
+        record = StoredPosterior if part.inner.store is DagBlr.to_dict else part.inner.record
         return 'mapping of `"0"`, `"1"` and so on', record
     if part.record is not None:
         return "mapping", part.record
-    if made_by == "coded":
-        if part.pack is DagBlr.to_dict:
+    if part.kind == "coded":
+        if part.store is DagBlr.to_dict:
             return "mapping", StoredPosterior
-        made_from = getattr(part.pack, "__qualname__", "")
+        made_from = getattr(part.store, "__qualname__", "")
         is_table = "DataFrame" in str(field.type) or "_by_name" in made_from
-        return ("table" if is_table else "text" if part.pack is str else "mapping"), None
-    size = declared.get("size")
-    shape = declared.get("shape") or ([size] if size is not None and made_by != "lists" else ())
+        return ("table" if is_table else "text" if part.store is str else "mapping"), None
+    shape = () if part.kind == "lists" else part.shape
     axes = [str(axis).replace("n_nodes", "n_genes") for axis in shape]  # as users call them
-    kind = KINDS.get(made_by, "array" if axes else "number")
-    if declared.get("unless"):
-        kind += f' or `"{declared["unless"]}"`'
-    if declared.get("dtype"):
-        kind += f" of {declared['dtype'].__name__}"
+    kind = KINDS.get(part.kind, "array" if axes else "number")
+    if part.unless:
+        kind += f' or `"{part.unless}"`'
+    if part.dtype and part.kind == "array":
+        kind += f" of {part.dtype.__name__}"
     comma = "," if len(axes) == 1 else ""
     return kind + (f", `({', '.join(axes)}{comma})`" if axes else ""), None
 

@@ -50,7 +50,6 @@ def positive():
 
 REFUSED = {
     "counts": (counts, r"counts \(whole numbers, up to"),
-    "counts plus 0.003": (lambda: counts() + 0.003, r"counts plus 0\.003"),
     "scaled": (scaled, "scaled counts without a logarithm"),
     "scaled to the median": (lambda: scaled(18), "scaled counts without a logarithm"),
     "a multiple of counts": (lambda: 0.37 * counts(), "scaled counts without a logarithm"),
@@ -77,7 +76,6 @@ TAKEN = {
     "CLR of cells": lambda: np.log1p(counts() / np.exp(np.log1p(counts()).mean(1))[:, None]),
     "centred CLR": lambda: np.log1p(counts()) - np.log1p(counts()).mean(1)[:, None],
     "standardised": lambda: sc.pp.scale(np.log1p(scaled())),
-    "divided by the standard deviation": lambda: 40 + positive() / positive().std(0),
     "seen or not": lambda: (counts() > 2).astype(float),
     "axes": lambda: np.random.default_rng(3).normal(0, 100, (400, 6)),
 }

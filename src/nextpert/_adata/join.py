@@ -114,25 +114,14 @@ def joined_cells(
     Genes are those of ``after``, all of which ``before`` has. Cells of ``after`` whose name is
     taken bear the ``suffix``.
     """
-    parts = []
-    for part in (kept_cells(before, [], layer, genes=list(after.var_names)), after):
-        parts.append(part.X if layer is None else part.layers[layer])
-    if all(sp.issparse(part) for part in parts):
-        matrix: Any = sp.vstack(parts, format="csr")
-    else:
-        matrix = np.vstack([part.toarray() if sp.issparse(part) else part for part in parts])
-    taken = set(before.obs_names)
-    own = [f"{name}{suffix}" if name in taken else name for name in after.obs_names]
-    obs = pd.concat([before.obs, after.obs.set_axis(own)])
-    out = _build(matrix, obs, before.var.loc[list(after.var_names)].copy(), layer)
+    old, new = kept_cells(before, [], layer, genes=list(after.var_names)), after.copy()
+    old.obs, taken = before.obs, set(before.obs_names)
+    new.obs_names = [f"{name}{suffix}" if name in taken else name for name in after.obs_names]
+    # Of genes, and of a table's correlation, the record of the first round that has one.
+    out = ad.concat([old, new], join="outer", merge="first")
     out.obs_names_make_unique()
     if is_table(after):
-        old = kept_cells(before, [], layer, genes=list(after.var_names))
-        out.layers[SE] = np.vstack([old.layers[SE], after.layers[SE]])
         out.uns[KEY] = joined_records(before, after)
-        for part in (after, old):  # that of the first round, if both have one
-            if CORRELATION in part.varp:
-                out.varp[CORRELATION] = part.varp[CORRELATION]
     return out
 
 

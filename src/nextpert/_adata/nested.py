@@ -19,12 +19,10 @@ from nextpert._adata.labels import (
 from nextpert._adata.screen import coding, read_screens
 from nextpert._adata.table import is_table
 from nextpert._warn import warn
-from nextpert.core._checks import list_names
 from nextpert.core.screen.guides import distinct, spread_p_value, spread_within
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
     import anndata as ad
     from numpy.typing import ArrayLike, NDArray
@@ -51,8 +49,6 @@ class Nested:
     ----------
     column
         Its name.
-    others
-        Further such columns, which divide the cells otherwise and scatter less.
     n_levels
         Its levels of five cells or more.
     variance
@@ -65,7 +61,6 @@ class Nested:
     """
 
     column: str
-    others: tuple[str, ...]
     n_levels: int
     variance: float
     p_value: float
@@ -95,9 +90,8 @@ def undeclared_guides(
     """Return the column without a role that nests in the perturbation labels, if there is one.
 
     Each level of such a column belongs to one label, and at least half of the labels have two
-    levels of five cells or more. A column that the label and the declared columns determine (a
-    copy of one, or label and batch joined) is none. Of several, the one that scatters most is
-    returned. At most 20,000 cells are read, drawn at random where there are more.
+    levels of five cells or more. A copy of the label is none. Of several, the one that scatters
+    most is returned. At most 20,000 cells are read, drawn at random where there are more.
 
     Parameters
     ----------
@@ -119,27 +113,17 @@ def undeclared_guides(
     if roles.guide_key is not None or is_table(adata):
         return None
     group = read_every_label(adata, roles).groups([roles.control, *names])
-    # Levels of columns of obs that nest, columns that divide cells alike once.
-    found: dict[str, Codes] = {}
-    labels = pd.Index(adata.obs.columns)
+    labels, found = pd.Index(adata.obs.columns), []
     for name in labels[~labels.duplicated(keep=False)]:
         computed = not isinstance(name, str) or any(word in name.lower() for word in _COMPUTED)
         codes = None if computed or name in roles.columns else _levels(adata, name, group)
-        if codes is None or not _nests(codes, group):
-            continue
-        copies = (_follows(codes, each) and _follows(each, codes) for each in found.values())
-        if not _follows(codes, _declared(adata, group, roles)) and not any(copies):
-            found[name] = codes
-    each = []
-    for name, codes in found.items():
-        n_levels = int((np.bincount(codes[codes >= 0]) >= FEWEST_CELLS).sum())
-        each.append((name, n_levels, *_scatter(adata, columns, group, codes, roles)))
-    if not each:
+        if codes is not None and _nests(codes, group):
+            n_levels = int((np.bincount(codes[codes >= 0]) >= FEWEST_CELLS).sum())
+            found.append((name, n_levels, *_scatter(adata, columns, group, codes, roles)))
+    if not found:
         return None
-    each.sort(key=lambda one: (np.nan_to_num(one[3], nan=1.0), -one[2]))
-    column, n_levels, variance, p_value = each[0]
-    others = tuple(one[0] for one in each[1:])
-    return Nested(column, others, n_levels, variance, p_value, _call(column, roles))
+    best = min(found, key=lambda one: (np.nan_to_num(one[3], nan=1.0), -one[2]))
+    return Nested(*best, _call(best[0], roles))
 
 
 def warn_undeclared(nested: Nested | None) -> None:
@@ -149,10 +133,9 @@ def warn_undeclared(nested: Nested | None) -> None:
     """
     if nested is None:
         return
-    also = f" So do those of {list_names(nested.others)}." if nested.others else ""
     message = (
         f"The levels of adata.obs[{nested.column!r}] nest in the perturbation labels, as guides "
-        f"do, but the column is not declared: {nested.scatter_in_words()}.{also} Cells that share "
+        f"do, but the column is not declared: {nested.scatter_in_words()}. Cells that share "
         f"a guide are not independent replicates. If its levels are guides, replicates or "
         f"clones, declare it with {nested.call}, and fit again."
     )
@@ -164,21 +147,11 @@ def warn_undeclared(nested: Nested | None) -> None:
 
 def _call(column: str, roles: Roles) -> str:
     """Return the call of ``pp.setup_screen`` that adds a column of guides to the roles."""
-    usual = type(roles)()
-    declared: dict[str, Any] = {"guide_key": column}
-    for name in (
-        "perturbation_key",
-        "control",
-        "batch_key",
-        "condition_key",
-        "covariates",
-        "layer",
-    ):
-        value = getattr(roles, name)
-        if value != getattr(usual, name):
-            declared[name] = value if isinstance(value, str) else list(value)
+    usual = vars(type(roles)())
+    others = {name: x for name, x in vars(roles).items() if name != "values" and x != usual[name]}
     words = ", ".join(
-        f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in declared.items()
+        f"{name}={json.dumps(value, ensure_ascii=False)}"
+        for name, value in {"guide_key": column, **others}.items()
     )
     return f"npt.pp.setup_screen(adata, {words})"
 
@@ -186,7 +159,8 @@ def _call(column: str, roles: Roles) -> str:
 def _levels(adata: ad.AnnData, name: str, group: Codes) -> Codes | None:
     """Return the level of every cell in a categorical column, -1 for none and for unused cells."""
     column = column_of(adata, name)
-    if not _is_categorical(column):
+    kind = column.dtype
+    if pd.api.types.is_float_dtype(kind) or pd.api.types.is_bool_dtype(kind):
         return None
     try:
         codes, values = pd.factorize(column, use_na_sentinel=True)
@@ -200,42 +174,15 @@ def _levels(adata: ad.AnnData, name: str, group: Codes) -> Codes | None:
     return np.where(used & ~none[codes], codes, -1).astype(np.int64)
 
 
-def _is_categorical(column: pd.Series) -> bool:
-    kind = column.dtype
-    if isinstance(kind, pd.CategoricalDtype):
-        return True
-    text = pd.api.types.is_string_dtype(kind) or pd.api.types.is_object_dtype(kind)
-    return bool(text or pd.api.types.is_integer_dtype(kind))
-
-
 def _nests(codes: Codes, group: Codes) -> bool:
-    if not _follows(group, codes):
+    """Whether levels lie in one label each, of which half or more have two of enough cells."""
+    both = codes >= 0
+    label = np.zeros(int(codes.max(initial=-1)) + 1, np.int64)
+    label[codes[both]] = group[both]
+    if (label[codes[both]] != group[both]).any():
         return False
-    sizes = np.bincount(codes[codes >= 0])
-    label = np.zeros(len(sizes), np.int64)
-    label[codes[codes >= 0]] = group[codes >= 0]
-    per_label = np.bincount(label[sizes >= FEWEST_CELLS])
-    n_labels = len(np.unique(group[group >= 0]))
-    return bool(2 * (per_label > 1).sum() >= n_labels > 0)
-
-
-def _follows(what: Codes, given: Codes) -> bool:
-    """Whether one level is determined by another, over the cells that have both."""
-    both = (what >= 0) & (given >= 0)
-    of_given = np.zeros(int(given.max(initial=-1)) + 1, np.int64)
-    of_given[given[both]] = what[both]
-    return bool((of_given[given[both]] == what[both]).all())
-
-
-def _declared(adata: ad.AnnData, group: Codes, roles: Roles) -> Codes:
-    """Return the combination of label, batches and conditions of every cell, -1 for no label."""
-    codes = group
-    for key in roles.columns[1:]:
-        if _is_categorical(column_of(adata, key)):
-            level = read_labels(adata, key).codes + 1
-            joined = codes * (int(level.max(initial=0)) + 1) + level
-            codes = np.where(group >= 0, np.unique(joined, return_inverse=True)[1].ravel(), -1)
-    return codes
+    per_label = np.bincount(label[np.bincount(codes[both]) >= FEWEST_CELLS])
+    return bool(2 * (per_label > 1).sum() >= len(np.unique(group[group >= 0])) > 0)
 
 
 def _scatter(

@@ -379,16 +379,14 @@ def sample_blocks(
 ) -> Iterator[NDArray[np.floating] | sp.csr_array]:
     """Yield the values of 1,000 of ``cells`` at most, block by block; they may not be finite.
 
-    They are a few runs of cells, spread evenly. Of a CSC matrix in a file it is one run at its
-    beginning, and 1,000 genes at most, since every column is read by itself from front to back.
+    They are a few runs of cells, spread evenly. Of a CSC matrix in a file, whose columns are read
+    whole, they are those of 1,000 genes at most.
     """
     every, genes = np.asarray(cells, dtype=np.int64), np.asarray(columns, dtype=np.int64)
     matrix, n = require_layer(adata, layer)[1], _RUNS * _CELLS_A_RUN
-    in_columns = getattr(matrix, "format", None) == "csc" and not sp.issparse(matrix)
-    if in_columns:
-        every = every[:n]
+    if getattr(matrix, "format", None) == "csc" and not sp.issparse(matrix):
         genes = genes[:: -(-len(genes) // n) or 1]
-    elif len(every) > n:
+    if len(every) > n:
         starts = np.linspace(0, len(every) - _CELLS_A_RUN, _RUNS).astype(np.int64)
         every = every[(starts[:, None] + np.arange(_CELLS_A_RUN)).ravel()]
     if is_lazy(matrix):

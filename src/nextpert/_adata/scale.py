@@ -44,13 +44,8 @@ FEWEST, _MOST, _MARGIN, _SEVERAL = 50, 0.9, 0.3, 3
 # Cells have the same total if its coefficient of variation is below 0.001. It is 0.1 or more on
 # other scales than that on which they were normalised.
 _CONSTANT, _FEWEST_TOTALS = 1e-3, 20
-# 32-bit floats tell whether a number of this size is whole plus 0.003, but not one of 10,000.
-_TOLD = 1000.0
 _DEPTHS = (0, 1, 2)  # numbers of logarithms to undo
 _MOST_VALUES = 2**22  # of which ratios are taken: a second's work
-# Genes were standardised if 0.8 of them have a standard deviation within this factor of 1. The
-# factor is for the sample, 0.8 for rare genes. On a linear scale they differ a hundredfold.
-_FACTOR, _MOST_GENES = 1.5, 0.8
 
 
 class Sample:
@@ -85,15 +80,6 @@ class Sample:
                 kept.append(block)
                 n_values += block.nnz
         self.cells = sp.vstack(kept[1:] or kept, format="csr")
-
-    def offset(self) -> float | None:
-        """Return how far values lie above whole numbers; ``None`` if some lie further, or few."""
-        exact = self.cells.data[self.cells.data <= _TOLD]
-        if len(exact) < FEWEST:
-            return None
-        offset = float(exact.min() % 1)
-        off = np.abs((exact - offset + 0.5) % 1 - 0.5)
-        return offset if (off <= 1e-5 + 4e-7 * exact).all() else None
 
     def logarithms(self, bases: Sequence[float]) -> int | None:
         """Return how many logarithms the values are, ``None`` where they do not tell."""
@@ -132,17 +118,6 @@ class Sample:
         totals = totals / totals.max()  # squares of large ones overflow
         return bool(totals.std() <= _CONSTANT * totals.mean())
 
-    def is_standardised(self) -> bool:
-        """Whether most genes have a standard deviation near 1."""
-        n_cells, n_genes = self.cells.shape
-        n, total, squares = (
-            np.bincount(self.cells.indices, weights, n_genes)
-            for weights in (None, self.cells.data, self.cells.data**2)
-        )
-        variance = (squares / n_cells - (total / n_cells) ** 2)[n >= _FEWEST_TOTALS]
-        near = (variance > _FACTOR**-2) & (variance < _FACTOR**2)
-        return len(near) > 0 and bool(near.mean() >= _MOST_GENES)
-
 
 def _whole_ratios(values: Values, starts: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.int64]:
     """Return how many values are some times the smallest of their cell, and 2, 3, ... times."""
@@ -160,8 +135,6 @@ logger = logging.getLogger(__name__)
 _LARGEST_USUAL = float(np.log2(1 + 1e6))
 # log2 of the largest 64-bit integer: no logarithm of a count or intensity is larger.
 _LARGEST = 64.0
-# ln(1 + ln(1 + 1e6)): the largest value of counts per million after two logarithms.
-_TWICE = float(np.log1p(np.log1p(1e6)))
 # Up to here ln(1 + x) differs from x by 5% or less: cells were scaled to a sum of 1 or so.
 _ABOUT_LINEAR = 0.1
 
@@ -227,14 +200,9 @@ def read_scale(
     prepare = "call pp.perturbation_screen on counts, or name the layer of log-normalised values"
     if sample.whole and high - low < 2:  # seen or not may be so on any scale
         return scale("0 and 1, or one value")
-    # Three values or more, for two are some constant above whole numbers on any scale.
-    offset = sample.offset()
-    shifted = offset is not None and high - sample.cells.data.min() > 1.5
-    if sample.whole or shifted:
-        kind = "counts" if sample.whole else f"counts plus {offset:.3g}"
-        what = "whole numbers" if sample.whole else "whole numbers plus a constant"
-        fault = f"{where} holds {kind} ({what}, up to {high:,.4g}), not log-normalised expression"
-        return scale(kind, fault=f"{fault}: {prepare}.")
+    if sample.whole:
+        fault = f"{where} holds counts (whole numbers, up to {high:,.4g}), not log-normalised "
+        return scale("counts", fault=f"{fault}expression: {prepare}.")
     logarithms = sample.logarithms([float(np.exp(1)), 2.0, 10.0, *known])
     if logarithms == 0:
         fault = (
@@ -256,8 +224,6 @@ def read_scale(
         return scale("values near 0", doubt=doubt)
     if logarithms == 1:
         return scale("log-normalised")
-    if high > _LARGEST_USUAL and sample.is_standardised():
-        return scale("standardised")
     if high > _LARGEST:
         fault = (
             f"{where} holds values up to {high:,.4g}, but no logarithm of a count or intensity "
@@ -270,9 +236,6 @@ def read_scale(
             f"million ({_LARGEST_USUAL:.1f}): check that they are logarithms."
         )
         return scale("large values", doubt=doubt)
-    if high <= _TWICE:  # those of few counts a cell lie here as well, so that it is no doubt
-        kind = f"taken for log-normalised, or a logarithm of one (none above {_TWICE:.1f})"
-        return scale(kind)
     return scale("taken for log-normalised")
 
 

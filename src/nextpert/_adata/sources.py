@@ -71,11 +71,10 @@ def open_source(matrix: Any, columns: Index) -> Source:
     n_rows, n_genes = matrix.shape
     arrays = arrays_of(matrix)
     require_sound_arrays(arrays, (n_rows if form == "csr" else n_genes, None))
-    if form == "csc" and sp.issparse(matrix) and not matrix.has_sorted_indices:
-        arrays = arrays_of(matrix.sorted_indices())
-    if form == "csr":
-        return CsrRows(arrays, n_genes, columns)
-    return CscColumns(arrays, n_rows, columns)
+    if form == "csc":
+        panel = _panel_of_csc(arrays, n_rows, columns)
+        arrays, n_genes, columns = arrays_of(panel), len(columns), np.arange(len(columns))
+    return CsrRows(arrays, n_genes, columns)
 
 
 def arrays_of(matrix: Any) -> tuple[Any, Any, Any]:
@@ -146,64 +145,18 @@ class CsrRows:
         return canonical_csr(sp.vstack(blocks, format="csr"))
 
 
-class CscColumns:
-    """Rows of a CSC matrix: every column of the panel is read on, a buffer at a time."""
-
-    def __init__(self, arrays: tuple[Any, Any, Any], n_rows: int, columns: Index) -> None:
-        data, indices, indptr = arrays
-        ends = np.asarray(indptr[:]).astype(np.int64)
-        size = max(_NONZEROS // max(len(columns), 1), 1)
-        self._columns = [Column(data, indices, ends[j], ends[j + 1], size, n_rows) for j in columns]
-
-    def read(self, rows: Index) -> Values:
-        """Return the panel's values of some rows."""
-        first, local = int(rows[0]), rows - rows[0]
-        wanted = np.zeros(int(local[-1]) + 1, dtype=bool)
-        wanted[local] = True
-        place = np.cumsum(wanted) - 1
-        data, places, ends = [np.empty(0)], [np.empty(0, np.int64)], [0]
-        for column in self._columns:
-            for values, which in column.read_to(first, first + len(wanted)):
-                here = np.asarray(which, dtype=np.int64) - first
-                data.append(np.asarray(values, dtype=np.float64)[wanted[here]])
-                places.append(place[here[wanted[here]]])
-            ends.append(sum(map(len, places)))
-        triple = (np.concatenate(data), np.concatenate(places), np.array(ends))
-        found = canonical_csr(sp.csc_array(triple, shape=(place[-1] + 1, len(self._columns))))
-        return found if found.shape[0] == len(rows) else found[place[local]]
-
-
-class Column:
-    """One CSC column of sorted rows, read from front to back, ``size`` entries at a time."""
-
-    def __init__(
-        self, data: Any, indices: Any, first: int, stop: int, size: int, n_rows: int
-    ) -> None:
-        self._arrays = data, indices
-        self._at, self._stop, self._size = int(first), int(stop), size
-        self._n_rows = n_rows
-        self._data, self._rows = np.empty(0), np.empty(0, np.int64)
-        self._last = -1  # the last row that was loaded
-
-    def read_to(self, first: int, stop: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """Yield values and rows of the entries from row ``first`` to row ``stop``."""
-        while True:
-            low, high = np.searchsorted(self._rows, [first, stop])
-            if high > low:
-                yield self._data[low:high], self._rows[low:high]
-            reached = high < len(self._rows) or self._at >= self._stop
-            self._data, self._rows = self._data[high:], self._rows[high:]
-            if reached:
-                return
-            end = min(self._at + self._size, self._stop)
-            self._data, self._rows = (np.asarray(a[self._at : end]) for a in self._arrays)
-            self._at = end
-            # Not by differences, which unsigned integers wrap.
-            if self._rows[0] < self._last or (self._rows[1:] < self._rows[:-1]).any():
-                raise damaged("row indices that are not sorted")
-            if self._rows[0] < 0 or self._rows[-1] >= self._n_rows:
-                raise damaged("row indices out of range")
-            self._last = int(self._rows[-1])
+def _panel_of_csc(arrays: tuple[Any, Any, Any], n_rows: int, columns: Index) -> sp.csr_array:
+    """Return the panel of a CSC matrix as CSR: of a file, nothing but its columns is read."""
+    data, indices, indptr = arrays
+    ends = np.asarray(indptr[:]).astype(np.int64)
+    spans = [slice(ends[j], ends[j + 1]) for j in columns]
+    rows = np.concatenate([np.empty(0, np.int64), *(np.asarray(indices[some]) for some in spans)])
+    if rows.size and not 0 <= rows.min() <= rows.max() < n_rows:
+        raise damaged("row indices out of range")
+    values = np.concatenate([np.empty(0), *(np.asarray(data[some]) for some in spans)])
+    pointers = np.append(0, np.cumsum([some.stop - some.start for some in spans]))
+    panel = sp.csc_array((values, rows, pointers), shape=(n_rows, len(columns)))
+    return sp.csr_array(panel)
 
 
 def _front_to_back(array: Any) -> Any:

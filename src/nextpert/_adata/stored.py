@@ -82,16 +82,14 @@ def with_format(result: Any) -> Any:
     """Return a result with format, version and a list of what it holds; others as they are."""
     if not isinstance(result, Mapping) or "format" in result:
         return result
-    made: dict[str, Any] = {}
-    waiting: list[tuple[dict[str, Any], str, Any]] = [(made, k, v) for k, v in result.items()]
-    for into, name, value in waiting:  # parts of parts are appended as they are met
-        into[str(name)] = as_stored_csr(value) if sp.issparse(value) else value
-        if isinstance(value, Mapping):
-            parts: dict[str, Any] = {}
-            into[str(name)] = parts
-            waiting += [(parts, key, part) for key, part in value.items()]
-    made["version"] = _version()
+    made = {**_with_csr(result), "version": _version()}
     return {**made, "format": FORMAT, "contents": json.dumps(describe(made))}
+
+
+def _with_csr(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _with_csr(part) for name, part in value.items()}
+    return as_stored_csr(value) if sp.issparse(value) else value
 
 
 def as_stored_csr(matrix: Any) -> sp.csr_array | sp.csr_matrix:
@@ -158,21 +156,15 @@ def eager(value: Any) -> Any:
 
     Dask arrays and lazy tables are read, mappings gone through, and texts of zarr are objects.
     """
-    held: dict[Any, Any] = {"": value}
-    waiting = [(held, "")]
-    for into, name in waiting:  # parts of parts are appended as they are met
-        part = into[name]
-        while hasattr(part, "compute") and not hasattr(part, "to_memory"):
-            part = part.compute()
-        if hasattr(part, "to_memory"):  # a table of anndata.experimental.read_lazy
-            part = part.to_memory()
-        elif getattr(getattr(part, "dtype", None), "kind", "") == "T":
-            part = part.astype(object)
-        elif hasattr(part, "items") and hasattr(part, "keys") and not hasattr(part, "columns"):
-            part = dict(part.items())
-            waiting += [(part, key) for key in part]
-        into[name] = part
-    return held[""]
+    while hasattr(value, "compute") and not hasattr(value, "to_memory"):
+        value = value.compute()
+    if hasattr(value, "to_memory"):  # a table of anndata.experimental.read_lazy
+        return value.to_memory()
+    if getattr(getattr(value, "dtype", None), "kind", "") == "T":
+        return value.astype(object)
+    if hasattr(value, "items") and hasattr(value, "keys") and not hasattr(value, "columns"):
+        return {name: eager(part) for name, part in value.items()}
+    return value
 
 
 def seed_of(rng: int | np.random.Generator | None) -> str:

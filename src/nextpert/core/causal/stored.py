@@ -82,7 +82,7 @@ class StoredPosterior:
     n_fixed: int = array(whole=True, least=0)
     pooled: bool = flag()
     prior_scale: float | str = array(unless="evidence")
-    prior_units: str = text("data", "noise", "evidence")
+    prior_units: str = text()
     prior_shape: float = array(above=0)
     prior_rate: float | str = array(unless="cells")
     known_noise_var: Vector | None = array("n_nodes", above=0, optional=True)

@@ -184,10 +184,8 @@ class FittedPosterior:
     posterior: DagBlr = _posterior()
     control_mean: Array = array("n_nodes")
     n_control_cells: int = array(whole=True, least=0)
-    environments: Any = table(  # this and left_out: DataFrames
-        "n_perturbations", "perturbation", "n_cells", "q_value", "q_value_from_others"
-    )
-    targets: list[list[str]] = lists("n_perturbations")
+    environments: Any = table("n_perturbations")  # this and left_out: DataFrames
+    targets: list[list[str]] = lists()
     shifts: Array = sparse("n_perturbations", "n_nodes")
     left_out: Any = table()
     log_evidence: float = array()

@@ -98,7 +98,7 @@ class FromCells:
     """
 
     change: NDArray[np.float32] = array("n_measured", "n_nodes", dtype=np.float32)
-    own_share: sp.csr_array = sparse("n_measured", "n_nodes", least=0, dense=False)
+    own_share: sp.csr_array = sparse("n_measured", "n_nodes", dense=False)
     measured: Array = array("n_measured", least=0)
     noise: Array = array("n_draws", "n_measured", "n_factors")
     response: Array = array("n_draws", "n_measured", least=-1)
