@@ -116,22 +116,14 @@ case(
     "batch",
 )
 case("unknown target", prepared, design("MYCC"), "MYCC", "Close matches: MYC")
-case("unknown group", prepared, design(("batch", "c")), "c", "a, b")
-case("unknown gene in target", prepared, design({"STK33": 1.0}), "STK33", "STK3")
-case("no gene in target", prepared, design({}), "at least one gene")
-case("NaN in target", prepared, design({"STK3": NAN}), "STK3", "nan")
 case("target is control", prepared, design("control"), "control state")
-case("absent genes", same, learn(genes=["MYC", "GATA11"]), "GATA11", "matches: GATA1")
 case("genes twice", same, learn(genes=["MYC", "STK3", "MYC"]), "more than once: MYC")
-case("genes a string", same, learn(genes="MYC"), "['MYC']", error=TypeError)
 case("var_names twice", duplicated, learn(), "MYC", "var_names_make_unique")
 case("one gene", same, learn(genes=["MYC"]), "at least 2")
 case("NaN", lambda a: with_value(a, "UBR5", np.nan), learn(), "UBR5", "NaN")
 case("infinite", lambda a: with_value(a, "CPQ", -np.inf), learn(), "CPQ", "infinite")
 case("constant gene", lambda a: constant(a, "GATA1"), learn(), "GATA1", "constant")
 case("too few cells", few_controls, learn(), "2 cells are too few", "at least 4", "8 nodes")
-case("unknown method", same, learn(method="pc"), "'pc'", "gsp")
-case("given without a graph", same, learn(method="given"), "dag")
 case("all with gsp", same, learn(environments="all"), "all", "boss")
 case(
     "cycle among orders",
@@ -142,7 +134,6 @@ case(
     "CPQ",
     "->",
 )
-case("unknown gene in orders", same, learn(prior={"before": [("MYC", "UBR6")]}), "UBR6", "UBR5")
 case(
     "cyclic edges",
     same,
@@ -154,18 +145,11 @@ case(
     error=CycleError,
 )
 case("cyclic graph by hand", cyclic, fit(), "MYC", "STK3", "GATA1", error=CycleError)
-case("self-loop", same, give([("MYC", "MYC")]), "MYC -> MYC", error=CycleError)
 case("edge twice", same, give([("MYC", "CPQ"), ("MYC", "CPQ")]), "MYC -> CPQ", "more than once")
-case("unknown gene in edges", same, give([("MYC", "CPX")]), "CPX", "CPQ")
-case("matrix of another size", same, give(np.zeros((3, 3))), "(3, 3)", "8 genes")
 case("NaN in a graph", same, give(np.full((8, 8), NAN)), "NaN")
 case("no graph", same, fit(), "learn_dag")
 case("graph of another panel", without_myc, fit(), "MYC", "learn_dag")
-case("unknown perturbation", prepared, fit(perturbations=["MYD"]), "MYD", "MYC")
 case("control as perturbation", prepared, fit(perturbations=["control"]), "control")
-case("unknown shift", prepared, fit(shift="ko"), "'ko'", "knockout")
-case("unknown gene in shifts", prepared, fit(shift={"MYC": {"MYD": 1}}), "MYD", "MYC")
-case("infinite shift", prepared, fit(shift={"MYC": {"MYC": np.inf}}), "MYC", "infinite")
 case(
     "row of shifts twice",
     prepared,
@@ -173,14 +157,12 @@ case(
     "MYC",
     "more than once",
 )
-case("no layer", prepared, fit(layer="lognrom"), "lognrom", "matches: lognorm")
 case("noise of too few genes", prepared, fit(noise_var={"MYC": 1.0}), "STK3", "OXR1")
 case("no posterior", same, design(), "fit_dag_blr")
 case("posterior of another panel", other_panel, design(), "UBR5", "OXR1", "fit_dag_blr again")
 case("posterior of genes gone", without_myc, design("STK3"), "MYC", "fit_dag_blr again")
 case("rounds of another panel", other_rounds, design(), "UBR5", "key_added")
 case("no design", foreign_design, design(), "design", "key_added")
-case("no candidates", prepared, design(candidates=[]), "no candidates", "empty")
 case(
     "no candidates in the fit",
     lambda a: prepared(a, perturbations=[]),
@@ -188,8 +170,6 @@ case(
     "no candidates",
     "genes",
 )
-case("unknown candidate", prepared, design(candidates=["MYC", "OXR"]), "OXR", "OXR1")
-case("candidates a string", prepared, design(candidates="MYC"), "['MYC']")
 case("candidate without a row", prepared, design(shift={"MYC": {"MYC": -1}}), "OXR1", "row")
 
 

@@ -136,10 +136,8 @@ def declared_fields():
                 continue
             for field in dataclasses.fields(record):
                 if "part" in field.metadata:
-                    read = field.metadata["part"].unpack
-                    told = inspect.getclosurevars(read).nonlocals
-                    plain = [told.get(word) for word in ("shape", "size", "columns", "whole")]
-                    found[f"{name}.{field.name}"] = [read.__qualname__, str(plain)]
+                    part = field.metadata["part"]
+                    found[f"{name}.{field.name}"] = [part.kind, str([*part.shape, part.whole])]
     return found
 
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert.core import Dag, DagBlr, Moments
+from nextpert.core import Moments
 
 pytestmark = pytest.mark.formats
 
@@ -132,20 +132,3 @@ def test_a_complex_table_of_shifts_is_refused(counts):
     table = pd.DataFrame([[1 + 2j]], index=["A"], columns=["A"])
     with pytest.raises(ValueError, match="table of shifts must hold real numbers"):
         npt.tl.fit_dag_blr(adata, shift=table)
-
-
-MASKED = np.ma.array([1.0, 2.0], mask=[False, True])
-CORE = {
-    "mean": lambda v: Moments(3, v, np.eye(2)),
-    "scatter": lambda v: Moments(3, np.zeros(2), np.ma.outer(v, v)),
-    "graph": lambda v: Dag.from_matrix(np.ma.array(np.eye(2, k=1), mask=False) * v),
-    "noise": lambda v: DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=v),
-    "vector": lambda v: Moments.zeros(2).centre(v),
-}
-
-
-@pytest.mark.parametrize("call", CORE)
-@pytest.mark.parametrize("bad", [MASKED, np.array([1 + 2j, 3])])
-def test_the_core_refuses_them_too(call, bad):
-    with pytest.raises((TypeError, ValueError), match=r"masked array|complex|number"):
-        CORE[call](bad)

@@ -82,7 +82,16 @@ KINDS = {
     "csc array": lambda x: sp.csc_array(np.round(x).astype(np.int32)),
     "csc unsorted": shuffled,
 }
-ON_DISK = ("dense", "float32", "csr", "csr float32", "csr integer", "csc", "csc array")
+ON_DISK = (
+    "dense",
+    "float32",
+    "csr",
+    "csr float32",
+    "csr integer",
+    "csc",
+    "csc array",
+    "csc unsorted",
+)
 
 
 def as_array(kind, x):

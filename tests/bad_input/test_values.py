@@ -163,13 +163,17 @@ OF_THE_CORE = {
     "a shift for a pool": lambda: core.Pool(np.eye(3)).project(np.ones(3) * J),
     "a shift for a sphere": lambda: core.Sphere(1.0).project(np.ones(3) * J),
     "a sparse shift": lambda: core.Sparse(1, 1.0).project(np.ones(3) * J),
+    "a mean": lambda: core.Moments(3, np.ones(3) * J, np.eye(3)),
+    "noise": lambda: core.DagBlr(DAG, noise_var=np.ones(3) * J),
+    "a masked mean": lambda: core.Moments(3, np.ma.masked_less(np.ones(3), 2), np.eye(3)),
+    "a masked graph": lambda: core.Dag.from_matrix(np.ma.array(np.eye(2, k=1), mask=False)),
 }
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("case", OF_THE_CORE)
-def test_the_core_refuses_complex_numbers(case):
-    with pytest.raises((TypeError, ValueError), match=r"complex|numbers alone"):
+def test_the_core_refuses_complex_and_masked_numbers(case):
+    with pytest.raises((TypeError, ValueError), match=r"complex|numbers alone|masked array"):
         OF_THE_CORE[case]()
 
 

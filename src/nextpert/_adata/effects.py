@@ -42,22 +42,18 @@ def read_table(
         If a gene is outside the panel, a perturbation comes twice or is that of the controls, or a
         shift is not finite or too large.
     """
-    if isinstance(table, pd.DataFrame):
-        names = spelled(str(name) for name in table.index)
-        columns = panel_index(map(str, table.columns), genes, "The table of shifts")
-        shifts = np.zeros((len(names), len(genes)))
-        shifts[:, columns] = real_values(table, "The table of shifts")
-        _require_unique([str(gene) for gene in table.columns], "Genes")
-    else:
-        names = spelled(str(name) for name in table)
-        shifts = np.zeros((len(names), len(genes)))
-        for row, by_gene in zip(shifts, table.values(), strict=True):
-            if not isinstance(by_gene, (Mapping, pd.Series)):
-                message = "A mapping of shifts must be {perturbation: {gene: shift}}."
-                raise ValueError(message)
-            column = pd.Series(by_gene, dtype=object)
-            place = panel_index(map(str, column.index), genes, "The table of shifts")
-            row[place] = real_values(column, "The table of shifts")
+    if not isinstance(table, pd.DataFrame):
+        if not all(isinstance(row, (Mapping, pd.Series)) for row in table.values()):
+            message = "A mapping of shifts must be {perturbation: {gene: shift}}."
+            raise ValueError(message)
+        # What is not given is no shift; what is given as missing is refused below.
+        rows = {str(k): pd.Series(row, dtype=object).fillna(np.inf) for k, row in table.items()}
+        table = pd.DataFrame.from_dict(rows, orient="index").fillna(0.0)
+    names = spelled(str(name) for name in table.index)
+    columns = panel_index(map(str, table.columns), genes, "The table of shifts")
+    shifts = np.zeros((len(names), len(genes)))
+    shifts[:, columns] = real_values(table, "The table of shifts")
+    _require_unique([str(gene) for gene in table.columns], "Genes")
     _require_unique(names, "Perturbations")
     if control in names:
         message = f"The table of shifts has a row of the controls, {control!r}: leave it out."

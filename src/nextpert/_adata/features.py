@@ -181,8 +181,8 @@ def _parts(given: Any, genes: Sequence[str], what: str, *, inner: bool = False) 
     lists = all(hasattr(each, "__iter__") and not isinstance(each, str) for each in held)
     if (inner and nested) or not (lists or nested):
         message = (
-            f"{what} must be a table (DataFrame), an AnnData, a mapping of names to lists of genes "
-            f"or to vectors, or the path of a file{'' if inner else ', or map names to these'}."
+            f"{what} must be a table (DataFrame), an AnnData, a mapping of names to lists of "
+            f"genes, or the path of a file{'' if inner else ', or map names to these'}."
         )
         raise ValueError(message)
     if nested:
@@ -196,20 +196,16 @@ def _parts(given: Any, genes: Sequence[str], what: str, *, inner: bool = False) 
             raise ValueError(message)
         return parts
     values = [list(each) for each in held]
-    flat = pd.Series([x for each in values for x in each], dtype=object)
-    texts = flat.map(lambda x: isinstance(x, str)).to_numpy(bool)
-    if not len(flat) or (texts.any() and (texts | flat.isna()).all()):
-        named = iter(with_names(flat, f"Genes in sets of {what}").tolist())
-        values = [[x for x in each if next(named)] for each in values]
-        return [_sets(dict(zip(map(str, given), values, strict=True)), what)]
-    if len({len(each) for each in values}) != 1:
+    genes_of_sets = pd.Series([x for each in values for x in each], dtype=object)
+    if not all(isinstance(x, str) for x in genes_of_sets.dropna()):
         message = (
-            f"{what} must map labels to vectors of one length, sets to lists of genes, or names to "
-            f"tables."
+            f"{what} maps names to lists of other things than genes: give numbers as a table, "
+            f"pandas.DataFrame.from_dict(..., orient='index')."
         )
         raise ValueError(message)
-    table = pd.DataFrame(values, pd.Index(list(given), dtype=object), dtype=object)
-    return [_table(table, what)]
+    named = iter(with_names(genes_of_sets, f"Genes in sets of {what}").tolist())
+    values = [[x for x in each if next(named)] for each in values]
+    return [_sets(dict(zip(map(str, given), values, strict=True)), what)]
 
 
 def _is_edges(table: pd.DataFrame) -> bool:

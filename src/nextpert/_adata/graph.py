@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -186,7 +185,7 @@ class GraphsRecord:
 
     n_graphs: int = array(whole=True, least=1)
     indptr: NDArray[np.int64] = array("n_pointers", whole=True)
-    indices: NDArray[np.int64] = array("n_edges", whole=True, least=0)
+    indices: NDArray[np.int64] = array("n_edges", whole=True)
 
 
 def read_graphs(adata: ad.AnnData, key: str, genes: Sequence[str], dag: Dag) -> list[Dag]:
@@ -206,8 +205,10 @@ def read_graphs(adata: ad.AnnData, key: str, genes: Sequence[str], dag: Dag) -> 
         return []
     stored = dict(eager(result))
     where, remedy = f"adata.uns[{key!r}]['graphs']", "run tl.learn_dag again"
-    split = partial(_split, p=len(genes))
-    graphs = unpack(split, stored["graphs"], where, remedy, record=GraphsRecord)
+    n, indptr, indices = vars(unpack(GraphsRecord, stored["graphs"], where, remedy)).values()
+    p = len(genes)
+    stacked = sp.csr_array((np.ones(len(indices)), indices, indptr), shape=(n * p, p))
+    graphs = [Dag.from_matrix(stacked[k * p : (k + 1) * p]) for k in range(n)]
     if _changed(stored, genes, dag):
         message = (
             f"The graph in adata.varp[{key!r}] has changed since tl.learn_dag wrote it: the "
@@ -217,30 +218,6 @@ def read_graphs(adata: ad.AnnData, key: str, genes: Sequence[str], dag: Dag) -> 
         warn(message)
         return []
     return graphs
-
-
-def _split(
-    n_graphs: int, indptr: NDArray[np.int64], indices: NDArray[np.int64], *, p: int
-) -> list[Dag]:
-    """Return the graphs of a :class:`GraphsRecord` over a panel of ``p`` genes.
-
-    ``indptr`` has the shape ``(n_graphs * p + 1,)``, ``indices`` one entry an edge.
-    """
-    if len(indptr) != n_graphs * p + 1:
-        message = f"{n_graphs} graphs of {p} genes do not have {len(indptr)} pointers"
-        raise ValueError(message)
-    if indptr[0] != 0 or indptr[-1] != len(indices) or (np.diff(indptr) < 0).any():
-        message = "its pointers do not count its edges"
-        raise ValueError(message)
-    if (indices >= p).any():
-        message = "it has edges outside the panel"
-        raise ValueError(message)
-    stacked = sp.csr_array((np.ones(len(indices)), indices, indptr), shape=(n_graphs * p, p))
-    stacked.sum_duplicates()
-    if (stacked.data > 1).any():
-        message = "a graph has an edge twice"
-        raise ValueError(message)
-    return [Dag.from_matrix(stacked[k * p : (k + 1) * p]) for k in range(n_graphs)]
 
 
 def _changed(stored: dict[str, Any], genes: Sequence[str], dag: Dag) -> bool:

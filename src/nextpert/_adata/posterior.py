@@ -117,20 +117,16 @@ def posterior_from(
     fit = replace(fit, columns=columns)
     dag_key = str(fit.params["dag_key"])
     of_graph = adata.uns.get(dag_key, {})
-    now = panel_of(of_graph)
     # A graph put in by hand, or since deleted, has no panel to compare with.
-    if now is not None and dag_key in adata.varp:
-        if symbols != symbols_of(of_graph):
-            now, _, _ = read_graph(adata, dag_key, symbols)
-        differ = sorted(set(now) ^ set(genes))
-        if differ:
+    if panel_of(of_graph) is not None and dag_key in adata.varp:
+        names, _, dag = read_graph(adata, dag_key, symbols)
+        if differ := sorted(set(names) ^ set(genes)):
             message = (
                 f"adata.uns[{key!r}] was fitted on another gene panel than that of the graph in "
                 f"adata.uns[{dag_key!r}]; genes in only one of them: {list_names(differ)}. "
                 f"Run tl.fit_dag_blr again."
             )
             raise ValueError(message)
-        names, _, dag = read_graph(adata, dag_key, symbols)
         edges = {(genes[k], genes[i]) for k, i in fit.posterior.dag.edges()}
         if edges != {(names[k], names[i]) for k, i in dag.edges()}:
             message = (

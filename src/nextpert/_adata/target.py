@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from nextpert._adata.arguments import KINDS, Bound, Kind, check_value, one_of
 from nextpert._adata.panel import in_order
 from nextpert.core._checks import LARGEST, list_names
-from nextpert.core._shown import card
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -184,14 +183,6 @@ class Target:
         parts = (f"{name}={value!r}" for name, value in parts_of(self).items())
         return f"Target({', '.join(parts)})"
 
-    def _repr_html_(self) -> str:
-        facts = {
-            name.replace("_", " ").capitalize(): _in_a_line(value)
-            for name, value in parts_of(self).items()
-            if name not in ("distance", "own_genes")
-        }
-        return card("Target", {**facts, "Distances": DISTANCES[self.distance]})
-
 
 def as_target(target: Any, genes: Sequence[str] | None = None) -> Target:
     """Return a target as it is, and a label, pair, mapping or vector as the target of that state.
@@ -313,19 +304,6 @@ def how_measured(target: Target) -> list[str]:
 def numbers_in_words(values: Numbers, between: str, sign: str = "") -> str:
     """Return ``"A=1, B=2"``, with what is to stand between name and number."""
     return list_names((f"{g}{between}{float(v):{sign}.3g}" for g, v in values.items()), limit=NAMED)
-
-
-def _in_a_line(value: Any) -> str:
-    """Return a part of a target as one line of text."""
-    if isinstance(value, (Mapping, pd.Series)):
-        return numbers_in_words(value, " = ")
-    if isinstance(value, tuple):
-        return " = ".join(map(str, value))
-    if isinstance(value, np.ndarray):
-        return f"{len(value)} means"
-    if isinstance(value, list):
-        return list_names(map(_in_a_line, value), limit=5)
-    return f"{value:g}" if isinstance(value, Real) else str(value)
 
 
 def is_state(value: Any) -> bool:

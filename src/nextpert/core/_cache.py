@@ -1,16 +1,13 @@
-"""Compiled code on disk: what cannot be kept runs uncached, what is damaged is compiled anew.
+"""Compiled code on disk, where it can be kept: what cannot runs uncached.
 
-numba's own cache raises where no directory can be written, as in read-only containers, and where
-a file of it was damaged or cut. Every file here ends in the digest of what stands before it.
+numba's own cache raises where no directory can be written, as in read-only containers, and leaves
+out what a function calls.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-import io
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numba.core.caching import FunctionCache, IndexDataCacheFile
@@ -19,35 +16,19 @@ from numba.core.dispatcher import Dispatcher
 from nextpert._warn import warn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-_DIGEST = 32
 _warned: list[bool] = []
 
 
-class _CheckedFile(IndexDataCacheFile):
-    """numba's index and data files with a digest at the end, which unpickling does not read."""
-
-    @contextmanager
-    def _open_for_write(self, filepath: str) -> Iterator[io.BytesIO]:
-        content = io.BytesIO()
-        yield content
-        with super()._open_for_write(filepath) as file:
-            file.write(content.getvalue() + hashlib.sha256(content.getvalue()).digest())
+class _File(IndexDataCacheFile):
+    """numba's index and data files, of which those of another version count as absent."""
 
     def _load_index(self) -> dict[Any, str]:
-        if not _is_whole(self._index_path):
-            return {}
         try:
             return super()._load_index()
         except (ImportError, AttributeError):  # names a module of another version of nextpert
             return {}
-
-    def _load_data(self, name: str) -> Any:
-        if not _is_whole(self._data_path(name)):
-            message = f"{name} is damaged."
-            raise OSError(message)  # for numba a file that is gone: it compiles and saves anew
-        return super()._load_data(name)
 
 
 class KernelCache(FunctionCache):
@@ -55,9 +36,7 @@ class KernelCache(FunctionCache):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
-        self._cache_file = _CheckedFile(
-            self._cache_path, self._impl.filename_base, _stamp(function)
-        )
+        self._cache_file = _File(self._cache_path, self._impl.filename_base, _stamp(function))
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep the compiled form of a signature, where the disk lets us."""
@@ -75,14 +54,6 @@ def keep(dispatcher: Any) -> Any:
     except (RuntimeError, OSError) as error:  # numba: no locator available
         _warn(error)
     return dispatcher
-
-
-def _is_whole(path: str) -> bool:
-    try:
-        content = Path(path).read_bytes()
-    except OSError:
-        return False
-    return hashlib.sha256(content[:-_DIGEST]).digest() == content[-_DIGEST:]
 
 
 def _stamp(function: Callable[..., Any]) -> str:

@@ -18,7 +18,7 @@ import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -187,25 +187,22 @@ def _store(part: Part, value: Any) -> Any:
 
 
 def unpack(
-    make: Callable[..., T],
+    record: Callable[..., T],
     stored: Any,
     where: str,
     remedy: str,
-    record: Any = None,
     reading: Reading | None = None,
 ) -> T:
     """Return what :func:`pack` stored, all of it checked.
 
     Parameters
     ----------
-    make
-        The dataclass, or what else is called with the fields of ``record``.
+    record
+        The dataclass.
     stored
         What is stored of it.
     where, remedy
         As of :class:`Reading`.
-    record
-        The dataclass that declares the fields; ``None`` stands for ``make``.
     reading
         That of which this is a part, in place of ``where`` and ``remedy``.
 
@@ -213,16 +210,16 @@ def unpack(
     ------
     ValueError
         If a part is absent, of another type or shape, not finite, out of bounds, or refused by
-        ``make`` with a ValueError.
+        the dataclass with a ValueError.
     """
-    reading, record = reading or Reading(where, remedy, {}), record or make
+    reading = reading or Reading(where, remedy, {})
     if not hasattr(stored, "keys"):
         raise reading.damaged(f"it is no mapping, but {type(stored).__name__}")
     for name, value in dict(getattr(record, "stored_beside", ())).items():
         if not np.array_equal(reading.numbers(stored.get(name), name, Part("array")), value):
             raise reading.damaged(f"its {name} is not {np.asarray(value).tolist()}")
     values = {}
-    for each in fields(record):
+    for each in fields(cast("Any", record)):
         part: Part | None = each.metadata.get("part")
         if part is None:  # not stored
             continue
@@ -235,7 +232,7 @@ def unpack(
         else:
             values[each.name] = _read(part, stored[each.name], reading, each.name)
     try:
-        return make(**values)
+        return record(**values)
     except ValueError as error:
         raise reading.damaged(str(error)) from None
 
