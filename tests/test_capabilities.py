@@ -57,37 +57,6 @@ def state(adata, label):
     return dict(zip(genes, (mean + change).tolist(), strict=True))
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The levels of")  # guides that are not declared
-def test_guides_and_batches(screen):
-    rng, widths = np.random.default_rng(3), {}
-    cells = screen.copy()
-    label = cells.obs["perturbation"].astype(str)
-    guide = [f"{one}-{k}" for one, k in zip(label, rng.integers(4, size=len(label)), strict=True)]
-    batch = rng.integers(3, size=len(label))
-    scatter = 0.3 * rng.normal(size=(len(set(guide)), 8))
-    cells.X += scatter[pd.Categorical(guide).codes] + rng.normal(size=(3, 8))[batch]
-    cells.obs["guide"], cells.obs["batch"] = guide, pd.Categorical(batch.astype(str))
-    for keys in ({"batch_key": "batch"}, {"guide_key": "guide", "batch_key": "batch"}):
-        adata = cells.copy()
-        npt.pp.setup_screen(adata, **keys)
-        npt.tl.learn_dag(adata, method="boss", environments="all")
-        npt.tl.fit_dag_blr(adata)
-        npt.tl.perturbation_effects(adata)
-        widths[len(keys)] = adata.uns["perturbation_effects"]["sd"].mean()
-        names = adata.uns["perturbation_effects"]["perturbations"]
-        first = list(names).index(adata.var_names[0])
-        assert adata.uns["perturbation_effects"]["mean"][first, 0] < -0.5
-        npt.tl.fit_dag_blr(adata, shift_sd=0, key_added="exact")  # as the paper, batches too
-        npt.tl.perturbation_effects(adata, posterior_key="exact", key_added="of_exact")
-        assert adata.uns["of_exact"]["mean"][list(names).index(adata.var_names[0]), 0] < -0.5
-        npt.tl.design_interventions(
-            adata, str(names[0]), acquisition="civ", posterior_key="exact", candidates="genes",
-            n_samples=20,
-        )  # fmt: skip
-    assert widths[2] > 1.3 * widths[1]  # cells of one guide are no independent replicates
-
-
 DOMAINS = {
     "sphere": core.Sphere(1.0),
     "box": core.Box(-np.ones(6), np.ones(6)),

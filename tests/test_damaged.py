@@ -121,27 +121,12 @@ def test_lazy(form, damage, call, tmp_path):
         CALLS[call](adata)
 
 
-@pytest.mark.parametrize("command", [["learn", "--genes", *GENES], ["preprocess"], ["demo"]])
-def test_the_command(command, tmp_path, capsys):
+def test_the_command(tmp_path, capsys):
     path = in_file(cells("csr"), "large", tmp_path / "x.h5ad")
     out = tmp_path / "out.h5ad"
-    name, *options = command
-    given = ["--data", str(path), "--target", "A"] if name == "demo" else [str(path)]
-    assert main([name, *given, *options, "--out", str(out), "--quiet"]) == 2
-    error = capsys.readouterr().err
-    assert "is damaged" in error or "cannot be read as h5ad" in error
+    assert main(["learn", str(path), "--out", str(out), "--quiet"]) == 2
+    assert "is damaged" in capsys.readouterr().err
     assert not out.exists()
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_a_view_of_damaged_cells_is_not_copied(form):
-    adata = cells(form)
-    adata.layers["other"] = broken(adata.copy(), "large").X
-    view = adata[:200]
-    with pytest.raises(ValueError, match=r"adata\.layers\['other'\] is damaged"):
-        npt.tl.fit_dag_blr(view)
-    with pytest.raises(ValueError, match=r"adata\.layers\['other'\] is damaged"):
-        npt.pp.perturbation_screen(adata, count_options={"normalise": "none"}, copy=True)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -214,7 +199,7 @@ def test_files_whose_parts_do_not_fit(form, wreck, lazy, tmp_path):
             return  # anndata 0.13 sees some of it on opening
     else:
         adata = ad.read_h5ad(path, backed="r")
-    for name in ("learn", "distances", "screen", "panel", "guides"):
+    for name in ("learn", "distances"):
         with pytest.raises(ValueError, match=MESSAGE):
             CALLS[name](adata)
     if not lazy:

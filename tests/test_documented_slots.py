@@ -102,7 +102,7 @@ TYPES = {
 # Digests of what results hold in a format: whoever changes a field raises FORMAT as well.
 FIELDS_OF_FORMAT = 6
 FIELDS = {
-    "dataclasses": "ea6190a2", "pp.assign_guides": "44136fa3", "pp.perturb_cite_seq": "48a42541",
+    "dataclasses": "837a6618", "pp.assign_guides": "44136fa3", "pp.perturb_cite_seq": "48a42541",
     "pp.perturbation_screen": "48a42541", "pp.setup_screen": "5bca3346", "tl.cpca": "746c6242",
     "tl.dag_fit": "f2af4c86", "tl.design_interventions": "edc2210e", "tl.diagnose": "b0dcbee6",
     "tl.fit_dag_blr": "4c1928b1", "tl.learn_dag": "816b9e91", "tl.perturbation_effects": "24ee915f",
@@ -186,7 +186,7 @@ def places_without_a_name(value, key, returns, page):
     """Yield fields and columns that are not named, or as of another kind than is stored."""
     every = stored_results.sections()
     common = set(re.findall(r"^- `(\w+)`", every["What every result has"], re.M))
-    waiting = [("", describe({key: value})[key])]
+    waiting = [("", describe(value))]
     for place, found in waiting:
         if not isinstance(found, Mapping):
             continue

@@ -74,17 +74,6 @@ def test_logarithms_are_not(call, counts):
         CALLS[call](counts, layer="log")
 
 
-def test_a_warning_taken_for_an_error_changes_nothing(counts, assert_same_adata):
-    given(counts)
-    before = counts.copy()
-    for call in CALLS.values():
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
-            with pytest.raises((UserWarning, ValueError), match="whole numbers"):
-                call(counts)
-        assert_same_adata(counts, before)
-
-
 @pytest.mark.parametrize("call", ["fit", "dag_fit"])
 @pytest.mark.parametrize("learned", [None, "log"])
 def test_another_layer_than_the_graphs(call, learned, counts):

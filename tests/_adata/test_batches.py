@@ -64,32 +64,23 @@ def test_conditions_and_covariates_stay_in_the_means(pair):
     np.testing.assert_allclose(batches.of_cells(np.arange(mixed.n_obs)), by_hand, atol=1e-8)
 
 
-def run(adata):
-    npt.tl.learn_dag(adata, method="boss", environments="all")
-    npt.tl.fit_dag_blr(adata)
-    target = str(adata.uns["dag_blr"]["environments"]["perturbation"].iloc[0])
-    npt.tl.target_distances(adata, target)
-    npt.tl.dag_fit(adata)
-    npt.tl.cpca(adata)
-
-
 @pytest.mark.slow
 def test_results_are_those_without_batches(pair):
     clean, mixed = pair
     ignored = mixed.copy()
     npt.pp.setup_screen(ignored, guide_key=None, batch_key=None)
-    for adata in (clean, mixed):
-        run(adata)
-    npt.tl.learn_dag(ignored, method="boss", environments="all")
-    npt.tl.fit_dag_blr(ignored)
+    for adata in (clean, mixed, ignored):
+        npt.tl.learn_dag(adata, method="boss", environments="all")
+        npt.tl.fit_dag_blr(adata)
     assert (clean.varp["dag"] != mixed.varp["dag"]).nnz == 0
-    npt.tl.diagnose(mixed)
-    parts = mixed.uns["diagnosis"]["parts"].set_index("part")["level"]
-    assert set(parts.drop("graph")) == {"trust"}
-    assert parts["graph"] != "do not trust"  # that it adds 0.1 of an error may be chance
     weights = [a.varp["dag_blr_mean"].toarray() for a in (clean, mixed, ignored)]
     assert np.abs(weights[0] - weights[1]).max() < 0.05
     assert np.abs(weights[0] - weights[2]).max() > 0.1
+    target = str(clean.uns["dag_blr"]["environments"]["perturbation"].iloc[0])
+    for adata in (clean, mixed):
+        npt.tl.target_distances(adata, target)
+        npt.tl.dag_fit(adata)
+        npt.tl.cpca(adata)
     tables = [a.uns["target_distances"]["table"].set_index("perturbation") for a in (clean, mixed)]
     change = (tables[0]["distance"] - tables[1]["distance"]).abs()
     assert (change < 4 * tables[0]["sd"]).all()

@@ -12,34 +12,50 @@ from nextpert._adata import (
     read_labels,
     resolve_panel,
 )
-from nextpert.core.fit.naming import Naming
+from nextpert.core.fit.naming import Naming, numbered, pooled
 
 GENES = {"MYC", "STK3", "HLA-A", "A+B"}
 
 
 @pytest.mark.parametrize(
-    ("label", "inside", "outside"),
+    ("label", "inside", "outside", "members"),
     [
-        ("MYC", ["MYC"], []),
-        ("MYC+STK3", ["MYC", "STK3"], []),
-        ("STK3 + MYC", ["STK3", "MYC"], []),
-        ("MYC+control", ["MYC"], []),
-        ("control", [], []),
-        ("MYC+MYC", ["MYC"], []),
-        ("HLA-A", ["HLA-A"], []),
-        ("A+B", ["A+B"], []),
-        ("MYC+HS2", ["MYC"], ["HS2"]),
-        ("multi", [], ["multi"]),
-        ("MYC+", ["MYC"], []),
+        ("MYC", ["MYC"], [], ["MYC"]),
+        ("MYC+STK3", ["MYC", "STK3"], [], ["MYC", "STK3"]),
+        ("STK3 + MYC + STK3", ["STK3", "MYC"], [], ["MYC", "STK3"]),
+        ("MYC+control", ["MYC"], [], ["MYC"]),
+        ("control", [], [], []),
+        ("HLA-A", ["HLA-A"], [], ["HLA-A"]),
+        ("A+B", ["A+B"], [], ["A+B"]),
+        ("MYC+HS2", ["MYC"], ["HS2"], ["HS2", "MYC"]),
+        ("multi", [], ["multi"], ["multi"]),
+        ("MYC+", ["MYC"], [], ["MYC+"]),
     ],
 )
-def test_targets_of_a_label(label, inside, outside):
+def test_targets_and_members_of_a_label(label, inside, outside, members):
     assert Naming(GENES).targets(label) == (inside, outside)
+    assert Naming(GENES).members(label) == tuple(members)
+
+
+def test_members_are_numbered_in_order():
+    names, numbers = numbered([("A", "C"), ("B", "C")], ["C"])
+    assert names == ["C", "A", "B"]
+    assert numbers == [(1, 0), (2, 0)]
+
+
+def test_labels_of_the_same_members_are_pooled_by_precision():
+    effects = np.array([[1.0, 2.0], [5.0, 6.0], [3.0, 4.0]])
+    variance = np.array([[1.0, 1.0], [2.0, 2.0], [3.0, 1.0]])
+    unique, mean, noise, place = pooled([(0, 1), (1, 2), (0, 1)], effects, variance)
+    assert (unique, place.tolist()) == ([(0, 1), (1, 2)], [0, 1, 0])
+    np.testing.assert_allclose(mean, [[1.5, 3.0], [5.0, 6.0]])
+    np.testing.assert_allclose(noise, [[0.75, 0.5], [2.0, 2.0]])
 
 
 def test_separator():
     assert Naming(GENES, "|").targets("MYC|STK3") == (["MYC", "STK3"], [])
     assert Naming(GENES, "").targets("MYC+STK3") == ([], ["MYC+STK3"])
+    assert Naming(separator="").members("MYC+FOS") == ("MYC+FOS",)
 
 
 @pytest.mark.parametrize("dtype", ["category", "object", "string"])

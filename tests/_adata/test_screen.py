@@ -137,30 +137,25 @@ def same(one, other):
 
 
 @pytest.mark.formats
-@pytest.mark.parametrize("layout", ["csr", "csc", "dense"])
+@pytest.mark.parametrize("layout", [sp.csr_matrix, sp.csc_matrix, sp.csr_matrix.toarray])
 def test_the_same_bits_from_file_and_dask(screen, tmp_path, monkeypatch, layout):
     da = pytest.importorskip("dask.array")
     assert sources._LEAVES & (sources._LEAVES - 1) == 0  # a power of two, as 4 is
     monkeypatch.setattr(read, "_BLOCK_ENTRIES", 96)  # 19 blocks: the last tree is of three
     monkeypatch.setattr(read, "_CELLS_A_GROUP", 1)
     monkeypatch.setattr(sources, "_LEAVES", 4)
-    convert = {"csr": sp.csr_matrix, "csc": sp.csc_matrix, "dense": lambda x: x.toarray()}
-    screen.X = convert[layout](screen.X)
-    weights = np.random.default_rng(0).poisson(1.0, 600)
-    for w in (None, weights):
-        _, memory = moments(screen, w, batch_key=("plate",), covariates=("depth",))
-        screen.write_h5ad(tmp_path / "screen.h5ad")
-        backed = ad.read_h5ad(tmp_path / "screen.h5ad", backed="r")
-        assert same(moments(backed, w, batch_key=("plate",), covariates=("depth",))[1], memory)
-        backed.file.close()
-        if layout != "csc":
-            for chunk in (7, 250):
-                lazy = screen.copy()
-                lazy.X = da.from_array(screen.X.toarray() if layout == "csr" else screen.X, chunk)
-                if layout == "csr":
-                    lazy.X = lazy.X.map_blocks(sp.csr_matrix)
-                got = moments(lazy, w, batch_key=("plate",), covariates=("depth",))[1]
-                assert same(got, memory)
+    x, roles = screen.X, {"batch_key": ("plate",), "covariates": ("depth",)}
+    screen.X = layout(x)
+    screen.write_h5ad(tmp_path / "screen.h5ad")
+    backed, lazy = ad.read_h5ad(tmp_path / "screen.h5ad", backed="r"), screen.copy()
+    lazy.X = da.from_array(x.toarray(), (7, 5)).map_blocks(
+        lambda block: layout(sp.csr_matrix(block))
+    )
+    for weights in (None, np.random.default_rng(0).poisson(1.0, 600)):
+        memory = moments(screen, weights, **roles)[1]
+        assert same(moments(backed, weights, **roles)[1], memory)
+        assert same(moments(lazy, weights, **roles)[1], memory)
+    backed.file.close()
 
 
 def test_resamples_take_guides_whole_and_other_cells_one_by_one(screen):
@@ -200,6 +195,17 @@ def test_resampled_moments_are_those_of_the_repeated_cells(screen, monkeypatch):
         )
         np.testing.assert_allclose(one.scatter, wanted.scatter, atol=1e-8)
         np.testing.assert_allclose(one.mean, wanted.mean, atol=1e-10)
+
+
+@pytest.mark.brief_chain
+def test_cells_without_a_guide_are_counted(small_screen, caplog):
+    guide = small_screen.obs["perturbation"].astype(object) + "_1"
+    guide.iloc[np.flatnonzero(small_screen.obs["perturbation"] == "MYC")[:7]] = np.nan
+    small_screen.obs["guide"] = guide
+    npt.pp.setup_screen(small_screen, guide_key="guide")
+    npt.tl.learn_dag(small_screen, method="given", dag=[])
+    npt.tl.fit_dag_blr(small_screen)
+    assert "7 labelled cells have no guide in adata.obs['guide']" in caplog.text
 
 
 def test_a_blank_batch_is_missing():

@@ -149,7 +149,7 @@ def test_what_does_not_belong_there_is_refused(name):
 def test_sizes_are_compared_and_inner_parts_named():
     stored = pack(record())
     with pytest.raises(
-        ValueError, match=r"pair has the shape \[3, 2\] in place of \[n_rows=2, 2\]"
+        ValueError, match=r"mean has the shape \[2, 3\] in place of \[n_rows=3, n_genes=3\]"
     ):
         read({**stored, "pair": np.ones((3, 2))})
     many = {**stored["many"], "1": {"scale": np.ones(3), "n": 13}}
@@ -162,16 +162,18 @@ def test_sizes_are_compared_and_inner_parts_named():
 
 def test_a_part_that_is_not_as_it_was_written_is_named():
     stored = {"mean": np.zeros((2, 3)), "own": CSR.copy(), "names": ["a"], "more": {"n": 1}}
-    contents = json.dumps(describe(stored))
+    contents = json.dumps(describe(stored)["parts"])
     stored |= {"format": FORMAT, "contents": contents}
     require_as_described({**stored, "new": 1}, "It", "run it again")
     for name, wrong in (
-        ("format", 0), ("contents", "{"), ("contents", "[]"), ("mean", np.zeros(6)),
+        ("format", 0), ("mean", np.zeros(6)),
         ("mean", np.full((2, 3), np.inf)), ("own", CSR.toarray()), ("own", BEYOND),
         ("names", [1]), ("more", {}), ("more", None), ("mean", None),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=rf"It is damaged.*{name}.*run it again"):
             require_as_described({**stored, name: wrong}, "It", "run it again")
+    with pytest.raises(ValueError, match="list of what it holds is unreadable"):
+        require_as_described({**stored, "contents": "{"}, "It", "run it again")
     del stored["own"]
     with pytest.raises(ValueError, match="it lacks own"):
         require_as_described(stored, "It", "run it again")

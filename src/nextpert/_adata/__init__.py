@@ -45,7 +45,7 @@ from nextpert._adata.read import (
 )
 from nextpert._adata.roles import Roles, fitted_roles, read_roles
 from nextpert._adata.scale import check_scale
-from nextpert._adata.sources import real_values, require_sound_matrices
+from nextpert._adata.sources import real_values
 from nextpert._adata.stored import (
     as_stored_csr,
     eager,

@@ -6,9 +6,9 @@ data is checked where it is read.
 
 from __future__ import annotations
 
-import ast
 import math
 import os
+import re
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
@@ -329,45 +329,38 @@ def _refusal(value: Any, name: str, wanted: str, hint: str = "") -> str:
 @cache
 def kinds_of(annotation: str, declared: tuple[Bound | type, ...]) -> list[Kind]:
     """Return the kinds of an annotation such as ``int | list[str]``; none for ``Any``."""
-    nodes, found = [ast.parse(annotation, mode="eval").body], {}
-    while nodes:
-        node = nodes.pop(0)
-        if isinstance(node, ast.BinOp):
-            nodes = [node.left, node.right, *nodes]
-            continue
-        inner: list[ast.expr] = []
-        if isinstance(node, ast.Subscript):
-            inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-            node = node.value
-        found[ast.unparse(node).rsplit(".", 1)[-1]] = [ast.unparse(part) for part in inner]
-    if "Any" in found:
+    # At bars that are in no brackets, without the names of modules.
+    names = re.split(r" \| (?![^\[]*\])", re.sub(r"(\w+\.)+", "", annotation))
+    if "Any" in names:
         return []
-    if "PathLike" in found:  # which a string is as well
-        found.pop("str", None)
-    if found.get("Mapping", ["", ""])[1] == "float":  # which a Series may be as well
-        found.pop("Series", None)
+    if "PathLike[str]" in names:  # which a string is as well
+        names.remove("str")
+    if {"Mapping[str, float]", "Series"} <= set(names):  # which a Series may be as well
+        names.remove("Series")
     of_options = [bound for bound in declared if isinstance(bound, type)]
     bounds = tuple(bound for bound in declared if isinstance(bound, Bound))
     of_numbers = [bound for bound in bounds if not bound.is_of_text]
     of_texts = [bound for bound in bounds if bound.is_of_text]
-    if "int" in found and not of_numbers:
-        of_numbers = [_SEED if "Generator" in found else at_least(1)]
+    if "int" in names and not of_numbers:
+        of_numbers = [_SEED if "Generator" in names else at_least(1)]
     out = []
-    for name, parts in found.items():
-        if name in ("int", "float"):
-            out.append(_number(name == "int", *of_numbers))
-        elif name == "str":
+    for name in names:
+        kind, _, parts = name.rstrip("]").partition("[")
+        if kind in ("int", "float"):
+            out.append(_number(kind == "int", *of_numbers))
+        elif kind == "str":
             out.append(_text(*of_texts))
-        elif name in ("Sequence", "Iterable") and "str" in parts[0]:
-            out.append(_names(targets="Target" in parts[0]))
-        elif name == "tuple":
-            out.append(_pair([kinds_of("int", bounds) if part == "int" else [] for part in parts]))
-        elif name == "Mapping" and of_options:
+        elif kind in ("Sequence", "Iterable") and parts.startswith("str"):
+            out.append(_names(targets="Target" in parts))
+        elif kind == "tuple":
+            of_parts = [kinds_of(x, bounds) if x == "int" else [] for x in parts.split(", ")]
+            out.append(_pair(of_parts))
+        elif kind == "Mapping" and of_options:
             out.append(_options(*of_options))
-        elif name == "Mapping" and parts[1] == "float":
+        elif name == "Mapping[str, float]":
             out.append(_numbers(kinds_of("float", bounds)))
         else:
-            out.append(KINDS[name])
+            out.append(KINDS[kind])
     return out
 
 

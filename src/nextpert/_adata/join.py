@@ -14,7 +14,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from nextpert._adata.labels import column_of
 from nextpert._adata.panel import closest
-from nextpert._adata.sources import is_lazy, require_sound_matrices
+from nextpert._adata.sources import is_lazy
 from nextpert._adata.stored import eager
 from nextpert._adata.table import CORRELATION, KEY, SE, cells_of, is_table, joined_records
 from nextpert.core._checks import list_names
@@ -42,7 +42,6 @@ def check_in_place(adata: ad.AnnData, *, copy: bool) -> None:
 
 def take(adata: ad.AnnData, cells: NDArray, genes: NDArray) -> ad.AnnData:
     """Return some cells and genes as an AnnData of its own, in memory."""
-    require_sound_matrices(adata)
     source = _parent(adata)
     if not adata.isbacked and not is_lazy(source.X):
         return adata[cells, genes].copy()
@@ -84,25 +83,20 @@ def kept_cells(
     genes
         Genes in the order wanted; ``None`` for all of them.
     """
-    require_sound_matrices(adata)
     obs = pd.DataFrame(
         {name: _plain(column_of(adata, name), number=name in numbers) for name in columns},
         index=pd.Index([str(name) for name in adata.obs_names]),
     )
-    matrix, var = _in_memory(adata.X if layer is None else adata.layers[layer]), eager(adata.var)
-    if genes is not None:
-        place = {str(gene): i for i, gene in enumerate(adata.var_names)}
-        which = [place[gene] for gene in genes]
-        matrix, var = matrix[:, which], var.iloc[which]
-    out = _build(matrix, obs, var.copy(), layer)
+    place = {str(gene): i for i, gene in enumerate(adata.var_names)}
+    which = slice(None) if genes is None else [place[gene] for gene in genes]
+    matrix = _in_memory(adata.X if layer is None else adata.layers[layer])[:, which]
+    out = _build(matrix, obs, eager(adata.var).iloc[which].copy(), layer)
     if is_table(adata):
         out.obs["n_cells"] = cells_of(adata)
-        errors = np.asarray(_in_memory(adata.layers[SE]))
-        out.layers[SE] = errors if genes is None else errors[:, which]
+        out.layers[SE] = _in_memory(adata.layers[SE])[:, which]
         out.uns[KEY] = dict(eager(adata.uns[KEY]))
         if CORRELATION in adata.varp:
-            held = np.asarray(_in_memory(adata.varp[CORRELATION]))
-            out.varp[CORRELATION] = held if genes is None else held[np.ix_(which, which)]
+            out.varp[CORRELATION] = _in_memory(adata.varp[CORRELATION])[which][:, which]
     return out
 
 

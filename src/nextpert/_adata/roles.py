@@ -81,23 +81,15 @@ def declared(adata: ad.AnnData) -> dict[str, Any]:
     return read_stored(adata, KEY, "pp.setup_screen") if KEY in adata.uns else {}
 
 
+ROLES = tuple(name for name in Roles.__dataclass_fields__ if name != "values")
+
+
 def read_roles(
-    adata: ad.AnnData,
-    *,
-    stored: bool = True,
-    perturbation_key: str | None = None,
-    control: str | None = None,
-    guide_key: str | None = None,
-    batch_key: str | Iterable[str] | None = None,
-    condition_key: str | None = None,
-    covariates: str | Iterable[str] | None = None,
-    layer: str | None = None,
-    separator: str | None = None,
-    gene_symbols: str | None = None,
+    adata: ad.AnnData, *, stored: bool = True, **given: str | Iterable[str] | None
 ) -> Roles:
     """Return the roles given, those of ``uns["screen"]`` where ``None``, or the plain defaults.
 
-    ``stored=False`` passes over ``uns["screen"]``.
+    ``given`` are fields of :class:`Roles`; ``stored=False`` passes over ``uns["screen"]``.
 
     Raises
     ------
@@ -108,12 +100,7 @@ def read_roles(
         If a name is none.
     """
     held = declared(adata) if stored else {}
-    given: dict[str, Any] = {
-        "perturbation_key": perturbation_key, "control": control, "guide_key": guide_key,
-        "batch_key": batch_key, "condition_key": condition_key, "covariates": covariates,
-        "layer": layer, "separator": separator, "gene_symbols": gene_symbols,
-    }  # fmt: skip
-    merged = {name: held.get(name) if value is None else value for name, value in given.items()}
+    merged = {name: held.get(name) if given.get(name) is None else given[name] for name in ROLES}
     named: dict[str, Any] = {
         name: tuple(map(str, in_order([value] if isinstance(value, str) else value)))
         if name in _SEVERAL
@@ -178,22 +165,13 @@ def screen_record(
 
 def fitted_roles(adata: ad.AnnData, params: Any) -> Roles:
     """Return the roles that a stored result was made with, from its ``params``."""
-    return read_roles(
-        adata,
-        stored=False,
-        **{
-            name: params[name]
-            for name in Roles.__dataclass_fields__
-            if name in params and name != "values"
-        },
-    )
+    return read_roles(adata, stored=False, **{x: params[x] for x in ROLES if x in params})
 
 
 def role_texts(params: Mapping[str, Any]) -> dict[str, str]:
     """Return each role of ``params`` as text, ``""`` where no column has it."""
     held = {**vars(Roles()), **params}
-    names = [name for name in vars(Roles()) if name != "values"]
     return {
         name: ", ".join(map(str, held[name])) if name in _SEVERAL else str(held[name] or "")
-        for name in names
+        for name in ROLES
     }

@@ -229,13 +229,6 @@ def read_environments(
                 f"these cells."
             )
             raise ValueError(message)
-        column, n_levels = column_of(adata, name), len(tables[name].names)
-        if name in guide and _is_quantity(column[labelled], int(labelled.sum()), n_levels):
-            message = (
-                f"guide_key={name!r} holds {n_levels} different values, a continuous quantity: "
-                f"name the column of guides."
-            )
-            raise ValueError(message)
     for name in roles.batch_key:
         _require_batches(column_of(adata, name), tables[name], labelled)
     # The environment of every cell, and the table of all that occur, sorted.

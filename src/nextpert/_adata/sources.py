@@ -6,7 +6,7 @@ tasks, on threads or on whatever cluster is at hand.
 
 from __future__ import annotations
 
-import warnings
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import h5py  # type: ignore[import-untyped]
@@ -25,9 +25,8 @@ from nextpert.core.screen.moments import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
-    import anndata as ad
     from numpy.typing import NDArray
 
     from nextpert.core.screen.moments import PairwiseSum
@@ -265,29 +264,6 @@ def dense(values: Any) -> NDArray[np.float64]:
     return np.asarray(values.toarray() if sp.issparse(values) else values, np.float64)
 
 
-_SLOTS = ("layers", "obsm", "varm", "obsp", "varp")
-
-
-def require_sound_matrices(adata: ad.AnnData) -> None:
-    """Raise if a sparse matrix of ``adata`` is damaged; of a view, those it is a view of.
-
-    A subset or a copy of a view goes through all of them by kernels that trust the indices.
-
-    Raises
-    ------
-    ValueError
-        If indices lie out of range, or pointers fall; the matrix is named.
-    """
-    for name, matrix in _matrices(adata):
-        if is_lazy(matrix):
-            _require_lazy(matrix, name)
-        elif getattr(matrix, "group", None) is not None and hasattr(matrix, "format"):
-            shape = matrix.shape if matrix.format == "csr" else matrix.shape[::-1]
-            require_sound_arrays(arrays_of(matrix), shape, name)
-        else:
-            require_sound(matrix, name)
-
-
 def real_values(
     table: pd.DataFrame | pd.Series, name: str, remedy: str = ""
 ) -> NDArray[np.float64]:
@@ -301,55 +277,22 @@ def real_values(
         If it holds complex numbers, whose imaginary part would be lost, or what is no number;
         the columns are named.
     """
-    found = _real(table)
-    if found is None:
-        bad = "some of its values"
-        if isinstance(table, pd.DataFrame):
-            each = [str(key) for key, column in table.items() if _real(column) is None]
-            bad = f"those of {list_names(each)}"
-        message = f"{name} must hold real numbers alone, but {bad} are none.{remedy}"
-        raise ValueError(message)
-    return found
-
-
-def _real(table: pd.DataFrame | pd.Series) -> NDArray[np.float64] | None:
-    lost = np.exceptions.ComplexWarning
     frame = table if isinstance(table, pd.DataFrame) else table.to_frame()
-    for i, dtype in enumerate(frame.dtypes):
-        texts = dtype.kind == "O" and any(isinstance(x, str) for x in frame.iloc[:, i])
-        if texts or dtype.kind in "mM":  # dates would be nanoseconds
-            return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", lost)
-            return table.to_numpy(dtype=np.float64, na_value=np.nan)
-    except (TypeError, ValueError, OverflowError, lost):
+    columns = [_real(column) for _, column in frame.items()]
+    if bad := [str(key) for key, found in zip(frame, columns, strict=True) if found is None]:
+        which = f"those of {list_names(bad)}" if table is frame else "some of its values"
+        message = f"{name} must hold real numbers alone, but {which} are none.{remedy}"
+        raise ValueError(message)
+    values = np.array(columns, np.float64).reshape(frame.shape[::-1]).T
+    return values if table is frame else values[:, 0]
+
+
+def _real(column: pd.Series) -> NDArray[np.float64] | None:
+    if column.dtype.kind == "O" and all(isinstance(x, Real) or pd.isna(x) for x in column):
+        column = column.astype(object)
+    elif column.dtype.kind not in "biuf":  # dates would be nanoseconds
         return None
-
-
-def _matrices(adata: ad.AnnData) -> Iterator[tuple[str, Any]]:
-    whole = adata._adata_ref if adata.is_view and adata._adata_ref is not None else adata
-    if whole.X is not None:
-        if tuple(whole.X.shape) != whole.shape:
-            what = (
-                f"the shape {tuple(whole.X.shape)} for {whole.n_obs} cells and {whole.n_vars} genes"
-            )
-            raise damaged(what, "adata.X")
-        yield "adata.X", whole.X
-    for slot in _SLOTS:
-        for key, matrix in getattr(whole, slot).items():
-            if key is not None:  # anndata 0.13 lists X as the layer None
-                yield f"adata.{slot}[{key!r}]", matrix
-    if whole.raw is not None:
-        yield "adata.raw.X", whole.raw.X
-
-
-def _require_lazy(matrix: Any, name: str) -> None:
-    def check(chunk: Any) -> Any:
-        require_numbers(chunk, name)
-        require_sound(chunk, name)
-        return np.zeros((1,) * chunk.ndim, dtype=bool)
-
-    chunks = tuple((1,) * n for n in matrix.numblocks)
-    meta = np.empty((0,) * matrix.ndim)
-    computed(matrix.map_blocks(check, dtype=bool, chunks=chunks, meta=meta))
+    try:
+        return column.to_numpy(np.float64, na_value=np.nan)
+    except OverflowError:
+        return None

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import anndata as ad
 import scipy.sparse as sp
 
-from nextpert._adata.sources import require_sound_matrices
 from nextpert._warn import warn
 from nextpert.core._codec import FORMAT, describe, require_as_described
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def check_writable(adata: ad.AnnData, key: str, *, copy: bool) -> None:
-    """Raise if results cannot be written: no name of a slot, a view of a file, a damaged matrix."""
+    """Raise if results cannot be written: no name of a slot, or a view of a file."""
     if not isinstance(key, str) or not key or "/" in key:  # files take a slash for a group
         message = f"key_added must be a non-empty string without a slash, but is {key!r}."
         raise ValueError(message)
@@ -36,8 +35,6 @@ def check_writable(adata: ad.AnnData, key: str, *, copy: bool) -> None:
             "call adata.to_memory() first, or pass copy=True."
         )
         raise ValueError(message)
-    if adata.is_view:  # it is copied as it is written to
-        require_sound_matrices(adata)
 
 
 def write_results(
@@ -83,7 +80,7 @@ def with_format(result: Any) -> Any:
     if not isinstance(result, Mapping) or "format" in result:
         return result
     made = {**_with_csr(result), "version": _version()}
-    return {**made, "format": FORMAT, "contents": json.dumps(describe(made))}
+    return {**made, "format": FORMAT, "contents": json.dumps(describe(made)["parts"])}
 
 
 def _with_csr(value: Any) -> Any:

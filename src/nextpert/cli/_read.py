@@ -80,8 +80,6 @@ def read_screen(path: Path) -> AnnData:
     """Return the screen in an h5ad or zarr, or raise a ValueError that names the file."""
     import anndata as ad
 
-    from nextpert._adata import require_sound_matrices
-
     if not path.exists():
         near = sorted(f.name for f in path.parent.glob("*") if f.suffix in (".h5ad", ".zarr"))
         there = f" The folder holds {', '.join(near[:10])}." if near else ""
@@ -94,7 +92,6 @@ def read_screen(path: Path) -> AnnData:
     except Exception as error:  # h5py and anndata raise many kinds for a file of another format
         message = f"{str(path)!r} cannot be read as h5ad or zarr ({type(error).__name__})."
         raise ValueError(message) from error
-    require_sound_matrices(adata)
     return adata
 
 

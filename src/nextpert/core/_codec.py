@@ -356,8 +356,7 @@ def require_as_described(stored: Any, where: str, remedy: str) -> None:
     reading = Reading(where, remedy, {})
     if not hasattr(stored, "keys") or hasattr(stored, "columns"):
         raise reading.damaged("it is no result")
-    its_format = stored.get("format")
-    if describe({"format": its_format})["format"] != "numbers []" or its_format != FORMAT:
+    if not np.array_equal(stored.get("format"), FORMAT):
         raise reading.damaged(f"its format is not {FORMAT}")
     try:
         target = json.loads(str(stored.get("contents")))
@@ -366,7 +365,7 @@ def require_as_described(stored: Any, where: str, remedy: str) -> None:
     if not isinstance(target, dict):
         raise reading.damaged("the list of what it holds is unreadable")
     now = describe({name: stored[name] for name in target if name in stored})  # others are added
-    if found := _difference({"parts": now}, {"parts": target}, ""):
+    if found := _difference(now, {"parts": target}, ""):
         raise reading.damaged(found)
 
 
@@ -407,18 +406,14 @@ def digest_of(value: Any) -> str:
     return text.hexdigest()[:16]
 
 
-def describe(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return type, shape and finiteness of each part of a result, in words that files keep."""
-    return {str(name): _described(part) for name, part in result.items()}
-
-
-def _described(value: Any) -> Any:
+def describe(value: Any) -> Any:
+    """Return type, shape and finiteness of a value or of each part of it, in words for files."""
     kinds = {**dict.fromkeys("biuf", "numbers"), "c": "complex"}  # all others are texts
     if hasattr(value, "columns"):
         each = {str(key): kinds.get(value[key].dtype.kind, "text") for key in value.columns}
         return {"columns": each}
     if isinstance(value, Mapping):
-        return {"parts": describe(value)}
+        return {"parts": {str(name): describe(part) for name, part in value.items()}}
     if value is None:
         return "nothing"
     try:

@@ -1,7 +1,7 @@
 """How objects show themselves: a line where they are printed, a card in a notebook.
 
-A class that inherits from :class:`Shown` has both from the same facts. What belongs to AnnData
-uses :func:`card` and :func:`lines` with facts of its own.
+A class that inherits from :class:`Shown` has a line of its facts. A summary and a campaign use
+:func:`card` and :func:`lines` with facts of their own.
 """
 
 from __future__ import annotations
@@ -51,13 +51,6 @@ class Shown:
         said = {name: brief(value) for name, value in self._facts().items()}
         facts = ", ".join(f"{name}={value}" for name, value in said.items() if value)
         return f"{type(self).__name__}({facts})"
-
-    def _repr_html_(self) -> str:
-        facts = {
-            name.removeprefix("n_").replace("_", " ").capitalize(): brief(value)
-            for name, value in self._facts().items()
-        }
-        return card(type(self).__name__, facts)
 
 
 def brief(value: Any) -> str:

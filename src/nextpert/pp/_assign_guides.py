@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from nextpert import _adata
 from nextpert._adata.arguments import above, checked, one_of
 from nextpert._adata.labels import column_of
-from nextpert.core.screen.moments import require_numbers
+from nextpert.core.screen.moments import require_numbers, require_sound
 from nextpert.pp._steps import guides as _guides
 from nextpert.pp._steps.bookkeeping import tally
 
@@ -143,8 +143,8 @@ def _umi(adata: ad.AnnData, guides: Any) -> tuple[sp.csr_matrix, list[str]]:
     """Return the counts, cells in the order of ``adata``, and the names of the guides."""
     table = adata.obsm[guides] if isinstance(guides, str) else guides
     if isinstance(table, ad.AnnData):
-        _adata.require_sound_matrices(table)
         cells, names, values = table.obs_names, table.var_names, _adata.eager(table.X)
+        require_sound(values, "The matrix of guides")
     elif isinstance(table, pd.DataFrame):
         cells, names, values = table.index, table.columns, table.to_numpy()
     else:
