@@ -91,12 +91,12 @@ def test_the_ensemble_survives_files(many, kind, tmp_path):
 def damages(graphs, p):
     yield "is gone", {k: v for k, v in graphs.items() if k != "indptr"}
     yield "no whole numbers", {**graphs, "indices": graphs["indices"] + 0.5}
-    yield "pointers", {**graphs, "n_graphs": graphs["n_graphs"] + 1}
-    yield "pointers", {**graphs, "indptr": graphs["indptr"][::-1]}
-    yield "outside the panel", {**graphs, "indices": graphs["indices"] + p}
+    yield "pointer", {**graphs, "n_graphs": graphs["n_graphs"] + 1}
+    yield "pointer", {**graphs, "indptr": graphs["indptr"][::-1]}
+    yield "indices", {**graphs, "indices": graphs["indices"] + p}
     first = np.zeros(N_GRAPHS * p + 1, np.int64)
     first[1], first[2:] = 1, 2
-    yield "cycle", {**graphs, "indptr": first, "indices": np.array([1, 0])}
+    yield "cycle", {**graphs, "indptr": first.copy(), "indices": np.array([1, 0])}
     first[1:] = 2
     yield "twice", {**graphs, "indptr": first, "indices": np.array([1, 1])}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -186,6 +186,18 @@ class GraphsRecord:
     n_graphs: int = array(whole=True, least=1)
     indptr: NDArray[np.int64] = array("n_pointers", whole=True)
     indices: NDArray[np.int64] = array("n_edges", whole=True)
+    dags: list[Dag] = field(init=False)
+
+    def __post_init__(self) -> None:
+        n, p = self.n_graphs, (len(self.indptr) - 1) // self.n_graphs
+        parts = np.ones(len(self.indices)), self.indices, self.indptr
+        stacked = sp.csr_array(parts, shape=(n * p, p))
+        stacked.check_format(full_check=True)  # pointers and indices are within their range
+        if not stacked.has_canonical_format:
+            message = "an edge is there twice, or edges are not in order"
+            raise ValueError(message)
+        dags = [Dag.from_matrix(stacked[k * p : (k + 1) * p]) for k in range(n)]
+        object.__setattr__(self, "dags", dags)
 
 
 def read_graphs(adata: ad.AnnData, key: str, genes: Sequence[str], dag: Dag) -> list[Dag]:
@@ -205,10 +217,7 @@ def read_graphs(adata: ad.AnnData, key: str, genes: Sequence[str], dag: Dag) -> 
         return []
     stored = dict(eager(result))
     where, remedy = f"adata.uns[{key!r}]['graphs']", "run tl.learn_dag again"
-    n, indptr, indices = vars(unpack(GraphsRecord, stored["graphs"], where, remedy)).values()
-    p = len(genes)
-    stacked = sp.csr_array((np.ones(len(indices)), indices, indptr), shape=(n * p, p))
-    graphs = [Dag.from_matrix(stacked[k * p : (k + 1) * p]) for k in range(n)]
+    graphs = unpack(GraphsRecord, stored["graphs"], where, remedy).dags
     if _changed(stored, genes, dag):
         message = (
             f"The graph in adata.varp[{key!r}] has changed since tl.learn_dag wrote it: the "

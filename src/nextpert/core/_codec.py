@@ -240,7 +240,10 @@ def unpack(
 def _read(part: Part, stored: Any, reading: Reading, name: str) -> Any:
     """Return the value of a field from what is stored of it, or raise."""
     if part.read is not None:
-        return part.read(stored)
+        made = part.read(stored)
+        if part.shape:
+            reading.require_shape(np.shape(made)[: len(part.shape)], part.shape, name)
+        return made
     if part.record is not None:
         return unpack(part.record, stored, "", "", reading=reading.inside(name))
     if part.inner is not None:
