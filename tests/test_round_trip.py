@@ -19,13 +19,6 @@ def learn(adata):
     npt.tl.learn_dag(adata, search_options={"n_runs": 5, "prior": {"before": [("MYC", "UBR5")]}})
 
 
-def learn_in_full_order(adata):
-    npt.tl.learn_dag(
-        adata,
-        search_options={"n_runs": 5, "prior": {"tiers": [[gene] for gene in adata.var_names]}},
-    )
-
-
 def given(adata):
     npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STK3"), ("MYC", "GATA1")])
 
@@ -100,10 +93,6 @@ def screen(adata):
     npt.pp.perturbation_screen(adata, panel=["MYC", "STK3"], combinations="panel_only")
 
 
-def screen_alone(adata):
-    npt.pp.perturbation_screen(adata, panel=["MYC", "GATA1"], count_options={"normalise": "none"})
-
-
 def study(adata):
     npt.pp.assign_guides(adata, guides=guide_counts(adata))
     adata.obs["condition"] = pd.Categorical(["Control"] * adata.n_obs)
@@ -159,8 +148,8 @@ def plan_cells(adata):
 
 # Every kind of stored field once, then every function once.
 FIELDS = [
-    learn, learn_in_full_order, no_edges, fit_exact_known_noise, fit_table, fit_controls_alone,
-    design_group, design_means, design_goal, cpca, assign, screen, screen_alone, study, roles,
+    learn, no_edges, fit_exact_known_noise, fit_table, fit_controls_alone,
+    design_group, design_means, design_goal, cpca, assign, screen, study, roles,
     diagnose, replay, dag_fit, target_distances, effects, plan, plan_cells,
 ]  # fmt: skip
 FUNCTIONS = [

@@ -91,17 +91,6 @@ def test_anndata_read_lazily(form, values, groups, tmp_path):
         )
 
 
-def test_learning_and_fitting_from_dask_arrays(small_screen):
-    lazy = small_screen.copy()
-    lazy.X = da.from_array(small_screen.X, chunks=(101, 3))
-    for adata in (small_screen, lazy):
-        npt.tl.learn_dag(adata, search_options={"n_runs": 5})
-        npt.tl.fit_dag_blr(adata, perturbations=["MYC", "STK3", "OXR1", "MYC+OXR1"])
-    one, two = (adata.varp["dag_blr_mean"] for adata in (small_screen, lazy))
-    assert one.data.tobytes() == two.data.tobytes()
-    np.testing.assert_array_equal(one.indices, two.indices)
-
-
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix, sp.csc_matrix])
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
 def test_from_a_lazy_file_to_a_ranking(kind, form, small_screen, assert_same, tmp_path):

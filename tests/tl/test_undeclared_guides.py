@@ -128,6 +128,14 @@ def test_other_columns_are_no_guides(column):
         npt.tl.fit_dag_blr(adata)
 
 
+def test_levels_of_several_labels_do_not_nest(caplog):
+    adata = screen()
+    adata.obs["guide"] = np.random.default_rng(0).choice([f"c{k}" for k in range(60)], adata.n_obs)
+    with caplog.at_level("INFO", "nextpert"):
+        npt.tl.fit_dag_blr(adata)
+    assert "nest in the perturbation labels" not in caplog.text
+
+
 @pytest.mark.parametrize("kind", ["category", "string", "number"])
 def test_the_kind_of_the_column_does_not_matter(kind):
     adata = screen()
