@@ -129,8 +129,9 @@ def test_other_columns_are_no_guides(column):
 
 
 def test_levels_of_several_labels_do_not_nest(caplog):
-    adata = screen()
-    adata.obs["guide"] = np.random.default_rng(0).choice([f"c{k}" for k in range(60)], adata.n_obs)
+    rng, adata = np.random.default_rng(0), screen()
+    adata = adata[rng.permutation(adata.n_obs)].copy()
+    adata.obs["guide"] = rng.choice([f"c{k}" for k in range(60)], adata.n_obs)
     with caplog.at_level("INFO", "nextpert"):
         npt.tl.fit_dag_blr(adata)
     assert "nest in the perturbation labels" not in caplog.text

@@ -333,8 +333,6 @@ def kinds_of(annotation: str, declared: tuple[Bound | type, ...]) -> list[Kind]:
     names = re.split(r" \| (?![^\[]*\])", re.sub(r"(\w+\.)+", "", annotation))
     if "Any" in names:
         return []
-    if "PathLike[str]" in names:  # which a string is as well
-        names.remove("str")
     if {"Mapping[str, float]", "Series"} <= set(names):  # which a Series may be as well
         names.remove("Series")
     of_options = [bound for bound in declared if isinstance(bound, type)]

@@ -47,8 +47,12 @@ def read_table(
             message = "A mapping of shifts must be {perturbation: {gene: shift}}."
             raise ValueError(message)
         # What is not given is no shift; what is given as missing is refused below.
-        rows = {str(k): pd.Series(row, dtype=object).fillna(np.inf) for k, row in table.items()}
-        table = pd.DataFrame.from_dict(rows, orient="index").fillna(0.0)
+        rows = {
+            str(name): {gene: np.inf if pd.isna(x) else x for gene, x in dict(row).items()}
+            for name, row in table.items()
+        }
+        table = pd.DataFrame.from_dict(rows, orient="index").reindex(list(rows))
+        table[table.isna()] = 0.0
     names = spelled(str(name) for name in table.index)
     columns = panel_index(map(str, table.columns), genes, "The table of shifts")
     shifts = np.zeros((len(names), len(genes)))
