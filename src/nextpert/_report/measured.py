@@ -167,10 +167,11 @@ def programs_section(adata: AnnData, results: Results, keys: Keys) -> Section | 
             "their own target genes is left out."
         ]
         on = scores[scores["takes_part"].astype(bool)]
-        shown = shares.set_index("program")[["share"]].assign(
-            perturbations=_in_words(on, "perturbation", "score"),
-            genes=_in_words(genes.groupby("program").head(8), "gene", "effect"),
-        ).reset_index()  # fmt: skip
+        in_words = {
+            "perturbations": _in_words(on, "perturbation", "score"),
+            "genes": _in_words(genes.groupby("program").head(8), "gene", "effect"),
+        }
+        shown = shares.set_index("program")[["share"]].assign(**in_words).reset_index()
         caption = "Programs with the genes that change most, the largest share of the effects first"
         every, names = genes.merge(shares[["program", "share"]], on="program"), [*map(str, shown)]
         tables = [Table("programs", caption, shown, names, download=every, in_print=3)]
