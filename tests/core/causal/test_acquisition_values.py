@@ -68,58 +68,29 @@ def test_civ_is_the_average_gap_variance_one_step_ahead(fitted, n):
             assert civ.current() == pytest.approx(now, rel=1e-8)
 
 
-def test_paper_equation_13_for_known_variances_on_the_unit_sphere(fit_twice, graphs):
-    plain, blr = fit_twice(graphs["complete"], False, True)
-    rng = np.random.default_rng(3)
-    shifts, target = draw_points(5, rng, 6)
-    n, sigma2 = 4, plain.known
-    square = plain.ideal(target) ** 2 + 1 / 5
-    values = []
-    for a in shifts:
-        v = sigma2 * plain.ahead(a, n).w(target)
-        values.append((v**2 + 2 * v * (sigma2 / n + square)).sum())
-    rest = 2 * (sigma2**2 / n**2).sum() + 4 * (sigma2 / n * square).sum()
-    found = Civ(blr, target, n_cells=n).values(shifts)
-    np.testing.assert_allclose(found, 2 * np.array(values) + rest, rtol=1e-9)
-
-
 @pytest.mark.parametrize("n", N_CELLS)
-def test_causal_variance_is_the_largest_variance_of_the_ideal_shift(fitted, n):
+def test_largest_variances_and_that_of_the_mean_reached(fitted, n):
+    """Of the ideal shift (CV), of any weight (MaxV), and of nodes by their effects."""
     plain, blr = fitted
     shifts, target = draw_points(plain.p, np.random.default_rng(n))
-    acquisition = CausalVariance(blr, target, n_cells=n)
-    for a in shifts:
-        later = plain.ahead(a, n)
-        wanted = (later.noise_moments()[0] * later.w(target)).max()
-        assert acquisition.value(a) == pytest.approx(wanted, rel=1e-8, abs=1e-14)
+    effects = (np.linalg.inv(np.eye(plain.p) - plain.weights) ** 2).sum(axis=0)
 
+    def tops(cov):
+        return np.array([np.linalg.eigvalsh(c)[-1] if len(c) else 0.0 for c in cov])
 
-@pytest.mark.parametrize("n", N_CELLS)
-def test_max_variance_is_the_largest_eigenvalue(fitted, n):
-    plain, blr = fitted
-    shifts, target = draw_points(plain.p, np.random.default_rng(n))
-    acquisition = MaxVariance(blr, target, n_cells=n)
-    for a in shifts:
-        later = plain.ahead(a, n)
-        e = later.noise_moments()[0]
-        tops = [np.linalg.eigvalsh(c)[-1] if len(c) else 0.0 for c in later.cov]
-        assert acquisition.value(a) == pytest.approx((e * tops).max(), rel=1e-8, abs=1e-14)
-    e = plain.ahead(shifts[0], n).noise_moments()[0]
-    tops = [np.linalg.eigvalsh(c)[-1] if len(c) else 0.0 for c in plain.cov]
-    assert acquisition.current() == pytest.approx((e * tops).max(), rel=1e-9)
-
-
-@pytest.mark.parametrize("n", N_CELLS)
-def test_target_mean_variance_weighs_nodes_by_their_effects(fitted, n):
-    plain, blr = fitted
-    shifts, target = draw_points(plain.p, np.random.default_rng(n))
-    acquisition = TargetMeanVariance(blr, target, n_cells=n)
-    effects = np.linalg.inv(np.eye(plain.p) - plain.weights)
     for a in shifts:
         later = plain.ahead(a, n)
         e, w = later.noise_moments()[0], later.w(target)
-        wanted = sum((effects[:, i] ** 2).sum() * e[i] * w[i] for i in range(plain.p))
-        assert acquisition.value(a) == pytest.approx(wanted, rel=1e-8, abs=1e-14)
+        wanted = {
+            CausalVariance: (e * w).max(),
+            MaxVariance: (e * tops(later.cov)).max(),
+            TargetMeanVariance: (effects * e * w).sum(),
+        }
+        for kind, value in wanted.items():
+            found = kind(blr, target, n_cells=n).value(a)
+            assert found == pytest.approx(value, rel=1e-8, abs=1e-14)
+    now = MaxVariance(blr, target, n_cells=n).current()
+    assert now == pytest.approx((e * tops(plain.cov)).max(), rel=1e-9)
 
 
 def test_target_mean_variance_is_that_of_the_mean_reached(fit_twice, graphs):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nextpert.core import Dag, DagBlr, Moments
+from nextpert.core import Dag, DagBlr, Moments, random_scm
 
 
 def environments(parents, cells, intercept, rng):
@@ -177,3 +177,64 @@ def test_an_infinite_variance_is_refused_until_cells_arrive():
         DagBlr(blr.dag, prior_scale=1.0, prior_shape=2.0).spread()
     with pytest.raises(ValueError, match="improper"):
         DagBlr(blr.dag, prior_scale=1.0, prior_rate=0.0).log_evidence()
+
+
+def z_scores(sample, expected):
+    """Errors of the sample means in standard errors, columns apart."""
+    return (sample.mean(axis=0) - expected) / (sample.std(axis=0) / np.sqrt(len(sample)))
+
+
+def test_draws_have_the_moments_of_the_posterior(intercept, known, fit_twice, graphs):
+    plain, blr = fit_twice(graphs["complete"], intercept, known)
+    weights, noise = blr.sample(40_000, 11)
+    mean, variance = plain.noise_moments()
+    if known:
+        np.testing.assert_array_equal(noise, np.tile(mean, (40_000, 1)))
+    else:
+        assert np.abs(z_scores(noise, mean)).max() < 5
+        assert np.abs(z_scores((noise - mean) ** 2, variance)).max() < 5
+    centred = weights - np.concatenate(plain.mean)
+    assert np.abs(z_scores(centred, 0)).max() < 5
+    owner = np.repeat(np.arange(5), np.diff(blr.vptr))
+    scaled = centred / np.sqrt(noise[:, owner])
+    wanted = np.zeros((len(owner), len(owner)))
+    for i in range(5):
+        wanted[blr.vptr[i] : blr.vptr[i + 1], blr.vptr[i] : blr.vptr[i + 1]] = plain.cov[i]
+    # given the noise variances, weights are N(m, sigma^2 M), and nodes are independent
+    for j in range(len(owner)):
+        assert np.abs(z_scores(scaled * scaled[:, j : j + 1], wanted[j])).max() < 5
+        plainly = centred[:, owner == owner[j]] * centred[:, j : j + 1]
+        expected = wanted[j, owner == owner[j]] * mean[owner[j]]
+        assert np.abs(z_scores(plainly, expected)).max() < 5
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("prior_scale", [1.0, "evidence"])
+@pytest.mark.parametrize("n_cells", [1, 3])
+def test_updates_in_place_equal_those_that_copy(intercept, prior_scale, n_cells):
+    scm = random_scm(6, rng=0)
+    start = DagBlr(scm.dag, intercept=intercept, prior_scale=prior_scale)
+    start = start.update(Moments.from_array(scm.sample(20, rng=1)))
+    before = start.to_dict()
+    changed = start.update(Moments.from_array(scm.sample(1, rng=2)))
+    copied = changed
+    for r in range(5):
+        moments = Moments.from_array(scm.sample(n_cells, rng=10 + r))
+        shift = np.full(6, 0.1 * r)
+        copied = copied.update(moments, shift, do=[r])
+        same = changed.update(moments, shift, do=[r], inplace=True)
+        assert same is changed
+    for name, value in copied.to_dict().items():
+        np.testing.assert_array_equal(changed.to_dict()[name], value, err_msg=name)
+    for name, value in start.to_dict().items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+
+
+def test_an_update_that_fails_changes_nothing():
+    scm = random_scm(4, rng=0)
+    blr = DagBlr(scm.dag).update(Moments.from_array(scm.sample(20, rng=1)))
+    before = blr.to_dict()
+    with pytest.raises(ValueError, match="shift"):
+        blr.update(Moments.from_array(scm.sample(2, rng=1)), np.full(4, np.nan), inplace=True)
+    for name, value in blr.to_dict().items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)

@@ -1,7 +1,6 @@
 """The log evidence against predictive densities, multivariate densities and quadrature."""
 
 import numpy as np
-import pytest
 from scipy import stats
 
 from nextpert.core import Dag, DagBlr, Moments
@@ -69,17 +68,3 @@ def test_evidence_by_quadrature_over_weight_and_noise():
     leaf = leaf * stats.norm.pdf(weight[:, None], scale=np.sqrt(0.6 * v))
     second = step_w @ leaf @ (step_v * prior)
     np.testing.assert_allclose(blr.log_evidence(), np.log(first) + np.log(second), rtol=1e-6)
-
-
-@pytest.mark.parametrize("shape", [2.01, 2.5, 3.0, 40.0])
-def test_terms_of_the_gap_by_the_moments_of_noise_variances(shape):
-    rate = np.array([0.1, 3.0])
-    mean, variance = stats.invgamma(shape, scale=rate).stats("mv")
-    for at, e, v in zip(rate, mean, variance, strict=True):
-        blr = DagBlr(Dag.from_edges(1, []), prior_shape=shape, prior_rate=at)
-        np.testing.assert_allclose(blr.spread(), [[e], [2 * (e**2 + v) + v]], rtol=1e-10)
-
-
-def test_there_are_none_at_the_shape_at_which_variances_vary_without_end():
-    with pytest.raises(ValueError, match="shape <= 2"):
-        DagBlr(Dag.from_edges(1, []), prior_shape=2.0, prior_rate=1.0).spread()

@@ -1,4 +1,4 @@
-"""One loop: common noise, the best state seen, recommendations."""
+"""Loops: common noise, the best state seen, recommendations; many, on any number of workers."""
 
 import sys
 
@@ -109,13 +109,51 @@ def test_names_are_checked_before_cells_are_drawn(model):
 
 
 @pytest.mark.parametrize("acquisition", ["ei", "mi", "ucb", "civ"])
-def test_new_acquisitions_learn_and_are_the_same_for_any_number_of_workers(model, acquisition):
+def test_loops_learn(model, acquisition):
     scm, blr, _, target = model
-    task = {"source": scm, "posterior": blr, "target_mean": target, "acquisition": acquisition}
-    tasks = [task | {"n_rounds": 20}] * 4
-    one, two = (design_loops(tasks, rng=5, n_jobs=n) for n in (1, 2))
+    runs = [design_loop(scm, blr, target, acquisition, n_rounds=20, rng=seed) for seed in range(4)]
+    assert np.mean([r.distance[-1] for r in runs]) < 0.2 * np.mean([r.distance[0] for r in runs])
+    assert all((r.seconds > 0).all() for r in runs)
+
+
+@pytest.fixture(scope="module")
+def task():
+    scm = random_scm(5, rng=0)
+    blr = DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False)
+    target = scm.mean([0, 0, 0.3, 0.6, -0.7])
+    return {"source": scm, "posterior": blr, "target_mean": target, "n_rounds": 4}
+
+
+def assert_same(one, two):
     for a, b in zip(one, two, strict=True):
-        for name in ("shifts", "values", "distance", "recommended"):
-            assert getattr(a, name).tobytes() == getattr(b, name).tobytes()
-    assert np.mean([r.distance[-1] for r in one]) < 0.2 * np.mean([r.distance[0] for r in one])
-    assert all((r.seconds > 0).all() for r in one)
+        assert a.shifts.tobytes() == b.shifts.tobytes()
+        assert a.distance.tobytes() == b.distance.tobytes()
+
+
+def test_seeds_give_what_single_loops_give(task):
+    seeds = [7, [1, 2], 3]
+    found = design_loops([task | {"rng": seed} for seed in seeds])
+    assert design_loops([]) == []
+    assert_same(found, [design_loop(**task, rng=seed) for seed in seeds])
+
+
+@pytest.mark.parametrize("own", ["none", "shared", "mixed"])
+def test_the_number_of_workers_does_not_matter(own, task):
+    def run(n_jobs):
+        shared = np.random.default_rng(4)
+        rngs = {"none": [None] * 5, "shared": [shared] * 5, "mixed": [None, shared, 3, None, 3]}
+        tasks = ({**task, "rng": rng, "acquisition": "random"} for rng in rngs[own])
+        return design_loops(tasks, rng=8, n_jobs=n_jobs)
+
+    one, two = run(1), run(2)
+    assert_same(one, two)
+    n_different = len({result.shifts.tobytes() for result in one})
+    assert n_different == (4 if own == "mixed" else 5)
+
+
+def test_wrong_arguments_are_named(task):
+    with pytest.raises(ValueError, match=r"Task 1: .*unexpected keyword argument 'n_round'"):
+        design_loops([task, task | {"n_round": 3}])
+    del (lacking := dict(task))["source"]
+    with pytest.raises(ValueError, match=r"Task 0: missing .* 'source'"):
+        design_loops([lacking])

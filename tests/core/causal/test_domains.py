@@ -19,6 +19,7 @@ from nextpert.core import (
     Pool,
     Random,
     Sparse,
+    Sphere,
     TargetMeanVariance,
     random_scm,
 )
@@ -50,30 +51,6 @@ def test_pool_takes_the_best_candidate_and_the_first_of_equals(kind):
         assert found.index == int(np.argmin(values))
         assert found.value == pytest.approx(min(values), rel=1e-12)
         np.testing.assert_array_equal(found.shift, shifts[found.index])
-
-
-def test_pool_moments_projection_draws_and_errors():
-    rng = np.random.default_rng(1)
-    shifts = rng.normal(size=(7, 3))
-    pool = Pool(shifts)
-    mean, variance = pool.moments(3)
-    np.testing.assert_allclose(mean, sum(shifts) / 7)
-    np.testing.assert_allclose(variance, sum((shifts - mean) ** 2) / 7)
-    counts = np.zeros(7)
-    for row in pool.sample(7000, 3, rng):
-        counts[np.flatnonzero((shifts == row).all(axis=1))[0]] += 1
-    assert ((counts - 1000) ** 2 / 1000).sum() < 35  # chi square, 6 degrees of freedom
-    for bad, message in (
-        (np.empty((0, 3)), "at least one"),
-        (np.ones(3), "at least one"),
-        ([[np.nan, 1.0]], "NaN"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            Pool(bad)
-    with pytest.raises(ValueError, match="3 nodes"):
-        pool.moments(4)
-    with pytest.raises(ValueError, match="pool"):
-        pool.minimise(Random(DagBlr(Dag.from_edges(4, [])), rng=0))
 
 
 # -- box ----------------------------------------------------------------------------------------
@@ -169,28 +146,6 @@ def test_a_search_goes_on_from_kinks_however_high_the_floor(floor):
     assert kinked.looks > 2
 
 
-def test_box_moments_projection_and_errors():
-    rng = np.random.default_rng(2)
-    low, high = np.array([-1.0, 0.0, 2.0]), np.array([1.0, 0.5, 2.0])
-    box = Box(low, high)
-    draws = box.sample(40_000, 3, rng)
-    mean, variance = box.moments(3)
-    np.testing.assert_array_equal(draws[:, 2], 2.0)
-    error = draws.std(axis=0)[:2] / np.sqrt(len(draws))
-    assert (np.abs(draws.mean(axis=0) - mean)[:2] < 5 * error).all()
-    square = ((draws - mean) ** 2)[:, :2]
-    error = square.std(axis=0) / np.sqrt(len(draws))
-    assert (np.abs(square.mean(axis=0) - variance[:2]) < 5 * error).all()
-    shift = np.array([3.0, 0.2, 7.0])
-    np.testing.assert_array_equal(box.project(shift), [1.0, 0.2, 2.0])
-    np.testing.assert_array_equal(Box(-1, 1).moments(2)[1], [1 / 3, 1 / 3])
-    for bad, message in (((1.0, 0.0), "low <= high"), ((-np.inf, 0.0), "finite")):
-        with pytest.raises(ValueError, match=message):
-            Box(*bad)
-    with pytest.raises(ValueError, match="4 nodes"):
-        box.moments(4)
-
-
 # -- sparse -------------------------------------------------------------------------------------
 
 
@@ -231,24 +186,63 @@ def test_sparse_shifts_of_one_node_and_of_all(kind):
         last = more.value
 
 
-def test_sparse_moments_projection_and_errors():
-    rng = np.random.default_rng(4)
-    sparse = Sparse(2, 1.5)
-    draws = sparse.sample(40_000, 4, rng)
-    assert (np.count_nonzero(draws, axis=1) == 2).all()
-    np.testing.assert_allclose(np.linalg.norm(draws, axis=1), 1.5)
-    mean, variance = sparse.moments(4)
-    for power, wanted in ((1, mean), (2, variance)):
-        values = draws**power
+# -- all ----------------------------------------------------------------------------------------
+
+DOMAINS = {
+    "pool": Pool(np.random.default_rng(1).normal(size=(7, 4))),
+    "box": Box([-1.0, 0.0, 2.0, -3.0], [1.0, 0.5, 2.0, 3.0]),
+    "sphere": Sphere(2.5),
+    "sparse": Sparse(2, 1.5),
+}
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_moments_are_those_of_draws_and_projections_are_the_nearest_points(name):
+    domain, rng = DOMAINS[name], np.random.default_rng(2)
+    draws = domain.sample(40_000, 4, rng)
+    mean, variance = domain.moments(4)
+    for values, wanted in ((draws, mean), ((draws - mean) ** 2, variance)):
         error = values.std(axis=0) / np.sqrt(len(draws))
-        assert (np.abs(values.mean(axis=0) - wanted) < 5 * error).all()
-    shift = rng.normal(size=4)
-    nearest = sparse.project(shift)
-    distance = np.linalg.norm(draws - shift, axis=1).min()
-    assert np.linalg.norm(nearest - shift) <= distance
-    assert np.count_nonzero(sparse.project(np.zeros(4))) == 1
-    assert np.count_nonzero(Sparse(9).project(shift)) == 4
+        assert (np.abs(values.mean(axis=0) - wanted) <= 5 * error + 1e-12).all()
+    np.testing.assert_allclose([domain.project(a) for a in draws[:20]], draws[:20], rtol=1e-12)
+    for shift in 2 * rng.normal(size=(5, 4)):
+        nearest = np.linalg.norm(domain.project(shift) - shift)
+        assert nearest <= np.linalg.norm(draws - shift, axis=1).min() + 1e-12
+
+
+def test_draws_of_pools_boxes_and_few_nodes():
+    rng, pool, box = np.random.default_rng(3), DOMAINS["pool"], DOMAINS["box"]
+    places = [(pool.shifts == a).all(axis=1).argmax() for a in pool.sample(7000, 4, rng)]
+    counts = np.bincount(places, minlength=7)
+    assert ((counts - 1000) ** 2 / 1000).sum() < 35  # chi square, 6 degrees of freedom
+    drawn = box.sample(100, 4, rng)
+    assert ((drawn >= box.low) & (drawn <= box.high)).all()
+    np.testing.assert_array_equal(Box(-1, 1).moments(2)[1], [1 / 3, 1 / 3])
+    drawn = DOMAINS["sparse"].sample(100, 4, rng)
+    assert (np.count_nonzero(drawn, axis=1) == 2).all()
+    np.testing.assert_allclose(np.linalg.norm(drawn, axis=1), 1.5)
+    assert np.count_nonzero(Sparse(9).project(drawn[0] + 1)) == 4
     assert Sparse(9).sample(3, 2, rng).shape == (3, 2)
-    for bad in ({"k": 0}, {"k": 1.5}, {"k": 1, "radius": 0.0}):
-        with pytest.raises(ValueError, match=r"k must|radius"):
-            Sparse(**bad)
+    np.testing.assert_array_equal(DOMAINS["sphere"].project(np.zeros(4)), [2.5, 0, 0, 0])
+    assert np.count_nonzero(Sparse(2).project(np.zeros(4))) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Pool(np.empty((0, 3))), "at least one"),
+        (lambda: Pool(np.ones(3)), "at least one"),
+        (lambda: Pool([[np.nan, 1.0]]), "NaN"),
+        (lambda: Pool(np.eye(3)).moments(4), "3 nodes"),
+        (lambda: Pool(np.eye(3)).minimise(Random(DagBlr(Dag.from_edges(4, [])), rng=0)), "pool"),
+        (lambda: Box(1.0, 0.0), "low <= high"),
+        (lambda: Box(-np.inf, 0.0), "finite"),
+        (lambda: Box(np.zeros(3), 1.0).moments(4), "4 nodes"),
+        *((lambda bad=bad: Sphere(bad), "radius") for bad in (0.0, -1.0, np.nan, np.inf)),
+        (lambda: Sparse(0), "k must"),
+        (lambda: Sparse(1.5), "k must"),
+    ],
+)
+def test_what_is_no_domain_is_refused(make, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        make()

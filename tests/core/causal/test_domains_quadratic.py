@@ -43,21 +43,6 @@ def nearest_on_sphere(root, centre, radius):
     return vectors @ (slope / (values + t))
 
 
-@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
-@pytest.mark.parametrize("seed", range(5))
-def test_box(seed, unit):
-    acquisition, rng = instance(seed, unit=unit)
-    low = acquisition.centre - unit * rng.uniform(-0.3, 2, 5) * [1, 100, 1, 0.01, 1]
-    high = low + unit * rng.uniform(0.1, 2, 5) * [1, 100, 1, 0.01, 1]
-    found = Box(low, high).minimise(acquisition, n_random=1, rng=seed)
-    exact = lsq_linear(
-        acquisition.root, acquisition.root @ acquisition.centre, (low, high), tol=1e-14
-    )
-    assert found.value - 5 <= 2 * exact.cost * (1 + 1e-6) + 1e-9
-    assert found.value == acquisition.value(found.shift)
-    np.testing.assert_allclose(found.shift, exact.x, atol=1e-3 * unit)
-
-
 @pytest.mark.parametrize("floor", [0.0, 1e9])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_single_descent_in_a_box_ends_at_the_best_point(seed, floor):

@@ -42,15 +42,3 @@ def test_gap_variance_with_few_cells_and_unknown_variance(fit_twice, graphs):
     variance = plain.noise_moments()[1]
     s = 1 / 2 + plain.w(target)
     assert (3 * s**2 * variance).sum() > 0.15 * found
-
-
-def test_paper_equation_12_for_known_variances(fit_twice, graphs):
-    # 2 sum v^2 + 4 sum v (sigma^2/n + (a - b)^2) + terms free of the weights' variance v
-    plain, blr = fit_twice(graphs["complete"], False, True)
-    rng = np.random.default_rng(5)
-    shift, target, n = rng.normal(size=5), rng.normal(size=5), 3
-    off, sigma2 = (shift - plain.ideal(target)) ** 2, plain.known
-    v = sigma2 * plain.w(target)
-    rest = 2 * (sigma2**2 / n**2).sum() + 4 * (sigma2 / n * off).sum()
-    wanted = 2 * (v**2 + 2 * v * (sigma2 / n + off)).sum() + rest
-    assert gap_variance(blr, shift, target, n_cells=n) == pytest.approx(wanted, rel=1e-9)

@@ -1,4 +1,4 @@
-"""The look ahead with the cells' noise: unknown variances, gradients, bounds."""
+"""The look ahead with the cells' noise: unknown variances, pools, bounds."""
 
 from itertools import pairwise
 
@@ -48,19 +48,10 @@ def test_noise_aware_values_are_those_that_cells_leave_on_average(n_before, n, f
 
 
 @pytest.mark.parametrize("kind", LOOKAHEAD)
-def test_noise_aware_gradients_pools_and_bounds(fitted, kind):
+def test_noise_aware_pools_and_bounds(fitted, kind):
     plain, blr = fitted
     rng = np.random.default_rng(2)
     acquisition = kind(blr, rng.normal(size=plain.p), n_cells=8, noise_aware=True)
-    shift, step = rng.normal(size=plain.p), 1e-5
-    value, grad = acquisition.value_and_grad(shift)
-    numeric = [
-        (acquisition.value(shift + step * axis) - acquisition.value(shift - step * axis))
-        / (2 * step)
-        for axis in np.eye(plain.p)
-    ]
-    tolerance = 1e-6 * np.abs(grad).max() + 1e-10 * max(abs(value), 1)
-    np.testing.assert_allclose(grad, numeric, rtol=0, atol=tolerance)
     shifts = rng.normal(size=(2000, plain.p))
     single = [acquisition.value(a) for a in shifts[:40]]
     np.testing.assert_allclose(acquisition.values(shifts)[:40], single, rtol=1e-12)

@@ -133,24 +133,3 @@ def test_one_node_and_no_edges():
         p = dag.n_nodes
         found = Sphere(2.0).minimise(Civ(blr, np.ones(p)), rng=0)
         assert found.value == pytest.approx(Civ(blr, np.ones(p)).value(np.zeros(p)))
-
-
-def test_moments_projection_and_draws():
-    sphere, rng = Sphere(2.5), np.random.default_rng(0)
-    draws = sphere.sample(40_000, 4, rng)
-    np.testing.assert_allclose(np.linalg.norm(draws, axis=1), 2.5)
-    mean, variance = sphere.moments(4)
-    spread = draws.std(axis=0) / np.sqrt(len(draws))
-    assert (np.abs(draws.mean(axis=0) - mean) < 5 * spread).all()
-    square = draws**2
-    error = square.std(axis=0) / np.sqrt(len(draws))
-    assert (np.abs(square.mean(axis=0) - variance) < 5 * error).all()
-    cross = draws[:, 0] * draws[:, 1]
-    assert abs(cross.mean()) < 5 * cross.std() / np.sqrt(len(draws))
-    shift = rng.normal(size=4)
-    nearest = sphere.project(shift)
-    assert np.linalg.norm(nearest - shift) <= np.linalg.norm(draws - shift, axis=1).min()
-    np.testing.assert_array_equal(sphere.project(np.zeros(4)), [2.5, 0, 0, 0])
-    for bad in (0.0, -1.0, np.nan, np.inf):
-        with pytest.raises(ValueError, match="radius"):
-            Sphere(bad)

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from nextpert.core import Moments, PriorKnowledge, boss, gsp, random_scm
+from nextpert.core import PriorKnowledge, boss, gsp
 from nextpert.core.search import _grow_shrink as trees
 from nextpert.core.search._boss_kernel import State, climb
 from nextpert.core.search._classes import Scratch, local_score
@@ -169,23 +169,6 @@ def test_residuals_of_earlier_trees_are_not_used_again(simulated):
         np.testing.assert_array_equal(used, fresh)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_prior_knowledge_is_kept(simulated, seed):
-    _, moments = simulated(70 if seed == 0 else 20, 4, seed=seed)
-    p = moments.n_nodes
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(p)
-    pairs = [(order[a], order[b]) for a, b in rng.integers(0, p, (2 * p, 2)) if a < b]
-    free = boss(moments, rng=0).dag
-    required = [(order[a], order[-1]) for a in range(3)]
-    forbidden = [edge for edge in free.edges() if edge not in required][:5]
-    prior = PriorKnowledge(p, before=pairs, required=required, forbidden=forbidden)
-    found = boss(moments, prior=prior, n_starts=2, rng=0)
-    assert prior.allows(found.dag)
-    assert prior.allows_order(found.order)
-    assert not prior.allows(free)
-
-
 def test_a_full_order_gives_its_best_parents(simulated):
     _, moments = simulated(8, 4, seed=0, n_cells=200)
     order = np.random.default_rng(0).permutation(8).tolist()
@@ -194,25 +177,6 @@ def test_a_full_order_gives_its_best_parents(simulated):
     score = plain_score(moments)
     for m, v in enumerate(order):
         assert set(found.dag.parents(v).tolist()) == grow_shrink(score, v, order[:m])[0]
-
-
-def test_reports_progress(simulated):
-    _, moments = simulated(6, 2, seed=0)
-    seen = []
-    boss(moments, n_starts=3, rng=0, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(1, 3), (2, 3), (3, 3)]
-
-
-def test_copies_are_refused():
-    x = np.random.default_rng(0).normal(size=(50, 4))
-    with pytest.raises(ValueError, match="Nodes 0 and 4 are copies"):
-        boss(Moments.from_array(np.column_stack([x, 3 * x[:, 0]])))
-
-
-@pytest.mark.parametrize("p", [1, 2])
-def test_the_smallest_panels(p):
-    x = np.random.default_rng(0).normal(size=(100, p)).cumsum(axis=1)
-    assert boss(Moments.from_array(x), n_starts=2, rng=0).dag.n_edges == p - 1
 
 
 def test_orders_given_are_started_from(simulated):
@@ -230,12 +194,10 @@ def test_orders_given_are_started_from(simulated):
         boss(moments, orders=best.order, prior=prior)
 
 
-def test_orders_alone_may_be_starts():
-    moments = Moments.from_array(random_scm(8, expected_degree=3, rng=0).sample(500, rng=1))
-    order = np.arange(8)[::-1]
+def test_orders_alone_may_be_starts(simulated):
+    moments, order = simulated(8, 3, seed=0, n_cells=500)[1], np.arange(8)[::-1]
     both, alone = (boss(moments, n_starts=n, orders=order, rng=0) for n in (1, 0))
-    assert alone.scores.shape == (1,)
-    assert both.scores.shape == (2,)
-    assert alone.scores[0] == pytest.approx(both.scores[1], rel=0.02)  # other sweeps
+    assert len(both.scores) == 2
+    assert alone.scores == pytest.approx(both.scores[1:], rel=0.02)  # other sweeps
     with pytest.raises(ValueError, match="n_starts must be a whole number of at least 1"):
         boss(moments, n_starts=0, orders=np.empty((0, 8), int))

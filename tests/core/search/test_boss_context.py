@@ -126,17 +126,6 @@ def test_the_class_is_that_of_all_graphs_that_agree(seed):
     assert np.array_equal(found.edges & ~found.edges.T, agreed)
 
 
-def test_more_environments_than_a_word_has_bits():
-    rng = np.random.default_rng(0)
-    many = rng.normal(size=(70 * 30, 5))
-    groups = np.repeat(np.arange(70), 30)
-    joint = context_moments(ScreenMoments.from_array(many, groups, 70), np.eye(70)[:, 1:])
-    found = boss(joint, n_context=69, rng=0)
-    assert found.context_edges.sum() <= 3  # noise
-    plain = Moments.from_array(many)
-    assert boss(plain, rng=0).context_edges.shape == (0, 5)
-
-
 @pytest.mark.parametrize("seed", range(8))
 def test_what_settles_an_edge(seed):
     """By brute force over all graphs of the class: with and without context nodes, an order."""

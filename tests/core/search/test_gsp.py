@@ -103,24 +103,19 @@ def _fit(moments, dag):
     return total
 
 
-def test_more_than_64_nodes(simulated, equivalence_class):
-    scm, moments = simulated(80, 2, seed=0, n_cells=20_000)
-    found = gsp(moments, alpha=1e-5, n_runs=10, rng=0)
-    skeleton, truth = equivalence_class(found.dag)[0], equivalence_class(scm.dag)[0]
-    assert len(skeleton ^ truth) <= 2
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_prior_knowledge_is_kept(simulated, seed):
-    _, moments = simulated(20, 4, seed=seed)
+@pytest.mark.parametrize(("search", "n_nodes"), [(gsp, 20), (boss, 20), (boss, 70)])
+@pytest.mark.parametrize("seed", range(2))
+def test_prior_knowledge_is_kept(simulated, search, n_nodes, seed):
+    _, moments = simulated(n_nodes, 4, seed=seed)
     rng = np.random.default_rng(seed)
-    order = rng.permutation(20)
-    pairs = [(order[a], order[b]) for a, b in rng.integers(0, 20, (40, 2)) if a < b]
-    free = gsp(moments, n_runs=20, rng=0).dag
-    required = [(order[0], order[-1])]
-    forbidden = [edge for edge in free.edges() if edge != required[0]][:5]
-    prior = PriorKnowledge(20, before=pairs, required=required, forbidden=forbidden)
-    found = gsp(moments, n_runs=60, prior=prior, rng=0)
+    order = rng.permutation(n_nodes)
+    pairs = [(order[a], order[b]) for a, b in rng.integers(0, n_nodes, (2 * n_nodes, 2)) if a < b]
+    options = {"n_runs": 20} if search is gsp else {"n_starts": 2}
+    free = search(moments, **options, rng=0).dag
+    required = [(order[a], order[-1]) for a in range(3)]
+    forbidden = [edge for edge in free.edges() if edge not in required][:5]
+    prior = PriorKnowledge(n_nodes, before=pairs, required=required, forbidden=forbidden)
+    found = search(moments, **options, prior=prior, rng=0)
     assert prior.allows(found.dag)
     assert prior.allows_order(found.order)
     assert not prior.allows(free)
@@ -207,33 +202,33 @@ def test_several_orders_each_make_a_run(simulated):
         assert n_edges == gsp(moments, n_runs=3, orders=row, rng=1).n_edges[3]
 
 
-def test_reports_progress(simulated):
-    _, moments = simulated(6, 2, seed=0)
+SEARCHES = {"boss": (boss, "n_starts"), "gsp": (gsp, "n_runs")}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_progress_is_reported_and_the_smallest_panels_are_searched(simulated, name):
+    search, n_runs = SEARCHES[name]
     seen = []
-    gsp(moments, n_runs=3, rng=0, progress=lambda done, total: seen.append((done, total)))
+    moments = simulated(6, 2, seed=0)[1]
+    search(moments, **{n_runs: 3}, rng=0, progress=lambda *so_far: seen.append(so_far))
     assert seen == [(1, 3), (2, 3), (3, 3)]
+    for p in (1, 2):
+        x = np.random.default_rng(0).normal(size=(100, p)).cumsum(axis=1)
+        assert search(Moments.from_array(x), **{n_runs: 2}, rng=0).dag.n_edges == p - 1
 
 
-def test_cells_that_allow_no_test_are_refused():
+@pytest.mark.parametrize("search", [boss, gsp])
+def test_cells_that_allow_no_test_are_refused(search):
     x = np.random.default_rng(0).normal(size=(50, 5))
+    search(Moments.from_array(x[:4]), rng=0)
     with pytest.raises(ValueError, match=r"3 cells are too few .* at least 4 .* 7 or more"):
-        gsp(Moments.from_array(x[:3]))
-    gsp(Moments.from_array(x[:4]), n_runs=2, rng=0)
-    constant = x.copy()
-    constant[:, 3] = 2.5
-    with pytest.raises(ValueError, match=r"Nodes \[3\] are constant") as caught:
-        gsp(Moments.from_array(constant))
-    assert caught.value.columns.tolist() == [3]
-    twins = np.column_stack([x, -2 * x[:, 1] + 7])
-    with pytest.raises(ValueError, match="Nodes 1 and 5 are copies") as caught:
-        gsp(Moments.from_array(twins))
-    assert caught.value.columns.tolist() == [1, 5]
-    dependent = np.column_stack([x, x[:, 0] + x[:, 2]])
-    with pytest.raises(ValueError, match=r"Nodes \[0, 2, 5\] are linearly dependent"):
-        gsp(Moments.from_array(dependent))
-
-
-@pytest.mark.parametrize("p", [1, 2])
-def test_the_smallest_panels(p):
-    x = np.random.default_rng(0).normal(size=(100, p)).cumsum(axis=1)
-    assert gsp(Moments.from_array(x), n_runs=2, rng=0).dag.n_edges == p - 1
+        search(Moments.from_array(x[:3]))
+    constant = np.where(np.arange(5) == 3, 2.5, x)
+    for bad, columns, message in (
+        (constant, [3], r"Nodes \[3\] are constant"),
+        (np.column_stack([x, -2 * x[:, 1] + 7]), [1, 5], "Nodes 1 and 5 are copies"),
+        (np.column_stack([x, x[:, 0] + x[:, 2]]), [0, 2, 5], "are linearly dependent"),
+    ):
+        with pytest.raises(ValueError, match=message) as caught:
+            search(Moments.from_array(bad))
+        assert caught.value.columns.tolist() == columns

@@ -7,7 +7,7 @@ import pytest
 from numba import njit
 
 from nextpert.core import PriorKnowledge, gsp, minimal_imap
-from nextpert.core.search._classes import Scratch, shrink, total_score
+from nextpert.core.search._classes import Scratch, shrink
 from nextpert.core.search._gsp_kernel import Space, falling, sparse_order
 from nextpert.core.search.minimal_imap import make_tests
 
@@ -113,18 +113,6 @@ def test_the_last_node_depends_on_the_fewest_of_those_left(simulated, p_value):
                 for a in order
             }
             assert degrees[order.pop()] == min(degrees.values())
-
-
-def test_log_residuals_by_regression(model):
-    moments, tests, _, _ = model
-    p = moments.n_nodes
-    parents = np.tril(np.random.default_rng(2).random((p, p)) < 4 / p, -1)
-    corr, total = moments.correlation(), 0.0
-    for i in range(p):
-        k = np.flatnonzero(parents[i])
-        total += np.log(1 - corr[i, k] @ np.linalg.solve(corr[np.ix_(k, k)], corr[k, i]))
-    score = tests._replace(constant=0 * tests.constant, weight=-1.0)
-    assert total_score(score, parents) == pytest.approx(total)
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core._compile import entry, lean, spliced
+from nextpert.core._compile import lean, spliced
 from nextpert.core.search._classes import random_below, shrink
 from nextpert.core.search._grow_shrink import trace
 
@@ -163,37 +163,3 @@ def climb(problem, forest, growth, scratch, state, random, parents):
         for k in range(parents.shape[1]):
             parents[i, k] = state.grown[i, k] or problem.required[i, k]
         shrink(problem, parents[i], i, scratch)
-
-
-@entry
-def move_blocks(problem, forest, growth, scratch, state):
-    """Move nodes together with those that may not be overtaken; return 1 if any gained, else 0.
-
-    On its way to either end of the order, a node takes along every node it may not pass, and the
-    others hop over this block one by one. Scores and sets in ``state`` must be up to date, and are
-    at the end.
-    """
-    p, gained = state.order.shape[0], 0
-    least = 1e-6 + 1e-11 * problem.weight  # more than rounding
-    for task in range(2 * state.queue.shape[0]):
-        v, step = task >> 1, 1 - 2 * (task & 1)
-        limits = problem.after[v] if step > 0 else problem.before[v]
-        if not limits.any():
-            continue
-        best, most, base = state.order.copy(), least, state.score.sum()
-        near = far = state.place[v]  # the ends of the block
-        while 0 <= near + step < p:
-            node = state.order[near + step]
-            if not limits[node]:
-                _move(problem, forest, growth, scratch, state, node, far)
-                far += step
-                if state.score.sum() - base > most:
-                    most = state.score.sum() - base
-                    best[:] = state.order
-            near += step
-        gained |= most > least
-        state.order[:] = best
-        for m in range(p):
-            state.place[best[m]] = m
-        _settle_all(problem, forest, growth, scratch, state)
-    return gained

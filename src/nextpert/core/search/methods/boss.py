@@ -14,7 +14,7 @@ from nextpert.core._shown import Shown
 from nextpert.core.graph._equivalence import Pdag
 from nextpert.core.graph.dag import Dag
 from nextpert.core.screen.moments import Moments
-from nextpert.core.search._boss_kernel import State, climb, move_blocks
+from nextpert.core.search._boss_kernel import State, climb
 from nextpert.core.search._classes import Score, Scratch, backward, rows_of, total_score
 from nextpert.core.search._grow_shrink import Forest, Growth
 from nextpert.core.search._gsp_kernel import N_SLACKS, sparse_order
@@ -284,10 +284,7 @@ class _Task(NamedTuple):
         """Climb from an order; return score, parent sets and the order at the end."""
         p = len(order)
         state, parents = State.start(order, self.n_context), np.zeros((p, p), np.bool_)
-        tools = problem, Forest.empty(p), Growth.empty(p), Scratch.empty(p), state
-        climb(*tools, random, parents)
-        while self.prior is not None and problem is self.problem and move_blocks(*tools):
-            climb(*tools, random, parents)
+        climb(problem, Forest.empty(p), Growth.empty(p), Scratch.empty(p), state, random, parents)
         return float(state.score.sum()), parents, state.order
 
 
