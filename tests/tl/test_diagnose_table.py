@@ -212,7 +212,7 @@ def test_missing_entries_are_not_scored():
     gone.loc["g3", "g3"] = np.nan  # its target gene
     found = diagnosed(gone, se)
     rows, found = found["perturbations"], quantities(found)
-    assert np.isfinite(rows[["q_value", "q_value_from_others", "error_half", "reliability"]]).all(
+    assert np.isfinite(rows[["q_value", "q_value_from_others", "error_half"]]).all(
         axis=None
     )
     assert found["cells", "n_significant"] == 10

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -39,8 +39,7 @@ BY_GUIDES, BY_BATCHES, BY_CELLS, OF_TABLE, NOT_JUDGED = "guides", "batches", "ce
 _FEWEST_CHANGED = 0.25  # share of the perturbations: those that change the least
 
 
-@dataclass(frozen=True)
-class Nulls:
+class Nulls(NamedTuple):
     """Effects of control cells that took the place of perturbations, as a user gets them.
 
     Parameters
@@ -57,14 +56,11 @@ class Nulls:
         ``(n_nulls, n_genes)``.
     width
         Width of all of them.
-    width_of_tests
-        The same with the standard errors of the tests of a diagnosis, which allow for guides that
-        are not declared.
-    of_perturbations
-        Of a table, the width of the z-scores of the perturbations: that which a quarter of them
-        does not exceed. It is about 1 if standard errors are right and as many change few genes.
-    n_perturbations
-        Number of these.
+    factor
+        Factor of the standard errors of the tests of a diagnosis, which allow for guides that are
+        not declared.
+    numbers
+        The quantities of the part; NaN where there are no nulls.
     has_replicates
         As of :class:`~nextpert.tl._diagnose.halves.Halves`.
     """
@@ -73,44 +69,9 @@ class Nulls:
     table: pd.DataFrame
     z: Array
     width: NullWidth
-    width_of_tests: NullWidth
-    of_perturbations: float
-    n_perturbations: int
+    factor: float
+    numbers: dict[tuple[str, str], Numbers]
     has_replicates: bool
-
-    def numbers(self, called: float) -> dict[tuple[str, str], Numbers]:
-        """Return the quantities of the negative controls; NaN where there are none.
-
-        ``called`` is the share of the effects of the perturbations that is significant.
-        """
-        n, size, false = self.z.size, len(self.table), int(self.table["n_false"].sum())
-        covered, share, low, high = (
-            (float(self.table["coverage"].mean()), false / n, *binomtest(false, n).proportion_ci())
-            if n else np.full(4, np.nan)
-        )  # fmt: skip
-        rate, least = (min(x / called, 1.0) if called > 0 else NO_ERROR for x in (share, low))
-        share_error, covered_error = (
-            np.sqrt(p * (1 - p) / n) if n else p for p in (share, covered)
-        )
-        numbers_of = {
-            "n_controls": (size, NO_ERROR, int(self.table["n_cells"].sum())),
-            "n_false": (false, NO_ERROR, n),
-            "false_share": (share, share_error, n),
-            "false_share_lower": (low, NO_ERROR, n),
-            "false_share_upper": (high, NO_ERROR, n),
-            "false_discovery_rate": (rate, NO_ERROR, n),
-            "false_discovery_rate_lower": (least, NO_ERROR, n),
-            "coverage_90": (covered, covered_error, n),
-            "null_width": (self.width.value, self.width.error, size),
-            "standard_error_factor": (self.width_of_tests.factor, NO_ERROR, size),
-        }
-        if self.kind == OF_TABLE:
-            numbers_of["perturbations_width"] = (
-                self.of_perturbations,
-                NO_ERROR,
-                self.n_perturbations,
-            )
-        return {(NEGATIVE, name): numbers for name, numbers in numbers_of.items()}
 
 
 class _Split(NamedTuple):
@@ -122,20 +83,16 @@ class _Split(NamedTuple):
     members: dict[str, NDArray[np.bool_]]
 
 
-def judge_controls(refit: Refit, halves: Halves, undeclared: Nested | None) -> Nulls:
+def judge_controls(
+    refit: Refit, halves: Halves, undeclared: Nested | None, share_called: float
+) -> Nulls:
     """Estimate the effects of control cells in the place of perturbations.
 
     In each of four folds (or as many as there are guides) a quarter of the control guides become
     perturbations, each by itself, while the other guides stay controls, and the model is fitted as
-    users fit it, with all perturbations of the screen. A table has no control cells: the width of
-    the z-scores of its perturbations is all that tells of its standard errors.
+    users fit it, with all perturbations of the screen. ``share_called`` of the effects of these
+    are significant.
     """
-    of_perturbations, has_replicates = float("nan"), True
-    if halves.of_table:
-        cells, has_replicates = halves.pool(halves.whole), halves.has_replicates
-        known = cells.pooled.variance_ratio[1:] < UNKNOWN
-        widths = [np.median(np.abs(z[k])) for z, k in zip(_z_scores(cells), known, strict=True)]
-        of_perturbations = float(np.quantile(widths, _FEWEST_CHANGED)) / MEDIAN
     split = _split(halves)
     prefix, names = "null", list(split.members)
     while any(name.startswith(prefix) for name in refit.names):
@@ -150,8 +107,8 @@ def judge_controls(refit: Refit, halves: Halves, undeclared: Nested | None) -> N
         if split.kind != BY_GUIDES and not halves.by_guides[0]:  # one guide is on both sides
             alike[[0, *range(halves.n_groups, held.n_groups)]] = True
         cells = held.pool(split.screen, by_guide=halves.declared, alike=alike)
-        model = refit.with_others(cells, [f"{prefix}{k}" for k in range(len(fold))])
-        effects, mine = refit.effects(model), slice(-len(fold), None)
+        effects = refit.effects(refit.learned(cells, [f"{prefix}{k}" for k in range(len(fold))]))
+        mine = slice(-len(fold), None)
         inside = (effects.lower[mine] <= 0) & (effects.upper[mine] >= 0)
         n_false = (effects.lfsr[mine] < CLEAR_SIGN).sum(axis=1)
         rows += zip(fold, cells.n_cells[mine], n_false, inside.mean(axis=1), strict=True)
@@ -164,10 +121,38 @@ def judge_controls(refit: Refit, halves: Halves, undeclared: Nested | None) -> N
     table = table.astype({"n_cells": np.int64, "n_false": np.int64, "coverage": np.float64})
     every = np.vstack(z)
     width = null_width(every, covariance)
-    of_tests = null_width(np.vstack(z_of_tests), covariance) if z_of_tests else width
+    factor = (null_width(np.vstack(z_of_tests), covariance) if z_of_tests else width).factor
+    n, size, false = every.size, len(table), int(table["n_false"].sum())
+    covered, share, low, high = (
+        (float(table["coverage"].mean()), false / n, *binomtest(false, n).proportion_ci())
+        if n else np.full(4, np.nan)
+    )  # fmt: skip
+    rate, least = (
+        min(x / share_called, 1.0) if share_called > 0 else NO_ERROR for x in (share, low)
+    )
+    share_error, covered_error = (np.sqrt(p * (1 - p) / n) if n else p for p in (share, covered))
+    numbers = {
+        "n_controls": (size, NO_ERROR, int(table["n_cells"].sum())),
+        "n_false": (false, NO_ERROR, n),
+        "false_share": (share, share_error, n),
+        "false_share_lower": (low, NO_ERROR, n),
+        "false_share_upper": (high, NO_ERROR, n),
+        "false_discovery_rate": (rate, NO_ERROR, n),
+        "false_discovery_rate_lower": (least, NO_ERROR, n),
+        "coverage_90": (covered, covered_error, n),
+        "null_width": (width.value, width.error, size),
+        "standard_error_factor": (factor, NO_ERROR, size),
+    }
+    if halves.of_table:  # the z-scores of its perturbations are all that tells of its errors
+        cells = halves.pool(halves.whole)
+        known = cells.pooled.variance_ratio[1:] < UNKNOWN
+        sizes = [np.median(np.abs(z[k])) for z, k in zip(_z_scores(cells), known, strict=True)]
+        # About 1 if standard errors are right and as many perturbations change few genes.
+        least = float(np.quantile(sizes, _FEWEST_CHANGED)) / MEDIAN
+        numbers["perturbations_width"] = least, NO_ERROR, len(refit.names)
     return Nulls(
-        split.kind, table.assign(name=strings(table["name"])), every, width, of_tests,
-        of_perturbations, len(refit.names), has_replicates,
+        split.kind, table.assign(name=strings(table["name"])), every, width, factor,
+        {(NEGATIVE, name): each for name, each in numbers.items()}, halves.has_replicates,
     )  # fmt: skip
 
 
@@ -283,13 +268,8 @@ def stored_null(adata: ad.AnnData, fit: FittedPosterior, key: str = "diagnosis")
     except ValueError:  # none, of an earlier version, or damaged
         return StoredNull()
     same = "negative_controls" in stored and str(stored["cells"]) == fit.fingerprint
-    if not same or str(stored["params"]["guide_key"]) != guide_of(fit):
+    if not same or str(stored["params"]["guide_key"]) != str(fit.params.get("guide_key") or ""):
         return StoredNull()
     levels = stored["parts"].set_index("part")["level"].astype(str)
     trusted = levels.get("negative controls") != "do not trust"
     return StoredNull(stored["perturbations"], trusted)
-
-
-def guide_of(fit: FittedPosterior) -> str:
-    """Return the column of guides of a fit, ``""`` where none was declared."""
-    return str(fit.params.get("guide_key") or "")

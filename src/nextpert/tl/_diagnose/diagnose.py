@@ -11,19 +11,17 @@ from nextpert import _adata
 from nextpert._adata import environments
 from nextpert._adata.arguments import WORKERS, checked
 from nextpert._adata.effects import CLEAR_SIGN
-from nextpert._adata.nested import undeclared_guides, warn_undeclared
+from nextpert._adata.nested import warn_undeclared
 from nextpert._adata.table import is_table
 from nextpert.core._checks import as_rng
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.tl._diagnose import judged
 from nextpert.tl._diagnose import quantities as q
 from nextpert.tl._diagnose import verdict as verdicts
-from nextpert.tl._diagnose.controls import guide_of, judge_controls
-from nextpert.tl._diagnose.halves import Folds, read_halves
+from nextpert.tl._diagnose.controls import judge_controls
 from nextpert.tl._diagnose.judged import read_sides
 from nextpert.tl._diagnose.model import read_refit
 from nextpert.tl._diagnose.unseen import judge_unseen
-from nextpert.tl._learn_dag.graphs import read_held_out
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
 if TYPE_CHECKING:
@@ -114,18 +112,7 @@ def diagnose(
     """
     generator = as_rng(rng, "halves of a table" if is_table(adata) else "")
     fit = _adata.posterior_from(adata, posterior_key, compare=False)
-    roles = _adata.fitted_roles(adata, fit.params)
-    folds = Folds.of(fit, posterior_key, generator)
-    dag_key = str(fit.params["dag_key"])
-    held_out = read_held_out(adata, dag_key, roles, len(fit.genes), folds.names)
-    undeclared = undeclared_guides(adata, fit.columns, folds.names, roles)
-    halves = read_halves(
-        adata, fit.columns, folds.names, roles, generator, held_out=held_out, folds=folds,
-        undeclared=None if undeclared is None else undeclared.column,
-        checksum=_adata.checksum_of_cells(adata, fit),
-    )  # fmt: skip
-    _adata.warn_of_changed_cells(adata, fit, posterior_key, halves.cells.checksum)
-    refit = read_refit(adata, fit, folds, halves.cells, held_out, n_jobs=n_jobs)
+    refit, halves, undeclared = read_refit(adata, fit, posterior_key, generator, n_jobs=n_jobs)
     cells = halves.pool(halves.whole, by_guide=halves.declared)
     environments.require_varying(cells.control, fit.genes)
     sides = read_sides(refit, halves, cells.guide_variance)
@@ -135,41 +122,31 @@ def diagnose(
     if undeclared is not None:  # cells that share a level are no replicates
         alike = ~halves.by_guides & (np.arange(halves.n_groups) == 0)
         shown = halves.pool(halves.whole, by_guide=True, spread=undeclared.variance, alike=alike)
-    left_out = {
-        q.GUIDES: judged.judge_guides(refit, halves, cells.guide_variance),
-        q.BATCHES: judged.judge_batches(refit, halves),
-    }
-    nulls = judge_controls(refit, halves, undeclared)
     effects = panel_effects(fit, read_wanted(None, fit))
     if fit.is_exact:  # with shifts learned
         effects = refit.effects(refit.learned(cells))
-    how = np.where(halves.by_guides[1:], "guides", "table" if halves.of_table else "cells")
-    table = q.perturbation_table(
-        refit, shown, on_halves, unseen, how.tolist(), effects, nulls.width_of_tests.factor
-    )
     others = ~judged.measured(refit, cells).own()
-    is_called = effects.lfsr[others] < CLEAR_SIGN
-    known = nulls.numbers(float(is_called.mean()) if len(is_called) else 0.0)
-    known[q.GRAPH_PART, "weight"] = (
-        unseen.weights[Graph.name], unseen.graph_spread, int(table["error_unseen"].count())
-    )  # fmt: skip
+    called = float((effects.lfsr[others] < CLEAR_SIGN).mean()) if others.any() else 0.0
+    nulls = judge_controls(refit, halves, undeclared, called)
+    split_by = np.where(halves.by_guides[1:], "guides", "table" if halves.of_table else "cells")
+    table = q.perturbation_table(refit, shown, on_halves, unseen, split_by, effects, nulls.factor)
+    left_out = judged.judge_left_out(refit, halves, cells.guide_variance)
     scores = q.scores_by_part(table, on_halves, unseen, left_out)
-    rows = q.quantities(scores, known, undeclared)
-    n_judged = len(refit.sample)
-    parts = verdicts.judge(
-        rows, unseen.weights, nulls, undeclared, n_judged,
-        by_condition=roles.condition_key is not None,
+    weight = unseen.weights[Graph.name], unseen.graph_spread, int(table["error_unseen"].count())
+    rows = q.quantities(scores, {**nulls.numbers, (q.GRAPH_PART, "weight"): weight}, undeclared)
+    level, verdict, parts = verdicts.judge(
+        rows, unseen.weights, nulls, undeclared, len(refit.sample), len(refit.names),
+        by_condition=bool(halves.line_names),
     )  # fmt: skip
-    level, verdict = verdicts.overall(parts, n_judged, len(refit.names))
-    judged_parts, summary = verdicts.part_table(parts), q.summary_table(rows)
+    summary = q.summary_table(rows)
     if halves.of_table:
         verdict = verdicts.of_table(verdict)
-        for each, column in ((judged_parts, "verdict"), (summary, "meaning")):
+        for each, column in ((parts, "verdict"), (summary, "meaning")):
             each[column] = _adata.strings(map(verdicts.of_table, each[column]))
     stored: dict[str, Any] = {
         "verdict": verdict,
         "level": level,
-        "parts": judged_parts,
+        "parts": parts,
         "summary": summary,
         "predictors": q.predictor_table(unseen),
         "perturbations": table,
@@ -181,7 +158,7 @@ def diagnose(
         **fit.origin,
         "params": {
             "posterior_key": posterior_key,
-            "guide_key": guide_of(fit),
+            "guide_key": str(fit.params.get("guide_key") or ""),
             "rng": _adata.seed_of(rng),
         },
     }

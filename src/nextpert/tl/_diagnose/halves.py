@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -11,7 +11,6 @@ from nextpert._adata.nested import FEWEST_CELLS
 from nextpert._adata.screen import read_environments
 from nextpert._adata.table import in_halves, is_table, of_samples
 from nextpert.core.fit.cells import FitCells, pool_cells, with_conditions
-from nextpert.core.fit.learn import FEWEST, folds_of
 from nextpert.core.screen.guides import distinct
 from nextpert.tl._fit_dag_blr.cells import (
     Cells,
@@ -27,73 +26,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata import Roles
-    from nextpert._adata.read import Checksum
     from nextpert.core import ScreenMoments
-    from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.core.screen.screen import Screen
-    from nextpert.tl._learn_dag.graphs import HeldOut
 
 
-# Perturbations that are judged by fits to parts of the screen, at most. A fit's time grows with
-# them: some twenty fits to 150 of 1,000 take as long as three to all.
-MOST = 150
 FEWEST_CONTROLS = 2  # of each half, to know the noise of a control cell
 _SHARE = 0.1  # of the cells of its largest guide that a guide has to have to count as one
-
-
-@dataclass(frozen=True)
-class Folds:
-    """What is left out together: of the fit, and of the graphs of each fit that leaves one out.
-
-    Parameters
-    ----------
-    names
-        The perturbations of the fit.
-    sample
-        Those that are judged by fits, as their places among the names: all, or of many a sample.
-    outer
-        Labels that are left out of a fit together.
-    inner
-        Those that are left out of the graphs of the fit without each of these folds.
-    sets
-        All sets of labels without which a graph is needed, fold by fold.
-    """
-
-    names: list[str]
-    sample: NDArray[np.int64]
-    outer: list[list[str]]
-    inner: list[list[list[str]]]
-    sets: list[list[str]]
-
-    @classmethod
-    def of(cls, fit: FittedPosterior, key: str, rng: np.random.Generator) -> Folds:
-        """Return the folds of the fit in ``uns[key]``.
-
-        Raises
-        ------
-        ValueError
-            If it has fewer than three perturbations.
-        """
-        names, n = fit.names, len(fit.names)
-        if n < FEWEST:
-            message = (
-                f"The fit in adata.uns[{key!r}] has {n} perturbation{'s' * (n != 1)}, but at least "
-                f"{FEWEST} are needed to predict one from the others: fit more of them."
-            )
-            raise ValueError(message)
-        sample = np.arange(len(names))
-        if len(names) > MOST:
-            sample = np.sort(rng.choice(len(names), MOST, replace=False))
-        some = [names[j] for j in sample]
-        outer = folds_of(some)
-        rest = ([name for name in some if name not in fold] for fold in outer)
-        inner = [folds_of(each) for each in rest]
-        sets = [
-            each
-            for fold, others in zip(outer, inner, strict=True)
-            for each in (fold, *(fold + more for more in others))
-        ]
-        return cls(names, sample, outer, inner, sets)
 
 
 @dataclass(frozen=True)
@@ -121,16 +59,12 @@ class Halves:
         Indicators of batches, shape ``(n_environments, n_fixed)``.
     n_groups
         Number of perturbations, and the controls.
-    guide_column
-        Column of guides; ``None`` where none is known.
     declared
-        Whether it is declared, so that the fit allows for the variance between guides.
+        Whether guides are declared, so that the fit allows for the variance between them.
     by_guides
         Which perturbations are split by guide, shape ``(n_groups,)``.
     parts
         The two halves of the cells.
-    cells
-        All cells that were read, halves separate.
     line, line_names
         Its condition by ``condition_key``, and the names of all; none where none are declared.
     of_table
@@ -149,11 +83,9 @@ class Halves:
     batch: NDArray[np.int64]
     fixed: NDArray[np.float64]
     n_groups: int
-    guide_column: str | None
     declared: bool
     by_guides: NDArray[np.bool_]
     parts: tuple[ScreenMoments, ScreenMoments]
-    cells: Cells
     guide_name: NDArray[np.object_]
     batch_name: NDArray[np.object_]
     line: NDArray[np.int64]
@@ -191,8 +123,7 @@ class Halves:
         """
         kept = np.ones(len(self.group), bool) if which is None else which
         clean, sd = screen.some(kept).without_batches(self.fixed[kept], self.condition[kept])
-        guided = by_guide and self.guide_column is not None
-        group, guide = self.group[kept], self.guide[kept] if guided else None
+        group, guide = self.group[kept], self.guide[kept] if by_guide else None
         pooled = pool_cells(
             clean, group, self.n_groups, guide=guide, spread=spread, alike=alike, fixed_sd=sd
         )
@@ -214,17 +145,15 @@ def read_halves(
     rng: np.random.Generator,
     *,
     undeclared: str | None = None,
-    held_out: HeldOut | None = None,
-    folds: Folds | None = None,
-    checksum: Checksum | None = None,
-) -> Halves:
+    judged: Sequence[str] | None = None,
+    **options: Any,
+) -> tuple[Halves, Cells]:
     """Read all labelled cells once, those of the controls and perturbations ``names`` in halves.
 
-    ``undeclared`` is a column that holds guides but is not declared; ``held_out`` says what
-    searches take that leave out perturbations, and ``folds`` which are left out together;
-    ``checksum`` has the weights of one of the values.
+    ``undeclared`` is a column that holds guides but is not declared; ``judged`` are those of the
+    perturbations (by default all) of whose fits the cells are read besides, with ``options`` of
+    :func:`~nextpert.tl._fit_dag_blr.cells.read_cells`.
     """
-    folds = Folds([], np.arange(len(names)), [], [], []) if folds is None else folds
     column = undeclared if roles.guide_key is None else roles.guide_key
     every = read_environments(adata, replace(roles, guide_key=column), named=names)
     mine = every.groups([roles.control, *names]) >= 0
@@ -253,19 +182,17 @@ def read_halves(
             f"{n_controls.sum()} in all: tl.diagnose needs more control cells."
         )
         raise ValueError(message)
-    some = [names[j] for j in folds.sample]
-    read = read_cells(
-        adata, columns, fit_environments(adata, roles, some), some, without=folds.outer,
-        searches=None if held_out is None else held_out.environments, sets=folds.sets,
-        halves=(every, half), checksum=checksum,
-    )  # fmt: skip
-    screen = cast("Screen", read.halves)
+    some = names if judged is None else judged
+    cells = read_cells(
+        adata, columns, fit_environments(adata, roles, some), some, halves=(every, half), **options
+    )
+    screen = cast("Screen", cells.halves)
     if of_table:
         whole = screen.pool("environment", n)
-        parts = in_halves(whole, rng)
+        one, two = in_halves(whole, rng)
     else:
-        parts = [part.pool("environment", n) for part in screen.halves("half")]
-        whole = parts[0] + parts[1]
+        one, two = (part.pool("environment", n) for part in screen.halves("half"))
+        whole = one + two
     several = np.bincount(group[group > 0], minlength=1).max() > 1
     guide_name, batch_name = (
         np.array([" ".join(row) for row in every.table[list(columns)].astype(str).to_numpy()] or [],
@@ -275,12 +202,12 @@ def read_halves(
     return Halves(
         group=group, condition=every.levels(roles.perturbation_key, *every.condition_names),
         guide=guide, batch=every.levels(*roles.batch_key),
-        fixed=every.indicators(roles.batch_key)[1], n_groups=1 + len(names), guide_column=column,
-        declared=roles.guide_key is not None, by_guides=by_guides, parts=(parts[0], parts[1]),
-        cells=read, guide_name=guide_name, batch_name=batch_name, line=every.levels(*conditions),
+        fixed=every.indicators(roles.batch_key)[1], n_groups=1 + len(names),
+        declared=roles.guide_key is not None, by_guides=by_guides, parts=(one, two),
+        guide_name=guide_name, batch_name=batch_name, line=every.levels(*conditions),
         line_names=condition_names(every), of_table=of_table, whole=whole,
         has_replicates=not of_table or bool(several) or of_samples(adata),
-    )  # fmt: skip
+    ), cells  # fmt: skip
 
 
 def _deal(

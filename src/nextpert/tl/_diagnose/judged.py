@@ -40,6 +40,7 @@ _MOST_BATCHES = 5
 SHRUNKEN, MEANS, NOTHING = "shrunken", "raw_means", "no_effect"
 NO_GRAPH = "no_graph"  # effects that ask no graph
 COVERAGE, COVERED, LARGE = "coverage", "covered", "large"
+GUIDES, BATCHES = "guides", "batches"
 FIRST = {SHRUNKEN: "first", MEANS: "first_by_raw_means"}  # how often the own state comes first
 
 
@@ -115,8 +116,9 @@ def measured(refit: Refit, cells: FitCells) -> Perturbations:
 def judge_halves(refit: Refit, sides: list[Side]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Judge effects learned from one half of the cells of every perturbation on the other.
 
-    The mean over both ways; besides, ``r`` of the halves' effects over genes (``r_others`` without
-    target genes), and how often a perturbation's own state comes first (``FIRST``), by estimate.
+    The mean over both ways; besides, the correlation of the halves' effects over genes that are no
+    targets (``r_others``), and how often a perturbation's own state comes first (``FIRST``), by
+    estimate.
 
     The second table is the coverage of 90% intervals by the size of the estimate, ``SIZES``
     standard deviations of the posterior or more and less than the next: what a user sees of an
@@ -146,59 +148,49 @@ def judge_halves(refit: Refit, sides: list[Side]) -> tuple[pd.DataFrame, pd.Data
         for k in range(len(SIZES)):
             which = (sizes == k) & known
             by_size[:, :, k] += (inside & which).sum(axis=1), which.sum(axis=1)
-    (one, two), others = (side.seen.observed for side in sides), ~sides[0].seen.own()
-    known = np.isfinite(sides[0].variance)
-    r = scores.correlations(one, two, known)
-    r_others = scores.correlations(one, two, others & known)
-    table = _mean_of(parts).assign(
-        r=np.where(used, r, np.nan), r_others=np.where(used, r_others, np.nan)
+    others = ~sides[0].seen.own() & np.isfinite(sides[0].variance)
+    r_others = scores.correlations(*(side.seen.observed for side in sides), others)
+    covered, errors = np.transpose(
+        [scores.ratio_with_error(*x) for x in np.moveaxis(by_size, 2, 0)]
     )
-    covered = [scores.ratio_with_error(*by_size[:, :, k]) for k in range(len(SIZES))]
-    return table, pd.DataFrame(
+    return _mean_of(parts).assign(r_others=np.where(used, r_others, np.nan)), pd.DataFrame(
         {
             "size_from": np.array(SIZES),
             "size_to": np.array([*SIZES[1:], np.inf]),
             "n": by_size[1].sum(axis=0).astype(np.int64),
-            "coverage": [value for value, _ in covered],
-            "standard_error": [error for _, error in covered],
+            "coverage": covered,
+            "standard_error": errors,
         },
         index=pd.Index(np.arange(len(SIZES))),
     )
 
 
-def judge_guides(refit: Refit, halves: Halves, spread: float) -> pd.DataFrame | None:
-    """Judge effects learned without a guide of each perturbation, and half of the controls' guides.
+def judge_left_out(refit: Refit, halves: Halves, spread: float) -> dict[str, pd.DataFrame]:
+    """Judge effects learned without some guides, or a batch, on these; parts with enough cells.
 
-    Intervals have the spread between guides added. ``None`` where guides are too few.
+    Without a guide of each perturbation and half of the controls' guides: intervals have the
+    variance between guides, ``spread``, added. And without each of the largest batches.
     """
-    if not halves.declared:
-        return None
+    parts: dict[str, list[pd.DataFrame]] = {GUIDES: [], BATCHES: []}
+    n, control = halves.whole.n, halves.group == 0
     pairs, place = distinct(halves.group, halves.guide)
-    size = np.bincount(place, halves.whole.n, len(pairs))
+    size = np.bincount(place, n, len(pairs))
     enough = [np.flatnonzero((pairs[:, 0] == g) & (size >= LEFT)) for g in range(halves.n_groups)]
     several = [some for some in enough[1:] if len(some) > 1]
-    if len(enough[0]) < 2 or not several:
-        return None
-    parts = []
-    for fold in range(min(_FOLDS, max(map(len, several)))):
+    n_folds = min(_FOLDS, max(map(len, several), default=0))
+    for fold in range(n_folds if halves.declared and len(enough[0]) > 1 else 0):
         of_control = enough[0][fold % 2 :: 2]
         held = [of_control, *(some[[fold % len(some)]] for some in several)]
         share = size[of_control] / size[of_control].sum()
         extra = spread * (1.0 + float((share**2).sum()))
         left_out = np.isin(place, np.concatenate(held))
-        parts.append(_left_out(refit, halves, left_out, spread=spread, extra=extra))
-    return _mean_of(parts)
-
-
-def judge_batches(refit: Refit, halves: Halves) -> pd.DataFrame | None:
-    """Judge effects learned without a batch on its means, for each of the largest batches."""
-    parts, n, control = [], halves.whole.n, halves.group == 0
+        parts[GUIDES].append(_left_out(refit, halves, left_out, spread=spread, extra=extra))
     for batch in np.argsort(-np.bincount(halves.batch, n), kind="stable")[:_MOST_BATCHES]:
-        held = halves.batch == batch
-        if min(n[control & held].sum(), n[control & ~held].sum()) >= LEFT:
-            parts.append(_left_out(refit, halves, held))
-    parts = [part for part in parts if part[COVERAGE].notna().any()]
-    return _mean_of(parts) if parts else None
+        left_out = halves.batch == batch
+        if min(n[control & left_out].sum(), n[control & ~left_out].sum()) >= LEFT:
+            part = _left_out(refit, halves, left_out)
+            parts[BATCHES] += [part] * bool(part[COVERAGE].notna().any())
+    return {name: _mean_of(some) for name, some in parts.items() if some}
 
 
 def _left_out(

@@ -10,26 +10,34 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
+from nextpert._adata.nested import undeclared_guides
 from nextpert._adata.stored import eager
 from nextpert.core import Dag, DagBlr
 from nextpert.core._checks import as_rng
 from nextpert.core.fit.interventions import Interventions, Plan
-from nextpert.core.fit.learn import Graphs, Model, Spec, learn_effects
+from nextpert.core.fit.learn import FEWEST, Graphs, Model, Spec, folds_of, learn_effects
 from nextpert.core.model.effects import Effects
+from nextpert.tl._diagnose.halves import read_halves
 from nextpert.tl._fit_dag_blr.record import record_of
-from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without
+from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without, read_held_out
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert._adata import Roles
+    from nextpert._adata.nested import Nested
     from nextpert.core.fit.cells import FitCells
     from nextpert.core.fit.fitted import FittedPosterior
-    from nextpert.tl._diagnose.halves import Folds
+    from nextpert.tl._diagnose.halves import Halves
     from nextpert.tl._fit_dag_blr.cells import Cells
-    from nextpert.tl._learn_dag.graphs import HeldOut
+
+
+# Perturbations that are judged by fits to parts of the screen, at most. A fit's time grows with
+# them: some twenty fits to 150 of 1,000 take as long as three to all.
+MOST = 150
 
 
 @dataclass(frozen=True)
@@ -38,10 +46,12 @@ class Refit:
 
     Parameters
     ----------
-    fit, roles
+    fit
         The fit that is judged.
     cells
         Its cells.
+    guided
+        Whether guides are declared.
     spec
         How much it models, before any cells. Shifts are learned, also if the fit's are exact.
     names
@@ -58,8 +68,8 @@ class Refit:
     """
 
     fit: FittedPosterior
-    roles: Roles
     cells: Cells
+    guided: bool
     spec: Spec
     names: list[str]
     sample: NDArray[np.int64]
@@ -68,14 +78,23 @@ class Refit:
     without: list[Dag]
     inner: list[list[Dag]]
 
-    def learned(self, cells: FitCells) -> Model:
-        """Return the model of some cells of the perturbations that are judged."""
-        graphs = Graphs(self.fit.posterior.dag, [], lambda _: self.without)
-        spec, cells = (
-            self.spec.rows(self.sample.tolist()),
-            cells.rows(np.append(0, 1 + self.sample)),
-        )
-        return Model.fit(spec, cells, graphs)
+    def learned(self, cells: FitCells, others: Sequence[str] = ()) -> Model:
+        """Return the model of the perturbations that are judged, and of others after these.
+
+        The others target nothing. Perturbation ``j`` stays in the fold without which its graph was
+        learned.
+        """
+        spec = self.spec.rows(self.sample.tolist())
+        plan = replace(
+            spec.plan, names=[*spec.plan.names, *others],
+            targets=[*spec.plan.targets, *([] for _ in others)],
+        )  # fmt: skip
+        groups = [0, *(1 + self.sample), *(1 + len(self.names) + np.arange(len(others)))]
+        dag = self.fit.posterior.dag
+        graphs = Graphs(
+            dag, [], lambda folds: [*self.without, *[dag] * len(folds)][: len(folds)]
+        )  # fmt: skip
+        return Model.fit(replace(spec, plan=plan), cells.rows(groups), graphs)
 
     def less_graph(self, model: Model) -> Model:
         """Return a model of cells whose effects ask no graph.
@@ -89,28 +108,10 @@ class Refit:
         effects = learn_effects(model.spec, cells, expected, weighted, [])
         return model._replace(effects=effects)
 
-    def with_others(self, cells: FitCells, others: list[str]) -> Model:
-        """Return the model of those that are judged and of others, which target nothing, after.
-
-        Perturbation ``j`` stays in the fold without which its graph was learned.
-        """
-        plan = self.spec.plan.rows(self.sample.tolist())
-        n, groups = len(self.names), np.append(0, 1 + self.sample)
-        cells = cells.rows(np.append(groups, np.arange(1 + n, 1 + n + len(others))))
-        more = replace(
-            plan, names=[*plan.names, *others], targets=[*plan.targets, *([] for _ in others)]
-        )
-        dag = self.fit.posterior.dag
-        graphs = Graphs(
-            dag, [], lambda folds: [*self.without, *[dag] * len(folds)][: len(folds)]
-        )  # fmt: skip
-        return Model.fit(replace(self.spec, plan=more), cells, graphs)
-
     def without_fold(self, fold: int) -> tuple[Spec, FitCells, Graphs]:
         """Return what :meth:`Model.fit` takes if no cell of a fold of perturbations is there."""
         spec = self.spec.rows(self.sample.tolist()).without(self.folds[fold])
-        guided = self.roles.guide_key is not None
-        cells = self.cells.fit_cells(spec.plan.names, fold, guided=guided)
+        cells = self.cells.fit_cells(spec.plan.names, fold, guided=self.guided)
         return spec, cells, Graphs(self.without[fold], [], lambda _: self.inner[fold])
 
     def as_stored(self, model: Model) -> FittedPosterior:
@@ -138,47 +139,65 @@ class Refit:
 
 
 def read_refit(
-    adata: ad.AnnData,
-    fit: FittedPosterior,
-    folds: Folds,
-    cells: Cells,
-    held_out: HeldOut | None,
-    *,
-    n_jobs: int,
-) -> Refit:
-    """Return what is needed to learn a fit anew; graphs are searched here.
+    adata: ad.AnnData, fit: FittedPosterior, key: str, rng: np.random.Generator, *, n_jobs: int = 1
+) -> tuple[Refit, Halves, Nested | None]:
+    """Return what is needed to learn the fit in ``uns[key]`` anew, and its cells in halves.
 
-    ``cells`` and ``held_out`` are those of the fit and of the searches, with all sets of
-    ``folds``.
+    And the column that looks like guides but is not declared. Cells are read and graphs are
+    searched here.
 
     Raises
     ------
     ValueError
-        If genes are linearly dependent without some perturbations.
+        If there are fewer than three perturbations, or genes are linearly dependent without some.
     """
-    names, params = folds.names, fit.params
-    posterior = partial(DagBlr, **fit.posterior.options)
-    features = None if fit.expectation is None else fit.expectation.features
+    names, params, n = fit.names, fit.params, len(fit.names)
+    if n < FEWEST:
+        message = (
+            f"The fit in adata.uns[{key!r}] has {n} perturbation{'s' * (n != 1)}, but at least "
+            f"{FEWEST} are needed to predict one from the others: fit more of them."
+        )
+        raise ValueError(message)
+    sample = np.arange(n) if n <= MOST else np.sort(rng.choice(n, MOST, replace=False))
+    some = [names[j] for j in sample]
+    folds = folds_of(some)
+    # Of the fit without a fold, the folds that its graphs are learned without.
+    inner = [folds_of([name for name in some if name not in fold]) for fold in folds]
+    sets = [
+        each
+        for fold, others in zip(folds, inner, strict=True)
+        for each in (fold, *(fold + more for more in others))
+    ]
+    roles, dag_key = _adata.fitted_roles(adata, params), str(params["dag_key"])
+    held_out = read_held_out(adata, dag_key, roles, len(fit.genes), names)
+    undeclared = undeclared_guides(adata, fit.columns, names, roles)
+    halves, cells = read_halves(
+        adata, fit.columns, names, roles, rng, judged=some, without=folds, sets=sets,
+        searches=None if held_out is None else held_out.environments,
+        undeclared=None if undeclared is None else undeclared.column,
+        checksum=_adata.checksum_of_cells(adata, fit),
+    )  # fmt: skip
+    _adata.warn_of_changed_cells(adata, fit, key, cells.checksum)
+    # The seed of the search, 0 where it was no number.
+    stored: Any = eager(adata.uns.get(dag_key))
+    options = stored.get("params", {}) if hasattr(stored, "get") else {}
+    text = str(options.get("rng", ""))
+    seed = int(text) if text.isdigit() else 0
+    streams = [each for rest in inner for each in (as_rng(seed), *fold_streams(len(rest)))]
+    graphs = iter(graphs_without(
+        fit.posterior.dag, held_out, cells.searches, fit.genes, sets, streams, n_jobs=n_jobs
+    ))  # fmt: skip
+    pairs = [(next(graphs), [next(graphs) for _ in rest]) for rest in inner]
+    without, both = (list(each) for each in zip(*pairs, strict=True))
     shift: str | Interventions = str(params["shift"])
     if shift == "table":
-        shift = Interventions(names, fit.targets, fit.shifts, ["table"] * len(names))
-    plan = Plan(names, fit.targets, [], shift)
-    spec = Spec(fit.genes, plan, posterior, fit.naming, features)
-    # The seed of the search, 0 where it was no number.
-    stored: Any = eager(adata.uns.get(str(params["dag_key"])))
-    options = stored.get("params", {}) if hasattr(stored, "get") else {}
-    text, streams = str(options.get("rng", "")), []
-    seed = int(text) if text.isdigit() else 0
-    for rest in folds.inner:
-        streams += [as_rng(seed), *fold_streams(len(rest))]
-    graphs = graphs_without(
-        fit.posterior.dag, held_out, cells.searches, fit.genes, folds.sets, streams, n_jobs=n_jobs
-    )
-    each = iter(graphs)
-    pairs = [(next(each), [next(each) for _ in rest]) for rest in folds.inner]
-    without, both = (list(some) for some in zip(*pairs, strict=True))
-    roles = _adata.fitted_roles(adata, params)
-    judged = np.isin(np.arange(len(names)), folds.sample)
-    return Refit(
-        fit, roles, cells, spec, names, folds.sample, judged, folds.outer, without, both
+        shift = Interventions(names, fit.targets, fit.shifts, ["table"] * n)
+    spec = Spec(
+        fit.genes, Plan(names, fit.targets, [], shift), partial(DagBlr, **fit.posterior.options),
+        fit.naming, None if fit.expectation is None else fit.expectation.features,
     )  # fmt: skip
+    refit = Refit(
+        fit, cells, roles.guide_key is not None, spec, names, sample,
+        np.isin(np.arange(n), sample), folds, without, both,
+    )  # fmt: skip
+    return refit, halves, undeclared

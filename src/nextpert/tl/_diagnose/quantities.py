@@ -1,13 +1,11 @@
-"""The quantities of a diagnosis, declared as rows: part, name, how it is computed, rule, meaning.
+"""The scores of a diagnosis in one table, and its quantities, declared as rows.
 
-Scores are tables with one row per perturbation, one table for each part, NaN where a perturbation
-is not judged; verdict, plots and report are read from the quantities.
+Verdict, plots and report are read from the quantities.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,9 +18,11 @@ from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.scores import mean_with_error, pooled_sizes, ratio_with_error
 from nextpert.core.screen.guides import UNKNOWN
 from nextpert.tl._diagnose.judged import (
+    BATCHES,
     COVERAGE,
     COVERED,
     FIRST,
+    GUIDES,
     LARGE,
     MEANS,
     NO_GRAPH,
@@ -33,6 +33,8 @@ from nextpert.tl._diagnose.judged import (
 from nextpert.tl._diagnose.unseen import ALONE, MEAN_ALONE, R_OF, WHOLE, WITHOUT_GRAPH
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from nextpert._adata.nested import Nested
     from nextpert.core.fit.cells import FitCells
     from nextpert.core.model.effects import Effects
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from nextpert.tl._diagnose.unseen import Unseen
 
 CELLS, SHRINKAGE, UNSEEN, GRAPH_PART = "cells", "shrinkage", "unseen perturbations", "graph"
-GUIDES, BATCHES = "guides", "batches"
 NEGATIVE, POSITIVE, CEILING = "negative controls", "positive controls", "ceiling"
 FOUND, OPPOSITE, NOT_FOUND = "yes", "opposite direction", "no"  # a target gene's own change
 # What a better predictor could gain.
@@ -80,17 +81,16 @@ class Rule(NamedTuple):
     fewest: int = 0
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """One row of the summary: a value, its standard error, and of how many it is."""
+class Quantity(NamedTuple):
+    """One row of the summary: its rule, what it means, a value, its standard error, of how many."""
 
     part: str
     name: str
+    rule: Rule | None
+    meaning: str
     value: float
     error: float
     n: int
-    meaning: str
-    rule: Rule | None = None
 
     @property
     def is_judged(self) -> bool:
@@ -142,111 +142,114 @@ _ENOUGH = _at_least(FEWEST, is_count=True)
 _FEW_FALSE = _at_most(FALSE_SHARE, is_count=True)
 
 
-class Row(NamedTuple):
-    """How a quantity is computed from the scores of its part, its rule, and what it means.
-
-    ``how`` is ``"count"`` or ``"mean"`` of a column, ``"ratio"`` of the totals of two,
-    ``"coverage"``, the same with the total of the second as ``n``, or ``"gain"`` (see
-    :func:`measure`); empty for numbers that are not computed from perturbations.
-    """
-
-    part: str
-    name: str
-    how: tuple[str, ...]
-    rule: Rule | None
-    meaning: str
+# Of a quantity: its name, how it is computed, its rule, and what it means.
+_Row = tuple[str, tuple[str, ...], Rule | None, str]
 
 
-def _scored(part: str, of: str, where: str) -> list[Row]:
-    """Return the rows of shrunken effects on other cells: errors, and coverage of intervals."""
-    error = f"squared error of effects learned {where}, sampling error subtracted, relative to that"
+def _covered(of: str, cells: str) -> list[_Row]:
     return [
-        Row(part, "error_to_raw_means", ("ratio", SHRUNKEN, MEANS),
-            _at_most(NOT_WORSE) if part == SHRINKAGE else None, f"{error} of the cells' means"),
-        Row(part, "error_to_no_effect", ("ratio", SHRUNKEN, NOTHING), BELOW_ONE,
-            f"{error} of 'no effect'"),
-        *_covered(part, of, "the cells that they are learned from"),
+        ("coverage_90", ("mean", COVERAGE), _at_least(LEAST_COVERAGE),
+         f"share of {of} inside their 90% intervals"),
+        ("coverage_90_large", ("coverage", COVERED, LARGE),
+         _at_least(LEAST_COVERAGE, fewest=FEWEST_LARGE),
+         f"the same for the n large effects: 3 standard errors or more in {cells}; no rule "
+         f"applies to fewer than {FEWEST_LARGE}"),
     ]  # fmt: skip
 
 
-def _covered(part: str, of: str, cells: str) -> list[Row]:
+def _scored(of: str, where: str, not_worse: Rule | None = None) -> list[_Row]:
+    """Return the rows of shrunken effects on other cells: errors, and coverage of intervals."""
+    error = f"squared error of effects learned {where}, sampling error subtracted, relative to that"
     return [
-        Row(part, "coverage_90", ("mean", COVERAGE), _at_least(LEAST_COVERAGE),
-            f"share of {of} inside their 90% intervals"),
-        Row(part, "coverage_90_large", ("coverage", COVERED, LARGE),
-            _at_least(LEAST_COVERAGE, fewest=FEWEST_LARGE),
-            f"the same for the n large effects: 3 standard errors or more in {cells}; no rule "
-            f"applies to fewer than {FEWEST_LARGE}"),
+        ("error_to_raw_means", ("ratio", SHRUNKEN, MEANS), not_worse,
+         f"{error} of the cells' means"),
+        ("error_to_no_effect", ("ratio", SHRUNKEN, NOTHING), BELOW_ONE, f"{error} of 'no effect'"),
+        *_covered(of, "the cells that they are learned from"),
     ]  # fmt: skip
 
 
 _END = "{} end of its 95% interval"
 _OWN = "share of distinct perturbations nearest to their own state in one half, as learned"
-ROWS = [
-    Row(CELLS, "n_significant", ("count", "is_significant"), _ENOUGH,
-        f"perturbations whose cells differ from the controls (false discovery rate {CLEAR:g})"),
-    Row(CELLS, "n_distinct", ("count", "is_distinct"), _ENOUGH,
-        "those of them that also differ from the mean of the others"),
-    Row(CELLS, "reliability", ("mean", "reliability"), None,
-        "correlation of the effects in two halves, extrapolated to all cells (Spearman-Brown)"),
-    Row(NEGATIVE, "n_controls", (), None,
-        "groups of control cells in the place of perturbations; n is their number of cells"),
-    Row(NEGATIVE, "n_false", (), None,
-        f"their effects of significant direction (lfsr < {CLEAR_SIGN:g}), which are false"),
-    Row(NEGATIVE, "false_share", (), None, "share of their effects that are false discoveries"),
-    Row(NEGATIVE, "false_share_lower", (), _FEW_FALSE, f"{_END.format('lower')} (Clopper-Pearson)"),
-    Row(NEGATIVE, "false_share_upper", (), None, f"{_END.format('upper')} (Clopper-Pearson)"),
-    Row(NEGATIVE, "false_discovery_rate", (), None,
-        "share of the screen's significant effects that is false by this, at most"),
-    Row(NEGATIVE, "false_discovery_rate_lower", (), _FEW_FALSE, _END.format("lower")),
-    Row(NEGATIVE, "coverage_90", (), _at_least(LEAST_NULL_COVERAGE, fewest=1),
-        "share of 90% intervals of their effects that cover 0"),
-    Row(NEGATIVE, "null_width", (), _NOT_ABOVE_ONE._replace(fewest=1),
-        "width of the null: standard deviation of their z-scores, from the median"),
-    Row(NEGATIVE, "standard_error_factor", (), None,
-        "factor of the standard errors in tests of cells and target genes, from the width"),
-    Row(NEGATIVE, "perturbations_width", (), _at_most(LARGEST_OF_TABLE, is_count=True),
-        "width of the z-scores of the quarter of perturbations that change the least"),
-    Row(POSITIVE, "n_found", ("count", FOUND), _HALF,
-        f"target genes that change in the expected direction (lfsr < {CLEAR_SIGN:g})"),
-    Row(POSITIVE, "n_opposite", ("count", OPPOSITE), None,
-        "target genes that change significantly in the opposite direction"),
-    Row(POSITIVE, "n_found_by_cells", ("count", "by_cells"), None,
-        "target genes that change as expected by 2 standard errors, by their cells alone"),
-    Row(SHRINKAGE, "n_by_guides", ("count", "by_guides"), None,
-        "perturbations split into halves by guide; the others are split by cells"),
-    *_scored(SHRINKAGE, "means of the other half",
-             "from half of the guides or cells, on the other half"),
-    Row(SHRINKAGE, "own_state_first", ("mean", FIRST[SHRUNKEN]), None, f"{_OWN} from the other"),
-    Row(SHRINKAGE, "own_state_first_by_raw_means", ("mean", FIRST[MEANS]), None,
-        "the same for the cells' means"),
-    Row(UNSEEN, "error_to_no_effect", ("ratio", WHOLE, NOTHING), _MUCH_BELOW_ONE,
-        "squared error of predicted effects on other genes, relative to that of 'no effect'"),
-    Row(UNSEEN, "error_to_mean", ("gain", MEAN_ALONE), BELOW_ONE,
-        "the same relative to that of the mean perturbation, which distinguishes none"),
-    *_covered(UNSEEN, "effects on other genes", "the half of the cells that is not scored on"),
-    Row(CEILING, "n_by_mean", ("count", BY_MEAN), None,
-        f"perturbations that the mean perturbation predicts with {NEAR_CEILING:g} of ceiling_r"),
-    Row(CEILING, "n_by_others", ("count", BY_OTHERS), None,
-        "others that all predictors together predict so well"),
-    Row(CEILING, "n_room", ("count", ROOM), None,
-        "perturbations that a better predictor could predict better"),
-    Row(CEILING, "n_not_measurable", ("count", NOT_MEASURABLE), None,
-        f"perturbations like the controls, or with ceiling_r below {LEAST_CEILING:g}"),
-    Row(CEILING, "ceiling_r", ("mean", "ceiling_r"), None,
-        "correlation that a perfect predictor has with the observed effects, of the measurable"),
-    Row(CEILING, "r", ("mean", "r_all"), None, "correlation that all predictors have with these"),
-    Row(GRAPH_PART, "weight", (), _at_least(LEAST_WEIGHT),
-        "weight of the graph among the predictors; the error is the spread over folds"),
-    Row(GRAPH_PART, "error_alone", ("ratio", f"{Graph.name}{ALONE}", NOTHING), None,
-        "squared error of predictions by the graph alone, relative to that of 'no effect'"),
-    Row(GRAPH_PART, "error_to_no_graph", ("gain", WITHOUT_GRAPH), _at_most(LARGEST_SHARE),
-        "squared error of all predictors, relative to that of all but the graph"),
-    Row(GRAPH_PART, "error_half_added", ("ratio", "added", MEANS), _at_most(LARGEST_HARM),
-        "what the graph adds to the error of shrunken effects, relative to the cells' means"),
-    *_scored(GUIDES, "means of the guide left out", "without a guide, on its means"),
-    *_scored(BATCHES, "means of the batch left out", "without a batch, on its means"),
-]  # fmt: skip
+# The quantities of each part: of the scores the ``"count"`` of what is true, or of a word, in a
+# column, its ``"mean"``, the ``"ratio"`` of the totals of two, ``"coverage"``, the same with the
+# total of the second as ``n``, or ``"gain"`` (see measure); () where scores are not asked.
+ROWS: dict[str, list[_Row]] = {
+    CELLS: [
+        ("n_significant", ("count", "is_significant"), _ENOUGH,
+         f"perturbations whose cells differ from the controls (false discovery rate {CLEAR:g})"),
+        ("n_distinct", ("count", "is_distinct"), _ENOUGH,
+         "those of them that also differ from the mean of the others"),
+    ],
+    NEGATIVE: [
+        ("n_controls", (), None,
+         "groups of control cells in the place of perturbations; n is their number of cells"),
+        ("n_false", (), None,
+         f"their effects of significant direction (lfsr < {CLEAR_SIGN:g}), which are false"),
+        ("false_share", (), None, "share of their effects that are false discoveries"),
+        ("false_share_lower", (), _FEW_FALSE, f"{_END.format('lower')} (Clopper-Pearson)"),
+        ("false_share_upper", (), None, f"{_END.format('upper')} (Clopper-Pearson)"),
+        ("false_discovery_rate", (), None,
+         "share of the screen's significant effects that is false by this, at most"),
+        ("false_discovery_rate_lower", (), _FEW_FALSE, _END.format("lower")),
+        ("coverage_90", (), _at_least(LEAST_NULL_COVERAGE, fewest=1),
+         "share of 90% intervals of their effects that cover 0"),
+        ("null_width", (), _NOT_ABOVE_ONE._replace(fewest=1),
+         "width of the null: standard deviation of their z-scores, from the median"),
+        ("standard_error_factor", (), None,
+         "factor of the standard errors in tests of cells and target genes, from the width"),
+        ("perturbations_width", (), _at_most(LARGEST_OF_TABLE, is_count=True),
+         "width of the z-scores of the quarter of perturbations that change the least"),
+    ],
+    POSITIVE: [
+        ("n_found", ("count", "target_gene_found", FOUND), _HALF,
+         f"target genes that change in the expected direction (lfsr < {CLEAR_SIGN:g})"),
+        ("n_opposite", ("count", "target_gene_found", OPPOSITE), None,
+         "target genes that change significantly in the opposite direction"),
+        ("n_found_by_cells", ("count", "by_cells"), None,
+         "target genes that change as expected by 2 standard errors, by their cells alone"),
+    ],
+    SHRINKAGE: [
+        ("n_by_guides", ("count", "split_by", "guides"), None,
+         "perturbations split into halves by guide; the others are split by cells"),
+        *_scored("means of the other half", "from half of the guides or cells, on the other half",
+                 _at_most(NOT_WORSE)),
+        ("own_state_first", ("mean", FIRST[SHRUNKEN]), None, f"{_OWN} from the other"),
+        ("own_state_first_by_raw_means", ("mean", FIRST[MEANS]), None,
+         "the same for the cells' means"),
+    ],
+    UNSEEN: [
+        ("error_to_no_effect", ("ratio", WHOLE, NOTHING), _MUCH_BELOW_ONE,
+         "squared error of predicted effects on other genes, relative to that of 'no effect'"),
+        ("error_to_mean", ("gain", MEAN_ALONE), BELOW_ONE,
+         "the same relative to that of the mean perturbation, which distinguishes none"),
+        *_covered("effects on other genes", "the half of the cells that is not scored on"),
+    ],
+    CEILING: [
+        ("n_by_mean", ("count", "ceiling", BY_MEAN), None,
+         f"perturbations that the mean perturbation predicts with {NEAR_CEILING:g} of ceiling_r"),
+        ("n_by_others", ("count", "ceiling", BY_OTHERS), None,
+         "others that all predictors together predict so well"),
+        ("n_room", ("count", "ceiling", ROOM), None,
+         "perturbations that a better predictor could predict better"),
+        ("n_not_measurable", ("count", "ceiling", NOT_MEASURABLE), None,
+         f"perturbations like the controls, or with ceiling_r below {LEAST_CEILING:g}"),
+        ("ceiling_r", ("mean", "ceiling_r"), None,
+         "correlation that a perfect predictor has with the observed effects, of the measurable"),
+        ("r", ("mean", "r_all"), None, "correlation that all predictors have with these"),
+    ],
+    GRAPH_PART: [
+        ("weight", (), _at_least(LEAST_WEIGHT),
+         "weight of the graph among the predictors; the error is the spread over folds"),
+        ("error_alone", ("ratio", f"{Graph.name}{ALONE}", NOTHING), None,
+         "squared error of predictions by the graph alone, relative to that of 'no effect'"),
+        ("error_to_no_graph", ("gain", WITHOUT_GRAPH), _at_most(LARGEST_SHARE),
+         "squared error of all predictors, relative to that of all but the graph"),
+        ("error_half_added", ("ratio", "added", MEANS), _at_most(LARGEST_HARM),
+         "what the graph adds to the error of shrunken effects, relative to the cells' means"),
+    ],
+    GUIDES: _scored("means of the guide left out", "without a guide, on its means"),
+    BATCHES: _scored("means of the batch left out", "without a batch, on its means"),
+}  # fmt: skip
 
 
 def perturbation_table(
@@ -254,7 +257,7 @@ def perturbation_table(
     cells: FitCells,
     on_halves: pd.DataFrame,
     unseen: Unseen,
-    split_by: list[str],
+    split_by: NDArray[np.object_],
     effects: Effects,
     factor: float,
 ) -> pd.DataFrame:
@@ -275,11 +278,35 @@ def perturbation_table(
     factor
         Factor by which the null says that standard errors are to be multiplied.
     """
+    from_controls, from_others = pooled_sizes(cells.pooled, factor=factor)
+    differs, predicted = from_controls.q_value < CLEAR, unseen.table
+    columns = {
+        "perturbation": strings(refit.names),
+        "target_genes": strings(", ".join(targets) for targets in refit.spec.plan.targets),
+        "n_cells": cells.n_cells,
+        "squared_distance": from_controls.estimate,
+        "q_value": from_controls.q_value,
+        "is_significant": differs,
+        "q_value_from_others": from_others.q_value,
+        "is_distinct": differs & (from_others.q_value < CLEAR),
+        **_target_genes(refit, cells, effects, factor),
+        "split_by": strings(np.where(refit.is_sampled, split_by, "")),
+        "error_half": on_halves[SHRUNKEN],
+        "error_half_raw_means": on_halves[MEANS],
+        "error_half_no_effect": on_halves[NOTHING],
+        "error_unseen": predicted[WHOLE],
+        "error_unseen_no_effect": predicted[NOTHING],
+        **_ceilings(unseen, on_halves["r_others"], differs),
+    }
+    return pd.DataFrame(columns, index=pd.Index(np.arange(len(refit.names))))
+
+
+def _target_genes(refit: Refit, cells: FitCells, effects: Effects, factor: float) -> dict[str, Any]:
+    """Return the positive control: each perturbation's weakest target gene, by its cells.
+
+    And its effect as users get it; "" and NaN for a perturbation without any.
+    """
     plan, genes, pooled = refit.spec.plan, np.array(refit.spec.genes), cells.pooled
-    from_controls, from_others = pooled_sizes(pooled, factor=factor)
-    differs = from_controls.q_value < CLEAR
-    # The positive control: each perturbation's weakest target gene, by its cells and as users get
-    # it; "" and NaN for a perturbation without any.
     change, error = pooled.to_controls()
     z = change / (factor * np.sqrt(np.maximum(pooled.covariance.diagonal() * error, 1e-300)))
     own = measured(refit, cells).own() & (cells.n_cells > 0)[:, None]
@@ -291,88 +318,66 @@ def perturbation_table(
         expected = np.where(own, -1.0, expected)  # also where control means are not known, or 0
     status = np.where(np.sign(effects.mean) * expected < 0, OPPOSITE, FOUND)
     status = np.where(effects.lfsr < CLEAR_SIGN, status, NOT_FOUND)
-    own_numbers = {
-        "change": change, "z": z, "mean": effects.mean, "lower": effects.lower,
-        "upper": effects.upper, "expected": expected,
+    numbers = {
+        "z": z, "mean": effects.mean, "lower": effects.lower, "upper": effects.upper,
+        "expected": expected,
     }  # fmt: skip
-    predicted = unseen.table
-    r = {f"r_{name.replace(' ', '_')}": predicted[f"{R_OF}{name}"] for name in unseen.weights}
-    r_mean = r.setdefault("r_mean_perturbation", pd.Series(np.nan, predicted.index))
-    r_all, half, others = (
-        predicted[f"{R_OF}{WHOLE}"], on_halves["r"].clip(0.0), on_halves["r_others"].clip(0.0)
-    )  # fmt: skip
+    return {
+        "weakest_target": strings(np.where(has_target, genes[weakest[1]], "")),
+        **{
+            f"target_gene_{name}": np.where(has_target, each[weakest], np.nan)
+            for name, each in numbers.items()
+        },
+        "target_gene_found": strings(np.where(has_target, status[weakest], "")),
+    }
+
+
+def _ceilings(unseen: Unseen, r_others: pd.Series, differs: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return the correlations of predictors with observed effects, and the largest possible.
+
+    ``r_others`` are those of the halves, ``differs`` whether effects differ from the controls.
+    """
+    table = unseen.table
+    r = {f"r_{name.replace(' ', '_')}": table[f"{R_OF}{name}"] for name in unseen.weights}
+    r_mean = r.setdefault("r_mean_perturbation", pd.Series(np.nan, table.index))
+    r_all, half = table[f"{R_OF}{WHOLE}"], r_others.clip(0.0)
     # Halves of few cells say little of the ceiling; what a predictor reached is possible too.
-    ceiling = np.fmax(np.sqrt(2 * others / (1 + others)), np.fmax(r_all, r_mean))
+    ceiling = np.fmax(np.sqrt(2 * half / (1 + half)), np.fmax(r_all, r_mean))
     # What a better predictor could gain: nothing is predicted if a target is not on the panel.
     is_measurable, near = differs & (ceiling >= LEAST_CEILING), NEAR_CEILING * ceiling
-    is_missing = predicted[WHOLE].isna()
-    kinds: list[Any] = [is_missing, ~is_measurable, r_mean >= near, r_all >= near]
-    words = ["", NOT_MEASURABLE, BY_MEAN, BY_OTHERS]
-    return pd.DataFrame(
-        {
-            "perturbation": strings(refit.names),
-            "target_genes": strings(", ".join(targets) for targets in plan.targets),
-            "n_cells": cells.n_cells,
-            "squared_distance": from_controls.estimate,
-            "q_value": from_controls.q_value,
-            "is_significant": differs,
-            "q_value_from_others": from_others.q_value,
-            "is_distinct": differs & (from_others.q_value < CLEAR),
-            "weakest_target": strings(np.where(has_target, genes[weakest[1]], "")),
-            **{
-                f"target_gene_{name}": np.where(has_target, each[weakest], np.nan)
-                for name, each in own_numbers.items()
-            },
-            "target_gene_found": strings(np.where(has_target, status[weakest], "")),
-            "split_by": strings(np.where(refit.is_sampled, split_by, "")),
-            "reliability": 2 * half / (1 + half),
-            "error_half": on_halves[SHRUNKEN],
-            "error_half_raw_means": on_halves[MEANS],
-            "error_half_no_effect": on_halves[NOTHING],
-            "error_unseen": predicted[WHOLE],
-            "error_unseen_no_effect": predicted[NOTHING],
-            "r_all": r_all,
-            **r,
-            "ceiling_r": ceiling,
-            "ceiling": strings(np.select(kinds, words, default=ROOM)),
-        },
-        index=pd.Index(np.arange(len(refit.names))),
-    )
+    kinds: list[Any] = [table[WHOLE].isna(), ~is_measurable, r_mean >= near, r_all >= near]
+    kind = np.select(kinds, ["", NOT_MEASURABLE, BY_MEAN, BY_OTHERS], default=ROOM)
+    return {"r_all": r_all, **r, "ceiling_r": ceiling, "ceiling": strings(kind)}
 
 
 def scores_by_part(
     table: pd.DataFrame,
     on_halves: pd.DataFrame,
     unseen: Unseen,
-    left_out: Mapping[str, pd.DataFrame | None],
+    left_out: Mapping[str, pd.DataFrame],
 ) -> dict[str, pd.DataFrame]:
     """Return the scores that the quantities are computed from, by part.
 
     From the table of perturbations, and the scores on halves, without cells, and with a guide or
-    batch left out (by name, where these were judged).
+    batch left out.
     """
-    own = table[table["target_gene_found"] != ""]
-    is_expected = np.sign(own["target_gene_change"]) == own["target_gene_expected"]
-    positive = {kind: own["target_gene_found"] == kind for kind in (FOUND, OPPOSITE)}
-    predicted = table[table["ceiling"] != ""]
+    own, predicted = table[table["target_gene_found"] != ""], table[table["ceiling"] != ""]
+    is_expected = np.sign(own["target_gene_z"]) == own["target_gene_expected"]
     is_measurable = predicted["ceiling"] != NOT_MEASURABLE
-    ceiling = {
-        kind: predicted["ceiling"] == kind for kind in (BY_MEAN, BY_OTHERS, ROOM, NOT_MEASURABLE)
-    }
-    by_guides = (table["split_by"] == "guides").where(table["split_by"] != "")
-    is_distinct = table["is_distinct"].astype(bool)
-    own_state = {name: on_halves[name].where(is_distinct) for name in FIRST.values()}
     added = on_halves[SHRUNKEN] - on_halves[NO_GRAPH]
     return {
         CELLS: table,
-        POSITIVE: pd.DataFrame(
-            {**positive, "by_cells": (own["target_gene_z"].abs() >= SURE) & is_expected}
+        POSITIVE: own.assign(by_cells=(own["target_gene_z"].abs() >= SURE) & is_expected),
+        SHRINKAGE: on_halves.assign(
+            split_by=table["split_by"],
+            **{each: on_halves[each].where(table["is_distinct"]) for each in FIRST.values()},
         ),
-        SHRINKAGE: on_halves.assign(by_guides=by_guides, **own_state),
         UNSEEN: unseen.table,
-        CEILING: predicted[["ceiling_r", "r_all"]].where(is_measurable).assign(**ceiling),
+        CEILING: predicted.assign(
+            **{each: predicted[each].where(is_measurable) for each in ("ceiling_r", "r_all")}
+        ),
         GRAPH_PART: unseen.table.assign(**{"added": added, MEANS: on_halves[MEANS]}),
-        **{part: scores for part, scores in left_out.items() if scores is not None},
+        **left_out,
     }
 
 
@@ -383,21 +388,16 @@ def quantities(
 ) -> list[Quantity]:
     """Return the quantities of all parts that were judged.
 
-    Parameters
-    ----------
-    scores
-        Scores by part, one row per perturbation.
-    known
-        Numbers that are not computed from these, by part and name.
-    undeclared
-        A column that looks like guides but is not declared.
+    From the scores by part, numbers that are not computed from these, by part and name, and a
+    column that looks like guides but is not declared.
     """
     rows = []
-    for part, name, how, rule, meaning in ROWS:
-        if how and part in scores:
-            rows.append(Quantity(part, name, *measure(scores[part], *how), meaning, rule))
-        elif (part, name) in known:
-            rows.append(Quantity(part, name, *known[part, name], meaning, rule))
+    for part, of_part in ROWS.items():
+        for name, how, rule, meaning in of_part:
+            if how and part in scores:
+                rows.append(Quantity(part, name, rule, meaning, *measure(scores[part], *how)))
+            elif (part, name) in known:
+                rows.append(Quantity(part, name, rule, meaning, *known[part, name]))
     if undeclared is not None:
         meaning = (
             f"variance between the levels of adata.obs[{undeclared.column!r}], which nest in the "
@@ -408,12 +408,12 @@ def quantities(
             "no more than sampling (5% level)", lambda _: undeclared.scatters is False, True
         )
         number = undeclared.variance, NO_ERROR, undeclared.n_levels
-        rows.append(Quantity(GUIDES, "undeclared_variance", *number, meaning, rule))
+        rows.append(Quantity(GUIDES, "undeclared_variance", rule, meaning, *number))
     return rows
 
 
 def measure(scores: pd.DataFrame, kind: str, column: str, under: str = "") -> Numbers:
-    """Return a value of the scores of a part, its standard error and its ``n`` (:class:`Row`).
+    """Return a value of the scores of a part, its standard error and its ``n`` (:data:`ROWS`).
 
     A gain is the ratio of the error of all predictors to that of some. Both may be about 0, so a
     hundredth of the error of "no effect" is added to both. Its standard error is that of the
@@ -421,7 +421,7 @@ def measure(scores: pd.DataFrame, kind: str, column: str, under: str = "") -> Nu
     """
     of = scores[column]
     if kind == "count":
-        return float(of.sum()), NO_ERROR, int(of.count())
+        return float((of == (under or True)).sum()), NO_ERROR, int((of != "").sum())
     if kind == "mean":
         return *mean_with_error(of), int(of.count())
     if kind == "ratio":
@@ -459,17 +459,14 @@ def predictor_table(unseen: Unseen) -> pd.DataFrame:
 def summary_table(quantities: list[Quantity]) -> pd.DataFrame:
     """Return the summary as a table; ``passed`` is ``"yes"``, ``"no"`` or empty."""
     word = {True: "yes", False: "no", None: ""}
-    rules = (q.rule.words if q.rule and q.passed is not None else "" for q in quantities)
-    return pd.DataFrame(
-        {
-            "part": strings(q.part for q in quantities),
-            "quantity": strings(q.name for q in quantities),
-            "value": np.array([q.value for q in quantities], dtype=np.float64),
-            "standard_error": np.array([q.error for q in quantities], dtype=np.float64),
-            "n": np.array([q.n for q in quantities], dtype=np.int64),
-            "rule": strings(rules),
-            "passed": strings(word[q.passed] for q in quantities),
-            "meaning": strings(q.meaning for q in quantities),
-        },
-        index=pd.Index(np.arange(len(quantities))),
-    )
+    columns = {
+        "part": strings(q.part for q in quantities),
+        "quantity": strings(q.name for q in quantities),
+        "value": np.array([q.value for q in quantities], dtype=np.float64),
+        "standard_error": np.array([q.error for q in quantities], dtype=np.float64),
+        "n": np.array([q.n for q in quantities], dtype=np.int64),
+        "rule": strings(q.rule.words if q.rule and word[q.passed] else "" for q in quantities),
+        "passed": strings(word[q.passed] for q in quantities),
+        "meaning": strings(q.meaning for q in quantities),
+    }
+    return pd.DataFrame(columns, index=pd.Index(np.arange(len(quantities))))

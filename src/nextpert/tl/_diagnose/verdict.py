@@ -64,7 +64,7 @@ class Part(NamedTuple):
 
     name: str
     level: str
-    words: str
+    verdict: str
 
     @classmethod
     def of(cls, name: str, cases: _Cases, words: str, *ratios: Quantity, title: str = "") -> Part:
@@ -87,15 +87,15 @@ def judge(
     nulls: Nulls,
     undeclared: Nested | None,
     n_judged: int,
+    n: int,
     *,
     by_condition: bool,
-) -> list[Part]:
-    """Return the verdict on every part that was judged.
+) -> tuple[str, str, pd.DataFrame]:
+    """Return the level of all parts together, the verdict in words, and a table of the parts.
 
     ``weights`` are those of the predictors; ``nulls`` are the negative controls; ``undeclared`` is
-    a column that looks like guides but is not declared; ``n_judged`` is the number of perturbations
-    that fits to parts of the cells are judged by; ``by_condition`` says whether conditions are
-    declared.
+    a column that looks like guides but is not declared; ``n_judged`` of ``n`` perturbations are
+    judged by fits to parts of the cells; ``by_condition`` says whether conditions are declared.
     """
     by: dict[str, _Rows] = {}
     for row in rows:
@@ -109,7 +109,8 @@ def judge(
         _graph(by[q.GRAPH_PART]),
     ]
     # All rests on standard errors: on their size, and on what they hold.
-    if nulls.of_perturbations > q.LARGEST_OF_TABLE or not nulls.has_replicates:
+    width = by[q.NEGATIVE].get("perturbations_width")
+    if (width is not None and width.passed is False) or not nulls.has_replicates:
         parts = [part._replace(level=CARE) if part.level == TRUST else part for part in parts]
     if undeclared is not None:  # first, as it bears on all others
         parts.insert(0, _undeclared(undeclared))
@@ -117,7 +118,23 @@ def judge(
         parts.append(_left_out(q.GUIDES, by[q.GUIDES]))
     if q.BATCHES in by:
         parts.append(_left_out(q.BATCHES, by[q.BATCHES], by_condition=by_condition))
-    return parts
+    # All other parts rest on cells, negative controls and shrinkage.
+    levels = {part.name: part.level for part in parts}
+    no = "Do not trust the model here"
+    cases: _Cases = [
+        (levels[q.CELLS] == NOT, NOT, f"{no}: choose perturbations at random"),
+        (levels[q.NEGATIVE] == NOT, NOT, f"{no}: its significant effects may be false"),
+        (levels[q.SHRINKAGE] == NOT, NOT,
+         f"{no}: do not use its effects, and choose new perturbations at random"),
+        (set(levels.values()) == {TRUST}, TRUST, "Trust the model here"),
+        (True, CARE, "Trust the model with care"),
+    ]  # fmt: skip
+    level, start = next((level, start) for holds, level, start in cases if holds)
+    if n_judged < n:
+        start += f" (fits to parts of the cells are judged by {n_judged:,} of {n:,} perturbations, "
+        start += "drawn at random)"
+    table = pd.DataFrame(parts, columns=["part", "level", "verdict"]).apply(strings)
+    return level, "\n".join([f"{start}.", *(part.verdict for part in parts)]), table
 
 
 def _cells(of: _Rows, factor: Quantity) -> Part:
@@ -344,41 +361,6 @@ def _intervals(of: _Rows) -> tuple[bool, str]:
         but = "and" if large.value >= q.LEAST_COVERAGE else "but only"
         words += f" {but} {large:.0%} of the large ones"
     return bool(every.passed) and large.passed is not False, f"{words}."
-
-
-def overall(parts: list[Part], n_judged: int, n: int) -> tuple[str, str]:
-    """Return the level of all parts together, and the verdict in words.
-
-    ``n_judged`` of ``n`` perturbations are judged by fits to parts of the cells.
-
-    ``"do not trust"`` if cells, negative controls or shrinkage have that level, because all other
-    parts rest on them; ``"trust"`` if every part has that level; else ``"care"``.
-    """
-    levels = {part.name: part.level for part in parts}
-    level, start = next(
-        (level, start) for holds, level, start in [
-            (levels[q.CELLS] == NOT, NOT, "Do not trust the model here: choose perturbations at "
-             "random"),
-            (levels[q.NEGATIVE] == NOT, NOT, "Do not trust the model here: its significant effects "
-             "may be false"),
-            (levels[q.SHRINKAGE] == NOT, NOT, "Do not trust the model here: do not use its "
-             "effects, and choose new perturbations at random"),
-            (set(levels.values()) == {TRUST}, TRUST, "Trust the model here"),
-            (True, CARE, "Trust the model with care"),
-        ] if holds
-    )  # fmt: skip
-    if n_judged < n:
-        start += f" (fits to parts of the cells are judged by {n_judged:,} of {n:,} perturbations, "
-        start += "drawn at random)"
-    return level, "\n".join([f"{start}.", *(part.words for part in parts)])
-
-
-def part_table(parts: list[Part]) -> pd.DataFrame:
-    """Return one row per part: level and verdict."""
-    columns = zip(("part", "level", "verdict"), zip(*parts, strict=True), strict=True)
-    return pd.DataFrame(
-        {name: strings(each) for name, each in columns}, index=pd.Index(np.arange(len(parts)))
-    )
 
 
 def of_table(words: str) -> str:
