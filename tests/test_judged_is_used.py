@@ -9,13 +9,11 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
-from nextpert._adata import fitted_roles, posterior_from
+from nextpert._adata import posterior_from
 from nextpert.core.fit.learn import Model
-from nextpert.tl._diagnose.halves import Folds, read_halves
 from nextpert.tl._diagnose.model import read_refit
 from nextpert.tl._diagnose.unseen import predictors
 from nextpert.tl._learn_dag import graphs
-from nextpert.tl._learn_dag.graphs import read_held_out
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
 N_PERTURBED, N_GENES = 10, 24
@@ -177,16 +175,7 @@ def test_each_predictor_is_scored_by_what_it_is_used_for(judged):
     """By itself, at weight 1, a predictor hands out what the diagnosis scores of it."""
     whole, reduced = judged
     fit = posterior_from(whole)
-    roles, parts = (
-        fitted_roles(whole, fit.params),
-        Folds.of(fit, "dag_blr", np.random.default_rng(0)),
-    )
-    held_out = read_held_out(whole, "dag", roles, len(GENES), parts.names)
-    rng = np.random.default_rng(0)
-    halves = read_halves(
-        whole, fit.columns, parts.names, roles, rng, held_out=held_out, folds=parts
-    )
-    refit = read_refit(whole, fit, parts, halves.cells, held_out, n_jobs=1)
+    refit, _, _ = read_refit(whole, fit, "dag_blr", np.random.default_rng(0))
     weights = list(fit.expectation.weights)
     assert ("members together" in weights) == any("+" in label for label in refit.names)
     spoke = set()

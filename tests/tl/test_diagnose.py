@@ -245,7 +245,7 @@ def test_intervals_that_miss_large_effects_are_not_trusted(of_empty_graph):
 def test_large_effects_are_chosen_by_the_cells_that_they_are_learned_from(trusted):
     right, found = trusted, trusted.uns["diagnosis"]["perturbations"]
     names = found["perturbation"].tolist()
-    halves = read_halves(
+    halves, _ = read_halves(
         right, np.arange(right.n_vars), names, read_roles(right), np.random.default_rng(0)
     )
     n = 0
@@ -267,7 +267,9 @@ def test_halves_are_halves_of_every_environment(screen):
     screen.obs["depth"] = np.arange(screen.n_obs, dtype=float)
     npt.pp.setup_screen(screen, batch_key="batch", covariates=["depth"])
     names = ["MYC", "OXR1"]
-    found = read_halves(screen, np.arange(8), names, read_roles(screen), np.random.default_rng(0))
+    found, _ = read_halves(
+        screen, np.arange(8), names, read_roles(screen), np.random.default_rng(0)
+    )
     one, two = (part.n for part in found.parts)
     assert (abs(one - two) <= 1).all()
     assert not found.by_guides.any()
@@ -279,7 +281,9 @@ def test_halves_are_halves_of_every_environment(screen):
         mean = np.average(found.whole.mean[mine], axis=0, weights=found.whole.n[mine])
         np.testing.assert_allclose(mean, x.mean(axis=0))
         assert len(set(found.batch[mine])) == 2
-    other = read_halves(screen, np.arange(8), names, read_roles(screen), np.random.default_rng(1))
+    other, _ = read_halves(
+        screen, np.arange(8), names, read_roles(screen), np.random.default_rng(1)
+    )
     assert not np.array_equal(other.parts[0].mean, found.parts[0].mean)
     np.testing.assert_allclose(other.whole.mean, found.whole.mean)
 
@@ -288,7 +292,7 @@ def test_halves_are_halves_of_every_environment(screen):
 def test_errors_on_halves_against_fits_to_these_cells(trusted):
     right, found = trusted, trusted.uns["diagnosis"]["perturbations"]
     names = found["perturbation"].tolist()
-    halves = read_halves(
+    halves, _ = read_halves(
         right, np.arange(right.n_vars), names, read_roles(right), np.random.default_rng(0)
     )
     cells, n = {name: np.zeros(len(names)) for name in ("cells", "nothing")}, len(names) + 1
@@ -339,7 +343,7 @@ def test_no_matrix_is_kept_of_any_perturbation():
     adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"G{k}" for k in range(p)]))
     names = sorted(set(labels) - {"control"})
     tracemalloc.start()
-    found = read_halves(adata, np.arange(p), names, read_roles(adata), np.random.default_rng(0))
+    found, _ = read_halves(adata, np.arange(p), names, read_roles(adata), np.random.default_rng(0))
     pooled_sizes(found.pool(found.whole).pooled)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -444,7 +448,7 @@ def test_one_cell_a_perturbation(screen):
 @pytest.mark.brief_chain
 def test_of_many_perturbations_a_sample_is_judged(screen, monkeypatch):
     """As if the screen had no others: but for tests of differences, which are of all."""
-    monkeypatch.setattr("nextpert.tl._diagnose.halves.MOST", 4)
+    monkeypatch.setattr("nextpert.tl._diagnose.model.MOST", 4)
     whole = npt.tl.diagnose(screen, copy=True).uns["diagnosis"]
     table = whole["perturbations"]
     kept = table["split_by"] != ""

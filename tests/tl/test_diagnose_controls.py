@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import binom, norm
 
 import nextpert as npt
-from nextpert._adata import fitted_roles, posterior_from, read_roles
+from nextpert._adata import posterior_from, read_roles
 from nextpert.core.design.stopping import NO_DIFFERENCE, ORDER
 from nextpert.tl._diagnose.controls import (
     StoredNull,
@@ -19,7 +19,7 @@ from nextpert.tl._diagnose.controls import (
     judge_controls,
     stored_null,
 )
-from nextpert.tl._diagnose.halves import Folds, read_halves
+from nextpert.tl._diagnose.halves import read_halves
 from nextpert.tl._diagnose.judged import read_sides
 from nextpert.tl._diagnose.model import read_refit
 
@@ -196,7 +196,7 @@ def test_effects_of_controls_are_those_that_a_user_gets():
 def test_controls_in_the_place_of_perturbations_tell_nothing_of_the_batches_of_the_others():
     adata = guided()
     npt.pp.setup_screen(adata, guide_key="guide", batch_key="batch")
-    halves = read_halves(
+    halves, _ = read_halves(
         adata, np.arange(N_GENES), GENES[:6], read_roles(adata), np.random.default_rng(0)
     )
     members = [halves.guide_name == f"control_{k}" for k in (2, 5)]
@@ -308,16 +308,8 @@ def test_halves_of_the_controls_of_nested_batches_tell_whether_their_errors_are_
     del adata.obs["guide"]
     npt.pp.setup_screen(adata, batch_key="batch")
     npt.tl.fit_dag_blr(adata)
-    fit = posterior_from(adata)
-    roles, folds = (
-        fitted_roles(adata, fit.params),
-        Folds.of(fit, "dag_blr", np.random.default_rng(0)),
-    )
-    halves = read_halves(
-        adata, fit.columns, folds.names, roles, np.random.default_rng(0), folds=folds
-    )
-    refit = read_refit(adata, fit, folds, halves.cells, None, n_jobs=1)
-    table = judge_controls(refit, halves, None).table
+    refit, halves, _ = read_refit(adata, posterior_from(adata), "dag_blr", np.random.default_rng(0))
+    table = judge_controls(refit, halves, None, 0.0).table
     assert table["name"].tolist() == [f"half of the controls in {b}" for b in "abcd"]
     assert table["n_cells"].tolist() == [20] * 4
     assert table["n_false"].sum() == 0
@@ -327,7 +319,7 @@ def test_halves_of_the_controls_of_nested_batches_tell_whether_their_errors_are_
         "nextpert.core.model._sweep.batch_columns",
         lambda cells: (np.zeros((len(cells.n) - 1, 0)), cells.fixed_error()[1:]),
     )
-    assert judge_controls(refit, halves, None).table["coverage"].mean() < 0.9
+    assert judge_controls(refit, halves, None, 0.0).table["coverage"].mean() < 0.9
 
 
 @pytest.mark.slow
@@ -380,15 +372,7 @@ def test_few_controls_cannot_be_judged():
 def test_coverage_by_size_against_a_count_of_intervals():
     adata = guided(0.1)
     found = diagnosed(adata, guide_key="guide")
-    fit = posterior_from(adata)
-    roles, folds = (
-        fitted_roles(adata, fit.params),
-        Folds.of(fit, "dag_blr", np.random.default_rng(0)),
-    )
-    halves = read_halves(
-        adata, fit.columns, folds.names, roles, np.random.default_rng(0), folds=folds
-    )
-    refit = read_refit(adata, fit, folds, halves.cells, None, n_jobs=1)
+    refit, halves, _ = read_refit(adata, posterior_from(adata), "dag_blr", np.random.default_rng(0))
     spread = halves.pool(halves.whole, by_guide=True).guide_variance
     inside, size = [], []
     one, two = read_sides(refit, halves, spread)

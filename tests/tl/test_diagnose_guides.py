@@ -77,7 +77,9 @@ def test_halves_are_of_guides_and_intervals_allow_for_those_that_are_scored():
     adata = guided(0.3)
     npt.pp.setup_screen(adata, guide_key="guide", batch_key="batch")
     names = [f"P{j}" for j in range(1, 7)]
-    halves = read_halves(adata, np.arange(12), names, read_roles(adata), np.random.default_rng(0))
+    halves, _ = read_halves(
+        adata, np.arange(12), names, read_roles(adata), np.random.default_rng(0)
+    )
     one, two = (part.n for part in halves.parts)
     assert halves.by_guides.all()
     assert ((one == 0) != (two == 0)).all()  # a guide is in one half, in both batches

@@ -212,9 +212,7 @@ def test_missing_entries_are_not_scored():
     gone.loc["g3", "g3"] = np.nan  # its target gene
     found = diagnosed(gone, se)
     rows, found = found["perturbations"], quantities(found)
-    assert np.isfinite(rows[["q_value", "q_value_from_others", "error_half"]]).all(
-        axis=None
-    )
+    assert np.isfinite(rows[["q_value", "q_value_from_others", "error_half"]]).all(axis=None)
     assert found["cells", "n_significant"] == 10
     assert 0.8 < found["shrinkage", "coverage_90"] < 0.97
     assert rows.set_index("perturbation").loc["g3", "weakest_target"] == ""
@@ -307,7 +305,7 @@ def test_halves_are_those_of_the_fit():
     npt.tl.fit_dag_blr(table)
     fit = posterior_from(table)
     names = [str(name) for name in fit.environments["perturbation"]]
-    halves = read_halves(
+    halves, _ = read_halves(
         table, fit.columns, names, fitted_roles(table, fit.params), np.random.default_rng(0)
     )
     assert halves.of_table
