@@ -45,7 +45,7 @@ def campaign(request):
         adata, None, None, "knockout", dag_key="dag", roles=read_roles(adata), simulation=None
     )
     control = np.flatnonzero(label == "control")
-    rows = np.concatenate([np.flatnonzero(label == name) for name in setup.plan.names])
+    rows = np.concatenate([np.flatnonzero(label == name) for name in setup.setting.spec.plan.names])
     return adata, setup, control, rows
 
 
@@ -75,8 +75,8 @@ def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy, m
     )
     shift_sd = "learned" if modelled.shift_sd_of(strategy) == "learned" else 0
     streams = np.random.default_rng(SEED).spawn(2 * N_ROUNDS)
-    target = dict(zip(setup.genes, deal.target.states[0], strict=True))
-    candidates = [setup.plan.names[j] for j in deal.first]
+    target = dict(zip(setup.setting.spec.genes, deal.target.states[0], strict=True))
+    candidates = [setup.setting.spec.plan.names[j] for j in deal.first]
     options = {"candidates": candidates, "n_samples": modelled.N_SAMPLES}
     planning = import_module("nextpert.tl._plan_screen.plan_screen")
     monkeypatch.setattr(planning, "N_SAMPLES", modelled.N_SAMPLES)
@@ -85,12 +85,16 @@ def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy, m
         npt.tl.fit_dag_blr(adata, shift_sd=shift_sd)
         npt.tl.design_interventions(adata, target, rng=streams[2 * t], **options)
         ranking = adata.uns["design"]["ranking"].set_index("perturbation")
-        assert ranking["mean_distance"].idxmin() == setup.plan.names[found.recommended[t]]
+        assert (
+            ranking["mean_distance"].idxmin() == setup.setting.spec.plan.names[found.recommended[t]]
+        )
         npt.tl.plan_screen(
             adata, target, strategy=strategy.removeprefix("exact_"), n_perturbations=SIZE,
             n_cells=SIZE * N_CELLS, n_controls=0, constraints={"min_cells": N_CELLS},
             rng=streams[2 * t + 1], candidates=candidates,
         )  # fmt: skip
         plate = adata.uns["plan"]["plate"]
-        assert plate["perturbation"].tolist() == [setup.plan.names[j] for j in found.chosen[t]]
+        assert plate["perturbation"].tolist() == [
+            setup.setting.spec.plan.names[j] for j in found.chosen[t]
+        ]
         assert plate["n_cells"].tolist() == [N_CELLS] * SIZE

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nextpert import _adata
-from nextpert._adata import arguments, environments
+from nextpert._adata import arguments
 from nextpert._adata import effects as _shifts
 from nextpert._adata.arguments import WORKERS, at_least, checked, one_of
-from nextpert._adata.labels import left_out_table
 from nextpert._adata.table import require_cells
 from nextpert.core._checks import as_rng
 from nextpert.tl._replay_design import modelled, tables
@@ -152,42 +151,37 @@ def replay_design(
         adata, perturbation_key=of_graph.get("perturbation_key"),
         control=of_graph.get("control"), layer=of_graph.get("layer"),
     )  # fmt: skip
-    options = modelled.Options(
-        strategies=_strategies(strategies),
-        n_warmup=chosen.n_warmup,
-        n_rounds=n_rounds,
-        n_perturbations=n_perturbations,
-        n_cells=n_cells,
-        n_repeats=n_repeats,
-    )
+    names = _strategies(strategies)
     readings = [False, True] if held_out == "both" else [bool(held_out)]
     generator = as_rng(rng)
     setup = read_setup(
         adata, targets, candidates, chosen.shift, dag_key=dag_key, roles=roles,
         simulation=generator.spawn(1)[0] if chosen.simulated else None, held_out=readings,
     )  # fmt: skip
-    if options.n_warmup > len(setup.pool.control):
+    if chosen.n_warmup > len(setup.pool.control):
         message = (
-            f"n_warmup is {options.n_warmup}, but only {len(setup.pool.control)} cells are "
+            f"n_warmup is {chosen.n_warmup}, but only {len(setup.pool.control)} cells are "
             f"labelled {roles.control!r}: lower n_warmup."
         )
         raise ValueError(message)
-    n_cells = int(setup.pool.n_cells[: setup.n_candidates].sum())
-    if options.n_rounds > n_cells:
+    all_cells = int(setup.pool.n_cells[: setup.n_candidates].sum())
+    if n_rounds > all_cells:
         message = (
-            f"n_rounds is {options.n_rounds}, but the candidates have only {n_cells} cells, which "
+            f"n_rounds is {n_rounds}, but the candidates have only {all_cells} cells, which "
             f"last for at most as many rounds: lower n_rounds."
         )
         raise ValueError(message)
-    most = min(options.n_perturbations, setup.n_candidates)
-    options = replace(options, n_perturbations=most)
+    options = modelled.Options(
+        names, chosen.n_warmup, n_rounds, min(n_perturbations, setup.n_candidates), n_cells,
+        n_repeats,
+    )  # fmt: skip
     runs = modelled.run_all(
         setup.pool, setup.setting, setup.goals, options, generator, n_jobs=n_jobs
     )
     params: dict[str, Any] = {
         **asdict(options),
-        "strategies": _adata.strings(options.strategies),
-        "shift_sd": _adata.strings(map(modelled.shift_sd_of, options.strategies)),
+        "strategies": _adata.strings(names),
+        "shift_sd": _adata.strings(map(modelled.shift_sd_of, names)),
         "held_out": np.array(readings),
         "shift": chosen.shift if isinstance(chosen.shift, str) else "table",
         "simulated": bool(chosen.simulated),
@@ -222,8 +216,8 @@ def _results(
 ) -> dict[str, Any]:
     """Return the tables of the campaigns; ``runs`` as of ``run_all``."""
     recommended, chosen = runs
-    names, goals = setup.plan.names, setup.goals
-    targets, good = tables.targets_table(goals, readings, names)
+    goals, spec = setup.goals, setup.setting.spec
+    targets, good = tables.targets_table(goals, readings, spec.plan.names)
     distance = np.stack([g.truth.distance[x] for g, x in zip(goals, recommended, strict=True)])
     shape = (len(targets), *distance.shape[2:])
     is_good = np.take_along_axis(good, recommended.reshape(len(targets), -1), axis=1).reshape(shape)
@@ -234,14 +228,9 @@ def _results(
         "table": tables.rounds_table(flat, is_good, targets, options.strategies, per_plate),
         "overall": overall,
         "targets": targets,
-        "environments": environments.environment_table(
-            setup.used, setup.genes, setup.pool.n_cells.tolist()
-        ),
-        "left_out": left_out_table(
-            {name: setup.labels.n_cells(name) for name, _ in setup.plan.left_out},
-            [reason for _, reason in setup.plan.left_out],
-        ),
+        "environments": setup.environments,
+        "left_out": setup.left_out,
         "summary": tables.in_words(overall, targets, options.n_rounds),
         "runs": {"distance": distance, "recommended": recommended, "chosen": chosen},
-        "genes": _adata.strings(setup.genes),
+        "genes": _adata.strings(spec.genes),
     }

@@ -9,6 +9,7 @@ import numpy as np
 
 from nextpert import _adata
 from nextpert._adata import environments
+from nextpert._adata.labels import left_out_table
 from nextpert._adata.screen import read_environments
 from nextpert._adata.sources import dense
 from nextpert._adata.target import Target, listed, parts_of
@@ -19,7 +20,7 @@ from nextpert.core.evaluate.cell_pool import (
     PoolGoal,
     goal_truth,
 )
-from nextpert.core.fit.interventions import Plan, shift_environments
+from nextpert.core.fit.interventions import shift_environments
 from nextpert.core.fit.learn import Graphs, Spec
 from nextpert.core.fit.naming import Naming
 from nextpert.core.screen.moments import Moments
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import anndata as ad
+    import pandas as pd
     from numpy.typing import NDArray
 
     from nextpert._adata import LabelTable, Roles
-    from nextpert.core.fit.interventions import Interventions
 
     Vector = NDArray[np.float64]
     Index = NDArray[np.int64]
@@ -57,14 +58,12 @@ class Panel(NamedTuple):
 class Setup:
     """A screen made ready for replays; the first ``n_candidates`` of the pool may be proposed."""
 
-    genes: list[str]
     setting: Setting
     pool: CellPool
-    used: Interventions
-    plan: Plan
-    labels: LabelTable
     goals: list[Replayed]
     n_candidates: int
+    environments: pd.DataFrame
+    left_out: pd.DataFrame
 
 
 def read_setup(
@@ -132,7 +131,6 @@ def read_setup(
         raise ValueError(message)
     controls = Moments.from_array(cells[roles.control])
     environments.require_varying(controls, genes)
-    used = shift_environments(plan, genes, controls)
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
     environments.report(plan)
     graphs, ordered = Graphs.single(dag), [roles.control, *plan.names]
@@ -174,7 +172,14 @@ def read_setup(
             f"state to find: name targets yourself, or widen the panel."
         )
         raise ValueError(message)
-    return Setup(genes, setting, pool, used, plan, labels, goals, n_candidates)
+    table = environments.environment_table(
+        shift_environments(plan, genes, controls), genes, pool.n_cells.tolist()
+    )
+    left_out = left_out_table(
+        {name: labels.n_cells(name) for name, _ in plan.left_out},
+        [reason for _, reason in plan.left_out],
+    )
+    return Setup(setting, pool, goals, n_candidates, table, left_out)
 
 
 def _read_targets(targets: Any, labels: LabelTable, control: str) -> list[str | Target]:

@@ -103,9 +103,7 @@ def rounds_table(
     ``distance`` and ``is_good`` have shape ``(n_targets * n_readings, n_strategies, n_repeats,
     n_rounds + 1)``; ``n_cells`` are those of a plate.
     """
-    n_repeats = distance.shape[2]
-    mean, sem = distance.mean(axis=2), distance.std(axis=2, ddof=1) / np.sqrt(n_repeats)
-    control = targets["control_distance"].to_numpy()[:, None, None]
+    mean, sem = distance.mean(axis=2), distance.std(axis=2, ddof=1) / np.sqrt(distance.shape[2])
     which, strategy, number = (x.ravel() for x in np.indices(mean.shape))
     return pd.DataFrame(
         {
@@ -116,8 +114,6 @@ def rounds_table(
             "n_cells": number * n_cells,
             "mean": mean.ravel(),
             "sem": sem.ravel(),
-            "relative_mean": (mean / control).ravel(),
-            "relative_sem": (sem / control).ravel(),
             "share_good": is_good.mean(axis=2).ravel(),
         },
         index=pd.Index(np.arange(mean.size)),
@@ -169,10 +165,8 @@ def overall_table(
         "relative_last": relative[..., -1].mean(axis=-1),
         "relative_difference": nearer,
         "relative_difference_sem": nearer_sem,
-        "p_value": p_value,
         "plates_difference": sooner,
         "plates_difference_sem": sooner_sem,
-        "p_plates": p_plates,
         "p_adjusted": p_adjusted,
         "p_plates_adjusted": p_plates_adjusted,
     }
