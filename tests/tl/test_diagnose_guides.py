@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -12,7 +10,6 @@ import pytest
 import nextpert as npt
 from nextpert._adata import read_roles
 from nextpert.tl._diagnose.halves import read_halves
-from nextpert.tl._diagnose.judged import between_guides
 
 pytestmark = pytest.mark.brief_chain
 
@@ -48,13 +45,6 @@ def guided(effect_of_guide, batch_effect=0.0, rng=0):
     adata = ad.AnnData(np.vstack(parts), table, pd.DataFrame(index=[f"g{k}" for k in range(12)]))
     npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
     return adata
-
-
-def test_guides_add_their_share_of_the_variance_within_cells_for_perturbation_and_controls():
-    within = np.array([[1.0, 4.0], [1.0, 4.0]])
-    seen = SimpleNamespace(within=within)
-    found = between_guides(np.array([0.1, 0.25, 0.5]), seen)
-    np.testing.assert_allclose(found, [[0.35, 1.4], [0.6, 2.4]])
 
 
 @pytest.mark.slow

@@ -58,4 +58,3 @@ def test_factor_is_1_unless_the_width_is_above_1():
     nothing = null_width(np.zeros((0, 4)), np.eye(4))
     assert np.isnan(nothing.value)
     assert nothing.factor == 1.0
-    assert not nothing.is_above(0.0)

@@ -81,18 +81,6 @@ def test_what_was_not_measured_is_not_judged(covariance):
     assert one.q_value[0] == found.q_value[0]
 
 
-def test_errors_are_unbiased():
-    rng = np.random.default_rng(3)
-    truth, guess = rng.normal(size=(2, 3, 40))
-    noise = rng.uniform(0.1, 2, (3, 40))
-    found = [
-        scores.error_sums(guess, truth + np.sqrt(noise) * rng.normal(size=(3, 40)), noise)
-        for _ in range(2000)
-    ]
-    expected = ((guess - truth) ** 2).sum(axis=1)
-    np.testing.assert_allclose(np.mean(found, axis=0), expected, rtol=0.02)
-
-
 def test_intervals_hold_nine_tenths_of_other_cells():
     rng = np.random.default_rng(4)
     truth = rng.normal(size=(30, 40)) * (rng.random((30, 40)) < 0.3)

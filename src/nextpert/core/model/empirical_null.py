@@ -33,14 +33,10 @@ class NullWidth:
     value: float = float("nan")
     error: float = float("nan")
 
-    def is_above(self, limit: float) -> bool:
-        """Whether it lies above a limit by two standard errors."""
-        return bool(self.value - SURE * self.error > limit)
-
     @property
     def factor(self) -> float:
-        """Factor by which standard errors are to be multiplied: 1 if it is not above 1."""
-        return self.value if self.is_above(1.0) else 1.0
+        """Factor of standard errors: the width, if it is above 1 by two standard errors, else 1."""
+        return self.value if self.value - SURE * self.error > 1.0 else 1.0
 
 
 def null_width(z: ArrayLike, covariance: ArrayLike) -> NullWidth:

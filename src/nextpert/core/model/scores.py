@@ -130,7 +130,11 @@ def pooled_sizes(pooled: PooledGuides, *, factor: float = 1.0) -> tuple[SquaredS
     of_others = (cells * errors).sum(axis=0) - cells * errors
     of_others /= np.maximum(cells.sum() - cells, 1e-300)
 
-    def size(from_: Array, m: Array, batches: Array) -> SquaredSize:
+    sizes = []
+    for from_, m, batches in (
+        (pooled.mean[0], counted[0], pooled.fixed_error()[1:]),
+        (others, rest, ((errors - of_others) ** 2).sum(axis=1)),
+    ):
         both = (n > 0) & (m > 0)
         spread = 1 / np.where(both, n, 1.0) + 1 / np.where(both, m, 1.0) + batches[:, None]
         sigma, d = factor**2 * pooled.covariance, np.where(both, mean - from_, 0.0)
@@ -139,21 +143,8 @@ def pooled_sizes(pooled: PooledGuides, *, factor: float = 1.0) -> tuple[SquaredS
             unit = d / np.maximum(np.sqrt((d**2).sum(axis=1)), 1e-300)[:, None]
             cosines = (unit @ unit.T)[np.triu_indices(len(d), 1)]
             overlap = min(float(np.median(cosines**2)) / _CHI2_MEDIAN, 1.0)
-        return squared_size(d, np.where(both, 1 / spread, 0.0), sigma, overlap=overlap)
-
-    return (
-        size(pooled.mean[0], counted[0], pooled.fixed_error()[1:]),
-        size(others, rest, ((errors - of_others) ** 2).sum(axis=1)),
-    )
-
-
-def error_sums(estimates: ArrayLike, observed: ArrayLike, variance: ArrayLike) -> Array:
-    """Return the squared error of estimates on means of other cells, less the means' variance.
-
-    All of shape ``(n_perturbations, n_genes)``; sums over genes. Unbiased, so below 0 now and then.
-    """
-    departure = np.asarray(estimates, np.float64) - np.asarray(observed, np.float64)
-    return np.asarray((departure**2 - np.asarray(variance, np.float64)).sum(axis=1))
+        sizes.append(squared_size(d, np.where(both, 1 / spread, 0.0), sigma, overlap=overlap))
+    return sizes[0], sizes[1]
 
 
 def holds(

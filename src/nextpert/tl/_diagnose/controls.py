@@ -14,7 +14,7 @@ from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.progress import progress
 from nextpert._adata.stored import eager, read_stored
 from nextpert.core import ScreenMoments
-from nextpert.core.model.empirical_null import MEDIAN, NullWidth, null_width
+from nextpert.core.model.empirical_null import MEDIAN, null_width
 from nextpert.core.screen.guides import UNKNOWN, distinct
 from nextpert.tl._diagnose.judged import LEFT
 from nextpert.tl._diagnose.quantities import NEGATIVE, NO_ERROR
@@ -54,8 +54,6 @@ class Nulls(NamedTuple):
     z
         Differences of means over their standard errors, as the fit takes them, shape
         ``(n_nulls, n_genes)``.
-    width
-        Width of all of them.
     factor
         Factor of the standard errors of the tests of a diagnosis, which allow for guides that are
         not declared.
@@ -68,7 +66,6 @@ class Nulls(NamedTuple):
     kind: str
     table: pd.DataFrame
     z: Array
-    width: NullWidth
     factor: float
     numbers: dict[tuple[str, str], Numbers]
     has_replicates: bool
@@ -151,7 +148,7 @@ def judge_controls(
         least = float(np.quantile(sizes, _FEWEST_CHANGED)) / MEDIAN
         numbers["perturbations_width"] = least, NO_ERROR, len(refit.names)
     return Nulls(
-        split.kind, table.assign(name=strings(table["name"])), every, width, factor,
+        split.kind, table.assign(name=strings(table["name"])), every, factor,
         {(NEGATIVE, name): each for name, each in numbers.items()}, halves.has_replicates,
     )  # fmt: skip
 

@@ -131,9 +131,9 @@ def diagnose(
     split_by = np.where(halves.by_guides[1:], "guides", "table" if halves.of_table else "cells")
     table = q.perturbation_table(refit, shown, on_halves, unseen, split_by, effects, nulls.factor)
     left_out = judged.judge_left_out(refit, halves, cells.guide_variance)
-    scores = q.scores_by_part(table, on_halves, unseen, left_out)
     weight = unseen.weights[Graph.name], unseen.graph_spread, int(table["error_unseen"].count())
-    rows = q.quantities(scores, {**nulls.numbers, (q.GRAPH_PART, "weight"): weight}, undeclared)
+    known = {**nulls.numbers, (q.GRAPH_PART, "weight"): weight}
+    rows = q.quantities(table, on_halves, unseen, left_out, known, undeclared)
     level, verdict, parts = verdicts.judge(
         rows, unseen.weights, nulls, undeclared, len(refit.sample), len(refit.names),
         by_condition=bool(halves.line_names),

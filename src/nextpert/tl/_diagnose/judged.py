@@ -94,17 +94,13 @@ def read_sides(refit: Refit, halves: Halves, spread: float) -> list[Side]:
         cells = halves.pool(part, by_guide=halves.declared, spread=spread, alike=~halves.by_guides)
         seen = measured(refit, cells)
         share = spread * halves.guide_shares(part)
-        others = np.where(halves.by_guides, share, 0.0)
-        between, unseen = (between_guides(each, seen) for each in (others, share))
-        variance = seen.variance + between
+        variance, unseen = (
+            seen.variance + (of[1:] + of[0])[:, None] * seen.within
+            for of in (np.where(halves.by_guides, share, 0.0), share)
+        )
         large = np.abs(seen.observed) >= SURE * np.sqrt(variance)
-        sides.append(Side(cells, seen, variance, seen.variance + unseen, large))
+        sides.append(Side(cells, seen, variance, unseen, large))
     return sides
-
-
-def between_guides(share: Array, seen: Perturbations) -> Array:
-    """Return the variance between guides in observed effects, from that in the groups' means."""
-    return (share[1:] + share[0])[:, None] * seen.within
 
 
 def measured(refit: Refit, cells: FitCells) -> Perturbations:
@@ -134,7 +130,7 @@ def judge_halves(refit: Refit, sides: list[Side]) -> tuple[pd.DataFrame, pd.Data
         estimates = {
             SHRUNKEN: effects.mean,
             MEANS: mine.seen.observed,
-            NO_GRAPH: refit.effects(refit.less_graph(learned)).mean,
+            NO_GRAPH: refit.effects(learned, by_graph=False).mean,
         }
         table = _score(effects, estimates, truth, other.variance, used, large=mine.large)
         for name, column in FIRST.items():
@@ -149,7 +145,7 @@ def judge_halves(refit: Refit, sides: list[Side]) -> tuple[pd.DataFrame, pd.Data
             which = (sizes == k) & known
             by_size[:, :, k] += (inside & which).sum(axis=1), which.sum(axis=1)
     others = ~sides[0].seen.own() & np.isfinite(sides[0].variance)
-    r_others = scores.correlations(*(side.seen.observed for side in sides), others)
+    r_others = scores.correlations(sides[0].seen.observed, sides[1].seen.observed, others)
     covered, errors = np.transpose(
         [scores.ratio_with_error(*x) for x in np.moveaxis(by_size, 2, 0)]
     )
@@ -253,7 +249,8 @@ def _score(
     every = estimates | {NOTHING: np.zeros_like(observed)}
     table = pd.DataFrame(
         {
-            name: scores.error_sums(np.where(known, each, observed), observed, noise)
+            # Squared error on these means, less their variance: unbiased, so below 0 now and then.
+            name: (np.where(known, each - observed, 0.0) ** 2 - noise).sum(axis=1)
             for name, each in every.items()
         }
     )

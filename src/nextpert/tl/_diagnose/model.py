@@ -96,18 +96,6 @@ class Refit:
         )  # fmt: skip
         return Model.fit(replace(spec, plan=plan), cells.rows(groups), graphs)
 
-    def less_graph(self, model: Model) -> Model:
-        """Return a model of cells whose effects ask no graph.
-
-        All else is as it was learned: what predictors weigh, and the efficacy. Where the graph has
-        no weight, that is the model itself.
-        """
-        cells, expected, weighted = model.cells, model.expected, model.weighted
-        if weighted is None or not weighted.graph.any():
-            return model
-        effects = learn_effects(model.spec, cells, expected, weighted, [])
-        return model._replace(effects=effects)
-
     def without_fold(self, fold: int) -> tuple[Spec, FitCells, Graphs]:
         """Return what :meth:`Model.fit` takes if no cell of a fold of perturbations is there."""
         spec = self.spec.rows(self.sample.tolist()).without(self.folds[fold])
@@ -120,11 +108,17 @@ class Refit:
         record = record_of(model, params, left_out=pd.DataFrame())
         return replace(record, columns=self.fit.columns)
 
-    def effects(self, model: Model) -> Effects:
+    def effects(self, model: Model, *, by_graph: bool = True) -> Effects:
         """Return the effects of a model as users get them, ``(n_perturbations, n_genes)`` each.
 
         NaN of perturbations that are not judged; others of the model come after all of these.
+        Without ``by_graph`` effects ask no graph, and all else, such as the weights of predictors,
+        is as it was learned.
         """
+        weighted = model.weighted
+        if not by_graph and weighted is not None and weighted.graph.any():
+            effects_alone = learn_effects(model.spec, model.cells, model.expected, weighted, [])
+            model = model._replace(effects=effects_alone)
         fit = self.as_stored(model)
         effects = panel_effects(fit, read_wanted(None, fit))
         n, n_judged = len(self.names), len(self.sample)

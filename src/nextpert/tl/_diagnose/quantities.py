@@ -93,17 +93,12 @@ class Quantity(NamedTuple):
     n: int
 
     @property
-    def is_judged(self) -> bool:
-        """Whether it has a standard error; without one no rule is passed."""
-        return bool(np.isfinite(self.value) and np.isfinite(self.error))
-
-    @property
     def passed(self) -> bool | None:
-        """Whether it passes its rule; ``None`` where none applies."""
+        """Whether it passes its rule, for which it has a standard error; ``None`` for no rule."""
         rule = self.rule
         if rule is None or self.n < rule.fewest or (rule.is_count and np.isnan(self.value)):
             return None
-        return bool(rule.holds(self)) and (rule.is_count or self.is_judged)
+        return bool(rule.holds(self)) and (rule.is_count or bool(np.isfinite(self.error)))
 
     @property
     def is_hopeless(self) -> bool:
@@ -350,22 +345,29 @@ def _ceilings(unseen: Unseen, r_others: pd.Series, differs: NDArray[np.bool_]) -
     return {"r_all": r_all, **r, "ceiling_r": ceiling, "ceiling": strings(kind)}
 
 
-def scores_by_part(
+def quantities(
     table: pd.DataFrame,
     on_halves: pd.DataFrame,
     unseen: Unseen,
     left_out: Mapping[str, pd.DataFrame],
-) -> dict[str, pd.DataFrame]:
-    """Return the scores that the quantities are computed from, by part.
+    known: Mapping[tuple[str, str], Numbers],
+    undeclared: Nested | None,
+) -> list[Quantity]:
+    """Return the quantities of all parts that were judged.
 
-    From the table of perturbations, and the scores on halves, without cells, and with a guide or
-    batch left out.
+    Parameters
+    ----------
+    table, on_halves, unseen, left_out
+        Scores: of perturbations, on halves, without cells, and with guides or batches left out.
+    known
+        Numbers that are not computed from these, by part and name.
+    undeclared
+        A column that looks like guides but is not declared.
     """
     own, predicted = table[table["target_gene_found"] != ""], table[table["ceiling"] != ""]
     is_expected = np.sign(own["target_gene_z"]) == own["target_gene_expected"]
     is_measurable = predicted["ceiling"] != NOT_MEASURABLE
-    added = on_halves[SHRUNKEN] - on_halves[NO_GRAPH]
-    return {
+    scores = {
         CELLS: table,
         POSITIVE: own.assign(by_cells=(own["target_gene_z"].abs() >= SURE) & is_expected),
         SHRINKAGE: on_halves.assign(
@@ -376,21 +378,11 @@ def scores_by_part(
         CEILING: predicted.assign(
             **{each: predicted[each].where(is_measurable) for each in ("ceiling_r", "r_all")}
         ),
-        GRAPH_PART: unseen.table.assign(**{"added": added, MEANS: on_halves[MEANS]}),
+        GRAPH_PART: unseen.table.assign(
+            added=on_halves[SHRUNKEN] - on_halves[NO_GRAPH], **{MEANS: on_halves[MEANS]}
+        ),
         **left_out,
     }
-
-
-def quantities(
-    scores: Mapping[str, pd.DataFrame],
-    known: Mapping[tuple[str, str], Numbers],
-    undeclared: Nested | None,
-) -> list[Quantity]:
-    """Return the quantities of all parts that were judged.
-
-    From the scores by part, numbers that are not computed from these, by part and name, and a
-    column that looks like guides but is not declared.
-    """
     rows = []
     for part, of_part in ROWS.items():
         for name, how, rule, meaning in of_part:

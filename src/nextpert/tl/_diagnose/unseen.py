@@ -27,7 +27,6 @@ from nextpert.tl._diagnose.judged import (
     COVERED,
     LARGE,
     NOTHING,
-    between_guides,
     measured,
 )
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
@@ -156,7 +155,7 @@ def judge_unseen(refit: Refit, halves: Halves, cells: FitCells, sides: list[Side
     used &= table[NOTHING].notna().to_numpy()[:, None]
     effects = Effects(**tables)
     share = cells.guide_variance * halves.guide_shares(halves.whole)
-    variance = seen.variance + between_guides(share, seen)
+    variance = seen.variance + (share[1:] + share[0])[:, None] * seen.within
     inside = scores.holds(effects, seen.observed, np.where(used, variance, 0.0)) & used
     n_used = used.sum(axis=1)
     table[COVERAGE] = np.where(n_used > 0, inside.sum(axis=1) / np.maximum(n_used, 1), np.nan)

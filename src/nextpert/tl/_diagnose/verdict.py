@@ -75,7 +75,7 @@ class Part(NamedTuple):
         level, start = next((level, start) for holds, level, start in cases if holds)
         if start:
             words = f"{start}. {words[:1].upper()}{words[1:]}"
-        unjudged = [row.name for row in ratios if level == CARE and not row.is_judged]
+        unjudged = [row.name for row in ratios if level == CARE and not np.isfinite(row.error)]
         if unjudged:
             words += f" {list_names(unjudged)} could not be judged (no standard error)."
         return cls(name, level, f"{title or name.capitalize()}: {words}".rstrip())
@@ -187,16 +187,17 @@ def _negative(of: _Rows, nulls: Nulls) -> Part:
         f"significant (lfsr < {CLEAR_SIGN:g}), {share} ({low} to {high}){by}. The width of their "
         f"null is {of['null_width']}"
     )
-    if nulls.width.factor > 1:
-        words += f": errors are larger than stated, by a factor of {nulls.width.factor:.2f}"
+    width = of["null_width"]
+    if not width.passed:
+        words += f": errors are larger than stated, by a factor of {width:.2f}"
     elif of["false_discovery_rate"].value > 0:
         words += f". At most about {rate} of the screen's significant effects are false by this"
     words += "." if nulls.kind == BY_GUIDES else _WEAKER
     few = (of[f"false_{name}_lower"].passed is not False for name in ("share", "discovery_rate"))
     cases = [
-        (not all(few) or nulls.width.is_above(q.LARGEST_WIDTH), NOT,
+        (not all(few) or width.value - q.SURE * width.error > q.LARGEST_WIDTH, NOT,
          "do not rely on significant effects"),
-        (nulls.width.is_above(1.0) or not of["coverage_90"].passed, CARE,
+        (not width.passed or not of["coverage_90"].passed, CARE,
          "read significant effects with care"),
         (True, TRUST, "calibrated"),
     ]  # fmt: skip
@@ -310,7 +311,7 @@ def _graph(of: _Rows) -> Part:
         f"Its weight is {of['weight']:.2f}. Alone it has a squared error of {alone} relative to no "
         f"effect; all predictors have one of {share:.2f} relative to those without it."
     )
-    if harm.is_judged and not harm.passed:
+    if harm.passed is False and np.isfinite(harm.error):
         words += f" It adds {harm:.2f} of the squared error of the cells' means to that of measured"
         words += " effects: fit an empty graph."
     return Part.of(q.GRAPH_PART, cases, words, share, harm)
