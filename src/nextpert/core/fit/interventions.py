@@ -78,11 +78,6 @@ class Plan:
     hint: str = ""
     unmeasured: Reasons = field(default_factory=list)
 
-    def rows(self, index: Sequence[int]) -> Plan:
-        """Return the plan of some of the perturbations used, in the order given."""
-        names = [self.names[j] for j in index]
-        return replace(self, names=names, targets=[self.targets[j] for j in index])
-
 
 def own_shift(kind: str, control_mean: Array) -> Array:
     """Return the shift of every gene that is itself perturbed in full, shape ``(n_genes,)``.

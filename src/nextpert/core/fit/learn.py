@@ -32,7 +32,7 @@ from nextpert.core.model.predictors.members import Members
 from nextpert.core.model.unseen_scale import LeftOut, learn_scales
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -79,13 +79,11 @@ class Spec:
     features: SideInformation | None = None
     exact: bool = False
 
-    def without(self, names: Collection[str]) -> Spec:
-        """Return the same for a screen that lacks some perturbations."""
-        return self.rows([j for j, name in enumerate(self.plan.names) if name not in names])
-
     def rows(self, index: Sequence[int]) -> Spec:
         """Return the same for some of the perturbations, in the order given."""
-        return replace(self, plan=self.plan.rows(index))
+        plan = self.plan
+        names, targets = [plan.names[j] for j in index], [plan.targets[j] for j in index]
+        return replace(self, plan=replace(plan, names=names, targets=targets))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert import _adata
-from nextpert._adata import environments
 from nextpert._adata.arguments import WORKERS, checked
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.nested import warn_undeclared
@@ -114,7 +113,6 @@ def diagnose(
     fit = _adata.posterior_from(adata, posterior_key, compare=False)
     refit, halves, undeclared = read_refit(adata, fit, posterior_key, generator, n_jobs=n_jobs)
     cells = halves.pool(halves.whole, by_guide=halves.declared)
-    environments.require_varying(cells.control, fit.genes)
     sides = read_sides(refit, halves, cells.guide_variance)
     unseen = judge_unseen(refit, halves, cells, sides)
     on_halves, by_size = judged.judge_halves(refit, sides)

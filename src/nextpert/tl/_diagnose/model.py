@@ -98,7 +98,8 @@ class Refit:
 
     def without_fold(self, fold: int) -> tuple[Spec, FitCells, Graphs]:
         """Return what :meth:`Model.fit` takes if no cell of a fold of perturbations is there."""
-        spec = self.spec.rows(self.sample.tolist()).without(self.folds[fold])
+        names, gone = self.names, set(self.folds[fold])
+        spec = self.spec.rows([j for j in self.sample.tolist() if names[j] not in gone])
         cells = self.cells.fit_cells(spec.plan.names, fold, guided=self.guided)
         return spec, cells, Graphs(self.without[fold], [], lambda _: self.inner[fold])
 
