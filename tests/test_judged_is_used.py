@@ -247,10 +247,8 @@ def test_what_cannot_be_a_candidate_is_not_judged():
     assert others[["error_unseen", "r_all"]].notna().all(axis=None)
     assert np.isnan(found["unseen_mean"][table.index == "enhancer"]).all()
     assert np.isfinite(found["unseen_mean"][table.index != "enhancer"]).all()
-    assert (
-        "9 of 10 were judged: the others have a target that is not on the panel"
-        in (found["verdict"])
-    )
+    words = "9 of 10 were judged: the others have a target that is not on the panel"
+    assert words in found["verdict"]
     assert np.isfinite(table.loc["enhancer", "error_half"])  # its cells are judged all the same
 
 
@@ -263,6 +261,11 @@ def test_labels_without_targets_are_judged_by_what_is_said_of_them():
     assert found["perturbations"]["error_unseen"].notna().all()
     assert parts.loc["graph", "level"] == "do not trust"
     assert "use the shrunken effects" in parts.loc["shrinkage", "verdict"]
+    assert parts.loc["positive controls", "level"] == "care"
+    assert "no target gene is on the panel" in parts.loc["positive controls", "verdict"]
+    assert found["perturbations"]["target_gene_found"].eq("").all()
+    # They are predicted by the mean perturbation, which can be compared with the best possible.
+    assert found["perturbations"]["ceiling"].ne("").all()
 
 
 @pytest.mark.slow

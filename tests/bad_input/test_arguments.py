@@ -42,7 +42,6 @@ WRONG = {
     **dict.fromkeys(
         ("standardize", "return_fig", "verify", "counts", "as_anndata", "target_is_candidate"), FLAG
     ),
-    "simulated": FLAG,
     "show": ("yes", 2),
     "held_out": ("maybe", 2),
     "protein": (3, None),

@@ -10,22 +10,9 @@ import pytest
 import nextpert as npt
 from nextpert._adata import read_roles
 from nextpert.tl._diagnose.halves import read_halves
+from tests.tl.test_diagnose import diagnosed, levels, values
 
 pytestmark = pytest.mark.brief_chain
-
-
-def diagnosed(adata):
-    npt.tl.fit_dag_blr(adata)
-    npt.tl.diagnose(adata)
-    return adata.uns["diagnosis"]
-
-
-def levels(found):
-    return found["parts"].set_index("part")["level"].to_dict()
-
-
-def values(found):
-    return found["summary"].set_index(["part", "quantity"])["value"]
 
 
 def guided(effect_of_guide, batch_effect=0.0, rng=0):
@@ -144,20 +131,3 @@ def test_what_was_seen_in_one_guide_or_batch_is_not_judged_by_another(key):
     name = "guides" if key == "guide" else "batches"
     assert n["n"][name, "coverage_90"] == n["n"][name, "error_to_no_effect"] == 5
     assert table.loc["P1", "error_half"] < table.loc["P1", "error_half_no_effect"]
-
-
-@pytest.mark.slow
-def test_batches_that_hold_unlike_shares_of_perturbations_are_taken_off():
-    adata = guided(0.0)
-    rare = (adata.obs["perturbation"] == "P1") & (adata.obs["batch"] == "b")
-    rare &= np.arange(adata.n_obs) % 4 > 0
-    adata = adata[~rare].copy()
-    shifted = adata.copy()
-    shifted.X[(adata.obs["batch"] == "b").to_numpy()] += 2.0
-    found = []
-    for each in (adata, shifted):
-        npt.pp.setup_screen(each, batch_key="batch")
-        one = diagnosed(each)
-        table = one["perturbations"][["squared_distance", "error_half"]].to_numpy().ravel()
-        found.append([*table, values(one)["batches", "error_to_no_effect"]])
-    np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=3e-3)

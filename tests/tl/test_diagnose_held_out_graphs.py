@@ -14,14 +14,9 @@ from nextpert.core import PriorKnowledge
 from nextpert.tl._fit_dag_blr.cells import read_cells
 from nextpert.tl._learn_dag.graphs import without_sets
 from nextpert.tl._learn_dag.prior import read_knowledge, stored_knowledge
+from tests.tl.test_diagnose import diagnosed, levels
 
 LEARN = {"method": "boss", "environments": "all"}
-
-
-def diagnosed(adata, **options):
-    npt.tl.fit_dag_blr(adata)
-    npt.tl.diagnose(adata, **options)
-    return adata.uns["diagnosis"]
 
 
 def made(parts, genes):
@@ -55,8 +50,8 @@ def test_a_graph_that_saw_the_perturbations_is_not_praised_for_them():
     # The same graph, as if it had been known before.
     npt.tl.learn_dag(adata, method="given", dag=adata.varp["dag"])
     seen = diagnosed(adata)
-    levels = [found["parts"].set_index("part")["level"]["graph"] for found in (held_out, seen)]
-    assert levels == ["do not trust", "trust"]
+    assert levels(held_out)["graph"] == "do not trust"
+    assert levels(seen)["graph"] == "trust"
     assert "Graph: it adds nothing here" in held_out["verdict"]
     assert "Graph: it helps" in seen["verdict"]
     r = [np.nan_to_num(found["perturbations"]["r_graph"]).mean() for found in (held_out, seen)]
@@ -103,18 +98,6 @@ def test_same_bits_for_any_number_of_workers(small_screen, assert_same):
     npt.tl.fit_dag_blr(small_screen)
     one, two = (npt.tl.diagnose(small_screen, n_jobs=n, copy=True).uns["diagnosis"] for n in (1, 2))
     assert_same(one, two)
-
-
-@pytest.mark.formats
-def test_knowledge_of_before_survives_files(small_screen, tmp_path, assert_same):
-    npt.tl.learn_dag(
-        small_screen,
-        **LEARN,
-        search_options={"n_runs": 2, "prior": {"required": [("CPQ", "UBR5")]}},
-    )
-    small_screen.write_h5ad(tmp_path / "screen.h5ad")
-    back = ad.read_h5ad(tmp_path / "screen.h5ad")
-    assert_same(dict(back.uns["dag"]), dict(small_screen.uns["dag"]))
 
 
 def test_knowledge_of_before_is_read_as_it_was_stored():

@@ -1,26 +1,15 @@
 """Replays of a screen: scores, pairing, tables, and the same bits for any number of workers."""
 
-import os
-import signal
 import warnings
-from inspect import signature
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import ttest_rel
 
 import nextpert as npt
-from nextpert._adata import progress
-from nextpert.core import DagBlr, LinearScm
-from nextpert.core.fit.interventions import Plan
-from nextpert.core.fit.learn import Graphs, Spec
-from nextpert.core.fit.naming import Naming
 from nextpert.core.screen.mean_distance import mean_distance
 from nextpert.core.screen.moments import Moments
-from nextpert.tl._replay_design import modelled as running
-from nextpert.tl._replay_design.modelled import simulate_like
 from nextpert.tl._replay_design.tables import holm, in_words, overall_table, plates_until_good
 
 pytestmark = [
@@ -67,16 +56,10 @@ def truth_of(adata, target, candidate):
 
 
 @pytest.mark.slow
-def test_unmeasured_perturbations_take_part(both):
-    stored = both.uns["replay"]
-    assert "HS2" in set(stored["environments"]["perturbation"])  # an enhancer
-    assert stored["left_out"].empty or "HS2" not in set(stored["left_out"]["perturbation"])
-
-
-@pytest.mark.slow
 def test_scores_are_the_true_distances_of_what_is_recommended(both):
     stored = both.uns["replay"]
     names = list(stored["environments"]["perturbation"])
+    assert "HS2" in names  # an enhancer takes part
     assert list(stored["params"]["strategies"]) == EVERY
     distance, recommended = stored["runs"]["distance"], stored["runs"]["recommended"]
     assert distance.shape == recommended.shape == (2, 2, 4, 4, 4)
@@ -131,15 +114,8 @@ def made_up(far):
     distance[:, 0] += far
     good = np.zeros(distance.shape, bool)
     good[:, 0, :, 1:] = far < 0
-    targets = pd.DataFrame(
-        {
-            "target": ["A", "B"],
-            "held_out": [False, False],
-            "control_distance": [2.0, 4.0],
-            "best_distance": [0.0, 0.0],
-            "pool_distance": [3.0, 3.0],
-        }
-    )
+    targets = pd.DataFrame({"target": ["A", "B"], "control_distance": [2.0, 4.0]})
+    targets = targets.assign(held_out=False, best_distance=0.0, pool_distance=3.0)
     overall = overall_table(distance, good, targets, ["ours", "round_robin_means"])
     return distance, overall, in_words(overall, targets, 2)
 
@@ -199,10 +175,6 @@ def test_same_bits_for_any_number_of_workers(screen, assert_same):
     assert not np.array_equal(found[0]["runs"]["chosen"], found[2]["runs"]["chosen"])
 
 
-def test_the_signature_can_be_read():
-    assert len(signature(npt.tl.replay_design).parameters) <= 15
-
-
 def test_targets_by_themselves_are_those_off_the_controls(screen):
     npt.tl.replay_design(screen, strategies=["round_robin_means"], **SMALL)
     targets = screen.uns["replay"]["targets"]
@@ -236,19 +208,13 @@ def test_the_best_is_found_where_effects_are_clear():
 
 
 @pytest.mark.slow
-def test_round_trip(both, tmp_path, assert_same):
-    path = tmp_path / "replayed.h5ad"
-    both.write_h5ad(path)
-    assert_same(ad.read_h5ad(path).uns["replay"], both.uns["replay"])
-
-
-@pytest.mark.slow
 def test_options_reach_the_campaigns(screen):
     options = {"strategies": ["random"]} | SMALL
     assert npt.tl.replay_design(screen, ["MYC"], copy=True, **options).uns["replay"]
     assert "replay" not in screen.uns
     npt.tl.learn_dag(screen, layer="lognorm", search_options={"n_runs": 2}, key_added="other")
-    options["campaign_options"] = {"n_warmup": 20, "shift": "activation"}
+    options |= {"campaign_options": {"n_warmup": 20, "shift": "activation"}}
+    options["n_perturbations"] = 10**9  # a plate holds no more than all candidates
     npt.tl.replay_design(
         screen, ["MYC"], candidates=["MYC", "STK3"], dag_key="other", key_added="mine", **options
     )
@@ -257,19 +223,15 @@ def test_options_reach_the_campaigns(screen):
     assert stored["environments"]["shift_source"].tolist() == ["activation"] * 2
     assert stored["params"]["layer"] == "lognorm"  # which its graph was learned from
     assert stored["params"]["n_warmup"] == 20
-    assert stored["params"]["n_perturbations"] == 2
-
-
-@pytest.mark.slow
-def test_plates_hold_no_more_than_all_candidates(screen):
-    npt.tl.replay_design(screen, **SMALL | {"n_perturbations": 10**9, "targets": ["MYC"]})
-    stored = screen.uns["replay"]
-    n = stored["targets"]["n_candidates"][0]
-    assert stored["params"]["n_perturbations"] == n
-    assert stored["runs"]["chosen"].shape[-1] == n
+    assert stored["params"]["n_perturbations"] == stored["runs"]["chosen"].shape[-1] == 2
 
 
 BAD = {
+    "an option that went": (
+        {"campaign_options": {"simulated": True}},
+        TypeError,
+        "simulated went: replay a screen",
+    ),
     "unknown strategy": ({"strategies": ["civv"]}, ValueError, "Unknown strategies: civv.*civ"),
     "strategies as a string": ({"strategies": "civ"}, TypeError, r"\['civ'\]"),
     "unknown target": ({"targets": ["MIC"]}, ValueError, "Targets not found.*MIC.*MYC"),
@@ -326,61 +288,6 @@ def test_perturbations_of_few_cells_and_unclear_ones_are_no_targets(screen, asse
         npt.tl.replay_design(screen, **SMALL)
 
 
-@pytest.mark.full_chain
-@pytest.mark.processes
-def test_a_killed_worker_loses_nothing(screen, monkeypatch, assert_same):
-    npt.tl.replay_design(screen, ["MYC", "STK3"], strategies=["civ"], **SMALL)
-    expected = screen.uns["replay"]
-    one, parent = running._one, os.getpid()
-
-    def fragile(*arguments):
-        stream = arguments[-1]
-        # The third of eight repeats kills its worker.
-        if os.getpid() != parent and stream.bit_generator.seed_seq.spawn_key[-2:] == (0, 2):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return one(*arguments)
-
-    monkeypatch.setattr(running, "_one", fragile)
-    with pytest.warns(UserWarning, match=r"A worker was killed.* finished tasks are kept"):
-        npt.tl.replay_design(screen, ["MYC", "STK3"], strategies=["civ"], n_jobs=2, **SMALL)
-    assert_same(screen.uns["replay"], expected)
-
-
-def test_simulated_cells_copy_the_screen():
-    rng = np.random.default_rng(0)
-    weights = np.zeros((4, 4))
-    weights[1, 0], weights[2, 1] = 0.8, -0.6
-    scm = LinearScm(weights, np.array([1.0, 0.5, 2.0, 1.0]), [2.0, 1.0, 3.0, 0.0])
-    shifts = np.array([[-2.0, 0, 0, 0], [0, 0, 1.5, 0.5], [0, 0, 0, 0]])
-    names = ["control", "a", "b", "c"]
-    every = np.vstack([np.zeros(4), shifts])
-    sizes = [4000, 2000, 2000, 50]
-    cells = {k: scm.sample(n, a, rng=rng) for k, n, a in zip(names, sizes, every, strict=True)}
-    genes = list("wxyz")
-    plan = Plan(names[1:], [[]] * 3, [], "knockout")
-    spec = Spec(genes, plan, DagBlr, Naming(frozenset(genes)))
-    found = simulate_like(cells, spec, Graphs.single(scm.dag), rng)
-    assert [len(x) for x in found.values()] == sizes
-    for name, shift in zip(names[:3], every, strict=False):
-        np.testing.assert_allclose(found[name].mean(axis=0), scm.mean(shift), atol=0.2)
-        np.testing.assert_allclose(np.cov(found[name].T), scm.covariance(), atol=0.3)
-        assert not np.array_equal(found[name], cells[name])
-
-
-@pytest.mark.slow
-def test_a_simulated_replay_is_its_own_and_repeats(screen):
-    plain = SMALL | {"n_repeats": 2, "n_rounds": 2, "targets": ["MYC"], "strategies": ["thompson"]}
-    asked = plain | {"campaign_options": {"n_warmup": 30, "simulated": True}}
-    npt.tl.replay_design(screen, **asked)
-    one = screen.uns["replay"]
-    npt.tl.replay_design(screen, key_added="two", **asked)
-    npt.tl.replay_design(screen, key_added="cells", **plain)
-    runs = [stored["runs"]["distance"] for stored in (one, screen.uns["two"], screen.uns["cells"])]
-    np.testing.assert_array_equal(runs[0], runs[1])
-    assert runs[0].shape != runs[2].shape or not np.array_equal(runs[0], runs[2])
-    assert one["params"]["simulated"]
-
-
 @pytest.mark.slow
 def test_a_target_of_many_parts(screen):
     few = SMALL | {"n_rounds": 2, "n_repeats": 2}
@@ -411,12 +318,3 @@ def test_a_target_of_many_parts(screen):
     )
     plain = screen.uns["plain"]["runs"]["distance"]
     np.testing.assert_array_equal(plain[0], stored["runs"]["distance"][0])
-
-
-def test_long_replays_show_a_progress_bar(screen, capsys, monkeypatch):
-    options = {"strategies": ["round_robin_means"], "n_rounds": 1, "n_repeats": 2}
-    npt.tl.replay_design(screen, ["MYC"], **options)
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr(progress, "_DELAY", 0)
-    npt.tl.replay_design(screen, ["MYC"], **options)
-    assert "Replayed campaigns" in capsys.readouterr().err

@@ -41,9 +41,7 @@ def campaign(request):
     npt.pp.setup_screen(adata, guide_key=None, batch_key=None, check_scale=False)
     npt.pp.setup_screen(adata, check_scale=False, **told)
     npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
-    setup = read_setup(
-        adata, None, None, "knockout", dag_key="dag", roles=read_roles(adata), simulation=None
-    )
+    setup = read_setup(adata, None, None, "knockout", dag_key="dag", roles=read_roles(adata))
     control = np.flatnonzero(label == "control")
     rows = np.concatenate([np.flatnonzero(label == name) for name in setup.setting.spec.plan.names])
     return adata, setup, control, rows

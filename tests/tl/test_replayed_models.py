@@ -105,7 +105,7 @@ def test_a_measured_own_gene_points_to_its_perturbation(n_rounds):
         assert (result.recommended == t).all()
 
 
-@pytest.mark.parametrize("strategy", ["exploit", "ei", "civ", "thompson"])
+@pytest.mark.parametrize("strategy", ["exploit", "ei", "civ", "thompson", "thompson_means"])
 def test_campaigns_find_what_reaches_the_goal(strategy):
     rng = np.random.default_rng(3)
     means = np.array([[0, 3, 0], [2, 2, 0], [3, 0, 0], [0, 0, 3]], float)

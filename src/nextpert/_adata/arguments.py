@@ -46,6 +46,7 @@ RENAMED = {
 GONE = {
     "prior_network": "edges that are certain are given as prior={'required': [(parent, child)]}",
     "targets_upstream": "genes before all others are given as prior={'tiers': [targets, others]}",
+    "simulated": "replay a screen of datasets.simulated_screen, where the model is correct",
     "checkpoint": "a call with n_graphs learns all graphs, on n_jobs threads",
 }
 _PROGRESS = "progress is shown by itself, and scanpy.settings.verbosity = 0 hides it"

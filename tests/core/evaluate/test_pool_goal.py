@@ -5,7 +5,6 @@ import pytest
 
 from nextpert.core.design.goal import Goal
 from nextpert.core.evaluate.cell_pool import CellPool, PoolGoal, goal_truth
-from nextpert.core.evaluate.strategies import Means, replay_plates
 
 P, J, N = 5, 4, 60
 
@@ -71,18 +70,3 @@ def test_halves_of_all_states_are_held_back(pool):
         np.testing.assert_allclose(row, pool.cells[held].mean(axis=0))
     assert [len(deal.orders[j]) for j in (1, 2)] == [N, N]
     assert deal.target.margins.tolist() == [0.4]
-
-
-def test_campaigns_find_what_reaches_the_goal():
-    rng = np.random.default_rng(3)
-    means = np.array([[0, 3, 0], [2, 2, 0], [3, 0, 0], [0, 0, 3]], float)
-    cells = [mean + rng.normal(size=(200, 3)) for mean in means]
-    pool = CellPool(rng.normal(size=(200, 3)), cells)
-    # Much of the first node counts, but of the second too much does not: 2 and not 1 is the best.
-    goal = Goal(np.zeros(3), signature=[3, 0, 0], high=[np.inf, 1, np.inf])
-    deal = pool.deal(PoolGoal(goal), 100, rng=1)
-    found = replay_plates(
-        pool, deal, lambda may: Means("thompson_means", deal.target, pool.environments, may, rng),
-        n_rounds=4, n_perturbations=2,
-    )  # fmt: skip
-    assert found.recommended[-1] == 2

@@ -30,18 +30,11 @@ _N_DRAWS = 500  # of all means: a standard deviation is then known to 3%
 
 @dataclass(frozen=True)
 class PoolGoal:
-    """A goal, and which of its states are means of perturbations of a pool.
-
-    Parameters
-    ----------
-    goal
-        The goal; states of the pool stand in it as means of all of their cells.
-    states, away
-        Number of the perturbation that each target state, and each state to stay away from, is
-        the mean of; -1 for none.
-    """
+    """A goal, and which of its states are means of perturbations of a pool, by all cells."""
 
     goal: Goal
+    # Number of the perturbation that each target state, and each state to stay away from, is the
+    # mean of; -1 for none.
     states: tuple[int, ...] = ()
     away: tuple[int, ...] = ()
 
@@ -80,28 +73,14 @@ class PoolGoal:
 
 @dataclass(frozen=True)
 class PoolEnvironments:
-    """Which cells of a pool share perturbation, guide, batch and condition.
+    """Which cells of a pool share perturbation, guide, batch and condition."""
 
-    Parameters
-    ----------
-    group
-        Perturbation of every environment, 0 for the controls, shape ``(n_environments,)``.
-    condition
-        The same, with conditions separate.
-    guide
-        Its guide; 0 for all where guides are not known.
-    fixed
-        Indicators of batches, shape ``(n_environments, n_fixed)``.
-    control, cells
-        Environment of every control cell, and of every cell of the perturbations in their order.
-    """
-
-    group: Index
-    condition: Index
-    guide: Index
-    fixed: Array
-    control: Index
-    cells: Index
+    group: Index  # perturbation of every environment, 0 for the controls
+    condition: Index  # the same, with conditions separate
+    guide: Index  # its guide; 0 for all where guides are not known
+    fixed: Array  # indicators of batches, shape (n_environments, n_fixed)
+    control: Index  # environment of every control cell,
+    cells: Index  # and of every cell of the perturbations in their order
 
     @classmethod
     def plain(cls, n_control: int, n_cells: Index) -> PoolEnvironments:
@@ -115,46 +94,28 @@ class PoolEnvironments:
 
 @dataclass(frozen=True)
 class Deal:
-    """Which cells a campaign may see, and in which order they come up.
+    """Which cells a campaign may see, and in which order they come up."""
 
-    Parameters
-    ----------
-    warmup
-        Rows of the control cells for the warm-up, shape ``(n_warmup,)``.
-    orders
-        For every perturbation its rows in random order; of the target's those alone that the
-        target's mean was not taken from.
-    target
-        What is wanted: the mean of half of the target's cells, or a goal with such means.
-    first
-        All perturbations in random order, in which those are tried that nothing tells apart.
-    """
-
-    warmup: Index
+    warmup: Index  # rows of the control cells for the warm-up
+    # For every perturbation its rows in random order; of the target's those alone that the target's
+    # mean was not taken from.
     orders: list[Index]
-    target: Goal
-    first: Index
+    target: Goal  # the mean of half of the target's cells, or a goal with such means
+    first: Index  # all perturbations in random order, for those that nothing distinguishes
 
 
 @dataclass(frozen=True)
 class Truth:
     """How far perturbations and controls are from what is wanted, by all of their cells.
 
-    Parameters
-    ----------
-    distance, sd
-        Distances less what sampling adds to them, and their standard deviations, shape
-        ``(n_perturbations,)``; 0 for a perturbation whose state is the target.
-    control, control_sd
-        The same of the control cells.
-    alike
-        Of a perturbation and some others: which of these are not distinguished from it, at 95%.
+    Distances are less what sampling adds to them; 0 for a perturbation whose state is the target.
     """
 
-    distance: Array
+    distance: Array  # shape (n_perturbations,)
     sd: Array
     control: float
     control_sd: float
+    # Of a perturbation and some others: which of these are not distinguished from it, at 95%.
     alike: Callable[[int, Index], NDArray[np.bool_]]
 
     def as_good(self, candidates: ArrayLike) -> NDArray[np.bool_]:

@@ -40,35 +40,15 @@ _FEWEST_CHANGED = 0.25  # share of the perturbations: those that change the leas
 
 
 class Nulls(NamedTuple):
-    """Effects of control cells that took the place of perturbations, as a user gets them.
+    """Effects of control cells that took the place of perturbations, as a user gets them."""
 
-    Parameters
-    ----------
-    kind
-        What each holds: a control guide, the controls of a batch, or half of the control cells;
-        ``NOT_JUDGED`` where there are too few cells for that, and ``OF_TABLE`` where there are no
-        cells but a table of effects.
-    table
-        One row each: ``name``, ``n_cells``, ``n_false`` (effects of significant direction),
-        ``coverage`` of 0 by 90% intervals.
-    z
-        Differences of means over their standard errors, as the fit takes them, shape
-        ``(n_nulls, n_genes)``.
-    factor
-        Factor of the standard errors of the tests of a diagnosis, which allow for guides that are
-        not declared.
-    numbers
-        The quantities of the part; NaN where there are no nulls.
-    has_replicates
-        As of :class:`~nextpert.tl._diagnose.halves.Halves`.
-    """
-
-    kind: str
+    kind: str  # what each holds, or OF_TABLE, which has no cells; NOT_JUDGED with too few cells
+    # One row each: name, n_cells, n_false (effects of significant direction), coverage of 0.
     table: pd.DataFrame
-    z: Array
-    factor: float
-    numbers: dict[tuple[str, str], Numbers]
-    has_replicates: bool
+    z: Array  # differences of means over their standard errors, shape (n_nulls, n_genes)
+    factor: float  # of the standard errors in tests, which allow for undeclared guides
+    numbers: dict[tuple[str, str], Numbers]  # the quantities of the part; NaN without nulls
+    has_replicates: bool  # as of Halves
 
 
 class _Split(NamedTuple):

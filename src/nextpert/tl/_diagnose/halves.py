@@ -42,57 +42,28 @@ class Halves:
     put against the other half where two guides or more have enough cells; else, and where guides
     are not known, half of its cells against the other half. A table of effects is split by noise
     of its own standard errors (:func:`~nextpert._adata.table.in_halves`).
-
-    Parameters
-    ----------
-    group
-        Perturbation of every environment, 0 for the controls.
-    condition
-        The same, with conditions separate.
-    guide
-        Its guide; 0 for all without guides.
-    guide_name, batch_name
-        Name of its guide, and of its combination of batches; ``""`` where there are none.
-    batch
-        Its combination of batches; 0 for all where there are none.
-    fixed
-        Indicators of batches, shape ``(n_environments, n_fixed)``.
-    n_groups
-        Number of perturbations, and the controls.
-    declared
-        Whether guides are declared, so that the fit allows for the variance between them.
-    by_guides
-        Which perturbations are split by guide, shape ``(n_groups,)``.
-    parts
-        The two halves of the cells.
-    line, line_names
-        Its condition by ``condition_key``, and the names of all; none where none are declared.
-    of_table
-        Whether they are those of a table of effects, both halves of which have noise of their own.
-    whole
-        Moments of all cells.
-    has_replicates
-        Whether standard errors hold what replicates differ by: those of cells do as far as it is
-        declared; a table has to have a perturbation with rows in several batches, or to be made
-        of samples.
     """
 
-    group: NDArray[np.int64]
-    condition: NDArray[np.int64]
-    guide: NDArray[np.int64]
-    batch: NDArray[np.int64]
-    fixed: NDArray[np.float64]
-    n_groups: int
-    declared: bool
-    by_guides: NDArray[np.bool_]
-    parts: tuple[ScreenMoments, ScreenMoments]
-    guide_name: NDArray[np.object_]
+    # Of every environment, shape (n_environments,):
+    group: NDArray[np.int64]  # its perturbation, 0 for the controls
+    condition: NDArray[np.int64]  # the same, with conditions separate
+    guide: NDArray[np.int64]  # 0 for all without guides
+    batch: NDArray[np.int64]  # its combination of batches; 0 for all where there are none
+    line: NDArray[np.int64]  # its condition by condition_key
+    guide_name: NDArray[np.object_]  # "" where there are none
     batch_name: NDArray[np.object_]
-    line: NDArray[np.int64]
-    line_names: list[str]
-    of_table: bool
-    whole: ScreenMoments
-    has_replicates: bool = True
+    fixed: NDArray[np.float64]  # indicators of batches, shape (n_environments, n_fixed)
+    # Of the screen:
+    parts: tuple[ScreenMoments, ScreenMoments]  # the two halves of the cells
+    whole: ScreenMoments  # all cells
+    n_groups: int  # perturbations, and the controls
+    by_guides: NDArray[np.bool_]  # which of them are split by guide
+    declared: bool  # whether guides are, so that the fit allows for the variance between them
+    line_names: list[str]  # conditions; none where none are declared
+    of_table: bool  # a table of effects, both halves of which have noise of their own
+    # Whether standard errors hold what replicates differ by: those of cells do as far as it is
+    # declared; a table has to have a perturbation with rows in several batches, or be of samples.
+    has_replicates: bool
 
     def guide_shares(self, screen: ScreenMoments) -> NDArray[np.float64]:
         """Return what the variance between guides counts for in the mean of every group.

@@ -11,8 +11,7 @@ and few of their intervals would cover the means, even for a calibrated model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -44,31 +43,18 @@ GUIDES, BATCHES = "guides", "batches"
 FIRST = {SHRUNKEN: "first", MEANS: "first_by_raw_means"}  # how often the own state comes first
 
 
-@dataclass(frozen=True)
-class Side:
-    """One half of the cells, to learn from or to score on.
+class Side(NamedTuple):
+    """One half of the cells, to learn from or to score on; tables ``(n_perturbations, n_genes)``.
 
-    Parameters
-    ----------
-    cells
-        Its cells, as the fit takes them.
-    seen
-        Its means and their sampling error.
-    variance
-        Variance of the observed effects about those of the perturbations, shape
-        ``(n_perturbations, n_genes)``: sampling error, and the variance that the fit expects
-        between the guides that the other half does not hold.
-    variance_unseen
-        The same about effects that are expected without any cells, so of all guides.
-    large
-        Which effects are 3 standard errors or more.
+    Variances are those of observed effects about those of the perturbations: sampling error, and
+    the variance that the fit expects between the guides that the other half does not hold.
     """
 
-    cells: FitCells
-    seen: Perturbations
+    cells: FitCells  # as the fit takes them
+    seen: Perturbations  # means and their sampling error
     variance: Array
-    variance_unseen: Array
-    large: NDArray[np.bool_]
+    variance_unseen: Array  # about effects that are expected without any cells, so of all guides
+    large: NDArray[np.bool_]  # which effects are 3 standard errors or more
 
 
 def read_sides(refit: Refit, halves: Halves, spread: float) -> list[Side]:
@@ -228,21 +214,10 @@ def _score(
 ) -> pd.DataFrame:
     """Return the scores of effects and other estimates on means of other cells.
 
-    Parameters
-    ----------
-    effects
-        Tables of shape ``(n_perturbations, n_genes)``, whose intervals are scored.
-    estimates
-        Estimates by name, same shape; "no effect" is added.
-    observed, variance
-        Means of the cells to score on and their variance, which is taken off errors, same shape;
-        infinite where a table has no value, which is not scored.
-    used
-        Perturbations that are judged, shape ``(n_perturbations,)``.
-    large
-        Which effects are large, as ``observed``.
-    between
-        Variance that intervals are to allow for besides, shape ``(n_genes,)``.
+    All tables are ``(n_perturbations, n_genes)``. Intervals are those of ``effects``; to
+    ``estimates``, by name, "no effect" is added. ``variance``, that of the ``observed`` means, is
+    taken off errors; it is infinite where a table has no value, which is not scored. ``between``
+    is variance that intervals are to allow for besides.
     """
     known = np.isfinite(variance) & used[:, None]
     noise = np.where(known, variance, 0.0)

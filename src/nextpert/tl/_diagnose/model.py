@@ -42,41 +42,18 @@ MOST = 150
 
 @dataclass(frozen=True)
 class Refit:
-    """What a fit was told, and the graphs that have not seen some of its perturbations.
+    """What a fit was told, and the graphs that have not seen some of its perturbations."""
 
-    Parameters
-    ----------
-    fit
-        The fit that is judged.
-    cells
-        Its cells.
-    guided
-        Whether guides are declared.
-    spec
-        How much it models, before any cells. Shifts are learned, also if the fit's are exact.
-    names
-        Labels of the perturbations.
-    sample, is_sampled
-        Places of the perturbations that are judged: all, or of many a sample; and whether each is,
-        shape ``(n_perturbations,)``.
-    folds
-        Labels of those that are left out together.
-    without
-        The graphs without each of these folds, single ones also where the fit has many.
-    inner
-        Those without a fold and, in turn, without each fold of the others.
-    """
-
-    fit: FittedPosterior
+    fit: FittedPosterior  # the fit that is judged
     cells: Cells
-    guided: bool
-    spec: Spec
-    names: list[str]
-    sample: NDArray[np.int64]
-    is_sampled: NDArray[np.bool_]
-    folds: list[list[str]]
-    without: list[Dag]
-    inner: list[list[Dag]]
+    guided: bool  # whether guides are declared
+    spec: Spec  # what it models; shifts are learned, also if the fit's are exact
+    names: list[str]  # of the perturbations
+    sample: NDArray[np.int64]  # places of those that are judged: all, or of many a sample
+    is_sampled: NDArray[np.bool_]  # whether each is judged, shape (n_perturbations,)
+    folds: list[list[str]]  # labels that are left out together
+    without: list[Dag]  # the graph without each fold, single also where the fit has many
+    inner: list[list[Dag]]  # those without a fold and, in turn, without each fold of the others
 
     def learned(self, cells: FitCells, others: Sequence[str] = ()) -> Model:
         """Return the model of the perturbations that are judged, and of others after these.

@@ -258,20 +258,8 @@ def perturbation_table(
 ) -> pd.DataFrame:
     """Return one row per perturbation: what its cells show, and how well it was predicted.
 
-    Parameters
-    ----------
-    refit
-        The fit that is judged.
-    cells
-        Its cells.
-    on_halves, unseen
-        Scores on halves, and predictions without cells with their scores.
-    split_by
-        How each perturbation is split into halves.
-    effects
-        Effects as users get them, tables of shape ``(n_perturbations, n_genes)``.
-    factor
-        Factor by which the null says that standard errors are to be multiplied.
+    From its cells, scores on halves and without cells, how each is split into halves, effects as
+    users get them, and the factor by which the null says that standard errors are to be multiplied.
     """
     from_controls, from_others = pooled_sizes(cells.pooled, factor=factor)
     differs, predicted = from_controls.q_value < CLEAR, unseen.table
@@ -355,14 +343,8 @@ def quantities(
 ) -> list[Quantity]:
     """Return the quantities of all parts that were judged.
 
-    Parameters
-    ----------
-    table, on_halves, unseen, left_out
-        Scores: of perturbations, on halves, without cells, and with guides or batches left out.
-    known
-        Numbers that are not computed from these, by part and name.
-    undeclared
-        A column that looks like guides but is not declared.
+    From scores of perturbations, on halves, without cells, and with guides or batches left out;
+    from numbers that are ``known``, by part and name; and from a column that looks like guides.
     """
     own, predicted = table[table["target_gene_found"] != ""], table[table["ceiling"] != ""]
     is_expected = np.sign(own["target_gene_z"]) == own["target_gene_expected"]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -51,35 +50,23 @@ ALONE, R_OF = ", alone", "r of "
 _TOTALS = (NOTHING, WHOLE, WITHOUT_GRAPH, MEAN_ALONE)
 
 
-@dataclass(frozen=True)
-class Unseen:
+class Unseen(NamedTuple):
     """Predictions of perturbations without cells, and their errors on other genes.
 
     NaN stands for perturbations of which nothing is predicted, as a target is outside the panel.
-
-    Parameters
-    ----------
-    weights
-        Weight of every predictor in the fit, by name.
-    graph_spread
-        Standard deviation of the weight of the graph without each fold.
-    effects
-        Predictions as users get them; tables of shape ``(n_perturbations, n_genes)``.
-    table
-        One row per perturbation. Errors are squared, summed over genes in units of their standard
-        deviation, weighted as in :func:`learn_predictor_weights`, sampling error taken out: of "no
-        effect" (``NOTHING``), of what is predicted (``WHOLE``), where the graph is no predictor,
-        where the mean perturbation is the only one, and of each predictor by the weight that it
-        gets alone (``ALONE``). Correlations with observed effects (``R_OF``) of what is
-        predicted and of every predictor, NaN also where all that is predicted is 0. And
-        ``COVERAGE``, ``COVERED`` and ``LARGE`` as in ``judged``: of the other genes; predictions
-        have seen none of the cells, so large effects are chosen by one half of the cells and
-        scored on the other, both ways.
+    The table has one row per perturbation. Errors are squared, summed over genes in units of their
+    standard deviation, weighted as in :func:`learn_predictor_weights`, sampling error taken out: of
+    "no effect" (``NOTHING``), of what is predicted (``WHOLE``), where the graph is no predictor,
+    where the mean perturbation is the only one, and of each predictor by the weight that it gets
+    alone (``ALONE``). Correlations with observed effects (``R_OF``) are NaN also where all that is
+    predicted is 0. ``COVERAGE``, ``COVERED`` and ``LARGE`` are those of ``judged`` on the
+    other genes; predictions have seen none of the cells, so large effects are chosen by one half of
+    the cells and scored on the other, both ways.
     """
 
-    weights: Mapping[str, float]
-    graph_spread: float
-    effects: Effects
+    weights: Mapping[str, float]  # of every predictor in the fit, by name
+    graph_spread: float  # standard deviation of the weight of the graph without each fold
+    effects: Effects  # as users get them; tables of shape (n_perturbations, n_genes)
     table: pd.DataFrame
 
 

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from nextpert import core
 from nextpert._adata.progress import progress, without_bars
-from nextpert.core import LinearScm, ScreenMoments
+from nextpert.core import ScreenMoments
 from nextpert.core.causal.design_loop import run_tasks
 from nextpert.core.design.joint_draws import Joined
 from nextpert.core.evaluate.strategies import NO_MODEL, Means, replay_plates
@@ -27,8 +27,6 @@ from nextpert.tl._plan_screen.pool import Constraints
 from nextpert.tl._plan_screen.wells import STRATEGIES, Choice, Wells
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from nextpert.core.design.goal import Goal
@@ -67,24 +65,12 @@ def shift_sd_of(strategy: str) -> str:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a user knows before the first cell, the same for all campaigns.
+    """What a user knows before the first cell, the same for all campaigns."""
 
-    Parameters
-    ----------
-    spec
-        All perturbations of the pool, in its order, and how they are modelled.
-    graphs
-        The graphs.
-    environments
-        Which cells of the pool share perturbation, guide and batch.
-    guided
-        Whether guides are known.
-    """
-
-    spec: Spec
+    spec: Spec  # all perturbations of the pool, in its order, and how they are modelled
     graphs: Graphs
-    environments: PoolEnvironments
-    guided: bool = False
+    environments: PoolEnvironments  # which cells share perturbation, guide and batch
+    guided: bool = False  # whether guides are known
 
     def build(
         self, strategy: str, goal: Goal, candidates: Index, rng: np.random.Generator
@@ -98,18 +84,8 @@ class Setting:
 class Modelled:
     """The calls of a user: a fit to all cells seen, and the next plate of ``tl.plan_screen``.
 
-    Parameters
-    ----------
-    setting
-        What is known before the first cell.
-    strategy
-        A strategy of ``tl.plan_screen``, with ``"exact_"`` in front if shifts are exact.
-    goal
-        What is wanted.
-    candidates
-        Their numbers in the pool, shape ``(n_candidates,)``.
-    rng
-        Generator; every plate has a child of it.
+    ``strategy`` is one of ``tl.plan_screen``, with ``"exact_"`` in front if shifts are exact;
+    ``candidates`` are numbers in the pool; every plate has a child of ``rng``.
     """
 
     fit: FittedPosterior
@@ -209,24 +185,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What is to be reached, and how far all perturbations truly are from it.
-
-    Parameters
-    ----------
-    name
-        Its name.
-    target
-        The state of a perturbation, by its number in the pool, or a goal.
-    truth
-        The true distances.
-    candidates
-        Candidates of each reading, by their numbers in the pool.
-    """
+    """What is to be reached, and how far all perturbations truly are from it."""
 
     name: str
-    target: int | PoolGoal
+    target: int | PoolGoal  # the state of a perturbation, by its number in the pool, or a goal
     truth: Truth
-    candidates: list[Index]
+    candidates: list[Index]  # of each reading, by their numbers in the pool
 
 
 def run_all(
@@ -303,35 +267,3 @@ def _one(
                     n_perturbations=options.n_perturbations, n_cells=options.n_cells,
                 )  # fmt: skip
     return recommended, chosen
-
-
-def simulate_like(
-    cells: Mapping[str, Array], spec: Spec, graphs: Graphs, rng: np.random.Generator
-) -> dict[str, Array]:
-    """Return cells drawn from a fit to those of a screen, as many as it has.
-
-    Parameters
-    ----------
-    cells
-        Cells of the controls (first) and of the perturbations of ``spec.plan``, each
-        ``(n_cells, n_genes)``.
-    spec, graphs
-        What is fitted.
-    rng
-        Source of the draws: of effects as far as their cells leave them open, and of cells.
-    """
-    every = np.arange(len(cells))
-    codes = np.repeat(every, [len(x) for x in cells.values()])
-    screen = ScreenMoments.from_array(np.concatenate(list(cells.values())), codes, len(cells))
-    pooled = pool_cells(screen, every, len(cells))
-    model = Model.fit(spec, pooled, graphs)
-    assert model.effects is not None
-    blr = model.posterior
-    effects = next(model.effects.effects.draws(1, rng=rng))
-    # The shifts that lead to these effects: (I - B) times each; none of the controls.
-    shifts = np.vstack([np.zeros(len(spec.genes)), effects - (blr.mean() @ effects.T).T])
-    scm = LinearScm(blr.mean().toarray(), blr.noise_var, blr.intercept_mean)
-    return {
-        name: scm.sample(len(x), shift, rng=rng)
-        for (name, x), shift in zip(cells.items(), shifts, strict=True)
-    }

@@ -38,7 +38,6 @@ class _CampaignOptions:
 
     n_warmup: int = 100
     shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] = "knockout"
-    simulated: bool = False
 
 
 @checked(
@@ -101,8 +100,6 @@ def replay_design(
 
         - ``"n_warmup"`` (100): control cells at the start, drawn anew in each repeat.
         - ``"shift"``: expected shift, as in :func:`fit_dag_blr`; ``"knockout"`` by default.
-        - ``"simulated"`` (``False``): draw the cells from a fit to the screen, where the model is
-          correct, to see what it can gain at most.
     dag_key
         Graph in ``adata.varp`` (row = parent), used as it is in every fit, also if it was learned
         from the cells that are replayed. Bootstrap graphs are not used.
@@ -153,10 +150,8 @@ def replay_design(
     )  # fmt: skip
     names = _strategies(strategies)
     readings = [False, True] if held_out == "both" else [bool(held_out)]
-    generator = as_rng(rng)
     setup = read_setup(
-        adata, targets, candidates, chosen.shift, dag_key=dag_key, roles=roles,
-        simulation=generator.spawn(1)[0] if chosen.simulated else None, held_out=readings,
+        adata, targets, candidates, chosen.shift, dag_key=dag_key, roles=roles, held_out=readings
     )  # fmt: skip
     if chosen.n_warmup > len(setup.pool.control):
         message = (
@@ -176,7 +171,7 @@ def replay_design(
         n_repeats,
     )  # fmt: skip
     runs = modelled.run_all(
-        setup.pool, setup.setting, setup.goals, options, generator, n_jobs=n_jobs
+        setup.pool, setup.setting, setup.goals, options, as_rng(rng), n_jobs=n_jobs
     )
     params: dict[str, Any] = {
         **asdict(options),
@@ -184,7 +179,6 @@ def replay_design(
         "shift_sd": _adata.strings(map(modelled.shift_sd_of, names)),
         "held_out": np.array(readings),
         "shift": chosen.shift if isinstance(chosen.shift, str) else "table",
-        "simulated": bool(chosen.simulated),
         "dag_key": dag_key,
         **roles.stored(),
         "rng": _adata.seed_of(rng),

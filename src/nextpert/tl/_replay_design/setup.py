@@ -25,7 +25,7 @@ from nextpert.core.fit.learn import Graphs, Spec
 from nextpert.core.fit.naming import Naming
 from nextpert.core.screen.moments import Moments
 from nextpert.tl._design_interventions.target import read_target
-from nextpert.tl._replay_design.modelled import Replayed, Setting, simulate_like
+from nextpert.tl._replay_design.modelled import Replayed, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,10 +74,9 @@ def read_setup(
     *,
     dag_key: str,
     roles: Roles,
-    simulation: np.random.Generator | None,
     held_out: Sequence[bool] = (False,),
 ) -> Setup:
-    """Read graph, labels and cells; with ``simulation`` draw cells that copy these.
+    """Read graph, labels and cells.
 
     ``held_out`` says for each reading whether the target itself is no candidate.
 
@@ -133,15 +132,9 @@ def read_setup(
     environments.require_varying(controls, genes)
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
     environments.report(plan)
-    graphs, ordered = Graphs.single(dag), [roles.control, *plan.names]
-    shared = None
-    if simulation is None:
-        shared = _environments(adata, roles, ordered, rows)
-    else:
-        cells = simulate_like({name: cells[name] for name in ordered}, spec, graphs, simulation)
+    shared = _environments(adata, roles, [roles.control, *plan.names], rows)
     pool = CellPool(cells[roles.control], [cells[name] for name in plan.names], shared)
-    guided = simulation is None and roles.guide_key is not None
-    setting = Setting(spec, graphs, pool.environments, guided)
+    setting = Setting(spec, Graphs.single(dag), shared, roles.guide_key is not None)
     place = {name: j for j, name in enumerate(plan.names)}
     absent = [name for name in named if name not in place]
     if absent:

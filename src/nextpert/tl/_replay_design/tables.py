@@ -133,15 +133,8 @@ def overall_table(
 
     Standard errors and paired t tests are over repeats; p-values are adjusted over the strategies
     of a reading, distance and plates together, by Holm's method.
-
-    Parameters
-    ----------
-    distance, is_good
-        Shape ``(n_targets * n_readings, n_strategies, n_repeats, n_rounds + 1)``.
-    targets
-        The table of targets.
-    strategies
-        Names of the strategies.
+    ``distance`` and ``is_good`` have shape ``(n_targets * n_readings, n_strategies, n_repeats,
+    n_rounds + 1)``.
     """
     baseline, readings = list(strategies).index(BASELINE), targets["held_out"].unique()
     control = targets["control_distance"].to_numpy()[:, None, None, None]
