@@ -107,7 +107,7 @@ FIELDS = {
     "tl.dag_fit": "f2af4c86", "tl.design_interventions": "edc2210e", "tl.diagnose": "05604464",
     "tl.fit_dag_blr": "4c1928b1", "tl.learn_dag": "816b9e91", "tl.perturbation_effects": "24ee915f",
     "tl.plan_cells": "cbffc5f5", "tl.plan_loading": "5689acd2", "tl.plan_screen": "7c42d596",
-    "tl.replay_design": "b3b3e6f2", "tl.target_distances": "9b4b1718",
+    "tl.replay_design": "04d8038c", "tl.target_distances": "9b4b1718",
 }  # fmt: skip
 NEW_FORMAT = (
     "what is stored has changed: raise FORMAT in nextpert/core/_codec.py, so that older ones are "
