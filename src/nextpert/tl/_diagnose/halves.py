@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata import Roles
+    from nextpert._adata.screen import Environments
     from nextpert.core import ScreenMoments
     from nextpert.core.screen.screen import Screen
 
@@ -117,13 +118,14 @@ def read_halves(
     *,
     undeclared: str | None = None,
     judged: Sequence[str] | None = None,
+    fits: Environments | None = None,
     **options: Any,
 ) -> tuple[Halves, Cells]:
     """Read all labelled cells once, those of the controls and perturbations ``names`` in halves.
 
     ``undeclared`` is a column that holds guides but is not declared; ``judged`` are those of the
-    perturbations (by default all) of whose fits the cells are read besides, with ``options`` of
-    :func:`~nextpert.tl._fit_dag_blr.cells.read_cells`.
+    perturbations (by default all) of whose fits, in environments ``fits``, the cells are read
+    besides, with ``options`` of :func:`~nextpert.tl._fit_dag_blr.cells.read_cells`.
     """
     column = undeclared if roles.guide_key is None else roles.guide_key
     every = read_environments(adata, replace(roles, guide_key=column), named=names)
@@ -154,9 +156,8 @@ def read_halves(
         )
         raise ValueError(message)
     some = names if judged is None else judged
-    cells = read_cells(
-        adata, columns, fit_environments(adata, roles, some), some, halves=(every, half), **options
-    )
+    fits = fit_environments(adata, roles, some) if fits is None else fits
+    cells = read_cells(adata, columns, fits, some, halves=(every, half), **options)
     screen = cast("Screen", cells.halves)
     if of_table:
         whole = screen.pool("environment", n)

@@ -18,6 +18,7 @@ from nextpert.core.fit.interventions import Interventions, Plan
 from nextpert.core.fit.learn import FEWEST, Graphs, Model, Spec, folds_of, learn_effects
 from nextpert.core.model.effects import Effects
 from nextpert.tl._diagnose.halves import read_halves
+from nextpert.tl._fit_dag_blr.cells import fit_environments
 from nextpert.tl._fit_dag_blr.record import record_of
 from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without, read_held_out
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
@@ -144,7 +145,8 @@ def read_refit(
     held_out = read_held_out(adata, dag_key, roles, len(fit.genes), names)
     undeclared = undeclared_guides(adata, fit.columns, names, roles)
     halves, cells = read_halves(
-        adata, fit.columns, names, roles, rng, judged=some, without=folds, sets=sets,
+        adata, fit.columns, names, roles, rng, judged=some,
+        fits=fit_environments(adata, roles, some), without=folds, sets=sets,
         searches=None if held_out is None else held_out.environments,
         undeclared=None if undeclared is None else undeclared.column,
         checksum=_adata.checksum_of_cells(adata, fit),
