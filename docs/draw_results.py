@@ -173,21 +173,17 @@ def combinations() -> Figure:
         "random": ("random", MEANS),
         "nearest sum": ("nearest sum", MEANS),
         "Thompson on sums": ("Thompson on sums", MEANS),
-        "BoTorch*": ("", OTHER),
+        "BoTorch": ("BoTorch", OTHER),
         "nextpert": ("ours, likely best", OURS),
     }
-    text = " ".join((TABLES / "combinations.md").read_text(encoding="utf-8").split())
-    (told,) = re.findall(r"On the same 33 goals it needs (.*?) plates more than ours", text)
-    more = re.findall(r"[\d.]+ ± [\d.]+", told)
     settings = [
         f"{s} singles, {w}" for s in ("All", "Half of the") for w in ("in the pool", "held out")
     ]
-    for ax, setting, apart in zip(axes.flat, settings, more, strict=True):
+    for ax, setting in zip(axes.flat, settings, strict=True):
         _, rows = table("combinations", f"## {setting}")
-        ours = float(rows["ours, likely best"][0])
         for y, (name, style) in enumerate(methods.values()):
-            value, error = with_errors([" ± ".join(rows[name][:2]) if name else apart])
-            points(ax, value + (0 if name else ours), y, style, label=name, xerr=error)
+            value, error = with_errors([" ± ".join(rows[name][:2])])
+            points(ax, value, y, style, label=name, xerr=error)
         names(ax, list(methods))
         ax.set_title(setting.replace(" in the pool", "\nin the pool").replace(" held", "\nheld"))
         ax.set_xlim(0, 8)
