@@ -135,6 +135,7 @@ def test_scores_take_sampling_error_out(bench, screen):
         both = mine.sum() / everything.moments.n[everything.control]
         np.testing.assert_allclose(scores["a"][j, 1:], [error, both, noise, size])
         np.testing.assert_allclose(scores["no effect"][j, 1:], [size, 0, noise, size])
+    scores["a"][:, 2] *= 50  # so that it is seen in two digits
     shown = bench.unseen.shown(scores, {}, np.array([True, True]))
     _, error, shared, noise, size = scores["a"].sum(axis=0)
     clean = (error + 2 * shared - noise) / (size - noise)
