@@ -59,26 +59,19 @@ def ut_igsp(found: Simulated, seed: int) -> np.ndarray:
         import_module(name) for name in ("conditional_independence", "graphical_model_learning")
     )
     names, cells = _environments(found)
-    state = random.getstate(), np.random.get_state()  # noqa: NPY002 - it draws from them
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        independence = tests.MemoizedCI_Tester(
-            tests.partial_correlation_test,
-            tests.partial_correlation_suffstat(cells[0]),
-            alpha=_ALPHA,
-        )
-        invariance = tests.MemoizedInvarianceTester(
-            tests.gauss_invariance_test,
-            tests.gauss_invariance_suffstat(cells[0], cells[1:]),
-            alpha=_ALPHA,
-        )
-        settings = [{"known_interventions": []} for _ in names[1:]]
-        nodes = set(range(found.scm.n_nodes))
-        dag, _ = learning.unknown_target_igsp(settings, nodes, independence, invariance)
-    finally:
-        random.setstate(state[0])
-        np.random.set_state(state[1])  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002 - it draws from both
+    independence = tests.MemoizedCI_Tester(
+        tests.partial_correlation_test, tests.partial_correlation_suffstat(cells[0]), alpha=_ALPHA
+    )
+    invariance = tests.MemoizedInvarianceTester(
+        tests.gauss_invariance_test,
+        tests.gauss_invariance_suffstat(cells[0], cells[1:]),
+        alpha=_ALPHA,
+    )
+    settings = [{"known_interventions": []} for _ in names[1:]]
+    nodes = set(range(found.scm.n_nodes))
+    dag, _ = learning.unknown_target_igsp(settings, nodes, independence, invariance)
     matrix = np.zeros((len(nodes), len(nodes)), bool)
     for parent, child in dag.arcs:
         matrix[parent, child] = True

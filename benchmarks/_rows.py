@@ -46,8 +46,4 @@ ROWS: tuple[Row, ...] = (
     _boss("100-grasp", _IN_ORDER, 100, peer="grasp", shuffle=False, peer_repeats=1, memory=False),
     _boss("400", "", 400, repeats=3),
     _boss("1000", ", 2 workers", 1000, n_jobs=2, repeats=1),
-    Row(
-        "first-use", "first use: compiling learn, fit and design", "_whole:first_use",
-        {"whole": True}, {"whole": False}, repeats=3, memory=False,
-    ),
 )  # fmt: skip

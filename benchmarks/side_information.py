@@ -13,17 +13,11 @@ the mean perturbation predict them, alone and with random tables (10 normal colu
 effects of perturbations in one half of the cells and their standard errors, rows permuted, as
 another screen: the squared error on genes that are no targets, over that without features.
 
-**Cost.** 10,000 perturbations x 1,000 genes with a table of 768 columns, which are read to 316
-components: the share, 99 permutations and left-out predictions of all of them, and predictions of
-1,000 candidates; seconds of the processor and peak memory in MB.
-
     python -m benchmarks.side_information           # data: NEXTPERT_DATA
 """
 
 from __future__ import annotations
 
-import resource
-import time
 import warnings
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -185,47 +179,17 @@ def real_table(data: Path, names: list[str], n_draws: int) -> str:
     return f"{title}\n\n{table(head, rows)}"
 
 
-def cost_table(n: int, n_genes: int) -> str:
-    """Return seconds of the processor and memory of a kernel over many perturbations."""
-    rng = np.random.default_rng(0)
-    module, n_cells = rng.integers(50, size=n), np.r_[20_000, np.full(n, 50)]
-    effects = 0.3 * rng.normal(size=(50, n_genes))[module] + 0.1 * rng.normal(size=(n, n_genes))
-    mean = np.vstack([np.zeros(n_genes), effects])
-    mean += rng.normal(size=mean.shape) / np.sqrt(n_cells)[:, None]
-    squares = np.broadcast_to((n_cells - 1.0)[:, None], mean.shape)
-    scatter = np.eye(n_genes) * (n_cells.sum() - n - 1)
-    names = [f"P{j}" for j in range(n)]
-    screen = Perturbations(
-        ScreenMoments(n_cells, mean, squares, scatter), 0, np.arange(1, n + 1),
-        [[j] if j < n_genes else [] for j in range(n)], names=names,
-    )  # fmt: skip
-    table = rng.normal(size=(50, 768))[module] + rng.normal(size=(n, 768))
-    steps, started = [], time.process_time()
-    (known,) = described(pd.DataFrame(table, index=names), screen, [])
-    steps.append(time.process_time() - started)
-    known.held_out(screen)
-    steps.append(time.process_time() - started - sum(steps))
-    known.predict(screen, screen.some(np.arange(min(1000, n))))
-    steps.append(time.process_time() - started - sum(steps))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    head = ("reading", "left out", "1,000 candidates", "peak memory")
-    row = [*(f"{seconds:.0f} s" for seconds in steps), f"{peak:,.0f} MB"]
-    return f"## Cost: {n:,} perturbations x {n_genes:,} genes\n\n{table(head, [row])}"
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Print the tables."""
     parser = options("side_information", __doc__, data=True)
     parser.add_argument("--simulated", type=int, default=20, help="number of screens")
     parser.add_argument("--draws", type=int, default=20, help="tables on real screens; 0 for none")
     parser.add_argument("--screens", nargs="+", default=list(SOURCES))
-    parser.add_argument("--size", type=int, nargs=2, default=(10_000, 1000), help="of the cost")
     args = parser.parse_args(arguments)
-    cost = cost_table(*args.size)  # first, while the process has held nothing else
     sections = [show(simulated_table(args.simulated))]
     if args.draws:
         sections.append(show(real_table(args.data, args.screens, args.draws)))
-    save("side_information", [*sections, show(cost)], args.save)
+    save("side_information", sections, args.save)
 
 
 if __name__ == "__main__":
