@@ -48,6 +48,7 @@ def measured(name: str) -> str:
 
 def save(name: str, parts: Iterable[str], file: str | None) -> None:
     """Write the parts of a page below how it was measured, if a file is named."""
+    parts = list(parts)  # which may be printed as they come
     if file:
         text = "\n\n".join(part.strip("\n") for part in [measured(name), *parts])
         Path(file).write_text(text + "\n", encoding="utf-8")
