@@ -25,8 +25,8 @@ COLUMNS = [
     "rank", "perturbation", "target_genes", "genes_left_out", "shift", "shift_source",
     "acquisition", "variance_reduction", "state_distance", "predicted_distance",
     "predicted_distance_sd", "mean_distance", "predicted_low", "predicted_high",
-    "relative_distance", "probability_best", "probability_better", "expected_gap",
-    "measured_distance", "data_weight", "n_cells_seen", "probability_nearer_than_members",
+    "relative_distance", "probability_best", "probability_better",
+    "measured_distance", "n_cells_seen", "probability_nearer_than_members",
     "probability_nearer_than_measured", "members_without_effect", "is_control",
 ]  # fmt: skip
 
@@ -141,7 +141,7 @@ def test_doing_nothing_is_the_last_row_and_no_candidate(target, fitted):
     row = table.iloc[-1]
     assert (row["perturbation"], row["rank"], row["relative_distance"]) == ("control", 0, 1.0)
     assert row["n_cells_seen"] == (fitted.obs["perturbation"] == "control").sum()
-    assert np.isnan(row[["acquisition", "probability_best", "data_weight"]].tolist()).all()
+    assert np.isnan(row[["acquisition", "probability_best"]].tolist()).all()
     cells = fitted.X[(fitted.obs["perturbation"] == "control").to_numpy()]
     wanted = read_target(fitted, target, posterior_from(fitted), "perturbation").cells
     apart = ((cells.mean(axis=0) - wanted.states[0]) ** 2).sum() - stored["floor"]

@@ -249,39 +249,6 @@ def test_no_candidate_that_can_be_ranked_is_an_error(fitted):
         npt.Target(state="T", own_genes="some")
 
 
-def test_who_is_first_on_the_genes_of_nobody_is_told_where_it_differs(caplog, tmp_path):
-    # B does what T does to A, which A itself cannot be judged by.
-    effects = {
-        "control": ({}, 0.0), "T": ({"T": -1.5, "A": 1.2}, 1.0), "A": ({"A": -2.5}, 0.62),
-        "B": ({"B": -0.3, "A": 1.2}, 0.55),
-    }  # fmt: skip
-    adata = screen(effects, n=1000)
-    with caplog.at_level(logging.INFO, logger="nextpert"):
-        table = ranking(adata)
-    assert table.index[0] == "B"
-    assert adata.uns["design"]["params"]["first_on_other_genes"] == "A"
-    words = "On the genes that neither T nor any candidate targets, A would be first"
-    assert words in caplog.text
-    npt.report(adata, tmp_path / "page.html")
-    assert words in " ".join((tmp_path / "page.html").read_text(encoding="utf-8").split())
-    # Where others are few, there is nothing to compare.
-    few = [*"TABCQ", "G0", "G1", "G2"]
-    ranking(adata, npt.Target(state="T", weights=few))
-    assert adata.uns["design"]["params"]["first_on_other_genes"] == ""
-
-
-def test_candidates_in_pieces_are_the_same(fitted):
-    fit = posterior_from(fitted)
-    pool = read_candidates(["A", "B", "A+B", "Q"], None, fit)
-    kept, wanted = without_own_genes(
-        pool, read_target(fitted, "T", fit, "perturbation"), fit
-    )  # fmt: skip
-    assert kept.interventions.names == ["A", "B", "A+B"]
-    x = np.random.default_rng(0).normal(3, 1, (4, len(GENES)))
-    each = [wanted.goal.rows([j]).distance(x[[j]])[0] for j in range(4)]
-    np.testing.assert_allclose(wanted.goal.distance(x), each)
-
-
 def test_the_advice_on_a_plan_with_pairs_is_that_on_those_admitted(fitted):
     npt.tl.plan_screen(fitted, "T", n_perturbations=4, constraints={"max_combination": 2})
     plan = fitted.uns["plan"]

@@ -1,5 +1,6 @@
 """``tl.plan_loading``: from a plan to cells to load, by what the screen shows, or by numbers."""
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -89,8 +90,6 @@ def test_results_survive_a_file(planned, tmp_path):
     adata = planned.copy()
     npt.tl.plan_loading(adata)
     adata.write_h5ad(tmp_path / "a.h5ad")
-    import anndata as ad
-
     read = ad.read_h5ad(tmp_path / "a.h5ad").uns["loading"]
     pd.testing.assert_frame_equal(read["steps"], adata.uns["loading"]["steps"], check_dtype=False)
 
@@ -98,10 +97,14 @@ def test_results_survive_a_file(planned, tmp_path):
 def test_the_report_says_what_to_load_for_this_plan_alone(planned, tmp_path):
     adata = planned.copy()
     npt.tl.plan_loading(adata)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    adata = ad.read_h5ad(tmp_path / "a.h5ad")
     path = tmp_path / "page.html"
     npt.report(adata, path)
-    page = path.read_text()
-    assert 'id="loading-table"' in page
-    npt.tl.plan_screen(adata, TARGET, n_cells=900, n_perturbations=2)  # another plan
+    assert 'id="loading-table"' in path.read_text()
+    # Another plan of as many cells.
+    n_cells = adata.uns["plan"]["summary"]["n_cells"]
+    npt.tl.plan_screen(adata, TARGET, n_cells=n_cells, n_perturbations=1)
+    assert adata.uns["plan"]["summary"]["n_cells"] == n_cells
     npt.report(adata, path)
     assert 'id="loading-table"' not in path.read_text()

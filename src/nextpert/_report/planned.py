@@ -18,6 +18,7 @@ from nextpert.pl._figure import counted
 from nextpert.tl._advice import name_of
 from nextpert.tl._design_interventions.combinations import not_admitted_in_words
 from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
+from nextpert.tl._plan_loading import digest_of_plan
 from nextpert.tl._plan_screen.wells import FORMATS
 
 if TYPE_CHECKING:
@@ -202,10 +203,8 @@ def plan_section(results: Results) -> Section | None:
 def loading_of(results: Results) -> Mapping[str, Any] | None:
     """Return what to load for the plan; ``None`` where it was computed for another one, or not."""
     loading = results.get("loading")
-    if loading is None:
-        return None
-    planned = loading["steps"].set_index("quantity")["value"]["planned_cells"]
-    return loading if planned == results["plan"]["summary"]["n_cells"] else None
+    is_of_plan = loading is not None and loading.get("plan") == digest_of_plan(results["plan"])
+    return loading if is_of_plan else None
 
 
 def plates_of(table: pd.DataFrame, plate_format: int) -> list[Plate]:
@@ -245,11 +244,6 @@ def ranking_section(results: Results) -> Section | None:
     if len(design["not_ranked"]):
         pairs = design["not_ranked"][["perturbation", "why"]].itertuples(index=False)
         words.append(f"Not ranked: {list_names(f'{label} ({why})' for label, why in pairs)}.")
-    if params["first_on_other_genes"]:
-        words.append(
-            f"On the genes that neither {target} nor any candidate targets, "
-            f"{params['first_on_other_genes']} would be first."
-        )
     names = [
         "rank", "perturbation", *_target_genes(ranking), "predicted_distance",
         "relative_distance", "probability_best", "probability_better", *_OF_COMBINATIONS,

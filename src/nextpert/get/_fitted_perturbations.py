@@ -54,7 +54,7 @@ def fitted_perturbations(adata: ad.AnnData, posterior_key: str = "dag_blr") -> p
     fit = _adata.posterior_from(adata, posterior_key, compare=False)
     table = fit.environments
     names = [str(name) for name in table["perturbation"]]
-    guides = guides_of(adata, fit)
+    guides, _ = guides_of(adata, fit)
     targets = [fit.naming.targets(name) for name in names]
     return pd.DataFrame(
         {

@@ -24,7 +24,7 @@ from nextpert.core.design.stopping import (
 from nextpert.core.fit.candidates import as_asked
 from nextpert.tl._design_interventions.combinations import admit
 from nextpert.tl._diagnose.controls import stored_null
-from nextpert.tl._plan_cells.distances import guides_of, usual_guides
+from nextpert.tl._plan_cells.distances import guides_of
 from nextpert.tl._plan_screen.pool import Constraints
 from nextpert.tl._plan_screen.wells import N_SAMPLES, Choice, split_cells
 
@@ -86,7 +86,7 @@ def advise(
         Draws, and their seed or generator.
     """
     wells = wells or _usual(adata)
-    guides = usual_guides(guides_of(adata, fit)) if n_guides is None else n_guides
+    guides = guides_of(adata, fit)[1] if n_guides is None else n_guides
     asked = as_asked(
         fit, pool, wanted.goal, wanted.targets, n_guides=guides, n_cells=wells.each,
         n_samples=n_samples, rng=as_rng(rng),

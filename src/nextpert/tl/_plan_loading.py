@@ -11,6 +11,7 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata.arguments import above, at_least, between, checked, options
+from nextpert.core._codec import digest_of
 from nextpert.core._shown import percent
 from nextpert.core.design.loading import (
     abundance_cv,
@@ -121,6 +122,7 @@ def plan_loading(
           instrument.
         - ``cost`` (table): ``item``, ``n``, ``price`` and ``total``; that of all last.
         - ``words`` (text): what to load, in two sentences.
+        - ``plan`` (text): digest of the plan.
         - ``params`` (mapping): the options of the call.
 
     Raises
@@ -234,6 +236,7 @@ def plan_loading(
     words += f"; {total:,.0f} in all." if total else "."
     # Write.
     stored = {
+        "plan": digest_of_plan(plan),
         "steps": table,
         "cost": cost,
         "words": words,
@@ -242,6 +245,11 @@ def plan_loading(
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     logger.info("%s", words)
     return written
+
+
+def digest_of_plan(plan: Mapping[str, Any]) -> str:
+    """Return the digest of what a loading is computed from, the same before and after a file."""
+    return digest_of({name: plan[name] for name in ("plate", "constructs")})
 
 
 def _share_filtered(adata: ad.AnnData) -> float | None:

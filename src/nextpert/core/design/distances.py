@@ -173,11 +173,6 @@ class RankedDistance(Shown):
         control = self.draws[:, -1:] if self.control is None else self.control
         return np.asarray(self.draws < control)
 
-    @property
-    def gap(self) -> Array:
-        """Expected difference of each distance to that of the nearest perturbation."""
-        return self.mean - self.draws[:, :-1].min(axis=1, initial=np.inf).mean()
-
     def rows(self, some: NDArray[np.int64]) -> RankedDistance:
         """Return some perturbations, in the order given, and the control."""
         index = np.append(some, -1)

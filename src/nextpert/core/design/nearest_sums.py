@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.optimize import lsq_linear
 
 from nextpert.core._checks import as_vector, require_count, require_finite
 
@@ -27,14 +26,10 @@ class NearestSums(NamedTuple):
         Indices of the members, in order, shape ``(n, size)``.
     distance
         Squared distance of their sum to the wanted effect, shape ``(n,)``.
-    bound
-        No combination of any size comes nearer than this squared distance: it is that of the best
-        sum of parts between 0 and 1 of every member.
     """
 
     members: Index
     distance: Array
-    bound: float
 
 
 def nearest_sums(
@@ -43,8 +38,7 @@ def nearest_sums(
     """Return the combinations of some size whose summed effects are nearest to those wanted.
 
     Pairs are all looked at, in blocks of one matrix product. Of three and more a beam search: the
-    ``width`` best combinations of one member fewer are each joined by every further member. The
-    bound tells how much a search of them all could still find.
+    ``width`` best combinations of one member fewer are each joined by every further member.
 
     Parameters
     ----------
@@ -68,8 +62,8 @@ def nearest_sums(
     --------
     >>> from nextpert.core.design.nearest_sums import nearest_sums
     >>> found = nearest_sums([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]], [2.0, 1.0], 2, 2)
-    >>> found.members.tolist(), found.distance.tolist(), round(found.bound, 6)
-    ([[1, 2], [0, 1]], [0.0, 1.0], 0.0)
+    >>> found.members.tolist(), found.distance.tolist()
+    ([[1, 2], [0, 1]], [0.0, 1.0])
     """
     each = np.asarray(effects, dtype=np.float64)
     if each.ndim != 2 or not len(each):
@@ -87,7 +81,7 @@ def nearest_sums(
         kept, score = _joined(each, own, kept[few], score[few], keep)
     order = np.lexsort((*kept.T[::-1], score))[:n_best]
     distance = np.maximum(score[order] + goal @ goal, 0.0)
-    return NearestSums(kept[order], distance, _bound(each, goal))
+    return NearestSums(kept[order], distance)
 
 
 def _joined(each: Array, own: Array, sets: Index, score: Array, keep: int) -> tuple[Index, Array]:
@@ -116,9 +110,3 @@ def _joined(each: Array, own: Array, sets: Index, score: Array, keep: int) -> tu
         order = np.argsort(found, kind="stable")[:keep]
         found_sets, found = found_sets[order], found[order]
     return found_sets, found
-
-
-def _bound(each: Array, goal: Array) -> float:
-    if not each.any():
-        return float(goal @ goal)
-    return float(2 * lsq_linear(each.T, goal, bounds=(0.0, 1.0)).cost)

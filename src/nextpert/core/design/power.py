@@ -13,8 +13,6 @@ from nextpert.core._checks import as_rng
 from nextpert.core.design.cell_numbers import Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import ArrayLike, NDArray
 
     Array = NDArray[np.float64]
@@ -176,7 +174,7 @@ class NearerChance:
         return float((found > 0).mean())
 
 
-MOST = 2.0**50  # cells; what these do not reach is out of reach
+_MOST = 2.0**50  # cells; what these do not reach is out of reach
 _FEW = 100.0  # degrees of freedom up to which the noncentral t distribution is taken as it is
 _CERTAIN = 30.0  # standard errors from which the power is 1
 
@@ -222,7 +220,8 @@ class EffectPrecision:
 
     def half_width(self, n_cells: ArrayLike, confidence: float = 0.95) -> Array:
         """Return half the width of confidence intervals, ``(len(n_cells), n_nodes)``."""
-        return self._width(np.asarray(n_cells, np.float64)[..., None], confidence)
+        sd, _, reach = self._error(np.asarray(n_cells, np.float64)[..., None], confidence)
+        return reach * sd
 
     def power(self, n_cells: ArrayLike, effect: ArrayLike, confidence: float = 0.95) -> Array:
         """Return the probability that a two-sided test finds an effect.
@@ -232,22 +231,23 @@ class EffectPrecision:
         """
         return self._power(np.asarray(n_cells, np.float64)[..., None], effect, confidence)
 
-    def cells_for_width(self, width: ArrayLike, confidence: float = 0.95) -> Array:
-        """Return the least cells whose intervals reach no farther, shape ``(n_nodes,)``.
-
-        Infinite where guides, replicates or controls leave more than that.
-        """
-        most = np.asarray(width, np.float64)
-        return self._least(lambda n: self._width(n, confidence) <= most)
-
     def cells_for_power(
         self, effect: ArrayLike, power: float = 0.8, confidence: float = 0.95
     ) -> Array:
         """Return the least cells that find an effect with this probability, ``(n_nodes,)``.
 
-        Infinite where guides, replicates or controls do not allow it.
+        By halving. Infinite where guides, replicates or controls do not allow it.
         """
-        return self._least(lambda n: self._power(n, effect, confidence) >= power)
+        nodes = np.broadcast_shapes(np.shape(self.variance), np.shape(self.control_variance))
+        # A cell a guide, and two to have a variance.
+        few = np.full(nodes, max(float(self.layout.n_guides) - 1, 1.0))
+        many = np.full(nodes, _MOST)
+        never = np.broadcast_to(self._power(many, effect, confidence) < power, nodes)
+        while np.any(many - few > 1):
+            middle = np.floor((few + many) / 2)
+            enough = self._power(np.maximum(middle, few + 1), effect, confidence) >= power
+            many, few = np.where(enough, middle, many), np.where(enough, few, middle)
+        return np.where(never, np.inf, many)
 
     def guides_for_power(
         self, effect: ArrayLike, power: float = 0.8, confidence: float = 0.95
@@ -274,13 +274,9 @@ class EffectPrecision:
         total = np.maximum(own + other, np.finfo(float).tiny)
         of_own = (own / total) ** 2 / np.maximum(n - 1, 1.0)
         of_other = (other / total) ** 2 / max(self.n_control - 1, 1.0)
-        freedom = 1 / np.maximum(of_own + of_other, 1 / (2 * MOST))
+        freedom = 1 / np.maximum(of_own + of_other, 1 / (2 * _MOST))
         reach = np.asarray(student.ppf((1 + confidence) / 2, freedom))
         return np.sqrt(own + other), freedom, reach
-
-    def _width(self, n: Array, confidence: float) -> Array:
-        sd, _, reach = self._error(n, confidence)
-        return reach * sd
 
     def _power(self, n: Array, effect: ArrayLike, confidence: float) -> Array:
         sd, freedom, reach = self._error(n, confidence)
@@ -288,19 +284,6 @@ class EffectPrecision:
         away = np.minimum(size / np.maximum(sd, np.sqrt(np.finfo(float).tiny)), _CERTAIN)
         freedom, reach, away = np.broadcast_arrays(freedom, reach, away)
         return _beyond(reach, freedom, away) + _beyond(reach, freedom, -away)
-
-    def _least(self, enough: Callable[[Array], NDArray[np.bool_]]) -> Array:
-        """Return the least cells that are enough, by halving; infinite where none are."""
-        nodes = np.broadcast_shapes(np.shape(self.variance), np.shape(self.control_variance))
-        # A cell a guide, and two to have a variance.
-        few = np.full(nodes, max(float(self.layout.n_guides) - 1, 1.0))
-        many = np.full(nodes, MOST)
-        never = ~np.broadcast_to(enough(many), nodes)
-        while np.any(many - few > 1):
-            middle = np.floor((few + many) / 2)
-            good = np.broadcast_to(enough(np.maximum(middle, few + 1)), nodes)
-            many, few = np.where(good, middle, many), np.where(good, few, middle)
-        return np.where(never, np.inf, many)
 
 
 @dataclass(frozen=True)

@@ -188,9 +188,17 @@ class RemainingVariance:
 
 
 @one_thread()
-def removed(covariance: Array, gain: Array, noise: Array) -> float:
-    """Return the variance that cells of some candidates remove together: ``tr((C + s)^-1 B)``."""
-    return float(np.trace(np.linalg.lstsq(covariance + np.diag(noise), gain, rcond=None)[0]))
+def removed(covariance: Array, gain: Array, noise: Array, n: int) -> Array:
+    """Return the variance that cells of the first of ``n`` candidates remove, the first two and on.
+
+    Together it is ``tr((C + s)^-1 B)``. Those after the first ``n`` are counted with each.
+    """
+    found = []
+    for k in range(1, n + 1):
+        some = np.ix_(*[[*range(k), *range(n, len(noise))]] * 2)
+        total = covariance[some] + np.diag(noise[some[1][0]])
+        found.append(np.trace(np.linalg.lstsq(total, gain[some], rcond=None)[0]))
+    return np.array(found)
 
 
 @one_thread()

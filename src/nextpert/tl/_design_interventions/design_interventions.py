@@ -17,7 +17,7 @@ from nextpert.tl._advice import advise, log_advice
 from nextpert.tl._design_interventions import tables
 from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.combinations import admit
-from nextpert.tl._design_interventions.own_genes import on_other_genes, without_own_genes
+from nextpert.tl._design_interventions.own_genes import without_own_genes
 from nextpert.tl._design_interventions.target import read_target
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import anndata as ad
 
     from nextpert._adata.target import Target, Vector
-    from nextpert.core.design.candidates import Candidates
 
 
 logger = logging.getLogger(__name__)
@@ -143,23 +142,19 @@ def design_interventions(
     this_round = tables.round_of(adata, key_added, trace, fit.fingerprint)
     # A seed is joined with the number of the round, so that rounds differ.
     seeds = rng if rng is None or isinstance(rng, np.random.Generator) else [rng, this_round]
-    options = {"n_cells": n_cells, "noise_aware": noise_aware, "n_samples": n_samples}
-    generator = np.random.default_rng(seeds)
-    asked = as_asked(fit, pool, wanted.goal, wanted.targets, rng=generator, **options)
+    asked = as_asked(
+        fit, pool, wanted.goal, wanted.targets, n_cells=n_cells, noise_aware=noise_aware,
+        n_samples=n_samples, rng=np.random.default_rng(seeds),
+    )  # fmt: skip
     admission = admit(asked, pool, fit, wanted)
     if acquisition == "auto":  # that of the paper where the model is the paper's
         acquisition = "civ" if fit.is_exact else "probability"
-    values, removed = _valued(acquisition, asked)
+    values, reduction = core.find_acquisition(acquisition).of_candidates(asked)
+    # What their cells are expected to resolve, where the acquisition knows.
+    removed = np.full(len(values), np.nan) if reduction is None else reduction
     distance = asked.distances
     ranking, order = tables.ranking_table(pool, values, removed, distance, admission, wanted, fit)
-    best, elsewhere = ranking.iloc[0], ""
-    others = on_other_genes(pool, wanted, fit)
-    if others is not None:  # whom leaving out the targets of all candidates would choose
-        told = as_asked(fit, pool, others.goal, others.targets, rng=generator, **options)
-        told.admit(admission.admitted)
-        first = tables.best_first(*_valued(acquisition, told), told.distances)[0]
-        elsewhere = pool.interventions.names[int(first)]
-        elsewhere = "" if elsewhere == best["perturbation"] else elsewhere
+    best = ranking.iloc[0]
     row = {
         "round": this_round,
         "chosen": str(best["perturbation"]),
@@ -196,7 +191,6 @@ def design_interventions(
             "target": wanted.name,
             "distance": wanted.distance,
             "genes_left_out": wanted.genes_in_words,
-            "first_on_other_genes": elsewhere,
             "candidates": _word(candidates, "fitted"),
             "target_is_candidate": int(target_is_candidate),
             "shift": _word(shift, "fitted"),
@@ -220,11 +214,6 @@ def design_interventions(
         best["predicted_distance"], best["predicted_low"], best["predicted_high"],
         tables.nothing_of(ranking)["predicted_distance"],
     )  # fmt: skip
-    if elsewhere:
-        logger.info(
-            "On the genes that neither %s nor any candidate targets, %s would be first.",
-            wanted.name, elsewhere,
-        )  # fmt: skip
     if tables.is_flat(removed):
         logger.warning(
             "The candidates differ by less than 1%% in variance reduction (%d cells of each are "
@@ -233,12 +222,6 @@ def design_interventions(
             n_cells, 100 * removed.min(), 100 * removed.max(), acquisition,
         )  # fmt: skip
     return written
-
-
-def _valued(acquisition: str, asked: Candidates) -> tuple[Vector, Vector]:
-    """Return an acquisition of candidates, and what their cells are expected to resolve or NaN."""
-    values, removed = core.find_acquisition(acquisition).of_candidates(asked)
-    return values, np.full(len(values), np.nan) if removed is None else removed
 
 
 def _word(option: Any, default: str) -> str:

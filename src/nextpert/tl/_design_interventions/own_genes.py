@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LEAST_LEFT = 0.5  # of the control's distance, without a candidate's own genes, to rank it
-_MANY_OTHERS = 2  # times as many genes as all candidates target, to compare them on the others
 
 
 def without_own_genes(
@@ -106,18 +105,3 @@ def bind(
         left_out=[[*first, *(fit.genes[i] for i in some)] for some in [*each, []]],
     )
     return bound, left
-
-
-def on_other_genes(pool: CandidateSet, wanted: Wanted, fit: FittedPosterior) -> Wanted | None:
-    """Return what is wanted on the genes that neither the target nor any candidate targets.
-
-    ``None`` where all genes count, one set of genes is left out for all, or others are few.
-    """
-    union = {gene for some in wanted.left_out for gene in some}
-    alike = len({tuple(some) for some in wanted.left_out}) < 2
-    if wanted.every is None or alike:
-        return None
-    if (wanted.every.weights > 0).sum() < (1 + _MANY_OTHERS) * len(union):
-        return None
-    out = [i for i, gene in enumerate(fit.genes) if gene in union]
-    return replace(wanted, goal=wanted.every.leave_out(out, [], np.zeros(len(fit.genes))))

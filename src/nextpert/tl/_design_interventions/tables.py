@@ -59,7 +59,9 @@ def ranking_table(
     """
     mean, centre = np.maximum(distance.mean, 0.0), np.maximum(distance.centre, 0.0)
     median = distance.median
-    order = best_first(values, removed, distance)
+    # Ties are ordered by the distance of the expected state, which finds a state more often than
+    # the mean distance does; so are all candidates if the acquisition distinguishes none.
+    order = np.lexsort((values, centre[:-1]) if is_flat(removed) else (centre[:-1], values))
     rows = [*order, -1]  # the control comes last in distances
 
     def column(of_candidates: ArrayLike, of_control: Any = np.nan) -> Any:
@@ -67,7 +69,6 @@ def ranking_table(
 
     given = pool.interventions
     seen = np.append(fit.n_cells, 0)[fit.rows_of(given.names)]
-    shares = np.append(fit.data_weight().mean(axis=1), 0.0)[pool.place]
     table = pd.DataFrame(
         {
             "rank": np.append(np.arange(1, len(rows)), 0),
@@ -87,9 +88,7 @@ def ranking_table(
             "relative_distance": share_of(median[rows], median[-1]),
             "probability_best": column(distance.nearest[:-1]),
             "probability_better": column(distance.nearer[:-1]),
-            "expected_gap": column(distance.gap[:-1]),
             "measured_distance": _measured(pool, target, fit)[rows],
-            "data_weight": column(shares),
             "n_cells_seen": column(seen, fit.n_control_cells),
             **admission.columns(rows),
             "is_control": column(np.zeros(len(order), bool), True),
@@ -99,14 +98,6 @@ def ranking_table(
     first = ["rank", "perturbation", "predicted_distance"]
     last = ["relative_distance", "probability_best", "n_cells_seen"]
     return main_columns_outside(table, first, last), order
-
-
-def best_first(values: Vector, removed: Vector, distance: RankedDistance) -> NDArray[np.int64]:
-    """Return the candidates in the order of an acquisition."""
-    # Ties are ordered by the distance of the expected state, which finds a state more often than
-    # the mean distance does; so are all candidates if the acquisition distinguishes none.
-    centre = np.maximum(distance.centre[:-1], 0.0)
-    return np.lexsort((values, centre) if is_flat(removed) else (centre, values))
 
 
 def left_out_of(target: Wanted, n_candidates: int) -> NDArray[np.object_]:

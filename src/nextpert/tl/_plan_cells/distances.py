@@ -23,7 +23,7 @@ from nextpert.tl._design_interventions.own_genes import LEAST_LEFT, bind
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -117,20 +117,15 @@ def read_measured(
     return Measured(names, noise, planned)
 
 
-def usual_guides(guides: Mapping[str, Sequence[str]] | None) -> int:
-    """Return the median number of guides per perturbation of a fit, 1 if none are known."""
-    return 1 if guides is None else _usual(np.array([*map(len, guides.values())], np.int64))
+def guides_of(adata: ad.AnnData, fit: FittedPosterior) -> tuple[dict[str, list[str]] | None, int]:
+    """Return the guides of every perturbation of a fit, those of most cells first, and how many.
 
-
-def guides_of(adata: ad.AnnData, fit: FittedPosterior) -> dict[str, list[str]] | None:
-    """Return the guides of every perturbation of a fit, those of most cells first.
-
-    ``None`` where no column has them.
+    That is the median over perturbations. ``None`` and 1 where no column has them.
     """
     roles = _adata.fitted_roles(adata, fit.params)
     names = fit.names
     if roles.guide_key is None:
-        return None
+        return None, 1
     group = _adata.read_every_label(adata, roles).groups(names)
     read = _adata.read_labels(adata, roles.guide_key, argument="guide_key")
     labelled = (group >= 0) & (read.codes >= 0)
@@ -140,7 +135,7 @@ def guides_of(adata: ad.AnnData, fit: FittedPosterior) -> dict[str, list[str]] |
     guides: dict[str, list[str]] = {name: [] for name in names}
     for place, guide in pairs[np.argsort(-n_cells, kind="stable")]:
         guides[names[place]].append(read.names[guide])
-    return guides
+    return guides, _usual(np.array([*map(len, guides.values())], np.int64))
 
 
 def _usual(counts: NDArray[np.int64]) -> int:

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert.core.design.power import MOST
 from nextpert.tl._plan_cells.distances import INTERVAL
 
 if TYPE_CHECKING:
@@ -35,8 +34,6 @@ def genes_table(
             "power": plan.power(now, effect, confidence)[0],
             "cells_needed": plan.cells_for_power(effect, power, confidence),
             "guides_needed": plan.guides_for_power(effect, power, confidence),
-            "highest_power": plan.power([MOST], effect, confidence)[0],
-            "cells_for_half": plan.cells_for_width(effect / 2, INTERVAL),
         }
     )
 

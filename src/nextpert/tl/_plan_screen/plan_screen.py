@@ -20,7 +20,7 @@ from nextpert.core.fit.candidates import as_asked
 from nextpert.tl._advice import ADDS_UP, advice_on, advise, log_advice
 from nextpert.tl._design_interventions.combinations import admit, not_admitted_in_words
 from nextpert.tl._design_interventions.target import read_target
-from nextpert.tl._plan_cells.distances import guides_of, usual_guides
+from nextpert.tl._plan_cells.distances import guides_of
 from nextpert.tl._plan_screen.constructs import constructs_table
 from nextpert.tl._plan_screen.pool import read_constraints, read_pool
 from nextpert.tl._plan_screen.wells import (
@@ -174,8 +174,8 @@ def plan_screen(
         read, include=asked.include, pending=pending, costs=asked.costs, max_new=asked.max_new,
         cells_each=wells.each,
     )  # fmt: skip
-    there = guides_of(adata, fit)
-    usual = usual_guides(there) if n_guides is None else n_guides
+    there, usual = guides_of(adata, fit)
+    usual = usual if n_guides is None else n_guides
     ranked = as_asked(
         fit, pool, wanted.goal, wanted.targets, n_guides=usual, n_cells=wells.each,
         n_samples=N_SAMPLES, rng=as_rng(rng),

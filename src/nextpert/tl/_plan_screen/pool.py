@@ -147,11 +147,6 @@ class Pool:
     fit: FittedPosterior
     wanted: Wanted
 
-    @property
-    def names(self) -> list[str]:
-        """Names of the candidates."""
-        return self.candidates.interventions.names
-
     def excluded_by(self, name: str) -> str:
         """Return what excludes it: ``"exclude"``, ``"target"``, ``"genes"``, ``""`` for nothing."""
         if name in self.wanted.not_ranked:
@@ -233,7 +228,7 @@ def read_constraints(
         and excluded, no candidate is left, the controls are named, or a cost is unknown,
         missing or negative.
     """
-    names, naming = pool.names, pool.fit.naming
+    names, naming = pool.candidates.interventions.names, pool.fit.naming
     given = dict.fromkeys(named(pending, names, "pending", naming), cells_each)
     if isinstance(pending, Mapping):
         amounts = {
@@ -260,39 +255,30 @@ def read_constraints(
     )  # fmt: skip
 
 
+# Why a name is no candidate, and what to do about it.
+_NO_CANDIDATE = {
+    "exclude": "{names} is both in {what} and in exclude: take it out of one of them.",
+    "target": "{what} names {names}, which is no candidate, because it defines the target state. "
+    "Leave it out, or give target_is_candidate=True.",
+    "genes": "{what} names {names}, which cannot be ranked by the genes that they do not target. "
+    "Leave it out, or give nextpert.Target(own_genes='include').",
+    "": "{what} has names that are not among the candidates: {names}.{close} Name them in "
+    "candidates too.",
+}
+
+
 def _places(given: list[str], pool: Pool, what: str) -> list[int]:
     """Return the places of names among the candidates, or raise an error that says what is wrong.
 
     ``what`` is the argument that holds them.
     """
-    place = {name: i for i, name in enumerate(pool.names)}
-    unknown = [name for name in given if name not in place]
-    why = {name: pool.excluded_by(name) for name in unknown}
-    excluded = [name for name in unknown if why[name] == "exclude"]
-    own = [name for name in unknown if why[name] == "target"]
-    not_ranked = [name for name in unknown if why[name] == "genes"]
-    message = ""
-    if excluded:
-        message = (
-            f"{list_names(excluded)} is both in {what} and in exclude: take it out of one of them."
-        )
-    elif own:
-        message = (
-            f"{what} names {list_names(own)}, which is no candidate, because it defines the "
-            f"target state. Leave it out, or give target_is_candidate=True."
-        )
-    elif not_ranked:
-        message = (
-            f"{what} names {list_names(not_ranked)}, which cannot be ranked by the genes that they "
-            f"do not target. Leave it out, or give nextpert.Target(own_genes='include')."
-        )
-    elif unknown:
-        message = (
-            f"{what} has names that are not among the candidates: {list_names(unknown)}."
-            f"{closest(unknown, pool.names)} Name them in candidates too."
-        )
-    if message:
-        raise ValueError(message)
+    place = {name: i for i, name in enumerate(pool.candidates.interventions.names)}
+    why = {name: pool.excluded_by(name) for name in given if name not in place}
+    for reason, message in _NO_CANDIDATE.items():
+        some = [name for name in why if why[name] == reason]
+        if some:
+            names, close = list_names(some), closest(some, list(place))
+            raise ValueError(message.format(names=names, what=what, close=close))
     return [place[name] for name in given]
 
 

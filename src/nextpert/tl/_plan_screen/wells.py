@@ -145,22 +145,7 @@ class Choice:
     wells: Wells
     admitted: NDArray[np.bool_]
 
-    def removed(self, chosen: Sequence[int], cells: Index) -> Vector:
-        """Return the share of the variance that the first well removes, the first two and so on.
-
-        Those in progress are counted with each.
-        """
-        covariance, gain, fixed = self._among(chosen)
-        noise = np.append(self.asked.noise.rows(chosen).at(cells), fixed)
-        n, before, found = len(chosen), self.asked.remaining.before, []
-        for k in range(1, n + 1):
-            some = [*range(k), *range(n, len(noise))]
-            found.append(
-                removed(covariance[np.ix_(some, some)], gain[np.ix_(some, some)], noise[some])
-            )
-        return np.array(found) / before if before > 0 else np.zeros(n)
-
-    def _among(self, chosen: Sequence[int]) -> tuple[Vector, Vector, Vector]:
+    def among(self, chosen: Sequence[int]) -> tuple[Vector, Vector, Vector]:
         """Return covariance and gains of those chosen, then in progress, and the noise of these."""
         under_way = self.limits.under_way
         fixed = self.asked.noise.rows(under_way).at(self.limits.pending)
@@ -247,7 +232,7 @@ class Choice:
             raise ValueError(message)
         chosen, strategies = chosen[: len(cells)], strategies[: len(cells)]
         if strategy == "explore":  # divided to reduce uncertainty most, else equally
-            covariance, gains, fixed = self._among(chosen)
+            covariance, gains, fixed = self.among(chosen)
             own, total = asked.noise.rows(chosen), int(cells.sum())
             cells = split_by_variance(covariance, gains, own, total, wells.least, fixed)
         chance = np.where(np.array(strategies) == "exploit", chance[chosen], np.nan)
@@ -329,11 +314,14 @@ def plate_table(
         return np.append(of_wells, of_control)[: len(rows)]
 
     covered = distance.nearest[limits.under_way].sum() + np.cumsum(distance.nearest[chosen])
-    removed = choice.removed(chosen, found.cells)
+    covariance, gain, fixed = choice.among(chosen)
+    noise = np.append(choice.asked.noise.rows(chosen).at(found.cells), fixed)
+    before = choice.asked.remaining.before
+    reduction = removed(covariance, gain, noise, len(chosen)) / (before if before > 0 else np.inf)
     names = [given.names[i] for i in chosen]
     seen = np.append(fit.n_cells, 0)[fit.rows_of(names)]
     n_cells = column(found.cells, found.n_controls)
-    why = _why(found, removed, distance, admission)
+    why = _why(found, reduction, distance, admission)
     wells = {}
     if plate_format is not None:
         wells["well"] = strings(well_names(len(rows), plate_format))
@@ -349,10 +337,10 @@ def plate_table(
             "strategy": strings(column(found.strategies, "control")),
             "why": strings(column(why, "reference for all others")),
             "state_distance": np.maximum(distance.centre[rows], 0.0),
-            "probability_among_rest": column(found.chance, np.nan),
+            "probabilityamong_rest": column(found.chance, np.nan),
             "probability_best": distance.nearest[rows],
             "probability_contains_best": np.minimum(column(covered, covered[-1]), 1.0),
-            "variance_reduction": column(removed, removed[-1]),
+            "variance_reduction": column(reduction, reduction[-1]),
             "predicted_distance": distance.median[rows],
             "predicted_low": distance.low[rows],
             "predicted_high": distance.high[rows],
