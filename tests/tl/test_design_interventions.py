@@ -224,11 +224,6 @@ def test_targets_by_group_and_by_gene(fitted):
         np.testing.assert_allclose(fitted.uns["design"]["target_mean"], wanted)
 
 
-def test_target_may_be_a_label_that_the_fit_left_out(fitted):
-    npt.tl.design_interventions(fitted, "HS2")
-    np.testing.assert_allclose(fitted.uns["design"]["target_mean"], mean_of(fitted, "HS2"))
-
-
 def test_candidates(fitted):
     control = mean_of(fitted, "control")
     genes = ranking(fitted, "MYC", candidates="genes")

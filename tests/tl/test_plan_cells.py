@@ -213,23 +213,6 @@ def test_batches_cancel_but_for_what_perturbations_do_otherwise_in_them():
     assert other.uns["many"]["genes"]["power"].mean() > found["genes"]["power"].mean()
 
 
-def test_power_is_that_of_a_screen_of_that_noise():
-    """The planned share of tests that find an effect, in screens simulated anew."""
-    adata = guided(0.2)
-    npt.tl.plan_cells(adata, effect=0.5, n_guides=2)
-    plan = adata.uns["plan_cells"]
-    curves = plan["curves"]
-    curve = curves[curves["n_guides"] == 2].set_index("n_cells")["power"]
-    rng, n_draws = np.random.default_rng(1), 40000
-    for n in (10, 50):
-        own = rng.normal(0, 0.2, (n_draws, 2)).mean(axis=1) + rng.normal(0, n**-0.5, n_draws)
-        other = rng.normal(0, 0.2, (n_draws, 4)).mean(axis=1) + rng.normal(0, 480**-0.5, n_draws)
-        known = np.sqrt(0.04 / 2 + 1 / n + 0.04 / 4 + 1 / 480)
-        share = (np.abs(0.5 + own - other) > 1.96 * known).mean()
-        # Noise of the screen's guides (16 + 4), and the t distribution at ten cells.
-        assert abs(curve.loc[n] - share) < 0.06
-
-
 def test_stopping_is_that_of_the_core(fitted):
     wanted = cells_of(fitted, "CDK4").mean(axis=0)
     goal = {gene: float(v) for gene, v in zip(fitted.var_names, wanted, strict=True)}
@@ -377,12 +360,6 @@ def test_a_target_is_no_candidate_for_itself(fitted):
     npt.tl.fit_dag_blr(fitted, perturbations=["CDK4"])
     with pytest.raises(ValueError, match=r"CDK4, the only candidate, defines.*target_is_candidate"):
         npt.tl.plan_cells(fitted, "CDK4")
-
-
-def test_copy_and_key(fitted):
-    copied = npt.tl.plan_cells(fitted, key_added="other", copy=True)
-    assert "other" in copied.uns
-    assert "other" not in fitted.uns
 
 
 @pytest.mark.parametrize(

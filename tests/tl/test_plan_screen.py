@@ -18,7 +18,7 @@ from nextpert.core.design.remaining_variance import removed
 from nextpert.core.fit import candidates
 from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.own_genes import without_own_genes
-from nextpert.tl._plan_screen.wells import split_cells
+from nextpert.tl._plan_screen.wells import share_out, split_cells
 
 pytestmark = pytest.mark.full_chain
 
@@ -140,21 +140,6 @@ def test_where_the_best_is_known_wells_go_to_learning():
     assert set(wells["strategy"]) == {"explore"}
 
 
-@pytest.mark.slow
-def test_learning_removes_more_than_other_plates(fitted):
-    every = npt.Target(state="MYC", own_genes="include")  # all can be on the plate
-    best, _, _ = planned(fitted, every, strategy="explore", n_perturbations=2, candidates="genes")
-    rng = np.random.default_rng(0)
-    genes = [str(gene) for gene in fitted.uns["dag_blr"]["genes"]]
-    for _ in range(5):
-        pair = rng.choice(genes, 2, replace=False).tolist()
-        other, _, _ = planned(
-            fitted, every, strategy="explore", n_perturbations=2, candidates="genes", include=pair
-        )
-        removed = other["variance_reduction"].iloc[-1]
-        assert removed <= best["variance_reduction"].iloc[-1] + 1e-12
-
-
 def test_cells_go_where_they_teach_most(fitted):
     wells, _, stored = planned(fitted, strategy="explore", n_perturbations=5, candidates="genes")
     assert wells["n_cells"].min() >= 20
@@ -208,23 +193,6 @@ def test_names(fitted):
 
 
 @pytest.mark.slow
-def test_where_the_first_cannot_be_had_the_next_most_probable_is_taken(fitted):
-    every, _, _ = planned(fitted, strategy="exploit", n_perturbations=36, candidates="genes")
-    names = every["perturbation"].tolist()
-    some, _, _ = planned(
-        fitted,
-        strategy="exploit",
-        n_perturbations=3,
-        candidates="genes",
-        exclude=names[:2],
-        max_new=0,
-    )
-    seen = set(every[every["n_cells_seen"] > 0]["perturbation"]) - set(names[:2])
-    assert set(some["perturbation"]) <= seen
-    assert len(some) == min(3, len(seen))
-
-
-@pytest.mark.slow
 def test_combinations_join_the_candidates(fitted):
     truth = fitted.uns["truth"]
     names = [str(gene) for gene in fitted.var_names]
@@ -249,14 +217,6 @@ def test_combinations_join_the_candidates(fitted):
         planned(fitted, candidates=["MYC"], max_combination=2)
 
 
-def test_few_new_ones(fitted):
-    wells, _, _ = planned(
-        fitted, candidates="genes", n_perturbations=4, max_new=1, strategy="explore"
-    )
-    assert (wells["n_cells_seen"] == 0).sum() <= 1
-    assert len(wells) == 4
-
-
 def test_costs(fitted):
     price = {"MYC": 10.0, "FOS": 10.0, "CDK4": 500.0, "B2M": 10.0, "CD58": 10.0}
     costs = {"budget": 200, "perturbation": price, "cell": 0.1}
@@ -279,18 +239,21 @@ def test_costs(fitted):
     assert stored["summary"]["cost"] <= 20
 
 
-def test_cells_that_do_not_suffice():
-    assert split_cells(100, 8, 0, 20).size == 5
-    with pytest.raises(ValueError, match="20 cells do not suffice for a perturbation of at least"):
-        split_cells(20, 3, 10, 20)
-
-
 @pytest.mark.parametrize(("total", "controls"), [(2000, None), (2000, 100), (10**10, 10**10 - 99)])
 def test_perturbations_without_number_take_no_longer(total, controls):
     started = time.perf_counter()
     many = split_cells(total, 10**8, controls, 20)
     assert many == split_cells(total, 100, controls, 20)
     assert time.perf_counter() - started < 5
+
+
+def test_cells_are_shared_out_by_hand():
+    cells, controls = share_out([100, 100, 103], None, 20)
+    assert (cells.tolist(), controls) == ([22, 22, 21], 38)  # 103 sqrt(3) / (3 + sqrt(3)) = 37.7
+    assert share_out([100, 70], 20, 30)[0].tolist() == [80]  # 25 each would be too few
+    assert split_cells(100, 8, 0, 20).size == 5
+    with pytest.raises(ValueError, match="20 cells do not suffice for a perturbation of at least"):
+        split_cells(20, 3, 10, 20)
 
 
 def test_contradictions_write_nothing(fitted):
@@ -412,19 +375,6 @@ def test_what_is_expected_farther_than_the_control_does_not_find_the_best(strate
         assert f"{len(others)} of 20 perturbations are chosen by strategy 'explore'" in caplog.text
 
 
-def test_where_no_candidate_is_nearer_than_the_control_all_wells_go_to_learning(fitted, caplog):
-    control = np.asarray(fitted[fitted.obs["perturbation"] == "control"].X.mean(axis=0)).ravel()
-    target = dict(zip(fitted.var_names, (control + 1).tolist(), strict=True))
-    names = ["FOS", "MYC"]
-    with caplog.at_level(logging.WARNING, "nextpert"):
-        wells, controls, _ = planned(
-            fitted, target, strategy="exploit", candidates=names, n_perturbations=2
-        )
-    assert (wells["state_distance"] > controls["state_distance"].item()).all()
-    assert wells["strategy"].tolist() == ["explore", "explore"]
-    assert "2 of 2 perturbations are chosen by strategy 'explore'" in caplog.text
-
-
 def test_long_plans_show_progress(fitted, capsys, monkeypatch):
     planned(fitted)
     assert capsys.readouterr().err == ""
@@ -432,11 +382,3 @@ def test_long_plans_show_progress(fitted, capsys, monkeypatch):
     planned(fitted, strategy="explore", n_perturbations=3)
     shown = capsys.readouterr().err
     assert "Choosing perturbations" in shown
-
-
-def test_the_plate_prints_what_the_lab_needs(fitted):
-    planned(fitted, n_perturbations=3, plate_format=96)
-    with pd.option_context("display.width", 80, "display.max_columns", 0):
-        head = repr(fitted.uns["plan"]["plate"]).splitlines()[0].split()
-    assert head[:2] == ["well", "perturbation"]
-    assert head[-2:] == ["probability_best", "n_cells"]

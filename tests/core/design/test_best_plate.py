@@ -53,12 +53,7 @@ def test_a_plate_larger_than_the_candidates_takes_all():
     draws = np.arange(6.0).reshape(2, 3)
     for size in (3, 5, 9):
         assert sorted(best_plate(draws[0], draws, size).tolist()) == [0, 1, 2]
+        assert sorted(probable_plate(draws, size).tolist()) == [0, 1, 2]
     assert best_plate(draws[0, :0], draws[:, :0], 2).tolist() == []
-
-
-def test_size():
-    draws = np.arange(6.0).reshape(2, 3)
-    assert sorted(probable_plate(draws, 5).tolist()) == [0, 1, 2]
-    assert probable_plate(draws[:, :0], 2).tolist() == []
     with pytest.raises(ValueError, match="size"):
         probable_plate(draws, 0)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from nextpert.core.design import power as nearer_chance
 from nextpert.core.design.cell_numbers import Layout
 from nextpert.core.design.power import NearerChance, draw_noise, quadratic_form
 from nextpert.core.screen.mean_distance import distance_difference
@@ -114,20 +113,3 @@ def test_where_no_cells_do():
     assert same.spread_for(0.8) == -np.inf
     vague = NearerChance.of_draws(([1.0, 0.0], [0.0, 1.1]), noise, scales=(1.0, 1.0, 1.0, 1.0))
     assert vague.spread_for(0.9) == -np.inf
-
-
-def test_errors_of_either_mean_come_with_both_signs():
-    noise = draw_noise(np.diag([1.0, 4.0]), 0)
-    pair = NearerChance.of_draws(([1.0, 0.5], [-0.3, 1.0]), noise, scales=(1.0, 2.0, 0.5, 0.5))
-    ours = 2 * (noise.x @ [1.0, 0.5] - 0.5 * noise.xw.sum(axis=1))
-    theirs = 2 * (2 * noise.y @ [-0.3, 1.0] - noise.yw.sum(axis=1))
-    one = np.sort([ours - theirs, ours + theirs, -ours - theirs, theirs - ours], axis=0)
-    found = np.sort(pair.linear.reshape(4, -1), axis=0)
-    np.testing.assert_allclose(found, one, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize(("genes", "n"), [(1, 30), (4, 10), (7, 5), (50, 2)])
-def test_draws_of_many_genes_are_fewer(genes, n, monkeypatch):
-    monkeypatch.setattr(nearer_chance, "_DRAWS", 30)
-    monkeypatch.setattr(nearer_chance, "_VALUES", 40)
-    assert draw_noise(np.eye(genes), 0).xw.shape == (n, genes)

@@ -51,18 +51,6 @@ def test_against_nested_simulation(noise, elsewhere):
     assert np.mean(gains) == pytest.approx(truth, abs=4 * error + 0.04 * truth)
 
 
-def test_what_all_share_does_not_set_them_apart():
-    """Distances that move together promise no gain, however little is known of them."""
-    rng = np.random.default_rng(0)
-    common = rng.gamma(4, size=(1000, 1))
-    distances = common + np.array([1.0, 1.2, 1.4])
-    plate = NextPlate(np.arange(3), distances, distances)
-    assert knowledge_gradient(plate, [True] * 3, 100.0) < 1e-3
-    apart = NextPlate(np.arange(3), rng.permuted(distances, axis=0), distances)
-    told = apart._replace(expected=apart.distances)
-    assert knowledge_gradient(told, [True] * 3, 100.0) > 1
-
-
 def test_noise_promises_nothing():
     """Of eight equals the smallest draw is far below the mean, but a plate tells nothing."""
     rng, gains = np.random.default_rng(0), []

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nextpert.core import Dag, DagBlr
+from nextpert.core import Dag, DagBlr, Moments
 from nextpert.core.causal.weights import mean_draws
 from nextpert.core.design.distances import (
     first_order_distances,
@@ -187,3 +187,21 @@ def test_a_plate_measures_distances_to_the_target_of_the_same_draw():
     for drawn, got in zip(states.draws(5, np.random.default_rng(4)), plate.distances, strict=True):
         truth = ((drawn.states - wanted[0] - drawn.target_error[0]) ** 2).sum(axis=1)
         np.testing.assert_allclose(got, truth[:-1])
+
+
+def test_to_first_order_by_gradients_and_a_bound_only_where_it_is_missed():
+    rng = np.random.default_rng(0)
+    blr = DagBlr(Dag.from_edges(3, [(0, 1), (1, 2)]))
+    blr = blr.update(Moments.from_array(rng.normal(size=(40, 3)) + 1))
+    states, target = states_of(blr, rng.normal(size=(4, 3))), np.array([1.0, -1.0, 0.5])
+    centre = states.mean[:-1]
+    expected, draws = first_order_distances(states, target, n_samples=30, rng=1)
+    np.testing.assert_allclose(expected, ((centre - target) ** 2).sum(axis=1), rtol=1e-12)
+    for drawn, got in zip(states.draws(30, np.random.default_rng(1)), draws, strict=True):
+        moved = ((centre - target) * (drawn.states[:-1] - centre)).sum(axis=1)
+        np.testing.assert_allclose(got, expected + 2 * moved, rtol=1e-8)
+    for bound, is_missed in ((50.0, True), (-50.0, False)):
+        goal = Goal(np.zeros(3), low=[-np.inf, bound, -np.inf])
+        expected, draws = first_order_distances(states, goal, rng=2)
+        np.testing.assert_allclose(expected, is_missed * (50 - centre[:, 1]) ** 2, rtol=1e-10)
+        assert (draws.std() > 0) == is_missed
