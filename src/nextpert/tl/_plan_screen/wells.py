@@ -337,7 +337,7 @@ def plate_table(
             "strategy": strings(column(found.strategies, "control")),
             "why": strings(column(why, "reference for all others")),
             "state_distance": np.maximum(distance.centre[rows], 0.0),
-            "probabilityamong_rest": column(found.chance, np.nan),
+            "probability_among_rest": column(found.chance, np.nan),
             "probability_best": distance.nearest[rows],
             "probability_contains_best": np.minimum(column(covered, covered[-1]), 1.0),
             "variance_reduction": column(reduction, reduction[-1]),
