@@ -65,6 +65,9 @@ def test_the_gain_is_that_of_expected_distances_after_the_plate():
     assert expected == pytest.approx(0.083, abs=0.01)
     assert told.gain == pytest.approx(expected, abs=0.01)
     assert told.relative_gain == pytest.approx(told.gain / 10)
+    # With the control alone to choose beside it, what a plate tells of one gains nothing.
+    one = ranked(draws[:, 1:])
+    assert advised(one, [True], told=True).gain == pytest.approx(0, abs=0.02)
     # More cells of those measured gain as much as any plate: these first.
     options = {"told": True, "tolerance": 0.005, "confidence": 0.95}
     assert advised(found, [True, True], **options).advice == ORDER
