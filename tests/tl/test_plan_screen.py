@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from copy import deepcopy
 
 import numpy as np
 import pandas as pd
@@ -164,6 +165,27 @@ def test_cells_go_where_they_teach_most(fitted):
     shares = wells["variance_reduction"]
     np.testing.assert_allclose(shares, by(n_cells), rtol=1e-9)
     assert shares.iloc[-1] > by(np.full(5, n_cells.sum() / 5))[-1]
+
+
+def test_each_well_removes_most_after_those_before_it(fitted):
+    target = npt.Target(state="MYC", own_genes="include")
+    options = {"strategy": "explore", "n_perturbations": 16, "candidates": "genes"}
+    names = planned(fitted, target, **options)[0]["perturbation"]
+    fit = npt._adata.posterior_from(fitted)
+    pool = read_candidates("genes", None, fit)
+    wanted = npt.tl._design_interventions.target.read_target(fitted, target, fit, "perturbation")
+    each = split_cells(2000, 16, None, 20).each
+    asked = candidates.as_asked(
+        fit, pool, wanted.goal, wanted.targets, n_cells=each, n_samples=1000, rng=0
+    )
+    left, measures = deepcopy(asked.remaining), asked.noise.at(each)
+    chosen = []
+    for _ in names:
+        gains = left.gains(measures)
+        gains[chosen] = -np.inf
+        chosen.append(int(gains.argmax()))
+        left.observe(chosen[-1], float(measures[chosen[-1]]))
+    assert names.tolist() == [pool.interventions.names[k] for k in chosen]
 
 
 def test_cells_under_way_count_as_observed_first(fitted):

@@ -203,7 +203,6 @@ class Choice:
             if each > wells.least and price[limits.include].sum() > limits.budget:
                 continue
             chosen, strategies = list(limits.include), ["include"] * len(limits.include)
-            left, n_observed = None, 0
             for stage, by, end in stages:
                 allowed = limits.allowed if by is None else np.isfinite(by)
                 if strategy == "exploit" and (allowed & self.admitted).any():
