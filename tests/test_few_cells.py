@@ -87,6 +87,16 @@ def test_choices_are_judged_by_the_other_half_on_genes_that_nobody_targets():
     assert "| made up | " in own_state.compared({"made up": mean})
 
 
+def test_distances_of_means_that_are_alike_are_zero_on_average():
+    from benchmarks import own_state
+
+    cells = simulated()
+    x = np.random.default_rng(1).normal(size=cells.x.shape)
+    found = own_state.apart(cells._replace(x=x), np.ones(len(x), bool), np.arange(30))
+    apart = found[np.triu_indices(9, 1)]
+    assert abs(apart.mean()) < 3 * apart.std() / 6  # what sampling adds is 0.3
+
+
 def test_effects_that_are_significant_stay():
     effect = np.array([5.0, 2.5, 0.1, -4.0, 1.0])
     p = 2 * stats.norm.sf(np.abs(effect))
