@@ -103,7 +103,7 @@ def assert_quoted(number, verdict):
     quote = " ".join(line.removeprefix("> ") for line in quotes[number].splitlines())
     for part in quote.split("[...]"):
         end = told(re.sub(r"\[\w+\]", "", part).strip(" ."), verdict)
-        assert end > 0, f"{part!r} is not in {verdict!r}"
+        assert end >= 0, f"{part!r} is not in {verdict!r}"
         verdict = verdict[end:]
 
 
