@@ -51,12 +51,14 @@ def write_results(
 
     Returns the copy that was written to where ``copy`` is set, else ``None``.
     """
-    matrices = {
-        key: as_stored_csr(matrix) if sp.issparse(matrix) else matrix
-        for key, matrix in (varp or {}).items()
-    }
     results = {key: with_format(value) for key, value in (uns or {}).items()}
-    slots = {"obs": obs, "varp": matrices, "obsm": obsm, "varm": varm, "uns": results}
+    slots = {
+        "obs": obs,
+        "varp": as_stored_csr(varp or {}),
+        "obsm": obsm,
+        "varm": varm,
+        "uns": results,
+    }
     target = adata
     if copy:
         target = adata.to_memory() if adata.isbacked else adata.copy()
@@ -79,20 +81,17 @@ def with_format(result: Any) -> Any:
     """Return a result with format, version and a list of what it holds; others as they are."""
     if not isinstance(result, Mapping) or "format" in result:
         return result
-    made = {**_with_csr(result), "version": _version()}
+    made = {**as_stored_csr(result), "version": _version()}
     return {**made, "format": FORMAT, "contents": json.dumps(describe(made)["parts"])}
 
 
-def _with_csr(value: Any) -> Any:
+def as_stored_csr(value: Any) -> Any:
+    """Return sparse matrices, also those of a mapping, as the CSR that anndata reads from files."""
     if isinstance(value, Mapping):
-        return {str(name): _with_csr(part) for name, part in value.items()}
-    return as_stored_csr(value) if sp.issparse(value) else value
-
-
-def as_stored_csr(matrix: Any) -> sp.csr_array | sp.csr_matrix:
-    """Return ``matrix`` as the CSR class that anndata gives back when it reads a file."""
-    kind = sp.csr_array if ad.settings.use_sparse_array_on_read else sp.csr_matrix
-    stored = kind(matrix)
+        return {str(name): as_stored_csr(part) for name, part in value.items()}
+    if not sp.issparse(value):
+        return value
+    stored = (sp.csr_array if ad.settings.use_sparse_array_on_read else sp.csr_matrix)(value)
     stored.sort_indices()
     return stored
 

@@ -38,12 +38,6 @@ def table_type(size: int) -> type[np.floating[Any]]:
     return np.float32 if size > _DOUBLE else np.float64
 
 
-def filled(shape: tuple[int, ...], value: float) -> NDArray[np.float64]:
-    """Return a table of one value; a very large one takes no memory, and cannot be written."""
-    one = np.broadcast_to(value, shape)
-    return one if one.size > _DOUBLE else one.copy()
-
-
 @dataclass
 class Reading:
     """A stored result that is being read.

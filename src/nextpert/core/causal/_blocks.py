@@ -90,35 +90,14 @@ class Regressions(Shown):
         self.dag, self.n_nodes = dag, dag.n_nodes
         self.intercept, self.n_fixed, self.pooled = bool(intercept), int(n_fixed), bool(pooled)
         self.prior_shape = require_positive(prior_shape, "prior_shape")
-        self._read_prior(noise_var, prior_scale, prior_units, prior_rate)
-        # Where the blocks of every node lie in flat arrays, as kernels take them.
-        fixed = self.intercept + self.n_fixed
-        width = dag.in_degree + fixed
-        self.vptr: Pointers = np.concatenate([[0], np.cumsum(width)])
-        self.mptr: Pointers = np.concatenate([[0], np.cumsum(width**2)])
-        self.place = (dag.indptr, dag.indices, self.vptr, self.mptr)
-        self.longest = int(width.max(initial=0))
-        column = np.arange(self.vptr[-1]) - np.repeat(self.vptr[:-1], width)
-        self.diagonal = np.repeat(self.mptr[:-1], width) + column * np.repeat(width + 1, width)
-        # Design columns that are parents, not fixed, shape (vptr[-1],).
-        self.is_weight = np.ones(self.vptr[-1], dtype=np.bool_)
-        self.is_weight[self.vptr[:-1, None] + np.arange(fixed)] = False
-        self.xtx, self.xty = np.zeros(self.mptr[-1]), np.zeros(self.vptr[-1])
-        self.yty, self.cells = np.zeros(dag.n_nodes), np.zeros(dag.n_nodes)
-        self._blocks: dict[str, Vector] | None = None
-
-    def _read_prior(
-        self, noise_var: Any, scale: Any, units: str | None, rate: float | None
-    ) -> None:
-        """Set known noise variances, scale, units and rate of the prior, or raise."""
-        learned = scale == "evidence"
-        units = ("evidence" if learned else "data") if units is None else units
+        learned = prior_scale == "evidence"
+        units = ("evidence" if learned else "data") if prior_units is None else prior_units
         self.known_noise_var: Vector | None = None
         message = ""
         if self.n_fixed and not self.intercept:
             message = "Fixed columns need an intercept: use intercept=True, or n_fixed=0."
-        elif isinstance(scale, str) and not learned:
-            message = f"prior_scale must be 'evidence' or a number, but is {scale!r}."
+        elif isinstance(prior_scale, str) and not learned:
+            message = f"prior_scale must be 'evidence' or a number, but is {prior_scale!r}."
         elif units not in ("data", "noise", "evidence"):
             message = f"prior_units must be 'evidence', 'data', 'noise' or None, but is {units!r}."
         elif units == "evidence" and not learned:
@@ -126,9 +105,9 @@ class Regressions(Shown):
                 "prior_units='evidence' needs a scale that is learned: use prior_scale="
                 "'evidence', or prior_units='data' or 'noise'."
             )
-        elif rate is not None and not (np.isfinite(rate) and rate >= 0):
-            message = f"prior_rate must be a finite number, 0 or above, but is {rate!r}."
-        elif rate == 0 and noise_var is None and (learned or units == "noise"):
+        elif prior_rate is not None and not (np.isfinite(prior_rate) and prior_rate >= 0):
+            message = f"prior_rate must be a finite number, 0 or above, but is {prior_rate!r}."
+        elif prior_rate == 0 and noise_var is None and (learned or units == "noise"):
             message = (
                 "prior_rate=0 has no evidence to learn from: give prior_scale a number, and "
                 "prior_units='data'."
@@ -144,8 +123,23 @@ class Regressions(Shown):
                 self.known_noise_var = np.broadcast_to(given, (self.n_nodes,)).copy()
         if message:
             raise ValueError(message)
-        self.prior_scale = scale if learned else require_positive(scale, "prior_scale")
-        self.prior_units, self.prior_rate = units, None if rate is None else float(rate)
+        self.prior_scale = prior_scale if learned else require_positive(prior_scale, "prior_scale")
+        self.prior_units, self.prior_rate = units, None if prior_rate is None else float(prior_rate)
+        # Where the blocks of every node lie in flat arrays, as kernels take them.
+        fixed = self.intercept + self.n_fixed
+        width = dag.in_degree + fixed
+        self.vptr: Pointers = np.concatenate([[0], np.cumsum(width)])
+        self.mptr: Pointers = np.concatenate([[0], np.cumsum(width**2)])
+        self.place = (dag.indptr, dag.indices, self.vptr, self.mptr)
+        self.longest = int(width.max(initial=0))
+        column = np.arange(self.vptr[-1]) - np.repeat(self.vptr[:-1], width)
+        self.diagonal = np.repeat(self.mptr[:-1], width) + column * np.repeat(width + 1, width)
+        # Design columns that are parents, not fixed, shape (vptr[-1],).
+        self.is_weight = np.ones(self.vptr[-1], dtype=np.bool_)
+        self.is_weight[self.vptr[:-1, None] + np.arange(fixed)] = False
+        self.xtx, self.xty = np.zeros(self.mptr[-1]), np.zeros(self.vptr[-1])
+        self.yty, self.cells = np.zeros(dag.n_nodes), np.zeros(dag.n_nodes)
+        self._blocks: dict[str, Vector] | None = None
 
     @property
     def n_cells(self) -> int:
@@ -169,15 +163,17 @@ class Regressions(Shown):
 
         ``scatter`` is that of the nodes, and of fixed columns after them where the cells have any.
         """
-        fixed = np.arange(self.n_nodes, len(scatter))
-        for i, square in enumerate(self.squares(self.xtx)):
-            if i not in skip:
-                # Sums of (x - mean)(x - mean)': the intercept's column does not vary.
-                columns = np.append(fixed, self.dag.parents(i))
-                first = len(square) - len(columns)
-                square[first:, first:] += scatter[columns[:, None], columns]
-                self.xty[self.vptr[i] + first : self.vptr[i + 1]] += scatter[columns, i]
-                self.yty[i] += scatter[i, i]
+        fixed, dag = np.arange(self.n_nodes, len(scatter)), self.dag
+        for i in range(self.n_nodes):
+            if i in skip:
+                continue
+            # Sums of (x - mean)(x - mean)': the intercept's column does not vary.
+            columns = np.append(fixed, dag.indices[dag.indptr[i] : dag.indptr[i + 1]])
+            width, n = self.vptr[i + 1] - self.vptr[i], len(columns)
+            square = self.xtx[self.mptr[i] : self.mptr[i + 1]].reshape(width, width)
+            square[width - n :, width - n :] += scatter[columns[:, None], columns]
+            self.xty[self.vptr[i + 1] - n : self.vptr[i + 1]] += scatter[columns, i]
+            self.yty[i] += scatter[i, i]
 
     def add_means(self, means: Vector, shifts: Vector, counted: Vector) -> None:
         """Add the means of environments, which count for ``counted[j, i]`` cells at node i."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nextpert.core._checks import named
-from nextpert.core._codec import filled
 from nextpert.core.causal.weights import downstream, fit_weights
 from nextpert.core.fit.interventions import own_shift, shift_environments
 from nextpert.core.fit.naming import numbered, places, pooled
@@ -413,7 +412,7 @@ class Model(NamedTuple):
         # those of a table, are taken as they are, in full.
         plan, control = spec.plan, cells.control
         used = shift_environments(plan, spec.genes, control)
-        efficacy, own = None, filled(used.shifts.shape, np.nan)
+        efficacy, own = None, np.broadcast_to(np.nan, used.shifts.shape)  # takes no memory
         if not spec.exact and isinstance(plan.shift, str):
             pairs = [
                 (j, i) for j, some in enumerate(places(plan.targets, spec.genes)) for i in some
