@@ -87,13 +87,19 @@ def with_format(result: Any) -> Any:
 
 def as_stored_csr(value: Any) -> Any:
     """Return sparse matrices, also those of a mapping, as the CSR that anndata reads from files."""
-    if isinstance(value, Mapping):
-        return {str(name): as_stored_csr(part) for name, part in value.items()}
-    if not sp.issparse(value):
-        return value
-    stored = (sp.csr_array if ad.settings.use_sparse_array_on_read else sp.csr_matrix)(value)
-    stored.sort_indices()
-    return stored
+    kind = sp.csr_array if ad.settings.use_sparse_array_on_read else sp.csr_matrix
+    every: dict[str, Any] = {}
+    waiting = [(every, "", value)]
+    for into, name, part in waiting:
+        into[name] = part
+        if isinstance(part, Mapping):
+            inside: dict[str, Any] = {}
+            into[name] = inside
+            waiting += [(inside, str(key), inner) for key, inner in part.items()]
+        elif sp.issparse(part):
+            into[name] = stored = kind(part)
+            stored.sort_indices()
+    return every[""]
 
 
 def read_stored(adata: ad.AnnData, key: str, function: str) -> dict[str, Any]:
@@ -148,19 +154,25 @@ def read_result(
 
 
 def eager(value: Any) -> Any:
-    """Return a stored value in memory, as it was written.
+    """Return a stored value in memory, as it was written, also the parts of a mapping.
 
-    Dask arrays and lazy tables are read, mappings gone through, and texts of zarr are objects.
+    Dask arrays and lazy tables are read, and texts of zarr are objects.
     """
-    while hasattr(value, "compute") and not hasattr(value, "to_memory"):
-        value = value.compute()
-    if hasattr(value, "to_memory"):  # a table of anndata.experimental.read_lazy
-        return value.to_memory()
-    if getattr(getattr(value, "dtype", None), "kind", "") == "T":
-        return value.astype(object)
-    if hasattr(value, "items") and hasattr(value, "keys") and not hasattr(value, "columns"):
-        return {name: eager(part) for name, part in value.items()}
-    return value
+    every: dict[str, Any] = {}
+    waiting = [(every, "", value)]
+    for into, name, part in waiting:
+        while hasattr(part, "compute") and not hasattr(part, "to_memory"):
+            part = part.compute()
+        into[name] = part
+        if hasattr(part, "to_memory"):  # a table of anndata.experimental.read_lazy
+            into[name] = part.to_memory()
+        elif getattr(getattr(part, "dtype", None), "kind", "") == "T":
+            into[name] = part.astype(object)
+        elif hasattr(part, "items") and hasattr(part, "keys") and not hasattr(part, "columns"):
+            inside: dict[str, Any] = {}
+            into[name] = inside
+            waiting += [(inside, key, inner) for key, inner in part.items()]
+    return every[""]
 
 
 def seed_of(rng: int | np.random.Generator | None) -> str:

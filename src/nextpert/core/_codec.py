@@ -362,24 +362,20 @@ def require_as_described(stored: Any, where: str, remedy: str) -> None:
     if not isinstance(target, dict):
         raise reading.damaged("the list of what it holds is unreadable")
     now = describe({name: stored[name] for name in target if name in stored})  # others are added
-    if found := _difference(now, {"parts": target}, ""):
-        raise reading.damaged(found)
-
-
-def _difference(now: Any, before: Any, place: str) -> str:
-    """Return in words where a description is not that of what was written, or nothing."""
-    if not isinstance(now, dict) or not isinstance(before, dict):
-        return "" if now == before else f"{place} is {now} in place of {before}"
-    if now.keys() != before.keys():
-        return f"{place} has another type"
-    ((kind, parts),) = before.items()
-    for name, part in parts.items():
-        inside = f"{place}/{name}" if place else name
-        if name not in now[kind]:
-            return f"it lacks {inside}"
-        if found := _difference(now[kind][name], part, inside):
-            return found
-    return ""
+    waiting = [("", now, {"parts": target})]
+    for place, found, before in waiting:
+        if not isinstance(found, dict) or not isinstance(before, dict):
+            if found != before:
+                raise reading.damaged(f"{place} is {found} in place of {before}")
+            continue
+        if found.keys() != before.keys():
+            raise reading.damaged(f"{place} has another type")
+        ((kind, parts),) = before.items()
+        for name, part in parts.items():
+            inside = f"{place}/{name}" if place else name
+            if name not in found[kind]:
+                raise reading.damaged(f"it lacks {inside}")
+            waiting.append((inside, found[kind][name], part))
 
 
 def digest_of(value: Any) -> str:
@@ -406,13 +402,22 @@ def digest_of(value: Any) -> str:
 def describe(value: Any) -> Any:
     """Return type, shape and finiteness of a value or of each part of it, in words for files."""
     kinds = {**dict.fromkeys("biuf", "numbers"), "c": "complex"}  # all others are texts
-    if hasattr(value, "columns"):
-        each = {str(key): kinds.get(value[key].dtype.kind, "text") for key in value.columns}
-        return {"columns": each}
-    if isinstance(value, Mapping):
-        return {"parts": {str(name): describe(part) for name, part in value.items()}}
-    if value is None:
-        return "nothing"
+    every: dict[str, Any] = {}
+    waiting = [(every, "", value)]
+    for into, name, part in waiting:
+        if hasattr(part, "columns"):
+            each = {str(key): kinds.get(part[key].dtype.kind, "text") for key in part.columns}
+            into[name] = {"columns": each}
+        elif isinstance(part, Mapping):
+            inside: dict[str, Any] = {}
+            into[name] = {"parts": inside}
+            waiting += [(inside, str(key), inner) for key, inner in part.items()]
+        else:
+            into[name] = "nothing" if part is None else _words_of(part, kinds)
+    return every[""]
+
+
+def _words_of(value: Any, kinds: Mapping[str, str]) -> str:
     try:
         if sp.issparse(value):
             numbers, words = value.data, f"sparse {list(value.shape)}"

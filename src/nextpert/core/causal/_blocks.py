@@ -123,7 +123,8 @@ class Regressions(Shown):
                 self.known_noise_var = np.broadcast_to(given, (self.n_nodes,)).copy()
         if message:
             raise ValueError(message)
-        self.prior_scale = prior_scale if learned else require_positive(prior_scale, "prior_scale")
+        scale: Any = prior_scale  # a number, unless it is learned
+        self.prior_scale = scale if learned else require_positive(scale, "prior_scale")
         self.prior_units, self.prior_rate = units, None if prior_rate is None else float(prior_rate)
         # Where the blocks of every node lie in flat arrays, as kernels take them.
         fixed = self.intercept + self.n_fixed

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from nextpert import _adata, core
 from nextpert._adata import effects as _shifts
@@ -179,7 +180,7 @@ def design_interventions(
         ),
         "trace": tables.extend_trace(trace, row),
         "targets": _adata.stored_lists(pool.interventions.targets[i] for i in order),
-        "shifts": _adata.as_stored_csr(pool.interventions.shifts[order]),
+        "shifts": sp.csr_array(pool.interventions.shifts[order]),
         "advice": advise(adata, fit, pool, wanted),
         "floor": float(np.atleast_1d(wanted.cells.floor)[-1]),
         "target_mean": wanted.mean,

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert.core import Dag
 
 logger = logging.getLogger(__name__)
 
@@ -218,14 +217,16 @@ def fit_dag_blr(
     searches, checksum = read_once.searches, read_once.checksum
     del read_once  # of large screens there is no room for it beside the fit
 
-    def without(folds: Sequence[Sequence[str]]) -> Sequence[Dag]:
-        if held_out is None:  # a graph that is given, or was learned from the controls alone
-            return [dag] * len(folds)
-        streams = fold_streams(len(folds))
-        return graphs_without(dag, held_out, searches, genes, folds, streams)
-
+    # For every fold a graph that has not seen it; one that is given, or was learned from the
+    # controls alone, has seen none.
+    asked_graphs = Graphs(
+        dag, graphs,
+        lambda folds: [dag] * len(folds) if held_out is None else graphs_without(
+            dag, held_out, searches, genes, folds, fold_streams(len(folds))
+        ),
+    )  # fmt: skip
     with reported("Sampling effects") as progress:
-        model = Model.fit(asked, cells, Graphs(dag, graphs, without), progress)
+        model = Model.fit(asked, cells, asked_graphs, progress)
     params: dict[str, Any] = {
         "dag_key": dag_key,
         **roles.stored(),
