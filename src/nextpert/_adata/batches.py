@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from nextpert._adata.roles import Roles
     from nextpert._adata.screen import Environments
     from nextpert.core import Moments, ScreenMoments
-    from nextpert.core.screen.screen import Screen
 
 
 @dataclass(frozen=True)
@@ -141,30 +140,28 @@ def read_groupings(
     if not roles.batch_key or not groupings:
         codings = [coding({"group": codes}, fold=codes) for codes, _ in groupings]
         screens, number = read_screens(adata, columns, codings, **options)
-        return _by_group(screens, groupings), None, number
-    environments = read_environments(adata, roles)
-    of_cell, names = _combinations(adata, roles)
-    codings = [
-        coding({"batch": np.where(codes >= 0, of_cell, -1)}, fold=codes) for codes, _ in groupings
-    ]
-    every = coding({"environment": environments.codes})
-    (labelled, *screens), number = read_screens(adata, columns, [every, *codings], **options)
-    batches = _batches(labelled.moments(), environments, of_cell, names)
-    for codes, _ in groupings:
-        batches.require(np.flatnonzero(codes >= 0))
-    clean = [
-        replace(each, mean=each.mean - batches.offsets[each.columns["batch"]]) for each in screens
-    ]
-    return _by_group(clean, groupings), batches, number
-
-
-def _by_group(
-    screens: Sequence[Screen], groupings: Sequence[tuple[NDArray[np.int64], int]]
-) -> list[list[Moments]]:
-    return [
+        batches = None
+    else:
+        environments = read_environments(adata, roles)
+        of_cell, names = _combinations(adata, roles)
+        codings = [
+            coding({"batch": np.where(codes >= 0, of_cell, -1)}, fold=codes)
+            for codes, _ in groupings
+        ]
+        every = coding({"environment": environments.codes})
+        (labelled, *screens), number = read_screens(adata, columns, [every, *codings], **options)
+        batches = _batches(labelled.moments(), environments, of_cell, names)
+        for codes, _ in groupings:
+            batches.require(np.flatnonzero(codes >= 0))
+        screens = [
+            replace(each, mean=each.mean - batches.offsets[each.columns["batch"]])
+            for each in screens
+        ]
+    moments = [
         [screen.of_fold(k) for k in range(n)]
         for screen, (_, n) in zip(screens, groupings, strict=True)
     ]
+    return moments, batches, number
 
 
 def _combinations(adata: ad.AnnData, roles: Roles) -> tuple[NDArray[np.int64], list[str]]:

@@ -204,7 +204,8 @@ def as_target(target: Any, genes: Sequence[str] | None = None) -> Target:
     >>> as_target(np.array([2.0, 0.5]), ["STAT1", "B2M"])
     Target(state={'STAT1': 2.0, 'B2M': 0.5})
     """
-    if not isinstance(target, Target) and not is_state(target):
+    is_pair = isinstance(target, tuple) and len(target) == 2
+    if not is_pair and not isinstance(target, (Target, str, Mapping, pd.Series, np.ndarray)):
         message = (
             "target must be a perturbation label, a pair (obs key, value), a mapping "
             "{gene: target mean}, a vector of target means, or a nextpert.Target, but is of type "
@@ -214,23 +215,23 @@ def as_target(target: Any, genes: Sequence[str] | None = None) -> Target:
     given = target if isinstance(target, Target) else Target(state=target)
     if genes is None:
         return given
-    named = {part: _named(getattr(given, part), genes) for part in ("state", "away_from")}
-    return replace(given, **named)
-
-
-def _named(state: Any, genes: Sequence[str]) -> Any:
-    """Return a vector, or those in a list of states, as a mapping from the genes of the panel."""
-    if isinstance(state, list):
-        return [_named(each, genes) for each in state]
-    if not isinstance(state, np.ndarray):
-        return state
-    if len(state) != len(genes):
-        message = (
-            f"target is a vector of {len(state)} means, but there are {len(genes)} genes: give one "
-            f"mean per gene in the order of the panel, or a mapping from genes to means."
-        )
-        raise ValueError(message)
-    return dict(zip(genes, state.tolist(), strict=True))
+    parts: dict[str, Any] = {"state": given.state, "away_from": given.away_from}
+    for part, states in parts.items():
+        each = listed(states).copy()
+        for i, state in enumerate(each):
+            if not isinstance(state, np.ndarray):
+                continue
+            if len(state) != len(genes):
+                message = (
+                    f"target is a vector of {len(state)} means, but there are {len(genes)} genes: "
+                    f"give one mean per gene in the order of the panel, or a mapping from genes to "
+                    f"means."
+                )
+                raise ValueError(message)
+            each[i] = dict(zip(genes, state.tolist(), strict=True))
+        if states is not None:
+            parts[part] = each if isinstance(states, list) else each[0]
+    return replace(given, **parts)
 
 
 def parts_of(target: Target) -> dict[str, Any]:
@@ -280,16 +281,29 @@ def cell_variance(
     return np.where(variance > 0, variance, 1.0)
 
 
-def how_measured(target: Target) -> list[str]:
-    """Return weights and kind of distance in words; empty if they are the defaults.
+def target_in_words(target: Target, states: Sequence[str], away_from: Sequence[str] = ()) -> str:
+    """Return a target in words, with the names of its states and of those to avoid.
 
     Examples
     --------
-    >>> from nextpert._adata.target import Target, how_measured
-    >>> how_measured(Target(state="STAT1", weights=["IRF1"], distance="noise"))
-    ['in IRF1', 'in units of noise']
+    >>> from nextpert._adata.target import Target, target_in_words
+    >>> target = Target(state="STAT1", at_most={"MYC": 2}, weights=["IRF1"], distance="noise")
+    >>> target_in_words(target, ["STAT1"])
+    'STAT1; MYC <= 2; in IRF1; in units of noise'
     """
-    words = []
+    words, names = [], list(states)
+    if names:
+        if target.shares is not None:
+            names = [f"{s:g} x {name}" for s, name in zip(target.shares, names, strict=True)]
+        words.append(list_names(names, limit=5) if len(names) > 1 else names[0])
+    if target.signature is not None:
+        words.append(f"change of {numbers_in_words(target.signature, ' ', sign='+')}")
+    for bound, sign in ((target.at_least, " >= "), (target.at_most, " <= ")):
+        if bound is not None:
+            words.append(numbers_in_words(bound, sign))
+    if away_from:
+        by = "" if target.margin is None else f" by {target.margin:g}"
+        words.append(f"away from {list_names(away_from, limit=5)}{by}")
     if isinstance(target.weights, (Mapping, pd.Series)):
         words.append(f"weights {numbers_in_words(target.weights, ' ')}")
     elif target.weights is not None:
@@ -298,18 +312,12 @@ def how_measured(target: Target) -> list[str]:
         words.append("own genes included")
     if target.distance != "squared":
         words.append({"noise": "in units of noise", "cosine": "direction only"}[target.distance])
-    return words
+    return "; ".join(words)
 
 
 def numbers_in_words(values: Numbers, between: str, sign: str = "") -> str:
     """Return ``"A=1, B=2"``, with what is to stand between name and number."""
     return list_names((f"{g}{between}{float(v):{sign}.3g}" for g, v in values.items()), limit=NAMED)
-
-
-def is_state(value: Any) -> bool:
-    """Whether a value is a state in one of its forms."""
-    pair = isinstance(value, tuple) and len(value) == 2
-    return pair or isinstance(value, (str, Mapping, pd.Series, np.ndarray))
 
 
 def _is_default(value: Any, default: Any) -> bool:

@@ -91,7 +91,7 @@ def advise(
         fit, pool, wanted.goal, wanted.targets, n_guides=guides, n_cells=wells.each,
         n_samples=n_samples, rng=as_rng(rng),
     )  # fmt: skip
-    every = np.ones(pool.size, bool)
+    every = np.ones(len(pool.place), bool)
     admitted = every if are_admitted else admit(asked, pool, fit, wanted).admitted
     choice = Choice(asked, Constraints(every), wells, admitted)
     planned = choice.choose("exploit")

@@ -15,9 +15,9 @@ from nextpert._adata.table import require_cells
 from nextpert._adata.target import (
     as_target,
     cell_variance,
-    how_measured,
     numbers_in_words,
     parts_of,
+    target_in_words,
 )
 from nextpert._warn import warn
 from nextpert.core.screen.mean_distance import distance_difference, mean_distance
@@ -207,7 +207,7 @@ def target_distances(
         warn(message)
     stored = {
         "table": table,
-        "target": "; ".join([name, *how_measured(given)]),
+        "target": target_in_words(given, [name]),
         "n_target_cells": int(counts[-1]),
         "genes": _adata.strings(names),
         "params": {

@@ -57,11 +57,6 @@ class CandidateSet:
         return self.without_cells is None
 
     @property
-    def size(self) -> int:
-        """Number of candidates."""
-        return len(self.place)
-
-    @property
     def measured(self) -> NDArray[np.bool_]:
         """Which have cells that tell of their effects, shape ``(n_candidates,)``."""
         return self.place >= 0

@@ -34,7 +34,7 @@ def fitted_candidates(interventions: Interventions, fit: FittedPosterior) -> Can
     if fit.is_exact:
         return CandidateSet.exact(interventions)
     pool = as_expected(interventions, fit)
-    rows, members = _without_cells(interventions.names, fit, company=True)
+    rows, members = _without_cells(interventions.names, fit)
     prior = pool.without_cells
     if not rows or prior is None:
         return pool
@@ -58,7 +58,7 @@ def shared_with_controls(names: Sequence[str], fit: FittedPosterior) -> tuple[li
         Share of the sampling error of the controls' mean in the effect expected of each, shape
         ``(len(rows), n_genes)``.
     """
-    rows, members = _without_cells(names, fit, company=True)
+    rows, members = _without_cells(names, fit)
     row, data_weight = _alone_in(fit), fit.data_weight()
     strength, expected = 1.0, np.zeros(len(fit.genes))
     if fit.expectation is not None:
@@ -78,16 +78,17 @@ def _alone_in(fit: FittedPosterior) -> dict[str, int]:
 
 
 def _without_cells(
-    names: Sequence[str], fit: FittedPosterior, *, company: bool = False
+    names: Sequence[str], fit: FittedPosterior
 ) -> tuple[list[int], list[tuple[str, ...]]]:
     """Return the places of combinations without cells, and their members.
 
-    With ``company`` of members, too, that have cells in combinations alone.
+    Of members, too, that have cells in combinations alone.
     """
     new = ~np.append(fit.seen, False)[fit.rows_of(names)]
     every = [fit.naming.members(name) for name in names]
-    more = fit.in_company if company else set()
-    rows = [i for i, some in enumerate(every) if new[i] and (len(some) > 1 or some in more)]
+    rows = [
+        i for i, some in enumerate(every) if new[i] and (len(some) > 1 or some in fit.in_company)
+    ]
     return rows, [every[i] for i in rows]
 
 

@@ -55,7 +55,7 @@ def without_own_genes(
             f"control's distance to {wanted.name}. {remedy}"
         )
         raise ValueError(message)
-    if len(kept) < pool.size:
+    if len(kept) < len(left):
         names, targets = pool.interventions.names, pool.interventions.targets
         not_ranked = {
             names[i]: f"without {list_names(targets[i])}, {100 * left[i]:.0f}% of the control's "

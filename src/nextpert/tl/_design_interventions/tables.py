@@ -74,7 +74,9 @@ def ranking_table(
             "rank": np.append(np.arange(1, len(rows)), 0),
             "perturbation": strings(column(given.names, str(fit.params["control"]))),
             "target_genes": strings(column([*map(", ".join, given.targets)], "")),
-            "genes_left_out": strings(left_out_of(target, pool.size)[rows]),
+            "genes_left_out": strings(
+                ", ".join(target.left_out[i]) if target.left_out else "" for i in rows
+            ),
             "shift": strings(column(given.readable(fit.genes), "")),
             "shift_source": strings(column(given.sources, "none")),
             "acquisition": column(values),
@@ -98,12 +100,6 @@ def ranking_table(
     first = ["rank", "perturbation", "predicted_distance"]
     last = ["relative_distance", "probability_best", "n_cells_seen"]
     return main_columns_outside(table, first, last), order
-
-
-def left_out_of(target: Wanted, n_candidates: int) -> NDArray[np.object_]:
-    """Return the names of genes left out of the distance of each candidate and the control."""
-    names = [", ".join(some) for some in target.left_out] or [""] * (n_candidates + 1)
-    return np.array(names, object)
 
 
 def candidates_of(ranking: pd.DataFrame) -> pd.DataFrame:

@@ -25,9 +25,9 @@ from nextpert._adata.target import (
     Target,
     as_target,
     cell_variance,
-    how_measured,
     listed,
     numbers_in_words,
+    target_in_words,
 )
 from nextpert.core.design.goal import Goal
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata import Roles
-    from nextpert._adata.batches import Batches
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.core.screen.moments import Moments
 
@@ -179,53 +178,18 @@ def read_target(
         If ``target`` is none of its forms.
     """
     given = as_target(target, fit.genes)
-    asked = [*listed(given.state), *listed(given.away_from)]
-    own_key, roles = str(fit.params["perturbation_key"]), fitted_roles(adata, fit.params)
-    groups = [
-        None  # given by its numbers
-        if isinstance(state, (Mapping, pd.Series))
-        else read_group(adata, state, roles, perturbation_key, own_key)
-        for state in asked
-    ]
-    if given.distance == "noise":
-        groups.append(read_group(adata, str(fit.params["control"]), roles, own_key))
-    codes = [(group.codes, 1) for group in groups if group is not None]
-    moments: list[list[Moments]] = []
-    batches, checksum = None, None if key is None else checksum_of_cells(adata, fit)
-    if codes or checksum is not None:
-        moments, batches, number = read_groupings(
-            adata, fit.columns, codes, roles, checksum=checksum
-        )
-        if key is not None:
-            warn_of_changed_cells(adata, fit, key, number)
-    cells = (one for (one,) in moments)
-    read = [
-        _as_given(state, fit) if group is None else _state(group, next(cells), batches)
-        for state, group in zip(asked, groups, strict=False)
-    ]
-    for state in read:
-        if state.n_cells == 1 and state.label not in fit.names:
-            message = (
-                f"The target {state.name!r} has 1 cell, so the sampling error of its mean is not "
-                f"known: name a group of more cells, or give a mapping of genes to means, which "
-                f"are taken as exact."
-            )
-            raise ValueError(message)
-    states, away = read[: len(listed(given.state))], read[len(listed(given.state)) :]
+    states, away, control = _read_states(adata, given, fit, perturbation_key, key)
     weights = weights_of(given, fit.genes)
     scale = np.ones(len(fit.genes))
-    if given.distance == "noise":
-        scale = 1 / cell_variance(next(cells), fit.genes, weights)
-    low = _by_gene(given.at_least, fit.genes, "at_least", -np.inf)
-    high = _by_gene(given.at_most, fit.genes, "at_most", np.inf)
-    crossed = [fit.genes[i] for i in np.flatnonzero(low > high)]
+    if control is not None:
+        scale = 1 / cell_variance(control, fit.genes, weights)
+    low = _by_gene(given.at_least, fit.genes, "at_least", -np.inf, weights)
+    high = _by_gene(given.at_most, fit.genes, "at_most", np.inf, weights)
     signature = None
     if given.signature is not None:
-        signature = _by_gene(given.signature, fit.genes, "signature", 0.0)
-        _require_weighed(signature != 0, weights, fit, "signature")
+        signature = _by_gene(given.signature, fit.genes, "signature", 0.0, weights)
         signature = signature / np.sqrt(scale)
-    for name, bound in (("at_least", low), ("at_most", high)):
-        _require_weighed(np.isfinite(bound), weights, fit, name)
+    crossed = [fit.genes[i] for i in np.flatnonzero(low > high)]
     if crossed:
         message = f"at_least is above at_most for {list_names(crossed)}: no state is between."
         raise ValueError(message)
@@ -245,12 +209,25 @@ def read_target(
     )
     means, variances = [each.mean for each in states], [each.variance for each in states]
     of_cells = make(states=means or None, variances=variances)
-    name = _in_words(given, states, away)
-    _require_something(of_cells, name, away)
+    name = target_in_words(given, [each.name for each in states], [each.name for each in away])
+    # Control cells are not to reach it already.
+    message, origin = "", of_cells.origin
+    same = [np.array_equal(state, origin) for state in of_cells.states]
+    if any(same) and (len(same) == 1 or of_cells.direction_only):
+        message = f"The target {name!r} is the control state itself: nothing to reach."
+    elif of_cells.distance(origin[None])[0] == 0:
+        message = f"The target {name!r} is reached by the control cells already: nothing to do."
+    elif len(of_cells.margins) and not of_cells.margins.all():
+        message = (
+            f"away_from {away[int(of_cells.margins.argmin())].name!r} asks for no distance, as "
+            f"control cells have none of it: give a margin above 0."
+        )
+    if message:
+        raise ValueError(message)
     targets = NOT_JOINED
     if fit.hierarchical is not None:  # what of the target has a part in its draws
         found = fit.rows_of(state.label or "" for state in states)
-        is_own = perturbation_key == own_key
+        is_own = perturbation_key == str(fit.params["perturbation_key"])
         rows = (int(row) if is_own and row >= 0 and fit.seen[row] else -1 for row in found)
         by_numbers = len(states) == 1 and not states[0].n_cells
         numbers = given_by_numbers(states[0].mean, fit) if by_numbers else None
@@ -278,28 +255,51 @@ def given_by_numbers(mean: Vector, fit: FittedPosterior) -> Vector:
     return np.where(same, np.nan, mean)
 
 
-def _require_something(goal: Goal, name: str, away: list[_Read]) -> None:
-    message = ""
-    same = [np.array_equal(state, goal.origin) for state in goal.states]
-    if any(same) and (len(same) == 1 or goal.direction_only):
-        message = f"The target {name!r} is the control state itself: nothing to reach."
-    elif goal.distance(goal.origin[None])[0] == 0:
-        message = f"The target {name!r} is reached by the control cells already: nothing to do."
-    elif len(goal.margins) and not goal.margins.all():
-        message = (
-            f"away_from {away[int(goal.margins.argmin())].name!r} asks for no distance, as control "
-            f"cells have none of it: give a margin above 0."
+def _read_states(
+    adata: ad.AnnData, given: Target, fit: FittedPosterior, perturbation_key: str, key: str | None
+) -> tuple[list[_Read], list[_Read], Moments | None]:
+    """Return target states, states to avoid, and, for distances by noise, moments of the controls.
+
+    Cells are read in one pass, as in :func:`read_target`.
+    """
+    asked, n_states = [*listed(given.state), *listed(given.away_from)], len(listed(given.state))
+    own_key, roles = str(fit.params["perturbation_key"]), fitted_roles(adata, fit.params)
+    groups = [
+        None  # given by its numbers
+        if isinstance(state, (Mapping, pd.Series))
+        else read_group(adata, state, roles, perturbation_key, own_key)
+        for state in asked
+    ]
+    if given.distance == "noise":
+        groups.append(read_group(adata, str(fit.params["control"]), roles, own_key))
+    codes = [(group.codes, 1) for group in groups if group is not None]
+    moments: list[list[Moments]] = []
+    batches, checksum = None, None if key is None else checksum_of_cells(adata, fit)
+    if codes or checksum is not None:
+        moments, batches, number = read_groupings(
+            adata, fit.columns, codes, roles, checksum=checksum
         )
-    if message:
-        raise ValueError(message)
-
-
-def _state(group: Group, cells: Moments, batches: Batches | None) -> _Read:
-    variance = None
-    if cells.n > 1:
-        error = 0.0 if batches is None else float((batches.errors(group.codes, 1) ** 2).sum())
-        variance = cells.scatter.diagonal() / (cells.n - 1) * (1 / cells.n + error)
-    return _Read(group.name, cells.mean, variance, group.label, int(cells.n))
+        if key is not None:
+            warn_of_changed_cells(adata, fit, key, number)
+    cells = (one for (one,) in moments)
+    read = []
+    for state, group in zip(asked, groups, strict=False):
+        if group is None:
+            read.append(_as_given(state, fit))
+            continue
+        one, variance = next(cells), None
+        if one.n > 1:
+            error = 0.0 if batches is None else float((batches.errors(group.codes, 1) ** 2).sum())
+            variance = one.scatter.diagonal() / (one.n - 1) * (1 / one.n + error)
+        elif group.label not in fit.names:
+            message = (
+                f"The target {group.name!r} has 1 cell, so the sampling error of its mean is not "
+                f"known: name a group of more cells, or give a mapping of genes to means, which "
+                f"are taken as exact."
+            )
+            raise ValueError(message)
+        read.append(_Read(group.name, one.mean, variance, group.label, int(one.n)))
+    return read[:n_states], read[n_states:], next(cells, None)
 
 
 def _as_given(state: Mapping[str, float] | pd.Series, fit: FittedPosterior) -> _Read:
@@ -316,41 +316,23 @@ def _as_given(state: Mapping[str, float] | pd.Series, fit: FittedPosterior) -> _
     return _Read(numbers_in_words(named, "="), mean, None)
 
 
-def _by_gene(given: Any, genes: Sequence[str], name: str, default: float) -> Vector:
-    """Return numbers by gene, ``(n_genes,)``; ``name`` is the part of the target that has them."""
+def _by_gene(
+    given: Any, genes: Sequence[str], name: str, default: float, weights: Vector | None = None
+) -> Vector:
+    """Return numbers by gene, ``(n_genes,)``; ``name`` is the part of the target that has them.
+
+    With ``weights``, none may be of a gene that counts for nothing.
+    """
     found = np.full(len(genes), default)
     if given is not None:
         place = panel_index([str(gene) for gene, _ in given.items()], genes, f"{name} of target")
         found[place] = [float(value) for _, value in given.items()]
-    return found
-
-
-def _require_weighed(
-    used: NDArray[np.bool_], weights: Vector, fit: FittedPosterior, name: str
-) -> None:
-    lost = [fit.genes[i] for i in np.flatnonzero(used & (weights == 0))]
+    counts = np.ones(len(genes)) if weights is None else weights
+    lost = [genes[int(i)] for i in np.flatnonzero((found != default) & (counts == 0))]
     if lost:
         message = (
             f"{name} names {list_names(lost)}, which count for nothing by weights: add them to "
             f"weights, or leave them out."
         )
         raise ValueError(message)
-
-
-def _in_words(given: Target, states: list[_Read], away: list[_Read]) -> str:
-    parts = []
-    if states:
-        names = [state.name for state in states]
-        if given.shares is not None:
-            names = [f"{s:g} x {name}" for s, name in zip(given.shares, names, strict=True)]
-        parts.append(list_names(names, limit=5) if len(names) > 1 else names[0])
-    if given.signature is not None:
-        parts.append(f"change of {numbers_in_words(given.signature, ' ', sign='+')}")
-    for name, sign in (("at_least", " >= "), ("at_most", " <= ")):
-        bound = getattr(given, name)
-        if bound is not None:
-            parts.append(numbers_in_words(bound, sign))
-    if away:
-        by = "" if given.margin is None else f" by {given.margin:g}"
-        parts.append(f"away from {list_names((state.name for state in away), limit=5)}{by}")
-    return "; ".join([*parts, *how_measured(given)])
+    return found

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nextpert.core.fit.fitted import FittedPosterior
 
 KINDS = {1: "single guide", 2: "dual guide"}
-Row = tuple[str, str, str]  # guides, status, members whose guide has to be designed
+Construct = tuple[str, str, str]  # guides, status, members whose guide has to be designed
 
 
 def constructs_table(
@@ -39,25 +39,9 @@ def constructs_table(
         Perturbations in progress, whose guides exist.
     """
     naming = fit.naming
-    measured = {naming.key(name): name for name in fit.names}
+    guides_of = {naming.key(name): list((guides or {}).get(name, ())) for name in fit.names}
     in_screen = {each for name in [*fit.names, *pending] for each in naming.members(name)}
     rows = []
-
-    def known(label: str, n: int) -> list[str]:
-        """Return at most ``n`` guides of a measured perturbation; empty texts if not known."""
-        name = measured.get(naming.key(label))
-        return [] if name is None else list((guides or {}).get(name, ()))[:n] or [""] * n
-
-    def constructs(label: str, n: int) -> Iterator[Row]:
-        """Yield those that exist, then pairs of guides that exist, then those to design."""
-        own, members = known(label, n), naming.key(label)
-        yield from ((guide, "existing", "") for guide in own)
-        new = [each for each in members if each not in in_screen]
-        if len(members) > 1 or not own:
-            for parts in combined([known(each, n) or [""] * n for each in members]):
-                yield ", ".join(filter(None, parts)), "design" if new else "clone", ", ".join(new)
-        while True:  # all that can be made of the guides that exist is used
-            yield "", "design", ", ".join(members)
 
     for row in plate.to_dict("records"):
         label, n, n_cells = str(row["perturbation"]), int(row["n_guides"]), int(row["n_cells"])
@@ -67,10 +51,23 @@ def constructs_table(
         inside, outside = naming.targets(label)
         told = [gene for gene in str(row["target_genes"]).split(", ") if gene]
         genes = told if told and not inside else [*inside, *outside]  # or by a table of shifts
-        size = len(naming.key(label))
-        kind = KINDS.get(size, f"{size} guides")
+        members = naming.key(label)
+        kind = KINDS.get(len(members), f"{len(members)} guides")
+        # Constructs that exist, then combinations of guides that exist, then those to design;
+        # guides that are not known are empty texts.
+        made: list[Construct] = []
+        if members in guides_of:
+            made = [(guide, "existing", "") for guide in guides_of[members][:n] or [""] * n]
+        if len(members) > 1 or not made:
+            new = ", ".join(each for each in members if each not in in_screen)
+            existing = [guides_of.get(naming.key(each), [])[:n] or [""] * n for each in members]
+            made += [
+                (", ".join(filter(None, parts)), "design" if new else "clone", new)
+                for parts in islice(combined(existing), n)
+            ]
+        made += [("", "design", ", ".join(members))] * n
         each = np.diff(np.arange(n + 1) * n_cells // n).tolist()
-        for i, (ids, status, new) in enumerate(islice(constructs(label, n), n)):
+        for i, (ids, status, new) in enumerate(made[:n]):
             rows.append((label, i + 1, kind, status, ids, new, ", ".join(genes), each[i]))
     names = ["perturbation", "construct", "kind", "status", "guides", "new_guides_of",
              "target_genes", "n_cells"]  # fmt: skip

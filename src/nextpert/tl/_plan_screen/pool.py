@@ -80,6 +80,7 @@ def with_combinations(
 
 
 _CELLS = Bound("that is a number of cells", lambda n: 0 < n <= 1e12)
+_COST, _BUDGET = at_least(0), above(0)
 COSTS = ("budget", "perturbation", "cell")
 
 
@@ -114,10 +115,6 @@ class Constraints:
     cell_cost: float = 0.0
     budget: float = np.inf
     max_new: int | None = None
-
-    def price(self, n_cells: float = 0.0) -> Vector:
-        """Return the cost of a well of so many cells of every candidate, ``(n_candidates,)``."""
-        return np.full(len(self.allowed), self.cost + self.cell_cost * n_cells)
 
 
 @dataclass(frozen=True)
@@ -237,10 +234,17 @@ def read_constraints(
         given = naming.renamed(amounts, names, "pending")
     # Cells of the perturbation that defines the target, or of one not ranked, concern no candidate.
     counted = [name for name in given if pool.excluded_by(name) not in ("target", "genes")]
-    cells = dict(zip(_places(counted, pool, "pending"), (given[x] for x in counted), strict=True))
-    wanted = _places(named(include, names, "include", naming), pool, "include")
-    both = [names[i] for i in wanted if i in cells]
-    if both:
+    included = named(include, names, "include", naming)
+    place = {name: i for i, name in enumerate(names)}
+    for what, asked in (("pending", counted), ("include", included)):
+        reasons = {name: pool.excluded_by(name) for name in asked if name not in place}
+        for reason, message in _NO_CANDIDATE.items():
+            some = [name for name in reasons if reasons[name] == reason]
+            if some:
+                close = closest(some, names)
+                raise ValueError(message.format(names=list_names(some), what=what, close=close))
+    cells = {place[name]: given[name] for name in counted}
+    if both := [name for name in included if place[name] in cells]:
         message = (
             f"{list_names(both)} is both in include and in pending: take it out of one of them."
         )
@@ -250,7 +254,7 @@ def read_constraints(
         raise ValueError(message)
     under_way = sorted(cells)
     return Constraints(
-        ~np.isin(np.arange(len(names)), under_way), wanted, under_way,
+        ~np.isin(np.arange(len(names)), under_way), [place[name] for name in included], under_way,
         [cells[i] for i in under_way], *_costs(costs, names, naming), max_new,
     )  # fmt: skip
 
@@ -265,21 +269,6 @@ _NO_CANDIDATE = {
     "": "{what} has names that are not among the candidates: {names}.{close} Name them in "
     "candidates too.",
 }
-
-
-def _places(given: list[str], pool: Pool, what: str) -> list[int]:
-    """Return the places of names among the candidates, or raise an error that says what is wrong.
-
-    ``what`` is the argument that holds them.
-    """
-    place = {name: i for i, name in enumerate(pool.candidates.interventions.names)}
-    why = {name: pool.excluded_by(name) for name in given if name not in place}
-    for reason, message in _NO_CANDIDATE.items():
-        some = [name for name in why if why[name] == reason]
-        if some:
-            names, close = list_names(some), closest(some, list(place))
-            raise ValueError(message.format(names=names, what=what, close=close))
-    return [place[name] for name in given]
 
 
 def named(given: Any, known: Iterable[str], what: str, naming: Naming) -> list[str]:
@@ -330,10 +319,9 @@ def _costs(
         numbers = {"['perturbation']": each}
     budget = told.get("budget", np.inf)
     if told:
-        check_value(budget, "costs['budget']", "float", above(0))
+        check_value(budget, "costs['budget']", "float", _BUDGET)
     numbers["['cell']"] = told.get("cell", 0.0)
     *cost, cell = (
-        float(check_value(value, f"costs{name}", "float", at_least(0)))
-        for name, value in numbers.items()
+        float(check_value(value, f"costs{name}", "float", _COST)) for name, value in numbers.items()
     )
     return cost[0] if len(numbers) == 2 else np.array(cost), cell, float(budget)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from nextpert._adata import main_columns_outside, strings
+from nextpert._adata import strings
 from nextpert._adata.progress import progress
 from nextpert.core._shown import percent
 from nextpert.core.causal.registry import find_acquisition
@@ -18,12 +18,11 @@ from nextpert.core.design.cell_numbers import dunnett_controls
 from nextpert.core.design.distances import probability_nearest
 from nextpert.core.design.plate import best_order, greedy_plate
 from nextpert.core.design.remaining_variance import removed, split_by_variance
-from nextpert.tl._design_interventions.tables import left_out_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     from nextpert.core.design.candidates import Candidates
     from nextpert.core.design.distances import RankedDistance
@@ -177,7 +176,7 @@ class Choice:
         chosen: list[int] = []
         strategies: list[str] = []
         bar, noise = progress(wells.size, "Choosing perturbations"), asked.noise.at(wells.each)
-        remaining = asked.remaining
+        remaining, well_cost = asked.remaining, np.full(asked.size, limits.cost)
         left: RemainingVariance | None = None  # after those in progress and so many of those chosen
         n_observed = 0
 
@@ -199,7 +198,7 @@ class Choice:
 
         # With fewer cells each if the budget does not cover more.
         for each in (wells.total / wells.size, wells.least):
-            price = limits.price(each)
+            price = well_cost + limits.cell_cost * each
             if each > wells.least and price[limits.include].sum() > limits.budget:
                 continue
             chosen, strategies = list(limits.include), ["include"] * len(limits.include)
@@ -219,7 +218,7 @@ class Choice:
         totals = [wells.total] * len(chosen)
         if limits.cell_cost > 0 and np.isfinite(limits.budget):
             for k in range(len(chosen)):
-                spare = limits.budget - limits.price()[chosen[: k + 1]].sum()
+                spare = limits.budget - well_cost[chosen[: k + 1]].sum()
                 totals[k] = min(wells.total, int(spare / limits.cell_cost))
         cells, n_controls = share_out(totals, wells.n_controls, wells.least)
         if not len(cells):
@@ -307,11 +306,7 @@ def plate_table(
     """
     given, distance, limits = pool.interventions, choice.asked.distances, choice.limits
     chosen = found.candidates
-    rows = [*chosen, -1] if found.n_controls else chosen  # the control is last in distances
-
-    def column(of_wells: ArrayLike, of_control: Any) -> Any:
-        return np.append(of_wells, of_control)[: len(rows)]
-
+    rows = [*chosen, -1]  # the control is last in distances
     covered = distance.nearest[limits.under_way].sum() + np.cumsum(distance.nearest[chosen])
     covariance, gain, fixed = choice.among(chosen)
     noise = np.append(choice.asked.noise.rows(chosen).at(found.cells), fixed)
@@ -319,37 +314,40 @@ def plate_table(
     reduction = removed(covariance, gain, noise, len(chosen)) / (before if before > 0 else np.inf)
     names = [given.names[i] for i in chosen]
     seen = np.append(fit.n_cells, 0)[fit.rows_of(names)]
-    n_cells = column(found.cells, found.n_controls)
+    n_cells = np.append(found.cells, found.n_controls)
+    well_cost = np.full(len(given.names), limits.cost)[chosen]
     why = _why(found, reduction, distance, admission)
     wells = {}
     if plate_format is not None:
         wells["well"] = strings(well_names(len(rows), plate_format))
+    # Main columns are at both ends, as print leaves out the middle.
     table = pd.DataFrame(
         {
             **wells,
-            "perturbation": strings(column(names, str(fit.params["control"]))),
-            "target_genes": strings(column([", ".join(given.targets[i]) for i in chosen], "")),
-            "genes_left_out": strings(left_out_of(wanted, pool.size)[rows]),
-            "n_guides": column(n_guides, 0),
-            "n_cells": n_cells,
-            "n_cells_seen": column(seen, fit.n_control_cells),
-            "strategy": strings(column(found.strategies, "control")),
-            "why": strings(column(why, "reference for all others")),
-            "state_distance": np.maximum(distance.centre[rows], 0.0),
-            "probability_among_rest": column(found.chance, np.nan),
-            "probability_best": distance.nearest[rows],
-            "probability_contains_best": np.minimum(column(covered, covered[-1]), 1.0),
-            "variance_reduction": column(reduction, reduction[-1]),
+            "perturbation": strings([*names, str(fit.params["control"])]),
+            "n_guides": np.append(n_guides, 0),
+            "strategy": strings([*found.strategies, "control"]),
+            "target_genes": strings([*(", ".join(given.targets[i]) for i in chosen), ""]),
+            "genes_left_out": strings(
+                ", ".join(wanted.left_out[i]) if wanted.left_out else "" for i in rows
+            ),
+            "n_cells_seen": np.append(seen, fit.n_control_cells),
+            "why": strings([*why, "reference for all others"]),
+            "probability_among_rest": np.append(found.chance, np.nan),
+            "probability_contains_best": np.minimum(np.append(covered, covered[-1]), 1.0),
+            "variance_reduction": np.append(reduction, reduction[-1]),
             "predicted_distance": distance.median[rows],
             "predicted_low": distance.low[rows],
             "predicted_high": distance.high[rows],
             **admission.columns(rows),
-            "cost": column(limits.price()[chosen], 0.0) + limits.cell_cost * n_cells,
+            "cost": np.append(well_cost, 0.0) + limits.cell_cost * n_cells,
+            "state_distance": np.maximum(distance.centre[rows], 0.0),
+            "probability_best": distance.nearest[rows],
+            "n_cells": n_cells,
         },
         index=pd.Index(np.arange(len(rows))),
     )
-    last = ["state_distance", "probability_best", "n_cells"]
-    return main_columns_outside(table, [*wells, "perturbation", "n_guides", "strategy"], last)
+    return table if found.n_controls else table.head(len(chosen))
 
 
 def _why(
