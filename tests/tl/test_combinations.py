@@ -76,7 +76,7 @@ def test_unseen_combinations_are_those_of_the_core(fitted):
     alone = np.zeros((2, 7, GENES))
     alone[:, 6] = np.nan  # G
     row = {str(name): i for i, name in enumerate(fit.environments["perturbation"])}
-    screen = fit.expectation.screen
+    screen = fit.expectation.seen.moments
     within = screen.scatter.diagonal() / (screen.n.sum() - len(screen.n))
     learned = fit.hierarchical.effects
     for k, name in enumerate(SINGLES):

@@ -281,7 +281,7 @@ def test_equals_are_ordered_by_predicted_distance(fitted):
     values, removed = np.array([1.0, 0.0, 1.0, 1.0]), np.array([0.5, 0.6, 0.5, 0.5])
     goal = Goal.point(np.zeros(8))
     target = Wanted("goal", goal, goal)
-    admission = Admission(np.ones(4, bool), mean[:4], mean[:4], [""] * 4, adds_up=False)
+    admission = Admission(np.ones(4, bool), {}, adds_up=False)
     table, order = ranking_table(candidates, values, removed, distance, admission, target, fit)
     table = candidates_of(table)
     assert table["perturbation"].tolist() == ["b", "c", "d", "a"]

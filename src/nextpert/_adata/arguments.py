@@ -374,11 +374,11 @@ def _number(whole: bool, bound: Bound | None = None) -> Kind:
         return int(value) if whole else value
 
     words = "a whole number" if whole else "a finite number"
-    return Kind(words if bound is None else bound.in_words(words), _is_number, take)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
+    return Kind(
+        words if bound is None else bound.in_words(words),
+        lambda value: isinstance(value, Real) and not isinstance(value, (bool, np.bool_)),
+        take,
+    )
 
 
 def _text(bound: Bound = _NOT_EMPTY) -> Kind:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
     from nextpert.tl._plan_screen.wells import Chosen, Wells
 
     Vector = NDArray[np.float64]
-
-logger = logging.getLogger(__name__)
 
 # As by default in tl.plan_screen, where no plan says otherwise.
 PLAN = {"n_perturbations": 8, "n_cells": 2000, "min_cells": 20}
@@ -228,12 +225,6 @@ def name_of(target: Any) -> str:
         return "the target state"
     state, *how = str(target).split("; ")
     return f"{state} ({'; '.join(how)})" if how else state
-
-
-def log_advice(advice: Mapping[str, Any]) -> None:
-    """Log an advice: a warning where no ranking can be followed."""
-    severe = advice["kind"] in (AT_TARGET, NO_DIFFERENCE)
-    logger.log(logging.WARNING if severe else logging.INFO, "%s", advice["words"])
 
 
 def in_words(said: Mapping[str, Any], target: str, genes: str = "") -> str:

@@ -196,11 +196,34 @@ class Goal(Shown):
             self.margins = numbers(margins, len(self.away_from), "margins", 0.0)
         self._bounded = np.isfinite(self.low) | np.isfinite(self.high)
         given = [None] * len(self.states) if variances is None else list(variances)
-        self._require_sound(len(given))
+        # Parts fit together, and have possible values.
+        n, signed, bounded = len(self.states), self.signature is not None, self._bounded.any()
+        crossed = np.flatnonzero(self.low > self.high)[:5]
+        wrong: dict[str, Any] = {}
+        for name in ("scale", "weights", "shares", "margins", "penalty"):
+            value, may_be_0 = np.atleast_1d(getattr(self, name)), name in ("margins", "penalty")
+            nothing = len(value) > 0 and not value.any() and not may_be_0
+            wrong[f"{name} must be numbers of at least 0, and not all of them 0."] = (
+                not (np.isfinite(value) & (value >= 0)).all() or nothing
+            )
+        wrong |= {
+            f"variances must be one for each of {n} states, or None.": len(given) != n,
+            f"low is above high at nodes {crossed.tolist()}: no state is between.": len(crossed),
+            "Nothing is wanted: give states, a signature or bounds.": not (n or signed or bounded),
+            "The signature asks for no change: give it a node that counts.": (
+                self.signature is not None and not self._length(self.signature) > 0
+            ),
+            "direction_only takes states or a signature, and nothing beside it.": (
+                self.direction_only and (bool(n) == signed or bounded or len(self.away_from))
+            ),
+        }
+        for message, is_wrong in wrong.items():
+            if is_wrong:
+                raise ValueError(message)
         self.shares = self.shares / max(self.shares.sum(), 1e-300)
         # Whether it is only the squared distance to target states, weighted or not.
-        beside = self.signature is not None or self._bounded.any() or len(self.away_from) > 0
-        self.is_states = len(self.states) > 0 and not self.direction_only and not beside
+        beside = signed or bounded or len(self.away_from) > 0
+        self.is_states = n > 0 and not self.direction_only and not beside
         found = [sampling_root(variance, p) for variance in given]
         self._roots = [root for root, _ in found]
         self.variances = np.array([each for _, each in found]).reshape(-1, p)
@@ -442,31 +465,6 @@ class Goal(Shown):
         along = float((here - self.origin) @ (self.weights * v)) / square
         far = float(shares @ self._length(directions))
         return self.origin + (along if along > 0 else far) * v
-
-    def _require_sound(self, n_variances: int) -> None:
-        n, signed, bounded = len(self.states), self.signature is not None, self._bounded.any()
-        crossed = np.flatnonzero(self.low > self.high)[:5]
-        wrong: dict[str, Any] = {}
-        for name in ("scale", "weights", "shares", "margins", "penalty"):
-            value, may_be_0 = np.atleast_1d(getattr(self, name)), name in ("margins", "penalty")
-            nothing = len(value) > 0 and not value.any() and not may_be_0
-            wrong[f"{name} must be numbers of at least 0, and not all of them 0."] = (
-                not (np.isfinite(value) & (value >= 0)).all() or nothing
-            )
-        wrong |= {
-            f"variances must be one for each of {n} states, or None.": n_variances != n,
-            f"low is above high at nodes {crossed.tolist()}: no state is between.": len(crossed),
-            "Nothing is wanted: give states, a signature or bounds.": not (n or signed or bounded),
-            "The signature asks for no change: give it a node that counts.": (
-                self.signature is not None and not self._length(self.signature) > 0
-            ),
-            "direction_only takes states or a signature, and nothing beside it.": (
-                self.direction_only and (bool(n) == signed or bounded or len(self.away_from))
-            ),
-        }
-        for message, is_wrong in wrong.items():
-            if is_wrong:
-                raise ValueError(message)
 
 
 def as_goal(target: ArrayLike | Goal, n_nodes: int, variance: ArrayLike | None = None) -> Goal:

@@ -103,7 +103,7 @@ def _interactions(
     record = None if expectation is None else expectation.interactions
     within = fit.posterior.noise_var
     if expectation is not None:
-        cell = Perturbations(expectation.screen, 0, [], []).within
+        cell = Perturbations(expectation.seen.moments, 0, [], []).within
         within = np.maximum(cell, np.finfo(np.float64).tiny)
     scale, joint = np.sqrt(within), []
     if record is not None:
@@ -134,7 +134,7 @@ def _interactions(
     # What the measured combinations did, and how far that was learned to add up.
     combined, effects, noise = numbers[: len(joint)], *np.zeros((2, len(joint), len(fit.genes)))
     if expectation is not None and joint:
-        seen = Perturbations(expectation.screen, 0, 1 + np.array(joint), [()] * len(joint))
+        seen = Perturbations(expectation.seen.moments, 0, 1 + np.array(joint), [()] * len(joint))
         combined, effects, noise, _ = pooled(combined, seen.observed, seen.variance)
     learned = None
     if record is not None:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from nextpert.core.causal.dag_blr import DagBlr
     from nextpert.core.model.interactions import Together
     from nextpert.core.model.predictors.base import Prediction, SideInformation
-    from nextpert.core.screen.screen import ScreenMoments
 
     Array = NDArray[np.float64]
 
@@ -93,11 +92,6 @@ class Expectation:
     interactions: InteractionsRecord | None
     scales: Array | None = None
 
-    @property
-    def screen(self) -> ScreenMoments:
-        """Moments of the controls and the perturbations of the fit."""
-        return self.seen.moments
-
     def predictions(
         self,
         names: Sequence[str],
@@ -118,7 +112,9 @@ class Expectation:
         together
             What members do together, where there are combinations among the perturbations.
         """
-        asked = Perturbations(self.screen, 0, np.full(len(names), -1), targets, own, names=names)
+        asked = Perturbations(
+            self.seen.moments, 0, np.full(len(names), -1), targets, own, names=names
+        )
         sources = Sources(weights, features=self.features, together=together)
         out, names_asked = [], {*self.weights, Members.name}
         for each in build_predictors(sources):
@@ -147,7 +143,9 @@ class Expectation:
             Those of the graphs, which count alike.
         """
         effect = own.copy()
-        asked = Perturbations(self.screen, 0, np.full(len(names), -1), targets, own, names=names)
+        asked = Perturbations(
+            self.seen.moments, 0, np.full(len(names), -1), targets, own, names=names
+        )
         for each in build_predictors(Sources(features=self.features)):
             weight = self.weights.get(each.name, 0.0)
             if weight and each.name != Graph.name:

@@ -88,14 +88,6 @@ class Excluded:
         return cls(frozenset(given), of_names)
 
 
-def own_perturbation(names: Iterable[str], label: str | None, fit: FittedPosterior) -> list[str]:
-    """Return those of some names that are the perturbation of a label; none without a label."""
-    if label is None:
-        return []
-    own = fit.naming.key(label)
-    return [name for name in names if fit.naming.key(name) == own]
-
-
 def read_candidates(
     candidates: Any,
     shift: Any,
@@ -114,20 +106,37 @@ def read_candidates(
     ValueError
         If there are none, or one names a gene outside the panel (close matches are suggested).
     """
+    table, key = None, fit.naming.key
+    nothing = "the list is empty"
+    remedy = 'Give labels such as ["MYC", "MYC+STK3"], or "genes" for every gene of the panel.'
     if isinstance(candidates, (pd.DataFrame, Mapping)):
         table = read_table(candidates, fit.genes, fit.spelled, fit.naming.control)
-        if not table.names:
+        every, nothing = table.names, "the table of shifts is empty"
+        remedy = "Give a row per candidate."
+    elif candidates is None:
+        every, nothing = fit.names, "the fit used no perturbation"
+    elif isinstance(candidates, str):
+        every = list(dict.fromkeys(fit.spelled([*fit.names, *fit.genes])))
+    else:
+        asked = [str(name) for name in in_order(candidates)]
+        control = str(fit.params["control"])
+        if control in asked:
             message = (
-                "There are no candidates: the table of shifts is empty. Give a row per candidate."
+                f"candidates names {control!r}, the controls, with which all candidates are "
+                f"compared. Leave it out."
             )
             raise ValueError(message)
-        every, is_asked = table.names, True
-    else:
-        table, every = None, _names(candidates, fit)
-        is_asked = candidates is not None and not isinstance(candidates, str)
-    own = own_perturbation(
-        every, None if target_is_candidate or target is None else target.label, fit
-    )
+        if twice := [name for name in asked if fit.naming.repeats(name) and name not in fit.names]:
+            message = (
+                f"candidates names a member more than once: {list_names(twice)}. Name it once."
+            )
+            raise ValueError(message)
+        every = list(dict.fromkeys(fit.spelled(asked)))
+    if not every:
+        message = f"There are no candidates: {nothing}. {remedy}"
+        raise ValueError(message)
+    label = None if target_is_candidate or target is None else target.label
+    own = [] if label is None else [name for name in every if key(name) == key(label)]
     names = [name for name in every if name not in own]
     if not names:
         message = (
@@ -135,7 +144,7 @@ def read_candidates(
             f"state. Give other candidates, or target_is_candidate=True to keep it."
         )
         raise ValueError(message)
-    if own and is_asked:
+    if own and candidates is not None and not isinstance(candidates, str):
         logger.info(
             "%s is excluded from the candidates, because it defines the target state; "
             "target_is_candidate=True keeps it.", list_names(own),
@@ -167,36 +176,6 @@ def can_be_candidate(name: str, fit: FittedPosterior) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _names(candidates: Any, fit: FittedPosterior) -> list[str]:
-    if candidates is None:
-        names = fit.names
-    elif isinstance(candidates, str):
-        names = list(dict.fromkeys(fit.spelled([*fit.names, *fit.genes])))
-    else:
-        asked = [str(name) for name in in_order(candidates)]
-        control = str(fit.params["control"])
-        if control in asked:
-            message = (
-                f"candidates names {control!r}, the controls, with which all candidates are "
-                f"compared. Leave it out."
-            )
-            raise ValueError(message)
-        if twice := [name for name in asked if fit.naming.repeats(name) and name not in fit.names]:
-            message = (
-                f"candidates names a member more than once: {list_names(twice)}. Name it once."
-            )
-            raise ValueError(message)
-        names = list(dict.fromkeys(fit.spelled(asked)))
-    if not names:
-        message = (
-            "There are no candidates: "
-            + ("the list is empty" if candidates is not None else "the fit used no perturbation")
-            + '. Give labels such as ["MYC", "MYC+STK3"], or "genes" for every gene of the panel.'
-        )
-        raise ValueError(message)
-    return names
 
 
 def _targets(names: Sequence[str], fit: FittedPosterior) -> tuple[list[list[str]], list[str]]:

@@ -10,14 +10,12 @@ import numpy as np
 from nextpert._adata import strings
 from nextpert.core.design.admission import MORE_LIKELY, nearer_than_known
 from nextpert.core.fit.candidates import as_asked
-from nextpert.tl._design_interventions.candidates import (
-    can_be_candidate,
-    own_perturbation,
-    read_candidates,
-)
+from nextpert.tl._design_interventions.candidates import can_be_candidate, read_candidates
 from nextpert.tl._design_interventions.own_genes import bind
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from nextpert.core.design.candidates import Candidates
@@ -38,29 +36,17 @@ class Admission(NamedTuple):
     admitted
         All but the untested combinations that are not nearer than both comparisons with a
         probability above 0.5, shape ``(n_candidates,)``.
-    over_members, over_measured
-        Probability that an untested combination is nearer than all its members, and than the best
-        measured candidate; NaN of other candidates.
-    without_effect
-        Members of each that do not differ from the controls.
+    columns
+        Of every candidate and the control, last: the probability that an untested combination is
+        nearer than all its members, and than the best measured candidate, NaN of others; and the
+        members that do not differ from the controls.
     adds_up
         Whether some admitted are untested combinations, and no measured one tells of interactions.
     """
 
     admitted: NDArray[np.bool_]
-    over_members: Vector
-    over_measured: Vector
-    without_effect: list[str]
+    columns: Mapping[str, NDArray[Any]]
     adds_up: bool
-
-    def columns(self, rows: Any) -> dict[str, Any]:
-        """Return columns of a table of some candidates, the control (-1) among them."""
-        some = [*rows]
-        return {
-            "probability_nearer_than_members": np.append(self.over_members, np.nan)[some],
-            "probability_nearer_than_measured": np.append(self.over_measured, np.nan)[some],
-            "members_without_effect": strings([*self.without_effect, ""][i] for i in some),
-        }
 
 
 def admit(asked: Candidates, pool: CandidateSet, fit: FittedPosterior, wanted: Wanted) -> Admission:
@@ -75,9 +61,15 @@ def admit(asked: Candidates, pool: CandidateSet, fit: FittedPosterior, wanted: W
         i for i, some in enumerate(members)
         if len(some) > 1 and not pool.is_exact and not pool.measured[i]
     ]  # fmt: skip
-    nan, without = np.full(len(names), np.nan), [""] * len(names)
+    admitted, over = np.ones(len(names), bool), np.full((2, len(names) + 1), np.nan)
+    without = strings([""] * (len(names) + 1))
+    columns = {
+        "probability_nearer_than_members": over[0],
+        "probability_nearer_than_measured": over[1],
+        "members_without_effect": without,
+    }
     if not new:
-        return Admission(np.ones(len(names), bool), nan, nan, without, False)
+        return Admission(admitted, columns, False)
     place = {key(name): i for i, name in enumerate(names)}
     more = dict.fromkeys(
         each for i in new for each in members[i]
@@ -94,16 +86,15 @@ def admit(asked: Candidates, pool: CandidateSet, fit: FittedPosterior, wanted: W
         draws = as_asked(fit, both, goal, wanted.targets, **options).distances.draws
         measured = both.measured
         place |= {key(name): len(names) + i for i, name in enumerate(more)}
-    own = own_perturbation(more, wanted.label, fit)  # no candidate, though a member
-    known = [int(j) for j in np.flatnonzero(measured) if every[j] not in own]
+    known = [  # of the members that are no candidates, not the target's own perturbation
+        int(j) for j in np.flatnonzero(measured)
+        if j < len(names) or wanted.label is None or key(every[j]) != key(wanted.label)
+    ]  # fmt: skip
     best = min(known, key=lambda j: float(draws[:, j].mean()), default=None)
-    columns = {i: [place[key(m)] for m in members[i] if key(m) in place] for i in new}
-    over_members, over_measured = (
-        each[: len(names)] for each in nearer_than_known(draws, columns, best)
-    )
-    admitted = np.ones(len(names), bool)
-    for each in (over_members, over_measured):
-        admitted &= np.isnan(each) | (each > MORE_LIKELY)
+    columns_of = {i: [place[key(m)] for m in members[i] if key(m) in place] for i in new}
+    for row, each in zip(over[:, :-1], nearer_than_known(draws, columns_of, best), strict=True):
+        row[:] = each[: len(names)]
+        admitted &= np.isnan(row) | (row > MORE_LIKELY)
     if not admitted.all():
         asked.admit(admitted)
     q_value = dict(zip(map(key, fit.names), fit.environments["q_value"], strict=True))
@@ -111,7 +102,7 @@ def admit(asked: Candidates, pool: CandidateSet, fit: FittedPosterior, wanted: W
         without[i] = ", ".join(m for m in members[i] if q_value.get(key(m), 0.0) >= _NO_EFFECT)
     joint = any(len(fit.naming.members(fit.names[j])) > 1 for j in np.flatnonzero(fit.seen))
     adds_up = bool(admitted[new].any()) and not joint
-    return Admission(admitted, over_members, over_measured, without, adds_up)
+    return Admission(admitted, columns, adds_up)
 
 
 def not_admitted_in_words(n: int) -> str:

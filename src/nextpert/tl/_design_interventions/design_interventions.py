@@ -13,8 +13,9 @@ from nextpert import _adata, core
 from nextpert._adata import effects as _shifts
 from nextpert._adata.arguments import at_least, checked, one_of
 from nextpert.core._shown import percent
+from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE
 from nextpert.core.fit.candidates import as_asked
-from nextpert.tl._advice import advise, log_advice
+from nextpert.tl._advice import advise
 from nextpert.tl._design_interventions import tables
 from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.combinations import admit
@@ -204,7 +205,9 @@ def design_interventions(
         },
     }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
-    log_advice(stored["advice"])
+    advice = stored["advice"]
+    severe = advice["kind"] in (AT_TARGET, NO_DIFFERENCE)  # no ranking can be followed
+    logger.log(logging.WARNING if severe else logging.INFO, "%s", advice["words"])
     logger.info(
         "Round %d: of %d candidates towards %s, %s is the first by %s%s. It is "
         "the nearest with probability %s; its predicted distance is %.3g (%.3g to %.3g), "

@@ -92,7 +92,7 @@ def ranking_table(
             "probability_better": column(distance.nearer[:-1]),
             "measured_distance": _measured(pool, target, fit)[rows],
             "n_cells_seen": column(seen, fit.n_control_cells),
-            **admission.columns(rows),
+            **{name: column[rows] for name, column in admission.columns.items()},
             "is_control": column(np.zeros(len(order), bool), True),
         },
         index=pd.Index(np.arange(len(rows))),
@@ -123,7 +123,7 @@ def _measured(pool: CandidateSet, target: Wanted, fit: FittedPosterior) -> Vecto
         mean[:-1][pool.measured] = fit.means.mean[pool.place[pool.measured]]
     apart = goal.distance(mean) - goal.floor
     if fit.expectation is not None:
-        screen = fit.expectation.screen
+        screen = fit.expectation.seen.moments
         place = 1 + np.append(fit.rows_of(pool.interventions.names), -1)  # the controls are first
         for i in np.flatnonzero(has_cells):
             apart[i] -= np.sum(goal.rows([i]).excess(screen.mean_variance(place[i])))

@@ -17,7 +17,7 @@ from nextpert.core._checks import as_rng
 from nextpert.core._shown import percent
 from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE, ORDER
 from nextpert.core.fit.candidates import as_asked
-from nextpert.tl._advice import ADDS_UP, advice_on, advise, log_advice
+from nextpert.tl._advice import ADDS_UP, advice_on, advise
 from nextpert.tl._design_interventions.combinations import admit, not_admitted_in_words
 from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._plan_cells.distances import guides_of
@@ -262,7 +262,7 @@ def _say(stored: dict[str, Any], n_chosen: int) -> None:
             "no other candidate allowed has an expected state nearer to %s than the control.",
             n_learn, n_chosen, target,
         )  # fmt: skip
-    log_advice(stored["advice"])
+    logger.log(logging.INFO if can_advise else logging.WARNING, "%s", stored["advice"]["words"])
     if summary["n_not_admitted"]:
         logger.info("%s", not_admitted_in_words(int(summary["n_not_admitted"])))
     logger.info(

@@ -12,7 +12,7 @@ from nextpert._adata import closest, in_order, list_names
 from nextpert._adata.arguments import Bound, above, at_least, check_value
 from nextpert.core.design.nearest_sums import nearest_sums
 from nextpert.core.fit.candidates import CandidateSet
-from nextpert.tl._design_interventions.candidates import Excluded, own_perturbation, read_candidates
+from nextpert.tl._design_interventions.candidates import Excluded, read_candidates
 from nextpert.tl._design_interventions.own_genes import without_own_genes
 
 if TYPE_CHECKING:
@@ -150,7 +150,8 @@ class Pool:
             return "genes"
         if name in self.left_out or self.excluded.holds(name, (), self.fit):
             return "exclude"
-        return "target" if own_perturbation([name], self.own, self.fit) else ""
+        key = self.fit.naming.key
+        return "target" if self.own is not None and key(name) == key(self.own) else ""
 
 
 def read_pool(
@@ -252,10 +253,43 @@ def read_constraints(
     if len(cells) == len(names):
         message = "No candidate is left: all are in exclude or pending. Give other candidates."
         raise ValueError(message)
+    # The cost of a well, or of a well of every candidate, that of a cell, and the budget.
+    given_costs = dict(costs or {})
+    unknown = sorted(set(given_costs) - set(COSTS))
+    if unknown:
+        message = (
+            f"costs has unknown keys: {list_names(unknown)}. Use some of {', '.join(COSTS)}."
+            f"{closest(unknown, COSTS)}"
+        )
+        raise ValueError(message)
+    if given_costs and "budget" not in given_costs:
+        message = "costs needs a budget: give costs={'budget': ..., 'perturbation': ..., ...}."
+        raise ValueError(message)
+    each = given_costs.get("perturbation", 0.0)
+    if isinstance(each, Mapping):
+        each = naming.renamed(each, names, "costs['perturbation']")
+        missing = [name for name in names if name not in each]
+        if missing:
+            message = (
+                f"costs['perturbation'] has no cost of {list_names(missing)}: give one for each "
+                f"candidate."
+            )
+            raise ValueError(message)
+        numbers = {f"['perturbation'][{name!r}]": each[name] for name in names}
+    else:
+        numbers = {"['perturbation']": each}
+    budget = given_costs.get("budget", np.inf)
+    if given_costs:
+        check_value(budget, "costs['budget']", "float", _BUDGET)
+    numbers["['cell']"] = given_costs.get("cell", 0.0)
+    *cost, cell = (
+        float(check_value(value, f"costs{name}", "float", _COST)) for name, value in numbers.items()
+    )
     under_way = sorted(cells)
     return Constraints(
         ~np.isin(np.arange(len(names)), under_way), [place[name] for name in included], under_way,
-        [cells[i] for i in under_way], *_costs(costs, names, naming), max_new,
+        [cells[i] for i in under_way], cost[0] if len(numbers) == 2 else np.array(cost), cell,
+        float(budget), max_new,
     )  # fmt: skip
 
 
@@ -287,41 +321,3 @@ def named(given: Any, known: Iterable[str], what: str, naming: Naming) -> list[s
         )
         raise ValueError(message)
     return list(dict.fromkeys(naming.spelled(names, known)))
-
-
-def _costs(
-    costs: Mapping[str, Any] | None, names: Sequence[str], naming: Naming
-) -> tuple[float | Vector, float, float]:
-    """Return the cost of a well, or of a well of every candidate, of a cell, and the budget."""
-    told = dict(costs or {})
-    unknown = sorted(set(told) - set(COSTS))
-    if unknown:
-        message = (
-            f"costs has unknown keys: {list_names(unknown)}. Use some of {', '.join(COSTS)}."
-            f"{closest(unknown, COSTS)}"
-        )
-        raise ValueError(message)
-    if told and "budget" not in told:
-        message = "costs needs a budget: give costs={'budget': ..., 'perturbation': ..., ...}."
-        raise ValueError(message)
-    each = told.get("perturbation", 0.0)
-    if isinstance(each, Mapping):
-        each = naming.renamed(each, names, "costs['perturbation']")
-        missing = [name for name in names if name not in each]
-        if missing:
-            message = (
-                f"costs['perturbation'] has no cost of {list_names(missing)}: give one for each "
-                f"candidate."
-            )
-            raise ValueError(message)
-        numbers = {f"['perturbation'][{name!r}]": each[name] for name in names}
-    else:
-        numbers = {"['perturbation']": each}
-    budget = told.get("budget", np.inf)
-    if told:
-        check_value(budget, "costs['budget']", "float", _BUDGET)
-    numbers["['cell']"] = told.get("cell", 0.0)
-    *cost, cell = (
-        float(check_value(value, f"costs{name}", "float", _COST)) for name, value in numbers.items()
-    )
-    return cost[0] if len(numbers) == 2 else np.array(cost), cell, float(budget)

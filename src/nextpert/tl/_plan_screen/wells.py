@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert.core.design.candidates import Candidates
-    from nextpert.core.design.distances import RankedDistance
     from nextpert.core.design.remaining_variance import RemainingVariance
     from nextpert.core.fit.candidates import CandidateSet
     from nextpert.core.fit.fitted import FittedPosterior
@@ -316,7 +315,28 @@ def plate_table(
     seen = np.append(fit.n_cells, 0)[fit.rows_of(names)]
     n_cells = np.append(found.cells, found.n_controls)
     well_cost = np.full(len(given.names), limits.cost)[chosen]
-    why = _why(found, reduction, distance, admission)
+    # Why each is there, by the value of the column that chose it.
+    state, why = np.maximum(distance.centre, 0.0), []
+    ranked = np.where(admission.admitted, distance.centre[:-1], np.inf)
+    place, n = ranked.argsort(kind="stable").argsort() + 1, int(admission.admitted.sum())
+    more = 100 * np.diff(reduction, prepend=0.0)
+    for i, strategy, chance, percentage in zip(
+        chosen, found.strategies, found.chance, more, strict=True
+    ):
+        words = "named in include"
+        if strategy == "exploit" and np.isnan(chance):
+            words = (
+                f"rank {place[i]} of {n} by state_distance ({state[i]:.3g}; control "
+                f"{state[-1]:.3g})"
+            )
+        elif strategy == "exploit":
+            words = f"nearest of the remaining candidates with probability {percent(chance)}"
+        elif strategy == "explore":
+            resolved = f"{percentage:.2g}" if percentage >= 0.1 else "below 0.1"
+            words = f"is expected to resolve {resolved}% more of the remaining uncertainty"
+        elif strategy == "acquisition":
+            words = "chosen by the acquisition"
+        why.append(words)
     wells = {}
     if plate_format is not None:
         wells["well"] = strings(well_names(len(rows), plate_format))
@@ -339,40 +359,12 @@ def plate_table(
             "predicted_distance": distance.median[rows],
             "predicted_low": distance.low[rows],
             "predicted_high": distance.high[rows],
-            **admission.columns(rows),
+            **{name: column[rows] for name, column in admission.columns.items()},
             "cost": np.append(well_cost, 0.0) + limits.cell_cost * n_cells,
-            "state_distance": np.maximum(distance.centre[rows], 0.0),
+            "state_distance": state[rows],
             "probability_best": distance.nearest[rows],
             "n_cells": n_cells,
         },
         index=pd.Index(np.arange(len(rows))),
     )
     return table if found.n_controls else table.head(len(chosen))
-
-
-def _why(
-    found: Chosen, removed: Vector, distance: RankedDistance, admission: Admission
-) -> list[str]:
-    """Return why each is on the plate, by the value of the column that chose it."""
-    state = np.maximum(distance.centre, 0.0)
-    ranked = np.where(admission.admitted, distance.centre[:-1], np.inf)
-    place, n = ranked.argsort(kind="stable").argsort() + 1, int(admission.admitted.sum())
-    words, more = [], 100 * np.diff(removed, prepend=0.0)
-    for i, strategy, chance, gain in zip(
-        found.candidates, found.strategies, found.chance, more, strict=True
-    ):
-        if strategy == "exploit" and np.isnan(chance):
-            words.append(
-                f"rank {place[i]} of {n} by state_distance ({state[i]:.3g}; control "
-                f"{state[-1]:.3g})"
-            )
-        elif strategy == "exploit":
-            words.append(f"nearest of the remaining candidates with probability {percent(chance)}")
-        elif strategy == "explore":
-            share = f"{gain:.2g}" if gain >= 0.1 else "below 0.1"
-            words.append(f"is expected to resolve {share}% more of the remaining uncertainty")
-        elif strategy == "acquisition":
-            words.append("chosen by the acquisition")
-        else:
-            words.append("named in include")
-    return words
