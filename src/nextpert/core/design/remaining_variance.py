@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -69,22 +69,20 @@ class CellNoise:
         for rows in in_blocks(*states.shape):
             slope = goal.rows(rows).weigh(states[rows] - point)
             linear[rows] = slope**2 @ self.own + ((slope @ self.loadings) ** 2).sum(axis=1)
-        square = np.full(len(states), 2.0 * self._trace(goal.weights))
+        out: list[tuple[int, ...]] = [()] * len(states)
+        factor: Any = 1.0
         if goal.own is not None:
             left_out, factor = goal.own.left_out, goal.own.factor
             out = [tuple(some) for some in np.split(left_out.indices, left_out.indptr[1:-1])]
-            trace = {
-                some: self._trace(np.where(np.isin(np.arange(goal.n_nodes), some), 0, goal.weights))
-                for some in set(out)
-            }
-            square = 2.0 * factor**2 * np.array([trace[some] for some in out])
+        # The trace of Q W Q W, with the weights Q without some nodes and the covariance W.
+        trace = {}
+        for some in set(out):
+            weight = np.where(np.isin(np.arange(goal.n_nodes), some), 0, goal.weights)
+            scaled = self.loadings * weight[:, None]
+            trace[some] = ((weight * self.own) ** 2).sum() + ((self.loadings.T @ scaled) ** 2).sum()
+            trace[some] += 2.0 * (scaled**2).sum(axis=1) @ self.own
+        square = 2.0 * factor**2 * np.array([trace[some] for some in out])
         return NoiseTerms(4.0 * linear, square, self.shared)
-
-    def _trace(self, weight: Array) -> float:
-        """Return the trace of ``Q W Q W``, with the weights ``Q`` and the covariance ``W``."""
-        scaled = self.loadings * weight[:, None]
-        trace = ((weight * self.own) ** 2).sum() + ((self.loadings.T @ scaled) ** 2).sum()
-        return float(trace + 2.0 * (scaled**2).sum(axis=1) @ self.own)
 
     def _drawn(self, goal: Goal, states: Array, rng: np.random.Generator) -> NoiseTerms:
         level, found = goal.distance(states), []
