@@ -221,7 +221,10 @@ def test_a_plate_that_cannot_be_changes_nothing(campaign, assert_same_adata):
         (lambda c: c.mark_pending(["CDK4"], n_cells=0), "n_cells must be a whole number"),
         (lambda c: c.mark_pending(["control"]), "'control' are the controls, on every plate"),
         (lambda c: c.mark_failed(["CDK4"], reason=3), "reason must be a string"),
-        (lambda c: npt.Campaign.load(""), "path must be the path of a file or folder, but"),
+        (
+            lambda c: npt.Campaign.load(""),
+            "path must be a string that is not empty, the path of a file or folder, but",
+        ),
     ],
 )
 def test_bad_input(call, message, campaign):

@@ -229,7 +229,7 @@ def test_options_reach_the_campaigns(screen):
 BAD = {
     "an option that went": (
         {"campaign_options": {"simulated": True}},
-        TypeError,
+        ValueError,
         "simulated went: replay a screen",
     ),
     "unknown strategy": ({"strategies": ["civv"]}, ValueError, "Unknown strategies: civv.*civ"),

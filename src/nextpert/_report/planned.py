@@ -18,7 +18,7 @@ from nextpert.pl._figure import counted
 from nextpert.tl._advice import name_of
 from nextpert.tl._design_interventions.combinations import not_admitted_in_words
 from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
-from nextpert.tl._plan_loading import digest_of_plan
+from nextpert.tl._plan_screen.constructs import digest_of_plan
 from nextpert.tl._plan_screen.wells import FORMATS
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ from nextpert.cli._options import (
     FILES,
     STEPS,
     Columns,
-    Flag,
     Job,
     Jobs,
     Labels,
@@ -462,7 +461,6 @@ def replay(
     n_cells: Whole = 10,
     n_repeats: Whole = 20,
     shift: Shift = "knockout",
-    simulated: Flag = False,
     rng: Rng = 0,
     n_jobs: Jobs = 1,
     run: Run = _USUAL,
@@ -497,8 +495,6 @@ def replay(
         Number of cells per perturbation on a plate.
     n_repeats
         Number of repeats, at least 2.
-    simulated
-        Draw cells from a fit to the screen instead of taking its own.
     shift
         As of `nextpert fit`.
     """

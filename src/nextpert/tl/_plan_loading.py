@@ -11,7 +11,6 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata.arguments import above, at_least, between, checked, options
-from nextpert.core._codec import digest_of
 from nextpert.core._shown import percent
 from nextpert.core.design.loading import (
     abundance_cv,
@@ -20,6 +19,7 @@ from nextpert.core.design.loading import (
     share_reached,
     share_single,
 )
+from nextpert.tl._plan_screen.constructs import digest_of_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -245,11 +245,6 @@ def plan_loading(
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     logger.info("%s", words)
     return written
-
-
-def digest_of_plan(plan: Mapping[str, Any]) -> str:
-    """Return the digest of what a loading is computed from, the same before and after a file."""
-    return digest_of({name: plan[name] for name in ("plate", "constructs")})
 
 
 def _share_filtered(adata: ad.AnnData) -> float | None:

@@ -23,7 +23,7 @@ def test_width_and_its_error_over_repetitions(width, r):
     assert value.mean() == pytest.approx(width, rel=0.08)
     # Two rows count as one, as they are compared with one another: root 2 too much here.
     assert 0.6 < value.std() / (error.mean() / np.sqrt(2)) < 1.3
-    above = np.mean([each.is_above(1.0) for each in found])
+    above = np.mean([each.factor > 1.0 for each in found])
     assert above < 0.03 if width == 1.0 else (r > 0 or above > 0.6)
 
 

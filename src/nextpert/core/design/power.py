@@ -307,8 +307,8 @@ class DistancePrecision:
     >>> import numpy as np
     >>> from nextpert.core.design.power import DistancePrecision
     >>> plan = DistancePrecision.of_distance([1.0, 0.0], np.eye(2))
-    >>> plan.sd([100]).round(3).tolist(), plan.cells_for(0.2).tolist()
-    ([0.201], 101.0)
+    >>> plan.sd([100]).round(3).tolist(), plan.spread_for(0.2).round(4).tolist()
+    ([0.201], 0.0099)
     """
 
     constant: ArrayLike

@@ -274,13 +274,13 @@ def _read_states(
         groups.append(read_group(adata, str(fit.params["control"]), roles, own_key))
     codes = [(group.codes, 1) for group in groups if group is not None]
     moments: list[list[Moments]] = []
-    batches, checksum = None, None if key is None else checksum_of_cells(adata, fit)
+    batches, checksum, number = None, None if key is None else checksum_of_cells(adata, fit), 0
     if codes or checksum is not None:
         moments, batches, number = read_groupings(
             adata, fit.columns, codes, roles, checksum=checksum
         )
-        if key is not None:
-            warn_of_changed_cells(adata, fit, key, number)
+    if key is not None:  # also where labels or a layer are gone, so that nothing was read
+        warn_of_changed_cells(adata, fit, key, number)
     cells = (one for (one,) in moments)
     read = []
     for state, group in zip(asked, groups, strict=False):

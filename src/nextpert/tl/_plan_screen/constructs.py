@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from itertools import islice, product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from nextpert.core._codec import strings
+from nextpert.core._codec import digest_of, strings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -93,3 +93,8 @@ def combined(lists: Sequence[Sequence[str]]) -> Iterator[tuple[str, ...]]:
                 each[(start + offset) % len(each)]
                 for each, offset in zip(lists, offsets, strict=True)
             )
+
+
+def digest_of_plan(plan: Mapping[str, Any]) -> str:
+    """Return the digest of what a loading is computed from, the same before and after a file."""
+    return digest_of({name: plan[name] for name in ("plate", "constructs")})
