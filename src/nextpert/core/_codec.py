@@ -408,26 +408,27 @@ def describe(value: Any) -> Any:
         if hasattr(part, "columns"):
             each = {str(key): kinds.get(part[key].dtype.kind, "text") for key in part.columns}
             into[name] = {"columns": each}
-        elif isinstance(part, Mapping):
+            continue
+        if isinstance(part, Mapping):
             inside: dict[str, Any] = {}
             into[name] = {"parts": inside}
             waiting += [(inside, str(key), inner) for key, inner in part.items()]
-        else:
-            into[name] = "nothing" if part is None else _words_of(part, kinds)
+            continue
+        if part is None:
+            into[name] = "nothing"
+            continue
+        try:
+            if sp.issparse(part):
+                numbers, words = part.data, f"sparse {list(part.shape)}"
+                if part.format in ("csr", "csc"):
+                    part.check_format(full_check=True)
+            else:
+                numbers = np.asarray(part)
+                kind = kinds.get(numbers.dtype.kind, "text") if numbers.size else "empty"
+                words = f"{kind} {list(numbers.shape)}"
+        except ValueError as error:
+            into[name] = f"damaged, {error}" if sp.issparse(part) else "ragged"
+            continue
+        is_finite = numbers.dtype.kind != "f" or np.isfinite(numbers).all()
+        into[name] = words if is_finite else f"{words} not finite"
     return every[""]
-
-
-def _words_of(value: Any, kinds: Mapping[str, str]) -> str:
-    try:
-        if sp.issparse(value):
-            numbers, words = value.data, f"sparse {list(value.shape)}"
-            if value.format in ("csr", "csc"):
-                value.check_format(full_check=True)
-        else:
-            numbers = np.asarray(value)
-            kind = kinds.get(numbers.dtype.kind, "text") if numbers.size else "empty"
-            words = f"{kind} {list(numbers.shape)}"
-    except ValueError as error:
-        return f"damaged, {error}" if sp.issparse(value) else "ragged"
-    is_finite = numbers.dtype.kind != "f" or np.isfinite(numbers).all()
-    return words if is_finite else f"{words} not finite"

@@ -240,9 +240,11 @@ def stored_null(adata: ad.AnnData, fit: FittedPosterior, key: str = "diagnosis")
     Nothing is known of it without a diagnosis, or with one of other cells or guides, or a damaged
     one.
     """
+    if key not in adata.uns:
+        return StoredNull()
     try:
         stored: Any = eager(read_stored(adata, key, "tl.diagnose"))
-    except ValueError:  # none, of an earlier version, or damaged
+    except ValueError:  # of an earlier version, or damaged
         return StoredNull()
     same = "negative_controls" in stored and str(stored["cells"]) == fit.fingerprint
     if not same or str(stored["params"]["guide_key"]) != str(fit.params.get("guide_key") or ""):
