@@ -15,6 +15,7 @@ def found():
     return {kind: np.concatenate([one[kind] for one in splits]) for kind in splits[0]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", distance_coverage.KINDS)
 def test_intervals_cover_distances_where_nothing_happens(found, kind):
     covered, width, _ = found[kind].T

@@ -113,7 +113,7 @@ def replay(
     ...     n_genes=6, n_control=300, n_perturbed=60, perturbed=4, expected_degree=3
     ... )
     >>> npt.tl.learn_dag(adata, search_options={"n_runs": 2})
-    >>> npt.tl.replay_design(adata, strategies=["thompson"], n_rounds=3, n_repeats=4)
+    >>> npt.tl.replay_design(adata, strategies=["thompson"], n_rounds=2, n_repeats=2)
     >>> figure = npt.pl.replay(adata, return_fig=True)
     >>> len(figure.axes)  # all together, and four targets
     5

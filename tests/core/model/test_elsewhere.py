@@ -134,6 +134,7 @@ def test_joined_cells_have_the_mean_and_covariance_of_their_parts(monkeypatch, a
     np.testing.assert_allclose(both.counted[1:], parted.sum(axis=0))
 
 
+@pytest.mark.slow
 def test_no_mean_is_outside_its_interval_where_genes_are_expressed_in_one_line():
     for seed in (11, 12, 13):
         for fit in fit_each(counts(seed), rng=0, chain=Chain(100, 100, 2)):

@@ -135,7 +135,7 @@ def replay_design(
     >>> import nextpert as npt
     >>> adata = npt.datasets.simulated_screen(n_genes=6, n_control=300, n_perturbed=60, perturbed=4)
     >>> npt.tl.learn_dag(adata, search_options={"n_runs": 2})
-    >>> plates = {"n_perturbations": 2, "n_rounds": 3, "n_repeats": 4}
+    >>> plates = {"n_perturbations": 2, "n_rounds": 2, "n_repeats": 2}
     >>> npt.tl.replay_design(adata, strategies=["exploit"], **plates)
     >>> adata.uns["replay"]["overall"]["strategy"].tolist()
     ['exploit', 'round_robin_means']
