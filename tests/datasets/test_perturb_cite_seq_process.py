@@ -92,4 +92,4 @@ def test_memory_is_the_result_and_a_buffer(portal, tmp_path):
     )  # fmt: skip
     backed, in_memory = (float(line.split()[0]) for line in done.stdout.splitlines())
     assert backed < 20  # buffers of this test, whatever the table
-    assert in_memory < result + 10
+    assert in_memory < 1.25 * result + 10  # one of four arrays is there twice as it is read
