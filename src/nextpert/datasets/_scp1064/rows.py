@@ -172,7 +172,9 @@ def write_rows(path: Path, adata: AnnData, store: RowStore, *, counts: bool) -> 
             empty = sp.csr_matrix((0, adata.n_vars), dtype=_ENTRY[name])
             if store.n_entries.sum() > np.iinfo(np.int32).max:
                 empty.indptr = empty.indptr.astype(np.int64)
-            write_elem(file, place, empty, dataset_kwargs={"chunks": _CHUNK})
+            *groups, key = place.split("/")  # newer anndata refuses a path as a key
+            group = file.require_group(groups[0]) if groups else file
+            write_elem(group, key, empty, dataset_kwargs={"chunks": _CHUNK})
         matrices = {name: sparse_dataset(file[place]) for name, place in places.items()}
         for rows in store.rows(adata.n_vars):
             for name, matrix in matrices.items():
