@@ -99,6 +99,8 @@ def damages(graphs, p):
     yield "cycle", {**graphs, "indptr": first.copy(), "indices": np.array([1, 0])}
     first[1:] = 2
     yield "twice", {**graphs, "indptr": first, "indices": np.array([1, 1])}
+    fewer = np.zeros(N_GRAPHS * (p - 1) + 1, np.int64)
+    yield "genes", {**graphs, "indptr": fewer, "indices": np.zeros(0, np.int64)}
 
 
 def test_damaged_graphs_are_refused_with_the_remedy(many):

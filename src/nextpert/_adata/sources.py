@@ -6,6 +6,7 @@ tasks, on threads or on whatever cluster is at hand.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
@@ -88,22 +89,22 @@ def arrays_of(matrix: Any) -> tuple[Any, Any, Any]:
     return group["data"], group["indices"], group["indptr"]
 
 
+@dataclass(frozen=True)
 class DenseRows:
     """Rows of a dense matrix in memory, or of an h5py or zarr array."""
 
-    def __init__(self, matrix: Any, columns: Index) -> None:
-        self._matrix, self._columns = matrix, columns
-        self._step = max(1, _DENSE_ENTRIES // max(matrix.shape[1], 1))
+    matrix: Any
+    columns: Index
 
     def read(self, rows: Index) -> Values:
         """Return the panel's values of some rows."""
-        values = np.empty((len(rows), len(self._columns)))
-        done = 0
+        values, done = np.empty((len(rows), len(self.columns))), 0
+        step = max(1, _DENSE_ENTRIES // max(self.matrix.shape[1], 1))
         while done < len(rows):
-            stop = int(np.searchsorted(rows, rows[done] + self._step))
+            stop = int(np.searchsorted(rows, rows[done] + step))
             some = rows[done:stop]
-            block = np.asarray(self._matrix[int(some[0]) : int(some[-1]) + 1])
-            values[done:stop] = block[np.ix_(some - some[0], self._columns)]
+            block = np.asarray(self.matrix[int(some[0]) : int(some[-1]) + 1])
+            values[done:stop] = block[np.ix_(some - some[0], self.columns)]
             done = stop
         return values
 

@@ -17,7 +17,7 @@ from nextpert._warn import warn
 from nextpert.core._codec import FORMAT, describe, require_as_described
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
     import pandas as pd
@@ -85,20 +85,30 @@ def with_format(result: Any) -> Any:
     return {**made, "format": FORMAT, "contents": json.dumps(describe(made)["parts"])}
 
 
+def _leaves(value: Any, every: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, Any]]:
+    """Yield each part of a value, with the mapping and the name under which it belongs.
+
+    The mappings, which are made on the way to any depth, are those of ``every[""]``; a value that
+    is no mapping is its own part.
+    """
+    waiting = [(every, "", value)]
+    for into, name, part in waiting:
+        if hasattr(part, "items") and hasattr(part, "keys") and not hasattr(part, "columns"):
+            inside: dict[str, Any] = {}
+            into[name] = inside
+            waiting += [(inside, str(key), inner) for key, inner in part.items()]
+        else:
+            yield into, name, part
+
+
 def as_stored_csr(value: Any) -> Any:
     """Return sparse matrices, also those of a mapping, as the CSR that anndata reads from files."""
     kind = sp.csr_array if ad.settings.use_sparse_array_on_read else sp.csr_matrix
     every: dict[str, Any] = {}
-    waiting = [(every, "", value)]
-    for into, name, part in waiting:
-        into[name] = part
-        if isinstance(part, Mapping):
-            inside: dict[str, Any] = {}
-            into[name] = inside
-            waiting += [(inside, str(key), inner) for key, inner in part.items()]
-        elif sp.issparse(part):
-            into[name] = stored = kind(part)
-            stored.sort_indices()
+    for into, name, part in _leaves(value, every):
+        into[name] = kind(part) if sp.issparse(part) else part
+        if sp.issparse(part):
+            into[name].sort_indices()
     return every[""]
 
 
@@ -159,19 +169,14 @@ def eager(value: Any) -> Any:
     Dask arrays and lazy tables are read, and texts of zarr are objects.
     """
     every: dict[str, Any] = {}
-    waiting = [(every, "", value)]
-    for into, name, part in waiting:
+    for into, name, part in _leaves(value, every):
         while hasattr(part, "compute") and not hasattr(part, "to_memory"):
             part = part.compute()
-        into[name] = part
         if hasattr(part, "to_memory"):  # a table of anndata.experimental.read_lazy
-            into[name] = part.to_memory()
+            part = part.to_memory()
         elif getattr(getattr(part, "dtype", None), "kind", "") == "T":
-            into[name] = part.astype(object)
-        elif hasattr(part, "items") and hasattr(part, "keys") and not hasattr(part, "columns"):
-            inside: dict[str, Any] = {}
-            into[name] = inside
-            waiting += [(inside, key, inner) for key, inner in part.items()]
+            part = part.astype(object)
+        into[name] = part
     return every[""]
 
 

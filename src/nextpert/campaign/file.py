@@ -47,7 +47,9 @@ def write_campaign(adata: ad.AnnData, path: Path, known: Sequence[Stamp]) -> Sta
         revision = 1 + max((stamp.revision for stamp in known), default=0)
         stamp = Stamp(revision, now(), secrets.token_hex(16))
         text = json.dumps({"format": FORMAT, **stamp._asdict()})
-        part = target.with_name(f".{target.stem}.part.h5ad")  # that of a killed process goes
+        # Of one name, so that the next save takes that of a killed process, wherever it was killed;
+        # of the hidden folder of ``whole_file`` some moments leave a folder without its lock.
+        part = target.with_name(f".{target.stem}.part.h5ad")
         try:
             _files.write_adata(adata, part, {_STAMP: text}, sealed=True)
             os.replace(part, target)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@dataclass
 class PairwiseSum(Generic[T]):
     """Parts added one after the other, as a tree; ``log2`` of their number are held at a time.
 
@@ -31,13 +32,13 @@ class PairwiseSum(Generic[T]):
     ----------
     empty
         The sum of no parts.
-    add
+    merge
         Adds two sums, the earlier first.
     """
 
-    def __init__(self, empty: T, add: Callable[[T, T], T]) -> None:
-        self._levels: list[T | None] = []
-        self._empty, self._add = empty, add
+    empty: T
+    merge: Callable[[T, T], T]
+    _levels: list[T | None] = field(default_factory=list, init=False)
 
     def add(self, part: T) -> None:
         """Add the next part."""
@@ -45,7 +46,7 @@ class PairwiseSum(Generic[T]):
             if held is None:
                 self._levels[level] = part
                 return
-            part = self._add(held, part)
+            part = self.merge(held, part)
             self._levels[level] = None
         self._levels.append(part)
 
@@ -54,8 +55,8 @@ class PairwiseSum(Generic[T]):
         total: T | None = None
         for held in self._levels:  # the later parts lie at the lower levels
             if held is not None:
-                total = held if total is None else self._add(held, total)
-        return self._empty if total is None else total
+                total = held if total is None else self.merge(held, total)
+        return self.empty if total is None else total
 
 
 def tree(parts: Sequence[T], add: Callable[[T, T], T]) -> T:

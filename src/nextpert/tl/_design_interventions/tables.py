@@ -74,9 +74,7 @@ def ranking_table(
             "rank": np.append(np.arange(1, len(rows)), 0),
             "perturbation": strings(column(given.names, str(fit.params["control"]))),
             "target_genes": strings(column([*map(", ".join, given.targets)], "")),
-            "genes_left_out": strings(
-                ", ".join(target.left_out[i]) if target.left_out else "" for i in rows
-            ),
+            "genes_left_out": target.left_out_of(rows),
             "shift": strings(column(given.readable(fit.genes), "")),
             "shift_source": strings(column(given.sources, "none")),
             "acquisition": column(values),

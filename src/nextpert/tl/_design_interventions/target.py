@@ -18,6 +18,7 @@ from nextpert._adata import (
     read_every_label,
     read_groupings,
     read_labels,
+    strings,
     warn_of_changed_cells,
 )
 from nextpert._adata.target import (
@@ -33,7 +34,7 @@ from nextpert.core.design.goal import Goal
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -90,6 +91,10 @@ class Wanted:
         """The target mean, or of all that reach the goal the nearest to control, ``(n_genes,)``."""
         goal = self.goal if self.every is None else self.every
         return goal.quadratic(goal.origin).point
+
+    def left_out_of(self, rows: Iterable[int]) -> NDArray[np.object_]:
+        """Return the genes left out for some candidates and the control (-1), joined."""
+        return strings(", ".join(self.left_out[i]) if self.left_out else "" for i in rows)
 
     def rows(self, some: NDArray[np.int64]) -> Wanted:
         """Return what is wanted of some candidates, in the order given, and of the control."""

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from nextpert._adata import strings
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.progress import progress
-from nextpert._adata.stored import eager, read_stored
+from nextpert._adata.stored import read_stored
 from nextpert.core import ScreenMoments
 from nextpert.core.model.empirical_null import MEDIAN, null_width
 from nextpert.core.screen.guides import UNKNOWN, distinct
@@ -243,7 +243,7 @@ def stored_null(adata: ad.AnnData, fit: FittedPosterior, key: str = "diagnosis")
     if key not in adata.uns:
         return StoredNull()
     try:
-        stored: Any = eager(read_stored(adata, key, "tl.diagnose"))
+        stored: Any = read_stored(adata, key, "tl.diagnose")
     except ValueError:  # of an earlier version, or damaged
         return StoredNull()
     same = "negative_controls" in stored and str(stored["cells"]) == fit.fingerprint

@@ -348,9 +348,7 @@ def plate_table(
             "n_guides": np.append(n_guides, 0),
             "strategy": strings([*found.strategies, "control"]),
             "target_genes": strings([*(", ".join(given.targets[i]) for i in chosen), ""]),
-            "genes_left_out": strings(
-                ", ".join(wanted.left_out[i]) if wanted.left_out else "" for i in rows
-            ),
+            "genes_left_out": wanted.left_out_of(rows),
             "n_cells_seen": np.append(seen, fit.n_control_cells),
             "why": strings([*why, "reference for all others"]),
             "probability_among_rest": np.append(found.chance, np.nan),
