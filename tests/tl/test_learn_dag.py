@@ -14,7 +14,7 @@ import scanpy as sc
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert._adata import arguments, progress
+from nextpert._adata import progress
 from nextpert.core import Moments, boss, gsp, minimal_imap, random_scm
 
 
@@ -338,6 +338,8 @@ def test_an_old_argument_is_named_in_its_new_place(name, small_screen):
         npt.tl.learn_dag(small_screen, **{name: 2})
     with pytest.raises(TypeError, match=r"has no argument 'show_progress'\. Now progress is shown"):
         npt.tl.learn_dag(small_screen, show_progress=True)
+    with pytest.raises(TypeError, match=r"Now declared once, by npt.pp.setup_screen.adata, layer="):
+        npt.tl.replay_design(small_screen, layer="counts")
     with pytest.raises(TypeError, match=r"no argument 'gene'\. Close matches: genes"):
         npt.tl.learn_dag(small_screen, gene=["MYC"])
 
@@ -357,19 +359,6 @@ def test_an_option_that_went_is_refused_with_what_replaces_it(options, remedy, s
     if name != "penalty":
         with pytest.raises(TypeError, match=f"no argument '{name}'. Now "):
             npt.tl.learn_dag(small_screen, **options)
-
-
-def test_a_renamed_argument_is_named_by_its_new_name(small_screen, monkeypatch):
-    monkeypatch.setitem(arguments.RENAMED, "runs", "n_runs")
-    monkeypatch.setitem(arguments.RENAMED, "panel", "genes")
-    with pytest.raises(
-        TypeError, match=r"no argument 'runs'\. Give it as search_options={'n_runs'"
-    ):
-        npt.tl.learn_dag(small_screen, runs=2)
-    with pytest.raises(ValueError, match=r"search_options holds runs, .* runs is now n_runs"):
-        npt.tl.learn_dag(small_screen, search_options={"runs": 2})
-    with pytest.raises(TypeError, match=r"no argument 'panel'\. It is now genes"):
-        npt.tl.learn_dag(small_screen, panel=["MYC"])
 
 
 def test_causaldag_is_asked_for_where_it_is_absent(small_screen, assert_same_adata, monkeypatch):

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata.panel import closest
-from nextpert._adata.roles import Kept
+from nextpert._adata.roles import ROLES, Kept
 from nextpert._adata.stored import check_writable
 from nextpert.core._checks import list_names
 
@@ -31,39 +31,16 @@ P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=type)
 
-# New names of arguments, and of parts of mappings of options, by those of an earlier version.
-RENAMED = {
-    "aim": "strategy",
-    "must": "include",
-    "never": "exclude",
-    "least_cells": "min_cells",
-    "most_new": "max_new",
-    "most_combined": "max_combination",
-    "criteria": "strategies",
-    "criterion": "acquisition",
-}
-# Parts of mappings of options that went, and what replaces each.
+# Arguments, and parts of mappings of options, that went: what replaces each.
 GONE = {
+    **{role: f"declared once, by npt.pp.setup_screen(adata, {role}=...)" for role in ROLES},
     "prior_network": "edges that are certain are given as prior={'required': [(parent, child)]}",
     "targets_upstream": "genes before all others are given as prior={'tiers': [targets, others]}",
     "simulated": "replay a screen of datasets.simulated_screen, where the model is correct",
     "checkpoint": "a call with n_graphs learns all graphs, on n_jobs threads",
-}
-_PROGRESS = "progress is shown by itself, and scanpy.settings.verbosity = 0 hides it"
-# Where else an argument of an earlier version went, by function; one that became a part of a
-# mapping of options needs no line here.
-MOVED: dict[str, dict[str, str]] = {
-    "tl.learn_dag": {"show_progress": _PROGRESS},
-    "datasets.perturb_cite_seq": {"show_progress": _PROGRESS},
-    "tl.fit_dag_blr": {
-        "separator": "it is declared once, by pp.setup_screen(separator=...)",
-        "spec": "shift_sd=0 is the exact model of the paper, and there is one model besides",
-    },
-    "tl.replay_design": dict.fromkeys(
-        ("perturbation_key", "control", "layer"),
-        "it is that of the graph, or of pp.setup_screen for a graph that was given",
-    ),
-    "tl.plan_screen": {"n_samples": "1,000 posterior draws are always taken"},
+    "show_progress": "progress is shown by itself, and scanpy.settings.verbosity = 0 hides it",
+    "spec": "shift_sd=0 is the exact model of the paper, and there is one model besides",
+    "n_samples": "1,000 posterior draws are always taken",
 }
 
 
@@ -180,14 +157,10 @@ def in_mappings(function: Callable[..., Any], flat: Mapping[str, Any]) -> dict[s
 
 def where_now(function: Callable[..., Any], name: str) -> str:
     """Return where an argument that a function does not take is to be given; empty if unknown."""
-    new = RENAMED.get(name, name)
     for argument, cls in options_of(function).items():
-        if new in cls.__annotations__:
-            return f" Give it as {argument}={{{new!r}: ...}}."
-    if new in function.__annotations__:
-        return f" It is now {new}."
-    said = {**GONE, **MOVED.get(_public_name(function), {})}.get(name)
-    return f" Now {said}." if said else ""
+        if name in cls.__annotations__:
+            return f" Give it as {argument}={{{name!r}: ...}}."
+    return f" Now {GONE[name]}." if name in GONE else ""
 
 
 def _public_name(function: Callable[..., Any]) -> str:
@@ -438,9 +411,8 @@ def _options(cls: type) -> Kind:
         known = list(cls.__annotations__)
         if unknown := [str(key) for key in value if key not in known]:
             message = f"{name} holds {list_names(unknown)}, but takes {', '.join(known)}."
-            new = [f" {old} is now {RENAMED[old]}." for old in unknown if old in RENAMED]
-            new += [f" {old} went: {GONE[old]}." for old in unknown if old in GONE]
-            raise ValueError(message + ("".join(new) or closest(unknown, known)))
+            now = [f" {old} went: {GONE[old]}." for old in unknown if old in GONE]
+            raise ValueError(message + ("".join(now) or closest(unknown, known)))
         return check_arguments(cls, value, f"{name}[{{!r}}]")
 
     return Kind("a mapping of options", _is(Mapping), take)
