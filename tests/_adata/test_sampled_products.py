@@ -31,9 +31,9 @@ def test_all_but_products_is_that_of_all_cells(few, kind):
     adata, codes = cells(kind)
     fold, columns = np.arange(9) // 5, np.arange(adata.n_vars)[::-1]
     coding = Coding(codes, fold, np.zeros((len(codes), 0)))
-    (found,), _ = read_screens(adata, columns, [coding])
+    (found,) = read_screens(adata, columns, [coding])
     read._SAMPLED = 10**6
-    (every,), _ = read_screens(adata, columns, [coding])
+    (every,) = read_screens(adata, columns, [coding])
     np.testing.assert_array_equal(found.n, every.n)
     np.testing.assert_allclose(found.mean, every.mean, atol=1e-12)
     np.testing.assert_allclose(found.squares, every.squares, rtol=1e-10)
@@ -48,7 +48,7 @@ def test_all_but_products_is_that_of_all_cells(few, kind):
 def test_the_sample_is_the_same_in_every_call(few):
     adata, codes = cells()
     coding = Coding(codes, np.zeros(9, np.int64), np.ones((len(codes), 1)) * codes[:, None])
-    one, two = (read_screens(adata, np.arange(12), [coding])[0][0] for _ in range(2))
+    one, two = (read_screens(adata, np.arange(12), [coding])[0] for _ in range(2))
     np.testing.assert_array_equal(one.scatter[0], two.scatter[0])
     assert one.scatter[0].shape == (13, 13)
 

@@ -95,7 +95,7 @@ def screen_of(table, genes=None):
     roles = read_roles(table)
     found = read_environments(table, roles)
     columns = np.arange(table.n_vars) if genes is None else genes
-    ((screen,), _) = read_screens(table, columns, [coding({"environment": found.codes})])
+    (screen,) = read_screens(table, columns, [coding({"environment": found.codes})])
     return screen.moments(), found.groups(["control", *found.perturbations()])
 
 

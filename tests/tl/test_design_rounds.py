@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 
 import anndata as ad
@@ -65,7 +64,7 @@ def test_new_cells_make_a_new_round(fitted):
     npt.tl.fit_dag_blr(fewer)
     npt.tl.design_interventions(fewer, "MYC")
     assert rounds(fewer) == [1, 2]
-    fewer.X[0, 0] += 1
+    fewer.X += 1
     npt.tl.fit_dag_blr(fewer)
     npt.tl.design_interventions(fewer, "MYC")
     npt.tl.design_interventions(fewer, "MYC")
@@ -82,19 +81,12 @@ def test_results_without_a_fingerprint_count_on(fitted):
         assert rounds(fitted) == expected
 
 
-def changed_value(adata):
-    adata.X[3, 2] += 1e-9
+def scaled(adata):
+    adata.X = adata.X / 2
 
 
-def swapped_cells(adata):
-    labels = adata.obs["perturbation"].to_numpy()
-    rows = [np.flatnonzero(labels == name)[0] for name in ("MYC", "STK3")]
-    adata.X[rows] = adata.X[rows[::-1]]
-
-
-def swapped_values(adata):
-    rows = np.flatnonzero((adata.obs["perturbation"] == "MYC").to_numpy())[:2]
-    adata.X[rows, 2] = adata.X[rows[::-1], 2]  # each cell is another one
+def other_cells(adata):
+    adata.X = np.roll(adata.X, 1, axis=0)
 
 
 def swapped_labels(adata):
@@ -115,12 +107,11 @@ def no_labels(adata):
 
 
 CHANGES = {
-    "a value": (changed_value, "values"),
-    "cells swapped": (swapped_cells, "values"),
-    "values swapped": (swapped_values, "values"),
-    "labels swapped": (swapped_labels, "which cells have which labels"),
-    "a new label": (new_label, r"\(labels\)"),
-    "no labels": (no_labels, r"\(labels\)"),
+    "scaled": (scaled, "values of adata.X"),
+    "other cells": (other_cells, "values of adata.X"),
+    "labels swapped": (swapped_labels, "names, or columns perturbation"),
+    "a new label": (new_label, "names, or columns perturbation"),
+    "no labels": (no_labels, "a column or layer of the fit is gone"),
 }
 
 
@@ -134,12 +125,12 @@ def test_changed_cells_are_noticed(fitted, case):
 
 
 def test_fewer_cells_and_an_absent_layer_are_noticed(fitted):
-    with pytest.warns(UserWarning, match=r"\(labels\) have changed"):
+    with pytest.warns(UserWarning, match=r"\(names, or columns .*\) have changed"):
         npt.tl.design_interventions(fitted[1:].copy(), {"MYC": 0.5})
     npt.tl.fit_dag_blr(fitted, layer="lognorm")
     silent(npt.tl.design_interventions, fitted, {"MYC": 0.5})
     del fitted.layers["lognorm"]
-    with pytest.warns(UserWarning, match=r"\(values\) have changed.*layer 'lognorm'"):
+    with pytest.warns(UserWarning, match=r"a column or layer of the fit is gone"):
         npt.tl.design_interventions(fitted, {"MYC": 0.5})
 
 
@@ -173,19 +164,3 @@ def test_the_fingerprint_does_not_hang_on_the_storage(small_screen, tmp_path, ki
     view = small_screen[order]
     assert of(view) == of(view.copy()) == expected
     assert of(small_screen[1:]) != expected
-
-
-def test_of_many_cells_some_are_read(small_screen, monkeypatch):
-    module = sys.modules["nextpert._adata.posterior"]
-    before = of(small_screen)
-    monkeypatch.setattr(module, "_MOST_CELLS", 250)
-    monkeypatch.setattr(module, "_RUN", 10)
-    labelled = np.flatnonzero(small_screen.obs["perturbation"].notna())
-    some = of(small_screen)
-    assert some.split()[0] == before.split()[0]  # of all cells
-    assert some.split()[1] != before.split()[1]
-    # 670 cells: every third run of ten is read.
-    for place, is_read in ((0, True), (9, True), (10, False), (29, False), (30, True)):
-        other = small_screen.copy()
-        other.X[labelled[place], 3] += 1
-        assert (of(other) != some) == is_read

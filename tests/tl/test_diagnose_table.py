@@ -36,7 +36,7 @@ def effects(seed=0, size=0.4, noise=0.1, names=NAMES):
 
 def moments_of(table):
     found = read_environments(table, read_roles(table))
-    ((screen,), _) = read_screens(table, np.arange(table.n_vars), [coding({"row": found.codes})])
+    (screen,) = read_screens(table, np.arange(table.n_vars), [coding({"row": found.codes})])
     return screen.moments()
 
 

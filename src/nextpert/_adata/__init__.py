@@ -31,13 +31,7 @@ from nextpert._adata.panel import (
     panel_index,
     resolve_panel,
 )
-from nextpert._adata.posterior import (
-    checksum_of_cells,
-    fingerprint,
-    posterior_from,
-    require_other_cells,
-    warn_of_changed_cells,
-)
+from nextpert._adata.posterior import fingerprint, posterior_from, require_other_cells
 from nextpert._adata.read import (
     read_blocks,
     require_layer,

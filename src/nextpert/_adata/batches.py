@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert._adata.read import Checksum
     from nextpert._adata.roles import Roles
     from nextpert._adata.screen import Environments
     from nextpert.core import Moments, ScreenMoments
@@ -107,7 +106,7 @@ def read_groups(
     are those of :func:`read_groupings`.
     """
     codes = np.asarray(groups, np.int64)
-    ((found,), batches, _) = read_groupings(adata, columns, [(codes, n_groups)], roles)
+    ((found,), batches) = read_groupings(adata, columns, [(codes, n_groups)], roles)
     return found, batches
 
 
@@ -116,14 +115,12 @@ def read_groupings(
     columns: ArrayLike,
     groupings: Sequence[tuple[NDArray[np.int64], int]],
     roles: Roles,
-    *,
-    checksum: Checksum | None = None,
-) -> tuple[list[list[Moments]], Batches | None, int]:
+) -> tuple[list[list[Moments]], Batches | None]:
     """Return the moments of groups of cells by several groupings, in one pass.
 
     Parameters
     ----------
-    adata, columns, checksum
+    adata, columns
         As in :func:`nextpert._adata.read.read_screens`.
     groupings
         Group of every cell, -1 for none, shape ``(n_cells,)``, and the number of groups.
@@ -133,13 +130,12 @@ def read_groupings(
     Returns
     -------
     tuple
-        Moments of the groups of every grouping, without what batches add; that, ``None`` where no
-        column of batches is said; and the checksum.
+        Moments of the groups of every grouping, without what batches add; and that, ``None`` where
+        no column of batches is said.
     """
-    options: dict[str, Any] = {"checksum": checksum, "layer": roles.layer}
     if not roles.batch_key or not groupings:
         codings = [coding({"group": codes}, fold=codes) for codes, _ in groupings]
-        screens, number = read_screens(adata, columns, codings, **options)
+        screens = read_screens(adata, columns, codings, layer=roles.layer)
         batches = None
     else:
         environments = read_environments(adata, roles)
@@ -149,7 +145,7 @@ def read_groupings(
             for codes, _ in groupings
         ]
         every = coding({"environment": environments.codes})
-        (labelled, *screens), number = read_screens(adata, columns, [every, *codings], **options)
+        labelled, *screens = read_screens(adata, columns, [every, *codings], layer=roles.layer)
         batches = _batches(labelled.moments(), environments, of_cell, names)
         for codes, _ in groupings:
             batches.require(np.flatnonzero(codes >= 0))
@@ -161,7 +157,7 @@ def read_groupings(
         [screen.of_fold(k) for k in range(n)]
         for screen, (_, n) in zip(screens, groupings, strict=True)
     ]
-    return moments, batches, number
+    return moments, batches
 
 
 def _combinations(adata: ad.AnnData, roles: Roles) -> tuple[NDArray[np.int64], list[str]]:

@@ -198,7 +198,7 @@ def _scatter(
     rows, place = distinct(*(each[cells] for each in (group, codes, *batches)))
     of_cell = np.full(len(codes), -1, np.int64)
     of_cell[cells] = place
-    ((read,), _) = read_screens(adata, columns, [coding({"row": of_cell})], layer=roles.layer)
+    (read,) = read_screens(adata, columns, [coding({"row": of_cell})], layer=roles.layer)
     screen = read.moments()
     if batches:
         fixed = [rows[:, [k]] == np.unique(rows[:, k])[1:] for k in range(2, rows.shape[1])]

@@ -9,13 +9,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pandas.util import hash_array
 
 from nextpert._adata.graph import panel_of, read_graph, symbols_of
 from nextpert._adata.labels import column_of, read_labels
 from nextpert._adata.panel import resolve_panel
-from nextpert._adata.read import Checksum, mixed_words, read_screens, stirred
+from nextpert._adata.read import read_blocks, slot
 from nextpert._adata.roles import KEY, declared, fitted_roles, role_texts
+from nextpert._adata.sources import dense
 from nextpert._adata.stored import eager, read_stored
+from nextpert._adata.table import SE, is_table
 from nextpert._warn import warn
 from nextpert.core._checks import list_names
 from nextpert.core._codec import unpack
@@ -27,19 +30,35 @@ if TYPE_CHECKING:
 
     from nextpert._adata.roles import Roles
 
-# Of more labelled cells, only every second (third, ...) run of cells is read.
-_MOST_CELLS, _RUN = 100_000, 1000
-_ODD = np.uint64(0x9E3779B97F4A7C15)
+# Cells whose values are compared: what is done to a matrix is done to all of its cells.
+_SAMPLED = 16
 
 
 def fingerprint(adata: ad.AnnData, roles: Roles, columns: NDArray[np.int64]) -> str:
-    """Return a fingerprint of all labelled cells: columns with a role, and values of the panel.
+    """Return digests of the names and roles of all labelled cells, and of the values of 16.
 
-    It does not depend on how the cells are stored, nor on the order of up to 100,000 cells.
+    They depend neither on the order of cells nor on how these are stored.
     """
-    weights = fingerprint_weights(adata, roles, len(columns))
-    _, number = read_screens(adata, columns, [], checksum=weights, layer=roles.layer)
-    return f"{weights.roles} {number:016x}"
+    words = hash_array(np.array(adata.obs_names, dtype=object))
+    for key in roles.columns:
+        column = column_of(adata, key)
+        if column.dtype.kind == "f":
+            own = hash_array(column.to_numpy(np.float64))
+        else:
+            labels = read_labels(adata, key)
+            own = np.append(hash_array(np.array(labels.names, dtype=object)), 0)[labels.codes]
+        words = hash_array(words + np.uint64(3) * own)
+    labelled = np.flatnonzero(read_labels(adata, roles.perturbation_key).codes >= 0)
+    cells = labelled[np.argsort(words[labelled], kind="stable")][:_SAMPLED]
+    layers = [roles.layer, SE] if is_table(adata) else [roles.layer]
+    values = np.zeros((len(layers), len(cells), len(columns)))
+    for k, layer in enumerate(layers):
+        for some, block in read_blocks(
+            adata, columns, cells, layer=layer, finite=False, of_table=True
+        ):
+            values[k, (cells[:, None] == some).argmax(axis=0)] = dense(block) + 0.0  # no -0.0
+    total = int(words[labelled].sum(dtype=np.uint64))
+    return f"{total:016x} {hashlib.sha256(values.tobytes()).hexdigest()[:16]}"
 
 
 def require_other_cells(adata: ad.AnnData, features: Any) -> None:
@@ -68,37 +87,8 @@ def require_other_cells(adata: ad.AnnData, features: Any) -> None:
             raise ValueError(message)
 
 
-def fingerprint_weights(adata: ad.AnnData, roles: Roles, n_columns: int) -> Checksum:
-    """Return the weights of the checksum that a fingerprint of the labelled cells is made from."""
-    # An odd number for every labelled cell, equal where all roles are; 0 for others.
-    words = np.zeros(adata.n_obs, np.uint64)
-    own = read_labels(adata, roles.perturbation_key)
-    for key in roles.columns:
-        column = column_of(adata, key)
-        if column.dtype.kind == "f":
-            bits = mixed_words(column.to_numpy()[:, None], np.ones(1, np.uint64))
-        else:
-            labels = own if key == roles.perturbation_key else read_labels(adata, key)
-            each = [hashlib.sha256(name.encode()).digest()[:8] for name in labels.names]
-            bits = np.frombuffer(b"".join([*each, bytes(8)]), "<u8")[labels.codes]
-        words = stirred(words * _ODD + bits)
-    words = np.where(own.codes >= 0, words | np.uint64(1), np.uint64(0))
-    of_roles = int(stirred(words).sum(dtype=np.uint64)) + int(np.count_nonzero(words))
-    cells = np.flatnonzero(words)
-    step = -(-len(cells) // _MOST_CELLS)
-    if step > 1:
-        words[cells[np.arange(len(cells)) // _RUN % step > 0]] = 0
-    # Odd numbers, another for every column.
-    spread = (np.arange(n_columns).astype(np.uint64) + np.uint64(1)) * _ODD
-    return Checksum(words, stirred(spread) | np.uint64(1), f"{of_roles % 2**64:016x}")
-
-
-def posterior_from(
-    adata: ad.AnnData, key: str = "dag_blr", *, compare: bool = True
-) -> FittedPosterior:
-    """Return the posterior in ``adata.uns[key]``; with ``compare`` warn if cells have changed.
-
-    Calls that read all cells anyway compare them on the way (:func:`warn_of_changed_cells`).
+def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
+    """Return the posterior in ``adata.uns[key]``, and warn if cells or graph have changed.
 
     Raises
     ------
@@ -147,51 +137,23 @@ def posterior_from(
                 f"fitted with other roles: run tl.fit_dag_blr again to use them."
             )
             warn(message)
-    if compare:
-        weights = checksum_of_cells(adata, fit)
-        number = 0
-        if weights is not None:
-            layer = fit.params.get("layer")
-            _, number = read_screens(adata, columns, [], checksum=weights, layer=layer)
-        warn_of_changed_cells(adata, fit, key, number)
+    if fit.fingerprint and (changed := _changed(adata, fit)):
+        message = (
+            f"The cells ({changed}) have changed since adata.uns[{key!r}] was fitted: run "
+            f"tl.fit_dag_blr again to use them."
+        )
+        warn(message)
     return fit
 
 
-def checksum_of_cells(adata: ad.AnnData, fit: FittedPosterior) -> Checksum | None:
-    """Return the weights of the checksum by which the cells of a fit are compared with those now.
-
-    ``None`` where there is nothing to compare.
-    """
-    layer = fit.params.get("layer")
-    gone = str(fit.params["perturbation_key"]) not in adata.obs.columns or not (
-        layer is None or layer in adata.layers
-    )
-    if not fit.fingerprint or gone:
-        return None
-    return fingerprint_weights(adata, fitted_roles(adata, fit.params), len(fit.columns))
-
-
-def warn_of_changed_cells(adata: ad.AnnData, fit: FittedPosterior, key: str, checksum: int) -> None:
-    """Warn if labels or values of cells are not those that the fit in ``uns[key]`` was made from.
-
-    ``checksum`` is that of the values now, by the weights of :func:`checksum_of_cells`.
-    """
-    if not fit.fingerprint:
-        return
-    label_key, layer = str(fit.params["perturbation_key"]), fit.params.get("layer")
-    changed = [] if label_key in adata.obs.columns else ["labels"]
-    changed += [] if layer is None or layer in adata.layers else ["values"]
-    if not changed:
-        roles, before = fitted_roles(adata, fit.params), fit.cells or {}
-        others = len(roles.columns) > 1
-        if fingerprint_weights(adata, roles, 0).roles != before["roles"]:
-            changed = [f"columns {list_names(roles.columns)}" if others else "labels"]
-        elif f"{checksum:016x}" != before["values"]:
-            changed = ["values, or which cells have which labels"]
-    if changed:
-        message = (
-            f"The cells ({' and '.join(changed)}) have changed since adata.uns[{key!r}] was fitted "
-            f"to adata.obs[{label_key!r}] and {'adata.X' if layer is None else f'layer {layer!r}'}"
-            f": run tl.fit_dag_blr again to use them."
-        )
-        warn(message)
+def _changed(adata: ad.AnnData, fit: FittedPosterior) -> str:
+    """Return what of the cells is not as it was when they were fitted, or an empty string."""
+    try:
+        roles = fitted_roles(adata, fit.params)
+        now = fingerprint(adata, roles, fit.columns).split()
+    except ValueError:
+        return "a column or layer of the fit is gone"
+    before = fit.fingerprint.split()
+    if now[0] != before[0]:
+        return f"names, or columns {list_names(roles.columns)}"
+    return "" if now[1] == before[1] else f"values of {slot(roles.layer)}"

@@ -27,7 +27,6 @@ from nextpert._adata.table import (
     rows_of,
     table_moments,
 )
-from nextpert.core._blas import in_blocks
 from nextpert.core._checks import LARGEST, list_names, named
 from nextpert.core._codec import table_type
 from nextpert.core.screen.moments import (
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     Index = NDArray[np.int64]
-    Words = NDArray[np.uint64]
 
 # Values of a block of the panel, and the same where blocks grow with the number of environments.
 _BLOCK_ENTRIES = 2**22
@@ -60,18 +58,6 @@ _WIDE_PANEL = 512
 _ALL_PRODUCTS, _SAMPLED = 1000, 20_000
 # A sample is a few runs of cells, as single rows would touch every chunk of a file.
 _RUNS, _CELLS_A_RUN = 4, 250
-
-
-class Checksum(NamedTuple):
-    """What a sum over values modulo 2^64 weights them by; exact, so that order does not matter.
-
-    ``cells`` has a number for every cell, 0 for those left out, shape ``(n_cells,)``,
-    ``columns`` one for every column of the panel, and ``roles`` is the fingerprint of the labels.
-    """
-
-    cells: Words
-    columns: Words
-    roles: str = ""
 
 
 class Coding(NamedTuple):
@@ -98,11 +84,6 @@ class Coding(NamedTuple):
     columns: Mapping[str, Index] = {}
 
 
-class _Sums(NamedTuple):
-    parts: tuple[Part, ...]  # of every coding
-    checksum: int
-
-
 def block_rows(n_columns: int, n_groups: int) -> int:
     """Return the number of rows of a block.
 
@@ -119,10 +100,9 @@ def read_screens(
     columns: ArrayLike,
     codings: Sequence[Coding],
     *,
-    checksum: Checksum | None = None,
     layer: str | None = None,
-) -> tuple[list[Screen], int]:
-    """Return the screen of every coding, all read in one pass, and a checksum.
+) -> list[Screen]:
+    """Return the screen of every coding, all read in one pass.
 
     Sums are taken in blocks that only the panel and the number of environments fix, and added as a
     tree in the order of the cells, so the result is the same to the bit for any chunks of a file or
@@ -139,8 +119,6 @@ def read_screens(
         Columns of the panel, shape ``(n_genes,)``.
     codings
         What is summed; cells with -1 in all of them are not read.
-    checksum
-        Weights of a checksum, of any cells; ``None`` if none is asked for.
     layer
         Layer to read; ``None`` stands for ``adata.X``.
 
@@ -151,30 +129,24 @@ def read_screens(
     """
     genes = np.asarray(columns, dtype=np.int64)
     if is_table(adata):
-        return _read_table(adata, genes, codings, checksum)
-    labelled = np.zeros(adata.n_obs, bool) if checksum is None else checksum.cells > 0
-    for each in codings:
-        labelled = labelled | (each.codes >= 0)
+        return _read_table(adata, genes, codings)
+    labelled = np.any([each.codes >= 0 for each in codings], axis=0)
     n_groups = max((len(each.fold) for each in codings), default=0)
     matrix, panel, back, n_rows, blocks = _locate(
         adata, np.flatnonzero(labelled), genes, layer, n_groups
     )
     folds = [each.fold for each in codings]
-    words = np.zeros(len(panel), np.uint64)
-    if checksum is not None:
-        np.add.at(words, back, checksum.columns)
     tasks: list[tuple[Index, tuple[Any, ...]]] = []
     for rows, here in blocks:
         coded = [
             (c.codes[here], c.extra[here], None if c.weights is None else c.weights[here])
             for c in codings
         ]
-        tasks.append((rows, (coded, None if checksum is None else checksum.cells[here])))
-    none = tuple(empty_part(len(panel) + each.extra.shape[1]) for each in codings)
-    total = PairwiseSum(_Sums(none, 0), _add)
+        tasks.append((rows, (coded,)))
+    total = PairwiseSum([empty_part(len(panel) + each.extra.shape[1]) for each in codings], _add)
     n_coded = max((int((each.codes >= 0).sum()) for each in codings), default=0)
     products = len(panel) <= _ALL_PRODUCTS or n_coded <= _SAMPLED
-    block: Any = partial(_sums, folds=folds, words=words, products=products)
+    block: Any = partial(_sums, folds=folds, products=products)
     try:
         with progress(sum(len(rows) for rows, _ in blocks), "Cells", unit="cell") as bar:
             if is_lazy(matrix):
@@ -186,12 +158,12 @@ def read_screens(
                     bar.update(len(rows))
     except ValueError as error:
         raise named(error, adata.var_names[genes], back) from error
-    parts, number = total.total()
+    parts = total.total()
     if not products:
-        parts = tuple(
+        parts = [
             _with_products(adata, panel, layer, part, coding)
             for part, coding in zip(parts, codings, strict=True)
-        )
+        ]
     screens = []
     for part, each in zip(parts, codings, strict=True):
         # Genes in the order they were asked for, then further nodes.
@@ -203,15 +175,14 @@ def read_screens(
                 scatter={k: each[np.ix_(order, order)] for k, each in part.scatter.items()},
             )
         screens.append(Screen.from_part(part, each.columns, each.fold))
-    return screens, number
+    return screens
 
 
 def _read_table(
     adata: ad.AnnData,
     genes: Index,
     codings: Sequence[Coding],
-    checksum: Checksum | None,
-) -> tuple[list[Screen], int]:
+) -> list[Screen]:
     """Return what :func:`read_screens` does, of effects and standard errors in place of cells."""
     every = np.arange(adata.n_obs)
     shape = adata.n_obs, len(genes)
@@ -221,42 +192,27 @@ def _read_table(
             adata, genes, every, layer=name, finite=name is None, of_table=True
         ):
             values[here] = dense(block)
-    number = 0
-    if checksum is not None:
-        words = checksum.columns
-        for rows in in_blocks(*shape):
-            both = mixed_words(mean[rows], words) + stirred(mixed_words(se[rows], words))
-            number += int((both * checksum.cells[rows]).sum(dtype=np.uint64))
-        number %= 2**64
-    if not codings:
-        return [], number
     known, screens, correlation = rows_of(adata), [], correlation_of(adata, genes)
     for each in codings:
         moments, sigma2 = table_moments(known, mean, se, each.codes >= 0)
         coded = each.codes, each.fold, each.columns
         screens.append(as_screen(moments, sigma2, *coded, correlation))
-    return screens, number
+    return screens
 
 
 def _sums(
     values: Any,
     coded: Sequence[tuple[Index, NDArray[np.float64], Index | None]],
-    mixed: Words | None,
     *,
     folds: Sequence[Index],
-    words: Words,
     products: bool,
-) -> _Sums:
+) -> list[Part]:
     """Return the sums of a block: ascending columns given once, and codes of its cells."""
     numbers = values.data if sp.issparse(values) else values
     if numbers.size and max(float(numbers.max()), -float(numbers.min())) > LARGEST:
         # Squared distances, too, have to be squared.
         require_finite(values)
         raise too_large(np.any(np.abs(dense(values)) > LARGEST, axis=0))
-    number = 0
-    if mixed is not None:
-        require_finite(values)
-        number = int((mixed_words(values, words) * mixed).sum(dtype=np.uint64))
     parts = []
     for (codes, extra, weights), fold in zip(coded, folds, strict=True):
         some = slice(None) if (codes >= 0).all() else np.flatnonzero(codes >= 0)
@@ -269,7 +225,7 @@ def _sums(
         except ValueError:
             require_finite(values)  # names all of the columns
             raise
-    return _Sums(tuple(parts), number)
+    return parts
 
 
 def _with_products(
@@ -297,9 +253,8 @@ def _with_products(
     return part._replace(scatter=scatter)
 
 
-def _add(first: _Sums, second: _Sums) -> _Sums:
-    parts = map(merge, first.parts, second.parts)
-    return _Sums(tuple(parts), (first.checksum + second.checksum) % 2**64)
+def _add(first: list[Part], second: list[Part]) -> list[Part]:
+    return [merge(*pair) for pair in zip(first, second, strict=True)]
 
 
 def with_columns(values: Any, extra: NDArray[np.float64]) -> Any:
@@ -307,22 +262,6 @@ def with_columns(values: Any, extra: NDArray[np.float64]) -> Any:
     if sp.issparse(values):
         return sp.csr_array(sp.hstack([values, sp.csr_array(extra)]))
     return np.hstack([values, extra])
-
-
-def mixed_words(values: Any, words: Words) -> Words:
-    """Return a number of 64 bits for every row of a block, dense or CSR: a zero counts for 0."""
-    if sp.issparse(values):
-        bits = (values.data.astype(np.float64) + 0.0).view(np.uint64)  # -0.0 is 0.0
-        of_cell = sp.csr_array((bits, values.indices, values.indptr), shape=values.shape) @ words
-    else:
-        of_cell = (np.asarray(values, np.float64) + 0.0).view(np.uint64) @ words
-    return stirred(of_cell)
-
-
-def stirred(bits: Words) -> Words:
-    """Mix high bits into low ones: most floats have zeros at the end."""
-    bits = (bits ^ (bits >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15)
-    return bits ^ (bits >> np.uint64(32))
 
 
 def require_finite(values: Any) -> None:

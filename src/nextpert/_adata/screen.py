@@ -296,7 +296,7 @@ def screen_moments(
         {"environment": environments.codes}, extra=environments.covariates, weights=weights
     )
     layer = environments.roles.layer
-    ((screen,), _) = read_screens(adata, columns, [one], layer=layer)
+    (screen,) = read_screens(adata, columns, [one], layer=layer)
     return screen.moments()
 
 

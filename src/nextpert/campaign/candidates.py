@@ -95,7 +95,7 @@ def _require_controls(old: pd.DataFrame, new: pd.DataFrame, keys: list[str], rol
 
 def fit_of(cells: ad.AnnData) -> FittedPosterior:
     """Return the fit of a campaign, whose cells nobody has changed since."""
-    return _adata.posterior_from(cells, compare=False)
+    return _adata.posterior_from(cells)
 
 
 def plate_options(

@@ -53,7 +53,7 @@ def require_same_scale(joined: ad.AnnData, n_old: int, roles: Roles, panel: Sequ
         "new": np.where(environments.codes >= 0, is_new, -1),
     }
     _, columns = _adata.resolve_panel(joined, list(panel), gene_symbols="")
-    ((cells,), _) = read_screens(joined, columns, [coding(by)], layer=roles.layer)
+    (cells,) = read_screens(joined, columns, [coding(by)], layer=roles.layer)
     screen, is_new = cells.moments(), cells.columns["new"] > 0
     is_control = environments.perturbation[cells.columns["environment"]] == roles.control
     whole_old, whole_new = (looks_like_counts(_pooled(screen, is_new == x)) for x in (False, True))

@@ -51,7 +51,7 @@ def fitted_perturbations(adata: ad.AnnData, posterior_key: str = "dag_blr") -> p
     0         CD59       40         CD59              True
     1        CDH19       40        CDH19              True
     """
-    fit = _adata.posterior_from(adata, posterior_key, compare=False)
+    fit = _adata.posterior_from(adata, posterior_key)
     table = fit.environments
     names = [str(name) for name in table["perturbation"]]
     guides, _ = guides_of(adata, fit)

@@ -331,7 +331,7 @@ def _of_cells(adata: ad.AnnData) -> _Given:
     names = _adata.read_perturbations(adata, roles).perturbations()
     environments = read_environments(adata, roles, named=names)
     coded = coding({"environment": environments.codes})
-    ((screen,), _) = read_screens(adata, np.arange(adata.n_vars), [coded], layer=roles.layer)
+    (screen,) = read_screens(adata, np.arange(adata.n_vars), [coded], layer=roles.layer)
     clean, keys, sd = environments.without_batches(screen, names)
     pairs, place = distinct(keys[:, 0], keys[:, 1])
     moments, group = clean.pool(place, len(pairs)), pairs[:, 0]

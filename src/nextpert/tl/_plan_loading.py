@@ -150,7 +150,7 @@ def plan_loading(
     plan = _adata.read_result(adata, key, "tl.plan_screen", what="plan", part="plate")
     plate, constructs, given = plan["plate"], plan["constructs"], dict(loading or {})
     asked, prices = _Loading(**given), _Prices(**costs or {})
-    fit = _adata.posterior_from(adata, str(plan["params"]["posterior_key"]), compare=False)
+    fit = _adata.posterior_from(adata, str(plan["params"]["posterior_key"]))
     roles = _adata.fitted_roles(adata, fit.params)
     groups = labels = _adata.read_every_label(adata, roles)
     if by_guide := roles.guide_key is not None:

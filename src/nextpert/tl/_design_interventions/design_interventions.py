@@ -135,10 +135,10 @@ def design_interventions(
     >>> first["perturbation"], bool(first["probability_best"] > 0.9)
     ('CDH19', True)
     """
-    fit = _adata.posterior_from(adata, posterior_key, compare=False)
+    fit = _adata.posterior_from(adata, posterior_key)
     trace = tables.read_trace(adata, key_added, fit.genes)
     key = str(fit.params["perturbation_key"]) if perturbation_key is None else perturbation_key
-    wanted = read_target(adata, target, fit, key, key=posterior_key)
+    wanted = read_target(adata, target, fit, key)
     pool = read_candidates(candidates, shift, fit, wanted, target_is_candidate=target_is_candidate)
     pool, wanted = without_own_genes(pool, wanted, fit)
     this_round = tables.round_of(adata, key_added, trace, fit.fingerprint)

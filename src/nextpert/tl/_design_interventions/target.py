@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import (
-    checksum_of_cells,
     fitted_roles,
     list_names,
     panel_index,
@@ -19,7 +18,6 @@ from nextpert._adata import (
     read_groupings,
     read_labels,
     strings,
-    warn_of_changed_cells,
 )
 from nextpert._adata.target import (
     NAMED,
@@ -166,12 +164,8 @@ def read_target(
     target: Any,
     fit: FittedPosterior,
     perturbation_key: str,
-    *,
-    key: str | None = None,
 ) -> Wanted:
     """Return what is wanted as a goal on the genes of the panel; cells are read in one pass.
-
-    With ``key`` they are compared on the way with those of the fit, which is in ``uns[key]``.
 
     Raises
     ------
@@ -183,7 +177,7 @@ def read_target(
         If ``target`` is none of its forms.
     """
     given = as_target(target, fit.genes)
-    states, away, control = _read_states(adata, given, fit, perturbation_key, key)
+    states, away, control = _read_states(adata, given, fit, perturbation_key)
     weights = weights_of(given, fit.genes)
     scale = np.ones(len(fit.genes))
     if control is not None:
@@ -261,7 +255,7 @@ def given_by_numbers(mean: Vector, fit: FittedPosterior) -> Vector:
 
 
 def _read_states(
-    adata: ad.AnnData, given: Target, fit: FittedPosterior, perturbation_key: str, key: str | None
+    adata: ad.AnnData, given: Target, fit: FittedPosterior, perturbation_key: str
 ) -> tuple[list[_Read], list[_Read], Moments | None]:
     """Return target states, states to avoid, and, for distances by noise, moments of the controls.
 
@@ -279,13 +273,9 @@ def _read_states(
         groups.append(read_group(adata, str(fit.params["control"]), roles, own_key))
     codes = [(group.codes, 1) for group in groups if group is not None]
     moments: list[list[Moments]] = []
-    batches, checksum, number = None, None if key is None else checksum_of_cells(adata, fit), 0
-    if codes or checksum is not None:
-        moments, batches, number = read_groupings(
-            adata, fit.columns, codes, roles, checksum=checksum
-        )
-    if key is not None:  # also where labels or a layer are gone, so that nothing was read
-        warn_of_changed_cells(adata, fit, key, number)
+    batches = None
+    if codes:
+        moments, batches = read_groupings(adata, fit.columns, codes, roles)
     cells = (one for (one,) in moments)
     read = []
     for state, group in zip(asked, groups, strict=False):

@@ -110,7 +110,7 @@ def diagnose(
     'trust'
     """
     generator = as_rng(rng, "halves of a table" if is_table(adata) else "")
-    fit = _adata.posterior_from(adata, posterior_key, compare=False)
+    fit = _adata.posterior_from(adata, posterior_key)
     refit, halves, undeclared = read_refit(adata, fit, posterior_key, generator, n_jobs=n_jobs)
     cells = halves.pool(halves.whole, by_guide=halves.declared)
     sides = read_sides(refit, halves, cells.guide_variance)

@@ -149,9 +149,7 @@ def read_refit(
         fits=fit_environments(adata, roles, some), without=folds, sets=sets,
         searches=None if held_out is None else held_out.environments,
         undeclared=None if undeclared is None else undeclared.column,
-        checksum=_adata.checksum_of_cells(adata, fit),
     )  # fmt: skip
-    _adata.warn_of_changed_cells(adata, fit, key, cells.checksum)
     # The seed of the search, 0 where it was no number.
     stored: Any = eager(adata.uns.get(dag_key))
     options = stored.get("params", {}) if hasattr(stored, "get") else {}

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata import Roles
-    from nextpert._adata.read import Checksum
     from nextpert._adata.screen import Environments
     from nextpert.core.screen.screen import Screen
 
@@ -37,14 +36,11 @@ class Cells:
     halves
         Sums of each half of some environments (columns ``"environment"`` and ``"half"``); ``None``
         where there are none.
-    checksum
-        Of the values, as a fingerprint asks for it.
     """
 
     fits: list[tuple[Environments, Screen]]
     searches: tuple[Environments, Screen] | None
     halves: Screen | None
-    checksum: int
 
     def fit_cells(
         self,
@@ -96,7 +92,6 @@ def read_cells(
     searches: Environments | None = None,
     sets: Sequence[Collection[str]] = (),
     halves: tuple[Environments, NDArray[np.int64]] | None = None,
-    checksum: Checksum | None = None,
 ) -> Cells:
     """Read all labelled cells in one pass (in two where the graph was learned on another layer).
 
@@ -119,8 +114,6 @@ def read_cells(
         what the first leave, 25.
     halves
         Environments, and the half of every cell, 0 or 1, shape ``(n_cells,)``.
-    checksum
-        Weights of a checksum of the values.
     """
     layer, labels = environments.roles.layer, set(environments.perturbation)
     fits, codings = [], []
@@ -142,14 +135,14 @@ def read_cells(
         if searches.roles.layer == layer:
             codings.append(held)
         else:
-            other, _ = read_screens(adata, columns, [held], layer=searches.roles.layer)
-    screens, number = read_screens(adata, columns, codings, checksum=checksum, layer=layer)
+            other = read_screens(adata, columns, [held], layer=searches.roles.layer)
+    screens = read_screens(adata, columns, codings, layer=layer)
     screens += other
     return Cells(
         list(zip(fits, screens[: len(fits)], strict=True)),
         None if searches is None else (searches, screens[-1]),
-        None if halves is None else screens[len(fits)], number,
-    )  # fmt: skip
+        None if halves is None else screens[len(fits)],
+    )
 
 
 def _kinds(environments: Environments, sets: Sequence[Collection[str]]) -> NDArray[np.int64]:

@@ -19,7 +19,6 @@ from nextpert._adata import environments
 from nextpert._adata.arguments import above, checked, one_of, options
 from nextpert._adata.labels import left_out_table
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
-from nextpert._adata.posterior import fingerprint_weights
 from nextpert._adata.progress import reported
 from nextpert._adata.roles import declared, role_texts
 from nextpert._adata.table import is_table
@@ -182,15 +181,13 @@ def fit_dag_blr(
     )
     used = np.flatnonzero(labels.groups([roles.control, *plan.names]) >= 0)
     _adata.check_scale(adata, columns, used, roles)
-    # All cells in one pass: those of the fit, of graphs without some perturbations, a checksum.
+    # All cells in one pass: those of the fit, and of graphs without some perturbations.
     by_fold = [] if exact else folds_of(plan.names)
     held_out = read_held_out(adata, dag_key, roles, len(genes), plan.names) if by_fold else None
     found = fit_environments(adata, replace(roles, guide_key=None) if exact else roles, plan.names)
-    weights = fingerprint_weights(adata, roles, len(columns))
     read_once = read_cells(
         adata, columns, found, plan.names,
         searches=None if held_out is None else held_out.environments, sets=by_fold,
-        checksum=weights,
     )  # fmt: skip
     guided = roles.guide_key is not None and not exact
     if guided:
@@ -214,7 +211,7 @@ def fit_dag_blr(
     if plan.names and not exact:
         undeclared = undeclared_guides(adata, columns, plan.names, roles)
 
-    searches, checksum = read_once.searches, read_once.checksum
+    searches = read_once.searches
     del read_once  # of large screens there is no room for it beside the fit
 
     # For every fold a graph that has not seen it; one that is given, or was learned from the
@@ -239,6 +236,7 @@ def fit_dag_blr(
     }
     if symbols:
         params["gene_symbols"] = symbols
+    present = _adata.fingerprint(adata, roles, columns)
     record = record_of(
         model,
         params,
@@ -247,8 +245,7 @@ def fit_dag_blr(
             [reason for _, reason in plan.left_out],
         ),
         cells={
-            "roles": weights.roles,
-            "values": f"{checksum:016x}",
+            **dict(zip(("roles", "values"), present.split(), strict=True)),
             "declared": json.dumps(role_texts(declared(adata))),
         },
     )

@@ -76,13 +76,10 @@ class Measured:
 def read_measured(
     adata: ad.AnnData,
     fit: FittedPosterior,
-    key: str,
     n_guides: int | None,
     n_replicates: int | None,
 ) -> Measured:
-    """Read the noise of the cells of the fit in ``uns[key]``: one pass over them.
-
-    They are compared with those of the fit on the way.
+    """Read the noise of the cells of a fit: one pass over them.
 
     Raises
     ------
@@ -99,9 +96,7 @@ def read_measured(
     roles = _adata.fitted_roles(adata, fit.params)
     cells = read_cells(
         adata, fit.columns, fit_environments(adata, roles, names), names,
-        checksum=_adata.checksum_of_cells(adata, fit),
     )  # fmt: skip
-    _adata.warn_of_changed_cells(adata, fit, key, cells.checksum)
     known, sums = cells.fits[0]
     screen, keys, sd = known.without_batches(sums, names)
     rows, place = distinct(*keys.T)  # conditions would split guides into more than there are

@@ -142,11 +142,11 @@ def plan_cells(
         )
         raise ValueError(message)
     effect, confidence, tolerance = float(effect), float(confidence), float(tolerance)
-    fit = _adata.posterior_from(adata, posterior_key, compare=False)
+    fit = _adata.posterior_from(adata, posterior_key)
     goal = None
     if target is not None:
         goal = read_target(adata, target, fit, str(fit.params["perturbation_key"]))
-    measured = read_measured(adata, fit, posterior_key, n_guides, n_replicates)
+    measured = read_measured(adata, fit, n_guides, n_replicates)
     noise, layout = measured.noise, measured.layout
     distances = None
     # Of a goal that is not one state the precision has no closed form.

@@ -159,9 +159,9 @@ def plan_screen(
     (3, 200)
     """
     asked = _Constraints(**constraints or {})
-    fit = _adata.posterior_from(adata, posterior_key, compare=False)
+    fit = _adata.posterior_from(adata, posterior_key)
     label_key = str(fit.params["perturbation_key"])
-    wanted = read_target(adata, target, fit, label_key, key=posterior_key)
+    wanted = read_target(adata, target, fit, label_key)
     if pending is not None and not isinstance(pending, Mapping):
         pending = _adata.in_order(pending)
     read = read_pool(
