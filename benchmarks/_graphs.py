@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_DEPTH, _ALPHA = 4, 1e-3
+_ALPHA = 1e-3
 _PENALTY = 2.0  # on the BIC, nextpert's default; causal-learn counts from half of it
 
 
@@ -52,7 +52,7 @@ def search_gsp(*, n_genes: int, degree: float, n_cells: int, n_runs: int) -> Wor
     """GSP with as many runs on either side; the same cells, level and depth."""
     truth, cells = draw_cells(n_genes, degree, n_cells, 0)
     moments = Moments.from_array(cells)
-    options: dict[str, Any] = {"alpha": _ALPHA, "depth": _DEPTH, "n_runs": n_runs}
+    options: dict[str, Any] = {"alpha": _ALPHA, "n_runs": n_runs}
 
     def report(found: list[Any], peers: list[Dag]) -> tuple[str, bool]:
         edges = [result.dag.n_edges for result in found]

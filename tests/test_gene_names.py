@@ -147,13 +147,14 @@ def test_preprocessing_by_symbols(by_symbol):
 def test_symbols_that_are_absent_or_not_unique(by_symbol):
     _, ids = by_symbol
     with pytest.raises(ValueError, match=r"no column 'symbols'\. Close matches: symbol\."):
-        npt.tl.learn_dag(ids, gene_symbols="symbols", method="boss")
+        npt.pp.setup_screen(ids, gene_symbols="symbols")
+    npt.pp.setup_screen(ids, gene_symbols="symbol")
     ids.var["symbol"] = "MYC"
     with pytest.raises(ValueError, match=r"adata\.var\['symbol'\] holds these genes more than onc"):
-        npt.tl.learn_dag(ids, gene_symbols="symbol", genes=["MYC"], method="boss")
+        npt.tl.learn_dag(ids, genes=["MYC"], method="boss")
     ids.var["symbol"] = ["MYC", None, ""] + ["x"] * (ids.n_vars - 3)
     names = [str(name) for name in ids.var_names]
-    npt.tl.learn_dag(ids, gene_symbols="symbol", method="given", dag=[("MYC", names[1])])
+    npt.tl.learn_dag(ids, method="given", dag=[("MYC", names[1])])
     assert ids.uns["dag"]["genes"].tolist() == ["MYC", names[1]]
 
 

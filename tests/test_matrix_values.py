@@ -109,7 +109,7 @@ def test_masks_and_complex_numbers_in_layers_chunks_and_graphs(bad, counts):
     adata = make(counts)
     adata.layers["log"] = change(counts)
     with pytest.raises(ValueError, match=r"adata\.layers\['log'\] .*" + message):
-        npt.tl.learn_dag(adata, method="boss", layer="log")
+        npt.pp.setup_screen(adata, layer="log")
     with pytest.raises(ValueError, match=message):
         npt.tl.learn_dag(adata, method="given", dag=change(np.eye(3, k=1)))
     adata.varp["dag"] = change(np.eye(3, k=1))

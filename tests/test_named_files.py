@@ -69,5 +69,5 @@ def test_no_list_in_a_message_is_empty(small_screen):
         npt.tl.learn_dag(small_screen, genes=["", "MYC"])
     small_screen.obs["none"] = np.full(small_screen.n_obs, np.nan)
     with pytest.raises(ValueError, match="The column holds no label: name the label"):
-        npt.tl.learn_dag(small_screen, perturbation_key="none")
+        npt.pp.setup_screen(small_screen, perturbation_key="none")
     npt.tl.learn_dag(small_screen, method="given", dag=np.zeros((8, 8)))

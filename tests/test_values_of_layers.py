@@ -67,7 +67,9 @@ def test_logarithms_are_not(call, counts):
 @pytest.mark.parametrize("learned", [None, "log"])
 def test_another_layer_than_the_graphs(call, learned, counts):
     counts.X = np.log1p(counts.X) + 0.1
-    npt.tl.learn_dag(counts, method="boss", layer=learned)
+    npt.pp.setup_screen(counts, layer=learned)
+    npt.tl.learn_dag(counts, method="boss")
+    npt.pp.setup_screen(counts)
     given_edges = [("A", "B"), ("B", "C")]
     counts.varp["dag"] = sp.csr_matrix(np.eye(3, k=1))
     read = "log" if learned is None else None

@@ -138,4 +138,4 @@ def test_an_absent_column_of_a_lazy_obs_is_named(small_screen, tmp_path):
     small_screen.write_zarr(tmp_path / "cells.zarr")
     lazy = ad.experimental.read_lazy(tmp_path / "cells.zarr")
     with pytest.raises(ValueError, match=r"no column 'pertubation'.*Close matches: perturbation"):
-        npt.tl.learn_dag(lazy, perturbation_key="pertubation")
+        npt.pp.setup_screen(lazy, perturbation_key="pertubation")

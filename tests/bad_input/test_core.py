@@ -82,7 +82,6 @@ CASES = [
     ("NaN matrix", lambda: core.Dag.from_matrix(np.full((2, 2), NAN)), "NaN"),
     *many("order", core.Dag.complete, -1, 1.5, "three", [-1, 0], [1, 1], [[0, 1]], [0.0, 1.0]),
     *many("alpha", lambda a: core.gsp(MOMENTS, alpha=a), 0, 1, 2, NAN, "low", None),
-    *many("depth", lambda d: core.gsp(MOMENTS, depth=d), -1, 1.5, "deep"),
     *many("n_runs", lambda n: core.gsp(MOMENTS, n_runs=n), 0, 1.5, "ten", True),
     *many("rng", lambda r: core.gsp(MOMENTS, rng=r), -1, "seed", 1.5),
     ("cells for moments, gsp", lambda: core.gsp(CELLS), "Moments"),

@@ -11,8 +11,8 @@ from nextpert._adata.roles import fitted_roles
 from nextpert.core import LinearScm
 from nextpert.tl._learn_dag import graphs
 from nextpert.tl._learn_dag.context import ContextNodes, _distinguishable, _joined
-from nextpert.tl._learn_dag.from_cells import target_table
 from nextpert.tl._learn_dag.graphs import read_held_out
+from nextpert.tl._learn_dag.learn_dag import target_table
 from nextpert.tl._learn_dag.prior import read_stored_targets
 
 

@@ -54,8 +54,9 @@ def test_effects_are_those_of_the_model_by_hand(screen):
     """A graph without edges, no target on the panel: nothing is expected of anything."""
     adata = screen[0].copy()
     adata.obs["perturbation"] = ["x" + str(name) for name in adata.obs["perturbation"]]
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names), control="xcontrol")
-    npt.tl.fit_dag_blr(adata, control="xcontrol")
+    npt.pp.setup_screen(adata, control="xcontrol")
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
+    npt.tl.fit_dag_blr(adata)
     effects = npt.tl.perturbation_effects(adata, as_anndata=True)
     label = adata.obs["perturbation"].astype(str).to_numpy()
     codes = {name: j for j, name in enumerate(["xcontrol", *effects.obs_names])}

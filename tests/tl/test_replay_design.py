@@ -212,7 +212,8 @@ def test_options_reach_the_campaigns(screen):
     options = {"strategies": ["random"]} | SMALL
     assert npt.tl.replay_design(screen, ["MYC"], copy=True, **options).uns["replay"]
     assert "replay" not in screen.uns
-    npt.tl.learn_dag(screen, layer="lognorm", search_options={"n_runs": 2}, key_added="other")
+    npt.pp.setup_screen(screen, layer="lognorm")
+    npt.tl.learn_dag(screen, search_options={"n_runs": 2}, key_added="other")
     options |= {"campaign_options": {"n_warmup": 20, "shift": "activation"}}
     options["n_perturbations"] = 10**9  # a plate holds no more than all candidates
     npt.tl.replay_design(

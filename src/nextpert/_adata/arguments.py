@@ -36,6 +36,7 @@ GONE = {
     **{role: f"declared once, by npt.pp.setup_screen(adata, {role}=...)" for role in ROLES},
     "prior_network": "edges that are certain are given as prior={'required': [(parent, child)]}",
     "targets_upstream": "genes before all others are given as prior={'tiers': [targets, others]}",
+    "starts": "GSP from random orders alone is core.gsp, whose graph method='given' takes as dag",
     "simulated": "replay a screen of datasets.simulated_screen, where the model is correct",
     "checkpoint": "a call with n_graphs learns all graphs, on n_jobs threads",
     "show_progress": "progress is shown by itself, and scanpy.settings.verbosity = 0 hides it",
@@ -99,7 +100,7 @@ _NOT_EMPTY = Bound("that is not empty", bool, is_of_text=True)
 _SEED = Bound("of at least 0 (a seed)", lambda value: value >= 0)
 
 
-def options(**bounds: Bound | tuple[Bound, ...]) -> Callable[[C], C]:
+def options(**bounds: Bound | type | tuple[Bound, ...]) -> Callable[[C], C]:
     """Declare a dataclass as what a mapping of options may hold: names, kinds, bounds, defaults.
 
     :func:`checked` takes the class as the bound of the argument, whose value stays a mapping.

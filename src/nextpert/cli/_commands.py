@@ -111,7 +111,6 @@ def learn(
     screen: Screen,
     *,
     results: Results = _RESULTS,
-    columns: Columns = _COLUMNS,
     genes: Names | None = None,
     method: str = "gsp",
     environments: str = "control",
@@ -119,7 +118,6 @@ def learn(
     alpha: float = 0.001,
     penalty: float = 2.0,
     n_runs: WholeOrNone = None,
-    starts: str = "boss",
     n_graphs: Whole = 1,
     before: Path | None = None,
     tiers: Path | None = None,
@@ -156,9 +154,6 @@ def learn(
         Factor on the penalty of the BIC, for BOSS. 1 is the BIC; higher values give fewer edges.
     n_runs
         Number of restarts. By default 100 for GSP and 10 for BOSS (3 above 100 genes).
-    starts
-        Orders that GSP starts from: 'boss', its own and that of BOSS; or 'random', its own alone,
-        as in the paper.
     n_graphs
         Number of bootstrap graphs, for the frequency of each edge and intervals. 1 for none.
     before

@@ -66,11 +66,11 @@ def test_the_best_of_all_orders_that_agree(simulated, seed):
     best = max(
         total(score, prior, order)
         for order in itertools.permutations(range(p))
-        if prior.allows_order(order)
+        if prior.first_conflict(order) is None
     )
     found = boss(moments, penalty=PENALTY, prior=prior, n_starts=5, rng=0)
     assert found.score >= best - 1e-6
     assert prior.allows(found.dag)
-    assert prior.allows_order(found.order)
+    assert prior.first_conflict(found.order) is None
     own = sum(score(i, found.dag.parents(i).tolist()) for i in range(p))
     assert own == pytest.approx(found.score, abs=1e-6)

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from nextpert.core import Moments, PriorKnowledge, causaldag_gsp, gsp, minimal_imap
+from nextpert.core import Moments, causaldag_gsp, gsp, minimal_imap
 
 pytestmark = pytest.mark.slow
 
@@ -82,21 +82,6 @@ def test_peer_is_seeded_and_leaves_the_global_state(simulated):
     assert before[1][2:] == after[1][2:]
     random.seed(99)
     assert causaldag_gsp(moments, n_runs=3, rng=5) == one
-
-
-@pytest.mark.usefixtures("peer")
-def test_peer_keeps_a_full_order(simulated):
-    _, moments = simulated(10, 3, seed=0)
-    prior = PriorKnowledge(10, tiers=[[i] for i in range(10)])
-    dag = causaldag_gsp(moments, n_runs=5, prior=prior, rng=0)
-    assert prior.allows(dag)
-
-
-def test_peer_refuses_what_it_would_disregard(simulated):
-    _, moments = simulated(5, 2, seed=0)
-    prior = PriorKnowledge(5, forbidden=[(0, 1)])
-    with pytest.raises(ValueError, match="disregards required and forbidden edges"):
-        causaldag_gsp(moments, prior=prior)
 
 
 def test_missing_extra_is_named(monkeypatch):

@@ -221,16 +221,6 @@ def shd(one: Dag, two: Dag) -> int:
 
     An extra edge, a missing edge and a reversed edge count one each.
 
-    Parameters
-    ----------
-    one, two
-        Graphs over the same nodes.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of nodes differ.
-
     Examples
     --------
     >>> from nextpert.core import Dag, shd
@@ -240,8 +230,8 @@ def shd(one: Dag, two: Dag) -> int:
     if one.n_nodes != two.n_nodes:
         message = f"Graphs of {one.n_nodes} and {two.n_nodes} nodes cannot be compared."
         raise ValueError(message)
-    apart = set(one.edges()) ^ set(two.edges())
-    return len({frozenset(edge) for edge in apart})
+    differing = set(one.edges()) ^ set(two.edges())
+    return len({frozenset(edge) for edge in differing})
 
 
 def perturb_dag(
@@ -262,12 +252,8 @@ def perturb_dag(
     ----------
     dag
         The graph.
-    n_missing
-        Number of edges to remove.
-    n_extra
-        Number of edges to add, between nodes that have none.
-    n_reversed
-        Number of edges to reverse.
+    n_missing, n_extra, n_reversed
+        Number of edges to remove, to add between nodes that have none, and to reverse.
     rng
         Seed or generator.
 

@@ -194,11 +194,6 @@ def random_dag(
     rng
         Seed or generator.
 
-    Raises
-    ------
-    ValueError
-        For an unknown family, or an expected degree below 0.
-
     Examples
     --------
     >>> from nextpert.core import random_dag
@@ -224,19 +219,6 @@ def matched_random_dag(
 
     An order is drawn uniformly among those in which every node has enough nodes before it, then
     the parents of every node uniformly among the nodes before it.
-
-    Parameters
-    ----------
-    in_degree
-        Number of parents of every node, shape ``(n_nodes,)``, as
-        :attr:`~nextpert.core.Dag.in_degree`.
-    rng
-        Seed or generator.
-
-    Raises
-    ------
-    ValueError
-        If no acyclic graph has these numbers of parents.
 
     Examples
     --------

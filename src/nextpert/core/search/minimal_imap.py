@@ -153,22 +153,10 @@ def fisher_z_threshold(
 
     Parameters
     ----------
-    n_cells
-        Number of cells, ``n``.
-    n_given
-        Number of nodes given, ``k``; a number or an array of them.
+    n_cells, n_given
+        Number of cells, ``n``, and of nodes given, ``k`` (a number or an array of them).
     alpha
         Significance level, two-sided.
-
-    Returns
-    -------
-    numpy.ndarray
-        Thresholds, shape of ``n_given``.
-
-    Raises
-    ------
-    ValueError
-        If ``alpha`` is not between 0 and 1, or ``n - k - 3`` is not above 0.
 
     Examples
     --------
@@ -260,9 +248,7 @@ def minimal_imap(
     Raises
     ------
     ValueError
-        If ``permutation`` does not name each node once or contradicts an order, ``alpha`` is not
-        between 0 and 1, or the moments do not allow all tests (too few cells, constant or
-        linearly dependent nodes).
+        As of :func:`gsp`.
 
     Examples
     --------

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert.core._checks import as_nodes, is_pair, require_count
-from nextpert.core._shown import Shown
 from nextpert.core.graph.dag import CycleError, Dag, is_acyclic
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     Pairs = Iterable[Sequence[int]]
 
 
-class PriorKnowledge(Shown):
+class PriorKnowledge:
     """Orders among nodes, and required and forbidden edges.
 
     Parameters
@@ -27,41 +26,30 @@ class PriorKnowledge(Shown):
     n_nodes
         Number of nodes.
     before
-        Pairs ``(a, b)``: ``a`` stands before ``b`` in the topological order, so that no directed
-        path leads from ``b`` to ``a``. An edge between them is not implied.
+        Pairs ``(a, b)``: no directed path leads from ``b`` to ``a``. No edge is implied.
     tiers
         Lists of nodes, earliest first: every node of a tier stands before every node of a later
         one. Nodes in no tier are free.
-    required
-        Edges ``(parent, child)`` that must be in the graph; they imply the order.
-    forbidden
-        Edges ``(parent, child)`` that the graph must not have; give both directions to exclude an
-        edge between two nodes.
+    required, forbidden
+        Edges ``(parent, child)`` that the graph must have (they imply the order), and must not
+        have. The attributes of these names are matrices, ``(n_nodes, n_nodes)``, row = parent;
+        ``before`` has all orders that follow from others (the transitive closure).
     names
         Names of the nodes in errors; by default their numbers.
-
-    Attributes
-    ----------
-    before : numpy.ndarray
-        The orders with all that follows from them (transitive closure), shape
-        ``(n_nodes, n_nodes)``; ``before[a, b]`` is true where ``a`` stands before ``b``.
-    required, forbidden : numpy.ndarray
-        Edges, shape ``(n_nodes, n_nodes)``, row = parent.
 
     Raises
     ------
     CycleError
         If the orders have a cycle; its nodes are named.
     ValueError
-        If a node lies outside ``0..n_nodes - 1`` or in two tiers, or an edge is both required and
-        forbidden.
+        If a node is out of range or in two tiers, or an edge is both required and forbidden.
 
     Examples
     --------
     >>> from nextpert.core import PriorKnowledge
     >>> prior = PriorKnowledge(4, before=[(0, 1)], required=[(1, 2)])
-    >>> prior.n_orders, bool(prior.before[0, 2]), prior.allows_order([3, 0, 1, 2])
-    (3, True, True)
+    >>> bool(prior.before[0, 2]), prior.first_conflict([3, 0, 1, 2]) is None
+    (True, True)
     """
 
     def __init__(
@@ -93,19 +81,9 @@ class PriorKnowledge(Shown):
         for matrix in (self.required, self.forbidden, self.before):
             matrix.flags.writeable = False
 
-    @property
-    def n_orders(self) -> int:
-        """Number of ordered pairs, with those that follow from others."""
-        return int(self.before.sum())
-
-    def allows_order(self, order: ArrayLike) -> bool:
-        """Whether a permutation of all nodes agrees with every order."""
-        return self.first_conflict(order) is None
-
     def first_conflict(self, order: ArrayLike) -> tuple[int, int] | None:
         """Return a pair ``(a, b)`` that should stand ``a`` before ``b`` but does not, or None."""
-        place = np.empty(self.n_nodes, np.int64)
-        place[np.asarray(order, np.int64)] = np.arange(self.n_nodes)
+        place = np.argsort(np.asarray(order, np.int64))
         wrong = np.argwhere(self.before & (place[:, None] > place[None, :]))
         return (int(wrong[0, 0]), int(wrong[0, 1])) if len(wrong) else None
 
@@ -117,13 +95,7 @@ class PriorKnowledge(Shown):
         return is_acyclic(self.n_nodes, zip(*np.nonzero(edges | self.before), strict=True))
 
     def order_of(self, dag: Dag) -> NDArray[np.int64]:
-        """Return a topological order of the graph that agrees with every order known before.
-
-        Raises
-        ------
-        CycleError
-            If there is none.
-        """
+        """Return a topological order of the graph that agrees with every order; raise if none."""
         return Dag.from_matrix((dag.to_matrix().toarray() != 0) | self.before).order
 
     def with_context(
@@ -131,24 +103,12 @@ class PriorKnowledge(Shown):
     ) -> PriorKnowledge:
         """Return the same of nodes followed by context nodes, which nothing is a cause of.
 
-        Parameters
-        ----------
-        n_context
-            Number of context nodes.
-        targets
-            Known targets, nodes by the number of the context node (from 0): its edges into them
-            are required and all its others forbidden. The edges of other context nodes are free.
-
-        Raises
-        ------
-        ValueError
-            If ``targets`` names a node, or a context node, that there is none of.
+        ``targets`` has known targets, nodes by the number of the context node (from 0): its edges
+        into them are required, its others forbidden. The edges of other context nodes are free.
 
         Examples
         --------
         >>> from nextpert.core import PriorKnowledge
-        >>> PriorKnowledge(2).with_context(1).before.astype(int).tolist()
-        [[0, 0, 0], [0, 0, 0], [1, 1, 0]]
         >>> PriorKnowledge(2).with_context(1, {0: [1]}).required.astype(int).tolist()
         [[0, 0, 0], [0, 0, 0], [0, 1, 0]]
         """
@@ -159,39 +119,24 @@ class PriorKnowledge(Shown):
         out.before[p:, :p] = True
         out.forbidden[:, p:] = True
         np.fill_diagonal(out.forbidden, False)
-        told = {} if targets is None else targets
-        places = as_nodes(told, n_context, "targets")
-        for k, nodes in zip(places, told.values(), strict=True):
+        known = {} if targets is None else targets
+        places = as_nodes(known, n_context, "targets")
+        for k, nodes in zip(places, known.values(), strict=True):
             acts = np.zeros(p, np.bool_)
             acts[as_nodes(nodes, p, f"The targets of context node {k}")] = True
             out.required[p + k, :p], out.forbidden[p + k, :p] = acts, ~acts
         return out
 
     def nearest_order(self, order: ArrayLike) -> NDArray[np.int64]:
-        """Return an order that agrees, made by taking the first node of ``order`` that may come.
-
-        Examples
-        --------
-        >>> from nextpert.core import PriorKnowledge
-        >>> PriorKnowledge(4, before=[(3, 1)]).nearest_order([2, 1, 3, 0])
-        array([2, 3, 1, 0])
-        """
+        """Return an order that agrees, made by taking the first node of ``order`` that may come."""
         rest, missing = np.asarray(order, np.int64), self.before.sum(axis=0)
-        found = []
+        nearest = []
         while len(rest):
             first = int(np.argmin(missing[rest]))  # of which none is left that stands before
-            found.append(rest[first])
+            nearest.append(rest[first])
             missing -= self.before[rest[first]]
             rest = np.delete(rest, first)
-        return np.array(found)
-
-    def _facts(self) -> dict[str, int]:
-        return {
-            "n_nodes": self.n_nodes,
-            "n_orders": self.n_orders,
-            "n_required": int(self.required.sum()),
-            "n_forbidden": int(self.forbidden.sum()),
-        }
+        return np.array(nearest)
 
     def _pairs(self, pairs: Pairs, name: str) -> NDArray[np.bool_]:
         matrix = np.zeros((self.n_nodes, self.n_nodes), dtype=bool)
@@ -211,7 +156,6 @@ class PriorKnowledge(Shown):
     def _tier_orders(
         self, tiers: Sequence[Iterable[int]] | None, called: Sequence[str]
     ) -> NDArray[np.bool_]:
-        orders = np.zeros((self.n_nodes, self.n_nodes), dtype=bool)
         tier_of = np.full(self.n_nodes, -1)
         tiers = () if tiers is None else tiers
         _require_list(tiers, "tiers")
@@ -221,9 +165,7 @@ class PriorKnowledge(Shown):
                     message = f"{called[node]} is in more than one tier: keep it in one."
                     raise ValueError(message)
                 tier_of[node] = number
-        listed = tier_of >= 0
-        orders[np.ix_(listed, listed)] = tier_of[listed][:, None] < tier_of[listed][None, :]
-        return orders
+        return (tier_of[:, None] >= 0) & (tier_of[:, None] < tier_of)  # nodes in no tier are free
 
 
 def _require_list(value: object, name: str) -> None:

@@ -33,7 +33,6 @@ class SearchOptions:
     n_runs: int
     prior: PriorKnowledge | None
     order: NDArray[np.int64] | None = None
-    starts: str = "boss"
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,8 @@ class Search:
     ----------
     learn
         ``learn(moments, options, *, n_context, rng, n_jobs, progress)``, which returns
-        :class:`Found`. ``progress`` is None, or called with the number of runs done and of all.
-        One that takes context nodes also gets ``targets`` where they are known, nodes by the number
-        of the context node (as :func:`~nextpert.core.boss` takes them).
+        :class:`Found`. One that takes context nodes also gets ``targets`` where they are known, as
+        :func:`~nextpert.core.boss` does.
     options
         Those of ``tl.learn_dag`` that this search uses besides ``n_runs``, ``prior``, ``rng``.
     default_runs
@@ -102,13 +100,7 @@ def register(
     context: bool = False,
     threads: bool = True,
 ) -> Callable[[Learn], Learn]:
-    """Make a function known as a search, under the name of its file; see :class:`Search`.
-
-    Raises
-    ------
-    ValueError
-        If another search has the name.
-    """
+    """Make a function known as a search, under the name of its file; see :class:`Search`."""
 
     def known(learn: Learn) -> Learn:
         _SEARCHES.add(name, Search(learn, tuple(options), default_runs, context, threads))

@@ -194,24 +194,8 @@ def search(
 
     A search that does not take context nodes gets the moments at fixed values of them.
 
-    Parameters
-    ----------
-    joint, genes
-        Moments of both, and the names of the genes.
-    options, rng
-        Those of the search.
-    where
-        Which cells these are, for a message.
-    n_jobs
-        Number of threads; ``None`` (default) is one of several searches at a time, which gets no
-        workers of its own.
-    progress
-        Called with the number of runs done and of all.
-
-    Raises
-    ------
-    ValueError
-        If genes are copies of each other, or linearly dependent; they are named.
+    ``where`` says which cells these are, for an error about linearly dependent genes. Without
+    ``n_jobs`` this is one of several searches at a time, which gets no workers of its own.
     """
     method, p, cells = searches()[options.method], len(genes), joint.moments
     n_context = cells.n_nodes - p

@@ -94,18 +94,10 @@ def graphs_without(
         Its environments and their sums, each set a union of folds.
     genes
         The panel.
-    sets
-        Labels of perturbations, ``n_sets`` lists; a label may be in several.
-    streams
-        Source of the random numbers of each search, whichever worker takes it, of length
-        ``n_sets``.
+    sets, streams
+        Labels of perturbations, ``n_sets`` lists, and the random numbers of each search.
     n_jobs
         Number of threads.
-
-    Raises
-    ------
-    ValueError
-        If genes are linearly dependent without a set; they are named.
     """
     if held_out is None or searches is None:
         return [dag] * len(sets)

@@ -3,45 +3,53 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata.arguments import WORKERS, Bound, between, checked, one_of, options
+from nextpert._adata import list_names, strings
+from nextpert._adata.arguments import WORKERS, above, between, checked, one_of, options
+from nextpert._adata.environments import require_varying
 from nextpert._adata.labels import left_out_table, say_left_out
+from nextpert._adata.progress import progress
 from nextpert._adata.roles import read_roles
-from nextpert._adata.screen import read_environments
+from nextpert._adata.screen import describe, read_environments, screen_moments
 from nextpert._adata.table import require_cells
+from nextpert._warn import warn
 from nextpert.core._checks import as_rng
-from nextpert.core.search._classes import OPEN
+from nextpert.core.search._classes import INTERVENTIONS, OPEN, oriented_by
+from nextpert.core.search.minimal_imap import are_few
 from nextpert.core.search.registry import SearchOptions, names_that, searches
-from nextpert.tl._learn_dag.context import Panel
-from nextpert.tl._learn_dag.from_cells import learn_from_cells
-from nextpert.tl._learn_dag.prior import given_graph, read_prior, read_targets
+from nextpert.tl._learn_dag.context import ContextNodes, Joint, Panel, search
+from nextpert.tl._learn_dag.graphs import ensemble
+from nextpert.tl._learn_dag.prior import (
+    Prior,
+    given_graph,
+    read_prior,
+    read_targets,
+    stored_knowledge,
+    stored_targets,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import anndata as ad
+    import scipy.sparse as sp
+    from numpy.typing import NDArray
 
+    from nextpert.core import Dag, Moments
 
 logger = logging.getLogger(__name__)
 
 
-_PENALTY = Bound(  # in place of "auto", which chose one for cells that are not independent
-    "above 0 (of clones, declare the column by pp.setup_screen with batch_key or guide_key)",
-    lambda value: value > 0,
-)
-
-
 @options(
-    alpha=between(0, 1),
-    penalty=_PENALTY,
-    starts=one_of("boss", "random"),
+    alpha=between(0, 1), penalty=above(0), prior=Prior,
     perturbation_targets=one_of("learned", "known"),
-)
+)  # fmt: skip
 @dataclass(frozen=True)
 class _SearchOptions:
     """``search_options``: each is documented there."""
@@ -49,7 +57,6 @@ class _SearchOptions:
     alpha: float = 1e-3
     penalty: float = 2.0
     n_runs: int | None = None
-    starts: str = "boss"
     prior: Mapping[str, Any] | None = None
     perturbation_targets: str | Mapping[str, Any] = "learned"
 
@@ -62,15 +69,11 @@ def learn_dag(
     adata: ad.AnnData,
     *,
     genes: Iterable[str] | None = None,
-    gene_symbols: str | None = None,
     method: str = "gsp",
     environments: str = "control",
     dag: Any = None,
     n_graphs: int = 1,
     search_options: Mapping[str, Any] | None = None,
-    perturbation_key: str | None = None,
-    control: str | None = None,
-    layer: str | None = None,
     rng: int | np.random.Generator | None = 0,
     n_jobs: int = 1,
     key_added: str = "dag",
@@ -84,8 +87,9 @@ def learn_dag(
     21:99), so targets need not be measured. The best-order score search (BOSS) is that of Andrews
     et al. 2023 (arXiv:2310.17679). The default is the greedy sparsest permutation algorithm on
     control cells (GSP; Solus et al. 2021, doi:10.1093/biomet/asaa104), as in Zhang et al. 2023
-    (doi:10.1038/s42256-023-00719-0), with the order of BOSS as one more start. Declare batches and
-    guides by :func:`nextpert.pp.setup_screen`. See :doc:`/guides/learn_a_graph`.
+    (doi:10.1038/s42256-023-00719-0), with the order of BOSS as one more start. Declare columns of
+    labels, batches and guides by :func:`nextpert.pp.setup_screen`. See
+    :doc:`/guides/learn_a_graph`.
 
     Parameters
     ----------
@@ -93,8 +97,6 @@ def learn_dag(
         Cells x genes, log-normalised expression; dense or sparse, in memory, backed or lazy.
     genes
         The panel; ``None`` (default) takes every gene, or those of the given graph if it has edges.
-    gene_symbols
-        Column of ``adata.var`` with gene names, if ``adata.var_names`` has others (Ensembl ids).
     method
         ``"gsp"`` (default), ``"boss"``, ``"causaldag"`` (the original GSP, with the extra
         ``nextpert[causaldag]``), or ``"given"`` to use ``dag``.
@@ -112,15 +114,11 @@ def learn_dag(
         - ``"alpha"`` (0.001): of GSP, significance level of the tests.
         - ``"penalty"`` (2): of BOSS, factor on the penalty of the BIC; higher gives fewer edges.
         - ``"n_runs"``: number of starts; 100 of GSP, 10 of BOSS (3 above 100 genes).
-        - ``"starts"``: of GSP, ``"boss"`` (default), or ``"random"`` as in the paper.
         - ``"prior"``: a mapping with ``"before"`` (pairs ``(earlier, later)``: no path leads back),
           ``"tiers"`` (lists of genes, the most upstream first, or gene -> tier), ``"required"``
           and ``"forbidden"`` (edges ``(parent, child)``).
         - ``"perturbation_targets"``: genes that perturbations act on: ``"learned"`` (default),
           ``"known"`` (the perturbed gene alone), or a mapping of perturbations to lists of genes.
-    perturbation_key, control, layer
-        Column of labels, label of the controls, and layer; ``None`` takes the declared ones, or
-        ``"perturbation"``, ``"control"`` and ``adata.X``.
     rng, n_jobs
         Seed or generator, of the starts and resamples; and threads, which change no result.
     key_added
@@ -159,32 +157,29 @@ def learn_dag(
     """
     chosen = _SearchOptions(**search_options or {})
     _check_together(method, environments, dag, n_graphs, chosen)
-    roles = read_roles(
-        adata, perturbation_key=perturbation_key, control=control, layer=layer,
-        gene_symbols=gene_symbols,
-    )  # fmt: skip
+    roles = read_roles(adata)
     params: dict[str, Any] = {"method": method}
     frequency = None
     if method == "given":
-        names, columns, graph = given_graph(adata, dag, genes, gene_symbols)
-        stored: dict[str, Any] = {"order": _adata.strings(names[i] for i in graph.order)}
+        names, columns, graph = given_graph(adata, dag, genes)
+        stored: dict[str, Any] = {"order": strings(names[i] for i in graph.order)}
     else:
         require_cells(adata, f"learn_dag with method={method!r}")
-        names, columns = _adata.resolve_panel(adata, genes, least=2, gene_symbols=gene_symbols)
+        names, columns = _adata.resolve_panel(adata, genes, least=2)
         every = read_environments(adata, roles)
-        search, is_all = searches()[method], environments == "all"
+        kind, is_all = searches()[method], environments == "all"
         read = every if is_all else every.only([roles.control])
-        n_runs = int(search.default_runs(len(names)) if chosen.n_runs is None else chosen.n_runs)
+        n_runs = int(kind.default_runs(len(names)) if chosen.n_runs is None else chosen.n_runs)
         asked = SearchOptions(
             method, float(chosen.alpha), float(chosen.penalty), n_runs,
-            read_prior(names, chosen.prior), starts=chosen.starts,
+            read_prior(names, Prior(**chosen.prior or {})),
         )  # fmt: skip
         _adata.check_scale(adata, columns, np.flatnonzero(read.codes >= 0), roles)
         if is_all:
             say_left_out(every.left_out, roles.perturbation_key)
         targets = read_targets(chosen.perturbation_targets, read, names)
         panel = Panel(adata, columns, names, read, targets)
-        graph, stored, frequency = learn_from_cells(panel, n_graphs, asked, as_rng(rng), n_jobs)
+        graph, stored, frequency = _from_cells(panel, n_graphs, asked, as_rng(rng), n_jobs)
         if is_all:
             stored["left_out"] = left_out_table(every.left_out)
         elif stored["edges"]["oriented_by"].eq(OPEN).any() and every.perturbations():
@@ -192,17 +187,17 @@ def learn_dag(
                 'The cells of %d perturbations were not read: method="boss", environments="all" '
                 "learns from them too, and orients more edges.", len(every.perturbations()),
             )  # fmt: skip
-        used = {name: getattr(asked, name) for name in search.options if hasattr(asked, name)}
+        used = {name: getattr(asked, name) for name in kind.options}
         params |= {"n_runs": n_runs, "environments": environments, "n_graphs": n_graphs, **used}
         params |= {**roles.stored(), "rng": _adata.seed_of(rng)}
     if roles.gene_symbols:
         params["gene_symbols"] = roles.gene_symbols
-    stored |= {"genes": _adata.strings(names), "n_edges": graph.n_edges, "params": params}
+    stored |= {"genes": strings(names), "n_edges": graph.n_edges, "params": params}
     varp = {key_added: _adata.to_all_genes(graph.to_matrix(), columns, adata.n_vars)}
     if frequency is not None:
         stored["frequency_key"] = f"{key_added}_frequency"
-        of_all = _adata.to_all_genes(frequency, columns, adata.n_vars)
-        varp[stored["frequency_key"]] = of_all
+        every_gene = _adata.to_all_genes(frequency, columns, adata.n_vars)
+        varp[stored["frequency_key"]] = every_gene
     logger.info("Graph of %d genes with %d edges (%s).", len(names), graph.n_edges, method)
     earlier = adata.uns.get(key_added)
     stale = earlier.get("frequency_key") if hasattr(earlier, "get") else None
@@ -218,10 +213,10 @@ def _check_together(
     method: str, environments: str, dag: Any, n_graphs: int, chosen: _SearchOptions
 ) -> None:
     """Raise where arguments contradict each other; they are those of :func:`learn_dag`."""
-    search, message = searches().get(method), ""
+    kind, message = searches().get(method), ""
     if (method == "given") != (dag is not None):
         message = 'method="given" and dag belong together: give both or neither.'
-    elif environments == "all" and not (search and search.context):
+    elif environments == "all" and not (kind and kind.context):
         message = (
             f'environments="all" needs method={names_that(lambda s: s.context)}, but method is '
             f"{method!r}, whose tests assume that all cells come from one environment."
@@ -236,3 +231,99 @@ def _check_together(
         message = f'{name} needs a graph that is learned: leave it out with method="given".'
     if message:
         raise ValueError(message)
+
+
+def _from_cells(
+    panel: Panel, n_graphs: int, options: SearchOptions, rng: np.random.Generator, n_jobs: int
+) -> tuple[Dag, dict[str, Any], sp.csr_array | None]:
+    """Return the graph of the cells, what is stored of it, how often resamples have each edge."""
+    adata, columns, genes, environments, known_targets = panel
+    context = ContextNodes.of(environments, genes, known_targets)
+    screen = screen_moments(adata, columns, environments)
+    joint = Joint.of(screen, len(genes), context)
+    logger.info("%s.", describe(environments))
+    explained = sorted(set(range(len(context.names))) - set(joint.present.tolist()))
+    if explained:  # such as perturbations of a plate without controls: one is the plate's effect
+        logger.warning(
+            "Left out of the search, because batches and other perturbations explain them: %s.",
+            list_names([context.names[k] for k in explained]),
+        )
+    is_control = environments.perturbation == environments.roles.control
+    what = "control cells" if is_control.all() else "cells"
+    _require_enough(joint.moments.subset(np.arange(len(genes))), genes, options.method, what)
+    with progress(options.n_runs, options.method.upper()) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        best = search(joint, genes, options, rng, "among the cells", n_jobs=n_jobs, progress=show)
+    edges = oriented_by(best.dag, best.context_edges, options.prior)
+    stored = {
+        "order": strings(genes[i] for i in best.order),
+        "n_control_cells": int(screen.n[is_control].sum()),
+        "n_cells": joint.moments.n,
+        "edges": pd.DataFrame(
+            {
+                "parent": strings(genes[x] for x, _, _ in edges),
+                "child": strings(genes[y] for _, y, _ in edges),
+                "oriented_by": strings(how for _, _, how in edges),
+            }
+        ),
+        **best.stored,
+        **stored_targets(known_targets),
+        **stored_knowledge(options.prior),
+    }
+    frequency = of_context = None
+    if n_graphs > 1:  # from where the search of all cells ended
+        from_there = replace(options, order=best.order)
+        many = ensemble(panel, context, n_graphs, from_there, rng, n_jobs)
+        frequency, of_context = many.frequency, many.context_frequency[joint.present]
+        each = frequency.toarray()
+        stored["edges"]["frequency"] = np.array([each[x, y] for x, y, _ in edges])
+        stored["edges"]["adjacency"] = np.array([each[x, y] + each[y, x] for x, y, _ in edges])
+        stored["graphs"] = many.stored()
+    if joint.names:
+        stored["direct_targets"] = target_table(joint.names, genes, best.context_edges, of_context)
+    by = [how for _, _, how in edges]
+    logger.info(
+        "%d edges are oriented by interventions; %d remain unoriented (the table 'edges').",
+        by.count(INTERVENTIONS), by.count(OPEN),
+    )  # fmt: skip
+    return best.dag, stored, frequency
+
+
+def target_table(
+    names: Sequence[str],
+    genes: Sequence[str],
+    edges: NDArray[np.bool_],
+    frequency: NDArray[np.float64] | None,
+) -> pd.DataFrame:
+    """Return one row per gene on which something that the experiment set acts directly.
+
+    ``edges`` and their ``frequency`` in resamples have a row a name, ``(n_context, n_genes)``;
+    shown are edges of the graph, and those that are in half of the resamples.
+    """
+    shown = edges if frequency is None else edges | (frequency >= 0.5)
+    rows, columns = (index.tolist() for index in np.nonzero(shown))
+    table = pd.DataFrame(
+        {
+            "perturbation": strings(names[k] for k in rows),
+            "gene": strings(genes[i] for i in columns),
+        }
+    )
+    if frequency is not None:
+        table["frequency"] = frequency[rows, columns]
+    return table
+
+
+def _require_enough(cells: Moments, genes: list[str], method: str, what: str) -> None:
+    require_varying(cells, genes, what)
+    if are_few(cells.n, len(genes)) and cells.n > 3:
+        hint = ' GSP finds few edges in this way: use method="boss".' if method == "gsp" else ""
+        message = (
+            f"Only {cells.n} {what} for {len(genes)} genes: correlations are shrunk, as if 5 cells "
+            f"of independent genes had been added, and weak edges are missed. Use fewer "
+            f"genes (genes=[...]) or {len(genes) + 2} {what} and more.{hint}"
+        )
+        warn(message)

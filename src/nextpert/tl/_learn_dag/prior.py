@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from nextpert._adata import (
     resolve_panel,
     strings,
 )
-from nextpert._adata.arguments import check_value
+from nextpert._adata.arguments import check_value, options
 from nextpert._adata.panel import closest
 from nextpert.core import PriorKnowledge
 from nextpert.core.graph.dag import CycleError, Dag
@@ -35,30 +36,28 @@ if TYPE_CHECKING:
 
 
 def given_graph(
-    adata: ad.AnnData, dag: Any, genes: Iterable[str] | None, gene_symbols: str | None = None
+    adata: ad.AnnData, dag: Any, genes: Iterable[str] | None
 ) -> tuple[list[str], NDArray[np.int64], Dag]:
     """Return panel, columns and graph from edges ``(parent, child)``, a matrix, a table or a Dag.
 
     Without ``genes`` the panel is that of the table, of the edges (in the order of
     ``adata.var_names``), or every gene, as for a graph without edges.
     """
-    if genes is not None:
-        genes, _ = resolve_panel(adata, genes, gene_symbols=gene_symbols)
     if isinstance(dag, pd.DataFrame):
         if list(dag.index) != list(dag.columns):
             message = "A graph as a table needs the same genes, in one order, as rows and columns."
             raise ValueError(message)
-        names, _ = resolve_panel(adata, dag.index, gene_symbols=gene_symbols)
-        genes = genes or names
-        differ = sorted(set(names) ^ set(genes))
-        if differ:
+        names, _ = resolve_panel(adata, dag.index)
+        panel, columns = resolve_panel(adata, names if genes is None else genes)
+        if differ := sorted(set(names) ^ set(panel)):
             message = f"genes and the table of the graph differ in {list_names(differ)}."
             raise ValueError(message)
-        place = panel_index(genes, names, "genes")
-        dag = real_values(dag, "The graph")[np.ix_(place, place)]
+        place = panel_index(panel, names, "genes")
+        matrix = real_values(dag, "The graph")[np.ix_(place, place)]
+        return panel, columns, Dag.from_matrix(matrix, panel)
     is_numbers = isinstance(dag, np.ndarray) and dag.ndim == 2 and dag.dtype.kind in "bifuc"
     if isinstance(dag, Dag) or sp.issparse(dag) or is_numbers:
-        panel, columns = resolve_panel(adata, genes, gene_symbols=gene_symbols)
+        panel, columns = resolve_panel(adata, genes)
         matrix = dag.to_matrix() if isinstance(dag, Dag) else dag
         if matrix.shape != (len(panel), len(panel)):
             message = (
@@ -70,12 +69,11 @@ def given_graph(
     edges = pairs_of_names(dag, "dag")
     ends = {gene for edge in edges for gene in edge}
     if genes is None and ends:
-        resolve_panel(adata, sorted(ends), gene_symbols=gene_symbols)  # names the absent ones
-        genes = [name for name in measured_genes(adata, gene_symbols) if name in ends]
-    panel, columns = resolve_panel(adata, genes, gene_symbols=gene_symbols)
-    twice = [edge for edge, count in Counter(edges).items() if count > 1]
-    if twice:
-        message = f"Edges given more than once: {list_names(' -> '.join(edge) for edge in twice)}."
+        resolve_panel(adata, sorted(ends))  # names the absent ones
+        genes = [name for name in measured_genes(adata) if name in ends]
+    panel, columns = resolve_panel(adata, genes)
+    if twice := [" -> ".join(edge) for edge, count in Counter(edges).items() if count > 1]:
+        message = f"Edges given more than once: {list_names(twice)}."
         raise ValueError(message)
     try:
         return panel, columns, Dag.from_edges(len(panel), _edges(edges, panel, "dag"))
@@ -93,42 +91,33 @@ def pairs_of_names(pairs: Any, what: str) -> list[tuple[str, str]]:
 
 
 EDGES_OF = ("before", "required", "forbidden")
-KINDS = ("before", "tiers", "required", "forbidden")
 
 
-def read_prior(genes: Sequence[str], prior: Mapping[str, Any] | None) -> PriorKnowledge | None:
-    """Return the prior knowledge, or ``None`` where there is none.
+@options()
+@dataclass(frozen=True)
+class Prior:
+    """``prior`` of the search options: each is documented there."""
 
-    Parameters
-    ----------
-    genes
-        The panel.
-    prior
-        As ``prior`` of :func:`nextpert.tl.learn_dag`.
+    before: Iterable[Any] | None = None
+    tiers: Mapping[str, float] | Iterable[Any] | None = None
+    required: Iterable[Any] | None = None
+    forbidden: Iterable[Any] | None = None
+
+
+def read_prior(genes: Sequence[str], prior: Prior) -> PriorKnowledge | None:
+    """Return the prior knowledge of a panel, or ``None`` where there is none.
 
     Raises
     ------
     CycleError
         If the orders run in a circle; its genes are named.
     ValueError
-        If a kind is unknown, a gene is outside the panel or in two tiers, or an edge is required
-        and forbidden.
+        If a gene is outside the panel or in two tiers, or an edge is required and forbidden.
     """
-    given = {name: value for name, value in (prior or {}).items() if value is not None}
-    unknown = [str(name) for name in prior or {} if name not in KINDS]
-    if unknown:
-        message = (
-            f"prior has unknown keys: {list_names(unknown)}. Use some of {', '.join(KINDS)}."
-            f"{closest(unknown, KINDS)}"
-        )
-        raise ValueError(message)
-    for name, value in given.items():
-        kind = "Mapping[str, float] | Iterable[Any]" if name == "tiers" else "Iterable[Any]"
-        check_value(value, f"prior[{name!r}]", kind)
-    if not given:
+    if prior == Prior():
         return None
-    edges = {name: _edges(given.get(name), genes, name) for name in EDGES_OF}
-    tiers = given.get("tiers")
+    edges = {name: _edges(getattr(prior, name), genes, name) for name in EDGES_OF}
+    tiers: Any = prior.tiers
     if isinstance(tiers, Mapping):  # the numbers of tiers by gene
         levels = sorted(set(tiers.values()))
         tiers = [[gene for gene, tier in tiers.items() if tier == level] for level in levels]
@@ -165,20 +154,8 @@ def read_targets(
 ) -> dict[str, tuple[str, ...]]:
     """Return the target genes of the perturbations and conditions that they are known of.
 
-    Parameters
-    ----------
-    targets
-        As ``perturbation_targets`` of :func:`nextpert.tl.learn_dag`.
-    environments
-        Those of the cells that are read.
-    genes
-        The panel.
-
-    Raises
-    ------
-    ValueError
-        If a name is that of no perturbation, or of a combination whose members are context nodes of
-        their own, is given twice, or a gene is outside the panel.
+    ``targets`` is ``perturbation_targets`` of :func:`nextpert.tl.learn_dag`. Raise if a name is
+    that of no perturbation, or of a combination whose members are nodes of their own.
     """
     naming = environments.naming_on(genes)
     every = [naming.targets(label) for label in environments.perturbations()]

@@ -83,7 +83,6 @@ def boss(
     penalty: float = 2.0,
     n_starts: int | None = None,
     orders: ArrayLike | None = None,
-    backward_search: bool = True,
     prior: PriorKnowledge | None = None,
     rng: int | np.random.Generator | None = None,
     n_jobs: int | None = 1,
@@ -121,28 +120,19 @@ def boss(
         others from randomised ones. By default 10, or 3 above 100 nodes; 1 (or 0) with ``orders``.
     orders
         Orders of the nodes other than context nodes to start further runs from, shape
-        ``(n_orders, n_nodes)`` or ``(n_nodes,)``; they must agree with the prior knowledge.
-    backward_search
-        Whether to end with a backward equivalence search; with prior knowledge, only over classes
-        with a member that agrees with it.
+        ``(n_orders, n_nodes)`` or ``(n_nodes,)``.
     prior
         Orders, required and forbidden edges of the nodes other than context nodes. Every start
         then searches twice: from its own order, and from where the search without prior knowledge
         ends, because constraints block many ways to the best order.
-    rng
-        Seed or generator. Every start gets a seed drawn from it, so the result does not depend on
-        the number of workers.
-    n_jobs
-        Number of threads; ``None`` leaves it to joblib's context.
-    progress
-        Called with the number of starts done and of all starts.
+    rng, n_jobs, progress
+        As of :func:`gsp`.
 
     Raises
     ------
     ValueError
-        If ``penalty`` is not above 0, ``n_starts`` too small, ``targets`` names
-        a node that is absent, prior knowledge is of another number of nodes, or there are fewer
-        than 4 cells, constant nodes, copies or linearly dependent nodes (they are named).
+        If an argument is out of range, ``orders`` contradict the prior knowledge, or there are
+        fewer than 4 cells, constant or linearly dependent nodes.
 
     Examples
     --------
@@ -172,9 +162,7 @@ def boss(
         if progress is not None:
             progress(k + 1, len(starts))
     dag = Dag.from_matrix(best_parents.T)
-    if backward_search:
-        bound = task.known if targets else task.prior
-        dag = backward(task.problem, dag, bound, n_context)
+    dag = backward(task.problem, dag, task.known if targets else task.prior, n_context)
     total = _scored(task.problem, dag)[0]
     edges = dag.to_matrix().toarray() != 0
     p = known.n_nodes
@@ -184,12 +172,7 @@ def boss(
     return BossResult(dag, order, total, scores, best, moments.n, edges[p:, :p])
 
 
-@register(
-    "boss",
-    options=("penalty", "perturbation_targets"),
-    default_runs=default_starts,
-    context=True,
-)
+@register("boss", options=("penalty",), default_runs=default_starts, context=True)
 def learn(
     moments: Moments, options: SearchOptions, *, rng: np.random.Generator, **more: Any
 ) -> Found:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._warn import warn
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.graph.dag import Dag
+from nextpert.core.search.methods.gsp import DEPTH
 from nextpert.core.search.minimal_imap import are_few, make_tests
 from nextpert.core.search.registry import Found, register
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nextpert.core.screen.moments import Moments
-    from nextpert.core.search.prior_knowledge import PriorKnowledge
     from nextpert.core.search.registry import SearchOptions
 
 
@@ -27,9 +26,7 @@ def causaldag_gsp(
     moments: Moments,
     *,
     alpha: float = 1e-3,
-    depth: int = 4,
     n_runs: int = 100,
-    prior: PriorKnowledge | None = None,
     rng: int | np.random.Generator | None = None,
 ) -> Dag:
     """Return the graph that GSP of the package ``causaldag`` finds.
@@ -42,8 +39,7 @@ def causaldag_gsp(
     :func:`gsp` tests those of the nodes left anew.
 
     The package draws from the global generators of ``random`` and ``numpy.random``; these are
-    seeded from ``rng`` meanwhile and afterwards stand exactly where they stood. Do not call it
-    from several threads.
+    seeded from ``rng`` meanwhile and then put back. Do not call it from several threads.
 
     Parameters
     ----------
@@ -51,12 +47,8 @@ def causaldag_gsp(
         Moments of the (control) cells.
     alpha
         Significance level, as ``causaldag`` means it (see above).
-    depth
-        Maximum number of covered edges reversed in a row without a decrease of the edges.
     n_runs
         Number of runs.
-    prior
-        Orders. Runs then start from random permutations that agree with them.
     rng
         Seed or generator.
 
@@ -65,13 +57,7 @@ def causaldag_gsp(
     ImportError
         If the extra ``causaldag`` is not installed.
     ValueError
-        As :func:`gsp`; with fewer than ``n_nodes + 2`` cells; and for prior knowledge with required
-        or forbidden edges, which ``causaldag`` ignores.
-
-    Warns
-    -----
-    UserWarning
-        If the graph found contradicts an order: ``causaldag`` uses orders of adjacent nodes only.
+        As :func:`gsp`; and with fewer than ``n_nodes + 2`` cells.
 
     Examples
     --------
@@ -80,24 +66,14 @@ def causaldag_gsp(
     >>> cells = random_scm(4, "in_star", rng=0).sample(2000, rng=1)
     >>> dag = causaldag_gsp(Moments.from_array(cells), rng=2)  # doctest: +SKIP
     """
-    depth, n_runs = require_count(depth, "depth", least=0), require_count(n_runs, "n_runs")
-    if prior is not None and (prior.required.any() or prior.forbidden.any()):
-        message = "causaldag disregards required and forbidden edges: use gsp, or give orders only."
-        raise ValueError(message)
-    tests, _ = make_tests(moments, alpha, prior)
+    tests, _ = make_tests(moments, alpha, None)
     if are_few(moments.n, moments.n_nodes):
         message = (
             f"causaldag needs at least {moments.n_nodes + 2} cells to test {moments.n_nodes} "
             f"nodes, but there are {moments.n}: use gsp or boss, or fewer nodes."
         )
         raise ValueError(message)
-    generator = as_rng(rng)
-    options: dict[str, Any] = {"depth": depth, "nruns": n_runs}
-    if prior is not None:
-        options["fixed_orders"] = {(int(a), int(b)) for a, b in np.argwhere(prior.before)}
-        drawn = (prior.nearest_order(generator.permutation(prior.n_nodes)) for _ in range(n_runs))
-        options["initial_permutations"] = [order.tolist() for order in drawn]
-    with _own_random_state(int(generator.integers(2**32))):
+    with _own_random_state(int(as_rng(rng).integers(2**32))):
         search, tester, test = _import_causaldag()
         precision = np.linalg.inv(tests.matrix)
         scale = np.sqrt(np.diag(precision))
@@ -108,14 +84,9 @@ def causaldag_gsp(
             "P": precision,
             "rho": precision / np.outer(scale, scale),
         }
-        found = search(
-            set(range(moments.n_nodes)), tester(test, statistics, alpha=alpha), **options
-        )
-    dag = Dag.from_edges(moments.n_nodes, sorted((int(k), int(i)) for k, i in found.arcs))
-    if prior is not None and not prior.allows(dag):
-        message = "causaldag's graph contradicts an order of the prior knowledge: gsp keeps them."
-        warn(message)
-    return dag
+        nodes, tested = set(range(moments.n_nodes)), tester(test, statistics, alpha=alpha)
+        arcs = search(nodes, tested, depth=DEPTH, nruns=require_count(n_runs, "n_runs")).arcs
+    return Dag.from_edges(moments.n_nodes, sorted((int(k), int(i)) for k, i in arcs))
 
 
 def _import_causaldag() -> tuple[Any, Any, Any]:
@@ -143,8 +114,9 @@ def _own_random_state(seed: int) -> Iterator[None]:
 
 @register("causaldag", options=("alpha",), default_runs=lambda _: 100, threads=False)
 def learn(moments: Moments, options: SearchOptions, *, rng: np.random.Generator, **_: Any) -> Found:
-    """Search as :func:`causaldag_gsp` does."""
-    dag = causaldag_gsp(
-        moments, alpha=options.alpha, n_runs=options.n_runs, prior=options.prior, rng=rng
-    )
+    """Search as :func:`causaldag_gsp` does, which takes no prior knowledge."""
+    if options.prior is not None:
+        message = 'causaldag takes no prior knowledge: use method="gsp" or "boss" with prior.'
+        raise ValueError(message)
+    dag = causaldag_gsp(moments, alpha=options.alpha, n_runs=options.n_runs, rng=rng)
     return Found(dag, dag.order)

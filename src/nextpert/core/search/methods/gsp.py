@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+DEPTH = 4  # covered edges turned in a row without a decrease of the edges, as in the paper
 _N_STARTS = 8  # permutations a run draws, to start from the sparsest
 
 
@@ -45,9 +46,8 @@ class GspResult(Shown):
     order
         A topological order of it that agrees with the prior knowledge, shape ``(n_nodes,)``.
     n_edges
-        Edges at the end of every run, shape ``(n_runs + n_orders,)``: first the runs from
-        permutations of their own, then those from the ``orders`` given. With the dependences of the
-        permutation that an edge forbidden one way leaves unexplained: leaving out is not sparser.
+        Edges at the end of every run, shape ``(n_runs + n_orders,)``, with the dependences that an
+        edge forbidden one way leaves unexplained: leaving out is not sparser.
     best_run
         The run that found ``dag``.
     alpha
@@ -68,7 +68,6 @@ def gsp(
     moments: Moments,
     *,
     alpha: float = 1e-3,
-    depth: int = 4,
     n_runs: int = 100,
     orders: ArrayLike | None = None,
     prior: PriorKnowledge | None = None,
@@ -79,16 +78,14 @@ def gsp(
     """Search for the sparsest graph by greedy sparsest permutation (GSP).
 
     Solus, Wang & Uhler 2021 (doi:10.1093/biomet/asaa104). A run draws a permutation, takes its
-    minimal I-map (see :func:`minimal_imap`), and reverses covered edges, up to ``depth`` of them
+    minimal I-map (see :func:`minimal_imap`), and reverses covered edges, up to four of them
     in a row and depth first, until the number of edges decreases. It continues from the sparser
     graph until it reaches no sparser one. All tests are of partial correlations with Fisher's z,
     two-sided at ``alpha``.
 
-    Permutations are drawn by minimum-degree elimination, with ties (and near ties) broken at
-    random; after each elimination the partial correlations of the remaining nodes are tested
-    again. Before the search, edges that are not significant given the other parents of the child
-    are dropped, the weakest first. For cells that are not Gaussian, or many nodes, use
-    :func:`boss`.
+    Permutations are drawn by minimum-degree elimination with ties broken at random. Before the
+    search, edges that are not significant given the other parents of the child are dropped, the
+    weakest first. For cells that are not Gaussian, or many nodes, use :func:`boss`.
 
     Fewer than ``n_nodes + 2`` cells do not allow all tests: correlations are then shrunk as if 5
     cells of independent nodes had been added, and all tests have ``n - 3`` degrees of freedom.
@@ -100,32 +97,25 @@ def gsp(
         Moments of the (control) cells.
     alpha
         Significance level of every test, two-sided.
-    depth
-        Maximum number of covered edges reversed in a row without a decrease of the edges.
     n_runs
         Number of runs, each from permutations of its own.
     orders
         Orders of the nodes to start further runs from, such as that of :func:`boss`, shape
-        ``(n_orders, n_nodes)`` or ``(n_nodes,)``. They must agree with the prior knowledge. The
-        other runs do not change, so more orders never give a denser graph.
+        ``(n_orders, n_nodes)`` or ``(n_nodes,)``. The other runs do not change.
     prior
         Orders, required and forbidden edges.
     rng
-        Seed or generator. Every run gets a seed drawn from it, so the result does not depend on
-        the number of workers.
+        Seed or generator; the result does not depend on the number of workers.
     n_jobs
-        Number of threads; ``None`` leaves it to joblib's context (with its dask backend, runs are
-        spread over a cluster).
+        Number of threads; ``None`` leaves it to joblib's context, such as a dask cluster.
     progress
-        Called with the number of runs done and of all runs.
+        Called with the number of runs done and of all.
 
     Raises
     ------
     ValueError
-        If ``alpha`` is not between 0 and 1, ``depth`` below 0, ``n_runs`` below 1, a row of
-        ``orders`` does not name every node once or contradicts the prior knowledge, that is of
-        another number of nodes, or the moments do not allow all tests: fewer than 4 cells,
-        constant nodes, copies, linearly dependent nodes (they are named).
+        If an argument is out of range, ``orders`` contradict the prior knowledge, or the moments do
+        not allow all tests: fewer than 4 cells, constant or linearly dependent nodes.
 
     Examples
     --------
@@ -136,7 +126,6 @@ def gsp(
     >>> result.dag.edges()
     [(0, 3), (1, 3), (2, 3)]
     """
-    depth = require_count(depth, "depth", least=0)
     n_runs = require_count(n_runs, "n_runs")
     tests, threshold = make_tests(moments, alpha, prior)
     known = checked_prior(prior, moments.n_nodes)
@@ -152,7 +141,7 @@ def gsp(
     best_run, best_fit, best_parents = -1, np.inf, tests.before
     workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
     # Within the function, for Dask scatters large arguments, and loses them with a worker.
-    task = delayed(partial(_run, tests, threshold, precision, known, depth))
+    task = delayed(partial(_run, tests, threshold, precision, known))
     tasks = (task(seed, start) for seed, start in zip(seeds, starts, strict=True))
     for run, (parents, count) in enumerate(workers(tasks)):
         n_edges[run] = count
@@ -172,7 +161,6 @@ def _run(
     threshold: NDArray[np.float64],
     precision: NDArray[np.float64],
     known: PriorKnowledge,
-    depth: int,
     seed: int,
     start: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.bool_], int]:
@@ -191,23 +179,20 @@ def _run(
     unexplained = int((barred & ~known.forbidden).sum())
     parents = np.ascontiguousarray(start & ~barred | known.required.T)
     bound = bool(known.before.any() or known.forbidden.any())
-    descend(tests, threshold, parents, depth, random, bound)
+    descend(tests, threshold, parents, DEPTH, random, bound)
     return parents, int(parents.sum()) + unexplained
 
 
-@register("gsp", options=("alpha", "starts"), default_runs=lambda _: 100)
+@register("gsp", options=("alpha",), default_runs=lambda _: 100)
 def learn(
     moments: Moments, options: SearchOptions, *, rng: np.random.Generator, n_jobs: int, **more: Any
 ) -> Found:
     """Search as :func:`gsp` does; one more run starts from the order that BOSS ends at.
 
-    Not if ``options.starts`` is ``"random"``. BOSS ends at a sparser graph than the orders that are
-    drawn, so that this start is the sparsest.
+    BOSS ends at a sparser graph than the orders that are drawn: this start is the sparsest.
     """
-    order = None
-    if options.starts == "boss":
-        n_starts = default_starts(moments.n_nodes)
-        order = boss(moments, n_starts=n_starts, prior=options.prior, rng=0, n_jobs=n_jobs).order
+    n_starts = default_starts(moments.n_nodes)
+    order = boss(moments, n_starts=n_starts, prior=options.prior, rng=0, n_jobs=n_jobs).order
     found = gsp(
         moments, alpha=options.alpha, n_runs=options.n_runs, orders=order, prior=options.prior,
         rng=rng, n_jobs=n_jobs, progress=more["progress"],
