@@ -90,7 +90,7 @@ def test_the_ensemble_survives_files(many, kind, tmp_path):
 
 def damages(graphs, p):
     yield "is gone", {k: v for k, v in graphs.items() if k != "indptr"}
-    yield "no whole numbers", {**graphs, "indices": graphs["indices"] + 0.5}
+    yield "Cannot cast", {**graphs, "indices": graphs["indices"] + 0.5}
     yield "pointer", {**graphs, "n_graphs": graphs["n_graphs"] + 1}
     yield "pointer", {**graphs, "indptr": graphs["indptr"][::-1]}
     yield "indices", {**graphs, "indices": graphs["indices"] + p}

@@ -14,7 +14,7 @@ from nextpert._adata.read import read_blocks, with_columns
 from nextpert._adata.stored import eager, read_stored
 from nextpert._warn import warn
 from nextpert.core._checks import list_names
-from nextpert.core._codec import Reading, array, unpack
+from nextpert.core._codec import array, damaged, unpack
 from nextpert.core.graph.dag import Dag
 from nextpert.core.screen.moments import require_numbers, require_sound
 from nextpert.core.screen.screen import ScreenMoments, empty_part, merge, screen_part
@@ -183,9 +183,9 @@ class GraphsRecord:
         Columns (children) of the edges.
     """
 
-    n_graphs: int = array(whole=True, least=1)
-    indptr: NDArray[np.int64] = array("n_pointers", whole=True)
-    indices: NDArray[np.int64] = array("n_edges", whole=True)
+    n_graphs: int = array(dtype=np.int64)
+    indptr: NDArray[np.int64] = array("n_pointers", dtype=np.int64)
+    indices: NDArray[np.int64] = array("n_edges", dtype=np.int64)
     dags: list[Dag] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -219,7 +219,7 @@ def read_graphs(adata: ad.AnnData, key: str, genes: Sequence[str], dag: Dag) -> 
     where, remedy = f"adata.uns[{key!r}]['graphs']", "run tl.learn_dag again"
     graphs = unpack(GraphsRecord, stored["graphs"], where, remedy).dags
     if any(graph.n_nodes != len(genes) for graph in graphs):
-        raise Reading(where, remedy, {}).damaged(f"its graphs are not of {len(genes)} genes")
+        raise damaged(where, f"its graphs are not of {len(genes)} genes", remedy)
     if _changed(stored, genes, dag):
         message = (
             f"The graph in adata.varp[{key!r}] has changed since tl.learn_dag wrote it: the "

@@ -1,14 +1,11 @@
 """One codec for results: dataclasses to and from mappings of what h5ad and zarr keep.
 
-A field says beside itself what is stored of it: :func:`array`, :func:`sparse`,
-:func:`flag`, :func:`text`, :func:`texts`, :func:`lists`, :func:`table`, :func:`nested`,
-:func:`series` and :func:`coded` return fields of a dataclass; an ``optional`` one is ``None`` by
-default, and left out then. Every result carries a list of what it holds, by which the types and
-shapes of all parts are checked (:func:`describe`). :func:`unpack` checks numbers beside: shapes,
-written in sizes that all fields share, such as ``"n_nodes"`` or ``"n_nodes+1"``, finiteness and
-bounds. A class refuses what no field can see alone by a ValueError of its ``__post_init__``;
-constants in its ``stored_beside``, such as a format number, are stored with it and have to be the
-same.
+A field says beside itself how it is stored: :func:`array`, :func:`sparse`, :func:`flag`,
+:func:`text`, :func:`texts`, :func:`lists`, :func:`table`, :func:`nested`, :func:`series` and
+:func:`coded` return fields of a dataclass; an ``optional`` one is ``None`` by default, and left out
+then. Every result carries a list of what it holds (:func:`describe`), by which types, shapes and
+finiteness of all parts are checked when it is read; :func:`unpack` compares shapes, written in
+sizes that all fields share, such as ``"n_nodes"`` or ``"n_nodes+1"``.
 """
 
 from __future__ import annotations
@@ -38,66 +35,10 @@ def table_type(size: int) -> type[np.floating[Any]]:
     return np.float32 if size > _DOUBLE else np.float64
 
 
-@dataclass
-class Reading:
-    """A stored result that is being read.
-
-    Parameters
-    ----------
-    where
-        What it is called in errors.
-    remedy
-        What helps where it is damaged, such as ``"run tl.fit_dag_blr again"``.
-    sizes
-        Lengths by name, bound so far.
-    """
-
-    where: str
-    remedy: str
-    sizes: dict[str, int]
-
-    def damaged(self, what: str) -> ValueError:
-        """Return the error of a result that no function writes so."""
-        return ValueError(
-            f"{self.where} is damaged or of another version of nextpert ({what.rstrip('.')}): "
-            f"{self.remedy}."
-        )
-
-    def inside(self, name: str) -> Reading:
-        """Return the reading of a part, which shares its sizes."""
-        return Reading(f"{self.where}[{name!r}]", self.remedy, self.sizes)
-
-    def require_shape(self, found: tuple[int, ...], shape: Sequence[str | int], name: str) -> None:
-        """Raise unless a shape is the one declared; sizes that are not known yet are bound."""
-        target = list(shape)
-        for k, (length, size) in enumerate(zip(found, shape, strict=False)):
-            symbol, _, more = str(size).partition("+")
-            if isinstance(size, str) and length >= int(more or 0):
-                target[k] = self.sizes.setdefault(symbol, length - int(more or 0)) + int(more or 0)
-        if list(found) != target:
-            each = zip(target, shape, strict=True)
-            declared = ", ".join(str(n) if n == size else f"{size}={n}" for n, size in each)
-            raise self.damaged(f"{name} has the shape {list(found)} in place of [{declared}]")
-
-    def numbers(self, stored: Any, name: str, part: Part) -> NDArray[Any]:
-        """Return the finite numbers that a part declares, of any shape."""
-        try:
-            found = np.asarray(stored)
-        except ValueError:  # lists of different lengths
-            raise self.damaged(f"{name} is ragged") from None
-        if found.dtype.kind not in ("iu" if part.whole else "iuf"):
-            kind = "whole numbers" if part.whole else "numbers"
-            raise self.damaged(f"{name} holds no {kind}, but {found.dtype}")
-        if not found.size:
-            return found
-        # By the smallest and largest, as a mask of a very large array takes much memory.
-        low, high = found.min(), found.max()
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise self.damaged(f"{name} holds NaN or infinite values")
-        if low < part.least or low <= part.above or high > part.most:
-            bounds = f"{part.least:g} to {part.most:g}, above {part.above:g}"
-            raise self.damaged(f"{name} holds values out of bounds ({bounds})")
-        return found
+def damaged(where: str, what: str, remedy: str) -> ValueError:
+    """Return the error of a stored result ``where`` that no function writes so."""
+    what = what.rstrip(".")
+    return ValueError(f"{where} is damaged or of another version of nextpert ({what}): {remedy}.")
 
 
 @dataclass(frozen=True)
@@ -108,8 +49,8 @@ class Part:
     ----------
     kind, shape
         Name of the function that declares it, and sizes by name or as numbers.
-    whole, least, above, most, dtype
-        Of numbers: whether they are whole, bounds, and a small type for many.
+    dtype
+        Type of numbers, by default double precision.
     unless
         A text that may stand in place of numbers.
     is_table
@@ -122,10 +63,6 @@ class Part:
 
     kind: str
     shape: tuple[str | int, ...] = ()
-    whole: bool = False
-    least: float = -np.inf
-    above: float = -np.inf
-    most: float = np.inf
     dtype: Any = None
     unless: str | None = None
     is_table: bool = False
@@ -153,7 +90,7 @@ def pack(value: Any, record: type | None = None) -> dict[str, Any]:
     >>> unpack(Effects, stored | {"mean": [0.5]}, "The result", "run it again")
     Traceback (most recent call last):
     ValueError: The result is damaged or of another version of nextpert (mean has the shape [1] in \
-place of [n_genes=2]): run it again.
+place of [2]): run it again.
     """
     record = record or type(value)
     out = dict(getattr(record, "stored_beside", ()))
@@ -180,76 +117,68 @@ def _store(part: Part, value: Any) -> Any:
     return value
 
 
-def unpack(
-    record: Callable[..., T],
-    stored: Any,
-    where: str,
-    remedy: str,
-    reading: Reading | None = None,
-) -> T:
-    """Return what :func:`pack` stored, all of it checked.
+def unpack(record: Callable[..., T], stored: Any, where: str, remedy: str) -> T:
+    """Return what :func:`pack` stored of a dataclass.
 
-    Parameters
-    ----------
-    record
-        The dataclass.
-    stored
-        What is stored of it.
-    where, remedy
-        As of :class:`Reading`.
-    reading
-        That of which this is a part, in place of ``where`` and ``remedy``.
+    ``where`` is what the result is called in errors, and ``remedy`` what helps where it is damaged,
+    such as ``"run tl.fit_dag_blr again"``.
 
     Raises
     ------
     ValueError
-        If a part is absent, of another type or shape, not finite, out of bounds, or refused by
-        the dataclass with a ValueError.
+        If a part is absent, of another kind or shape, or refused by the dataclass with a
+        ValueError.
     """
-    reading = reading or Reading(where, remedy, {})
-    if not hasattr(stored, "keys"):
-        raise reading.damaged(f"it is no mapping, but {type(stored).__name__}")
-    for name, value in dict(getattr(record, "stored_beside", ())).items():
-        if not np.array_equal(reading.numbers(stored.get(name), name, Part("array")), value):
-            raise reading.damaged(f"its {name} is not {np.asarray(value).tolist()}")
+    try:
+        return cast("T", _unpacked(record, stored, {}))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise damaged(where, str(error), remedy) from error
+
+
+def _unpacked(record: Any, stored: Any, sizes: dict[str, int]) -> Any:
+    """Return a dataclass; ``sizes`` are the lengths by name that are known so far."""
+    for name, value in getattr(record, "stored_beside", ()):
+        if not np.array_equal(stored.get(name), value):
+            message = f"its {name} is not {value}"
+            raise ValueError(message)
     values = {}
-    for each in fields(cast("Any", record)):
+    for each in fields(record):
         part: Part | None = each.metadata.get("part")
         if part is None:  # not stored
             continue
-        if each.name not in stored:
-            if each.default is MISSING:
-                raise reading.damaged(f"its {each.name} is gone")
-        elif part.record is not None:
-            inside = reading.inside(each.name)
-            values[each.name] = unpack(part.record, stored[each.name], "", "", reading=inside)
-        else:
-            values[each.name] = _read(part, stored[each.name], reading, each.name)
-    try:
-        return record(**values)
-    except ValueError as error:
-        raise reading.damaged(str(error)) from None
+        if each.name in stored:
+            values[each.name] = _read(part, stored[each.name], sizes, each.name)
+        elif each.default is MISSING:
+            message = f"its {each.name} is gone"
+            raise ValueError(message)
+    return record(**values)
 
 
-def _read(part: Part, stored: Any, reading: Reading, name: str) -> Any:
-    """Return the value of a field from what is stored of it, or raise."""
-    if part.read is not None:
-        made = part.read(stored)
-        if part.shape:
-            reading.require_shape(np.shape(made)[: len(part.shape)], part.shape, name)
-        return made
+def _read(part: Part, stored: Any, sizes: dict[str, int], name: str) -> Any:
+    """Return the value of a field from what is stored of it."""
     if part.record is not None:
-        return unpack(part.record, stored, "", "", reading=reading.inside(name))
+        return _unpacked(part.record, stored, sizes)
     if part.inner is not None:
-        inside = reading.inside(name)
-        return [_read(part.inner, stored[str(k)], inside, str(k)) for k in range(len(stored))]
+        return [_read(part.inner, stored[str(k)], sizes, name) for k in range(len(stored))]
     if part.unless is not None and isinstance(stored, str) and stored == part.unless:
-        return part.unless
-    found = reading.numbers(stored, name, part)
-    reading.require_shape(found.shape, part.shape, name)
-    usual = table_type(found.size) if part.is_table else np.float64
-    found = found.astype(part.dtype or (np.int64 if part.whole else usual), copy=False)
-    return found if part.shape else found.item()
+        return stored
+    if part.read is None:
+        numbers = np.asarray(stored)
+        usual = table_type(numbers.size) if part.is_table else np.float64
+        made: Any = numbers.astype(part.dtype or usual, casting="same_kind", copy=False)
+    else:
+        made = part.read(stored)
+        if not part.shape:
+            return made
+    found, target = list(np.shape(made)), list(part.shape)
+    for k, (length, size) in enumerate(zip(found, part.shape, strict=False)):
+        if isinstance(size, str):
+            symbol, _, more = size.partition("+")
+            target[k] = sizes.setdefault(symbol, length - int(more or 0)) + int(more or 0)
+    if found[: len(target)] != target or (part.read is None and len(found) != len(target)):
+        message = f"{name} has the shape {found} in place of {target}"
+        raise ValueError(message)
+    return made if part.shape else made.item()
 
 
 # -- kinds of fields --------------------------------------------------------------------------
@@ -261,13 +190,13 @@ def _field(kind: str, *shape: str | int, optional: bool = False, **declared: Any
 
 
 def array(*shape: str | int, **declared: Any) -> Any:
-    """Declare finite numbers of a shape, or one number; ``declared`` as of :class:`Part`."""
+    """Declare numbers of a shape, or one number; ``declared`` as of :class:`Part`."""
     return _field("array", *shape, **declared)
 
 
 def flag() -> Any:
     """Declare a yes or no, stored as 1 or 0."""
-    return _field("flag", whole=True, least=0, most=1, dtype=bool, store=int)
+    return _field("flag", store=int, read=bool)
 
 
 def sparse(*shape: str, dense: bool = True) -> Any:
@@ -350,31 +279,26 @@ def require_as_described(stored: Any, where: str, remedy: str) -> None:
         If it has another format, or a part of it is gone, was cut, has another type or is no
         longer finite.
     """
-    reading = Reading(where, remedy, {})
     if not hasattr(stored, "keys") or hasattr(stored, "columns"):
-        raise reading.damaged("it is no result")
+        raise damaged(where, "it is no result", remedy)
     if not np.array_equal(stored.get("format"), FORMAT):
-        raise reading.damaged(f"its format is not {FORMAT}")
+        raise damaged(where, f"its format is not {FORMAT}", remedy)
     try:
         target = json.loads(str(stored.get("contents")))
-    except json.JSONDecodeError:
-        target = None
-    if not isinstance(target, dict):
-        raise reading.damaged("the list of what it holds is unreadable")
-    now = describe({name: stored[name] for name in target if name in stored})  # others are added
+        now = describe({name: stored[name] for name in target if name in stored})
+    except (json.JSONDecodeError, TypeError):
+        raise damaged(where, "the list of what it holds is unreadable", remedy) from None
     waiting = [("", now, {"parts": target})]
     for place, found, before in waiting:
         if not isinstance(found, dict) or not isinstance(before, dict):
             if found != before:
-                raise reading.damaged(f"{place} is {found} in place of {before}")
+                raise damaged(where, f"{place} is {found} in place of {before}", remedy)
             continue
-        if found.keys() != before.keys():
-            raise reading.damaged(f"{place} has another type")
         ((kind, parts),) = before.items()
         for name, part in parts.items():
             inside = f"{place}/{name}" if place else name
-            if name not in found[kind]:
-                raise reading.damaged(f"it lacks {inside}")
+            if name not in found.get(kind, {}):
+                raise damaged(where, f"it lacks {inside}", remedy)
             waiting.append((inside, found[kind][name], part))
 
 

@@ -17,7 +17,7 @@ from nextpert.core._checks import (
     require_count,
     require_kind,
 )
-from nextpert.core._codec import Reading, pack, unpack
+from nextpert.core._codec import damaged, pack, unpack
 from nextpert.core.causal import _kernels as kernels
 from nextpert.core.causal._blocks import BLOCKS, INTERCEPT_PRECISION, SUMS, Regressions
 from nextpert.core.causal.stored import StoredPosterior
@@ -370,7 +370,7 @@ class DagBlr(Regressions):
                 options["prior_rate"] = None
             blr = cls(held.dag, noise_var=held.known_noise_var, **options)
         except ValueError as error:  # options that do not go together
-            raise Reading(where, remedy, {}).damaged(str(error)) from None
+            raise damaged(where, str(error), remedy) from None
         vars(blr).update({name: getattr(held, name).copy() for name in SUMS})
         blr._blocks = {name: getattr(held, name).copy() for name in BLOCKS}
         return blr

@@ -52,13 +52,13 @@ class InteractionsRecord:
     """
 
     strength: float = array()
-    strength_sd: float = array(least=0)
+    strength_sd: float = array()
     strengths: Array = array("n_strengths")
-    chances: Array = array("n_strengths", least=0)
-    scale: Array = array("n_nodes", above=0)
-    member_sd: float = array(above=0)
-    rest_sd: float = array(above=0)
-    n_combinations: int = array(whole=True, least=0)
+    chances: Array = array("n_strengths")
+    scale: Array = array("n_nodes")
+    member_sd: float = array()
+    rest_sd: float = array()
+    n_combinations: int = array(dtype=np.int64)
 
     def __post_init__(self) -> None:
         if not np.isclose(self.chances.sum(), 1.0):

@@ -64,9 +64,9 @@ class EfficacyRecord:
     """
 
     mean: float = array()
-    sd: float = array(least=0)
-    spread: float = array(least=0)
-    n_measured: int = array(whole=True, least=0)
+    sd: float = array()
+    spread: float = array()
+    n_measured: int = array(dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,14 @@ class PredictorRecord:
     """
 
     predictors: list[str] = texts("n_predictors")
-    weights: Array = array("n_predictors", least=0)
+    weights: Array = array("n_predictors")
     error_alone: Array = array("n_predictors")
     error: float = array()
     residual_variance: float = array()
     interactions: Interactions | InteractionsRecord | None = nested(
         InteractionsRecord, optional=True
     )
-    scales: Array | None = array(2, 2, above=0, optional=True)
+    scales: Array | None = array(2, 2, optional=True)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class FeaturesRecord:
     rows: Array = array("n_features", "rank", dtype=np.float32)
     effects: Array | None = array("n_features", "n_nodes", optional=True)
     observed: Array | None = array("n_features", "n_nodes", optional=True)
-    precision: Array | None = array("n_features", "n_nodes", least=0, optional=True)
+    precision: Array | None = array("n_features", "n_nodes", optional=True)
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ class FittedPosterior:
     genes: list[str] = texts("n_nodes")
     posterior: DagBlr = _posterior()
     control_mean: Array = array("n_nodes")
-    n_control_cells: int = array(whole=True, least=0)
+    n_control_cells: int = array(dtype=np.int64)
     environments: Any = table("n_perturbations")  # this and left_out: DataFrames
     targets: list[list[str]] = lists()
     shifts: Array = sparse("n_perturbations", "n_nodes")
@@ -193,7 +193,7 @@ class FittedPosterior:
     cells: dict[str, str] | None = coded(dict, dict, optional=True)
     digest: str | None = coded(str, str, optional=True)
     means: CellMeans | None = nested(CellMeans, optional=True)
-    guide_variance: float | None = array(least=0, optional=True)
+    guide_variance: float | None = array(optional=True)
     hierarchical: Hierarchical | None = nested(Hierarchical, optional=True)
     efficacy: Efficacy | EfficacyRecord | None = nested(EfficacyRecord, optional=True)
     predictors: PredictorRecord | None = nested(PredictorRecord, optional=True)
@@ -231,6 +231,9 @@ class FittedPosterior:
         )
         if any(blr.n_nodes != len(self.genes) for blr in [self.posterior, *posteriors]):
             message = "it has graphs of other genes"
+            raise ValueError(message)
+        if not len(self.environments) == len(self.targets) == len(self.shifts):
+            message = "it has other perturbations than targets or shifts"
             raise ValueError(message)
         known = {kind.name for kind in predictors()}
         if self.predictors is not None and (unknown := set(self.predictors.predictors) - known):

@@ -99,9 +99,9 @@ class FromCells:
 
     change: NDArray[np.float32] = array("n_measured", "n_nodes", dtype=np.float32)
     own_share: sp.csr_array = sparse("n_measured", "n_nodes", dense=False)
-    measured: Array = array("n_measured", least=0)
+    measured: Array = array("n_measured")
     noise: Array = array("n_draws", "n_measured", "n_factors")
-    response: Array = array("n_draws", "n_measured", least=-1)
+    response: Array = array("n_draws", "n_measured")
     columns: Array = array("n_measured", "n_columns", optional=True)
     batches: Array = array("n_draws", "n_columns", "n_nodes", optional=True)
     control: Array = field(default_factory=lambda: np.zeros((0, 0)))
@@ -134,12 +134,10 @@ class EffectDraws:
         What it follows from; ``None`` where it does not.
     """
 
-    unit: Array = array("n_nodes", above=0)
+    unit: Array = array("n_nodes")
     expected: Array = array("n_measured", "n_nodes", is_table=True)
-    precision: NDArray[np.float32] = array("n_measured", "n_nodes", dtype=np.float32, least=0)
-    place: NDArray[np.int8] = array(
-        "n_measured", "n_nodes", "n_draws", dtype=np.int8, least=0, most=len(VARIANCE) - 1
-    )
+    precision: NDArray[np.float32] = array("n_measured", "n_nodes", dtype=np.float32)
+    place: NDArray[np.int8] = array("n_measured", "n_nodes", "n_draws", dtype=np.int8)
     centre: NDArray[np.float32] | None = array(
         "n_measured", "n_nodes", "n_draws", dtype=np.float32, optional=True
     )
@@ -385,7 +383,7 @@ class Condition:
     name: str = text()
     effects: EffectDraws = nested(EffectDraws)
     control: Array = array("n_draws", "n_nodes")
-    n_cells: NDArray[np.int64] = array("n_measured", whole=True, least=0)
+    n_cells: NDArray[np.int64] = array("n_measured", dtype=np.int64)
     change: Array = array("n_measured", "n_nodes")
 
     def some_draws(self, index: ArrayLike) -> Condition:

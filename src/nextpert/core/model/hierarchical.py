@@ -62,10 +62,10 @@ class Weights:
         Of the exponents ``TAILS``, for the tails of genes.
     """
 
-    program: Array = array("n_draws", len(SCORES), least=0)
-    factors: Array = array("n_draws", len(SCORES), least=0)
-    scales: Array = array("n_draws", len(SCALES), least=0)
-    tails: Array = array("n_draws", len(TAILS), least=0)
+    program: Array = array("n_draws", len(SCORES))
+    factors: Array = array("n_draws", len(SCORES))
+    scales: Array = array("n_draws", len(SCALES))
+    tails: Array = array("n_draws", len(TAILS))
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Hierarchical:
     along: Array = array("n_draws", "n_measured", "n_factors")
     factors: Array = array("n_nodes", "n_factors")
     weights: Weights = nested(Weights)
-    squares: Array = array("n_draws", above=0)
+    squares: Array = array("n_draws")
     conditions: list[Condition] | None = series(nested(Condition), optional=True)
 
     def __post_init__(self) -> None:

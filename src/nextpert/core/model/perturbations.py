@@ -38,9 +38,9 @@ class CellMeans:
         Variance of the cells over that of all cells, same shape.
     """
 
-    n: Array = array("n_perturbations", least=0)
+    n: Array = array("n_perturbations")
     mean: Array = array("n_perturbations", "n_nodes", is_table=True)
-    ratio: Array = array("n_perturbations", "n_nodes", above=0, is_table=True)
+    ratio: Array = array("n_perturbations", "n_nodes", is_table=True)
 
 
 @dataclass(frozen=True)

@@ -233,12 +233,12 @@ class ScreenMoments(Shown):
     ([25, 25, 25, 25], (3, 3))
     """
 
-    n: NDArray[np.int64] = array("n_environments", whole=True, least=0)
+    n: NDArray[np.int64] = array("n_environments", dtype=np.int64)
     mean: NDArray[np.float64] = array("n_environments", "n_nodes", is_table=True)
-    squares: NDArray[np.float64] = array("n_environments", "n_nodes", least=0, is_table=True)
+    squares: NDArray[np.float64] = array("n_environments", "n_nodes", is_table=True)
     scatter: NDArray[np.float64] = array("n_nodes", "n_nodes")
     counted: NDArray[np.float64] | None = array(
-        "n_environments", "n_nodes", least=0, optional=True, is_table=True
+        "n_environments", "n_nodes", optional=True, is_table=True
     )
     n_environments: int = field(init=False)
     n_nodes: int = field(init=False)
