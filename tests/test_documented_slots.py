@@ -137,7 +137,8 @@ def declared_fields():
             for field in dataclasses.fields(record):
                 if "part" in field.metadata:
                     part = field.metadata["part"]
-                    found[f"{name}.{field.name}"] = [part.kind, str([*part.shape, part.whole])]
+                    is_whole = part.kind == "flag" or part.dtype is np.int64
+                    found[f"{name}.{field.name}"] = [part.kind, str([*part.shape, is_whole])]
     return found
 
 
