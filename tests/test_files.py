@@ -4,12 +4,13 @@ import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import nextpert as npt
 from nextpert._files import whole_file
-from nextpert.cli._output import require_free
+from nextpert.cli._run import write_all
 
 pytestmark = pytest.mark.processes
 
@@ -83,7 +84,7 @@ def to_study(adata, path):
 
 
 def to_result_of_the_command(adata, path):
-    require_free({path: None}, None, overwrite=True)
+    write_all({path: Path.touch})
 
 
 @pytest.mark.brief_chain

@@ -163,18 +163,6 @@ def _write_zarr(adata: AnnData, path: Path, attributes: Mapping[str, str]) -> No
         file.write_bytes(content.to_bytes() if is_new else bytes(content))
 
 
-def root_attributes(path: Path) -> dict[str, Any]:
-    """Return the attributes of the root of an h5ad or zarr."""
-    if path.suffix == ".zarr":
-        import zarr
-
-        return dict(zarr.open_group(str(path), mode="r").attrs)
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        return dict(file.attrs)
-
-
 @contextmanager
 def writing_to(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield where ``path`` leads, its folder made; errors name it, and no file beside it.

@@ -17,7 +17,7 @@ from nextpert._adata.arguments import options_of
 from nextpert.cli import main
 from nextpert.cli._commands import parse
 from nextpert.cli._options import STEPS, TargetState, app, defaults_of
-from nextpert.cli._read import _PRIOR, OF_TABLES
+from nextpert.cli._read import _PRIOR
 
 CALLING = [*STEPS, "report"]
 ALL = [*CALLING, "demo"]
@@ -60,7 +60,6 @@ def test_every_parameter_has_an_option_and_its_default(command):
             assert options[name] == wanted, name
     own = {"screen", "out", "config", "overwrite", "json", "quiet", "debug"}
     own |= {"also"} if command == "report" else {"table", "show"}
-    own |= set(OF_TABLES) if command == "effects" else set()
     assert set(options) - expected == own
 
 

@@ -19,7 +19,7 @@ from nextpert.tl._design_interventions.tables import candidates_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
-FILES = {"annotated.h5ad", "demo.toml", "effects.csv", "ranking.csv", "report.html", "trace.csv"}
+FILES = {"annotated.h5ad", "demo.toml", "effects.csv", "ranking.csv", "report.html"}
 
 
 def run(path, *options, out="out"):
@@ -59,7 +59,6 @@ def test_demo_finds_the_unseen_knockout_and_writes_everything(tmp_path, capsys):
     np.testing.assert_allclose(table["predicted_distance"][:36], ranking["predicted_distance"])
     page = (out / "report.html").read_text()
     assert 'id="graph"' in page
-    assert 'id="densities"' in page
 
 
 def true_distances(adata, hidden):

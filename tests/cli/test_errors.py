@@ -8,13 +8,11 @@ from __future__ import annotations
 import pytest
 
 from nextpert.cli import main
-from nextpert.cli._words import HINT
+from nextpert.cli._options import HINT
 
 TEXTS = {
     "three.csv": "a,b,c\nx,y,z\n",
-    "empty.csv": "",
     "pairs.csv": "parent,child\nMYC,STK3\n",
-    "again.csv": "gene,mean\nMYC,1\nMYC,2\n",
     "words.csv": "p,MYC\nMYC,low\n",
     "names.txt": "MYC\nNOPE\n",
     "broken.toml": "state = MYC\n",
@@ -26,7 +24,7 @@ LEARN, PLAN, DESIGN = "learn screen.h5ad", "plan fitted.h5ad --target MYC", "des
 # The command line, and what the one line must hold.
 CASES = [
     # screens
-    ("preprocess absent.h5ad", "no file 'absent.h5ad'", "The folder holds", "screen.h5ad"),
+    ("preprocess absent.h5ad", "no file 'absent.h5ad'"),
     ("preprocess cut.h5ad", "'cut.h5ad' cannot be read as h5ad or zarr"),
     ("demo --data absent.h5ad --target MYC", "no file 'absent.h5ad'"),
     ("demo --target MYC", "--target needs --data"),
@@ -36,13 +34,9 @@ CASES = [
     (f"{DEMO} --target MYC --target-group a b", "--target, --target-group is named"),
     (f"{DEMO} --target MYCC", "target not found", "MYCC", "matches: MYC"),
     (f"{DESIGN} --target-mean MYC", "--target-mean MYC: ", "NAME=VALUE"),
-    (f"{DESIGN} --target-mean MYC=high", "--target-mean MYC=high: ", "'high'"),
     (f"{DESIGN} --target-mean MYC=1 MYC=2", "--target-mean MYC=1 MYC=2: ", "more than once"),
     (f"{DESIGN} --target-file absent.csv", "--target-file absent.csv: ", "No such file"),
     (f"{DESIGN} --target-file three.csv", "--target-file three.csv: ", "two columns, but has 3"),
-    (f"{DESIGN} --target-file empty.csv", "--target-file empty.csv: "),
-    (f"{DESIGN} --target-file pairs.csv", "--target-file pairs.csv: ", "'STK3'"),
-    (f"{DESIGN} --target-file again.csv", "--target-file again.csv: ", "more than once"),
     (f"{DESIGN} --target-file broken.toml", "--target-file broken.toml: Invalid value"),
     (f"{DESIGN} --target-file key.toml", "--target-file key.toml: ", "'wieghts'"),
     (f"{DESIGN} --target-file margin.toml", "--target-file margin.toml: ", "away_from"),
@@ -54,11 +48,9 @@ CASES = [
     (f"{LEARN} --genes @names.txt", "NOPE", "leave these genes out"),
     (f"{LEARN} --genes @cut.h5ad", "--genes @cut.h5ad: ", "decode"),
     (f"{LEARN} --method given", 'method="given" and dag belong together'),
-    (f"{LEARN} --before three.csv", "--before three.csv: ", "two columns, but has 3"),
     (f"{LEARN} --tiers pairs.csv", "--tiers pairs.csv: ", "'STK3'"),
     ("fit fitted.h5ad --out new.h5ad --shift words.csv", "--shift words.csv: ", "'low'"),
     ("fit fitted.h5ad --out new.h5ad --features absent.h5ad", "features: 'absent.h5ad'"),
-    ("effects empty.csv --out new.h5ad", "empty.csv"),
     (f"{PLAN} --pending MYC=few", "--pending MYC=few: ", "'few'"),
     (f"{PLAN} --pending MYC=20 STK3", "--pending MYC=20 STK3: ", "NAME=VALUE"),
     (f"{PLAN} --costs budget=10 perturbation=absent.csv", "--costs budget=10", "No such file"),

@@ -1,18 +1,13 @@
-"""What is there already: replaced with leave alone, and never what the command did not write."""
+"""What is there already is replaced with leave alone, and the screen itself never."""
 
 from __future__ import annotations
 
-import os
-from functools import partial
-
 import anndata as ad
-import h5py
 import pytest
 
-import nextpert as npt
-from nextpert._files import hidden_folder
+from nextpert._files import write_adata
 from nextpert.cli import main
-from nextpert.cli._output import require_free, write_all, write_screen
+from nextpert.cli._run import write_all
 
 pytestmark = [pytest.mark.processes, pytest.mark.brief_chain]
 
@@ -64,39 +59,6 @@ def test_each_file_of_a_run_counts(left, fitted, not_called, capsys):
     assert contents(folder) == before
 
 
-def put(name, folder, fitted):
-    """Put what is not the command's where it is to write."""
-    path = folder / name
-    if name.startswith("folder"):
-        path.mkdir()
-        (path / "thesis.txt").write_text("five years")
-    elif name == "mine.zarr":
-        ad.read_h5ad(fitted).write_zarr(path)
-    elif name == "text.h5ad":
-        path.write_text("no HDF5")
-    else:  # written by the command, and changed since
-        assert run("effects", fitted, "--out", path) == 0
-        ad.read_h5ad(path).write_h5ad(path)
-        path.with_name(f"{name}.toml").unlink()
-    return path
-
-
-@pytest.mark.filterwarnings("ignore:Writing zarr v2")
-@pytest.mark.parametrize(
-    "name", ["folder.zarr", "mine.zarr", "text.h5ad", "folder.csv", "changed.h5ad"]
-)
-def test_what_the_command_did_not_write_stays(name, fitted, monkeypatch, capsys):
-    path = put(name, fitted.parent, fitted)
-    option = "--out" if path.suffix in (".zarr", ".h5ad") else "--table"
-    before = contents(fitted.parent)
-    monkeypatch.setattr("nextpert.tl.perturbation_effects", None, raising=False)  # not called
-    for leave in ([], ["--overwrite"]):
-        assert run("effects", fitted, option, path, *leave) == 2
-        assert str(path) in error(capsys)
-        assert contents(fitted.parent) == before
-    assert path.exists()
-
-
 def test_the_screen_itself_is_never_written_over(fitted, not_called, monkeypatch, capsys):
     before = fitted.read_bytes()
     monkeypatch.chdir(fitted.parent)
@@ -122,69 +84,23 @@ def test_links_are_followed(fitted):
     assert "perturbation_effects" in ad.read_h5ad(store / "x.h5ad").uns
 
 
-def test_hidden_folders_of_killed_runs_are_removed_and_those_of_others_stay(tmp_path):
-    (tmp_path / ".nextpert_killed").mkdir()
-    (tmp_path / ".nextpert_killed" / ".lock").touch()
-    with hidden_folder(tmp_path) as alive:
-        require_free({tmp_path / "x.csv": print}, None, overwrite=False)
-        assert list(tmp_path.iterdir()) == [alive]
-    assert not list(tmp_path.iterdir())
+def test_files_are_written_all_or_none(tmp_path):
+    def write(text, *, broken=False):
+        def last(path):
+            path.write_text(text)
+            if broken:
+                raise KeyboardInterrupt
 
+        adata = ad.AnnData(uns={"text": text})
+        write_all({tmp_path / "x.zarr": lambda path: write_adata(adata, path, {}),
+                   tmp_path / "new" / "x.csv": last})  # fmt: skip
 
-def test_what_comes_in_the_meantime_stays(fitted, monkeypatch, capsys):
-    out = fitted.parent / "x.h5ad"
-    real = npt.tl.perturbation_effects
-
-    def meanwhile(adata, **options):
-        out.write_text("somebody else's")
-        real(adata, **options)
-
-    monkeypatch.setattr("nextpert.tl.perturbation_effects", meanwhile, raising=False)
-    assert run("effects", fitted, "--out", out) == 2
-    assert "exists" in error(capsys)
-    assert out.read_text() == "somebody else's"
-    assert sorted(p.name for p in fitted.parent.iterdir()) == [fitted.name, "x.h5ad"]
-
-
-@pytest.mark.filterwarnings("ignore:Writing zarr v2")
-@pytest.mark.parametrize("by", ["error", "signal"])
-@pytest.mark.parametrize(("is_new", "n_moves"), [(True, 2), (False, 4)])
-def test_a_move_stopped_anywhere_is_undone(by, is_new, n_moves, tmp_path, monkeypatch):
-    """By an error in place of each change of a name, or a signal after it."""
-    real = os.replace
-
-    def write(text, stop_at=-1):
-        left = [stop_at]
-
-        def change(*names):
-            left[0] -= 1
-            if by == "signal" or left[0] != 0:
-                real(*names)
-            if left[0] == 0:
-                raise OSError("no") if by == "error" else KeyboardInterrupt
-
-        writers = {
-            tmp_path / "new" / "x.zarr": partial(write_screen, ad.AnnData(uns={"text": text})),
-            tmp_path / "tables" / "x.csv": lambda path: path.write_text(text),
-        }
-        with monkeypatch.context() as patch:
-            patch.setattr("nextpert.cli._output.os.replace", change)
-            write_all(writers, None, overwrite=True)
-
-    if not is_new:
-        write("before")
-    before, folders = contents(tmp_path), sorted(tmp_path.rglob("*"))
-    for n in range(1, n_moves + 1):
-        with pytest.raises((OSError, KeyboardInterrupt)):
-            write("after", stop_at=n)
-        assert contents(tmp_path) == before
-        assert sorted(tmp_path.rglob("*")) == folders
+    write("before")
+    with pytest.raises(KeyboardInterrupt):
+        write("after", broken=True)
+    found = lambda: (str(ad.read_zarr(tmp_path / "x.zarr").uns["text"]),  # noqa: E731
+                     (tmp_path / "new" / "x.csv").read_text())  # fmt: skip
+    assert found() == ("before", "before")
     write("after")
-    assert (tmp_path / "tables" / "x.csv").read_text() == "after"
-
-
-def test_the_mark_is_no_part_of_the_screen(fitted):
-    assert run("effects", fitted) == 0
-    with h5py.File(fitted.parent / "screen.effects.h5ad") as file:
-        assert file.attrs["nextpert"] == npt.__version__
-    assert "nextpert" not in ad.read_h5ad(fitted.parent / "screen.effects.h5ad").uns
+    assert found() == ("after", "after")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "x.zarr"]

@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 import warnings
 from contextlib import contextmanager
 from functools import cache
@@ -47,17 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from cyclopts import CycloptsError
 
     from nextpert.cli._commands import COMMANDS, parse
-    from nextpert.cli._words import HINT, say
+    from nextpert.cli._options import HINT, say
 
-    for name in ("stdout", "stderr"):  # one that was closed (">&-") is to be no other file
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     argv = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
     job = None
     try:
         job = parse(argv)
         if job is not None:  # else help, or the version, is printed
-            with _signals_interrupt(), _messages(job):
+            with _terminable(), _messages(job):
                 if job.name == "demo":
                     from nextpert.cli._demo import run_demo as run
                 else:
@@ -70,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"{what}, {'results are written' if job and job.written else 'nothing written'}")
         return 128 + int(number)
     except BrokenPipeError:  # the reader of our output has gone, as with "| head"
-        return 0 if job is None or job.written else 2
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (CycloptsError, *_EXPECTED) as error:
         if job is None:
             known = f"{argv[0]} " if argv[0] in COMMANDS else ""
@@ -81,42 +77,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f"error: {str(error) or type(error).__name__}")
             say(HINT)
         return 2
-    finally:
-        try:
-            sys.stdout.flush()
-        except OSError:  # its reader has gone; Python would complain at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
 @contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP interrupt as Ctrl-C does, once, so that what was done is undone."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    names = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is none of Windows
-    known = {each: signal.getsignal(each) for each in signal.Signals if each.name in names}
-    before = {each: handler for each, handler in known.items() if handler != signal.SIG_IGN}
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM, as of a batch system, interrupt as Ctrl-C does, so that no file is left half."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt(number)
 
+    before = signal.signal(signal.SIGTERM, stop)
     try:
-        for each in before:
-            signal.signal(each, stop)
         yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def _messages(job: Job) -> Iterator[None]:
     """Print warnings, each once and on one line; keep in the job what functions log as results."""
-    from nextpert.cli._words import ADVICE, say
+    from nextpert.cli._options import ADVICE, say
 
     once = cache(say)
 

@@ -232,18 +232,12 @@ def effects(
     genes: Names | None = None,
     condition: str | None = None,
     level: float = 0.9,
-    source: str | None = None,
-    n_cells: WholeOrNone = None,
-    n_controls: WholeOrNone = None,
-    control_se: str | None = None,
     run: Run = _USUAL,
 ) -> None:
     """Estimate the effects of perturbations on genes, with intervals.
 
     Reads a screen after `nextpert fit` and writes the effect of each perturbation on each gene:
     mean, credible interval, local false sign rate, and direct part; in the table a row of each.
-
-    SCREEN may also be a csv file of effects and standard errors, which is fitted first.
 
     Example: `nextpert effects screen.fit.h5ad --table effects.csv`
 
@@ -257,15 +251,6 @@ def effects(
         Probability that the credible intervals cover.
     candidates
         Perturbations to report, named as for `nextpert plan`. By default those of the fit.
-    source
-        Of a csv file: what wrote it, 'plain' (columns perturbation, gene, effect, se), 'deseq2',
-        'edger', 'glmgampoi' or 'sceptre'. By default its columns tell.
-    n_cells
-        Of a csv file: number of cells of each perturbation, if known.
-    n_controls
-        Of a csv file: number of control cells, from which their error follows.
-    control_se
-        Of a csv file: 'conservative', if the number of control cells is not known.
     """
 
 

@@ -10,12 +10,21 @@ import numpy as np
 import nextpert
 from nextpert import _adata, tl
 from nextpert._adata.arguments import in_mappings
-from nextpert.cli._options import Labels, TargetState
-from nextpert.cli._output import require_free, write_screen, write_table
+from nextpert._files import write_adata
+from nextpert.cli._options import Labels, TargetState, flag_of, stage
 from nextpert.cli._read import arguments_of, read_screen
-from nextpert.cli._results import rows_in_text, summary_of, table_of
-from nextpert.cli._run import call, deliver, note_command, settings_file, write_page
-from nextpert.cli._words import flag_of, stage
+from nextpert.cli._run import (
+    call,
+    deliver,
+    note_command,
+    require_free,
+    rows_in_text,
+    settings_file,
+    summary_of,
+    table_of,
+    write_page,
+    write_table,
+)
 from nextpert.tl._design_interventions.tables import candidates_of
 
 if TYPE_CHECKING:
@@ -36,11 +45,10 @@ def run_demo(job: Job) -> None:
     options, out, data = job.options, job.options["out"], job.options["data"]
     adata: AnnData
     writers: Writers = {
-        out / "annotated.h5ad": lambda path: write_screen(adata, path),
+        out / "annotated.h5ad": lambda path: write_adata(adata, path, {}),
         out / "effects.csv": lambda path: write_table(table_of("effects", adata), path),
         out / "ranking.csv": lambda path: write_table(table_of("design", adata), path),
         out / "report.html": lambda path: write_page(adata, path),
-        out / "trace.csv": lambda path: write_table(adata.uns["design"]["trace"], path),
         **settings_file(job, out),
     }
     require_free(writers, data, overwrite=options["overwrite"])
@@ -69,7 +77,7 @@ def run_demo(job: Job) -> None:
     if "diagnosis" in adata.uns:
         words.append(str(adata.uns["diagnosis"]["verdict"]))
     rows = rows_in_text("design", adata, options["show"], truth)
-    deliver(job, writers, data, "\n".join(words), summary_of("demo", adata), rows)
+    deliver(job, writers, "\n".join(words), summary_of("demo", adata), rows)
 
 
 def _preprocessed(data: Path, job: Job) -> AnnData:
@@ -96,13 +104,9 @@ def _analyse(adata: AnnData, job: Job, design: dict[str, Any]) -> list[str]:
         call(job, tl.perturbation_effects, adata)
     with stage(options, "Ranking the candidates"):
         logged = call(job, tl.design_interventions, adata, **design)
-    fitted = adata.uns["dag_blr"]["environments"]["perturbation"].tolist()
-    if len(fitted) >= _FEWEST_JUDGED:
+    if len(adata.uns["dag_blr"]["environments"]) >= _FEWEST_JUDGED:
         with stage(options, "Judging which parts of the fit to trust"):
             call(job, tl.diagnose, adata, rng=options["rng"])
-    if fitted:
-        genes = adata.uns["dag"]["genes"]
-        call(job, tl.cpca, adata, genes=genes, groups=fitted, rng=options["rng"])
     return logged
 
 
@@ -132,11 +136,7 @@ def unseen_target(adata: AnnData) -> tuple[dict[str, float], str]:
 
 
 def true_distances(adata: AnnData) -> NDArray[np.float64]:
-    """Return the true squared distance from the target of each row of the ranking.
-
-    The shift of a candidate is taken as the ranking has it, and what it does downstream from the
-    model that the screen was simulated with.
-    """
+    """Return the true squared distance from the target of each row of the ranking."""
     mean, effects = _truth(adata)
     design = adata.uns["design"]
     reached = mean + design["shifts"].toarray() @ effects.T

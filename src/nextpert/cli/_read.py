@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from nextpert._adata.arguments import check_arguments, in_mappings, options_of
-from nextpert.cli._options import TargetState
-from nextpert.cli._words import flag_of
+from nextpert.cli._options import TargetState, flag_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 Pairs = list[tuple[str, str]]
 _TARGETS = list(vars(TargetState()))
 _PRIOR = ("before", "tiers", "required", "forbidden")
-OF_TABLES = ("source", "n_cells", "n_controls", "control_se")  # a csv file of effects
 # Lists of one that are a word for many, and what is taken as a list or one.
 _WORDS = {("genes", "all"), ("panel", "zhang2023")}
 _ONE = {"control", "batch_key", "covariates"}
@@ -81,33 +79,15 @@ def read_screen(path: Path) -> AnnData:
     import anndata as ad
 
     if not path.exists():
-        near = sorted(f.name for f in path.parent.glob("*") if f.suffix in (".h5ad", ".zarr"))
-        there = f" The folder holds {', '.join(near[:10])}." if near else ""
-        message = f"There is no file {str(path)!r}.{there}"
+        message = f"There is no file {str(path)!r}."
         raise FileNotFoundError(message)
     try:
-        adata = ad.read_zarr(path) if path.suffix == ".zarr" else ad.read_h5ad(path)
+        return ad.read_zarr(path) if path.suffix == ".zarr" else ad.read_h5ad(path)
     except MemoryError:
         raise
     except Exception as error:  # h5py and anndata raise many kinds for a file of another format
         message = f"{str(path)!r} cannot be read as h5ad or zarr ({type(error).__name__})."
         raise ValueError(message) from error
-    return adata
-
-
-def read_table(path: Path, options: Mapping[str, Any]) -> AnnData:
-    """Return the screen in a csv file of effects, a row per perturbation and gene."""
-    from nextpert import pp
-    from nextpert.pp._steps.outputs import source_of
-
-    try:
-        table = pd.read_csv(path)
-    except ValueError as error:
-        message = f"{str(path)!r} is no csv file with a header ({error})."
-        raise ValueError(message) from error
-    given = {name: options[name] for name in OF_TABLES}
-    given["source"] = given["source"] or source_of([*map(str, table.columns)]) or "plain"
-    return pp.effect_table(table, **given)
 
 
 def read_target(path: Path | str) -> Target:

@@ -1,42 +1,64 @@
-"""A step of the pipeline and the report: read, call, write, print."""
+"""A step of the pipeline and the report: read, call, write, print.
+
+All files of a run are written, or none. A path that exists is replaced with ``--overwrite`` alone.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 import nextpert
-from nextpert import _adata
+from nextpert import _adata, get
 from nextpert._adata.progress import without_bars
-from nextpert._report.results import keys_of, read_all
-from nextpert._report.verdict import verdict_of as verdict_on_all
-from nextpert.cli._options import STEPS, app
-from nextpert.cli._output import (
-    SCREENS,
-    require_ending,
-    require_free,
-    write_all,
-    write_screen,
-    write_table,
+from nextpert._files import (
+    as_csv,
+    errors_about,
+    followed,
+    hidden_folder,
+    whole_file,
+    write_adata,
 )
-from nextpert.cli._read import OF_TABLES, arguments_of, read_screen, read_table
-from nextpert.cli._results import rows_in_text, summary_of, table_of, verdict_of
-from nextpert.cli._words import command_of, flag_of, settings, stage
+from nextpert._report.results import keys_of, read_all
+from nextpert._report.tables import above_0
+from nextpert._report.verdict import verdict_of
+from nextpert.cli._options import STEPS, app, command_of, settings, stage
+from nextpert.cli._read import arguments_of, read_screen
+from nextpert.core._shown import percent
+from nextpert.tl._design_interventions.tables import candidates_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from numpy.typing import NDArray
 
     from nextpert.cli._options import Job
 
 Writers = dict[Path, Callable[[Path], Any]]
+SCREENS = (".h5ad", ".zarr")
 HISTORY = "commands"  # that a screen has gone through, in uns
+# What is shown of a table; distances are squared, in units of log-normalised expression.
+_SHOWN = {
+    "design": (
+        "rank", "perturbation", "true_distance", "predicted_distance", "predicted_low",
+        "predicted_high", "shift", "acquisition", "relative_distance", "probability_best",
+        "n_cells_seen",
+    ),
+    "distances": (
+        "perturbation", "n_cells", "distance", "low", "high", "difference", "difference_low",
+        "difference_high",
+    ),
+}  # fmt: skip
+_WIDTH = 100  # of a table in text
 
 
 def run(job: Job) -> None:
@@ -48,7 +70,7 @@ def _run_step(job: Job) -> None:
     options, screen, table = job.options, job.options["screen"], job.options["table"]
     usual_out = _usual_out(screen, job.name)
     out = require_ending(options["out"] or usual_out, "--out", *SCREENS)
-    writers: Writers = {out: lambda path: write_screen(adata, path), **settings_file(job, out)}
+    writers: Writers = {out: lambda path: write_adata(adata, path, {}), **settings_file(job, out)}
     if table is not None:
         if require_ending(table, "--table", ".csv", ".parquet").suffix == ".parquet":
             import_module("pyarrow")
@@ -56,21 +78,13 @@ def _run_step(job: Job) -> None:
     require_free(writers, screen, overwrite=options["overwrite"])
     function = attrgetter(STEPS[job.name].function)(nextpert)
     arguments = arguments_of(function, job.given)
-    is_table = job.name == "effects" and screen.suffix == ".csv"
-    of_tables = [flag_of(name) for name in OF_TABLES if name in job.given]
-    if job.name == "effects" and of_tables and not is_table:
-        message = f"{', '.join(of_tables)} are for a csv file of effects, but {screen} is none."
-        raise ValueError(message)
     with stage(options, "Reading the screen"):
-        adata = read_table(screen, options) if is_table else read_screen(screen)
+        adata = read_screen(screen)
     with stage(options, app[job.name].help.split("\n")[0].rstrip(".")):
-        if is_table:
-            nextpert.tl.fit_dag_blr(adata)
-        logged = call(job, function, adata, **arguments)
+        words = "\n".join(call(job, function, adata, **arguments))
     note_command(adata, job, usual_out)
-    words = verdict_of(job.name, adata, logged)
     rows = rows_in_text(job.name, adata, options["show"])
-    deliver(job, writers, screen, words, summary_of(job.name, adata), rows)
+    deliver(job, writers, words, summary_of(job.name, adata), rows)
 
 
 def _run_report(job: Job) -> None:
@@ -88,9 +102,9 @@ def _run_report(job: Job) -> None:
         for path in options["also"] or ():
             _join(adata, read_screen(Path(path)), path)
     keys = arguments.get("keys", {})
-    verdict = verdict_on_all(read_all(adata, keys_of(keys), keys))
+    verdict = verdict_of(read_all(adata, keys_of(keys), keys))
     words = "\n".join([verdict.next, verdict.trust, *verdict.notes])
-    deliver(job, writers, screen, words, {"n_cells": adata.n_obs})
+    deliver(job, writers, words, {"n_cells": adata.n_obs})
 
 
 def call(job: Job, function: Callable[..., Any], adata: AnnData, **arguments: Any) -> list[str]:
@@ -126,16 +140,11 @@ def settings_file(job: Job, out: Path) -> Writers:
 
 
 def deliver(
-    job: Job,
-    writers: Writers,
-    source: Path | None,
-    words: str,
-    summary: dict[str, Any],
-    rows: str = "",
+    job: Job, writers: Writers, words: str, summary: dict[str, Any], rows: str = ""
 ) -> None:
     """Write the files; print words, rows and files, or one JSON object and nothing else."""
     with stage(job.options, "Writing"):
-        write_all(writers, source, overwrite=job.options["overwrite"])
+        write_all(writers)
         job.written = True
     files = [str(path) for path in writers]
     if not job.options["json"]:
@@ -158,10 +167,11 @@ def _usual_out(screen: Path, command: str) -> Path:
 def _join(adata: AnnData, other: AnnData, path: str) -> None:
     """Add the results of another file of the same cells, graph and fit."""
     same = adata.obs_names.equals(other.obs_names) and adata.var_names.equals(other.var_names)
-    if not same or not _fit(other).items() <= _fit(adata).items():  # replays need no fit
+    fits = [x.uns["dag_blr"]["digest"] for x in (adata, other) if "dag_blr" in x.uns]
+    if not same or len(set(fits)) > 1:  # distances and replays need no fit
         message = (
-            f"--also {path} holds other cells or genes, or another graph or fit, than the screen: "
-            "make the results of one page from one fit."
+            f"--also {path} holds other cells or genes, or another fit, than the screen: make the "
+            "results of one page from one fit."
         )
         raise ValueError(message)
     commands = dict.fromkeys([*_history(adata), *_history(other)])
@@ -171,11 +181,112 @@ def _join(adata: AnnData, other: AnnData, path: str) -> None:
     adata.uns[HISTORY] = _adata.strings(commands)
 
 
-def _fit(adata: AnnData) -> dict[str, str]:
-    """Return what distinguishes one graph and fit from another, of those there are."""
-    parts = {}
-    if "dag" in adata.varp:
-        parts["dag"] = repr([part.tolist() for part in adata.varp["dag"].nonzero()])
-    if fit := adata.uns.get("dag_blr"):
-        parts["fit"] = str(fit.get("digest"))
-    return parts
+def table_of(command: str, adata: AnnData) -> pd.DataFrame:
+    """Return the table of a step's results."""
+    _, key, part = STEPS[command]
+    if command == "effects":
+        return get.effects_df(adata)
+    if part in adata.uns[key]:
+        return pd.DataFrame(adata.uns[key][part])
+    parents, children = adata.varp[key].nonzero()  # of a graph that was given
+    return pd.DataFrame({"parent": adata.var_names[parents], "child": adata.var_names[children]})
+
+
+def summary_of(command: str, adata: AnnData) -> dict[str, Any]:
+    """Return the numbers of the summary, such as JSON takes."""
+    out: dict[str, Any] = {"n_cells": adata.n_obs, "n_genes": adata.n_vars}
+    stored = adata.uns[STEPS["design" if command == "demo" else command].key]
+    if command == "plan":
+        out |= stored["summary"]
+    if command in ("design", "demo"):
+        first = candidates_of(stored["ranking"]).iloc[0]
+        out |= {str(name): value for name, value in first.items()}
+    if command in ("diagnose", "learn"):
+        name = "level" if command == "diagnose" else "n_edges"
+        out[name] = stored[name]
+    if "advice" in stored:
+        out["advice"] = stored["advice"]["kind"]
+    # As JSON holds them: numpy's numbers as plain ones, NaN as null.
+    plain: dict[str, Any] = json.loads(pd.Series(out, dtype=object).to_json(double_precision=15))
+    return plain
+
+
+def rows_in_text(
+    command: str, adata: AnnData, n: int, truth: NDArray[np.float64] | None = None
+) -> str:
+    """Return the first rows of the table of results as text, of a ranking also the control's.
+
+    ``truth`` holds the true distances of the candidates, shape ``(n_candidates,)``. Columns without
+    a value and those in the middle that do not fit are left out.
+    """
+    if not n:
+        return ""
+    table = table_of(command, adata)
+    shown, n_rest = table.head(n), len(table) - n
+    if command == "design":
+        candidates = candidates_of(table)
+        if truth is not None:
+            candidates = candidates.assign(true_distance=truth).drop(columns="relative_distance")
+        n_rest = len(candidates) - n
+        shown = pd.concat([candidates.head(n), table.tail(1)])[list(candidates)]
+    if command == "plan" and not table["cost"].any():
+        shown = shown.drop(columns="cost")
+    is_empty = shown.isin([np.nan, None, ""]).all()
+    columns = _SHOWN.get(command, map(str, shown))
+    names = [name for name in columns if name in shown and not is_empty[name]]
+    shown = above_0(shown[names])
+    formats = {x: percent for x in names if x.startswith("probability")}
+    while True:
+        text = shown.to_string(
+            index=False, max_colwidth=40, float_format="{:.3g}".format, na_rep="",
+            formatters={x: formats[x] for x in formats if x in shown},
+        )  # fmt: skip
+        if shown.shape[1] < 3 or max(map(len, text.splitlines())) <= _WIDTH:
+            break
+        shown = shown.drop(columns=shown.columns[shown.shape[1] // 2])
+    rest = {"rows": n_rest, "columns": len(names) - shown.shape[1]}
+    more = " and ".join(f"{n} more {what}" for what, n in rest.items() if n > 0)
+    return f"{text}\n{more}: --table FILE.csv writes all\n" if more else f"{text}\n"
+
+
+def require_ending(path: Path, option: str, *kinds: str) -> Path:
+    """Return the path, or raise unless it ends as one of some kinds of files."""
+    if path.suffix not in kinds:
+        message = f"{option} must end in {' or '.join(kinds)}, but is {str(path)!r}."
+        raise ValueError(message)
+    return path
+
+
+def require_free(writers: Writers, source: Path | None, *, overwrite: bool) -> None:
+    """Raise unless all files can be written: none is the screen, nor there without leave."""
+    for path in writers:
+        with errors_about(path):
+            target = followed(path)
+            place = next(x for x in target.parents if x.exists())
+            if source is not None and source.exists() and target == source.resolve():
+                message = (
+                    f"{str(path)!r} is the screen itself, which is kept: name another with --out."
+                )
+                raise ValueError(message)
+            if path.exists() and not overwrite:
+                message = f"{str(path)!r} exists: replace it with --overwrite, or name another."
+                raise ValueError(message)
+            with hidden_folder(place):
+                pass
+
+
+def write_all(writers: Writers) -> None:
+    """Write files beside their places, and move them there once all are whole."""
+    with ExitStack() as stack:
+        for path, write in writers.items():
+            write(stack.enter_context(whole_file(path)))
+        for path in filter(Path.is_dir, writers):  # a zarr: no folder takes the place of another
+            shutil.rmtree(followed(path))
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as csv, or as parquet where the name ends so."""
+    if path.suffix == ".parquet":
+        table.to_parquet(path, index=False)
+    else:
+        path.write_text(as_csv(table), encoding="utf-8", newline="")
