@@ -37,10 +37,7 @@ def _file(name: str) -> ad.AnnData:
 
 def _tapseq() -> ad.AnnData:
     adata = _file("tapseq")
-    npt.pp.perturbation_screen(
-        adata, control="non-targeting", guide_key="guides",
-        label_options={"unassigned": ("unassigned", "multi")},
-    )  # fmt: skip
+    npt.pp.perturbation_screen(adata, control="non-targeting", guide_key="guides")
     return adata
 
 

@@ -61,7 +61,7 @@ def judge(kind: str, share: float, seed: int) -> tuple[float, float, float, int]
     """Return false and stated share, the share of effects found, and how many are significant."""
     adata, effects = screen(kind, share, seed)
     if kind == "counts":
-        npt.pp.perturbation_screen(adata, count_options={"depth_key": "depth"})
+        npt.pp.perturbation_screen(adata, depth_key="depth")
     npt.tl.learn_dag(adata, method="boss", environments="all")
     npt.tl.fit_dag_blr(adata)
     found = npt.tl.perturbation_effects(adata, as_anndata=True)

@@ -83,12 +83,8 @@ CALLS = {
     "cpca": lambda a: npt.tl.cpca(a, alpha=1.0),
     "design": lambda a: npt.tl.design_interventions(a, ("perturbation", "A")),
     "replay": lambda a: npt.tl.replay_design(a),
-    "screen": lambda a: npt.pp.perturbation_screen(
-        a, count_options={"normalise": "none"}, copy=True
-    ),
-    "panel": lambda a: npt.pp.perturbation_screen(
-        a, panel=GENES, count_options={"normalise": "none"}, copy=True
-    ),
+    "screen": lambda a: npt.pp.perturbation_screen(a, copy=True),
+    "panel": lambda a: npt.pp.perturbation_screen(a, panel=GENES, copy=True),
     "shift": lambda a: npt.pl.expression_shift(a, show=False),
     "guides": lambda a: npt.pp.assign_guides(a, guides=a, target_of=str, copy=True),
 }

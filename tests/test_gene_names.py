@@ -69,9 +69,7 @@ def test_a_knockout_of_a_gene_with_a_comma(kind, screen, tmp_path):
 def test_hardly_expressed_targets_with_a_comma(screen):
     screen.X[:200, :2] = np.tile([-1.0, 1.0], 100)[:, None]  # of mean 0
     with pytest.warns(UserWarning, match=r"near 0: A, B\. Leave"):
-        found = npt.pp.perturbation_screen(
-            screen, panel=GENES, count_options={"normalise": "none"}, combinations="keep", copy=True
-        )
+        found = npt.pp.perturbation_screen(screen, panel=GENES, combinations="keep", copy=True)
     table = found.uns["preprocessing"]["perturbations"].set_index("perturbation")
     assert table["hardly_expressed"].to_dict() == {"A, B": False, "A+B": True, "A, B+C": False}
 
@@ -131,11 +129,10 @@ def test_a_graph_by_ids_and_labels_by_symbols(by_symbol):
 @pytest.mark.filterwarnings("ignore:Perturbations left out", "ignore:Genes constant")
 def test_preprocessing_by_symbols(by_symbol):
     names, ids = by_symbol
-    options = {"count_options": {"normalise": "none"}, "combinations": "keep", "copy": True}
+    options = {"combinations": "keep", "copy": True}
     one = npt.pp.perturbation_screen(names, panel=["STK3", "MYC", "OXR1"], **options)
-    two = npt.pp.perturbation_screen(
-        ids, panel=["STK3", "MYC", "OXR1"], gene_symbols="symbol", **options
-    )
+    npt.pp.setup_screen(ids, gene_symbols="symbol")
+    two = npt.pp.perturbation_screen(ids, panel=["STK3", "MYC", "OXR1"], **options)
     assert two.var_names.tolist() == [IDS[name] for name in one.var_names]
     pd.testing.assert_frame_equal(one.obs, two.obs)
     for table in ("steps", "perturbations"):
@@ -165,10 +162,8 @@ def test_ensembl_ids_are_hinted_at(by_symbol):
     npt.tl.learn_dag(ids, method="given", dag=[(IDS["MYC"], IDS["STK3"])])
     with pytest.warns(UserWarning, match=r"MYC.*not measured.*Ensembl ids: .*gene_symbols"):
         npt.tl.fit_dag_blr(ids)
-    with pytest.warns(UserWarning, match=r"not measured: HS2, MYC.*Ensembl ids: .*gene_symbols"):
-        npt.pp.perturbation_screen(
-            ids, count_options={"normalise": "none"}, label_options={"outside": "drop"}, copy=True
-        )
+    with pytest.warns(UserWarning, match=r"not among the genes: .*MYC.*Ensembl ids: .*gene_symbol"):
+        npt.pp.perturbation_screen(ids, copy=True)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_the_logarithm_is_that_of_the_sum(form, small, panel, counts):
     twice = parts(counts, form, small)
     before = twice.data.copy()
     adata = make(twice)
-    options = {"panel": panel, "count_options": {"min_seen": 0.0}, "copy": True}
+    options = {"panel": panel, "copy": True}
     found = npt.pp.perturbation_screen(adata, **options)
     wanted = npt.pp.perturbation_screen(make(form(counts)), **options)
     np.testing.assert_array_equal(found.X.toarray(), wanted.X.toarray())
@@ -76,12 +76,8 @@ CALLS = {
     "distances": lambda a: npt.tl.target_distances(a, "A"),
     "cpca": lambda a: npt.tl.cpca(a, alpha=1.0),
     "screen": npt.pp.perturbation_screen,
-    "panel": lambda a: npt.pp.perturbation_screen(
-        a, panel=GENES, count_options={"normalise": "none", "target_sum": 1.0}
-    ),
-    "depth": lambda a: npt.pp.perturbation_screen(
-        a, panel=GENES, count_options={"normalise": "counts", "depth_key": "depth"}
-    ),
+    "panel": lambda a: npt.pp.perturbation_screen(a, panel=GENES),
+    "depth": lambda a: npt.pp.perturbation_screen(a, panel=GENES, depth_key="depth"),
     "shift": lambda a: npt.pl.expression_shift(a, show=False),
     "guides": lambda a: npt.pp.assign_guides(a, guides=a, target_of=str, copy=True),
     "moments": lambda a: Moments.from_array(a.X),

@@ -90,17 +90,14 @@ def assign(adata):
 
 
 def screen(adata):
-    npt.pp.perturbation_screen(adata, panel=["MYC", "STK3"], combinations="panel_only")
+    npt.pp.perturbation_screen(adata, panel=["MYC", "STK3"], combinations="keep")
 
 
 def study(adata):
     npt.pp.assign_guides(adata, guides=guide_counts(adata))
     adata.obs["condition"] = pd.Categorical(["Control"] * adata.n_obs)
     adata.X = np.abs(np.round(adata.X))
-    aliases = {"STK3": "OXR1"}
-    npt.pp.perturb_cite_seq(
-        adata, panel=["MYC", "STK3"], controls="both", label_options={"aliases": aliases}
-    )
+    npt.pp.perturb_cite_seq(adata, panel=["MYC", "STK3"], controls="both")
 
 
 def roles(adata):

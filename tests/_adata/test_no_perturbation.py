@@ -107,7 +107,7 @@ def test_the_screen_counts_them(mixed, caplog):
     left = mixed.uns["screen"]["left_out"]
     assert dict(zip(left["perturbation"], left["n_cells"], strict=True)) == dict.fromkeys(NOBODY, N)
     caplog.set_level(logging.INFO, logger="nextpert")
-    npt.pp.perturbation_screen(mixed, min_cells=0, label_options={"unassigned": ["other"]})
+    npt.pp.perturbation_screen(mixed, min_cells=0)
     assert set(mixed.obs["perturbation"]) == {"control", *perturbations(mixed)}
     step = mixed.uns["preprocessing"]["steps"].set_index("step").loc["assigned"]
     assert step["n_cells_dropped"] == N * len(NOBODY)

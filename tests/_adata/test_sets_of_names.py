@@ -70,8 +70,7 @@ def cpca(adata, order):
 
 def screen(adata, order):
     options = {"panel": order(PANEL), "min_cells": 0}
-    options["label_options"] = {"unassigned": order(["HS2", "none"])}
-    npt.pp.perturbation_screen(adata, count_options={"normalise": "none"}, **options)
+    npt.pp.perturbation_screen(adata, **options)
     npt.pp.setup_screen(adata, batch_key=order(["batch", "half"]))
 
 

@@ -20,17 +20,16 @@ NUMBER = ("big", NAN, float("inf"), [0.5], True)
 NAMES = (3, b"MYC", [None], [NAN], {"MYC": 1})
 PATH = (3, "", ["a.png"])
 OPTIONS = (
-    "search_options", "constraints", "campaign_options", "prior_options", "label_options",
-    "count_options", "loading",
+    "search_options", "constraints", "campaign_options", "prior_options", "loading",
 )  # fmt: skip  # mappings
 WRONG = {
     "adata": (None, 3, "screen.h5ad", np.zeros((3, 3)), pd.DataFrame({"MYC": [1.0]})),
-    **dict.fromkeys(("perturbation_key", "dag_key", "key", "condition_key", "guides_key"), TEXT),
+    **dict.fromkeys(("perturbation_key", "dag_key", "key", "condition_key"), TEXT),
     **dict.fromkeys(("layer", "depth_key", "posterior_key", "guide_key", "guide_separator"), TEXT),
     **dict.fromkeys(
         ("method", "environments", "acquisition", "strategy", "starts"), ("exploit", 3, "", ["bic"])
     ),
-    **dict.fromkeys(("combinations", "outside", "normalise", "multiple"), ("best", 3, "", ["a"])),
+    **dict.fromkeys(("combinations", "multiple"), ("best", 3, "", ["a"])),
     **dict.fromkeys(("preset", "controls", "prior_units"), ("best", 3, "", ["a"])),
     "condition": (3, "", "Contrl"),
     "program": (0, -1, 1.5, "first", [1], True),
@@ -67,7 +66,7 @@ WRONG = {
     **dict.fromkeys(("n_runs", "max_guides", "n_replicates"), ("ten", 0, 1.5, True)),
     "min_cells": (-1, "ten", 1.5, True),
     **dict.fromkeys(("alpha", "penalty", "expected_degree", "prior_scale"), (-1.0, *NUMBER)),
-    **dict.fromkeys(("min_seen", "min_depth", "min_weight", "target_sum"), (-1.0, *NUMBER)),
+    **dict.fromkeys(("min_weight",), (-1.0, *NUMBER)),
     **dict.fromkeys(("confidence", "level"), (0, 1, 95, *NUMBER)),
     "threshold": (-1, *NUMBER),
     **dict.fromkeys(("effect", "tolerance"), (0, -1, *NUMBER)),
@@ -116,7 +115,6 @@ WRONG = {
     "noise_var": (0, -1, NAN, "known", {"MYC": 1.0}, [1.0]),
     "guides": (3, None, "nope"),
     "target_of": (3, "MYC"),
-    "aliases": (3, "MYC", [("MYC", "STK3")]),
     "modules": (3, "nope"),
     "components": (3, (1,), (0, 1), (1, 99), ("a", "b"), (1, 1.5)),
     "source": (3, "absent", None),

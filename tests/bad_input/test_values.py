@@ -116,7 +116,7 @@ CASES = {
     ),
     "complex depth": (
         lambda a: with_obs(a, "depth", np.full(a.n_obs, J)),
-        lambda a: npt.pp.perturbation_screen(a, count_options={"depth_key": "depth"}),
+        lambda a: npt.pp.perturbation_screen(a, depth_key="depth"),
         *("depth", "total counts"),
     ),
     "complex densities": (

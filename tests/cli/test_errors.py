@@ -44,7 +44,6 @@ CASES = [
     # other files and values
     ("demo --data ready.h5ad --target MYC --panel MYC", "leave out --panel"),
     ("preprocess screen.h5ad --panel @absent.txt", "--panel @absent.txt: ", "No such file"),
-    ("preprocess screen.h5ad --aliases MYC", "--aliases MYC: ", "NAME=VALUE"),
     (f"{LEARN} --genes @names.txt", "NOPE", "leave these genes out"),
     (f"{LEARN} --genes @cut.h5ad", "--genes @cut.h5ad: ", "decode"),
     (f"{LEARN} --method given", 'method="given" and dag belong together'),

@@ -42,8 +42,8 @@ LEARN = "--method boss --environments all --n-runs 2 --n-graphs 2"
 PLAN = "--target MYC --n-perturbations 2 --n-cells 200"
 CALLS = {
     "preprocess": (
-        "--min-cells 5 --combinations keep --aliases HS2=CPQ --batch-key batch",
-        {"min_cells": 5, "combinations": "keep", "aliases": {"HS2": "CPQ"}, "batch_key": "batch"},
+        "--min-cells 5 --combinations keep --batch-key batch",
+        {"min_cells": 5, "combinations": "keep", "batch_key": "batch"},
     ),
     "learn": (
         f"{LEARN} --seed 4 --penalty 1.5 --perturbation-targets known",

@@ -20,8 +20,7 @@ KNOCKED_OUT = ["B2M", "CCR10", "CD59"]
 TARGET = "CCR10"
 OPTIONS = {
     "pp.assign_guides": {"guides": "guides", "control_guides": ["ONE_NON-GENE_SITE_1"]},
-    "pp.perturb_cite_seq": {"min_cells": 5, "max_guides": 1,
-        "count_options": {"normalise": "none"}},
+    "pp.perturb_cite_seq": {"min_cells": 5, "max_guides": 1},
     "tl.dag_fit": {"n_random": 3},
     "tl.design_interventions": {"target": TARGET},
     "tl.plan_screen": {"target": TARGET, "n_perturbations": 2, "n_cells": 40},

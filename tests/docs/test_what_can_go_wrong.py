@@ -172,7 +172,6 @@ def troubles(fitted, folder):
         lambda: npt.tl.learn_dag(scaled_counts(0)),
         lambda: npt.tl.learn_dag(scaled_counts(2)),
         lambda: npt.tl.learn_dag(changed(screen(), square)),
-        lambda: npt.pp.perturbation_screen(counts(), count_options={"target_sum": 10000}),
         lambda: npt.tl.learn_dag(changed(screen(), set_x("control", 1, np.nan))),
         lambda: npt.tl.learn_dag(screen()[:6].copy()),
         lambda: npt.tl.fit_dag_blr(screen()),

@@ -99,8 +99,6 @@ def test_a_file_of_scperturb(tmp_path):
     )
     ad.AnnData(cells(target.tolist(), rng), obs, var).write_h5ad(tmp_path / "screen.h5ad")
     adata = ad.read_h5ad(tmp_path / "screen.h5ad")
-    npt.pp.perturbation_screen(
-        adata, control="control", combinations="keep", label_options={"separator": "_"}
-    )
+    npt.pp.perturbation_screen(adata, control="control", combinations="keep", separator="_")
     assert set(adata.obs["perturbation"]) == {"control", "IFNGR1", "STAT1", "IFNGR1_STAT1"}
     assert effect_on_itself(adata, "STAT1") < -1

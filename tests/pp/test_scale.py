@@ -84,8 +84,7 @@ TAKEN = {
 set_up = npt.pp.setup_screen
 
 
-def screen(adata):
-    npt.pp.perturbation_screen(adata, count_options={"normalise": "none", "min_seen": 0})
+screen = npt.pp.perturbation_screen
 
 
 def learn(adata, **options):
@@ -101,11 +100,13 @@ CALLS = {"setup_screen": set_up, "screen": screen, "learn": learn, "fit": npt.tl
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_not_log_normalised_is_refused(case, call, assert_same_adata):
     make, message = REFUSED[case]
+    if (case, call) == ("counts", "screen"):
+        return  # they are normalised
     adata = cells(make())
     if call == "fit":
         npt.tl.learn_dag(adata, method="given", dag=[("A", "B")], genes=GENES)
     before = adata.copy()
-    with pytest.raises(ValueError, match=rf"adata\.X holds .*{message}.*check_scale(=|': )False"):
+    with pytest.raises(ValueError, match=rf"adata\.X holds .*{message}.*check_scale=False"):
         CALLS[call](adata)
     assert_same_adata(adata, before)
 
@@ -195,9 +196,6 @@ def test_the_check_can_be_overruled_once_for_a_layer():
     assert adata.uns["screen"]["values"]["checked"]
     with pytest.raises(ValueError, match="scaled counts"):
         set_up(adata, layer=None)
-    other = cells(x)
-    npt.pp.perturbation_screen(other, count_options={"check_scale": False})
-    learn(other)
 
 
 def test_a_sample_is_small_and_spread_over_all_cells(monkeypatch):
@@ -226,8 +224,8 @@ def test_values_that_are_not_finite_and_columns_of_nothing_are_no_business_of_th
 SCREENS = {
     "schraivogel_tapseq/schraivogel_tapseq_umi5.h5ad": {"control": "non-targeting"},
     "papalexi_thp1/papalexi_lowmoi.h5ad": {},
-    "hill2018_cropseq/hill2018_cropseq.h5ad": {"count_options": {"depth_key": "nUMI"}},
-    "norman2019/norman_subset.h5ad": {"count_options": {"depth_key": "ncounts", "min_seen": 0.01}},
+    "hill2018_cropseq/hill2018_cropseq.h5ad": {"depth_key": "nUMI"},
+    "norman2019/norman_subset.h5ad": {"depth_key": "ncounts"},
 }
 
 

@@ -121,10 +121,9 @@ def test_gene_symbols_are_a_role_of_all_calls_and_plots(through):
     ids.var["symbol"] = names.var_names
     ids.var_names = [f"ENSG{j:011d}" for j in range(4)]
     for adata, told in ((names, {}), (ids, {"gene_symbols": "symbol"})):
-        if through == "setup_screen":
-            npt.pp.setup_screen(adata, **told)
-        else:
-            npt.pp.perturbation_screen(adata, count_options={"normalise": "none"}, **told)
+        npt.pp.setup_screen(adata, **told)
+        if through == "perturbation_screen":
+            npt.pp.perturbation_screen(adata)
         npt.tl.learn_dag(adata, method="boss")
         npt.tl.fit_dag_blr(adata)
         npt.tl.perturbation_effects(adata, genes="all")

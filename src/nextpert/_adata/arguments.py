@@ -42,6 +42,10 @@ GONE = {
     "show_progress": "progress is shown by itself, and scanpy.settings.verbosity = 0 hides it",
     "spec": "shift_sd=0 is the exact model of the paper, and there is one model besides",
     "n_samples": "1,000 posterior draws are always taken",
+    "label_options": "separator is an argument, and other labels are changed in adata.obs",
+    "count_options": "depth_key is an argument; drop cells, choose genes or scale values before",
+    "guides_key": "the guides of cells are read from adata.obs['guides']",
+    "gene_key": "the column of genes is renamed in the table",
 }
 
 

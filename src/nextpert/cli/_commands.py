@@ -58,16 +58,7 @@ def preprocess(
     results: Results = _RESULTS,
     labels: Labels = _LABELS,
     min_cells: Whole = 20,
-    outside: str = "keep",
-    unassigned: Names = (),
     separator: str = "+",
-    aliases: Annotated[Names | None, Parameter(metavar="NAME=GENE...")] = None,
-    min_seen: float = 0.1,
-    normalise: str = "auto",
-    target_sum: float | str = "median",
-    min_depth: float = 0.0,
-    covariates: Names | None = None,
-    check_scale: bool = True,
     run: Run = _USUAL,
 ) -> None:
     """Select cells and genes, normalise counts and read the labels.
@@ -82,27 +73,8 @@ def preprocess(
     ----------
     min_cells
         Minimum number of cells per perturbation.
-    outside
-        Cells whose target is outside the panel or not measured: 'keep', as their effects are
-        estimated from the cells, or 'drop'.
-    unassigned
-        More labels of cells without a known perturbation, besides 'unknown' and the like.
     separator
         What joins the target genes of a label.
-    aliases
-        Targets or genes that have another name in the file.
-    min_seen
-        Share of the control cells in which a gene must be detected.
-    normalise
-        'auto' takes whole numbers for counts and keeps other values; 'counts'; or 'none'.
-    target_sum
-        Number of counts that each cell is scaled to. 'median' is the median over the cells kept.
-    min_depth
-        Minimum number of counts per cell.
-    covariates
-        Columns of obs with other conditions of each cell.
-    check_scale
-        Raise an error if values that are not counts cannot be log-normalised.
     """
 
 

@@ -202,8 +202,7 @@ class Labels:
     """Column of var with the gene names that labels and options use, if the names of var are
     others, such as Ensembl ids."""
     combinations: str = "drop"
-    """Cells with several targets: 'drop', 'keep', or 'panel_only', which names them by their
-    targets in the panel alone."""
+    """Cells with several targets: 'drop' or 'keep'."""
     depth_key: str | None = None
     """Column of obs with the total counts of each cell. Give it if the file holds few of the genes
     that were sequenced. By default the sum over the genes of the file."""

@@ -24,7 +24,7 @@ _TARGETS = list(vars(TargetState()))
 _PRIOR = ("before", "tiers", "required", "forbidden")
 # Lists of one that are a word for many, and what is taken as a list or one.
 _WORDS = {("genes", "all"), ("panel", "zhang2023")}
-_ONE = {"control", "batch_key", "covariates"}
+_ONE = {"control", "batch_key"}
 
 
 def arguments_of(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def _candidates(words: list[str]) -> Any:
 
 _READERS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("before", "required", "forbidden", "dag"), _pairs),
-    **dict.fromkeys(("aliases", "keys"), lambda words: dict(_pairs(words))),
+    "keys": lambda words: dict(_pairs(words)),
     **dict.fromkeys(("tiers", "target_mean"), _numbers),
     "candidates": _candidates,
     "costs": lambda words: {

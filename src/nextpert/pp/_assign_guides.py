@@ -12,10 +12,10 @@ import scipy.sparse as sp
 
 from nextpert import _adata
 from nextpert._adata.arguments import above, checked, one_of
+from nextpert._adata.guides import guide_sets, guide_table, split_lists
 from nextpert._adata.labels import column_of
 from nextpert.core.screen.moments import require_numbers, require_sound
-from nextpert.pp._steps import guides as _guides
-from nextpert.pp._steps.bookkeeping import tally
+from nextpert.pp._screen import tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -115,13 +115,13 @@ def assign_guides(
         remedy = (
             "name a key of adata.obsm, or the column with the guides of every cell, with guides"
         )
-        codes, lists = _guides.split_lists(column_of(adata, guides, remedy), guide_separator)
+        codes, lists = split_lists(column_of(adata, guides, remedy), guide_separator)
         every = sorted({guide for each in lists for guide in each})
     else:
         matrix, every = _umi(adata, guides)
         codes, lists = _call(matrix, every, threshold)
-    table = _guides.guide_table(every, target_of, control_guides)
-    sets = _guides.guide_sets(lists, table, guide_separator)
+    table = guide_table(every, target_of, control_guides)
+    sets = guide_sets(lists, table, guide_separator)
     labels = _labels(sets, control, multiple, separator)[codes]
     n_cells = dict.fromkeys(every, 0)
     for each, n in zip(lists, np.bincount(codes, minlength=len(lists)), strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
@@ -14,36 +14,30 @@ import scipy.sparse as sp
 
 from nextpert import _adata
 from nextpert._adata.arguments import checked, one_of
-from nextpert._adata.labels import column_of
 from nextpert._adata.panel import closest, with_names
 from nextpert._adata.roles import KEY as SCREEN
 from nextpert._adata.roles import Roles, screen_record
 from nextpert._adata.scale import read_scale
-from nextpert._adata.screen import coding, read_environments, read_screens
 from nextpert._adata.sources import real_values
 from nextpert._adata.table import (
     CORRELATION,
     KEY,
-    SAMPLES,
     SE,
+    SHARED,
     Rows,
     not_told,
+    own_variances,
+    scales,
     shrunk_correlation,
 )
-from nextpert.core._checks import LARGEST, list_names
+from nextpert.core._checks import LARGEST, list_names, require_small
 from nextpert.core._codec import table_type
-from nextpert.core.model.within_cells import WITHOUT_CORRELATION, without_responses
-from nextpert.core.screen.guides import distinct, pool_guides, spread_within
-from nextpert.pp._steps.outputs import NAMES, read_output
-from nextpert.pp._steps.table_errors import (
-    FEWEST,
-    batch_factor,
-    controls_of,
-    known_entries,
-    read_correlation,
-)
+from nextpert.core.model.within_cells import WITHOUT_CORRELATION
+from nextpert.pp._read_table import FEWEST, OUTPUTS, read_table, require_once
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
@@ -54,9 +48,13 @@ _LOGARITHMS = {"e": 1.0, "2": float(np.log(2)), "10": float(np.log(10))}
 CONSERVATIVE = "conservative"  # the error of controls of whom nothing is known
 _MOST_CELLS = 1e12  # sums of a thousand times as many are whole numbers still
 _LEAST = 1e-100  # of standard errors, whose squares are squared again
+# Where numbers of cells are not given they are no more than a scale: an effect of 10 standard
+# errors is one standard deviation of a gene, about as in screens of 100 cells per perturbation.
+_CELLS = 100
+_LEAST_ERROR = 1e-9  # of the table's median standard error: beside it, matrices are singular
 
 
-@checked(source=one_of(*NAMES), base=one_of(*_LOGARITHMS))
+@checked(source=one_of(*OUTPUTS), base=one_of(*_LOGARITHMS))
 def effect_table(
     adata: ad.AnnData | pd.DataFrame,
     se: pd.DataFrame | str | None = None,
@@ -64,14 +62,12 @@ def effect_table(
     source: str | None = None,
     base: str | None = None,
     perturbation_key: str | None = None,
-    gene_key: str | None = None,
     n_cells: str | float | Mapping[str, float] | None = None,
     n_controls: str | float | Mapping[str, float] | None = None,
     batch: str | Mapping[str, Any] | pd.Series | None = None,
     control_mean: str | Mapping[str, float] | None = None,
     control_se: str | Mapping[str, float] | None = None,
     correlation: pd.DataFrame | ad.AnnData | None = None,
-    control: str = "control",
 ) -> ad.AnnData:
     r"""Return a screen made of effects and their standard errors, without cells.
 
@@ -97,13 +93,13 @@ def effect_table(
         rows and columns.
     source
         What wrote a long table, with a row for each perturbation and gene: ``"plain"`` (``gene``,
-        ``effect``, ``se``), ``"deseq2"``, ``"edger"``, ``"glmgampoi"`` or ``"sceptre"``. A standard
-        error that is not there follows from the statistic, or else from the p-value.
+        ``effect``, ``se``), ``"deseq2"``, ``"edger"`` or ``"sceptre"``. A standard error that is
+        not there follows from the statistic.
     base
         Base of the logarithms: ``"e"``, ``"2"`` or ``"10"``; by default that of the source.
-    perturbation_key, gene_key
-        Columns of perturbations (by default ``"perturbation"``, the row names, or that of the
-        source) and, of a long table, of genes.
+    perturbation_key
+        Column of perturbations; by default ``"perturbation"``, the row names, or that of the
+        source.
     n_cells
         Cells of each perturbation: a number, a mapping, or a column of ``obs`` (by default
         ``"n_cells"``, if there). Without them, numbers of cells are no more than a scale.
@@ -120,8 +116,6 @@ def effect_table(
     correlation
         How genes are correlated within perturbations: genes x genes, or at least 50 control cells
         or samples x genes. That of a screen of cells is known.
-    control
-        Label of the rows of controls.
 
     Returns
     -------
@@ -152,11 +146,11 @@ def effect_table(
     >>> npt.tl.fit_dag_blr(screen)
     >>> npt.tl.perturbation_effects(screen)
     """
-    given = _read(adata, se, source, perturbation_key, gene_key)
+    given = read_table(adata, se, source, perturbation_key)
     if not given.effects.size:
         message = "The table has no row, or no column, of effects: give it some."
         raise ValueError(message)
-    control = control if given.roles is None else given.roles.control
+    control = "control" if given.roles is None else given.roles.control
     batches = _values(batch, given.obs, given.labels, "batch")
     if batches is not None:
         named = with_names(batches, "Rows by batch")
@@ -167,8 +161,8 @@ def effect_table(
         raise ValueError(message)
     base = base or given.base or "e"
     pairs = labels if batches is None else [*zip(labels, batches, strict=True)]
-    _require_once(pd.Index(pairs, tupleize_cols=False), "Perturbations")
-    _require_once(pd.Index(genes), "Genes")
+    require_once(pd.Index(pairs, tupleize_cols=False), "Perturbations")
+    require_once(pd.Index(genes), "Genes")
     if control in labels:
         message = (
             f"The table has a row of the controls, {control!r}, to which effects are relative: "
@@ -179,12 +173,12 @@ def effect_table(
         real_values(table, name) * _LOGARITHMS[base]
         for table, name in ((given.effects, "Effects"), (given.se, "Standard errors"))
     )
-    known = known_entries(effects, errors, labels, genes)
-    each, block = (np.array([""]), np.zeros(len(labels), np.int64))
+    known = _known_entries(effects, errors, labels, genes)
+    in_batch = [""] * len(labels) if batches is None else batches
+    each, block = np.unique(in_batch, return_inverse=True)
     if batches is not None:
-        each, block = np.unique(batches, return_inverse=True)
         _require_alike(known, labels)
-        factor = batch_factor(effects, errors, labels)
+        factor = _batch_factor(effects, errors, labels)
         errors = errors * factor
         if factor > 1.0:
             logger.info(
@@ -192,7 +186,7 @@ def effect_table(
                 "standard errors are multiplied by this.", factor,
             )  # fmt: skip
     cells = _counts(n_cells, given.obs, labels, "n_cells")
-    controls = _of_controls(n_controls, given.obs, labels, each, block)
+    controls = _of_controls(n_controls, given.obs, labels, in_batch)
     mean = _numbers(control_mean, given.var, genes, "control_mean")
     is_conservative = isinstance(control_se, str) and control_se == CONSERVATIVE
     error = None
@@ -207,10 +201,10 @@ def effect_table(
         )
         raise ValueError(message)
     variance = np.where(known, errors, np.inf) ** 2
-    rows, of_controls = controls_of(variance, block, cells, controls, error)
+    rows, of_controls = _controls_of(variance, block, cells, controls, error)
     alike = given.correlation
     if correlation is not None or alike is None:
-        alike = read_correlation(correlation, genes)
+        alike = _read_correlation(correlation, genes)
     values = np.vstack([np.zeros((len(each), len(genes))), np.where(known, effects, 0.0)])
     kind = table_type(values.size)
     out = ad.AnnData(
@@ -243,154 +237,153 @@ def effect_table(
     return out
 
 
-class _Given(NamedTuple):
-    """Effects and standard errors as given, and the tables that may say more of them.
-
-    ``labels`` are those of the rows, ``how`` says where standard errors came from, and ``roles``
-    and ``correlation`` are those of the cells that were given in place of a table.
-    """
-
-    effects: pd.DataFrame
-    se: pd.DataFrame
-    labels: list[str]
-    obs: pd.DataFrame
-    var: pd.DataFrame
-    base: str | None
-    how: str = ""
-    roles: Roles | None = None
-    correlation: Array | None = None
-    source: str = "table"
-
-    def rows(self, kept: NDArray[np.bool_]) -> _Given:
-        """Return some of the rows."""
-        labels = [self.labels[j] for j in np.flatnonzero(kept)]
-        return self._replace(
-            effects=self.effects[kept], se=self.se[kept], labels=labels, obs=self.obs[kept]
-        )
-
-
-def _read(
-    adata: ad.AnnData | pd.DataFrame,
-    se: pd.DataFrame | str | None,
-    source: str | None,
-    perturbation_key: str | None,
-    gene_key: str | None,
-) -> _Given:
-    """Return what was given; the arguments are those of :func:`effect_table`."""
-    if isinstance(adata, ad.AnnData):
-        if isinstance(se, pd.DataFrame) or source is not None:
-            message = "Of an AnnData, se is the name of a layer, and source is left out."
-            raise ValueError(message)
-        name = se or SE
-        if se is None and SE not in adata.layers:
-            if SCREEN in adata.uns:
-                return _of_cells(adata)
-            message = (
-                "adata has no layer 'se' of standard errors: name the layer with se. If its rows "
-                "are cells or samples, declare their roles with pp.setup_screen first."
-            )
-            raise ValueError(message)
-        _adata.require_layer(adata, None)
-        _adata.require_layer(adata, name)
-        obs = adata.obs
-        labels = adata.obs_names.to_series()
-        if perturbation_key is not None or "perturbation" in obs:
-            labels = column_of(adata, perturbation_key or "perturbation")
-        genes = with_names(adata.var_names, "Genes")
-        effects, errors = (adata.to_df(layer=each).loc[:, genes] for each in (None, name))
-        given = _Given(effects, errors, labels.astype(str).tolist(), obs, adata.var[genes], None)
-        return given.rows(with_names(labels, "Perturbations"))
-    if source is not None:
-        if se is not None:
-            message = "A long table holds its standard errors: leave se out, or leave source out."
-            raise ValueError(message)
-        effects, errors, base, how = read_output(adata, source, perturbation_key, gene_key)
-    else:
-        if not isinstance(se, pd.DataFrame):
-            message = (
-                "A table of effects needs one of their standard errors: give it as se, or name "
-                f"what wrote a long table with source: {', '.join(NAMES)}."
-            )
-            raise ValueError(message)
-        named = (
-            table.loc[with_names(table.index, rows), with_names(table.columns, columns)]
-            for table, rows, columns in ((adata, "Perturbations", "Genes"), (se, "", ""))
-        )
-        (effects, errors), base, how = _aligned(*named), None, ""
-    obs, var = (pd.DataFrame(index=each.astype(str)) for each in (effects.index, effects.columns))
-    return _Given(effects, errors, obs.index.tolist(), obs, var, base, how)
-
-
-def _of_cells(adata: ad.AnnData) -> _Given:
-    """Return the differences of means of a screen of cells, and their standard errors.
-
-    Batches are taken off, and the variance between guides is added. Variances are moderated, as
-    those of a fit to the cells. Genes that do not vary are left out.
-    """
-    roles = _adata.read_roles(adata)
-    names = _adata.read_perturbations(adata, roles).perturbations()
-    environments = read_environments(adata, roles, named=names)
-    coded = coding({"environment": environments.codes})
-    (screen,) = read_screens(adata, np.arange(adata.n_vars), [coded], layer=roles.layer)
-    clean, keys, sd = environments.without_batches(screen, names)
-    pairs, place = distinct(keys[:, 0], keys[:, 1])
-    moments, group = clean.pool(place, len(pairs)), pairs[:, 0]
-    spread = 0.0
-    if roles.guide_key is not None:
-        spread = spread_within(moments.subset(np.arange(adata.n_vars)), group)
-    pooled = pool_guides(moments, group, 1 + len(names), guide_variance=spread, fixed_sd=sd)
-    change, error = pooled.to_controls()
-    within_cells = pooled.covariance.diagonal()
-    genes = np.array(_adata.measured_genes(adata), dtype=object)
-    if gone := genes[~(within_cells > 0)].tolist():
-        logger.info("Left out, as they do not vary: genes %s.", list_names(gone))
-    kept = within_cells > 0
-    index = pd.Index(genes[kept])
-    effects = pd.DataFrame(change[:, kept], names, index)
-    se = pd.DataFrame(np.sqrt(within_cells * error)[:, kept], names, index)
-    cells: Array = pooled.n_cells.astype(np.float64)
-    if "n_cells" in adata.obs:  # rows are samples, of so many cells each
-        each = real_values(adata.obs["n_cells"], "n_cells")
-        groups = np.append(environments.groups([roles.control, *names]), -1)
-        sample = groups[environments.codes]
-        cells = np.zeros(1 + len(names))
-        np.add.at(cells, sample[sample >= 0], each[sample >= 0])
-    obs = pd.DataFrame({"n_cells": cells[1:], "n_controls": cells[0]}, index=effects.index)
-    var = adata.var[[]].loc[kept].set_axis(index)
-    var["control_mean"] = pooled.mean[0][kept]
-    var["control_se"] = np.sqrt(within_cells / pooled.counted[0])[kept]
-    how = "the variance of the cells"
-    alike = None
-    if (freedom := float(pooled.freedom.sum())) >= FEWEST:
-        within = without_responses(pooled, np.sqrt(np.where(kept, within_cells, 1.0)))
-        alike = shrunk_correlation(within[np.ix_(kept, kept)], freedom)
-    labels = [str(name) for name in names]
-    source = SAMPLES if "n_cells" in adata.obs else "cells"
-    return _Given(effects, se, labels, obs, var, None, how, roles, alike, source)
-
-
-def _require_once(names: pd.Index[Any], what: str) -> None:
-    twice = names[names.duplicated()].unique()
-    if len(twice):
-        message = f"{what} given more than once: {list_names(map(str, twice))}."
-        raise ValueError(message)
-
-
-def _aligned(effects: pd.DataFrame, se: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return both tables with the rows and columns of the first."""
-    for one, other, what in (
-        (effects.index, se.index, "perturbations"),
-        (effects.columns, se.columns, "genes"),
+def _known_entries(
+    effects: Array, errors: Array, labels: Sequence[str], genes: Sequence[str]
+) -> NDArray[np.bool_]:
+    """Return which entries say something, ``(n_perturbations, n_genes)``, or raise."""
+    known = ~np.isnan(effects) & ~np.isnan(errors) & (errors < np.inf)
+    least = _LEAST_ERROR * np.median(errors[known]) if known.any() else 0.0
+    for bad, what in (
+        (
+            known & ~(errors > max(least, 0.0)),
+            "Standard errors must be above 0 (and a billionth of their median), but are not for",
+        ),
+        (np.isinf(effects), "Effects are infinite for"),
     ):
-        _require_once(other, what.capitalize())
-        differ = one.symmetric_difference(other)
-        if len(differ):
+        if bad.any():
+            pairs = zip(*np.nonzero(bad), strict=True)
+            shown = list_names(f"{labels[j]} on {genes[i]}" for j, i in pairs)
+            message = f"{what} {shown}: make them NaN if nothing is known."
+            raise ValueError(message)
+    for names, axis, what in ((genes, 0, "genes"), (labels, 1, "perturbations")):
+        empty = [names[int(k)] for k in np.flatnonzero(~known.any(axis=axis))]
+        if empty:
             message = (
-                f"Effects and standard errors differ in their {what}: "
-                f"{list_names(map(str, differ))}. Give both tables the same rows and columns."
+                f"No effect with a standard error is known of the {what} {list_names(empty)}: "
+                f"leave them out."
             )
             raise ValueError(message)
-    return effects, se.loc[effects.index, effects.columns]
+    require_small(effects[known], "Effects")
+    require_small(errors[known], "Standard errors")
+    return known
+
+
+def _read_correlation(
+    given: ad.AnnData | pd.DataFrame | None, genes: Sequence[str]
+) -> Array | None:
+    """Return the correlation of genes, ``(n_genes, n_genes)``, or raise; ``None`` if none is given.
+
+    ``given`` is a table of genes x genes, or cells or samples of the controls x genes, whose
+    correlations are shrunk as their number calls for.
+    """
+    if given is None:
+        return None
+    table = given.to_df() if isinstance(given, ad.AnnData) else given
+    table = table.set_axis(table.columns.astype(str), axis=1)
+    absent = sorted(set(genes) - set(table.columns))
+    if absent or table.columns.has_duplicates:
+        message = (
+            f"correlation has no column, or several, for {list_names(absent or table.columns)}: "
+            f"give every gene of the table once."
+        )
+        raise ValueError(message)
+    table = table[list(genes)]
+    labels = table.index.astype(str)
+    if set(genes) <= set(labels):
+        rows = labels.get_indexer_for(pd.Index(genes))
+        matrix = real_values(table.iloc[rows], "correlation")
+        if (
+            matrix.shape != (len(genes), len(genes))
+            or not np.allclose(matrix, matrix.T, atol=1e-6)  # nor NaN
+            or not np.allclose(matrix.diagonal(), 1.0)
+            or np.linalg.eigvalsh(matrix)[0] < -1e-6
+        ):
+            message = (
+                "correlation must have each gene once, be symmetric, with a diagonal of 1 and no "
+                "negative eigenvalue: give that of samples without missing values, or these "
+                "samples."
+            )
+            raise ValueError(message)
+        return matrix
+    values = real_values(table, "correlation")
+    if len(values) < FEWEST or not np.isfinite(values).all():
+        message = (
+            f"correlation must have {FEWEST} rows of finite values or more, of control cells or "
+            f"samples, but has {len(values)}: leave it out, or give more."
+        )
+        raise ValueError(message)
+    centred = values - values.mean(axis=0)
+    return shrunk_correlation(centred.T @ centred, len(values) - 1.0)
+
+
+def _batch_factor(effects: Array, errors: Array, labels: Sequence[str]) -> float:
+    """Return by how much the rows of a perturbation in several batches exceed their errors.
+
+    With weights of one over the squared standard errors, the root of the mean squared deviation of
+    rows from their perturbation's mean, over its expectation; 1 if that is less, or without such
+    rows. Standard errors within a batch do not include differences between clones and batches.
+    """
+    names, code, count = np.unique(labels, return_inverse=True, return_counts=True)
+    total = freedom = 0.0
+    for k in range(len(names)):
+        if count[k] > 1:
+            y, weight = effects[code == k], 1.0 / errors[code == k] ** 2
+            known = np.isfinite(y) & np.isfinite(weight)
+            y, weight = np.where(known, y, 0.0), np.where(known, weight, 0.0)
+            middle = (weight * y).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-300)
+            total += float((weight * (y - middle) ** 2).sum())
+            freedom += float(np.maximum(known.sum(axis=0) - 1, 0).sum())
+    return max(float(np.sqrt(total / freedom)), 1.0) if freedom else 1.0
+
+
+def _controls_of(
+    variance: Array,
+    block: NDArray[np.int64],
+    cells: NDArray[np.int64] | None,
+    controls: NDArray[np.int64] | None,
+    error: Array | None,
+) -> tuple[Rows, Array]:
+    """Return the rows of a table, controls first, and the variance of the controls' means.
+
+    ``variance`` are squared standard errors of effects, infinite if unknown, ``block`` the batch of
+    every perturbation, ``cells`` and ``controls`` the cells of perturbations and of batches, and
+    ``error`` the standard errors of the controls' means, if given; without the last two these are
+    assumed to be large.
+    """
+    n = np.full(len(variance), _CELLS) if cells is None else cells
+    n_batches, removed = int(block.max()) + 1, 1.0
+    of_perturbations = Rows(n, block, np.zeros(len(n), bool), cells is not None)
+    if error is not None:
+        of_controls = np.tile(error**2, (n_batches, 1))
+    elif controls is not None:
+        both = 1.0 / n + 1.0 / controls[block]
+        of_controls = scales(of_perturbations, variance / both[:, None]) / controls[:, None]
+    else:
+        least = np.full((n_batches, variance.shape[1]), np.inf)
+        np.minimum.at(least, block, variance)
+        of_controls = SHARED * np.where(np.isfinite(least), least, least.min(axis=0))
+        removed = 0.0
+    of_all = np.append(np.arange(n_batches), block)
+    is_control = np.arange(len(of_all)) < n_batches
+    first = np.ones(n_batches, np.int64) if controls is None else controls
+    rows = Rows(np.append(first, n), of_all, is_control, cells is not None, removed)
+    if controls is None:  # as many as have that error
+        own = own_variances(rows, np.vstack([of_controls, variance]))[n_batches:]
+        few = scales(of_perturbations, n[:, None] * own) / of_controls
+        rows.n[:n_batches] = np.maximum(np.round(np.median(few, axis=1)), 2)
+    return rows, of_controls
+
+
+def _require_alike(known: NDArray[np.bool_], labels: list[str]) -> None:
+    """Raise if a perturbation of several batches has genes that only some of them tell of."""
+    fraction = pd.DataFrame(known).groupby(labels).mean()
+    part = fraction.index[((fraction > 0) & (fraction < 1)).any(axis=1)]
+    if len(part):
+        message = (
+            f"Perturbations with genes that are missing in some of their batches only: "
+            f"{list_names(part)}. Combine their batches first, or leave these genes out."
+        )
+        raise ValueError(message)
 
 
 def _values(asked: Any, frame: pd.DataFrame, names: list[str], argument: str) -> list[Any] | None:
@@ -452,35 +445,18 @@ def _counts(
 
 
 def _of_controls(
-    asked: Any,
-    obs: pd.DataFrame,
-    labels: list[str],
-    each: NDArray[np.str_],
-    block: NDArray[np.int64],
+    asked: Any, obs: pd.DataFrame, labels: list[str], batches: list[str]
 ) -> NDArray[np.int64] | None:
-    """Return the number of controls of every batch in ``each``; ``block`` is that of every row."""
-    if isinstance(asked, (Mapping, pd.Series)) and set(map(str, asked.keys())) >= set(each):
-        return _counts(asked, obs, each.tolist(), "n_controls")
-    of_rows = _counts(asked, obs, labels, "n_controls")
+    """Return the number of controls of every batch, sorted; ``batches`` is that of every row."""
+    by_batch = isinstance(asked, (Mapping, pd.Series)) and {*batches} <= {*map(str, asked.keys())}
+    of_rows = _counts(asked, obs, batches if by_batch else labels, "n_controls")
     if of_rows is None:
         return None
-    of_batches = of_rows[np.unique(block, return_index=True)[1]]
-    if (of_batches[block] != of_rows).any():
+    _, first, block = np.unique(batches, return_index=True, return_inverse=True)
+    if (of_rows[first][block] != of_rows).any():
         message = "n_controls differs between perturbations of one batch, which share controls."
         raise ValueError(message)
-    return of_batches
-
-
-def _require_alike(known: NDArray[np.bool_], labels: list[str]) -> None:
-    """Raise if a perturbation of several batches has genes that only some of them tell of."""
-    fraction = pd.DataFrame(known).groupby(labels).mean()
-    part = fraction.index[((fraction > 0) & (fraction < 1)).any(axis=1)]
-    if len(part):
-        message = (
-            f"Perturbations with genes that are missing in some of their batches only: "
-            f"{list_names(part)}. Combine their batches first, or leave these genes out."
-        )
-        raise ValueError(message)
+    return of_rows[first]
 
 
 def _obs(

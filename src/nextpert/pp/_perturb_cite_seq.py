@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,16 +10,18 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata import join, read_roles
-from nextpert._adata.arguments import at_least, checked, one_of, options
-from nextpert.pp._steps.bookkeeping import (
+from nextpert._adata.arguments import at_least, checked, one_of
+from nextpert._adata.guides import TARGETING, guide_sets, guide_table, split_lists
+from nextpert._adata.labels import column_of
+from nextpert.pp._screen import (
+    BOOKS,
     COMBINATIONS,
-    OUTSIDE,
     Bookkeeping,
-    CountOptions,
-    ScreenOptions,
+    CellTargets,
+    Choices,
+    finish,
+    prepare,
 )
-from nextpert.pp._steps.guides import TARGETING, CellTargets, cell_guides
-from nextpert.pp._steps.screen import finish, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -42,26 +43,9 @@ CHOICES: Mapping[str, tuple[Any, Any]] = {
 }
 
 
-@options(outside=one_of(*OUTSIDE))
-@dataclass(frozen=True)
-class _LabelOptions:
-    """``label_options``: each is documented there."""
-
-    aliases: Mapping[str, str] | None = None
-    outside: str = "drop"
-
-
-@options(normalise=one_of("auto", "counts", "log_tpm", "none"))
-@dataclass(frozen=True)
-class _CountOptions(CountOptions):
-    """``count_options``: the target is that of the preset, and TPM may be given."""
-
-    target_sum: float | str | None = None  # type: ignore[assignment]
-
-
 @checked(
     controls=one_of(*CONTROLS), min_cells=at_least(0), combinations=one_of(*COMBINATIONS),
-    preset=one_of("zhang2023"), label_options=_LabelOptions, count_options=_CountOptions,
+    preset=one_of("zhang2023"),
 )  # fmt: skip
 def perturb_cite_seq(
     adata: ad.AnnData,
@@ -73,29 +57,26 @@ def perturb_cite_seq(
     combinations: str | None = None,
     max_guides: int | None = None,
     preset: str | None = None,
-    label_options: Mapping[str, Any] | None = None,
-    count_options: Mapping[str, Any] | None = None,
-    condition_key: str = "condition",
-    guides_key: str = "guides",
     layer: str | None = None,
-    key_added: str = "preprocessing",
     copy: bool = False,
 ) -> ad.AnnData | None:
     """Select the cells and genes of the Perturb-CITE-seq screen, by our defaults or as the paper.
 
     For the screen of Frangieh et al. 2021 (doi:10.1038/s41588-021-00779-1) as
     ``datasets.perturb_cite_seq`` loads it. ``preset="zhang2023"`` makes the choices of Zhang et al.
-    2023 (doi:10.1038/s42256-023-00719-0); other arguments take precedence. How the defaults differ,
-    and why: :doc:`/guides/the_paper`. Every step logs and records how many cells it kept and
-    dropped. Cells and genes are dropped in place; nothing changes on error. Next:
-    :func:`nextpert.tl.learn_dag`.
+    2023 (doi:10.1038/s42256-023-00719-0); other arguments take precedence. Cells are scaled to
+    10,000 counts, and with the preset to a million, which keeps ln(1 + TPM) as it is. Cells with
+    targets outside the panel are dropped. How the defaults differ, and why:
+    :doc:`/guides/the_paper`. Every step logs and records how many cells it kept and dropped. Cells
+    and genes are dropped in place; nothing changes on error. Next: :func:`nextpert.tl.learn_dag`.
 
     Parameters
     ----------
     adata
-        Cells x genes, ln(1 + TPM) or counts, with ``obs["guides"]`` (joined by commas) and
-        ``uns["guides"]`` (``target`` and ``kind`` of every guide; by default they follow from names
-        such as ``HLA-A_2`` and ``NO_SITE_694``). Backed files with ``copy=True``.
+        Cells x genes, ln(1 + TPM) or counts, with ``obs["guides"]`` (joined by commas),
+        ``obs["condition"]`` and, if known, ``obs["UMI_count"]``; ``uns["guides"]`` has ``target``
+        and ``kind`` of every guide, which by default follow from names such as ``HLA-A_2`` and
+        ``NO_SITE_694``. Backed files with ``copy=True``.
     condition
         ``"Control"`` (default), ``"IFNγ"``, ``"Co-culture"``, or ``None`` for all together.
     controls
@@ -107,28 +88,19 @@ def perturb_cite_seq(
         Most guides of a cell, control guides counted; ``None`` for any number.
     preset
         ``"zhang2023"`` for the choices of the paper.
-    label_options
-        Any of ``"aliases"`` and ``"outside"`` (here ``"drop"``), as of :func:`perturbation_screen`.
-    count_options
-        As of :func:`perturbation_screen`, but ``"normalise"`` may be ``"log_tpm"``, which
-        ``"auto"`` takes all values for that are no counts; ``"target_sum"`` is 1e4 by default
-        (1e6 keeps ln(1 + TPM) as it is), and ``"depth_key"`` is ``"UMI_count"``, if there.
-    condition_key, guides_key
-        Columns of ``adata.obs``.
     layer
         Layer to read; ``None`` stands for ``layers["log_tpm"]`` where an earlier call left it,
         and else for ``adata.X``.
-    key_added, copy
-        Name of the books in ``adata.uns``, and whether to return a copy.
+    copy
+        Whether to return a copy instead of writing to ``adata``.
 
     Returns
     -------
     ~anndata.AnnData or None
         ``None``, or the copy. Fields written, as by :func:`perturbation_screen`:
 
-        - ``obs["perturbation"]``, ``obs["other_targets"]`` (labels): the perturbation, and targets
-          that the label does not name.
-        - ``obs["n_targets"]`` (number): number of all targets.
+        - ``obs["perturbation"]`` (labels): the perturbation.
+        - ``obs["n_targets"]`` (number): number of targets.
         - ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]`` (numbers): of
           every gene in control cells.
         - ``layers["log_tpm"]`` or ``layers["counts"]`` (array, ``(n_cells, n_vars)``): the earlier
@@ -159,52 +131,59 @@ def perturb_cite_seq(
     {'control': 50, 'MYC': 40}
     """
     join.check_in_place(adata, copy=copy)
-    counts = _CountOptions(**count_options or {})
-    choices: dict[str, Any] = {
-        "controls": controls, "panel": panel, "min_cells": min_cells, "combinations": combinations,
-        "max_guides": max_guides, "target_sum": counts.target_sum,
+    given: dict[str, Any] = {
+        "controls": controls, "panel": panel, "min_cells": min_cells,
+        "combinations": combinations, "max_guides": max_guides,
     }  # fmt: skip
-    for name, choice in CHOICES.items():
-        if choices[name] is None:
-            choices[name] = choice[preset is not None]
-    depth_key = counts.depth_key
-    if depth_key is None and "UMI_count" in adata.obs.columns:
-        depth_key = "UMI_count"
-    counts = replace(counts, target_sum=choices["target_sum"], depth_key=depth_key)
+    chosen = {
+        name: usual[preset is not None] if given.get(name) is None else given[name]
+        for name, usual in CHOICES.items()
+    }
+    most, kind_of_control = chosen.pop("max_guides"), chosen.pop("controls")
     if layer is None and "log_tpm" in adata.layers:
         layer = "log_tpm"
-    asked = ScreenOptions(
-        choices["panel"], choices["min_cells"], choices["combinations"],
-        _LabelOptions(**label_options or {}), counts, layer, kinds="log_tpm",
+    choices = Choices(
+        **chosen, layer=layer, keeps_outside=False, values="log_tpm",
+        depth_key="UMI_count" if "UMI_count" in adata.obs else None,
     )  # fmt: skip
-    roles = read_roles(adata, separator="+")
-    codes, sets = cell_guides(adata, guides_key, ",", "guides")
+    codes, sets = _cell_guides(adata)
     book = Bookkeeping(adata.n_obs)
     if condition is not None:
-        labels = _adata.read_labels(adata, condition_key, argument="condition_key")
+        labels = _adata.read_labels(adata, "condition")
         labels.require([condition], "Conditions")
         names = np.array([*labels.names, "no condition"], dtype=object)[labels.codes]
         book.keep("condition", labels.groups([condition]) == 0, "other conditions: ", names)
-    read, most = book.kept, choices["max_guides"]
+    read = book.kept
     if most is not None:
         book.keep(
             "guides", (sets["n_guides"] <= most).to_numpy()[codes], f"more than {most} guide(s)"
         )
     own = np.where(sets["n_guides"] == 0, "no_guide", "control_guide")
-    is_control = (own == choices["controls"]) | (choices["controls"] == "both")
+    is_control = (own == kind_of_control) | (kind_of_control == "both")
     not_targeting = np.where(is_control, "control", "unassigned")
     sets["role"] = np.where(sets["kind"] == TARGETING, "perturbed", not_targeting)
     cells = CellTargets(codes, sets)
     kinds = sets["kind"].replace("none", "no guide").to_numpy(object)[codes]
-    why = f"not controls by controls={choices['controls']!r}: "
+    why = f"not controls by controls={kind_of_control!r}: "
     book.keep("controls", ~cells.have("unassigned"), why, kinds)
-    new, tables, warnings = prepare(adata, cells, book, asked, roles)
+    new, warnings = prepare(adata, cells, book, choices, read_roles(adata, separator="+"))
     params = {"condition": condition, "preset": preset, "max_guides": most}
-    tables["params"] |= {k: v for k, v in params.items() if v is not None}
-    tables["params"]["controls"] = choices["controls"]
-    tables["guides"] = _count_guides(cells, read, book.kept)
-    new.uns[key_added] = tables
+    params = {name: value for name, value in params.items() if value is not None}
+    new.uns[BOOKS]["params"] |= params | {"controls": kind_of_control}
+    new.uns[BOOKS]["guides"] = _count_guides(cells, read, book.kept)
     return finish(adata, new, warnings, copy=copy)
+
+
+def _cell_guides(adata: ad.AnnData) -> tuple[NDArray[np.int64], pd.DataFrame]:
+    """Return the row of every cell, and :func:`guide_sets`, of the guides of the cells."""
+    codes, lists = split_lists(column_of(adata, "guides", "call pp.assign_guides first"), ",")
+    table = adata.uns.get("guides")
+    if not isinstance(table, pd.DataFrame):
+        table = guide_table(sorted({guide for each in lists for guide in each}))
+    elif not {"target", "kind"} <= set(table.columns):
+        message = "adata.uns['guides'] must hold the columns 'target' and 'kind'."
+        raise ValueError(message)
+    return codes, guide_sets(lists, table, ",")
 
 
 def _count_guides(

@@ -1,0 +1,411 @@
+"""From what the cells carry to a screen of one panel, with the books kept."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from nextpert import _adata
+from nextpert._adata import join, strings
+from nextpert._adata.effects import hardly_expressed_message
+from nextpert._adata.panel import ALIASES, MODULE_OF, PANELS, PROGRAM_OF
+from nextpert._adata.roles import KEY, screen_record
+from nextpert._adata.scale import read_scale
+from nextpert._adata.screen import read_environments
+from nextpert._adata.stored import with_format
+from nextpert._warn import warn
+from nextpert.core.model.effects import speaks_of_knockouts
+from nextpert.pp._expression import Matrix, normalise, read_matrix
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    import anndata as ad
+    from numpy.typing import NDArray
+
+    from nextpert._adata.roles import Roles
+
+logger = logging.getLogger(__name__)
+
+LABELS, CONTROL = "perturbation", "control"
+BOOKS = "preprocessing"  # in uns
+COMBINATIONS = ("drop", "keep")
+_SEEN = 0.1  # of the control cells, for a gene to be on the panel
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What :func:`nextpert.pp.perturbation_screen` chooses cells and genes by.
+
+    ``keeps_outside`` says whether cells with targets outside the panel stay, and ``values`` what
+    the matrix holds if no counts: ``"log_tpm"``, or ``"none"`` for what stays as it is.
+    ``target_sum`` is the number of counts that a cell is scaled to, by default their median.
+    """
+
+    panel: str | Iterable[str] | None
+    min_cells: int
+    combinations: str
+    layer: str | None
+    keeps_outside: bool = True
+    values: str = "none"
+    target_sum: float | None = None
+    depth_key: str | None = None
+
+    def params(self, roles: Roles) -> dict[str, Any]:
+        """Return the choices as they are stored."""
+        panel = self.panel if isinstance(self.panel, str) else "list"
+        chosen: dict[str, Any] = {
+            "panel": "genes seen" if self.panel is None else panel,
+            "min_cells": int(self.min_cells),
+            "combinations": self.combinations,
+            "separator": roles.separator,
+            "layer": self.layer,
+            "gene_symbols": roles.gene_symbols,
+        }
+        return {name: value for name, value in chosen.items() if value is not None}
+
+
+class CellTargets(NamedTuple):
+    """What every cell carries.
+
+    ``codes`` is the row of the table, shape ``(n_cells,)``. The table has a row for each different
+    label, or list of guides: ``name``, ``targets``, and ``role``: ``"control"``, ``"perturbed"`` or
+    ``"unassigned"``.
+    """
+
+    codes: NDArray[np.int64]
+    table: pd.DataFrame
+
+    def have(self, role: str) -> NDArray[np.bool_]:
+        """Return which cells have a role."""
+        return (self.table["role"] == role).to_numpy()[self.codes]
+
+
+class Panel(NamedTuple):
+    """The genes of the analysis.
+
+    ``reasons`` says why a target is not among them, ``book`` counts genes step by step, and
+    ``constant`` are those left out as they do not vary among the control cells.
+    """
+
+    genes: list[str]
+    columns: NDArray[np.int64]
+    reasons: dict[str, str]
+    book: Bookkeeping
+    constant: list[str]
+
+
+class Bookkeeping:
+    """Which of ``n`` cells, or genes, are still in (``kept``), and one row per step."""
+
+    def __init__(self, n: int, what: str = "cells") -> None:
+        self.kept: NDArray[np.bool_] = np.ones(n, dtype=bool)
+        self._what = what
+        self._rows: list[tuple[str, int, int, str]] = []
+        self.keep(f"all {what}", self.kept, "")
+
+    def keep(
+        self, step: str, keep: NDArray[np.bool_], why: str, names: NDArray[Any] | None = None
+    ) -> None:
+        """Keep those alone; ``why`` says why the others go, ``names`` what each is, to count."""
+        gone = self.kept & ~keep
+        self.kept = self.kept & keep
+        n_kept, n_gone = int(self.kept.sum()), int(gone.sum())
+        why = why + (tally(names[gone]) if names is not None else "") if n_gone else ""
+        self._rows.append((step, n_kept, n_gone, why))
+        logger.info(
+            "%s: %d %s kept, %d dropped%s", step, n_kept, self._what, n_gone, why and f" ({why})"
+        )
+
+    def table(self) -> pd.DataFrame:
+        """Return one row per step: ``step``, ``n_cells_kept``, ``n_cells_dropped``, ``why``."""
+        columns = ["step", f"n_{self._what}_kept", f"n_{self._what}_dropped", "why"]
+        table = pd.DataFrame(self._rows, columns=columns)
+        table.index = pd.Index(np.arange(len(table)))
+        return table.assign(step=strings(table["step"]), why=strings(table["why"]))
+
+
+def tally(names: Any, limit: int = 6) -> str:
+    """Return ``"multi 2255, unassigned 662"``: how often each name comes, the most first."""
+    counts = pd.Series(names, dtype=object).value_counts(sort=True)
+    shown = ", ".join(f"{name} {count}" for name, count in counts.iloc[:limit].items())
+    return shown + (f" and {len(counts) - limit} more labels" if len(counts) > limit else "")
+
+
+def prepare(
+    adata: ad.AnnData,
+    carried: CellTargets,
+    book: Bookkeeping,
+    choices: Choices,
+    roles: Roles,
+) -> tuple[ad.AnnData, list[str]]:
+    """Choose cells and genes, normalise and label them; ``adata`` stays as it is.
+
+    Return the new screen, with the books in ``uns``, and the warnings.
+    """
+    matrix = read_matrix(adata, np.flatnonzero(book.kept), choices)
+    if matrix.kind == "counts" and matrix.depth is not None:
+        book.keep("depth", matrix.depth > 0, "no counts")
+    _require_controls(carried, book)
+    controls = np.flatnonzero(book.kept & carried.have("control"))
+    measured = _adata.measured_genes(adata, roles.gene_symbols)
+    aliases = {a: b for a, b in ALIASES.items() if a not in measured and b in measured}
+    panel = _choose_panel(adata, controls, matrix, aliases, choices, roles)
+    named = _name_targets(carried, panel.genes, aliases, choices, roles.separator)
+    n_found = np.bincount(carried.codes[book.kept], minlength=len(carried.table))
+    _drop_by_targets(carried, named, book, choices)
+    n_kept = np.bincount(carried.codes[book.kept], minlength=len(carried.table))
+    table = _perturbation_table(named, n_found, n_kept, panel.reasons)
+    cells = np.flatnonzero(book.kept)
+    new = join.take(adata, cells, panel.columns)
+    target_sum = normalise(new, panel.genes, matrix, cells, choices)
+    codes = carried.codes[cells]
+    new.obs[LABELS] = pd.Categorical(named["label"].to_numpy(object)[codes])
+    new.obs["n_targets"] = named["n_targets"].to_numpy()[codes]
+    weak = _describe_genes(new, panel.genes, choices.panel)
+    targets = dict(zip(named["label"], named["targets"], strict=True))
+    table["hardly_expressed"] = [
+        bool(kept) and not weak.isdisjoint(targets[label])
+        for kept, label in zip(table["kept"], table["perturbation"], strict=True)
+    ]
+    books: dict[str, Any] = {
+        "steps": book.table(),
+        "genes": panel.book.table(),
+        "perturbations": table,
+        "n_control_cells": int((new.obs[LABELS] == CONTROL).sum()),
+        "params": choices.params(roles) | {"values": matrix.kind},
+    }
+    if target_sum is not None:
+        books["params"]["target_sum"] = target_sum
+    every = {name for targets in carried.table["targets"] for name in targets}
+    every |= set(_names_of(choices.panel) or ())
+    if used := {name: gene for name, gene in sorted(aliases.items()) if name in every}:
+        names = {"name": strings(used), "gene": strings(used.values())}
+        books["aliases"] = pd.DataFrame(names, index=np.arange(len(used)))
+        logger.info("Aliases: %s.", ", ".join(f"{a} -> {b}" for a, b in used.items()))
+    messages = _messages(table, targets, weak, frozenset(measured), choices)
+    if panel.constant and choices.panel is not None:  # genes that were asked for
+        messages.append(
+            f"Genes constant among the {len(controls)} control cells, left out: "
+            f"{_adata.list_names(panel.constant, limit=30)}."
+        )
+    scale = matrix.scale
+    if matrix.kind != "none":
+        scale = read_scale(new, np.arange(new.n_vars), np.arange(new.n_obs), None)
+    if scale.doubt:
+        messages.append(scale.doubt)
+    roles = replace(roles, perturbation_key=LABELS, control=CONTROL, layer=None)
+    if roles.columns[1:]:
+        read_environments(new, roles)  # raises
+    new.uns[KEY] = with_format(screen_record(roles, scale.stored(checked=True)))
+    new.uns[BOOKS] = books
+    return new, messages
+
+
+def finish(
+    adata: ad.AnnData, new: ad.AnnData, warnings: list[str], *, copy: bool
+) -> ad.AnnData | None:
+    """Warn, and put the new screen in the place of ``adata``, or return it."""
+    for message in warnings:
+        warn(message)
+    if copy:
+        return new
+    join.replace(adata, new)
+    return None
+
+
+def _require_controls(carried: CellTargets, book: Bookkeeping) -> None:
+    if not (book.kept & carried.have("control")).any():
+        steps = book.table()
+        at = steps.loc[steps["n_cells_dropped"] > 0, "step"]
+        message = (
+            f"No control cells are left (after the steps {_adata.list_names(at) or 'none'}): name "
+            f"other controls, or relax these steps."
+        )
+        raise ValueError(message)
+
+
+def _names_of(panel: str | Iterable[str] | None) -> list[str] | None:
+    """Return the names of the genes of a panel; ``None`` for every gene that is seen."""
+    if not isinstance(panel, str):
+        return None if panel is None else [str(name) for name in _adata.in_order(panel)]
+    if panel not in PANELS:
+        known = " or ".join(map(repr, PANELS))
+        message = f"panel must be a list of genes, or {known}, but is {panel!r}."
+        raise ValueError(message)
+    return list(PANELS[panel])
+
+
+def _choose_panel(
+    adata: ad.AnnData,
+    controls: NDArray[np.int64],
+    matrix: Matrix,
+    aliases: dict[str, str],
+    choices: Choices,
+    roles: Roles,
+) -> Panel:
+    """Return those genes of the panel that are seen in, and vary among, the control cells."""
+    names = _names_of(choices.panel)
+    if names is not None:
+        names = [aliases.get(name, name) for name in names]
+    genes, columns = _adata.resolve_panel(adata, names, gene_symbols=roles.gene_symbols)
+    depth = matrix.depth if matrix.kind == "counts" else None
+    seen, constant = _adata.seen_and_constant(adata, columns, controls, choices.layer, depth)
+    book, n = Bookkeeping(adata.n_vars, "genes"), len(controls)
+    measured = _adata.measured_genes(adata, roles.gene_symbols)
+    reasons = dict.fromkeys(measured, "outside the panel")
+    keep = np.ones(len(genes), dtype=bool)
+    if names is not None:
+        book.keep("panel", np.isin(np.arange(adata.n_vars), columns), "outside the panel")
+    else:
+        keep = seen >= _SEEN
+        book.keep("seen", keep, f"seen in less than {_SEEN:.0%} of {n} control cells")
+        for gene, fraction in zip(genes, seen.tolist(), strict=True):
+            reasons[gene] = f"outside the panel: seen in {fraction:.1%} of control cells"
+    # A gene that does not vary has no noise to compare an effect with, and no place in a graph.
+    every = np.array(genes, dtype=object)
+    same = every[keep & constant].tolist()
+    why = f"constant among {n} control cells: {_adata.list_names(same)}"
+    book.keep("varying", ~np.isin(np.arange(adata.n_vars), columns[constant]), why)
+    reasons |= dict.fromkeys(same, "outside the panel: constant among control cells")
+    keep &= ~constant
+    if not keep.any():
+        message = (
+            f"No gene of the panel is seen in, and varies among, the {n} control cells: name "
+            f"other genes with panel, or check the cells that control names."
+        )
+        raise ValueError(message)
+    return Panel(every[keep].tolist(), columns[keep], reasons, book, same)
+
+
+def _name_targets(
+    carried: CellTargets,
+    panel: Collection[str],
+    aliases: dict[str, str],
+    choices: Choices,
+    separator: str,
+) -> pd.DataFrame:
+    """Name everything that cells carry by the genes of its targets, one row each.
+
+    ``usable`` says whether the panel has a place for it.
+    """
+    genes, rows = set(panel), []
+    for targets, role in zip(carried.table["targets"], carried.table["role"], strict=True):
+        is_perturbed = role == "perturbed"
+        every = sorted({aliases.get(name, name) for name in targets}) if is_perturbed else []
+        label = separator.join(every) if is_perturbed else CONTROL
+        rows.append((label, every, len(every), choices.keeps_outside or genes.issuperset(every)))
+    return pd.DataFrame(rows, columns=["label", "targets", "n_targets", "usable"])
+
+
+def _drop_by_targets(
+    carried: CellTargets, named: pd.DataFrame, book: Bookkeeping, choices: Choices
+) -> None:
+    n_targets, labels, usable = (
+        named[name].to_numpy(kind)[carried.codes]
+        for name, kind in (("n_targets", int), ("label", object), ("usable", bool))
+    )
+    if choices.combinations == "drop":
+        names = np.array([f"{n} targets" for n in named["n_targets"]], dtype=object)[carried.codes]
+        book.keep("combinations", n_targets <= 1, "more than one target: ", names)
+    book.keep("panel", usable, "targets outside the panel or not measured: ", labels)
+    number, names = pd.factorize(labels)
+    n_cells = np.bincount(number[book.kept], minlength=len(names))
+    enough = ((n_cells >= choices.min_cells) | (names == CONTROL))[number]
+    book.keep("min_cells", enough, f"fewer than {choices.min_cells} cells: ", labels)
+
+
+def _perturbation_table(
+    named: pd.DataFrame,
+    n_found: NDArray[np.int64],
+    n_kept: NDArray[np.int64],
+    reasons: dict[str, str],
+) -> pd.DataFrame:
+    """Return one row per perturbation: its targets, its cells, and why it is left out.
+
+    Combinations that are left out are not listed: there may be tens of thousands. ``n_found`` and
+    ``n_kept`` are the cells of each row of ``named``, before and after all choices.
+    """
+    n_targets = named["n_targets"].to_numpy()
+    listed = (n_targets > 0) & (n_found > 0) & ((n_targets == 1) | (n_kept > 0))
+    why = [
+        "too few cells" if usable or not targets else reasons.get(targets[0], "not measured")
+        for usable, targets in zip(named["usable"], named["targets"], strict=True)
+    ]
+    entries = pd.DataFrame({
+        "perturbation": named["label"], "target_genes": named["targets"].map(", ".join),
+        "n_cells": n_kept, "n_cells_found": n_found, "reason": why,
+    })  # fmt: skip
+    by_label = entries[listed].groupby("perturbation")
+    numbers = ["n_cells", "n_cells_found"]
+    table = by_label.first().assign(**by_label[numbers].sum()).reset_index()
+    table.insert(4, "kept", table["n_cells"] > 0)
+    table.loc[table["kept"], "reason"] = ""
+    for name in ("perturbation", "target_genes", "reason"):
+        table[name] = strings(table[name])
+    return table.astype(dict.fromkeys(numbers, np.int64)).set_axis(np.arange(len(table)))
+
+
+def _describe_genes(
+    new: ad.AnnData, genes: list[str], panel: str | Iterable[str] | None
+) -> set[str]:
+    """Describe the genes in var; return those hardly expressed in controls."""
+    controls = new.X[(new.obs[LABELS] == CONTROL).to_numpy()]
+    n = controls.shape[0]
+    mean = np.asarray(controls.mean(axis=0, dtype=np.float64)).ravel()
+    squares = controls.multiply(controls) if sp.issparse(controls) else controls * controls
+    square = np.asarray(squares.mean(axis=0, dtype=np.float64)).ravel()
+    sd = np.sqrt(np.maximum(square - mean**2, 0) * n / max(n - 1, 1))
+    new.var["control_mean"] = mean
+    new.var["control_sd"] = sd
+    new.var["seen_in_control"] = np.asarray((controls != 0).sum(axis=0)).ravel() / n
+    if isinstance(panel, str):
+        for column, group in {"module": MODULE_OF, "program": PROGRAM_OF}.items():
+            new.var[column] = pd.Categorical([group.get(gene) for gene in genes])
+    names = np.array(genes, dtype=object)
+    return set(names[~speaks_of_knockouts(np.abs(mean), sd)])
+
+
+def _messages(
+    table: pd.DataFrame,
+    targets: dict[str, list[str]],
+    weak: set[str],
+    measured: frozenset[str],
+    choices: Choices,
+) -> list[str]:
+    """Return the warnings of a screen, and log what needs none."""
+    out = []
+    kept, gone = table[table["kept"]], table[~table["kept"]]
+    aimed_at = sorted({gene for label in kept["perturbation"] for gene in targets[label]})
+    if hardly := [gene for gene in aimed_at if gene in weak]:
+        out.append(hardly_expressed_message(hardly))
+    if absent := gone.loc[gone["reason"] == "not measured", "perturbation"].to_list():
+        message = (
+            f"Perturbations left out because their targets are not measured: "
+            f"{_adata.list_names(absent, limit=30)}.{_adata.closest(absent, measured)} "
+            f"If a gene has another name, label its cells by that."
+            f"{_adata.guide_hint(absent, measured)}{_adata.id_hint(absent, measured)}"
+        )
+        # With a panel, genes may have been left out on purpose as the file was read.
+        if choices.panel is None:
+            out.append(message)
+        else:
+            logger.warning(message)
+    if len(gone):
+        shown = [f"{row.perturbation} ({row.reason})" for row in gone.itertuples()]
+        logger.info("Perturbations left out: %s.", _adata.list_names(shown, limit=30))
+    unmeasured = [label for label in kept["perturbation"] if not measured & set(targets[label])]
+    hint = _adata.guide_hint(unmeasured, measured) + _adata.id_hint(unmeasured, measured)
+    if unmeasured and hint:  # a slip is likely; without one they are kept on purpose
+        out.append(
+            f"Perturbations kept although their targets are not among the genes: "
+            f"{_adata.list_names(unmeasured, limit=10)}.{hint}"
+        )
+    if kept.empty:
+        out.append("No perturbed cells are left: adata.uns lists the steps that dropped them.")
+    return out

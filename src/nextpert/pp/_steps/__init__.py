@@ -1,1 +1,0 @@
-"""The steps that the functions of ``pp`` share."""
