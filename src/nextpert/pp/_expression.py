@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata.scale import Scale
-    from nextpert.pp._screen import Choices
 
 logger = logging.getLogger(__name__)
 
@@ -39,25 +38,31 @@ class Matrix(NamedTuple):
     scale: Scale
 
 
-def read_matrix(adata: ad.AnnData, cells: NDArray[np.int64], choices: Choices) -> Matrix:
-    """Return what the values of some cells are; whole numbers are counts."""
-    _adata.require_layer(adata, choices.layer)
-    scale = read_scale(adata, np.arange(adata.n_vars), cells, choices.layer)
-    kind = "counts" if scale.whole else choices.values
+def read_matrix(
+    adata: ad.AnnData,
+    cells: NDArray[np.int64],
+    otherwise: str,
+    depth_key: str | None,
+    layer: str | None,
+) -> Matrix:
+    """Return what the values of some cells are: counts if they are whole, or else as said."""
+    _adata.require_layer(adata, layer)
+    scale = read_scale(adata, np.arange(adata.n_vars), cells, layer)
+    kind = "counts" if scale.whole else otherwise
     what = {"none": "log-normalised expression", "log_tpm": "ln(1 + TPM)"}.get(kind, kind)
     logger.info("The values are interpreted as %s.", what)
     if kind != "counts" and scale.fault:
         instead = "check_scale=False to pp.setup_screen, and leave out this step"
         raise ValueError(overruled_by(scale, instead))
-    if choices.depth_key is not None:
-        return Matrix(kind, _read_depth(adata, choices.depth_key), scale)
-    return Matrix(kind, _total_counts(adata, cells, choices) if kind == "counts" else None, scale)
+    if depth_key is not None:
+        return Matrix(kind, _read_depth(adata, depth_key), scale)
+    return Matrix(kind, _total_counts(adata, cells, layer) if kind == "counts" else None, scale)
 
 
-def _total_counts(adata: ad.AnnData, cells: NDArray[Any], choices: Choices) -> NDArray[np.float64]:
+def _total_counts(adata: ad.AnnData, cells: NDArray[Any], layer: str | None) -> NDArray[np.float64]:
     """Return the sum of the values of ``cells`` over all genes, 0 for others, ``(n_cells,)``."""
     total, columns = np.zeros(adata.n_obs), np.arange(adata.n_vars)
-    for block, values in _adata.read_blocks(adata, columns, cells, layer=choices.layer):
+    for block, values in _adata.read_blocks(adata, columns, cells, layer=layer):
         total[block] = np.asarray(values.sum(axis=1, dtype=np.float64)).ravel()
     return total
 
@@ -80,13 +85,14 @@ def normalise(
     genes: list[str],
     matrix: Matrix,
     cells: NDArray[np.int64],
-    choices: Choices,
+    layer: str | None,
+    target_sum: float | None,
 ) -> float | None:
     """Put log-normalised expression in X and what it came from in a layer.
 
-    Return the counts a cell is scaled to; ``None`` where the values are left as they are.
+    Return the counts a cell is scaled to, by default their median; ``None`` where the values are left as they are.
     """
-    values = new.X if choices.layer is None else new.layers[choices.layer]
+    values = new.X if layer is None else new.layers[layer]
     if sp.issparse(values):
         values.sum_duplicates()  # the logarithm is that of the sum, not of its parts
     try:
@@ -97,7 +103,7 @@ def normalise(
     if matrix.kind == "none":
         return None
     depth: Any = None if matrix.depth is None else matrix.depth[cells]
-    target_sum = choices.target_sum or float(np.median(depth))
+    target_sum = target_sum or float(np.median(depth))
     if matrix.kind == "log_tpm":
         _require_log_tpm(values, depth)
         depth = np.full(len(cells), _PER_MILLION)

@@ -148,7 +148,8 @@ def prepare(
 
     Return the new screen, with the books in ``uns``, and the warnings.
     """
-    matrix = read_matrix(adata, np.flatnonzero(book.kept), choices)
+    read = np.flatnonzero(book.kept)
+    matrix = read_matrix(adata, read, choices.values, choices.depth_key, choices.layer)
     if matrix.kind == "counts" and matrix.depth is not None:
         book.keep("depth", matrix.depth > 0, "no counts")
     _require_controls(carried, book)
@@ -163,7 +164,7 @@ def prepare(
     table = _perturbation_table(named, n_found, n_kept, panel.reasons)
     cells = np.flatnonzero(book.kept)
     new = join.take(adata, cells, panel.columns)
-    target_sum = normalise(new, panel.genes, matrix, cells, choices)
+    target_sum = normalise(new, panel.genes, matrix, cells, choices.layer, choices.target_sum)
     codes = carried.codes[cells]
     new.obs[LABELS] = pd.Categorical(named["label"].to_numpy(object)[codes])
     new.obs["n_targets"] = named["n_targets"].to_numpy()[codes]
