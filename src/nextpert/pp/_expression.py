@@ -90,7 +90,8 @@ def normalise(
 ) -> float | None:
     """Put log-normalised expression in X and what it came from in a layer.
 
-    Return the counts a cell is scaled to, by default their median; ``None`` where the values are left as they are.
+    Return the counts a cell is scaled to, by default their median; ``None`` where the values are
+    left as they are.
     """
     values = new.X if layer is None else new.layers[layer]
     if sp.issparse(values):

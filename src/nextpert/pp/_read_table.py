@@ -187,11 +187,6 @@ def _of_cells(adata: ad.AnnData) -> Given:
     return Given(effects, se, labels, obs, var, None, how, roles, alike, source)
 
 
-def source_of(columns: list[str]) -> str | None:
-    """Return what wrote a long table, by its columns; ``None`` where these do not tell."""
-    return next((name for name, output in OUTPUTS.items() if output.effect in columns), None)
-
-
 def _read_output(
     table: pd.DataFrame, source: str, perturbation_key: str | None
 ) -> tuple[pd.DataFrame, pd.DataFrame, str, str]:
