@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nextpert import core, datasets, get, pl, pp, tl
     from nextpert._adata.target import Target
-    from nextpert._report.report import report
-    from nextpert._report.summary import summary
+    from nextpert._report.report import report, summary
     from nextpert.campaign import Campaign
 
 __all__ = ["Campaign", "Target", "core", "datasets", "get", "pl", "pp", "report", "summary", "tl"]

@@ -18,7 +18,6 @@ def with_results(adata, target):
     npt.tl.design_interventions(adata, target, candidates="genes", n_samples=200)
     npt.tl.plan_screen(adata, target, candidates="genes", n_perturbations=3, n_cells=400)
     npt.tl.plan_cells(adata, target)
-    npt.tl.cpca(adata, alpha=1.0)
     npt.tl.diagnose(adata)
     npt.tl.replay_design(
         adata, strategies=["exploit"], n_perturbations=2, n_rounds=2, n_repeats=2, targets=[state]

@@ -178,17 +178,6 @@ def test_long_tables_are_shown_from_their_start_and_whole_on_demand(open_page, a
     assert visible.count() == 10
 
 
-def test_the_control_is_printed_beside_the_last_perturbation(open_page):
-    shown = open_page()
-    shown.emulate_media(media="print")
-    control = shown.locator("#plate-table tbody tr.kept")
-    assert control.locator("th").inner_text() == "control"
-    style = "e => [getComputedStyle(e).breakInside, getComputedStyle(e).breakBefore]"
-    assert control.evaluate(style) == ["avoid", "avoid"]
-    shown.locator("#plate-table").evaluate("table => table.closest('.table').dataset.keep = 1")
-    assert control.is_visible()
-
-
 def test_light_and_dark(open_page):
     shown = open_page(scheme="dark")
     paper = "getComputedStyle(document.body).backgroundColor"

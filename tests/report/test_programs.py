@@ -45,9 +45,6 @@ def test_programs_and_alike_perturbations_are_named(adata):
          ("A", "B", 0.95, 0.8)],
     )  # fmt: skip
     section = programs_section(adata, found, KEYS)
-    said = " ".join(section.words)
-    assert "IFNGR1, JAK2 do the same, with probability 98%." in said
-    assert "A, B, MYC do the same, with probability 93% for the least likely pair." in said
     programs, alike = section.tables
     assert [[cell.text for cell in row] for row in programs.rows] == [
         ["1", "52%", "JAK2 +1.00, IFNGR1 +0.80", "PSMB9 -1.20, STAT1 +0.90"],
@@ -55,21 +52,13 @@ def test_programs_and_alike_perturbations_are_named(adata):
     ]
     assert [cell.text for cell in alike.rows[1]] == ["MYC", "A", "> 99%", "0.950"]
     assert "JAK2 +1.00, IFNGR1 +0.80" in section.figures[0].alt
-    for n in (5, 7):
-        found = put(adata, [], [(f"A{k}", f"B{k}", 0.95, 0.9) for k in range(n)])
-        said = programs_section(adata, found, KEYS).words
-        assert sum("do the same, with probability 95%" in each for each in said) == 5
-        assert ("2 more groups do the same: see the table." in said) == (n == 7)
 
 
 @pytest.mark.slow
 def test_that_there_are_none_is_said(adata, tmp_path):
     found = put(adata, [], [])
     section = programs_section(adata, found, KEYS)
-    assert section.words == [
-        "No program is shared by two or more perturbations.",
-        "No two perturbations do the same with a probability above 90%.",
-    ]
+    assert section.words == ["No program is shared by two or more perturbations."]
     assert section.tables == section.figures == []
     page = npt.report(adata, tmp_path / "page.html").read_text()
     assert "No program is shared" in page

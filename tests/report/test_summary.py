@@ -7,8 +7,7 @@ import re
 import pytest
 
 import nextpert as npt
-from nextpert._report.results import KINDS, keys_of, read_all
-from nextpert._report.verdict import verdict_of
+from nextpert._report.results import KINDS, keys_of, read_all, verdict_of
 
 
 def test_it_says_what_the_report_says(adata):

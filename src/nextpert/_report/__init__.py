@@ -1,6 +1,5 @@
 """``report``: one page for the lab with the results of an AnnData; ``summary``: its verdict."""
 
-from nextpert._report.report import report
-from nextpert._report.summary import summary
+from nextpert._report.report import report, summary
 
 __all__ = ["report", "summary"]

@@ -1,4 +1,4 @@
-"""Sections on what was measured and learned: distances, effects, programs, graph, densities."""
+"""Sections on what was measured and learned, how reliable it is, and how the page was made."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import scipy.sparse as sp
 from nextpert import pl
 from nextpert._adata import eager, list_names, read_graph
 from nextpert._adata.effects import CLEAR_SIGN
+from nextpert._adata.table import is_table, not_told
 from nextpert._adata.target import DISTANCES
 from nextpert._report.page import Figure, Section, draw
-from nextpert._report.tables import MOST_ROWS, Table, above_0, number, ratio
-from nextpert.core._shown import percent
+from nextpert._report.results import FIT, LEVELS, SOURCES, advice_of
+from nextpert._report.tables import MOST_ROWS, NOTHING, Table, above_0, number, ratio
 from nextpert.tl._advice import name_of
-from nextpert.tl._perturbation_effects.programs import ALIKE, CORRELATED, groups_alike
+from nextpert.tl._perturbation_effects.programs import ALIKE, CORRELATED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
     from nextpert._report.results import Keys, Results
 
-MOST_PANELS = 6  # of densities
-_MOST_GROUPS = 5  # of perturbations that are alike, in words
-_FEWEST = 20  # effects of a size, to state their coverage
 _MOST_IN_FILE = 5000  # effects; more than a file on the page may hold
 _NUMBERS = ("mean", "lower", "upper", "lfsr", "direct", "raw_mean")
 
@@ -71,7 +69,7 @@ def effects_section(adata: AnnData, results: Results, keys: Keys) -> Section | N
         f"{number(n)} of {number(is_significant.size)} effects of {len(is_significant)} "
         f"perturbations on {number(len(stored['genes']))} genes are significant."
     )
-    words += f" The {MOST_ROWS} strongest are listed." * (n > MOST_ROWS) + _coverage(results)
+    words += f" The {MOST_ROWS} strongest are listed." * (n > MOST_ROWS)
     every = _largest(stored, np.ones_like(is_significant), _MOST_IN_FILE)
     figures, tables = [], []
     if len(every):
@@ -94,26 +92,6 @@ def effects_section(adata: AnnData, results: Results, keys: Keys) -> Section | N
     )  # fmt: skip
     tables.append(strongest)
     return Section("effects", "Effects", [words], figures=figures, tables=tables)
-
-
-def _coverage(results: Results) -> str:
-    """Return how many intervals cover, by the size of the estimate, as the halves show."""
-    if "diagnosis" not in results:
-        return ""
-    table = results["diagnosis"]["coverage_by_size"]
-    sizes = [
-        f"{ratio(row.coverage)} beyond {row.size_from:g}"
-        if np.isinf(row.size_to)
-        else f"{ratio(row.coverage)} at {row.size_from:g} to {row.size_to:g}"
-        for row in table[table["n"] >= _FEWEST].itertuples()
-    ]
-    if not sizes:
-        return ""
-    return (
-        f" Effects learned from one half of this screen and tested on the other: 90% intervals "
-        f"cover, by the distance of the estimate from 0 in standard deviations, "
-        f"{list_names(sizes)}."
-    )
 
 
 def _largest(stored: Mapping[str, Any], among: NDArray[np.bool_], most: int) -> pd.DataFrame:
@@ -163,8 +141,7 @@ def programs_section(adata: AnnData, results: Results, keys: Keys) -> Section | 
     if len(shares):
         words = [
             "A program is a set of genes that two or more perturbations change together; the score "
-            "of a perturbation says how strongly, and in which direction. What perturbations do to "
-            "their own target genes is left out."
+            "of a perturbation says how strongly, and in which direction, without target genes."
         ]
         on = scores[scores["takes_part"].astype(bool)]
         in_words = {
@@ -181,7 +158,6 @@ def programs_section(adata: AnnData, results: Results, keys: Keys) -> Section | 
         )
         about = "Scores of perturbations on each program, and its genes, with 90% intervals."
         figures = [draw(pl.programs, adata, alt, about, key=keys["perturbation_effects"])]
-    words += _alike_in_words(stored["alike"])
     if len(alike := stored["alike"]):
         caption = (
             f"Pairs of perturbations whose effects have a correlation above {CORRELATED:g} with a "
@@ -196,21 +172,6 @@ def _in_words(table: pd.DataFrame, name: str, value: str) -> pd.Series:
     """Return names and values of each program as one text."""
     words = table[name].astype(str) + table[value].map(" {:+.2f}".format)
     return words.groupby(table["program"]).agg(lambda x: list_names(x, 8))
-
-
-def _alike_in_words(pairs: pd.DataFrame) -> list[str]:
-    """Return a sentence for each of the first groups of perturbations that do the same."""
-    groups = groups_alike(pairs)
-    words = [
-        f"{list_names(names, 12)} do the same, with probability {percent(least)}"
-        f"{' for the least likely pair' * (len(names) > 2)}."
-        for names, least in groups[:_MOST_GROUPS]
-    ]
-    if len(groups) > _MOST_GROUPS:
-        words.append(f"{len(groups) - _MOST_GROUPS} more groups do the same: see the table.")
-    if not groups:
-        words.append(f"No two perturbations do the same with a probability above {ratio(ALIKE)}.")
-    return words
 
 
 def graph_section(adata: AnnData, results: Results, keys: Keys) -> Section | None:
@@ -272,26 +233,111 @@ def _caveat(results: Results, method: str) -> str:
     )
 
 
-def densities_section(adata: AnnData, results: Results, keys: Keys) -> Section | None:
-    """Plot the densities of perturbed cells and of controls."""
-    key = keys["cpca"]
-    if "cpca" not in results or np.shape(adata.obsm.get(f"X_{key}", ()))[1:] < (2,):
+def cells_section(results: Results) -> Section | None:
+    """Report how many cells the next perturbations need."""
+    if "plan_cells" not in results:
         return None
-    stored = results["cpca"]
-    if str(stored["params"]["perturbation_key"]) not in adata.obs:
+    stored, tables = results["plan_cells"], []
+    if "distances" in stored:
+        caption = (
+            "Perturbations, nearest first, and the cells that each needs (∞: no number suffices)"
+        )
+        names = [
+            "perturbation", "n_cells", "distance", "relative_distance", "cells_needed",
+            "cells_to_distinguish",
+        ]  # fmt: skip
+        shown, table = above_0(stored["distances"]), stored["distances"]
+        tables = [Table("cells", caption, shown, names, download=table, in_print=0)]
+    advice = advice_of(results).get("words")  # stands above
+    words = [line for line in str(stored["verdict"]).splitlines() if line != advice]
+    return Section("cells", "Number of cells", words, tables=tables)
+
+
+def replay_section(results: Results) -> Section | None:
+    """Compare strategies on the cells of this screen."""
+    if "replay" not in results:
         return None
-    # Those of the next round, then the best ranked, then any.
-    every, first = list(map(str, stored["groups"])), list[str]()
-    for name, part in (("plan", "plate"), ("design", "ranking")):
-        if name in results:
-            first += results[name][part]["perturbation"].astype(str).tolist()
-    groups = [name for name in dict.fromkeys([*first, *every]) if name in every][:MOST_PANELS]
-    which = f"{len(groups)} of {len(every)} groups" if len(groups) < len(every) else "all groups"
-    alt = (
-        f"Densities of cells in two contrastive components, one panel per perturbation, with "
-        f"those of control cells: {list_names(groups)}."
+    stored = results["replay"]
+    overall = stored["overall"]
+    target = overall["held_out"].map({True: "held out", False: "in the pool"})
+    names = ["strategy", "plates", "plates_sem", "share_good_last", "relative_last", "verdict"]
+    if len(set(target)) > 1:
+        names.insert(0, "target")
+    caption = "Strategies, replayed on the cells of this screen, over all targets"
+    shown = overall.assign(target=target)
+    table = Table("replay", caption, shown, names, download=overall, in_print=6)
+    return Section("replay", "Replay", [str(stored["summary"])], tables=[table])
+
+
+def diagnosis_section(adata: AnnData, results: Results, keys: Keys) -> Section | None:
+    """Report which parts of the analysis are reliable, and the proof on the screen."""
+    if "diagnosis" not in results:
+        return None
+    parts, checks = (results["diagnosis"][name] for name in ("parts", "summary"))
+    values = checks.set_index(["part", "quantity"])["value"]
+    why = parts["verdict"].astype(str).str.split(": ", n=1).str[-1]  # without the name of the part
+    signs = {level: f"{sign} {name}" for level, (name, sign) in LEVELS.items()}
+    levels = parts["level"].astype(str).replace(signs).str.replace(" ", "\N{NO-BREAK SPACE}")
+    shown = parts.assign(level=levels, why=why.str[:1].str.upper() + why.str[1:])
+    caption = (
+        "Every part of the model, tested on cells, guides or perturbations it was not fitted to"
     )
-    about = "Grey areas: control cells. Blue lines: perturbed cells."
-    figure = draw(pl.cpca_density, adata, alt, about, groups=groups, key=key, ncols=3)
-    words = [f"Densities of cells in two contrastive components, {which}: {list_names(groups)}."]
-    return Section("densities", "Densities", words, figures=[figure])
+    first = Table("parts", caption, shown, ["part", "level", "why"], in_print=8)
+    caption = (
+        "Measured quantities, and the rule for each. Without a standard error no rule is passed"
+    )
+    names = ["part", "quantity", "value", "standard_error", "rule", "passed", "meaning"]
+    second = Table("checks", caption, checks, names, download=checks, in_print=0)
+    width = values[("negative controls", "null_width")]
+    figures = []
+    if np.isfinite(width):
+        figures = [draw(
+            pl.diagnose, adata,
+            f"Quantiles of the z-scores of negative controls against those of a standard normal "
+            f"distribution; the width of the null is {width:.2f}.",
+            "Control cells in the place of perturbations: on the dashed diagonal, standard errors "
+            "are right; points on a steeper line mean that they are too small.",
+            key=keys["diagnosis"], panel="negative controls",
+        )]  # fmt: skip
+    return Section("diagnostics", "Diagnostics", figures=figures, tables=[first, second])
+
+
+def made_section(adata: AnnData, results: Results, keys: Keys, command: str | None) -> Section:
+    """Report what the page was made from: cells, options, versions, command."""
+    source = f"{number(adata.n_obs)} cells"
+    if is_table(adata):
+        source = "A table of effects and standard errors in place of cells"
+    words, tables = [f"{source}, {number(adata.n_vars)} genes."], []
+    if FIT in results:
+        fit, cells = results[FIT], ""
+        table, n_genes = fit["environments"], number(len(fit["genes"]))
+        if not is_table(adata):
+            cells = (
+                f"{number(fit['n_control_cells'])} control cells ({fit['params']['control']}) and "
+                f"{number(table['n_cells'].sum())} cells of "
+            )
+        words[0] += f" Fitted to {cells}{len(table)} perturbations, over {n_genes} genes."
+        if len(left := fit.get("left_out", [])):
+            caption, names = "Labels left out of the fit", ["perturbation", "n_cells", "reason"]
+            tables = [Table("left-out", caption, left, names, in_print=3)]
+    if is_table(adata) and not_told(adata):
+        words.append(not_told(adata))
+    rows = []
+    for name in filter(results.__contains__, SOURCES):
+        params = dict(results[name].get("params", {}))
+        seed = str(params.pop("rng", NOTHING))
+        options = "; ".join(f"{key} = {_plain(params[key])}" for key in sorted(params))
+        made_by = str(results[name].get("version", NOTHING))
+        rows.append((SOURCES[name].function, f'uns["{keys[name]}"]', made_by, seed, options))
+    names = ["function", "stored_in", "nextpert", "seed", "options"]
+    caption = "Every result on this page: version, seed and options, as stored with it"
+    frame = pd.DataFrame(rows, columns=names)
+    tables.append(Table("options", caption, frame, names, in_print=0))
+    return Section("made", "How this was made", words, tables=tables, code=command or "")
+
+
+def _plain(value: Any) -> str:
+    """Return a parameter's value as text: lists with commas, numbers in a few digits."""
+    if isinstance(value, (np.ndarray, list, tuple)):
+        return ", ".join(_plain(each) for each in np.asarray(value).ravel().tolist())
+    return f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)

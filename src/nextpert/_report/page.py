@@ -5,23 +5,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from nextpert._report.results import LEVELS, UNKNOWN
 from nextpert._report.tables import WIDTH
-from nextpert._report.verdict import LEVELS, UNKNOWN
 from nextpert.core._shown import in_one_direction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from anndata import AnnData
 
+    from nextpert._report.results import Verdict
     from nextpert._report.tables import Table
-    from nextpert._report.verdict import Verdict
 
 _LARGE = 500_000  # bytes of a drawing in lines; larger ones become pixels
 
@@ -34,29 +34,15 @@ class Figure(NamedTuple):
     caption: str
 
 
-class Plate(NamedTuple):
-    """A plate: its number, the names of its rows and columns, and rows of the plan by well."""
-
-    number: int
-    rows: str
-    columns: Sequence[int]
-    wells: Mapping[str, Mapping[str, Any]]
-
-
 @dataclass(frozen=True)
 class Section:
-    """A section, from top to bottom: words, steps, text letter by letter, plates, figures, tables.
-
-    ``legend`` has sign and words of all strategies on the maps of ``plates``.
-    """
+    """A section, from top to bottom: words, steps, text letter by letter, figures, tables."""
 
     name: str
     title: str
     words: Sequence[str] = ()
     steps: Sequence[str] = ()
     code: str = ""
-    plates: Sequence[Plate] = ()
-    legend: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
 

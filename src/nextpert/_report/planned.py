@@ -4,42 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from nextpert import core
 from nextpert._adata import list_names
 from nextpert._adata.target import DISTANCES
-from nextpert._report.page import Plate, Section
+from nextpert._report.page import Section
+from nextpert._report.results import advice_of, chosen_of, contains_best, orders_plan
 from nextpert._report.tables import Table, number, ratio
-from nextpert._report.verdict import advice_of, chosen_of, contains_best, orders_plan
 from nextpert.core.design.stopping import MEASURE, ORDER
-from nextpert.pl._figure import counted
 from nextpert.tl._advice import name_of
 from nextpert.tl._design_interventions.combinations import not_admitted_in_words
 from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
 from nextpert.tl._plan_screen.constructs import digest_of_plan
-from nextpert.tl._plan_screen.wells import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nextpert._report.results import Results
 
-# Sign and words of every strategy, in the order of the legend.
-STRATEGIES = {
-    "exploit": ("●", "to find the best"),
-    "explore": ("■", "to reduce uncertainty"),
-    "acquisition": ("▲", "by the acquisition"),
-    "include": ("◆", "included on request"),
-    "control": ("|", "controls"),
-}
-# What is done with constructs, and of what they are made, in the order of the steps.
-_STATUS = (
-    ("design", "Design and order", ""),
-    ("clone", "Clone", " of guides of this screen"),
-    ("existing", "Reuse", " of this screen"),
-)
 # What is known of untested combinations.
 _OF_COMBINATIONS = (
     "probability_nearer_than_members",
@@ -60,12 +43,9 @@ def target_section(results: Results) -> Section | None:
     left_out = [str(x["genes_left_out"]) for x in every.values() if x.get("genes_left_out")]
     if left_out:
         words.append(
-            f"They are measured {left_out[0]}, because a perturbation's effect on its own targets "
-            f"does not say whether it does what {name_of(params['target'])} does, and scaled to "
-            f"the control's distance on the same genes."
+            f"They are measured {left_out[0]}, and scaled to the control's distance on the same "
+            f"genes."
         )
-    if any(int(x.get("target_is_candidate", 0)) for x in every.values()):
-        words.append("The perturbation that defines this state was allowed as a candidate.")
     stored, fit = results[first], results.get("dag_blr", {})
     genes = list(map(str, stored.get("genes", [])))
     if "target_mean" not in stored or genes != list(map(str, fit.get("genes", []))):
@@ -97,7 +77,7 @@ def steps_section(results: Results) -> Section | None:
     if is_ordered:
         summary, chosen = results["plan"]["summary"], chosen_of(results["plan"])
         steps += [
-            _orders(results["plan"]["constructs"]),
+            f"{_orders(results['plan']['constructs'])} (see the table of constructs).",
             f"Profile {number(summary['n_cells'])} cells: {_range(chosen['n_cells'])} of each "
             f"perturbation and {number(summary['n_controls'])} controls, counted after guides are "
             f"assigned and cells are filtered.",
@@ -119,25 +99,12 @@ def steps_section(results: Results) -> Section | None:
 
 
 def _orders(constructs: pd.DataFrame) -> str:
-    """Return what to order: a sentence per status and kind of constructs."""
-    constructs = constructs.astype({"status": str, "kind": str})
-    orders = []
-    for status, doing, source in _STATUS:
-        mine = constructs[(constructs["status"] == status) & (constructs["kind"] != "control")]
-        for kind, rows in mine.groupby("kind", sort=False):
-            noun, parts = "single guide", source
-            if kind != noun:
-                noun = f"{str(kind).rstrip('s').replace(' ', '-')} construct"
-                new = dict.fromkeys(", ".join(rows["new_guides_of"].astype(str)).split(", "))
-                parts = f" with new guides of {', '.join(new)}" if status == "design" else source
-            n_of_each = rows["perturbation"].astype(str).value_counts(sort=False)
-            n = f": {_range(n_of_each)} for each of" if len(n_of_each) > 1 else ", for"
-            orders.append(
-                f"{doing} {counted(len(rows), noun)}{parts}{n} {', '.join(n_of_each.index)}."
-            )
-    text = " ".join(orders)
-    is_reuse = all(order.startswith("Reuse") for order in orders)
-    return f"Order no guides: {text[:1].lower()}{text[1:]}" if is_reuse else text
+    """Return how many constructs are to be made, of which kind of work each."""
+    n_of = constructs.loc[constructs["kind"].astype(str) != "control", "status"].astype(str)
+    doing = {"design": "design and order", "clone": "clone from guides of this screen",
+             "existing": "reuse"}  # fmt: skip
+    parts = [f"{words} {n}" for x, words in doing.items() if (n := (n_of == x).sum())]
+    return f"Of {len(n_of)} constructs, {', '.join(parts)}"
 
 
 def _range(numbers: pd.Series) -> str:
@@ -146,7 +113,7 @@ def _range(numbers: pd.Series) -> str:
 
 
 def plan_section(results: Results) -> Section | None:
-    """List the perturbations of the next round; for an arrayed screen, draw its plates."""
+    """List the perturbations of the next round, and the constructs that they need."""
     if "plan" not in results:
         return None
     plan = results["plan"]
@@ -157,8 +124,6 @@ def plan_section(results: Results) -> Section | None:
         f"W{contains_best(plan)[1:]}. They are expected to resolve "
         f"{ratio(summary['variance_reduction'])} of the remaining uncertainty."
     ]
-    if not orders_plan(results):
-        words.append("This plan is not what is advised: see the next steps.")
     if summary["n_not_admitted"]:
         words.append(not_admitted_in_words(int(summary["n_not_admitted"])))
     if len(plan["pending"]):
@@ -178,8 +143,7 @@ def plan_section(results: Results) -> Section | None:
             "state_distance", "predicted_distance", "why",
         ],
         marks={"predicted_distance": table.loc[is_control, "predicted_distance"].mean()},
-        download=table, in_print=14, kept=int(np.flatnonzero(is_control)[-1:].max(initial=-1)),
-        on_screen=("strategy", "probability_best", "state_distance"),
+        download=table, in_print=14,
     )  # fmt: skip
     made = plan["constructs"][plan["constructs"]["kind"].astype(str) != "control"]
     caption = (
@@ -195,9 +159,7 @@ def plan_section(results: Results) -> Section | None:
         tables.append(
             Table("loading", "From the plan to the instrument", steps, list(steps), in_print=20)
         )
-    plates = plates_of(table, int(params["plate_format"])) if "well" in table else []
-    legend = {name: STRATEGIES[name] for name in STRATEGIES if plates and name in used}
-    return Section("plan", "Next round", words, plates=plates, legend=legend, tables=tables)
+    return Section("plan", "Next round", words, tables=tables)
 
 
 def loading_of(results: Results) -> Mapping[str, Any] | None:
@@ -205,27 +167,6 @@ def loading_of(results: Results) -> Mapping[str, Any] | None:
     loading = results.get("loading")
     is_of_plan = loading is not None and loading.get("plan") == digest_of_plan(results["plan"])
     return loading if is_of_plan else None
-
-
-def plates_of(table: pd.DataFrame, plate_format: int) -> list[Plate]:
-    """Return the maps of all plates of a plan.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from nextpert._report.planned import plates_of
-    >>> row = {"well": "2-B1", "perturbation": "MYC", "n_cells": 9, "strategy": "exploit"}
-    >>> plate = plates_of(pd.DataFrame([row]), 8)[0]
-    >>> plate.number, plate.rows, plate.wells["B1"]["perturbation"]
-    (2, 'ABCDEFGH', 'MYC')
-    """
-    plates: dict[int, dict[str, Any]] = {}
-    for row in table.to_dict("records"):
-        plate, _, place = str(row["well"]).rpartition("-")
-        plates.setdefault(int(plate or 1), {})[place] = row
-    n_rows = FORMATS[plate_format]
-    shape = "ABCDEFGHIJKLMNOP"[:n_rows], range(1, 1 + plate_format // n_rows)
-    return [Plate(plate, *shape, wells) for plate, wells in sorted(plates.items())]
 
 
 def ranking_section(results: Results) -> Section | None:

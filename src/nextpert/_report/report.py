@@ -1,17 +1,22 @@
-"""``nextpert.report``: one self-contained page for the lab."""
+"""``nextpert.report``: one self-contained page for the lab; ``nextpert.summary``: its verdict."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from nextpert._adata.arguments import checked
 from nextpert._files import whole_file
-from nextpert._report import judged, measured, planned
-from nextpert._report.page import render
-from nextpert._report.results import absent, keys_of, read_all
-from nextpert._report.verdict import verdict_of
+from nextpert._report import measured, planned
+from nextpert._report.page import render, template
+from nextpert._report.results import SOURCES, absent, keys_of, read_all, verdict_of
+from nextpert._report.tables import number
+from nextpert.core._shown import card, lines
 from nextpert.tl._advice import name_of
 
 if TYPE_CHECKING:
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from anndata import AnnData
+
+    from nextpert._report.results import Results
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +43,11 @@ def report(
 
     The page begins with a verdict: what to do next and how reliable the analysis is. The next steps
     follow: the advice and, if it is to order the plan, which guides and how many cells. Then come
-    the target, the perturbations of the next round (with a map of wells if ``plate_format`` was
-    given), the ranking with intervals, measured distances, effects, programs, the graph (as
-    associations, unless the diagnosis supports its directions), densities, the number of cells, a
-    replay, diagnostics, and how the results were computed. Tables can be sorted, searched and
-    downloaded as csv. Missing results are listed with the function that computes them.
+    the target, the perturbations of the next round, the ranking with intervals, measured distances,
+    effects, programs, the graph (as associations, unless the diagnosis supports its directions),
+    the number of cells, a replay, diagnostics, and how the results were computed. Tables can be
+    sorted, searched and downloaded as csv. Missing results are listed with the function that
+    computes them.
 
     The file needs no network and no other files: it can be sent by mail, or printed on two or three
     pages (with the first rows of long tables). The same ``adata`` gives the same file.
@@ -95,11 +102,10 @@ def report(
         measured.effects_section(adata, results, used),
         measured.programs_section(adata, results, used),
         measured.graph_section(adata, results, used),
-        measured.densities_section(adata, results, used),
-        judged.cells_section(results),
-        judged.replay_section(results),
-        judged.diagnosis_section(adata, results, used),
-        judged.made_section(adata, results, used, command),
+        measured.cells_section(results),
+        measured.replay_section(results),
+        measured.diagnosis_section(adata, results, used),
+        measured.made_section(adata, results, used, command),
     ]
     if title is None:
         targets = [results[x]["params"]["target"] for x in ("plan", "design") if x in results]
@@ -109,3 +115,95 @@ def report(
         temporary.write_text(page, encoding="utf-8", newline="\n")
     logger.info("Report written to %s (%.1f MB).", file, len(page.encode()) / 1e6)
     return Path(file)
+
+
+@dataclass(frozen=True, repr=False)
+class Summary:
+    """Facts by name, printed with one fact per line and shown as a card in a notebook."""
+
+    title: str
+    facts: dict[str, str]
+
+    def __repr__(self) -> str:
+        return lines(self.title, self.facts)
+
+    def _repr_html_(self) -> str:
+        return card(self.title, self.facts)
+
+
+@checked()
+def summary(
+    adata: AnnData, *, keys: Mapping[str, str] | None = None, methods: bool = False
+) -> Summary:
+    """Summarise the results in ``adata``: what to do next, and how reliable the analysis is.
+
+    This is the verdict of :func:`nextpert.report`, to read in a terminal or notebook: results in
+    ``adata.uns`` are mappings of arrays and tables, which are not made to be printed.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes with results of :mod:`nextpert.tl`; it is not changed.
+    keys
+        Mapping of results to their ``key_added``, if it is not the default, such as
+        ``{"plan": "second_plate"}``.
+    methods
+        Whether to add a paragraph for a methods section, from the options stored with the results.
+
+    Returns
+    -------
+    Summary
+        ``print`` and notebooks show it. Its ``facts`` are a dictionary: ``Next``, ``Reliability``,
+        ``Notes``, ``Results`` (where they are stored and which function wrote them),
+        ``Not computed``, and ``Methods`` if asked for.
+
+    Raises
+    ------
+    ValueError
+        If there is no result, one that ``keys`` names is absent, or one is damaged.
+
+    Examples
+    --------
+    >>> import nextpert as npt
+    >>> adata = npt.datasets.simulated_screen(n_control=200, n_perturbed=20, perturbed=["MYC"])
+    >>> npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STAT1"), ("STAT1", "B2M")])
+    >>> npt.tl.fit_dag_blr(adata)
+    >>> npt.tl.plan_screen(adata, {"B2M": 3.0}, candidates="genes", n_perturbations=2)
+    >>> print(npt.summary(adata))  # doctest: +ELLIPSIS
+    Results in adata
+      Next          Order a plan of 2 perturbations (586 cells each): ...
+      Reliability   How reliable these results are was not checked: run tl.diagnose.
+      ...
+      Results       uns["plan"] (tl.plan_screen), uns["dag"] (tl.learn_dag), uns["dag_blr"]
+                    (tl.fit_dag_blr)
+      Not computed  tl.design_interventions, ...
+    """
+    used = keys_of(keys)
+    results = read_all(adata, used, keys or {})
+    verdict = verdict_of(results)
+    stored = [f'uns["{used[x]}"] ({SOURCES[x].function})' for x in SOURCES if x in results]
+    facts = {
+        "Next": verdict.next,
+        "Reliability": verdict.trust,
+        "Notes": " ".join(verdict.notes),
+        "Results": ", ".join(stored),
+        "Not computed": ", ".join(function for _, function in absent(results)),
+    }
+    if methods:
+        facts["Methods"] = methods_of(results)
+    return Summary("Results in adata", facts)
+
+
+def methods_of(results: Results) -> str:
+    """Return what was done, from the options that are stored with each result.
+
+    Examples
+    --------
+    >>> from nextpert._report.methods import methods_of
+    >>> methods_of({"dag": {"genes": ["A"], "n_edges": 0, "params": {"method": "given"}}})[-46:]
+    'A given graph over 1 genes (0 edges) was used.'
+    """
+    used = {"version": version("nextpert"), "number": number, "ravel": np.ravel}
+    # The template breaks lines where it likes.
+    text = template("methods.txt.j2").render(**used, **dict.fromkeys(SOURCES) | dict(results))
+    return " ".join(text.split())

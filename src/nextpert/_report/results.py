@@ -1,14 +1,21 @@
-"""The results that a report can show, read from the slots of an AnnData."""
+"""The results that a report can show, and the verdict on them: what to do, how reliable it is."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nextpert._adata import closest, eager, list_names, read_stored
+from nextpert._adata.effects import CLEAR_SIGN
+from nextpert._adata.roles import role_texts
+from nextpert._report.tables import number
+from nextpert.core._shown import percent
+from nextpert.core.design.stopping import ORDER
+from nextpert.tl._advice import ADDS_UP, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import pandas as pd
     from anndata import AnnData
 
     Stored = dict[str, Any]
@@ -32,7 +39,6 @@ KINDS = {
     "target_distances": Kind("Measured distances", "tl.target_distances", "n_target_cells"),
     "perturbation_effects": Kind("Effects", "tl.perturbation_effects", "lfsr"),
     "dag": Kind("Graph", "tl.learn_dag", "n_edges"),
-    "cpca": Kind("Densities", "tl.cpca", "eigenvalues"),
     "plan_cells": Kind("Number of cells", "tl.plan_cells", "curves"),
     "replay": Kind("Replay", "tl.replay_design", "overall"),
     "diagnosis": Kind("Diagnostics", "tl.diagnose", "parts"),
@@ -42,6 +48,42 @@ SOURCES = {
     **KINDS,
     "loading": Kind("Loading", "tl.plan_loading", "cost"),
     FIT: Kind("Fit", "tl.fit_dag_blr", "posterior"),
+}
+
+UNKNOWN = "not checked"
+# Words and sign of every level of trust, so that colour is not needed to read it.
+LEVELS = {
+    "trust": ("Trust", "✔"),
+    "care": ("Trust with care", "!"),
+    "do not trust": ("Do not trust", "✖"),
+    UNKNOWN: ("Not checked", "?"),
+}
+_START = {
+    "trust": "The checks on this screen support the model.",
+    "care": "Trust this with care.",
+    "do not trust": (
+        "Do not trust the model on this screen: use the means of measured cells, and choose new "
+        "perturbations at random."
+    ),
+    UNKNOWN: "How reliable these results are was not checked: run tl.diagnose.",
+}
+_PARTS = {"trust": "Reliable", "care": "with care", "do not trust": "not reliable"}
+# Parts of a diagnosis in plain words.
+_PLAIN = {
+    "cells": "that perturbations differ",
+    "negative controls": "calibration on control cells",
+    "positive controls": "changes of target genes",
+    "shrinkage": "effects of measured perturbations",
+    "unseen perturbations": "predictions of perturbations without cells",
+    "guides": "agreement of guides",
+    "batches": "agreement of batches",
+}
+_UNSEEN = {
+    "trust": " Such predictions were accurate on this screen.",
+    "care": " Use such predictions with care on this screen.",
+    "do not trust": (
+        " On this screen such predictions were not accurate: do not rely on their ranks."
+    ),
 }
 
 
@@ -92,3 +134,117 @@ def read_all(adata: AnnData, keys: Keys, named: Keys) -> dict[str, Stored]:
 def absent(results: Results) -> list[tuple[str, str]]:
     """Return title and function of the results that are not there."""
     return [(kind.title, kind.function) for name, kind in KINDS.items() if name not in results]
+
+
+class Verdict(NamedTuple):
+    """What to do next, how reliable it is, and notes."""
+
+    level: str
+    next: str
+    trust: str
+    notes: list[str]
+
+
+def verdict_of(results: Results) -> Verdict:
+    """Return the verdict on all results together."""
+    if "diagnosis" not in results:
+        return Verdict(UNKNOWN, _next(results), _START[UNKNOWN], _notes(results))
+    level, parts = str(results["diagnosis"]["level"]), results["diagnosis"]["parts"]
+    by_level = parts["part"].astype(str).groupby(parts["level"].astype(str), sort=False)
+    trusted = [
+        f"{_PARTS[each]}: {', '.join(_PLAIN.get(x, f'the {x}') for x in by_level.get_group(each))}"
+        for each in _PARTS
+        if each in by_level.groups
+    ]
+    trust = f"{_START.get(level, _START[UNKNOWN])} {'; '.join(trusted)}."
+    return Verdict(level, _next(results), trust, _notes(results))
+
+
+def _next(results: Results) -> str:
+    advice = advice_of(results)
+    sentences = [str(advice["words"])] if advice else []
+    if orders_plan(results):
+        plan = results["plan"]
+        n_cells, n_controls = (number(plan["summary"][x]) for x in ("n_cells", "n_controls"))
+        sentences.append(
+            f"The plan has {list_names(chosen_of(plan)['perturbation'].astype(str), limit=8)} in "
+            f"{n_cells} cells, {n_controls} of them controls; {contains_best(plan)}."
+        )
+    if not sentences and "perturbation_effects" in results:
+        is_clear = (results["perturbation_effects"]["lfsr"] < CLEAR_SIGN).any(axis=1)
+        n = f"{int(is_clear.sum())} of {len(is_clear)}"
+        sentences.append(f"{n} perturbations have a significant effect.")
+    if "plan" not in results and advice.get("kind", ORDER) == ORDER:
+        sentences.append("To plan the next round, run tl.plan_screen.")
+    return " ".join(sentences)
+
+
+def advice_of(results: Results) -> Mapping[str, Any]:
+    """Return the advice of the plan, or of what else has one; empty where there is none."""
+    names = ("plan", "plan_cells", "design")
+    return next((results[x]["advice"] for x in names if "advice" in results.get(x, {})), {})
+
+
+def orders_plan(results: Results) -> bool:
+    """Whether there is a plan, and the advice is to order it."""
+    return "plan" in results and advice_of(results).get("kind", ORDER) == ORDER
+
+
+def chosen_of(plan: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the rows of a plate but the controls."""
+    table: pd.DataFrame = plan["plate"]
+    return table[table["strategy"].astype(str) != "control"]
+
+
+def contains_best(plan: Mapping[str, Any]) -> str:
+    """Return how probably a plan contains the nearest candidate."""
+    summary, params = plan["summary"], plan["params"]
+    return (
+        f"with probability {percent(summary['probability_contains_best'])}"
+        f"{ADDS_UP * int(summary['if_effects_add_up'])}, the nearest of "
+        f"{number(params['n_candidates'])} candidates to {name_of(params['target'])} is among them"
+    )
+
+
+def _notes(results: Results) -> list[str]:
+    notes = _unseen(results)
+    targets = {str(results[x]["params"]["target"]) for x in ("plan", "design") if x in results}
+    if len(targets) > 1:
+        notes.append("Next round and ranking have different targets: see both sections.")
+    if stale := _stale(results):
+        what = "other cells or another fit than the present one"
+        notes.append(f"Computed from {what}, run again: {', '.join(stale)}.")
+    return notes
+
+
+def _unseen(results: Results) -> list[str]:
+    """Report how many have predictions alone, and how good these were on this screen."""
+    if "plan" not in results:
+        return []
+    chosen, fit = chosen_of(results["plan"]), results.get("dag_blr")
+    names = chosen.loc[chosen["n_cells_seen"] == 0, "perturbation"].astype(str).tolist()
+    if fit and (separator := str(fit["params"].get("separator", ""))):
+        # Of pairs of measured members the check on unseen singles says nothing.
+        measured = set(fit["environments"]["perturbation"].astype(str))
+        names = [x for x in names if separator not in x or set(x.split(separator)) - measured]
+    if not names:
+        return []
+    note = f"{len(names)} of {len(chosen)} perturbations to test next have no cells yet: they are"
+    level = ""
+    if "diagnosis" in results:
+        parts = results["diagnosis"]["parts"].astype(str).set_index("part")["level"]
+        level = parts.get("unseen perturbations", "")
+    return [f"{note} predicted.{_UNSEEN.get(level, '')}"]
+
+
+def _stale(results: Results) -> list[str]:
+    """Name the results that were computed from other cells, roles or fits than the present fit."""
+    fit = results.get("dag_blr", {})
+    if not (now := str(fit.get("digest", ""))):
+        return []
+    stale = [x for x in KINDS if x in results and str(results[x].get("fit") or now) != now]
+    if "target_distances" in results:
+        one, other = (role_texts(x["params"]) for x in (fit, results["target_distances"]))
+        if any(one[name] != other[name] for name in ("control", "layer")):
+            stale.append("target_distances")
+    return [f"the {KINDS[name].title.lower()}" for name in stale]

@@ -224,8 +224,8 @@ class Table:
         Most rows on the page, and number of rows there are, if ``frame`` holds the first alone.
     download, n_file
         What its file holds (``None`` for no file), and the rows that there are of that.
-    in_print, kept, on_screen
-        Most rows on paper, a row that is printed in any case, and columns that are not printed.
+    in_print
+        Most rows on paper.
     """
 
     name: str
@@ -238,8 +238,6 @@ class Table:
     download: pd.DataFrame | None = None
     n_file: int = -1
     in_print: int = 10
-    kept: int = -1
-    on_screen: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.n_all = len(self.frame) if self.n_all < 0 else self.n_all
@@ -264,8 +262,7 @@ class Table:
                 scale = scale_of(shown[[name, *look.ends]], self.marks.get(name, math.nan))
             else:
                 kind, look = "number", look._replace(show=look.show or number)
-            kind += " on-screen" * (name in self.on_screen)
-            columns.append(Column(name, look, name == head, kind.strip(), scale))
+            columns.append(Column(name, look, name == head, kind, scale))
         return columns
 
     @cached_property

@@ -29,9 +29,8 @@ from nextpert._files import (
     whole_file,
     write_adata,
 )
-from nextpert._report.results import keys_of, read_all
+from nextpert._report.results import keys_of, read_all, verdict_of
 from nextpert._report.tables import above_0
-from nextpert._report.verdict import verdict_of
 from nextpert.cli._options import STEPS, app, command_of, settings, stage
 from nextpert.cli._read import arguments_of, read_screen
 from nextpert.core._shown import percent

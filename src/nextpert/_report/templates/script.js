@@ -34,12 +34,11 @@
     let fold = Number(box.dataset.fold);
 
     // On the screen stand the first rows, until all are asked for or some are searched; on paper
-    // the first of those that are found, and the one that is kept.
+    // the first of those that are found.
     const mark = () => {
       let place = 0;
       for (const row of body.rows) {
-        const kept = row.classList.contains("kept");
-        row.classList.toggle("over", row.hidden || (place >= keep && !kept));
+        row.classList.toggle("over", row.hidden || place >= keep);
         row.classList.toggle("more", place >= fold && !search?.value.trim());
         if (!row.hidden) place += 1;
       }
