@@ -25,7 +25,7 @@ COLUMNS = np.array([6, 1, 8])
 def _small_blocks(monkeypatch):
     monkeypatch.setattr(read, "_BLOCK_ENTRIES", 17 * len(COLUMNS))
     monkeypatch.setattr(read, "_CELLS_A_GROUP", 1)
-    monkeypatch.setattr(sources, "_LEAVES", 4)
+    monkeypatch.setattr(sources, "_AT_ONCE", 4)
 
 
 @pytest.fixture(scope="module")

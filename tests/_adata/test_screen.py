@@ -140,10 +140,9 @@ def same(one, other):
 @pytest.mark.parametrize("layout", [sp.csr_matrix, sp.csc_matrix, sp.csr_matrix.toarray])
 def test_the_same_bits_from_file_and_dask(screen, tmp_path, monkeypatch, layout):
     da = pytest.importorskip("dask.array")
-    assert sources._LEAVES & (sources._LEAVES - 1) == 0  # a power of two, as 4 is
     monkeypatch.setattr(read, "_BLOCK_ENTRIES", 96)  # 19 blocks: the last tree is of three
     monkeypatch.setattr(read, "_CELLS_A_GROUP", 1)
-    monkeypatch.setattr(sources, "_LEAVES", 4)
+    monkeypatch.setattr(sources, "_AT_ONCE", 4)
     x, roles = screen.X, {"batch_key": ("plate",), "covariates": ("depth",)}
     screen.X = layout(x)
     screen.write_h5ad(tmp_path / "screen.h5ad")

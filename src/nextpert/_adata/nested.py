@@ -38,7 +38,6 @@ _SIGNIFICANT = 0.05
 # Classes that were computed from expression: "mixscape_class" divides a label by what its cells do.
 _COMPUTED = ("mixscape",)
 _CELLS = 20_000  # that are read to see how far levels scatter
-_OF_A_LEVEL = 10  # cells of a level that are read at least, where it has them
 
 
 @dataclass(frozen=True)
@@ -194,7 +193,9 @@ def _scatter(
     """
     batches = [read_labels(adata, key, argument="batch_key").codes for key in roles.batch_key]
     known = np.all([codes >= 0, *(each >= 0 for each in batches)], axis=0)
-    cells = _sample(np.where(known, group, -1), codes)
+    cells = np.flatnonzero(known & (group >= 0))
+    if len(cells) > _CELLS:
+        cells = np.sort(np.random.default_rng(0).choice(cells, _CELLS, replace=False))
     rows, place = distinct(*(each[cells] for each in (group, codes, *batches)))
     of_cell = np.full(len(codes), -1, np.int64)
     of_cell[cells] = place
@@ -206,19 +207,3 @@ def _scatter(
     pairs, place = np.unique(rows[:, :2], axis=0, return_inverse=True)
     screen = screen.pool(place.ravel(), len(pairs))
     return spread_within(screen, pairs[:, 0]), spread_p_value(screen, pairs[:, 0])
-
-
-def _sample(group: Codes, codes: Codes) -> Codes:
-    """Return all cells with a group, or where they are many some of all levels or labels."""
-    cells = np.flatnonzero(group >= 0)
-    if len(cells) <= _CELLS:
-        return cells
-    rng = np.random.default_rng(0)
-    cells = rng.permutation(cells)
-    cells = cells[np.argsort(codes[cells], kind="stable")]
-    number = np.arange(len(cells)) - np.searchsorted(codes[cells], codes[cells])  # in its level
-    cells = cells[number < max(_CELLS // len(np.unique(codes[cells])), _OF_A_LEVEL)]
-    labels = rng.permutation(np.unique(group[cells]))
-    sizes = np.bincount(group[cells])[labels]
-    kept = labels[: max(int((np.cumsum(sizes) <= _CELLS).sum()), 1)]
-    return np.sort(cells[np.isin(group[cells], kept)])

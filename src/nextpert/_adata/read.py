@@ -15,7 +15,6 @@ from nextpert._adata.sources import (
     arrays_of,
     dense,
     is_lazy,
-    lazy_rows,
     open_source,
 )
 from nextpert._adata.table import (
@@ -150,7 +149,9 @@ def read_screens(
     try:
         with progress(sum(len(rows) for rows, _ in blocks), "Cells", unit="cell") as bar:
             if is_lazy(matrix):
-                LazyBlocks(matrix, panel, n_rows).fold(tasks, block, _add, total, bar.update)
+                for n, sums in LazyBlocks(matrix, panel, n_rows).each(tasks, block):
+                    total.add(sums)
+                    bar.update(n)
             else:
                 source = open_source(matrix, panel)
                 for rows, given in tasks:
@@ -313,8 +314,8 @@ def read_blocks(
         yield here, values[:, back]
 
 
-def sample_blocks(
-    adata: ad.AnnData, columns: ArrayLike, cells: ArrayLike, *, layer: str | None
+def read_sample(
+    adata: ad.AnnData, columns: ArrayLike, cells: ArrayLike, layer: str | None
 ) -> Iterator[NDArray[np.floating] | sp.csr_array]:
     """Yield the values of 1,000 of ``cells`` at most, block by block; they may not be finite.
 
@@ -328,13 +329,6 @@ def sample_blocks(
     if len(every) > n:
         starts = np.linspace(0, len(every) - _CELLS_A_RUN, _RUNS).astype(np.int64)
         every = every[(starts[:, None] + np.arange(_CELLS_A_RUN)).ravel()]
-    if is_lazy(matrix):
-        _, panel, _, _, blocks = _locate(adata, every, genes, layer, 1)
-        for part in np.array_split(
-            np.concatenate([every[:0], *(rows for rows, _ in blocks)]), _RUNS
-        ):
-            yield lazy_rows(matrix, part, panel)
-        return
     for _, values in read_blocks(adata, genes, every, layer=layer, finite=False):
         yield values
 

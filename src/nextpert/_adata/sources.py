@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-import h5py  # type: ignore[import-untyped]
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -22,15 +21,12 @@ from nextpert.core.screen.moments import (
     require_numbers,
     require_sound,
     require_sound_arrays,
-    tree,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
-
-    from nextpert.core.screen.moments import PairwiseSum
 
     Index: TypeAlias = NDArray[np.int64]
     Values: TypeAlias = NDArray[np.floating] | sp.csr_array
@@ -40,11 +36,7 @@ T = TypeVar("T")
 # What is read at once: entries of dense rows, and non-zero entries of sparse ones.
 _DENSE_ENTRIES = 2**22
 _NONZEROS = 2**19
-# Bytes of a compressed chunk that is kept, so as not to unpack it again.
-_LARGEST_CHUNK = 2**26
-# Blocks of one graph of tasks: a power of two, so that the whole is one tree all the same. It
-# bounds what a scheduler holds, and lets progress show.
-_LEAVES = 1024
+_AT_ONCE = 16  # blocks that Dask computes together: their sums are held
 
 
 class Source(Protocol):
@@ -113,8 +105,7 @@ class CsrRows:
     """Rows of a CSR matrix in memory, or in an h5py or zarr group."""
 
     def __init__(self, arrays: tuple[Any, Any, Any], n_genes: int, columns: Index) -> None:
-        data, indices, self._indptr = arrays
-        self._data, self._indices = _front_to_back(data), _front_to_back(indices)
+        self._data, self._indices, self._indptr = arrays
         self._n_genes, self._columns = n_genes, columns
 
     def read(self, rows: Index) -> Values:
@@ -159,22 +150,6 @@ def _panel_of_csc(arrays: tuple[Any, Any, Any], n_rows: int, columns: Index) -> 
     return sp.csr_array(panel)
 
 
-def _front_to_back(array: Any) -> Any:
-    """Return a dataset of an HDF5 file opened anew for one read from front to back.
-
-    A compressed chunk that is larger than HDF5's cache it would unpack for every slice. Where
-    nothing is compressed it does without the cache, to which every chunk would be copied first, a
-    third of the time of a read. Arrays of other kinds are returned as they are.
-    """
-    if not isinstance(array, h5py.Dataset):
-        return array
-    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
-    chunk = array.dtype.itemsize * (array.chunks or (0,))[0]
-    size = 0 if array.compression is None else min(chunk, _LARGEST_CHUNK)
-    access.set_chunk_cache(1, size, 1.0)
-    return h5py.Dataset(h5py.h5d.open(array.file.id, array.name.encode(), access))
-
-
 def is_lazy(matrix: Any) -> bool:
     """Whether the matrix is a Dask array."""
     return hasattr(matrix, "dask") and hasattr(matrix, "rechunk")
@@ -202,38 +177,24 @@ class LazyBlocks:
         block, n = self._blocks[rows[0] // self._n_rows], self._n_rows
         return _rows(computed(block), rows % n, self._is_sparse)
 
-    def fold(
-        self,
-        tasks: Sequence[tuple[NDArray[np.int64], tuple[Any, ...]]],
-        part: Callable[..., T],
-        add: Callable[[T, T], T],
-        total: PairwiseSum[T],
-        on_progress: Callable[[int], object],
-    ) -> None:
-        """Add to ``total`` the ``part(values, *more)`` of every ``(rows of a block, more)``.
+    def each(
+        self, tasks: Sequence[tuple[Index, tuple[Any, ...]]], part: Callable[..., T]
+    ) -> Iterator[tuple[int, T]]:
+        """Yield rows and ``part(values, *more)`` of every ``(rows of a block, more)``, in order.
 
-        Many blocks make one graph of tasks, a tree that ends where ``total`` goes on, so that the
-        sum is that of one worker, and workers wait for each other only between such graphs.
+        Some blocks at a time are computed by Dask's workers.
         """
         from dask import delayed
 
-        of_rows, joined = delayed(_part, pure=False), delayed(add, pure=False)
-        for first in range(0, len(tasks), _LEAVES):
-            some, n = tasks[first : first + _LEAVES], self._n_rows
+        of_rows, n = delayed(_part, pure=False), self._n_rows
+        for first in range(0, len(tasks), _AT_ONCE):
+            some = tasks[first : first + _AT_ONCE]
             leaves = [
                 of_rows(part, self._blocks[rows[0] // n], rows % n, self._is_sparse, *more)
                 for rows, more in some
             ]
-            total.add(computed(tree(leaves, joined)))
-            on_progress(sum(len(rows) for rows, _ in some))
-
-
-def lazy_rows(
-    matrix: Any, rows: NDArray[np.int64], columns: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Return a few rows, for which no chunk is read but their own."""
-    values: NDArray[np.float64] = computed(_as_dense(_checked(matrix)[rows][:, columns]))
-    return values
+            for (rows, _), sums in zip(some, computed(delayed(list)(leaves)), strict=True):
+                yield len(rows), sums
 
 
 def _checked(matrix: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from html import escape
 from numbers import Integral, Real
@@ -54,33 +54,22 @@ class Shown:
 
 
 def brief(value: Any) -> str:
-    """Return a value in a few words: a number in four digits, an array by its shape.
-
-    ``None``, NaN and what is empty give an empty string.
+    """Return a number in four digits, an array by its shape, a collection by its size.
 
     Examples
     --------
     >>> import numpy as np
     >>> from nextpert.core._shown import brief
-    >>> brief(1 / 3), brief(np.ones(3)), brief(np.ones((12, 36))), brief([1, 2]), brief(None)
-    ('0.3333', '[1, 1, 1]', '12 x 36 values', '2 items', '')
+    >>> brief(1 / 3), brief(np.ones((12, 36))), brief(None)
+    ('0.3333', '12 x 36 values', '')
     """
-    if value is None or isinstance(value, str):
-        return value or ""
-    if isinstance(value, bool | np.bool_ | Integral):
-        return str(value)
-    if isinstance(value, Real):
-        return "" if value != value else f"{float(value):.4g}"
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        shape = value.shape
-        if 0 in shape:
-            return ""
-        if len(shape) == 1 and shape[0] <= _FEW and isinstance(value, np.ndarray):
-            return f"[{', '.join(brief(each) or 'nan' for each in value.tolist())}]"
-        return f"{' x '.join(map(str, shape))} values" if shape else brief(value.item())
-    if isinstance(value, list | tuple | Mapping) and isinstance(value, Sized):
-        return f"{len(value)} item{'s' if len(value) != 1 else ''}" if value else ""
-    return repr(value)
+    if shape := getattr(value, "shape", ()):
+        return f"{' x '.join(map(str, shape))} values"
+    if isinstance(value, list | tuple | Mapping):
+        return f"{len(value)} items"
+    if isinstance(value, Real) and not isinstance(value, bool | np.bool_ | Integral):
+        return f"{float(value):.4g}"
+    return "" if value is None else str(value)
 
 
 def in_one_direction(text: str) -> str:

@@ -198,8 +198,6 @@ def prepare(
     scale = matrix.scale
     if matrix.kind != "none":
         scale = read_scale(new, np.arange(new.n_vars), np.arange(new.n_obs), None)
-    if scale.doubt:
-        messages.append(scale.doubt)
     roles = replace(roles, perturbation_key=LABELS, control=CONTROL, layer=None)
     if roles.columns[1:]:
         read_environments(new, roles)  # raises
