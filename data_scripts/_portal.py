@@ -17,7 +17,7 @@ FULL = "RNA_expression.csv"
 SUBSETS = "RNA_expression_subset*.csv"
 OTHERS = (
     "RNA_metadata.csv", "all_sgRNA_assignments.txt", "RNA_UMAP_cluster.csv",
-    "raw_CITE_expression.csv", "Protein_expression.csv",
+    "raw_CITE_expression.csv",
 )  # fmt: skip
 _MANIFEST = "file_supplemental_info.tsv"
 _LINE = re.compile(r'(url|output)\s*=\s*"([^"]+)"')

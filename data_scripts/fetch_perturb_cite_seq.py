@@ -164,16 +164,18 @@ def _convert(plan: Plan, options: argparse.Namespace, result: Path) -> None:
         logger.info("%s is there already", result)
         return
     import nextpert as npt
+    from nextpert._files import whole_file
 
     try:
         adata = npt.datasets.perturb_cite_seq(
-            plan.source, condition=options.condition, counts=options.counts, backed=result
-        )  # fmt: skip
+            plan.source, condition=options.condition, counts=options.counts
+        )
     except ValueError as error:
         message = f"The files could not be converted: {error}"
         raise DownloadError(message) from error
+    with whole_file(result) as part:
+        adata.write_h5ad(part)
     logger.info("wrote %s: %d cells x %d genes", result, adata.n_obs, adata.n_vars)
-    adata.file.close()
 
 
 if __name__ == "__main__":

@@ -126,7 +126,6 @@ STUDY = {
     "SCP1064/documentation/all_sgRNA_assignments.txt": b"guides",
     "SCP1064/cluster/x/RNA_UMAP_cluster.csv": b"umap",
     "SCP1064/other/raw_CITE_expression.csv.gz": b"cite",
-    "SCP1064/documentation/Protein_expression.csv.gz": b"protein",
     "SCP1064/other/something_else.csv": b"else",
 }
 

@@ -11,7 +11,7 @@ import pytest
 
 from nextpert._adata.panel import ZHANG2023
 from nextpert.datasets._fetch import RemoteFile
-from nextpert.datasets._scp1064.standin import write_portal_standin
+from nextpert.datasets._perturb_cite_seq_standin import write_portal_standin
 
 BODY = np.random.default_rng(0).bytes(300_000)  # as the server sends unless told otherwise
 
@@ -23,10 +23,10 @@ def loader(monkeypatch):
 
     calls = []
 
-    def read_study(source, *, backed, **options):
+    def read_study(source, **options):
         calls.append((source, options))
-        backed.write_bytes(b"h5ad")
-        return SimpleNamespace(n_obs=1, n_vars=1, file=SimpleNamespace(close=lambda: None))
+        write = lambda path: path.write_bytes(b"h5ad")  # noqa: E731
+        return SimpleNamespace(n_obs=1, n_vars=1, write_h5ad=write)
 
     monkeypatch.setattr(npt.datasets, "perturb_cite_seq", read_study)
     return calls

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from nextpert._adata.panel import ZHANG2023
-from nextpert.datasets._scp1064.portal import SUBSETS
-from nextpert.datasets._scp1064.rows import CONDITIONS
-from nextpert.datasets._scp1064.standin import write_portal_standin
+from nextpert.datasets._perturb_cite_seq_standin import write_portal_standin
+from nextpert.datasets._portal import SUBSETS
+from nextpert.datasets._scp1064 import CONDITIONS
 
 N = 90
 ANTIBODIES = [f"CD{i}" for i in range(20)]
@@ -42,7 +42,4 @@ def portal(tmp_path_factory):
     header = ["", *(study.cells[i] for i in order)]
     raw = zip(ANTIBODIES + ISOTYPES, protein[order].T.tolist(), strict=True)
     write(folder / "other/raw_CITE_expression.csv.gz", [header, *([n, *row] for n, row in raw)])
-    scaled = [[f'"{name} protein"', *rng.random(N).round(6)] for name in ANTIBODIES]
-    path = folder / "documentation/Protein_expression.csv.gz"
-    write(path, [["Protein", *study.cells], *scaled])
     return folder, study, protein[order], header[1:]

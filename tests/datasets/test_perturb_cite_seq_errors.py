@@ -12,7 +12,6 @@ EXPRESSION = "other/RNA_expression.csv.gz"
 METADATA = "metadata/RNA_metadata.csv"
 GUIDES = "documentation/all_sgRNA_assignments.txt"
 PROTEIN = "other/raw_CITE_expression.csv.gz"
-UMAP = "cluster/5fb2a1c0/RNA_UMAP_cluster.csv"
 
 
 @pytest.fixture
@@ -76,12 +75,9 @@ def rounded(match):
 CASES = {
     "truncated": (cut(EXPRESSION, -40), r"gz', line \d+ is followed by a trunc"),
     "too few": (shortened(EXPRESSION, 5), r"gz', line 5 holds 89 values, not"),
-    "too many": (changed(EXPRESSION, 7, lambda s: s + ",0"), r"gz', line 7 holds 91 values, not"),
     "empty line": (changed(EXPRESSION, 7, lambda s: ""), r"gz', line 7 holds 0 values"),
     "no number": (field(EXPRESSION, 9, 4, "NA"), r"gz', line 9 holds what is no number .*NA"),
-    "no zero": (field(EXPRESSION, 9, 4, "0x0"), r"line 9 .*no number"),
     "nan": (field(EXPRESSION, 9, 4, "nan"), r"line 9 holds nan"),
-    "inf": (field(EXPRESSION, 9, 4, "1e999"), r"line 9 holds inf"),
     "nothing": (field(EXPRESSION, 9, 90, ""), r"line 9 holds what is no number"),
     "negative": (
         field(EXPRESSION, 9, 1, "-1.5"),
@@ -96,7 +92,6 @@ CASES = {
         field(EXPRESSION, 9, 0, "GENE16"),
         r"gz', line \d+ begins with 'GENE16', no name of its own",
     ),
-    "row twice": (repeated(EXPRESSION, 11), r"gz', line 12 begins with .*, no name of its own"),
     "cell twice": (field(EXPRESSION, 1, 7, "CELL_3"), r"gz', line 1 names cell 'CELL_3' twice"),
     "unknown cell": (
         field(EXPRESSION, 1, 7, "CELL_700"),
@@ -135,28 +130,15 @@ CASES = {
     ),
     "protein cell": (field(PROTEIN, 1, 3, "CELL_999"), r"differ in 1 cells"),
     "protein count": (field(PROTEIN, 5, 3, "1.5"), r"line 5 holds what is no whole"),
-    "umap": (field(UMAP, 7, 2, "x"), r"csv' holds 'x' as Y of"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_damage_is_named_and_nothing_left(case, study, tmp_path):
+def test_damage_is_named(case, study):
     damage, expected = CASES[case]
     damage(study)
     with pytest.raises(ValueError, match=expected):
-        perturb_cite_seq(study, backed=tmp_path / "out" / "out.h5ad")
-    assert not list((tmp_path / "out").glob("*"))
-
-
-def test_an_existing_file_outlives_a_failure(study, tmp_path):
-    target = tmp_path / "out.h5ad"
-    perturb_cite_seq(study, backed=target).file.close()
-    before = target.read_bytes()
-    cut(EXPRESSION, -40)(study)
-    with pytest.raises(ValueError, match="truncated"):
-        perturb_cite_seq(study, backed=target)
-    assert target.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["out.h5ad"]
+        perturb_cite_seq(study)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +150,6 @@ def test_an_existing_file_outlives_a_failure(study, tmp_path):
         ({"genes": []}, "genes must name some genes"),
         ({"subset": "1b"}, "subset must name some of 1a, 1b_alpha"),
         ({"subset": "4", "condition": "Control"}, "No cell of RNA_metadata.csv is of condition"),
-        ({"protein": "raw"}, "protein must be True, False, 'clr', 'counts' or 'study'"),
     ],
 )
 def test_what_is_not_there_is_named(options, expected, portal):
@@ -181,13 +162,9 @@ def test_one_gene_as_text(portal):
         perturb_cite_seq(portal[0], genes="MYC")
 
 
-def test_proteins_are_taken_as_they_are_there(study):
+def test_a_study_without_proteins(study):
     (study / PROTEIN).unlink()
-    assert perturb_cite_seq(study).uns["perturb_cite_seq"]["protein"] == "study"
-    (study / "documentation/Protein_expression.csv.gz").unlink()
     assert "protein" not in perturb_cite_seq(study).obsm
-    with pytest.raises(FileNotFoundError, match=r"raw_CITE.*protein=False"):
-        perturb_cite_seq(study, protein="clr")
 
 
 @pytest.mark.parametrize("file", [METADATA, GUIDES])
@@ -215,8 +192,6 @@ def test_verify_false_loads_what_looks_wrong(study):
     field(EXPRESSION, 9, 1, "8.25")(study)
     with pytest.raises(ValueError, match=r"line 9, holds 8.25 .*`verify=False`"):
         perturb_cite_seq(study)
-    with pytest.warns(UserWarning, match="1 of 90 cells do not sum up to a million"):
-        found = perturb_cite_seq(study, verify=False)
-    assert found.X[0, 7] == 8.25
+    assert perturb_cite_seq(study, verify=False).X[0, 7] == 8.25
     with pytest.raises(ValueError, match=r"line 9, holds 8.25 for a cell with .* UMI"):
         perturb_cite_seq(study, verify=False, counts=True)

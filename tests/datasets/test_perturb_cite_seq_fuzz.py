@@ -8,7 +8,7 @@ import pytest
 
 from nextpert._adata.panel import ZHANG2023
 from nextpert.datasets import perturb_cite_seq
-from nextpert.datasets._scp1064.standin import write_portal_standin
+from nextpert.datasets._perturb_cite_seq_standin import write_portal_standin
 
 EXPRESSION = "other/RNA_expression.csv.gz"
 # Not found by any reader: values exchanged between genes of a cell, names between genes.

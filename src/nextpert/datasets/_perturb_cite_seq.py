@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextpert._adata.arguments import checked, one_of
+from nextpert._adata.arguments import checked
 from nextpert.datasets._fetch import RemoteFile, fetch
 
 if TYPE_CHECKING:
@@ -26,16 +26,15 @@ _BY_HAND = (
 )
 
 
-@checked(protein=one_of("clr", "counts", "study"))
+@checked()
 def perturb_cite_seq(
     source: str | os.PathLike[str] | AnnData | None = None,
     *,
     subset: str | Sequence[str] | None = None,
     condition: str | Sequence[str] | None = None,
     genes: Sequence[str] | str | None = None,
-    protein: bool | str = True,
+    protein: bool = True,
     counts: bool = False,
-    backed: str | os.PathLike[str] | None = None,
     cache: str | os.PathLike[str] | None = None,
     verify: bool = True,
 ) -> AnnData:
@@ -47,8 +46,8 @@ def perturb_cite_seq(
     downloaded once from Zenodo, 1.5 GB, without sign-in. The files of the Single Cell Portal
     (SCP1064) need a sign-in and have the protein counts. :func:`perturb_cite_seq_standin` writes a
     small made-up study. The values are :math:`x = \ln(1 + 10^6\, c / u)` of a gene's UMI count
-    :math:`c` in a cell with :math:`u` UMI. The portal's tables are read line by line, through
-    temporary files of up to 20 GB. Next, call :func:`nextpert.pp.perturb_cite_seq`.
+    :math:`c` in a cell with :math:`u` UMI. The portal's tables are read line by line; all genes of
+    all cells take some 10 GB of memory. Next, call :func:`nextpert.pp.perturb_cite_seq`.
 
     Parameters
     ----------
@@ -57,8 +56,8 @@ def perturb_cite_seq(
         AnnData or the path of an h5ad: scPerturb's ``FrangiehIzar2021_RNA``, pertpy's
         ``frangieh_2021_rna``, or one that this function made. Or the folder of the portal's files,
         gzipped or not: ``RNA_expression.csv.gz`` or the six subset files, ``RNA_metadata.csv``,
-        ``all_sgRNA_assignments.txt``, and optionally ``RNA_UMAP_cluster.csv``,
-        ``raw_CITE_expression.csv.gz`` and ``Protein_expression.csv.gz``.
+        ``all_sgRNA_assignments.txt``, and optionally ``RNA_UMAP_cluster.csv`` and
+        ``raw_CITE_expression.csv.gz``.
     subset
         Subset files to read (``"1a"``, ``"1b_alpha"``, ``"1b_beta"``, ``"2"``, ``"3"``, ``"4"``),
         six consecutive blocks of cells. By default the full file, or all six if it is absent.
@@ -68,20 +67,15 @@ def perturb_cite_seq(
         Genes to keep, in this order; by default all, in the order of the file. ``"zhang2023"``
         stands for the 36 genes of Zhang et al. 2023.
     protein
-        Surface proteins: ``"clr"`` for centred log ratios of the raw counts, ``"counts"`` for the
-        raw counts, ``"study"`` for the scale of ``Protein_expression``, ``False`` for none.
-        ``True`` takes ``"clr"``, ``"study"`` if there are no raw counts, and none without either.
+        Whether to read surface proteins, as centred log ratios of the raw counts, if there are any.
     counts
         Whether to restore the integer counts to ``layers["counts"]``.
-    backed
-        Path of an h5ad to write the result to, in bounded memory; an existing file is replaced.
-        The AnnData returned reads ``X`` from it.
     cache
         Folder that keeps the download; by default the user's cache folder.
     verify
         Whether to check that the values of every cell are whole counts that sum to a million
         transcripts, which finds altered and missing values, but not values exchanged between genes
-        of a cell. With ``False`` other sums cause a warning.
+        of a cell.
 
     Returns
     -------
@@ -116,9 +110,8 @@ def perturb_cite_seq(
     """
     from nextpert._adata import in_order, list_names
     from nextpert._adata.panel import PANELS
-    from nextpert.datasets._scp1064.h5ad import opened, read_object
-    from nextpert.datasets._scp1064.portal import read_portal
-    from nextpert.datasets._scp1064.rows import Options, to_anndata
+    from nextpert.datasets._portal import read_portal
+    from nextpert.datasets._scp1064 import Options, opened, read_object
 
     if isinstance(genes, str):
         if genes not in PANELS:
@@ -130,13 +123,11 @@ def perturb_cite_seq(
         if not genes or len(set(genes)) < len(genes):
             message = f"genes must name some genes, each once, but is {list_names(genes) or '[]'}."
             raise ValueError(message)
-    options = Options(condition, genes, protein, counts, backed, verify)
+    options = Options(condition, genes, protein, counts, verify)
     if isinstance(source, (str, os.PathLike)) and not Path(source).is_file():
-        return to_anndata(*read_portal(source, subset, options), options)
+        return read_portal(source, subset, options).to_anndata(options)
     if subset is not None:
         message = "subset names files of the portal's folder: leave it out for an h5ad."
         raise ValueError(message)
-    if source is None:
-        source = fetch(SCPERTURB, cache, _BY_HAND)
-    with opened(source, options) as (adata, name):
-        return to_anndata(*read_object(adata, name, options), options)
+    with opened(fetch(SCPERTURB, cache, _BY_HAND) if source is None else source) as (adata, name):
+        return read_object(adata, name, options).to_anndata(options)

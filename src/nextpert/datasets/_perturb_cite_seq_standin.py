@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import csv
+import gzip
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
 
 from nextpert._adata.arguments import at_least, checked
 from nextpert._adata.panel import ZHANG2023
+from nextpert._files import writing_to
+from nextpert.core._checks import as_rng
+from nextpert.datasets._scp1064 import CONDITIONS
+from nextpert.datasets._simulated_screen import expression_model
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable, Sequence
 
-    import numpy as np
-    import pandas as pd
+    from numpy.typing import NDArray
 
 # Targets that are not on the paper's panel, as most of the study's are not.
 _OUTSIDE = ("JAK1", "JAK2", "CD274")
@@ -66,14 +77,146 @@ def perturb_cite_seq_standin(
     >>> adata.shape, truth.shape
     ((120, 39), (39, 39))
     """
-    import numpy as np
-    import pandas as pd
-
-    from nextpert.datasets._scp1064.rows import CONDITIONS
-    from nextpert.datasets._scp1064.standin import write_portal_standin
-
     others = n_cells // _OTHER_CONDITIONS
     conditions = np.repeat(CONDITIONS, [n_cells - 2 * others, others, others]).tolist()
     targets = [*ZHANG2023, *_OUTSIDE]
     written = write_portal_standin(folder, targets, conditions, n_genes=n_genes, rng=rng)
     return pd.DataFrame(written.weights.T, written.measured, written.measured)
+
+
+# Shares of cells with 0, 1, 2, ... guides, as in the study.
+_N_GUIDES_SHARE = (0.105, 0.582, 0.207, 0.073, 0.033)
+_CONTROL_GUIDES = ("NO_SITE", "ONE_NON-GENE_SITE")
+_CONTROL_SHARE = (0.072, 0.052)  # of all guides called
+_MEAN_UMI = 8000.0
+_LEFT_BY_KNOCKOUT = 0.1  # of the control mean
+
+
+class PortalStandin(NamedTuple):
+    """What a stand-in holds.
+
+    Parameters
+    ----------
+    cells, genes
+        Names, in the order of the expression file.
+    counts
+        UMI counts, shape ``(n_cells, n_genes)``; ``umi_count`` are their row sums.
+    conditions, guides
+        Condition and guides of every cell.
+    weights
+        Weights of the causal model of the targets that are measured, row = child; in the order
+        of ``measured``.
+    measured
+        Targets that are also genes of the expression file.
+    """
+
+    cells: list[str]
+    genes: list[str]
+    counts: NDArray[np.int64]
+    umi_count: NDArray[np.int64]
+    conditions: list[str]
+    guides: list[list[str]]
+    weights: NDArray[np.float64]
+    measured: list[str]
+
+
+def write_portal_standin(
+    folder: str | os.PathLike[str],
+    targets: Sequence[str],
+    conditions: Sequence[str],
+    *,
+    n_genes: int,
+    rng: int | np.random.Generator | None = 0,
+) -> PortalStandin:
+    """Write a made-up study in exactly the layouts of the portal's files, and return its content.
+
+    Counts are Poisson draws around a linear causal model of the targets' log expression (as in
+    ``simulated_screen``); a guide takes nine tenths of its target's control mean away, which
+    moves the genes downstream of it. IFNγ and co-culture raise a third of the targets.
+
+    Parameters
+    ----------
+    folder
+        Folder to write to; made if absent.
+    targets
+        Genes with guides, three each. Those beyond ``n_genes`` have guides without any effect.
+    conditions
+        Condition of every cell (``CELL_1``, ...).
+    n_genes
+        Number of genes: the targets, spread among others (``GENE37``, ...) that nothing targets.
+    rng
+        Seed or generator.
+    """
+    rng = as_rng(rng)
+    others = [f"GENE{i + 1}" for i in range(len(targets), n_genes)]
+    genes = [*others[::2], *targets, *others[1::2]][:n_genes]
+    cells = [f"CELL_{i + 1}" for i in range(len(conditions))]
+    guides = _draw_guides(len(cells), targets, rng)
+    measured = [name for name in targets if name in set(genes)]
+    counts, weights = _draw_counts(genes, measured, conditions, guides, rng)
+    umi = counts.sum(axis=1)
+
+    def write(name: str, rows: Iterable[Sequence[object]]) -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        data = text.getvalue().encode()
+        with writing_to(Path(folder, name)) as path:
+            path.write_bytes(gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data)
+
+    table = [["GENE", *cells]]
+    for gene, row in zip(genes, np.log1p(counts * 1e6 / umi[:, None]).T.tolist(), strict=True):
+        table.append([gene, *(f"{v:.8g}" if v else "0" for v in row)])
+    write("other/RNA_expression.csv.gz", table)
+    write("metadata/RNA_metadata.csv", [
+        ["NAME", "library_preparation_protocol", "condition", "MOI", "sgRNA", "UMI_count"],
+        ["TYPE", "group", "group", "numeric", "group", "numeric"],
+        *zip(cells, ["10x 3' v3 sequencing"] * len(cells), conditions, map(len, guides),
+             [some[0] if len(some) == 1 else "" for some in guides], umi.tolist(), strict=True),
+    ])  # fmt: skip
+    listed = zip(cells, [",".join(some) for some in guides], strict=True)
+    write("documentation/all_sgRNA_assignments.txt", [["Cell", "sgRNAs"], *listed])
+    return PortalStandin(cells, genes, counts, umi, list(conditions), guides, weights, measured)
+
+
+def _draw_guides(n_cells: int, targets: Sequence[str], rng: np.random.Generator) -> list[list[str]]:
+    pool = [f"{name}_{k}" for name in targets for k in (1, 2, 3)]
+    share = [(1 - sum(_CONTROL_SHARE)) / len(pool)] * len(pool)
+    for name, part in zip(_CONTROL_GUIDES, _CONTROL_SHARE, strict=True):
+        control = [f"{name}_{k}" for k in rng.choice(np.arange(1, 800), 12, replace=False)]
+        pool += control
+        share += [part / len(control)] * len(control)
+    n_guides = rng.choice(len(_N_GUIDES_SHARE), n_cells, p=_N_GUIDES_SHARE)
+    drawn = np.split(rng.choice(len(pool), n_guides.sum(), p=share), np.cumsum(n_guides)[:-1])
+    # A guide is called once in a cell, however often drawn.
+    return [sorted({pool[j] for j in some}) for some in drawn]
+
+
+def _draw_counts(
+    names: list[str],
+    measured: list[str],
+    conditions: Sequence[str],
+    guides: list[list[str]],
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return UMI counts (n_cells, n_genes) and the weights of the model behind them."""
+    n_cells = len(conditions)
+    scm, mean = expression_model(max(len(measured), 2), 4.0, rng)
+    position = {name: j for j, name in enumerate(measured)}
+    shift = np.zeros((n_cells, len(mean)))
+    for i, some in enumerate(guides):
+        hit = {position[t] for t in (g.rsplit("_", 1)[0] for g in some) if t in position}
+        shift[i, list(hit)] = -(1 - _LEFT_BY_KNOCKOUT) * mean[list(hit)]
+    responds = rng.random(len(mean)) < 1 / 3
+    for condition, size in (("IFNγ", 0.5), ("Co-culture", 0.25)):
+        shift[np.ix_(np.array(conditions) == condition, responds)] += size
+    noise = rng.normal(size=shift.shape) * np.sqrt(scm.noise_var)
+    solved = np.linalg.solve(np.eye(len(mean)) - scm.weights, (shift + noise + scm.intercept).T).T
+    rate = np.tile(np.exp(rng.normal(-2, 1.5, len(names))), (n_cells, 1))
+    for name, j in position.items():
+        rate[:, names.index(name)] = np.expm1(np.clip(solved[:, j], 0.02, 6))
+    depth = _MEAN_UMI * np.exp(rng.normal(0, 0.4, (n_cells, 1)))
+    # Few genes would share all of a cell's UMI: keep the counts of a gene where real ones are.
+    depth *= min(1.0, len(names) / 2000)
+    counts = rng.poisson(depth * rate / rate.sum(axis=1, keepdims=True))
+    counts[counts.sum(axis=1) == 0, 0] = 1
+    return counts, scm.weights

@@ -89,7 +89,7 @@ def simulated_screen(
     generator = as_rng(rng)
     genes = np.array([*PANEL, *(f"GENE{i + 1}" for i in range(len(PANEL), n_genes))][:n_genes])
     knocked_out = _choose(perturbed, genes, generator)
-    scm, mean = _expression_model(n_genes, expected_degree, generator)
+    scm, mean = expression_model(n_genes, expected_degree, generator)
     blocks = [scm.sample(n_control, rng=generator)]
     labels = ["control"] * n_control
     for i in knocked_out:
@@ -138,7 +138,7 @@ def _choose(
     return sorted(genes.tolist().index(name) for name in names)
 
 
-def _expression_model(
+def expression_model(
     n_genes: int, expected_degree: float, rng: np.random.Generator
 ) -> tuple[LinearScm, NDArray[np.float64]]:
     """Return a random model on the scale of log-normalised expression, and its control mean."""

@@ -1,0 +1,326 @@
+"""The study in the portal's files, which are read line by line. Errors name file and line."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from nextpert._adata import closest, list_names
+from nextpert._adata.progress import progress
+from nextpert.datasets._scp1064 import Options, Study, label_cells, require_whole
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+    Line = tuple[str, NDArray[np.int64], Array]
+
+logger = logging.getLogger(__name__)
+SUBSETS = ("1a", "1b_alpha", "1b_beta", "2", "3", "4")
+_METADATA = ("library_preparation_protocol", "condition", "MOI", "sgRNA", "UMI_count")
+_LARGEST = float(np.log1p(1e6)) + 1e-6  # all of a cell's reads on one gene
+_MILLION = 10.0  # how far a sum of TPM may be from a million, by the digits printed
+_ZEROS = (b"0", b"0.0")  # most fields
+
+
+def read_portal(
+    folder: str | os.PathLike[str], subset: str | Sequence[str] | None, options: Options
+) -> Study:
+    """Read the portal's files, which lie in its folders, or anywhere else in ``folder``."""
+    root = Path(folder)
+    if not root.is_dir():
+        message = f"There is no folder or h5ad file {str(folder)!r}: pass where the study lies."
+        raise FileNotFoundError(message)
+    paths = _expression_files(root, subset)
+    metadata = _table(_need(root, "RNA_metadata.csv"), "NAME", *_METADATA)
+    assigned = _table(_need(root, "all_sgRNA_assignments.txt"), "Cell", "sgRNAs")
+    obs, guides = _cells(metadata, assigned, verify=options.verify)
+    tables = [WideTable(path) for path in paths]
+    held = pd.Index([cell for table in tables for cell in table.cells])
+    _require_same(held, obs.index, "The expression", part=subset is not None)
+    kept = options.cells(obs["condition"]) & obs.index.isin(held)
+    if not kept.any():
+        message = (
+            f"No cell of RNA_metadata.csv is of condition {options.condition!r} and in subset "
+            f"{subset!r}: choose others."
+        )
+        raise ValueError(message)
+    obsm: dict[str, Any] = {}
+    if (path := _find(root, "RNA_UMAP_cluster.csv")) is not None:
+        umap = _table(path, "NAME", "X", "Y")
+        _require_same(umap.index, obs.index, path.name)
+        xy = umap.loc[obs.index[kept]]
+        obsm["X_umap"] = np.column_stack([_numbers(xy, name) for name in "XY"]).astype(np.float32)
+    path = _find(root, "raw_CITE_expression.csv") if options.protein else None
+    if path is not None:
+        protein = _read_protein(path)
+        _require_same(protein.index, obs.index, path.name, part=True)
+        obsm["protein"] = protein.reindex(obs.index[kept])
+    names = np.array([each.name for each in paths], dtype=object)
+    facts = {"source": "portal", "files": names, "protein": "clr" if path else "none"}
+    study = Study(obs, guides, kept, obsm, facts)
+    _read_expression(tables, study, options)
+    return study
+
+
+def _expression_files(root: Path, subset: str | Sequence[str] | None) -> list[Path]:
+    """Return the one full file if it exists, and else the subset files, or those named."""
+    full = _find(root, "RNA_expression.csv") if subset is None else None
+    if full is not None:
+        return [full]
+    names = [subset] if isinstance(subset, str) else [*(SUBSETS if subset is None else subset)]
+    unknown = [name for name in names if name not in SUBSETS]
+    if unknown or not names or len(set(names)) < len(names):
+        message = (
+            f"subset must name some of {list_names(SUBSETS)}, each once, but is {names}."
+            f"{closest(unknown, SUBSETS)}"
+        )
+        raise ValueError(message)
+    return [_need(root, f"RNA_expression_subset{name}.csv", ", or name others") for name in names]
+
+
+def _need(root: Path, name: str, instead: str = "") -> Path:
+    path = _find(root, name)
+    if path is None:
+        message = (
+            f"The folder {root.name!r} lacks '{name}' and '{name}.gz': download it from the "
+            f"portal (SCP1064){instead}."
+        )
+        raise FileNotFoundError(message)
+    return path
+
+
+def _find(root: Path, name: str) -> Path | None:
+    """Return a file's path; of a gzipped one and a plain copy of it, the first has a checksum."""
+    for file in (f"{name}.gz", name):
+        paths = [path for path in root.rglob(file) if path.is_file()]
+        if len(paths) > 1:
+            shown = list_names([str(path.relative_to(root)) for path in paths])
+            message = f"The folder {root.name!r} holds {file!r} more than once: {shown}."
+            raise ValueError(message)
+        if paths:
+            return paths[0]
+    return None
+
+
+def _table(path: Path, *columns: str) -> pd.DataFrame:
+    """Return a csv file as text, without the portal's TYPE row; the first column names the rows."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (EOFError, OSError, ValueError, zlib.error) as error:
+        message = f"{path.name!r} is no whole csv text in UTF-8 ({error})."
+        raise ValueError(message) from error
+    if absent := [name for name in columns if name not in table]:
+        message = f"{path.name!r} lacks {list_names(absent)}. It holds {list_names(table.columns)}."
+        raise ValueError(message)
+    table = table[table[columns[0]] != "TYPE"].set_index(columns[0]).rename_axis(index=None)
+    twice = table.index[table.index.duplicated()]
+    if len(twice) or "" in table.index:
+        message = f"{path.name!r} names {twice[0] if len(twice) else ''!r} in several rows."
+        raise ValueError(message)
+    table.attrs["file"] = path.name
+    return table
+
+
+def _numbers(table: pd.DataFrame, column: str, *, least: float = -np.inf) -> NDArray[np.float64]:
+    """Return a column as finite numbers of at least ``least``."""
+    values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
+    wrong = np.flatnonzero(~(np.isfinite(values) & (values >= least)))
+    if len(wrong):
+        name, text = table.index[wrong[0]], table[column].iloc[wrong[0]]
+        file = table.attrs["file"]
+        message = f"{file!r} holds {text!r} as {column} of {name!r}, which is no such number."
+        raise ValueError(message)
+    return values
+
+
+def _require_same(names: pd.Index, cells: pd.Index, file: str, *, part: bool = False) -> None:
+    """Raise unless a file holds the cells of the metadata, each once; or a part of these."""
+    twice = names[names.duplicated()]
+    other = [*names.difference(cells), *([] if part else cells.difference(names))]
+    if len(twice) or other:
+        what = f"holds cells twice, such as {twice[0]!r}" if len(twice) else (
+            f"and RNA_metadata.csv differ in {len(other)} cells, such as {other[0]!r}"
+        )  # fmt: skip
+        message = f"{file} {what}: are all files of the same study?"
+        raise ValueError(message)
+
+
+def _cells(
+    metadata: pd.DataFrame, assigned: pd.DataFrame, *, verify: bool
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the columns of ``obs``, and the table of guides."""
+    _require_same(assigned.index, metadata.index, "all_sgRNA_assignments.txt")
+    obs = metadata[["condition", "sgRNA"]].copy()
+    obs["MOI"] = _numbers(metadata, "MOI", least=0).astype(np.int64)
+    obs["UMI_count"] = _numbers(metadata, "UMI_count", least=1e-9)
+    obs["library_preparation_protocol"] = metadata["library_preparation_protocol"]
+    listed = assigned.loc[metadata.index, "sgRNAs"]
+    labels, guides = label_cells(listed, "all_sgRNA_assignments.txt")
+    obs = obs.join(labels)
+    differs = obs["MOI"] != obs["n_guides"]
+    differs |= (obs["n_guides"] == 1) & (obs["sgRNA"] != obs["guides"].astype(str))
+    if verify and differs.any():
+        message = (
+            f"MOI or sgRNA of the metadata differ from the guides in all_sgRNA_assignments.txt for "
+            f"{int(differs.sum())} cells, such as {obs.index[differs][0]!r}: are both of the same "
+            f"study? Pass `verify=False` to go by the latter."
+        )
+        raise ValueError(message)
+    return obs, guides
+
+
+class WideTable:
+    """A csv file with a column per cell, gzipped or not: ``cells``, and the ``line`` read last."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.line = path, 1
+        header = next(self._lines(), b"")
+        try:
+            corner, *self.cells = header.decode("utf-8-sig").replace('"', "").split(",")
+        except UnicodeDecodeError as error:
+            raise self.error("is no line of names") from error
+        twice = pd.Index(self.cells)
+        twice = twice[twice.duplicated()]
+        if corner.upper() not in ("GENE", "PROTEIN", "") or not self.cells or "" in self.cells:
+            raise self.error("does not begin with GENE, or Protein, and names of cells")
+        if len(twice):
+            raise self.error(f"names cell {twice[0]!r} twice")
+
+    def error(self, what: str) -> ValueError:
+        """Return an error about the line read last."""
+        return ValueError(f"{self.path.name!r}, line {self.line} {what}.")
+
+    def rows(self, *, least: float = 0.0, most: float = np.inf, bar: Any = None) -> Iterator[Line]:
+        """Yield every line's name, its fields that are not zero, and their values.
+
+        Values below ``least`` or above ``most`` are errors. The bar grows by the bytes read.
+        """
+        lines = self._lines(bar)
+        next(lines)
+        names: set[str] = set()
+        for self.line, line in enumerate(lines, 2):
+            first, *texts = line.split(b",")
+            if len(texts) != len(self.cells):
+                raise self.error(f"holds {len(texts)} values, not one of {len(self.cells)} cells")
+            name = first.decode("utf-8", "replace").strip('"')
+            if not name or name in names:
+                raise self.error(f"begins with {name!r}, no name of its own")
+            names.add(name)
+            fields = np.array([i for i, text in enumerate(texts) if text not in _ZEROS], np.int64)
+            try:
+                values = np.array([float(texts[i]) for i in fields])
+            except ValueError as error:
+                raise self.error(f"holds what is no number ({error})") from error
+            wrong = np.flatnonzero(~((values >= least) & (values <= most) & np.isfinite(values)))
+            if len(wrong):
+                what = f"holds {values[wrong[0]]:g} for cell {self.cells[fields[wrong[0]]]!r}"
+                raise self.error(f"{what}, which is not between {least:g} and {most:.4g}")
+            yield name, fields[values != 0], values[values != 0]
+        if self.line == 1:
+            raise self.error("is the only one")
+
+    def _lines(self, bar: Any = None) -> Iterator[bytes]:
+        with self.path.open("rb") as raw:
+            opened: Any = gzip.GzipFile(fileobj=raw) if self.path.suffix == ".gz" else raw
+            try:
+                for line in opened:
+                    yield line.rstrip(b"\r\n")
+                    if bar is not None:
+                        bar.update(raw.tell() - bar.n)
+            except (EOFError, OSError, zlib.error) as error:
+                raise self.error(
+                    f"is followed by a truncated or corrupted part ({error})"
+                ) from error
+
+
+def _read_expression(tables: Sequence[WideTable], study: Study, options: Options) -> None:
+    """Read tables of genes x cells, and give the study its genes and values.
+
+    Tables without any cell asked for are passed over.
+    """
+    genes: list[str] = []  # of the first table
+    blocks, places = [], []
+    for table in tables:
+        place = study.obs.index.get_indexer(pd.Index(table.cells))
+        if not study.kept[place].any():
+            continue
+        x, seen = _read_table(table, place, study, options)
+        genes = genes or seen
+        asked = options.genes or genes
+        at = pd.Index(seen).get_indexer(pd.Index(asked))
+        if unknown := [gene for gene, column in zip(asked, at, strict=True) if column < 0]:
+            message = (
+                f"{table.path.name!r} holds no such genes: {list_names(unknown)}."
+                f"{closest(unknown, seen)} Correct the names or leave these genes out."
+            )
+            raise ValueError(message)
+        if other := sorted(set(seen) ^ set(genes)):
+            message = (
+                f"{table.path.name!r} and the first file differ in genes: {list_names(other)}."
+            )
+            raise ValueError(message)
+        blocks.append(x[:, at])
+        places.append(place[study.kept[place]])
+    study.facts["n_genes_study"] = len(genes)
+    study.genes = options.genes or genes
+    study.x = sp.vstack(blocks, "csr")[np.argsort(np.concatenate(places))]
+    study.x.sort_indices()
+
+
+def _read_table(
+    table: WideTable, place: NDArray[np.int64], study: Study, options: Options
+) -> tuple[sp.csr_matrix, list[str]]:
+    """Return ln(1 + TPM) of the cells asked for, and the genes; ``place`` is where cells are.
+
+    Genes that are not asked for are checked, but have no values.
+    """
+    kept, umi = study.kept[place], study.obs["UMI_count"].to_numpy(np.float64)[place]
+    row = np.where(kept, np.cumsum(kept) - 1, -1)
+    genes: list[str] = []
+    sums, asked = np.zeros(len(place)), set(options.genes or ())
+    data, indices, indptr = [np.empty(0, np.float32)], [np.empty(0, np.int32)], [0]
+    with progress(table.path.stat().st_size, "Expression", unit="B", unit_scale=True) as bar:
+        for gene, fields, values in table.rows(most=_LARGEST, bar=bar):
+            sums[fields] += np.expm1(values)
+            where = f"{table.path.name!r}, line {table.line},"
+            require_whole(values, umi[fields], where, options)
+            some = (row[fields] >= 0) & (gene in asked or not asked)
+            data.append(values[some].astype(np.float32))
+            indices.append(row[fields[some]].astype(np.int32))
+            indptr.append(indptr[-1] + int(some.sum()))
+            genes.append(gene)
+    off = np.abs(sums - 1e6)
+    if options.verify and not (off <= _MILLION).all():
+        worst = int(off.argmax())
+        message = (
+            f"{table.path.name!r}: the values of {int((off > _MILLION).sum())} of {len(off)} cells "
+            f"do not sum up to a million transcripts per million (cell {table.cells[worst]!r}: "
+            f"{sums[worst]:.2f}): values are altered, or genes missing. Download the file anew, or "
+            f"pass `verify=False` to load it as it is."
+        )
+        raise ValueError(message)
+    parts = (np.concatenate(data), np.concatenate(indices), np.array(indptr))
+    return sp.csc_matrix(parts, shape=(int(kept.sum()), len(genes))).tocsr(), genes
+
+
+def _read_protein(path: Path) -> pd.DataFrame:
+    """Return cells x antibodies: ln(1 + count) minus its mean over the antibodies of the cell."""
+    wide, antibodies = WideTable(path), {}
+    for name, fields, values in wide.rows():
+        if (values != np.round(values)).any():
+            raise wide.error("holds what is no whole count")
+        antibodies[name.removesuffix(" protein")] = counts = np.zeros(len(wide.cells))
+        counts[fields] = values
+    logged = pd.DataFrame(antibodies, index=wide.cells).transform(np.log1p)
+    return logged.sub(logged.mean(axis=1), axis=0).astype(np.float32)

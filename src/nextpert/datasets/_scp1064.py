@@ -1,0 +1,263 @@
+"""The study of Perturb-CITE-seq as one h5ad or AnnData, and what its forms have in common."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from nextpert._adata import closest, list_names
+from nextpert._adata.guides import guide_sets, guide_table, split_lists
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
+CONDITIONS = ("Control", "IFNγ", "Co-culture")
+_COLUMNS = (
+    "condition", "MOI", "sgRNA", "guides", "UMI_count", "library_preparation_protocol",
+    "perturbation", "n_guides", "n_targets",
+)  # fmt: skip
+_CELLS = 10_000  # read at a time
+_WHOLE = 0.1  # how far a count may be from a whole number, by the digits printed
+
+
+class Options(NamedTuple):
+    """What the caller asks for, under the names of :func:`nextpert.datasets.perturb_cite_seq`."""
+
+    condition: str | Sequence[str] | None
+    genes: Sequence[str] | None
+    protein: bool
+    counts: bool
+    verify: bool
+
+    def cells(self, conditions: pd.Series) -> NDArray[np.bool_]:
+        """Return which cells are of the conditions asked for, shape ``(n_cells,)``."""
+        if self.condition is None:
+            return np.ones(len(conditions), dtype=bool)
+        names = [self.condition] if isinstance(self.condition, str) else [*self.condition]
+        present = list(dict.fromkeys(conditions))
+        unknown = [name for name in names if name not in present]
+        if unknown or not names:
+            message = (
+                f"No cells of condition {list_names(unknown) or '[]'}.{closest(unknown, present)} "
+                f"The conditions are {list_names(present)}."
+            )
+            raise ValueError(message)
+        return np.array(conditions.isin(names))
+
+
+@dataclass
+class Study:
+    """The study as it is read: ``kept`` says which cells are asked for, ``facts`` what it is.
+
+    ``obs`` and ``guides`` are of all cells, ``obsm`` and the values of X, ln(1 + TPM), of those
+    that are kept.
+    """
+
+    obs: pd.DataFrame
+    guides: pd.DataFrame
+    kept: NDArray[np.bool_]
+    obsm: dict[str, Any]
+    facts: dict[str, Any]
+    x: sp.csr_matrix | None = None
+    genes: Sequence[str] = ()
+
+    def to_anndata(self, options: Options) -> ad.AnnData:
+        """Return it as an AnnData."""
+        facts = self.facts | {
+            "accession": "SCP1064",
+            "doi": "10.1038/s41588-021-00779-1",
+            "values": "ln(1 + TPM)",
+            "n_cells_study": len(self.obs),
+            "counts": bool(options.counts),
+            "verified": bool(options.verify),
+        }
+        obs = self.obs.loc[self.kept, list(_COLUMNS)].copy()
+        present = set(obs["condition"])  # categories in the study's order
+        known = [name for name in CONDITIONS if name in present]
+        obs["condition"] = pd.Categorical(obs["condition"], [*known, *sorted(present - {*known})])
+        for name in ("sgRNA", "guides", "library_preparation_protocol", "perturbation"):
+            obs[name] = pd.Categorical(obs[name])
+        out = ad.AnnData(
+            self.x, obs, pd.DataFrame(index=pd.Index([*self.genes])), obsm=self.obsm,
+            uns={"guides": self.guides, "perturb_cite_seq": facts},
+        )  # fmt: skip
+        if options.counts:
+            counts = out.X.copy()
+            umi = np.repeat(obs["UMI_count"].to_numpy(np.float64), np.diff(counts.indptr))
+            counts.data = np.rint(np.expm1(counts.data.astype(np.float64)) * umi / 1e6)
+            out.layers["counts"] = counts.astype(np.int32)
+        logger.info("%d cells x %d genes", *out.shape)
+        return out
+
+
+def require_whole(values: Array, umi: Array, where: str, options: Options) -> Array:
+    """Return the counts behind values ln(1 + 1e6 count / UMI); raise where they are not whole.
+
+    ``values`` and ``umi``, that of each value's cell, have shape ``(n_entries,)``.
+    """
+    counts = np.expm1(values) * umi / 1e6
+    wrong = np.flatnonzero(np.abs(counts - np.rint(counts)) > _WHOLE)
+    if len(wrong) and (options.counts or options.verify):
+        i = wrong[0]
+        message = (
+            f"{where} holds {values[i]:g} for a cell with {umi[i]:g} UMI: that is a count of "
+            f"{counts[i]:.6g}, no whole number. Are the metadata of the same study? Pass "
+            f"`{'counts' if options.counts else 'verify'}=False` to load the values as they are."
+        )
+        raise ValueError(message)
+    return np.rint(counts)
+
+
+def label_cells(lists: pd.Series, where: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the columns of ``obs`` that follow from every cell's guides, and a table of guides.
+
+    Guides are named ``TARGET_<number>`` and joined by commas.
+    """
+    codes, called = split_lists(lists, ",")
+    names = pd.Index(sorted({name for some in called for name in some}), dtype=object)
+    unclear = names[~names.str.fullmatch(r".+_\d+").astype(bool)]
+    if len(unclear):
+        message = (
+            f"{where} holds guides that are not named 'TARGET_<number>': {list_names(unclear)}. "
+            "Is this the study's list of guides?"
+        )
+        raise ValueError(message)
+    guides = guide_table(names)
+    sets = guide_sets(called, guides, ",")
+    without = np.where(sets["n_guides"] > 0, "control_guide", "no_guide")
+    labels = pd.DataFrame({
+        "guides": sets["name"],
+        "perturbation": sets["targets"].map("+".join).mask(sets["targets"].map(len) == 0, without),
+        "n_guides": sets["n_guides"],
+        "n_targets": sets["targets"].map(len),
+    })  # fmt: skip
+    return labels.iloc[codes].set_axis(lists.index), guides.rename_axis("guide")
+
+
+@contextmanager
+def opened(source: ad.AnnData | str | os.PathLike[str]) -> Iterator[tuple[ad.AnnData, str]]:
+    """Open an h5ad, or take an AnnData as it is; yield it and its name."""
+    if isinstance(source, ad.AnnData):
+        yield source, "AnnData"
+        return
+    path = Path(source)
+    try:
+        adata = ad.read_h5ad(path, backed="r")
+    except OSError as error:
+        message = f"{path.name!r} is truncated or no h5ad file ({error})."
+        raise ValueError(message) from error
+    try:
+        yield adata, path.name
+    finally:
+        adata.file.close()
+
+
+def read_object(adata: ad.AnnData, name: str, options: Options) -> Study:
+    """Bring an h5ad or AnnData of the study into the shape of the portal's files.
+
+    What this function made says so in ``.uns`` and holds ln(1 + TPM); all other files of the study
+    hold counts.
+    """
+    measured = pd.Index(adata.var_names.astype(str))
+    genes = [*measured] if options.genes is None else [*options.genes]
+    columns = measured.get_indexer(pd.Index(genes))
+    absent = [gene for gene, column in zip(genes, columns, strict=True) if column < 0]
+    if absent:
+        message = f"{name!r} holds no such genes: {list_names(absent)}.{closest(absent, measured)}"
+        raise ValueError(message)
+    obs, guides = _cells(adata.obs)
+    kept = options.cells(obs["condition"])
+    obsm: dict[str, Any] = {}
+    if "X_umap" in adata.obsm:
+        obsm["X_umap"] = np.asarray(adata.obsm["X_umap"])[kept].astype(np.float32)
+    elif {"umap_x", "umap_y"} <= set(adata.obs):
+        obsm["X_umap"] = adata.obs.loc[kept, ["umap_x", "umap_y"]].to_numpy(dtype=np.float32)
+    holds = "ln(1 + TPM)" if "perturb_cite_seq" in adata.uns else "counts"
+    facts = {"source": name, "values_of_source": holds, "n_genes_study": len(measured)}
+    facts["protein"] = "none"
+    if options.protein and "protein" in adata.obsm:
+        obsm["protein"] = adata.obsm["protein"][kept]
+        facts["protein"] = "as in the source"
+    matrix: Any = adata.X
+    if getattr(matrix, "format", "") == "csc":  # of which rows are found in the whole alone
+        matrix = matrix.to_memory() if hasattr(matrix, "to_memory") else matrix
+        matrix = sp.csr_matrix(matrix)
+    rows, blocks = np.flatnonzero(kept), []
+    for start in range(0, len(rows), _CELLS):
+        some = rows[start : start + _CELLS]
+        block = sp.csr_matrix(matrix[some], dtype=np.float64, copy=True)
+        _to_log_tpm(block, obs.iloc[some], measured, options, has_counts=holds == "counts")
+        blocks.append(block.astype(np.float32)[:, columns])
+    x = sp.vstack(blocks, "csr")
+    x.sort_indices()
+    return Study(obs, guides, kept, obsm, facts, x, genes)
+
+
+def _cells(obs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the columns of ``obs`` in the shape of the portal's, and the table of guides.
+
+    scPerturb's ``perturbation`` names one target of a cell and calls a cell with targeting and
+    control guides a control, so that the labels follow from ``guide_id``.
+    """
+    names = {"guide_id": "guides", "perturbation_2": "condition", "ncounts": "UMI_count"}
+    own = obs.drop(columns=[new for old, new in names.items() if old in obs], errors="ignore")
+    columns = own.rename(columns=names)
+    needed = ("condition", "guides", "MOI", "sgRNA", "UMI_count", "library_preparation_protocol")
+    if lacking := [name for name in needed if name not in columns]:
+        message = (
+            f"adata.obs lacks {list_names(lacking)}; it holds {list_names(obs.columns)}. Is this "
+            "the Perturb-CITE-seq study (scPerturb's FrangiehIzar2021_RNA, pertpy's "
+            "frangieh_2021_rna)?"
+        )
+        raise ValueError(message)
+    text = columns[[name for name in needed if name not in ("MOI", "UMI_count")]].astype(object)
+    text = text.where(text.notna(), "").astype(str).rename_axis(index=None)
+    labels, guides = label_cells(text.pop("guides").str.replace(";", ","), "adata.obs")
+    text["MOI"] = columns["MOI"].astype(np.int64)
+    text["UMI_count"] = columns["UMI_count"].astype(np.float64)
+    return text.join(labels), guides
+
+
+def _to_log_tpm(
+    block: sp.csr_matrix, obs: pd.DataFrame, genes: pd.Index, options: Options, *, has_counts: bool
+) -> None:
+    """Turn counts into ln(1 + TPM) in place, and check the counts, or those behind ln(1 + TPM)."""
+    block.sum_duplicates()
+    block.eliminate_zeros()
+    data, cells = block.data, np.repeat(np.arange(len(obs)), np.diff(block.indptr))
+    umi = obs["UMI_count"].to_numpy()
+    wrong = ~np.isfinite(data) | (data < 0) | (has_counts & (data != np.round(data)))
+    if wrong.any():
+        i = int(wrong.argmax())
+        message = (
+            f"The source holds {data[i]:g} for gene {genes[block.indices[i]]!r} and cell "
+            f"{obs.index[cells[i]]!r}, which is not a count: pass raw counts, or what "
+            "perturb_cite_seq made."
+        )
+        raise ValueError(message)
+    counts = data if has_counts else require_whole(data, umi[cells], "The source", options)
+    totals = np.bincount(cells, counts, len(umi))
+    above = np.flatnonzero(totals > umi * (1 + 1e-5) + 1e-3)
+    if options.verify and len(above):
+        message = (
+            f"The values of {len(above)} cells, such as {obs.index[above[0]]!r}, sum up to more "
+            "UMI than the cell has: they do not agree with the UMI counts in obs. Pass "
+            "`verify=False` to load them as they are."
+        )
+        raise ValueError(message)
+    if has_counts:
+        block.data = np.log1p(data * 1e6 / umi[cells])
