@@ -6,11 +6,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.linalg import solve_triangular
+
+from nextpert.core.model.interactions import canonical, padded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nextpert.core.model.interactions import Interactions
+    from nextpert.core.model.interactions import Interactions, Solved
 
 WELLS = 8
 _DRAWS = 1000
@@ -48,14 +51,52 @@ def learned(state: State) -> Interactions:
 
 def additive(state: State) -> Interactions:
     """Return plain sums: unknown singles learned from the plates, and rests of no structure."""
-    found = replace(learned(state), strengths=np.ones(1), chances=np.ones(1), member_sd=1e-4)
+    found = learned(state)
+    sums = replace(found.learned, strengths=np.ones(1), chances=np.ones(1), member_sd=1e-4)
+    found = replace(found, learned=sums)
     alone = found.predict([(g,) for g in range(len(state.alone))])[0]
     off = [
         y - alone[list(pair)].sum(axis=0)
         for pair, y in zip(found.measured, state.effects, strict=True)
     ]
-    size = np.vstack([np.full((1, len(state.goal)), 0.3), *[row / found.scale for row in off]])
-    return replace(found, rest_sd=float(np.sqrt((size**2).mean())))
+    size = np.vstack([np.full((1, len(state.goal)), 0.3), *[row / sums.scale for row in off]])
+    return replace(found, learned=replace(sums, rest_sd=float(np.sqrt((size**2).mean()))))
+
+
+def joint_draws(
+    found: Interactions, pairs: list[tuple[int, ...]], n_draws: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Return joint draws of effects of combinations, ``(n_draws, len(pairs), n_dims)``.
+
+    Combinations with members in common go together, by what is not known of these, and all by the
+    strength.
+    """
+    node = rng.choice(len(found.learned.strengths), size=n_draws, p=found.learned.chances)
+    asked = canonical(pairs)
+    unique = sorted(set(asked))
+    kept, own, variance = found._rests(unique)
+    out = np.zeros((n_draws, *kept.shape))
+    for k, (_, _, solved) in enumerate(found._solved()):
+        some = np.flatnonzero(node == k)
+        together = np.swapaxes(_members(solved, len(some), rng), 1, 2)
+        filled = np.pad(together, ((0, 0), (0, 1), (0, 0)))
+        for column in padded(unique, len(found.alone)).T:
+            out[some] += filled[:, column]
+    out = kept * out + own + np.sqrt(variance) * rng.normal(size=out.shape)
+    return out[:, [unique.index(each) for each in asked]] * found.learned.scale
+
+
+def _members(solved: Solved, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return draws of what members add to combinations, ``(n, n_dims, n_members)``."""
+    used = solved.data.used
+    normal = rng.normal(size=(n, *solved.start.shape))
+    out = solved.start + solved.spread * normal
+    for d, (factor, half) in enumerate(solved._dims()):
+        drawn = solve_triangular(
+            factor, half[:, None] + normal[:, d, used].T, trans=1, lower=True, check_finite=False
+        )
+        out[:, d, used] = solved.start[d, used] + solved.spread[d, used] * drawn.T
+    return out
 
 
 def random(state: State, rng: np.random.Generator) -> np.ndarray:
@@ -71,7 +112,7 @@ def nearest_sums(state: State, rng: np.random.Generator) -> np.ndarray:
 
 def thompson_sums(state: State, rng: np.random.Generator) -> np.ndarray:
     """Choose by Thompson draws about the sums: what a combination departs by tells of no other."""
-    return _thompson(state, additive(state).draw(state.pairs, _DRAWS // 10, rng))
+    return _thompson(state, joint_draws(additive(state), state.pairs, _DRAWS // 10, rng))
 
 
 def greedy(state: State, rng: np.random.Generator) -> np.ndarray:
@@ -82,12 +123,12 @@ def greedy(state: State, rng: np.random.Generator) -> np.ndarray:
 
 def thompson(state: State, rng: np.random.Generator) -> np.ndarray:
     """Choose by Thompson draws: the best of one joint draw a well."""
-    return _thompson(state, learned(state).draw(state.pairs, _DRAWS // 10, rng))
+    return _thompson(state, joint_draws(learned(state), state.pairs, _DRAWS // 10, rng))
 
 
 def likely_best(state: State, rng: np.random.Generator) -> np.ndarray:
     """Choose those most often the best of joint draws, ties by mean squared distance."""
-    distance = state.square(learned(state).draw(state.pairs, _DRAWS, rng))[:, state.left]
+    distance = state.square(joint_draws(learned(state), state.pairs, _DRAWS, rng))[:, state.left]
     often = np.bincount(distance.argmin(axis=1), minlength=len(state.left))
     order = np.lexsort((distance.mean(axis=0), -often))
     return state.left[order[:WELLS]]
@@ -95,7 +136,7 @@ def likely_best(state: State, rng: np.random.Generator) -> np.ndarray:
 
 def improvement(state: State, rng: np.random.Generator) -> np.ndarray:
     """Choose by expected improvement on draws."""
-    return _improving(state, learned(state).draw(state.pairs, _DRAWS, rng))
+    return _improving(state, joint_draws(learned(state), state.pairs, _DRAWS, rng))
 
 
 def _improving(state: State, draws: np.ndarray) -> np.ndarray:

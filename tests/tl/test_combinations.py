@@ -88,10 +88,8 @@ def test_unseen_combinations_are_those_of_the_core(fitted):
     noise = noise + screen.variance[0] / 600
     members = [[names.index(part) for part in name.split("+")] for name in PAIRS]
     stored = fit.expectation.interactions
-    learned = [getattr(stored, name) for name in ("member_sd", "rest_sd", "strengths", "chances")]
-    wanted = learn_interactions(
-        *alone, members, mean[rows], noise, scale=stored.scale, learned=learned
-    ).predict([(0, 3), (6, 0)])
+    wanted = learn_interactions(*alone, members, mean[rows], noise, learned=stored)
+    wanted = wanted.predict([(0, 3), (6, 0)])
     found = effects(fitted, ["A+D", "A+G"])
     np.testing.assert_allclose(found["mean"], wanted[0], atol=1e-8)
     some = [g for g in range(GENES) if g > 1]  # no edge

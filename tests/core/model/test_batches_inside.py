@@ -9,7 +9,7 @@ from nextpert.core.model._batch_columns import batch_columns
 from nextpert.core.model._sweep import SCORES, Sampler
 from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE
-from nextpert.core.model.hierarchical import fit_hierarchical
+from nextpert.core.model.hierarchical import NO_PRIOR, fit_hierarchical
 from tests.core.model.test_hierarchical import screen
 
 PLACE, SIZE = 16, 11  # of own parts and scores whose variances are fixed
@@ -43,7 +43,7 @@ def test_columns_and_what_is_left_have_the_covariance_of_the_errors():
 def test_effects_are_those_of_the_joint_normal_where_variances_are_fixed():
     """Means and variances of controls, batches and effects, without a program."""
     cells = in_batches()
-    sampler = Sampler(cells, None, None, np.random.default_rng(1))
+    sampler = Sampler(cells, NO_PRIOR, np.random.default_rng(1))
     assert sampler.means.columns.shape == (6, 2)
     place = SCALES.size // 2
     sampler.scale_weights = np.where(np.arange(SCALES.size) == place, 1.0, 1e-300)

@@ -17,7 +17,7 @@ def normal(x, mean, sd):
 
 
 def by_quadrature(mu, change, se, direction, prior):
-    """Posterior means and sds of the mean, the spread, a new efficacy and those measured.
+    """Posterior mean, spread and the sd of a new efficacy.
 
     Every ``rho_j``, the mean and the spread are summed over a grid; no formula of normal
     distributions is used but the density.
@@ -27,14 +27,10 @@ def by_quadrature(mu, change, se, direction, prior):
     s = (np.arange(160) + 0.5) / 160 * 5 * scale
     nodes = np.linspace(-7, 7, 1001)
     density = normal(rho, rho0, sd0) * np.exp(-0.5 * (s / scale) ** 2)
-    moments = []
     for m, y, e in zip(mu, change, se, strict=True):
-        like = first = second = 1e-300
+        like = 1e-300
         for t in nodes:
-            own = rho + s * t
-            part = np.exp(-0.5 * t**2) * normal(y, direction * own * m, e)
-            like, first, second = like + part, first + part * own, second + part * own**2
-        moments.append((first / like, second / like))
+            like = like + np.exp(-0.5 * t**2) * normal(y, direction * (rho + s * t) * m, e)
         density = density * like
     density /= density.sum()
 
@@ -43,8 +39,7 @@ def by_quadrature(mu, change, se, direction, prior):
 
     centre = mean(rho + 0 * s)
     new = mean(rho**2 + s**2) - centre**2
-    each = [(mean(a), np.sqrt(mean(b) - mean(a) ** 2)) for a, b in moments]
-    return centre, np.sqrt(mean(s**2 + 0 * rho)), np.sqrt(new), np.array(each).T
+    return centre, np.sqrt(mean(s**2 + 0 * rho)), np.sqrt(new)
 
 
 @pytest.mark.slow
@@ -60,12 +55,10 @@ def test_posterior_is_that_of_quadrature(direction, prior, mu, rho):
     mu, rho = np.array(mu), np.array(rho)
     se = np.linspace(0.1, 0.2, len(mu))
     change = direction * rho * mu + se * np.resize([0.5, -1.0], len(mu))
-    centre, spread, new, each = by_quadrature(mu, change, se, direction, prior)
+    expected = by_quadrature(mu, change, se, direction, prior)
     found = learn_efficacy(mu, change, se, direction=direction)
     assert found.n_measured == len(mu)
-    got = [found.mean, found.spread, found.sd]
-    np.testing.assert_allclose(got, [centre, spread, new], rtol=2e-3)
-    np.testing.assert_allclose([found.posterior_mean, found.posterior_sd], each, rtol=2e-3)
+    np.testing.assert_allclose([found.mean, found.spread, found.sd], expected, rtol=2e-3)
 
 
 def test_many_measured_changes_give_the_screen_its_own_efficacy():
@@ -74,14 +67,12 @@ def test_many_measured_changes_give_the_screen_its_own_efficacy():
     rho = rng.normal(0.35, 0.15, 2000)
     found = learn_efficacy(mu, -rho * mu + 0.05 * rng.normal(size=2000), np.full(2000, 0.05))
     np.testing.assert_allclose([found.mean, found.spread], [0.35, 0.15], atol=0.01)
-    inside = np.abs(found.posterior_mean - rho) < 1.645 * found.posterior_sd
-    assert 0.87 < inside.mean() < 0.93
 
 
 def test_nothing_measured_leaves_the_prior():
     found = learn_efficacy([1.0, 2.0], [np.nan, np.nan], [np.nan, np.nan])
     np.testing.assert_allclose([found.mean, found.spread], [0.5, 0.3], rtol=1e-3)
-    np.testing.assert_allclose(found.posterior_sd, np.sqrt(0.3**2 + 0.3**2), rtol=1e-3)
+    np.testing.assert_allclose(found.sd, np.sqrt(0.3**2 + 0.3**2), rtol=1e-3)
     assert found.n_measured == 0
 
 
@@ -91,7 +82,6 @@ def test_gene_that_is_not_there_says_nothing(mu, se):
     plain = learn_efficacy([1.0, 2.0, 1.5], [-0.5, -1.2, -0.6], [0.1, 0.1, 0.1])
     with_it = learn_efficacy([1.0, 2.0, 1.5, mu], [-0.5, -1.2, -0.6, 0.4], [0.1, 0.1, 0.1, se])
     assert abs(with_it.mean - plain.mean) < 0.01
-    assert abs(with_it.posterior_mean[-1] - plain.mean) < 0.02
 
 
 def test_one_gene_that_rises_when_knocked_out_does_not_set_the_efficacy():

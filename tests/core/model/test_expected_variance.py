@@ -1,13 +1,12 @@
 """What is expected of effects, such as by members of combinations, is not known exactly."""
 
 import numpy as np
-import pytest
 
 from nextpert.core.model._hierarchical_kernel import N_VARIANCES
 from nextpert.core.model._sweep import Sampler
 from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import VARIANCE
-from nextpert.core.model.hierarchical import fit_hierarchical
+from nextpert.core.model.hierarchical import Prior, fit_hierarchical
 from tests.core.model.test_hierarchical import pooled, screen
 
 
@@ -18,7 +17,7 @@ def test_what_is_expected_is_as_uncertain_as_told():
     own = np.where(np.arange(12) == 3, 0.3, np.nan) * (np.arange(6) == 1)[:, None]
     own[own == 0] = np.nan
     known, sampler = (
-        Sampler(cells, None, own, np.random.default_rng(0), each) for each in (None, doubt)
+        Sampler(cells, Prior(None, each, own), np.random.default_rng(0)) for each in (None, doubt)
     )
     known, means, doubt = known.means, sampler.means, doubt / sampler.unit**2
     sampler.state.place[:, 5:] -= np.arange(7, dtype=np.int8)
@@ -47,20 +46,9 @@ def test_intervals_hold_what_is_expected_if_it_is_off_as_told():
         cells = pooled(seen, 60.0, rng.normal(size=40) / np.sqrt(500), 500.0, np.eye(40))
         doubt = np.where(np.arange(40) < 10, error, 0.0)[:, None] * np.ones(40)
         for each in (None, doubt):
-            fit = fit_hierarchical(
-                cells, expected=told, expected_variance=each, rng=0, chain=Chain(100, 60, 2)
-            )
+            fit = fit_hierarchical(cells, Prior(told, each), rng=0, chain=Chain(100, 60, 2))
             found = fit.effects.summary()
             inside.append(((found.lower <= truth) & (truth <= found.upper))[:10].mean())
     known, uncertain = np.reshape(inside, (3, 2)).mean(axis=0)
     assert 0.87 < uncertain < 0.95
     assert known < 0.85
-
-
-@pytest.mark.parametrize(
-    ("doubt", "message"),
-    [(np.zeros((6, 3)), "expected_variance has the shape"), (np.full((6, 12), -1.0), "below 0")],
-)
-def test_what_is_no_variance_is_refused(doubt, message):
-    with pytest.raises(ValueError, match=message):
-        fit_hierarchical(screen()[1], expected_variance=doubt)

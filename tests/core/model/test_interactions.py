@@ -25,13 +25,14 @@ def screen():
 
 def dense(found, strength, dim, asked):
     """Mean and covariance of asked effects, and the log evidence: s, v, and all rests at once."""
-    n, scale = len(found.alone), found.scale[dim]
+    n, learned = len(found.alone), found.learned
+    scale = learned.scale[dim]
     every = [*found.measured]
     every += [c for c in dict.fromkeys(tuple(sorted(a)) for a in asked) if c not in every]
     prior = np.concatenate([
         found.variance[:, dim],
-        np.full(n, (found.member_sd * scale) ** 2),
-        np.full(len(every), (found.rest_sd * scale) ** 2),
+        np.full(n, (learned.member_sd * scale) ** 2),
+        np.full(len(every), (learned.rest_sd * scale) ** 2),
     ])  # fmt: skip
     mean = np.concatenate([found.alone[:, dim], np.zeros(n + len(every))])
 
@@ -54,7 +55,8 @@ def dense(found, strength, dim, asked):
 
 
 def at(found, strength):
-    return replace(found, strengths=np.array([strength]), chances=np.ones(1))
+    learned = replace(found.learned, strengths=np.array([strength]), chances=np.ones(1))
+    return replace(found, learned=learned)
 
 
 def test_predictions_are_those_of_dense_algebra(screen):
@@ -81,27 +83,28 @@ def test_quadrature_is_that_of_a_fine_grid(screen):
     mean, variance = found.predict(ASKED)
     np.testing.assert_allclose(mean, first, atol=2e-3)
     np.testing.assert_allclose(variance, second - first**2, rtol=0.01, atol=1e-3)
-    assert found.strength == pytest.approx(chance @ grid, abs=0.01)
-    assert found.strength_sd == pytest.approx(
+    assert found.learned.strength == pytest.approx(chance @ grid, abs=0.01)
+    assert found.learned.strength_sd == pytest.approx(
         np.sqrt(chance @ (grid - chance @ grid) ** 2), rel=0.05
     )
 
 
 def test_hyperparameters_have_the_largest_density(screen):
     found = learn_interactions(*screen)
-    mode = found.strengths[2]
+    learned = found.learned
+    mode = learned.strengths[2]
 
     def density(strength, member, rest):
-        other = replace(found, member_sd=member, rest_sd=rest)
+        other = replace(found, learned=replace(learned, member_sd=member, rest_sd=rest))
         log = sum(dense(other, strength, d, [(0,)])[2] for d in range(3))
         log += norm(1.0, 0.3).logpdf(strength)
         return log + norm(np.log(0.3), np.log(2)).logpdf(np.log([member, rest])).sum()
 
-    best = density(mode, found.member_sd, found.rest_sd)
+    best = density(mode, learned.member_sd, learned.rest_sd)
     for factor in (0.95, 1.05):
-        assert density(mode * factor, found.member_sd, found.rest_sd) < best
-        assert density(mode, found.member_sd * factor, found.rest_sd) < best
-        assert density(mode, found.member_sd, found.rest_sd * factor) < best
+        assert density(mode * factor, learned.member_sd, learned.rest_sd) < best
+        assert density(mode, learned.member_sd * factor, learned.rest_sd) < best
+        assert density(mode, learned.member_sd, learned.rest_sd * factor) < best
 
 
 @pytest.mark.parametrize("mixture", [False, True])
@@ -118,12 +121,13 @@ def test_left_out_is_what_the_others_say(screen, mixture):
         logs = [
             sum(dense(part, s, d, [(0,)])[2] for d in range(3))
             for part in (fewer, found)
-            for s in found.strengths
+            for s in found.learned.strengths
         ]
         before, after = np.array(logs).reshape(2, -1)
-        log = np.log(found.chances) + before - after
+        log = np.log(found.learned.chances) + before - after
         chances = np.exp(log - log.max()) / np.exp(log - log.max()).sum()
-        wanted = replace(fewer, chances=chances).predict([some])
+        learned = replace(found.learned, chances=chances)
+        wanted = replace(fewer, learned=learned).predict([some])
         np.testing.assert_allclose(mean[c], wanted[0][0], atol=1e-9)
         np.testing.assert_allclose(variance[c], wanted[1][0], atol=1e-9)
 
@@ -135,12 +139,13 @@ def test_an_unknown_effect_says_nothing(screen):
     noise[c, d] = 1e15
     far = learn_interactions(*told, noise)
     for name in ("member_sd", "rest_sd", "strengths", "chances"):
-        np.testing.assert_allclose(getattr(found, name), getattr(far, name), rtol=1e-5)
+        np.testing.assert_allclose(
+            getattr(found.learned, name), getattr(far.learned, name), rtol=1e-5
+        )
     far = replace(found, noise=far.noise)
     np.testing.assert_allclose(found.left_out(), far.left_out(), atol=1e-9)
     asked = [PAIRS[c], PAIRS[0], (0, 6)]
     np.testing.assert_allclose(found.predict(asked), far.predict(asked), atol=1e-9)
-    np.testing.assert_allclose(found.draw(asked, 9, 0), far.draw(asked, 9, 0), atol=1e-6)
     kept = np.arange(len(PAIRS)) != c
     fewer = replace(
         found, measured=tuple(np.array(found.measured, object)[kept]),
@@ -157,42 +162,10 @@ def test_many_dimensions_are_learned_from_some(screen):
     found = learn_interactions(many[0], many[1], pairs, many[2], many[3])
     every = [table[:, ::3] for table in many]
     fewer = learn_interactions(
-        every[0], every[1], pairs, every[2], every[3], scale=found.scale[::3]
+        every[0], every[1], pairs, every[2], every[3], scale=found.learned.scale[::3]
     )
-    assert found.strength == pytest.approx(fewer.strength)
+    assert found.learned.strength == pytest.approx(fewer.learned.strength)
     assert found.predict(ASKED)[0].shape == (len(ASKED), 384)
-
-
-def test_draws_have_the_covariance_of_dense_algebra(screen):
-    found = at(learn_interactions(*screen), 0.7)
-    draws = found.draw(ASKED, 40_000, rng=1)
-    for d in range(3):
-        wanted, covariance, _ = dense(found, 0.7, d, ASKED)
-        sd = np.sqrt(np.diag(covariance))
-        assert (np.abs(draws[:, :, d].mean(axis=0) - wanted) < 5 * sd / 200).all()
-        seen = np.cov(draws[:, :, d].T)
-        assert (np.abs(seen - covariance) < 5 * np.outer(sd, sd) * np.sqrt(2) / 200).all()
-
-
-def test_draws_of_members_add_up_to_those_of_combinations(screen):
-    found = learn_interactions(*screen)
-    alone, together = found.draw_members(40_000, rng=2)
-    mean, variance = found.predict([(0, 6), (4,)])
-    total = together[:, [0, 6]].sum(axis=1)
-    np.testing.assert_allclose(total.mean(axis=0), mean[0], atol=0.05)
-    rest = (found.rest_sd * found.scale) ** 2
-    np.testing.assert_allclose(total.var(axis=0) + rest, variance[0], rtol=0.05)
-    np.testing.assert_allclose(alone[:, 4].mean(axis=0), mean[1], atol=0.05)
-    np.testing.assert_allclose(alone[:, 4].var(axis=0), variance[1], rtol=0.05)
-
-
-def test_draws_of_a_mixture_have_its_moments_and_repeats_are_alike(screen):
-    found = learn_interactions(*screen)
-    draws = found.draw([*ASKED, (1, 2)], 40_000, rng=3)
-    mean, variance = found.predict(ASKED)
-    np.testing.assert_allclose(draws[:, :-1].mean(axis=0), mean, atol=0.05)
-    np.testing.assert_allclose(draws[:, :-1].var(axis=0), variance, rtol=0.05, atol=2e-3)
-    np.testing.assert_array_equal(draws[:, 0], draws[:, -1])
 
 
 def test_order_of_members_is_of_no_matter(screen):
@@ -233,9 +206,9 @@ def test_unseen_combinations_are_covered_and_better_than_sums(known):
     sums = np.array([np.nan_to_num(given)[list(p)].sum(axis=0) for p in unseen])
     assert ((mean - truth) ** 2).sum() < 0.5 * ((sums - truth) ** 2).sum()
     if known == 1:
-        assert found.strength == pytest.approx(0.75, abs=0.1)
-        assert found.member_sd == pytest.approx(0.4, rel=0.2)
-        assert found.rest_sd == pytest.approx(0.3, rel=0.2)
+        assert found.learned.strength == pytest.approx(0.75, abs=0.1)
+        assert found.learned.member_sd == pytest.approx(0.4, rel=0.2)
+        assert found.learned.rest_sd == pytest.approx(0.3, rel=0.2)
 
 
 def test_without_combinations_members_add_up_give_or_take():
@@ -243,7 +216,7 @@ def test_without_combinations_members_add_up_give_or_take():
     found = learn_interactions(alone, 0 * alone, [], np.zeros((0, 2)), np.zeros((0, 2)))
     mean, variance = found.predict([(0, 1), (2,)])
     np.testing.assert_allclose(mean, [alone[0] + alone[1], alone[2]])
-    wanted = 0.3**2 * mean[0] ** 2 + 3 * 0.3**2 * found.scale**2
+    wanted = 0.3**2 * mean[0] ** 2 + 3 * 0.3**2 * found.learned.scale**2
     np.testing.assert_allclose(variance, [wanted, [0, 0]], atol=1e-12)
 
 

@@ -136,12 +136,8 @@ def _interactions(
     if expectation is not None and joint:
         seen = Perturbations(expectation.seen.moments, 0, 1 + np.array(joint), [()] * len(joint))
         combined, effects, noise, _ = pooled(combined, seen.observed, seen.variance)
-    learned = None
-    if record is not None:
-        scale = record.scale
-        learned = record.member_sd, record.rest_sd, record.strengths, record.chances
     known = learn_interactions(
-        alone, variance, combined, effects, noise, scale=scale, learned=learned
+        alone, variance, combined, effects, noise, scale=scale, learned=record
     )
     return known, numbers[len(joint) :], within
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core._codec import array
 from nextpert.core.causal.weights import downstream
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.base import Sources, build_predictors
@@ -21,49 +20,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert.core.causal.dag_blr import DagBlr
-    from nextpert.core.model.interactions import Together
+    from nextpert.core.model.interactions import Additivity, Together
     from nextpert.core.model.predictors.base import Prediction, SideInformation
 
     Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class InteractionsRecord:
-    """What is stored of ``Interactions``: the effects of any combination (equation 12).
-
-    Parameters
-    ----------
-    strength
-        Mean factor of the sum of the members' effects; 1 if effects are additive.
-    strength_sd
-        Its standard deviation.
-    strengths
-        Grid of this factor.
-    chances
-        Posterior probability of each value of the grid.
-    scale
-        Size of the effects of single perturbations, in units of the data.
-    member_sd
-        Standard deviation of a member's departure in combinations, in units of ``scale``.
-    rest_sd
-        Standard deviation of what is specific to a combination, in units of ``scale``.
-    n_combinations
-        Number of combinations that these were learned from.
-    """
-
-    strength: float = array()
-    strength_sd: float = array()
-    strengths: Array = array("n_strengths")
-    chances: Array = array("n_strengths")
-    scale: Array = array("n_nodes")
-    member_sd: float = array()
-    rest_sd: float = array()
-    n_combinations: int = array(dtype=np.int64)
-
-    def __post_init__(self) -> None:
-        if not np.isclose(self.chances.sum(), 1.0):
-            message = "its chances do not sum to 1"
-            raise ValueError(message)
 
 
 @dataclass(frozen=True)
@@ -89,7 +49,7 @@ class Expectation:
     weights: Mapping[str, float]
     seen: Perturbations
     features: SideInformation | None
-    interactions: InteractionsRecord | None
+    interactions: Additivity | None
     scales: Array | None = None
 
     def predictions(

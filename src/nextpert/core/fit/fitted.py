@@ -23,9 +23,11 @@ from nextpert.core._codec import (
 )
 from nextpert.core.causal.dag_blr import DagBlr
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States, states_by_effects
-from nextpert.core.fit.expectation import Expectation, InteractionsRecord
+from nextpert.core.fit.expectation import Expectation
 from nextpert.core.fit.naming import Naming, places
+from nextpert.core.model.effects import Efficacy
 from nextpert.core.model.hierarchical import Hierarchical
+from nextpert.core.model.interactions import Additivity
 from nextpert.core.model.perturbations import CellMeans, Perturbations
 from nextpert.core.model.predictors.base import SideInformation, predictors
 from nextpert.core.screen.screen import ScreenMoments
@@ -35,9 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nextpert.core.model.effects import Efficacy
     from nextpert.core.model.hierarchical import EffectDraws
-    from nextpert.core.model.interactions import Interactions
     from nextpert.core.model.unseen_scale import WithoutCells
 
     Array = NDArray[np.float64]
@@ -45,28 +45,6 @@ if TYPE_CHECKING:
 
 def _posterior() -> Any:
     return coded(DagBlr.to_dict, DagBlr.from_dict)
-
-
-@dataclass(frozen=True)
-class EfficacyRecord:
-    """What is stored of an ``Efficacy``: the efficacy of a perturbation that was not measured.
-
-    Parameters
-    ----------
-    mean
-        Mean change of the target gene over that expected of a full knockout (1), without unit.
-    sd
-        Standard deviation for a new perturbation, uncertainty about the mean included.
-    spread
-        Standard deviation between the perturbations of the screen.
-    n_measured
-        Number of changes of target genes that it was learned from.
-    """
-
-    mean: float = array()
-    sd: float = array()
-    spread: float = array()
-    n_measured: int = array(dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -97,35 +75,8 @@ class PredictorRecord:
     error_alone: Array = array("n_predictors")
     error: float = array()
     residual_variance: float = array()
-    interactions: Interactions | InteractionsRecord | None = nested(
-        InteractionsRecord, optional=True
-    )
+    interactions: Additivity | None = nested(Additivity, optional=True)
     scales: Array | None = array(2, 2, optional=True)
-
-
-@dataclass(frozen=True)
-class FeaturesRecord:
-    """Side information about perturbations, and effects in another screen on the panel.
-
-    Parameters
-    ----------
-    perturbations
-        Names of the perturbations with side information.
-    rows
-        Components whose products are the similarities between perturbations.
-    effects
-        Effects in the other screen, shrunk, its mean where unknown, in units of the data.
-    observed
-        These effects as they were observed.
-    precision
-        Their precisions (one over the squared standard error), 0 where unknown.
-    """
-
-    perturbations: list[str] = texts("n_features")
-    rows: Array = array("n_features", "rank", dtype=np.float32)
-    effects: Array | None = array("n_features", "n_nodes", optional=True)
-    observed: Array | None = array("n_features", "n_nodes", optional=True)
-    precision: Array | None = array("n_features", "n_nodes", optional=True)
 
 
 @dataclass(frozen=True)
@@ -195,10 +146,10 @@ class FittedPosterior:
     means: CellMeans | None = nested(CellMeans, optional=True)
     guide_variance: float | None = array(optional=True)
     hierarchical: Hierarchical | None = nested(Hierarchical, optional=True)
-    efficacy: Efficacy | EfficacyRecord | None = nested(EfficacyRecord, optional=True)
+    efficacy: Efficacy | None = nested(Efficacy, optional=True)
     predictors: PredictorRecord | None = nested(PredictorRecord, optional=True)
     screen: ScreenMoments | None = nested(ScreenMoments, optional=True)
-    features: FeaturesRecord | None = nested(FeaturesRecord, optional=True)
+    features: SideInformation | None = nested(SideInformation, optional=True)
     ensemble: list[DagBlr] | None = series(_posterior(), optional=True)
     columns: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     # What follows from them.
@@ -263,19 +214,12 @@ class FittedPosterior:
         """What to expect of perturbations without cells; ``None`` where nothing was learned."""
         if self.predictors is None or self.screen is None:
             return None
-        own, known = places(self.targets, self.genes), self.features
+        own = places(self.targets, self.genes)
         every = np.arange(1, 1 + len(own))
         seen = Perturbations(self.screen, 0, every, own, names=self.names)
         learned = self.predictors
         weights = dict(zip(learned.predictors, learned.weights.tolist(), strict=True))
-        together: Any = learned.interactions
-        features = None
-        if known is not None:
-            rows = known.rows.astype(np.float64)
-            features = SideInformation(
-                known.perturbations, rows, known.effects, known.observed, known.precision
-            )
-        return Expectation(weights, seen, features, together, learned.scales)
+        return Expectation(weights, seen, self.features, learned.interactions, learned.scales)
 
     @cached_property
     def members(self) -> list[tuple[str, ...]]:

@@ -15,8 +15,13 @@ from nextpert.core.fit.naming import numbered, places, pooled
 from nextpert.core.model.chain import Chain, threads
 from nextpert.core.model.effects import Efficacy, screen_efficacy, speaks_of_knockouts
 from nextpert.core.model.elsewhere import as_condition, fit_each, of_table
-from nextpert.core.model.hierarchical import Hierarchical, controls_alone, fit_hierarchical
-from nextpert.core.model.interactions import Interactions, Together, learn_interactions
+from nextpert.core.model.hierarchical import (
+    Hierarchical,
+    Prior,
+    controls_alone,
+    fit_hierarchical,
+)
+from nextpert.core.model.interactions import Additivity, Together, learn_interactions
 from nextpert.core.model.perturbations import ENOUGH, Perturbations
 from nextpert.core.model.predictor_weights import PredictorWeights, learn_predictor_weights
 from nextpert.core.model.predictors.base import (
@@ -31,7 +36,7 @@ from nextpert.core.model.predictors.members import Members
 from nextpert.core.model.unseen_scale import LeftOut, learn_scales
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -129,10 +134,37 @@ class Expected:
     efficacy: Efficacy | None
 
 
-def learn_together(
+def expect_shifts(spec: Spec, cells: FitCells) -> Expected:
+    """Return expected shifts, by the efficacy that the screen's target genes show (equation 10).
+
+    Exact shifts, and those of a table, are taken as they are.
+    """
+    plan, control = spec.plan, cells.control
+    used = shift_environments(plan, spec.genes, control)
+    own = np.broadcast_to(np.nan, used.shifts.shape)  # takes no memory
+    if spec.exact or not isinstance(plan.shift, str):
+        return Expected(used, own, None)
+    pairs = [(j, i) for j, some in enumerate(places(plan.targets, spec.genes)) for i in some]
+    rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
+    size = np.abs(own_shift(plan.shift, control.mean))[columns]
+    direction, says = 1, np.ones(len(columns), bool)
+    if plan.shift == "knockout":
+        says = speaks_of_knockouts(control.mean, np.sqrt(control.variance))[columns]
+        direction = -1
+    efficacy = screen_efficacy(cells.pooled, rows, columns, size, says, direction=direction)
+    # The shift of gene i by its perturbation is rho_j times its full size, rho_j ~ N(mean, sd^2).
+    used = replace(used, shifts=np.zeros(used.shifts.shape))
+    if len(rows):
+        used.shifts[rows, columns] = direction * efficacy.mean * size
+        own = np.full(used.shifts.shape, np.nan)
+        own[rows[says], columns[says]] = (efficacy.sd * size[says]) ** 2
+    return Expected(used, own, efficacy)
+
+
+def expect_combinations(
     members: Sequence[tuple[str, ...]], cells: FitCells, expected: Expected, seen: Perturbations
-) -> tuple[Interactions, Together]:
-    """Return the interactions of a screen, and what they expect of its combinations.
+) -> tuple[Additivity, Together]:
+    """Return how far effects add up, and what members do together in each combination (12).
 
     Each is expected by its members and the other combinations; labels of the same members are one
     of these. What members do alone is estimated first, from their own cells (equation 13); members
@@ -150,11 +182,10 @@ def learn_together(
     if singles:
         place, single = np.array(singles).T
         pooled_cells = cells.pooled.rows(np.append(0, 1 + single))
-        effects = fit_hierarchical(
-            pooled_cells, expected=expected.used.shifts[single], own_variance=expected.own[single],
-            rng=0,
-        ).effects  # fmt: skip
+        prior = Prior(expected.used.shifts[single], own_variance=expected.own[single])
+        effects = fit_hierarchical(pooled_cells, prior, rng=0).effects
         alone[place], spread[place] = effects.posterior_mean(), effects.sd() ** 2
+        # The part of an effect that follows the cells' mean, and with it the controls' error.
         counted = pooled_cells.counted[1:]
         common[place] = np.minimum(counted * spread[place] / effects.unit**2, 1.0)
     measured, observed, noise, which = pooled(
@@ -166,9 +197,10 @@ def learn_together(
     means = np.zeros((2, len(rows), len(within)))
     means[:, has] = np.array(known.left_out())[:, which]
     means[:, ~has] = known.predict([combined[k] for k in np.flatnonzero(~has)])
-    shared = known.strength * np.array([np.nansum(common[list(c)], axis=0) for c in combined])
-    rest = (known.rest_sd * known.scale) ** 2
-    return known, Together(rows, means[0], means[1], shared, rest)
+    learned = known.learned
+    shared = learned.strength * np.array([np.nansum(common[list(c)], axis=0) for c in combined])
+    rest = (learned.rest_sd * learned.scale) ** 2
+    return learned, Together(rows, means[0], means[1], shared, rest)
 
 
 FEWEST = 3  # perturbations, to learn from
@@ -184,7 +216,7 @@ class Weighted:
     weights
         Weights of the predictors.
     interactions
-        What the members of combinations do together; ``None`` where there are no combinations.
+        How far effects add up; ``None`` where there are no combinations.
     seen, predictors
         What it was learned from: the perturbations, and a function that returns what each predictor
         says of them without their cells.
@@ -198,7 +230,7 @@ class Weighted:
     """
 
     weights: PredictorWeights
-    interactions: Interactions | None
+    interactions: Additivity | None
     seen: Perturbations
     predictors: Callable[[], list[Prediction]]
     graph: Array
@@ -213,10 +245,28 @@ def folds_of(names: Sequence[str]) -> list[list[str]]:
     return [list(names[k::_FOLDS]) for k in range(min(_FOLDS, len(names)))]
 
 
+def _weights_without(
+    spec: Spec, cells: FitCells, graphs: Graphs, names: Sequence[str]
+) -> list[tuple[NDArray[np.int64], Array]]:
+    """Return folds of perturbations, and the weights of a graph that has not seen each.
+
+    The scatter within perturbations, from which weights are learned, says nothing of effects.
+    """
+    none = np.zeros((len(spec.genes), len(spec.genes)))
+    row, folds = {name: j for j, name in enumerate(names)}, folds_of(names)
+    learned: dict[int, Array] = {}  # the same graph is often that of several folds
+    out = []
+    for fold, dag in zip(folds, graphs.without(folds), strict=True):
+        if dag.n_edges and id(dag) not in learned:
+            learned[id(dag)] = fit_weights(spec.posterior(dag), cells.pooled).mean().toarray()
+        out.append((np.array([row[name] for name in fold], np.int64), learned.get(id(dag), none)))
+    return out
+
+
 def weigh_predictors(
     spec: Spec, cells: FitCells, expected: Expected, graphs: Graphs
 ) -> Weighted | None:
-    """Return the weights of all predictors; ``None`` where perturbations are too few.
+    """Return the weights of all predictors (11); ``None`` where perturbations are too few.
 
     With fewer than three no weights can be learned, and the graph is the only predictor.
     """
@@ -228,27 +278,14 @@ def weigh_predictors(
     seen = Perturbations(
         cells.screen, 0, every, targets, batches=cells.pooled.fixed_errors, names=names
     )
-    known = together = None
+    additivity = together = None
     members = [spec.naming.members(name) for name in names]
     if any(len(some) > 1 for some in members):
-        known, together = learn_together(members, cells, expected, seen)
-    # Graphs that have not seen the perturbations, and their weights: the scatter within
-    # perturbations, from which weights are learned, says nothing of effects.
-    none = np.zeros((len(spec.genes), len(spec.genes)))
-    row = {name: j for j, name in enumerate(names)}
-    out_of = folds_of(names)
-    learned_on: dict[int, Array] = {}
-    by_graph = []
-    for fold, dag in zip(out_of, graphs.without(out_of), strict=True):
-        if dag.n_edges and id(dag) not in learned_on:
-            blr = fit_weights(spec.posterior(dag), cells.pooled)
-            learned_on[id(dag)] = blr.mean().toarray()
-        left = np.array([row[name] for name in fold], np.int64)
-        by_graph.append((left, learned_on.get(id(dag), none)))
+        additivity, together = expect_combinations(members, cells, expected, seen)
+    by_graph = _weights_without(spec, cells, graphs, names)
     asked = build_predictors(
         Sources(held_out_weights=by_graph, features=spec.features, together=together)
     )
-    silencing = next((each for each in asked if isinstance(each, Members)), None)
     once: dict[Predictor, Prediction] = {}
 
     def held_out(change: Array | None) -> list[Prediction]:
@@ -257,25 +294,23 @@ def weigh_predictors(
             if each not in once or (each.by_change and any(targets)):
                 once[each] = each.held_out(replace(seen, change=change))
         every = [once[each] for each in asked]
-        return every if silencing is None else [silencing.silenced(p) for p in every]
+        return every if together is None else [Members(together).silenced(p) for p in every]
 
-    # Weights by what predictors expect of perturbations without their cells (equation 11).
-    predictors = held_out(None)
     weights = learn_predictor_weights(
-        seen.observed, seen.variance, predictors, seen.scored(), sd=seen.sd
+        seen.observed, seen.variance, held_out(None), seen.scored(), sd=seen.sd
     )
     # Of a perturbation without cells the change of the target gene is not known either.
     own = expected.used.shifts
     predictions = held_out(own)
-    follows = weights.expected(predictions)
-    learned = dict(zip(weights.names, weights.weights.tolist(), strict=True))
     # Departures from what is expected; those of combinations have a model of their own.
     left_out, scored = None, seen.scored()
     if together is not None:
         scored[together.rows] = False
     rows = LeftOut.rows(scored)
-    if any(learned[e.name] for e in predictors if not e.fixed) and len(rows):
-        alone, place = follows, {}
+    free = any(w for w, e in zip(weights.weights, predictions, strict=True) if not e.fixed)
+    if free and len(rows):
+        described = alone = weights.expected(predictions)
+        place: Mapping[str, int] = {}
         if spec.features is not None:
             place = spec.features.place
             unnamed = replace(seen, names=[""] * len(names))  # without side information
@@ -287,13 +322,15 @@ def weigh_predictors(
             ])  # fmt: skip
         observed = seen.observed[rows] - own[rows]
         left_out = LeftOut(
-            observed - follows[rows], observed - alone[rows], seen.variance[rows], scored[rows],
+            observed - described[rows], observed - alone[rows], seen.variance[rows], scored[rows],
             np.array([names[j] in place for j in rows]),
         )  # fmt: skip
     if len(names) * len(spec.genes) > ENOUGH:  # no room for them beside the draws of effects
         once.clear()
     of_graph = weights.left_out[:, weights.names.index(Graph.name)]
-    return Weighted(weights, known, seen, partial(held_out, None), of_graph, together, left_out)
+    return Weighted(
+        weights, additivity, seen, partial(held_out, None), of_graph, together, left_out
+    )
 
 
 def learn_effects(
@@ -304,15 +341,14 @@ def learn_effects(
     posteriors: Sequence[DagBlr],
     progress: Progress | None = None,
 ) -> Hierarchical:
-    """Return the hierarchical model of the perturbations with cells.
+    """Return the hierarchical model of the perturbations with cells (equations 13 to 19).
 
     It expects the change of target genes, what follows of it on the graph (or on those of
     resamples, ``posteriors``) as far as the graph has predicted the other perturbations, and of
-    combinations what their members clearly do, as far as it is known. What other predictors expect
-    of a perturbation with cells is noise beside these: given as well, it raised the error at 25
-    cells each from 0.170 to 0.189 of that of the cells' means on Papalexi, and from 0.237 to 0.265
-    on TAP-seq. Each of several conditions has a fit of its own that uses the others. Effects in
-    another screen, with their standard errors, are used in the same way, unless this screen has
+    combinations what their members clearly do. Other predictors are noise beside these: with them
+    the error at 25 cells each rose from 0.170 to 0.189 of that of the cells' means on Papalexi,
+    and from 0.237 to 0.265 on TAP-seq. Each of several conditions has a fit of its own that uses
+    the others (24). Effects in another screen are used in the same way, unless this screen has
     conditions of its own, and if they predict left-out perturbations.
     """
     names = spec.plan.names
@@ -322,8 +358,7 @@ def learn_effects(
     )
     if not len(seen):
         return controls_alone(cells.pooled)
-    # What is expected of each: its own change, and what follows on the graph or of
-    # its members, with the variance by which that may be off.
+    # E_j of (13): its own change, and what follows on the graph or of its members.
     effect, own, doubt = expected.used.shifts, expected.own, None
     if weighted is not None:
         if any(blr.dag.n_edges for blr in posteriors):
@@ -336,12 +371,12 @@ def learn_effects(
             doubt[together.rows] = together.doubt()
             doubt = doubt[seen]
     own_cells, each = cells.pooled, cells.conditions
-    if not np.array_equal(seen, np.arange(len(names))):
+    if not np.array_equal(seen, np.arange(len(names))):  # of large screens a copy takes memory
         effect, own = effect[seen], own[seen]
         own_cells = own_cells.rows(np.append(0, seen + 1))
+    prior = Prior(effect, doubt, own)
     options: dict[str, Any] = {
-        "expected": effect, "expected_variance": doubt, "own_variance": own, "rng": 0,
-        "progress": progress, "n_jobs": threads(len(seen) * len(spec.genes)),
+        "rng": 0, "progress": progress, "n_jobs": threads(len(seen) * len(spec.genes)),
     }  # fmt: skip
     elsewhere = None
     if each is None and spec.features is not None and weighted is not None:
@@ -349,14 +384,14 @@ def learn_effects(
         if weights.get(OtherScreen.name, 0.0) >= _ALIKE:
             elsewhere = spec.features.measured([names[j] for j in seen])
     if elsewhere is not None:
-        model = fit_each([own_cells, of_table(own_cells, *elsewhere)], [0], **options)[0]
+        model = fit_each([own_cells, of_table(own_cells, *elsewhere)], prior, [0], **options)[0]
     elif each is None:
-        model = fit_hierarchical(own_cells, **options)
+        model = fit_hierarchical(own_cells, prior, **options)
     else:
         parts = [part.rows(np.append(0, seen + 1)) for part in each.parts]
         options["chain"] = Chain.of_size((1 + len(parts)) * effect.size)  # of all the same
-        model = fit_hierarchical(own_cells, **options)
-        by_name = zip(fit_each(parts, **options), parts, each.names, strict=True)
+        model = fit_hierarchical(own_cells, prior, **options)
+        by_name = zip(fit_each(parts, prior, **options), parts, each.names, strict=True)
         control = own_cells.mean[0]
         model = replace(model, conditions=[as_condition(*one, control) for one in by_name])
     back = np.argsort(seen)
@@ -408,30 +443,10 @@ class Model(NamedTuple):
         if spec.exact:  # as in the paper, all cells scatter alike
             alike = np.ones_like(cells.pooled.variance_ratio)
             cells = replace(cells, pooled=replace(cells.pooled, variance_ratio=alike))
-        # Shifts by the efficacy that the screen's own genes show (equation 10); exact ones, and
-        # those of a table, are taken as they are, in full.
-        plan, control = spec.plan, cells.control
-        used = shift_environments(plan, spec.genes, control)
-        efficacy, own = None, np.broadcast_to(np.nan, used.shifts.shape)  # takes no memory
-        if not spec.exact and isinstance(plan.shift, str):
-            pairs = [
-                (j, i) for j, some in enumerate(places(plan.targets, spec.genes)) for i in some
-            ]
-            rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
-            size = np.abs(own_shift(plan.shift, control.mean))[columns]
-            direction, says = 1, np.ones(len(columns), bool)
-            if plan.shift == "knockout":
-                says = speaks_of_knockouts(control.mean, np.sqrt(control.variance))[columns]
-                direction = -1
-            efficacy = screen_efficacy(cells.pooled, rows, columns, size, says, direction=direction)
-            used = replace(used, shifts=np.zeros(used.shifts.shape))
-            if len(rows):
-                used.shifts[rows, columns] = direction * efficacy.mean * size
-                own = np.full(used.shifts.shape, np.nan)
-                own[rows[says], columns[says]] = (efficacy.sd * size[says]) ** 2
-        expected = Expected(used, own, efficacy)
-        known = used.shifts if spec.exact else None
-        predicted = effects = scales = None
+        # Expected shifts, by the efficacy of the screen (equation 10).
+        expected = expect_shifts(spec, cells)
+        known = expected.used.shifts if spec.exact else None
+        weighted = effects = scales = None
         try:
             # Weights of each graph: M and m of equations 2 and 3, with free shifts or known ones.
             posterior, *resampled = (
@@ -439,14 +454,14 @@ class Model(NamedTuple):
                 for dag in (graphs.dag, *graphs.resampled)
             )
             if not spec.exact:
-                if spec.plan.names:  # weights of predictors (equation 11)
-                    predicted = weigh_predictors(spec, cells, expected, graphs)
-                # Joint draws of effects (equations 13 to 19), and the scales of what is predicted
-                # of perturbations without cells (equation 21).
-                graph = resampled or [posterior]
-                effects = learn_effects(spec, cells, expected, predicted, graph, progress)
-                if predicted is not None and predicted.left_out is not None:
-                    scales = learn_scales(effects, predicted.left_out)
+                # Weights of predictors by left-out perturbations (equations 11 and 12).
+                weighted = weigh_predictors(spec, cells, expected, graphs)
+                # Joint draws of the effects (equations 13 to 19, and 24 by condition).
+                on = resampled or [posterior]
+                effects = learn_effects(spec, cells, expected, weighted, on, progress)
+                # Departures of perturbations without cells from what is expected (equation 21).
+                if weighted is not None and weighted.left_out is not None:
+                    scales = learn_scales(effects, weighted.left_out)
         except ValueError as error:
             raise named(error, np.array(spec.genes), np.arange(len(spec.genes))) from error
-        return cls(spec, cells, expected, posterior, resampled, predicted, effects, scales)
+        return cls(spec, cells, expected, posterior, resampled, weighted, effects, scales)

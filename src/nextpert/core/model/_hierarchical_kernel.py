@@ -140,9 +140,75 @@ class Drawn(NamedTuple):
     response: NDArray[np.float64]
 
 
-class Room(NamedTuple):
-    """Arrays that a block works in: ``vectors`` holds a few numbers a gene."""
+class Rows(NamedTuple):
+    """Perturbations of which means of effects are asked for; draws are the last dimension.
 
+    Parameters
+    ----------
+    change, origin
+        Means of the cells less what was expected, and this, shape ``(n_perturbations, n_genes)``.
+    measured
+        1 of perturbations with cells, 0 of those that are predicted, ``(n_perturbations,)``.
+    columns
+        What batches leave in their means, shape ``(n_perturbations, n_columns)``.
+    precision, own_share
+        The precision of the cells, and the share of an own part whose variance is known
+        beforehand, shape ``(n_perturbations, n_genes)``.
+    place
+        Entry of the prior variance of every own part, ``(n_perturbations, n_genes, n_draws)``.
+    """
+
+    change: NDArray[np.float32]
+    origin: NDArray[np.float64]
+    measured: NDArray[np.float64]
+    columns: NDArray[np.float64]
+    precision: NDArray[np.float32]
+    own_share: NDArray[np.float64]
+    place: NDArray[np.int8]
+
+
+class Mixtures(NamedTuple):
+    """Mixtures of normals, one a row, whose components are all alike likely.
+
+    Parameters
+    ----------
+    centre, place
+        Means of the components, and entry of their prior variance, ``(n_mixtures, n_components)``.
+        The variance of a component is one over the precision of the cells and of the prior.
+    precision, origin
+        Precision of the cells, and what is added to all means, shape ``(n_mixtures,)``.
+    """
+
+    centre: NDArray[np.float32]
+    place: NDArray[np.int8]
+    precision: NDArray[np.float32]
+    origin: NDArray[np.float64]
+
+
+class Block(NamedTuple):
+    """A block of perturbations: its random numbers, what is added up of it, and room to work in.
+
+    Parameters
+    ----------
+    normal, uniform
+        Random numbers, ``(n_block, 2 n_factors + 1)`` and ``(n_block, n_genes + 2 + n_factors)``:
+        for tails, the scale, and sizes of scores.
+    sums
+        Per gene the sums over perturbations of ``w, w f, w f^2, w y, w f y`` with ``w`` the
+        precision of what is left and ``y`` the mean less factors (equation 16); ``(5, n_genes)``.
+    held
+        ``w`` and ``w y`` of every perturbation, shape ``(2, n_block, n_genes)``.
+    drawn
+        How often every tail was drawn, ``(n_tails,)``.
+    system, covariance, vectors, density, chance
+        Room; ``vectors`` holds five numbers a gene.
+    """
+
+    normal: NDArray[np.float64]
+    uniform: NDArray[np.float64]
+    sums: NDArray[np.float64]
+    held: NDArray[np.float64]
+    drawn: NDArray[np.float64]
     system: NDArray[np.float64]
     covariance: NDArray[np.float64]
     vectors: NDArray[np.float64]
@@ -163,6 +229,7 @@ def _exp(x):
 @inner
 def _draw_from_logs(chance, uniform):
     """Return an entry by chances whose logarithms are given."""
+    # Less the highest, so that none overflows.
     highest, total = -np.inf, 0.0
     for m in range(len(chance)):
         highest = max(highest, chance[m])
@@ -177,15 +244,16 @@ def _draw_from_logs(chance, uniform):
 
 
 @fast
-def _score_system(design, weight, departure, variance, size, spread, along, work, system, right):
+def _score_system(means, j, weight, departure, variance, work, system, right):
     """Fill the precision of the scores of a perturbation, and its right-hand side (equation 14).
 
-    ``weight`` is the precision of what is neither program nor factors, and ``away`` the means less
-    those of controls, ``(n_genes,)``, as ``work``. Scores have the prior variances
-    ``variance[size]``, along factors ``spread`` more; the noise has the precision ``along`` there.
+    ``weight`` is the precision of what is neither program nor factors, ``departure`` the means less
+    those of controls, ``(n_genes,)`` as ``work``, and ``variance`` the prior variances of scores.
     """
+    design = means.design
     n_rows = len(design)
     q = n_rows - 1
+    # X' diag(V + T)^-1 X and X' diag(V + T)^-1 (x - mu_0), X = [lambda, Gamma].
     for s in range(n_rows):
         for i in range(len(weight)):
             work[i] = weight[i] * design[s, i]
@@ -199,10 +267,11 @@ def _score_system(design, weight, departure, variance, size, spread, along, work
             system[q + s, t] = system[max(s, t), min(s, t)]
         for t in range(1, s + 1):
             system[q + s, q + t] = system[s, t]
+    # Prior precisions: that of the scores, and along factors n_j of the noise.
     for s in range(n_rows):
-        system[s, s] += 1.0 / (variance[size[s]] + (spread if s > 0 else 0.0))
+        system[s, s] += 1.0 / variance[s]
     for s in range(n_rows, q + n_rows):
-        system[s, s] += along
+        system[s, s] += means.along[j]
 
 
 @inner
@@ -265,6 +334,7 @@ def _draw_sizes(mean, cov, grid, size, spread, uniform, chance):
         others = max(1.0 / cov[s, s] - before, 0.0)
         right = mean[s] / cov[s, s]
         for e in range(len(chance)):
+            # pi (1 + T Lambda)^-1/2 exp(T zeta^2 / (2 (1 + T Lambda)))
             prior = grid.score[e] + more
             excess = 1.0 + prior * others
             chance[e] = grid.log_score[s, e] + 0.5 * (
@@ -272,6 +342,7 @@ def _draw_sizes(mean, cov, grid, size, spread, uniform, chance):
             )
         size[s] = _draw_from_logs(chance, uniform[s])
         change = 1.0 / (grid.score[size[s]] + more) - before
+        # A prior precision that changes by c: cov - c cov_s cov_s' / (1 + c cov_ss).
         step = change / (1.0 + change * cov[s, s])
         shift, middle = step * mean[s], cov[s, s]
         for t in range(count):
@@ -303,6 +374,7 @@ def _fill_densities(left, noise, variance, density):
     """Fill the density of what is left of a gene at each variance, over that at the largest."""
     least = 1.0 / (noise + variance[N_VARIANCES - 1])
     half = 0.5 * left * left
+    # N(left; 0, V + T) up to a factor: exp(-left^2 / 2 (V + T)) / sqrt(V + T).
     for e in range(N_VARIANCES):
         inverse = 1.0 / (noise + variance[e])
         density[e] = _exp(half * (least - inverse)) * sqrt(inverse)
@@ -314,6 +386,7 @@ def _add_logs(density, tail, chance, product):
     n_genes = len(density)
     for m in range(N_SCALES):
         product[m] = 1.0
+    # sum_i log sum_t pi_t N(r_i; 0, V_i + 2^(m + t)), a few factors multiplied at a time.
     for i in range(n_genes):
         for m in range(N_SCALES):
             total = 0.0
@@ -344,6 +417,7 @@ def _draw_tail(density, tail, uniform):
 @fast
 def _add_sums(noise, prior, departure, level, f, sums, weight, value):
     """Add to the sums of the regression of genes (equation 16), and keep what they are of."""
+    # w = 1 / (V + T); y = x - E - Gamma (g + h) is what is left plus the level of controls.
     for i in range(len(noise)):
         precise = 1.0 / (noise[i] + prior[i])
         y = departure[i] + level[i]
@@ -358,48 +432,29 @@ def _add_sums(noise, prior, departure, level, f, sums, weight, value):
 
 
 @lean
-def visit(
-    means, first, last, grid, control, batches, normal, uniform, state, sums, held, count, room
-):
+def visit(means, first, last, grid, control, batches, state, block):
     """Draw the scores of some perturbations, their sizes, and scale and tails of own parts.
 
     Parameters
     ----------
-    means, grid, state
-        The cells' means, the grid, and the state, which is written.
+    means, grid, state, block
+        The cells' means, the grid, the state, which is written, and what the block works with.
     first, last
         The perturbations: from the first to before the last.
     control, batches
         Means of controls, shape ``(n_genes,)``, and coefficients of the columns of batches,
         ``(n_columns, n_genes)``.
-    normal, uniform
-        Random numbers, ``(n_block, 2 n_factors + 1)`` and
-        ``(n_block, n_genes + 2 + n_factors)``: for tails, the scale, and sizes of scores.
-    sums
-        Added to: per gene the sums over perturbations of ``w, w f, w f^2, w y, w f y`` with ``w``
-        the precision of what is left and ``y`` the mean less factors (equation 16); shape
-        ``(5, n_genes)``.
-    held
-        Filled with ``w`` and ``w y`` of every perturbation, shape ``(2, n_block, n_genes)``.
-    count
-        Added to: how often every tail was drawn, ``(n_tails,)``.
-    room
-        Room to work in.
     """
     n_rows, n_genes = means.design.shape
     q = n_rows - 1
-    departure, noise, work, prior = (
-        room.vectors[0],
-        room.vectors[1],
-        room.vectors[2],
-        room.vectors[3],
-    )
-    level = room.vectors[4]
-    density, chance = room.density, room.chance[0, :N_SCALES]
-    sizes = room.chance[1, : len(grid.score)]
+    departure, noise, work = block.vectors[0], block.vectors[1], block.vectors[2]
+    prior, level = block.vectors[3], block.vectors[4]
+    density, chance = block.density, block.chance[0, :N_SCALES]
+    sizes, variance = block.chance[1, : len(grid.score)], block.chance[2, :n_rows]
     for j in range(first, last):
         b = j - first
         place, score = state.place[j], state.scores[j]
+        # x_j - mu_0 - sum_b Z_jb o_b, its noise V_j, and 1 / (V_j + T_j).
         for i in range(n_genes):
             level[i] = control[i]
         for c in range(len(batches)):
@@ -412,18 +467,20 @@ def visit(
             prior[i] = 1.0 / (
                 noise[i] + (means.own_variance[j, i] if is_known else grid.variance[place[i]])
             )
-        _score_system(
-            means.design, prior, departure, grid.score, state.size[j], means.spread[j],
-            means.along[j], work, room.system, score,
-        )  # fmt: skip
-        _factorise(room.system)
-        _solve(room.system, score)
-        _invert(room.system, room.covariance)
+        # Scores by (14): first their prior variances, all scores integrated out (18), then they.
+        for s in range(n_rows):
+            spread = means.spread[j] if s > 0 else 0.0
+            variance[s] = grid.score[state.size[j, s]] + spread
+        _score_system(means, j, prior, departure, variance, work, block.system, score)
+        _factorise(block.system)
+        _solve(block.system, score)
+        _invert(block.system, block.covariance)
         _draw_sizes(
-            score, room.covariance, grid, state.size[j], means.spread[j],
-            uniform[b, n_genes + 1 :], sizes,
+            score, block.covariance, grid, state.size[j], means.spread[j],
+            block.uniform[b, n_genes + 1 :], sizes,
         )  # fmt: skip
-        _draw_normal(score, room.covariance, normal[b])
+        _draw_normal(score, block.covariance, block.normal[b])
+        # The scale by (15), tails summed over, from what scores leave of the means.
         for s in range(1, n_rows):
             along = score[s] + score[q + s]
             for i in range(n_genes):
@@ -436,18 +493,22 @@ def visit(
                 _fill_densities(work[i], noise[i], grid.variance, density[i])
         for s in range(N_SCALES):
             chance[s] = grid.log_scale[s]
-        _add_logs(density, grid.tail, chance, room.chance[1])
-        m = _draw_from_logs(chance, uniform[b, n_genes])
+        _add_logs(density, grid.tail, chance, block.chance[1])
+        m = _draw_from_logs(chance, block.uniform[b, n_genes])
         state.scale[j] = m
+        # Each tail given the scale; those of known variance have none.
         for i in range(n_genes):
             if place[i] == N_VARIANCES:
                 prior[i] = means.own_variance[j, i]
                 continue
-            t = _draw_tail(density[i, m : m + N_TAILS], grid.tail, uniform[b, i])
-            count[t] += 1.0
+            t = _draw_tail(density[i, m : m + N_TAILS], grid.tail, block.uniform[b, i])
+            block.drawn[t] += 1.0
             place[i] = m + t
             prior[i] = grid.variance[m + t]
-        _add_sums(noise, prior, departure, level, score[0], sums, held[0, b], held[1, b])
+        _add_sums(
+            noise, prior, departure, level, score[0], block.sums, block.held[0, b],
+            block.held[1, b],
+        )  # fmt: skip
 
 
 @fast
@@ -472,74 +533,49 @@ def _below(value, centre, inverse):
 
 
 @lean
-def fill_centres(
-    drawn, change, measured, columns, origin, precision, own_share, place, inverse, out, room
-):
+def fill_centres(drawn, rows, inverse, out, room):
     """Fill means of effects given the rest of a draw, less what was expected.
 
     What is shared, and of what the cells' mean departs from it the share that an own part is
-    expected to have, all of it as far as cells respond (equations 14, 15 and 23).
-
-    Parameters
-    ----------
-    drawn
-        Draws of the rest.
-    change
-        Means of the cells less what was expected, shape ``(n_perturbations, n_genes)``.
-    measured
-        1 of perturbations with cells, 0 of those that are predicted, ``(n_perturbations,)``.
-    columns
-        What batches leave in their means, shape ``(n_perturbations, n_columns)``.
-    origin, precision, own_share
-        What was expected, the precision of the cells, and the share of an own part whose variance
-        is known beforehand, shape ``(n_perturbations, n_genes)``.
-    place
-        Entry of ``inverse``, the prior precisions, of every own part; shape ``(n_perturbations,
-        n_genes, n_draws)``.
-    out
-        Filled, same shape.
-    room
-        Room for two numbers a gene, ``(2, n_genes)``.
+    expected to have, all of it as far as cells respond (equations 14, 15 and 23). ``inverse`` are
+    prior precisions, ``out`` is of the shape of ``rows.place``, and ``room`` for two numbers a
+    gene, ``(2, n_genes)``.
     """
-    n_draws, n_genes = place.shape[2], change.shape[1]
+    n_genes, n_draws = rows.place.shape[1:]
     total, noise = room[0], room[1]
-    for j in range(len(change)):
+    for j in range(len(rows.change)):
         for k in range(n_draws):
             score, response = drawn.scores[k, j], drawn.response[k, j]
+            # lambda f_j + Gamma g_j is of the effect, mu_0 + Z_j o + Gamma h_j of the means.
             for i in range(n_genes):
                 total[i] = drawn.program[k, i] * score
-                noise[i] = measured[j] * drawn.control[k, i]
-            for b in range(columns.shape[1]):
+                noise[i] = rows.measured[j] * drawn.control[k, i]
+            for b in range(rows.columns.shape[1]):
                 for i in range(n_genes):
-                    noise[i] += columns[j, b] * drawn.batches[k, b, i]
+                    noise[i] += rows.columns[j, b] * drawn.batches[k, b, i]
             for s in range(len(drawn.factors)):
                 of_effect, of_cells = drawn.along[k, j, s], drawn.noise[k, j, s]
                 for i in range(n_genes):
                     total[i] += drawn.factors[s, i] * of_effect
                     noise[i] += drawn.factors[s, i] * of_cells
+            # u is the share T / (T + V) of what is left; the effect is (1 + response) times as far.
             for i in range(n_genes):
-                entry, cells = place[j, i, k], np.float64(precision[j, i])
+                entry, cells = rows.place[j, i, k], np.float64(rows.precision[j, i])
                 share = cells / (cells + inverse[entry])
                 if entry == N_VARIANCES:
-                    share = own_share[j, i]
-                centre = total[i] + share * (change[j, i] - noise[i] - total[i])
-                out[j, i, k] = centre + (origin[j, i] + centre) * response
+                    share = rows.own_share[j, i]
+                centre = total[i] + share * (rows.change[j, i] - noise[i] - total[i])
+                out[j, i, k] = centre + (rows.origin[j, i] + centre) * response
 
 
 @lean
-def summarise(centre, place, variance, precision, origin, level, start, out, quantile, room):
-    """Fill summaries of mixtures of normals, one a row, whose components are all alike likely.
+def summarise(mixtures, variance, level, start, out, quantile, room):
+    """Fill summaries of mixtures of normals.
 
     Parameters
     ----------
-    centre, place
-        Means of the components, and entry of ``variance`` of their prior variance, shape
-        ``(n_mixtures, n_components)``. A component's variance is one over the sum of the precision
-        of the cells and that of the prior.
-    variance
-        Prior variances, shape ``(n_variances,)``.
-    precision, origin
-        Precision of the cells, and what is added to all means, shape ``(n_mixtures,)``.
+    mixtures, variance
+        The mixtures, and prior variances, shape ``(n_variances,)``.
     level, start
         Probabilities of quantiles, and these quantiles of the standard normal, ``(n_levels,)``.
     out
@@ -551,9 +587,11 @@ def summarise(centre, place, variance, precision, origin, level, start, out, qua
     room
         Room for a component's mean and one over its standard deviation, ``(2, n_components)``.
     """
+    centre, place, precision, origin = mixtures
     n_components = centre.shape[1]
     middle, inverse = room[0], room[1]
     for row in range(len(centre)):
+        # The mean, the mean variance of components, and the probability of being above 0.
         first, second, above = 0.0, 0.0, 0.0
         for k in range(n_components):
             value = origin[row] + centre[row, k]
@@ -561,10 +599,12 @@ def summarise(centre, place, variance, precision, origin, level, start, out, qua
             middle[k], inverse[k] = value, 1.0 / sqrt(own)
             first += value
             second += own
+            # Less than the cells' standard error is of no sign.
             if value * value * precision[row] < 1.0 and precision[row] > 0.0:
-                above += 0.5  # less than the cells' standard error: of no sign
+                above += 0.5
             else:
                 above += 0.5 * erfc(-value * inverse[k] * 0.7071067811865476)
+        # Variance of a mixture: the mean of variances, and the variance of means.
         mean, within = first / n_components, second / n_components
         between = 0.0
         for k in range(n_components):
@@ -576,6 +616,7 @@ def summarise(centre, place, variance, precision, origin, level, start, out, qua
             reach = sd / sqrt(min(level[which], 1.0 - level[which]))
             low, high = mean - reach, mean + reach
             value = mean + start[which] * sd
+            # Newton's method on the distribution function, bracketed.
             for _ in range(_STEPS):
                 below, density = _below(value, middle, inverse)
                 if below < level[which]:

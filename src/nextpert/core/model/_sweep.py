@@ -13,9 +13,9 @@ from nextpert.core._codec import table_type
 from nextpert.core.model._batch_columns import Columns, batch_columns
 from nextpert.core.model._hierarchical_kernel import (
     N_VARIANCES,
+    Block,
     Grid,
     Means,
-    Room,
     State,
     visit,
 )
@@ -29,9 +29,10 @@ from nextpert.core.model.within_cells import (
 )
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     from nextpert.core.model.chain import Workers
+    from nextpert.core.model.hierarchical import Prior
     from nextpert.core.screen.guides import PooledGuides
 
     Array = NDArray[np.float64]
@@ -57,16 +58,14 @@ class Sampler:
     def __init__(
         self,
         cells: PooledGuides,
-        expected: ArrayLike | None,
-        own_variance: ArrayLike | None,
+        prior: Prior,
         rng: np.random.Generator,
-        expected_variance: ArrayLike | None = None,
-        told_by: PooledGuides | None = None,
+        within_cells: PooledGuides | None = None,
     ) -> None:
         n, p = cells.mean.shape[0] - 1, cells.mean.shape[1]
-        self.expected = np.zeros((n, p)) if expected is None else np.asarray(expected, np.float64)
-        own = np.broadcast_to(np.nan, (n, p)) if own_variance is None else np.asarray(own_variance)
-        doubt = None if expected_variance is None else np.asarray(expected_variance, np.float64)
+        expected, doubt, own = prior
+        self.expected = np.zeros((n, p)) if expected is None else expected
+        own = np.broadcast_to(np.nan, (n, p)) if own is None else own
         within = cells.covariance
         # A gene that no cell varies in, as happens in halves, is taken to vary as the median one.
         varies = within.diagonal() > 0
@@ -75,7 +74,7 @@ class Sampler:
         gamma, psi = np.zeros((p, 0)), np.ones(p)  # a table may say nothing of coexpression
         if cells.knows_correlation:
             q = int(np.clip(p // 10, 1, _FACTORS))
-            alike = without_responses(cells if told_by is None else told_by, self.unit)
+            alike = without_responses(within_cells or cells, self.unit)
             sd = np.sqrt(np.maximum(alike.diagonal(), LEAST_PSI))
             gamma, psi = factors(alike / np.outer(sd, sd), q)
         q = gamma.shape[1]
@@ -165,6 +164,24 @@ class Sampler:
             self._move_common()
         self.visit_all(number, workers)
 
+    def draw(self) -> tuple[Array, ...]:
+        """Return the present draw: what genes and perturbations share, scores, weights of grids.
+
+        And the squared differences of the cells' means to the controls, summed.
+        """
+        scores, q = self.state.scores, len(self.means.design) - 1
+        squares = np.zeros(())
+        for rows in in_blocks(*self.means.x.shape):
+            departure = self.means.x[rows] + self.expected[rows] / self.unit - self.control
+            squares += (departure**2).sum()
+        # After the scores along factors there are those of the cells' noise.
+        return (
+            self.control.copy(), self.means.design[0].copy(), scores[:, 0].copy(),
+            scores[:, 1 : 1 + q].copy(), scores[:, 1 + q :].copy(), self.batches.copy(),
+            self.score_weights[0].copy(), self.score_weights[1].copy(), self.scale_weights,
+            self.tail_weights, squares,
+        )  # fmt: skip
+
     def visit_all(self, number: int, workers: Workers) -> Array:
         """Visit all perturbations; keep and return what the regressions of genes need of them."""
         n, p = self.means.x.shape
@@ -204,19 +221,18 @@ class Sampler:
             VARIANCE, np.log(self.scale_weights), self.tail_weights, 2.0**SCORES,
             np.log(np.repeat(self.score_weights, [1, q], axis=0)),
         )  # fmt: skip
-        sums, count = np.zeros((5, p)), np.zeros(len(TAILS))
-        held = np.empty((2, last - first, p))
-        room = Room(
+        block = Block(
+            *random, np.zeros((5, p)), np.empty((2, last - first, p)), np.zeros(len(TAILS)),
             np.empty((size, size)), np.empty((size, size)), np.empty((5, p)),
-            np.empty((p, N_VARIANCES)), np.empty((2, len(SCORES))),
+            np.empty((p, N_VARIANCES)), np.empty((3, len(SCORES))),
         )  # fmt: skip
-        visit(
-            self.means, first, last, grid, self.control, self.batches, *random, self.state,
-            sums, held, count, room,
-        )  # fmt: skip
+        visit(self.means, first, last, grid, self.control, self.batches, self.state, block)
+        # Of the columns of batches: sums of w z, w z f, w z y and w z z'.
         z, f = self.columns[first:last], self.state.scores[first:last, :1]
-        by_columns = (z.T @ held[0], (z * f).T @ held[0], z.T @ held[1])
-        return np.vstack([sums, *by_columns, self.products[first:last].T @ held[0]]), count
+        weight, weighted = block.held
+        by_columns = (z.T @ weight, (z * f).T @ weight, z.T @ weighted)
+        sums = np.vstack([block.sums, *by_columns, self.products[first:last].T @ weight])
+        return sums, block.drawn
 
     def _draw_program(self, sums: Array) -> None:
         """Draw what genes share, by regression gene by gene (equation 16).

@@ -13,7 +13,13 @@ from scipy.special import ndtri
 from nextpert.core._blas import in_blocks
 from nextpert.core._checks import as_rng
 from nextpert.core._codec import array, nested, sparse, table_type, text
-from nextpert.core.model._hierarchical_kernel import Drawn, fill_centres, summarise
+from nextpert.core.model._hierarchical_kernel import (
+    Drawn,
+    Mixtures,
+    Rows,
+    fill_centres,
+    summarise,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -229,12 +235,12 @@ class EffectDraws:
             whole(cells.response[draws][:, index]),
         )  # fmt: skip
         out = np.empty(place.shape, np.float32)
-        fill_centres(
-            drawn, cells.change[index], cells.measured[index], whole(cells.columns[index]),
-            self.expected[index] / self.unit, self.precision[index],
-            cells.own_share[index].toarray(), place, 1.0 / VARIANCE, out,
-            np.empty((2, place.shape[1])),
+        rows = Rows(
+            cells.change[index], self.expected[index] / self.unit, cells.measured[index],
+            whole(cells.columns[index]), self.precision[index], cells.own_share[index].toarray(),
+            place,
         )  # fmt: skip
+        fill_centres(drawn, rows, 1.0 / VARIANCE, out, np.empty((2, place.shape[1])))
         return out
 
     def blocks(self, index: ArrayLike | None = None) -> Iterator[tuple[slice, NDArray[np.int64]]]:
@@ -345,11 +351,11 @@ class EffectDraws:
             rows = np.arange(first, min(first + step, n))
             size = len(rows) * p
             some, ends = np.empty((3, size)), np.empty((2, size))
-            summarise(
+            mixtures = Mixtures(
                 self.centres(rows).reshape(size, n_draws), self.place[rows].reshape(size, n_draws),
-                VARIANCE, self.precision[rows].ravel(), (self.expected[rows] / self.unit).ravel(),
-                levels, start, some, ends, np.empty((2, n_draws)),
+                self.precision[rows].ravel(), (self.expected[rows] / self.unit).ravel(),
             )  # fmt: skip
+            summarise(mixtures, VARIANCE, levels, start, some, ends, np.empty((2, n_draws)))
             mean, sd, above, low, high = (x.reshape(-1, p) for x in (*some, *ends))
             lfsr = np.minimum(1.0, 2.0 * np.minimum(above, 1.0 - above))
             filled = (*(x * self.unit for x in (mean, sd, low, high)), lfsr)

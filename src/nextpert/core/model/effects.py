@@ -9,6 +9,7 @@ import numpy as np
 
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_rng
+from nextpert.core._codec import array
 from nextpert.core.causal.weights import mean_draws
 
 if TYPE_CHECKING:
@@ -43,27 +44,19 @@ class Efficacy:
     Parameters
     ----------
     mean
-        Mean of ``rho_j`` across the screen, no unit: 1 is a full knockout.
-    spread
-        Standard deviation of ``rho_j`` across the screen (root mean square of its posterior).
+        Mean change of the target gene over that expected of a full knockout (1), without unit.
     sd
-        Standard deviation of the efficacy of a perturbation that was not measured: the spread,
-        and what is not known of the mean and the spread.
+        Standard deviation for a new perturbation, uncertainty about the mean included.
+    spread
+        Standard deviation between the perturbations of the screen.
     n_measured
-        Number of changes it was learned from; 0 leaves the prior.
-    direction
-        -1 for knockouts and knockdowns, 1 for activation.
-    posterior_mean, posterior_sd
-        Of ``rho_j`` of every perturbation, its own change seen, shape ``(n_perturbations,)``.
+        Number of changes of target genes that it was learned from; 0 leaves the prior.
     """
 
-    mean: float
-    spread: float
-    sd: float
-    n_measured: int
-    direction: int
-    posterior_mean: Array
-    posterior_sd: Array
+    mean: float = array()
+    sd: float = array()
+    spread: float = array()
+    n_measured: int = array(dtype=np.int64)
 
 
 def learn_efficacy(
@@ -102,35 +95,28 @@ def learn_efficacy(
     seen = np.isfinite(y)
     rho0, sd0, scale = _PRIOR[direction]
     variance = np.where(seen, error, 1.0) ** 2
-    away = np.abs(np.where(seen, y - x * rho0, 0.0))
-    excess = away - _LIMIT * np.sqrt(x**2 * (sd0**2 + scale**2) + variance)
+    departure = np.abs(np.where(seen, y - x * rho0, 0.0))
+    excess = departure - _LIMIT * np.sqrt(x**2 * (sd0**2 + scale**2) + variance)
     variance += np.maximum(excess, 0.0) ** 2
     x = np.where(seen, x, 0.0)
     y = np.where(seen, y, 0.0)
 
-    # Midpoints: at a spread of 0 and exact changes the density has no limit.
+    # Midpoints of the spread s: at a spread of 0 and exact changes the density has no limit.
     s = (np.arange(_SPREADS)[:, None] + 0.5) * 5 * scale / _SPREADS  # (n_spreads, 1)
+    # Given s, y_j ~ N(x_j rho, x_j^2 s^2 + variance_j): a regression on x with the prior of rho.
     total = np.maximum(x**2 * s**2 + variance, np.finfo(np.float64).tiny)
     precision = 1 / sd0**2 + (x**2 / total).sum(axis=1)
     rho = (rho0 / sd0**2 + (x * y / total).sum(axis=1)) / precision
+    # The evidence of s, rho integrated out, times its half-normal prior.
     quad = ((y - x * rho0) ** 2 / total).sum(axis=1) - precision * (rho - rho0) ** 2
     log = -0.5 * (np.log(total).sum(axis=1) + np.log(precision) + quad + (s[:, 0] / scale) ** 2)
     weight = np.exp(log - log.max())
     weight /= weight.sum()
-
     mean = float(weight @ rho)
-    spread2 = float(weight @ s[:, 0] ** 2)
+    # A new perturbation: its spread, and what is not known of rho.
     new = weight @ (s[:, 0] ** 2 + 1 / precision + (rho - mean) ** 2)
-    # rho_j given s and rho has the mean (1 - k x) rho + k y: of its spread, that of rho joins in.
-    k = x * s**2 / total  # (n_spreads, n_perturbations)
-    each = (1 - k * x) * rho[:, None] + k * y
-    within = s**2 * (1 - k * x) + (1 - k * x) ** 2 / precision[:, None]
-    posterior = weight @ each
-    posterior_var = weight @ (within + (each - posterior) ** 2)
-    return Efficacy(
-        mean, float(np.sqrt(spread2)), float(np.sqrt(new)), int(seen.sum()), direction,
-        posterior, np.sqrt(posterior_var),
-    )  # fmt: skip
+    spread = np.sqrt(float(weight @ s[:, 0] ** 2))
+    return Efficacy(mean, float(np.sqrt(new)), float(spread), int(seen.sum()))
 
 
 def screen_efficacy(

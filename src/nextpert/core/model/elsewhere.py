@@ -19,14 +19,14 @@ from nextpert.core._blas import in_blocks, one_thread
 from nextpert.core._checks import as_rng
 from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import Condition
-from nextpert.core.model.hierarchical import fit_hierarchical
+from nextpert.core.model.hierarchical import NO_PRIOR, fit_hierarchical
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.model.hierarchical import Hierarchical
+    from nextpert.core.model.hierarchical import Hierarchical, Prior
     from nextpert.core.screen.guides import PooledGuides
 
     Array = NDArray[np.float64]
@@ -48,11 +48,9 @@ _SHORT = Chain(50, 100, 1)  # tells which genes change
 @one_thread()
 def fit_each(
     parts: Sequence[PooledGuides],
+    prior: Prior = NO_PRIOR,
     which: Sequence[int] | None = None,
     *,
-    expected: ArrayLike | None = None,
-    expected_variance: ArrayLike | None = None,
-    own_variance: ArrayLike | None = None,
     chain: Chain | None = None,
     rng: int | np.random.Generator | None = None,
     n_jobs: int = 1,
@@ -66,7 +64,7 @@ def fit_each(
         The controls and perturbations of each condition. Perturbations may lack cells in some.
     which
         Numbers of the conditions that are fitted; all by default.
-    expected, expected_variance, own_variance, chain, rng, n_jobs, progress
+    prior, chain, rng, n_jobs, progress
         As in :func:`~nextpert.core.model.hierarchical.fit_hierarchical`.
 
     Raises
@@ -83,8 +81,7 @@ def fit_each(
 
     def fit(cells: PooledGuides, within: PooledGuides, length: Chain) -> Hierarchical:
         return fit_hierarchical(
-            cells, expected=expected, expected_variance=expected_variance,
-            own_variance=own_variance, within=within, chain=length, rng=generator, n_jobs=n_jobs,
+            cells, prior, within=within, chain=length, rng=generator, n_jobs=n_jobs,
             progress=progress,
         )  # fmt: skip
 

@@ -15,7 +15,7 @@ coexpression of genes, and an own part, which is sparse and whose scale is uncer
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -272,13 +272,34 @@ def controls_alone(
     )
 
 
+class Prior(NamedTuple):
+    """What is known of effects before the cells, all of shape ``(n_perturbations, n_genes)``.
+
+    Parameters
+    ----------
+    expected
+        Expected effects ``E``, units of the data; ``None`` for 0.
+    variance
+        Variance of their error, as of the members of a combination, squared units of the data;
+        ``None`` where they are known exactly.
+    own_variance
+        Variance of own parts where it is known, such as that of target genes by the efficacy of the
+        screen; nan where the model learns it. ``None`` where none is known.
+    """
+
+    expected: Array | None = None
+    variance: Array | None = None
+    own_variance: Array | None = None
+
+
+NO_PRIOR = Prior()
+
+
 @one_thread()
 def fit_hierarchical(
     cells: PooledGuides,
+    prior: Prior = NO_PRIOR,
     *,
-    expected: ArrayLike | None = None,
-    expected_variance: ArrayLike | None = None,
-    own_variance: ArrayLike | None = None,
     within: PooledGuides | None = None,
     chain: Chain | None = None,
     rng: int | np.random.Generator | None = None,
@@ -292,15 +313,8 @@ def fit_hierarchical(
     cells
         The controls, and then the perturbations. Where guides were pooled with a variance, they
         count for fewer cells; what batches leave in means is drawn, as perturbations share it.
-    expected
-        Expected effects, shape ``(n_perturbations, n_genes)``, units of the data; 0 by default.
-    expected_variance
-        Variance of the error of what is expected, as of the members of a combination, same shape,
-        squared units of the data; by default it is known exactly.
-    own_variance
-        Variance of own parts where it is known, such as that of target genes by the efficacy of the
-        screen; nan where the model learns it, same shape, squared units of the data. By default
-        none is known.
+    prior
+        What is known before the cells.
     within
         Cells that tell how genes vary together, and how far cells respond; by default ``cells``.
     chain
@@ -315,8 +329,8 @@ def fit_hierarchical(
     Raises
     ------
     ValueError
-        If there are no perturbations, the controls or a perturbation have no cells, no gene varies
-        within them, or the expected effects do not fit.
+        If there are no perturbations, the controls or a perturbation have no cells, or no gene
+        varies within them.
     """
     n, p = len(cells.mean) - 1, cells.mean.shape[1]
     if n < 1:
@@ -329,50 +343,26 @@ def fit_hierarchical(
     if not (cells.scatter.diagonal() > 0).any():
         message = "No node varies within perturbations: give the values of cells, not their means."
         raise ValueError(message)
-    for name, table in (
-        ("expected", expected),
-        ("own_variance", own_variance),
-        ("expected_variance", expected_variance),
-    ):
-        if table is not None and np.shape(table) != (n, p):
-            message = f"{name} has the shape {np.shape(table)}, but {(n, p)} is needed."
-            raise ValueError(message)
-    if own_variance is not None and (np.asarray(own_variance) < 0).any():
-        message = "own_variance has values below 0: give variances, or nan where none is known."
-        raise ValueError(message)
-    if expected_variance is not None and not (np.asarray(expected_variance) >= 0).all():
-        message = "expected_variance has nan or values below 0: give variances, or 0 where known."
-        raise ValueError(message)
-    sampler = Sampler(cells, expected, own_variance, as_rng(rng), expected_variance, within)
+    # Sweeps of (14) to (19); of those after the first, some are kept as draws.
+    sampler = Sampler(cells, prior, as_rng(rng), within)
     length = chain or Chain.of_size(n * p)
     sampler.warm = length.warm
     place = np.empty((n, p, length.keep), np.int8)
     kept: list[tuple[Array, ...]] = []
     for number, k, workers in length.sweeps(n_jobs, progress):
         sampler.sweep(number, workers)
-        if k is None:
-            continue
-        # After the scores along factors there are those of the cells' noise.
-        scores, q = sampler.state.scores, len(sampler.means.design) - 1
-        squares = np.zeros(())
-        for rows in in_blocks(n, p):
-            away = sampler.means.x[rows] + sampler.expected[rows] / sampler.unit - sampler.control
-            squares += (away**2).sum()
-        kept.append((
-            sampler.control.copy(), sampler.means.design[0].copy(), scores[:, 0].copy(),
-            scores[:, 1 : 1 + q].copy(), scores[:, 1 + q :].copy(), sampler.batches.copy(),
-            sampler.score_weights[0].copy(), sampler.score_weights[1].copy(), sampler.scale_weights,
-            sampler.tail_weights, squares,
-        ))  # fmt: skip
-        place[:, :, k] = sampler.state.place if sampler.doubt is None else sampler.own_places()
+        if k is not None:
+            kept.append(sampler.draw())
+            place[:, :, k] = sampler.state.place if sampler.doubt is None else sampler.own_places()
     columns = (np.array(x) for x in zip(*kept, strict=True))
     control, program, scores, along, noise, batches, *weights, squares = columns
-    means, unit, expected = sampler.means, sampler.unit, sampler.expected
+    # Given a draw an effect is normal. Its mean follows from the cells (x less what is shared), and
+    # its precision is that of a mean's own noise, 1 / V, and of own parts of known variance.
+    means, unit = sampler.means, sampler.unit
     precision, shares = np.empty((n, p), np.float32), []
     for rows in in_blocks(n, p):
-        # Of means, what is a gene's own and comes of sampling.
         error = means.error[rows]
-        if sampler.doubt is not None:
+        if sampler.doubt is not None:  # part of the effect, not of its noise
             error = error - sampler.doubt[rows] / unit**2
         variance = means.psi * error
         own = (
@@ -386,8 +376,9 @@ def fit_hierarchical(
         np.zeros((length.keep, n)), means.columns, batches, control, program, factors, scores,
         along,
     )  # fmt: skip
-    effects = EffectDraws(unit, expected, precision, place, None, from_cells)
-    # By how much more than on average cells respond (equation 23).
+    effects = EffectDraws(unit, sampler.expected, precision, place, None, from_cells)
+    # By how much more than on average cells respond (equation 23): log-normal of mean 1, with the
+    # variance phi of a cell over the number of cells.
     alike = cells if within is None else within
     phi = response_variance(alike, effects.posterior_mean, unit)
     spread = phi / np.maximum(alike.n[1:, None], 1.0)

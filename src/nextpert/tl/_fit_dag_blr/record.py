@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert._adata.environments import environment_table
-from nextpert.core.fit.fitted import FeaturesRecord, FittedPosterior, PredictorRecord
+from nextpert.core.fit.fitted import FittedPosterior, PredictorRecord
 from nextpert.core.model.perturbations import CellMeans
 from nextpert.core.model.scores import pooled_sizes
 
@@ -31,16 +31,12 @@ def record_of(
     spec, used, pooled = model.spec, model.expected.used, model.cells.pooled
     predictors = features = means = None
     if model.weighted is not None:
-        learned, known = model.weighted.weights, spec.features
+        learned, features = model.weighted.weights, spec.features
         predictors = PredictorRecord(
             list(learned.names), learned.weights, np.nan_to_num(learned.alone, nan=1.0),
             float(np.nan_to_num(learned.error, nan=1.0)), learned.residual_variance,
             model.weighted.interactions, model.scales,
         )  # fmt: skip
-        if known is not None:
-            features = FeaturesRecord(
-                known.names, known.rows, known.effects, known.observed, known.precision
-            )
     if not spec.exact:
         means = CellMeans(pooled.n[1:], pooled.mean[1:], pooled.variance_ratio[1:])
     from_controls, from_others = pooled_sizes(pooled)

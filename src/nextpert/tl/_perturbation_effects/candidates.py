@@ -18,7 +18,7 @@ from nextpert.core.fit.combinations import fitted_candidates
 from nextpert.core.fit.interventions import Interventions, own_shift
 from nextpert.core.model.chain import threads
 from nextpert.core.model.effects import Effects, exact_effects, speaks_of_knockouts
-from nextpert.core.model.hierarchical import fit_hierarchical
+from nextpert.core.model.hierarchical import Prior, fit_hierarchical
 from nextpert.core.screen.guides import UNKNOWN, PooledGuides
 from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
@@ -162,7 +162,7 @@ def outside_tables(
         labels = [*(names[j] for j in seen), *(wanted.names[j] for j in new)]
         own = _own_genes([genes[int(i)] for i in here[varies]], labels, fit, some)
         (shift, expected), (variance, of_new) = (np.split(each, [len(seen)]) for each in own)
-        model = fit_hierarchical(some, expected=shift, own_variance=variance, rng=0)
+        model = fit_hierarchical(some, Prior(shift, own_variance=variance), rng=0)
         unseen = model.predict(expected, own_variance=of_new, rng=0)
         draws = model.effects.joined(unseen).rows(number)
         for name, table in draws.summary(level)._asdict().items():

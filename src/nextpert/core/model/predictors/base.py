@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 
-from nextpert.core._codec import table_type
+from nextpert.core._codec import array, table_type, texts
 from nextpert.core._registry import Registry
 from nextpert.core.model.perturbations import ENOUGH
 
@@ -68,29 +68,29 @@ class SideInformation:
 
     Parameters
     ----------
-    names
-        Labels of perturbations, of this screen and of any others.
+    perturbations
+        Labels with side information, of this screen and of any others.
     rows
-        Features of each, shape ``(n_names, rank)``, of length 0 (none are known) to 1. The
-        similarity of two perturbations is the product of their rows.
+        Features of each, of length 0 (none are known) to 1. The similarity of two perturbations is
+        the product of their rows.
     effects
-        Effects in another screen, shape ``(n_names, n_genes)``, units of the data; the mean of its
-        perturbations where they are not known. ``None`` where no other screen is given.
-    observed, precision
-        These effects as they were measured, and one over their sampling variances, same shape; 0
-        where unknown. ``None`` where the other screen has no standard errors.
+        Effects in another screen, shrunk, its mean where unknown, in units of the data.
+    observed
+        These effects as they were observed.
+    precision
+        Their precisions (one over the squared standard error), 0 where unknown.
     """
 
-    names: list[str]
-    rows: Array
-    effects: Array | None = None
-    observed: Array | None = None
-    precision: Array | None = None
+    perturbations: list[str] = texts("n_features")
+    rows: Array = array("n_features", "rank", dtype=np.float32)
+    effects: Array | None = array("n_features", "n_nodes", optional=True)
+    observed: Array | None = array("n_features", "n_nodes", optional=True)
+    precision: Array | None = array("n_features", "n_nodes", optional=True)
 
     @cached_property
     def place(self) -> dict[str, int]:
         """Row of every label."""
-        return {name: i for i, name in enumerate(self.names)}
+        return {name: i for i, name in enumerate(self.perturbations)}
 
     def of(self, labels: Sequence[str]) -> Array:
         """Return the features of labels, 0 where none are known, ``(n_labels, rank)``."""
