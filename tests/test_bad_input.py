@@ -105,9 +105,6 @@ def case(name, prepare, call, *words, error=ValueError):
 
 case("no control cells, learn", same, learn(control="ctrl"), "No control", "'ctrl'", "control")
 case(
-    "no control cells, fit", prepared, fit(control="contrl"), "No control cells", "matches: control"
-)
-case(
     "no column, learn",
     same,
     learn(perturbation_key="perturb"),

@@ -120,7 +120,8 @@ def test_a_graph_by_ids_and_labels_by_symbols(by_symbol):
     npt.tl.learn_dag(names, method="given", dag=[("MYC", "STK3")])
     npt.tl.learn_dag(ids, method="given", dag=[(IDS["MYC"], IDS["STK3"])])
     npt.tl.fit_dag_blr(names)
-    npt.tl.fit_dag_blr(ids, gene_symbols="symbol")
+    npt.pp.setup_screen(ids, gene_symbols="symbol")
+    npt.tl.fit_dag_blr(ids)
     assert ids.uns["dag_blr"]["genes"].tolist() == ["MYC", "STK3"]
     assert (names.varp["dag_blr_mean"] != ids.varp["dag_blr_mean"]).nnz == 0
     npt.tl.design_interventions(ids, {"MYC": 1.0}, n_samples=20)

@@ -231,7 +231,8 @@ def renamed(names):
     adata = adata[~label.isin([old for old, new in names.items() if new is None])].copy()
     adata.obs["perturbation"] = adata.obs["perturbation"].replace(names)
     npt.tl.learn_dag(adata, method="given", dag=[("G0", "G1"), ("G2", "G3")], genes=GENES)
-    npt.tl.fit_dag_blr(adata, guide_key="guide")
+    npt.pp.setup_screen(adata, guide_key="guide")
+    npt.tl.fit_dag_blr(adata)
     npt.tl.diagnose(adata)
     return adata.uns["diagnosis"]
 

@@ -102,8 +102,8 @@ def test_roles_declared_after_the_fit_are_noticed(fitted, roles, words):
 
 def test_roles_of_a_fit_may_be_declared_later(small_screen, edges):
     npt.tl.learn_dag(small_screen, method="given", dag=edges)
-    npt.tl.fit_dag_blr(small_screen, layer="lognorm", shift_sd=0)
-    npt.pp.setup_screen(small_screen, layer="lognorm")
+    npt.tl.fit_dag_blr(small_screen, shift_sd=0)
+    npt.pp.setup_screen(small_screen, control="control")
     silently(npt.tl.perturbation_effects, small_screen)
 
 
@@ -116,7 +116,8 @@ def test_results_of_two_fits_are_named(small_screen, edges, tmp_path):
     npt.tl.target_distances(adata, "MYC")
     assert not silently(npt.summary, adata).facts["Notes"].count("present fit")
     silently(npt.pl.perturbation_effects, adata, show=False)
-    npt.tl.fit_dag_blr(adata, control="STK3", layer="lognorm")
+    npt.pp.setup_screen(adata, control="STK3", layer="lognorm")
+    npt.tl.fit_dag_blr(adata)
     npt.tl.design_interventions(adata, "MYC")
     notes = npt.summary(adata).facts["Notes"]
     assert "another fit than the present one, run again: the effects, the measured" in notes

@@ -39,7 +39,8 @@ def seen(adata):
 
 def nearest(adata, **options):
     """Design towards every perturbation's own mean; return the nearest candidate of each."""
-    npt.tl.fit_dag_blr(adata, control=CONTROL, **options)
+    npt.pp.setup_screen(adata, control=CONTROL)
+    npt.tl.fit_dag_blr(adata, **options)
     found = {}
     for target in adata.uns["dag_blr"]["environments"]["perturbation"]:
         npt.tl.design_interventions(adata, target)

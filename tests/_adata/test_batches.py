@@ -8,7 +8,7 @@ import pytest
 import nextpert as npt
 from nextpert._adata import read_batches, read_groups, read_roles
 from nextpert.core import Moments
-from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
+from nextpert.tl._cells import fit_environments, read_cells
 
 
 @pytest.fixture

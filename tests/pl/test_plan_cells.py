@@ -41,7 +41,8 @@ def test_a_line_for_every_number_of_guides(designed):
     designed.obs["guide"] = names
     away = {name: 0.3 * rng.normal(size=designed.n_vars) for name in sorted(set(names))}
     designed.X = designed.X + np.array([away[name] for name in names])
-    npt.tl.fit_dag_blr(designed, guide_key="guide")
+    npt.pp.setup_screen(designed, guide_key="guide")
+    npt.tl.fit_dag_blr(designed)
     npt.tl.plan_cells(designed)
     axes = plan_cells(designed, show=False)
     assert len(axes[0].lines) == 5 + 1

@@ -382,8 +382,6 @@ def test_a_change_of_the_table_is_noticed(plain, recwarn):
         (lambda t: npt.tl.replay_design(t), "replay_design"),
         (lambda t: npt.tl.target_distances(t, "g1"), "target_distances"),
         (lambda t: npt.tl.dag_fit(t), "dag_fit"),
-        (lambda t: npt.tl.fit_dag_blr(t, layer="se"), "The role layer"),
-        (lambda t: npt.tl.fit_dag_blr(t, guide_key="n_cells"), "The role guide_key"),
         (lambda t: npt.pp.setup_screen(t, covariates="n_cells"), "The role covariates"),
         (lambda t: npt.pl.expression_shift(t, show=False), "This call"),
     ],

@@ -87,7 +87,8 @@ def test_a_plan_says_what_to_make(small_screen, edges):
     guide = [f"{label}_{i % n.get(label, 2)}" for i, label in enumerate(labels)]
     small_screen.obs["guide"] = np.where(labels == "nan", None, guide)
     npt.tl.learn_dag(small_screen, method="given", dag=edges, genes=list(small_screen.var_names))
-    npt.tl.fit_dag_blr(small_screen, guide_key="guide")
+    npt.pp.setup_screen(small_screen, guide_key="guide")
+    npt.tl.fit_dag_blr(small_screen)
     npt.tl.plan_screen(
         small_screen, "MYC+OXR1", candidates=["MYC", "OXR1", "HS2", "MYC+HS2", "CPQ", "STK3"],
         n_perturbations=6, n_cells=700, constraints={"include": ["MYC+HS2"]},

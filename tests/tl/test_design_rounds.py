@@ -127,7 +127,8 @@ def test_changed_cells_are_noticed(fitted, case):
 def test_fewer_cells_and_an_absent_layer_are_noticed(fitted):
     with pytest.warns(UserWarning, match=r"\(names, or columns .*\) have changed"):
         npt.tl.design_interventions(fitted[1:].copy(), {"MYC": 0.5})
-    npt.tl.fit_dag_blr(fitted, layer="lognorm")
+    npt.pp.setup_screen(fitted, layer="lognorm")
+    npt.tl.fit_dag_blr(fitted)
     silent(npt.tl.design_interventions, fitted, {"MYC": 0.5})
     del fitted.layers["lognorm"]
     with pytest.warns(UserWarning, match=r"a column or layer of the fit is gone"):

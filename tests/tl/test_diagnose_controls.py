@@ -127,7 +127,8 @@ def test_one_is_not_advised_to_go_on_where_controls_are_not_trusted():
     assert found["advice"]["kind"] == NO_DIFFERENCE
     assert "the negative controls of tl.diagnose are not trusted" in found["verdict"]
     # Fitted with its guides, the diagnosis of the other fit says nothing.
-    npt.tl.fit_dag_blr(adata, guide_key="guide")
+    npt.pp.setup_screen(adata, guide_key="guide")
+    npt.tl.fit_dag_blr(adata)
     assert stored_null(adata, posterior_from(adata)) == StoredNull()
     npt.tl.diagnose(adata)
     assert values(adata.uns["diagnosis"])["standard_error_factor"] == 1.0
@@ -412,7 +413,8 @@ def test_target_genes_that_rise_under_a_knockout_are_said_to():
     assert part(found, "positive controls")["level"] == "do not trust"
     assert "check labels and guides." in part(found, "positive controls")["verdict"]
     adata = guided(sign=1.0)
-    npt.tl.fit_dag_blr(adata, shift="activation", guide_key="guide")
+    npt.pp.setup_screen(adata, guide_key="guide")
+    npt.tl.fit_dag_blr(adata, shift="activation")
     npt.tl.diagnose(adata)
     assert adata.uns["diagnosis"]["perturbations"]["target_gene_found"].eq("yes").all()
 

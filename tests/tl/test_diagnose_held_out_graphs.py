@@ -11,7 +11,7 @@ import nextpert as npt
 from nextpert._adata.roles import Roles
 from nextpert._adata.screen import read_environments, screen_moments
 from nextpert.core import PriorKnowledge
-from nextpert.tl._fit_dag_blr.cells import read_cells
+from nextpert.tl._cells import read_cells
 from nextpert.tl._learn_dag.graphs import without_sets
 from nextpert.tl._learn_dag.prior import read_knowledge, stored_knowledge
 from tests.tl.test_diagnose import diagnosed, levels

@@ -119,11 +119,12 @@ def test_guides_that_differ_count_for_fewer_cells(screen):
     guide = rng.integers(0, 6, screen.n_obs)
     label = screen.obs["perturbation"].astype(str)
     screen.obs["guide"] = [f"{a}_{b}" for a, b in zip(label, guide, strict=True)]
-    npt.tl.fit_dag_blr(screen, guide_key="guide", key_added="alike")
+    npt.pp.setup_screen(screen, guide_key="guide")
+    npt.tl.fit_dag_blr(screen, key_added="alike")
     codes = screen.obs["guide"].astype("category").cat.codes.to_numpy()
     away = 0.3 * rng.normal(size=(codes.max() + 1, screen.n_vars))
     screen.X = screen.X + away[codes]
-    npt.tl.fit_dag_blr(screen, guide_key="guide")
+    npt.tl.fit_dag_blr(screen)
     assert screen.uns["alike"]["guide_variance"] < 0.02
     assert screen.uns["dag_blr"]["guide_variance"] > 0.1
     n = screen.uns["dag_blr"]["means"]["n"]

@@ -311,7 +311,8 @@ def test_as_many_guides_as_the_screen_has(fitted):
     n = label.map({"MYC": 1, "FOS": 2, "CDK4": 4, "B2M": 4, "CD58": 5, "control": 9}).to_numpy()
     guide = label + "-" + pd.Series(np.arange(len(n)) % n, label.index).astype(str)
     guided.obs["guide"] = guide.mask(guide == "FOS-0")
-    npt.tl.fit_dag_blr(guided, guide_key="guide")
+    npt.pp.setup_screen(guided, guide_key="guide")
+    npt.tl.fit_dag_blr(guided)
     wells, _, stored = planned(guided)
     # The median of 1, 1, 4, 4, 5, and of each no more than it has.
     has = {"MYC": 1, "FOS": 1, "CDK4": 4, "B2M": 4, "CD58": 4}

@@ -147,8 +147,6 @@ def fit(
     screen: Screen,
     *,
     results: Results = _RESULTS,
-    columns: Columns = _COLUMNS,
-    guide_key: str | None = None,
     perturbations: Names | None = None,
     shift: Shift = "knockout",
     shift_sd: float | str = "learned",
@@ -169,9 +167,6 @@ def fit(
 
     Parameters
     ----------
-    guide_key
-        Column of obs with the guide (or replicate, donor, clone) of each cell. By default the
-        column that `preprocess` was given.
     perturbations
         Perturbations to use. By default all.
     shift_sd

@@ -17,6 +17,8 @@ from nextpert.core.causal._kernels import dot
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Array = NDArray[np.float64]
+
 # Numbers of scales and of tails: constants, so that loops over them stay in registers.
 N_SCALES, N_TAILS = 17, 14
 N_VARIANCES = N_SCALES + N_TAILS - 1
@@ -26,194 +28,87 @@ _CLOSE = 1e-4  # of a standard deviation: a quantile's numerical error, a tenth 
 
 
 class Means(NamedTuple):
-    """Means of the cells of perturbations, and their noise.
+    """Means of the cells of J perturbations on p genes, and their noise; q factors, b batches."""
 
-    Parameters
-    ----------
-    x
-        Means less the expected effects of the perturbations, shape ``(n_perturbations, n_genes)``.
-    error
-        Sampling variance of each over that of a cell, same shape.
-    psi
-        Variance of a cell that is a gene's own, shape ``(n_genes,)``.
-    design
-        The program, and the factors of the rest of the variance, shape
-        ``(1 + n_factors, n_genes)``.
-    own_variance
-        Prior variance of own parts that is known beforehand, nan where the grid speaks, shape
-        ``(n_perturbations, n_genes)``; ``(0, 0)`` if none is.
-    along
-        Prior precision of the noise along every factor, shape ``(n_perturbations,)``.
-    columns
-        What every batch leaves in them, shape ``(n_perturbations, n_columns)``.
-    spread
-        Variance along every factor of the expected effects, shape ``(n_perturbations,)``.
-    """
-
-    x: NDArray[np.float64]
-    error: NDArray[np.float64]
-    psi: NDArray[np.float64]
-    design: NDArray[np.float64]
-    own_variance: NDArray[np.float64]
-    along: NDArray[np.float64]
-    columns: NDArray[np.float64]
-    spread: NDArray[np.float64]
+    x: Array  # (J, p), means less what is expected
+    error: Array  # (J, p), sampling variance of each over that of a cell
+    psi: Array  # (p,), variance of a cell that is a gene's own
+    design: Array  # (1 + q, p), the program and the factors of the rest of the variance
+    own_variance: Array  # (J, p), of own parts, nan where the grid speaks; (0, 0) if none is known
+    along: Array  # (J,), prior precision of the noise along every factor
+    columns: Array  # (J, b), what every batch leaves in the means
+    spread: Array  # (J,), variance along every factor of what is expected
 
 
 class Grid(NamedTuple):
-    """Prior variances of own parts and of scores, and their weights.
+    """Prior variances of own parts and of scores, and their weights."""
 
-    Parameters
-    ----------
-    variance
-        The variance of scale ``m`` with tail ``t`` is entry ``m + t``; shape
-        ``(n_scales + n_tails - 1,)``.
-    log_scale
-        Logarithm of the weight of each scale, shape ``(n_scales,)``.
-    tail
-        Weight of each tail, shape ``(n_tails,)``.
-    score
-        Prior variances of scores, shape ``(n_sizes,)``.
-    log_score
-        Logarithm of the weight of each, for the program and for every factor, shape
-        ``(1 + n_factors, n_sizes)``.
-    """
-
-    variance: NDArray[np.float64]
-    log_scale: NDArray[np.float64]
-    tail: NDArray[np.float64]
-    score: NDArray[np.float64]
-    log_score: NDArray[np.float64]
+    variance: Array  # of scale m with tail t: entry m + t
+    log_scale: Array  # logarithm of the weight of each scale
+    tail: Array  # weight of each tail
+    score: Array  # (n_sizes,), prior variances of scores
+    log_score: Array  # (1 + q, n_sizes), logarithm of the weight of each
 
 
 class State(NamedTuple):
-    """What is drawn of every perturbation.
+    """What is drawn of every perturbation."""
 
-    Parameters
-    ----------
-    place
-        Entry of ``Grid.variance`` of every own part, and ``N_VARIANCES`` where its variance is
-        known, shape ``(n_perturbations, n_genes)``.
-    size
-        Entry of ``Grid.score`` of scores on the program and along the factors, shape
-        ``(n_perturbations, 1 + n_factors)``.
-    scores
-        Scores on the program, along the factors, and those of the noise along the factors, shape
-        ``(n_perturbations, 1 + 2 n_factors)``.
-    scale
-        Which scale a perturbation has, shape ``(n_perturbations,)``.
-    """
-
-    place: NDArray[np.int8]
-    size: NDArray[np.int8]
-    scores: NDArray[np.float64]
-    scale: NDArray[np.int64]
+    place: NDArray[np.int8]  # (J, p), entry of Grid.variance; N_VARIANCES where it is known
+    size: NDArray[np.int8]  # (J, 1 + q), entry of Grid.score of the scores of the effect
+    scores: Array  # (J, 1 + 2 q), on the program, along factors, and of the noise along these
+    scale: NDArray[np.int64]  # (J,)
 
 
 class Drawn(NamedTuple):
-    """Draws of all but own parts, of which some perturbations are asked for.
+    """K draws of all but own parts, of the perturbations that are asked for."""
 
-    Parameters
-    ----------
-    control, program
-        Means of the controls, and the program, shape ``(n_draws, n_genes)``.
-    batches
-        Coefficients of the columns of batches, shape ``(n_draws, n_columns, n_genes)``.
-    factors
-        Factors of coexpression, shape ``(n_factors, n_genes)``.
-    scores
-        Scores on the program, shape ``(n_draws, n_perturbations)``.
-    along, noise
-        Scores along the factors, and those of the cells' noise along them, shape
-        ``(n_draws, n_perturbations, n_factors)``.
-    response
-        By how much more than on average cells respond, shape ``(n_draws, n_perturbations)``.
-    """
-
-    control: NDArray[np.float64]
-    program: NDArray[np.float64]
-    batches: NDArray[np.float64]
-    factors: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    along: NDArray[np.float64]
-    noise: NDArray[np.float64]
-    response: NDArray[np.float64]
+    control: Array  # (K, p)
+    program: Array  # (K, p)
+    batches: Array  # (K, b, p)
+    factors: Array  # (q, p)
+    scores: Array  # (K, J), on the program
+    along: Array  # (K, J, q), scores along the factors
+    noise: Array  # (K, J, q), scores of the cells' noise along them
+    response: Array  # (K, J), by how much more than on average cells respond
 
 
 class Rows(NamedTuple):
-    """Perturbations of which means of effects are asked for; draws are the last dimension.
+    """Perturbations of which means of effects are asked for."""
 
-    Parameters
-    ----------
-    change, origin
-        Means of the cells less what was expected, and this, shape ``(n_perturbations, n_genes)``.
-    measured
-        1 of perturbations with cells, 0 of those that are predicted, ``(n_perturbations,)``.
-    columns
-        What batches leave in their means, shape ``(n_perturbations, n_columns)``.
-    precision, own_share
-        The precision of the cells, and the share of an own part whose variance is known
-        beforehand, shape ``(n_perturbations, n_genes)``.
-    place
-        Entry of the prior variance of every own part, ``(n_perturbations, n_genes, n_draws)``.
-    """
-
-    change: NDArray[np.float32]
-    origin: NDArray[np.float64]
-    measured: NDArray[np.float64]
-    columns: NDArray[np.float64]
-    precision: NDArray[np.float32]
-    own_share: NDArray[np.float64]
-    place: NDArray[np.int8]
+    change: NDArray[np.float32]  # (J, p), means of the cells less what was expected
+    origin: Array  # (J, p), what was expected
+    measured: Array  # (J,), 1 with cells, 0 of those that are predicted
+    columns: Array  # (J, b), what batches leave in the means
+    precision: NDArray[np.float32]  # (J, p), of the cells
+    own_share: Array  # (J, p), of own parts whose variance was known beforehand
+    place: NDArray[np.int8]  # (J, p, K), entry of the prior variance of every own part
 
 
 class Mixtures(NamedTuple):
     """Mixtures of normals, one a row, whose components are all alike likely.
 
-    Parameters
-    ----------
-    centre, place
-        Means of the components, and entry of their prior variance, ``(n_mixtures, n_components)``.
-        The variance of a component is one over the precision of the cells and of the prior.
-    precision, origin
-        Precision of the cells, and what is added to all means, shape ``(n_mixtures,)``.
+    The variance of a component is one over the sum of the precisions of the cells and the prior.
     """
 
-    centre: NDArray[np.float32]
-    place: NDArray[np.int8]
-    precision: NDArray[np.float32]
-    origin: NDArray[np.float64]
+    centre: NDArray[np.float32]  # (n_mixtures, K), means of the components
+    place: NDArray[np.int8]  # (n_mixtures, K), entry of their prior variance
+    precision: NDArray[np.float32]  # (n_mixtures,), of the cells
+    origin: Array  # (n_mixtures,), what is added to all means
 
 
 class Block(NamedTuple):
-    """A block of perturbations: its random numbers, what is added up of it, and room to work in.
+    """A block of perturbations: its random numbers, what is added up of it, room to work in."""
 
-    Parameters
-    ----------
-    normal, uniform
-        Random numbers, ``(n_block, 2 n_factors + 1)`` and ``(n_block, n_genes + 2 + n_factors)``:
-        for tails, the scale, and sizes of scores.
-    sums
-        Per gene the sums over perturbations of ``w, w f, w f^2, w y, w f y`` with ``w`` the
-        precision of what is left and ``y`` the mean less factors (equation 16); ``(5, n_genes)``.
-    held
-        ``w`` and ``w y`` of every perturbation, shape ``(2, n_block, n_genes)``.
-    drawn
-        How often every tail was drawn, ``(n_tails,)``.
-    system, covariance, vectors, density, chance
-        Room; ``vectors`` holds five numbers a gene.
-    """
-
-    normal: NDArray[np.float64]
-    uniform: NDArray[np.float64]
-    sums: NDArray[np.float64]
-    held: NDArray[np.float64]
-    drawn: NDArray[np.float64]
-    system: NDArray[np.float64]
-    covariance: NDArray[np.float64]
-    vectors: NDArray[np.float64]
-    density: NDArray[np.float64]
-    chance: NDArray[np.float64]
+    normal: Array  # (n_block, 1 + 2 q), random numbers
+    uniform: Array  # (n_block, p + 2 + q), for tails, the scale, and sizes of scores
+    sums: Array  # (5, p), over perturbations of w, w f, w f^2, w y, w f y of equation 16
+    held: Array  # (2, n_block, p), w and w y of every perturbation
+    drawn: Array  # (n_tails,), how often every tail was drawn
+    system: Array
+    covariance: Array
+    vectors: Array  # five numbers a gene
+    density: Array
+    chance: Array
 
 
 @fast

@@ -12,7 +12,7 @@ from nextpert._adata.screen import read_environments
 from nextpert._adata.table import in_halves, is_table, of_samples
 from nextpert.core.fit.cells import FitCells, pool_cells, with_conditions
 from nextpert.core.screen.guides import distinct
-from nextpert.tl._fit_dag_blr.cells import (
+from nextpert.tl._cells import (
     Cells,
     condition_names,
     fit_environments,
@@ -125,7 +125,7 @@ def read_halves(
 
     ``undeclared`` is a column that holds guides but is not declared; ``judged`` are those of the
     perturbations (by default all) of whose fits, in environments ``fits``, the cells are read
-    besides, with ``options`` of :func:`~nextpert.tl._fit_dag_blr.cells.read_cells`.
+    besides, with ``options`` of :func:`~nextpert.tl._cells.read_cells`.
     """
     column = undeclared if roles.guide_key is None else roles.guide_key
     every = read_environments(adata, replace(roles, guide_key=column), named=names)

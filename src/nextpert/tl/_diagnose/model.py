@@ -17,9 +17,9 @@ from nextpert.core._checks import as_rng
 from nextpert.core.fit.interventions import Interventions, Plan
 from nextpert.core.fit.learn import FEWEST, Graphs, Model, Spec, folds_of, learn_effects
 from nextpert.core.model.effects import Effects
+from nextpert.tl._cells import fit_environments
 from nextpert.tl._diagnose.halves import read_halves
-from nextpert.tl._fit_dag_blr.cells import fit_environments
-from nextpert.tl._fit_dag_blr.record import record_of
+from nextpert.tl._fit_dag_blr import record_of
 from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without, read_held_out
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from nextpert._adata.nested import Nested
     from nextpert.core.fit.cells import FitCells
     from nextpert.core.fit.fitted import FittedPosterior
+    from nextpert.tl._cells import Cells
     from nextpert.tl._diagnose.halves import Halves
-    from nextpert.tl._fit_dag_blr.cells import Cells
 
 
 # Perturbations that are judged by fits to parts of the screen, at most. A fit's time grows with

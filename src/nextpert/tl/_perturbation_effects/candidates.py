@@ -20,8 +20,8 @@ from nextpert.core.model.chain import threads
 from nextpert.core.model.effects import Effects, exact_effects, speaks_of_knockouts
 from nextpert.core.model.hierarchical import Prior, fit_hierarchical
 from nextpert.core.screen.guides import UNKNOWN, PooledGuides
+from nextpert.tl._cells import fit_environments, read_cells
 from nextpert.tl._design_interventions.candidates import read_candidates
-from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,8 +19,8 @@ from nextpert.core.design.power import (
     quadratic_form,
 )
 from nextpert.core.screen.guides import distinct
+from nextpert.tl._cells import fit_environments, read_cells
 from nextpert.tl._design_interventions.own_genes import LEAST_LEFT, bind
-from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 
 if TYPE_CHECKING:
     from collections.abc import Callable

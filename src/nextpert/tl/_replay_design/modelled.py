@@ -22,7 +22,7 @@ from nextpert.core.fit.combinations import fitted_candidates
 from nextpert.core.fit.interventions import shift_environments
 from nextpert.core.fit.learn import Graphs, Model
 from nextpert.tl._design_interventions.target import given_by_numbers
-from nextpert.tl._fit_dag_blr.record import record_of
+from nextpert.tl._fit_dag_blr import record_of
 from nextpert.tl._plan_screen.pool import Constraints
 from nextpert.tl._plan_screen.wells import STRATEGIES, Choice, Wells
 

@@ -24,10 +24,12 @@ from nextpert._adata.roles import declared, role_texts
 from nextpert._adata.table import is_table
 from nextpert.core import DagBlr
 from nextpert.core._codec import digest_of, pack
+from nextpert.core.fit.fitted import FittedPosterior, PredictorRecord
 from nextpert.core.fit.learn import Graphs, Model, Spec, folds_of
 from nextpert.core.fit.naming import Naming
-from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
-from nextpert.tl._fit_dag_blr.record import record_of
+from nextpert.core.model.perturbations import CellMeans
+from nextpert.core.model.scores import pooled_sizes
+from nextpert.tl._cells import fit_environments, read_cells
 from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without, read_held_out
 
 if TYPE_CHECKING:
@@ -62,16 +64,11 @@ def fit_dag_blr(
     adata: ad.AnnData,
     *,
     dag_key: str = "dag",
-    gene_symbols: str | None = None,
-    perturbation_key: str | None = None,
-    control: str | None = None,
-    guide_key: str | None = None,
     perturbations: Sequence[str] | None = None,
     shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] = "knockout",
     shift_sd: str | float = "learned",
     features: ad.AnnData | pd.DataFrame | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     prior_options: Mapping[str, Any] | None = None,
-    layer: str | None = None,
     key_added: str = "dag_blr",
     copy: bool = False,
 ) -> ad.AnnData | None:
@@ -83,8 +80,9 @@ def fit_dag_blr(
     centred on the mean of their environment. With ``shift_sd=0`` the fit is the exact model of
     Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0, Definition 2 and Lemma 1), in which all
     shifts are known. Combinations are labels such as ``"MYC+STK3"``, in any order. Targets need not
-    be measured. With ``condition_key`` (:func:`nextpert.pp.setup_screen`) effects are also
-    estimated by condition.
+    be measured. Columns of labels, guides, batches and conditions, and the layer, are those of
+    :func:`nextpert.pp.setup_screen`; with ``condition_key`` effects are also estimated by
+    condition.
 
     Parameters
     ----------
@@ -92,12 +90,6 @@ def fit_dag_blr(
         Cells x genes, log-normalised expression; dense or sparse, in memory or backed.
     dag_key
         Graph in ``adata.varp`` (row = parent), from :func:`learn_dag` or put there by hand.
-    gene_symbols
-        Column of ``adata.var`` with the gene names that labels use. ``None``: that of the graph.
-    perturbation_key, control, guide_key, layer
-        Column of labels, label of the controls, column of guides (replicates, donors, clones), and
-        layer. ``None``: as declared by :func:`nextpert.pp.setup_screen`, or ``"perturbation"``,
-        ``"control"``, no guides and ``adata.X``.
     perturbations
         Labels to use; ``None`` uses all labels, ``[]`` the controls alone.
     shift
@@ -156,10 +148,7 @@ def fit_dag_blr(
     [['CD58', 100], ['CD59', 100]]
     """
     # Read: roles, side information, the graph and the labels that its cells have.
-    roles = _adata.read_roles(
-        adata, perturbation_key=perturbation_key, control=control, layer=layer,
-        guide_key=guide_key, gene_symbols=gene_symbols,
-    )  # fmt: skip
+    roles = _adata.read_roles(adata)
     if features is not None:
         features = _adata.load_features(features)
         _adata.require_other_cells(adata, features)
@@ -172,13 +161,9 @@ def fit_dag_blr(
     labels = _adata.read_perturbations(adata, roles, named=perturbations)
     _adata.require_control(labels, roles.control)
     plan = environments.plan_environments(
-        labels,
-        genes,
-        measured=_adata.measured_genes(adata, symbols),
-        perturbations=perturbations,
-        shift=shift,
-        every=not exact,
-    )
+        labels, genes, measured=_adata.measured_genes(adata, symbols),
+        perturbations=perturbations, shift=shift, every=not exact,
+    )  # fmt: skip
     used = np.flatnonzero(labels.groups([roles.control, *plan.names]) >= 0)
     _adata.check_scale(adata, columns, used, roles)
     # All cells in one pass: those of the fit, and of graphs without some perturbations.
@@ -194,11 +179,17 @@ def fit_dag_blr(
         found.say_without_guide()
     cells = read_once.fit_cells(plan.names, guided=guided)
     environments.require_varying(cells.control, genes)
-    # Compute: what is asked of the model, and the model.
+    undeclared = None
+    if plan.names and not exact:
+        undeclared = undeclared_guides(adata, columns, plan.names, roles)
+    searches = read_once.searches
+    del read_once  # of large screens there is no room for it beside the fit
+
+    # Compute: what is known before the cells, the graphs, and the model.
     noise_var: Any = chosen.noise_var
     if isinstance(noise_var, (Mapping, pd.Series)):
         noise_var = _noise_variances(noise_var, genes)
-    asked = Spec(
+    spec = Spec(
         genes, plan,
         partial(
             DagBlr, noise_var=noise_var, intercept=chosen.intercept,
@@ -207,48 +198,17 @@ def fit_dag_blr(
         Naming(frozenset(genes), roles.separator, roles.control),
         None if features is None else _adata.read_features(features, genes, labels), exact,
     )  # fmt: skip
-    undeclared = None
-    if plan.names and not exact:
-        undeclared = undeclared_guides(adata, columns, plan.names, roles)
-
-    searches = read_once.searches
-    del read_once  # of large screens there is no room for it beside the fit
-
     # For every fold a graph that has not seen it; one that is given, or was learned from the
     # controls alone, has seen none.
-    asked_graphs = Graphs(
+    every_graph = Graphs(
         dag, graphs,
         lambda folds: [dag] * len(folds) if held_out is None else graphs_without(
             dag, held_out, searches, genes, folds, fold_streams(len(folds))
         ),
     )  # fmt: skip
     with reported("Sampling effects") as progress:
-        model = Model.fit(asked, cells, asked_graphs, progress)
-    params: dict[str, Any] = {
-        "dag_key": dag_key,
-        **roles.stored(),
-        "shift": plan.shift if isinstance(plan.shift, str) else "table",
-        "shift_sd": 0.0 if asked.exact else "learned",
-        "separator": roles.separator,
-        "prior_scale": chosen.prior_scale,
-        "prior_units": model.posterior.prior_units,
-        "intercept": chosen.intercept,
-    }
-    if symbols:
-        params["gene_symbols"] = symbols
-    present = _adata.fingerprint(adata, roles, columns)
-    record = record_of(
-        model,
-        params,
-        left_out=left_out_table(
-            {name: labels.n_cells(name) for name, _ in plan.left_out},
-            [reason for _, reason in plan.left_out],
-        ),
-        cells={
-            **dict(zip(("roles", "values"), present.split(), strict=True)),
-            "declared": json.dumps(role_texts(declared(adata))),
-        },
-    )
+        model = Model.fit(spec, cells, every_graph, progress)
+
     # Report what a user has to know of the cells and the result.
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
     environments.report(plan, found.confounded(plan.names) if roles.batch_key else [])
@@ -256,6 +216,40 @@ def fit_dag_blr(
         warn_undeclared(undeclared)
     if exact:
         environments.warn_hardly_expressed(model.expected.used, cells.control, genes)
+    _log(model, is_table=is_table(adata))
+
+    # Write: the fit and its digest, and the mean of the weights over all genes.
+    params: dict[str, Any] = {
+        "dag_key": dag_key,
+        **roles.stored(),
+        "shift": plan.shift if isinstance(plan.shift, str) else "table",
+        "shift_sd": 0.0 if exact else "learned",
+        "separator": roles.separator,
+        "prior_scale": chosen.prior_scale,
+        "prior_units": model.posterior.prior_units,
+        "intercept": chosen.intercept,
+    }
+    if symbols:
+        params["gene_symbols"] = symbols
+    n_cells = {name: labels.n_cells(name) for name, _ in plan.left_out}
+    present = _adata.fingerprint(adata, roles, columns)
+    record = record_of(
+        model, params, left_out=left_out_table(n_cells, [why for _, why in plan.left_out]),
+        cells={
+            **dict(zip(("roles", "values"), present.split(), strict=True)),
+            "declared": json.dumps(role_texts(declared(adata))),
+        },
+    )  # fmt: skip
+    mean = _adata.to_all_genes(model.posterior.mean().T, columns, adata.n_vars)
+    stored = pack(record)
+    stored["digest"] = digest_of({name: stored[name] for name in stored if name != "cells"})
+    return _adata.write_results(
+        adata, uns={key_added: stored}, varp={f"{key_added}_mean": mean}, copy=copy
+    )
+
+
+def _log(model: Model, *, is_table: bool) -> None:
+    """Log the weights of predictors, what was fitted, and the efficacy."""
     if model.weighted is not None:
         learned = model.weighted.weights
         shares = zip(learned.names, learned.weights, strict=True)
@@ -269,21 +263,14 @@ def fit_dag_blr(
         n = efficacy.n_measured
         known = f"from {n} own genes" if n else "a guess: none seen"
         of_targets = f" Efficacy {efficacy.mean:.2f} +- {efficacy.sd:.2f} ({known})."
+    n_cells = model.cells.n_cells
     logger.info(
         "Fitted %d weights to %s of %d perturbations%s.%s",
-        dag.n_edges,
-        "the effects" if is_table(adata) else
-        f"{cells.control.n} control cells and {record.n_cells.sum()} cells",
-        len(plan.names), " (exact shifts)" if exact else "",
-        of_targets,
+        model.posterior.dag.n_edges,
+        "the effects" if is_table else
+        f"{model.cells.control.n} control cells and {n_cells.sum()} cells",
+        len(n_cells), " (exact shifts)" if model.spec.exact else "", of_targets,
     )  # fmt: skip
-    # Write: the fit and its digest, and the mean of the weights over all genes.
-    mean = _adata.to_all_genes(model.posterior.mean().T, columns, adata.n_vars)
-    stored = pack(record)
-    stored["digest"] = digest_of({name: stored[name] for name in stored if name != "cells"})
-    return _adata.write_results(
-        adata, uns={key_added: stored}, varp={f"{key_added}_mean": mean}, copy=copy
-    )
 
 
 def _noise_variances(
@@ -298,3 +285,51 @@ def _noise_variances(
         )
         raise ValueError(message)
     return np.array([known[gene] for gene in genes])
+
+
+def record_of(
+    model: Model,
+    params: dict[str, Any],
+    *,
+    left_out: pd.DataFrame,
+    cells: dict[str, str] | None = None,
+) -> FittedPosterior:
+    """Return what is stored of a model, and read by :func:`nextpert._adata.posterior_from`.
+
+    ``params``, labels ``left_out`` and the fingerprint of the ``cells`` are stored with it.
+    """
+    spec, used, pooled = model.spec, model.expected.used, model.cells.pooled
+    predictors = features = means = None
+    if model.weighted is not None:
+        learned, features = model.weighted.weights, spec.features
+        predictors = PredictorRecord(
+            list(learned.names), learned.weights, np.nan_to_num(learned.alone, nan=1.0),
+            float(np.nan_to_num(learned.error, nan=1.0)), learned.residual_variance,
+            model.weighted.interactions, model.scales,
+        )  # fmt: skip
+    if not spec.exact:
+        means = CellMeans(pooled.n[1:], pooled.mean[1:], pooled.variance_ratio[1:])
+    from_controls, from_others = pooled_sizes(pooled)
+    return FittedPosterior(
+        genes=spec.genes,
+        posterior=model.posterior,
+        control_mean=model.cells.control.mean,
+        n_control_cells=model.cells.control.n,
+        environments=environments.environment_table(
+            used, spec.genes, pooled.n_cells[1:].tolist()
+        ).assign(q_value=from_controls.q_value, q_value_from_others=from_others.q_value),
+        targets=used.targets,
+        shifts=used.shifts,
+        left_out=left_out,
+        log_evidence=model.posterior.log_evidence(),
+        params=params,
+        cells=cells,
+        means=means,
+        guide_variance=None if spec.exact else model.cells.guide_variance,
+        hierarchical=model.effects,
+        efficacy=model.expected.efficacy,
+        predictors=predictors,
+        screen=None if predictors is None else model.cells.screen,
+        features=features,
+        ensemble=model.resampled or None,
+    )

@@ -1,1 +1,0 @@
-"""``tl.fit_dag_blr`` and its helpers."""
