@@ -12,12 +12,12 @@ from nextpert.core._checks import named
 from nextpert.core.causal.weights import downstream, fit_weights
 from nextpert.core.fit.interventions import own_shift, shift_environments
 from nextpert.core.fit.naming import numbered, places, pooled
+from nextpert.core.model._sweep import Prior
 from nextpert.core.model.chain import Chain, threads
 from nextpert.core.model.effects import Efficacy, screen_efficacy, speaks_of_knockouts
 from nextpert.core.model.elsewhere import as_condition, fit_each, of_table
 from nextpert.core.model.hierarchical import (
     Hierarchical,
-    Prior,
     controls_alone,
     fit_hierarchical,
 )

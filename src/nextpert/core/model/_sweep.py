@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.linalg import eigh
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert.core.model.chain import Workers
-    from nextpert.core.model.hierarchical import Prior
     from nextpert.core.screen.guides import PooledGuides
 
     Array = NDArray[np.float64]
@@ -47,6 +46,29 @@ _TOLD = 5.0
 _FACTORS = 8  # of coexpression at most; a tenth of the genes where these are few
 _NO_PROGRAM = 1e-12  # variance of a program that is none
 _BLOCK = 32  # perturbations visited by one task; the draws do not depend on who does it
+
+
+class Prior(NamedTuple):
+    """What is known of effects before the cells, all of shape ``(n_perturbations, n_genes)``.
+
+    Parameters
+    ----------
+    expected
+        Expected effects ``E``, units of the data; ``None`` for 0.
+    variance
+        Variance of their error, as of the members of a combination, squared units of the data;
+        ``None`` where they are known exactly.
+    own_variance
+        Variance of own parts where it is known, such as that of target genes by the efficacy of the
+        screen; nan where the model learns it. ``None`` where none is known.
+    """
+
+    expected: Array | None = None
+    variance: Array | None = None
+    own_variance: Array | None = None
+
+
+NO_PRIOR = Prior()
 
 
 class Sampler:

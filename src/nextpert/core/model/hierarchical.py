@@ -15,7 +15,7 @@ coexpression of genes, and an own part, which is sparse and whose scale is uncer
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
@@ -24,7 +24,7 @@ from nextpert.core._blas import in_blocks, one_thread
 from nextpert.core._checks import as_rng
 from nextpert.core._codec import array, nested, series
 from nextpert.core.model._hierarchical_kernel import N_VARIANCES
-from nextpert.core.model._sweep import SCORES, Sampler
+from nextpert.core.model._sweep import NO_PRIOR, SCORES, Prior, Sampler
 from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import (
     SCALES,
@@ -270,29 +270,6 @@ def controls_alone(
     return Hierarchical(
         effects, control, program, none, along, np.zeros((p, 0)), Weights(*even), np.ones(n_draws)
     )
-
-
-class Prior(NamedTuple):
-    """What is known of effects before the cells, all of shape ``(n_perturbations, n_genes)``.
-
-    Parameters
-    ----------
-    expected
-        Expected effects ``E``, units of the data; ``None`` for 0.
-    variance
-        Variance of their error, as of the members of a combination, squared units of the data;
-        ``None`` where they are known exactly.
-    own_variance
-        Variance of own parts where it is known, such as that of target genes by the efficacy of the
-        screen; nan where the model learns it. ``None`` where none is known.
-    """
-
-    expected: Array | None = None
-    variance: Array | None = None
-    own_variance: Array | None = None
-
-
-NO_PRIOR = Prior()
 
 
 @one_thread()

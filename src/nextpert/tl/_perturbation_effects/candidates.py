@@ -16,9 +16,10 @@ from nextpert.core._blas import in_blocks
 from nextpert.core._codec import table_type
 from nextpert.core.fit.combinations import fitted_candidates
 from nextpert.core.fit.interventions import Interventions, own_shift
+from nextpert.core.model._sweep import Prior
 from nextpert.core.model.chain import threads
 from nextpert.core.model.effects import Effects, exact_effects, speaks_of_knockouts
-from nextpert.core.model.hierarchical import Prior, fit_hierarchical
+from nextpert.core.model.hierarchical import fit_hierarchical
 from nextpert.core.screen.guides import UNKNOWN, PooledGuides
 from nextpert.tl._cells import fit_environments, read_cells
 from nextpert.tl._design_interventions.candidates import read_candidates
