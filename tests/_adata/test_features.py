@@ -73,16 +73,6 @@ def test_neighbours_in_a_network_are_alike():
     np.testing.assert_allclose(plain, rows @ rows.T, atol=1e-6)
 
 
-def test_several_tables_count_alike():
-    table = pd.DataFrame(np.random.default_rng(0).normal(size=(4, 3)), index=list("ABCE"))
-    sets = {"one": ["A", "B", "D"]}
-    both = alike({"embedding": table, "sets": sets}, *"ABCDE")
-    np.testing.assert_allclose(
-        both, (alike(table, *"ABCDE") + alike(sets, *"ABCDE")) / 2, atol=1e-6
-    )
-    assert both[2, 2] == pytest.approx(0.5)  # in one of two: half as much is known
-
-
 def test_components_of_large_tables_are_the_largest(monkeypatch):
     rng = np.random.default_rng(0)
     table = pd.DataFrame(rng.normal(size=(40, 300)), index=[f"N{k}" for k in range(40)])
@@ -111,10 +101,10 @@ def test_components_are_those_of_the_screen():
     sets = {f"S{k}": list(rng.choice(names, 10, replace=False)) for k in range(2000)}
     one = np.array([[name in some for some in map(set, sets.values())] for name in names[:20]])
     one = one / np.linalg.norm(one, axis=1, keepdims=True)
-    both = read({"sets": sets, "more": {"every": names}}, names[:20])
-    assert both.rows.shape == (900, 20)
-    rows = both.of(names[:20])
-    np.testing.assert_allclose(rows @ rows.T, 0.5 + one @ one.T / 2, atol=1e-6)
+    of_sets = read(sets, names[:20])
+    assert of_sets.rows.shape == (len(of_sets.names), 20)
+    rows = of_sets.of(names[:20])
+    np.testing.assert_allclose(rows @ rows.T, one @ one.T, atol=1e-6)
 
 
 def other_screen(values, error=None, names="ABD", genes=("B", "X", "A")):
@@ -131,8 +121,6 @@ def test_effects_of_another_screen_lie_on_the_panel():
     found = read(other_screen(values))
     assert found.names == ["A", "B", "D"]
     assert found.effects.tolist() == [[3, 1, 0], [6, 4, 0], [9, 7, 0]]  # unknown: the mean
-    both = read({"other": other_screen(values), "sets": {"one": ["E", "A"]}})
-    assert both.effects.tolist() == [[3, 1, 0], [6, 4, 0], [9, 7, 0], [6, 4, 0]]
     away = np.where(np.isnan(values), 0.0, values - np.nanmean(values, axis=0))
     unit = away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-9)
     np.testing.assert_allclose(found.rows @ found.rows.T, unit @ unit.T, atol=1e-6)
@@ -204,13 +192,9 @@ def test_files_hold_the_same(tmp_path):
         given, wanted = read(str(tmp_path / file)), read(held)
         assert given.names == wanted.names
         np.testing.assert_array_equal(given.rows, wanted.rows)
-    both = read({"sets": tmp_path / "sets.gmt", "table": table})
-    np.testing.assert_array_equal(both.rows, read({"sets": sets, "table": table}).rows)
 
 
 TABLE = pd.DataFrame(np.eye(3), index=list("ABC"))
-ITSELF = {"table": TABLE}
-ITSELF["itself"] = ITSELF
 BAD = {
     "no file": ("nowhere.gmt", "'nowhere.gmt' is no file"),
     "row twice": (TABLE.set_axis(list("ABA")), "rows more than once: give A once"),
@@ -238,10 +222,9 @@ BAD = {
     "no values": (TABLE * np.nan, "features holds no value"),
     "no X": (ad.AnnData(obs=TABLE[[]], var=TABLE[[]]), "features has no X"),
     "no effects": (other_screen(np.full((3, 3), np.nan)), "features holds no value"),
-    "no table": ({"one": TABLE, "b": None}, r"features\['b'\] must be a table \(DataFrame\)"),
+    "several": ({"one": TABLE, "b": None}, r"features must be a table \(DataFrame\)"),
     "a list": ([["A", "B"]], r"features must be a table \(DataFrame\), an AnnData"),
-    "a text": ({"one": TABLE, "b": {"c": "ABC"}}, r"features\['b'\] must be a table"),
-    "itself": (ITSELF, r"features\['itself'\] must be a table"),
+    "a text": ({"b": "ABC"}, r"features must be a table"),
     "small sets": ({"one": ["A"], "two": ["B"]}, "no set of two genes"),
     "numbers in lists": ({"A": [1.0, 2.0], "B": [1.0]}, r"give numbers as a table, pandas"),
     "an edge without weight": (
@@ -250,10 +233,6 @@ BAD = {
     ),
     "other genes": (other_screen(np.eye(3), genes=("X", "Y", "Z")), "no gene of the panel"),
     "errors of 0": (other_screen(np.eye(3), np.eye(3)), "standard errors of 0 or below"),
-    "two screens": (
-        {"a": other_screen(np.eye(3)), "b": other_screen(np.eye(3))},
-        "two other screens",
-    ),
 }
 
 

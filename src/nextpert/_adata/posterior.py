@@ -66,25 +66,22 @@ def require_other_cells(adata: ad.AnnData, features: Any) -> None:
 
     It is compared by roles and panel of the fit that it came from, whatever those are now.
     """
-    for one in features.values() if isinstance(features, Mapping) else [features]:
-        origin = eager(getattr(one, "uns", {}))
-        if not isinstance(origin, Mapping) or not {"cells", "panel", "fit_params"} <= set(origin):
-            continue
-        params = origin["fit_params"]
-        try:
-            roles = fitted_roles(adata, params)
-            genes = list(map(str, origin["panel"]))
-            symbols = symbols_of({"params": params})
-            _, columns = resolve_panel(adata, genes, gene_symbols=symbols)
-            same = fingerprint(adata, roles, columns) == origin["cells"]
-        except ValueError:  # without its columns, genes or layer: other cells
-            continue
-        if same:
-            message = (
-                "features has effects of these same cells: give effects in another screen, or "
-                "leave features out, as the fit learns from these cells anyway."
-            )
-            raise ValueError(message)
+    origin = eager(getattr(features, "uns", {}))
+    if not isinstance(origin, Mapping) or not {"cells", "panel", "fit_params"} <= set(origin):
+        return
+    params = origin["fit_params"]
+    try:
+        symbols = symbols_of({"params": params})
+        _, columns = resolve_panel(adata, map(str, origin["panel"]), gene_symbols=symbols)
+        same = fingerprint(adata, fitted_roles(adata, params), columns) == origin["cells"]
+    except ValueError:  # without its columns, genes or layer: other cells
+        return
+    if same:
+        message = (
+            "features has effects of these same cells: give effects in another screen, or "
+            "leave features out, as the fit learns from these cells anyway."
+        )
+        raise ValueError(message)
 
 
 def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
