@@ -103,7 +103,7 @@ def fit_dag_blr(
         Side information to predict perturbations without cells (:doc:`/guides/side_information`):
         a table of numbers, a row per perturbation or gene; an edge list with the columns
         ``source``, ``target``, ``weight``; gene sets, a mapping of names to lists; an AnnData of
-        the effects in another screen; the path of such a file; or a mapping of names to several.
+        the effects in another screen; or the path of such a file.
     prior_options
         Rarely changed options of the prior of the weights, a mapping with some of:
 
