@@ -17,7 +17,6 @@ comparisons of a screen. Models are those of ``tl.fit_dag_blr`` without a graph.
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import product
 
 import numpy as np
@@ -29,13 +28,12 @@ from benchmarks._screens import SOURCES, read_screen
 from benchmarks.own_state import above_noise
 from nextpert.core import Dag, DagBlr
 from nextpert.core.causal.design_loop import run_tasks
-from nextpert.core.evaluate.cell_pool import CellPool
-from nextpert.core.evaluate.strategies import replay_plates
+from nextpert.core.evaluate import CellPool, replay_plates
 from nextpert.core.fit.interventions import Plan
 from nextpert.core.fit.learn import Graphs, Spec
 from nextpert.core.fit.naming import Naming
-from nextpert.tl._replay_design.modelled import Setting
-from nextpert.tl._replay_design.tables import holm, plates_until_good
+from nextpert.tl._replay_design.campaigns import Setting, strategies
+from nextpert.tl._replay_design.replay_design import holm, plates_until_good
 
 SCREENS = ("papalexi", "tapseq", "norman")
 STRATEGIES = ("exploit", "random", "round_robin_means", "thompson_means")
@@ -48,7 +46,7 @@ def as_pool(cells: Cells) -> CellPool:
     return CellPool(groups[0], groups[1:])
 
 
-def known(cells: Cells, pool: CellPool) -> Setting:
+def known(cells: Cells) -> Setting:
     """Return what is known before the first cell: the targets of perturbations, and no graph."""
     genes = [f"gene {i}" for i in range(cells.x.shape[1])]
     targets = [[genes[own]] if own >= 0 else [] for own in cells.own[1:]]
@@ -56,34 +54,34 @@ def known(cells: Cells, pool: CellPool) -> Setting:
     plan = Plan(cells.names[1:], targets, [], shift)
     spec = Spec(genes, plan, DagBlr, Naming(frozenset(genes), ""))
     empty = Graphs.single(Dag.from_edges(len(genes), []))
-    return Setting(spec, empty, pool.environments)
+    return Setting(spec, empty, guided=False)
 
 
 def campaigns(
-    pool: CellPool, setting: Setting, target: int, repeat: int, strategies: list[str]
+    pool: CellPool, setting: Setting, target: int, repeat: int, names: list[str]
 ) -> np.ndarray:
     """Return what is recommended after each plate, ``(n_strategies, n_rounds + 1)``."""
     deal = pool.deal(target, min(WARMUP, len(pool.control)), rng=[target, repeat])
-    others = np.delete(np.arange(pool.n_perturbations), target)
+    every, others = strategies(setting), np.delete(np.arange(pool.n_perturbations), target)
+    options = {"candidates": others, "n_rounds": ROUNDS}
 
     def recommended(name: str) -> np.ndarray:
         rng = np.random.default_rng([target, repeat, 1])
-        build = partial(setting.build, name, deal.target, rng=rng)
-        return replay_plates(pool, deal, build, candidates=others, n_rounds=ROUNDS).recommended
+        return replay_plates(pool, deal, every[name], rng, **options).recommended
 
-    return np.array([recommended(name) for name in strategies])
+    return np.array([recommended(name) for name in names])
 
 
 def replayed(
-    cells: Cells, strategies: list[str], n_repeats: int, n_jobs: int, every: int
+    cells: Cells, names: list[str], n_repeats: int, n_jobs: int, every: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return distances and whether they are good, ``(targets, repeats, strategies, plates)``."""
     pool, targets = as_pool(cells), [j - 1 for j in above_noise(cells)][::every]
-    setting = known(cells, pool)
-    tasks = [(pool, setting, t, r, strategies) for t, r in product(targets, range(n_repeats))]
+    setting = known(cells)
+    tasks = [(pool, setting, t, r, names) for t, r in product(targets, range(n_repeats))]
     done = dict(run_tasks(campaigns, tasks, n_jobs=n_jobs))
     found = np.array([done[i] for i in range(len(tasks))])
-    found = found.reshape(len(targets), n_repeats, len(strategies), ROUNDS + 1)
+    found = found.reshape(len(targets), n_repeats, len(names), ROUNDS + 1)
     distance, good = np.empty(found.shape), np.empty(found.shape, bool)
     for i, t in enumerate(targets):
         truth, others = pool.truth(t), np.delete(np.arange(pool.n_perturbations), t)
@@ -93,13 +91,13 @@ def replayed(
 
 
 def run(
-    name: str, cells: Cells, strategies: list[str], n_repeats: int, n_jobs: int, every: int = 1
+    title: str, cells: Cells, names: list[str], n_repeats: int, n_jobs: int, every: int = 1
 ) -> str:
     """Return the section of one screen."""
-    distance, good = replayed(cells, strategies, n_repeats, n_jobs, every)
+    distance, good = replayed(cells, names, n_repeats, n_jobs, every)
     plates = plates_until_good(good)
     seen, rows = (0, 1, 2, 3, 5, 7, 10), {}
-    for k, s in enumerate(strategies):
+    for k, s in enumerate(names):
         mean, is_good = distance[:, :, k].mean(axis=(0, 1)), good[:, :, k].mean(axis=(0, 1))
         rows[s] = [
             *(f"{mean[t]:.2f} ({is_good[t]:.0%})" for t in seen), f"{mean[1:].mean():.3f}",
@@ -108,15 +106,15 @@ def run(
     measures = {"distance": distance[..., 1:].mean(axis=-1), "plates until good": plates}
     gaps = {
         (s, what): (values[..., 0] - values[..., k]).mean(axis=0)
-        for k, s in enumerate(strategies) if k for what, values in measures.items()
+        for k, s in enumerate(names) if k for what, values in measures.items()
     }  # fmt: skip
     p = holm(np.array([ttest_1samp(gap, 0).pvalue for gap in gaps.values()]))
     differences: dict[str, list[str]] = {}
     for ((s, _), gap), adjusted in zip(gaps.items(), p, strict=True):
         cell = f"{with_error(gap, 3)} (p {adjusted:.2g})"
-        differences.setdefault(f"{strategies[0]} less {s}", []).append(cell)
+        differences.setdefault(f"{names[0]} less {s}", []).append(cell)
     return "\n\n".join([
-        f"## {name}: {len(distance)} targets, {len(cells.names) - 1} perturbations, "
+        f"## {title}: {len(distance)} targets, {len(cells.names) - 1} perturbations, "
         f"{cells.x.shape[1]} genes, {n_repeats} repeats",
         "Distance over that of the control (share good), by plates seen:",
         table(["", *map(str, seen), "mean 1 to 10", "good", "plates until good"], rows),

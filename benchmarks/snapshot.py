@@ -151,12 +151,12 @@ def diagnosis(adata: ad.AnnData, case: Case) -> Items:
 
 def replays(adata: ad.AnnData, case: Case) -> Items:
     """Replays of the screen by each strategy."""
-    npt.tl.replay_design(
-        adata, [case.target], held_out="both", n_rounds=2, n_repeats=2, n_perturbations=3,
-        strategies=("exploit", "thompson", "civ", "exact_greedy", "thompson_means", "random"),
-        campaign_options={"n_warmup": 80},
-    )  # fmt: skip
-    yield "real", adata.uns["replay"]
+    for name, held_out in (("real", False), ("held out", True)):
+        npt.tl.replay_design(
+            adata, [case.target], held_out=held_out, n_rounds=2, n_repeats=2, n_perturbations=3,
+            strategies=("exploit", "thompson", "civ", "exact_greedy", "thompson_means", "random"),
+        )  # fmt: skip
+        yield name, adata.uns["replay"]
 
 
 def campaign(adata: ad.AnnData, case: Case) -> Items:

@@ -107,7 +107,6 @@ def screen() -> AnnData:
         labels[:3],
         strategies=["exploit", "thompson", "random", "round_robin_means"],
         held_out=True,
-        campaign_options={"n_warmup": 20},
         n_rounds=4,
         n_perturbations=2,
         n_repeats=2,

@@ -99,12 +99,7 @@ def _full_screen(_small_screen, edges):
         npt.tl.plan_cells(adata, "MYC")
         npt.tl.plan_screen(adata, "MYC", n_perturbations=2)
         npt.tl.replay_design(
-            adata,
-            ["MYC"],
-            strategies=["exact_greedy", "random"],
-            n_rounds=2,
-            n_repeats=2,
-            campaign_options={"n_warmup": 20},
+            adata, ["MYC"], strategies=["exact_greedy", "random"], n_rounds=2, n_repeats=2
         )
     return adata
 

@@ -75,10 +75,9 @@ CALLS = {
     "tl.plan_loading": (plan, lambda _: {}),
     "tl.plan_screen": (fit, lambda _: {"target": "MYC", "n_perturbations": 2}),
     "tl.replay_design": (
-        graph,
+        fit,
         lambda _: {
             "targets": ["MYC"], "strategies": ["exact_greedy"], "n_rounds": 2, "n_repeats": 2,
-            "campaign_options": {"n_warmup": 30},
         },
     ),
     "tl.target_distances": (None, lambda _: {"target": "MYC"}),
@@ -107,7 +106,7 @@ FIELDS = {
     "tl.dag_fit": "f2af4c86", "tl.design_interventions": "6b4ab036", "tl.diagnose": "05604464",
     "tl.fit_dag_blr": "4c1928b1", "tl.learn_dag": "816b9e91", "tl.perturbation_effects": "24ee915f",
     "tl.plan_cells": "86764f05", "tl.plan_loading": "fff3c997", "tl.plan_screen": "7daa7628",
-    "tl.replay_design": "04d8038c", "tl.target_distances": "9b4b1718",
+    "tl.replay_design": "3091e0af", "tl.target_distances": "9b4b1718",
 }  # fmt: skip
 NEW_FORMAT = (
     "what is stored has changed: raise FORMAT in nextpert/core/_codec.py, so that older ones are "

@@ -65,9 +65,7 @@ def test_both_spellings_are_one_perturbation_of_a_fit(small_screen, one, assert_
         npt.tl.target_distances(adata, "MYC")
         npt.tl.cpca(adata, alpha=1.0)
         npt.tl.perturbation_effects(adata, genes="all")
-        npt.tl.replay_design(
-            adata, n_rounds=1, n_repeats=2, strategies=["random"], campaign_options={"n_warmup": 20}
-        )
+        npt.tl.replay_design(adata, n_rounds=1, n_repeats=2, strategies=["random"])
         npt.tl.plan_screen(adata, ONE, **PLAN)
     for key in (
         "diagnosis", "plan_cells", "target_distances", "cpca", "perturbation_effects", "replay",
@@ -153,9 +151,8 @@ CALLS = {
     "distances": lambda a, name, _: npt.tl.target_distances(a, name),
     "distances of": lambda a, name, _: npt.tl.target_distances(a, "MYC", perturbations=[name]),
     "replay": lambda a, name, _: npt.tl.replay_design(
-        a, [name, npt.Target(state=[name, "STK3"])], candidates=["MYC", "STK3", name],
-        n_rounds=1, n_repeats=2, strategies=["random"], held_out=True,
-        campaign_options={"n_warmup": 20},
+        a, [name, npt.Target(state=[name, "STK3"])], n_rounds=1, n_repeats=2,
+        strategies=["random"], held_out=True,
     ),
     "cpca": lambda a, name, _: npt.tl.cpca(a, groups=[name, "MYC"], alpha=1.0),
 }  # fmt: skip

@@ -110,12 +110,9 @@ def diagnose(adata):
 
 
 def replay(adata):
-    learn(adata)
-    targets = ["MYC", "STK3"]
-    options = {"targets": targets, "strategies": ["civ", "exact_greedy"], "held_out": "both"}
-    npt.tl.replay_design(
-        adata, campaign_options={"n_warmup": 30}, n_rounds=1, n_cells=3, n_repeats=2, **options
-    )
+    fit(adata)
+    options = {"targets": ["MYC", "STK3"], "strategies": ["civ", "exact_greedy"], "held_out": True}
+    npt.tl.replay_design(adata, n_rounds=1, n_cells=3, n_repeats=2, **options)
 
 
 def dag_fit(adata):

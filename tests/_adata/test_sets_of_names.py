@@ -53,10 +53,10 @@ def design(adata, order):
 
 def replay(adata, order):
     npt.tl.learn_dag(adata, method="given", dag=EDGES)
+    npt.tl.fit_dag_blr(adata)
     npt.tl.replay_design(
-        adata, candidates=order(LABELS), targets=order(LABELS),
-        strategies=order(["exact_greedy", "thompson_means"]), n_repeats=2, n_rounds=1,
-        campaign_options={"n_warmup": 5},
+        adata, targets=order(LABELS), strategies=order(["exact_greedy", "thompson_means"]),
+        n_repeats=2, n_rounds=1,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ NUMBER = ("big", NAN, float("inf"), [0.5], True)
 NAMES = (3, b"MYC", [None], [NAN], {"MYC": 1})
 PATH = (3, "", ["a.png"])
 OPTIONS = (
-    "search_options", "constraints", "campaign_options", "prior_options", "loading",
+    "search_options", "constraints", "prior_options", "loading",
 )  # fmt: skip  # mappings
 WRONG = {
     "adata": (None, 3, "screen.h5ad", np.zeros((3, 3)), pd.DataFrame({"MYC": [1.0]})),
@@ -62,7 +62,7 @@ WRONG = {
     **dict.fromkeys(("ncols", "n_cols", "n_perturbed", "min_umi"), COUNT),
     "n_graphs": COUNT,
     **dict.fromkeys(("n_samples", "n_folds", "n_genes", "n_control"), (1, *COUNT)),
-    **dict.fromkeys(("n_random", "n_warmup"), (-1, "ten", 1.5, True)),
+    **dict.fromkeys(("n_random",), (-1, "ten", 1.5, True)),
     **dict.fromkeys(("n_runs", "max_guides", "n_replicates"), ("ten", 0, 1.5, True)),
     "min_cells": (-1, "ten", 1.5, True),
     **dict.fromkeys(("alpha", "penalty", "expected_degree", "prior_scale"), (-1.0, *NUMBER)),

@@ -76,7 +76,6 @@ USAGE = [
     ("learn x.h5ad --config absent.toml", "absent.toml"),
     ("learn x.h5ad --config three.csv", "TOML"),
     ("preprocess x.h5ad --min-cells 2.5", "--min-cells"),
-    ("replay x.h5ad --held-out maybe", "--held-out"),
 ]
 
 

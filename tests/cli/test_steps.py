@@ -85,8 +85,8 @@ CALLS = {
     ),
     "replay": (
         "--targets MYC --n-rounds 1 --n-repeats 2 --strategies random round_robin_means "
-        "--held-out both",
-        {"targets": ["MYC"], "n_rounds": 1, "n_repeats": 2, "held_out": "both",
+        "--held-out",
+        {"targets": ["MYC"], "n_rounds": 1, "n_repeats": 2, "held_out": True,
          "strategies": ["random", "round_robin_means"]},
     ),
     "diagnose": ("--seed 2", {"rng": 2}),

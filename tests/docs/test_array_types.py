@@ -26,7 +26,6 @@ OPTIONS = {
     "tl.plan_screen": {"target": TARGET, "n_perturbations": 2, "n_cells": 40},
     "tl.replay_design": {
         "targets": [TARGET], "strategies": ["random"], "n_rounds": 1,
-        "campaign_options": {"n_warmup": 10},
         "n_perturbations": 1, "n_repeats": 2,
     },
     "tl.target_distances": {"target": TARGET},

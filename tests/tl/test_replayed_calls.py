@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from importlib import import_module
 
 import numpy as np
 import pytest
 
 import nextpert as npt
-from nextpert._adata import read_roles
-from nextpert.core.evaluate.strategies import replay_plates
+from nextpert._adata import posterior_from
+from nextpert.core.evaluate import replay_plates
 from nextpert.tl._plan_screen.wells import STRATEGIES
-from nextpert.tl._replay_design import modelled
-from nextpert.tl._replay_design.setup import read_setup
+from nextpert.tl._replay_design import campaigns
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
@@ -41,16 +39,17 @@ def campaign(request):
     npt.pp.setup_screen(adata, guide_key=None, batch_key=None, check_scale=False)
     npt.pp.setup_screen(adata, check_scale=False, **told)
     npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
-    setup = read_setup(adata, None, None, "knockout", dag_key="dag", roles=read_roles(adata))
+    npt.tl.fit_dag_blr(adata)
+    pool, setting = campaigns.read_pool(adata, posterior_from(adata))
     control = np.flatnonzero(label == "control")
-    rows = np.concatenate([np.flatnonzero(label == name) for name in setup.setting.spec.plan.names])
-    return adata, setup, control, rows
+    rows = np.concatenate([np.flatnonzero(label == name) for name in setting.spec.plan.names])
+    return adata, pool, setting, control, rows
 
 
 def seen_after(campaign, deal, chosen):
     """The cells of the warm-up and of some plates, as the pool has them."""
-    adata, setup, control, rows = campaign
-    pool, used, cells = setup.pool, dict.fromkeys(range(99), 0), []
+    adata, pool, _, control, rows = campaign
+    used, cells = dict.fromkeys(range(99), 0), []
     for j in chosen.ravel().tolist():
         cells += deal.orders[j][used[j] : used[j] + N_CELLS].tolist()
         used[j] += N_CELLS
@@ -65,34 +64,30 @@ def seen_after(campaign, deal, chosen):
 
 @pytest.mark.parametrize("strategy", [*STRATEGIES, "thompson", "ei", "exact_greedy"])
 def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy, monkeypatch):
-    _, setup, _, _ = campaign
-    deal = setup.pool.deal(2, N_WARMUP, rng=1)
-    build = partial(setup.setting.build, strategy, deal.target, rng=np.random.default_rng(SEED))
+    _, pool, setting, _, _ = campaign
+    names, deal = setting.spec.plan.names, pool.deal(2, N_WARMUP, rng=1)
     found = replay_plates(
-        setup.pool, deal, build, n_rounds=N_ROUNDS, n_perturbations=SIZE, n_cells=N_CELLS
-    )
-    shift_sd = "learned" if modelled.shift_sd_of(strategy) == "learned" else 0
+        pool, deal, campaigns.strategies(setting)[strategy], np.random.default_rng(SEED),
+        n_rounds=N_ROUNDS, n_perturbations=SIZE, n_cells=N_CELLS,
+    )  # fmt: skip
+    shift_sd = 0 if strategy.startswith("exact_") else "learned"
     streams = np.random.default_rng(SEED).spawn(2 * N_ROUNDS)
-    target = dict(zip(setup.setting.spec.genes, deal.target.states[0], strict=True))
-    candidates = [setup.setting.spec.plan.names[j] for j in deal.first]
-    options = {"candidates": candidates, "n_samples": modelled.N_SAMPLES}
+    target = dict(zip(setting.spec.genes, deal.target.states[0], strict=True))
+    candidates = [names[j] for j in deal.first]
+    options = {"candidates": candidates, "n_samples": campaigns.N_SAMPLES}
     planning = import_module("nextpert.tl._plan_screen.plan_screen")
-    monkeypatch.setattr(planning, "N_SAMPLES", modelled.N_SAMPLES)
+    monkeypatch.setattr(planning, "N_SAMPLES", campaigns.N_SAMPLES)
     for t in range(N_ROUNDS):
         adata = seen_after(campaign, deal, found.chosen[:t])
         npt.tl.fit_dag_blr(adata, shift_sd=shift_sd)
         npt.tl.design_interventions(adata, target, rng=streams[2 * t], **options)
         ranking = adata.uns["design"]["ranking"].set_index("perturbation")
-        assert (
-            ranking["mean_distance"].idxmin() == setup.setting.spec.plan.names[found.recommended[t]]
-        )
+        assert ranking["mean_distance"].idxmin() == names[found.recommended[t]]
         npt.tl.plan_screen(
             adata, target, strategy=strategy.removeprefix("exact_"), n_perturbations=SIZE,
             n_cells=SIZE * N_CELLS, n_controls=0, constraints={"min_cells": N_CELLS},
             rng=streams[2 * t + 1], candidates=candidates,
         )  # fmt: skip
         plate = adata.uns["plan"]["plate"]
-        assert plate["perturbation"].tolist() == [
-            setup.setting.spec.plan.names[j] for j in found.chosen[t]
-        ]
+        assert plate["perturbation"].tolist() == [names[j] for j in found.chosen[t]]
         assert plate["n_cells"].tolist() == [N_CELLS] * SIZE

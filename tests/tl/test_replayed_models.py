@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 
 from nextpert.core import Dag, DagBlr, random_scm
 from nextpert.core.design.goal import Goal
-from nextpert.core.evaluate.cell_pool import CellPool, PoolGoal
-from nextpert.core.evaluate.strategies import NO_MODEL, replay_plates
+from nextpert.core.evaluate import BY_MEANS, CellPool, PoolGoal, replay_plates
 from nextpert.core.fit.interventions import Plan
 from nextpert.core.fit.learn import Graphs, Spec
 from nextpert.core.fit.naming import Naming
-from nextpert.tl._replay_design.modelled import Setting, shift_sd_of, strategies
+from nextpert.tl._replay_design.campaigns import Setting, strategies
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
@@ -37,18 +34,11 @@ def run(pool, deal, strategy, *, dag=None, own=None, rng=0, **options):
     plan = Plan([f"P{j}" for j in range(n)], targets, [], "knockout")
     spec = Spec(genes, plan, DagBlr, Naming(frozenset(genes)))
     graphs = Graphs.single(Dag.from_edges(p, []) if dag is None else dag)
-    told = Setting(spec, graphs, pool.environments)
-    build = partial(told.build, strategy, deal.target, rng=np.random.default_rng(rng))
-    return replay_plates(pool, deal, build, **options)
+    chosen = strategies(Setting(spec, graphs, guided=False))[strategy]
+    return replay_plates(pool, deal, chosen, np.random.default_rng(rng), **options)
 
 
-def test_names_say_how_much_is_modelled():
-    names = ("exploit", "exact_civ", "round_robin_means")
-    assert [shift_sd_of(name) for name in names] == ["learned", "0", ""]
-    assert len(set(strategies())) == len(strategies())
-
-
-@pytest.mark.parametrize("strategy", ["exploit", "explore", "both", "ei", "random", *NO_MODEL])
+@pytest.mark.parametrize("strategy", ["exploit", "explore", "both", "ei", "random", *BY_MEANS])
 def test_cells_are_drawn_once_and_from_candidates_alone(strategy):
     pool, may = make_pool(), [0, 2, 4, 5]
     deal = pool.deal(4, 50, rng=2)

@@ -259,13 +259,9 @@ def replay_section(results: Results) -> Section | None:
         return None
     stored = results["replay"]
     overall = stored["overall"]
-    target = overall["held_out"].map({True: "held out", False: "in the pool"})
     names = ["strategy", "plates", "plates_sem", "share_good_last", "relative_last", "verdict"]
-    if len(set(target)) > 1:
-        names.insert(0, "target")
     caption = "Strategies, replayed on the cells of this screen, over all targets"
-    shown = overall.assign(target=target)
-    table = Table("replay", caption, shown, names, download=overall, in_print=6)
+    table = Table("replay", caption, overall, names, download=overall, in_print=6)
     return Section("replay", "Replay", [str(stored["summary"])], tables=[table])
 
 

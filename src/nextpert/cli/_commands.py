@@ -7,7 +7,7 @@ command calls; the tests compare them.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -399,41 +399,34 @@ def replay(
     *,
     results: Results = _RESULTS,
     targets: Names | None = None,
-    candidates: Names | None = None,
     strategies: Names = ("exploit", "random", "thompson_means", "round_robin_means"),
-    held_out: Literal["false", "true", "both"] = "false",
-    n_warmup: Whole = 100,
+    held_out: bool = False,
     n_rounds: Whole = 10,
     n_perturbations: Whole = 4,
     n_cells: Whole = 10,
     n_repeats: Whole = 20,
-    shift: Shift = "knockout",
     rng: Rng = 0,
     n_jobs: Jobs = 1,
     run: Run = _USUAL,
 ) -> None:
     """Replay campaigns on the cells of the screen, to compare ways of choosing.
 
-    Reads a screen after `nextpert learn` and writes how many plates each way of choosing would have
+    Reads a screen after `nextpert fit` and writes how many plates each way of choosing would have
     taken to find a state of this screen. The table has a row per way of choosing.
 
-    Example: `nextpert replay screen.learn.h5ad --n-rounds 5 --table replay.csv`
+    Example: `nextpert replay screen.fit.h5ad --n-rounds 5 --table replay.csv`
 
     Parameters
     ----------
     targets
         Perturbations whose states are to be reached, or TOML files as for --target-file of
-        `nextpert plan`. By default every candidate at least three standard errors from the control
-        cells.
-    candidates
-        Perturbations that may be chosen. By default all with at least 4 cells.
+        `nextpert plan`. By default every perturbation at least three standard errors from the
+        control cells.
     strategies
-        Ways of choosing: a strategy or acquisition of `nextpert plan`, with 'full_' or 'exact_' in
-        front for another model; or 'round_robin_means' and 'thompson_means', without a model.
+        Ways of choosing: a strategy or acquisition of `nextpert plan`, with 'exact_' in front for
+        the model of known shifts; or 'round_robin_means' and 'thompson_means', without a model.
     held_out
-        Whether the perturbation of the target is held out from the candidates; 'both' compares.
-    n_warmup
-        Number of control cells that a campaign starts from.
+        Whether the perturbation of the target is held out from the candidates.
     n_rounds
         Number of plates.
     n_perturbations
@@ -442,8 +435,6 @@ def replay(
         Number of cells per perturbation on a plate.
     n_repeats
         Number of repeats, at least 2.
-    shift
-        As of `nextpert fit`.
     """
 
 

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 PIPELINE = """\
 Recommends which perturbation to test next, given a single-cell perturbation screen.
 
-preprocess -> learn -> fit -> effects, design, cells, plan, diagnose -> report
+preprocess -> learn -> fit -> effects, design, cells, plan, diagnose, replay -> report
 
-`replay` needs a screen after `learn`, `distances` one after `preprocess`; the report shows both.
+`distances` needs a screen after `preprocess` only; the report shows it as well.
 
 Each command reads a screen (h5ad or zarr) and writes a new one, SCREEN.COMMAND.h5ad, with its
 settings beside it: `nextpert COMMAND --config SCREEN.COMMAND.h5ad.toml` repeats the run.

@@ -178,7 +178,6 @@ _READERS: dict[str, Callable[[Any], Any]] = {
         name: _numbers(text) if text.endswith(".csv") else float(text)
         for name, text in _pairs(words)
     },
-    "held_out": lambda word: word if word == "both" else word == "true",
     "pending": lambda words: _numbers(words, int) if "=" in "".join(words) else words,
     "perturbation_targets": _genes_of,
     "shift": _shifts,

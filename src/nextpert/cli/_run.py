@@ -177,7 +177,7 @@ def _join(adata: AnnData, other: AnnData, path: str) -> None:
     """Add the results of another file of the same cells, graph and fit."""
     same = adata.obs_names.equals(other.obs_names) and adata.var_names.equals(other.var_names)
     fits = [x.uns["dag_blr"]["digest"] for x in (adata, other) if "dag_blr" in x.uns]
-    if not same or len(set(fits)) > 1:  # distances and replays need no fit
+    if not same or len(set(fits)) > 1:  # distances need no fit
         message = (
             f"--also {path} holds other cells or genes, or another fit, than the screen: make the "
             "results of one page from one fit."

@@ -178,9 +178,7 @@ def _draw_worth(panel: Axes, table: pd.DataFrame) -> list[Any]:
 def _tell_rounds(panel: Axes, replayed: Any) -> None:
     """Write beside every strategy how many rounds it took to the best, with half the interval."""
     panel.set_title("replayed here: rounds to the best (± 90%)")
-    table = replayed["overall"]
-    reading = bool(replayed["params"]["held_out"][0])  # that which is drawn
-    rows = table[table["held_out"] == reading].set_index("strategy")
+    rows = replayed["overall"].set_index("strategy")
     beside: Any = panel.get_legend()
     for text in beside.get_texts():
         if (name := text.get_text()) in rows.index:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-    import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -49,7 +49,7 @@ _STYLES: dict[str, tuple[str, Any, str]] = {
     "round_robin_means": (ORANGE, "-", "D"),
     "thompson_means": (PALETTE[0], (0, (4, 1.5)), "*"),
 }
-_ENDS = 0.05, 0.95  # of the intervals, as quantiles
+_ENDS = 0.05, 0.95  # of the targets, as quantiles
 _CONTROL, _BEST = "control", "best candidate"
 _LABEL = "squared distance to the target\n(relative to the control's)"
 
@@ -62,7 +62,6 @@ def replay(
     key: str = "replay",
     targets: Sequence[str] | None = None,
     strategies: Sequence[str] | None = None,
-    held_out: bool | None = None,
     n_cols: int | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
@@ -87,9 +86,6 @@ def replay(
         Targets to draw; all by default.
     strategies
         Strategies to draw; all by default.
-    held_out
-        Reading to draw: with the perturbation of the target held out, or in the pool. By default
-        the first that was replayed.
     n_cols
         Panels per row; by default 4, or more if the figure would not fit on a screen.
     ax
@@ -104,7 +100,7 @@ def replay(
     ------
     ValueError
         If there is no replay (run :func:`nextpert.tl.replay_design` first), or it has no such
-        target, strategy or reading.
+        target or strategy.
 
     Examples
     --------
@@ -113,13 +109,21 @@ def replay(
     ...     n_genes=6, n_control=300, n_perturbed=60, perturbed=4, expected_degree=3
     ... )
     >>> npt.tl.learn_dag(adata, search_options={"n_runs": 2})
+    >>> npt.tl.fit_dag_blr(adata)
     >>> npt.tl.replay_design(adata, strategies=["thompson"], n_rounds=2, n_repeats=2)
     >>> figure = npt.pl.replay(adata, return_fig=True)
     >>> len(figure.axes)  # all together, and four targets
     5
     """
-    stored = read_result(adata, key, "tl.replay_design", what="replay", part="runs")
-    table, lines = _chosen(stored, {"target": targets, "strategy": strategies}, held_out)
+    stored = read_result(adata, key, "tl.replay_design", what="replay", part="overall")
+    table, lines = stored["table"], stored["targets"]
+    for column, asked in (("target", targets), ("strategy", strategies)):
+        if asked is not None:
+            known = list(dict.fromkeys(table[column].astype(str)))
+            spelled = Naming().spelled(map(str, asked), known)
+            places = chosen(spelled, known, f"The replay holds no {column}", "It")
+            table = table[table[column].astype(str).isin([known[i] for i in places])]
+    lines = lines[lines["target"].isin(set(table["target"]))]
     names = list(dict.fromkeys(table["target"]))
     shown = [None, *names] if len(names) > 1 else list(names)
     size, around = (2.3, 2.0), (0.6, 1.1)
@@ -135,38 +139,6 @@ def replay(
     return finish(drawn, own=ax is None, show=show, return_fig=return_fig, save=save)
 
 
-def _chosen(
-    stored: Any, names: dict[str, Sequence[str] | None], held_out: bool | None
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the rows to draw, and those of the reference lines.
-
-    ``names`` are the targets and strategies asked for, ``None`` for all.
-    """
-    lines = stored["targets"]
-    # Rows of the table are those of the campaigns: targets and readings, strategies, rounds.
-    runs = np.asarray(stored["runs"]["distance"], float)
-    runs = runs.reshape(len(lines), *runs.shape[-3:])
-    relative = runs / lines["control_distance"].to_numpy(float)[:, None, None, None]
-    middle, low, high = np.maximum(np.quantile(relative, [0.5, *_ENDS], axis=2), 0.0)
-    table = stored["table"].assign(median=middle.ravel(), low=low.ravel(), high=high.ravel())
-    readings = [bool(reading) for reading in stored["params"]["held_out"]]
-    reading = readings[0] if held_out is None else bool(held_out)
-    if reading not in readings:
-        message = (
-            f"The replay was not run with held_out={reading}: run tl.replay_design with it, or "
-            f"with held_out='both'."
-        )
-        raise ValueError(message)
-    table, lines = table[table["held_out"] == reading], lines[lines["held_out"] == reading]
-    for column, asked in names.items():
-        if asked is not None:
-            known = list(dict.fromkeys(table[column].astype(str)))
-            spelled = Naming().spelled(map(str, asked), known)
-            places = chosen(spelled, known, f"The replay holds no {column}", "It")
-            table = table[table[column].astype(str).isin([known[i] for i in places])]
-    return table, lines[lines["target"].isin(set(table["target"]))]
-
-
 def _draw(
     panel: Axes, table: pd.DataFrame, lines: pd.DataFrame, name: str | None, letters: int
 ) -> None:
@@ -180,11 +152,11 @@ def _draw(
     panel.axhline(nearest.median(), color=GREY, linestyle=":", lw=1.4, zorder=0, label=_BEST)
     curves = list(table.groupby("strategy", sort=False))
     for i, (strategy, curve) in enumerate(curves):
-        by_round = curve.groupby("round")["median"]  # over targets, or of the one
-        ends = [curve["low"], curve["high"]]
-        if name is None:
-            ends = [by_round.quantile(q) for q in _ENDS]
-        middle, (low, high) = by_round.median().to_numpy(), (x.to_numpy() for x in ends)
+        curve = curve.set_index("round")[["median", "low", "high"]].clip(lower=0.0)
+        if name is None:  # over targets
+            by_round = curve["median"].groupby("round")
+            curve = pd.DataFrame({q: by_round.quantile(q) for q in (0.5, *_ENDS)})
+        middle, low, high = curve.to_numpy().T
         number, every = np.arange(len(middle)), min(len(curves), len(middle))
         colour, dashes, marker = _STYLES.get(str(strategy), (BLACK, "-", "o"))
         panel.fill_between(number, low, high, color=colour, alpha=0.1, lw=0)

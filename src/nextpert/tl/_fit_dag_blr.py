@@ -25,6 +25,7 @@ from nextpert._adata.table import is_table
 from nextpert.core import DagBlr
 from nextpert.core._codec import digest_of, pack
 from nextpert.core.fit.fitted import FittedPosterior, PredictorRecord
+from nextpert.core.fit.interventions import Interventions, Plan
 from nextpert.core.fit.learn import Graphs, Model, Spec, folds_of
 from nextpert.core.fit.naming import Naming
 from nextpert.core.model.perturbations import CellMeans
@@ -333,3 +334,13 @@ def record_of(
         features=features,
         ensemble=model.resampled or None,
     )
+
+
+def spec_of(fit: FittedPosterior) -> Spec:
+    """Return how a stored fit models its screen; shifts are learned, also if its own are exact."""
+    shift: str | Interventions = str(fit.params["shift"])
+    if shift == "table":
+        shift = Interventions(fit.names, fit.targets, fit.shifts, ["table"] * len(fit.names))
+    plan = Plan(fit.names, fit.targets, [], shift)
+    features = None if fit.expectation is None else fit.expectation.features
+    return Spec(fit.genes, plan, partial(DagBlr, **fit.posterior.options), fit.naming, features)

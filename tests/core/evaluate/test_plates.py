@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from nextpert.core import Moments, ScreenMoments, random_scm
-from nextpert.core.evaluate.cell_pool import CellPool, PoolEnvironments
-from nextpert.core.evaluate.strategies import Means, replay_plates
+from nextpert.core.design.goal import Goal
+from nextpert.core.evaluate import BY_MEANS, CellPool, PoolEnvironments, Task, replay_plates
 from nextpert.core.screen.mean_distance import mean_distance
 
 P, J = 6, 7
@@ -17,10 +17,6 @@ def make_pool(n_cells=60, size=1.5, seed=0):
     shifts = size * rng.normal(size=(J, P)) * (rng.random((J, P)) < 0.5)
     cells = [scm.sample(n_cells + j, shift, rng=rng) for j, shift in enumerate(shifts)]
     return CellPool(scm.sample(200, rng=rng), cells)
-
-
-def by_means(name, pool, deal, rng=0):
-    return lambda may: Means(name, deal.target, pool.environments, may, np.random.default_rng(rng))
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +62,9 @@ def test_as_good_as_the_best():
 def test_in_turn_against_the_same_written_out():
     pool = make_pool(n_cells=40, size=0.1)  # what sampling adds decides
     deal = pool.deal(1, 50, rng=3)
-    build = by_means("round_robin_means", pool, deal)
-    result = replay_plates(pool, deal, build, n_rounds=4, n_perturbations=3, n_cells=8)
+    result = replay_plates(
+        pool, deal, BY_MEANS["round_robin_means"], None, n_rounds=4, n_perturbations=3, n_cells=8
+    )
     seen = {j: [] for j in range(J)}
     for t in range(4):
         tried = sorted(deal.first.tolist(), key=lambda j: len(seen[j]))[:3]  # stable
@@ -86,32 +83,26 @@ def test_in_turn_against_the_same_written_out():
         assert result.recommended[t + 1] == min(apart, key=apart.get)
 
 
-def test_batches_are_taken_off_by_the_cells_seen():
+@pytest.mark.parametrize("off", [0.0, 7.0])
+def test_batches_are_taken_off_by_the_cells_seen(off):
+    """The candidates have most of their cells in another batch each, which is farther off."""
     rng = np.random.default_rng(0)
-    batch = [rng.integers(2, size=n) for n in (300, 90, 90, 90)]
-    means = np.array([0.0, 0.0, 1.0, -1.0])[:, None]
-    off = np.array([0.0, 7.0])
+    share = np.array([0.5, 0.9, 0.1])
+    batch = [(np.arange(n) >= s * n).astype(int) for n, s in zip((300, 90, 90), share, strict=True)]
+    means = np.array([0.0, 1.0, -1.0])
     cells = [
-        rng.normal(mean, size=(len(b), 3)) + off[b][:, None]
+        mean + off * b[:, None] + rng.normal(size=(len(b), 3))
         for mean, b in zip(means, batch, strict=True)
     ]
     code = [2 * j + b for j, b in enumerate(batch)]
-    group = np.repeat(np.arange(4), 2)
-    told = PoolEnvironments(
-        group, group, np.zeros(8, int), np.tile([[0.0], [1.0]], (4, 1)), code[0],
+    group = np.repeat(np.arange(3), 2)
+    its = PoolEnvironments(
+        group, group, np.zeros(6, int), np.tile([[0.0], [1.0]], (3, 1)), code[0],
         np.concatenate(code[1:]),
     )  # fmt: skip
-    pool = CellPool(cells[0], cells[1:], told)
-    found = Means("round_robin_means", None, told, np.array([2, 0]), rng)
-    which = np.concatenate([told.control, told.cells])
-    found.see(ScreenMoments.from_array(np.vstack([pool.control, pool.cells]), which, 8))
-    assert found.screen.n.tolist() == [300, 90, 90]
-    # Those of candidates 2 and 0, less the controls; of the third nothing was asked.
-    away = found.screen.mean[1:] - found.screen.mean[0]
-    np.testing.assert_allclose(away.mean(axis=1), [-1, 0], atol=0.2)
-    np.testing.assert_allclose(found.noise, 1.0, atol=0.2)
-
-
-def test_cells_that_are_no_numbers_are_named():
-    with pytest.raises(ValueError, match="NaN"):
-        CellPool(np.zeros((9, 2)), [np.full((5, 2), np.nan)])
+    screen = ScreenMoments.from_array(np.vstack(cells), np.concatenate(code), 6)
+    centre = off * np.mean(np.concatenate(batch))
+    for want, mean in enumerate(means[1:]):
+        task = Task(Goal.point(np.full(3, mean + centre)), its, np.array([0, 1]), 5, rng)
+        best, plate = BY_MEANS["thompson_means"](task, screen, np.arange(2), 1)
+        assert best == plate[0] == want

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nextpert.core.design.goal import Goal
-from nextpert.core.evaluate.cell_pool import CellPool, PoolGoal, goal_truth
+from nextpert.core.evaluate import CellPool, PoolGoal, goal_truth
 
 P, J, N = 5, 4, 60
 

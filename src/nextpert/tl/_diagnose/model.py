@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,14 +11,13 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata.nested import undeclared_guides
 from nextpert._adata.stored import eager
-from nextpert.core import Dag, DagBlr
+from nextpert.core import Dag
 from nextpert.core._checks import as_rng
-from nextpert.core.fit.interventions import Interventions, Plan
 from nextpert.core.fit.learn import FEWEST, Graphs, Model, Spec, folds_of, learn_effects
 from nextpert.core.model.effects import Effects
 from nextpert.tl._cells import fit_environments
 from nextpert.tl._diagnose.halves import read_halves
-from nextpert.tl._fit_dag_blr import record_of
+from nextpert.tl._fit_dag_blr import record_of, spec_of
 from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without, read_held_out
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
@@ -161,15 +159,8 @@ def read_refit(
     ))  # fmt: skip
     pairs = [(next(graphs), [next(graphs) for _ in rest]) for rest in inner]
     without, both = (list(each) for each in zip(*pairs, strict=True))
-    shift: str | Interventions = str(params["shift"])
-    if shift == "table":
-        shift = Interventions(names, fit.targets, fit.shifts, ["table"] * n)
-    spec = Spec(
-        fit.genes, Plan(names, fit.targets, [], shift), partial(DagBlr, **fit.posterior.options),
-        fit.naming, None if fit.expectation is None else fit.expectation.features,
-    )  # fmt: skip
     refit = Refit(
-        fit, cells, roles.guide_key is not None, spec, names, sample,
+        fit, cells, roles.guide_key is not None, spec_of(fit), names, sample,
         np.isin(np.arange(n), sample), folds, without, both,
     )  # fmt: skip
     return refit, halves, undeclared

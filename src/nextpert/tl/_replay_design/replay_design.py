@@ -1,62 +1,53 @@
-"""``tl.replay_design``: campaigns in plates over the real cells of a screen."""
+"""``tl.replay_design``: campaigns in plates over the real cells of a screen, and their tables."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from scipy.stats import t as student
 
 from nextpert import _adata
-from nextpert._adata import arguments
-from nextpert._adata import effects as _shifts
-from nextpert._adata.arguments import WORKERS, at_least, checked, one_of
+from nextpert._adata.arguments import WORKERS, at_least, checked
 from nextpert._adata.table import require_cells
 from nextpert.core._checks import as_rng
-from nextpert.tl._replay_design import modelled, tables
-from nextpert.tl._replay_design.setup import read_setup
+from nextpert.tl._replay_design import campaigns
+from nextpert.tl._replay_design.campaigns import FEWEST, read_goals, read_pool, run_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import anndata as ad
-    import pandas as pd
     from numpy.typing import NDArray
 
     from nextpert._adata.target import Target
-    from nextpert.tl._replay_design.setup import Setup
+    from nextpert.tl._replay_design.campaigns import Replayed
+
+    Array = NDArray[np.float64]
 
 logger = logging.getLogger(__name__)
 
-
-@arguments.options(n_warmup=at_least(2), shift=one_of(*_shifts.KINDS))
-@dataclass(frozen=True)
-class _CampaignOptions:
-    """``campaign_options``: each is documented there."""
-
-    n_warmup: int = 100
-    shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] = "knockout"
+LEVEL = 0.05
+BASELINE = "round_robin_means"
+_ENDS = 0.05, 0.95  # of the middle of campaigns, as quantiles
+# Verdicts by the sign of the difference to the baseline, and how a sentence of each starts.
+_VERDICTS = {-1: "nearer", 0: "no difference seen", 1: "further"}
+_HEADS = ("nearer than", "not significantly different from", "further than")
 
 
-@checked(
-    held_out=one_of("both"), n_repeats=at_least(2), campaign_options=_CampaignOptions,
-    n_jobs=WORKERS,
-)  # fmt: skip
+@checked(n_repeats=at_least(2), n_jobs=WORKERS)
 def replay_design(
     adata: ad.AnnData,
     targets: Sequence[str | Target] | None = None,
     *,
-    candidates: Sequence[str] | None = None,
     strategies: Sequence[str] = ("exploit", "random", "thompson_means", "round_robin_means"),
-    held_out: bool | str = False,
+    held_out: bool = False,
     n_rounds: int = 10,
     n_perturbations: int = 4,
     n_cells: int = 10,
     n_repeats: int = 20,
-    campaign_options: Mapping[str, Any] | None = None,
-    dag_key: str = "dag",
     rng: int | np.random.Generator | None = 0,
     n_jobs: int | None = 1,
     key_added: str = "replay",
@@ -66,21 +57,20 @@ def replay_design(
 
     Use it on a finished screen, before you choose a strategy for the next one. The cells of the
     screen replace the experiments, as in Fig. 6c of Zhang et al. 2023
-    (doi:10.1038/s42256-023-00719-0): each campaign starts from a few control cells, draws a plate
-    in each round, fits the model again with the calls that users make, and recommends a
-    perturbation. The score is the squared distance of the mean of all cells of the recommended
-    perturbation to the target, minus the sampling error. :doc:`/guides/plan_a_plate` shows an
-    example; :func:`nextpert.pl.replay` draws the result.
+    (doi:10.1038/s42256-023-00719-0): each campaign starts from 100 control cells, draws a plate in
+    each round, fits the model again with the options of the fit in ``uns["dag_blr"]`` and its
+    graph, and recommends a perturbation of this fit. The score is the squared distance of the mean
+    of all cells of the recommended perturbation to the target, minus the sampling error.
+    :doc:`/guides/plan_a_plate` shows an example; :func:`nextpert.pl.replay` draws the result.
 
     Parameters
     ----------
     adata
-        Cells x genes, log-normalised expression, with a graph from :func:`learn_dag`.
+        Cells x genes, log-normalised expression, after :func:`fit_dag_blr`. Its perturbations of 4
+        cells or more may be proposed.
     targets
         Labels, for the state of each (the mean of half of its cells), or :class:`nextpert.Target`.
-        ``None`` (default): the candidates three standard errors or more from the controls.
-    candidates
-        Labels that may be proposed; ``None`` (default) takes all with 4 cells or more.
+        ``None`` (default): the perturbations three standard errors or more from the controls.
     strategies
         How plates are chosen: a ``strategy`` of :func:`plan_screen` (``"exploit"``, ``"explore"``,
         ``"both"``, or an acquisition such as ``"thompson"``), ``"random"``, ``"exact_greedy"`` and
@@ -88,21 +78,13 @@ def replay_design(
         ``"thompson_means"`` and ``"round_robin_means"``, the baseline that is always added.
     held_out
         Whether the target itself is kept out of the pool, so that the best of the others is to be
-        found: ``False`` (default), ``True`` or ``"both"``.
+        found.
     n_rounds
         Number of plates.
     n_perturbations, n_cells
         Perturbations per plate, and cells per perturbation.
     n_repeats
         Number of repeats, at least 2.
-    campaign_options
-        Rarely changed options of a campaign, a mapping with some of:
-
-        - ``"n_warmup"`` (100): control cells at the start, drawn anew in each repeat.
-        - ``"shift"``: expected shift, as in :func:`fit_dag_blr`; ``"knockout"`` by default.
-    dag_key
-        Graph in ``adata.varp`` (row = parent), used as it is in every fit, also if it was learned
-        from the cells that are replayed. Bootstrap graphs are not used.
     rng
         Seed or generator. All strategies see the same cells in each repeat.
     n_jobs
@@ -121,77 +103,80 @@ def replay_design(
         - ``summary`` (text): the results in sentences.
         - ``overall`` (table): by ``strategy``, over targets: ``plates`` needed, ``relative_last``
           (last distance, relative to the control's) and ``verdict`` beside the baseline.
-        - ``table`` (table): ``mean`` and ``sem`` of the squared distance after every ``round``.
+        - ``table`` (table): the ``median`` distance after every ``round``, and ``low`` to ``high``
+          of the middle 90% of the campaigns.
         - ``targets`` (table): distances of the best, the control and the pool.
+        - ``params`` (mapping): the options of the call.
 
     Raises
     ------
     ValueError
-        If there is no graph, a name is unknown, there are too few cells or candidates, or no target
-        differs from the controls; TypeError if a list is a string. Nothing is written then.
+        If there is no fit, a name is unknown, there are too few cells or perturbations, or no
+        target differs from the controls; TypeError if a list is a string. Nothing is written then.
 
     Examples
     --------
     >>> import nextpert as npt
     >>> adata = npt.datasets.simulated_screen(n_genes=6, n_control=300, n_perturbed=60, perturbed=4)
     >>> npt.tl.learn_dag(adata, search_options={"n_runs": 2})
+    >>> npt.tl.fit_dag_blr(adata)
     >>> plates = {"n_perturbations": 2, "n_rounds": 2, "n_repeats": 2}
     >>> npt.tl.replay_design(adata, strategies=["exploit"], **plates)
     >>> adata.uns["replay"]["overall"]["strategy"].tolist()
     ['exploit', 'round_robin_means']
     """
     require_cells(adata, "replay_design")
-    chosen = _CampaignOptions(**campaign_options or {})
-    learned = _adata.eager(adata.uns.get(dag_key))
-    of_graph = learned.get("params", {}) if isinstance(learned, Mapping) else {}
-    roles = _adata.read_roles(
-        adata, perturbation_key=of_graph.get("perturbation_key"),
-        control=of_graph.get("control"), layer=of_graph.get("layer"),
-    )  # fmt: skip
-    names = _strategies(strategies)
-    readings = [False, True] if held_out == "both" else [bool(held_out)]
-    setup = read_setup(
-        adata, targets, candidates, chosen.shift, dag_key=dag_key, roles=roles, held_out=readings
-    )  # fmt: skip
-    if chosen.n_warmup > len(setup.pool.control):
+    fit = _adata.posterior_from(adata)
+    pool, setting = read_pool(adata, fit)
+    known, labels = campaigns.strategies(setting), setting.spec.plan.names
+    names = _names(strategies, list(known))
+    if pool.n_perturbations < 2:
         message = (
-            f"n_warmup is {chosen.n_warmup}, but only {len(setup.pool.control)} cells are "
-            f"labelled {roles.control!r}: lower n_warmup."
+            f"A replay needs at least two perturbations of {FEWEST} cells or more, but the fit has "
+            f"{pool.n_perturbations}: fit more of them."
         )
         raise ValueError(message)
-    all_cells = int(setup.pool.n_cells[: setup.n_candidates].sum())
-    if n_rounds > all_cells:
+    if n_rounds > pool.n_cells.sum():
         message = (
-            f"n_rounds is {n_rounds}, but the candidates have only {all_cells} cells, which "
-            f"last for at most as many rounds: lower n_rounds."
+            f"n_rounds is {n_rounds}, but the perturbations have only {pool.n_cells.sum()} cells, "
+            f"which last for at most as many rounds: lower n_rounds."
         )
         raise ValueError(message)
-    options = modelled.Options(
-        names, chosen.n_warmup, n_rounds, min(n_perturbations, setup.n_candidates), n_cells,
-        n_repeats,
+    goals = read_goals(adata, targets, fit, pool, labels, held_out=held_out)
+    plates = {
+        "n_rounds": n_rounds, "n_perturbations": min(n_perturbations, pool.n_perturbations),
+        "n_cells": n_cells,
+    }  # fmt: skip
+    recommended = run_all(
+        pool, [known[name] for name in names], goals, n_repeats, as_rng(rng), n_jobs=n_jobs,
+        **plates,
     )  # fmt: skip
-    runs = modelled.run_all(
-        setup.pool, setup.setting, setup.goals, options, as_rng(rng), n_jobs=n_jobs
-    )
-    params: dict[str, Any] = {
-        **asdict(options),
-        "strategies": _adata.strings(names),
-        "shift_sd": _adata.strings(map(modelled.shift_sd_of, names)),
-        "held_out": np.array(readings),
-        "shift": chosen.shift if isinstance(chosen.shift, str) else "table",
-        "dag_key": dag_key,
-        **roles.stored(),
-        "rng": _adata.seed_of(rng),
-    }
-    stored = _results(setup, readings, options, runs) | {"params": params}
+    # Of the recommended: the distance relative to the control's, and whether it is as good as the
+    # best; shape (n_targets, n_strategies, n_repeats, n_rounds + 1).
+    relative = np.array([
+        g.truth.distance[x] / g.truth.control for g, x in zip(goals, recommended, strict=True)
+    ])  # fmt: skip
+    good = [g.candidates[g.truth.as_good(g.candidates)] for g in goals]
+    is_good = np.array([np.isin(x, some) for x, some in zip(recommended, good, strict=True)])
+    heads, overall = targets_table(goals, labels), overall_table(relative, is_good, names)
+    stored = {
+        "summary": in_words(overall, heads, n_rounds, held_out=held_out),
+        "overall": overall,
+        "table": rounds_table(relative, [g.name for g in goals], names),
+        "targets": heads,
+        **fit.origin,
+        "params": {
+            **plates, "n_repeats": n_repeats, "strategies": _adata.strings(names),
+            "held_out": held_out, "rng": _adata.seed_of(rng),
+        },
+    }  # fmt: skip
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     logger.info("%s", stored["summary"])
     return written
 
 
-def _strategies(strategies: Sequence[str]) -> tuple[str, ...]:
+def _names(strategies: Sequence[str], known: list[str]) -> list[str]:
     names = list(dict.fromkeys(map(str, _adata.in_order(strategies))))
-    known = modelled.strategies()
     unknown = [name for name in names if name not in known]
     if unknown:
         message = (
@@ -199,32 +184,118 @@ def _strategies(strategies: Sequence[str]) -> tuple[str, ...]:
             f"{_adata.closest(unknown, known)} Choose from {', '.join(known)}."
         )
         raise ValueError(message)
-    return (*names, *(name for name in [tables.BASELINE] if name not in names))
+    return list(dict.fromkeys([*names, BASELINE]))
 
 
-def _results(
-    setup: Setup,
-    readings: list[bool],
-    options: modelled.Options,
-    runs: tuple[NDArray[np.int64], NDArray[np.int64]],
-) -> dict[str, Any]:
-    """Return the tables of the campaigns; ``runs`` as of ``run_all``."""
-    recommended, chosen = runs
-    goals, spec = setup.goals, setup.setting.spec
-    targets, good = tables.targets_table(goals, readings, spec.plan.names)
-    distance = np.stack([g.truth.distance[x] for g, x in zip(goals, recommended, strict=True)])
-    shape = (len(targets), *distance.shape[2:])
-    is_good = np.take_along_axis(good, recommended.reshape(len(targets), -1), axis=1).reshape(shape)
-    flat = distance.reshape(shape)
-    per_plate = options.n_cells * options.n_perturbations
-    overall = tables.overall_table(flat, is_good, targets, options.strategies)
-    return {
-        "table": tables.rounds_table(flat, is_good, targets, options.strategies, per_plate),
-        "overall": overall,
-        "targets": targets,
-        "environments": setup.environments,
-        "left_out": setup.left_out,
-        "summary": tables.in_words(overall, targets, options.n_rounds),
-        "runs": {"distance": distance, "recommended": recommended, "chosen": chosen},
-        "genes": _adata.strings(spec.genes),
+def targets_table(goals: Sequence[Replayed], names: Sequence[str]) -> pd.DataFrame:
+    """Return one row per target: the best candidate, and distances in squared units of the data."""
+    distances = [goal.truth.distance[goal.candidates] for goal in goals]
+    best = [goal.candidates[each.argmin()] for goal, each in zip(goals, distances, strict=True)]
+    columns = {
+        "target": _adata.strings(goal.name for goal in goals),
+        "best": _adata.strings(names[j] for j in best),
+        "best_distance": [each.min() for each in distances],
+        "control_distance": [goal.truth.control for goal in goals],
+        "pool_distance": [each.mean() for each in distances],
     }
+    return pd.DataFrame(columns, index=pd.Index(np.arange(len(goals))))
+
+
+def rounds_table(
+    relative: Array, targets: Sequence[str], strategies: Sequence[str]
+) -> pd.DataFrame:
+    """Return one row per target, strategy and round; ``relative`` is that of overall_table."""
+    low, median, high = np.quantile(relative, [_ENDS[0], 0.5, _ENDS[1]], axis=2)
+    target, strategy, number = (x.ravel() for x in np.indices(median.shape))
+    columns = {
+        "target": _adata.strings(np.asarray(targets, object)[target]),
+        "strategy": _adata.strings(np.asarray(strategies, object)[strategy]),
+        "round": number,
+        "median": median.ravel(),
+        "low": low.ravel(),
+        "high": high.ravel(),
+    }
+    return pd.DataFrame(columns, index=pd.Index(np.arange(median.size)))
+
+
+def plates_until_good(is_good: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the plates after which recommendations stay good; one more than all if never."""
+    stays = np.logical_and.accumulate(is_good[..., ::-1], axis=-1)
+    return np.asarray(is_good.shape[-1] - stays.sum(axis=-1), np.int64)
+
+
+def overall_table(
+    relative: Array, is_good: NDArray[np.bool_], strategies: Sequence[str]
+) -> pd.DataFrame:
+    """Return one row per strategy: the mean over all targets, each counted once.
+
+    Standard errors and paired t tests are over repeats; p-values are adjusted over the strategies
+    by Holm's method. ``relative`` (distances over the control's) and ``is_good`` have the shape
+    ``(n_targets, n_strategies, n_repeats, n_rounds + 1)``.
+    """
+    baseline = list(strategies).index(BASELINE)
+    mean, plates = relative.mean(axis=0), plates_until_good(is_good).mean(axis=0)
+    gap, sem, p_value = _paired((mean - mean[baseline])[..., 1:].mean(axis=-1))
+    p_value[baseline] = np.nan  # no comparison
+    p_adjusted = holm(p_value)
+    sign = np.where(p_adjusted < LEVEL, np.sign(gap), 0)
+    columns = {
+        "strategy": _adata.strings(strategies),
+        "plates": plates.mean(axis=-1),
+        "plates_sem": _paired(plates)[1],
+        "share_good_last": is_good[..., -1].mean(axis=(0, 2)),
+        "relative_last": mean[..., -1].mean(axis=-1),
+        "relative_difference": gap,
+        "relative_difference_sem": sem,
+        "p_adjusted": p_adjusted,
+        "verdict": _adata.strings(_VERDICTS[int(s)] for s in sign),
+    }
+    return pd.DataFrame(columns, index=pd.Index(np.arange(len(gap))))
+
+
+def holm(p_values: Array) -> Array:
+    """Return p-values adjusted by Holm's step-down method, in the order given; NaN are none."""
+    out = np.full(len(p_values), np.nan)
+    known = np.flatnonzero(np.isfinite(p_values))
+    order = known[np.argsort(p_values[known], kind="stable")]
+    factors = len(order) - np.arange(len(order))
+    out[order] = np.minimum(np.maximum.accumulate(p_values[order] * factors), 1.0)
+    return out
+
+
+def _paired(gap: Array) -> tuple[Array, Array, Array]:
+    """Return mean, standard error and two-sided p-value of differences, over the last axis."""
+    mean, n = gap.mean(axis=-1), gap.shape[-1]
+    sem = gap.std(axis=-1, ddof=1) / np.sqrt(n)
+    # Equal campaigns end up equal but for rounding.
+    equal = sem <= 1e-12 * np.maximum(np.abs(mean), np.abs(gap).max(axis=-1, initial=0.0))
+    p_value = 2 * student.sf(np.abs(mean) / np.where(equal, 1.0, sem), n - 1)
+    return mean, sem, np.where(equal, (mean == 0).astype(np.float64), p_value)
+
+
+def in_words(overall: pd.DataFrame, targets: pd.DataFrame, n_rounds: int, *, held_out: bool) -> str:
+    """Return how many plates each strategy needs, and which comes nearer."""
+    rows, n = overall.set_index("strategy"), len(targets)
+    needed = ", ".join(
+        f"{name} {row['plates']:.1f} (good at the end in {row['share_good_last']:.0%})"
+        for name, row in rows.sort_values("plates").iterrows()
+    )
+    others, words = rows.drop(index=BASELINE).sort_values("relative_difference"), []
+    for verdict, head in zip(_VERDICTS.values(), _HEADS, strict=True):
+        each = [
+            f"{name} {row['relative_difference']:+.3f} ± {row['relative_difference_sem']:.3f}"
+            for name, row in others[others["verdict"] == verdict].iterrows()
+        ]
+        if each:
+            words.append(f"{head} {BASELINE}: {_adata.list_names(each, limit=len(each))}")
+    distances = targets[["best_distance", "pool_distance"]]
+    best, blind = distances.div(targets["control_distance"], axis=0).mean()
+    ends = ", ".join(f"{name} {last:.2f}" for name, last in rows["relative_last"].items())
+    return (
+        f"Target {'held out' if held_out else 'in the pool'} ({n} target{'s' * (n > 1)}): "
+        f"plates until the recommendation is as good as the best and stays so ({n_rounds + 1} "
+        f"stands for never): {needed}. Distance over all plates relative to the control's, ± "
+        f"one standard error, p-values by Holm: {'; '.join(words) or 'nothing to compare'}. "
+        f"Distance of the recommendation after plate {n_rounds}: {ends}; of the best candidate "
+        f"{best:.2f}, of the control 1, of a random candidate {blind:.2f}."
+    )

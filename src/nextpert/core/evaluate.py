@@ -1,13 +1,16 @@
-"""The cells of a screen as a pool that campaigns draw from."""
+"""Campaigns in plates over the real cells of a screen: the pool, and strategies without a model."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core._checks import as_numbers, as_rng, require_finite
+from nextpert.core._checks import as_rng
+from nextpert.core.causal.acquisitions.thompson import DRAWS, thompson_plate
 from nextpert.core.design.goal import Goal, sampling_root
 from nextpert.core.screen.mean_distance import (
     covariance_of_mean,
@@ -15,9 +18,10 @@ from nextpert.core.screen.mean_distance import (
     mean_distance,
 )
 from nextpert.core.screen.moments import Moments
+from nextpert.core.screen.screen import ScreenMoments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -136,15 +140,10 @@ class CellPool:
     environments
         Guides and batches; by default there are none.
 
-    Raises
-    ------
-    ValueError
-        If a value is NaN or infinite.
-
     Examples
     --------
     >>> import numpy as np
-    >>> from nextpert.core.evaluate.cell_pool import CellPool
+    >>> from nextpert.core.evaluate import CellPool
     >>> rng = np.random.default_rng(0)
     >>> cells = [rng.normal(mean, size=(20, 2)) for mean in (1.0, 5.0)]
     >>> pool = CellPool(rng.normal(size=(50, 2)), cells)
@@ -157,16 +156,13 @@ class CellPool:
     def __init__(
         self,
         control: ArrayLike,
-        perturbed: Sequence[ArrayLike],
+        perturbed: Sequence[Array],
         environments: PoolEnvironments | None = None,
     ) -> None:
-        self.control = as_numbers(control, "The control cells", copy=False)
-        groups = [as_numbers(x, "The cells of perturbations", copy=False) for x in perturbed]
+        self.control = np.asarray(control, np.float64)
         # One array rather than a list: workers then share its pages.
-        self.cells = np.concatenate([np.empty((0, self.control.shape[1])), *groups])
-        for each in (self.control, self.cells):
-            require_finite(each, "The cells of a pool")
-        self.n_cells = np.array([len(x) for x in groups], dtype=np.int64)
+        self.cells = np.concatenate(perturbed)
+        self.n_cells = np.array([len(x) for x in perturbed], dtype=np.int64)
         self.start = np.concatenate([[0], np.cumsum(self.n_cells)])
         plain = PoolEnvironments.plain(len(self.control), self.n_cells)
         self.environments = plain if environments is None else environments
@@ -270,3 +266,120 @@ def goal_truth(pool: CellPool, target: PoolGoal) -> Truth:
 
     sd = draws.std(axis=0)
     return Truth(distance[:-1], sd[:-1], float(distance[-1]), float(sd[-1]), alike)
+
+
+class Task(NamedTuple):
+    """What a strategy is asked in every round."""
+
+    goal: Goal
+    environments: PoolEnvironments
+    candidates: Index  # their numbers in the pool
+    n_cells: int  # of each perturbation on a plate
+    rng: np.random.Generator
+
+
+# Of the moments of the cells seen so far (all environments of the pool), the candidates that have
+# cells left, and the size of a plate: the candidate expected nearest to the goal, and the plate.
+# Candidates are given by their place in the task; of size 0 a plate is empty.
+Strategy = Callable[[Task, ScreenMoments, "Index", int], "tuple[int, Index]"]
+
+
+def by_means(
+    task: Task, screen: ScreenMoments, ready: Index, size: int, *, in_turn: bool
+) -> tuple[int, Index]:
+    """Recommend the nearest mean of cells; try one perturbation after the other, or by draws.
+
+    Every gene and perturbation is estimated by itself. Batches are taken off by least squares from
+    the cells seen so far, and guides do not count.
+    """
+    its, control = task.environments, 0
+    place = np.full(int(its.group.max()) + 1, -1)
+    place[np.append(control, task.candidates + 1)] = np.arange(len(task.candidates) + 1)
+    has = (screen.n > 0) & (place[its.group] >= 0)
+    seen = ScreenMoments(screen.n[has], screen.mean[has], screen.squares[has], screen.scatter)
+    clean = seen.without_fixed(its.fixed[has], its.condition[has])
+    pooled = clean.pool(place[its.group[has]], len(task.candidates) + 1)
+    n, mean, origin = pooled.n[1:], pooled.mean[1:], pooled.mean[control]
+    noise = pooled.squares.sum(axis=0) / np.maximum(pooled.n - 1, 0).sum()  # variance of a cell
+    # The nearest mean, less what sampling adds.
+    unbiased = task.goal.distance(mean, origin) - task.goal.excess(noise) / np.maximum(n, 1)
+    best = int(np.where(n > 0, unbiased, np.inf).argmin())
+    if not size or in_turn:
+        return best, ready[np.argsort(n[ready], kind="stable")[:size]]
+    # Thompson sampling of normal states about the controls, their spread pooled over genes.
+    tau2 = 1.0
+    if (n > 0).any():
+        varies = noise > 0
+        square = (mean[n > 0] - origin)[:, varies] ** 2 / noise[varies]
+        tau2 = max(float((square.mean(axis=1) - 1 / n[n > 0] - 1 / pooled.n[control]).mean()), 1e-3)
+    weight = (n * tau2 / (1 + n * tau2))[:, None]
+    expected, variance = origin + weight * (mean - origin), (1 - weight) * tau2 * noise
+    states = expected + np.sqrt(variance) * task.rng.standard_normal((DRAWS, *mean.shape))
+    draws = task.goal.distance(states.reshape(-1, mean.shape[1]), origin)
+    draws = draws.reshape(states.shape[:2])
+    return best, ready[thompson_plate(draws[:, ready], size, task.rng)]
+
+
+BY_MEANS: dict[str, Strategy] = {
+    "round_robin_means": partial(by_means, in_turn=True),
+    "thompson_means": partial(by_means, in_turn=False),
+}
+
+
+class PlatesResult(NamedTuple):
+    """What one campaign in plates did, round by round."""
+
+    chosen: Index  # on the plate of each round, (n_rounds, n_perturbations); -1 for no cells left
+    recommended: Index  # after 0, 1, ... plates, (n_rounds + 1,)
+
+
+def replay_plates(
+    pool: CellPool,
+    deal: Deal,
+    strategy: Strategy,
+    rng: np.random.Generator,
+    *,
+    candidates: ArrayLike | None = None,
+    n_rounds: int = 10,
+    n_perturbations: int = 4,
+    n_cells: int = 10,
+) -> PlatesResult:
+    """Run a campaign: see cells, recommend, fill a plate, and so on.
+
+    The k-th cell drawn of a perturbation is fixed by ``deal``, so that strategies given the same
+    deal see the same cells. A perturbation gives the cells that it has left, and with none left it
+    is proposed no more. ``candidates`` may be proposed and recommended; all by default.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core.evaluate import BY_MEANS, CellPool, replay_plates
+    >>> rng = np.random.default_rng(0)
+    >>> cells = [rng.normal(mean, size=(80, 9)) for mean in (0.0, 1.0, -1.0, 2.0)]
+    >>> pool = CellPool(rng.normal(size=(200, 9)), cells)
+    >>> deal, plates = pool.deal(1, 100, rng=0), {"n_rounds": 3, "n_perturbations": 2}
+    >>> result = replay_plates(pool, deal, BY_MEANS["round_robin_means"], rng, **plates)
+    >>> result.chosen.shape, int(result.recommended[-1])
+    ((3, 2), 1)
+    """
+    # In the order of the deal, so that the first of those that are alike is a random one.
+    may = deal.first if candidates is None else deal.first[np.isin(deal.first, candidates)]
+    its = pool.environments
+    task, n = Task(deal.target, its, may, n_cells, rng), len(its.group)
+    screen = ScreenMoments.from_array(pool.control[deal.warmup], its.control[deal.warmup], n)
+    drawn, available = np.zeros(len(may), np.int64), np.array([len(deal.orders[j]) for j in may])
+    chosen = np.full((n_rounds, n_perturbations), -1)
+    recommended = np.empty(n_rounds + 1, dtype=np.int64)
+    for t in range(n_rounds + 1):
+        ready = np.flatnonzero(drawn < available)
+        size = min(n_perturbations, len(ready)) if t < n_rounds else 0
+        best, plate = strategy(task, screen, ready, size)
+        recommended[t:] = may[best]
+        if not size:
+            break
+        rows = [deal.orders[may[j]][drawn[j] : drawn[j] + n_cells] for j in plate]
+        new = np.concatenate(rows)
+        screen = screen + ScreenMoments.from_array(pool.cells[new], its.cells[new], n)
+        drawn[plate] += [len(each) for each in rows]
+        chosen[t, : len(plate)] = may[plate]
+    return PlatesResult(chosen, recommended)

@@ -1,1 +1,0 @@
-"""Campaigns: propose, observe, update, on simulated cells or a screen replayed."""
