@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 
 import anndata as ad
 import numpy as np
@@ -54,7 +53,6 @@ def test_shares_are_nan_where_the_control_is_at_the_target(parts, given, monkeyp
     monkeypatch.setitem(campaign._state.standings, "predicted_distance", np.nan)
     assert "no relative distance, because the control's is not above 0" in repr(campaign)
     assert "nan" not in repr(campaign)
-    assert "nan" not in campaign._repr_html_().split("<table")[0]
 
 
 def test_nothing_under_way_is_proposed_again(campaign):
@@ -146,24 +144,13 @@ def test_a_plate_is_written_down_so_that_it_can_be_made_again(campaign):
     assert again.uns["plan"]["plate"].equals(plate)
 
 
-def test_it_says_where_it_stands(campaign, monkeypatch):
+def test_it_says_where_it_stands(campaign):
     campaign.propose(2, 200)
     text = str(campaign)
     assert "Plates       1 proposed" in text
     assert ", ".join(campaign.pending) in text
     assert len(text.splitlines()) > 8  # one fact per line, and the rounds
     assert max(map(len, text.splitlines())) < 110
-    page = campaign._repr_html_()
-    assert "expected_gain" in page
-    assert campaign.summarize()["advice"].iloc[-1] in page
-    assert ", ".join(campaign.pending) in page
-    monkeypatch.setitem(campaign.adata.uns["design"]["params"], "target", "<script>x</script>")
-    campaign.mark_failed(["B2M"], reason="<b>")
-    campaign._state.standings["best"] = "<i>CDK4</i>"
-    page = campaign._repr_html_()
-    assert ">B2M</td>" in page
-    assert not {"<script>", "<b>", "<i>"} & set(re.findall(r"<\w+>", page))
-    assert "&lt;i&gt;CDK4&lt;/i&gt;" in page
 
 
 @pytest.mark.parametrize(
@@ -193,8 +180,7 @@ def test_names_that_nobody_knows(campaign):
             mark(["CDK44"])
         with pytest.raises(TypeError, match="must be a list of names"):
             mark("CDK4")
-    with pytest.raises(ValueError, match="Did not fail: CDK4"):
-        campaign.retry(["CDK4"])
+    campaign.retry(["CDK4"])  # did not fail
     assert campaign.history.equals(before)
     assert not campaign.pending
     assert not campaign.failed

@@ -21,7 +21,7 @@ import pytest
 import nextpert as npt
 from nextpert._files import write_adata
 from nextpert.campaign import file as campaign_file
-from nextpert.campaign.options import from_stored, to_stored
+from nextpert.campaign.state import from_stored, to_stored
 
 pytestmark = [pytest.mark.formats, pytest.mark.brief_chain]
 

@@ -10,8 +10,7 @@ from nextpert import _adata
 from nextpert._adata.arguments import ANY_TEXT, checked
 from nextpert.campaign.candidates import known_names
 from nextpert.campaign.file import Stamp, read_campaign, write_campaign
-from nextpert.campaign.options import checked_options
-from nextpert.campaign.state import KEY, as_html, as_text, read_state, summary_table
+from nextpert.campaign.state import KEY, as_text, checked_options, read_state, summary_table
 from nextpert.campaign.steps import marked, observed, proposed, started
 from nextpert.core._codec import pack
 
@@ -216,11 +215,6 @@ class Campaign:
             Labels, combinations included.
         n_cells
             Cells expected of each.
-
-        Raises
-        ------
-        ValueError
-            If a label is neither measured, nor a candidate, nor a gene of the panel.
         """
         names = self._names(perturbations)
         state = marked(self._state, "pending", names, n_cells=n_cells)
@@ -238,11 +232,6 @@ class Campaign:
             Labels.
         reason
             Why they failed, for the history.
-
-        Raises
-        ------
-        ValueError
-            If a label is neither measured, nor a candidate, nor a gene of the panel.
         """
         names = self._names(perturbations)
         state = marked(self._state, "failed", names, why=reason)
@@ -255,20 +244,9 @@ class Campaign:
         Parameters
         ----------
         perturbations
-            Labels.
-
-        Raises
-        ------
-        ValueError
-            If one did not fail.
+            Labels; of those that did not fail nothing changes.
         """
-        names, failed = self._names(perturbations), self._state.failed
-        if others := [name for name in names if name not in failed]:
-            message = (
-                f"Did not fail: {_adata.list_names(others)}.{_adata.closest(others, failed)} "
-                f"Those that did: {_adata.list_names(failed) or 'none'}."
-            )
-            raise ValueError(message)
+        names = [x for x in self._names(perturbations) if x in self._state.failed]
         self._state = marked(self._state, "retried", names)
 
     def summarize(self) -> pd.DataFrame:
@@ -317,14 +295,8 @@ class Campaign:
         path
             Its file.
 
-        Returns
-        -------
-        Campaign
-
         Raises
         ------
-        FileNotFoundError
-            If there is none.
         ValueError
             If it is no campaign, one of another version, or truncated or damaged.
         """
@@ -335,9 +307,6 @@ class Campaign:
 
     def __repr__(self) -> str:
         return as_text(self._state, self._cells)
-
-    def _repr_html_(self) -> str:
-        return as_html(self._state, self._cells)
 
     def _names(self, perturbations: Iterable[str]) -> list[str]:
         names = [str(name) for name in _adata.in_order(perturbations)]

@@ -1,4 +1,4 @@
-"""Batches of new cells, and the candidates of a campaign: those under way and those that failed."""
+"""Batches and scale of new cells, and the candidates of a campaign, under way or failed."""
 
 from __future__ import annotations
 
@@ -7,25 +7,36 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from nextpert import _adata
+from nextpert._adata.environments import looks_like_counts
+from nextpert._adata.screen import coding, read_environments, read_screens
+from nextpert.core import Moments
 from nextpert.tl._design_interventions.candidates import Excluded, can_be_candidate
 from nextpert.tl._plan_screen.wells import N_SAMPLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import anndata as ad
+    from numpy.typing import NDArray
 
     from nextpert._adata import Roles
+    from nextpert.core import ScreenMoments
     from nextpert.core.fit.fitted import FittedPosterior
+
+    Groups = NDArray[np.bool_]
 
 logger = logging.getLogger(__name__)
 
 COLUMN = "campaign_batch"  # where the cells of the start have no column of batches
 START, SAME = "start", "same"
 _FEW_CONTROLS = 20
+_FACTOR = 2.0  # of the standard deviation of controls
+_FACTOR_PERTURBED = 3.0  # of all cells: a perturbation may change the genes that vary most
+_ENOUGH = 20  # control cells, to be compared alone
 
 
 def with_batches(
@@ -186,3 +197,57 @@ def _names(fit: FittedPosterior, plan: Mapping[str, Any]) -> list[str]:
     if isinstance(given, str):
         return list(dict.fromkeys([*fit.names, *fit.genes]))
     return list(dict.fromkeys(map(str, given.index if isinstance(given, pd.DataFrame) else given)))
+
+
+def require_same_scale(joined: ad.AnnData, n_old: int, roles: Roles, panel: Sequence[str]) -> None:
+    """Raise if the cells after the first ``n_old`` are on another scale than these.
+
+    What a batch adds to a gene is learned from its controls; what it multiplies values by is not.
+    So standard deviations within perturbations and batches are compared. In four real screens
+    replicates differ by a factor of 1.1 at most, and cells thinned to a third of their counts by
+    1.6. Cells that are not logged, or scaled to 10,000 counts, differ by factors of 2.1 to 45.
+    """
+    environments = read_environments(joined, roles)
+    is_new = np.arange(joined.n_obs) >= n_old
+    by = {
+        "environment": environments.codes,
+        "new": np.where(environments.codes >= 0, is_new, -1),
+    }
+    _, columns = _adata.resolve_panel(joined, list(panel), gene_symbols="")
+    (cells,) = read_screens(joined, columns, [coding(by)], layer=roles.layer)
+    screen, is_new = cells.moments(), cells.columns["new"] > 0
+    is_control = environments.perturbation[cells.columns["environment"]] == roles.control
+    whole_old, whole_new = (looks_like_counts(_pooled(screen, is_new == x)) for x in (False, True))
+    if whole_old != whole_new:
+        which = "are" if whole_new else "are not"
+        raise _other_scale(f"{which} whole numbers, such as counts, unlike the campaign's")
+    used, who, most = is_control, "controls", _FACTOR
+    if min(screen.n[is_control & (is_new == x)].sum() for x in (False, True)) < _ENOUGH:
+        used, who, most = np.ones_like(is_control), "cells", _FACTOR_PERTURBED
+    old, new = (_spread(screen, used & (is_new == x)) for x in (False, True))
+    if min(old, new) > 0 and not 1 / most <= new / old <= most:
+        raise _other_scale(
+            f"are on another scale: the standard deviation of their {who} is {new / old:.3g} times "
+            f"that of the campaign's"
+        )
+
+
+def _other_scale(how: str) -> ValueError:
+    return ValueError(
+        f"The new cells {how}. Normalise all alike (logarithm, target_sum), or pass "
+        f"check_scale=False if they are meant to differ."
+    )
+
+
+def _pooled(screen: ScreenMoments, which: Groups) -> Moments:
+    """Return the moments of the cells of some groups; of their scatter the diagonal alone."""
+    n, total = int(screen.n[which].sum()), screen.n[which] @ screen.mean[which]
+    mean = total / max(n, 1)
+    squares = (screen.squares + screen.n[:, None] * (screen.mean - mean) ** 2)[which].sum(axis=0)
+    return Moments(n, mean, np.diag(squares))
+
+
+def _spread(screen: ScreenMoments, which: Groups) -> float:
+    """Return the standard deviation of cells within their groups, over all genes."""
+    freedom = int(screen.n[which].sum()) - int(which.sum())
+    return float(np.sqrt(screen.squares[which].sum() / freedom)) if freedom > 0 else 0.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -41,21 +40,14 @@ def write_campaign(adata: ad.AnnData, path: Path, known: Sequence[Stamp]) -> Sta
     with (
         _files.writing_to(path) as target,
         _files.alone(target, ValueError(message), wait=WAIT),
+        _files.whole_file(target) as part,
     ):
         if target.exists():
             _require_known(target, known)
         revision = 1 + max((stamp.revision for stamp in known), default=0)
         stamp = Stamp(revision, now(), secrets.token_hex(16))
         text = json.dumps({"format": FORMAT, **stamp._asdict()})
-        # Of one name, so that the next save takes that of a killed process, wherever it was killed;
-        # of the hidden folder of ``whole_file`` some moments leave a folder without its lock.
-        part = target.with_name(f".{target.stem}.part.h5ad")
-        try:
-            _files.write_adata(adata, part, {_STAMP: text}, sealed=True)
-            os.replace(part, target)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        _files.write_adata(adata, part, {_STAMP: text}, sealed=True)
     return stamp
 
 

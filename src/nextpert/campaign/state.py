@@ -1,29 +1,31 @@
-"""What a campaign knows besides its cells: its target, its history, and how they are stored."""
+"""What a campaign knows besides its cells: target, options, history, and how they are stored."""
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, KeysView, Mapping, ValuesView
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from importlib.metadata import version
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+import anndata as ad
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
-from nextpert import _adata
+from nextpert import _adata, tl
 from nextpert._adata import list_names, strings
-from nextpert._adata.target import Target
-from nextpert.campaign.options import from_stored, to_stored
+from nextpert._adata.arguments import check_arguments, where_now
+from nextpert._adata.target import Target, parts_of
 from nextpert.core._codec import coded, unpack
-from nextpert.core._shown import card, lines, percent
+from nextpert.core._shown import lines, percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import anndata as ad
 
 
 def lined_up(target: Any, cells: ad.AnnData, n_start: int) -> Any:
@@ -60,6 +62,121 @@ def _moved(state: Any, added: Mapping[str, float]) -> Any:
     if not isinstance(state, (Mapping, pd.Series)):
         return state
     return {str(gene): mean - added.get(str(gene), 0.0) for gene, mean in state.items()}
+
+
+# What the campaign says itself, or `pp.setup_screen` does.
+_ROLES = {"perturbation_key", "control", "guide_key", "layer"}
+_OWN = {"adata", "target", "key_added", "copy", "dag_key", "posterior_key"}
+_OF_A_PLATE = {"n_perturbations", "n_cells", "strategy", "pending", "rng"}
+_LISTS = (list, tuple, set, frozenset, Iterator, KeysView, ValuesView, pd.Index)
+LEARN = {"method": "boss", "environments": "all"}
+
+
+def checked_options(
+    learn: Mapping[str, Any] | None, fit: Mapping[str, Any] | None, plan: Mapping[str, Any] | None
+) -> dict[str, dict[str, Any]]:
+    """Return the options of learning, fitting and planning, as they come back from a file."""
+    out = {"learn": dict(learn or {}), "fit": dict(fit or {}), "plan": dict(plan or {})}
+    if "method" not in out["learn"]:
+        out["learn"] = LEARN | out["learn"]
+    calls: dict[str, Callable[..., Any]]
+    calls = {"learn": tl.learn_dag, "fit": tl.fit_dag_blr, "plan": tl.plan_screen}
+    for name, function in calls.items():
+        known = set(inspect.signature(function).parameters) - _ROLES - _OWN
+        known -= _OF_A_PLATE if name == "plan" else set()
+        unknown = sorted(set(out[name]) - known)
+        if unknown:
+            hint = where_now(function, unknown[0]) or _adata.closest(unknown, known)
+            message = (
+                f"{name} holds {_adata.list_names(unknown)}, which a campaign does not accept: it "
+                f"accepts {_adata.list_names(sorted(known), 30)}.{hint}"
+            )
+            raise ValueError(message)
+        check_arguments(function, out[name])
+    if out["fit"].get("features") is not None:  # of a file, what it holds now
+        out["fit"]["features"] = _adata.load_features(out["fit"]["features"])
+    kept: dict[str, dict[str, Any]] = kept_value(out, "options")
+    return kept
+
+
+def kept_value(value: Any, what: str) -> Any:
+    """Return a value as it comes back from a file, or say that none keeps it."""
+    return from_stored(to_stored(value, what))
+
+
+def to_stored(value: Any, what: str) -> dict[str, Any]:
+    """Return a nested value as JSON, and the tables in it beside.
+
+    Examples
+    --------
+    >>> from nextpert.campaign.state import from_stored, to_stored
+    >>> from_stored(to_stored({"target": ("batch", "a"), "include": {"MYC"}}, "options"))
+    {'target': ('batch', 'a'), 'include': ['MYC']}
+    """
+    tables: dict[str, Any] = {}
+    return {"json": json.dumps(_encode(value, what, tables)), "tables": tables}
+
+
+def from_stored(stored: Mapping[str, Any]) -> Any:
+    """Return what :func:`to_stored` was given; sets and iterators as lists."""
+    tables = stored.get("tables", {})
+
+    def decode(coded: dict[str, Any]) -> Any:
+        for kind, content in coded.items():
+            if kind in _TABLES:
+                return _TABLES[kind][2](tables[content])
+            if kind in _MADE:
+                return _MADE[kind](content)
+        return coded
+
+    return json.loads(str(stored["json"]), object_hook=decode)
+
+
+def _encode(value: Any, what: str, tables: dict[str, Any]) -> Any:
+    if value is None or isinstance(value, (str, np.generic, Real)):
+        return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, pd.Series):
+        value = value.to_dict()
+    if sp.issparse(value):
+        value = value.toarray()
+    for kind, (sort, pack, _) in _TABLES.items():
+        if isinstance(value, sort):
+            tables[str(len(tables))] = pack(value)
+            return {kind: str(len(tables) - 1)}
+    if isinstance(value, Target):
+        return {"!target": _encode(parts_of(value), what, tables)}
+    if isinstance(value, Mapping):
+        if others := [name for name in value if not isinstance(name, str)]:
+            message = f"{what} must have strings as names, but holds {others[0]!r}."
+            raise TypeError(message)
+        return {name: _encode(part, f"{what}[{name!r}]", tables) for name, part in value.items()}
+    if isinstance(value, _LISTS):
+        parts = [_encode(part, what, tables) for part in _adata.in_order(value)]
+        return {"!tuple": parts} if isinstance(value, tuple) else parts
+    message = (
+        f"{what} is of type {type(value).__name__}, which cannot be saved in a campaign's file."
+    )
+    raise TypeError(message)
+
+
+def _text_names(table: pd.DataFrame) -> pd.DataFrame:
+    return _text_index(table).set_axis(table.columns.astype(str), axis=1)
+
+
+# Kinds of values that JSON does not have: of tables, how they are kept beside it and read.
+_MADE: dict[str, Callable[[Any], Any]] = {
+    "!tuple": tuple,
+    "!target": lambda parts: Target(**parts),
+}
+_TABLES: dict[str, tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "!table": (pd.DataFrame, _text_names, _text_names),
+    "!array": (np.ndarray, np.array, np.array),
+    "!anndata": (ad.AnnData, lambda a: a.to_memory() if a.isbacked else a.copy(), ad.AnnData.copy),
+}
+
+
+def _text_index(table: pd.DataFrame) -> pd.DataFrame:
+    return table.set_axis(table.index.astype(str))
 
 
 KEY = "campaign"
@@ -144,13 +261,6 @@ def as_text(state: State, cells: ad.AnnData) -> str:
     return lines(*_card(state, cells), f"\n{rounds}")
 
 
-def as_html(state: State, cells: ad.AnnData) -> str:
-    """Return the same for a notebook, with all columns."""
-    table = summary_table(state, cells)
-    shown = table.to_html(float_format="{:.2g}".format, na_rep="", border=0)
-    return card(*_card(state, cells), shown)
-
-
 def _card(state: State, cells: ad.AnnData) -> tuple[str, dict[str, str]]:
     last = state.standings.iloc[-1]
     best = f"{last['best']} (no relative distance, because the control's is not above 0)"
@@ -171,10 +281,6 @@ def _card(state: State, cells: ad.AnnData) -> tuple[str, dict[str, str]]:
         "Failed": list_names(state.failed),
     }
     return f"Campaign towards {cells.uns['design']['params']['target']}", facts
-
-
-def _text_index(table: pd.DataFrame) -> pd.DataFrame:
-    return table.set_axis(table.index.astype(str))
 
 
 def _read_standings(table: pd.DataFrame) -> pd.DataFrame:

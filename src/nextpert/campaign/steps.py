@@ -1,4 +1,4 @@
-"""The steps of a campaign: each takes a state and returns the next; new cells beside the others."""
+"""The steps of a campaign: each takes a state, learns and fits, and returns the next state."""
 
 from __future__ import annotations
 
@@ -10,25 +10,82 @@ from typing import TYPE_CHECKING, Any
 import anndata as ad
 import numpy as np
 
-from nextpert import _adata, tl
+from nextpert import _adata, pp, tl
 from nextpert._adata.join import joined_cells, kept_cells, require_genes
 from nextpert._adata.labels import column_of
 from nextpert._adata.roles import Roles, read_roles
 from nextpert._adata.table import is_table
 from nextpert._adata.target import columns_of
-from nextpert.campaign.candidates import fit_of, plate_options, with_batches
-from nextpert.campaign.model import set_up, standing
-from nextpert.campaign.options import LEARN, kept_value, require_same_scale
-from nextpert.campaign.state import NUMBERS, State, add_rows, add_standing, lined_up
+from nextpert.campaign.candidates import (
+    fit_of,
+    plate_options,
+    require_same_scale,
+    standing_options,
+    with_batches,
+)
+from nextpert.campaign.state import (
+    LEARN,
+    NUMBERS,
+    State,
+    add_rows,
+    add_standing,
+    kept_value,
+    lined_up,
+)
+from nextpert.tl._advice import NO_PERTURBATION
+from nextpert.tl._design_interventions.tables import nothing_of, share_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from nextpert.core.fit.naming import Naming
 
     Options = dict[str, dict[str, Any]]
 
 logger = logging.getLogger(__name__)
+
+
+def set_up(cells: ad.AnnData, roles: Roles, options: Mapping[str, Mapping[str, Any]]) -> None:
+    """Learn the graph and fit the posterior."""
+    declared: Any = {name: value or None for name, value in vars(roles).items() if name != "values"}
+    pp.setup_screen(cells, **declared, check_scale=bool(roles.values.get("checked", True)))
+    tl.learn_dag(cells, **options["learn"])
+    tl.fit_dag_blr(cells, **options["fit"])
+
+
+def standing(
+    cells: ad.AnnData, target: Any, plan: Mapping[str, Any], failed: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Return how near the best known perturbation is, and what is left to gain.
+
+    As :meth:`Campaign.summarize` has it, with ``n_cells``, the cells behind the fit.
+    """
+    options = standing_options(cells, plan, failed)
+    tl.design_interventions(cells, target, acquisition="probability", **options)
+    fit, ranking, advice = (
+        cells.uns["dag_blr"], cells.uns["design"]["ranking"], cells.uns["design"]["advice"]
+    )  # fmt: skip
+    n_cells = int(fit["n_control_cells"] + fit["environments"]["n_cells"].sum())
+    if not len(fit["environments"]):  # controls alone: nothing is known of any other
+        return {
+            "best": NO_PERTURBATION, "measured_distance": 1.0, "predicted_distance": 1.0,
+            "probability_best": 0.0, "expected_gain": np.nan, "good_enough": np.nan, "advice": "",
+            "n_cells": n_cells,
+        }  # fmt: skip
+    control, best = nothing_of(ranking), str(advice["best_known"])
+    is_none = best == NO_PERTURBATION
+    row = control if is_none else ranking[ranking["perturbation"] == best].iloc[0]
+    measured = share_of(row["measured_distance"], float(control["measured_distance"]))
+    return {
+        "best": best,
+        "measured_distance": float(measured),
+        "predicted_distance": float(row["relative_distance"]),
+        "probability_best": 0.0 if is_none else float(row["probability_best"]),
+        "expected_gain": float(advice["relative_gain"]),
+        "good_enough": float(advice["good_enough"]),
+        "advice": str(advice["kind"]),
+        "n_cells": n_cells,
+    }
 
 
 def first_cells(adata: ad.AnnData, target: Any, roles: Roles) -> ad.AnnData:
