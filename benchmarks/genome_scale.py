@@ -68,7 +68,9 @@ def write(path: Path, n_perturbations: int, n_cells: int, n_genes: int) -> None:
         del file["raw"]  # an empty one, which a file opened backed may not have
         for start in range(0, n_cells, BLOCK):
             own = group[start : start + BLOCK]
-            log_rate = np.log(rate) + (score[own] + 0.5 * rng.normal(size=(len(own), FACTORS))) @ loading
+            log_rate = (
+                np.log(rate) + (score[own] + 0.5 * rng.normal(size=(len(own), FACTORS))) @ loading
+            )
             log_rate += rng.normal(0, 0.3, (len(own), 1))  # how deeply a cell is sequenced
             hit = np.flatnonzero(own)
             log_rate[hit, targets[own[hit] - 1]] += np.log(0.2)
@@ -90,7 +92,9 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     rows: dict[str, list[Any]] = {}
 
-    def step(name: str, call: Callable[[], Any], remark: Callable[[Any], str] = lambda _: "") -> Any:
+    def step(
+        name: str, call: Callable[[], Any], remark: Callable[[Any], str] = lambda _: ""
+    ) -> Any:
         forget_peak()
         wall, own = time.perf_counter(), time.process_time()
         result = call()

@@ -147,7 +147,6 @@ def test_a_stored_posterior_comes_back_bit_for_bit(parents, intercept, known, ce
             intercept=intercept,
             noise_var=0.9 if known else None,
             prior_scale=scale,
-            pooled=False,
             prior_shape=2.2,
             prior_rate=0.02,
         )

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from nextpert.core import Civ, DagBlr, Moments, ScreenMoments, gap_variance
-from nextpert.core.causal._blocks import _node_evidence
 from nextpert.core.causal.weights import fit_weights
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
@@ -62,16 +61,8 @@ def test_evidence_of_the_scale_leaves_fixed_columns_out(with_columns):
     exact = {scale: with_columns(screen, scale) for scale in (0.01, 0.3, 5.0)}
     by_posterior = [each.log_evidence() for each in exact.values()]
     blr = exact[0.3]
-    tail = (np.full(P, 2.0), np.full(P, 0.5), blr.cells / 2, np.zeros(P))
-    blr.cells = blr.xtx[blr.mptr[:-1]].copy()
-    values, scores, rest = blr._spectra(np.ones(blr.vptr[-1]))
-    by_eigenvalues = [
-        sum(
-            _node_evidence(i, blr.vptr, 3, values, scores, rest, -np.log(scale), *tail)
-            for i in range(P)
-        )
-        for scale in exact
-    ]
+    spectra = blr._spectra(np.ones(blr.vptr[-1]))
+    by_eigenvalues = [blr._spectral_evidence(*spectra, 1 / scale).sum() for scale in exact]
     np.testing.assert_allclose(np.diff(by_eigenvalues), np.diff(by_posterior), rtol=1e-6)
 
 

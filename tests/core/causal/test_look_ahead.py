@@ -95,15 +95,6 @@ def test_one_factor_for_a_complete_graph_gives_the_sum_of_all_nodes(
         np.testing.assert_allclose(slope, expected, rtol=1e-8, atol=1e-10 * abs(expected).max())
 
 
-def test_nodes_of_unlike_priors_share_no_factor():
-    rng, p = np.random.default_rng(3), 5
-    dag = Dag.from_edges(p, [(a, b) for b in range(p) for a in range(b)])
-    x = rng.normal(size=(40, p)) @ np.triu(rng.normal(size=(p, p)))
-    blr = DagBlr(dag, pooled=False).update(Moments.from_array(x))
-    assert np.ptp(blr.blocks["precision"]) > 0.01
-    assert not len(Civ(blr, np.ones(p), domain=Sphere(1.0)).problem.root)
-
-
 @pytest.mark.parametrize("place", [1, 3, 4])
 def test_nodes_that_saw_other_cells_share_no_factor(place, monkeypatch):
     """A node that was held fixed (do) learned nothing then, where the others did."""

@@ -88,15 +88,12 @@ def test_unknown_noise_is_taken_from_a_fit_where_variances_of_cells_stand_for_it
     assert_dense(blr, rows, parents, 2.0, estimated)
 
 
-@pytest.mark.parametrize("pooled", [True, False])
-def test_learned_scale_has_the_best_evidence(graphs, environments, pooled):
+def test_learned_scale_has_the_best_evidence(graphs, environments):
     parents = graphs["complete"]
-    options = {"noise_var": SD[: len(parents)] ** 2, "prior_units": "noise", "pooled": pooled}
+    options = {"noise_var": SD[: len(parents)] ** 2, "prior_units": "noise"}
     blr = fitted(parents, environments, **options)
     relative = blr.blocks["precision"][blr.is_weight] / options["noise_var"][blr.dag.indices]
-    assert len(np.unique(np.round(relative, 9))) == (1 if pooled else np.sum(blr.dag.in_degree > 0))
-    if not pooled:
-        return
+    assert len(np.unique(np.round(relative, 9))) == 1
 
     def objective(log_lambda):
         fixed = fitted(parents, environments, prior_scale=float(np.exp(-log_lambda)), **options)

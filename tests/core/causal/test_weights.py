@@ -198,7 +198,7 @@ def test_the_scale_learned_with_free_shifts_is_the_mode_of_the_evidence_of_given
     dag = Dag.from_edges(p, [(k, i) for i in range(p) for k in range(i)])
 
     def fitted(scale):
-        options = {"prior_scale": scale, "prior_units": "data", "pooled": True}
+        options = {"prior_scale": scale, "prior_units": "data"}
         return fit_weights(DagBlr(dag, **options), cells)
 
     def posterior(log_precision):  # log lambda ~ N(0, 3^2)

@@ -16,7 +16,6 @@ from scipy.optimize import minimize_scalar
 from scipy.special import gammaln
 
 from nextpert.core._checks import as_numbers, require_kind, require_positive
-from nextpert.core._compile import lean
 from nextpert.core._shown import Shown
 from nextpert.core.causal import _kernels as kernels
 from nextpert.core.graph.dag import Dag
@@ -36,33 +35,7 @@ BLOCKS = ("cov", "weights", "residual", "logdet", "precision")
 INTERCEPT_PRECISION = 1e-6  # of the prior, over the noise: next to flat in any units of log counts
 RATE_SHARE = 1e-3  # the default rate of a noise variance, over the variance of the cells
 HYPER_SD = 3.0  # of log lambda about 0: weak, a factor of 20 either way is one standard deviation
-NODE_SD = 1.0  # of a node's log lambda about the common one
 _BOUNDS = (-14.0, 18.0)  # of log lambda
-
-
-@lean
-def _node_evidence(i, vptr, k, values, scores, rest, log_lambda, shape, rate, half, known):
-    """Log evidence of node i as a function of log lambda, up to a constant."""
-    start = vptr[i] + k
-    lam = np.exp(log_lambda)
-    # With eigenvalues v of the gram and X'y = s in its basis: sum log(1 + v / lambda), and
-    # y'y - sum s^2 / (v + lambda), the sum of squares that the weights leave.
-    logdet, quad = 0.0, rest[i]
-    for a in range(start, vptr[i + 1]):
-        logdet += np.log1p(values[a] / lam)
-        quad -= scores[a] * scores[a] / (values[a] + lam)
-    quad = max(quad, 0.0)
-    if known[i] > 0.0:
-        return -0.5 * logdet - 0.5 * quad / known[i]
-    return -0.5 * logdet - (shape[i] + half[i]) * np.log(rate[i] + 0.5 * quad)
-
-
-@lean
-def _total_evidence(nodes, vptr, k, values, scores, rest, t, shape, rate, half, known):
-    total = 0.0
-    for i in nodes:
-        total += _node_evidence(i, vptr, k, values, scores, rest, t, shape, rate, half, known)
-    return total
 
 
 class Regressions(Shown):
@@ -82,13 +55,12 @@ class Regressions(Shown):
         n_fixed: int = 0,
         prior_scale: float | str = "evidence",
         prior_units: str | None = None,
-        pooled: bool = True,
         prior_shape: float = 2.0,
         prior_rate: float | None = None,
     ) -> None:
         require_kind(dag, Dag, "dag")
         self.dag, self.n_nodes = dag, dag.n_nodes
-        self.intercept, self.n_fixed, self.pooled = bool(intercept), int(n_fixed), bool(pooled)
+        self.intercept, self.n_fixed = bool(intercept), int(n_fixed)
         self.prior_shape = require_positive(prior_shape, "prior_shape")
         learned = prior_scale == "evidence"
         units = ("evidence" if learned else "data") if prior_units is None else prior_units
@@ -179,7 +151,7 @@ class Regressions(Shown):
     def add_means(self, means: Vector, shifts: Vector, counted: Vector) -> None:
         """Add the means of environments, which count for ``counted[j, i]`` cells at node i."""
         sums, room = (self.xtx, self.xty, self.yty), np.empty(self.longest)
-        kernels.add_means(*self.place, means, shifts, counted, *sums, room)
+        kernels.add_means(self.place, means, shifts, counted, sums, room)
 
     @property
     def prior_rates(self) -> Vector:
@@ -236,9 +208,12 @@ class Regressions(Shown):
         cov, weights = np.empty(self.mptr[-1]), np.empty(self.vptr[-1])
         residual, logdet = np.empty(self.n_nodes), np.empty(self.n_nodes)
         kernels.posterior_blocks(
-            self.vptr, self.mptr, precision, self.xtx, self.xty, self.yty,
-            cov, weights, residual, logdet, np.empty((4, self.longest, self.longest)),
-        )  # fmt: skip
+            self.place,
+            precision,
+            (self.xtx, self.xty, self.yty),
+            (cov, weights, residual, logdet),
+            np.empty((4, self.longest, self.longest)),
+        )
         failed = np.flatnonzero(~np.isfinite(logdet))
         values = (cov, weights, residual, logdet, precision)
         if len(failed):
@@ -285,42 +260,49 @@ class Regressions(Shown):
         ``lambda_i`` in units of the data, ``lambda_i sigma_k^2`` for parent ``k`` in units of the
         noise: the prior variance of ``B_ik`` is then ``sigma_i^2 / (lambda_i sigma_k^2)``.
         ``lambda_i`` is given, or maximises the log evidence of DAG-BLR plus a weak log-normal
-        hyperprior: one value of all nodes, from which that of each may depart if not pooled.
+        hyperprior, one value of all nodes.
         """
-        p, vptr, fixed = self.n_nodes, self.vptr, self.intercept + self.n_fixed
-        relative = np.ones(vptr[-1])
+        relative = np.ones(self.vptr[-1])
         if units is not None:
             relative[self.is_weight] = units[self.dag.indices]
         if not isinstance(self.prior_scale, str):
-            scale = np.full(p, 1.0 / self.prior_scale)
+            scale = 1.0 / self.prior_scale
         else:
-            log_scale = np.zeros(p)
-            known = np.zeros(p) if self.known_noise_var is None else self.known_noise_var
-            head = (vptr, fixed, *self._spectra(relative))
-            tail = (np.full(p, self.prior_shape), self.prior_rates, self.cells / 2, known)
-            nodes, grid = np.flatnonzero(np.diff(vptr) > fixed), np.linspace(*_BOUNDS, 33)
-            centre, sd = 0.0, HYPER_SD
-            # All nodes about 0 first, then each by itself about the common value.
-            for some in [nodes, *([] if self.pooled else nodes[:, None])]:
+            spectra = self._spectra(relative)
 
-                def loss(t: float, some: Any = some, at: float = centre, sd: float = sd) -> float:
-                    evidence = _total_evidence(some, *head, t, *tail)
-                    return 0.5 * ((t - at) / sd) ** 2 - float(evidence)
+            def loss(log_lambda: float) -> float:
+                evidence = float(self._spectral_evidence(*spectra, np.exp(log_lambda)).sum())
+                return 0.5 * (log_lambda / HYPER_SD) ** 2 - evidence
 
-                # The evidence may have more than one mode: a grid finds the best, Brent refines it.
-                best = int(np.argmin(list(map(loss, grid))))
-                ends = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-                mode = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-4})
-                if some is nodes:
-                    log_scale[:] = centre = float(mode.x)
-                    sd = NODE_SD
-                else:
-                    log_scale[some] = float(mode.x)
-            scale = np.exp(log_scale)
+            # The evidence may have more than one mode: a grid finds the best, Brent refines it.
+            grid = np.linspace(*_BOUNDS, 33)
+            best = int(np.argmin([loss(t) for t in grid]))
+            ends = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+            mode = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-4})
+            scale = float(np.exp(mode.x))
         # Intercepts and fixed columns keep a prior of their own, next to flat.
-        precision = np.repeat(scale, np.diff(vptr)) * relative
-        precision[~self.is_weight] = INTERCEPT_PRECISION
-        return precision
+        return np.where(self.is_weight, scale * relative, INTERCEPT_PRECISION)
+
+    def _spectral_evidence(
+        self, values: Vector, scores: Vector, rest: Vector, scale: float
+    ) -> Vector:
+        """Return the log evidence of every node at lambda, up to a constant, ``(n_nodes,)``.
+
+        The first three are those of :meth:`_spectra`.
+        """
+        nodes = np.repeat(np.arange(self.n_nodes), np.diff(self.vptr))
+
+        def of_node(terms: Vector) -> Vector:
+            return np.bincount(nodes, terms, self.n_nodes)
+
+        # With eigenvalues v of the gram and X'y = s in its basis: sum log(1 + v / lambda), and
+        # y'y - sum s^2 / (v + lambda), the sum of squares that the weights leave.
+        logdet = of_node(np.log1p(values / scale))
+        square = np.maximum(rest - of_node(scores**2 / (values + scale)), 0.0)
+        if self.known_noise_var is not None:
+            return -0.5 * (logdet + square / self.known_noise_var)
+        shape = self.prior_shape + self.cells / 2
+        return -0.5 * logdet - shape * np.log(self.prior_rates + 0.5 * square)
 
     def _spectra(self, relative: Vector) -> tuple[Vector, Vector, Vector]:
         """Return eigenvalues of each node's parent gram, X'y in that basis, and y'y.

@@ -83,11 +83,15 @@ def _invert_spd(matrix, low, rows, inverse, d):
 
 
 @lean
-def posterior_blocks(vptr, mptr, precision, xtx, xty, yty, cov, mean, residual, logdet, work):
+def posterior_blocks(layout, precision, sums, blocks, work):
     """Fill M', m' (equation 2), y'y - m''X'y (equation 3) and log|M'| - log|M| of each node.
 
-    ``work`` is room for four square matrices of the longest design row, (4, d, d).
+    These are the ``blocks``, in this order, and ``sums`` are X'X, X'y and y'y. ``work`` is room for
+    four square matrices of the longest design row, (4, d, d).
     """
+    _, _, vptr, mptr = layout
+    xtx, xty, yty = sums
+    cov, mean, residual, logdet = blocks
     for i in range(len(vptr) - 1):
         v, m = vptr[i], mptr[i]
         d = vptr[i + 1] - v
@@ -129,8 +133,10 @@ def fill_row(indptr, indices, vptr, i, x, row):
 
 
 @entry
-def rank_one_update(indptr, indices, vptr, mptr, x, shift, skip, cov, mean, residual, logdet):
+def rank_one_update(layout, x, shift, skip, blocks):
     """Update equations 2 and 3 in place for a single cell ``x`` (Sherman and Morrison)."""
+    indptr, indices, vptr, mptr = layout
+    cov, mean, residual, logdet = blocks
     widest = longest_row(vptr)
     design, y = np.empty(widest), np.empty(widest)
     for i in range(len(indptr) - 1):
@@ -176,12 +182,14 @@ def solve_forward(indptr, indices, order, vptr, weights, x):
 
 
 @lean
-def add_means(indptr, indices, vptr, mptr, mean, shift, count, xtx, xty, yty, design):
+def add_means(layout, mean, shift, count, sums, design):
     """Add the means of environments to the sums of equation 2 in place.
 
     Environment j counts for ``count[j, i]`` cells at node i. ``mean`` is (n_environments, p + n),
     with the n fixed columns after the nodes; ``design`` is room for the longest design row.
     """
+    indptr, indices, vptr, mptr = layout
+    xtx, xty, yty = sums
     for j in range(len(mean)):
         for i in range(len(indptr) - 1):
             k = count[j, i]

@@ -74,9 +74,13 @@ def adjoint(layout, order, weights, slopes):
 
 
 @inner
-def look_ahead(layout, k, inv_n, cov, u, i, x, row, y):
-    """Fill the design row of node i and y = M row; return d1, d2: equation 6 is ``d1^2 / d2``."""
+def look_ahead(layout, terms, i, x, row, y):
+    """Fill the design row of node i and y = M row; return d1, d2: equation 6 is ``d1^2 / d2``.
+
+    ``terms`` are the number of intercepts, 1/n, M and M q of each node, flat.
+    """
     indptr, indices, vptr, mptr = layout
+    k, inv_n, cov, u = terms
     first, v, m = indptr[i], vptr[i], mptr[i]
     d = vptr[i + 1] - v
     if k:
@@ -131,14 +135,14 @@ def _summed(problem, layout, x, gx):
 
     Less its value at w = 0: ``s^2 - 1/n^2 = w (w + 2/n)`` with ``s = 1/n + w``.
     """
-    k, inv_n, vptr, cov = problem.intercept, problem.inv_n, problem.vptr, problem.cov
-    u, w0, quad, lin = problem.u, problem.w0, problem.quad, problem.lin
+    k, inv_n, vptr, u = problem.intercept, problem.inv_n, problem.vptr, problem.u
+    w0, quad, lin, terms = problem.w0, problem.quad, problem.lin, (k, inv_n, problem.cov, u)
     most = longest_row(vptr)
     row, y = np.empty(most), np.empty(most)
     value = 0.0
     for i in range(len(x)):
         if vptr[i] < vptr[i + 1]:
-            d1, d2 = look_ahead(layout, k, inv_n, cov, u, i, x, row, y)
+            d1, d2 = look_ahead(layout, terms, i, x, row, y)
             ratio = d1 / d2
             w = w0[i] - d1 * ratio
             # a (w^2 + 2 w / n) + b w, and then its slope by w.
@@ -197,18 +201,19 @@ def project_target(layout, k, cov, target, u, w0):
     vptr = layout[2]
     row, y = np.empty(longest_row(vptr)), np.empty(longest_row(vptr))
     for i in range(len(w0)):
-        _, w0[i] = look_ahead(layout, k, 0.0, cov, u, i, target, row, y)
+        _, w0[i] = look_ahead(layout, (k, 0.0, cov, u), i, target, row, y)
         for a in range(vptr[i + 1] - vptr[i]):
             u[vptr[i] + a] = y[a]
 
 
 @inner
-def _look_ahead_columns(layout, k, inv_n, cov, u, i, x, rows, y, d1, d2):
+def _look_ahead_columns(layout, terms, i, x, rows, y, d1, d2):
     """As :func:`look_ahead` with one state a column of ``x`` (p, m): loops run along memory.
 
     Fills the design rows and ``y = M rows``, both (d, m), and ``d1`` and ``d2``, both (m,).
     """
     indptr, indices, vptr, mptr = layout
+    k, inv_n, cov, u = terms
     first, v, m = indptr[i], vptr[i], x.shape[1]
     d = vptr[i + 1] - v
     block = cov[mptr[i] : mptr[i + 1]].reshape(d, d)
@@ -234,11 +239,11 @@ def _look_ahead_columns(layout, k, inv_n, cov, u, i, x, rows, y, d1, d2):
 def take_off(problem, x, w):
     """Take from ``w`` (p, m) what cells at each state of ``x`` (p, m) teach (equation 6)."""
     layout = (problem.indptr, problem.indices, problem.vptr, problem.mptr)
-    k, inv_n, cov, u = problem.intercept, problem.inv_n, problem.cov, problem.u
+    terms = (problem.intercept, problem.inv_n, problem.cov, problem.u)
     m, most = x.shape[1], longest_row(problem.vptr)
     rows, y, d1, d2 = np.empty((most, m)), np.empty((most, m)), np.empty(m), np.empty(m)
     for i in range(len(x)):
-        _look_ahead_columns(layout, k, inv_n, cov, u, i, x, rows, y, d1, d2)
+        _look_ahead_columns(layout, terms, i, x, rows, y, d1, d2)
         for j in range(m):
             w[i, j] -= d1[j] * d1[j] / d2[j]
 
@@ -272,17 +277,19 @@ def adjoint_by_draws(layout, order, weights, slopes):
 
 
 @entry
-def information(layout, k, inv_n, cov, u, w0, x, gone, slopes):
+def information(layout, terms, w0, x, gone, slopes):
     """Fill ``gone``, the share of ``w0`` (p,) that cells at states ``x`` (p, m) take off.
 
-    Adds to ``slopes`` (p, m) those of ``sum_i log(1 - gone) / 2`` by ``x``.
+    Adds to ``slopes`` (p, m) those of ``sum_i log(1 - gone) / 2`` by ``x``. ``terms`` are those of
+    :func:`look_ahead`.
     """
+    k, _, _, u = terms
     indptr, indices, vptr, _ = layout
     m, most = x.shape[1], longest_row(vptr)
     rows, y, d1, d2 = np.empty((most, m)), np.empty((most, m)), np.empty(m), np.empty(m)
     for i in range(len(x)):
         if w0[i] > 0.0:  # else no parents, or none with a place in the target
-            _look_ahead_columns(layout, k, inv_n, cov, u, i, x, rows, y, d1, d2)
+            _look_ahead_columns(layout, terms, i, x, rows, y, d1, d2)
             for j in range(m):
                 ratio = d1[j] / d2[j]
                 gone[i, j] = d1[j] * ratio / w0[i]

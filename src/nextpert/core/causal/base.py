@@ -193,9 +193,8 @@ class LookaheadAcquisition(Acquisition):
     def _shared_root(self) -> tuple[NDArray[np.float64], Vector]:
         """Return ``L^-1``, ``L^-1 q`` if the precisions of all nodes are blocks of one, ``L L'``.
 
-        They are on a complete graph whose nodes have the same prior and saw the same cells: that of
-        a node is the leading block of the last node's, in the order of the graph. Else both are
-        empty.
+        They are on a complete graph whose nodes saw the same cells: that of a node is the leading
+        block of the last node's, in the order of the graph. Else both are empty.
         """
         posterior, dag, k = self.posterior, self.posterior.dag, int(self.posterior.intercept)
         p, order = self.n_nodes, dag.order
@@ -204,8 +203,8 @@ class LookaheadAcquisition(Acquisition):
         if dag.n_edges < max(p * (p - 1) // 2, 3):
             return none
         last = int(order[-1])
-        # Their diagonals, prior plus sums of squares, say whether they are: learned scales differ
-        # from node to node, and so do the cells where some nodes were held fixed (do).
+        # Their diagonals, prior plus sums of squares, say whether they are: nodes that were held
+        # fixed (do) saw other cells.
         diagonal = posterior.blocks["precision"] + posterior.xtx[posterior.diagonal]
         alike = np.ones(p)
         alike[dag.parents(last)] = diagonal[posterior.vptr[last] + k : posterior.vptr[last + 1]]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
-OPTIONS = ("intercept", "prior_scale", "prior_units", "pooled", "prior_shape", "prior_rate")
+OPTIONS = ("intercept", "prior_scale", "prior_units", "prior_shape", "prior_rate")
 # Of a sum of squares; sums, products and differences of many such stay finite.
 _LARGEST = 1e290
 
@@ -86,9 +86,6 @@ class DagBlr(Regressions):
         variances of the cells stand for them. ``"evidence"``: whichever of the two has the higher
         evidence, again when data arrive; only ``"noise"`` is independent of the units of each gene.
         ``None`` (default): ``"evidence"`` if the scale is learned, else ``"data"``.
-    pooled
-        With ``"evidence"``: one lambda for all nodes (default), or one per node, shrunk towards
-        the common value.
     prior_shape, prior_rate
         Prior of the noise variances. The paper's choice for cells is 2 and 0. ``None`` (default)
         stands for a rate of a thousandth of the variance of the node's cells, whatever its units.
@@ -163,8 +160,8 @@ class DagBlr(Regressions):
         new.add_means(moments.mean[None], offset[None], count[None])
         new.cells += count
         if rank_one:
-            changing = (new.blocks[name] for name in ("cov", "weights", "residual", "logdet"))
-            kernels.rank_one_update(*self.place, moments.mean, offset, skip, *changing)
+            changing = tuple(new.blocks[name] for name in ("cov", "weights", "residual", "logdet"))
+            kernels.rank_one_update(self.place, moments.mean, offset, skip, changing)
         else:
             new._blocks = None
         return new

@@ -50,8 +50,6 @@ class StoredPosterior:
         Whether nodes have an intercept.
     n_fixed
         Number of additional columns with a flat prior, such as batches.
-    pooled
-        Whether the scale of the prior is common to all nodes.
     prior_scale
         Scale of the prior of the weights.
     prior_units
@@ -64,7 +62,7 @@ class StoredPosterior:
         Known noise variances.
     """
 
-    stored_beside = (("format", 2),)
+    stored_beside = (("format", 3),)
 
     indptr: NDArray[np.int64] = array("n_nodes+1", dtype=np.int64)
     indices: NDArray[np.int64] = array("n_edges", dtype=np.int64)
@@ -80,7 +78,6 @@ class StoredPosterior:
     noise_known: bool = flag()
     intercept: bool = flag()
     n_fixed: int = array(dtype=np.int64)
-    pooled: bool = flag()
     prior_scale: float | str = array(unless="evidence")
     prior_units: str = text()
     prior_shape: float = array()

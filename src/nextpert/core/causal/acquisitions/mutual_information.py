@@ -75,7 +75,7 @@ class MutualInformationInt(DrawnAcquisition):
     def at_means(self, x: Array) -> tuple[float, Array]:
         """Return the mean of ``sum_i log(w_i' / w_i) / 2`` over draws, and its slopes by ``x``."""
         posterior, gone, slopes = self.posterior, np.zeros_like(x), np.zeros_like(x)
-        k, cov = int(posterior.intercept), posterior.blocks["cov"]
-        information(posterior.place, k, 1.0 / self.n_cells, cov, self.u, self.w0, x, gone, slopes)
+        terms = (int(posterior.intercept), 1.0 / self.n_cells, posterior.blocks["cov"], self.u)
+        information(posterior.place, terms, self.w0, x, gone, slopes)
         n_samples = x.shape[1]
         return float(np.log1p(-gone).sum()) / (2 * n_samples), slopes / n_samples
