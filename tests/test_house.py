@@ -28,7 +28,7 @@ CORE = [
 ]
 FLOORS = [
     {"nextpert._files", "nextpert._warn"},
-    {"nextpert.core._cache", "nextpert.core._blas"},
+    {"nextpert.core._blas"},
     {f"nextpert.core.{file}" for file in ("_checks", "_codec", "_compile", "_registry", "_shown")},
     *({f"nextpert.core.{room}"} for room in CORE),
     {"nextpert.core"},

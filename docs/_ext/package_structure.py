@@ -35,7 +35,6 @@ WORDS = {
     "nextpert.core._registry": "names",
     "nextpert.core._shown": "prints",
     "nextpert.core._blas": "linear algebra, same bits",
-    "nextpert.core._cache": "compiled code on disk",
     "nextpert._files": "writes files whole",
     "nextpert._warn": "warns at the user's line",
 }

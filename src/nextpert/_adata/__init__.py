@@ -1,11 +1,5 @@
 """The only place that touches the slots of an AnnData: reading cells, labels, graphs, results."""
 
-from nextpert._adata.batches import (
-    Batches,
-    read_batches,
-    read_groupings,
-    read_groups,
-)
 from nextpert._adata.features import load_features, read_features
 from nextpert._adata.graph import (
     panel_of,
@@ -39,6 +33,7 @@ from nextpert._adata.read import (
 )
 from nextpert._adata.roles import Roles, fitted_roles, read_roles
 from nextpert._adata.scale import check_scale
+from nextpert._adata.screen import Batches, read_batches, read_groupings, read_groups
 from nextpert._adata.sources import real_values
 from nextpert._adata.stored import (
     as_stored_csr,

@@ -104,7 +104,12 @@ def read_scale(
         return scale("0 and 1, or one value")
     logged: Any = eager(adata.uns.get("log1p"))
     base = logged.get("base") if hasattr(logged, "get") else None  # as scanpy writes it
-    bases = [np.exp(1), 2.0, 10.0, *([float(base)] if isinstance(base, Real) and base > 1 else [])]
+    bases = [
+        np.exp(1),
+        2.0,
+        10.0,
+        *([float(base)] if isinstance(base, Real) and float(base) > 1 else []),
+    ]
     logarithms = _n_logarithms(sample, bases)
     where = slot(layer)
     prepare = "call pp.perturbation_screen on counts, or name the layer of log-normalised values"

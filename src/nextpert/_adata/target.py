@@ -204,33 +204,25 @@ def as_target(target: Any, genes: Sequence[str] | None = None) -> Target:
     >>> as_target(np.array([2.0, 0.5]), ["STAT1", "B2M"])
     Target(state={'STAT1': 2.0, 'B2M': 0.5})
     """
-    is_pair = isinstance(target, tuple) and len(target) == 2
-    if not is_pair and not isinstance(target, (Target, str, Mapping, pd.Series, np.ndarray)):
-        message = (
-            "target must be a perturbation label, a pair (obs key, value), a mapping "
-            "{gene: target mean}, a vector of target means, or a nextpert.Target, but is of type "
-            f"{type(target).__name__}."
-        )
-        raise TypeError(message)
     given = target if isinstance(target, Target) else Target(state=target)
     if genes is None:
         return given
-    parts: dict[str, Any] = {"state": given.state, "away_from": given.away_from}
-    for part, states in parts.items():
-        each = listed(states).copy()
-        for i, state in enumerate(each):
-            if not isinstance(state, np.ndarray):
-                continue
-            if len(state) != len(genes):
-                message = (
-                    f"target is a vector of {len(state)} means, but there are {len(genes)} genes: "
-                    f"give one mean per gene in the order of the panel, or a mapping from genes to "
-                    f"means."
-                )
-                raise ValueError(message)
-            each[i] = dict(zip(genes, state.tolist(), strict=True))
-        if states is not None:
-            parts[part] = each if isinstance(states, list) else each[0]
+
+    def by_gene(state: Any) -> Any:
+        if not isinstance(state, np.ndarray):
+            return state
+        if len(state) != len(genes):
+            message = (
+                f"target is a vector of {len(state)} means, but there are {len(genes)} genes: give "
+                f"one mean per gene in the order of the panel, or a mapping from genes to means."
+            )
+            raise ValueError(message)
+        return dict(zip(genes, state.tolist(), strict=True))
+
+    parts: dict[str, Any] = {}
+    for part in ("state", "away_from"):
+        states = getattr(given, part)
+        parts[part] = [*map(by_gene, states)] if isinstance(states, list) else by_gene(states)
     return replace(given, **parts)
 
 
@@ -326,16 +318,13 @@ def _is_default(value: Any, default: Any) -> bool:
 
 def _vector(value: NDArray[Any], name: str, wanted: str) -> Vector:
     """Return a vector of means in double precision, or raise."""
-    if value.dtype.kind not in "iuf" or value.ndim != 1 or not value.size:
-        found = f"an array of shape {value.shape} and type {value.dtype}"
-        message = f"{name} must be {wanted}, but is {found}: give one number per gene of the panel."
-        raise ValueError(message)
-    means = value.astype(np.float64)
-    wrong = int((~(np.abs(means) <= LARGEST)).sum())  # NaN too
-    if wrong:
+    is_vector = value.dtype.kind in "iuf" and value.ndim == 1 and value.size
+    means = value.astype(np.float64) if is_vector else np.full(1, np.nan)
+    if not (np.abs(means) <= LARGEST).all():
         message = (
-            f"{name} is a vector with {wrong} values that are NaN, infinite or too large to be "
-            f"squared: give a finite mean for each gene of the panel."
+            f"{name} must be {wanted}, but is an array of shape {value.shape} and type "
+            f"{value.dtype}, or holds values that are NaN, infinite or too large to be squared: "
+            f"give a finite mean for each gene of the panel."
         )
         raise ValueError(message)
     return means

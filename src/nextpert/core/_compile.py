@@ -1,4 +1,4 @@
-"""How the core's loops are compiled.
+"""How the core's loops are compiled, and kept on disk where they can be.
 
 ``entry`` is for functions called from Python: cached on disk together with all that they call.
 ``lean`` is an entry that makes no arrays, as its caller hands it room to work in: numba then counts
@@ -12,18 +12,93 @@ throughout, for array expressions cost seconds to compile and run no faster.
 A number that starts as ``0`` and is handed on is ``np.int64(0)`` in compiled code: numba compiles
 what takes it once for the literal and once for the type otherwise. So it does for every layout of
 an array, which is why callers pass contiguous ones.
+
+numba's own cache raises where no directory can be written, as in read-only containers, and leaves
+out what a function calls.
 """
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from numba import njit
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.dispatcher import Dispatcher
 
-from nextpert.core._cache import keep
+from nextpert._warn import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_warned: list[bool] = []
+
+
+class _File(IndexDataCacheFile):
+    """numba's index and data files, of which those of another version count as absent."""
+
+    def _load_index(self) -> dict[Any, str]:
+        try:
+            return super()._load_index()
+        except (ImportError, AttributeError):  # names a module of another version of nextpert
+            return {}
+
+
+class KernelCache(FunctionCache):
+    """A function's compiled forms on disk, valid while the function and what it calls stay."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file = _File(self._cache_path, self._impl.filename_base, _stamp(function))
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep the compiled form of a signature, where the disk lets us."""
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:  # full, or read-only since
+            self.disable()
+            _warn(error)
+
+
+def keep(dispatcher: Any) -> Any:
+    """Give a compiled function its cache, or warn that there is none; returns the function."""
+    try:
+        dispatcher._cache = KernelCache(dispatcher.py_func)
+    except (RuntimeError, OSError) as error:  # numba: no locator available
+        _warn(error)
+    return dispatcher
+
+
+def _stamp(function: Callable[..., Any]) -> str:
+    """Digest of the sources a function is compiled from; numba's own leaves out what it calls."""
+    digest, seen, waiting = hashlib.sha256(), set(), [function]
+    while waiting:
+        one = waiting.pop()
+        if one in seen:
+            continue
+        seen.add(one)
+        digest.update(inspect.getsource(one).encode())
+        for name in one.__code__.co_names:
+            value = one.__globals__.get(name)
+            if isinstance(value, Dispatcher):
+                waiting.append(value.py_func)
+            elif isinstance(value, int | float):
+                digest.update(f"{name}={value!r}".encode())
+    return digest.hexdigest()
+
+
+def _warn(error: Exception) -> None:
+    """Warn, once, that compiled code cannot be kept."""
+    if not _warned:
+        _warned.append(True)
+        message = (
+            f"Compiled code cannot be kept on disk ({error}), so every session compiles it "
+            "again: set the environment variable NUMBA_CACHE_DIR to a directory that can be "
+            "written."
+        )
+        warn(message)
+
 
 _SHARED: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 _INNER: dict[str, Any] = {**_SHARED, "no_cpython_wrapper": True}
