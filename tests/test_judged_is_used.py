@@ -14,7 +14,7 @@ from nextpert.core.fit.learn import Model
 from nextpert.tl._diagnose.model import read_refit
 from nextpert.tl._diagnose.unseen import predictors
 from nextpert.tl._learn_dag import graphs
-from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
+from nextpert.tl._perturbation_effects import panel_effects, read_wanted
 
 N_PERTURBED, N_GENES = 10, 24
 GENES = [f"G{k}" for k in range(N_GENES)]

@@ -6,7 +6,7 @@ import pytest
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core import DagBlr, Moments, ScreenMoments, random_scm
-from nextpert.core.fit.expectation import Expectation
+from nextpert.core.fit.fitted import Expectation
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.coexpression import Coexpression
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation

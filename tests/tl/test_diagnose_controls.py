@@ -317,7 +317,7 @@ def test_halves_of_the_controls_of_nested_batches_tell_whether_their_errors_are_
     assert table["coverage"].mean() > 0.95
     # A model that takes what the perturbations of a batch share for an effect.
     monkeypatch.setattr(
-        "nextpert.core.model._sweep.batch_columns",
+        "nextpert.core.model.sampler.batch_columns",
         lambda cells: (np.zeros((len(cells.n) - 1, 0)), cells.fixed_error()[1:]),
     )
     assert judge_controls(refit, halves, None, 0.0).table["coverage"].mean() < 0.9

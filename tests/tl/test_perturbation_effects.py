@@ -225,7 +225,7 @@ def test_effects_outside_the_panel_are_recovered_in_blocks(at_once, monkeypatch)
     adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"g{i}" for i in range(40)]))
     npt.tl.learn_dag(adata, method="given", dag=[], genes=["g0", "g1"])
     npt.tl.fit_dag_blr(adata)
-    monkeypatch.setattr("nextpert.tl._perturbation_effects.candidates._AT_ONCE", at_once)
+    monkeypatch.setattr("nextpert.tl._perturbation_effects._AT_ONCE", at_once)
     effects = npt.tl.perturbation_effects(adata, genes="all", as_anndata=True)[names]
     outside = np.arange(40) >= 2
     mean, lower, upper, lfsr, weight = (

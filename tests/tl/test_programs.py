@@ -13,7 +13,7 @@ import scanpy as sc
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core.model.programs import find_programs
-from nextpert.tl._perturbation_effects.programs import groups_alike
+from nextpert.tl._perturbation_effects import groups_alike
 
 GENES = [f"G{i}" for i in range(40)]
 FIRST, SECOND = GENES[10:18], GENES[25:33]  # of two pathways

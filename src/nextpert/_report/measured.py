@@ -17,7 +17,7 @@ from nextpert._report.page import Figure, Section, draw
 from nextpert._report.results import FIT, LEVELS, SOURCES, advice_of
 from nextpert._report.tables import MOST_ROWS, NOTHING, Table, above_0, number, ratio
 from nextpert.tl._advice import name_of
-from nextpert.tl._perturbation_effects.programs import ALIKE, CORRELATED
+from nextpert.tl._perturbation_effects import ALIKE, CORRELATED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

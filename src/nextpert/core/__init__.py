@@ -26,8 +26,12 @@ from nextpert.core.design.distances import RankedDistance, ranked_distance
 from nextpert.core.design.goal import Goal
 from nextpert.core.graph.dag import CycleError, Dag, perturb_dag, shd
 from nextpert.core.graph.random_dag import random_dag
-from nextpert.core.screen.context import context_moments
-from nextpert.core.screen.guides import PooledGuides, guide_variance, pool_guides
+from nextpert.core.screen.guides import (
+    PooledGuides,
+    context_moments,
+    guide_variance,
+    pool_guides,
+)
 from nextpert.core.screen.moments import Moments
 from nextpert.core.screen.screen import ScreenMoments
 from nextpert.core.search.methods.boss import BossResult, boss

@@ -5,11 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nextpert.core.model._batch_columns import batch_columns
-from nextpert.core.model._sweep import NO_PRIOR, SCORES, Sampler
 from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE
 from nextpert.core.model.hierarchical import fit_hierarchical
+from nextpert.core.model.sampler import NO_PRIOR, SCORES, Sampler, batch_columns
 from tests.core.model.test_hierarchical import screen
 
 PLACE, SIZE = 16, 11  # of own parts and scores whose variances are fixed

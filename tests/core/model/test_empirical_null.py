@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from nextpert.core.model.empirical_null import NullWidth, null_width
+from nextpert.core.model.scores import NullWidth, null_width
 
 
 def correlated(p, r):

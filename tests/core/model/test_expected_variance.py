@@ -3,10 +3,10 @@
 import numpy as np
 
 from nextpert.core.model._hierarchical_kernel import N_VARIANCES
-from nextpert.core.model._sweep import Prior, Sampler
 from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import VARIANCE
 from nextpert.core.model.hierarchical import fit_hierarchical
+from nextpert.core.model.sampler import Prior, Sampler
 from tests.core.model.test_hierarchical import pooled, screen
 
 

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 
 from nextpert.core._blas import in_blocks, one_thread
 from nextpert.core._codec import table_type
-from nextpert.core.model.mixture_weights import best_weights
+from nextpert.core.model.sampler import best_weights
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

@@ -22,14 +22,22 @@ from nextpert.core._codec import (
     texts,
 )
 from nextpert.core.causal.dag_blr import DagBlr
+from nextpert.core.causal.weights import downstream
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States, states_by_effects
-from nextpert.core.fit.expectation import Expectation
 from nextpert.core.fit.naming import Naming, places
 from nextpert.core.model.effects import Efficacy
 from nextpert.core.model.hierarchical import Hierarchical
 from nextpert.core.model.interactions import Additivity
 from nextpert.core.model.perturbations import CellMeans, Perturbations
-from nextpert.core.model.predictors.base import SideInformation, predictors
+from nextpert.core.model.predictors.base import (
+    SideInformation,
+    Sources,
+    build_predictors,
+    predictors,
+)
+from nextpert.core.model.predictors.graph import Graph
+from nextpert.core.model.predictors.members import Members
+from nextpert.core.model.unseen_scale import WithoutCells
 from nextpert.core.screen.screen import ScreenMoments
 
 if TYPE_CHECKING:
@@ -41,6 +49,11 @@ if TYPE_CHECKING:
     from nextpert.core.model.unseen_scale import WithoutCells
 
     Array = NDArray[np.float64]
+    from collections.abc import Mapping, Sequence
+
+    from nextpert.core.causal.dag_blr import DagBlr
+    from nextpert.core.model.interactions import Additivity, Together
+    from nextpert.core.model.predictors.base import Prediction, SideInformation
 
 
 def _posterior() -> Any:
@@ -77,6 +90,98 @@ class PredictorRecord:
     residual_variance: float = array()
     interactions: Additivity | None = nested(Additivity, optional=True)
     scales: Array | None = array(2, 2, optional=True)
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """Weights of predictors, and the screen that they predict from.
+
+    Parameters
+    ----------
+    weights
+        Weight of every predictor, by name.
+    seen
+        The perturbations of the fit, with the moments of their cells and the controls'.
+    features
+        Side information about perturbations; ``None`` where none was given.
+    interactions
+        What was learned of interactions; ``None`` where there were no combinations.
+    scales
+        What the variances of departures from what is expected are multiplied by, those of what is
+        shared and of own parts, of perturbations without side information and of those with it,
+        shape ``(2, 2)``; ``None`` for 1.
+    """
+
+    weights: Mapping[str, float]
+    seen: Perturbations
+    features: SideInformation | None
+    interactions: Additivity | None
+    scales: Array | None = None
+
+    def predictions(
+        self,
+        names: Sequence[str],
+        targets: Sequence[Sequence[int]],
+        own: Array,
+        *,
+        weights: Array | None = None,
+        together: Together | None = None,
+    ) -> list[Prediction]:
+        """Return what each predictor expects of perturbations without cells, before weights.
+
+        Parameters
+        ----------
+        names, targets, own
+            As in :meth:`without_cells`.
+        weights
+            Weights of the graph, ``(n_genes, n_genes)``; by default the graph is not asked.
+        together
+            What members do together, where there are combinations among the perturbations.
+        """
+        asked = Perturbations(
+            self.seen.moments, 0, np.full(len(names), -1), targets, own, names=names
+        )
+        sources = Sources(weights, features=self.features, together=together)
+        out, names_asked = [], {*self.weights, Members.name}
+        for each in build_predictors(sources):
+            if each.name in names_asked and (weights is not None or each.name != Graph.name):
+                out.append(each.predict(self.seen, asked))
+        return out
+
+    def without_cells(
+        self,
+        names: Sequence[str],
+        targets: Sequence[Sequence[int]],
+        own: Array,
+        own_variance: Array,
+        posteriors: Sequence[DagBlr],
+    ) -> WithoutCells:
+        """Return what weighted predictors expect of perturbations without cells.
+
+        Parameters
+        ----------
+        names, targets
+            Their labels, and the genes of the panel that they target.
+        own, own_variance
+            Expected change of own genes and its variance, 0 and nan elsewhere, shape
+            ``(n_perturbations, n_genes)``.
+        posteriors
+            Those of the graphs, which count alike.
+        """
+        effect = own.copy()
+        asked = Perturbations(
+            self.seen.moments, 0, np.full(len(names), -1), targets, own, names=names
+        )
+        for each in build_predictors(Sources(features=self.features)):
+            weight = self.weights.get(each.name, 0.0)
+            if weight and each.name != Graph.name:
+                effect += weight * each.predict(self.seen, asked).effects
+        if self.weights.get(Graph.name, 0.0):
+            effect += self.weights[Graph.name] * downstream(posteriors, own)
+        known = () if self.features is None else self.features.place
+        described = np.array([name in known for name in names], np.int64)
+        scales = np.ones((2, 2)) if self.scales is None else self.scales
+        return WithoutCells(effect, own_variance, scales[described])
 
 
 @dataclass(frozen=True)

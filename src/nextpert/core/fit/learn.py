@@ -12,7 +12,6 @@ from nextpert.core._checks import named
 from nextpert.core.causal.weights import downstream, fit_weights
 from nextpert.core.fit.interventions import own_shift, shift_environments
 from nextpert.core.fit.naming import numbered, places, pooled
-from nextpert.core.model._sweep import Prior
 from nextpert.core.model.chain import Chain, threads
 from nextpert.core.model.effects import Efficacy, screen_efficacy, speaks_of_knockouts
 from nextpert.core.model.elsewhere import as_condition, fit_each, of_table
@@ -33,6 +32,7 @@ from nextpert.core.model.predictors.base import (
 from nextpert.core.model.predictors.features import Features, OtherScreen
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.members import Members
+from nextpert.core.model.sampler import Prior
 from nextpert.core.model.unseen_scale import LeftOut, learn_scales
 
 if TYPE_CHECKING:

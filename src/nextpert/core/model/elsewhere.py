@@ -17,18 +17,18 @@ from scipy.special import softmax
 
 from nextpert.core._blas import in_blocks, one_thread
 from nextpert.core._checks import as_rng
-from nextpert.core.model._sweep import NO_PRIOR
 from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import Condition
 from nextpert.core.model.hierarchical import fit_hierarchical
+from nextpert.core.model.sampler import NO_PRIOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.model._sweep import Prior
     from nextpert.core.model.hierarchical import Hierarchical
+    from nextpert.core.model.sampler import Prior
     from nextpert.core.screen.guides import PooledGuides
 
     Array = NDArray[np.float64]

@@ -24,7 +24,6 @@ from nextpert.core._blas import in_blocks, one_thread
 from nextpert.core._checks import as_rng
 from nextpert.core._codec import array, nested, series
 from nextpert.core.model._hierarchical_kernel import N_VARIANCES
-from nextpert.core.model._sweep import NO_PRIOR, SCORES, Prior, Sampler
 from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import (
     SCALES,
@@ -34,6 +33,7 @@ from nextpert.core.model.effect_draws import (
     EffectDraws,
     FromCells,
 )
+from nextpert.core.model.sampler import NO_PRIOR, SCORES, Prior, Sampler
 from nextpert.core.model.within_cells import LEAST_PSI, response_variance
 
 if TYPE_CHECKING:

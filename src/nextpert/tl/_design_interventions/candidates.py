@@ -14,8 +14,7 @@ from nextpert._adata import closest, in_order, list_names
 from nextpert._adata.effects import read_table
 from nextpert._adata.environments import unknown_genes
 from nextpert._warn import warn
-from nextpert.core.fit.candidates import CandidateSet, as_fitted
-from nextpert.core.fit.combinations import fitted_candidates
+from nextpert.core.fit.candidates import CandidateSet, as_fitted, fitted_candidates
 from nextpert.core.fit.interventions import in_full
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.progress import progress
 from nextpert._adata.stored import read_stored
 from nextpert.core import ScreenMoments
-from nextpert.core.model.empirical_null import MEDIAN, null_width
+from nextpert.core.model.scores import MEDIAN, null_width
 from nextpert.core.screen.guides import UNKNOWN, distinct
 from nextpert.tl._diagnose.judged import LEFT
 from nextpert.tl._diagnose.quantities import NEGATIVE, NO_ERROR

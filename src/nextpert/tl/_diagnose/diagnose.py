@@ -21,7 +21,7 @@ from nextpert.tl._diagnose.controls import judge_controls
 from nextpert.tl._diagnose.judged import read_sides
 from nextpert.tl._diagnose.model import read_refit
 from nextpert.tl._diagnose.unseen import judge_unseen
-from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
+from nextpert.tl._perturbation_effects import panel_effects, read_wanted
 
 if TYPE_CHECKING:
     import anndata as ad

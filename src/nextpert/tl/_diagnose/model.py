@@ -19,7 +19,7 @@ from nextpert.tl._cells import fit_environments
 from nextpert.tl._diagnose.halves import read_halves
 from nextpert.tl._fit_dag_blr import record_of, spec_of
 from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without, read_held_out
-from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
+from nextpert.tl._perturbation_effects import panel_effects, read_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata.progress import progress
-from nextpert.core.fit.combinations import shared_with_controls
+from nextpert.core.fit.candidates import shared_with_controls
 from nextpert.core.fit.learn import Model
 from nextpert.core.fit.naming import places
 from nextpert.core.model import scores
@@ -28,7 +28,7 @@ from nextpert.tl._diagnose.judged import (
     NOTHING,
     measured,
 )
-from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
+from nextpert.tl._perturbation_effects import panel_effects, read_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from nextpert.tl._diagnose.halves import Halves
     from nextpert.tl._diagnose.judged import Side
     from nextpert.tl._diagnose.model import Refit
-    from nextpert.tl._perturbation_effects.candidates import Wanted
+    from nextpert.tl._perturbation_effects import Wanted
 
     Array = NDArray[np.float64]
 

@@ -6,11 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import eigh
 
 from nextpert.core._blas import in_blocks
 from nextpert.core._codec import table_type
-from nextpert.core.model._batch_columns import Columns, batch_columns
 from nextpert.core.model._hierarchical_kernel import (
     N_VARIANCES,
     Block,
@@ -20,7 +20,6 @@ from nextpert.core.model._hierarchical_kernel import (
     visit,
 )
 from nextpert.core.model.effect_draws import HIGHEST, LOWEST, SCALES, TAILS, VARIANCE
-from nextpert.core.model.mixture_weights import ENOUGH_PAIRS, best_weights
 from nextpert.core.model.within_cells import (
     LEAST_PSI,
     WITHOUT_CORRELATION,
@@ -374,3 +373,126 @@ class Sampler:
         logs = -0.5 * (np.log(variance) + left[:, None] ** 2 / variance)
         chance = np.exp(logs - logs.max(axis=1, keepdims=True))
         return best_weights(chance, prior, np.full(len(TAILS), 1.0 / len(TAILS)))
+
+
+# Squared singular values, relative to the noise of perturbations, of columns that are kept: at
+# least so much, and this share of the value above which a direction of n perturbations and p genes
+# stands out of noise, sqrt(n / p) (Baik, Ben Arous and Peche 2005). What is below that no
+# perturbations share to a degree that could be taken for a program.
+_LEAST, _SHARE = 0.1, 0.5
+
+
+def batch_columns(cells: PooledGuides) -> tuple[Array, Array]:
+    """Return the columns of errors that batches leave in effects, and what is left beside them.
+
+    In coordinates that are not correlated over perturbations. In units of the noise of a cell; the
+    coefficients of a column have the covariance of a cell.
+
+    Parameters
+    ----------
+    cells
+        The controls, and then the perturbations.
+
+    Returns
+    -------
+    tuple of ndarray
+        Columns that perturbations share, shape ``(n_perturbations, n_columns)``; and the variance
+        of what is left, which counts as noise of each, shape ``(n_perturbations,)``.
+    """
+    apart = cells.fixed_errors[1:] - cells.fixed_errors[:1]
+    size, turn = np.linalg.svd(np.sqrt(cells.n[1:, None]) * apart, full_matrices=False)[1:]
+    turned = apart @ turn.T
+    kept = size**2 > max(_LEAST, _SHARE * np.sqrt(len(apart) / cells.mean.shape[1]))
+    return turned[:, kept], (turned[:, ~kept] ** 2).sum(axis=1)
+
+
+class Columns(NamedTuple):
+    """The coefficients of columns in stacked regressions, given those of ``m`` other terms.
+
+    Parameters
+    ----------
+    by
+        What they fall by for a unit of each other term, shape ``(..., n_columns, m)``.
+    at
+        Their means where these are 0, shape ``(..., n_columns)``.
+    root
+        Cholesky factor of their precision, shape ``(..., n_columns, n_columns)``.
+    """
+
+    by: Array
+    at: Array
+    root: Array
+
+    @classmethod
+    def integrated(cls, block: Array, cross: Array, right: Array) -> tuple[Columns, Array, Array]:
+        """Return them, and what integrating them out takes from the other terms.
+
+        Parameters
+        ----------
+        block, cross
+            Precision of the coefficients, ``(..., n_columns, n_columns)``, and what couples them to
+            other terms, ``(..., n_columns, m)``.
+        right
+            Their right-hand side, shape ``(..., n_columns)``.
+
+        Returns
+        -------
+        tuple
+            The columns, and what is to be subtracted from the precision of the other terms,
+            ``(..., m, m)``, and from their right-hand side, ``(..., m)``.
+        """
+        solved = np.linalg.solve(block, np.concatenate([cross, right[..., None]], axis=-1))
+        less = np.swapaxes(cross, -1, -2) @ solved
+        root: Array = np.linalg.cholesky(block).astype(np.float64, copy=False)
+        return cls(solved[..., :-1], solved[..., -1], root), less[..., :-1], less[..., -1]
+
+    def draw(self, others: Array, rng: np.random.Generator) -> Array:
+        """Return a draw given the other terms, ``(..., m)``; shape ``(..., n_columns)``."""
+        normal = rng.standard_normal((*self.at.shape, 1))
+        chance = np.linalg.solve(np.swapaxes(self.root, -1, -2), normal)
+        return np.asarray(self.at + (chance - self.by @ others[..., None])[..., 0])
+
+
+Array = NDArray[np.float64]
+
+# Pairs of perturbation and gene that the weights of a mixture are learned from at most.
+ENOUGH_PAIRS = 100_000
+_MAX_NEWTON = 100  # steps; some 20 are needed
+_TOLERANCE = 1e-4  # of the logarithm of the density
+
+
+def best_weights(chance: Array, prior: Array, start: Array) -> Array:
+    r"""Return the weights of a mixture that maximise a posterior density, by Newton's method.
+
+    That is :math:`\sum_i \log \sum_k w_k c_{ik} + \sum_k a_k \log w_k`, which is concave. Steps of
+    EM are so slow where components are hard to distinguish that they stay near where they start.
+    The sum of the weights is 1 at the maximum of that less ``total`` times their sum (Kim et al.
+    2020, doi:10.1080/10618600.2019.1689985).
+
+    Parameters
+    ----------
+    chance
+        Densities of every component, ``(n, n_components)``; a factor common to a row is no matter.
+    prior, start
+        The counts ``a``, above 0, and weights to start from, ``(n_components,)``.
+    """
+    weights, total = start, len(chance) + prior.sum()
+
+    def value(x: Array) -> float:
+        return float(np.log(chance @ x).sum() + prior @ np.log(x) - total * x.sum())
+
+    now = value(weights)
+    for _ in range(_MAX_NEWTON):
+        part = chance / (chance @ weights)[:, None]
+        slope = part.sum(axis=0) + prior / weights - total
+        step = np.linalg.solve(part.T @ part + np.diag(prior / weights**2), slope)
+        gain, length = float(slope @ step), 1.0
+        if gain < _TOLERANCE:
+            break
+        falling = step < 0
+        if falling.any():
+            length = min(1.0, 0.99 * float((-weights[falling] / step[falling]).min()))
+        while (new := value(weights + length * step)) < now + 0.1 * length * gain:
+            length *= 0.5
+        weights, now = weights + length * step, new
+    return weights / weights.sum()

@@ -1,0 +1,481 @@
+"""``tl.perturbation_effects``: the effect of every perturbation on every gene."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from scipy.cluster.hierarchy import fcluster, linkage
+
+from nextpert import _adata
+from nextpert._adata import list_names
+from nextpert._adata.arguments import between, checked, one_of
+from nextpert._adata.progress import progress
+from nextpert.core._blas import in_blocks
+from nextpert.core._codec import table_type
+from nextpert.core.fit.candidates import fitted_candidates
+from nextpert.core.fit.interventions import Interventions, own_shift
+from nextpert.core.fit.naming import places
+from nextpert.core.model.chain import threads
+from nextpert.core.model.effects import Effects, exact_effects, speaks_of_knockouts
+from nextpert.core.model.hierarchical import fit_hierarchical
+from nextpert.core.model.programs import alike, find_programs, strongest
+from nextpert.core.model.sampler import Prior
+from nextpert.core.screen.guides import UNKNOWN, PooledGuides
+from nextpert.tl._cells import fit_environments, read_cells
+from nextpert.tl._design_interventions.candidates import read_candidates
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+    from collections.abc import Mapping
+
+    from nextpert.core.fit.candidates import CandidateSet
+    from nextpert.core.fit.fitted import FittedPosterior
+
+logger = logging.getLogger(__name__)
+
+
+@checked(candidates=one_of("genes"), level=between(0, 1))
+def perturbation_effects(
+    adata: ad.AnnData,
+    *,
+    posterior_key: str = "dag_blr",
+    candidates: str | Sequence[str] | pd.DataFrame | Mapping[str, Any] | None = None,
+    genes: str | Sequence[str] | None = None,
+    condition: str | None = None,
+    level: float = 0.9,
+    key_added: str = "perturbation_effects",
+    as_anndata: bool = False,
+    copy: bool = False,
+) -> ad.AnnData | None:
+    """Estimate the effect of every perturbation on every gene, with intervals.
+
+    The effect is the mean of perturbed cells minus that of the controls. Use it after
+    :func:`fit_dag_blr`, before you rank: effects from few cells are shrunk towards what
+    perturbations share, with many cells they are differences of means (:doc:`/model/mathematics`,
+    equations 13 to 24). Perturbations without cells are predicted. *Programs* are sets of genes
+    that two or more perturbations change together, as in GSFA (Zhou et al. 2023,
+    doi:10.1038/s41592-023-02017-4) and FR-Perturb (Yao et al. 2023,
+    doi:10.1038/s41587-023-01964-9). :doc:`/guides/read_a_ranking` shows how to read the results,
+    and how often intervals cover large effects; plot them with
+    :func:`nextpert.pl.perturbation_effects` and :func:`nextpert.pl.programs`.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, after :func:`fit_dag_blr`.
+    posterior_key
+        The ``key_added`` of the fit.
+    candidates
+        The perturbations: ``None`` (default) for those of the fit, ``"genes"`` for these and every
+        other gene of the panel, a list of labels, combinations included, or a table of shifts as
+        in :func:`fit_dag_blr`. Those without cells have ``n_cells`` 0 and predicted effects.
+    genes
+        The genes: ``None`` (default) for those of the panel, ``"all"`` for every gene of ``adata``,
+        or a list. Genes outside the panel are shrunk separately, without the graph.
+    condition
+        Condition of the effects, if ``condition_key`` is declared. ``None`` (default) gives the
+        effects by the cells of all conditions.
+    level
+        Probability that an interval covers its effect.
+    key_added
+        Name of the results.
+    as_anndata
+        Whether to return an AnnData of perturbations x genes instead of writing to ``adata``: the
+        mean in ``X``, the other tables in layers. It can be the ``features`` of another fit.
+    copy
+        Whether to return a copy instead of writing to ``adata``.
+
+    Returns
+    -------
+    ~anndata.AnnData or None
+        ``None``, the copy, or the AnnData. :doc:`/model/stored_results` lists all columns. Writes
+        ``uns["perturbation_effects"]``, in units of log-normalised expression, with:
+
+        - ``mean``, ``sd`` (arrays, ``(n_perturbations, n_genes)``): posterior mean and standard
+          deviation.
+        - ``lower``, ``upper`` (arrays, ``(n_perturbations, n_genes)``): bounds of the interval.
+        - ``lfsr`` (array, ``(n_perturbations, n_genes)``): local false sign rate; below 0.05 the
+          direction is significant. NaN without cells.
+        - ``direct`` (array, ``(n_perturbations, n_genes)``): the mean minus what the graph predicts
+          from the parents of the gene.
+        - ``data_weight`` (array, ``(n_perturbations, n_genes)``): weight of the cells, 0 to 1.
+        - ``raw_mean`` (array, ``(n_perturbations, n_genes)``): the difference of means.
+        - ``perturbations``, ``genes`` (names): of rows and columns.
+        - ``n_cells`` (numbers, ``(n_perturbations,)``): cells of each perturbation.
+        - ``programs`` (mapping): the tables ``shares``, ``genes`` and ``scores`` of the programs.
+        - ``alike`` (table): pairs of perturbations with correlated effects, and the probability.
+
+    Raises
+    ------
+    ValueError
+        If there is no posterior, a candidate, gene or condition is unknown, or genes outside the
+        panel are combined with ``condition``. Nothing is written then.
+
+    Examples
+    --------
+    >>> import nextpert as npt
+    >>> adata = npt.datasets.simulated_screen(perturbed=["MYC", "FOS"], n_control=500)
+    >>> npt.tl.learn_dag(adata)
+    >>> npt.tl.fit_dag_blr(adata)
+    >>> effects = npt.tl.perturbation_effects(adata, as_anndata=True)
+    >>> effects.to_df("lfsr").lt(0.05).any(axis="columns").to_dict()  # significant on some gene
+    {'FOS': True, 'MYC': True}
+    """
+    fit = _adata.posterior_from(adata, posterior_key)
+    fit = fit if condition is None else fit.in_condition(condition)
+    wanted = read_wanted(candidates, fit)
+    symbols = str(fit.params.get("gene_symbols", ""))
+    listed: Any = fit.genes if genes is None else genes
+    if isinstance(listed, str):
+        listed = None if listed == "all" else [listed]
+    chosen, columns = _adata.resolve_panel(adata, listed, gene_symbols=symbols)
+    shared = program_tables(fit)
+    if shared:
+        logger.info("%s", programs_in_words(shared))
+    tables = vars(panel_effects(fit, wanted, level)) | {"raw_mean": wanted.raw_mean(fit)}
+    in_graph = np.isin(chosen, fit.genes)
+    outside, every = np.flatnonzero(~in_graph), list(fit.genes)
+    if len(outside) and condition is not None:
+        message = (
+            f"Genes outside the panel have no effects by condition: leave out "
+            f"{_adata.list_names([chosen[i] for i in outside])}, or condition."
+        )
+        raise ValueError(message)
+    if len(outside):
+        names = [chosen[i] for i in outside]
+        more = outside_tables(adata, names, columns[outside], fit, wanted, level=level)
+        tables = {name: np.hstack([table, more[name]]) for name, table in tables.items()}
+        every += names
+    place = {gene: i for i, gene in enumerate(every)}
+    order = [place[gene] for gene in chosen]
+    # Of very large screens in single precision, one table after the other.
+    kind = table_type(len(wanted.names) * len(chosen))
+    same = order == list(range(len(every)))
+    for name in list(tables):
+        table = tables.pop(name)
+        tables[name] = np.ascontiguousarray(table if same else table[:, order], kind)
+    params: dict[str, Any] = {
+        "posterior_key": posterior_key,
+        "level": float(level),
+        "n_graphs": fit.n_graphs,
+        "control": str(fit.params["control"]),
+        "separator": str(fit.params["separator"]),
+    }
+    if symbols:
+        params["gene_symbols"] = symbols
+    if condition is not None:
+        params["condition"] = condition
+    if as_anndata:
+        known = {"panel": _adata.strings(fit.genes), "fit_params": dict(fit.params)}
+        obs = pd.DataFrame(
+            {"n_cells": wanted.n_cells}, index=pd.Index(wanted.names, name="perturbation")
+        )
+        return ad.AnnData(
+            tables.pop("mean"),
+            obs if condition is None else obs.assign(condition=condition),
+            pd.DataFrame({"in_graph": in_graph}, index=chosen),
+            layers=tables,
+            uns={"params": params, **shared, **fit.origin, **known},
+        )
+    stored = {
+        **tables,
+        "perturbations": _adata.strings(wanted.names),
+        "genes": _adata.strings(chosen),
+        "in_graph": in_graph,
+        "n_cells": wanted.n_cells,
+        **shared,
+        **fit.origin,
+        "params": params,
+    }
+    if condition is not None:
+        stored["condition"] = _adata.strings([condition] * len(wanted.names))
+    return _adata.write_results(adata, uns={key_added: stored}, copy=copy)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Perturbations of which effects are wanted: rows of the fit, and others without cells.
+
+    Parameters
+    ----------
+    pool
+        The perturbations, and what is expected of those without cells.
+    n_cells
+        Cells of each, 0 for those that are not of the fit.
+    """
+
+    pool: CandidateSet
+    n_cells: NDArray[np.int64]
+
+    @property
+    def names(self) -> list[str]:
+        """Labels."""
+        return self.pool.interventions.names
+
+    @property
+    def unseen(self) -> NDArray[np.bool_]:
+        """Which have no cells, in any condition, ``(n_perturbations,)``."""
+        return (self.n_cells == 0) & ~self.pool.measured
+
+    def raw_mean(self, fit: FittedPosterior) -> NDArray[np.float64]:
+        """Return plain differences of means, NaN without cells, ``(n_perturbations, n_genes)``."""
+        shape = len(self.names), len(fit.genes)
+        table = np.full(shape, np.nan, table_type(shape[0] * shape[1]))
+        means, place = fit.means, self.pool.place
+        if means is None or not self.pool.measured.any():
+            return table
+        for rows in in_blocks(*shape):
+            seen = self.pool.measured[rows] & (self.n_cells[rows] > 0)
+            difference = means.mean[place[rows]] - fit.control_mean
+            known = seen[:, None] & (means.ratio[place[rows]] < UNKNOWN)
+            table[rows] = np.where(known, difference, np.nan)
+        return table
+
+
+def read_wanted(candidates: Any, fit: FittedPosterior) -> Wanted:
+    """Return the perturbations of which effects are wanted.
+
+    Those of a table are without cells, whatever their names.
+
+    Raises
+    ------
+    ValueError
+        If a candidate names a gene outside the panel.
+    """
+    if candidates is None:
+        sources = fit.environments["shift_source"].astype(str).tolist()
+        every = Interventions(fit.names, fit.targets, fit.shifts, sources)
+        return Wanted(fitted_candidates(every, fit), fit.n_cells)
+    pool = read_candidates(candidates, None, fit)
+    is_table = isinstance(candidates, (pd.DataFrame, Mapping))
+    place = np.full(len(pool.place), -1) if is_table else fit.rows_of(pool.interventions.names)
+    return Wanted(pool, np.append(fit.n_cells, 0)[place])
+
+
+def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> Effects:
+    """Return the effects on the genes of the panel, ``(n_perturbations, n_genes)`` each.
+
+    All effects that a user gets are computed here, and a diagnosis scores the same. Without cells
+    there is no local false sign rate: where predictors are trusted as the screen's perturbations
+    on average deserve, the direction of a single gene is wrong more often than draws say.
+    """
+    pool = wanted.pool
+    if pool.is_exact:
+        effects = exact_effects(fit.posteriors, pool.interventions.shifts, level=level)
+        effects.lfsr[wanted.unseen] = np.nan
+        return effects
+    draws = fit.effects(pool.place, pool.without_cells)
+    mean, sd, lower, upper, lfsr = draws.summary(level, n_jobs=threads(draws.expected.size))
+    lfsr[wanted.unseen] = np.nan
+    direct = mean.copy()
+    if fit.posterior.dag.n_edges:  # (I - B) times the effect
+        direct -= (fit.posterior.mean() @ mean.T).T
+    weight = fit.data_weight()
+    if not np.array_equal(pool.place, np.arange(len(weight))):  # -1, without cells, is last
+        weight = np.vstack([weight, np.zeros((1, mean.shape[1]), weight.dtype)])[pool.place]
+    return Effects(mean, sd, lower, upper, lfsr, direct, weight)
+
+
+_AT_ONCE = 500  # genes, of which the correlations within cells are read together
+
+
+def outside_tables(
+    adata: ad.AnnData,
+    genes: Sequence[str],
+    columns: NDArray[np.int64],
+    fit: FittedPosterior,
+    wanted: Wanted,
+    *,
+    level: float,
+) -> dict[str, Array]:
+    """Return the tables of genes that the panel does not hold, (n_perturbations, n_genes).
+
+    They are fitted as the panel is, some hundreds of genes at a time. A perturbation of one of them
+    is expected to change it by the efficacy of the screen. What of an effect is direct cannot be
+    told without a graph: nan.
+    """
+    shape = (len(wanted.names), len(genes))
+    tables = {name: np.zeros(shape) for name in (*Effects.__dataclass_fields__, "raw_mean")}
+    tables["lfsr"][:] = 1.0
+    tables["direct"][:] = tables["raw_mean"][:] = np.nan
+    roles, names = _adata.fitted_roles(adata, fit.params), fit.names
+    environments, guided = fit_environments(adata, roles, names), roles.guide_key is not None
+    place = np.where(wanted.n_cells > 0, fit.rows_of(wanted.names), -1)
+    raw = place >= 0
+    blocks = range(0, len(columns), _AT_ONCE)
+    for first in progress(len(blocks), "Genes outside the panel", iterable=blocks):
+        here = np.arange(first, min(first + _AT_ONCE, len(columns)))
+        cells = read_cells(adata, columns[here], environments, names)
+        pooled = cells.fit_cells(names, guided=guided, spread=fit.guide_variance or 0.0).pooled
+        tables["raw_mean"][np.ix_(raw, here)] = (pooled.mean[1:] - pooled.mean[0])[place[raw]]
+        varies = np.flatnonzero(pooled.scatter.diagonal() > 0)
+        has = pooled.n_cells[1:] > 0
+        seen = np.flatnonzero(has)
+        if not len(varies) or not len(seen):
+            continue
+        number = np.append(np.where(has, np.cumsum(has) - 1, -1), -1)[place]
+        new = np.flatnonzero(number < 0)
+        number[new] = len(seen) + np.arange(len(new))
+        some = pooled.subset(varies).rows(np.append(0, 1 + seen))
+        labels = [*(names[j] for j in seen), *(wanted.names[j] for j in new)]
+        own = _own_genes([genes[int(i)] for i in here[varies]], labels, fit, some)
+        (shift, expected), (variance, of_new) = (np.split(each, [len(seen)]) for each in own)
+        model = fit_hierarchical(some, Prior(shift, own_variance=variance), rng=0)
+        unseen = model.predict(expected, own_variance=of_new, rng=0)
+        draws = model.effects.joined(unseen).rows(number)
+        for name, table in draws.summary(level)._asdict().items():
+            tables[name][:, here[varies]] = table
+        counted = np.vstack([some.counted[1:], np.zeros((len(new), len(varies)))])[number]
+        weight = np.minimum(counted * (draws.sd() / draws.unit) ** 2, 1.0)
+        tables["data_weight"][:, here[varies]] = weight
+    tables["lfsr"][wanted.unseen] = np.nan
+    return tables
+
+
+def _own_genes(
+    genes: Sequence[str],
+    names: Sequence[str],
+    fit: FittedPosterior,
+    pooled: PooledGuides,
+) -> tuple[Array, Array]:
+    """Return expected shifts of own genes and their variances, nan elsewhere."""
+    shift = np.zeros((len(names), len(genes)))
+    own = np.full(shift.shape, np.nan)
+    if fit.efficacy is None:
+        return shift, own
+    mean, sd = fit.efficacy.mean, fit.efficacy.sd
+    full = own_shift(str(fit.params["shift"]), pooled.mean[0])
+    noise = np.sqrt(pooled.scatter.diagonal() / pooled.n_cells.sum())
+    speaks = speaks_of_knockouts(np.abs(full), noise)
+    place = {gene: i for i, gene in enumerate(genes) if speaks[i]}
+    naming = replace(fit.naming, genes=place)
+    for j, name in enumerate(names):
+        index = [place[gene] for gene in naming.targets(name)[0]]
+        shift[j, index] = mean * full[index]
+        own[j, index] = (sd * full[index]) ** 2
+    return shift, own
+
+
+# Probability above which pairs are stored. On Papalexi and TAP-seq with shuffled labels none is
+# above 0.24.
+ALIKE = 0.9
+# Genes that neither targets, to compare two perturbations on: of 10 genes, two effects without
+# anything in common have a correlation above 0.5 in 6% of cases, of 5 genes in 16%.
+FEWEST = 10
+# Correlation of their effects above which two perturbations are alike.
+CORRELATED = 0.5
+
+
+def program_tables(fit: FittedPosterior) -> dict[str, Any]:
+    """Return ``programs`` (tables ``shares``, ``genes`` and ``scores``) and the table ``alike``.
+
+    They are of the perturbations with cells, by the hierarchical model; empty without it.
+    """
+    model = fit.hierarchical
+    if model is None or not fit.seen.any():
+        return {}
+    seen = np.flatnonzero(fit.seen)
+    names = np.array(fit.names, object)[seen]
+    targets = np.zeros((len(seen), len(fit.genes)), bool)
+    for row, own in zip(targets, places([fit.targets[j] for j in seen], fit.genes), strict=True):
+        row[own] = True
+    shared = find_programs(model, targets=targets)
+    number, on = np.arange(1, 1 + len(shared.share)), shared.takes_part
+    genes = _long(number, "gene", fit.genes, {"effect": shared.genes, "sd": shared.genes_sd})
+    columns = {"score": shared.scores.T, "sd": shared.scores_sd.T, "takes_part": on.T}
+    scores = _long(number, "perturbation", names, columns)
+    shares = pd.DataFrame(
+        {"program": number, "share": shared.share, "n_perturbations": on.sum(axis=0)}
+    )
+    among = strongest(model.effects, targets)
+    probability, correlation = alike(
+        model.effects.rows(among), targets=targets[among], least=CORRELATED
+    )
+    compared = (~targets[among]).astype(float) @ (~targets[among]).T
+    one, two = np.nonzero(np.triu((probability > ALIKE) & (compared >= FEWEST), 1))
+    pairs = pd.DataFrame(
+        {
+            "perturbation": names[among[one]],
+            "other": names[among[two]],
+            "probability": probability[one, two],
+            "correlation": correlation[one, two],
+        }
+    ).sort_values(["probability", "correlation"], ascending=False, kind="stable", ignore_index=True)
+    programs = {"shares": shares, "genes": genes, "scores": scores}
+    return {"programs": programs, "alike": pairs}
+
+
+def _long(number: Any, what: str, names: Any, columns: Mapping[str, Any]) -> pd.DataFrame:
+    """Return tables of programs x names with a row each, the largest of every program first."""
+    k, n = len(number), len(names)
+    table = pd.DataFrame({
+        "program": np.repeat(number, n),
+        what: np.tile(np.array(names, object), k),
+        **{name: values.ravel() for name, values in columns.items()},
+    })  # fmt: skip
+    size = np.abs(next(iter(columns.values()))).ravel()
+    return table.iloc[np.lexsort((-size, table["program"]))].reset_index(drop=True)
+
+
+def groups_alike(pairs: pd.DataFrame) -> list[tuple[list[str], float]]:
+    """Return groups of perturbations of which each pair is alike, and the least probability.
+
+    A perturbation is in one group only, that which complete linkage puts it in; the largest group
+    is first.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from nextpert.tl._perturbation_effects import groups_alike
+    >>> pairs = pd.DataFrame(
+    ...     [("A", "B", 1.0), ("A", "C", 0.95), ("B", "C", 0.98), ("C", "D", 0.91)],
+    ...     columns=["perturbation", "other", "probability"],
+    ... )
+    >>> groups_alike(pairs)
+    [(['A', 'B', 'C'], 0.95)]
+    """
+    names = sorted({*pairs["perturbation"].astype(str), *pairs["other"].astype(str)})
+    if not names:
+        return []
+    place = {name: i for i, name in enumerate(names)}
+    one, two = (pairs[x].astype(str).map(place).to_numpy() for x in ("perturbation", "other"))
+    probability = np.zeros((len(names), len(names)))
+    probability[one, two] = probability[two, one] = pairs["probability"]
+    far = 1.0 - probability[np.triu_indices(len(names), 1)]
+    group = fcluster(linkage(far, method="complete"), 1.0 - ALIKE, criterion="distance")
+    groups = []
+    for label in range(1, group.max() + 1):
+        some = np.flatnonzero(group == label)
+        if len(some) > 1:
+            among = probability[np.ix_(some, some)][np.triu_indices(len(some), 1)]
+            groups.append(([names[i] for i in some], float(among.min())))
+    return sorted(groups, key=lambda each: (-len(each[0]), each[0]))
+
+
+def programs_in_words(stored: Mapping[str, Any]) -> str:
+    """Return how many programs there are, and which perturbations are alike, in a line."""
+    shares, scores = (stored["programs"][name] for name in ("shares", "scores"))
+    n, text = len(shares), "No program is shared by perturbations."
+    if n:
+        on = scores[scores["takes_part"].to_numpy(bool)]
+        first = on.loc[on["program"] == 1, "perturbation"].astype(str)
+        text = (
+            f"{n} program{'s' * (n > 1)} shared by perturbations; the largest "
+            f"({100 * shares['share'].iloc[0]:.0f}% of the effects): {list_names(first, 6)}."
+        )
+    groups = groups_alike(stored["alike"])
+    if groups:
+        listed = "; ".join(list_names(some, 8) for some, _ in groups[:3])
+        more = f" and {len(groups) - 3} more groups" if len(groups) > 3 else ""
+        text += f" Alike (probability above {100 * ALIKE:.0f}%): {listed}{more}."
+    return text

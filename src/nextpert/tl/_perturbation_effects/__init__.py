@@ -1,1 +1,0 @@
-"""``tl.perturbation_effects`` and its helpers."""
