@@ -90,7 +90,7 @@ def test_tables_are_those_of_the_core(shared):
     fit = posterior_from(shared)
     names = list(fit.environments["perturbation"])
     place = [GENES.index(name) for name in names]
-    found = find_programs(fit.hierarchical, targets=np.eye(20, len(GENES), dtype=bool)[place])
+    found = find_programs(fit.hierarchical, np.eye(20, len(GENES), dtype=bool)[place])
     k = len(found.share)
     np.testing.assert_array_equal(shares["program"], np.arange(1, k + 1))
     np.testing.assert_array_equal(shares["share"], found.share)

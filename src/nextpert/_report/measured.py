@@ -16,8 +16,9 @@ from nextpert._adata.target import DISTANCES
 from nextpert._report.page import Figure, Section, draw
 from nextpert._report.results import FIT, LEVELS, SOURCES, advice_of
 from nextpert._report.tables import MOST_ROWS, NOTHING, Table, above_0, number, ratio
+from nextpert.core.model.programs import CORRELATED
 from nextpert.tl._advice import name_of
-from nextpert.tl._perturbation_effects import ALIKE, CORRELATED
+from nextpert.tl._perturbation_effects import ALIKE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

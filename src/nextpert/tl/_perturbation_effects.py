@@ -372,8 +372,6 @@ ALIKE = 0.9
 # Genes that neither targets, to compare two perturbations on: of 10 genes, two effects without
 # anything in common have a correlation above 0.5 in 6% of cases, of 5 genes in 16%.
 FEWEST = 10
-# Correlation of their effects above which two perturbations are alike.
-CORRELATED = 0.5
 
 
 def program_tables(fit: FittedPosterior) -> dict[str, Any]:
@@ -389,7 +387,7 @@ def program_tables(fit: FittedPosterior) -> dict[str, Any]:
     targets = np.zeros((len(seen), len(fit.genes)), bool)
     for row, own in zip(targets, places([fit.targets[j] for j in seen], fit.genes), strict=True):
         row[own] = True
-    shared = find_programs(model, targets=targets)
+    shared = find_programs(model, targets)
     number, on = np.arange(1, 1 + len(shared.share)), shared.takes_part
     genes = _long(number, "gene", fit.genes, {"effect": shared.genes, "sd": shared.genes_sd})
     columns = {"score": shared.scores.T, "sd": shared.scores_sd.T, "takes_part": on.T}
@@ -398,9 +396,7 @@ def program_tables(fit: FittedPosterior) -> dict[str, Any]:
         {"program": number, "share": shared.share, "n_perturbations": on.sum(axis=0)}
     )
     among = strongest(model.effects, targets)
-    probability, correlation = alike(
-        model.effects.rows(among), targets=targets[among], least=CORRELATED
-    )
+    probability, correlation = alike(model.effects.rows(among), targets[among])
     compared = (~targets[among]).astype(float) @ (~targets[among]).T
     one, two = np.nonzero(np.triu((probability > ALIKE) & (compared >= FEWEST), 1))
     pairs = pd.DataFrame(

@@ -12,12 +12,13 @@ from nextpert.core._blas import in_blocks, one_thread
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     from nextpert.core.model.effect_draws import EffectDraws
     from nextpert.core.model.hierarchical import Hierarchical
 
     Array = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
 
 _MOST = 20  # programs: more are neither read nor drawn
 # Perturbations compared with one another, those of the largest effects: products of 1,000 on 1,000
@@ -25,6 +26,8 @@ _MOST = 20  # programs: more are neither read nor drawn
 MOST_COMPARED = 1000
 CLEAR = 3.0  # standard deviations that a program, or a score on it, is away from 0
 _PART = 0.25  # of the largest score, that another perturbation has at least to share a program
+CORRELATED = 0.5  # correlation of their effects above which two perturbations are alike
+_DRAWS, _PAIRED = 100, 200  # draws for standard deviations, and for pairs, at most
 _TURNS, _STILL = 200, 1e-9  # most iterations, and the change below which they have converged
 
 
@@ -54,17 +57,17 @@ class Programs(NamedTuple):
     share: Array
 
     @property
-    def takes_part(self) -> NDArray[np.bool_]:
+    def takes_part(self) -> Mask:
         """Whether each perturbation is on each program, of the shape of ``scores``."""
         return _takes_part(self.scores, self.scores_sd)
 
 
-def _takes_part(scores: Array, sd: Array) -> NDArray[np.bool_]:
+def _takes_part(scores: Array, sd: Array) -> Mask:
     size = np.abs(scores)
     return (size > CLEAR * sd) & (size > _PART * size.max(axis=0, initial=0.0))
 
 
-def strongest(effects: EffectDraws, targets: ArrayLike | None = None) -> NDArray[np.int64]:
+def strongest(effects: EffectDraws, targets: Mask) -> NDArray[np.int64]:
     """Return the perturbations with the largest effects, at most :data:`MOST_COMPARED`, in order.
 
     The size is the sum of squared posterior means in units of ``effects.unit``, over the genes that
@@ -75,9 +78,7 @@ def strongest(effects: EffectDraws, targets: ArrayLike | None = None) -> NDArray
 
 
 @one_thread()
-def find_programs(
-    fit: Hierarchical, *, targets: ArrayLike | None = None, n_draws: int = 100
-) -> Programs:
+def find_programs(fit: Hierarchical, targets: Mask) -> Programs:
     """Return the programs of genes that two or more perturbations share (equation 22).
 
     With effects in units of the standard deviation of genes within cells, the products of the
@@ -97,26 +98,24 @@ def find_programs(
         The posterior.
     targets
         Which genes each perturbation targets, shape ``(n_perturbations, n_genes)``. What it does to
-        them says nothing of programs and is left out of all sums; by default nothing is.
-    n_draws
-        Draws that standard deviations are taken over, at most those that were kept.
+        them says nothing of programs and is left out of all sums.
     """
     effects, unit = fit.effects, fit.effects.unit
     mean = _in_others(effects.posterior_mean(), effects, targets)
     among = strongest(effects, targets)
-    own = None if targets is None else np.asarray(targets, bool)[among]
-    some, strong = mean[among], effects.rows(among)
-    kept = _without(own, strong)
-    compared = (_in_others(x, strong, own) for x in _taken(strong, n_draws))
+    some, strong, own = mean[among], effects.rows(among), targets[among]
+    compared = (_in_others(x, strong, own) for x in _taken(strong, _DRAWS))
     base = _varimax(_loadings(some @ some.T, _clear(some, compared)))
-    by_base = _inverses(base, kept.T)
+    # Genes regressed on loadings, then perturbations on genes: (D'D)^-1 D' x, of each its own D.
+    by_base = _inverses(base, (~own).T)
     genes = np.einsum("ikl,il->ki", by_base, some.T @ base)
     by_genes = np.concatenate([
-        _inverses(genes.T, _without(targets, effects, rows)) for rows in in_blocks(*mean.shape)
+        _inverses(genes.T, ~targets[rows]) for rows in in_blocks(*mean.shape)
     ])  # fmt: skip
     scores = np.einsum("jkl,jl->jk", by_genes, mean @ genes.T)
+    # The same regressions of every draw give the standard deviations.
     drawn = []
-    for each in _taken(effects, n_draws):
+    for each in _taken(effects, _DRAWS):
         x = _in_others(each, effects, targets)
         of_genes = np.einsum("ikl,il->ki", by_base, x[among].T @ base)
         drawn.append((of_genes, np.einsum("jkl,jl->jk", by_genes, x @ genes.T)))
@@ -138,33 +137,25 @@ def _taken(effects: EffectDraws, n_draws: int) -> Iterator[Array]:
     return effects.draws(min(n_draws, effects.n_draws), rng=0)
 
 
-def _in_others(values: Array, effects: EffectDraws, targets: ArrayLike | None) -> Array:
+def _in_others(values: Array, effects: EffectDraws, targets: Mask) -> Array:
     """Return effects in units of genes within cells, 0 on the genes that each targets.
 
     They are changed in place: of large screens there is no room for a copy.
     """
     values /= effects.unit
-    if targets is not None:
-        values[np.asarray(targets, bool)] = 0.0
+    values[targets] = 0.0
     return values
 
 
-def _without(targets: ArrayLike | None, effects: EffectDraws, rows: slice = slice(None)) -> Array:
-    """Return 0 for the genes that each perturbation targets and 1 for others."""
-    if targets is None:
-        return np.ones(effects.expected[rows].shape)
-    return 1.0 - np.asarray(targets)[rows].astype(np.float64)
-
-
-def _inverses(design: Array, kept: Array) -> Array:
+def _inverses(design: Array, kept: Mask) -> Array:
     """Return the inverses of ``D' diag(w) D`` for regressions on some rows of a design each.
 
-    ``design`` has shape ``(n, k)`` and ``kept``, 1 or 0 for rows, ``(m, n)``; ``(m, k, k)``.
+    ``design`` has shape ``(n, k)`` and ``kept`` ``(m, n)``; ``(m, k, k)``.
     """
     k = design.shape[1]
     squares = (design[:, :, None] * design[:, None, :]).reshape(len(design), k * k)
-    inverse = np.linalg.pinv((kept @ squares).reshape(len(kept), k, k), hermitian=True)
-    return np.asarray(inverse, np.float64)
+    products = (kept.astype(np.float64) @ squares).reshape(len(kept), k, k)
+    return np.asarray(np.linalg.pinv(products, hermitian=True), np.float64)
 
 
 def _clear(mean: Array, draws: Iterable[Array]) -> int:
@@ -183,14 +174,15 @@ def _hollow(matrix: Array) -> Array:
 
 def _loadings(products: Array, n_programs: int) -> Array:
     """Return loadings whose products are those given, but for the diagonal, ``(n, n_programs)``."""
-    found = np.zeros((len(products), n_programs))
+    loadings = np.zeros((len(products), n_programs))
     for _ in range(_TURNS if n_programs else 0):
-        filled = _hollow(products) + np.diag((found**2).sum(axis=1))
+        # The diagonal is what loadings say of it; A of A A' from the largest eigenvalues.
+        filled = _hollow(products) + np.diag((loadings**2).sum(axis=1))
         values, vectors = _largest(filled, n_programs)
-        before, found = found, vectors * np.sqrt(np.maximum(values, 0.0))
-        if np.abs((found**2).sum(axis=1) - (before**2).sum(axis=1)).max() < _STILL:
+        before, loadings = loadings, vectors * np.sqrt(np.maximum(values, 0.0))
+        if np.abs((loadings**2).sum(axis=1) - (before**2).sum(axis=1)).max() < _STILL:
             break
-    return found
+    return loadings
 
 
 def _largest(matrix: Array, k: int) -> tuple[Array, Array]:
@@ -204,46 +196,27 @@ def _largest(matrix: Array, k: int) -> tuple[Array, Array]:
 
 
 @one_thread()
-def alike(
-    effects: EffectDraws, *, targets: ArrayLike | None = None, least: float = 0.5,
-    n_draws: int = 200,
-) -> tuple[Array, Array]:  # fmt: skip
+def alike(effects: EffectDraws, targets: Mask) -> tuple[Array, Array]:
     """Return the probability that two perturbations do the same, and the correlation of effects.
 
     The probability is the share of draws in which the correlation of their effects is above
-    ``least``: over genes in units of their standard deviation within cells, about 0 (no effect) and
-    not about the mean, and without the genes that either of them targets.
-
-    Parameters
-    ----------
-    effects
-        Draws of the effects.
-    targets
-        Which genes each perturbation targets, shape ``(n_perturbations, n_genes)``; by default
-        none is left out.
-    least
-        Correlation above which two do the same.
-    n_draws
-        Number of draws, at most those that were kept.
-
-    Returns
-    -------
-    tuple of ndarray
-        Probabilities, and the mean of the correlations over draws, both of shape
-        ``(n_perturbations, n_perturbations)``, 1 on the diagonal.
+    :data:`CORRELATED`: over genes in units of their standard deviation within cells, about 0 (no
+    effect) and not about the mean, and without the genes that either of them targets. Both have the
+    shape ``(n_perturbations, n_perturbations)``, 1 on the diagonal; the correlation is the mean
+    over draws.
     """
-    n, other = len(effects.expected), _without(targets, effects)
+    n, other = len(effects.expected), (~targets).astype(np.float64)
     count, total = np.zeros((n, n)), np.zeros((n, n))
-    for each in _taken(effects, n_draws):
+    for each in _taken(effects, _PAIRED):
         x = _in_others(each, effects, targets)
         size = x**2 @ other.T  # of the first, over genes that neither targets
         norm = np.sqrt(size * size.T)
         correlation = np.divide(x @ x.T, norm, out=np.zeros((n, n)), where=norm > 0)
-        count += correlation > least
+        count += correlation > CORRELATED
         total += correlation
-    for found in (count, total):
-        found /= min(n_draws, effects.n_draws)
-        np.fill_diagonal(found, 1.0)
+    for table in (count, total):
+        table /= min(_PAIRED, effects.n_draws)
+        np.fill_diagonal(table, 1.0)
     return count, total
 
 

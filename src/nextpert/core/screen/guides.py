@@ -151,9 +151,6 @@ class PooledGuides(Shown):
     variance_ratio
         Variance within the cells of a perturbation over that within all cells, shrunk towards 1,
         shape ``(n_groups, n_nodes)``. Perturbed cells and controls have different variances.
-    log_grown
-        Sum over guides of ``log(1 + n_e tau_g^2)``: what the guides' own shifts, integrated out,
-        take from twice the log evidence of every node.
     fixed
         Fixed columns of a regression, such as batches: their means as those of the nodes, shape
         ``(n_groups, n_fixed)``; by default there are none.
@@ -175,7 +172,6 @@ class PooledGuides(Shown):
     mean: NDArray[np.float64]
     scatter: NDArray[np.float64]
     variance_ratio: NDArray[np.float64]
-    log_grown: float = 0.0
     fixed: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
     fixed_scatter: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
     fixed_sd: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
@@ -295,7 +291,7 @@ def pool_guides(
         ratio = np.divide(n, counted, out=np.full(counted.shape, UNKNOWN), where=counted > 0)
         return PooledGuides(
             one.n, one.n.astype(np.float64), one.mean[:, :p], one.scatter[:p, :p],
-            np.minimum(ratio, UNKNOWN, out=ratio), 0.0, one.mean[:, p:], one.scatter[p:], sd,
+            np.minimum(ratio, UNKNOWN, out=ratio), one.mean[:, p:], one.scatter[p:], sd,
             np.where(known, freedom, 0.0), 0.0,
         )  # fmt: skip
     cells = screen.n.astype(np.float64)
@@ -328,7 +324,7 @@ def pool_guides(
     ratio = (prior + square) / (prior + freedom)[:, None]
     return PooledGuides(
         np.asarray(members @ screen.n, np.int64), n, mean[:, :p], scatter[:p, :p], ratio,
-        float(np.log1p(cells * guide_variance).sum()), mean[:, p:], scatter[p:], sd, freedom,
+        mean[:, p:], scatter[p:], sd, freedom,
         prior,
     )  # fmt: skip
 

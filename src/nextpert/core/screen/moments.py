@@ -267,14 +267,6 @@ class Moments(Shown):
             with one_thread():
                 return cls(n, mean, _symmetric(centred.T @ centred))
 
-    @classmethod
-    def from_blocks(cls, blocks: Iterable[Block], n_nodes: int) -> Moments:
-        """Return the moments of all cells of ``blocks``, each read once and then released."""
-        moments = cls.zeros(n_nodes)
-        for block in blocks:
-            moments = moments + cls.from_array(block)
-        return moments
-
     @property
     def n_nodes(self) -> int:
         """Number of nodes (genes)."""

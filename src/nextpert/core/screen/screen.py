@@ -302,20 +302,7 @@ class ScreenMoments(Shown):
 
     def __add__(self, other: ScreenMoments) -> ScreenMoments:
         """Add cells of the same environments."""
-        if self.mean.shape != other.mean.shape:
-            message = (
-                f"Screens of {self.mean.shape} and {other.mean.shape} environments x nodes cannot "
-                "be added."
-            )
-            raise ValueError(message)
         every, one = np.arange(self.n_environments), np.zeros(self.n_environments, np.int64)
-        if self.counted is not None and other.counted is not None:
-            n, counted = np.append(self.n, other.n), np.vstack([self.counted, other.counted])
-            mean, squares = (
-                np.vstack([getattr(s, name) for s in (self, other)]) for name in ("mean", "squares")
-            )
-            both = ScreenMoments(n, mean, squares, self.scatter + other.scatter, counted)
-            return both.pool(np.tile(every, 2), self.n_environments)
         parts = (Part(every, one, s.n, s.mean, s.squares, {0: s.scatter}) for s in (self, other))
         return self.from_part(merge(*parts), self.n_environments)
 
