@@ -142,7 +142,7 @@ def test_standard_errors_of_tests_are_multiplied_by_the_width_and_it_is_said(rig
     adata, before = right.copy(), right.uns["diagnosis"]["perturbations"]
     monkeypatch.setattr(
         "nextpert.tl._diagnose.controls.null_width",
-        lambda z, _: npt.core.model.empirical_null.NullWidth(2.0, 0.1),
+        lambda z, _: npt.core.model.scores.NullWidth(2.0, 0.1),
     )
     npt.tl.diagnose(adata)
     found = adata.uns["diagnosis"]

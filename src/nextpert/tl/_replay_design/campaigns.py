@@ -26,9 +26,8 @@ from nextpert.core.evaluate import (
     goal_truth,
     replay_plates,
 )
-from nextpert.core.fit.candidates import as_asked, as_fitted
+from nextpert.core.fit.candidates import as_asked, as_fitted, fitted_candidates
 from nextpert.core.fit.cells import pool_cells
-from nextpert.core.fit.combinations import fitted_candidates
 from nextpert.core.fit.interventions import shift_environments
 from nextpert.core.fit.learn import Graphs, Model
 from nextpert.tl._design_interventions.target import given_by_numbers, read_target
