@@ -1,4 +1,4 @@
-"""Objects of other packages as they come: MuData, pertpy's Papalexi screen, files of scPerturb."""
+"""Objects as they come: MuData, pertpy's Papalexi screen, files of scPerturb, genome-scale screens."""
 
 import anndata as ad
 import numpy as np
@@ -101,4 +101,57 @@ def test_a_file_of_scperturb(tmp_path):
     adata = ad.read_h5ad(tmp_path / "screen.h5ad")
     npt.pp.perturbation_screen(adata, control="control", combinations="keep", separator="_")
     assert set(adata.obs["perturbation"]) == {"control", "IFNGR1", "STAT1", "IFNGR1_STAT1"}
+    assert effect_on_itself(adata, "STAT1") < -1
+
+
+def test_a_screen_of_genome_scale_as_replogle_et_al_publish_it(tmp_path):
+    """Ensembl ids, symbols of which one has two ids, dense counts, two guides on one construct."""
+    rng, target = np.random.default_rng(2), np.repeat(["non-targeting", *TARGETS[1:]], 60)
+    counts = cells(target.tolist(), rng).toarray()
+    counts = np.column_stack([counts, counts[:, 3]])  # a second id of B2M
+    depth = counts.sum(axis=1)
+    ids = [f"ENSG0000000000{k}" for k in range(6)]
+    obs = pd.DataFrame(
+        {
+            "gem_group": rng.integers(1, 4, len(target)), "gene": pd.Categorical(target),
+            "gene_id": "ENSG", "transcript": "P1P2", "gene_transcript": "x_P1P2",
+            "sgID_AB": pd.Categorical([f"{t}_-_12.3-P1P2|{t}_+_45.6-P1P2" for t in target]),
+            "mitopercent": 0.05, "UMI_count": depth, "z_gemgroup_UMI": 0.0,
+            "core_scale_factor": 1.0, "core_adjusted_UMI_count": depth,
+        },
+        index=pd.Index([f"AAAC{k}-1" for k in range(len(target))], name="cell_barcode"),
+    )  # fmt: skip
+    var = pd.DataFrame({"gene_name": pd.Categorical([*GENES, "B2M"]), "chr": "chr1"}, index=ids)
+    ad.AnnData(counts, obs, var).write_h5ad(tmp_path / "screen.h5ad")
+    backed = ad.read_h5ad(tmp_path / "screen.h5ad", backed="r")
+    adata = npt.pp.perturbation_screen(
+        backed, "gene", "non-targeting", gene_symbols="gene_name", batch_key="gem_group",
+        guide_key="sgID_AB", copy=True,
+    )  # fmt: skip
+    assert adata.n_vars == 6
+    assert effect_on_itself(adata, "STAT1") < -1
+    genes = set(npt.get.effects_df(adata)["gene"])
+    assert {"STAT1", f"B2M_{ids[3]}", f"B2M_{ids[5]}"} < genes
+
+
+def test_a_screen_of_genome_scale_as_x_atlas_publishes_it(tmp_path):
+    """Symbols, sparse whole numbers, and controls of two kinds."""
+    rng = np.random.default_rng(3)
+    target = np.repeat(["Non-Targeting", "CTRL", *TARGETS[1:]], 60)
+    obs = pd.DataFrame(
+        {
+            "sample": [f"HCT116_{k % 3}" for k in range(len(target))],
+            "gene_target": pd.Categorical(target), "total_counts": 100, "num_features": 2,
+            "pass_guide_filter": np.arange(len(target)) % 10 > 0, "pct_counts_mt": 4.0,
+        },
+        index=[f"cell{k}" for k in range(len(target))],
+    )  # fmt: skip
+    counts = cells(target.tolist(), rng).astype(np.int32)
+    ad.AnnData(counts, obs, pd.DataFrame(index=GENES)).write_h5ad(tmp_path / "screen.h5ad")
+    backed = ad.read_h5ad(tmp_path / "screen.h5ad", backed="r")
+    adata = npt.pp.perturbation_screen(
+        backed[backed.obs["pass_guide_filter"] & (backed.obs["gene_target"] != "CTRL")],
+        "gene_target", "Non-Targeting", batch_key="sample", copy=True,
+    )  # fmt: skip
+    assert set(adata.obs["perturbation"]) == {"control", *TARGETS[1:]}
     assert effect_on_itself(adata, "STAT1") < -1

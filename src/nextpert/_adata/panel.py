@@ -116,7 +116,8 @@ def measured_genes(adata: ad.AnnData, gene_symbols: str | None = None) -> list[s
     """Return the names of all genes: those of ``adata.var_names``, or a column of ``adata.var``.
 
     ``None`` stands for the column of ``pp.setup_screen``, if one has that role, and ``""`` for
-    ``adata.var_names``. A gene without a symbol keeps its name there.
+    ``adata.var_names``. A gene without a symbol keeps its name there, and genes of one symbol have
+    it with their names: ``TBCE_ENSG00000284770``.
     """
     names = [str(name) for name in adata.var_names]
     gene_symbols = _column_of_symbols(adata, gene_symbols)
@@ -134,8 +135,10 @@ def measured_genes(adata: ad.AnnData, gene_symbols: str | None = None) -> list[s
     if hasattr(column, "to_series"):  # var of anndata.experimental.read_lazy
         column = column.to_series()
     there, symbols = with_names(column), column.astype(str)
+    times = Counter(symbols)
     return [
-        symbol if named else name for name, symbol, named in zip(names, symbols, there, strict=True)
+        name if not named else symbol if times[symbol] == 1 else f"{symbol}_{name}"
+        for name, symbol, named in zip(names, symbols, there, strict=True)
     ]
 
 

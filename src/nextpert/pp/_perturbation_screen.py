@@ -44,6 +44,7 @@ def perturbation_screen(
     layer: str | None = None,
     guide_key: str | None = None,
     batch_key: str | Iterable[str] | None = None,
+    gene_symbols: str | None = None,
     copy: bool = False,
 ) -> ad.AnnData | None:
     r"""Select the cells and genes of a screen, normalise and label them, and record each step.
@@ -78,6 +79,9 @@ def perturbation_screen(
     guide_key, batch_key
         Columns with these roles, as of :func:`nextpert.pp.setup_screen`, which declares others,
         before or after.
+    gene_symbols
+        Column of ``adata.var`` with the names of genes that labels use, where ``var_names`` are
+        Ensembl ids. Genes of one symbol have it with their ids.
     copy
         Whether to return a copy instead of writing to ``adata``.
 
@@ -119,7 +123,7 @@ def perturbation_screen(
     join.check_in_place(adata, copy=copy)
     roles = read_roles(
         adata, guide_key=guide_key, batch_key=batch_key, perturbation_key=perturbation_key,
-        separator=separator,
+        separator=separator, gene_symbols=gene_symbols,
     )  # fmt: skip
     choices = Choices(panel, min_cells, combinations, layer, depth_key=depth_key)
     cells = _read_targets(adata, control, roles)
