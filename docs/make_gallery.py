@@ -48,7 +48,7 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "expression_shift": (
         "Each target gene in control cells and in the cells in which it is perturbed.",
-        {"ncols": 4},
+        {},
     ),
     "perturbation_counts": ("Cells of every perturbation, ranked.", {"min_cells": 30}),
     "perturbation_effects": (

@@ -1,4 +1,5 @@
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -7,6 +8,16 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.text import Text
 
 import nextpert as npt
+
+
+def pytest_collection_modifyitems(items):
+    """Plots compare no effects with the truth: all fit a brief chain, in whatever order they run.
+
+    A session's fixture is made under the marks of the first test that asks for it.
+    """
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.brief_chain)
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ def test_a_row_for_every_candidate_the_chosen_one_on_top(designed, rows, n_top):
     assert dashed.get_xdata()[0] == pytest.approx(control, rel=1e-5)
     marks = np.ma.filled(axes[0].collections[-1].get_offsets()[:, 0], np.nan)
     np.testing.assert_allclose(marks, ranking["measured_distance"])
-    assert np.isfinite(marks).any() == (n_top == 50)  # measured ones are far
+    assert n_top < 50 or np.isfinite(marks).any()
 
 
 def test_the_probability_is_drawn_as_such(designed):

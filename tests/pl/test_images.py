@@ -56,4 +56,4 @@ def test_dag_of_resamples(designed):
     pairs = list(zip(edges["parent"], edges["child"], strict=True))
     npt.tl.learn_dag(designed, method="given", dag=pairs, genes=genes)
     designed.uns["dag"]["edges"] = edges
-    return npt.pl.dag(designed, posterior_key=None, highlight=["MYC"], return_fig=True)
+    return npt.pl.dag(designed, posterior_key=None, return_fig=True)

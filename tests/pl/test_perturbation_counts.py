@@ -17,12 +17,12 @@ def _screen(counts):
 def screen():
     return _screen(
         {"control": 50, "A": 9, "B": 12, "NKX2+5": 3, "A+B": 4, "B+C": 7, "A+B+C": 1, "": 5,
-         "junk": 6, "A+control": 2}
+         "multi": 6, "A+control": 2}
     )  # fmt: skip
 
 
 def test_bars_by_number_of_targets_ranked(screen):
-    ax = perturbation_counts(screen, exclude=["junk"], show=False)
+    ax = perturbation_counts(screen, show=False)
     names = [text.get_text() for text in ax.get_xticklabels()]
     # A gene's own name is not split, and a control beside a target is none.
     assert names == ["B", "A", "NKX2+5", "B+C", "A+B", "A+B+C"]
@@ -35,12 +35,12 @@ def test_bars_by_number_of_targets_ranked(screen):
     assert legend == [
         "1 target: 3 perturbations", "2 targets: 2 perturbations", "3 targets: 1 perturbation"
     ]  # fmt: skip
-    # The cells without a target are left out, with the junk.
+    # The cells without a target are left out, with those of several.
     assert ax.get_title() == "6 perturbations, 38 cells\n50 cells control, 11 cells left out"
     ax = perturbation_counts(screen, min_cells=7, show=False)
     assert [line.get_ydata()[0] for line in ax.lines] == [7]
     legend = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert legend[0] == "1 target: 4 perturbations,\n2 with 7 cells or more"  # with the junk
+    assert legend[0] == "1 target: 3 perturbations,\n2 with 7 cells or more"
     assert legend[1].endswith("1 with 7 cells or more")
 
 
@@ -66,8 +66,6 @@ def test_bars_that_differ_widely_are_logarithmic(n, scale):
 
 
 def test_errors(screen):
-    with pytest.raises(ValueError, match=r"exclude not found.*jnk.*Close matches: junk"):
-        perturbation_counts(screen, exclude=["jnk"])
     with pytest.raises(ValueError, match="min_cells"):
         perturbation_counts(screen, min_cells=0)
     with pytest.raises(ValueError, match="No perturbed cells"):

@@ -1,4 +1,4 @@
-"""The figure of a plate: every well, its cells, and the replay beside it."""
+"""The figure of a plate: every well and its cells."""
 
 from __future__ import annotations
 
@@ -51,16 +51,3 @@ def test_wells_are_named_where_there_are_some(planned):
     pairs = zip(table["well"], table["perturbation"], strict=True)
     for name, (well, label) in zip(names, pairs, strict=True):
         assert name.startswith(f"{well}  {label}")
-
-
-@pytest.mark.slow
-def test_a_replay_is_drawn_beside_it(planned):
-    npt.tl.replay_design(planned, strategies=["thompson"], n_rounds=2, n_repeats=2)
-    axes = plan_screen(planned, show=False)
-    assert len(axes) == 4
-    row = planned.uns["replay"]["overall"].iloc[0]
-    texts = axes[3].get_legend().get_texts()
-    text = next(t.get_text() for t in texts if "±" in t.get_text())
-    assert text == f"thompson: {row['plates']:.1f} ± {1.645 * row['plates_sem']:.1f}"
-    assert row["plates_sem"] >= 0
-    assert len(plan_screen(planned, replay_key=None, show=False)) == 3

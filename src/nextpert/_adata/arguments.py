@@ -48,6 +48,8 @@ GONE = {
     "label_options": "separator is an argument, and other labels are changed in adata.obs",
     "count_options": "depth_key is an argument; drop cells, choose genes or scale values before",
     "guides_key": "the guides of cells are read from adata.obs['guides']",
+    **dict.fromkeys(("highlight", "min_weight"), "genes and n_top choose what is drawn"),
+    "replay_key": "pl.replay draws a replay",
     "backed": "the result is written by adata.write_h5ad",
     "gene_key": "the column of genes is renamed in the table",
 }

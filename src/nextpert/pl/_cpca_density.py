@@ -14,12 +14,12 @@ from nextpert._adata import (
 )
 from nextpert._adata.arguments import checked
 from nextpert.core.screen.moments import require_numbers
-from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLUE,
     GREY,
     SMALL,
     counted,
+    documented,
     entry,
     finish,
     label_grid,

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
-from nextpert._adata import eager, list_names, read_graph, symbols_of
-from nextpert._adata.arguments import at_least, checked
+from nextpert._adata import eager, list_names, read_graph
+from nextpert._adata.arguments import checked
 from nextpert.core.screen.moments import require_sound
-from nextpert.pl._dag_parts import (
-    draw_edges,
-    draw_modules,
-    lies_below,
-    read_edges,
-    read_modules,
-    strongest,
-)
-from nextpert.pl._docs import documented
+from nextpert.core.search._classes import CELLS, INTERVENTIONS, OPEN, PRIOR
 from nextpert.pl._figure import (
     BLACK,
+    BLUE,
+    GREEN,
+    GREY,
     LIGHT,
+    ORANGE,
+    PALETTE,
     SCREEN,
     SMALL,
     TEXT,
     chosen,
     counted,
+    documented,
+    entry,
     finish,
     font_size,
     legend,
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
-    import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -53,9 +52,17 @@ if TYPE_CHECKING:
 
 _LINE = 0.14  # height of a line of text, in inches
 _MOST_NAMES = 30  # of genes without edges
+_THINNEST, _THICKEST = 0.3, 3.5
+# Colour and words of what orients an edge.
+_ORIENTED = {
+    CELLS: (GREY, "oriented by cells"),
+    INTERVENTIONS: (GREEN, "by interventions"),
+    PRIOR: (PALETTE[1], "by prior knowledge"),
+    OPEN: (GREY, "unoriented"),
+}
 
 
-@checked(min_weight=at_least(0))
+@checked()
 @documented
 def dag(
     adata: AnnData,
@@ -63,9 +70,7 @@ def dag(
     key: str = "dag",
     posterior_key: str | None = "dag_blr",
     genes: Sequence[str] | None = None,
-    highlight: Sequence[str] = (),
-    modules: str | Mapping[str, str] | pd.Series | None = None,
-    min_weight: float = 0.0,
+    modules: str | None = None,
     n_top: int = 100,
     directed: bool = True,
     ax: Axes | None = None,
@@ -80,8 +85,7 @@ def dag(
     orange and below, and width grows with the absolute weight (posterior mean: change of the child
     per unit of the parent, log-normalised expression). Without, all edges lie above; they are grey,
     or coloured by what orients the edge. Shaded bands mark topological layers (the longest path
-    that leads to a gene). Genes without edges are named below, but for those of ``highlight``,
-    which come last.
+    that leads to a gene). Genes without edges are named below.
 
     Where :func:`nextpert.tl.learn_dag` learned the graph, an unoriented edge is dashed: left to
     right is one choice of two. With bootstrap graphs (``n_graphs``) an edge is the darker, and
@@ -99,13 +103,8 @@ def dag(
         ``None``.
     genes
         Genes to draw, with the edges between them; by default the panel.
-    highlight
-        Genes to set in bold, such as the chosen targets.
     modules
-        Modules to colour the genes by: a column of ``adata.var``, or a mapping gene -> module.
-        Genes without a module (missing, or not in the mapping) stay white.
-    min_weight
-        Leave out edges of smaller absolute weight.
+        Column of ``adata.var`` to colour the genes by; those without a value stay white.
     n_top
         Maximum number of edges, the strongest: by absolute weight; without a posterior by their
         share of the bootstrap graphs, or else those of the genes with most edges.
@@ -124,9 +123,7 @@ def dag(
     ------
     ValueError
         If there is no graph (run :func:`nextpert.tl.learn_dag` first), a gene is not in it,
-        or ``modules`` names no column or none of the genes drawn.
-    TypeError
-        If ``modules`` is neither a column's name nor a mapping.
+        or ``modules`` is no column, or of none of the genes drawn.
 
     Examples
     --------
@@ -139,36 +136,29 @@ def dag(
     """
     names, columns, graph = read_graph(adata, key)
     drawn = chosen(genes, names, "Genes not in the graph", f"The graph {key!r}")
-    if len(highlight):
-        chosen(highlight, names, "Genes not in the graph", f"The graph {key!r}")
     adjacency = sp.csr_array(graph.to_matrix())[drawn][:, drawn]
     shown = [names[i] for i in drawn]
-    member: dict[str, str] = {}
-    if modules is not None:
-        member = read_modules(adata, modules, shown, symbols_of(adata.uns.get(key)))
+    member = {} if modules is None else _read_modules(adata, modules, shown, columns[drawn])
     weights, stored = _weights(adata, posterior_key, columns[drawn]), adata.uns.get(key)
     table = eager(stored["edges"]) if hasattr(stored, "keys") and "edges" in stored else None
-    every = read_edges(adjacency, shown, weights, table, directed=directed)
-    if weights is not None:
-        every = every[every["weight"].abs() >= min_weight]
-    edges = strongest(every, n_top)
+    every = _read_edges(adjacency, shown, weights, table, directed=directed)
+    edges = _strongest(every, n_top)
     is_cut = len(edges) < len(every)
-    bold, linked = set(map(str, highlight)), {*edges["parent"], *edges["child"]}
+    linked = {*edges["parent"], *edges["child"]} or set(shown)
     order, layer = _order(type(graph).from_matrix(adjacency), [gene in linked for gene in shown])
-    marked = linked | bold or set(shown)
-    here = [i for i in order if shown[i] in marked]
+    here = [i for i in order if shown[i] in linked]
     text = "an edge joins two genes that are associated; which acts on which is not known"
     if directed:
         text = "genes in topological order: causes left, effects right"
-    if apart := [gene for gene in shown if gene not in marked]:
+    if apart := [gene for gene in shown if gene not in linked]:
         text += f"\n{counted(len(apart), 'gene')} without {'any of these ' if is_cut else ''}edges"
         text += "" if is_cut else f": {list_names(apart, _MOST_NAMES)}"
     names = [shown[i] for i in here]
-    panel, band = _draw_names(ax, names, bold, text, edges)
+    panel, band = _draw_names(ax, names, text, edges)
     if directed:
         _shade_layers(panel, layer[here])
-    handles = draw_edges(panel, edges, names, band, directed=directed)
-    legend(panel, [*handles, *draw_modules(panel, member, names, band)])
+    handles = _draw_edges(panel, edges, names, band, directed=directed)
+    legend(panel, [*handles, *_draw_modules(panel, member, names, band)])
     n_edges = counted(len(every), "edge" if directed else "association")
     title = f"{len(shown)} genes, {f'strongest {len(edges)} of ' if is_cut else ''}{n_edges}"
     if edges["is_open"].any():
@@ -209,7 +199,7 @@ def _order(graph: Dag, linked: list[bool]) -> tuple[list[int], Nodes]:
 
 
 def _draw_names(
-    ax: Axes | None, names: list[str], bold: set[str], text: str, edges: pd.DataFrame
+    ax: Axes | None, names: list[str], text: str, edges: pd.DataFrame
 ) -> tuple[Axes, float]:
     """Draw the names of genes side by side, and a text below; return half the height of the names.
 
@@ -229,7 +219,7 @@ def _draw_names(
         figure.set_figheight(min(figure.get_figheight() + below, SCREEN))
     place = {name: x for x, name in enumerate(names)}
     span = (edges["child"].map(place) - edges["parent"].map(place)).to_numpy(float)
-    is_below = lies_below(edges)
+    is_below = _lies_below(edges)
     up, down = (1.03 * span[side].max(initial=1.0) ** 0.75 for side in (~is_below, is_below))
     down *= bool(is_below.any())
     names_high = 0.66 * size / 72 * (max(map(len, names)) + 1.5)  # they stand upright
@@ -239,7 +229,7 @@ def _draw_names(
     for x, name in enumerate(names):
         panel.text(
             x, 0, name, rotation=90, ha="center", va="center", color=BLACK, zorder=3,
-            fontsize=size, fontweight="bold" if name in bold else "normal",
+            fontsize=size,
         )  # fmt: skip
     panel.set(xlim=(-0.9, len(names) - 0.1), ylim=(-band - down, band + up), xticks=[], yticks=[])
     panel.set_xlabel(text, fontsize=SMALL, loc="left")
@@ -253,3 +243,181 @@ def _shade_layers(panel: Axes, layer: Nodes) -> None:
     for start, stop in list(itertools.pairwise(bounds))[::2]:
         if layer[start] >= 0:
             panel.axvspan(start - 0.5, stop - 0.5, color=LIGHT, alpha=0.6, linewidth=0, zorder=0)
+
+
+def _read_edges(
+    adjacency: Any,
+    names: Sequence[str],
+    weights: Vector | None,
+    table: pd.DataFrame | None,
+    *,
+    directed: bool,
+) -> pd.DataFrame:
+    """Return the edges between genes: ``parent``, ``child``, ``is_open``, and what is known.
+
+    That is ``weight``, ``oriented_by`` (if ``directed``), and ``fraction``: that of the bootstrap
+    graphs that have the edge, in either direction where it is unoriented. A graph that was changed
+    by hand has edges that the stored ``table`` does not know: it says nothing then.
+    """
+    parent, child = adjacency.nonzero()
+    genes = np.array(names, dtype=object)
+    edges = pd.DataFrame({"parent": genes[parent], "child": genes[child], "is_open": False})
+    if weights is not None:
+        edges["weight"] = weights[parent, child]
+    if table is None:
+        return edges
+    ends = ["parent", "child"]
+    table = table.astype({**dict.fromkeys(ends, str), "oriented_by": str})
+    table = table.filter([*ends, "oriented_by", "frequency", "adjacency"])
+    known = edges.merge(table, how="left", on=ends)
+    if known["oriented_by"].isna().any():
+        return edges
+    is_open = known["oriented_by"] == OPEN
+    if "frequency" in known:
+        known["fraction"] = known["adjacency"].where(is_open, known["frequency"])
+    return known.assign(is_open=is_open) if directed else known.drop(columns="oriented_by")
+
+
+def _lies_below(edges: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return which edges are drawn below the names: those of negative weight."""
+    weight = edges["weight"] if "weight" in edges else np.zeros(len(edges))
+    return np.asarray(weight) < 0
+
+
+def _strongest(edges: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Return the edges of largest absolute weight, in their order.
+
+    Without weights, those that most graphs have; without these, those of the genes with most edges.
+    """
+    if "weight" in edges:
+        strength = edges["weight"].abs()
+    elif "fraction" in edges:
+        strength = edges["fraction"]
+    else:
+        degree = pd.concat([edges["parent"], edges["child"]]).value_counts()
+        strength = edges["parent"].map(degree) + edges["child"].map(degree)
+    return edges.iloc[np.sort(np.argsort(-strength.to_numpy(float), kind="stable")[:n])]
+
+
+def _draw_edges(
+    panel: Axes,
+    edges: pd.DataFrame,
+    names: Sequence[str],
+    band: float,
+    *,
+    directed: bool,
+) -> list[Any]:
+    """Draw edges above and below the names of genes, whose band is twice ``band`` high.
+
+    Darkness is the fraction of the bootstrap graphs. Width is that of the weight, or again of this
+    fraction. Colour is the sign of the weight, or what orients the edge. Return the legend's
+    entries; unless ``directed``, they say nothing of directions.
+    """
+    from matplotlib.collections import LineCollection
+    from matplotlib.colors import to_rgba_array
+
+    place = {name: x for x, name in enumerate(names)}
+    start, stop = (edges[end].map(place).to_numpy(float)[:, None] for end in ("parent", "child"))
+    t = np.linspace(0, np.pi, 80)
+    x = (start + stop) / 2 - (stop - start) / 2 * np.cos(t)
+    y = band + (stop - start) ** 0.75 * np.sin(t)
+    y[_lies_below(edges)] *= -1
+    n = len(edges)
+    colours, width, alpha = [GREY] * n, np.full(n, 0.8), np.full(n, 0.65)
+    if "oriented_by" in edges:
+        colours = [_ORIENTED[how][0] for how in edges["oriented_by"]]
+    if "fraction" in edges:
+        fraction = edges["fraction"].to_numpy(float)
+        width, alpha = _width_of_fraction(fraction), _darkness(fraction)
+    if "weight" in edges:
+        weight = edges["weight"].to_numpy()
+        strength = np.abs(weight) / (np.abs(weight).max(initial=0.0) or 1.0)
+        colours = np.where(weight < 0, ORANGE, BLUE).tolist()
+        width = _width_of_weight(strength)
+        if "fraction" not in edges:
+            alpha = 0.45 + 0.4 * strength  # weak edges step back
+    dashes = [_dashes(w) if d else "solid" for w, d in zip(width, edges["is_open"], strict=True)]
+    if n:
+        lines, ink = list(np.stack([x, y], axis=-1)), to_rgba_array(colours, alpha)
+        panel.add_collection(
+            LineCollection(lines, linewidths=width, linestyles=dashes, colors=ink, zorder=2)
+        )
+    words = ("raises", "lowers") if directed else ("positive", "negative")
+    return _handles(edges, words)
+
+
+def _darkness(fraction: Any) -> Any:
+    """Return the opacity of lines that a fraction of the graphs has."""
+    return 0.12 + 0.8 * fraction
+
+
+def _width_of_fraction(fraction: Any) -> Any:
+    return 0.4 + 1.1 * fraction
+
+
+def _width_of_weight(strength: Any) -> Any:
+    return _THINNEST + (_THICKEST - _THINNEST) * strength
+
+
+def _dashes(width: float) -> tuple[float, tuple[float, float]]:
+    """Return dashes of the same length whatever the width, which matplotlib scales them by."""
+    return 0.0, (3.5 / width, 2.2 / width)
+
+
+def _handles(edges: pd.DataFrame, words: tuple[str, str]) -> list[Any]:
+    handles, has_weight = [], "weight" in edges
+    if has_weight:
+        handles.append(entry(f"{words[0]} (above)", BLUE, line="-", linewidth=2))
+        handles.append(entry(f"{words[1]} (below)", ORANGE, line="-", linewidth=2))
+        largest = edges["weight"].abs().max() if len(edges) else 1.0
+        for part in (1.0, 0.25):
+            label = f"weight {part * largest:.2g}"
+            handles.append(entry(label, GREY, line="-", linewidth=_width_of_weight(part)))
+    for how, (colour, label) in _ORIENTED.items():
+        if "oriented_by" in edges and (edges["oriented_by"] == how).any():
+            if how == OPEN:
+                handles.append(entry(label, colour, line=_dashes(1.2)))
+            elif not has_weight:
+                handles.append(entry(label, colour, line="-", linewidth=1.5))
+    for fraction in (1.0, 0.5, 0.1) if "fraction" in edges else ():
+        label, width = f"in {fraction:.0%} of the graphs", _width_of_fraction(fraction)
+        width = 1.5 if has_weight else width
+        handles.append(entry(label, GREY, line="-", alpha=_darkness(fraction), linewidth=width))
+    return handles
+
+
+def _read_modules(
+    adata: AnnData, column: str, genes: Sequence[str], places: Nodes
+) -> dict[str, str]:
+    """Return the module of every gene that has one; ``places`` are their columns in ``adata``."""
+    columns = [str(name) for name in adata.var.columns]
+    chosen(column, columns, "Columns that are not in adata.var", "It")
+    values = adata.var[column].iloc[places]
+    named = zip(genes, values, strict=True)
+    member = {gene: str(module) for gene, module in named if not pd.isna(module)}
+    if not member:
+        message = f"adata.var[{column!r}] names none of the genes drawn: {list_names(genes)}."
+        raise ValueError(message)
+    return member
+
+
+def _draw_modules(
+    panel: Axes, member: Mapping[str, str], names: Sequence[str], band: float
+) -> list[Any]:
+    """Draw a tile behind every name that has a module, in its colour; return the legend's entries.
+
+    ``band`` is half the height of the names.
+    """
+    import seaborn as sns
+    from matplotlib.patches import Patch, Rectangle
+
+    modules = sorted(set(member.values()))
+    colours = PALETTE if len(modules) <= len(PALETTE) else sns.husl_palette(len(modules))
+    # Light enough for black names.
+    tints = [sns.blend_palette(["white", colour], 21)[11] for colour in colours]
+    tint = dict(zip(modules, tints, strict=False))
+    for x, name in enumerate(names):
+        if name in member:
+            style = {"facecolor": tint[member[name]], "linewidth": 0, "zorder": 1}
+            panel.add_patch(Rectangle((x - 0.5, -0.96 * band), 1.0, 1.92 * band, **style))
+    return [Patch(label=module, facecolor=tint[module], linewidth=0) for module in modules]

@@ -8,8 +8,17 @@ import numpy as np
 
 from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
-from nextpert.pl._docs import documented
-from nextpert.pl._figure import BLUE, GREY, LIGHT, chosen, entry, finish, legend, row_panels
+from nextpert.pl._figure import (
+    BLUE,
+    GREY,
+    LIGHT,
+    chosen,
+    documented,
+    entry,
+    finish,
+    legend,
+    row_panels,
+)
 
 if TYPE_CHECKING:
     import os

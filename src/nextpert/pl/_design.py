@@ -9,12 +9,12 @@ import numpy as np
 from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
 from nextpert.core._shown import percent
-from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLACK,
     BLUE,
     GREY,
     ORANGE,
+    documented,
     draw_intervals,
     draw_marks,
     entry,

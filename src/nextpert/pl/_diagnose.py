@@ -8,7 +8,6 @@ import numpy as np
 
 from nextpert._adata import read_result
 from nextpert._adata.arguments import checked, one_of
-from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLACK,
     BLUE,
@@ -18,6 +17,7 @@ from nextpert.pl._figure import (
     PURPLE,
     REACH,
     SCREEN,
+    documented,
     draw_intervals,
     finish,
     legend_above,

@@ -14,10 +14,9 @@ from nextpert._adata import (
     require_control,
     resolve_panel,
 )
-from nextpert._adata.arguments import ANY_TEXT, checked
+from nextpert._adata.arguments import checked
 from nextpert._adata.sources import dense
 from nextpert.core.fit.naming import Naming
-from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLACK,
     BLUE,
@@ -27,6 +26,7 @@ from nextpert.pl._figure import (
     SMALL,
     chosen,
     counted,
+    documented,
     entry,
     finish,
     label_grid,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from nextpert._adata import LabelTable
+    from nextpert._adata import LabelTable, Roles
 
     Values = NDArray[np.float64]
     Cells = dict[str, NDArray[np.bool_]]
@@ -51,18 +51,15 @@ if TYPE_CHECKING:
 _BINS = 8, 40  # fewest and most; else the root of the number of cells
 
 
-@checked(separator=ANY_TEXT)
+@checked()
 @documented
 def expression_shift(
     adata: AnnData,
     *,
     genes: str | Sequence[str] | None = None,
-    gene_symbols: str | None = None,
     perturbation_key: str | None = None,
     control: str | None = None,
-    separator: str = "+",
     layer: str | None = None,
-    ncols: int | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool = False,
@@ -84,13 +81,9 @@ def expression_shift(
     genes
         Target genes to draw; by default all that are measured and have cells of their own, that
         is cells whose label names this gene and no other.
-    gene_symbols
-        Column of ``adata.var`` with the names of genes, if not ``adata.var_names``.
     %(roles)s
     layer
         Layer to read; ``None`` stands for ``adata.X``.
-    ncols
-        Panels in a row; by default 6, or as many more as let the figure fit on a screen.
     ax
         Axes to draw on, for a single gene.
     %(show)s
@@ -118,7 +111,7 @@ def expression_shift(
     roles = read_roles(adata, perturbation_key=perturbation_key, control=control, layer=layer)
     control, labels = roles.control, read_labels(adata, roles.perturbation_key)
     require_control(labels, control)
-    naming = Naming(set(measured_genes(adata, gene_symbols)), separator, control)
+    naming = Naming(set(measured_genes(adata, roles.gene_symbols)), roles.separator, control)
     cells = _perturbed_cells(naming, labels, control)
     held = list(cells)
     without = "No cells perturbed in these measured genes alone"
@@ -128,8 +121,8 @@ def expression_shift(
         message = f"ax takes one gene, but there are {len(names)}: name one with `genes`."
         raise ValueError(message)
     every = {"": labels.groups([control]) == 0} | {gene: cells[gene] for gene in names}
-    values = _read(adata, names, every, roles.layer, gene_symbols)
-    axes, columns = panels_of(ax, len(names), ncols, 6, (1.7, 1.5), (0.4, 1.2))
+    values = _read(adata, names, every, roles)
+    axes, columns = panels_of(ax, len(names), None, 6, (1.7, 1.5), (0.4, 1.2))
     width = root_figure(axes[0]).get_figwidth() / columns
     zeros = any((part == 0).any() for pair in values for part in pair)
     for panel, gene, (controls, perturbed) in zip(axes, names, values, strict=True):
@@ -160,13 +153,13 @@ def _perturbed_cells(naming: Naming, labels: LabelTable, control: str) -> Cells:
 
 
 def _read(
-    adata: AnnData, genes: list[str], cells: Cells, layer: str | None, gene_symbols: str | None
+    adata: AnnData, genes: list[str], cells: Cells, roles: Roles
 ) -> list[tuple[Values, Values]]:
     """Read each gene in controls (``cells[""]``) and its own cells, all in one pass."""
-    _, columns = resolve_panel(adata, genes, gene_symbols=gene_symbols)
+    _, columns = resolve_panel(adata, genes, gene_symbols=roles.gene_symbols)
     rows = np.flatnonzero(np.any(list(cells.values()), axis=0))
     values = np.empty((len(rows), len(genes)))
-    for here, block in read_blocks(adata, columns, rows, layer=layer):
+    for here, block in read_blocks(adata, columns, rows, layer=roles.layer):
         values[np.searchsorted(rows, here)] = dense(block)
     return [(values[cells[""][rows], j], values[cells[g][rows], j]) for j, g in enumerate(genes)]
 

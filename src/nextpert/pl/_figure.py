@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from textwrap import indent
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -13,12 +15,14 @@ from nextpert._adata.target import DISTANCES
 from nextpert._files import whole_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from numpy.typing import NDArray
+
+    F = TypeVar("F", bound=Callable[..., object])
 
 # Okabe and Ito's colours, distinguishable with any kind of colour vision.
 BLUE = "#0072B2"
@@ -35,6 +39,40 @@ TEXT, SMALL = 9.0, 8.0
 SCREEN = 8.0
 # Standard errors on either side of a normal estimate: intervals of all plots cover 90%.
 REACH = 1.645
+
+
+# What stands for ``%(name)s`` on a line of its own.
+FRAGMENTS = {
+    "show": """
+show
+    Whether to show the figure; by default as set in :attr:`scanpy.settings.autoshow`.
+return_fig
+    Whether to return the figure.
+save
+    File to save the figure to.
+""",
+    "returns": """
+~matplotlib.figure.Figure, ~matplotlib.axes.Axes, list of them, or None
+    The figure, with ``return_fig``; ``None`` once shown; else the axes.
+""",
+    "roles": """
+perturbation_key
+    Column of ``adata.obs`` with the label of every cell; ``None`` stands for the one declared by
+    :func:`nextpert.pp.setup_screen`, or ``"perturbation"``.
+control
+    Label of the unperturbed cells; ``None`` as above, or ``"control"``.
+""",
+}
+
+
+def documented(function: F) -> F:
+    """Put the shared parts into a function's docstring, each with the indent of its place."""
+
+    def fragment(match: re.Match[str]) -> str:
+        return indent(FRAGMENTS[match[2]].strip("\n"), match[1])
+
+    function.__doc__ = re.sub(r"(?m)^( *)%\((\w+)\)s$", fragment, function.__doc__ or "")
+    return function
 
 
 def finish(

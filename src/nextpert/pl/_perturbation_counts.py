@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import measured_genes, read_perturbations, read_roles, require_control
-from nextpert._adata.arguments import ANY_TEXT, checked
+from nextpert._adata.arguments import checked
 from nextpert.core.fit.naming import Naming
-from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLACK,
     BLUE,
@@ -18,6 +17,7 @@ from nextpert.pl._figure import (
     ORANGE,
     PURPLE,
     counted,
+    documented,
     finish,
     legend,
     logarithmic,
@@ -26,7 +26,6 @@ from nextpert.pl._figure import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
 
     from anndata import AnnData
     from matplotlib.axes import Axes
@@ -40,15 +39,13 @@ _WIDE = 50  # bars that differ by more than this factor are drawn on a logarithm
 _COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 
 
-@checked(separator=ANY_TEXT)
+@checked()
 @documented
 def perturbation_counts(
     adata: AnnData,
     *,
     perturbation_key: str | None = None,
     control: str | None = None,
-    separator: str = "+",
-    exclude: Sequence[str] = (),
     min_cells: int | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
@@ -59,7 +56,8 @@ def perturbation_counts(
 
     As in Supplementary Figs. 5 and 6 of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0). Up to
     70 perturbations are bars with names; more are curves over the rank, one for each number of
-    targets, from 4 on together. The axis of cells is logarithmic for curves, and for bars that
+    targets, from 4 on together. Cells whose label names no perturbation, such as ``"unassigned"``,
+    are counted in the title. The axis of cells is logarithmic for curves, and for bars that
     differ widely.
 
     Parameters
@@ -67,9 +65,6 @@ def perturbation_counts(
     adata
         Cells x genes, with labels.
     %(roles)s
-    exclude
-        Further labels that are no perturbation, beside those such as ``"unassigned"``; the title
-        counts their cells.
     min_cells
         Draw a line at this number of cells, and count the perturbations that reach it.
     ax
@@ -83,8 +78,7 @@ def perturbation_counts(
     Raises
     ------
     ValueError
-        If the column of labels is absent, there are no control or no perturbed cells, or a label
-        of ``exclude`` is unknown.
+        If the column of labels is absent, or there are no control or no perturbed cells.
 
     Examples
     --------
@@ -94,15 +88,11 @@ def perturbation_counts(
     >>> figure.axes[0].get_title().splitlines()
     ['1 perturbation, 20 cells', '100 cells control']
     """
-    roles = read_roles(
-        adata, perturbation_key=perturbation_key, control=control, separator=separator
-    )
+    roles = read_roles(adata, perturbation_key=perturbation_key, control=control)
     control, labels = roles.control, read_perturbations(adata, roles)
     require_control(labels, control)
-    left_out = labels.spelled([exclude] if isinstance(exclude, str) else map(str, exclude))
-    labels.require([name for name in left_out if name not in labels.left_out], "Labels to exclude")
-    naming = Naming(set(measured_genes(adata)), separator, control)
-    table, n_out = _count(labels, naming, control, left_out)
+    naming = Naming(set(measured_genes(adata, roles.gene_symbols)), roles.separator, control)
+    table, n_out = _count(labels, naming, control)
     is_named, n_groups = len(table) <= _MOST_NAMES, table["n_targets"].nunique()
     has_legend = n_groups > 1 or min_cells is not None
     width = max(1.0 + 0.21 * len(table), 3.6) if is_named else 5.0
@@ -142,9 +132,7 @@ def perturbation_counts(
     return finish(panel, own=ax is None, show=show, return_fig=return_fig, save=save)
 
 
-def _count(
-    labels: LabelTable, naming: Naming, control: str, left_out: list[str]
-) -> tuple[pd.DataFrame, int]:
+def _count(labels: LabelTable, naming: Naming, control: str) -> tuple[pd.DataFrame, int]:
     """Return label, number of targets and of cells, ranked, and the number of cells left out."""
     kept = labels.codes >= 0
     each = None if labels.cells is None else labels.cells[kept]
@@ -153,7 +141,7 @@ def _count(
     table = pd.DataFrame({"label": labels.names, "n_targets": n_targets, "n_cells": n_cells})
     table["n_targets"] = table["n_targets"].clip(upper=len(_COLOURS))
     table = table[table["label"] != control]
-    is_out = table["label"].isin(left_out) | (table["n_targets"] == 0)
+    is_out = table["n_targets"] == 0
     n_out = sum(labels.left_out.values()) + int(table.loc[is_out, "n_cells"].sum())
     if is_out.all():
         message = f"No perturbed cells: adata.obs[{labels.key!r}] holds no other label."

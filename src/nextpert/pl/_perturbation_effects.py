@@ -11,7 +11,6 @@ from nextpert._adata import in_order, read_result
 from nextpert._adata.arguments import checked
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert.core.fit.naming import Naming
-from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLACK,
     BLUE,
@@ -21,6 +20,7 @@ from nextpert.pl._figure import (
     SMALL,
     chosen,
     counted,
+    documented,
     draw_intervals,
     draw_marks,
     entry,

@@ -8,7 +8,6 @@ import numpy as np
 
 from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
-from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLACK,
     BLUE,
@@ -19,6 +18,7 @@ from nextpert.pl._figure import (
     PURPLE,
     TEXT,
     counted,
+    documented,
     finish,
     goal,
     legend,

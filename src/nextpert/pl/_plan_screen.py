@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import read_result, read_stored
+from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
-from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLACK,
     BLUE,
@@ -16,7 +15,7 @@ from nextpert.pl._figure import (
     GREY,
     ORANGE,
     PURPLE,
-    REACH,
+    documented,
     draw_intervals,
     draw_marks,
     entry,
@@ -31,7 +30,6 @@ from nextpert.pl._figure import (
     row_panels,
     unit_of_distance,
 )
-from nextpert.pl._replay import replay
 
 if TYPE_CHECKING:
     import os
@@ -57,22 +55,19 @@ def plan_screen(
     adata: AnnData,
     *,
     key: str = "plan",
-    replay_key: str | None = "replay",
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure | list[Axes] | Axes | None:
-    """Draw the perturbations of the next round, and how the plan compares with other strategies.
+    """Draw the perturbations of the next round: predicted distances, cells, and what they cover.
 
     From left to right: the predicted squared distance of every perturbation's mean to the target
     with its 90% interval, coloured by the strategy that chose it; a stroke marks the distance of
     the expected state, by which perturbations are chosen, and the dashed line is the control; the
-    cells of every perturbation; what the first perturbations are worth together, that is the
+    cells of every perturbation; and what the first perturbations are worth together, that is the
     probability that the nearest of all candidates is among them, and the share of the remaining
-    uncertainty that they are expected to resolve; and, where the screen was replayed, how near each
-    strategy came round by round, and how many rounds it took to find the best, with 90% intervals
-    (see :func:`replay`).
+    uncertainty that they are expected to resolve. :func:`replay` compares strategies.
 
     Parameters
     ----------
@@ -80,9 +75,6 @@ def plan_screen(
         Cells x genes, after :func:`nextpert.tl.plan_screen`.
     key
         Its ``key_added``.
-    replay_key
-        Results of :func:`nextpert.tl.replay_design` to draw as well, if there are any; ``None`` for
-        none.
     ax
         Axes to draw the distances on; all else is left out then.
     %(show)s
@@ -109,20 +101,14 @@ def plan_screen(
     """
     stored = read_result(adata, key, "tl.plan_screen", what="plan", part="plate")
     table = stored["plate"].astype({"strategy": str})
-    replayed = replay_key is not None and replay_key in adata.uns
     if ax is not None:
         legend(ax, _draw_distances(ax, table, stored), loc="best")
         return finish(ax, own=False, show=show, return_fig=return_fig, save=save)
-    widths = [4.0, 1.8, 2.5, *([3.7] if replayed else [])]
-    panels = row_panels(len(table), widths, shared=3, least=3.4)
+    panels = row_panels(len(table), [4.0, 1.8, 2.5], shared=3, least=3.4)
     handles = _draw_distances(panels[0], table, stored)
     _draw_cells(panels[1], table)
     handles += _draw_worth(panels[2], table[table["strategy"] != "control"])
-    ncols = len(handles) if replayed else 4
-    legend(root_figure(panels[0]), handles, loc="outside upper center", ncols=ncols)
-    if replayed:
-        replay(adata, key=str(replay_key), ax=panels[3], show=False)
-        _tell_rounds(panels[3], read_stored(adata, str(replay_key), "tl.replay_design"))
+    legend(root_figure(panels[0]), handles, loc="outside upper center", ncols=4)
     return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
 
 
@@ -173,14 +159,3 @@ def _draw_worth(panel: Axes, table: pd.DataFrame) -> list[Any]:
     panel.set(xlim=(-4, 104), xticks=[0, 50, 100])
     panel.set(xlabel="%, this row and those above", title="what the plan covers")
     return lines
-
-
-def _tell_rounds(panel: Axes, replayed: Any) -> None:
-    """Write beside every strategy how many rounds it took to the best, with half the interval."""
-    panel.set_title("replayed here: rounds to the best (± 90%)")
-    rows = replayed["overall"].set_index("strategy")
-    beside: Any = panel.get_legend()
-    for text in beside.get_texts():
-        if (name := text.get_text()) in rows.index:
-            row = rows.loc[name]
-            text.set_text(f"{name}: {row['plates']:.1f} ± {REACH * row['plates_sem']:.1f}")

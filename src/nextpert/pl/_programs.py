@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
 from nextpert.core.model.programs import CLEAR
-from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLUE,
     GREY,
@@ -17,6 +16,7 @@ from nextpert.pl._figure import (
     SMALL,
     TEXT,
     chosen,
+    documented,
     draw_intervals,
     entry,
     finish,
@@ -48,7 +48,6 @@ def programs(
     program: int | None = None,
     key: str = "perturbation_effects",
     n_top: int = 10,
-    ncols: int | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool = False,
@@ -76,8 +75,6 @@ def programs(
     n_top
         Maximum number of perturbations, and of genes, of a program: those with the largest scores
         and effects.
-    ncols
-        Panels per row; by default 1, or more if the figure would not fit on a screen.
     ax
         Axes to draw one program on.
     %(show)s
@@ -121,7 +118,7 @@ def programs(
     some = held[: 6 if ax is None else 1] if program is None else [str(program)]
     rows = chosen(some, held, "Programs that are not there", f"adata.uns[{key!r}]")
     height = _ROW * min(n_top, len(stored["genes"])) + 0.75
-    panels, columns = panels_of(ax, len(rows), ncols, 1, (5.2, height), (0.4, 0.6))
+    panels, columns = panels_of(ax, len(rows), None, 1, (5.2, height), (0.4, 0.6))
     figure, every = root_figure(panels[0]), []
     n_high = -(-len(rows) // columns)
     row = _ROW * (1.0 if ax is not None else figure.get_figheight() / (0.6 + n_high * height))

@@ -10,7 +10,6 @@ import pandas as pd
 from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
 from nextpert.core.fit.naming import Naming
-from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLACK,
     BLUE,
@@ -21,6 +20,7 @@ from nextpert.pl._figure import (
     PURPLE,
     SMALL,
     chosen,
+    documented,
     finish,
     label_grid,
     panels_of,

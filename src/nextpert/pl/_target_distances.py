@@ -8,13 +8,13 @@ import numpy as np
 
 from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
-from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLACK,
     BLUE,
     GREY,
     LIGHT,
     counted,
+    documented,
     draw_intervals,
     draw_marks,
     entry,
