@@ -83,14 +83,20 @@ def kept_cells(
     genes
         Genes in the order wanted; ``None`` for all of them.
     """
-    obs = pd.DataFrame(
-        {name: _plain(column_of(adata, name), number=name in numbers) for name in columns},
-        index=pd.Index([str(name) for name in adata.obs_names]),
-    )
+    obs = pd.DataFrame(index=pd.Index([str(name) for name in adata.obs_names]))
+    for name in columns:
+        column = column_of(adata, name)
+        if name in numbers and is_numeric_dtype(column) and not is_bool_dtype(column):
+            obs[name] = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        else:  # as it comes back from a file
+            obs[name] = pd.Categorical(column.astype(object).map(str, na_action="ignore"))
     place = {str(gene): i for i, gene in enumerate(adata.var_names)}
     which = slice(None) if genes is None else [place[gene] for gene in genes]
     matrix = _in_memory(adata.X if layer is None else adata.layers[layer])[:, which]
-    out = _build(matrix, obs, eager(adata.var).iloc[which].copy(), layer)
+    out = ad.AnnData(
+        matrix if layer is None else None, obs, eager(adata.var).iloc[which].copy(),
+        layers={} if layer is None else {layer: matrix},
+    )  # fmt: skip
     if is_table(adata):
         out.obs["n_cells"] = cells_of(adata)
         out.layers[SE] = _in_memory(adata.layers[SE])[:, which]
@@ -158,19 +164,3 @@ def _in_memory(matrix: Any) -> Any:
     out = sp.csr_matrix(held, copy=True)
     out.sort_indices()
     return out
-
-
-def _plain(series: pd.Series, *, number: bool) -> Any:
-    if number and is_numeric_dtype(series) and not is_bool_dtype(series):
-        return series.to_numpy(dtype=np.float64, na_value=np.nan)
-    text = np.array([str(value) for value in series], dtype=object)
-    text[series.isna().to_numpy()] = None
-    return text
-
-
-def _build(matrix: Any, obs: pd.DataFrame, var: pd.DataFrame, layer: str | None) -> ad.AnnData:
-    for name in obs.columns[~np.array([is_numeric_dtype(obs[name]) for name in obs.columns], bool)]:
-        obs[name] = pd.Categorical(obs[name])  # as it comes back from a file
-    if layer is None:
-        return ad.AnnData(matrix, obs, var)
-    return ad.AnnData(None, obs, var, layers={layer: matrix})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -121,14 +120,9 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
                 f"fitted: run tl.fit_dag_blr again to use the new one."
             )
             warn(message)
-    # Roles that were declared since, and are neither those before nor those of the fit.
     if KEY in adata.uns and fit.fingerprint:
         roles, used = role_texts(declared(adata)), role_texts(fit.params)
-        before = json.loads(str((fit.cells or {})["declared"]))
-        other = [
-            f"{name} {x!r}" for name, x in roles.items() if x not in (before[name], used[name])
-        ]
-        if other:
+        if other := [f"{name} {x!r}" for name, x in roles.items() if x != used[name]]:
             message = (
                 f"pp.setup_screen has declared {', '.join(other)} since adata.uns[{key!r}] was "
                 f"fitted with other roles: run tl.fit_dag_blr again to use them."

@@ -43,59 +43,49 @@ _DISTANCES, _OWN_GENES = one_of(*DISTANCES), one_of("exclude", "include")
 class Target:
     """The state that cells should reach: states, a signature, bounds, states to avoid.
 
-    Use it wherever a function takes a ``target`` and one state is not enough; a label, pair,
-    mapping or vector alone stands for ``Target(state=...)``. The distance to a target is the sum of
-    the distances to its parts, and is 0 if all are reached. See :class:`nextpert.core.Goal` for the
-    formula, and :doc:`/guides/read_a_ranking` for which targets are possible.
+    Use it where one state is not enough; a label, pair, mapping or vector alone stands for
+    ``Target(state=...)``. The distance to a target is the sum of the distances to its parts, and 0
+    if all are reached (:class:`nextpert.core.Goal`). :doc:`/guides/read_a_ranking` tells which
+    targets are possible.
 
     Parameters
     ----------
     state
-        The target state: a perturbation label (its state by the fit, or the mean of its cells); a
-        group, as a tuple ``(obs key, value)``; a mapping gene -> mean, log-normalised expression,
-        in which other genes of the panel keep their control mean; or a NumPy vector of means, one
-        per gene of the panel (``uns["dag_blr"]["genes"]``). A list has several states: the sum of
-        squared distances is that to their mean, weighted by ``shares``, plus a constant.
+        A perturbation label; a group, as a tuple ``(obs key, value)``; a mapping gene -> mean,
+        log-normalised expression, in which other genes keep their control mean; or a NumPy vector
+        of means, one per gene of the panel. A list has several states: the distance is that to
+        their mean, weighted by ``shares``, plus a constant.
     shares
         Weights of several states; equal by default.
     signature
         Mapping gene -> change from the control mean to reach, in log-normalised expression
-        (standard deviations with ``distance="noise"``). The distance is the part of the change that
-        is missing along this direction: genes compensate for each other, as in a score, and a
-        larger change has no penalty. Ask for larger changes to rank states that all reach it.
+        (standard deviations with ``distance="noise"``). Genes compensate for each other, as in a
+        score, and a larger change has no penalty.
     at_least, at_most
-        Mappings gene -> minimum and maximum mean; give both for a range. Genes do not compensate
-        for each other.
+        Mappings gene -> minimum and maximum mean; genes do not compensate for each other.
     away_from
         A state to avoid, such as toxicity, or a list of them, in the forms of ``state``.
     margin
-        Minimum distance to the states to avoid, not squared. ``None`` (default): that of the
-        control cells.
+        Minimum distance to the states to avoid, not squared; by default that of the control cells.
     weights
-        Weights of genes: ``None`` (default) for equal weights; a list of genes (a program), which
-        have the weight 1 and all others 0; or a mapping gene -> weight.
+        A list of genes that count (a program), or a mapping gene -> weight; equal by default.
     penalty
         Weight of bounds and margins relative to state and signature.
     distance
         ``"squared"`` (default): squared differences of log-normalised expression. ``"noise"``: in
-        units of the variance of control cells, gene by gene; leave genes that hardly vary out of
-        ``weights``, because their weights are large. ``"cosine"``: one minus the cosine of the
-        angle to the change to reach, 0 to 2, for ``state`` or ``signature``, with ``weights``; the
+        units of the variance of control cells, gene by gene. ``"cosine"``: one minus the cosine of
+        the angle to the change to reach, for ``state`` or ``signature``, with ``weights``; the
         direction of weak effects is random, so check the interval.
     own_genes
-        For a ``state`` that is a perturbation of the fit, alone or with ``weights``: whether the
-        genes that perturbations target count. ``"exclude"`` (default) leaves out the genes that
-        this perturbation targets, and for each candidate those that the candidate targets, because
-        the loss of its own messenger RNA does not show whether it has the same effect; distances
-        are scaled to that of the control on the same genes (:doc:`/model/mathematics`, equation
-        28). ``"include"`` counts all genes, as for other targets and in exact fits
-        (``shift_sd=0``).
+        For a ``state`` that is a perturbation of the fit: ``"exclude"`` (default) leaves out the
+        genes that it and each candidate target, because the loss of its own messenger RNA does not
+        show whether a candidate has the same effect (:doc:`/model/mathematics`, equation 28).
+        ``"include"`` counts all genes, as for other targets and in exact fits.
 
     Raises
     ------
     ValueError
-        If no part is given, an option is unknown, a number is out of range, or parts exclude each
-        other.
+        If no part is given, a number is out of range, or parts exclude each other.
     TypeError
         If a part is of a wrong type.
 
@@ -104,8 +94,6 @@ class Target:
     >>> import nextpert as npt
     >>> npt.Target(signature={"STAT1": -1, "IRF1": -0.5}, distance="noise")
     Target(signature={'STAT1': -1, 'IRF1': -0.5}, distance='noise')
-    >>> npt.Target(state=("cell_type", "memory"), at_most={"MYC": 1.2}, away_from="TOX")
-    Target(state=('cell_type', 'memory'), at_most={'MYC': 1.2}, away_from='TOX')
     """
 
     state: State | list[Any] | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -20,7 +19,6 @@ from nextpert._adata.arguments import above, checked, one_of, options
 from nextpert._adata.labels import left_out_table
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert._adata.progress import reported
-from nextpert._adata.roles import declared, role_texts
 from nextpert._adata.table import is_table
 from nextpert.core import DagBlr
 from nextpert.core._codec import digest_of, pack
@@ -238,7 +236,6 @@ def fit_dag_blr(
         model, params, left_out=left_out_table(n_cells, [why for _, why in plan.left_out]),
         cells={
             **dict(zip(("roles", "values"), present.split(), strict=True)),
-            "declared": json.dumps(role_texts(declared(adata))),
         },
     )  # fmt: skip
     mean = _adata.to_all_genes(model.posterior.mean().T, columns, adata.n_vars)

@@ -214,8 +214,8 @@ class FittedPosterior:
     params
         Options of the call.
     cells
-        Fingerprints of the cells, by which later calls notice changes: ``roles`` (the columns with
-        a role), ``values`` (the cells, in any order), and the roles ``declared``.
+        Digests by which later calls notice changes of the cells: ``roles`` (names, and columns with
+        a role) and ``values`` (of 16 cells).
     digest
         Digest of the whole fit; results computed from the fit keep it as ``fit``.
     means
