@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 T = TypeVar("T")
-FORMAT = 6  # of every result; others are refused, and a test says when it has to move
+FORMAT = 7  # of every result; others are refused, and a test says when it has to move
 _DOUBLE = 10_000_000  # numbers of a table: of more, an array in double precision takes gigabytes
 
 
