@@ -19,20 +19,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import nct, ttest_ind_from_stats
+from scipy.stats import nct, norm, ttest_ind_from_stats
 from scipy.stats import t as student
 
 import nextpert as npt
 from benchmarks._page import options, save, show, table
 from benchmarks._screens import SOURCES, read_screen
-from nextpert.core.design.cell_numbers import Layout
-from nextpert.core.design.power import DistancePrecision, EffectPrecision, NearerChance, draw_noise
+from nextpert.core.design.power import DistancePrecision, EffectPrecision, Layout
 from nextpert.core.design.stopping import KINDS
 
 if TYPE_CHECKING:
     import anndata as ad
 
 DRAWS, PAIRS = 40000, 20000
+ONE = np.ones(1)
 
 
 def simulated_share(
@@ -66,15 +66,15 @@ def power_table() -> str:
     for n, (guides, tau2), effect in product(
         (8, 16, 48, 96, 200), ((1, 0.0), (1, 0.02), (4, 0.02), (4, 0.1)), (0.2, 0.5, 1.0)
     ):
-        layouts = (Layout(guides, guide_variance=tau2), Layout(4 * guides, guide_variance=tau2))
-        plan = EffectPrecision([1.0], [1.0], 500, *layouts)
+        layout, of_control = (Layout(g, guide_variance=tau2) for g in (guides, 4 * guides))
+        plan = EffectPrecision(ONE, ONE * of_control.spread(500), 500, layout)
         planned = float(plan.power([n], effect)[0, 0])
         simulated = simulated_share(rng, n, 500, guides, tau2, effect)
         worst = max(worst, abs(planned - simulated))
         name = f"{n} cells, {guides} guide{'s' * (guides > 1)}, tau2 {tau2:g}"
         rows.setdefault(name, []).append(f"{100 * planned:.1f} / {100 * simulated:.1f}")
     for n, effect in product((5, 20, 64, 394), (0.2, 0.5, 0.8)):
-        same = float(EffectPrecision([1.0], [1.0], n).power([n], effect)[0, 0])
+        same = float(EffectPrecision(ONE, ONE / n, n).power([n], effect)[0, 0])
         off_book = max(off_book, abs(same - textbook(n, n, effect)))
     return "\n\n".join([
         f"## Power, planned / simulated in %, 500 controls, {DRAWS:,} draws",
@@ -102,7 +102,9 @@ def real_table(folder: Path, n_draws: int) -> str:
                 hits[up] += p < 0.05
             falls, rises = hits / (n_draws // 2)
             found = hits.sum(axis=0) / n_draws
-            planned = EffectPrecision(variance, variance, len(x) - n).power([n], effect)[0]
+            planned = EffectPrecision(variance, variance / (len(x) - n), len(x) - n).power(
+                [n], effect
+            )[0]
             gap = np.abs(planned - found)
             shares = [share.mean() for share in (planned, found, rises, falls)]
             rows[f"{name}, {n} cells, effect {effect:g}"] = [
@@ -122,19 +124,18 @@ def distances_table() -> str:
     root = rng.normal(size=(p, 3))
     cell = np.eye(p) + root @ root.T / 3  # three programs besides each gene's own noise
     a, b = 0.25 * rng.normal(size=p), 0.3 * rng.normal(size=p)
-    half, noise = np.linalg.cholesky(cell), draw_noise(cell, rng)
+    half, goal = np.linalg.cholesky(cell), cell / 400
     for n, guides, tau2 in product((10, 30, 100, 300), (1, 4), (0.0, 0.02)):
         layout = Layout(guides, guide_variance=tau2)
         k = float(layout.spread(n))
-        goal = cell / 400
         draws = rng.normal(size=(3, PAIRS, p)) @ half.T
         to = [m + np.sqrt(k) * x - draws[2] / 20 for m, x in zip((a, b), draws, strict=False)]
         size = [(d**2).sum(axis=1) - np.trace(cell) * k - np.trace(goal) for d in to]
-        one = DistancePrecision.of_distance(a, cell, target_covariance=goal, layout=layout)
-        scales = (1.0, 1.0, 1 / 20, 1 / 20)
-        right = float(NearerChance.of_draws((a, b), noise, scales=scales, layout=layout).chance(n))
+        one, two = (DistancePrecision.of_distance(d, cell, goal) for d in (a, b))
+        apart = float(one.less(two, a - b, np.zeros(p), goal).sd(k))
+        right = norm.cdf(abs(a @ a - b @ b) / apart)
         rows[f"{n} cells, {guides} guide{'s' * (guides > 1)}, tau2 {tau2:g}"] = [
-            f"{float(one.sd(n)):.3f} / {size[0].std():.3f}",
+            f"{float(one.sd(k)):.3f} / {size[0].std():.3f}",
             f"{100 * right:.1f} / {100 * (size[0] < size[1]).mean():.1f}",
         ]
     return "\n\n".join([

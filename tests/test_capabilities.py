@@ -107,6 +107,6 @@ def test_combinations_of_three(fitted):
         state(fitted, unseen),
         n_perturbations=3,
         n_cells=300,
-        constraints={"max_combination": 3},
+        candidates=[a, b, c, d, unseen],
     )
     assert unseen in set(fitted.uns["plan"]["plate"]["perturbation"])

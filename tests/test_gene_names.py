@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
+from nextpert._adata import posterior_from
 from nextpert.core._codec import lists, unpack
-from nextpert.tl._design_interventions.tables import candidates_of
+from nextpert.tl._design_interventions.design_interventions import candidates_of
 
 pytestmark = [pytest.mark.formats, pytest.mark.brief_chain]
 
@@ -50,7 +51,7 @@ def through(adata, kind, tmp_path):
 def test_a_knockout_of_a_gene_with_a_comma(kind, screen, tmp_path):
     adata = through(screen, kind, tmp_path)
     npt.tl.design_interventions(
-        adata, "A+B", target_is_candidate=True, shift="knockout", n_samples=20
+        adata, "A+B", candidates=posterior_from(adata).names, shift="knockout", n_samples=20
     )
     adata = through(adata, kind, tmp_path)
     design = adata.uns["design"]

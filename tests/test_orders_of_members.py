@@ -79,7 +79,7 @@ def test_the_spelling_that_comes_first_is_shown(small_screen):
     npt.tl.learn_dag(turned, method="given", dag=[("MYC", "STK3")], genes=list(turned.var_names))
     npt.tl.fit_dag_blr(turned)
     assert TURNED in set(turned.uns["dag_blr"]["environments"]["perturbation"])
-    options = {"candidates": ["MYC", ONE], "target_is_candidate": True, **FIT}
+    options = {"candidates": ["MYC", ONE], **FIT}
     npt.tl.design_interventions(turned, ONE, **options)
     design = turned.uns["design"]
     assert set(design["ranking"]["perturbation"]) == {"MYC", TURNED, "control"}
@@ -143,11 +143,7 @@ CALLS = {
     "plan pending cells": lambda a, name, new: npt.tl.plan_screen(
         a, "STK3", candidates=[ONE, NEW, "MYC"], pending={new: 30}, **PLAN
     ),
-    "plan costs": lambda a, name, new: npt.tl.plan_screen(
-        a, "STK3", candidates=[ONE, NEW, "MYC"], **PLAN,
-        constraints={"costs": {"budget": 1000, "perturbation": {name: 1.0, new: 2.0, "MYC": 3.0}}},
-    ),
-    "cells": lambda a, name, _: npt.tl.plan_cells(a, name, candidates=["MYC", name], n_samples=50),
+    "cells": lambda a, name, _: npt.tl.plan_cells(a, name, candidates=["MYC", name]),
     "distances": lambda a, name, _: npt.tl.target_distances(a, name),
     "distances of": lambda a, name, _: npt.tl.target_distances(a, "MYC", perturbations=[name]),
     "replay": lambda a, name, _: npt.tl.replay_design(
@@ -193,9 +189,6 @@ def test_combinations_that_are_made_up_are_none_of_those_given(one):
 
 TWICE = {
     "pending": lambda a: npt.tl.plan_screen(a, "STK3", pending={ONE: 10, TURNED: 20}),
-    "costs": lambda a: npt.tl.plan_screen(
-        a, "STK3", constraints={"costs": {"budget": 9, "perturbation": {ONE: 1, TURNED: 2}}}
-    ),
     "include": lambda a: npt.tl.plan_screen(
         a, "STK3", constraints={"include": [ONE], "exclude": [TURNED]}
     ),

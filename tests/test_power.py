@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from nextpert.core.design.cell_numbers import Layout
-from nextpert.core.design.power import EffectPrecision
+from nextpert.core.design.power import EffectPrecision, Layout
 from nextpert.core.design.stopping import AT_TARGET, CONFIRM
 
 pytestmark = pytest.mark.benchmarks
@@ -17,8 +16,10 @@ def test_simulated_power_is_that_planned(monkeypatch):
     rng = np.random.default_rng(0)
     for n, guides, tau2 in ((10, 1, 0.0), (24, 4, 0.1)):
         found = power.simulated_share(rng, n, 500, guides, tau2, 0.6)
-        layouts = (Layout(guides, guide_variance=tau2), Layout(4 * guides, guide_variance=tau2))
-        planned = EffectPrecision([1.0], [1.0], 500, *layouts).power([n], 0.6)[0, 0]
+        layout, of_control = (Layout(g, guide_variance=tau2) for g in (guides, 4 * guides))
+        one = np.ones(1)
+        plan = EffectPrecision(one, one * of_control.spread(500), 500, layout)
+        planned = plan.power([n], 0.6)[0, 0]
         assert abs(found - planned) < 4 * np.sqrt(0.25 / 20000) + 0.005
 
 

@@ -8,7 +8,6 @@ import scipy.sparse as sp
 
 from nextpert import core
 from nextpert.core.design.distances import states_of
-from nextpert.core.design.nearest_sums import nearest_sums
 from nextpert.core.graph.random_dag import matched_random_dag
 from nextpert.core.screen.mean_distance import distance_difference, mean_distance
 
@@ -160,8 +159,6 @@ CASES = [
     *many("n_samples", lambda n: core.ranked_distance(EXACT, TARGET, n_samples=n), 0, "a"),
     *many("target_variance", lambda v: ranked(target_variance=v), np.ones(2), -TARGET),
     *many("confidence", lambda c: ranked(confidence=c), 1.0),
-    *many("effects", lambda e: nearest_sums(e, [1.0], 1, 1), [1.0], [[NAN]]),
-    *many("wanted", lambda w: nearest_sums([[1.0]], w, 1, 1), [1.0, 2.0]),
     *many("use Sphere or Pool", lambda d: core.CivOw(BLR, TARGET, domain=d), core.Box(0, 1)),
     ("shd of sizes", lambda: core.shd(DAG, core.Dag.from_edges(2, [])), "nodes"),
     ("posterior of nothing", lambda: core.DagBlr.from_dict({}), "posterior"),

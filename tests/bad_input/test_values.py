@@ -124,10 +124,6 @@ CASES = {
         lambda a: npt.pl.cpca_density(a, show=False),
         *("X_cpca", "complex"),
     ),
-    "more guides than cells": (
-        *(same, plan(n_perturbations=3, n_cells=237, n_guides=1000)),
-        *("n_guides is 1000", "cells"),
-    ),
     "more guides than a curve": (
         *(same, lambda a: npt.tl.plan_cells(a, "MYC", n_guides=10**5)),
         *("n_guides", "5000 cells"),

@@ -220,16 +220,16 @@ def test_bad_input(call, message, campaign):
 
 @pytest.mark.slow
 def test_the_targets_own_perturbation_is_neither_proposed_nor_the_best(screen, given, caplog):
-    options = {"candidates": ["CDK4", "B2M", "CD59", "CD58", "CDK4+B2M"]}
-    campaign = npt.Campaign(screen, "CDK4", learn=given, plan=options)
+    campaign = npt.Campaign(screen, "CDK4", learn=given)
     ranked = set(campaign.adata.uns["design"]["ranking"]["perturbation"])
-    assert ranked == {"B2M", "CD59", "CD58", "CDK4+B2M", "control"}
+    assert {"B2M", "CD59", "control"} <= ranked
+    assert "CDK4" not in ranked
     assert "CDK4" not in campaign.adata.uns["design"]["advice"]["candidates"]
     assert campaign.summarize()["best"].iloc[0] != "CDK4"
     campaign.mark_pending(["CDK4"])  # more cells of the target: no candidate, and no error
     plate = campaign.propose(4, 400)
     assert "CDK4" not in set(plate["perturbation"])
-    options["target_is_candidate"] = True
+    options = {"candidates": ["CDK4", "B2M", "CD59"]}
     campaign = npt.Campaign(screen, "CDK4", learn=given, plan=options)
     assert campaign.summarize()["best"].iloc[0] == "CDK4"
     assert campaign.propose(1, 100)["perturbation"].iloc[0] == "CDK4"

@@ -21,7 +21,7 @@ from nextpert.cli._options import STEPS
 from nextpert.cli._read import read_target
 from nextpert.cli._run import rows_in_text
 from nextpert.core._shown import percent
-from nextpert.tl._design_interventions.tables import candidates_of
+from nextpert.tl._design_interventions.design_interventions import candidates_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
@@ -68,16 +68,14 @@ CALLS = {
     ),
     "plan": (
         "--target-group batch a --candidates genes --n-perturbations 2 --n-cells 200 --exclude CPQ "
-        "--pending OXR1=20 --costs budget=900 perturbation=100 cell=1 --strategy both",
+        "--pending OXR1=20 --n-controls 50 --strategy both",
         {"target": ("batch", "a"), "candidates": "genes", "n_perturbations": 2, "n_cells": 200,
          "pending": {"OXR1": 20}, "exclude": ["CPQ"], "strategy": "both",
-         "costs": {"budget": 900.0, "perturbation": 100.0, "cell": 1.0}},
+         "n_controls": 50},
     ),
     "cells": (
-        "--target MYC --candidates MYC OXR1 --effect 0.3 --n-guides 2 --n-samples 50 "
-        "--target-is-candidate",
-        {"target": "MYC", "candidates": ["MYC", "OXR1"], "effect": 0.3, "n_guides": 2,
-         "n_samples": 50, "target_is_candidate": True},
+        "--target MYC --candidates MYC OXR1 --effect 0.3 --n-guides 2",
+        {"target": "MYC", "candidates": ["MYC", "OXR1"], "effect": 0.3, "n_guides": 2},
     ),
     "distances": (
         "--target-group batch a --genes STK3 OXR1 --confidence 0.9",
@@ -223,15 +221,12 @@ def test_shifts_and_effects_in_files(fitted, tmp_path):
     assert run("fit", fitted, *options, "--out", again) == 0
     table = ad.read_h5ad(again).uns["dag_blr"]["environments"].set_index("perturbation")
     assert table.loc[["MYC", "STK3"], "shift_source"].tolist() == ["table", "table"]
-    (tmp_path / "costs.csv").write_text("perturbation,cost\nMYC,5\nSTK3,100\nOXR1,100\n")
     (tmp_path / "means.csv").write_text("gene,mean\nMYC,0.5\n")
-    costs = ["--costs", "budget=250", f"perturbation={tmp_path / 'costs.csv'}", "cell=1"]
     plan = ["--target-file", tmp_path / "means.csv", "--candidates", "MYC", "STK3", "OXR1"]
     few = ["--n-cells", "100", "--n-perturbations", "2"]
     table = tmp_path / "plate.csv"
-    assert run("plan", again, *plan, *costs, *few, "--table", table) == 0
-    plate = pd.read_csv(table).set_index("perturbation")
-    assert plate.loc["MYC", "cost"] == pytest.approx(5 + plate.loc["MYC", "n_cells"])
+    assert run("plan", again, *plan, *few, "--table", table) == 0
+    assert pd.read_csv(table)["n_cells"].sum() == 100
 
 
 def test_labels_in_tables_are_no_formulas(small_screen, tmp_path):
@@ -427,14 +422,14 @@ def test_tables_fit_and_leave_out_what_is_empty(command, monkeypatch):
     middle = {f"{'m' * 12}_{i}": [1 / 3, 2.0] for i in range(10)}
     table = pd.DataFrame(
         {"rank": [1, 2], "perturbation": ["A" * 60, "B"], "distance": [-0.008, 2.0], **middle,
-         "low": [-0.5, np.nan], "cost": [0.0, 0.0], "n_cells": [0, 7], "none": [np.nan, np.nan],
+         "low": [-0.5, np.nan], "n_cells": [0, 7], "none": [np.nan, np.nan],
          "text": ["", ""], "probability_best": [1.0, 0.004], "is_control": [False, True]}
     )  # fmt: skip
     monkeypatch.setattr("nextpert.cli._run.table_of", lambda *_: table)
     lines = rows_in_text(command, ad.AnnData(np.zeros((1, 1))), 15).splitlines()
     assert max(map(len, lines)) <= 100
     header = lines[0].split()
-    assert not {"none", "text", "cost"} & set(header)
+    assert not {"none", "text"} & set(header)
     assert not any("-0" in line for line in lines)
     if command == "plan":
         assert header[:3] == ["rank", "perturbation", "distance"]

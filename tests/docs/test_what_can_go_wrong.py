@@ -193,9 +193,6 @@ def troubles(fitted, folder):
             fitted, FIRST, constraints={"exclude": plan["candidates"]}, **plan
         ),
         lambda: npt.tl.plan_screen(fitted, FIRST, n_cells=10, **plan),
-        lambda: npt.tl.plan_screen(
-            fitted, FIRST, constraints={"costs": {"budget": 1, "cell": 1}}, **plan
-        ),
         lambda: lacking[0].observe(lacking[1]),
         lambda: lacking[0].observe(lacking[1][:, 1:].copy(), batch="same"),
         lambda: saved_by_another(folder),

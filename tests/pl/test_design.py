@@ -4,7 +4,7 @@ from matplotlib.colors import to_hex
 
 from nextpert.pl import design
 from nextpert.pl._figure import BLUE, ORANGE
-from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
+from nextpert.tl._design_interventions.design_interventions import candidates_of, nothing_of
 
 
 def _acquisition(ax):

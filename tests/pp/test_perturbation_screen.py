@@ -12,7 +12,8 @@ import pytest
 import scanpy as sc
 
 import nextpert as npt
-from nextpert.tl._design_interventions.tables import candidates_of
+from nextpert._adata import posterior_from
+from nextpert.tl._design_interventions.design_interventions import candidates_of
 
 
 def read(screen_path, name):
@@ -63,7 +64,7 @@ def test_tapseq_goes_through_to_a_ranking(tapseq):
     np.testing.assert_allclose(adata.X.toarray(), same, rtol=1e-5)
     npt.tl.learn_dag(adata, search_options={"n_runs": 3})
     npt.tl.fit_dag_blr(adata)
-    npt.tl.design_interventions(adata, "RIPK2", target_is_candidate=True)
+    npt.tl.design_interventions(adata, "RIPK2", candidates=posterior_from(adata).names)
     ranking = candidates_of(adata.uns["design"]["ranking"])
     assert ranking.loc[ranking["state_distance"].idxmin(), "perturbation"] == "RIPK2"
     assert len(adata.uns["dag_blr"]["left_out"]) == 0

@@ -267,7 +267,7 @@ def test_what_a_pair_does_does_not_depend_on_the_other_candidates(screens):
             adata, TOGETHER, candidates=["g0+g1", *more], n_samples=2000, rng=1
         )
         found.append(adata.uns["design"]["ranking"].set_index("perturbation").loc["g0+g1"])
-    for column in ("predicted_distance", "predicted_high", "predicted_distance_sd"):
+    for column in ("predicted_distance", "predicted_low", "predicted_high"):
         values = [float(row[column]) for row in found]
         np.testing.assert_allclose(values, values[0], rtol=0.06, err_msg=column)
 

@@ -9,7 +9,7 @@ import pytest
 
 import nextpert as npt
 from nextpert.core.fit.naming import Naming
-from nextpert.tl._plan_screen.constructs import combined, constructs_table
+from nextpert.tl._plan_screen.wells import combined, constructs_table
 
 
 @pytest.mark.parametrize("sizes", [(1,), (3,), (1, 1), (2, 3), (3, 2), (4, 4), (2, 3, 2), (1, 4)])

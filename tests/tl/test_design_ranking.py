@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
-from nextpert.tl._design_interventions.tables import candidates_of, is_flat
+from nextpert._adata import posterior_from
+from nextpert.tl._design_interventions.design_interventions import candidates_of, is_flat
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 
@@ -26,7 +27,9 @@ def fitted(small_screen, edges):
 
 
 def designed(adata, target, **options):
-    npt.tl.design_interventions(adata, target, target_is_candidate=True, **options)
+    genes = posterior_from(adata).genes if options.pop("candidates", None) else []
+    names = list(dict.fromkeys([*posterior_from(adata).names, *genes]))
+    npt.tl.design_interventions(adata, target, candidates=names, **options)
     return candidates_of(adata.uns["design"]["ranking"])
 
 

@@ -71,7 +71,9 @@ def test_effects_are_those_of_the_model_by_hand(screen):
 def test_the_ranking_is_of_the_effects(screen):
     adata = fitted(screen, turned=True)
     target = npt.Target(state="FOS", own_genes="include")
-    npt.tl.design_interventions(adata, target, acquisition="greedy", target_is_candidate=True)
+    npt.tl.design_interventions(
+        adata, target, acquisition="greedy", candidates=list(posterior_from(adata).names)
+    )
     found = adata.uns["design"]["ranking"].set_index("perturbation")["state_distance"]
     effects = npt.tl.perturbation_effects(adata, as_anndata=True)
     apart = ((effects.X - effects["FOS"].X) ** 2).sum(axis=1)

@@ -16,8 +16,7 @@ from nextpert.core.design.distances import ranked_distance
 from nextpert.core.design.goal import Goal
 from nextpert.core.design.stopping import AT_TARGET, draw_plate
 from nextpert.tl._design_interventions.candidates import read_candidates
-from nextpert.tl._design_interventions.own_genes import without_own_genes
-from nextpert.tl._design_interventions.target import read_target
+from nextpert.tl._design_interventions.target import read_target, without_own_genes
 
 GENES = [*"TABCQS", *(f"G{i}" for i in range(9))]
 SHARED = np.array([0.7, -0.5, 0.6, 0.4, -0.6, 0.5, 0.0, 0.3, -0.4])
@@ -65,7 +64,7 @@ def ranking(adata, target="T", **options):
 def by_loops(adata, names, *, n=4000):
     """Return distances, and those of the control on the same genes, in draws of states."""
     fit = posterior_from(adata)
-    pool = read_candidates([*names, "T"], None, fit, target_is_candidate=True)
+    pool = read_candidates([*names, "T"], None, fit)
     rng, draws = np.random.default_rng(1), []
     for some in pool.states(fit).draws(n, rng):
         draws += [one.states for one in some.sampled(rng)]
@@ -127,7 +126,7 @@ def test_cells_are_measured_by_the_same_genes(fitted):
     cells = {name: fitted.X[(fitted.obs["perturbation"] == name).to_numpy()] for name in EFFECTS}
     fit = posterior_from(fitted)
     pool = read_candidates(["A"], None, fit)
-    bound = without_own_genes(pool, read_target(fitted, "T", fit, "perturbation"), fit)[1]
+    bound = without_own_genes(pool, read_target(fitted, "T", fit), fit)[1]
     kept = [i for i, gene in enumerate(GENES) if gene not in "TA"]
     apart = (cells["A"].mean(axis=0) - cells["T"].mean(axis=0))[kept] ** 2
     error = sum(x.var(axis=0, ddof=1)[kept] / len(x) for x in (cells["A"], cells["T"]))
@@ -147,9 +146,9 @@ def test_include_counts_all_genes(state, fitted, caplog):
     with caplog.at_level(logging.INFO, logger="nextpert"):
         table = ranking(fitted, target, rng=0)
     fit = posterior_from(fitted)
-    pool = read_candidates(None, None, fit, read_target(fitted, target, fit, "perturbation"))
+    pool = read_candidates(None, None, fit, read_target(fitted, target, fit))
     rows = fit.rows_of(state)
-    states = pool.states(fit, read_target(fitted, target, fit, "perturbation").targets)
+    states = pool.states(fit, read_target(fitted, target, fit).targets)
     goal = Goal(fit.control_mean, states=[fit.expected_state(row) for row in rows])
     rng = np.random.default_rng([0, 1])
     found = ranked_distance(states, goal, n_samples=400, rng=rng)

@@ -10,7 +10,6 @@ from scipy.stats import norm
 
 import nextpert as npt
 from nextpert._adata import posterior_from
-from nextpert.core.design.cell_numbers import Layout
 from nextpert.core.design.distances import ranked_distance
 from nextpert.core.design.power import EffectPrecision
 from nextpert.core.design.stopping import (
@@ -73,7 +72,7 @@ def cells_of(adata, name):
 
 
 def test_genes_are_those_of_the_core_with_the_screens_noise(fitted):
-    npt.tl.plan_cells(fitted, effect=0.3, power=0.9, confidence=0.99)
+    npt.tl.plan_cells(fitted, effect=0.3, power=0.9)
     found = fitted.uns["plan_cells"]
     table = found["genes"]
     assert table["gene"].tolist() == list(fitted.var_names)
@@ -81,11 +80,10 @@ def test_genes_are_those_of_the_core_with_the_screens_noise(fitted):
     within = np.mean([x.var(axis=0, ddof=1) for x in others], axis=0)
     # They are moderated, so they may differ by two sampling errors of a sd by 1,440 cells.
     np.testing.assert_allclose(table["cell_sd"], np.sqrt(within), rtol=0.04)
-    plan = EffectPrecision(
-        table["cell_sd"].to_numpy() ** 2, control.var(axis=0, ddof=1), 600, Layout()
-    )
-    np.testing.assert_allclose(table["power"], plan.power([300], 0.3, 0.99)[0], rtol=1e-3)
-    wanted = plan.cells_for_power(0.3, 0.9, 0.99)
+    of_control = control.var(axis=0, ddof=1) / 600
+    plan = EffectPrecision(table["cell_sd"].to_numpy() ** 2, of_control, 600)
+    np.testing.assert_allclose(table["power"], plan.power([300], 0.3)[0], rtol=1e-3)
+    wanted = plan.cells_for_power(0.3, 0.9)
     np.testing.assert_allclose(table["cells_needed"], wanted, atol=3, rtol=0.02)
     assert "distances" not in found
     assert set(found["curves"]) == {"n_guides", "n_cells", "half_width", "power"}
@@ -209,22 +207,20 @@ def test_batches_cancel_but_for_what_perturbations_do_otherwise_in_them():
     npt.tl.plan_cells(other)
     found = other.uns["plan_cells"]
     np.testing.assert_allclose(found["noise"]["replicate_variance"], 0.07, rtol=0.5)
-    npt.tl.plan_cells(other, n_replicates=50, key_added="many")
-    assert other.uns["many"]["genes"]["power"].mean() > found["genes"]["power"].mean()
 
 
 def test_stopping_is_that_of_the_core(fitted):
     wanted = cells_of(fitted, "CDK4").mean(axis=0)
     goal = {gene: float(v) for gene, v in zip(fitted.var_names, wanted, strict=True)}
-    npt.tl.plan_cells(fitted, goal, tolerance=0.05, n_samples=200, rng=3)
+    npt.tl.plan_cells(fitted, goal, tolerance=0.05, rng=3)
     found = fitted.uns["plan_cells"]["advice"]
     fit = posterior_from(fitted)
     states = read_candidates(None, None, fit).states(fit)
-    draws = ranked_distance(states, wanted, n_samples=200, rng=3)
+    draws = ranked_distance(states, wanted, rng=3)
     noise = np.mean(
         [cells_of(fitted, name).var(axis=0) for name in ("B2M", "CD58", "CDK4")], axis=0
     )
-    plate = draw_plate(states, wanted, [0, 1, 2], variance=noise / 422, n_samples=200, rng=3)
+    plate = draw_plate(states, wanted, [0, 1, 2], variance=noise / 422, rng=3)
     said = stopping(draws, [True] * 3, plate, tolerance=0.05, confidence=0.9)
     names = ["B2M", "CD58", "CDK4"]
     assert found["candidates"].tolist() == names
@@ -354,11 +350,9 @@ def test_a_target_is_no_candidate_for_itself(fitted):
         assert "CDK4" not in fitted.uns["plan_cells"]["advice"]["candidates"]
     options = {"candidates": ["CDK4", "B2M"]}
     npt.tl.plan_cells(fitted, "CDK4", **options)
-    assert fitted.uns["plan_cells"]["advice"]["candidates"].tolist() == ["B2M"]
-    npt.tl.plan_cells(fitted, "CDK4", target_is_candidate=True, **options)
     assert fitted.uns["plan_cells"]["advice"]["best_known"] == "CDK4"
     npt.tl.fit_dag_blr(fitted, perturbations=["CDK4"])
-    with pytest.raises(ValueError, match=r"CDK4, the only candidate, defines.*target_is_candidate"):
+    with pytest.raises(ValueError, match=r"CDK4, the only candidate, defines"):
         npt.tl.plan_cells(fitted, "CDK4")
 
 
@@ -369,7 +363,6 @@ def test_a_target_is_no_candidate_for_itself(fitted):
         ({"NOPE": 1.0}, {}, "NOPE"),
         (None, {"effect": 0.0}, "effect must be a finite number above 0"),
         (None, {"power": 0.4}, "power must be a finite number between 0.5 and 1"),
-        (None, {"confidence": 1.0}, "confidence must be a finite number between 0 and 1"),
         (None, {"tolerance": -0.1}, "tolerance"),
         (None, {"n_guides": 0}, "n_guides must be a whole number of at least 1"),
         (None, {"posterior_key": "nope"}, "run tl.fit_dag_blr first"),

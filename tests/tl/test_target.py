@@ -27,11 +27,11 @@ def cells(adata, label):
 
 
 def read(adata, **parts):
-    return read_target(adata, npt.Target(**parts), posterior_from(adata), "perturbation")
+    return read_target(adata, npt.Target(**parts), posterior_from(adata))
 
 
 def ranking(adata, target, **options):
-    options = {"target_is_candidate": True, **options}
+    options = {"candidates": posterior_from(adata).names, **options}
     npt.tl.design_interventions(adata, target, **options)
     return adata.uns["design"]["ranking"].set_index("perturbation")
 
@@ -112,12 +112,12 @@ def test_the_ranking_measures_as_the_target_says(fitted):
     assert table.loc["OXR1", "measured_distance"] == pytest.approx(apart)
     fit = posterior_from(fitted)
     pool = read_candidates(None, None, fit)
-    wanted = read_target(fitted, target, fit, "perturbation")
+    wanted = read_target(fitted, target, fit)
     found = ranked_distance(pool.states(fit, wanted.targets), wanted.goal, n_samples=4000, rng=1)
     names = fit.environments["perturbation"].astype(str)
     np.testing.assert_allclose(table.loc[names, "state_distance"], np.maximum(found.centre[:-1], 0))
     near = np.abs(table.loc[names, "mean_distance"] - np.maximum(found.mean[:-1], 0))
-    assert (near < 5 * found.sd[:-1] / np.sqrt(400) + 1e-9).all()
+    assert (near < 5 * found.draws.std(axis=0)[:-1] / np.sqrt(400) + 1e-9).all()
 
 
 @pytest.mark.slow
@@ -214,7 +214,7 @@ def one_by_one(states, n):
 def test_a_label_of_the_screen_joins_the_draws(fitted):
     fit = posterior_from(fitted)
     names = fit.environments["perturbation"].astype(str).tolist()
-    wanted = read_target(fitted, "STK3", fit, "perturbation")
+    wanted = read_target(fitted, "STK3", fit)
     assert wanted.targets.rows == (names.index("STK3"),)
     model = fit.hierarchical
     mean = model.control.mean(axis=0) + model.effects.posterior_mean()[names.index("STK3")]
@@ -223,7 +223,7 @@ def test_a_label_of_the_screen_joins_the_draws(fitted):
     assert wanted.cells.floor > 0
     np.testing.assert_allclose(wanted.cells.states[0], cells(fitted, "STK3").mean(axis=0))
     # Of a candidate that is the target every draw is the target itself.
-    pool = read_candidates(None, None, fit, wanted, target_is_candidate=True)
+    pool = read_candidates(None, None, fit)
     row = pool.interventions.names.index("STK3")
     for drawn in one_by_one(pool.states(fit, wanted.targets), 20):
         np.testing.assert_allclose(drawn.states[row] - drawn.target_error[0], mean)
@@ -245,15 +245,15 @@ def test_a_label_of_the_screen_joins_the_draws(fitted):
 def test_other_targets_are_known_by_their_cells(fitted):
     fit = posterior_from(fitted)
     for state in ({"MYC": 1.0}, ("batch", "a")):
-        wanted = read_target(fitted, npt.Target(state=state), fit, "perturbation")
+        wanted = read_target(fitted, npt.Target(state=state), fit)
         assert wanted.targets.rows == (-1,)
         assert wanted.goal is wanted.cells
-    both = read_target(fitted, npt.Target(state=["MYC", {"STK3": 0.0}]), fit, "perturbation")
+    both = read_target(fitted, npt.Target(state=["MYC", {"STK3": 0.0}]), fit)
     assert [row >= 0 for row in both.targets.rows] == [True, False]
     assert both.goal.floor == 0
     np.testing.assert_array_equal(both.goal.states[1], both.cells.states[1])
     npt.tl.fit_dag_blr(fitted, shift_sd=0)
-    exact = read_target(fitted, "MYC", posterior_from(fitted), "perturbation")
+    exact = read_target(fitted, "MYC", posterior_from(fitted))
     assert exact.targets == NOT_JOINED
     assert exact.goal is exact.cells
 
@@ -267,7 +267,7 @@ def test_candidates_whose_shifts_are_told_are_compared_with_the_cells(fitted):
     np.testing.assert_allclose(stored["target_mean"], cells(fitted, "MYC").mean(axis=0))
     fit = posterior_from(fitted)
     known = states_of(fit.posteriors, read_candidates(table, None, fit).interventions.shifts)
-    wanted = read_target(fitted, "MYC", fit, "perturbation").cells
+    wanted = read_target(fitted, "MYC", fit).cells
     found = ranked_distance(known, wanted, n_samples=4000, rng=1)
     ranking = stored["ranking"].set_index("perturbation").loc[["a", "b"]]
     np.testing.assert_allclose(ranking["state_distance"], np.maximum(found.centre[:-1], 0))
@@ -304,7 +304,7 @@ def test_a_vector_is_a_target_everywhere(fitted, assert_same):
     mapping = dict(zip(genes, vector.tolist(), strict=True))
     calls = {
         "plan_screen": {"n_perturbations": 2},
-        "plan_cells": {"n_samples": 50},
+        "plan_cells": {},
         "target_distances": {"genes": genes},
     }
     for name, options in calls.items():
@@ -355,11 +355,11 @@ def test_a_label_is_found_in_any_order_of_its_members_and_only_as_a_perturbation
     screen.obs["other"] = screen.obs["perturbation"].astype(str)
     roles, cells_of = read_roles(screen), screen.obs["perturbation"] == "MYC+OXR1"
     for state in ("OXR1+MYC", ("perturbation", "OXR1+MYC")):
-        found = read_group(screen, state, roles, "perturbation")
+        found = read_group(screen, state, roles)
         assert np.array_equal(found.codes == 0, cells_of)
         assert found.label == "MYC+OXR1"
-    found = read_group(screen, ("other", "MYC+OXR1"), roles, "perturbation")
+    found = read_group(screen, ("other", "MYC+OXR1"), roles)
     assert np.array_equal(found.codes == 0, cells_of)
     assert (found.name, found.label) == ("other=MYC+OXR1", None)
     with pytest.raises(ValueError, match=r"OXR1\+MYC"):
-        read_group(screen, ("other", "OXR1+MYC"), roles, "perturbation")
+        read_group(screen, ("other", "OXR1+MYC"), roles)

@@ -14,9 +14,9 @@ from nextpert._report.results import advice_of, chosen_of, contains_best, orders
 from nextpert._report.tables import Table, number, ratio
 from nextpert.core.design.stopping import MEASURE, ORDER
 from nextpert.tl._advice import name_of
-from nextpert.tl._design_interventions.combinations import not_admitted_in_words
-from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
-from nextpert.tl._plan_screen.constructs import digest_of_plan
+from nextpert.tl._design_interventions.candidates import not_admitted_in_words
+from nextpert.tl._design_interventions.design_interventions import candidates_of, nothing_of
+from nextpert.tl._plan_screen.wells import digest_of_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -138,7 +138,7 @@ def plan_section(results: Results) -> Section | None:
         f"{params['target']}, {_unit(params)}, with 90% interval; the dashed line is the control",
         table,
         [
-            "well", "perturbation", *_target_genes(table), "n_guides", "n_cells", "n_cells_seen",
+            "perturbation", *_target_genes(table), "n_guides", "n_cells", "n_cells_seen",
             *(["strategy"] if len(strategies) > 1 else []), "probability_best", *_OF_COMBINATIONS,
             "state_distance", "predicted_distance", "why",
         ],

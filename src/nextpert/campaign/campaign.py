@@ -46,7 +46,7 @@ class Campaign:
         :func:`nextpert.pp.setup_screen`. One matrix and the columns with a role are copied.
     target
         The target state, as in :func:`nextpert.tl.design_interventions`. If it is a label, that
-        perturbation is excluded from the candidates, unless ``plan={"target_is_candidate": True}``.
+        perturbation is excluded from the candidates, unless ``plan`` names it in ``candidates``.
     learn
         Options of :func:`nextpert.tl.learn_dag` as a mapping; ``None`` (default) stands for
         ``{"method": "boss", "environments": "all"}``. The graph is learned again from all cells

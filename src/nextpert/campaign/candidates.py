@@ -13,6 +13,7 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata.environments import looks_like_counts
 from nextpert._adata.screen import coding, read_environments, read_screens
+from nextpert._adata.target import as_target, listed
 from nextpert.core import Moments
 from nextpert.tl._design_interventions.candidates import Excluded, can_be_candidate
 from nextpert.tl._plan_screen.wells import N_SAMPLES
@@ -111,15 +112,17 @@ def fit_of(cells: ad.AnnData) -> FittedPosterior:
 
 def plate_options(
     cells: ad.AnnData,
+    target: Any,
     plan: Mapping[str, Any],
     pending: Mapping[str, int],
     failed: Iterable[str],
 ) -> dict[str, Any]:
     """Return the options of the next plate: nothing twice, nothing that failed."""
     fit, options = fit_of(cells), dict(plan)
-    naming, names = fit.naming, _names(fit, plan)
+    naming, names, own = fit.naming, _names(fit, plan, target), _own(fit, target)
     if not isinstance(plan.get("candidates"), (Mapping, pd.DataFrame)):
-        options["candidates"] = names = list(dict.fromkeys(naming.spelled([*names, *pending])))
+        more = [x for x in pending if naming.key(x) != own]
+        options["candidates"] = names = list(dict.fromkeys(naming.spelled([*names, *more])))
     known, out = ({naming.key(x) for x in each} for each in (names, (*pending, *failed)))
     options["pending"] = {x: n for x, n in pending.items() if naming.key(x) in known} or None
     members = {member for key in known for member in key}
@@ -133,7 +136,7 @@ def plate_options(
 
 
 def standing_options(
-    cells: ad.AnnData, plan: Mapping[str, Any], failed: Iterable[str]
+    cells: ad.AnnData, target: Any, plan: Mapping[str, Any], failed: Iterable[str]
 ) -> dict[str, Any]:
     """Return the options of ranking and stopping: the same candidates as those of a plate.
 
@@ -145,7 +148,7 @@ def standing_options(
     out = Excluded.read(failed, fit)
     names = [
         name
-        for name in _names(fit, plan)
+        for name in _names(fit, plan, target)
         if not exclude.holds(name, (), fit)
         and (fit.naming.key(name) in measured or not out.holds(name, (), fit))
     ]
@@ -158,11 +161,7 @@ def standing_options(
         candidates = given[given.index.astype(str).isin(names)]
     elif isinstance(given, Mapping):
         candidates = {name: row for name, row in given.items() if str(name) in names}
-    return {
-        "candidates": candidates,
-        "target_is_candidate": plan.get("target_is_candidate", False),
-        "n_samples": N_SAMPLES,
-    }
+    return {"candidates": candidates, "n_samples": N_SAMPLES}
 
 
 def known_names(
@@ -189,13 +188,25 @@ def known_names(
     return list(dict.fromkeys(naming.spelled(names, known)))
 
 
-def _names(fit: FittedPosterior, plan: Mapping[str, Any]) -> list[str]:
-    """Return the candidates by name, those that are rows of a table of shifts among them."""
+def _own(fit: FittedPosterior, target: Any) -> tuple[str, ...]:
+    """Return the key of the perturbation that defines the target; empty if none does."""
+    states = listed(as_target(target).state)
+    state: Any = states[0] if len(states) == 1 else None
+    if isinstance(state, tuple) and str(state[0]) == str(fit.params["perturbation_key"]):
+        state = str(state[1])
+    return fit.naming.key(state) if isinstance(state, str) else ()
+
+
+def _names(fit: FittedPosterior, plan: Mapping[str, Any], target: Any = None) -> list[str]:
+    """Return the candidates by name, those that are rows of a table of shifts among them.
+
+    Without the perturbation that defines the ``target``, unless the plan names it.
+    """
     given = plan.get("candidates")
-    if given is None:
-        return list(fit.names)
-    if isinstance(given, str):
-        return list(dict.fromkeys([*fit.names, *fit.genes]))
+    if given is None or isinstance(given, str):
+        own = () if target is None else _own(fit, target)
+        every = dict.fromkeys(fit.names if given is None else [*fit.names, *fit.genes])
+        return [name for name in every if fit.naming.key(name) != own]
     return list(dict.fromkeys(map(str, given.index if isinstance(given, pd.DataFrame) else given)))
 
 

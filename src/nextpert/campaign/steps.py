@@ -33,7 +33,7 @@ from nextpert.campaign.state import (
     lined_up,
 )
 from nextpert.tl._advice import NO_PERTURBATION
-from nextpert.tl._design_interventions.tables import nothing_of, share_of
+from nextpert.tl._design_interventions.design_interventions import nothing_of, share_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -60,7 +60,7 @@ def standing(
 
     As :meth:`Campaign.summarize` has it, with ``n_cells``, the cells behind the fit.
     """
-    options = standing_options(cells, plan, failed)
+    options = standing_options(cells, target, plan, failed)
     tl.design_interventions(cells, target, acquisition="probability", **options)
     fit, ranking, advice = (
         cells.uns["dag_blr"], cells.uns["design"]["ranking"], cells.uns["design"]["advice"]
@@ -196,7 +196,7 @@ def proposed(
         seed = secrets.randbits(63)
     elif isinstance(seed, np.random.Generator):
         seed = int(seed.integers(2**63))
-    options = plate_options(cells, state.options["plan"], state.pending, state.failed)
+    options = plate_options(cells, state.target, state.options["plan"], state.pending, state.failed)
     asked = {"n_perturbations": int(n_perturbations), "n_cells": int(n_cells), "strategy": strategy}
     options |= asked | {"rng": np.random.default_rng([int(seed), this_round])}
     tl.plan_screen(cells, lined_up(state.target, cells, state.n_start), **options)

@@ -230,7 +230,6 @@ def design(
     ranking: Ranking = _RANKING,
     shift: Shift = None,
     noise_aware: bool = True,
-    perturbation_key: str | None = None,
     run: Run = _USUAL,
 ) -> None:
     """Rank the candidates for the next experiment towards a target state.
@@ -244,8 +243,6 @@ def design(
     ----------
     noise_aware
         Let the acquisition account for the noise of the next experiment.
-    perturbation_key
-        Column of obs with the perturbation of each cell. By default that of the fit.
     shift
         As of `nextpert fit`.
     """
@@ -265,12 +262,8 @@ def plan(
     include: Names | None = None,
     exclude: Names | None = None,
     pending: Annotated[Names | None, Parameter(metavar="NAME[=CELLS]...")] = None,
-    costs: Annotated[Names | None, Parameter(metavar="KIND=COST...")] = None,
     min_cells: Whole = 20,
-    max_new: WholeOrNone = None,
     n_controls: WholeOrNone = None,
-    n_guides: WholeOrNone = None,
-    plate_format: WholeOrNone = None,
     rng: Rng = 0,
     run: Run = _USUAL,
 ) -> None:
@@ -291,29 +284,17 @@ def plan(
         'exploit' looks for the perturbation nearest to the target, 'explore' reduces uncertainty,
         'both' divides the plate. Or an acquisition of `nextpert design`, which fills the plate.
     max_combination
-        Maximum number of perturbations per combination. Above 1, combinations of the candidates
-        that are predicted nearest to the target become candidates too.
+        2 makes pairs of the candidates that are predicted nearest to the target candidates too.
     include
         Candidates that must be on the plate.
     exclude
         Perturbations, or target genes, that the lab cannot use, alone or in combinations.
     pending
         Perturbations in progress, which count as if they were measured.
-    costs
-        budget=NUMBER perturbation=NUMBER cell=NUMBER. The plate is then chosen by gain per cost.
-        perturbation=FILE.csv gives each perturbation a cost of its own (perturbation, cost).
     min_cells
         Minimum number of cells per perturbation. The plate has fewer perturbations if need be.
-    max_new
-        Maximum number of perturbations without cells so far, which need new guides.
     n_controls
         Number of control cells among --n-cells. By default what makes comparisons most precise.
-    n_guides
-        Number of guides per perturbation, which share its cells. By default the median of the
-        screen.
-    plate_format
-        Number of wells of a plate, for the names of the wells: 8, 96 or 384. By default there are
-        no wells, as in a pooled screen.
     """
 
 
@@ -326,11 +307,8 @@ def cells(
     effect: float = 0.2,
     tolerance: float = 0.1,
     power: float = 0.8,
-    confidence: float = 0.95,
     n_guides: WholeOrNone = None,
-    n_replicates: WholeOrNone = None,
     pool: Pool = _POOL,
-    n_samples: Whole = 1000,
     rng: Rng = 0,
     run: Run = _USUAL,
 ) -> None:
@@ -351,14 +329,8 @@ def cells(
         Precision needed of distances to the target, relative to the distance of the control cells.
     power
         Probability of detecting the effect that is needed.
-    confidence
-        Confidence level of tests and intervals.
     n_guides
         Number of guides per perturbation. By default the median of the screen.
-    n_replicates
-        Number of replicates per perturbation. By default the median of the screen.
-    n_samples
-        Number of posterior draws.
     """
 
 

@@ -241,8 +241,6 @@ class Pool:
     """Perturbations to consider: their names; @FILE with a name per line; 'fitted', those of the
     fit (the default); 'genes', those and a knockout of every gene of the panel; or a csv file of
     shifts, perturbations x genes."""
-    target_is_candidate: Flag = False
-    """Keep the perturbation that defines the target state among the candidates."""
 
 
 @Parameter(name="*", group=_OPTIONS)

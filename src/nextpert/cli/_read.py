@@ -174,10 +174,6 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "keys": lambda words: dict(_pairs(words)),
     **dict.fromkeys(("tiers", "target_mean"), _numbers),
     "candidates": _candidates,
-    "costs": lambda words: {
-        name: _numbers(text) if text.endswith(".csv") else float(text)
-        for name, text in _pairs(words)
-    },
     "pending": lambda words: _numbers(words, int) if "=" in "".join(words) else words,
     "perturbation_targets": _genes_of,
     "shift": _shifts,

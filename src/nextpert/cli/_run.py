@@ -34,7 +34,7 @@ from nextpert._report.tables import above_0
 from nextpert.cli._options import STEPS, app, command_of, settings, stage
 from nextpert.cli._read import arguments_of, read_screen
 from nextpert.core._shown import percent
-from nextpert.tl._design_interventions.tables import candidates_of
+from nextpert.tl._design_interventions.design_interventions import candidates_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -238,8 +238,6 @@ def rows_in_text(
             candidates = candidates.assign(true_distance=truth).drop(columns="relative_distance")
         n_rest = len(candidates) - n
         shown = pd.concat([candidates.head(n), table.tail(1)])[list(candidates)]
-    if command == "plan" and not table["cost"].any():
-        shown = shown.drop(columns="cost")
     is_empty = shown.isin([np.nan, None, ""]).all()
     columns = _SHOWN.get(command, map(str, shown))
     names = [name for name in columns if name in shown and not is_empty[name]]

@@ -11,7 +11,7 @@ from nextpert import _adata
 from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
 from nextpert._adata.effects import CLEAR_SIGN
-from nextpert.tl._plan_cells.distances import guides_of
+from nextpert.tl._plan_screen.pool import guides_of
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -200,16 +200,14 @@ def order_df(adata: ad.AnnData, key: str = "plan") -> pd.DataFrame:
     >>> npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STAT1"), ("STAT1", "B2M")])
     >>> npt.tl.fit_dag_blr(adata)
     >>> npt.tl.plan_screen(
-    ...     adata, {"STAT1": 0.5}, candidates=["STAT1", "MYC"], n_perturbations=2, n_guides=2
+    ...     adata, {"STAT1": 0.5}, candidates=["STAT1", "MYC"], n_perturbations=2
     ... )
     >>> order = npt.get.order_df(adata)
     >>> order[["perturbation", "construct", "kind", "status", "n_cells"]]
       perturbation  construct          kind    status  n_cells
-    0        STAT1          1  single guide    design      293
-    1        STAT1          2  single guide    design      293
-    2          MYC          1  single guide  existing      293
-    3          MYC          2  single guide  existing      293
-    4      control          1       control  existing      828
+    0        STAT1          1  single guide    design      586
+    1          MYC          1  single guide  existing      586
+    2      control          1       control  existing      828
     """
     return _table(adata, key, "tl.plan_screen", "plan", "constructs")
 
@@ -231,8 +229,7 @@ def plan_df(adata: ad.AnnData, key: str = "plan") -> pd.DataFrame:
         One row per perturbation, with the columns of ``plate`` in :func:`nextpert.tl.plan_screen`.
         ``n_cells`` and ``n_cells_seen`` count cells, ``n_guides`` guides per perturbation; columns
         of distances are in squared units of log-normalised expression, sums over genes (or in the
-        unit of the target's distance); probabilities and ``variance_reduction`` are 0 to 1;
-        ``cost`` is in the currency of ``constraints["costs"]``.
+        unit of the target's distance); probabilities and ``variance_reduction`` are 0 to 1.
 
     Raises
     ------

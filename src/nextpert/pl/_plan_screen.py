@@ -126,9 +126,8 @@ def _draw_distances(panel: Axes, table: pd.DataFrame, stored: Any) -> list[Any]:
         elif len(rows):
             handles.append(entry(words, colour, marker))
     draw_marks(panel, table["state_distance"])
-    wells = [f"{well}  " for well in table["well"]] if "well" in table else [""] * len(table)
-    named = zip(wells, table["perturbation"], seen, strict=True)
-    name_rows(panel, [f"{well}{name}{'' if n else ' (new)'}" for well, name, n in named])
+    named = zip(table["perturbation"], seen, strict=True)
+    name_rows(panel, [f"{name}{'' if n else ' (new)'}" for name, n in named])
     from_zero(panel, table["predicted_low"])
     panel.set_xlabel(f"predicted distance, 90% interval\n({unit_of_distance(stored)})")
     panel.set_title(f"next round towards {goal(stored['params']['target'])}")

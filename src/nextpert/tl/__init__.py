@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nextpert.tl._fit_dag_blr import fit_dag_blr
     from nextpert.tl._learn_dag.learn_dag import learn_dag
     from nextpert.tl._perturbation_effects import perturbation_effects
-    from nextpert.tl._plan_cells.plan_cells import plan_cells
+    from nextpert.tl._plan_cells import plan_cells
     from nextpert.tl._plan_loading import plan_loading
     from nextpert.tl._plan_screen.plan_screen import plan_screen
     from nextpert.tl._replay_design.replay_design import replay_design

@@ -10,7 +10,7 @@ import numpy as np
 from nextpert import _adata
 from nextpert.core._checks import as_rng
 from nextpert.core._shown import percent
-from nextpert.core.design.plate import best_plate
+from nextpert.core.design.plate import best_order
 from nextpert.core.design.stopping import (
     AT_TARGET,
     CONFIRM,
@@ -21,10 +21,9 @@ from nextpert.core.design.stopping import (
     stopping,
 )
 from nextpert.core.fit.candidates import as_asked
-from nextpert.tl._design_interventions.combinations import admit
+from nextpert.tl._design_interventions.candidates import admit
 from nextpert.tl._diagnose.controls import stored_null
-from nextpert.tl._plan_cells.distances import guides_of
-from nextpert.tl._plan_screen.pool import Constraints
+from nextpert.tl._plan_screen.pool import Constraints, guides_of
 from nextpert.tl._plan_screen.wells import N_SAMPLES, Choice, split_cells
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
     from nextpert.core.fit.candidates import CandidateSet
     from nextpert.core.fit.fitted import FittedPosterior
-    from nextpert.tl._design_interventions.target import Wanted
+    from nextpert.tl._design_interventions.target import PanelTarget
     from nextpert.tl._plan_screen.wells import Chosen, Wells
 
     Vector = NDArray[np.float64]
@@ -56,7 +55,7 @@ def advise(
     adata: ad.AnnData,
     fit: FittedPosterior,
     pool: CandidateSet,
-    wanted: Wanted,
+    target: PanelTarget,
     *,
     wells: Wells | None = None,
     n_guides: int | None = None,
@@ -67,32 +66,21 @@ def advise(
 ) -> dict[str, Any]:
     """Return the advice, as it is stored, for the plan that ``tl.plan_screen`` makes by default.
 
-    Parameters
-    ----------
-    adata, fit, pool, wanted
-        Cells, fit, candidates and target.
-    wells
-        Size of the plan; by default that of the plan in ``uns["plan"]``, or :data:`PLAN`.
-    n_guides
-        Guides of a perturbation; by default those of the screen.
-    tolerance
-        As of :func:`nextpert.core.design.stopping.stopping`.
-    are_admitted
-        Whether untested combinations that add nothing are left out already.
-    n_samples, rng
-        Draws, and their seed or generator.
+    The plan is of the size ``wells``, by default that of the plan in ``uns["plan"]``, or
+    :data:`PLAN`; guides are by default those of the screen. ``are_admitted``: whether untested
+    combinations that add nothing are left out already.
     """
     wells = wells or _usual(adata)
     guides = guides_of(adata, fit)[1] if n_guides is None else n_guides
     asked = as_asked(
-        fit, pool, wanted.goal, wanted.targets, n_guides=guides, n_cells=wells.each,
+        fit, pool, target.goal, target.targets, n_guides=guides, n_cells=wells.each,
         n_samples=n_samples, rng=as_rng(rng),
     )  # fmt: skip
     every = np.ones(len(pool.place), bool)
-    admitted = every if are_admitted else admit(asked, pool, fit, wanted).admitted
+    admitted = every if are_admitted else admit(asked, pool, fit, target).admitted
     choice = Choice(asked, Constraints(every), wells, admitted)
     planned = choice.choose("exploit")
-    return advice_on(adata, fit, pool, wanted, choice, planned, guides, tolerance=tolerance)
+    return advice_on(adata, fit, pool, target, choice, planned, guides, tolerance=tolerance)
 
 
 def _usual(adata: ad.AnnData) -> Wells:
@@ -111,7 +99,7 @@ def advice_on(
     adata: ad.AnnData,
     fit: FittedPosterior,
     pool: CandidateSet,
-    wanted: Wanted,
+    target: PanelTarget,
     choice: Choice,
     planned: Chosen,
     n_guides: int,
@@ -120,20 +108,13 @@ def advice_on(
 ) -> dict[str, Any]:
     """Return the advice on a plan, as it is stored: one rule for all functions.
 
-    Parameters
-    ----------
-    adata, fit, pool, wanted
-        Cells, fit, candidates and target.
-    choice, planned, n_guides
-        What the plan is chosen by, the plan, and the guides of a perturbation.
-    tolerance
-        As of :func:`nextpert.core.design.stopping.stopping`.
+    ``choice`` is what the plan is chosen by, and ``n_guides`` the guides of a perturbation.
     """
-    some = choice.admitted.copy()
-    some[planned.candidates] = True  # also those included on request
-    kept = np.flatnonzero(some)
+    is_kept = choice.admitted.copy()
+    is_kept[planned.candidates] = True  # also those included on request
+    kept = np.flatnonzero(is_kept)
     found, noise = choice.asked.distances.rows(kept), choice.asked.noise
-    pool, wanted = pool.rows(kept), wanted.rows(kept)
+    pool, target = pool.rows(kept), target.rows(kept)
     names, seen = pool.interventions.names, pool.measured
     rows = fit.rows_of(names)
     if fit.is_exact:
@@ -146,12 +127,12 @@ def advice_on(
     plate, with_cells = np.searchsorted(kept, planned.candidates), np.flatnonzero(seen)
     plates = [plate]
     if len(with_cells) and not seen[plate].all():  # as large a plate of candidates with cells alone
-        best = best_plate(found.centre[with_cells], found.draws[:, with_cells], len(plate))
-        plates.append(with_cells[best])
+        order, _ = best_order(found.centre[with_cells], found.draws[:, with_cells], len(plate))
+        plates.append(with_cells[order[: len(plate)]])
     variance = (1 / n_cells + noise.shared) * _variance(fit)
     drawn = [
         draw_plate(
-            pool.rows(some).states(fit, wanted.targets), wanted.goal.rows([*some, -1]), some,
+            pool.rows(some).states(fit, target.targets), target.goal.rows([*some, -1]), some,
             variance=variance, n_samples=len(found.draws), rng=0,
         )
         for some in plates
@@ -199,7 +180,7 @@ def advice_on(
         "confidence": CONFIDENCE,
         "candidates": _adata.strings(names),
     }
-    return stored | {"words": in_words(stored, name_of(wanted.name), wanted.genes_in_words)}
+    return stored | {"words": in_words(stored, name_of(target.name), target.genes_in_words)}
 
 
 def _variance(fit: FittedPosterior) -> Vector:

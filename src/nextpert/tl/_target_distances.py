@@ -45,7 +45,6 @@ def target_distances(
     target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Vector | Target,
     *,
     genes: Iterable[str] | None = None,
-    gene_symbols: str | None = None,
     perturbation_key: str | None = None,
     control: str | None = None,
     perturbations: Sequence[str] | None = None,
@@ -79,8 +78,6 @@ def target_distances(
         of a group that is the target count as target alone.
     genes
         The genes to use; by default all.
-    gene_symbols
-        Column of ``adata.var`` with the names of genes, if not ``adata.var_names``.
     perturbation_key, control, layer
         Column of labels, label of the controls, and layer; ``None`` takes the declared ones, or
         ``"perturbation"``, ``"control"`` and ``adata.X``.
@@ -126,9 +123,8 @@ def target_distances(
     """
     require_cells(adata, "target_distances")
     roles = _adata.read_roles(
-        adata, perturbation_key=perturbation_key, control=control, layer=layer,
-        gene_symbols=gene_symbols,
-    )  # fmt: skip
+        adata, perturbation_key=perturbation_key, control=control, layer=layer
+    )
     perturbations = None if perturbations is None else _adata.in_order(perturbations)
     labels = _adata.read_perturbations(adata, roles, named=perturbations)
     _adata.require_control(labels, roles.control)
@@ -137,7 +133,7 @@ def target_distances(
         say_left_out(labels.left_out, roles.perturbation_key)
     given = as_target(target)
     if isinstance(given.state, np.ndarray):
-        panel, _ = _adata.resolve_panel(adata, genes, gene_symbols=gene_symbols)
+        panel, _ = _adata.resolve_panel(adata, genes, gene_symbols=roles.gene_symbols)
         given, genes = as_target(given, panel), None
     _require_one_state(given)
     group = mean = None
@@ -149,9 +145,9 @@ def target_distances(
         mean = np.array([float(value) for _, value in given.state.items()])
         name = numbers_in_words(given.state, "=")
     else:
-        group = read_group(adata, given.state, roles, roles.perturbation_key)
+        group = read_group(adata, given.state, roles)
         name = group.name
-    names, columns = _adata.resolve_panel(adata, genes, gene_symbols=gene_symbols)
+    names, columns = _adata.resolve_panel(adata, genes, gene_symbols=roles.gene_symbols)
     own = None if group is None else group.label
     rows = _rows(labels, perturbations, roles.control, own)
     codes = labels.groups(rows)

@@ -10,7 +10,7 @@ from nextpert.core.design.distances import states_of
 def target_distance(posterior, shifts, target, **options):
     """Mean and deviation of the squared distance, shifts known exactly."""
     found = ranked_distance(states_of(posterior, shifts), target, **options)
-    return found.mean[:-1], found.sd[:-1]
+    return found.mean[:-1], found.draws.std(axis=0, ddof=1)[:-1]
 
 
 @pytest.mark.slow

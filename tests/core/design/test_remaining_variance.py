@@ -53,6 +53,34 @@ def test_greedy_choice_is_that_of_dense_matrices(problem):
         c = c - np.outer(c[k], c[k]) / (c[k, k] + noise[k])
 
 
+def test_a_plate_takes_what_removes_most_after_those_chosen_and_in_progress(problem):
+    draws, weights, noise, _ = problem
+    allowed = np.ones(12, bool)
+    allowed[[0, 5]] = False
+    options = {"allowed": allowed, "chosen": [2, 9], "seen": [(0, 0.3)]}
+    left = RemainingVariance(draws, weights)
+    plate = left.most_informative(5, noise, **options)
+    assert len(plate) == len({*plate}) == 5
+    assert plate[:2] == [2, 9]
+    for k, variance in [(0, 0.3), (2, noise[2]), (9, noise[9])]:
+        left.observe(k, variance)
+    for k in range(2, 5):
+        gains = np.where(allowed, left.gains(noise), -1.0)
+        gains[plate[:k]] = -1.0
+        assert plate[k] == gains.argmax()
+        left.observe(plate[k], noise[plate[k]])
+    assert sorted(left.most_informative(99, noise, allowed=allowed)) == [*np.flatnonzero(allowed)]
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.01])
+def test_cells_for_a_variance_are_the_least_that_have_it(shared):
+    noise = NoiseTerms(np.array([4.0, 0.5, 0.0]), np.array([2.0, 3.0, 1.0]), shared)
+    for variance in (0.02, 0.3):
+        for k, found in enumerate(noise.cells_for(variance)):
+            enough = [n for n in range(1, 3000) if noise.at(n)[k] <= variance]
+            assert found == (enough[0] if enough else np.inf)
+
+
 def test_what_means_exceed_the_centre_by_is_reduced_by_own_cells_alone(problem):
     draws, weights, noise, c = problem
     centre = draws.mean(axis=0) - np.linspace(0.0, 2.0, 12)
@@ -156,12 +184,8 @@ def test_a_plate_of_96_of_10000_candidates_takes_seconds():
     draws = rng.normal(size=(200, 4)) @ rng.normal(size=(4, 10_000))
     draws += rng.normal(size=draws.shape)
     noise, start = np.ones(10_000), time.process_time()
-    left, chosen = RemainingVariance(draws, rng.random(10_000)), []
-    for _ in range(96):
-        gains = left.gains(noise)
-        gains[chosen] = -1.0
-        chosen.append(int(gains.argmax()))
-        left.observe(chosen[-1], 1.0)
+    left = RemainingVariance(draws, rng.random(10_000))
+    chosen = left.most_informative(96, noise, allowed=np.ones(10_000, bool))
     terms = NoiseTerms(np.full(96, 100.0), np.ones(96))
     cells = split_by_variance(*left.among(chosen), terms, 9600, 20, np.zeros(0))
     assert cells.sum() == 9600

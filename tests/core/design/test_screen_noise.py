@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import chi2
 
 from nextpert.core import ScreenMoments
-from nextpert.core.design.cell_numbers import screen_noise
+from nextpert.core.design.power import screen_noise
 from nextpert.core.screen.guides import guide_variance, spread_within
 
 

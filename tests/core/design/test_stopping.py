@@ -23,9 +23,7 @@ def ranked(draws, noise=0.0):
     draws = np.asarray(draws, float)
     none = np.zeros(draws.shape[1])
     centre = draws.mean(axis=0) - noise
-    return RankedDistance(
-        draws.mean(axis=0), none, none, none, none, centre, none, none, 0.0, draws
-    )  # fmt: skip
+    return RankedDistance(draws.mean(axis=0), none, none, none, centre, none, none, draws)
 
 
 def plate_of(found, candidates=None, told=False):

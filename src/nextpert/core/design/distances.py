@@ -125,9 +125,8 @@ class RankedDistance(Shown):
 
     Parameters
     ----------
-    mean, sd
-        Posterior mean and standard deviation. The mean can be below 0 if the target has an error
-        and the distance is about 0.
+    mean
+        Posterior mean. It can be below 0 if the target has an error and the distance is about 0.
     median
         Posterior median, not below 0: uncertain states do not have a large one by the rare draws
         that are far away.
@@ -145,43 +144,25 @@ class RankedDistance(Shown):
         Probability of being the nearest perturbation; 0 for the control, which is none.
     nearer
         Probability of being nearer than the control; 0 for the control itself.
-    floor
-        Squared distance due to the error of the target's mean alone. It is subtracted from the
-        others, but distances below it are hard to distinguish.
     draws
         The draws, shape ``(n_draws, n_perturbations + 1)``.
-    control
-        Those of the control, on the nodes that each distance is of: shape as ``draws``, or
-        ``(n_draws, 1)``. By default the last of ``draws``.
     """
 
     mean: Array
-    sd: Array
     median: Array
     low: Array
     high: Array
     centre: Array
     nearest: Array
     nearer: Array
-    floor: float
     draws: Array
-    control: Array | None = None
-
-    @property
-    def is_nearer(self) -> NDArray[np.bool_]:
-        """Whether each is nearer than the control in each draw, on the same nodes."""
-        control = self.draws[:, -1:] if self.control is None else self.control
-        return np.asarray(self.draws < control)
 
     def rows(self, some: NDArray[np.int64]) -> RankedDistance:
         """Return some perturbations, in the order given, and the control."""
         index = np.append(some, -1)
-        names = ("mean", "sd", "median", "low", "high", "centre", "nearest", "nearer")
-        draws, control = self.draws[:, index], self.control
-        if control is not None and control.shape[1] > 1:
-            control = control[:, index]
-        of_some = {x: getattr(self, x)[index] for x in names}
-        return replace(self, draws=draws, control=control, **of_some)
+        names = ("mean", "median", "low", "high", "centre", "nearest", "nearer")
+        of_some = {name: getattr(self, name)[index] for name in names}
+        return RankedDistance(**of_some, draws=self.draws[:, index])
 
     def among(self, some: NDArray[np.bool_]) -> RankedDistance:
         """Return it with the probability of being the nearest of some; the others have 0."""
@@ -268,12 +249,8 @@ def ranked_distance(
         high = np.maximum(np.quantile(draws, ends[1], axis=0), 0.0)
     nearer = (draws < control).mean(axis=0)
     nearest = np.append(probability_nearest(draws[:, :-1]), 0.0)
-    mean, sd = draws.mean(axis=0), draws.std(axis=0, ddof=1)
     median = np.maximum(np.median(draws, axis=0), 0.0)
-    floor = float(np.atleast_1d(goal.floor)[-1])
-    return RankedDistance(
-        mean, sd, median, low, high, centre, nearest, nearer, floor, draws, control
-    )
+    return RankedDistance(draws.mean(axis=0), median, low, high, centre, nearest, nearer, draws)
 
 
 def shortest_interval(draws: Array, confidence: float) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""Plates: candidates chosen well by well, by a gain or by the probability of being nearest."""
+"""Plates: who is on one, which pairs may be, and how many cells are controls."""
 
 from __future__ import annotations
 
@@ -6,191 +6,42 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nextpert.core._blas import in_blocks
 from nextpert.core._checks import require_count
 from nextpert.core.design.distances import probability_nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from numpy.typing import NDArray
 
-    Vector = NDArray[np.float64]
     Array = NDArray[np.float64]
+    Index = NDArray[np.int64]
 
 
-def greedy_plate(
-    gain: Callable[[list[int]], Vector],
-    size: int,
-    *,
-    allowed: NDArray[np.bool_],
-    include: Sequence[int] = (),
-    cost: Vector | None = None,
-    budget: float = np.inf,
-    per_cost: bool = True,
-    new: NDArray[np.bool_] | None = None,
-    max_new: int | None = None,
-) -> list[int]:
-    """Choose the candidates of a plate greedily, within what a lab can pay for and make.
+def best_order(expected: Array, draws: Array, size: int) -> tuple[Index, Array]:
+    """Return all candidates in the order in which a plate takes them, and what ordered them.
 
-    Parameters
-    ----------
-    gain
-        From the candidates chosen before to what each of all candidates would gain besides, shape
-        ``(n_candidates,)``. Of equal gains the first candidate is taken.
-    size
-        Most wells.
-    allowed
-        Candidates to choose from, shape ``(n_candidates,)``.
-    include
-        Candidates that are chosen first, in this order.
-    cost
-        Cost of a well of every candidate, cells included, shape ``(n_candidates,)``.
-    budget
-        Most to be spent.
-    per_cost
-        Whether gains are compared per cost; else costs count for the budget alone.
-    new, max_new
-        Candidates that have to be made first, shape ``(n_candidates,)``, and most of them on the
-        plate.
-
-    Returns
-    -------
-    list of int
-        Candidates in the order chosen; fewer than ``size`` where no more fit.
-
-    Raises
-    ------
-    ValueError
-        If the candidates that must be chosen are more than the wells or, those that are new, more
-        than ``max_new``, or cost more than the budget.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core.design.plate import greedy_plate
-    >>> gain = lambda chosen: np.array([0.1, 0.3, 0.2]) / (1 + len(chosen))
-    >>> greedy_plate(gain, 2, allowed=np.ones(3, dtype=bool))
-    [1, 2]
-    >>> greedy_plate(gain, 2, allowed=np.ones(3, dtype=bool), cost=np.array([1, 9, 2]), budget=3)
-    [0, 2]
-    """
-    price = np.zeros(len(allowed)) if cost is None else np.asarray(cost, dtype=np.float64)
-    fresh = np.zeros(len(allowed), dtype=np.bool_) if new is None else new
-    size, chosen = require_count(size, "size"), list(include)
-    spent = float(price[chosen].sum())
-    room = np.inf if max_new is None else max_new - fresh[chosen].sum()
-    message = ""
-    if len(chosen) > size:
-        message = f"{len(chosen)} candidates must be on a plate of {size}: allow more wells."
-    elif spent > budget:
-        message = f"The candidates that must be on the plate cost {spent:g} of {budget:g}."
-    elif room < 0:
-        message = f"More candidates that must be on the plate are new than max_new={max_new}."
-    if message:
-        raise ValueError(message)
-    left = allowed.copy()
-    left[chosen] = False
-    unit = np.where(price > 0, price, 1.0) if per_cost else np.ones(len(price))
-    while len(chosen) < size:
-        usable = left & (price <= budget - spent) & (~fresh if room < 1 else True)
-        if not usable.any():
-            break
-        best = int(np.where(usable, gain(chosen) / unit, -np.inf).argmax())
-        chosen.append(best)
-        left[best] = False
-        spent += float(price[best])
-        room -= fresh[best]
-    return chosen
-
-
-def probable_plate(draws: Array, size: int) -> NDArray[np.int64]:
-    """Return the candidates that together most probably hold the nearest one.
-
-    Of different candidates at most one is the nearest, so the probability that a plate holds it
-    is the sum of theirs, and the plate that makes it largest takes the most probable ones.
-    Draws must be joint: what is unknown of all candidates alike then tells none of them apart.
-
-    Parameters
-    ----------
-    draws
-        Squared distances under joint draws, shape ``(n_draws, n_candidates)``.
-    size
-        Number of candidates; where there are fewer, all.
-
-    Returns
-    -------
-    ndarray
-        Indices, the most probable first. Of equally probable ones (most are the nearest in no
-        draw) the one with the least mean distance comes first.
-
-    Raises
-    ------
-    ValueError
-        If ``size`` is below 1.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core.design.plate import probable_plate
-    >>> probable_plate(np.array([[1.0, 2.0, 3.0, 9.0], [4.0, 5.0, 3.0, 9.0]]), 3).tolist()
-    [0, 2, 1]
-    """
-    wanted = require_count(size, "size")
-    return np.lexsort((draws.mean(axis=0), -probability_nearest(draws)))[:wanted]
-
-
-def best_plate(expected: Array, draws: Array, size: int) -> NDArray[np.int64]:
-    """Return candidates for finding the nearest one: half by expectation, half by probability.
-
-    Half of the wells (rounded up) take the candidates of least expected distance, the others
-    those of the rest that are the most probably nearest (:func:`probable_plate`). Under draws a
-    candidate whose state is hardly known is the nearest now and then by chance alone, and many
-    such together crowd out those that a measured own gene or first cells point to.
+    Half of the wells (rounded up) take the candidates of least expected distance, the others those
+    of the rest that are most probably nearest. Of different candidates at most one is the nearest,
+    so the probability that a plate contains it is the sum of theirs. Under draws a candidate whose
+    state is hardly known is the nearest now and then by chance alone, and many such together crowd
+    out those that a measured own gene or first cells point to; hence the first half.
 
     Parameters
     ----------
     expected
         Squared distances of the expected states, shape ``(n_candidates,)``.
     draws
-        Squared distances under joint draws, shape ``(n_draws, n_candidates)``.
+        Squared distances under joint draws, shape ``(n_draws, n_candidates)``: what is unknown of
+        all candidates alike then distinguishes none of them.
     size
-        Number of candidates; where there are fewer, all.
-
-    Returns
-    -------
-    ndarray
-        Indices, those by expectation first.
-
-    Raises
-    ------
-    ValueError
-        If ``size`` is below 1.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core.design.plate import best_plate
-    >>> draws = np.array([[2.0, 3.0, 1.0, 9.0], [2.0, 3.0, 1.0, 9.0], [2.0, 3.0, 9.0, 9.0]])
-    >>> best_plate(draws.mean(axis=0), draws, 2).tolist()
-    [0, 2]
-    """
-    return best_order(expected, draws, size)[0][:size]
-
-
-def best_order(expected: Array, draws: Array, size: int) -> tuple[NDArray[np.int64], Array]:
-    """Return all candidates in the order in which a plate takes them, and what ordered them.
-
-    Parameters
-    ----------
-    expected, draws, size
-        As in :func:`best_plate`.
+        Number of wells, at least 1.
 
     Returns
     -------
     ndarray, ndarray
-        Indices, of which the first ``size`` are :func:`best_plate`; and for every candidate the
-        probability of being the nearest of those not chosen by expectation, NaN for those that
-        are.
+        Indices, of which the first ``size`` are the plate; and for every candidate the probability
+        of being the nearest of those not chosen by expectation, NaN for those that are. Of equally
+        probable ones (most are the nearest in no draw) the one of least mean distance comes first.
 
     Examples
     --------
@@ -201,11 +52,54 @@ def best_order(expected: Array, draws: Array, size: int) -> tuple[NDArray[np.int
     >>> order.tolist(), probability.round(2).tolist()
     ([0, 2, 1, 3], [nan, 0.33, 0.67, 0.0])
     """
-    wanted = require_count(size, "size")
-    first = np.argsort(expected, kind="stable")[: -(-wanted // 2)]
+    half = -(-require_count(size, "size") // 2)
+    first = np.argsort(expected, kind="stable")[:half]
     rest = np.setdiff1d(np.arange(len(expected)), first)
     probability = np.full(len(expected), np.nan)
-    if not len(rest):
-        return first, probability
-    probability[rest] = probability_nearest(draws[:, rest])
-    return np.append(first, rest[probable_plate(draws[:, rest], len(rest))]), probability
+    if len(rest):
+        probability[rest] = probability_nearest(draws[:, rest])
+    order = np.lexsort((draws[:, rest].mean(axis=0), -probability[rest]))
+    return np.append(first, rest[order]), probability
+
+
+def nearest_pairs(effects: Array, change: Array, n_best: int) -> Index:
+    """Return the pairs whose summed effects are nearest to a change, nearest first, ``(n, 2)``.
+
+    ``effects`` has the shape ``(n_members, n_nodes)``, ``change`` ``(n_nodes,)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core.design.plate import nearest_pairs
+    >>> effects = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]])
+    >>> nearest_pairs(effects, np.array([2.0, 1.0]), 2).tolist()
+    [[1, 2], [0, 1]]
+    """
+    n = len(effects)
+    pairs, best = np.empty((0, 2), np.int64), np.empty(0)
+    # |a + b - t|^2 = |a|^2 - 2 a't + |b|^2 - 2 b't + 2 a'b + |t|^2
+    own = (effects**2).sum(axis=1) - 2 * effects @ change
+    for rows in in_blocks(n, n):
+        first, second = np.nonzero(np.arange(n)[rows, None] < np.arange(n))
+        score = own[rows, None] + own + 2 * effects[rows] @ effects.T
+        best = np.append(best, score[first, second])
+        pairs = np.vstack([pairs, np.column_stack([first + (rows.start or 0), second])])
+        order = np.lexsort((*pairs.T[::-1], best))[:n_best]
+        pairs, best = pairs[order], best[order]
+    return pairs
+
+
+def dunnett_controls(total: float, k: int) -> float:
+    """Return the controls among ``total`` cells that make ``k`` differences most precise.
+
+    The variance of a difference between ``n`` perturbed cells and ``m`` controls is ``1/n + 1/m``
+    in units of a cell's, which is least for ``m = sqrt(k) n`` (Dunnett 1955,
+    doi:10.2307/2281208).
+
+    Examples
+    --------
+    >>> from nextpert.core.design.plate import dunnett_controls
+    >>> dunnett_controls(1200, 4)
+    400.0
+    """
+    return total * k**0.5 / (k + k**0.5)

@@ -1,4 +1,4 @@
-"""How well a number of cells estimates an effect or tells two distances apart."""
+"""How cells, guides and replicates of a screen scatter, and how precise a number of cells is."""
 
 from __future__ import annotations
 
@@ -9,361 +9,379 @@ import numpy as np
 from scipy.stats import nct, norm
 from scipy.stats import t as student
 
-from nextpert.core._checks import as_rng
-from nextpert.core.design.cell_numbers import Layout
+from nextpert.core.screen.guides import PooledGuides, pool_guides, spread_within
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.screen.screen import ScreenMoments
 
     Array = NDArray[np.float64]
 
-_DRAWS, _VALUES = 5000, 5_000_000  # draws, and numbers at most in those of one mean
-_SPREADS = 2.0**-50, 2.0**20  # spreads of a mean that are looked at
-_STEPS = 50  # of halving the exponent's range of 70: to a relative 1e-13
-_SIGNS = ((1.0, 1.0), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0))
-
-
-class NoiseDraws(NamedTuple):
-    """Errors of two means ``x`` and ``y`` and of a target's mean ``w``, and their products.
-
-    Each is of shape ``(n_draws, n_nodes)``, normal, with the covariance of one cell.
-    """
-
-    x: Array
-    y: Array
-    w: Array
-    xx: Array
-    yy: Array
-    xw: Array
-    yw: Array
-
-
-def draw_noise(covariance: ArrayLike, rng: int | np.random.Generator | None = None) -> NoiseDraws:
-    """Return errors of means, for any number of pairs of perturbations.
-
-    Parameters
-    ----------
-    covariance
-        Covariance of a cell, shape ``(n_nodes, n_nodes)``.
-    rng
-        Seed or generator.
-    """
-    cell, generator = np.asarray(covariance, np.float64), as_rng(rng)
-    values, vectors = np.linalg.eigh(cell)
-    root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
-    n = max(min(_DRAWS, _VALUES // max(len(cell), 1)), 2)
-    x, y, w = (generator.standard_normal((n, len(cell))) @ root for _ in range(3))
-    return NoiseDraws(x, y, w, x * x, y * y, x * w, y * w)
+_MOST = 2.0**50  # cells; what these do not reach is out of reach
+_FEW = 100.0  # degrees of freedom up to which the noncentral t distribution is taken as it is
+_CONFIDENCE = 0.95  # one minus the level of a test, two-sided
+_CERTAIN = 30.0  # standard errors from which the power is 1
+_TINY = float(np.finfo(float).tiny)
 
 
 @dataclass(frozen=True)
-class NearerChance:
-    r"""The chance that the nearer of two perturbations comes out nearer.
+class Layout:
+    r"""Guides and replicates of a perturbation, its cells evenly over both.
 
-    Where means of cells scatter by :math:`\sqrt{k} x` (``k`` the spread of a
-    :class:`~nextpert.core.design.cell_numbers.Layout`, ``x`` normal with the covariance of a
-    cell), the error of the estimated difference of both squared distances
-    (:func:`~nextpert.core.screen.mean_distance.distance_difference`) is a quadratic in
-    :math:`\sqrt{k}`: one set of draws serves every number of cells. The difference is not normal
-    where cells are few and a few programs of genes carry most of the noise: it has long tails, and
-    normal quantiles would make the chance up to 4 points too low.
+    The mean of ``n`` cells in ``g`` guides and ``r`` replicates scatters by
+
+    .. math:: \sigma^2 (1/n + \tau_g^2 / g + \tau_r^2 / r),
+
+    so that cells alone never bring it below ``floor``. What a replicate does to all cells alike,
+    controls included, is no part of it: it cancels in a difference to its own controls.
 
     Parameters
     ----------
-    difference
-        Of the true squared distances, the one first named less the other; squared units.
-    constant, linear, square
-        Coefficients of the error of that difference, each ``(n_draws,)``.
-    layout
-        Guides and replicates of each of the two.
+    n_guides, n_replicates
+        Guides of the perturbation, and replicates (batches) that hold its cells.
+    guide_variance, replicate_variance
+        ``tau_g^2`` and ``tau_r^2``: variance of a guide, and of a replicate of a perturbation, over
+        that of a cell.
+
+    Examples
+    --------
+    >>> from nextpert.core.design.power import Layout
+    >>> layout = Layout(2, guide_variance=0.02)
+    >>> layout.spread([50, 100]).round(3).tolist(), layout.cells_for([0.02, 0.01]).tolist()
+    ([0.03, 0.02], [100.0, inf])
+    """
+
+    n_guides: int = 1
+    n_replicates: int = 1
+    guide_variance: float = 0.0
+    replicate_variance: float = 0.0
+
+    @property
+    def floor(self) -> float:
+        """Variance of a mean of endlessly many cells, over that of a cell."""
+        return self.guide_variance / self.n_guides + self.replicate_variance / self.n_replicates
+
+    def spread(self, n_cells: ArrayLike) -> Array:
+        """Return the variance of a mean of so many cells, over that of a cell."""
+        return 1 / np.asarray(n_cells, np.float64) + self.floor
+
+    def cells_for(self, spread: ArrayLike) -> Array:
+        """Return the least cells, one per guide at least, that bring the spread so low.
+
+        Infinite where none do.
+        """
+        room = np.asarray(spread, np.float64) - self.floor
+        cells = np.ceil(1 / np.where(room > 0, room, 1.0) * (1 - 1e-12))
+        return np.where(room > 0, np.maximum(cells, float(self.n_guides)), np.inf)
+
+    def guides_for(self, spread: ArrayLike) -> Array:
+        """Return the least guides with which some number of cells brings the spread so low.
+
+        Infinite where the replicates by themselves exceed it.
+        """
+        room = np.asarray(spread, np.float64) - self.replicate_variance / self.n_replicates
+        guides = np.floor(self.guide_variance / np.where(room > 0, room, 1.0)) + 1
+        return np.where(room > 0, guides, np.inf)
+
+
+@dataclass(frozen=True)
+class ScreenNoise:
+    """The noise of a screen, by group: the controls are group 0, perturbations follow.
+
+    Parameters
+    ----------
+    pooled
+        Groups with their guides pooled.
+    covariance
+        Covariance of a cell within guides, over all groups, shape ``(n_nodes, n_nodes)``.
+    guide_variance
+        Variance of a guide of a perturbation over that of a cell.
+    control_guide_variance
+        The same of the guides of the controls.
+    replicate_variance
+        Variance of a replicate of a perturbation over that of a cell.
+    n_guides, n_replicates
+        Of every group, shape ``(n_groups,)``.
+    """
+
+    pooled: PooledGuides
+    covariance: Array
+    guide_variance: float
+    control_guide_variance: float
+    replicate_variance: float
+    n_guides: NDArray[np.int64]
+    n_replicates: NDArray[np.int64]
+
+    def variance(self, group: int) -> Array:
+        """Return the variance of a cell of a group, shape ``(n_nodes,)``."""
+        return self.covariance.diagonal() * self.pooled.variance_ratio[group]
+
+    @property
+    def perturbed_variance(self) -> Array:
+        """Variance of a perturbed cell, the mean over perturbations by cells that count."""
+        weight = self.pooled.n[1:, None]
+        mean = (weight * self.pooled.variance_ratio[1:]).sum(axis=0) / max(weight.sum(), 1e-300)
+        return self.covariance.diagonal() * mean
+
+    def cell_covariance(self, group: int) -> Array:
+        """Return the covariance of a cell of a group, shape ``(n_nodes, n_nodes)``."""
+        root = np.sqrt(self.pooled.variance_ratio[group])
+        return self.covariance * np.outer(root, root)
+
+    def layout(self, group: int) -> Layout:
+        """Return guides and replicates of a group as they are in the screen."""
+        return Layout(
+            max(int(self.n_guides[group]), 1),
+            max(int(self.n_replicates[group]), 1),
+            self.guide_variance if group else self.control_guide_variance,
+            self.replicate_variance,
+        )
+
+    def spread(self, group: int) -> float:
+        """Return the variance of the mean of a group in the screen, over that of its cells."""
+        replicates = self.replicate_variance / max(int(self.n_replicates[group]), 1)
+        batches = float((self.pooled.fixed_errors[group] ** 2).sum())
+        return 1 / max(float(self.pooled.n[group]), 1e-300) + replicates + batches
+
+    @property
+    def batch_error(self) -> float:
+        """What batches add to the variance of the median perturbation's difference to controls.
+
+        Over that of a cell, where cells to come are spread over batches as those of the screen.
+        """
+        return float(np.median(self.pooled.fixed_error()[1:]))
+
+
+def screen_noise(
+    screen: ScreenMoments,
+    groups: ArrayLike,
+    guides: ArrayLike,
+    replicates: ArrayLike,
+    n_groups: int,
+    *,
+    fixed_sd: ArrayLike = (),
+) -> ScreenNoise:
+    """Return how far cells, guides and replicates of a screen scatter.
+
+    Guides of perturbations scatter for themselves, as they silence more or less; where no
+    perturbation has two, those of the controls stand for them. A replicate is what is left of a
+    batch once what it does to all cells alike is taken off.
+
+    Parameters
+    ----------
+    screen
+        Moments of the environments (group x guide x replicate), batches taken off; their columns
+        may come after the nodes.
+    groups, guides, replicates
+        Of every environment, whole numbers of 0 or more, shape ``(n_environments,)``. Group 0 are
+        the controls.
+    n_groups
+        Number of groups.
+    fixed_sd
+        Standard errors of the columns of batches, as in
+        :func:`~nextpert.core.screen.guides.pool_guides`.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from nextpert.core.design.power import NearerChance, draw_noise
-    >>> noise = draw_noise(np.eye(2), rng=0)
-    >>> pair = NearerChance.of_draws(([1.0, 0.0], [1.0, 1.0]), noise)
-    >>> bool(pair.chance(5) < 0.9 < pair.chance(50))
-    True
+    >>> from nextpert.core import ScreenMoments
+    >>> from nextpert.core.design.power import screen_noise
+    >>> x = np.random.default_rng(0).normal(size=(400, 2))
+    >>> screen = ScreenMoments.from_array(x, np.arange(400) % 4, 4)
+    >>> noise = screen_noise(screen, [0, 0, 1, 1], [0, 1, 2, 3], [0, 0, 0, 0], 2)
+    >>> noise.n_guides.tolist(), noise.variance(1).round().tolist()
+    ([2, 2], [1.0, 1.0])
     """
-
-    difference: float
-    constant: Array
-    linear: Array
-    square: Array
-    layout: Layout = field(default_factory=Layout)
-
-    @classmethod
-    def of_draws(
-        cls,
-        departures: tuple[ArrayLike, ArrayLike],
-        noise: NoiseDraws,
-        *,
-        scales: tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike] = (1.0, 1.0, 0.0, 0.0),
-        difference: float | None = None,
-        variances: tuple[float, float, float] | None = None,
-        layout: Layout | None = None,
-    ) -> NearerChance:
-        """Return the chance, by draws of the errors.
-
-        Parameters
-        ----------
-        departures
-            Of both means from the target's, each of shape ``(n_nodes,)``.
-        noise
-            Draws of errors.
-        scales
-            What multiplies them: for a cell of the one, for a cell of the other, and for the
-            target's mean in the distance of either (weights of nodes may differ); numbers, or of
-            every node. By default the target is known without error.
-        difference
-            Of the true squared distances; ``None`` (default): that of the departures.
-        variances
-            Variances of ``a'x``, ``b'y`` and of ``a'w - b'w``, where the departures ``a`` and ``b``
-            were measured and what their own error adds was taken off. ``None`` (default): those
-            of the draws.
-        layout
-            Guides and replicates.
-        """
-        a, b = (np.asarray(d, np.float64) for d in departures)
-        r, s, t, u = (np.broadcast_to(np.asarray(scale, np.float64), a.shape) for scale in scales)
-        along = [noise.x @ (r * a), noise.y @ (s * b), noise.w @ (t * a - u * b)]
-        if variances is not None:
-            for line, variance in zip(along, variances, strict=True):
-                line *= np.sqrt(variance / max(float((line**2).mean()), np.finfo(float).tiny))
-        square = noise.xx @ (r * r) - noise.yy @ (s * s)
-        ours = 2 * (along[0] - noise.xw @ (r * t))
-        theirs = 2 * (along[1] - noise.yw @ (s * u))
-        of_target = noise.w**2 @ (t * t - u * u)  # 0 where weights are the same
-        return cls(
-            float(a @ a - b @ b) if difference is None else float(difference),
-            # Errors of either mean are as likely with the other sign: four draws from one.
-            np.tile(of_target - of_target.mean() - 2 * along[2], len(_SIGNS)),
-            np.concatenate([one * ours - other * theirs for one, other in _SIGNS]),
-            np.tile(square - square.mean(), len(_SIGNS)),
-            layout or Layout(),
-        )
-
-    def errors(self, spread: float) -> Array:
-        """Return draws of the error where means scatter so far, over the variance of a cell."""
-        return self.constant + np.sqrt(spread) * self.linear + spread * self.square
-
-    def chance(self, n_cells: ArrayLike) -> Array:
-        """Return the chance with so many cells of each."""
-        spread = self.layout.spread(n_cells)
-        return np.array([self._chance(k) for k in spread.ravel()]).reshape(spread.shape)
-
-    def spread_for(self, chance: float) -> float:
-        """Return the largest spread of a mean, over the variance of a cell, that gives the chance.
-
-        Below 0 where the target's error alone does not allow it.
-        """
-        low, high = np.log(_SPREADS)
-        if self._chance(_SPREADS[0]) < chance:
-            return -np.inf
-        for _ in range(_STEPS):
-            middle = (low + high) / 2
-            enough = self._chance(np.exp(middle)) >= chance
-            low, high = (middle, high) if enough else (low, middle)
-        return float(np.exp(low))
-
-    def _chance(self, spread: float) -> float:
-        if not self.difference:
-            return 0.5
-        found = np.sign(self.difference) * (self.difference + self.errors(spread))
-        return float((found > 0).mean())
-
-
-_MOST = 2.0**50  # cells; what these do not reach is out of reach
-_FEW = 100.0  # degrees of freedom up to which the noncentral t distribution is taken as it is
-_CERTAIN = 30.0  # standard errors from which the power is 1
+    group, batch = np.asarray(groups, np.int64), np.asarray(replicates, np.int64)
+    of_guide = np.column_stack([group, np.asarray(guides, np.int64)])
+    found, place = np.unique(of_guide, axis=0, return_inverse=True)
+    place, own = place.ravel(), found[:, 0]
+    augmented, genes = screen.pool(place, len(found)), np.arange(screen.n_nodes)
+    genes = genes[: len(genes) - len(np.asarray(fixed_sd))]
+    screen, each = screen.subset(genes), augmented.subset(genes)
+    of_control = spread_within(each, np.where(own == 0, 0, -1))
+    pairs = np.bincount(own, minlength=n_groups)
+    several = (own > 0) & (pairs[own] > 1)
+    of_guides = spread_within(each, np.where(several, own, -1)) if several.any() else of_control
+    pooled = pool_guides(augmented, own, n_groups, guide_variance=of_guides, fixed_sd=fixed_sd)
+    freedom = max(int(np.maximum(each.n - 1, 0).sum()), 1)
+    batches = np.unique(np.column_stack([group, batch]), axis=0)[:, 0]
+    return ScreenNoise(
+        pooled,
+        each.scatter / freedom,
+        of_guides,
+        of_control,
+        spread_within(screen, place),
+        pairs,
+        np.bincount(batches, minlength=n_groups),
+    )
 
 
 @dataclass(frozen=True)
 class EffectPrecision:
     r"""Precision and power of differences of means (equation 35), perturbed cells less controls.
 
-    The variance of a difference is :math:`s^2 k(n) + s_0^2 k_0`, with ``k`` the spread of a
-    :class:`~nextpert.core.design.cell_numbers.Layout`. The variance of a cell is taken to be
-    estimated from the cells of each side, so that tests are Welch's, with Satterthwaite's degrees
-    of freedom; how far guides and replicates scatter is known from the screen.
+    The variance of a difference is :math:`s^2 k(n) + v_0`, with ``k`` the spread of a
+    :class:`Layout`. The variance of a cell is taken to be estimated from the cells of each side, so
+    that tests are Welch's, with Satterthwaite's degrees of freedom, two-sided at the level 0.05;
+    how far guides and replicates scatter is known from the screen.
 
     Parameters
     ----------
-    variance, control_variance
-        Variance of a perturbed cell and of a control cell, for every node, shape ``(n_nodes,)``;
-        squared units of the data.
+    variance
+        Variance of a perturbed cell, for every node, ``(n_nodes,)``; squared units of the data.
+    control_error
+        Variance of the mean of the controls, same shape.
     n_control
         Number of control cells, at least 2; may be infinite.
-    layout, control_layout
-        Guides and replicates of the perturbation and of the controls.
-    batches
-        What the error of batch effects adds to the variance of a difference, over that of a
-        control cell (:meth:`~nextpert.core.screen.guides.PooledGuides.fixed_error`).
+    layout
+        Guides and replicates of the perturbation.
 
     Examples
     --------
+    >>> import numpy as np
     >>> from nextpert.core.design.power import EffectPrecision
-    >>> plan = EffectPrecision([1.0], [1.0], n_control=64)
+    >>> plan = EffectPrecision(np.ones(1), np.ones(1) / 64, n_control=64)
     >>> plan.power([64], 0.5).round(3).tolist()  # two samples of 64, effect of half a sd
     [[0.801]]
     >>> plan.cells_for_power(0.5, 0.8).tolist()
     [64.0]
     """
 
-    variance: ArrayLike
-    control_variance: ArrayLike
+    variance: Array
+    control_error: Array
     n_control: float
     layout: Layout = field(default_factory=Layout)
-    control_layout: Layout = field(default_factory=Layout)
-    batches: float = 0.0
 
-    def half_width(self, n_cells: ArrayLike, confidence: float = 0.95) -> Array:
+    def half_width(self, n_cells: ArrayLike, confidence: float) -> Array:
         """Return half the width of confidence intervals, ``(len(n_cells), n_nodes)``."""
         sd, _, reach = self._error(np.asarray(n_cells, np.float64)[..., None], confidence)
         return reach * sd
 
-    def power(self, n_cells: ArrayLike, effect: ArrayLike, confidence: float = 0.95) -> Array:
-        """Return the probability that a two-sided test finds an effect.
+    def power(self, n_cells: ArrayLike, effect: float) -> Array:
+        """Return the probability that a test finds an effect, ``(len(n_cells), n_nodes)``."""
+        return self._power(np.asarray(n_cells, np.float64)[..., None], effect)
 
-        The level of the test is ``1 - confidence``. ``effect``: of all nodes or of each, in units
-        of the data. Shape ``(len(n_cells), n_nodes)``.
-        """
-        return self._power(np.asarray(n_cells, np.float64)[..., None], effect, confidence)
-
-    def cells_for_power(
-        self, effect: ArrayLike, power: float = 0.8, confidence: float = 0.95
-    ) -> Array:
+    def cells_for_power(self, effect: float, power: float) -> Array:
         """Return the least cells that find an effect with this probability, ``(n_nodes,)``.
 
         By halving. Infinite where guides, replicates or controls do not allow it.
         """
-        nodes = np.broadcast_shapes(np.shape(self.variance), np.shape(self.control_variance))
         # A cell a guide, and two to have a variance.
-        few = np.full(nodes, max(float(self.layout.n_guides) - 1, 1.0))
-        many = np.full(nodes, _MOST)
-        never = np.broadcast_to(self._power(many, effect, confidence) < power, nodes)
+        few = np.full(np.shape(self.variance), max(float(self.layout.n_guides) - 1, 1.0))
+        many = np.full(few.shape, _MOST)
+        never = self._power(many, effect) < power
         while np.any(many - few > 1):
             middle = np.floor((few + many) / 2)
-            enough = self._power(np.maximum(middle, few + 1), effect, confidence) >= power
+            enough = self._power(np.maximum(middle, few + 1), effect) >= power
             many, few = np.where(enough, middle, many), np.where(enough, few, middle)
         return np.where(never, np.inf, many)
 
-    def guides_for_power(
-        self, effect: ArrayLike, power: float = 0.8, confidence: float = 0.95
-    ) -> Array:
+    def guides_for_power(self, effect: float, power: float) -> Array:
         """Return the least guides with which some number of cells finds an effect, ``(n_nodes,)``.
 
         By normal quantiles. Infinite where replicates or controls do not allow it.
         """
-        reach = norm.ppf((1 + confidence) / 2) + norm.ppf(power)
-        own = (np.asarray(effect, np.float64) / reach) ** 2 - self._control_error
-        variance = np.maximum(np.asarray(self.variance, np.float64), np.finfo(float).tiny)
-        return self.layout.guides_for(own / variance)
-
-    @property
-    def _control_error(self) -> Array:
-        """What the controls add to the variance of the differences, number or ``(n_nodes,)``."""
-        spread = self.control_layout.spread(self.n_control) + self.batches
-        return np.asarray(self.control_variance, np.float64) * spread
+        reach = norm.ppf((1 + _CONFIDENCE) / 2) + norm.ppf(power)
+        own = (effect / reach) ** 2 - self.control_error
+        return self.layout.guides_for(own / np.maximum(self.variance, _TINY))
 
     def _error(self, n: Array, confidence: float) -> tuple[Array, Array, Array]:
         """Return sd of the differences, degrees of freedom and the quantile of Welch's test."""
-        own = np.asarray(self.variance, np.float64) * self.layout.spread(n)
-        other = np.broadcast_to(self._control_error, own.shape)
-        total = np.maximum(own + other, np.finfo(float).tiny)
+        own = self.variance * self.layout.spread(n)
+        other = np.broadcast_to(self.control_error, own.shape)
+        total = np.maximum(own + other, _TINY)
         of_own = (own / total) ** 2 / np.maximum(n - 1, 1.0)
         of_other = (other / total) ** 2 / max(self.n_control - 1, 1.0)
         freedom = 1 / np.maximum(of_own + of_other, 1 / (2 * _MOST))
         reach = np.asarray(student.ppf((1 + confidence) / 2, freedom))
         return np.sqrt(own + other), freedom, reach
 
-    def _power(self, n: Array, effect: ArrayLike, confidence: float) -> Array:
-        sd, freedom, reach = self._error(n, confidence)
-        size = np.abs(np.asarray(effect, np.float64))
-        away = np.minimum(size / np.maximum(sd, np.sqrt(np.finfo(float).tiny)), _CERTAIN)
-        freedom, reach, away = np.broadcast_arrays(freedom, reach, away)
-        return _beyond(reach, freedom, away) + _beyond(reach, freedom, -away)
+    def _power(self, n: Array, effect: float) -> Array:
+        sd, freedom, reach = self._error(n, _CONFIDENCE)
+        size = np.minimum(abs(effect) / np.maximum(sd, np.sqrt(_TINY)), _CERTAIN)
+        return _beyond(reach, freedom, size) + _beyond(reach, freedom, -size)
 
 
-@dataclass(frozen=True)
-class DistancePrecision:
-    r"""Precision of unbiased squared distances to a target (equation 36).
+class DistancePrecision(NamedTuple):
+    r"""Precision of unbiased squared distances to a target, or of differences of two (equation 36).
 
-    With the covariance of the means of cells :math:`k(n) \Sigma`, the variance of the estimator
-    :func:`~nextpert.core.screen.mean_distance.mean_distance` is a quadratic in ``k``:
-
-    .. math:: c_0 + c_1 k(n) + c_2 k(n)^2.
-
-    Parameters
-    ----------
-    constant, linear, square
-        Its coefficients, in units of the data to the fourth; numbers or arrays of one shape.
-    layout
-        Guides and replicates of every perturbation.
+    Where means of cells have the covariance :math:`k \Sigma`, with ``k`` the spread of a
+    :class:`Layout`, the variance of the estimators
+    :func:`~nextpert.core.screen.mean_distance.mean_distance` and
+    :func:`~nextpert.core.screen.mean_distance.distance_difference` is
+    :math:`c_0 + c_1 k + c_2 k^2`: ``constant``, ``linear`` and ``square``, units of the data to the
+    fourth, numbers or arrays of one shape. Errors of differences are taken to be normal.
 
     Examples
     --------
     >>> import numpy as np
     >>> from nextpert.core.design.power import DistancePrecision
-    >>> plan = DistancePrecision.of_distance([1.0, 0.0], np.eye(2))
-    >>> plan.sd([100]).round(3).tolist(), plan.spread_for(0.2).round(4).tolist()
-    ([0.201], 0.0099)
+    >>> plan = DistancePrecision.of_distance(np.array([1.0, 0.0]), np.eye(2))
+    >>> plan.sd(0.01).round(3).tolist(), plan.spread_for(0.2).round(4).tolist()
+    (0.201, 0.0099)
     """
 
-    constant: ArrayLike
-    linear: ArrayLike
-    square: ArrayLike
-    layout: Layout = field(default_factory=Layout)
+    constant: Array | float
+    linear: Array | float
+    square: Array | float
 
     @classmethod
     def of_distance(
-        cls,
-        departure: ArrayLike,
-        covariance: ArrayLike,
-        *,
-        target_covariance: ArrayLike | None = None,
-        error: ArrayLike | None = None,
-        layout: Layout | None = None,
+        cls, departure: Array, cell: Array, target: Array | float = 0.0, error: Array | float = 0.0
     ) -> DistancePrecision:
         """Return the precision of the squared distance of one perturbation to a target.
 
-        Parameters
-        ----------
-        departure
-            Difference of the two means, shape ``(n_nodes,)``.
-        covariance
-            Covariance of a cell within guides, shape ``(n_nodes, n_nodes)``.
-        target_covariance
-            Covariance of the target's mean; ``None``: known without error.
-        error
-            Covariance of the error of ``departure``, where that was measured: what it adds to
-            the squares is taken off. ``None``: known without error.
-        layout
-            Guides and replicates.
+        ``departure`` is the difference of the two means, ``(n_nodes,)``; ``cell``, ``target`` and
+        ``error`` are the covariances of a cell within guides, of the target's mean, and of the
+        error of ``departure``, where that was measured: what it adds to the squares is taken off.
         """
-        d, cell = np.asarray(departure, np.float64), np.asarray(covariance, np.float64)
-        goal = _matrix(target_covariance, len(d))
-        wrong = _matrix(error, len(d))
+        goal = np.broadcast_to(np.asarray(target, np.float64), cell.shape)
         return cls(
-            4 * quadratic_form(d, goal, wrong) + 2 * float(np.sum(goal**2)),
-            4 * quadratic_form(d, cell, wrong) + 4 * float(np.sum(cell * goal)),
+            4 * quadratic_form(departure, goal, error) + 2 * float(np.sum(goal**2)),
+            4 * quadratic_form(departure, cell, error) + 4 * float(np.sum(cell * goal)),
             2 * float(np.sum(cell**2)),
-            layout or Layout(),
         )
 
-    def sd(self, n_cells: ArrayLike) -> Array:
-        """Return the standard deviation with so many cells of each."""
-        return self.sd_at(self.layout.spread(n_cells))
+    def less(
+        self,
+        other: DistancePrecision,
+        departure: Array,
+        weights: Array,
+        target: Array,
+        error: Array | float = 0.0,
+    ) -> DistancePrecision:
+        """Return the precision of the difference of two distances to one target.
 
-    def half_width(self, n_cells: ArrayLike, confidence: float = 0.95) -> Array:
-        """Return half the width of confidence intervals (normal) with so many cells of each."""
-        return norm.ppf((1 + confidence) / 2) * self.sd(n_cells)
+        Means of the two vary independently, and the target's mean with covariance ``target`` in
+        both: ``departure`` is the difference of their weighted departures from it, with an error of
+        covariance ``error``, and ``weights`` the difference of the weights, each ``(n_nodes,)``.
+        """
+        shared = 2 * float(np.sum(np.outer(weights, weights) * target**2))
+        shared += 4 * quadratic_form(departure, target, error)
+        return DistancePrecision(shared, self.linear + other.linear, self.square + other.square)
+
+    @classmethod
+    def together(cls, every: Sequence[DistancePrecision]) -> DistancePrecision:
+        """Return that of several distances, as arrays."""
+        return cls(*np.array(every).T)
+
+    def at(self, row: int) -> DistancePrecision:
+        """Return that of one of several distances."""
+        return DistancePrecision(*(np.asarray(x)[row] for x in self))
+
+    def sd(self, spread: ArrayLike) -> Array:
+        """Return the standard deviation where means scatter so far, over the variance of a cell."""
+        k, b, c = (np.asarray(x, np.float64) for x in (spread, self.linear, self.square))
+        return np.sqrt(np.asarray(self.constant, np.float64) + b * k + c * k**2)
 
     def spread_for(self, sd: ArrayLike) -> Array:
         """Return the largest spread of a mean with which the standard deviation is so low.
 
-        Over the variance of a cell; below 0 where the target's error alone exceeds it.
+        Over the variance of a cell; ``-inf`` where the target's error alone exceeds it.
         """
         rest = np.asarray(sd, np.float64) ** 2 - np.asarray(self.constant)
         b, c = np.asarray(self.linear, np.float64), np.asarray(self.square, np.float64)
@@ -371,29 +389,19 @@ class DistancePrecision:
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(rest > 0, 2 * rest / (b + root), -np.inf)
 
-    def sd_at(self, spread: ArrayLike) -> Array:
-        """Return the standard deviation where means scatter so far, over the variance of a cell."""
-        k = np.asarray(spread, np.float64)
-        b, c = np.asarray(self.linear, np.float64), np.asarray(self.square, np.float64)
-        return np.sqrt(np.asarray(self.constant, np.float64) + b * k + c * k**2)
 
-
-def _beyond(reach: Array, freedom: Array, away: Array) -> Array:
+def _beyond(reach: Array, freedom: Array, size: Array) -> Array:
     """Return the probability that a noncentral t variable lies above ``reach``."""
     # The usual normal approximation, within 1e-4 where it is used.
-    lower = reach * (1 - 1 / (4 * freedom)) - away
+    lower = reach * (1 - 1 / (4 * freedom)) - size
     found = np.asarray(norm.sf(lower / np.sqrt(1 + reach**2 / (2 * freedom))))
-    few = (freedom < _FEW) & (np.abs(away) < _CERTAIN)
+    few = (freedom < _FEW) & (np.abs(size) < _CERTAIN)
     if few.any():
-        exact = nct.sf(reach[few], freedom[few], away[few])
+        exact = nct.sf(reach[few], freedom[few], size[few])
         found[few] = np.where(np.isfinite(exact), exact, found[few])
     return found
 
 
-def _matrix(value: ArrayLike | None, n: int) -> Array:
-    return np.zeros((n, n)) if value is None else np.asarray(value, np.float64)
-
-
-def quadratic_form(d: Array, matrix: Array, error: Array) -> float:
+def quadratic_form(d: Array, matrix: Array, error: Array | float) -> float:
     """Return ``d' matrix d`` without what the error of ``d`` adds to it, not below 0."""
     return max(float(d @ matrix @ d - np.sum(matrix * error)), 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +12,7 @@ from nextpert.core._blas import in_blocks, one_thread
 from nextpert.core._checks import as_vector
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -175,6 +176,31 @@ class RemainingVariance:
         self._own[k] *= rest
         self._told[k] *= rest**2
         self._gain[k] *= rest**2
+
+    def most_informative(
+        self,
+        size: int,
+        noise: Array,
+        *,
+        allowed: NDArray[np.bool_],
+        chosen: Sequence[int] = (),
+        seen: Iterable[tuple[int, float]] = (),
+    ) -> list[int]:
+        """Return a plate: those chosen, and one by one those whose cells would remove most.
+
+        At most ``size`` candidates, of those ``allowed``. Cells of each measure with variances
+        ``noise``; ``seen`` are candidates in progress, each with the variance of its cells.
+        """
+        left, found, may = deepcopy(self), list(chosen), allowed.copy()
+        may[found] = False
+        for k, variance in (*seen, *((k, float(noise[k])) for k in found)):
+            left.observe(k, variance)
+        while len(found) < size and may.any():
+            best = int(np.where(may, left.gains(noise), -np.inf).argmax())
+            found.append(best)
+            may[best] = False
+            left.observe(best, float(noise[best]))
+        return found
 
     @one_thread()
     def among(self, some: Sequence[int]) -> tuple[Array, Array]:

@@ -79,7 +79,7 @@ class CandidateSet:
         )  # fmt: skip
 
     def states(self, fit: FittedPosterior, targets: Joined = NOT_JOINED) -> States:
-        """Return the joint posterior of their states, with ``targets`` of :class:`Wanted`.
+        """Return the joint posterior of their states, with ``targets`` of ``PanelTarget`` (tl).
 
         That of the hierarchical model; on the graph if shifts are exact.
         """
@@ -96,7 +96,7 @@ def as_asked(
     n_guides: int = 1,
     **options: Any,
 ) -> Candidates:
-    """Return candidates to rank, by a fit; ``targets`` are of :class:`Wanted`."""
+    """Return candidates to rank, by a fit; ``targets`` are of ``PanelTarget`` (tl)."""
     model, shared = fit.hierarchical, (fit.guide_variance or 0.0) / n_guides
     return Candidates(
         fit.posteriors, pool.interventions.shifts if pool.is_exact else None, goal,

@@ -1,42 +1,36 @@
-"""The candidates of a design as users give them, and what is no candidate."""
+"""The candidates of a design as users give them, what is none, and untested combinations."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from nextpert._adata import closest, in_order, list_names
+from nextpert._adata import closest, in_order, list_names, strings
 from nextpert._adata.effects import read_table
 from nextpert._adata.environments import unknown_genes
 from nextpert._warn import warn
-from nextpert.core.fit.candidates import CandidateSet, as_fitted, fitted_candidates
+from nextpert.core.fit.candidates import CandidateSet, as_asked, as_fitted, fitted_candidates
 from nextpert.core.fit.interventions import in_full
+from nextpert.tl._design_interventions.target import bind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from nextpert.core.fit.fitted import FittedPosterior
-    from nextpert.tl._design_interventions.target import Wanted
+    from numpy.typing import NDArray
 
-logger = logging.getLogger(__name__)
+    from nextpert.core.design.candidates import Candidates
+    from nextpert.core.fit.fitted import FittedPosterior
+    from nextpert.tl._design_interventions.target import PanelTarget
 
 
 @dataclass(frozen=True)
 class Excluded:
-    """What a lab cannot do: labels and genes, as the fit reads labels.
-
-    Parameters
-    ----------
-    names
-        Labels of perturbations, or genes.
-    members
-        The members of each.
-    """
+    """What a lab cannot do: labels or genes, and the members of each, as the fit reads labels."""
 
     names: frozenset[str]
     members: tuple[frozenset[str], ...]
@@ -68,54 +62,46 @@ class Excluded:
             If one is not (close matches are suggested).
         """
         given = {name: fit.naming.members(name) for name in sorted(names)}
-        of_names = tuple(frozenset(some) for some in given.values() if some)
-        if candidates is None:
-            return cls(frozenset(given), of_names)
-        genes = {gene for some in targets for gene in some}
-        members = {member for name in candidates for member in fit.naming.members(name)}
-        known = {*candidates, *genes, *members}
-        unknown = [
-            name for name in given
-            if name not in known and not members.issuperset(given[name] or (name,))
-        ]  # fmt: skip
-        if unknown:
-            message = (
-                f"exclude has names that are neither a candidate nor a target gene of one: "
-                f"{list_names(unknown)}.{closest(unknown, sorted(known))}"
-            )
-            raise ValueError(message)
-        return cls(frozenset(given), of_names)
+        if candidates is not None:
+            members = {member for name in candidates for member in fit.naming.members(name)}
+            known = {*candidates, *members, *(gene for some in targets for gene in some)}
+            unknown = [
+                name for name in given
+                if name not in known and not members.issuperset(given[name] or (name,))
+            ]  # fmt: skip
+            if unknown:
+                message = (
+                    f"exclude has names that are neither a candidate nor a target gene of one: "
+                    f"{list_names(unknown)}.{closest(unknown, sorted(known))}"
+                )
+                raise ValueError(message)
+        return cls(frozenset(given), tuple(frozenset(some) for some in given.values() if some))
 
 
 def read_candidates(
-    candidates: Any,
-    shift: Any,
-    fit: FittedPosterior,
-    target: Wanted | None = None,
-    *,
-    target_is_candidate: bool = False,
+    candidates: Any, shift: Any, fit: FittedPosterior, target: PanelTarget | None = None
 ) -> CandidateSet:
     """Return the candidates with the shift of each.
 
-    The perturbation that defines the target is excluded, because it would always be ranked first;
-    ``target_is_candidate`` keeps it.
+    The perturbation that defines the target is left out unless ``candidates`` names it, because it
+    would always be ranked first.
 
     Raises
     ------
     ValueError
         If there are none, or one names a gene outside the panel (close matches are suggested).
     """
-    table, key = None, fit.naming.key
+    table, names = None, fit.names
     nothing = "the list is empty"
     remedy = 'Give labels such as ["MYC", "MYC+STK3"], or "genes" for every gene of the panel.'
     if isinstance(candidates, (pd.DataFrame, Mapping)):
         table = read_table(candidates, fit.genes, fit.spelled, fit.naming.control)
-        every, nothing = table.names, "the table of shifts is empty"
+        names, nothing = table.names, "the table of shifts is empty"
         remedy = "Give a row per candidate."
     elif candidates is None:
-        every, nothing = fit.names, "the fit used no perturbation"
+        nothing = "the fit used no perturbation"
     elif isinstance(candidates, str):
-        every = list(dict.fromkeys(fit.spelled([*fit.names, *fit.genes])))
+        names = list(dict.fromkeys(fit.spelled([*fit.names, *fit.genes])))
     else:
         asked = [str(name) for name in in_order(candidates)]
         control = str(fit.params["control"])
@@ -130,24 +116,19 @@ def read_candidates(
                 f"candidates names a member more than once: {list_names(twice)}. Name it once."
             )
             raise ValueError(message)
-        every = list(dict.fromkeys(fit.spelled(asked)))
-    if not every:
+        names = list(dict.fromkeys(fit.spelled(asked)))
+    if not names:
         message = f"There are no candidates: {nothing}. {remedy}"
         raise ValueError(message)
-    label = None if target_is_candidate or target is None else target.label
-    own = [] if label is None else [name for name in every if key(name) == key(label)]
-    names = [name for name in every if name not in own]
-    if not names:
-        message = (
-            f"No candidate is left: {list_names(own)}, the only candidate, defines the target "
-            f"state. Give other candidates, or target_is_candidate=True to keep it."
-        )
-        raise ValueError(message)
-    if own and candidates is not None and not isinstance(candidates, str):
-        logger.info(
-            "%s is excluded from the candidates, because it defines the target state; "
-            "target_is_candidate=True keeps it.", list_names(own),
-        )  # fmt: skip
+    if target is not None and target.label is not None and isinstance(candidates, str | None):
+        key = fit.naming.key
+        own, names = names, [name for name in names if key(name) != key(target.label)]
+        if not names:
+            message = (
+                f"No candidate is left: {list_names(own)}, the only candidate, defines the target "
+                f"state. Name it in candidates to keep it, or give other candidates."
+            )
+            raise ValueError(message)
     if table is None:
         targets, guessed = _targets(names, fit)
         if guessed:
@@ -207,3 +188,94 @@ def _targets(names: Sequence[str], fit: FittedPosterior) -> tuple[list[list[str]
             guessed.append(name)
         every.append(inside)
     return every, guessed
+
+
+MORE_LIKELY = 0.5  # probability above which a combination is nearer than what is known
+_NO_EFFECT = 0.05  # false discovery rate at which a member does not differ from the controls
+
+
+class Admission(NamedTuple):
+    """Which candidates are admitted to a plan to find the nearest, and why.
+
+    Parameters
+    ----------
+    admitted
+        All but the untested combinations that are not nearer than both comparisons with a
+        probability above 0.5, shape ``(n_candidates,)``.
+    columns
+        Of every candidate and the control, last: the probability that an untested combination is
+        nearer than all its members, and than the best measured candidate, NaN of others; and the
+        members that do not differ from the controls.
+    adds_up
+        Whether some admitted are untested combinations, and no measured one tells of interactions.
+    """
+
+    admitted: NDArray[np.bool_]
+    columns: Mapping[str, NDArray[Any]]
+    adds_up: bool
+
+
+def admit(
+    asked: Candidates, pool: CandidateSet, fit: FittedPosterior, target: PanelTarget
+) -> Admission:
+    """Admit candidates, among which ``asked`` then counts the probability of being the nearest.
+
+    Members and the best measured candidate are compared in the same draws; where members are no
+    candidates, in draws of both.
+    """
+    names, key, members = pool.interventions.names, fit.naming.key, fit.naming.members
+    new = {
+        i: members(name) for i, name in enumerate(names)
+        if len(members(name)) > 1 and not pool.is_exact and not pool.measured[i]
+    }  # fmt: skip
+    admitted = np.ones(len(names), bool)
+    over_members, over_best = np.full((2, len(names) + 1), np.nan)
+    without = strings([""] * (len(names) + 1))
+    columns = {
+        "probability_nearer_than_members": over_members,
+        "probability_nearer_than_measured": over_best,
+        "members_without_effect": without,
+    }
+    if not new:
+        return Admission(admitted, columns, False)
+    place = {key(name): i for i, name in enumerate(names)}
+    more = dict.fromkeys(
+        each for some in new.values() for each in some
+        if key(each) not in place and can_be_candidate(each, fit)
+    )  # fmt: skip
+    draws, measured, every = asked.distances.draws, pool.measured, [*names, *more]
+    if more:
+        both, goal = read_candidates(every, None, fit), target.goal
+        if target.every is not None:
+            again = replace(target, goal=target.every)
+            goal = bind(again, fit, both.interventions.targets)[0].goal
+        options: dict[str, Any] = {"n_samples": asked.n_samples, "rng": 0}
+        draws = as_asked(fit, both, goal, target.targets, **options).distances.draws
+        measured = both.measured
+        place |= {key(name): len(names) + i for i, name in enumerate(more)}
+    known = [  # of the members that are no candidates, not the target's own perturbation
+        int(j) for j in np.flatnonzero(measured)
+        if j < len(names) or target.label is None or key(every[j]) != key(target.label)
+    ]  # fmt: skip
+    best = min(known, key=lambda j: float(draws[:, j].mean()), default=None)
+    q_value = dict(zip(map(key, fit.names), fit.environments["q_value"], strict=True))
+    for i, some in new.items():
+        own = [place[key(each)] for each in some if key(each) in place]
+        if own:
+            over_members[i] = (draws[:, [i]] < draws[:, own]).all(axis=1).mean()
+        if best is not None:
+            over_best[i] = (draws[:, i] < draws[:, best]).mean()
+        admitted[i] = not (over_members[i] <= MORE_LIKELY or over_best[i] <= MORE_LIKELY)
+        without[i] = ", ".join(each for each in some if q_value.get(key(each), 0.0) >= _NO_EFFECT)
+    if not admitted.all():
+        asked.admit(admitted)
+    joint = any(len(members(fit.names[j])) > 1 for j in np.flatnonzero(fit.seen))
+    return Admission(admitted, columns, bool(admitted[[*new]].any()) and not joint)
+
+
+def not_admitted_in_words(n: int) -> str:
+    """Return why some untested combinations are no candidates of a plan."""
+    return (
+        f"{n:,} untested combinations are no candidates: they are not nearer than their members "
+        f"and than the best measured perturbation with probability above {MORE_LIKELY:g}."
+    )

@@ -16,21 +16,25 @@ from nextpert.core._shown import percent
 from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE
 from nextpert.core.fit.candidates import as_asked
 from nextpert.tl._advice import advise
-from nextpert.tl._design_interventions import tables
-from nextpert.tl._design_interventions.candidates import read_candidates
-from nextpert.tl._design_interventions.combinations import admit
-from nextpert.tl._design_interventions.own_genes import without_own_genes
-from nextpert.tl._design_interventions.target import read_target
+from nextpert.tl._design_interventions.candidates import admit, read_candidates
+from nextpert.tl._design_interventions.target import read_target, without_own_genes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     import anndata as ad
+    from numpy.typing import ArrayLike, NDArray
 
     from nextpert._adata.target import Target, Vector
-
+    from nextpert.core.design.distances import RankedDistance
+    from nextpert.core.fit.candidates import CandidateSet
+    from nextpert.core.fit.fitted import FittedPosterior
+    from nextpert.tl._design_interventions.candidates import Admission
+    from nextpert.tl._design_interventions.target import PanelTarget
 
 logger = logging.getLogger(__name__)
+
+FLAT = 0.01  # variance reductions that differ by less rank nobody
 
 
 @checked(
@@ -43,12 +47,10 @@ def design_interventions(
     *,
     acquisition: str = "auto",
     candidates: str | Iterable[str] | pd.DataFrame | Mapping[str, Any] | None = None,
-    target_is_candidate: bool = False,
     shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] | None = None,
     n_cells: int = 100,
     noise_aware: bool = True,
     posterior_key: str = "dag_blr",
-    perturbation_key: str | None = None,
     n_samples: int = 400,
     rng: int | np.random.Generator | None = 0,
     key_added: str = "design",
@@ -83,10 +85,8 @@ def design_interventions(
     candidates
         ``None`` (default): the perturbations of the fit. ``"genes"``: these and a knockout of
         every gene of the panel. Or a list of labels, which may be untested combinations such as
-        ``"MYC+STK3"``, or a table of shifts as in :func:`fit_dag_blr`.
-    target_is_candidate
-        Whether a perturbation whose state is the target may be a candidate. By default it is
-        excluded, because it would always be ranked first; combinations that contain it stay.
+        ``"MYC+STK3"``, or a table of shifts as in :func:`fit_dag_blr`. The perturbation whose state
+        is the target would always be ranked first: only a list or a table that names it keeps it.
     shift
         Shift of the candidates: ``None`` (default) as fitted, or as in :func:`fit_dag_blr`.
     n_cells
@@ -94,8 +94,8 @@ def design_interventions(
     noise_aware
         With exact shifts: whether the look-ahead uses the scatter of these cells (default), or
         treats them all as equal to their mean, as the paper does.
-    posterior_key, perturbation_key
-        Posterior in ``adata.uns``, and column of labels; ``None`` takes that of the fit.
+    posterior_key
+        Posterior in ``adata.uns``.
     n_samples
         Posterior draws; 400 give probabilities a standard error of at most 0.025.
     rng
@@ -136,12 +136,13 @@ def design_interventions(
     ('CDH19', True)
     """
     fit = _adata.posterior_from(adata, posterior_key)
-    trace = tables.read_trace(adata, key_added, fit.genes)
-    key = str(fit.params["perturbation_key"]) if perturbation_key is None else perturbation_key
-    wanted = read_target(adata, target, fit, key)
-    pool = read_candidates(candidates, shift, fit, wanted, target_is_candidate=target_is_candidate)
-    pool, wanted = without_own_genes(pool, wanted, fit)
-    this_round = tables.round_of(adata, key_added, trace, fit.fingerprint)
+    trace = _read_trace(adata, key_added, fit.genes)
+    wanted = read_target(adata, target, fit)
+    pool, wanted = without_own_genes(read_candidates(candidates, shift, fit, wanted), wanted, fit)
+    this_round = 1
+    if trace is not None and len(trace):  # again that of the last one if it used the same cells
+        same = str(_adata.eager(adata.uns[key_added]).get("cells", "")) == fit.fingerprint
+        this_round = int(trace["round"].max()) + (not (same and fit.fingerprint))
     # A seed is joined with the number of the round, so that rounds differ.
     seeds = rng if rng is None or isinstance(rng, np.random.Generator) else [rng, this_round]
     asked = as_asked(
@@ -155,7 +156,7 @@ def design_interventions(
     # What their cells are expected to resolve, where the acquisition knows.
     removed = np.full(len(values), np.nan) if reduction is None else reduction
     distance = asked.distances
-    ranking, order = tables.ranking_table(pool, values, removed, distance, admission, wanted, fit)
+    ranking, order = ranking_table(pool, values, removed, distance, admission, wanted, fit)
     best = ranking.iloc[0]
     row = {
         "round": this_round,
@@ -179,7 +180,7 @@ def design_interventions(
                 "why": _adata.strings(wanted.not_ranked.values()),
             }
         ),
-        "trace": tables.extend_trace(trace, row),
+        "trace": _extend_trace(trace, row),
         "targets": _adata.stored_lists(pool.interventions.targets[i] for i in order),
         "shifts": sp.csr_array(pool.interventions.shifts[order]),
         "advice": advise(adata, fit, pool, wanted),
@@ -194,13 +195,12 @@ def design_interventions(
             "distance": wanted.distance,
             "genes_left_out": wanted.genes_in_words,
             "candidates": _word(candidates, "fitted"),
-            "target_is_candidate": int(target_is_candidate),
             "shift": _word(shift, "fitted"),
             "n_cells": n_cells,
             "noise_aware": int(noise_aware),
             "n_samples": int(n_samples),
             "posterior_key": posterior_key,
-            "perturbation_key": key,
+            "perturbation_key": str(fit.params["perturbation_key"]),
             "rng": _adata.seed_of(rng),
         },
     }
@@ -216,9 +216,9 @@ def design_interventions(
         f" (shift of {best['target_genes']}: {best['shift']})" * bool(best["target_genes"]),
         percent(best["probability_best"]),
         best["predicted_distance"], best["predicted_low"], best["predicted_high"],
-        tables.nothing_of(ranking)["predicted_distance"],
+        nothing_of(ranking)["predicted_distance"],
     )  # fmt: skip
-    if tables.is_flat(removed):
+    if is_flat(removed):
         logger.warning(
             "The candidates differ by less than 1%% in variance reduction (%d cells of each are "
             "expected to resolve %.2g to %.2g%% of the remaining uncertainty, by %s), so they are "
@@ -234,3 +234,147 @@ def _word(option: Any, default: str) -> str:
     if isinstance(option, str):
         return option
     return "table" if hasattr(option, "items") else "list"
+
+
+def ranking_table(
+    pool: CandidateSet,
+    values: Vector,
+    removed: Vector,
+    distance: RankedDistance,
+    admission: Admission,
+    target: PanelTarget,
+    fit: FittedPosterior,
+) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+    """Return the ranking, best first, and the positions of its rows in the pool.
+
+    The last row, beyond those of the pool, is the control; columns that do not apply to it are NaN.
+
+    ``values`` and ``removed`` are the acquisition and the variance reduction of each candidate.
+    """
+    median, centre = distance.median, np.maximum(distance.centre, 0.0)
+    # Ties are ordered by the distance of the expected state, which finds a state more often than
+    # the mean distance does; so are all candidates if the acquisition distinguishes none.
+    order = np.lexsort((values, centre[:-1]) if is_flat(removed) else (centre[:-1], values))
+    rows = [*order, -1]  # the control comes last in distances
+
+    def column(of_candidates: ArrayLike, of_control: Any = np.nan) -> Any:
+        return np.append(of_candidates, of_control)[rows]
+
+    given = pool.interventions
+    seen = np.append(fit.n_cells, 0)[fit.rows_of(given.names)]
+    table = pd.DataFrame(
+        {
+            "rank": np.append(np.arange(1, len(rows)), 0),
+            "perturbation": _adata.strings(column(given.names, str(fit.params["control"]))),
+            "target_genes": _adata.strings(column([*map(", ".join, given.targets)], "")),
+            "genes_left_out": target.left_out_of(rows),
+            "shift": _adata.strings(column(given.readable(fit.genes), "")),
+            "shift_source": _adata.strings(column(given.sources, "none")),
+            "acquisition": column(values),
+            "variance_reduction": column(removed),
+            "state_distance": centre[rows],
+            "predicted_distance": median[rows],
+            "predicted_low": distance.low[rows],
+            "predicted_high": distance.high[rows],
+            "mean_distance": np.maximum(distance.mean, 0.0)[rows],
+            "relative_distance": share_of(median[rows], median[-1]),
+            "probability_best": column(distance.nearest[:-1]),
+            "probability_better": column(distance.nearer[:-1]),
+            "measured_distance": _measured(pool, target, fit)[rows],
+            "n_cells_seen": column(seen, fit.n_control_cells),
+            **{name: column[rows] for name, column in admission.columns.items()},
+            "is_control": column(np.zeros(len(order), bool), True),
+        },
+        index=pd.Index(np.arange(len(rows))),
+    )
+    first = ["rank", "perturbation", "predicted_distance"]
+    last = ["relative_distance", "probability_best", "n_cells_seen"]
+    return _adata.main_columns_outside(table, first, last), order
+
+
+def candidates_of(ranking: pd.DataFrame) -> pd.DataFrame:
+    """Return the ranking without the row of the control, which is no candidate."""
+    return ranking[~ranking["is_control"].to_numpy(dtype=bool)]
+
+
+def nothing_of(ranking: pd.DataFrame) -> pd.Series:
+    """Return the row of the control."""
+    return ranking[ranking["is_control"].to_numpy(dtype=bool)].iloc[0]
+
+
+def _measured(pool: CandidateSet, target: PanelTarget, fit: FittedPosterior) -> Vector:
+    """Return squared distances of the cells' means, sampling error subtracted; NaN without cells.
+
+    Shape ``(n_candidates + 1,)``, that of the control cells last.
+    """
+    goal, has_cells = target.cells, np.append(pool.measured, True)
+    mean = np.tile(fit.control_mean, (len(has_cells), 1))
+    if fit.means is not None:
+        mean[:-1][pool.measured] = fit.means.mean[pool.place[pool.measured]]
+    apart = goal.distance(mean) - goal.floor
+    if fit.expectation is not None:
+        screen = fit.expectation.seen.moments
+        place = 1 + np.append(fit.rows_of(pool.interventions.names), -1)  # the controls are first
+        for i in np.flatnonzero(has_cells):
+            apart[i] -= np.sum(goal.rows([i]).excess(screen.mean_variance(place[i])))
+    return np.where(has_cells, np.maximum(apart, 0.0), np.nan)
+
+
+def share_of(distance: Vector, nothing: float) -> Vector:
+    """Return distances relative to that of the control; NaN if the control's is not above 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.tl._design_interventions.design_interventions import share_of
+    >>> share_of(np.array([1.0, 3.0]), 2.0).tolist(), share_of(np.array([1.0, 3.0]), -0.1).tolist()
+    ([0.5, 1.5], [nan, nan])
+    """
+    return np.asarray(distance / nothing if nothing > 0 else np.full_like(distance, np.nan))
+
+
+def is_flat(removed: Vector) -> bool:
+    """Whether the variance reductions of the candidates differ by less than 1%."""
+    return len(removed) > 1 and bool(np.ptp(removed) < FLAT)
+
+
+def _read_trace(adata: ad.AnnData, key: str, genes: list[str]) -> pd.DataFrame | None:
+    """Return the trace of earlier rounds, or ``None`` where there is none.
+
+    Raises
+    ------
+    ValueError
+        If ``adata.uns[key]`` is not a design, or is one of another gene panel.
+    """
+    if key not in adata.uns:
+        return None
+    stored = _adata.eager(adata.uns[key])
+    before = _adata.panel_of(stored)
+    trace = stored.get("trace") if hasattr(stored, "get") else None
+    if before is None or not isinstance(trace, pd.DataFrame):
+        message = (
+            f"adata.uns[{key!r}] is not a result of tl.design_interventions: choose another "
+            f"key_added."
+        )
+        raise ValueError(message)
+    _adata.read_stored(adata, key, "tl.design_interventions with another key_added")
+    differ = sorted(set(before) ^ set(genes))
+    if differ:
+        message = (
+            f"adata.uns[{key!r}] holds the rounds of another gene panel; genes in only one of "
+            f"them: {_adata.list_names(differ)}. Choose another key_added, or delete that entry."
+        )
+        raise ValueError(message)
+    return trace
+
+
+def _extend_trace(trace: pd.DataFrame | None, row: dict[str, Any]) -> pd.DataFrame:
+    """Return the trace with one more row, last; it replaces a row of the same call."""
+    rows = [] if trace is None else trace[list(row)].to_dict("records")
+    asked = ("round", "target", "acquisition")
+    rows = [earlier for earlier in rows if any(earlier[name] != row[name] for name in asked)]
+    table = pd.DataFrame([*rows, row], index=pd.Index(np.arange(len(rows) + 1)))
+    for name, value in row.items():
+        if isinstance(value, str):
+            table[name] = _adata.strings(table[name])
+    return table

@@ -1,7 +1,8 @@
-"""What is wanted, read from the cells: the goal of a :class:`nextpert.Target` on the panel."""
+"""The target read from the cells: a goal on the panel, and which genes count for a candidate."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,7 +30,7 @@ from nextpert._adata.target import (
     target_in_words,
 )
 from nextpert.core.design.goal import Goal
-from nextpert.core.design.joint_draws import NOT_JOINED, Joined
+from nextpert.core.design.joint_draws import NOT_JOINED, Joined, control_by_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -38,15 +39,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata import Roles
+    from nextpert.core.fit.candidates import CandidateSet
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.core.screen.moments import Moments
 
     Vector = NDArray[np.float64]
 
+logger = logging.getLogger(__name__)
+
+LEAST_LEFT = 0.5  # of the control's distance, without a candidate's own genes, to rank it
+
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is wanted: how the user called it, and the distance to it on the panel.
+class PanelTarget:
+    """A target on the panel: how the user called it, and the distance to it.
 
     Parameters
     ----------
@@ -94,7 +100,7 @@ class Wanted:
         """Return the genes left out for some candidates and the control (-1), joined."""
         return strings(", ".join(self.left_out[i]) if self.left_out else "" for i in rows)
 
-    def rows(self, some: NDArray[np.int64]) -> Wanted:
+    def rows(self, some: NDArray[np.int64]) -> PanelTarget:
         """Return what is wanted of some candidates, in the order given, and of the control."""
         if not self.left_out:
             return self
@@ -132,18 +138,14 @@ class Group(NamedTuple):
     label: str | None = None
 
 
-def read_group(adata: ad.AnnData, state: Any, roles: Roles, *columns: str) -> Group:
-    """Return the cells of a label, or of a pair (column, value), or raise if there are none.
-
-    ``columns`` are those that hold perturbations; bare labels are of the first.
-    """
-    key, value = (columns[0], state) if isinstance(state, str) else map(str, state)
-    is_label, argument = key in columns, "target or perturbation_key"
-    labels = (
-        read_every_label(adata, replace(roles, perturbation_key=key), argument=argument)
-        if is_label
-        else read_labels(adata, key, argument=argument)
-    )
+def read_group(adata: ad.AnnData, state: Any, roles: Roles) -> Group:
+    """Return the cells of a label, or of a pair (column, value), or raise if there are none."""
+    label_key = roles.perturbation_key
+    key, value = (label_key, state) if isinstance(state, str) else map(str, state)
+    if is_label := key == label_key:
+        labels = read_every_label(adata, roles)
+    else:
+        labels = read_labels(adata, key, argument="target")
     (value,) = labels.spelled([value])
     labels.require([value], "Target")
     name = value if isinstance(state, str) else f"{key}={value}"
@@ -159,13 +161,8 @@ def weights_of(given: Target, genes: Sequence[str]) -> Vector:
     return _by_gene(each, genes, "weights", 0.0)
 
 
-def read_target(
-    adata: ad.AnnData,
-    target: Any,
-    fit: FittedPosterior,
-    perturbation_key: str,
-) -> Wanted:
-    """Return what is wanted as a goal on the genes of the panel; cells are read in one pass.
+def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTarget:
+    """Return a target as a goal on the genes of the panel; cells are read in one pass.
 
     Raises
     ------
@@ -177,7 +174,7 @@ def read_target(
         If ``target`` is none of its forms.
     """
     given = as_target(target, fit.genes)
-    states, away, control = _read_states(adata, given, fit, perturbation_key)
+    states, away, control = _read_states(adata, given, fit)
     weights = weights_of(given, fit.genes)
     scale = np.ones(len(fit.genes))
     if control is not None:
@@ -226,8 +223,7 @@ def read_target(
     targets = NOT_JOINED
     if fit.hierarchical is not None:  # what of the target has a part in its draws
         found = fit.rows_of(state.label or "" for state in states)
-        is_own = perturbation_key == str(fit.params["perturbation_key"])
-        rows = (int(row) if is_own and row >= 0 and fit.seen[row] else -1 for row in found)
+        rows = (int(row) if row >= 0 and fit.seen[row] else -1 for row in found)
         by_numbers = len(states) == 1 and not states[0].n_cells
         numbers = given_by_numbers(states[0].mean, fit) if by_numbers else None
         targets = Joined(tuple(rows), numbers)
@@ -242,7 +238,86 @@ def read_target(
     plain = goal.is_states or (goal.direction_only and given.state is not None)
     if given.own_genes == "exclude" and plain and min(targets.rows, default=-1) >= 0:
         genes = tuple(dict.fromkeys(gene for row in targets.rows for gene in fit.targets[row]))
-    return Wanted(name, goal, of_cells, given.distance, label, targets, genes)
+    return PanelTarget(name, goal, of_cells, given.distance, label, targets, genes)
+
+
+def without_own_genes(
+    pool: CandidateSet, target: PanelTarget, fit: FittedPosterior
+) -> tuple[CandidateSet, PanelTarget]:
+    """Return the candidates that can be ranked, and the target with what counts for each.
+
+    Towards the state of a perturbation, the genes that it targets count for nobody, and those that
+    a candidate targets do not count for it (equation 28). A candidate without whose genes less than
+    half of the control's distance is left is not ranked. The log says so.
+
+    Raises
+    ------
+    ValueError
+        If no gene is left, or no candidate.
+    """
+    if pool.is_exact:  # no draws of these states hold the target
+        return pool, replace(target, goal=target.cells, targets=NOT_JOINED, target_genes=None)
+    if target.target_genes is None:
+        return pool, target
+    bound, left = bind(target, fit, pool.interventions.targets)
+    kept = np.flatnonzero(left >= LEAST_LEFT)
+    remedy = f"Give nextpert.Target(state={target.label or '...'!r}, own_genes='include')."
+    if not len(kept):
+        message = (
+            f"No candidate can be ranked: the target genes of each are more than half of the "
+            f"control's distance to {target.name}. {remedy}"
+        )
+        raise ValueError(message)
+    if len(kept) < len(left):
+        names, targets = pool.interventions.names, pool.interventions.targets
+        not_ranked = {
+            names[i]: f"without {list_names(targets[i])}, {100 * left[i]:.0f}% of the control's "
+            f"distance is left"
+            for i in np.flatnonzero(left < LEAST_LEFT)
+        }
+        pool, bound = pool.rows(kept), replace(bound.rows(kept), not_ranked=not_ranked)
+        words = (f"{name} ({why})" for name, why in not_ranked.items())
+        logger.warning("Not ranked: %s. %s", list_names(words), remedy)
+    if any(bound.left_out):
+        logger.info("Distances to %s are measured %s.", target.name, bound.genes_in_words)
+    return pool, bound
+
+
+def bind(
+    target: PanelTarget, fit: FittedPosterior, targets: Sequence[Sequence[str]]
+) -> tuple[PanelTarget, Vector]:
+    """Return the target without the target genes of candidates.
+
+    And the share of the control's distance that is left without them, ``(n_candidates,)``.
+
+    Raises
+    ------
+    ValueError
+        If the perturbations of the target target all genes that count.
+    """
+    place = {gene: i for i, gene in enumerate(fit.genes)}
+    common = [place[gene] for gene in target.target_genes or ()]
+    states = fit.states(np.empty(0, np.int64), None, target.targets)
+    control = control_by_node(states, target.goal)
+    control[common] = 0.0
+    if not control.sum() > 0:
+        message = (
+            f"The genes that count are all targets of {target.name}: give "
+            f"nextpert.Target(own_genes='include'), or other weights."
+        )
+        raise ValueError(message)
+    weighed = (target.goal.weights > 0) & ~np.isin(np.arange(len(place)), common)
+    each = [[place[gene] for gene in some if weighed[place[gene]]] for some in targets]
+    left = 1.0 - np.array([control[some].sum() for some in each]) / control.sum()
+    first = [gene for gene in target.target_genes or () if target.goal.weights[place[gene]] > 0]
+    bound = replace(
+        target,
+        goal=target.goal.leave_out(common, each, control),
+        cells=target.cells.leave_out(common, each, control),
+        every=target.goal,
+        left_out=[[*first, *(fit.genes[i] for i in some)] for some in [*each, []]],
+    )
+    return bound, left
 
 
 def given_by_numbers(mean: Vector, fit: FittedPosterior) -> Vector:
@@ -255,22 +330,22 @@ def given_by_numbers(mean: Vector, fit: FittedPosterior) -> Vector:
 
 
 def _read_states(
-    adata: ad.AnnData, given: Target, fit: FittedPosterior, perturbation_key: str
+    adata: ad.AnnData, given: Target, fit: FittedPosterior
 ) -> tuple[list[_Read], list[_Read], Moments | None]:
     """Return target states, states to avoid, and, for distances by noise, moments of the controls.
 
     Cells are read in one pass, as in :func:`read_target`.
     """
     asked, n_states = [*listed(given.state), *listed(given.away_from)], len(listed(given.state))
-    own_key, roles = str(fit.params["perturbation_key"]), fitted_roles(adata, fit.params)
+    roles = fitted_roles(adata, fit.params)
     groups = [
         None  # given by its numbers
         if isinstance(state, (Mapping, pd.Series))
-        else read_group(adata, state, roles, perturbation_key, own_key)
+        else read_group(adata, state, roles)
         for state in asked
     ]
     if given.distance == "noise":
-        groups.append(read_group(adata, str(fit.params["control"]), roles, own_key))
+        groups.append(read_group(adata, str(fit.params["control"]), roles))
     codes = [(group.codes, 1) for group in groups if group is not None]
     moments: list[list[Moments]] = []
     batches = None

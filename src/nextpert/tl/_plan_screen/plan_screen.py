@@ -18,16 +18,14 @@ from nextpert.core._shown import percent
 from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE, ORDER
 from nextpert.core.fit.candidates import as_asked
 from nextpert.tl._advice import ADDS_UP, advice_on, advise
-from nextpert.tl._design_interventions.combinations import admit, not_admitted_in_words
+from nextpert.tl._design_interventions.candidates import admit, not_admitted_in_words
 from nextpert.tl._design_interventions.target import read_target
-from nextpert.tl._plan_cells.distances import guides_of
-from nextpert.tl._plan_screen.constructs import constructs_table
-from nextpert.tl._plan_screen.pool import read_constraints, read_pool
+from nextpert.tl._plan_screen.pool import guides_of, read_pool
 from nextpert.tl._plan_screen.wells import (
-    FORMATS,
     N_SAMPLES,
     STRATEGIES,
     Choice,
+    constructs_table,
     plate_table,
     split_cells,
 )
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@options(max_new=at_least(0), plate_format=one_of(*FORMATS))
+@options(max_combination=one_of(1, 2), n_controls=at_least(0))
 @dataclass(frozen=True)
 class _Constraints:
     """``constraints``: each is documented there."""
@@ -51,14 +49,12 @@ class _Constraints:
     exclude: Iterable[str] | None = None
     max_combination: int = 1
     min_cells: int = 20
-    max_new: int | None = None
-    costs: Mapping[str, Any] | None = None
-    plate_format: int | None = None
+    n_controls: int | None = None
 
 
 @checked(
     strategy=one_of(lambda: (*STRATEGIES, *acquisitions())), candidates=one_of("genes"),
-    constraints=_Constraints, n_controls=at_least(0),
+    constraints=_Constraints,
 )  # fmt: skip
 def plan_screen(
     adata: ad.AnnData,
@@ -68,11 +64,8 @@ def plan_screen(
     n_cells: int = 2000,
     strategy: str = "exploit",
     candidates: str | Iterable[str] | pd.DataFrame | Mapping[str, Any] | None = None,
-    target_is_candidate: bool = False,
     constraints: Mapping[str, Any] | None = None,
     pending: Iterable[str] | Mapping[str, int] | None = None,
-    n_controls: int | None = None,
-    n_guides: int | None = None,
     posterior_key: str = "dag_blr",
     rng: int | np.random.Generator | None = 0,
     key_added: str = "plan",
@@ -100,26 +93,19 @@ def plan_screen(
         Number of cells in all, controls included: what your lab can sequence.
     strategy
         ``"exploit"``, ``"explore"``, ``"both"``, or an acquisition of :func:`design_interventions`.
-    candidates, target_is_candidate
+    candidates
         As in :func:`design_interventions`.
     constraints
         Limits of the lab, a mapping with some of:
 
         - ``"include"``: candidates that the plan has to contain.
         - ``"exclude"``: labels, or genes that no candidate may target.
-        - ``"max_combination"`` (1): perturbations per cell; above 1, the 200 nearest of each size.
+        - ``"max_combination"`` (1): 2 adds the 200 pairs of candidates expected nearest.
         - ``"min_cells"`` (20): minimum per perturbation; fewer are planned if cells do not suffice.
-        - ``"max_new"``: maximum number of perturbations without cells; by default any number.
-        - ``"costs"``: ``{"budget": ..., "perturbation": ..., "cell": ...}``, in any currency; the
-          cost of a perturbation may be a mapping. Gain per cost then chooses.
-        - ``"plate_format"``: wells of a plate (8, 96 or 384) of an arrayed screen.
+        - ``"n_controls"``: control cells, of ``n_cells``. By default the square root of the number
+          of perturbations times the cells of one (Dunnett 1955, doi:10.2307/2281208).
     pending
         Labels in progress, counted as if measured and not chosen, or labels -> cells.
-    n_controls
-        Control cells, of ``n_cells``. ``None`` (default): the square root of the number of
-        perturbations times the cells of one (Dunnett 1955, doi:10.2307/2281208).
-    n_guides
-        Guides per perturbation. ``None`` (default): the median of the screen.
     posterior_key
         Posterior in ``adata.uns``.
     rng
@@ -138,14 +124,14 @@ def plan_screen(
         - ``plate`` (table): perturbations in the order chosen, and controls: ``perturbation``,
           ``n_cells``, ``n_guides``, ``why`` (a sentence), ``probability_best`` and more.
         - ``constructs`` (table): guides to use, to clone or to design.
-        - ``summary`` (mapping): ``cost``, ``probability_contains_best`` and others of the plate.
+        - ``summary`` (mapping): ``probability_contains_best`` and others of the plate.
         - ``advice`` (mapping): what to do next, as in :func:`plan_cells`.
 
     Raises
     ------
     ValueError
-        If there is no posterior, a name is unknown, constraints contradict each other, or cells or
-        budget are too few for one perturbation. Nothing is written then.
+        If there is no posterior, a name is unknown, constraints contradict each other, or cells are
+        too few for one perturbation. Nothing is written then.
 
     Examples
     --------
@@ -160,22 +146,13 @@ def plan_screen(
     """
     asked = _Constraints(**constraints or {})
     fit = _adata.posterior_from(adata, posterior_key)
-    label_key = str(fit.params["perturbation_key"])
-    wanted = read_target(adata, target, fit, label_key)
-    if pending is not None and not isinstance(pending, Mapping):
-        pending = _adata.in_order(pending)
-    read = read_pool(
-        candidates, fit, wanted, exclude=asked.exclude, pending=pending,
-        max_combination=asked.max_combination, target_is_candidate=target_is_candidate,
+    wanted = read_target(adata, target, fit)
+    wells = split_cells(n_cells, n_perturbations, asked.n_controls, asked.min_cells)
+    pool, wanted, limits = read_pool(
+        candidates, fit, wanted, include=asked.include, exclude=asked.exclude, pending=pending,
+        pairs=asked.max_combination > 1, cells_each=wells.each,
     )  # fmt: skip
-    pool, wanted = read.candidates, read.wanted
-    wells = split_cells(n_cells, n_perturbations, n_controls, asked.min_cells)
-    limits = read_constraints(
-        read, include=asked.include, pending=pending, costs=asked.costs, max_new=asked.max_new,
-        cells_each=wells.each,
-    )  # fmt: skip
-    there, usual = guides_of(adata, fit)
-    usual = usual if n_guides is None else n_guides
+    existing, usual = guides_of(adata, fit)
     ranked = as_asked(
         fit, pool, wanted.goal, wanted.targets, n_guides=usual, n_cells=wells.each,
         n_samples=N_SAMPLES, rng=as_rng(rng),
@@ -183,36 +160,26 @@ def plan_screen(
     admission = admit(ranked, pool, fit, wanted)
     choice = Choice(ranked, limits, wells, admission.admitted)
     found = choice.choose(strategy)
-    if n_guides is not None and n_guides > found.cells.min():
-        message = (
-            f"n_guides is {n_guides}, but a perturbation of this plate has {found.cells.min()} "
-            f"cells, and each guide needs one: give fewer n_guides, or more n_cells."
-        )
-        raise ValueError(message)
-    guides = np.minimum(usual, found.cells)
-    names, under_way = pool.interventions.names, limits.under_way
-    if n_guides is None and there is not None:  # measured ones keep those that they have
-        own = [len(there.get(names[i], ())) or usual for i in found.candidates]
-        guides = np.minimum(guides, own)
-    plate = plate_table(pool, choice, found, admission, guides, asked.plate_format, wanted, fit)
+    # Perturbations of the screen keep the guides that they have, others get as many as is usual.
+    names = pool.interventions.names
+    own = [len((existing or {}).get(names[i], ())) or usual for i in found.candidates]
+    guides = np.minimum(np.minimum(own, usual), found.cells)
+    plate = plate_table(pool, choice, found, admission, guides, wanted, fit)
+    under_way = [names[i] for i in limits.under_way]
     some = np.flatnonzero(admission.admitted)
     if 0 < len(some) < len(names):  # by the draws of candidates that no combination is among
         advice = advise(
-            adata, fit, pool.rows(some), wanted.rows(some), wells=wells, n_guides=n_guides,
-            are_admitted=True, rng=rng,
+            adata, fit, pool.rows(some), wanted.rows(some), wells=wells, are_admitted=True, rng=rng
         )  # fmt: skip
     else:
         advice = advice_on(adata, fit, pool, wanted, choice, found, usual)
-    nearer = ranked.distances.is_nearer[:, [*found.candidates, *under_way]].any(axis=1)
     stored = {
         "plate": plate,
-        "constructs": constructs_table(plate, fit, there, [names[i] for i in under_way]),
+        "constructs": constructs_table(plate, fit, existing, under_way),
         "summary": {
             "n_cells": int(plate["n_cells"].sum()),
             "n_controls": found.n_controls,
-            "cost": float(plate["cost"].sum()),
             "probability_contains_best": float(plate["probability_contains_best"].iloc[-1]),
-            "probability_contains_better": float(nearer.mean()),
             "variance_reduction": float(plate["variance_reduction"].iloc[-1]),
             "n_not_admitted": int((~admission.admitted).sum()),
             "if_effects_add_up": int(admission.adds_up),
@@ -220,10 +187,9 @@ def plan_screen(
         "advice": advice,
         "pending": pd.DataFrame(
             {
-                "perturbation": _adata.strings(names[i] for i in under_way),
+                "perturbation": _adata.strings(under_way),
                 "n_cells": np.array(limits.pending, np.float64),
-            },
-            index=pd.Index(np.arange(len(under_way))),
+            }
         ),
         "target_mean": wanted.mean,
         "genes": _adata.strings(fit.genes),
@@ -236,11 +202,9 @@ def plan_screen(
             "n_perturbations": int(n_perturbations),
             "n_cells": int(n_cells),
             "max_combination": asked.max_combination,
-            "target_is_candidate": int(target_is_candidate),
             "n_candidates": int(admission.admitted.sum()),
             "min_cells": asked.min_cells,
             "n_guides": int(guides.max()),
-            "plate_format": asked.plate_format or 0,
             "n_samples": N_SAMPLES,
             "posterior_key": posterior_key,
             "rng": _adata.seed_of(rng),

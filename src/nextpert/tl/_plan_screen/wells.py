@@ -1,35 +1,32 @@
-"""The plate: candidates chosen, cells of each, and its table."""
+"""The plate: candidates chosen, cells of each, its table, and the constructs to make for it."""
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import islice, product
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from nextpert._adata import strings
-from nextpert._adata.progress import progress
+from nextpert.core._codec import digest_of
 from nextpert.core._shown import percent
 from nextpert.core.causal.registry import find_acquisition
-from nextpert.core.design.cell_numbers import dunnett_controls
 from nextpert.core.design.distances import probability_nearest
-from nextpert.core.design.plate import best_order, greedy_plate
+from nextpert.core.design.plate import best_order, dunnett_controls
 from nextpert.core.design.remaining_variance import removed, split_by_variance
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from nextpert.core.design.candidates import Candidates
-    from nextpert.core.design.remaining_variance import RemainingVariance
     from nextpert.core.fit.candidates import CandidateSet
     from nextpert.core.fit.fitted import FittedPosterior
-    from nextpert.tl._design_interventions.combinations import Admission
-    from nextpert.tl._design_interventions.target import Wanted
+    from nextpert.tl._design_interventions.candidates import Admission
+    from nextpert.tl._design_interventions.target import PanelTarget
     from nextpert.tl._plan_screen.pool import Constraints
 
     Vector = NDArray[np.float64]
@@ -40,25 +37,14 @@ STRATEGIES = ("exploit", "explore", "both")
 SURE = 0.95
 # Posterior draws: a probability of being the nearest has a standard error of at most 0.016.
 N_SAMPLES = 1000
-# Rows of standard plates, by their number of wells.
-FORMATS = {8: 8, 96: 8, 384: 16}
 
 
 class Wells(NamedTuple):
     """What a plate is to hold.
 
-    Parameters
-    ----------
-    size
-        Maximum number of perturbations.
-    each
-        Cells of each, if there are so many.
-    total
-        Cells in all, controls included.
-    least
-        Minimum number of cells of a perturbation.
-    n_controls
-        Control cells; ``None``: as many as are best for the perturbations (:func:`share_out`).
+    At most ``size`` perturbations, ``each`` cells of one if there are so many, ``total`` cells with
+    the controls, ``least`` cells of a perturbation, and ``n_controls`` (``None``: as many as are
+    best for the perturbations).
     """
 
     size: int
@@ -67,18 +53,16 @@ class Wells(NamedTuple):
     least: int
     n_controls: int | None = None
 
-
-def share_out(totals: Sequence[int], n_controls: int | None, least: int) -> tuple[Index, int]:
-    """Return the cells of as many perturbations as they suffice for, and of the controls.
-
-    ``totals`` are the cells of one perturbation and its controls, of two and theirs, and so on.
-    """
-    for k in range(len(totals), 0, -1):
-        best = round(dunnett_controls(totals[k - 1], k)) if n_controls is None else n_controls
-        each, more = divmod(totals[k - 1] - best, k)
-        if each >= least:
-            return each + (np.arange(k) < more).astype(np.int64), best
-    return np.zeros(0, np.int64), 0
+    def share_out(self, n_chosen: int) -> tuple[Index, int]:
+        """Return the cells of as many perturbations as they suffice for, and of the controls."""
+        for k in range(n_chosen, 0, -1):
+            controls = self.n_controls
+            if controls is None:
+                controls = round(dunnett_controls(self.total, k))
+            each, more = divmod(self.total - controls, k)
+            if each >= self.least:
+                return each + (np.arange(k) < more).astype(np.int64), controls
+        return np.zeros(0, np.int64), 0
 
 
 def split_cells(total: int, size: int, n_controls: int | None, least: int) -> Wells:
@@ -97,8 +81,8 @@ def split_cells(total: int, size: int, n_controls: int | None, least: int) -> We
     >>> split_cells(100, 8, 10, 20).size
     4
     """
-    most = (total - (n_controls or 0)) // least  # perturbations that cells suffice for
-    cells, _ = share_out([total] * min(size, most), n_controls, least)
+    wells = Wells(size, least, total, least, n_controls)
+    cells, _ = wells.share_out(min(size, (total - (n_controls or 0)) // least))
     if not len(cells):
         controls = "" if n_controls is None else f" beside {n_controls} controls"
         message = (
@@ -106,7 +90,7 @@ def split_cells(total: int, size: int, n_controls: int | None, least: int) -> We
             f"more n_cells, or fewer min_cells or n_controls."
         )
         raise ValueError(message)
-    return Wells(len(cells), int(cells[-1]), total, least, n_controls)
+    return wells._replace(size=len(cells), each=int(cells[-1]))
 
 
 class Chosen(NamedTuple):
@@ -145,9 +129,11 @@ class Choice:
 
     def among(self, chosen: Sequence[int]) -> tuple[Vector, Vector, Vector]:
         """Return covariance and gains of those chosen, then in progress, and the noise of these."""
-        under_way = self.limits.under_way
-        fixed = self.asked.noise.rows(under_way).at(self.limits.pending)
-        return *self.asked.remaining.among([*chosen, *under_way]), fixed
+        covariance, gains = self.asked.remaining.among([*chosen, *self.limits.under_way])
+        return covariance, gains, self._noise_under_way()
+
+    def _noise_under_way(self) -> Vector:
+        return self.asked.noise.rows(self.limits.under_way).at(self.limits.pending)
 
     def choose(self, strategy: str) -> Chosen:
         """Return the perturbations to include, and those that a strategy adds to them.
@@ -155,79 +141,31 @@ class Choice:
         ``strategy`` is one of :data:`STRATEGIES`, or the name of an acquisition.
         """
         asked, limits, wells = self.asked, self.limits, self.wells
-        chance = np.full(asked.size, np.nan)
-        # Each fills up to so many, by a rank or, without one, by what remains uncertain.
-        stages: list[tuple[str, Vector | None, int]] = []
+        chosen, chance = list(limits.include), np.full(asked.size, np.nan)
+        if len(chosen) > wells.size:
+            message = f"{len(chosen)} candidates must be on a plate of {wells.size}."
+            raise ValueError(message)
+        strategies = ["include"] * len(chosen)
         if strategy in ("exploit", "both"):
-            rank, chance, n_best = self._rank_best(strategy)
-            if n_best:
-                stages.append(("exploit", rank, min(len(limits.include) + n_best, wells.size)))
+            order, chance, n_best = self._best(strategy)
+            chosen += [i for i in order.tolist() if i not in limits.include][:n_best]
+            strategies += ["exploit"] * (len(chosen) - len(strategies))
         if strategy in STRATEGIES:  # also fills what "exploit" leaves, if too few are nearer
-            stages.append(("explore", None, wells.size))
+            allowed = limits.allowed
+            if strategy == "exploit" and (allowed & self.admitted).any():
+                allowed = allowed & self.admitted
+            seen = zip(limits.under_way, self._noise_under_way().tolist(), strict=True)
+            chosen = asked.remaining.most_informative(
+                wells.size, asked.noise.at(wells.each), allowed=allowed, chosen=chosen, seen=seen
+            )
+            strategies += ["explore"] * (len(chosen) - len(strategies))
         else:
             some = np.flatnonzero(limits.allowed)
-            limited = np.isfinite(limits.budget) or limits.max_new is not None
-            size = len(some) if limited else wells.size
-            order = find_acquisition(strategy).plate(asked, some, size)
-            rank = np.full(asked.size, -np.inf)
-            rank[order] = -np.arange(len(order))
-            stages.append(("acquisition", rank, wells.size))
-        chosen: list[int] = []
-        strategies: list[str] = []
-        bar, noise = progress(wells.size, "Choosing perturbations"), asked.noise.at(wells.each)
-        remaining, well_cost = asked.remaining, np.full(asked.size, limits.cost)
-        left: RemainingVariance | None = None  # after those in progress and so many of those chosen
-        n_observed = 0
-
-        def gain(rank: Vector | None, before: list[int]) -> Vector:
-            """Return a rank, or what a well of each candidate would remove after those before."""
-            nonlocal left, n_observed
-            bar.update(len(before) - bar.n)
-            if rank is not None:
-                return rank
-            if left is None:
-                left = deepcopy(remaining)
-                in_progress = asked.noise.rows(limits.under_way).at(limits.pending)
-                for k, variance in zip(limits.under_way, in_progress, strict=True):
-                    left.observe(k, float(variance))
-            for k in before[n_observed:]:
-                left.observe(k, float(noise[k]))
-            n_observed = len(before)
-            return left.gains(noise)
-
-        # With fewer cells each if the budget does not cover more.
-        for each in (wells.total / wells.size, wells.least):
-            price = well_cost + limits.cell_cost * each
-            if each > wells.least and price[limits.include].sum() > limits.budget:
-                continue
-            chosen, strategies = list(limits.include), ["include"] * len(limits.include)
-            for stage, by, end in stages:
-                allowed = limits.allowed if by is None else np.isfinite(by)
-                if strategy == "exploit" and (allowed & self.admitted).any():
-                    allowed = allowed & self.admitted
-                chosen = greedy_plate(
-                    partial(gain, by), end, include=chosen, allowed=allowed, cost=price,
-                    budget=limits.budget, per_cost=stage == "explore", new=~asked.measured,
-                    max_new=limits.max_new,
-                )  # fmt: skip
-                strategies += [stage] * (len(chosen) - len(strategies))
-            if chosen:
-                break
-        bar.close()
-        totals = [wells.total] * len(chosen)
-        if limits.cell_cost > 0 and np.isfinite(limits.budget):
-            for k in range(len(chosen)):
-                spare = limits.budget - well_cost[chosen[: k + 1]].sum()
-                totals[k] = min(wells.total, int(spare / limits.cell_cost))
-        cells, n_controls = share_out(totals, wells.n_controls, wells.least)
-        if not len(cells):
-            message = (
-                f"No perturbation can be planned: the budget of {limits.budget:g} does not cover "
-                f"one of at least {wells.least} cells and its controls, or max_new excludes all. "
-                f"Raise one of them."
-            )
-            raise ValueError(message)
-        chosen, strategies = chosen[: len(cells)], strategies[: len(cells)]
+            order = find_acquisition(strategy).plate(asked, some, wells.size)
+            more = [i for i in order.tolist() if i not in limits.include]
+            chosen += more[: wells.size - len(chosen)]
+            strategies += ["acquisition"] * (len(chosen) - len(strategies))
+        cells, n_controls = wells.share_out(len(chosen))
         if strategy == "explore":  # divided to reduce uncertainty most, else equally
             covariance, gains, fixed = self.among(chosen)
             own, total = asked.noise.rows(chosen), int(cells.sum())
@@ -235,57 +173,35 @@ class Choice:
         chance = np.where(np.array(strategies) == "exploit", chance[chosen], np.nan)
         return Chosen(chosen, strategies, chance, cells, n_controls)
 
-    def _rank_best(self, strategy: str) -> tuple[Vector, Vector, int]:
-        """Return a rank of every candidate, the higher the sooner, and the wells it fills.
+    def _best(self, strategy: str) -> tuple[Index, Vector, int]:
+        """Return the candidates that ``"exploit"`` takes, in order, and how many wells they fill.
 
-        Candidates that are not allowed, or expected farther than the control, have the rank
-        ``-inf``. Between them, the probability by which the second half of the wells is chosen,
-        NaN for the others. With ``strategy="both"`` there are as many wells as surely enough hold
-        the nearest of all candidates.
+        These are allowed, and expected nearer than the control. Between them, for every candidate
+        the probability by which the second half of the wells is chosen, NaN for the others. With
+        ``strategy="both"`` there are as many wells as contain the nearest of all candidates with a
+        probability of :data:`SURE`.
         """
         asked, limits, centre = self.asked, self.limits, self.asked.distances.centre
         expected, draws = asked.first_order(len(asked.distances.draws))
         some = np.flatnonzero(limits.allowed & self.admitted)
-        usable = limits.allowed & self.admitted & (centre[:-1] < centre[-1])
+        is_nearer = centre[:-1] < centre[-1]
 
-        def ranked(size: int) -> tuple[Vector, Vector]:
-            rank, chance = np.full(asked.size, -np.inf), np.full(asked.size, np.nan)
+        def ordered(size: int) -> tuple[Index, Vector]:
+            chance = np.full(asked.size, np.nan)
             order, chance[some] = best_order(expected[some], draws[:, some], size)
-            rank[some[order]] = -np.arange(len(some))
-            return np.where(usable, rank, -np.inf), chance
+            return some[order][is_nearer[some[order]]], chance
 
         n_best = max(self.wells.size - len(limits.include), 0)
         if strategy == "exploit":
-            return *ranked(self.wells.size), n_best
+            return *ordered(self.wells.size), n_best
         nearest = probability_nearest(draws)
         elsewhere = nearest[[*limits.include, *limits.under_way]].sum()
         for n in range(min(n_best, len(some) + 1)):
-            rank = ranked(max(n, 1))[0]
-            rank[limits.include] = -np.inf
-            first = np.argsort(-rank, kind="stable")[: min(n, np.isfinite(rank).sum())]
-            if elsewhere + nearest[first].sum() >= SURE:
-                return *ranked(max(n, 1)), n
-        return *ranked(max(n_best, 1)), n_best
-
-
-def well_names(n: int, plate_format: int) -> list[str]:
-    """Return the names of the first wells, column by column as a multichannel pipette fills them.
-
-    Wells of further plates start with the number of the plate: ``2-A1``.
-
-    Examples
-    --------
-    >>> from nextpert.tl._plan_screen.wells import well_names
-    >>> well_names(9, 8)[-2:], well_names(10, 96)[-2:], well_names(17, 384)[-1]
-    (['H1', '2-A1'], ['A2', 'B2'], 'A2')
-    """
-    names = []
-    for i in range(n):
-        plate, place = divmod(i, plate_format)
-        column, row = divmod(place, FORMATS[plate_format])
-        first = f"{plate + 1}-" if plate else ""
-        names.append(f"{first}{chr(ord('A') + row)}{column + 1}")
-    return names
+            order = ordered(max(n, 1))[0]
+            order = order[~np.isin(order, limits.include)][:n]
+            if elsewhere + nearest[order].sum() >= SURE:
+                return *ordered(max(n, 1)), n
+        return *ordered(max(n_best, 1)), n_best
 
 
 def plate_table(
@@ -294,14 +210,12 @@ def plate_table(
     found: Chosen,
     admission: Admission,
     n_guides: Index,
-    plate_format: int | None,
-    wanted: Wanted,
+    target: PanelTarget,
     fit: FittedPosterior,
 ) -> pd.DataFrame:
     """Return one row per perturbation, in the order chosen, the controls last.
 
-    ``n_guides`` are those of each, shape ``(n_perturbations,)``. There are wells if a format of
-    plates is given.
+    ``n_guides`` are those of each, shape ``(n_perturbations,)``.
     """
     given, distance, limits = pool.interventions, choice.asked.distances, choice.limits
     chosen = found.candidates
@@ -314,7 +228,6 @@ def plate_table(
     names = [given.names[i] for i in chosen]
     seen = np.append(fit.n_cells, 0)[fit.rows_of(names)]
     n_cells = np.append(found.cells, found.n_controls)
-    well_cost = np.full(len(given.names), limits.cost)[chosen]
     # Why each is there, by the value of the column that chose it.
     state, why = np.maximum(distance.centre, 0.0), []
     ranked = np.where(admission.admitted, distance.centre[:-1], np.inf)
@@ -337,28 +250,22 @@ def plate_table(
         elif strategy == "acquisition":
             words = "chosen by the acquisition"
         why.append(words)
-    wells = {}
-    if plate_format is not None:
-        wells["well"] = strings(well_names(len(rows), plate_format))
     # Main columns are at both ends, as print leaves out the middle.
     table = pd.DataFrame(
         {
-            **wells,
             "perturbation": strings([*names, str(fit.params["control"])]),
             "n_guides": np.append(n_guides, 0),
             "strategy": strings([*found.strategies, "control"]),
             "target_genes": strings([*(", ".join(given.targets[i]) for i in chosen), ""]),
-            "genes_left_out": wanted.left_out_of(rows),
+            "genes_left_out": target.left_out_of(rows),
             "n_cells_seen": np.append(seen, fit.n_control_cells),
             "why": strings([*why, "reference for all others"]),
-            "probability_among_rest": np.append(found.chance, np.nan),
             "probability_contains_best": np.minimum(np.append(covered, covered[-1]), 1.0),
             "variance_reduction": np.append(reduction, reduction[-1]),
             "predicted_distance": distance.median[rows],
             "predicted_low": distance.low[rows],
             "predicted_high": distance.high[rows],
             **{name: column[rows] for name, column in admission.columns.items()},
-            "cost": np.append(well_cost, 0.0) + limits.cell_cost * n_cells,
             "state_distance": state[rows],
             "probability_best": distance.nearest[rows],
             "n_cells": n_cells,
@@ -366,3 +273,88 @@ def plate_table(
         index=pd.Index(np.arange(len(rows))),
     )
     return table if found.n_controls else table.head(len(chosen))
+
+
+KINDS = {1: "single guide", 2: "dual guide"}
+Construct = tuple[str, str, str]  # guides, status, members whose guide has to be designed
+
+
+def constructs_table(
+    plate: pd.DataFrame,
+    fit: FittedPosterior,
+    guides: Mapping[str, Sequence[str]] | None,
+    pending: Iterable[str] = (),
+) -> pd.DataFrame:
+    """Return the constructs of a plan, those of a perturbation in a row, the controls last.
+
+    Parameters
+    ----------
+    plate
+        The plan, with ``n_guides`` constructs of each perturbation.
+    fit
+        The fit, which knows what was measured.
+    guides
+        Guides of every measured perturbation, most cells first; ``None`` if they are not known.
+    pending
+        Perturbations in progress, whose guides exist.
+    """
+    naming = fit.naming
+    guides_of = {naming.key(name): list((guides or {}).get(name, ())) for name in fit.names}
+    in_screen = {each for name in [*fit.names, *pending] for each in naming.members(name)}
+    rows = []
+
+    for row in plate.to_dict("records"):
+        label, n, n_cells = str(row["perturbation"]), int(row["n_guides"]), int(row["n_cells"])
+        if str(row["strategy"]) == "control":
+            rows.append((label, 1, "control", "existing", "", "", "", n_cells))
+            continue
+        inside, outside = naming.targets(label)
+        told = [gene for gene in str(row["target_genes"]).split(", ") if gene]
+        genes = told if told and not inside else [*inside, *outside]  # or by a table of shifts
+        members = naming.key(label)
+        kind = KINDS.get(len(members), f"{len(members)} guides")
+        # Constructs that exist, then combinations of guides that exist, then those to design;
+        # guides that are not known are empty texts.
+        made: list[Construct] = []
+        if members in guides_of:
+            made = [(guide, "existing", "") for guide in guides_of[members][:n] or [""] * n]
+        if len(members) > 1 or not made:
+            new = ", ".join(each for each in members if each not in in_screen)
+            existing = [guides_of.get(naming.key(each), [])[:n] or [""] * n for each in members]
+            made += [
+                (", ".join(filter(None, parts)), "design" if new else "clone", new)
+                for parts in islice(combined(existing), n)
+            ]
+        made += [("", "design", ", ".join(members))] * n
+        each = np.diff(np.arange(n + 1) * n_cells // n).tolist()
+        for i, (ids, status, new) in enumerate(made[:n]):
+            rows.append((label, i + 1, kind, status, ids, new, ", ".join(genes), each[i]))
+    names = ["perturbation", "construct", "kind", "status", "guides", "new_guides_of",
+             "target_genes", "n_cells"]  # fmt: skip
+    table = pd.DataFrame(rows, columns=names)
+    texts = {name: strings(table[name]) for name in names if name not in ("construct", "n_cells")}
+    return table.assign(**texts)
+
+
+def combined(lists: Sequence[Sequence[str]]) -> Iterator[tuple[str, ...]]:
+    """Yield combinations of one item of each list, each once; all items are used evenly.
+
+    Examples
+    --------
+    >>> from nextpert.tl._plan_screen.wells import combined
+    >>> [*combined([["a", "b"], ["1", "2", "3"]])]
+    [('a', '1'), ('b', '2'), ('a', '3'), ('b', '1'), ('a', '2'), ('b', '3')]
+    """
+    longest = max(range(len(lists)), key=lambda i: len(lists[i]))
+    others = [range(1 if i == longest else len(each)) for i, each in enumerate(lists)]
+    for offsets in product(*others):
+        for start in range(len(lists[longest])):
+            yield tuple(
+                each[(start + offset) % len(each)]
+                for each, offset in zip(lists, offsets, strict=True)
+            )
+
+
+def digest_of_plan(plan: Mapping[str, Any]) -> str:
+    """Return the digest of what a loading is computed from, the same before and after a file."""
+    return digest_of({name: plan[name] for name in ("plate", "constructs")})

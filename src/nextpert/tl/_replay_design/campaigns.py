@@ -273,7 +273,7 @@ def read_goals(
             if not requested and not truth.control > _CLEAR * truth.control_sd:
                 continue
         else:
-            asked = read_target(adata, each, panel, roles.perturbation_key)
+            asked = read_target(adata, each, panel)
             states, away = (
                 tuple(place.get(label, -1) for label in _perturbations(part, labels, roles))
                 for part in (each.state, each.away_from)

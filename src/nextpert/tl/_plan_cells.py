@@ -1,0 +1,454 @@
+"""``tl.plan_cells``: how many cells, guides and replicates a perturbation needs."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+from nextpert import _adata
+from nextpert._adata.arguments import above, between, checked, one_of
+from nextpert._adata.table import require_cells
+from nextpert.core.design.power import (
+    DistancePrecision,
+    EffectPrecision,
+    Layout,
+    ScreenNoise,
+    screen_noise,
+)
+from nextpert.core.screen.guides import distinct
+from nextpert.tl._advice import TOLERANCE, advise
+from nextpert.tl._cells import fit_environments, read_cells
+from nextpert.tl._design_interventions.candidates import read_candidates
+from nextpert.tl._design_interventions.target import (
+    LEAST_LEFT,
+    bind,
+    read_target,
+    without_own_genes,
+)
+from nextpert.tl._plan_screen.pool import usual
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import anndata as ad
+    from numpy.typing import NDArray
+
+    from nextpert._adata.target import Target, Vector
+    from nextpert.core.fit.fitted import FittedPosterior
+    from nextpert.tl._design_interventions.target import PanelTarget
+
+    Array = NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
+
+INTERVAL = 0.9  # coverage of intervals, one level in the whole package
+CELLS = (5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000)
+GUIDES = (1, 2, 4, 8)
+_MANY = 1e6  # cells that nobody measures
+
+
+@checked(effect=above(0), tolerance=above(0), power=between(0.5, 1), candidates=one_of("genes"))
+def plan_cells(
+    adata: ad.AnnData,
+    target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Vector | Target | None = None,
+    *,
+    posterior_key: str = "dag_blr",
+    effect: float = 0.2,
+    tolerance: float = TOLERANCE,
+    power: float = 0.8,
+    n_guides: int | None = None,
+    candidates: str | Sequence[str] | pd.DataFrame | Mapping[str, Any] | None = None,
+    rng: int | np.random.Generator | None = 0,
+    key_added: str = "plan_cells",
+    copy: bool = False,
+) -> ad.AnnData | None:
+    r"""Compute how many cells, guides and replicates are needed, and advise what to do next.
+
+    The mean of ``n`` cells in ``g`` guides and ``r`` replicates (batches) has the variance
+    :math:`\sigma^2 (1/n + \tau_g^2/g + \tau_r^2/r)`, estimated from this screen. From it follow the
+    power to detect an effect on a gene by Welch's test at the level 0.05, the precision of the
+    squared distance to a target, and the probability that the nearest perturbation is also measured
+    nearer than another.
+    These numbers are conservative: shrunken effects (:func:`perturbation_effects`) need fewer cells
+    for the same error. With a target there is also an advice: the target does not differ from the
+    control, no perturbation differs from the others, confirm what you have, measure more cells, or
+    order this plan (of the size in ``uns["plan"]``, if there is one). It uses the tests of a
+    :func:`diagnose` of this fit. :doc:`/guides/plan_a_plate` has the rule, and
+    :func:`nextpert.pl.plan_cells` draws the curves.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, after :func:`fit_dag_blr`, whose panel, labels, guides and batches are used.
+    target
+        The target state, as in :func:`design_interventions`; ``None`` plans for effects alone. A
+        :class:`nextpert.Target` that is more than one state gets the advice alone.
+    posterior_key
+        The ``key_added`` of the fit.
+    effect
+        Effect on a gene to detect, in units of the data: with natural logarithms, 0.2 is a change
+        by a fifth.
+    tolerance
+        Precision needed of a distance (half the width of its interval), relative to the control's
+        distance. For the advice: the gain that is not worth another experiment.
+    power
+        Probability of detecting the effect, and of distinguishing the nearest from another
+        perturbation, above 0.5; 0.8 is the usual choice.
+    n_guides
+        Guides per perturbation to plan for; ``None`` (default): the median of the screen.
+    candidates
+        Candidates for the advice, as in :func:`design_interventions`.
+    rng
+        Seed or generator of the advice.
+    key_added
+        Name of the results.
+    copy
+        Whether to return a copy instead of writing to ``adata``.
+
+    Returns
+    -------
+    ~anndata.AnnData or None
+        ``None``, or the copy. :doc:`/model/stored_results` lists all columns. Writes
+        ``uns["plan_cells"]`` with:
+
+        - ``verdict`` (text): all results in sentences.
+        - ``genes`` (table): by gene, ``power`` with the present cells, and ``cells_needed``.
+        - ``curves`` (table): ``power`` and ``half_width`` by ``n_guides`` and ``n_cells``.
+        - ``distances`` (table): with a target, the ``distance`` of every perturbation, nearest
+          first, and ``cells_to_distinguish`` it from the nearest.
+        - ``advice`` (mapping): with a target, ``kind``, ``words`` (a sentence), ``best_known``,
+          ``good_enough``, ``perturbations``, ``n_perturbations``, ``n_cells`` and others.
+        - ``noise`` (mapping): variances between guides and replicates, relative to that of a cell.
+
+    Raises
+    ------
+    ValueError
+        If there is no fit, it has no perturbed cells, a name is unknown, or a number is out of
+        range. TypeError if ``target`` has none of its forms. Nothing is written then.
+
+    Examples
+    --------
+    >>> import nextpert as npt
+    >>> adata = npt.datasets.simulated_screen(perturbed=["MYC", "FOS"], n_control=500)
+    >>> npt.tl.learn_dag(adata)
+    >>> npt.tl.fit_dag_blr(adata)
+    >>> npt.tl.plan_cells(adata, {"MYC": 1.0})
+    >>> plan = adata.uns["plan_cells"]
+    >>> bool(plan["genes"]["cells_needed"].median() < 100)
+    True
+    >>> plan["distances"]["perturbation"].tolist()
+    ['MYC', 'FOS']
+    """
+    require_cells(adata, "plan_cells")
+    if n_guides is not None and n_guides > CELLS[-1]:
+        message = (
+            f"n_guides is {n_guides}, but the plan has up to {CELLS[-1]} cells per perturbation, "
+            f"and each guide needs one: give fewer n_guides."
+        )
+        raise ValueError(message)
+    effect, tolerance = float(effect), float(tolerance)
+    fit = _adata.posterior_from(adata, posterior_key)
+    goal = None if target is None else read_target(adata, target, fit)
+    noise = _read_noise(adata, fit)
+    layout = Layout(
+        usual(noise.n_guides[1:]) if n_guides is None else n_guides,
+        usual(noise.n_replicates[1:]), noise.guide_variance, noise.replicate_variance,
+    )  # fmt: skip
+    n_control, n_cells = float(noise.pooled.n_cells[0]), noise.pooled.n_cells[1:]
+    of_control = noise.variance(0) * (noise.layout(0).spread(n_control) + noise.batch_error)
+    effects = EffectPrecision(noise.perturbed_variance, of_control, n_control, layout)
+    distances = None
+    # Of a goal that is not one state the precision has no closed form.
+    if goal is not None and goal.goal.is_states and len(goal.goal.states) == 1:
+        distances = _read_distances(noise, goal, fit)
+    now = [float(np.median(n_cells))]
+    genes = pd.DataFrame(
+        {
+            "gene": _adata.strings(fit.genes),
+            "cell_sd": np.sqrt(noise.perturbed_variance),
+            "half_width": effects.half_width(now, INTERVAL)[0],
+            "power": effects.power(now, effect)[0],
+            "cells_needed": effects.cells_for_power(effect, power),
+            "guides_needed": effects.guides_for_power(effect, power),
+        }
+    )
+    stored: dict[str, Any] = {
+        "genes": genes,
+        "curves": _curves_table(effects, distances, effect),
+        "noise": {
+            "guide_variance": noise.guide_variance,
+            "control_guide_variance": noise.control_guide_variance,
+            "replicate_variance": noise.replicate_variance,
+            "n_control_cells": int(n_control),
+            "n_guides": float(np.median(noise.n_guides[1:])),
+            "n_replicates": float(np.median(noise.n_replicates[1:])),
+            "n_cells": now[0],
+        },
+    }
+    sentences = [_effects_in_words(genes, layout, effect=effect, power=power)]
+    params: dict[str, Any] = {
+        "effect": effect,
+        "power": power,
+        "tolerance": tolerance,
+        "n_guides": layout.n_guides,
+        "posterior_key": posterior_key,
+        "rng": _adata.seed_of(rng),
+    }
+    if goal is not None:
+        if distances is not None:
+            table = _distances_table(distances, layout, tolerance, power)
+            sentences.append(_distances_in_words(table, goal.name, layout, tolerance, power))
+            stored["distances"] = table
+        pool = read_candidates(candidates, None, fit, goal)
+        pool, bound = without_own_genes(pool, goal, fit)
+        params |= {
+            "target": goal.name,
+            "distance": goal.distance,
+            "genes_left_out": bound.genes_in_words,
+        }
+        stored["advice"] = advise(
+            adata, fit, pool, bound, n_guides=n_guides, tolerance=tolerance, rng=rng
+        )
+        sentences.append(stored["advice"]["words"])
+    stored |= {"verdict": "\n".join(sentences), **fit.origin, "params": params}
+    written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
+    logger.info("%s", stored["verdict"])
+    return written
+
+
+def _read_noise(adata: ad.AnnData, fit: FittedPosterior) -> ScreenNoise:
+    """Read the noise of the cells of a fit in one pass: controls, then its perturbations.
+
+    Raises
+    ------
+    ValueError
+        If the fit has no perturbation, or one of its columns is gone.
+    """
+    names = fit.names
+    if not names:
+        message = (
+            "The fit has no perturbed cells, so their variance cannot be estimated: fit a screen "
+            "with perturbed cells."
+        )
+        raise ValueError(message)
+    roles = _adata.fitted_roles(adata, fit.params)
+    cells = read_cells(adata, fit.columns, fit_environments(adata, roles, names), names)
+    known, sums = cells.fits[0]
+    screen, keys, sd = known.without_batches(sums, names)
+    rows, place = distinct(*keys.T)  # conditions would split guides into more than there are
+    group, guide, batch, _ = rows.T
+    screen = screen.pool(place, len(rows))
+    return screen_noise(screen, group, guide, batch, 1 + len(names), fixed_sd=sd)
+
+
+@dataclass(frozen=True)
+class _Distances:
+    """Perturbations by their squared distance to a target, nearest first.
+
+    ``distance`` is unbiased, with standard deviations ``sd`` of the cells there are. ``own`` is the
+    precision of each distance, ``apart`` that of the difference between it and the nearest's; of
+    the nearest itself, of that between the second's and its own.
+    """
+
+    names: list[str]
+    n_cells: NDArray[np.int64]
+    distance: Array
+    sd: Array
+    of_control: float  # NaN if it is not above 0
+    own: DistancePrecision
+    apart: DistancePrecision
+
+    @property
+    def difference(self) -> Array:
+        """Of the distance and that of the nearest; of the nearest itself, of the second's."""
+        found = self.distance - self.distance[0]
+        found[0] = found[1] if len(found) > 1 else np.nan
+        return found
+
+
+def _read_distances(
+    noise: ScreenNoise, target: PanelTarget, fit: FittedPosterior
+) -> _Distances | None:
+    """Return distances and their precision; ``None`` where no perturbation is left to measure.
+
+    Weights of genes scale the units in which they are measured.
+    """
+    names, n_cells, left = fit.names, noise.pooled.n_cells, np.ones(len(fit.names))
+    if target.target_genes is not None:
+        target, left = bind(target, fit, fit.targets)
+    measured = [
+        j for j, name in enumerate(names, start=1)
+        if name != target.label and n_cells[j] > 1 and left[j - 1] >= LEAST_LEFT
+    ]  # fmt: skip
+    if not measured:
+        return None
+    # The sd of the target's mean over that of a cell; its correlations are the cells'.
+    of_goal = np.sqrt(
+        target.cells.variances[0] / np.maximum(noise.covariance.diagonal(), np.finfo(float).tiny)
+    )
+    goal = noise.covariance * np.outer(of_goal, of_goal)
+    weights = np.atleast_2d(target.cells.weigh(np.ones(len(goal))))  # the controls are last
+    root = np.broadcast_to(np.sqrt(np.roll(weights, 1, axis=0)), noise.pooled.mean.shape)
+    gap = root * (noise.pooled.mean - target.cells.states[0])
+    # |difference|^2 less the variances of both means, in units of the weights.
+    every = np.array([
+        gap[j] @ gap[j] - root[j] ** 2 @ (noise.spread(j) * noise.variance(j) + goal.diagonal())
+        for j in range(len(gap))
+    ])  # fmt: skip
+    rows = np.array(measured)[np.argsort(every[measured], kind="stable")]
+
+    def covariances(j: int) -> tuple[Array, Array]:
+        """Return that of a cell, and that of the error of ``gap`` that its cells add."""
+        cell = np.outer(root[j], root[j]) * noise.cell_covariance(j)
+        return cell, cell * noise.spread(j)
+
+    def precision(j: int) -> DistancePrecision:
+        (cell, error), of_target = covariances(j), np.outer(root[j], root[j]) * goal
+        return DistancePrecision.of_distance(gap[j], cell, of_target, error + of_target)
+
+    own = [precision(j) for j in rows]
+    apart, second = [], min(1, len(rows) - 1)
+    for row, i in enumerate(rows):  # each and the nearest; of the nearest itself, the second
+        other = 0 if row else second
+        (_, a), (_, b) = covariances(i), covariances(j := rows[other])
+        r, s, between = root[i], root[j], root[i] ** 2 - root[j] ** 2
+        error = np.outer(r, r) * a + np.outer(s, s) * b + np.outer(between, between) * goal
+        apart.append(own[row].less(own[other], r * gap[i] - s * gap[j], between, goal, error))
+    spread = np.array([noise.spread(j) for j in rows])
+    together = DistancePrecision.together(own)
+    return _Distances(
+        [names[j - 1] for j in rows], n_cells[rows], every[rows], together.sd(spread),
+        float(every[0]) if every[0] > 0 else np.nan, together, DistancePrecision.together(apart),
+    )  # fmt: skip
+
+
+def _distances_table(
+    distances: _Distances, layout: Layout, tolerance: float, power: float
+) -> pd.DataFrame:
+    """Return one row per perturbation: its distance, and the cells and guides that are needed."""
+    of_control, difference = distances.of_control, distances.difference
+    precise = distances.own.spread_for(tolerance * of_control / norm.ppf((1 + INTERVAL) / 2))
+    apart = distances.apart.spread_for(np.abs(difference) / norm.ppf(power))
+    known = np.where(np.isfinite(of_control), 1.0, np.nan)
+    return pd.DataFrame(
+        {
+            "perturbation": _adata.strings(distances.names),
+            "n_cells": distances.n_cells.astype(np.int64),
+            "distance": distances.distance,
+            "sd": distances.sd,
+            "relative_distance": distances.distance / of_control,
+            "cells_needed": layout.cells_for(precise) * known,
+            "guides_needed": layout.guides_for(precise) * known,
+            "difference": difference,
+            "cells_to_distinguish": layout.cells_for(apart),
+            "guides_to_distinguish": layout.guides_for(apart),
+        }
+    )
+
+
+def _curves_table(
+    effects: EffectPrecision, distances: _Distances | None, effect: float
+) -> pd.DataFrame:
+    """Return one row per number of guides and cells: precision, power, right choice."""
+    planned = effects.layout
+    parts = []
+    for g in sorted({planned.n_guides, *(GUIDES if planned.guide_variance > 0 else ())}):
+        plan = replace(effects, layout=replace(planned, n_guides=g))
+        cells = np.array([n for n in CELLS if n >= g])
+        part = {
+            "n_guides": np.full(len(cells), g, np.int64),
+            "n_cells": cells.astype(np.int64),
+            "half_width": np.median(plan.half_width(cells, INTERVAL), axis=1),
+            "power": plan.power(cells, effect).mean(axis=1),
+        }
+        if distances is not None:
+            spread = plan.layout.spread(cells)
+            # Of the nearest perturbation.
+            own, apart = distances.own.at(0), distances.apart.at(0)
+            part["distance_half_width"] = (
+                norm.ppf((1 + INTERVAL) / 2) * own.sd(spread) / distances.of_control
+            )
+            part["right_choice"] = norm.cdf(np.abs(distances.difference[0]) / apart.sd(spread))
+        parts.append(pd.DataFrame(part))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _effects_in_words(table: pd.DataFrame, layout: Layout, *, effect: float, power: float) -> str:
+    """Return how many cells detect a change in one gene."""
+    cells = table["cells_needed"].to_numpy(float)
+    median, most = (float(np.quantile(cells, q, method="higher")) for q in (0.5, 0.9))
+    parts = [
+        f"{n} {what}{'s' * (n > 1)}"
+        for n, what in ((layout.n_guides, "guide"), (layout.n_replicates, "replicate"))
+    ]
+    text = (
+        f"Detecting a change of {effect:g} with {100 * power:g}% power takes {_cells(median)} per "
+        f"perturbation for the median gene and {_cells(most)} for nine of ten genes, "
+        f"with {' and '.join(parts)} of each."
+    )
+    lacking = cells > _MANY
+    guides = table["guides_needed"].to_numpy(float)[lacking]
+    enough = guides[np.isfinite(guides) & (guides > layout.n_guides)]
+    if len(enough):
+        low, high = int(enough.min()), int(enough.max())
+        text += (
+            f" {len(enough)} of {len(table)} genes need more guides, not more cells: "
+            f"{low if low == high else f'{low} to {high}'} guides."
+        )
+    if len(enough) < lacking.sum():
+        text += (
+            f" {lacking.sum() - len(enough)} of {len(table)} genes need more controls or "
+            f"replicates: more cells or guides do not suffice."
+        )
+    return text
+
+
+def _distances_in_words(
+    table: pd.DataFrame, target: str, layout: Layout, tolerance: float, power: float
+) -> str:
+    """Return how many cells the nearest's distance takes, and its comparison with the second."""
+    first = table.iloc[0]
+    if np.isfinite(first["relative_distance"]):
+        needed = _cells(float(first["cells_needed"]))
+        text = (
+            f"Estimating the squared distance of {first['perturbation']} to {target} within "
+            f"±{100 * tolerance:g}% of the control's distance takes {needed}"
+            f"{_why_not(first, 'cells_needed', 'guides_needed', layout)}."
+        )
+    else:
+        text = (
+            f"The squared distance of the control to {target} is estimated as 0: precision cannot "
+            f"be stated relative to it."
+        )
+    if len(table) > 1:
+        second = table.iloc[1]
+        text += (
+            f" Distinguishing {first['perturbation']} from {second['perturbation']} with "
+            f"{100 * power:g}% power, if their distances differ as measured, takes "
+            f"{_cells(float(first['cells_to_distinguish']))} of each"
+            f"{_why_not(first, 'cells_to_distinguish', 'guides_to_distinguish', layout)}."
+        )
+    return text
+
+
+def _why_not(row: pd.Series, cells: str, guides: str, layout: Layout) -> str:
+    """Return what is needed if more cells do not suffice."""
+    needed = float(row[guides])
+    if float(row[cells]) <= _MANY:
+        return ""
+    if layout.n_guides < needed < np.inf:
+        return f" (more guides are needed: {needed:.0f})"
+    if layout.replicate_variance > 0:
+        return " (more cells of the target, or more replicates, are needed)"
+    return " (more cells of the target are needed)"
+
+
+def _cells(number: float) -> str:
+    if number > _MANY:
+        return "more than 1,000,000 cells"
+    return f"{number:,.0f} cell{'s' * (round(number) != 1)}"

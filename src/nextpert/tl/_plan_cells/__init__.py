@@ -1,1 +1,0 @@
-"""``tl.plan_cells`` and its helpers."""
