@@ -95,20 +95,17 @@ def _combinations() -> ad.AnnData:
 
 
 PAIRS = {"pairs": {"constraints": {"max_combination": 2}}}
-COSTS = {"budget": 90.0, "perturbation": 5.0, "cell": 0.05}
 CASES = {
     "tapseq": Case(_tapseq, "UBR5", ["MYC+OXR1", "MYC+STK3"], "MYC", PAIRS),
     "norman": Case(_norman, "KLF1+MAP2K6", ["KLF1+SGK1", "HK2+MAPK1"], "KLF1", PAIRS),
     "batches": Case(
         _batches, "CTSA", ["FOS", "CTSB+FOS"], "CXCR4",
         {"genes": {
-            "candidates": "genes", "n_guides": 3,
-            "constraints": {"max_new": 2, "plate_format": 384},
+            "candidates": "genes", "constraints": {"n_controls": 100, "min_cells": 30},
         }},
     ),
     "combinations": Case(
         _combinations, "G0+G3", ["G0+G5", "G0+G1+G4"], "G8",
-        {"triples": {"constraints": {"max_combination": 3}},
-         "costs": {"constraints": {"costs": COSTS}, "n_cells": 1000}},
+        PAIRS,
     ),
 }  # fmt: skip

@@ -101,7 +101,7 @@ def rankings(adata: ad.AnnData, case: Case) -> Items:
         "signature": npt.Target(signature={n: (-0.5) ** k for k, n in enumerate(rest)}),
     }.items():
         asked[name] = target, {}
-    named = {"candidates": [case.later, *case.unseen], "target_is_candidate": True}
+    named = {"candidates": [case.later, *case.unseen]}
     asked["candidates"] = case.target, named
     for name, (target, more) in asked.items():
         npt.tl.design_interventions(adata, target, n_samples=N_SAMPLES, **more)
@@ -133,9 +133,9 @@ def plans(adata: ad.AnnData, case: Case) -> Items:
 
 def cells(adata: ad.AnnData, case: Case) -> Items:
     """How many cells are needed, and when to stop."""
-    npt.tl.plan_cells(adata, n_samples=N_SAMPLES)
+    npt.tl.plan_cells(adata)
     yield "genes", adata.uns["plan_cells"]
-    npt.tl.plan_cells(adata, case.target, n_samples=N_SAMPLES, n_guides=3, n_replicates=2)
+    npt.tl.plan_cells(adata, case.target, n_guides=3)
     yield "target", adata.uns["plan_cells"]
 
 

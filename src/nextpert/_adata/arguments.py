@@ -52,6 +52,13 @@ GONE = {
     "replay_key": "pl.replay draws a replay",
     "backed": "the result is written by adata.write_h5ad",
     "gene_key": "the column of genes is renamed in the table",
+    "target_is_candidate": "a list of candidates that names the target's own perturbation keeps it",
+    "costs": "the numbers of perturbations and cells limit a plan; tl.plan_loading has prices",
+    "max_new": "candidates=None plans perturbations that have cells alone",
+    "plate_format": "the wells of an arrayed screen follow the order of the table",
+    "n_guides": "a plan has as many guides of a perturbation as the screen has",
+    "n_replicates": "a plan has as many replicates of a perturbation as the screen has",
+    "confidence": "tests are at the level 0.05",
 }
 
 
