@@ -29,10 +29,3 @@ def test_no_text_is_a_formula(text, ending, kind):
 def test_numbers_stay_numbers():
     table = pd.DataFrame({"x": [-1.0, 2.5], "shift": ["-1.20, -0.33", "+0.5"], "n": ["-1e-05", ""]})
     assert as_csv(table) == table.to_csv(index=False, lineterminator="\n")
-
-
-def test_the_table_stays_as_it_was():
-    table = pd.DataFrame({"=gene": pd.Categorical(["=1", "B"])})
-    before = table.copy()
-    as_csv(table)
-    pd.testing.assert_frame_equal(table, before)

@@ -10,7 +10,6 @@ import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert._adata.environments import looks_like_counts
-from nextpert.cli import main
 from nextpert.core import Moments
 
 pytestmark = pytest.mark.formats
@@ -55,14 +54,6 @@ def test_counts_are_refused_by_fits_and_warned_of_by_others(call, counts):
     assert caught[0].filename == __file__
 
 
-@pytest.mark.parametrize("call", CALLS)
-def test_logarithms_are_not(call, counts):
-    given(counts)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        CALLS[call](counts, layer="log")
-
-
 @pytest.mark.parametrize("call", ["fit", "dag_fit"])
 @pytest.mark.parametrize("learned", [None, "log"])
 def test_another_layer_than_the_graphs(call, learned, counts):
@@ -94,9 +85,3 @@ def test_sums_tell_counts(n, scale):
     assert not looks_like_counts(Moments.from_array(x - x.mean()))
     assert not looks_like_counts(Moments.zeros(3))
     assert not looks_like_counts(Moments.from_array(np.ones((n, 2))))
-
-
-def test_the_command_refuses_them(counts, tmp_path, capsys):
-    counts.write_h5ad(tmp_path / "x.h5ad")
-    assert main(["learn", str(tmp_path / "x.h5ad"), "--n-graphs", "2", "--quiet"]) == 2
-    assert capsys.readouterr().err.count("whole numbers") == 1

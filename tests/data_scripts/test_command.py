@@ -98,19 +98,6 @@ def test_from_zenodo_to_h5ad(scripts, server, monkeypatch, loader, tmp_path, cap
     assert target.read_bytes() == BODY[:-1] + b"?"  # not ours to delete
 
 
-def test_failures_of_the_conversion(scripts, configuration, tmp_path, monkeypatch, capsys):
-    import nextpert as npt
-
-    def fail(source, **options):
-        raise ValueError("RNA_metadata.csv, line 3: too few fields.")
-
-    monkeypatch.setattr(npt.datasets, "perturb_cite_seq", fail)
-    assert scripts.main(["portal", str(configuration), "--to", str(tmp_path / "data")]) == 1
-    assert "could not be converted: RNA_metadata.csv, line 3" in capsys.readouterr().err
-    assert scripts.main(["portal", str(tmp_path / "absent.txt")]) == 1
-    assert "absent.txt" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("protein", [True, False])
 def test_a_whole_study_through_the_loader(scripts, server, tmp_path, protein):
     """A stand-in in the portal's layouts; plain files are stored compressed, as the portal does."""

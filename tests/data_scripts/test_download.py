@@ -3,9 +3,6 @@
 import base64
 import gzip
 import hashlib
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,27 +68,6 @@ def test_a_file_that_changed_is_not_pieced_together(scripts, server, fetch, hone
     assert len(server.asked) == (2 if honest else 3)
 
 
-def test_a_part_without_an_etag_is_not_gone_on_with(server, fetch, tmp_path):
-    server.add("a.csv", etag=None)
-    for note in (None, ""):
-        (tmp_path / "a.csv.part").write_bytes(b"x" * 1000)
-        if note is not None:
-            (tmp_path / "a.csv.part.etag").write_text(note)
-        assert fetch() == BODY
-        assert server.asked[-1] == ("a.csv", None)
-
-
-@pytest.mark.parametrize(
-    ("there", "ranges"), [(299_999, [299_999]), (300_000, [300_000]), (300_001, [300_001, None])]
-)
-def test_parts_as_long_as_the_file_or_longer(server, fetch, tmp_path, there, ranges):
-    server.add("a.csv")
-    (tmp_path / "a.csv.part").write_bytes((BODY + b"x")[:there])
-    (tmp_path / "a.csv.part.etag").write_text('"one"')
-    assert fetch() == BODY
-    assert [asked and int(asked[6:-1]) for _, asked in server.asked] == ranges
-
-
 @pytest.mark.parametrize("source", ["expected", "google"])
 def test_a_wrong_checksum_is_discarded(scripts, server, fetch, tmp_path, source, files_in):
     digest = base64.b64encode(bytes.fromhex(MD5)).decode()
@@ -127,15 +103,6 @@ def test_files_stored_compressed_are_decoded(server, fetch, tmp_path, name, cut,
     assert files_in(tmp_path) == [name]
 
 
-def test_corrupted_compressed_files_are_discarded(scripts, server, fetch, tmp_path, files_in):
-    packed = gzip.compress(BODY, 1)
-    for body in (packed[:-9], packed[:100] + b"\0" * 50 + packed[150:]):
-        server.add("a.csv", body, headers={"Content-Encoding": "gzip"})
-        with pytest.raises(scripts.error, match="came corrupted"):
-            fetch()
-        assert files_in(tmp_path) == []
-
-
 @pytest.mark.parametrize(
     ("status", "signed", "remedy"),
     [(400, True, "expired.*new configuration file.*kept"), (403, True, "expired"),
@@ -148,12 +115,6 @@ def test_refused(scripts, server, tmp_path, status, signed, remedy):
         scripts.download(url if signed else url.split("?")[0], tmp_path / "a.csv")
     assert scripts.waits == []  # trying again would not help
     assert SECRET not in str(caught.value)
-
-
-def test_waits_as_long_as_the_server_asks_for(scripts, server, fetch):
-    server.add("a.csv", statuses=[429, 503, 500], headers={"Retry-After": "7"})
-    assert fetch() == BODY
-    assert scripts.waits == [7, 7, 7]
 
 
 def test_no_server_there(scripts, tmp_path, caplog):
@@ -192,12 +153,6 @@ def test_redirects_are_followed_to_safe_places_only(scripts, server, fetch):
         assert SECRET not in str(caught.value)
 
 
-def test_links_are_not_shown(scripts):
-    url = f"https://me:word@example.org:8080/b/a.csv?{SECRET}#x"
-    assert scripts.http.redacted(url) == "example.org:8080/b/a.csv"
-    assert SECRET not in repr(scripts.portal.Link(url, ("SCP1064", "a")))
-
-
 def test_two_at_once_leave_no_holes(scripts, server, fetch, tmp_path, monkeypatch, files_in):
     """The second is turned away while the first is at it, and finds nothing in its way later."""
     server.add("a.csv", cuts=[100_000])
@@ -212,22 +167,4 @@ def test_two_at_once_leave_no_holes(scripts, server, fetch, tmp_path, monkeypatc
     monkeypatch.setattr(scripts.http, "_sleep", second)
     assert fetch() == BODY
     assert seen == [100_000]
-    assert files_in(tmp_path) == ["a.csv"]
-
-
-def test_many_processes_at_once(scripts, server, tmp_path, files_in):
-    """Each ends with the whole file or is turned away; what stands under the name is whole."""
-    server.add("a.csv", np.random.default_rng(1).bytes(3_000_000))
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; import _download;"
-        "_download._CHUNK = 1000; _download.download(sys.argv[2], Path(sys.argv[3]))"
-    )
-    folder, target = str(Path(scripts.http.__file__).parent), tmp_path / "a.csv"
-    command = [sys.executable, "-c", code, folder, server.url("a.csv"), str(target)]
-    runs = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    errors = [run.communicate(timeout=60)[1] for run in runs]
-    assert any(run.returncode == 0 for run in runs)
-    for run, error in zip(runs, errors, strict=True):
-        assert run.returncode == 0 or "is being downloaded by another process" in error
-    assert target.read_bytes() == server.files["a.csv"].body
     assert files_in(tmp_path) == ["a.csv"]

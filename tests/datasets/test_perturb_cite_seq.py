@@ -7,9 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nextpert._adata.panel import ZHANG2023
 from nextpert.datasets import perturb_cite_seq
-from nextpert.datasets._perturb_cite_seq_standin import write_portal_standin
 
 
 def expected_values(standin):
@@ -160,12 +158,3 @@ def test_zeros_and_digits_however_printed(portal, tmp_path, form):
     found = perturb_cite_seq(copy, counts=True)
     assert np.array_equal(found.X.toarray(), table.astype(float).T.astype(np.float32))
     assert np.array_equal(found.layers["counts"].toarray(), standin.counts)
-
-
-def test_the_paper_s_panel_has_a_name(tmp_path):
-    write_portal_standin(tmp_path, ZHANG2023, ["Control"] * 40, n_genes=40)
-    panel = perturb_cite_seq(tmp_path, genes="zhang2023")
-    assert panel.n_vars == 36
-    np.testing.assert_array_equal(
-        panel.X.toarray(), perturb_cite_seq(tmp_path, genes=list(ZHANG2023)).X.toarray()
-    )

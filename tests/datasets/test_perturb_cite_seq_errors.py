@@ -157,11 +157,6 @@ def test_what_is_not_there_is_named(options, expected, portal):
         perturb_cite_seq(portal[0], **options)
 
 
-def test_one_gene_as_text(portal):
-    with pytest.raises(TypeError, match=re.escape("use ['MYC']")):
-        perturb_cite_seq(portal[0], genes="MYC")
-
-
 def test_a_study_without_proteins(study):
     (study / PROTEIN).unlink()
     assert "protein" not in perturb_cite_seq(study).obsm

@@ -32,12 +32,6 @@ def _one(plot, adata, **options):
     return plot(adata, **options)
 
 
-def test_only_plots_are_listed():
-    assert names == npt.pl.__all__
-    with pytest.raises(AttributeError, match="nope"):
-        npt.pl.nope  # noqa: B018
-
-
 @pytest.mark.parametrize("plot", PLOTS, ids=names)
 def test_signature(plot):
     parameters = inspect.signature(plot).parameters
@@ -112,22 +106,6 @@ def test_a_folder_is_no_figure(designed, tmp_path):
     with pytest.raises(ValueError, match="is a folder: name a file in it"):
         npt.pl.design(designed, save=tmp_path, show=False)
     assert not list(tmp_path.parent.glob(f"{tmp_path.name}.*"))
-
-
-def test_a_failed_save_leaves_the_old_file(designed, tmp_path, monkeypatch):
-    path = tmp_path / "figure.png"
-    path.write_text("old")
-
-    def fail(self, file, **options):
-        file.write_text("half")
-        message = "disk full"
-        raise OSError(message)
-
-    monkeypatch.setattr(Figure, "savefig", fail)
-    with pytest.raises(OSError, match="disk full"):
-        npt.pl.design(designed, save=path, show=False)
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["figure.png"]
 
 
 @pytest.mark.parametrize(

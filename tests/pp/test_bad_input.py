@@ -133,14 +133,6 @@ def test_bad_input(case, small_study, assert_refused):
     assert_refused(prepare(small_study), call, error, words)
 
 
-@pytest.mark.parametrize("call", [study(condition="x"), screen(), assign("x")])
-def test_a_view_stays_a_view(call, small_study):
-    view = small_study[:50]
-    with pytest.raises(ValueError):
-        call(view)
-    assert view.is_view
-
-
 def test_a_warning_taken_for_an_error_changes_nothing(small_study, assert_same_adata):
     before = small_study.copy()
     with warnings.catch_warnings():

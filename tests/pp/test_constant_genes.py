@@ -74,10 +74,3 @@ def test_a_panel_of_them_alone_is_an_error(assert_same_adata):
     with pytest.raises(ValueError, match=r"No gene of the panel .* varies among, the 120 con"):
         npt.pp.perturbation_screen(adata, panel=["OFF", "SAME"])
     assert_same_adata(adata, before)
-
-
-def test_a_gene_that_is_all_of_the_depth_is_constant():
-    """Scaled by its own counts, the only gene is the same in all cells."""
-    adata = screen(sp.csr_matrix, logs=False)[:, :1].copy()
-    with pytest.raises(ValueError, match="varies among"):
-        npt.pp.perturbation_screen(adata)

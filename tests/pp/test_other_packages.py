@@ -1,4 +1,4 @@
-"""Objects as they come: MuData, pertpy's Papalexi screen, files of scPerturb, genome-scale screens."""
+"""Objects as they come: MuData, pertpy's Papalexi screen, scPerturb, genome-scale screens."""
 
 import anndata as ad
 import numpy as np
