@@ -107,10 +107,14 @@ def test_combinations_and_several_control_labels(small_screen):
     small_screen.obs["mine"] = small_screen.obs["perturbation"].astype(object)
     small_screen.obs.loc[small_screen.obs["mine"] == "OXR1", "mine"] = "NT"
     small_screen.obs["mine"] = small_screen.obs["mine"].str.replace("+", "_")
+    values = small_screen.to_df("lognorm")
+    npt.pp.setup_screen(small_screen, layer="lognorm")
     npt.pp.perturbation_screen(
         small_screen, "mine", ["control", "NT"], panel=["MYC", "STK3"], combinations="keep",
-        separator="_", layer="lognorm",
+        separator="_",
     )  # fmt: skip
+    kept = values.loc[small_screen.obs_names, ["MYC", "STK3"]]
+    np.testing.assert_array_equal(small_screen.X, kept)
     now = small_screen.obs["perturbation"].value_counts().to_dict()
     assert (now["control"], now["MYC"], now["STK3"], now["MYC_OXR1"]) == (460, 60, 60, 60)
     assert (small_screen.obs.query("perturbation == 'MYC_OXR1'")["n_targets"] == 2).all()

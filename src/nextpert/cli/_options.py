@@ -206,8 +206,6 @@ class Labels:
     depth_key: str | None = None
     """Column of obs with the total counts of each cell. Give it if the file holds few of the genes
     that were sequenced. By default the sum over the genes of the file."""
-    layer: str | None = None
-    """Layer to read. By default X."""
     guide_key: str | None = None
     """Column of obs with the guide (or replicate, donor, clone) of each cell."""
     batch_key: Names | None = None

@@ -107,18 +107,8 @@ def _run_report(job: Job) -> None:
 
 
 def call(job: Job, function: Callable[..., Any], adata: AnnData, **arguments: Any) -> list[str]:
-    """Call a function on the screen, and return what it logged.
-
-    The column of gene names is declared before cells and genes are chosen.
-    """
+    """Call a function on the screen, and return what it logged."""
     n = len(job.logged)
-    symbols = job.given.get("gene_symbols")
-    if symbols and function is nextpert.pp.perturbation_screen:
-        first = np.ravel(arguments.get("control", "control")).tolist()[0]
-        key = arguments.get("perturbation_key")
-        nextpert.pp.setup_screen(
-            adata, perturbation_key=key, control=first, gene_symbols=symbols, check_scale=False
-        )
     with without_bars(job.options["quiet"] or not sys.stderr.isatty()):
         function(adata, **arguments)
     return job.logged[n:]

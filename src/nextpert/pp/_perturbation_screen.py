@@ -41,7 +41,6 @@ def perturbation_screen(
     combinations: str = "drop",
     separator: str | None = None,
     depth_key: str | None = None,
-    layer: str | None = None,
     guide_key: str | None = None,
     batch_key: str | Iterable[str] | None = None,
     gene_symbols: str | None = None,
@@ -58,7 +57,8 @@ def perturbation_screen(
     Parameters
     ----------
     adata
-        Cells x genes, counts or log-normalised expression. Backed files with ``copy=True``.
+        Cells x genes, counts or log-normalised expression, in X or the layer that
+        :func:`setup_screen` declared. Backed files with ``copy=True``.
     perturbation_key, control
         Column of ``adata.obs`` with the label of every cell (its targets, joined), and the label,
         or labels, of the control cells. Cells without a label, or with one such as ``multi``,
@@ -74,8 +74,6 @@ def perturbation_screen(
         What joins the targets of a label, ``"+"`` if never declared.
     depth_key
         Column of total counts ``n_c``, needed where ``adata`` holds few of the genes sequenced.
-    layer
-        Layer to read; ``None`` stands for ``adata.X``.
     guide_key, batch_key
         Columns with these roles, as of :func:`nextpert.pp.setup_screen`, which declares others,
         before or after.
@@ -125,7 +123,7 @@ def perturbation_screen(
         adata, guide_key=guide_key, batch_key=batch_key, perturbation_key=perturbation_key,
         separator=separator, gene_symbols=gene_symbols,
     )  # fmt: skip
-    choices = Choices(panel, min_cells, combinations, layer, depth_key=depth_key)
+    choices = Choices(panel, min_cells, combinations, roles.layer, depth_key=depth_key)
     cells = _read_targets(adata, control, roles)
     book = Bookkeeping(adata.n_obs)
     names = cells.table["name"].replace("", "empty label").to_numpy(object)[cells.codes]
