@@ -10,7 +10,6 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert.cli import main
 from nextpert.core import Moments
 
 pytestmark = [pytest.mark.formats, pytest.mark.brief_chain]
@@ -117,14 +116,6 @@ def test_lazy(form, damage, call, tmp_path):
         CALLS[call](adata)
 
 
-def test_the_command(tmp_path, capsys):
-    path = in_file(cells("csr"), "large", tmp_path / "x.h5ad")
-    out = tmp_path / "out.h5ad"
-    assert main(["learn", str(path), "--out", str(out), "--quiet"]) == 2
-    assert "is damaged" in capsys.readouterr().err
-    assert not out.exists()
-
-
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_graphs_and_moments(form, damage):
@@ -200,12 +191,3 @@ def test_files_whose_parts_do_not_fit(form, wreck, lazy, tmp_path):
             CALLS[name](adata)
     if not lazy:
         adata.file.close()
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_shifts_of_a_fit(damage):
-    adata = cells("csr")
-    shifts = adata.uns["dag_blr"]["shifts"]
-    DAMAGES[damage]({"indices": shifts.indices, "indptr": shifts.indptr})
-    with pytest.raises(ValueError, match=r"shifts is damaged.*run tl\.fit_dag_blr again"):
-        npt.tl.design_interventions(adata, "A")

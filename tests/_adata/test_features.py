@@ -102,7 +102,7 @@ def test_components_are_those_of_the_screen():
     one = np.array([[name in some for some in map(set, sets.values())] for name in names[:20]])
     one = one / np.linalg.norm(one, axis=1, keepdims=True)
     of_sets = read(sets, names[:20])
-    assert of_sets.rows.shape == (len(of_sets.names), 20)
+    assert of_sets.rows.shape == (len(of_sets.perturbations), 20)
     rows = of_sets.of(names[:20])
     np.testing.assert_allclose(rows @ rows.T, one @ one.T, atol=1e-6)
 
@@ -119,7 +119,7 @@ def test_effects_of_another_screen_lie_on_the_panel():
     values = np.arange(1, 10.0).reshape(3, 3)
     values[1, 0] = np.nan
     found = read(other_screen(values))
-    assert found.names == ["A", "B", "D"]
+    assert found.perturbations == ["A", "B", "D"]
     assert found.effects.tolist() == [[3, 1, 0], [6, 4, 0], [9, 7, 0]]  # unknown: the mean
     away = np.where(np.isnan(values), 0.0, values - np.nanmean(values, axis=0))
     unit = away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-9)
@@ -167,7 +167,7 @@ def test_what_was_observed_are_the_means_of_cells_if_there_are_any():
 def test_labels_are_spelled_as_the_screen_spells_them():
     table = pd.DataFrame(np.eye(3), index=["B+A", "C", "E"])
     found = read(table, ["A+B", "C", "D"], Naming())
-    assert found.names == ["A+B", "C", "E"]
+    assert found.perturbations == ["A+B", "C", "E"]
 
 
 @pytest.mark.filterwarnings("ignore:Writing zarr v2")
@@ -190,7 +190,7 @@ def test_files_hold_the_same(tmp_path):
         ("other.h5ad", other), ("other.zarr", other),
     ):  # fmt: skip
         given, wanted = read(str(tmp_path / file)), read(held)
-        assert given.names == wanted.names
+        assert given.perturbations == wanted.perturbations
         np.testing.assert_array_equal(given.rows, wanted.rows)
 
 
@@ -282,6 +282,6 @@ def test_what_has_no_name_is_left_out_with_a_count(missing, caplog):
         other,
     ):
         caplog.clear()
-        assert read(given).names == list("ABC")
+        assert read(given).perturbations == list("ABC")
         assert "1 " in caplog.text
         assert "without a name" in caplog.text

@@ -284,7 +284,7 @@ class Kind(NamedTuple):
 
     words: str | Callable[[], str]
     is_of: Callable[[Any], bool]
-    take: Callable[[Any, str, str], Any] = lambda value, name, wanted: value
+    take: Callable[[Any, str, str], Any] = lambda value, name, needed: value
 
 
 def check_value(value: Any, name: str, annotation: str, *bounds: Bound) -> Any:
@@ -294,28 +294,27 @@ def check_value(value: Any, name: str, annotation: str, *bounds: Bound) -> Any:
 
 def _checked(value: Any, name: str, kinds: Iterable[Kind]) -> Any:
     """Return a value that is of one of some kinds; of any where there are none."""
-    said = [kind.words if isinstance(kind.words, str) else kind.words() for kind in kinds]
-    words = list(dict.fromkeys(_OR.join(filter(None, said)).split(_OR)))
-    wanted = _OR.join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    each = [kind.words if isinstance(kind.words, str) else kind.words() for kind in kinds]
+    words = list(dict.fromkeys(_OR.join(filter(None, each)).split(_OR)))
+    needed = _OR.join(filter(None, [", ".join(words[:-1]), words[-1]]))
     for kind in kinds:
         if kind.is_of(value):
-            return kind.take(value, name, wanted)
+            return kind.take(value, name, needed)
     if not kinds:
         return value
-    hint = ": read one with anndata.read_h5ad" if KINDS["AnnData"].words in words[:1] else ""
-    raise TypeError(_refusal(value, name, wanted, hint or _as_list(value, wanted)))
+    raise TypeError(_refusal(value, name, needed, _as_list(value, needed)))
 
 
-def _as_list(value: Any, wanted: str) -> str:
+def _as_list(value: Any, needed: str) -> str:
     """Return the remedy for a single name in place of a list."""
-    return f": use [{value!r}]" if isinstance(value, str) and value and _NAMES in wanted else ""
+    return f": use [{value!r}]" if isinstance(value, str) and value and _NAMES in needed else ""
 
 
-def _refusal(value: Any, name: str, wanted: str, hint: str = "") -> str:
+def _refusal(value: Any, name: str, needed: str, hint: str = "") -> str:
     shown = reprlib.repr(value) if isinstance(value, (str, Real)) else repr(value)
     if len(shown) > 60 or "\n" in shown:
         shown = f"of type {type(value).__name__}"
-    return f"{name} must be {wanted}, but is {shown}{hint}."
+    return f"{name} must be {needed}, but is {shown}{hint}."
 
 
 @cache
@@ -355,13 +354,13 @@ def kinds_of(annotation: str, declared: tuple[Bound | type, ...]) -> list[Kind]:
 
 
 def _number(whole: bool, bound: Bound | None = None) -> Kind:
-    def take(value: Any, name: str, wanted: str) -> Any:
+    def take(value: Any, name: str, needed: str) -> Any:
         try:
             sound = math.isfinite(value) and (not whole or float(value).is_integer())
         except OverflowError:  # a whole number that no float holds
             sound = False
         if not sound or (bound is not None and not bound.holds(value)):
-            raise ValueError(_refusal(value, name, wanted))
+            raise ValueError(_refusal(value, name, needed))
         return int(value) if whole else value
 
     words = "a whole number" if whole else "a finite number"
@@ -373,18 +372,18 @@ def _number(whole: bool, bound: Bound | None = None) -> Kind:
 
 
 def _text(bound: Bound = _NOT_EMPTY) -> Kind:
-    def take(value: str, name: str, wanted: str) -> str:
+    def take(value: str, name: str, needed: str) -> str:
         if not bound.holds(value):
             near = closest([value], bound.choices()) if value else ""
-            raise ValueError(_refusal(value, name, wanted, _as_list(value, wanted)) + near)
+            raise ValueError(_refusal(value, name, needed, _as_list(value, needed)) + near)
         return value
 
     return Kind(partial(bound.in_words, "a string"), _is(str), take)
 
 
-def _path(value: Any, name: str, wanted: str) -> Any:
+def _path(value: Any, name: str, needed: str) -> Any:
     if not os.fspath(value):
-        raise ValueError(_refusal(value, name, wanted))
+        raise ValueError(_refusal(value, name, needed))
     return value
 
 
@@ -394,19 +393,19 @@ def _is_list(value: Any) -> bool:
 
 
 def _names(*, targets: bool) -> Kind:
-    def take(value: Any, name: str, wanted: str) -> Any:
+    def take(value: Any, name: str, needed: str) -> Any:
         if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):  # no iterator is used up
             for one in value:
                 is_name = isinstance(one, (str, Real)) and one == one
                 if not is_name and not (targets and KINDS["Target"].is_of(one)):
-                    raise TypeError(_refusal(one, name, f"{wanted}, with names in it"))
+                    raise TypeError(_refusal(one, name, f"{needed}, with names in it"))
         return value
 
     return Kind(_NAMES, _is_list, take)
 
 
 def _pair(of: list[list[Kind]]) -> Kind:
-    def take(value: Any, name: str, wanted: str) -> Any:
+    def take(value: Any, name: str, needed: str) -> Any:
         return tuple(_checked(one, name, kinds) for one, kinds in zip(value, of, strict=True))
 
     words = "a pair of whole numbers" if of[0] else "a pair (column of obs, value)"
@@ -414,9 +413,9 @@ def _pair(of: list[list[Kind]]) -> Kind:
 
 
 def _numbers(kinds: list[Kind]) -> Kind:
-    def take(value: Any, name: str, wanted: str) -> Any:
+    def take(value: Any, name: str, needed: str) -> Any:
         if len(value) == 0:
-            raise ValueError(_refusal(value, name, f"{wanted} that names at least one gene"))
+            raise ValueError(_refusal(value, name, f"{needed} that names at least one gene"))
         for key, number in value.items():
             _checked(number, f"{name}[{key!r}]", kinds)
         return value
@@ -425,7 +424,7 @@ def _numbers(kinds: list[Kind]) -> Kind:
 
 
 def _options(cls: type) -> Kind:
-    def take(value: Any, name: str, wanted: str) -> Any:
+    def take(value: Any, name: str, needed: str) -> Any:
         known = list(cls.__annotations__)
         if unknown := [str(key) for key in value if key not in known]:
             message = f"{name} holds {list_names(unknown)}, but takes {', '.join(known)}."
@@ -443,7 +442,7 @@ def _is(*kinds: type) -> Callable[[Any], bool]:
 _NAMES = "a list of names"
 KINDS = {  # and those of classes that declare themselves, as Target does
     "None": Kind("None", lambda value: value is None),
-    "bool": Kind("True or False", _is(bool, np.bool_), lambda value, name, wanted: bool(value)),
+    "bool": Kind("True or False", _is(bool, np.bool_), lambda value, name, needed: bool(value)),
     "PathLike": Kind("the path of a file or folder", _is(str, os.PathLike), _path),
     "Iterable": Kind("a list", _is_list),
     "Mapping": Kind("a mapping", _is(Mapping)),

@@ -156,10 +156,10 @@ def _table(table: pd.DataFrame) -> _Part:
     known = ~np.isnan(values)
     _require_some(known)
     count, values = np.maximum(known.sum(axis=0), 1), np.where(known, values, 0.0)
-    away = np.where(known, values - values.sum(axis=0) / count, 0.0)
-    sd = np.sqrt((away**2).sum(axis=0) / count)
+    deviation = np.where(known, values - values.sum(axis=0) / count, 0.0)
+    sd = np.sqrt((deviation**2).sum(axis=0) / count)
     varies = sd > 1e-9 * np.abs(values).max(axis=0, initial=0.0)  # else it is rounding alone
-    return _Part(names, _unit(away / np.where(varies, sd, np.inf)))
+    return _Part(names, _unit(deviation / np.where(varies, sd, np.inf)))
 
 
 def _sets(sets: Any) -> _Part:
@@ -288,11 +288,12 @@ def _shrunk(values: Array, variance: Array, known: NDArray[np.bool_]) -> tuple[A
     weight = np.where(known, 1 / (common + variance), 0.0)
     total = weight.sum(axis=0)
     mean = (weight * np.where(known, values, 0.0)).sum(axis=0) / np.where(total > 0, total, 1.0)
-    away = np.where(known, values - mean, 0.0)
-    size = np.where(known, (away**2 - variance) / gene, 0.0).sum(axis=1)
+    deviation = np.where(known, values - mean, 0.0)
+    size = np.where(known, (deviation**2 - variance) / gene, 0.0).sum(axis=1)
     size = np.maximum(size / np.maximum(known.sum(axis=1), 1), 0.0)[:, None] * gene
-    share = np.where(known, size / (size + variance), 0.0)
-    return mean + share * away, share.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    reliability = np.where(known, size / (size + variance), 0.0)
+    length = reliability.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    return mean + reliability * deviation, length
 
 
 def _components(rows: Any, screen: NDArray[np.int64]) -> Array:

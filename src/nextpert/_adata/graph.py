@@ -52,9 +52,9 @@ def resample_weights(environments: Environments, seed: np.uint64) -> NDArray[np.
     of_environment = np.full(len(guides), -1, np.int64)
     for name in sorted(set(environments.perturbation)):
         here = np.flatnonzero(environments.perturbation == name)
-        found, block = np.unique(guides[here].astype(str), return_inverse=True)
-        if len(found) >= _LEAST_GUIDES:
-            times = rng.multinomial(len(found), np.full(len(found), 1 / len(found)))
+        names, block = np.unique(guides[here].astype(str), return_inverse=True)
+        if len(names) >= _LEAST_GUIDES:
+            times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)))
             of_environment[here] = times[block]
     whole = np.append(of_environment, -1)[environments.codes]
     return np.where(whole >= 0, whole, weights)

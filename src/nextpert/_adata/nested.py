@@ -112,16 +112,16 @@ def undeclared_guides(
     if roles.guide_key is not None or is_table(adata):
         return None
     group = read_every_label(adata, roles).groups([roles.control, *names])
-    labels, found = pd.Index(adata.obs.columns), []
+    labels, nesting = pd.Index(adata.obs.columns), []
     for name in labels[~labels.duplicated(keep=False)]:
         computed = not isinstance(name, str) or any(word in name.lower() for word in _COMPUTED)
         codes = None if computed or name in roles.columns else _levels(adata, name, group)
         if codes is not None and _nests(codes, group):
             n_levels = int((np.bincount(codes[codes >= 0]) >= FEWEST_CELLS).sum())
-            found.append((name, n_levels, *_scatter(adata, columns, group, codes, roles)))
-    if not found:
+            nesting.append((name, n_levels, *_scatter(adata, columns, group, codes, roles)))
+    if not nesting:
         return None
-    best = min(found, key=lambda one: (np.nan_to_num(one[3], nan=1.0), -one[2]))
+    best = min(nesting, key=lambda one: (np.nan_to_num(one[3], nan=1.0), -one[2]))
     return Nested(*best, _call(best[0], roles))
 
 

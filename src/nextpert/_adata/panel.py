@@ -79,11 +79,11 @@ _SUFFIXES = (
 def closest(names: Iterable[str], options: Iterable[str], n: int = 3) -> str:
     """Return ``" Close matches: ..."`` for misspelt names, or an empty string."""
     by_lower = {str(option).lower(): str(option) for option in options}
-    found: list[str] = []
+    matches: list[str] = []
     for name in list(names)[:10]:
         close = difflib.get_close_matches(str(name).lower(), list(by_lower), n=n, cutoff=0.6)
-        found += [by_lower[match] for match in close if by_lower[match] not in found]
-    return f" Close matches: {list_names(found)}." if found else ""
+        matches += [by_lower[match] for match in close if by_lower[match] not in matches]
+    return f" Close matches: {list_names(matches)}." if matches else ""
 
 
 def in_order(values: Iterable[Any]) -> list[Any]:
@@ -216,12 +216,12 @@ def id_hint(names: Iterable[str], measured: Collection[str]) -> str:
 def guide_hint(names: Iterable[str], measured: Container[str]) -> str:
     """Return what to do about labels that name guides or kinds of perturbation, if any do."""
     genes = {name: _gene_of_guide(name, measured) for name in names}
-    found = [f"{name} (of {gene})" for name, gene in genes.items() if gene]
-    if not found:
+    of_guides = [f"{name} (of {gene})" for name, gene in genes.items() if gene]
+    if not of_guides:
         return ""
     return (
-        f" Labels of guides, or with a suffix: {list_names(found, limit=5)}. Label cells by gene "
-        f"first, see pp.assign_guides (target_of)."
+        f" Labels of guides, or with a suffix: {list_names(of_guides, limit=5)}. Label cells by "
+        f"gene first, see pp.assign_guides (target_of)."
     )
 
 

@@ -239,11 +239,11 @@ def _with_products(
     scatter = {int(k): np.zeros((p, p)) for k in np.unique(part.fold)}
     for here, values in read_blocks(adata, panel, np.sort(some), layer=layer):
         row = np.searchsorted(part.groups, coding.codes[here])
-        away = np.hstack([dense(values), coding.extra[here]]) - part.mean[row]
+        deviation = np.hstack([dense(values), coding.extra[here]]) - part.mean[row]
         if coding.weights is not None:
-            away *= np.sqrt(coding.weights[here])[:, None]
+            deviation *= np.sqrt(coding.weights[here])[:, None]
         for k, total in scatter.items():
-            mine = away[part.fold[row] == k]
+            mine = deviation[part.fold[row] == k]
             total += mine.T @ mine
     for k, total in scatter.items():
         squares, sampled = part.squares[part.fold == k].sum(axis=0), total.diagonal().copy()

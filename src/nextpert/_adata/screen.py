@@ -232,14 +232,14 @@ def read_environments(
     for name in roles.batch_key:
         _require_batches(column_of(adata, name), tables[name], labelled)
     # The environment of every cell, and the table of all that occur, sorted.
-    found, place = distinct(*(each.codes[labelled] for each in tables.values()))
+    levels, place = distinct(*(each.codes[labelled] for each in tables.values()))
     codes = np.full(len(labelled), -1, np.int64)
     codes[labelled] = place
     columns = {
-        name: np.array([*each.names, _NO_GUIDE], dtype=object)[found[:, k]]
+        name: np.array([*each.names, _NO_GUIDE], dtype=object)[levels[:, k]]
         for k, (name, each) in enumerate(tables.items())
     }
-    table = pd.DataFrame({**columns, "n_cells": np.bincount(place, minlength=len(found))})
+    table = pd.DataFrame({**columns, "n_cells": np.bincount(place, minlength=len(levels))})
     if roles.condition_key is not None:
         _require_controls(table, roles)
     covariates = np.column_stack(values) if values else np.zeros((adata.n_obs, 0))
@@ -344,9 +344,9 @@ def _finite(column: pd.Series, labelled: NDArray[np.bool_], name: str) -> NDArra
             f"fill it, or drop these cells."
         )
         raise ValueError(message)
-    found = np.where(labelled, values, 0.0)
-    require_small(found, f"The covariate adata.obs[{name!r}]")
-    return found
+    known = np.where(labelled, values, 0.0)
+    require_small(known, f"The covariate adata.obs[{name!r}]")
+    return known
 
 
 def describe(environments: Environments) -> str:
@@ -449,8 +449,8 @@ def read_groups(
     are those of :func:`read_groupings`.
     """
     codes = np.asarray(groups, np.int64)
-    ((found,), batches) = read_groupings(adata, columns, [(codes, n_groups)], roles)
-    return found, batches
+    ((moments,), batches) = read_groupings(adata, columns, [(codes, n_groups)], roles)
+    return moments, batches
 
 
 def read_groupings(
@@ -506,11 +506,11 @@ def read_groupings(
 def _combinations(adata: ad.AnnData, roles: Roles) -> tuple[NDArray[np.int64], list[str]]:
     """Return the combination of batches of every cell, -1 where one is missing, and their names."""
     tables = [read_labels(adata, key, argument="batch_key") for key in roles.batch_key]
-    found, place = distinct(*(table.codes for table in tables))
-    missing = np.asarray((found < 0).any(axis=1))
+    rows, place = distinct(*(table.codes for table in tables))
+    missing = np.asarray((rows < 0).any(axis=1))
     names = [
         ", ".join("missing" if c < 0 else t.names[c] for t, c in zip(tables, row, strict=True))
-        for row in found
+        for row in rows
     ]
     return np.where(missing[place], -1, place), names
 

@@ -241,7 +241,7 @@ def real_values(
     """
     frame = table if isinstance(table, pd.DataFrame) else table.to_frame()
     columns = [_real(column) for _, column in frame.items()]
-    if bad := [str(key) for key, found in zip(frame, columns, strict=True) if found is None]:
+    if bad := [str(key) for key, values in zip(frame, columns, strict=True) if values is None]:
         which = f"those of {list_names(bad)}" if table is frame else "some of its values"
         message = f"{name} must hold real numbers alone, but {which} are none.{remedy}"
         raise ValueError(message)

@@ -150,17 +150,17 @@ def read_result(
     if not hasattr(stored, "keys") or part not in stored:
         message = f"adata.uns has no {what} {key!r}: run {function} first."
         raise ValueError(message)
-    found = read_stored(adata, key, function)
-    of_fit = str(found["params"].get("posterior_key")) if "params" in found else ""
+    result = read_stored(adata, key, function)
+    of_fit = str(result["params"].get("posterior_key")) if "params" in result else ""
     present = adata.uns.get(of_fit)
     now = str(present.get("digest", "")) if hasattr(present, "keys") else ""
-    if now and str(found.get("fit") or now) != now:
+    if now and str(result.get("fit") or now) != now:
         message = (
             f"adata.uns[{key!r}] was computed from another fit than the present one in "
             f"adata.uns[{of_fit!r}]: run {function} again."
         )
         warn(message)
-    return found
+    return result
 
 
 def eager(value: Any) -> Any:

@@ -46,8 +46,8 @@ class Rows(NamedTuple):
         Number of the batch, same shape.
     is_control
         Which are of controls, one in each batch, same shape.
-    told
-        Whether numbers of cells were told.
+    cells_known
+        Whether numbers of cells are known.
     removed
         Share of the squared standard error of the controls' mean that is taken off those of
         effects; less than 1 if it is not told, but assumed to be large.
@@ -56,7 +56,7 @@ class Rows(NamedTuple):
     n: Index
     block: Index
     is_control: NDArray[np.bool_]
-    told: bool
+    cells_known: bool
     removed: float = 1.0
 
 
@@ -89,8 +89,8 @@ def not_told(adata: ad.AnnData) -> str:
         "means_given": "the means of the controls, so that means are relative to them "
         "(control_mean)",
     }
-    said = [each for name, each in words.items() if not int(adata.uns[KEY][name])]
-    return f"The table does not tell {'; '.join(said)}." if said else ""
+    absent = [each for name, each in words.items() if not int(adata.uns[KEY][name])]
+    return f"The table does not tell {'; '.join(absent)}." if absent else ""
 
 
 def cells_of(adata: ad.AnnData) -> Index:
@@ -122,8 +122,8 @@ def rows_of(adata: ad.AnnData) -> Rows:
         block = adata.obs.groupby(keys, observed=True).ngroup().to_numpy(np.int64)
     record = adata.uns[KEY]
     removed = 1.0 if int(record["controls_given"]) else 0.0
-    told, is_control = bool(record["cells_given"]), labels == str(roles["control"])
-    return Rows(cells_of(adata), block, is_control, told, removed)
+    cells_known, is_control = bool(record["cells_given"]), labels == str(roles["control"])
+    return Rows(cells_of(adata), block, is_control, cells_known, removed)
 
 
 def own_variances(rows: Rows, variance: Array) -> Array:
@@ -170,10 +170,10 @@ def table_moments(
         within = rows.n[:, None] * own
         known = np.isfinite(within)
         counting = used[:, None] | ~(known & used[:, None]).any(axis=0)
-        found = sigma2[genes] = scales(rows, np.where(counting, within, np.inf))
-        counted[:, genes] = found / own  # 0 where nothing is known
-        squares[:, genes] = freedom * np.where(known, np.minimum(within, _MOST * found), found)
-    if not rows.told:  # nothing is known of how cells of a perturbation vary
+        scale = sigma2[genes] = scales(rows, np.where(counting, within, np.inf))
+        counted[:, genes] = scale / own  # 0 where nothing is known
+        squares[:, genes] = freedom * np.where(known, np.minimum(within, _MOST * scale), scale)
+    if not rows.cells_known:  # nothing is known of how cells of a perturbation vary
         squares[~rows.is_control] = 0.0
     return ScreenMoments(rows.n, mean, squares, np.broadcast_to(0.0, (p, p)), counted), sigma2
 
@@ -234,12 +234,12 @@ def in_halves(moments: ScreenMoments, rng: np.random.Generator) -> list[ScreenMo
     if covary(scatter):
         root = np.linalg.cholesky(shrunk_correlation(scatter, np.inf) + 1e-9 * np.eye(len(scatter)))
         chance = chance @ root.T
-    away = np.sqrt(variance / np.where(counted > 0, counted, 1.0)) * chance
+    noise = np.sqrt(variance / np.where(counted > 0, counted, 1.0)) * chance
     parts = []
-    for part, n in ((away, moments.n - moments.n // 2), (-away, moments.n // 2)):
+    for part, n in ((noise, moments.n - moments.n // 2), (-noise, moments.n // 2)):
         cells = np.maximum(n, 2)  # of fewer, nothing would be known of variances, which are known
-        share = (cells - 1) / np.maximum(moments.n - 1, 1)
-        squares = moments.squares * share[:, None]
+        fraction = (cells - 1) / np.maximum(moments.n - 1, 1)
+        squares = moments.squares * fraction[:, None]
         within = scatter * ((int(cells.sum()) - j) / freedom)
         parts.append(ScreenMoments(cells, moments.mean + part, squares, within, counted / 2.0))
     return parts

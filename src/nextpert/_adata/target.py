@@ -304,13 +304,13 @@ def _is_default(value: Any, default: Any) -> bool:
     return value is default or (isinstance(value, (str, Real)) and value == default)
 
 
-def _vector(value: NDArray[Any], name: str, wanted: str) -> Vector:
+def _vector(value: NDArray[Any], name: str, needed: str) -> Vector:
     """Return a vector of means in double precision, or raise."""
     is_vector = value.dtype.kind in "iuf" and value.ndim == 1 and value.size
     means = value.astype(np.float64) if is_vector else np.full(1, np.nan)
     if not (np.abs(means) <= LARGEST).all():
         message = (
-            f"{name} must be {wanted}, but is an array of shape {value.shape} and type "
+            f"{name} must be {needed}, but is an array of shape {value.shape} and type "
             f"{value.dtype}, or holds values that are NaN, infinite or too large to be squared: "
             f"give a finite mean for each gene of the panel."
         )

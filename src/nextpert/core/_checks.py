@@ -75,10 +75,10 @@ def as_numbers(value: ArrayLike, name: str, *, copy: bool = True) -> NDArray[np.
     if np.ma.isMaskedArray(value):
         raise ValueError(MASKED.format(name))
     try:
-        found = np.asarray(value)
+        array = np.asarray(value)
         # Texts and complex numbers would be read, or cut, without a word.
-        if found.dtype.kind in "biufO":
-            return found.astype(np.float64, copy=copy)
+        if array.dtype.kind in "biufO":
+            return array.astype(np.float64, copy=copy)
     except (TypeError, ValueError):
         pass
     message = (

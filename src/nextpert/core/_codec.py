@@ -170,13 +170,13 @@ def _read(part: Part, stored: Any, sizes: dict[str, int], name: str) -> Any:
         made = part.read(stored)
         if not part.shape:
             return made
-    found, target = list(np.shape(made)), list(part.shape)
-    for k, (length, size) in enumerate(zip(found, part.shape, strict=False)):
+    shape, target = list(np.shape(made)), list(part.shape)
+    for k, (length, size) in enumerate(zip(shape, part.shape, strict=False)):
         if isinstance(size, str):
             symbol, _, more = size.partition("+")
             target[k] = sizes.setdefault(symbol, length - int(more or 0)) + int(more or 0)
-    if found[: len(target)] != target or (part.read is None and len(found) != len(target)):
-        message = f"{name} has the shape {found} in place of {target}"
+    if shape[: len(target)] != target or (part.read is None and len(shape) != len(target)):
+        message = f"{name} has the shape {shape} in place of {target}"
         raise ValueError(message)
     return made if part.shape else made.item()
 
@@ -289,17 +289,17 @@ def require_as_described(stored: Any, where: str, remedy: str) -> None:
     except (json.JSONDecodeError, TypeError):
         raise damaged(where, "the list of what it holds is unreadable", remedy) from None
     waiting = [("", now, {"parts": target})]
-    for place, found, before in waiting:
-        if not isinstance(found, dict) or not isinstance(before, dict):
-            if found != before:
-                raise damaged(where, f"{place} is {found} in place of {before}", remedy)
+    for place, present, before in waiting:
+        if not isinstance(present, dict) or not isinstance(before, dict):
+            if present != before:
+                raise damaged(where, f"{place} is {present} in place of {before}", remedy)
             continue
         ((kind, parts),) = before.items()
         for name, part in parts.items():
             inside = f"{place}/{name}" if place else name
-            if name not in found.get(kind, {}):
+            if name not in present.get(kind, {}):
                 raise damaged(where, f"it lacks {inside}", remedy)
-            waiting.append((inside, found[kind][name], part))
+            waiting.append((inside, present[kind][name], part))
 
 
 def digest_of(value: Any) -> str:

@@ -48,8 +48,8 @@ class Shown:
         return {name: getattr(self, name) for name in names if hasattr(self, name)}
 
     def __repr__(self) -> str:
-        said = {name: brief(value) for name, value in self._facts().items()}
-        facts = ", ".join(f"{name}={value}" for name, value in said.items() if value)
+        words = {name: brief(value) for name, value in self._facts().items()}
+        facts = ", ".join(f"{name}={value}" for name, value in words.items() if value)
         return f"{type(self).__name__}({facts})"
 
 
@@ -95,18 +95,18 @@ def lines(title: str, facts: Mapping[str, str], more: str = "") -> str:
       Best so far  MYC
       Plates       2
     """
-    told = {name: said for name, said in facts.items() if said}
-    width = max(map(len, told), default=0)
+    held = {name: words for name, words in facts.items() if words}
+    width = max(map(len, held), default=0)
     rows = [
         textwrap.fill(
-            said,
+            words,
             _WIDTH,
             initial_indent=f"  {name:{width}}  ",
             subsequent_indent=" " * (width + 4),
             break_long_words=False,
             break_on_hyphens=False,
         )
-        for name, said in told.items()
+        for name, words in held.items()
     ]
     return in_one_direction("\n".join([title, *rows, *([more] if more else [])]))
 
@@ -133,9 +133,9 @@ def card(title: str, facts: Mapping[str, str], more: str = "") -> str:
     """
     left = 'style="text-align:left;vertical-align:top"'
     rows = "".join(
-        f'<tr><th scope="row" {left}>{escape(name)}</th><td {left}>{escape(said)}</td></tr>'
-        for name, said in facts.items()
-        if said
+        f'<tr><th scope="row" {left}>{escape(name)}</th><td {left}>{escape(words)}</td></tr>'
+        for name, words in facts.items()
+        if words
     )
     box = "border:1px solid;border-color:color-mix(in srgb,currentColor 25%,transparent)"
     return in_one_direction(
@@ -145,7 +145,7 @@ def card(title: str, facts: Mapping[str, str], more: str = "") -> str:
     )
 
 
-def percent(share: float) -> str:
+def percent(probability: float) -> str:
     """Return a probability in percent: estimated from draws, none is exactly 0 or 1.
 
     Examples
@@ -154,8 +154,8 @@ def percent(share: float) -> str:
     >>> percent(0.004), percent(0.52), percent(1.0), percent(float("nan"))
     ('< 1%', '52%', '> 99%', '–')
     """
-    if math.isnan(share):
+    if math.isnan(probability):
         return "–"
-    if not 0.01 <= share <= 0.99:
-        return "< 1%" if share < 0.01 else "> 99%"
-    return f"{100 * share:.0f}%"
+    if not 0.01 <= probability <= 0.99:
+        return "< 1%" if probability < 0.01 else "> 99%"
+    return f"{100 * probability:.0f}%"
