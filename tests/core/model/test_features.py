@@ -70,7 +70,7 @@ def test_left_out_perturbations_are_predicted_as_candidates_are():
     asked = Features(SideInformation(list(screen.names), rows))
     found = asked.held_out(screen).effects
     data = _Screen.of(screen, np.ones(12, bool))
-    share = data.best_share(rows)[0]
+    share = data.best_rho(rows)[0]
     z = np.sqrt(share) * rows
     covariance = z @ z.T + np.diag(1 - share + data.noise / data.size)
     missing = screen.own()

@@ -145,7 +145,7 @@ def as_fitted(names: list[str], targets: list[list[str]], fit: FittedPosterior) 
     sources = fit.environments["shift_source"].astype(str).tolist()
     for i, row in enumerate(rows.tolist()):
         shift = fit.shifts[row] if row >= 0 else full.shifts[i]
-        if targets[i] or shift.any():  # pages of zeros that nobody writes take no memory
+        if targets[i] or shift.any():  # untouched pages of zeros take no memory
             efficacy = 1.0 if row >= 0 or fit.efficacy is None else fit.efficacy.mean
             full.shifts[i] = efficacy * shift
         full.sources[i] = sources[row] if row >= 0 else full.sources[i]
@@ -186,6 +186,7 @@ def shared_with_controls(names: Sequence[str], fit: FittedPosterior) -> tuple[li
         ``(len(rows), n_genes)``.
     """
     rows, members = _without_cells(names, fit)
+    # The controls' error is in a member's effect as far as its cells are believed.
     row, data_weight = _alone_in(fit), fit.data_weight()
     strength, expected = 1.0, np.zeros(len(fit.genes))
     if fit.expectation is not None:
@@ -251,6 +252,7 @@ def _interactions(
         alone[cells], variance[cells] = _alone(fit, rows)
         # That of all singles: what a pair does is not to depend on the other candidates.
         mean, spread = _alone(fit, np.array(sorted(single.values())))
+        # E s^2 of all singles and their mean, as of one perturbation more.
         squares = mean**2 + spread
         scale = np.sqrt((squares.sum(axis=0) + squares.mean()) / (len(squares) + 1))
     if without:

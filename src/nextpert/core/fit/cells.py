@@ -131,6 +131,7 @@ def _of_own_variances(screen: ScreenMoments) -> ScreenMoments:
     """
     if screen.counted is not None:
         return screen
+    # S_ij sqrt(own_i own_j / S_ii S_jj): correlations of all cells, own variances.
     own, whole = screen.squares.sum(axis=0), screen.scatter.diagonal()
     root = np.sqrt(np.divide(own, whole, out=np.zeros_like(own), where=whole > 0))
     return replace(screen, scatter=screen.scatter * np.outer(root, root))
@@ -167,6 +168,7 @@ def pool_cells(
     fixed_sd
         As in :func:`~nextpert.core.screen.guides.pool_guides`.
     """
+    # An environment for every perturbation and guide; batches are taken off already.
     pairs, place = distinct(group, np.zeros_like(group) if guide is None else guide)
     of_group = pairs[:, 0]
     augmented = screen.pool(place, len(pairs))

@@ -380,6 +380,7 @@ class FittedPosterior:
         if new is None or not len(without):
             return model, model.effects, rows
         rows[without] = len(model.effects.expected) + np.arange(len(without))
+        # Draws go with those of perturbations that have cells.
         unseen = model.predict(new.effect, own_variance=new.own_variance, scale=new.scale, rng=0)
         return model, model.effects.joined(unseen), rows
 
@@ -398,6 +399,7 @@ class FittedPosterior:
             return weight
         weight[self.seen] = effects.sd()
         for rows in in_blocks(*shape):
+            # posterior variance / sampling variance, at most 1.
             counted = means.n[rows, None] / means.ratio[rows]
             weight[rows] = np.minimum(counted * (weight[rows] / effects.unit) ** 2, 1.0)
         return weight

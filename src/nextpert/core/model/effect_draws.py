@@ -183,6 +183,7 @@ class EffectDraws:
         """Return some of the draws."""
         which, cells = np.asarray(index, np.int64), self.cells
         if cells is not None:
+            # Draws are the first dimension of all of these, the last of place and centre.
             names = (*_BY_DRAW, "batches", "control", "program")
             cells = replace(cells, **{name: getattr(cells, name)[which] for name in names})
         return replace(
@@ -195,6 +196,7 @@ class EffectDraws:
         if not len(other.expected):
             return self
         names = ("expected", "precision", "place")
+        # Draws k of both are of the same program, controls and factors.
         both: dict[str, Any] = {
             x: np.concatenate([getattr(self, x), getattr(other, x)]) for x in names
         }
@@ -256,6 +258,7 @@ class EffectDraws:
         """Return their standard deviations, ``(n_perturbations, n_genes)``, units of the data."""
         sd = np.empty(self.expected.shape, table_type(self.expected.size))
         for rows, some in self.blocks():
+            # Var = E[1 / (cells + prior)] + Var[centre], over draws.
             within = np.zeros_like(sd[rows])
             for k in range(self.n_draws):
                 within += 1.0 / (self.precision[some] + 1.0 / VARIANCE[self.place[some, :, k]])
@@ -317,6 +320,7 @@ class EffectDraws:
         for rows in in_blocks(*shape):
             some = which[rows]
             own = self.precision[some] + 1.0 / VARIANCE[self.place[some, :, k]]
+            # Given the draw: N(E + centre, 1 / (cells + prior)).
             mean[rows] = self.expected[some] + self.unit * self.centres(some, [k])[:, :, 0]
             spread[rows] = self.unit * np.sqrt(1.0 / own)
         return mean, spread
@@ -324,6 +328,7 @@ class EffectDraws:
     def taken(self, n_samples: int | None = None) -> list[tuple[int, int]]:
         """Return which of the draws that were kept ``n_samples`` draws are of, and how often."""
         count = self.n_draws if n_samples is None else n_samples
+        # Draw i of `count` is of the kept draw floor(i n_draws / count).
         kept = np.arange(count) * self.n_draws // max(count, 1)
         which, times = np.unique(kept, return_counts=True)
         return list(zip(which.tolist(), times.tolist(), strict=True))
@@ -357,6 +362,7 @@ class EffectDraws:
             )  # fmt: skip
             summarise(mixtures, VARIANCE, levels, start, some, ends, np.empty((2, n_draws)))
             mean, sd, above, low, high = (x.reshape(-1, p) for x in (*some, *ends))
+            # Twice the smaller of P(> 0) and P(< 0).
             lfsr = np.minimum(1.0, 2.0 * np.minimum(above, 1.0 - above))
             filled = (*(x * self.unit for x in (mean, sd, low, high)), lfsr)
             for table, numbers in zip(tables, filled, strict=True):

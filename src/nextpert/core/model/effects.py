@@ -145,6 +145,7 @@ def screen_efficacy(
     direction
         -1 for knockouts and knockdowns, 1 for activation.
     """
+    # Standard error of a change: the variance within perturbations over the cells that count.
     n_groups = int((cells.n_cells > 0).sum())
     within = cells.scatter.diagonal() / max(int(cells.n_cells.sum()) - n_groups, 1)
     change, error = (table[rows, genes] for table in cells.to_controls())
@@ -219,6 +220,7 @@ def exact_effects(
     rng
         Seed or generator.
     """
+    # The mean is exact, E[(I - B)^-1] a by graph; the rest is by draws of B.
     given = np.atleast_2d(np.asarray(shifts, np.float64))
     every = np.ascontiguousarray(given.T)
     mean = np.mean([blr.solve(every).T for blr in posteriors], axis=0)
@@ -228,6 +230,7 @@ def exact_effects(
     size = max(_ROOM // (n_samples * given.shape[1]), 1)
     for first in range(0, len(given), size):
         rows = slice(first, first + size)
+        # The last of each draw are the controls.
         drawn = mean_draws(posteriors, given[rows], n_samples=n_samples, rng=seed)
         draws = np.array([each[:-1] - each[-1] for each in drawn])
         sd[rows] = draws.std(axis=0)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 DEPARTURES = np.append(0.0, 2.0 ** np.arange(-7.0, 5.0))
 # Genes that the prior of a screen counts for, of which conditions agree in half; and genes that the
 # screen counts for in a perturbation.
-_TOLD, _OF_SCREEN = 2.0, 1.0
+_PRIOR_COUNT, _OF_SCREEN = 2.0, 1.0
 # Departures of at most so many times the sampling variance are taken for more of it. Where lines
 # agree the error is 1.06 times that of pooling (1.23 by 1, 1.14 by 4); by 16 effects of one line
 # are lost more often (three screens each).
@@ -87,6 +87,7 @@ def fit_each(
             progress=progress,
         )  # fmt: skip
 
+    # A gene counts as changed where a short fit of any condition puts it a sd from 0.
     whole, changes = [_with_all(part) for part in parts], np.zeros((n, p))
     short = min(length, _SHORT, key=lambda each: each.keep)
     for part in whole:
@@ -134,18 +135,19 @@ def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGu
     own = parts[here]
     varies = own.covariance.diagonal()
     unit = np.where(varies > 0, varies, np.median(varies[varies > 0]))
-    precision, away = [], [part.mean[1:] - part.mean[0] for part in parts]
-    for part, change in zip(parts, away, strict=True):
+    precision, apart = [], [part.mean[1:] - part.mean[0] for part in parts]
+    for part, change in zip(parts, apart, strict=True):
         if part is own:
             precision.append(own.counted[1:])
             continue
         # A gene that is not expressed there does not change there, and says nothing of it here.
         there = part.covariance.diagonal()
         significance = np.where(varies > 0, np.minimum(1.0, 2.0 * there / unit), 0.0)
+        # Noise of their cells in units of this condition, at least its own; and of the controls.
         noise = np.maximum(there / unit, 1.0) / part.counted[1:]
         of_control = 1.0 / own.counted[0] + np.maximum(there / unit, 1.0) / part.counted[0]
         both = noise + 1.0 / own.counted[1:] + of_control
-        square = (change - away[here]) ** 2 / unit
+        square = (change - apart[here]) ** 2 / unit
         weight = np.empty(noise.shape)
         for rows, chance in departures(square, both, changes * significance):
             # Small departures are more of sampling. Without cells here nothing tells whether there
@@ -156,19 +158,20 @@ def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGu
             counts = small | (own.n[1:][rows, None, None] <= _NO_CELLS)
             weight[rows] = (chance * counts / total).sum(axis=2)
         precision.append(significance * weight)
+    # Means weighted by precision: own cells, and those of others as far as they agree.
     total = np.sum(precision, axis=0)
-    share = [each / total for each in precision]
+    fraction = [each / total for each in precision]
     n = total.mean(axis=1)
     # Controls count with their cells; what a perturbation has more or less of those of a condition
     # is a column, as of batches: their errors are common to the perturbations.
     controls = np.array([part.n[0] for part in parts])
-    less = np.array([each.mean(axis=1) for each in share]).T
+    less = np.array([each.mean(axis=1) for each in fraction]).T
     of_batches = np.sum(
         [a[:, None] * (b.fixed[1:] - b.fixed[:1]) for a, b in zip(less.T, parts, strict=True)],
         axis=0,
     )
     columns = np.hstack([less - controls / controls.sum(), of_batches])
-    change = np.sum([s * a for s, a in zip(share, away, strict=True)], axis=0)
+    change = np.sum([s * a for s, a in zip(fraction, apart, strict=True)], axis=0)
     return replace(
         own, mean=np.vstack([own.mean[:1], own.mean[0] + change]), n=np.append(controls.sum(), n),
         variance_ratio=np.vstack([own.variance_ratio[:1], n[:, None] / total]),
@@ -204,17 +207,19 @@ def departures(square: Array, variance: Array, changes: Array) -> Iterator[tuple
         total = variance[rows, :, None] + DEPARTURES
         return np.asarray(-0.5 * (np.log(total) + square[rows, :, None] / total))
 
+    # EM: P(departure) of (28), often_j = (screen + sum_g changed_g P_jg) / (1 + sum_g changed_g).
     prior = np.append(0.5, np.full(size - 1, 0.5 / (size - 1)))
     often, of_each = np.tile(prior, (n, 1)), np.empty((n, size))
     for _ in range(_ROUNDS):
         for rows in blocks:
             chance = softmax(logs(rows) + np.log(often[rows, None]), axis=2)
             of_each[rows] = np.einsum("jg,jgd->jd", changes[rows], chance)
-        screen = (_TOLD * prior + of_each.sum(axis=0)) / (_TOLD + changes.sum())
+        screen = (_PRIOR_COUNT * prior + of_each.sum(axis=0)) / (_PRIOR_COUNT + changes.sum())
         before = often
         often = (_OF_SCREEN * screen + of_each) / (_OF_SCREEN + changes.sum(axis=1))[:, None]
     for rows in blocks:
         chance = softmax(logs(rows) + np.log(before[rows, None]), axis=2)
+        # Of the gene itself nothing: its own share is taken off before it is judged.
         left = _OF_SCREEN * screen + of_each[rows, None] - changes[rows, :, None] * chance
         yield rows, softmax(logs(rows) + np.log(left), axis=2)
 
@@ -241,6 +246,7 @@ def of_table(cells: PooledGuides, effects: ArrayLike, precision: ArrayLike) -> P
     # The error of the controls is in all effects: as if these were as many cells as the most of a
     # perturbation, it is half of the smallest variance.
     of_control = 0.5 / np.where(known.any(axis=0), known.max(axis=0), 0.5 / within)
+    # The sampling variance there, controls included.
     variance = np.divide(1.0, known, out=np.full(known.shape, np.inf), where=known > 0)
     # Cells of this screen whose mean would have that variance.
     counted = np.maximum(within / np.vstack([of_control, variance - of_control]), _NO_CELLS)

@@ -116,6 +116,7 @@ class Hierarchical:
 
     def thinned(self, size: int) -> Hierarchical:
         """Return as many of its draws as are kept of a number of effects."""
+        # Draws evenly spread over those that there are.
         keep = Chain.of_size(size).keep
         if keep >= self.effects.n_draws:
             return self
@@ -182,23 +183,26 @@ class Hierarchical:
         rng
             Seed or generator.
         """
+        # A draw of a new perturbation borrows scores and exponents of own parts of one with cells.
         generator, known = as_rng(rng), self.effects
         expected = np.array(expected, np.float64)
         (n, p), n_draws = expected.shape, known.n_draws
         place = np.empty((n, p, n_draws), np.int8)
         scores = np.empty((n_draws, n, 1 + self.factors.shape[1]))
         shared, factor = np.ones((2, n)) if scale is None else np.array(scale, np.float64).T
-        # Own parts have variances of the grid: its entry is moved up or down by whole steps, of
-        # which one more is taken at random, so that the variance is that wanted on average.
+        # A variance of the grid times 2^step (1 + more): its entry is `step` further up, and one
+        # more with probability `more`, so that the mean of the variance is `factor` times it.
         step = np.floor(np.log2(factor))
         more = factor / 2.0**step - 1.0
         steps = np.arange(step.min(initial=0), step.max(initial=0) + 2)
         moved = np.clip(np.outer(2.0**steps, VARIANCE[:-1]), VARIANCE[0], VARIANCE[-2])
         moved = np.searchsorted(VARIANCE[:-1], moved)
         for k in range(n_draws):
+            # The one that each is like. Signs of scores and the order of genes are exchangeable.
             like = generator.integers(len(known.expected), size=n)
             scores[k] = np.column_stack([self.scores[k, like], self.along[k, like]])
             scores[k] *= generator.choice([-1.0, 1.0], scores[k].shape)
+            # Exponents of own parts, of genes in any order.
             size = generator.permuted(known.place[like, :, k], axis=1)
             is_known = size == N_VARIANCES  # a variance that was known is none of another gene
             size[is_known] = generator.permuted(np.where(is_known, 0, size), axis=1)[is_known]
@@ -212,9 +216,8 @@ class Hierarchical:
             variance = np.asarray(own_variance, np.float64)
             known_variance = np.maximum(variance / known.unit**2, VARIANCE[0])
             fixed = ~np.isnan(known_variance)
-            # Their variance is told in full: neither program nor coexpression adds to it.
+            # The variance of the whole effect is known: no program or coexpression adds to it.
             place[fixed], precision[fixed] = N_VARIANCES, 1.0 / known_variance[fixed]
-        # No batch has left anything in means that there are not.
         batches = np.zeros((n_draws, 0, p)) if known.cells is None else known.cells.batches
         n_columns = batches.shape[1]
         cells = FromCells(
@@ -223,6 +226,7 @@ class Hierarchical:
             self.control / known.unit, self.program, self.factors, scores[:, :, 0],
             scores[:, :, 1:],
         )  # fmt: skip
+        # No cells: change and noise are 0, and the precision is that of known own parts alone.
         drawn = EffectDraws(known.unit, np.zeros((n, p)), precision, place, None, cells)
         if n_draws > 1:  # what is expected is known exactly, whatever these few draws
             expected -= drawn.posterior_mean()
@@ -252,7 +256,7 @@ def controls_alone(
     generator, p, n_draws = as_rng(rng), cells.mean.shape[1], Chain().keep
     unit = np.sqrt(np.maximum(cells.covariance.diagonal(), np.finfo(np.float64).tiny))
     control = cells.mean[0] + unit * generator.standard_normal((n_draws, p)) / np.sqrt(cells.n[0])
-    # One perturbation that nobody asks for, of which `predict` makes others.
+    # One perturbation, without effect, whose draws of variances `predict` gives to others.
     drawn = generator.choice(np.searchsorted(VARIANCE[:-1], _UNSEEN), (1, p, n_draws),
                              p=_UNSEEN_WEIGHTS)  # fmt: skip
     program, none = np.zeros((n_draws, p)), np.zeros((n_draws, 1))

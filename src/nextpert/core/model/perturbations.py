@@ -105,6 +105,7 @@ class Perturbations:
         errors = np.zeros((len(rows), 0))
         if self.batches is not None:
             every = np.asarray(self.batches, np.float64)
+            # Errors of batches in a difference to the controls.
             errors = np.where(rows[:, None] >= 0, every[rows] - every[self.control], 0.0)
         vars(self).update(
             rows=rows, n=np.where(rows >= 0, moments.n[rows], 0), sd=sd,
@@ -166,6 +167,7 @@ class Perturbations:
         for rows in in_blocks(*variance.shape):
             n = cells[rows]
             if moments.counted is None:
+                # (squares + 10 pooled variances) / (n - 1 + 10), over n.
                 freedom = np.maximum(n - 1, 0) + _POOLED_CELLS
                 spread = moments.squares[self.rows[rows]] + _POOLED_CELLS * pooled
                 with_cells = spread / freedom / np.maximum(n, 1)

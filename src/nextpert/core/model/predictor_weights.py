@@ -169,15 +169,18 @@ def learn_predictor_weights(
     # Where a fixed predictor speaks the others are silent: nothing is learned of them there.
     evidence = used & ~x[fixed].any(axis=(0, 2))[:, None]
     left, _ = _weighed(np.where(evidence, y, 0.0), noise, evidence)
+    # Normal equations by block, so that each can be left out by subtraction.
     sums = _sums(x[free], y, shared[free], left, blocks, n_blocks)
     weights = fixed.astype(np.float64)
     weights[free], probability, slope = sums.learned(np.ones(n_blocks, bool), most[free])
+    # The weights of a left-out perturbation are those of the other blocks.
     rows = np.tile(weights, (len(used), 1))
     for b in range(n_blocks):
         rows[np.ix_(blocks == b, free)] = sums.learned(np.arange(n_blocks) != b, most[free])[0]
     # Errors are weighted by what the predictors do not explain.
     off = 2 * np.einsum("k,kjg->jg", weights, shared)
     left, beyond = _weighed(y - np.einsum("k,kjg->jg", weights, x), noise - off, used, noise)
+    # E|y - e|^2 of the true effects: |y - e|^2 - noise + 2 shared, over that of e = 0.
     guess, off = np.einsum("jk,kjg->jg", rows, x), np.einsum("jk,kjg->jg", rows, shared)
     guesses = [(0.0, 0.0), (guess, off), *zip(x, shared, strict=True)]
     nothing, *totals = [float((((y - e) ** 2 - noise + 2 * s) * left).sum()) for e, s in guesses]
@@ -199,6 +202,7 @@ def _weighed(
     variance = expected if noise is None else noise
     left, beyond, tiny = used.astype(np.float64), 0.0, np.finfo(np.float64).tiny
     for _ in range(_ROUNDS):
+        # t^2 = sum w^2 (y^2 - expected) / sum w^2 with the weights so far.
         total = (left**2).sum()
         mean = float((left**2 * (effects**2 - expected)).sum() / total) if total > 0 else 0.0
         beyond = max(mean, 0.0)
@@ -240,6 +244,7 @@ class _Sums:
         if n < 2 or k == 0 or size <= 0:  # one perturbation tells nothing of others
             return np.zeros(k), 0.0, 0.0
         one, both = self.alike[:, ~kept].sum(axis=1)
+        # m = J^2 / sum cos^2 over the pairs that are left.
         m = n**2 / max(float(self.alike[0].sum()) - 2 * one + both, np.finfo(np.float64).tiny)
         per = size / (n * m)  # weighted variance of one of the n * m independent effects
         gram, cross = self.gram[kept] / per, self.cross[kept] / per
@@ -247,9 +252,11 @@ class _Sums:
         precision = np.eye(k) + gram.sum(axis=0) - np.concatenate([np.zeros((1, k, k)), gram])
         right = cross.sum(axis=0) - np.concatenate([np.zeros((1, k)), cross])
         mode, *without = _mode(precision, right, most)
+        # Slope of left-out effects on left-out predictions.
         along = float(np.einsum("bk,bk->", without, cross))
         square = float(np.einsum("bk,bkl,bl->", without, gram, without))
         slope = min(max(along / square, 0.0), 1.0) if square > 0 else 0.0
+        # Laplace: log odds of predictors of use, |I + G|^-1/2 exp(w'r - w'(I + G)w / 2).
         evidence = right[0] @ mode - 0.5 * mode @ precision[0] @ mode
         probability = float(expit(evidence - 0.5 * np.linalg.slogdet(precision[0])[1]))
         return probability * slope * mode, probability, slope
@@ -279,11 +286,13 @@ def _sums(
     x: Array, y: Array, shared: Array, left: Array, blocks: NDArray[np.int64], n_blocks: int
 ) -> _Sums:
     """Return the sums over every block; ``blocks`` are those of the perturbations, -1 for none."""
+    # G_kl = sum w x_k x_l, less for the cross terms the shared error w shared_k.
     weighted = x * left
     each = np.einsum("kjg,ljg->jkl", weighted, x)
     cross = np.einsum("kjg,jg->jk", weighted, y) - np.einsum("kjg,jg->jk", shared, left)
     effects = y * np.sqrt(left)
     size = (effects**2).sum(axis=1)
+    # Squared cosines of pairs without a matrix of pairs: u'(U'U)u.
     unit = effects / np.sqrt(np.maximum(size, np.finfo(np.float64).tiny))[:, None]
     alike = ((unit @ (unit.T @ unit)) * unit).sum(axis=1)
     rows = [np.flatnonzero(blocks == b) for b in range(n_blocks)]

@@ -41,7 +41,7 @@ SCORES = np.arange(-14.0, 5.0)
 # Observations that the prior of the weights of a grid counts for. More expect effects along
 # coexpression where there are none, fewer rule out what few perturbations show: 5 is the least that
 # loses nothing on TAP-seq.
-_TOLD = 5.0
+_PRIOR_COUNT = 5.0
 _FACTORS = 8  # of coexpression at most; a tenth of the genes where these are few
 _NO_PROGRAM = 1e-12  # variance of a program that is none
 _BLOCK = 32  # perturbations visited by one task; the draws do not depend on who does it
@@ -94,11 +94,13 @@ class Sampler:
         self.unit = np.sqrt(np.where(varies, within.diagonal(), middle))
         gamma, psi = np.zeros((p, 0)), np.ones(p)  # a table may say nothing of coexpression
         if cells.knows_correlation:
+            # Sigma, less what (23) explains, is Psi + Gamma Gamma', by principal-axis factoring.
             q = int(np.clip(p // 10, 1, _FACTORS))
             alike = without_responses(within_cells or cells, self.unit)
             sd = np.sqrt(np.maximum(alike.diagonal(), LEAST_PSI))
             gamma, psi = factors(alike / np.outer(sd, sd), q)
         q = gamma.shape[1]
+        # x_j - E_j and its sampling variance 1 / n_j, in units of genes; along factors their mean.
         x, error = np.empty((2, n, p), table_type(n * p))
         along, spread = np.empty(n), np.zeros(n)
         shared, left = np.zeros((n, 0)), np.zeros(n)
@@ -126,9 +128,11 @@ class Sampler:
         # The scores of the controls' noise along the factors, equation 14 without the others.
         # The coefficients of batches have the noise of one cell.
         self.batches, self.batch_scores = (np.zeros((shared.shape[1], k)) for k in (p, q))
+        # eta_b of a coefficient, which varies as one cell: precision Gamma' Psi^-1 Gamma + I.
         of_cell = gamma.T @ (gamma / psi[:, None]) + np.eye(q)
         self.batch_cov = np.linalg.inv(of_cell)
         self.batch_root = np.linalg.cholesky(self.batch_cov)
+        # h_0 of the controls: precision Gamma' diag(n_0 / Psi) Gamma + n_0 I.
         precision = gamma.T @ (gamma / self.control_noise[:, None])
         self.control_precision = 1.0 / np.mean(1.0 / counted)
         precision += np.eye(q) * self.control_precision
@@ -147,10 +151,11 @@ class Sampler:
             np.zeros(n, np.int64),
         )  # fmt: skip
         self.control = self.control_x.copy()
+        # The program starts as the first principal direction of standardised differences.
         square = np.zeros((p, p))
         for rows in in_blocks(n, p):
-            away = (x[rows] - self.control) / np.sqrt(psi * error[rows] + 1.0)
-            square += away.T @ away
+            departure = (x[rows] - self.control) / np.sqrt(psi * error[rows] + 1.0)
+            square += departure.T @ departure
         design[0] = eigh(square, subset_by_index=[p - 1, p - 1])[1][:, 0]
         # Errors of genes that go together are a program, if many perturbations show them.
         self.has_program = cells.knows_correlation or n <= WITHOUT_CORRELATION
@@ -176,7 +181,7 @@ class Sampler:
                 (size[:, 1:], len(SCORES)),
                 (self.state.scale, len(SCALES)),
             ):
-                counts = np.bincount(which.ravel().astype(np.int64), minlength=n) + _TOLD / n
+                counts = np.bincount(which.ravel().astype(np.int64), minlength=n) + _PRIOR_COUNT / n
                 drawn.append(self.rng.dirichlet(counts) + 1e-300)
             self.score_weights[:], self.scale_weights = drawn[:2], drawn[2]
             self.tail_weights = self.rng.dirichlet(self.count + 0.5) + 1e-300
@@ -262,6 +267,7 @@ class Sampler:
         """
         program, gamma = self.means.design[0], self.means.design[1:].T
         p, q = gamma.shape
+        # h_0 given mu_0, of which only the controls' mean tells: N(cov right, cov).
         right = gamma.T @ ((self.control_x - self.control) / self.control_noise)
         chance = self.control_root @ self.rng.standard_normal(q)
         self.control_scores = self.control_cov @ right + chance
@@ -281,12 +287,14 @@ class Sampler:
             of_columns, cross = cross[:, :, 2].copy(), cross[:, :, :2]
             of_columns -= (gamma @ self.batch_scores.T) / self.means.psi[:, None]
             columns, less, less_right = Columns.integrated(block, cross, of_columns)
+        # Precision of (mu_0, lambda) of every gene, batches integrated out, and Lambda^-1 zeta.
         one = sums[0] + 1.0 / self.control_noise - less[:, 0, 0]
         two = sums[2] + 1.0 / self.program_variance - less[:, 1, 1]
         both, along = sums[1] - less[:, 0, 1], sums[4] - less_right[:, 1]
         right = sums[3] + (self.control_x - common) / self.control_noise - less_right[:, 0]
         det = one * two - both**2
         normal = self.rng.standard_normal((2, p))
+        # lambda from its marginal, then mu_0 given lambda.
         program[:] = (one * along - both * right) / det + np.sqrt(one / det) * normal[0]
         if not self.has_program:
             program[:] = 0.0
@@ -294,6 +302,7 @@ class Sampler:
         if columns is not None:
             drawn = columns.draw(np.column_stack([self.control, program]), self.rng)
             self.batches = np.ascontiguousarray(drawn.T)
+        # T_lambda of (17), inverse gamma.
         rate = 0.001 + (program**2).sum() / 2.0
         drawn_variance = rate / self.rng.gamma(1.0 + p / 2.0)
         self.program_variance = drawn_variance if self.has_program else _NO_PROGRAM
@@ -308,6 +317,7 @@ class Sampler:
         total = scores[:, : 1 + q].copy()
         total[:, 1:] += scores[:, 1 + q :]
         variance[:, 1:] += (means.spread + 1.0 / means.along)[:, None]
+        # sum_j 1 / T_j and sum_j y_j / T_j along the program and every factor.
         precision, right = (1.0 / variance).sum(axis=0), (total / variance).sum(axis=0)
         # The controls' cells: along the factors as their noise allows, along the program as seen.
         program, gamma = means.design[0], means.design[1:].T
@@ -329,6 +339,7 @@ class Sampler:
             cross = ((1.0 / variance).T @ shared)[:, :, None]
             columns, less, less_right = Columns.integrated(block, cross, of_columns)
             precision, right = precision - less[:, 0, 0], right - less_right[:, 0]
+        # Upsilon of (19), which mu_0 and, given it, the batches take over from the scores.
         moved = right / precision + self.rng.standard_normal(1 + q) / np.sqrt(precision)
         self.control += moved @ means.design
         if columns is not None:
@@ -344,6 +355,7 @@ class Sampler:
         place, rows = self.state.place.copy(), np.flatnonzero(self.means.spread > 0)
         drawn = place[rows] < N_VARIANCES
         more = self.means.psi * self.doubt[rows] / self.unit**2
+        # log2(T + Psi v) between two whole exponents: up with the probability that keeps the mean.
         total = np.log2(VARIANCE[np.where(drawn, place[rows], 0)] + more)
         below = np.floor(total)
         up = self.rng.random(total.shape) < 2.0 ** (total - below) - 1.0
@@ -359,6 +371,7 @@ class Sampler:
         drawn of an effect that the cells do not tell from 0 repeats what was thought of it.
         """
         (n, p), (design, scores) = self.means.x.shape, (self.means.design, self.state.scores)
+        # Departures r of some pairs, and N(r; 0, V + 2^(scale + tail)) at every tail.
         row, gene = (self.rng.integers(size, size=ENOUGH_PAIRS) for size in (n, p))
         drawn = self.state.place[row, gene] < N_VARIANCES
         row, gene = row[drawn], gene[drawn]
@@ -441,6 +454,7 @@ class Columns(NamedTuple):
             The columns, and what is to be subtracted from the precision of the other terms,
             ``(..., m, m)``, and from their right-hand side, ``(..., m)``.
         """
+        # A block A = [[a, c], [c', b]] of a precision: b - c' a^-1 c is left of b.
         solved = np.linalg.solve(block, np.concatenate([cross, right[..., None]], axis=-1))
         less = np.swapaxes(cross, -1, -2) @ solved
         root: Array = np.linalg.cholesky(block).astype(np.float64, copy=False)
@@ -452,8 +466,6 @@ class Columns(NamedTuple):
         chance = np.linalg.solve(np.swapaxes(self.root, -1, -2), normal)
         return np.asarray(self.at + (chance - self.by @ others[..., None])[..., 0])
 
-
-Array = NDArray[np.float64]
 
 # Pairs of perturbation and gene that the weights of a mixture are learned from at most.
 ENOUGH_PAIRS = 100_000
@@ -483,6 +495,7 @@ def best_weights(chance: Array, prior: Array, start: Array) -> Array:
 
     now = value(weights)
     for _ in range(_MAX_NEWTON):
+        # Gradient and negative Hessian of the log density; a step stays above 0 and must gain.
         part = chance / (chance @ weights)[:, None]
         slope = part.sum(axis=0) + prior / weights - total
         step = np.linalg.solve(part.T @ part + np.diag(prior / weights**2), slope)

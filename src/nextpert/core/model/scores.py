@@ -76,6 +76,7 @@ def squared_size(
     sigma = np.asarray(covariance, np.float64)
     kept = n > 0
     known = kept.any(axis=1)
+    # V of each difference, and traces of sigma over the genes that were measured.
     variance = np.diag(sigma) / np.where(kept, n, 1.0)
     whole = np.full(len(n), float(np.trace(sigma)))
     squares = np.full(len(n), float((sigma**2).sum()))
@@ -86,6 +87,7 @@ def squared_size(
         whole[part] = of_part @ np.diag(sigma)
         squares[part] = ((of_part @ sigma**2) * of_part).sum(axis=1)
     trace = variance.sum(axis=1)
+    # tr V^2 from tr V, as sigma is common.
     square = (trace / np.maximum(whole, np.finfo(np.float64).tiny)) ** 2 * squares
     square = np.maximum(square, overlap * trace**2)
     plug_in = (d**2).sum(axis=1)
@@ -96,6 +98,7 @@ def squared_size(
     cubes = float((diagonal**3).sum() if independent else ((unit @ unit) * unit).sum())
     share = float((unit**2).sum()) ** 4 / max(cubes, 1e-150) ** 2
     degrees = np.maximum(trace**2 / np.maximum(square, 1e-300) * share, 1.0)
+    # |d|^2 standardised, then as a chi-square of the same skewness (Pearson).
     departure = (plug_in - trace) / np.sqrt(np.maximum(2 * square, 1e-300))
     p = np.where(known, chi2.sf(departure * np.sqrt(2 * degrees) + degrees, degrees), np.nan)
     q = np.full(len(p), np.nan)
@@ -124,6 +127,7 @@ def pooled_sizes(pooled: PooledGuides, *, factor: float = 1.0) -> tuple[SquaredS
     """
     counted = np.where(pooled.variance_ratio < UNKNOWN, pooled.counted, 0.0)
     mean, n = pooled.mean[1:], counted[1:]
+    # The mean of the others: the weighted mean of all, less the own part.
     whole, weighted = n.sum(axis=0), (n * mean).sum(axis=0)
     rest = np.where((n > 0).sum(axis=0) > 1, whole - n, 0.0)
     others = (weighted - n * mean) / np.where(rest > 0, rest, 1.0)
@@ -153,6 +157,7 @@ def holds(
 ) -> NDArray[np.bool_]:
     """Return whether intervals of ``level`` hold means of other cells, their variance added."""
     truth = np.asarray(observed, np.float64)
+    # Half-widths of posterior and of sampling add as squares.
     noise = float(ndtri((1.0 + level) / 2.0)) ** 2 * np.asarray(variance, np.float64)
     low = effects.mean - np.sqrt((effects.mean - effects.lower) ** 2 + noise)
     high = effects.mean + np.sqrt((effects.upper - effects.mean) ** 2 + noise)
@@ -180,6 +185,7 @@ def ratio_with_error(over: ArrayLike, under: ArrayLike) -> tuple[float, float]:
     if n == 0 or not below > 0:
         return float("nan"), float("nan")
     ratio = float(a.sum() / below)
+    # Jackknife: the ratio without each part.
     rest = below - b
     if n < 2 or not (rest > 0).all():
         return ratio, float("nan")
@@ -290,16 +296,17 @@ def null_width(z: ArrayLike, covariance: ArrayLike) -> NullWidth:
     """
     sigma = np.asarray(covariance, np.float64)
     kept = np.flatnonzero(sigma.diagonal() > 0)
-    away = np.abs(np.asarray(z, np.float64))[:, kept]
-    if not away.size:
+    absolute = np.abs(np.asarray(z, np.float64))[:, kept]
+    if not absolute.size:
         return NullWidth()
     sd = np.sqrt(sigma[kept, kept])
+    # p genes count as p^2 / sum r^2 independent ones.
     squares = float(((sigma[np.ix_(kept, kept)] / np.outer(sd, sd)) ** 2).sum())
-    n = len(away)
+    n = len(absolute)
     counted = max(n - 1, 1) * len(kept) ** 2 / squares
-    value = float(np.median(away)) / MEDIAN
+    value = float(np.median(absolute)) / MEDIAN
     error = value * np.sqrt(_VARIANCE / counted)
     if n > 3:
-        without = np.array([np.median(np.delete(away, k, axis=0)) for k in range(n)]) / MEDIAN
+        without = np.array([np.median(np.delete(absolute, k, axis=0)) for k in range(n)]) / MEDIAN
         error = max(error, np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
     return NullWidth(value, float(error))

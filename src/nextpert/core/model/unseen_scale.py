@@ -109,7 +109,7 @@ def learn_scales(model: Hierarchical, left_out: LeftOut) -> Array:
     parts = [(left_out.alone, np.ones_like(known))]
     if not np.array_equal(left_out.described[known], left_out.alone[known]):
         parts.append((left_out.described, known))
-    found, prior = [], np.zeros(2)
+    modes, prior = [], np.zeros(2)
     for departure, rows in parts:  # the prior of described ones is what the others have
         x, used = prior, left_out.scored[rows]
         if len(used) > _FREE:
@@ -128,9 +128,9 @@ def learn_scales(model: Hierarchical, left_out: LeftOut) -> Array:
 
                 fit = minimize(loss, x, jac=True, bounds=[_RANGE] * 2, method="L-BFGS-B")
                 x = np.asarray(fit.x)
-        found.append(x)
+        modes.append(x)
         prior = x
-    return np.exp2([found[0], found[-1]])
+    return np.exp2([modes[0], modes[-1]])
 
 
 class _Slopes(NamedTuple):
@@ -167,6 +167,7 @@ class _Slopes(NamedTuple):
         Shapes ``(n,)`` and ``(n, 2)``. And how many independent genes the genes of a perturbation
         count as, by the variance of slopes of genes and that of their means.
         """
+        # Mean over draws of N(y; sqrt(shared) centre, own T + noise), and slopes in log2 of both.
         shared, own = 2.0**x
         total, slope = (
             np.full(self.y.shape, np.finfo(np.float64).tiny),
@@ -184,6 +185,7 @@ class _Slopes(NamedTuple):
         count = self.used.sum(axis=1)
         density = np.where(self.used, np.log(total), 0.0).sum(axis=1) / count
         mean, n = slope.sum(axis=2) / count, len(count)
+        # A perturbation's genes count as many as the variance of their mean slope says.
         within = ((slope**2).sum(axis=2) / count - mean.mean(axis=1, keepdims=True) ** 2).sum() / n
         between = max(mean.var(axis=1, ddof=1).sum(), np.finfo(np.float64).tiny)
         counted = min(within / between, count.mean()) * (n - _FREE) / n

@@ -67,6 +67,7 @@ def response_variance(
         excess = (ratio - 1.0) * (cells.prior_freedom + freedom)
         if not cells.are_cells:  # nor is a large standard error a sign of cells that respond
             excess = np.where(ratio < _OUTLYING, excess, 0.0)
+        # Least squares of the excess on theta^2, weighted by degrees of freedom.
         total += float((freedom * square**2).sum())
         along += float((excess * square).sum())
     # The variance of _ALONG * along / total is _ALONG / total, so that its precision is this.
@@ -86,6 +87,7 @@ def without_responses(cells: PooledGuides, unit: Array) -> Array:
     change, n = change / unit, cells.n_cells[1:, None]
     phi = response_variance(cells, change.__getitem__, np.ones_like(unit), error)
     noise = float((n * error).mean(axis=1).sum())  # of the squares of changes, times the cells
+    # Responses add phi n theta theta' / sum n; noise of theta adds its own covariance.
     along = phi / cells.n_cells.sum() * ((n * change).T @ change - noise * within)
     return np.asarray(within - along)
 
@@ -103,6 +105,7 @@ def factors(correlation: Array, n_factors: int) -> tuple[Array, Array]:
         psi = np.full(p, LEAST_PSI)
         basis = np.random.default_rng(0).standard_normal((p, n_factors + _MORE))
     for _ in range(200):
+        # Largest eigenvectors of R - Psi give Gamma, 1 - |Gamma_i|^2 gives Psi.
         own = np.maximum(psi, LEAST_PSI)
         if p <= _DENSE:
             reduced = correlation - np.diag(own)

@@ -57,13 +57,13 @@ def spread_within(screen: ScreenMoments, blocks: ArrayLike) -> float:
         In units of the noise variance of a cell; 0 where they differ by no more than sampling, or
         where fewer than 2 degrees of freedom are left.
     """
-    found = _mean_squares(screen, blocks)
-    if found is None:
+    squares_of = _mean_squares(screen, blocks)
+    if squares_of is None:
         return 0.0
-    freedom = found.freedom[0]
-    ratio = found.between[found.varies] / found.within[found.varies]
+    freedom = squares_of.freedom[0]
+    ratio = squares_of.between[squares_of.varies] / squares_of.within[squares_of.varies]
     null = float(chi2.median(freedom) / freedom)
-    return float(max(np.median(ratio) / null - 1.0, 0.0) / found.size)
+    return float(max(np.median(ratio) / null - 1.0, 0.0) / squares_of.size)
 
 
 def spread_p_value(screen: ScreenMoments, blocks: ArrayLike) -> float:
@@ -84,13 +84,13 @@ def spread_p_value(screen: ScreenMoments, blocks: ArrayLike) -> float:
     float
         NaN where fewer than 2 degrees of freedom are left, or no node varies.
     """
-    found = _mean_squares(screen, blocks)
-    if found is None or found.freedom[1] <= _FEWEST:
+    squares_of = _mean_squares(screen, blocks)
+    if squares_of is None or squares_of.freedom[1] <= _FEWEST:
         return float("nan")
-    freedom, rest = found.freedom
-    kept = np.flatnonzero(found.varies)
+    freedom, rest = squares_of.freedom
+    kept = np.flatnonzero(squares_of.varies)
     # An F ratio has a mean above 1, by the error of its denominator.
-    ratio = (1.0 - 2.0 / rest) * found.between[kept] / found.within[kept]
+    ratio = (1.0 - 2.0 / rest) * squares_of.between[kept] / squares_of.within[kept]
     scatter = screen.scatter[np.ix_(kept, kept)]
     root = np.sqrt(scatter.diagonal())
     squares = float(((scatter / np.outer(root, root)) ** 2).sum())  # of correlations
@@ -110,6 +110,7 @@ def _mean_squares(screen: ScreenMoments, blocks: ArrayLike) -> _MeanSquares | No
     if freedom < _FEWEST:
         return None
     n = screen.n[index].astype(np.float64)
+    # Means of blocks, and the mean squares between environments and within them.
     total = np.bincount(block, n)
     mean = np.zeros((n_blocks, screen.n_nodes))
     np.add.at(mean, block, n[:, None] * screen.mean[index])
@@ -120,6 +121,7 @@ def _mean_squares(screen: ScreenMoments, blocks: ArrayLike) -> _MeanSquares | No
     varies = within > 0
     if not varies.any():
         return None
+    # Cells of an environment that make E[between] = within (1 + size tau^2).
     size = (n.sum() - (np.bincount(block, n**2) / total).sum()) / freedom
     return _MeanSquares(between, within, varies, (freedom, rest), float(size))
 
@@ -296,6 +298,7 @@ def pool_guides(
         )  # fmt: skip
     cells = screen.n.astype(np.float64)
     guide_variance = np.asarray(guide_variance, np.float64)
+    # k_e = n_e / (1 + n_e tau_g^2), of equation 7.
     counted = cells / (1.0 + cells * guide_variance)
     n = members @ counted
     mean = members @ (counted[:, None] * screen.mean) / np.maximum(n, 1e-300)[:, None]
@@ -367,6 +370,7 @@ def distinct(*codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.i
 
     As ``np.unique`` of rows, of which it takes a fifth of the time; codes are -1 or above.
     """
+    # One number for each combination of codes.
     joined, n = np.zeros(len(codes[0]), np.int64), 1
     for each in codes:
         levels = int(each.max(initial=-1)) + 2
@@ -427,6 +431,7 @@ def context_moments(
     n, p = int(screen.n.sum()), screen.n_nodes
     rows = np.hstack([screen.mean, columns])
     mean = np.average(rows, axis=0, weights=weight) if n else np.zeros(rows.shape[1])
+    # Generalised least squares between environments: rows times the root of their weight.
     left = (rows - mean) * np.sqrt(weight)[:, None]
     whole = np.einsum("ij,ij->j", left, left)
     if fixed is not None and n:

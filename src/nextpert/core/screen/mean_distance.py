@@ -106,6 +106,7 @@ def mean_distance(
     if not max(plug_in, noise) < _LARGEST:
         message = "The cells' values are too large for squared distances: give smaller units."
         raise ValueError(message)
+    # tr V^2 of a sum: squares by side, and twice the products of sides.
     traces = [squared_trace(v, count) for v, count in zip(covariances, n, strict=True)]
     traces += [2 * float(np.sum(one * two)) for one, two in combinations(covariances, 2)]
     spread = 2 * sum(traces)
@@ -217,16 +218,17 @@ def distance_difference(
     of_cells, of_others = covariance_of_mean(cells), covariance_of_mean(others)
     a, b = cells.mean - target_mean, others.mean - target_mean
     difference = float(a @ a - np.trace(of_cells) - b @ b + np.trace(of_others))
+    # 4 (a'V_a a + b'V_b b + (a - b)'V_*(a - b)) - q.
     along = a @ of_cells @ a + b @ of_others @ b + (a - b) @ of_target @ (a - b)
     least = 2 * (squared_trace(of_cells, cells.n) + squared_trace(of_others, others.n))
     least += 4 * float(np.sum(of_target * (of_cells + of_others)))
     if errors is not None and np.size(errors):
         # Each column errs in all three means alike: its error times these slopes is in the sum.
-        of_a, of_b, of_wanted = np.asarray(errors, np.float64)
+        of_a, of_b, of_target_mean = np.asarray(errors, np.float64)
         within = covariance_within([cells, others])
-        slopes = np.outer(of_a - of_wanted, a) - np.outer(of_b - of_wanted, b)
+        slopes = np.outer(of_a - of_target_mean, a) - np.outer(of_b - of_target_mean, b)
         along += float(np.einsum("ki,ij,kj->", slopes, within, slopes))
-        added = ((of_a - of_wanted) ** 2).sum() - ((of_b - of_wanted) ** 2).sum()
+        added = ((of_a - of_target_mean) ** 2).sum() - ((of_b - of_target_mean) ** 2).sum()
         difference -= float(added * np.trace(within))
     sd = float(np.sqrt(max(4 * float(along) - least, least)))
     reach = NormalDist().inv_cdf((1 + confidence) / 2) * sd

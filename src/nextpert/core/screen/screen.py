@@ -181,6 +181,7 @@ def merge(first: Part, second: Part) -> Part:
         fold[rows], n[k, rows], mean[k, rows] = part.fold, part.n, part.mean
         squares[rows] += part.squares
     total = np.maximum(n.sum(axis=0), 1)
+    # Chan's update: n1 n2 / n times the squared difference of means.
     step = mean[1] - mean[0]
     share = n[0] * n[1] / total
     both = np.flatnonzero(share)  # an environment of one part alone adds nothing between
@@ -349,6 +350,7 @@ class ScreenMoments(Shown):
         members = _members(codes, n_groups)
         n = np.asarray(members @ self.n, np.int64)
         mean = members @ (self.n[:, None] * self.mean) / np.maximum(n, 1)[:, None]
+        # Differences of the parts' means become scatter within.
         departure = self.mean - mean[codes]
         weighted = departure * self.n[:, None]
         squares = members @ (self.squares + weighted * departure)
@@ -426,6 +428,7 @@ class ScreenMoments(Shown):
         """
         columns = np.asarray(fixed, np.float64)
         centred = columns - np.average(columns, axis=0, weights=self.n)
+        # Directions that groups leave free, in which least squares estimates are uncorrelated.
         _, sizes, rows = np.linalg.svd(self._within_groups(columns, groups), full_matrices=False)
         free = sizes > _RANK * sizes.max(initial=0.0)
         found = centred @ rows[free].T

@@ -172,10 +172,10 @@ class Predictor(ABC):
         effects, shared = np.zeros((2, n, screen.moments.n_nodes), table_type(size))
         many = _BLOCKS if size <= ENOUGH else _FEW_BLOCKS
         for block in np.array_split(np.arange(n), max(n if n <= _SINGLY else many, 1)):
-            found = self.predict(screen.without(block), screen.some(block))
-            effects[block] = found.effects
-            if found.shared is not None:
-                shared[block] = found.shared
+            block_of = self.predict(screen.without(block), screen.some(block))
+            effects[block] = block_of.effects
+            if block_of.shared is not None:
+                shared[block] = block_of.shared
         return Prediction(self.name, effects, shared)
 
 
@@ -241,6 +241,7 @@ def by_slopes(name: str, candidates: Perturbations, slopes: Sequence[Array]) -> 
     for j, (genes, slope) in enumerate(zip(candidates.targets, slopes, strict=True)):
         k = list(genes)
         effects[j] = slope @ change[j, k]
+        # Cov(slope change_k, y_i) = slope Sigma_ik (1 / n_j + 1 / n_0 + batches).
         each = np.where(error[j, k], 1 / max(int(n[j]), 1) + of_control + batches[j], 0.0)
         shared[j] = np.einsum("ik,ik->i", slope, each * within[:, k])
     own = candidates.own()

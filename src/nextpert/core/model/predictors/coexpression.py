@@ -43,6 +43,7 @@ class Coexpression(Predictor):
         departure = moments.mean - n @ moments.mean / n.sum()
         every = sorted({k for genes in candidates.targets for k in genes})
         place = {k: i for i, k in enumerate(every)}
+        # Scatter of all cells about their mean: within environments and between.
         scatter = moments.scatter[:, every] + (n[:, None] * departure).T @ departure[:, every]
         largest = (moments.mean[:, every] ** 2).max(axis=0, initial=0.0)
         slopes = []

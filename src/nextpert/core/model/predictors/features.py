@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Mask = NDArray[np.bool_]
 
-_SHARES = (0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95)  # of the variance of effects that features share
+# Shares of the variance of effects that features may explain.
+_RHO = (0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95)
 _FEWEST = 5  # perturbations, to learn from: fewer have less than 99 different permutations
-_COMPONENTS = 50  # of effects, by which the share is chosen: what follows is mostly noise
+_COMPONENTS = 50  # of effects, by which rho is chosen: what follows is mostly noise
 # Tables with rows permuted, and which of their gains, by size, a table has to exceed: one that says
 # nothing does with a probability of 0.03. The third largest of 99 scatters less than the largest of
 # 20. By that, one in 16 permuted tables raised the error on Papalexi by more than 1%, the worst of
@@ -75,6 +76,7 @@ class Solved(NamedTuple):
             size, basis = np.linalg.eigh(rows @ rows.T)
             rows = basis * np.sqrt(np.maximum(size, 0.0))
         scaled = rows / root[:, None]
+        # Woodbury: (Z Z' + D)^-1 by the r x r matrix I + Z' D^-1 Z = L L'.
         factor = np.linalg.cholesky(np.eye(rows.shape[1]) + scaled.T @ scaled)
         # A = D^-1/2 (1 - inner' inner) D^-1/2
         inner = solve_triangular(factor, scaled.T, lower=True, check_finite=False)
@@ -89,6 +91,7 @@ class Solved(NamedTuple):
         if len(lacking):
             ones, diagonal = (np.tile(each, values.shape[1]) for each in (ones, diagonal))
         for g in lacking:
+            # The inverse of K without some rows, from columns of A: a Schur complement.
             out = np.flatnonzero(missing[:, g])
             columns = -(inner.T @ (inner[:, out] / root[out])) / root[:, None]
             columns[out, np.arange(len(out))] += 1.0 / noise[out]
@@ -107,9 +110,10 @@ class Solved(NamedTuple):
         With ``P = A - A 1 1'A / (1'A 1)`` they are ``(P y)_j / P_jj`` (equation 27).
         """
         total = self.ones.sum(axis=0)
+        # P_jj, and (P y)_j = (A y)_j - (A 1)_j mean.
         left = self.diagonal - self.ones**2 / np.where(total > 0, total, 1.0)
-        away = self.values - self.ones * self.mean
-        return away / np.where(left > 1e-12 * self.diagonal, left, np.inf)
+        apart = self.values - self.ones * self.mean
+        return apart / np.where(left > 1e-12 * self.diagonal, left, np.inf)
 
     def means(self) -> Array:
         """Return the mean of every gene estimated without each perturbation, ``(n, n_genes)``."""
@@ -154,32 +158,34 @@ class _Screen(NamedTuple):
         used, sd = scored[place], np.where(screen.sd > 0, screen.sd, 1.0)
         effects = np.where(used, screen.observed[place] / sd, 0.0)
         noise = np.where(used, screen.own_variance()[place] / sd**2, 0.0)
-        away, count = _centred(effects, used), used.sum(axis=0)
+        apart, count = _centred(effects, used), used.sum(axis=0)
         many = np.maximum(count - 1, 0)
         own = (noise * many / np.maximum(count, 1)).sum()
-        size = ((away**2).sum() - own) / max(many.sum(), 1)
+        # Variance of effects about the mean of their gene, less that of sampling.
+        size = ((apart**2).sum() - own) / max(many.sum(), 1)
         if size <= 0:
             return None
-        if len(place) < away.shape[1]:
-            square, basis = np.linalg.eigh(away @ away.T)
+        if len(place) < apart.shape[1]:
+            # Components of the effects, by the smaller of the two Gram matrices.
+            square, basis = np.linalg.eigh(apart @ apart.T)
             components = basis * np.sqrt(np.maximum(square, 0.0))
         else:
-            components = away @ np.linalg.eigh(away.T @ away)[1]
+            components = apart @ np.linalg.eigh(apart.T @ apart)[1]
         per = noise.sum(axis=1) / used.sum(axis=1)
         return cls(place, effects, ~used, per, float(size), components[:, -_COMPONENTS:])
 
-    def covariance(self, share: float, rows: Array) -> tuple[Array, Array]:
-        """Return ``Z`` and the diagonal of ``D`` if features share a part of the variance."""
-        z = np.sqrt(share) * rows
+    def covariance(self, rho: float, rows: Array) -> tuple[Array, Array]:
+        """Return ``Z`` and the diagonal of ``D`` if features explain a part of the variance."""
+        z = np.sqrt(rho) * rows
         rest = np.maximum(1.0 - (z**2).sum(axis=1), 1e-6)  # every effect has the same variance
         return z, rest + self.noise / self.size
 
-    def solved(self, share: float, rows: Array) -> Solved:
+    def solved(self, rho: float, rows: Array) -> Solved:
         """Return the model of all genes; ``rows`` are the features, shape ``(n, rank)``."""
-        return Solved.of(*self.covariance(share, rows), self.effects, self.missing)
+        return Solved.of(*self.covariance(rho, rows), self.effects, self.missing)
 
-    def best_share(self, rows: Array) -> tuple[float, float]:
-        """Return the share of least error of left-out perturbations, and its gain over none.
+    def best_rho(self, rows: Array) -> tuple[float, float]:
+        """Return rho of least error of left-out perturbations, and its gain over 0.
 
         Shares are tried from the smallest as long as the error falls. It is that of the components,
         of which there are fewer than genes, and counts less where cells are few. ``rows`` are the
@@ -187,16 +193,16 @@ class _Screen(NamedTuple):
         """
         none = np.zeros(self.components.shape, bool)
 
-        def loss(share: float) -> float:
-            z = rows if share > 0 else rows[:, :0]
-            solved = Solved.of(*self.covariance(share, z), self.components, none)
+        def loss(rho: float) -> float:
+            z = rows if rho > 0 else rows[:, :0]
+            solved = Solved.of(*self.covariance(rho, z), self.components, none)
             return float((solved.residuals() ** 2 / (self.size + self.noise)[:, None]).sum())
 
-        best, least = _SHARES[0], loss(_SHARES[0])
-        for share in _SHARES[1:]:
-            if (next_one := loss(share)) >= least:
+        best, least = _RHO[0], loss(_RHO[0])
+        for rho in _RHO[1:]:
+            if (next_one := loss(rho)) >= least:
                 break
-            best, least = share, next_one
+            best, least = rho, next_one
         return best, loss(0.0) - least
 
 
@@ -227,7 +233,7 @@ def _beyond_chance(gain: Callable[[NDArray[np.int64]], float], n: int) -> float:
 class OtherScreen(Predictor):
     """Effects in another screen, found by the labels of perturbations; of others their mean.
 
-    If it told nothing of others, the mean perturbation here would get a weight that is right for
+    If it said nothing of others, the mean perturbation here would get a weight that is right for
     these, or one that is right for those that it tells of, but not both.
 
     Parameters
@@ -258,20 +264,22 @@ class OtherScreen(Predictor):
         added to the mean here.
         """
         prediction = self.predict(screen, screen)
-        found = _Screen.of(screen, np.array([name in self.known.place for name in screen.names]))
-        if found is None:
+        measured = _Screen.of(screen, np.array([name in self.known.place for name in screen.names]))
+        if measured is None:
             return replace(prediction, most=0.0)
-        there = prediction.effects[found.place] / np.where(screen.sd > 0, screen.sd, 1.0)
-        counts = 1.0 / (found.size + found.noise)[:, None]
+        there = prediction.effects[measured.place] / np.where(screen.sd > 0, screen.sd, 1.0)
+        counts = 1.0 / (measured.size + measured.noise)[:, None]
 
         def gain(order: NDArray[np.int64]) -> float:
-            used = ~(found.missing | found.missing[order])  # no row's own targets are compared
-            y, x = _centred(found.effects, used), _centred(there[order], used)
+            # No row's own targets are compared.
+            used = ~(measured.missing | measured.missing[order])
+            y, x = _centred(measured.effects, used), _centred(there[order], used)
+            # Error falls by 2 w x'y - w^2 x'x at the best w of 0 to 1.
             along, square = (counts * x * y).sum(), (counts * x**2).sum()
             weight = np.clip(along / square, 0.0, 1.0) if square > 0 else 0.0
             return float(2 * weight * along - weight**2 * square)
 
-        return replace(prediction, most=_beyond_chance(gain, len(found.place)))
+        return replace(prediction, most=_beyond_chance(gain, len(measured.place)))
 
 
 @predictor("features")
@@ -279,9 +287,9 @@ class Features(Predictor):
     """What perturbations of similar features do beyond the mean perturbation (equations 26, 27).
 
     The effects on a gene, in units of its standard deviation, are a mean and normal departures,
-    whose correlation between two perturbations is the share ``rho`` times the similarity of their
-    features. The share has the least error of left-out perturbations. Of what is expected only the
-    departure is told: the mean is another predictor's, and that of perturbations without features.
+    whose correlation between two perturbations is the share ``rho`` times the similarity of
+    their features. It has the least error of left-out perturbations. Of what is expected only the
+    departure is given: the mean is another predictor's.
 
     Parameters
     ----------
@@ -302,8 +310,8 @@ class Features(Predictor):
     >>> screen = Perturbations(
     ...     ScreenMoments.from_array(x, label, 13), 0, np.arange(1, 13), [[]] * 12, names=names
     ... )
-    >>> found = Features(SideInformation(names, rows)).held_out(screen)
-    >>> found.effects[[0, 11]].round(0).tolist()
+    >>> measured = Features(SideInformation(names, rows)).held_out(screen)
+    >>> measured.effects[[0, 11]].round(0).tolist()
     [[1.0, 1.0], [-1.0, -1.0]]
     """
 
@@ -318,12 +326,13 @@ class Features(Predictor):
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
         """Return what perturbations of similar features do beyond the mean; 0 without features."""
         own, rows = candidates.own(), self.known.of(screen.names)
-        found, effects = _Screen.of(screen, np.asarray(rows.any(axis=1))), np.zeros(own.shape)
-        if found is not None:
-            rows = rows[found.place]
-            share = found.best_share(rows)[0]
-            solved = found.solved(share, rows)
-            similar = share * self.known.of(candidates.names) @ rows.T
+        measured, effects = _Screen.of(screen, np.asarray(rows.any(axis=1))), np.zeros(own.shape)
+        if measured is not None:
+            rows = rows[measured.place]
+            rho = measured.best_rho(rows)[0]
+            solved = measured.solved(rho, rows)
+            # Kriging: rho Z* Z' K^-1 (y - mean), in units of genes.
+            similar = rho * self.known.of(candidates.names) @ rows.T
             effects = similar @ (solved.values - solved.ones * solved.mean) * screen.sd
         return Prediction(self.name, np.where(own, 0.0, effects))
 
@@ -334,11 +343,11 @@ class Features(Predictor):
         Weights of the effects of others sum to 0, so that none is shared with the controls.
         """
         rows, effects, most = self.known.of(screen.names), np.zeros(screen.observed.shape), 0.0
-        found = _Screen.of(screen, np.asarray(rows.any(axis=1)))
-        if found is not None:
-            rows = rows[found.place]
-            most = _beyond_chance(lambda order: found.best_share(rows[order])[1], len(rows))
-            solved = found.solved(found.best_share(rows)[0], rows)
-            expected = found.effects - solved.residuals() - solved.means()
-            effects[found.place] = np.where(found.missing, 0.0, expected * screen.sd)
+        measured = _Screen.of(screen, np.asarray(rows.any(axis=1)))
+        if measured is not None:
+            rows = rows[measured.place]
+            most = _beyond_chance(lambda order: measured.best_rho(rows[order])[1], len(rows))
+            solved = measured.solved(measured.best_rho(rows)[0], rows)
+            expected = measured.effects - solved.residuals() - solved.means()
+            effects[measured.place] = np.where(measured.missing, 0.0, expected * screen.sd)
         return Prediction(self.name, effects, most=most)

@@ -60,6 +60,7 @@ class Graph(Predictor):
         weights = np.asarray(self.weights, np.float64)
         effects: Array = np.eye(p)[:, genes]
         if weights.any():
+            # (I - B)^-1 e_k over its k-th entry, as the change of k itself is given.
             effects = np.asarray(np.linalg.solve(np.eye(p) - weights, effects), np.float64)
         total = dict(zip(genes, (effects / effects[genes, np.arange(len(genes))]).T, strict=True))
         slopes = [np.array([total[k] for k in t]).reshape(-1, p).T for t in candidates.targets]
@@ -71,7 +72,7 @@ class Graph(Predictor):
         effects, shared = np.zeros((2, *shape), table_type(shape[0] * shape[1]))
         for rows, weights in self.held_out_weights:
             some = screen.some(rows)
-            found = Graph(weights).predict(some, some)
-            if found.effects.any():  # pages of zeros that nobody writes take no memory
-                effects[rows], shared[rows] = found.effects, found.shared
+            follows = Graph(weights).predict(some, some)
+            if follows.effects.any():  # untouched pages of zeros take no memory
+                effects[rows], shared[rows] = follows.effects, follows.shared
         return Prediction(self.name, effects, shared)
